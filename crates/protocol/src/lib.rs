@@ -1,3 +1,38 @@
 //! The rules of Proof of Sync: what every node must compute identically.
+//!
+//! Nothing here does IO, waits, reads a clock, uses floats, hash maps or randomness. A node
+//! gathers the records that a block names, calls one function, and writes what comes back:
+//!
+//! ```text
+//!   operations --touches--> keys --(node: one batched read)--> records
+//!        \__________________________execute________________________/--> changes, receipts, events
+//! ```
+//!
+//! Invariants
+//! 1. Equal inputs give equal bytes on every machine and build profile.
+//! 2. No operation does work proportional to the number of members.
+//! 3. Money is conserved to the grain ([`invariants::check_all`]).
+//!
+//! The numbered rules are in `docs/protocol.md`.
 #![no_std]
 extern crate alloc;
+
+#[macro_use]
+mod codec;
+pub mod account;
+pub mod amount;
+pub mod block;
+pub mod identity;
+pub mod ledger;
+pub mod limits;
+pub mod operation;
+pub mod receipt;
+pub mod record;
+pub mod wire;
+
+pub use amount::Amount;
+pub use codec::Bounded;
+pub use identity::{Account, AgreementId, Hash, Signature};
+pub use operation::{Body, Operation};
+pub use receipt::Code;
+pub use record::{Key, Record, Slot};

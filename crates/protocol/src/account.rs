@@ -1,0 +1,68 @@
+//! Accounts: nonces, fees and transfers.
+
+use crate::{
+    Account, Amount, Code, Operation,
+    ledger::{Touched, Working, fee},
+    operation::Transfer,
+    record::AccountState,
+};
+
+/// The records of a transfer beyond the signer's.
+pub(crate) fn touches(body: &Transfer, touched: &mut Touched) {
+    touched.writable.push(AccountState::key(&body.to));
+}
+
+/// Takes `amount` from a balance.
+///
+/// # Errors
+/// `Balance` if it does not cover the amount.
+pub fn debit(working: &mut Working<'_>, account: &Account, amount: Amount) -> Result<(), Code> {
+    let key = AccountState::key(account);
+    let mut state: AccountState = working.need(key, Code::Balance)?;
+    state.balance = state.balance.checked_sub(amount).ok_or(Code::Balance)?;
+    working.system.balances = working.system.balances.checked_sub(amount).ok_or(Code::Balance)?;
+    working.put(key, &state)
+}
+
+/// Adds `amount` to a balance, opening the account if need be.
+///
+/// # Errors
+/// `Balance` above the bound of all money, which conservation excludes.
+pub fn credit(working: &mut Working<'_>, account: &Account, amount: Amount) -> Result<(), Code> {
+    let key = AccountState::key(account);
+    let mut state: AccountState = working.get(key)?.unwrap_or_default();
+    state.balance = state.balance.checked_add(amount).ok_or(Code::Balance)?;
+    working.system.balances = working.system.balances.checked_add(amount).ok_or(Code::Balance)?;
+    working.put(key, &state)
+}
+
+/// Checks the nonce and burns the fee of a paid operation.
+///
+/// # Errors
+/// `NonceOld`, `NonceGap`, `FeeAboveMaximum`, `Balance`: it may not stand in a block.
+pub(crate) fn charge(working: &mut Working<'_>, operation: &Operation) -> Result<(), Code> {
+    let key = AccountState::key(&operation.signer);
+    let mut state: AccountState = working.need(key, Code::UnknownAccount)?;
+    match operation.nonce.cmp(&state.nonce) {
+        core::cmp::Ordering::Less => return Err(Code::NonceOld),
+        core::cmp::Ordering::Greater => return Err(Code::NonceGap),
+        core::cmp::Ordering::Equal => state.nonce += 1,
+    }
+    working.put(key, &state)?;
+    let fee = fee(working.context, operation);
+    if fee > operation.max_fee {
+        return Err(Code::FeeAboveMaximum);
+    }
+    debit(working, &operation.signer, fee)?;
+    working.system.burned = working.system.burned.checked_add(fee).ok_or(Code::Balance)?;
+    Ok(())
+}
+
+/// Moves money from the signer.
+///
+/// # Errors
+/// `Balance`.
+pub(crate) fn transfer(working: &mut Working<'_>, from: &Account, body: &Transfer) -> Result<(), Code> {
+    debit(working, from, body.amount)?;
+    credit(working, &body.to, body.amount)
+}

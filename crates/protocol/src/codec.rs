@@ -1,0 +1,105 @@
+//! Encoding helpers: structs whose bytes are their fields in order, and lists with a bound.
+//!
+//! Everything on the wire and in state goes through `commonware_codec`; these two macros and
+//! [`Bounded`] only remove the repetition. Invariant: no decoder here allocates more than the
+//! bound that its type names.
+
+use alloc::vec::Vec;
+use bytes::BufMut;
+use commonware_codec::{Buf, EncodeSize, Error, RangeCfg, Read, Write};
+
+/// A list of at most `MAX` items; a longer one does not decode.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub struct Bounded<T, const MAX: usize>(Vec<T>);
+
+impl<T, const MAX: usize> Bounded<T, MAX> {
+    /// Takes `items` if there are at most `MAX` of them.
+    pub fn new(items: Vec<T>) -> Option<Self> {
+        (items.len() <= MAX).then_some(Self(items))
+    }
+
+    /// The items.
+    pub fn into_inner(self) -> Vec<T> {
+        self.0
+    }
+}
+
+impl<T, const MAX: usize> core::ops::Deref for Bounded<T, MAX> {
+    type Target = [T];
+    fn deref(&self) -> &[T] {
+        &self.0
+    }
+}
+
+impl<T: Write, const MAX: usize> Write for Bounded<T, MAX> {
+    fn write(&self, buf: &mut impl BufMut) {
+        self.0.write(buf);
+    }
+}
+
+impl<T: EncodeSize, const MAX: usize> EncodeSize for Bounded<T, MAX> {
+    fn encode_size(&self) -> usize {
+        self.0.encode_size()
+    }
+}
+
+impl<T: Read<Cfg: Default>, const MAX: usize> Read for Bounded<T, MAX> {
+    type Cfg = ();
+    fn read_cfg(buf: &mut impl Buf, _: &()) -> Result<Self, Error> {
+        Ok(Self(Vec::read_cfg(buf, &(RangeCfg::new(0..=MAX), T::Cfg::default()))?))
+    }
+}
+
+/// Declares a public struct whose encoding is its fields in order.
+#[macro_export]
+#[doc(hidden)]
+macro_rules! encoded {
+    ($(#[$meta:meta])* $name:ident { $($(#[$fmeta:meta])* $field:ident : $type:ty,)* }) => {
+        $(#[$meta])*
+        #[derive(Clone, Debug, PartialEq, Eq)]
+        pub struct $name { $($(#[$fmeta])* pub $field: $type,)* }
+        impl commonware_codec::Write for $name {
+            fn write(&self, buf: &mut impl bytes::BufMut) { let _ = &buf; $(commonware_codec::Write::write(&self.$field, buf);)* }
+        }
+        impl commonware_codec::EncodeSize for $name {
+            fn encode_size(&self) -> usize { 0 $(+ commonware_codec::EncodeSize::encode_size(&self.$field))* }
+        }
+        impl commonware_codec::Read for $name {
+            type Cfg = ();
+            fn read_cfg(buf: &mut impl commonware_codec::Buf, _: &()) -> Result<Self, commonware_codec::Error> {
+                let _ = &buf;
+                Ok(Self { $($field: <$type as commonware_codec::Read>::read_cfg(buf, &Default::default())?,)* })
+            }
+        }
+    };
+}
+
+/// Declares a public enum of one-field variants, encoded as a tag byte and the field.
+#[macro_export]
+#[doc(hidden)]
+macro_rules! tagged {
+    ($(#[$meta:meta])* $name:ident { $($(#[$vmeta:meta])* $tag:literal => $variant:ident($type:ty),)* }) => {
+        $(#[$meta])*
+        #[derive(Clone, Debug, PartialEq, Eq)]
+        pub enum $name { $($(#[$vmeta])* $variant($type),)* }
+        impl commonware_codec::Write for $name {
+            fn write(&self, buf: &mut impl bytes::BufMut) {
+                match self { $(Self::$variant(x) => { buf.put_u8($tag); commonware_codec::Write::write(x, buf); })* }
+            }
+        }
+        impl commonware_codec::EncodeSize for $name {
+            fn encode_size(&self) -> usize {
+                1 + match self { $(Self::$variant(x) => commonware_codec::EncodeSize::encode_size(x),)* }
+            }
+        }
+        impl commonware_codec::Read for $name {
+            type Cfg = ();
+            fn read_cfg(buf: &mut impl commonware_codec::Buf, _: &()) -> Result<Self, commonware_codec::Error> {
+                match <u8 as commonware_codec::Read>::read_cfg(buf, &())? {
+                    $($tag => Ok(Self::$variant(<$type as commonware_codec::Read>::read_cfg(buf, &Default::default())?)),)*
+                    tag => Err(commonware_codec::Error::InvalidEnum(tag)),
+                }
+            }
+        }
+    };
+}

@@ -1,0 +1,91 @@
+//! Who: an Ed25519 key is an account is a node. Also the names of agreements and contents.
+//!
+//! Keys are kept as 32 plain bytes; a point is decoded only where a signature is verified, once
+//! per node and in batches. Shown as bech32m with the prefix `sync` (BIP 350).
+
+use alloc::string::{String, ToString};
+use commonware_cryptography::ed25519;
+use core::{fmt, str::FromStr};
+
+/// A BLAKE3 (contents) or SHA-256 (headers, state) digest.
+pub type Hash = [u8; 32];
+/// Raw Ed25519 signature bytes.
+pub type Signature = [u8; 64];
+
+const PREFIX: bech32::Hrp = bech32::Hrp::parse_unchecked("sync");
+
+/// An account: the bytes of an Ed25519 public key.
+#[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Account(pub [u8; 32]);
+
+impl Account {
+    /// The account of a public key.
+    pub fn of(key: &ed25519::PublicKey) -> Self {
+        let mut bytes = [0; 32];
+        bytes.copy_from_slice(key.as_ref());
+        Self(bytes)
+    }
+
+    /// The public key, if the bytes are a valid point.
+    pub fn public_key(&self) -> Option<ed25519::PublicKey> {
+        commonware_codec::DecodeExt::decode(commonware_codec::Copying(&self.0)).ok()
+    }
+}
+
+impl fmt::Display for Account {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let text = bech32::encode::<bech32::Bech32m>(PREFIX, &self.0).map_err(|_| fmt::Error)?;
+        f.write_str(&text)
+    }
+}
+
+impl fmt::Debug for Account {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", &self.to_string()[..12])
+    }
+}
+
+impl FromStr for Account {
+    type Err = String;
+    /// Reads the bech32m form; the error says what is wrong with the text.
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (prefix, bytes) =
+            bech32::decode(text).map_err(|e| alloc::format!("'{text}' is not a bech32m account: {e}"))?;
+        if prefix != PREFIX {
+            return Err(alloc::format!("'{text}' starts with '{prefix}', an account starts with 'sync'"));
+        }
+        let bytes = <[u8; 32]>::try_from(bytes.as_slice())
+            .map_err(|_| alloc::format!("'{text}' holds {} bytes, an account holds 32", bytes.len()))?;
+        Ok(Self(bytes))
+    }
+}
+
+impl commonware_codec::Write for Account {
+    fn write(&self, buf: &mut impl bytes::BufMut) {
+        self.0.write(buf);
+    }
+}
+
+impl commonware_codec::FixedSize for Account {
+    const SIZE: usize = 32;
+}
+
+impl commonware_codec::Read for Account {
+    type Cfg = ();
+    fn read_cfg(buf: &mut impl commonware_codec::Buf, _: &()) -> Result<Self, commonware_codec::Error> {
+        Ok(Self(<[u8; 32]>::read_cfg(buf, &())?))
+    }
+}
+
+encoded! {
+    /// Names one agreement for ever: the slot may be used again, the opening height not (protocol 2).
+    #[derive(Copy, PartialOrd, Ord)]
+    AgreementId {
+        /// Who provides.
+        provider: Account,
+        /// The provider's slot, below [`crate::limits::SLOTS_MAX`].
+        slot: u32,
+        /// Height of the block that opened it.
+        opened: u64,
+    }
+}

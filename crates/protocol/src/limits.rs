@@ -1,0 +1,239 @@
+//! Every bound and every genesis parameter, with its reason. They argue at compile time below.
+
+use crate::amount::{Amount, ONE};
+
+/// A BLAKE3 chunk: the unit that is drawn, proved and paid for.
+pub const LEAF_BYTES: u64 = 1024;
+/// Slots of one provider: 20 levels of Fenwick tree.
+pub const SLOTS_MAX: u32 = 1 << 20;
+/// Providers the fee tree can hold: 20 levels.
+pub const PROVIDERS_MAX: u32 = 1 << 20;
+/// Largest shard: what one frame carries.
+pub const SHARD_BYTES_MAX: u64 = 4 << 20;
+/// Shards of one data set: the sum path has at most this many levels (2^20 shards).
+pub const SUM_LEVELS_MAX: usize = 20;
+/// Path from a 1 KiB chunk to the hash of a 4 MiB shard.
+pub const CHUNK_LEVELS_MAX: usize = 12;
+/// Dependent reads of one challenge.
+pub const READS: usize = 4;
+/// Missing reads that a provider's record remembers.
+pub const MISSING_MAX: usize = 4;
+/// Drawn reads and answers in the history: one 64-bit word each.
+pub const HISTORY: u32 = 64;
+/// Endings one statement crosses; more need `Settle` first.
+pub const ENDINGS_MAX: usize = 16;
+/// Slots whose pending data set one statement applies, and slots of one `Settle`.
+pub const SETTLE_SLOTS_MAX: usize = 64;
+/// Vouchers in a statement and in a `Redeem`.
+pub const STATEMENT_VOUCHERS_MAX: usize = 64;
+/// Vouchers in a `Redeem`.
+pub const REDEEM_VOUCHERS_MAX: usize = 256;
+/// Encoded size of one operation; a full statement is below 23 kB.
+pub const OPERATION_BYTES_MAX: usize = 32 << 10;
+/// Operations' bytes in a body.
+pub const BODY_BYTES_MAX: usize = 1 << 20;
+/// Operations in a body.
+pub const OPERATIONS_MAX: usize = 4096;
+/// Bytes of a body that only free operations (statements, settle, expire) may fill.
+pub const FREE_LANE_BYTES: usize = BODY_BYTES_MAX / 2;
+/// Draws in a body.
+pub const DRAWS_MAX: usize = 8;
+/// Bytes of the DKG payload in a body.
+pub const DKG_BYTES_MAX: usize = 256 << 10;
+/// Records one block may name: 3 us each.
+pub const KEYS_MAX: usize = 16_384;
+/// Bytes charged for each record that an operation names as writable.
+pub const FEE_BYTES_PER_KEY: u64 = 512;
+/// Operator names, zero padded.
+pub const OPERATOR_BYTES: usize = 32;
+/// A provider's addresses, as text.
+pub const ADDRESS_BYTES_MAX: usize = 220;
+/// A region's name.
+pub const REGION_BYTES_MAX: usize = 24;
+/// A file's name in a gateway's catalogue.
+pub const NAME_BYTES_MAX: usize = 1024;
+/// A frame on any authenticated channel.
+pub const FRAME_BYTES_MAX: usize = (4 << 20) + (64 << 10);
+/// A verified slice of a download.
+pub const SLICE_BYTES: u64 = 64 << 10;
+/// Credit window of an agreement: paid bytes / 16, within these (protocol 4).
+pub const CREDIT_MIN: u64 = 64 << 10;
+/// Upper bound of the credit window.
+pub const CREDIT_MAX: u64 = 4 << 20;
+/// A block's time lies within the parent's and this many milliseconds after it.
+pub const TIME_STEP_MS_MAX: u64 = 10_000;
+/// Blocks that an authority keeps.
+pub const BLOCKS_KEPT: u64 = 4096;
+/// Keys in one proven read.
+pub const READ_KEYS_MAX: usize = 64;
+
+const _: () = assert!(FREE_LANE_BYTES / OPERATION_BYTES_MAX >= 2 * DRAWS_MAX);
+const _: () = assert!(SHARD_BYTES_MAX / LEAF_BYTES == 1 << CHUNK_LEVELS_MAX);
+const _: () = assert!(FRAME_BYTES_MAX as u64 > SHARD_BYTES_MAX);
+
+encoded! {
+    /// What the genesis fixes and nothing later changes (starting-point.md gives each reason).
+    #[derive(Copy)]
+    Parameters {
+        /// Least milliseconds between blocks: local pacing, no rule reads a clock.
+        block_ms: u64,
+        /// R: blocks in a round. A drawn provider needs about three.
+        round_blocks: u64,
+        /// T: rounds in a term (key reshare). 40 blocks give each of four dealers 10 turns.
+        term_rounds: u64,
+        /// E: rounds in an epoch (books), a multiple of T.
+        epoch_rounds: u64,
+        /// Simplex leader timeout, above the pacing.
+        leader_timeout_ms: u64,
+        /// Simplex certification timeout.
+        certification_timeout_ms: u64,
+        /// A draw in every block whose height is a multiple of this.
+        draw_every_blocks: u64,
+        /// Draws in such a block.
+        draws: u32,
+        /// Blocks within which an answer is on time.
+        deadline_blocks: u64,
+        /// Rounds after which an unanswered challenge expires.
+        pending_rounds_max: u64,
+        /// Epochs for which an old session key or a closed agreement still redeems.
+        redemption_epochs: u64,
+        /// Longest agreement, in epochs.
+        agreement_epochs_max: u64,
+        /// Epochs from a provider's notice to its leaving.
+        exit_epochs: u64,
+        /// RoundInfo ring: above pending_rounds_max and the longest gap.
+        round_ring: u64,
+        /// Mempool life of an operation, in blocks.
+        expiry_blocks_max: u64,
+        /// Burned share of a provider's base, parts per billion.
+        burn: u64,
+        /// Committee's share, parts per billion.
+        committee: u64,
+        /// Grains per byte.
+        base_fee: Amount,
+        /// Returned when an agreement's records are deleted.
+        deposit: Amount,
+        /// Least bond of a provider.
+        bond_min: Amount,
+        /// Burned at registration: at least the cost of 64 audits.
+        registration_burn: Amount,
+        /// Storage price per 2^20 leaf-rounds; posted and slow price start equal.
+        price_storage: u128,
+        /// Egress price per 2^20 bytes.
+        price_egress: u128,
+        /// Compute price per 2^20 gas.
+        price_gas: u128,
+        /// Most leaves one agreement may hold.
+        quota_leaves_max: u64,
+        /// Most egress bytes of one agreement.
+        quota_egress_max: u64,
+        /// Most gas of one agreement.
+        quota_gas_max: u64,
+        /// Most egress bytes per round of one agreement.
+        rate_egress_max: u64,
+        /// Most gas per round of one agreement.
+        rate_gas_max: u64,
+    }
+}
+
+impl Parameters {
+    /// The local network: a block every 250 ms, an epoch of about 10 s.
+    pub const LOCAL: Self = Self {
+        block_ms: 250,
+        round_blocks: 8,
+        term_rounds: 5,
+        epoch_rounds: 5,
+        leader_timeout_ms: 1_000,
+        certification_timeout_ms: 2_000,
+        draw_every_blocks: 2,
+        draws: 1,
+        deadline_blocks: 8,
+        pending_rounds_max: 15,
+        redemption_epochs: 2,
+        agreement_epochs_max: 720,
+        exit_epochs: 8,
+        round_ring: 64,
+        expiry_blocks_max: 240,
+        burn: ONE / 5,
+        committee: ONE / 20,
+        base_fee: match Amount::new(100) {
+            Some(x) => x,
+            None => Amount::ZERO,
+        },
+        deposit: match Amount::new(10_000_000) {
+            Some(x) => x,
+            None => Amount::ZERO,
+        },
+        bond_min: Amount::sync(1_000),
+        registration_burn: match Amount::new(100_000_000) {
+            Some(x) => x,
+            None => Amount::ZERO,
+        },
+        price_storage: 10_000_000,
+        price_egress: 1_000_000,
+        price_gas: 1_000,
+        quota_leaves_max: 1 << 21,
+        quota_egress_max: 64 << 30,
+        quota_gas_max: 10_000_000_000_000,
+        rate_egress_max: 4 << 30,
+        rate_gas_max: 100_000_000_000,
+    };
+
+    /// A block a second, rounds of a minute, terms of an hour, epochs of a day.
+    pub const PRODUCTION: Self = Self {
+        block_ms: 1_000,
+        round_blocks: 60,
+        term_rounds: 60,
+        epoch_rounds: 1_440,
+        leader_timeout_ms: 2_000,
+        certification_timeout_ms: 4_000,
+        draw_every_blocks: 1,
+        draws: 8,
+        deadline_blocks: 60,
+        pending_rounds_max: 1_440,
+        round_ring: 4_096,
+        expiry_blocks_max: 3_600,
+        price_storage: 25_000,
+        rate_egress_max: 64 << 30,
+        rate_gas_max: 10_000_000_000_000,
+        ..Self::LOCAL
+    };
+
+    /// Blocks in a term.
+    pub const fn term_blocks(&self) -> u64 {
+        self.round_blocks * self.term_rounds
+    }
+
+    /// Blocks in an epoch.
+    pub const fn epoch_blocks(&self) -> u64 {
+        self.round_blocks * self.epoch_rounds
+    }
+
+    /// The round of a height.
+    pub const fn round(&self, height: u64) -> u64 {
+        height / self.round_blocks
+    }
+
+    /// The epoch of a height.
+    pub const fn epoch(&self, height: u64) -> u64 {
+        height / self.epoch_blocks()
+    }
+
+    /// The first round of an epoch.
+    pub const fn epoch_start(&self, epoch: u64) -> u64 {
+        epoch * self.epoch_rounds
+    }
+}
+
+const _: () = {
+    let mut i = 0;
+    while i < 2 {
+        let p = if i == 0 { Parameters::LOCAL } else { Parameters::PRODUCTION };
+        assert!(p.epoch_rounds.is_multiple_of(p.term_rounds));
+        assert!(p.round_ring > p.pending_rounds_max + 2);
+        assert!(p.draws as usize <= DRAWS_MAX);
+        assert!(p.leader_timeout_ms > p.block_ms && p.certification_timeout_ms > p.leader_timeout_ms);
+        assert!(p.burn > 0 && p.burn + p.committee < ONE);
+        i += 1;
+    }
+};

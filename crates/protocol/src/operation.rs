@@ -1,0 +1,530 @@
+//! What members ask of the ledger: a closed set of operations in a signed envelope.
+//!
+//! The id of an operation is SHA-256 of its bytes. Signatures are checked outside, in batches,
+//! once per node ([`crate::wire::node`] carries the bytes). Free operations (`Statement`,
+//! `Settle`) have `nonce` 0 and `max_fee` 0.
+
+use crate::{
+    Account, AgreementId, Amount, Bounded, Hash, Signature,
+    block::{sha256, with_chain},
+    limits::{
+        ADDRESS_BYTES_MAX, CHUNK_LEVELS_MAX, ENDINGS_MAX, LEAF_BYTES, MISSING_MAX, OPERATOR_BYTES, READS,
+        REDEEM_VOUCHERS_MAX, REGION_BYTES_MAX, SETTLE_SLOTS_MAX, STATEMENT_VOUCHERS_MAX, SUM_LEVELS_MAX,
+    },
+};
+use alloc::vec::Vec;
+use bytes::Bytes;
+use commonware_codec::{Copying, DecodeExt, Encode};
+use commonware_cryptography::{Signer, Verifier, ed25519};
+
+/// Namespace of an operation's signature, before the chain id.
+pub const OPERATION_NAMESPACE: &[u8] = b"posync/op/1";
+/// Namespace of a voucher's signature.
+pub const VOUCHER_NAMESPACE: &[u8] = b"posync/voucher/1";
+/// Namespace of a data set's signatures.
+pub const DATA_SET_NAMESPACE: &[u8] = b"posync/data-set/1";
+/// Namespace of the second signature of a close.
+pub const CLOSE_NAMESPACE: &[u8] = b"posync/close/1";
+
+encoded! {
+    /// Moves money.
+    Transfer {
+        /// To whom.
+        to: Account,
+        /// How much.
+        amount: Amount,
+    }
+}
+
+encoded! {
+    /// A provider's standing offer: registering it is consent to any opening within it.
+    RegisterProvider {
+        /// Declared operator, zero padded UTF-8.
+        operator: [u8; OPERATOR_BYTES],
+        /// Money to lock.
+        bond: Amount,
+        /// Leaves offered.
+        capacity: u64,
+        /// Least storage price.
+        reserve_storage: u64,
+        /// Least egress price.
+        reserve_egress: u64,
+        /// Where it is reached.
+        address: Bounded<u8, ADDRESS_BYTES_MAX>,
+        /// Region.
+        region: Bounded<u8, REGION_BYTES_MAX>,
+    }
+}
+
+encoded! {
+    /// Changes an offer, adds to the bond, or announces the exit.
+    UpdateProvider {
+        /// Added to the bond.
+        bond_add: Amount,
+        /// New capacity, not below what is sold.
+        capacity: u64,
+        /// New least storage price.
+        reserve_storage: u64,
+        /// New least egress price.
+        reserve_egress: u64,
+        /// New address.
+        address: Bounded<u8, ADDRESS_BYTES_MAX>,
+        /// Announce (or, after the notice and without agreements, complete) the exit.
+        leave: bool,
+    }
+}
+
+encoded! {
+    /// Opens an agreement. Escrow = storage reserve (from the terms) + voucher reserve.
+    Open {
+        /// With whom.
+        provider: Account,
+        /// The slot to use.
+        slot: u32,
+        /// Signs vouchers.
+        session_key: Account,
+        /// Signs data sets.
+        storage_key: Account,
+        /// Highest storage price accepted.
+        max_storage_price: u64,
+        /// Highest egress price accepted.
+        max_egress_price: u64,
+        /// Highest gas price accepted.
+        max_gas_price: u64,
+        /// Leaves.
+        quota_leaves: u64,
+        /// Egress bytes.
+        quota_egress: u64,
+        /// Gas.
+        quota_gas: u64,
+        /// Egress bytes per round.
+        rate_egress: u64,
+        /// Gas per round.
+        rate_gas: u64,
+        /// Epoch of the end.
+        end_epoch: u64,
+        /// Money for vouchers.
+        voucher_reserve: Amount,
+        /// Most that may be locked in the storage reserve.
+        storage_reserve_max: Amount,
+    }
+}
+
+encoded! {
+    /// Adds to an agreement's voucher reserve; anyone may.
+    TopUp {
+        /// Which.
+        agreement: AgreementId,
+        /// How much.
+        amount: Amount,
+    }
+}
+
+encoded! {
+    /// Ends an agreement at once: signed by the sender and the other party.
+    Close {
+        /// Which.
+        agreement: AgreementId,
+        /// The consumer, checked.
+        consumer: Account,
+        /// Its end epoch, checked (names the ending record).
+        end_epoch: u64,
+        /// The other party's signature over the id, namespace `CLOSE_NAMESPACE`.
+        second: Signature,
+    }
+}
+
+encoded! {
+    /// Ends an agreement by one party: vouchers stay redeemable for the redemption window.
+    CloseAlone {
+        /// Which.
+        agreement: AgreementId,
+        /// The consumer, checked.
+        consumer: Account,
+        /// Its end epoch, checked.
+        end_epoch: u64,
+    }
+}
+
+encoded! {
+    /// Replaces the session key; the old one redeems for the redemption window.
+    RotateKey {
+        /// Which.
+        agreement: AgreementId,
+        /// The new key.
+        session_key: Account,
+    }
+}
+
+encoded! {
+    /// What both sides sign when a data set changes.
+    #[derive(Copy)]
+    DataSetClaim {
+        /// The agreement.
+        agreement: AgreementId,
+        /// Last version plus one.
+        version: u64,
+        /// Root of the Merkle-sum tree; zeros when empty.
+        root: Hash,
+        /// Chunks.
+        leaves: u64,
+        /// Bytes.
+        bytes: u64,
+    }
+}
+
+encoded! {
+    /// Puts a data set in force (or in `next` while a challenge is pending). Sent by either party.
+    SetDataSet {
+        /// What is claimed.
+        claim: DataSetClaim,
+        /// The end epoch, checked (names the ending record).
+        end_epoch: u64,
+        /// The agreement's storage key, checked.
+        storage_key: Account,
+        /// By the storage key, over chain id and claim.
+        consumer_signature: Signature,
+        /// By the provider, needed when it grows.
+        provider_signature: Option<Signature>,
+    }
+}
+
+encoded! {
+    /// A path from a leaf to the root of a Merkle-sum tree, leaf side first.
+    SumPath {
+        /// Bit j is set when the sibling at level j stands on the left.
+        lefts: u32,
+        /// The siblings and their sums.
+        siblings: Bounded<(Hash, u64), SUM_LEVELS_MAX>,
+    }
+}
+
+encoded! {
+    /// A drawn chunk and its way to the signed root.
+    ProvedRead {
+        /// The slot that holds the drawn index.
+        slot: u32,
+        /// The shard's name: its plain BLAKE3 hash.
+        shard: Hash,
+        /// The shard's exact length.
+        length: u64,
+        /// From the shard to the data set's root.
+        position: SumPath,
+        /// The chunk's bytes.
+        chunk: Bounded<u8, { LEAF_BYTES as usize }>,
+        /// Sibling chaining values from the chunk to the shard's hash.
+        path: Bounded<Hash, CHUNK_LEVELS_MAX>,
+    }
+}
+
+encoded! {
+    /// A read that the provider declares missing. The shard and its place are still proved.
+    MissingRead {
+        /// The slot that holds the drawn index.
+        slot: u32,
+        /// The shard's name.
+        shard: Hash,
+        /// Its exact length.
+        length: u64,
+        /// From the shard to the root.
+        position: SumPath,
+    }
+}
+
+tagged! {
+    /// One of the four dependent reads.
+    Answer {
+        /// Proved.
+        0 => Proved(ProvedRead),
+        /// Declared missing.
+        1 => Missing(MissingRead),
+    }
+}
+
+tagged! {
+    /// A read that is asked again.
+    Reasked {
+        /// Found again: chunk and path (its slot, shard and chunk are in the record).
+        0 => Proved(ProvedRead),
+        /// Still missing.
+        1 => Missing(StillMissing),
+    }
+}
+
+encoded! {
+    /// Nothing to say about a read that is still missing, but which one it is.
+    #[derive(Copy)]
+    StillMissing {
+        /// The agreement's slot.
+        slot: u32,
+    }
+}
+
+encoded! {
+    /// Cumulative use of one agreement, by the session key (protocol 4).
+    #[derive(Copy)]
+    Voucher {
+        /// The agreement, whole.
+        agreement: AgreementId,
+        /// Egress bytes since the opening.
+        egress: u64,
+        /// Gas since the opening.
+        gas: u64,
+        /// Ed25519 by the session key over chain id and the fields above.
+        signature: Signature,
+    }
+}
+
+encoded! {
+    /// A voucher and, optionally, what the provider claims beyond it.
+    #[derive(Copy)]
+    Redemption {
+        /// The voucher.
+        voucher: Voucher,
+        /// The consumer, checked.
+        consumer: Account,
+        /// The key that signed it, checked against the agreement's session key.
+        session_key: Account,
+        /// Claimed egress bytes and gas, at or above the voucher's.
+        claim: Option<(u64, u64)>,
+    }
+}
+
+encoded! {
+    /// The answer to a challenge: free, keyed (provider, height), idempotent.
+    Statement {
+        /// Height of the block that drew it.
+        height: u64,
+        /// Digest of the block that was final when it was drawn: the round's anchor.
+        anchor: Hash,
+        /// The provider's index, checked (names the fee tree's path).
+        index: u32,
+        /// The four reads in order; empty when phi was zero.
+        answers: Bounded<Answer, READS>,
+        /// Answers to reads asked again, in the order of the record.
+        reasked: Bounded<Reasked, MISSING_MAX>,
+        /// Vouchers, each judged apart.
+        vouchers: Bounded<Redemption, STATEMENT_VOUCHERS_MAX>,
+        /// Slots whose `next` takes effect, with consumer and end epoch, checked.
+        apply: Bounded<(u32, Account, u64), SETTLE_SLOTS_MAX>,
+        /// End epochs to cross, ascending.
+        endings: Bounded<u64, ENDINGS_MAX>,
+    }
+}
+
+encoded! {
+    /// Redeems vouchers for a fee, outside a challenge.
+    Redeem {
+        /// Vouchers, each judged apart.
+        vouchers: Bounded<Redemption, REDEEM_VOUCHERS_MAX>,
+    }
+}
+
+encoded! {
+    /// Free upkeep of anyone: expires a stale challenge, applies `next`, charges and removes ended agreements.
+    Settle {
+        /// The provider.
+        provider: Account,
+        /// Its index, checked.
+        index: u32,
+        /// Slots, with consumer and end epoch, checked.
+        slots: Bounded<(u32, Account, u64), SETTLE_SLOTS_MAX>,
+        /// End epochs to cross, ascending.
+        endings: Bounded<u64, ENDINGS_MAX>,
+    }
+}
+
+tagged! {
+    /// What is asked.
+    Body {
+        /// Moves money.
+        1 => Transfer(Transfer),
+        /// Becomes a provider.
+        2 => RegisterProvider(RegisterProvider),
+        /// Changes an offer.
+        3 => UpdateProvider(UpdateProvider),
+        /// Opens an agreement.
+        4 => Open(Open),
+        /// Adds to a voucher reserve.
+        5 => TopUp(TopUp),
+        /// Ends an agreement, both.
+        6 => Close(Close),
+        /// Ends an agreement, one.
+        7 => CloseAlone(CloseAlone),
+        /// Replaces the session key.
+        8 => RotateKey(RotateKey),
+        /// Changes a data set.
+        9 => SetDataSet(SetDataSet),
+        /// Answers a challenge (free).
+        10 => Statement(Statement),
+        /// Redeems vouchers.
+        11 => Redeem(Redeem),
+        /// Upkeep (free).
+        12 => Settle(Settle),
+    }
+}
+
+encoded! {
+    /// An operation in its envelope.
+    Operation {
+        /// Who asks and pays.
+        signer: Account,
+        /// The account's next nonce; 0 for free operations.
+        nonce: u64,
+        /// Most that may be burned as fee; 0 for free operations.
+        max_fee: Amount,
+        /// Last height at which it may stand in a block.
+        expires: u64,
+        /// What is asked.
+        body: Body,
+        /// Ed25519 over `OPERATION_NAMESPACE`, chain id and the fields above.
+        signature: Signature,
+    }
+}
+
+impl Body {
+    /// Whether it costs nothing and stands in the reserved lane.
+    pub const fn is_free(&self) -> bool {
+        matches!(self, Self::Statement(_) | Self::Settle(_))
+    }
+}
+
+/// One signature that an operation stands on. Checked in batches, once per node.
+#[derive(Clone, Debug)]
+pub struct SignatureCheck {
+    /// Domain.
+    pub namespace: &'static [u8],
+    /// What was signed.
+    pub message: Bytes,
+    /// By whom.
+    pub key: Account,
+    /// The signature.
+    pub signature: Signature,
+}
+
+impl SignatureCheck {
+    /// Verifies this one alone.
+    pub fn verify(&self) -> bool {
+        let Some(key) = self.key.public_key() else { return false };
+        let Ok(signature) = ed25519::Signature::decode(Copying(&self.signature)) else { return false };
+        key.verify(self.namespace, &self.message, &signature)
+    }
+}
+
+/// Signs `message` under `namespace`.
+pub fn sign(key: &ed25519::PrivateKey, namespace: &[u8], message: &[u8]) -> Signature {
+    let mut bytes = [0; 64];
+    bytes.copy_from_slice(key.sign(namespace, message).as_ref());
+    bytes
+}
+
+impl Operation {
+    /// Builds and signs an operation.
+    pub fn signed(
+        key: &ed25519::PrivateKey,
+        chain: &Hash,
+        nonce: u64,
+        max_fee: Amount,
+        expires: u64,
+        body: Body,
+    ) -> Self {
+        let signer = Account::of(&key.public_key());
+        let mut operation = Self { signer, nonce, max_fee, expires, body, signature: [0; 64] };
+        operation.signature = sign(key, OPERATION_NAMESPACE, &operation.signed_bytes(chain));
+        operation
+    }
+
+    /// SHA-256 of the encoding: the operation's name.
+    pub fn id(&self) -> Hash {
+        sha256(&self.encode())
+    }
+
+    /// What the envelope's signature covers: chain id and every field before it.
+    pub fn signed_bytes(&self, chain: &Hash) -> Bytes {
+        let all = with_chain(chain, self);
+        all.slice(..all.len() - self.signature.len())
+    }
+
+    /// Every signature that the operation stands on, its own first.
+    pub fn signatures(&self, chain: &Hash) -> Vec<SignatureCheck> {
+        let mut checks = alloc::vec![SignatureCheck {
+            namespace: OPERATION_NAMESPACE,
+            message: self.signed_bytes(chain),
+            key: self.signer,
+            signature: self.signature,
+        }];
+        match &self.body {
+            Body::Close(close) => {
+                let second =
+                    if self.signer == close.consumer { close.agreement.provider } else { close.consumer };
+                checks.push(SignatureCheck {
+                    namespace: CLOSE_NAMESPACE,
+                    message: with_chain(chain, &close.agreement),
+                    key: second,
+                    signature: close.second,
+                });
+            }
+            Body::SetDataSet(set) => checks.extend(set.signatures(chain)),
+            Body::Statement(statement) => checks.extend(statement.vouchers.iter().map(|r| r.check(chain))),
+            Body::Redeem(redeem) => checks.extend(redeem.vouchers.iter().map(|r| r.check(chain))),
+            _ => {}
+        }
+        checks
+    }
+}
+
+impl SetDataSet {
+    fn signatures(&self, chain: &Hash) -> impl Iterator<Item = SignatureCheck> {
+        let message = with_chain(chain, &self.claim);
+        let consumer = SignatureCheck {
+            namespace: DATA_SET_NAMESPACE,
+            message: message.clone(),
+            key: self.storage_key,
+            signature: self.consumer_signature,
+        };
+        let provider = self.provider_signature.map(|signature| SignatureCheck {
+            namespace: DATA_SET_NAMESPACE,
+            message,
+            key: self.claim.agreement.provider,
+            signature,
+        });
+        core::iter::once(consumer).chain(provider)
+    }
+}
+
+impl Redemption {
+    fn check(&self, chain: &Hash) -> SignatureCheck {
+        self.voucher.check(chain, self.session_key)
+    }
+}
+
+impl Voucher {
+    /// Signs cumulative units with the session key.
+    pub fn signed(
+        key: &ed25519::PrivateKey,
+        chain: &Hash,
+        agreement: AgreementId,
+        egress: u64,
+        gas: u64,
+    ) -> Self {
+        let mut voucher = Self { agreement, egress, gas, signature: [0; 64] };
+        voucher.signature = sign(key, VOUCHER_NAMESPACE, &voucher.signed_bytes(chain));
+        voucher
+    }
+
+    /// What its signature covers.
+    pub fn signed_bytes(&self, chain: &Hash) -> Bytes {
+        let all = with_chain(chain, self);
+        all.slice(..all.len() - self.signature.len())
+    }
+
+    /// The signature to check, if `key` is the session key.
+    pub fn check(&self, chain: &Hash, key: Account) -> SignatureCheck {
+        SignatureCheck {
+            namespace: VOUCHER_NAMESPACE,
+            message: self.signed_bytes(chain),
+            key,
+            signature: self.signature,
+        }
+    }
+}

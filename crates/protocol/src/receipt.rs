@@ -1,0 +1,99 @@
+//! Receipt codes: what became of an operation. Numbers are never reused; where several apply,
+//! the lowest is given. Every refusal says what the sender can do next.
+
+macro_rules! codes {
+    ($($number:literal $name:ident $text:literal;)*) => {
+        /// The outcome of an operation, in order of precedence.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+        #[repr(u8)]
+        pub enum Code { $(#[doc = $text] $name = $number,)* }
+
+        impl Code {
+            /// All codes, lowest first.
+            pub const ALL: &'static [Self] = &[$(Self::$name,)*];
+
+            /// What happened and what to do.
+            pub const fn explain(self) -> &'static str {
+                match self { $(Self::$name => $text,)* }
+            }
+
+            /// The code of a number.
+            pub fn from_number(number: u8) -> Option<Self> {
+                match number { $($number => Some(Self::$name),)* _ => None }
+            }
+        }
+    };
+}
+
+codes! {
+    0 Done "done";
+    1 Malformed "the bytes do not decode; build the operation with this version's client";
+    2 TooLarge "the operation is larger than 32 KiB; split it";
+    3 Expired "its expiry height has passed, or lies too far ahead; sign it again";
+    4 WrongChain "it names another network; check the genesis";
+    5 BadShape "a field is outside its range; see the limits";
+    10 BadSignature "a signature does not verify; sign with the key that the record names";
+    20 NonceOld "the nonce was used already; ask for the account's next nonce";
+    21 NonceGap "an earlier nonce is missing; send that operation first";
+    22 FeeAboveMaximum "the fee exceeds max_fee; raise max_fee";
+    23 Balance "the balance does not cover the amount and the fee; fund the account";
+    24 UnknownAccount "the account does not exist; send it something first";
+    30 ProviderExists "this account is a provider already; use an update";
+    31 ProviderUnknown "no such provider; look it up in `posync providers`";
+    32 BondTooSmall "the bond is below the minimum for the declared capacity; add to it";
+    33 ProviderLeaving "the provider has announced its exit; choose another";
+    34 OperatorEmpty "an operator name is 1 to 32 bytes of UTF-8; give one";
+    35 ProviderFull "the ledger has no free provider index; wait until one leaves";
+    36 HasAgreements "the provider still has agreements; wait until they end";
+    37 CapacityBelowSold "declared capacity may not go below what is sold";
+    40 AgreementUnknown "no such agreement; its records may be gone after the redemption window";
+    41 WrongParty "the signer is no party to this agreement";
+    42 AgreementClosed "the agreement is closed; open a new one";
+    43 AgreementEnded "the agreement has ended; open a new one";
+    44 WindowOver "the redemption window is over; redeem earlier";
+    45 PriceAboveMaximum "the posted price is above the consumer's maximum; raise it or wait";
+    46 PriceBelowReserve "the posted price is below the provider's reserve price; choose another";
+    47 NoCapacity "the quotas exceed the provider's free capacity; ask for less or choose another";
+    48 SlotTaken "the slot is in use; take the provider's next free slot";
+    49 TermTooLong "the end lies outside the permitted epochs; choose a nearer one";
+    50 VoucherWentBack "a cumulative unit is below what was redeemed; send the latest voucher";
+    51 VoucherNothingNew "nothing new to redeem";
+    52 VoucherOverQuota "units exceed the agreement's quota; open a larger one";
+    53 VoucherOverRate "units exceed the rate cap for the rounds so far; redeem later";
+    54 VoucherReserveEmpty "the voucher reserve is empty; the consumer must top it up";
+    55 EscrowTooSmall "the escrow does not cover the storage reserve; raise it";
+    60 DataSetVersion "the version is not the last one plus one; rebuild from the current data set";
+    61 DataSetSignature "a data set that grows needs both signatures, one that shrinks the consumer's";
+    62 DataSetOverQuota "more leaves than the agreement's quota";
+    63 DataSetShrinkEarly "a shrink needs two settlements after the last growth; wait";
+    64 DataSetEmptyRoot "an empty data set has the empty root, any other has leaves";
+    70 NotDrawn "this provider has no open challenge at that height";
+    71 AnsweredAlready "the challenge was answered";
+    72 WrongAnchor "the anchor is not the block that was final when the challenge was drawn; sync first";
+    73 ReadOutsideSlot "the read's slot does not hold the drawn index";
+    74 ReadPath "the read's path does not lead to the signed root";
+    75 ReadLeaf "the chunk does not lead to the shard's hash";
+    76 ReaskedWrong "the answer is not for the read that was asked again";
+    77 EndingsMissing "more than 16 endings to cross, or one not named; settle first";
+    80 SettledAlready "settled already; nothing to do";
+    81 NothingToSettle "the slot has nothing to settle or expire";
+    82 TooManyKeys "the block names too many records; the operation waits for the next one";
+}
+
+impl commonware_codec::Write for Code {
+    fn write(&self, buf: &mut impl bytes::BufMut) {
+        buf.put_u8(*self as u8);
+    }
+}
+
+impl commonware_codec::FixedSize for Code {
+    const SIZE: usize = 1;
+}
+
+impl commonware_codec::Read for Code {
+    type Cfg = ();
+    fn read_cfg(buf: &mut impl commonware_codec::Buf, _: &()) -> Result<Self, commonware_codec::Error> {
+        let number = u8::read_cfg(buf, &())?;
+        Self::from_number(number).ok_or(commonware_codec::Error::InvalidEnum(number))
+    }
+}

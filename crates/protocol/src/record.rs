@@ -1,0 +1,410 @@
+//! What the ledger remembers: fixed records of 256 bytes in an authenticated key-value store.
+//!
+//! Key = SHA-256("posync/record" | kind | id), value = kind, version, the fields in order, zeros.
+//! Fixed slots let the engine's own state sync and proofs carry them as they are. State is
+//! bounded: every record is paid for by a deposit, a bond or a ring.
+
+use crate::{
+    Account, AgreementId, Amount, Bounded, Hash,
+    limits::{ADDRESS_BYTES_MAX, MISSING_MAX, OPERATOR_BYTES, REGION_BYTES_MAX},
+};
+use bytes::BufMut;
+use commonware_codec::{Copying, EncodeSize, Error, FixedSize, Read, Write};
+use commonware_cryptography::{Hasher, Sha256};
+
+/// A record's bytes.
+pub type Slot = [u8; 256];
+
+/// A record's place: SHA-256 over its kind and id.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Key(pub [u8; 32]);
+
+impl Write for Key {
+    fn write(&self, buf: &mut impl BufMut) {
+        self.0.write(buf);
+    }
+}
+impl FixedSize for Key {
+    const SIZE: usize = 32;
+}
+impl Read for Key {
+    type Cfg = ();
+    fn read_cfg(buf: &mut impl commonware_codec::Buf, _: &()) -> Result<Self, Error> {
+        Ok(Self(<[u8; 32]>::read_cfg(buf, &())?))
+    }
+}
+
+/// The format version in every slot's second byte.
+pub const VERSION: u8 = 1;
+
+fn key(kind: u8, id: &[&[u8]]) -> Key {
+    let (first, second) = (id.first().copied(), id.get(1).copied());
+    let digest =
+        Sha256::hash(&[b"posync/record", &[kind], first.unwrap_or_default(), second.unwrap_or_default()]);
+    let mut bytes = [0; 32];
+    bytes.copy_from_slice(digest.as_ref());
+    Key(bytes)
+}
+
+/// A kind of record: how it becomes a slot and back.
+pub trait Record: Write + EncodeSize + Read<Cfg = ()> {
+    /// First byte of every slot of this kind.
+    const KIND: u8;
+
+    /// The slot's bytes.
+    ///
+    /// # Panics
+    /// If the fields exceed 254 bytes: a bug, caught by the test of each kind's largest value.
+    fn to_slot(&self) -> Slot {
+        let mut slot = [0; 256];
+        let mut rest = &mut slot[..];
+        rest.put_u8(Self::KIND);
+        rest.put_u8(VERSION);
+        self.write(&mut rest);
+        slot
+    }
+
+    /// Reads a slot of this kind.
+    ///
+    /// # Errors
+    /// Another kind or version, fields that do not decode, or trailing bytes that are not zero.
+    fn from_slot(slot: &Slot) -> Result<Self, Error> {
+        if slot[0] != Self::KIND || slot[1] != VERSION {
+            return Err(Error::Invalid("Slot", "another kind or version"));
+        }
+        let mut rest = Copying(&slot[2..]);
+        let record = Self::read_cfg(&mut rest, &())?;
+        let used = 2 + record.encode_size();
+        if slot[used..].iter().any(|byte| *byte != 0) {
+            return Err(Error::Invalid("Slot", "bytes after the fields"));
+        }
+        Ok(record)
+    }
+}
+
+macro_rules! record {
+    ($(#[$meta:meta])* $kind:literal $name:ident ($($id:ident : $id_type:ty),*) [$($part:expr),*] { $($(#[$fmeta:meta])* $field:ident : $type:ty,)* }) => {
+        encoded! { $(#[$meta])* $name { $($(#[$fmeta])* $field: $type,)* } }
+        impl Record for $name { const KIND: u8 = $kind; }
+        impl $name {
+            /// Where this record stands.
+            pub fn key($($id: $id_type),*) -> Key { key($kind, &[$($part),*]) }
+        }
+    };
+}
+
+record! {
+    /// The one record of sums; each money field is part of the conserved total.
+    #[derive(Default)]
+    0 System () [] {
+        /// Height of the block that wrote it.
+        height: u64,
+        /// Registered providers: their indices are below this.
+        providers: u32,
+        /// Newcomers: they stand in the turn line a second time.
+        newcomers: u32,
+        /// Open agreements.
+        agreements: u64,
+        /// Sum of all balances.
+        balances: Amount,
+        /// Sum of all voucher reserves.
+        voucher_reserves: Amount,
+        /// Sum of all storage pools of providers.
+        storage_pools: Amount,
+        /// Sum of all bonds.
+        bonds: Amount,
+        /// Sum of all deposits.
+        deposits: Amount,
+        /// Burned so far.
+        burned: Amount,
+        /// The committee's pool.
+        committee: Amount,
+        /// What no one has yet: all supply exists at genesis.
+        reserve: Amount,
+        /// Sum of phi over all providers.
+        phi: u128,
+        /// Next index in turn.
+        turn: u64,
+    }
+}
+
+record! {
+    /// An account's money and its next nonce.
+    #[derive(Default)]
+    1 AccountState (account: &Account) [&account.0] {
+        /// The nonce that the next paid operation must carry.
+        nonce: u64,
+        /// Free money.
+        balance: Amount,
+    }
+}
+
+record! {
+    /// A provider's offer, its totals and its storage pool.
+    2 Provider (account: &Account) [&account.0] {
+        /// Place in the fee tree and in the turn line.
+        index: u32,
+        /// Place among the newcomers, plus one; 0 when it is none.
+        newcomer: u32,
+        /// Declared operator, zero padded UTF-8.
+        operator: [u8; OPERATOR_BYTES],
+        /// 0 active, else the epoch at which it may leave.
+        leaves_at: u64,
+        /// Locked money.
+        bond: Amount,
+        /// Declared leaves.
+        capacity: u64,
+        /// Leaves under contract (quotas).
+        sold: u64,
+        /// Least price it accepts for storage, egress and gas.
+        reserve_storage: u64,
+        /// Least price for egress.
+        reserve_egress: u64,
+        /// Agreements that hold a slot.
+        slots: u32,
+        /// The slot tree's total: sum of rate x leaves, ended slots included until `Expire`.
+        phi: u128,
+        /// Sum of rate x leaves over live agreements.
+        paid: u128,
+        /// The same at min(p, slow p).
+        paid_base: u128,
+        /// Prepaid storage, not yet earned.
+        pool: Amount,
+        /// Sum of rounds x passed x ONE / 4.
+        acc: u128,
+        /// Round up to which it is settled.
+        settled_round: u64,
+    }
+}
+
+encoded! {
+    /// A read declared missing, asked again beside the next three challenges.
+    #[derive(Copy, Default)]
+    Missing {
+        /// The agreement's slot.
+        slot: u32,
+        /// The shard's name.
+        shard: Hash,
+        /// The chunk within it.
+        chunk: u32,
+        /// Challenges in which it will still be asked.
+        asks_left: u8,
+    }
+}
+
+encoded! {
+    /// An open challenge.
+    #[derive(Copy)]
+    Challenge {
+        /// Height of the block that drew it.
+        height: u64,
+        /// Digest of the beacon seed that decides its reads.
+        seed: Hash,
+    }
+}
+
+record! {
+    /// A provider's audit state.
+    #[derive(Default)]
+    3 Audit (account: &Account) [&account.0] {
+        /// The challenge that waits for its answer.
+        challenge: Option<Challenge>,
+        /// Last 64 drawn reads, newest in the lowest bit, 1 = passed.
+        history: u64,
+        /// Last 64 challenges, 1 = answered on time.
+        on_time: u64,
+        /// Reads drawn in its life.
+        drawn: u64,
+        /// Settlements in its life.
+        settlements: u64,
+        /// Challenge height last answered or expired.
+        last_height: u64,
+        /// Reads to be asked again.
+        missing: Bounded<Missing, MISSING_MAX>,
+    }
+}
+
+record! {
+    /// Who stands at an index of the fee tree.
+    4 ProviderAt (index: u32) [&index.to_be_bytes()] {
+        /// The provider.
+        account: Account,
+    }
+}
+
+record! {
+    /// Where a provider is reached.
+    5 Endpoint (account: &Account) [&account.0] {
+        /// `host:port`, UTF-8.
+        address: Bounded<u8, ADDRESS_BYTES_MAX>,
+        /// Its region's name.
+        region: Bounded<u8, REGION_BYTES_MAX>,
+    }
+}
+
+record! {
+    /// The terms of an agreement; never changes but for the session key.
+    6 Agreement (provider: &Account, slot: u32) [&provider.0, &slot.to_be_bytes()] {
+        /// Height of the block that opened it.
+        opened: u64,
+        /// Who pays.
+        consumer: Account,
+        /// Signs vouchers only.
+        session_key: Account,
+        /// Signs data sets.
+        storage_key: Account,
+        /// Last epoch, exclusive: a provider's ending record stands there.
+        end_epoch: u64,
+        /// Posted storage price at opening.
+        storage_price: u64,
+        /// Slow storage price at opening.
+        storage_slow: u64,
+        /// Posted egress price at opening.
+        egress_price: u64,
+        /// Slow egress price at opening.
+        egress_slow: u64,
+        /// Posted gas price at opening.
+        gas_price: u64,
+        /// Slow gas price at opening.
+        gas_slow: u64,
+        /// Most leaves.
+        quota_leaves: u64,
+        /// Most egress bytes.
+        quota_egress: u64,
+        /// Most gas.
+        quota_gas: u64,
+        /// Egress bytes per round.
+        rate_egress: u64,
+        /// Gas per round.
+        rate_gas: u64,
+    }
+}
+
+record! {
+    /// What was used of an agreement and what is left of its reserves.
+    7 Use (provider: &Account, slot: u32) [&provider.0, &slot.to_be_bytes()] {
+        /// Storage money paid in and not yet charged (a claim on the provider's pool, not money of its own).
+        storage_reserve: Amount,
+        /// Money that vouchers draw from.
+        voucher_reserve: Amount,
+        /// Returned when the records go.
+        deposit: Amount,
+        /// Egress bytes redeemed.
+        egress: u64,
+        /// Gas redeemed.
+        gas: u64,
+        /// The provider's `acc` when this agreement was last charged.
+        acc: u128,
+        /// Epoch in which a close takes effect for redemption; 0 while open.
+        closing_epoch: u64,
+        /// The session key before the last rotation.
+        old_session_key: Account,
+        /// Epoch until which the old key redeems; 0 when none.
+        old_key_until: u64,
+        /// Value of accepted vouchers, in all.
+        signed: Amount,
+        /// Claims beyond signatures, at most `signed`.
+        disputed: Amount,
+    }
+}
+
+encoded! {
+    /// A version of an agreement's data set.
+    #[derive(Copy, Default)]
+    Version {
+        /// Last one plus one.
+        version: u64,
+        /// Root of the Merkle-sum tree.
+        root: Hash,
+        /// Chunks in all.
+        leaves: u64,
+        /// Bytes in all.
+        bytes: u64,
+        /// The provider's settlement count when it last grew.
+        grown_at: u64,
+    }
+}
+
+record! {
+    /// What an agreement's provider holds, and what it will hold after the open challenge.
+    #[derive(Default)]
+    8 DataSet (provider: &Account, slot: u32) [&provider.0, &slot.to_be_bytes()] {
+        /// In force: draws read here.
+        current: Version,
+        /// Waits while a challenge is pending.
+        next: Option<Version>,
+    }
+}
+
+record! {
+    /// A Fenwick node over a provider's slots: sums of rate x leaves.
+    9 SlotTree (provider: &Account, node: u32) [&provider.0, &node.to_be_bytes()] {
+        /// The partial sum.
+        sum: u128,
+    }
+}
+
+record! {
+    /// A Fenwick node over provider indices: sums of phi.
+    10 FeeTree (node: u32) [&node.to_be_bytes()] {
+        /// The partial sum.
+        sum: u128,
+    }
+}
+
+record! {
+    /// What ends for a provider at an epoch.
+    #[derive(Default)]
+    11 Ending (provider: &Account, epoch: u64) [&provider.0, &epoch.to_be_bytes()] {
+        /// Rate x leaves that ends.
+        paid: u128,
+        /// The same at the base price.
+        paid_base: u128,
+        /// The provider's `acc` at that epoch's end, once crossed.
+        acc: Option<u128>,
+        /// Agreements that end then; the record goes with the last one.
+        agreements: u32,
+    }
+}
+
+record! {
+    /// A round's anchor, in a ring.
+    12 RoundInfo (place: u64) [&place.to_be_bytes()] {
+        /// The round.
+        round: u64,
+        /// Digest of the parent of its first block.
+        anchor: Hash,
+    }
+}
+
+record! {
+    /// What a provider was paid in an epoch, in a ring of 512.
+    #[derive(Default)]
+    13 Settlement (provider: &Account, place: u64) [&provider.0, &place.to_be_bytes()] {
+        /// The epoch.
+        epoch: u64,
+        /// Consumers paid.
+        fee: Amount,
+        /// Burned of it.
+        burn: Amount,
+        /// The committee's part.
+        committee: Amount,
+        /// The provider's part.
+        pay: Amount,
+    }
+}
+
+record! {
+    /// The newcomers' line, packed: the account at a place.
+    14 Newcomer (place: u32) [&place.to_be_bytes()] {
+        /// The provider.
+        account: Account,
+    }
+}
+
+impl Agreement {
+    /// The id of this agreement at its place.
+    pub const fn id(&self, provider: Account, slot: u32) -> AgreementId {
+        AgreementId { provider, slot, opened: self.opened }
+    }
+}

@@ -1,0 +1,169 @@
+//! The gateway service: whole files by name, for the CLI (and later the S3 face).
+
+use crate::{Account, AgreementId, Amount, Bounded, Hash, limits::NAME_BYTES_MAX, wire::node::Nothing};
+
+/// Bytes in one `Data` message.
+pub const DATA_BYTES_MAX: usize = 1 << 20;
+/// Rows in one page of an answer.
+pub const ROWS_MAX: usize = 1024;
+
+/// A file's name.
+pub type Name = Bounded<u8, NAME_BYTES_MAX>;
+
+encoded! {
+    /// A request and its id.
+    Request {
+        /// Repeated in the answers.
+        id: u64,
+        /// What is asked.
+        ask: Ask,
+    }
+}
+
+tagged! {
+    /// What a user asks a gateway.
+    Ask {
+        /// Store a file: `length` bytes follow as `Data`; answered `Stored` when it is durable.
+        0 => Put(Put),
+        /// Bytes of the open `Put` with this id, in order.
+        1 => Data(Bounded<u8, DATA_BYTES_MAX>),
+        /// Give up the open `Put`; its space comes back.
+        2 => Cancel(Nothing),
+        /// Read a range of a file.
+        3 => Get(Get),
+        /// Names at or after `from`, in order, one page.
+        4 => List(Name),
+        /// Forget a file; its space comes back.
+        5 => Remove(Name),
+        /// How it is doing, with detected faults.
+        6 => Status(Nothing),
+        /// Its agreements.
+        7 => Agreements(Nothing),
+    }
+}
+
+encoded! {
+    /// A file to come.
+    Put {
+        /// Its name.
+        name: Name,
+        /// Its bytes.
+        length: u64,
+    }
+}
+
+encoded! {
+    /// A range of a file.
+    Get {
+        /// Its name.
+        name: Name,
+        /// First byte.
+        offset: u64,
+        /// Bytes; `None` means to the end.
+        length: Option<u64>,
+    }
+}
+
+encoded! {
+    /// An answer and the id of its request.
+    Response {
+        /// Of the request.
+        id: u64,
+        /// The answer.
+        answer: Answer,
+    }
+}
+
+tagged! {
+    /// What a gateway answers.
+    Answer {
+        /// The file is durable: at least 6 of 8 shards of each segment are on providers that signed.
+        0 => Stored(File),
+        /// What a `Get` will bring; `Data` follows.
+        1 => Found(File),
+        /// Bytes in order.
+        2 => Data(Bounded<u8, DATA_BYTES_MAX>),
+        /// The `Get` is complete.
+        3 => End(Nothing),
+        /// A page of files.
+        4 => Files(Bounded<File, ROWS_MAX>),
+        /// Done.
+        5 => Removed(File),
+        /// Health.
+        6 => Status(Status),
+        /// Agreements.
+        7 => Agreements(Bounded<AgreementRow, ROWS_MAX>),
+        /// No, and why: what happened, why, what to do.
+        8 => Refused(Bounded<u8, 1024>),
+    }
+}
+
+encoded! {
+    /// A file in the catalogue.
+    File {
+        /// Its name.
+        name: Name,
+        /// Its bytes.
+        bytes: u64,
+        /// Plain BLAKE3 of its bytes.
+        blake3: Hash,
+        /// Segments.
+        segments: u32,
+        /// Shards that are durable now.
+        shards_durable: u32,
+        /// Shards that it should have.
+        shards: u32,
+    }
+}
+
+encoded! {
+    /// How a gateway is doing.
+    Status {
+        /// Its account.
+        account: Account,
+        /// Last certified height it has seen.
+        height: u64,
+        /// Files.
+        files: u64,
+        /// Shards that wait for repair.
+        repairs_open: u32,
+        /// Faults found so far, oldest first.
+        faults: Bounded<Fault, ROWS_MAX>,
+    }
+}
+
+encoded! {
+    /// A provider that failed, and what was done.
+    Fault {
+        /// The provider.
+        provider: Account,
+        /// 0 late on a draw, 1 failed a draw, 2 failed a read, 3 its scrub said so.
+        found_by: u8,
+        /// Round in which it was found.
+        round: u64,
+        /// Shards that it held of ours.
+        shards_lost: u32,
+        /// Shards rebuilt elsewhere so far, each with the same name.
+        shards_repaired: u32,
+    }
+}
+
+encoded! {
+    /// An agreement of the gateway's.
+    AgreementRow {
+        /// Which.
+        agreement: AgreementId,
+        /// Shards under it.
+        shards: u64,
+        /// Bytes under it.
+        bytes: u64,
+        /// Last data set version that both signed.
+        version: u64,
+        /// Egress bytes paid by voucher.
+        egress: u64,
+        /// Epoch of its end.
+        end_epoch: u64,
+        /// What the voucher reserve was when opened.
+        voucher_reserve: Amount,
+    }
+}
