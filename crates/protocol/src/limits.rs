@@ -52,6 +52,8 @@ pub const ADDRESS_BYTES_MAX: usize = 220;
 pub const REGION_BYTES_MAX: usize = 24;
 /// A file's name in a gateway's catalogue.
 pub const NAME_BYTES_MAX: usize = 1024;
+/// Epochs for which a provider's settlement row stays in state.
+pub const SETTLEMENT_RING: u64 = 512;
 /// A frame on any authenticated channel.
 pub const FRAME_BYTES_MAX: usize = (4 << 20) + (64 << 10);
 /// Milliseconds within which both ends of a channel prove their keys.
