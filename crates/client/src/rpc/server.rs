@@ -55,11 +55,16 @@ impl<S: Service> Incoming<S> {
 }
 
 /// A service that answers calls with `handler`, each in a task of its own.
-#[derive(Clone)]
 pub struct Server<S, F> {
     handler: F,
     memory: Arc<Semaphore>,
     _service: PhantomData<fn() -> S>,
+}
+
+impl<S, F: Clone> Clone for Server<S, F> {
+    fn clone(&self) -> Self {
+        Self { handler: self.handler.clone(), memory: self.memory.clone(), _service: PhantomData }
+    }
 }
 
 impl<S, F, Fut> Server<S, F>
