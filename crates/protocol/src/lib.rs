@@ -22,12 +22,15 @@ mod codec;
 pub mod account;
 pub mod amount;
 pub mod block;
+pub mod chunk;
+pub mod fenwick;
 pub mod identity;
 pub mod ledger;
 pub mod limits;
 pub mod operation;
 pub mod receipt;
 pub mod record;
+pub mod tree;
 pub mod wire;
 
 pub use amount::Amount;
