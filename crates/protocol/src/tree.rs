@@ -299,7 +299,7 @@ mod tests {
             let good = path.place(&shard, length);
             for level in 0..path.siblings.len() {
                 let mut siblings = path.siblings.to_vec();
-                if byte < 32 { siblings[level].0[byte] ^= 1 } else { siblings[level].1 ^= 1 << (byte - 32) * 8 }
+                if byte < 32 { siblings[level].0[byte] ^= 1 } else { siblings[level].1 ^= 1 << ((byte - 32) * 8) }
                 let wrong = SumPath { lefts: path.lefts, siblings: Bounded::new(siblings).unwrap() };
                 prop_assert_ne!(wrong.place(&shard, length).map(|p| p.root), good.map(|p| p.root));
             }
