@@ -40,9 +40,10 @@ use commonware_parallel::Sequential;
 use commonware_utils::channel::watch;
 use futures::StreamExt as _;
 use posync_protocol::{
-    Bounded, Hash, Key, Operation, Slot,
+    Bounded, Hash, Key, Operation, Record as _, Slot,
     block::{BlockBody, Draw, Header, Receipts, sha256},
     ledger::{self, BlockContext, Invalid, Mode, Outcome, Records},
+    record::System,
     limits::{
         BODY_BYTES_MAX, FREE_LANE_BYTES, KEYS_MAX, OPERATION_BYTES_MAX, OPERATIONS_MAX,
         TIME_STEP_MS_MAX,
@@ -134,7 +135,9 @@ impl<E: Runtime> Application<E> {
                 batch = batch.write(digest(key), Some(*slot));
             }
         }
-        let keys = ledger::touches(context, draws, operations)?;
+        let system = batch.get(&digest(&System::key())).await;
+        let system = parse_system(system.expect("no competing block is finalized while this one runs"))?;
+        let keys = ledger::touches(context, &system, draws, operations)?;
         let digests: Vec<Digest> = keys.iter().map(digest).collect();
         let slots = batch.get_many(&digests.iter().collect::<Vec<_>>()).await;
         let slots = slots.expect("no competing block is finalized while this one runs");
@@ -152,17 +155,12 @@ impl<E: Runtime> Application<E> {
     /// Runs a finalized block once more on the state it found, for its receipts and events.
     async fn recall(&self, block: &Block, state: &Reader<Database<E>>) -> BlockOutcome {
         let (context, body) = (self.context(block.header()), block.body());
-        let keys = ledger::touches(&context, &body.draws, &body.operations);
-        let keys = keys.expect("a finalized block keeps the rules");
-        let digests: Vec<Digest> = keys.iter().map(digest).collect();
-        let mut slots = {
-            let state = state.read().await;
-            let slots = state.get_many(&digests.iter().collect::<Vec<_>>()).await;
-            slots.expect("a node that cannot read its disk must stop")
-        };
-        if context.height == 1 {
-            slots = keys.iter().map(|key| self.0.genesis_records.get(key).copied()).collect();
-        }
+        let genesis = (context.height == 1).then_some(&self.0.genesis_records);
+        let system = read(state, genesis, &[System::key()]).await.remove(0);
+        let keys = parse_system(system)
+            .and_then(|system| ledger::touches(&context, &system, &body.draws, &body.operations))
+            .expect("a finalized block keeps the rules");
+        let slots = read(state, genesis, &keys).await;
         let records: Records = keys.into_iter().zip(slots).collect();
         let outcome = ledger::execute(&context, &body.draws, &body.operations, &records, Mode::Verify);
         let outcome = outcome.expect("a finalized block keeps the rules");
@@ -225,6 +223,24 @@ fn digest(key: &Key) -> Digest {
     key.0.into()
 }
 
+fn parse_system(slot: Option<Slot>) -> Result<System, Invalid> {
+    slot.and_then(|slot| System::from_slot(&slot).ok()).ok_or(Invalid::State)
+}
+
+/// Records of the applied state; before the first block, those of `genesis`.
+async fn read<E: Runtime>(
+    state: &Reader<Database<E>>,
+    genesis: Option<&BTreeMap<Key, Slot>>,
+    keys: &[Key],
+) -> Vec<Option<Slot>> {
+    if let Some(genesis) = genesis {
+        return keys.iter().map(|key| genesis.get(key).copied()).collect();
+    }
+    let digests: Vec<Digest> = keys.iter().map(digest).collect();
+    let slots = state.read().await.get_many(&digests.iter().collect::<Vec<_>>()).await;
+    slots.expect("a node that cannot read its disk must stop")
+}
+
 /// Writes the roots of the executed block into its header.
 fn set_roots<E: Runtime>(header: &mut Header, executed: &Executed<E>) {
     let sealed = &executed.sealed;
@@ -261,20 +277,6 @@ fn fit(context: &BlockContext, candidates: Vec<Operation>) -> Vec<Operation> {
         kept.push(operation);
     }
     kept
-}
-
-/// Whether the operations keep to the bytes of a body and its lanes.
-fn check_sizes(operations: &[Operation]) -> bool {
-    let (mut bytes, mut paid) = (0, 0);
-    for operation in operations {
-        let size = operation.encode_size();
-        if size > OPERATION_BYTES_MAX {
-            return false;
-        }
-        bytes += size;
-        paid += if operation.body.is_free() { 0 } else { size };
-    }
-    bytes <= BODY_BYTES_MAX && paid <= BODY_BYTES_MAX - FREE_LANE_BYTES
 }
 
 /// Whether every signature of every operation verifies; one batch.
@@ -358,7 +360,6 @@ impl<E: Runtime> Stateful<E> for Application<E> {
         if finality == Finality::Candidate {
             let parent = self.parent(&block, &mut ancestry).await?;
             if !self.check_header(&block, &parent)
-                || !check_sizes(&body.operations)
                 || !check_signatures(&mut clock, &self.0.chain, &body.operations)
             {
                 return None;
