@@ -22,6 +22,7 @@ mod codec;
 pub mod account;
 pub mod amount;
 pub mod block;
+pub mod economics;
 pub mod identity;
 pub mod ledger;
 pub mod limits;
