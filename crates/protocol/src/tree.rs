@@ -77,6 +77,19 @@ impl SumPath {
     }
 }
 
+/// A chunk of a shard and the shard's way to the root.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ShardRead {
+    /// The shard's name.
+    pub shard: Hash,
+    /// Its length in bytes.
+    pub length: u64,
+    /// The chunk within it.
+    pub chunk: u64,
+    /// From the shard to the root.
+    pub position: SumPath,
+}
+
 /// The tree of a data set in memory: 40 bytes a node, two nodes a shard.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SumTree {
