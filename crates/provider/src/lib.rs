@@ -1,1 +1,4 @@
 //! posync-provider.
+#[cfg(test)]
+mod cut;
+pub mod segments;
