@@ -192,7 +192,7 @@ fn fee_of(context: &BlockContext, operation: &Operation, touched: &Touched) -> A
 /// parent's; its own key is among them.
 ///
 /// # Errors
-/// [`Invalid::Keys`] above [`KEYS_MAX`].
+/// [`Invalid::Keys`] above [`KEYS_MAX`]; [`Invalid::Operation`] for one whose structure is wrong.
 pub fn touches(
     context: &BlockContext,
     system: &System,
@@ -207,7 +207,8 @@ pub fn touches(
         if keys.len() > KEYS_MAX { Err(Invalid::Keys) } else { Ok(()) }
     };
     name(touches_system(context, system, draws))?;
-    for operation in operations {
+    for (index, operation) in operations.iter().enumerate() {
+        check_structure(operation, context).map_err(|code| Invalid::Operation { index, code })?;
         name(touches_operation(context, operation))?;
     }
     Ok(keys.into_iter().collect())
@@ -305,7 +306,7 @@ fn dispatch(working: &mut Working<'_>, operation: &Operation) -> Result<(), Code
         Body::RotateKey(body) => agreement::rotate(working, signer, body),
         Body::SetDataSet(body) => data_set::apply(working, body),
         Body::Statement(body) => statement::apply(working, signer, body),
-        Body::Redeem(body) => agreement::redeem_paid(working, signer, &body.vouchers),
+        Body::Redeem(body) => agreement::redeem(working, &body.vouchers).map(|_| ()),
         Body::Settle(body) => settlement::apply(working, body),
     }
 }
