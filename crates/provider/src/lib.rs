@@ -1,4 +1,5 @@
 //! posync-provider.
 #[cfg(test)]
 mod cut;
+mod journal;
 pub mod segments;

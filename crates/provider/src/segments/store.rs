@@ -306,7 +306,7 @@ impl<E: Context> Writer<E> {
     }
 }
 
-async fn whole<B: Blob>(file: &Arc<B>, at: u64, frame: &Frame) -> Result<bool, StoreError> {
+async fn whole<B: Blob>(file: &B, at: u64, frame: &Frame) -> Result<bool, StoreError> {
     if frame.kind != Kind::Keep {
         return Ok(true);
     }
@@ -314,7 +314,7 @@ async fn whole<B: Blob>(file: &Arc<B>, at: u64, frame: &Frame) -> Result<bool, S
     Ok(blake3::hash(&data).as_bytes() == &frame.shard)
 }
 
-async fn read<B: Blob>(file: &Arc<B>, offset: u64, length: usize) -> Result<Bytes, StoreError> {
+async fn read<B: Blob>(file: &B, offset: u64, length: usize) -> Result<Bytes, StoreError> {
     if length == 0 {
         return Ok(Bytes::new());
     }
@@ -323,7 +323,7 @@ async fn read<B: Blob>(file: &Arc<B>, offset: u64, length: usize) -> Result<Byte
 
 /// Reads a range of a shard.
 pub(super) async fn read_place<B: Blob>(
-    file: &Arc<B>,
+    file: &B,
     place: &Place,
     offset: u64,
     length: usize,
