@@ -26,6 +26,7 @@ pub mod audit;
 pub mod block;
 pub mod chunk;
 pub mod data_set;
+pub mod event;
 pub mod economics;
 pub mod fees;
 pub mod fenwick;
