@@ -27,6 +27,7 @@ pub mod block;
 pub mod chunk;
 pub mod data_set;
 pub mod event;
+pub mod economics;
 pub mod fees;
 pub mod fenwick;
 pub mod identity;

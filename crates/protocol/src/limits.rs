@@ -134,6 +134,8 @@ encoded! {
         deposit: Amount,
         /// Least bond of a provider.
         bond_min: Amount,
+        /// Bond for each declared leaf: what a leaf can earn between draws, twice (economics 8).
+        bond_per_leaf: Amount,
         /// Burned at registration: at least the cost of 64 audits.
         registration_burn: Amount,
         /// Storage price per 2^20 leaf-rounds; posted and slow price start equal.
@@ -184,6 +186,11 @@ impl Parameters {
             None => Amount::ZERO,
         },
         bond_min: Amount::sync(1_000),
+        // 8 GiB (2^23 leaves) need 5 SYNC.
+        bond_per_leaf: match Amount::new(600) {
+            Some(x) => x,
+            None => Amount::ZERO,
+        },
         registration_burn: match Amount::new(100_000_000) {
             Some(x) => x,
             None => Amount::ZERO,

@@ -46,6 +46,8 @@ codes! {
     35 ProviderFull "the ledger has no free provider index; wait until one leaves";
     36 HasAgreements "the provider still has agreements; wait until they end";
     37 CapacityBelowSold "declared capacity may not go below what is sold";
+    38 ExitEarly "the notice is not over; ask again in the epoch at which the provider may leave";
+    39 NoticeMissing "a provider ends an agreement alone only after it announced its exit; announce it";
     40 AgreementUnknown "no such agreement; its records may be gone after the redemption window";
     41 WrongParty "the signer is no party to this agreement";
     42 AgreementClosed "the agreement is closed; open a new one";
@@ -62,6 +64,7 @@ codes! {
     53 VoucherOverRate "units exceed the rate cap for the rounds so far; redeem later";
     54 VoucherReserveEmpty "the voucher reserve is empty; the consumer must top it up";
     55 EscrowTooSmall "the escrow does not cover the storage reserve; raise it";
+    56 KeyRotated "the session key was rotated within the redemption window; wait until it is over";
     60 DataSetVersion "the version is not the last one plus one; rebuild from the current data set";
     61 DataSetSignature "a data set that grows needs both signatures, one that shrinks the consumer's";
     62 DataSetOverQuota "more leaves than the agreement's quota";

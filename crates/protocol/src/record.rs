@@ -284,6 +284,7 @@ record! {
 
 record! {
     /// What was used of an agreement and what is left of its reserves.
+    #[derive(Default)]
     7 Use (provider: &Account, slot: u32) [&provider.0, &slot.to_be_bytes()] {
         /// Storage money paid in and not yet charged (a claim on the provider's pool, not money of its own).
         storage_reserve: Amount,
