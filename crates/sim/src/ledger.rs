@@ -4,6 +4,7 @@
 use posync_protocol::{
     Amount, Hash, Key, Operation, Record as _, Slot,
     block::Draw,
+    invariants,
     ledger::{self, BlockContext, Invalid, Mode, Outcome, Records},
     limits::Parameters,
     record::System,
@@ -130,21 +131,8 @@ impl Ledger {
     }
 
     fn check(&self, height: u64) -> Result<(), Fault> {
-        let system = self.system();
-        let sums = [
-            system.balances,
-            system.voucher_reserves,
-            system.storage_pools,
-            system.bonds,
-            system.deposits,
-            system.burned,
-            system.committee,
-            system.reserve,
-        ];
-        let sum = sums.into_iter().try_fold(Amount::ZERO, Amount::checked_add);
-        if sum != Some(self.supply) {
-            return Err(Fault::State { height, reason: format!("the sums make {sum:?} of {}", self.supply) });
-        }
-        Ok(())
+        let slots = self.state.iter().map(|(key, slot)| (*key, *slot));
+        invariants::check_all(slots, self.supply)
+            .map_err(|broken| Fault::State { height, reason: broken.to_string() })
     }
 }

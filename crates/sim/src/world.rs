@@ -87,7 +87,6 @@ pub struct Report {
 /// What a power cut does not take.
 struct Lasting {
     plan: Plan,
-    genesis: Arc<Genesis>,
     nodes: Vec<SimNode>,
     fabric: Fabric,
     judge: Judge,
@@ -178,7 +177,6 @@ impl Lasting {
             judge: Judge::new(ledger, parent),
             events: Vec::new(),
             running: vec![true; nodes.len()],
-            genesis,
             nodes,
             plan,
         }
