@@ -79,14 +79,15 @@ fn transfer(network: &Network4, nonce: u64, to: Account, amount: Amount) -> Oper
 
 /// Whether a proven read's proof for `key` verifies under `root`.
 fn proves(root: [u8; 32], key: Key, slot: Option<Slot>, proof: &[u8]) -> bool {
+    const MAX: usize = commonware_storage::merkle::MAX_PROOF_DIGESTS_PER_ELEMENT;
     type Digest = sha256::Digest;
     type Present = KeyValueProof<mmr::Family, Digest, Digest, 32>;
     type Absent = ExclusionProof<mmr::Family, Digest, FixedEncoding<Slot>, Digest, 32>;
     let (key, root): (Digest, Digest) = (key.0.into(), root.into());
     match slot {
-        Some(slot) => Present::decode_cfg(Copying(proof), &Default::default())
+        Some(slot) => Present::decode_cfg(Copying(proof), &(MAX, ()))
             .is_ok_and(|proof| proof.verify::<Sha256, FixedEncoding<Slot>>(key, slot, &root)),
-        None => Absent::decode_cfg(Copying(proof), &Default::default())
+        None => Absent::decode_cfg(Copying(proof), &(MAX, (), ()))
             .is_ok_and(|proof| proof.verify::<Sha256>(&key, &root)),
     }
 }
