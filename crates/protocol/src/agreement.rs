@@ -279,9 +279,9 @@ pub(crate) fn touches_removal(
         Ending::key(provider, end_epoch),
         AccountState::key(consumer),
     ]);
-    let slots = fenwick::path(slot, SLOTS_MAX).map(|node| SlotTree::key(provider, node));
+    let slots = fenwick::update_path(slot, SLOTS_MAX).into_iter().map(|node| SlotTree::key(provider, node));
     touched.writable.extend(slots);
-    touched.writable.extend(fenwick::path(index, PROVIDERS_MAX).map(FeeTree::key));
+    touched.writable.extend(fenwick::update_path(index, PROVIDERS_MAX).into_iter().map(FeeTree::key));
 }
 
 /// Deletes an agreement that is closed by both or [`is_over`], was charged and whose data set was
