@@ -270,18 +270,18 @@ pub(crate) fn touches_removal(
     end_epoch: u64,
     touched: &mut Touched,
 ) {
-    touched.readable.push(Audit::key(provider));
     touched.writable.extend([
         Provider::key(provider),
+        Audit::key(provider),
         Agreement::key(provider, slot),
         Use::key(provider, slot),
         DataSet::key(provider, slot),
         Ending::key(provider, end_epoch),
         AccountState::key(consumer),
     ]);
-    let slots = fenwick::path(slot, SLOTS_MAX).map(|node| SlotTree::key(provider, node));
+    let slots = fenwick::update_path(slot, SLOTS_MAX).into_iter().map(|node| SlotTree::key(provider, node));
     touched.writable.extend(slots);
-    touched.writable.extend(fenwick::path(index, PROVIDERS_MAX).map(FeeTree::key));
+    touched.writable.extend(fenwick::update_path(index, PROVIDERS_MAX).into_iter().map(FeeTree::key));
 }
 
 /// Deletes an agreement that is closed by both or [`is_over`], was charged and whose data set was
