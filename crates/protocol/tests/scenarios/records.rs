@@ -7,8 +7,8 @@ use posync_protocol::{
     block::{BlockBody, Header, Receipts, sha256},
     limits::{OPERATION_BYTES_MAX, Parameters},
     record::{
-        AccountState, Agreement, Audit, DataSet, Ending, Endpoint, FeeTree, Newcomer, Provider, ProviderAt,
-        RoundInfo, Settlement, SlotTree, System, Use,
+        AccountState, Agreement, Audit, DataSet, Ending, Endings, Endpoint, FeeTree, Newcomer, Provider,
+        ProviderAt, RoundInfo, Settlement, SlotTree, System, Use,
     },
 };
 use proptest::prelude::*;
@@ -19,7 +19,7 @@ fn again(slot: &Slot) -> Option<Slot> {
     fn as_kind<R: Record>(slot: &Slot) -> Option<Slot> {
         R::from_slot(slot).ok().map(|record| record.to_slot())
     }
-    let kinds: [fn(&Slot) -> Option<Slot>; 15] = [
+    let kinds: [fn(&Slot) -> Option<Slot>; 16] = [
         as_kind::<System>,
         as_kind::<AccountState>,
         as_kind::<Provider>,
@@ -35,6 +35,7 @@ fn again(slot: &Slot) -> Option<Slot> {
         as_kind::<RoundInfo>,
         as_kind::<Settlement>,
         as_kind::<Newcomer>,
+        as_kind::<Endings>,
     ];
     kinds.get(usize::from(slot[0]))?(slot)
 }
@@ -44,7 +45,7 @@ fn the_largest_record_of_every_kind_fits_and_comes_back() {
     let records = records();
     let mut kinds: Vec<u8> = records.iter().map(|(_, slot)| slot[0]).collect();
     kinds.sort_unstable();
-    assert_eq!(kinds, (0..15).collect::<Vec<u8>>(), "one sample of each kind");
+    assert_eq!(kinds, (0..16).collect::<Vec<u8>>(), "one sample of each kind");
     for (name, slot) in records {
         assert_eq!(again(&slot), Some(slot), "{name}");
     }

@@ -13,8 +13,8 @@ use posync_protocol::{
         UpdateProvider, Voucher,
     },
     record::{
-        AccountState, Agreement, Audit, Challenge, DataSet, Ending, Endpoint, FeeTree, Missing, Newcomer,
-        Provider, ProviderAt, RoundInfo, Settlement, SlotTree, System, Use, Version,
+        self, AccountState, Agreement, Audit, Challenge, DataSet, Ending, Endings, Endpoint, FeeTree,
+        Missing, Newcomer, Provider, ProviderAt, RoundInfo, Settlement, SlotTree, System, Use, Version,
     },
 };
 
@@ -151,6 +151,7 @@ fn agreement_records() -> Vec<(&'static str, Slot)> {
         ("record/DataSet", DataSet { current: version(), next: Some(version()) }.to_slot()),
         ("record/SlotTree", SlotTree { sum: u128::MAX }.to_slot()),
         ("record/Ending", ending.to_slot()),
+        ("record/Endings", Endings { crossed: u64::MAX, bits: [0xff; record::ENDING_BYTES] }.to_slot()),
     ]
 }
 

@@ -65,8 +65,9 @@ fn work(providers: u32) -> (usize, usize) {
 fn unchecked(stage: &mut Stage, operations: &[posync_protocol::Operation]) -> (usize, usize) {
     let world = &mut stage.world;
     let context = world.context(world.height + 1);
-    let records = world.read(&context, &[], operations).expect("a small block");
-    let outcome = execute(&context, &[], operations, &records, Mode::Verify).expect("a valid block");
+    let draws = world.resolve(&context);
+    let records = world.read(&context, &draws, operations).expect("a small block");
+    let outcome = execute(&context, &draws, operations, &records, Mode::Verify).expect("a valid block");
     for (key, slot) in &outcome.changes {
         match slot {
             Some(slot) => world.state.insert(*key, *slot),
