@@ -1,5 +1,10 @@
 //! posync-provider.
+pub mod credit;
 #[cfg(test)]
 mod cut;
+#[cfg(test)]
+mod fixtures;
 mod journal;
 pub mod segments;
+pub mod terms;
+pub mod till;

@@ -1,0 +1,63 @@
+//! Test support: one agreement between a provider and a consumer.
+
+use crate::terms::Terms;
+use commonware_cryptography::{Signer as _, ed25519::PrivateKey};
+use posync_protocol::{
+    Account, AgreementId, Amount, Hash,
+    record::{Agreement, DataSet, Use},
+};
+
+/// The chain of all tests.
+pub(crate) const CHAIN: Hash = [0xc4; 32];
+
+pub(crate) fn key(seed: u64) -> PrivateKey {
+    PrivateKey::from_seed(seed)
+}
+
+fn account(seed: u64) -> Account {
+    Account::of(&key(seed).public_key())
+}
+
+pub(crate) fn provider() -> PrivateKey {
+    key(1)
+}
+
+pub(crate) fn consumer() -> Account {
+    account(2)
+}
+
+pub(crate) fn session() -> PrivateKey {
+    key(3)
+}
+
+pub(crate) fn storage() -> PrivateKey {
+    key(4)
+}
+
+pub(crate) fn id() -> AgreementId {
+    AgreementId { provider: account(1), slot: 0, opened: 0 }
+}
+
+/// An open agreement of the first round: 2^20 leaves, 1 GiB of egress, 1 MiB a round.
+pub(crate) fn terms() -> Terms {
+    let agreement = Agreement {
+        opened: 0,
+        consumer: consumer(),
+        session_key: Account::of(&session().public_key()),
+        storage_key: Account::of(&storage().public_key()),
+        end_epoch: 700,
+        storage_price: 10_000_000,
+        storage_slow: 10_000_000,
+        egress_price: 1_000_000,
+        egress_slow: 1_000_000,
+        gas_price: 1_000,
+        gas_slow: 1_000,
+        quota_leaves: 1 << 20,
+        quota_egress: 1 << 30,
+        quota_gas: 1 << 30,
+        rate_egress: 1 << 20,
+        rate_gas: 1 << 30,
+    };
+    let usage = Use { voucher_reserve: Amount::sync(1), ..Use::default() };
+    Terms { id: id(), height: 0, agreement, usage, data: DataSet::default() }
+}
