@@ -3,8 +3,12 @@
 use crate::terms::Terms;
 use commonware_cryptography::{Signer as _, ed25519::PrivateKey};
 use posync_protocol::{
-    Account, AgreementId, Amount, Hash,
+    Account, AgreementId, Amount, Bounded, Hash, Signature,
+    block::with_chain,
+    operation::{DATA_SET_NAMESPACE, DataSetClaim, sign},
     record::{Agreement, DataSet, Use},
+    tree::SumTree,
+    wire::provider::Sign,
 };
 
 /// The chain of all tests.
@@ -60,4 +64,23 @@ pub(crate) fn terms() -> Terms {
     };
     let usage = Use { voucher_reserve: Amount::sync(1), ..Use::default() };
     Terms { id: id(), height: 0, agreement, usage, data: DataSet::default() }
+}
+
+/// The consumer's signature over a claim.
+pub(crate) fn claim_of(claim: &DataSetClaim) -> Signature {
+    sign(&storage(), DATA_SET_NAMESPACE, &with_chain(&CHAIN, claim))
+}
+
+/// A signed change of `base`.
+pub(crate) fn sign_of(version: u64, base: &[(Hash, u64)], removes: &[u32], adds: &[(Hash, u64)]) -> Sign {
+    let mut tree = SumTree::new(base).expect("small");
+    tree.change(removes, adds).expect("fits");
+    let (root, leaves, bytes) = (tree.root(), tree.leaves(), tree.bytes());
+    let claim = DataSetClaim { agreement: id(), version, root, leaves, bytes };
+    Sign {
+        claim,
+        adds: Bounded::new(adds.to_vec()).expect("few"),
+        removes: Bounded::new(removes.to_vec()).expect("few"),
+        signature: claim_of(&claim),
+    }
 }

@@ -1,4 +1,5 @@
 //! posync-provider.
+pub mod books;
 pub mod credit;
 #[cfg(test)]
 mod cut;
