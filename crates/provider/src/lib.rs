@@ -7,5 +7,7 @@ mod cut;
 mod fixtures;
 mod journal;
 pub mod segments;
+pub mod serve;
 pub mod terms;
 pub mod till;
+pub mod view;

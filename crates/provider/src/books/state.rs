@@ -187,6 +187,11 @@ impl State {
         shards.iter().map(|shard| kept.contains(shard)).collect()
     }
 
+    /// Whether a shard is just being taken off the disk.
+    pub fn is_leaving(&self, agreement: &AgreementId, shard: &Hash) -> bool {
+        self.leaving.contains(&(*agreement, *shard))
+    }
+
     /// Records that a snapshot needs, about.
     pub(super) fn size(&self) -> u64 {
         self.books.values().map(|book| 1 + book.versions.len() as u64).sum()
