@@ -90,6 +90,12 @@ pub const CREDIT_MAX: u64 = 4 << 20;
 pub const TIME_STEP_MS_MAX: u64 = 10_000;
 /// Blocks that an authority keeps.
 pub const BLOCKS_KEPT: u64 = 4096;
+/// Headers from a block to the next certificate: the engine finalizes most blocks by their own.
+pub const HEADERS_MAX: usize = 64;
+/// Events in one part of an answer: below a megabyte.
+pub const EVENTS_MAX: usize = 4096;
+/// Milliseconds for which a node holds a question about a receipt that is not there yet.
+pub const RECEIPT_WAIT_MS: u64 = 10_000;
 /// Keys in one proven read.
 pub const READ_KEYS_MAX: usize = 64;
 
