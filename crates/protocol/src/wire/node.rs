@@ -8,7 +8,6 @@
 use crate::{
     Bounded, Code, Hash, Key, Operation, Slot,
     block::{BlockBody, Header, Receipts},
-
     limits::{EVENTS_MAX, HEADERS_MAX, Parameters, READ_KEYS_MAX},
 };
 
