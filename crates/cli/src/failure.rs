@@ -65,7 +65,12 @@ impl Failure {
     }
 
     /// Something awaited that did not happen.
-    pub(crate) fn timed_out(awaited: &str, seconds: u64, seen: impl fmt::Display, next: impl Into<String>) -> Self {
+    pub(crate) fn timed_out(
+        awaited: &str,
+        seconds: u64,
+        seen: impl fmt::Display,
+        next: impl Into<String>,
+    ) -> Self {
         Self::new(Exit::TimedOut, format!("{awaited}: did not happen within {seconds} s"), seen, next)
     }
 

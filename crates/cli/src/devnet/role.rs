@@ -1,0 +1,109 @@
+//! The child's side: runs one member in its directory until the supervisor lets go of it.
+
+use super::create::{GENESIS_FILE, KEY_FILE, ROLE_FILE, RoleFile};
+use crate::{
+    failure::{Exit, Failure, Outcome},
+    network::Role,
+};
+use std::{
+    fs,
+    io::{self, Read as _},
+    path::{Path, PathBuf},
+    process, thread,
+};
+use tokio::signal::unix::{SignalKind, signal};
+
+/// Arguments of the hidden command.
+#[derive(Debug, clap::Args)]
+pub(crate) struct RunRole {
+    /// The member's directory
+    directory: PathBuf,
+}
+
+impl RunRole {
+    /// Runs the member; returns only when it fails.
+    pub(crate) fn run(self) -> Outcome {
+        let path = self.directory.join(ROLE_FILE);
+        let text = fs::read_to_string(&path).map_err(|error| Failure::file(&path, "read", error))?;
+        let role: RoleFile =
+            serde_json::from_str(&text).map_err(|error| Failure::file(&path, "read", error))?;
+        end_with_the_parent();
+        end_on_signals()?;
+        match role.role {
+            Role::Authority => authority(&self.directory),
+            Role::Provider => provider(&self.directory, &role),
+            Role::Gateway => gateway(&self.directory, &role),
+        }
+    }
+}
+
+/// Ends the process when the supervisor closes the pipe or dies. Nothing is lost by ending at
+/// once: whatever was acknowledged is on disk already.
+fn end_with_the_parent() {
+    thread::spawn(|| {
+        let mut bytes = [0; 64];
+        while matches!(io::stdin().read(&mut bytes), Ok(read) if read > 0) {}
+        process::exit(0);
+    });
+}
+
+fn end_on_signals() -> Outcome {
+    let failed = |error: io::Error| {
+        Failure::new(Exit::Failed, "cannot listen for signals", error, "check the limits of this process")
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(failed)?;
+    let (mut terminate, mut interrupt) = {
+        let _entered = runtime.enter();
+        (signal(SignalKind::terminate()).map_err(failed)?, signal(SignalKind::interrupt()).map_err(failed)?)
+    };
+    thread::spawn(move || {
+        runtime.block_on(async {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+            }
+        });
+        process::exit(0);
+    });
+    Ok(())
+}
+
+fn authority(directory: &Path) -> Outcome {
+    struct None;
+    impl posync_node::handle::Operations for None {
+        fn candidates(&self, _: &posync_protocol::ledger::BlockContext) -> Vec<posync_protocol::Operation> {
+            vec![]
+        }
+        fn finalized(&self, _: u64, _: &[posync_protocol::Operation]) {}
+    }
+    posync_node::run::run_tokio(
+        directory,
+        std::sync::Arc::new(None),
+        Box::new(|_c, h, _m| {
+            Box::pin(async move {
+                let mut f = h.subscribe_finalized(1);
+                while let Ok(b) = f.next().await {
+                    eprintln!(
+                        "{} final {} {:?}",
+                        b.header.time_ms,
+                        b.header.height,
+                        std::time::SystemTime::now()
+                            .duration_since(std::time::UNIX_EPOCH)
+                            .unwrap()
+                            .as_millis() as u64
+                            - b.header.time_ms
+                    );
+                }
+            })
+        }),
+    )
+    .map_err(|e| Failure::new(Exit::Failed, "ended", e, "x"))
+}
+fn provider(_: &Path, _: &RoleFile) -> Outcome {
+    std::thread::sleep(std::time::Duration::from_secs(1000));
+    Ok(())
+}
+fn gateway(_: &Path, _: &RoleFile) -> Outcome {
+    std::thread::sleep(std::time::Duration::from_secs(1000));
+    Ok(())
+}
