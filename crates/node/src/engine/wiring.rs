@@ -174,14 +174,22 @@ where
     );
     let orchestrator_task = orchestrator.start(votes, certificates, missing);
     let reporters = Reporters::from((mailbox.clone(), Reporters::from((orchestrator_mailbox, reshare))));
-    let marshal_task = store.start(reporters, node.buffer(broadcast), node.resolver(backfill));
+    let (buffer, buffer_task) = node.buffer(broadcast);
+    let marshal_task = store.start(reporters, buffer, node.resolver(backfill));
     probe.attach(marshal.clone());
     let stateful_task = stateful.start();
 
     let database = mailbox.subscribe_databases().await;
     let handle = Handle::new(node.parts.genesis.clone(), marshal, database, outcomes, applied);
-    let actors =
-        vec![probe_task, resolver_task, reshare_task, orchestrator_task, marshal_task, stateful_task];
+    let actors = vec![
+        probe_task,
+        resolver_task,
+        reshare_task,
+        orchestrator_task,
+        buffer_task,
+        marshal_task,
+        stateful_task,
+    ];
     Running { handle, actors }
 }
 
@@ -404,7 +412,7 @@ where
         (mailbox, actor.start(channel))
     }
 
-    fn buffer<S, R>(&self, channel: Channel<S, R>) -> buffered::Mailbox<PublicKey, Block>
+    fn buffer<S, R>(&self, channel: Channel<S, R>) -> (buffered::Mailbox<PublicKey, Block>, Task<()>)
     where
         S: Sender<PublicKey = PublicKey>,
         R: Receiver<PublicKey = PublicKey>,
@@ -421,8 +429,7 @@ where
                 strategy: Sequential,
             },
         );
-        let _ = engine.start(channel);
-        mailbox
+        (mailbox, engine.start(channel))
     }
 
     fn resolver<S, R>(

@@ -137,7 +137,7 @@ impl Weights {
 #[error("the directory of term {term} names no address for {peer}")]
 pub struct MissingAddress {
     term: u64,
-    peer: PublicKey,
+    peer: Box<PublicKey>,
 }
 
 /// The peer manager of the transport, told who takes part by the ledger instead of by an operator.
@@ -180,8 +180,10 @@ impl<M: AddressableManager<PublicKey = PublicKey>> Manager for Peers<M> {
         let resolve = |set: &Set<PublicKey>| {
             let mut found = Vec::with_capacity(set.len());
             for peer in set {
-                let entry =
-                    directory.0.get_value(peer).ok_or_else(|| MissingAddress { term, peer: peer.clone() })?;
+                let entry = directory
+                    .0
+                    .get_value(peer)
+                    .ok_or_else(|| MissingAddress { term, peer: Box::new(peer.clone()) })?;
                 found.push((peer.clone(), entry.address.clone()));
             }
             Ok(Map::from_iter_dedup(found))
