@@ -7,6 +7,7 @@ use crate::{
     network::{Network, Role, USER_KEY},
     wait::{Look, until},
 };
+use commonware_codec::Encode as _;
 use commonware_cryptography::ed25519::PrivateKey;
 use commonware_runtime::{Supervisor as _, tokio::Context};
 use posync_client::{
@@ -178,7 +179,8 @@ impl Ledger {
         let expires = self.height().await? + EXPIRES_AFTER;
         let operation = Operation::signed(key, &self.light.chain(), nonce, FEE_MAX, expires, body);
         let id = operation.id();
-        match self.ask(Ask::Submit(operation)).await? {
+        let bytes = Bounded::new(operation.encode().to_vec()).expect("an operation fits a submission");
+        match self.ask(Ask::Submit(bytes)).await? {
             Answer::Accepted(_) => {}
             Answer::Refused(code) => return Err(refused(code)),
             other => return Err(unexpected(&other)),

@@ -3,7 +3,12 @@
 use super::create::{GENESIS_FILE, KEY_FILE, ROLE_FILE, RoleFile};
 use crate::{
     failure::{Exit, Failure, Outcome},
+    keys,
     network::Role,
+};
+use posync_node::{
+    run::run_tokio,
+    serve::{self, Serving},
 };
 use std::{
     fs,
@@ -30,7 +35,7 @@ impl RunRole {
         end_with_the_parent();
         end_on_signals()?;
         match role.role {
-            Role::Authority => authority(&self.directory),
+            Role::Authority => authority(&self.directory, &role),
             Role::Provider => provider(&self.directory, &role),
             Role::Gateway => gateway(&self.directory, &role),
         }
@@ -68,42 +73,16 @@ fn end_on_signals() -> Outcome {
     Ok(())
 }
 
-fn authority(directory: &Path) -> Outcome {
-    struct None;
-    impl posync_node::handle::Operations for None {
-        fn candidates(&self, _: &posync_protocol::ledger::BlockContext) -> Vec<posync_protocol::Operation> {
-            vec![]
-        }
-        fn finalized(&self, _: u64, _: &[posync_protocol::Operation]) {}
-    }
-    posync_node::run::run_tokio(
-        directory,
-        std::sync::Arc::new(None),
-        Box::new(|_c, h, _m| {
-            Box::pin(async move {
-                let mut f = h.subscribe_finalized(1);
-                while let Ok(b) = f.next().await {
-                    eprintln!(
-                        "{} final {} {:?}",
-                        b.header.time_ms,
-                        b.header.height,
-                        std::time::SystemTime::now()
-                            .duration_since(std::time::UNIX_EPOCH)
-                            .unwrap()
-                            .as_millis() as u64
-                            - b.header.time_ms
-                    );
-                }
-            })
-        }),
-    )
-    .map_err(|e| Failure::new(Exit::Failed, "ended", e, "x"))
+fn authority(directory: &Path, role: &RoleFile) -> Outcome {
+    let serving = Serving { key: keys::read(&directory.join(KEY_FILE))?, address: role.listen };
+    let (operations, services) = serve::over_sockets(serving);
+    run_tokio(directory, operations, services).map_err(|error| ended(directory, error))
 }
-fn provider(_: &Path, _: &RoleFile) -> Outcome {
-    std::thread::sleep(std::time::Duration::from_secs(1000));
-    Ok(())
+
+fn ended(directory: &Path, why: impl std::fmt::Display) -> Failure {
+    let next = "mend what the reason names, and start it again: it goes on where it was";
+    Failure::new(Exit::Failed, format!("the member in {} has ended", directory.display()), why, next)
 }
-fn gateway(_: &Path, _: &RoleFile) -> Outcome {
-    std::thread::sleep(std::time::Duration::from_secs(1000));
-    Ok(())
-}
+
+fn provider(_: &Path, _: &RoleFile) -> Outcome { std::thread::sleep(std::time::Duration::from_secs(1000)); Ok(()) }
+fn gateway(_: &Path, _: &RoleFile) -> Outcome { std::thread::sleep(std::time::Duration::from_secs(1000)); Ok(()) }
