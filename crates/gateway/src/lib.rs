@@ -1,1 +1,3 @@
-//! posync-gateway.
+//! Turns files into shards and vouchers.
+pub mod coding;
+pub mod placement;
