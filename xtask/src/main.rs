@@ -1,1 +1,119 @@
-fn main() {}
+//! The project's own commands: `cargo xtask test` is the one test command of the README.
+//!
+//! It runs every check on a machine that has only cargo, a C compiler and python3, in the order
+//! in which they fail fastest, and stops at the first that fails. No dependencies: it must build
+//! in a second on a cold machine.
+
+use std::{
+    env,
+    process::{Command, ExitCode, Stdio},
+    time::Instant,
+};
+
+/// A check: its name, what runs, and the cargo component without which it cannot run.
+struct Step {
+    name: &'static str,
+    arguments: &'static [&'static str],
+    component: Option<&'static str>,
+}
+
+/// `cargo test --workspace`, in order. The tests of `crates/cli` start real networks of
+/// processes, and one of them hands its exported blocks to `tests/settlement.py`.
+const STEPS: &[Step] = &[
+    Step { name: "format", arguments: &["fmt", "--all", "--check"], component: Some("fmt") },
+    // Alone, because the workspace's other members switch on features of shared dependencies
+    // that would hide a use of std in the rules.
+    Step {
+        name: "rules alone (no_std)",
+        arguments: &["build", "--locked", "--package", "posync-protocol"],
+        component: None,
+    },
+    Step {
+        name: "lint",
+        arguments: &[
+            "clippy",
+            "--locked",
+            "--workspace",
+            "--all-targets",
+            "--quiet",
+            "--",
+            "--deny",
+            "warnings",
+        ],
+        component: Some("clippy"),
+    },
+    Step { name: "tests", arguments: &["test", "--locked", "--workspace"], component: None },
+];
+
+const USAGE: &str = "usage: cargo xtask test
+
+  test    every check: format, the rules built alone, lint, all tests with real processes";
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = env::args().skip(1).collect();
+    match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+        ["test"] => test(),
+        ["help" | "--help" | "-h"] => {
+            println!("{USAGE}");
+            ExitCode::SUCCESS
+        }
+        _ => {
+            eprintln!("unknown command '{}'\n\n{USAGE}", arguments.join(" "));
+            ExitCode::from(2)
+        }
+    }
+}
+
+fn test() -> ExitCode {
+    let mut summary = Vec::new();
+    for step in STEPS {
+        if let Some(component) = step.component
+            && !has_component(component)
+        {
+            summary.push(format!("  skipped  {}: this toolchain has no `cargo {component}`", step.name));
+            continue;
+        }
+        eprintln!("\n== {}: cargo {}", step.name, step.arguments.join(" "));
+        let start = Instant::now();
+        let passed = cargo(step.arguments);
+        let seconds = start.elapsed().as_secs();
+        summary.push(format!(
+            "  {}  {} ({seconds} s)",
+            if passed { "passed " } else { "FAILED " },
+            step.name
+        ));
+        if !passed {
+            return report(&summary, false);
+        }
+    }
+    report(&summary, true)
+}
+
+fn report(summary: &[String], passed: bool) -> ExitCode {
+    eprintln!("\n{}", summary.join("\n"));
+    if passed { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// Runs cargo with the caller's terminal; a cargo that does not start counts as failed.
+fn cargo(arguments: &[&str]) -> bool {
+    match Command::new(cargo_path()).args(arguments).status() {
+        Ok(status) => status.success(),
+        Err(error) => {
+            eprintln!("cargo did not start: {error}");
+            false
+        }
+    }
+}
+
+fn has_component(component: &str) -> bool {
+    Command::new(cargo_path())
+        .args([component, "--version"])
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status()
+        .is_ok_and(|status| status.success())
+}
+
+fn cargo_path() -> String {
+    env::var("CARGO").unwrap_or_else(|_| "cargo".into())
+}

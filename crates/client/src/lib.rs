@@ -1,1 +1,3 @@
-//! posync-client.
+//! A typed connection to posync's services that believes only proofs.
+
+pub mod channel;

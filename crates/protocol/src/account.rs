@@ -2,7 +2,7 @@
 
 use crate::{
     Account, Amount, Code, Operation,
-    ledger::{Touched, Working, fee},
+    ledger::{Touched, Working},
     operation::Transfer,
     record::AccountState,
 };
@@ -40,7 +40,7 @@ pub fn credit(working: &mut Working<'_>, account: &Account, amount: Amount) -> R
 ///
 /// # Errors
 /// `NonceOld`, `NonceGap`, `FeeAboveMaximum`, `Balance`: it may not stand in a block.
-pub(crate) fn charge(working: &mut Working<'_>, operation: &Operation) -> Result<(), Code> {
+pub(crate) fn charge(working: &mut Working<'_>, operation: &Operation, fee: Amount) -> Result<(), Code> {
     let key = AccountState::key(&operation.signer);
     let mut state: AccountState = working.need(key, Code::UnknownAccount)?;
     match operation.nonce.cmp(&state.nonce) {
@@ -49,7 +49,6 @@ pub(crate) fn charge(working: &mut Working<'_>, operation: &Operation) -> Result
         core::cmp::Ordering::Equal => state.nonce += 1,
     }
     working.put(key, &state)?;
-    let fee = fee(working.context, operation);
     if fee > operation.max_fee {
         return Err(Code::FeeAboveMaximum);
     }

@@ -12,17 +12,27 @@
 //!    invalid: a proposer leaves it out ([`Mode::Propose`]), a verifier rejects ([`Mode::Verify`]).
 //! 3. A record that no operation named is never read or written.
 
+mod event;
+mod working;
+
+pub use event::{AgreementChange, Event};
+pub use working::Working;
+
 use crate::{
-    Amount, Code, Hash, Key, Operation, Record, Slot, account,
+    Amount, Body, Code, Hash, Key, Operation, Slot, account, agreement, audit,
     block::{Draw, sha256},
-    limits::{KEYS_MAX, Parameters},
-    record::{RoundInfo, System},
+    data_set,
+    limits::{BODY_BYTES_MAX, FEE_BYTES_PER_KEY, FREE_LANE_BYTES, KEYS_MAX, OPERATIONS_MAX, Parameters},
+    operation::check_structure,
+    provider,
+    record::{AccountState, Newcomer, ProviderAt, RoundInfo, System},
+    settlement, statement,
 };
 use alloc::{
     collections::{BTreeMap, BTreeSet},
     vec::Vec,
 };
-use commonware_codec::Encode;
+use commonware_codec::{Encode, EncodeSize};
 
 /// Records read for a block: a named key that is absent from state maps to `None`.
 pub type Records = BTreeMap<Key, Option<Slot>>;
@@ -83,6 +93,9 @@ pub enum Invalid {
     /// More records than a block may name.
     #[error("the block names more than {KEYS_MAX} records")]
     Keys,
+    /// More operations, more bytes, or more bytes of paid operations than a body may hold.
+    #[error("the operations do not fit a body: at most {OPERATIONS_MAX}, {BODY_BYTES_MAX} bytes, {} of them paid", BODY_BYTES_MAX - FREE_LANE_BYTES)]
+    Body,
     /// A slot does not decode: the state is damaged.
     #[error("a record of the state does not decode; restore this node from a peer")]
     State,
@@ -110,240 +123,114 @@ pub struct Outcome {
     pub events: Vec<Event>,
 }
 
-/// Something that happened, in the order of the block.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Event {
-    /// A fee was paid and split; `agreement` is `None` for storage (per provider).
-    Settled {
-        /// Epoch of the books.
-        epoch: u64,
-        /// The provider.
-        provider: crate::Account,
-        /// The voucher agreement, if any.
-        agreement: Option<crate::AgreementId>,
-        /// Paid by consumers.
-        fee: Amount,
-        /// Burned of it.
-        burn: Amount,
-        /// To the committee's pool.
-        committee: Amount,
-        /// To the provider.
-        pay: Amount,
-    },
-    /// A provider was drawn.
-    Drawn {
-        /// The provider.
-        provider: crate::Account,
-        /// At this height.
-        height: u64,
-    },
-    /// A challenge was answered, or expired (`answered` false: four missing, late).
-    Audited {
-        /// The provider.
-        provider: crate::Account,
-        /// Height of the draw.
-        height: u64,
-        /// Whether it was answered at all.
-        answered: bool,
-        /// Reads proved, 0 to 4.
-        passed: u8,
-        /// Reads drawn: 4, or 0 when nothing was paid for.
-        reads: u8,
-        /// Whether it was on time.
-        on_time: bool,
-    },
-    /// An agreement was opened, closed or deleted.
-    Agreement {
-        /// Which.
-        agreement: crate::AgreementId,
-        /// The consumer.
-        consumer: crate::Account,
-        /// What became of it.
-        change: AgreementChange,
-    },
-    /// A redemption in a batch was refused; the rest stands.
-    VoucherRefused {
-        /// The agreement.
-        agreement: crate::AgreementId,
-        /// Why.
-        code: Code,
-    },
-    /// Stake moved to an agreement's storage reserve: a read was still missing after three re-asks.
-    Restitution {
-        /// The provider.
-        provider: crate::Account,
-        /// The agreement.
-        agreement: crate::AgreementId,
-        /// How much.
-        amount: Amount,
-    },
+/// The records that registrations need and that follow from the parent's `System`: the next
+/// indices, the first vacant one, and the newcomers' next places (each draw may free one).
+fn shared_keys(system: &System, draws: &[Option<Draw>], operations: &[Operation]) -> Vec<Key> {
+    let count = operations.iter().filter(|o| matches!(o.body, Body::RegisterProvider(_))).count();
+    let (Ok(count), Ok(draws)) = (u32::try_from(count), u32::try_from(draws.len())) else {
+        return Vec::new();
+    };
+    if count == 0 {
+        return Vec::new();
+    }
+    let indices = system.providers..system.providers.saturating_add(count);
+    let places = system.newcomers.saturating_sub(draws)..system.newcomers.saturating_add(count);
+    let keys = indices.map(ProviderAt::key).chain(places.map(Newcomer::key));
+    keys.chain(system.vacant.map(ProviderAt::key)).collect()
 }
 
-/// What became of an agreement.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum AgreementChange {
-    /// Opened.
-    Opened,
-    /// Closed, redeemable for the window.
-    Closing,
-    /// Its records are gone, deposit and rest returned.
-    Deleted,
+/// The records of the system step: the round's anchor and the draws.
+fn touches_system(context: &BlockContext, system: &System, draws: &[Option<Draw>]) -> Touched {
+    let mut touched = Touched::default();
+    let place = context.round() % context.parameters.round_ring;
+    touched.writable.push(RoundInfo::key(place));
+    audit::touches_draws(context, system, draws, &mut touched);
+    touched
 }
 
-/// The state under a running block: records as read, the block's changes, the operation's changes.
-pub struct Working<'a> {
-    /// The block.
-    pub context: &'a BlockContext,
-    /// The record of sums, written once at the end.
-    pub system: System,
-    /// Events so far.
-    pub events: Vec<Event>,
-    records: &'a Records,
-    block: BTreeMap<Key, Option<Slot>>,
-    overlay: BTreeMap<Key, Option<Slot>>,
-    damaged: bool,
-}
-
-impl<'a> Working<'a> {
-    fn new(context: &'a BlockContext, records: &'a Records) -> Result<Self, Invalid> {
-        let mut working = Self {
-            context,
-            system: System::default(),
-            events: Vec::new(),
-            records,
-            block: BTreeMap::new(),
-            overlay: BTreeMap::new(),
-            damaged: false,
-        };
-        working.system = working.get(System::key()).ok().flatten().ok_or(Invalid::State)?;
-        Ok(working)
-    }
-
-    /// The record at `key`.
-    ///
-    /// # Errors
-    /// `BadShape` if no operation named the key (a wrong hint).
-    pub fn get<R: Record>(&mut self, key: Key) -> Result<Option<R>, Code> {
-        let slot = match self
-            .overlay
-            .get(&key)
-            .or_else(|| self.block.get(&key))
-            .or_else(|| self.records.get(&key))
-        {
-            Some(Some(slot)) => slot,
-            Some(None) => return Ok(None),
-            None => return Err(Code::BadShape),
-        };
-        R::from_slot(slot).map(Some).map_err(|_| {
-            self.damaged = true;
-            Code::BadShape
-        })
-    }
-
-    /// The record at `key`, or `missing` if there is none.
-    ///
-    /// # Errors
-    /// As [`Self::get`], or `missing`.
-    pub fn need<R: Record>(&mut self, key: Key, missing: Code) -> Result<R, Code> {
-        self.get(key)?.ok_or(missing)
-    }
-
-    /// Writes a record; seen by what follows in this operation, kept only if it succeeds.
-    ///
-    /// # Errors
-    /// `BadShape` if no operation named the key.
-    pub fn put<R: Record>(&mut self, key: Key, record: &R) -> Result<(), Code> {
-        self.set(key, Some(record.to_slot()))
-    }
-
-    /// Deletes a record.
-    ///
-    /// # Errors
-    /// `BadShape` if no operation named the key.
-    pub fn delete(&mut self, key: Key) -> Result<(), Code> {
-        self.set(key, None)
-    }
-
-    fn set(&mut self, key: Key, slot: Option<Slot>) -> Result<(), Code> {
-        if !self.records.contains_key(&key) {
-            return Err(Code::BadShape);
-        }
-        self.overlay.insert(key, slot);
-        Ok(())
-    }
-
-    /// Runs `work` on an overlay of its own: all of its writes and events stay, or none.
-    ///
-    /// # Errors
-    /// What `work` returns.
-    pub fn atomically<T>(&mut self, work: impl FnOnce(&mut Self) -> Result<T, Code>) -> Result<T, Code> {
-        let (overlay, system, events) = (self.overlay.clone(), self.system.clone(), self.events.len());
-        let result = work(self);
-        if result.is_err() {
-            self.overlay = overlay;
-            self.system = system;
-            self.events.truncate(events);
-        }
-        result
-    }
-
-    fn commit(&mut self) {
-        self.block.append(&mut self.overlay);
-    }
-}
-
-/// The records that a block names beyond those of its operations.
-fn block_keys(context: &BlockContext) -> Vec<Key> {
-    let ring = context.parameters.round_ring;
-    alloc::vec![System::key(), RoundInfo::key(context.round() % ring)]
-}
-
-/// The fee of an operation: base fee x (bytes + 512 per record that it names as writable).
-pub fn fee(context: &BlockContext, operation: &Operation) -> Amount {
-    if operation.body.is_free() {
-        return Amount::ZERO;
-    }
-    let keys = touches_operation(context, operation).writable.len() as u64;
-    let bytes = operation.encode().len() as u64 + crate::limits::FEE_BYTES_PER_KEY * keys;
-    Amount::new(context.parameters.base_fee.grains() * u128::from(bytes)).unwrap_or(Amount::MAX)
-}
-
-/// The records that one operation names, its signer's account included.
-pub fn touches_operation(_context: &BlockContext, operation: &Operation) -> Touched {
+/// The records that one operation names, its signer's account included. Depends on nothing but
+/// the operation and the genesis, so that a wallet computes its fee alone.
+pub fn touches_operation(context: &BlockContext, operation: &Operation) -> Touched {
     let mut touched = Touched::default();
     if !operation.body.is_free() {
-        touched.writable.push(crate::record::AccountState::key(&operation.signer));
+        touched.writable.push(AccountState::key(&operation.signer));
     }
+    let signer = &operation.signer;
     match &operation.body {
-        crate::Body::Transfer(body) => account::touches(body, &mut touched),
-        _ => {}
+        Body::Transfer(body) => account::touches(body, &mut touched),
+        Body::RegisterProvider(_) => provider::touches_register(signer, &mut touched),
+        Body::UpdateProvider(body) => provider::touches_update(signer, body, &mut touched),
+        Body::Open(body) => agreement::touches_open(body, &mut touched),
+        Body::TopUp(body) => agreement::touches_top_up(body, &mut touched),
+        Body::Close(body) => agreement::touches_close(body, &mut touched),
+        Body::CloseAlone(body) => agreement::touches_close_alone(body, &mut touched),
+        Body::RotateKey(body) => agreement::touches_rotate(body, &mut touched),
+        Body::SetDataSet(body) => data_set::touches(body, &mut touched),
+        Body::Statement(body) => statement::touches(context, signer, body, &mut touched),
+        Body::Redeem(body) => agreement::touches_redeem(context, signer, &body.vouchers, &mut touched),
+        Body::Settle(body) => settlement::touches(context, body, &mut touched),
     }
     touched
 }
 
-/// Every record that the block names, sorted and unique, for one batched read.
+/// The fee of an operation: base fee x (bytes + 512 per record that it names as writable).
+pub fn fee(context: &BlockContext, operation: &Operation) -> Amount {
+    fee_of(context, operation, &touches_operation(context, operation))
+}
+
+fn fee_of(context: &BlockContext, operation: &Operation, touched: &Touched) -> Amount {
+    if operation.body.is_free() {
+        return Amount::ZERO;
+    }
+    let keys: BTreeSet<&Key> = touched.writable.iter().collect();
+    let bytes = operation.encode_size() as u128 + u128::from(FEE_BYTES_PER_KEY) * keys.len() as u128;
+    let grains = context.parameters.base_fee.grains().checked_mul(bytes);
+    grains.and_then(Amount::new).unwrap_or(Amount::MAX)
+}
+
+/// Every record that the block names, sorted and unique, for one batched read. `system` is the
+/// parent's; its own key is among them.
 ///
 /// # Errors
 /// [`Invalid::Keys`] above [`KEYS_MAX`].
 pub fn touches(
     context: &BlockContext,
+    system: &System,
     draws: &[Option<Draw>],
     operations: &[Operation],
 ) -> Result<Vec<Key>, Invalid> {
-    let _ = draws;
-    let mut keys: BTreeSet<Key> = block_keys(context).into_iter().collect();
-    for operation in operations {
-        let touched = touches_operation(context, operation);
+    let mut keys: BTreeSet<Key> = shared_keys(system, draws, operations).into_iter().collect();
+    keys.insert(System::key());
+    let mut name = |touched: Touched| {
         keys.extend(touched.writable);
         keys.extend(touched.readable);
-        if keys.len() > KEYS_MAX {
-            return Err(Invalid::Keys);
-        }
+        if keys.len() > KEYS_MAX { Err(Invalid::Keys) } else { Ok(()) }
+    };
+    name(touches_system(context, system, draws))?;
+    for operation in operations {
+        name(touches_operation(context, operation))?;
     }
     Ok(keys.into_iter().collect())
 }
 
-/// Runs a block. Signatures and structure were checked before ([`crate::operation`]).
+/// Operations fit a body: their number, their bytes, and the lane that only free ones may fill.
+fn check_body(operations: &[Operation]) -> Result<(), Invalid> {
+    let (mut all, mut paid) = (0_usize, 0_usize);
+    for operation in operations {
+        let bytes = operation.encode_size();
+        all = all.saturating_add(bytes);
+        if !operation.body.is_free() {
+            paid = paid.saturating_add(bytes);
+        }
+    }
+    let fits = operations.len() <= OPERATIONS_MAX
+        && all <= BODY_BYTES_MAX
+        && paid <= BODY_BYTES_MAX - FREE_LANE_BYTES;
+    if fits { Ok(()) } else { Err(Invalid::Body) }
+}
+
+/// Runs a block on the records that [`touches`] named. Structure is checked here, signatures
+/// were checked before, in batches ([`Operation::signatures`]).
 ///
 /// # Errors
 /// [`Invalid`]: the block may not be built or voted for.
@@ -354,13 +241,20 @@ pub fn execute(
     records: &Records,
     mode: Mode,
 ) -> Result<Outcome, Invalid> {
+    check_body(operations)?;
     let mut working = Working::new(context, records)?;
-    let mut outcome = Outcome::default();
+    working.begin(touches_system(context, &working.system, draws));
+    let shared = shared_keys(&working.system, draws, operations);
     open_round(&mut working).map_err(|_| Invalid::State)?;
-    let _ = draws;
+    audit::apply_draws(&mut working, draws)?;
+    working.check_sound()?;
     working.commit();
+    working.share(shared);
+    let mut outcome = Outcome::default();
     for (index, operation) in operations.iter().enumerate() {
-        match apply(&mut working, operation) {
+        let result = apply(&mut working, operation);
+        working.check_sound()?;
+        match result {
             Ok(code) => {
                 working.commit();
                 outcome.kept.push(index);
@@ -369,17 +263,8 @@ pub fn execute(
             Err(_) if mode == Mode::Propose => {}
             Err(code) => return Err(Invalid::Operation { index, code }),
         }
-        if working.damaged {
-            return Err(Invalid::State);
-        }
     }
-    working.system.height = context.height;
-    let system = working.system.clone();
-    working.put(System::key(), &system).map_err(|_| Invalid::State)?;
-    working.commit();
-    outcome.changes = working.block;
-    outcome.events = working.events;
-    Ok(outcome)
+    Ok(working.finish(outcome))
 }
 
 /// The first block of a round fixes the round's anchor: its parent.
@@ -394,24 +279,33 @@ fn open_round(working: &mut Working<'_>) -> Result<(), Code> {
 }
 
 /// Charges and runs one operation. `Ok(code)`: it stands in the block with that receipt.
-/// `Err(code)`: it may not stand in a block.
+/// `Err(code)`: it may not stand in a block, and nothing of it stays.
 fn apply(working: &mut Working<'_>, operation: &Operation) -> Result<Code, Code> {
-    if operation.expires < working.context.height {
-        return Err(Code::Expired);
-    }
+    check_structure(operation, working.context)?;
+    let touched = touches_operation(working.context, operation);
+    let fee = fee_of(working.context, operation, &touched);
+    working.begin(touched);
     if operation.body.is_free() {
         return working.atomically(|w| dispatch(w, operation)).map(|()| Code::Done);
     }
-    working.atomically(|w| account::charge(w, operation))?;
-    match working.atomically(|w| dispatch(w, operation)) {
-        Ok(()) => Ok(Code::Done),
-        Err(code) => Ok(code),
-    }
+    working.atomically(|w| account::charge(w, operation, fee))?;
+    Ok(working.atomically(|w| dispatch(w, operation)).err().unwrap_or(Code::Done))
 }
 
 fn dispatch(working: &mut Working<'_>, operation: &Operation) -> Result<(), Code> {
+    let signer = &operation.signer;
     match &operation.body {
-        crate::Body::Transfer(body) => account::transfer(working, &operation.signer, body),
-        _ => Err(Code::Malformed),
+        Body::Transfer(body) => account::transfer(working, signer, body),
+        Body::RegisterProvider(body) => provider::register(working, signer, body),
+        Body::UpdateProvider(body) => provider::update(working, signer, body),
+        Body::Open(body) => agreement::open(working, signer, body),
+        Body::TopUp(body) => agreement::top_up(working, signer, body),
+        Body::Close(body) => agreement::close(working, signer, body),
+        Body::CloseAlone(body) => agreement::close_alone(working, signer, body),
+        Body::RotateKey(body) => agreement::rotate(working, signer, body),
+        Body::SetDataSet(body) => data_set::apply(working, body),
+        Body::Statement(body) => statement::apply(working, signer, body),
+        Body::Redeem(body) => agreement::redeem_paid(working, signer, &body.vouchers),
+        Body::Settle(body) => settlement::apply(working, body),
     }
 }

@@ -20,14 +20,25 @@ extern crate alloc;
 #[macro_use]
 mod codec;
 pub mod account;
+pub mod agreement;
 pub mod amount;
+pub mod audit;
 pub mod block;
+pub mod chunk;
+pub mod data_set;
+pub mod fees;
+pub mod fenwick;
 pub mod identity;
+pub mod invariants;
 pub mod ledger;
 pub mod limits;
 pub mod operation;
+pub mod provider;
 pub mod receipt;
 pub mod record;
+pub mod settlement;
+pub mod statement;
+pub mod tree;
 pub mod wire;
 
 pub use amount::Amount;

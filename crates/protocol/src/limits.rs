@@ -52,8 +52,26 @@ pub const ADDRESS_BYTES_MAX: usize = 220;
 pub const REGION_BYTES_MAX: usize = 24;
 /// A file's name in a gateway's catalogue.
 pub const NAME_BYTES_MAX: usize = 1024;
+/// Epochs for which a provider's settlement row stays in state.
+pub const SETTLEMENT_RING: u64 = 512;
 /// A frame on any authenticated channel.
 pub const FRAME_BYTES_MAX: usize = (4 << 20) + (64 << 10);
+/// Milliseconds within which both ends of a channel prove their keys.
+pub const HANDSHAKE_MS_MAX: u64 = 5_000;
+/// How far two clocks may differ at a handshake: keys decide, so this only needs to end some day.
+pub const HANDSHAKE_SKEW_MS_MAX: u64 = 2 * 60 * 60 * 1_000;
+/// Milliseconds of silence after which a side sends an empty frame: a third of the socket's patience.
+pub const KEEP_ALIVE_MS: u64 = 20_000;
+/// Connections of one listener: times a frame each, its memory.
+pub const CONNECTIONS_MAX: usize = 256;
+/// Calls open at once on a connection.
+pub const CALLS_MAX: usize = 64;
+/// Messages of a call, in one direction, that the receiver has not taken: 2 MiB of slices.
+pub const CALL_WINDOW: usize = 32;
+/// Frames of a connection that wait to be written.
+pub const FRAMES_QUEUED_MAX: usize = 8;
+/// Bytes of messages that all connections of one listener hold: beyond it nobody is read from.
+pub const CALL_BYTES_MAX: usize = 64 << 20;
 /// A verified slice of a download.
 pub const SLICE_BYTES: u64 = 64 << 10;
 /// Credit window of an agreement: paid bytes / 16, within these (protocol 4).
@@ -70,6 +88,7 @@ pub const READ_KEYS_MAX: usize = 64;
 const _: () = assert!(FREE_LANE_BYTES / OPERATION_BYTES_MAX >= 2 * DRAWS_MAX);
 const _: () = assert!(SHARD_BYTES_MAX / LEAF_BYTES == 1 << CHUNK_LEVELS_MAX);
 const _: () = assert!(FRAME_BYTES_MAX as u64 > SHARD_BYTES_MAX);
+const _: () = assert!(CALL_BYTES_MAX >= 4 * FRAME_BYTES_MAX);
 
 encoded! {
     /// What the genesis fixes and nothing later changes (starting-point.md gives each reason).

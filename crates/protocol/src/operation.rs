@@ -4,6 +4,10 @@
 //! once per node ([`crate::wire::node`] carries the bytes). Free operations (`Statement`,
 //! `Settle`) have `nonce` 0 and `max_fee` 0.
 
+mod structure;
+
+pub use structure::check_structure;
+
 use crate::{
     Account, AgreementId, Amount, Bounded, Hash, Signature,
     block::{sha256, with_chain},
@@ -69,6 +73,8 @@ encoded! {
         reserve_egress: u64,
         /// New address.
         address: Bounded<u8, ADDRESS_BYTES_MAX>,
+        /// Its index, checked.
+        index: u32,
         /// Announce (or, after the notice and without agreements, complete) the exit.
         leave: bool,
     }
@@ -127,6 +133,8 @@ encoded! {
         agreement: AgreementId,
         /// The consumer, checked.
         consumer: Account,
+        /// The provider's index, checked (names the fee tree's path).
+        index: u32,
         /// Its end epoch, checked (names the ending record).
         end_epoch: u64,
         /// The other party's signature over the id, namespace `CLOSE_NAMESPACE`.
@@ -139,10 +147,6 @@ encoded! {
     CloseAlone {
         /// Which.
         agreement: AgreementId,
-        /// The consumer, checked.
-        consumer: Account,
-        /// Its end epoch, checked.
-        end_epoch: u64,
     }
 }
 
@@ -178,6 +182,8 @@ encoded! {
     SetDataSet {
         /// What is claimed.
         claim: DataSetClaim,
+        /// The provider's index, checked (names the fee tree's path).
+        index: u32,
         /// The end epoch, checked (names the ending record).
         end_epoch: u64,
         /// The agreement's storage key, checked.
@@ -281,8 +287,6 @@ encoded! {
     Redemption {
         /// The voucher.
         voucher: Voucher,
-        /// The consumer, checked.
-        consumer: Account,
         /// The key that signed it, checked against the agreement's session key.
         session_key: Account,
         /// Claimed egress bytes and gas, at or above the voucher's.

@@ -99,9 +99,11 @@ record! {
     0 System () [] {
         /// Height of the block that wrote it.
         height: u64,
-        /// Registered providers: their indices are below this.
+        /// Indices given out so far: every provider's index is below this.
         providers: u32,
-        /// Newcomers: they stand in the turn line a second time.
+        /// The first vacant index below `providers`, if one left; the next is in its `ProviderAt`.
+        vacant: Option<u32>,
+        /// Places in the newcomers' line: they stand in the turn line a second time.
         newcomers: u32,
         /// Open agreements.
         agreements: u64,
@@ -144,8 +146,6 @@ record! {
     2 Provider (account: &Account) [&account.0] {
         /// Place in the fee tree and in the turn line.
         index: u32,
-        /// Place among the newcomers, plus one; 0 when it is none.
-        newcomer: u32,
         /// Declared operator, zero padded UTF-8.
         operator: [u8; OPERATOR_BYTES],
         /// 0 active, else the epoch at which it may leave.
@@ -225,10 +225,12 @@ record! {
 }
 
 record! {
-    /// Who stands at an index of the fee tree.
+    /// Who stands at an index of the fee tree; once it left, a link in the list of vacant indices.
     4 ProviderAt (index: u32) [&index.to_be_bytes()] {
-        /// The provider.
-        account: Account,
+        /// The provider; `None` when it left: a draw that hits this index in turn is lost.
+        account: Option<Account>,
+        /// The next vacant index, when this one is vacant.
+        next_vacant: Option<u32>,
     }
 }
 
@@ -295,8 +297,8 @@ record! {
         gas: u64,
         /// The provider's `acc` when this agreement was last charged.
         acc: u128,
-        /// Epoch in which a close takes effect for redemption; 0 while open.
-        closing_epoch: u64,
+        /// Epoch from which a close is in effect for redemption; `None` while open.
+        closing_epoch: Option<u64>,
         /// The session key before the last rotation.
         old_session_key: Account,
         /// Epoch until which the old key redeems; 0 when none.
@@ -395,7 +397,11 @@ record! {
 }
 
 record! {
-    /// The newcomers' line, packed: the account at a place.
+    /// The newcomers' line: the account at a place below `System::newcomers`.
+    ///
+    /// Registration appends. A draw that hits a place whose provider left or has had its 64 reads
+    /// moves the last entry there (both keys follow from `System` alone), so that graduating
+    /// never needs a record that the operation could not name.
     14 Newcomer (place: u32) [&place.to_be_bytes()] {
         /// The provider.
         account: Account,

@@ -1,1 +1,3 @@
-//! posync-sim.
+//! Tries to break the network, reproducibly: every process of it on one thread and one seed.
+
+pub mod network;

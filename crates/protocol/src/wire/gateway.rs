@@ -2,6 +2,8 @@
 
 use crate::{Account, AgreementId, Amount, Bounded, Hash, limits::NAME_BYTES_MAX, wire::node::Nothing};
 
+/// Namespace of the handshake.
+pub const NAMESPACE: &[u8] = b"posync/gateway/1";
 /// Bytes in one `Data` message.
 pub const DATA_BYTES_MAX: usize = 1 << 20;
 /// Rows in one page of an answer.

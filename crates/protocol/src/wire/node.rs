@@ -2,6 +2,9 @@
 
 use crate::{Bounded, Hash, Key, Operation, limits::READ_KEYS_MAX};
 
+/// Namespace of the handshake.
+pub const NAMESPACE: &[u8] = b"posync/node/1";
+
 encoded! {
     /// A request and its id.
     Request {

@@ -7,6 +7,8 @@ use crate::{
     wire::node::Nothing,
 };
 
+/// Namespace of the handshake.
+pub const NAMESPACE: &[u8] = b"posync/provider/1";
 /// Shards that one `Sign` adds or removes.
 pub const SIGN_SHARDS_MAX: usize = 8192;
 /// Bad shards that one `Status` lists.

@@ -1,0 +1,228 @@
+//! Lays out a network's directory, once: keys, genesis, one directory for each member.
+//!
+//! ```text
+//!   DIR/
+//!     devnet.json      what users need to know; written last, so its presence means "complete"
+//!     genesis          the same bytes in every member's directory
+//!     user.key         an account with money for `send`
+//!     lock             held by the process that supervises
+//!     authority-0/ ... provider-0/ ... gateway/
+//!       role.json      what `run-role` starts here
+//!       node.key       the member's key
+//!       log            what it said
+//! ```
+//!
+//! Every private key is dealt here, by one process: right for one machine, wrong for any other.
+
+use super::layout::{self, Seat};
+use crate::{
+    failure::{Exit, Failure, Outcome},
+    keys,
+    network::{self, Endpoints, Member, Network, Role},
+};
+use commonware_codec::Encode as _;
+use commonware_cryptography::Signer as _;
+use posync_node::{
+    config::{Config, Settings},
+    genesis::{self, AuthoritySecret, Genesis},
+};
+use posync_protocol::{Account, Amount, limits::Parameters};
+use rand_core::CryptoRng;
+use serde::{Deserialize, Serialize};
+use std::{
+    fs::{self, DirBuilder, File, OpenOptions, TryLockError},
+    io,
+    net::SocketAddr,
+    os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
+    path::Path,
+};
+
+/// All money of a local network: 10^18 grains.
+pub(crate) const SUPPLY: Amount = Amount::sync(1_000_000_000);
+/// What each provider, the gateway and the user start with.
+const FUNDS: Amount = Amount::sync(1_000_000);
+/// The file that says what a member does.
+pub(crate) const ROLE_FILE: &str = "role.json";
+/// A member's key.
+pub(crate) const KEY_FILE: &str = "node.key";
+/// The network's beginning.
+pub(crate) const GENESIS_FILE: &str = "genesis";
+
+/// Where a node service listens and who answers there.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct NodeService {
+    /// Where.
+    pub(crate) address: SocketAddr,
+    /// Its account, which is its public key.
+    pub(crate) account: String,
+}
+
+/// What `run-role` starts.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct RoleFile {
+    /// The work.
+    pub(crate) role: Role,
+    /// Where its service listens.
+    pub(crate) listen: SocketAddr,
+    /// A provider's operator.
+    pub(crate) operator: Option<String>,
+    /// A provider's region.
+    pub(crate) region: Option<String>,
+    /// The node services that it may ask; their answers are verified.
+    pub(crate) nodes: Vec<NodeService>,
+}
+
+/// Takes the directory for this process; the lock lasts as long as the returned file.
+pub(crate) fn lock(directory: &Path) -> Outcome<File> {
+    private(directory)?;
+    let path = directory.join("lock");
+    let file = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&path);
+    let file = file.map_err(|error| Failure::file(&path, "open", error))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::Error(error)) => Err(Failure::file(&path, "lock", error)),
+        Err(TryLockError::WouldBlock) => Err(Failure::new(
+            Exit::Refused,
+            format!("a network runs in {} already", directory.display()),
+            "another process holds its lock",
+            "use that network, stop it, or name another directory with --dir",
+        )),
+    }
+}
+
+/// The network in `directory`: read if it is there, otherwise made.
+pub(crate) fn open(
+    directory: &Path,
+    authorities: u16,
+    providers: u16,
+    rng: &mut impl CryptoRng,
+) -> Outcome<(Network, bool)> {
+    if directory.join(network::FILE).exists() {
+        return Ok((Network::read(directory)?, false));
+    }
+    let stray = fs::read_dir(directory)
+        .map_err(|error| Failure::file(directory, "read", error))?
+        .filter_map(Result::ok)
+        .find(|entry| entry.file_name() != "lock");
+    if let Some(stray) = stray {
+        return Err(Failure::new(
+            Exit::Usage,
+            format!("{} holds no complete network and is not empty", directory.display()),
+            format!("it holds {} but no {}", stray.file_name().display(), network::FILE),
+            "name an empty or new directory with --dir, or start over with --fresh",
+        ));
+    }
+    Ok((create(directory, authorities, providers, rng)?, true))
+}
+
+fn create(directory: &Path, authorities: u16, providers: u16, rng: &mut impl CryptoRng) -> Outcome<Network> {
+    let port = layout::free_port(authorities, providers, std::process::id()).ok_or_else(|| {
+        Failure::new(
+            Exit::Local,
+            "no free ports for a network",
+            "every range from 20000 to 32000 has a listener on some address of 127.0.0.0/8",
+            "stop what listens there, or an older network of yours",
+        )
+    })?;
+    let seats = layout::seats(authorities, providers, port);
+    for seat in &seats {
+        private(&directory.join(&seat.name))?;
+    }
+    let user = keys::create(&directory.join(network::USER_KEY), rng)?;
+    let mut funded = vec![(keys::account(&user), FUNDS)];
+    let mut accounts = Vec::new();
+    for seat in &seats {
+        if seat.role != Role::Authority {
+            let key = keys::create(&directory.join(&seat.name).join(KEY_FILE), rng)?;
+            funded.push((keys::account(&key), FUNDS));
+            accounts.push(keys::account(&key));
+        }
+    }
+    let (genesis, secrets) = deal(&seats, funded, rng)?;
+    let all: Vec<Account> =
+        secrets.iter().map(|secret| Account::of(&secret.key.public_key())).chain(accounts).collect();
+    let network = describe(directory, port, &genesis, seats.iter().zip(&all));
+    write_members(directory, &seats, &network, &genesis, &secrets)?;
+    network.write(directory)?;
+    Ok(network)
+}
+
+fn deal(
+    seats: &[Seat],
+    funded: Vec<(Account, Amount)>,
+    rng: &mut impl CryptoRng,
+) -> Outcome<(Genesis, Vec<AuthoritySecret>)> {
+    let peers: Vec<SocketAddr> = seats.iter().filter_map(|seat| seat.peers).collect();
+    genesis::deal(&peers, Parameters::LOCAL, SUPPLY, funded, rng).map_err(|error| {
+        Failure::new(Exit::Failed, "cannot make a genesis", error, "report this: it should not depend on you")
+    })
+}
+
+fn describe<'a>(
+    directory: &Path,
+    port: u16,
+    genesis: &Genesis,
+    seats: impl Iterator<Item = (&'a Seat, &'a Account)>,
+) -> Network {
+    let nodes: Vec<Member> = seats
+        .map(|(seat, account)| Member {
+            name: seat.name.clone(),
+            role: seat.role,
+            pid: 0,
+            dir: directory.join(&seat.name),
+            address: seat.service,
+            account: account.to_string(),
+            operator: seat.offer.as_ref().map(|offer| offer.0.clone()),
+            region: seat.offer.as_ref().map(|offer| offer.1.clone()),
+        })
+        .collect();
+    let services =
+        |role| nodes.iter().filter(|node| node.role == role).map(|node| node.address).collect::<Vec<_>>();
+    let endpoints = Endpoints {
+        nodes: services(Role::Authority),
+        gateway: services(Role::Gateway)[0],
+        providers: services(Role::Provider),
+    };
+    let network_key = hex::encode(genesis.network_key().encode());
+    Network { network_key, chain: hex::encode(genesis.chain()), port, endpoints, nodes }
+}
+
+fn write_members(
+    directory: &Path,
+    seats: &[Seat],
+    network: &Network,
+    genesis: &Genesis,
+    secrets: &[AuthoritySecret],
+) -> Outcome {
+    let nodes: Vec<NodeService> = network
+        .members(Role::Authority)
+        .map(|member| NodeService { address: member.address, account: member.account.clone() })
+        .collect();
+    let bytes = genesis.encode();
+    network::replace(&directory.join(GENESIS_FILE), &bytes)?;
+    let mut secrets = secrets.iter();
+    for seat in seats {
+        let own = directory.join(&seat.name);
+        if let Some(peers) = seat.peers {
+            let secret = secrets.next().expect("one secret for each authority");
+            let settings = Settings::local(peers, seat.service);
+            Config::create(&own, genesis, &settings, secret)
+                .map_err(|error| Failure::file(&own, "write the node's directory", error))?;
+        } else {
+            network::replace(&own.join(GENESIS_FILE), &bytes)?;
+        }
+        let (operator, region) = seat.offer.clone().unzip();
+        let role = RoleFile { role: seat.role, listen: seat.service, operator, region, nodes: nodes.clone() };
+        let json = serde_json::to_vec_pretty(&role).expect("a role is plain data");
+        network::replace(&own.join(ROLE_FILE), &json)?;
+    }
+    Ok(())
+}
+
+/// Makes a directory that only its owner may enter.
+fn private(directory: &Path) -> Outcome {
+    let made: io::Result<()> = DirBuilder::new().recursive(true).mode(0o700).create(directory);
+    made.map_err(|error| Failure::file(directory, "make the directory", error))
+}

@@ -1,0 +1,19 @@
+//! A whole network on this machine: one process per member, real sockets, real directories.
+//!
+//! ```text
+//!   posync devnet ── lays out DIR once (layout, create)
+//!        │
+//!        ├── starts `posync run-role DIR/<member>` for each (supervise, role)
+//!        │        stdin = a pipe that only the parent holds: when it ends, so does the child
+//!        └── waits for the first final block and the providers' registration, then for a signal
+//! ```
+//!
+//! Invariants
+//! 1. No child outlives its parent, however the parent ends.
+//! 2. A directory holds one network for ever: starting again continues the same chain.
+//! 3. Two supervisors never run on one directory.
+
+pub(crate) mod create;
+pub(crate) mod layout;
+pub(crate) mod role;
+pub(crate) mod supervise;

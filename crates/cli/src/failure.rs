@@ -1,0 +1,82 @@
+//! What a command says when it cannot do what was asked: what happened, why, and what to do next.
+//!
+//! The exit code is part of the interface: scripts branch on it, so a number never changes its
+//! meaning (the table is in README.md).
+
+use miette::Diagnostic;
+use serde_json::json;
+use std::{fmt, path::Path};
+
+/// How the process ends. `0` is success; clap itself uses `2` for a command line it cannot read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub(crate) enum Exit {
+    /// A step did not hold, or something went wrong that no other code names.
+    Failed = 1,
+    /// The arguments contradict each other or the network's files.
+    Usage = 2,
+    /// No network answers.
+    Unreachable = 3,
+    /// What was named does not exist.
+    NotFound = 4,
+    /// The network, a node or the gateway said no, with a reason.
+    Refused = 5,
+    /// A proof does not verify.
+    Unproven = 6,
+    /// Something awaited did not happen within its bound.
+    TimedOut = 7,
+    /// A local file or directory cannot be read or written.
+    Local = 8,
+}
+
+/// A failed command.
+#[derive(Debug, thiserror::Error)]
+#[error("{what}")]
+pub(crate) struct Failure {
+    /// The exit code.
+    pub(crate) exit: Exit,
+    what: String,
+    why: String,
+    next: String,
+}
+
+/// What every command returns.
+pub(crate) type Outcome<T = ()> = Result<T, Failure>;
+
+impl Failure {
+    /// `what` happened, `why`, and what to do `next`.
+    pub(crate) fn new(
+        exit: Exit,
+        what: impl Into<String>,
+        why: impl fmt::Display,
+        next: impl Into<String>,
+    ) -> Self {
+        Self { exit, what: what.into(), why: why.to_string(), next: next.into() }
+    }
+
+    /// A file that cannot be used.
+    pub(crate) fn file(path: &Path, doing: &str, why: impl fmt::Display) -> Self {
+        Self::new(
+            Exit::Local,
+            format!("cannot {doing} {}", path.display()),
+            why,
+            "check that the path is right, that you may access it, and that the disk has space",
+        )
+    }
+
+    /// Something awaited that did not happen.
+    pub(crate) fn timed_out(awaited: &str, seconds: u64, seen: impl fmt::Display, next: impl Into<String>) -> Self {
+        Self::new(Exit::TimedOut, format!("{awaited}: did not happen within {seconds} s"), seen, next)
+    }
+
+    /// For `--json`: one object on stderr.
+    pub(crate) fn to_json(&self) -> serde_json::Value {
+        json!({ "error": { "what": self.what, "why": self.why, "next": self.next, "exit": self.exit as u8 } })
+    }
+}
+
+impl Diagnostic for Failure {
+    fn help<'a>(&'a self) -> Option<Box<dyn fmt::Display + 'a>> {
+        Some(Box::new(format!("why: {}\nnext: {}", self.why, self.next)))
+    }
+}

@@ -1,0 +1,203 @@
+//! Protocol values as JSON, for `--json` and for scripts that recompute the books.
+//!
+//! Accounts are bech32m, hashes and signatures hex, money integer grains. A number above 64 bits
+//! becomes a string of digits, which no local network reaches.
+
+use posync_protocol::{
+    Account, AgreementId, Amount, Body, Operation,
+    block::{BlockBody, Header},
+    ledger::{AgreementChange, Event},
+    limits::Parameters,
+    operation::{Answer, DataSetClaim, Reasked, Redemption},
+};
+use serde_json::{Value, json};
+
+/// An integer of any size.
+pub(crate) fn number(value: u128) -> Value {
+    u64::try_from(value).map_or_else(|_| Value::String(value.to_string()), Value::from)
+}
+
+/// Money in grains.
+pub(crate) fn grains(amount: Amount) -> Value {
+    number(amount.grains())
+}
+
+/// `(provider, slot, opened)`.
+pub(crate) fn agreement(id: &AgreementId) -> Value {
+    json!({ "provider": id.provider.to_string(), "slot": id.slot, "opened": id.opened })
+}
+
+/// The constants that the rules use.
+pub(crate) fn parameters(p: &Parameters) -> Value {
+    json!({
+        "block_ms": p.block_ms,
+        "round_blocks": p.round_blocks,
+        "term_rounds": p.term_rounds,
+        "epoch_rounds": p.epoch_rounds,
+        "draw_every_blocks": p.draw_every_blocks,
+        "deadline_blocks": p.deadline_blocks,
+        "pending_rounds_max": p.pending_rounds_max,
+        "redemption_epochs": p.redemption_epochs,
+        "burn": p.burn,
+        "committee": p.committee,
+        "base_fee": grains(p.base_fee),
+        "deposit": grains(p.deposit),
+        "price_storage": number(p.price_storage),
+        "price_egress": number(p.price_egress),
+        "price_gas": number(p.price_gas),
+    })
+}
+
+/// A header's place and roots.
+pub(crate) fn header(header: &Header, parameters: &Parameters) -> Value {
+    json!({
+        "height": header.height,
+        "digest": hex::encode(header.digest()),
+        "parent": hex::encode(header.parent),
+        "term": header.term,
+        "view": header.view,
+        "round": parameters.round(header.height),
+        "epoch": parameters.epoch(header.height),
+        "time_ms": header.time_ms,
+        "leader": header.leader.to_string(),
+        "beacon": header.beacon.map(hex::encode),
+        "body_root": hex::encode(header.body_root),
+        "receipts_root": hex::encode(header.receipts_root),
+        "state_root": hex::encode(header.state_root),
+    })
+}
+
+/// Draws and operations of a body.
+pub(crate) fn body(body: &BlockBody) -> Value {
+    let draws: Vec<Value> = body
+        .draws
+        .iter()
+        .map(|draw| draw.map_or(Value::Null, |draw| json!({ "index": draw.index, "account": draw.account.to_string() })))
+        .collect();
+    let operations: Vec<Value> = body.operations.iter().map(operation).collect();
+    json!({ "draws": draws, "operations": operations })
+}
+
+/// An operation: envelope, kind, and the fields of its kind.
+pub(crate) fn operation(operation: &Operation) -> Value {
+    let (kind, fields) = body_fields(&operation.body);
+    json!({
+        "id": hex::encode(operation.id()),
+        "signer": operation.signer.to_string(),
+        "nonce": operation.nonce,
+        "max_fee": grains(operation.max_fee),
+        "expires": operation.expires,
+        "kind": kind,
+        "fields": fields,
+    })
+}
+
+fn body_fields(body: &Body) -> (&'static str, Value) {
+    match body {
+        Body::Transfer(x) => ("Transfer", json!({ "to": x.to.to_string(), "amount": grains(x.amount) })),
+        Body::RegisterProvider(x) => (
+            "RegisterProvider",
+            json!({ "operator": text(&x.operator), "bond": grains(x.bond), "capacity": x.capacity,
+                "reserve_storage": x.reserve_storage, "reserve_egress": x.reserve_egress,
+                "address": text(&x.address), "region": text(&x.region) }),
+        ),
+        Body::UpdateProvider(x) => (
+            "UpdateProvider",
+            json!({ "bond_add": grains(x.bond_add), "capacity": x.capacity,
+                "reserve_storage": x.reserve_storage, "reserve_egress": x.reserve_egress,
+                "address": text(&x.address), "leave": x.leave }),
+        ),
+        Body::Open(x) => (
+            "Open",
+            json!({ "provider": x.provider.to_string(), "slot": x.slot,
+                "quota_leaves": x.quota_leaves, "quota_egress": x.quota_egress, "quota_gas": x.quota_gas,
+                "rate_egress": x.rate_egress, "rate_gas": x.rate_gas, "end_epoch": x.end_epoch,
+                "voucher_reserve": grains(x.voucher_reserve),
+                "storage_reserve_max": grains(x.storage_reserve_max) }),
+        ),
+        Body::TopUp(x) => ("TopUp", json!({ "agreement": agreement(&x.agreement), "amount": grains(x.amount) })),
+        Body::Close(x) => ("Close", ending(&x.agreement, &x.consumer, x.end_epoch)),
+        Body::CloseAlone(x) => ("CloseAlone", ending(&x.agreement, &x.consumer, x.end_epoch)),
+        Body::RotateKey(x) => ("RotateKey", json!({ "agreement": agreement(&x.agreement) })),
+        Body::SetDataSet(x) => ("SetDataSet", json!({ "claim": claim(&x.claim), "end_epoch": x.end_epoch })),
+        Body::Statement(x) => (
+            "Statement",
+            json!({ "height": x.height, "index": x.index,
+                "answers": x.answers.iter().map(answer).collect::<Vec<_>>(),
+                "reasked": x.reasked.iter().map(reasked).collect::<Vec<_>>(),
+                "vouchers": x.vouchers.iter().map(redemption).collect::<Vec<_>>(),
+                "apply": x.apply.iter().map(|slot| slot.0).collect::<Vec<_>>(),
+                "endings": x.endings.to_vec() }),
+        ),
+        Body::Redeem(x) => {
+            ("Redeem", json!({ "vouchers": x.vouchers.iter().map(redemption).collect::<Vec<_>>() }))
+        }
+        Body::Settle(x) => (
+            "Settle",
+            json!({ "provider": x.provider.to_string(), "index": x.index,
+                "slots": x.slots.iter().map(|slot| slot.0).collect::<Vec<_>>(), "endings": x.endings.to_vec() }),
+        ),
+    }
+}
+
+fn ending(id: &AgreementId, consumer: &Account, end_epoch: u64) -> Value {
+    json!({ "agreement": agreement(id), "consumer": consumer.to_string(), "end_epoch": end_epoch })
+}
+
+fn claim(x: &DataSetClaim) -> Value {
+    json!({ "agreement": agreement(&x.agreement), "version": x.version, "root": hex::encode(x.root),
+        "leaves": x.leaves, "bytes": x.bytes })
+}
+
+fn answer(x: &Answer) -> Value {
+    match x {
+        Answer::Proved(x) => json!({ "proved": true, "slot": x.slot, "shard": hex::encode(x.shard) }),
+        Answer::Missing(x) => json!({ "proved": false, "slot": x.slot, "shard": hex::encode(x.shard) }),
+    }
+}
+
+fn reasked(x: &Reasked) -> Value {
+    match x {
+        Reasked::Proved(x) => json!({ "proved": true, "slot": x.slot }),
+        Reasked::Missing(x) => json!({ "proved": false, "slot": x.slot }),
+    }
+}
+
+fn redemption(x: &Redemption) -> Value {
+    json!({ "agreement": agreement(&x.voucher.agreement), "egress": x.voucher.egress, "gas": x.voucher.gas })
+}
+
+/// An event: its name beside its fields.
+pub(crate) fn event(event: &Event) -> Value {
+    match event {
+        Event::Settled { epoch, provider, agreement: id, fee, burn, committee, pay } => json!({
+            "event": "Settled", "epoch": epoch, "provider": provider.to_string(),
+            "agreement": id.as_ref().map(agreement), "fee": grains(*fee), "burn": grains(*burn),
+            "committee": grains(*committee), "provider_pay": grains(*pay) }),
+        Event::Drawn { provider, height } => {
+            json!({ "event": "Drawn", "provider": provider.to_string(), "height": height })
+        }
+        Event::Audited { provider, height, answered, passed, reads, on_time } => json!({
+            "event": "Audited", "provider": provider.to_string(), "height": height, "answered": answered,
+            "passed": passed, "reads": reads, "on_time": on_time }),
+        Event::Agreement { agreement: id, consumer, change } => json!({
+            "event": "Agreement", "agreement": agreement(id), "consumer": consumer.to_string(),
+            "change": match change {
+                AgreementChange::Opened => "opened",
+                AgreementChange::Closing => "closing",
+                AgreementChange::Deleted => "deleted",
+            } }),
+        Event::VoucherRefused { agreement: id, code } => {
+            json!({ "event": "VoucherRefused", "agreement": agreement(id), "code": *code as u8, "why": code.explain() })
+        }
+        Event::Restitution { provider, agreement: id, amount } => json!({
+            "event": "Restitution", "provider": provider.to_string(), "agreement": agreement(id),
+            "amount": grains(*amount) }),
+    }
+}
+
+/// Zero-padded or bounded bytes as text.
+pub(crate) fn text(bytes: &[u8]) -> String {
+    let end = bytes.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
+    String::from_utf8_lossy(&bytes[..end]).into_owned()
+}

@@ -1,0 +1,43 @@
+//! Key files: an Ed25519 private key as 64 hex digits, readable by its owner alone.
+//!
+//! Secrets come from files only, never from arguments or the environment, where other users of
+//! the machine could read them.
+
+use crate::failure::{Failure, Outcome};
+use commonware_codec::{Copying, DecodeExt as _, Encode as _};
+use commonware_cryptography::{Signer as _, ed25519::PrivateKey};
+use commonware_math::algebra::Random as _;
+use posync_protocol::Account;
+use rand_core::CryptoRng;
+use std::{
+    fs::{self, OpenOptions},
+    io::Write as _,
+    os::unix::fs::OpenOptionsExt as _,
+    path::Path,
+};
+
+/// Makes a key and writes it; an existing file is never overwritten.
+pub(crate) fn create(path: &Path, rng: &mut impl CryptoRng) -> Outcome<PrivateKey> {
+    let key = PrivateKey::random(rng);
+    let write = || {
+        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
+        file.write_all(hex::encode(key.encode()).as_bytes())?;
+        file.sync_all()
+    };
+    write().map_err(|error| Failure::file(path, "write the key", error))?;
+    Ok(key)
+}
+
+/// Reads a key.
+pub(crate) fn read(path: &Path) -> Outcome<PrivateKey> {
+    let text = fs::read_to_string(path).map_err(|error| Failure::file(path, "read the key", error))?;
+    let bytes = hex::decode(text.trim())
+        .map_err(|error| Failure::file(path, "read the key", format!("not hex digits: {error}")))?;
+    PrivateKey::decode(Copying(&bytes))
+        .map_err(|error| Failure::file(path, "read the key", format!("not an Ed25519 private key: {error}")))
+}
+
+/// The account of a key.
+pub(crate) fn account(key: &PrivateKey) -> Account {
+    Account::of(&key.public_key())
+}

@@ -1,0 +1,70 @@
+//! What a command prints: an answer on stdout, the rest on stderr.
+//!
+//! With `--json` the answer is one JSON value (or one a line, where a command says so) and nothing
+//! else goes to stdout. A progress bar shows only where a person can see it move.
+
+use crate::failure::{Failure, Outcome};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use serde::Serialize;
+use std::io::{self, IsTerminal as _, Write as _};
+
+/// How to print.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Output {
+    /// One JSON value instead of text.
+    pub(crate) json: bool,
+}
+
+impl Output {
+    /// Prints the answer: `value` as JSON, or `text` for people.
+    pub(crate) fn answer(self, value: &impl Serialize, text: impl FnOnce() -> String) -> Outcome {
+        let line = if self.json {
+            serde_json::to_string(value).expect("answers are plain data with string keys")
+        } else {
+            text()
+        };
+        writeln!(io::stdout(), "{}", line.trim_end()).map_err(lost)
+    }
+
+    /// A bar over `bytes`, drawn only on a terminal and not with `--json`.
+    pub(crate) fn progress(self, bytes: u64) -> ProgressBar {
+        let bar = ProgressBar::new(bytes);
+        if self.json || !io::stderr().is_terminal() {
+            bar.set_draw_target(ProgressDrawTarget::hidden());
+        }
+        let style = "{bar:32} {bytes}/{total_bytes} {bytes_per_sec} {eta}";
+        bar.set_style(ProgressStyle::with_template(style).expect("the template is valid"));
+        bar
+    }
+}
+
+fn lost(error: io::Error) -> Failure {
+    Failure::file(std::path::Path::new("standard output"), "write to", error)
+}
+
+/// Lines up rows of cells under a heading, two spaces between columns.
+pub(crate) fn table(heading: &[&str], rows: &[Vec<String>]) -> String {
+    let width = |column: usize| {
+        let cells = rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count());
+        cells.chain([heading[column].len()]).max().unwrap_or(0)
+    };
+    let widths: Vec<usize> = (0..heading.len()).map(width).collect();
+    let line = |cells: &mut dyn Iterator<Item = &str>| {
+        let padded: Vec<String> = cells.zip(&widths).map(|(cell, width)| format!("{cell:<width$}")).collect();
+        padded.join("  ").trim_end().to_owned()
+    };
+    let mut lines = vec![line(&mut heading.iter().copied())];
+    lines.extend(rows.iter().map(|row| line(&mut row.iter().map(String::as_str))));
+    lines.join("\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::table;
+
+    #[test]
+    fn a_table_lines_up() {
+        let rows = [vec!["a".into(), "1".into()], vec!["long".into(), "22".into()]];
+        assert_eq!(table(&["name", "n"], &rows), "name  n\na     1\nlong  22");
+    }
+}

@@ -1,0 +1,204 @@
+//! The channel under friendly, wrong, slow and hostile peers, on both runtimes.
+
+use super::*;
+use commonware_cryptography::{Signer as _, ed25519};
+use commonware_runtime::{Runner as _, Sink as _, Supervisor as _, deterministic, tokio};
+use commonware_utils::channel::mpsc;
+use std::net::{IpAddr, Ipv4Addr};
+
+const SERVICE: &[u8] = b"posync/test/1";
+
+fn key(seed: u64) -> PrivateKey {
+    ed25519::PrivateKey::from_seed(seed)
+}
+
+fn account(seed: u64) -> Account {
+    Account::of(&key(seed).public_key())
+}
+
+fn at(port: u16) -> SocketAddr {
+    SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port)
+}
+
+/// Starts a listener (key 1) that returns every frame and reports who called.
+async fn echo<E, N>(context: &E, network: &N, port: u16, most: usize) -> (SocketAddr, mpsc::Receiver<Account>)
+where
+    E: Spawner + Clock + CryptoRng,
+    N: Network,
+{
+    let (callers, seen) = mpsc::channel(64);
+    let config = Listen { connections_max: most, ..Listen::new(key(1), SERVICE, at(port)) };
+    let listening =
+        listen(context.child("echo"), network, config, move |_, peer, mut sender, mut receiver| {
+            let callers = callers.clone();
+            async move {
+                let _ = callers.send(peer).await;
+                while let Ok(frame) = receiver.recv().await {
+                    if sender.send(frame).await.is_err() {
+                        break;
+                    }
+                }
+            }
+        });
+    (listening.await.expect("the port is free").address, seen)
+}
+
+async fn frames_come_back<E>(context: E, port: u16)
+where
+    E: Spawner + Clock + CryptoRng + Network,
+{
+    let (address, mut seen) = echo(&context, &context, port, 4).await;
+    let (mut sender, mut receiver) =
+        dial(context.child("dial"), &context, &key(2), SERVICE, account(1), address).await.expect("connects");
+    assert_eq!(seen.recv().await, Some(account(2)));
+    for length in [1, 2, 4096, 65_536, FRAME_BYTES_MAX] {
+        let frame = Bytes::from(vec![length as u8 | 1; length]);
+        let (sent, back) = futures::join!(sender.send(frame.clone()), receiver.recv());
+        sent.expect("sends");
+        assert_eq!(back.expect("comes back"), frame);
+    }
+    sender.keep_alive().await.expect("sends");
+    sender.send_many(vec![Bytes::from_static(b"a"), Bytes::from_static(b"b")]).await.expect("sends");
+    assert_eq!(receiver.recv().await.expect("the empty frame is skipped"), b"a"[..]);
+    assert_eq!(receiver.recv().await.expect("in order"), b"b"[..]);
+    let refused = sender.send(Bytes::from(vec![0; FRAME_BYTES_MAX + 1])).await;
+    assert!(matches!(refused, Err(Error::TooLarge(_))), "{refused:?}");
+    sender.send(Bytes::from_static(b"still open")).await.expect("a refusal breaks nothing");
+    assert_eq!(receiver.recv().await.expect("comes back"), b"still open"[..]);
+}
+
+#[test]
+fn frames_come_back_deterministic() {
+    deterministic::Runner::default().start(|context| frames_come_back(context, 9000));
+}
+
+#[test]
+fn frames_come_back_over_sockets() {
+    tokio::Runner::default().start(|context| frames_come_back(context, 0));
+}
+
+async fn wrong_ends_are_refused<E>(context: E, port: u16)
+where
+    E: Spawner + Clock + CryptoRng + Network,
+{
+    let (address, _seen) = echo(&context, &context, port, 4).await;
+    let wrong_key = dial(context.child("dial"), &context, &key(2), SERVICE, account(3), address).await;
+    assert!(matches!(wrong_key, Err(Error::Handshake(..))), "{:?}", wrong_key.err());
+    let wrong_service =
+        dial(context.child("dial"), &context, &key(2), b"posync/other/1", account(1), address).await;
+    assert!(matches!(wrong_service, Err(Error::Handshake(..))), "{:?}", wrong_service.err());
+    let no_key = (0..=u8::MAX).map(|byte| Account([byte; 32])).find(|account| account.public_key().is_none());
+    let no_key = no_key.expect("half of all strings are no points");
+    let not_a_point = dial(context.child("dial"), &context, &key(2), SERVICE, no_key, address).await;
+    assert!(matches!(not_a_point, Err(Error::Key(..))), "{:?}", not_a_point.err());
+    let nobody = dial(context.child("dial"), &context, &key(2), SERVICE, account(1), at(1)).await;
+    assert!(matches!(nobody, Err(Error::Dial(..))), "{:?}", nobody.err());
+    let taken = Listen::new(key(1), SERVICE, address);
+    let taken = listen(context.child("taken"), &context, taken, |_, _, _, _| async {}).await;
+    assert!(matches!(taken, Err(Error::Bind(..))), "{:?}", taken.err());
+}
+
+#[test]
+fn wrong_ends_are_refused_deterministic() {
+    deterministic::Runner::default().start(|context| wrong_ends_are_refused(context, 9000));
+}
+
+#[test]
+fn wrong_ends_are_refused_over_sockets() {
+    tokio::Runner::default().start(|context| wrong_ends_are_refused(context, 0));
+}
+
+async fn garbage_and_silence_cost_only_their_own_connection<E>(context: E, port: u16)
+where
+    E: Spawner + Clock + CryptoRng + Network,
+{
+    let (address, mut seen) = echo(&context, &context, port, 8).await;
+    let garbage: [&[u8]; 4] = [b"GET / HTTP/1.1\r\n\r\n", &[0xff; 64], &[0x20; 4096], &[0; 1]];
+    let mut held = Vec::new();
+    for bytes in garbage {
+        let (mut sink, stream) = context.dial(address).await.expect("connects");
+        let _ = sink.send(bytes.to_vec()).await;
+        held.push((sink, stream));
+    }
+    let silent = context.dial(address).await.expect("connects");
+    let good = dial(context.child("dial"), &context, &key(2), SERVICE, account(1), address).await;
+    assert!(good.is_ok(), "{:?}", good.err());
+    assert_eq!(seen.recv().await, Some(account(2)), "only the proved key is served");
+    drop((held, silent));
+}
+
+#[test]
+fn garbage_deterministic() {
+    deterministic::Runner::default()
+        .start(|context| garbage_and_silence_cost_only_their_own_connection(context, 9000));
+}
+
+#[test]
+fn garbage_over_sockets() {
+    tokio::Runner::default().start(|context| garbage_and_silence_cost_only_their_own_connection(context, 0));
+}
+
+/// A peer that accepts and says nothing: the caller gives up, in virtual time.
+#[test]
+fn a_silent_peer_ends_in_a_timeout() {
+    deterministic::Runner::default().start(|context| async move {
+        let _listener = context.bind(at(9000)).await.expect("binds");
+        let before = context.current();
+        let slow = dial(context.child("dial"), &context, &key(2), SERVICE, account(1), at(9000)).await;
+        assert!(matches!(slow, Err(Error::HandshakeTimeout(_))), "{:?}", slow.err());
+        let waited = context.current().duration_since(before).expect("time goes on");
+        assert!(waited >= Duration::from_millis(HANDSHAKE_MS_MAX));
+    });
+}
+
+/// With one slot, a silent caller holds it for the handshake's time and no longer.
+#[test]
+fn a_silent_caller_gives_its_slot_back() {
+    deterministic::Runner::default().start(|context| async move {
+        let (address, mut seen) = echo(&context, &context, 9000, 1).await;
+        let _silent = context.dial(address).await.expect("connects");
+        let first = dial(context.child("dial"), &context, &key(2), SERVICE, account(1), address).await;
+        let (mut sender, mut receiver) = match first {
+            Ok(channel) => channel,
+            Err(Error::HandshakeTimeout(_)) => {
+                dial(context.child("dial"), &context, &key(2), SERVICE, account(1), address)
+                    .await
+                    .expect("the slot is free again")
+            }
+            Err(error) => panic!("{error}"),
+        };
+        assert_eq!(seen.recv().await, Some(account(2)));
+        sender.send(Bytes::from_static(b"x")).await.expect("sends");
+        assert_eq!(receiver.recv().await.expect("comes back"), b"x"[..]);
+    });
+}
+
+/// A peer that announces a frame beyond the bound is refused before its bytes are read.
+#[test]
+fn an_oversized_frame_closes_the_channel() {
+    deterministic::Runner::default().start(|context| async move {
+        let (results, mut result) = mpsc::channel(1);
+        let config = Listen::new(key(1), SERVICE, at(9000));
+        listen(context.child("server"), &context, config, move |_, _, _sender, mut receiver| {
+            let results = results.clone();
+            async move {
+                let first = receiver.recv().await.map(|frame| frame.len());
+                let second = receiver.recv().await.map(|frame| frame.len());
+                let _ = results.send((first, second)).await;
+            }
+        })
+        .await
+        .expect("listens");
+        let (sink, stream) = context.dial(at(9000)).await.expect("connects");
+        let greedy = upgrade(&key(2));
+        let (mut sender, _receiver) = greedy
+            .dial(context.child("dial"), SERVICE, FRAME + 1, key(1).public_key(), stream, sink)
+            .await
+            .expect("the handshake does not speak of frames");
+        let sent = sender.send(Bytes::from(vec![0; FRAME_BYTES_MAX + 1])).await;
+        assert!(!matches!(sent, Err(cups::Error::SendTooLarge(_))), "the peer refuses it, not this side");
+        let (first, second) = result.recv().await.expect("the server reports");
+        assert!(matches!(first, Err(Error::Lost(cups::Error::RecvTooLarge(_)))), "{first:?}");
+        assert!(matches!(second, Err(Error::Lost(cups::Error::StreamClosed))), "{second:?}");
+    });
+}

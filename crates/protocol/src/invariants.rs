@@ -1,0 +1,1 @@
+//! Whole-state checks, run after every block in tests and simulation.

@@ -1,0 +1,1 @@
+//! The Merkle-sum tree of a data set.
