@@ -1,5 +1,13 @@
 //! Turns files into shards and vouchers.
 pub mod catalogue;
 pub mod coding;
+pub mod core;
+pub mod deed;
+pub mod environment;
 pub mod limits;
+pub mod link;
+pub mod meter;
 pub mod placement;
+pub mod purse;
+pub mod repair;
+pub mod transfer;

@@ -5,8 +5,8 @@
 
 use super::{
     row::{
-        Added, DeedRow, FaultRow, FileRow, Holding, Intent, JobRow, Meta, Removed, SegmentRow, SignedClaim,
-        Waiting,
+        Added, DeedRow, FaultRow, FileRow, Holding, Intent, JobRow, Meta, PaidRow, Removed, SegmentRow,
+        SetRow, SignedClaim, Waiting,
     },
     store::{Error, Store},
 };
@@ -35,8 +35,12 @@ pub struct Entry {
 pub struct LoadedDeed {
     /// Its number.
     pub number: u32,
-    /// Its row.
+    /// Its terms.
     pub row: DeedRow,
+    /// How far its data set is.
+    pub set: SetRow,
+    /// What was signed away.
+    pub paid: PaidRow,
     /// A change that may be signed already.
     pub intent: Option<Intent>,
     /// Signed data sets that the ledger may not know.
@@ -63,8 +67,8 @@ pub struct Loaded {
 pub struct Agreed {
     /// Which agreement.
     pub deed: u32,
-    /// Its row from now on.
-    pub row: DeedRow,
+    /// How far its data set is now.
+    pub row: SetRow,
     /// The claim, for the ledger.
     pub claim: SignedClaim,
     /// What came in.
@@ -117,7 +121,10 @@ impl<E: Storage + Clock + Metrics + Spawner> Books<E> {
             let row = self.need(&DeedRow::key(number)).await?;
             let intent = self.store.get(&Intent::key(number)).await?;
             let waiting = self.store.get(&Waiting::key(number)).await?.unwrap_or_default();
-            loaded.deeds.push(LoadedDeed { number, row, intent, waiting, entries: BTreeMap::new() });
+            let set = self.store.get(&SetRow::key(number)).await?.unwrap_or_default();
+            let paid = self.store.get(&PaidRow::key(number)).await?.unwrap_or_default();
+            let entries = BTreeMap::new();
+            loaded.deeds.push(LoadedDeed { number, row, set, paid, intent, waiting, entries });
         }
         for number in 0..self.meta.files {
             let Some(file) = self.store.get::<FileRow>(&FileRow::key(number)).await? else {
@@ -284,6 +291,15 @@ impl<E: Storage + Clock + Metrics + Spawner> Books<E> {
         Ok(Some((self.describe(&row), self.add_job(job), job)))
     }
 
+    /// Jobs, at most `most`.
+    pub async fn jobs(&self, most: usize) -> Result<Vec<(u32, JobRow)>, Error> {
+        let mut jobs = Vec::new();
+        for number in (0..self.meta.jobs).filter(|number| !self.free_jobs.contains(number)).take(most) {
+            jobs.push((number, self.need(&JobRow::key(number)).await?));
+        }
+        Ok(jobs)
+    }
+
     /// The job is done: none of its segments has a row.
     pub fn job_done(&mut self, number: u32, job: &JobRow) {
         self.store.delete(JobRow::key(number));
@@ -314,6 +330,11 @@ impl<E: Storage + Clock + Metrics + Spawner> Books<E> {
     /// An agreement's row.
     pub fn put_deed(&mut self, number: u32, row: &DeedRow) {
         self.store.put(DeedRow::key(number), row);
+    }
+
+    /// What the next voucher signs away, before it is sent.
+    pub fn put_paid(&mut self, number: u32, row: &PaidRow) {
+        self.store.put(PaidRow::key(number), row);
     }
 
     /// What is about to be asked of a provider.
@@ -351,7 +372,7 @@ impl<E: Storage + Clock + Metrics + Spawner> Books<E> {
         claims.push(agreed.claim);
         waiting.claims = Bounded::new(claims).ok_or(Error::Full("too many claims wait for the ledger"))?;
         self.store.put(Waiting::key(agreed.deed), &waiting);
-        self.store.put(DeedRow::key(agreed.deed), &agreed.row);
+        self.store.put(SetRow::key(agreed.deed), &agreed.row);
         self.store.delete(Intent::key(agreed.deed));
         Ok(orphans)
     }

@@ -32,7 +32,7 @@ use crate::{
 use commonware_runtime::{Clock, Handle, Metrics, Spawner, Storage};
 use commonware_utils::channel::{mpsc, oneshot};
 use posync_protocol::{Hash, wire::gateway::File};
-use row::{Added, DeedRow, FaultRow, FileRow, Intent, JobRow, SegmentRow};
+use row::{Added, DeedRow, FaultRow, FileRow, Intent, JobRow, PaidRow, SegmentRow};
 
 /// The catalogue's actor is gone: the process is stopping or its disk failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -52,10 +52,12 @@ enum Message {
     Place(FileId, u32, SegmentRow, Reply<()>),
     Finish(u32, FileRow, Reply<Finished>),
     Remove(Vec<u8>, Reply<Option<(File, u32, JobRow)>>),
+    Jobs(usize, Reply<Vec<(u32, JobRow)>>),
     JobDone(u32, JobRow, Reply<()>),
     ForgetSegment(FileId, u32, Reply<()>),
     AddDeed(DeedRow, Reply<Option<u32>>),
     PutDeed(u32, DeedRow, Reply<()>),
+    PutPaid(u32, PaidRow, Reply<()>),
     Intend(u32, Intent, Reply<()>),
     Withdraw(u32, Reply<()>),
     Agreed(Agreed, Reply<Vec<Added>>),
@@ -146,6 +148,7 @@ where
             let removed = books.remove(&name).await?;
             later(answers, reply, removed);
         }
+        M::Jobs(most, reply) => drop(reply.send(books.jobs(most).await?)),
         M::JobDone(number, job, reply) => later(answers, reply, books.job_done(number, &job)),
         M::ForgetSegment(file, segment, reply) => {
             later(answers, reply, books.forget_segment(&file, segment));
@@ -166,6 +169,7 @@ where
             later(answers, reply, number);
         }
         M::PutDeed(number, row, reply) => later(answers, reply, books.put_deed(number, &row)),
+        M::PutPaid(number, row, reply) => later(answers, reply, books.put_paid(number, &row)),
         M::Intend(deed, intent, reply) => later(answers, reply, books.intend(deed, &intent)),
         M::Withdraw(deed, reply) => later(answers, reply, books.withdraw(deed)),
         M::Agreed(agreed, reply) => {
@@ -231,6 +235,8 @@ asks! {
     finish(job: u32, row: FileRow) -> Finished = Finish;
     /// Forgets a name; returns the job that clears its segments away.
     remove(name: Vec<u8>) -> Option<(File, u32, JobRow)> = Remove;
+    /// Jobs, at most `most`.
+    jobs(most: usize) -> Vec<(u32, JobRow)> = Jobs;
     /// None of the job's segments has a row any more.
     job_done(number: u32, job: JobRow) -> () = JobDone;
     /// Forgets a segment that nobody holds.
@@ -239,6 +245,8 @@ asks! {
     add_deed(row: DeedRow) -> Option<u32> = AddDeed;
     /// An agreement's row.
     put_deed(number: u32, row: DeedRow) -> () = PutDeed;
+    /// What the next voucher signs away; durable before the voucher leaves.
+    put_paid(number: u32, row: PaidRow) -> () = PutPaid;
     /// What is about to be asked of a provider.
     intend(deed: u32, intent: Intent) -> () = Intend;
     /// The provider refused the intent for good.

@@ -42,6 +42,8 @@ rows! {
     5 Waiting (deed: u32) [deed.to_be_bytes()];
     6 JobRow (number: u32) [number.to_be_bytes()];
     7 FaultRow (number: u32) [number.to_be_bytes()];
+    8 SetRow (deed: u32) [deed.to_be_bytes()];
+    9 PaidRow (deed: u32) [deed.to_be_bytes()];
 }
 
 encoded! {
@@ -129,7 +131,8 @@ impl SegmentRow {
 }
 
 encoded! {
-    /// An agreement of ours: its terms, and what both sides signed last.
+    /// An agreement of ours: its terms. What changes often stands in rows of its own, so that each
+    /// row has one writer.
     DeedRow {
         /// Ledger identity; `opened` is 0 until the ledger says so.
         agreement: AgreementId,
@@ -145,11 +148,25 @@ encoded! {
         voucher_reserve: Amount,
         /// Egress price per 2^20 bytes.
         egress_price: u64,
+    }
+}
+
+encoded! {
+    /// How far an agreement's data set is.
+    #[derive(Copy, Default)]
+    SetRow {
         /// Last version that both signed.
         version: u64,
-        /// Next sequence number of its data set.
+        /// Next sequence number.
         sequence: u64,
-        /// Egress bytes signed away; never more than verified, never less than before.
+    }
+}
+
+encoded! {
+    /// What vouchers of an agreement signed away.
+    #[derive(Copy, Default)]
+    PaidRow {
+        /// Egress bytes: never more than verified, never less than before.
         egress: u64,
     }
 }

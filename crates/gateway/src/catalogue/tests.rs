@@ -16,18 +16,15 @@ fn agreement(deed: u32) -> AgreementId {
     AgreementId { provider: Account([deed as u8; 32]), slot: deed, opened: 7 }
 }
 
-fn deed_row(deed: u32, version: u64, sequence: u64) -> DeedRow {
+fn deed_row(deed: u32, stage: u8) -> DeedRow {
     DeedRow {
         agreement: agreement(deed),
-        stage: 1,
+        stage,
         end_epoch: 99,
         quota_leaves: 1 << 21,
         quota_egress: 1 << 30,
         voucher_reserve: Amount::sync(28),
         egress_price: 1,
-        version,
-        sequence,
-        egress: version * 10,
     }
 }
 
@@ -51,10 +48,9 @@ fn added(file: FileId, position: u8, sequence: u64) -> Added {
 
 fn agreed(deed: u32, version: u64, adds: Vec<Added>, removes: Vec<Removed>) -> Agreed {
     let claim = DataSetClaim { agreement: agreement(deed), version, root: [0; 32], leaves: 0, bytes: 0 };
-    let sequence = version * 10;
     Agreed {
         deed,
-        row: deed_row(deed, version, sequence),
+        row: SetRow { version, sequence: version * 10 },
         claim: SignedClaim { claim, signature: [2; 64] },
         adds,
         removes,
@@ -70,7 +66,7 @@ async fn change(catalogue: &Catalogue, step: u64) -> Result<(), Stopped> {
         catalogue.place(id(step % 14), 0, segment_row()).await.map(|()| begun)
     };
     match step % 14 {
-        0 => drop(catalogue.add_deed(deed_row(round as u32, 0, 0)).await?),
+        0 => drop(catalogue.add_deed(deed_row(round as u32, 0)).await?),
         1 => drop(job().await?),
         2 => {
             let adds = (0..6).map(|i| added(id(1), i, u64::from(i))).collect::<Vec<_>>();
@@ -91,6 +87,7 @@ async fn change(catalogue: &Catalogue, step: u64) -> Result<(), Stopped> {
             let removes = vec![Removed { file: id(1), segment: 0, sequence: 2 }];
             catalogue.agreed(agreed(round as u32, 2, vec![added(id(1), 2, 10)], removes)).await?;
         }
+        9 if round % 2 == 0 => catalogue.put_paid(round as u32, PaidRow { egress: step }).await?,
         9 => catalogue.settled(round as u32, 1).await?,
         10 => drop(catalogue.remove(b"one".to_vec()).await?),
         11 => {
@@ -98,7 +95,7 @@ async fn change(catalogue: &Catalogue, step: u64) -> Result<(), Stopped> {
                 FaultRow { provider: Account([1; 32]), found_by: 0, round: step, lost: 1, repaired: 0 };
             catalogue.add_fault(row).await?;
         }
-        12 => catalogue.put_deed(round as u32, deed_row(round as u32, 3, 20)).await?,
+        12 => catalogue.put_deed(round as u32, deed_row(round as u32, 3)).await?,
         _ => catalogue.erase_holdings(round as u32, vec![added(id(1), 0, 0)]).await?,
     }
     Ok(())

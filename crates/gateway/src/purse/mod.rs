@@ -1,0 +1,2 @@
+//! Opens, renews, tops up and closes agreements.
+pub mod state;

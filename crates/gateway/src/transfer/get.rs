@@ -1,0 +1,170 @@
+//! Reads a file: data shards first, parity when one is late, wrong or gone.
+//!
+//! ```text
+//!   segment row ─► four best holders ─► slices, each verified and paid ─► four shards ─► plain
+//!                        │ an error, or nothing after HEDGE: the next holder is asked too
+//! ```
+//!
+//! Invariants
+//! 1. Every byte that leaves here was verified against a shard's name from the catalogue.
+//! 2. Segments leave in order; at most [`SEGMENTS_READ_AHEAD`] of a get are in memory.
+//! 3. A provider that shows that it lost a shard is told to repair; one that is late only waits.
+
+use super::Error;
+use crate::{
+    catalogue::row::{FileRow, SegmentRow},
+    coding::{self, DATA, FileId, FileKey, Held, SEGMENT_BYTES, SHARDS},
+    core::Core,
+    deed::Deed,
+    limits::SEGMENTS_READ_AHEAD,
+    link,
+    repair::Notice,
+};
+use commonware_macros::select;
+use futures::{StreamExt as _, future::pending, stream::FuturesUnordered};
+use std::{collections::VecDeque, sync::Arc, time::Duration};
+
+/// How long four shards are waited for before a fifth is asked for.
+const HEDGE: Duration = Duration::from_millis(750);
+
+/// Streams bytes `offset` to `offset + length` of a file, in order, into `sink` (which says
+/// whether more is wanted).
+///
+/// # Errors
+/// [`Error`]; what was given to `sink` is right all the same.
+pub async fn get(
+    core: &Arc<Core>,
+    file: &FileRow,
+    offset: u64,
+    length: Option<u64>,
+    mut sink: impl AsyncFnMut(Vec<u8>) -> bool,
+) -> Result<(), Error> {
+    let outside = Error::Range(offset, file.bytes);
+    let end = match length {
+        None => file.bytes,
+        Some(length) => offset.checked_add(length).filter(|end| *end <= file.bytes).ok_or(outside)?,
+    };
+    if offset > end {
+        return Err(Error::Range(offset, file.bytes));
+    }
+    if offset == end {
+        return Ok(());
+    }
+    let step = SEGMENT_BYTES as u64;
+    let (first, last) = (offset / step, (end - 1) / step);
+    let mut segments = futures::stream::iter(first..=last)
+        .map(|index| one(core, file.id, u32::try_from(index).expect("a file's segments are numbered")))
+        .buffered(SEGMENTS_READ_AHEAD);
+    for index in first..=last {
+        let (mut plain, _memory) = segments.next().await.expect("one per index")?;
+        let start = index * step;
+        let to = usize::try_from((end - start).min(step)).expect("within a segment");
+        let from = usize::try_from(offset.saturating_sub(start)).expect("within a segment");
+        plain.truncate(to);
+        if !sink(plain.split_off(from)).await {
+            return Err(Error::Cancelled);
+        }
+    }
+    Ok(())
+}
+
+async fn one(
+    core: &Arc<Core>,
+    file: FileId,
+    index: u32,
+) -> Result<(Vec<u8>, tokio::sync::OwnedSemaphorePermit), Error> {
+    let memory = core.get_memory.clone().acquire_owned().await.expect("the semaphore is never closed");
+    Ok((segment(core, file, index).await?, memory))
+}
+
+/// The plain bytes of a segment.
+///
+/// # Errors
+/// [`Error`].
+pub async fn segment(core: &Arc<Core>, file: FileId, index: u32) -> Result<Vec<u8>, Error> {
+    let unreadable = |error| Error::Unreadable(index, error);
+    let row = core.common.catalogue.segment(file, index).await?;
+    let row = row.ok_or_else(|| unreadable(coding::Error::TooFew(0)))?;
+    let mut held = gather(core, index, &row).await.map_err(unreadable)?;
+    let key = FileKey::derive(&core.common.master, &file);
+    coding::decode(&key, index, row.plain as usize, &mut held).map_err(unreadable)
+}
+
+/// A shard that can be asked for.
+struct Source {
+    position: usize,
+    sequence: u64,
+    deed: Arc<Deed>,
+}
+
+/// Holders in the order of asking: those that answer before those that do not, data before parity.
+fn sources(core: &Core, row: &SegmentRow) -> VecDeque<Source> {
+    let mut all: Vec<Source> = (0..SHARDS)
+        .filter_map(|position| {
+            let holding = row.holder(position)?;
+            Some(Source { position, sequence: holding.sequence, deed: core.holder(holding)? })
+        })
+        .collect();
+    all.sort_by_key(|source| (source.deed.link.is_doubtful(), source.position));
+    all.into()
+}
+
+/// Any four shards of a segment, verified.
+///
+/// # Errors
+/// [`coding::Error::TooFew`].
+pub async fn gather(
+    core: &Arc<Core>,
+    index: u32,
+    row: &SegmentRow,
+) -> Result<Held, coding::Error> {
+    let mut rest = sources(core, row);
+    let mut held = Held::default();
+    let mut under_way = FuturesUnordered::new();
+    let fetch = |source: Source| async move {
+        let bytes = source.deed.fetch(row.names[source.position], row.shard_bytes()).await;
+        (source, bytes)
+    };
+    let mut asked: Vec<(usize, Arc<link::Link>)> = Vec::new();
+    let mut ask = |source: Source| {
+        asked.push((source.position, source.deed.link.clone()));
+        fetch(source)
+    };
+    under_way.extend(rest.drain(..rest.len().min(DATA)).map(&mut ask));
+    let mut count = 0;
+    while count < DATA {
+        let hedge = async {
+            if rest.is_empty() {
+                return pending().await;
+            }
+            core.common.environment.sleep(HEDGE).await;
+        };
+        let arrived = select! {
+            arrived = under_way.next() => Some(arrived.ok_or(coding::Error::TooFew(count))?),
+            () = hedge => None,
+        };
+        match arrived {
+            Some((source, Ok(bytes))) => {
+                held[source.position] = Some(bytes);
+                count += 1;
+                continue;
+            }
+            Some((source, Err(error))) => failed(core, index, &source, &error),
+            None => {}
+        }
+        under_way.extend(rest.pop_front().map(&mut ask));
+    }
+    drop(under_way);
+    // Four others were faster than these, hedge included.
+    asked.iter().filter(|(position, _)| asked.len() > DATA && held[*position].is_none()).for_each(|(_, l)| l.doubt());
+    Ok(held)
+}
+
+fn failed(core: &Core, segment: u32, source: &Source, error: &link::Error) {
+    tracing::debug!(%error, segment, "a shard could not be read");
+    source.deed.link.doubt();
+    if error.shows_loss() {
+        let (deed, sequence) = (source.deed.number, source.sequence);
+        core.notice(Notice::Unread { deed, sequence });
+    }
+}
