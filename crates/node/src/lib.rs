@@ -1,1 +1,21 @@
-//! posync-node.
+//! An authority of the network: orders blocks, runs the rules, keeps the state, answers questions.
+//!
+//! ```text
+//!  p2p ──► engine (Simplex, marshal, reshare) ──► application ──► posync_protocol::ledger
+//!   │          ▲                                       │
+//!   │          └── epoch (schemes, weights, secrets)   ▼
+//!   └── channel 8 ──► mempool                    state (QMDB) + outcomes ──► handle ──► services
+//! ```
+//!
+//! The engine is generic over the runtime and is instantiated twice, in [`run`]: once for sockets
+//! and disks, once for the deterministic runtime. Nobody else instantiates it, because its code is
+//! generated where its types become concrete.
+
+pub mod application;
+pub mod config;
+pub mod engine;
+pub mod epoch;
+pub mod genesis;
+pub mod handle;
+mod outcomes;
+pub mod run;

@@ -24,11 +24,14 @@ pub fn debit(working: &mut Working<'_>, account: &Account, amount: Amount) -> Re
     working.put(key, &state)
 }
 
-/// Adds `amount` to a balance, opening the account if need be.
+/// Adds `amount` to a balance, opening the account if need be; nothing opens no account.
 ///
 /// # Errors
 /// `Balance` above the bound of all money, which conservation excludes.
 pub fn credit(working: &mut Working<'_>, account: &Account, amount: Amount) -> Result<(), Code> {
+    if amount == Amount::ZERO {
+        return Ok(());
+    }
     let key = AccountState::key(account);
     let mut state: AccountState = working.get(key)?.unwrap_or_default();
     state.balance = state.balance.checked_add(amount).ok_or(Code::Balance)?;

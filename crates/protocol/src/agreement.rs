@@ -1,39 +1,263 @@
-//! Agreements: terms, reserves, vouchers.
+//! Agreements: the terms, the two reserves and the deposit.
+//!
+//! ```text
+//!   Open --> open --CloseAlone--> closing (vouchers redeem until closing_epoch) --+
+//!             |  \--Close (both signed)---------------------------------------->  |
+//!             +--end_epoch--> ended (vouchers redeem for the redemption window) --+--> removed
+//! ```
+//!
+//! The escrow of an opening is split: the *storage reserve*, prepaid into the provider's pool, and
+//! the *voucher reserve*, from which only vouchers draw, so that no meter empties the other's.
+//!
+//! Invariants
+//! 1. A slot's agreement is named whole (provider, slot, opening height): an old signature is
+//!    never good for the slot's next agreement.
+//! 2. `sum of storage_reserve over a provider's agreements <= pool`.
+//! 3. A close by one party, an end and a key rotation leave the redemption window to redeem.
+//! 4. Removal returns both reserves and the deposit to the consumer and frees slot and capacity.
+
+mod voucher;
+
+pub use voucher::{Delta, check};
+pub(crate) use voucher::{redeem, touches_redeem};
 
 use crate::{
-    Account, AgreementId, Amount, Code, fees, fenwick,
-    ledger::{BlockContext, Touched, Working},
+    Account, AgreementId, Amount, Code,
+    account::{credit, debit},
+    amount::{UNIT, mul_div_up},
+    data_set, fenwick,
+    ledger::{AgreementChange, Event, Touched, Working},
     limits::{PROVIDERS_MAX, Parameters, SLOTS_MAX},
-    operation::{Close, CloseAlone, Open, Redemption, RotateKey, TopUp, Voucher},
+    operation::{Close, CloseAlone, Open, RotateKey, TopUp},
     record::{AccountState, Agreement, Audit, DataSet, Ending, FeeTree, Provider, SlotTree, Use},
+    settlement,
 };
 
-/// What a voucher adds to what was redeemed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Delta {
-    /// Egress bytes.
-    pub egress: u64,
-    /// Gas.
-    pub gas: u64,
-    /// What the consumer pays: at most what is left of the voucher reserve.
-    pub fee: Amount,
-    /// The provider's base, at the lower of price and slow price.
-    pub base: Amount,
+/// The round in which the agreement was opened.
+pub const fn start_round(agreement: &Agreement, parameters: &Parameters) -> u64 {
+    parameters.round(agreement.opened)
 }
 
-/// THE voucher check: providers run it before they send on, the ledger when it pays.
+/// Whether new use is covered at `epoch`: neither closing nor ended.
 ///
 /// # Errors
-/// The lowest code that applies.
-pub fn check(
-    _agreement: &Agreement,
-    _usage: &Use,
-    _voucher: &Voucher,
-    _session_key: &Account,
-    _round: u64,
-    _parameters: &Parameters,
-) -> Result<Delta, Code> {
-    Err(Code::BadShape)
+/// `AgreementClosed`, `AgreementEnded`.
+pub fn check_open(agreement: &Agreement, usage: &Use, epoch: u64) -> Result<(), Code> {
+    if usage.closing_epoch.is_some() {
+        return Err(Code::AgreementClosed);
+    }
+    if epoch >= agreement.end_epoch { Err(Code::AgreementEnded) } else { Ok(()) }
+}
+
+/// Whether nothing more can be redeemed, so that the records may go: closed and its epoch
+/// reached, or the redemption window after the end is over.
+pub fn is_over(agreement: &Agreement, usage: &Use, epoch: u64, parameters: &Parameters) -> bool {
+    let end = agreement.end_epoch.saturating_add(parameters.redemption_epochs);
+    epoch >= usage.closing_epoch.unwrap_or(end).min(end)
+}
+
+/// What an opening locks in the storage reserve: rate x quota x (rounds to the end + rounds since
+/// the provider last settled), per 2^20, rounded up. `None` above all money there can be.
+pub fn storage_reserve(rate: u64, quota: u64, rounds: u64) -> Option<Amount> {
+    Amount::new(mul_div_up(u128::from(rate) * u128::from(quota), u128::from(rounds), UNIT)?)
+}
+
+/// Names an opening's records.
+pub(crate) fn touches_open(body: &Open, touched: &mut Touched) {
+    let Open { provider, slot, end_epoch, .. } = body;
+    touched.writable.extend([
+        Provider::key(provider),
+        Agreement::key(provider, *slot),
+        Use::key(provider, *slot),
+        Ending::key(provider, *end_epoch),
+    ]);
+}
+
+/// Opens an agreement within the provider's standing offer, at the posted prices.
+///
+/// # Errors
+/// `Balance`, `ProviderUnknown`, `ProviderLeaving`, `PriceAboveMaximum`, `PriceBelowReserve`,
+/// `NoCapacity`, `SlotTaken`, `TermTooLong`, `EscrowTooSmall`.
+pub(crate) fn open(working: &mut Working<'_>, signer: &Account, body: &Open) -> Result<(), Code> {
+    let (context, parameters) = (working.context, &working.context.parameters);
+    debit(working, signer, parameters.deposit)?;
+    debit(working, signer, body.voucher_reserve)?;
+    let mut provider: Provider = working.need(Provider::key(&body.provider), Code::ProviderUnknown)?;
+    if provider.phi == 0 {
+        // Nothing was owed since it last settled: the interval starts here.
+        provider.settled_round = context.round();
+    }
+    let agreement = terms(working, signer, body)?;
+    let to_end = parameters.epoch_start(body.end_epoch).saturating_sub(context.round());
+    let rounds = to_end.saturating_add(context.round().saturating_sub(provider.settled_round));
+    let needed = storage_reserve(agreement.storage_price, body.quota_leaves, rounds).unwrap_or(Amount::MAX);
+    debit(working, signer, needed.min(body.storage_reserve_max))?;
+    check_offer(working, &provider, &agreement, body)?;
+    if needed > body.storage_reserve_max {
+        return Err(Code::EscrowTooSmall);
+    }
+    let usage = Use {
+        storage_reserve: needed,
+        voucher_reserve: body.voucher_reserve,
+        deposit: parameters.deposit,
+        acc: provider.acc,
+        ..Use::default()
+    };
+    admit(working, body, provider, needed)?;
+    working.put(Agreement::key(&body.provider, body.slot), &agreement)?;
+    working.put(Use::key(&body.provider, body.slot), &usage)?;
+    tell(working, &agreement, body.provider, body.slot, AgreementChange::Opened);
+    Ok(())
+}
+
+/// The record of the terms at the posted prices (genesis constants so far).
+fn terms(working: &Working<'_>, signer: &Account, body: &Open) -> Result<Agreement, Code> {
+    let parameters = &working.context.parameters;
+    let posted = |price: u128| u64::try_from(price).map_err(|_| Code::BadShape);
+    let (storage, egress, gas) =
+        (posted(parameters.price_storage)?, posted(parameters.price_egress)?, posted(parameters.price_gas)?);
+    Ok(Agreement {
+        opened: working.context.height,
+        consumer: *signer,
+        session_key: body.session_key,
+        storage_key: body.storage_key,
+        end_epoch: body.end_epoch,
+        storage_price: storage,
+        storage_slow: storage,
+        egress_price: egress,
+        egress_slow: egress,
+        gas_price: gas,
+        gas_slow: gas,
+        quota_leaves: body.quota_leaves,
+        quota_egress: body.quota_egress,
+        quota_gas: body.quota_gas,
+        rate_egress: body.rate_egress,
+        rate_gas: body.rate_gas,
+    })
+}
+
+/// Both sides' conditions, in the order of the codes.
+fn check_offer(
+    working: &mut Working<'_>,
+    provider: &Provider,
+    agreement: &Agreement,
+    body: &Open,
+) -> Result<(), Code> {
+    let Agreement { storage_price, egress_price, gas_price, .. } = *agreement;
+    if provider.leaves_at != 0 {
+        return Err(Code::ProviderLeaving);
+    }
+    let above = storage_price > body.max_storage_price
+        || egress_price > body.max_egress_price
+        || gas_price > body.max_gas_price;
+    if above {
+        return Err(Code::PriceAboveMaximum);
+    }
+    if storage_price < provider.reserve_storage || egress_price < provider.reserve_egress {
+        return Err(Code::PriceBelowReserve);
+    }
+    if body.quota_leaves > provider.capacity.saturating_sub(provider.sold) {
+        return Err(Code::NoCapacity);
+    }
+    if working.get::<Agreement>(Agreement::key(&body.provider, body.slot))?.is_some() {
+        return Err(Code::SlotTaken);
+    }
+    let epoch = working.context.epoch();
+    let last = epoch.saturating_add(working.context.parameters.agreement_epochs_max);
+    if body.end_epoch <= epoch || body.end_epoch > last {
+        return Err(Code::TermTooLong);
+    }
+    Ok(())
+}
+
+/// Counts a new agreement in the provider's, the ending's and the ledger's sums.
+fn admit(
+    working: &mut Working<'_>,
+    body: &Open,
+    mut provider: Provider,
+    reserve: Amount,
+) -> Result<(), Code> {
+    provider.slots += 1;
+    provider.sold = provider.sold.checked_add(body.quota_leaves).ok_or(Code::NoCapacity)?;
+    provider.pool = provider.pool.checked_add(reserve).ok_or(Code::Balance)?;
+    working.put(Provider::key(&body.provider), &provider)?;
+    let key = Ending::key(&body.provider, body.end_epoch);
+    let mut ending: Ending = working.get(key)?.unwrap_or_default();
+    ending.agreements += 1;
+    working.put(key, &ending)?;
+    let deposit = working.context.parameters.deposit;
+    let system = &mut working.system;
+    system.agreements += 1;
+    system.storage_pools = system.storage_pools.checked_add(reserve).ok_or(Code::Balance)?;
+    system.voucher_reserves =
+        system.voucher_reserves.checked_add(body.voucher_reserve).ok_or(Code::Balance)?;
+    system.deposits = system.deposits.checked_add(deposit).ok_or(Code::Balance)?;
+    Ok(())
+}
+
+/// Reads an agreement that is named whole.
+fn named(working: &mut Working<'_>, id: &AgreementId) -> Result<(Agreement, Use), Code> {
+    let agreement: Agreement = working.need(Agreement::key(&id.provider, id.slot), Code::AgreementUnknown)?;
+    if agreement.opened != id.opened {
+        return Err(Code::AgreementUnknown);
+    }
+    let usage = working.need(Use::key(&id.provider, id.slot), Code::AgreementUnknown)?;
+    Ok((agreement, usage))
+}
+
+/// Names a top-up's records.
+pub(crate) fn touches_top_up(body: &TopUp, touched: &mut Touched) {
+    let AgreementId { provider, slot, .. } = body.agreement;
+    touched.readable.push(Agreement::key(&provider, slot));
+    touched.writable.push(Use::key(&provider, slot));
+}
+
+/// Adds to the voucher reserve of an open agreement.
+///
+/// # Errors
+/// `Balance`, `AgreementUnknown`, `AgreementClosed`, `AgreementEnded`.
+pub(crate) fn top_up(working: &mut Working<'_>, signer: &Account, body: &TopUp) -> Result<(), Code> {
+    debit(working, signer, body.amount)?;
+    let (agreement, mut usage) = named(working, &body.agreement)?;
+    check_open(&agreement, &usage, working.context.epoch())?;
+    usage.voucher_reserve = usage.voucher_reserve.checked_add(body.amount).ok_or(Code::Balance)?;
+    let reserves = &mut working.system.voucher_reserves;
+    *reserves = reserves.checked_add(body.amount).ok_or(Code::Balance)?;
+    working.put(Use::key(&body.agreement.provider, body.agreement.slot), &usage)
+}
+
+/// Names a close's records: those of a removal.
+pub(crate) fn touches_close(body: &Close, touched: &mut Touched) {
+    let AgreementId { provider, slot, .. } = body.agreement;
+    touches_removal(&provider, body.index, slot, &body.consumer, body.end_epoch, touched);
+}
+
+/// Ends an agreement by both: removed at once, or by `Settle` if a challenge is open, which may
+/// still draw from it. Nothing is redeemable from now on.
+///
+/// # Errors
+/// `BadShape` for a wrong hint, `AgreementUnknown`, `WrongParty`.
+pub(crate) fn close(working: &mut Working<'_>, signer: &Account, body: &Close) -> Result<(), Code> {
+    let AgreementId { provider: account, slot, .. } = body.agreement;
+    let (agreement, mut usage) = named(working, &body.agreement)?;
+    let provider: Provider = working.need(Provider::key(&account), Code::ProviderUnknown)?;
+    let hints = (body.consumer, body.end_epoch, body.index);
+    if hints != (agreement.consumer, agreement.end_epoch, provider.index) {
+        return Err(Code::BadShape);
+    }
+    if *signer != agreement.consumer && *signer != account {
+        return Err(Code::WrongParty);
+    }
+    let audit: Option<Audit> = working.get(Audit::key(&account))?;
+    if audit.is_some_and(|audit| audit.challenge.is_some()) {
+        usage.closing_epoch = Some(working.context.epoch());
+        working.put(Use::key(&account, slot), &usage)?;
+        tell(working, &agreement, account, slot, AgreementChange::Closing);
+        return Ok(());
+    }
+    settlement::charge(working, &account, slot)?;
+    data_set::clear(working, &account, slot)?;
+    remove(working, &account, slot)
 }
 
 /// Names what [`remove`] and the clearing of the data set before it need: the provider's totals
@@ -46,83 +270,142 @@ pub(crate) fn touches_removal(
     end_epoch: u64,
     touched: &mut Touched,
 ) {
-    touched.readable.push(Audit::key(provider));
     touched.writable.extend([
         Provider::key(provider),
+        Audit::key(provider),
         Agreement::key(provider, slot),
         Use::key(provider, slot),
         DataSet::key(provider, slot),
         Ending::key(provider, end_epoch),
         AccountState::key(consumer),
     ]);
-    let slots = fenwick::path(slot, SLOTS_MAX).map(|node| SlotTree::key(provider, node));
+    let slots = fenwick::update_path(slot, SLOTS_MAX).into_iter().map(|node| SlotTree::key(provider, node));
     touched.writable.extend(slots);
-    touched.writable.extend(fenwick::path(index, PROVIDERS_MAX).map(FeeTree::key));
+    touched.writable.extend(fenwick::update_path(index, PROVIDERS_MAX).into_iter().map(FeeTree::key));
 }
 
-/// Whether nothing more can be redeemed, so that the records may go: closed and its epoch
-/// reached, or the redemption window after the end is over.
-pub fn is_over(agreement: &Agreement, usage: &Use, epoch: u64, parameters: &Parameters) -> bool {
-    let end = agreement.end_epoch.saturating_add(parameters.redemption_epochs);
-    epoch >= usage.closing_epoch.unwrap_or(end).min(end)
-}
-
-/// Deletes an agreement that [`is_over`], was charged and whose data set was cleared
-/// (`settlement::charge`, then `data_set::clear`): returns both reserves and the deposit to the
-/// consumer, frees slot and capacity, drops the ending record with its last agreement, burns the
-/// pool's dust with the provider's last agreement. Needs the keys of [`touches_removal`].
-pub(crate) fn remove(_working: &mut Working<'_>, _provider: &Account, _slot: u32) -> Result<(), Code> {
-    Err(Code::BadShape)
-}
-
-/// Names the records of redemptions by `provider`: agreements, uses, its account, the epoch's row.
-pub(crate) fn touches_redeem(
-    context: &BlockContext,
-    provider: &Account,
-    redemptions: &[Redemption],
-    touched: &mut Touched,
-) {
-    fees::touches(context, provider, touched);
-    for redemption in redemptions {
-        let AgreementId { provider, slot, .. } = redemption.voucher.agreement;
-        touched.readable.push(Agreement::key(&provider, slot));
-        touched.writable.push(Use::key(&provider, slot));
+/// Deletes an agreement that is closed by both or [`is_over`], was charged and whose data set was
+/// cleared (`settlement::charge`, then `data_set::clear`): returns both reserves and the deposit
+/// to the consumer, frees slot and capacity, drops the ending record with its last agreement,
+/// burns the pool's dust with the provider's last agreement. Needs [`touches_removal`].
+pub(crate) fn remove(working: &mut Working<'_>, account: &Account, slot: u32) -> Result<(), Code> {
+    let agreement: Agreement = working.need(Agreement::key(account, slot), Code::AgreementUnknown)?;
+    let usage: Use = working.need(Use::key(account, slot), Code::AgreementUnknown)?;
+    let mut provider: Provider = working.need(Provider::key(account), Code::ProviderUnknown)?;
+    let storage = usage.storage_reserve.min(provider.pool);
+    provider.slots = provider.slots.saturating_sub(1);
+    provider.sold = provider.sold.saturating_sub(agreement.quota_leaves);
+    provider.pool = provider.pool.saturating_sub(storage);
+    let dust = if provider.slots == 0 { core::mem::take(&mut provider.pool) } else { Amount::ZERO };
+    working.put(Provider::key(account), &provider)?;
+    unbook(working, &usage, storage, dust).ok_or(Code::Balance)?;
+    for returned in [storage, usage.voucher_reserve, usage.deposit] {
+        credit(working, &agreement.consumer, returned)?;
     }
+    drop_ending(working, account, agreement.end_epoch)?;
+    working.delete(Agreement::key(account, slot))?;
+    working.delete(Use::key(account, slot))?;
+    working.delete(DataSet::key(account, slot))?;
+    tell(working, &agreement, *account, slot, AgreementChange::Deleted);
+    Ok(())
 }
 
-/// Redeems vouchers of `provider`, each judged apart: a refused one is told as an event. Used by
-/// statements. Returns how many were accepted and the lowest code of the refused.
-pub(crate) fn redeem(
-    _working: &mut Working<'_>,
-    _provider: &Account,
-    _redemptions: &[Redemption],
-) -> Result<(usize, Option<Code>), Code> {
-    Err(Code::BadShape)
+/// Takes a removed agreement out of the ledger's sums. `None` if money were not conserved.
+fn unbook(working: &mut Working<'_>, usage: &Use, storage: Amount, dust: Amount) -> Option<()> {
+    let system = &mut working.system;
+    system.agreements = system.agreements.checked_sub(1)?;
+    system.storage_pools = system.storage_pools.checked_sub(storage)?.checked_sub(dust)?;
+    system.voucher_reserves = system.voucher_reserves.checked_sub(usage.voucher_reserve)?;
+    system.deposits = system.deposits.checked_sub(usage.deposit)?;
+    system.burned = system.burned.checked_add(dust)?;
+    Some(())
 }
 
-pub(crate) fn redeem_paid(w: &mut Working<'_>, signer: &Account, r: &[Redemption]) -> Result<(), Code> {
-    redeem(w, signer, r).map(|_| ())
+fn drop_ending(working: &mut Working<'_>, account: &Account, end_epoch: u64) -> Result<(), Code> {
+    let key = Ending::key(account, end_epoch);
+    let mut ending: Ending = working.need(key, Code::EndingsMissing)?;
+    ending.agreements = ending.agreements.saturating_sub(1);
+    if ending.agreements == 0 { working.delete(key) } else { working.put(key, &ending) }
 }
-pub(crate) fn touches_open(_body: &Open, _touched: &mut Touched) {}
-pub(crate) fn touches_top_up(_body: &TopUp, _touched: &mut Touched) {}
-pub(crate) fn touches_close(body: &Close, touched: &mut Touched) {
+
+/// Names a one-sided close's records.
+pub(crate) fn touches_close_alone(body: &CloseAlone, touched: &mut Touched) {
     let AgreementId { provider, slot, .. } = body.agreement;
-    touches_removal(&provider, body.index, slot, &body.consumer, body.end_epoch, touched);
+    touched.readable.extend([Agreement::key(&provider, slot), Provider::key(&provider)]);
+    touched.writable.push(Use::key(&provider, slot));
 }
-pub(crate) fn touches_close_alone(_body: &CloseAlone, _touched: &mut Touched) {}
-pub(crate) fn touches_rotate(_body: &RotateKey, _touched: &mut Touched) {}
-pub(crate) fn open(_w: &mut Working<'_>, _signer: &Account, _body: &Open) -> Result<(), Code> {
-    Err(Code::BadShape)
+
+/// Ends an agreement by one party after the redemption window. A provider may do so only once it
+/// announced its exit, and not before it may leave.
+///
+/// # Errors
+/// `NoticeMissing`, `AgreementUnknown`, `WrongParty`, `AgreementClosed`, `AgreementEnded`.
+pub(crate) fn close_alone(
+    working: &mut Working<'_>,
+    signer: &Account,
+    body: &CloseAlone,
+) -> Result<(), Code> {
+    let AgreementId { provider: account, slot, .. } = body.agreement;
+    let (agreement, mut usage) = named(working, &body.agreement)?;
+    let (epoch, parameters) = (working.context.epoch(), &working.context.parameters);
+    let mut closing = epoch.saturating_add(parameters.redemption_epochs);
+    if *signer != agreement.consumer {
+        let provider: Provider = working.need(Provider::key(&account), Code::ProviderUnknown)?;
+        if *signer == account && provider.leaves_at == 0 {
+            return Err(Code::NoticeMissing);
+        }
+        if *signer != account {
+            return Err(Code::WrongParty);
+        }
+        closing = closing.max(provider.leaves_at);
+    }
+    if usage.closing_epoch.is_some_and(|before| before <= closing) {
+        return Err(Code::AgreementClosed);
+    }
+    if epoch >= agreement.end_epoch {
+        return Err(Code::AgreementEnded);
+    }
+    usage.closing_epoch = Some(closing);
+    working.put(Use::key(&account, slot), &usage)?;
+    tell(working, &agreement, account, slot, AgreementChange::Closing);
+    Ok(())
 }
-pub(crate) fn top_up(_w: &mut Working<'_>, _signer: &Account, _body: &TopUp) -> Result<(), Code> {
-    Err(Code::BadShape)
+
+/// Names a rotation's records.
+pub(crate) fn touches_rotate(body: &RotateKey, touched: &mut Touched) {
+    let AgreementId { provider, slot, .. } = body.agreement;
+    touched.writable.extend([Agreement::key(&provider, slot), Use::key(&provider, slot)]);
 }
-pub(crate) fn close(_w: &mut Working<'_>, _signer: &Account, _body: &Close) -> Result<(), Code> {
-    Err(Code::BadShape)
+
+/// Replaces the session key; the old one redeems for the redemption window, in which there is no
+/// second rotation (it would void the first key's vouchers).
+///
+/// # Errors
+/// `AgreementUnknown`, `WrongParty`, `AgreementClosed`, `AgreementEnded`, `KeyRotated`.
+pub(crate) fn rotate(working: &mut Working<'_>, signer: &Account, body: &RotateKey) -> Result<(), Code> {
+    let AgreementId { provider: account, slot, .. } = body.agreement;
+    let (mut agreement, mut usage) = named(working, &body.agreement)?;
+    let epoch = working.context.epoch();
+    if *signer != agreement.consumer {
+        return Err(Code::WrongParty);
+    }
+    check_open(&agreement, &usage, epoch)?;
+    if epoch < usage.old_key_until {
+        return Err(Code::KeyRotated);
+    }
+    usage.old_session_key = core::mem::replace(&mut agreement.session_key, body.session_key);
+    usage.old_key_until = epoch.saturating_add(working.context.parameters.redemption_epochs);
+    working.put(Agreement::key(&account, slot), &agreement)?;
+    working.put(Use::key(&account, slot), &usage)
 }
-pub(crate) fn close_alone(_w: &mut Working<'_>, _signer: &Account, _body: &CloseAlone) -> Result<(), Code> {
-    Err(Code::BadShape)
-}
-pub(crate) fn rotate(_w: &mut Working<'_>, _signer: &Account, _body: &RotateKey) -> Result<(), Code> {
-    Err(Code::BadShape)
+
+fn tell(
+    working: &mut Working<'_>,
+    agreement: &Agreement,
+    provider: Account,
+    slot: u32,
+    change: AgreementChange,
+) {
+    let (agreement, consumer) = (agreement.id(provider, slot), agreement.consumer);
+    working.events.push(Event::Agreement { agreement, consumer, change });
 }

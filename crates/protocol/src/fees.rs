@@ -72,32 +72,22 @@ pub(crate) fn book(
     system.committee = system.committee.checked_add(committee).ok_or(Code::Balance)?;
     crate::account::credit(working, provider, pay)?;
     let epoch = working.context.epoch();
-    add_row(working, provider, epoch, fee, split).ok_or(Code::Balance)??;
+    let key = Settlement::key(provider, epoch % SETTLEMENT_RING);
+    let row = working.get::<Settlement>(key)?.filter(|row| row.epoch == epoch);
+    let row = row.unwrap_or(Settlement { epoch, ..Settlement::default() });
+    working.put(key, &add_row(row, fee, split).ok_or(Code::Balance)?)?;
     let provider = *provider;
     working.events.push(Event::Settled { epoch, provider, agreement, fee, burn, committee, pay });
     Ok(())
 }
 
-/// Adds to the row (provider, epoch mod ring); an older epoch's row starts again at zero.
-fn add_row(
-    working: &mut Working<'_>,
-    provider: &Account,
-    epoch: u64,
-    fee: Amount,
-    split: Split,
-) -> Option<Result<(), Code>> {
-    let key = Settlement::key(provider, epoch % SETTLEMENT_RING);
-    let old = match working.get::<Settlement>(key) {
-        Ok(row) => row.filter(|row| row.epoch == epoch),
-        Err(code) => return Some(Err(code)),
-    };
-    let old = old.unwrap_or(Settlement { epoch, ..Settlement::default() });
-    let row = Settlement {
-        epoch,
-        fee: old.fee.checked_add(fee)?,
-        burn: old.burn.checked_add(split.burn)?,
-        committee: old.committee.checked_add(split.committee)?,
-        pay: old.pay.checked_add(split.pay)?,
-    };
-    Some(working.put(key, &row))
+/// Adds to the row of (provider, epoch mod ring).
+fn add_row(row: Settlement, fee: Amount, split: Split) -> Option<Settlement> {
+    Some(Settlement {
+        epoch: row.epoch,
+        fee: row.fee.checked_add(fee)?,
+        burn: row.burn.checked_add(split.burn)?,
+        committee: row.committee.checked_add(split.committee)?,
+        pay: row.pay.checked_add(split.pay)?,
+    })
 }

@@ -13,9 +13,11 @@
 //! 3. A record that no operation named is never read or written.
 
 mod event;
+mod select;
 mod working;
 
 pub use event::{AgreementChange, Event};
+pub use select::select;
 pub use working::Working;
 
 use crate::{
@@ -123,18 +125,21 @@ pub struct Outcome {
     pub events: Vec<Event>,
 }
 
-/// The records that registrations need and that follow from the parent's `System`: the next
-/// indices, the first vacant one, and the newcomers' next places (each draw may free one).
-fn shared_keys(system: &System, draws: &[Option<Draw>], operations: &[Operation]) -> Vec<Key> {
+/// Registrations among `operations`.
+fn registrations(operations: &[Operation]) -> u32 {
     let count = operations.iter().filter(|o| matches!(o.body, Body::RegisterProvider(_))).count();
-    let (Ok(count), Ok(draws)) = (u32::try_from(count), u32::try_from(draws.len())) else {
-        return Vec::new();
-    };
+    u32::try_from(count).unwrap_or(u32::MAX)
+}
+
+/// The records that `count` registrations need and that follow from the parent's `System`: the
+/// next indices, the first vacant one, and the newcomers' next places (each draw may free one).
+fn shared_keys(system: &System, draws: &[Option<Draw>], count: u32) -> Vec<Key> {
     if count == 0 {
         return Vec::new();
     }
+    let freed = u32::try_from(draws.len()).unwrap_or(u32::MAX);
     let indices = system.providers..system.providers.saturating_add(count);
-    let places = system.newcomers.saturating_sub(draws)..system.newcomers.saturating_add(count);
+    let places = system.newcomers.saturating_sub(freed)..system.newcomers.saturating_add(count);
     let keys = indices.map(ProviderAt::key).chain(places.map(Newcomer::key));
     keys.chain(system.vacant.map(ProviderAt::key)).collect()
 }
@@ -192,14 +197,14 @@ fn fee_of(context: &BlockContext, operation: &Operation, touched: &Touched) -> A
 /// parent's; its own key is among them.
 ///
 /// # Errors
-/// [`Invalid::Keys`] above [`KEYS_MAX`].
+/// [`Invalid::Keys`] above [`KEYS_MAX`]; [`Invalid::Operation`] for one whose structure is wrong.
 pub fn touches(
     context: &BlockContext,
     system: &System,
     draws: &[Option<Draw>],
     operations: &[Operation],
 ) -> Result<Vec<Key>, Invalid> {
-    let mut keys: BTreeSet<Key> = shared_keys(system, draws, operations).into_iter().collect();
+    let mut keys: BTreeSet<Key> = shared_keys(system, draws, registrations(operations)).into_iter().collect();
     keys.insert(System::key());
     let mut name = |touched: Touched| {
         keys.extend(touched.writable);
@@ -207,7 +212,8 @@ pub fn touches(
         if keys.len() > KEYS_MAX { Err(Invalid::Keys) } else { Ok(()) }
     };
     name(touches_system(context, system, draws))?;
-    for operation in operations {
+    for (index, operation) in operations.iter().enumerate() {
+        check_structure(operation, context).map_err(|code| Invalid::Operation { index, code })?;
         name(touches_operation(context, operation))?;
     }
     Ok(keys.into_iter().collect())
@@ -244,7 +250,7 @@ pub fn execute(
     check_body(operations)?;
     let mut working = Working::new(context, records)?;
     working.begin(touches_system(context, &working.system, draws));
-    let shared = shared_keys(&working.system, draws, operations);
+    let shared = shared_keys(&working.system, draws, registrations(operations));
     open_round(&mut working).map_err(|_| Invalid::State)?;
     audit::apply_draws(&mut working, draws)?;
     working.check_sound()?;
@@ -305,7 +311,7 @@ fn dispatch(working: &mut Working<'_>, operation: &Operation) -> Result<(), Code
         Body::RotateKey(body) => agreement::rotate(working, signer, body),
         Body::SetDataSet(body) => data_set::apply(working, body),
         Body::Statement(body) => statement::apply(working, signer, body),
-        Body::Redeem(body) => agreement::redeem_paid(working, signer, &body.vouchers),
+        Body::Redeem(body) => agreement::redeem(working, &body.vouchers).map(|_| ()),
         Body::Settle(body) => settlement::apply(working, body),
     }
 }

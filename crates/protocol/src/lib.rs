@@ -26,6 +26,8 @@ pub mod audit;
 pub mod block;
 pub mod chunk;
 pub mod data_set;
+pub mod economics;
+pub mod event;
 pub mod fees;
 pub mod fenwick;
 pub mod identity;

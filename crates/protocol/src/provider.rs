@@ -1,20 +1,180 @@
-//! Providers: registration, standing offer, exit.
+//! Providers: registration, the standing offer, the exit.
+//!
+//! ```text
+//!   RegisterProvider -> active -> UpdateProvider{leave} -> leaving -> UpdateProvider{leave} -> gone
+//!        bond locked, burn              notice: exit_epochs, no new agreements    bond back
+//! ```
+//!
+//! Invariants
+//! 1. `bond >= max(bond_min, capacity x bond_per_leaf)` whenever the offer changes.
+//! 2. `sold <= capacity`: a capacity never goes below what is under contract.
+//! 3. An index belongs to one provider; a vacant one is in the list that starts at
+//!    `System::vacant`, and has no weight in the fee tree.
 
 use crate::{
-    Account, Code,
+    Account, Amount, Code,
+    account::{credit, debit},
     ledger::{Touched, Working},
+    limits::{OPERATOR_BYTES, PROVIDERS_MAX, Parameters},
     operation::{RegisterProvider, UpdateProvider},
+    record::{Audit, Endings, Endpoint, Newcomer, Provider, ProviderAt},
 };
 
-pub(crate) fn touches_register(_signer: &Account, _touched: &mut Touched) {}
-pub(crate) fn touches_update(_signer: &Account, _body: &UpdateProvider, _touched: &mut Touched) {}
-pub(crate) fn register(
-    _w: &mut Working<'_>,
-    _signer: &Account,
-    _body: &RegisterProvider,
-) -> Result<(), Code> {
-    Err(Code::BadShape)
+/// The least bond for `capacity` declared leaves.
+pub fn bond_needed(capacity: u64, parameters: &Parameters) -> Amount {
+    let by_capacity = parameters.bond_per_leaf.grains().checked_mul(u128::from(capacity));
+    by_capacity.and_then(Amount::new).unwrap_or(Amount::MAX).max(parameters.bond_min)
 }
-pub(crate) fn update(_w: &mut Working<'_>, _signer: &Account, _body: &UpdateProvider) -> Result<(), Code> {
-    Err(Code::BadShape)
+
+/// Whether the bytes are a name: UTF-8, not empty, then only zeros.
+pub fn is_operator(name: &[u8; OPERATOR_BYTES]) -> bool {
+    let used = name.iter().position(|byte| *byte == 0).unwrap_or(OPERATOR_BYTES);
+    let (text, rest) = name.split_at(used);
+    !text.is_empty() && rest.iter().all(|byte| *byte == 0) && core::str::from_utf8(text).is_ok()
+}
+
+/// Names a registration's records; index and newcomer place follow from `System`.
+pub(crate) fn touches_register(signer: &Account, touched: &mut Touched) {
+    touched.writable.extend([Provider::key(signer), Audit::key(signer), Endpoint::key(signer)]);
+}
+
+/// Names an update's records; an exit also gives the index back.
+pub(crate) fn touches_update(signer: &Account, body: &UpdateProvider, touched: &mut Touched) {
+    touched.writable.extend([Provider::key(signer), Endpoint::key(signer)]);
+    if body.leave {
+        touched.writable.extend([Audit::key(signer), Endings::key(signer), ProviderAt::key(body.index)]);
+    }
+}
+
+/// Locks the bond, burns the registration's price, and takes an index.
+///
+/// # Errors
+/// `Balance`, `ProviderExists`, `BondTooSmall`, `OperatorEmpty`, `ProviderFull`.
+pub(crate) fn register(
+    working: &mut Working<'_>,
+    signer: &Account,
+    body: &RegisterProvider,
+) -> Result<(), Code> {
+    let parameters = &working.context.parameters;
+    debit(working, signer, parameters.registration_burn)?;
+    working.system.burned =
+        working.system.burned.checked_add(parameters.registration_burn).ok_or(Code::Balance)?;
+    lock(working, signer, body.bond)?;
+    if working.get::<Provider>(Provider::key(signer))?.is_some() {
+        return Err(Code::ProviderExists);
+    }
+    if body.bond < bond_needed(body.capacity, parameters) {
+        return Err(Code::BondTooSmall);
+    }
+    if !is_operator(&body.operator) {
+        return Err(Code::OperatorEmpty);
+    }
+    let index = take_index(working)?;
+    let at = ProviderAt { account: Some(*signer), next_vacant: None };
+    working.put(ProviderAt::key(index), &at)?;
+    working.put(Newcomer::key(working.system.newcomers), &Newcomer { account: *signer })?;
+    working.system.newcomers += 1;
+    working.put(Audit::key(signer), &Audit::default())?;
+    let endpoint = Endpoint { address: body.address.clone(), region: body.region.clone() };
+    working.put(Endpoint::key(signer), &endpoint)?;
+    working.put(Provider::key(signer), &newborn(index, body, working.context.round()))
+}
+
+fn newborn(index: u32, body: &RegisterProvider, round: u64) -> Provider {
+    Provider {
+        index,
+        operator: body.operator,
+        leaves_at: 0,
+        bond: body.bond,
+        capacity: body.capacity,
+        sold: 0,
+        reserve_storage: body.reserve_storage,
+        reserve_egress: body.reserve_egress,
+        slots: 0,
+        phi: 0,
+        paid: 0,
+        paid_base: 0,
+        pool: Amount::ZERO,
+        acc: 0,
+        settled_round: round,
+    }
+}
+
+/// The first vacant index if this block could name it, else the next new one.
+fn take_index(working: &mut Working<'_>) -> Result<u32, Code> {
+    if let Some(index) = working.system.vacant
+        && working.names(&ProviderAt::key(index))
+    {
+        let at: ProviderAt = working.need(ProviderAt::key(index), Code::ProviderFull)?;
+        working.system.vacant = at.next_vacant;
+        return Ok(index);
+    }
+    let index = working.system.providers;
+    if index >= PROVIDERS_MAX {
+        return Err(Code::ProviderFull);
+    }
+    working.system.providers += 1;
+    Ok(index)
+}
+
+fn lock(working: &mut Working<'_>, signer: &Account, bond: Amount) -> Result<(), Code> {
+    debit(working, signer, bond)?;
+    working.system.bonds = working.system.bonds.checked_add(bond).ok_or(Code::Balance)?;
+    Ok(())
+}
+
+/// Changes the offer; with `leave`, announces the exit or completes it.
+///
+/// # Errors
+/// `BadShape` for a wrong index, `Balance`, `ProviderUnknown`, `BondTooSmall`, `HasAgreements`,
+/// `CapacityBelowSold`, `ExitEarly`.
+pub(crate) fn update(working: &mut Working<'_>, signer: &Account, body: &UpdateProvider) -> Result<(), Code> {
+    let key = Provider::key(signer);
+    let found: Option<Provider> = working.get(key)?;
+    if found.as_ref().is_some_and(|provider| provider.index != body.index) {
+        return Err(Code::BadShape);
+    }
+    lock(working, signer, body.bond_add)?;
+    let mut provider = found.ok_or(Code::ProviderUnknown)?;
+    provider.bond = provider.bond.checked_add(body.bond_add).ok_or(Code::Balance)?;
+    if body.leave && provider.leaves_at != 0 {
+        return leave(working, signer, &provider);
+    }
+    let parameters = &working.context.parameters;
+    if provider.bond < bond_needed(body.capacity, parameters) {
+        return Err(Code::BondTooSmall);
+    }
+    if body.capacity < provider.sold {
+        return Err(Code::CapacityBelowSold);
+    }
+    provider.capacity = body.capacity;
+    provider.reserve_storage = body.reserve_storage;
+    provider.reserve_egress = body.reserve_egress;
+    if body.leave {
+        provider.leaves_at = working.context.epoch().saturating_add(parameters.exit_epochs);
+    }
+    let endpoint_key = Endpoint::key(signer);
+    let mut endpoint: Endpoint = working.need(endpoint_key, Code::ProviderUnknown)?;
+    endpoint.address = body.address.clone();
+    working.put(endpoint_key, &endpoint)?;
+    working.put(key, &provider)
+}
+
+/// Completes the exit: bond back, records gone, index vacant.
+fn leave(working: &mut Working<'_>, signer: &Account, provider: &Provider) -> Result<(), Code> {
+    if provider.slots != 0 || provider.phi != 0 {
+        return Err(Code::HasAgreements);
+    }
+    if working.context.epoch() < provider.leaves_at {
+        return Err(Code::ExitEarly);
+    }
+    working.system.bonds = working.system.bonds.checked_sub(provider.bond).ok_or(Code::Balance)?;
+    credit(working, signer, provider.bond)?;
+    let vacant = ProviderAt { account: None, next_vacant: working.system.vacant };
+    working.put(ProviderAt::key(provider.index), &vacant)?;
+    working.system.vacant = Some(provider.index);
+    working.delete(Provider::key(signer))?;
+    working.delete(Audit::key(signer))?;
+    working.delete(Endings::key(signer))?;
+    working.delete(Endpoint::key(signer))
 }

@@ -1,1 +1,5 @@
 //! posync-provider.
+#[cfg(test)]
+mod cut;
+mod journal;
+pub mod segments;

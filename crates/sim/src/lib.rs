@@ -1,3 +1,7 @@
 //! Tries to break the network, reproducibly: every process of it on one thread and one seed.
 
+pub mod judge;
+pub mod ledger;
 pub mod network;
+pub mod plan;
+pub mod world;

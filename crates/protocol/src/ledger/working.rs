@@ -113,6 +113,11 @@ impl<'a> Working<'a> {
         Ok(())
     }
 
+    /// Whether this operation may write `key`.
+    pub fn names(&self, key: &Key) -> bool {
+        self.may_write(key)
+    }
+
     fn may_write(&self, key: &Key) -> bool {
         self.writable.contains(key) || self.shared.contains(key)
     }

@@ -1,15 +1,22 @@
 //! What can be told wrong from an operation alone, before any record is read.
 //!
 //! Runs at a node's door and again in every block: an operation that fails here is never charged
-//! and makes a block invalid.
+//! and makes a block invalid. Everything that [`crate::ledger::touches`] computes keys from is
+//! within its range afterwards.
 
-use crate::{Code, Operation, ledger::BlockContext, limits::OPERATION_BYTES_MAX};
+use super::{Body, Operation, RegisterProvider, Settle, Statement};
+use crate::{
+    Account, AgreementId, Amount, Code,
+    ledger::BlockContext,
+    limits::{OPERATION_BYTES_MAX, PROVIDERS_MAX, Parameters, SLOTS_MAX},
+    operation::{Open, Redemption},
+};
 use commonware_codec::EncodeSize;
 
 /// Checks size, expiry and the ranges of fields, in the order of the codes.
 ///
 /// # Errors
-/// `TooLarge`, `Expired`, `BadShape`.
+/// `TooLarge`, `Expired`, `BadShape`, `WrongParty` for vouchers of another provider.
 pub fn check_structure(operation: &Operation, context: &BlockContext) -> Result<(), Code> {
     if operation.encode_size() > OPERATION_BYTES_MAX {
         return Err(Code::TooLarge);
@@ -18,5 +25,101 @@ pub fn check_structure(operation: &Operation, context: &BlockContext) -> Result<
     if operation.expires < context.height || operation.expires > last {
         return Err(Code::Expired);
     }
-    Ok(())
+    let free_is_bare = operation.nonce == 0 && operation.max_fee == Amount::ZERO;
+    if operation.body.is_free() && !free_is_bare {
+        return Err(Code::BadShape);
+    }
+    if !body_fits(&operation.body, &context.parameters) {
+        return Err(Code::BadShape);
+    }
+    match &operation.body {
+        Body::Statement(body) => check_redemptions(&operation.signer, &body.vouchers),
+        Body::Redeem(body) if body.vouchers.is_empty() => Err(Code::BadShape),
+        Body::Redeem(body) => check_redemptions(&operation.signer, &body.vouchers),
+        _ => Ok(()),
+    }
+}
+
+fn body_fits(body: &Body, parameters: &Parameters) -> bool {
+    match body {
+        Body::Transfer(body) => body.amount > Amount::ZERO,
+        Body::RegisterProvider(body) => registration_fits(body),
+        Body::UpdateProvider(body) => body.index < PROVIDERS_MAX && is_text(&body.address),
+        Body::Open(body) => open_fits(body, parameters),
+        Body::TopUp(body) => id_fits(&body.agreement) && body.amount > Amount::ZERO,
+        Body::Close(body) => id_fits(&body.agreement) && body.index < PROVIDERS_MAX,
+        Body::CloseAlone(body) => id_fits(&body.agreement),
+        Body::RotateKey(body) => id_fits(&body.agreement),
+        Body::SetDataSet(body) => id_fits(&body.claim.agreement) && body.index < PROVIDERS_MAX,
+        Body::Statement(body) => statement_fits(body),
+        Body::Redeem(body) => redemptions_fit(&body.vouchers),
+        Body::Settle(body) => settle_fits(body),
+    }
+}
+
+const fn id_fits(id: &AgreementId) -> bool {
+    id.slot < SLOTS_MAX
+}
+
+/// UTF-8 that can be shown on one line, not empty.
+fn is_text(bytes: &[u8]) -> bool {
+    core::str::from_utf8(bytes).is_ok_and(|text| !text.is_empty() && !text.contains(char::is_control))
+}
+
+fn registration_fits(body: &RegisterProvider) -> bool {
+    is_text(&body.address) && is_text(&body.region)
+}
+
+fn open_fits(body: &Open, parameters: &Parameters) -> bool {
+    let quotas = [
+        (body.quota_leaves, parameters.quota_leaves_max),
+        (body.quota_egress, parameters.quota_egress_max),
+        (body.quota_gas, parameters.quota_gas_max),
+        (body.rate_egress, parameters.rate_egress_max),
+        (body.rate_gas, parameters.rate_gas_max),
+    ];
+    body.slot < SLOTS_MAX && quotas.iter().all(|(asked, most)| asked <= most)
+}
+
+fn statement_fits(body: &Statement) -> bool {
+    let answered = body.answers.iter().map(|answer| match answer {
+        super::Answer::Proved(read) => read.slot,
+        super::Answer::Missing(read) => read.slot,
+        super::Answer::Ended(read) => read.slot,
+    });
+    let reasked = body.reasked.iter().map(|reasked| match reasked {
+        super::Reasked::Proved(read) => read.slot,
+        super::Reasked::Missing(still) => still.slot,
+    });
+    body.index < PROVIDERS_MAX
+        && answered.chain(reasked).all(|slot| slot < SLOTS_MAX)
+        && redemptions_fit(&body.vouchers)
+        && slots_fit(&body.apply)
+        && ascends(&body.endings)
+}
+
+fn settle_fits(body: &Settle) -> bool {
+    body.index < PROVIDERS_MAX && slots_fit(&body.slots) && ascends(&body.endings)
+}
+
+fn slots_fit(slots: &[(u32, Account, u64)]) -> bool {
+    slots.iter().all(|(slot, _, _)| *slot < SLOTS_MAX) && slots.windows(2).all(|pair| pair[0].0 < pair[1].0)
+}
+
+fn ascends(epochs: &[u64]) -> bool {
+    epochs.windows(2).all(|pair| pair[0] < pair[1])
+}
+
+fn redemptions_fit(redemptions: &[Redemption]) -> bool {
+    redemptions.iter().all(|redemption| {
+        let Redemption { voucher, claim, .. } = redemption;
+        let claimed = claim.is_none_or(|(egress, gas)| egress >= voucher.egress && gas >= voucher.gas);
+        id_fits(&voucher.agreement) && claimed
+    })
+}
+
+/// Only the provider redeems: its account and its row are the ones that are named.
+fn check_redemptions(signer: &Account, redemptions: &[Redemption]) -> Result<(), Code> {
+    let own = redemptions.iter().all(|redemption| redemption.voucher.agreement.provider == *signer);
+    if own { Ok(()) } else { Err(Code::WrongParty) }
 }

@@ -1,0 +1,392 @@
+//! The thin layer between consensus and the rules: pick operations, read what they name, run, commit.
+//!
+//! ```text
+//! propose: candidates ─► fit ─► touches ─► get_many ─► execute ─► write ─► merkleize ─► sign header
+//! process: check header ─► signatures ─► touches ─► get_many ─► execute ─► write ─► compare roots
+//! ```
+//!
+//! All judgement about operations is in `posync_protocol::ledger`; what is judged here is whether a
+//! header tells the truth about its place, its beacon and the roots.
+//!
+//! Invariants:
+//! 1. `process` never waits on a clock and refuses only what is wrong for ever.
+//! 2. Writes leave in key order, and only where a record changed: the root depends on the sequence.
+//! 3. The state root in a header is the store's canonical root; the operations root and range, which
+//!    state sync needs, stand beside it and are compared too.
+//! 4. A block's beacon is its parent's seed, checked against the network key; the first block of a
+//!    term has none, because its parent belongs to another term's views.
+
+use crate::{
+    engine::{Block, Context, Database, Digest, PrivateKey, Runtime, Scheme, Seed, Seeds, dkg_bytes},
+    genesis::{Genesis, VERSION, hash},
+    handle::Operations,
+    outcomes::{BlockOutcome, Outcomes},
+};
+use commonware_codec::{Copying, DecodeExt as _, Encode as _, EncodeSize as _};
+use commonware_consensus::{
+    Heightable as _,
+    marshal::ancestry::Ancestry,
+    types::{Epoch, Round, View},
+};
+use commonware_cryptography::{BatchEntry, BatchVerifier as _, Digestible as _, ed25519};
+use commonware_glue::{
+    dkg::reshare,
+    stateful::{
+        Application as Stateful, Finality, Input, Proposed,
+        db::{DatabaseSet, Reader, Shared, Unmerkleized as _},
+    },
+};
+use commonware_parallel::Sequential;
+use commonware_utils::channel::watch;
+use futures::StreamExt as _;
+use posync_protocol::{
+    Bounded, Hash, Key, Operation, Record as _, Slot,
+    block::{BlockBody, Draw, Header, Receipts, sha256},
+    ledger::{self, BlockContext, Invalid, Mode, Outcome, Records},
+    record::System,
+    limits::{
+        BODY_BYTES_MAX, FREE_LANE_BYTES, KEYS_MAX, OPERATION_BYTES_MAX, OPERATIONS_MAX,
+        TIME_STEP_MS_MAX,
+    },
+};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::UNIX_EPOCH,
+};
+
+type Batch<E> = <Shared<Database<E>> as DatabaseSet<E>>::Unmerkleized;
+type Sealed<E> = <Shared<Database<E>> as DatabaseSet<E>>::Merkleized;
+/// What the reshare layer hands to a proposer.
+pub type ProposalInput = reshare::Input<(), crate::engine::Variant, PrivateKey, crate::epoch::Directory>;
+
+/// What an application is built from.
+pub struct Setup<E: Runtime> {
+    /// The beginning.
+    pub genesis: Arc<Genesis>,
+    /// Signs this node's headers.
+    pub key: PrivateKey,
+    /// Seeds of recent rounds.
+    pub seeds: Seeds,
+    /// Verifies beacons with the network key.
+    pub verifier: Scheme,
+    /// Where candidate operations come from.
+    pub operations: Arc<dyn Operations>,
+    /// Where outcomes go.
+    pub outcomes: Outcomes<E>,
+    /// Told the height of each applied block.
+    pub applied: watch::Sender<u64>,
+}
+
+struct Inner<E: Runtime> {
+    setup: Setup<E>,
+    chain: Hash,
+    genesis_block: Block,
+    genesis_records: BTreeMap<Key, Slot>,
+}
+
+/// Runs the rules for consensus.
+pub struct Application<E: Runtime>(Arc<Inner<E>>);
+
+impl<E: Runtime> Clone for Application<E> {
+    fn clone(&self) -> Self {
+        Self(self.0.clone())
+    }
+}
+
+/// What a proposed or checked block leaves behind.
+struct Executed<E: Runtime> {
+    sealed: Sealed<E>,
+    outcome: Outcome,
+}
+
+impl<E: Runtime> Application<E> {
+    /// Prepares an application.
+    pub fn new(setup: Setup<E>) -> Self {
+        Self(Arc::new(Inner {
+            chain: setup.genesis.chain(),
+            genesis_block: setup.genesis.block::<E>(),
+            genesis_records: setup.genesis.records(),
+            setup,
+        }))
+    }
+
+    /// What the rules know of a block before it runs.
+    fn context(&self, header: &Header) -> BlockContext {
+        BlockContext {
+            chain: self.0.chain,
+            parameters: self.0.setup.genesis.parameters,
+            height: header.height,
+            parent: header.parent,
+            seed: header.beacon.map(|beacon| sha256(&beacon)),
+        }
+    }
+
+    async fn execute(
+        &self,
+        mut batch: Batch<E>,
+        context: &BlockContext,
+        draws: &[Option<Draw>],
+        operations: &[Operation],
+        mode: Mode,
+    ) -> Result<Executed<E>, Invalid> {
+        if context.height == 1 {
+            for (key, slot) in &self.0.genesis_records {
+                batch = batch.write(digest(key), Some(*slot));
+            }
+        }
+        let system = batch.get(&digest(&System::key())).await;
+        let system = parse_system(system.expect("no competing block is finalized while this one runs"))?;
+        let keys = ledger::touches(context, &system, draws, operations)?;
+        let digests: Vec<Digest> = keys.iter().map(digest).collect();
+        let slots = batch.get_many(&digests.iter().collect::<Vec<_>>()).await;
+        let slots = slots.expect("no competing block is finalized while this one runs");
+        let records: Records = keys.into_iter().zip(slots).collect();
+        let outcome = ledger::execute(context, draws, operations, &records, mode)?;
+        for (key, slot) in &outcome.changes {
+            if records.get(key) != Some(slot) {
+                batch = batch.write(digest(key), *slot);
+            }
+        }
+        let sealed = batch.merkleize().await;
+        Ok(Executed { sealed: sealed.expect("no competing block is finalized while this one runs"), outcome })
+    }
+
+    /// Runs a finalized block once more on the state it found, for its receipts and events.
+    async fn recall(&self, block: &Block, state: &Reader<Database<E>>) -> BlockOutcome {
+        let (context, body) = (self.context(block.header()), block.body());
+        let genesis = (context.height == 1).then_some(&self.0.genesis_records);
+        let system = read(state, genesis, &[System::key()]).await.remove(0);
+        let keys = parse_system(system)
+            .and_then(|system| ledger::touches(&context, &system, &body.draws, &body.operations))
+            .expect("a finalized block keeps the rules");
+        let slots = read(state, genesis, &keys).await;
+        let records: Records = keys.into_iter().zip(slots).collect();
+        let outcome = ledger::execute(&context, &body.draws, &body.operations, &records, Mode::Verify);
+        let outcome = outcome.expect("a finalized block keeps the rules");
+        BlockOutcome { receipts: outcome.receipts, events: outcome.events }
+    }
+
+    /// The header of a block that `context` asks for, its roots still empty.
+    fn header(&self, context: &Context, parent: &Header, now_ms: u64) -> Option<Header> {
+        let (parent_view, parent_digest) = &context.parent;
+        let round = Round::new(context.round.epoch(), *parent_view);
+        let beacon = match parent_view.is_zero() {
+            true => None,
+            false => Some(self.0.setup.seeds.peek(round)?),
+        };
+        Some(Header {
+            version: VERSION,
+            chain: self.0.chain,
+            term: context.round.epoch().get(),
+            view: context.round.view().get(),
+            parent_view: parent_view.get(),
+            parent: hash(parent_digest),
+            height: parent.height + 1,
+            time_ms: now_ms.clamp(parent.time_ms, parent.time_ms + TIME_STEP_MS_MAX),
+            beacon: beacon.map(|seed| seed.encode()[..].try_into().expect("a seed has 48 bytes")),
+            ..self.0.genesis_block.header().clone()
+        })
+    }
+
+    /// Whether the header tells the truth about everything but the roots.
+    fn check_header(&self, block: &Block, parent: &Header) -> bool {
+        let header = block.header();
+        let times = parent.time_ms..=parent.time_ms.saturating_add(TIME_STEP_MS_MAX);
+        header.version == VERSION
+            && header.chain == self.0.chain
+            && times.contains(&header.time_ms)
+            && self.check_beacon(header)
+            && block.signed()
+    }
+
+    fn check_beacon(&self, header: &Header) -> bool {
+        let Some(beacon) = header.beacon else {
+            return header.parent_view == 0;
+        };
+        let round = Round::new(Epoch::new(header.term), View::new(header.parent_view));
+        header.parent_view != 0
+            && commonware_codec::DecodeExt::decode(Copying(&beacon))
+                .is_ok_and(|signature| Seed::new(round, signature).verify(&self.0.setup.verifier))
+    }
+
+    async fn parent(&self, block: &Block, ancestry: &mut impl Ancestry<Block>) -> Option<Header> {
+        if block.header().height == 1 {
+            return Some(self.0.genesis_block.header().clone());
+        }
+        let _ = ancestry.next().await?;
+        Some(ancestry.next().await?.inner().header().clone())
+    }
+}
+
+fn digest(key: &Key) -> Digest {
+    key.0.into()
+}
+
+fn parse_system(slot: Option<Slot>) -> Result<System, Invalid> {
+    slot.and_then(|slot| System::from_slot(&slot).ok()).ok_or(Invalid::State)
+}
+
+/// Records of the applied state; before the first block, those of `genesis`.
+async fn read<E: Runtime>(
+    state: &Reader<Database<E>>,
+    genesis: Option<&BTreeMap<Key, Slot>>,
+    keys: &[Key],
+) -> Vec<Option<Slot>> {
+    if let Some(genesis) = genesis {
+        return keys.iter().map(|key| genesis.get(key).copied()).collect();
+    }
+    let digests: Vec<Digest> = keys.iter().map(digest).collect();
+    let slots = state.read().await.get_many(&digests.iter().collect::<Vec<_>>()).await;
+    slots.expect("a node that cannot read its disk must stop")
+}
+
+/// Writes the roots of the executed block into its header.
+fn set_roots<E: Runtime>(header: &mut Header, executed: &Executed<E>) {
+    let sealed = &executed.sealed;
+    let rows = Bounded::new(executed.outcome.receipts.clone());
+    header.receipts_root = Receipts { rows: rows.expect("a block has at most that many operations") }.root();
+    header.state_root = hash(&sealed.root());
+    header.ops_root = hash(&sealed.ops_root());
+    header.range_start = *sealed.sync_boundary();
+    header.range_end = *sealed.bounds().tip.size;
+}
+
+/// The longest prefix-like selection of `candidates` that a body may hold.
+fn fit(context: &BlockContext, candidates: Vec<Operation>) -> Vec<Operation> {
+    let (mut bytes, mut paid) = (0, 0);
+    let mut keys = BTreeSet::new();
+    let mut kept = Vec::new();
+    for operation in candidates {
+        let size = operation.encode_size();
+        let paid_size = if operation.body.is_free() { 0 } else { size };
+        let touched = ledger::touches_operation(context, &operation);
+        let new = touched.writable.iter().chain(&touched.readable).filter(|key| !keys.contains(*key)).count();
+        // Half of the keys are left to draws and to what the block itself names.
+        if kept.len() == OPERATIONS_MAX
+            || size > OPERATION_BYTES_MAX
+            || bytes + size > BODY_BYTES_MAX
+            || paid + paid_size > BODY_BYTES_MAX - FREE_LANE_BYTES
+            || keys.len() + new > KEYS_MAX / 2
+        {
+            continue;
+        }
+        (bytes, paid) = (bytes + size, paid + paid_size);
+        keys.extend(touched.writable);
+        keys.extend(touched.readable);
+        kept.push(operation);
+    }
+    kept
+}
+
+/// Whether every signature of every operation verifies; one batch.
+fn check_signatures<E: Runtime>(rng: &mut E, chain: &Hash, operations: &[Operation]) -> bool {
+    let checks = operations.iter().flat_map(|operation| operation.signatures(chain));
+    let decoded: Option<Vec<Check>> = checks
+        .map(|check| {
+            let key = check.key.public_key()?;
+            let signature = ed25519::Signature::decode(Copying(&check.signature)).ok()?;
+            Some((check.namespace, check.message, key, signature))
+        })
+        .collect();
+    let Some(decoded) = decoded else {
+        return false;
+    };
+    decoded.is_empty() || ed25519::PublicKey::verify_batch(rng, &decoded, entry, &Sequential)
+}
+
+type Check = (&'static [u8], bytes::Bytes, ed25519::PublicKey, ed25519::Signature);
+
+fn entry(_: usize, (namespace, message, public_key, signature): &Check) -> BatchEntry<'_, ed25519::PublicKey> {
+    BatchEntry { namespace, message, public_key, signature }
+}
+
+impl<E: Runtime> Stateful<E> for Application<E> {
+    type SigningScheme = Scheme;
+    type Context = Context;
+    type Block = Block;
+    type Databases = Shared<Database<E>>;
+    type Captured = ();
+    type Provider = ();
+    type Input = ProposalInput;
+
+    fn sync_targets(block: &Block) -> <Self::Databases as DatabaseSet<E>>::SyncTargets {
+        block.sync_target()
+    }
+
+    async fn genesis(&mut self) -> Block {
+        self.0.genesis_block.clone()
+    }
+
+    async fn propose(
+        &mut self,
+        (clock, context): (E, Context),
+        ancestry: impl Ancestry<Block>,
+        batches: Batch<E>,
+        input: Input<ProposalInput, ()>,
+    ) -> Option<Proposed<Self, E>> {
+        let parent = ancestry.peek()?.inner().header().clone();
+        let now = clock.current().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let now_ms = u64::try_from(now.as_millis()).unwrap_or(u64::MAX);
+        let mut header = self.header(&context, &parent, now_ms)?;
+        let block_context = self.context(&header);
+        let draws = Vec::new();
+        let candidates = fit(&block_context, self.0.setup.operations.candidates(&block_context));
+        let executed = self.execute(batches, &block_context, &draws, &candidates, Mode::Propose).await;
+        let executed = executed.expect("a fitted block names few records and the state decodes");
+        let kept: BTreeSet<usize> = executed.outcome.kept.iter().copied().collect();
+        let operations = candidates.into_iter().enumerate().filter(|(index, _)| kept.contains(index));
+        let payload = input.upstream.payload;
+        let body = BlockBody {
+            draws: Bounded::new(draws).expect("a block draws at most that many"),
+            operations: Bounded::new(operations.map(|(_, operation)| operation).collect())
+                .expect("fit keeps at most that many"),
+            dkg: dkg_bytes(&payload),
+        };
+        set_roots(&mut header, &executed);
+        let block = Block::sign(header, body, payload, &self.0.setup.key);
+        Some(Proposed { block, merkleized: executed.sealed })
+    }
+
+    async fn process(
+        &mut self,
+        (mut clock, _): (E, Context),
+        mut ancestry: impl Ancestry<Block>,
+        batches: Batch<E>,
+        finality: Finality,
+    ) -> Option<Sealed<E>> {
+        let block = ancestry.peek()?.inner().clone();
+        let (header, body) = (block.header(), block.body());
+        if finality == Finality::Candidate {
+            let parent = self.parent(&block, &mut ancestry).await?;
+            if !self.check_header(&block, &parent)
+                || !check_signatures(&mut clock, &self.0.chain, &body.operations)
+            {
+                return None;
+            }
+        }
+        let context = self.context(header);
+        let executed = self.execute(batches, &context, &body.draws, &body.operations, Mode::Verify).await.ok()?;
+        let mut expected = header.clone();
+        set_roots(&mut expected, &executed);
+        (expected == *header).then_some(executed.sealed)
+    }
+
+    async fn capture(
+        &mut self,
+        _: (E, Context),
+        block: &Block,
+        _: &Sealed<E>,
+        readers: Reader<Database<E>>,
+    ) {
+        let outcome = self.recall(block, &readers).await;
+        self.0.setup.outcomes.put(block.height().get(), block.digest(), &outcome).await;
+    }
+
+    async fn finalized(&mut self, _: (E, Context), block: &Block, (): (), _: Reader<Database<E>>) {
+        let height = block.height().get();
+        self.0.setup.operations.finalized(height, &block.body().operations);
+        self.0.setup.applied.send_replace(height);
+    }
+}
+

@@ -1,0 +1,184 @@
+//! A node's directory: what it must know before it starts, and the lock that keeps a second node out.
+//!
+//! ```text
+//! <directory>/
+//!   genesis        the network's beginning, the same file on every member
+//!   config.json    listen addresses and sizes of this node
+//!   node.key       this node's Ed25519 key, hex, readable by its owner alone
+//!   secrets/       shares of the network key (0700)
+//!   storage/       blocks, certificates, state
+//!   lock           held while the node runs
+//! ```
+//!
+//! Restore `secrets` and `storage` from the same moment or not at all: an older share with newer
+//! blocks, or the reverse, makes the authority a fault of its committee.
+
+use crate::{
+    engine::PrivateKey,
+    epoch::secrets::{Secrets, write_private},
+    genesis::{AuthoritySecret, Genesis, GenesisError},
+};
+use commonware_codec::{Copying, DecodeExt as _, Encode as _};
+use serde::{Deserialize, Serialize};
+use std::{
+    fs::{self, File, OpenOptions, TryLockError},
+    io,
+    net::SocketAddr,
+    os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
+    path::{Path, PathBuf},
+};
+use thiserror::Error;
+
+/// Why a node's directory cannot be used.
+#[derive(Debug, Error)]
+pub enum ConfigError {
+    /// Another process runs on the directory.
+    #[error("another node runs on {0}; stop it first, two nodes with one key would be a fault")]
+    Locked(PathBuf),
+    /// The directory already holds a node.
+    #[error("{0} already holds a node; choose an empty directory")]
+    Occupied(PathBuf),
+    /// A file cannot be read or written.
+    #[error("{path}: {source}")]
+    File {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// A file's contents are damaged.
+    #[error("{path} is damaged: {reason}")]
+    Damaged {
+        /// Which.
+        path: PathBuf,
+        /// How.
+        reason: String,
+    },
+    /// The genesis is refused.
+    #[error(transparent)]
+    Genesis(#[from] GenesisError),
+}
+
+/// The settings of one node that the network does not need to agree on.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Settings {
+    /// Where the other authorities reach this one.
+    pub listen: SocketAddr,
+    /// Where clients reach the node service.
+    pub service: SocketAddr,
+    /// 4 KiB pages of storage kept in memory: at least the active set.
+    #[serde(default = "page_cache_pages")]
+    pub page_cache_pages: usize,
+    /// Whether peers at private and loopback addresses are dialed: a local network needs it.
+    #[serde(default)]
+    pub local: bool,
+}
+
+const fn page_cache_pages() -> usize {
+    16_384
+}
+
+impl Settings {
+    /// Settings of a node on a local network.
+    pub const fn local(listen: SocketAddr, service: SocketAddr) -> Self {
+        Self { listen, service, page_cache_pages: page_cache_pages(), local: true }
+    }
+}
+
+/// A node's directory, opened and locked.
+#[derive(Debug)]
+pub struct Config {
+    /// Where everything is.
+    pub directory: PathBuf,
+    /// The network.
+    pub genesis: Genesis,
+    /// This node.
+    pub settings: Settings,
+    /// Its key.
+    pub key: PrivateKey,
+    /// Its shares.
+    pub secrets: Secrets,
+    _lock: File,
+}
+
+impl Config {
+    /// Writes the directory of an authority; the share goes into its secret store.
+    ///
+    /// # Errors
+    /// [`ConfigError`] if the directory holds a node or cannot be written.
+    pub fn create(
+        directory: &Path,
+        genesis: &Genesis,
+        settings: &Settings,
+        secret: &AuthoritySecret,
+    ) -> Result<(), ConfigError> {
+        let at = |path: &Path| {
+            let path = path.to_path_buf();
+            move |source| ConfigError::File { path, source }
+        };
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(directory).map_err(at(directory))?;
+        if directory.join("genesis").exists() {
+            return Err(ConfigError::Occupied(directory.into()));
+        }
+        let json = serde_json::to_vec_pretty(settings).expect("settings are plain data");
+        let secrets = Secrets::disk(directory.join("secrets")).map_err(at(directory))?;
+        secrets.seed(&secret.share);
+        write_private(directory, "node.key", hex(&secret.key.encode()).as_bytes()).map_err(at(directory))?;
+        write_private(directory, "config.json", &json).map_err(at(directory))?;
+        // The genesis comes last: with it the directory holds a node.
+        write_private(directory, "genesis", &genesis.encode()).map_err(at(directory))
+    }
+
+    /// Locks and reads a node's directory.
+    ///
+    /// # Errors
+    /// [`ConfigError`]: another node runs on it, or a file is missing or damaged.
+    pub fn open(directory: &Path) -> Result<Self, ConfigError> {
+        let lock = lock(directory)?;
+        let genesis = Genesis::from_bytes(&read(directory, "genesis")?)?;
+        let damaged = |name: &str, reason: String| ConfigError::Damaged { path: directory.join(name), reason };
+        let settings = serde_json::from_slice(&read(directory, "config.json")?)
+            .map_err(|error| damaged("config.json", error.to_string()))?;
+        let key = unhex(&read(directory, "node.key")?)
+            .and_then(|bytes| PrivateKey::decode(Copying(&bytes)).ok())
+            .ok_or_else(|| damaged("node.key", "it is not 64 hex digits of an Ed25519 key".into()))?;
+        let secrets = Secrets::disk(directory.join("secrets"))
+            .map_err(|source| ConfigError::File { path: directory.join("secrets"), source })?;
+        Ok(Self { directory: directory.into(), genesis, settings, key, secrets, _lock: lock })
+    }
+}
+
+fn lock(directory: &Path) -> Result<File, ConfigError> {
+    let path = directory.join("lock");
+    let failed = |source| ConfigError::File { path: path.clone(), source };
+    let file = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .open(&path)
+        .map_err(failed)?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(ConfigError::Locked(directory.into())),
+        Err(TryLockError::Error(source)) => Err(failed(source)),
+    }
+}
+
+fn read(directory: &Path, name: &str) -> Result<Vec<u8>, ConfigError> {
+    let path = directory.join(name);
+    fs::read(&path).map_err(|source| ConfigError::File { path, source })
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn unhex(text: &[u8]) -> Option<Vec<u8>> {
+    let text = std::str::from_utf8(text).ok()?.trim();
+    if !text.is_ascii() || !text.len().is_multiple_of(2) {
+        return None;
+    }
+    (0..text.len() / 2).map(|i| u8::from_str_radix(&text[2 * i..2 * i + 2], 16).ok()).collect()
+}

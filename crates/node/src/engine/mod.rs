@@ -1,0 +1,71 @@
+//! The BFT ledger's machinery: the concrete types, the block, and how the actors are wired.
+//!
+//! ```text
+//!        votes, certificates                    finalized blocks, in order
+//!  p2p ─────────────────────► Simplex ─► marshal ────────┬──► Stateful ──► Application (rules, QMDB)
+//!                    ▲  propose/verify     ▲             ├──► Orchestrator (one Simplex per term)
+//!                    │                     │ blocks      └──► Reshare (next term's key shares)
+//!                   Tap ──► Deferred ──────┘
+//!                   (pace, seeds)
+//! ```
+//!
+//! Invariants:
+//! 1. One network key verifies every certificate of every term.
+//! 2. A block's digest covers its header; its header covers its body; decoding checks both.
+//! 3. Whatever a node acknowledged survives a crash: shares, votes, blocks, state, outcomes.
+//!
+//! Sources: the crates `commonware-consensus` (Simplex, marshal) and `commonware-glue` (stateful, dkg).
+
+mod block;
+mod tap;
+mod wiring;
+
+pub use block::{BLOCK_BYTES_MAX, Block, EpochInfo, Payload, dkg_bytes};
+pub use tap::{Arrivals, Seeds, Tap};
+pub use wiring::{Parts, Running, Transport, channels, message_bytes_max, quota, start};
+
+use commonware_consensus::{
+    marshal::{core::Mailbox as MarshalMailbox, standard::Standard},
+    simplex::{scheme::bls12381_threshold::vrf, types},
+};
+use commonware_cryptography::{Sha256, bls12381::primitives::variant::MinSig, ed25519, sha256};
+use commonware_parallel::Sequential;
+use commonware_runtime::{Clock, Metrics, Network, Spawner, Storage};
+use commonware_storage::{mmr, qmdb::current::ordered::fixed, translator::EightCap};
+use posync_protocol::Slot;
+use rand_core::CryptoRng;
+use std::num::NonZeroU32;
+
+/// Key of an authority, an account, a node: all Ed25519.
+pub type PublicKey = ed25519::PublicKey;
+/// Secret half of a [`PublicKey`].
+pub type PrivateKey = ed25519::PrivateKey;
+/// SHA-256: digests of headers and state can be checked by any browser.
+pub type Digest = sha256::Digest;
+/// BLS12-381 with 48-byte signatures and 96-byte keys.
+pub type Variant = MinSig;
+/// Threshold signatures whose certificates carry a verifiable seed.
+pub type Scheme = vrf::Scheme<PublicKey, Variant>;
+/// The beacon value of one round.
+pub type Seed = vrf::Seed<Variant>;
+/// What consensus tells a proposer about its view.
+pub type Context = types::Context<Digest, PublicKey>;
+/// Proof that a block is final: about 132 bytes, checked with the network key alone.
+pub type Finalization = types::Finalization<Scheme, Digest>;
+/// The ordered store of blocks and certificates.
+pub type Marshal = MarshalMailbox<Scheme, Standard<Block>>;
+/// The network key: it outlives every reshare.
+pub type NetworkKey = <MinSig as commonware_cryptography::bls12381::primitives::variant::Variant>::Public;
+/// The record store: 32-byte keys in order, 256-byte slots, a root that proves presence and absence.
+pub type Database<E> =
+    fixed::Db<mmr::Family, E, Digest, Slot, Sha256, EightCap, 32, Sequential>;
+
+/// Most authorities a term may have; bounds every decoded set.
+pub const AUTHORITIES_MAX: NonZeroU32 = NonZeroU32::new(32).expect("32 is not zero");
+/// Terms whose schemes and weights stay in memory: the running one, its neighbours, and slack.
+pub const CONSENSUS_TERMS_KEPT: usize = 8;
+
+/// What the engine asks of a runtime.
+pub trait Runtime: Spawner + Metrics + CryptoRng + Clock + Storage + Network {}
+
+impl<T: Spawner + Metrics + CryptoRng + Clock + Storage + Network> Runtime for T {}

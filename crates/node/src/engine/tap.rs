@@ -1,0 +1,243 @@
+//! The layer between consensus and the block pipeline that sees seeds go by and keeps the pace.
+//!
+//! Consensus reports certificates to the same object that it asks for proposals, so this is the one
+//! place where the seed of a round can be kept for the header of the next block. It is also where a
+//! leader waits: long enough after the parent arrived, and until the parent's seed is known. Waiting
+//! here, before the state machine is asked, never delays a finalization.
+//!
+//! Invariants:
+//! 1. `verify` and `certify` are never delayed.
+//! 2. A wait ends when consensus loses interest in the proposal.
+//! 3. Both tables are bounded; what falls out is fetched from the block store or costs one pace.
+
+use super::{Context, Digest, Finalization, Marshal, PublicKey, Runtime, Scheme, Seed, Variant};
+use commonware_actor::Feedback;
+use commonware_consensus::{
+    Automaton, CertifiableAutomaton, Handoff, Relay, Reporter,
+    simplex::{
+        Plan,
+        scheme::bls12381_threshold::vrf::Seedable as _,
+        types::Activity,
+    },
+    types::{Round, View},
+};
+use commonware_cryptography::bls12381::primitives::variant::Variant as BlsVariant;
+use commonware_macros::select;
+use commonware_utils::channel::{oneshot, watch};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::{Arc, Mutex},
+    time::{Duration, SystemTime},
+};
+
+/// Rounds whose seed is remembered.
+const SEEDS_MAX: usize = 512;
+/// Blocks whose arrival is remembered.
+const ARRIVALS_MAX: usize = 64;
+
+type Signature = <Variant as BlsVariant>::Signature;
+
+/// The seeds of recent rounds.
+#[derive(Clone)]
+pub struct Seeds {
+    table: Arc<Mutex<BTreeMap<Round, Signature>>>,
+    changed: watch::Sender<()>,
+}
+
+impl Default for Seeds {
+    fn default() -> Self {
+        Self {
+            table: Arc::default(),
+            changed: watch::Sender::new(()),
+        }
+    }
+}
+
+impl Seeds {
+    /// The seed of `round`, if a certificate of it was seen.
+    pub fn peek(&self, round: Round) -> Option<Signature> {
+        let table = self.table.lock().expect("no holder panics");
+        table.get(&round).copied()
+    }
+
+    fn add(&self, seed: Seed) {
+        let mut table = self.table.lock().expect("no holder panics");
+        table.insert(seed.round(), seed.signature);
+        while table.len() > SEEDS_MAX {
+            table.pop_first();
+        }
+        drop(table);
+        self.changed.send_replace(());
+    }
+
+    /// Waits until a certificate of `round` was seen.
+    async fn wait(&self, round: Round) {
+        let mut changed = self.changed.subscribe();
+        while self.peek(round).is_none() {
+            changed.changed().await.expect("the sender lives in self");
+        }
+    }
+}
+
+/// When each recent block was first seen here.
+#[derive(Clone, Default)]
+pub struct Arrivals(Arc<Mutex<VecDeque<(Digest, SystemTime)>>>);
+
+impl Arrivals {
+    fn note(&self, digest: Digest, now: SystemTime) {
+        let mut arrivals = self.0.lock().expect("no holder panics");
+        if arrivals.iter().any(|(seen, _)| *seen == digest) {
+            return;
+        }
+        if arrivals.len() == ARRIVALS_MAX {
+            arrivals.pop_front();
+        }
+        arrivals.push_back((digest, now));
+    }
+
+    fn of(&self, digest: &Digest) -> Option<SystemTime> {
+        let arrivals = self.0.lock().expect("no holder panics");
+        let (_, time) = arrivals.iter().find(|(seen, _)| seen == digest)?;
+        Some(*time)
+    }
+}
+
+/// Wraps the block pipeline `D` of a node running on `E`.
+pub struct Tap<E, D> {
+    context: Arc<E>,
+    inner: D,
+    marshal: Marshal,
+    seeds: Seeds,
+    arrivals: Arrivals,
+    pace: Duration,
+}
+
+impl<E, D: Clone> Clone for Tap<E, D> {
+    fn clone(&self) -> Self {
+        Self {
+            context: self.context.clone(),
+            inner: self.inner.clone(),
+            marshal: self.marshal.clone(),
+            seeds: self.seeds.clone(),
+            arrivals: self.arrivals.clone(),
+            pace: self.pace,
+        }
+    }
+}
+
+impl<E: Runtime, D> Tap<E, D> {
+    /// Wraps `inner`: own blocks come at least `pace` after their parent.
+    pub fn new(context: E, inner: D, marshal: Marshal, seeds: Seeds, pace: Duration) -> Self {
+        Self {
+            context: Arc::new(context),
+            inner,
+            marshal,
+            seeds,
+            arrivals: Arrivals::default(),
+            pace,
+        }
+    }
+
+    /// Waits until a child of the parent in `context` may be built.
+    async fn ready(&self, clock: &E, context: &Context) {
+        let (parent_view, parent) = context.parent;
+        if parent_view != View::zero() {
+            let round = Round::new(context.round.epoch(), parent_view);
+            if self.seeds.peek(round).is_none()
+                && let Some(finalization) = self.finalization(&parent).await
+            {
+                self.seeds.add(finalization.seed());
+            }
+            self.seeds.wait(round).await;
+        }
+        let arrived = self.arrivals.of(&parent).unwrap_or(SystemTime::UNIX_EPOCH);
+        clock.sleep_until(arrived + self.pace).await;
+    }
+
+    async fn finalization(&self, digest: &Digest) -> Option<Finalization> {
+        let (height, _) = self.marshal.get_info(digest).await?;
+        self.marshal.get_finalization(height).await
+    }
+}
+
+impl<E, D> Automaton for Tap<E, D>
+where
+    E: Runtime,
+    D: Automaton<Context = Context, Digest = Digest> + Sync,
+{
+    type Context = Context;
+    type Digest = Digest;
+
+    async fn propose(&mut self, context: Context) -> oneshot::Receiver<Digest> {
+        let (mut sender, receiver) = oneshot::channel();
+        let mut tap = self.clone();
+        self.context.child("propose").spawn(move |clock| async move {
+            let build = async {
+                tap.ready(&clock, &context).await;
+                tap.inner.propose(context).await.await
+            };
+            select! {
+                () = sender.closed() => {},
+                built = build => {
+                    if let Ok(digest) = built {
+                        tap.arrivals.note(digest, clock.current());
+                        let _ = sender.send(digest);
+                    }
+                },
+            }
+        });
+        receiver
+    }
+
+    async fn verify(&mut self, context: Context, digest: Digest) -> oneshot::Receiver<bool> {
+        self.arrivals.note(digest, self.context.current());
+        self.inner.verify(context, digest).await
+    }
+}
+
+impl<E, D> CertifiableAutomaton for Tap<E, D>
+where
+    E: Runtime,
+    D: CertifiableAutomaton<Context = Context, Digest = Digest> + Sync,
+{
+    async fn prepare(&mut self, context: Context) -> oneshot::Receiver<Handoff<Digest>> {
+        self.inner.prepare(context).await
+    }
+
+    async fn certify(&mut self, round: Round, digest: Digest) -> oneshot::Receiver<bool> {
+        self.inner.certify(round, digest).await
+    }
+}
+
+impl<E, D> Relay for Tap<E, D>
+where
+    E: Runtime,
+    D: Relay<Digest = Digest, PublicKey = PublicKey, Plan = Plan<PublicKey>>,
+{
+    type Digest = Digest;
+    type PublicKey = PublicKey;
+    type Plan = Plan<PublicKey>;
+
+    fn broadcast(&mut self, digest: Digest, plan: Self::Plan) -> Feedback {
+        self.inner.broadcast(digest, plan)
+    }
+}
+
+impl<E, D> Reporter for Tap<E, D>
+where
+    E: Runtime,
+    D: Reporter<Activity = Activity<Scheme, Digest>>,
+{
+    type Activity = Activity<Scheme, Digest>;
+
+    fn report(&mut self, activity: Self::Activity) -> Feedback {
+        match &activity {
+            Activity::Notarization(certificate) | Activity::Certification(certificate) => {
+                self.seeds.add(certificate.seed());
+            }
+            Activity::Finalization(certificate) => self.seeds.add(certificate.seed()),
+            _ => {}
+        }
+        self.inner.report(activity)
+    }
+}

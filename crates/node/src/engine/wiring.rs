@@ -1,0 +1,572 @@
+//! Builds the actors of one node over a runtime and a transport, and starts them.
+//!
+//! The picture is in [`super`]. What is decided here: sizes, partitions, who reports to whom. Every
+//! queue and cache is bounded by a constant below; every partition starts with the node's prefix.
+
+use super::{
+    AUTHORITIES_MAX, Block, Database, Digest, Marshal, PrivateKey, PublicKey, Runtime, Scheme,
+    Seeds, Tap, Variant,
+};
+use crate::{
+    application::{Application, Setup},
+    epoch::{Authorities, Peers, Registrar, Schemes, Weights, elector::Hybrid, secrets::Secrets},
+    genesis::Genesis,
+    handle::{Handle, Operations},
+    outcomes::Outcomes,
+};
+use commonware_broadcast::buffered;
+use commonware_codec::FixedSize as _;
+use commonware_consensus::{
+    Reporters,
+    marshal::{self, core::Actor as MarshalActor, resolver::p2p as marshal_resolver, standard::{Deferred, Standard}},
+    simplex::{
+        SkipBudget,
+        config::{ForwardPolicy, SkipPolicy},
+    },
+    types::{Epoch, FixedEpocher, ViewDelta},
+};
+use commonware_cryptography::{
+    Digestible as _, Digested, Signer as _, bls12381::{dkg::feldman_desmedt::Reveal, primitives::sharing::{Mode, ModeVersion}},
+    certificate::ConstantProvider,
+};
+use commonware_glue::{
+    dkg::{
+        self, fence::Fence, orchestrator, probe, reshare,
+        state_sync::{Config as StateSyncConfig, Plan as StateSyncPlan, StateSync},
+        types::Payload,
+    },
+    stateful::{
+        Config as StatefulConfig, PruneConfig, Stateful, SyncPlan,
+        db::{SyncEngineConfig, p2p as state_resolver},
+    },
+};
+use commonware_p2p::{AddressableManager, Blocker, Receiver, Sender, max_message_size};
+use commonware_parallel::Sequential;
+use commonware_runtime::{Handle as Task, Quota, buffer::paged::{CacheRef, page_size}};
+use commonware_storage::{
+    archive::prunable,
+    journal::contiguous::fixed::Config as LogConfig,
+    merkle::full::Config as MerkleConfig,
+    mmr,
+    qmdb::{any::ordered::fixed::Operation as StoreOperation, current::FixedConfig},
+    translator::EightCap,
+};
+use commonware_utils::{NZDuration, NZU32, NZU64, NZUsize, channel::watch};
+use posync_protocol::{Slot, limits::{BLOCKS_KEPT, DKG_BYTES_MAX, Parameters}};
+use std::{num::{NonZeroU16, NonZeroU64, NonZeroUsize}, sync::Arc, time::Duration};
+
+/// The p2p channels of the authorities.
+pub mod channels {
+    /// Votes of the running term.
+    pub const VOTES: u64 = 0;
+    /// Certificates of the running term.
+    pub const CERTIFICATES: u64 = 1;
+    /// Missing certificates.
+    pub const RESOLVER: u64 = 2;
+    /// Missing blocks.
+    pub const BACKFILL: u64 = 3;
+    /// New blocks.
+    pub const BROADCAST: u64 = 4;
+    /// State for a node that starts without any.
+    pub const STATE: u64 = 5;
+    /// Dealings and acknowledgements of the key reshare.
+    pub const RESHARE: u64 = 6;
+    /// Where a node without state begins.
+    pub const PROBE: u64 = 7;
+    /// Batches of operations; served by the mempool.
+    pub const MEMPOOL: u64 = 8;
+    /// Channels of the engine itself.
+    pub const ENGINE: std::ops::Range<u64> = 0..8;
+}
+
+/// Bytes of a page on disk; changing it destroys stored data.
+const PAGE_SIZE: NonZeroU16 = page_size(4_096);
+const MAILBOX: NonZeroUsize = NZUsize!(1_024);
+const BUFFER: NonZeroUsize = NZUsize!(65_536);
+const ITEMS_PER_SECTION: NonZeroU64 = NZU64!(256);
+/// Operations of the store served per state-sync answer: about 90 kB.
+const SYNC_BATCH: NonZeroU64 = NZU64!(256);
+/// Finalized blocks the state machine may have before it acknowledges the first.
+const PENDING_ACKS: NonZeroUsize = NZUsize!(16);
+/// Blocks of which the store keeps the operations, for nodes that sync.
+const STATE_BLOCKS_KEPT: usize = 256;
+const VIEWS_KEPT: ViewDelta = ViewDelta::new(64);
+const FETCH_TIMEOUT: Duration = Duration::from_secs(2);
+const FETCH_RETRY: Duration = Duration::from_millis(100);
+const RESHARE_NAMESPACE: &[u8] = b"posync/reshare/1";
+
+/// A sender and a receiver of one channel.
+type Channel<S, R> = (S, R);
+
+/// The network as the engine needs it: one pair per channel of [`channels::ENGINE`], in order.
+pub struct Transport<M, B, S, R> {
+    /// Told which peers to keep, with their addresses.
+    pub manager: M,
+    /// Told which peers to cut off.
+    pub blocker: B,
+    /// The engine's channels.
+    pub channels: Vec<(S, R)>,
+}
+
+/// What one node is made of.
+pub struct Parts {
+    /// The network's beginning.
+    pub genesis: Arc<Genesis>,
+    /// This authority.
+    pub key: PrivateKey,
+    /// Its shares.
+    pub secrets: Secrets,
+    /// Where its operations come from.
+    pub operations: Arc<dyn Operations>,
+    /// Prefix of its partitions.
+    pub prefix: String,
+    /// Pages of storage in memory.
+    pub page_cache_pages: NonZeroUsize,
+    /// Whether a node without state asks its peers for a recent one, instead of replaying all blocks.
+    pub state_sync: bool,
+}
+
+/// A started node.
+pub struct Running {
+    /// What services use.
+    pub handle: Handle,
+    /// The actors; if one ends, the node must.
+    pub actors: Vec<Task<()>>,
+}
+
+/// The quota of every channel, per peer and direction.
+pub const fn quota() -> Quota {
+    Quota::per_second(NZU32!(1_024))
+}
+
+/// The largest message of the engine.
+pub fn message_bytes_max() -> u32 {
+    let authorities = AUTHORITIES_MAX.get();
+    max_message_size(&[
+        orchestrator::max_payload_size::<Scheme, Digest>(authorities),
+        marshal::max_payload_size::<Standard<Block>, Scheme>(authorities, &()),
+        probe::max_payload_size::<Standard<Block>, Scheme>(authorities, &()),
+        dkg::max_payload_size::<Variant, PublicKey>(AUTHORITIES_MAX),
+        state_resolver::max_payload_size::<mmr::Family, Digest>(SYNC_BATCH, StoreOp::SIZE),
+    ])
+}
+
+type Verifiers = ConstantProvider<Scheme, Epoch>;
+type Certificates<E> = prunable::Archive<EightCap, E, Digest, super::Finalization>;
+type Blocks<E> = prunable::Archive<EightCap, E, Digest, Arc<Block>>;
+type MarshalStore<E> =
+    MarshalActor<E, Standard<Block>, Verifiers, Certificates<E>, Blocks<E>, FixedEpocher, Sequential>;
+type Sync<E> = SyncPlan<E, Scheme, Standard<Block>>;
+type Synced = StateSync<Scheme, Digest, Variant, crate::epoch::Directory>;
+type ReshareSync = StateSyncPlan<Scheme, Digest, Variant, crate::epoch::Directory>;
+
+type StoreOp = StoreOperation<mmr::Family, Digest, Slot>;
+type StateResolver<E> = state_resolver::Mailbox<Database<E>, mmr::Family, StoreOp, Digest>;
+
+/// What every builder below needs.
+struct Node<E, M, B> {
+    context: E,
+    parts: Parts,
+    peers: Peers<M>,
+    blocker: B,
+    weights: Weights,
+    schemes: Schemes,
+    page_cache: CacheRef,
+    term: NonZeroU64,
+    genesis: Digested<Block>,
+}
+
+/// Starts a node: returns once its state is readable.
+///
+/// # Panics
+/// On a disk that cannot be read, and if the genesis asks for terms longer than the kept blocks.
+pub async fn start<E, M, B, S, R>(context: E, parts: Parts, transport: Transport<M, B, S, R>) -> Running
+where
+    E: Runtime,
+    M: AddressableManager<PublicKey = PublicKey> + std::marker::Sync,
+    B: Blocker<PublicKey = PublicKey> + std::marker::Sync,
+    S: Sender<PublicKey = PublicKey>,
+    R: Receiver<PublicKey = PublicKey>,
+{
+    let node = Node::new(context, parts, transport.manager, transport.blocker);
+    let [votes, certificates, missing, backfill, broadcast, state, reshare, probe] =
+        <[_; 8]>::try_from(transport.channels).ok().expect("a transport carries every engine channel");
+
+    let plan = Sync::init(node.context.child("plan"), node.prefix("engine")).await;
+    let (plan, synced, probe, probe_task) = node.probe(plan, probe).await;
+    let (store, marshal, floor) = node.marshal(&plan).await;
+    let (gate, fence, reshare_sync) = node.reshare_sync(synced).await;
+    let (reshare, reshare_task) = node.reshare(&marshal, fence, reshare_sync.clone(), reshare);
+
+    let outcomes = Outcomes::open(node.context.child("outcomes"), &node.parts.prefix, node.page_cache.clone()).await;
+    let (applied_sender, applied) = watch::channel(outcomes.last().await);
+    let seeds = Seeds::default();
+    let application = Application::new(Setup {
+        genesis: node.parts.genesis.clone(),
+        key: node.parts.key.clone(),
+        seeds: seeds.clone(),
+        verifier: node.verifier(),
+        operations: node.parts.operations.clone(),
+        outcomes: outcomes.clone(),
+        applied: applied_sender,
+    });
+    let (resolver, resolver_task) = node.state_resolver(state);
+    let (stateful, mailbox) = Stateful::new(
+        node.context.child("stateful"),
+        StatefulConfig {
+            application,
+            db_config: node.store_config(),
+            provider: (),
+            marshal: (marshal.clone(), floor),
+            mailbox_size: MAILBOX,
+            plan,
+            resolvers: resolver,
+            sync_config: SyncEngineConfig {
+                fetch_batch_size: SYNC_BATCH,
+                apply_batch_size: NZU64!(1_024),
+                max_outstanding_requests: NZUsize!(8),
+            },
+            prune_config: Some(prune_config()),
+            strategy: Sequential,
+        },
+    );
+    let wrapped = reshare::Application::new(mailbox.clone(), reshare.clone(), node.term);
+    let deferred =
+        Deferred::new(node.context.child("deferred"), wrapped, marshal.clone(), FixedEpocher::new(node.term));
+    let pace = Duration::from_millis(node.parameters().block_ms);
+    let tap = Tap::new(node.context.child("tap"), deferred, marshal.clone(), seeds, pace);
+    let (orchestrator, orchestrator_mailbox) = orchestrator::Actor::new(
+        node.context.child("orchestrator"),
+        orchestrator::Config {
+            oracle: node.blocker.clone(),
+            manager: node.peers.clone(),
+            provider: node.schemes.clone(),
+            marshal: marshal.clone(),
+            application: tap,
+            strategy: Sequential,
+            simplex: node.simplex_config(),
+            gate,
+            state_sync: reshare_sync,
+            blocks_per_epoch: node.term,
+            mailbox_size: MAILBOX,
+            partition_prefix: node.prefix("orchestrator"),
+        },
+    );
+    let orchestrator_task = orchestrator.start(votes, certificates, missing);
+    let reporters = Reporters::from((mailbox.clone(), Reporters::from((orchestrator_mailbox, reshare))));
+    let marshal_task = store.start(reporters, node.buffer(broadcast), node.resolver(backfill));
+    probe.attach(marshal.clone());
+    let stateful_task = stateful.start();
+
+    let database = mailbox.subscribe_databases().await;
+    let handle = Handle::new(node.parts.genesis.clone(), marshal, database, outcomes, applied);
+    let actors =
+        vec![probe_task, resolver_task, reshare_task, orchestrator_task, marshal_task, stateful_task];
+    Running { handle, actors }
+}
+
+/// How much history is pruned, and when.
+const fn prune_config() -> PruneConfig {
+    PruneConfig {
+        maintenance_interval: NZUsize!(64),
+        retained_marshal_blocks: BLOCKS_KEPT as usize,
+        retained_qmdb_blocks: STATE_BLOCKS_KEPT,
+    }
+}
+
+impl<E, M, B> Node<E, M, B>
+where
+    E: Runtime,
+    M: AddressableManager<PublicKey = PublicKey> + std::marker::Sync,
+    B: Blocker<PublicKey = PublicKey> + std::marker::Sync,
+{
+    fn new(context: E, parts: Parts, manager: M, blocker: B) -> Self {
+        let term = parts.genesis.parameters.term_blocks();
+        let kept = PENDING_ACKS.get() as u64 + 1 + BLOCKS_KEPT;
+        assert!(kept >= term, "a restarted node needs the last block of the term before: {kept} blocks are kept");
+        let payload = Payload::<Variant, PublicKey, crate::epoch::Directory>::max_encode_size(AUTHORITIES_MAX);
+        assert!(payload <= DKG_BYTES_MAX, "a body holds {DKG_BYTES_MAX} bytes of reshare, not {payload}");
+        let weights = Weights::default();
+        let genesis = parts.genesis.block::<E>();
+        Self {
+            peers: Peers::new(manager, weights.clone()),
+            page_cache: CacheRef::new(PAGE_SIZE, parts.page_cache_pages),
+            term: NonZeroU64::new(term).expect("a checked genesis has blocks in a term"),
+            genesis: Digested::precomputed(genesis.clone(), genesis.digest()),
+            schemes: Schemes::default(),
+            context,
+            parts,
+            blocker,
+            weights,
+        }
+    }
+
+    fn parameters(&self) -> &Parameters {
+        &self.parts.genesis.parameters
+    }
+
+    fn prefix(&self, part: &str) -> String {
+        format!("{}-{part}", self.parts.prefix)
+    }
+
+    fn verifier(&self) -> Scheme {
+        let genesis = &self.parts.genesis;
+        Scheme::certificate_verifier(&genesis.namespace(), genesis.network_key())
+    }
+
+    /// Serves where to begin; asks for it when this node has no state.
+    async fn probe<S, R>(
+        &self,
+        mut plan: Sync<E>,
+        channel: Channel<S, R>,
+    ) -> (Sync<E>, Option<Synced>, probe::Mailbox<Scheme, Standard<Block>>, Task<()>)
+    where
+        S: Sender<PublicKey = PublicKey>,
+        R: Receiver<PublicKey = PublicKey>,
+    {
+        let info = self.parts.genesis.epoch_info();
+        let (actor, mailbox) = probe::Actor::new(probe::Config {
+            context: self.context.child("probe"),
+            manager: self.peers.clone(),
+            bootstrap: probe::Bootstrap {
+                epoch: Epoch::zero(),
+                participants: info.participants(),
+                directory: info.directory.clone(),
+            },
+            floor: plan.floor().cloned(),
+            verifier: self.verifier(),
+            genesis: info,
+            strategy: Sequential,
+            blocker: self.blocker.clone(),
+            blocks_per_epoch: self.term,
+            retry_timeout: NZDuration!(Duration::from_millis(500)),
+            mailbox_size: MAILBOX,
+            block_codec_config: (),
+        });
+        let task = actor.start(channel);
+        let mut synced = None;
+        if plan.should_sync(self.parts.state_sync) {
+            let artifact = mailbox.subscribe().await.expect("the probe runs as long as the node");
+            plan = plan.set_floor(artifact.floor.clone()).await;
+            let floor = plan.floor().expect("it was just set").clone();
+            synced = Some(StateSync { info: artifact.info, floor });
+        }
+        (plan, synced, mailbox, task)
+    }
+
+    async fn marshal(&self, plan: &Sync<E>) -> (MarshalStore<E>, Marshal, marshal::core::Floor) {
+        let certificates = Certificates::init(
+            self.context.child("certificates"),
+            self.archive_config("certificates", ()),
+        );
+        let blocks = Blocks::init(self.context.child("blocks"), self.archive_config("blocks", ()));
+        let config = marshal::Config {
+            provider: Verifiers::new(self.verifier()),
+            epocher: FixedEpocher::new(self.term),
+            start: plan.marshal_start(self.genesis.clone()),
+            partition_prefix: self.prefix("marshal"),
+            mailbox_size: MAILBOX,
+            view_retention: VIEWS_KEPT,
+            prunable_items_per_section: ITEMS_PER_SECTION,
+            page_cache: self.page_cache.clone(),
+            replay_buffer: BUFFER,
+            key_write_buffer: BUFFER,
+            value_write_buffer: BUFFER,
+            block_codec_config: (),
+            max_repair: NZUsize!(64),
+            max_pending_acks: PENDING_ACKS,
+            strategy: Sequential,
+        };
+        let certificates = certificates.await.expect("a node that cannot read its disk must stop");
+        let blocks = blocks.await.expect("a node that cannot read its disk must stop");
+        MarshalActor::init(self.context.child("marshal"), certificates, blocks, config).await
+    }
+
+    fn archive_config<C>(&self, name: &str, codec_config: C) -> prunable::Config<EightCap, C> {
+        prunable::Config {
+            translator: EightCap,
+            metadata_partition: self.prefix(&format!("{name}-metadata")),
+            key_partition: self.prefix(&format!("{name}-key")),
+            key_page_cache: self.page_cache.clone(),
+            value_partition: self.prefix(&format!("{name}-value")),
+            compression: None,
+            codec_config,
+            items_per_section: ITEMS_PER_SECTION,
+            key_write_buffer: BUFFER,
+            value_write_buffer: BUFFER,
+            replay_buffer: BUFFER,
+        }
+    }
+
+    fn store_config(&self) -> FixedConfig<EightCap, Sequential> {
+        FixedConfig {
+            merkle_config: MerkleConfig {
+                journal_partition: self.prefix("state-merkle-journal"),
+                metadata_partition: self.prefix("state-merkle-metadata"),
+                items_per_blob: NZU64!(65_536),
+                write_buffer: BUFFER,
+                replay_buffer: BUFFER,
+                strategy: Sequential,
+                page_cache: self.page_cache.clone(),
+            },
+            journal_config: LogConfig {
+                partition: self.prefix("state-log"),
+                items_per_blob: NZU64!(8_192),
+                page_cache: self.page_cache.clone(),
+                write_buffer: BUFFER,
+                replay_buffer: BUFFER,
+            },
+            grafted_metadata_partition: self.prefix("state-grafted"),
+            translator: EightCap,
+            init_cache: Some(NZUsize!(65_536)),
+            init_buffer: NZUsize!(1 << 20),
+            init_concurrency: (),
+        }
+    }
+
+    async fn reshare_sync(&self, synced: Option<Synced>) -> (dkg::fence::Gate, Fence, ReshareSync) {
+        let (fence, gate) = Fence::new();
+        let config = StateSyncConfig {
+            partition_prefix: self.prefix("reshare"),
+            max_participants: AUTHORITIES_MAX,
+            max_supported_mode: ModeVersion::v0(),
+        };
+        let sync = ReshareSync::init(self.context.child("reshare_sync"), config, synced).await;
+        (gate, fence, sync)
+    }
+
+    fn reshare<S, R>(
+        &self,
+        marshal: &Marshal,
+        fence: Fence,
+        state_sync: ReshareSync,
+        channel: Channel<S, R>,
+    ) -> (reshare::Mailbox<Block, Variant, PrivateKey>, Task<()>)
+    where
+        S: Sender<PublicKey = PublicKey>,
+        R: Receiver<PublicKey = PublicKey>,
+    {
+        let genesis = &self.parts.genesis;
+        let (actor, mailbox) = reshare::Actor::new(
+            self.context.child("reshare"),
+            reshare::Config {
+                signer: self.parts.key.clone(),
+                manager: self.peers.clone(),
+                blocker: self.blocker.clone(),
+                participants_provider: Authorities::new(Arc::new(genesis.directory())),
+                secret_store: self.parts.secrets.clone(),
+                strategy: Sequential,
+                registrar: Registrar::new(self.schemes.clone(), genesis.namespace().into()),
+                marshal: marshal.clone(),
+                state_sync,
+                fence,
+                namespace: RESHARE_NAMESPACE,
+                sharing_mode: Mode::NonZeroCounter,
+                reveal: Reveal::V1,
+                mailbox_size: MAILBOX,
+                partition_prefix: self.prefix("reshare"),
+                page_cache: self.page_cache.clone(),
+                write_buffer: BUFFER,
+                replay_buffer: BUFFER,
+                max_participants: AUTHORITIES_MAX,
+                blocks_per_epoch: self.term,
+            },
+        );
+        (mailbox, actor.start(channel))
+    }
+
+    fn simplex_config(&self) -> orchestrator::SimplexConfig<Hybrid> {
+        let leader = Duration::from_millis(self.parameters().leader_timeout_ms);
+        let certification = Duration::from_millis(self.parameters().certification_timeout_ms);
+        orchestrator::SimplexConfig {
+            elector: Hybrid(self.weights.clone()),
+            mailbox_size: MAILBOX,
+            replay_buffer: BUFFER,
+            write_buffer: BUFFER,
+            page_cache: self.page_cache.clone(),
+            leader_timeout: leader,
+            certification_timeout: certification,
+            timeout_retry: leader / 2,
+            fetch_timeout: NZDuration!(FETCH_TIMEOUT),
+            fetch_retry_delay: FETCH_RETRY,
+            view_retention: VIEWS_KEPT,
+            skip: SkipPolicy::Enabled { timeout: 2 * certification, budget: SkipBudget::Participants },
+            forward: ForwardPolicy::Disabled,
+            track_historical_votes: false,
+        }
+    }
+
+    fn state_resolver<S, R>(
+        &self,
+        channel: Channel<S, R>,
+    ) -> (StateResolver<E>, Task<()>)
+    where
+        S: Sender<PublicKey = PublicKey>,
+        R: Receiver<PublicKey = PublicKey>,
+    {
+        let (actor, mailbox) = state_resolver::Actor::new(
+            self.context.child("state_resolver"),
+            state_resolver::Config {
+                peer_provider: self.peers.clone(),
+                blocker: self.blocker.clone(),
+                database: None,
+                mailbox_size: MAILBOX,
+                me: Some(self.parts.key.public_key()),
+                fetch_timeout: NZDuration!(FETCH_TIMEOUT),
+                fetch_retry_delay: FETCH_RETRY,
+                max_serve_ops: SYNC_BATCH,
+                priority_requests: false,
+                priority_responses: false,
+            },
+        );
+        (mailbox, actor.start(channel))
+    }
+
+    fn buffer<S, R>(&self, channel: Channel<S, R>) -> buffered::Mailbox<PublicKey, Block>
+    where
+        S: Sender<PublicKey = PublicKey>,
+        R: Receiver<PublicKey = PublicKey>,
+    {
+        let (engine, mailbox) = buffered::Engine::new(
+            self.context.child("broadcast"),
+            buffered::Config {
+                public_key: self.parts.key.public_key(),
+                mailbox_size: MAILBOX,
+                deque_size: 64,
+                priority: false,
+                codec_config: (),
+                peer_provider: self.peers.clone(),
+                strategy: Sequential,
+            },
+        );
+        let _ = engine.start(channel);
+        mailbox
+    }
+
+    fn resolver<S, R>(
+        &self,
+        channel: Channel<S, R>,
+    ) -> (
+        marshal::resolver::handler::Receiver<Digest>,
+        marshal_resolver::Mailbox<Digest, PublicKey>,
+    )
+    where
+        S: Sender<PublicKey = PublicKey>,
+        R: Receiver<PublicKey = PublicKey>,
+    {
+        marshal_resolver::init(
+            self.context.child("resolver"),
+            marshal_resolver::Config {
+                public_key: self.parts.key.public_key(),
+                peer_provider: self.peers.clone(),
+                blocker: self.blocker.clone(),
+                mailbox_size: MAILBOX,
+                fetch_timeout: NZDuration!(FETCH_TIMEOUT),
+                fetch_retry_delay: FETCH_RETRY,
+                priority_requests: false,
+                priority_responses: false,
+            },
+            channel,
+        )
+    }
+}

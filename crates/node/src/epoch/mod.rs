@@ -1,0 +1,302 @@
+//! What changes from term to term: who signs, with which share, at which address, with which weight.
+//!
+//! A *term* is the engine's epoch: a fixed number of blocks after which the authorities reshare the
+//! network key. The key itself never changes, so one public key verifies every certificate of every
+//! term. The last block of a term carries the next term's players and this module's [`Directory`].
+//!
+//! ```text
+//! finalized last block of term t
+//!        │ EpochInfo { output, players, directory }
+//!        ├──► Registrar ──► Schemes[t+1] ──► consensus engine of term t+1
+//!        └──► Peers::track ──► p2p addresses
+//!                         └──► Weights[t+1] ──► elector of term t+1
+//! ```
+//!
+//! Invariants:
+//! 1. `Peers::track` fills the weights of a term before that term's engine asks for a leader.
+//! 2. Participants and directory are functions of finalized state only; today that state is genesis.
+//!
+//! Source: the term hooks of `commonware-glue`, module `dkg`.
+
+pub mod elector;
+pub mod secrets;
+
+use crate::engine::{CONSENSUS_TERMS_KEPT, PublicKey, Scheme, Variant};
+use bytes::BufMut;
+use commonware_codec::{Buf, EncodeSize, Error as CodecError, FixedSize, RangeCfg, Read, Write};
+use commonware_consensus::types::Epoch;
+use commonware_cryptography::certificate::{Provider as CertificateProvider, Scoped};
+use commonware_glue::dkg::{
+    ParticipantsProvider, Registrar as RegistrarTrait,
+    network::{Directory as DirectoryTrait, Manager},
+    types::SchemeInfo,
+};
+use commonware_p2p::{
+    Address, AddressableManager, AddressableTrackedPeers, PeerSetSubscription, Provider,
+    TrackedPeers,
+};
+use commonware_utils::ordered::{Map, Set};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex},
+};
+use thiserror::Error;
+
+/// Where an authority listens and how often the beacon draws it as leader.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// Address the other authorities dial.
+    pub address: Address,
+    /// Share of the drawn views, relative to the other authorities.
+    pub weight: u64,
+}
+
+impl Write for Entry {
+    fn write(&self, buf: &mut impl BufMut) {
+        self.address.write(buf);
+        self.weight.write(buf);
+    }
+}
+
+impl EncodeSize for Entry {
+    fn encode_size(&self) -> usize {
+        self.address.encode_size() + u64::SIZE
+    }
+}
+
+impl Read for Entry {
+    type Cfg = ();
+
+    fn read_cfg(buf: &mut impl Buf, _: &()) -> Result<Self, CodecError> {
+        Ok(Self {
+            address: Address::read_cfg(buf, &())?,
+            weight: u64::read_cfg(buf, &())?,
+        })
+    }
+}
+
+/// The entries of exactly the authorities a term talks to; every node holds the same one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Directory(pub Map<PublicKey, Entry>);
+
+impl Write for Directory {
+    fn write(&self, buf: &mut impl BufMut) {
+        self.0.write(buf);
+    }
+}
+
+impl EncodeSize for Directory {
+    fn encode_size(&self) -> usize {
+        self.0.encode_size()
+    }
+}
+
+impl Read for Directory {
+    type Cfg = RangeCfg<usize>;
+
+    fn read_cfg(buf: &mut impl Buf, cfg: &Self::Cfg) -> Result<Self, CodecError> {
+        Ok(Self(Map::read_cfg(buf, &(*cfg, (), ()))?))
+    }
+}
+
+impl DirectoryTrait<PublicKey> for Directory {
+    fn codec_config(peers: &Set<PublicKey>) -> Self::Cfg {
+        RangeCfg::exact(peers.len())
+    }
+
+    fn max_encode_size(peers: usize) -> usize {
+        use commonware_codec::MaxEncodeSize as _;
+        Map::<PublicKey, Entry>::max_encode_size(peers, Address::MAX_ENCODE_SIZE + u64::SIZE)
+    }
+
+    fn matches(&self, peers: &Set<PublicKey>) -> bool {
+        self.0.keys() == peers
+    }
+}
+
+/// Leader weights by term, shared between [`Peers`] (writes) and the elector (reads).
+#[derive(Clone, Debug, Default)]
+pub struct Weights(Arc<Mutex<BTreeMap<u64, Map<PublicKey, u64>>>>);
+
+impl Weights {
+    fn set(&self, term: u64, directory: &Directory) {
+        let weights = directory
+            .0
+            .iter_pairs()
+            .map(|(key, entry)| (key.clone(), entry.weight));
+        let mut table = self.0.lock().expect("no holder panics");
+        table.insert(term, Map::from_iter_dedup(weights));
+        while table.len() > CONSENSUS_TERMS_KEPT {
+            table.pop_first();
+        }
+    }
+
+    /// The weight of every participant in `term`, in the order given.
+    fn of(&self, term: u64, participants: &Set<PublicKey>) -> Vec<u64> {
+        let table = self.0.lock().expect("no holder panics");
+        let weights = table.get(&term);
+        participants
+            .iter()
+            .map(|key| weights.and_then(|w| w.get_value(key)).copied().unwrap_or(1))
+            .collect()
+    }
+}
+
+/// A directory leaves out a peer it must name.
+#[derive(Clone, Debug, Error)]
+#[error("the directory of term {term} names no address for {peer}")]
+pub struct MissingAddress {
+    term: u64,
+    peer: PublicKey,
+}
+
+/// The peer manager of the transport, told who takes part by the ledger instead of by an operator.
+#[derive(Clone, Debug)]
+pub struct Peers<M> {
+    inner: M,
+    weights: Weights,
+}
+
+impl<M> Peers<M> {
+    /// Wraps the transport's manager; `weights` is what the elector reads.
+    pub const fn new(inner: M, weights: Weights) -> Self {
+        Self { inner, weights }
+    }
+}
+
+impl<M: AddressableManager<PublicKey = PublicKey>> Provider for Peers<M> {
+    type PublicKey = PublicKey;
+
+    async fn peer_set(&mut self, id: u64) -> Option<TrackedPeers<PublicKey>> {
+        self.inner.peer_set(id).await
+    }
+
+    async fn subscribe(&mut self) -> PeerSetSubscription<PublicKey> {
+        self.inner.subscribe().await
+    }
+}
+
+impl<M: AddressableManager<PublicKey = PublicKey>> Manager for Peers<M> {
+    type Directory = Directory;
+    type Error = MissingAddress;
+
+    fn track(
+        &mut self,
+        epoch: Epoch,
+        peers: TrackedPeers<PublicKey>,
+        directory: &Directory,
+    ) -> Result<(), MissingAddress> {
+        let term = epoch.get();
+        let resolve = |set: &Set<PublicKey>| {
+            let mut found = Vec::with_capacity(set.len());
+            for peer in set {
+                let entry = directory.0.get_value(peer).ok_or_else(|| MissingAddress {
+                    term,
+                    peer: peer.clone(),
+                })?;
+                found.push((peer.clone(), entry.address.clone()));
+            }
+            Ok(Map::from_iter_dedup(found))
+        };
+        let tracked =
+            AddressableTrackedPeers::new(resolve(&peers.primary)?, resolve(&peers.secondary)?);
+        self.weights.set(term, directory);
+        let _ = self.inner.track(term, tracked);
+        Ok(())
+    }
+}
+
+/// The signing scheme of each recent term.
+#[derive(Clone, Default)]
+pub struct Schemes(Arc<Mutex<BTreeMap<Epoch, Arc<Scheme>>>>);
+
+impl CertificateProvider for Schemes {
+    type Scope = Epoch;
+    type Scheme = Scheme;
+
+    fn scoped(&self, scope: Epoch) -> Option<Scoped<Scheme>> {
+        self.scheme(scope).map(Scoped::scheme)
+    }
+
+    fn scheme(&self, scope: Epoch) -> Option<Arc<Scheme>> {
+        self.0.lock().expect("no holder panics").get(&scope).cloned()
+    }
+}
+
+/// Turns the outcome of a reshare into the scheme consensus signs with.
+#[derive(Clone)]
+pub struct Registrar {
+    schemes: Schemes,
+    namespace: Arc<[u8]>,
+}
+
+impl Registrar {
+    /// Registers into `schemes`; certificates are bound to `namespace`.
+    pub const fn new(schemes: Schemes, namespace: Arc<[u8]>) -> Self {
+        Self { schemes, namespace }
+    }
+
+    fn scheme(&self, info: SchemeInfo<Variant, PublicKey>) -> Scheme {
+        match info {
+            SchemeInfo::Verifier {
+                participants,
+                sharing,
+            } => Scheme::verifier(&self.namespace, participants, sharing),
+            SchemeInfo::Member {
+                participants,
+                sharing,
+                public_key,
+            } => Scheme::member(&self.namespace, participants, sharing, &public_key)
+                .expect("a member is one of the participants it is registered with"),
+            SchemeInfo::Signer {
+                participants,
+                sharing,
+                share,
+            } => Scheme::signer(&self.namespace, participants, sharing, share)
+                .expect("the reshare actor checked the share against the sharing"),
+        }
+    }
+}
+
+impl RegistrarTrait for Registrar {
+    type Variant = Variant;
+    type PublicKey = PublicKey;
+
+    async fn register(&self, epoch: Epoch, info: SchemeInfo<Variant, PublicKey>) {
+        let scheme = Arc::new(self.scheme(info));
+        let mut schemes = self.schemes.0.lock().expect("no holder panics");
+        schemes.insert(epoch, scheme);
+        while schemes.len() > CONSENSUS_TERMS_KEPT {
+            schemes.pop_first();
+        }
+    }
+}
+
+/// The authorities of every term: those of genesis, until admission is a ledger operation.
+#[derive(Clone)]
+pub struct Authorities(Arc<Directory>);
+
+impl Authorities {
+    /// Names the genesis authorities as players of every term.
+    pub const fn new(directory: Arc<Directory>) -> Self {
+        Self(directory)
+    }
+}
+
+impl ParticipantsProvider for Authorities {
+    type PublicKey = PublicKey;
+    type Directory = Directory;
+
+    async fn participants(&mut self, _: Epoch) -> Set<PublicKey> {
+        self.0.0.keys().clone()
+    }
+
+    async fn directory(&mut self, _: Epoch, peers: Set<PublicKey>) -> Directory {
+        let entries = peers.into_iter().map(|peer| {
+            let entry = self.0.0.get_value(&peer);
+            let entry = entry.expect("every dealer and player is a genesis authority");
+            (peer, entry.clone())
+        });
+        Directory(Map::from_iter_dedup(entries.collect::<Vec<_>>()))
+    }
+}

@@ -1,0 +1,181 @@
+//! The secrets of the key reshare: this authority's share, its dealer seed, the dealings it received.
+//!
+//! Losing an acknowledged write could make a dealer deal twice with different polynomials or lose a
+//! share already in use, so on disk every write is a new file, synced, renamed into place, and its
+//! directory synced, before the call returns. Files are readable by their owner alone.
+//!
+//! The deterministic runtime has no private storage, so there the same table lives in memory and is
+//! handed from one run of the node to the next, as a disk would be.
+
+use commonware_codec::{Copying, DecodeExt as _, Encode as _, Read};
+use commonware_consensus::types::Epoch;
+use commonware_cryptography::{
+    PublicKey,
+    bls12381::{dkg::feldman_desmedt::DealerPrivMsg, primitives::group::Share},
+    transcript::Summary,
+};
+use commonware_glue::dkg::SecretStore;
+use std::{
+    collections::BTreeMap,
+    fs::{self, File, OpenOptions},
+    io::{self, Write as _},
+    os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex},
+};
+
+/// Where the reshare keeps its secrets.
+#[derive(Clone, Debug)]
+pub enum Secrets {
+    /// One file per secret in this directory.
+    Disk(PathBuf),
+    /// A table that outlives the simulated node.
+    Memory(Arc<Mutex<BTreeMap<String, Vec<u8>>>>),
+}
+
+impl Secrets {
+    /// Opens (and creates, private to its owner) the directory.
+    pub fn disk(directory: impl Into<PathBuf>) -> io::Result<Self> {
+        let directory = directory.into();
+        fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(&directory)?;
+        Ok(Self::Disk(directory))
+    }
+
+    /// An empty table in memory.
+    pub fn memory() -> Self {
+        Self::Memory(Arc::default())
+    }
+
+    /// Stores the share dealt at genesis.
+    pub fn seed(&self, share: &Share) {
+        self.put(&name("share", Epoch::zero(), ""), &share.encode());
+    }
+
+    /// Whether anything is stored.
+    pub fn is_empty(&self) -> bool {
+        match self {
+            Self::Disk(directory) => entries(directory).is_empty(),
+            Self::Memory(table) => table.lock().expect("no holder panics").is_empty(),
+        }
+    }
+
+    fn put(&self, name: &str, bytes: &[u8]) {
+        match self {
+            Self::Disk(directory) => write_private(directory, name, bytes)
+                .expect("a node that cannot keep a reshare secret must stop"),
+            Self::Memory(table) => {
+                let mut table = table.lock().expect("no holder panics");
+                table.insert(name.into(), bytes.into());
+            }
+        }
+    }
+
+    fn get<T: Read<Cfg = ()>>(&self, name: &str) -> Option<T> {
+        let bytes = match self {
+            Self::Disk(directory) => match fs::read(directory.join(name)) {
+                Ok(bytes) => bytes,
+                Err(error) if error.kind() == io::ErrorKind::NotFound => return None,
+                Err(error) => panic!("cannot read the reshare secret {name}: {error}"),
+            },
+            Self::Memory(table) => {
+                let table = table.lock().expect("no holder panics");
+                table.get(name)?.clone()
+            }
+        };
+        Some(T::decode(Copying(&bytes)).expect("a secret is written whole or not at all"))
+    }
+
+    fn remove_before(&self, min: Epoch) {
+        let old = |name: &str| epoch_of(name).is_some_and(|epoch| epoch < min.get());
+        match self {
+            Self::Disk(directory) => {
+                for name in entries(directory).into_iter().filter(|name| old(name)) {
+                    fs::remove_file(directory.join(name))
+                        .expect("a node that cannot forget a reshare secret must stop");
+                }
+            }
+            Self::Memory(table) => {
+                let mut table = table.lock().expect("no holder panics");
+                table.retain(|name, _| !old(name));
+            }
+        }
+    }
+}
+
+/// Writes `bytes` to `directory/name`, owner-readable, durable before it returns.
+pub fn write_private(directory: &Path, name: &str, bytes: &[u8]) -> io::Result<()> {
+    let temporary = directory.join(format!(".{name}.new"));
+    let mut file = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(&temporary)?;
+    file.write_all(bytes)?;
+    file.sync_all()?;
+    fs::rename(&temporary, directory.join(name))?;
+    File::open(directory)?.sync_all()
+}
+
+fn name(kind: &str, epoch: Epoch, suffix: &str) -> String {
+    format!("{kind}-{:020}{suffix}", epoch.get())
+}
+
+fn epoch_of(name: &str) -> Option<u64> {
+    name.split('-').nth(1)?.parse().ok()
+}
+
+fn dealing<P: PublicKey>(epoch: Epoch, dealer: &P) -> String {
+    let hex: String = dealer.encode().iter().map(|b| format!("{b:02x}")).collect();
+    name("dealing", epoch, &format!("-{hex}"))
+}
+
+fn entries(directory: &Path) -> Vec<String> {
+    let entries = fs::read_dir(directory).expect("the secret directory was opened at start");
+    entries
+        .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
+        .filter(|name| !name.starts_with('.'))
+        .collect()
+}
+
+impl SecretStore for Secrets {
+    async fn put_share(&mut self, epoch: Epoch, share: Share) {
+        self.put(&name("share", epoch, ""), &share.encode());
+    }
+
+    async fn get_share(&mut self, epoch: Epoch) -> Option<Share> {
+        self.get(&name("share", epoch, ""))
+    }
+
+    async fn put_seed(&mut self, epoch: Epoch, seed: Summary) {
+        self.put(&name("seed", epoch, ""), &seed.encode());
+    }
+
+    async fn get_seed(&mut self, epoch: Epoch) -> Option<Summary> {
+        self.get(&name("seed", epoch, ""))
+    }
+
+    async fn put_dealing<P: PublicKey>(
+        &mut self,
+        epoch: Epoch,
+        dealer: P,
+        private: DealerPrivMsg,
+    ) {
+        self.put(&dealing(epoch, &dealer), &private.encode());
+    }
+
+    async fn get_dealing<P: PublicKey>(
+        &mut self,
+        epoch: Epoch,
+        dealer: &P,
+    ) -> Option<DealerPrivMsg> {
+        self.get(&dealing(epoch, dealer))
+    }
+
+    async fn prune(&mut self, min: Epoch) {
+        self.remove_before(min);
+    }
+}

@@ -1,0 +1,330 @@
+//! What every member must agree on before the first block: rules, money, authorities, network key.
+//!
+//! The chain's name is the SHA-256 of the encoded genesis, so two networks that differ in one byte
+//! cannot mistake each other's signatures. The record store starts empty, as the engine requires;
+//! the first block writes the genesis records before it runs anything.
+//!
+//! Invariants:
+//! 1. The authorities are exactly the players of the dealt key, with distinct keys and addresses.
+//! 2. No account is funded twice, and the accounts and the reserve add up to the supply.
+
+use crate::{
+    engine::{AUTHORITIES_MAX, Block, Database, Digest, EpochInfo, NetworkKey, PrivateKey, PublicKey, Runtime, Variant},
+    epoch::{Directory, Entry},
+};
+use bytes::BufMut;
+use commonware_codec::{
+    Buf, Copying, DecodeExt as _, Encode as _, EncodeSize, Error as CodecError, FixedSize as _, RangeCfg, Read,
+    ReadExt as _, Write,
+};
+use commonware_consensus::types::Epoch;
+use commonware_cryptography::{
+    Signer as _,
+    bls12381::{
+        dkg::feldman_desmedt::{Output, deal as deal_shares},
+        primitives::{
+            group::Share,
+            sharing::{Mode, ModeVersion},
+        },
+    },
+};
+use commonware_glue::{dkg::types::EpochOutcome, stateful::db::ManagedDb};
+use commonware_math::algebra::Random as _;
+use commonware_p2p::Address;
+use commonware_utils::{
+    N3f1,
+    ordered::{Map, Set},
+};
+use posync_protocol::{
+    Account, Amount, Hash, Key, Record as _, Slot,
+    block::{Header, sha256},
+    limits::Parameters,
+    record::{AccountState, RoundInfo, System},
+};
+use rand_core::CryptoRng;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::SocketAddr,
+};
+use thiserror::Error;
+
+/// Format of the genesis and of the headers.
+pub const VERSION: u16 = 1;
+/// Most accounts a genesis may fund.
+const ACCOUNTS_MAX: usize = 65_536;
+
+/// Why a genesis is refused.
+#[derive(Debug, Error)]
+pub enum GenesisError {
+    /// The bytes are not a genesis.
+    #[error("the genesis does not decode: {0}; fetch the file again")]
+    Decode(#[from] CodecError),
+    /// The fields contradict each other.
+    #[error("the genesis contradicts itself: {0}")]
+    Contradiction(&'static str),
+    /// The network key could not be dealt.
+    #[error("the network key cannot be dealt: {0}")]
+    Deal(String),
+}
+
+/// An authority of the first terms.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Authority {
+    /// Signs headers, talks to the other authorities.
+    pub key: PublicKey,
+    /// Where the other authorities dial it.
+    pub address: SocketAddr,
+    /// Its share of the drawn views.
+    pub weight: u64,
+}
+
+/// What the dealer hands to one authority, in private.
+#[derive(Clone, Debug)]
+pub struct AuthoritySecret {
+    /// The key that signs headers.
+    pub key: PrivateKey,
+    /// The share of the network key in the first term.
+    pub share: Share,
+}
+
+/// The beginning of a network.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Genesis {
+    /// Constants of the rules.
+    pub parameters: Parameters,
+    /// When the network begins, milliseconds since 1970: the first block may be at most ten seconds
+    /// later. Whoever deals sets it; 0 suits a simulated clock.
+    pub time_ms: u64,
+    /// All money there will ever be.
+    pub supply: Amount,
+    /// Who holds what of it; the rest is the reserve.
+    pub accounts: Vec<(Account, Amount)>,
+    /// The authorities, in the order of their keys.
+    pub authorities: Vec<Authority>,
+    /// The network key and how it is shared in the first term.
+    pub output: Output<Variant, PublicKey>,
+}
+
+/// Deals a genesis in one process, for one authority at each address: for tests and local networks.
+///
+/// # Errors
+/// [`GenesisError`] if there are no or too many addresses, or accounts exceed the supply.
+pub fn deal(
+    addresses: &[SocketAddr],
+    parameters: Parameters,
+    supply: Amount,
+    accounts: Vec<(Account, Amount)>,
+    mut rng: impl CryptoRng,
+) -> Result<(Genesis, Vec<AuthoritySecret>), GenesisError> {
+    let mut keys: Vec<PrivateKey> = addresses.iter().map(|_| PrivateKey::random(&mut rng)).collect();
+    keys.sort_by_key(PrivateKey::public_key);
+    let players = Set::from_iter_dedup(keys.iter().map(PrivateKey::public_key));
+    let (output, shares) = deal_shares::<Variant, _, N3f1>(&mut rng, Mode::NonZeroCounter, players)
+        .map_err(|error| GenesisError::Deal(error.to_string()))?;
+    let authorities = keys
+        .iter()
+        .zip(addresses)
+        .map(|(key, address)| Authority { key: key.public_key(), address: *address, weight: 1 })
+        .collect();
+    let genesis = Genesis { parameters, time_ms: 0, supply, accounts, authorities, output };
+    genesis.check()?;
+    let secrets = keys.into_iter().map(|key| {
+        let share = shares.get_value(&key.public_key());
+        AuthoritySecret { share: share.expect("every player is dealt a share").clone(), key }
+    });
+    Ok((genesis, secrets.collect()))
+}
+
+impl Genesis {
+    /// Decodes and checks a genesis.
+    ///
+    /// # Errors
+    /// [`GenesisError`]: it does not decode, or contradicts itself.
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self, GenesisError> {
+        let genesis = Self::decode(Copying(bytes))?;
+        genesis.check()?;
+        Ok(genesis)
+    }
+
+    /// The name of the chain.
+    pub fn chain(&self) -> Hash {
+        sha256(&self.encode())
+    }
+
+    /// The key that every certificate of every term verifies under.
+    pub fn network_key(&self) -> NetworkKey {
+        *self.output.public().public()
+    }
+
+    /// What certificates are bound to: consensus of this chain and no other.
+    pub fn namespace(&self) -> Vec<u8> {
+        [b"posync/consensus/1".as_slice(), &self.chain()].concat()
+    }
+
+    /// Addresses and weights of the authorities.
+    pub fn directory(&self) -> Directory {
+        let entries = self.authorities.iter().map(|authority| {
+            let address = Address::Symmetric(authority.address);
+            (authority.key.clone(), Entry { address, weight: authority.weight })
+        });
+        Directory(Map::from_iter_dedup(entries))
+    }
+
+    /// What the engine knows of the first term.
+    pub fn epoch_info(&self) -> EpochInfo {
+        let players = self.output.players().clone();
+        EpochInfo {
+            outcome: EpochOutcome::Success,
+            epoch: Epoch::zero(),
+            output: self.output.clone(),
+            next_players: players.clone(),
+            players,
+            directory: self.directory(),
+        }
+    }
+
+    /// The block at height 0: it names the empty store and the authorities.
+    pub fn block<E: Runtime>(&self) -> Block {
+        let empty = <Database<E> as ManagedDb<E>>::initial_sync_target();
+        let zero = [0; 32];
+        let header = Header {
+            version: VERSION,
+            chain: self.chain(),
+            term: 0,
+            view: 0,
+            leader: Account::default(),
+            parent_view: 0,
+            parent: zero,
+            height: 0,
+            time_ms: self.time_ms,
+            beacon: None,
+            body_root: zero,
+            receipts_root: zero,
+            state_root: zero,
+            ops_root: hash(&empty.root),
+            range_start: *empty.range.start(),
+            range_end: *empty.range.end(),
+            signature: [0; 64],
+        };
+        Block::genesis(header, self.authorities[0].key.clone(), self.epoch_info())
+    }
+
+    /// The records that the first block finds, in key order.
+    pub fn records(&self) -> BTreeMap<Key, Slot> {
+        let funded = self.funded().expect("a checked genesis funds within the supply");
+        let system = System {
+            balances: funded,
+            reserve: self.supply.saturating_sub(funded),
+            ..System::default()
+        };
+        let anchor = RoundInfo { round: 0, anchor: [0; 32] };
+        let mut records = BTreeMap::from([
+            (System::key(), system.to_slot()),
+            (RoundInfo::key(0), anchor.to_slot()),
+        ]);
+        for (account, balance) in &self.accounts {
+            let state = AccountState { nonce: 0, balance: *balance };
+            records.insert(AccountState::key(account), state.to_slot());
+        }
+        records
+    }
+
+    fn funded(&self) -> Option<Amount> {
+        self.accounts.iter().try_fold(Amount::ZERO, |sum, (_, balance)| sum.checked_add(*balance))
+    }
+
+    fn check(&self) -> Result<(), GenesisError> {
+        let refuse = |what| Err(GenesisError::Contradiction(what));
+        let keys: Vec<_> = self.authorities.iter().map(|authority| authority.key.clone()).collect();
+        let addresses: BTreeSet<_> = self.authorities.iter().map(|authority| authority.address).collect();
+        if keys.is_empty() || keys.len() > AUTHORITIES_MAX.get() as usize {
+            return refuse("there must be 1 to 32 authorities");
+        }
+        if !keys.iter().eq(self.output.players().iter()) || addresses.len() != keys.len() {
+            return refuse("the authorities are not the players of the network key, in order, each at its address");
+        }
+        let accounts: BTreeSet<_> = self.accounts.iter().map(|(account, _)| *account).collect();
+        if accounts.len() != self.accounts.len() {
+            return refuse("an account is funded twice");
+        }
+        if self.funded().is_none_or(|funded| funded > self.supply) {
+            return refuse("the accounts hold more than the supply");
+        }
+        if self.parameters.term_blocks() < 4 * keys.len() as u64 {
+            return refuse("a term is too short for every authority to deal: 4 blocks for each");
+        }
+        Ok(())
+    }
+}
+
+/// The bytes of a digest.
+pub(crate) fn hash(digest: &Digest) -> Hash {
+    let mut bytes = [0; 32];
+    bytes.copy_from_slice(digest.as_ref());
+    bytes
+}
+
+impl Write for Authority {
+    fn write(&self, buf: &mut impl BufMut) {
+        self.key.write(buf);
+        self.address.write(buf);
+        self.weight.write(buf);
+    }
+}
+
+impl EncodeSize for Authority {
+    fn encode_size(&self) -> usize {
+        self.key.encode_size() + self.address.encode_size() + u64::SIZE
+    }
+}
+
+impl Read for Authority {
+    type Cfg = ();
+
+    fn read_cfg(buf: &mut impl Buf, _: &()) -> Result<Self, CodecError> {
+        Ok(Self { key: PublicKey::read(buf)?, address: SocketAddr::read(buf)?, weight: u64::read(buf)? })
+    }
+}
+
+impl Write for Genesis {
+    fn write(&self, buf: &mut impl BufMut) {
+        VERSION.write(buf);
+        self.parameters.write(buf);
+        self.time_ms.write(buf);
+        self.supply.write(buf);
+        self.accounts.write(buf);
+        self.authorities.write(buf);
+        self.output.write(buf);
+    }
+}
+
+impl EncodeSize for Genesis {
+    fn encode_size(&self) -> usize {
+        u16::SIZE
+            + self.parameters.encode_size()
+            + u64::SIZE
+            + self.supply.encode_size()
+            + self.accounts.encode_size()
+            + self.authorities.encode_size()
+            + self.output.encode_size()
+    }
+}
+
+impl Read for Genesis {
+    type Cfg = ();
+
+    fn read_cfg(buf: &mut impl Buf, _: &()) -> Result<Self, CodecError> {
+        if u16::read(buf)? != VERSION {
+            return Err(CodecError::Invalid("Genesis", "another version"));
+        }
+        let authorities_max = AUTHORITIES_MAX.get() as usize;
+        Ok(Self {
+            parameters: Parameters::read(buf)?,
+            time_ms: u64::read(buf)?,
+            supply: Amount::read(buf)?,
+            accounts: Vec::read_cfg(buf, &(RangeCfg::new(0..=ACCOUNTS_MAX), ((), ())))?,
+            authorities: Vec::read_cfg(buf, &(RangeCfg::new(1..=authorities_max), ()))?,
+            output: Output::read_cfg(buf, &(AUTHORITIES_MAX, ModeVersion::v0()))?,
+        })
+    }
+}

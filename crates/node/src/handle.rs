@@ -1,0 +1,305 @@
+//! The node seen from its services: blocks, certificates, proven state, and the two mempool seams.
+//!
+//! ```text
+//! services ──► Handle ──► marshal   (headers, bodies, finalizations)
+//!                    ├──► outcomes  (receipts, events)
+//!                    └──► state     (records, each with a proof against a header)
+//!
+//! application ──► Operations (candidates for a block, what was finalized)
+//! ```
+//!
+//! Cloning a handle is cheap; everything here may be called from anywhere, and nothing here can
+//! change the ledger.
+//!
+//! Invariants:
+//! 1. A proven read names the header whose state root its proofs verify under.
+//! 2. A follower gets every block from its start on, in order, each once; a slow one costs nothing.
+
+use crate::{
+    engine::{Block, Database, Digest, Finalization, Marshal, NetworkKey, Runtime, Scheme},
+    genesis::Genesis,
+    outcomes::{BlockOutcome, Outcomes},
+};
+use bytes::Bytes;
+use commonware_codec::Encode as _;
+use commonware_consensus::{marshal::Identifier, types::Height};
+use commonware_glue::stateful::db::Shared;
+use commonware_utils::channel::watch;
+use futures::{FutureExt as _, future::BoxFuture};
+use posync_protocol::{
+    Hash, Key, Operation, Slot,
+    block::{BlockBody, Header},
+    ledger::BlockContext,
+    limits::READ_KEYS_MAX,
+};
+use std::sync::Arc;
+use thiserror::Error;
+
+/// Most headers between a block and the next certificate that a proof may carry.
+pub const HEADERS_TO_CERTIFICATE_MAX: u64 = 64;
+/// How far around the applied height the header of the current state is looked for.
+const APPLIED_WINDOW: u64 = 64;
+
+/// Where a proposer's operations come from, and who hears what became final.
+///
+/// Both are called from consensus, so both must return at once.
+pub trait Operations: Send + Sync + 'static {
+    /// Operations for the next block, best first, at most what a body holds.
+    fn candidates(&self, context: &BlockContext) -> Vec<Operation>;
+
+    /// These operations of the block at `height` are final.
+    fn finalized(&self, height: u64, operations: &[Operation]);
+}
+
+/// Why a read cannot be answered.
+#[derive(Debug, Error)]
+pub enum ReadError {
+    /// More keys than one read may name.
+    #[error("a read names at most {READ_KEYS_MAX} records; split it")]
+    TooMany,
+    /// The header of the current state is not at hand yet.
+    #[error("the state has moved while it was read; ask again")]
+    Moved,
+    /// The node is stopping.
+    #[error("the node is stopping")]
+    Stopping,
+}
+
+/// The highest finalized block that is known here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Tip {
+    /// Its height.
+    pub height: u64,
+    /// Its digest.
+    pub digest: Hash,
+}
+
+/// A record and the proof that it is, or is not, in the state.
+#[derive(Clone, Debug)]
+pub struct ProvenRecord {
+    /// The record's bytes, `None` if there is none.
+    pub slot: Option<Slot>,
+    /// An encoded key-value proof if there is a record, else an encoded exclusion proof.
+    pub proof: Bytes,
+}
+
+/// Records of one state, in the order asked for.
+#[derive(Clone, Debug)]
+pub struct ProvenRead {
+    /// The header whose `state_root` the proofs verify under.
+    pub header: Header,
+    /// The records.
+    pub records: Vec<ProvenRecord>,
+}
+
+/// A finalized block and what came of it.
+#[derive(Clone, Debug)]
+pub struct FinalizedBlock {
+    /// Its header.
+    pub header: Header,
+    /// Its body.
+    pub body: BlockBody,
+    /// Its receipts and events.
+    pub outcome: BlockOutcome,
+}
+
+/// The runtime-dependent half of a handle.
+trait State: Send + Sync {
+    fn prove(&self, keys: Vec<Key>) -> BoxFuture<'_, (Digest, Vec<ProvenRecord>)>;
+    fn get(&self, keys: Vec<Key>) -> BoxFuture<'_, Vec<Option<Slot>>>;
+    fn outcome(&self, height: u64) -> BoxFuture<'_, Option<BlockOutcome>>;
+}
+
+/// The node's answers to its services.
+#[derive(Clone)]
+pub struct Handle {
+    genesis: Arc<Genesis>,
+    chain: Hash,
+    marshal: Marshal,
+    state: Arc<dyn State>,
+    applied: watch::Receiver<u64>,
+}
+
+impl Handle {
+    pub(crate) fn new<E: Runtime>(
+        genesis: Arc<Genesis>,
+        marshal: Marshal,
+        database: Shared<Database<E>>,
+        outcomes: Outcomes<E>,
+        applied: watch::Receiver<u64>,
+    ) -> Self {
+        let chain = genesis.chain();
+        Self { genesis, chain, marshal, state: Arc::new(Store { database, outcomes }), applied }
+    }
+
+    /// The beginning of the network.
+    pub fn genesis(&self) -> &Genesis {
+        &self.genesis
+    }
+
+    /// The name of the chain.
+    pub const fn chain(&self) -> Hash {
+        self.chain
+    }
+
+    /// The key under which every certificate verifies.
+    pub fn network_key(&self) -> NetworkKey {
+        self.genesis.network_key()
+    }
+
+    /// A scheme that verifies certificates of every term with the network key.
+    pub fn verifier(&self) -> Scheme {
+        Scheme::certificate_verifier(&self.genesis.namespace(), self.network_key())
+    }
+
+    /// The highest finalized block, `None` before the first.
+    pub async fn tip(&self) -> Option<Tip> {
+        let (height, digest) = self.marshal.get_info(Identifier::Latest).await?;
+        Some(Tip { height: height.get(), digest: crate::genesis::hash(&digest) })
+    }
+
+    /// Height of the last block whose state is readable here.
+    pub fn applied(&self) -> u64 {
+        *self.applied.borrow()
+    }
+
+    /// The finalized header at `height`, if kept.
+    pub async fn header(&self, height: u64) -> Option<Header> {
+        Some(self.block(height).await?.into_parts().0)
+    }
+
+    /// The finalized body at `height`, if kept.
+    pub async fn body(&self, height: u64) -> Option<BlockBody> {
+        Some(self.block(height).await?.into_parts().1)
+    }
+
+    /// Receipts and events of the finalized block at `height`, if kept.
+    pub async fn outcome(&self, height: u64) -> Option<BlockOutcome> {
+        self.state.outcome(height).await
+    }
+
+    /// The certificate of the block at `height`; not every final block has its own.
+    pub async fn finalization(&self, height: u64) -> Option<Finalization> {
+        self.marshal.get_finalization(Height::new(height)).await
+    }
+
+    /// The headers from `height` to the next block with a certificate, and that certificate.
+    pub async fn headers_to_certificate(&self, height: u64) -> Option<(Vec<Header>, Finalization)> {
+        let mut headers = Vec::new();
+        for height in height..height.saturating_add(HEADERS_TO_CERTIFICATE_MAX) {
+            headers.push(self.header(height).await?);
+            if let Some(finalization) = self.finalization(height).await {
+                return Some((headers, finalization));
+            }
+        }
+        None
+    }
+
+    /// Records of the applied state, each proved present or absent.
+    ///
+    /// # Errors
+    /// [`ReadError`].
+    pub async fn read(&self, keys: Vec<Key>) -> Result<ProvenRead, ReadError> {
+        if keys.len() > READ_KEYS_MAX {
+            return Err(ReadError::TooMany);
+        }
+        let (root, records) = self.state.prove(keys).await;
+        let header = self.header_of(&root).await.ok_or(ReadError::Moved)?;
+        Ok(ProvenRead { header, records })
+    }
+
+    /// Records of the applied state, on this node's word.
+    pub async fn read_unproven(&self, keys: Vec<Key>) -> Vec<Option<Slot>> {
+        self.state.get(keys).await
+    }
+
+    /// Every finalized block from `height` on, in order, without end.
+    pub fn subscribe_finalized(&self, height: u64) -> Follow {
+        Follow { handle: self.clone(), next: height.max(1) }
+    }
+
+    async fn block(&self, height: u64) -> Option<Block> {
+        if height == 0 {
+            return None;
+        }
+        Some(self.marshal.get_block(Height::new(height)).await?.inner().clone())
+    }
+
+    /// The header that commits to `root`: the applied block's, or one close to it.
+    async fn header_of(&self, root: &Digest) -> Option<Header> {
+        let applied = self.applied();
+        let above = applied..=applied.saturating_add(2);
+        let below = (applied.saturating_sub(APPLIED_WINDOW)..applied).rev();
+        for height in above.chain(below) {
+            if let Some(header) = self.header(height).await
+                && header.state_root == root.as_ref()
+            {
+                return Some(header);
+            }
+        }
+        None
+    }
+}
+
+/// Finalized blocks, one after the other.
+pub struct Follow {
+    handle: Handle,
+    next: u64,
+}
+
+impl Follow {
+    /// Waits for the next block.
+    ///
+    /// # Errors
+    /// [`ReadError::Stopping`] when the node stops, or when the block is no longer kept.
+    pub async fn next(&mut self) -> Result<FinalizedBlock, ReadError> {
+        let next = self.next;
+        let applied = self.handle.applied.wait_for(|applied| *applied >= next).await;
+        applied.map_err(|_| ReadError::Stopping)?;
+        let block = self.handle.block(next).await.ok_or(ReadError::Stopping)?;
+        let outcome = self.handle.outcome(next).await.ok_or(ReadError::Stopping)?;
+        let (header, body) = block.into_parts();
+        self.next += 1;
+        Ok(FinalizedBlock { header, body, outcome })
+    }
+}
+
+struct Store<E: Runtime> {
+    database: Shared<Database<E>>,
+    outcomes: Outcomes<E>,
+}
+
+const DISK: &str = "a node that cannot read its disk must stop";
+
+impl<E: Runtime> State for Store<E> {
+    fn prove(&self, keys: Vec<Key>) -> BoxFuture<'_, (Digest, Vec<ProvenRecord>)> {
+        async move {
+            let database = self.database.read().await;
+            let mut records = Vec::with_capacity(keys.len());
+            for key in keys {
+                let key: Digest = key.0.into();
+                let slot = database.get(&key).await.expect(DISK);
+                let proof = match slot {
+                    Some(_) => database.key_value_proof(key).await.expect(DISK).encode(),
+                    None => database.exclusion_proof(&key).await.expect(DISK).encode(),
+                };
+                records.push(ProvenRecord { slot, proof });
+            }
+            (database.root(), records)
+        }
+        .boxed()
+    }
+
+    fn get(&self, keys: Vec<Key>) -> BoxFuture<'_, Vec<Option<Slot>>> {
+        async move {
+            let digests: Vec<Digest> = keys.iter().map(|key| key.0.into()).collect();
+            let database = self.database.read().await;
+            database.get_many(&digests.iter().collect::<Vec<_>>()).await.expect(DISK)
+        }
+        .boxed()
+    }
+
+    fn outcome(&self, height: u64) -> BoxFuture<'_, Option<BlockOutcome>> {
+        self.outcomes.get(height).boxed()
+    }
+}

@@ -1,0 +1,117 @@
+//! What came of each finalized block: receipts and events, kept for as long as the block.
+//!
+//! The state does not contain them and they cannot be recomputed later, when the state has moved
+//! on. So they are written, durably, before the block's state is applied: whenever the state of a
+//! block is on disk, so is its outcome. A block that is applied again after a crash writes the same
+//! outcome, which changes nothing.
+
+use crate::engine::{Digest, Runtime};
+use bytes::BufMut;
+use commonware_codec::{Buf, EncodeSize, Error as CodecError, RangeCfg, Read, Write};
+use commonware_runtime::buffer::paged::CacheRef;
+use commonware_storage::{
+    archive::{Archive as _, Identifier, prunable},
+    translator::EightCap,
+};
+use commonware_utils::{NZU64, NZUsize, sync::AsyncMutex};
+use posync_protocol::{
+    Code, Hash,
+    ledger::Event,
+    limits::{BLOCKS_KEPT, OPERATIONS_MAX},
+};
+use std::sync::Arc;
+
+/// Most events of one block that decode: a bound against damage, above what a block can cause.
+const EVENTS_MAX: usize = 1 << 20;
+/// Blocks between prunings.
+const PRUNE_EVERY: u64 = 256;
+
+/// Receipts and events of one block.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct BlockOutcome {
+    /// Id and code of each operation, in the block's order.
+    pub receipts: Vec<(Hash, Code)>,
+    /// What happened.
+    pub events: Vec<Event>,
+}
+
+impl Write for BlockOutcome {
+    fn write(&self, buf: &mut impl BufMut) {
+        self.receipts.write(buf);
+        self.events.write(buf);
+    }
+}
+
+impl EncodeSize for BlockOutcome {
+    fn encode_size(&self) -> usize {
+        self.receipts.encode_size() + self.events.encode_size()
+    }
+}
+
+impl Read for BlockOutcome {
+    type Cfg = ();
+
+    fn read_cfg(buf: &mut impl Buf, _: &()) -> Result<Self, CodecError> {
+        Ok(Self {
+            receipts: Vec::read_cfg(buf, &(RangeCfg::new(0..=OPERATIONS_MAX), ((), ())))?,
+            events: Vec::read_cfg(buf, &(RangeCfg::new(0..=EVENTS_MAX), ()))?,
+        })
+    }
+}
+
+type Archive<E> = prunable::Archive<EightCap, E, Digest, BlockOutcome>;
+
+/// The outcomes of the kept blocks.
+pub struct Outcomes<E: Runtime>(Arc<AsyncMutex<Option<Archive<E>>>>);
+
+impl<E: Runtime> Clone for Outcomes<E> {
+    fn clone(&self) -> Self {
+        Self(self.0.clone())
+    }
+}
+
+impl<E: Runtime> Outcomes<E> {
+    /// Opens the archive under `prefix`.
+    pub async fn open(context: E, prefix: &str, page_cache: CacheRef) -> Self {
+        let config = prunable::Config {
+            translator: EightCap,
+            metadata_partition: format!("{prefix}-outcomes-metadata"),
+            key_partition: format!("{prefix}-outcomes-key"),
+            key_page_cache: page_cache,
+            value_partition: format!("{prefix}-outcomes-value"),
+            compression: None,
+            codec_config: (),
+            items_per_section: NZU64!(PRUNE_EVERY),
+            key_write_buffer: NZUsize!(4_096),
+            value_write_buffer: NZUsize!(65_536),
+            replay_buffer: NZUsize!(65_536),
+        };
+        let archive = Archive::init(context, config).await.expect("a node that cannot read its disk must stop");
+        Self(Arc::new(AsyncMutex::new(Some(archive))))
+    }
+
+    /// Keeps the outcome of the block at `height`; durable when it returns.
+    pub async fn put(&self, height: u64, digest: Digest, outcome: &BlockOutcome) {
+        let mut slot = self.0.lock().await;
+        let archive = slot.take().expect("only a failed write loses the archive, and it ends the node");
+        let mut archive = archive.put_sync(height, digest, outcome).await.expect("a node that cannot write must stop");
+        if height.is_multiple_of(PRUNE_EVERY) && height > BLOCKS_KEPT {
+            let pruned = archive.prune(height - BLOCKS_KEPT).await;
+            archive = pruned.expect("a node that cannot write must stop");
+        }
+        *slot = Some(archive);
+    }
+
+    /// The outcome of the block at `height`, if it is kept.
+    pub async fn get(&self, height: u64) -> Option<BlockOutcome> {
+        let slot = self.0.lock().await;
+        let archive = slot.as_ref()?;
+        archive.get(Identifier::Index(height)).await.expect("a node that cannot read its disk must stop")
+    }
+
+    /// The highest block whose outcome is kept; 0 before the first.
+    pub async fn last(&self) -> u64 {
+        let slot = self.0.lock().await;
+        slot.as_ref().and_then(|archive| archive.last_index()).unwrap_or(0)
+    }
+}

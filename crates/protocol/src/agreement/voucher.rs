@@ -1,0 +1,190 @@
+//! Vouchers: cumulative units on signed terms, and the one check that provider and ledger share.
+//!
+//! Invariants
+//! 1. What is redeemed never goes back, exceeds no quota and no rate cap.
+//! 2. Accepted in any order or batches, vouchers cost the consumer the same in all: the price of
+//!    the units redeemed last (fees are differences of cumulative prices). The split of each
+//!    payment rounds its burn up, so redeeming in more pieces never favours who redeems.
+//! 3. A refused voucher changes nothing beside it.
+
+use super::{is_over, start_round};
+use crate::{
+    Account, AgreementId, Amount, Code,
+    amount::{UNIT, mul_div},
+    fees,
+    ledger::{BlockContext, Event, Touched, Working},
+    limits::Parameters,
+    operation::{Redemption, Voucher},
+    record::{Agreement, Use},
+};
+use alloc::vec::Vec;
+
+/// What a voucher adds to what was redeemed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Delta {
+    /// Egress bytes.
+    pub egress: u64,
+    /// Gas.
+    pub gas: u64,
+    /// What the consumer pays: the price, but at most what is left of the voucher reserve.
+    pub fee: Amount,
+    /// The provider's base within `fee`, at the lower of price and slow price.
+    pub base: Amount,
+}
+
+/// THE voucher check: a provider runs it before it sends on, the ledger when it pays, so that the
+/// two cannot disagree. `session_key` is the key whose signature on the voucher was verified.
+///
+/// # Errors
+/// The lowest that applies of `BadSignature` (not a key of this agreement), `AgreementUnknown`
+/// (another agreement's voucher), `WindowOver`, `VoucherWentBack`, `VoucherNothingNew`,
+/// `VoucherOverQuota`, `VoucherOverRate`, `VoucherReserveEmpty`.
+pub fn check(
+    agreement: &Agreement,
+    usage: &Use,
+    voucher: &Voucher,
+    session_key: &Account,
+    round: u64,
+    parameters: &Parameters,
+) -> Result<Delta, Code> {
+    let epoch = round / parameters.epoch_rounds;
+    let old_key = *session_key == usage.old_session_key && epoch < usage.old_key_until;
+    if *session_key != agreement.session_key && !old_key {
+        return Err(Code::BadSignature);
+    }
+    if voucher.agreement.opened != agreement.opened {
+        return Err(Code::AgreementUnknown);
+    }
+    if is_over(agreement, usage, epoch, parameters) {
+        return Err(Code::WindowOver);
+    }
+    let (Some(egress), Some(gas)) =
+        (voucher.egress.checked_sub(usage.egress), voucher.gas.checked_sub(usage.gas))
+    else {
+        return Err(Code::VoucherWentBack);
+    };
+    if egress == 0 && gas == 0 {
+        return Err(Code::VoucherNothingNew);
+    }
+    if voucher.egress > agreement.quota_egress || voucher.gas > agreement.quota_gas {
+        return Err(Code::VoucherOverQuota);
+    }
+    check_rate(agreement, voucher, round, parameters)?;
+    let (fee, base) = price(agreement, usage, voucher)?;
+    Ok(Delta { egress, gas, fee, base })
+}
+
+/// Cumulative units <= cap x (rounds since the start + 1); no round after the end counts.
+fn check_rate(
+    agreement: &Agreement,
+    voucher: &Voucher,
+    round: u64,
+    parameters: &Parameters,
+) -> Result<(), Code> {
+    let last = parameters.epoch_start(agreement.end_epoch).saturating_sub(1);
+    let rounds = round.min(last).saturating_sub(start_round(agreement, parameters)) + 1;
+    let over = |units: u64, cap: u64| u128::from(units) > u128::from(cap) * u128::from(rounds);
+    if over(voucher.egress, agreement.rate_egress) || over(voucher.gas, agreement.rate_gas) {
+        return Err(Code::VoucherOverRate);
+    }
+    Ok(())
+}
+
+/// The price of cumulative units in grains: each class floors alone.
+fn cost(egress: u64, egress_price: u64, gas: u64, gas_price: u64) -> u128 {
+    let class = |price: u64, units: u64| u128::from(price) * u128::from(units) / UNIT;
+    class(egress_price, egress) + class(gas_price, gas)
+}
+
+/// The value of cumulative units at the agreement's prices, in grains.
+fn value(agreement: &Agreement, egress: u64, gas: u64) -> u128 {
+    cost(egress, agreement.egress_price, gas, agreement.gas_price)
+}
+
+/// Fee and base of what is new. Above the reserve it pays what is left, base in proportion.
+fn price(agreement: &Agreement, usage: &Use, voucher: &Voucher) -> Result<(Amount, Amount), Code> {
+    let base = |egress: u64, gas: u64| {
+        let egress_price = agreement.egress_price.min(agreement.egress_slow);
+        cost(egress, egress_price, gas, agreement.gas_price.min(agreement.gas_slow))
+    };
+    let full = value(agreement, voucher.egress, voucher.gas) - value(agreement, usage.egress, usage.gas);
+    let base = (base(voucher.egress, voucher.gas) - base(usage.egress, usage.gas)).min(full);
+    let left = usage.voucher_reserve.grains();
+    if full > 0 && left == 0 {
+        return Err(Code::VoucherReserveEmpty);
+    }
+    let (fee, base) =
+        if full > left { (left, mul_div(base, left, full).unwrap_or_default()) } else { (full, base) };
+    Ok((Amount::new(fee).ok_or(Code::Balance)?, Amount::new(base).ok_or(Code::Balance)?))
+}
+
+/// Names the records of redemptions by `provider`: agreements, uses, its account, the epoch's row.
+pub(crate) fn touches_redeem(
+    context: &BlockContext,
+    provider: &Account,
+    redemptions: &[Redemption],
+    touched: &mut Touched,
+) {
+    fees::touches(context, provider, touched);
+    for redemption in redemptions {
+        let AgreementId { provider, slot, .. } = redemption.voucher.agreement;
+        touched.readable.push(Agreement::key(&provider, slot));
+        touched.writable.push(Use::key(&provider, slot));
+    }
+}
+
+/// Redeems vouchers, each judged apart: a refused one is told as an event. They are taken best
+/// first, so the order in the list changes nothing. Returns how many were accepted.
+///
+/// # Errors
+/// The lowest code, if there were vouchers and all were refused; a statement stands nevertheless.
+pub(crate) fn redeem(working: &mut Working<'_>, redemptions: &[Redemption]) -> Result<usize, Code> {
+    let mut best_first: Vec<&Redemption> = redemptions.iter().collect();
+    best_first.sort_by_key(|r| {
+        let voucher = &r.voucher;
+        (voucher.agreement, core::cmp::Reverse((voucher.egress, voucher.gas)), r.session_key, r.claim)
+    });
+    let (mut accepted, mut lowest) = (0, None);
+    for redemption in best_first {
+        match working.atomically(|w| redeem_one(w, redemption)) {
+            Ok(()) => accepted += 1,
+            Err(code) => {
+                lowest = Some(lowest.map_or(code, |low: Code| low.min(code)));
+                working.events.push(Event::VoucherRefused { agreement: redemption.voucher.agreement, code });
+            }
+        }
+    }
+    match lowest {
+        Some(code) if accepted == 0 => Err(code),
+        _ => Ok(accepted),
+    }
+}
+
+fn redeem_one(working: &mut Working<'_>, redemption: &Redemption) -> Result<(), Code> {
+    let voucher = &redemption.voucher;
+    let AgreementId { provider, slot, .. } = voucher.agreement;
+    let agreement: Agreement = working.need(Agreement::key(&provider, slot), Code::AgreementUnknown)?;
+    let key = Use::key(&provider, slot);
+    let mut usage: Use = working.need(key, Code::AgreementUnknown)?;
+    let (round, parameters) = (working.context.round(), &working.context.parameters);
+    let delta = check(&agreement, &usage, voucher, &redemption.session_key, round, parameters)?;
+    let disputed = disputed(&agreement, redemption, delta.fee)?;
+    usage.egress = voucher.egress;
+    usage.gas = voucher.gas;
+    usage.voucher_reserve = usage.voucher_reserve.checked_sub(delta.fee).ok_or(Code::Balance)?;
+    usage.signed = usage.signed.checked_add(delta.fee).ok_or(Code::Balance)?;
+    usage.disputed = usage.disputed.checked_add(disputed).ok_or(Code::Balance)?;
+    working.put(key, &usage)?;
+    let reserves = &mut working.system.voucher_reserves;
+    *reserves = reserves.checked_sub(delta.fee).ok_or(Code::Balance)?;
+    fees::book(working, &provider, Some(voucher.agreement), delta.fee, delta.base)
+}
+
+/// What a claim beyond the voucher adds to the disputed sum: at most what the voucher pays, so
+/// that one unpaid claimant cannot outweigh a counterparty's signatures (economics 2).
+fn disputed(agreement: &Agreement, redemption: &Redemption, fee: Amount) -> Result<Amount, Code> {
+    let Some((egress, gas)) = redemption.claim else { return Ok(Amount::ZERO) };
+    let signed = value(agreement, redemption.voucher.egress, redemption.voucher.gas);
+    let beyond = value(agreement, egress, gas).saturating_sub(signed);
+    Amount::new(beyond.min(fee.grains())).ok_or(Code::Balance)
+}

@@ -1,0 +1,95 @@
+//! The bytes of an event, so that a node can keep them and a client can read them.
+//!
+//! Events are not part of the state: these bytes are never hashed, and a tag is never reused.
+
+use crate::ledger::{AgreementChange, Event};
+use bytes::BufMut;
+use commonware_codec::{Buf, EncodeSize, Error, FixedSize, Read, ReadExt as _, Write};
+
+impl Write for AgreementChange {
+    fn write(&self, buf: &mut impl BufMut) {
+        (*self as u8).write(buf);
+    }
+}
+
+impl FixedSize for AgreementChange {
+    const SIZE: usize = 1;
+}
+
+impl Read for AgreementChange {
+    type Cfg = ();
+    fn read_cfg(buf: &mut impl Buf, _: &()) -> Result<Self, Error> {
+        match u8::read(buf)? {
+            0 => Ok(Self::Opened),
+            1 => Ok(Self::Closing),
+            2 => Ok(Self::Deleted),
+            tag => Err(Error::InvalidEnum(tag)),
+        }
+    }
+}
+
+/// Writes the tag and the fields in order; reads them back the same way.
+macro_rules! event_codec {
+    ($($tag:literal $variant:ident { $($field:ident),* })*) => {
+        impl Write for Event {
+            fn write(&self, buf: &mut impl BufMut) {
+                match self { $(Self::$variant { $($field),* } => { u8::write(&$tag, buf); $($field.write(buf);)* })* }
+            }
+        }
+        impl EncodeSize for Event {
+            fn encode_size(&self) -> usize {
+                1 + match self { $(Self::$variant { $($field),* } => 0 $(+ $field.encode_size())*,)* }
+            }
+        }
+        impl Read for Event {
+            type Cfg = ();
+            fn read_cfg(buf: &mut impl Buf, _: &()) -> Result<Self, Error> {
+                match u8::read(buf)? {
+                    $($tag => Ok(Self::$variant { $($field: Read::read_cfg(buf, &Default::default())?),* }),)*
+                    tag => Err(Error::InvalidEnum(tag)),
+                }
+            }
+        }
+    };
+}
+
+event_codec! {
+    0 Settled { epoch, provider, agreement, fee, burn, committee, pay }
+    1 Drawn { provider, height }
+    2 Audited { provider, height, answered, passed, reads, on_time }
+    3 Agreement { agreement, consumer, change }
+    4 VoucherRefused { agreement, code }
+    5 Restitution { provider, agreement, amount }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Account, AgreementId, Amount, Code};
+    use commonware_codec::{DecodeExt as _, Encode as _};
+
+    #[test]
+    fn events_survive_their_bytes() {
+        let (provider, amount) = (Account([7; 32]), Amount::sync(3));
+        let agreement = AgreementId { provider, slot: 4, opened: 5 };
+        let events = [
+            Event::Settled {
+                epoch: 1,
+                provider,
+                agreement: Some(agreement),
+                fee: amount,
+                burn: amount,
+                committee: amount,
+                pay: amount,
+            },
+            Event::Drawn { provider, height: 9 },
+            Event::Audited { provider, height: 9, answered: true, passed: 3, reads: 4, on_time: true },
+            Event::Agreement { agreement, consumer: provider, change: AgreementChange::Deleted },
+            Event::VoucherRefused { agreement, code: Code::Balance },
+            Event::Restitution { provider, agreement, amount },
+        ];
+        for event in events {
+            assert_eq!(Event::decode(event.encode()).ok(), Some(event));
+        }
+    }
+}

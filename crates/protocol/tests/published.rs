@@ -1,0 +1,177 @@
+//! Worked examples that others published, and the project's own reference, against the mechanism.
+//!
+//! The files stand in `tests/vectors`; a newer copy in `../shared` beside the repository is taken
+//! first. Each file names its source, commit and licence; only numbers were copied.
+
+use posync_protocol::{
+    amount::ONE,
+    economics::{fair, price, score, slash, split},
+};
+use serde_json::Value;
+use std::{fs, path::Path};
+
+fn load(name: &str) -> Value {
+    let own = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let shared = own.join("../../../shared");
+    let places = [
+        shared.join("vectors").join(name),
+        shared.join("reference").join(name),
+        own.join("tests/vectors").join(name),
+    ];
+    let text =
+        places.iter().find_map(|path| fs::read_to_string(path).ok()).expect("a copy is in the repository");
+    serde_json::from_str(&text).expect("the vectors are JSON")
+}
+
+fn int(value: &Value) -> u128 {
+    match value {
+        Value::String(text) => text.parse().expect("a decimal"),
+        number => number.as_u64().expect("a whole number").into(),
+    }
+}
+
+fn small(value: &Value) -> u64 {
+    int(value).try_into().expect("64 bits")
+}
+
+fn ints(value: &Value) -> Vec<u128> {
+    rows(value).iter().map(int).collect()
+}
+
+fn smalls(value: &Value) -> Vec<u64> {
+    rows(value).iter().map(small).collect()
+}
+
+fn rows(value: &Value) -> &[Value] {
+    let rows = value.as_array().expect("a list");
+    assert!(!rows.is_empty(), "an empty table proves nothing");
+    rows
+}
+
+#[test]
+fn fake_exponential_of_eip_4844() {
+    for row in rows(&load("fake_exponential.json")["fake_exponential"]) {
+        let row = ints(row);
+        assert_eq!(price::fake_exponential(row[0], row[1], row[2]), row[3], "{row:?}");
+    }
+}
+
+#[test]
+fn fake_exponential_at_its_ends() {
+    assert_eq!(price::fake_exponential(u128::MAX, u128::MAX, 1), u128::MAX);
+    assert_eq!(price::fake_exponential(0, u128::MAX, 0), 0);
+    assert_eq!(price::fake_exponential(u128::MAX, 0, u128::MAX), u128::MAX);
+    let top = price::posted(1 << 35, 64 * price::FRACTION_FLOW, price::FRACTION_FLOW);
+    assert!(top > 1 << 126, "2^35 * e^64 is about 2^127.3, was {top}");
+}
+
+#[test]
+fn largest_remainder_rows_and_the_alabama_paradox() {
+    let table = load("largest_remainder.json");
+    for row in rows(&table["rows"]) {
+        assert_eq!(split::largest_remainder(int(&row[1]), &ints(&row[0])), ints(&row[2]), "{row}");
+    }
+    // More seats, yet the last party loses one: the reason why the books do not use it.
+    let weights = [1500, 1500, 900, 500, 500, 200];
+    let (before, after) = (split::largest_remainder(25, &weights), split::largest_remainder(26, &weights));
+    assert!(before.iter().zip(&after).any(|(before, after)| after < before));
+    let (before, after) = (split::floor_carry(25, &weights).0, split::floor_carry(26, &weights).0);
+    assert!(before.iter().zip(&after).all(|(before, after)| after >= before));
+}
+
+#[test]
+fn proportional_floor_rows() {
+    for row in rows(&load("proportional_floor.json")["proportional_floor"]) {
+        let expected = (ints(&row[2]), int(&row[3]));
+        assert_eq!(split::floor_carry(int(&row[0]), &ints(&row[1])), expected, "{row}");
+    }
+}
+
+#[test]
+fn dominant_resource_paper_and_mesos() {
+    let drf = load("drf.json");
+    let paper = &drf["paper"];
+    let demands = [smalls(&paper["demands"]["A"]), smalls(&paper["demands"]["B"])];
+    let granted = fair::dominant_resource(&smalls(&paper["total"]), &demands, &[1, 1]);
+    assert_eq!(granted, [small(&paper["drf_tasks"]["A"]), small(&paper["drf_tasks"]["B"])]);
+    for table in ["mesos_sorter_steps", "mesos_weighted_steps"] {
+        for step in rows(&drf[table]) {
+            let names: Vec<&String> = step["alloc"].as_object().expect("an object").keys().collect();
+            let held: Vec<Vec<u64>> = names.iter().map(|name| smalls(&step["alloc"][*name])).collect();
+            let weights: Vec<u64> = names.iter().map(|name| step["w"].get(*name).map_or(1, small)).collect();
+            let order = fair::order(&smalls(&step["total"]), &held, &weights);
+            let order: Vec<&str> = order.iter().map(|user| names[*user].as_str()).collect();
+            let expected: Vec<&str> =
+                rows(&step["order"]).iter().map(|name| name.as_str().expect("a name")).collect();
+            assert_eq!(order, expected, "{step}");
+        }
+    }
+}
+
+#[test]
+fn correlated_slash_rows() {
+    for row in rows(&load("correlated_slash.json")["unresponsive_n50"]) {
+        assert_eq!(slash::unresponsive(50, small(&row[0])), small(&row[1]));
+    }
+}
+
+#[test]
+fn reference_splits() {
+    for row in rows(&load("cases.json")["split"]) {
+        let (pool, weights) = (int(&row["pool"]), ints(&row["weights"]));
+        assert_eq!(split::largest_remainder(pool, &weights), ints(&row["largest_remainder"]), "{row}");
+        assert_eq!(split::floor_carry(pool, &weights), (ints(&row["floor"]), int(&row["carry"])), "{row}");
+    }
+}
+
+#[test]
+fn reference_scores() {
+    let cases = load("cases.json");
+    for row in rows(&cases["lower_weighted_median"]) {
+        let pairs: Vec<(u64, u128)> =
+            rows(&row["pairs"]).iter().map(|pair| (small(&pair[0]), int(&pair[1]))).collect();
+        let expected = row["median"].as_u64();
+        assert_eq!(score::lower_weighted_median(&pairs), expected, "{row}");
+    }
+    for row in rows(&cases["quality"]) {
+        let q = score::quality(small(&row["C"]), small(&row["A"]), small(&row["L"]));
+        assert_eq!(q, small(&row["q"]), "{row}");
+    }
+    let mut state = ONE / 4;
+    for row in rows(&cases["score_trace_from_quarter"]) {
+        let failed = row["gate_failed"].as_bool().expect("a flag");
+        state = score::update(state, row["q"].as_u64(), failed);
+        assert_eq!(state, small(&row["score"]), "{row}");
+    }
+    for row in rows(&cases["books"]) {
+        let books = score::books(int(&row["signed"]), int(&row["disputed"]), int(&row["b0"]));
+        assert_eq!(books, small(&row["B"]), "{row}");
+    }
+    for row in rows(&cases["slash"]) {
+        let (n, k) = (small(&row["n"]), small(&row["k"]));
+        assert_eq!(slash::unresponsive(n, k), small(&row["unresponsive"]), "{row}");
+        assert_eq!(slash::equivocation(n, k), small(&row["equivocation"]), "{row}");
+    }
+}
+
+#[test]
+fn reference_prices() {
+    let cases = load("cases.json");
+    for name in ["price_trace_flow", "price_trace_stock"] {
+        let trace = &cases[name];
+        let (fraction, target) = (small(&trace["update_fraction"]), small(&trace["target"]));
+        let least = int(&trace["p_min"]);
+        let (mut excess, mut bucket, mut slow) = (0, 0, least);
+        for row in rows(&trace["rows"]) {
+            let row = ints(row);
+            let mut used = row[0];
+            if name == "price_trace_flow" {
+                (used, bucket) = price::bucket_next(bucket, row[0]);
+            }
+            excess = price::excess_next(excess, used, row[2], target, fraction);
+            let posted = price::posted(least, excess, fraction);
+            slow = price::slow_next(slow, posted);
+            assert_eq!([row[0], used, row[2], excess.into(), posted, slow], row[..], "{name}");
+        }
+    }
+}

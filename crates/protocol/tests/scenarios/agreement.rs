@@ -1,0 +1,144 @@
+//! Agreements: opening, closing, keys.
+
+use crate::{
+    script::{Stage, check},
+    world::{FUNDED, account},
+};
+use posync_protocol::{
+    Amount,
+    agreement::storage_reserve,
+    ledger::{AgreementChange, Event},
+    record::{Agreement, Ending, Provider, Use},
+};
+
+pub(crate) const ACCEPTED: &str = "
+    p register
+    a open p slot=0
+    b open p slot=1 end=720 quota=0 reserve=0
+    a topup p/0 5s
+    b topup p/0 1
+    a rotate p/0 fresh
+    a close p/0 second=p
+    a open p slot=0
+    p close p/0 second=a
+    a open p slot=0
+    a closealone p/0
+    a close p/0 second=p
+    q register
+    a open q
+    q leave
+    q closealone q/0
+    a closealone q/0
+";
+
+pub(crate) const REFUSED: &str = "
+    p register capacity=4000
+    a open p reserve=2000000s                          => Balance
+    a open q                                           => ProviderUnknown
+    a open p max_storage=9999999                       => PriceAboveMaximum
+    a open p max_egress=999999                         => PriceAboveMaximum
+    a open p max_gas=999                               => PriceAboveMaximum
+    p update storage=10000001
+    a open p                                           => PriceBelowReserve
+    p update egress=1000001
+    a open p                                           => PriceBelowReserve
+    p update
+    a open p quota=4001                                => NoCapacity
+    a open p quota=2097153                             => !BadShape
+    a open p quota_egress=max                          => !BadShape
+    a open p quota_gas=max                             => !BadShape
+    a open p rate=max                                  => !BadShape
+    a open p rate_gas=max                              => !BadShape
+    a open p slot=1048576                              => !BadShape
+    a open p end=0                                     => TermTooLong
+    a open p end=9999                                  => TermTooLong
+    a open p storage_max=1                             => EscrowTooSmall
+    a topup p/0 1                                      => AgreementUnknown
+    a close p/0 second=p consumer=a                    => AgreementUnknown
+    a closealone p/0                                   => AgreementUnknown
+    a rotate p/0 fresh                                 => AgreementUnknown
+    a open p
+    b open p                                           => SlotTaken
+    a topup p/0 1 opened=1                             => AgreementUnknown
+    a topup p/0 0                                      => !BadShape
+    a topup p/0 2000000s                               => Balance
+    b close p/0 second=p                               => WrongParty
+    a close p/0 second=p end=5                         => BadShape
+    a close p/0 second=p consumer=b                    => BadShape
+    a close p/0 second=p index=1                       => BadShape
+    b closealone p/0                                   => WrongParty
+    p closealone p/0                                   => NoticeMissing
+    b rotate p/0 fresh                                 => WrongParty
+    p rotate p/0 fresh                                 => WrongParty
+    a rotate p/0 fresh
+    a rotate p/0 fresher                               => KeyRotated
+    a closealone p/0
+    a closealone p/0                                   => AgreementClosed
+    a topup p/0 1                                      => AgreementClosed
+    a rotate p/0 fresh                                 => AgreementClosed
+    a open p slot=1 end=8
+    epoch 8
+    a topup p/1 1                                      => AgreementEnded
+    a closealone p/1                                   => AgreementEnded
+    a rotate p/1 fresh                                 => AgreementEnded
+";
+
+#[test]
+fn table() {
+    check(ACCEPTED);
+    check(REFUSED);
+}
+
+#[test]
+fn an_opening_splits_the_escrow_and_a_close_by_both_returns_it() {
+    let mut stage = Stage::new();
+    stage.play("p register\n blocks 9\n a open p quota=1000 end=10 reserve=3s");
+    let world = &stage.world;
+    let round = world.parameters.round(world.height);
+    let needed = storage_reserve(10_000_000, 1_000, 50 - round).unwrap();
+    let usage: Use = world.get(Use::key(&account("p"), 0)).unwrap();
+    assert_eq!((usage.storage_reserve, usage.voucher_reserve), (needed, Amount::sync(3)));
+    assert_eq!(usage.deposit, world.parameters.deposit);
+    let provider: Provider = world.get(Provider::key(&account("p"))).unwrap();
+    assert_eq!((provider.pool, provider.sold, provider.slots), (needed, 1_000, 1));
+    let ending: Ending = world.get(Ending::key(&account("p"), 10)).unwrap();
+    assert_eq!(ending.agreements, 1);
+    let opened = world.events.iter().any(|event| {
+        matches!(event, Event::Agreement { change: AgreementChange::Opened, consumer, .. } if *consumer == account("a"))
+    });
+    assert!(opened, "the opening is told");
+    let fees = |world: &crate::world::World| {
+        world.system().burned.grains() - world.parameters.registration_burn.grains()
+    };
+    let before = fees(&stage.world);
+    stage.play("p close p/0 second=a");
+    let world = &stage.world;
+    let system = world.system();
+    assert_eq!((system.voucher_reserves, system.deposits, system.storage_pools), Default::default());
+    assert!(world.get::<Agreement>(Agreement::key(&account("p"), 0)).is_none());
+    assert!(world.get::<Ending>(Ending::key(&account("p"), 10)).is_none());
+    let lost = FUNDED.grains() - world.balance("a").grains();
+    assert!(lost <= before, "the consumer lost fees only");
+}
+
+#[test]
+fn idle_time_of_an_empty_provider_is_not_prepaid() {
+    let world = check("p register\n epoch 5\n a open p quota=1000 end=10");
+    let usage: Use = world.get(Use::key(&account("p"), 0)).unwrap();
+    assert_eq!(usage.storage_reserve, storage_reserve(10_000_000, 1_000, 25).unwrap());
+}
+
+#[test]
+fn a_provider_closes_alone_no_earlier_than_it_may_leave() {
+    let world = check("p register\n a open p\n p leave\n p closealone p/0");
+    let usage: Use = world.get(Use::key(&account("p"), 0)).unwrap();
+    assert_eq!(usage.closing_epoch, Some(8));
+    let world = check("p register\n a open p\n p leave\n p closealone p/0\n a closealone p/0");
+    let usage: Use = world.get(Use::key(&account("p"), 0)).unwrap();
+    assert_eq!(usage.closing_epoch, Some(2), "the consumer's notice is shorter");
+}
+
+#[test]
+fn the_last_slot_can_be_used() {
+    check("p register\n a open p slot=1048575\n a topup p/1048575 1\n a close p/1048575 second=p");
+}

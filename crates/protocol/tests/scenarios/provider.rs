@@ -1,0 +1,95 @@
+//! Providers: registration, offer, exit.
+
+use crate::{
+    script::{Stage, check},
+    world::{FUNDED, account},
+};
+use posync_protocol::{
+    Amount,
+    record::{Endpoint, Newcomer, Provider, ProviderAt},
+};
+
+pub(crate) const ACCEPTED: &str = "
+    p register bond=1000s
+    q register bond=6000s capacity=10000000000
+    p update capacity=5 storage=10 egress=3 address=10.0.0.1:9
+    p update bond=50s capacity=1000000
+    p leave
+    p update capacity=7
+    epoch 8
+    p leave
+    p register
+";
+
+pub(crate) const REFUSED: &str = "
+    p register bond=2000000s                  => Balance
+    p register bond=999s                      => BondTooSmall
+    p register capacity=10000000000           => BondTooSmall
+    p register operator=                      => OperatorEmpty
+    p register address=                       => !BadShape
+    p register region=                        => !BadShape
+    p update                                  => ProviderUnknown
+    p leave                                   => ProviderUnknown
+    p register
+    p register                                => ProviderExists
+    p update index=3                          => BadShape
+    p update index=1048576                    => !BadShape
+    p update bond=2000000s                    => Balance
+    p update capacity=10000000000             => BondTooSmall
+    a open p quota=1000
+    p update capacity=999                     => CapacityBelowSold
+    p leave
+    a open p slot=1                           => ProviderLeaving
+    p leave                                   => HasAgreements
+    a close p/0 second=p
+    p leave                                   => ExitEarly
+    a open q                                  => ProviderUnknown
+";
+
+#[test]
+fn table() {
+    check(ACCEPTED);
+    check(REFUSED);
+}
+
+#[test]
+fn registration_locks_the_bond_burns_its_price_and_stands_in_the_lines() {
+    let world = check("p register bond=1500s storage=4 egress=5");
+    let system = world.system();
+    let provider: Provider = world.get(Provider::key(&account("p"))).unwrap();
+    assert_eq!((provider.index, provider.bond), (0, Amount::sync(1_500)));
+    assert_eq!((provider.reserve_storage, provider.reserve_egress), (4, 5));
+    assert_eq!((system.providers, system.newcomers, system.bonds), (1, 1, Amount::sync(1_500)));
+    assert!(system.burned > world.parameters.registration_burn);
+    assert_eq!(world.get::<ProviderAt>(ProviderAt::key(0)).unwrap().account, Some(account("p")));
+    assert_eq!(world.get::<Newcomer>(Newcomer::key(0)).unwrap().account, account("p"));
+    let endpoint: Endpoint = world.get(Endpoint::key(&account("p"))).unwrap();
+    assert_eq!((&endpoint.address[..], &endpoint.region[..]), (&b"127.0.0.1:1"[..], &b"north"[..]));
+}
+
+#[test]
+fn an_exit_returns_the_bond_and_the_index_is_taken_again() {
+    let world = check("p register\n q register\n p leave\n epoch 8\n p leave");
+    let system = world.system();
+    assert_eq!((system.providers, system.vacant), (2, Some(0)));
+    assert_eq!(system.bonds, Amount::sync(1_000));
+    assert!(world.get::<Provider>(Provider::key(&account("p"))).is_none());
+    let burned = system.burned.grains();
+    assert!(FUNDED.grains() - world.balance("p").grains() < burned);
+    let world = check("p register\n q register\n p leave\n epoch 8\n p leave\n a register\n b register");
+    let index = |name: &str| world.get::<Provider>(Provider::key(&account(name))).unwrap().index;
+    assert_eq!((index("a"), index("q"), index("b")), (0, 1, 2));
+    assert_eq!(world.system().vacant, None);
+}
+
+#[test]
+fn registrations_of_one_block_do_not_collide() {
+    let mut stage = Stage::new();
+    stage.play("b register\n b leave\n epoch 8\n b leave");
+    let operations: Vec<_> =
+        ["a", "p", "q"].iter().map(|who| stage.sign(&format!("{who} register"))).collect();
+    let outcome = stage.world.block(&operations).unwrap();
+    assert!(outcome.receipts.iter().all(|(_, code)| *code == posync_protocol::Code::Done));
+    let index = |name: &str| stage.world.get::<Provider>(Provider::key(&account(name))).unwrap().index;
+    assert_eq!((index("a"), index("p"), index("q")), (0, 1, 2));
+}

@@ -1,0 +1,264 @@
+//! A scenario is text: one line an operation, with the receipt it must get.
+//!
+//! ```text
+//!   p register bond=1000s capacity=8192      accepted: Done is meant when nothing is said
+//!   a open p slot=1 quota=9000 => NoCapacity  refused: charged, and nothing else happens
+//!   a send b 5 nonce=9 => !NonceGap           may not even stand in a block
+//!   epoch 3                                   empty blocks until the next one is of epoch 3
+//! ```
+//! Words that are not given have the defaults of `Line` below. Amounts are grains; `s` means SYNC.
+
+use crate::world::{World, account, key};
+use posync_protocol::{
+    Account, AgreementId, Amount, Body, Bounded, Operation,
+    block::with_chain,
+    limits::OPERATOR_BYTES,
+    operation::{
+        CLOSE_NAMESPACE, Close, CloseAlone, Open, Redeem, Redemption, RegisterProvider, RotateKey, TopUp,
+        Transfer, UpdateProvider, Voucher, sign,
+    },
+    record::{Agreement, Provider},
+};
+use std::collections::BTreeMap;
+
+/// Runs a script against a new world of funded actors `a`, `b`, `p`, `q` and returns the world.
+pub(crate) fn check(script: &str) -> World {
+    let mut stage = Stage::new();
+    stage.play(script);
+    stage.world
+}
+
+/// A world and what the script has named in it.
+pub(crate) struct Stage {
+    pub(crate) world: World,
+    /// Heights at which (provider, slot) was last opened.
+    pub(crate) opened: BTreeMap<(String, u32), u64>,
+}
+
+/// `actor verb words.. name=value.. => code`
+struct Line<'a> {
+    text: &'a str,
+    actor: &'a str,
+    verb: &'a str,
+    words: Vec<&'a str>,
+    named: BTreeMap<&'a str, &'a str>,
+}
+
+impl<'a> Line<'a> {
+    fn parse(text: &'a str) -> Self {
+        let mut words: Vec<&str> = text.split_whitespace().collect();
+        assert!(words.len() >= 2, "a line needs an actor and a verb: {text}");
+        let named = words.iter().filter_map(|word| word.split_once('=')).collect();
+        words.retain(|word| !word.contains('='));
+        Self { text, actor: words[0], verb: words[1], words: words.split_off(2), named }
+    }
+
+    fn word(&self, place: usize) -> &'a str {
+        self.words.get(place).unwrap_or_else(|| panic!("word {place} is missing: {}", self.text))
+    }
+
+    fn number(&self, name: &str, default: u64) -> u64 {
+        self.named.get(name).map_or(default, |text| match *text {
+            "max" => u64::MAX,
+            text => text.parse().unwrap_or_else(|_| panic!("{name} is no number: {}", self.text)),
+        })
+    }
+
+    fn slot(&self, name: &str, default: u32) -> u32 {
+        self.number(name, default.into()).try_into().expect("a slot has 32 bits")
+    }
+
+    fn name(&self, name: &str, default: &'a str) -> Account {
+        account(self.named.get(name).unwrap_or(&default))
+    }
+
+    fn amount(&self, name: &str, default: Amount) -> Amount {
+        self.named.get(name).map_or(default, |text| grains(text))
+    }
+}
+
+/// `12` grains, `12s` SYNC.
+fn grains(text: &str) -> Amount {
+    let (digits, unit) = text.strip_suffix('s').map_or((text, 1), |digits| (digits, 1_000_000_000));
+    let number: u128 = digits.parse().unwrap_or_else(|_| panic!("no amount: {text}"));
+    Amount::new(number * unit).expect("below the bound")
+}
+
+impl Stage {
+    /// Funded actors `a`, `b`, `p`, `q`, nothing else.
+    pub(crate) fn new() -> Self {
+        Self { world: World::new(&["a", "b", "p", "q"]), opened: BTreeMap::new() }
+    }
+
+    /// Signs the operation of one line without sending it.
+    pub(crate) fn sign(&self, text: &str) -> Operation {
+        self.operation(&Line::parse(text))
+    }
+
+    pub(crate) fn play(&mut self, script: &str) {
+        for line in script.lines().map(str::trim).filter(|line| !line.is_empty()) {
+            self.line(line);
+        }
+    }
+
+    fn line(&mut self, text: &str) {
+        let (asked, expected) = text.split_once("=>").unwrap_or((text, "Done"));
+        let line = Line::parse(asked);
+        if line.actor == "epoch" || line.actor == "blocks" {
+            return self.wait(&line);
+        }
+        let operation = self.operation(&line);
+        let got = match self.world.submit(&operation) {
+            Ok(code) => format!("{code:?}"),
+            Err(code) => format!("!{code:?}"),
+        };
+        assert_eq!(got, expected.trim(), "height {}: {text}", self.world.height);
+        if let (Body::Open(open), "Done") = (&operation.body, got.as_str()) {
+            self.opened.insert((line.word(0).to_string(), open.slot), self.world.height);
+        }
+    }
+
+    fn wait(&mut self, line: &Line<'_>) {
+        let number: u64 = line.verb.parse().expect("a number");
+        if line.actor == "epoch" {
+            return self.world.skip_to_epoch(number);
+        }
+        for _ in 0..number {
+            self.world.block(&[]).expect("an empty block is valid");
+        }
+    }
+
+    /// Signs the line's operation; `nonce`, `fee`, `expires` and `signer` may be set wrong.
+    fn operation(&self, line: &Line<'_>) -> Operation {
+        let right = self.world.sign(line.actor, self.body(line));
+        let nonce = line.number("nonce", right.nonce);
+        let fee = line.amount("fee", right.max_fee);
+        let expires = line.number("expires", right.expires);
+        Operation::signed(&key(line.actor), &self.world.chain, nonce, fee, expires, right.body)
+    }
+
+    /// `p/3`: the agreement in slot 3 of `p`, as last opened there.
+    pub(crate) fn id(&self, text: &str) -> AgreementId {
+        let (provider, slot) = text.split_once('/').unwrap_or((text, "0"));
+        let slot: u32 = slot.parse().expect("a slot");
+        let opened = self.opened.get(&(provider.to_string(), slot)).copied().unwrap_or_default();
+        AgreementId { provider: account(provider), slot, opened }
+    }
+
+    fn named_id(&self, line: &Line<'_>) -> AgreementId {
+        let id = self.id(line.word(0));
+        AgreementId { opened: line.number("opened", id.opened), slot: line.slot("slot", id.slot), ..id }
+    }
+
+    fn index(&self, provider: &Account) -> u32 {
+        self.world.get::<Provider>(Provider::key(provider)).map_or(0, |provider| provider.index)
+    }
+
+    fn body(&self, line: &Line<'_>) -> Body {
+        match line.verb {
+            "send" => Body::Transfer(Transfer { to: account(line.word(0)), amount: grains(line.word(1)) }),
+            "register" => Body::RegisterProvider(register(line)),
+            "update" | "leave" => Body::UpdateProvider(self.update(line)),
+            "open" => Body::Open(open(line)),
+            "topup" => Body::TopUp(TopUp { agreement: self.named_id(line), amount: grains(line.word(1)) }),
+            "close" => Body::Close(self.close(line)),
+            "closealone" => Body::CloseAlone(CloseAlone { agreement: self.named_id(line) }),
+            "rotate" => {
+                let session_key = account(line.word(1));
+                Body::RotateKey(RotateKey { agreement: self.named_id(line), session_key })
+            }
+            "redeem" => {
+                let vouchers = if line.words.is_empty() { vec![] } else { vec![self.redemption(line)] };
+                Body::Redeem(Redeem { vouchers: Bounded::new(vouchers).expect("few") })
+            }
+            verb => panic!("no such verb: {verb}"),
+        }
+    }
+
+    fn update(&self, line: &Line<'_>) -> UpdateProvider {
+        let signer = account(line.actor);
+        let now: Option<Provider> = self.world.get(Provider::key(&signer));
+        UpdateProvider {
+            bond_add: line.amount("bond", Amount::ZERO),
+            capacity: line.number("capacity", now.as_ref().map_or(0, |provider| provider.capacity)),
+            reserve_storage: line.number("storage", 0),
+            reserve_egress: line.number("egress", 0),
+            address: text(line.named.get("address").unwrap_or(&"127.0.0.1:2")),
+            index: line.slot("index", now.map_or(0, |provider| provider.index)),
+            leave: line.verb == "leave",
+        }
+    }
+
+    fn close(&self, line: &Line<'_>) -> Close {
+        let agreement = self.named_id(line);
+        let record: Option<Agreement> = self.world.get(Agreement::key(&agreement.provider, agreement.slot));
+        let (consumer, end) = record.map_or_else(Default::default, |r| (Some(r.consumer), r.end_epoch));
+        let consumer = line.named.get("consumer").map(|name| account(name)).or(consumer);
+        let second = line.named.get("second").unwrap_or(&"a");
+        Close {
+            agreement,
+            consumer: consumer.unwrap_or_default(),
+            index: line.slot("index", self.index(&agreement.provider)),
+            end_epoch: line.number("end", end),
+            second: sign(&key(second), CLOSE_NAMESPACE, &with_chain(&self.world.chain, &agreement)),
+        }
+    }
+
+    /// A voucher by `session` (default: the first key of the agreements that `open` makes).
+    pub(crate) fn redemption_of(&self, id: AgreementId, session: &str, egress: u64, gas: u64) -> Redemption {
+        let voucher = Voucher::signed(&key(session), &self.world.chain, id, egress, gas);
+        Redemption { voucher, session_key: account(session), claim: None }
+    }
+
+    fn redemption(&self, line: &Line<'_>) -> Redemption {
+        let session = line.named.get("session").unwrap_or(&"session");
+        let (egress, gas) = (line.number("egress", 0), line.number("gas", 0));
+        let mut redemption = self.redemption_of(self.named_id(line), session, egress, gas);
+        if line.named.contains_key("claim") {
+            redemption.claim = Some((line.number("claim", 0), gas));
+        }
+        redemption
+    }
+}
+
+fn text<const MAX: usize>(text: &str) -> Bounded<u8, MAX> {
+    Bounded::new(text.as_bytes().to_vec()).expect("within the bound")
+}
+
+fn operator(name: &str) -> [u8; OPERATOR_BYTES] {
+    let mut bytes = [0; OPERATOR_BYTES];
+    bytes[..name.len()].copy_from_slice(name.as_bytes());
+    bytes
+}
+
+fn register(line: &Line<'_>) -> RegisterProvider {
+    RegisterProvider {
+        operator: operator(line.named.get("operator").unwrap_or(&line.actor)),
+        bond: line.amount("bond", Amount::sync(1_000)),
+        capacity: line.number("capacity", 1 << 20),
+        reserve_storage: line.number("storage", 0),
+        reserve_egress: line.number("egress", 0),
+        address: text(line.named.get("address").unwrap_or(&"127.0.0.1:1")),
+        region: text(line.named.get("region").unwrap_or(&"north")),
+    }
+}
+
+fn open(line: &Line<'_>) -> Open {
+    Open {
+        provider: account(line.word(0)),
+        slot: line.slot("slot", 0),
+        session_key: line.name("session", "session"),
+        storage_key: line.name("storage", "storage"),
+        max_storage_price: line.number("max_storage", u64::MAX),
+        max_egress_price: line.number("max_egress", u64::MAX),
+        max_gas_price: line.number("max_gas", u64::MAX),
+        quota_leaves: line.number("quota", 1 << 10),
+        quota_egress: line.number("quota_egress", 1 << 30),
+        quota_gas: line.number("quota_gas", 1_000_000_000),
+        rate_egress: line.number("rate", 1 << 20),
+        rate_gas: line.number("rate_gas", 1_000_000),
+        end_epoch: line.number("end", 20),
+        voucher_reserve: line.amount("reserve", Amount::sync(1)),
+        storage_reserve_max: line.amount("storage_max", Amount::sync(100)),
+    }
+}

@@ -1,0 +1,169 @@
+//! Vouchers: the one check, and redemption.
+
+use crate::{
+    script::{Stage, check},
+    world::{FUNDED, account},
+};
+use posync_protocol::{
+    Amount, Body, Bounded, Code,
+    ledger::Event,
+    operation::Redeem,
+    record::{Settlement, Use},
+};
+
+pub(crate) const ACCEPTED: &str = "
+    p register
+    a open p
+    p redeem p/0 egress=65536
+    p redeem p/0 egress=65536 gas=5
+    p redeem p/0 egress=70000 gas=5 claim=90000
+    a rotate p/0 fresh
+    p redeem p/0 egress=80000 gas=5
+    p redeem p/0 egress=90000 gas=5 session=fresh
+    a closealone p/0
+    epoch 1
+    p redeem p/0 egress=95000 gas=6 session=fresh
+    a open p slot=1 end=3
+    epoch 4
+    p redeem p/1 egress=1
+";
+
+pub(crate) const REFUSED: &str = "
+    p register
+    a open p quota_egress=100000 quota_gas=1000 rate=50000 rate_gas=800 reserve=70000
+    p redeem                                   => !BadShape
+    p redeem p/0 egress=9 claim=8              => !BadShape
+    a redeem p/0 egress=1                      => !WrongParty
+    p redeem p/0 slot=1048576 egress=1         => !BadShape
+    p redeem p/0 egress=1 session=thief        => BadSignature
+    p redeem p/1 egress=1                      => AgreementUnknown
+    p redeem p/0 opened=1 egress=1             => AgreementUnknown
+    p redeem p/0 egress=0                      => VoucherNothingNew
+    p redeem p/0 egress=40000
+    p redeem p/0 egress=40000                  => VoucherNothingNew
+    p redeem p/0 egress=39999 gas=5            => VoucherWentBack
+    p redeem p/0 egress=100001                 => VoucherOverQuota
+    p redeem p/0 egress=40000 gas=1001         => VoucherOverQuota
+    blocks 8
+    a open p slot=1 rate=50000 rate_gas=800
+    p redeem p/1 egress=50001                  => VoucherOverRate
+    p redeem p/1 egress=50000 gas=801          => VoucherOverRate
+    p redeem p/1 egress=50000 gas=800
+    p redeem p/0 egress=90000
+    p redeem p/0 egress=95000                  => VoucherReserveEmpty
+    a rotate p/1 fresh
+    epoch 3
+    p redeem p/1 egress=60000 gas=800          => BadSignature
+    a closealone p/1
+    epoch 5
+    p redeem p/1 egress=60000 gas=800 session=fresh => WindowOver
+    a open p slot=2 end=7
+    epoch 9
+    p redeem p/2 egress=1                      => WindowOver
+";
+
+#[test]
+fn table() {
+    check(ACCEPTED);
+    check(REFUSED);
+}
+
+/// Redeems the vouchers `(egress, gas)` of agreement p/0 in one operation.
+fn redeem(stage: &mut Stage, units: &[(u64, u64)]) -> Code {
+    let id = stage.id("p/0");
+    let vouchers = units.iter().map(|(egress, gas)| stage.redemption_of(id, "session", *egress, *gas));
+    let vouchers = Bounded::new(vouchers.collect()).unwrap();
+    let operation = stage.world.sign("p", Body::Redeem(Redeem { vouchers }));
+    stage.world.submit(&operation).unwrap()
+}
+
+fn opened() -> Stage {
+    let mut stage = Stage::new();
+    stage.play("p register\n a open p reserve=1s\n blocks 8");
+    stage
+}
+
+#[test]
+fn a_redemption_pays_by_the_rule_and_tells_it() {
+    let mut stage = opened();
+    let before = stage.world.system();
+    assert_eq!(redeem(&mut stage, &[(1 << 20, 0)]), Code::Done);
+    let system = stage.world.system();
+    let settled = stage.world.events.iter().find_map(|event| match event {
+        Event::Settled { agreement: Some(id), provider, fee, burn, committee, pay, .. } => {
+            Some((*id, *provider, [*fee, *burn, *committee, *pay].map(Amount::grains)))
+        }
+        _ => None,
+    });
+    let parts = [1_000_000, 200_000, 50_000, 750_000];
+    assert_eq!(settled, Some((stage.id("p/0"), account("p"), parts)));
+    assert_eq!(before.voucher_reserves.grains() - system.voucher_reserves.grains(), 1_000_000);
+    assert_eq!(system.committee.grains(), 50_000);
+    let row: Settlement = stage.world.get(Settlement::key(&account("p"), 0)).unwrap();
+    assert_eq!([row.fee, row.burn, row.committee, row.pay].map(Amount::grains), parts);
+    let usage: Use = stage.world.get(Use::key(&account("p"), 0)).unwrap();
+    assert_eq!((usage.egress, usage.signed.grains()), (1 << 20, 1_000_000));
+}
+
+#[test]
+fn a_row_starts_again_in_its_next_epoch() {
+    let mut stage = opened();
+    redeem(&mut stage, &[(1 << 20, 0)]);
+    stage.world.skip_to_epoch(1);
+    redeem(&mut stage, &[(2 << 20, 0)]);
+    for place in [0, 1] {
+        let row: Settlement = stage.world.get(Settlement::key(&account("p"), place)).unwrap();
+        assert_eq!((row.epoch, row.fee.grains()), (place, 1_000_000));
+    }
+}
+
+#[test]
+fn each_voucher_is_judged_apart() {
+    let mut stage = opened();
+    assert_eq!(redeem(&mut stage, &[(100, 0), (1 << 40, 0), (300, 7)]), Code::Done);
+    let refused: Vec<Code> = stage
+        .world
+        .events
+        .iter()
+        .filter_map(|event| match event {
+            Event::VoucherRefused { code, .. } => Some(*code),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(refused, [Code::VoucherOverQuota, Code::VoucherWentBack]);
+    let usage: Use = stage.world.get(Use::key(&account("p"), 0)).unwrap();
+    assert_eq!((usage.egress, usage.gas), (300, 7));
+}
+
+#[test]
+fn above_the_reserve_it_pays_what_is_left() {
+    let mut stage = Stage::new();
+    stage.play("p register\n a open p reserve=1000\n p redeem p/0 egress=1048576");
+    let system = stage.world.system();
+    assert_eq!(system.voucher_reserves, Amount::ZERO);
+    let usage: Use = stage.world.get(Use::key(&account("p"), 0)).unwrap();
+    assert_eq!((usage.signed.grains(), usage.egress), (1_000, 1 << 20));
+    stage.play("b topup p/0 5s\n blocks 8\n p redeem p/0 egress=2097152");
+    let usage: Use = stage.world.get(Use::key(&account("p"), 0)).unwrap();
+    assert_eq!(usage.signed.grains(), 1_001_000, "what was not paid is not paid later");
+}
+
+#[test]
+fn a_claim_counts_as_disputed_up_to_what_the_voucher_pays() {
+    let claim = |units: u64| {
+        let script = format!("p register\n a open p\n p redeem p/0 egress=1048576 claim={units}");
+        let usage: Use = check(&script).get(Use::key(&account("p"), 0)).unwrap();
+        usage.disputed.grains()
+    };
+    assert_eq!(claim(1_048_576), 0);
+    assert_eq!(claim(1_048_576 + 524_288), 500_000);
+    assert_eq!(claim(u64::MAX), 1_000_000);
+}
+
+#[test]
+fn a_provider_that_only_redeems_gains_what_it_is_paid_less_its_fees() {
+    let world = check("p register bond=1000s\n a open p\n p redeem p/0 egress=1048576");
+    let (system, bond) = (world.system(), Amount::sync(1_000));
+    let spent = FUNDED.grains() - bond.grains() - world.balance("p").grains();
+    assert!(spent + 750_000 <= system.burned.grains() - 200_000, "{spent}");
+}

@@ -1,0 +1,196 @@
+//! A whole ledger in a map: the only helper that knows how a block is run.
+
+use commonware_cryptography::{Signer, ed25519::PrivateKey};
+use posync_protocol::{
+    Account, Amount, Body, Code, Hash, Key, Operation, Record, Slot,
+    audit::Resolver,
+    block::{Draw, sha256},
+    invariants::check_all,
+    ledger::{BlockContext, Event, Invalid, Mode, Outcome, Records, execute, fee, touches},
+    limits::Parameters,
+    record::{AccountState, System},
+};
+use std::collections::BTreeMap;
+
+/// What each named actor owns at genesis.
+pub(crate) const FUNDED: Amount = Amount::sync(1_000_000);
+
+/// The key of a named actor.
+pub(crate) fn key(name: &str) -> PrivateKey {
+    let digest = sha256(name.as_bytes());
+    PrivateKey::from_seed(u64::from_be_bytes(digest[..8].try_into().expect("eight bytes")))
+}
+
+/// The account of a named actor.
+pub(crate) fn account(name: &str) -> Account {
+    Account::of(&key(name).public_key())
+}
+
+/// State, height and what happened in the last block.
+#[derive(Clone)]
+pub(crate) struct World {
+    pub(crate) parameters: Parameters,
+    pub(crate) chain: Hash,
+    /// Of the last block.
+    pub(crate) height: u64,
+    pub(crate) state: BTreeMap<Key, Slot>,
+    pub(crate) supply: Amount,
+    /// Of the last block.
+    pub(crate) events: Vec<Event>,
+    /// Records that the last block named.
+    pub(crate) named: usize,
+    /// Whether blocks carry a seed, from which they draw providers: off until a script asks.
+    pub(crate) draws: bool,
+}
+
+impl World {
+    /// A genesis with these actors funded and as much again in the reserve.
+    pub(crate) fn new(funded: &[&str]) -> Self {
+        let balances = Amount::new(FUNDED.grains() * funded.len() as u128).expect("few actors");
+        let reserve = balances;
+        let mut state = BTreeMap::new();
+        let system = System { balances, reserve, ..System::default() };
+        state.insert(System::key(), system.to_slot());
+        for name in funded {
+            let record = AccountState { nonce: 0, balance: FUNDED };
+            state.insert(AccountState::key(&account(name)), record.to_slot());
+        }
+        let supply = balances.checked_add(reserve).expect("below the bound");
+        let world = Self {
+            parameters: Parameters::LOCAL,
+            chain: [7; 32],
+            height: 0,
+            state,
+            supply,
+            events: Vec::new(),
+            named: 0,
+            draws: false,
+        };
+        world.check();
+        world
+    }
+
+    pub(crate) fn check(&self) {
+        if let Err(broken) = check_all(self.state.iter().map(|(k, s)| (*k, *s)), self.supply) {
+            panic!("after block {}: {broken}", self.height);
+        }
+    }
+
+    pub(crate) fn get<R: Record>(&self, key: Key) -> Option<R> {
+        self.state.get(&key).map(|slot| R::from_slot(slot).expect("the rules wrote it"))
+    }
+
+    pub(crate) fn system(&self) -> System {
+        self.get(System::key()).expect("System always stands")
+    }
+
+    pub(crate) fn balance(&self, name: &str) -> Amount {
+        self.get::<AccountState>(AccountState::key(&account(name))).unwrap_or_default().balance
+    }
+
+    /// The epoch of the next block.
+    pub(crate) fn epoch(&self) -> u64 {
+        self.parameters.epoch(self.height + 1)
+    }
+
+    pub(crate) fn context(&self, height: u64) -> BlockContext {
+        let parent = sha256(&(height - 1).to_be_bytes());
+        let seed = self.draws.then(|| sha256(&[parent, self.chain].concat()));
+        BlockContext { chain: self.chain, parameters: self.parameters, height, parent, seed }
+    }
+
+    /// The draws of a block, found as a proposer finds them.
+    pub(crate) fn resolve(&self, context: &BlockContext) -> Vec<Option<Draw>> {
+        let mut resolver = Resolver::new(context, &self.system());
+        while let Some(keys) = resolver.needs() {
+            let records = keys.into_iter().map(|key| (key, self.state.get(&key).copied())).collect();
+            resolver.feed(&records);
+        }
+        resolver.draws()
+    }
+
+    /// Reads what a block names.
+    pub(crate) fn read(
+        &self,
+        context: &BlockContext,
+        draws: &[Option<Draw>],
+        operations: &[Operation],
+    ) -> Result<Records, Invalid> {
+        let keys = touches(context, &self.system(), draws, operations)?;
+        Ok(keys.into_iter().map(|key| (key, self.state.get(&key).copied())).collect())
+    }
+
+    /// Runs the next block as its proposer and as a verifier of what was kept, applies it, and
+    /// checks the whole state.
+    pub(crate) fn block(&mut self, operations: &[Operation]) -> Result<Outcome, Invalid> {
+        let context = self.context(self.height + 1);
+        let draws = self.resolve(&context);
+        let records = self.read(&context, &draws, operations)?;
+        let proposed = execute(&context, &draws, operations, &records, Mode::Propose)?;
+        let kept: Vec<Operation> = proposed.kept.iter().map(|place| operations[*place].clone()).collect();
+        let records = self.read(&context, &draws, &kept)?;
+        let verified = execute(&context, &draws, &kept, &records, Mode::Verify)?;
+        assert_eq!(proposed.changes, verified.changes, "proposer and verifier agree on the state");
+        assert_eq!(proposed.receipts, verified.receipts, "and on the receipts");
+        assert_eq!(proposed.events, verified.events, "and on the events");
+        self.named = records.len();
+        self.apply(context.height, &proposed);
+        Ok(proposed)
+    }
+
+    pub(crate) fn apply(&mut self, height: u64, outcome: &Outcome) {
+        for (key, slot) in &outcome.changes {
+            match slot {
+                Some(slot) => self.state.insert(*key, *slot),
+                None => self.state.remove(key),
+            };
+        }
+        self.height = height;
+        self.events.clone_from(&outcome.events);
+        self.check();
+    }
+
+    /// One block with one operation: its receipt, or why it may not stand in a block (then there
+    /// is an empty block).
+    pub(crate) fn submit(&mut self, operation: &Operation) -> Result<Code, Code> {
+        let one = core::slice::from_ref(operation);
+        let context = self.context(self.height + 1);
+        let draws = self.resolve(&context);
+        let refused = match self.read(&context, &draws, one) {
+            Ok(records) => execute(&context, &draws, one, &records, Mode::Verify),
+            Err(invalid) => Err(invalid),
+        };
+        match refused {
+            Ok(_) => Ok(self.block(one).expect("a verifier accepted it").receipts[0].1),
+            Err(Invalid::Operation { code, .. }) => {
+                self.block(&[]).expect("an empty block is valid");
+                Err(code)
+            }
+            Err(invalid) => panic!("{invalid}"),
+        }
+    }
+
+    /// Signs with the next nonce and the exact fee.
+    pub(crate) fn sign(&self, who: &str, body: Body) -> Operation {
+        let state = self.get::<AccountState>(AccountState::key(&account(who))).unwrap_or_default();
+        let (nonce, height) = (state.nonce, self.height + 1);
+        let free = body.is_free();
+        let mut operation = Operation {
+            signer: account(who),
+            nonce: if free { 0 } else { nonce },
+            max_fee: Amount::ZERO,
+            expires: height,
+            body,
+            signature: [0; 64],
+        };
+        operation.max_fee = fee(&self.context(height), &operation);
+        Operation::signed(&key(who), &self.chain, operation.nonce, operation.max_fee, height, operation.body)
+    }
+
+    /// Runs empty blocks up to the last one before `epoch`.
+    pub(crate) fn skip_to_epoch(&mut self, epoch: u64) {
+        while self.epoch() < epoch {
+            self.block(&[]).expect("an empty block is valid");
+        }
+    }
+}

@@ -1,0 +1,231 @@
+//! Test support: a storage that dies at its n-th operation, as a process does in a power cut.
+//!
+//! From then on every operation fails; the run ends, and the runtime's own fault model decides
+//! which unsynced bytes survive ([`power_cut`]).
+
+use commonware_runtime::{
+    Blob, BlobVersion, Clock, Error, Handle, IoBufs, IoBufsMut, Metrics, Name, ReadOptions, Runner as _,
+    Spawner, Storage, Supervisor, WriteOptions,
+    deterministic::{self, FaultConfig, PartialWriteMode, ResizeConfig, WriteConfig},
+    signal,
+    telemetry::metrics::{Metric, Registered},
+};
+use commonware_utils::{Probability, probability};
+use std::{
+    future::Future,
+    ops::RangeInclusive,
+    sync::{
+        Arc,
+        atomic::{AtomicI64, Ordering},
+    },
+    time::{Duration, SystemTime},
+};
+
+/// Operations left until the cut, shared by a context and everything opened through it.
+#[derive(Clone, Default)]
+pub(crate) struct Fuse(Arc<AtomicI64>);
+
+impl Fuse {
+    pub(crate) fn after(operations: i64) -> Self {
+        Self(Arc::new(AtomicI64::new(operations)))
+    }
+
+    /// Operations left; below zero when it has blown.
+    pub(crate) fn left(&self) -> i64 {
+        self.0.load(Ordering::SeqCst)
+    }
+
+    fn burn(&self) -> Result<(), Error> {
+        if self.0.fetch_sub(1, Ordering::SeqCst) > 0 { Ok(()) } else { Err(Error::Closed) }
+    }
+}
+
+/// A context whose storage dies.
+pub(crate) struct Cut<E> {
+    inner: E,
+    fuse: Fuse,
+}
+
+impl<E> Cut<E> {
+    pub(crate) const fn new(inner: E, fuse: Fuse) -> Self {
+        Self { inner, fuse }
+    }
+}
+
+impl<E: Supervisor> Supervisor for Cut<E> {
+    fn name(&self) -> Name {
+        self.inner.name()
+    }
+    fn child(&self, label: &'static str) -> Self {
+        Self { inner: self.inner.child(label), fuse: self.fuse.clone() }
+    }
+    fn with_attribute(self, key: &'static str, value: impl std::fmt::Display) -> Self {
+        Self { inner: self.inner.with_attribute(key, value), fuse: self.fuse }
+    }
+}
+
+impl<E: Clock> governor::clock::Clock for Cut<E> {
+    type Instant = SystemTime;
+    fn now(&self) -> SystemTime {
+        self.inner.current()
+    }
+}
+
+impl<E: Clock> governor::clock::ReasonablyRealtime for Cut<E> {}
+
+impl<E: Clock> Clock for Cut<E> {
+    fn current(&self) -> SystemTime {
+        self.inner.current()
+    }
+    fn sleep(&self, duration: Duration) -> impl Future<Output = ()> + Send + 'static + use<E> {
+        self.inner.sleep(duration)
+    }
+    fn sleep_until(&self, deadline: SystemTime) -> impl Future<Output = ()> + Send + 'static + use<E> {
+        self.inner.sleep_until(deadline)
+    }
+}
+
+impl<E: Metrics> Metrics for Cut<E> {
+    fn register<N: Into<String>, H: Into<String>, M: Metric>(
+        &self,
+        name: N,
+        help: H,
+        metric: M,
+    ) -> Registered<M> {
+        self.inner.register(name, help, metric)
+    }
+    fn encode(&self) -> String {
+        self.inner.encode()
+    }
+}
+
+impl<E: Spawner> Spawner for Cut<E> {
+    fn shared(self, blocking: bool) -> Self {
+        Self { inner: self.inner.shared(blocking), fuse: self.fuse }
+    }
+    fn dedicated(self) -> Self {
+        Self { inner: self.inner.dedicated(), fuse: self.fuse }
+    }
+    fn spawn<F, Fut, T>(self, f: F) -> Handle<T>
+    where
+        F: FnOnce(Self) -> Fut + Send + 'static,
+        Fut: Future<Output = T> + Send + 'static,
+        T: Send + 'static,
+    {
+        let fuse = self.fuse;
+        self.inner.spawn(move |inner| f(Self { inner, fuse }))
+    }
+    async fn stop(self, value: i32, timeout: Option<Duration>) -> Result<(), Error> {
+        self.inner.stop(value, timeout).await
+    }
+    fn stopped(&self) -> signal::Signal {
+        self.inner.stopped()
+    }
+}
+
+impl<E: Storage> Storage for Cut<E> {
+    type Blob = CutBlob<E::Blob>;
+    async fn open_versioned(
+        &self,
+        partition: &str,
+        name: &[u8],
+        versions: RangeInclusive<BlobVersion>,
+    ) -> Result<(Self::Blob, u64, BlobVersion), Error> {
+        self.fuse.burn()?;
+        let (inner, size, version) = self.inner.open_versioned(partition, name, versions).await?;
+        Ok((CutBlob { inner, fuse: self.fuse.clone() }, size, version))
+    }
+    async fn remove(&self, partition: &str, name: Option<&[u8]>) -> Result<(), Error> {
+        self.fuse.burn()?;
+        self.inner.remove(partition, name).await
+    }
+    async fn scan(&self, partition: &str) -> Result<Vec<Vec<u8>>, Error> {
+        self.fuse.burn()?;
+        self.inner.scan(partition).await
+    }
+}
+
+/// A blob of [`Cut`].
+pub(crate) struct CutBlob<B> {
+    inner: B,
+    fuse: Fuse,
+}
+
+impl<B: Blob> Blob for CutBlob<B> {
+    async fn read_at_buf(
+        &self,
+        offset: u64,
+        len: usize,
+        bufs: impl Into<IoBufsMut> + Send,
+        options: ReadOptions,
+    ) -> Result<IoBufsMut, Error> {
+        self.fuse.burn()?;
+        self.inner.read_at_buf(offset, len, bufs, options).await
+    }
+    async fn read_at(&self, offset: u64, len: usize, options: ReadOptions) -> Result<IoBufsMut, Error> {
+        self.fuse.burn()?;
+        self.inner.read_at(offset, len, options).await
+    }
+    async fn write_at(
+        &self,
+        offset: u64,
+        bufs: impl Into<IoBufs> + Send,
+        options: WriteOptions,
+    ) -> Result<(), Error> {
+        self.fuse.burn()?;
+        self.inner.write_at(offset, bufs, options).await
+    }
+    async fn resize(&self, len: u64) -> Result<(), Error> {
+        self.fuse.burn()?;
+        self.inner.resize(len).await
+    }
+    async fn sync(&self) -> Result<(), Error> {
+        self.fuse.burn()?;
+        self.inner.sync().await
+    }
+    async fn start_sync(&self) -> Handle<()> {
+        match self.fuse.burn() {
+            Ok(()) => self.inner.start_sync().await,
+            Err(error) => Handle::ready(Err(error)),
+        }
+    }
+}
+
+/// How unsynced bytes fare in the cut: lost, a prefix, a random subset, all kept.
+pub(crate) const CUTS: [(PartialWriteMode, u64); 4] = [
+    (PartialWriteMode::Prefix, 0),
+    (PartialWriteMode::Prefix, 97),
+    (PartialWriteMode::Subset, 50),
+    (PartialWriteMode::Subset, 100),
+];
+
+/// Runs `work` until storage operation `operation`, cuts the power, and hands what survived to
+/// `check` in a new run. Returns `true` if the work ended before the fuse did.
+pub(crate) fn power_cut<W, WF, C, CF, T>(
+    operation: i64,
+    cut: (PartialWriteMode, u64),
+    work: W,
+    check: C,
+) -> bool
+where
+    W: FnOnce(Cut<deterministic::Context>) -> WF,
+    WF: Future<Output = T>,
+    C: FnOnce(deterministic::Context, T) -> CF,
+    CF: Future<Output = ()>,
+{
+    let faults = FaultConfig::default()
+        .write(WriteConfig {
+            failure_rate: probability!(0.0),
+            retention_rate: Probability::new(cut.1, 100).expect("a percentage"),
+            mode: cut.0,
+        })
+        .resize(ResizeConfig { failure_rate: probability!(0.0), partial_rate: probability!(0.0) });
+    let seed = u64::try_from(operation).expect("not negative");
+    let config = deterministic::Config::default().with_seed(seed).with_storage_fault_config(faults);
+    let fuse = Fuse::after(operation);
+    let burning = fuse.clone();
+    let (result, checkpoint) =
+        deterministic::Runner::new(config).start_and_recover(|context| work(Cut::new(context, burning)));
+    deterministic::Runner::from(checkpoint).start(|context| check(context, result));
+    fuse.left() >= 0
+}

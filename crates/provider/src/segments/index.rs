@@ -1,0 +1,252 @@
+//! Where each shard lies and who holds it: pure, in memory, with running totals.
+//!
+//! Built by [`Index::apply`], one frame after the other in the order in which they were written;
+//! it never looks at a shard's bytes. About 200 bytes a shard.
+//!
+//! Invariants
+//! 1. An entry has at least one holder; with the last one it is gone.
+//! 2. `Segment::live` is the sum of the frames that entries point at; the rest of a file is dead.
+//! 3. Totals are those of the entries: never recounted, checked by the property test.
+
+use super::frame::{Frame, HEADER_BYTES, Kind};
+use posync_protocol::{AgreementId, Hash, limits::LEAF_BYTES};
+use std::collections::BTreeMap;
+
+/// Where a shard's bytes lie.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Place {
+    /// Number of the segment file.
+    pub segment: u32,
+    /// First byte of the shard within it, after the head.
+    pub offset: u64,
+    /// The shard's bytes.
+    pub length: u32,
+}
+
+impl Place {
+    /// First byte after the shard.
+    pub(super) fn end(&self) -> u64 {
+        self.offset + u64::from(self.length)
+    }
+
+    fn frame_bytes(&self) -> u64 {
+        HEADER_BYTES as u64 + u64::from(self.length)
+    }
+}
+
+/// A stored shard.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Entry {
+    /// Where its bytes lie.
+    pub place: Place,
+    /// Which agreements hold it, sorted.
+    pub holders: Vec<AgreementId>,
+}
+
+/// A segment file.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Segment {
+    /// Bytes written.
+    pub end: u64,
+    /// Bytes that entries still point at.
+    pub live: u64,
+}
+
+/// Sums over shards. A leaf is 1 KiB; an empty shard has one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Totals {
+    /// Shards.
+    pub shards: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Their leaves.
+    pub leaves: u64,
+}
+
+impl Totals {
+    fn add(&mut self, length: u32) {
+        self.shards += 1;
+        self.bytes += u64::from(length);
+        self.leaves += leaves(length);
+    }
+
+    fn sub(&mut self, length: u32) {
+        self.shards -= 1;
+        self.bytes -= u64::from(length);
+        self.leaves -= leaves(length);
+    }
+}
+
+/// Leaves of a shard: 1 KiB each, at least one.
+pub fn leaves(length: u32) -> u64 {
+    u64::from(length).div_ceil(LEAF_BYTES).max(1)
+}
+
+/// The index.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Index {
+    shards: BTreeMap<Hash, Entry>,
+    places: BTreeMap<(u32, u64), Hash>,
+    segments: BTreeMap<u32, Segment>,
+    held: BTreeMap<AgreementId, Totals>,
+    totals: Totals,
+}
+
+impl Index {
+    /// Takes a frame that starts at `start` in `segment`.
+    pub(super) fn apply(&mut self, segment: u32, start: u64, frame: &Frame) {
+        let file = self.segments.entry(segment).or_default();
+        file.end = file.end.max(start + frame.size());
+        match frame.kind {
+            Kind::Keep => self.keep(segment, start + HEADER_BYTES as u64, frame),
+            Kind::Link => self.hold(frame),
+            Kind::Unlink => self.release(frame),
+        }
+    }
+
+    fn keep(&mut self, segment: u32, offset: u64, frame: &Frame) {
+        let place = Place { segment, offset, length: frame.length };
+        self.restore(frame.shard, Entry { place, holders: vec![] });
+        self.hold(frame);
+    }
+
+    /// Puts an entry where a snapshot, or a newer frame, says that it lies.
+    pub(super) fn restore(&mut self, shard: Hash, entry: Entry) {
+        let place = entry.place;
+        match self.shards.get_mut(&shard) {
+            Some(known) if known.place == place => {}
+            Some(known) => {
+                let old = std::mem::replace(&mut known.place, place);
+                self.abandon(&old);
+                self.occupy(place, shard);
+            }
+            None => {
+                self.totals.add(place.length);
+                self.shards.insert(shard, Entry { place, holders: vec![] });
+                self.occupy(place, shard);
+            }
+        }
+        for agreement in entry.holders {
+            self.hold(&Frame { kind: Kind::Link, agreement, shard, length: place.length });
+        }
+    }
+
+    fn occupy(&mut self, place: Place, shard: Hash) {
+        self.segments.entry(place.segment).or_default().live += place.frame_bytes();
+        self.places.insert((place.segment, place.offset), shard);
+    }
+
+    fn abandon(&mut self, place: &Place) {
+        self.places.remove(&(place.segment, place.offset));
+        if let Some(file) = self.segments.get_mut(&place.segment) {
+            file.live -= place.frame_bytes();
+        }
+    }
+
+    fn hold(&mut self, frame: &Frame) {
+        let Some(entry) = self.shards.get_mut(&frame.shard) else { return };
+        if let Err(at) = entry.holders.binary_search(&frame.agreement) {
+            entry.holders.insert(at, frame.agreement);
+            self.held.entry(frame.agreement).or_default().add(entry.place.length);
+        }
+    }
+
+    fn release(&mut self, frame: &Frame) {
+        let Some(entry) = self.shards.get_mut(&frame.shard) else { return };
+        let Ok(at) = entry.holders.binary_search(&frame.agreement) else { return };
+        entry.holders.remove(at);
+        let (place, last) = (entry.place, entry.holders.is_empty());
+        if let Some(held) = self.held.get_mut(&frame.agreement) {
+            held.sub(place.length);
+            if held.shards == 0 {
+                self.held.remove(&frame.agreement);
+            }
+        }
+        if last {
+            self.shards.remove(&frame.shard);
+            self.totals.sub(place.length);
+            self.abandon(&place);
+        }
+    }
+
+    /// Notes a file, so that an empty one is known too.
+    pub(super) fn note_segment(&mut self, segment: u32, end: u64) {
+        let file = self.segments.entry(segment).or_default();
+        file.end = file.end.max(end);
+    }
+
+    /// Forgets a file that no entry points at. `false` if one does.
+    pub(super) fn drop_segment(&mut self, segment: u32) -> bool {
+        let empty = self.segments.get(&segment).is_none_or(|file| file.live == 0);
+        if empty {
+            self.segments.remove(&segment);
+        }
+        empty
+    }
+
+    /// A shard's entry.
+    pub(super) fn get(&self, shard: &Hash) -> Option<&Entry> {
+        self.shards.get(shard)
+    }
+
+    /// Whether the agreement holds the shard.
+    pub(super) fn holds(&self, agreement: &AgreementId, shard: &Hash) -> bool {
+        self.shards.get(shard).is_some_and(|entry| entry.holders.binary_search(agreement).is_ok())
+    }
+
+    /// All shards in the order of their names.
+    pub(super) fn shards(&self) -> impl Iterator<Item = (&Hash, &Entry)> {
+        self.shards.iter()
+    }
+
+    /// At most `limit` shards with names above `after`, in order.
+    pub(super) fn page(&self, after: Option<Hash>, limit: usize) -> Vec<Hash> {
+        use std::ops::Bound::{Excluded, Unbounded};
+        let from = after.map_or(Unbounded, Excluded);
+        self.shards.range((from, Unbounded)).take(limit).map(|(shard, _)| *shard).collect()
+    }
+
+    /// The first shards that lie in a file, until they reach `bytes`.
+    pub(super) fn in_segment(&self, segment: u32, bytes: u64) -> Vec<Hash> {
+        let mut sum = 0;
+        let lie = self.places.range((segment, 0)..=(segment, u64::MAX));
+        lie.map(|(_, shard)| *shard)
+            .take_while(|shard| {
+                let before = sum;
+                sum += self.shards.get(shard).map_or(0, |entry| entry.place.frame_bytes());
+                before < bytes
+            })
+            .collect()
+    }
+
+    /// The files.
+    pub(super) const fn segments(&self) -> &BTreeMap<u32, Segment> {
+        &self.segments
+    }
+
+    /// Bytes of all files.
+    pub(super) fn file_bytes(&self) -> u64 {
+        self.segments.values().map(|file| file.end).sum()
+    }
+
+    /// Bytes that nothing points at.
+    pub(super) fn dead_bytes(&self) -> u64 {
+        self.segments.values().map(|file| file.end - file.live).sum()
+    }
+
+    /// The file but `active` with the most dead bytes, if it has any.
+    pub(super) fn emptiest(&self, active: u32) -> Option<u32> {
+        let sealed = self.segments.iter().filter(|(number, file)| **number != active && file.end > file.live);
+        sealed.max_by_key(|(_, file)| file.end - file.live).map(|(number, _)| *number)
+    }
+
+    /// Sums over all shards, each counted once.
+    pub(super) const fn totals(&self) -> Totals {
+        self.totals
+    }
+
+    /// Sums over the shards that an agreement holds.
+    pub(super) fn held(&self, agreement: &AgreementId) -> Totals {
+        self.held.get(agreement).copied().unwrap_or_default()
+    }
+}

@@ -1,0 +1,136 @@
+//! The index on disk, so that a start reads no shard: what was written where.
+//!
+//! It is a cache of the segment files' heads and is synced only now and then: what is missing at
+//! its end is read from the heads of the last files, and one that is damaged is built anew.
+
+use super::{
+    StoreError,
+    frame::Frame,
+    index::{Entry, Index, Place},
+};
+use crate::journal::{Error, Journal};
+use commonware_storage::Context;
+use posync_protocol::{AgreementId, Bounded, Hash, encoded, tagged};
+
+/// Entries in one record of a snapshot.
+const ENTRIES_MAX: usize = 256;
+/// Agreements that may hold one shard.
+pub(super) const HOLDERS_MAX: usize = 1024;
+/// Frames in one group.
+pub(super) const FRAMES_MAX: usize = 1024;
+/// Segment files.
+const FILES_MAX: usize = 1 << 20;
+
+encoded! {
+    /// An entry of a snapshot.
+    Kept {
+        shard: Hash,
+        segment: u32,
+        offset: u64,
+        length: u32,
+        holders: Bounded<AgreementId, HOLDERS_MAX>,
+    }
+}
+
+encoded! {
+    /// Frames that were written one after the other.
+    Group {
+        segment: u32,
+        start: u64,
+        frames: Bounded<Frame, FRAMES_MAX>,
+    }
+}
+
+tagged! {
+    /// A record of the journal.
+    Record {
+        0 => Files(Bounded<(u32, u64), FILES_MAX>),
+        1 => Entries(Bounded<Kept, ENTRIES_MAX>),
+        2 => Group(Group),
+        3 => Dropped(u32),
+    }
+}
+
+/// The journal, open for appending.
+pub(super) struct Log<E: Context>(Journal<E, Record>);
+
+impl<E: Context> Log<E> {
+    /// Opens the journal and rebuilds what it knows. One that is damaged before its end is
+    /// discarded: everything is then read from the segment files' heads.
+    pub(super) async fn open(context: E, partition: &str) -> Result<(Self, Index), StoreError> {
+        match Journal::open(context.child("index"), partition, apply).await {
+            Err(Error::Runtime(error)) => Err(error.into()),
+            Err(error) => {
+                tracing::warn!(%error, "the index is damaged; rebuilding it from the segment files");
+                context.remove(partition, None).await?;
+                let (journal, index) = Journal::open(context, partition, apply).await?;
+                Ok((Self(journal), index))
+            }
+            Ok((journal, index)) => Ok((Self(journal), index)),
+        }
+    }
+
+    /// Notes frames that were written from `start` on; durable after [`Self::sync`].
+    pub(super) async fn group(
+        &mut self,
+        segment: u32,
+        start: u64,
+        frames: &[Frame],
+    ) -> Result<(), StoreError> {
+        let frames = Bounded::new(frames.to_vec()).ok_or(StoreError::Bound("frames of a group"))?;
+        Ok(self.0.append(Record::Group(Group { segment, start, frames })).await?)
+    }
+
+    /// Notes that a file is about to go.
+    pub(super) async fn dropped(&mut self, segment: u32) -> Result<(), StoreError> {
+        Ok(self.0.append(Record::Dropped(segment)).await?)
+    }
+
+    /// Makes everything appended so far durable.
+    pub(super) async fn sync(&mut self) -> Result<(), StoreError> {
+        Ok(self.0.sync().await?)
+    }
+
+    /// Whether a new snapshot is due.
+    pub(super) fn is_long(&self, index: &Index) -> bool {
+        self.0.is_long(index.totals().shards)
+    }
+
+    /// Replaces the journal by a snapshot of the index.
+    pub(super) async fn snapshot(&mut self, index: &Index) -> Result<(), StoreError> {
+        let files: Vec<_> = index.segments().iter().map(|(number, file)| (*number, file.end)).collect();
+        let files = Record::Files(Bounded::new(files).ok_or(StoreError::Bound("segment files"))?);
+        let all: Vec<Kept> = index.shards().map(|(shard, entry)| kept(shard, entry)).collect();
+        let mut records = vec![files];
+        for part in all.chunks(ENTRIES_MAX) {
+            records.extend(Bounded::new(part.to_vec()).map(Record::Entries));
+        }
+        Ok(self.0.snapshot(records).await?)
+    }
+}
+
+fn kept(shard: &Hash, entry: &Entry) -> Kept {
+    let Place { segment, offset, length } = entry.place;
+    let holders = Bounded::new(entry.holders.clone()).expect("a put refuses more holders");
+    Kept { shard: *shard, segment, offset, length, holders }
+}
+
+fn apply(index: &mut Index, record: Record) {
+    match record {
+        Record::Files(files) => files.iter().for_each(|(number, end)| index.note_segment(*number, *end)),
+        Record::Entries(entries) => entries.into_inner().into_iter().for_each(|kept| {
+            let place = Place { segment: kept.segment, offset: kept.offset, length: kept.length };
+            index.restore(kept.shard, Entry { place, holders: kept.holders.into_inner() });
+        }),
+        Record::Group(group) => {
+            let mut start = group.start;
+            for frame in group.frames.iter() {
+                index.apply(group.segment, start, frame);
+                start += frame.size();
+            }
+        }
+        Record::Dropped(segment) => {
+            index.drop_segment(segment);
+        }
+    }
+}

@@ -1,0 +1,388 @@
+//! The shard store: shards by name in append-only files, with one sync for all puts that wait.
+//!
+//! ```text
+//!   put, unlink --> mailbox --> writer: collect a group -> one write -> one sync -> answer all
+//!                                  |          (the next group collects meanwhile)
+//!                                  +--> index in memory, journal of the index (synced now and then)
+//!                                  +--> compaction between groups
+//!   read ------------------------------> index -> file (never through the mailbox)
+//! ```
+//!
+//! A segment file is a sequence of self-describing frames ([`frame`]); the index ([`index`]) says
+//! where each shard lies and which agreements hold it; its journal ([`log`]) spares a start the
+//! files: at most 64 MiB behind the last sync of the journal are read again.
+//!
+//! Invariants
+//! 1. What `put` answered survives any crash: its frame was synced first.
+//! 2. A shard's bytes are never overwritten. A file goes only when no shard points into it and
+//!    the journal that says so is durable.
+//! 3. Files never exceed `cap_bytes`: a put that does not fit after compaction is refused.
+//! 4. A torn end is cut off at the last frame whose checksum and name hold.
+//!
+//! A failed write or sync ends the writer for good (the kernel may have dropped the pages): every
+//! later call answers [`StoreError::Closed`] and the provider stops.
+
+pub mod damage;
+mod frame;
+mod index;
+mod log;
+mod store;
+
+pub use damage::{Extent, extents};
+pub use index::{Totals, leaves};
+
+use bytes::Bytes;
+use commonware_runtime::{Blob, Handle, Spawner};
+use commonware_storage::Context;
+use commonware_utils::channel::{mpsc, oneshot};
+use frame::{Frame, Kind};
+use posync_protocol::{AgreementId, Hash, limits::SHARD_BYTES_MAX};
+use std::collections::BTreeSet;
+use store::{Item, Shared, Writer};
+
+/// Commands that wait for the writer: with full shards 64 MiB.
+const MAILBOX: usize = 16;
+/// Bytes that one group collects.
+const GROUP_BYTES: u64 = 16 << 20;
+/// Shards that one `unlink` names.
+pub const UNLINK_MAX: usize = 512;
+
+/// Where and how much.
+#[derive(Clone, Debug)]
+pub struct StoreConfig {
+    /// Prefix of the partitions.
+    pub partition: String,
+    /// Size at which a file is sealed.
+    pub segment_bytes: u64,
+    /// Most bytes of all segment files together.
+    pub cap_bytes: u64,
+}
+
+impl StoreConfig {
+    /// For `capacity` bytes of shards: heads take at most an eighth, compaction needs room.
+    pub fn for_capacity(partition: &str, capacity: u64, segment_bytes: u64) -> Self {
+        let spare = 2 * (segment_bytes + GROUP_BYTES);
+        let cap_bytes = capacity.saturating_add(capacity / 8).saturating_add(spare);
+        Self { partition: partition.into(), segment_bytes, cap_bytes }
+    }
+
+    fn segments_partition(&self) -> String {
+        format!("{}-segments", self.partition)
+    }
+
+    fn index_partition(&self) -> String {
+        format!("{}-index", self.partition)
+    }
+
+    /// What puts may fill: the rest is for moving shards during compaction.
+    const fn usable_bytes(&self) -> u64 {
+        self.cap_bytes.saturating_sub(self.segment_bytes + GROUP_BYTES)
+    }
+}
+
+/// Why the store says no.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The disk failed.
+    #[error("the shard store's disk failed: {0}; check the volume, then start again")]
+    Disk(#[from] commonware_runtime::Error),
+    /// The index journal failed.
+    #[error("the shard store's index failed: {0}; check the volume, then start again")]
+    Index(#[from] commonware_storage::journal::Error),
+    /// Above the cap.
+    #[error("the shard store is full: {used} of {cap} bytes; raise the capacity or free space")]
+    Full {
+        /// Bytes of all files.
+        used: u64,
+        /// Most bytes.
+        cap: u64,
+    },
+    /// Not stored.
+    #[error("no such shard")]
+    Unknown,
+    /// The bytes on disk are not the shard's.
+    #[error("the shard is damaged on disk")]
+    Damaged,
+    /// A file of the store is gone.
+    #[error("segment file {0} is missing; its shards are lost")]
+    MissingFile(u32),
+    /// A file that the store did not write.
+    #[error("the segment directory holds a file that is not a segment: {0:02x?}; move it away")]
+    Foreign(Vec<u8>),
+    /// A bound was reached.
+    #[error("more {0} than the store keeps")]
+    Bound(&'static str),
+    /// The writer ended, after an error that it reported or at shutdown.
+    #[error("the shard store is closed")]
+    Closed,
+}
+
+type Done<T> = oneshot::Sender<Result<T, StoreError>>;
+
+enum Command {
+    Put { agreement: AgreementId, shard: Hash, data: Bytes, done: Done<()> },
+    Unlink { agreement: AgreementId, shards: Vec<Hash>, done: Done<()> },
+    Close { done: Done<()> },
+}
+
+/// A handle on the store: cheap to clone.
+pub struct Store<B> {
+    shared: Shared<B>,
+    mailbox: mpsc::Sender<Command>,
+}
+
+impl<B> Clone for Store<B> {
+    fn clone(&self) -> Self {
+        Self { shared: self.shared.clone(), mailbox: self.mailbox.clone() }
+    }
+}
+
+impl<B: Blob> Store<B> {
+    /// Opens the store and starts its writer; the handle ends with the writer.
+    ///
+    /// # Errors
+    /// The disk or the index failed, or a foreign file lies among the segments.
+    pub async fn open<E>(
+        context: E,
+        config: StoreConfig,
+    ) -> Result<(Self, Handle<Result<(), StoreError>>), StoreError>
+    where
+        E: Context<Blob = B> + Spawner,
+    {
+        let writer = Writer::open(context.child("segments"), config).await?;
+        let shared = writer.shared();
+        let (mailbox, commands) = mpsc::channel(MAILBOX);
+        let handle = context.child("writer").spawn(move |_| run(writer, commands));
+        Ok((Self { shared, mailbox }, handle))
+    }
+
+    /// Keeps a shard for an agreement; returns once it is durable. The caller has checked that
+    /// `shard` is the BLAKE3 hash of `data`.
+    ///
+    /// # Errors
+    /// `Full`, `Bound` or `Closed`.
+    pub async fn put(&self, agreement: AgreementId, shard: Hash, data: Bytes) -> Result<(), StoreError> {
+        if data.len() as u64 > SHARD_BYTES_MAX {
+            return Err(StoreError::Bound("bytes of a shard"));
+        }
+        self.ask(|done| Command::Put { agreement, shard, data, done }).await
+    }
+
+    /// Takes an agreement's hold off shards, durably; unknown ones are skipped.
+    ///
+    /// # Errors
+    /// `Closed`.
+    pub async fn unlink(&self, agreement: AgreementId, shards: &[Hash]) -> Result<(), StoreError> {
+        for part in shards.chunks(UNLINK_MAX) {
+            let shards = part.to_vec();
+            self.ask(|done| Command::Unlink { agreement, shards, done }).await?;
+        }
+        Ok(())
+    }
+
+    /// Makes the index durable and ends the writer.
+    ///
+    /// # Errors
+    /// `Closed` if it ended before.
+    pub async fn close(&self) -> Result<(), StoreError> {
+        self.ask(|done| Command::Close { done }).await
+    }
+
+    async fn ask(&self, command: impl FnOnce(Done<()>) -> Command) -> Result<(), StoreError> {
+        let (done, answer) = oneshot::channel();
+        self.mailbox.send(command(done)).await.map_err(|_| StoreError::Closed)?;
+        answer.await.map_err(|_| StoreError::Closed)?
+    }
+
+    /// A whole shard, checked against its name.
+    ///
+    /// # Errors
+    /// `Unknown`; `Damaged` if the bytes do not have that name (noted: a new put replaces them).
+    pub async fn get(&self, shard: &Hash) -> Result<Bytes, StoreError> {
+        let (place, file) = {
+            let state = self.shared.lock();
+            let place = state.index.get(shard).ok_or(StoreError::Unknown)?.place;
+            (place, state.files.get(&place.segment).cloned())
+        };
+        let read = match file {
+            Some(file) => store::read_place(&file, &place, 0, place.length as usize).await,
+            None => Err(StoreError::MissingFile(place.segment)),
+        };
+        match read {
+            Ok(data) if blake3::hash(&data).as_bytes() == shard => Ok(data),
+            bad => {
+                if let Err(error) = bad {
+                    tracing::warn!(%error, "a shard cannot be read");
+                }
+                let mut state = self.shared.lock();
+                if state.index.get(shard).is_some_and(|entry| entry.place == place) {
+                    state.damaged.insert(*shard);
+                }
+                Err(StoreError::Damaged)
+            }
+        }
+    }
+
+    /// A shard's length, if it is stored.
+    pub fn length(&self, shard: &Hash) -> Option<u32> {
+        self.shared.lock().index.get(shard).map(|entry| entry.place.length)
+    }
+
+    /// Whether an agreement holds a shard.
+    pub fn holds(&self, agreement: &AgreementId, shard: &Hash) -> bool {
+        self.shared.lock().index.holds(agreement, shard)
+    }
+
+    /// At most `limit` names above `after`, in order.
+    pub fn page(&self, after: Option<Hash>, limit: usize) -> Vec<Hash> {
+        self.shared.lock().index.page(after, limit)
+    }
+
+    /// Agreements that hold the shard.
+    pub fn holders(&self, shard: &Hash) -> Vec<AgreementId> {
+        self.shared.lock().index.get(shard).map(|entry| entry.holders.clone()).unwrap_or_default()
+    }
+
+    /// Sums over all shards, each counted once.
+    pub fn totals(&self) -> Totals {
+        self.shared.lock().index.totals()
+    }
+
+    /// Sums over what an agreement holds.
+    pub fn held(&self, agreement: &AgreementId) -> Totals {
+        self.shared.lock().index.held(agreement)
+    }
+
+    /// Bytes of all segment files.
+    pub fn file_bytes(&self) -> u64 {
+        self.shared.lock().index.file_bytes()
+    }
+
+    /// Shards found damaged and not put anew since, in order, at most `limit`.
+    pub fn damaged(&self, limit: usize) -> Vec<Hash> {
+        let state = self.shared.lock();
+        state.damaged.iter().filter(|shard| state.index.get(shard).is_some()).take(limit).copied().collect()
+    }
+}
+
+async fn run<E: Context>(
+    mut writer: Writer<E>,
+    mut commands: mpsc::Receiver<Command>,
+) -> Result<(), StoreError> {
+    loop {
+        let victim = writer.victim();
+        let first = match victim {
+            Some(_) => commands.try_recv().ok(),
+            None => match commands.recv().await {
+                None => return writer.finish().await,
+                first => first,
+            },
+        };
+        if let Some(first) = first
+            && let Some(done) = group(&mut writer, &mut commands, first).await?
+        {
+            let result = writer.finish().await;
+            let _ = done.send(Ok(()));
+            return result;
+        }
+        if let Some(victim) = victim {
+            writer.compact(victim).await?;
+        }
+    }
+}
+
+/// Collects what waits, writes it as one group and answers. Returns the closer's channel.
+async fn group<E: Context>(
+    writer: &mut Writer<E>,
+    commands: &mut mpsc::Receiver<Command>,
+    first: Command,
+) -> Result<Option<Done<()>>, StoreError> {
+    let mut group = Group::default();
+    let mut next = Some(first);
+    let mut closer = None;
+    while let Some(command) = next {
+        match command {
+            Command::Put { agreement, shard, data, done } => {
+                let room = writer.make_room(group.bytes + data.len() as u64 + 2 * frame::HEADER_BYTES as u64);
+                match room.await {
+                    Ok(()) => group.put(&writer.shared(), agreement, shard, data, done),
+                    Err(full @ StoreError::Full { .. }) => drop(done.send(Err(full))),
+                    Err(error) => return Err(error),
+                }
+            }
+            Command::Unlink { agreement, shards, done } => {
+                group.unlink(&writer.shared(), agreement, shards);
+                group.waiting.push(done);
+            }
+            Command::Close { done } => closer = Some(done),
+        }
+        let full = group.bytes >= GROUP_BYTES || group.items.len() + UNLINK_MAX >= log::FRAMES_MAX;
+        next = if full || closer.is_some() { None } else { commands.try_recv().ok() };
+    }
+    writer.write(group.items).await?;
+    for done in group.waiting {
+        let _ = done.send(Ok(()));
+    }
+    Ok(closer)
+}
+
+#[derive(Default)]
+struct Group {
+    items: Vec<Item>,
+    bytes: u64,
+    /// Shards whose bytes this group writes.
+    fresh: BTreeSet<Hash>,
+    /// Shards whose bytes may go with this group.
+    gone: BTreeSet<Hash>,
+    waiting: Vec<Done<()>>,
+}
+
+impl Group {
+    fn put<B>(
+        &mut self,
+        shared: &Shared<B>,
+        agreement: AgreementId,
+        shard: Hash,
+        data: Bytes,
+        done: Done<()>,
+    ) {
+        let (stored, held, holders) = {
+            let state = shared.lock();
+            let entry = state.index.get(&shard);
+            let stored = entry.is_some() && !state.damaged.contains(&shard) && !self.gone.contains(&shard);
+            let held = stored && state.index.holds(&agreement, &shard);
+            (stored || self.fresh.contains(&shard), held, entry.map_or(0, |entry| entry.holders.len()))
+        };
+        if holders >= log::HOLDERS_MAX && !held {
+            let _ = done.send(Err(StoreError::Bound("agreements of one shard")));
+            return;
+        }
+        let length = u32::try_from(data.len()).expect("a shard is at most 4 MiB");
+        let frame = |kind| Frame { kind, agreement, shard, length };
+        if !stored {
+            self.fresh.insert(shard);
+            self.bytes += frame(Kind::Keep).size();
+            self.items.push((frame(Kind::Keep), Some(data)));
+        } else if !held {
+            self.bytes += frame(Kind::Link).size();
+            self.items.push((frame(Kind::Link), None));
+        }
+        self.waiting.push(done);
+    }
+
+    fn unlink<B>(&mut self, shared: &Shared<B>, agreement: AgreementId, shards: Vec<Hash>) {
+        let state = shared.lock();
+        for shard in shards {
+            if state.index.get(&shard).is_some() || self.fresh.remove(&shard) {
+                // From here on in this group the bytes may be gone: a later put brings its own.
+                self.gone.insert(shard);
+                let frame = Frame { kind: Kind::Unlink, agreement, shard, length: 0 };
+                self.bytes += frame.size();
+                self.items.push((frame, None));
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,59 @@
+//! Four authorities on one thread: crashes, cuts, loss, and a canary that must fail.
+
+use posync_sim::{
+    ledger::Fault,
+    plan::{Gossip, Plan, Step},
+    world::{Failure, run, run_twice},
+};
+
+#[test]
+fn authorities_agree_and_reshare_their_key() {
+    // Two terms of 40 blocks and a bit.
+    let report = run_twice(&Plan::new(1, vec![Step::Reach(90)]));
+    assert!(report.height >= 90);
+}
+
+#[test]
+fn a_crashed_authority_catches_up() {
+    let steps = vec![Step::Reach(10), Step::Crash(2), Step::Reach(30), Step::Restart(2), Step::Reach(50)];
+    run_twice(&Plan::new(2, steps));
+}
+
+#[test]
+fn a_power_cut_of_all_loses_nothing_final() {
+    let steps = vec![Step::Reach(25), Step::PowerCut, Step::Reach(45), Step::PowerCut, Step::Reach(60)];
+    run_twice(&Plan::new(3, steps));
+}
+
+#[test]
+fn a_tenth_of_all_messages_may_be_lost() {
+    let gossip = Gossip { loss_percent: 10, ..Gossip::LOCAL };
+    run_twice(&Plan { gossip, ..Plan::new(4, vec![Step::Reach(60)]) });
+}
+
+#[test]
+fn a_wiped_authority_comes_back_with_its_keys_alone() {
+    let steps = vec![Step::Reach(50), Step::Crash(1), Step::Reach(60), Step::Wipe(1), Step::Reach(130)];
+    run_twice(&Plan::new(5, steps));
+}
+
+#[test]
+fn canary_a_minted_grain_is_found_in_the_next_block() {
+    let plan = Plan::new(6, vec![Step::Reach(5), Step::Mint, Step::Reach(10)]);
+    match run(plan) {
+        Err(Failure::Fault(Fault::State { height, .. })) => assert!(height <= 10),
+        other => panic!("the planted fault was not found: {other:?}"),
+    }
+}
+
+#[test]
+fn canary_half_of_the_authorities_cannot_go_on_alone() {
+    let steps = vec![Step::Reach(5), Step::Isolate(0), Step::Isolate(1), Step::Reach(20)];
+    match run(Plan::new(7, steps)) {
+        Err(Failure::Stalled(height)) => assert!((5..10).contains(&height)),
+        other => panic!("two of four authorities made blocks: {other:?}"),
+    }
+    let steps = vec![Step::Reach(5), Step::Isolate(0), Step::Isolate(1), Step::Crash(0), Step::Crash(1)];
+    let back = [Step::Rejoin(0), Step::Rejoin(1), Step::Restart(0), Step::Restart(1), Step::Reach(20)];
+    run_twice(&Plan::new(7, steps.into_iter().chain(back).collect()));
+}
