@@ -10,4 +10,5 @@ pub mod meter;
 pub mod placement;
 pub mod purse;
 pub mod repair;
+pub mod serve;
 pub mod transfer;

@@ -22,8 +22,9 @@ pub const REPAIRS_AT_ONCE: usize = 2;
 pub const SIGN_BATCH: usize = 1024;
 /// Holdings of a segment: eight in force and those that wait to be taken out.
 pub const HOLDINGS_MAX: usize = 32;
-/// Signed data sets of one agreement that wait for the ledger.
-pub const CLAIMS_WAITING_MAX: usize = 64;
+/// Signed data sets of one agreement that wait for the ledger: below the 32 versions that a
+/// provider keeps.
+pub const CLAIMS_WAITING_MAX: usize = 24;
 /// Agreements that a gateway ever opens.
 pub const DEEDS_MAX: usize = 4096;
 /// Files of one gateway.

@@ -239,6 +239,26 @@ impl Link {
         }
     }
 
+    /// Gives a voucher; returns when the provider has it on disk.
+    ///
+    /// # Errors
+    /// [`Error`].
+    pub async fn pay(&self, voucher: Voucher) -> Result<(), Error> {
+        let work = async {
+            let call = self.client().await?.open(Ask::Pay(voucher)).await;
+            let mut call = call.map_err(|error| self.unreachable(error))?;
+            match call.recv().await {
+                None => Ok(()),
+                Some(Answer::Refused(refused)) => Err(self.refused(refused)),
+                Some(_) => Err(self.wrong("an answer to a voucher")),
+            }
+        };
+        match self.environment.within(ASK_TIMEOUT, work).await {
+            Some(paid) => paid,
+            None => Err(Error::Slow(self.account)),
+        }
+    }
+
     /// Opens the stream of a shard's slices.
     ///
     /// # Errors

@@ -14,6 +14,7 @@ use posync_protocol::limits::{CREDIT_MAX, CREDIT_MIN};
 pub struct Meter {
     verified: u64,
     signed: u64,
+    acknowledged: u64,
 }
 
 /// What a provider sends before it wants to be paid: paid / 16 within [64 KiB, 4 MiB] (protocol 4).
@@ -24,7 +25,17 @@ pub fn credit_window(paid: u64) -> u64 {
 impl Meter {
     /// After a start: what was signed was verified; what was verified and not signed is forgotten.
     pub const fn resumed(signed: u64) -> Self {
-        Self { verified: signed, signed }
+        Self { verified: signed, signed, acknowledged: 0 }
+    }
+
+    /// Whether a voucher may have been lost on the way.
+    pub const fn is_unacknowledged(&self) -> bool {
+        self.acknowledged < self.signed
+    }
+
+    /// The provider has a voucher over `egress` bytes.
+    pub fn acknowledge(&mut self, egress: u64) {
+        self.acknowledged = self.acknowledged.max(egress);
     }
 
     /// Egress bytes signed away.

@@ -99,6 +99,7 @@ pub struct Deed {
     meter: AsyncMutex<Meter>,
     wake: Notify,
     closed: AtomicBool,
+    may_shrink: AtomicBool,
     session: PrivateKey,
     storage: PrivateKey,
     common: Common,
@@ -126,6 +127,7 @@ impl Deed {
             meter: AsyncMutex::new(Meter::resumed(paid.egress)),
             wake: Notify::new(),
             closed: AtomicBool::new(false),
+            may_shrink: AtomicBool::new(false),
             session: session_key(&common.master, number),
             storage: storage_key(&common.master, number),
             terms: Mutex::new(row),
@@ -190,6 +192,14 @@ impl Deed {
         Ok(())
     }
 
+    /// Whether the ledger would take a data set that shrinks.
+    pub fn set_may_shrink(&self, may: bool) {
+        self.may_shrink.store(may, Ordering::Release);
+        if may {
+            self.wake.notify_one();
+        }
+    }
+
     /// The agreement is gone: its signer ends, what it held is nobody's. Returns that.
     pub fn close(&self) -> Vec<Added> {
         self.closed.store(true, Ordering::Release);
@@ -233,12 +243,13 @@ impl Deed {
     /// Waits for something to sign and has it signed.
     async fn step(&self) -> Result<(), Stopped> {
         let waiting = lock(&self.waiting).len();
-        let intent = match self.with_state(State::next_intent) {
-            Some(intent) if waiting < CLAIMS_WAITING_MAX => intent,
-            _ => {
-                self.wake.notified().await;
-                return Ok(());
-            }
+        let may_shrink = waiting == 0 && self.may_shrink.load(Ordering::Acquire);
+        let intent = (waiting < CLAIMS_WAITING_MAX)
+            .then(|| self.with_state(|state| state.next_intent(may_shrink)))
+            .flatten();
+        let Some(intent) = intent else {
+            self.wake.notified().await;
+            return Ok(());
         };
         self.common.catalogue.intend(self.number, intent.clone()).await?;
         match self.ask(&intent).await {
@@ -275,6 +286,8 @@ impl Deed {
 
     async fn signed(&self, signature: posync_protocol::Signature) -> Result<(), Stopped> {
         let Some(agreed) = self.with_state(|state| state.sign(signature)) else { return Ok(()) };
+        // Until the ledger says so again: it may just have grown.
+        self.may_shrink.store(false, Ordering::Release);
         let (claim, names) = (agreed.claim, agreed.adds.iter().map(|a| a.name).collect::<Vec<_>>());
         let orphans = self.common.catalogue.agreed(agreed).await?;
         lock(&self.waiting).push_back(claim);
@@ -292,22 +305,35 @@ impl Deed {
         }
     }
 
-    /// Reads a whole shard, verifying and paying slice by slice.
+    /// Reads a whole shard, verifying and paying slice by slice. Not to be dropped half way: what is
+    /// on its way then is owed and never paid.
     ///
     /// # Errors
     /// [`Error`]; what had verified is paid all the same.
     pub async fn fetch(&self, name: Hash, length: u64) -> Result<Vec<u8>, Error> {
+        let bytes = self.stream(name, length).await;
+        if let Some(voucher) = self.voucher(0, true).await? {
+            self.link.pay(voucher).await?;
+            self.meter.lock().await.acknowledge(voucher.egress);
+        }
+        bytes
+    }
+
+    async fn stream(&self, name: Hash, length: u64) -> Result<Vec<u8>, Error> {
         let get = Get { agreement: self.agreement, shard: name, offset: 0, length: 0 };
         let late = || Error::Slow(self.provider());
         let environment = &self.common.environment;
         let mut slices = environment.within(SLICE_TIMEOUT, self.link.get(get)).await.ok_or_else(late)??;
         let mut bytes = Vec::with_capacity(usize::try_from(length).unwrap_or(0));
+        if let Some(voucher) = self.voucher(0, true).await? {
+            // An earlier stream may have broken with it.
+            slices.pay(voucher).await?;
+        }
         while (bytes.len() as u64) < length {
             let slice = environment.within(SLICE_TIMEOUT, slices.next()).await.ok_or_else(late)??;
             self.check(&name, length, bytes.len() as u64, &slice)?;
             bytes.extend_from_slice(&slice.data);
-            let done = bytes.len() as u64 == length;
-            if let Some(voucher) = self.pay(slice.data.len() as u64, done).await? {
+            if let Some(voucher) = self.voucher(slice.data.len() as u64, false).await? {
                 slices.pay(voucher).await?;
             }
         }
@@ -323,16 +349,20 @@ impl Deed {
         }
     }
 
-    /// Counts verified bytes; a voucher if one is due. On disk before it is returned.
-    async fn pay(&self, bytes: u64, all: bool) -> Result<Option<Voucher>, Error> {
+    /// Counts verified bytes; a voucher if one is due, on disk before it is returned. With `all`,
+    /// whenever the provider has not acknowledged everything that verified.
+    async fn voucher(&self, bytes: u64, all: bool) -> Result<Option<Voucher>, Error> {
         let most = self.terms().quota_egress;
         let mut meter = self.meter.lock().await;
         meter.verify(bytes);
-        let Some(egress) = meter.due(all, most) else { return Ok(None) };
-        let paid = self.common.catalogue.put_paid(self.number, PaidRow { egress }).await;
-        paid.map_err(|stopped| Error::Unreachable(self.provider(), stopped.to_string()))?;
-        meter.sign(egress);
-        Ok(Some(Voucher::signed(&self.session, &self.common.chain, self.agreement, egress, 0)))
+        if let Some(egress) = meter.due(all, most) {
+            let paid = self.common.catalogue.put_paid(self.number, PaidRow { egress }).await;
+            paid.map_err(|stopped| Error::Unreachable(self.provider(), stopped.to_string()))?;
+            meter.sign(egress);
+        } else if !(all && meter.is_unacknowledged()) {
+            return Ok(None);
+        }
+        Ok(Some(Voucher::signed(&self.session, &self.common.chain, self.agreement, meter.signed(), 0)))
     }
 }
 

@@ -88,7 +88,7 @@ impl State {
         };
         if let Some(intent) = intent {
             state.reserved = intent.adds.iter().map(|a| leaves(a.bytes.into())).sum();
-            intent.removes.iter().for_each(|removed| drop(state.drops.remove(&removed.sequence)));
+            intent.removes.iter().for_each(|removed| _ = state.drops.remove(&removed.sequence));
             state.apply(&intent).ok_or(Damaged(number))?;
             state.intent = Some(intent);
         }
@@ -122,8 +122,8 @@ impl State {
     }
 
     /// Whether nothing is held, asked or waiting.
-    pub fn is_idle(&self) -> bool {
-        self.queue.is_empty() && self.intent.is_none() && self.drops.is_empty()
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty() && self.queue.is_empty() && self.intent.is_none() && self.reserved == 0
     }
 
     /// Keeps room for a shard of `bytes` on its way.
@@ -167,14 +167,11 @@ impl State {
         dropped
     }
 
-    /// What to ask of the provider next: the same until [`Self::sign`] or [`Self::refuse`].
-    pub fn next_intent(&mut self) -> Option<Intent> {
-        if self.intent.is_none() && !(self.queue.is_empty() && self.drops.is_empty()) {
-            let removes = self.drops.iter().take(SIGN_BATCH).map(|sequence| {
-                let added = &self.entries[sequence].added;
-                Removed { file: added.file, segment: added.segment, sequence: *sequence }
-            });
-            let removes: Vec<Removed> = removes.collect();
+    /// What to ask of the provider next: the same until [`Self::sign`] or [`Self::refuse`]. The
+    /// ledger refuses a data set that shrinks soon after it grew, so unless `may_shrink` no more
+    /// leaves go out than come in: the rest waits, and nothing behind it is held up.
+    pub fn next_intent(&mut self, may_shrink: bool) -> Option<Intent> {
+        if self.intent.is_none() {
             let count = self.queue.len().min(SIGN_BATCH);
             let adds: Vec<Added> = self
                 .queue
@@ -182,27 +179,49 @@ impl State {
                 .zip(self.signed.sequence..)
                 .map(|(added, sequence)| Added { sequence, ..added })
                 .collect();
-            removes.iter().for_each(|removed| drop(self.drops.remove(&removed.sequence)));
-            let claim = DataSetClaim {
+            let room = adds.iter().map(|added| leaves(added.bytes.into())).sum();
+            let removes = self.take_drops(if may_shrink { u64::MAX } else { room });
+            if !(adds.is_empty() && removes.is_empty()) {
+                self.intend(adds, removes);
+            }
+        }
+        self.intent.clone()
+    }
+
+    /// Entries to take out, of at most `room` leaves together.
+    fn take_drops(&mut self, mut room: u64) -> Vec<Removed> {
+        let mut removes = Vec::new();
+        for sequence in &self.drops {
+            let added = &self.entries[sequence].added;
+            let size = leaves(added.bytes.into());
+            if size > room || removes.len() == SIGN_BATCH {
+                break;
+            }
+            room -= size;
+            removes.push(Removed { file: added.file, segment: added.segment, sequence: *sequence });
+        }
+        removes.iter().for_each(|removed| _ = self.drops.remove(&removed.sequence));
+        removes
+    }
+
+    fn intend(&mut self, adds: Vec<Added>, removes: Vec<Removed>) {
+        let bounded = "at most a batch was taken";
+        let mut intent = Intent {
+            claim: DataSetClaim {
                 agreement: self.agreement,
                 version: self.signed.version + 1,
                 root: [0; 32],
                 leaves: 0,
                 bytes: 0,
-            };
-            let bounded = "at most a batch was taken";
-            let mut intent = Intent {
-                claim,
-                adds: Bounded::new(adds).expect(bounded),
-                removes: Bounded::new(removes).expect(bounded),
-            };
-            self.apply(&intent).expect("positions of entries, room was reserved");
-            intent.claim.root = self.tree.root();
-            intent.claim.leaves = self.tree.leaves();
-            intent.claim.bytes = self.tree.bytes();
-            self.intent = Some(intent);
-        }
-        self.intent.clone()
+            },
+            adds: Bounded::new(adds).expect(bounded),
+            removes: Bounded::new(removes).expect(bounded),
+        };
+        self.apply(&intent).expect("positions of entries, room was reserved");
+        intent.claim.root = self.tree.root();
+        intent.claim.leaves = self.tree.leaves();
+        intent.claim.bytes = self.tree.bytes();
+        self.intent = Some(intent);
     }
 
     /// Changes the tree, not the entries.

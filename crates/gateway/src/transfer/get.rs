@@ -21,6 +21,7 @@ use crate::{
     repair::Notice,
 };
 use commonware_macros::select;
+use commonware_utils::channel::oneshot;
 use futures::{StreamExt as _, future::pending, stream::FuturesUnordered};
 use std::{collections::VecDeque, sync::Arc, time::Duration};
 
@@ -121,10 +122,7 @@ pub async fn gather(
     let mut rest = sources(core, row);
     let mut held = Held::default();
     let mut under_way = FuturesUnordered::new();
-    let fetch = |source: Source| async move {
-        let bytes = source.deed.fetch(row.names[source.position], row.shard_bytes()).await;
-        (source, bytes)
-    };
+    let fetch = |source: Source| fetch(core, source, row);
     let mut asked: Vec<(usize, Arc<link::Link>)> = Vec::new();
     let mut ask = |source: Source| {
         asked.push((source.position, source.deed.link.clone()));
@@ -158,6 +156,21 @@ pub async fn gather(
     // Four others were faster than these, hedge included.
     asked.iter().filter(|(position, _)| asked.len() > DATA && held[*position].is_none()).for_each(|(_, l)| l.doubt());
     Ok(held)
+}
+
+/// Reads a shard in a task of its own: one that is not waited for any more still ends, and pays.
+async fn fetch(core: &Core, source: Source, row: &SegmentRow) -> (Source, Result<Vec<u8>, link::Error>) {
+    let (sender, receiver) = oneshot::channel();
+    let (deed, name, bytes) = (source.deed.clone(), row.names[source.position], row.shard_bytes());
+    core.common.environment.spawn(async move {
+        // Nobody may be waiting any more.
+        let _ = sender.send(deed.fetch(name, bytes).await);
+    });
+    match receiver.await {
+        Ok(fetched) => (source, fetched),
+        // The runtime is stopping: so is this future.
+        Err(_) => pending().await,
+    }
 }
 
 fn failed(core: &Core, segment: u32, source: &Source, error: &link::Error) {

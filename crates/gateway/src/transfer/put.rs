@@ -168,7 +168,7 @@ async fn store(
     }
     let memory = Arc::new(memory);
     let used = Mutex::new(rooms.iter().map(|room| room.deed().provider()).collect::<Vec<_>>());
-    let mut under_way = FuturesUnordered::new();
+    let under_way = FuturesUnordered::new();
     for ((position, shard), room) in shards.into_iter().enumerate().zip(rooms) {
         let added = Added {
             file,
