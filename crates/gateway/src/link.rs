@@ -6,7 +6,7 @@
 //! 3. Every request ends within its timeout; dropping a request's future cancels it.
 
 use crate::environment::Environment;
-use commonware_utils::channel::{mpsc, oneshot};
+use futures::future::BoxFuture;
 use posync_client::rpc::{Call, Client, Provider};
 use posync_protocol::{
     Account, AgreementId, Bounded, Hash, Signature,
@@ -65,15 +65,9 @@ impl Error {
     }
 }
 
-/// A wish for a connection; the one task that knows the network answers it.
-pub struct Dial {
-    /// Whom.
-    pub account: Account,
-    /// Where.
-    pub address: SocketAddr,
-    /// The connection or why not.
-    pub reply: oneshot::Sender<Result<Client<Provider>, String>>,
-}
+/// Makes connections of one service: the one thing that knows runtime and network.
+pub type Dialer<S> =
+    Arc<dyn Fn(Account, SocketAddr) -> BoxFuture<'static, Result<Client<S>, String>> + Send + Sync>;
 
 enum State {
     Idle,
@@ -87,7 +81,7 @@ pub struct Link {
     address: Mutex<Option<SocketAddr>>,
     state: AsyncMutex<State>,
     puts: Semaphore,
-    dialer: mpsc::Sender<Dial>,
+    dialer: Dialer<Provider>,
     environment: Environment,
     resumed: Arc<AtomicBool>,
     doubts: AtomicU32,
@@ -95,7 +89,7 @@ pub struct Link {
 
 impl Link {
     /// A way that is not connected yet.
-    pub fn new(account: Account, dialer: mpsc::Sender<Dial>, environment: Environment) -> Self {
+    pub fn new(account: Account, dialer: Dialer<Provider>, environment: Environment) -> Self {
         Self {
             account,
             address: Mutex::new(None),
@@ -151,10 +145,7 @@ impl Link {
     async fn dial(&self) -> Result<Client<Provider>, String> {
         let address = *self.address.lock().expect("no holder of this lock panics");
         let address = address.ok_or("the ledger names no address that resolves")?;
-        let (reply, answer) = oneshot::channel();
-        let dial = Dial { account: self.account, address, reply };
-        self.dialer.send(dial).await.map_err(|_| "the gateway is stopping")?;
-        answer.await.map_err(|_| "the gateway is stopping")?
+        (self.dialer)(self.account, address).await
     }
 
     async fn call(&self, ask: Ask, patience: Duration) -> Result<Answer, Error> {

@@ -49,6 +49,14 @@ pub struct LoadedDeed {
     pub entries: BTreeMap<u64, Entry>,
 }
 
+impl LoadedDeed {
+    /// A new agreement.
+    pub fn fresh(number: u32, row: DeedRow) -> Self {
+        let (set, paid, waiting) = (SetRow::default(), PaidRow::default(), Waiting::default());
+        Self { number, row, set, paid, intent: None, waiting, entries: BTreeMap::new() }
+    }
+}
+
 /// What a start finds.
 #[derive(Debug, Default)]
 pub struct Loaded {
@@ -165,6 +173,7 @@ impl<E: Storage + Clock + Metrics + Spawner> Books<E> {
                     sequence: holding.sequence,
                     name: row.names[usize::from(holding.position)],
                     bytes: u32::try_from(row.shard_bytes()).expect("a shard is below 4 MiB"),
+                    moves: false,
                 };
                 let entry = Entry { added, dropped: holding.dropped || !wanted };
                 if let Some(deed) = loaded.deeds.get_mut(holding.deed as usize) {
@@ -377,13 +386,19 @@ impl<E: Storage + Clock + Metrics + Spawner> Books<E> {
         Ok(orphans)
     }
 
-    /// A second holder of a position is kept as dropped: the first stays in force.
+    /// A second holder of a position is kept as dropped: the first stays in force, unless the
+    /// second was meant to take its place.
     async fn hold(&mut self, add: &Added, holding: Holding) -> Result<bool, Error> {
         let Some(row) = self.segment(&add.file, add.segment).await? else { return Ok(false) };
         let taken = row.holder(usize::from(add.position)).is_some();
-        let holding = Holding { dropped: taken, ..holding };
-        self.change_holdings(&add.file, add.segment, |holdings| holdings.push(holding)).await?;
-        Ok(!taken)
+        let holding = Holding { dropped: taken && !add.moves, ..holding };
+        self.change_holdings(&add.file, add.segment, |holdings| {
+            let old = holdings.iter_mut().filter(|h| h.position == add.position && add.moves);
+            old.for_each(|h| h.dropped = true);
+            holdings.push(holding);
+        })
+        .await?;
+        Ok(!holding.dropped)
     }
 
     async fn change_holdings(

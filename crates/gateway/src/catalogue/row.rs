@@ -187,6 +187,8 @@ encoded! {
         name: Hash,
         /// Its bytes.
         bytes: u32,
+        /// It takes the place of the same shard under an older agreement.
+        moves: bool,
     }
 }
 

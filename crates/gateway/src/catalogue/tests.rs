@@ -43,7 +43,7 @@ fn file_row(name: &str, id: FileId) -> FileRow {
 }
 
 fn added(file: FileId, position: u8, sequence: u64) -> Added {
-    Added { file, segment: 0, position, sequence, name: [position; 32], bytes: 256 }
+    Added { file, segment: 0, position, sequence, name: [position; 32], bytes: 256, moves: false }
 }
 
 fn agreed(deed: u32, version: u64, adds: Vec<Added>, removes: Vec<Removed>) -> Agreed {

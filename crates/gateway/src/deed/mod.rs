@@ -31,10 +31,10 @@ use commonware_codec::DecodeExt;
 use commonware_cryptography::{Signer as _, ed25519::PrivateKey};
 use commonware_utils::channel::oneshot;
 use posync_protocol::{
-    Account, AgreementId, Hash,
+    Account, AgreementId, Hash, Signature,
     block::with_chain,
     chunk,
-    operation::{DATA_SET_NAMESPACE, SignatureCheck, Voucher, sign},
+    operation::{DATA_SET_NAMESPACE, DataSetClaim, SignatureCheck, Voucher, sign},
     wire::provider::{Get, Slice},
 };
 use state::{Damaged, State};
@@ -270,9 +270,14 @@ impl Deed {
         Ok(())
     }
 
-    async fn ask(&self, intent: &Intent) -> Result<posync_protocol::Signature, Error> {
+    /// The consumer's signature over a claim.
+    pub fn sign_claim(&self, claim: &DataSetClaim) -> Signature {
+        sign(&self.storage, DATA_SET_NAMESPACE, &with_chain(&self.common.chain, claim))
+    }
+
+    async fn ask(&self, intent: &Intent) -> Result<Signature, Error> {
         let message = with_chain(&self.common.chain, &intent.claim);
-        let own = sign(&self.storage, DATA_SET_NAMESPACE, &message);
+        let own = self.sign_claim(&intent.claim);
         let request = self.with_state(|state| state.request(intent, own));
         let signature = self.link.sign(request).await?;
         let check =
@@ -284,7 +289,7 @@ impl Deed {
         }
     }
 
-    async fn signed(&self, signature: posync_protocol::Signature) -> Result<(), Stopped> {
+    async fn signed(&self, signature: Signature) -> Result<(), Stopped> {
         let Some(agreed) = self.with_state(|state| state.sign(signature)) else { return Ok(()) };
         // Until the ledger says so again: it may just have grown.
         self.may_shrink.store(false, Ordering::Release);

@@ -83,6 +83,7 @@ async fn place(core: &Arc<Core>, task: Task, row: &SegmentRow, position: usize, 
         sequence: 0,
         name: shard.name,
         bytes: u32::try_from(shard.bytes.len()).expect("a shard is 1 MiB"),
+        moves: false,
     };
     let link = room.deed().link.clone();
     let work = async {

@@ -177,6 +177,7 @@ async fn store(
             sequence: 0,
             name: shard.name,
             bytes: u32::try_from(bytes).expect("a shard is 1 MiB"),
+            moves: false,
         };
         under_way.push(one(&core, &place, &used, room, added, shard.bytes, memory.clone()));
     }
