@@ -5,8 +5,10 @@ use crate::{
     world::{FUNDED, account},
 };
 use posync_protocol::{
-    Amount,
-    record::{Endpoint, Newcomer, Provider, ProviderAt},
+    Amount, Code, Record,
+    ledger::{Mode, execute},
+    limits::PROVIDERS_MAX,
+    record::{Endpoint, Newcomer, Provider, ProviderAt, System},
 };
 
 pub(crate) const ACCEPTED: &str = "
@@ -36,6 +38,7 @@ pub(crate) const REFUSED: &str = "
     p update index=1048576                    => !BadShape
     p update bond=2000000s                    => Balance
     p update capacity=10000000000             => BondTooSmall
+    p update capacity=10000000000 bond=1s     => BondTooSmall
     a open p quota=1000
     p update capacity=999                     => CapacityBelowSold
     p leave
@@ -89,7 +92,48 @@ fn registrations_of_one_block_do_not_collide() {
     let operations: Vec<_> =
         ["a", "p", "q"].iter().map(|who| stage.sign(&format!("{who} register"))).collect();
     let outcome = stage.world.block(&operations).unwrap();
-    assert!(outcome.receipts.iter().all(|(_, code)| *code == posync_protocol::Code::Done));
+    assert!(outcome.receipts.iter().all(|(_, code)| *code == Code::Done));
     let index = |name: &str| stage.world.get::<Provider>(Provider::key(&account(name))).unwrap().index;
     assert_eq!((index("a"), index("p"), index("q")), (0, 1, 2));
+}
+
+#[test]
+fn the_last_index_is_the_last() {
+    let mut stage = Stage::new();
+    let full = System { providers: PROVIDERS_MAX - 1, ..stage.world.system() };
+    stage.world.state.insert(System::key(), full.to_slot());
+    let mut register = |who: &str| {
+        let operation = [stage.sign(&format!("{who} register"))];
+        let context = stage.world.context(1);
+        let records = stage.world.read(&context, &[], &operation).unwrap();
+        let outcome = execute(&context, &[], &operation, &records, Mode::Verify).unwrap();
+        stage.world.state.extend(outcome.changes.iter().map(|(key, slot)| (*key, slot.unwrap())));
+        outcome.receipts[0].1
+    };
+    assert_eq!(register("p"), Code::Done);
+    assert_eq!(register("q"), Code::ProviderFull);
+}
+
+#[test]
+fn a_lowered_bond_stops_sales_but_not_updates() {
+    let mut stage = Stage::new();
+    stage.play("p register capacity=1000");
+    let key = Provider::key(&account("p"));
+    let mut provider: Provider = stage.world.get(key).unwrap();
+    let lost = Amount::sync(1);
+    provider.bond = provider.bond.checked_sub(lost).unwrap();
+    let mut system = stage.world.system();
+    system.bonds = provider.bond;
+    system.burned = system.burned.checked_add(lost).unwrap();
+    stage.world.state.insert(key, provider.to_slot());
+    stage.world.state.insert(System::key(), system.to_slot());
+    stage.play(
+        "
+        a open p quota=1              => NoCapacity
+        p update address=10.0.0.1:1
+        p update capacity=1001        => BondTooSmall
+        p update bond=1s
+        a open p quota=1
+        ",
+    );
 }
