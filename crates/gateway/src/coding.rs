@@ -135,12 +135,7 @@ pub fn decode(key: &FileKey, segment: u32, plain: usize, held: &mut Held) -> Res
 ///
 /// # Errors
 /// [`Error`], before anything is taken.
-pub fn rebuild(
-    key: &FileKey,
-    segment: u32,
-    plain: usize,
-    held: &mut Held,
-) -> Result<[Shard; SHARDS], Error> {
+pub fn rebuild(key: &FileKey, segment: u32, plain: usize, held: &mut Held) -> Result<[Shard; SHARDS], Error> {
     Ok(encode(key, segment, &decode(key, segment, plain, held)?))
 }
 
@@ -239,8 +234,23 @@ mod tests {
     }
 
     const EDGES: [usize; 17] = [
-        1, 2, 63, 64, 65, 255, 256, 257, 1023, 1024, 1025, 65_535, 65_536, 100_003, 1 << 20,
-        SEGMENT_BYTES - 1, SEGMENT_BYTES,
+        1,
+        2,
+        63,
+        64,
+        65,
+        255,
+        256,
+        257,
+        1023,
+        1024,
+        1025,
+        65_535,
+        65_536,
+        100_003,
+        1 << 20,
+        SEGMENT_BYTES - 1,
+        SEGMENT_BYTES,
     ];
 
     #[test]

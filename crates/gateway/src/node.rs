@@ -1,9 +1,12 @@
 //! Asks the network's nodes; believes what leads to the network key.
 
 use crate::{environment::Environment, link::Dialer};
-use posync_client::{light::Light, rpc::{self, Client}};
+use posync_client::{
+    light::Light,
+    rpc::{self, Client},
+};
 use posync_protocol::{
-    Account, Bounded, Code, Key, Operation, Slot, Hash,
+    Account, Bounded, Code, Hash, Key, Operation, Slot,
     wire::node::{Answer, Ask, Info},
 };
 use std::{

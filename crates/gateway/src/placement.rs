@@ -120,8 +120,7 @@ fn fits(rules: Rules, it: &Candidate, all: &[Candidate], chosen: &[usize], kept:
     let operator = others().all(|other| other.operator != it.operator && other.account != it.account);
     let network = !rules.network
         || it.network().is_none_or(|network| others().all(|other| other.network() != Some(network)));
-    let region =
-        !rules.region || others().filter(|other| other.region == it.region).count() < PER_REGION_MAX;
+    let region = !rules.region || others().filter(|other| other.region == it.region).count() < PER_REGION_MAX;
     operator && network && region
 }
 

@@ -9,8 +9,9 @@
 use crate::{
     core::Core,
     purse::state::Stage,
-    transfer::{Error, get, put},
+    transfer::{Error, Reader, put},
 };
+use futures::StreamExt as _;
 use posync_client::rpc::{Gateway, Incoming};
 use posync_protocol::{
     Account, Bounded,
@@ -52,11 +53,13 @@ fn text(name: &Name) -> String {
 
 async fn store(core: &Arc<Core>, call: &mut Incoming<Gateway>, ask: Put) -> Result<Answer, Error> {
     let _place = core.transfers.acquire().await.expect("the semaphore is never closed");
-    let next = async || match core.common.environment.within(STALL, call.recv()).await {
-        Some(Some(Ask::Data(piece))) => Some(piece.into_inner()),
-        _ => None,
-    };
-    Ok(Answer::Stored(put(core, ask.name, ask.length, next).await?))
+    let pieces = futures::stream::unfold(call, |call| async move {
+        match core.common.environment.within(STALL, call.recv()).await {
+            Some(Some(Ask::Data(piece))) => Some((piece.into_inner(), call)),
+            _ => None,
+        }
+    });
+    Ok(Answer::Stored(put(core, ask.name, ask.length, pieces.boxed()).await?))
 }
 
 async fn read(core: &Arc<Core>, call: &mut Incoming<Gateway>, ask: Get) -> Result<Answer, Error> {
@@ -64,21 +67,19 @@ async fn read(core: &Arc<Core>, call: &mut Incoming<Gateway>, ask: Get) -> Resul
     let file = core.common.catalogue.file(ask.name.to_vec()).await?;
     let file = file.ok_or_else(|| Error::NoFile(text(&ask.name)))?;
     let found = core.common.catalogue.describe(file.clone()).await?;
-    let call = &*call;
     if call.send(&Answer::Found(found)).await.is_err() {
         return Err(Error::Cancelled);
     }
-    let sink = async |bytes: Vec<u8>| {
+    let mut reader = Reader::open(core, &file, ask.offset, ask.length)?;
+    while let Some(bytes) = reader.next().await? {
         for piece in bytes.chunks(DATA_BYTES_MAX) {
             let data = Answer::Data(Bounded::new(piece.to_vec()).expect("cut to size"));
             let sent = core.common.environment.within(STALL, call.send(&data)).await;
             if !matches!(sent, Some(Ok(()))) {
-                return false;
+                return Err(Error::Cancelled);
             }
         }
-        true
-    };
-    get(core, &file, ask.offset, ask.length, sink).await?;
+    }
     Ok(Answer::End(Default::default()))
 }
 

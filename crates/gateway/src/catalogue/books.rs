@@ -360,12 +360,8 @@ impl<E: Storage + Clock + Metrics + Spawner> Books<E> {
     pub async fn agreed(&mut self, agreed: &Agreed) -> Result<Vec<Added>, Error> {
         let mut orphans = Vec::new();
         for add in &agreed.adds {
-            let holding = Holding {
-                position: add.position,
-                deed: agreed.deed,
-                sequence: add.sequence,
-                dropped: false,
-            };
+            let holding =
+                Holding { position: add.position, deed: agreed.deed, sequence: add.sequence, dropped: false };
             if !self.hold(add, holding).await? {
                 orphans.push(*add);
             }

@@ -91,8 +91,7 @@ async fn change(catalogue: &Catalogue, step: u64) -> Result<(), Stopped> {
         9 => catalogue.settled(round as u32, 1).await?,
         10 => drop(catalogue.remove(b"one".to_vec()).await?),
         11 => {
-            let row =
-                FaultRow { provider: Account([1; 32]), found_by: 0, round: step, lost: 1, repaired: 0 };
+            let row = FaultRow { provider: Account([1; 32]), found_by: 0, round: step, lost: 1, repaired: 0 };
             catalogue.add_fault(row).await?;
         }
         12 => catalogue.put_deed(round as u32, deed_row(round as u32, 3)).await?,
@@ -146,8 +145,8 @@ fn every_cut_keeps_what_was_acknowledged() {
             sync_rate: Some(probability!(1, 50)),
             ..FaultConfig::default()
         };
-        let (done, checkpoint) = Runner::new(Config::default().with_seed(seed)).start_and_recover(
-            |context| async move {
+        let (done, checkpoint) =
+            Runner::new(Config::default().with_seed(seed)).start_and_recover(|context| async move {
                 let (catalogue, _, _handle) =
                     start(context.child("work"), "test", [9; 32]).await.expect("opens");
                 *context.storage_fault_config().write() = faults;
@@ -158,11 +157,16 @@ fn every_cut_keeps_what_was_acknowledged() {
                 // The power goes in the middle of a change.
                 if done < STEPS {
                     let next = Box::pin(change(&catalogue, done));
-                    drop(futures::future::select(next, Box::pin(context.sleep(std::time::Duration::from_millis(seed % 4)))).await);
+                    drop(
+                        futures::future::select(
+                            next,
+                            Box::pin(context.sleep(std::time::Duration::from_millis(seed % 4))),
+                        )
+                        .await,
+                    );
                 }
                 done
-            },
-        );
+            });
         let found = Runner::from(checkpoint).start(|context| async move {
             *context.storage_fault_config().write() = FaultConfig::default();
             picture(context.child("picture")).await

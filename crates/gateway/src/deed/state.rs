@@ -24,7 +24,6 @@ use posync_protocol::{
 };
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-
 /// One agreement's data set.
 pub struct State {
     number: u32,

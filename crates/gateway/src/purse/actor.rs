@@ -188,7 +188,8 @@ impl Purse {
         match step {
             Step::Nothing => {}
             Step::TopUp(amount) => {
-                let code = self.ledger.execute(Body::TopUp(TopUp { agreement: deed.agreement, amount })).await?;
+                let code =
+                    self.ledger.execute(Body::TopUp(TopUp { agreement: deed.agreement, amount })).await?;
                 if code == Code::Done {
                     let more = |row: &mut DeedRow| {
                         let sum = row.voucher_reserve.checked_add(amount);
@@ -201,15 +202,19 @@ impl Purse {
             }
             Step::Drain => deed.set_terms(|row| row.stage = Stage::Draining as u8).await.map_err(stopped)?,
             Step::Close => {
-                let Some(known) = self.core.known(&deed.provider()) else { return Ok(()) };
-                let close = CloseAlone { agreement: deed.agreement, index: known.index };
+                let close = CloseAlone { agreement: deed.agreement };
                 let code = self.ledger.execute(Body::CloseAlone(close)).await?;
                 tracing::info!(?code, deed = deed.number, "an agreement is closed");
                 deed.set_terms(|row| row.stage = Stage::Closing as u8).await.map_err(stopped)?;
             }
             Step::Forget => {
                 let held = deed.close();
-                self.core.common.catalogue.erase_holdings(deed.number, held.clone()).await.map_err(stopped)?;
+                self.core
+                    .common
+                    .catalogue
+                    .erase_holdings(deed.number, held.clone())
+                    .await
+                    .map_err(stopped)?;
                 deed.set_terms(|row| row.stage = Stage::Gone as u8).await.map_err(stopped)?;
                 self.core.remove_deed(deed.number);
                 for entry in held {
@@ -304,7 +309,8 @@ impl Purse {
             voucher_reserve: row.voucher_reserve,
             storage_reserve_max: policy.storage_reserve_max,
         };
-        let open = Open { max_gas_price: u64::try_from(self.parameters.price_gas).unwrap_or(u64::MAX), ..open };
+        let open =
+            Open { max_gas_price: u64::try_from(self.parameters.price_gas).unwrap_or(u64::MAX), ..open };
         let code = self.ledger.execute(Body::Open(open)).await;
         let key = Agreement::key(&row.agreement.provider, row.agreement.slot);
         let found = self.ledger.record::<Agreement>(key).await?;

@@ -22,7 +22,7 @@ const SHRINK_SETTLEMENTS: u64 = 2;
 ///
 /// # Errors
 /// [`Error`]; the claims go on waiting.
-pub async fn settle(core: &Core, ledger: &Ledger, deed: &Arc<Deed>) -> Result<(), Error> {
+pub(super) async fn settle(core: &Core, ledger: &Ledger, deed: &Arc<Deed>) -> Result<(), Error> {
     let stopped = |_| Error::Stopping;
     let slot = deed.agreement.slot;
     let keys = vec![DataSet::key(&deed.provider(), slot), Audit::key(&deed.provider())];

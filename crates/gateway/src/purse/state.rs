@@ -289,9 +289,17 @@ mod tests {
             ("leaving", change(good(), |v| v.provider.leaves_at = 7), false),
             ("dearer storage", change(good(), |v| v.provider.reserve_storage = POSTED.0 + 1), false),
             ("dearer egress", change(good(), |v| v.provider.reserve_egress = POSTED.1 + 1), false),
-            ("one of ten reads failed", change(good(), |v| (v.audit.drawn, v.audit.history) = (10, 0x3fe)), true),
+            (
+                "one of ten reads failed",
+                change(good(), |v| (v.audit.drawn, v.audit.history) = (10, 0x3fe)),
+                true,
+            ),
             ("one of nine failed", change(good(), |v| (v.audit.drawn, v.audit.history) = (9, 0x1fe)), false),
-            ("all of 64 passed", change(good(), |v| (v.audit.drawn, v.audit.history) = (900, u64::MAX)), true),
+            (
+                "all of 64 passed",
+                change(good(), |v| (v.audit.drawn, v.audit.history) = (900, u64::MAX)),
+                true,
+            ),
         ];
         for (what, view, expected) in rows {
             assert_eq!(eligible(&view, &policy, POSTED), expected, "{what}");
@@ -329,7 +337,13 @@ mod tests {
             ("old with a successor", open(), 540, true, Step::Drain),
             ("little used", used(20), 0, false, Step::Nothing),
             ("three quarters used", used(21), 0, false, Step::TopUp(policy.voucher_reserve)),
-            ("draining", Standing { empty: false, ..standing(1, Stage::Draining, 720) }, 0, true, Step::Nothing),
+            (
+                "draining",
+                Standing { empty: false, ..standing(1, Stage::Draining, 720) },
+                0,
+                true,
+                Step::Nothing,
+            ),
             ("drained", standing(1, Stage::Draining, 720), 0, true, Step::Close),
             ("closing", standing(1, Stage::Closing, 720), 700, true, Step::Nothing),
             ("ended, redeemable", standing(1, Stage::Closing, 720), 721, true, Step::Nothing),
@@ -350,9 +364,14 @@ mod tests {
         };
         assert_eq!([late(100), late(108), late(109)], [false, false, true]);
         assert!(!is_late(&Audit::default(), 1000, 8), "nothing is asked");
-        for (before, drawn, history, failed) in
-            [(0, 0, 0, 0), (0, 4, 0b1111, 0), (0, 4, 0b1101, 1), (4, 8, 0b1111_0000, 4), (4, 8, 0b1111, 0), (0, 500, 0, 64)]
-        {
+        for (before, drawn, history, failed) in [
+            (0, 0, 0, 0),
+            (0, 4, 0b1111, 0),
+            (0, 4, 0b1101, 1),
+            (4, 8, 0b1111_0000, 4),
+            (4, 8, 0b1111, 0),
+            (0, 500, 0, 64),
+        ] {
             assert_eq!(failed_since(before, &Audit { drawn, history, ..Audit::default() }), failed);
         }
     }

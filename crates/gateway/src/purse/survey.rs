@@ -13,24 +13,24 @@ use posync_protocol::{
 use std::collections::BTreeMap;
 
 /// Providers that a gateway looks at; beyond them the network is large enough anyway.
-pub const PROVIDERS_SEEN_MAX: u32 = 1024;
+pub(super) const PROVIDERS_SEEN_MAX: u32 = 1024;
 /// Records of a provider in a survey.
 const PER_PROVIDER: usize = 3;
 
 /// What a survey found.
 #[derive(Debug, Default)]
-pub struct Survey {
+pub(super) struct Survey {
     /// The lowest height of its reads.
-    pub height: u64,
+    pub(super) height: u64,
     /// Providers.
-    pub providers: BTreeMap<Account, (View, Known)>,
+    pub(super) providers: BTreeMap<Account, (View, Known)>,
 }
 
 /// Reads every provider, a bounded number.
 ///
 /// # Errors
 /// [`Error`].
-pub async fn survey(ledger: &Ledger) -> Result<Survey, Error> {
+pub(super) async fn survey(ledger: &Ledger) -> Result<Survey, Error> {
     let system = ledger.record::<System>(System::key()).await?;
     let count = system.map_or(0, |system| system.providers).min(PROVIDERS_SEEN_MAX);
     let mut accounts = Vec::new();
@@ -48,7 +48,7 @@ pub async fn survey(ledger: &Ledger) -> Result<Survey, Error> {
 ///
 /// # Errors
 /// [`Error`].
-pub async fn details(ledger: &Ledger, accounts: &[Account]) -> Result<Survey, Error> {
+pub(super) async fn details(ledger: &Ledger, accounts: &[Account]) -> Result<Survey, Error> {
     let mut survey = Survey { height: u64::MAX, ..Survey::default() };
     for group in accounts.chunks(READ_KEYS_MAX / PER_PROVIDER) {
         let keys = group.iter().flat_map(|a| [Provider::key(a), Audit::key(a), Endpoint::key(a)]);

@@ -18,8 +18,8 @@
 
 mod actor;
 mod examine;
-mod rebuild;
 mod reaper;
+mod rebuild;
 pub mod state;
 
 pub use actor::start;

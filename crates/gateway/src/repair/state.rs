@@ -150,7 +150,11 @@ mod tests {
         assert_eq!((number, row.lost, row.found_by, row.round), (None, 2, 1, 5));
         state.numbered(&who, 9);
         let (number, row) = state.lost(who, FoundBy::Scrub, 8, 1);
-        assert_eq!((number, row.lost, row.found_by, row.round), (Some(9), 3, 1, 5), "the first finder counts");
+        assert_eq!(
+            (number, row.lost, row.found_by, row.round),
+            (Some(9), 3, 1, 5),
+            "the first finder counts"
+        );
         let left = |state: &mut State| state.repaired(&who).map(|(n, row)| (n, row.repaired));
         assert_eq!([left(&mut state), left(&mut state)], [Some((9, 1)), Some((9, 2))]);
         assert_eq!(left(&mut state), Some((9, 3)));

@@ -22,60 +22,68 @@ use crate::{
 };
 use commonware_macros::select;
 use commonware_utils::channel::oneshot;
-use futures::{StreamExt as _, future::pending, stream::FuturesUnordered};
+use futures::{
+    StreamExt as _,
+    future::pending,
+    stream::{BoxStream, FuturesUnordered},
+};
 use std::{collections::VecDeque, sync::Arc, time::Duration};
+use tokio::sync::OwnedSemaphorePermit;
 
 /// How long four shards are waited for before a fifth is asked for.
 const HEDGE: Duration = Duration::from_millis(750);
 
-/// Streams bytes `offset` to `offset + length` of a file, in order, into `sink` (which says
-/// whether more is wanted).
-///
-/// # Errors
-/// [`Error`]; what was given to `sink` is right all the same.
-pub async fn get(
-    core: &Arc<Core>,
-    file: &FileRow,
+type Memory = OwnedSemaphorePermit;
+
+/// A range of a file, read piece by piece.
+pub struct Reader {
+    segments: BoxStream<'static, Result<(Vec<u8>, Memory), Error>>,
+    /// Of the piece that was given last: it may still be on its way out.
+    _memory: Option<Memory>,
     offset: u64,
-    length: Option<u64>,
-    mut sink: impl AsyncFnMut(Vec<u8>) -> bool,
-) -> Result<(), Error> {
-    let outside = Error::Range(offset, file.bytes);
-    let end = match length {
-        None => file.bytes,
-        Some(length) => offset.checked_add(length).filter(|end| *end <= file.bytes).ok_or(outside)?,
-    };
-    if offset > end {
-        return Err(Error::Range(offset, file.bytes));
-    }
-    if offset == end {
-        return Ok(());
-    }
-    let step = SEGMENT_BYTES as u64;
-    let (first, last) = (offset / step, (end - 1) / step);
-    let mut segments = futures::stream::iter(first..=last)
-        .map(|index| one(core, file.id, u32::try_from(index).expect("a file's segments are numbered")))
-        .buffered(SEGMENTS_READ_AHEAD);
-    for index in first..=last {
-        let (mut plain, _memory) = segments.next().await.expect("one per index")?;
-        let start = index * step;
-        let to = usize::try_from((end - start).min(step)).expect("within a segment");
-        let from = usize::try_from(offset.saturating_sub(start)).expect("within a segment");
-        plain.truncate(to);
-        if !sink(plain.split_off(from)).await {
-            return Err(Error::Cancelled);
-        }
-    }
-    Ok(())
+    end: u64,
 }
 
-async fn one(
-    core: &Arc<Core>,
-    file: FileId,
-    index: u32,
-) -> Result<(Vec<u8>, tokio::sync::OwnedSemaphorePermit), Error> {
+impl Reader {
+    /// Opens bytes `offset` to `offset + length` of a file (to its end without a length).
+    ///
+    /// # Errors
+    /// [`Error::Range`].
+    pub fn open(core: &Arc<Core>, file: &FileRow, offset: u64, length: Option<u64>) -> Result<Self, Error> {
+        let end = length.map_or(Some(file.bytes), |length| offset.checked_add(length));
+        let end = end.filter(|end| offset <= *end && *end <= file.bytes);
+        let end = end.ok_or(Error::Range(offset, file.bytes))?;
+        let (step, id, core) = (SEGMENT_BYTES as u64, file.id, core.clone());
+        let indices = offset / step..end.div_ceil(step);
+        let segments = futures::stream::iter(indices)
+            .map(move |index| one(core.clone(), id, u32::try_from(index).expect("segments are numbered")))
+            .buffered(SEGMENTS_READ_AHEAD);
+        Ok(Self { segments: segments.boxed(), _memory: None, offset, end })
+    }
+
+    /// The next piece, at most a segment; `None` after the last.
+    ///
+    /// # Errors
+    /// [`Error`]; what was given before is right all the same.
+    pub async fn next(&mut self) -> Result<Option<Vec<u8>>, Error> {
+        self._memory = None;
+        if self.offset >= self.end {
+            return Ok(None);
+        }
+        let (mut plain, memory) = self.segments.next().await.expect("one per segment of the range")?;
+        self._memory = Some(memory);
+        let start = self.offset / SEGMENT_BYTES as u64 * SEGMENT_BYTES as u64;
+        let within = |at: u64| usize::try_from(at - start).expect("within a segment");
+        plain.truncate(within(self.end.min(start + SEGMENT_BYTES as u64)));
+        let piece = plain.split_off(within(self.offset));
+        self.offset += piece.len() as u64;
+        Ok(Some(piece))
+    }
+}
+
+async fn one(core: Arc<Core>, file: FileId, index: u32) -> Result<(Vec<u8>, Memory), Error> {
     let memory = core.get_memory.clone().acquire_owned().await.expect("the semaphore is never closed");
-    Ok((segment(core, file, index).await?, memory))
+    Ok((segment(&core, file, index).await?, memory))
 }
 
 /// The plain bytes of a segment.
@@ -114,11 +122,7 @@ fn sources(core: &Core, row: &SegmentRow) -> VecDeque<Source> {
 ///
 /// # Errors
 /// [`coding::Error::TooFew`].
-pub async fn gather(
-    core: &Arc<Core>,
-    index: u32,
-    row: &SegmentRow,
-) -> Result<Held, coding::Error> {
+pub async fn gather(core: &Arc<Core>, index: u32, row: &SegmentRow) -> Result<Held, coding::Error> {
     let mut rest = sources(core, row);
     let mut held = Held::default();
     let mut under_way = FuturesUnordered::new();
@@ -154,7 +158,10 @@ pub async fn gather(
     }
     drop(under_way);
     // Four others were faster than these, hedge included.
-    asked.iter().filter(|(position, _)| asked.len() > DATA && held[*position].is_none()).for_each(|(_, l)| l.doubt());
+    asked
+        .iter()
+        .filter(|(position, _)| asked.len() > DATA && held[*position].is_none())
+        .for_each(|(_, l)| l.doubt());
     Ok(held)
 }
 

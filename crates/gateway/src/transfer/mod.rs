@@ -3,7 +3,7 @@
 mod get;
 mod put;
 
-pub use get::{gather, get, segment};
+pub use get::{Reader, gather, segment};
 pub use put::put;
 
 use crate::{catalogue::Stopped, coding};

@@ -23,7 +23,11 @@ use crate::{
     repair::Notice,
 };
 use commonware_macros::select;
-use futures::{StreamExt as _, future::pending, stream::FuturesUnordered};
+use futures::{
+    StreamExt as _,
+    future::pending,
+    stream::{BoxStream, FuturesUnordered},
+};
 use posync_protocol::{
     Account, Bounded,
     wire::gateway::{File, Name},
@@ -41,7 +45,7 @@ const LINGER: Duration = Duration::from_secs(2);
 /// How long six signatures are waited for.
 const SIGNED_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// Stores `length` bytes from `next` (a piece, or `None` when the caller gave up) under `name`.
+/// Stores `length` bytes from `pieces` (which end early when the caller gave up) under `name`.
 ///
 /// # Errors
 /// [`Error`]; nothing of the file stays.
@@ -49,7 +53,7 @@ pub async fn put(
     core: &Arc<Core>,
     name: Name,
     length: u64,
-    mut next: impl AsyncFnMut() -> Option<Vec<u8>>,
+    mut pieces: BoxStream<'_, Vec<u8>>,
 ) -> Result<File, Error> {
     if name.is_empty() {
         return Err(Error::Name);
@@ -60,7 +64,7 @@ pub async fn put(
     let id: FileId = seed[..16].try_into().expect("sixteen of 32 bytes");
     let _putting = core.putting(id);
     let job = core.common.catalogue.begin(id, segments).await?;
-    let blake3 = stream(core, id, length, &mut next).await?;
+    let blake3 = stream(core, id, length, &mut pieces).await?;
     let row = FileRow { name, id, bytes: length, blake3, segments };
     let (file, _replaced) = core.common.catalogue.finish(job, row).await?.map_err(Error::Full)?;
     Ok(file)
@@ -91,7 +95,7 @@ async fn stream(
     core: &Arc<Core>,
     id: FileId,
     length: u64,
-    next: &mut impl AsyncFnMut() -> Option<Vec<u8>>,
+    pieces: &mut BoxStream<'_, Vec<u8>>,
 ) -> Result<[u8; 32], Error> {
     let key = FileKey::derive(&core.common.master, &id);
     let mut hasher = blake3::Hasher::new();
@@ -104,7 +108,7 @@ async fn stream(
         let mut bytes = Vec::with_capacity(plain + rest.len());
         bytes.append(&mut rest);
         while bytes.len() < plain {
-            let piece = among(&mut under_way, next()).await?.ok_or(Error::Cancelled)?;
+            let piece = among(&mut under_way, pieces.next()).await?.ok_or(Error::Cancelled)?;
             hasher.update(&piece);
             arrived += piece.len() as u64;
             if arrived > length || piece.is_empty() {
