@@ -11,6 +11,7 @@ mod records;
 mod samples;
 mod scale;
 mod script;
+mod signatures;
 mod storage;
 mod voucher;
 mod world;
