@@ -1,0 +1,85 @@
+//! What providers earn for what they do, over thousands of blocks of the ledger alone. The whole
+//! state is checked after every block.
+
+use posync_protocol::{Amount, ledger::Event, limits::Parameters};
+use posync_sim::market::{Manner, Market, Terms};
+
+const LOCAL: Parameters = Parameters::LOCAL;
+
+/// Rounds within which `docs/protocol.md` promises that a dropped tenth is failed.
+const DETECTION_ROUNDS: u64 = 41;
+
+#[test]
+fn truthful_providers_pass_every_read_and_are_paid_to_the_end() {
+    let terms = [Terms { end_epoch: 20, ..Terms::new(Manner::Truthful) }; 8];
+    let mut market = Market::new(1, LOCAL, &terms);
+    market.reach(18 * LOCAL.epoch_blocks()).expect("the rules hold");
+    let audits = market.events.iter().filter_map(|(_, event)| match event {
+        Event::Audited { passed, reads, on_time, .. } => Some((*passed, *reads, *on_time)),
+        _ => None,
+    });
+    let audits: Vec<_> = audits.collect();
+    assert!(audits.len() > 200, "{} challenges in 18 epochs", audits.len());
+    assert!(audits.iter().all(|audit| *audit == (4, 4, true)));
+    for member in 0..8 {
+        assert!(market.pay(member) > Amount::ZERO);
+    }
+}
+
+/// What a provider earns that lost `lost` of its 40 shards, among seven truthful others.
+fn earned(seed: u64, manner: Manner, lost: usize) -> Amount {
+    let mut terms = [Terms::new(Manner::Truthful); 8];
+    terms[0].manner = manner;
+    let mut market = Market::new(seed, LOCAL, &terms);
+    market.members[0].lose(lost, seed);
+    market.reach(20 * LOCAL.epoch_blocks()).expect("the rules hold");
+    market.pay(0)
+}
+
+#[test]
+fn answering_only_when_lucky_earns_less_than_always_whatever_is_missing() {
+    for lost in [2, 4, 10, 20, 30] {
+        for seed in 0..3 {
+            let always = earned(seed, Manner::Truthful, lost);
+            let lucky = earned(seed, Manner::OnlyWhenLucky, lost);
+            assert!(lucky < always, "{lost} of 40 lost, seed {seed}: {lucky} when lucky, {always} always");
+        }
+    }
+    assert_eq!(earned(1, Manner::Truthful, 0), earned(1, Manner::OnlyWhenLucky, 0));
+    assert_eq!(earned(1, Manner::Silent, 0), Amount::ZERO);
+}
+
+#[test]
+fn a_dropped_tenth_is_failed_within_the_documented_rounds() {
+    const SEEDS: u64 = 1_000;
+    let mut terms = [Terms::new(Manner::Truthful); 8];
+    terms[0].shard_bytes = 4 << 10;
+    let mut market = Market::new(1, LOCAL, &terms);
+    // Newcomers are drawn more often: let them grow old first.
+    market.reach(30 * LOCAL.epoch_blocks()).expect("the rules hold");
+    market.events.clear();
+    let mut rounds: Vec<u64> = (0..SEEDS).map(|seed| rounds_to_failure(market.clone(), seed)).collect();
+    rounds.sort_unstable();
+    let late = rounds.iter().filter(|rounds| **rounds > DETECTION_ROUNDS).count();
+    println!("rounds to the first failed read: p50 {}, p99 {}, max {}", rounds[500], rounds[990], rounds[999]);
+    assert!(late <= 1, "{late} of {SEEDS} seeds took more than {DETECTION_ROUNDS} rounds");
+}
+
+fn rounds_to_failure(mut market: Market, seed: u64) -> u64 {
+    market.reseed(seed);
+    // Every seed begins at another place in the round and with another tenth.
+    let start = market.height + seed % LOCAL.round_blocks;
+    market.reach(start).expect("the rules hold");
+    market.members[0].lose(4, seed);
+    loop {
+        market.events.clear();
+        market.block().expect("the rules hold");
+        let failed = market.events.iter().any(|(_, event)| {
+            matches!(event, Event::Audited { provider, passed, reads, .. }
+                if *provider == market.members[0].account && passed < reads)
+        });
+        if failed {
+            return LOCAL.round(market.height) - LOCAL.round(start);
+        }
+    }
+}
