@@ -1,3 +1,4 @@
 //! A typed connection to posync's services that believes only proofs.
 
 pub mod channel;
+pub mod rpc;

@@ -92,6 +92,9 @@ pub struct AuthoritySecret {
 pub struct Genesis {
     /// Constants of the rules.
     pub parameters: Parameters,
+    /// When the network begins, milliseconds since 1970: the first block may be at most ten seconds
+    /// later. Whoever deals sets it; 0 suits a simulated clock.
+    pub time_ms: u64,
     /// All money there will ever be.
     pub supply: Amount,
     /// Who holds what of it; the rest is the reserve.
@@ -123,7 +126,7 @@ pub fn deal(
         .zip(addresses)
         .map(|(key, address)| Authority { key: key.public_key(), address: *address, weight: 1 })
         .collect();
-    let genesis = Genesis { parameters, supply, accounts, authorities, output };
+    let genesis = Genesis { parameters, time_ms: 0, supply, accounts, authorities, output };
     genesis.check()?;
     let secrets = keys.into_iter().map(|key| {
         let share = shares.get_value(&key.public_key());
@@ -193,7 +196,7 @@ impl Genesis {
             parent_view: 0,
             parent: zero,
             height: 0,
-            time_ms: 0,
+            time_ms: self.time_ms,
             beacon: None,
             body_root: zero,
             receipts_root: zero,
@@ -287,6 +290,7 @@ impl Write for Genesis {
     fn write(&self, buf: &mut impl BufMut) {
         VERSION.write(buf);
         self.parameters.write(buf);
+        self.time_ms.write(buf);
         self.supply.write(buf);
         self.accounts.write(buf);
         self.authorities.write(buf);
@@ -298,6 +302,7 @@ impl EncodeSize for Genesis {
     fn encode_size(&self) -> usize {
         u16::SIZE
             + self.parameters.encode_size()
+            + u64::SIZE
             + self.supply.encode_size()
             + self.accounts.encode_size()
             + self.authorities.encode_size()
@@ -315,6 +320,7 @@ impl Read for Genesis {
         let authorities_max = AUTHORITIES_MAX.get() as usize;
         Ok(Self {
             parameters: Parameters::read(buf)?,
+            time_ms: u64::read(buf)?,
             supply: Amount::read(buf)?,
             accounts: Vec::read_cfg(buf, &(RangeCfg::new(0..=ACCOUNTS_MAX), ((), ())))?,
             authorities: Vec::read_cfg(buf, &(RangeCfg::new(1..=authorities_max), ()))?,

@@ -270,9 +270,9 @@ pub(crate) fn touches_removal(
     end_epoch: u64,
     touched: &mut Touched,
 ) {
-    touched.readable.push(Audit::key(provider));
     touched.writable.extend([
         Provider::key(provider),
+        Audit::key(provider),
         Agreement::key(provider, slot),
         Use::key(provider, slot),
         DataSet::key(provider, slot),

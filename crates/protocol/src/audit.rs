@@ -1,21 +1,87 @@
-//! Draws, dependent reads, their proofs.
+//! Draws: whom the beacon asks, and which chunks it asks for. Nobody sends a challenge.
+//!
+//! ```text
+//!   seed of the parent --+-- draw n even: x = H(seed, n) mod phi of all  -> fee tree  -> provider
+//!                        +-- draw n odd : the next in the turn line      -> provider
+//!   challenge (height, seed) stays in the provider's record until it is answered or expires
+//!   i0 = H(seed, provider, 0) mod phi -> slot, leaf -> chunk -> i1 = H(seed, provider, 0, chunk) ..
+//! ```
+//!
+//! The turn line is every index, then the newcomers (their first 64 reads) a second time. The
+//! proposer searches the fee tree ([`Resolver`]) and writes (index, account) of each draw into the
+//! body; everyone else checks `prefix(index) <= x < prefix(index + 1)` in one batched read.
+//!
+//! Invariants
+//! 1. The draws of a block follow from the seed that it carries and the parent's state alone: a
+//!    body with any others, or with one left out, is invalid.
+//! 2. A draw is lost (nothing accumulates) without a seed, when nobody pays, on a vacant index, on a
+//!    provider with an open challenge, and when it finds that a newcomer no longer is one.
+//! 3. Which chunk is read next is known only to who has the chunk before it.
+
+mod draw;
+mod reads;
+
+pub use draw::Resolver;
+pub(crate) use draw::{apply_draws, touches_draws};
+pub use reads::{Prover, Question, Reads, Share};
 
 use crate::{
-    block::Draw,
-    ledger::{BlockContext, Invalid, Touched, Working},
-    record::System,
+    Account, Hash,
+    ledger::{BlockContext, Event},
+    limits::{Parameters, READS},
+    record::{Audit, Challenge, Provider},
 };
+use ruint::aliases::U256;
 
-/// Names the records of the block's draws. `system` is the parent's.
-pub(crate) fn touches_draws(
-    _context: &BlockContext,
-    _system: &System,
-    _draws: &[Option<Draw>],
-    _touched: &mut Touched,
-) {
+/// `hash` as a big-endian number, modulo `modulus`; `None` if that is zero.
+pub(crate) fn reduce(hash: blake3::Hash, modulus: u128) -> Option<u128> {
+    let number = U256::from_be_bytes(*hash.as_bytes());
+    (modulus != 0).then(|| number % U256::from(modulus))?.try_into().ok()
 }
 
-/// Checks the block's draws against the beacon and marks who was drawn.
-pub(crate) fn apply_draws(_working: &mut Working<'_>, _draws: &[Option<Draw>]) -> Result<(), Invalid> {
-    Ok(())
+/// Whether an answer in a block of `height` is on time.
+pub const fn is_on_time(challenge: &Challenge, height: u64, parameters: &Parameters) -> bool {
+    height - challenge.height <= parameters.deadline_blocks
 }
+
+/// Whether a challenge can no longer be answered in a block of `height`.
+pub const fn is_expired(challenge: &Challenge, height: u64, parameters: &Parameters) -> bool {
+    parameters.round(height) - parameters.round(challenge.height) > parameters.pending_rounds_max
+}
+
+/// Writes the outcome of a challenge into the histories and closes it.
+pub(crate) fn note(audit: &mut Audit, height: u64, reads: &[bool], on_time: bool) {
+    for passed in reads {
+        audit.history = audit.history << 1 | u64::from(*passed);
+    }
+    audit.on_time = audit.on_time << 1 | u64::from(on_time);
+    audit.drawn = audit.drawn.saturating_add(reads.len() as u64);
+    audit.settlements = audit.settlements.saturating_add(u64::from(!reads.is_empty()));
+    audit.last_height = height;
+    audit.challenge = None;
+}
+
+/// Closes a challenge that was pending too long: four missing, one late, and the rounds since the
+/// last settlement are not paid. (If they were, silence would be a way to skip bad draws.)
+pub(crate) fn expire(
+    context: &BlockContext,
+    account: &Account,
+    provider: &mut Provider,
+    audit: &mut Audit,
+    challenge: &Challenge,
+) -> Event {
+    let reads = if provider.phi == 0 { 0 } else { READS };
+    note(audit, challenge.height, &[false; READS][..reads], false);
+    provider.settled_round = context.round();
+    Event::Audited {
+        provider: *account,
+        height: challenge.height,
+        answered: false,
+        passed: 0,
+        reads: reads as u8,
+        on_time: false,
+    }
+}
+
+/// The leaf that a missing chunk stands for.
+pub const NO_LEAF: Hash = [0; 32];

@@ -1,1 +1,327 @@
-//! Chunks of a shard and their way to its plain BLAKE3 hash.
+//! Parts of a shard proved to its plain BLAKE3 hash: the chunk that is audited (1 KiB) and the
+//! slice that is streamed (64 KiB).
+//!
+//! BLAKE3 is a tree over 1 KiB chunks already, so a shard's name (what `b3sum` prints) is the root
+//! of every proof; nothing but the name and the exact length is signed. The length fixes the
+//! tree's shape, hence it must come from a place that is proved (the leaf of the data set).
+//!
+//! ```text
+//!            name                      path = siblings, from the part upwards
+//!          /      \
+//!      left       right                left subtree: largest power of two of chunks that
+//!     /    \      /    \               leaves at least one byte to the right
+//!   chunks ..    chunks ..
+//! ```
+//!
+//! Provers need the part's own 16 KiB group and the outboard: the values of all groups (0.2 % of
+//! the data); verifiers need neither.
+//!
+//! Invariants
+//! 1. A verifier accepts exactly the bytes at that place of the shard of that name, given its true
+//!    length. (A part that is not the last one verifies under some other lengths as well.)
+//! 2. Work is bounded by the part and [`CHUNK_LEVELS_MAX`] merges; nothing panics on any input.
+//!
+//! Source: the BLAKE3 paper, section 2.1; `blake3::hazmat`.
+
+use crate::{
+    Hash,
+    limits::{LEAF_BYTES, SHARD_BYTES_MAX, SLICE_BYTES},
+};
+use alloc::vec::Vec;
+use blake3::{
+    Hasher,
+    hazmat::{HasherExt, Mode, left_subtree_len, merge_subtrees_non_root, merge_subtrees_root},
+};
+
+/// Bytes of a group in the outboard.
+pub const GROUP_BYTES: u64 = 16 << 10;
+
+/// Chunks of a shard: at least one.
+pub const fn chunks(length: u64) -> u64 {
+    if length == 0 { 1 } else { length.div_ceil(LEAF_BYTES) }
+}
+
+/// A shard's name.
+pub fn name(data: &[u8]) -> Hash {
+    *blake3::hash(data).as_bytes()
+}
+
+/// The values of a shard's 16 KiB groups, in order; empty when one group holds all of it.
+pub fn outboard(data: &[u8]) -> Vec<Hash> {
+    if data.len() as u64 <= GROUP_BYTES {
+        return Vec::new();
+    }
+    let groups = (0..).step_by(GROUP_BYTES as usize).zip(data.chunks(GROUP_BYTES as usize));
+    groups.map(|(offset, group)| value(group, offset)).collect()
+}
+
+/// The name that an outboard of a shard of `length` bytes leads to; `None` if it does not fit.
+pub fn outboard_name(length: u64, outboard: &[Hash]) -> Option<Hash> {
+    let whole = Part { offset: 0, length };
+    (length > GROUP_BYTES && outboard.len() as u64 == length.div_ceil(GROUP_BYTES)).then_some(())?;
+    let (left, right) = whole.halves();
+    let (left, right) = (left.value(outboard)?, right.value(outboard)?);
+    Some(*merge_subtrees_root(&left, &right, Mode::Hash).as_bytes())
+}
+
+/// The bytes of chunk `index` and its path, from the group that holds it and the outboard.
+///
+/// `group` is the 16 KiB at `index / 16 * 16 KiB` (shorter at the end). `None` if an argument does
+/// not fit the length.
+pub fn prove_chunk(length: u64, index: u64, group: &[u8], outboard: &[Hash]) -> Option<(Vec<u8>, Vec<Hash>)> {
+    let part = chunk_part(length, index)?;
+    let start = part.offset / GROUP_BYTES * GROUP_BYTES;
+    let group_part = Part { offset: start, length: GROUP_BYTES.min(length - start) };
+    (group.len() as u64 == group_part.length).then_some(())?;
+    let mut path = Vec::new();
+    for (part, _) in siblings(group_part, part)? {
+        let from = usize::try_from(part.offset - start).ok()?;
+        path.push(value(group.get(from..from + usize::try_from(part.length).ok()?)?, part.offset));
+    }
+    path.extend(prove(length, group_part, outboard)?);
+    let from = usize::try_from(part.offset - start).ok()?;
+    Some((group.get(from..from + usize::try_from(part.length).ok()?)?.to_vec(), path))
+}
+
+/// The path of the 64 KiB slice at `offset` (a multiple of 64 KiB) of a shard.
+pub fn prove_slice(length: u64, offset: u64, outboard: &[Hash]) -> Option<Vec<Hash>> {
+    prove(length, slice_part(length, offset)?, outboard)
+}
+
+/// Whether `chunk` is chunk `index` of the shard called `shard`, of `length` bytes.
+pub fn verify_chunk(shard: &Hash, length: u64, index: u64, chunk: &[u8], path: &[Hash]) -> bool {
+    chunk_part(length, index).is_some_and(|part| verify(shard, length, part, chunk, path))
+}
+
+/// Whether `data` is the 64 KiB slice (shorter at the end) at `offset` of the shard called `shard`.
+pub fn verify_slice(shard: &Hash, length: u64, offset: u64, data: &[u8], path: &[Hash]) -> bool {
+    slice_part(length, offset).is_some_and(|part| verify(shard, length, part, data, path))
+}
+
+/// A complete subtree of a shard, in bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Part {
+    offset: u64,
+    length: u64,
+}
+
+impl Part {
+    /// Both subtrees of a part of more than one chunk.
+    fn halves(self) -> (Self, Self) {
+        let left = left_subtree_len(self.length);
+        let right = Self { offset: self.offset + left, length: self.length - left };
+        (Self { offset: self.offset, length: left }, right)
+    }
+
+    /// Its value, a part of whole groups of a larger shard.
+    fn value(self, outboard: &[Hash]) -> Option<Hash> {
+        if self.length <= GROUP_BYTES {
+            return outboard.get(usize::try_from(self.offset / GROUP_BYTES).ok()?).copied();
+        }
+        let (left, right) = self.halves();
+        Some(merge_subtrees_non_root(&left.value(outboard)?, &right.value(outboard)?, Mode::Hash))
+    }
+}
+
+fn chunk_part(length: u64, index: u64) -> Option<Part> {
+    (length <= SHARD_BYTES_MAX && index < chunks(length)).then_some(())?;
+    let offset = index * LEAF_BYTES;
+    Some(Part { offset, length: LEAF_BYTES.min(length - offset) })
+}
+
+fn slice_part(length: u64, offset: u64) -> Option<Part> {
+    (length <= SHARD_BYTES_MAX && offset.is_multiple_of(SLICE_BYTES)).then_some(())?;
+    (offset < length || (length == 0 && offset == 0)).then_some(())?;
+    Some(Part { offset, length: SLICE_BYTES.min(length - offset) })
+}
+
+/// The value of a subtree that is not the whole shard: its bytes and where they start.
+fn value(data: &[u8], offset: u64) -> Hash {
+    Hasher::new().set_input_offset(offset).update(data).finalize_non_root()
+}
+
+/// The siblings of `part` within `tree`, from `part` upwards, each with whether it stands left.
+fn siblings(tree: Part, part: Part) -> Option<Vec<(Part, bool)>> {
+    let mut found = Vec::new();
+    let mut at = tree;
+    while at != part {
+        (at.length > LEAF_BYTES).then_some(())?;
+        let (left, right) = at.halves();
+        if part.offset < right.offset {
+            found.push((right, false));
+            at = left;
+        } else {
+            found.push((left, true));
+            at = right;
+        }
+    }
+    found.reverse();
+    Some(found)
+}
+
+/// The path of a part of at least one group, from the outboard.
+fn prove(length: u64, part: Part, outboard: &[Hash]) -> Option<Vec<Hash>> {
+    siblings(Part { offset: 0, length }, part)?.iter().map(|(sibling, _)| sibling.value(outboard)).collect()
+}
+
+fn verify(shard: &Hash, length: u64, part: Part, data: &[u8], path: &[Hash]) -> bool {
+    let Some(siblings) = siblings(Part { offset: 0, length }, part) else { return false };
+    if data.len() as u64 != part.length || path.len() != siblings.len() {
+        return false;
+    }
+    if siblings.is_empty() {
+        return name(data) == *shard;
+    }
+    let last = siblings.len() - 1;
+    let mut at = value(data, part.offset);
+    for (level, ((_, is_left), sibling)) in siblings.iter().zip(path).enumerate() {
+        let (left, right) = if *is_left { (sibling, &at) } else { (&at, sibling) };
+        if level == last {
+            return merge_subtrees_root(left, right, Mode::Hash).as_bytes() == shard;
+        }
+        at = merge_subtrees_non_root(left, right, Mode::Hash);
+    }
+    false
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::limits::CHUNK_LEVELS_MAX;
+
+    const SIZES: &[usize] = &[
+        0,
+        1,
+        63,
+        64,
+        65,
+        1023,
+        1024,
+        1025,
+        2048,
+        2049,
+        3073,
+        7169,
+        16383,
+        16384,
+        16385,
+        32768,
+        32769,
+        49153,
+        65535,
+        65536,
+        65537,
+        100_000,
+        131_073,
+        262_145,
+        1_000_003,
+        1 << 20,
+        3_333_333,
+        4 << 20,
+    ];
+
+    fn data(length: usize) -> Vec<u8> {
+        (0..length).map(|i| ((i * 7919) >> 3) as u8 ^ (i >> 11) as u8).collect()
+    }
+
+    /// Places worth trying among `count`: the ends, and some between.
+    fn places(count: u64) -> Vec<u64> {
+        let mut all: Vec<u64> =
+            [0, 1, 15, 16, 17, 63, 64, count / 3, count / 2, count.saturating_sub(2), count - 1].into();
+        all.retain(|place| *place < count);
+        all.sort_unstable();
+        all.dedup();
+        all
+    }
+
+    fn group(all: &[u8], index: u64) -> &[u8] {
+        let start = usize::try_from(index / 16 * GROUP_BYTES).unwrap();
+        &all[start..all.len().min(start + GROUP_BYTES as usize)]
+    }
+
+    #[test]
+    fn outboard_leads_to_the_plain_hash() {
+        for size in SIZES {
+            let all = data(*size);
+            let values = outboard(&all);
+            let expected = (*size as u64 > GROUP_BYTES).then(|| name(&all));
+            assert_eq!(outboard_name(*size as u64, &values), expected, "{size}");
+            assert_eq!(outboard_name(*size as u64 + GROUP_BYTES, &values), None, "{size}");
+        }
+    }
+
+    #[test]
+    fn every_part_verifies_and_no_other() {
+        for size in SIZES {
+            let (all, length) = (data(*size), *size as u64);
+            let (shard, values) = (name(&all), outboard(&all));
+            for index in places(chunks(length)) {
+                let (chunk, path) = prove_chunk(length, index, group(&all, index), &values).unwrap();
+                assert!(path.len() <= CHUNK_LEVELS_MAX);
+                assert!(verify_chunk(&shard, length, index, &chunk, &path), "{size} {index}");
+                tampered(&shard, length, index, &chunk, &path);
+            }
+            for slice in places(length.div_ceil(SLICE_BYTES).max(1)) {
+                let offset = slice * SLICE_BYTES;
+                let path = prove_slice(length, offset, &values).unwrap();
+                let from = usize::try_from(offset).unwrap();
+                let part = &all[from..all.len().min(from + SLICE_BYTES as usize)];
+                assert!(verify_slice(&shard, length, offset, part, &path), "{size} {offset}");
+                let mut wrong = part.to_vec();
+                if let Some(byte) = wrong.last_mut() {
+                    *byte ^= 1;
+                    assert!(!verify_slice(&shard, length, offset, &wrong, &path));
+                }
+                assert!(!verify_slice(&shard, length, offset + 1, part, &path));
+                assert!(!verify_slice(&shard, length, offset + SLICE_BYTES, part, &path));
+            }
+        }
+    }
+
+    /// Each argument changed alone must be refused.
+    fn tampered(shard: &Hash, length: u64, index: u64, chunk: &[u8], path: &[Hash]) {
+        for bit in [0, 3, 7] {
+            for byte in [0, chunk.len() / 2, chunk.len().saturating_sub(1)] {
+                let mut wrong = chunk.to_vec();
+                let Some(place) = wrong.get_mut(byte) else { continue };
+                *place ^= 1 << bit;
+                assert!(!verify_chunk(shard, length, index, &wrong, path));
+            }
+            for level in 0..path.len() {
+                let mut wrong = path.to_vec();
+                wrong[level][usize::from(bit * 4_u8)] ^= 1 << bit;
+                assert!(!verify_chunk(shard, length, index, chunk, &wrong));
+            }
+            let mut wrong = *shard;
+            wrong[usize::from(31 - bit)] ^= 1 << bit;
+            assert!(!verify_chunk(&wrong, length, index, chunk, path));
+        }
+        let longer: Vec<u8> = chunk.iter().copied().chain([0]).collect();
+        assert!(!verify_chunk(shard, length, index, &longer, path));
+        assert!(!verify_chunk(shard, length, index + 1, chunk, path));
+        assert!(!verify_chunk(shard, length, index ^ 1, chunk, path));
+        if index + 1 == chunks(length) {
+            assert!(!verify_chunk(shard, length + 1, index, chunk, path), "the last chunk binds the length");
+        }
+        let deeper: Vec<Hash> = path.iter().copied().chain([[0; 32]]).collect();
+        assert!(!verify_chunk(shard, length, index, chunk, &deeper));
+        if let Some((_, shorter)) = path.split_last() {
+            assert!(!verify_chunk(shard, length, index, chunk, shorter));
+        }
+    }
+
+    #[test]
+    fn arguments_that_do_not_fit_are_refused_without_a_panic() {
+        let all = data(100_000);
+        let (shard, values) = (name(&all), outboard(&all));
+        assert_eq!(prove_chunk(100_000, 98, group(&all, 97), &values), None, "index beyond the end");
+        assert_eq!(prove_chunk(100_000, 0, &all[..100], &values), None, "a short group");
+        assert_eq!(prove_chunk(100_000, 0, group(&all, 0), &values[..3]), None, "a short outboard");
+        assert_eq!(prove_slice(100_000, 131_072, &values), None, "offset beyond the end");
+        assert_eq!(prove_slice(100_000, 1024, &values), None, "offset inside a slice");
+        assert!(!verify_chunk(&shard, u64::MAX, 0, &[], &[]));
+        assert!(!verify_chunk(&shard, u64::MAX, u64::MAX, &[], &[]));
+        assert!(!verify_slice(&shard, u64::MAX, u64::MAX, &[], &[]));
+        assert!(!verify_slice(&shard, SHARD_BYTES_MAX + 1, 0, &[], &[]));
+    }
+}

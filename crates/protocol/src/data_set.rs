@@ -1,22 +1,258 @@
-//! Versioned data sets: growth by both, shrink by the consumer.
+//! Versioned data sets: what a provider holds under an agreement, signed by both.
+//!
+//! ```text
+//!   SetDataSet --+-- settled point --> current (weights move: phi, paid, trees, ending)
+//!                +-- otherwise ------> next --statement / Settle at a settled point--> current
+//! ```
+//!
+//! A *settled point* of a provider: no challenge is open, and it is settled up to this round (or
+//! is paid for nothing). Weights move there only. Between two settlements nobody can say which
+//! of the rounds a later audit speaks for, so growth in between would be paid for rounds before it,
+//! a shrink would take back what was earned, and a provider could dilute reads for nothing.
+//!
+//! Invariants
+//! 1. Version = the last one (of `next` if there is one) plus one: an old data set is no use.
+//! 2. What a provider did not sign it need not prove: only the *empty* data set stands on the
+//!    consumer's signature alone. (A consumer could else name shards that never existed, and make
+//!    every audit of the provider unanswerable.) Deletion needs no consent: empty it.
+//! 3. No shrink within two settlements of the growth.
 
 use crate::{
     Account, Code,
+    agreement::check_open,
+    fenwick,
     ledger::{Touched, Working},
-    operation::SetDataSet,
+    limits::{LEAF_BYTES, PROVIDERS_MAX, SLOTS_MAX},
+    operation::{DataSetClaim, SetDataSet},
+    record::{
+        Agreement, Audit, DataSet, Ending, Endings, FeeTree, Key, Provider, SlotTree, System, Use, Version,
+    },
+    settlement,
+    tree::EMPTY_ROOT,
 };
+use alloc::vec::Vec;
+
+/// Settlements that must lie between a growth and the next shrink.
+pub const SHRINK_SETTLEMENTS: u64 = 2;
+
+/// Names what moving a slot's weight needs.
+pub(crate) fn touches_weight(
+    provider: &Account,
+    index: u32,
+    slot: u32,
+    end_epoch: u64,
+    touched: &mut Touched,
+) {
+    touched.readable.push(Agreement::key(provider, slot));
+    touched.writable.extend([
+        Provider::key(provider),
+        Audit::key(provider),
+        Endings::key(provider),
+        Use::key(provider, slot),
+        DataSet::key(provider, slot),
+        Ending::key(provider, end_epoch),
+    ]);
+    let nodes = fenwick::update_path(slot, SLOTS_MAX).into_iter();
+    touched.writable.extend(nodes.map(|node| SlotTree::key(provider, node)));
+    touched.writable.extend(fenwick::update_path(index, PROVIDERS_MAX).into_iter().map(FeeTree::key));
+}
 
 /// Names the records of a change beyond the signer's account.
-pub(crate) fn touches(_body: &SetDataSet, _touched: &mut Touched) {}
+pub(crate) fn touches(body: &SetDataSet, touched: &mut Touched) {
+    let id = body.claim.agreement;
+    touches_weight(&id.provider, body.index, id.slot, body.end_epoch, touched);
+}
 
 /// Puts a version in force, or in `next`.
-pub(crate) fn apply(_working: &mut Working<'_>, _body: &SetDataSet) -> Result<(), Code> {
-    Err(Code::BadShape)
+///
+/// # Errors
+/// `BadShape` for a wrong hint, `ProviderUnknown`, `AgreementUnknown`, `AgreementClosed`,
+/// `AgreementEnded`, `DataSetVersion`, `DataSetSignature`, `DataSetOverQuota`,
+/// `DataSetShrinkEarly`, `DataSetEmptyRoot`, `EndingsMissing`.
+pub(crate) fn apply(working: &mut Working<'_>, body: &SetDataSet) -> Result<(), Code> {
+    let (claim, account, slot) = (&body.claim, body.claim.agreement.provider, body.claim.agreement.slot);
+    let provider: Provider = working.need(Provider::key(&account), Code::ProviderUnknown)?;
+    let agreement: Agreement = working.need(Agreement::key(&account, slot), Code::AgreementUnknown)?;
+    if agreement.opened != claim.agreement.opened {
+        return Err(Code::AgreementUnknown);
+    }
+    let hints = (body.index, body.end_epoch, body.storage_key);
+    if hints != (provider.index, agreement.end_epoch, agreement.storage_key) {
+        return Err(Code::BadShape);
+    }
+    let usage: Use = working.need(Use::key(&account, slot), Code::AgreementUnknown)?;
+    check_open(&agreement, &usage, working.context.epoch())?;
+    let audit: Audit = working.need(Audit::key(&account), Code::ProviderUnknown)?;
+    let mut data_set: DataSet = working.get(DataSet::key(&account, slot))?.unwrap_or_default();
+    let last = data_set.next.unwrap_or(data_set.current);
+    check_claim(claim, &last, &agreement, &audit, body.provider_signature.is_some())?;
+    let grows = claim.leaves >= last.leaves && claim.leaves > 0;
+    let grown_at = if grows { audit.settlements } else { last.grown_at };
+    let DataSetClaim { version, root, leaves, bytes, .. } = *claim;
+    let version = Version { version, root, leaves, bytes, grown_at };
+    if is_settled(working, &account)? {
+        return take_effect(working, &account, slot, version);
+    }
+    data_set.next = Some(version);
+    working.put(DataSet::key(&account, slot), &data_set)
+}
+
+fn check_claim(
+    claim: &DataSetClaim,
+    last: &Version,
+    agreement: &Agreement,
+    audit: &Audit,
+    provider_signed: bool,
+) -> Result<(), Code> {
+    if claim.version != last.version.saturating_add(1) {
+        return Err(Code::DataSetVersion);
+    }
+    let is_empty = claim.leaves == 0;
+    if !provider_signed && !is_empty {
+        return Err(Code::DataSetSignature);
+    }
+    if claim.leaves > agreement.quota_leaves {
+        return Err(Code::DataSetOverQuota);
+    }
+    let shrinks = claim.leaves < last.leaves;
+    if shrinks && audit.settlements < last.grown_at.saturating_add(SHRINK_SETTLEMENTS) {
+        return Err(Code::DataSetShrinkEarly);
+    }
+    let fits = u128::from(claim.bytes) <= u128::from(claim.leaves) * u128::from(LEAF_BYTES);
+    if is_empty != (claim.root == EMPTY_ROOT) || !fits {
+        return Err(Code::DataSetEmptyRoot);
+    }
+    Ok(())
+}
+
+/// Whether weights may move now. A provider that is paid for nothing is settled up to now.
+pub(crate) fn is_settled(working: &mut Working<'_>, account: &Account) -> Result<bool, Code> {
+    let (round, epoch) = (working.context.round(), working.context.epoch());
+    let mut provider: Provider = working.need(Provider::key(account), Code::ProviderUnknown)?;
+    let audit: Audit = working.need(Audit::key(account), Code::ProviderUnknown)?;
+    let endings: Option<Endings> = working.get(Endings::key(account))?;
+    if audit.challenge.is_some() {
+        return Ok(false);
+    }
+    if provider.phi == 0 {
+        provider.settled_round = round;
+        working.put(Provider::key(account), &provider)?;
+        working.put(Endings::key(account), &Endings::new(epoch))?;
+        return Ok(true);
+    }
+    let crossed = endings.is_none_or(|endings| endings.due(epoch).next().is_none());
+    Ok(crossed && provider.settled_round == round)
+}
+
+/// Puts `version` in force at a settled point: charges for what was held, then moves the weights.
+pub(crate) fn take_effect(
+    working: &mut Working<'_>,
+    account: &Account,
+    slot: u32,
+    version: Version,
+) -> Result<(), Code> {
+    settlement::charge(working, account, slot)?;
+    let key = DataSet::key(account, slot);
+    let data_set: DataSet = working.get(key)?.unwrap_or_default();
+    weigh(working, account, slot, data_set.current.leaves, version.leaves)?;
+    if version.leaves < data_set.current.leaves {
+        forget_missing(working, account, slot)?;
+    }
+    working.put(key, &DataSet { current: version, next: None })
 }
 
 /// Takes what the agreement at `slot` holds out of every sum, as if it shrank to nothing, and
 /// drops `next`: trees, `phi`, `paid`, `paid_base`, the ending record. It was charged before and
-/// no challenge is open. The caller deletes the record.
-pub(crate) fn clear(_working: &mut Working<'_>, _provider: &Account, _slot: u32) -> Result<(), Code> {
+/// no challenge is open. The caller deletes the record. Away from a settled point the provider
+/// loses the pay of the rounds since it last settled.
+pub(crate) fn clear(working: &mut Working<'_>, account: &Account, slot: u32) -> Result<(), Code> {
+    let key = DataSet::key(account, slot);
+    let Some(mut data_set) = working.get::<DataSet>(key)? else { return Ok(()) };
+    weigh(working, account, slot, data_set.current.leaves, 0)?;
+    forget_missing(working, account, slot)?;
+    data_set.current = Version { root: EMPTY_ROOT, leaves: 0, bytes: 0, ..data_set.current };
+    data_set.next = None;
+    working.put(key, &data_set)
+}
+
+/// Reads remembered as missing are no longer asked for.
+fn forget_missing(working: &mut Working<'_>, account: &Account, slot: u32) -> Result<(), Code> {
+    let key = Audit::key(account);
+    let mut audit: Audit = working.need(key, Code::ProviderUnknown)?;
+    let kept: Vec<_> = audit.missing.iter().copied().filter(|missing| missing.slot != slot).collect();
+    if kept.len() < audit.missing.len() {
+        audit.missing = crate::Bounded::new(kept).ok_or(Code::BadShape)?;
+        working.put(key, &audit)?;
+    }
     Ok(())
+}
+
+/// Moves a slot's weight from `before` to `after` leaves in every sum that counts it.
+fn weigh(
+    working: &mut Working<'_>,
+    account: &Account,
+    slot: u32,
+    before: u64,
+    after: u64,
+) -> Result<(), Code> {
+    if before == after {
+        return Ok(());
+    }
+    let agreement: Agreement = working.need(Agreement::key(account, slot), Code::AgreementUnknown)?;
+    let mut provider: Provider = working.need(Provider::key(account), Code::ProviderUnknown)?;
+    let weights = |rate: u64| Step {
+        before: u128::from(rate) * u128::from(before),
+        after: u128::from(rate) * u128::from(after),
+    };
+    let paid = weights(agreement.storage_price);
+    let base = weights(agreement.storage_price.min(agreement.storage_slow));
+    provider.phi = paid.of(provider.phi)?;
+    let System { phi, .. } = &mut working.system;
+    *phi = paid.of(*phi)?;
+    let ending_key = Ending::key(account, agreement.end_epoch);
+    let mut ending: Ending = working.need(ending_key, Code::EndingsMissing)?;
+    if ending.acc.is_none() {
+        provider.paid = paid.of(provider.paid)?;
+        provider.paid_base = base.of(provider.paid_base)?;
+        ending.paid = paid.of(ending.paid)?;
+        ending.paid_base = base.of(ending.paid_base)?;
+        working.put(ending_key, &ending)?;
+    }
+    let index = provider.index;
+    working.put(Provider::key(account), &provider)?;
+    if after > 0 {
+        let key = Endings::key(account);
+        let mut endings: Endings = working.get(key)?.unwrap_or_else(|| Endings::new(working.context.epoch()));
+        endings.set(agreement.end_epoch).ok_or(Code::EndingsMissing)?;
+        working.put(key, &endings)?;
+    }
+    for node in fenwick::update_path(slot, SLOTS_MAX) {
+        let key = SlotTree::key(account, node);
+        let sum = paid.of(working.get::<SlotTree>(key)?.map_or(0, |node| node.sum))?;
+        put_node(working, key, sum, &SlotTree { sum })?;
+    }
+    for node in fenwick::update_path(index, PROVIDERS_MAX) {
+        let key = FeeTree::key(node);
+        let sum = paid.of(working.get::<FeeTree>(key)?.map_or(0, |node| node.sum))?;
+        put_node(working, key, sum, &FeeTree { sum })?;
+    }
+    Ok(())
+}
+
+fn put_node<R: crate::Record>(working: &mut Working<'_>, key: Key, sum: u128, node: &R) -> Result<(), Code> {
+    if sum == 0 { working.delete(key) } else { working.put(key, node) }
+}
+
+/// A change of one weight within a sum.
+#[derive(Clone, Copy)]
+struct Step {
+    before: u128,
+    after: u128,
+}
+
+impl Step {
+    fn of(self, sum: u128) -> Result<u128, Code> {
+        let rest = sum.checked_sub(self.before).ok_or(Code::Balance)?;
+        rest.checked_add(self.after).ok_or(Code::Balance)
+    }
 }

@@ -11,13 +11,14 @@
 //! 4. Draw weights: `phi`, `paid`, `paid_base` and every Fenwick node equal the recomputed ones.
 //! 5. No record is unreachable.
 
+use crate::settlement::owed;
 use crate::{
     Account, Amount, Key, Record, Slot,
     fenwick::update_path,
     limits::{PROVIDERS_MAX, SLOTS_MAX},
     record::{
-        AccountState, Agreement, Audit, DataSet, Ending, Endpoint, FeeTree, Newcomer, Provider, ProviderAt,
-        RoundInfo, Settlement, SlotTree, System, Use,
+        AccountState, Agreement, Audit, DataSet, Ending, Endings, Endpoint, FeeTree, Newcomer, Provider,
+        ProviderAt, RoundInfo, Settlement, SlotTree, System, Use,
     },
 };
 use alloc::collections::BTreeMap;
@@ -131,6 +132,7 @@ fn check_decodes(state: &State) -> Result<(), Broken> {
         + each::<SlotTree>(state)?
         + each::<FeeTree>(state)?
         + each::<Ending>(state)?
+        + each::<Endings>(state)?
         + each::<RoundInfo>(state)?
         + each::<Settlement>(state)?
         + each::<Newcomer>(state)?;
@@ -222,7 +224,7 @@ fn walk_slots(
     let mut slot = 0;
     while sums.slots < provider.slots && slot < SLOTS_MAX {
         if let Some(agreement) = state.get::<Agreement>(Agreement::key(account, slot))? {
-            count_agreement(state, account, slot, &agreement, &mut sums)?;
+            count_agreement(state, account, slot, &agreement, provider, &mut sums)?;
             reached.data_sets += u64::from(state.slots.contains_key(&DataSet::key(account, slot)));
         }
         slot += 1;
@@ -238,12 +240,14 @@ fn count_agreement(
     account: &Account,
     slot: u32,
     agreement: &Agreement,
+    provider: &Provider,
     sums: &mut Sums,
 ) -> Result<(), Broken> {
     let usage: Use = state.need(Use::key(account, slot), "Use of an agreement")?;
     let data_set: DataSet = state.get(DataSet::key(account, slot))?.unwrap_or_default();
     let key = Ending::key(account, agreement.end_epoch);
-    let crossed = state.need::<Ending>(key, "Ending of an agreement")?.acc.is_some();
+    let ending: Ending = state.need(key, "Ending of an agreement")?;
+    let crossed = ending.acc.is_some();
     let leaves = u128::from(data_set.current.leaves);
     let weight = u128::from(agreement.storage_price) * leaves;
     let base = u128::from(agreement.storage_price.min(agreement.storage_slow)) * leaves;
@@ -253,7 +257,9 @@ fn count_agreement(
     at_most("disputed within signed", usage.disputed.grains(), usage.signed.grains())?;
     sums.slots += 1;
     sums.sold += agreement.quota_leaves;
-    sums.reserves += usage.storage_reserve.grains();
+    // Credited to the provider already, charged when the agreement is next touched.
+    let owed = owed(agreement, &usage, &data_set, &ending, provider);
+    sums.reserves += usage.storage_reserve.saturating_sub(owed).grains();
     sums.phi += weight;
     add(&mut sums.nodes, slot, SLOTS_MAX, weight);
     let ending = sums.endings.entry(agreement.end_epoch).or_default();
@@ -275,7 +281,10 @@ fn check_provider(state: &State, account: &Account, provider: &Provider, sums: &
     equal("Provider.phi", provider.phi, sums.phi)?;
     equal("Provider.paid", provider.paid, sums.paid)?;
     equal("Provider.paid_base", provider.paid_base, sums.paid_base)?;
+    let endings: Option<Endings> = state.get(Endings::key(account))?;
     for (epoch, counted) in &sums.endings {
+        let marked = endings.as_ref().is_some_and(|endings| endings.due(*epoch).any(|due| due == *epoch));
+        equal("an ending with pay is marked", counted.paid > 0 && !marked, false)?;
         let ending: Ending = state.need(Ending::key(account, *epoch), "Ending")?;
         equal("Ending.agreements", ending.agreements, counted.agreements)?;
         if ending.acc.is_none() {
@@ -309,6 +318,7 @@ fn check_reached(state: &State, system: &System, reached: &Reached) -> Result<()
     equal("SlotTree nodes with a sum", filled[1], reached.slot_nodes)?;
     equal("providers without an index", state.count::<Provider>(), reached.providers)?;
     equal("orphaned Audit", state.count::<Audit>(), reached.providers)?;
+    at_most("orphaned Endings", state.count::<Endings>(), reached.providers)?;
     equal("orphaned Endpoint", state.count::<Endpoint>(), reached.providers)?;
     equal("orphaned ProviderAt", state.count::<ProviderAt>(), u64::from(system.providers))?;
     equal("orphaned Newcomer", state.count::<Newcomer>(), u64::from(system.newcomers))?;

@@ -20,8 +20,16 @@ pub const READS: usize = 4;
 pub const MISSING_MAX: usize = 4;
 /// Drawn reads and answers in the history: one 64-bit word each.
 pub const HISTORY: u32 = 64;
-/// Endings one statement crosses; more need `Settle` first.
-pub const ENDINGS_MAX: usize = 16;
+/// Challenges in which a remembered read is asked again.
+pub const REASKS: u8 = 3;
+/// Drawn reads after which a provider no longer stands in the turn line twice.
+pub const NEWCOMER_READS: u64 = 64;
+/// Endings that one statement crosses (a record each). More can only wait in an interval that was
+/// not settled for as many epochs.
+pub const ENDINGS_MAX: usize = 64;
+/// Epochs, from the last one crossed, in which agreements of a provider may end: a ring of bits
+/// in one record. Above the longest agreement by what a provider may be away.
+pub const ENDING_RING: u64 = 1920;
 /// Slots whose pending data set one statement applies, and slots of one `Settle`.
 pub const SETTLE_SLOTS_MAX: usize = 64;
 /// Vouchers in a statement and in a `Redeem`.
@@ -82,6 +90,12 @@ pub const CREDIT_MAX: u64 = 4 << 20;
 pub const TIME_STEP_MS_MAX: u64 = 10_000;
 /// Blocks that an authority keeps.
 pub const BLOCKS_KEPT: u64 = 4096;
+/// Headers from a block to the next certificate: the engine finalizes most blocks by their own.
+pub const HEADERS_MAX: usize = 64;
+/// Events in one part of an answer: below a megabyte.
+pub const EVENTS_MAX: usize = 4096;
+/// Milliseconds for which a node holds a question about a receipt that is not there yet.
+pub const RECEIPT_WAIT_MS: u64 = 10_000;
 /// Keys in one proven read.
 pub const READ_KEYS_MAX: usize = 64;
 
@@ -257,7 +271,8 @@ const _: () = {
         let p = if i == 0 { Parameters::LOCAL } else { Parameters::PRODUCTION };
         assert!(p.epoch_rounds.is_multiple_of(p.term_rounds));
         assert!(p.round_ring > p.pending_rounds_max + 2);
-        assert!(p.draws as usize <= DRAWS_MAX);
+        assert!(p.draws as usize <= DRAWS_MAX && p.draw_every_blocks > 0);
+        assert!(p.agreement_epochs_max < ENDING_RING);
         assert!(p.leader_timeout_ms > p.block_ms && p.certification_timeout_ms > p.leader_timeout_ms);
         assert!(p.burn > 0 && p.burn + p.committee < ONE);
         i += 1;

@@ -237,6 +237,17 @@ encoded! {
     }
 }
 
+encoded! {
+    /// A read in the slot of an agreement that had ended when the challenge was drawn. In the epoch
+    /// after the end it passes without a proof, so that a provider need not keep what nobody pays
+    /// for; later it counts as missing (anyone may free the slot by `Settle`).
+    #[derive(Copy)]
+    EndedRead {
+        /// The slot that holds the drawn index.
+        slot: u32,
+    }
+}
+
 tagged! {
     /// One of the four dependent reads.
     Answer {
@@ -244,6 +255,8 @@ tagged! {
         0 => Proved(ProvedRead),
         /// Declared missing.
         1 => Missing(MissingRead),
+        /// Its agreement has ended.
+        2 => Ended(EndedRead),
     }
 }
 
@@ -258,7 +271,8 @@ tagged! {
 }
 
 encoded! {
-    /// Nothing to say about a read that is still missing, but which one it is.
+    /// Nothing to say about a read that is still missing, or whose agreement has ended, but which
+    /// one it is.
     #[derive(Copy)]
     StillMissing {
         /// The agreement's slot.

@@ -17,7 +17,7 @@ use crate::{
     ledger::{Touched, Working},
     limits::{OPERATOR_BYTES, PROVIDERS_MAX, Parameters},
     operation::{RegisterProvider, UpdateProvider},
-    record::{Audit, Endpoint, Newcomer, Provider, ProviderAt},
+    record::{Audit, Endings, Endpoint, Newcomer, Provider, ProviderAt},
 };
 
 /// The least bond for `capacity` declared leaves.
@@ -42,7 +42,7 @@ pub(crate) fn touches_register(signer: &Account, touched: &mut Touched) {
 pub(crate) fn touches_update(signer: &Account, body: &UpdateProvider, touched: &mut Touched) {
     touched.writable.extend([Provider::key(signer), Endpoint::key(signer)]);
     if body.leave {
-        touched.writable.extend([Audit::key(signer), ProviderAt::key(body.index)]);
+        touched.writable.extend([Audit::key(signer), Endings::key(signer), ProviderAt::key(body.index)]);
     }
 }
 
@@ -175,5 +175,6 @@ fn leave(working: &mut Working<'_>, signer: &Account, provider: &Provider) -> Re
     working.system.vacant = Some(provider.index);
     working.delete(Provider::key(signer))?;
     working.delete(Audit::key(signer))?;
+    working.delete(Endings::key(signer))?;
     working.delete(Endpoint::key(signer))
 }

@@ -66,7 +66,7 @@ codes! {
     55 EscrowTooSmall "the escrow does not cover the storage reserve; raise it";
     56 KeyRotated "the session key was rotated within the redemption window; wait until it is over";
     60 DataSetVersion "the version is not the last one plus one; rebuild from the current data set";
-    61 DataSetSignature "a data set that grows needs both signatures, one that shrinks the consumer's";
+    61 DataSetSignature "a data set needs both signatures, an empty one only the consumer's; ask the provider to sign";
     62 DataSetOverQuota "more leaves than the agreement's quota";
     63 DataSetShrinkEarly "a shrink needs two settlements after the last growth; wait";
     64 DataSetEmptyRoot "an empty data set has the empty root, any other has leaves";
@@ -77,7 +77,7 @@ codes! {
     74 ReadPath "the read's path does not lead to the signed root";
     75 ReadLeaf "the chunk does not lead to the shard's hash";
     76 ReaskedWrong "the answer is not for the read that was asked again";
-    77 EndingsMissing "more than 16 endings to cross, or one not named; settle first";
+    77 EndingsMissing "the endings named are not those to be crossed; read the provider's record of endings again";
     80 SettledAlready "settled already; nothing to do";
     81 NothingToSettle "the slot has nothing to settle or expire";
     82 TooManyKeys "the block names too many records; the operation waits for the next one";

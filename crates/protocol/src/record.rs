@@ -6,7 +6,7 @@
 
 use crate::{
     Account, AgreementId, Amount, Bounded, Hash,
-    limits::{ADDRESS_BYTES_MAX, MISSING_MAX, OPERATOR_BYTES, REGION_BYTES_MAX},
+    limits::{ADDRESS_BYTES_MAX, ENDING_RING, MISSING_MAX, OPERATOR_BYTES, REGION_BYTES_MAX},
 };
 use bytes::BufMut;
 use commonware_codec::{Copying, EncodeSize, Error, FixedSize, Read, Write};
@@ -33,6 +33,9 @@ impl Read for Key {
         Ok(Self(<[u8; 32]>::read_cfg(buf, &())?))
     }
 }
+
+/// Bytes of a ring of ending epochs.
+pub const ENDING_BYTES: usize = ENDING_RING as usize / 8;
 
 /// The format version in every slot's second byte.
 pub const VERSION: u8 = 1;
@@ -371,6 +374,17 @@ record! {
 }
 
 record! {
+    /// Epochs at which something that is paid for ends, not crossed yet: who settles can tell that
+    /// none was left out, without a look at every epoch.
+    15 Endings (provider: &Account) [&provider.0] {
+        /// Every ending up to this epoch was crossed.
+        crossed: u64,
+        /// Bit `epoch mod ENDING_RING` for each of the next `ENDING_RING` epochs.
+        bits: [u8; ENDING_BYTES],
+    }
+}
+
+record! {
     /// A round's anchor, in a ring.
     12 RoundInfo (place: u64) [&place.to_be_bytes()] {
         /// The round.
@@ -413,5 +427,45 @@ impl Agreement {
     /// The id of this agreement at its place.
     pub const fn id(&self, provider: Account, slot: u32) -> AgreementId {
         AgreementId { provider, slot, opened: self.opened }
+    }
+}
+
+impl Endings {
+    /// Nothing ends after `crossed`.
+    pub const fn new(crossed: u64) -> Self {
+        Self { crossed, bits: [0; ENDING_BYTES] }
+    }
+
+    /// The epochs to cross up to and including `last`, ascending.
+    pub fn due(&self, last: u64) -> impl Iterator<Item = u64> {
+        let last = last.min(self.crossed.saturating_add(ENDING_RING));
+        (self.crossed.saturating_add(1)..=last).filter(|epoch| {
+            let (byte, bit) = Self::place(*epoch);
+            self.bits[byte] & bit != 0
+        })
+    }
+
+    /// Something ends at `epoch`; `None` outside the ring.
+    pub fn set(&mut self, epoch: u64) -> Option<()> {
+        let ahead = epoch.checked_sub(self.crossed)?;
+        (ahead > 0 && ahead <= ENDING_RING).then_some(())?;
+        let (byte, bit) = Self::place(epoch);
+        self.bits[byte] |= bit;
+        Some(())
+    }
+
+    /// Everything up to `last` was crossed.
+    pub fn cross(&mut self, last: u64) {
+        let due: alloc::vec::Vec<u64> = self.due(last).collect();
+        for epoch in due {
+            let (byte, bit) = Self::place(epoch);
+            self.bits[byte] &= !bit;
+        }
+        self.crossed = self.crossed.max(last);
+    }
+
+    const fn place(epoch: u64) -> (usize, u8) {
+        let at = epoch % ENDING_RING;
+        ((at / 8) as usize, 1 << (at % 8))
     }
 }

@@ -1,22 +1,272 @@
-//! Storage pay: intervals, endings, upkeep.
+//! Storage pay: a settled challenge pays the whole interval since the last one at passed / 4.
+//!
+//! ```text
+//!     settled_round      epoch end (Ending)       through       now
+//!   -------|------------------|----------------------|-----------|--->   rounds
+//!          |  paid x passed/4 | (paid - ended) x passed/4        | unpaid if late
+//!          acc ------------- acc of the ending ----- acc
+//! ```
+//!
+//! The provider is credited at once from its storage pool; each agreement is charged from its
+//! storage reserve (a claim on that pool) when it is next touched, by how far `acc` moved:
+//!
+//! credit = floor(sum of paid x rounds x passed / (4 x 2^20))
+//! charge = ceil(rate x leaves x change of acc / (ONE x 2^20)),  acc += rounds x passed x ONE / 4
+//!
+//! Invariants
+//! 1. Weights move at settled points only ([`crate::data_set`]), so the sum of all charges due
+//!    exceeds what was credited by at least 0 and less than one grain per charge and per
+//!    settlement. A close alone ends an agreement's pay at the last settlement.
+//! 2. What ends at an epoch is crossed in order: its agreements are charged up to `acc` at that
+//!    epoch's end, whenever that happens.
+//! 3. Free upkeep ([`apply`]) changes something for every slot it names, or is refused: nobody
+//!    fills blocks with it.
 
 use crate::{
-    Account, Code,
+    Account, Amount, Code,
+    agreement::{is_over, remove, touches_removal},
+    amount::{ONE, UNIT, mul_div_up},
+    audit, data_set, fees,
     ledger::{BlockContext, Touched, Working},
+    limits::READS,
     operation::Settle,
+    record::{Agreement, Audit, DataSet, Ending, Endings, Provider, Use},
 };
+use alloc::vec::Vec;
+use ruint::aliases::U256;
 
-/// Names the records of an upkeep.
-pub(crate) fn touches(_context: &BlockContext, _body: &Settle, _touched: &mut Touched) {}
-
-/// Expires a stale challenge, applies `next`, charges and removes ended agreements.
-pub(crate) fn apply(_working: &mut Working<'_>, _body: &Settle) -> Result<(), Code> {
-    Err(Code::BadShape)
+/// What the agreement owes its provider's pool and was not charged yet. `ending` is the record of
+/// its end epoch.
+pub fn owed(
+    agreement: &Agreement,
+    usage: &Use,
+    data_set: &DataSet,
+    ending: &Ending,
+    provider: &Provider,
+) -> Amount {
+    let acc = ending.acc.unwrap_or(provider.acc);
+    let weight = u128::from(agreement.storage_price) * u128::from(data_set.current.leaves);
+    let grains = mul_div_up(weight, acc.saturating_sub(usage.acc), u128::from(ONE) * UNIT);
+    grains.and_then(Amount::new).unwrap_or(Amount::MAX).min(usage.storage_reserve)
 }
 
-/// Charges the agreement at `slot` for storage up to now (or up to its end): moves its
-/// `Use::acc` forward and takes the charge off `Use::storage_reserve`, never below zero.
+/// Charges the agreement at `slot` for storage up to the last settlement (or up to its end): moves
+/// its `Use::acc` forward and takes the charge off `Use::storage_reserve`, never below zero.
 /// Named by the caller: Provider, Agreement, DataSet, Ending readable; Use writable.
-pub(crate) fn charge(_working: &mut Working<'_>, _provider: &Account, _slot: u32) -> Result<(), Code> {
-    Ok(())
+pub(crate) fn charge(working: &mut Working<'_>, account: &Account, slot: u32) -> Result<(), Code> {
+    let provider: Provider = working.need(Provider::key(account), Code::ProviderUnknown)?;
+    let agreement: Agreement = working.need(Agreement::key(account, slot), Code::AgreementUnknown)?;
+    let mut usage: Use = working.need(Use::key(account, slot), Code::AgreementUnknown)?;
+    let data_set: DataSet = working.get(DataSet::key(account, slot))?.unwrap_or_default();
+    let ending: Ending = working.get(Ending::key(account, agreement.end_epoch))?.unwrap_or_default();
+    let owed = owed(&agreement, &usage, &data_set, &ending, &provider);
+    usage.storage_reserve = usage.storage_reserve.saturating_sub(owed);
+    usage.acc = usage.acc.max(ending.acc.unwrap_or(provider.acc));
+    working.put(Use::key(account, slot), &usage)
+}
+
+/// Names what settling a provider needs.
+pub(crate) fn touches_settle(
+    context: &BlockContext,
+    account: &Account,
+    endings: &[u64],
+    touched: &mut Touched,
+) {
+    fees::touches(context, account, touched);
+    touched.writable.extend([Provider::key(account), Audit::key(account), Endings::key(account)]);
+    touched.writable.extend(endings.iter().map(|epoch| Ending::key(account, *epoch)));
+}
+
+/// Settles a provider's interval with `passed` of four reads, up to the round `through`; the rest
+/// up to now is not paid. `endings` must name those that lie in it; others are ignored, so that a
+/// statement survives the epoch's change between its writing and its block.
+///
+/// # Errors
+/// `EndingsMissing`.
+pub(crate) fn settle(
+    working: &mut Working<'_>,
+    account: &Account,
+    passed: u64,
+    through: u64,
+    endings: &[u64],
+) -> Result<(), Code> {
+    let (round, epoch) = (working.context.round(), working.context.epoch());
+    let mut record = endings_of(working, account)?;
+    let provider: Provider = working.need(Provider::key(account), Code::ProviderUnknown)?;
+    let due: Vec<u64> = record.due(epoch).collect();
+    if !due.iter().all(|ending| endings.contains(ending)) {
+        return Err(Code::EndingsMissing);
+    }
+    let mut interval = Interval { provider, passed, fee: U256::ZERO, base: U256::ZERO };
+    for ending in due {
+        let end = working.context.parameters.epoch_start(ending);
+        interval.pay_until(end.min(through)).ok_or(Code::Balance)?;
+        cross(working, account, ending, &mut interval.provider)?;
+    }
+    interval.pay_until(through).ok_or(Code::Balance)?;
+    record.cross(epoch);
+    working.put(Endings::key(account), &record)?;
+    let (fee, base) = interval.amounts().ok_or(Code::Balance)?;
+    let mut provider = interval.provider;
+    provider.settled_round = round;
+    provider.pool = provider.pool.checked_sub(fee).ok_or(Code::Balance)?;
+    working.put(Provider::key(account), &provider)?;
+    let pools = &mut working.system.storage_pools;
+    *pools = pools.checked_sub(fee).ok_or(Code::Balance)?;
+    fees::book(working, account, None, fee, base)
+}
+
+/// A provider's interval while it is paid, piece by piece.
+struct Interval {
+    provider: Provider,
+    passed: u64,
+    /// Sum of paid x rounds x passed.
+    fee: U256,
+    /// The same with `paid_base`.
+    base: U256,
+}
+
+impl Interval {
+    /// Pays from where the provider is settled up to `round`; `None` on overflow.
+    fn pay_until(&mut self, round: u64) -> Option<()> {
+        let provider = &mut self.provider;
+        let units = u128::from(round.saturating_sub(provider.settled_round)) * u128::from(self.passed);
+        provider.settled_round = provider.settled_round.max(round);
+        provider.acc = provider.acc.checked_add(units.checked_mul(u128::from(ONE) / READS as u128)?)?;
+        let product = |paid: u128| U256::from(paid).checked_mul(U256::from(units));
+        self.fee = self.fee.checked_add(product(provider.paid)?)?;
+        self.base = self.base.checked_add(product(provider.paid_base)?)?;
+        Some(())
+    }
+
+    /// Fee and base in grains, each floored once.
+    fn amounts(&self) -> Option<(Amount, Amount)> {
+        let unit = U256::from(UNIT * READS as u128);
+        let grains = |sum: U256| Amount::new((sum / unit).try_into().ok()?);
+        Some((grains(self.fee)?, grains(self.base)?))
+    }
+}
+
+/// Passes an epoch's end: what ended is no longer paid, and knows the `acc` of its end.
+fn cross(
+    working: &mut Working<'_>,
+    account: &Account,
+    epoch: u64,
+    provider: &mut Provider,
+) -> Result<(), Code> {
+    let key = Ending::key(account, epoch);
+    let Some(mut ending) = working.get::<Ending>(key)? else { return Ok(()) };
+    ending.acc = Some(provider.acc);
+    provider.paid = provider.paid.checked_sub(ending.paid).ok_or(Code::Balance)?;
+    provider.paid_base = provider.paid_base.checked_sub(ending.paid_base).ok_or(Code::Balance)?;
+    working.put(key, &ending)
+}
+
+fn endings_of(working: &mut Working<'_>, account: &Account) -> Result<Endings, Code> {
+    let now = working.context.epoch();
+    Ok(working.get(Endings::key(account))?.unwrap_or_else(|| Endings::new(now)))
+}
+
+/// Names the records of an upkeep.
+pub(crate) fn touches(context: &BlockContext, body: &Settle, touched: &mut Touched) {
+    touches_settle(context, &body.provider, &body.endings, touched);
+    for (slot, consumer, end_epoch) in body.slots.iter() {
+        touches_removal(&body.provider, body.index, *slot, consumer, *end_epoch, touched);
+    }
+}
+
+/// Expires a stale challenge, crosses endings that are settled, and for each slot: removes an
+/// agreement that is over, frees an ended one's place in the tree, or applies `next`.
+///
+/// # Errors
+/// `BadShape` for a wrong hint, `ProviderUnknown`, `AgreementUnknown`, `EndingsMissing`,
+/// `SettledAlready` or, with slots, `NothingToSettle` when something named would not change.
+pub(crate) fn apply(working: &mut Working<'_>, body: &Settle) -> Result<(), Code> {
+    let account = &body.provider;
+    let provider: Provider = working.need(Provider::key(account), Code::ProviderUnknown)?;
+    if provider.index != body.index {
+        return Err(Code::BadShape);
+    }
+    let expired = expire_stale(working, account)?;
+    cross_settled(working, account, &body.endings)?;
+    let audit: Audit = working.need(Audit::key(account), Code::ProviderUnknown)?;
+    for (slot, consumer, end_epoch) in body.slots.iter() {
+        let agreement: Agreement = working.need(Agreement::key(account, *slot), Code::AgreementUnknown)?;
+        if (*consumer, *end_epoch) != (agreement.consumer, agreement.end_epoch) {
+            return Err(Code::BadShape);
+        }
+        if audit.challenge.is_some() || !tend(working, account, *slot, &agreement)? {
+            return Err(Code::NothingToSettle);
+        }
+    }
+    let changed = expired || !body.endings.is_empty() || !body.slots.is_empty();
+    if changed { Ok(()) } else { Err(Code::SettledAlready) }
+}
+
+fn expire_stale(working: &mut Working<'_>, account: &Account) -> Result<bool, Code> {
+    let context = working.context;
+    let mut audit: Audit = working.need(Audit::key(account), Code::ProviderUnknown)?;
+    let open = audit.challenge.filter(|c| audit::is_expired(c, context.height, &context.parameters));
+    let Some(open) = open else { return Ok(false) };
+    let mut provider: Provider = working.need(Provider::key(account), Code::ProviderUnknown)?;
+    let event = audit::expire(context, account, &mut provider, &mut audit, &open);
+    working.events.push(event);
+    working.put(Provider::key(account), &provider)?;
+    working.put(Audit::key(account), &audit)?;
+    Ok(true)
+}
+
+/// Crosses endings that lie in rounds settled before (an expired challenge settles without naming
+/// them): the first of those due, in order.
+fn cross_settled(working: &mut Working<'_>, account: &Account, endings: &[u64]) -> Result<(), Code> {
+    let Some(last) = endings.last() else { return Ok(()) };
+    let mut provider: Provider = working.need(Provider::key(account), Code::ProviderUnknown)?;
+    let mut record = endings_of(working, account)?;
+    let settled = working.context.parameters.epoch_start(*last) <= provider.settled_round;
+    if !settled || !record.due(*last).eq(endings.iter().copied()) {
+        return Err(Code::EndingsMissing);
+    }
+    for ending in endings {
+        cross(working, account, *ending, &mut provider)?;
+    }
+    record.cross(*last);
+    working.put(Endings::key(account), &record)?;
+    working.put(Provider::key(account), &provider)
+}
+
+/// Does what is due for one slot while no challenge is open; whether there was anything.
+pub(crate) fn tend(
+    working: &mut Working<'_>,
+    account: &Account,
+    slot: u32,
+    agreement: &Agreement,
+) -> Result<bool, Code> {
+    let (epoch, parameters) = (working.context.epoch(), &working.context.parameters);
+    let usage: Use = working.need(Use::key(account, slot), Code::AgreementUnknown)?;
+    let data_set: DataSet = working.get(DataSet::key(account, slot))?.unwrap_or_default();
+    let ending: Ending = working.need(Ending::key(account, agreement.end_epoch), Code::EndingsMissing)?;
+    let has_ended = epoch >= agreement.end_epoch;
+    let is_paid = ending.acc.is_none() && data_set.current.leaves > 0;
+    if is_over(agreement, &usage, epoch, parameters) && !(has_ended && is_paid) {
+        charge(working, account, slot)?;
+        data_set::clear(working, account, slot)?;
+        remove(working, account, slot)?;
+        return Ok(true);
+    }
+    if has_ended {
+        let holds = data_set.current.leaves > 0 || data_set.next.is_some();
+        if holds && !is_paid {
+            charge(working, account, slot)?;
+            data_set::clear(working, account, slot)?;
+            return Ok(true);
+        }
+        return Ok(false);
+    }
+    match data_set.next {
+        Some(next) if data_set::is_settled(working, account)? => {
+            data_set::take_effect(working, account, slot, next)?;
+            Ok(true)
+        }
+        _ => Ok(false),
+    }
 }

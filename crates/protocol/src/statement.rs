@@ -1,16 +1,315 @@
-//! The answer to a challenge.
+//! The answer to a challenge: four dependent reads, each proved to the signed data set, or not.
+//!
+//! ```text
+//!   anchor ok -> read 0 .. 3: prefix(slot) <= i < prefix(slot + 1)
+//!                             shard --sum path--> root in force, chunk --path--> shard's name
+//!             -> reads asked again -> histories -> settle the interval -> `next` -> vouchers
+//! ```
+//!
+//! A statement that does not verify is no statement: it may not stand in a block. A read is proved,
+//! or declared missing (its shard and place still proved), or lies in an ended agreement.
+//!
+//! Invariants
+//! 1. One answer per challenge: keyed (provider, height), no nonce, no fee.
+//! 2. Silence is never better than an answer: until it answers, the same reads stay due and
+//!    nothing accrues; an expired challenge settles at zero of four.
+//! 3. Which reads pass never depends on when the answer comes: an agreement counts as ended only
+//!    if it had when the challenge was drawn, and data sets do not change meanwhile.
+//! 4. Stake moves only for a read declared missing in four statements running, and only to the
+//!    agreement that paid for it.
 
 use crate::{
-    Account, Code,
-    ledger::{BlockContext, Touched, Working},
-    operation::Statement,
+    Account, Amount, Bounded, Code,
+    agreement::{redeem, touches_redeem},
+    amount::{UNIT, mul_div},
+    audit::{self, Reads},
+    chunk, data_set, fenwick,
+    ledger::{BlockContext, Event, Touched, Working},
+    limits::{MISSING_MAX, REASKS},
+    operation::{Answer, MissingRead, ProvedRead, Reasked, Statement, SumPath},
+    record::{Agreement, Audit, Challenge, DataSet, Missing, Provider, RoundInfo, SlotTree, Use},
+    settlement,
 };
+use alloc::vec::Vec;
 
 /// Names the records of a statement.
-pub(crate) fn touches(_context: &BlockContext, _signer: &Account, _body: &Statement, _touched: &mut Touched) {
+pub(crate) fn touches(context: &BlockContext, signer: &Account, body: &Statement, touched: &mut Touched) {
+    let parameters = &context.parameters;
+    touched.readable.push(RoundInfo::key(parameters.round(body.height) % parameters.round_ring));
+    settlement::touches_settle(context, signer, &body.endings, touched);
+    for answer in body.answers.iter() {
+        let slot = slot_of(answer);
+        touched.readable.extend([Agreement::key(signer, slot), DataSet::key(signer, slot)]);
+        let nodes = [fenwick::prefix_path(slot), fenwick::prefix_path(slot + 1)].into_iter().flatten();
+        touched.readable.extend(nodes.map(|node| SlotTree::key(signer, node)));
+    }
+    for reasked in body.reasked.iter() {
+        let slot = match reasked {
+            Reasked::Proved(read) => read.slot,
+            Reasked::Missing(still) => still.slot,
+        };
+        touched.readable.extend([Agreement::key(signer, slot), DataSet::key(signer, slot)]);
+        touched.writable.push(Use::key(signer, slot));
+    }
+    for (slot, _, end_epoch) in body.apply.iter() {
+        data_set::touches_weight(signer, body.index, *slot, *end_epoch, touched);
+    }
+    touches_redeem(context, signer, &body.vouchers, touched);
+}
+
+const fn slot_of(answer: &Answer) -> u32 {
+    match answer {
+        Answer::Proved(read) => read.slot,
+        Answer::Missing(read) => read.slot,
+        Answer::Ended(read) => read.slot,
+    }
 }
 
 /// Judges a statement of `signer`.
-pub(crate) fn apply(_working: &mut Working<'_>, _signer: &Account, _body: &Statement) -> Result<(), Code> {
-    Err(Code::BadShape)
+///
+/// # Errors
+/// `BadShape` for a wrong hint or number of answers, `ProviderUnknown`, `NotDrawn`,
+/// `AnsweredAlready`, `WrongAnchor`, `ReadOutsideSlot`, `ReadPath`, `ReadLeaf`, `ReaskedWrong`,
+/// `EndingsMissing`.
+pub(crate) fn apply(working: &mut Working<'_>, signer: &Account, body: &Statement) -> Result<(), Code> {
+    let (context, parameters) = (working.context, &working.context.parameters);
+    let provider: Provider = working.need(Provider::key(signer), Code::ProviderUnknown)?;
+    let mut audit: Audit = working.need(Audit::key(signer), Code::ProviderUnknown)?;
+    if provider.index != body.index {
+        return Err(Code::BadShape);
+    }
+    let challenge = open_challenge(context, &audit, body)?;
+    check_anchor(working, body)?;
+    let judged = judge(working, signer, &challenge, provider.phi, body)?;
+    audit.missing = ask_again(working, signer, &challenge, &audit, body)?;
+    remember(&mut audit, &judged);
+    let reads: Vec<bool> = judged.iter().map(|read| read.passed).collect();
+    let passed = reads.iter().filter(|passed| **passed).count();
+    let on_time = audit::is_on_time(&challenge, context.height, parameters);
+    audit::note(&mut audit, challenge.height, &reads, on_time);
+    working.put(Audit::key(signer), &audit)?;
+    working.events.push(Event::Audited {
+        provider: *signer,
+        height: challenge.height,
+        answered: true,
+        passed: passed as u8,
+        reads: reads.len() as u8,
+        on_time,
+    });
+    let through = if on_time { context.round() } else { parameters.round(challenge.height) };
+    settlement::settle(working, signer, passed as u64, through, &body.endings)?;
+    for (slot, _, end_epoch) in body.apply.iter() {
+        put_in_force(working, signer, *slot, *end_epoch)?;
+    }
+    // Each voucher is judged apart: a refused one is told as an event and voids nothing.
+    let _ = redeem(working, &body.vouchers);
+    Ok(())
+}
+
+fn open_challenge(context: &BlockContext, audit: &Audit, body: &Statement) -> Result<Challenge, Code> {
+    let open = audit.challenge.filter(|c| !audit::is_expired(c, context.height, &context.parameters));
+    match open {
+        Some(challenge) if challenge.height == body.height => Ok(challenge),
+        _ if body.height <= audit.last_height => Err(Code::AnsweredAlready),
+        _ => Err(Code::NotDrawn),
+    }
+}
+
+/// The statement names the block that was final when it was drawn: the parent of the round's first.
+fn check_anchor(working: &mut Working<'_>, body: &Statement) -> Result<(), Code> {
+    let parameters = &working.context.parameters;
+    let round = parameters.round(body.height);
+    let info: Option<RoundInfo> = working.get(RoundInfo::key(round % parameters.round_ring))?;
+    let matches = info.is_some_and(|info| info.round == round && info.anchor == body.anchor);
+    if matches { Ok(()) } else { Err(Code::WrongAnchor) }
+}
+
+/// What became of one of the four reads.
+struct Judged {
+    passed: bool,
+    /// To be asked again.
+    missing: Option<Missing>,
+}
+
+/// Follows the four reads; each answer decides what is read next.
+fn judge(
+    working: &mut Working<'_>,
+    account: &Account,
+    challenge: &Challenge,
+    phi: u128,
+    body: &Statement,
+) -> Result<Vec<Judged>, Code> {
+    let mut reads = Reads::new(challenge, account, phi);
+    let mut judged = Vec::new();
+    for answer in body.answers.iter() {
+        let read = reads.take().ok_or(Code::BadShape)?;
+        judged.push(judge_one(working, account, challenge, read.index(), answer)?);
+        reads = read.next(answer);
+    }
+    if reads.is_some() { Err(Code::BadShape) } else { Ok(judged) }
+}
+
+fn judge_one(
+    working: &mut Working<'_>,
+    account: &Account,
+    challenge: &Challenge,
+    index: u128,
+    answer: &Answer,
+) -> Result<Judged, Code> {
+    let slot = slot_of(answer);
+    let mut prefix = |slot| {
+        let node = |node| Ok(working.get::<SlotTree>(SlotTree::key(account, node))?.map_or(0, |n| n.sum));
+        fenwick::prefix(slot, Code::ReadOutsideSlot, node)
+    };
+    let (low, high) = (prefix(slot)?, prefix(slot + 1)?);
+    if index < low || index >= high {
+        return Err(Code::ReadOutsideSlot);
+    }
+    let agreement: Agreement = working.need(Agreement::key(account, slot), Code::ReadOutsideSlot)?;
+    let data_set: DataSet = working.need(DataSet::key(account, slot), Code::ReadOutsideSlot)?;
+    let rate = u128::from(agreement.storage_price);
+    let leaf = (index - low).checked_div(rate).ok_or(Code::ReadOutsideSlot)?;
+    let leaf = u64::try_from(leaf).map_err(|_| Code::ReadOutsideSlot)?;
+    let drawn_in = working.context.parameters.epoch(challenge.height);
+    let (has_ended, in_grace) = (drawn_in >= agreement.end_epoch, drawn_in == agreement.end_epoch);
+    match answer {
+        Answer::Ended(_) if has_ended => Ok(Judged { passed: in_grace, missing: None }),
+        Answer::Proved(read) if !in_grace => {
+            let chunk = chunk_of(&data_set, leaf, &read.shard, read.length, &read.position)?;
+            check_chunk(read, chunk)?;
+            Ok(Judged { passed: true, missing: None })
+        }
+        Answer::Missing(read) if !in_grace => {
+            let MissingRead { shard, length, position, .. } = read;
+            let chunk = chunk_of(&data_set, leaf, shard, *length, position)?;
+            let chunk = u32::try_from(chunk).map_err(|_| Code::ReadPath)?;
+            let missing = Missing { slot, shard: *shard, chunk, asks_left: REASKS };
+            Ok(Judged { passed: false, missing: Some(missing).filter(|_| !has_ended) })
+        }
+        _ => Err(Code::ReadPath),
+    }
+}
+
+/// Which chunk of the shard is leaf `leaf` of the data set in force, if the path proves it.
+fn chunk_of(
+    data_set: &DataSet,
+    leaf: u64,
+    shard: &crate::Hash,
+    length: u64,
+    position: &SumPath,
+) -> Result<u64, Code> {
+    let place = position.place(shard, length).ok_or(Code::ReadPath)?;
+    if (place.root, place.total) != (data_set.current.root, data_set.current.leaves) {
+        return Err(Code::ReadPath);
+    }
+    leaf.checked_sub(place.start).filter(|chunk| *chunk < place.leaves).ok_or(Code::ReadPath)
+}
+
+fn check_chunk(read: &ProvedRead, chunk: u64) -> Result<(), Code> {
+    let proved = chunk::verify_chunk(&read.shard, read.length, chunk, &read.chunk, &read.path);
+    if proved { Ok(()) } else { Err(Code::ReadLeaf) }
+}
+
+/// Judges the reads that were missing before; returns those that will be asked once more.
+fn ask_again(
+    working: &mut Working<'_>,
+    account: &Account,
+    challenge: &Challenge,
+    audit: &Audit,
+    body: &Statement,
+) -> Result<Bounded<Missing, MISSING_MAX>, Code> {
+    if body.reasked.len() != audit.missing.len() {
+        return Err(Code::ReaskedWrong);
+    }
+    let mut kept = Vec::new();
+    for (missing, answer) in audit.missing.iter().zip(body.reasked.iter()) {
+        let agreement: Option<Agreement> = working.get(Agreement::key(account, missing.slot))?;
+        let drawn_in = working.context.parameters.epoch(challenge.height);
+        let live = agreement.filter(|agreement| drawn_in < agreement.end_epoch);
+        match answer {
+            Reasked::Proved(read) => check_found(working, account, missing, read)?,
+            Reasked::Missing(still) if still.slot != missing.slot => return Err(Code::ReaskedWrong),
+            Reasked::Missing(_) => match live {
+                None => {}
+                Some(_) if missing.asks_left > 1 => {
+                    kept.push(Missing { asks_left: missing.asks_left - 1, ..*missing });
+                }
+                Some(agreement) => restitute(working, account, missing.slot, &agreement)?,
+            },
+        }
+    }
+    Bounded::new(kept).ok_or(Code::ReaskedWrong)
+}
+
+/// A read that was missing and is there again.
+fn check_found(
+    working: &mut Working<'_>,
+    account: &Account,
+    missing: &Missing,
+    read: &ProvedRead,
+) -> Result<(), Code> {
+    if (read.slot, read.shard) != (missing.slot, missing.shard) {
+        return Err(Code::ReaskedWrong);
+    }
+    let data_set: DataSet = working.need(DataSet::key(account, read.slot), Code::ReadPath)?;
+    let place = read.position.place(&read.shard, read.length).ok_or(Code::ReadPath)?;
+    if (place.root, place.total) != (data_set.current.root, data_set.current.leaves) {
+        return Err(Code::ReadPath);
+    }
+    check_chunk(read, u64::from(missing.chunk))
+}
+
+/// Twice the agreement's fee of an epoch moves from the bond to its storage reserve.
+fn restitute(
+    working: &mut Working<'_>,
+    account: &Account,
+    slot: u32,
+    agreement: &Agreement,
+) -> Result<(), Code> {
+    let mut provider: Provider = working.need(Provider::key(account), Code::ProviderUnknown)?;
+    let mut usage: Use = working.need(Use::key(account, slot), Code::AgreementUnknown)?;
+    let data_set: DataSet = working.need(DataSet::key(account, slot), Code::AgreementUnknown)?;
+    let weight = u128::from(agreement.storage_price) * u128::from(data_set.current.leaves);
+    let rounds = u128::from(working.context.parameters.epoch_rounds);
+    let fee = mul_div(weight, 2 * rounds, UNIT).and_then(Amount::new).unwrap_or(Amount::MAX);
+    let amount = fee.min(provider.bond);
+    provider.bond = provider.bond.saturating_sub(amount);
+    provider.pool = provider.pool.checked_add(amount).ok_or(Code::Balance)?;
+    usage.storage_reserve = usage.storage_reserve.checked_add(amount).ok_or(Code::Balance)?;
+    let system = &mut working.system;
+    system.bonds = system.bonds.checked_sub(amount).ok_or(Code::Balance)?;
+    system.storage_pools = system.storage_pools.checked_add(amount).ok_or(Code::Balance)?;
+    working.put(Provider::key(account), &provider)?;
+    working.put(Use::key(account, slot), &usage)?;
+    let agreement = agreement.id(*account, slot);
+    working.events.push(Event::Restitution { provider: *account, agreement, amount });
+    Ok(())
+}
+
+/// Remembers reads declared missing, as far as there is room.
+fn remember(audit: &mut Audit, judged: &[Judged]) {
+    let mut kept = core::mem::take(&mut audit.missing).into_inner();
+    for missing in judged.iter().filter_map(|read| read.missing) {
+        let known = |other: &Missing| {
+            (other.slot, other.shard, other.chunk) == (missing.slot, missing.shard, missing.chunk)
+        };
+        if kept.len() < MISSING_MAX && !kept.iter().any(known) {
+            kept.push(missing);
+        }
+    }
+    audit.missing = Bounded::new(kept).unwrap_or_default();
+}
+
+/// Puts a slot's `next` in force, now that the provider is settled. Whatever changed since the
+/// provider wrote its statement does not void it.
+fn put_in_force(working: &mut Working<'_>, account: &Account, slot: u32, end_epoch: u64) -> Result<(), Code> {
+    let Some(agreement) = working.get::<Agreement>(Agreement::key(account, slot))? else { return Ok(()) };
+    let data_set: Option<DataSet> = working.get(DataSet::key(account, slot))?;
+    let hint_holds = agreement.end_epoch == end_epoch && working.context.epoch() < end_epoch;
+    match data_set.and_then(|data_set| data_set.next) {
+        Some(next) if hint_holds && data_set::is_settled(working, account)? => {
+            data_set::take_effect(working, account, slot, next)
+        }
+        _ => Ok(()),
+    }
 }

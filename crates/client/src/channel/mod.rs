@@ -131,6 +131,11 @@ impl<I: Stream> Receiver<I> {
             }
         }
     }
+
+    #[cfg(test)]
+    pub(crate) async fn recv_length(&mut self) -> Result<usize, Error> {
+        Ok(self.0.recv().await?.len())
+    }
 }
 
 type Upgrade = Timeout<Cups<Sake<PrivateKey>, Aes256Gcm>>;

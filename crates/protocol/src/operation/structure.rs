@@ -85,6 +85,7 @@ fn statement_fits(body: &Statement) -> bool {
     let answered = body.answers.iter().map(|answer| match answer {
         super::Answer::Proved(read) => read.slot,
         super::Answer::Missing(read) => read.slot,
+        super::Answer::Ended(read) => read.slot,
     });
     let reasked = body.reasked.iter().map(|reasked| match reasked {
         super::Reasked::Proved(read) => read.slot,

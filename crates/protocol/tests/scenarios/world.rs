@@ -3,6 +3,7 @@
 use commonware_cryptography::{Signer, ed25519::PrivateKey};
 use posync_protocol::{
     Account, Amount, Body, Code, Hash, Key, Operation, Record, Slot,
+    audit::Resolver,
     block::{Draw, sha256},
     invariants::check_all,
     ledger::{BlockContext, Event, Invalid, Mode, Outcome, Records, execute, fee, touches},
@@ -38,6 +39,8 @@ pub(crate) struct World {
     pub(crate) events: Vec<Event>,
     /// Records that the last block named.
     pub(crate) named: usize,
+    /// Whether blocks carry a seed, from which they draw providers: off until a script asks.
+    pub(crate) draws: bool,
 }
 
 impl World {
@@ -61,6 +64,7 @@ impl World {
             supply,
             events: Vec::new(),
             named: 0,
+            draws: false,
         };
         world.check();
         world
@@ -91,7 +95,18 @@ impl World {
 
     pub(crate) fn context(&self, height: u64) -> BlockContext {
         let parent = sha256(&(height - 1).to_be_bytes());
-        BlockContext { chain: self.chain, parameters: self.parameters, height, parent, seed: None }
+        let seed = self.draws.then(|| sha256(&[parent, self.chain].concat()));
+        BlockContext { chain: self.chain, parameters: self.parameters, height, parent, seed }
+    }
+
+    /// The draws of a block, found as a proposer finds them.
+    pub(crate) fn resolve(&self, context: &BlockContext) -> Vec<Option<Draw>> {
+        let mut resolver = Resolver::new(context, &self.system());
+        while let Some(keys) = resolver.needs() {
+            let records = keys.into_iter().map(|key| (key, self.state.get(&key).copied())).collect();
+            resolver.feed(&records);
+        }
+        resolver.draws()
     }
 
     /// Reads what a block names.
@@ -109,11 +124,12 @@ impl World {
     /// checks the whole state.
     pub(crate) fn block(&mut self, operations: &[Operation]) -> Result<Outcome, Invalid> {
         let context = self.context(self.height + 1);
-        let records = self.read(&context, &[], operations)?;
-        let proposed = execute(&context, &[], operations, &records, Mode::Propose)?;
+        let draws = self.resolve(&context);
+        let records = self.read(&context, &draws, operations)?;
+        let proposed = execute(&context, &draws, operations, &records, Mode::Propose)?;
         let kept: Vec<Operation> = proposed.kept.iter().map(|place| operations[*place].clone()).collect();
-        let records = self.read(&context, &[], &kept)?;
-        let verified = execute(&context, &[], &kept, &records, Mode::Verify)?;
+        let records = self.read(&context, &draws, &kept)?;
+        let verified = execute(&context, &draws, &kept, &records, Mode::Verify)?;
         assert_eq!(proposed.changes, verified.changes, "proposer and verifier agree on the state");
         assert_eq!(proposed.receipts, verified.receipts, "and on the receipts");
         assert_eq!(proposed.events, verified.events, "and on the events");
@@ -139,8 +155,9 @@ impl World {
     pub(crate) fn submit(&mut self, operation: &Operation) -> Result<Code, Code> {
         let one = core::slice::from_ref(operation);
         let context = self.context(self.height + 1);
-        let refused = match self.read(&context, &[], one) {
-            Ok(records) => execute(&context, &[], one, &records, Mode::Verify),
+        let draws = self.resolve(&context);
+        let refused = match self.read(&context, &draws, one) {
+            Ok(records) => execute(&context, &draws, one, &records, Mode::Verify),
             Err(invalid) => Err(invalid),
         };
         match refused {

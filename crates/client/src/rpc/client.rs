@@ -1,0 +1,156 @@
+//! The calling side.
+
+use super::{
+    Error, Service,
+    shared::{Frame, Half, Shared, Slot, frame, read, write},
+};
+use crate::channel::{self, Receiver, Sender};
+use commonware_cryptography::ed25519::PrivateKey;
+use commonware_macros::select;
+use commonware_runtime::{Clock, Network, Sink, Spawner, Stream};
+use posync_protocol::{Account, limits::CALLS_MAX};
+use rand_core::CryptoRng;
+use std::{
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+/// A connection to a service; clones share it. It closes when the last clone and call are dropped.
+pub struct Client<S: Service> {
+    inner: Arc<Inner<S>>,
+}
+
+impl<S: Service> Clone for Client<S> {
+    fn clone(&self) -> Self {
+        Self { inner: self.inner.clone() }
+    }
+}
+
+struct Inner<S: Service> {
+    shared: Arc<Shared<S::Answer>>,
+    calls: Arc<Semaphore>,
+    next: std::sync::Mutex<u64>,
+    gone: Arc<AtomicBool>,
+}
+
+impl<S: Service> Drop for Inner<S> {
+    fn drop(&mut self) {
+        self.shared.close();
+    }
+}
+
+/// An open call. Dropping it cancels it.
+pub struct Call<S: Service> {
+    half: Half<S::Answer>,
+    _client: Client<S>,
+    _place: OwnedSemaphorePermit,
+}
+
+impl<S: Service> Client<S> {
+    /// Connects to `peer` at `address`.
+    ///
+    /// # Errors
+    /// As [`channel::dial`].
+    pub async fn dial<E, N>(
+        context: E,
+        network: &N,
+        key: &PrivateKey,
+        peer: Account,
+        address: SocketAddr,
+    ) -> Result<Self, Error>
+    where
+        E: Spawner + Clock + CryptoRng,
+        N: Network,
+    {
+        let dialing = context.child("dial");
+        let (sender, receiver) = channel::dial(dialing, network, key, S::NAMESPACE, peer, address).await?;
+        Ok(Self::over(context, sender, receiver))
+    }
+
+    /// Speaks over a channel that is open already.
+    pub fn over<E, O, I>(context: E, mut sender: Sender<O>, mut receiver: Receiver<I>) -> Self
+    where
+        E: Spawner + Clock,
+        O: Sink,
+        I: Stream,
+    {
+        let (shared, mut queue) = Shared::<S::Answer>::new();
+        let gone = Arc::new(AtomicBool::new(false));
+        let (weak, flag) = (Arc::downgrade(&shared), gone.clone());
+        context.spawn(move |context| async move {
+            let take = |id, frame, held| {
+                // Without a holder there is nobody left to answer.
+                weak.upgrade()?.common(id, frame, held)
+            };
+            select! {
+                () = write(&context, &mut sender, &mut queue) => {},
+                () = read(&mut receiver, None, take) => {},
+            }
+            flag.store(true, Ordering::Release);
+            if let Some(shared) = weak.upgrade() {
+                shared.close();
+            }
+        });
+        let calls = Arc::new(Semaphore::new(CALLS_MAX));
+        Self { inner: Arc::new(Inner { shared, calls, next: std::sync::Mutex::new(0), gone }) }
+    }
+
+    /// Whether the connection is over.
+    pub fn is_gone(&self) -> bool {
+        self.inner.gone.load(Ordering::Acquire)
+    }
+
+    /// Asks once and waits for one answer.
+    ///
+    /// # Errors
+    /// The connection ended, or the server gave no answer.
+    pub async fn call(&self, ask: S::Ask) -> Result<S::Answer, Error> {
+        let mut call = self.open(ask).await?;
+        match call.recv().await {
+            Some(answer) => Ok(answer),
+            None if self.is_gone() => Err(Error::Gone),
+            None => Err(Error::NoAnswer),
+        }
+    }
+
+    /// Opens a call for more than one message. Waits while [`CALLS_MAX`] are open.
+    ///
+    /// # Errors
+    /// The connection ended, or the ask is too large for a frame.
+    pub async fn open(&self, ask: S::Ask) -> Result<Call<S>, Error> {
+        let place = self.inner.calls.clone().acquire_owned().await.map_err(|_| Error::Gone)?;
+        let shared = &self.inner.shared;
+        let queued = shared.place().await?;
+        let (slot, inbox) = Slot::new();
+        let credit = slot.credit.clone();
+        // Under one lock: ids reach the queue in their order.
+        let mut next = self.inner.next.lock().expect("no holder of this lock panics");
+        let id = *next;
+        let bytes = frame(&Frame::Open(()), id, &ask)?;
+        *next += 1;
+        shared.with(|slots| slots.insert(id, slot)).ok_or(Error::Gone)?;
+        let half = Half { id, shared: shared.clone(), inbox, credit, taken: 0 };
+        shared.push(bytes, queued)?;
+        drop(next);
+        Ok(Call { half, _client: self.clone(), _place: place })
+    }
+}
+
+impl<S: Service> Call<S> {
+    /// Sends another ask when the server's window has room.
+    ///
+    /// # Errors
+    /// [`Error::Gone`] when the call or the connection is over.
+    pub async fn send(&self, ask: &S::Ask) -> Result<(), Error> {
+        self.half.send(ask).await
+    }
+
+    /// The next answer; `None` when the server ended the call or the connection is gone.
+    pub async fn recv(&mut self) -> Option<S::Answer> {
+        self.half.recv().await
+    }
+}

@@ -1,0 +1,97 @@
+//! Calls over a channel: many at once, each a stream of messages in both directions.
+//!
+//! ```text
+//!  caller                                   server
+//!  Open(id, ask)  ─────────────────────────► handler task, an `Incoming`
+//!  Message(id, ask)* ──────────────────────►
+//!  ◄──────────────────── Message(id, answer)*   at most CALL_WINDOW not yet taken,
+//!  Grant(id, n)   ─────────────────────────►    either way; taking grants more
+//!  ◄──────────────────── Last(id, answer) or Close(id): the call is over
+//!  Close(id)      ─────────────────────────► the caller dropped its `Call`: the handler is dropped
+//! ```
+//!
+//! Invariants
+//! 1. Both sides hold at most [`CALLS_MAX`] calls and [`CALL_WINDOW`] messages a call and
+//!    direction; a peer that sends more is cut off.
+//! 2. A slow reader of one call stops that call only.
+//! 3. Dropping a [`Call`] drops its handler; losing the connection does so for all. A handler must
+//!    therefore leave work that has to finish to an actor of its own.
+//! 4. All connections of one server hold at most [`CALL_BYTES_MAX`] bytes of messages longer than
+//!    [`SMALL_BYTES`] that no handler has taken; beyond it they are not read from.
+//!
+//! A call that asks once and is answered once is [`Client::call`].
+
+mod client;
+mod server;
+mod shared;
+#[cfg(test)]
+mod tests;
+
+pub use client::{Call, Client};
+pub use server::{Incoming, Server};
+
+use crate::channel;
+use commonware_codec::Codec;
+use posync_protocol::limits::{CALL_BYTES_MAX, CALL_WINDOW, CALLS_MAX};
+
+/// Messages up to this size are bounded by their number alone.
+pub const SMALL_BYTES: usize = 4096;
+
+/// What a service speaks.
+pub trait Service: Send + Sync + 'static {
+    /// Of its channel.
+    const NAMESPACE: &'static [u8];
+    /// What a caller sends.
+    type Ask: Codec<Cfg = ()> + Send + 'static;
+    /// What the server sends.
+    type Answer: Codec<Cfg = ()> + Send + 'static;
+}
+
+/// The service of an authority, [`posync_protocol::wire::node`].
+#[derive(Debug)]
+pub enum Node {}
+
+/// The service of a provider, [`posync_protocol::wire::provider`].
+#[derive(Debug)]
+pub enum Provider {}
+
+/// The service of a gateway, [`posync_protocol::wire::gateway`].
+#[derive(Debug)]
+pub enum Gateway {}
+
+impl Service for Node {
+    const NAMESPACE: &'static [u8] = posync_protocol::wire::node::NAMESPACE;
+    type Ask = posync_protocol::wire::node::Ask;
+    type Answer = posync_protocol::wire::node::Answer;
+}
+
+impl Service for Provider {
+    const NAMESPACE: &'static [u8] = posync_protocol::wire::provider::NAMESPACE;
+    type Ask = posync_protocol::wire::provider::Ask;
+    type Answer = posync_protocol::wire::provider::Answer;
+}
+
+impl Service for Gateway {
+    const NAMESPACE: &'static [u8] = posync_protocol::wire::gateway::NAMESPACE;
+    type Ask = posync_protocol::wire::gateway::Ask;
+    type Answer = posync_protocol::wire::gateway::Answer;
+}
+
+/// Why a call failed.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The connection could not be made or broke.
+    #[error(transparent)]
+    Channel(#[from] channel::Error),
+    /// The connection ended during the call.
+    #[error("the connection ended before the answer; connect again")]
+    Gone,
+    /// The server ended the call without an answer.
+    #[error("the server gave no answer; it refuses such a request or is stopping")]
+    NoAnswer,
+    /// A message does not fit a frame.
+    #[error("a message of {0} bytes exceeds a frame; split it")]
+    TooLarge(usize),
+}
+
+const _: () = assert!(CALLS_MAX * CALL_WINDOW * SMALL_BYTES <= CALL_BYTES_MAX);

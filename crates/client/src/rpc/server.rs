@@ -1,0 +1,166 @@
+//! The answering side.
+
+use super::{
+    Error, Service,
+    shared::{Frame, Half, Shared, Slot, frame, memory, read, write},
+};
+use crate::channel::{self, Listen, Listening};
+use commonware_macros::select;
+use commonware_runtime::{Clock, Network, Sink, Spawner, Stream};
+use posync_protocol::{Account, limits::CALLS_MAX};
+use rand_core::CryptoRng;
+use std::{marker::PhantomData, sync::Arc};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+/// A call as its handler sees it. Dropping it without an answer closes the call.
+pub struct Incoming<S: Service> {
+    half: Half<S::Ask>,
+    peer: Account,
+    _held: Option<OwnedSemaphorePermit>,
+    _service: PhantomData<fn() -> S>,
+}
+
+impl<S: Service> Incoming<S> {
+    /// Who calls: the key that the connection proved.
+    pub const fn peer(&self) -> Account {
+        self.peer
+    }
+
+    /// The caller's next message; `None` when it gave up.
+    pub async fn recv(&mut self) -> Option<S::Ask> {
+        self.half.recv().await
+    }
+
+    /// Sends one of several answers when the caller's window has room.
+    ///
+    /// # Errors
+    /// [`Error::Gone`] when the caller gave up; [`Error::TooLarge`] is a bug of the handler.
+    pub async fn send(&self, answer: &S::Answer) -> Result<(), Error> {
+        self.half.send(answer).await
+    }
+
+    /// Sends the last answer and ends the call.
+    ///
+    /// # Errors
+    /// As [`Self::send`].
+    pub async fn finish(self, answer: &S::Answer) -> Result<(), Error> {
+        let (id, shared) = (self.half.id, self.half.shared.clone());
+        let bytes = frame(&Frame::Last(()), id, answer)?;
+        self.half.credit.acquire().await.map_err(|_| Error::Gone)?.forget();
+        let place = shared.place().await?;
+        // Forgotten first, so that dropping `self` sends no Close behind the answer.
+        shared.forget(id);
+        shared.push(bytes, place)
+    }
+}
+
+/// A service that answers calls with `handler`, each in a task of its own.
+pub struct Server<S, F> {
+    handler: F,
+    memory: Arc<Semaphore>,
+    _service: PhantomData<fn() -> S>,
+}
+
+impl<S, F: Clone> Clone for Server<S, F> {
+    fn clone(&self) -> Self {
+        Self { handler: self.handler.clone(), memory: self.memory.clone(), _service: PhantomData }
+    }
+}
+
+impl<S, F, Fut> Server<S, F>
+where
+    S: Service,
+    F: Fn(Incoming<S>, S::Ask) -> Fut + Clone + Send + Sync + 'static,
+    Fut: Future<Output = ()> + Send + 'static,
+{
+    /// Answers with `handler`.
+    pub fn new(handler: F) -> Self {
+        Self { handler, memory: memory(), _service: PhantomData }
+    }
+
+    /// Listens and serves every caller.
+    ///
+    /// # Errors
+    /// [`channel::Error::Bind`].
+    pub async fn listen<E, N>(
+        self,
+        context: E,
+        network: &N,
+        config: Listen,
+    ) -> Result<Listening, channel::Error>
+    where
+        E: Spawner + Clock + CryptoRng,
+        N: Network,
+    {
+        channel::listen(context, network, config, move |context, peer, sender, receiver| {
+            let server = self.clone();
+            async move { server.serve(&context, peer, sender, receiver).await }
+        })
+        .await
+    }
+
+    /// Serves one connection until it ends.
+    pub async fn serve<E, O, I>(
+        &self,
+        context: &E,
+        peer: Account,
+        mut sender: channel::Sender<O>,
+        mut receiver: channel::Receiver<I>,
+    ) where
+        E: Spawner + Clock,
+        O: Sink,
+        I: Stream,
+    {
+        let (shared, mut queue) = Shared::<S::Ask>::new();
+        let mut next = 0;
+        let take = |id, frame, held| match frame {
+            Frame::Open(ask) => {
+                if id != next {
+                    return None;
+                }
+                next += 1;
+                self.start(context, &shared, peer, id, ask, held)
+            }
+            Frame::Last(_) => None,
+            other => shared.common(id, other, held),
+        };
+        select! {
+            () = write(context, &mut sender, &mut queue) => {},
+            () = read(&mut receiver, Some(&self.memory), take) => {},
+        }
+        shared.close();
+    }
+
+    fn start<E: Spawner>(
+        &self,
+        context: &E,
+        shared: &Arc<Shared<S::Ask>>,
+        peer: Account,
+        id: u64,
+        ask: S::Ask,
+        held: Option<OwnedSemaphorePermit>,
+    ) -> Option<()> {
+        let (slot, inbox) = Slot::new();
+        let credit = slot.credit.clone();
+        let full = shared.with(|slots| {
+            let full = slots.len() >= CALLS_MAX;
+            if !full {
+                slots.insert(id, slot);
+            }
+            full
+        })?;
+        if full {
+            return None;
+        }
+        let half = Half { id, shared: shared.clone(), inbox, credit, taken: 0 };
+        let incoming = Incoming { half, peer, _held: held, _service: PhantomData };
+        let handler = self.handler.clone();
+        let task = context.child("call").spawn(move |_| handler(incoming, ask));
+        shared.with(|slots| {
+            // A handler that has finished already has no slot any more.
+            if let Some(slot) = slots.get_mut(&id) {
+                slot.task = Some(task);
+            }
+        })
+    }
+}

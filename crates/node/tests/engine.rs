@@ -1,0 +1,209 @@
+//! Four authorities on one thread and one seed: terms, transfers, crashes, restarts.
+
+mod common;
+
+use commonware_codec::{Copying, Decode as _};
+use commonware_cryptography::{Sha256, Signer as _, bls12381::primitives::sharing::ModeVersion, ed25519, sha256};
+use commonware_glue::dkg::types::EpochOutcome;
+use commonware_parallel::Sequential;
+use commonware_runtime::{Runner as _, Supervisor as _, deterministic};
+use commonware_storage::{
+    mmr,
+    qmdb::{any::value::FixedEncoding, current::ordered::proof::constant::{ExclusionProof, KeyValueProof}},
+};
+use common::{Network4, World};
+use posync_node::{
+    engine::{AUTHORITIES_MAX, Payload},
+    handle::Handle,
+};
+use posync_protocol::{
+    Account, Amount, Body, Code, Key, Operation, Record as _, Slot, limits::Parameters, operation::Transfer,
+    record::AccountState,
+};
+use std::time::Duration;
+
+const TERM: u64 = Parameters::LOCAL.term_blocks();
+
+fn runner(seed: u64) -> deterministic::Runner {
+    let config = deterministic::Config::new().with_seed(seed).with_timeout(Some(Duration::from_secs(600)));
+    deterministic::Runner::new(config)
+}
+
+fn alice() -> ed25519::PrivateKey {
+    ed25519::PrivateKey::from_seed(1)
+}
+
+fn account(key: &ed25519::PrivateKey) -> Account {
+    Account::of(&key.public_key())
+}
+
+fn network() -> Network4 {
+    Network4::deal(4, Parameters::LOCAL, vec![(account(&alice()), Amount::sync(1_000))])
+}
+
+async fn balance(handle: &Handle, account: &Account) -> Option<Amount> {
+    let slot = handle.read_unproven(vec![AccountState::key(account)]).await.remove(0)?;
+    Some(AccountState::from_slot(&slot).expect("the record decodes").balance)
+}
+
+/// Every certificate of three terms verifies under the one network key, and each reshare succeeded.
+#[test]
+fn terms_reshare_under_one_key() {
+    runner(1).start(|mut context| async move {
+        let world = World::start(context.child("world"), network()).await;
+        world.reach(2 * TERM + 8).await;
+        let (handle, mut certified) = (&world.handles[&0], 0);
+        for height in 1..=2 * TERM {
+            if let Some(finalization) = handle.finalization(height).await {
+                assert!(finalization.verify(&mut context, &handle.verifier(), &Sequential), "height {height}");
+                certified += 1;
+            }
+            let header = handle.header(height).await.expect("the block is kept");
+            assert_eq!(header.beacon.is_none(), header.parent_view == 0);
+        }
+        assert!(certified > TERM, "{certified} certificates");
+        for last in [TERM - 1, 2 * TERM - 1] {
+            let body = handle.body(last).await.expect("the block is kept");
+            let payload = Payload::decode_cfg(Copying(&body.dkg), &(AUTHORITIES_MAX, ModeVersion::v0()));
+            let Ok(Payload::EpochInfo(info)) = payload else { panic!("the last block of a term names the next") };
+            assert_eq!(info.outcome, EpochOutcome::Success);
+            assert_eq!(*info.output.public().public(), handle.network_key());
+        }
+    });
+}
+
+fn transfer(network: &Network4, nonce: u64, to: Account, amount: Amount) -> Operation {
+    let body = Body::Transfer(Transfer { to, amount });
+    Operation::signed(&alice(), &network.genesis.chain(), nonce, Amount::sync(1), 200, body)
+}
+
+/// Whether a proven read's proof for `key` verifies under `root`.
+fn proves(root: [u8; 32], key: Key, slot: Option<Slot>, proof: &[u8]) -> bool {
+    const MAX: usize = commonware_storage::merkle::MAX_PROOF_DIGESTS_PER_ELEMENT;
+    type Digest = sha256::Digest;
+    type Present = KeyValueProof<mmr::Family, Digest, Digest, 32>;
+    type Absent = ExclusionProof<mmr::Family, Digest, FixedEncoding<Slot>, Digest, 32>;
+    let (key, root): (Digest, Digest) = (key.0.into(), root.into());
+    match slot {
+        Some(slot) => Present::decode_cfg(Copying(proof), &(MAX, ()))
+            .is_ok_and(|proof| proof.verify::<Sha256, FixedEncoding<Slot>>(key, slot, &root)),
+        None => Absent::decode_cfg(Copying(proof), &(MAX, (), ()))
+            .is_ok_and(|proof| proof.verify::<Sha256>(&key, &root)),
+    }
+}
+
+/// A transfer moves money; its receipt is kept and the balances are proved against a certified header.
+#[test]
+fn a_transfer_is_proved() {
+    runner(2).start(|mut context| async move {
+        let world = World::start(context.child("world"), network()).await;
+        let (bob, nobody) = (Account([9; 32]), Account([8; 32]));
+        world.network.queue.add(transfer(&world.network, 0, bob, Amount::sync(5)));
+        world.reach(12).await;
+        let handle = &world.handles[&2];
+        assert_eq!(balance(handle, &bob).await, Some(Amount::sync(5)));
+
+        let mut follow = handle.subscribe_finalized(1);
+        let receipt = loop {
+            let block = follow.next().await.expect("the node runs");
+            if let Some((_, code)) = block.outcome.receipts.first() {
+                break *code;
+            }
+        };
+        assert_eq!(receipt, Code::Done);
+
+        let keys: Vec<_> = [bob, nobody].iter().map(AccountState::key).collect();
+        let read = handle.read(keys.clone()).await.expect("the state is at hand");
+        for (key, record) in keys.iter().zip(&read.records) {
+            assert!(proves(read.header.state_root, *key, record.slot, &record.proof));
+            assert!(!proves([1; 32], *key, record.slot, &record.proof));
+        }
+        assert!(read.records[0].slot.is_some() && read.records[1].slot.is_none());
+        world.reach(handle.applied() + 4).await;
+        let (headers, certificate) =
+            handle.headers_to_certificate(read.header.height).await.expect("a later block is certified");
+        assert!(certificate.verify(&mut context, &handle.verifier(), &Sequential));
+        assert_eq!(headers.last().map(|header| header.digest().into()), Some(certificate.proposal.payload));
+    });
+}
+
+/// An authority that was down for half a term comes back to the same state.
+#[test]
+fn a_crashed_authority_catches_up() {
+    runner(3).start(|context| async move {
+        let mut world = World::start(context, network()).await;
+        world.network.queue.add(transfer(&world.network, 0, Account([9; 32]), Amount::sync(5)));
+        world.reach(10).await;
+        world.crash(1);
+        world.reach(30).await;
+        world.boot(1).await;
+        world.reach(TERM + 10).await;
+        let roots = world.roots(TERM + 5).await;
+        assert_eq!(roots.len(), 4);
+        assert!(roots.iter().all(|root| *root == roots[0]));
+    });
+}
+
+/// An authority that lost everything, shares too, fetches a recent state and follows.
+#[test]
+fn a_wiped_authority_fetches_the_state() {
+    runner(4).start(|context| async move {
+        let mut world = World::start(context, network()).await;
+        world.network.queue.add(transfer(&world.network, 0, Account([9; 32]), Amount::sync(5)));
+        world.reach(10).await;
+        world.crash(3);
+        world.network.nodes[3].prefix = "wiped".into();
+        world.network.nodes[3].secrets = posync_node::epoch::secrets::Secrets::memory();
+        world.reach(20).await;
+        world.boot(3).await;
+        world.reach(3 * TERM + 5).await;
+        let roots = world.roots(3 * TERM).await;
+        assert!(roots.len() == 4 && roots.iter().all(|root| *root == roots[0]));
+        assert!(!world.network.nodes[3].secrets.is_empty(), "it was dealt a share again");
+    });
+}
+
+/// Everything stops at once and loses what was not synced; the next run goes on where it stopped.
+#[test]
+fn a_power_cut_keeps_the_height() {
+    let network = network();
+    let (before, checkpoint) = runner(5).start_and_recover({
+        let network = network.clone();
+        |context| async move {
+            let world = World::start(context, network).await;
+            world.network.queue.add(transfer(&world.network, 0, Account([9; 32]), Amount::sync(5)));
+            world.reach(TERM + 7).await;
+            world.roots(TERM).await[0]
+        }
+    });
+    deterministic::Runner::from(checkpoint).start(|context| async move {
+        let world = World::start(context, network).await;
+        assert!(world.handles.values().any(|handle| handle.applied() >= TERM));
+        world.reach(TERM + 15).await;
+        assert_eq!(world.roots(TERM).await[0], before);
+        let handle = &world.handles[&0];
+        assert_eq!(balance(handle, &Account([9; 32])).await, Some(Amount::sync(5)));
+        let receipts = handle.outcome(5).await.is_some();
+        assert!(receipts, "outcomes survive");
+    });
+}
+
+/// One seed, one history: roots and the runtime's own audit agree.
+#[test]
+fn a_seed_repeats_itself() {
+    let run = |seed| {
+        runner(seed).start(|context| async move {
+            let mut world = World::start(context.child("world"), network()).await;
+            world.network.queue.add(transfer(&world.network, 0, Account([9; 32]), Amount::sync(5)));
+            world.reach(8).await;
+            world.crash(2);
+            world.reach(16).await;
+            world.boot(2).await;
+            world.reach(30).await;
+            (world.roots(30).await, context.auditor().state())
+        })
+    };
+    let (first, second, other) = (run(6), run(6), run(7));
+    assert_eq!(first, second);
+    assert_ne!(first.1, other.1);
+}

@@ -1,0 +1,337 @@
+//! Who is drawn: found by the proposer, checked by everyone, marked in the provider's record.
+
+use super::{expire, is_expired, reduce};
+use crate::{
+    Account, Code, Hash, Key, Record,
+    block::Draw,
+    fenwick::{self, Descent},
+    ledger::{BlockContext, Event, Invalid, Records, Touched, Working},
+    limits::NEWCOMER_READS,
+    record::{Audit, Challenge, FeeTree, Newcomer, Provider, ProviderAt, System},
+};
+use alloc::{
+    collections::{BTreeMap, BTreeSet},
+    vec::Vec,
+};
+
+/// Levels of the fee tree that one round of reading covers: 31 nodes a draw.
+const LEVELS: u32 = 5;
+
+/// How a draw chooses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    /// In proportion to the storage fee: this unit of all providers' phi.
+    Fee(u128),
+    /// The next in the turn line.
+    Turn,
+    /// Lost: no seed, or nothing is paid for.
+    Lost,
+}
+
+/// The draws that a block of this height makes, in order.
+fn kinds(context: &BlockContext, system: &System) -> Vec<Kind> {
+    let every = context.parameters.draw_every_blocks.max(1);
+    if !context.height.is_multiple_of(every) {
+        return Vec::new();
+    }
+    let first = (context.height / every).wrapping_mul(u64::from(context.parameters.draws));
+    let kind = |place: u32| {
+        let Some(seed) = &context.seed else { return Kind::Lost };
+        if first.wrapping_add(u64::from(place)) % 2 == 1 {
+            return if system.providers == 0 { Kind::Lost } else { Kind::Turn };
+        }
+        fee_point(seed, place, system.phi).map_or(Kind::Lost, Kind::Fee)
+    };
+    (0..context.parameters.draws).map(kind).collect()
+}
+
+fn fee_point(seed: &Hash, place: u32, phi: u128) -> Option<u128> {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(b"posync/draw/1").update(seed).update(&place.to_be_bytes());
+    reduce(hasher.finalize(), phi)
+}
+
+/// Where records come from: the store's answers so far, or a running block.
+trait Lookup {
+    type Error;
+    fn find<R: Record>(&mut self, key: Key) -> Result<Option<R>, Self::Error>;
+}
+
+impl Lookup for Working<'_> {
+    type Error = Code;
+    fn find<R: Record>(&mut self, key: Key) -> Result<Option<R>, Code> {
+        self.get(key)
+    }
+}
+
+/// A record is not there yet, or does not decode.
+enum Gap {
+    Unread(Key),
+    Damaged,
+}
+
+impl Lookup for Records {
+    type Error = Gap;
+    fn find<R: Record>(&mut self, key: Key) -> Result<Option<R>, Gap> {
+        match self.get(&key) {
+            None => Err(Gap::Unread(key)),
+            Some(None) => Ok(None),
+            Some(Some(slot)) => R::from_slot(slot).map(Some).map_err(|_| Gap::Damaged),
+        }
+    }
+}
+
+/// The turn line as the draws of one block see it, one after the other.
+struct Line {
+    providers: u32,
+    newcomers: u32,
+    turn: u64,
+    /// Newcomers that moved into a freed place.
+    moved: BTreeMap<u32, Account>,
+}
+
+impl Line {
+    const fn new(system: &System) -> Self {
+        let System { providers, newcomers, turn, .. } = *system;
+        Self { providers, newcomers, turn, moved: BTreeMap::new() }
+    }
+
+    /// The draw of whoever is next, and whether it counts. A newcomer that no longer is one loses
+    /// the draw and its place, which the last of the line takes.
+    fn next<L: Lookup>(&mut self, from: &mut L) -> Result<(Option<Draw>, bool), L::Error> {
+        let length = u64::from(self.providers) + u64::from(self.newcomers);
+        let at = if self.turn < length { self.turn } else { 0 };
+        let Ok(index) = u32::try_from(at) else { return Ok((None, false)) };
+        self.turn = if at + 1 < length { at + 1 } else { 0 };
+        if index < self.providers {
+            let account = from.find::<ProviderAt>(ProviderAt::key(index))?.and_then(|at| at.account);
+            return Ok((account.map(|account| Draw { index, account }), true));
+        }
+        let place = index - self.providers;
+        let Some(account) = self.newcomer(place, from)? else { return Ok((None, false)) };
+        let provider: Option<Provider> = from.find(Provider::key(&account))?;
+        let audit: Option<Audit> = from.find(Audit::key(&account))?;
+        let draw = Draw { index: provider.as_ref().map_or(0, |provider| provider.index), account };
+        let is_newcomer = provider.is_some() && audit.is_some_and(|audit| audit.drawn < NEWCOMER_READS);
+        if !is_newcomer {
+            self.turn = at;
+            self.free(place, from)?;
+        }
+        Ok((Some(draw), is_newcomer))
+    }
+
+    fn newcomer<L: Lookup>(&self, place: u32, from: &mut L) -> Result<Option<Account>, L::Error> {
+        match self.moved.get(&place) {
+            Some(account) => Ok(Some(*account)),
+            None => Ok(from.find::<Newcomer>(Newcomer::key(place))?.map(|newcomer| newcomer.account)),
+        }
+    }
+
+    fn free<L: Lookup>(&mut self, place: u32, from: &mut L) -> Result<(), L::Error> {
+        let last = self.newcomers.saturating_sub(1);
+        let account = self.newcomer(last, from)?;
+        self.newcomers = last;
+        self.moved.remove(&last);
+        if let (Some(account), true) = (account, place < last) {
+            self.moved.insert(place, account);
+        }
+        Ok(())
+    }
+}
+
+/// Names the records of the block's draws. `system` is the parent's.
+pub(crate) fn touches_draws(
+    context: &BlockContext,
+    system: &System,
+    draws: &[Option<Draw>],
+    touched: &mut Touched,
+) {
+    let kinds = kinds(context, system);
+    let turns = kinds.iter().filter(|kind| **kind == Kind::Turn).count() as u32;
+    let line = u64::from(system.providers) + u64::from(system.newcomers);
+    for ahead in 0..u64::from(turns) {
+        let start = if system.turn < line { system.turn } else { 0 };
+        let Ok(at) = u32::try_from((start + ahead) % line.max(1)) else { continue };
+        match at.checked_sub(system.providers) {
+            None => touched.readable.push(ProviderAt::key(at)),
+            Some(place) => touched.writable.push(Newcomer::key(place)),
+        }
+    }
+    // Each freed place shortens the line: it then begins again earlier, and its end moves.
+    let restart = (0..turns.min(system.providers)).map(ProviderAt::key);
+    touched.readable.extend(restart);
+    let last = (1..=turns).filter_map(|back| system.newcomers.checked_sub(back));
+    touched.writable.extend(last.map(Newcomer::key));
+    let restart = (0..turns.min(system.newcomers)).map(Newcomer::key);
+    touched.writable.extend(restart);
+    for (draw, kind) in draws.iter().zip(&kinds) {
+        let Some(draw) = draw else { continue };
+        touched.writable.extend([Provider::key(&draw.account), Audit::key(&draw.account)]);
+        if let Kind::Fee(_) = kind {
+            touched.readable.push(ProviderAt::key(draw.index));
+            let nodes =
+                [fenwick::prefix_path(draw.index), fenwick::prefix_path(draw.index.saturating_add(1))];
+            touched.readable.extend(nodes.into_iter().flatten().map(FeeTree::key));
+        }
+    }
+}
+
+/// Checks the block's draws against the beacon, then marks who was drawn.
+///
+/// # Errors
+/// [`Invalid::Draw`] at the first that is not what the seed decides.
+pub(crate) fn apply_draws(working: &mut Working<'_>, draws: &[Option<Draw>]) -> Result<(), Invalid> {
+    let (context, system) = (working.context, working.system.clone());
+    let kinds = kinds(context, &system);
+    if draws.len() != kinds.len() {
+        return Err(Invalid::Draw { index: draws.len().min(kinds.len()) });
+    }
+    let mut line = Line::new(&system);
+    let mut drawn = Vec::new();
+    for (index, (draw, kind)) in draws.iter().zip(kinds).enumerate() {
+        let checked = match kind {
+            Kind::Lost => Ok((None, false)),
+            Kind::Turn => line.next(working),
+            Kind::Fee(x) => check_fee(working, draw, x).map(|()| (*draw, true)),
+        };
+        match checked {
+            Ok((expected, counts)) if expected == *draw => {
+                drawn.extend(draw.filter(|_| counts));
+            }
+            _ => return Err(Invalid::Draw { index }),
+        }
+    }
+    keep(working, line).map_err(|_| Invalid::State)?;
+    for draw in drawn {
+        mark(working, &draw.account).map_err(|_| Invalid::State)?;
+    }
+    Ok(())
+}
+
+/// Whether `draw` names who holds unit `x` of all fees.
+fn check_fee(working: &mut Working<'_>, draw: &Option<Draw>, x: u128) -> Result<(), Code> {
+    let draw = draw.as_ref().ok_or(Code::BadShape)?;
+    let at: Option<ProviderAt> = working.get(ProviderAt::key(draw.index))?;
+    let mut prefix = |index| {
+        let node = |node| Ok(working.get::<FeeTree>(FeeTree::key(node))?.map_or(0, |node| node.sum));
+        fenwick::prefix(index, Code::BadShape, node)
+    };
+    let holds = prefix(draw.index)? <= x && x < prefix(draw.index.saturating_add(1))?;
+    if holds && at.and_then(|at| at.account) == Some(draw.account) { Ok(()) } else { Err(Code::BadShape) }
+}
+
+/// Writes the line's new state.
+fn keep(working: &mut Working<'_>, line: Line) -> Result<(), Code> {
+    for place in line.newcomers..working.system.newcomers {
+        working.delete(Newcomer::key(place))?;
+    }
+    for (place, account) in line.moved {
+        working.put(Newcomer::key(place), &Newcomer { account })?;
+    }
+    working.system.turn = line.turn;
+    working.system.newcomers = line.newcomers;
+    Ok(())
+}
+
+/// Opens a challenge, unless one is open; a stale one is closed first.
+fn mark(working: &mut Working<'_>, account: &Account) -> Result<(), Code> {
+    let context = working.context;
+    let Some(mut provider) = working.get::<Provider>(Provider::key(account))? else { return Ok(()) };
+    let mut audit: Audit = working.need(Audit::key(account), Code::ProviderUnknown)?;
+    if let Some(open) = audit.challenge {
+        if !is_expired(&open, context.height, &context.parameters) {
+            return Ok(());
+        }
+        let event = expire(context, account, &mut provider, &mut audit, &open);
+        working.events.push(event);
+        working.put(Provider::key(account), &provider)?;
+    }
+    let Some(seed) = context.seed else { return Ok(()) };
+    audit.challenge = Some(Challenge { height: context.height, seed });
+    working.put(Audit::key(account), &audit)?;
+    working.events.push(Event::Drawn { provider: *account, height: context.height });
+    Ok(())
+}
+
+/// The proposer's search for the block's draws: read what [`Self::needs`] names, [`Self::feed`]
+/// it, until nothing is needed. At most seven rounds of at most 31 records a draw.
+#[derive(Clone, Debug)]
+pub struct Resolver {
+    system: System,
+    kinds: Vec<Kind>,
+    records: Records,
+    needs: BTreeSet<Key>,
+    draws: Vec<Option<Draw>>,
+}
+
+impl Resolver {
+    /// For the block of `context` on the state that `system` is part of.
+    pub fn new(context: &BlockContext, system: &System) -> Self {
+        let kinds = kinds(context, system);
+        let mut resolver = Self {
+            system: system.clone(),
+            kinds,
+            records: Records::new(),
+            needs: BTreeSet::new(),
+            draws: Vec::new(),
+        };
+        resolver.search();
+        resolver
+    }
+
+    /// Records to read; `None` when the search is over.
+    pub fn needs(&self) -> Option<Vec<Key>> {
+        (!self.needs.is_empty()).then(|| self.needs.iter().copied().collect())
+    }
+
+    /// Gives records that were read; what is not in state is `None`. Unread ones stay needed.
+    pub fn feed(&mut self, records: &Records) {
+        self.records.extend(records.iter().map(|(key, slot)| (*key, *slot)));
+        self.search();
+    }
+
+    /// The block's draws, once nothing is needed. A damaged record loses the draw: the block then
+    /// fails on it.
+    pub fn draws(&self) -> Vec<Option<Draw>> {
+        self.draws.clone()
+    }
+
+    fn search(&mut self) {
+        let (mut needs, mut draws) = (BTreeSet::new(), Vec::new());
+        // What follows in the line depends on what comes before.
+        let mut line = Some(Line::new(&self.system));
+        for kind in self.kinds.clone() {
+            let found = match (kind, &mut line) {
+                (Kind::Fee(x), _) => self.search_fee(x, &mut needs),
+                (Kind::Turn, Some(line)) => line.next(&mut self.records).map(|(draw, _)| draw),
+                (Kind::Lost, _) | (Kind::Turn, None) => Ok(None),
+            };
+            draws.push(match found {
+                Ok(draw) => draw,
+                Err(Gap::Damaged) => None,
+                Err(Gap::Unread(key)) => {
+                    needs.insert(key);
+                    line = line.filter(|_| kind != Kind::Turn);
+                    None
+                }
+            });
+        }
+        (self.needs, self.draws) = (needs, draws);
+    }
+
+    fn search_fee(&mut self, x: u128, needs: &mut BTreeSet<Key>) -> Result<Option<Draw>, Gap> {
+        let mut descent = Descent::new(x, self.system.providers);
+        while let Some(node) = descent.node() {
+            match self.records.find::<FeeTree>(FeeTree::key(node)) {
+                Ok(node) => descent = descent.step(node.map_or(0, |node| node.sum)),
+                Err(gap) => {
+                    needs.extend(descent.ahead(LEVELS).into_iter().map(FeeTree::key));
+                    return Err(gap);
+                }
+            }
+        }
+        let index = descent.index();
+        let at: Option<ProviderAt> = self.records.find(ProviderAt::key(index))?;
+        Ok(at.and_then(|at| at.account).map(|account| Draw { index, account }))
+    }
+}
