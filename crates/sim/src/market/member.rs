@@ -30,7 +30,7 @@ pub enum Manner {
 pub struct Terms {
     /// Its manner.
     pub manner: Manner,
-    /// Shards of its data set.
+    /// Shards of its data set; none: it only registers.
     pub shards: u32,
     /// Bytes of each.
     pub shard_bytes: u32,
@@ -102,10 +102,14 @@ impl Member {
 
     /// Loses `count` shards, which ones `seed` decides.
     pub fn lose(&mut self, count: usize, seed: u64) {
-        let mut order: Vec<(Hash, Hash)> = self.shards.keys().map(|name| {
-            let mut hasher = blake3::Hasher::new();
-            (*hasher.update(&seed.to_be_bytes()).update(name).finalize().as_bytes(), *name)
-        }).collect();
+        let mut order: Vec<(Hash, Hash)> = self
+            .shards
+            .keys()
+            .map(|name| {
+                let mut hasher = blake3::Hasher::new();
+                (*hasher.update(&seed.to_be_bytes()).update(name).finalize().as_bytes(), *name)
+            })
+            .collect();
         order.sort_unstable();
         self.missing.extend(order.into_iter().take(count).map(|(_, name)| name));
     }
@@ -129,7 +133,13 @@ impl Member {
     }
 
     /// The statement that carries these answers.
-    pub fn stating(&self, ledger: &Ledger, challenge: &Challenge, height: u64, answers: Vec<Answer>) -> Statement {
+    pub fn stating(
+        &self,
+        ledger: &Ledger,
+        challenge: &Challenge,
+        height: u64,
+        answers: Vec<Answer>,
+    ) -> Statement {
         let parameters = &ledger.parameters;
         let round = parameters.round(challenge.height);
         let anchor: Option<RoundInfo> = ledger.record(RoundInfo::key(round % parameters.round_ring));
@@ -181,14 +191,13 @@ impl Member {
         if self.missing.contains(&shard) {
             return Some(Answer::Missing(MissingRead { slot, shard, length, position }));
         }
-        self.prove(slot, &shard, chunk).map(|(bytes, path)| {
+        self.prove(&shard, chunk).map(|(bytes, path)| {
             Answer::Proved(ProvedRead { slot, shard, length, position, chunk: bytes, path })
         })
     }
 
     fn prove<const C: usize, const P: usize>(
         &self,
-        _slot: u32,
         shard: &Hash,
         number: u64,
     ) -> Option<(Bounded<u8, C>, Bounded<Hash, P>)> {

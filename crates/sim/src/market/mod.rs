@@ -58,7 +58,8 @@ impl Market {
     /// # Panics
     /// If the setup breaks a rule.
     pub fn new(seed: u64, parameters: Parameters, terms: &[Terms]) -> Self {
-        let members: Vec<Member> = (0..).zip(terms).map(|(index, terms)| Member::new(index, *terms)).collect();
+        let members: Vec<Member> =
+            (0..).zip(terms).map(|(index, terms)| Member::new(index, *terms)).collect();
         let accounts = members.iter().map(|member| member.account).chain([CONSUMER]);
         let mut market = Self {
             ledger: genesis(parameters, accounts),
@@ -80,12 +81,14 @@ impl Market {
             self.submit(self.members[place].account, body);
         }
         self.block_done();
-        for place in 0..self.members.len() {
+        let holders: Vec<usize> =
+            (0..self.members.len()).filter(|place| self.members[*place].terms.shards > 0).collect();
+        for place in holders.clone() {
             let body = Body::Open(self.members[place].opening(&self.ledger.parameters));
             self.submit(CONSUMER, body);
         }
         self.block_done();
-        for place in 0..self.members.len() {
+        for place in holders {
             let member = &mut self.members[place];
             let key = Agreement::key(&member.account, member.slot);
             let agreement: Agreement = self.ledger.record(key).expect("opened in the block before");
@@ -174,7 +177,9 @@ impl Market {
         let draws = copy.draws(&context);
         match copy.ledger.run(&context, &draws, std::slice::from_ref(operation), Mode::Verify) {
             Ok(outcome) => outcome.receipts[0].1,
-            Err(Fault::Invalid { source: posync_protocol::ledger::Invalid::Operation { code, .. }, .. }) => code,
+            Err(Fault::Invalid {
+                source: posync_protocol::ledger::Invalid::Operation { code, .. }, ..
+            }) => code,
             Err(fault) => panic!("{fault}"),
         }
     }
