@@ -1,7 +1,7 @@
 //! The thin layer between consensus and the rules: pick operations, read what they name, run, commit.
 //!
 //! ```text
-//! propose: candidates ─► fit ─► touches ─► get_many ─► execute ─► write ─► merkleize ─► sign header
+//! propose: draw ─► candidates ─► fit ─► touches ─► get_many ─► execute ─► write ─► merkleize ─► sign
 //! process: check header ─► signatures ─► touches ─► get_many ─► execute ─► write ─► compare roots
 //! ```
 //!
@@ -41,6 +41,7 @@ use commonware_utils::channel::watch;
 use futures::StreamExt as _;
 use posync_protocol::{
     Bounded, Hash, Key, Operation, Record as _, Slot,
+    audit::Resolver,
     block::{BlockBody, Draw, Header, Receipts, sha256},
     ledger::{self, BlockContext, Invalid, Mode, Outcome, Records},
     record::System,
@@ -51,6 +52,7 @@ use posync_protocol::{
 };
 use std::{
     collections::{BTreeMap, BTreeSet},
+    ops::RangeInclusive,
     sync::Arc,
     time::UNIX_EPOCH,
 };
@@ -122,6 +124,16 @@ impl<E: Runtime> Application<E> {
         }
     }
 
+    /// The state that a block of `height` finds: its parent's, or the genesis records.
+    fn open(&self, mut batch: Batch<E>, height: u64) -> Batch<E> {
+        if height == 1 {
+            for (key, slot) in &self.0.genesis_records {
+                batch = batch.write(digest(key), Some(*slot));
+            }
+        }
+        batch
+    }
+
     async fn execute(
         &self,
         mut batch: Batch<E>,
@@ -130,38 +142,36 @@ impl<E: Runtime> Application<E> {
         operations: &[Operation],
         mode: Mode,
     ) -> Result<Executed<E>, Invalid> {
-        if context.height == 1 {
-            for (key, slot) in &self.0.genesis_records {
-                batch = batch.write(digest(key), Some(*slot));
-            }
-        }
-        let system = batch.get(&digest(&System::key())).await;
-        let system = parse_system(system.expect("no competing block is finalized while this one runs"))?;
+        let system = parse_system(fetch::<E>(&batch, vec![System::key()]).await)?;
         let keys = ledger::touches(context, &system, draws, operations)?;
-        let digests: Vec<Digest> = keys.iter().map(digest).collect();
-        let slots = batch.get_many(&digests.iter().collect::<Vec<_>>()).await;
-        let slots = slots.expect("no competing block is finalized while this one runs");
-        let records: Records = keys.into_iter().zip(slots).collect();
+        let records = fetch::<E>(&batch, keys).await;
         let outcome = ledger::execute(context, draws, operations, &records, mode)?;
         for (key, slot) in &outcome.changes {
             if records.get(key) != Some(slot) {
                 batch = batch.write(digest(key), *slot);
             }
         }
-        let sealed = batch.merkleize().await;
-        Ok(Executed { sealed: sealed.expect("no competing block is finalized while this one runs"), outcome })
+        Ok(Executed { sealed: batch.merkleize().await.expect(NO_COMPETITOR), outcome })
+    }
+
+    /// Searches the state for whom the beacon draws.
+    async fn draw(&self, batch: &Batch<E>, context: &BlockContext) -> Result<Vec<Option<Draw>>, Invalid> {
+        let system = parse_system(fetch::<E>(batch, vec![System::key()]).await)?;
+        let mut resolver = Resolver::new(context, &system);
+        while let Some(keys) = resolver.needs() {
+            resolver.feed(&fetch::<E>(batch, keys).await);
+        }
+        Ok(resolver.draws())
     }
 
     /// Runs a finalized block once more on the state it found, for its receipts and events.
     async fn recall(&self, block: &Block, state: &Reader<Database<E>>) -> BlockOutcome {
         let (context, body) = (self.context(block.header()), block.body());
         let genesis = (context.height == 1).then_some(&self.0.genesis_records);
-        let system = read(state, genesis, &[System::key()]).await.remove(0);
-        let keys = parse_system(system)
+        let keys = parse_system(read(state, genesis, vec![System::key()]).await)
             .and_then(|system| ledger::touches(&context, &system, &body.draws, &body.operations))
             .expect("a finalized block keeps the rules");
-        let slots = read(state, genesis, &keys).await;
-        let records: Records = keys.into_iter().zip(slots).collect();
+        let records = read(state, genesis, keys).await;
         let outcome = ledger::execute(&context, &body.draws, &body.operations, &records, Mode::Verify);
         let outcome = outcome.expect("a finalized block keeps the rules");
         BlockOutcome { receipts: outcome.receipts, events: outcome.events }
@@ -175,6 +185,7 @@ impl<E: Runtime> Application<E> {
             true => None,
             false => Some(self.0.setup.seeds.peek(round)?),
         };
+        let times = times(parent);
         Some(Header {
             version: VERSION,
             chain: self.0.chain,
@@ -183,7 +194,7 @@ impl<E: Runtime> Application<E> {
             parent_view: parent_view.get(),
             parent: hash(parent_digest),
             height: parent.height + 1,
-            time_ms: now_ms.clamp(parent.time_ms, parent.time_ms + TIME_STEP_MS_MAX),
+            time_ms: now_ms.clamp(*times.start(), *times.end()),
             beacon: beacon.map(|seed| seed.encode()[..].try_into().expect("a seed has 48 bytes")),
             ..self.0.genesis_block.header().clone()
         })
@@ -192,10 +203,9 @@ impl<E: Runtime> Application<E> {
     /// Whether the header tells the truth about everything but the roots.
     fn check_header(&self, block: &Block, parent: &Header) -> bool {
         let header = block.header();
-        let times = parent.time_ms..=parent.time_ms.saturating_add(TIME_STEP_MS_MAX);
         header.version == VERSION
             && header.chain == self.0.chain
-            && times.contains(&header.time_ms)
+            && times(parent).contains(&header.time_ms)
             && self.check_beacon(header)
             && block.signed()
     }
@@ -219,26 +229,43 @@ impl<E: Runtime> Application<E> {
     }
 }
 
+/// The times that a child of `parent` may show; the first block sets the clock.
+const fn times(parent: &Header) -> RangeInclusive<u64> {
+    let step = if parent.height == 0 { u64::MAX } else { TIME_STEP_MS_MAX };
+    parent.time_ms..=parent.time_ms.saturating_add(step)
+}
+
 fn digest(key: &Key) -> Digest {
     key.0.into()
 }
 
-fn parse_system(slot: Option<Slot>) -> Result<System, Invalid> {
+const NO_COMPETITOR: &str = "no competing block is finalized while this one runs";
+
+fn parse_system(records: Records) -> Result<System, Invalid> {
+    let slot = records.into_values().next().flatten();
     slot.and_then(|slot| System::from_slot(&slot).ok()).ok_or(Invalid::State)
+}
+
+/// Records of the state that a block builds on.
+async fn fetch<E: Runtime>(batch: &Batch<E>, keys: Vec<Key>) -> Records {
+    let digests: Vec<Digest> = keys.iter().map(digest).collect();
+    let slots = batch.get_many(&digests.iter().collect::<Vec<_>>()).await.expect(NO_COMPETITOR);
+    keys.into_iter().zip(slots).collect()
 }
 
 /// Records of the applied state; before the first block, those of `genesis`.
 async fn read<E: Runtime>(
     state: &Reader<Database<E>>,
     genesis: Option<&BTreeMap<Key, Slot>>,
-    keys: &[Key],
-) -> Vec<Option<Slot>> {
+    keys: Vec<Key>,
+) -> Records {
     if let Some(genesis) = genesis {
-        return keys.iter().map(|key| genesis.get(key).copied()).collect();
+        return keys.into_iter().map(|key| (key, genesis.get(&key).copied())).collect();
     }
     let digests: Vec<Digest> = keys.iter().map(digest).collect();
     let slots = state.read().await.get_many(&digests.iter().collect::<Vec<_>>()).await;
-    slots.expect("a node that cannot read its disk must stop")
+    let slots = slots.expect("a node that cannot read its disk must stop");
+    keys.into_iter().zip(slots).collect()
 }
 
 /// Writes the roots of the executed block into its header.
@@ -330,9 +357,10 @@ impl<E: Runtime> Stateful<E> for Application<E> {
         let now_ms = u64::try_from(now.as_millis()).unwrap_or(u64::MAX);
         let mut header = self.header(&context, &parent, now_ms)?;
         let block_context = self.context(&header);
-        let draws = Vec::new();
+        let batch = self.open(batches, header.height);
+        let draws = self.draw(&batch, &block_context).await.expect("the state decodes");
         let candidates = fit(&block_context, self.0.setup.operations.candidates(&block_context));
-        let executed = self.execute(batches, &block_context, &draws, &candidates, Mode::Propose).await;
+        let executed = self.execute(batch, &block_context, &draws, &candidates, Mode::Propose).await;
         let executed = executed.expect("a fitted block names few records and the state decodes");
         let kept: BTreeSet<usize> = executed.outcome.kept.iter().copied().collect();
         let operations = candidates.into_iter().enumerate().filter(|(index, _)| kept.contains(index));
@@ -366,7 +394,8 @@ impl<E: Runtime> Stateful<E> for Application<E> {
             }
         }
         let context = self.context(header);
-        let executed = self.execute(batches, &context, &body.draws, &body.operations, Mode::Verify).await.ok()?;
+        let batch = self.open(batches, header.height);
+        let executed = self.execute(batch, &context, &body.draws, &body.operations, Mode::Verify).await.ok()?;
         let mut expected = header.clone();
         set_roots(&mut expected, &executed);
         (expected == *header).then_some(executed.sealed)

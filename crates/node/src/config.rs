@@ -182,3 +182,45 @@ fn unhex(text: &[u8]) -> Option<Vec<u8>> {
     }
     (0..text.len() / 2).map(|i| u8::from_str_radix(&text[2 * i..2 * i + 2], 16).ok()).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::genesis::deal;
+    use commonware_utils::TestRng;
+    use posync_protocol::{Amount, limits::Parameters};
+    use std::os::unix::fs::PermissionsExt as _;
+
+    fn created(directory: &Path) -> Result<(), ConfigError> {
+        let address = SocketAddr::from(([127, 0, 0, 1], 9_000));
+        let (genesis, secrets) =
+            deal(&[address], Parameters::LOCAL, Amount::sync(1), Vec::new(), TestRng::new(1)).expect("valid");
+        Config::create(directory, &genesis, &Settings::local(address, address), &secrets[0])
+    }
+
+    #[test]
+    fn a_directory_has_one_node_at_a_time() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("node");
+        created(&path).expect("the directory is empty");
+        assert!(matches!(created(&path), Err(ConfigError::Occupied(_))));
+        let first = Config::open(&path).expect("it was just written");
+        assert!(matches!(Config::open(&path), Err(ConfigError::Locked(_))));
+        assert!(!first.secrets.is_empty());
+        drop(first);
+        Config::open(&path).expect("the lock is free again");
+    }
+
+    #[test]
+    fn secrets_are_private_and_damage_is_named() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("node");
+        created(&path).expect("the directory is empty");
+        let mode = |name: &str| fs::metadata(path.join(name)).expect("it exists").permissions().mode() & 0o777;
+        assert_eq!([mode("node.key"), mode("secrets"), mode("secrets/share-00000000000000000000")], [0o600, 0o700, 0o600]);
+        fs::write(path.join("node.key"), "no key").expect("writable");
+        assert!(matches!(Config::open(&path), Err(ConfigError::Damaged { .. })));
+        fs::write(path.join("genesis"), [0; 40]).expect("writable");
+        assert!(matches!(Config::open(&path), Err(ConfigError::Genesis(_))));
+    }
+}

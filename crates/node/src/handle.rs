@@ -60,6 +60,9 @@ pub enum ReadError {
     /// The header of the current state is not at hand yet.
     #[error("the state has moved while it was read; ask again")]
     Moved,
+    /// The block is older than what this node keeps.
+    #[error("the block at {0} is not kept here any more; ask an archive or start later")]
+    Pruned(u64),
     /// The node is stopping.
     #[error("the node is stopping")]
     Stopping,
@@ -251,13 +254,13 @@ impl Follow {
     /// Waits for the next block.
     ///
     /// # Errors
-    /// [`ReadError::Stopping`] when the node stops, or when the block is no longer kept.
+    /// [`ReadError::Stopping`] when the node stops, [`ReadError::Pruned`] if the block is not kept.
     pub async fn next(&mut self) -> Result<FinalizedBlock, ReadError> {
         let next = self.next;
         let applied = self.handle.applied.wait_for(|applied| *applied >= next).await;
         applied.map_err(|_| ReadError::Stopping)?;
-        let block = self.handle.block(next).await.ok_or(ReadError::Stopping)?;
-        let outcome = self.handle.outcome(next).await.ok_or(ReadError::Stopping)?;
+        let block = self.handle.block(next).await.ok_or(ReadError::Pruned(next))?;
+        let outcome = self.handle.outcome(next).await.ok_or(ReadError::Pruned(next))?;
         let (header, body) = block.into_parts();
         self.next += 1;
         Ok(FinalizedBlock { header, body, outcome })

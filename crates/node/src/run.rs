@@ -30,6 +30,9 @@ use std::{
 };
 use thiserror::Error;
 
+/// Stack of a worker thread: the engine's futures are large where they are not optimised.
+const STACK_BYTES: usize = 8 << 20;
+
 /// Why a node ended.
 #[derive(Debug, Error)]
 pub enum RunError {
@@ -53,10 +56,10 @@ pub type SimServices = Services<
     simulated::Receiver<PublicKey>,
 >;
 
-/// Runs the authority in `directory` until one of its parts or `services` ends.
+/// Runs the authority in `directory` until `services` returns, which is how it is stopped.
 ///
 /// # Errors
-/// [`RunError`].
+/// [`RunError`]: the directory cannot be used, or a part of the node ended first.
 pub fn run_tokio(
     directory: &Path,
     operations: Arc<dyn Operations>,
@@ -66,6 +69,7 @@ pub fn run_tokio(
     let runtime = tokio::Config::new()
         .with_storage_directory(config.directory.join("storage"))
         .with_tcp_nodelay(Some(true))
+        .with_thread_stack_size(STACK_BYTES)
         .with_catch_panics(false);
     tokio::Runner::new(runtime).start(|context| serve(context, config, operations, services))
 }
@@ -93,10 +97,8 @@ async fn serve(
     let mut running = engine::start(context.child("engine"), parts, transport).await;
     running.actors.push(network_task);
     let services = services(context.child("services"), running.handle, mempool);
-    let ended = Task::select(running.actors).map(|result| format!("{result:?}"));
-    let services = services.map(|()| "services".to_string());
-    let which = futures::future::select(Box::pin(ended), services).await.factor_first().0;
-    Err(RunError::Ended(which))
+    let ended = Task::select(running.actors).map(|result| Err(RunError::Ended(format!("{result:?}"))));
+    futures::future::select(Box::pin(ended), services.map(Ok)).await.factor_first().0
 }
 
 type Handshake = Cups<Sake<PrivateKey>, ChaCha20Poly1305>;

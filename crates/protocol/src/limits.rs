@@ -34,8 +34,8 @@ pub const ENDING_RING: u64 = 1920;
 pub const SETTLE_SLOTS_MAX: usize = 64;
 /// Vouchers in a statement and in a `Redeem`.
 pub const STATEMENT_VOUCHERS_MAX: usize = 64;
-/// Vouchers in a `Redeem`.
-pub const REDEEM_VOUCHERS_MAX: usize = 256;
+/// Vouchers in a `Redeem`: as many as fit an operation, each with a claim.
+pub const REDEEM_VOUCHERS_MAX: usize = 160;
 /// Encoded size of one operation; a full statement is below 23 kB.
 pub const OPERATION_BYTES_MAX: usize = 32 << 10;
 /// Operations' bytes in a body.

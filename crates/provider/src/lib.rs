@@ -1,5 +1,13 @@
 //! posync-provider.
+pub mod books;
+pub mod credit;
 #[cfg(test)]
 mod cut;
+#[cfg(test)]
+mod fixtures;
 mod journal;
 pub mod segments;
+pub mod serve;
+pub mod terms;
+pub mod till;
+pub mod view;

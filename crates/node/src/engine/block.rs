@@ -224,3 +224,53 @@ impl ReshareBlock for Block {
         self.payload.clone()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    fn block() -> Block {
+        let zero = [0; 32];
+        let header = Header {
+            version: 1,
+            chain: [3; 32],
+            term: 1,
+            view: 9,
+            leader: Account::default(),
+            parent_view: 8,
+            parent: [4; 32],
+            height: 48,
+            time_ms: 5,
+            beacon: Some([6; 48]),
+            body_root: zero,
+            receipts_root: zero,
+            state_root: zero,
+            ops_root: zero,
+            range_start: 2,
+            range_end: 7,
+            signature: [0; 64],
+        };
+        let body = BlockBody { draws: empty(), operations: empty(), dkg: empty() };
+        Block::sign(header, body, None, &PrivateKey::from_seed(1))
+    }
+
+    #[test]
+    fn a_signed_block_survives_its_bytes() {
+        let decoded = Block::decode(block().encode()).expect("it decodes");
+        assert!(decoded == block() && decoded.signed());
+        assert_eq!(decoded.digest(), block().digest());
+    }
+
+    /// One digest stands for one block: no changed byte decodes to the same digest, and none that
+    /// decodes is still signed.
+    #[test]
+    fn no_byte_can_be_changed_unseen() {
+        let (bytes, digest) = (block().encode(), block().digest());
+        for place in 0..bytes.len() {
+            let mut changed = bytes.to_vec();
+            changed[place] ^= 1;
+            if let Ok(block) = Block::decode(Copying(&changed)) {
+                assert!(block.digest() != digest && !block.signed(), "byte {place}");
+            }
+        }
+    }
+}

@@ -5,8 +5,10 @@ use crate::{
     world::{FUNDED, account},
 };
 use posync_protocol::{
-    Amount,
-    record::{Endpoint, Newcomer, Provider, ProviderAt},
+    Amount, Code, Record,
+    ledger::{Mode, execute},
+    limits::PROVIDERS_MAX,
+    record::{Endpoint, Newcomer, Provider, ProviderAt, System},
 };
 
 pub(crate) const ACCEPTED: &str = "
@@ -89,7 +91,24 @@ fn registrations_of_one_block_do_not_collide() {
     let operations: Vec<_> =
         ["a", "p", "q"].iter().map(|who| stage.sign(&format!("{who} register"))).collect();
     let outcome = stage.world.block(&operations).unwrap();
-    assert!(outcome.receipts.iter().all(|(_, code)| *code == posync_protocol::Code::Done));
+    assert!(outcome.receipts.iter().all(|(_, code)| *code == Code::Done));
     let index = |name: &str| stage.world.get::<Provider>(Provider::key(&account(name))).unwrap().index;
     assert_eq!((index("a"), index("p"), index("q")), (0, 1, 2));
+}
+
+#[test]
+fn the_last_index_is_the_last() {
+    let mut stage = Stage::new();
+    let full = System { providers: PROVIDERS_MAX - 1, ..stage.world.system() };
+    stage.world.state.insert(System::key(), full.to_slot());
+    let mut register = |who: &str| {
+        let operation = [stage.sign(&format!("{who} register"))];
+        let context = stage.world.context(1);
+        let records = stage.world.read(&context, &[], &operation).unwrap();
+        let outcome = execute(&context, &[], &operation, &records, Mode::Verify).unwrap();
+        stage.world.state.extend(outcome.changes.iter().map(|(key, slot)| (*key, slot.unwrap())));
+        outcome.receipts[0].1
+    };
+    assert_eq!(register("p"), Code::Done);
+    assert_eq!(register("q"), Code::ProviderFull);
 }

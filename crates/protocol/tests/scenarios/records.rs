@@ -1,0 +1,169 @@
+//! Bytes: every record fits its slot, what decodes is canonical, and no byte changes by accident.
+
+use crate::samples::{block_body, bodies, envelope, header, receipts, records, redeem, statement};
+use commonware_codec::{Copying, DecodeExt, Encode, Read};
+use posync_protocol::{
+    Body, Code, Operation, Record, Slot,
+    block::{BlockBody, Header, Receipts, sha256},
+    limits::{OPERATION_BYTES_MAX, Parameters},
+    record::{
+        AccountState, Agreement, Audit, DataSet, Ending, Endings, Endpoint, FeeTree, Newcomer, Provider,
+        ProviderAt, RoundInfo, Settlement, SlotTree, System, Use,
+    },
+};
+use proptest::prelude::*;
+use std::fmt::Write;
+
+/// Decodes a slot as its kind and encodes it again.
+fn again(slot: &Slot) -> Option<Slot> {
+    fn as_kind<R: Record>(slot: &Slot) -> Option<Slot> {
+        R::from_slot(slot).ok().map(|record| record.to_slot())
+    }
+    let kinds: [fn(&Slot) -> Option<Slot>; 16] = [
+        as_kind::<System>,
+        as_kind::<AccountState>,
+        as_kind::<Provider>,
+        as_kind::<Audit>,
+        as_kind::<ProviderAt>,
+        as_kind::<Endpoint>,
+        as_kind::<Agreement>,
+        as_kind::<Use>,
+        as_kind::<DataSet>,
+        as_kind::<SlotTree>,
+        as_kind::<FeeTree>,
+        as_kind::<Ending>,
+        as_kind::<RoundInfo>,
+        as_kind::<Settlement>,
+        as_kind::<Newcomer>,
+        as_kind::<Endings>,
+    ];
+    kinds.get(usize::from(slot[0]))?(slot)
+}
+
+#[test]
+fn the_largest_record_of_every_kind_fits_and_comes_back() {
+    let records = records();
+    let mut kinds: Vec<u8> = records.iter().map(|(_, slot)| slot[0]).collect();
+    kinds.sort_unstable();
+    assert_eq!(kinds, (0..16).collect::<Vec<u8>>(), "one sample of each kind");
+    for (name, slot) in records {
+        assert_eq!(again(&slot), Some(slot), "{name}");
+    }
+}
+
+#[test]
+fn another_version_and_bytes_after_the_fields_do_not_decode() {
+    for (name, slot) in records() {
+        let mut other = slot;
+        other[1] += 1;
+        assert_eq!(again(&other), None, "{name}: another version");
+        let used = slot.iter().rposition(|byte| *byte != 0).expect("a kind and a version") + 1;
+        if used < 256 {
+            let mut longer = slot;
+            longer[255] = 1;
+            assert_eq!(again(&longer), None, "{name}: bytes after the fields");
+        }
+    }
+}
+
+#[test]
+fn the_fullest_bodies_fit_an_operation() {
+    for body in [Body::Statement(statement()), Body::Redeem(redeem())] {
+        let bytes = envelope(body).encode().len();
+        assert!(bytes <= OPERATION_BYTES_MAX, "{bytes}");
+    }
+}
+
+fn canonical<T: Encode + Read<Cfg = ()>>(bytes: &[u8]) -> bool {
+    T::decode(Copying(bytes)).is_ok_and(|value| value.encode() == bytes)
+}
+
+#[test]
+fn everything_encoded_comes_back() {
+    for (name, body) in bodies() {
+        assert!(canonical::<Operation>(&envelope(body).encode()), "{name}");
+    }
+    assert!(canonical::<Header>(&header().encode()));
+    assert!(canonical::<BlockBody>(&block_body().encode()));
+    assert!(canonical::<Receipts>(&receipts().encode()));
+}
+
+#[test]
+fn codes_have_numbers_that_come_back_and_are_in_order() {
+    assert!(Code::ALL.is_sorted());
+    for code in Code::ALL {
+        assert_eq!(Code::from_number(*code as u8), Some(*code));
+        assert!(!code.explain().is_empty());
+    }
+    assert_eq!(Code::from_number(255), None);
+}
+
+/// Name, bytes and hash of everything that is encoded.
+fn snapshot() -> String {
+    let mut rows: Vec<(String, Vec<u8>)> =
+        records().into_iter().map(|(name, slot)| (name.to_string(), slot.to_vec())).collect();
+    let operations =
+        bodies().into_iter().map(|(name, body)| (name.to_string(), envelope(body).encode().to_vec()));
+    rows.extend(operations);
+    rows.push(("block/Header".into(), header().encode().to_vec()));
+    rows.push(("block/BlockBody".into(), block_body().encode().to_vec()));
+    rows.push(("block/Receipts".into(), receipts().encode().to_vec()));
+    rows.push(("genesis/Parameters/local".into(), Parameters::LOCAL.encode().to_vec()));
+    rows.push(("genesis/Parameters/production".into(), Parameters::PRODUCTION.encode().to_vec()));
+    let mut text = String::from(
+        "# The bytes of everything that is encoded: SHA-256 of one full value of each type.\n\
+         # A change here is a change of the network's formats. Once decided:\n\
+         # CONFORMANCE=write cargo test --package posync-protocol no_byte_changed\n",
+    );
+    for (name, bytes) in rows {
+        let hash: String = sha256(&bytes).iter().map(|byte| format!("{byte:02x}")).collect();
+        writeln!(text, "\"{name}\" = {{ bytes = {}, sha256 = \"{hash}\" }}", bytes.len()).expect("a string");
+    }
+    text
+}
+
+/// `CONFORMANCE=write` replaces the file: that is a decision, not a repair.
+#[test]
+fn no_byte_changed() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/conformance.toml");
+    let now = snapshot();
+    if std::env::var("CONFORMANCE").as_deref() == Ok("write") {
+        std::fs::write(path, &now).expect("the crate's directory is writable");
+    }
+    let written = std::fs::read_to_string(path).expect("conformance.toml is part of the crate");
+    assert!(written == now, "the formats changed; if that is meant, conformance.toml becomes:\n{now}");
+}
+
+proptest! {
+    #[test]
+    fn what_decodes_is_canonical(
+        pick in any::<prop::sample::Index>(),
+        changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..4),
+    ) {
+        let all = records();
+        let mut slot = all[pick.index(all.len())].1;
+        for (place, byte) in &changes {
+            slot[place.index(256)] = *byte;
+        }
+        if let Some(back) = again(&slot) {
+            prop_assert_eq!(back, slot);
+        }
+        let all = bodies();
+        let mut bytes = envelope(all[pick.index(all.len())].1.clone()).encode().to_vec();
+        for (place, byte) in &changes {
+            let place = place.index(bytes.len());
+            bytes[place] = *byte;
+        }
+        if let Ok(operation) = Operation::decode(Copying(&bytes)) {
+            prop_assert_eq!(operation.encode().to_vec(), bytes);
+        }
+    }
+
+    #[test]
+    fn no_bytes_make_a_decoder_panic(bytes in prop::collection::vec(any::<u8>(), 0..600)) {
+        let _ = Operation::decode(Copying(&bytes));
+        let _ = BlockBody::decode(Copying(&bytes));
+        let _ = Header::decode(Copying(&bytes));
+        let _ = Receipts::decode(Copying(&bytes));
+    }
+}

@@ -1,0 +1,329 @@
+//! The largest value of every record and a full value of everything else that is encoded.
+
+use posync_protocol::{
+    Account, AgreementId, Amount, Body, Bounded, Code, Operation, Record, Slot,
+    block::{BlockBody, Draw, Header, Receipts},
+    limits::{
+        ADDRESS_BYTES_MAX, CHUNK_LEVELS_MAX, DRAWS_MAX, LEAF_BYTES, OPERATOR_BYTES, REGION_BYTES_MAX,
+        SUM_LEVELS_MAX,
+    },
+    operation::{
+        Answer, Close, CloseAlone, DataSetClaim, MissingRead, Open, ProvedRead, Reasked, Redeem, Redemption,
+        RegisterProvider, RotateKey, SetDataSet, Settle, Statement, StillMissing, SumPath, TopUp, Transfer,
+        UpdateProvider, Voucher,
+    },
+    record::{
+        self, AccountState, Agreement, Audit, Challenge, DataSet, Ending, Endings, Endpoint, FeeTree,
+        Missing, Newcomer, Provider, ProviderAt, RoundInfo, Settlement, SlotTree, System, Use, Version,
+    },
+};
+
+const ACCOUNT: Account = Account([0xaa; 32]);
+const FULL: [u8; 32] = [0xff; 32];
+
+fn full<T: Clone, const MAX: usize>(item: T) -> Bounded<T, MAX> {
+    few(item, MAX)
+}
+
+fn few<T: Clone, const MAX: usize>(item: T, count: usize) -> Bounded<T, MAX> {
+    Bounded::new(vec![item; count]).expect("at most as many as fit")
+}
+
+fn id() -> AgreementId {
+    AgreementId { provider: ACCOUNT, slot: u32::MAX, opened: u64::MAX }
+}
+
+fn version() -> Version {
+    Version { version: u64::MAX, root: FULL, leaves: u64::MAX, bytes: u64::MAX, grown_at: u64::MAX }
+}
+
+/// Every kind of record at its largest.
+pub(crate) fn records() -> Vec<(&'static str, Slot)> {
+    let mut records = ledger_records();
+    records.extend(agreement_records());
+    records
+}
+
+fn ledger_records() -> Vec<(&'static str, Slot)> {
+    let money = Amount::MAX;
+    let system = System {
+        height: u64::MAX,
+        providers: u32::MAX,
+        vacant: Some(u32::MAX),
+        newcomers: u32::MAX,
+        agreements: u64::MAX,
+        balances: money,
+        voucher_reserves: money,
+        storage_pools: money,
+        bonds: money,
+        deposits: money,
+        burned: money,
+        committee: money,
+        reserve: money,
+        phi: u128::MAX,
+        turn: u64::MAX,
+    };
+    let provider = Provider {
+        index: u32::MAX,
+        operator: [0xff; OPERATOR_BYTES],
+        leaves_at: u64::MAX,
+        bond: money,
+        capacity: u64::MAX,
+        sold: u64::MAX,
+        reserve_storage: u64::MAX,
+        reserve_egress: u64::MAX,
+        slots: u32::MAX,
+        phi: u128::MAX,
+        paid: u128::MAX,
+        paid_base: u128::MAX,
+        pool: money,
+        acc: u128::MAX,
+        settled_round: u64::MAX,
+    };
+    let audit = Audit {
+        challenge: Some(Challenge { height: u64::MAX, seed: FULL }),
+        history: u64::MAX,
+        on_time: u64::MAX,
+        drawn: u64::MAX,
+        settlements: u64::MAX,
+        last_height: u64::MAX,
+        missing: full(Missing { slot: u32::MAX, shard: FULL, chunk: u32::MAX, asks_left: u8::MAX }),
+    };
+    let row = Settlement { epoch: u64::MAX, fee: money, burn: money, committee: money, pay: money };
+    vec![
+        ("record/System", system.to_slot()),
+        ("record/AccountState", AccountState { nonce: u64::MAX, balance: money }.to_slot()),
+        ("record/Provider", provider.to_slot()),
+        ("record/Audit", audit.to_slot()),
+        ("record/ProviderAt", ProviderAt { account: Some(ACCOUNT), next_vacant: Some(u32::MAX) }.to_slot()),
+        (
+            "record/Endpoint",
+            Endpoint {
+                address: full::<_, ADDRESS_BYTES_MAX>(b'a'),
+                region: full::<_, REGION_BYTES_MAX>(b'r'),
+            }
+            .to_slot(),
+        ),
+        ("record/RoundInfo", RoundInfo { round: u64::MAX, anchor: FULL }.to_slot()),
+        ("record/Settlement", row.to_slot()),
+        ("record/Newcomer", Newcomer { account: ACCOUNT }.to_slot()),
+        ("record/FeeTree", FeeTree { sum: u128::MAX }.to_slot()),
+    ]
+}
+
+fn agreement_records() -> Vec<(&'static str, Slot)> {
+    let money = Amount::MAX;
+    let agreement = Agreement {
+        opened: u64::MAX,
+        consumer: ACCOUNT,
+        session_key: ACCOUNT,
+        storage_key: ACCOUNT,
+        end_epoch: u64::MAX,
+        storage_price: u64::MAX,
+        storage_slow: u64::MAX,
+        egress_price: u64::MAX,
+        egress_slow: u64::MAX,
+        gas_price: u64::MAX,
+        gas_slow: u64::MAX,
+        quota_leaves: u64::MAX,
+        quota_egress: u64::MAX,
+        quota_gas: u64::MAX,
+        rate_egress: u64::MAX,
+        rate_gas: u64::MAX,
+    };
+    let usage = Use {
+        storage_reserve: money,
+        voucher_reserve: money,
+        deposit: money,
+        egress: u64::MAX,
+        gas: u64::MAX,
+        acc: u128::MAX,
+        closing_epoch: Some(u64::MAX),
+        old_session_key: ACCOUNT,
+        old_key_until: u64::MAX,
+        signed: money,
+        disputed: money,
+    };
+    let ending = Ending { paid: u128::MAX, paid_base: u128::MAX, acc: Some(u128::MAX), agreements: u32::MAX };
+    vec![
+        ("record/Agreement", agreement.to_slot()),
+        ("record/Use", usage.to_slot()),
+        ("record/DataSet", DataSet { current: version(), next: Some(version()) }.to_slot()),
+        ("record/SlotTree", SlotTree { sum: u128::MAX }.to_slot()),
+        ("record/Ending", ending.to_slot()),
+        ("record/Endings", Endings { crossed: u64::MAX, bits: [0xff; record::ENDING_BYTES] }.to_slot()),
+    ]
+}
+
+fn path() -> SumPath {
+    SumPath { lefts: u32::MAX, siblings: full::<_, SUM_LEVELS_MAX>((FULL, u64::MAX)) }
+}
+
+fn redemption() -> Redemption {
+    let voucher = Voucher { agreement: id(), egress: u64::MAX, gas: u64::MAX, signature: [3; 64] };
+    Redemption { voucher, session_key: ACCOUNT, claim: Some((u64::MAX, u64::MAX)) }
+}
+
+/// A statement at its largest.
+pub(crate) fn statement() -> Statement {
+    let read = ProvedRead {
+        slot: u32::MAX,
+        shard: FULL,
+        length: u64::MAX,
+        position: path(),
+        chunk: full::<_, { LEAF_BYTES as usize }>(0xcc),
+        path: full::<_, CHUNK_LEVELS_MAX>(FULL),
+    };
+    Statement {
+        height: u64::MAX,
+        anchor: FULL,
+        index: u32::MAX,
+        answers: full(Answer::Proved(read.clone())),
+        reasked: full(Reasked::Proved(read)),
+        vouchers: full(redemption()),
+        apply: full((u32::MAX, ACCOUNT, u64::MAX)),
+        endings: full(u64::MAX),
+    }
+}
+
+/// A redemption at its largest.
+pub(crate) fn redeem() -> Redeem {
+    Redeem { vouchers: full(redemption()) }
+}
+
+fn missing() -> Statement {
+    let read = MissingRead { slot: 1, shard: FULL, length: 5, position: path() };
+    Statement {
+        answers: few(Answer::Missing(read), 1),
+        reasked: few(Reasked::Missing(StillMissing { slot: 2 }), 1),
+        vouchers: few(redemption(), 1),
+        ..statement()
+    }
+}
+
+/// Every body.
+pub(crate) fn bodies() -> Vec<(&'static str, Body)> {
+    let amount = Amount::MAX;
+    let claim =
+        DataSetClaim { agreement: id(), version: u64::MAX, root: FULL, leaves: u64::MAX, bytes: u64::MAX };
+    let set = SetDataSet {
+        claim,
+        index: u32::MAX,
+        end_epoch: u64::MAX,
+        storage_key: ACCOUNT,
+        consumer_signature: [1; 64],
+        provider_signature: Some([2; 64]),
+    };
+    let close = Close { agreement: id(), consumer: ACCOUNT, index: 7, end_epoch: u64::MAX, second: [9; 64] };
+    let settle = Settle {
+        provider: ACCOUNT,
+        index: u32::MAX,
+        slots: full((u32::MAX, ACCOUNT, u64::MAX)),
+        endings: full(u64::MAX),
+    };
+    let rotate = RotateKey { agreement: id(), session_key: ACCOUNT };
+    vec![
+        ("body/Transfer", Body::Transfer(Transfer { to: ACCOUNT, amount })),
+        ("body/RegisterProvider", Body::RegisterProvider(register())),
+        ("body/UpdateProvider", Body::UpdateProvider(update())),
+        ("body/Open", Body::Open(open())),
+        ("body/TopUp", Body::TopUp(TopUp { agreement: id(), amount })),
+        ("body/Close", Body::Close(close)),
+        ("body/CloseAlone", Body::CloseAlone(CloseAlone { agreement: id() })),
+        ("body/RotateKey", Body::RotateKey(rotate)),
+        ("body/SetDataSet", Body::SetDataSet(set)),
+        ("body/Statement", Body::Statement(statement())),
+        ("body/Statement/missing", Body::Statement(missing())),
+        ("body/Redeem", Body::Redeem(redeem())),
+        ("body/Settle", Body::Settle(settle)),
+    ]
+}
+
+fn register() -> RegisterProvider {
+    RegisterProvider {
+        operator: [b'o'; OPERATOR_BYTES],
+        bond: Amount::MAX,
+        capacity: u64::MAX,
+        reserve_storage: u64::MAX,
+        reserve_egress: u64::MAX,
+        address: full(b'a'),
+        region: full(b'r'),
+    }
+}
+
+fn update() -> UpdateProvider {
+    UpdateProvider {
+        bond_add: Amount::MAX,
+        capacity: u64::MAX,
+        reserve_storage: u64::MAX,
+        reserve_egress: u64::MAX,
+        address: full(b'a'),
+        index: u32::MAX,
+        leave: true,
+    }
+}
+
+fn open() -> Open {
+    Open {
+        provider: ACCOUNT,
+        slot: u32::MAX,
+        session_key: ACCOUNT,
+        storage_key: ACCOUNT,
+        max_storage_price: u64::MAX,
+        max_egress_price: u64::MAX,
+        max_gas_price: u64::MAX,
+        quota_leaves: u64::MAX,
+        quota_egress: u64::MAX,
+        quota_gas: u64::MAX,
+        rate_egress: u64::MAX,
+        rate_gas: u64::MAX,
+        end_epoch: u64::MAX,
+        voucher_reserve: Amount::MAX,
+        storage_reserve_max: Amount::MAX,
+    }
+}
+
+/// A body in an envelope.
+pub(crate) fn envelope(body: Body) -> Operation {
+    Operation { signer: ACCOUNT, nonce: 5, max_fee: Amount::MAX, expires: 6, body, signature: [4; 64] }
+}
+
+/// A header with a beacon.
+pub(crate) fn header() -> Header {
+    Header {
+        version: 1,
+        chain: FULL,
+        term: 2,
+        view: 3,
+        leader: ACCOUNT,
+        parent_view: 4,
+        parent: FULL,
+        height: 5,
+        time_ms: 6,
+        beacon: Some([7; 48]),
+        body_root: FULL,
+        receipts_root: FULL,
+        state_root: FULL,
+        ops_root: FULL,
+        range_start: 8,
+        range_end: 9,
+        signature: [1; 64],
+    }
+}
+
+/// A body with every kind of operation.
+pub(crate) fn block_body() -> BlockBody {
+    let operations = bodies().into_iter().map(|(_, body)| envelope(body)).collect();
+    let draw = Some(Draw { index: 3, account: ACCOUNT });
+    BlockBody {
+        draws: few::<_, DRAWS_MAX>(draw, 2),
+        operations: Bounded::new(operations).expect("few"),
+        dkg: few(1, 9),
+    }
+}
+
+/// Receipts of every code.
+pub(crate) fn receipts() -> Receipts {
+    let rows = Code::ALL.iter().map(|code| (FULL, *code)).collect();
+    Receipts { rows: Bounded::new(rows).expect("fewer codes than operations") }
+}

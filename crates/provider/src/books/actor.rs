@@ -1,0 +1,412 @@
+//! Judges one change after the other, makes a group durable with one sync, then signs.
+
+use super::state::{Change, No, State};
+use crate::{
+    journal::{self, Journal},
+    terms::Terms,
+};
+use commonware_cryptography::ed25519::PrivateKey;
+use commonware_runtime::{Handle, Spawner};
+use commonware_storage::Context;
+use commonware_utils::{
+    channel::{mpsc, oneshot},
+    sync::Mutex,
+};
+use posync_protocol::{
+    AgreementId, Bounded, Hash, Signature,
+    block::with_chain,
+    encoded,
+    operation::{DATA_SET_NAMESPACE, DataSetClaim, sign},
+    record::DataSet,
+    tagged,
+    tree::SumTree,
+    wire::provider::{SIGN_SHARDS_MAX, Sign},
+};
+use std::sync::Arc;
+
+/// Changes that wait: with full lists 10 MiB.
+const MAILBOX: usize = 32;
+
+/// Why the books say no for good.
+#[derive(Debug, thiserror::Error)]
+pub enum BooksError {
+    /// The disk failed.
+    #[error("the books' journal failed: {0}; check the volume, then start again")]
+    Disk(#[from] journal::Error),
+    /// They ended.
+    #[error("the books are closed")]
+    Closed,
+}
+
+encoded! {
+    /// A version that was signed.
+    Signed {
+        claim: DataSetClaim,
+        parent: (u64, Hash),
+        adds: Bounded<(Hash, u64), SIGN_SHARDS_MAX>,
+        removes: Bounded<u32, SIGN_SHARDS_MAX>,
+    }
+}
+
+encoded! {
+    /// A part of a kept version's shards, in a snapshot.
+    Part {
+        agreement: AgreementId,
+        version: (u64, Hash),
+        shards: Bounded<(Hash, u64), SIGN_SHARDS_MAX>,
+    }
+}
+
+encoded! {
+    /// What the ledger has in force.
+    Moved {
+        agreement: AgreementId,
+        data: DataSet,
+    }
+}
+
+tagged! {
+    /// A record of the journal.
+    Record {
+        0 => Signed(Signed),
+        1 => Moved(Moved),
+        2 => Ended(AgreementId),
+        3 => Part(Part),
+    }
+}
+
+type Answer = Result<Signature, No>;
+
+/// The length of a shard that the agreement holds durably, asked at the moment of the decision.
+pub type Held = Arc<dyn Fn(&AgreementId, &Hash) -> Option<u32> + Send + Sync>;
+
+enum Command {
+    Sign { terms: Box<Terms>, ask: Box<Sign>, done: oneshot::Sender<Answer> },
+    Observe { agreement: AgreementId, data: DataSet, done: oneshot::Sender<Vec<Hash>> },
+    End { agreement: AgreementId, done: oneshot::Sender<Vec<Hash>> },
+}
+
+/// A handle on the books: cheap to clone.
+#[derive(Clone)]
+pub struct Books {
+    state: Arc<Mutex<State>>,
+    mailbox: mpsc::Sender<Command>,
+}
+
+impl Books {
+    /// Opens the journal and starts the writer.
+    ///
+    /// # Errors
+    /// `Disk`.
+    pub async fn open<E>(
+        context: E,
+        partition: &str,
+        key: PrivateKey,
+        chain: Hash,
+        held: Held,
+    ) -> Result<(Self, Handle<Result<(), BooksError>>), BooksError>
+    where
+        E: Context + Spawner,
+    {
+        let (mut journal, mut state) = Journal::open(context.child("books"), partition, apply).await?;
+        state.leaving.clear();
+        if journal.is_long(state.size()) {
+            journal.snapshot(snapshot(&state)).await?;
+        }
+        let state = Arc::new(Mutex::new(state));
+        let (mailbox, commands) = mpsc::channel(MAILBOX);
+        let writer = Writer { journal, state: state.clone(), key, chain, held };
+        let task = context.child("books_writer").spawn(move |_| writer.run(commands));
+        Ok((Self { state, mailbox }, task))
+    }
+
+    /// Signs a version once it is judged right and durable.
+    ///
+    /// # Errors
+    /// `Closed`; inside: what the consumer has to change.
+    pub async fn sign(&self, terms: Terms, ask: Sign) -> Result<Answer, BooksError> {
+        let (terms, ask) = (Box::new(terms), Box::new(ask));
+        self.ask(|done| Command::Sign { terms, ask, done }).await
+    }
+
+    /// Takes note of what the ledger has in force; returns the shards that may leave the disk.
+    /// The caller unlinks them, then calls [`Self::gone`].
+    ///
+    /// # Errors
+    /// `Closed`.
+    pub async fn observe(&self, agreement: AgreementId, data: DataSet) -> Result<Vec<Hash>, BooksError> {
+        self.ask(|done| Command::Observe { agreement, data, done }).await
+    }
+
+    /// Forgets an agreement that is gone from the ledger; returns its shards.
+    ///
+    /// # Errors
+    /// `Closed`.
+    pub async fn end(&self, agreement: AgreementId) -> Result<Vec<Hash>, BooksError> {
+        self.ask(|done| Command::End { agreement, done }).await
+    }
+
+    async fn ask<T>(&self, command: impl FnOnce(oneshot::Sender<T>) -> Command) -> Result<T, BooksError> {
+        let (done, answer) = oneshot::channel();
+        self.mailbox.send(command(done)).await.map_err(|_| BooksError::Closed)?;
+        answer.await.map_err(|_| BooksError::Closed)
+    }
+
+    /// Looks at the state.
+    pub fn with<R>(&self, work: impl FnOnce(&State) -> R) -> R {
+        work(&self.state.lock())
+    }
+
+    /// Marks loose shards as leaving; returns those that no kept version holds.
+    pub fn let_go(&self, agreement: AgreementId, shards: Vec<Hash>) -> Vec<Hash> {
+        self.state.lock().let_go(agreement, shards)
+    }
+
+    /// The shards are off the disk.
+    pub fn gone(&self, agreement: AgreementId, shards: &[Hash]) {
+        self.state.lock().gone(agreement, shards);
+    }
+}
+
+struct Writer<E: Context> {
+    journal: Journal<E, Record>,
+    state: Arc<Mutex<State>>,
+    key: PrivateKey,
+    chain: Hash,
+    held: Held,
+}
+
+type Reply = Box<dyn FnOnce() + Send>;
+
+impl<E: Context> Writer<E> {
+    async fn run(mut self, mut commands: mpsc::Receiver<Command>) -> Result<(), BooksError> {
+        while let Some(first) = commands.recv().await {
+            let (mut replies, mut dirty, mut next) = (vec![], false, Some(first));
+            while let Some(command) = next {
+                let (record, reply) = self.decide(command);
+                if let Some(record) = record {
+                    self.journal.append(record).await?;
+                    dirty = true;
+                }
+                replies.push(reply);
+                next = if replies.len() < MAILBOX { commands.try_recv().ok() } else { None };
+            }
+            if dirty {
+                self.journal.sync().await?;
+            }
+            replies.into_iter().for_each(|reply| reply());
+            let long = self.journal.is_long(self.state.lock().size());
+            if long {
+                let now = snapshot(&self.state.lock());
+                self.journal.snapshot(now).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Changes the state; the reply is given once the record is durable.
+    fn decide(&self, command: Command) -> (Option<Record>, Reply) {
+        let mut state = self.state.lock();
+        match command {
+            Command::Sign { terms, ask, done } => {
+                let held = |shard: &Hash| (self.held)(&terms.id, shard);
+                match state.judge(&terms, &ask, &self.chain, held) {
+                    Err(no) => (None, reply(done, Err(no))),
+                    Ok(change) => {
+                        state.keep(&change);
+                        let message = with_chain(&self.chain, &change.claim);
+                        let signature = sign(&self.key, DATA_SET_NAMESPACE, &message);
+                        (Some(signed(change, *ask)), reply(done, Ok(signature)))
+                    }
+                }
+            }
+            Command::Observe { agreement, data, done } => {
+                let before = state.books.get(&agreement).map(|book| book.in_force);
+                let going = state.observe(agreement, &data);
+                let moved = before != state.books.get(&agreement).map(|book| book.in_force);
+                let record = moved.then_some(Record::Moved(Moved { agreement, data }));
+                (record, reply(done, going))
+            }
+            Command::End { agreement, done } => {
+                let known = state.books.contains_key(&agreement);
+                (known.then_some(Record::Ended(agreement)), reply(done, state.end(&agreement)))
+            }
+        }
+    }
+}
+
+fn reply<T: Send + 'static>(done: oneshot::Sender<T>, answer: T) -> Reply {
+    Box::new(move || drop(done.send(answer)))
+}
+
+fn signed(change: Change, ask: Sign) -> Record {
+    Record::Signed(Signed {
+        claim: change.claim,
+        parent: change.parent,
+        adds: ask.adds,
+        removes: ask.removes,
+    })
+}
+
+fn snapshot(state: &State) -> Vec<Record> {
+    let mut records = vec![];
+    for (agreement, book) in &state.books {
+        for (version, tree) in &book.versions {
+            let parts = tree.shards().chunks(SIGN_SHARDS_MAX).map(<[_]>::to_vec);
+            let parts = parts.chain(tree.is_empty().then(Vec::new));
+            records.extend(
+                parts
+                    .filter_map(Bounded::new)
+                    .map(|shards| Record::Part(Part { agreement: *agreement, version: *version, shards })),
+            );
+        }
+        let mut data = DataSet::default();
+        (data.current.version, data.current.root) = book.in_force;
+        records.push(Record::Moved(Moved { agreement: *agreement, data }));
+    }
+    records
+}
+
+fn apply(state: &mut State, record: Record) {
+    match record {
+        Record::Signed(signed) => {
+            let agreement = signed.claim.agreement;
+            let parent = state.tree(&agreement, signed.parent).unwrap_or_default();
+            let mut tree = (*parent).clone();
+            if tree.change(&signed.removes, &signed.adds).is_none() || tree.root() != signed.claim.root {
+                tracing::error!(version = signed.claim.version, "a signed version cannot be rebuilt");
+                return;
+            }
+            state.keep(&Change { claim: signed.claim, parent: signed.parent, tree: Arc::new(tree) });
+        }
+        Record::Moved(moved) => {
+            state.books.entry(moved.agreement).or_default();
+            state.observe(moved.agreement, &moved.data);
+        }
+        Record::Ended(agreement) => {
+            state.end(&agreement);
+        }
+        Record::Part(part) => {
+            let book = state.books.entry(part.agreement).or_default();
+            let tree: &mut Arc<SumTree> = book.versions.entry(part.version).or_default();
+            let fits = Arc::make_mut(tree).change(&[], &part.shards);
+            if fits.is_none() {
+                tracing::error!("a kept version does not fit its bounds");
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        cut::{CUTS, Cut, power_cut},
+        fixtures::{CHAIN, id, provider, sign_of, terms},
+    };
+    use commonware_runtime::{Runner as _, Supervisor as _, deterministic};
+    use posync_protocol::{Account, operation::SignatureCheck, record::Version};
+
+    fn shard(tag: u8) -> (Hash, u64) {
+        ([tag; 32], 700)
+    }
+
+    fn all() -> Held {
+        Arc::new(|_, _| Some(700))
+    }
+
+    fn steps() -> Vec<Sign> {
+        let base: Vec<_> = (1..=4).map(shard).collect();
+        vec![
+            sign_of(1, &[], &[], &base),
+            sign_of(2, &base, &[1], &[shard(9)]),
+            sign_of(2, &base, &[], &[shard(8)]),
+            sign_of(3, &[shard(1), shard(3), shard(4), shard(9)], &[0], &[]),
+        ]
+    }
+
+    fn data(claim: &DataSetClaim) -> DataSet {
+        let DataSetClaim { version, root, leaves, bytes, .. } = *claim;
+        DataSet { current: Version { version, root, leaves, bytes, grown_at: 0 }, next: None }
+    }
+
+    async fn work(context: Cut<deterministic::Context>) -> (Vec<DataSetClaim>, u64) {
+        let (mut signed, mut in_force) = (vec![], 0);
+        let Ok((books, _task)) = Books::open(context, "books", provider(), CHAIN, all()).await else {
+            return (signed, in_force);
+        };
+        for (step, ask) in steps().into_iter().enumerate() {
+            let claim = ask.claim;
+            match books.sign(terms(), ask).await {
+                Ok(answer) => {
+                    let check = SignatureCheck {
+                        namespace: DATA_SET_NAMESPACE,
+                        message: with_chain(&CHAIN, &claim),
+                        key: id().provider,
+                        signature: answer.expect("right"),
+                    };
+                    assert!(check.verify());
+                    signed.push(claim);
+                }
+                Err(_) => break,
+            }
+            if step == 1 {
+                if books.observe(id(), data(&signed[0])).await.is_err() {
+                    break;
+                }
+                in_force = 1;
+            }
+        }
+        (signed, in_force)
+    }
+
+    #[test]
+    fn what_was_signed_survives_a_power_cut_at_every_operation() {
+        for cut in CUTS {
+            let mut operation = 0;
+            while !power_cut(operation, cut, work, |context, (signed, in_force)| async move {
+                let open = Books::open(context.child("again"), "books", provider(), CHAIN, all());
+                let (books, _task) = open.await.expect("recovers");
+                for claim in signed {
+                    let tree = books.with(|state| state.tree(&id(), (claim.version, claim.root)));
+                    let tree = tree.expect("kept");
+                    assert_eq!((tree.root(), tree.leaves()), (claim.root, claim.leaves));
+                }
+                let now = books.with(|state| state.books.get(&id()).map_or(0, |book| book.in_force.0));
+                assert!(now >= in_force);
+            }) {
+                operation += 1;
+            }
+            assert!(operation > 6, "{operation}");
+        }
+    }
+
+    #[test]
+    fn a_snapshot_holds_the_same_state() {
+        let mut state = State::default();
+        for ask in steps() {
+            let change = state.judge(&terms(), &ask, &CHAIN, |_| Some(700)).expect("follows");
+            state.keep(&change);
+        }
+        state.observe(id(), &data(&steps()[0].claim));
+        let other = AgreementId { provider: Account([5; 32]), ..id() };
+        state.books.entry(other).or_default().versions.insert((1, [0; 32]), Arc::default());
+        state.leaving.clear();
+        let mut again = State::default();
+        snapshot(&state).into_iter().for_each(|record| apply(&mut again, record));
+        again.leaving.clear();
+        assert_eq!(again, state);
+    }
+
+    #[test]
+    fn a_wrong_claim_is_answered_and_leaves_nothing() {
+        deterministic::Runner::default().start(|context| async move {
+            let none: Held = Arc::new(|_, _| None);
+            let (books, _task) = Books::open(context, "books", provider(), CHAIN, none).await.expect("opens");
+            let ask = sign_of(1, &[], &[], &[shard(1)]);
+            let answer = books.sign(terms(), ask).await.expect("open");
+            assert!(answer.is_err_and(|(_, text)| text.contains("put it first")));
+            assert_eq!(books.with(State::size), 0);
+        });
+    }
+}

@@ -1,0 +1,86 @@
+//! Test support: one agreement between a provider and a consumer.
+
+use crate::terms::Terms;
+use commonware_cryptography::{Signer as _, ed25519::PrivateKey};
+use posync_protocol::{
+    Account, AgreementId, Amount, Bounded, Hash, Signature,
+    block::with_chain,
+    operation::{DATA_SET_NAMESPACE, DataSetClaim, sign},
+    record::{Agreement, DataSet, Use},
+    tree::SumTree,
+    wire::provider::Sign,
+};
+
+/// The chain of all tests.
+pub(crate) const CHAIN: Hash = [0xc4; 32];
+
+pub(crate) fn key(seed: u64) -> PrivateKey {
+    PrivateKey::from_seed(seed)
+}
+
+fn account(seed: u64) -> Account {
+    Account::of(&key(seed).public_key())
+}
+
+pub(crate) fn provider() -> PrivateKey {
+    key(1)
+}
+
+pub(crate) fn consumer() -> Account {
+    account(2)
+}
+
+pub(crate) fn session() -> PrivateKey {
+    key(3)
+}
+
+pub(crate) fn storage() -> PrivateKey {
+    key(4)
+}
+
+pub(crate) fn id() -> AgreementId {
+    AgreementId { provider: account(1), slot: 0, opened: 0 }
+}
+
+/// An open agreement of the first round: 2^20 leaves, 1 GiB of egress, 1 MiB a round.
+pub(crate) fn terms() -> Terms {
+    let agreement = Agreement {
+        opened: 0,
+        consumer: consumer(),
+        session_key: Account::of(&session().public_key()),
+        storage_key: Account::of(&storage().public_key()),
+        end_epoch: 700,
+        storage_price: 10_000_000,
+        storage_slow: 10_000_000,
+        egress_price: 1_000_000,
+        egress_slow: 1_000_000,
+        gas_price: 1_000,
+        gas_slow: 1_000,
+        quota_leaves: 1 << 20,
+        quota_egress: 1 << 30,
+        quota_gas: 1 << 30,
+        rate_egress: 1 << 20,
+        rate_gas: 1 << 30,
+    };
+    let usage = Use { voucher_reserve: Amount::sync(1), ..Use::default() };
+    Terms { id: id(), height: 0, agreement, usage, data: DataSet::default() }
+}
+
+/// The consumer's signature over a claim.
+pub(crate) fn claim_of(claim: &DataSetClaim) -> Signature {
+    sign(&storage(), DATA_SET_NAMESPACE, &with_chain(&CHAIN, claim))
+}
+
+/// A signed change of `base`.
+pub(crate) fn sign_of(version: u64, base: &[(Hash, u64)], removes: &[u32], adds: &[(Hash, u64)]) -> Sign {
+    let mut tree = SumTree::new(base).expect("small");
+    tree.change(removes, adds).expect("fits");
+    let (root, leaves, bytes) = (tree.root(), tree.leaves(), tree.bytes());
+    let claim = DataSetClaim { agreement: id(), version, root, leaves, bytes };
+    Sign {
+        claim,
+        adds: Bounded::new(adds.to_vec()).expect("few"),
+        removes: Bounded::new(removes.to_vec()).expect("few"),
+        signature: claim_of(&claim),
+    }
+}

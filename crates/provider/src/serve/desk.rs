@@ -1,0 +1,242 @@
+//! Answers one request after the other from the store, the books, the till and the ledger's view.
+
+use super::{GETS_MAX, LOAD_MAX, TERMS_WAIT_MS, answer, no, no_code};
+use crate::{
+    books::Books,
+    segments::{Store, StoreError, leaves},
+    terms::Terms,
+    till::{Judged, Till, judge},
+    view::{NoTerms, View},
+};
+use bytes::Bytes;
+use commonware_macros::select;
+use commonware_runtime::{Blob, Clock};
+use commonware_utils::sync::Mutex;
+use posync_client::rpc::{Incoming, Provider};
+use posync_protocol::{
+    Account, AgreementId, Bounded, Code, Hash, Signature,
+    operation::Voucher,
+    wire::provider::{Answer, Ask, BAD_SHARDS_MAX, Put, Refusal, Refused, Sign, Status},
+};
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
+    time::{Duration, SystemTime},
+};
+use tokio::sync::Semaphore;
+
+/// What a desk works with.
+pub struct Parts<E, B> {
+    /// For waiting.
+    pub clock: Arc<E>,
+    /// The shards.
+    pub store: Store<B>,
+    /// The signed versions.
+    pub books: Books,
+    /// The vouchers.
+    pub till: Till,
+    /// The ledger.
+    pub view: View,
+    /// Leaves that this provider offers.
+    pub capacity_leaves: u64,
+}
+
+/// The desk: shared by all requests.
+pub struct Desk<E, B> {
+    pub(super) parts: Parts<E, B>,
+    pub(super) gets: Semaphore,
+    load: AtomicU32,
+    /// Shards that are stored and in no signed version yet, and since when.
+    loose: Mutex<BTreeMap<(AgreementId, Hash), SystemTime>>,
+    missing: Mutex<Vec<Hash>>,
+}
+
+/// Counts a request while it lives.
+struct Load<'a>(&'a AtomicU32);
+
+impl Drop for Load<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl<E: Clock, B: Blob> Desk<E, B> {
+    /// A desk over these parts.
+    pub fn new(parts: Parts<E, B>) -> Self {
+        let (load, gets) = (AtomicU32::new(0), Semaphore::new(GETS_MAX));
+        Self { parts, gets, load, loose: Mutex::default(), missing: Mutex::default() }
+    }
+
+    /// Answers a call.
+    pub async fn handle(&self, mut call: Incoming<Provider>, ask: Ask) {
+        let waiting = self.load.fetch_add(1, Ordering::Relaxed);
+        let _load = Load(&self.load);
+        let peer = call.peer();
+        let result = if waiting >= LOAD_MAX {
+            Answer::Refused(no(Refusal::Busy, "too many requests at once; try again later"))
+        } else {
+            match ask {
+                Ask::Put(put) => answer(self.put(peer, put).await, Answer::Stored),
+                Ask::Sign(sign) => answer(self.sign(peer, sign).await, Answer::Signed),
+                Ask::Get(get) => match self.stream(&mut call, get).await {
+                    Ok(()) => return,
+                    Err(refused) => Answer::Refused(refused),
+                },
+                Ask::Pay(voucher) => match self.pay(&voucher).await {
+                    Ok(()) => return,
+                    Err(refused) => Answer::Refused(refused),
+                },
+                Ask::Status(_) => Answer::Status(self.status()),
+            }
+        };
+        if let Err(error) = call.finish(&result).await {
+            tracing::debug!(%error, "the caller is gone");
+        }
+    }
+
+    /// The proven terms, if the caller is the agreement's consumer and it is open.
+    pub(super) async fn admit(&self, peer: Account, id: &AgreementId) -> Result<Terms, Refused> {
+        let terms = self.terms(id, false).await?;
+        if terms.agreement.consumer != peer {
+            return Err(no(Refusal::Agreement, "you are not the consumer of this agreement"));
+        }
+        terms.check_open(self.parts.view.epoch()).map_err(|code| no_code(Refusal::Agreement, code))?;
+        Ok(terms)
+    }
+
+    async fn terms(&self, id: &AgreementId, fresh: bool) -> Result<Terms, Refused> {
+        let view = &self.parts.view;
+        let known = async { if fresh { view.fresh(id).await } else { view.terms(id).await } };
+        let late = self.parts.clock.sleep(Duration::from_millis(TERMS_WAIT_MS));
+        let terms = select! {
+            terms = known => terms,
+            () = late => Err(NoTerms::Unreachable),
+        };
+        terms.map_err(|why| match why {
+            NoTerms::Unknown => no_code(Refusal::Agreement, Code::AgreementUnknown),
+            NoTerms::Unreachable => {
+                no(Refusal::Busy, "this provider cannot reach the ledger now; try again later")
+            }
+        })
+    }
+
+    async fn put(&self, peer: Account, put: Put) -> Result<Hash, Refused> {
+        let terms = self.admit(peer, &put.agreement).await?;
+        let data = Bytes::from(put.data.into_inner());
+        if blake3::hash(&data).as_bytes() != &put.shard {
+            return Err(no(Refusal::Content, "the bytes do not have that BLAKE3 name; send them again"));
+        }
+        let Parts { store, books, .. } = &self.parts;
+        let more = leaves(u32::try_from(data.len()).expect("a decoded shard is at most 4 MiB"));
+        let known = store.holds(&put.agreement, &put.shard);
+        let held = store.held(&put.agreement).leaves;
+        if !known && held + more > terms.agreement.quota_leaves {
+            let quota = terms.agreement.quota_leaves;
+            return Err(no(
+                Refusal::Space,
+                format!("{held} of {quota} leaves of the agreement's quota are used"),
+            ));
+        }
+        if books.with(|state| state.is_leaving(&put.agreement, &put.shard)) {
+            return Err(no(Refusal::Busy, "this shard is just being removed; put it again"));
+        }
+        let now = self.parts.clock.current();
+        self.loose.lock().insert((put.agreement, put.shard), now);
+        store.put(put.agreement, put.shard, data).await.map_err(|error| match error {
+            StoreError::Full { .. } | StoreError::Bound(_) => no(Refusal::Space, error.to_string()),
+            _ => no(Refusal::Busy, format!("{error}; choose another provider")),
+        })?;
+        Ok(put.shard)
+    }
+
+    async fn sign(&self, peer: Account, ask: Sign) -> Result<Signature, Refused> {
+        let id = ask.claim.agreement;
+        let terms = self.admit(peer, &id).await?;
+        let adds: Vec<Hash> = ask.adds.iter().map(|(shard, _)| *shard).collect();
+        let signed = self.parts.books.sign(terms, ask).await;
+        let signed = signed.map_err(|error| no(Refusal::Busy, error.to_string()))?;
+        let signature = signed.map_err(|(reason, text)| no(reason, text))?;
+        let mut loose = self.loose.lock();
+        for shard in adds {
+            loose.remove(&(id, shard));
+        }
+        Ok(signature)
+    }
+
+    /// Takes a voucher: durable when this returns.
+    pub(super) async fn pay(&self, voucher: &Voucher) -> Result<(), Refused> {
+        let terms = self.terms(&voucher.agreement, false).await?;
+        let judged = match self.judge(&terms, voucher) {
+            // The terms may have changed since they were proved: a rotated key, a top-up.
+            Err(Code::BadSignature | Code::VoucherReserveEmpty | Code::VoucherOverRate) => {
+                self.judge(&self.terms(&voucher.agreement, true).await?, voucher)
+            }
+            judged => judged,
+        };
+        let judged = judged.map_err(|code| no_code(Refusal::Voucher, code))?;
+        let better = self.parts.till.with(|state| state.compare(voucher));
+        match (judged, better.map_err(|code| no_code(Refusal::Voucher, code))?) {
+            (Judged::Better(redemption), true) => {
+                self.parts.till.keep(redemption).await.map_err(|error| no(Refusal::Busy, error.to_string()))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn judge(&self, terms: &Terms, voucher: &Voucher) -> Result<Judged, Code> {
+        let view = &self.parts.view;
+        judge(terms, voucher, &view.chain, view.round(), &view.parameters)
+    }
+
+    fn status(&self) -> Status {
+        let store = &self.parts.store;
+        let bad = Bounded::new(self.bad()).unwrap_or_default();
+        Status {
+            free_leaves: self.parts.capacity_leaves.saturating_sub(store.totals().leaves),
+            load: self.load.load(Ordering::Relaxed),
+            bad,
+        }
+    }
+
+    /// Shards that are damaged or missing, as far as reads and the last scrub know.
+    pub fn bad(&self) -> Vec<Hash> {
+        let mut bad = self.parts.store.damaged(BAD_SHARDS_MAX);
+        let missing = self.missing.lock();
+        bad.extend(missing.iter().filter(|shard| self.parts.store.length(shard).is_none()));
+        bad.truncate(BAD_SHARDS_MAX);
+        bad
+    }
+
+    /// Notes the owed shards that a scrub did not find.
+    pub fn set_missing(&self, shards: Vec<Hash>) {
+        *self.missing.lock() = shards;
+    }
+
+    /// Notes shards that no signed version holds, found at a start.
+    pub fn note_loose(&self, agreement: AgreementId, shard: Hash) {
+        let now = self.parts.clock.current();
+        self.loose.lock().entry((agreement, shard)).or_insert(now);
+    }
+
+    /// Takes out the shards that were put more than `age` ago and never signed for.
+    pub fn expired(&self, age: Duration) -> BTreeMap<AgreementId, Vec<Hash>> {
+        let now = self.parts.clock.current();
+        let mut expired: BTreeMap<AgreementId, Vec<Hash>> = BTreeMap::new();
+        self.loose.lock().retain(|(agreement, shard), since| {
+            let old = now.duration_since(*since).is_ok_and(|waited| waited > age);
+            if old {
+                expired.entry(*agreement).or_default().push(*shard);
+            }
+            !old
+        });
+        expired
+    }
+
+    /// What it works with.
+    pub const fn parts(&self) -> &Parts<E, B> {
+        &self.parts
+    }
+}

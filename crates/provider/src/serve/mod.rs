@@ -1,0 +1,51 @@
+//! The provider service: keep shards, sign data sets, stream verified slices against vouchers.
+//!
+//! ```text
+//!   Put  --> terms proved? name right? quota? --> store (durable) --> Stored
+//!   Sign --> books: root computed, consumer's signature, shards there, durable --> Signed
+//!   Get  --> shard read whole and hashed --> slice, credit, slice, credit ... <-- Pay
+//!   Pay  --> the ledger's check --> till (durable) --> credit
+//! ```
+//!
+//! Invariants
+//! 1. `Stored` and `Signed` are sent after the sync that makes them true.
+//! 2. No byte leaves beyond the credit window of its agreement, none beyond what can be redeemed.
+//! 3. Every slice is proved to the shard's name; a damaged shard is refused, never served.
+//! 4. At most [`LOAD_MAX`] requests and [`GETS_MAX`] shards in memory at once.
+
+mod desk;
+mod stream;
+#[cfg(test)]
+mod tests;
+
+pub use desk::{Desk, Parts};
+
+use posync_protocol::{
+    Bounded, Code,
+    wire::provider::{Answer, Refusal, Refused},
+};
+
+/// Requests at once, waiting ones included.
+pub const LOAD_MAX: u32 = 512;
+/// Shards being streamed at once: with full shards 128 MiB.
+pub const GETS_MAX: usize = 32;
+/// Milliseconds for which a stream waits for a voucher.
+pub const PAY_WAIT_MS: u64 = 10_000;
+/// Milliseconds for which a request waits for a proof of its terms.
+pub const TERMS_WAIT_MS: u64 = 8_000;
+
+/// A refusal in words.
+fn no(reason: Refusal, text: impl Into<String>) -> Refused {
+    let mut bytes = text.into().into_bytes();
+    bytes.truncate(512);
+    Refused { reason, text: Bounded::new(bytes).unwrap_or_default() }
+}
+
+/// A refusal with a ledger code.
+fn no_code(reason: Refusal, code: Code) -> Refused {
+    no(reason, format!("{code:?}: {}", code.explain()))
+}
+
+fn answer<T>(result: Result<T, Refused>, good: impl FnOnce(T) -> Answer) -> Answer {
+    result.map_or_else(Answer::Refused, good)
+}

@@ -1,0 +1,162 @@
+//! A download: slices out, vouchers in, never more than the window between them.
+
+use super::{Desk, PAY_WAIT_MS, no};
+use crate::{credit::Credit, segments::StoreError, terms::Terms};
+use bytes::Bytes;
+use commonware_macros::select;
+use commonware_runtime::{Blob, Clock};
+use futures::FutureExt as _;
+use posync_client::rpc::{Incoming, Provider};
+use posync_protocol::{
+    Bounded, Hash, chunk,
+    limits::SLICE_BYTES,
+    wire::provider::{Answer, Ask, Get, Refusal, Refused, Slice},
+};
+use std::{ops::Range, time::Duration};
+
+/// A shard in memory and how its slices are proved.
+struct Source {
+    data: Bytes,
+    outboard: Vec<Hash>,
+}
+
+impl Source {
+    fn slice(&self, offset: u64, end: u64) -> Option<Slice> {
+        let shard_bytes = self.data.len() as u64;
+        let next = (offset + SLICE_BYTES).min(shard_bytes);
+        let path = Bounded::new(chunk::prove_slice(shard_bytes, offset, &self.outboard)?)?;
+        let range = usize::try_from(offset).ok()?..usize::try_from(next).ok()?;
+        let data = Bounded::new(self.data.get(range)?.to_vec())?;
+        Some(Slice { shard_bytes, offset, data, path, last: next >= end })
+    }
+}
+
+/// The bytes that a request covers, whole slices; `None` if it lies outside the shard.
+fn range(get: &Get, shard_bytes: u64) -> Option<Range<u64>> {
+    let aligned = get.offset.is_multiple_of(SLICE_BYTES);
+    let inside = get.offset < shard_bytes.max(1);
+    let end = if get.length == 0 { shard_bytes } else { get.offset.checked_add(get.length)? };
+    (aligned && inside && end <= shard_bytes).then_some(get.offset..end)
+}
+
+impl<E: Clock, B: Blob> Desk<E, B> {
+    /// Streams a range. `Ok` when it is done or the caller is gone.
+    pub(super) async fn stream(&self, call: &mut Incoming<Provider>, get: Get) -> Result<(), Refused> {
+        let terms = self.admit(call.peer(), &get.agreement).await?;
+        let length = self.parts.store.length(&get.shard).ok_or_else(unknown)?;
+        let range = range(&get, length.into()).ok_or_else(|| {
+            no(Refusal::Shape, format!("offset in steps of 64 KiB, range within the shard's {length} bytes"))
+        })?;
+        let _place = self.gets.acquire().await.map_err(|_| no(Refusal::Busy, "stopping"))?;
+        let data = self.parts.store.get(&get.shard).await.map_err(|error| match error {
+            StoreError::Unknown => unknown(),
+            _ => no(Refusal::Damaged, "the shard is damaged on this provider's disk; read another"),
+        })?;
+        let source = Source { outboard: chunk::outboard(&data), data };
+        let mut offset = range.start;
+        loop {
+            let slice = source.slice(offset, range.end).ok_or_else(unknown)?;
+            let (bytes, last) = (slice.data.len() as u64, slice.last);
+            self.wait_for_credit(call, &terms, bytes).await?;
+            if call.send(&Answer::Slice(slice)).await.is_err() {
+                self.parts.till.with(|state| state.give_back(get.agreement, bytes));
+                return Ok(());
+            }
+            offset += bytes;
+            if last {
+                return self.linger(call).await;
+            }
+        }
+    }
+
+    /// Takes credit for the next slice; while there is none, reads vouchers.
+    async fn wait_for_credit(
+        &self,
+        call: &mut Incoming<Provider>,
+        terms: &Terms,
+        bytes: u64,
+    ) -> Result<(), Refused> {
+        while let Some(message) = call.recv().now_or_never() {
+            self.take(message).await?;
+        }
+        let until = self.parts.clock.current() + Duration::from_millis(PAY_WAIT_MS);
+        loop {
+            let view = &self.parts.view;
+            let terms = view.kept(&terms.id).unwrap_or_else(|| terms.clone());
+            let ceiling = terms.egress_ceiling(view.round(), &view.parameters);
+            let credit = select! {
+                credit = self.parts.till.draw(terms.id, bytes, ceiling) => credit,
+                message = call.recv() => {
+                    self.take(message).await?;
+                    continue;
+                },
+                () = self.parts.clock.sleep_until(until) => Credit::Pay(bytes),
+            };
+            return match credit {
+                Credit::Send => Ok(()),
+                Credit::Pay(_) => {
+                    Err(no(Refusal::Credit, "the credit window is used up; send a voucher for what arrived"))
+                }
+                Credit::Never => Err(no(
+                    Refusal::Credit,
+                    "the agreement's quota, rate cap or voucher reserve is used up; top up or open another",
+                )),
+            };
+        }
+    }
+
+    /// What the caller sends during a stream: vouchers.
+    async fn take(&self, message: Option<Ask>) -> Result<(), Refused> {
+        match message {
+            Some(Ask::Pay(voucher)) => self.pay(&voucher).await,
+            Some(_) => Err(no(Refusal::Shape, "only vouchers belong into a running download")),
+            None => Err(no(Refusal::Shape, "the caller gave up")),
+        }
+    }
+
+    /// After the last slice: reads vouchers until the caller hangs up.
+    async fn linger(&self, call: &mut Incoming<Provider>) -> Result<(), Refused> {
+        let until = self.parts.clock.current() + Duration::from_millis(PAY_WAIT_MS);
+        loop {
+            let message = select! {
+                message = call.recv() => message,
+                () = self.parts.clock.sleep_until(until) => None,
+            };
+            match message {
+                Some(Ask::Pay(voucher)) => self.pay(&voucher).await?,
+                _ => return Ok(()),
+            }
+        }
+    }
+}
+
+fn unknown() -> Refused {
+    no(Refusal::Unknown, "this provider does not store that shard")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fixtures::id;
+
+    #[test]
+    fn ranges_are_whole_slices_within_the_shard() {
+        const S: u64 = SLICE_BYTES;
+        for (offset, length, bytes, expected) in [
+            (0, 0, 0, Some(0..0)),
+            (0, 0, 1, Some(0..1)),
+            (0, 0, 3 * S, Some(0..3 * S)),
+            (S, 0, 3 * S, Some(S..3 * S)),
+            (S, 1, 3 * S, Some(S..S + 1)),
+            (2 * S, S, 3 * S, Some(2 * S..3 * S)),
+            (2 * S, S + 1, 3 * S, None),
+            (3 * S, 0, 3 * S, None),
+            (1, 0, 3 * S, None),
+            (S, u64::MAX, 3 * S, None),
+            (0, 1, 0, None),
+        ] {
+            let get = Get { agreement: id(), shard: [0; 32], offset, length };
+            assert_eq!(range(&get, bytes), expected, "{offset} {length} {bytes}");
+        }
+    }
+}

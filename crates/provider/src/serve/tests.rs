@@ -1,0 +1,259 @@
+//! The service over real encrypted channels on the deterministic runtime; the ledger is a task
+//! that answers with the fixture's records.
+
+use super::*;
+use crate::{
+    books::Books,
+    fixtures::{CHAIN, id, key, provider, session, sign_of, terms},
+    segments::{Store, StoreConfig},
+    terms::Terms,
+    till::Till,
+    view::View,
+};
+use commonware_cryptography::Signer as _;
+use commonware_runtime::{Clock as _, Runner as _, Spawner as _, Supervisor as _, deterministic};
+use posync_client::{
+    channel::Listen,
+    rpc::{self, Client, Server},
+};
+use posync_protocol::{
+    Account, AgreementId, Bounded, Hash,
+    block::with_chain,
+    chunk,
+    limits::{Parameters, SLICE_BYTES},
+    operation::{DATA_SET_NAMESPACE, SignatureCheck, Voucher},
+    wire::{
+        node::Nothing,
+        provider::{Ask, Get, Put, Sign, Slice},
+    },
+};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+type Context = deterministic::Context;
+type TestDesk = Arc<Desk<Context, <Context as commonware_runtime::Storage>::Blob>>;
+
+const S: usize = SLICE_BYTES as usize;
+
+/// A provider whose ledger holds `terms` only.
+async fn desk(context: &Context, terms: Terms) -> TestDesk {
+    let account = Account::of(&provider().public_key());
+    let (view, mut questions) = View::new(account, CHAIN, Parameters::LOCAL);
+    view.advance(8);
+    context.child("ledger").spawn(move |_| async move {
+        while let Some(question) = questions.recv().await {
+            let found = (question.slot == terms.id.slot).then(|| Terms { height: 8, ..terms.clone() });
+            let _ = question.done.send(found);
+        }
+    });
+    let config = StoreConfig::for_capacity("store", 64 << 20, 4 << 20);
+    let (store, _) = Store::open(context.child("store"), config).await.expect("opens");
+    let held = store.clone();
+    let held = Arc::new(move |agreement: &AgreementId, shard: &Hash| {
+        held.length(shard).filter(|_| held.holds(agreement, shard))
+    });
+    let books = Books::open(context.child("books"), "books", provider(), CHAIN, held);
+    let (books, _) = books.await.expect("opens");
+    let (till, _) = Till::open(context.child("till"), "till").await.expect("opens");
+    let clock = Arc::new(context.child("clock"));
+    Arc::new(Desk::new(Parts { clock, store, books, till, view, capacity_leaves: 64 << 10 }))
+}
+
+async fn listen(context: &Context, desk: &TestDesk) -> SocketAddr {
+    let desk = desk.clone();
+    let server = Server::<rpc::Provider, _>::new(move |call, ask| {
+        let desk = desk.clone();
+        async move { desk.handle(call, ask).await }
+    });
+    let listen = Listen::new(provider(), rpc_namespace(), "127.0.0.1:4000".parse().expect("an address"));
+    let network = context.child("network");
+    server.listen(context.child("listen"), &network, listen).await.expect("binds").address
+}
+
+const fn rpc_namespace() -> &'static [u8] {
+    <rpc::Provider as rpc::Service>::NAMESPACE
+}
+
+async fn dial(context: &Context, seed: u64, address: SocketAddr) -> Client<rpc::Provider> {
+    let network = context.child("network");
+    let dialing = context.child("dial").with_attribute("seed", seed);
+    Client::dial(dialing, &network, &key(seed), id().provider, address).await.expect("reachable")
+}
+
+fn shard(tag: u64, length: usize) -> (Hash, Vec<u8>) {
+    let mut bytes = vec![0; length];
+    blake3::Hasher::new().update(&tag.to_be_bytes()).finalize_xof().fill(&mut bytes);
+    (*blake3::hash(&bytes).as_bytes(), bytes)
+}
+
+fn put(agreement: AgreementId, shard: Hash, data: &[u8]) -> Ask {
+    Ask::Put(Put { agreement, shard, data: Bounded::new(data.to_vec()).expect("fits") })
+}
+
+fn get(shard: Hash) -> Ask {
+    Ask::Get(Get { agreement: id(), shard, offset: 0, length: 0 })
+}
+
+fn voucher(egress: u64) -> Voucher {
+    Voucher::signed(&session(), &CHAIN, id(), egress, 0)
+}
+
+fn verified(shard: &Hash, slice: &Slice) -> bool {
+    chunk::verify_slice(shard, slice.shard_bytes, slice.offset, &slice.data, &slice.path)
+}
+
+fn run<F, Fut>(work: F)
+where
+    F: FnOnce(Context) -> Fut,
+    Fut: Future<Output = ()>,
+{
+    deterministic::Runner::timed(Duration::from_secs(120)).start(work);
+}
+
+#[test]
+fn a_shard_is_put_signed_read_and_paid() {
+    run(|context| async move {
+        let desk = desk(&context, terms()).await;
+        let client = dial(&context, 2, listen(&context, &desk).await).await;
+        let (name, data) = shard(1, 5 * S + 77);
+        assert_eq!(client.call(put(id(), name, &data)).await.expect("answered"), Answer::Stored(name));
+        let sign = sign_of(1, &[], &[], &[(name, data.len() as u64)]);
+        let Ok(Answer::Signed(signature)) = client.call(Ask::Sign(sign.clone())).await else {
+            panic!("not signed")
+        };
+        let message = with_chain(&CHAIN, &sign.claim);
+        let check = SignatureCheck { namespace: DATA_SET_NAMESPACE, message, key: id().provider, signature };
+        assert!(check.verify());
+
+        let mut call = client.open(get(name)).await.expect("open");
+        let mut read = vec![];
+        while let Some(Answer::Slice(slice)) = call.recv().await {
+            assert!(verified(&name, &slice));
+            assert_eq!(slice.offset, read.len() as u64);
+            read.extend_from_slice(&slice.data);
+            call.send(&Ask::Pay(voucher(read.len() as u64))).await.expect("open");
+            if slice.last {
+                break;
+            }
+        }
+        assert_eq!(read, data);
+        drop(call);
+        // A voucher in a call of its own: silence is consent.
+        let alone = client.call(Ask::Pay(voucher(data.len() as u64 + 1))).await;
+        assert!(matches!(alone, Err(rpc::Error::NoAnswer)), "{alone:?}");
+        assert_eq!(desk.parts().till.with(|state| state.paid(&id())), data.len() as u64 + 1);
+        let Ok(Answer::Status(status)) = client.call(Ask::Status(Nothing {})).await else {
+            panic!("no status")
+        };
+        assert_eq!(status.free_leaves, (64 << 10) - 321);
+        assert_eq!((status.load, status.bad.len()), (1, 0));
+    });
+}
+
+#[test]
+fn who_does_not_pay_gets_one_window() {
+    run(|context| async move {
+        let desk = desk(&context, terms()).await;
+        let client = dial(&context, 2, listen(&context, &desk).await).await;
+        let (name, data) = shard(1, 4 * S);
+        client.call(put(id(), name, &data)).await.expect("answered");
+        let mut call = client.open(get(name)).await.expect("open");
+        assert!(matches!(call.recv().await, Some(Answer::Slice(slice)) if slice.data.len() == S));
+        let start = context.current();
+        let Some(Answer::Refused(refused)) = call.recv().await else { panic!("more without pay") };
+        assert_eq!(refused.reason, Refusal::Credit);
+        let waited = context.current().duration_since(start).expect("forward");
+        assert!(waited >= Duration::from_millis(PAY_WAIT_MS), "{waited:?}");
+        // A second stream of the same agreement has no window of its own.
+        let mut again = client.open(get(name)).await.expect("open");
+        assert!(matches!(again.recv().await, Some(Answer::Refused(no)) if no.reason == Refusal::Credit));
+        // Paying opens it again, in another call than the stream.
+        let mut third = client.open(get(name)).await.expect("open");
+        let paid = client.call(Ask::Pay(voucher(S as u64))).await;
+        assert!(matches!(paid, Err(rpc::Error::NoAnswer)), "{paid:?}");
+        assert!(matches!(third.recv().await, Some(Answer::Slice(slice)) if slice.offset == 0));
+    });
+}
+
+#[test]
+fn what_cannot_be_redeemed_is_not_sent() {
+    run(|context| async move {
+        let mut poor = terms();
+        poor.agreement.quota_egress = 100;
+        let desk = desk(&context, poor).await;
+        let client = dial(&context, 2, listen(&context, &desk).await).await;
+        let (name, data) = shard(1, 101);
+        client.call(put(id(), name, &data)).await.expect("answered");
+        let refused = client.call(get(name)).await.expect("answered");
+        assert!(matches!(refused, Answer::Refused(no) if no.reason == Refusal::Credit));
+    });
+}
+
+#[test]
+fn refusals_say_why() {
+    run(|context| async move {
+        let mut small = terms();
+        small.agreement.quota_leaves = 4;
+        let desk = desk(&context, small).await;
+        let address = listen(&context, &desk).await;
+        let (owner, stranger) = (dial(&context, 2, address).await, dial(&context, 77, address).await);
+        let (name, data) = shard(1, 3_000);
+        let (big, big_data) = shard(2, 2_000);
+        let other = AgreementId { slot: 9, ..id() };
+        let older = AgreementId { opened: 3, ..id() };
+        let foreign = AgreementId { provider: Account([3; 32]), ..id() };
+        let offset = |offset| Ask::Get(Get { agreement: id(), shard: name, offset, length: 0 });
+        let mut forged = voucher(10);
+        forged.signature[3] ^= 1;
+        let stranger_signs = {
+            let sign = sign_of(1, &[], &[], &[(name, 3_000)]);
+            Sign {
+                signature: posync_protocol::operation::sign(
+                    &key(9),
+                    DATA_SET_NAMESPACE,
+                    &with_chain(&CHAIN, &sign.claim),
+                ),
+                ..sign
+            }
+        };
+        assert_eq!(owner.call(put(id(), name, &data)).await.expect("answered"), Answer::Stored(name));
+        for (text, client, ask, expected) in [
+            ("stranger puts", &stranger, put(id(), name, &data), Refusal::Agreement),
+            ("stranger reads", &stranger, get(name), Refusal::Agreement),
+            ("no such slot", &owner, put(other, name, &data), Refusal::Agreement),
+            ("an earlier agreement", &owner, put(older, name, &data), Refusal::Agreement),
+            ("another provider's", &owner, put(foreign, name, &data), Refusal::Agreement),
+            ("wrong name", &owner, put(id(), big, &data), Refusal::Content),
+            ("over the quota", &owner, put(id(), big, &big_data), Refusal::Space),
+            ("unknown shard", &owner, get(big), Refusal::Unknown),
+            ("odd offset", &owner, offset(1), Refusal::Shape),
+            ("beyond the end", &owner, offset(SLICE_BYTES), Refusal::Shape),
+            ("forged voucher", &owner, Ask::Pay(forged), Refusal::Voucher),
+            ("voucher over the quota", &owner, Ask::Pay(voucher(u64::MAX)), Refusal::Voucher),
+            ("signed by another", &owner, Ask::Sign(stranger_signs), Refusal::Claim),
+            ("not stored", &owner, Ask::Sign(sign_of(1, &[], &[], &[(big, 2_000)])), Refusal::Claim),
+        ] {
+            let Ok(Answer::Refused(refused)) = client.call(ask).await else { panic!("{text}: not refused") };
+            assert_eq!(refused.reason, expected, "{text}");
+            assert!(std::str::from_utf8(&refused.text).is_ok_and(|words| words.len() > 10), "{text}");
+        }
+    });
+}
+
+#[test]
+fn loose_shards_expire_and_signed_ones_stay() {
+    run(|context| async move {
+        let desk = desk(&context, terms()).await;
+        let client = dial(&context, 2, listen(&context, &desk).await).await;
+        let (kept, kept_data) = shard(1, 2_000);
+        let (loose, loose_data) = shard(2, 2_000);
+        client.call(put(id(), kept, &kept_data)).await.expect("answered");
+        client.call(put(id(), loose, &loose_data)).await.expect("answered");
+        client.call(Ask::Sign(sign_of(1, &[], &[], &[(kept, 2_000)]))).await.expect("answered");
+        let age = Duration::from_secs(60);
+        assert!(desk.expired(age).is_empty());
+        context.sleep(age + Duration::from_secs(1)).await;
+        let expired = desk.expired(age);
+        assert_eq!(expired.into_iter().collect::<Vec<_>>(), [(id(), vec![loose])]);
+        assert!(desk.expired(age).is_empty());
+    });
+}

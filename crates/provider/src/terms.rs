@@ -1,0 +1,45 @@
+//! What the ledger says of one agreement, as the provider last proved it.
+
+use posync_protocol::{
+    AgreementId, Code,
+    agreement::{check_open, start_round},
+    amount::UNIT,
+    limits::Parameters,
+    record::{Agreement, DataSet, Use},
+};
+
+/// The records of an agreement at a certified height.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Terms {
+    /// Its full name.
+    pub id: AgreementId,
+    /// Height at which they stood so.
+    pub height: u64,
+    /// The terms.
+    pub agreement: Agreement,
+    /// What was used.
+    pub usage: Use,
+    /// The data set in force and the next one.
+    pub data: DataSet,
+}
+
+impl Terms {
+    /// Whether new use is covered.
+    ///
+    /// # Errors
+    /// `AgreementClosed`, `AgreementEnded`.
+    pub fn check_open(&self, epoch: u64) -> Result<(), Code> {
+        check_open(&self.agreement, &self.usage, epoch)
+    }
+
+    /// Cumulative egress bytes that can ever be redeemed by `round`: the least of the quota, the
+    /// rate cap so far and what the voucher reserve still buys. Sending beyond it is a gift.
+    pub fn egress_ceiling(&self, round: u64, parameters: &Parameters) -> u64 {
+        let rounds = round.saturating_sub(start_round(&self.agreement, parameters)) + 1;
+        let by_rate = self.agreement.rate_egress.saturating_mul(rounds);
+        let price = u128::from(self.agreement.egress_price.max(1));
+        let affordable = self.usage.voucher_reserve.grains().saturating_mul(UNIT) / price;
+        let by_reserve = u64::try_from(affordable).unwrap_or(u64::MAX).saturating_add(self.usage.egress);
+        self.agreement.quota_egress.min(by_rate).min(by_reserve)
+    }
+}

@@ -1,0 +1,235 @@
+//! Makes vouchers durable: one journal, one sync for all that wait.
+
+use super::state::State;
+use crate::{
+    credit::Credit,
+    journal::{self, Journal},
+};
+use commonware_runtime::{Handle, Spawner};
+use commonware_storage::Context;
+use commonware_utils::{
+    channel::{mpsc, oneshot, watch},
+    sync::Mutex,
+};
+use posync_protocol::{AgreementId, operation::Redemption, tagged};
+use std::sync::Arc;
+
+/// Vouchers that wait for the disk.
+const MAILBOX: usize = 256;
+
+/// Why the till says no.
+#[derive(Debug, thiserror::Error)]
+pub enum TillError {
+    /// The disk failed.
+    #[error("the till's journal failed: {0}; check the volume, then start again")]
+    Disk(#[from] journal::Error),
+    /// It ended.
+    #[error("the till is closed")]
+    Closed,
+}
+
+tagged! {
+    /// A record of the journal.
+    Record {
+        0 => Keep(Redemption),
+        1 => Forget(AgreementId),
+    }
+}
+
+struct Command {
+    record: Record,
+    done: oneshot::Sender<()>,
+}
+
+/// A handle on the till: cheap to clone.
+#[derive(Clone)]
+pub struct Till {
+    state: Arc<Mutex<State>>,
+    mailbox: mpsc::Sender<Command>,
+    changed: watch::Receiver<()>,
+}
+
+impl Till {
+    /// Opens the journal and starts the writer; the handle ends when it fails or all are dropped.
+    ///
+    /// # Errors
+    /// `Disk`.
+    pub async fn open<E>(
+        context: E,
+        partition: &str,
+    ) -> Result<(Self, Handle<Result<(), TillError>>), TillError>
+    where
+        E: Context + Spawner,
+    {
+        let (mut journal, state) = Journal::open(context.child("till"), partition, apply).await?;
+        if journal.is_long(state.len() as u64) {
+            journal.snapshot(snapshot(&state)).await?;
+        }
+        let state = Arc::new(Mutex::new(state));
+        let (mailbox, commands) = mpsc::channel(MAILBOX);
+        let (tell, changed) = watch::channel(());
+        let shared = state.clone();
+        let task = context.child("till_writer").spawn(move |_| run(journal, shared, commands, tell));
+        Ok((Self { state, mailbox, changed }, task))
+    }
+
+    /// Keeps a voucher that passed [`super::judge`]; returns once it is durable and counts as paid.
+    ///
+    /// # Errors
+    /// `Closed`.
+    pub async fn keep(&self, redemption: Redemption) -> Result<(), TillError> {
+        self.ask(Record::Keep(redemption)).await
+    }
+
+    /// Drops an agreement whose vouchers are worth nothing any more.
+    ///
+    /// # Errors
+    /// `Closed`.
+    pub async fn forget(&self, agreement: AgreementId) -> Result<(), TillError> {
+        self.ask(Record::Forget(agreement)).await
+    }
+
+    async fn ask(&self, record: Record) -> Result<(), TillError> {
+        let (done, answer) = oneshot::channel();
+        self.mailbox.send(Command { record, done }).await.map_err(|_| TillError::Closed)?;
+        answer.await.map_err(|_| TillError::Closed)
+    }
+
+    /// Looks at the state, or draws credit.
+    pub fn with<R>(&self, work: impl FnOnce(&mut State) -> R) -> R {
+        work(&mut self.state.lock())
+    }
+
+    /// Draws credit for `bytes`, waiting while a voucher is due. The caller bounds the wait.
+    pub async fn draw(&self, agreement: AgreementId, bytes: u64, ceiling: u64) -> Credit {
+        let mut changed = self.changed.clone();
+        loop {
+            changed.mark_unchanged();
+            match self.with(|state| state.draw(agreement, bytes, ceiling)) {
+                Credit::Pay(due) => {
+                    if changed.changed().await.is_err() {
+                        return Credit::Pay(due);
+                    }
+                }
+                decided => return decided,
+            }
+        }
+    }
+}
+
+async fn run<E: Context>(
+    mut journal: Journal<E, Record>,
+    state: Arc<Mutex<State>>,
+    mut commands: mpsc::Receiver<Command>,
+    tell: watch::Sender<()>,
+) -> Result<(), TillError> {
+    while let Some(first) = commands.recv().await {
+        let mut group = vec![first];
+        while group.len() < MAILBOX
+            && let Ok(next) = commands.try_recv()
+        {
+            group.push(next);
+        }
+        for command in &group {
+            journal.append(command.record.clone()).await?;
+        }
+        journal.sync().await?;
+        let size = {
+            let mut state = state.lock();
+            group.iter().for_each(|command| apply(&mut state, command.record.clone()));
+            state.len() as u64
+        };
+        tell.send_replace(());
+        for command in group {
+            let _ = command.done.send(());
+        }
+        if journal.is_long(size) {
+            let now = snapshot(&state.lock());
+            journal.snapshot(now).await?;
+        }
+    }
+    Ok(())
+}
+
+fn snapshot(state: &State) -> Vec<Record> {
+    state.vouchers().map(|kept| Record::Keep(*kept)).collect()
+}
+
+fn apply(state: &mut State, record: Record) {
+    match record {
+        Record::Keep(redemption) => state.keep(redemption),
+        Record::Forget(agreement) => state.forget(&agreement),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        cut::{CUTS, Cut, Fuse, power_cut},
+        fixtures::{CHAIN, id, session},
+    };
+    use commonware_cryptography::Signer as _;
+    use commonware_runtime::{Runner as _, Supervisor as _, deterministic};
+    use posync_protocol::{Account, operation::Voucher};
+
+    fn redemption(slot: u32, egress: u64) -> Redemption {
+        let agreement = AgreementId { slot, ..id() };
+        Redemption {
+            voucher: Voucher::signed(&session(), &CHAIN, agreement, egress, 0),
+            session_key: Account::of(&session().public_key()),
+            claim: None,
+        }
+    }
+
+    #[test]
+    fn what_was_counted_as_paid_survives_a_power_cut_at_every_operation() {
+        let work = |context: Cut<deterministic::Context>| async move {
+            let mut paid = [0u64; 3];
+            let Ok((till, _task)) = Till::open(context, "till").await else { return paid };
+            for step in 1..=12u64 {
+                let slot = u32::try_from(step % 3).expect("small");
+                if till.keep(redemption(slot, 1_000 * step)).await.is_err() {
+                    break;
+                }
+                paid[slot as usize] = till.with(|state| state.paid(&AgreementId { slot, ..id() }));
+            }
+            paid
+        };
+        for cut in CUTS {
+            let mut operation = 0;
+            while !power_cut(operation, cut, work, |context, paid| async move {
+                let (till, _task) = Till::open(context, "till").await.expect("recovers");
+                for (slot, paid) in (0u32..).zip(paid) {
+                    let now = till.with(|state| state.paid(&AgreementId { slot, ..id() }));
+                    assert!(now >= paid, "slot {slot}: {now} < {paid}");
+                }
+            }) {
+                operation += 1;
+            }
+            assert!(operation > 12, "{operation}");
+        }
+    }
+
+    #[test]
+    fn vouchers_that_wait_share_one_sync_and_wake_who_waits_for_credit() {
+        deterministic::Runner::default().start(|context| async move {
+            let fuse = Fuse::after(1_000_000);
+            let context = Cut::new(context, fuse.clone());
+            let (till, _task) = Till::open(context.child("a"), "till").await.expect("opens");
+            let slice = 64 << 10;
+            assert_eq!(till.draw(id(), slice, u64::MAX).await, Credit::Send);
+            let waiting = till.clone();
+            let waiter = context
+                .child("wait")
+                .spawn(move |_| async move { waiting.draw(id(), slice, u64::MAX).await });
+            let before = fuse.left();
+            let all = (0..10).map(|slot| till.keep(redemption(slot, slice)));
+            assert!(futures::future::join_all(all).await.iter().all(Result::is_ok));
+            assert_eq!(before - fuse.left(), 1, "one synced write");
+            assert_eq!(waiter.await.expect("lives"), Credit::Send);
+            till.forget(id()).await.expect("open");
+            assert_eq!(till.with(|state| state.len()), 9);
+        });
+    }
+}

@@ -1,0 +1,143 @@
+//! The provider's view of the ledger: the certified height and the terms that were proved.
+//!
+//! ```text
+//!   serve, redeem --terms(id)--> View: kept and fresh? ---- yes --> answer
+//!                                  | no
+//!                                  +--Question--> follower (proven reads) --learn--> View
+//! ```
+//!
+//! Everything in it came with a proof to a certified header; nobody's word is kept.
+
+use crate::terms::Terms;
+use commonware_utils::{
+    channel::{mpsc, oneshot, watch},
+    sync::Mutex,
+};
+use posync_protocol::{Account, AgreementId, Hash, limits::Parameters};
+use std::{collections::BTreeMap, sync::Arc};
+
+/// Agreements whose terms are kept; about 600 bytes each.
+const TERMS_MAX: usize = 1 << 14;
+/// Questions that wait for the follower.
+const QUESTIONS_MAX: usize = 64;
+
+/// A question to the follower: the records of a slot, `None` if there is no agreement.
+pub struct Question {
+    /// The slot.
+    pub slot: u32,
+    /// Where the answer goes.
+    pub done: oneshot::Sender<Option<Terms>>,
+}
+
+/// Why there are no terms.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NoTerms {
+    /// The ledger has no such agreement of ours.
+    Unknown,
+    /// No proof could be had now.
+    Unreachable,
+}
+
+/// A handle on the view: cheap to clone.
+#[derive(Clone)]
+pub struct View {
+    /// Who we are.
+    pub account: Account,
+    /// SHA-256 of the genesis.
+    pub chain: Hash,
+    /// Of the genesis.
+    pub parameters: Parameters,
+    known: Arc<Mutex<BTreeMap<u32, Terms>>>,
+    height: Arc<watch::Sender<u64>>,
+    ask: mpsc::Sender<Question>,
+}
+
+impl View {
+    /// An empty view and the questions that its follower answers.
+    pub fn new(account: Account, chain: Hash, parameters: Parameters) -> (Self, mpsc::Receiver<Question>) {
+        let (ask, questions) = mpsc::channel(QUESTIONS_MAX);
+        let (height, _) = watch::channel(0);
+        let (known, height) = (Arc::default(), Arc::new(height));
+        (Self { account, chain, parameters, known, height, ask }, questions)
+    }
+
+    /// The last certified height.
+    pub fn height(&self) -> u64 {
+        *self.height.borrow()
+    }
+
+    /// Its round.
+    pub fn round(&self) -> u64 {
+        self.parameters.round(self.height())
+    }
+
+    /// Its epoch.
+    pub fn epoch(&self) -> u64 {
+        self.parameters.epoch(self.height())
+    }
+
+    /// Notes a certified height; it never goes back.
+    pub fn advance(&self, height: u64) {
+        self.height.send_if_modified(|now| {
+            let moved = height > *now;
+            *now = height.max(*now);
+            moved
+        });
+    }
+
+    /// To wait for the next height.
+    pub fn heights(&self) -> watch::Receiver<u64> {
+        self.height.subscribe()
+    }
+
+    /// Keeps proven terms, unless newer ones are kept.
+    pub fn learn(&self, terms: Terms) {
+        let mut known = self.known.lock();
+        if known.len() >= TERMS_MAX && !known.contains_key(&terms.id.slot) {
+            known.pop_first();
+        }
+        let newer = known.get(&terms.id.slot).is_none_or(|old| old.height <= terms.height);
+        if newer {
+            known.insert(terms.id.slot, terms);
+        }
+    }
+
+    /// The slot has no agreement any more.
+    pub fn forget(&self, slot: u32) {
+        self.known.lock().remove(&slot);
+    }
+
+    /// The kept terms of an agreement, however old.
+    pub fn kept(&self, id: &AgreementId) -> Option<Terms> {
+        self.known.lock().get(&id.slot).filter(|terms| terms.id == *id).cloned()
+    }
+
+    /// The terms of an agreement, proved within the last epoch.
+    ///
+    /// # Errors
+    /// [`NoTerms`].
+    pub async fn terms(&self, id: &AgreementId) -> Result<Terms, NoTerms> {
+        let oldest = self.height().saturating_sub(self.parameters.epoch_blocks());
+        match self.kept(id).filter(|terms| terms.height >= oldest) {
+            Some(terms) => Ok(terms),
+            None => self.fresh(id).await,
+        }
+    }
+
+    /// The terms of an agreement, proved now; at most once a block and slot.
+    ///
+    /// # Errors
+    /// [`NoTerms`].
+    pub async fn fresh(&self, id: &AgreementId) -> Result<Terms, NoTerms> {
+        if id.provider != self.account {
+            return Err(NoTerms::Unknown);
+        }
+        if let Some(terms) = self.kept(id).filter(|terms| terms.height >= self.height()) {
+            return Ok(terms);
+        }
+        let (done, answer) = oneshot::channel();
+        self.ask.send(Question { slot: id.slot, done }).await.map_err(|_| NoTerms::Unreachable)?;
+        let terms = answer.await.map_err(|_| NoTerms::Unreachable)?;
+        terms.filter(|terms| terms.id == *id).ok_or(NoTerms::Unknown)
+    }
+}
