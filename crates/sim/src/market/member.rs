@@ -68,6 +68,7 @@ pub struct Member {
     pub tree: SumTree,
     /// Vouchers that its next statement carries.
     pub vouchers: Vec<Redemption>,
+    all: Arc<Vec<(Hash, u64)>>,
     shards: Arc<BTreeMap<Hash, Shard>>,
     missing: BTreeSet<Hash>,
 }
@@ -87,8 +88,18 @@ impl Member {
             shards.insert(name, Shard { outboard: chunk::outboard(&data), data });
         }
         let tree = SumTree::new(&names).expect("few short shards");
-        let (shards, missing) = (Arc::new(shards), BTreeSet::new());
-        Self { account, index, slot: 0, opened: 0, terms, tree, vouchers: Vec::new(), shards, missing }
+        Self {
+            account,
+            index,
+            slot: 0,
+            opened: 0,
+            terms,
+            tree,
+            vouchers: Vec::new(),
+            all: Arc::new(names),
+            shards: Arc::new(shards),
+            missing: BTreeSet::new(),
+        }
     }
 
     /// Its agreement.
@@ -112,6 +123,12 @@ impl Member {
             .collect();
         order.sort_unstable();
         self.missing.extend(order.into_iter().take(count).map(|(_, name)| name));
+    }
+
+    /// Signs another data set: its first `shards` shards only, or all of them again.
+    pub fn hold(&mut self, shards: usize) {
+        let names: Vec<(Hash, u64)> = self.all.iter().take(shards).copied().collect();
+        self.tree = SumTree::new(&names).expect("few short shards");
     }
 
     /// Its open challenge.
@@ -165,10 +182,15 @@ impl Member {
     /// The answers to a challenge, as truthful as its disk allows.
     pub fn answers(&self, ledger: &Ledger, challenge: &Challenge) -> Option<Vec<Answer>> {
         let data_set: DataSet = ledger.record(DataSet::key(&self.account, self.slot)).unwrap_or_default();
+        self.answers_from(ledger, challenge, data_set.current.leaves)
+    }
+
+    /// The answers as if its data set in force had `leaves` leaves.
+    pub fn answers_from(&self, ledger: &Ledger, challenge: &Challenge, leaves: u64) -> Option<Vec<Answer>> {
         let share = Share {
             slot: self.slot,
             rate: u64::try_from(ledger.parameters.price_storage).expect("a price"),
-            leaves: data_set.current.leaves,
+            leaves,
             end_epoch: self.terms.end_epoch,
         };
         let epoch = ledger.parameters.epoch(challenge.height);

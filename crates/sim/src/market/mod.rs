@@ -24,7 +24,7 @@ use posync_protocol::{
     operation::{DataSetClaim, Open, RegisterProvider, SetDataSet},
     record::{AccountState, Agreement, Provider, RoundInfo, System},
 };
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Blocks from a draw to the block that holds the answer: the drawing block becomes final, the
 /// statement travels, the next leader takes it.
@@ -49,7 +49,9 @@ pub struct Market {
     pub receipts: Vec<(Hash, Code)>,
     beacon: Hash,
     parent: Hash,
-    pending: Vec<Operation>,
+    nonces: BTreeMap<Account, u64>,
+    /// Paid operations that wait for a block.
+    pub pending: Vec<Operation>,
 }
 
 impl Market {
@@ -69,6 +71,7 @@ impl Market {
             receipts: Vec::new(),
             beacon: sha256(&seed.to_be_bytes()),
             parent: [0; 32],
+            nonces: BTreeMap::new(),
             pending: Vec::new(),
         };
         market.set_up();
@@ -93,7 +96,7 @@ impl Market {
             let key = Agreement::key(&member.account, member.slot);
             let agreement: Agreement = self.ledger.record(key).expect("opened in the block before");
             member.opened = agreement.opened;
-            let body = Body::SetDataSet(member.growth());
+            let body = Body::SetDataSet(member.data_set(1));
             self.submit(CONSUMER, body);
         }
         while self.height < SETUP_BLOCKS {
@@ -116,9 +119,13 @@ impl Market {
 
     /// Hands in a paid operation of `signer` for the next block.
     pub fn submit(&mut self, signer: Account, body: Body) {
-        let waiting = self.pending.iter().filter(|operation| operation.signer == signer).count() as u64;
-        let state: AccountState = self.ledger.record(AccountState::key(&signer)).unwrap_or_default();
-        let operation = self.operation(signer, state.nonce + waiting, Amount::sync(1_000), body);
+        let nonce = *self.nonces.entry(signer).and_modify(|nonce| *nonce += 1).or_default();
+        let operation = self.operation(signer, nonce, Amount::sync(1_000), body);
+        self.pending.push(operation);
+    }
+
+    /// Hands in an operation for the next block as it is.
+    pub fn hand_in(&mut self, operation: Operation) {
         self.pending.push(operation);
     }
 
@@ -145,12 +152,10 @@ impl Market {
         let chosen = select(&context, &self.ledger.system(), &draws, &candidates);
         let operations: Vec<Operation> = chosen.iter().map(|place| candidates[*place].clone()).collect();
         let outcome = self.ledger.run(&context, &draws, &operations, Mode::Propose)?;
-        for place in chosen.into_iter().rev() {
-            // `chosen` is in the block's order; only the paid ones wait for another block.
-            candidates[place].expires = 0;
-        }
-        candidates.retain(|operation| operation.expires > 0 && !operation.body.is_free());
-        self.pending = candidates;
+        let taken: BTreeSet<usize> = chosen.into_iter().collect();
+        let left = candidates.into_iter().enumerate().filter(|(place, _)| !taken.contains(place));
+        // A provider states again in the next block; only paid operations wait.
+        self.pending = left.map(|(_, operation)| operation).filter(|o| !o.body.is_free()).collect();
         self.height = context.height;
         self.parent = sha256(&[self.parent.as_slice(), &context.height.to_be_bytes()].concat());
         self.receipts = outcome.receipts;
@@ -241,7 +246,7 @@ fn genesis(parameters: Parameters, accounts: impl Iterator<Item = Account>) -> L
     }
     state.insert(System::key(), record(&system));
     state.insert(RoundInfo::key(0), record(&RoundInfo { round: 0, anchor: [0; 32] }));
-    Ledger { chain: [1; 32], parameters, supply, state }
+    Ledger { chain: [1; 32], parameters, supply, state, check_every: 1 }
 }
 
 fn record(record: &impl posync_protocol::Record) -> posync_protocol::Slot {
@@ -284,10 +289,11 @@ impl Member {
         }
     }
 
-    fn growth(&self) -> SetDataSet {
+    /// The operation that puts what it holds now on the ledger, signed by both.
+    pub fn data_set(&self, version: u64) -> SetDataSet {
         let claim = DataSetClaim {
             agreement: self.agreement(),
-            version: 1,
+            version,
             root: self.tree.root(),
             leaves: self.tree.leaves(),
             bytes: self.tree.bytes(),
