@@ -1,37 +1,30 @@
-//! The commands' view of the ledger. Everything except the tip's height and events is believed only
-//! with a proof that leads to the network key of `devnet.json`.
+//! The commands' view of the ledger: [`Connection`] believes only proofs that lead to the network
+//! key of `devnet.json`; this adds what a person is told when a question has no answer.
 
 use crate::{
     failure::{Exit, Failure, Outcome},
     keys,
     network::{Network, Role, USER_KEY},
-    wait::{Look, until},
 };
-use commonware_codec::Encode as _;
 use commonware_cryptography::ed25519::PrivateKey;
 use commonware_runtime::{Supervisor as _, tokio::Context};
 use posync_client::{
-    light::{self, Light, SYNC_PROOF_BYTES_MAX, Subject, SyncProof},
-    rpc::{self, Call, Client},
+    account::{Final, Submitter},
+    connection::{Connection, Endpoint, Error, Follow},
+    light::{self, Light, Subject},
 };
 use posync_protocol::{
-    Amount, Body, Bounded, Code, Hash, Key, Operation, Record,
+    Amount, Body, Key, Record,
     block::{BlockBody, Header, Receipts},
     ledger::Event,
     limits::{Parameters, READ_KEYS_MAX},
-    record::{AccountState, System},
-    wire::node::{Answer, Ask, Certified, Nothing, Read, Unavailable},
+    record::System,
+    wire::node::Unavailable,
 };
-use std::{cell::Cell, path::Path, time::Duration};
+use std::{net::TcpStream, path::Path, time::Duration};
 
-/// Most that a command pays for one operation: far above a transfer's fee.
-const FEE_MAX: Amount = Amount::sync(1);
-/// Blocks for which a command's operation may wait.
-const EXPIRES_AFTER: u64 = 100;
-/// How long a command waits for its operation to be final.
-const FINAL_WITHIN: Duration = Duration::from_secs(30);
-/// How long a read may find the state moving, or a proof too long.
-const READ_WITHIN: Duration = Duration::from_secs(10);
+/// How long a node may take to accept a connection before it counts as gone.
+const ACCEPT_WITHIN: Duration = Duration::from_secs(1);
 
 /// A finalized block with what came of it.
 #[derive(Debug)]
@@ -46,21 +39,10 @@ pub(crate) struct Block {
     pub(crate) events: Vec<Event>,
 }
 
-/// Where an operation of ours ended.
-#[derive(Debug)]
-pub(crate) struct Receipt {
-    /// Its id.
-    pub(crate) operation: Hash,
-    /// The block that holds it.
-    pub(crate) height: u64,
-}
-
-/// A verified connection to one node.
+/// A verified connection to the network's nodes.
 pub(crate) struct Ledger {
-    client: Client<rpc::Node>,
-    light: Light,
+    connection: Connection,
     parameters: Parameters,
-    tip: Cell<u64>,
 }
 
 impl Ledger {
@@ -71,33 +53,23 @@ impl Ledger {
         Self::connect(context, &network, &key).await
     }
 
-    /// Connects to the first authority that answers.
+    /// Connects to the network's authorities.
     pub(crate) async fn connect(context: &Context, network: &Network, key: &PrivateKey) -> Outcome<Self> {
         let light = trust(network)?;
-        let mut last = "devnet.json names no authority".to_owned();
+        let mut endpoints = Vec::new();
         for member in network.members(Role::Authority) {
-            let peer = network.account(member)?;
-            let dialing = context.child("node");
-            let answer = match Client::dial(dialing, context, key, peer, member.address).await {
-                Ok(client) => client.call(Ask::Info(Nothing {})).await.map(|answer| (client, answer)),
-                Err(error) => Err(error),
-            };
-            match answer {
-                Ok((client, Answer::Info(info))) if info.chain == light.chain() => {
-                    let (parameters, tip) = (info.parameters, Cell::new(info.height));
-                    return Ok(Self { client, light, parameters, tip });
-                }
-                Ok((_, Answer::Info(_))) => last = format!("{} is of another network", member.name),
-                Ok((_, other)) => last = format!("{} answers {}", member.name, short(&other)),
-                Err(error) => last = format!("{}: {error}", member.name),
-            }
+            let account = network.account(member)?;
+            endpoints.push(Endpoint { account, address: member.address });
         }
-        Err(Failure::new(
-            Exit::Unreachable,
-            "no node of the network answers",
-            last,
-            "start the network with `posync devnet`, and look at the logs in its directory",
-        ))
+        // A network that does not run is told at once; one that is slow is asked patiently.
+        let accepts = |endpoint: &Endpoint| TcpStream::connect_timeout(&endpoint.address, ACCEPT_WITHIN).is_ok();
+        if !endpoints.iter().any(accepts) {
+            return Err(unreachable("none of its nodes accepts a connection"));
+        }
+        let (client, over) = (context.child("ledger"), context.child("network"));
+        let connection = Connection::new(client, over, key.clone(), endpoints, light);
+        let parameters = connection.info().await.map_err(failed)?.parameters;
+        Ok(Self { connection, parameters })
     }
 
     /// The constants of the rules.
@@ -105,30 +77,23 @@ impl Ledger {
         &self.parameters
     }
 
-    /// Height of the newest final block that the node can answer about; only its word.
+    /// Height of the newest final block that a node can answer about; only its word.
     pub(crate) async fn height(&self) -> Outcome<u64> {
-        match self.ask(Ask::Info(Nothing {})).await? {
-            Answer::Info(info) => {
-                self.tip.set(info.height.max(self.tip.get()));
-                Ok(self.tip.get())
-            }
-            other => Err(unexpected(&other)),
-        }
+        Ok(self.connection.info().await.map_err(failed)?.height)
     }
 
     /// A proven record.
     pub(crate) async fn read<R: Record>(&self, key: Key) -> Outcome<Option<R>> {
-        Ok(self.read_all(vec![key]).await?.into_iter().next().flatten())
+        Ok(self.connection.read(key).await.map_err(failed)?.value)
     }
 
     /// Proven records, in the order asked for.
     pub(crate) async fn read_all<R: Record>(&self, keys: Vec<Key>) -> Outcome<Vec<Option<R>>> {
         let mut records = Vec::with_capacity(keys.len());
         for keys in keys.chunks(READ_KEYS_MAX) {
-            let read = self.proven(keys).await?;
-            for record in read.records.iter() {
-                let record = record.slot.as_ref().map(R::from_slot).transpose();
-                records.push(record.map_err(|_| not_believed(&light::Error::Malformed("a record")))?);
+            for slot in self.connection.read_many(keys).await.map_err(failed)?.value {
+                let record = slot.as_ref().map(R::from_slot).transpose();
+                records.push(record.map_err(|_| failed(light::Error::Malformed("a record").into()))?);
             }
         }
         Ok(records)
@@ -136,109 +101,27 @@ impl Ledger {
 
     /// The bytes of a proof that anyone verifies with the network key.
     pub(crate) async fn prove(&self, subject: &Subject) -> Outcome<Vec<u8>> {
-        let next = "try again: a proof is short when its block has a certificate of its own";
-        until("a proof of at most 3,000 bytes", READ_WITHIN, next, async || {
-            let read = self.proven(&[subject.key()]).await?;
-            let record = read.records[0].clone();
-            let bytes = SyncProof::new(subject.clone(), read.certified, record).to_bytes();
-            Ok(if bytes.len() <= SYNC_PROOF_BYTES_MAX {
-                Look::Done(bytes)
-            } else {
-                Look::Waiting(format!("the last one has {} bytes", bytes.len()))
-            })
-        })
-        .await
+        Ok(self.connection.prove(subject).await.map_err(failed)?.to_bytes())
     }
 
     /// A finalized block.
     pub(crate) async fn block(&self, height: u64) -> Outcome<Block> {
-        let header = match self.ask(Ask::Header(height)).await? {
-            Answer::Certified(certified) => self.first(certified, height)?,
-            other => return Err(missing(height, &other)),
-        };
-        let body = match self.ask(Ask::Body(height)).await? {
-            Answer::Body(body) => body,
-            other => return Err(missing(height, &other)),
-        };
-        Light::body(&header, &body).map_err(|error| not_believed(&error))?;
-        let (receipts, events) = self.outcome(height).await?;
-        Light::receipts(&header, &receipts).map_err(|error| not_believed(&error))?;
-        Ok(Block { header, body, receipts, events })
+        let missing = |error| missing(height, error);
+        let header = self.connection.header(height).await.map_err(missing)?;
+        let body = self.connection.body(&header).await.map_err(missing)?;
+        let outcome = self.connection.outcome(height).await.map_err(missing)?.value;
+        Ok(Block { header, body, receipts: outcome.receipts, events: outcome.events })
     }
 
-    /// Certified headers as they become final, from the tip on, without end.
-    pub(crate) async fn follow(&self) -> Outcome<Call<rpc::Node>> {
-        self.client.open(Ask::Follow(0)).await.map_err(lost)
+    /// Certified headers as they become final, from the newest on, without end.
+    pub(crate) fn follow(&self) -> Follow {
+        self.connection.follow(0)
     }
 
     /// Signs an operation with the account's next nonce, sends it and waits until it is final.
-    pub(crate) async fn run(&self, key: &PrivateKey, body: Body) -> Outcome<Receipt> {
-        let account = keys::account(key);
-        let state: Option<AccountState> = self.read(AccountState::key(&account)).await?;
-        let nonce = state.unwrap_or_default().nonce;
-        let expires = self.height().await? + EXPIRES_AFTER;
-        let operation = Operation::signed(key, &self.light.chain(), nonce, FEE_MAX, expires, body);
-        let id = operation.id();
-        let bytes = Bounded::new(operation.encode().to_vec()).expect("an operation fits a submission");
-        match self.ask(Ask::Submit(bytes)).await? {
-            Answer::Accepted(_) => {}
-            Answer::Refused(code) => return Err(refused(code)),
-            other => return Err(unexpected(&other)),
-        }
-        let next = "look at `posync blocks`; the operation may still be included before it expires";
-        until("the operation in a final block", FINAL_WITHIN, next, async || {
-            match self.ask(Ask::Receipt(id)).await? {
-                Answer::Receipt(None) => Ok(Look::Waiting("the node holds it in its mempool".into())),
-                Answer::Receipt(Some(receipt)) if receipt.code == Code::Done => {
-                    Ok(Look::Done(Receipt { operation: id, height: receipt.height }))
-                }
-                Answer::Receipt(Some(receipt)) => Err(refused(receipt.code)),
-                other => Err(unexpected(&other)),
-            }
-        })
-        .await
-    }
-
-    async fn ask(&self, ask: Ask) -> Outcome<Answer> {
-        self.client.call(ask).await.map_err(lost)
-    }
-
-    /// Reads until the state holds still, and verifies.
-    async fn proven(&self, keys: &[Key]) -> Outcome<Read> {
-        let asked = Bounded::new(keys.to_vec()).expect("callers split reads");
-        let next = "try again; if it goes on, look at the nodes' logs";
-        let read = until("a read of the state", READ_WITHIN, next, async || {
-            Ok(match self.ask(Ask::Read(asked.clone())).await? {
-                Answer::Read(read) => Look::Done(read),
-                Answer::Unavailable(why) => Look::Waiting(format!("{why:?}")),
-                other => return Err(unexpected(&other)),
-            })
-        })
-        .await?;
-        self.light.read(keys, &read).map_err(|error| not_believed(&error))?;
-        Ok(read)
-    }
-
-    fn first(&self, certified: Certified, height: u64) -> Outcome<Header> {
-        self.light.certified(&certified).map_err(|error| not_believed(&error))?;
-        let first = certified.headers.into_inner().into_iter().next();
-        first.filter(|header| header.height == height).ok_or_else(|| not_believed(&light::Error::Question))
-    }
-
-    async fn outcome(&self, height: u64) -> Outcome<(Receipts, Vec<Event>)> {
-        let mut call = self.client.open(Ask::Events(height)).await.map_err(lost)?;
-        let mut events = Vec::new();
-        loop {
-            match call.recv().await.ok_or(rpc::Error::NoAnswer).map_err(lost)? {
-                Answer::Events(part) => {
-                    events.extend(part.events.into_inner());
-                    if part.last {
-                        return Ok((part.receipts, events));
-                    }
-                }
-                other => return Err(missing(height, &other)),
-            }
-        }
+    pub(crate) async fn run(&self, key: &PrivateKey, body: Body) -> Outcome<Final> {
+        let submitter = Submitter::new(self.connection.clone(), key.clone(), self.parameters);
+        submitter.send(body).await.and_then(Final::done).map_err(failed)
     }
 }
 
@@ -270,37 +153,37 @@ pub(crate) fn accounted(system: &System) -> Amount {
     parts.into_iter().fold(Amount::ZERO, |sum, part| sum.checked_add(part).unwrap_or(Amount::MAX))
 }
 
-fn lost(error: rpc::Error) -> Failure {
-    let next = "check `posync status`, then repeat the command";
-    Failure::new(Exit::Unreachable, "the connection to the node is lost", error, next)
-}
-
-fn refused(code: Code) -> Failure {
-    let next = "change what the reason names, then send it again";
-    let why = format!("code {}: {}", code as u8, code.explain());
-    Failure::new(Exit::Refused, "the ledger refused the operation", why, next)
-}
-
-fn not_believed(error: &light::Error) -> Failure {
-    let next = "ask another node; this one lies, or is damaged";
-    Failure::new(Exit::Unproven, "the node's answer is not proved", error, next)
-}
-
-fn missing(height: u64, answer: &Answer) -> Failure {
-    let why = match answer {
-        Answer::Unavailable(Unavailable::Pruned) => "the node has pruned it".to_owned(),
-        Answer::Unavailable(why) => format!("the node says {why:?}"),
-        other => short(other),
+/// What a person is told when a question has no answer.
+fn failed(error: Error) -> Failure {
+    let (exit, what, next) = match &error {
+        Error::Unreachable(_) | Error::NoEndpoint => return unreachable(&error.to_string()),
+        Error::Refused(_) => {
+            (Exit::Refused, "the ledger refused the operation", "change what the reason names, then send it again")
+        }
+        Error::NotBelieved(_) => {
+            (Exit::Unproven, "the node's answer is not proved", "ask another node; this one lies, or is damaged")
+        }
+        Error::Unavailable(_) => (Exit::NotFound, "the nodes cannot answer", "wait a moment and repeat the command"),
+        Error::Expired => (Exit::TimedOut, "the operation is not final", "look at `posync status`, then send it again"),
+        Error::TooLarge(_) => (Exit::Failed, "the question is too large", "report this: it should not depend on you"),
     };
-    let next = "ask for newer blocks, or a node that keeps all of them";
-    Failure::new(Exit::NotFound, format!("block {height} cannot be had"), why, next)
+    Failure::new(exit, what, error, next)
 }
 
-fn unexpected(answer: &Answer) -> Failure {
-    let next = "use the same version of posync for both";
-    Failure::new(Exit::Failed, "the node's answer does not fit the question", short(answer), next)
+fn unreachable(why: &str) -> Failure {
+    Failure::new(
+        Exit::Unreachable,
+        "no node of the network answers",
+        why,
+        "start the network with `posync devnet`, and look at the logs in its directory",
+    )
 }
 
-fn short(answer: &Answer) -> String {
-    format!("{answer:?}").chars().take(80).collect()
+fn missing(height: u64, error: Error) -> Failure {
+    let next = match error {
+        Error::Unavailable(Unavailable::Pruned) => "ask for newer blocks: nodes keep the last 4,096",
+        Error::Unavailable(Unavailable::NotYet) => "wait until it is final",
+        other => return failed(other),
+    };
+    Failure::new(Exit::NotFound, format!("block {height} cannot be had"), error, next)
 }

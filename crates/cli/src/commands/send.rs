@@ -35,10 +35,10 @@ impl Send {
         let key = keys::read(&self.key.unwrap_or_else(|| net.join(USER_KEY)))?;
         session::run(async |context| {
             let ledger = Ledger::open(&context, net).await?;
-            let receipt = ledger.run(&key, Body::Transfer(Transfer { to, amount })).await?;
+            let sent = ledger.run(&key, Body::Transfer(Transfer { to, amount })).await?;
             let value = json!({ "to": to.to_string(), "grains": crate::json::grains(amount),
-                "operation": hex::encode(receipt.operation), "height": receipt.height });
-            output.answer(&value, || format!("sent {amount} SYNC to {to} in block {}", receipt.height))
+                "operation": hex::encode(sent.id), "height": sent.receipt.height });
+            output.answer(&value, || format!("sent {amount} SYNC to {to} in block {}", sent.receipt.height))
         })
     }
 }

@@ -3,7 +3,6 @@
 use crate::{books::Books, failure::Outcome, ledger::Ledger, network::Network};
 use commonware_cryptography::ed25519::PrivateKey;
 use commonware_runtime::{Spawner as _, Supervisor as _, tokio::Context};
-use posync_protocol::wire::node::Answer;
 use std::{
     sync::{Arc, Mutex},
     time::{SystemTime, UNIX_EPOCH},
@@ -28,14 +27,10 @@ impl Watch {
         let watch = Self::default();
         let times = watch.times.clone();
         let ledger = Ledger::connect(context, network, key).await?;
-        let mut blocks = ledger.follow().await?;
+        let mut blocks = ledger.follow();
         context.child("watch").spawn(move |_| async move {
-            while let Some(answer) = blocks.recv().await {
-                if let Answer::Certified(certified) = answer
-                    && let Some(newest) = certified.headers.last()
-                {
-                    times.lock().expect("no holder panics").push(age_ms(newest.time_ms));
-                }
+            while let Ok(header) = blocks.next().await {
+                times.lock().expect("no holder panics").push(age_ms(header.time_ms));
             }
         });
         Ok(watch)

@@ -82,6 +82,19 @@ pub(crate) struct RoleFile {
     pub(crate) nodes: Vec<NodeService>,
 }
 
+impl RoleFile {
+    /// The node services, as the roles take them.
+    pub(crate) fn nodes(&self) -> Outcome<Vec<(Account, SocketAddr)>> {
+        let parse = |node: &NodeService| {
+            let account = node.account.parse();
+            account.map(|account| (account, node.address)).map_err(|error: String| {
+                Failure::new(Exit::Usage, "the role file is damaged", error, "start over with `posync devnet --fresh`")
+            })
+        };
+        self.nodes.iter().map(parse).collect()
+    }
+}
+
 /// Takes the directory for this process; the lock lasts as long as the returned file.
 pub(crate) fn lock(directory: &Path) -> Outcome<File> {
     private(directory)?;

@@ -6,7 +6,13 @@ use crate::{
     keys,
     network::Role,
 };
+use commonware_runtime::{
+    Runner as _, Supervisor as _,
+    tokio::{Config, Runner},
+};
+use posync_gateway::Policy;
 use posync_node::{
+    genesis::Genesis,
     run::run_tokio,
     serve::{self, Serving},
 };
@@ -84,5 +90,32 @@ fn ended(directory: &Path, why: impl std::fmt::Display) -> Failure {
     Failure::new(Exit::Failed, format!("the member in {} has ended", directory.display()), why, next)
 }
 
+fn gateway(directory: &Path, role: &RoleFile) -> Outcome {
+    let genesis = genesis(directory)?;
+    let config = posync_gateway::Config {
+        key: keys::read(&directory.join(KEY_FILE))?,
+        partition: "gateway".into(),
+        listen: role.listen,
+        nodes: role.nodes()?,
+        chain: genesis.chain(),
+        network_key: genesis.network_key(),
+        parameters: genesis.parameters,
+        policy: Policy::of(&genesis.parameters),
+    };
+    runner(directory)
+        .start(async |context| posync_gateway::run(context.child("gateway"), context, config).await)
+        .map_err(|error| ended(directory, error))
+}
+
+fn genesis(directory: &Path) -> Outcome<Genesis> {
+    let path = directory.join(GENESIS_FILE);
+    let bytes = fs::read(&path).map_err(|error| Failure::file(&path, "read", error))?;
+    Genesis::from_bytes(&bytes).map_err(|error| Failure::file(&path, "read", error))
+}
+
+fn runner(directory: &Path) -> Runner {
+    let config = Config::new().with_storage_directory(directory.join("storage")).with_tcp_nodelay(Some(true));
+    Runner::new(config)
+}
+
 fn provider(_: &Path, _: &RoleFile) -> Outcome { std::thread::sleep(std::time::Duration::from_secs(1000)); Ok(()) }
-fn gateway(_: &Path, _: &RoleFile) -> Outcome { std::thread::sleep(std::time::Duration::from_secs(1000)); Ok(()) }
