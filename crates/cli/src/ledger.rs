@@ -62,7 +62,8 @@ impl Ledger {
             endpoints.push(Endpoint { account, address: member.address });
         }
         // A network that does not run is told at once; one that is slow is asked patiently.
-        let accepts = |endpoint: &Endpoint| TcpStream::connect_timeout(&endpoint.address, ACCEPT_WITHIN).is_ok();
+        let accepts =
+            |endpoint: &Endpoint| TcpStream::connect_timeout(&endpoint.address, ACCEPT_WITHIN).is_ok();
         if !endpoints.iter().any(accepts) {
             return Err(unreachable("none of its nodes accepts a connection"));
         }
@@ -157,15 +158,25 @@ pub(crate) fn accounted(system: &System) -> Amount {
 fn failed(error: Error) -> Failure {
     let (exit, what, next) = match &error {
         Error::Unreachable(_) | Error::NoEndpoint => return unreachable(&error.to_string()),
-        Error::Refused(_) => {
-            (Exit::Refused, "the ledger refused the operation", "change what the reason names, then send it again")
+        Error::Refused(_) => (
+            Exit::Refused,
+            "the ledger refused the operation",
+            "change what the reason names, then send it again",
+        ),
+        Error::NotBelieved(_) => (
+            Exit::Unproven,
+            "the node's answer is not proved",
+            "ask another node; this one lies, or is damaged",
+        ),
+        Error::Unavailable(_) => {
+            (Exit::NotFound, "the nodes cannot answer", "wait a moment and repeat the command")
         }
-        Error::NotBelieved(_) => {
-            (Exit::Unproven, "the node's answer is not proved", "ask another node; this one lies, or is damaged")
+        Error::Expired => {
+            (Exit::TimedOut, "the operation is not final", "look at `posync status`, then send it again")
         }
-        Error::Unavailable(_) => (Exit::NotFound, "the nodes cannot answer", "wait a moment and repeat the command"),
-        Error::Expired => (Exit::TimedOut, "the operation is not final", "look at `posync status`, then send it again"),
-        Error::TooLarge(_) => (Exit::Failed, "the question is too large", "report this: it should not depend on you"),
+        Error::TooLarge(_) => {
+            (Exit::Failed, "the question is too large", "report this: it should not depend on you")
+        }
     };
     Failure::new(exit, what, error, next)
 }

@@ -23,7 +23,11 @@ mod wait;
 use clap::{Parser, Subcommand};
 use failure::{Failure, Outcome};
 use output::Output;
-use std::{io, path::PathBuf, process::ExitCode};
+use std::{
+    io::{self, IsTerminal as _},
+    path::PathBuf,
+    process::ExitCode,
+};
 use tracing_subscriber::EnvFilter;
 
 #[global_allocator]
@@ -113,7 +117,11 @@ const MEMBER_LOG: &str = "warn,posync_node=info,posync_provider=info,posync_gate
 fn log_to_stderr(member: bool) {
     let usual = if member { MEMBER_LOG } else { "error" };
     let filter = EnvFilter::try_from_env("POSYNC_LOG").unwrap_or_else(|_| EnvFilter::new(usual));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).init();
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(io::stderr)
+        .with_ansi(io::stderr().is_terminal())
+        .init();
 }
 
 fn report(failure: Failure, output: Output) -> ExitCode {

@@ -38,7 +38,10 @@ pub(crate) async fn wait(context: &Context, running: &mut Running) -> Outcome<u6
         })
     })
     .await?;
-    let wanted = network.members(Role::Provider).count(); if std::env::var("NODES").is_ok() { return ledger.height().await; }
+    let wanted = network.members(Role::Provider).count();
+    if std::env::var("NODES").is_ok() {
+        return ledger.height().await;
+    }
     until("every provider registered, the gateway ready", MEMBERS_WITHIN, NEXT, async || {
         running.check()?;
         let system: Option<System> = match ledger.read(System::key()).await {

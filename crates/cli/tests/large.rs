@@ -83,7 +83,9 @@ fn expected() -> blake3::Hasher {
 fn gateway(net: &Net) -> u64 {
     let description = net.description();
     let nodes = description["nodes"].as_array().expect("a list");
-    nodes.iter().find(|node| node["role"] == "gateway").expect("there is one")["pid"].as_u64().expect("a number")
+    nodes.iter().find(|node| node["role"] == "gateway").expect("there is one")["pid"]
+        .as_u64()
+        .expect("a number")
 }
 
 /// The most memory that a process had resident at any time.

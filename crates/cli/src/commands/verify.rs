@@ -113,7 +113,8 @@ mod tests {
 
     #[test]
     fn a_wrong_key_is_explained() {
-        for (key, why) in [("xyzt", "Invalid character"), ("00", "1 bytes"), (&"00".repeat(96), "network key")]
+        for (key, why) in
+            [("xyzt", "Invalid character"), ("00", "1 bytes"), (&"00".repeat(96), "network key")]
         {
             let failure = network_key(key).expect_err("not a key");
             assert_eq!(failure.exit, Exit::Usage);

@@ -88,7 +88,12 @@ impl RoleFile {
         let parse = |node: &NodeService| {
             let account = node.account.parse();
             account.map(|account| (account, node.address)).map_err(|error: String| {
-                Failure::new(Exit::Usage, "the role file is damaged", error, "start over with `posync devnet --fresh`")
+                Failure::new(
+                    Exit::Usage,
+                    "the role file is damaged",
+                    error,
+                    "start over with `posync devnet --fresh`",
+                )
             })
         };
         self.nodes.iter().map(parse).collect()

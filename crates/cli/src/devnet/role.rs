@@ -118,4 +118,7 @@ fn runner(directory: &Path) -> Runner {
     Runner::new(config)
 }
 
-fn provider(_: &Path, _: &RoleFile) -> Outcome { std::thread::sleep(std::time::Duration::from_secs(1000)); Ok(()) }
+fn provider(_: &Path, _: &RoleFile) -> Outcome {
+    std::thread::sleep(std::time::Duration::from_secs(1000));
+    Ok(())
+}
