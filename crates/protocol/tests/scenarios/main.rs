@@ -3,12 +3,16 @@
 
 mod account;
 mod agreement;
+mod audits;
+mod keeper;
 mod properties;
 mod provider;
 mod records;
 mod samples;
 mod scale;
 mod script;
+mod signatures;
+mod storage;
 mod voucher;
 mod world;
 
