@@ -3,6 +3,8 @@
 
 mod account;
 mod agreement;
+mod audits;
+mod keeper;
 mod properties;
 mod provider;
 mod records;
@@ -10,6 +12,7 @@ mod samples;
 mod scale;
 mod script;
 mod signatures;
+mod storage;
 mod voucher;
 mod world;
 
