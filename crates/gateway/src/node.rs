@@ -1,6 +1,7 @@
 //! Asks the network's nodes; believes what leads to the network key.
 
 use crate::{environment::Environment, link::Dialer};
+use commonware_codec::Encode;
 use posync_client::{
     light::Light,
     rpc::{self, Client},
@@ -131,7 +132,9 @@ impl Node {
     /// # Errors
     /// [`Error`].
     pub async fn submit(&self, operation: Operation) -> Result<Result<(), Code>, Error> {
-        match self.ask(Ask::Submit(operation)).await? {
+        let bytes = Bounded::new(operation.encode().to_vec());
+        let Some(bytes) = bytes else { return Ok(Err(Code::TooLarge)) };
+        match self.ask(Ask::Submit(bytes)).await? {
             Answer::Accepted(_) => Ok(Ok(())),
             Answer::Refused(code) => Ok(Err(code)),
             _ => Err(Error::Unavailable),
