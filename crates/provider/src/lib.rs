@@ -6,6 +6,7 @@ mod cut;
 #[cfg(test)]
 mod fixtures;
 mod journal;
+pub mod prover;
 pub mod segments;
 pub mod serve;
 pub mod terms;

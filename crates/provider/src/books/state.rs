@@ -15,7 +15,7 @@ use std::{
 };
 
 /// Versions of one agreement that are kept at once.
-pub const VERSIONS_MAX: usize = 32;
+pub(super) const VERSIONS_MAX: usize = 32;
 
 /// Names a version: two may share a number until the ledger takes one.
 pub type Variant = (u64, Hash);
@@ -60,7 +60,7 @@ pub struct Change {
 }
 
 /// Why not: the reason and its words.
-pub type No = (Refusal, String);
+pub(super) type No = (Refusal, String);
 
 fn claim<T>(text: impl Into<String>) -> Result<T, No> {
     Err((Refusal::Claim, text.into()))
