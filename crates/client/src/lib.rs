@@ -1,4 +1,5 @@
 //! A typed connection to posync's services that believes only proofs.
 
 pub mod channel;
+pub mod light;
 pub mod rpc;

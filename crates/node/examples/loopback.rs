@@ -52,7 +52,8 @@ fn main() {
 
 fn create(directory: &std::path::Path) {
     let mut parameters = Parameters::LOCAL;
-    parameters.block_ms = std::env::var("BLOCK_MS").map_or(parameters.block_ms, |ms| ms.parse().expect("a number"));
+    parameters.block_ms =
+        std::env::var("BLOCK_MS").map_or(parameters.block_ms, |ms| ms.parse().expect("a number"));
     let addresses: Vec<SocketAddr> = (0..4).map(|i| SocketAddr::from(([127, 0, 0, 1], 9_600 + i))).collect();
     let supply = Amount::sync(1_000_000_000);
     let rng = commonware_utils::TestRng::new(1);
@@ -88,5 +89,10 @@ fn measure(receiver: &mpsc::Receiver<(usize, u64, u64)>, run: Duration) {
     let Some((began, from)) = first else { return println!("no block in {run:?}") };
     let rate = (last.1 - from) as f64 / (last.0 - began).as_secs_f64();
     let at = |part: usize| delays[(delays.len() - 1) * part / 100];
-    println!("heights {from}..={} at {rate:.2} blocks/s; applied after p50 {} ms, p99 {} ms", last.1, at(50), at(99));
+    println!(
+        "heights {from}..={} at {rate:.2} blocks/s; applied after p50 {} ms, p99 {} ms",
+        last.1,
+        at(50),
+        at(99)
+    );
 }

@@ -17,7 +17,9 @@
 //!    term has none, because its parent belongs to another term's views.
 
 use crate::{
-    engine::{Block, Context, Database, Digest, PrivateKey, Runtime, Scheme, Seed, Seeds, dkg_bytes},
+    engine::{
+        Block, Context, Database, Digest, Payload, PrivateKey, Runtime, Scheme, Seed, Seeds, dkg_bytes,
+    },
     genesis::{Genesis, VERSION, hash},
     handle::Operations,
     outcomes::{BlockOutcome, Outcomes},
@@ -30,7 +32,7 @@ use commonware_consensus::{
 };
 use commonware_cryptography::{BatchEntry, BatchVerifier as _, Digestible as _, ed25519};
 use commonware_glue::{
-    dkg::reshare,
+    dkg::{ReshareBlock as _, reshare, types::EpochOutcome},
     stateful::{
         Application as Stateful, Finality, Input, Proposed,
         db::{DatabaseSet, Reader, Shared, Unmerkleized as _},
@@ -44,11 +46,10 @@ use posync_protocol::{
     audit::Resolver,
     block::{BlockBody, Draw, Header, Receipts, sha256},
     ledger::{self, BlockContext, Invalid, Mode, Outcome, Records},
-    record::System,
     limits::{
-        BODY_BYTES_MAX, FREE_LANE_BYTES, KEYS_MAX, OPERATION_BYTES_MAX, OPERATIONS_MAX,
-        TIME_STEP_MS_MAX,
+        BODY_BYTES_MAX, FREE_LANE_BYTES, KEYS_MAX, OPERATION_BYTES_MAX, OPERATIONS_MAX, TIME_STEP_MS_MAX,
     },
+    record::System,
 };
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -239,6 +240,24 @@ fn digest(key: &Key) -> Digest {
     key.0.into()
 }
 
+/// A proposal that the rules refuse is our fault or damage: leave the view to others and say so.
+fn tell<T>(result: Result<T, Invalid>) -> Option<T> {
+    result.inspect_err(|invalid| tracing::error!(%invalid, "this node cannot propose")).ok()
+}
+
+/// Says what became of a reshare: a failed one, or one that published shares, needs a look.
+fn tell_reshare(block: &Block) {
+    let Some(Payload::EpochInfo(info)) = block.payload() else {
+        return;
+    };
+    let (term, revealed) = (info.epoch.get(), info.output.revealed().len());
+    if info.outcome == EpochOutcome::Failure || revealed > 0 {
+        tracing::warn!(term, outcome = ?info.outcome, revealed, "authorities were missing in the key reshare");
+    } else {
+        tracing::info!(term, "the authorities reshared the network key");
+    }
+}
+
 const NO_COMPETITOR: &str = "no competing block is finalized while this one runs";
 
 fn parse_system(records: Records) -> Result<System, Invalid> {
@@ -279,9 +298,12 @@ fn set_roots<E: Runtime>(header: &mut Header, executed: &Executed<E>) {
     header.range_end = *sealed.bounds().tip.size;
 }
 
-/// The longest prefix-like selection of `candidates` that a body may hold.
+/// Records left to draws and to what the block itself names: eight draws name about 60 each.
+const BLOCK_KEYS: usize = 1_024;
+
+/// The candidates that a body may hold, in their order.
 fn fit(context: &BlockContext, candidates: Vec<Operation>) -> Vec<Operation> {
-    let (mut bytes, mut paid) = (0, 0);
+    let (mut bytes, mut paid, mut shared) = (0, 0, BLOCK_KEYS);
     let mut keys = BTreeSet::new();
     let mut kept = Vec::new();
     for operation in candidates {
@@ -289,16 +311,18 @@ fn fit(context: &BlockContext, candidates: Vec<Operation>) -> Vec<Operation> {
         let paid_size = if operation.body.is_free() { 0 } else { size };
         let touched = ledger::touches_operation(context, &operation);
         let new = touched.writable.iter().chain(&touched.readable).filter(|key| !keys.contains(*key)).count();
-        // Half of the keys are left to draws and to what the block itself names.
+        let registers = matches!(operation.body, posync_protocol::Body::RegisterProvider(_));
         if kept.len() == OPERATIONS_MAX
             || size > OPERATION_BYTES_MAX
             || bytes + size > BODY_BYTES_MAX
             || paid + paid_size > BODY_BYTES_MAX - FREE_LANE_BYTES
-            || keys.len() + new > KEYS_MAX / 2
+            || keys.len() + new + shared + 2 > KEYS_MAX
         {
             continue;
         }
         (bytes, paid) = (bytes + size, paid + paid_size);
+        // A registration also names a provider index and a newcomer's place.
+        shared += if registers { 2 } else { 0 };
         keys.extend(touched.writable);
         keys.extend(touched.readable);
         kept.push(operation);
@@ -324,7 +348,10 @@ fn check_signatures<E: Runtime>(rng: &mut E, chain: &Hash, operations: &[Operati
 
 type Check = (&'static [u8], bytes::Bytes, ed25519::PublicKey, ed25519::Signature);
 
-fn entry(_: usize, (namespace, message, public_key, signature): &Check) -> BatchEntry<'_, ed25519::PublicKey> {
+fn entry(
+    _: usize,
+    (namespace, message, public_key, signature): &Check,
+) -> BatchEntry<'_, ed25519::PublicKey> {
     BatchEntry { namespace, message, public_key, signature }
 }
 
@@ -358,10 +385,10 @@ impl<E: Runtime> Stateful<E> for Application<E> {
         let mut header = self.header(&context, &parent, now_ms)?;
         let block_context = self.context(&header);
         let batch = self.open(batches, header.height);
-        let draws = self.draw(&batch, &block_context).await.expect("the state decodes");
+        let draws = tell(self.draw(&batch, &block_context).await)?;
         let candidates = fit(&block_context, self.0.setup.operations.candidates(&block_context));
         let executed = self.execute(batch, &block_context, &draws, &candidates, Mode::Propose).await;
-        let executed = executed.expect("a fitted block names few records and the state decodes");
+        let executed = tell(executed)?;
         let kept: BTreeSet<usize> = executed.outcome.kept.iter().copied().collect();
         let operations = candidates.into_iter().enumerate().filter(|(index, _)| kept.contains(index));
         let payload = input.upstream.payload;
@@ -395,27 +422,22 @@ impl<E: Runtime> Stateful<E> for Application<E> {
         }
         let context = self.context(header);
         let batch = self.open(batches, header.height);
-        let executed = self.execute(batch, &context, &body.draws, &body.operations, Mode::Verify).await.ok()?;
+        let executed =
+            self.execute(batch, &context, &body.draws, &body.operations, Mode::Verify).await.ok()?;
         let mut expected = header.clone();
         set_roots(&mut expected, &executed);
         (expected == *header).then_some(executed.sealed)
     }
 
-    async fn capture(
-        &mut self,
-        _: (E, Context),
-        block: &Block,
-        _: &Sealed<E>,
-        readers: Reader<Database<E>>,
-    ) {
+    async fn capture(&mut self, _: (E, Context), block: &Block, _: &Sealed<E>, readers: Reader<Database<E>>) {
         let outcome = self.recall(block, &readers).await;
         self.0.setup.outcomes.put(block.height().get(), block.digest(), &outcome).await;
     }
 
     async fn finalized(&mut self, _: (E, Context), block: &Block, (): (), _: Reader<Database<E>>) {
         let height = block.height().get();
+        tell_reshare(block);
         self.0.setup.operations.finalized(height, &block.body().operations);
         self.0.setup.applied.send_replace(height);
     }
 }
-

@@ -137,7 +137,8 @@ impl Config {
     pub fn open(directory: &Path) -> Result<Self, ConfigError> {
         let lock = lock(directory)?;
         let genesis = Genesis::from_bytes(&read(directory, "genesis")?)?;
-        let damaged = |name: &str, reason: String| ConfigError::Damaged { path: directory.join(name), reason };
+        let damaged =
+            |name: &str, reason: String| ConfigError::Damaged { path: directory.join(name), reason };
         let settings = serde_json::from_slice(&read(directory, "config.json")?)
             .map_err(|error| damaged("config.json", error.to_string()))?;
         let key = unhex(&read(directory, "node.key")?)
@@ -216,8 +217,12 @@ mod tests {
         let directory = tempfile::tempdir().expect("a directory");
         let path = directory.path().join("node");
         created(&path).expect("the directory is empty");
-        let mode = |name: &str| fs::metadata(path.join(name)).expect("it exists").permissions().mode() & 0o777;
-        assert_eq!([mode("node.key"), mode("secrets"), mode("secrets/share-00000000000000000000")], [0o600, 0o700, 0o600]);
+        let mode =
+            |name: &str| fs::metadata(path.join(name)).expect("it exists").permissions().mode() & 0o777;
+        assert_eq!(
+            [mode("node.key"), mode("secrets"), mode("secrets/share-00000000000000000000")],
+            [0o600, 0o700, 0o600]
+        );
         fs::write(path.join("node.key"), "no key").expect("writable");
         assert!(matches!(Config::open(&path), Err(ConfigError::Damaged { .. })));
         fs::write(path.join("genesis"), [0; 40]).expect("writable");

@@ -9,13 +9,16 @@
 //! 2. No account is funded twice, and the accounts and the reserve add up to the supply.
 
 use crate::{
-    engine::{AUTHORITIES_MAX, Block, Database, Digest, EpochInfo, NetworkKey, PrivateKey, PublicKey, Runtime, Variant},
+    engine::{
+        AUTHORITIES_MAX, Block, Database, Digest, EpochInfo, NetworkKey, PrivateKey, PublicKey, Runtime,
+        Variant,
+    },
     epoch::{Directory, Entry},
 };
 use bytes::BufMut;
 use commonware_codec::{
-    Buf, Copying, DecodeExt as _, Encode as _, EncodeSize, Error as CodecError, FixedSize as _, RangeCfg, Read,
-    ReadExt as _, Write,
+    Buf, Copying, DecodeExt as _, Encode as _, EncodeSize, Error as CodecError, FixedSize as _, RangeCfg,
+    Read, ReadExt as _, Write,
 };
 use commonware_consensus::types::Epoch;
 use commonware_cryptography::{
@@ -212,16 +215,11 @@ impl Genesis {
     /// The records that the first block finds, in key order.
     pub fn records(&self) -> BTreeMap<Key, Slot> {
         let funded = self.funded().expect("a checked genesis funds within the supply");
-        let system = System {
-            balances: funded,
-            reserve: self.supply.saturating_sub(funded),
-            ..System::default()
-        };
+        let system =
+            System { balances: funded, reserve: self.supply.saturating_sub(funded), ..System::default() };
         let anchor = RoundInfo { round: 0, anchor: [0; 32] };
-        let mut records = BTreeMap::from([
-            (System::key(), system.to_slot()),
-            (RoundInfo::key(0), anchor.to_slot()),
-        ]);
+        let mut records =
+            BTreeMap::from([(System::key(), system.to_slot()), (RoundInfo::key(0), anchor.to_slot())]);
         for (account, balance) in &self.accounts {
             let state = AccountState { nonce: 0, balance: *balance };
             records.insert(AccountState::key(account), state.to_slot());
@@ -241,7 +239,9 @@ impl Genesis {
             return refuse("there must be 1 to 32 authorities");
         }
         if !keys.iter().eq(self.output.players().iter()) || addresses.len() != keys.len() {
-            return refuse("the authorities are not the players of the network key, in order, each at its address");
+            return refuse(
+                "the authorities are not the players of the network key, in order, each at its address",
+            );
         }
         let accounts: BTreeSet<_> = self.accounts.iter().map(|(account, _)| *account).collect();
         if accounts.len() != self.accounts.len() {

@@ -5,15 +5,14 @@
 //! block is on disk, so is its outcome. A block that is applied again after a crash writes the same
 //! outcome, which changes nothing.
 
-use crate::engine::{Digest, Runtime};
+use crate::engine::{Digest, Files, Runtime};
 use bytes::BufMut;
 use commonware_codec::{Buf, EncodeSize, Error as CodecError, RangeCfg, Read, Write};
-use commonware_runtime::buffer::paged::CacheRef;
 use commonware_storage::{
     archive::{Archive as _, Identifier, prunable},
     translator::EightCap,
 };
-use commonware_utils::{NZU64, NZUsize, sync::AsyncMutex};
+use commonware_utils::sync::AsyncMutex;
 use posync_protocol::{
     Code, Hash,
     ledger::Event,
@@ -71,22 +70,11 @@ impl<E: Runtime> Clone for Outcomes<E> {
 }
 
 impl<E: Runtime> Outcomes<E> {
-    /// Opens the archive under `prefix`.
-    pub async fn open(context: E, prefix: &str, page_cache: CacheRef) -> Self {
-        let config = prunable::Config {
-            translator: EightCap,
-            metadata_partition: format!("{prefix}-outcomes-metadata"),
-            key_partition: format!("{prefix}-outcomes-key"),
-            key_page_cache: page_cache,
-            value_partition: format!("{prefix}-outcomes-value"),
-            compression: None,
-            codec_config: (),
-            items_per_section: NZU64!(PRUNE_EVERY),
-            key_write_buffer: NZUsize!(4_096),
-            value_write_buffer: NZUsize!(65_536),
-            replay_buffer: NZUsize!(65_536),
-        };
-        let archive = Archive::init(context, config).await.expect("a node that cannot read its disk must stop");
+    /// Opens the archive.
+    pub(crate) async fn open(context: E, files: &Files) -> Self {
+        let config = files.archive("outcomes");
+        let archive =
+            Archive::init(context, config).await.expect("a node that cannot read its disk must stop");
         Self(Arc::new(AsyncMutex::new(Some(archive))))
     }
 
@@ -94,7 +82,8 @@ impl<E: Runtime> Outcomes<E> {
     pub async fn put(&self, height: u64, digest: Digest, outcome: &BlockOutcome) {
         let mut slot = self.0.lock().await;
         let archive = slot.take().expect("only a failed write loses the archive, and it ends the node");
-        let mut archive = archive.put_sync(height, digest, outcome).await.expect("a node that cannot write must stop");
+        let mut archive =
+            archive.put_sync(height, digest, outcome).await.expect("a node that cannot write must stop");
         if height.is_multiple_of(PRUNE_EVERY) && height > BLOCKS_KEPT {
             let pruned = archive.prune(height - BLOCKS_KEPT).await;
             archive = pruned.expect("a node that cannot write must stop");

@@ -22,12 +22,7 @@ use commonware_stream::{
 };
 use commonware_utils::NZUsize;
 use futures::{FutureExt as _, future::BoxFuture};
-use std::{
-    num::NonZeroUsize,
-    path::Path,
-    sync::Arc,
-    time::Duration,
-};
+use std::{num::NonZeroUsize, path::Path, sync::Arc, time::Duration};
 use thiserror::Error;
 
 /// Stack of a worker thread: the engine's futures are large where they are not optimised.

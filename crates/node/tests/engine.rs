@@ -2,16 +2,21 @@
 
 mod common;
 
+use common::{Network4, World};
 use commonware_codec::{Copying, Decode as _};
-use commonware_cryptography::{Sha256, Signer as _, bls12381::primitives::sharing::ModeVersion, ed25519, sha256};
+use commonware_cryptography::{
+    Sha256, Signer as _, bls12381::primitives::sharing::ModeVersion, ed25519, sha256,
+};
 use commonware_glue::dkg::types::EpochOutcome;
 use commonware_parallel::Sequential;
 use commonware_runtime::{Runner as _, Supervisor as _, deterministic};
 use commonware_storage::{
     mmr,
-    qmdb::{any::value::FixedEncoding, current::ordered::proof::constant::{ExclusionProof, KeyValueProof}},
+    qmdb::{
+        any::value::FixedEncoding,
+        current::ordered::proof::constant::{ExclusionProof, KeyValueProof},
+    },
 };
-use common::{Network4, World};
 use posync_node::{
     engine::{AUTHORITIES_MAX, Payload},
     handle::Handle,
@@ -55,7 +60,10 @@ fn terms_reshare_under_one_key() {
         let (handle, mut certified) = (&world.handles[&0], 0);
         for height in 1..=2 * TERM {
             if let Some(finalization) = handle.finalization(height).await {
-                assert!(finalization.verify(&mut context, &handle.verifier(), &Sequential), "height {height}");
+                assert!(
+                    finalization.verify(&mut context, &handle.verifier(), &Sequential),
+                    "height {height}"
+                );
                 certified += 1;
             }
             let header = handle.header(height).await.expect("the block is kept");
@@ -65,7 +73,9 @@ fn terms_reshare_under_one_key() {
         for last in [TERM - 1, 2 * TERM - 1] {
             let body = handle.body(last).await.expect("the block is kept");
             let payload = Payload::decode_cfg(Copying(&body.dkg), &(AUTHORITIES_MAX, ModeVersion::v0()));
-            let Ok(Payload::EpochInfo(info)) = payload else { panic!("the last block of a term names the next") };
+            let Ok(Payload::EpochInfo(info)) = payload else {
+                panic!("the last block of a term names the next")
+            };
             assert_eq!(info.outcome, EpochOutcome::Success);
             assert_eq!(*info.output.public().public(), handle.network_key());
         }
@@ -206,4 +216,35 @@ fn a_seed_repeats_itself() {
     let (first, second, other) = (run(6), run(6), run(7));
     assert_eq!(first, second);
     assert_ne!(first.1, other.1);
+}
+
+/// A proposer whose mempool lets a forged operation through cannot get it into the ledger, nor stop
+/// the others.
+#[test]
+fn a_forged_operation_never_lands() {
+    runner(8).start(|context| async move {
+        let mut network = network();
+        let forger = std::sync::Arc::new(common::Queue::default());
+        network.nodes[0].operations = forger.clone();
+        let mut forged = transfer(&network, 0, Account([9; 32]), Amount::sync(500));
+        forged.signature[5] ^= 1;
+        forger.add(forged);
+        let world = World::start(context, network).await;
+        world.network.queue.add(transfer(&world.network, 0, Account([9; 32]), Amount::sync(5)));
+        world.reach(TERM + 5).await;
+        assert_eq!(balance(&world.handles[&1], &Account([9; 32])).await, Some(Amount::sync(5)));
+    });
+}
+
+/// With one authority of four down for good, terms still change.
+#[test]
+fn three_of_four_go_on() {
+    runner(9).start(|context| async move {
+        let mut world = World::start(context, network()).await;
+        world.reach(5).await;
+        world.crash(2);
+        world.reach(2 * TERM + 5).await;
+        let roots = world.roots(2 * TERM).await;
+        assert!(roots.len() == 3 && roots.iter().all(|root| *root == roots[0]));
+    });
 }

@@ -1,4 +1,4 @@
-//! Accounts: nonces, fees and transfers.
+//! Accounts: nonces, fees and transfers (AC-1).
 
 use crate::{
     Account, Amount, Code, Operation,
@@ -39,7 +39,7 @@ pub fn credit(working: &mut Working<'_>, account: &Account, amount: Amount) -> R
     working.put(key, &state)
 }
 
-/// Checks the nonce and burns the fee of a paid operation.
+/// Checks the nonce and burns the fee of a paid operation (AC-2).
 ///
 /// # Errors
 /// `NonceOld`, `NonceGap`, `FeeAboveMaximum`, `Balance`: it may not stand in a block.
@@ -60,7 +60,7 @@ pub(crate) fn charge(working: &mut Working<'_>, operation: &Operation, fee: Amou
     Ok(())
 }
 
-/// Moves money from the signer.
+/// Moves money from the signer (AC-4).
 ///
 /// # Errors
 /// `Balance`.

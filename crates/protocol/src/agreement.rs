@@ -11,10 +11,11 @@
 //!
 //! Invariants
 //! 1. A slot's agreement is named whole (provider, slot, opening height): an old signature is
-//!    never good for the slot's next agreement.
+//!    never good for the slot's next agreement (AG-1).
 //! 2. `sum of storage_reserve over a provider's agreements <= pool`.
-//! 3. A close by one party, an end and a key rotation leave the redemption window to redeem.
-//! 4. Removal returns both reserves and the deposit to the consumer and frees slot and capacity.
+//! 3. A close by one party, an end and a key rotation leave the redemption window to redeem (AG-5).
+//! 4. Removal returns both reserves and the deposit to the consumer and frees slot and capacity
+//!    (AG-4).
 
 mod voucher;
 
@@ -29,6 +30,7 @@ use crate::{
     ledger::{AgreementChange, Event, Touched, Working},
     limits::{PROVIDERS_MAX, Parameters, SLOTS_MAX},
     operation::{Close, CloseAlone, Open, RotateKey, TopUp},
+    provider::sellable,
     record::{AccountState, Agreement, Audit, DataSet, Ending, FeeTree, Provider, SlotTree, Use},
     settlement,
 };
@@ -57,7 +59,7 @@ pub fn is_over(agreement: &Agreement, usage: &Use, epoch: u64, parameters: &Para
 }
 
 /// What an opening locks in the storage reserve: rate x quota x (rounds to the end + rounds since
-/// the provider last settled), per 2^20, rounded up. `None` above all money there can be.
+/// the provider last settled), per 2^20, rounded up (AG-3). `None` above all money there can be.
 pub fn storage_reserve(rate: u64, quota: u64, rounds: u64) -> Option<Amount> {
     Amount::new(mul_div_up(u128::from(rate) * u128::from(quota), u128::from(rounds), UNIT)?)
 }
@@ -73,7 +75,7 @@ pub(crate) fn touches_open(body: &Open, touched: &mut Touched) {
     ]);
 }
 
-/// Opens an agreement within the provider's standing offer, at the posted prices.
+/// Opens an agreement within the provider's standing offer, at the posted prices (AG-2).
 ///
 /// # Errors
 /// `Balance`, `ProviderUnknown`, `ProviderLeaving`, `PriceAboveMaximum`, `PriceBelowReserve`,
@@ -156,7 +158,7 @@ fn check_offer(
     if storage_price < provider.reserve_storage || egress_price < provider.reserve_egress {
         return Err(Code::PriceBelowReserve);
     }
-    if body.quota_leaves > provider.capacity.saturating_sub(provider.sold) {
+    if body.quota_leaves > sellable(provider, &working.context.parameters).saturating_sub(provider.sold) {
         return Err(Code::NoCapacity);
     }
     if working.get::<Agreement>(Agreement::key(&body.provider, body.slot))?.is_some() {
@@ -336,7 +338,7 @@ pub(crate) fn touches_close_alone(body: &CloseAlone, touched: &mut Touched) {
 }
 
 /// Ends an agreement by one party after the redemption window. A provider may do so only once it
-/// announced its exit, and not before it may leave.
+/// announced its exit, and not before it may leave (AG-6).
 ///
 /// # Errors
 /// `NoticeMissing`, `AgreementUnknown`, `WrongParty`, `AgreementClosed`, `AgreementEnded`.
@@ -378,7 +380,7 @@ pub(crate) fn touches_rotate(body: &RotateKey, touched: &mut Touched) {
 }
 
 /// Replaces the session key; the old one redeems for the redemption window, in which there is no
-/// second rotation (it would void the first key's vouchers).
+/// second rotation: it would void the first key's vouchers (AG-6).
 ///
 /// # Errors
 /// `AgreementUnknown`, `WrongParty`, `AgreementClosed`, `AgreementEnded`, `KeyRotated`.

@@ -1,4 +1,4 @@
-//! How a fee is split: burn, committee, provider (economics, section 5).
+//! How a fee is split: burn, committee, provider (ST-3).
 //!
 //! The consumer pays F at the price of its agreement; the provider's base is P at the lower of
 //! price and slow price, so that pumping the posted price only feeds the burn.

@@ -5,7 +5,7 @@
 //! indices, to the providers, to their slots; what is not reached that way is an orphan.
 //!
 //! Invariants checked
-//! 1. Money: each sum in `System` equals its records', and all of it is the genesis supply.
+//! 1. Money: each sum in `System` equals its records', and all of it is the genesis supply (LE-5).
 //! 2. Providers: index, account and records agree; vacant indices form one list.
 //! 3. Agreements: slots, capacity sold, pool and endings equal what the agreements say.
 //! 4. Draw weights: `phi`, `paid`, `paid_base` and every Fenwick node equal the recomputed ones.

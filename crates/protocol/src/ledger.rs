@@ -7,10 +7,12 @@
 //! ```
 //!
 //! Invariants
-//! 1. A refused operation leaves only its fee and its nonce behind.
+//! 1. A refused operation leaves only its fee and its nonce behind (LE-2).
 //! 2. An operation whose fee cannot be charged, or a free one that is refused, makes the block
-//!    invalid: a proposer leaves it out ([`Mode::Propose`]), a verifier rejects ([`Mode::Verify`]).
-//! 3. A record that no operation named is never read or written.
+//!    invalid: a proposer leaves it out ([`Mode::Propose`]), a verifier rejects ([`Mode::Verify`])
+//!    (LE-3).
+//! 3. An operation reads and writes only records that it named itself (LE-1), and names a number
+//!    that its bytes bound (LE-4).
 
 mod event;
 mod select;
@@ -25,7 +27,7 @@ use crate::{
     block::{Draw, sha256},
     data_set,
     limits::{BODY_BYTES_MAX, FEE_BYTES_PER_KEY, FREE_LANE_BYTES, KEYS_MAX, OPERATIONS_MAX, Parameters},
-    operation::check_structure,
+    operation::{body_fits, check_structure},
     provider,
     record::{AccountState, Newcomer, ProviderAt, RoundInfo, System},
     settlement, statement,
@@ -154,11 +156,15 @@ fn touches_system(context: &BlockContext, system: &System, draws: &[Option<Draw>
 }
 
 /// The records that one operation names, its signer's account included. Depends on nothing but
-/// the operation and the genesis, so that a wallet computes its fee alone.
+/// the operation, the genesis and the epoch, so that a wallet computes its fee alone. An operation
+/// whose fields are out of range names no more than that account.
 pub fn touches_operation(context: &BlockContext, operation: &Operation) -> Touched {
     let mut touched = Touched::default();
     if !operation.body.is_free() {
         touched.writable.push(AccountState::key(&operation.signer));
+    }
+    if !body_fits(&operation.body, &context.parameters) {
+        return touched;
     }
     let signer = &operation.signer;
     match &operation.body {
@@ -178,7 +184,7 @@ pub fn touches_operation(context: &BlockContext, operation: &Operation) -> Touch
     touched
 }
 
-/// The fee of an operation: base fee x (bytes + 512 per record that it names as writable).
+/// The fee of an operation: base fee x (bytes + 512 per record that it names as writable) (AC-3).
 pub fn fee(context: &BlockContext, operation: &Operation) -> Amount {
     fee_of(context, operation, &touches_operation(context, operation))
 }

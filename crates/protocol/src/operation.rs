@@ -6,6 +6,7 @@
 
 mod structure;
 
+pub(crate) use structure::body_fits;
 pub use structure::check_structure;
 
 use crate::{

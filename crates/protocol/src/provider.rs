@@ -6,8 +6,9 @@
 //! ```
 //!
 //! Invariants
-//! 1. `bond >= max(bond_min, capacity x bond_per_leaf)` whenever the offer changes.
-//! 2. `sold <= capacity`: a capacity never goes below what is under contract.
+//! 1. Nothing is sold that the bond does not cover ([`sellable`]): a bond that restitution lowered
+//!    stops new agreements until it is added to, not those that stand.
+//! 2. `sold <= capacity`: a capacity never goes below what is under contract (PV-2).
 //! 3. An index belongs to one provider; a vacant one is in the list that starts at
 //!    `System::vacant`, and has no weight in the fee tree.
 
@@ -24,6 +25,15 @@ use crate::{
 pub fn bond_needed(capacity: u64, parameters: &Parameters) -> Amount {
     let by_capacity = parameters.bond_per_leaf.grains().checked_mul(u128::from(capacity));
     by_capacity.and_then(Amount::new).unwrap_or(Amount::MAX).max(parameters.bond_min)
+}
+
+/// Leaves that may be under contract: what is declared, as far as the bond covers it (PV-4).
+pub fn sellable(provider: &Provider, parameters: &Parameters) -> u64 {
+    if provider.bond < parameters.bond_min {
+        return 0;
+    }
+    let covered = provider.bond.grains() / parameters.bond_per_leaf.grains().max(1);
+    u64::try_from(covered).unwrap_or(u64::MAX).min(provider.capacity)
 }
 
 /// Whether the bytes are a name: UTF-8, not empty, then only zeros.
@@ -46,7 +56,7 @@ pub(crate) fn touches_update(signer: &Account, body: &UpdateProvider, touched: &
     }
 }
 
-/// Locks the bond, burns the registration's price, and takes an index.
+/// Locks the bond, burns the registration's price, and takes an index (PV-1).
 ///
 /// # Errors
 /// `Balance`, `ProviderExists`, `BondTooSmall`, `OperatorEmpty`, `ProviderFull`.
@@ -141,7 +151,8 @@ pub(crate) fn update(working: &mut Working<'_>, signer: &Account, body: &UpdateP
         return leave(working, signer, &provider);
     }
     let parameters = &working.context.parameters;
-    if provider.bond < bond_needed(body.capacity, parameters) {
+    let grows = body.capacity > provider.capacity;
+    if grows && provider.bond < bond_needed(body.capacity, parameters) {
         return Err(Code::BondTooSmall);
     }
     if body.capacity < provider.sold {
@@ -160,7 +171,7 @@ pub(crate) fn update(working: &mut Working<'_>, signer: &Account, body: &UpdateP
     working.put(key, &provider)
 }
 
-/// Completes the exit: bond back, records gone, index vacant.
+/// Completes the exit: bond back, records gone, index vacant (PV-3).
 fn leave(working: &mut Working<'_>, signer: &Account, provider: &Provider) -> Result<(), Code> {
     if provider.slots != 0 || provider.phi != 0 {
         return Err(Code::HasAgreements);

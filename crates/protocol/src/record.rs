@@ -49,6 +49,11 @@ fn key(kind: u8, id: &[&[u8]]) -> Key {
     Key(bytes)
 }
 
+/// The place of the record of that kind ([`Record::KIND`]), given its id's parts in one row.
+pub fn place(kind: u8, id: &[u8]) -> Key {
+    key(kind, &[id])
+}
+
 /// A kind of record: how it becomes a slot and back.
 pub trait Record: Write + EncodeSize + Read<Cfg = ()> {
     /// First byte of every slot of this kind.

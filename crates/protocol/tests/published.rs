@@ -4,8 +4,12 @@
 //! first. Each file names its source, commit and licence; only numbers were copied.
 
 use posync_protocol::{
+    Amount, Record,
     amount::ONE,
     economics::{fair, price, score, slash, split},
+    fees::split_fee,
+    record::{Agreement, DataSet, Ending, Provider, Use, VERSION, Version},
+    settlement,
 };
 use serde_json::Value;
 use std::{fs, path::Path};
@@ -172,6 +176,41 @@ fn reference_prices() {
             let posted = price::posted(least, excess, fraction);
             slow = price::slow_next(slow, posted);
             assert_eq!([row[0], used, row[2], excess.into(), posted, slow], row[..], "{name}");
+        }
+    }
+}
+
+#[test]
+fn reference_fees() {
+    let cases = load("cases.json");
+    let amount = |value: &Value| Amount::new(int(value)).expect("below all money");
+    for row in rows(&cases["settle"]) {
+        let split =
+            split_fee(amount(&row["F"]), amount(&row["P"]), ONE / 5, ONE / 20).expect("within bounds");
+        let parts = [split.burn, split.committee, split.pay];
+        assert_eq!(parts, [&row["burn"], &row["committee"], &row["provider"]].map(amount), "{row}");
+    }
+}
+
+/// A record whose fields are all zero.
+fn blank<R: Record>() -> R {
+    let mut slot = [0; 256];
+    (slot[0], slot[1]) = (R::KIND, VERSION);
+    R::from_slot(&slot).expect("zeros are a value of every kind that is used here")
+}
+
+#[test]
+fn reference_storage_charges() {
+    for row in rows(&load("cases.json")["storage_settlement"]) {
+        let provider = Provider { acc: int(&row["acc"]), ..blank() };
+        let (rates, leaves) = (smalls(&row["rates"]), smalls(&row["leaves"]));
+        for ((rate, leaves), charged) in rates.iter().zip(&leaves).zip(rows(&row["charged"])) {
+            let agreement = Agreement { storage_price: *rate, ..blank() };
+            let usage = Use { storage_reserve: Amount::MAX, ..Use::default() };
+            let current = Version { leaves: *leaves, ..Version::default() };
+            let data_set = DataSet { current, next: None };
+            let owed = settlement::owed(&agreement, &usage, &data_set, &Ending::default(), &provider);
+            assert_eq!(owed.grains(), int(charged), "{row}");
         }
     }
 }

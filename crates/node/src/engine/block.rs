@@ -53,7 +53,10 @@ pub struct Block {
 
 impl std::fmt::Debug for Block {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Block").field("header", &self.header).field("body", &self.body).finish_non_exhaustive()
+        f.debug_struct("Block")
+            .field("header", &self.header)
+            .field("body", &self.body)
+            .finish_non_exhaustive()
     }
 }
 

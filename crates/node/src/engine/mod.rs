@@ -17,12 +17,15 @@
 //! Sources: the crates `commonware-consensus` (Simplex, marshal) and `commonware-glue` (stateful, dkg).
 
 mod block;
+mod sizes;
 mod tap;
 mod wiring;
 
 pub use block::{BLOCK_BYTES_MAX, Block, EpochInfo, Payload, dkg_bytes};
+pub(crate) use sizes::Files;
+pub use sizes::{channels, message_bytes_max, quota};
 pub use tap::{Arrivals, Seeds, Tap};
-pub use wiring::{Parts, Running, Transport, channels, message_bytes_max, quota, start};
+pub use wiring::{Parts, Running, Transport, start};
 
 use commonware_consensus::{
     marshal::{core::Mailbox as MarshalMailbox, standard::Standard},
@@ -31,7 +34,11 @@ use commonware_consensus::{
 use commonware_cryptography::{Sha256, bls12381::primitives::variant::MinSig, ed25519, sha256};
 use commonware_parallel::Sequential;
 use commonware_runtime::{Clock, Metrics, Network, Spawner, Storage};
-use commonware_storage::{mmr, qmdb::current::ordered::fixed, translator::EightCap};
+use commonware_storage::{
+    mmr,
+    qmdb::{any::ordered, current::ordered::fixed},
+    translator::EightCap,
+};
 use posync_protocol::Slot;
 use rand_core::CryptoRng;
 use std::num::NonZeroU32;
@@ -57,8 +64,10 @@ pub type Marshal = MarshalMailbox<Scheme, Standard<Block>>;
 /// The network key: it outlives every reshare.
 pub type NetworkKey = <MinSig as commonware_cryptography::bls12381::primitives::variant::Variant>::Public;
 /// The record store: 32-byte keys in order, 256-byte slots, a root that proves presence and absence.
-pub type Database<E> =
-    fixed::Db<mmr::Family, E, Digest, Slot, Sha256, EightCap, 32, Sequential>;
+pub type Database<E> = fixed::Db<mmr::Family, E, Digest, Slot, Sha256, EightCap, 32, Sequential>;
+
+/// An entry of the record store's log.
+pub type StoreOperation = ordered::fixed::Operation<mmr::Family, Digest, Slot>;
 
 /// Most authorities a term may have; bounds every decoded set.
 pub const AUTHORITIES_MAX: NonZeroU32 = NonZeroU32::new(32).expect("32 is not zero");

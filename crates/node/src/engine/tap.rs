@@ -14,11 +14,7 @@ use super::{Context, Digest, Finalization, Marshal, PublicKey, Runtime, Scheme, 
 use commonware_actor::Feedback;
 use commonware_consensus::{
     Automaton, CertifiableAutomaton, Handoff, Relay, Reporter,
-    simplex::{
-        Plan,
-        scheme::bls12381_threshold::vrf::Seedable as _,
-        types::Activity,
-    },
+    simplex::{Plan, scheme::bls12381_threshold::vrf::Seedable as _, types::Activity},
     types::{Round, View},
 };
 use commonware_cryptography::bls12381::primitives::variant::Variant as BlsVariant;
@@ -46,10 +42,7 @@ pub struct Seeds {
 
 impl Default for Seeds {
     fn default() -> Self {
-        Self {
-            table: Arc::default(),
-            changed: watch::Sender::new(()),
-        }
+        Self { table: Arc::default(), changed: watch::Sender::new(()) }
     }
 }
 
@@ -128,14 +121,7 @@ impl<E, D: Clone> Clone for Tap<E, D> {
 impl<E: Runtime, D> Tap<E, D> {
     /// Wraps `inner`: own blocks come at least `pace` after their parent.
     pub fn new(context: E, inner: D, marshal: Marshal, seeds: Seeds, pace: Duration) -> Self {
-        Self {
-            context: Arc::new(context),
-            inner,
-            marshal,
-            seeds,
-            arrivals: Arrivals::default(),
-            pace,
-        }
+        Self { context: Arc::new(context), inner, marshal, seeds, arrivals: Arrivals::default(), pace }
     }
 
     /// Waits until a child of the parent in `context` may be built.

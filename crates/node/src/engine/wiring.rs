@@ -1,99 +1,63 @@
 //! Builds the actors of one node over a runtime and a transport, and starts them.
 //!
-//! The picture is in [`super`]. What is decided here: sizes, partitions, who reports to whom. Every
-//! queue and cache is bounded by a constant below; every partition starts with the node's prefix.
+//! The picture is in [`super`]; what is decided here is who reports to whom. Every actor writes to
+//! partitions that start with the node's prefix and talks on one channel of the transport.
 
 use super::{
-    AUTHORITIES_MAX, Block, Database, Digest, Marshal, PrivateKey, PublicKey, Runtime, Scheme,
-    Seeds, Tap, Variant,
+    AUTHORITIES_MAX, Block, Database, Digest, Marshal, PrivateKey, PublicKey, Runtime, Scheme, Seeds,
+    StoreOperation, Tap, Variant,
+    sizes::{
+        BUFFER, FETCH_RETRY, FETCH_TIMEOUT, Files, ITEMS_PER_SECTION, MAILBOX, PENDING_ACKS,
+        RESHARE_NAMESPACE, SYNC_BATCH, VIEWS_KEPT, prune_config, sync_config,
+    },
 };
 use crate::{
     application::{Application, Setup},
-    epoch::{Authorities, Peers, Registrar, Schemes, Weights, elector::Hybrid, secrets::Secrets},
+    epoch::{Authorities, Directory, Peers, Registrar, Schemes, Weights, elector::Hybrid, secrets::Secrets},
     genesis::Genesis,
     handle::{Handle, Operations},
     outcomes::Outcomes,
 };
 use commonware_broadcast::buffered;
-use commonware_codec::FixedSize as _;
 use commonware_consensus::{
     Reporters,
-    marshal::{self, core::Actor as MarshalActor, resolver::p2p as marshal_resolver, standard::{Deferred, Standard}},
-    simplex::{
-        SkipBudget,
-        config::{ForwardPolicy, SkipPolicy},
+    marshal::{
+        self,
+        core::Actor as MarshalActor,
+        resolver::p2p as marshal_resolver,
+        standard::{Deferred, Standard},
     },
-    types::{Epoch, FixedEpocher, ViewDelta},
+    types::{Epoch, FixedEpocher},
 };
 use commonware_cryptography::{
-    Digestible as _, Digested, Signer as _, bls12381::{dkg::feldman_desmedt::Reveal, primitives::sharing::{Mode, ModeVersion}},
+    Digested, Digestible as _, Signer as _,
+    bls12381::{
+        dkg::feldman_desmedt::Reveal,
+        primitives::sharing::{Mode, ModeVersion},
+    },
     certificate::ConstantProvider,
 };
 use commonware_glue::{
     dkg::{
-        self, fence::Fence, orchestrator, probe, reshare,
+        self,
+        fence::Fence,
+        orchestrator, probe, reshare,
         state_sync::{Config as StateSyncConfig, Plan as StateSyncPlan, StateSync},
         types::Payload,
     },
-    stateful::{
-        Config as StatefulConfig, PruneConfig, Stateful, SyncPlan,
-        db::{SyncEngineConfig, p2p as state_resolver},
-    },
+    stateful::{Config as StatefulConfig, Stateful, SyncPlan, db::p2p as state_resolver},
 };
-use commonware_p2p::{AddressableManager, Blocker, Receiver, Sender, max_message_size};
+use commonware_p2p::{AddressableManager, Blocker, Receiver, Sender};
 use commonware_parallel::Sequential;
-use commonware_runtime::{Handle as Task, Quota, buffer::paged::{CacheRef, page_size}};
-use commonware_storage::{
-    archive::prunable,
-    journal::contiguous::fixed::Config as LogConfig,
-    merkle::full::Config as MerkleConfig,
-    mmr,
-    qmdb::{any::ordered::fixed::Operation as StoreOperation, current::FixedConfig},
-    translator::EightCap,
+use commonware_runtime::Handle as Task;
+use commonware_storage::{archive::prunable, mmr, translator::EightCap};
+use commonware_utils::{NZDuration, NZUsize, channel::watch};
+use posync_protocol::limits::{BLOCKS_KEPT, DKG_BYTES_MAX, Parameters};
+use std::{
+    num::{NonZeroU64, NonZeroUsize},
+    sync::Arc,
+    time::Duration,
 };
-use commonware_utils::{NZDuration, NZU32, NZU64, NZUsize, channel::watch};
-use posync_protocol::{Slot, limits::{BLOCKS_KEPT, DKG_BYTES_MAX, Parameters}};
-use std::{num::{NonZeroU16, NonZeroU64, NonZeroUsize}, sync::Arc, time::Duration};
-
-/// The p2p channels of the authorities.
-pub mod channels {
-    /// Votes of the running term.
-    pub const VOTES: u64 = 0;
-    /// Certificates of the running term.
-    pub const CERTIFICATES: u64 = 1;
-    /// Missing certificates.
-    pub const RESOLVER: u64 = 2;
-    /// Missing blocks.
-    pub const BACKFILL: u64 = 3;
-    /// New blocks.
-    pub const BROADCAST: u64 = 4;
-    /// State for a node that starts without any.
-    pub const STATE: u64 = 5;
-    /// Dealings and acknowledgements of the key reshare.
-    pub const RESHARE: u64 = 6;
-    /// Where a node without state begins.
-    pub const PROBE: u64 = 7;
-    /// Batches of operations; served by the mempool.
-    pub const MEMPOOL: u64 = 8;
-    /// Channels of the engine itself.
-    pub const ENGINE: std::ops::Range<u64> = 0..8;
-}
-
-/// Bytes of a page on disk; changing it destroys stored data.
-const PAGE_SIZE: NonZeroU16 = page_size(4_096);
-const MAILBOX: NonZeroUsize = NZUsize!(1_024);
-const BUFFER: NonZeroUsize = NZUsize!(65_536);
-const ITEMS_PER_SECTION: NonZeroU64 = NZU64!(256);
-/// Operations of the store served per state-sync answer: about 90 kB.
-const SYNC_BATCH: NonZeroU64 = NZU64!(256);
-/// Finalized blocks the state machine may have before it acknowledges the first.
-const PENDING_ACKS: NonZeroUsize = NZUsize!(16);
-/// Blocks of which the store keeps the operations, for nodes that sync.
-const STATE_BLOCKS_KEPT: usize = 256;
-const VIEWS_KEPT: ViewDelta = ViewDelta::new(64);
-const FETCH_TIMEOUT: Duration = Duration::from_secs(2);
-const FETCH_RETRY: Duration = Duration::from_millis(100);
-const RESHARE_NAMESPACE: &[u8] = b"posync/reshare/1";
 
 /// A sender and a receiver of one channel.
 type Channel<S, R> = (S, R);
@@ -134,34 +98,16 @@ pub struct Running {
     pub actors: Vec<Task<()>>,
 }
 
-/// The quota of every channel, per peer and direction.
-pub const fn quota() -> Quota {
-    Quota::per_second(NZU32!(1_024))
-}
-
-/// The largest message of the engine.
-pub fn message_bytes_max() -> u32 {
-    let authorities = AUTHORITIES_MAX.get();
-    max_message_size(&[
-        orchestrator::max_payload_size::<Scheme, Digest>(authorities),
-        marshal::max_payload_size::<Standard<Block>, Scheme>(authorities, &()),
-        probe::max_payload_size::<Standard<Block>, Scheme>(authorities, &()),
-        dkg::max_payload_size::<Variant, PublicKey>(AUTHORITIES_MAX),
-        state_resolver::max_payload_size::<mmr::Family, Digest>(SYNC_BATCH, StoreOp::SIZE),
-    ])
-}
-
 type Verifiers = ConstantProvider<Scheme, Epoch>;
 type Certificates<E> = prunable::Archive<EightCap, E, Digest, super::Finalization>;
 type Blocks<E> = prunable::Archive<EightCap, E, Digest, Arc<Block>>;
 type MarshalStore<E> =
     MarshalActor<E, Standard<Block>, Verifiers, Certificates<E>, Blocks<E>, FixedEpocher, Sequential>;
 type Sync<E> = SyncPlan<E, Scheme, Standard<Block>>;
-type Synced = StateSync<Scheme, Digest, Variant, crate::epoch::Directory>;
-type ReshareSync = StateSyncPlan<Scheme, Digest, Variant, crate::epoch::Directory>;
+type Synced = StateSync<Scheme, Digest, Variant, Directory>;
+type ReshareSync = StateSyncPlan<Scheme, Digest, Variant, Directory>;
 
-type StoreOp = StoreOperation<mmr::Family, Digest, Slot>;
-type StateResolver<E> = state_resolver::Mailbox<Database<E>, mmr::Family, StoreOp, Digest>;
+type StateResolver<E> = state_resolver::Mailbox<Database<E>, mmr::Family, StoreOperation, Digest>;
 
 /// What every builder below needs.
 struct Node<E, M, B> {
@@ -171,7 +117,7 @@ struct Node<E, M, B> {
     blocker: B,
     weights: Weights,
     schemes: Schemes,
-    page_cache: CacheRef,
+    files: Files,
     term: NonZeroU64,
     genesis: Digested<Block>,
 }
@@ -192,40 +138,27 @@ where
     let [votes, certificates, missing, backfill, broadcast, state, reshare, probe] =
         <[_; 8]>::try_from(transport.channels).ok().expect("a transport carries every engine channel");
 
-    let plan = Sync::init(node.context.child("plan"), node.prefix("engine")).await;
+    let plan = Sync::init(node.context.child("plan"), node.files.partition("engine")).await;
     let (plan, synced, probe, probe_task) = node.probe(plan, probe).await;
     let (store, marshal, floor) = node.marshal(&plan).await;
     let (gate, fence, reshare_sync) = node.reshare_sync(synced).await;
     let (reshare, reshare_task) = node.reshare(&marshal, fence, reshare_sync.clone(), reshare);
 
-    let outcomes = Outcomes::open(node.context.child("outcomes"), &node.parts.prefix, node.page_cache.clone()).await;
+    let outcomes = Outcomes::open(node.context.child("outcomes"), &node.files).await;
     let (applied_sender, applied) = watch::channel(outcomes.last().await);
     let seeds = Seeds::default();
-    let application = Application::new(Setup {
-        genesis: node.parts.genesis.clone(),
-        key: node.parts.key.clone(),
-        seeds: seeds.clone(),
-        verifier: node.verifier(),
-        operations: node.parts.operations.clone(),
-        outcomes: outcomes.clone(),
-        applied: applied_sender,
-    });
     let (resolver, resolver_task) = node.state_resolver(state);
     let (stateful, mailbox) = Stateful::new(
         node.context.child("stateful"),
         StatefulConfig {
-            application,
-            db_config: node.store_config(),
+            application: node.application(seeds.clone(), outcomes.clone(), applied_sender),
+            db_config: node.files.store(),
             provider: (),
             marshal: (marshal.clone(), floor),
             mailbox_size: MAILBOX,
             plan,
             resolvers: resolver,
-            sync_config: SyncEngineConfig {
-                fetch_batch_size: SYNC_BATCH,
-                apply_batch_size: NZU64!(1_024),
-                max_outstanding_requests: NZUsize!(8),
-            },
+            sync_config: sync_config(),
             prune_config: Some(prune_config()),
             strategy: Sequential,
         },
@@ -237,41 +170,27 @@ where
     let tap = Tap::new(node.context.child("tap"), deferred, marshal.clone(), seeds, pace);
     let (orchestrator, orchestrator_mailbox) = orchestrator::Actor::new(
         node.context.child("orchestrator"),
-        orchestrator::Config {
-            oracle: node.blocker.clone(),
-            manager: node.peers.clone(),
-            provider: node.schemes.clone(),
-            marshal: marshal.clone(),
-            application: tap,
-            strategy: Sequential,
-            simplex: node.simplex_config(),
-            gate,
-            state_sync: reshare_sync,
-            blocks_per_epoch: node.term,
-            mailbox_size: MAILBOX,
-            partition_prefix: node.prefix("orchestrator"),
-        },
+        node.orchestrator_config(marshal.clone(), tap, gate, reshare_sync),
     );
     let orchestrator_task = orchestrator.start(votes, certificates, missing);
     let reporters = Reporters::from((mailbox.clone(), Reporters::from((orchestrator_mailbox, reshare))));
-    let marshal_task = store.start(reporters, node.buffer(broadcast), node.resolver(backfill));
+    let (buffer, buffer_task) = node.buffer(broadcast);
+    let marshal_task = store.start(reporters, buffer, node.resolver(backfill));
     probe.attach(marshal.clone());
     let stateful_task = stateful.start();
 
     let database = mailbox.subscribe_databases().await;
     let handle = Handle::new(node.parts.genesis.clone(), marshal, database, outcomes, applied);
-    let actors =
-        vec![probe_task, resolver_task, reshare_task, orchestrator_task, marshal_task, stateful_task];
+    let actors = vec![
+        probe_task,
+        resolver_task,
+        reshare_task,
+        orchestrator_task,
+        buffer_task,
+        marshal_task,
+        stateful_task,
+    ];
     Running { handle, actors }
-}
-
-/// How much history is pruned, and when.
-const fn prune_config() -> PruneConfig {
-    PruneConfig {
-        maintenance_interval: NZUsize!(64),
-        retained_marshal_blocks: BLOCKS_KEPT as usize,
-        retained_qmdb_blocks: STATE_BLOCKS_KEPT,
-    }
 }
 
 impl<E, M, B> Node<E, M, B>
@@ -283,14 +202,17 @@ where
     fn new(context: E, parts: Parts, manager: M, blocker: B) -> Self {
         let term = parts.genesis.parameters.term_blocks();
         let kept = PENDING_ACKS.get() as u64 + 1 + BLOCKS_KEPT;
-        assert!(kept >= term, "a restarted node needs the last block of the term before: {kept} blocks are kept");
-        let payload = Payload::<Variant, PublicKey, crate::epoch::Directory>::max_encode_size(AUTHORITIES_MAX);
+        assert!(
+            kept >= term,
+            "a restarted node needs the last block of the term before: {kept} blocks are kept"
+        );
+        let payload = Payload::<Variant, PublicKey, Directory>::max_encode_size(AUTHORITIES_MAX);
         assert!(payload <= DKG_BYTES_MAX, "a body holds {DKG_BYTES_MAX} bytes of reshare, not {payload}");
         let weights = Weights::default();
         let genesis = parts.genesis.block::<E>();
         Self {
             peers: Peers::new(manager, weights.clone()),
-            page_cache: CacheRef::new(PAGE_SIZE, parts.page_cache_pages),
+            files: Files::new(parts.prefix.clone(), parts.page_cache_pages),
             term: NonZeroU64::new(term).expect("a checked genesis has blocks in a term"),
             genesis: Digested::precomputed(genesis.clone(), genesis.digest()),
             schemes: Schemes::default(),
@@ -305,13 +227,49 @@ where
         &self.parts.genesis.parameters
     }
 
-    fn prefix(&self, part: &str) -> String {
-        format!("{}-{part}", self.parts.prefix)
-    }
-
     fn verifier(&self) -> Scheme {
         let genesis = &self.parts.genesis;
         Scheme::certificate_verifier(&genesis.namespace(), genesis.network_key())
+    }
+
+    fn application(
+        &self,
+        seeds: Seeds,
+        outcomes: Outcomes<E>,
+        applied: watch::Sender<u64>,
+    ) -> Application<E> {
+        Application::new(Setup {
+            genesis: self.parts.genesis.clone(),
+            key: self.parts.key.clone(),
+            verifier: self.verifier(),
+            operations: self.parts.operations.clone(),
+            seeds,
+            outcomes,
+            applied,
+        })
+    }
+
+    fn orchestrator_config<A>(
+        &self,
+        marshal: Marshal,
+        application: A,
+        gate: dkg::fence::Gate,
+        state_sync: ReshareSync,
+    ) -> orchestrator::Config<B, Peers<M>, Schemes, Standard<Block>, Variant, A, Hybrid, Sequential> {
+        orchestrator::Config {
+            oracle: self.blocker.clone(),
+            manager: self.peers.clone(),
+            provider: self.schemes.clone(),
+            marshal,
+            application,
+            strategy: Sequential,
+            simplex: self.files.simplex(self.parameters(), Hybrid(self.weights.clone())),
+            gate,
+            state_sync,
+            blocks_per_epoch: self.term,
+            mailbox_size: MAILBOX,
+            partition_prefix: self.files.partition("orchestrator"),
+        }
     }
 
     /// Serves where to begin; asks for it when this node has no state.
@@ -355,20 +313,18 @@ where
     }
 
     async fn marshal(&self, plan: &Sync<E>) -> (MarshalStore<E>, Marshal, marshal::core::Floor) {
-        let certificates = Certificates::init(
-            self.context.child("certificates"),
-            self.archive_config("certificates", ()),
-        );
-        let blocks = Blocks::init(self.context.child("blocks"), self.archive_config("blocks", ()));
+        let certificates =
+            Certificates::init(self.context.child("certificates"), self.files.archive("certificates"));
+        let blocks = Blocks::init(self.context.child("blocks"), self.files.archive("blocks"));
         let config = marshal::Config {
             provider: Verifiers::new(self.verifier()),
             epocher: FixedEpocher::new(self.term),
             start: plan.marshal_start(self.genesis.clone()),
-            partition_prefix: self.prefix("marshal"),
+            partition_prefix: self.files.partition("marshal"),
             mailbox_size: MAILBOX,
             view_retention: VIEWS_KEPT,
             prunable_items_per_section: ITEMS_PER_SECTION,
-            page_cache: self.page_cache.clone(),
+            page_cache: self.files.page_cache(),
             replay_buffer: BUFFER,
             key_write_buffer: BUFFER,
             value_write_buffer: BUFFER,
@@ -382,52 +338,10 @@ where
         MarshalActor::init(self.context.child("marshal"), certificates, blocks, config).await
     }
 
-    fn archive_config<C>(&self, name: &str, codec_config: C) -> prunable::Config<EightCap, C> {
-        prunable::Config {
-            translator: EightCap,
-            metadata_partition: self.prefix(&format!("{name}-metadata")),
-            key_partition: self.prefix(&format!("{name}-key")),
-            key_page_cache: self.page_cache.clone(),
-            value_partition: self.prefix(&format!("{name}-value")),
-            compression: None,
-            codec_config,
-            items_per_section: ITEMS_PER_SECTION,
-            key_write_buffer: BUFFER,
-            value_write_buffer: BUFFER,
-            replay_buffer: BUFFER,
-        }
-    }
-
-    fn store_config(&self) -> FixedConfig<EightCap, Sequential> {
-        FixedConfig {
-            merkle_config: MerkleConfig {
-                journal_partition: self.prefix("state-merkle-journal"),
-                metadata_partition: self.prefix("state-merkle-metadata"),
-                items_per_blob: NZU64!(65_536),
-                write_buffer: BUFFER,
-                replay_buffer: BUFFER,
-                strategy: Sequential,
-                page_cache: self.page_cache.clone(),
-            },
-            journal_config: LogConfig {
-                partition: self.prefix("state-log"),
-                items_per_blob: NZU64!(8_192),
-                page_cache: self.page_cache.clone(),
-                write_buffer: BUFFER,
-                replay_buffer: BUFFER,
-            },
-            grafted_metadata_partition: self.prefix("state-grafted"),
-            translator: EightCap,
-            init_cache: Some(NZUsize!(65_536)),
-            init_buffer: NZUsize!(1 << 20),
-            init_concurrency: (),
-        }
-    }
-
     async fn reshare_sync(&self, synced: Option<Synced>) -> (dkg::fence::Gate, Fence, ReshareSync) {
         let (fence, gate) = Fence::new();
         let config = StateSyncConfig {
-            partition_prefix: self.prefix("reshare"),
+            partition_prefix: self.files.partition("reshare"),
             max_participants: AUTHORITIES_MAX,
             max_supported_mode: ModeVersion::v0(),
         };
@@ -464,8 +378,8 @@ where
                 sharing_mode: Mode::NonZeroCounter,
                 reveal: Reveal::V1,
                 mailbox_size: MAILBOX,
-                partition_prefix: self.prefix("reshare"),
-                page_cache: self.page_cache.clone(),
+                partition_prefix: self.files.partition("reshare"),
+                page_cache: self.files.page_cache(),
                 write_buffer: BUFFER,
                 replay_buffer: BUFFER,
                 max_participants: AUTHORITIES_MAX,
@@ -475,31 +389,7 @@ where
         (mailbox, actor.start(channel))
     }
 
-    fn simplex_config(&self) -> orchestrator::SimplexConfig<Hybrid> {
-        let leader = Duration::from_millis(self.parameters().leader_timeout_ms);
-        let certification = Duration::from_millis(self.parameters().certification_timeout_ms);
-        orchestrator::SimplexConfig {
-            elector: Hybrid(self.weights.clone()),
-            mailbox_size: MAILBOX,
-            replay_buffer: BUFFER,
-            write_buffer: BUFFER,
-            page_cache: self.page_cache.clone(),
-            leader_timeout: leader,
-            certification_timeout: certification,
-            timeout_retry: leader / 2,
-            fetch_timeout: NZDuration!(FETCH_TIMEOUT),
-            fetch_retry_delay: FETCH_RETRY,
-            view_retention: VIEWS_KEPT,
-            skip: SkipPolicy::Enabled { timeout: 2 * certification, budget: SkipBudget::Participants },
-            forward: ForwardPolicy::Disabled,
-            track_historical_votes: false,
-        }
-    }
-
-    fn state_resolver<S, R>(
-        &self,
-        channel: Channel<S, R>,
-    ) -> (StateResolver<E>, Task<()>)
+    fn state_resolver<S, R>(&self, channel: Channel<S, R>) -> (StateResolver<E>, Task<()>)
     where
         S: Sender<PublicKey = PublicKey>,
         R: Receiver<PublicKey = PublicKey>,
@@ -522,7 +412,7 @@ where
         (mailbox, actor.start(channel))
     }
 
-    fn buffer<S, R>(&self, channel: Channel<S, R>) -> buffered::Mailbox<PublicKey, Block>
+    fn buffer<S, R>(&self, channel: Channel<S, R>) -> (buffered::Mailbox<PublicKey, Block>, Task<()>)
     where
         S: Sender<PublicKey = PublicKey>,
         R: Receiver<PublicKey = PublicKey>,
@@ -539,17 +429,13 @@ where
                 strategy: Sequential,
             },
         );
-        let _ = engine.start(channel);
-        mailbox
+        (mailbox, engine.start(channel))
     }
 
     fn resolver<S, R>(
         &self,
         channel: Channel<S, R>,
-    ) -> (
-        marshal::resolver::handler::Receiver<Digest>,
-        marshal_resolver::Mailbox<Digest, PublicKey>,
-    )
+    ) -> (marshal::resolver::handler::Receiver<Digest>, marshal_resolver::Mailbox<Digest, PublicKey>)
     where
         S: Sender<PublicKey = PublicKey>,
         R: Receiver<PublicKey = PublicKey>,

@@ -32,10 +32,7 @@ impl Config<Scheme> for Hybrid {
 
     fn build(self, participants: &Set<PublicKey>) -> HybridElector {
         assert!(!participants.is_empty(), "a term has at least one authority");
-        HybridElector {
-            weights: self.0,
-            participants: participants.clone(),
-        }
+        HybridElector { weights: self.0, participants: participants.clone() }
     }
 }
 
@@ -111,9 +108,8 @@ mod tests {
 
     #[test]
     fn equal_when_all_weigh_nothing() {
-        let picked: std::collections::BTreeSet<_> = (0u64..100)
-            .map(|n| draw(Sha256::hash(&[&n.to_be_bytes()]).as_ref(), &[0, 0, 0]))
-            .collect();
+        let picked: std::collections::BTreeSet<_> =
+            (0u64..100).map(|n| draw(Sha256::hash(&[&n.to_be_bytes()]).as_ref(), &[0, 0, 0])).collect();
         assert_eq!(picked.len(), 3);
     }
 

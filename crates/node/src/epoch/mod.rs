@@ -32,8 +32,7 @@ use commonware_glue::dkg::{
     types::SchemeInfo,
 };
 use commonware_p2p::{
-    Address, AddressableManager, AddressableTrackedPeers, PeerSetSubscription, Provider,
-    TrackedPeers,
+    Address, AddressableManager, AddressableTrackedPeers, PeerSetSubscription, Provider, TrackedPeers,
 };
 use commonware_utils::ordered::{Map, Set};
 use std::{
@@ -68,10 +67,7 @@ impl Read for Entry {
     type Cfg = ();
 
     fn read_cfg(buf: &mut impl Buf, _: &()) -> Result<Self, CodecError> {
-        Ok(Self {
-            address: Address::read_cfg(buf, &())?,
-            weight: u64::read_cfg(buf, &())?,
-        })
+        Ok(Self { address: Address::read_cfg(buf, &())?, weight: u64::read_cfg(buf, &())? })
     }
 }
 
@@ -120,10 +116,7 @@ pub struct Weights(Arc<Mutex<BTreeMap<u64, Map<PublicKey, u64>>>>);
 
 impl Weights {
     fn set(&self, term: u64, directory: &Directory) {
-        let weights = directory
-            .0
-            .iter_pairs()
-            .map(|(key, entry)| (key.clone(), entry.weight));
+        let weights = directory.0.iter_pairs().map(|(key, entry)| (key.clone(), entry.weight));
         let mut table = self.0.lock().expect("no holder panics");
         table.insert(term, Map::from_iter_dedup(weights));
         while table.len() > CONSENSUS_TERMS_KEPT {
@@ -135,10 +128,7 @@ impl Weights {
     fn of(&self, term: u64, participants: &Set<PublicKey>) -> Vec<u64> {
         let table = self.0.lock().expect("no holder panics");
         let weights = table.get(&term);
-        participants
-            .iter()
-            .map(|key| weights.and_then(|w| w.get_value(key)).copied().unwrap_or(1))
-            .collect()
+        participants.iter().map(|key| weights.and_then(|w| w.get_value(key)).copied().unwrap_or(1)).collect()
     }
 }
 
@@ -147,7 +137,7 @@ impl Weights {
 #[error("the directory of term {term} names no address for {peer}")]
 pub struct MissingAddress {
     term: u64,
-    peer: PublicKey,
+    peer: Box<PublicKey>,
 }
 
 /// The peer manager of the transport, told who takes part by the ledger instead of by an operator.
@@ -190,16 +180,15 @@ impl<M: AddressableManager<PublicKey = PublicKey>> Manager for Peers<M> {
         let resolve = |set: &Set<PublicKey>| {
             let mut found = Vec::with_capacity(set.len());
             for peer in set {
-                let entry = directory.0.get_value(peer).ok_or_else(|| MissingAddress {
-                    term,
-                    peer: peer.clone(),
-                })?;
+                let entry = directory
+                    .0
+                    .get_value(peer)
+                    .ok_or_else(|| MissingAddress { term, peer: Box::new(peer.clone()) })?;
                 found.push((peer.clone(), entry.address.clone()));
             }
             Ok(Map::from_iter_dedup(found))
         };
-        let tracked =
-            AddressableTrackedPeers::new(resolve(&peers.primary)?, resolve(&peers.secondary)?);
+        let tracked = AddressableTrackedPeers::new(resolve(&peers.primary)?, resolve(&peers.secondary)?);
         self.weights.set(term, directory);
         let _ = self.inner.track(term, tracked);
         Ok(())
@@ -238,22 +227,17 @@ impl Registrar {
 
     fn scheme(&self, info: SchemeInfo<Variant, PublicKey>) -> Scheme {
         match info {
-            SchemeInfo::Verifier {
-                participants,
-                sharing,
-            } => Scheme::verifier(&self.namespace, participants, sharing),
-            SchemeInfo::Member {
-                participants,
-                sharing,
-                public_key,
-            } => Scheme::member(&self.namespace, participants, sharing, &public_key)
-                .expect("a member is one of the participants it is registered with"),
-            SchemeInfo::Signer {
-                participants,
-                sharing,
-                share,
-            } => Scheme::signer(&self.namespace, participants, sharing, share)
-                .expect("the reshare actor checked the share against the sharing"),
+            SchemeInfo::Verifier { participants, sharing } => {
+                Scheme::verifier(&self.namespace, participants, sharing)
+            }
+            SchemeInfo::Member { participants, sharing, public_key } => {
+                Scheme::member(&self.namespace, participants, sharing, &public_key)
+                    .expect("a member is one of the participants it is registered with")
+            }
+            SchemeInfo::Signer { participants, sharing, share } => {
+                Scheme::signer(&self.namespace, participants, sharing, share)
+                    .expect("the reshare actor checked the share against the sharing")
+            }
         }
     }
 }

@@ -37,10 +37,7 @@ impl Secrets {
     /// Opens (and creates, private to its owner) the directory.
     pub fn disk(directory: impl Into<PathBuf>) -> io::Result<Self> {
         let directory = directory.into();
-        fs::DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(&directory)?;
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(&directory)?;
         Ok(Self::Disk(directory))
     }
 
@@ -108,12 +105,7 @@ impl Secrets {
 /// Writes `bytes` to `directory/name`, owner-readable, durable before it returns.
 pub fn write_private(directory: &Path, name: &str, bytes: &[u8]) -> io::Result<()> {
     let temporary = directory.join(format!(".{name}.new"));
-    let mut file = OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(0o600)
-        .open(&temporary)?;
+    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
     file.write_all(bytes)?;
     file.sync_all()?;
     fs::rename(&temporary, directory.join(name))?;
@@ -158,20 +150,11 @@ impl SecretStore for Secrets {
         self.get(&name("seed", epoch, ""))
     }
 
-    async fn put_dealing<P: PublicKey>(
-        &mut self,
-        epoch: Epoch,
-        dealer: P,
-        private: DealerPrivMsg,
-    ) {
+    async fn put_dealing<P: PublicKey>(&mut self, epoch: Epoch, dealer: P, private: DealerPrivMsg) {
         self.put(&dealing(epoch, &dealer), &private.encode());
     }
 
-    async fn get_dealing<P: PublicKey>(
-        &mut self,
-        epoch: Epoch,
-        dealer: &P,
-    ) -> Option<DealerPrivMsg> {
+    async fn get_dealing<P: PublicKey>(&mut self, epoch: Epoch, dealer: &P) -> Option<DealerPrivMsg> {
         self.get(&dealing(epoch, dealer))
     }
 

@@ -48,8 +48,8 @@ impl Network4 {
         let addresses: Vec<SocketAddr> =
             (0..authorities).map(|i| SocketAddr::from(([127, 0, 0, 1], 9_000 + i))).collect();
         let supply = Amount::sync(1_000_000_000);
-        let (genesis, secrets) =
-            genesis::deal(&addresses, parameters, supply, accounts, TestRng::new(7)).expect("the deal is valid");
+        let (genesis, secrets) = genesis::deal(&addresses, parameters, supply, accounts, TestRng::new(7))
+            .expect("the deal is valid");
         let (genesis, queue) = (Arc::new(genesis), Arc::new(Queue::default()));
         let nodes = secrets.into_iter().enumerate().map(|(index, secret)| {
             let shares = Secrets::memory();

@@ -1,11 +1,11 @@
 //! Vouchers: cumulative units on signed terms, and the one check that provider and ledger share.
 //!
 //! Invariants
-//! 1. What is redeemed never goes back, exceeds no quota and no rate cap.
+//! 1. What is redeemed never goes back, exceeds no quota and no rate cap (VO-1, VO-2).
 //! 2. Accepted in any order or batches, vouchers cost the consumer the same in all: the price of
-//!    the units redeemed last (fees are differences of cumulative prices). The split of each
+//!    the units redeemed last (fees are differences of cumulative prices, VO-7). The split of each
 //!    payment rounds its burn up, so redeeming in more pieces never favours who redeems.
-//! 3. A refused voucher changes nothing beside it.
+//! 3. A refused voucher changes nothing beside it (VO-4).
 
 use super::{is_over, start_round};
 use crate::{
@@ -101,7 +101,7 @@ fn value(agreement: &Agreement, egress: u64, gas: u64) -> u128 {
     cost(egress, agreement.egress_price, gas, agreement.gas_price)
 }
 
-/// Fee and base of what is new. Above the reserve it pays what is left, base in proportion.
+/// Fee and base of what is new. Above the reserve it pays what is left (VO-3), base in proportion.
 fn price(agreement: &Agreement, usage: &Use, voucher: &Voucher) -> Result<(Amount, Amount), Code> {
     let base = |egress: u64, gas: u64| {
         let egress_price = agreement.egress_price.min(agreement.egress_slow);

@@ -40,7 +40,8 @@ pub fn check_structure(operation: &Operation, context: &BlockContext) -> Result<
     }
 }
 
-fn body_fits(body: &Body, parameters: &Parameters) -> bool {
+/// Whether every field lies within its range.
+pub(crate) fn body_fits(body: &Body, parameters: &Parameters) -> bool {
     match body {
         Body::Transfer(body) => body.amount > Amount::ZERO,
         Body::RegisterProvider(body) => registration_fits(body),

@@ -8,6 +8,7 @@
 use crate::{
     Bounded, Code, Hash, Key, Operation, Slot,
     block::{BlockBody, Header, Receipts},
+    ledger::Event,
     limits::{EVENTS_MAX, HEADERS_MAX, Parameters, READ_KEYS_MAX},
 };
 
@@ -135,7 +136,7 @@ encoded! {
         /// By the header's `receipts_root`; the same in every part.
         receipts: Receipts,
         /// The node's word.
-        events: Bounded<u8, EVENTS_MAX>,
+        events: Bounded<Event, EVENTS_MAX>,
         /// Whether no part follows.
         last: bool,
     }

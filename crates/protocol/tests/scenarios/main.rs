@@ -9,6 +9,7 @@ mod records;
 mod samples;
 mod scale;
 mod script;
+mod signatures;
 mod voucher;
 mod world;
 

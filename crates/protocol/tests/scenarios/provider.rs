@@ -38,6 +38,7 @@ pub(crate) const REFUSED: &str = "
     p update index=1048576                    => !BadShape
     p update bond=2000000s                    => Balance
     p update capacity=10000000000             => BondTooSmall
+    p update capacity=10000000000 bond=1s     => BondTooSmall
     a open p quota=1000
     p update capacity=999                     => CapacityBelowSold
     p leave
@@ -111,4 +112,28 @@ fn the_last_index_is_the_last() {
     };
     assert_eq!(register("p"), Code::Done);
     assert_eq!(register("q"), Code::ProviderFull);
+}
+
+#[test]
+fn a_lowered_bond_stops_sales_but_not_updates() {
+    let mut stage = Stage::new();
+    stage.play("p register capacity=1000");
+    let key = Provider::key(&account("p"));
+    let mut provider: Provider = stage.world.get(key).unwrap();
+    let lost = Amount::sync(1);
+    provider.bond = provider.bond.checked_sub(lost).unwrap();
+    let mut system = stage.world.system();
+    system.bonds = provider.bond;
+    system.burned = system.burned.checked_add(lost).unwrap();
+    stage.world.state.insert(key, provider.to_slot());
+    stage.world.state.insert(System::key(), system.to_slot());
+    stage.play(
+        "
+        a open p quota=1              => NoCapacity
+        p update address=10.0.0.1:1
+        p update capacity=1001        => BondTooSmall
+        p update bond=1s
+        a open p quota=1
+        ",
+    );
 }

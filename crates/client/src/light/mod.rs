@@ -1,0 +1,222 @@
+//! Belief without trust: a chain's name and the network key decide what a node's answer is worth.
+//!
+//! ```text
+//!   network key ──► finalization of header h+n ──► digest of header h+n
+//!                                                   │ parent, parent, ...
+//!                                                   ▼
+//!                                                  header h ──► state root ──► QMDB proof ──► record
+//!                                                        └────► body root, receipts root
+//! ```
+//!
+//! Invariants
+//! 1. Nothing that a node sends is used before it leads to the network key.
+//! 2. Every accepted encoding is the only one of its value: what decodes is encoded again and
+//!    compared, so no bit of a proof can change without being noticed.
+//! 3. Only lengths within the bounds of `wire::node` are decoded.
+//!
+//! The network key outlives every change of the authorities, so no older header is needed.
+//! Sources: `commonware_consensus::simplex::scheme::bls12381_threshold::vrf`,
+//! `commonware_storage::qmdb::current::ordered`.
+
+mod proof;
+#[cfg(test)]
+mod tests;
+
+pub use proof::{SYNC_PROOF_BYTES_MAX, Subject, SyncProof, Verified};
+
+use commonware_codec::{Copying, Decode, DecodeExt as _, Encode, Read as CodecRead};
+use commonware_consensus::simplex::{
+    scheme::bls12381_threshold::vrf,
+    types::{self},
+};
+use commonware_cryptography::{
+    Sha256,
+    bls12381::primitives::variant::{MinSig, Variant},
+    ed25519, sha256,
+};
+use commonware_parallel::Sequential;
+use commonware_storage::{
+    mmr::Family,
+    qmdb::{any::value::FixedEncoding, current::ordered::proof::constant},
+};
+use commonware_utils::sys_rng;
+use posync_protocol::{
+    Hash, Key, Slot,
+    block::{BlockBody, Header, Receipts},
+    wire::node::{Certified, NETWORK_KEY_BYTES, ProvenRecord, Read},
+};
+
+/// Under which every certificate of a network verifies.
+pub type NetworkKey = <MinSig as Variant>::Public;
+/// The scheme of the certificates.
+pub type Scheme = vrf::Scheme<ed25519::PublicKey, MinSig>;
+/// A certificate that a block is final.
+pub type Finalization = types::Finalization<Scheme, sha256::Digest>;
+/// That a record has a value.
+pub type InclusionProof = constant::KeyValueProof<Family, sha256::Digest, sha256::Digest, 32>;
+/// That there is no record.
+pub type ExclusionProof =
+    constant::ExclusionProof<Family, sha256::Digest, FixedEncoding<Slot>, sha256::Digest, 32>;
+
+/// Digests of a proof: twice the levels of a tree of 2^32 operations.
+const PROOF_DIGESTS_MAX: usize = 64;
+
+/// Why an answer is not believed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Error {
+    /// It does not decode, or not from its only encoding.
+    #[error("{0} does not decode; it was damaged on the way or made by another version")]
+    Malformed(&'static str),
+    /// Its header belongs to another network.
+    #[error("it belongs to another network; check the genesis or the network key")]
+    Chain,
+    /// Its headers do not follow each other.
+    #[error("its headers do not follow each other")]
+    Headers,
+    /// The certificate is not one of this network for that header.
+    #[error("its certificate does not verify under the network key")]
+    Certificate,
+    /// The proof does not lead to the header's state root.
+    #[error("the proof of a record does not lead to the certified state root")]
+    Proof,
+    /// It answers another question.
+    #[error("it answers another question than was asked")]
+    Question,
+    /// A body or receipts that the header does not commit to.
+    #[error("{0} is not what the certified header commits to")]
+    Commitment(&'static str),
+}
+
+/// Decodes `bytes` if they are the only encoding of their value.
+pub(crate) fn canonical<T: CodecRead + Encode>(
+    what: &'static str,
+    bytes: &[u8],
+    config: &T::Cfg,
+) -> Result<T, Error> {
+    let value = T::decode_cfg(Copying(bytes), config).map_err(|_| Error::Malformed(what))?;
+    if value.encode() == *bytes { Ok(value) } else { Err(Error::Malformed(what)) }
+}
+
+/// The network key of its 96 bytes.
+///
+/// # Errors
+/// [`Error::Malformed`] unless they are a point of the group.
+pub fn network_key(bytes: &[u8; NETWORK_KEY_BYTES]) -> Result<NetworkKey, Error> {
+    NetworkKey::decode(Copying(&bytes[..])).map_err(|_| Error::Malformed("the network key"))
+}
+
+/// The 96 bytes of a network key.
+pub fn network_key_bytes(key: &NetworkKey) -> [u8; NETWORK_KEY_BYTES] {
+    key.encode().as_ref().try_into().expect("a key in the larger group has 96 bytes")
+}
+
+/// The namespace that binds certificates to a chain.
+pub fn consensus_namespace(chain: &Hash) -> Vec<u8> {
+    [b"posync/consensus/1".as_slice(), chain].concat()
+}
+
+fn digest(hash: Hash) -> sha256::Digest {
+    hash.into()
+}
+
+/// Verifies what nodes of one network say.
+#[derive(Clone)]
+pub struct Light {
+    chain: Hash,
+    network_key: NetworkKey,
+    scheme: Scheme,
+}
+
+impl Light {
+    /// Believes in the network with that name and key.
+    pub fn new(chain: Hash, network_key: NetworkKey) -> Self {
+        let scheme = Scheme::certificate_verifier(&consensus_namespace(&chain), network_key);
+        Self { chain, network_key, scheme }
+    }
+
+    /// The chain's name.
+    pub const fn chain(&self) -> Hash {
+        self.chain
+    }
+
+    /// The network key.
+    pub const fn network_key(&self) -> &NetworkKey {
+        &self.network_key
+    }
+
+    /// Checks that the headers follow each other and that the last one is final; about 1 ms.
+    ///
+    /// # Errors
+    /// [`Error::Malformed`], [`Error::Chain`], [`Error::Headers`], [`Error::Certificate`].
+    pub fn certified(&self, certified: &Certified) -> Result<(), Error> {
+        let last = certified.headers.last().ok_or(Error::Headers)?;
+        if certified.headers.iter().any(|header| header.chain != self.chain) {
+            return Err(Error::Chain);
+        }
+        for pair in certified.headers.windows(2) {
+            if pair[1].parent != pair[0].digest() || Some(pair[1].height) != pair[0].height.checked_add(1) {
+                return Err(Error::Headers);
+            }
+        }
+        let finalization: Finalization = canonical("the certificate", &certified.finalization, &())?;
+        let proposal = &finalization.proposal;
+        let names_it = proposal.payload == digest(last.digest())
+            && proposal.round.epoch().get() == last.term
+            && proposal.round.view().get() == last.view
+            && proposal.parent.get() == last.parent_view;
+        if names_it && finalization.verify(&mut sys_rng(), &self.scheme, &Sequential) {
+            Ok(())
+        } else {
+            Err(Error::Certificate)
+        }
+    }
+
+    /// Checks records against the first header of the answer.
+    ///
+    /// # Errors
+    /// As [`Self::certified`]; [`Error::Question`] if their number differs; [`Error::Proof`].
+    pub fn read(&self, keys: &[Key], read: &Read) -> Result<Vec<Option<Slot>>, Error> {
+        if keys.len() != read.records.len() {
+            return Err(Error::Question);
+        }
+        self.certified(&read.certified)?;
+        let header = read.certified.headers.first().ok_or(Error::Headers)?;
+        for (key, record) in keys.iter().zip(read.records.iter()) {
+            check_record(header, key, record)?;
+        }
+        Ok(read.records.iter().map(|record| record.slot).collect())
+    }
+
+    /// Checks a body against a header that is believed already.
+    ///
+    /// # Errors
+    /// [`Error::Commitment`].
+    pub fn body(header: &Header, body: &BlockBody) -> Result<(), Error> {
+        if body.root() == header.body_root { Ok(()) } else { Err(Error::Commitment("the body")) }
+    }
+
+    /// Checks receipts against a header that is believed already.
+    ///
+    /// # Errors
+    /// [`Error::Commitment`].
+    pub fn receipts(header: &Header, receipts: &Receipts) -> Result<(), Error> {
+        if receipts.root() == header.receipts_root { Ok(()) } else { Err(Error::Commitment("the receipts")) }
+    }
+}
+
+/// Checks one record, or its absence, against a header's state root.
+pub(crate) fn check_record(header: &Header, key: &Key, record: &ProvenRecord) -> Result<(), Error> {
+    let (root, key) = (digest(header.state_root), digest(key.0));
+    let holds = match record.slot {
+        Some(slot) => {
+            let proof: InclusionProof = canonical("a proof", &record.proof, &(PROOF_DIGESTS_MAX, ()))?;
+            proof.verify::<Sha256, FixedEncoding<Slot>>(key, slot, &root)
+        }
+        None => {
+            let config = (PROOF_DIGESTS_MAX, (), ());
+            let proof: ExclusionProof = canonical("a proof", &record.proof, &config)?;
+            proof.verify::<Sha256>(&key, &root)
+        }
+    };
+    if holds { Ok(()) } else { Err(Error::Proof) }
+}

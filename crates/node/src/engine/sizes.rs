@@ -1,0 +1,205 @@
+//! Sizes, quotas, timeouts and partitions of the engine: every queue and cache of it is bounded here.
+
+use super::{AUTHORITIES_MAX, Block, Digest, PublicKey, Scheme, StoreOperation, Variant};
+use crate::epoch::elector::Hybrid;
+use commonware_codec::FixedSize as _;
+use commonware_consensus::{
+    marshal::{self, standard::Standard},
+    simplex::{
+        SkipBudget,
+        config::{ForwardPolicy, SkipPolicy},
+    },
+    types::ViewDelta,
+};
+use commonware_glue::{
+    dkg::{self, orchestrator, probe},
+    stateful::{
+        PruneConfig,
+        db::{SyncEngineConfig, p2p as state_resolver},
+    },
+};
+use commonware_p2p::max_message_size;
+use commonware_parallel::Sequential;
+use commonware_runtime::{
+    Quota,
+    buffer::paged::{CacheRef, page_size},
+};
+use commonware_storage::{
+    archive::prunable, journal::contiguous::fixed::Config as LogConfig, merkle::full::Config as MerkleConfig,
+    mmr, qmdb::current::FixedConfig, translator::EightCap,
+};
+use commonware_utils::{NZDuration, NZU32, NZU64, NZUsize};
+use posync_protocol::limits::{BLOCKS_KEPT, Parameters};
+use std::{
+    num::{NonZeroU16, NonZeroU64, NonZeroUsize},
+    time::Duration,
+};
+
+/// The p2p channels of the authorities.
+pub mod channels {
+    /// Votes of the running term.
+    pub const VOTES: u64 = 0;
+    /// Certificates of the running term.
+    pub const CERTIFICATES: u64 = 1;
+    /// Missing certificates.
+    pub const RESOLVER: u64 = 2;
+    /// Missing blocks.
+    pub const BACKFILL: u64 = 3;
+    /// New blocks.
+    pub const BROADCAST: u64 = 4;
+    /// State for a node that starts without any.
+    pub const STATE: u64 = 5;
+    /// Dealings and acknowledgements of the key reshare.
+    pub const RESHARE: u64 = 6;
+    /// Where a node without state begins.
+    pub const PROBE: u64 = 7;
+    /// Batches of operations; served by the mempool.
+    pub const MEMPOOL: u64 = 8;
+    /// Channels of the engine itself.
+    pub const ENGINE: std::ops::Range<u64> = 0..8;
+}
+
+/// Bytes of a page on disk; changing it destroys stored data.
+pub(super) const PAGE_SIZE: NonZeroU16 = page_size(4_096);
+pub(super) const MAILBOX: NonZeroUsize = NZUsize!(1_024);
+pub(super) const BUFFER: NonZeroUsize = NZUsize!(65_536);
+pub(super) const ITEMS_PER_SECTION: NonZeroU64 = NZU64!(256);
+/// Operations of the store served per state-sync answer: about 90 kB.
+pub(super) const SYNC_BATCH: NonZeroU64 = NZU64!(256);
+/// Finalized blocks the state machine may have before it acknowledges the first.
+pub(super) const PENDING_ACKS: NonZeroUsize = NZUsize!(16);
+/// Blocks of which the store keeps the operations, for nodes that sync.
+pub(super) const STATE_BLOCKS_KEPT: usize = 256;
+pub(super) const VIEWS_KEPT: ViewDelta = ViewDelta::new(64);
+pub(super) const FETCH_TIMEOUT: Duration = Duration::from_secs(2);
+pub(super) const FETCH_RETRY: Duration = Duration::from_millis(100);
+pub(super) const RESHARE_NAMESPACE: &[u8] = b"posync/reshare/1";
+
+/// The quota of every channel, per peer and direction.
+pub const fn quota() -> Quota {
+    Quota::per_second(NZU32!(1_024))
+}
+
+/// The largest message of the engine.
+pub fn message_bytes_max() -> u32 {
+    let authorities = AUTHORITIES_MAX.get();
+    max_message_size(&[
+        orchestrator::max_payload_size::<Scheme, Digest>(authorities),
+        marshal::max_payload_size::<Standard<Block>, Scheme>(authorities, &()),
+        probe::max_payload_size::<Standard<Block>, Scheme>(authorities, &()),
+        dkg::max_payload_size::<Variant, PublicKey>(AUTHORITIES_MAX),
+        state_resolver::max_payload_size::<mmr::Family, Digest>(SYNC_BATCH, StoreOperation::SIZE),
+    ])
+}
+
+/// How much history is pruned, and when.
+pub(super) const fn prune_config() -> PruneConfig {
+    PruneConfig {
+        maintenance_interval: NZUsize!(64),
+        retained_marshal_blocks: BLOCKS_KEPT as usize,
+        retained_qmdb_blocks: STATE_BLOCKS_KEPT,
+    }
+}
+
+/// How a node without state fetches one.
+pub(super) const fn sync_config() -> SyncEngineConfig {
+    SyncEngineConfig {
+        fetch_batch_size: SYNC_BATCH,
+        apply_batch_size: NZU64!(1_024),
+        max_outstanding_requests: NZUsize!(8),
+    }
+}
+
+/// Where a node's partitions are and which memory they share.
+#[derive(Clone)]
+pub(crate) struct Files {
+    prefix: String,
+    page_cache: CacheRef,
+}
+
+impl Files {
+    /// Partitions that start with `prefix`, over a cache of `pages`.
+    pub(super) fn new(prefix: String, pages: NonZeroUsize) -> Self {
+        Self { prefix, page_cache: CacheRef::new(PAGE_SIZE, pages) }
+    }
+
+    /// The partition (or prefix of partitions) of one part.
+    pub(crate) fn partition(&self, part: &str) -> String {
+        format!("{}-{part}", self.prefix)
+    }
+
+    /// The memory that all partitions share.
+    pub(super) fn page_cache(&self) -> CacheRef {
+        self.page_cache.clone()
+    }
+
+    /// An archive by height and digest.
+    pub(crate) fn archive(&self, name: &str) -> prunable::Config<EightCap, ()> {
+        prunable::Config {
+            translator: EightCap,
+            metadata_partition: self.partition(&format!("{name}-metadata")),
+            key_partition: self.partition(&format!("{name}-key")),
+            key_page_cache: self.page_cache.clone(),
+            value_partition: self.partition(&format!("{name}-value")),
+            compression: None,
+            codec_config: (),
+            items_per_section: ITEMS_PER_SECTION,
+            key_write_buffer: BUFFER,
+            value_write_buffer: BUFFER,
+            replay_buffer: BUFFER,
+        }
+    }
+
+    /// The record store.
+    pub(super) fn store(&self) -> FixedConfig<EightCap, Sequential> {
+        FixedConfig {
+            merkle_config: MerkleConfig {
+                journal_partition: self.partition("state-merkle-journal"),
+                metadata_partition: self.partition("state-merkle-metadata"),
+                items_per_blob: NZU64!(65_536),
+                write_buffer: BUFFER,
+                replay_buffer: BUFFER,
+                strategy: Sequential,
+                page_cache: self.page_cache.clone(),
+            },
+            journal_config: LogConfig {
+                partition: self.partition("state-log"),
+                items_per_blob: NZU64!(8_192),
+                page_cache: self.page_cache.clone(),
+                write_buffer: BUFFER,
+                replay_buffer: BUFFER,
+            },
+            grafted_metadata_partition: self.partition("state-grafted"),
+            translator: EightCap,
+            init_cache: Some(NZUsize!(65_536)),
+            init_buffer: NZUsize!(1 << 20),
+            init_concurrency: (),
+        }
+    }
+
+    /// Consensus of one term.
+    pub(super) fn simplex(
+        &self,
+        parameters: &Parameters,
+        elector: Hybrid,
+    ) -> orchestrator::SimplexConfig<Hybrid> {
+        let leader = Duration::from_millis(parameters.leader_timeout_ms);
+        let certification = Duration::from_millis(parameters.certification_timeout_ms);
+        orchestrator::SimplexConfig {
+            elector,
+            mailbox_size: MAILBOX,
+            replay_buffer: BUFFER,
+            write_buffer: BUFFER,
+            page_cache: self.page_cache(),
+            leader_timeout: leader,
+            certification_timeout: certification,
+            timeout_retry: leader / 2,
+            fetch_timeout: NZDuration!(FETCH_TIMEOUT),
+            fetch_retry_delay: FETCH_RETRY,
+            view_retention: VIEWS_KEPT,
+            skip: SkipPolicy::Enabled { timeout: 2 * certification, budget: SkipBudget::Participants },
+            forward: ForwardPolicy::Disabled,
+            track_historical_votes: false,
+        }
+    }
+}

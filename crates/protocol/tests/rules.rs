@@ -1,0 +1,100 @@
+//! The rules and the code name each other: `docs/protocol.md` numbers the rules and names
+//! functions, the code cites the numbers. This checks both directions.
+
+use std::{collections::BTreeSet, fs, path::Path};
+
+const PREFIXES: [&str; 11] = ["LE", "AC", "PV", "AG", "VO", "DS", "DR", "RD", "ST", "BL", "PF"];
+
+fn root() -> &'static Path {
+    Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../.."))
+}
+
+fn sources(directory: &Path, found: &mut Vec<(String, String)>) {
+    for entry in fs::read_dir(directory).expect("a source directory") {
+        let path = entry.expect("a readable entry").path();
+        if path.is_dir() {
+            sources(&path, found);
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            let text = fs::read_to_string(&path).expect("UTF-8");
+            found.push((path.display().to_string(), text));
+        }
+    }
+}
+
+fn code() -> Vec<(String, String)> {
+    let mut found = Vec::new();
+    for crate_ in fs::read_dir(root().join("crates")).expect("the crates") {
+        sources(&crate_.expect("a readable entry").path().join("src"), &mut found);
+    }
+    found
+}
+
+/// Rule numbers in a text: a prefix, a dash, digits.
+fn numbers(text: &str) -> BTreeSet<String> {
+    let words = text.split(|c: char| !c.is_ascii_alphanumeric() && c != '-');
+    let is_number = |word: &&str| {
+        word.split_once('-').is_some_and(|(prefix, digits)| {
+            PREFIXES.contains(&prefix) && !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit())
+        })
+    };
+    words.filter(is_number).map(str::to_string).collect()
+}
+
+fn rules() -> String {
+    fs::read_to_string(root().join("docs/protocol.md")).expect("docs/protocol.md")
+}
+
+#[test]
+fn every_number_in_the_code_is_a_rule() {
+    let text = rules();
+    let defined: BTreeSet<String> = PREFIXES
+        .iter()
+        .flat_map(|prefix| (1..100).map(move |number| format!("{prefix}-{number}")))
+        .filter(|number| text.contains(&format!("- **{number}** ")))
+        .collect();
+    assert!(defined.len() > 30, "the rules were found");
+    for (path, source) in code() {
+        let unknown: Vec<String> = numbers(&source).difference(&defined).cloned().collect();
+        assert!(unknown.is_empty(), "{path} cites {unknown:?}, which docs/protocol.md does not define");
+    }
+}
+
+#[test]
+fn every_function_in_the_rules_exists() {
+    let sources = code();
+    let text = rules();
+    let named: Vec<(&str, &str)> = text
+        .split('`')
+        .skip(1)
+        .step_by(2)
+        .filter_map(|quoted| quoted.split_once("::"))
+        .filter(|(module, _)| module.bytes().all(|b| b.is_ascii_lowercase() || b == b'_'))
+        .collect();
+    assert!(named.len() > 10, "the functions were found");
+    for (module, item) in named {
+        let exists = sources.iter().any(|(path, source)| {
+            let in_module = path.ends_with(&format!("/{module}.rs")) || path.contains(&format!("/{module}/"));
+            let keywords = ["fn", "struct", "enum"];
+            in_module
+                && (keywords.iter().any(|keyword| source.contains(&format!("{keyword} {item}")))
+                    || source.contains(&format!("pub use draw::{item}")))
+        });
+        assert!(exists, "docs/protocol.md names {module}::{item}");
+    }
+}
+
+/// Rules that a provider keeps, not the ledger.
+const OF_PROVIDERS: [&str; 2] = ["VO-5", "VO-6"];
+
+/// Rules of the ledger that the code must name where it keeps them.
+#[test]
+fn every_rule_of_the_ledger_is_cited() {
+    let cited: BTreeSet<String> = code().iter().flat_map(|(_, source)| numbers(source)).collect();
+    let expected = numbers(&rules())
+        .into_iter()
+        .filter(|number| ["LE", "AC", "PV", "AG", "VO"].iter().any(|prefix| number.starts_with(prefix)));
+    let missing: Vec<String> = expected
+        .filter(|number| !cited.contains(number) && !OF_PROVIDERS.contains(&number.as_str()))
+        .collect();
+    assert!(missing.is_empty(), "no code cites {missing:?}");
+}

@@ -1,0 +1,96 @@
+//! What each operation must be signed by: a changed bit anywhere is noticed.
+
+use crate::{
+    samples::bodies,
+    script::Stage,
+    world::{account, key},
+};
+use commonware_codec::{Copying, DecodeExt, Encode};
+use posync_protocol::{
+    Amount, Body, Bounded, Operation,
+    block::with_chain,
+    operation::{
+        CLOSE_NAMESPACE, DATA_SET_NAMESPACE, DataSetClaim, Redeem, Redemption, SetDataSet, Voucher, sign,
+    },
+};
+
+fn verifies(operation: &Operation, chain: &[u8; 32]) -> bool {
+    operation.signatures(chain).iter().all(|check| check.verify())
+}
+
+fn set_data_set(stage: &Stage, provider: &str) -> Body {
+    let claim =
+        DataSetClaim { agreement: stage.id("p/0"), version: 1, root: [1; 32], leaves: 2, bytes: 2_000 };
+    let message = with_chain(&stage.world.chain, &claim);
+    Body::SetDataSet(SetDataSet {
+        claim,
+        index: 0,
+        end_epoch: 20,
+        storage_key: account("storage"),
+        consumer_signature: sign(&key("storage"), DATA_SET_NAMESPACE, &message),
+        provider_signature: Some(sign(&key(provider), DATA_SET_NAMESPACE, &message)),
+    })
+}
+
+/// Every operation that carries more than its envelope's signature.
+fn countersigned() -> Vec<(Operation, usize)> {
+    let mut stage = Stage::new();
+    stage.play("p register\n a open p");
+    let voucher = Voucher::signed(&key("session"), &stage.world.chain, stage.id("p/0"), 5, 6);
+    let redemption = Redemption { voucher, session_key: account("session"), claim: Some((7, 8)) };
+    let redeem = Body::Redeem(Redeem { vouchers: Bounded::new(vec![redemption; 2]).unwrap() });
+    vec![
+        (stage.sign("a send b 1"), 1),
+        (stage.sign("a close p/0 second=p"), 2),
+        (stage.sign("p close p/0 second=a"), 2),
+        (stage.world.sign("a", set_data_set(&stage, "p")), 3),
+        (stage.world.sign("p", redeem), 3),
+    ]
+}
+
+#[test]
+fn a_changed_bit_anywhere_is_noticed() {
+    let chain = Stage::new().world.chain;
+    for (operation, signatures) in countersigned() {
+        assert_eq!(operation.signatures(&chain).len(), signatures);
+        assert!(verifies(&operation, &chain));
+        assert!(!verifies(&operation, &[8; 32]), "another network");
+        let bytes = operation.encode();
+        for place in 0..bytes.len() {
+            let mut changed = bytes.to_vec();
+            changed[place] ^= 1 << (place % 8);
+            let noticed =
+                Operation::decode(Copying(&changed)).map_or(true, |other| !verifies(&other, &chain));
+            assert!(noticed, "byte {place} of {operation:?}");
+        }
+    }
+}
+
+#[test]
+fn a_countersignature_of_the_wrong_party_is_noticed() {
+    let mut stage = Stage::new();
+    stage.play("p register\n a open p");
+    let chain = stage.world.chain;
+    let wrong = [
+        stage.sign("a close p/0 second=a"),
+        stage.sign("p close p/0 second=p"),
+        stage.world.sign("a", set_data_set(&stage, "q")),
+    ];
+    for operation in wrong {
+        assert!(!verifies(&operation, &chain), "{operation:?}");
+    }
+}
+
+#[test]
+fn an_envelope_covers_every_body() {
+    let chain = [7; 32];
+    for (name, body) in bodies() {
+        let operation = Operation::signed(&key("a"), &chain, 1, Amount::sync(1), 9, body);
+        let own = &operation.signatures(&chain)[0];
+        assert!(own.verify(), "{name}");
+        let other = Operation { nonce: 2, ..operation.clone() };
+        assert!(!other.signatures(&chain)[0].verify(), "{name}");
+        assert_eq!(operation.id(), Operation::decode(operation.encode()).unwrap().id());
+    }
+    assert_ne!(CLOSE_NAMESPACE, DATA_SET_NAMESPACE);
+}
