@@ -7,6 +7,8 @@ mod cut;
 mod fixtures;
 mod journal;
 pub mod prover;
+pub mod redeem;
+pub mod scrub;
 pub mod segments;
 pub mod serve;
 pub mod terms;
