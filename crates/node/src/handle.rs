@@ -49,6 +49,14 @@ pub trait Operations: Send + Sync + 'static {
 
     /// These operations of the block at `height` are final.
     fn finalized(&self, height: u64, operations: &[Operation]);
+
+    /// Whether the signatures of the operation with that id were verified here already.
+    fn verified(&self, _id: &Hash) -> bool {
+        false
+    }
+
+    /// An own proposal had to leave these out.
+    fn refused(&self, _ids: &[Hash]) {}
 }
 
 /// Why a read cannot be answered.
@@ -164,6 +172,11 @@ impl Handle {
     /// Height of the last block whose state is readable here.
     pub fn applied(&self) -> u64 {
         *self.applied.borrow()
+    }
+
+    /// Follows [`Self::applied`].
+    pub fn heights(&self) -> watch::Receiver<u64> {
+        self.applied.clone()
     }
 
     /// The finalized header at `height`, if kept.

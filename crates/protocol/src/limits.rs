@@ -90,6 +90,24 @@ pub const CREDIT_MAX: u64 = 4 << 20;
 pub const TIME_STEP_MS_MAX: u64 = 10_000;
 /// Blocks that an authority keeps.
 pub const BLOCKS_KEPT: u64 = 4096;
+/// Bytes that wait for a block, in all.
+pub const MEMPOOL_BYTES: usize = 16 << 20;
+/// Bytes of them that only free operations may fill: 180 full statements, or 9 minutes of draws.
+pub const MEMPOOL_FREE_BYTES: usize = 4 << 20;
+/// Bytes of the free part that upkeep of anyone may fill; statements take it back when they need it.
+pub const MEMPOOL_SETTLE_BYTES: usize = 1 << 20;
+/// Paid operations of one account that wait.
+pub const MEMPOOL_PER_ACCOUNT: usize = 64;
+/// A waiting operation with the same nonce gives way to one that offers this much more, in percent.
+pub const MEMPOOL_REPLACE_PERCENT: u128 = 110;
+/// Own proposals that may leave out a free operation before it is dropped.
+pub const MEMPOOL_REFUSALS_MAX: u8 = 4;
+/// Bytes of one batch that authorities send each other.
+pub const GOSSIP_BYTES_MAX: usize = 256 << 10;
+/// Milliseconds in which operations gather for one batch of signatures and of gossip.
+pub const GATHER_MS: u64 = 10;
+/// Operations that wait to be checked; more are told that the node is busy.
+pub const INGRESS_QUEUED_MAX: usize = 1024;
 /// Headers from a block to the next certificate: the engine finalizes most blocks by their own.
 pub const HEADERS_MAX: usize = 64;
 /// Events in one part of an answer: below a megabyte.
@@ -102,6 +120,8 @@ pub const READ_KEYS_MAX: usize = 64;
 const _: () = assert!(FREE_LANE_BYTES / OPERATION_BYTES_MAX >= 2 * DRAWS_MAX);
 const _: () = assert!(SHARD_BYTES_MAX / LEAF_BYTES == 1 << CHUNK_LEVELS_MAX);
 const _: () = assert!(FRAME_BYTES_MAX as u64 > SHARD_BYTES_MAX);
+const _: () = assert!(MEMPOOL_FREE_BYTES >= FREE_LANE_BYTES && MEMPOOL_SETTLE_BYTES < MEMPOOL_FREE_BYTES);
+const _: () = assert!(MEMPOOL_BYTES - MEMPOOL_FREE_BYTES >= 4 * BODY_BYTES_MAX);
 const _: () = assert!(CALL_BYTES_MAX >= 4 * FRAME_BYTES_MAX);
 
 encoded! {

@@ -6,14 +6,16 @@
 //! first two only.
 
 use crate::{
-    Bounded, Code, Hash, Key, Operation, Slot,
+    Bounded, Code, Hash, Key, Slot,
     block::{BlockBody, Header, Receipts},
     ledger::Event,
-    limits::{EVENTS_MAX, HEADERS_MAX, Parameters, READ_KEYS_MAX},
+    limits::{EVENTS_MAX, HEADERS_MAX, OPERATION_BYTES_MAX, Parameters, READ_KEYS_MAX},
 };
 
 /// Namespace of the handshake.
 pub const NAMESPACE: &[u8] = b"posync/node/1";
+/// Bytes of what may be submitted: more than an operation, so that one too large is told so.
+pub const SUBMIT_BYTES_MAX: usize = 4 * OPERATION_BYTES_MAX;
 /// Bytes of an encoded finalization: 132 today.
 pub const FINALIZATION_BYTES_MAX: usize = 256;
 /// Bytes of an encoded inclusion or exclusion proof: below 600 at a million records.
@@ -32,8 +34,8 @@ tagged! {
     Ask {
         /// Chain, network key, parameters, tip.
         0 => Info(Nothing),
-        /// Take an operation; answered `Accepted` or `Refused`.
-        1 => Submit(Operation),
+        /// Take an encoded operation; answered `Accepted` or `Refused`.
+        1 => Submit(Bounded<u8, SUBMIT_BYTES_MAX>),
         /// What became of an operation, by id; waits for it up to [`crate::limits::RECEIPT_WAIT_MS`].
         2 => Receipt(Hash),
         /// Records with proofs against a certified header.

@@ -1,0 +1,125 @@
+//! What became of operations, by id, for as long as anyone may still ask.
+//!
+//! An operation expires within `expiry_blocks_max` blocks, so the receipts of that many blocks are
+//! remembered; at start they are read back from the kept outcomes. Everything older is in the
+//! blocks themselves. Receipts here are the node's word: who wants proof checks the receipts of the
+//! block against its certified header.
+
+use crate::handle::Handle;
+use commonware_utils::channel::watch;
+use posync_protocol::{Code, Hash, wire::node::Receipt};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::{Arc, Mutex},
+};
+
+/// Receipts that are remembered at most: 16 MiB.
+const RECEIPTS_MAX: usize = 1 << 18;
+
+#[derive(Default)]
+struct Recent {
+    by_id: BTreeMap<Hash, Receipt>,
+    order: VecDeque<(u64, Hash)>,
+}
+
+impl Recent {
+    fn add(&mut self, height: u64, rows: &[(Hash, Code)], oldest: u64) {
+        for (index, (id, code)) in rows.iter().enumerate() {
+            let index = u32::try_from(index).expect("a block has fewer operations");
+            self.by_id.insert(*id, Receipt { height, index, code: *code });
+            self.order.push_back((height, *id));
+        }
+        while let Some((height, id)) = self.order.front().copied()
+            && (height < oldest || self.order.len() > RECEIPTS_MAX)
+        {
+            self.order.pop_front();
+            // An id stands in two blocks only if it was free; the later one stays.
+            if self.by_id.get(&id).is_some_and(|receipt| receipt.height <= height) {
+                self.by_id.remove(&id);
+            }
+        }
+    }
+}
+
+/// The remembered receipts; clones share them.
+#[derive(Clone)]
+pub struct Feed {
+    recent: Arc<Mutex<Recent>>,
+    height: watch::Sender<u64>,
+}
+
+impl Default for Feed {
+    fn default() -> Self {
+        Self { recent: Arc::default(), height: watch::Sender::new(0) }
+    }
+}
+
+impl Feed {
+    /// What became of an operation, if it is final and not too old.
+    pub fn receipt(&self, id: &Hash) -> Option<Receipt> {
+        self.recent.lock().expect("no holder panics").by_id.get(id).copied()
+    }
+
+    /// Waits for the receipt of an operation; give it a time limit.
+    pub async fn wait(&self, id: &Hash) -> Receipt {
+        let mut height = self.height.subscribe();
+        loop {
+            if let Some(receipt) = self.receipt(id) {
+                return receipt;
+            }
+            height.changed().await.expect("the sender lives in self");
+        }
+    }
+
+    /// Follows the finalized blocks until the node stops.
+    pub async fn run(self, handle: Handle) {
+        let span = handle.genesis().parameters.expiry_blocks_max;
+        let applied = handle.applied();
+        for height in applied.saturating_sub(span).max(1)..=applied {
+            if let Some(outcome) = handle.outcome(height).await {
+                self.add(height, &outcome.receipts, span);
+            }
+        }
+        let mut blocks = handle.subscribe_finalized(applied + 1);
+        while let Ok(block) = blocks.next().await {
+            self.add(block.header.height, &block.outcome.receipts, span);
+        }
+    }
+
+    fn add(&self, height: u64, rows: &[(Hash, Code)], span: u64) {
+        self.recent.lock().expect("no holder panics").add(height, rows, height.saturating_sub(span));
+        self.height.send_replace(height);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn receipts_go_with_the_blocks_that_operations_can_still_name() {
+        let feed = Feed::default();
+        for height in 1..=20 {
+            feed.add(
+                height,
+                &[([height as u8; 32], Code::Done), ([100 + height as u8; 32], Code::Balance)],
+                5,
+            );
+        }
+        let heights: Vec<u64> = (1..=20).filter(|h| feed.receipt(&[*h as u8; 32]).is_some()).collect();
+        assert_eq!(heights, [15, 16, 17, 18, 19, 20]);
+        let second = Receipt { height: 17, index: 1, code: Code::Balance };
+        assert_eq!(feed.receipt(&[117; 32]), Some(second));
+    }
+
+    #[test]
+    fn an_id_that_stands_twice_keeps_its_later_receipt() {
+        let feed = Feed::default();
+        feed.add(1, &[([7; 32], Code::Done)], 5);
+        feed.add(4, &[([7; 32], Code::Done)], 5);
+        feed.add(8, &[], 5);
+        assert_eq!(feed.receipt(&[7; 32]).map(|receipt| receipt.height), Some(4));
+        feed.add(10, &[], 5);
+        assert_eq!(feed.receipt(&[7; 32]), None);
+    }
+}

@@ -1,0 +1,289 @@
+//! The node service: answers anyone over the channel, from the handle, the feed and the mempool.
+//!
+//! ```text
+//!  caller ──channel──► rpc ──ask──► [`Service`] ──► handle  (proofs, headers, bodies)
+//!                                        ├──────────► feed    (receipts)
+//!                                        └──────────► mempool (operations)
+//! ```
+//!
+//! It decides nothing: callers verify what it says. Every wait has an end, every answer a bound.
+
+use crate::{
+    engine::{Finalization, Runtime},
+    feed::Feed,
+    handle::{Handle, Operations, ReadError},
+    mempool::{Inbox, Mempool, state::Refused},
+    run::{SimServices, TokioServices},
+};
+use commonware_codec::Encode as _;
+use commonware_cryptography::ed25519::PrivateKey;
+use commonware_macros::select;
+use commonware_p2p::{Receiver, Sender};
+use commonware_runtime::{Clock, Network, Supervisor as _};
+use futures::FutureExt as _;
+use posync_client::{
+    channel::Listen,
+    rpc::{self, Incoming, Server, Service as _},
+};
+use posync_protocol::{
+    Bounded, Hash, Key,
+    block::{Header, Receipts, sha256},
+    limits::{EVENTS_MAX, RECEIPT_WAIT_MS},
+    wire::node::{self, Answer, Ask, BlockEvents, Certified, Info, NETWORK_KEY_BYTES, Unavailable},
+};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+/// Times that a read is tried again while the state moves under it.
+const READ_ATTEMPTS: usize = 8;
+
+/// What the service answers from.
+struct Service<E> {
+    context: Arc<E>,
+    handle: Handle,
+    feed: Feed,
+    mempool: Mempool,
+}
+
+impl<E> Clone for Service<E> {
+    fn clone(&self) -> Self {
+        Self {
+            context: self.context.clone(),
+            handle: self.handle.clone(),
+            feed: self.feed.clone(),
+            mempool: self.mempool.clone(),
+        }
+    }
+}
+
+/// Who serves where.
+pub struct Serving {
+    /// The node's key.
+    pub key: PrivateKey,
+    /// Port 0 takes any free one.
+    pub address: SocketAddr,
+}
+
+/// The services of an authority over sockets, and the mempool that its application draws from.
+pub fn over_sockets(serving: Serving) -> (Arc<dyn Operations>, TokioServices) {
+    let (mempool, inbox) = Mempool::new();
+    let operations = Arc::new(mempool.clone());
+    let services: TokioServices = Box::new(move |context, handle, channel| {
+        async move {
+            let network = context.child("network");
+            let ended = run(context, network, serving, handle, (mempool, inbox), channel).await;
+            if let Err(error) = ended {
+                tracing::error!(%error, "the node service cannot start");
+            }
+        }
+        .boxed()
+    });
+    (operations, services)
+}
+
+/// The same on the deterministic runtime, over any network.
+pub fn simulated<N: Network>(network: N, serving: Serving) -> (Arc<dyn Operations>, SimServices) {
+    let (mempool, inbox) = Mempool::new();
+    let operations = Arc::new(mempool.clone());
+    let services: SimServices = Box::new(move |context, handle, channel| {
+        async move {
+            let ended = run(context, network, serving, handle, (mempool, inbox), channel).await;
+            ended.expect("a simulated address is free");
+        }
+        .boxed()
+    });
+    (operations, services)
+}
+
+/// Runs mempool, feed and node service until one of them ends, which it should not.
+///
+/// # Errors
+/// The address cannot be bound.
+pub async fn run<E, N, S, R>(
+    context: E,
+    network: N,
+    serving: Serving,
+    handle: Handle,
+    (mempool, inbox): (Mempool, Inbox),
+    channel: (S, R),
+) -> Result<(), posync_client::channel::Error>
+where
+    E: Runtime,
+    N: Network,
+    S: Sender,
+    R: Receiver,
+{
+    let feed = Feed::default();
+    let service = Service {
+        context: Arc::new(context.child("service")),
+        handle: handle.clone(),
+        feed: feed.clone(),
+        mempool: mempool.clone(),
+    };
+    let server = Server::<rpc::Node, _>::new(move |call, ask| {
+        let service = service.clone();
+        async move { service.answer(call, ask).await }
+    });
+    let listen = Listen::new(serving.key, rpc::Node::NAMESPACE, serving.address);
+    let listening = server.listen(context.child("listener"), &network, listen).await?;
+    tracing::info!(address = %listening.address, "the node service listens");
+    let feeding = context.child("feed").spawn({
+        let handle = handle.clone();
+        move |_| feed.run(handle)
+    });
+    let pooling = context
+        .child("mempool")
+        .spawn(move |context| async move { mempool.run(context, handle, inbox, channel).await });
+    select! {
+        _ = listening.task => tracing::error!("the listener of the node service ended"),
+        _ = feeding => tracing::error!("the feed ended"),
+        _ = pooling => tracing::error!("the mempool ended"),
+    }
+    Ok(())
+}
+
+impl<E: Clock> Service<E> {
+    async fn answer(self, call: Incoming<rpc::Node>, ask: Ask) {
+        let answer = match ask {
+            Ask::Info(_) => self.info(),
+            Ask::Submit(bytes) => self.submit(bytes.into_inner()).await,
+            Ask::Receipt(id) => self.receipt(&id).await,
+            Ask::Read(keys) => self.read(keys.into_inner()).await,
+            Ask::Header(height) => self.header(height).await,
+            Ask::Body(height) => match self.handle.body(height).await {
+                Some(body) => Answer::Body(body),
+                None => self.missing(height),
+            },
+            Ask::Follow(from) => return self.follow(call, from).await,
+            Ask::Events(height) => return self.events(call, height).await,
+        };
+        // A caller that has gone does not need the answer.
+        let _ = call.finish(&answer).await;
+    }
+
+    fn info(&self) -> Answer {
+        let network_key: [u8; NETWORK_KEY_BYTES] =
+            self.handle.network_key().encode().as_ref().try_into().expect("a key has 96 bytes");
+        Answer::Info(Info {
+            chain: self.handle.chain(),
+            network_key,
+            parameters: self.handle.genesis().parameters,
+            height: self.handle.applied(),
+        })
+    }
+
+    async fn submit(&self, bytes: Vec<u8>) -> Answer {
+        let id = sha256(&bytes);
+        if self.feed.receipt(&id).is_some() {
+            return Answer::Accepted(id);
+        }
+        match self.mempool.submit(bytes).await {
+            Ok(id) => Answer::Accepted(id),
+            Err(Refused::Code(code)) => Answer::Refused(code),
+            Err(Refused::Full) => Answer::Unavailable(Unavailable::Busy),
+        }
+    }
+
+    async fn receipt(&self, id: &Hash) -> Answer {
+        let limit = self.context.sleep(Duration::from_millis(RECEIPT_WAIT_MS));
+        select! {
+            receipt = self.feed.wait(id) => Answer::Receipt(Some(receipt)),
+            () = limit => Answer::Receipt(None),
+        }
+    }
+
+    async fn read(&self, keys: Vec<Key>) -> Answer {
+        let mut heights = self.handle.heights();
+        for _ in 0..READ_ATTEMPTS {
+            heights.borrow_and_update();
+            match self.handle.read(keys.clone()).await {
+                Ok(read) => {
+                    let height = read.header.height;
+                    if let Some(certified) = self.certified(height).await {
+                        let records = read.records.into_iter().map(|record| {
+                            let proof = Bounded::new(record.proof.to_vec()).expect("a proof is below 2 KiB");
+                            node::ProvenRecord { slot: record.slot, proof }
+                        });
+                        let records = Bounded::new(records.collect()).expect("as many as keys");
+                        return Answer::Read(node::Read { certified, records });
+                    }
+                }
+                Err(ReadError::Moved) => {}
+                Err(ReadError::TooMany | ReadError::Pruned(_) | ReadError::Stopping) => break,
+            }
+            if heights.changed().await.is_err() {
+                break;
+            }
+        }
+        Answer::Unavailable(Unavailable::Moved)
+    }
+
+    async fn certified(&self, height: u64) -> Option<Certified> {
+        let (headers, finalization) = self.handle.headers_to_certificate(height).await?;
+        Some(certified(headers, &finalization))
+    }
+
+    async fn header(&self, height: u64) -> Answer {
+        match self.certified(height).await {
+            Some(certified) => Answer::Certified(certified),
+            None => self.missing(height),
+        }
+    }
+
+    fn missing(&self, height: u64) -> Answer {
+        let old = height <= self.handle.applied();
+        Answer::Unavailable(if old { Unavailable::Pruned } else { Unavailable::NotYet })
+    }
+
+    /// Sends certified headers as they come, until the caller goes.
+    async fn follow(&self, call: Incoming<rpc::Node>, from: u64) {
+        let mut heights = self.handle.heights();
+        let mut next = if from == 0 { self.handle.applied().max(1) } else { from };
+        loop {
+            if heights.wait_for(|height| *height >= next).await.is_err() {
+                return;
+            }
+            let Some(certified) = self.certified(next).await else {
+                if self.handle.header(next).await.is_none() {
+                    let _ = call.finish(&Answer::Unavailable(Unavailable::Pruned)).await;
+                    return;
+                }
+                // The certificate is on its way: it comes with the next block at the latest.
+                if heights.changed().await.is_err() {
+                    return;
+                }
+                continue;
+            };
+            next = certified.headers.last().expect("at least one").height + 1;
+            if call.send(&Answer::Certified(certified)).await.is_err() {
+                return;
+            }
+        }
+    }
+
+    async fn events(&self, call: Incoming<rpc::Node>, height: u64) {
+        let Some(outcome) = self.handle.outcome(height).await else {
+            let _ = call.finish(&self.missing(height)).await;
+            return;
+        };
+        let receipts = Receipts { rows: Bounded::new(outcome.receipts).expect("as many as operations") };
+        let mut parts = outcome.events.chunks(EVENTS_MAX).peekable();
+        loop {
+            let events = parts.next().unwrap_or_default().to_vec();
+            let events = Bounded::new(events).expect("a part is within the bound");
+            let last = parts.peek().is_none();
+            let part = Answer::Events(BlockEvents { receipts: receipts.clone(), events, last });
+            if last {
+                let _ = call.finish(&part).await;
+                return;
+            }
+            if call.send(&part).await.is_err() {
+                return;
+            }
+        }
+    }
+}
+
+fn certified(headers: Vec<Header>, finalization: &Finalization) -> Certified {
+    let finalization = Bounded::new(finalization.encode().to_vec()).expect("132 bytes");
+    Certified { headers: Bounded::new(headers).expect("the handle bounds them"), finalization }
+}
