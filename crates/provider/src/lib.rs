@@ -6,6 +6,8 @@ mod cut;
 #[cfg(test)]
 mod fixtures;
 mod journal;
+pub mod keeper;
+pub mod ledger;
 pub mod prover;
 pub mod redeem;
 pub mod scrub;

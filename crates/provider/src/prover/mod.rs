@@ -17,6 +17,7 @@ mod state;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use state::up_to;
 pub use state::{Case, answer, reask};
 
 use crate::{books::Books, segments::Store};
@@ -90,7 +91,7 @@ impl<B: Blob> Reader<'_, B> {
         for missing in case.audit.missing.iter() {
             all.push(self.reask(case, missing).await);
         }
-        state::up_to(all)
+        up_to(all)
     }
 
     async fn reask(&self, case: &Case, missing: &Missing) -> Reasked {

@@ -140,7 +140,7 @@ impl Case {
 }
 
 /// The first items, as many as the bound takes.
-pub(super) fn up_to<T, const MAX: usize>(items: impl IntoIterator<Item = T>) -> Bounded<T, MAX> {
+pub(crate) fn up_to<T, const MAX: usize>(items: impl IntoIterator<Item = T>) -> Bounded<T, MAX> {
     Bounded::new(items.into_iter().take(MAX).collect()).expect("at most MAX were taken")
 }
 
