@@ -155,7 +155,9 @@ mod tests {
 
     #[test]
     fn texts_are_one_line_within_their_bound() {
-        for (given, good) in [("", false), ("a", true), ("12345678", true), ("123456789", false), ("a\nb", false)] {
+        for (given, good) in
+            [("", false), ("a", true), ("12345678", true), ("123456789", false), ("a\nb", false)]
+        {
             assert_eq!(text::<8>("name", given).is_ok(), good, "{given:?}");
         }
     }

@@ -71,6 +71,9 @@ pub struct Keeper<E: Spawner + Clock, B, L> {
     answered: Option<(u64, u64)>,
     /// The last agreement that was refreshed.
     refreshed: Option<AgreementId>,
+    /// The round in which it tidied last.
+    tidied: Option<u64>,
+    freed_at: Option<u64>,
     redeeming: Option<Handle<()>>,
 }
 
@@ -83,8 +86,19 @@ impl<E: Spawner + Clock, B: Blob, L: Ledger> Keeper<E, B, L> {
         registration: RegisterProvider,
         loose: Duration,
     ) -> Self {
-        let (registered_at, answered, refreshed, redeeming) = (None, None, None, None);
-        Self { context, desk, ledger, registration, loose, registered_at, answered, refreshed, redeeming }
+        Self {
+            context,
+            desk,
+            ledger,
+            registration,
+            loose,
+            registered_at: None,
+            answered: None,
+            refreshed: None,
+            tidied: None,
+            freed_at: None,
+            redeeming: None,
+        }
     }
 
     fn account(&self) -> Account {
@@ -128,16 +142,40 @@ impl<E: Spawner + Clock, B: Blob, L: Ledger> Keeper<E, B, L> {
         let Some(case) = self.own(height).await? else {
             return self.register(height).await;
         };
-        if let Some(challenge) = case.audit.challenge {
-            let waits = self
-                .answered
-                .is_some_and(|(drawn, at)| drawn == challenge.height && case.height < at + RETRY_BLOCKS);
-            if !waits {
-                self.answered = self.answer(case).await?.then_some((challenge.height, height));
-            }
+        let Some(challenge) = case.audit.challenge else {
+            self.free(case).await?;
+            return self.tidy_each_round(height).await;
+        };
+        let waits = self
+            .answered
+            .is_some_and(|(drawn, at)| drawn == challenge.height && case.height < at + RETRY_BLOCKS);
+        if !waits {
+            self.answered = self.answer(case).await?.then_some((challenge.height, height));
         }
-        if height.is_multiple_of(self.desk.parts().view.parameters.round_blocks) || self.refreshed.is_none() {
+        self.tidy_each_round(height).await
+    }
+
+    async fn tidy_each_round(&mut self, height: u64) -> Result<(), KeeperError> {
+        let round = self.desk.parts().view.parameters.round(height);
+        if self.tidied.is_none_or(|last| round > last) {
             self.tidy().await?;
+            self.tidied = Some(round);
+        }
+        Ok(())
+    }
+
+    /// Frees what ended, by what was proved of it in the last round.
+    async fn free(&mut self, mut case: Case) -> Result<(), KeeperError> {
+        if self.freed_at.is_some_and(|at| case.height < at + RETRY_BLOCKS) {
+            return Ok(());
+        }
+        let parts = self.desk.parts();
+        let agreements: Vec<AgreementId> = parts.books.with(|state| state.agreements().collect());
+        let kept = agreements.iter().filter_map(|id| parts.view.kept(id));
+        case.terms = kept.map(|terms| (terms.id.slot, terms)).collect();
+        if let Some(settle) = case.upkeep() {
+            self.freed_at = Some(case.height);
+            self.ledger.send(Body::Settle(settle)).await?;
         }
         Ok(())
     }
@@ -222,23 +260,19 @@ impl<E: Spawner + Clock, B: Blob, L: Ledger> Keeper<E, B, L> {
         redeem::payable(terms.iter().map(|(terms, kept)| (terms, kept)), round, &case.parameters)
     }
 
-    /// Refreshes some agreements, gives back what is no longer held, frees and redeems.
+    /// Refreshes some agreements, gives back what is no longer held, and redeems.
     async fn tidy(&mut self) -> Result<(), KeeperError> {
-        let case = self.refresh().await?;
+        self.refresh().await?;
         for (agreement, shards) in self.desk.expired(self.loose) {
             let going = self.desk.parts().books.let_go(agreement, shards);
             self.unlink(agreement, going).await?;
-        }
-        if let Some(settle) = case.as_ref().and_then(Case::upkeep) {
-            self.ledger.send(Body::Settle(settle)).await?;
         }
         self.redeem().await;
         Ok(())
     }
 
     /// Proves the records of some agreements in turn; notes versions in force and ended ones.
-    async fn refresh(&mut self) -> Result<Option<Case>, KeeperError> {
-        let mut case = self.own(self.desk.parts().view.height()).await?;
+    async fn refresh(&mut self) -> Result<(), KeeperError> {
         let due = self.due();
         self.refreshed = due.last().copied().or(Some(nobody()));
         for page in due.chunks(SLOTS_READ) {
@@ -247,17 +281,14 @@ impl<E: Spawner + Clock, B: Blob, L: Ledger> Keeper<E, B, L> {
                 match terms.filter(|terms| terms.id == *id) {
                     None => self.end(*id).await?,
                     Some(terms) => {
-                        self.desk.parts().view.learn(terms.clone());
                         let going = self.desk.parts().books.observe(*id, terms.data.clone()).await?;
+                        self.desk.parts().view.learn(terms);
                         self.unlink(*id, going).await?;
-                        if let Some(case) = &mut case {
-                            case.terms.insert(id.slot, terms);
-                        }
                     }
                 }
             }
         }
-        Ok(case)
+        Ok(())
     }
 
     /// The agreements to look at now: those after the last one, then from the start.
@@ -395,3 +426,6 @@ pub async fn answer_questions<L: Ledger>(
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,5 +1,6 @@
 //! posync-provider.
 pub mod books;
+pub mod config;
 pub mod credit;
 #[cfg(test)]
 mod cut;
@@ -16,3 +17,7 @@ pub mod serve;
 pub mod terms;
 pub mod till;
 pub mod view;
+#[cfg(test)]
+#[path = "../../protocol/tests/scenarios/world.rs"]
+#[allow(dead_code)]
+mod world;

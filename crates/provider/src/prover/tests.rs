@@ -1,28 +1,25 @@
 //! The prover against the real rules: every statement goes through `ledger::execute`.
 
-#[path = "../../../protocol/tests/scenarios/world.rs"]
-#[allow(dead_code)]
-mod world;
-
 use super::*;
 use crate::{
     books::{Books, Held},
     segments::{Store, StoreConfig, extents},
     terms::Terms,
 };
+use crate::{
+    fixtures::{data, open_body, register_body},
+    world::{World, account, key},
+};
 use commonware_runtime::{Runner as _, Supervisor as _, tokio};
 use posync_protocol::{
-    AgreementId, Amount, Body, Code,
+    AgreementId, Body, Code,
     block::with_chain,
     ledger::Event,
-    operation::{
-        DATA_SET_NAMESPACE, DataSetClaim, Open, RegisterProvider, SetDataSet, Statement, Voucher, sign,
-    },
+    operation::{DATA_SET_NAMESPACE, DataSetClaim, SetDataSet, Statement, Voucher, sign},
     record::{Agreement, Audit, DataSet, Endings, Provider, RoundInfo, Use},
     wire::provider::Sign,
 };
 use std::path::Path;
-use world::{World, account, key};
 
 type TokioBlob = <tokio::Context as commonware_runtime::Storage>::Blob;
 
@@ -34,16 +31,6 @@ struct Bench {
     version: u64,
     shards: Vec<(Hash, u64)>,
     id: AgreementId,
-}
-
-fn text<const MAX: usize>(text: &str) -> Bounded<u8, MAX> {
-    Bounded::new(text.as_bytes().to_vec()).expect("short")
-}
-
-fn operator() -> [u8; 32] {
-    let mut name = [0; 32];
-    name[..4].copy_from_slice(b"paul");
-    name
 }
 
 impl Bench {
@@ -60,15 +47,7 @@ impl Bench {
             Arc::new(move |agreement, shard| reader.length(shard).filter(|_| reader.holds(agreement, shard)));
         let books = Books::open(context.child("books"), "books", key("paul"), world.chain, held);
         let (books, _) = books.await.expect("opens");
-        let register = Body::RegisterProvider(RegisterProvider {
-            operator: operator(),
-            bond: Amount::sync(1_000),
-            capacity: 1 << 20,
-            reserve_storage: 0,
-            reserve_egress: 0,
-            address: text("127.0.0.1:4000"),
-            region: text("test"),
-        });
+        let register = Body::RegisterProvider(register_body());
         submit(&mut world, "paul", register);
         let id = open(&mut world, 0, epochs);
         world.draws = true;
@@ -203,34 +182,9 @@ fn submit(world: &mut World, who: &str, body: Body) {
 }
 
 fn open(world: &mut World, slot: u32, epochs: u64) -> AgreementId {
-    let parameters = world.parameters;
-    let price = |price: u128| u64::try_from(price).expect("small");
-    let end_epoch = world.epoch() + epochs;
-    let body = Body::Open(Open {
-        provider: account("paul"),
-        slot,
-        session_key: account("carol"),
-        storage_key: account("carol"),
-        max_storage_price: price(parameters.price_storage),
-        max_egress_price: price(parameters.price_egress),
-        max_gas_price: price(parameters.price_gas),
-        quota_leaves: 1 << 16,
-        quota_egress: 1 << 30,
-        quota_gas: 1 << 30,
-        rate_egress: 1 << 24,
-        rate_gas: 1 << 30,
-        end_epoch,
-        voucher_reserve: Amount::sync(10),
-        storage_reserve_max: Amount::sync(1_000),
-    });
+    let body = Body::Open(open_body(world, slot, epochs));
     submit(world, "carol", body);
     AgreementId { provider: account("paul"), slot, opened: world.height }
-}
-
-fn data(tag: u64, length: usize) -> Vec<u8> {
-    let mut bytes = vec![0; length];
-    blake3::Hasher::new().update(&tag.to_be_bytes()).finalize_xof().fill(&mut bytes);
-    bytes
 }
 
 fn run<F, Fut>(work: F)
