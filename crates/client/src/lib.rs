@@ -1,5 +1,7 @@
 //! A typed connection to posync's services that believes only proofs.
 
+pub mod account;
 pub mod channel;
+pub mod connection;
 pub mod light;
 pub mod rpc;

@@ -1,1 +1,178 @@
-//! posync-gateway.
+//! Turns files into shards and vouchers: a process of its own that owns the money, the catalogue,
+//! the keys and the repair of what it stored.
+//!
+//! ```text
+//!   CLI ──wire::gateway──► serve ─► transfer ──┬─► deed ─► link ──wire::provider──► providers
+//!                                     ▲        ▼             ▲
+//!                                  repair ◄─ catalogue       │ sign, fetch, pay
+//!                                     ▲                      │
+//!                                   purse ──► ledger ─► node ─┴─wire::node──► authorities
+//! ```
+//!
+//! Walks: a *put* is `serve -> transfer::put -> deed -> link`, acknowledged by `catalogue`; the ledger
+//! hears of it later from `purse::settle`. A *loss* is heard by `repair`, from the audits that
+//! `purse` watches, from reads, or from a provider's scrub.
+//!
+//! Invariants
+//! 1. Nothing is acknowledged before it is on disk: here, and at six providers that signed.
+//! 2. Nothing is paid that did not verify; what is signed is on disk first.
+//! 3. A crash at any point loses nothing that was acknowledged and forgets nothing that is paid.
+
+pub mod catalogue;
+pub mod coding;
+pub mod core;
+pub mod deed;
+pub mod environment;
+pub mod ledger;
+pub mod limits;
+pub mod link;
+pub mod meter;
+pub mod node;
+pub mod placement;
+pub mod purse;
+pub mod repair;
+pub mod serve;
+pub mod transfer;
+
+pub use purse::state::Policy;
+
+use crate::{
+    catalogue::Stopped,
+    core::Core,
+    deed::Common,
+    environment::Environment,
+    ledger::{Ledger, Signer},
+    limits::MAILBOX,
+    link::Dialer,
+    node::Node,
+    purse::{Purse, state::Stage},
+};
+use commonware_cryptography::{Signer as _, ed25519::PrivateKey};
+use commonware_macros::select;
+use commonware_runtime::{Clock, Metrics, Network, Spawner, Storage};
+use commonware_utils::channel::mpsc;
+use posync_client::{
+    channel::{self, Listen},
+    light::{Light, NetworkKey},
+    rpc::{Client, Gateway, Server, Service},
+};
+use posync_protocol::{Account, Hash, limits::Parameters};
+use rand_core::CryptoRng;
+use std::{net::SocketAddr, sync::Arc};
+
+/// What a gateway is told.
+#[derive(Clone)]
+pub struct Config {
+    /// Its key: account, node identity and payer. No other process may spend from this account.
+    pub key: PrivateKey,
+    /// Prefix of its partitions in the runtime's storage.
+    pub partition: String,
+    /// Where users reach it.
+    pub listen: SocketAddr,
+    /// Nodes to ask, in turn.
+    pub nodes: Vec<(Account, SocketAddr)>,
+    /// SHA-256 of the genesis.
+    pub chain: Hash,
+    /// Under which certificates verify.
+    pub network_key: NetworkKey,
+    /// Genesis parameters.
+    pub parameters: Parameters,
+    /// What agreements to open.
+    pub policy: Policy,
+}
+
+/// Why a gateway ended.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// It cannot listen.
+    #[error(transparent)]
+    Channel(#[from] channel::Error),
+    /// Its catalogue failed.
+    #[error(transparent)]
+    Catalogue(#[from] catalogue::Error),
+    /// A part of it ended.
+    #[error(transparent)]
+    Stopped(#[from] Stopped),
+}
+
+/// Runs a gateway until the runtime is asked to stop or its disk fails.
+///
+/// # Errors
+/// [`Error`].
+pub async fn run<E, N>(context: E, network: N, config: Config) -> Result<(), Error>
+where
+    E: Spawner + Clock + Storage + Metrics + CryptoRng,
+    N: Network,
+{
+    let mut stopped = context.stopped();
+    let environment = Environment::new(&context);
+    let network = Arc::new(network);
+    let opened = catalogue::start(context.child("catalogue"), &config.partition, environment.random()).await;
+    let (catalogue, loaded, disk) = opened?;
+    let common =
+        Common { environment: environment.clone(), catalogue, chain: config.chain, master: loaded.master };
+    let (notices, heard) = mpsc::channel(MAILBOX);
+    let core = Core::new(common, notices, config.parameters.round_blocks);
+    let account = Account::of(&config.key.public_key());
+    let light = Light::new(config.chain, config.network_key);
+    let nodes = dialer(&context, &network, &config.key);
+    let node = Node::new(config.nodes.clone(), nodes, light, environment.clone());
+    let signer = Signer { key: config.key.clone(), chain: config.chain, parameters: config.parameters };
+    let purse = Arc::new(Purse {
+        core: core.clone(),
+        ledger: Ledger::start(node, signer, &environment),
+        account,
+        parameters: config.parameters,
+        policy: config.policy,
+        dialer: dialer(&context, &network, &config.key),
+        links: Default::default(),
+        opening: Default::default(),
+    });
+    take_up(&purse, loaded.deeds);
+    environment.spawn(purse::start(purse));
+    environment.spawn(repair::reap(core.clone()));
+    let repair = repair::start(core.clone(), heard, loaded.open);
+    let server = Server::<Gateway, _>::new(move |call, ask| serve::handle(core.clone(), account, call, ask));
+    let listen = Listen::new(config.key, Gateway::NAMESPACE, config.listen);
+    let listening = server.listen(context.child("listen"), &*network, listen).await?;
+    tracing::info!(address = %listening.address, %account, "the gateway serves");
+    select! {
+        _ = &mut stopped => Ok(()),
+        ended = disk => match ended {
+            Ok(Err(error)) => Err(error.into()),
+            _ => Err(Stopped.into()),
+        },
+        ended = repair => Ok(ended?),
+    }
+}
+
+/// Makes connections of one service as this gateway.
+pub fn dialer<S, E, N>(context: &E, network: &Arc<N>, key: &PrivateKey) -> Dialer<S>
+where
+    S: Service,
+    E: Spawner + Clock + CryptoRng,
+    N: Network,
+{
+    let context = Arc::new(context.child("dialer"));
+    let (network, key) = (network.clone(), key.clone());
+    Arc::new(move |peer, address| {
+        let (context, network, key) = (context.child("connection"), network.clone(), key.clone());
+        Box::pin(async move {
+            let dialed = Client::dial(context, &*network, &key, peer, address).await;
+            dialed.map_err(|error| error.to_string())
+        })
+    })
+}
+
+/// Goes on with the agreements that the catalogue knows.
+fn take_up(purse: &Purse, deeds: Vec<catalogue::LoadedDeed>) {
+    for loaded in deeds {
+        match Stage::of(&loaded.row) {
+            Stage::Gone => {}
+            Stage::Opening => {
+                purse.opening.lock().expect("no holder of this lock panics").push(loaded);
+            }
+            _ => purse.add(loaded),
+        }
+    }
+}

@@ -279,10 +279,10 @@ pub fn execute(
     Ok(working.finish(outcome))
 }
 
-/// The first block of a round fixes the round's anchor: its parent.
+/// The first block of a round fixes the round's anchor: its parent. (Round 0 begins after genesis.)
 fn open_round(working: &mut Working<'_>) -> Result<(), Code> {
     let context = working.context;
-    if !context.height.is_multiple_of(context.parameters.round_blocks) {
+    if !context.height.is_multiple_of(context.parameters.round_blocks) && context.height != 1 {
         return Ok(());
     }
     let round = context.round();

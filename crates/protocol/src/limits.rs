@@ -114,6 +114,16 @@ pub const HEADERS_MAX: usize = 64;
 pub const EVENTS_MAX: usize = 4096;
 /// Milliseconds for which a node holds a question about a receipt that is not there yet.
 pub const RECEIPT_WAIT_MS: u64 = 10_000;
+/// Milliseconds for an answer of a node, beyond what it may hold a question.
+pub const ANSWER_MS_MAX: u64 = RECEIPT_WAIT_MS + 5_000;
+/// Times a question is put, to one node after the other, before the caller is told.
+pub const ASK_ATTEMPTS: u32 = 12;
+/// Milliseconds before the second attempt; doubled each time up to 2 s.
+pub const ASK_PAUSE_MS: u64 = 50;
+/// Blocks that a proven read may lag behind the newest header seen.
+pub const STALE_BLOCKS_MAX: u64 = 16;
+/// Times that an operation is signed anew after it expired or its nonce was taken.
+pub const SIGN_ATTEMPTS: u32 = 16;
 /// Keys in one proven read.
 pub const READ_KEYS_MAX: usize = 64;
 

@@ -71,7 +71,7 @@ codes! {
     63 DataSetShrinkEarly "a shrink needs two settlements after the last growth; wait";
     64 DataSetEmptyRoot "an empty data set has the empty root, any other has leaves";
     70 NotDrawn "this provider has no open challenge at that height";
-    71 AnsweredAlready "the challenge was answered";
+    71 AnsweredAlready "the challenge was answered or has expired; wait for the next";
     72 WrongAnchor "the anchor is not the block that was final when the challenge was drawn; sync first";
     73 ReadOutsideSlot "the read's slot does not hold the drawn index";
     74 ReadPath "the read's path does not lead to the signed root";

@@ -2,6 +2,7 @@
 
 pub mod judge;
 pub mod ledger;
+pub mod market;
 pub mod network;
 pub mod plan;
 pub mod world;

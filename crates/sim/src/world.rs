@@ -170,6 +170,7 @@ impl Lasting {
             parameters: plan.parameters,
             supply: SUPPLY,
             state: genesis.records(),
+            check_every: 1,
         };
         let parent = genesis.block::<deterministic::Context>().header().digest();
         Self {

@@ -6,11 +6,13 @@
 //! first two only.
 
 use crate::{
-    Bounded, Code, Hash, Key, Slot,
+    Bounded, Code, Hash, Key, Operation, Slot,
     block::{BlockBody, Header, Receipts},
     ledger::Event,
     limits::{EVENTS_MAX, HEADERS_MAX, OPERATION_BYTES_MAX, Parameters, READ_KEYS_MAX},
 };
+
+use commonware_codec::Encode;
 
 /// Namespace of the handshake.
 pub const NAMESPACE: &[u8] = b"posync/node/1";
@@ -48,6 +50,13 @@ tagged! {
         6 => Events(u64),
         /// The header at a height and what certifies it.
         7 => Header(u64),
+    }
+}
+
+impl Ask {
+    /// Asks a node to take `operation`; `None` if it is far too large to travel.
+    pub fn submit(operation: &Operation) -> Option<Self> {
+        Bounded::new(operation.encode().to_vec()).map(Self::Submit)
     }
 }
 

@@ -1,0 +1,198 @@
+//! Sends the operations of one key: nonces, fees, expiry, and once only.
+//!
+//! ```text
+//!  send(body) ── nonce n ──► signed ──submit──► waits ──receipt──► done
+//!                  ▲                    │ lost, restarted: the same bytes again
+//!                  └── expired, and the proved nonce is still n: sign anew
+//! ```
+//!
+//! Invariants
+//! 1. Operations are submitted in the order of their nonces, several may wait at once.
+//! 2. A body is signed a second time only when it is proved that the first can never stand in a
+//!    block: its expiry height is final and the account's nonce has not passed it.
+//! 3. At most [`SIGN_ATTEMPTS`] signatures a body.
+//!
+//! One key must have one submitter. A second process with the same key is noticed (`NonceOld`) and
+//! costs attempts, never money.
+
+use crate::connection::{Connection, Error, Proved};
+use commonware_cryptography::{Signer as _, ed25519::PrivateKey};
+use posync_protocol::{
+    Account, Amount, Body, Code, Hash, Operation,
+    ledger::{self, BlockContext},
+    limits::{Parameters, SIGN_ATTEMPTS},
+    record::AccountState,
+    wire::node::Receipt,
+};
+use std::sync::Arc;
+use tokio::sync::Mutex;
+
+/// How far above the fee of today an operation may be charged.
+const FEE_MARGIN: u128 = 2;
+
+/// An operation that is final.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Final {
+    /// Its id.
+    pub id: Hash,
+    /// Where it stands, with its code.
+    pub receipt: Receipt,
+}
+
+impl Final {
+    /// The receipt, if the operation did what it asked.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] with the receipt's code.
+    pub fn done(self) -> Result<Self, Error> {
+        match self.receipt.code {
+            Code::Done => Ok(self),
+            code => Err(Error::Refused(code)),
+        }
+    }
+}
+
+struct Inner {
+    connection: Connection,
+    key: PrivateKey,
+    account: Account,
+    parameters: Parameters,
+    /// The next nonce, if it is known.
+    next: Mutex<Option<u64>>,
+}
+
+/// Sends the operations of one key; clones share its nonces.
+#[derive(Clone)]
+pub struct Submitter(Arc<Inner>);
+
+/// What became of an attempt.
+enum Attempt {
+    Final(Final),
+    /// It can never stand in a block; sign again.
+    Again(Error),
+}
+
+impl Submitter {
+    /// Sends with `key` over `connection`, by the genesis parameters.
+    pub fn new(connection: Connection, key: PrivateKey, parameters: Parameters) -> Self {
+        let account = Account::of(&key.public_key());
+        Self(Arc::new(Inner { connection, key, account, parameters, next: Mutex::new(None) }))
+    }
+
+    /// Whose operations these are.
+    pub fn account(&self) -> Account {
+        self.0.account
+    }
+
+    /// Signs, submits and waits until the operation is final, whatever its receipt says.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] at the door, [`Error::Expired`] after all attempts, or the network's.
+    pub async fn send(&self, body: Body) -> Result<Final, Error> {
+        let mut last = Error::Expired;
+        for _ in 0..SIGN_ATTEMPTS {
+            let operation =
+                if body.is_free() { self.submit_free(&body).await? } else { self.submit_paid(&body).await? };
+            match self.settle(&operation).await? {
+                Attempt::Final(receipt) => return Ok(receipt),
+                Attempt::Again(error) => last = error,
+            }
+        }
+        Err(last)
+    }
+
+    async fn expiry(&self) -> Result<(u64, u64), Error> {
+        let height = self.0.connection.height().await?;
+        Ok((height, height + self.0.parameters.expiry_blocks_max / 2))
+    }
+
+    fn sign(&self, nonce: u64, height: u64, expires: u64, body: &Body) -> Operation {
+        let chain = self.0.connection.light().chain();
+        let sign = |fee| Operation::signed(&self.0.key, &chain, nonce, fee, expires, body.clone());
+        let draft = sign(Amount::ZERO);
+        if body.is_free() {
+            return draft;
+        }
+        let context =
+            BlockContext { chain, parameters: self.0.parameters, height, parent: [0; 32], seed: None };
+        let fee = ledger::fee(&context, &draft).grains().saturating_mul(FEE_MARGIN);
+        sign(Amount::new(fee).unwrap_or(Amount::MAX))
+    }
+
+    async fn submit_free(&self, body: &Body) -> Result<Operation, Error> {
+        let (height, expires) = self.expiry().await?;
+        let operation = self.sign(0, height, expires, body);
+        self.offer(&operation).await?;
+        Ok(operation)
+    }
+
+    /// Submits under the next nonce. The lock keeps the order of nonces in the order of submission.
+    async fn submit_paid(&self, body: &Body) -> Result<Operation, Error> {
+        let mut next = self.0.next.lock().await;
+        let mut last = Error::Expired;
+        for _ in 0..SIGN_ATTEMPTS {
+            let (height, expires) = self.expiry().await?;
+            let nonce = match *next {
+                Some(nonce) => nonce,
+                None => self.proved_nonce().await?.value,
+            };
+            let operation = self.sign(nonce, height, expires, body);
+            match self.offer(&operation).await {
+                Ok(()) => {
+                    *next = Some(nonce + 1);
+                    return Ok(operation);
+                }
+                // What waits of ours under that nonce, or before it, becomes final or expires.
+                Err(Error::Refused(code @ (Code::NonceOld | Code::NonceGap))) => {
+                    *next = None;
+                    last = Error::Refused(code);
+                    self.0.connection.follow(height + 1).next().await?;
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Err(last)
+    }
+
+    /// Submits; a node that could not be reached may have taken it, so that is no refusal.
+    async fn offer(&self, operation: &Operation) -> Result<(), Error> {
+        match self.0.connection.submit(operation).await {
+            Ok(_) | Err(Error::Unreachable(_) | Error::Unavailable(_)) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Waits for the receipt; submits the same bytes again while there is none.
+    async fn settle(&self, operation: &Operation) -> Result<Attempt, Error> {
+        let id = operation.id();
+        loop {
+            let seen = self.proved_nonce().await?;
+            if let Some(receipt) = self.0.connection.receipt(&id).await? {
+                return Ok(Attempt::Final(Final { id, receipt }));
+            }
+            if seen.header.height > operation.expires {
+                *self.0.next.lock().await = None;
+                let passed = !operation.body.is_free() && seen.value > operation.nonce;
+                return if passed {
+                    Err(Error::Refused(Code::NonceOld))
+                } else {
+                    Ok(Attempt::Again(Error::Expired))
+                };
+            }
+            match self.offer(operation).await {
+                Ok(()) | Err(Error::Refused(Code::NonceOld | Code::NonceGap | Code::Expired)) => {}
+                // It may have become final a moment ago; if not, the refusal stays.
+                Err(error) => {
+                    let receipt = self.0.connection.receipt(&id).await?;
+                    return receipt.map(|receipt| Attempt::Final(Final { id, receipt })).ok_or(error);
+                }
+            }
+        }
+    }
+
+    async fn proved_nonce(&self) -> Result<Proved<u64>, Error> {
+        let read = self.0.connection.read::<AccountState>(AccountState::key(&self.0.account)).await?;
+        let nonce = read.value.unwrap_or_default().nonce;
+        Ok(Proved { header: read.header, value: nonce })
+    }
+}

@@ -1,0 +1,105 @@
+//! The chain as it grows: certified headers in order, each once, over whatever node answers.
+
+use super::{Connection, Error, unexpected};
+use crate::{
+    light,
+    rpc::{self, Call},
+};
+use posync_protocol::{
+    block::{BlockBody, Header},
+    limits::ASK_ATTEMPTS,
+    wire::node::{Answer, Ask},
+};
+use std::collections::VecDeque;
+
+/// Certified headers without end. It connects again by itself and never skips or repeats one.
+pub struct Follow {
+    connection: Connection,
+    call: Option<Call<rpc::Node>>,
+    ready: VecDeque<Header>,
+    last: Option<Header>,
+    from: u64,
+}
+
+impl Follow {
+    pub(super) const fn new(connection: Connection, from: u64) -> Self {
+        Self { connection, call: None, ready: VecDeque::new(), last: None, from }
+    }
+
+    /// The next header. It may be dropped and called again.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`] with `Pruned` when the nodes no longer keep it: follow from 0 then; or
+    /// [`Error::Unreachable`] after [`ASK_ATTEMPTS`] attempts. Calling again goes on where it was.
+    pub async fn next(&mut self) -> Result<Header, Error> {
+        let mut attempt = 0;
+        while self.ready.is_empty() {
+            if let Err(error) = self.fill().await {
+                self.call = None;
+                let error = self.connection.after(error, attempt).await?;
+                attempt += 1;
+                if attempt == ASK_ATTEMPTS {
+                    return Err(error);
+                }
+            }
+        }
+        Ok(self.ready.pop_front().expect("just filled"))
+    }
+
+    fn wanted(&self) -> u64 {
+        self.last.as_ref().map_or(self.from, |last| last.height + 1)
+    }
+
+    async fn fill(&mut self) -> Result<(), Error> {
+        if self.call.is_none() {
+            self.call = Some(self.connection.open(Ask::Follow(self.wanted())).await?);
+        }
+        let call = self.call.as_mut().expect("just opened");
+        // A quiet network is no error, a node that says nothing for long is left.
+        match self.connection.within(call.recv()).await? {
+            Some(Answer::Certified(certified)) => {
+                self.connection.light().certified(&certified)?;
+                let first = certified.headers.first().expect("a verified answer has one");
+                if self.wanted() != 0 && first.height != self.wanted() {
+                    return Err(light::Error::Question.into());
+                }
+                if self.last.as_ref().is_some_and(|last| first.parent != last.digest()) {
+                    return Err(light::Error::Headers.into());
+                }
+                let last = certified.headers.last().expect("a verified answer has one").clone();
+                self.connection.saw(last.height);
+                self.last = Some(last);
+                self.ready.extend(certified.headers.into_inner());
+                Ok(())
+            }
+            Some(other) => unexpected(&other),
+            None => Err(Error::Unreachable("the connection ended".into())),
+        }
+    }
+}
+
+/// Certified headers and their bodies.
+pub struct FollowBodies {
+    follow: Follow,
+    header: Option<Header>,
+}
+
+impl FollowBodies {
+    pub(super) const fn new(follow: Follow) -> Self {
+        Self { follow, header: None }
+    }
+
+    /// The next header and its body, checked by the header's root. It may be dropped and called again.
+    ///
+    /// # Errors
+    /// As [`Follow::next`].
+    pub async fn next(&mut self) -> Result<(Header, BlockBody), Error> {
+        let header = match &self.header {
+            Some(header) => header.clone(),
+            None => self.header.insert(self.follow.next().await?).clone(),
+        };
+        let body = self.follow.connection.body(&header).await?;
+        self.header = None;
+        Ok((header, body))
+    }
+}

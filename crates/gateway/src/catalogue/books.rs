@@ -1,0 +1,473 @@
+//! What the catalogue does with its rows: each operation stages its changes whole.
+//!
+//! In memory: names in order with their row's number, and how many shards of each file have a
+//! holder. Everything else is read when it is needed.
+
+use super::{
+    row::{
+        Added, DeedRow, FaultRow, FileRow, Holding, Intent, JobRow, Meta, PaidRow, Removed, SegmentRow,
+        SetRow, SignedClaim, Waiting,
+    },
+    store::{Error, Store},
+};
+use crate::{
+    coding::{FileId, SHARDS},
+    limits::{DEEDS_MAX, FAULTS_MAX, FILES_MAX},
+};
+use commonware_runtime::{Clock, Metrics, Spawner, Storage};
+use posync_protocol::{
+    Bounded, Hash,
+    wire::gateway::{File, ROWS_MAX},
+};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// A shard in an agreement's data set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// What was added.
+    pub added: Added,
+    /// Waits to be taken out.
+    pub dropped: bool,
+}
+
+/// An agreement as it was left.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LoadedDeed {
+    /// Its number.
+    pub number: u32,
+    /// Its terms.
+    pub row: DeedRow,
+    /// How far its data set is.
+    pub set: SetRow,
+    /// What was signed away.
+    pub paid: PaidRow,
+    /// A change that may be signed already.
+    pub intent: Option<Intent>,
+    /// Signed data sets that the ledger may not know.
+    pub waiting: Waiting,
+    /// Its data set, by sequence.
+    pub entries: BTreeMap<u64, Entry>,
+}
+
+impl LoadedDeed {
+    /// A new agreement.
+    pub fn fresh(number: u32, row: DeedRow) -> Self {
+        let (set, paid, waiting) = (SetRow::default(), PaidRow::default(), Waiting::default());
+        Self { number, row, set, paid, intent: None, waiting, entries: BTreeMap::new() }
+    }
+}
+
+/// What a start finds.
+#[derive(Debug, Default)]
+pub struct Loaded {
+    /// The gateway's secret.
+    pub master: Hash,
+    /// Agreements, by number.
+    pub deeds: Vec<LoadedDeed>,
+    /// Segments of files that lack a holder.
+    pub open: Vec<(FileId, u32)>,
+    /// Jobs.
+    pub jobs: Vec<(u32, JobRow)>,
+}
+
+/// A change that both sides signed.
+#[derive(Debug)]
+pub struct Agreed {
+    /// Which agreement.
+    pub deed: u32,
+    /// How far its data set is now.
+    pub row: SetRow,
+    /// The claim, for the ledger.
+    pub claim: SignedClaim,
+    /// What came in.
+    pub adds: Vec<Added>,
+    /// What went out.
+    pub removes: Vec<Removed>,
+}
+
+/// The catalogue without its mailbox.
+pub struct Books<E: Storage + Clock + Metrics> {
+    pub(super) store: Store<E>,
+    meta: Meta,
+    names: BTreeMap<Vec<u8>, u32>,
+    free_files: BTreeSet<u32>,
+    free_jobs: BTreeSet<u32>,
+    durable: BTreeMap<FileId, u32>,
+}
+
+impl<E: Storage + Clock + Metrics + Spawner> Books<E> {
+    /// Opens the catalogue; `secret` becomes the master secret of a new one.
+    ///
+    /// # Errors
+    /// [`Error`].
+    pub async fn open(context: E, partition: &str, secret: Hash) -> Result<(Self, Loaded), Error> {
+        let mut store = Store::open(context, partition).await?;
+        let meta = match store.get::<Meta>(&Meta::key()).await? {
+            Some(meta) => meta,
+            None => {
+                let meta = Meta { master: secret, ..Meta::default() };
+                store.put(Meta::key(), &meta);
+                store.commit().await?;
+                meta
+            }
+        };
+        let mut books = Self {
+            store,
+            meta,
+            names: BTreeMap::new(),
+            free_files: BTreeSet::new(),
+            free_jobs: BTreeSet::new(),
+            durable: BTreeMap::new(),
+        };
+        let loaded = books.load().await?;
+        Ok((books, loaded))
+    }
+
+    async fn load(&mut self) -> Result<Loaded, Error> {
+        let mut loaded = Loaded { master: self.meta.master, ..Loaded::default() };
+        for number in 0..self.meta.deeds {
+            let row = self.need(&DeedRow::key(number)).await?;
+            let intent = self.store.get(&Intent::key(number)).await?;
+            let waiting = self.store.get(&Waiting::key(number)).await?.unwrap_or_default();
+            let set = self.store.get(&SetRow::key(number)).await?.unwrap_or_default();
+            let paid = self.store.get(&PaidRow::key(number)).await?.unwrap_or_default();
+            let entries = BTreeMap::new();
+            loaded.deeds.push(LoadedDeed { number, row, set, paid, intent, waiting, entries });
+        }
+        for number in 0..self.meta.files {
+            let Some(file) = self.store.get::<FileRow>(&FileRow::key(number)).await? else {
+                self.free_files.insert(number);
+                continue;
+            };
+            self.load_segments(&file.id, file.segments, true, &mut loaded).await?;
+            self.names.insert(file.name.to_vec(), number);
+        }
+        for number in 0..self.meta.jobs {
+            let Some(job) = self.store.get::<JobRow>(&JobRow::key(number)).await? else {
+                self.free_jobs.insert(number);
+                continue;
+            };
+            self.load_segments(&job.file, job.segments, false, &mut loaded).await?;
+            loaded.jobs.push((number, job));
+        }
+        Ok(loaded)
+    }
+
+    async fn load_segments(
+        &mut self,
+        file: &FileId,
+        segments: u32,
+        wanted: bool,
+        loaded: &mut Loaded,
+    ) -> Result<(), Error> {
+        let mut durable = 0;
+        for segment in 0..segments {
+            let Some(row) = self.store.get::<SegmentRow>(&SegmentRow::key(file, segment)).await? else {
+                continue;
+            };
+            for holding in row.holdings.iter() {
+                let added = Added {
+                    file: *file,
+                    segment,
+                    position: holding.position,
+                    sequence: holding.sequence,
+                    name: row.names[usize::from(holding.position)],
+                    bytes: u32::try_from(row.shard_bytes()).expect("a shard is below 4 MiB"),
+                    moves: false,
+                };
+                let entry = Entry { added, dropped: holding.dropped || !wanted };
+                if let Some(deed) = loaded.deeds.get_mut(holding.deed as usize) {
+                    deed.entries.insert(holding.sequence, entry);
+                }
+            }
+            let open = row.open_positions().count();
+            durable += (SHARDS - open) as u32;
+            if wanted && open > 0 {
+                loaded.open.push((*file, segment));
+            }
+        }
+        self.durable.insert(*file, durable);
+        Ok(())
+    }
+
+    async fn need<R: super::store::Row>(&self, key: &super::row::Key) -> Result<R, Error> {
+        let damaged = Error::Damaged(commonware_codec::Error::Invalid("Row", "missing"));
+        self.store.get(key).await?.ok_or(damaged)
+    }
+
+    fn put_meta(&mut self) {
+        self.store.put(Meta::key(), &self.meta);
+    }
+
+    /// The file of that name.
+    pub async fn file(&self, name: &[u8]) -> Result<Option<FileRow>, Error> {
+        let Some(number) = self.names.get(name) else { return Ok(None) };
+        self.store.get(&FileRow::key(*number)).await
+    }
+
+    /// What users see of a file.
+    pub fn describe(&self, row: &FileRow) -> File {
+        File {
+            name: row.name.clone(),
+            bytes: row.bytes,
+            blake3: row.blake3,
+            segments: row.segments,
+            shards_durable: self.durable.get(&row.id).copied().unwrap_or(0),
+            shards: row.segments.saturating_mul(SHARDS as u32),
+        }
+    }
+
+    /// One page of files at or after `from`, by name.
+    pub async fn list(&self, from: &[u8]) -> Result<Vec<File>, Error> {
+        let mut files = Vec::new();
+        for number in self.names.range(from.to_vec()..).map(|(_, number)| *number).take(ROWS_MAX) {
+            files.push(self.describe(&self.need(&FileRow::key(number)).await?));
+        }
+        Ok(files)
+    }
+
+    /// Files in all.
+    pub fn files(&self) -> u64 {
+        self.names.len() as u64
+    }
+
+    /// The segment's row.
+    pub async fn segment(&self, file: &FileId, segment: u32) -> Result<Option<SegmentRow>, Error> {
+        self.store.get(&SegmentRow::key(file, segment)).await
+    }
+
+    fn add_job(&mut self, job: JobRow) -> u32 {
+        let number = self.free_jobs.pop_first().unwrap_or(self.meta.jobs);
+        if number == self.meta.jobs {
+            self.meta.jobs += 1;
+            self.put_meta();
+        }
+        self.store.put(JobRow::key(number), &job);
+        number
+    }
+
+    /// Opens a put: until it is finished, a crash leaves a job that clears it away.
+    pub fn begin(&mut self, file: FileId, segments: u32) -> u32 {
+        self.durable.insert(file, 0);
+        self.add_job(JobRow { file, segments })
+    }
+
+    /// Notes the names of a segment's shards before any of them is signed for.
+    pub fn place(&mut self, file: &FileId, segment: u32, row: &SegmentRow) {
+        self.store.put(SegmentRow::key(file, segment), row);
+    }
+
+    /// The put is whole: the name points to it, what it replaces becomes a job. Returns that job.
+    ///
+    /// # Errors
+    /// [`Error::Full`] above [`FILES_MAX`] names.
+    pub async fn finish(&mut self, job: u32, row: &FileRow) -> Result<Option<(u32, JobRow)>, Error> {
+        let known = self.names.get(row.name.as_ref()).copied();
+        let number = match known {
+            Some(number) => number,
+            None => match self.free_files.pop_first() {
+                Some(number) => number,
+                None if self.meta.files as usize >= FILES_MAX => return Err(Error::Full("too many files")),
+                None => {
+                    self.meta.files += 1;
+                    self.put_meta();
+                    self.meta.files - 1
+                }
+            },
+        };
+        let replaced = match known {
+            Some(_) => {
+                let old: FileRow = self.need(&FileRow::key(number)).await?;
+                let old = JobRow { file: old.id, segments: old.segments };
+                Some((self.add_job(old), old))
+            }
+            None => None,
+        };
+        self.store.put(FileRow::key(number), row);
+        self.store.delete(JobRow::key(job));
+        self.free_jobs.insert(job);
+        self.names.insert(row.name.to_vec(), number);
+        Ok(replaced)
+    }
+
+    /// Forgets a name; its segments become a job.
+    pub async fn remove(&mut self, name: &[u8]) -> Result<Option<(File, u32, JobRow)>, Error> {
+        let Some(number) = self.names.remove(name) else { return Ok(None) };
+        let row: FileRow = self.need(&FileRow::key(number)).await?;
+        self.store.delete(FileRow::key(number));
+        self.free_files.insert(number);
+        let job = JobRow { file: row.id, segments: row.segments };
+        Ok(Some((self.describe(&row), self.add_job(job), job)))
+    }
+
+    /// Jobs, at most `most`.
+    pub async fn jobs(&self, most: usize) -> Result<Vec<(u32, JobRow)>, Error> {
+        let mut jobs = Vec::new();
+        for number in (0..self.meta.jobs).filter(|number| !self.free_jobs.contains(number)).take(most) {
+            jobs.push((number, self.need(&JobRow::key(number)).await?));
+        }
+        Ok(jobs)
+    }
+
+    /// The job is done: none of its segments has a row.
+    pub fn job_done(&mut self, number: u32, job: &JobRow) {
+        self.store.delete(JobRow::key(number));
+        self.free_jobs.insert(number);
+        self.durable.remove(&job.file);
+    }
+
+    /// Forgets a segment that nobody holds.
+    pub fn forget_segment(&mut self, file: &FileId, segment: u32) {
+        self.store.delete(SegmentRow::key(file, segment));
+    }
+
+    /// A new agreement's number.
+    ///
+    /// # Errors
+    /// [`Error::Full`] above [`DEEDS_MAX`].
+    pub fn add_deed(&mut self, row: &DeedRow) -> Result<u32, Error> {
+        let number = self.meta.deeds;
+        if number as usize >= DEEDS_MAX {
+            return Err(Error::Full("too many agreements"));
+        }
+        self.meta.deeds += 1;
+        self.put_meta();
+        self.store.put(DeedRow::key(number), row);
+        Ok(number)
+    }
+
+    /// An agreement's row.
+    pub fn put_deed(&mut self, number: u32, row: &DeedRow) {
+        self.store.put(DeedRow::key(number), row);
+    }
+
+    /// What the next voucher signs away, before it is sent.
+    pub fn put_paid(&mut self, number: u32, row: &PaidRow) {
+        self.store.put(PaidRow::key(number), row);
+    }
+
+    /// What is about to be asked of a provider.
+    pub fn intend(&mut self, deed: u32, intent: &Intent) {
+        self.store.put(Intent::key(deed), intent);
+    }
+
+    /// The provider refused it for good.
+    pub fn withdraw(&mut self, deed: u32) {
+        self.store.delete(Intent::key(deed));
+    }
+
+    /// Both signed. Returns what came in and belongs to no segment any more.
+    pub async fn agreed(&mut self, agreed: &Agreed) -> Result<Vec<Added>, Error> {
+        let mut orphans = Vec::new();
+        for add in &agreed.adds {
+            let holding =
+                Holding { position: add.position, deed: agreed.deed, sequence: add.sequence, dropped: false };
+            if !self.hold(add, holding).await? {
+                orphans.push(*add);
+            }
+        }
+        for remove in &agreed.removes {
+            self.change_holdings(&remove.file, remove.segment, |holdings| {
+                holdings.retain(|h| (h.deed, h.sequence) != (agreed.deed, remove.sequence));
+            })
+            .await?;
+        }
+        let mut waiting: Waiting = self.store.get(&Waiting::key(agreed.deed)).await?.unwrap_or_default();
+        let mut claims = waiting.claims.to_vec();
+        claims.push(agreed.claim);
+        waiting.claims = Bounded::new(claims).ok_or(Error::Full("too many claims wait for the ledger"))?;
+        self.store.put(Waiting::key(agreed.deed), &waiting);
+        self.store.put(SetRow::key(agreed.deed), &agreed.row);
+        self.store.delete(Intent::key(agreed.deed));
+        Ok(orphans)
+    }
+
+    /// A second holder of a position is kept as dropped: the first stays in force, unless the
+    /// second was meant to take its place.
+    async fn hold(&mut self, add: &Added, holding: Holding) -> Result<bool, Error> {
+        let Some(row) = self.segment(&add.file, add.segment).await? else { return Ok(false) };
+        let taken = row.holder(usize::from(add.position)).is_some();
+        let holding = Holding { dropped: taken && !add.moves, ..holding };
+        self.change_holdings(&add.file, add.segment, |holdings| {
+            let old = holdings.iter_mut().filter(|h| h.position == add.position && add.moves);
+            old.for_each(|h| h.dropped = true);
+            holdings.push(holding);
+        })
+        .await?;
+        Ok(!holding.dropped)
+    }
+
+    async fn change_holdings(
+        &mut self,
+        file: &FileId,
+        segment: u32,
+        change: impl FnOnce(&mut Vec<Holding>),
+    ) -> Result<bool, Error> {
+        let Some(row) = self.segment(file, segment).await? else { return Ok(false) };
+        let changed = row.with_holdings(change).ok_or(Error::Full("too many holdings of one segment"))?;
+        if let Some(durable) = self.durable.get_mut(file) {
+            *durable += row.open_positions().count() as u32;
+            *durable -= changed.open_positions().count() as u32;
+        }
+        self.store.put(SegmentRow::key(file, segment), &changed);
+        Ok(true)
+    }
+
+    /// These holdings are lost or no longer wanted.
+    pub async fn drop_holdings(&mut self, deed: u32, entries: &[Added]) -> Result<(), Error> {
+        for entry in entries {
+            self.change_holdings(&entry.file, entry.segment, |holdings| {
+                let it = holdings.iter_mut().filter(|h| (h.deed, h.sequence) == (deed, entry.sequence));
+                it.for_each(|h| h.dropped = true);
+            })
+            .await?;
+        }
+        Ok(())
+    }
+
+    /// These holdings went with their agreement.
+    pub async fn erase_holdings(&mut self, deed: u32, entries: &[Added]) -> Result<(), Error> {
+        for entry in entries {
+            self.change_holdings(&entry.file, entry.segment, |holdings| {
+                holdings.retain(|h| (h.deed, h.sequence) != (deed, entry.sequence));
+            })
+            .await?;
+        }
+        Ok(())
+    }
+
+    /// The ledger knows every version up to this one.
+    pub async fn settled(&mut self, deed: u32, version: u64) -> Result<(), Error> {
+        let waiting: Waiting = self.store.get(&Waiting::key(deed)).await?.unwrap_or_default();
+        let left = waiting.claims.into_inner().into_iter().filter(|c| c.claim.version > version).collect();
+        let left = Waiting { claims: Bounded::new(left).expect("fewer than before") };
+        self.store.put(Waiting::key(deed), &left);
+        Ok(())
+    }
+
+    /// Notes a fault; the oldest of a full ring goes. Returns its number.
+    pub fn add_fault(&mut self, row: &FaultRow) -> u64 {
+        let number = self.meta.faults;
+        self.meta.faults += 1;
+        self.put_meta();
+        self.store.put(FaultRow::key((number % FAULTS_MAX as u64) as u32), row);
+        number
+    }
+
+    /// Changes a fault that is still in the ring.
+    pub fn put_fault(&mut self, number: u64, row: &FaultRow) {
+        if number + FAULTS_MAX as u64 > self.meta.faults {
+            self.store.put(FaultRow::key((number % FAULTS_MAX as u64) as u32), row);
+        }
+    }
+
+    /// Faults by number, oldest first.
+    pub async fn faults(&self) -> Result<Vec<(u64, FaultRow)>, Error> {
+        let first = self.meta.faults.saturating_sub(FAULTS_MAX as u64);
+        let mut rows = Vec::new();
+        for number in first..self.meta.faults {
+            rows.push((number, self.need(&FaultRow::key((number % FAULTS_MAX as u64) as u32)).await?));
+        }
+        Ok(rows)
+    }
+}

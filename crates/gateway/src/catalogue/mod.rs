@@ -1,0 +1,266 @@
+//! What the gateway knows: file name -> segments -> shards -> who signed for them. Durable before
+//! anything is acknowledged.
+//!
+//! ```text
+//!   put, repair, agreements ──messages──► actor ──► books (rows, names in memory) ──► store
+//!                           ◄──answers after one sync for all that waited──┘
+//! ```
+//!
+//! Invariants
+//! 1. An answer to a change is sent after the change is on disk; changes keep their order.
+//! 2. A name points to a file all of whose segments have rows; the switch from the old file to the
+//!    new one is one atomic commit, and the old one becomes a job in that commit.
+//! 3. Every shard that a provider signed for is either a holding in a segment's row, or part of an
+//!    intent that is asked again: nothing that we pay for is forgotten.
+//! 4. After a failed write nothing is acknowledged any more: the actor ends.
+//!
+//! Memory: about 100 bytes and the name per file, 30 bytes per row, the page cache of 8 MiB.
+
+mod books;
+pub mod row;
+mod store;
+#[cfg(test)]
+mod tests;
+
+pub use books::{Agreed, Books, Entry, Loaded, LoadedDeed};
+pub use store::Error;
+
+use crate::{
+    coding::FileId,
+    limits::{COMMIT_ROWS_MAX, MAILBOX},
+};
+use commonware_runtime::{Clock, Handle, Metrics, Spawner, Storage};
+use commonware_utils::channel::{mpsc, oneshot};
+use posync_protocol::{Hash, wire::gateway::File};
+use row::{Added, DeedRow, FaultRow, FileRow, Intent, JobRow, PaidRow, SegmentRow};
+
+/// The catalogue's actor is gone: the process is stopping or its disk failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the catalogue has stopped; see the log, then start the gateway again")]
+pub struct Stopped;
+
+type Reply<T> = oneshot::Sender<T>;
+
+enum Message {
+    File(Vec<u8>, Reply<Option<FileRow>>),
+    Describe(FileRow, Reply<File>),
+    List(Vec<u8>, Reply<Vec<File>>),
+    Files(Reply<u64>),
+    Segment(FileId, u32, Reply<Option<SegmentRow>>),
+    Faults(Reply<Vec<(u64, FaultRow)>>),
+    Begin(FileId, u32, Reply<u32>),
+    Place(FileId, u32, SegmentRow, Reply<()>),
+    Finish(u32, FileRow, Reply<Finished>),
+    Remove(Vec<u8>, Reply<Option<(File, u32, JobRow)>>),
+    Jobs(usize, Reply<Vec<(u32, JobRow)>>),
+    JobDone(u32, JobRow, Reply<()>),
+    ForgetSegment(FileId, u32, Reply<()>),
+    AddDeed(DeedRow, Reply<Option<u32>>),
+    PutDeed(u32, DeedRow, Reply<()>),
+    PutPaid(u32, PaidRow, Reply<()>),
+    Intend(u32, Intent, Reply<()>),
+    Withdraw(u32, Reply<()>),
+    Agreed(Agreed, Reply<Vec<Added>>),
+    Drop(u32, Vec<Added>, Reply<()>),
+    Erase(u32, Vec<Added>, Reply<()>),
+    Settled(u32, u64, Reply<()>),
+    AddFault(FaultRow, Reply<u64>),
+    PutFault(u64, FaultRow, Reply<()>),
+}
+
+/// What finishing a put did: the file as users see it, and the job that clears away what it replaced.
+pub type Finished = Result<(File, Option<(u32, JobRow)>), &'static str>;
+
+/// Answers that wait for the commit.
+type Answers = Vec<Box<dyn FnOnce() + Send>>;
+
+fn later<T: Send + 'static>(answers: &mut Answers, reply: Reply<T>, value: T) {
+    answers.push(Box::new(move || drop(reply.send(value))));
+}
+
+/// A handle to the catalogue.
+#[derive(Clone)]
+pub struct Catalogue(mpsc::Sender<Message>);
+
+/// Opens the catalogue in `partition` and starts its actor; the handle ends when it cannot go on.
+///
+/// # Errors
+/// [`Error`].
+pub async fn start<E>(
+    context: E,
+    partition: &str,
+    secret: Hash,
+) -> Result<(Catalogue, Loaded, Handle<Result<(), Error>>), Error>
+where
+    E: Storage + Clock + Metrics + Spawner,
+{
+    let (books, loaded) = Books::open(context.child("store"), partition, secret).await?;
+    let (sender, receiver) = mpsc::channel(MAILBOX);
+    let handle = context.spawn(move |_| run(books, receiver));
+    Ok((Catalogue(sender), loaded, handle))
+}
+
+async fn run<E>(mut books: Books<E>, mut receiver: mpsc::Receiver<Message>) -> Result<(), Error>
+where
+    E: Storage + Clock + Metrics + Spawner,
+{
+    let mut answers: Answers = Vec::new();
+    while let Some(first) = receiver.recv().await {
+        let mut next = Some(first);
+        while let Some(message) = next.take() {
+            handle(&mut books, message, &mut answers).await?;
+            if books.store.staged() < COMMIT_ROWS_MAX {
+                next = receiver.try_recv().ok();
+            }
+        }
+        books.store.commit().await?;
+        answers.drain(..).for_each(|answer| answer());
+    }
+    Ok(())
+}
+
+async fn handle<E>(books: &mut Books<E>, message: Message, answers: &mut Answers) -> Result<(), Error>
+where
+    E: Storage + Clock + Metrics + Spawner,
+{
+    use Message as M;
+    match message {
+        M::File(name, reply) => drop(reply.send(books.file(&name).await?)),
+        M::Describe(row, reply) => drop(reply.send(books.describe(&row))),
+        M::List(from, reply) => drop(reply.send(books.list(&from).await?)),
+        M::Files(reply) => drop(reply.send(books.files())),
+        M::Segment(file, segment, reply) => drop(reply.send(books.segment(&file, segment).await?)),
+        M::Faults(reply) => drop(reply.send(books.faults().await?)),
+        M::Begin(file, segments, reply) => {
+            let job = books.begin(file, segments);
+            later(answers, reply, job);
+        }
+        M::Place(file, segment, row, reply) => later(answers, reply, books.place(&file, segment, &row)),
+        M::Finish(job, row, reply) => {
+            let finished = match books.finish(job, &row).await {
+                Ok(replaced) => Ok((books.describe(&row), replaced)),
+                Err(Error::Full(what)) => Err(what),
+                Err(error) => return Err(error),
+            };
+            later(answers, reply, finished);
+        }
+        M::Remove(name, reply) => {
+            let removed = books.remove(&name).await?;
+            later(answers, reply, removed);
+        }
+        M::Jobs(most, reply) => drop(reply.send(books.jobs(most).await?)),
+        M::JobDone(number, job, reply) => later(answers, reply, books.job_done(number, &job)),
+        M::ForgetSegment(file, segment, reply) => {
+            later(answers, reply, books.forget_segment(&file, segment));
+        }
+        other => return handle_deed(books, other, answers).await,
+    }
+    Ok(())
+}
+
+async fn handle_deed<E>(books: &mut Books<E>, message: Message, answers: &mut Answers) -> Result<(), Error>
+where
+    E: Storage + Clock + Metrics + Spawner,
+{
+    use Message as M;
+    match message {
+        M::AddDeed(row, reply) => {
+            let number = books.add_deed(&row).ok();
+            later(answers, reply, number);
+        }
+        M::PutDeed(number, row, reply) => later(answers, reply, books.put_deed(number, &row)),
+        M::PutPaid(number, row, reply) => later(answers, reply, books.put_paid(number, &row)),
+        M::Intend(deed, intent, reply) => later(answers, reply, books.intend(deed, &intent)),
+        M::Withdraw(deed, reply) => later(answers, reply, books.withdraw(deed)),
+        M::Agreed(agreed, reply) => {
+            let orphans = books.agreed(&agreed).await?;
+            later(answers, reply, orphans);
+        }
+        M::Drop(deed, entries, reply) => {
+            books.drop_holdings(deed, &entries).await?;
+            later(answers, reply, ());
+        }
+        M::Erase(deed, entries, reply) => {
+            books.erase_holdings(deed, &entries).await?;
+            later(answers, reply, ());
+        }
+        M::Settled(deed, version, reply) => {
+            books.settled(deed, version).await?;
+            later(answers, reply, ());
+        }
+        M::AddFault(row, reply) => {
+            let number = books.add_fault(&row);
+            later(answers, reply, number);
+        }
+        M::PutFault(number, row, reply) => later(answers, reply, books.put_fault(number, &row)),
+        _ => unreachable!("the other messages are handled before"),
+    }
+    Ok(())
+}
+
+macro_rules! asks {
+    ($($(#[$meta:meta])* $name:ident($($argument:ident : $type:ty),*) -> $answer:ty = $message:ident;)*) => {
+        impl Catalogue {
+            $($(#[$meta])*
+            ///
+            /// # Errors
+            /// [`Stopped`].
+            pub async fn $name(&self, $($argument: $type),*) -> Result<$answer, Stopped> {
+                let (reply, answer) = oneshot::channel();
+                self.0.send(Message::$message($($argument,)* reply)).await.map_err(|_| Stopped)?;
+                answer.await.map_err(|_| Stopped)
+            })*
+        }
+    };
+}
+
+asks! {
+    /// The file of that name.
+    file(name: Vec<u8>) -> Option<FileRow> = File;
+    /// What users see of a file.
+    describe(row: FileRow) -> File = Describe;
+    /// One page of files at or after `from`, by name.
+    list(from: Vec<u8>) -> Vec<File> = List;
+    /// Files in all.
+    files() -> u64 = Files;
+    /// A segment's row.
+    segment(file: FileId, segment: u32) -> Option<SegmentRow> = Segment;
+    /// Faults, oldest first, with their numbers.
+    faults() -> Vec<(u64, FaultRow)> = Faults;
+    /// Opens a put of `segments` segments; returns the job that clears it away if it never finishes.
+    begin(file: FileId, segments: u32) -> u32 = Begin;
+    /// Notes a segment before any of its shards is signed for.
+    place(file: FileId, segment: u32, row: SegmentRow) -> () = Place;
+    /// The put with that job is whole: its name points to it.
+    finish(job: u32, row: FileRow) -> Finished = Finish;
+    /// Forgets a name; returns the job that clears its segments away.
+    remove(name: Vec<u8>) -> Option<(File, u32, JobRow)> = Remove;
+    /// Jobs, at most `most`.
+    jobs(most: usize) -> Vec<(u32, JobRow)> = Jobs;
+    /// None of the job's segments has a row any more.
+    job_done(number: u32, job: JobRow) -> () = JobDone;
+    /// Forgets a segment that nobody holds.
+    forget_segment(file: FileId, segment: u32) -> () = ForgetSegment;
+    /// A new agreement's number; `None` when there are too many.
+    add_deed(row: DeedRow) -> Option<u32> = AddDeed;
+    /// An agreement's row.
+    put_deed(number: u32, row: DeedRow) -> () = PutDeed;
+    /// What the next voucher signs away; durable before the voucher leaves.
+    put_paid(number: u32, row: PaidRow) -> () = PutPaid;
+    /// What is about to be asked of a provider.
+    intend(deed: u32, intent: Intent) -> () = Intend;
+    /// The provider refused the intent for good.
+    withdraw(deed: u32) -> () = Withdraw;
+    /// Both signed; returns what was added and has no place any more.
+    agreed(agreed: Agreed) -> Vec<Added> = Agreed;
+    /// These holdings are lost or no longer wanted.
+    drop_holdings(deed: u32, entries: Vec<Added>) -> () = Drop;
+    /// These holdings went with their agreement.
+    erase_holdings(deed: u32, entries: Vec<Added>) -> () = Erase;
+    /// The ledger knows every version up to this one.
+    settled(deed: u32, version: u64) -> () = Settled;
+    /// Notes a fault; returns its number.
+    add_fault(row: FaultRow) -> u64 = AddFault;
+    /// Changes a fault.
+    put_fault(number: u64, row: FaultRow) -> () = PutFault;
+}

@@ -1,0 +1,130 @@
+//! Rows by key on the runtime's storage: read, stage changes, make them durable together.
+//!
+//! The table is `commonware_storage::qmdb::store`: a log of updates with an index in memory
+//! (about 30 bytes a row), atomic batches, one sync a commit, and old log space given back.
+
+use super::row::Key;
+use crate::limits::ROW_BYTES_MAX;
+use bytes::Bytes;
+use commonware_codec::{Decode, Encode, RangeCfg, Read};
+use commonware_runtime::{Clock, Metrics, Spawner, Storage, buffer::paged::CacheRef};
+use commonware_storage::{
+    journal::contiguous::variable::Config as LogConfig,
+    qmdb::{
+        floor::Proportional,
+        store::db::{Config, Db},
+    },
+    translator::{EightCap, Hashed},
+};
+use commonware_utils::{NZU16, NZU64, NZUsize};
+use std::collections::BTreeMap;
+
+/// A kind of row.
+pub(super) trait Row: Encode + Read<Cfg = ()> {}
+
+/// Why the catalogue cannot go on.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The disk refused; nothing more is acknowledged.
+    #[error("the catalogue's disk failed: {0}; free space or replace the disk, then start again")]
+    Disk(String),
+    /// A row does not decode.
+    #[error("a row of the catalogue does not decode ({0}); restore this gateway's directory")]
+    Damaged(commonware_codec::Error),
+    /// A bound is reached.
+    #[error("the catalogue is full: {0}")]
+    Full(&'static str),
+}
+
+type Translator = Hashed<EightCap>;
+type Table<E> = Db<E, Key, Vec<u8>, Translator>;
+
+/// Log items below the floor before they are given back.
+const PRUNE_ITEMS: u64 = 8192;
+
+/// The rows, and changes that are not durable yet.
+pub(super) struct Store<E: Storage + Clock + Metrics> {
+    /// `None` only after a failed write: then nothing is ever acknowledged again.
+    table: Option<Table<E>>,
+    staged: BTreeMap<Key, Option<Vec<u8>>>,
+}
+
+impl<E: Storage + Clock + Metrics + Spawner> Store<E> {
+    /// Opens the table in `partition`; what was not committed is gone.
+    ///
+    /// # Errors
+    /// [`Error::Disk`].
+    pub(super) async fn open(context: E, partition: &str) -> Result<Self, Error> {
+        let config = Config {
+            log: LogConfig {
+                partition: format!("{partition}-catalogue"),
+                items_per_section: NZU64!(16_384),
+                compression: None,
+                codec_config: ((RangeCfg::new(0..=64), ()), (RangeCfg::new(0..=ROW_BYTES_MAX), ())),
+                page_cache: CacheRef::new(NZU16!(4096), NZUsize!(2048)),
+                write_buffer: NZUsize!(256 << 10),
+                replay_buffer: NZUsize!(1 << 20),
+            },
+            translator: Hashed::from_seed(0x706f_7379_6e63, EightCap),
+            init_cache: Some(NZUsize!(1 << 16)),
+            init_buffer: NZUsize!(1 << 20),
+        };
+        let table = Table::init(context, config, None).await.map_err(disk)?;
+        Ok(Self { table: Some(table), staged: BTreeMap::new() })
+    }
+
+    fn table(&self) -> Result<&Table<E>, Error> {
+        self.table.as_ref().ok_or_else(|| Error::Disk("an earlier write failed".into()))
+    }
+
+    /// The row at `key`, staged changes included.
+    ///
+    /// # Errors
+    /// The disk, or bytes that are no such row.
+    pub(super) async fn get<R: Row>(&self, key: &Key) -> Result<Option<R>, Error> {
+        let bytes = match self.staged.get(key) {
+            Some(staged) => staged.clone(),
+            None => self.table()?.get(key).await.map_err(disk)?,
+        };
+        bytes.map(|bytes| R::decode_cfg(Bytes::from(bytes), &()).map_err(Error::Damaged)).transpose()
+    }
+
+    /// Stages a row.
+    pub(super) fn put<R: Row>(&mut self, key: Key, row: &R) {
+        self.staged.insert(key, Some(row.encode().to_vec()));
+    }
+
+    /// Stages a deletion.
+    pub(super) fn delete(&mut self, key: Key) {
+        self.staged.insert(key, None);
+    }
+
+    /// Changes staged and not durable.
+    pub(super) fn staged(&self) -> usize {
+        self.staged.len()
+    }
+
+    /// Makes all staged changes durable together.
+    ///
+    /// # Errors
+    /// The disk; the store refuses everything from then on.
+    pub(super) async fn commit(&mut self) -> Result<(), Error> {
+        if self.staged.is_empty() {
+            return Ok(());
+        }
+        let changes = std::mem::take(&mut self.staged).into_iter().collect();
+        let table = self.table.take().ok_or_else(|| Error::Disk("an earlier write failed".into()))?;
+        let table = table.apply_batch(changes, &mut Proportional).await.map_err(disk)?;
+        let mut table = table.commit().await.map_err(disk)?;
+        let floor = table.inactivity_floor_loc();
+        if *floor >= *table.bounds().start + PRUNE_ITEMS {
+            table = table.prune(floor).await.map_err(disk)?;
+        }
+        self.table = Some(table);
+        Ok(())
+    }
+}
+
+fn disk(error: impl std::fmt::Display) -> Error {
+    Error::Disk(error.to_string())
+}

@@ -1,0 +1,256 @@
+//! What puts, gets and repair share: the agreements, what is known of providers, memory.
+
+use crate::{
+    catalogue::row::Holding,
+    coding::FileId,
+    deed::{Common, Deed, Room},
+    limits::{SEGMENTS_IN_FLIGHT, SEGMENTS_READ_MAX, TRANSFERS_MAX},
+    placement::{Candidate, choose},
+    purse::state::Stage,
+    repair::Notice,
+};
+use commonware_utils::channel::mpsc;
+use posync_protocol::Account;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::SocketAddr,
+    sync::{
+        Arc, Mutex, MutexGuard,
+        atomic::{AtomicU32, AtomicU64, Ordering},
+    },
+};
+use tokio::sync::{Notify, Semaphore};
+
+/// What the ledger says of a provider, and what we found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Known {
+    /// Place in the fee tree: operations name it.
+    pub index: u32,
+    /// Declared operator.
+    pub operator: Vec<u8>,
+    /// Region.
+    pub region: Vec<u8>,
+    /// Where it is reached, once resolved.
+    pub address: Option<SocketAddr>,
+    /// Whether it may be given new shards: it answers, and its reads are found.
+    pub trusted: bool,
+}
+
+/// The shared parts.
+pub struct Core {
+    /// Runtime, catalogue, secrets.
+    pub common: Common,
+    /// Segments of puts in memory.
+    pub put_memory: Arc<Semaphore>,
+    /// Segments of gets and repairs in memory.
+    pub get_memory: Arc<Semaphore>,
+    /// Puts and gets at once.
+    pub transfers: Arc<Semaphore>,
+    /// Wakes whoever waits for agreements.
+    pub opened: Notify,
+    /// Segments that wait for repair.
+    pub repairs_open: AtomicU32,
+    /// Last certified height seen.
+    pub height: AtomicU64,
+    /// Blocks in a round.
+    round_blocks: u64,
+    notices: mpsc::Sender<Notice>,
+    deeds: Mutex<BTreeMap<u32, Arc<Deed>>>,
+    known: Mutex<BTreeMap<Account, Known>>,
+    putting: Mutex<BTreeSet<FileId>>,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().expect("no holder of this lock panics")
+}
+
+impl Core {
+    /// Nothing open, nothing known.
+    pub fn new(common: Common, notices: mpsc::Sender<Notice>, round_blocks: u64) -> Arc<Self> {
+        Arc::new(Self {
+            common,
+            put_memory: Arc::new(Semaphore::new(SEGMENTS_IN_FLIGHT)),
+            get_memory: Arc::new(Semaphore::new(SEGMENTS_READ_MAX)),
+            transfers: Arc::new(Semaphore::new(TRANSFERS_MAX)),
+            opened: Notify::new(),
+            repairs_open: AtomicU32::new(0),
+            height: AtomicU64::new(0),
+            round_blocks: round_blocks.max(1),
+            notices,
+            deeds: Mutex::default(),
+            known: Mutex::default(),
+            putting: Mutex::default(),
+        })
+    }
+
+    /// Takes up an agreement.
+    pub fn add_deed(&self, deed: Arc<Deed>) {
+        lock(&self.deeds).insert(deed.number, deed);
+        self.opened.notify_waiters();
+    }
+
+    /// Forgets an agreement.
+    pub fn remove_deed(&self, number: u32) -> Option<Arc<Deed>> {
+        lock(&self.deeds).remove(&number)
+    }
+
+    /// An agreement.
+    pub fn deed(&self, number: u32) -> Option<Arc<Deed>> {
+        lock(&self.deeds).get(&number).cloned()
+    }
+
+    /// All agreements, by number.
+    pub fn deeds(&self) -> Vec<Arc<Deed>> {
+        lock(&self.deeds).values().cloned().collect()
+    }
+
+    /// The agreements with a provider.
+    pub fn deeds_with(&self, provider: &Account) -> Vec<Arc<Deed>> {
+        self.deeds().into_iter().filter(|deed| deed.provider() == *provider).collect()
+    }
+
+    /// The agreement under which a shard is held.
+    pub fn holder(&self, holding: &Holding) -> Option<Arc<Deed>> {
+        self.deed(holding.deed).filter(|deed| !deed.is_closed())
+    }
+
+    /// What is known of a provider.
+    pub fn known(&self, provider: &Account) -> Option<Known> {
+        lock(&self.known).get(provider).cloned()
+    }
+
+    /// Everything that is known, by account.
+    pub fn all_known(&self) -> BTreeMap<Account, Known> {
+        lock(&self.known).clone()
+    }
+
+    /// Learns of a provider; keeps what we found of it.
+    pub fn learn(&self, provider: Account, known: Known) {
+        if let Some(address) = known.address {
+            self.deeds_with(&provider).iter().for_each(|deed| deed.link.set_address(address));
+        }
+        lock(&self.known).insert(provider, known);
+        self.opened.notify_waiters();
+    }
+
+    /// Whether a provider may be given new shards.
+    pub fn trust(&self, provider: &Account, trusted: bool) {
+        if let Some(known) = lock(&self.known).get_mut(provider) {
+            known.trusted = trusted;
+        }
+    }
+
+    fn candidate(known: &Known, deed: &Deed) -> Candidate {
+        Candidate {
+            account: deed.provider(),
+            operator: known.operator.clone(),
+            region: known.region.clone(),
+            address: known.address,
+            load: deed.with_state(|state| state.load()),
+            capacity: deed.terms().quota_leaves,
+        }
+    }
+
+    /// The emptiest usable agreement of each provider, trusted or not.
+    fn usable(&self) -> Vec<(Candidate, Arc<Deed>, bool)> {
+        let known = lock(&self.known);
+        let mut best: BTreeMap<Account, (Candidate, Arc<Deed>, bool)> = BTreeMap::new();
+        for deed in self.deeds() {
+            let Some(of) = known.get(&deed.provider()) else { continue };
+            let usable = deed.terms().stage == Stage::Open as u8 && !deed.is_closed();
+            let candidate = Self::candidate(of, &deed);
+            let fuller = best.get(&deed.provider()).is_some_and(|(other, ..)| other.load <= candidate.load);
+            if usable && !fuller {
+                let trusted = of.trusted && !deed.link.is_doubtful();
+                best.insert(deed.provider(), (candidate, deed, trusted));
+            }
+        }
+        best.into_values().collect()
+    }
+
+    /// Operators that could take a shard now.
+    pub fn operators(&self) -> usize {
+        let usable = self.usable();
+        usable.iter().filter(|(.., ok)| *ok).map(|(c, ..)| &c.operator).collect::<BTreeSet<_>>().len()
+    }
+
+    /// Room for `wanted` shards of `bytes` of a segment, beside those that `kept` providers hold and
+    /// away from the `avoided` ones. Fewer when there are too few operators with room.
+    pub fn rooms(
+        &self,
+        place: &[u8],
+        wanted: usize,
+        bytes: u64,
+        kept: &[Account],
+        avoided: &[Account],
+    ) -> Vec<Room> {
+        let (mut candidates, mut deeds) = (Vec::new(), Vec::new());
+        for (candidate, deed, trusted) in self.usable() {
+            if trusted && !kept.contains(&candidate.account) && !avoided.contains(&candidate.account) {
+                candidates.push(candidate);
+                deeds.push(deed);
+            }
+        }
+        let kept: Vec<Candidate> = self.describe(kept);
+        let leaves = crate::deed::state::leaves(bytes);
+        let chosen = choose(place, wanted, leaves, &candidates, &kept);
+        chosen.into_iter().filter_map(|index| deeds[index].reserve(bytes)).collect()
+    }
+
+    fn describe(&self, accounts: &[Account]) -> Vec<Candidate> {
+        let known = lock(&self.known);
+        let of = |account: &Account| {
+            let known = known.get(account)?;
+            Some(Candidate {
+                account: *account,
+                operator: known.operator.clone(),
+                region: known.region.clone(),
+                address: known.address,
+                load: 0,
+                capacity: 0,
+            })
+        };
+        accounts.iter().filter_map(of).collect()
+    }
+
+    /// Tells repair. A full mailbox loses it: the next draw, read or scrub finds the same.
+    pub fn notice(&self, notice: Notice) {
+        if self.notices.try_send(notice).is_err() {
+            tracing::debug!("repair is busy; a notice is dropped");
+        }
+    }
+
+    /// Tells repair, waiting for room.
+    pub async fn notice_surely(&self, notice: Notice) {
+        // Refused only when repair has ended with the gateway.
+        let _ = self.notices.send(notice).await;
+    }
+
+    /// The round of the last certified height seen.
+    pub fn round(&self) -> u64 {
+        self.height.load(Ordering::Relaxed) / self.round_blocks
+    }
+
+    /// A put is under way: its job is left alone until the guard is dropped.
+    pub fn putting(self: &Arc<Self>, file: FileId) -> Putting {
+        lock(&self.putting).insert(file);
+        Putting { core: self.clone(), file }
+    }
+
+    /// Whether a put of this file is under way.
+    pub fn is_putting(&self, file: &FileId) -> bool {
+        lock(&self.putting).contains(file)
+    }
+}
+
+/// A put under way.
+pub struct Putting {
+    core: Arc<Core>,
+    file: FileId,
+}
+
+impl Drop for Putting {
+    fn drop(&mut self) {
+        lock(&self.core.putting).remove(&self.file);
+    }
+}

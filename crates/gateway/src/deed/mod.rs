@@ -1,0 +1,435 @@
+//! One agreement with one provider: its data set, its vouchers, its keys.
+//!
+//! ```text
+//!   put, repair ──store──► provider keeps the bytes ──queue──► signer: intent on disk ► provider
+//!   reaper, repair ──drop──────────────────────────────────►   signs ► entries on disk ► callers
+//!   get ──fetch──► slices, each verified ► meter ► voucher on disk ► provider
+//! ```
+//!
+//! Invariants
+//! 1. The provider is asked to sign only what is on disk as an intent: after a crash the same is
+//!    asked again, so both sides agree on what the data set is.
+//! 2. A voucher is on disk before it leaves.
+//! 3. Signed claims wait on disk until the ledger has them; above [`CLAIMS_WAITING_MAX`] nothing
+//!    new is signed.
+
+pub mod state;
+#[cfg(test)]
+mod tests;
+
+use crate::{
+    catalogue::{
+        Catalogue, LoadedDeed, Stopped,
+        row::{Added, DeedRow, Intent, PaidRow, SignedClaim},
+    },
+    environment::Environment,
+    limits::CLAIMS_WAITING_MAX,
+    link::{Error, Link},
+    meter::Meter,
+};
+use commonware_codec::DecodeExt;
+use commonware_cryptography::{Signer as _, ed25519::PrivateKey};
+use commonware_utils::channel::oneshot;
+use posync_protocol::{
+    Account, AgreementId, Hash, Signature,
+    block::with_chain,
+    chunk,
+    operation::{DATA_SET_NAMESPACE, DataSetClaim, SignatureCheck, Voucher, sign},
+    wire::provider::{Get, Slice},
+};
+use state::{Damaged, State};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::{
+        Arc, Mutex, MutexGuard,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+use tokio::sync::{Mutex as AsyncMutex, Notify};
+
+/// Time for the next slice of a stream.
+pub const SLICE_TIMEOUT: Duration = Duration::from_secs(5);
+/// Pause after a signature that did not come.
+const SIGN_PAUSE: Duration = Duration::from_millis(500);
+/// Pause per claim that waits for the ledger: many small changes become fewer, larger ones.
+const CLAIM_PAUSE: Duration = Duration::from_millis(20);
+
+/// What every agreement needs of the gateway.
+#[derive(Clone)]
+pub struct Common {
+    /// The runtime.
+    pub environment: Environment,
+    /// The catalogue.
+    pub catalogue: Catalogue,
+    /// SHA-256 of the genesis.
+    pub chain: Hash,
+    /// The gateway's secret.
+    pub master: Hash,
+}
+
+fn key(master: &Hash, purpose: &str, deed: u32) -> PrivateKey {
+    let mut hasher = blake3::Hasher::new_derive_key(purpose);
+    hasher.update(master).update(&deed.to_be_bytes());
+    PrivateKey::decode(hasher.finalize().as_bytes().to_vec()).expect("any 32 bytes are an Ed25519 seed")
+}
+
+/// The key that signs vouchers of agreement `deed`.
+pub fn session_key(master: &Hash, deed: u32) -> PrivateKey {
+    key(master, "posync gateway 2026-11 session key", deed)
+}
+
+/// The key that signs data sets of agreement `deed`.
+pub fn storage_key(master: &Hash, deed: u32) -> PrivateKey {
+    key(master, "posync gateway 2026-11 storage key", deed)
+}
+
+/// An agreement that is open.
+pub struct Deed {
+    /// Its number in the catalogue.
+    pub number: u32,
+    /// Its identity in the ledger.
+    pub agreement: AgreementId,
+    /// The way to its provider.
+    pub link: Arc<Link>,
+    terms: Mutex<DeedRow>,
+    state: Mutex<State>,
+    waiters: Mutex<BTreeMap<Hash, oneshot::Sender<bool>>>,
+    waiting: Mutex<VecDeque<SignedClaim>>,
+    meter: AsyncMutex<Meter>,
+    wake: Notify,
+    closed: AtomicBool,
+    may_shrink: AtomicBool,
+    session: PrivateKey,
+    storage: PrivateKey,
+    common: Common,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().expect("no holder of this lock panics")
+}
+
+impl Deed {
+    /// Takes up an agreement and starts its signer.
+    ///
+    /// # Errors
+    /// [`Damaged`].
+    pub fn start(loaded: LoadedDeed, link: Arc<Link>, common: Common) -> Result<Arc<Self>, Damaged> {
+        let LoadedDeed { number, row, set, paid, intent, waiting, entries } = loaded;
+        let state = State::new(number, row.agreement, row.quota_leaves, set, entries, intent)?;
+        let deed = Arc::new(Self {
+            number,
+            agreement: row.agreement,
+            link,
+            state: Mutex::new(state),
+            waiters: Mutex::default(),
+            waiting: Mutex::new(waiting.claims.into_inner().into()),
+            meter: AsyncMutex::new(Meter::resumed(paid.egress)),
+            wake: Notify::new(),
+            closed: AtomicBool::new(false),
+            may_shrink: AtomicBool::new(false),
+            session: session_key(&common.master, number),
+            storage: storage_key(&common.master, number),
+            terms: Mutex::new(row),
+            common: common.clone(),
+        });
+        common.environment.spawn(deed.clone().run());
+        deed.wake.notify_one();
+        Ok(deed)
+    }
+
+    /// Who provides.
+    pub const fn provider(&self) -> Account {
+        self.agreement.provider
+    }
+
+    /// The account of the storage key.
+    pub fn storage_account(&self) -> Account {
+        Account::of(&self.storage.public_key())
+    }
+
+    /// The terms.
+    pub fn terms(&self) -> DeedRow {
+        lock(&self.terms).clone()
+    }
+
+    /// Changes the terms, durably.
+    ///
+    /// # Errors
+    /// [`Stopped`].
+    pub async fn set_terms(&self, change: impl FnOnce(&mut DeedRow)) -> Result<(), Stopped> {
+        let row = {
+            let mut terms = lock(&self.terms);
+            change(&mut terms);
+            terms.clone()
+        };
+        self.common.catalogue.put_deed(self.number, row).await
+    }
+
+    /// Reads the data set.
+    pub fn with_state<T>(&self, read: impl FnOnce(&mut State) -> T) -> T {
+        read(&mut lock(&self.state))
+    }
+
+    /// Egress bytes signed away.
+    pub async fn egress(&self) -> u64 {
+        self.meter.lock().await.signed()
+    }
+
+    /// Claims that the ledger does not have yet, oldest first.
+    pub fn waiting(&self) -> Vec<SignedClaim> {
+        lock(&self.waiting).iter().copied().collect()
+    }
+
+    /// The ledger has every version up to this one.
+    ///
+    /// # Errors
+    /// [`Stopped`].
+    pub async fn settled(&self, version: u64) -> Result<(), Stopped> {
+        self.common.catalogue.settled(self.number, version).await?;
+        lock(&self.waiting).retain(|claim| claim.claim.version > version);
+        self.wake.notify_one();
+        Ok(())
+    }
+
+    /// Whether the ledger would take a data set that shrinks.
+    pub fn set_may_shrink(&self, may: bool) {
+        self.may_shrink.store(may, Ordering::Release);
+        if may {
+            self.wake.notify_one();
+        }
+    }
+
+    /// The agreement is gone: its signer ends, what it held is nobody's. Returns that.
+    pub fn close(&self) -> Vec<Added> {
+        self.closed.store(true, Ordering::Release);
+        self.wake.notify_one();
+        lock(&self.waiters).clear();
+        self.with_state(State::clear)
+    }
+
+    /// Whether [`Self::close`] was called.
+    pub fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::Acquire)
+    }
+
+    /// Keeps room for a shard of `bytes`, if there is.
+    pub fn reserve(self: &Arc<Self>, bytes: u64) -> Option<Room> {
+        let open = !self.is_closed() && self.with_state(|state| state.reserve(bytes));
+        open.then(|| Room { deed: self.clone(), bytes, kept: false })
+    }
+
+    /// These entries are to be taken out of the data set. Returns those that were in force.
+    ///
+    /// # Errors
+    /// [`Stopped`].
+    pub async fn drop_entries(&self, sequences: Vec<u64>) -> Result<Vec<Added>, Stopped> {
+        let dropped = self.with_state(|state| state.drop_entries(sequences));
+        if !dropped.is_empty() {
+            self.common.catalogue.drop_holdings(self.number, dropped.clone()).await?;
+            self.wake.notify_one();
+        }
+        Ok(dropped)
+    }
+
+    async fn run(self: Arc<Self>) {
+        while !self.is_closed() {
+            if self.step().await.is_err() {
+                return;
+            }
+        }
+    }
+
+    /// Waits for something to sign and has it signed.
+    async fn step(&self) -> Result<(), Stopped> {
+        let waiting = lock(&self.waiting).len();
+        let may_shrink = waiting == 0 && self.may_shrink.load(Ordering::Acquire);
+        let intent = (waiting < CLAIMS_WAITING_MAX)
+            .then(|| self.with_state(|state| state.next_intent(may_shrink)))
+            .flatten();
+        let Some(intent) = intent else {
+            self.wake.notified().await;
+            return Ok(());
+        };
+        self.common.catalogue.intend(self.number, intent.clone()).await?;
+        match self.ask(&intent).await {
+            Ok(signature) => self.signed(signature).await?,
+            Err(error) if error.may_pass() => {
+                tracing::debug!(%error, "a signature is late");
+                self.common.environment.sleep(SIGN_PAUSE).await;
+            }
+            Err(error) => {
+                tracing::warn!(%error, agreement = self.number, "a data set was not signed");
+                self.common.catalogue.withdraw(self.number).await?;
+                let refused = self.with_state(State::refuse);
+                refused.iter().for_each(|added| self.answer(&added.name, false));
+                self.common.environment.sleep(SIGN_PAUSE).await;
+            }
+        }
+        self.common.environment.sleep(CLAIM_PAUSE * u32::try_from(waiting).unwrap_or(0)).await;
+        Ok(())
+    }
+
+    /// The consumer's signature over a claim.
+    pub fn sign_claim(&self, claim: &DataSetClaim) -> Signature {
+        sign(&self.storage, DATA_SET_NAMESPACE, &with_chain(&self.common.chain, claim))
+    }
+
+    async fn ask(&self, intent: &Intent) -> Result<Signature, Error> {
+        let message = with_chain(&self.common.chain, &intent.claim);
+        let own = self.sign_claim(&intent.claim);
+        let request = self.with_state(|state| state.request(intent, own));
+        let signature = self.link.sign(request).await?;
+        let check =
+            SignatureCheck { namespace: DATA_SET_NAMESPACE, message, key: self.provider(), signature };
+        if check.verify() {
+            Ok(signature)
+        } else {
+            Err(Error::Wrong(self.provider(), "its signature does not verify"))
+        }
+    }
+
+    async fn signed(&self, signature: Signature) -> Result<(), Stopped> {
+        let Some(agreed) = self.with_state(|state| state.sign(signature)) else { return Ok(()) };
+        // Until the ledger says so again: it may just have grown.
+        self.may_shrink.store(false, Ordering::Release);
+        let (claim, names) = (agreed.claim, agreed.adds.iter().map(|a| a.name).collect::<Vec<_>>());
+        let orphans = self.common.catalogue.agreed(agreed).await?;
+        lock(&self.waiting).push_back(claim);
+        names.iter().for_each(|name| self.answer(name, true));
+        if !orphans.is_empty() {
+            self.drop_entries(orphans.iter().map(|added| added.sequence).collect()).await?;
+        }
+        Ok(())
+    }
+
+    fn answer(&self, name: &Hash, signed: bool) {
+        if let Some(waiter) = lock(&self.waiters).remove(name) {
+            // The caller may have given up: then the entry is an orphan and taken out again.
+            let _ = waiter.send(signed);
+        }
+    }
+
+    /// Reads a whole shard, verifying and paying slice by slice. Not to be dropped half way: what is
+    /// on its way then is owed and never paid.
+    ///
+    /// # Errors
+    /// [`Error`]; what had verified is paid all the same.
+    pub async fn fetch(&self, name: Hash, length: u64) -> Result<Vec<u8>, Error> {
+        let bytes = self.stream(name, length).await;
+        if let Some(voucher) = self.voucher(0, true).await? {
+            self.link.pay(voucher).await?;
+            self.meter.lock().await.acknowledge(voucher.egress);
+        }
+        bytes
+    }
+
+    async fn stream(&self, name: Hash, length: u64) -> Result<Vec<u8>, Error> {
+        let get = Get { agreement: self.agreement, shard: name, offset: 0, length: 0 };
+        let late = || Error::Slow(self.provider());
+        let environment = &self.common.environment;
+        let mut slices = environment.within(SLICE_TIMEOUT, self.link.get(get)).await.ok_or_else(late)??;
+        let mut bytes = Vec::with_capacity(usize::try_from(length).unwrap_or(0));
+        if let Some(voucher) = self.voucher(0, true).await? {
+            // An earlier stream may have broken with it.
+            slices.pay(voucher).await?;
+        }
+        while (bytes.len() as u64) < length {
+            let slice = environment.within(SLICE_TIMEOUT, slices.next()).await.ok_or_else(late)??;
+            self.check(&name, length, bytes.len() as u64, &slice)?;
+            bytes.extend_from_slice(&slice.data);
+            if let Some(voucher) = self.voucher(slice.data.len() as u64, false).await? {
+                slices.pay(voucher).await?;
+            }
+        }
+        Ok(bytes)
+    }
+
+    fn check(&self, name: &Hash, length: u64, offset: u64, slice: &Slice) -> Result<(), Error> {
+        let whole = slice.shard_bytes == length && slice.offset == offset && !slice.data.is_empty();
+        if whole && chunk::verify_slice(name, length, offset, &slice.data, &slice.path) {
+            Ok(())
+        } else {
+            Err(Error::Wrong(self.provider(), "a slice does not lead to the shard's name"))
+        }
+    }
+
+    /// Counts verified bytes; a voucher if one is due, on disk before it is returned. With `all`,
+    /// whenever the provider has not acknowledged everything that verified.
+    async fn voucher(&self, bytes: u64, all: bool) -> Result<Option<Voucher>, Error> {
+        let most = self.terms().quota_egress;
+        let mut meter = self.meter.lock().await;
+        meter.verify(bytes);
+        if let Some(egress) = meter.due(all, most) {
+            let paid = self.common.catalogue.put_paid(self.number, PaidRow { egress }).await;
+            paid.map_err(|stopped| Error::Unreachable(self.provider(), stopped.to_string()))?;
+            meter.sign(egress);
+        } else if !(all && meter.is_unacknowledged()) {
+            return Ok(None);
+        }
+        Ok(Some(Voucher::signed(&self.session, &self.common.chain, self.agreement, meter.signed(), 0)))
+    }
+}
+
+/// Room that was reserved: given back unless a shard takes it.
+pub struct Room {
+    deed: Arc<Deed>,
+    bytes: u64,
+    kept: bool,
+}
+
+/// A shard that the provider stored: dropping this before it is signed gives it up.
+pub struct Unsigned {
+    deed: Arc<Deed>,
+    name: Hash,
+    answer: oneshot::Receiver<bool>,
+}
+
+impl Room {
+    /// Where.
+    pub const fn deed(&self) -> &Arc<Deed> {
+        &self.deed
+    }
+
+    /// Bytes of the shard that it is for.
+    pub const fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// Gives the shard to the provider. On success its signature is under way.
+    ///
+    /// # Errors
+    /// [`Error`]; the room is free again.
+    pub async fn store(mut self, added: Added, bytes: Vec<u8>) -> Result<Unsigned, Error> {
+        self.deed.link.put(self.deed.agreement, added.name, bytes).await?;
+        self.kept = true;
+        let (deed, name) = (self.deed.clone(), added.name);
+        let (waiter, answer) = oneshot::channel();
+        lock(&deed.waiters).insert(name, waiter);
+        deed.with_state(|state| state.queue(added));
+        deed.wake.notify_one();
+        Ok(Unsigned { deed, name, answer })
+    }
+}
+
+impl Unsigned {
+    /// Waits for the provider's signature; `false` if it will not come.
+    pub async fn signed(mut self) -> bool {
+        (&mut self.answer).await.unwrap_or(false)
+    }
+}
+
+impl Drop for Unsigned {
+    fn drop(&mut self) {
+        lock(&self.deed.waiters).remove(&self.name);
+        self.deed.with_state(|state| state.unqueue(&self.name));
+    }
+}
+
+impl Drop for Room {
+    fn drop(&mut self) {
+        if !self.kept {
+            self.deed.with_state(|state| state.release(self.bytes));
+        }
+    }
+}

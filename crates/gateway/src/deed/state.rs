@@ -1,0 +1,293 @@
+//! What one agreement holds and what changes next: decides, moves no bytes.
+//!
+//! ```text
+//!   reserve ─► (shard stored at the provider) ─► queue ─┐
+//!                                                        ├─► intent ─► signed: entries, version + 1
+//!   drop ──────────────────────────────────► drops ─────┘         └─► refused: back to the callers
+//! ```
+//!
+//! Invariants
+//! 1. One intent at a time, and the same one until it is signed or refused for good.
+//! 2. `entries` by sequence is the order of the tree that both sides signed.
+//! 3. Leaves in entries, queue and reservations never exceed the quota.
+
+use crate::{
+    catalogue::{
+        Agreed, Entry,
+        row::{Added, Intent, Removed, SetRow, SignedClaim},
+    },
+    limits::SIGN_BATCH,
+};
+use posync_protocol::{
+    AgreementId, Bounded, Hash, Signature, chunk, operation::DataSetClaim, tree::SumTree,
+    wire::provider::Sign,
+};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+/// One agreement's data set.
+pub struct State {
+    number: u32,
+    agreement: AgreementId,
+    quota: u64,
+    signed: SetRow,
+    entries: BTreeMap<u64, Entry>,
+    tree: SumTree,
+    queue: VecDeque<Added>,
+    drops: BTreeSet<u64>,
+    intent: Option<Intent>,
+    held: u64,
+    reserved: u64,
+}
+
+/// The entries do not make a tree: the catalogue is damaged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the data set of agreement {0} in the catalogue is not one; restore this gateway's directory")]
+pub struct Damaged(pub u32);
+
+/// Leaves of a shard.
+pub fn leaves(bytes: u64) -> u64 {
+    chunk::chunks(bytes)
+}
+
+fn pair(added: &Added) -> (Hash, u64) {
+    (added.name, u64::from(added.bytes))
+}
+
+impl State {
+    /// As the catalogue left it.
+    ///
+    /// # Errors
+    /// [`Damaged`].
+    pub fn new(
+        number: u32,
+        agreement: AgreementId,
+        quota: u64,
+        signed: SetRow,
+        entries: BTreeMap<u64, Entry>,
+        intent: Option<Intent>,
+    ) -> Result<Self, Damaged> {
+        let shards: Vec<_> = entries.values().map(|entry| pair(&entry.added)).collect();
+        let tree = SumTree::new(&shards).ok_or(Damaged(number))?;
+        let drops = entries.iter().filter(|(_, entry)| entry.dropped).map(|(s, _)| *s).collect();
+        let queue = VecDeque::new();
+        let held = tree.leaves();
+        let (intent_before, reserved) = (None, 0);
+        let mut state = Self {
+            number,
+            agreement,
+            quota,
+            signed,
+            entries,
+            tree,
+            queue,
+            drops,
+            intent: intent_before,
+            held,
+            reserved,
+        };
+        if let Some(intent) = intent {
+            state.reserved = intent.adds.iter().map(|a| leaves(a.bytes.into())).sum();
+            intent.removes.iter().for_each(|removed| _ = state.drops.remove(&removed.sequence));
+            state.apply(&intent).ok_or(Damaged(number))?;
+            state.intent = Some(intent);
+        }
+        Ok(state)
+    }
+
+    /// Leaves held, queued and reserved.
+    pub const fn load(&self) -> u64 {
+        self.held.saturating_add(self.reserved)
+    }
+
+    /// Shards and bytes that both sides signed for.
+    pub fn totals(&self) -> (u64, u64) {
+        let bytes = self.entries.values().map(|entry| u64::from(entry.added.bytes)).sum();
+        (self.entries.len() as u64, bytes)
+    }
+
+    /// Last version that both signed.
+    pub const fn version(&self) -> u64 {
+        self.signed.version
+    }
+
+    /// The entries in force.
+    pub fn live(&self) -> Vec<Added> {
+        self.entries.values().filter(|entry| !entry.dropped).map(|entry| entry.added).collect()
+    }
+
+    /// Every entry.
+    pub fn all(&self) -> Vec<Added> {
+        self.entries.values().map(|entry| entry.added).collect()
+    }
+
+    /// Whether nothing is held, asked or waiting.
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty() && self.queue.is_empty() && self.intent.is_none() && self.reserved == 0
+    }
+
+    /// Keeps room for a shard of `bytes` on its way.
+    pub fn reserve(&mut self, bytes: u64) -> bool {
+        let load = self.load().saturating_add(leaves(bytes));
+        if load <= self.quota {
+            self.reserved += leaves(bytes);
+        }
+        load <= self.quota
+    }
+
+    /// The shard did not arrive.
+    pub fn release(&mut self, bytes: u64) {
+        self.reserved = self.reserved.saturating_sub(leaves(bytes));
+    }
+
+    /// The provider stored it (room was reserved).
+    pub fn queue(&mut self, added: Added) {
+        self.queue.push_back(added);
+    }
+
+    /// Nobody waits for its signature any more; `false` if it is asked for already.
+    pub fn unqueue(&mut self, name: &Hash) -> bool {
+        let Some(place) = self.queue.iter().position(|added| added.name == *name) else { return false };
+        let added = self.queue.remove(place).expect("found above");
+        self.release(added.bytes.into());
+        true
+    }
+
+    /// These entries are to be taken out. Returns those that were in force.
+    pub fn drop_entries(&mut self, sequences: impl IntoIterator<Item = u64>) -> Vec<Added> {
+        let mut dropped = Vec::new();
+        for sequence in sequences {
+            if let Some(entry) = self.entries.get_mut(&sequence) {
+                if !std::mem::replace(&mut entry.dropped, true) {
+                    dropped.push(entry.added);
+                    self.drops.insert(sequence);
+                }
+            }
+        }
+        dropped
+    }
+
+    /// What to ask of the provider next: the same until [`Self::sign`] or [`Self::refuse`]. The
+    /// ledger refuses a data set that shrinks soon after it grew, so unless `may_shrink` no more
+    /// leaves go out than come in: the rest waits, and nothing behind it is held up.
+    pub fn next_intent(&mut self, may_shrink: bool) -> Option<Intent> {
+        if self.intent.is_none() {
+            let count = self.queue.len().min(SIGN_BATCH);
+            let adds: Vec<Added> = self
+                .queue
+                .drain(..count)
+                .zip(self.signed.sequence..)
+                .map(|(added, sequence)| Added { sequence, ..added })
+                .collect();
+            let room = adds.iter().map(|added| leaves(added.bytes.into())).sum();
+            let removes = self.take_drops(if may_shrink { u64::MAX } else { room });
+            if !(adds.is_empty() && removes.is_empty()) {
+                self.intend(adds, removes);
+            }
+        }
+        self.intent.clone()
+    }
+
+    /// Entries to take out, of at most `room` leaves together.
+    fn take_drops(&mut self, mut room: u64) -> Vec<Removed> {
+        let mut removes = Vec::new();
+        for sequence in &self.drops {
+            let added = &self.entries[sequence].added;
+            let size = leaves(added.bytes.into());
+            if size > room || removes.len() == SIGN_BATCH {
+                break;
+            }
+            room -= size;
+            removes.push(Removed { file: added.file, segment: added.segment, sequence: *sequence });
+        }
+        removes.iter().for_each(|removed| _ = self.drops.remove(&removed.sequence));
+        removes
+    }
+
+    fn intend(&mut self, adds: Vec<Added>, removes: Vec<Removed>) {
+        let bounded = "at most a batch was taken";
+        let mut intent = Intent {
+            claim: DataSetClaim {
+                agreement: self.agreement,
+                version: self.signed.version + 1,
+                root: [0; 32],
+                leaves: 0,
+                bytes: 0,
+            },
+            adds: Bounded::new(adds).expect(bounded),
+            removes: Bounded::new(removes).expect(bounded),
+        };
+        self.apply(&intent).expect("positions of entries, room was reserved");
+        intent.claim.root = self.tree.root();
+        intent.claim.leaves = self.tree.leaves();
+        intent.claim.bytes = self.tree.bytes();
+        self.intent = Some(intent);
+    }
+
+    /// Changes the tree, not the entries.
+    fn apply(&mut self, intent: &Intent) -> Option<()> {
+        let adds: Vec<_> = intent.adds.iter().map(pair).collect();
+        self.tree.change(&self.positions(intent), &adds)
+    }
+
+    fn positions(&self, intent: &Intent) -> Vec<u32> {
+        if intent.removes.is_empty() {
+            return Vec::new();
+        }
+        let removes: BTreeSet<u64> = intent.removes.iter().map(|removed| removed.sequence).collect();
+        (0..).zip(self.entries.keys()).filter(|(_, s)| removes.contains(s)).map(|(place, _)| place).collect()
+    }
+
+    /// The wire form of an intent, signed with the storage key.
+    pub fn request(&self, intent: &Intent, signature: Signature) -> Sign {
+        let bounded = "a batch is below the wire's bound";
+        Sign {
+            claim: intent.claim,
+            adds: Bounded::new(intent.adds.iter().map(pair).collect()).expect(bounded),
+            removes: Bounded::new(self.positions(intent)).expect(bounded),
+            signature,
+        }
+    }
+
+    /// The provider signed the intent.
+    pub fn sign(&mut self, signature: Signature) -> Option<Agreed> {
+        let intent = self.intent.take()?;
+        for removed in intent.removes.iter() {
+            self.entries.remove(&removed.sequence);
+        }
+        self.held = intent.claim.leaves;
+        for added in intent.adds.iter() {
+            self.entries.insert(added.sequence, Entry { added: *added, dropped: false });
+            self.release(added.bytes.into());
+        }
+        self.signed.version = intent.claim.version;
+        self.signed.sequence += intent.adds.len() as u64;
+        Some(Agreed {
+            deed: self.number,
+            row: self.signed,
+            claim: SignedClaim { claim: intent.claim, signature },
+            adds: intent.adds.into_inner(),
+            removes: intent.removes.into_inner(),
+        })
+    }
+
+    /// The provider refuses the intent for good. Returns what will not be added.
+    pub fn refuse(&mut self) -> Vec<Added> {
+        let Some(intent) = self.intent.take() else { return Vec::new() };
+        self.drops.extend(intent.removes.iter().map(|removed| removed.sequence));
+        intent.adds.iter().for_each(|added| self.release(added.bytes.into()));
+        let shards: Vec<_> = self.entries.values().map(|entry| pair(&entry.added)).collect();
+        self.tree = SumTree::new(&shards).expect("these entries made a tree before");
+        intent.adds.into_inner()
+    }
+
+    /// The agreement is gone with all that it held. Returns that.
+    pub fn clear(&mut self) -> Vec<Added> {
+        let all = self.all();
+        self.entries.clear();
+        self.drops.clear();
+        self.intent = None;
+        self.held = 0;
+        self.tree = SumTree::new(&[]).expect("nothing is a tree");
+        all
+    }
+}

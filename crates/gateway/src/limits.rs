@@ -1,0 +1,45 @@
+//! Every bound of the gateway, with its reason. They argue at compile time below.
+
+use crate::coding::{SEGMENT_BYTES, SHARDS};
+use posync_protocol::limits::{FRAME_BYTES_MAX, SHARD_BYTES_MAX};
+
+/// Shards of a segment that must be durable and signed before a put is acknowledged: two more may
+/// be lost at once without waiting for repair, and two slow providers delay nobody.
+pub const ACKNOWLEDGE_SHARDS: usize = 6;
+/// Segments whose plain bytes and shards are in memory at once, over all puts: 12 MiB each.
+pub const SEGMENTS_IN_FLIGHT: usize = 3;
+/// Segments of one put whose shards are stored and wait for signatures: hashes only.
+pub const SEGMENTS_UNSIGNED_MAX: usize = 64;
+/// Segments that one get reads ahead.
+pub const SEGMENTS_READ_AHEAD: usize = 2;
+/// Segments of gets in memory at once, over all gets: up to 12 MiB each while decoding.
+pub const SEGMENTS_READ_MAX: usize = 4;
+/// Puts and gets served at once; more wait.
+pub const TRANSFERS_MAX: usize = 16;
+/// Shards rebuilt at once: a segment is 12 MiB in memory.
+pub const REPAIRS_AT_ONCE: usize = 2;
+/// Entries that one signature adds or takes out: the intent row stays below 128 KiB.
+pub const SIGN_BATCH: usize = 1024;
+/// Holdings of a segment: eight in force and those that wait to be taken out.
+pub const HOLDINGS_MAX: usize = 32;
+/// Signed data sets of one agreement that wait for the ledger: below the 32 versions that a
+/// provider keeps.
+pub const CLAIMS_WAITING_MAX: usize = 24;
+/// Agreements that a gateway ever opens.
+pub const DEEDS_MAX: usize = 4096;
+/// Files of one gateway.
+pub const FILES_MAX: usize = 1 << 22;
+/// Faults remembered; the oldest goes.
+pub const FAULTS_MAX: usize = 256;
+/// A row of the catalogue.
+pub const ROW_BYTES_MAX: usize = 256 << 10;
+/// Messages that wait for an actor.
+pub const MAILBOX: usize = 1024;
+/// Rows that one group commit takes together.
+pub const COMMIT_ROWS_MAX: usize = 4096;
+
+const _: () = assert!(ACKNOWLEDGE_SHARDS > crate::coding::DATA && ACKNOWLEDGE_SHARDS <= SHARDS);
+const _: () = assert!(SIGN_BATCH * 96 < ROW_BYTES_MAX);
+const _: () = assert!((SEGMENT_BYTES / crate::coding::DATA) as u64 <= SHARD_BYTES_MAX);
+const _: () = assert!(SEGMENT_BYTES / crate::coding::DATA < FRAME_BYTES_MAX);
+const _: () = assert!((SEGMENTS_IN_FLIGHT + SEGMENTS_READ_MAX + REPAIRS_AT_ONCE) * 12 < 128);

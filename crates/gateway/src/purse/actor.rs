@@ -1,0 +1,367 @@
+//! The task that looks at the ledger once a tick and does what the state says.
+
+use super::{
+    renew,
+    settle::settle,
+    state::{Policy, Stage, Standing, Step, View, eligible, failed_since, is_late, next, passes, wanted},
+    survey::{Survey, details, survey},
+};
+use crate::{
+    catalogue::{LoadedDeed, row::DeedRow},
+    core::{Core, Known},
+    deed::{Deed, session_key, storage_key},
+    ledger::{Error, Ledger},
+    link::{Dialer, Link},
+    repair::Notice,
+};
+use commonware_cryptography::Signer as _;
+use futures::future::join_all;
+use posync_client::rpc::Provider;
+use posync_protocol::{
+    Account, AgreementId, Code,
+    limits::{Parameters, READ_KEYS_MAX},
+    operation::{Body, CloseAlone, Open, TopUp},
+    record::Agreement,
+};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{Arc, Mutex, atomic::Ordering},
+    time::Duration,
+};
+
+/// Pause between looks.
+const TICK: Duration = Duration::from_secs(1);
+/// Looks between two surveys of all providers.
+const SURVEY_TICKS: u64 = 10;
+/// Looks between two questions for a provider's own scrub.
+const SCRUB_TICKS: u64 = 5;
+
+/// What the task works with.
+pub struct Purse {
+    /// Shared parts.
+    pub core: Arc<Core>,
+    /// The account.
+    pub ledger: Ledger,
+    /// Its owner.
+    pub account: Account,
+    /// Genesis parameters.
+    pub parameters: Parameters,
+    /// What is wanted.
+    pub policy: Policy,
+    /// Makes connections to providers.
+    pub dialer: Dialer<Provider>,
+    /// One way per provider.
+    pub links: Mutex<BTreeMap<Account, Arc<Link>>>,
+    /// Agreements that were being opened when the gateway stopped.
+    pub opening: Mutex<Vec<LoadedDeed>>,
+}
+
+#[derive(Default)]
+struct Seen {
+    providers: BTreeMap<Account, (View, Known)>,
+    drawn: BTreeMap<Account, u64>,
+    late: BTreeMap<Account, u64>,
+}
+
+/// Runs for ever.
+pub async fn start(purse: Arc<Purse>) {
+    let (mut seen, mut tick) = (Seen::default(), 0u64);
+    purse.resume().await;
+    loop {
+        if let Err(error) = purse.look(&mut seen, tick).await {
+            tracing::warn!(%error, "the ledger could not be looked at");
+        }
+        tick += 1;
+        purse.core.common.environment.sleep(TICK).await;
+    }
+}
+
+impl Purse {
+    async fn look(self: &Arc<Self>, seen: &mut Seen, tick: u64) -> Result<(), Error> {
+        let all = tick.is_multiple_of(SURVEY_TICKS) || seen.providers.is_empty();
+        let found = if all {
+            survey(&self.ledger).await?
+        } else {
+            let ours: BTreeSet<Account> = self.core.deeds().iter().map(|deed| deed.provider()).collect();
+            details(&self.ledger, &ours.into_iter().collect::<Vec<_>>()).await?
+        };
+        self.core.height.fetch_max(found.height, Ordering::Relaxed);
+        self.learn(seen, found, all);
+        self.watch(seen).await;
+        self.upkeep(seen).await?;
+        self.settle_all().await;
+        if tick.is_multiple_of(SCRUB_TICKS) {
+            self.ask_scrubs();
+        }
+        Ok(())
+    }
+
+    fn epoch(&self) -> u64 {
+        self.parameters.epoch(self.core.height.load(Ordering::Relaxed))
+    }
+
+    fn learn(&self, seen: &mut Seen, found: Survey, all: bool) {
+        for (account, (_, known)) in &found.providers {
+            // Trust is lost by what repair finds and won again by what audits say.
+            let trusted = self.core.known(account).is_none_or(|old| old.trusted);
+            self.core.learn(*account, Known { trusted, ..known.clone() });
+        }
+        if all {
+            seen.providers = found.providers;
+        } else {
+            seen.providers.extend(found.providers);
+        }
+    }
+
+    /// Tells repair who is late or failed a draw.
+    async fn watch(&self, seen: &mut Seen) {
+        let height = self.core.height.load(Ordering::Relaxed);
+        let ours: BTreeSet<Account> = self.core.deeds().iter().map(|deed| deed.provider()).collect();
+        for account in ours {
+            let Some((View { audit, .. }, _)) = seen.providers.get(&account) else { continue };
+            let before = seen.drawn.insert(account, audit.drawn);
+            if before.is_some_and(|before| failed_since(before, audit) > 0) {
+                self.core.notice_surely(Notice::Failed(account)).await;
+            }
+            let late = is_late(audit, height, self.parameters.deadline_blocks);
+            let challenge = audit.challenge.map_or(0, |challenge| challenge.height);
+            if late {
+                seen.late.insert(account, challenge);
+                self.core.notice_surely(Notice::Late(account)).await;
+            } else if seen.late.remove(&account).is_some() || passes(audit) {
+                self.regain(account, passes(audit));
+            }
+        }
+    }
+
+    /// A provider that answers again and whose reads are found is trusted again.
+    fn regain(&self, account: Account, passes: bool) {
+        let distrusted = self.core.known(&account).is_some_and(|known| !known.trusted);
+        let deeds = self.core.deeds_with(&account);
+        let Some(link) = deeds.first().map(|deed| deed.link.clone()) else { return };
+        if distrusted && passes {
+            let core = self.core.clone();
+            self.core.common.environment.spawn(async move {
+                let clean = link.status().await.is_ok_and(|status| status.bad.is_empty());
+                if clean {
+                    core.trust(&account, true);
+                }
+            });
+        }
+    }
+
+    async fn standings(&self) -> Vec<(Arc<Deed>, Standing)> {
+        let mut standings = Vec::new();
+        for deed in self.core.deeds() {
+            let load = deed.with_state(|state| state.load());
+            let empty = deed.with_state(|state| state.is_empty()) && deed.waiting().is_empty();
+            let standing = Standing { row: deed.terms(), load, egress: deed.egress().await, empty };
+            standings.push((deed, standing));
+        }
+        standings
+    }
+
+    async fn upkeep(self: &Arc<Self>, seen: &Seen) -> Result<(), Error> {
+        let standings = self.standings().await;
+        let rows: Vec<Standing> = standings.iter().map(|(_, standing)| standing.clone()).collect();
+        let views = seen.providers.iter().map(|(account, (view, _))| (*account, view.clone())).collect();
+        let price = |price: u128| u64::try_from(price).unwrap_or(u64::MAX);
+        let posted = (price(self.parameters.price_storage), price(self.parameters.price_egress));
+        let open = wanted(&views, &rows, self.epoch(), &self.policy, posted);
+        let opened = join_all(open.into_iter().map(|account| self.open(account, &views))).await;
+        for result in opened {
+            result?;
+        }
+        for (deed, standing) in &standings {
+            let successor = renew::successor(&self.core, deed).is_some()
+                && views.get(&deed.provider()).is_some_and(|view| eligible(view, &self.policy, posted));
+            self.step(deed, next(standing, self.epoch(), successor, &self.policy, &self.parameters)).await?;
+            if Stage::of(&standing.row) == Stage::Draining {
+                renew::drain(&self.core, deed);
+            }
+        }
+        Ok(())
+    }
+
+    async fn step(&self, deed: &Arc<Deed>, step: Step) -> Result<(), Error> {
+        let stopped = |_| Error::Stopping;
+        match step {
+            Step::Nothing => {}
+            Step::TopUp(amount) => {
+                let code =
+                    self.ledger.execute(Body::TopUp(TopUp { agreement: deed.agreement, amount })).await?;
+                if code == Code::Done {
+                    let more = |row: &mut DeedRow| {
+                        let sum = row.voucher_reserve.checked_add(amount);
+                        row.voucher_reserve = sum.unwrap_or(row.voucher_reserve);
+                    };
+                    deed.set_terms(more).await.map_err(stopped)?;
+                } else {
+                    tracing::warn!(?code, "a voucher reserve could not be topped up: {}", code.explain());
+                }
+            }
+            Step::Drain => deed.set_terms(|row| row.stage = Stage::Draining as u8).await.map_err(stopped)?,
+            Step::Close => {
+                let close = CloseAlone { agreement: deed.agreement };
+                let code = self.ledger.execute(Body::CloseAlone(close)).await?;
+                tracing::info!(?code, deed = deed.number, "an agreement is closed");
+                deed.set_terms(|row| row.stage = Stage::Closing as u8).await.map_err(stopped)?;
+            }
+            Step::Forget => {
+                let held = deed.close();
+                self.core
+                    .common
+                    .catalogue
+                    .erase_holdings(deed.number, held.clone())
+                    .await
+                    .map_err(stopped)?;
+                deed.set_terms(|row| row.stage = Stage::Gone as u8).await.map_err(stopped)?;
+                self.core.remove_deed(deed.number);
+                for entry in held {
+                    let notice = Notice::Incomplete { file: entry.file, segment: entry.segment };
+                    self.core.notice_surely(notice).await;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn settle_all(&self) {
+        let deeds = self.core.deeds();
+        let settled = join_all(deeds.iter().map(|deed| settle(&self.core, &self.ledger, deed))).await;
+        for error in settled.into_iter().filter_map(Result::err) {
+            tracing::debug!(%error, "a data set waits for the ledger");
+        }
+    }
+
+    fn ask_scrubs(&self) {
+        let mut asked = BTreeSet::new();
+        for deed in self.core.deeds() {
+            if !asked.insert(deed.provider()) {
+                continue;
+            }
+            let core = self.core.clone();
+            self.core.common.environment.spawn(async move {
+                if let Ok(status) = deed.link.status().await
+                    && !status.bad.is_empty()
+                {
+                    core.notice(Notice::Bad(deed.provider(), status.bad.into_inner()));
+                }
+            });
+        }
+    }
+
+    /// The way to a provider.
+    pub fn link(&self, account: Account) -> Arc<Link> {
+        let mut links = self.links.lock().expect("no holder of this lock panics");
+        let new = || Arc::new(Link::new(account, self.dialer.clone(), self.core.common.environment.clone()));
+        links.entry(account).or_insert_with(new).clone()
+    }
+
+    /// Opens an agreement, from its number to its first shard.
+    async fn open(&self, provider: Account, views: &BTreeMap<Account, View>) -> Result<(), Error> {
+        let held = views.get(&provider).map_or(0, |view| view.provider.slots);
+        let Some(slot) = self.free_slot(provider, held).await? else { return Ok(()) };
+        let row = DeedRow {
+            agreement: AgreementId { provider, slot, opened: 0 },
+            stage: Stage::Opening as u8,
+            end_epoch: self.epoch() + self.policy.epochs,
+            quota_leaves: self.policy.quota_leaves,
+            quota_egress: self.policy.quota_egress,
+            voucher_reserve: self.policy.voucher_reserve,
+            egress_price: self.policy.price_max.1,
+        };
+        let number = self.core.common.catalogue.add_deed(row.clone()).await.map_err(|_| Error::Stopping)?;
+        match number {
+            Some(number) => self.ask(number, row).await,
+            None => Err(Error::Unreachable("this gateway has opened too many agreements".into())),
+        }
+    }
+
+    /// The first slot of a provider without an agreement, from where it is likely.
+    async fn free_slot(&self, provider: Account, held: u32) -> Result<Option<u32>, Error> {
+        let first = held.saturating_sub(READ_KEYS_MAX as u32 / 2);
+        let slots: Vec<u32> = (first..first + READ_KEYS_MAX as u32).collect();
+        let keys = slots.iter().map(|slot| Agreement::key(&provider, *slot)).collect();
+        let (_, found) = self.ledger.read(keys).await?;
+        Ok(slots.into_iter().zip(found).find(|(_, found)| found.is_none()).map(|(slot, _)| slot))
+    }
+
+    /// Has the ledger open what the row says, and takes it up.
+    async fn ask(&self, number: u32, row: DeedRow) -> Result<(), Error> {
+        let (master, policy) = (&self.core.common.master, &self.policy);
+        let account = |key: commonware_cryptography::ed25519::PrivateKey| Account::of(&key.public_key());
+        let session_key = account(session_key(master, number));
+        let open = Open {
+            provider: row.agreement.provider,
+            slot: row.agreement.slot,
+            session_key,
+            storage_key: account(storage_key(master, number)),
+            max_storage_price: policy.price_max.0,
+            max_egress_price: policy.price_max.1,
+            max_gas_price: 0,
+            quota_leaves: row.quota_leaves,
+            quota_egress: row.quota_egress,
+            quota_gas: 0,
+            rate_egress: policy.rate_egress,
+            rate_gas: 0,
+            end_epoch: row.end_epoch,
+            voucher_reserve: row.voucher_reserve,
+            storage_reserve_max: policy.storage_reserve_max,
+        };
+        let open =
+            Open { max_gas_price: u64::try_from(self.parameters.price_gas).unwrap_or(u64::MAX), ..open };
+        let code = self.ledger.execute(Body::Open(open)).await;
+        let key = Agreement::key(&row.agreement.provider, row.agreement.slot);
+        let found = self.ledger.record::<Agreement>(key).await?;
+        let ours = found.filter(|found| found.consumer == self.account && found.session_key == session_key);
+        match (ours, code) {
+            (Some(found), _) => self.take_up(number, row, &found).await,
+            (None, Ok(code)) => {
+                let provider = row.agreement.provider;
+                tracing::warn!(%provider, ?code, "an agreement was not opened: {}", code.explain());
+                self.give_up(number, row).await
+            }
+            (None, Err(Error::Forgotten)) => self.give_up(number, row).await,
+            (None, Err(error)) => Err(error),
+        }
+    }
+
+    async fn give_up(&self, number: u32, row: DeedRow) -> Result<(), Error> {
+        let gone = DeedRow { stage: Stage::Gone as u8, ..row };
+        self.core.common.catalogue.put_deed(number, gone).await.map_err(|_| Error::Stopping)
+    }
+
+    async fn take_up(&self, number: u32, row: DeedRow, found: &Agreement) -> Result<(), Error> {
+        let row = DeedRow {
+            agreement: found.id(row.agreement.provider, row.agreement.slot),
+            stage: Stage::Open as u8,
+            egress_price: found.egress_price,
+            ..row
+        };
+        self.core.common.catalogue.put_deed(number, row.clone()).await.map_err(|_| Error::Stopping)?;
+        let loaded = LoadedDeed::fresh(number, row);
+        self.add(loaded);
+        Ok(())
+    }
+
+    /// Takes up an agreement that is open.
+    pub fn add(&self, loaded: LoadedDeed) {
+        let link = self.link(loaded.row.agreement.provider);
+        match Deed::start(loaded, link, self.core.common.clone()) {
+            Ok(deed) => self.core.add_deed(deed),
+            Err(damaged) => tracing::error!(%damaged, "an agreement is left alone"),
+        }
+    }
+
+    /// Goes on with what was being opened when the gateway stopped: asking again is harmless, since
+    /// a slot that is taken by us shows our key.
+    async fn resume(&self) {
+        let opening = std::mem::take(&mut *self.opening.lock().expect("no holder of this lock panics"));
+        for loaded in opening {
+            if let Err(error) = self.ask(loaded.number, loaded.row).await {
+                tracing::warn!(%error, "an agreement that was being opened is looked at after the next start");
+            }
+        }
+    }
+}

@@ -1,0 +1,40 @@
+//! Moves what a draining agreement holds to the newer one with the same provider.
+
+use crate::{catalogue::row::Added, core::Core, deed::Deed, purse::state::Stage};
+use std::sync::Arc;
+
+/// Entries moved between two looks.
+const MOVED_PER_LOOK: usize = 8;
+
+/// The newest open agreement with the same provider, if it is another one.
+pub(super) fn successor(core: &Core, old: &Deed) -> Option<Arc<Deed>> {
+    let others = core.deeds_with(&old.provider()).into_iter();
+    others.filter(|deed| deed.number > old.number && Stage::of(&deed.terms()) == Stage::Open).next_back()
+}
+
+/// Moves some entries on, in the background.
+pub(super) fn drain(core: &Arc<Core>, old: &Arc<Deed>) {
+    let Some(new) = successor(core, old) else { return };
+    let live = old.with_state(|state| state.live());
+    for entry in live.into_iter().take(MOVED_PER_LOOK) {
+        let (core, old, new) = (core.clone(), old.clone(), new.clone());
+        core.clone().common.environment.spawn(async move {
+            if let Err(why) = shift(&core, &old, &new, entry).await {
+                tracing::debug!(why, "a shard is not renewed yet");
+            }
+        });
+    }
+}
+
+/// The same shard under the new agreement, signed, then out of the old one.
+async fn shift(core: &Core, old: &Arc<Deed>, new: &Arc<Deed>, entry: Added) -> Result<(), String> {
+    let _memory = core.get_memory.acquire().await.map_err(|error| error.to_string())?;
+    let bytes = old.fetch(entry.name, entry.bytes.into()).await.map_err(|error| error.to_string())?;
+    let room = new.reserve(entry.bytes.into()).ok_or("the new agreement is full")?;
+    let unsigned = room.store(Added { moves: true, ..entry }, bytes).await.map_err(|e| e.to_string())?;
+    if !unsigned.signed().await {
+        return Err("the provider refused to sign".into());
+    }
+    old.drop_entries(vec![entry.sequence]).await.map_err(|stopped| stopped.to_string())?;
+    Ok(())
+}

@@ -1,0 +1,84 @@
+//! Reads from the ledger what the gateway decides on: providers, their audits, our agreements.
+
+use super::state::View;
+use crate::{
+    core::Known,
+    ledger::{Error, Ledger, decode},
+};
+use posync_protocol::{
+    Account,
+    limits::READ_KEYS_MAX,
+    record::{Audit, Endpoint, Provider, ProviderAt, System},
+};
+use std::collections::BTreeMap;
+
+/// Providers that a gateway looks at; beyond them the network is large enough anyway.
+pub(super) const PROVIDERS_SEEN_MAX: u32 = 1024;
+/// Records of a provider in a survey.
+const PER_PROVIDER: usize = 3;
+
+/// What a survey found.
+#[derive(Debug, Default)]
+pub(super) struct Survey {
+    /// The lowest height of its reads.
+    pub(super) height: u64,
+    /// Providers.
+    pub(super) providers: BTreeMap<Account, (View, Known)>,
+}
+
+/// Reads every provider, a bounded number.
+///
+/// # Errors
+/// [`Error`].
+pub(super) async fn survey(ledger: &Ledger) -> Result<Survey, Error> {
+    let system = ledger.record::<System>(System::key()).await?;
+    let count = system.map_or(0, |system| system.providers).min(PROVIDERS_SEEN_MAX);
+    let mut accounts = Vec::new();
+    for first in (0..count).step_by(READ_KEYS_MAX) {
+        let end = count.min(first + READ_KEYS_MAX as u32);
+        let (_, slots) = ledger.read((first..end).map(ProviderAt::key).collect()).await?;
+        for slot in slots {
+            accounts.extend(decode::<ProviderAt>(slot)?.and_then(|at| at.account));
+        }
+    }
+    details(ledger, &accounts).await
+}
+
+/// Reads these providers.
+///
+/// # Errors
+/// [`Error`].
+pub(super) async fn details(ledger: &Ledger, accounts: &[Account]) -> Result<Survey, Error> {
+    let mut survey = Survey { height: u64::MAX, ..Survey::default() };
+    for group in accounts.chunks(READ_KEYS_MAX / PER_PROVIDER) {
+        let keys = group.iter().flat_map(|a| [Provider::key(a), Audit::key(a), Endpoint::key(a)]);
+        let (height, slots) = ledger.read(keys.collect()).await?;
+        survey.height = survey.height.min(height);
+        for (account, slots) in group.iter().zip(slots.chunks(PER_PROVIDER)) {
+            let [provider, audit, endpoint] = slots else { continue };
+            let (Some(provider), Some(endpoint)) =
+                (decode::<Provider>(*provider)?, decode::<Endpoint>(*endpoint)?)
+            else {
+                continue;
+            };
+            let audit = decode::<Audit>(*audit)?.unwrap_or_default();
+            let known = known(&provider, &endpoint);
+            survey.providers.insert(*account, (View { provider, audit }, known));
+        }
+    }
+    if accounts.is_empty() {
+        survey.height = 0;
+    }
+    Ok(survey)
+}
+
+fn known(provider: &Provider, endpoint: &Endpoint) -> Known {
+    let text = std::str::from_utf8(&endpoint.address).ok();
+    Known {
+        index: provider.index,
+        operator: provider.operator.to_vec(),
+        region: endpoint.region.to_vec(),
+        address: text.and_then(|text| text.parse().ok()),
+        trusted: true,
+    }
+}

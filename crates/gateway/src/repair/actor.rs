@@ -1,0 +1,158 @@
+//! The task that hears of losses and keeps the workers busy.
+
+use super::{
+    Notice, examine,
+    rebuild::{Rebuilt, rebuild},
+    state::{FoundBy, State, Task},
+};
+use crate::{
+    catalogue::{Stopped, row::FaultRow},
+    coding::FileId,
+    core::Core,
+    limits::REPAIRS_AT_ONCE,
+};
+use commonware_macros::select;
+use commonware_utils::channel::mpsc;
+use futures::{StreamExt as _, future::BoxFuture, stream::FuturesUnordered};
+use posync_protocol::{Account, Hash};
+use std::{
+    collections::BTreeSet,
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
+
+/// Pause between looks at what could not be repaired.
+const TICK: Duration = Duration::from_secs(2);
+
+struct Actor {
+    core: Arc<Core>,
+    state: State,
+    examined: BTreeSet<Account>,
+    workers: FuturesUnordered<BoxFuture<'static, (Task, Result<Rebuilt, Stopped>)>>,
+}
+
+/// Runs repair for ever; `open` are the segments that a start found without eight holders.
+pub async fn start(
+    core: Arc<Core>,
+    mut notices: mpsc::Receiver<Notice>,
+    open: Vec<(FileId, u32)>,
+) -> Result<(), Stopped> {
+    let mut state = State::default();
+    state.resume(core.common.catalogue.faults().await?);
+    open.into_iter().for_each(|task| state.push(task));
+    let mut actor =
+        Actor { core: core.clone(), state, examined: BTreeSet::new(), workers: FuturesUnordered::new() };
+    let mut tick = Box::pin(core.common.environment.sleep(TICK));
+    loop {
+        actor.employ();
+        select! {
+            notice = notices.recv() => match notice {
+                Some(notice) => actor.hear(notice).await?,
+                None => return Ok(()),
+            },
+            done = next(&mut actor.workers) => {
+                let (task, rebuilt) = done;
+                actor.done(task, rebuilt?).await?;
+            },
+            () = &mut tick => {
+                actor.state.tick();
+                tick = Box::pin(core.common.environment.sleep(TICK));
+            },
+        }
+    }
+}
+
+async fn next<T>(workers: &mut FuturesUnordered<BoxFuture<'static, T>>) -> T {
+    match workers.next().await {
+        Some(done) => done,
+        None => futures::future::pending().await,
+    }
+}
+
+impl Actor {
+    fn employ(&mut self) {
+        while self.workers.len() < REPAIRS_AT_ONCE {
+            let Some(task) = self.state.pop() else { break };
+            let core = self.core.clone();
+            self.workers.push(Box::pin(async move { (task, rebuild(core, task).await) }));
+        }
+        let open = u32::try_from(self.state.open()).unwrap_or(u32::MAX);
+        self.core.repairs_open.store(open, Ordering::Relaxed);
+    }
+
+    async fn hear(&mut self, notice: Notice) -> Result<(), Stopped> {
+        match notice {
+            Notice::Incomplete { file, segment } => self.state.push((file, segment)),
+            Notice::Unread { deed, sequence } => {
+                self.lost(deed, vec![sequence], FoundBy::Read).await?;
+            }
+            Notice::Lost { deed, sequences, found_by } => self.lost(deed, sequences, found_by).await?,
+            Notice::Late(provider) => self.examine(provider, false),
+            Notice::Failed(provider) => self.examine(provider, true),
+            Notice::Examined(provider) => drop(self.examined.remove(&provider)),
+            Notice::Bad(provider, names) => self.bad(&provider, &names.into_iter().collect()).await?,
+        }
+        Ok(())
+    }
+
+    /// One look at a provider at a time.
+    fn examine(&mut self, provider: Account, failed: bool) {
+        if !self.examined.insert(provider) {
+            return;
+        }
+        let core = self.core.clone();
+        self.core.common.environment.spawn(async move {
+            if failed {
+                examine::failed(core.clone(), provider).await;
+            } else {
+                examine::late(core.clone(), provider).await;
+            }
+            core.notice_surely(Notice::Examined(provider)).await;
+        });
+    }
+
+    async fn bad(&mut self, provider: &Account, names: &BTreeSet<Hash>) -> Result<(), Stopped> {
+        for deed in self.core.deeds_with(provider) {
+            let live = deed.with_state(|state| state.live());
+            let lost = live.iter().filter(|entry| names.contains(&entry.name)).map(|entry| entry.sequence);
+            self.lost(deed.number, lost.collect(), FoundBy::Scrub).await?;
+        }
+        Ok(())
+    }
+
+    async fn lost(&mut self, deed: u32, sequences: Vec<u64>, found_by: FoundBy) -> Result<(), Stopped> {
+        let Some(deed) = self.core.deed(deed) else { return Ok(()) };
+        let entries = deed.drop_entries(sequences).await?;
+        if entries.is_empty() {
+            return Ok(());
+        }
+        let provider = deed.provider();
+        let shards = u32::try_from(entries.len()).unwrap_or(u32::MAX);
+        tracing::warn!(%provider, shards, ?found_by, "a provider lost shards; they are rebuilt elsewhere");
+        let (number, row) = self.state.lost(provider, found_by, self.core.round(), shards);
+        self.write(number, row).await?;
+        entries.into_iter().for_each(|entry| self.state.push((entry.file, entry.segment)));
+        Ok(())
+    }
+
+    async fn write(&mut self, number: Option<u64>, row: FaultRow) -> Result<(), Stopped> {
+        match number {
+            Some(number) => self.core.common.catalogue.put_fault(number, row).await,
+            None => {
+                let number = self.core.common.catalogue.add_fault(row).await?;
+                self.state.numbered(&row.provider, number);
+                Ok(())
+            }
+        }
+    }
+
+    async fn done(&mut self, task: Task, rebuilt: Rebuilt) -> Result<(), Stopped> {
+        self.state.done(task, rebuilt.whole);
+        for provider in rebuilt.owed_by.into_iter().flatten() {
+            if let Some((number, row)) = self.state.repaired(&provider) {
+                self.write(Some(number), row).await?;
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,269 @@
+//! Stores a file: segments are coded as bytes arrive and go to eight operators each.
+//!
+//! ```text
+//!   bytes ─► 4 MiB ─► encode ─► 8 x store ─► 8 x signature ─► 6 of 8: the segment is durable
+//!            │ at most 3 in memory        │ at most 64 wait for signatures
+//!            ▼                            ▼
+//!   file durable when every segment is: the name is switched in one commit, then acknowledged
+//! ```
+//!
+//! Invariants
+//! 1. `Ok` means that at least 6 of 8 shards of every segment are durable on providers that signed
+//!    for them, and the catalogue says so on disk. No block is waited for.
+//! 2. Dropping the future at any point leaves a job that gives the space back.
+//! 3. Memory: [`crate::limits::SEGMENTS_IN_FLIGHT`] segments with their shards, over all puts.
+
+use super::Error;
+use crate::{
+    catalogue::row::{Added, FileRow, SegmentRow},
+    coding::{self, FileId, FileKey, SHARDS, Shard},
+    core::Core,
+    deed::{Room, Unsigned},
+    limits::{ACKNOWLEDGE_SHARDS, SEGMENTS_UNSIGNED_MAX},
+    repair::Notice,
+};
+use commonware_macros::select;
+use futures::{
+    StreamExt as _,
+    future::pending,
+    stream::{BoxStream, FuturesUnordered},
+};
+use posync_protocol::{
+    Account, Bounded,
+    wire::gateway::{File, Name},
+};
+use std::{
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+use tokio::sync::OwnedSemaphorePermit;
+
+/// How long an empty network is given to open agreements.
+const READY_TIMEOUT: Duration = Duration::from_secs(20);
+/// How long the last two shards of a segment are waited for before repair takes over.
+const LINGER: Duration = Duration::from_secs(2);
+/// How long six signatures are waited for.
+const SIGNED_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Stores `length` bytes from `pieces` (which end early when the caller gave up) under `name`.
+///
+/// # Errors
+/// [`Error`]; nothing of the file stays.
+pub async fn put(
+    core: &Arc<Core>,
+    name: Name,
+    length: u64,
+    mut pieces: BoxStream<'_, Vec<u8>>,
+) -> Result<File, Error> {
+    if name.is_empty() {
+        return Err(Error::Name);
+    }
+    let segments = coding::segments(length).ok_or(Error::Length(length))?;
+    ready(core, segments).await?;
+    let seed = core.common.environment.random();
+    let id: FileId = seed[..16].try_into().expect("sixteen of 32 bytes");
+    let _putting = core.putting(id);
+    let job = core.common.catalogue.begin(id, segments).await?;
+    let blake3 = stream(core, id, length, &mut pieces).await?;
+    let row = FileRow { name, id, bytes: length, blake3, segments };
+    let (file, _replaced) = core.common.catalogue.finish(job, row).await?.map_err(Error::Full)?;
+    Ok(file)
+}
+
+/// Waits until enough operators can take shards.
+async fn ready(core: &Arc<Core>, segments: u32) -> Result<(), Error> {
+    let enough = async {
+        loop {
+            let opened = core.opened.notified();
+            if segments == 0 || core.operators() >= SHARDS {
+                return;
+            }
+            opened.await;
+        }
+    };
+    // With six or seven the put goes on: repair completes it when others come.
+    core.common.environment.within(READY_TIMEOUT, enough).await;
+    let operators = core.operators();
+    if segments > 0 && operators < ACKNOWLEDGE_SHARDS {
+        return Err(Error::Operators(operators, ACKNOWLEDGE_SHARDS));
+    }
+    Ok(())
+}
+
+/// Stores the segments; the BLAKE3 of the bytes.
+async fn stream(
+    core: &Arc<Core>,
+    id: FileId,
+    length: u64,
+    pieces: &mut BoxStream<'_, Vec<u8>>,
+) -> Result<[u8; 32], Error> {
+    let key = FileKey::derive(&core.common.master, &id);
+    let mut hasher = blake3::Hasher::new();
+    let (mut arrived, mut rest) = (0, Vec::new());
+    let mut under_way = FuturesUnordered::new();
+    for segment in 0..coding::segments(length).ok_or(Error::Length(length))? {
+        let plain = coding::segment_bytes(length, segment);
+        let memory = core.put_memory.clone().acquire_owned();
+        let memory = among(&mut under_way, memory).await?.expect("the semaphore is never closed");
+        let mut bytes = Vec::with_capacity(plain + rest.len());
+        bytes.append(&mut rest);
+        while bytes.len() < plain {
+            let piece = among(&mut under_way, pieces.next()).await?.ok_or(Error::Cancelled)?;
+            hasher.update(&piece);
+            arrived += piece.len() as u64;
+            if arrived > length || piece.is_empty() {
+                return Err(Error::Incomplete(arrived, length));
+            }
+            bytes.extend_from_slice(&piece);
+        }
+        rest = bytes.split_off(plain);
+        under_way.push(store(core.clone(), id, key.clone(), segment, bytes, memory));
+        while under_way.len() >= SEGMENTS_UNSIGNED_MAX {
+            under_way.next().await.expect("not empty")?;
+        }
+    }
+    while let Some(stored) = under_way.next().await {
+        stored?;
+    }
+    Ok(*hasher.finalize().as_bytes())
+}
+
+/// What `work` gives, while the segments under way go on; ends at once if one of them fails.
+async fn among<T>(
+    under_way: &mut FuturesUnordered<impl Future<Output = Result<(), Error>>>,
+    work: impl Future<Output = T>,
+) -> Result<T, Error> {
+    let failed = async {
+        loop {
+            match under_way.next().await {
+                Some(Err(error)) => return error,
+                Some(Ok(())) => {}
+                None => return pending().await,
+            }
+        }
+    };
+    select! {
+        done = work => Ok(done),
+        error = failed => Err(error),
+    }
+}
+
+/// Codes one segment and brings its shards to eight operators.
+async fn store(
+    core: Arc<Core>,
+    file: FileId,
+    key: FileKey,
+    segment: u32,
+    plain: Vec<u8>,
+    memory: OwnedSemaphorePermit,
+) -> Result<(), Error> {
+    let bytes = coding::shard_bytes(plain.len()) as u64;
+    let length = u32::try_from(plain.len()).expect("a segment is 4 MiB");
+    let shards = encode(&core, key, segment, plain).await;
+    let names = shards.iter().map(|shard| shard.name).collect();
+    let names = Bounded::new(names).expect("eight");
+    let holdings = Bounded::new(Vec::new()).expect("none");
+    let row = SegmentRow { plain: length, names, holdings };
+    core.common.catalogue.place(file, segment, row).await?;
+    let place = [&file[..], &segment.to_be_bytes()].concat();
+    let rooms = core.rooms(&place, SHARDS, bytes, &[], &[]);
+    if rooms.len() < ACKNOWLEDGE_SHARDS {
+        return Err(Error::Operators(rooms.len(), ACKNOWLEDGE_SHARDS));
+    }
+    let memory = Arc::new(memory);
+    let used = Mutex::new(rooms.iter().map(|room| room.deed().provider()).collect::<Vec<_>>());
+    let under_way = FuturesUnordered::new();
+    for ((position, shard), room) in shards.into_iter().enumerate().zip(rooms) {
+        let added = Added {
+            file,
+            segment,
+            position: position as u8,
+            sequence: 0,
+            name: shard.name,
+            bytes: u32::try_from(bytes).expect("a shard is 1 MiB"),
+            moves: false,
+        };
+        under_way.push(one(&core, &place, &used, room, added, shard.bytes, memory.clone()));
+    }
+    drop(memory);
+    collect(&core, file, segment, under_way).await
+}
+
+/// Waits for six signatures, then a little for the others.
+async fn collect(
+    core: &Core,
+    file: FileId,
+    segment: u32,
+    mut under_way: FuturesUnordered<impl Future<Output = Result<(), String>>>,
+) -> Result<(), Error> {
+    let (mut signed, mut why) = (0, String::new());
+    let environment = &core.common.environment;
+    while signed < SHARDS {
+        let patience = if signed < ACKNOWLEDGE_SHARDS { SIGNED_TIMEOUT } else { LINGER };
+        match environment.within(patience, under_way.next()).await {
+            Some(Some(Ok(()))) => signed += 1,
+            Some(Some(Err(error))) => why = error,
+            Some(None) | None => break,
+        }
+    }
+    if signed < ACKNOWLEDGE_SHARDS {
+        return Err(Error::Unsigned(signed, why));
+    }
+    if signed < SHARDS {
+        core.notice(Notice::Incomplete { file, segment });
+    }
+    Ok(())
+}
+
+async fn encode(core: &Core, key: FileKey, segment: u32, plain: Vec<u8>) -> [Shard; SHARDS] {
+    let (sender, receiver) = commonware_utils::channel::oneshot::channel();
+    core.common.environment.spawn(async move {
+        // The put may be gone: then nobody wants the shards.
+        let _ = sender.send(coding::encode(&key, segment, &plain));
+    });
+    match receiver.await {
+        Ok(shards) => shards,
+        // The runtime is stopping: so is this future.
+        Err(_) => pending().await,
+    }
+}
+
+/// Brings one shard to its provider, or to another if that one cannot be reached, and waits for
+/// the signature.
+async fn one(
+    core: &Arc<Core>,
+    place: &[u8],
+    used: &Mutex<Vec<Account>>,
+    room: Room,
+    added: Added,
+    bytes: Vec<u8>,
+    memory: Arc<OwnedSemaphorePermit>,
+) -> Result<(), String> {
+    let unsigned = match room.deed().link.ready().await {
+        Ok(()) => send(room, added, bytes).await?,
+        Err(error) => {
+            room.deed().link.doubt();
+            let other = instead(core, place, used, &room).ok_or_else(|| error.to_string())?;
+            drop(room);
+            send(other, added, bytes).await?
+        }
+    };
+    drop(memory);
+    if unsigned.signed().await { Ok(()) } else { Err("a provider refused to sign".into()) }
+}
+
+/// Room at an operator that holds no shard of the segment.
+fn instead(core: &Core, place: &[u8], used: &Mutex<Vec<Account>>, room: &Room) -> Option<Room> {
+    let mut used = used.lock().expect("no holder of this lock panics");
+    let other = core.rooms(place, 1, room.bytes(), &used, &[]).pop()?;
+    used.push(other.deed().provider());
+    Some(other)
+}
+
+async fn send(room: Room, added: Added, bytes: Vec<u8>) -> Result<Unsigned, String> {
+    let link = room.deed().link.clone();
+    room.store(added, bytes).await.map_err(|error| {
+        link.doubt();
+        error.to_string()
+    })
+}

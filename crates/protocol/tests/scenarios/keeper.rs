@@ -1,0 +1,245 @@
+//! A provider as the rules see it: it keeps real bytes, signs data sets, proves drawn chunks.
+
+use crate::world::{World, account, key};
+use posync_protocol::{
+    AgreementId, Bounded, Hash,
+    audit::{Prover, Question, Share},
+    block::with_chain,
+    chunk,
+    operation::{
+        Answer, DATA_SET_NAMESPACE, DataSetClaim, EndedRead, MissingRead, ProvedRead, Reasked, SetDataSet,
+        Settle, Statement, StillMissing, sign,
+    },
+    record::{Agreement, Audit, DataSet, Endings, Missing, Provider, RoundInfo, Version},
+    tree::SumTree,
+};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Slots that a keeper looks at.
+const SLOTS: u32 = 8;
+
+/// What a provider holds, and what it lost.
+#[derive(Clone, Default)]
+pub(crate) struct Keeper {
+    pub(crate) name: String,
+    /// Every tree it ever signed, by root.
+    trees: BTreeMap<Hash, SumTree>,
+    shards: BTreeMap<Hash, Vec<u8>>,
+    /// Chunks that it no longer has.
+    pub(crate) lost: BTreeSet<(Hash, u64)>,
+}
+
+/// `length` bytes that only `seed` decides.
+pub(crate) fn bytes(seed: u64, length: usize) -> Vec<u8> {
+    let mut reader = blake3::Hasher::new().update(&seed.to_be_bytes()).finalize_xof();
+    let mut bytes = vec![0; length];
+    reader.fill(&mut bytes);
+    bytes
+}
+
+impl Keeper {
+    pub(crate) fn new(name: &str) -> Self {
+        Self { name: name.into(), ..Self::default() }
+    }
+
+    pub(crate) fn audit(&self, world: &World) -> Audit {
+        world.get(Audit::key(&account(&self.name))).unwrap_or_default()
+    }
+
+    pub(crate) fn provider(&self, world: &World) -> Provider {
+        world.get(Provider::key(&account(&self.name))).expect("it is registered")
+    }
+
+    pub(crate) fn agreement(&self, world: &World, slot: u32) -> Option<Agreement> {
+        world.get(Agreement::key(&account(&self.name), slot))
+    }
+
+    pub(crate) fn data_set(&self, world: &World, slot: u32) -> DataSet {
+        world.get(DataSet::key(&account(&self.name), slot)).unwrap_or_default()
+    }
+
+    fn tree(&self, version: &Version) -> SumTree {
+        self.trees.get(&version.root).cloned().unwrap_or_default()
+    }
+
+    /// Takes shards in and out of the newest data set of a slot; both sides sign.
+    pub(crate) fn change(
+        &mut self,
+        world: &World,
+        slot: u32,
+        removes: &[u32],
+        adds: &[Vec<u8>],
+    ) -> SetDataSet {
+        let data_set = self.data_set(world, slot);
+        let last = data_set.next.unwrap_or(data_set.current);
+        let mut tree = self.tree(&last);
+        let named: Vec<(Hash, u64)> =
+            adds.iter().map(|data| (chunk::name(data), data.len() as u64)).collect();
+        for (data, (name, _)) in adds.iter().zip(&named) {
+            self.shards.insert(*name, data.clone());
+        }
+        tree.change(removes, &named).expect("positions and lengths that fit");
+        let set = self.claim(world, slot, last.version + 1, &tree);
+        self.trees.insert(tree.root(), tree);
+        set
+    }
+
+    /// Both signatures over any claim.
+    pub(crate) fn claim(&self, world: &World, slot: u32, version: u64, tree: &SumTree) -> SetDataSet {
+        let provider = account(&self.name);
+        let terms = self.agreement(world, slot);
+        let opened = terms.as_ref().map_or(0, |terms| terms.opened);
+        let claim = DataSetClaim {
+            agreement: AgreementId { provider, slot, opened },
+            version,
+            root: tree.root(),
+            leaves: tree.leaves(),
+            bytes: tree.bytes(),
+        };
+        let signed = |name: &str| sign(&key(name), DATA_SET_NAMESPACE, &with_chain(&world.chain, &claim));
+        SetDataSet {
+            claim,
+            index: self.provider(world).index,
+            end_epoch: terms.map_or(0, |terms| terms.end_epoch),
+            storage_key: account("storage"),
+            consumer_signature: signed("storage"),
+            provider_signature: Some(signed(&self.name)),
+        }
+    }
+
+    /// The shares of `phi` as the provider computes them.
+    pub(crate) fn shares(&self, world: &World) -> Vec<Share> {
+        let share = |slot| {
+            let terms = self.agreement(world, slot)?;
+            let leaves = self.data_set(world, slot).current.leaves;
+            Some(Share { slot, rate: terms.storage_price, leaves, end_epoch: terms.end_epoch })
+        };
+        (0..SLOTS).filter_map(share).filter(|share| share.leaves > 0).collect()
+    }
+
+    /// The statement for the open challenge, if one is open.
+    pub(crate) fn statement(&self, world: &World) -> Option<Statement> {
+        let (provider, audit) = (self.provider(world), self.audit(world));
+        let challenge = audit.challenge?;
+        let parameters = &world.parameters;
+        let drawn_in = parameters.epoch(challenge.height);
+        let mut prover = Prover::new(&challenge, &account(&self.name), drawn_in, self.shares(world));
+        while let Some(question) = prover.question() {
+            prover.answer(self.answer(world, drawn_in, question));
+        }
+        let round = parameters.round(challenge.height);
+        let info: RoundInfo = world.get(RoundInfo::key(round % parameters.round_ring))?;
+        let reasked = audit.missing.iter().map(|missing| self.again(world, missing)).collect();
+        let waiting = (0..SLOTS).filter(|slot| self.data_set(world, *slot).next.is_some());
+        let apply = waiting.filter_map(|slot| {
+            let terms = self.agreement(world, slot)?;
+            Some((slot, terms.consumer, terms.end_epoch))
+        });
+        Some(Statement {
+            height: challenge.height,
+            anchor: info.anchor,
+            index: provider.index,
+            answers: prover.finish()?,
+            reasked: Bounded::new(reasked)?,
+            vouchers: Bounded::new(vec![])?,
+            apply: Bounded::new(apply.collect())?,
+            endings: Bounded::new(self.endings(world))?,
+        })
+    }
+
+    /// Ends that a statement in the next block crosses.
+    fn endings(&self, world: &World) -> Vec<u64> {
+        let endings: Option<Endings> = world.get(Endings::key(&account(&self.name)));
+        endings.map_or(vec![], |endings| endings.due(world.epoch()).collect())
+    }
+
+    fn answer(&self, world: &World, drawn_in: u64, question: Question) -> Answer {
+        let Question { slot, leaf, ended } = question;
+        if ended {
+            return Answer::Ended(EndedRead { slot });
+        }
+        let tree = self.tree(&self.data_set(world, slot).current);
+        let read = tree.read(leaf).expect("the question lies in the data set");
+        if self.lost.contains(&(read.shard, read.chunk)) {
+            let terms = self.agreement(world, slot).expect("it is drawn from");
+            if drawn_in >= terms.end_epoch {
+                return Answer::Ended(EndedRead { slot });
+            }
+            let posync_protocol::tree::ShardRead { shard, length, position, .. } = read;
+            return Answer::Missing(MissingRead { slot, shard, length, position });
+        }
+        Answer::Proved(self.prove(slot, &tree, read.shard, read.chunk))
+    }
+
+    fn prove(&self, slot: u32, tree: &SumTree, shard: Hash, index: u64) -> ProvedRead {
+        let data = &self.shards[&shard];
+        let length = data.len() as u64;
+        let place = tree.shards().iter().position(|(name, _)| *name == shard).expect("it is in the set");
+        let start = (index / 16 * chunk::GROUP_BYTES) as usize;
+        let group = &data[start..data.len().min(start + chunk::GROUP_BYTES as usize)];
+        let (chunk, path) =
+            chunk::prove_chunk(length, index, group, &chunk::outboard(data)).expect("a chunk of the shard");
+        ProvedRead {
+            slot,
+            shard,
+            length,
+            position: tree.path(place).expect("it is in the set"),
+            chunk: Bounded::new(chunk).expect("a chunk"),
+            path: Bounded::new(path).expect("a path"),
+        }
+    }
+
+    fn again(&self, world: &World, missing: &Missing) -> Reasked {
+        let Missing { slot, shard, chunk, .. } = *missing;
+        let tree = self.tree(&self.data_set(world, slot).current);
+        let is_there = tree.shards().iter().any(|(name, _)| *name == shard);
+        if !is_there || self.lost.contains(&(shard, chunk.into())) {
+            return Reasked::Missing(StillMissing { slot });
+        }
+        Reasked::Proved(self.prove(slot, &tree, shard, chunk.into()))
+    }
+
+    /// Shards in the newest data set of a slot.
+    pub(crate) fn held(&self, world: &World, slot: u32) -> u32 {
+        let data_set = self.data_set(world, slot);
+        self.tree(&data_set.next.unwrap_or(data_set.current)).len().try_into().expect("few shards")
+    }
+
+    /// Loses every `n`-th chunk of what it holds.
+    pub(crate) fn lose_every(&mut self, n: u64) {
+        self.lose(|place| place % n == 0);
+    }
+
+    /// Loses `tenths` of every ten chunks, scattered.
+    pub(crate) fn lose_tenths(&mut self, tenths: u64) {
+        self.lose(|place| place * 7 % 10 < tenths);
+    }
+
+    fn lose(&mut self, is_lost: impl Fn(u64) -> bool) {
+        let chunks = self
+            .shards
+            .iter()
+            .flat_map(|(name, data)| (0..chunk::chunks(data.len() as u64)).map(move |chunk| (*name, chunk)));
+        let lost = (0..).zip(chunks).filter(|(place, _)| is_lost(*place)).map(|(_, chunk)| chunk);
+        self.lost.extend(lost);
+    }
+
+    /// Upkeep of the slots, with everything that the settled rounds have passed.
+    pub(crate) fn settle(&self, world: &World, slots: &[u32]) -> Settle {
+        let provider = self.provider(world);
+        let parameters = &world.parameters;
+        let hint = |slot: &u32| {
+            let terms = self.agreement(world, *slot);
+            let (consumer, end) = terms.map_or_else(Default::default, |t| (t.consumer, t.end_epoch));
+            (*slot, consumer, end)
+        };
+        let mut endings = self.endings(world);
+        endings.retain(|epoch| parameters.epoch_start(*epoch) <= provider.settled_round);
+        Settle {
+            provider: account(&self.name),
+            index: provider.index,
+            slots: Bounded::new(slots.iter().map(hint).collect()).expect("few slots"),
+            endings: Bounded::new(endings).expect("few endings"),
+        }
+    }
+}

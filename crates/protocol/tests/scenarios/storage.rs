@@ -1,0 +1,409 @@
+//! Storage pay: intervals, endings, upkeep, and that nothing is charged or paid that was not owed.
+
+use crate::{
+    audits::{answer, holding, submit, until_drawn},
+    keeper::{Keeper, bytes},
+    script::Stage,
+    world::{FUNDED, World, account},
+};
+use posync_protocol::{
+    Body, Bounded, Code,
+    fees::split_fee,
+    ledger::Event,
+    operation::Settle,
+    record::{Agreement, Ending, Provider, SlotTree, Use},
+    settlement::owed,
+};
+use proptest::prelude::*;
+
+const RATE: u128 = 10_000_000;
+const UNIT: u128 = 1 << 20;
+
+fn blocks(stage: &mut Stage, count: u64) {
+    for _ in 0..count {
+        stage.world.block(&[]).expect("an empty block is valid");
+    }
+}
+
+/// Blocks without draws, then one that draws `p`.
+fn idle(stage: &mut Stage, keeper: &Keeper, count: u64) {
+    stage.world.draws = false;
+    blocks(stage, count);
+    stage.world.draws = true;
+    until_drawn(stage, keeper);
+}
+
+/// Storage fees that the last block paid to `p`.
+fn fees(world: &World) -> Vec<u128> {
+    let fee = |event: &Event| match event {
+        Event::Settled { agreement: None, fee, .. } => Some(fee.grains()),
+        _ => None,
+    };
+    world.events.iter().filter_map(fee).collect()
+}
+
+/// What left the provider's pool but is not charged yet, and what is left to agreements.
+fn claims(keeper: &Keeper, world: &World, slots: u32) -> u128 {
+    let provider = keeper.provider(world);
+    let p = account(&keeper.name);
+    let claim = |slot| {
+        let terms: Agreement = world.get(Agreement::key(&p, slot))?;
+        let usage: Use = world.get(Use::key(&p, slot)).expect("beside it");
+        let ending: Ending = world.get(Ending::key(&p, terms.end_epoch)).expect("beside it");
+        let owed = owed(&terms, &usage, &keeper.data_set(world, slot), &ending, &provider);
+        Some(usage.storage_reserve.grains() - owed.grains())
+    };
+    (0..slots).filter_map(claim).sum()
+}
+
+#[test]
+fn an_interval_pays_by_the_rule_and_charges_the_same() {
+    let (mut stage, keeper) = holding(&[70_000, 3_000]);
+    let leaves = keeper.data_set(&stage.world, 0).current.leaves;
+    let reserve = |stage: &Stage| stage.world.get::<Use>(Use::key(&account("p"), 0)).expect("open");
+    let before = (reserve(&stage), keeper.provider(&stage.world), stage.world.balance("p").grains());
+    idle(&mut stage, &keeper, 60);
+    let now = stage.world.parameters.round(stage.world.height + 1);
+    let rounds = u128::from(now - before.1.settled_round);
+    assert_eq!(answer(&mut stage, &keeper), Some(Ok(Code::Done)));
+    let fee = RATE * u128::from(leaves) * rounds / UNIT;
+    assert!(fee > 0);
+    assert_eq!(fees(&stage.world), vec![fee]);
+    let fee_amount = posync_protocol::Amount::new(fee).expect("small");
+    let split = split_fee(fee_amount, fee_amount, 200_000_000, 50_000_000).expect("the shares fit");
+    assert_eq!(stage.world.balance("p").grains() - before.2, split.pay.grains());
+    assert_eq!(before.1.pool.grains() - keeper.provider(&stage.world).pool.grains(), fee);
+    assert_eq!(reserve(&stage).storage_reserve, before.0.storage_reserve, "charged when touched");
+    stage.world.draws = false;
+    stage.play("a close p/0 second=p");
+    assert_eq!(stage.world.system().storage_pools.grains(), 0, "the dust is burned with the last one");
+}
+
+#[test]
+fn growth_waits_for_a_settled_point_and_is_paid_from_there() {
+    let (mut stage, mut keeper) = holding(&[70_000]);
+    idle(&mut stage, &keeper, 50);
+    let small = keeper.provider(&stage.world).phi;
+    let grown = keeper.change(&stage.world, 0, &[], &[bytes(5, 700_000)]);
+    assert_eq!(submit(&mut stage, "a", Body::SetDataSet(grown)), Ok(Code::Done));
+    let waiting = keeper.data_set(&stage.world, 0);
+    assert!(waiting.next.is_some() && keeper.provider(&stage.world).phi == small);
+    let again = keeper.change(&stage.world, 0, &[], &[bytes(6, 10_000)]);
+    assert_eq!(again.claim.version, 3, "a later one replaces it, judged against it");
+    assert_eq!(submit(&mut stage, "a", Body::SetDataSet(again)), Ok(Code::Done));
+    let acc = keeper.provider(&stage.world).acc;
+    assert_eq!(answer(&mut stage, &keeper), Some(Ok(Code::Done)));
+    let after = keeper.provider(&stage.world);
+    let rounds = (after.acc - acc) / 1_000_000_000;
+    assert_eq!(fees(&stage.world), vec![small * rounds / UNIT], "paid for what was held");
+    assert_eq!(keeper.data_set(&stage.world, 0).current.version, 3);
+    assert!(after.phi > 10 * small);
+}
+
+#[test]
+fn an_ending_is_crossed_in_order_and_what_ended_is_no_longer_paid() {
+    let (mut stage, mut keeper) = holding(&[70_000]);
+    stage.world.draws = false;
+    stage.play("b open p slot=1 quota=1000 end=3");
+    let second = keeper.change(&stage.world, 1, &[], &[bytes(7, 50_000)]);
+    assert_eq!(submit(&mut stage, "b", Body::SetDataSet(second)), Ok(Code::Done));
+    let all = keeper.provider(&stage.world);
+    assert_eq!(keeper.data_set(&stage.world, 1).next, None, "it settled in this round");
+    stage.play("epoch 4");
+    stage.world.draws = true;
+    until_drawn(&mut stage, &keeper);
+    let statement = keeper.statement(&stage.world).expect("it is drawn");
+    assert_eq!(statement.endings[..], [3]);
+    let mut blind = statement.clone();
+    blind.endings = Bounded::new(vec![]).expect("none");
+    assert_eq!(submit(&mut stage, "p", Body::Statement(blind)), Err(Code::EndingsMissing));
+    let mut wide = statement;
+    wide.endings = Bounded::new(vec![2, 3, 9]).expect("three");
+    assert_eq!(submit(&mut stage, "p", Body::Statement(wide)), Ok(Code::Done), "more may be named");
+    let after = keeper.provider(&stage.world);
+    let live = RATE * u128::from(keeper.data_set(&stage.world, 0).current.leaves);
+    assert_eq!((after.paid, after.phi), (live, all.phi));
+    let ending: Ending = stage.world.get(Ending::key(&account("p"), 3)).expect("its agreement is there");
+    let end = ending.acc.expect("it is crossed");
+    let (before_end, after_end) = ((end - all.acc) / 1_000_000_000, (after.acc - end) / 1_000_000_000);
+    assert_eq!(before_end, u128::from(15 - all.settled_round));
+    assert_eq!(fees(&stage.world), vec![(all.paid * before_end + live * after_end) / UNIT]);
+}
+
+#[test]
+fn an_ended_slot_passes_for_an_epoch_then_is_missing_until_it_is_freed() {
+    let (mut stage, mut keeper) = holding(&[10]);
+    stage.world.draws = false;
+    stage.play("b open p slot=1 quota=1000 end=3");
+    let second = keeper.change(&stage.world, 1, &[], &[bytes(7, 900_000)]);
+    assert_eq!(submit(&mut stage, "b", Body::SetDataSet(second)), Ok(Code::Done));
+    for chunk in 0..900 {
+        keeper.lost.insert((posync_protocol::chunk::name(&bytes(7, 900_000)), chunk));
+    }
+    stage.play("epoch 3");
+    stage.world.draws = true;
+    until_drawn(&mut stage, &keeper);
+    assert_eq!(answer(&mut stage, &keeper), Some(Ok(Code::Done)));
+    assert_eq!(keeper.audit(&stage.world).history, 0b1111, "in the epoch after its end it passes");
+    stage.world.draws = false;
+    stage.play("epoch 4");
+    idle(&mut stage, &keeper, 1);
+    let upkeep = Body::Settle(keeper.settle(&stage.world, &[1]));
+    let mut copy = Stage { world: stage.world.clone(), opened: stage.opened.clone() };
+    assert_eq!(submit(&mut copy, "b", upkeep.clone()), Err(Code::NothingToSettle), "its reads are due");
+    assert_eq!(answer(&mut stage, &keeper), Some(Ok(Code::Done)));
+    let audit = keeper.audit(&stage.world);
+    assert!(audit.history & 0b1111 != 0b1111 && audit.missing.is_empty());
+    let phi = keeper.provider(&stage.world).phi;
+    stage.world.draws = false;
+    assert_eq!(submit(&mut stage, "b", upkeep.clone()), Ok(Code::Done));
+    assert_eq!(submit(&mut stage, "b", upkeep), Err(Code::NothingToSettle));
+    assert_eq!(keeper.provider(&stage.world).phi, phi - RATE * 879);
+    let nodes =
+        stage.world.state.values().filter(|slot| slot[0] == <SlotTree as posync_protocol::Record>::KIND);
+    assert_eq!(nodes.count(), 21, "only slot 0 has nodes");
+}
+
+/// Codes that tests of this file assert.
+pub(crate) const ALSO: &[Code] = &[Code::EndingsMissing, Code::NothingToSettle];
+
+/// Upkeep that changes nothing is refused, so that nobody fills blocks with it.
+#[test]
+fn upkeep_changes_something_or_is_refused() {
+    let (mut stage, keeper) = holding(&[5_000]);
+    stage.world.draws = false;
+    let good = keeper.settle(&stage.world, &[0]);
+    let wrong = |change: fn(&mut Settle)| {
+        let mut body = good.clone();
+        change(&mut body);
+        Body::Settle(body)
+    };
+    let rows = [
+        ("no slot", wrong(|s| s.slots = Bounded::new(vec![]).expect("none")), Code::SettledAlready),
+        ("nothing due", wrong(|_| ()), Code::NothingToSettle),
+        (
+            "an ending to come",
+            wrong(|s| s.endings = Bounded::new(vec![700]).expect("one")),
+            Code::EndingsMissing,
+        ),
+        (
+            "an unknown slot",
+            wrong(|s| s.slots = Bounded::new(vec![(3, account("a"), 700)]).expect("one")),
+            Code::AgreementUnknown,
+        ),
+        (
+            "another consumer",
+            wrong(|s| s.slots = Bounded::new(vec![(0, account("b"), 700)]).expect("one")),
+            Code::BadShape,
+        ),
+        (
+            "another end",
+            wrong(|s| s.slots = Bounded::new(vec![(0, account("a"), 7)]).expect("one")),
+            Code::BadShape,
+        ),
+        ("another index", wrong(|s| s.index = 1), Code::BadShape),
+        ("another provider", wrong(|s| s.provider = account("q")), Code::ProviderUnknown),
+    ];
+    for (what, body, code) in rows {
+        assert_eq!(submit(&mut stage, "b", body), Err(code), "{what}");
+    }
+}
+
+#[test]
+fn an_agreement_that_is_over_returns_everything_that_was_not_used() {
+    let (mut stage, keeper) = holding(&[5_000]);
+    let opened = stage.world.clone();
+    idle(&mut stage, &keeper, 30);
+    stage.play("a closealone p/0");
+    assert_eq!(answer(&mut stage, &keeper), Some(Ok(Code::Done)));
+    let epoch = stage.world.epoch();
+    let upkeep = |stage: &Stage| Body::Settle(keeper.settle(&stage.world, &[0]));
+    stage.world.draws = false;
+    let body = upkeep(&stage);
+    assert_eq!(submit(&mut stage, "b", body), Err(Code::NothingToSettle), "the window is open");
+    stage.play(&format!("epoch {}", epoch + 2));
+    let body = upkeep(&stage);
+    assert_eq!(submit(&mut stage, "b", body), Ok(Code::Done));
+    let system = stage.world.system();
+    assert_eq!((system.agreements, system.deposits, system.storage_pools, system.phi), Default::default());
+    let fee = keeper.provider(&stage.world).acc / 1_000_000_000 * RATE * 5 / UNIT;
+    let fees = stage.world.parameters.base_fee.grains();
+    let spent = FUNDED.grains() - stage.world.balance("a").grains();
+    let opening = FUNDED.grains() - opened.balance("a").grains();
+    assert!(fee > 0 && spent >= fee && spent < opening + 200_000 * fees);
+}
+
+#[test]
+fn a_close_by_both_while_a_challenge_is_open_is_finished_by_upkeep() {
+    let (mut stage, keeper) = holding(&[5_000]);
+    until_drawn(&mut stage, &keeper);
+    stage.play("a close p/0 second=p");
+    let upkeep = Body::Settle(keeper.settle(&stage.world, &[0]));
+    assert_eq!(submit(&mut stage, "b", upkeep.clone()), Err(Code::NothingToSettle));
+    assert_eq!(answer(&mut stage, &keeper), Some(Ok(Code::Done)));
+    stage.world.draws = false;
+    assert_eq!(submit(&mut stage, "b", upkeep.clone()), Ok(Code::Done));
+    assert_eq!(submit(&mut stage, "b", upkeep), Err(Code::AgreementUnknown));
+    assert_eq!(stage.world.system().storage_pools, Default::default());
+}
+
+/// One step of a random history.
+#[derive(Clone, Debug)]
+enum Step {
+    Open { slot: u32, end: u64 },
+    Grow { slot: u32, length: usize },
+    Shrink { slot: u32 },
+    Empty { slot: u32 },
+    Lose { seed: u8 },
+    Answer,
+    Upkeep { slot: u32 },
+    Close { slot: u32 },
+    CloseAlone { slot: u32 },
+    Blocks(u64),
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let slot = 0..4_u32;
+    prop_oneof![
+        2 => (slot.clone(), 1..12_u64).prop_map(|(slot, end)| Step::Open { slot, end }),
+        4 => (slot.clone(), 1..90_000_usize).prop_map(|(slot, length)| Step::Grow { slot, length }),
+        1 => slot.clone().prop_map(|slot| Step::Shrink { slot }),
+        1 => slot.clone().prop_map(|slot| Step::Empty { slot }),
+        1 => any::<u8>().prop_map(|seed| Step::Lose { seed }),
+        8 => Just(Step::Answer),
+        3 => slot.clone().prop_map(|slot| Step::Upkeep { slot }),
+        1 => slot.clone().prop_map(|slot| Step::Close { slot }),
+        1 => slot.prop_map(|slot| Step::CloseAlone { slot }),
+        6 => (1..25_u64).prop_map(Step::Blocks),
+        1 => (100..180_u64).prop_map(Step::Blocks),
+    ]
+}
+
+/// A history under test: what was touched since the pool was last empty.
+struct History {
+    stage: Stage,
+    keeper: Keeper,
+    touches: u128,
+    seed: u64,
+}
+
+impl History {
+    fn run(&mut self, step: &Step) {
+        match *step {
+            Step::Open { slot, end } => {
+                let end = self.stage.world.epoch() + end;
+                let line = format!("a open p slot={slot} quota=100000 end={end}");
+                let opened = self.stage.attempt(&line);
+                assert!(opened.is_some());
+            }
+            Step::Grow { slot, length } => {
+                self.seed += 1;
+                let shard = bytes(self.seed, length);
+                self.set(slot, &[], &[shard]);
+            }
+            Step::Shrink { slot } => self.set(slot, &[0], &[]),
+            Step::Empty { slot } => self.set(slot, &[u32::MAX], &[]),
+            Step::Lose { seed } => {
+                self.keeper.lose_every(u64::from(seed) + 2);
+            }
+            Step::Answer => match answer(&mut self.stage, &self.keeper) {
+                None => {}
+                // A challenge may expire, and be closed by a draw, in the very block of its answer.
+                Some(Err(Code::NotDrawn | Code::AnsweredAlready)) => {}
+                Some(result) => assert_eq!(result, Ok(Code::Done)),
+            },
+            Step::Upkeep { slot } => {
+                let body = Body::Settle(self.keeper.settle(&self.stage.world, &[slot]));
+                let _ = submit(&mut self.stage, "b", body);
+            }
+            Step::Close { slot } => {
+                self.stage.attempt(&format!("a close p/{slot} second=p"));
+            }
+            Step::CloseAlone { slot } => {
+                self.stage.attempt(&format!("a closealone p/{slot}"));
+            }
+            Step::Blocks(count) => blocks(&mut self.stage, count),
+        }
+    }
+
+    fn set(&mut self, slot: u32, removes: &[u32], adds: &[Vec<u8>]) {
+        let held = self.keeper.held(&self.stage.world, slot);
+        let all: Vec<u32> = (0..held).collect();
+        let removes = if removes == [u32::MAX] { &all[..] } else { removes };
+        if self.keeper.agreement(&self.stage.world, slot).is_none() || removes.len() > all.len() {
+            return;
+        }
+        let set = self.keeper.change(&self.stage.world, slot, removes, adds);
+        let _ = submit(&mut self.stage, "a", Body::SetDataSet(set));
+    }
+
+    /// Invariant 6 of the economics: charged - credited lies in [0, touches].
+    fn check(&mut self) {
+        let world = &self.stage.world;
+        let provider: Provider = self.keeper.provider(world);
+        let dust = provider.pool.grains() - claims(&self.keeper, world, 4);
+        // Each step charges at most its slot or settles once; each live agreement is rounded up.
+        self.touches += 8;
+        assert!(dust <= self.touches, "{dust} grains of dust after {} touches", self.touches);
+        if provider.slots == 0 {
+            assert_eq!(provider.pool.grains(), 0);
+            self.touches = 0;
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(24))]
+
+    /// `World::block` checks that the pool covers every claim (charged >= credited) and that every
+    /// weight, Fenwick node and sum is right after each block; here the upper side is checked.
+    #[test]
+    fn charges_exceed_credits_by_rounding_only(steps in prop::collection::vec(step(), 1..60)) {
+        let mut stage = Stage::new();
+        stage.play("p register");
+        stage.world.draws = true;
+        let mut history = History { stage, keeper: Keeper::new("p"), touches: 0, seed: 0 };
+        for step in &steps {
+            history.run(step);
+            history.check();
+        }
+    }
+}
+
+/// What `p` earned by storage in `blocks` blocks, answering always or only when it holds all.
+fn earned(missing_of_ten: u64, only_lucky: bool) -> u128 {
+    let lengths = vec![20_000; 10];
+    let (mut stage, mut keeper) = holding(&lengths);
+    keeper.lose_tenths(missing_of_ten);
+    let mut sum = 0;
+    for _ in 0..500 {
+        let statement = keeper.statement(&stage.world).filter(|statement| {
+            let holds = |answer: &posync_protocol::operation::Answer| {
+                matches!(answer, posync_protocol::operation::Answer::Proved(_))
+            };
+            !only_lucky || statement.answers.iter().all(holds)
+        });
+        match statement {
+            Some(statement) => {
+                let result = submit(&mut stage, "p", Body::Statement(statement));
+                assert!(
+                    matches!(result, Ok(Code::Done) | Err(Code::NotDrawn | Code::AnsweredAlready)),
+                    "{result:?}"
+                );
+            }
+            None => blocks(&mut stage, 1),
+        }
+        sum += fees(&stage.world).iter().sum::<u128>();
+    }
+    sum
+}
+
+#[test]
+fn answering_only_when_lucky_earns_less_than_answering_always() {
+    let whole = earned(0, false);
+    for missing in [1, 2, 4, 6, 8] {
+        let (honest, lucky) = (earned(missing, false), earned(missing, true));
+        assert!(lucky < honest && honest < whole, "{missing} tenths: {lucky} of {honest} of {whole}");
+    }
+    assert_eq!((earned(10, false), earned(10, true)), (0, 0));
+}

@@ -1,0 +1,237 @@
+//! A provider and its manner: what it holds, and what it says when it is drawn.
+
+use crate::ledger::Ledger;
+use posync_protocol::{
+    Account, AgreementId, Bounded, Hash,
+    audit::{Prover, Question, Share},
+    chunk,
+    operation::{Answer, EndedRead, MissingRead, ProvedRead, Reasked, Redemption, Statement, StillMissing},
+    record::{Audit, Challenge, DataSet, Endings, RoundInfo},
+    tree::{ShardRead, SumTree},
+};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+
+/// How a provider behaves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Manner {
+    /// Answers always, and declares what it lacks.
+    Truthful,
+    /// Answers only when it holds all four reads.
+    OnlyWhenLucky,
+    /// Never answers.
+    Silent,
+}
+
+/// What a provider promised.
+#[derive(Clone, Copy, Debug)]
+pub struct Terms {
+    /// Its manner.
+    pub manner: Manner,
+    /// Shards of its data set; none: it only registers.
+    pub shards: u32,
+    /// Bytes of each.
+    pub shard_bytes: u32,
+    /// Epoch at which its agreement ends.
+    pub end_epoch: u64,
+}
+
+impl Terms {
+    /// Forty shards of 16 KiB for as long as agreements last.
+    pub const fn new(manner: Manner) -> Self {
+        Self { manner, shards: 40, shard_bytes: 16 << 10, end_epoch: 700 }
+    }
+}
+
+/// A shard's bytes and what proves their chunks.
+struct Shard {
+    data: Vec<u8>,
+    outboard: Vec<Hash>,
+}
+
+/// A provider.
+#[derive(Clone)]
+pub struct Member {
+    /// Its account.
+    pub account: Account,
+    /// Its index in the fee tree.
+    pub index: u32,
+    /// Its agreement's slot.
+    pub slot: u32,
+    /// Height at which the agreement was opened.
+    pub opened: u64,
+    /// What it promised.
+    pub terms: Terms,
+    /// Its data set.
+    pub tree: SumTree,
+    /// Vouchers that its next statement carries.
+    pub vouchers: Vec<Redemption>,
+    all: Arc<Vec<(Hash, u64)>>,
+    shards: Arc<BTreeMap<Hash, Shard>>,
+    missing: BTreeSet<Hash>,
+}
+
+impl Member {
+    pub(super) fn new(index: u32, terms: Terms) -> Self {
+        let mut account = Account([100; 32]);
+        account.0[..4].copy_from_slice(&index.to_be_bytes());
+        let (mut shards, mut names) = (BTreeMap::new(), Vec::new());
+        for number in 0..terms.shards {
+            let mut data = vec![0; terms.shard_bytes as usize];
+            let mut hasher = blake3::Hasher::new();
+            hasher.update(&index.to_be_bytes()).update(&number.to_be_bytes());
+            hasher.finalize_xof().fill(&mut data);
+            let name = chunk::name(&data);
+            names.push((name, data.len() as u64));
+            shards.insert(name, Shard { outboard: chunk::outboard(&data), data });
+        }
+        let tree = SumTree::new(&names).expect("few short shards");
+        Self {
+            account,
+            index,
+            slot: 0,
+            opened: 0,
+            terms,
+            tree,
+            vouchers: Vec::new(),
+            all: Arc::new(names),
+            shards: Arc::new(shards),
+            missing: BTreeSet::new(),
+        }
+    }
+
+    /// Its agreement.
+    pub const fn agreement(&self) -> AgreementId {
+        AgreementId { provider: self.account, slot: self.slot, opened: self.opened }
+    }
+
+    pub(super) const fn quota_leaves(&self) -> u64 {
+        2 * self.terms.shards as u64 * (self.terms.shard_bytes as u64).div_ceil(1024)
+    }
+
+    /// Loses `count` shards, which ones `seed` decides.
+    pub fn lose(&mut self, count: usize, seed: u64) {
+        let mut order: Vec<(Hash, Hash)> = self
+            .shards
+            .keys()
+            .map(|name| {
+                let mut hasher = blake3::Hasher::new();
+                (*hasher.update(&seed.to_be_bytes()).update(name).finalize().as_bytes(), *name)
+            })
+            .collect();
+        order.sort_unstable();
+        self.missing.extend(order.into_iter().take(count).map(|(_, name)| name));
+    }
+
+    /// Signs another data set: its first `shards` shards only, or all of them again.
+    pub fn hold(&mut self, shards: usize) {
+        let names: Vec<(Hash, u64)> = self.all.iter().take(shards).copied().collect();
+        self.tree = SumTree::new(&names).expect("few short shards");
+    }
+
+    /// Its open challenge.
+    pub fn challenge(&self, ledger: &Ledger) -> Option<Challenge> {
+        ledger.record::<Audit>(Audit::key(&self.account))?.challenge
+    }
+
+    /// What it says to its challenge in a block of `height`; `None` when it stays silent.
+    pub fn statement(&self, ledger: &Ledger, challenge: &Challenge, height: u64) -> Option<Statement> {
+        if self.terms.manner == Manner::Silent {
+            return None;
+        }
+        let answers = self.answers(ledger, challenge)?;
+        let lucky = answers.iter().all(|answer| !matches!(answer, Answer::Missing(_)));
+        if self.terms.manner == Manner::OnlyWhenLucky && !lucky {
+            return None;
+        }
+        Some(self.stating(ledger, challenge, height, answers))
+    }
+
+    /// The statement that carries these answers.
+    pub fn stating(
+        &self,
+        ledger: &Ledger,
+        challenge: &Challenge,
+        height: u64,
+        answers: Vec<Answer>,
+    ) -> Statement {
+        let parameters = &ledger.parameters;
+        let round = parameters.round(challenge.height);
+        let anchor: Option<RoundInfo> = ledger.record(RoundInfo::key(round % parameters.round_ring));
+        let audit: Audit = ledger.record(Audit::key(&self.account)).expect("a provider has its audits");
+        let reasked = audit.missing.iter().map(|missing| self.ask_again(missing)).collect();
+        let endings: Option<Endings> = ledger.record(Endings::key(&self.account));
+        let endings = endings.iter().flat_map(|endings| endings.due(parameters.epoch(height))).collect();
+        let data_set: Option<DataSet> = ledger.record(DataSet::key(&self.account, self.slot));
+        let waits = data_set.is_some_and(|set| set.next.is_some());
+        let apply = if waits { vec![(self.slot, super::CONSUMER, self.terms.end_epoch)] } else { Vec::new() };
+        Statement {
+            height: challenge.height,
+            anchor: anchor.map_or([0; 32], |info| info.anchor),
+            index: self.index,
+            answers: Bounded::new(answers).expect("four reads"),
+            reasked: Bounded::new(reasked).expect("as many as the record holds"),
+            vouchers: Bounded::new(self.vouchers.clone()).expect("few"),
+            apply: Bounded::new(apply).expect("one"),
+            endings: Bounded::new(endings).expect("few"),
+        }
+    }
+
+    /// The answers to a challenge, as truthful as its disk allows.
+    pub fn answers(&self, ledger: &Ledger, challenge: &Challenge) -> Option<Vec<Answer>> {
+        let data_set: DataSet = ledger.record(DataSet::key(&self.account, self.slot)).unwrap_or_default();
+        self.answers_from(ledger, challenge, data_set.current.leaves)
+    }
+
+    /// The answers as if its data set in force had `leaves` leaves.
+    pub fn answers_from(&self, ledger: &Ledger, challenge: &Challenge, leaves: u64) -> Option<Vec<Answer>> {
+        let share = Share {
+            slot: self.slot,
+            rate: u64::try_from(ledger.parameters.price_storage).expect("a price"),
+            leaves,
+            end_epoch: self.terms.end_epoch,
+        };
+        let epoch = ledger.parameters.epoch(challenge.height);
+        let mut prover = Prover::new(challenge, &self.account, epoch, vec![share]);
+        let mut answers = Vec::new();
+        while let Some(question) = prover.question() {
+            let answer = self.answer(&question)?;
+            answers.push(answer.clone());
+            prover.answer(answer);
+        }
+        Some(answers)
+    }
+
+    fn answer(&self, question: &Question) -> Option<Answer> {
+        let slot = question.slot;
+        if question.ended {
+            return Some(Answer::Ended(EndedRead { slot }));
+        }
+        let ShardRead { shard, length, chunk, position } = self.tree.read(question.leaf)?;
+        if self.missing.contains(&shard) {
+            return Some(Answer::Missing(MissingRead { slot, shard, length, position }));
+        }
+        self.prove(&shard, chunk).map(|(bytes, path)| {
+            Answer::Proved(ProvedRead { slot, shard, length, position, chunk: bytes, path })
+        })
+    }
+
+    fn prove<const C: usize, const P: usize>(
+        &self,
+        shard: &Hash,
+        number: u64,
+    ) -> Option<(Bounded<u8, C>, Bounded<Hash, P>)> {
+        let shard = self.shards.get(shard)?;
+        let start = (number * 1024 / chunk::GROUP_BYTES * chunk::GROUP_BYTES) as usize;
+        let end = shard.data.len().min(start + chunk::GROUP_BYTES as usize);
+        let (bytes, path) =
+            chunk::prove_chunk(shard.data.len() as u64, number, &shard.data[start..end], &shard.outboard)?;
+        Some((Bounded::new(bytes)?, Bounded::new(path)?))
+    }
+
+    fn ask_again(&self, missing: &posync_protocol::record::Missing) -> Reasked {
+        Reasked::Missing(StillMissing { slot: missing.slot })
+    }
+}

@@ -1,0 +1,310 @@
+//! Thousands of blocks in seconds: the ledger alone, with providers that keep or break their word.
+//!
+//! ```text
+//!  beacon ──► draws ──► block ◄── statements ◄── providers (Manner decides what they answer)
+//!                         │  ◄── paid operations
+//!                         └──► Ledger::run: as a proposer, then as a verifier, then check_all
+//! ```
+//!
+//! No signatures, no network, no engine: rules, proofs and money are the real ones. A block holds
+//! what `ledger::select` chooses, and a statement arrives [`ANSWER_BLOCKS`] after its draw, as a
+//! provider on a network manages.
+
+mod member;
+
+pub use member::{Manner, Member, Terms};
+
+use crate::ledger::{Fault, Ledger};
+use posync_protocol::{
+    Account, Amount, Body, Bounded, Code, Hash, Operation,
+    audit::Resolver,
+    block::{Draw, sha256},
+    ledger::{BlockContext, Event, Mode, Records, select},
+    limits::{OPERATOR_BYTES, Parameters},
+    operation::{DataSetClaim, Open, RegisterProvider, SetDataSet},
+    record::{AccountState, Agreement, Provider, RoundInfo, System},
+};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Blocks from a draw to the block that holds the answer: the drawing block becomes final, the
+/// statement travels, the next leader takes it.
+pub const ANSWER_BLOCKS: u64 = 3;
+/// Blocks in which members register, open and sign, before anything is measured.
+pub const SETUP_BLOCKS: u64 = 4;
+/// Who pays for everything.
+pub const CONSUMER: Account = Account([200; 32]);
+
+/// A ledger with members.
+#[derive(Clone)]
+pub struct Market {
+    /// The state and the rules.
+    pub ledger: Ledger,
+    /// Height of the last block.
+    pub height: u64,
+    /// The providers.
+    pub members: Vec<Member>,
+    /// What the blocks told since it was last taken, with their heights.
+    pub events: Vec<(u64, Event)>,
+    /// Receipts of the last block.
+    pub receipts: Vec<(Hash, Code)>,
+    beacon: Hash,
+    parent: Hash,
+    nonces: BTreeMap<Account, u64>,
+    /// Paid operations that wait for a block.
+    pub pending: Vec<Operation>,
+}
+
+impl Market {
+    /// A ledger on which each of `terms` has become a provider, with an agreement and a data set.
+    ///
+    /// # Panics
+    /// If the setup breaks a rule.
+    pub fn new(seed: u64, parameters: Parameters, terms: &[Terms]) -> Self {
+        let members: Vec<Member> =
+            (0..).zip(terms).map(|(index, terms)| Member::new(index, *terms)).collect();
+        let accounts = members.iter().map(|member| member.account).chain([CONSUMER]);
+        let mut market = Self {
+            ledger: genesis(parameters, accounts),
+            height: 0,
+            members,
+            events: Vec::new(),
+            receipts: Vec::new(),
+            beacon: sha256(&seed.to_be_bytes()),
+            parent: [0; 32],
+            nonces: BTreeMap::new(),
+            pending: Vec::new(),
+        };
+        market.set_up();
+        market
+    }
+
+    fn set_up(&mut self) {
+        for place in 0..self.members.len() {
+            let body = Body::RegisterProvider(registration(place));
+            self.submit(self.members[place].account, body);
+        }
+        self.block_done();
+        let holders: Vec<usize> =
+            (0..self.members.len()).filter(|place| self.members[*place].terms.shards > 0).collect();
+        for place in holders.clone() {
+            let body = Body::Open(self.members[place].opening(&self.ledger.parameters));
+            self.submit(CONSUMER, body);
+        }
+        self.block_done();
+        for place in holders {
+            let member = &mut self.members[place];
+            let key = Agreement::key(&member.account, member.slot);
+            let agreement: Agreement = self.ledger.record(key).expect("opened in the block before");
+            member.opened = agreement.opened;
+            let body = Body::SetDataSet(member.data_set(1));
+            self.submit(CONSUMER, body);
+        }
+        while self.height < SETUP_BLOCKS {
+            self.block_done();
+        }
+        self.events.clear();
+    }
+
+    fn block_done(&mut self) {
+        self.block().expect("the setup keeps the rules");
+        for (_, code) in &self.receipts {
+            assert_eq!(*code, Code::Done, "the setup keeps the rules");
+        }
+    }
+
+    /// From here on the beacon is another: one history, many futures.
+    pub fn reseed(&mut self, seed: u64) {
+        self.beacon = sha256(&seed.to_be_bytes());
+    }
+
+    /// Hands in a paid operation of `signer` for the next block.
+    pub fn submit(&mut self, signer: Account, body: Body) {
+        let nonce = *self.nonces.entry(signer).and_modify(|nonce| *nonce += 1).or_default();
+        let operation = self.operation(signer, nonce, Amount::sync(1_000), body);
+        self.pending.push(operation);
+    }
+
+    /// Hands in an operation for the next block as it is.
+    pub fn hand_in(&mut self, operation: Operation) {
+        self.pending.push(operation);
+    }
+
+    /// A free operation of `signer`.
+    pub fn free(&self, signer: Account, body: Body) -> Operation {
+        self.operation(signer, 0, Amount::ZERO, body)
+    }
+
+    fn operation(&self, signer: Account, nonce: u64, max_fee: Amount, body: Body) -> Operation {
+        let expires = self.height + self.ledger.parameters.expiry_blocks_max;
+        Operation { signer, nonce, max_fee, expires, body, signature: [0; 64] }
+    }
+
+    /// Makes the next block.
+    ///
+    /// # Errors
+    /// [`Fault`]: a rule or an invariant is broken.
+    pub fn block(&mut self) -> Result<(), Fault> {
+        let context = self.next_context();
+        let draws = self.draws(&context);
+        let statements = self.statements(context.height);
+        let mut candidates = statements;
+        candidates.append(&mut self.pending);
+        let chosen = select(&context, &self.ledger.system(), &draws, &candidates);
+        let operations: Vec<Operation> = chosen.iter().map(|place| candidates[*place].clone()).collect();
+        let outcome = self.ledger.run(&context, &draws, &operations, Mode::Propose)?;
+        let taken: BTreeSet<usize> = chosen.into_iter().collect();
+        let left = candidates.into_iter().enumerate().filter(|(place, _)| !taken.contains(place));
+        // A provider states again in the next block; only paid operations wait.
+        self.pending = left.map(|(_, operation)| operation).filter(|o| !o.body.is_free()).collect();
+        self.height = context.height;
+        self.parent = sha256(&[self.parent.as_slice(), &context.height.to_be_bytes()].concat());
+        self.receipts = outcome.receipts;
+        self.events.extend(outcome.events.into_iter().map(|event| (context.height, event)));
+        Ok(())
+    }
+
+    /// Makes blocks up to `height`.
+    ///
+    /// # Errors
+    /// As [`Self::block`].
+    pub fn reach(&mut self, height: u64) -> Result<(), Fault> {
+        while self.height < height {
+            self.block()?;
+        }
+        Ok(())
+    }
+
+    /// What the rules say to one operation in the next block: the code with which it would be
+    /// refused, or `Done`. Nothing changes.
+    pub fn verdict(&self, operation: &Operation) -> Code {
+        let mut copy = self.clone();
+        let context = copy.next_context();
+        let draws = copy.draws(&context);
+        match copy.ledger.run(&context, &draws, std::slice::from_ref(operation), Mode::Verify) {
+            Ok(outcome) => outcome.receipts[0].1,
+            Err(Fault::Invalid {
+                source: posync_protocol::ledger::Invalid::Operation { code, .. }, ..
+            }) => code,
+            Err(fault) => panic!("{fault}"),
+        }
+    }
+
+    fn next_context(&self) -> BlockContext {
+        let height = self.height + 1;
+        // The first block of a term has no parent's seed.
+        let first = height.is_multiple_of(self.ledger.parameters.term_blocks());
+        let seed = sha256(&[self.beacon.as_slice(), &height.to_be_bytes()].concat());
+        self.ledger.context(height, self.parent, (!first).then_some(seed))
+    }
+
+    fn draws(&self, context: &BlockContext) -> Vec<Option<Draw>> {
+        let mut resolver = Resolver::new(context, &self.ledger.system());
+        while let Some(needs) = resolver.needs() {
+            let records: Records =
+                needs.into_iter().map(|key| (key, self.ledger.state.get(&key).copied())).collect();
+            resolver.feed(&records);
+        }
+        resolver.draws()
+    }
+
+    fn statements(&self, height: u64) -> Vec<Operation> {
+        let due = |member: &Member| {
+            let challenge = member.challenge(&self.ledger)?;
+            (height >= challenge.height + ANSWER_BLOCKS).then_some(())?;
+            let statement = member.statement(&self.ledger, &challenge, height)?;
+            Some(self.free(member.account, Body::Statement(statement)))
+        };
+        self.members.iter().filter_map(due).collect()
+    }
+
+    /// What a provider earned so far: all that came into its account beyond what it began with.
+    pub fn pay(&self, member: usize) -> Amount {
+        let sum = |sum: Amount, (_, event): &(u64, Event)| match event {
+            Event::Settled { provider, pay, .. } if *provider == self.members[member].account => {
+                sum.checked_add(*pay).expect("below all money")
+            }
+            _ => sum,
+        };
+        self.events.iter().fold(Amount::ZERO, sum)
+    }
+
+    /// A provider's record.
+    pub fn provider(&self, member: usize) -> Provider {
+        self.ledger.record(Provider::key(&self.members[member].account)).expect("it registered")
+    }
+}
+
+fn genesis(parameters: Parameters, accounts: impl Iterator<Item = Account>) -> Ledger {
+    let supply = Amount::sync(1_000_000_000);
+    let balance = Amount::sync(1_000_000);
+    let mut state = BTreeMap::new();
+    let mut system = System { reserve: supply, ..System::default() };
+    for account in accounts {
+        system.balances = system.balances.checked_add(balance).expect("below all money");
+        system.reserve = system.reserve.checked_sub(balance).expect("below all money");
+        state.insert(AccountState::key(&account), record(&AccountState { nonce: 0, balance }));
+    }
+    state.insert(System::key(), record(&system));
+    state.insert(RoundInfo::key(0), record(&RoundInfo { round: 0, anchor: [0; 32] }));
+    Ledger { chain: [1; 32], parameters, supply, state, check_every: 1 }
+}
+
+fn record(record: &impl posync_protocol::Record) -> posync_protocol::Slot {
+    record.to_slot()
+}
+
+fn registration(place: usize) -> RegisterProvider {
+    let name = format!("operator {place}");
+    let mut operator = [0; OPERATOR_BYTES];
+    operator[..name.len()].copy_from_slice(name.as_bytes());
+    RegisterProvider {
+        operator,
+        bond: Amount::sync(10_000),
+        capacity: 1 << 20,
+        reserve_storage: 1,
+        reserve_egress: 1,
+        address: Bounded::new(format!("10.0.2.{place}:1").into_bytes()).expect("short"),
+        region: Bounded::new(b"here".to_vec()).expect("short"),
+    }
+}
+
+impl Member {
+    fn opening(&self, parameters: &Parameters) -> Open {
+        Open {
+            provider: self.account,
+            slot: self.slot,
+            session_key: CONSUMER,
+            storage_key: CONSUMER,
+            max_storage_price: u64::MAX,
+            max_egress_price: u64::MAX,
+            max_gas_price: u64::MAX,
+            quota_leaves: self.quota_leaves(),
+            quota_egress: parameters.quota_egress_max,
+            quota_gas: 0,
+            rate_egress: parameters.rate_egress_max,
+            rate_gas: 0,
+            end_epoch: self.terms.end_epoch,
+            voucher_reserve: Amount::sync(100),
+            storage_reserve_max: Amount::sync(100_000),
+        }
+    }
+
+    /// The operation that puts what it holds now on the ledger, signed by both.
+    pub fn data_set(&self, version: u64) -> SetDataSet {
+        let claim = DataSetClaim {
+            agreement: self.agreement(),
+            version,
+            root: self.tree.root(),
+            leaves: self.tree.leaves(),
+            bytes: self.tree.bytes(),
+        };
+        SetDataSet {
+            claim,
+            index: self.index,
+            end_epoch: self.terms.end_epoch,
+            storage_key: CONSUMER,
+            consumer_signature: [0; 64],
+            provider_signature: Some([0; 64]),
+        }
+    }
+}
