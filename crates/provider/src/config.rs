@@ -1,8 +1,9 @@
 //! What a provider is told at its start.
 
 use commonware_cryptography::ed25519::PrivateKey;
+use posync_client::{connection::Endpoint, light::NetworkKey};
 use posync_protocol::{
-    Account, Amount, Bounded, Hash,
+    Amount, Bounded, Hash,
     limits::{ADDRESS_BYTES_MAX, LEAF_BYTES, OPERATOR_BYTES, Parameters, REGION_BYTES_MAX},
     operation::RegisterProvider,
 };
@@ -37,11 +38,11 @@ pub struct Config {
     /// Least price that it accepts for storage, and for egress.
     pub reserve_prices: (u64, u64),
     /// Nodes of the ledger, tried in turn.
-    pub nodes: Vec<(Account, SocketAddr)>,
+    pub nodes: Vec<Endpoint>,
     /// SHA-256 of the genesis.
     pub chain: Hash,
     /// Under which every certificate of the network verifies.
-    pub network_key: posync_client::light::NetworkKey,
+    pub network_key: NetworkKey,
     /// Of the genesis.
     pub parameters: Parameters,
     /// Time between two scrubs.
