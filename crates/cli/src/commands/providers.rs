@@ -49,6 +49,7 @@ struct Row {
     provider: Provider,
     audit: Audit,
     address: String,
+    price_storage: u128,
     earned: Amount,
 }
 
@@ -62,7 +63,8 @@ async fn row(ledger: &Ledger, account: &Account, epoch: u64) -> Outcome<Option<R
     let recent = settled.into_iter().flatten().filter(|row| epochs.contains(&row.epoch));
     let earned = recent.fold(Amount::ZERO, |sum, row| sum.checked_add(row.pay).unwrap_or(Amount::MAX));
     let address = endpoint.map(|endpoint| json::text(&endpoint.address)).unwrap_or_default();
-    Ok(Some(Row { account: *account, provider, audit, address, earned }))
+    let price_storage = ledger.parameters().price_storage;
+    Ok(Some(Row { account: *account, provider, audit, address, price_storage, earned }))
 }
 
 impl Row {
@@ -71,11 +73,17 @@ impl Row {
         (self.audit.history.count_ones(), self.audit.drawn.min(u64::from(HISTORY)))
     }
 
+    /// Bytes of the chunks that it is paid for: phi is their number times the price of each.
+    fn stored_bytes(&self) -> u64 {
+        let leaves = self.provider.phi.checked_div(self.price_storage).unwrap_or_default();
+        u64::try_from(leaves).unwrap_or(u64::MAX).saturating_mul(LEAF_BYTES)
+    }
+
     fn to_json(&self) -> Value {
         let (passed, drawn) = self.reads();
         json!({ "account": self.account.to_string(), "operator": json::text(&self.provider.operator),
             "address": self.address, "bond": json::grains(self.provider.bond),
-            "capacity_bytes": self.provider.capacity * LEAF_BYTES, "sold_bytes": self.provider.sold * LEAF_BYTES,
+            "capacity_bytes": self.provider.capacity * LEAF_BYTES, "stored_bytes": self.stored_bytes(), "sold_bytes": self.provider.sold * LEAF_BYTES,
             "agreements": self.provider.slots, "challenges": self.audit.drawn / READS as u64,
             "recent_reads": drawn, "recent_reads_passed": passed,
             "open_challenge": self.audit.challenge.map(|open| open.height),
@@ -87,15 +95,11 @@ impl Row {
         vec![
             json::text(&self.provider.operator),
             self.account.to_string(),
-            format!("{} MiB", mebibytes(self.provider.sold)),
-            format!("{} MiB", mebibytes(self.provider.capacity)),
+            self.stored_bytes().to_string(),
+            (self.provider.capacity * LEAF_BYTES).to_string(),
             format!("{passed}/{drawn}"),
             self.earned.to_string(),
             self.address.clone(),
         ]
     }
-}
-
-const fn mebibytes(leaves: u64) -> u64 {
-    (leaves * LEAF_BYTES) >> 20
 }

@@ -7,22 +7,30 @@ use crate::{
     network::Role,
 };
 use commonware_runtime::{
-    Runner as _, Supervisor as _,
-    tokio::{Config, Runner},
+    ListenerOf, Network, Runner as _, SinkOf, StreamOf, Supervisor as _,
+    tokio::{Config, Context, Runner},
 };
+use posync_client::connection::Endpoint;
 use posync_gateway::Policy;
 use posync_node::{
     genesis::Genesis,
     run::run_tokio,
     serve::{self, Serving},
 };
+use posync_provider::config::{self, LOOSE, SCRUB_LOCAL, SEGMENT_BYTES};
 use std::{
     fs,
     io::{self, Read as _},
+    net::SocketAddr,
     path::{Path, PathBuf},
-    process, thread,
+    process,
+    sync::Arc,
+    thread,
 };
 use tokio::signal::unix::{SignalKind, signal};
+
+/// What each provider of a local network offers to keep: 8 GiB.
+const CAPACITY_BYTES: u64 = 8 << 30;
 
 /// Arguments of the hidden command.
 #[derive(Debug, clap::Args)]
@@ -118,7 +126,50 @@ fn runner(directory: &Path) -> Runner {
     Runner::new(config)
 }
 
-fn provider(_: &Path, _: &RoleFile) -> Outcome {
-    std::thread::sleep(std::time::Duration::from_secs(1000));
-    Ok(())
+fn provider(directory: &Path, role: &RoleFile) -> Outcome {
+    let genesis = genesis(directory)?;
+    let config = posync_provider::config::Config {
+        key: keys::read(&directory.join(KEY_FILE))?,
+        partition: "provider".into(),
+        listen: role.listen,
+        advertised: None,
+        region: role.region.clone().unwrap_or_default(),
+        operator: role.operator.clone().unwrap_or_default(),
+        bond: genesis.parameters.bond_min,
+        capacity_bytes: CAPACITY_BYTES,
+        segment_bytes: SEGMENT_BYTES,
+        reserve_prices: (0, 0),
+        nodes: role.nodes()?.into_iter().map(|(account, address)| Endpoint { account, address }).collect(),
+        chain: genesis.chain(),
+        network_key: genesis.network_key(),
+        parameters: genesis.parameters,
+        scrub: SCRUB_LOCAL,
+        loose: LOOSE,
+    };
+    let _lock = config::lock(directory).map_err(|error| ended(directory, error))?;
+    runner(directory)
+        .start(async |context| {
+            let sockets = Sockets(Arc::new(context.child("sockets")));
+            posync_provider::run(context.child("provider"), sockets, config, |_| ()).await
+        })
+        .map_err(|error| ended(directory, error))
+}
+
+/// The runtime's sockets, for those who hand them on.
+#[derive(Clone)]
+struct Sockets(Arc<Context>);
+
+impl Network for Sockets {
+    type Listener = ListenerOf<Context>;
+
+    async fn bind(&self, address: SocketAddr) -> Result<Self::Listener, commonware_runtime::Error> {
+        self.0.bind(address).await
+    }
+
+    async fn dial(
+        &self,
+        address: SocketAddr,
+    ) -> Result<(SinkOf<Self>, StreamOf<Self>), commonware_runtime::Error> {
+        self.0.dial(address).await
+    }
 }
