@@ -22,15 +22,16 @@ use crate::{
     },
     genesis::{Genesis, VERSION, hash},
     handle::Operations,
+    ingress,
     outcomes::{BlockOutcome, Outcomes},
 };
-use commonware_codec::{Copying, DecodeExt as _, Encode as _, EncodeSize as _};
+use commonware_codec::{Copying, Encode as _};
 use commonware_consensus::{
     Heightable as _,
     marshal::ancestry::Ancestry,
     types::{Epoch, Round, View},
 };
-use commonware_cryptography::{BatchEntry, BatchVerifier as _, Digestible as _, ed25519};
+use commonware_cryptography::Digestible as _;
 use commonware_glue::{
     dkg::{ReshareBlock as _, reshare, types::EpochOutcome},
     stateful::{
@@ -38,7 +39,6 @@ use commonware_glue::{
         db::{DatabaseSet, Reader, Shared, Unmerkleized as _},
     },
 };
-use commonware_parallel::Sequential;
 use commonware_utils::channel::watch;
 use futures::StreamExt as _;
 use posync_protocol::{
@@ -46,9 +46,7 @@ use posync_protocol::{
     audit::Resolver,
     block::{BlockBody, Draw, Header, Receipts, sha256},
     ledger::{self, BlockContext, Invalid, Mode, Outcome, Records},
-    limits::{
-        BODY_BYTES_MAX, FREE_LANE_BYTES, KEYS_MAX, OPERATION_BYTES_MAX, OPERATIONS_MAX, TIME_STEP_MS_MAX,
-    },
+    limits::TIME_STEP_MS_MAX,
     record::System,
 };
 use std::{
@@ -155,14 +153,29 @@ impl<E: Runtime> Application<E> {
         Ok(Executed { sealed: batch.merkleize().await.expect(NO_COMPETITOR), outcome })
     }
 
-    /// Searches the state for whom the beacon draws.
-    async fn draw(&self, batch: &Batch<E>, context: &BlockContext) -> Result<Vec<Option<Draw>>, Invalid> {
+    /// What a proposal holds: whom the beacon draws, found by searching the state, and what fits
+    /// a block of the operations that wait.
+    async fn plan(
+        &self,
+        batch: &Batch<E>,
+        context: &BlockContext,
+    ) -> Result<(Vec<Option<Draw>>, Vec<Operation>), Invalid> {
         let system = parse_system(fetch::<E>(batch, vec![System::key()]).await)?;
         let mut resolver = Resolver::new(context, &system);
         while let Some(keys) = resolver.needs() {
             resolver.feed(&fetch::<E>(batch, keys).await);
         }
-        Ok(resolver.draws())
+        let draws = resolver.draws();
+        let candidates = self.0.setup.operations.candidates(context);
+        let chosen = ledger::select(context, &system, &draws, &candidates);
+        Ok((draws, chosen.into_iter().map(|place| candidates[place].clone()).collect()))
+    }
+
+    /// Whether every signature verifies that was not verified at this node's door.
+    fn check_signatures(&self, rng: &mut E, operations: &[Operation]) -> bool {
+        let known = &self.0.setup.operations;
+        let unknown = operations.iter().filter(|operation| !known.verified(&operation.id()));
+        ingress::verify_all(rng, &self.0.chain, unknown)
     }
 
     /// Runs a finalized block once more on the state it found, for its receipts and events.
@@ -298,63 +311,6 @@ fn set_roots<E: Runtime>(header: &mut Header, executed: &Executed<E>) {
     header.range_end = *sealed.bounds().tip.size;
 }
 
-/// Records left to draws and to what the block itself names: eight draws name about 60 each.
-const BLOCK_KEYS: usize = 1_024;
-
-/// The candidates that a body may hold, in their order.
-fn fit(context: &BlockContext, candidates: Vec<Operation>) -> Vec<Operation> {
-    let (mut bytes, mut paid, mut shared) = (0, 0, BLOCK_KEYS);
-    let mut keys = BTreeSet::new();
-    let mut kept = Vec::new();
-    for operation in candidates {
-        let size = operation.encode_size();
-        let paid_size = if operation.body.is_free() { 0 } else { size };
-        let touched = ledger::touches_operation(context, &operation);
-        let new = touched.writable.iter().chain(&touched.readable).filter(|key| !keys.contains(*key)).count();
-        let registers = matches!(operation.body, posync_protocol::Body::RegisterProvider(_));
-        if kept.len() == OPERATIONS_MAX
-            || size > OPERATION_BYTES_MAX
-            || bytes + size > BODY_BYTES_MAX
-            || paid + paid_size > BODY_BYTES_MAX - FREE_LANE_BYTES
-            || keys.len() + new + shared + 2 > KEYS_MAX
-        {
-            continue;
-        }
-        (bytes, paid) = (bytes + size, paid + paid_size);
-        // A registration also names a provider index and a newcomer's place.
-        shared += if registers { 2 } else { 0 };
-        keys.extend(touched.writable);
-        keys.extend(touched.readable);
-        kept.push(operation);
-    }
-    kept
-}
-
-/// Whether every signature of every operation verifies; one batch.
-fn check_signatures<E: Runtime>(rng: &mut E, chain: &Hash, operations: &[Operation]) -> bool {
-    let checks = operations.iter().flat_map(|operation| operation.signatures(chain));
-    let decoded: Option<Vec<Check>> = checks
-        .map(|check| {
-            let key = check.key.public_key()?;
-            let signature = ed25519::Signature::decode(Copying(&check.signature)).ok()?;
-            Some((check.namespace, check.message, key, signature))
-        })
-        .collect();
-    let Some(decoded) = decoded else {
-        return false;
-    };
-    decoded.is_empty() || ed25519::PublicKey::verify_batch(rng, &decoded, entry, &Sequential)
-}
-
-type Check = (&'static [u8], bytes::Bytes, ed25519::PublicKey, ed25519::Signature);
-
-fn entry(
-    _: usize,
-    (namespace, message, public_key, signature): &Check,
-) -> BatchEntry<'_, ed25519::PublicKey> {
-    BatchEntry { namespace, message, public_key, signature }
-}
-
 impl<E: Runtime> Stateful<E> for Application<E> {
     type SigningScheme = Scheme;
     type Context = Context;
@@ -385,17 +341,19 @@ impl<E: Runtime> Stateful<E> for Application<E> {
         let mut header = self.header(&context, &parent, now_ms)?;
         let block_context = self.context(&header);
         let batch = self.open(batches, header.height);
-        let draws = tell(self.draw(&batch, &block_context).await)?;
-        let candidates = fit(&block_context, self.0.setup.operations.candidates(&block_context));
+        let (draws, candidates) = tell(self.plan(&batch, &block_context).await)?;
         let executed = self.execute(batch, &block_context, &draws, &candidates, Mode::Propose).await;
         let executed = tell(executed)?;
         let kept: BTreeSet<usize> = executed.outcome.kept.iter().copied().collect();
+        let left = (0..candidates.len()).filter(|index| !kept.contains(index));
+        let left: Vec<Hash> = left.map(|index| candidates[index].id()).collect();
+        self.0.setup.operations.refused(&left);
         let operations = candidates.into_iter().enumerate().filter(|(index, _)| kept.contains(index));
         let payload = input.upstream.payload;
         let body = BlockBody {
             draws: Bounded::new(draws).expect("a block draws at most that many"),
             operations: Bounded::new(operations.map(|(_, operation)| operation).collect())
-                .expect("fit keeps at most that many"),
+                .expect("at most that many are selected"),
             dkg: dkg_bytes(&payload),
         };
         set_roots(&mut header, &executed);
@@ -414,9 +372,7 @@ impl<E: Runtime> Stateful<E> for Application<E> {
         let (header, body) = (block.header(), block.body());
         if finality == Finality::Candidate {
             let parent = self.parent(&block, &mut ancestry).await?;
-            if !self.check_header(&block, &parent)
-                || !check_signatures(&mut clock, &self.0.chain, &body.operations)
-            {
+            if !self.check_header(&block, &parent) || !self.check_signatures(&mut clock, &body.operations) {
                 return None;
             }
         }
