@@ -116,7 +116,8 @@ where
     let account = Account::of(&config.key.public_key());
     let light = Light::new(config.chain, config.network_key);
     let dialing = context.child("nodes");
-    let connection = Connection::new(dialing, Shared(network.clone()), config.key.clone(), config.nodes, light);
+    let connection =
+        Connection::new(dialing, Shared(network.clone()), config.key.clone(), config.nodes, light);
     let submitter = Submitter::new(connection.clone(), config.key.clone(), config.parameters);
     let purse = Arc::new(Purse {
         core: core.clone(),

@@ -274,7 +274,9 @@ impl Purse {
         let number = self.core.common.catalogue.add_deed(row.clone()).await.map_err(|_| Error::Stopping)?;
         match number {
             Some(number) => self.ask(number, row).await,
-            None => Err(Error::Full("this gateway has opened all the agreements that it may; start a new one")),
+            None => {
+                Err(Error::Full("this gateway has opened all the agreements that it may; start a new one"))
+            }
         }
     }
 

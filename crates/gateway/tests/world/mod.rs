@@ -123,25 +123,32 @@ impl Provider {
         let (till, _) = Till::open(context.child("till"), &name("till")).await.expect("opens");
         let clock = Arc::new(context.child("clock"));
         let desk = Arc::new(Desk::new(Parts { clock, store, books, till, view, capacity_leaves: 1 << 20 }));
+        let kept = desk.parts().books.with(|books| books.kept());
+        for shard in desk.parts().store.page(None, 1 << 20) {
+            let holders = desk.parts().store.holders(&shard).into_iter();
+            let loose = holders.filter(|agreement| !kept.contains(&(*agreement, shard)));
+            loose.for_each(|agreement| desk.note_loose(agreement, shard));
+        }
         let address = SocketAddr::from(([10, 0, index as u8, 1], 4000));
         let mut provider = Self { index, desk, account, address, context, listening: None };
         let desk = provider.desk.clone();
-        provider.listen(move |call, ask| {
-            let desk = desk.clone();
-            async move { desk.handle(call, ask).await }
-        })
-        .await;
+        provider
+            .listen(move |call, ask| {
+                let desk = desk.clone();
+                async move { desk.handle(call, ask).await }
+            })
+            .await;
         provider
     }
 
-    /// Serves with `handler` from now on.
+    /// Serves with `handler` from now on, at another address.
     pub async fn listen<F, Fut>(&mut self, handler: F)
     where
         F: Fn(Incoming<rpc::Provider>, Ask) -> Fut + Clone + Send + Sync + 'static,
         Fut: Future<Output = ()> + Send + 'static,
     {
         self.stop();
-        self.context.sleep(Duration::from_millis(50)).await;
+        self.address.set_port(self.address.port() + 1);
         let network = self.context.child("network");
         let listen = Listen::new(provider_key(self.index), rpc::Provider::NAMESPACE, self.address);
         let listening = Server::<rpc::Provider, _>::new(handler)
@@ -161,17 +168,17 @@ impl Provider {
     pub fn leaves(&self) -> u64 {
         self.desk.parts().store.totals().leaves
     }
+}
 
-    /// Flips one byte in every 16 KiB of its shard files.
-    pub async fn corrupt(&self) {
-        let partition = format!("provider{}-store-segments", self.index);
-        for name in self.context.scan(&partition).await.expect("a store has files") {
-            let (blob, size) = self.context.open(&partition, &name).await.expect("opens");
-            for offset in (9_000..size.saturating_sub(64)).step_by(16 << 10) {
-                let byte = blob.read_at(offset, 1, ReadOptions::default()).await.expect("reads").coalesce();
-                let flipped = vec![byte.as_ref()[0] ^ 0xff];
-                blob.write_at(offset, IoBufs::from(flipped), WriteOptions::SYNC).await.expect("writes");
-            }
+/// Flips one byte in every 16 KiB of a stopped provider's shard files.
+pub async fn corrupt(context: &Context, index: usize) {
+    let partition = format!("provider{index}-store-segments");
+    for name in context.scan(&partition).await.expect("a store has files") {
+        let (blob, size) = context.open(&partition, &name).await.expect("opens");
+        for offset in (9_000..size.saturating_sub(64)).step_by(16 << 10) {
+            let byte = blob.read_at(offset, 1, ReadOptions::default()).await.expect("reads").coalesce();
+            let flipped = vec![byte.as_ref()[0] ^ 0xff];
+            blob.write_at(offset, IoBufs::from(flipped), WriteOptions::SYNC).await.expect("writes");
         }
     }
 }
@@ -188,7 +195,8 @@ impl World {
     pub async fn start(context: &Context) -> Self {
         let mut providers = Vec::new();
         for index in 0..10 {
-            providers.push(Provider::start(context.child("provider").with_attribute("i", index), index).await);
+            providers
+                .push(Provider::start(context.child("provider").with_attribute("i", index), index).await);
         }
         let environment = Environment::new(context);
         let started = catalogue::start(context.child("catalogue"), "gateway", MASTER).await;
@@ -255,6 +263,17 @@ impl World {
             self.core.common.environment.sleep(Duration::from_millis(100)).await;
         }
         panic!("still waiting: {what}");
+    }
+
+    /// Lets a provider answer with `handler`.
+    pub async fn replace<F, Fut>(&mut self, index: usize, handler: F)
+    where
+        F: Fn(Incoming<rpc::Provider>, Ask) -> Fut + Clone + Send + Sync + 'static,
+        Fut: Future<Output = ()> + Send + 'static,
+    {
+        self.providers[index].listen(handler).await;
+        let provider = &self.providers[index];
+        self.core.learn(provider.account, known(provider));
     }
 
     /// Leaves that all providers hold.
