@@ -2,7 +2,7 @@
 
 use crate::{script::check, world::FUNDED};
 
-const ACCEPTED: &str = "
+pub(crate) const ACCEPTED: &str = "
     a send b 5s
     b send new 1
     a send a 3s
@@ -10,7 +10,7 @@ const ACCEPTED: &str = "
     a send b 1 expires=245
 ";
 
-const REFUSED: &str = "
+pub(crate) const REFUSED: &str = "
     a send b 2000000s        => Balance
     a send b 0               => !BadShape
     a send b 1 nonce=2       => !NonceGap

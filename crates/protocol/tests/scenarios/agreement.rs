@@ -11,7 +11,7 @@ use posync_protocol::{
     record::{Agreement, Ending, Provider, Use},
 };
 
-const ACCEPTED: &str = "
+pub(crate) const ACCEPTED: &str = "
     p register
     a open p slot=0
     b open p slot=1 end=720 quota=0 reserve=0
@@ -31,7 +31,7 @@ const ACCEPTED: &str = "
     a closealone q/0
 ";
 
-const REFUSED: &str = "
+pub(crate) const REFUSED: &str = "
     p register capacity=4000
     a open p reserve=2000000s                          => Balance
     a open q                                           => ProviderUnknown

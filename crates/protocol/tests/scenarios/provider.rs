@@ -11,7 +11,7 @@ use posync_protocol::{
     record::{Endpoint, Newcomer, Provider, ProviderAt, System},
 };
 
-const ACCEPTED: &str = "
+pub(crate) const ACCEPTED: &str = "
     p register bond=1000s
     q register bond=6000s capacity=10000000000
     p update capacity=5 storage=10 egress=3 address=10.0.0.1:9
@@ -23,7 +23,7 @@ const ACCEPTED: &str = "
     p register
 ";
 
-const REFUSED: &str = "
+pub(crate) const REFUSED: &str = "
     p register bond=2000000s                  => Balance
     p register bond=999s                      => BondTooSmall
     p register capacity=10000000000           => BondTooSmall

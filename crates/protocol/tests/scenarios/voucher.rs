@@ -11,7 +11,7 @@ use posync_protocol::{
     record::{Settlement, Use},
 };
 
-const ACCEPTED: &str = "
+pub(crate) const ACCEPTED: &str = "
     p register
     a open p
     p redeem p/0 egress=65536
@@ -28,7 +28,7 @@ const ACCEPTED: &str = "
     p redeem p/1 egress=1
 ";
 
-const REFUSED: &str = "
+pub(crate) const REFUSED: &str = "
     p register
     a open p quota_egress=100000 quota_gas=1000 rate=50000 rate_gas=800 reserve=70000
     p redeem                                   => !BadShape
