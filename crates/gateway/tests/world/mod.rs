@@ -4,7 +4,7 @@
 
 use commonware_cryptography::{Signer as _, ed25519::PrivateKey};
 use commonware_runtime::{
-    Blob as _, Clock as _, Handle, IoBufs, ReadOptions, Spawner as _, Storage, Supervisor as _, WriteOptions,
+    Blob as _, Handle, IoBufs, ReadOptions, Spawner as _, Storage, Supervisor as _, WriteOptions,
     deterministic,
 };
 use commonware_utils::channel::mpsc;
@@ -43,13 +43,13 @@ use posync_provider::{
 };
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
-pub type Context = deterministic::Context;
-pub type Desked = Arc<Desk<Context, <Context as Storage>::Blob>>;
+pub(crate) type Context = deterministic::Context;
+pub(crate) type Desked = Arc<Desk<Context, <Context as Storage>::Blob>>;
 
-pub const CHAIN: Hash = [0xc4; 32];
-pub const MASTER: Hash = [0x11; 32];
+pub(crate) const CHAIN: Hash = [0xc4; 32];
+pub(crate) const MASTER: Hash = [0x11; 32];
 
-pub fn account(key: &PrivateKey) -> Account {
+pub(crate) fn account(key: &PrivateKey) -> Account {
     Account::of(&key.public_key())
 }
 
@@ -58,11 +58,11 @@ fn gateway_key() -> PrivateKey {
 }
 
 /// One provider process.
-pub struct Provider {
-    pub index: usize,
-    pub desk: Desked,
-    pub account: Account,
-    pub address: SocketAddr,
+pub(crate) struct Provider {
+    pub(crate) index: usize,
+    pub(crate) desk: Desked,
+    pub(crate) account: Account,
+    pub(crate) address: SocketAddr,
     context: Context,
     listening: Option<Handle<()>>,
 }
@@ -142,7 +142,7 @@ impl Provider {
     }
 
     /// Serves with `handler` from now on, at another address.
-    pub async fn listen<F, Fut>(&mut self, handler: F)
+    pub(crate) async fn listen<F, Fut>(&mut self, handler: F)
     where
         F: Fn(Incoming<rpc::Provider>, Ask) -> Fut + Clone + Send + Sync + 'static,
         Fut: Future<Output = ()> + Send + 'static,
@@ -158,20 +158,20 @@ impl Provider {
     }
 
     /// Ends its listener and every connection.
-    pub fn stop(&mut self) {
+    pub(crate) fn stop(&mut self) {
         if let Some(listening) = self.listening.take() {
             listening.abort();
         }
     }
 
     /// Leaves held for all agreements.
-    pub fn leaves(&self) -> u64 {
+    pub(crate) fn leaves(&self) -> u64 {
         self.desk.parts().store.totals().leaves
     }
 }
 
 /// Flips one byte in every 16 KiB of a stopped provider's shard files.
-pub async fn corrupt(context: &Context, index: usize) {
+pub(crate) async fn corrupt(context: &Context, index: usize) {
     let partition = format!("provider{index}-store-segments");
     for name in context.scan(&partition).await.expect("a store has files") {
         let (blob, size) = context.open(&partition, &name).await.expect("opens");
@@ -184,15 +184,14 @@ pub async fn corrupt(context: &Context, index: usize) {
 }
 
 /// A gateway and its providers.
-pub struct World {
-    pub core: Arc<Core>,
-    pub providers: Vec<Provider>,
-    pub loaded_open: usize,
+pub(crate) struct World {
+    pub(crate) core: Arc<Core>,
+    pub(crate) providers: Vec<Provider>,
 }
 
 impl World {
     /// Ten providers of ten operators and a gateway with an agreement with each.
-    pub async fn start(context: &Context) -> Self {
+    pub(crate) async fn start(context: &Context) -> Self {
         let mut providers = Vec::new();
         for index in 0..10 {
             providers
@@ -219,7 +218,6 @@ impl World {
             core.add_deed(deed);
             core.learn(provider.account, known(provider));
         }
-        let loaded_open = loaded.open.len();
         environment.spawn({
             let core = core.clone();
             async move { drop(repair::start(core, heard, loaded.open).await) }
@@ -227,14 +225,14 @@ impl World {
         environment.spawn(repair::reap(core.clone()));
         let desks = providers.iter().map(|provider| provider.desk.clone()).collect();
         environment.spawn(ledger(core.clone(), desks));
-        Self { core, providers, loaded_open }
+        Self { core, providers }
     }
 
-    pub async fn put(&self, name: &str, bytes: &[u8]) -> Result<File, transfer::Error> {
+    pub(crate) async fn put(&self, name: &str, bytes: &[u8]) -> Result<File, transfer::Error> {
         self.put_pieces(name, bytes.len() as u64, bytes.chunks(1 << 20).map(<[u8]>::to_vec).collect()).await
     }
 
-    pub async fn put_pieces(
+    pub(crate) async fn put_pieces(
         &self,
         name: &str,
         length: u64,
@@ -243,7 +241,7 @@ impl World {
         transfer::put(&self.core, name_of(name), length, futures::stream::iter(pieces).boxed()).await
     }
 
-    pub async fn get(&self, name: &str) -> Result<Vec<u8>, transfer::Error> {
+    pub(crate) async fn get(&self, name: &str) -> Result<Vec<u8>, transfer::Error> {
         let row = self.core.common.catalogue.file(name.as_bytes().to_vec()).await?;
         let row = row.ok_or_else(|| transfer::Error::NoFile(name.into()))?;
         let mut reader = Reader::open(&self.core, &row, 0, None)?;
@@ -255,7 +253,7 @@ impl World {
     }
 
     /// Waits until `done` holds, at most two minutes of the runtime's time.
-    pub async fn until(&self, what: &str, mut done: impl AsyncFnMut(&Self) -> bool) {
+    pub(crate) async fn until(&self, what: &str, mut done: impl AsyncFnMut(&Self) -> bool) {
         for _ in 0..1200 {
             if done(self).await {
                 return;
@@ -266,7 +264,7 @@ impl World {
     }
 
     /// Lets a provider answer with `handler`.
-    pub async fn replace<F, Fut>(&mut self, index: usize, handler: F)
+    pub(crate) async fn replace<F, Fut>(&mut self, index: usize, handler: F)
     where
         F: Fn(Incoming<rpc::Provider>, Ask) -> Fut + Clone + Send + Sync + 'static,
         Fut: Future<Output = ()> + Send + 'static,
@@ -277,12 +275,12 @@ impl World {
     }
 
     /// Leaves that all providers hold.
-    pub fn leaves(&self) -> u64 {
+    pub(crate) fn leaves(&self) -> u64 {
         self.providers.iter().map(Provider::leaves).sum()
     }
 }
 
-pub fn name_of(name: &str) -> Name {
+pub(crate) fn name_of(name: &str) -> Name {
     Bounded::new(name.as_bytes().to_vec()).expect("short")
 }
 
@@ -340,7 +338,7 @@ async fn ledger(core: Arc<Core>, desks: Vec<Desked>) {
     }
 }
 
-pub fn bytes(length: usize, seed: u64) -> Vec<u8> {
+pub(crate) fn bytes(length: usize, seed: u64) -> Vec<u8> {
     let mut bytes = vec![0; length];
     blake3::Hasher::new().update(&seed.to_be_bytes()).finalize_xof().fill(&mut bytes);
     bytes
