@@ -24,7 +24,7 @@ use crate::{
     handle::Operations,
     outcomes::{BlockOutcome, Outcomes},
 };
-use commonware_codec::{Copying, DecodeExt as _, Encode as _, EncodeSize as _};
+use commonware_codec::{Copying, DecodeExt as _, Encode as _};
 use commonware_consensus::{
     Heightable as _,
     marshal::ancestry::Ancestry,
@@ -46,9 +46,7 @@ use posync_protocol::{
     audit::Resolver,
     block::{BlockBody, Draw, Header, Receipts, sha256},
     ledger::{self, BlockContext, Invalid, Mode, Outcome, Records},
-    limits::{
-        BODY_BYTES_MAX, FREE_LANE_BYTES, KEYS_MAX, OPERATION_BYTES_MAX, OPERATIONS_MAX, TIME_STEP_MS_MAX,
-    },
+    limits::TIME_STEP_MS_MAX,
     record::System,
 };
 use std::{
@@ -155,14 +153,22 @@ impl<E: Runtime> Application<E> {
         Ok(Executed { sealed: batch.merkleize().await.expect(NO_COMPETITOR), outcome })
     }
 
-    /// Searches the state for whom the beacon draws.
-    async fn draw(&self, batch: &Batch<E>, context: &BlockContext) -> Result<Vec<Option<Draw>>, Invalid> {
+    /// What a proposal holds: whom the beacon draws, found by searching the state, and what fits
+    /// a block of the operations that wait.
+    async fn plan(
+        &self,
+        batch: &Batch<E>,
+        context: &BlockContext,
+    ) -> Result<(Vec<Option<Draw>>, Vec<Operation>), Invalid> {
         let system = parse_system(fetch::<E>(batch, vec![System::key()]).await)?;
         let mut resolver = Resolver::new(context, &system);
         while let Some(keys) = resolver.needs() {
             resolver.feed(&fetch::<E>(batch, keys).await);
         }
-        Ok(resolver.draws())
+        let draws = resolver.draws();
+        let candidates = self.0.setup.operations.candidates(context);
+        let chosen = ledger::select(context, &system, &draws, &candidates);
+        Ok((draws, chosen.into_iter().map(|place| candidates[place].clone()).collect()))
     }
 
     /// Runs a finalized block once more on the state it found, for its receipts and events.
@@ -298,38 +304,6 @@ fn set_roots<E: Runtime>(header: &mut Header, executed: &Executed<E>) {
     header.range_end = *sealed.bounds().tip.size;
 }
 
-/// Records left to draws and to what the block itself names: eight draws name about 60 each.
-const BLOCK_KEYS: usize = 1_024;
-
-/// The candidates that a body may hold, in their order.
-fn fit(context: &BlockContext, candidates: Vec<Operation>) -> Vec<Operation> {
-    let (mut bytes, mut paid, mut shared) = (0, 0, BLOCK_KEYS);
-    let mut keys = BTreeSet::new();
-    let mut kept = Vec::new();
-    for operation in candidates {
-        let size = operation.encode_size();
-        let paid_size = if operation.body.is_free() { 0 } else { size };
-        let touched = ledger::touches_operation(context, &operation);
-        let new = touched.writable.iter().chain(&touched.readable).filter(|key| !keys.contains(*key)).count();
-        let registers = matches!(operation.body, posync_protocol::Body::RegisterProvider(_));
-        if kept.len() == OPERATIONS_MAX
-            || size > OPERATION_BYTES_MAX
-            || bytes + size > BODY_BYTES_MAX
-            || paid + paid_size > BODY_BYTES_MAX - FREE_LANE_BYTES
-            || keys.len() + new + shared + 2 > KEYS_MAX
-        {
-            continue;
-        }
-        (bytes, paid) = (bytes + size, paid + paid_size);
-        // A registration also names a provider index and a newcomer's place.
-        shared += if registers { 2 } else { 0 };
-        keys.extend(touched.writable);
-        keys.extend(touched.readable);
-        kept.push(operation);
-    }
-    kept
-}
-
 /// Whether every signature of every operation verifies; one batch.
 fn check_signatures<E: Runtime>(rng: &mut E, chain: &Hash, operations: &[Operation]) -> bool {
     let checks = operations.iter().flat_map(|operation| operation.signatures(chain));
@@ -385,8 +359,7 @@ impl<E: Runtime> Stateful<E> for Application<E> {
         let mut header = self.header(&context, &parent, now_ms)?;
         let block_context = self.context(&header);
         let batch = self.open(batches, header.height);
-        let draws = tell(self.draw(&batch, &block_context).await)?;
-        let candidates = fit(&block_context, self.0.setup.operations.candidates(&block_context));
+        let (draws, candidates) = tell(self.plan(&batch, &block_context).await)?;
         let executed = self.execute(batch, &block_context, &draws, &candidates, Mode::Propose).await;
         let executed = tell(executed)?;
         let kept: BTreeSet<usize> = executed.outcome.kept.iter().copied().collect();
@@ -395,7 +368,7 @@ impl<E: Runtime> Stateful<E> for Application<E> {
         let body = BlockBody {
             draws: Bounded::new(draws).expect("a block draws at most that many"),
             operations: Bounded::new(operations.map(|(_, operation)| operation).collect())
-                .expect("fit keeps at most that many"),
+                .expect("at most that many are selected"),
             dkg: dkg_bytes(&payload),
         };
         set_roots(&mut header, &executed);

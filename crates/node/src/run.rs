@@ -109,13 +109,14 @@ fn network_config(config: &Config) -> lookup::Config<Handshake> {
         cups::Version::V1,
     );
     let namespace = [b"posync/p2p/1".as_slice(), &config.genesis.chain()].concat();
-    let peers = engine::AUTHORITIES_MAX.get() as usize;
+    // Inbound queues are allocated for this many peers at the quota of every channel.
+    let peers = config.genesis.authorities.len() + 1;
     let make = if config.settings.local { lookup::Config::local } else { lookup::Config::recommended };
     make(
         handshake,
         &namespace,
         config.settings.listen,
-        NonZeroUsize::new(peers).expect("there are authorities"),
+        NonZeroUsize::new(peers).expect("one more is not zero"),
         engine::message_bytes_max(),
         NZUsize!(1_024),
     )

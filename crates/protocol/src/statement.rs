@@ -98,8 +98,8 @@ pub(crate) fn apply(working: &mut Working<'_>, signer: &Account, body: &Statemen
     });
     let through = if on_time { context.round() } else { parameters.round(challenge.height) };
     settlement::settle(working, signer, passed as u64, through, &body.endings)?;
-    for (slot, _, end_epoch) in body.apply.iter() {
-        put_in_force(working, signer, *slot, *end_epoch)?;
+    for slot in body.apply.iter() {
+        put_in_force(working, signer, *slot)?;
     }
     // Each voucher is judged apart: a refused one is told as an event and voids nothing.
     let _ = redeem(working, &body.vouchers);
@@ -300,16 +300,22 @@ fn remember(audit: &mut Audit, judged: &[Judged]) {
     audit.missing = Bounded::new(kept).unwrap_or_default();
 }
 
-/// Puts a slot's `next` in force, now that the provider is settled. Whatever changed since the
-/// provider wrote its statement does not void it.
-fn put_in_force(working: &mut Working<'_>, account: &Account, slot: u32, end_epoch: u64) -> Result<(), Code> {
-    let Some(agreement) = working.get::<Agreement>(Agreement::key(account, slot))? else { return Ok(()) };
-    let data_set: Option<DataSet> = working.get(DataSet::key(account, slot))?;
-    let hint_holds = agreement.end_epoch == end_epoch && working.context.epoch() < end_epoch;
-    match data_set.and_then(|data_set| data_set.next) {
-        Some(next) if hint_holds && data_set::is_settled(working, account)? => {
-            data_set::take_effect(working, account, slot, next)
-        }
-        _ => Ok(()),
+/// Puts a slot's `next` in force, now that the provider is settled. While a challenge is open
+/// nothing else takes it away, so a slot that has none was named for nothing: a free operation
+/// would make the block read records that nobody needs.
+fn put_in_force(
+    working: &mut Working<'_>,
+    account: &Account,
+    (slot, consumer, end_epoch): (u32, Account, u64),
+) -> Result<(), Code> {
+    let agreement: Agreement = working.need(Agreement::key(account, slot), Code::BadShape)?;
+    let data_set: DataSet = working.need(DataSet::key(account, slot), Code::BadShape)?;
+    let next = data_set.next.ok_or(Code::BadShape)?;
+    if (consumer, end_epoch) != (agreement.consumer, agreement.end_epoch) {
+        return Err(Code::BadShape);
     }
+    if working.context.epoch() < end_epoch && data_set::is_settled(working, account)? {
+        data_set::take_effect(working, account, slot, next)?;
+    }
+    Ok(())
 }

@@ -77,7 +77,7 @@ pub(super) const RESHARE_NAMESPACE: &[u8] = b"posync/reshare/1";
 
 /// The quota of every channel, per peer and direction.
 pub const fn quota() -> Quota {
-    Quota::per_second(NZU32!(1_024))
+    Quota::per_second(NZU32!(256))
 }
 
 /// The largest message of the engine.

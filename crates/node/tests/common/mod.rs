@@ -82,7 +82,7 @@ impl World {
         use commonware_cryptography::Signer as _;
         let config = simulated::Config {
             max_size: engine::message_bytes_max(),
-            max_peers_per_set: NZUsize!(32),
+            max_peers_per_set: NZUsize!(8),
             disconnect_on_block: true,
             tracked_peer_sets: NZUsize!(4),
         };

@@ -11,7 +11,7 @@ use posync_protocol::{
     block::Draw,
     ledger::{Event, Invalid, Mode, execute},
     limits::HISTORY,
-    operation::{Answer, ProvedRead, Reasked, Statement, StillMissing, SumPath},
+    operation::{Answer, ProvedRead, Reasked, SetDataSet, Statement, StillMissing, SumPath},
     record::{Audit, Provider, Use},
 };
 use std::collections::BTreeSet;
@@ -118,6 +118,9 @@ fn flip<const MAX: usize>(bytes: &Bounded<u8, MAX>) -> Bounded<u8, MAX> {
     Bounded::new(bytes).expect("as many")
 }
 
+/// Codes that tests of this file assert beside the tables.
+pub(crate) const ALSO: &[Code] = &[Code::DataSetShrinkEarly, Code::SettledAlready];
+
 pub(crate) const WRONG_STATEMENTS: &[Row] = &[
     ("another height", |s| s.height += 1, Code::NotDrawn),
     ("an answered height", |s| s.height = 0, Code::AnsweredAlready),
@@ -155,6 +158,16 @@ pub(crate) const WRONG_STATEMENTS: &[Row] = &[
             s.answers = Bounded::new(answers).expect("four");
         },
         Code::ReadLeaf,
+    ),
+    (
+        "a slot to apply that has nothing waiting",
+        |s| s.apply = Bounded::new(vec![(0, account("a"), 700)]).expect("one"),
+        Code::BadShape,
+    ),
+    (
+        "a slot to apply that has no agreement",
+        |s| s.apply = Bounded::new(vec![(5, account("a"), 700)]).expect("one"),
+        Code::BadShape,
     ),
     (
         "an answer that nobody asked for again",
@@ -431,6 +444,22 @@ fn a_provider_that_left_loses_its_place_in_both_lines() {
     assert!(keeper.audit(&stage.world).challenge.is_some());
 }
 
+/// A mutation of a good change of a data set, and the code that refuses it.
+type DataSetRow = (&'static str, fn(&mut SetDataSet), Code);
+
+pub(crate) const WRONG_DATA_SETS: &[DataSetRow] = &[
+    ("the same version", |s| s.claim.version = 1, Code::DataSetVersion),
+    ("a version left out", |s| s.claim.version = 3, Code::DataSetVersion),
+    ("without the provider", |s| s.provider_signature = None, Code::DataSetSignature),
+    ("above the quota", |s| s.claim.leaves = 100_001, Code::DataSetOverQuota),
+    ("more bytes than leaves hold", |s| s.claim.bytes = s.claim.leaves * 1024 + 1, Code::DataSetEmptyRoot),
+    ("leaves under the empty root", |s| s.claim.root = [0; 32], Code::DataSetEmptyRoot),
+    ("another agreement", |s| s.claim.agreement.opened += 1, Code::AgreementUnknown),
+    ("another end", |s| s.end_epoch += 1, Code::BadShape),
+    ("another key", |s| s.storage_key = account("session"), Code::BadShape),
+    ("another index", |s| s.index += 1, Code::BadShape),
+];
+
 /// Data sets, one mutation each of a good change.
 #[test]
 fn wrong_data_sets_are_refused() {
@@ -439,27 +468,10 @@ fn wrong_data_sets_are_refused() {
     let good = keeper.change(&stage.world, 0, &[], &[bytes(9, 2_000)]);
     let shrunk = keeper.change(&stage.world, 0, &[0], &[]);
     let zero: Hash = [0; 32];
-    type Row = (&'static str, fn(&mut posync_protocol::operation::SetDataSet), Code);
-    let rows: [Row; 10] = [
-        ("the same version", |s| s.claim.version = 1, Code::DataSetVersion),
-        ("a version left out", |s| s.claim.version = 3, Code::DataSetVersion),
-        ("without the provider", |s| s.provider_signature = None, Code::DataSetSignature),
-        ("above the quota", |s| s.claim.leaves = 100_001, Code::DataSetOverQuota),
-        (
-            "more bytes than leaves hold",
-            |s| s.claim.bytes = s.claim.leaves * 1024 + 1,
-            Code::DataSetEmptyRoot,
-        ),
-        ("leaves under the empty root", |s| s.claim.root = [0; 32], Code::DataSetEmptyRoot),
-        ("another agreement", |s| s.claim.agreement.opened += 1, Code::AgreementUnknown),
-        ("another end", |s| s.end_epoch += 1, Code::BadShape),
-        ("another key", |s| s.storage_key = account("session"), Code::BadShape),
-        ("another index", |s| s.index += 1, Code::BadShape),
-    ];
-    for (what, mutate, code) in rows {
+    for (what, mutate, code) in WRONG_DATA_SETS {
         let mut wrong = good.clone();
         mutate(&mut wrong);
-        assert_eq!(submit(&mut stage, "a", Body::SetDataSet(wrong)), Ok(code), "{what}");
+        assert_eq!(submit(&mut stage, "a", Body::SetDataSet(wrong)), Ok(*code), "{what}");
     }
     let mut rooted = keeper.change(&stage.world, 0, &[0, 1, 2], &[]);
     assert_eq!(rooted.claim.root, zero);

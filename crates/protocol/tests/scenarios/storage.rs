@@ -164,6 +164,9 @@ fn an_ended_slot_passes_for_an_epoch_then_is_missing_until_it_is_freed() {
     assert_eq!(nodes.count(), 21, "only slot 0 has nodes");
 }
 
+/// Codes that tests of this file assert.
+pub(crate) const ALSO: &[Code] = &[Code::EndingsMissing, Code::NothingToSettle];
+
 /// Upkeep that changes nothing is refused, so that nobody fills blocks with it.
 #[test]
 fn upkeep_changes_something_or_is_refused() {

@@ -1,0 +1,178 @@
+//! What chance decides, with fixed seeds: how soon a dropped tenth fails, what draws weigh by.
+
+use crate::{audits::holding, world::account};
+use posync_protocol::{
+    Bounded, Hash, Key,
+    audit::{Prover, Resolver, Share},
+    block::sha256,
+    ledger::{BlockContext, Event, Records},
+    limits::Parameters,
+    operation::{Answer, EndedRead, ProvedRead, SumPath},
+    record::{Challenge, System},
+};
+use std::collections::BTreeSet;
+
+/// Rounds within which a provider that dropped a tenth of its data fails a read (documented).
+const DETECTED_ROUNDS: u64 = 41;
+
+/// An answer that holds, as far as the next read is concerned: any bytes stand for the chunk.
+fn held(slot: u32, leaf: u64) -> Answer {
+    Answer::Proved(ProvedRead {
+        slot,
+        shard: [0; 32],
+        length: 0,
+        position: SumPath { lefts: 0, siblings: Bounded::new(vec![]).expect("none") },
+        chunk: Bounded::new(leaf.to_be_bytes().to_vec()).expect("eight bytes"),
+        path: Bounded::new(vec![]).expect("none"),
+    })
+}
+
+fn seed(number: u64, height: u64) -> Hash {
+    sha256(&[number.to_be_bytes(), height.to_be_bytes()].concat())
+}
+
+/// Whether one of the four reads of a challenge hits the tenth of `leaves` that is not there.
+fn fails(challenge: &Challenge, leaves: u64) -> bool {
+    let share = Share { slot: 0, rate: 10_000_000, leaves, end_epoch: u64::MAX };
+    let mut prover = Prover::new(challenge, &account("p"), 0, vec![share]);
+    while let Some(question) = prover.question() {
+        if sha256(&question.leaf.to_be_bytes())[0] < 26 {
+            return true;
+        }
+        prover.answer(held(0, question.leaf));
+    }
+    false
+}
+
+/// Ten providers, eight of them hold as much, all past their first reads; the first dropped a
+/// tenth and answers three blocks after each draw. The block in which it failed.
+fn failed_at(number: u64) -> u64 {
+    let parameters = Parameters::LOCAL;
+    let mut open_until = 0;
+    let phase = number % 10;
+    for event in 1.. {
+        let height = event * parameters.draw_every_blocks;
+        let seed = seed(number, height);
+        let drawn = if event % 2 == 0 {
+            u64::from_be_bytes(seed[..8].try_into().expect("eight bytes")) % 8 == 0
+        } else {
+            event / 2 % 10 == phase
+        };
+        if drawn && height > open_until {
+            open_until = height + 3;
+            if fails(&Challenge { height, seed }, 8 << 10) {
+                return height;
+            }
+        }
+    }
+    unreachable!("a tenth is found at last")
+}
+
+#[test]
+fn a_dropped_tenth_fails_within_the_documented_rounds() {
+    let mut rounds: Vec<u64> = (0..2_000).map(|number| failed_at(number) / 8 + 1).collect();
+    rounds.sort_unstable();
+    let late = rounds.iter().filter(|round| **round > DETECTED_ROUNDS).count();
+    assert!(late <= 4, "{late} of 2,000 later than {DETECTED_ROUNDS} rounds");
+    assert!(rounds[1_000] <= 8, "half of them within {} rounds", rounds[1_000]);
+}
+
+/// The same on the ledger itself: draws, statements, histories.
+#[test]
+fn the_ledger_fails_a_dropped_tenth_within_the_documented_rounds() {
+    for number in 0..4_u8 {
+        let (mut stage, mut keeper) = holding(&[60_000, 60_000, 60_000]);
+        stage.world.chain[0] = number;
+        keeper.lose_tenths(1);
+        let last = stage.world.height + DETECTED_ROUNDS * 8;
+        let mut failed = false;
+        while stage.world.height < last && !failed {
+            if crate::audits::answer(&mut stage, &keeper).is_none() {
+                stage.world.block(&[]).expect("an empty block is valid");
+            }
+            failed =
+                stage.world.events.iter().any(|event| {
+                    matches!(event, Event::Audited { answered: true, passed: 0..4, reads: 4, .. })
+                });
+        }
+        assert!(failed, "seed {number}");
+    }
+}
+
+/// Fake bulk at a price of nothing takes reads by what it pays, not by its size.
+#[test]
+fn reads_follow_what_is_paid() {
+    let real = Share { slot: 0, rate: 10_000_000, leaves: 1_000, end_epoch: u64::MAX };
+    let fake = Share { slot: 1, rate: 10, leaves: 100_000_000, end_epoch: u64::MAX };
+    let (mut all, mut faked, mut leaves) = (0_u32, 0_u32, BTreeSet::new());
+    for number in 0..2_000 {
+        let challenge = Challenge { height: 1, seed: seed(number, 0) };
+        let mut prover = Prover::new(&challenge, &account("p"), 0, vec![fake, real]);
+        while let Some(question) = prover.question() {
+            all += 1;
+            faked += question.slot;
+            if question.slot == 0 {
+                assert!(question.leaf < 1_000);
+                leaves.insert(question.leaf);
+            }
+            prover.answer(held(question.slot, question.leaf));
+        }
+    }
+    assert_eq!(all, 8_000);
+    // A part in eleven is 727; three standard deviations are 77.
+    assert!((650..=804).contains(&faked), "{faked} of {all} reads in the fake data");
+    assert!(leaves.len() > 990, "every leaf of the real data is read some day: {}", leaves.len());
+}
+
+#[test]
+fn an_answer_decides_the_next_read() {
+    let challenge = Challenge { height: 1, seed: [3; 32] };
+    let share = Share { slot: 0, rate: 3, leaves: 1 << 40, end_epoch: u64::MAX };
+    let walk = |answers: [Answer; 3]| {
+        let mut prover = Prover::new(&challenge, &account("p"), 0, vec![share]);
+        for answer in answers {
+            prover.answer(answer);
+        }
+        prover.question().expect("the fourth read")
+    };
+    let ended = Answer::Ended(EndedRead { slot: 0 });
+    let all = [
+        walk([held(0, 1), held(0, 2), held(0, 3)]),
+        walk([held(0, 9), held(0, 2), held(0, 3)]),
+        walk([held(0, 1), held(0, 2), ended.clone()]),
+        walk([ended.clone(), ended.clone(), ended]),
+    ];
+    // Only the last answer and the seed decide; what came before decided that answer's question.
+    assert_eq!(all[0], all[1]);
+    assert_eq!(all[2], all[3]);
+    assert_ne!(all[0], all[2]);
+}
+
+/// However many providers there are: as many draws, found in a bounded number of reads.
+#[test]
+fn draws_are_as_many_and_as_cheap_among_a_million() {
+    for (parameters, draws) in [(Parameters::LOCAL, 1), (Parameters::PRODUCTION, 8)] {
+        for providers in [1, 10, 1_000, 1 << 20] {
+            for height in [86_400, 86_402] {
+                let context = BlockContext {
+                    chain: [7; 32],
+                    parameters,
+                    height,
+                    parent: [1; 32],
+                    seed: Some(seed(height, providers.into())),
+                };
+                let system = System { providers, phi: 1 << 90, ..System::default() };
+                let mut resolver = Resolver::new(&context, &system);
+                let (mut rounds, mut read) = (0, 0);
+                while let Some(keys) = resolver.needs() {
+                    rounds += 1;
+                    read += keys.len();
+                    let nothing: Records = keys.into_iter().map(|key: Key| (key, None)).collect();
+                    resolver.feed(&nothing);
+                }
+                assert_eq!(resolver.draws().len(), draws);
+                assert!(rounds <= 7 && read <= 160 * draws, "{rounds} rounds, {read} records");
+            }
+        }
+    }
+}
