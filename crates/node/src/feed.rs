@@ -6,7 +6,7 @@
 //! block against its certified header.
 
 use crate::handle::Handle;
-use commonware_utils::channel::watch;
+use posync_client::watch;
 use posync_protocol::{Code, Hash, wire::node::Receipt};
 use std::{
     collections::{BTreeMap, VecDeque},
