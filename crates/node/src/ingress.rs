@@ -2,11 +2,11 @@
 //!
 //! ```text
 //!   bytes ──decode──► operation ──structure, fee──► signatures, in one batch with its neighbours ──► mempool
-//!            Malformed            TooLarge, Expired,            BadSignature
-//!            TooLarge             BadShape, FeeAboveMaximum
+//!            TooLarge             Expired, BadShape,             BadSignature
+//!            Malformed            FeeAboveMaximum
 //! ```
 //!
-//! Codes come in their order of precedence. A signature is verified once per node: whoever comes
+//! A signature is verified once per node: whoever comes
 //! through here is known to the mempool by its id, and a block that brings it is not verified again.
 
 use commonware_codec::{Copying, DecodeExt as _, Encode as _};
@@ -20,25 +20,22 @@ use posync_protocol::{
 };
 use rand_core::CryptoRng;
 
-/// Reads an operation from its only encoding.
+/// Reads an operation from its only encoding. What is too large is not read at all.
 ///
 /// # Errors
-/// `Malformed`, `TooLarge`.
+/// `TooLarge`, `Malformed`.
 pub fn decode(bytes: &[u8]) -> Result<Operation, Code> {
-    let operation = Operation::decode(Copying(bytes)).map_err(|_| Code::Malformed)?;
-    if operation.encode() != *bytes {
-        return Err(Code::Malformed);
-    }
     if bytes.len() > OPERATION_BYTES_MAX {
         return Err(Code::TooLarge);
     }
-    Ok(operation)
+    let operation = Operation::decode(Copying(bytes)).map_err(|_| Code::Malformed)?;
+    if operation.encode() == *bytes { Ok(operation) } else { Err(Code::Malformed) }
 }
 
 /// Checks what the operation says of itself for the next block.
 ///
 /// # Errors
-/// `TooLarge`, `Expired`, `BadShape`, `FeeAboveMaximum`.
+/// `Expired`, `BadShape`, `FeeAboveMaximum`.
 pub fn check(operation: &Operation, next: &BlockContext) -> Result<(), Code> {
     check_structure(operation, next)?;
     if ledger::fee(next, operation) > operation.max_fee { Err(Code::FeeAboveMaximum) } else { Ok(()) }
@@ -72,6 +69,22 @@ fn entry<'a>(_: usize, check: &'a &Check) -> BatchEntry<'a, ed25519::PublicKey> 
     }
 }
 
+/// Whether every signature of all operations verifies, in one batch.
+pub fn verify_all<'a>(
+    mut rng: impl CryptoRng,
+    chain: &Hash,
+    operations: impl IntoIterator<Item = &'a Operation>,
+) -> bool {
+    let checks: Option<Vec<Vec<Check>>> =
+        operations.into_iter().map(|operation| checks(chain, operation)).collect();
+    let Some(checks) = checks else { return false };
+    holds(&mut rng, &checks.iter().flatten().collect::<Vec<_>>())
+}
+
+fn holds(rng: &mut impl CryptoRng, batch: &[&Check]) -> bool {
+    batch.is_empty() || ed25519::PublicKey::verify_batch(rng, batch, entry, &Sequential)
+}
+
 /// Which of the operations carry only signatures that verify, in one batch; a bad one among n good
 /// ones costs about log n batches more.
 pub fn verify<'a>(
@@ -86,10 +99,7 @@ pub fn verify<'a>(
     let mut open = vec![decoded];
     while let Some(indices) = open.pop() {
         let batch: Vec<&Check> = indices.iter().flat_map(|index| checks[*index].iter().flatten()).collect();
-        if batch.is_empty() {
-            continue;
-        }
-        if ed25519::PublicKey::verify_batch(&mut rng, &batch, entry, &Sequential) {
+        if holds(&mut rng, &batch) {
             indices.iter().for_each(|index| good[*index] = true);
         } else if indices.len() > 1 {
             let (left, right) = indices.split_at(indices.len() / 2);

@@ -1,11 +1,14 @@
 //! Test support: one agreement between a provider and a consumer.
 
-use crate::terms::Terms;
+use crate::{
+    terms::Terms,
+    world::{self, World},
+};
 use commonware_cryptography::{Signer as _, ed25519::PrivateKey};
 use posync_protocol::{
     Account, AgreementId, Amount, Bounded, Hash, Signature,
     block::with_chain,
-    operation::{DATA_SET_NAMESPACE, DataSetClaim, sign},
+    operation::{DATA_SET_NAMESPACE, DataSetClaim, Open, RegisterProvider, sign},
     record::{Agreement, DataSet, Use},
     tree::SumTree,
     wire::provider::Sign,
@@ -83,4 +86,53 @@ pub(crate) fn sign_of(version: u64, base: &[(Hash, u64)], removes: &[u32], adds:
         removes: Bounded::new(removes.to_vec()).expect("few"),
         signature: claim_of(&claim),
     }
+}
+
+fn text<const MAX: usize>(text: &str) -> Bounded<u8, MAX> {
+    Bounded::new(text.as_bytes().to_vec()).expect("short")
+}
+
+/// The registration of the provider `paul` of a [`World`].
+pub(crate) fn register_body() -> RegisterProvider {
+    let mut operator = [0; 32];
+    operator[..4].copy_from_slice(b"paul");
+    RegisterProvider {
+        operator,
+        bond: Amount::sync(1_000),
+        capacity: 1 << 20,
+        reserve_storage: 0,
+        reserve_egress: 0,
+        address: text("127.0.0.1:4000"),
+        region: text("test"),
+    }
+}
+
+/// An agreement of `carol`, who signs everything herself, with `paul`.
+pub(crate) fn open_body(world: &World, slot: u32, epochs: u64) -> Open {
+    let parameters = world.parameters;
+    let price = |price: u128| u64::try_from(price).expect("small");
+    Open {
+        provider: world::account("paul"),
+        slot,
+        session_key: world::account("carol"),
+        storage_key: world::account("carol"),
+        max_storage_price: price(parameters.price_storage),
+        max_egress_price: price(parameters.price_egress),
+        max_gas_price: price(parameters.price_gas),
+        quota_leaves: 1 << 16,
+        quota_egress: 1 << 30,
+        quota_gas: 1 << 30,
+        rate_egress: 1 << 24,
+        rate_gas: 1 << 30,
+        end_epoch: world.epoch() + epochs,
+        voucher_reserve: Amount::sync(10),
+        storage_reserve_max: Amount::sync(1_000),
+    }
+}
+
+/// Bytes that depend on `tag`.
+pub(crate) fn data(tag: u64, length: usize) -> Vec<u8> {
+    let mut bytes = vec![0; length];
+    blake3::Hasher::new().update(&tag.to_be_bytes()).finalize_xof().fill(&mut bytes);
+    bytes
 }

@@ -1,13 +1,45 @@
-//! posync-provider.
+//! The provider role: keeps shards as promised, proves it when drawn, and collects what it earned.
+//!
+//! ```text
+//!   consumer --channel--> serve --> segments (shards)      one sync for all puts that wait
+//!                           |-----> books    (data sets)   every signed version, until the ledger moved on
+//!                           +-----> till     (vouchers)    durable before the next slice leaves
+//!   ledger <--proven reads-- keeper --> prover (statements), redeem, upkeep, registration
+//! ```
+//!
+//! Storage and network are the runtime's traits: the same code runs on disks and sockets, and on
+//! the deterministic runtime with power cuts. What decides is pure (`state.rs`, `index`, `credit`,
+//! `redeem`, `prover::Case`); what waits is an actor beside it.
+//!
+//! Invariants
+//! 1. Nothing is acknowledged, signed or counted as paid before the sync that makes it true.
+//! 2. Everything else follows from the ledger's proven records: a restart at any point goes on.
+//! 3. A failed disk ends the process ([`run`]); a damaged shard is named, never served.
+
 pub mod books;
+pub mod config;
 pub mod credit;
 #[cfg(test)]
 mod cut;
 #[cfg(test)]
 mod fixtures;
 mod journal;
+pub mod keeper;
+pub mod ledger;
+pub mod node;
+pub mod prover;
+pub mod redeem;
+mod run;
+pub mod scrub;
 pub mod segments;
 pub mod serve;
 pub mod terms;
 pub mod till;
 pub mod view;
+#[cfg(test)]
+#[path = "../../protocol/tests/scenarios/world.rs"]
+#[allow(dead_code)]
+mod world;
+
+pub use config::{Config, ConfigError, lock};
+pub use run::{Error, run};

@@ -9,7 +9,7 @@ use posync_node::{
     epoch::secrets::Secrets,
     genesis::{self, Genesis},
     handle::{Handle, Operations},
-    run::{SimNode, SimRunning, run_sim},
+    run::{SimNode, SimRunning, SimServices, run_sim},
 };
 use posync_protocol::{Account, Amount, Operation, ledger::BlockContext, limits::Parameters};
 use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
@@ -74,11 +74,25 @@ pub(crate) struct World {
     pub(crate) running: BTreeMap<usize, SimRunning>,
     pub(crate) handles: BTreeMap<usize, Handle>,
     starts: u64,
+    serve: Option<Serve>,
 }
+
+/// Gives an authority its operations and services, at its n-th start.
+pub(crate) type Serve =
+    Box<dyn Fn(&deterministic::Context, &SimNode, usize, u64) -> (Arc<dyn Operations>, SimServices)>;
 
 impl World {
     /// Connects all authorities with links of 10 ms and starts them.
     pub(crate) async fn start(context: deterministic::Context, network: Network4) -> Self {
+        Self::start_serving(context, network, None).await
+    }
+
+    /// The same; `serve` makes what runs beside each engine.
+    pub(crate) async fn start_serving(
+        context: deterministic::Context,
+        network: Network4,
+        serve: Option<Serve>,
+    ) -> Self {
         use commonware_cryptography::Signer as _;
         let config = simulated::Config {
             max_size: engine::message_bytes_max(),
@@ -101,7 +115,7 @@ impl World {
         }
         let indices = 0..network.nodes.len();
         let (running, handles) = Default::default();
-        let mut world = Self { context, oracle, network, running, handles, starts: 0 };
+        let mut world = Self { context, oracle, network, running, handles, starts: 0, serve };
         for index in indices {
             world.boot(index).await;
         }
@@ -120,13 +134,21 @@ impl World {
     pub(crate) fn launch(&mut self, index: usize) {
         self.starts += 1;
         let context = self.context.child("authority").with_attribute("start", self.starts);
-        let services = Box::new(|context: deterministic::Context, _: Handle, _| {
+        let services: SimServices = Box::new(|context: deterministic::Context, _: Handle, _| {
             async move {
                 let _ = context.stopped().await;
             }
             .boxed()
         });
-        let node = self.network.nodes[index].clone();
+        let mut node = self.network.nodes[index].clone();
+        let services = match &self.serve {
+            Some(serve) => {
+                let (operations, services) = serve(&self.context, &node, index, self.starts);
+                node.operations = operations;
+                services
+            }
+            None => services,
+        };
         self.running.insert(index, run_sim(context, self.oracle.clone(), node, services));
     }
 

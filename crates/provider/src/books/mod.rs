@@ -18,4 +18,5 @@ mod actor;
 mod state;
 
 pub use actor::{Books, BooksError, Held};
+pub(crate) use state::hex;
 pub use state::{Change, State, Variant};

@@ -15,7 +15,7 @@ use std::{
 };
 
 /// Versions of one agreement that are kept at once.
-pub const VERSIONS_MAX: usize = 32;
+pub(super) const VERSIONS_MAX: usize = 32;
 
 /// Names a version: two may share a number until the ledger takes one.
 pub type Variant = (u64, Hash);
@@ -60,7 +60,7 @@ pub struct Change {
 }
 
 /// Why not: the reason and its words.
-pub type No = (Refusal, String);
+pub(super) type No = (Refusal, String);
 
 fn claim<T>(text: impl Into<String>) -> Result<T, No> {
     Err((Refusal::Claim, text.into()))
@@ -181,10 +181,11 @@ impl State {
         trees.iter().flat_map(|tree| tree.shards()).map(|(shard, _)| *shard).collect()
     }
 
-    /// Whether any kept version of the agreement holds the shard.
-    pub fn holds(&self, agreement: &AgreementId, shards: &[Hash]) -> Vec<bool> {
-        let kept = self.books.get(agreement).map(Book::shards).unwrap_or_default();
-        shards.iter().map(|shard| kept.contains(shard)).collect()
+    /// Every shard of every kept version, with its agreement.
+    pub fn kept(&self) -> BTreeSet<(AgreementId, Hash)> {
+        let all =
+            self.books.iter().flat_map(|(id, book)| book.shards().into_iter().map(|shard| (*id, shard)));
+        all.collect()
     }
 
     /// Whether a shard is just being taken off the disk.

@@ -197,7 +197,8 @@ impl<B: Blob> Store<B> {
     /// A whole shard, checked against its name.
     ///
     /// # Errors
-    /// `Unknown`; `Damaged` if the bytes do not have that name (noted: a new put replaces them).
+    /// `Unknown`; `Damaged` if the bytes do not have that name, `Disk` if they cannot be read
+    /// (both noted: a new put replaces them).
     pub async fn get(&self, shard: &Hash) -> Result<Bytes, StoreError> {
         let (place, file) = {
             let state = self.shared.lock();
@@ -208,19 +209,16 @@ impl<B: Blob> Store<B> {
             Some(file) => store::read_place(&file, &place, 0, place.length as usize).await,
             None => Err(StoreError::MissingFile(place.segment)),
         };
-        match read {
-            Ok(data) if blake3::hash(&data).as_bytes() == shard => Ok(data),
-            bad => {
-                if let Err(error) = bad {
-                    tracing::warn!(%error, "a shard cannot be read");
-                }
-                let mut state = self.shared.lock();
-                if state.index.get(shard).is_some_and(|entry| entry.place == place) {
-                    state.damaged.insert(*shard);
-                }
-                Err(StoreError::Damaged)
-            }
+        let error = match read {
+            Ok(data) if blake3::hash(&data).as_bytes() == shard => return Ok(data),
+            Ok(_) => StoreError::Damaged,
+            Err(error) => error,
+        };
+        let mut state = self.shared.lock();
+        if state.index.get(shard).is_some_and(|entry| entry.place == place) {
+            state.damaged.insert(*shard);
         }
+        Err(error)
     }
 
     /// A shard's length, if it is stored.

@@ -1,0 +1,290 @@
+//! The node service end to end: four authorities, real channels, clients that believe only proofs.
+
+#[allow(dead_code, reason = "each test file uses its part of what they share")]
+mod common;
+
+use common::{Network4, Serve, World};
+use commonware_codec::Encode as _;
+use commonware_cryptography::{Signer as _, ed25519::PrivateKey};
+use commonware_runtime::{Clock as _, Runner as _, Supervisor as _, deterministic};
+use posync_client::{
+    account::Submitter,
+    connection::{Connection, Endpoint, Error},
+    light::{Light, Subject, SyncProof},
+    rpc,
+};
+use posync_node::{
+    genesis::Genesis,
+    serve::{Serving, simulated},
+};
+use posync_protocol::{
+    Account, Amount, Body, Bounded, Code, Operation,
+    ledger::{self, BlockContext},
+    limits::{OPERATION_BYTES_MAX, Parameters},
+    operation::{Settle, Statement, Transfer},
+    record::{AccountState, System},
+    wire::node::{Answer, Ask, Unavailable},
+};
+use std::{net::SocketAddr, time::Duration};
+
+fn key(seed: u64) -> PrivateKey {
+    PrivateKey::from_seed(seed)
+}
+
+fn account(seed: u64) -> Account {
+    Account::of(&key(seed).public_key())
+}
+
+/// The node service of an authority at its n-th start: the simulated network frees no address.
+fn address(index: usize, start: u64) -> SocketAddr {
+    SocketAddr::from(([10, 0, index as u8, 1], 7_000 + start as u16))
+}
+
+fn serve() -> Option<Serve> {
+    Some(Box::new(|context, node, index, start| {
+        let serving = Serving { key: node.key.clone(), address: address(index, start) };
+        simulated(context.child("sockets"), serving)
+    }))
+}
+
+/// The endpoints of a freshly started world, beginning with `first`.
+fn endpoints(network: &Network4, first: usize) -> Vec<Endpoint> {
+    let count = network.nodes.len();
+    let endpoint = |index: usize| Endpoint {
+        account: Account::of(&network.nodes[index].key.public_key()),
+        address: address(index, index as u64 + 1),
+    };
+    (0..count).map(|place| endpoint((first + place) % count)).collect()
+}
+
+fn light(genesis: &Genesis) -> Light {
+    Light::new(genesis.chain(), genesis.network_key())
+}
+
+fn connect(world: &World, endpoints: Vec<Endpoint>) -> Connection {
+    let (context, network) = (world.context.child("client"), world.context.child("network"));
+    Connection::new(context, network, key(77), endpoints, light(&world.network.genesis))
+}
+
+async fn world(context: &deterministic::Context) -> World {
+    let accounts = vec![(account(1), Amount::sync(1_000)), (account(2), Amount::sync(1))];
+    let network = Network4::deal(4, Parameters::LOCAL, accounts);
+    World::start_serving(context.child("world"), network, serve()).await
+}
+
+fn run<F: Future<Output = ()>>(test: impl FnOnce(deterministic::Context) -> F) {
+    let config = deterministic::Config::new().with_seed(5).with_timeout(Some(Duration::from_secs(600)));
+    deterministic::Runner::new(config).start(test);
+}
+
+fn pay(to: u64, amount: u64) -> Body {
+    Body::Transfer(Transfer { to: account(to), amount: Amount::sync(amount) })
+}
+
+async fn state(connection: &Connection, seed: u64) -> Option<AccountState> {
+    connection.read(AccountState::key(&account(seed))).await.expect("the network answers").value
+}
+
+#[test]
+fn money_moves_and_anyone_can_check_it() {
+    run(|context| async move {
+        let world = world(&context).await;
+        let connection = connect(&world, endpoints(&world.network, 0));
+        let info = connection.info().await.expect("answers");
+        assert_eq!(info.parameters, Parameters::LOCAL);
+        assert_eq!(state(&connection, 3).await, None);
+        let sender = Submitter::new(connection.clone(), key(1), Parameters::LOCAL);
+        let sent = sender.send(pay(3, 5)).await.expect("final").done().expect("done");
+        // Seen in the proved state, in the block, in its receipts and events.
+        assert_eq!(state(&connection, 3).await.expect("exists").balance, Amount::sync(5));
+        let header = connection.header(sent.receipt.height).await.expect("kept");
+        let body = connection.body(&header).await.expect("kept");
+        assert_eq!(body.operations[sent.receipt.index as usize].id(), sent.id);
+        let outcome = connection.outcome(sent.receipt.height).await.expect("kept");
+        assert_eq!(outcome.value.receipts.rows[sent.receipt.index as usize], (sent.id, Code::Done));
+        // A proof that needs nothing but the network key.
+        let subject = Subject::of_account::<AccountState>(&account(3));
+        let proof = connection.prove(&subject).await.expect("short enough").to_bytes();
+        let network_key = world.network.genesis.network_key();
+        let verified = SyncProof::verify(&proof, &network_key).expect("verifies");
+        assert_eq!(
+            verified.record::<AccountState>().expect("an account").map(|a| a.balance),
+            Some(Amount::sync(5))
+        );
+        for byte in 0..proof.len() {
+            let mut flipped = proof.clone();
+            flipped[byte] ^= 1 << (byte % 8);
+            assert!(SyncProof::verify(&flipped, &network_key).is_err(), "byte {byte}");
+        }
+        // A refused payment is final too, with its code.
+        let poor = sender.send(pay(3, 5_000)).await.expect("final");
+        assert_eq!(poor.receipt.code, Code::Balance);
+        assert!(matches!(poor.done(), Err(Error::Refused(Code::Balance))));
+    });
+}
+
+#[test]
+fn many_operations_of_one_key_become_final_once_each() {
+    run(|context| async move {
+        let world = world(&context).await;
+        let connection = connect(&world, endpoints(&world.network, 1));
+        let sender = Submitter::new(connection.clone(), key(1), Parameters::LOCAL);
+        let sends = (0..24).map(|_| sender.send(pay(3, 1)));
+        for sent in futures::future::join_all(sends).await {
+            sent.expect("final").done().expect("done");
+        }
+        assert_eq!(state(&connection, 3).await.expect("exists").balance, Amount::sync(24));
+        assert_eq!(state(&connection, 1).await.expect("exists").nonce, 24);
+        // Another process with the same key costs attempts, not money.
+        let second = Submitter::new(connection.clone(), key(1), Parameters::LOCAL);
+        let (a, b) = futures::join!(sender.send(pay(4, 1)), second.send(pay(4, 2)));
+        a.expect("final").done().expect("done");
+        b.expect("final").done().expect("done");
+        assert_eq!(state(&connection, 4).await.expect("exists").balance, Amount::sync(3));
+    });
+}
+
+/// What a lost node had accepted is final all the same, and a follower misses no block.
+#[test]
+fn a_lost_node_loses_nothing() {
+    run(|context| async move {
+        let mut world = world(&context).await;
+        let connection = connect(&world, endpoints(&world.network, 3));
+        let mut follow = connection.follow_bodies(1);
+        let (first, _) = follow.next().await.expect("the first block");
+        assert_eq!(first.height, 1);
+        let height = connection.height().await.expect("answers");
+        let operation = signed(&world, 1, 0, height, pay(3, 5));
+        connection.submit(&operation).await.expect("accepted");
+        // The batch leaves in the same instant as the answer; let it reach the others.
+        context.sleep(Duration::from_millis(50)).await;
+        world.crash(3);
+        let receipt = connection.wait_receipt(&operation.id(), operation.expires).await.expect("final");
+        assert_eq!(receipt.code, Code::Done);
+        let (mut found, mut last) = (false, first);
+        while last.height < receipt.height + 10 {
+            let (header, body) = follow.next().await.expect("goes on");
+            assert_eq!((header.height, header.parent), (last.height + 1, last.digest()));
+            found |= body.operations.iter().any(|other| *other == operation);
+            last = header;
+        }
+        assert!(found, "the body that holds it was followed");
+        // With all nodes gone the caller is told.
+        (0..3).for_each(|index| world.crash(index));
+        let gone = connection.read::<System>(System::key()).await;
+        assert!(matches!(gone, Err(Error::Unreachable(_))), "{gone:?}");
+    });
+}
+
+fn context_at(world: &World, height: u64) -> BlockContext {
+    BlockContext {
+        chain: world.network.genesis.chain(),
+        parameters: Parameters::LOCAL,
+        height,
+        parent: [0; 32],
+        seed: None,
+    }
+}
+
+fn signed(world: &World, seed: u64, nonce: u64, height: u64, body: Body) -> Operation {
+    let sign = |fee| {
+        let chain = world.network.genesis.chain();
+        Operation::signed(&key(seed), &chain, nonce, fee, height + 100, body.clone())
+    };
+    let fee = ledger::fee(&context_at(world, height), &sign(Amount::ZERO));
+    sign(fee)
+}
+
+/// Every code that the door and the mempool give, from one honest operation and one change each.
+#[test]
+fn refusals_at_the_door() {
+    run(|context| async move {
+        let world = world(&context).await;
+        let connection = connect(&world, endpoints(&world.network, 2));
+        world.reach(3).await;
+        let height = connection.height().await.expect("answers");
+        let honest = |nonce, body| signed(&world, 1, nonce, height, body);
+        let change = |change: fn(&mut Operation)| {
+            let mut operation = honest(0, pay(3, 1));
+            change(&mut operation);
+            let chain = world.network.genesis.chain();
+            let Operation { nonce, max_fee, expires, body, .. } = operation;
+            Operation::signed(&key(1), &chain, nonce, max_fee, expires, body)
+        };
+        let other_chain = Operation::signed(&key(1), &[1; 32], 0, Amount::sync(1), height + 50, pay(3, 1));
+        let statement = Statement {
+            height: 2,
+            anchor: [0; 32],
+            index: 0,
+            answers: Bounded::default(),
+            reasked: Bounded::default(),
+            vouchers: Bounded::default(),
+            apply: Bounded::default(),
+            endings: Bounded::default(),
+        };
+        let settle =
+            Settle { provider: account(5), index: 0, slots: Bounded::default(), endings: Bounded::default() };
+        let mut forged = honest(0, pay(3, 1));
+        forged.signature[3] ^= 1;
+        let free = |seed: u64, body| signed(&world, seed, 0, height, body);
+        let table = [
+            ("an expiry that has passed", Code::Expired, change(|o| o.expires = 0)),
+            ("an expiry too far ahead", Code::Expired, change(|o| o.expires += 1_000)),
+            ("a free operation with a nonce", Code::BadShape, {
+                Operation { nonce: 1, ..free(1, Body::Settle(settle.clone())) }
+            }),
+            ("a forged signature", Code::BadSignature, forged),
+            ("another network's signature", Code::BadSignature, other_chain),
+            ("a fee too small", Code::FeeAboveMaximum, change(|o| o.max_fee = Amount::ZERO)),
+            ("a nonce too far ahead", Code::NonceGap, honest(64, pay(3, 1))),
+            ("a fee beyond the balance", Code::Balance, change(|o| o.max_fee = Amount::sync(1_001))),
+            ("an account that does not exist", Code::UnknownAccount, signed(&world, 9, 0, height, pay(3, 1))),
+            ("a challenge that was not drawn", Code::NotDrawn, free(1, Body::Statement(statement))),
+            ("upkeep by nobody", Code::UnknownAccount, free(9, Body::Settle(settle))),
+        ];
+        for (name, code, operation) in table {
+            let refused = connection.submit(&operation).await;
+            assert!(matches!(refused, Err(Error::Refused(got)) if got == code), "{name}: {refused:?}");
+        }
+        raw_refusals(&world, honest(0, pay(3, 1))).await;
+        // The same twice is one; another with the nonce of a waiting one must offer more.
+        let (first, second) = (honest(0, pay(3, 1)), honest(0, pay(3, 2)));
+        connection.submit(&first).await.expect("accepted");
+        connection.submit(&first).await.expect("accepted again");
+        let refused = connection.submit(&second).await;
+        assert!(matches!(refused, Err(Error::Refused(Code::NonceOld))), "{refused:?}");
+        connection.wait_receipt(&first.id(), first.expires).await.expect("final");
+        connection.submit(&first).await.expect("accepted: it stands in a block");
+        let refused = connection.submit(&second).await;
+        assert!(matches!(refused, Err(Error::Refused(Code::NonceOld))), "{refused:?}");
+        assert_eq!(state(&connection, 3).await.expect("exists").balance, Amount::sync(1));
+    });
+}
+
+/// Bytes that are no operation, or too large a one, and questions about blocks that there are not.
+async fn raw_refusals(world: &World, operation: Operation) {
+    let Endpoint { account: peer, address } = endpoints(&world.network, 0)[0];
+    let network = world.context.child("network");
+    let context = world.context.child("raw");
+    let client = rpc::Client::<rpc::Node>::dial(context, &network, &key(8), peer, address).await;
+    let client = client.expect("connects");
+    let bytes = operation.encode();
+    let large = |length| Bounded::new(vec![0; length]).expect("may travel");
+    let longer = Bounded::new([&bytes[..], &[0]].concat()).expect("may travel");
+    let shorter = Bounded::new(bytes[..bytes.len() - 1].to_vec()).expect("may travel");
+    let table = [
+        ("nothing", Ask::Submit(Bounded::default()), Answer::Refused(Code::Malformed)),
+        ("zeros", Ask::Submit(large(300)), Answer::Refused(Code::Malformed)),
+        ("a byte more", Ask::Submit(longer), Answer::Refused(Code::Malformed)),
+        ("a byte less", Ask::Submit(shorter), Answer::Refused(Code::Malformed)),
+        ("too large", Ask::Submit(large(OPERATION_BYTES_MAX + 1)), Answer::Refused(Code::TooLarge)),
+        ("a header to come", Ask::Header(1 << 40), Answer::Unavailable(Unavailable::NotYet)),
+        ("a body to come", Ask::Body(1 << 40), Answer::Unavailable(Unavailable::NotYet)),
+        ("the genesis' body", Ask::Body(0), Answer::Unavailable(Unavailable::Pruned)),
+        ("events to come", Ask::Events(1 << 40), Answer::Unavailable(Unavailable::NotYet)),
+        ("an unknown operation", Ask::Receipt([9; 32]), Answer::Receipt(None)),
+    ];
+    for (name, ask, answer) in table {
+        assert_eq!(client.call(ask).await.expect("answers"), answer, "{name}");
+    }
+}

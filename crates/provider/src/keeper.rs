@@ -1,0 +1,431 @@
+//! Keeps the provider in step with the ledger: one pass for each certified height.
+//!
+//! ```text
+//!   height --> own records --> not registered?  register
+//!                          --> challenge open?  statement (again until the record says answered)
+//!              each round --> terms of all books: versions in force, ended agreements, their space
+//!                          --> loose shards go, ended slots are freed, due vouchers redeemed
+//! ```
+//!
+//! Everything that it decides follows from the ledger's records and this provider's own durable
+//! state, so a restart at any point goes on where it was.
+
+use crate::{
+    ledger::{Ledger, LedgerError, decode},
+    prover::{Case, NoStatement, Reader},
+    redeem,
+    segments::StoreError,
+    serve::Desk,
+    terms::Terms,
+    view::Question,
+};
+use commonware_runtime::{Blob, Clock, Handle, Spawner};
+use commonware_utils::channel::mpsc;
+use posync_protocol::{
+    Account, AgreementId, Body, Hash,
+    limits::READ_KEYS_MAX,
+    operation::{Redeem, RegisterProvider},
+    record::{Agreement, Audit, DataSet, Endings, Provider, RoundInfo, Use},
+};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
+
+/// Blocks after which an unanswered challenge is answered again.
+const RETRY_BLOCKS: u64 = 3;
+/// Blocks between tries to register.
+const REGISTER_BLOCKS: u64 = 16;
+/// Slots whose three records fit one proven read.
+const SLOTS_READ: usize = READ_KEYS_MAX / 3;
+/// Agreements looked at in one round.
+const REFRESH_MAX: usize = 4 * SLOTS_READ;
+
+/// Why the keeper ends.
+#[derive(Debug, thiserror::Error)]
+pub enum KeeperError {
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The books failed.
+    #[error(transparent)]
+    Books(#[from] crate::books::BooksError),
+    /// The till failed.
+    #[error(transparent)]
+    Till(#[from] crate::till::TillError),
+    /// A step could not be done now; the next height tries again.
+    #[error(transparent)]
+    Ledger(#[from] LedgerError),
+}
+
+/// The keeper.
+pub struct Keeper<E: Spawner + Clock, B, L> {
+    context: E,
+    desk: Arc<Desk<E, B>>,
+    ledger: L,
+    registration: RegisterProvider,
+    loose: Duration,
+    registered_at: Option<u64>,
+    /// The challenge answered last, and when.
+    answered: Option<(u64, u64)>,
+    /// The last agreement that was refreshed.
+    refreshed: Option<AgreementId>,
+    /// The round in which it tidied last.
+    tidied: Option<u64>,
+    freed_at: Option<u64>,
+    redeeming: Option<Handle<()>>,
+}
+
+impl<E: Spawner + Clock, B: Blob, L: Ledger> Keeper<E, B, L> {
+    /// A keeper of a desk.
+    pub const fn new(
+        context: E,
+        desk: Arc<Desk<E, B>>,
+        ledger: L,
+        registration: RegisterProvider,
+        loose: Duration,
+    ) -> Self {
+        Self {
+            context,
+            desk,
+            ledger,
+            registration,
+            loose,
+            registered_at: None,
+            answered: None,
+            refreshed: None,
+            tidied: None,
+            freed_at: None,
+            redeeming: None,
+        }
+    }
+
+    fn account(&self) -> Account {
+        self.desk.parts().view.account
+    }
+
+    /// Runs until the disk fails or every handle of the desk is gone.
+    ///
+    /// # Errors
+    /// The store, the books or the till failed. The ledger being out of reach is no error: it is
+    /// told, and tried again.
+    pub async fn run(mut self) -> Result<(), KeeperError> {
+        self.sweep().await?;
+        let mut height = 0;
+        loop {
+            let step = match self.ledger.above(height).await {
+                Ok(next) => {
+                    height = next;
+                    self.desk.parts().view.advance(height);
+                    self.step().await
+                }
+                Err(error) => Err(error.into()),
+            };
+            match step {
+                Ok(()) => {}
+                Err(KeeperError::Ledger(error)) => {
+                    tracing::warn!(%error, height, "the ledger is out of reach; trying again");
+                    self.context.sleep(Duration::from_millis(250)).await;
+                }
+                Err(fatal) => return Err(fatal),
+            }
+        }
+    }
+
+    /// What is due at the view's height.
+    ///
+    /// # Errors
+    /// [`KeeperError`]; `Ledger` may be tried again.
+    pub async fn step(&mut self) -> Result<(), KeeperError> {
+        let height = self.desk.parts().view.height();
+        let Some(case) = self.own(height).await? else {
+            return self.register(height).await;
+        };
+        let Some(challenge) = case.audit.challenge else {
+            self.free(case).await?;
+            return self.tidy_each_round(height).await;
+        };
+        let waits = self
+            .answered
+            .is_some_and(|(drawn, at)| drawn == challenge.height && case.height < at + RETRY_BLOCKS);
+        if !waits {
+            self.answered = self.answer(case).await?.then_some((challenge.height, height));
+        }
+        self.tidy_each_round(height).await
+    }
+
+    async fn tidy_each_round(&mut self, height: u64) -> Result<(), KeeperError> {
+        let round = self.desk.parts().view.parameters.round(height);
+        if self.tidied.is_none_or(|last| round > last) {
+            self.tidy().await?;
+            self.tidied = Some(round);
+        }
+        Ok(())
+    }
+
+    /// Frees what ended, by what was proved of it in the last round.
+    async fn free(&mut self, mut case: Case) -> Result<(), KeeperError> {
+        if self.freed_at.is_some_and(|at| case.height < at + RETRY_BLOCKS) {
+            return Ok(());
+        }
+        let parts = self.desk.parts();
+        let agreements: Vec<AgreementId> = parts.books.with(|state| state.agreements().collect());
+        let kept = agreements.iter().filter_map(|id| parts.view.kept(id));
+        case.terms = kept.map(|terms| (terms.id.slot, terms)).collect();
+        if let Some(settle) = case.upkeep() {
+            self.freed_at = Some(case.height);
+            self.ledger.send(Body::Settle(settle)).await?;
+        }
+        Ok(())
+    }
+
+    async fn register(&mut self, height: u64) -> Result<(), KeeperError> {
+        if self.registered_at.is_none_or(|at| height >= at + REGISTER_BLOCKS) {
+            self.registered_at = Some(height);
+            tracing::info!("registering as a provider");
+            self.ledger.pay(Body::RegisterProvider(self.registration.clone())).await?;
+        }
+        Ok(())
+    }
+
+    /// The own records without slots; `None` when not registered.
+    async fn own(&self, height: u64) -> Result<Option<Case>, LedgerError> {
+        let (account, parameters) = (self.account(), self.desk.parts().view.parameters);
+        let keys = [Provider::key(&account), Audit::key(&account), Endings::key(&account)];
+        let (at, slots) = self.ledger.read(keys.to_vec()).await?;
+        let slot = |place: usize| slots.get(place).and_then(Option::as_ref);
+        let Some(provider) = decode::<Provider>(slot(0))? else { return Ok(None) };
+        let (audit, endings) = (decode::<Audit>(slot(1))?.unwrap_or_default(), decode::<Endings>(slot(2))?);
+        let (height, anchor, terms) = (at.max(height), [0; 32], BTreeMap::new());
+        Ok(Some(Case { account, parameters, height, provider, audit, endings, anchor, terms }))
+    }
+
+    /// Proves the records of slots; absent agreements are `None`.
+    async fn read_slots(&self, slots: &[u32]) -> Result<Vec<Option<Terms>>, LedgerError> {
+        read_slots(&self.ledger, &self.account(), slots).await
+    }
+
+    /// Builds and sends a statement. `false` if there is none to send (now).
+    async fn answer(&mut self, mut case: Case) -> Result<bool, KeeperError> {
+        let parts = self.desk.parts();
+        let slots: BTreeSet<u32> =
+            parts.books.with(|state| state.agreements().map(|agreement| agreement.slot).collect());
+        let slots: Vec<u32> = slots.into_iter().collect();
+        for page in slots.chunks(SLOTS_READ) {
+            for terms in self.read_slots(page).await?.into_iter().flatten() {
+                parts.view.learn(terms.clone());
+                case.terms.insert(terms.id.slot, terms);
+            }
+        }
+        let Ok(challenge) = case.challenge() else { return Ok(false) };
+        let round = case.parameters.round(challenge.height);
+        let key = RoundInfo::key(round % case.parameters.round_ring);
+        let keys = vec![Audit::key(&case.account), Provider::key(&case.account), key];
+        let (at, last) = self.ledger.read(keys).await?;
+        let now: Option<Audit> = decode(last.first().and_then(Option::as_ref))?;
+        if now.as_ref().and_then(|audit| audit.challenge) != Some(challenge) {
+            return Ok(false);
+        }
+        let info: Option<RoundInfo> = decode(last.get(2).and_then(Option::as_ref))?;
+        let Some(info) = info.filter(|info| info.round == round) else { return Ok(false) };
+        (case.anchor, case.height) = (info.anchor, at);
+        let reader = Reader { store: &parts.store, books: &parts.books };
+        let vouchers = self.payable(&case);
+        let statement = match reader.answers(&case).await {
+            Ok(answers) => case.statement(answers, reader.reasked(&case).await, vouchers),
+            Err(error) => Err(error),
+        };
+        match statement {
+            Ok(statement) => {
+                self.ledger.send(Body::Statement(statement)).await?;
+                Ok(true)
+            }
+            Err(NoStatement::NotDrawn) => Ok(false),
+            Err(error) => {
+                tracing::error!(%error, height = challenge.height, "a challenge cannot be answered");
+                Ok(true)
+            }
+        }
+    }
+
+    fn payable(&self, case: &Case) -> Vec<posync_protocol::operation::Redemption> {
+        let parts = self.desk.parts();
+        let kept: Vec<_> = parts.till.with(|till| till.vouchers().copied().collect());
+        let terms: Vec<(Terms, _)> = kept
+            .into_iter()
+            .filter_map(|kept| Some((parts.view.kept(&kept.voucher.agreement)?, kept)))
+            .collect();
+        let round = case.parameters.round(case.height);
+        redeem::payable(terms.iter().map(|(terms, kept)| (terms, kept)), round, &case.parameters)
+    }
+
+    /// Refreshes some agreements, gives back what is no longer held, and redeems.
+    async fn tidy(&mut self) -> Result<(), KeeperError> {
+        self.refresh().await?;
+        for (agreement, shards) in self.desk.expired(self.loose) {
+            let going = self.desk.parts().books.let_go(agreement, shards);
+            self.unlink(agreement, going).await?;
+        }
+        self.redeem().await;
+        Ok(())
+    }
+
+    /// Proves the records of some agreements in turn; notes versions in force and ended ones.
+    async fn refresh(&mut self) -> Result<(), KeeperError> {
+        let due = self.due();
+        self.refreshed = due.last().copied().or(Some(nobody()));
+        for page in due.chunks(SLOTS_READ) {
+            let slots: Vec<u32> = page.iter().map(|id| id.slot).collect();
+            for (id, terms) in page.iter().zip(self.read_slots(&slots).await?) {
+                match terms.filter(|terms| terms.id == *id) {
+                    None => self.end(*id).await?,
+                    Some(terms) => {
+                        let going = self.desk.parts().books.observe(*id, terms.data.clone()).await?;
+                        self.desk.parts().view.learn(terms);
+                        self.unlink(*id, going).await?;
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The agreements to look at now: those after the last one, then from the start.
+    fn due(&self) -> Vec<AgreementId> {
+        let parts = self.desk.parts();
+        let mut all: BTreeSet<AgreementId> = parts.books.with(|state| state.agreements().collect());
+        all.extend(
+            parts.till.with(|till| till.vouchers().map(|kept| kept.voucher.agreement).collect::<Vec<_>>()),
+        );
+        let from = self.refreshed.unwrap_or_else(nobody);
+        let later = all.iter().filter(|id| **id > from);
+        later.chain(all.iter().filter(|id| **id <= from)).take(REFRESH_MAX).copied().collect()
+    }
+
+    async fn end(&self, id: AgreementId) -> Result<(), KeeperError> {
+        let parts = self.desk.parts();
+        tracing::info!(slot = id.slot, opened = id.opened, "an agreement is over; its space comes back");
+        let going = parts.books.end(id).await?;
+        self.unlink(id, going).await?;
+        parts.till.forget(id).await?;
+        parts.view.forget(id.slot);
+        Ok(())
+    }
+
+    async fn unlink(&self, id: AgreementId, shards: Vec<Hash>) -> Result<(), KeeperError> {
+        if shards.is_empty() {
+            return Ok(());
+        }
+        let parts = self.desk.parts();
+        parts.store.unlink(id, &shards).await?;
+        parts.books.gone(id, &shards);
+        Ok(())
+    }
+
+    /// Pays for a redemption when some voucher must not wait; one at a time, beside the rest.
+    async fn redeem(&mut self) {
+        let parts = self.desk.parts();
+        let (height, parameters) = (parts.view.height(), parts.view.parameters);
+        let kept: Vec<_> = parts.till.with(|till| till.vouchers().copied().collect());
+        let is_due = |kept: &posync_protocol::operation::Redemption| {
+            let terms = parts.view.kept(&kept.voucher.agreement);
+            terms.is_some_and(|terms| redeem::is_due(&terms, kept, height, &parameters))
+        };
+        let vouchers = crate::prover::up_to(kept.into_iter().filter(is_due));
+        if vouchers.is_empty() || self.redeeming.as_mut().is_some_and(|task| !is_over(task)) {
+            return;
+        }
+        let ledger = self.ledger.clone();
+        self.redeeming = Some(self.context.child("redeem").spawn(move |_| async move {
+            if let Err(error) = ledger.pay(Body::Redeem(Redeem { vouchers })).await {
+                tracing::warn!(%error, "vouchers could not be redeemed now");
+            }
+        }));
+    }
+
+    /// At the start: what the store holds and no book names is loose; what a book names and the
+    /// store no longer counts to its agreement is counted again.
+    async fn sweep(&self) -> Result<(), KeeperError> {
+        let parts = self.desk.parts();
+        let mut owed: BTreeSet<(AgreementId, Hash)> = parts.books.with(|state| state.kept());
+        let mut after = None;
+        loop {
+            let page = parts.store.page(after, 1024);
+            let Some(last) = page.last() else { break };
+            after = Some(*last);
+            for shard in page {
+                for agreement in parts.store.holders(&shard) {
+                    if !owed.remove(&(agreement, shard)) {
+                        self.desk.note_loose(agreement, shard);
+                    }
+                }
+            }
+        }
+        for (agreement, shard) in owed {
+            if let Ok(data) = parts.store.get(&shard).await {
+                parts.store.put(agreement, shard, data).await?;
+            }
+        }
+        Ok(())
+    }
+}
+
+const fn nobody() -> AgreementId {
+    AgreementId { provider: Account([0; 32]), slot: 0, opened: 0 }
+}
+
+fn is_over(task: &mut Handle<()>) -> bool {
+    futures::FutureExt::now_or_never(task).is_some()
+}
+
+/// Proves the records of at most [`SLOTS_READ`] slots.
+///
+/// # Errors
+/// `Unreachable`, `Record`.
+pub async fn read_slots<L: Ledger>(
+    ledger: &L,
+    account: &Account,
+    slots: &[u32],
+) -> Result<Vec<Option<Terms>>, LedgerError> {
+    let keys = slots.iter().flat_map(|slot| {
+        [Agreement::key(account, *slot), Use::key(account, *slot), DataSet::key(account, *slot)]
+    });
+    let (height, records) = ledger.read(keys.collect()).await?;
+    let mut all = vec![];
+    for (slot, three) in slots.iter().zip(records.chunks(3)) {
+        let [agreement, usage, data] = three else { return Err(LedgerError::Record) };
+        let agreement: Option<Agreement> = decode(agreement.as_ref())?;
+        let usage: Option<Use> = decode(usage.as_ref())?;
+        let data: DataSet = decode(data.as_ref())?.unwrap_or_default();
+        all.push(agreement.zip(usage).map(|(agreement, usage)| {
+            let id = agreement.id(*account, *slot);
+            Terms { id, height, agreement, usage, data }
+        }));
+    }
+    Ok(all)
+}
+
+/// Answers the view's questions, one proven read each.
+pub async fn answer_questions<L: Ledger>(
+    ledger: L,
+    view: crate::view::View,
+    mut questions: mpsc::Receiver<Question>,
+) {
+    while let Some(Question { slot, done }) = questions.recv().await {
+        match read_slots(&ledger, &view.account, &[slot]).await {
+            Ok(mut terms) => {
+                let terms = terms.pop().flatten();
+                if let Some(terms) = &terms {
+                    view.learn(terms.clone());
+                }
+                let _ = done.send(terms);
+            }
+            // Dropping the sender says that no proof could be had.
+            Err(error) => tracing::debug!(%error, slot, "no proof of an agreement"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,294 @@
+//! The keeper against the real rules in memory: it sees only records, and sends only operations.
+
+use super::*;
+use crate::{
+    books::{Books, Held},
+    fixtures::{data, open_body, register_body},
+    segments::{Store, StoreConfig},
+    serve::Parts,
+    till::Till,
+    view::View,
+    world::{World, account, key},
+};
+use commonware_runtime::{Runner as _, Supervisor as _, deterministic};
+use commonware_utils::sync::Mutex;
+use posync_protocol::{
+    Bounded, Code, Key,
+    block::with_chain,
+    ledger::Event,
+    operation::{DATA_SET_NAMESPACE, DataSetClaim, Redemption, SetDataSet, Voucher, sign},
+    tree::SumTree,
+    wire::provider::Sign,
+};
+
+type Context = deterministic::Context;
+type StoreBlob = <Context as commonware_runtime::Storage>::Blob;
+
+/// The ledger in memory: what is sent stands in the next block.
+#[derive(Clone)]
+struct Memory {
+    world: Arc<Mutex<World>>,
+    waiting: Arc<Mutex<Vec<Body>>>,
+}
+
+impl Memory {
+    /// Runs one block; returns what happened.
+    fn block(&self) -> Vec<Event> {
+        let bodies = std::mem::take(&mut *self.waiting.lock());
+        let mut world = self.world.lock();
+        let operations: Vec<_> = bodies.into_iter().map(|body| world.sign("paul", body)).collect();
+        world.block(&operations).expect("a proposer leaves out what is refused");
+        world.events.clone()
+    }
+}
+
+impl Ledger for Memory {
+    async fn read(&self, keys: Vec<Key>) -> Result<crate::ledger::Proven, LedgerError> {
+        assert!(keys.len() <= READ_KEYS_MAX);
+        let world = self.world.lock();
+        Ok((world.height, keys.iter().map(|key| world.state.get(key).copied()).collect()))
+    }
+
+    async fn above(&self, _: u64) -> Result<u64, LedgerError> {
+        self.block();
+        Ok(self.world.lock().height)
+    }
+
+    async fn send(&self, body: Body) -> Result<(), LedgerError> {
+        self.waiting.lock().push(body);
+        Ok(())
+    }
+
+    async fn pay(&self, body: Body) -> Result<(), LedgerError> {
+        let mut world = self.world.lock();
+        let operation = world.sign("paul", body);
+        match world.submit(&operation) {
+            Ok(Code::Done) => Ok(()),
+            Ok(code) | Err(code) => Err(LedgerError::Refused(code)),
+        }
+    }
+}
+
+struct Bench {
+    ledger: Memory,
+    desk: Arc<Desk<Context, StoreBlob>>,
+    keeper: Keeper<Context, StoreBlob, Memory>,
+    shards: Vec<(Hash, u64)>,
+}
+
+fn keeper(
+    context: &Context,
+    desk: &Arc<Desk<Context, StoreBlob>>,
+    ledger: &Memory,
+) -> Keeper<Context, StoreBlob, Memory> {
+    let loose = Duration::from_secs(60);
+    Keeper::new(context.child("keeper"), desk.clone(), ledger.clone(), register_body(), loose)
+}
+
+impl Bench {
+    async fn new(context: &Context) -> Self {
+        let world = World::new(&["paul", "carol"]);
+        let (view, questions) = View::new(account("paul"), world.chain, world.parameters);
+        let chain = world.chain;
+        let ledger = Memory { world: Arc::new(Mutex::new(world)), waiting: Arc::default() };
+        let (asked, answered) = (ledger.clone(), view.clone());
+        context.child("questions").spawn(move |_| answer_questions(asked, answered, questions));
+        let config = StoreConfig::for_capacity("store", 64 << 20, 1 << 20);
+        let (store, _) = Store::open(context.child("store"), config).await.expect("opens");
+        let reader = store.clone();
+        let held: Held = Arc::new(move |id, shard| reader.length(shard).filter(|_| reader.holds(id, shard)));
+        let books = Books::open(context.child("books"), "books", key("paul"), chain, held);
+        let (books, _) = books.await.expect("opens");
+        let (till, _) = Till::open(context.child("till"), "till").await.expect("opens");
+        let clock = Arc::new(context.child("clock"));
+        let desk = Arc::new(Desk::new(Parts { clock, store, books, till, view, capacity_leaves: 1 << 20 }));
+        let keeper = keeper(context, &desk, &ledger);
+        Self { ledger, desk, keeper, shards: vec![] }
+    }
+
+    /// A block, then what the keeper does at its height.
+    async fn step(&mut self) -> Vec<Event> {
+        let events = self.ledger.block();
+        self.desk.parts().view.advance(self.ledger.world.lock().height);
+        self.keeper.step().await.expect("nothing fails");
+        events
+    }
+
+    async fn steps(&mut self, blocks: u64) -> Vec<Event> {
+        let mut all = vec![];
+        for _ in 0..blocks {
+            all.extend(self.step().await);
+        }
+        all
+    }
+
+    fn open(&self, epochs: u64) -> AgreementId {
+        let mut world = self.ledger.world.lock();
+        let operation = world.sign("carol", Body::Open(open_body(&world, 0, epochs)));
+        assert_eq!(world.submit(&operation), Ok(Code::Done));
+        AgreementId { provider: account("paul"), slot: 0, opened: world.height }
+    }
+
+    /// Stores shards, has the version signed and puts it on the ledger.
+    async fn set(&mut self, id: AgreementId, version: u64, removes: &[u32], adds: &[Vec<u8>]) {
+        let parts = self.desk.parts();
+        let mut added = vec![];
+        for data in adds {
+            let name = *blake3::hash(data).as_bytes();
+            parts.store.put(id, name, data.clone().into()).await.expect("fits");
+            added.push((name, data.len() as u64));
+        }
+        for place in removes.iter().rev() {
+            self.shards.remove(*place as usize);
+        }
+        self.shards.extend(&added);
+        let tree = SumTree::new(&self.shards).expect("small");
+        let (root, leaves, bytes) = (tree.root(), tree.leaves(), tree.bytes());
+        let claim = DataSetClaim { agreement: id, version, root, leaves, bytes };
+        let chain = self.ledger.world.lock().chain;
+        let consumer_signature = sign(&key("carol"), DATA_SET_NAMESPACE, &with_chain(&chain, &claim));
+        let ask = Sign {
+            claim,
+            adds: Bounded::new(added).expect("few"),
+            removes: Bounded::new(removes.to_vec()).expect("few"),
+            signature: consumer_signature,
+        };
+        let terms = parts.view.terms(&id).await.expect("open");
+        let provider_signature = Some(parts.books.sign(terms, ask).await.expect("open").expect("right"));
+        let mut world = self.ledger.world.lock();
+        let provider: Provider = world.get(Provider::key(&account("paul"))).expect("registered");
+        let agreement: Agreement = world.get(Agreement::key(&account("paul"), 0)).expect("open");
+        let body = Body::SetDataSet(SetDataSet {
+            claim,
+            index: provider.index,
+            end_epoch: agreement.end_epoch,
+            storage_key: account("carol"),
+            consumer_signature,
+            provider_signature,
+        });
+        let operation = world.sign("carol", body);
+        assert_eq!(world.submit(&operation), Ok(Code::Done));
+    }
+}
+
+/// (answered on time with all reads passed, anything else)
+fn audited(events: &[Event]) -> (usize, usize) {
+    let audits = events.iter().filter_map(|event| match event {
+        Event::Audited { answered, passed, reads, on_time, .. } => {
+            Some(*answered && *on_time && passed == reads)
+        }
+        _ => None,
+    });
+    audits.fold((0, 0), |(good, bad), held| if held { (good + 1, bad) } else { (good, bad + 1) })
+}
+
+fn run<F, Fut>(work: F)
+where
+    F: FnOnce(Context) -> Fut,
+    Fut: Future<Output = ()>,
+{
+    deterministic::Runner::timed(Duration::from_secs(3_600)).start(work);
+}
+
+#[test]
+fn it_registers_itself_and_answers_every_draw_across_restarts() {
+    run(|context| async move {
+        let mut bench = Bench::new(&context).await;
+        bench.steps(10).await;
+        let registered: Option<Provider> = bench.ledger.world.lock().get(Provider::key(&account("paul")));
+        assert_eq!(registered.expect("by itself").capacity, 1 << 20);
+        let id = bench.open(100);
+        bench.set(id, 1, &[], &[data(1, 100_000), data(2, 5)]).await;
+        bench.ledger.world.lock().draws = true;
+        let (good, bad) = audited(&bench.steps(80).await);
+        assert!(good > 15 && bad == 0, "{good} {bad}");
+        for version in 2..6 {
+            // A new process knows nothing but what is on disk and on the ledger.
+            bench.keeper = keeper(&context, &bench.desk, &bench.ledger);
+            bench.set(id, version, &[], &[data(version, 3_000)]).await;
+            let (good, bad) = audited(&bench.steps(20).await);
+            assert!(good > 3 && bad == 0, "{good} {bad}");
+        }
+        let on_ledger: DataSet =
+            bench.ledger.world.lock().get(DataSet::key(&account("paul"), 0)).expect("there");
+        assert_eq!((on_ledger.current.version, on_ledger.next), (5, None));
+    });
+}
+
+#[test]
+fn a_statement_that_a_block_left_out_is_sent_again() {
+    run(|context| async move {
+        let mut bench = Bench::new(&context).await;
+        bench.steps(10).await;
+        let id = bench.open(100);
+        bench.set(id, 1, &[], &[data(1, 100_000)]).await;
+        bench.ledger.world.lock().draws = true;
+        let mut lost = 0;
+        let mut events = vec![];
+        for _ in 0..100 {
+            // Every second statement is lost on the way.
+            if !bench.ledger.waiting.lock().is_empty() && lost % 2 == 0 {
+                bench.ledger.waiting.lock().clear();
+                lost += 1;
+            } else if !bench.ledger.waiting.lock().is_empty() {
+                lost += 1;
+            }
+            events.extend(bench.step().await);
+        }
+        let (good, bad) = audited(&events);
+        assert!(good > 10 && bad == 0 && lost > 20, "{good} {bad} {lost}");
+    });
+}
+
+#[test]
+fn vouchers_and_space_of_an_ended_agreement_are_not_lost() {
+    run(|context| async move {
+        let mut bench = Bench::new(&context).await;
+        bench.steps(10).await;
+        let id = bench.open(2);
+        bench.set(id, 1, &[], &[data(1, 100_000), data(2, 50_000)]).await;
+        let chain = bench.ledger.world.lock().chain;
+        let voucher = Voucher::signed(&key("carol"), &chain, id, 5 << 20, 0);
+        let kept = Redemption { voucher, session_key: account("carol"), claim: None };
+        bench.desk.parts().till.keep(kept).await.expect("durable");
+        // Loose: put, never signed for.
+        let loose = data(9, 7_000);
+        let name = *blake3::hash(&loose).as_bytes();
+        bench.desk.parts().store.put(id, name, loose.into()).await.expect("fits");
+        bench.desk.note_loose(id, name);
+        let paid = |bench: &Bench| {
+            bench.ledger.world.lock().get::<Use>(Use::key(&account("paul"), 0)).map(|used| used.egress)
+        };
+        let parameters = bench.ledger.world.lock().parameters;
+        bench.steps(2 * parameters.epoch_blocks()).await;
+        assert_eq!(paid(&bench), Some(5 << 20), "redeemed without a draw, at an epoch's end");
+        assert!(bench.desk.parts().store.length(&name).is_some(), "its time is not up");
+        context.sleep(Duration::from_secs(61)).await;
+        bench.steps(parameters.round_blocks).await;
+        assert_eq!(bench.desk.parts().store.length(&name), None);
+        bench.ledger.world.lock().draws = true;
+        bench.steps(6 * parameters.epoch_blocks()).await;
+        assert_eq!(paid(&bench), None, "the records are gone");
+        assert_eq!(bench.desk.parts().store.totals().shards, 0);
+        assert_eq!(bench.desk.parts().books.with(|state| state.agreements().count()), 0);
+        assert!(bench.desk.parts().till.with(|till| till.is_empty()));
+    });
+}
+
+#[test]
+fn removed_shards_leave_the_disk_once_the_ledger_is_past_them() {
+    run(|context| async move {
+        let mut bench = Bench::new(&context).await;
+        bench.steps(10).await;
+        let id = bench.open(100);
+        bench.set(id, 1, &[], &[data(1, 10_000), data(2, 20_000), data(3, 30_000)]).await;
+        bench.ledger.world.lock().draws = true;
+        bench.steps(60).await;
+        assert_eq!(bench.desk.parts().store.totals().bytes, 60_000);
+        bench.set(id, 2, &[1], &[]).await;
+        bench.steps(60).await;
+        assert_eq!(bench.desk.parts().store.totals().bytes, 40_000);
+        let (good, bad) = audited(&bench.steps(40).await);
+        assert!(good > 5 && bad == 0, "{good} {bad}");
+    });
+}

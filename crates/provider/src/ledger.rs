@@ -1,0 +1,46 @@
+//! What a provider asks of the ledger: proven records, certified heights, and to take operations.
+//!
+//! Two implementations: a light connection to a node ([`crate::node`]), and the rules in memory in
+//! the keeper's tests.
+
+use posync_protocol::{Body, Code, Key, Record, Slot};
+
+/// Why the ledger gave no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum LedgerError {
+    /// No node answered, or none could prove what it said.
+    #[error("no node of the ledger gives a proven answer: {0}")]
+    Unreachable(String),
+    /// The operation was refused before or in a block.
+    #[error("the ledger refused it: {}", .0.explain())]
+    Refused(Code),
+    /// A proven slot does not decode: this program is older than the ledger.
+    #[error("a record of the ledger does not decode; install a newer version")]
+    Record,
+}
+
+/// Records in the order of the keys, and the certified height at which they stand so.
+pub type Proven = (u64, Vec<Option<Slot>>);
+
+/// A view of the ledger that believes only proofs.
+pub trait Ledger: Clone + Send + Sync + 'static {
+    /// Proves at most [`posync_protocol::limits::READ_KEYS_MAX`] records.
+    fn read(&self, keys: Vec<Key>) -> impl Future<Output = Result<Proven, LedgerError>> + Send;
+
+    /// Waits for a certified height above `height`; skips to the newest.
+    fn above(&self, height: u64) -> impl Future<Output = Result<u64, LedgerError>> + Send;
+
+    /// Signs a free operation and hands it to a node; whether it reached a block shows in state.
+    fn send(&self, body: Body) -> impl Future<Output = Result<(), LedgerError>> + Send;
+
+    /// Signs a paid operation with the account's next nonce and waits for its receipt.
+    fn pay(&self, body: Body) -> impl Future<Output = Result<(), LedgerError>> + Send;
+}
+
+/// Decodes a proven slot.
+///
+/// # Errors
+/// `Record`.
+pub fn decode<R: Record>(slot: Option<&Slot>) -> Result<Option<R>, LedgerError> {
+    slot.map(|slot| R::from_slot(slot).map_err(|_| LedgerError::Record)).transpose()
+}

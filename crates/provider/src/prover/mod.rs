@@ -1,0 +1,121 @@
+//! Answers the ledger's draws: nobody sends a challenge, the provider sees it in its own record.
+//!
+//! ```text
+//!   Audit record has a challenge --> proven reads: own records, data sets in force
+//!     --> four dependent reads: question -> tree -> shard -> chunk, or "missing"
+//!     --> reads asked again --> vouchers, `next` to apply, endings to cross --> Statement
+//! ```
+//!
+//! All that decides is in the ledger: after a crash the same records give the same statement, and
+//! a second one for a challenge is refused there. Nothing is kept here.
+//!
+//! Invariants
+//! 1. A read is declared missing only if the shard's bytes do not have its name, or are gone.
+//! 2. A statement is built only on records that agree: the slots' weights sum up to `phi`.
+
+mod state;
+#[cfg(test)]
+mod tests;
+
+pub(crate) use state::up_to;
+pub use state::{Case, answer, reask};
+
+use crate::{books::Books, segments::Store};
+use bytes::Bytes;
+use commonware_runtime::Blob;
+use posync_protocol::{
+    Bounded, Hash,
+    audit::Question,
+    limits::{MISSING_MAX, READS},
+    operation::{Answer, EndedRead, Reasked, StillMissing},
+    record::Missing,
+    tree::SumTree,
+};
+use std::sync::Arc;
+
+/// Why there is no statement.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NoStatement {
+    /// No challenge is open.
+    #[error("no challenge is open")]
+    NotDrawn,
+    /// The slots that the books know do not weigh what the ledger says.
+    #[error("the books know weights of {known}, the ledger {phi}; a data set is missing here")]
+    Incomplete {
+        /// Sum over known slots.
+        known: u128,
+        /// The ledger's sum.
+        phi: u128,
+    },
+    /// The consumer put a version in force that this provider never saw.
+    #[error("the data set in force at slot {0} was never signed here, so its reads cannot be placed")]
+    UnknownDataSet(u32),
+}
+
+/// Reads shards for answers.
+pub struct Reader<'a, B> {
+    /// The shards.
+    pub store: &'a Store<B>,
+    /// The trees.
+    pub books: &'a Books,
+}
+
+impl<B: Blob> Reader<'_, B> {
+    /// The four answers to an open challenge.
+    ///
+    /// # Errors
+    /// [`NoStatement`].
+    pub async fn answers(&self, case: &Case) -> Result<Bounded<Answer, READS>, NoStatement> {
+        let mut prover = case.prover()?;
+        while let Some(question) = prover.question() {
+            prover.answer(self.answer(case, &question).await?);
+        }
+        prover.finish().ok_or(NoStatement::NotDrawn)
+    }
+
+    async fn answer(&self, case: &Case, question: &Question) -> Result<Answer, NoStatement> {
+        let Question { slot, leaf, ended } = *question;
+        if ended {
+            return Ok(Answer::Ended(EndedRead { slot }));
+        }
+        let unknown = NoStatement::UnknownDataSet(slot);
+        let tree = self.tree(case, slot).ok_or(unknown.clone())?;
+        let read = tree.read(leaf).ok_or(unknown)?;
+        let data = self.shard(&read.shard).await;
+        Ok(answer(slot, read, data.as_deref()))
+    }
+
+    /// The answers to what is asked again, in the order of the record.
+    pub async fn reasked(&self, case: &Case) -> Bounded<Reasked, MISSING_MAX> {
+        let mut all = vec![];
+        for missing in case.audit.missing.iter() {
+            all.push(self.reask(case, missing).await);
+        }
+        up_to(all)
+    }
+
+    async fn reask(&self, case: &Case, missing: &Missing) -> Reasked {
+        let still = Reasked::Missing(StillMissing { slot: missing.slot });
+        let Some(tree) = self.tree(case, missing.slot) else { return still };
+        match self.shard(&missing.shard).await {
+            Some(data) => reask(missing, &tree, &data).unwrap_or(still),
+            None => still,
+        }
+    }
+
+    fn tree(&self, case: &Case, slot: u32) -> Option<Arc<SumTree>> {
+        let terms = case.terms.get(&slot)?;
+        let current = &terms.data.current;
+        self.books.with(|state| state.tree(&terms.id, (current.version, current.root)))
+    }
+
+    async fn shard(&self, name: &Hash) -> Option<Bytes> {
+        match self.store.get(name).await {
+            Ok(data) => Some(data),
+            Err(error) => {
+                tracing::warn!(%error, shard = %crate::books::hex(name), "a drawn shard cannot be proved");
+                None
+            }
+        }
+    }
+}

@@ -1,0 +1,182 @@
+//! From proven records to a statement: pure.
+
+use super::NoStatement;
+use crate::terms::Terms;
+use commonware_codec::EncodeSize as _;
+use posync_protocol::{
+    Account, Bounded, Hash,
+    audit::{Prover, Share},
+    chunk,
+    limits::{
+        ENDINGS_MAX, LEAF_BYTES, MISSING_MAX, OPERATION_BYTES_MAX, Parameters, READS, SETTLE_SLOTS_MAX,
+    },
+    operation::{Answer, MissingRead, ProvedRead, Reasked, Redemption, Settle, Statement},
+    record::{Audit, Challenge, Endings, Missing, Provider},
+    tree::{ShardRead, SumTree},
+};
+use std::collections::BTreeMap;
+
+/// Bytes of an operation around its body, and some room.
+const ENVELOPE_BYTES: usize = 512;
+
+/// What the ledger says of a provider, all of it read while one challenge was open.
+#[derive(Clone, Debug)]
+pub struct Case {
+    /// The provider.
+    pub account: Account,
+    /// Of the genesis.
+    pub parameters: Parameters,
+    /// Height of the last of these reads.
+    pub height: u64,
+    /// Its offer and sums.
+    pub provider: Provider,
+    /// Its audit state.
+    pub audit: Audit,
+    /// What it must cross.
+    pub endings: Option<Endings>,
+    /// The anchor of the challenge's round.
+    pub anchor: Hash,
+    /// Every slot that a book names.
+    pub terms: BTreeMap<u32, Terms>,
+}
+
+impl Case {
+    /// The open challenge.
+    ///
+    /// # Errors
+    /// `NotDrawn`.
+    pub fn challenge(&self) -> Result<Challenge, NoStatement> {
+        self.audit.challenge.ok_or(NoStatement::NotDrawn)
+    }
+
+    fn shares(&self) -> Vec<Share> {
+        let share = |(slot, terms): (&u32, &Terms)| Share {
+            slot: *slot,
+            rate: terms.agreement.storage_price,
+            leaves: terms.data.current.leaves,
+            end_epoch: terms.agreement.end_epoch,
+        };
+        self.terms.iter().map(share).collect()
+    }
+
+    /// The reads of the open challenge.
+    ///
+    /// # Errors
+    /// `NotDrawn`, `Incomplete`.
+    pub fn prover(&self) -> Result<Prover, NoStatement> {
+        let (challenge, shares) = (self.challenge()?, self.shares());
+        let known = shares.iter().map(|share| u128::from(share.rate) * u128::from(share.leaves)).sum();
+        let phi = self.provider.phi;
+        if known != phi {
+            return Err(NoStatement::Incomplete { known, phi });
+        }
+        let epoch = self.parameters.epoch(challenge.height);
+        Ok(Prover::new(&challenge, &self.account, epoch, shares))
+    }
+
+    /// Slots whose `next` waits for this settlement, with consumer and end.
+    pub fn apply(&self) -> Bounded<(u32, Account, u64), SETTLE_SLOTS_MAX> {
+        let epoch = self.parameters.epoch(self.height);
+        let waits = |terms: &&Terms| terms.data.next.is_some() && epoch < terms.agreement.end_epoch;
+        let named = self.terms.values().filter(waits).map(name);
+        up_to(named)
+    }
+
+    /// End epochs that the interval crosses; the coming one too, should the block be late.
+    pub fn endings(&self) -> Bounded<u64, ENDINGS_MAX> {
+        let epoch = self.parameters.epoch(self.height) + 1;
+        up_to(self.endings.iter().flat_map(|endings| endings.due(epoch)))
+    }
+
+    /// The statement; as many of `vouchers` as fit, in their order.
+    ///
+    /// # Errors
+    /// `NotDrawn`.
+    pub fn statement(
+        &self,
+        answers: Bounded<Answer, READS>,
+        reasked: Bounded<Reasked, MISSING_MAX>,
+        vouchers: Vec<Redemption>,
+    ) -> Result<Statement, NoStatement> {
+        let mut statement = Statement {
+            height: self.challenge()?.height,
+            anchor: self.anchor,
+            index: self.provider.index,
+            answers,
+            reasked,
+            vouchers: up_to([]),
+            apply: self.apply(),
+            endings: self.endings(),
+        };
+        let room = OPERATION_BYTES_MAX.saturating_sub(ENVELOPE_BYTES + statement.encode_size());
+        let each = vouchers.first().map_or(1, |voucher| voucher.encode_size() + 17);
+        statement.vouchers = up_to(vouchers.into_iter().take(room / each));
+        Ok(statement)
+    }
+
+    /// Free upkeep that is due while no challenge is open: slots of ended agreements to be charged
+    /// and freed. `None` when there is nothing to do.
+    pub fn upkeep(&self) -> Option<Settle> {
+        if self.audit.challenge.is_some() {
+            return None;
+        }
+        let slots: Bounded<_, SETTLE_SLOTS_MAX> =
+            up_to(self.terms.values().filter(|terms| self.may_free(terms)).map(name));
+        let Provider { index, .. } = self.provider;
+        (!slots.is_empty()).then(|| Settle { provider: self.account, index, slots, endings: up_to([]) })
+    }
+
+    /// Ended, crossed, and either still in the tree or past its redemption window.
+    fn may_free(&self, terms: &Terms) -> bool {
+        let epoch = self.parameters.epoch(self.height);
+        let over =
+            posync_protocol::agreement::is_over(&terms.agreement, &terms.usage, epoch, &self.parameters);
+        let end = terms.agreement.end_epoch;
+        let crossed = self.provider.settled_round >= self.parameters.epoch_start(end)
+            && self.endings.as_ref().is_none_or(|endings| endings.due(end).next().is_none());
+        let holds = terms.data.current.leaves > 0 || terms.data.next.is_some();
+        if epoch >= end { (crossed || terms.data.current.leaves == 0) && (holds || over) } else { over }
+    }
+}
+
+/// The first items, as many as the bound takes.
+pub(crate) fn up_to<T, const MAX: usize>(items: impl IntoIterator<Item = T>) -> Bounded<T, MAX> {
+    Bounded::new(items.into_iter().take(MAX).collect()).expect("at most MAX were taken")
+}
+
+fn name(terms: &Terms) -> (u32, Account, u64) {
+    (terms.id.slot, terms.agreement.consumer, terms.agreement.end_epoch)
+}
+
+/// A chunk of a whole shard and its path to the shard's name.
+fn prove(data: &[u8], index: u64) -> Option<(Vec<u8>, Vec<Hash>)> {
+    let length = data.len() as u64;
+    let start =
+        usize::try_from(index.checked_mul(LEAF_BYTES)? / chunk::GROUP_BYTES * chunk::GROUP_BYTES).ok()?;
+    let end = data.len().min(start + usize::try_from(chunk::GROUP_BYTES).ok()?);
+    chunk::prove_chunk(length, index, data.get(start..end)?, &chunk::outboard(data))
+}
+
+/// The answer to one read: proved if the shard's bytes are there, else declared missing.
+pub fn answer(slot: u32, read: ShardRead, data: Option<&[u8]>) -> Answer {
+    let ShardRead { shard, length, chunk, position } = read;
+    let proved = data.and_then(|data| prove(data, chunk)).and_then(|(chunk, path)| {
+        let (chunk, path) = (Bounded::new(chunk)?, Bounded::new(path)?);
+        Some(ProvedRead { slot, shard, length, position: position.clone(), chunk, path })
+    });
+    proved.map_or(Answer::Missing(MissingRead { slot, shard, length, position }), Answer::Proved)
+}
+
+/// The answer to a read that is asked again, when the shard is there.
+pub fn reask(missing: &Missing, tree: &SumTree, data: &[u8]) -> Option<Reasked> {
+    let place = tree.shards().iter().position(|(shard, _)| *shard == missing.shard)?;
+    let (chunk, path) = prove(data, missing.chunk.into())?;
+    Some(Reasked::Proved(ProvedRead {
+        slot: missing.slot,
+        shard: missing.shard,
+        length: data.len() as u64,
+        position: tree.path(place)?,
+        chunk: Bounded::new(chunk)?,
+        path: Bounded::new(path)?,
+    }))
+}

@@ -1,0 +1,309 @@
+//! The prover against the real rules: every statement goes through `ledger::execute`.
+
+use super::*;
+use crate::{
+    books::{Books, Held},
+    segments::{Store, StoreConfig, extents},
+    terms::Terms,
+};
+use crate::{
+    fixtures::{data, open_body, register_body},
+    world::{World, account, key},
+};
+use commonware_runtime::{Runner as _, Supervisor as _, tokio};
+use posync_protocol::{
+    AgreementId, Body, Code,
+    block::with_chain,
+    ledger::Event,
+    operation::{DATA_SET_NAMESPACE, DataSetClaim, SetDataSet, Statement, Voucher, sign},
+    record::{Agreement, Audit, DataSet, Endings, Provider, RoundInfo, Use},
+    wire::provider::Sign,
+};
+use std::path::Path;
+
+type TokioBlob = <tokio::Context as commonware_runtime::Storage>::Blob;
+
+/// A provider `paul` and a consumer `carol` on a ledger in memory, with a real store and books.
+struct Bench {
+    world: World,
+    store: Store<TokioBlob>,
+    books: Books,
+    version: u64,
+    shards: Vec<(Hash, u64)>,
+    id: AgreementId,
+}
+
+impl Bench {
+    async fn new(context: &tokio::Context, epochs: u64) -> Self {
+        let mut world = World::new(&["paul", "carol"]);
+        // The anchor of a round is written by its first block: the genesis has none.
+        while world.height < world.parameters.round_blocks {
+            world.block(&[]).expect("an empty block is valid");
+        }
+        let config = StoreConfig::for_capacity("store", 64 << 20, 1 << 20);
+        let (store, _) = Store::open(context.child("store"), config).await.expect("opens");
+        let reader = store.clone();
+        let held: Held =
+            Arc::new(move |agreement, shard| reader.length(shard).filter(|_| reader.holds(agreement, shard)));
+        let books = Books::open(context.child("books"), "books", key("paul"), world.chain, held);
+        let (books, _) = books.await.expect("opens");
+        let register = Body::RegisterProvider(register_body());
+        submit(&mut world, "paul", register);
+        let id = open(&mut world, 0, epochs);
+        world.draws = true;
+        Self { world, store, books, version: 0, shards: vec![], id }
+    }
+
+    /// Stores shards and puts a data set with them on the ledger.
+    async fn grow(&mut self, shards: &[Vec<u8>]) {
+        let mut adds = vec![];
+        for data in shards {
+            let name = *blake3::hash(data).as_bytes();
+            self.store.put(self.id, name, data.clone().into()).await.expect("fits");
+            adds.push((name, data.len() as u64));
+        }
+        self.shards.extend(&adds);
+        self.set(&[], &adds).await;
+    }
+
+    async fn set(&mut self, removes: &[u32], adds: &[(Hash, u64)]) {
+        self.version += 1;
+        let tree = SumTree::new(&self.shards).expect("small");
+        let (root, leaves, bytes) = (tree.root(), tree.leaves(), tree.bytes());
+        let claim = DataSetClaim { agreement: self.id, version: self.version, root, leaves, bytes };
+        let consumer_signature =
+            sign(&key("carol"), DATA_SET_NAMESPACE, &with_chain(&self.world.chain, &claim));
+        let ask = Sign {
+            claim,
+            adds: Bounded::new(adds.to_vec()).expect("few"),
+            removes: Bounded::new(removes.to_vec()).expect("few"),
+            signature: consumer_signature,
+        };
+        let terms = self.terms(self.id.slot).expect("open");
+        let provider_signature = Some(self.books.sign(terms, ask).await.expect("open").expect("right"));
+        let provider: Provider = self.world.get(Provider::key(&account("paul"))).expect("registered");
+        let agreement: Agreement = self.world.get(Agreement::key(&account("paul"), 0)).expect("open");
+        let body = Body::SetDataSet(SetDataSet {
+            claim,
+            index: provider.index,
+            end_epoch: agreement.end_epoch,
+            storage_key: account("carol"),
+            consumer_signature,
+            provider_signature,
+        });
+        submit(&mut self.world, "carol", body);
+        self.observe().await;
+    }
+
+    async fn observe(&self) {
+        if let Some(terms) = self.terms(self.id.slot) {
+            self.books.observe(self.id, terms.data).await.expect("open");
+        }
+    }
+
+    fn terms(&self, slot: u32) -> Option<Terms> {
+        let paul = account("paul");
+        let agreement: Agreement = self.world.get(Agreement::key(&paul, slot))?;
+        Some(Terms {
+            id: agreement.id(paul, slot),
+            height: self.world.height,
+            agreement,
+            usage: self.world.get(Use::key(&paul, slot))?,
+            data: self.world.get(DataSet::key(&paul, slot)).unwrap_or_default(),
+        })
+    }
+
+    fn case(&self) -> Case {
+        let (world, paul) = (&self.world, account("paul"));
+        let audit: Audit = world.get(Audit::key(&paul)).expect("registered");
+        let parameters = world.parameters;
+        let round = audit.challenge.map_or(0, |challenge| parameters.round(challenge.height));
+        let info: Option<RoundInfo> = world.get(RoundInfo::key(round % parameters.round_ring));
+        Case {
+            account: paul,
+            parameters,
+            height: world.height,
+            provider: world.get(Provider::key(&paul)).expect("registered"),
+            audit,
+            endings: world.get(Endings::key(&paul)),
+            anchor: info.map_or([0; 32], |info| info.anchor),
+            terms: self.terms(0).into_iter().map(|terms| (0, terms)).collect(),
+        }
+    }
+
+    /// Grows while no challenge is open.
+    async fn grow_at_once(&mut self, shards: &[Vec<u8>]) {
+        while self.case().audit.challenge.is_some() {
+            self.answer().await;
+        }
+        self.world.draws = false;
+        self.grow(shards).await;
+        self.world.draws = true;
+        assert!(self.case().audit.challenge.is_none());
+    }
+
+    fn wait_for_draw(&mut self) {
+        for _ in 0..200 {
+            if self.case().audit.challenge.is_some() {
+                return;
+            }
+            self.world.block(&[]).expect("an empty block is valid");
+        }
+        panic!("never drawn");
+    }
+
+    async fn statement(
+        &self,
+        vouchers: Vec<posync_protocol::operation::Redemption>,
+    ) -> Result<Statement, NoStatement> {
+        let (case, reader) = (self.case(), Reader { store: &self.store, books: &self.books });
+        let answers = reader.answers(&case).await?;
+        case.statement(answers, reader.reasked(&case).await, vouchers)
+    }
+
+    /// Answers the next draw; returns how many reads passed, of how many.
+    async fn answer(&mut self) -> (u8, u8) {
+        self.wait_for_draw();
+        let statement = self.statement(vec![]).await.expect("complete");
+        let code = self.world.submit(&self.world.sign("paul", Body::Statement(statement)));
+        assert_eq!(code, Ok(Code::Done));
+        self.observe().await;
+        let audited = self.world.events.iter().find_map(|event| match event {
+            Event::Audited { passed, reads, on_time: true, .. } => Some((*passed, *reads)),
+            _ => None,
+        });
+        audited.expect("an event tells")
+    }
+}
+
+fn submit(world: &mut World, who: &str, body: Body) {
+    let operation = world.sign(who, body);
+    assert_eq!(world.submit(&operation), Ok(Code::Done));
+}
+
+fn open(world: &mut World, slot: u32, epochs: u64) -> AgreementId {
+    let body = Body::Open(open_body(world, slot, epochs));
+    submit(world, "carol", body);
+    AgreementId { provider: account("paul"), slot, opened: world.height }
+}
+
+fn run<F, Fut>(work: F)
+where
+    F: FnOnce(tokio::Context, std::path::PathBuf) -> Fut,
+    Fut: Future<Output = ()>,
+{
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path().to_path_buf();
+    let config = tokio::Config::default().with_storage_directory(&path);
+    tokio::Runner::new(config).start(|context| work(context, path));
+}
+
+/// Flips a byte in every 16 KiB of a shard on disk.
+fn damage(path: &Path, shard: &Hash) {
+    use std::os::unix::fs::FileExt as _;
+    let extent = extents(path).expect("readable").into_iter().find(|extent| extent.shard == *shard);
+    let extent = extent.expect("stored");
+    let file = std::fs::OpenOptions::new().read(true).write(true).open(&extent.path).expect("writable");
+    for offset in (extent.offset..extent.offset + extent.length).step_by(16 << 10) {
+        let mut byte = [0];
+        file.read_exact_at(&mut byte, offset).expect("there");
+        file.write_all_at(&[byte[0] ^ 1], offset).expect("there");
+    }
+}
+
+#[test]
+fn draws_are_answered_as_long_as_the_shards_are_there() {
+    run(|context, path| async move {
+        let mut bench = Bench::new(&context, 100).await;
+        assert_eq!(bench.answer().await, (0, 0), "nothing stored, nothing read");
+        bench.grow_at_once(&[data(1, 0), data(2, 1), data(3, 1024), data(4, 1025), data(5, 300_000)]).await;
+        for _ in 0..6 {
+            assert_eq!(bench.answer().await, (4, 4));
+        }
+        let all = bench.shards.clone();
+        damage(&path, &all[4].0);
+        let (passed, reads) = bench.answer().await;
+        assert!(passed < reads, "296 of 298 leaves are damaged");
+        assert!(!bench.case().audit.missing.is_empty());
+        // Mended by a new put, what was missing is proved when it is asked again.
+        bench.store.put(bench.id, all[4].0, data(5, 300_000).into()).await.expect("fits");
+        assert_eq!(bench.answer().await, (4, 4));
+        assert!(bench.case().audit.missing.is_empty());
+    });
+}
+
+#[test]
+fn a_change_under_a_challenge_is_applied_by_the_statement() {
+    run(|context, _| async move {
+        let mut bench = Bench::new(&context, 100).await;
+        bench.grow_at_once(&[data(1, 10_000)]).await;
+        bench.wait_for_draw();
+        bench.grow(&[data(2, 20_000)]).await;
+        let waits = bench.case().terms[&0].data.clone();
+        assert_eq!((waits.current.version, waits.next.map(|next| next.version)), (1, Some(2)));
+        assert_eq!(bench.answer().await, (4, 4), "the draw reads the old version");
+        let now = bench.case().terms[&0].data.clone();
+        assert_eq!((now.current.version, now.next), (2, None));
+        assert_eq!(bench.answer().await, (4, 4));
+    });
+}
+
+#[test]
+fn vouchers_ride_along_and_are_paid() {
+    run(|context, _| async move {
+        let mut bench = Bench::new(&context, 100).await;
+        bench.grow_at_once(&[data(1, 10_000)]).await;
+        bench.wait_for_draw();
+        let voucher = Voucher::signed(&key("carol"), &bench.world.chain, bench.id, 1 << 20, 0);
+        let kept =
+            posync_protocol::operation::Redemption { voucher, session_key: account("carol"), claim: None };
+        let statement = bench.statement(vec![kept]).await.expect("complete");
+        let operation = bench.world.sign("paul", Body::Statement(statement));
+        assert_eq!(bench.world.submit(&operation), Ok(Code::Done));
+        assert_eq!(bench.case().terms[&0].usage.egress, 1 << 20);
+        let again = bench.world.sign("paul", operation.body);
+        assert_eq!(bench.world.submit(&again), Err(Code::AnsweredAlready), "never twice");
+    });
+}
+
+#[test]
+fn an_ended_agreement_is_freed_by_upkeep() {
+    run(|context, _| async move {
+        let mut bench = Bench::new(&context, 2).await;
+        bench.grow_at_once(&[data(1, 10_000)]).await;
+        let mut freed = 0;
+        for _ in 0..2_000 {
+            if bench.case().terms.is_empty() {
+                break;
+            }
+            if bench.case().audit.challenge.is_some() {
+                bench.answer().await;
+            } else if let Some(settle) = bench.case().upkeep() {
+                // The only provider of this ledger is drawn in every second block.
+                bench.world.draws = false;
+                submit(&mut bench.world, "paul", Body::Settle(settle));
+                bench.world.draws = true;
+                freed += 1;
+            } else {
+                bench.world.block(&[]).expect("an empty block is valid");
+            }
+        }
+        assert!(bench.case().terms.is_empty(), "the records are gone");
+        assert_eq!(freed, 2, "once out of the tree, once removed");
+        assert_eq!(bench.case().provider.phi, 0);
+    });
+}
+
+#[test]
+fn a_book_that_lacks_a_slot_gives_no_statement() {
+    run(|context, _| async move {
+        let mut bench = Bench::new(&context, 100).await;
+        bench.grow_at_once(&[data(1, 10_000)]).await;
+        assert_eq!(bench.case().prover().map(drop), Err(NoStatement::NotDrawn));
+        bench.wait_for_draw();
+        let mut case = bench.case();
+        case.terms.clear();
+        let error = case.prover().map(drop).expect_err("a slot is missing");
+        assert!(matches!(error, NoStatement::Incomplete { known: 0, .. }), "{error}");
+    });
+}

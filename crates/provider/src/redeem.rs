@@ -1,0 +1,99 @@
+//! Which vouchers to turn into money, and when: pure.
+//!
+//! A drawn provider takes them along for free, at most 64 in its statement. In between it pays a
+//! fee, so it redeems on its own only what would else be lost or is worth it.
+
+use crate::terms::Terms;
+use posync_protocol::{
+    Amount, agreement,
+    limits::{FEE_BYTES_PER_KEY, Parameters},
+    operation::Redemption,
+};
+
+/// Bytes of one redemption in an operation, with the records that it names.
+const REDEMPTION_BYTES: u64 = 192 + 2 * FEE_BYTES_PER_KEY;
+/// At an epoch's end a voucher is redeemed if it pays this many times its share of the fee.
+const WORTH: u128 = 8;
+
+/// What a kept voucher would pay now; `None` if the ledger would refuse it.
+pub fn value(terms: &Terms, kept: &Redemption, round: u64, parameters: &Parameters) -> Option<Amount> {
+    let Redemption { voucher, session_key, .. } = kept;
+    let delta = agreement::check(&terms.agreement, &terms.usage, voucher, session_key, round, parameters);
+    delta.ok().map(|delta| delta.fee)
+}
+
+/// Vouchers that pay something, the best first.
+pub fn payable<'a>(
+    kept: impl Iterator<Item = (&'a Terms, &'a Redemption)>,
+    round: u64,
+    parameters: &Parameters,
+) -> Vec<Redemption> {
+    let value = |(terms, kept): (&Terms, &Redemption)| {
+        value(terms, kept, round, parameters).filter(|fee| *fee > Amount::ZERO).map(|fee| (fee, *kept))
+    };
+    let mut all: Vec<(Amount, Redemption)> = kept.filter_map(value).collect();
+    all.sort_by_key(|(fee, kept)| (std::cmp::Reverse(*fee), kept.voucher.agreement));
+    all.into_iter().map(|(_, kept)| kept).collect()
+}
+
+/// Whether a voucher is worth an operation of its own at this height: its agreement's window is
+/// about to close, it is worth half of what is left of the reserve, or the epoch ends and it pays
+/// well above its fee.
+pub fn is_due(terms: &Terms, kept: &Redemption, height: u64, parameters: &Parameters) -> bool {
+    let (round, epoch) = (parameters.round(height), parameters.epoch(height));
+    let Some(fee) = value(terms, kept, round, parameters) else { return false };
+    let own = parameters.base_fee.grains().saturating_mul(REDEMPTION_BYTES.into());
+    let closes = terms.usage.closing_epoch.unwrap_or(u64::MAX);
+    let over = terms.agreement.end_epoch.saturating_add(parameters.redemption_epochs).min(closes);
+    let is_last = epoch + 1 >= over;
+    let is_much = fee.grains().saturating_mul(2) >= terms.usage.voucher_reserve.grains();
+    let epoch_ends = round + 1 >= parameters.epoch_start(epoch + 1);
+    fee.grains() > own && (is_last || is_much || (epoch_ends && fee.grains() > own.saturating_mul(WORTH)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fixtures::{CHAIN, id, session, terms};
+    use commonware_cryptography::Signer as _;
+    use posync_protocol::{Account, AgreementId, operation::Voucher};
+
+    const P: Parameters = Parameters::LOCAL;
+    const MIB: u64 = 1 << 20;
+
+    fn kept(slot: u32, egress: u64) -> Redemption {
+        let agreement = AgreementId { slot, ..id() };
+        let voucher = Voucher::signed(&session(), &CHAIN, agreement, egress, 0);
+        Redemption { voucher, session_key: Account::of(&session().public_key()), claim: None }
+    }
+
+    #[test]
+    fn what_pays_most_comes_first_and_what_pays_nothing_stays() {
+        let terms = terms();
+        let all = [kept(0, MIB), kept(1, 5 * MIB), kept(2, 0), kept(3, 2 * MIB), kept(4, 1)];
+        let got = payable(all.iter().map(|kept| (&terms, kept)), 10, &P);
+        assert_eq!(got, [all[1], all[3], all[0]]);
+    }
+
+    #[test]
+    fn a_voucher_is_redeemed_alone_only_when_it_must_or_is_worth_it() {
+        let round = P.round_blocks;
+        let last_round = (P.epoch_rounds - 1) * round;
+        let mut closing = terms();
+        closing.usage.closing_epoch = Some(2);
+        let mut small = terms();
+        small.usage.voucher_reserve = Amount::new(2_000_000).expect("small");
+        for (name, terms, egress, height, expected) in [
+            ("early in the epoch", &terms(), 2 * MIB, round, false),
+            ("epoch ends, worth it", &terms(), 2 * MIB, last_round, true),
+            ("epoch ends, below its fee", &terms(), MIB / 16, last_round, false),
+            ("closing soon", &closing, MIB, P.epoch_blocks(), true),
+            ("closing, not yet", &closing, MIB, round, false),
+            ("closing, below its fee", &closing, MIB / 16, P.epoch_blocks(), false),
+            ("half of the reserve", &small, MIB, round, true),
+            ("refused by the ledger", &small, u64::MAX, round, false),
+        ] {
+            assert_eq!(is_due(terms, &kept(0, egress), height, &P), expected, "{name}");
+        }
+    }
+}

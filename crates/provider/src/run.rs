@@ -1,0 +1,167 @@
+//! Starts a provider and ends it.
+//!
+//! ```text
+//!   open store, books, till --> listen --> register, follow, prove, settle (keeper)
+//!        (disk first)             |                scrub
+//!                                 +--> requests (serve)
+//! ```
+//!
+//! A provider whose volume is missing or fails goes offline by itself: `run` ends with the error,
+//! its answers stop, and its challenges stay open; nothing is promised that is not on disk.
+
+use crate::{
+    books::{Books, BooksError, Held},
+    config::{Config, ConfigError},
+    keeper::{Keeper, KeeperError, answer_questions},
+    node::Node,
+    scrub::{self, Unreadable},
+    segments::{Store, StoreConfig, StoreError},
+    serve::{Desk, Parts},
+    till::{Till, TillError},
+    view::View,
+};
+use commonware_cryptography::Signer as _;
+use commonware_macros::select;
+use commonware_runtime::{Clock, Metrics, Network, Spawner, Storage};
+use posync_client::{
+    channel::{self, Listen},
+    connection::Connection,
+    light::Light,
+    rpc::{self, Server, Service as _},
+};
+use posync_protocol::Account;
+use rand_core::CryptoRng;
+use std::{net::SocketAddr, sync::Arc};
+
+/// Why a provider is offline.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The configuration is wrong.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The shard store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The books failed.
+    #[error(transparent)]
+    Books(#[from] BooksError),
+    /// The till failed.
+    #[error(transparent)]
+    Till(#[from] TillError),
+    /// The volume cannot be read.
+    #[error(transparent)]
+    Unreadable(#[from] Unreadable),
+    /// The keeper ended.
+    #[error(transparent)]
+    Keeper(#[from] KeeperError),
+    /// It cannot listen, or stopped listening.
+    #[error(transparent)]
+    Listen(#[from] channel::Error),
+    /// A task ended that should not.
+    #[error("the provider's {0} ended unexpectedly: {1}")]
+    Task(&'static str, commonware_runtime::Error),
+}
+
+/// Runs a provider until the runtime is told to stop, or it cannot go on.
+///
+/// `started` is called with the bound address once requests are answered.
+///
+/// # Errors
+/// [`Error`]: what failed, and what to do.
+pub async fn run<E, N>(
+    context: E,
+    network: N,
+    config: Config,
+    started: impl FnOnce(SocketAddr) + Send,
+) -> Result<(), Error>
+where
+    E: Spawner + Clock + Storage + Metrics + CryptoRng,
+    N: Network + Clone,
+{
+    let (chain, parameters) = (config.chain, config.parameters);
+    let account = Account::of(&config.key.public_key());
+    config.registration(config.listen)?;
+    let name = |part: &str| format!("{}-{part}", config.partition);
+    let store = StoreConfig::for_capacity(&config.partition, config.capacity_bytes, config.segment_bytes);
+    let (store, mut store_task) = Store::open(context.child("store"), store).await?;
+    let (key, held) = (config.key.clone(), held(&store));
+    let (books, mut books_task) =
+        Books::open(context.child("books"), &name("books"), key, chain, held).await?;
+    let (till, mut till_task) = Till::open(context.child("till"), &name("till")).await?;
+
+    let light = Light::new(chain, config.network_key);
+    let (dialing, key) = (context.child("connection"), config.key.clone());
+    let connection = Connection::new(dialing, network.clone(), key, config.nodes.clone(), light);
+    let node = Node::start(context.child("follower"), connection, config.key.clone(), parameters);
+    let (view, questions) = View::new(account, chain, parameters);
+    let (asked, answered) = (node.clone(), view.clone());
+    context.child("questions").spawn(move |_| answer_questions(asked, answered, questions));
+
+    let clock = Arc::new(context.child("clock"));
+    let parts =
+        Parts { clock, store: store.clone(), books, till, view, capacity_leaves: config.capacity_leaves() };
+    let desk = Arc::new(Desk::new(parts));
+    let mut listening = listen(&context, &network, &config, desk.clone()).await?;
+    let registration = config.registration(listening.address)?;
+    let keeper = Keeper::new(context.child("keeper"), desk.clone(), node, registration, config.loose);
+    let mut keeper_task = context.child("keeper_task").spawn(move |_| keeper.run());
+    let every = config.scrub;
+    let mut scrub_task = context.child("scrub").spawn(move |_| async move { scrub::run(&desk, every).await });
+    tracing::info!(%account, address = %listening.address, "the provider is up");
+    started(listening.address);
+
+    let mut stopped = context.stopped();
+    let ended = select! {
+        _ = &mut stopped => Ok(()),
+        ended = &mut store_task => over("store", ended),
+        ended = &mut books_task => over("books", ended),
+        ended = &mut till_task => over("till", ended),
+        ended = &mut keeper_task => over("keeper", ended),
+        ended = &mut scrub_task => over("scrub", ended),
+        ended = &mut listening.task => over("listener", ended.map(Ok::<(), Error>)),
+    };
+    // No new requests; what is durable stays so, and the next start reads no shard.
+    listening.task.abort();
+    keeper_task.abort();
+    match &ended {
+        Ok(()) => store.close().await?,
+        Err(error) => tracing::error!(%error, "the provider goes offline"),
+    }
+    ended
+}
+
+fn held<B: commonware_runtime::Blob>(store: &Store<B>) -> Held {
+    let store = store.clone();
+    Arc::new(move |agreement, shard| store.length(shard).filter(|_| store.holds(agreement, shard)))
+}
+
+async fn listen<E, N, B>(
+    context: &E,
+    network: &N,
+    config: &Config,
+    desk: Arc<Desk<E, B>>,
+) -> Result<channel::Listening, channel::Error>
+where
+    E: Spawner + Clock + CryptoRng,
+    N: Network,
+    B: commonware_runtime::Blob,
+{
+    let server = Server::<rpc::Provider, _>::new(move |call, ask| {
+        let desk = desk.clone();
+        async move { desk.handle(call, ask).await }
+    });
+    let listen = Listen::new(config.key.clone(), rpc::Provider::NAMESPACE, config.listen);
+    server.listen(context.child("listen"), network, listen).await
+}
+
+/// A part ended: with its error, without one, or by a panic.
+fn over<T>(what: &'static str, ended: Result<Result<(), T>, commonware_runtime::Error>) -> Result<(), Error>
+where
+    Error: From<T>,
+{
+    match ended {
+        Ok(Ok(())) => Err(Error::Task(what, commonware_runtime::Error::Closed)),
+        Ok(Err(error)) => Err(error.into()),
+        Err(error) => Err(Error::Task(what, error)),
+    }
+}
