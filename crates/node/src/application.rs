@@ -22,15 +22,16 @@ use crate::{
     },
     genesis::{Genesis, VERSION, hash},
     handle::Operations,
+    ingress,
     outcomes::{BlockOutcome, Outcomes},
 };
-use commonware_codec::{Copying, DecodeExt as _, Encode as _};
+use commonware_codec::{Copying, Encode as _};
 use commonware_consensus::{
     Heightable as _,
     marshal::ancestry::Ancestry,
     types::{Epoch, Round, View},
 };
-use commonware_cryptography::{BatchEntry, BatchVerifier as _, Digestible as _, ed25519};
+use commonware_cryptography::Digestible as _;
 use commonware_glue::{
     dkg::{ReshareBlock as _, reshare, types::EpochOutcome},
     stateful::{
@@ -38,9 +39,8 @@ use commonware_glue::{
         db::{DatabaseSet, Reader, Shared, Unmerkleized as _},
     },
 };
-use commonware_parallel::Sequential;
-use commonware_utils::channel::watch;
 use futures::StreamExt as _;
+use posync_client::watch;
 use posync_protocol::{
     Bounded, Hash, Key, Operation, Record as _, Slot,
     audit::Resolver,
@@ -169,6 +169,13 @@ impl<E: Runtime> Application<E> {
         let candidates = self.0.setup.operations.candidates(context);
         let chosen = ledger::select(context, &system, &draws, &candidates);
         Ok((draws, chosen.into_iter().map(|place| candidates[place].clone()).collect()))
+    }
+
+    /// Whether every signature verifies that was not verified at this node's door.
+    fn check_signatures(&self, rng: &mut E, operations: &[Operation]) -> bool {
+        let known = &self.0.setup.operations;
+        let unknown = operations.iter().filter(|operation| !known.verified(&operation.id()));
+        ingress::verify_all(rng, &self.0.chain, unknown)
     }
 
     /// Runs a finalized block once more on the state it found, for its receipts and events.
@@ -304,31 +311,6 @@ fn set_roots<E: Runtime>(header: &mut Header, executed: &Executed<E>) {
     header.range_end = *sealed.bounds().tip.size;
 }
 
-/// Whether every signature of every operation verifies; one batch.
-fn check_signatures<E: Runtime>(rng: &mut E, chain: &Hash, operations: &[Operation]) -> bool {
-    let checks = operations.iter().flat_map(|operation| operation.signatures(chain));
-    let decoded: Option<Vec<Check>> = checks
-        .map(|check| {
-            let key = check.key.public_key()?;
-            let signature = ed25519::Signature::decode(Copying(&check.signature)).ok()?;
-            Some((check.namespace, check.message, key, signature))
-        })
-        .collect();
-    let Some(decoded) = decoded else {
-        return false;
-    };
-    decoded.is_empty() || ed25519::PublicKey::verify_batch(rng, &decoded, entry, &Sequential)
-}
-
-type Check = (&'static [u8], bytes::Bytes, ed25519::PublicKey, ed25519::Signature);
-
-fn entry(
-    _: usize,
-    (namespace, message, public_key, signature): &Check,
-) -> BatchEntry<'_, ed25519::PublicKey> {
-    BatchEntry { namespace, message, public_key, signature }
-}
-
 impl<E: Runtime> Stateful<E> for Application<E> {
     type SigningScheme = Scheme;
     type Context = Context;
@@ -363,6 +345,9 @@ impl<E: Runtime> Stateful<E> for Application<E> {
         let executed = self.execute(batch, &block_context, &draws, &candidates, Mode::Propose).await;
         let executed = tell(executed)?;
         let kept: BTreeSet<usize> = executed.outcome.kept.iter().copied().collect();
+        let left = (0..candidates.len()).filter(|index| !kept.contains(index));
+        let left: Vec<Hash> = left.map(|index| candidates[index].id()).collect();
+        self.0.setup.operations.refused(&left);
         let operations = candidates.into_iter().enumerate().filter(|(index, _)| kept.contains(index));
         let payload = input.upstream.payload;
         let body = BlockBody {
@@ -387,9 +372,7 @@ impl<E: Runtime> Stateful<E> for Application<E> {
         let (header, body) = (block.header(), block.body());
         if finality == Finality::Candidate {
             let parent = self.parent(&block, &mut ancestry).await?;
-            if !self.check_header(&block, &parent)
-                || !check_signatures(&mut clock, &self.0.chain, &body.operations)
-            {
+            if !self.check_header(&block, &parent) || !self.check_signatures(&mut clock, &body.operations) {
                 return None;
             }
         }

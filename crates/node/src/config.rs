@@ -19,6 +19,7 @@ use crate::{
     genesis::{AuthoritySecret, Genesis, GenesisError},
 };
 use commonware_codec::{Copying, DecodeExt as _, Encode as _};
+use commonware_cryptography::Signer as _;
 use serde::{Deserialize, Serialize};
 use std::{
     fs::{self, File, OpenOptions, TryLockError},
@@ -54,6 +55,9 @@ pub enum ConfigError {
         /// How.
         reason: String,
     },
+    /// The key is none of the network's.
+    #[error("the key in {0} is no authority of its genesis; a node without a seat follows as a client")]
+    NoAuthority(PathBuf),
     /// The genesis is refused.
     #[error(transparent)]
     Genesis(#[from] GenesisError),
@@ -144,6 +148,10 @@ impl Config {
         let key = unhex(&read(directory, "node.key")?)
             .and_then(|bytes| PrivateKey::decode(Copying(&bytes)).ok())
             .ok_or_else(|| damaged("node.key", "it is not 64 hex digits of an Ed25519 key".into()))?;
+        let public = key.public_key();
+        if genesis.authorities.iter().all(|authority| authority.key != public) {
+            return Err(ConfigError::NoAuthority(directory.into()));
+        }
         let secrets = Secrets::disk(directory.join("secrets"))
             .map_err(|source| ConfigError::File { path: directory.join("secrets"), source })?;
         Ok(Self { directory: directory.into(), genesis, settings, key, secrets, _lock: lock })
@@ -223,6 +231,8 @@ mod tests {
             [mode("node.key"), mode("secrets"), mode("secrets/share-00000000000000000000")],
             [0o600, 0o700, 0o600]
         );
+        fs::write(path.join("node.key"), hex(&PrivateKey::from_seed(9).encode())).expect("writable");
+        assert!(matches!(Config::open(&path), Err(ConfigError::NoAuthority(_))));
         fs::write(path.join("node.key"), "no key").expect("writable");
         assert!(matches!(Config::open(&path), Err(ConfigError::Damaged { .. })));
         fs::write(path.join("genesis"), [0; 40]).expect("writable");

@@ -23,9 +23,10 @@ use crate::{
 use bytes::Bytes;
 use commonware_codec::Encode as _;
 use commonware_consensus::{marshal::Identifier, types::Height};
+use commonware_cryptography::Digested;
 use commonware_glue::stateful::db::Shared;
-use commonware_utils::channel::watch;
 use futures::{FutureExt as _, future::BoxFuture};
+use posync_client::watch;
 use posync_protocol::{
     Hash, Key, Operation, Slot,
     block::{BlockBody, Header},
@@ -181,12 +182,12 @@ impl Handle {
 
     /// The finalized header at `height`, if kept.
     pub async fn header(&self, height: u64) -> Option<Header> {
-        Some(self.block(height).await?.into_parts().0)
+        Some(self.block(height).await?.inner().header().clone())
     }
 
     /// The finalized body at `height`, if kept.
     pub async fn body(&self, height: u64) -> Option<BlockBody> {
-        Some(self.block(height).await?.into_parts().1)
+        Some(self.block(height).await?.inner().body().clone())
     }
 
     /// Receipts and events of the finalized block at `height`, if kept.
@@ -234,11 +235,11 @@ impl Handle {
         Follow { handle: self.clone(), next: height.max(1) }
     }
 
-    async fn block(&self, height: u64) -> Option<Block> {
+    async fn block(&self, height: u64) -> Option<Digested<Block>> {
         if height == 0 {
             return None;
         }
-        Some(self.marshal.get_block(Height::new(height)).await?.inner().clone())
+        self.marshal.get_block(Height::new(height)).await
     }
 
     /// The header that commits to `root`: the applied block's, or one close to it.
@@ -274,7 +275,7 @@ impl Follow {
         applied.map_err(|_| ReadError::Stopping)?;
         let block = self.handle.block(next).await.ok_or(ReadError::Pruned(next))?;
         let outcome = self.handle.outcome(next).await.ok_or(ReadError::Pruned(next))?;
-        let (header, body) = block.into_parts();
+        let (header, body) = (block.inner().header().clone(), block.inner().body().clone());
         self.next += 1;
         Ok(FinalizedBlock { header, body, outcome })
     }

@@ -69,6 +69,22 @@ fn entry<'a>(_: usize, check: &'a &Check) -> BatchEntry<'a, ed25519::PublicKey> 
     }
 }
 
+/// Whether every signature of all operations verifies, in one batch.
+pub fn verify_all<'a>(
+    mut rng: impl CryptoRng,
+    chain: &Hash,
+    operations: impl IntoIterator<Item = &'a Operation>,
+) -> bool {
+    let checks: Option<Vec<Vec<Check>>> =
+        operations.into_iter().map(|operation| checks(chain, operation)).collect();
+    let Some(checks) = checks else { return false };
+    holds(&mut rng, &checks.iter().flatten().collect::<Vec<_>>())
+}
+
+fn holds(rng: &mut impl CryptoRng, batch: &[&Check]) -> bool {
+    batch.is_empty() || ed25519::PublicKey::verify_batch(rng, batch, entry, &Sequential)
+}
+
 /// Which of the operations carry only signatures that verify, in one batch; a bad one among n good
 /// ones costs about log n batches more.
 pub fn verify<'a>(
@@ -83,10 +99,7 @@ pub fn verify<'a>(
     let mut open = vec![decoded];
     while let Some(indices) = open.pop() {
         let batch: Vec<&Check> = indices.iter().flat_map(|index| checks[*index].iter().flatten()).collect();
-        if batch.is_empty() {
-            continue;
-        }
-        if ed25519::PublicKey::verify_batch(&mut rng, &batch, entry, &Sequential) {
+        if holds(&mut rng, &batch) {
             indices.iter().for_each(|index| good[*index] = true);
         } else if indices.len() > 1 {
             let (left, right) = indices.split_at(indices.len() / 2);

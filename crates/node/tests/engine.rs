@@ -198,6 +198,32 @@ fn a_power_cut_keeps_the_height() {
     });
 }
 
+/// Power cuts where a term begins, ends and hands over: nothing is decided twice.
+#[test]
+fn power_cuts_around_a_term_end() {
+    let network = network();
+    let (mut checkpoint, mut kept) = (None, Vec::new());
+    for until in [2, TERM / 2, TERM - 1, TERM, TERM + 1, TERM + 6] {
+        let runner = checkpoint.map_or_else(|| runner(10), deterministic::Runner::from);
+        let network = network.clone();
+        let (root, next) = runner.start_and_recover(move |context| async move {
+            let world = World::start(context, network).await;
+            world.reach(until).await;
+            world.roots(until).await[0]
+        });
+        kept.push((until, root));
+        checkpoint = Some(next);
+    }
+    let checkpoint = checkpoint.expect("there were cuts");
+    deterministic::Runner::from(checkpoint).start(|context| async move {
+        let world = World::start(context, network).await;
+        world.reach(2 * TERM + 1).await;
+        for (height, root) in kept {
+            assert!(world.roots(height).await.iter().all(|now| *now == root), "height {height}");
+        }
+    });
+}
+
 /// One seed, one history: roots and the runtime's own audit agree.
 #[test]
 fn a_seed_repeats_itself() {

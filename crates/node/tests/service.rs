@@ -1,5 +1,6 @@
 //! The node service end to end: four authorities, real channels, clients that believe only proofs.
 
+#[allow(dead_code, reason = "each test file uses its part of what they share")]
 mod common;
 
 use common::{Network4, Serve, World};

@@ -97,11 +97,6 @@ impl Block {
         &self.body
     }
 
-    /// Header and body, given away.
-    pub fn into_parts(self) -> (Header, BlockBody) {
-        (self.header, self.body)
-    }
-
     /// Whether the leader named in the header signed it.
     pub fn signed(&self) -> bool {
         Signature::decode(Copying(&self.header.signature)).is_ok_and(|signature| {
