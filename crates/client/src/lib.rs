@@ -5,3 +5,4 @@ pub mod channel;
 pub mod connection;
 pub mod light;
 pub mod rpc;
+pub mod watch;

@@ -39,8 +39,8 @@ use commonware_glue::{
         db::{DatabaseSet, Reader, Shared, Unmerkleized as _},
     },
 };
-use commonware_utils::channel::watch;
 use futures::StreamExt as _;
+use posync_client::watch;
 use posync_protocol::{
     Bounded, Hash, Key, Operation, Record as _, Slot,
     audit::Resolver,

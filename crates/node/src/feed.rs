@@ -5,8 +5,8 @@
 //! blocks themselves. Receipts here are the node's word: who wants proof checks the receipts of the
 //! block against its certified header.
 
-use crate::handle::Handle;
-use commonware_utils::channel::watch;
+use crate::handle::{Handle, ReadError};
+use posync_client::watch;
 use posync_protocol::{Code, Hash, wire::node::Receipt};
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -81,8 +81,13 @@ impl Feed {
             }
         }
         let mut blocks = handle.subscribe_finalized(applied + 1);
-        while let Ok(block) = blocks.next().await {
-            self.add(block.header.height, &block.outcome.receipts, span);
+        loop {
+            match blocks.next().await {
+                Ok(block) => self.add(block.header.height, &block.outcome.receipts, span),
+                // A node that began with a synced state has no blocks from before it.
+                Err(ReadError::Pruned(_)) => blocks = handle.subscribe_finalized(handle.applied() + 1),
+                Err(_) => return,
+            }
         }
     }
 

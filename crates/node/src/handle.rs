@@ -25,8 +25,8 @@ use commonware_codec::Encode as _;
 use commonware_consensus::{marshal::Identifier, types::Height};
 use commonware_cryptography::Digested;
 use commonware_glue::stateful::db::Shared;
-use commonware_utils::channel::watch;
 use futures::{FutureExt as _, future::BoxFuture};
+use posync_client::watch;
 use posync_protocol::{
     Hash, Key, Operation, Slot,
     block::{BlockBody, Header},

@@ -10,9 +10,10 @@
 
 use crate::terms::Terms;
 use commonware_utils::{
-    channel::{mpsc, oneshot, watch},
+    channel::{mpsc, oneshot},
     sync::Mutex,
 };
+use posync_client::watch;
 use posync_protocol::{Account, AgreementId, Hash, limits::Parameters};
 use std::{collections::BTreeMap, sync::Arc};
 

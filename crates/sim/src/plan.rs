@@ -2,7 +2,7 @@
 
 use crate::network::Link;
 use commonware_runtime::deterministic::FaultConfig;
-use posync_protocol::limits::Parameters;
+use posync_protocol::{ledger::Event, limits::Parameters};
 use std::time::Duration;
 
 /// A whole run.
@@ -12,6 +12,10 @@ pub struct Plan {
     pub seed: u64,
     /// How many authorities.
     pub authorities: u8,
+    /// How many providers, each of its own operator.
+    pub providers: u8,
+    /// How many gateways.
+    pub gateways: u8,
     /// Genesis parameters.
     pub parameters: Parameters,
     /// Between authorities.
@@ -41,23 +45,63 @@ impl Gossip {
         Self { latency: Duration::from_millis(5), jitter: Duration::from_millis(1), loss_percent: 0 };
 }
 
+/// One process of the network.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Process {
+    /// An authority with its node service.
+    Authority(u8),
+    /// A provider.
+    Provider(u8),
+    /// A gateway.
+    Gateway(u8),
+}
+
+/// A file that a user stores: its name decides its bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sample {
+    /// Its name.
+    pub name: &'static str,
+    /// Its bytes.
+    pub length: usize,
+}
+
+impl Sample {
+    /// Its contents.
+    pub fn bytes(&self) -> Vec<u8> {
+        let mut bytes = vec![0; self.length];
+        blake3::Hasher::new().update(self.name.as_bytes()).finalize_xof().fill(&mut bytes);
+        bytes
+    }
+}
+
+/// What a plan waits for: decided from all events so far.
+pub type Condition = fn(&[(u64, Event)]) -> bool;
+
 /// One thing that happens.
 #[derive(Clone, Debug)]
 pub enum Step {
     /// Wait until the block at this height is final and judged.
     Reach(u64),
-    /// An authority's process ends without warning; its disk stays.
-    Crash(u8),
+    /// Wait until the condition holds, at most until this height.
+    Until(Condition, u64),
+    /// A process ends without warning; its disk stays.
+    Crash(Process),
     /// It starts again on its disk.
-    Restart(u8),
-    /// It starts again with its keys alone.
+    Restart(Process),
+    /// An authority starts again with its keys alone.
     Wipe(u8),
+    /// A user stores a file through the first gateway.
+    Put(Sample),
+    /// A user reads it and compares.
+    Get(Sample),
+    /// A user moves one SYNC to another, through the node service.
+    Send,
     /// The links between authorities change.
     Gossip(Gossip),
-    /// An authority hears and is heard by nobody.
-    Isolate(u8),
+    /// A process hears and is heard by nobody.
+    Isolate(Process),
     /// It is back.
-    Rejoin(u8),
+    Rejoin(Process),
     /// Every process loses power at once: what was not synced may be lost.
     PowerCut,
     /// The storage of everybody changes its manners.
@@ -67,11 +111,18 @@ pub enum Step {
 }
 
 impl Plan {
-    /// Four authorities on a good network that do `steps`.
+    /// Four authorities, ten providers and a gateway on a good network.
+    pub fn whole(seed: u64, steps: Vec<Step>) -> Self {
+        Self { providers: 10, gateways: 1, ..Self::new(seed, steps) }
+    }
+
+    /// Four authorities alone on a good network.
     pub fn new(seed: u64, steps: Vec<Step>) -> Self {
         Self {
             seed,
             authorities: 4,
+            providers: 0,
+            gateways: 0,
             parameters: Parameters::LOCAL,
             gossip: Gossip::LOCAL,
             data: Link::LOCAL,

@@ -2,7 +2,7 @@
 
 use posync_sim::{
     ledger::Fault,
-    plan::{Gossip, Plan, Step},
+    plan::{Gossip, Plan, Process, Step},
     world::{Failure, run, run_twice},
 };
 
@@ -15,7 +15,13 @@ fn authorities_agree_and_reshare_their_key() {
 
 #[test]
 fn a_crashed_authority_catches_up() {
-    let steps = vec![Step::Reach(10), Step::Crash(2), Step::Reach(30), Step::Restart(2), Step::Reach(50)];
+    let steps = vec![
+        Step::Reach(10),
+        Step::Crash(Process::Authority(2)),
+        Step::Reach(30),
+        Step::Restart(Process::Authority(2)),
+        Step::Reach(50),
+    ];
     run_twice(&Plan::new(2, steps));
 }
 
@@ -33,7 +39,13 @@ fn a_tenth_of_all_messages_may_be_lost() {
 
 #[test]
 fn a_wiped_authority_comes_back_with_its_keys_alone() {
-    let steps = vec![Step::Reach(50), Step::Crash(1), Step::Reach(60), Step::Wipe(1), Step::Reach(130)];
+    let steps = vec![
+        Step::Reach(50),
+        Step::Crash(Process::Authority(1)),
+        Step::Reach(60),
+        Step::Wipe(1),
+        Step::Reach(130),
+    ];
     run_twice(&Plan::new(5, steps));
 }
 
@@ -48,12 +60,37 @@ fn canary_a_minted_grain_is_found_in_the_next_block() {
 
 #[test]
 fn canary_half_of_the_authorities_cannot_go_on_alone() {
-    let steps = vec![Step::Reach(5), Step::Isolate(0), Step::Isolate(1), Step::Reach(20)];
+    let steps = vec![
+        Step::Reach(5),
+        Step::Isolate(Process::Authority(0)),
+        Step::Isolate(Process::Authority(1)),
+        Step::Reach(20),
+    ];
     match run(Plan::new(7, steps)) {
         Err(Failure::Stalled(height)) => assert!((5..10).contains(&height)),
         other => panic!("two of four authorities made blocks: {other:?}"),
     }
-    let steps = vec![Step::Reach(5), Step::Isolate(0), Step::Isolate(1), Step::Crash(0), Step::Crash(1)];
-    let back = [Step::Rejoin(0), Step::Rejoin(1), Step::Restart(0), Step::Restart(1), Step::Reach(20)];
+    let steps = vec![
+        Step::Reach(5),
+        Step::Isolate(Process::Authority(0)),
+        Step::Isolate(Process::Authority(1)),
+        Step::Crash(Process::Authority(0)),
+        Step::Crash(Process::Authority(1)),
+    ];
+    let back = [
+        Step::Rejoin(Process::Authority(0)),
+        Step::Rejoin(Process::Authority(1)),
+        Step::Restart(Process::Authority(0)),
+        Step::Restart(Process::Authority(1)),
+        Step::Reach(20),
+    ];
     run_twice(&Plan::new(7, steps.into_iter().chain(back).collect()));
+}
+
+#[test]
+fn money_moves_through_the_node_service_while_an_authority_is_down() {
+    let down = Process::Authority(0);
+    let steps =
+        vec![Step::Send, Step::Crash(down), Step::Send, Step::Restart(down), Step::Send, Step::Reach(30)];
+    run_twice(&Plan::new(8, steps));
 }

@@ -19,7 +19,8 @@ use commonware_consensus::{
 };
 use commonware_cryptography::bls12381::primitives::variant::Variant as BlsVariant;
 use commonware_macros::select;
-use commonware_utils::channel::{oneshot, watch};
+use commonware_utils::channel::oneshot;
+use posync_client::watch;
 use std::{
     collections::{BTreeMap, VecDeque},
     sync::{Arc, Mutex},

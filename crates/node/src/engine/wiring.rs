@@ -51,7 +51,8 @@ use commonware_p2p::{AddressableManager, Blocker, Receiver, Sender};
 use commonware_parallel::Sequential;
 use commonware_runtime::Handle as Task;
 use commonware_storage::{archive::prunable, mmr, translator::EightCap};
-use commonware_utils::{NZDuration, NZUsize, channel::watch};
+use commonware_utils::{NZDuration, NZUsize};
+use posync_client::watch;
 use posync_protocol::limits::{BLOCKS_KEPT, DKG_BYTES_MAX, Parameters};
 use std::{
     num::{NonZeroU64, NonZeroUsize},

@@ -17,7 +17,8 @@ use commonware_codec::{Copying, Decode as _, Encode as _, EncodeSize as _};
 use commonware_macros::select;
 use commonware_p2p::{Receiver, Recipients, Sender};
 use commonware_runtime::Clock;
-use commonware_utils::channel::{mpsc, oneshot, watch};
+use commonware_utils::channel::{mpsc, oneshot};
+use posync_client::watch;
 use posync_protocol::{
     Account, Body, Bounded, Code, Hash, Key, Operation, Record, Slot,
     ledger::BlockContext,

@@ -240,7 +240,7 @@ fn a_missing_read_is_asked_three_times_more_then_paid_back() {
             _ => None,
         })
         .collect();
-    assert!(!paid.is_empty() && paid.iter().all(|amount| *amount == 2 * epoch_fee >> 20));
+    assert!(!paid.is_empty() && paid.iter().all(|amount| *amount == (2 * epoch_fee) >> 20));
     let moved: u128 = paid.iter().sum();
     assert_eq!(bond.grains() - keeper.provider(&stage.world).bond.grains(), moved);
     assert_eq!(reserve(&stage).storage_reserve.grains() - before.grains(), moved);

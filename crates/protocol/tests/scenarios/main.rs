@@ -4,6 +4,7 @@
 mod account;
 mod agreement;
 mod audits;
+mod canary;
 mod detection;
 mod keeper;
 mod properties;

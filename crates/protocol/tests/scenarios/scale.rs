@@ -57,6 +57,11 @@ fn work(providers: u32) -> (usize, usize) {
         }
         stage.opened.insert(("p".into(), 0), stage.world.height);
     }
+    // A block that draws: its height is even, and somebody stands in the line.
+    stage.world.draws = true;
+    if stage.world.height.is_multiple_of(2) {
+        stage.world.height += 1;
+    }
     let lines = ["q register", "a close p/0 second=p", "b open p slot=1", "p redeem p/0 egress=5"];
     let operations: Vec<_> = lines.iter().map(|line| stage.sign(line)).collect();
     unchecked(&mut stage, &operations)

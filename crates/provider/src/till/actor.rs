@@ -8,9 +8,10 @@ use crate::{
 use commonware_runtime::{Handle, Spawner};
 use commonware_storage::Context;
 use commonware_utils::{
-    channel::{mpsc, oneshot, watch},
+    channel::{mpsc, oneshot},
     sync::Mutex,
 };
+use posync_client::watch;
 use posync_protocol::{AgreementId, operation::Redemption, tagged};
 use std::sync::Arc;
 

@@ -1,0 +1,127 @@
+//! Hands every finalized block to the judge, and compares the authorities' stores with its state.
+
+use super::{Failure, Report, World};
+use crate::plan::{Condition, Process};
+use commonware_runtime::Clock as _;
+use posync_node::handle::{Handle, ReadError};
+use posync_protocol::{Hash, Key, limits::READ_KEYS_MAX};
+use std::time::Duration;
+
+/// How often the world looks whether something came true.
+pub(super) const LOOK: Duration = Duration::from_millis(20);
+/// Looks in a row without a new block after which a plan has stalled: a minute.
+const LOOKS_MAX: u32 = 3_000;
+
+impl World<'_> {
+    /// Judges every block up to `height`, as they become final.
+    pub(super) async fn reach(&mut self, height: u64) -> Result<(), Failure> {
+        let mut looks = 0;
+        while self.lasting.judge.height() < height {
+            self.check_ended()?;
+            if self.judge_next().await? {
+                looks = 0;
+            } else if looks == LOOKS_MAX {
+                return Err(Failure::Stalled(self.lasting.judge.height()));
+            } else {
+                looks += 1;
+                self.context.sleep(LOOK).await;
+            }
+        }
+        Ok(())
+    }
+
+    /// Judges blocks until `condition` holds.
+    pub(super) async fn until(
+        &mut self,
+        step: usize,
+        condition: Condition,
+        last: u64,
+    ) -> Result<(), Failure> {
+        while !condition(&self.lasting.events) {
+            let height = self.lasting.judge.height();
+            if height >= last {
+                return Err(Failure::Never(step, last));
+            }
+            self.reach(height + 1).await?;
+        }
+        Ok(())
+    }
+
+    fn check_ended(&self) -> Result<(), Failure> {
+        let ended = self.ended.lock().expect("no holder panics").pop();
+        ended.map_or(Ok(()), |reason| Err(Failure::Ended(reason)))
+    }
+
+    /// Handles of the authorities that run and whose state is readable.
+    fn handles(&mut self) -> Vec<(u8, Handle)> {
+        let mut handles = Vec::new();
+        for (process, running) in &mut self.running {
+            let Process::Authority(index) = process else { continue };
+            handles.extend(running.handle().map(|handle| (*index, handle)));
+        }
+        handles
+    }
+
+    /// Judges the next block, if some authority has it.
+    async fn judge_next(&mut self) -> Result<bool, Failure> {
+        let next = self.lasting.judge.height() + 1;
+        for (_, handle) in self.handles() {
+            if handle.applied() < next {
+                continue;
+            }
+            if let (Some(header), Some(body)) = (handle.header(next).await, handle.body(next).await) {
+                let outcome = self.lasting.judge.block(&header, &body)?;
+                self.lasting.events.extend(outcome.events.into_iter().map(|event| (next, event)));
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// Compares every living authority's store with the judge's state, record by record.
+    pub(super) async fn report(&mut self) -> Result<Report, Failure> {
+        let mut state_root = [0; 32];
+        for (index, handle) in self.handles() {
+            state_root = self.compare(index, &handle).await?;
+        }
+        Ok(Report {
+            height: self.lasting.judge.height(),
+            digest: self.lasting.judge.digest(),
+            state_root,
+            audit: self.context.auditor().state(),
+            events: std::mem::take(&mut self.lasting.events),
+        })
+    }
+
+    async fn compare(&mut self, authority: u8, handle: &Handle) -> Result<Hash, Failure> {
+        'again: for _ in 0..LOOKS_MAX {
+            // A state is compared while it is the newest one: the next block comes in a quarter second.
+            self.reach(handle.applied().max(self.lasting.judge.height())).await?;
+            let height = self.lasting.judge.height();
+            let differs = |reason: String| Failure::Differs { authority, height, reason };
+            let records: Vec<_> = self.lasting.judge.records().collect();
+            let mut state_root = [0; 32];
+            for group in records.chunks(READ_KEYS_MAX) {
+                let keys: Vec<Key> = group.iter().map(|(key, _)| *key).collect();
+                let read = match handle.read(keys).await {
+                    Ok(read) if read.header.height == height => read,
+                    Ok(_) | Err(ReadError::Moved) => {
+                        self.context.sleep(LOOK).await;
+                        continue 'again;
+                    }
+                    Err(error) => return Err(differs(error.to_string())),
+                };
+                if read.header.digest() != self.lasting.judge.digest() {
+                    return Err(differs("it has another block".into()));
+                }
+                if read.records.iter().map(|record| record.slot).ne(group.iter().map(|(_, slot)| Some(*slot)))
+                {
+                    return Err(differs("its store holds another record than the blocks say".into()));
+                }
+                state_root = read.header.state_root;
+            }
+            return Ok(state_root);
+        }
+        Err(Failure::Stalled(self.lasting.judge.height()))
+    }
+}

@@ -1,0 +1,211 @@
+//! Starts, crashes and cuts off processes.
+
+use super::{PORT, World, account, member_key, place};
+use crate::{
+    network::SimNetwork,
+    plan::{Gossip, Process},
+};
+use commonware_cryptography::Signer as _;
+use commonware_p2p::simulated::{Config, Link, Network};
+use commonware_runtime::{Handle as Task, Spawner as _, Supervisor as _, deterministic::Context};
+use commonware_utils::{NZUsize, Probability};
+use posync_node::{
+    engine::{PublicKey, message_bytes_max},
+    epoch::secrets::Secrets,
+    handle::Handle,
+    run::{SimNode, SimRunning, run_sim},
+    serve::{Serving, simulated},
+};
+use posync_protocol::Account;
+use std::{collections::BTreeMap, fmt::Display, future::Future, net::SocketAddr, sync::Arc};
+
+/// A process that runs.
+pub(super) enum Running {
+    Authority(SimRunning, Option<Handle>),
+    Other(Task<()>),
+}
+
+impl Running {
+    /// An authority's handle, once its state is readable.
+    pub(super) fn handle(&mut self) -> Option<Handle> {
+        let Self::Authority(running, handle) = self else { return None };
+        if handle.is_none() {
+            *handle = running.handle.try_recv().ok();
+        }
+        handle.clone()
+    }
+}
+
+impl<'a> World<'a> {
+    pub(super) async fn start(context: Context, lasting: &'a mut super::Lasting) -> Self {
+        let config = Config {
+            max_size: message_bytes_max(),
+            max_peers_per_set: NZUsize!(32),
+            disconnect_on_block: true,
+            tracked_peer_sets: NZUsize!(4),
+        };
+        let keys: Vec<PublicKey> = lasting.seats.iter().map(|seat| seat.key.public_key()).collect();
+        let (network, oracle) = Network::new_with_peers(context.child("gossip"), config, keys).await;
+        let _ = network.start();
+        let gossip = lasting.plan.gossip;
+        let (running, ended) = (BTreeMap::new(), Arc::default());
+        let mut world = Self { context, oracle, running, ended, gossip, lasting };
+        world.link_all(gossip).await;
+        for process in world.lasting.up.clone() {
+            world.start_process(process);
+        }
+        world
+    }
+
+    fn key(&self, seat: usize) -> PublicKey {
+        self.lasting.seats[seat].key.public_key()
+    }
+
+    pub(super) fn network(&self, process: Process) -> SimNetwork {
+        self.lasting.fabric.at(&self.context, place(process))
+    }
+
+    /// Every node service.
+    pub(super) fn nodes(&self) -> Vec<(Account, SocketAddr)> {
+        let seats = (0..).zip(&self.lasting.seats);
+        seats.map(|(index, seat)| (account(&seat.key), address(Process::Authority(index)))).collect()
+    }
+
+    pub(super) async fn link_all(&mut self, gossip: Gossip) {
+        self.gossip = gossip;
+        for seat in 0..self.lasting.seats.len() {
+            self.link(seat, Some(gossip)).await;
+        }
+    }
+
+    /// Sets, or takes away, every link to and from an authority.
+    async fn link(&self, seat: usize, gossip: Option<Gossip>) {
+        for other in (0..self.lasting.seats.len()).filter(|other| *other != seat) {
+            for (from, to) in [(seat, other), (other, seat)] {
+                let (from, to) = (self.key(from), self.key(to));
+                // Absent at first, and after an isolation.
+                let _ = self.oracle.remove_link(from.clone(), to.clone()).await;
+                if let Some(gossip) = gossip {
+                    self.oracle.add_link(from, to, link(gossip)).await.expect("just removed");
+                }
+            }
+        }
+    }
+
+    pub(super) async fn isolate(&self, process: Process) {
+        self.lasting.fabric.isolate(place(process));
+        if let Process::Authority(index) = process {
+            self.link(index.into(), None).await;
+        }
+    }
+
+    pub(super) async fn rejoin(&self, process: Process) {
+        self.lasting.fabric.rejoin(place(process));
+        if let Process::Authority(index) = process {
+            self.link(index.into(), Some(self.gossip)).await;
+        }
+    }
+
+    pub(super) async fn crash(&mut self, process: Process) {
+        self.lasting.up.remove(&process);
+        let task = match self.running.remove(&process) {
+            Some(Running::Authority(running, _)) => running.task,
+            Some(Running::Other(task)) => task,
+            None => return,
+        };
+        task.abort();
+        // Ends as aborted; what matters is that it ended.
+        let _ = task.await;
+    }
+
+    pub(super) fn wipe(&mut self, index: u8) {
+        let seat = &mut self.lasting.seats[usize::from(index)];
+        seat.secrets = Secrets::memory();
+        seat.prefix.push_str("-again");
+        self.start_process(Process::Authority(index));
+    }
+
+    pub(super) fn start_process(&mut self, process: Process) {
+        let running = match process {
+            Process::Authority(index) => self.start_authority(index),
+            Process::Provider(index) => self.start_provider(index),
+            Process::Gateway(index) => self.start_gateway(index),
+        };
+        self.running.insert(process, running);
+        self.lasting.up.insert(process);
+    }
+
+    fn start_authority(&self, index: u8) -> Running {
+        let process = Process::Authority(index);
+        let context = self.context.child("authority").with_attribute("index", index);
+        let seat = &self.lasting.seats[usize::from(index)];
+        let serving = Serving { key: seat.key.clone(), address: address(process) };
+        let (operations, services) = simulated(self.network(process), serving);
+        let node = SimNode {
+            genesis: self.lasting.genesis.clone(),
+            key: seat.key.clone(),
+            secrets: seat.secrets.clone(),
+            prefix: seat.prefix.clone(),
+            operations,
+        };
+        Running::Authority(run_sim(context, self.oracle.clone(), node, services), None)
+    }
+
+    fn start_provider(&self, index: u8) -> Running {
+        let process = Process::Provider(index);
+        todo!("{process:?}")
+    }
+
+    fn start_gateway(&self, index: u8) -> Running {
+        let process = Process::Gateway(index);
+        let parameters = self.lasting.plan.parameters;
+        let config = posync_gateway::Config {
+            key: member_key(process),
+            partition: format!("gateway-{index}"),
+            listen: address(process),
+            nodes: self.nodes(),
+            chain: self.lasting.genesis.chain(),
+            network_key: self.lasting.genesis.network_key(),
+            parameters,
+            policy: posync_gateway::Policy::of(&parameters),
+        };
+        let network = self.network(process);
+        let context = self.context.child("gateway").with_attribute("index", index);
+        self.supervise(context, process, move |context| posync_gateway::run(context, network, config))
+    }
+
+    /// Runs a role; if it ends by itself, the plan fails.
+    fn supervise<F, E>(
+        &self,
+        context: Context,
+        process: Process,
+        role: impl FnOnce(Context) -> F + Send + 'static,
+    ) -> Running
+    where
+        F: Future<Output = Result<(), E>> + Send + 'static,
+        E: Display + Send + 'static,
+    {
+        let ended = self.ended.clone();
+        Running::Other(context.spawn(move |context| async move {
+            let reason = match role(context).await {
+                Ok(()) => format!("{process:?} ended"),
+                Err(error) => format!("{process:?} ended: {error}"),
+            };
+            ended.lock().expect("no holder panics").push(reason);
+        }))
+    }
+}
+
+/// Where a process serves.
+pub(super) fn address(process: Process) -> SocketAddr {
+    SocketAddr::new(place(process), PORT)
+}
+
+fn link(gossip: Gossip) -> Link {
+    let arrives = Probability::new(u64::from(100 - gossip.loss_percent.min(100)), 100);
+    Link {
+        latency: gossip.latency,
+        jitter: gossip.jitter,
+        success_rate: arrives.expect("at most a hundred of a hundred"),
+    }
+}

@@ -1,0 +1,120 @@
+//! What happens at each step: faults, and what users do.
+
+use super::{Failure, World, account, member_key, processes::address, user_key};
+use crate::{
+    network::{Role, host},
+    plan::{Process, Sample, Step},
+};
+use commonware_macros::select;
+use commonware_runtime::{Clock as _, Supervisor as _};
+use posync_client::{
+    account::Submitter,
+    connection::{Connection, Endpoint},
+    light::Light,
+    rpc::{Client, Gateway},
+};
+use posync_protocol::{
+    Amount, Body, Bounded,
+    operation::Transfer,
+    wire::gateway::{Answer, Ask, DATA_BYTES_MAX, Get, Name, Put},
+};
+use std::time::Duration;
+
+/// A user's patience.
+const PATIENCE: Duration = Duration::from_secs(600);
+const GATEWAY: Process = Process::Gateway(0);
+
+impl World<'_> {
+    pub(super) async fn step(&mut self, number: usize, step: &Step) -> Result<(), Failure> {
+        match step {
+            Step::Reach(height) => self.reach(*height).await?,
+            Step::Until(condition, last) => self.until(number, *condition, *last).await?,
+            Step::Crash(process) => self.crash(*process).await,
+            Step::Restart(process) => self.start_process(*process),
+            Step::Wipe(index) => self.wipe(*index),
+            Step::Put(sample) => self.user("put", self.put(sample)).await?,
+            Step::Get(sample) => self.user("get", self.get(sample)).await?,
+            Step::Send => self.user("send", self.send()).await?,
+            Step::Gossip(gossip) => self.link_all(*gossip).await,
+            Step::Isolate(process) => self.isolate(*process).await,
+            Step::Rejoin(process) => self.rejoin(*process).await,
+            Step::Storage(config) => *self.context.storage_fault_config().write() = config.clone(),
+            Step::Mint => self.lasting.judge.ledger.mint(),
+            Step::PowerCut => unreachable!("a power cut ends the phase"),
+        }
+        Ok(())
+    }
+
+    /// Bounds what a user waits.
+    async fn user(&self, what: &str, work: impl Future<Output = Result<(), String>>) -> Result<(), Failure> {
+        let result = select! {
+            result = work => result,
+            _ = self.context.sleep(PATIENCE) => Err("no answer in ten minutes".into()),
+        };
+        result.map_err(|reason| Failure::User { what: what.into(), reason })
+    }
+
+    async fn gateway(&self) -> Result<Client<Gateway>, String> {
+        let network = self.lasting.fabric.at(&self.context, host(Role::User, 0));
+        let peer = account(&member_key(GATEWAY));
+        Client::dial(self.context.child("user"), &network, &user_key(0), peer, address(GATEWAY))
+            .await
+            .map_err(|error| error.to_string())
+    }
+
+    async fn put(&self, sample: &Sample) -> Result<(), String> {
+        let (client, bytes) = (self.gateway().await?, sample.bytes());
+        let ask = Ask::Put(Put { name: name(sample), length: bytes.len() as u64 });
+        let mut call = client.open(ask).await.map_err(|error| error.to_string())?;
+        for part in bytes.chunks(DATA_BYTES_MAX) {
+            let part = Bounded::new(part.to_vec()).expect("a chunk of that size");
+            // A gateway that stops listening says why below.
+            let _ = call.send(&Ask::Data(part)).await;
+        }
+        match call.recv().await {
+            Some(Answer::Stored(file)) if file.blake3 == *blake3::hash(&bytes).as_bytes() => Ok(()),
+            other => Err(explain(other)),
+        }
+    }
+
+    async fn get(&self, sample: &Sample) -> Result<(), String> {
+        let (client, bytes) = (self.gateway().await?, sample.bytes());
+        let ask = Ask::Get(Get { name: name(sample), offset: 0, length: None });
+        let mut call = client.open(ask).await.map_err(|error| error.to_string())?;
+        let mut got = Vec::new();
+        loop {
+            match call.recv().await {
+                Some(Answer::Found(file)) if file.bytes == bytes.len() as u64 => {}
+                Some(Answer::Data(data)) => got.extend_from_slice(&data),
+                Some(Answer::End(_)) if got == bytes => return Ok(()),
+                Some(Answer::End(_)) => return Err("other bytes came back".into()),
+                other => return Err(explain(other)),
+            }
+        }
+    }
+
+    async fn send(&self) -> Result<(), String> {
+        let genesis = &self.lasting.genesis;
+        let network = self.lasting.fabric.at(&self.context, host(Role::User, 0));
+        let endpoints = self.nodes().into_iter().map(|(account, address)| Endpoint { account, address });
+        let light = Light::new(genesis.chain(), genesis.network_key());
+        let context = self.context.child("user");
+        let connection = Connection::new(context, network, user_key(0), endpoints.collect(), light);
+        let submitter = Submitter::new(connection, user_key(0), self.lasting.plan.parameters);
+        let transfer = Transfer { to: account(&user_key(1)), amount: Amount::sync(1) };
+        let sent = submitter.send(Body::Transfer(transfer)).await.and_then(|sent| sent.done());
+        sent.map(|_| ()).map_err(|error| error.to_string())
+    }
+}
+
+fn name(sample: &Sample) -> Name {
+    Bounded::new(sample.name.as_bytes().to_vec()).expect("a short name")
+}
+
+fn explain(answer: Option<Answer>) -> String {
+    match answer {
+        Some(Answer::Refused(text)) => String::from_utf8_lossy(&text).into_owned(),
+        Some(other) => format!("an answer to another question: {other:?}").chars().take(200).collect(),
+        None => "the gateway went away".into(),
+    }
+}
