@@ -27,7 +27,6 @@ pub mod ledger;
 pub mod limits;
 pub mod link;
 pub mod meter;
-pub mod node;
 pub mod placement;
 pub mod purse;
 pub mod repair;
@@ -41,18 +40,19 @@ use crate::{
     core::Core,
     deed::Common,
     environment::Environment,
-    ledger::{Ledger, Signer},
+    ledger::Ledger,
     limits::MAILBOX,
     link::Dialer,
-    node::Node,
     purse::{Purse, state::Stage},
 };
 use commonware_cryptography::{Signer as _, ed25519::PrivateKey};
 use commonware_macros::select;
-use commonware_runtime::{Clock, Metrics, Network, Spawner, Storage};
+use commonware_runtime::{Clock, Metrics, Network, SinkOf, Spawner, Storage, StreamOf};
 use commonware_utils::channel::mpsc;
 use posync_client::{
+    account::Submitter,
     channel::{self, Listen},
+    connection::{Connection, Endpoint},
     light::{Light, NetworkKey},
     rpc::{Client, Gateway, Server, Service},
 };
@@ -70,7 +70,7 @@ pub struct Config {
     /// Where users reach it.
     pub listen: SocketAddr,
     /// Nodes to ask, in turn.
-    pub nodes: Vec<(Account, SocketAddr)>,
+    pub nodes: Vec<Endpoint>,
     /// SHA-256 of the genesis.
     pub chain: Hash,
     /// Under which certificates verify.
@@ -115,12 +115,13 @@ where
     let core = Core::new(common, notices, config.parameters.round_blocks);
     let account = Account::of(&config.key.public_key());
     let light = Light::new(config.chain, config.network_key);
-    let nodes = dialer(&context, &network, &config.key);
-    let node = Node::new(config.nodes.clone(), nodes, light, environment.clone());
-    let signer = Signer { key: config.key.clone(), chain: config.chain, parameters: config.parameters };
+    let dialing = context.child("nodes");
+    let connection =
+        Connection::new(dialing, Shared(network.clone()), config.key.clone(), config.nodes, light);
+    let submitter = Submitter::new(connection.clone(), config.key.clone(), config.parameters);
     let purse = Arc::new(Purse {
         core: core.clone(),
-        ledger: Ledger::start(node, signer, &environment),
+        ledger: Ledger::new(connection, submitter),
         account,
         parameters: config.parameters,
         policy: config.policy,
@@ -143,6 +144,24 @@ where
             _ => Err(Stopped.into()),
         },
         ended = repair => Ok(ended?),
+    }
+}
+
+/// One network for several owners.
+struct Shared<N>(Arc<N>);
+
+impl<N: Network> Network for Shared<N> {
+    type Listener = N::Listener;
+
+    async fn bind(&self, socket: SocketAddr) -> Result<Self::Listener, commonware_runtime::Error> {
+        self.0.bind(socket).await
+    }
+
+    async fn dial(
+        &self,
+        socket: SocketAddr,
+    ) -> Result<(SinkOf<Self>, StreamOf<Self>), commonware_runtime::Error> {
+        self.0.dial(socket).await
     }
 }
 

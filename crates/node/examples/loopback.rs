@@ -1,31 +1,57 @@
 //! Four authorities in one process over real sockets and disks, on loopback, for a while: prints what
 //! they reached. Run it twice on the same directory to see that the height goes on.
 //!
-//! `cargo run -p posync-node --example loopback -- <directory> [seconds]`
+//! `cargo run -p posync-node --example loopback -- <directory> [seconds] [transfers per block]`; the
+//! environment variable `BLOCK_MS` sets the pace of a new network.
 
+use commonware_cryptography::{Signer as _, ed25519};
 use futures::FutureExt as _;
 use posync_node::{
     config::{Config, Settings},
-    genesis,
+    genesis::{self, Genesis},
     handle::{Handle, Operations},
     run::run_tokio,
 };
-use posync_protocol::{Amount, Operation, ledger::BlockContext, limits::Parameters};
+use posync_protocol::{
+    Account, Amount, Body, Hash, Operation, ledger::BlockContext, limits::Parameters, operation::Transfer,
+};
 use std::{
     net::SocketAddr,
     path::PathBuf,
-    sync::{Arc, mpsc},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+        mpsc,
+    },
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
-struct Nothing;
+/// One account that pays another, as often as a block is asked for.
+struct Load {
+    transfers: u64,
+    chain: Hash,
+    nonce: AtomicU64,
+}
 
-impl Operations for Nothing {
-    fn candidates(&self, _: &BlockContext) -> Vec<Operation> {
-        Vec::new()
+fn payer() -> ed25519::PrivateKey {
+    ed25519::PrivateKey::from_seed(1)
+}
+
+impl Operations for Load {
+    fn candidates(&self, context: &BlockContext) -> Vec<Operation> {
+        let first = self.nonce.load(Ordering::Relaxed);
+        let transfer = |nonce| {
+            let body = Body::Transfer(Transfer { to: Account([9; 32]), amount: Amount::sync(1) });
+            Operation::signed(&payer(), &self.chain, nonce, Amount::sync(1), context.height + 100, body)
+        };
+        (first..first + self.transfers).map(transfer).collect()
     }
 
-    fn finalized(&self, _: u64, _: &[Operation]) {}
+    fn finalized(&self, _: u64, operations: &[Operation]) {
+        if let Some(last) = operations.last() {
+            self.nonce.fetch_max(last.nonce + 1, Ordering::Relaxed);
+        }
+    }
 }
 
 fn main() {
@@ -33,16 +59,21 @@ fn main() {
     let mut arguments = std::env::args().skip(1);
     let directory = PathBuf::from(arguments.next().expect("name a directory"));
     let seconds = arguments.next().map_or(20, |text| text.parse().expect("seconds are a number"));
+    let transfers = arguments.next().map_or(0, |text| text.parse().expect("transfers are a number"));
     if !directory.join("0").exists() {
         create(&directory);
     }
+    let genesis = std::fs::read(directory.join("0/genesis")).expect("it was just written");
+    let chain = Genesis::from_bytes(&genesis).expect("it was just written").chain();
+    let load = Arc::new(Load { transfers, chain, nonce: AtomicU64::new(0) });
     let (sender, receiver) = mpsc::channel();
     for index in 0..4 {
         let (directory, sender) = (directory.join(index.to_string()), sender.clone());
+        let load = load.clone();
         let thread = std::thread::Builder::new().stack_size(8 << 20);
         let node = move || {
             let services = Box::new(move |_, handle: Handle, _| follow(index, handle, sender).boxed());
-            let result = run_tokio(&directory, Arc::new(Nothing), services);
+            let result = run_tokio(&directory, load, services);
             eprintln!("authority {index}: {result:?}");
         };
         thread.spawn(node).expect("threads are at hand");
@@ -56,8 +87,11 @@ fn create(directory: &std::path::Path) {
         std::env::var("BLOCK_MS").map_or(parameters.block_ms, |ms| ms.parse().expect("a number"));
     let addresses: Vec<SocketAddr> = (0..4).map(|i| SocketAddr::from(([127, 0, 0, 1], 9_600 + i))).collect();
     let supply = Amount::sync(1_000_000_000);
+    let payer = Account::of(&payer().public_key());
     let rng = commonware_utils::TestRng::new(1);
-    let (genesis, secrets) = genesis::deal(&addresses, parameters, supply, Vec::new(), rng).expect("valid");
+    let (genesis, secrets) =
+        genesis::deal(&addresses, parameters, supply, vec![(payer, Amount::sync(100_000_000))], rng)
+            .expect("valid");
     for (index, (secret, address)) in secrets.iter().zip(&addresses).enumerate() {
         let settings = Settings::local(*address, SocketAddr::from(([127, 0, 0, 1], 9_700 + index as u16)));
         let at = directory.join(index.to_string());
@@ -65,24 +99,32 @@ fn create(directory: &std::path::Path) {
     }
 }
 
-async fn follow(index: usize, handle: Handle, sender: mpsc::Sender<(usize, u64, u64)>) {
+/// Who applied which height, when it was proposed (ms since 1970), and its operations.
+type Applied = (usize, u64, u64, usize);
+
+async fn follow(index: usize, handle: Handle, sender: mpsc::Sender<Applied>) {
     let mut follow = handle.subscribe_finalized(handle.applied() + 1);
     while let Ok(block) = follow.next().await {
-        if sender.send((index, block.header.height, block.header.time_ms)).is_err() {
+        let operations = block.body.operations.len();
+        if sender.send((index, block.header.height, block.header.time_ms, operations)).is_err() {
             return;
         }
     }
 }
 
 /// Prints the block rate and how long after its proposal a block was applied.
-fn measure(receiver: &mpsc::Receiver<(usize, u64, u64)>, run: Duration) {
+fn measure(receiver: &mpsc::Receiver<Applied>, run: Duration) {
+    let mut all = 0;
     let (start, mut first, mut last, mut delays) = (Instant::now(), None, (Instant::now(), 0), Vec::new());
-    while let Ok((index, height, time_ms)) = receiver.recv_timeout(run.saturating_sub(start.elapsed())) {
+    while let Ok((index, height, time_ms, operations)) =
+        receiver.recv_timeout(run.saturating_sub(start.elapsed()))
+    {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("it is after 1970").as_millis() as u64;
         delays.push(now.saturating_sub(time_ms));
         if index == 0 {
             first.get_or_insert((Instant::now(), height));
             last = (Instant::now(), height);
+            all += operations;
         }
     }
     delays.sort_unstable();
@@ -90,7 +132,7 @@ fn measure(receiver: &mpsc::Receiver<(usize, u64, u64)>, run: Duration) {
     let rate = (last.1 - from) as f64 / (last.0 - began).as_secs_f64();
     let at = |part: usize| delays[(delays.len() - 1) * part / 100];
     println!(
-        "heights {from}..={} at {rate:.2} blocks/s; applied after p50 {} ms, p99 {} ms",
+        "heights {from}..={} at {rate:.2} blocks/s, {all} operations; applied after p50 {} ms, p99 {} ms",
         last.1,
         at(50),
         at(99)

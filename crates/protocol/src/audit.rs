@@ -13,10 +13,10 @@
 //!
 //! Invariants
 //! 1. The draws of a block follow from the seed that it carries and the parent's state alone: a
-//!    body with any others, or with one left out, is invalid.
+//!    body with any others, or with one left out, is invalid (DR-2, DR-4).
 //! 2. A draw is lost (nothing accumulates) without a seed, when nobody pays, on a vacant index, on a
-//!    provider with an open challenge, and when it finds that a newcomer no longer is one.
-//! 3. Which chunk is read next is known only to who has the chunk before it.
+//!    provider with an open challenge, and when it finds that a newcomer no longer is one (DR-5).
+//! 3. Which chunk is read next is known only to who has the chunk before it (RD-1).
 
 mod draw;
 mod reads;

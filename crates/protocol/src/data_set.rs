@@ -6,16 +6,16 @@
 //! ```
 //!
 //! A *settled point* of a provider: no challenge is open, and it is settled up to this round (or
-//! is paid for nothing). Weights move there only. Between two settlements nobody can say which
+//! is paid for nothing). Weights move there only (DS-4). Between two settlements nobody can say which
 //! of the rounds a later audit speaks for, so growth in between would be paid for rounds before it,
 //! a shrink would take back what was earned, and a provider could dilute reads for nothing.
 //!
 //! Invariants
-//! 1. Version = the last one (of `next` if there is one) plus one: an old data set is no use.
+//! 1. Version = the last one (of `next` if there is one) plus one: an old data set is no use (DS-1).
 //! 2. What a provider did not sign it need not prove: only the *empty* data set stands on the
 //!    consumer's signature alone. (A consumer could else name shards that never existed, and make
 //!    every audit of the provider unanswerable.) Deletion needs no consent: empty it.
-//! 3. No shrink within two settlements of the growth.
+//! 3. No shrink within two settlements of the growth (DS-3).
 
 use crate::{
     Account, Code,

@@ -1,4 +1,4 @@
-//! Storage pay: a settled challenge pays the whole interval since the last one at passed / 4.
+//! Storage pay: a settled challenge pays the whole interval since the last one at passed / 4 (ST-1).
 //!
 //! ```text
 //!     settled_round      epoch end (Ending)       through       now
@@ -10,17 +10,17 @@
 //! The provider is credited at once from its storage pool; each agreement is charged from its
 //! storage reserve (a claim on that pool) when it is next touched, by how far `acc` moved:
 //!
-//! credit = floor(sum of paid x rounds x passed / (4 x 2^20))
-//! charge = ceil(rate x leaves x change of acc / (ONE x 2^20)),  acc += rounds x passed x ONE / 4
+//! credit = floor(sum of paid x rounds x passed / (4 x 2^20)) (ST-2)
+//! charge = ceil(rate x leaves x change of acc / (ONE x 2^20)),  acc += rounds x passed x ONE / 4 (ST-4)
 //!
 //! Invariants
 //! 1. Weights move at settled points only ([`crate::data_set`]), so the sum of all charges due
 //!    exceeds what was credited by at least 0 and less than one grain per charge and per
-//!    settlement. A close alone ends an agreement's pay at the last settlement.
+//!    settlement. A close alone ends an agreement's pay at the last settlement (ST-8).
 //! 2. What ends at an epoch is crossed in order: its agreements are charged up to `acc` at that
-//!    epoch's end, whenever that happens.
+//!    epoch's end, whenever that happens (ST-5, ST-6).
 //! 3. Free upkeep ([`apply`]) changes something for every slot it names, or is refused: nobody
-//!    fills blocks with it.
+//!    fills blocks with it (ST-7).
 
 use crate::{
     Account, Amount, Code,

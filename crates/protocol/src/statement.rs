@@ -10,13 +10,13 @@
 //! or declared missing (its shard and place still proved), or lies in an ended agreement.
 //!
 //! Invariants
-//! 1. One answer per challenge: keyed (provider, height), no nonce, no fee.
+//! 1. One answer per challenge: keyed (provider, height), no nonce, no fee (RD-8).
 //! 2. Silence is never better than an answer: until it answers, the same reads stay due and
-//!    nothing accrues; an expired challenge settles at zero of four.
+//!    nothing accrues; an expired challenge settles at zero of four (RD-4, RD-5, RD-6).
 //! 3. Which reads pass never depends on when the answer comes: an agreement counts as ended only
-//!    if it had when the challenge was drawn, and data sets do not change meanwhile.
+//!    if it had when the challenge was drawn, and data sets do not change meanwhile (RD-9).
 //! 4. Stake moves only for a read declared missing in four statements running, and only to the
-//!    agreement that paid for it.
+//!    agreement that paid for it (RD-7).
 
 use crate::{
     Account, Amount, Bounded, Code,
@@ -115,7 +115,8 @@ fn open_challenge(context: &BlockContext, audit: &Audit, body: &Statement) -> Re
     }
 }
 
-/// The statement names the block that was final when it was drawn: the parent of the round's first.
+/// The statement names the block that was final when it was drawn: the parent of the round's
+/// first (RD-3).
 fn check_anchor(working: &mut Working<'_>, body: &Statement) -> Result<(), Code> {
     let parameters = &working.context.parameters;
     let round = parameters.round(body.height);
@@ -190,7 +191,7 @@ fn judge_one(
     }
 }
 
-/// Which chunk of the shard is leaf `leaf` of the data set in force, if the path proves it.
+/// Which chunk of the shard is leaf `leaf` of the data set in force, if the path proves it (RD-2).
 fn chunk_of(
     data_set: &DataSet,
     leaf: u64,

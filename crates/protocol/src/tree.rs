@@ -11,7 +11,7 @@
 //!
 //! Invariants
 //! 1. The root depends on the shards and their order only, not on the history of changes.
-//! 2. A path that verifies says how many leaves stand left of the shard: they sum exactly.
+//! 2. A path that verifies says how many leaves stand left of the shard: they sum exactly (DS-2).
 //! 3. The empty data set has the root of zeros and no leaves.
 
 use crate::{

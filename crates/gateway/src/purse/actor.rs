@@ -274,7 +274,9 @@ impl Purse {
         let number = self.core.common.catalogue.add_deed(row.clone()).await.map_err(|_| Error::Stopping)?;
         match number {
             Some(number) => self.ask(number, row).await,
-            None => Err(Error::Unreachable("this gateway has opened too many agreements".into())),
+            None => {
+                Err(Error::Full("this gateway has opened all the agreements that it may; start a new one"))
+            }
         }
     }
 
@@ -322,7 +324,7 @@ impl Purse {
                 tracing::warn!(%provider, ?code, "an agreement was not opened: {}", code.explain());
                 self.give_up(number, row).await
             }
-            (None, Err(Error::Forgotten)) => self.give_up(number, row).await,
+            (None, Err(Error::Expired)) => self.give_up(number, row).await,
             (None, Err(error)) => Err(error),
         }
     }

@@ -28,7 +28,7 @@ enum Kind {
     Lost,
 }
 
-/// The draws that a block of this height makes, in order.
+/// The draws that a block of this height makes, in order (DR-1, DR-3).
 fn kinds(context: &BlockContext, system: &System) -> Vec<Kind> {
     let every = context.parameters.draw_every_blocks.max(1);
     if !context.height.is_multiple_of(every) {

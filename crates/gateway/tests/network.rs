@@ -1,0 +1,339 @@
+//! Files through real providers: all sizes, every four holders, liars, cuts, repairs.
+
+mod world;
+
+use commonware_runtime::{Clock as _, Runner as _, deterministic};
+use posync_client::rpc;
+use posync_gateway::{catalogue::row::SegmentRow, coding::SEGMENT_BYTES, repair::Notice, transfer::Error};
+use posync_protocol::{
+    Account, Bounded, Hash,
+    limits::SLICE_BYTES,
+    wire::provider::{Answer, Ask, Slice},
+};
+use std::{collections::BTreeSet, time::Duration};
+use world::{Context, World, bytes, corrupt};
+
+fn runner(seed: u64) -> deterministic::Runner {
+    let config =
+        deterministic::Config::default().with_seed(seed).with_timeout(Some(Duration::from_secs(900)));
+    deterministic::Runner::new(config)
+}
+
+fn run<Fut: Future<Output = ()>>(work: impl FnOnce(Context) -> Fut) {
+    runner(1).start(work);
+}
+
+/// The row of a file's segment.
+async fn row(world: &World, name: &str, segment: u32) -> SegmentRow {
+    let catalogue = &world.core.common.catalogue;
+    let file = catalogue.file(name.as_bytes().to_vec()).await.expect("runs").expect("there");
+    catalogue.segment(file.id, segment).await.expect("runs").expect("there")
+}
+
+/// Providers that hold the positions of a segment, and the shards' names.
+async fn holders(world: &World, name: &str, segment: u32) -> Vec<(usize, Account, Hash)> {
+    let row = row(world, name, segment).await;
+    let of = |position: usize| {
+        let holder = row.holder(position)?;
+        Some((position, world.core.deed(holder.deed)?.provider(), row.names[position]))
+    };
+    (0..8).filter_map(of).collect()
+}
+
+async fn whole(world: &World, name: &str) -> bool {
+    let file =
+        world.core.common.catalogue.file(name.as_bytes().to_vec()).await.expect("runs").expect("there");
+    let file = world.core.common.catalogue.describe(file).await.expect("runs");
+    file.shards_durable == file.shards
+}
+
+fn index_of(world: &World, account: &Account) -> usize {
+    world.providers.iter().position(|provider| provider.account == *account).expect("one of ours")
+}
+
+#[test]
+fn files_of_every_size_come_back() {
+    run(|context| async move {
+        let world = World::start(&context).await;
+        let sizes = [0, 1, 255, 256, 65_537, SEGMENT_BYTES - 1, SEGMENT_BYTES, SEGMENT_BYTES + 1];
+        for (index, size) in sizes.into_iter().enumerate() {
+            let (name, plain) = (format!("dir/ü {index}"), bytes(size, index as u64));
+            let file = world.put(&name, &plain).await.expect("stored");
+            assert_eq!((file.bytes, file.blake3), (size as u64, *blake3::hash(&plain).as_bytes()));
+            assert!(file.shards_durable >= file.segments * 6, "{file:?}");
+            assert!(world.get(&name).await.expect("read") == plain, "{size} bytes");
+        }
+    });
+}
+
+#[test]
+fn odd_names_and_refusals() {
+    run(|context| async move {
+        let world = World::start(&context).await;
+        let longest = "ä".repeat(512);
+        for name in ["a b", "a/b/../c", "-", "\u{1f600}", "line\nbreak", &longest] {
+            world.put(name, name.as_bytes()).await.expect("stored");
+        }
+        for name in ["a b", "a/b/../c", "-", "\u{1f600}", "line\nbreak", &longest] {
+            assert_eq!(world.get(name).await.expect("read"), name.as_bytes());
+        }
+        let listed = world.core.common.catalogue.list(vec![]).await.expect("runs");
+        let names: Vec<_> = listed.iter().map(|file| file.name.to_vec()).collect();
+        assert!(names.is_sorted() && names.len() == 6);
+        assert!(matches!(world.put("", b"x").await, Err(Error::Name)));
+        assert!(matches!(world.get("nothing").await, Err(Error::NoFile(_))));
+        let long = world.put_pieces("long", 3, vec![b"four".to_vec()]).await;
+        assert!(matches!(long, Err(Error::Incomplete(4, 3))), "{long:?}");
+        assert!(matches!(world.get("long").await, Err(Error::NoFile(_))), "nothing of it stays");
+    });
+}
+
+#[test]
+fn the_same_name_and_the_same_content_twice() {
+    run(|context| async move {
+        let world = World::start(&context).await;
+        let (first, second) = (bytes(200_000, 1), bytes(100_000, 2));
+        world.put("name", &first).await.expect("stored");
+        world.put("other name", &first).await.expect("the same content");
+        world
+            .until("all shards signed", async |w| whole(w, "name").await && whole(w, "other name").await)
+            .await;
+        let both = world.leaves();
+        world.put("name", &second).await.expect("replaced");
+        assert!(world.get("name").await.expect("read") == second);
+        assert!(world.get("other name").await.expect("read") == first);
+        world.until("the old space comes back", async |w| w.leaves() < both).await;
+        world.core.common.catalogue.remove(b"name".to_vec()).await.expect("runs").expect("there");
+        world.core.common.catalogue.remove(b"other name".to_vec()).await.expect("runs").expect("there");
+        world.until("all space comes back", async |w| w.leaves() == 0).await;
+        let jobs = async |w: &World| w.core.common.catalogue.jobs(9).await.expect("runs").is_empty();
+        world.until("no job is left", jobs).await;
+    });
+}
+
+#[test]
+fn any_four_of_its_eight_holders_may_be_gone() {
+    run(|context| async move {
+        let mut world = World::start(&context).await;
+        let plain = bytes(300_000, 7);
+        world.put("file", &plain).await.expect("stored");
+        world.until("eight holders", async |w| whole(w, "file").await).await;
+        let holders = holders(&world, "file", 0).await;
+        let operators: BTreeSet<_> = holders.iter().map(|(_, account, _)| *account).collect();
+        assert_eq!(operators.len(), 8, "one shard per operator");
+        for (_, account, _) in &holders[..4] {
+            let index = index_of(&world, account);
+            world.providers[index].stop();
+        }
+        let before = context.current();
+        assert!(world.get("file").await.expect("parity suffices") == plain);
+        assert!(context.current().duration_since(before).expect("time goes on") < Duration::from_secs(5));
+    });
+}
+
+#[test]
+fn a_put_goes_around_a_stopped_provider() {
+    run(|context| async move {
+        let mut world = World::start(&context).await;
+        for index in [0, 1] {
+            world.providers[index].stop();
+        }
+        let plain = bytes(5 << 20, 3);
+        world.put("file", &plain).await.expect("eight operators are left");
+        world.until("eight holders", async |w| whole(w, "file").await).await;
+        assert!(world.get("file").await.expect("read") == plain);
+        for index in [2, 3, 4] {
+            world.providers[index].stop();
+        }
+        let refused = world.put("more", &bytes(100, 1)).await;
+        assert!(matches!(refused, Err(Error::Operators(..) | Error::Unsigned(..))), "{refused:?}");
+    });
+}
+
+#[test]
+fn a_stopped_providers_shards_are_rebuilt_with_their_names() {
+    run(|context| async move {
+        let mut world = World::start(&context).await;
+        let plain = bytes(SEGMENT_BYTES + 5000, 4);
+        world.put("file", &plain).await.expect("stored");
+        world.until("eight holders", async |w| whole(w, "file").await).await;
+        let before = holders(&world, "file", 0).await;
+        let stopped = before[2].1;
+        let index = index_of(&world, &stopped);
+        world.providers[index].stop();
+        // Late on a draw; it answers nothing.
+        world.core.notice_surely(Notice::Late(stopped)).await;
+        let moved = async |w: &World| {
+            whole(w, "file").await && holders(w, "file", 0).await.iter().all(|(_, a, _)| *a != stopped)
+        };
+        world.until("its shards have new holders", moved).await;
+        let after = holders(&world, "file", 0).await;
+        for (position, _, name) in &before {
+            assert_eq!(after[*position].2, *name, "the same name");
+        }
+        let (_, spare, name) = after[2];
+        let held =
+            world.providers[index_of(&world, &spare)].desk.parts().store.get(&name).await.expect("held");
+        assert_eq!(*blake3::hash(&held).as_bytes(), name);
+        let faults = world.core.common.catalogue.faults().await.expect("runs");
+        assert_eq!(faults.len(), 1);
+        assert_eq!((faults[0].1.provider, faults[0].1.found_by), (stopped, 0));
+        assert_eq!(faults[0].1.lost, faults[0].1.repaired);
+        assert!(world.get("file").await.expect("read") == plain);
+    });
+}
+
+#[test]
+fn a_slow_answer_is_no_loss() {
+    run(|context| async move {
+        let world = World::start(&context).await;
+        world.put("file", &bytes(1000, 4)).await.expect("stored");
+        world.until("eight holders", async |w| whole(w, "file").await).await;
+        let before = holders(&world, "file", 0).await;
+        world.core.notice_surely(Notice::Late(before[0].1)).await;
+        context.sleep(Duration::from_secs(20)).await;
+        assert_eq!(holders(&world, "file", 0).await, before, "it answers us: nothing moves");
+        assert!(world.core.common.catalogue.faults().await.expect("runs").is_empty());
+    });
+}
+
+#[test]
+fn a_corrupted_provider_is_routed_around_and_repaired() {
+    let plain = bytes(2 * SEGMENT_BYTES, 5);
+    let (before, checkpoint) = runner(1).start_and_recover(|context| {
+        let plain = plain.clone();
+        async move {
+            let world = World::start(&context).await;
+            world.put("file", &plain).await.expect("stored");
+            world.until("eight holders", async |w| whole(w, "file").await).await;
+            let holders = holders(&world, "file", 0).await;
+            let index = index_of(&world, &holders[0].1);
+            (holders, index)
+        }
+    });
+    let (before, index) = before;
+    deterministic::Runner::from(checkpoint).start(|context| async move {
+        corrupt(&context, index).await;
+        let world = World::start(&context).await;
+        let corrupted = before[0].1;
+        // A get during the repair.
+        world.core.notice_surely(Notice::Failed(corrupted)).await;
+        assert!(world.get("file").await.expect("read") == plain);
+        let moved = async |w: &World| {
+            whole(w, "file").await && holders(w, "file", 0).await.iter().all(|(_, a, _)| *a != corrupted)
+        };
+        world.until("its shards have new holders", moved).await;
+        let faults = world.core.common.catalogue.faults().await.expect("runs");
+        assert!(faults.iter().all(|(_, fault)| fault.provider == corrupted && fault.lost == fault.repaired));
+        assert!(faults.iter().map(|(_, fault)| fault.lost).sum::<u32>() >= 1);
+        assert!(world.get("file").await.expect("read") == plain);
+        let after = holders(&world, "file", 0).await;
+        assert!(before.iter().zip(&after).all(|(b, a)| b.2 == a.2), "the same names");
+    });
+}
+
+#[test]
+fn liars_and_sleepers_are_routed_around_and_never_paid() {
+    run(|context| async move {
+        let mut world = World::start(&context).await;
+        let plain = bytes(1 << 20, 6);
+        world.put("file", &plain).await.expect("stored");
+        world.until("eight holders", async |w| whole(w, "file").await).await;
+        let holders = holders(&world, "file", 0).await;
+        let (liar, sleeper) = (index_of(&world, &holders[0].1), index_of(&world, &holders[1].1));
+        async fn lie(call: &rpc::Incoming<rpc::Provider>) {
+            let data = Bounded::new(vec![7; SLICE_BYTES as usize]).expect("a slice");
+            let path = Bounded::new(vec![[1; 32]; 2]).expect("short");
+            let slice = Slice { shard_bytes: 1 << 18, offset: 0, data, path, last: false };
+            let _ = call.send(&Answer::Slice(slice)).await;
+        }
+        let lies = move |call: rpc::Incoming<rpc::Provider>, ask| async move {
+            if matches!(ask, Ask::Get(_)) {
+                lie(&call).await;
+            }
+        };
+        world.replace(liar, lies).await;
+        world.replace(sleeper, |_call, _ask| futures::future::pending()).await;
+        let before = context.current();
+        assert!(world.get("file").await.expect("six others are honest") == plain);
+        assert!(context.current().duration_since(before).expect("time goes on") < Duration::from_secs(8));
+        for index in [liar, sleeper] {
+            let deed = &world.core.deeds_with(&world.providers[index].account)[0];
+            assert_eq!(deed.egress().await, 0, "nothing verified, nothing is paid");
+        }
+    });
+}
+
+#[test]
+fn what_verified_is_paid_and_nothing_more() {
+    run(|context| async move {
+        let world = World::start(&context).await;
+        let plain = bytes(3 * SEGMENT_BYTES, 8);
+        world.put("file", &plain).await.expect("stored");
+        for _ in 0..3 {
+            assert!(world.get("file").await.expect("read") == plain);
+        }
+        let mut paid = 0;
+        for provider in &world.providers {
+            let deed = &world.core.deeds_with(&provider.account)[0];
+            let till = &provider.desk.parts().till;
+            let (sent, has) = till.with(|till| (till.sent(&deed.agreement), till.paid(&deed.agreement)));
+            assert_eq!((sent, has), (deed.egress().await, deed.egress().await), "all that was sent is paid");
+            paid += has;
+        }
+        assert!(paid >= 9 * SEGMENT_BYTES as u64, "{paid}");
+        assert!(paid < 12 * SEGMENT_BYTES as u64, "data shards first: {paid}");
+    });
+}
+
+#[test]
+fn a_cancelled_put_gives_its_space_back() {
+    run(|context| async move {
+        let world = World::start(&context).await;
+        let pieces: Vec<_> = bytes(2 * SEGMENT_BYTES, 9).chunks(1 << 20).map(<[u8]>::to_vec).collect();
+        let cancelled = world.put_pieces("file", 4 * SEGMENT_BYTES as u64, pieces.clone()).await;
+        assert!(matches!(cancelled, Err(Error::Cancelled)), "{cancelled:?}");
+        assert!(matches!(world.get("file").await, Err(Error::NoFile(_))));
+        world.until("its space comes back", async |w| w.leaves() == 0).await;
+        // The same with the future dropped in the middle of everything.
+        for millis in [20, 60, 140, 300] {
+            let put = world.put_pieces("file", 4 * SEGMENT_BYTES as u64, pieces.clone());
+            world.core.common.environment.within(Duration::from_millis(millis), put).await;
+        }
+        world.until("its space comes back", async |w| w.leaves() == 0).await;
+        let jobs = async |w: &World| w.core.common.catalogue.jobs(9).await.expect("runs").is_empty();
+        world.until("no job is left", jobs).await;
+    });
+}
+
+#[test]
+fn a_power_cut_anywhere_loses_nothing_acknowledged() {
+    for seed in 0..4u64 {
+        let plain = bytes(SEGMENT_BYTES + 77, seed);
+        let (stored, checkpoint) = runner(seed).start_and_recover(|context| {
+            let plain = plain.clone();
+            async move {
+                let world = World::start(&context).await;
+                world.put("first", &plain).await.expect("stored");
+                world.get("first").await.expect("read");
+                // The power goes while a second put runs.
+                let second = world.put("second", &plain);
+                let cut = Duration::from_millis(15 + 35 * seed);
+                world.core.common.environment.within(cut, second).await.is_some_and(|put| put.is_ok())
+            }
+        });
+        deterministic::Runner::from(checkpoint).start(|context| async move {
+            let world = World::start(&context).await;
+            assert!(world.get("first").await.expect("read") == plain, "seed {seed}");
+            let second = world.get("second").await;
+            assert!(if stored { second.expect("acknowledged") == plain } else { second.is_err() });
+            world.put("third", &plain).await.expect("stored");
+            for name in ["first", "third"] {
+                world.until("eight holders", async |w| whole(w, name).await).await;
+                world.core.common.catalogue.remove(name.as_bytes().to_vec()).await.expect("runs");
+            }
+            world.core.common.catalogue.remove(b"second".to_vec()).await.expect("runs");
+            world.until("all space comes back", async |w| w.leaves() == 0).await;
+        });
+    }
+}

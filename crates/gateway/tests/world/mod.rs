@@ -1,0 +1,345 @@
+//! Real provider desks and a real gateway on one deterministic runtime, joined by real encrypted
+//! channels. Only consensus is left out: a small task says what the ledger would, that each signed
+//! data set is in force and which agreements there are.
+
+use commonware_cryptography::{Signer as _, ed25519::PrivateKey};
+use commonware_runtime::{
+    Blob as _, Handle, IoBufs, ReadOptions, Spawner as _, Storage, Supervisor as _, WriteOptions,
+    deterministic,
+};
+use commonware_utils::channel::mpsc;
+use futures::StreamExt as _;
+use posync_client::{
+    channel::Listen,
+    rpc::{self, Incoming, Server, Service as _},
+};
+use posync_gateway::{
+    catalogue::{self, LoadedDeed, row::DeedRow},
+    core::{Core, Known},
+    deed::{Common, Deed, session_key, storage_key},
+    dialer,
+    environment::Environment,
+    link::{Dialer, Link},
+    purse::state::Stage,
+    repair,
+    transfer::{self, Reader},
+};
+use posync_protocol::{
+    Account, AgreementId, Amount, Bounded, Hash,
+    limits::Parameters,
+    record::{Agreement, DataSet, Use, Version},
+    wire::{
+        gateway::{File, Name},
+        provider::Ask,
+    },
+};
+use posync_provider::{
+    books::Books,
+    segments::{Store, StoreConfig},
+    serve::{Desk, Parts},
+    terms::Terms,
+    till::Till,
+    view::View,
+};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+pub(crate) type Context = deterministic::Context;
+pub(crate) type Desked = Arc<Desk<Context, <Context as Storage>::Blob>>;
+
+pub(crate) const CHAIN: Hash = [0xc4; 32];
+pub(crate) const MASTER: Hash = [0x11; 32];
+
+pub(crate) fn account(key: &PrivateKey) -> Account {
+    Account::of(&key.public_key())
+}
+
+fn gateway_key() -> PrivateKey {
+    PrivateKey::from_seed(1000)
+}
+
+/// One provider process.
+pub(crate) struct Provider {
+    pub(crate) index: usize,
+    pub(crate) desk: Desked,
+    pub(crate) account: Account,
+    pub(crate) address: SocketAddr,
+    context: Context,
+    listening: Option<Handle<()>>,
+}
+
+/// The agreement of the gateway with provider `index`: number, slot and terms are fixed.
+fn agreement_of(index: usize) -> AgreementId {
+    AgreementId { provider: account(&provider_key(index)), slot: 0, opened: 1 }
+}
+
+fn provider_key(index: usize) -> PrivateKey {
+    PrivateKey::from_seed(index as u64 + 1)
+}
+
+fn terms(index: usize) -> Terms {
+    let deed = u32::try_from(index).expect("few");
+    let agreement = Agreement {
+        opened: 1,
+        consumer: account(&gateway_key()),
+        session_key: account(&session_key(&MASTER, deed)),
+        storage_key: account(&storage_key(&MASTER, deed)),
+        end_epoch: 700,
+        storage_price: 10_000_000,
+        storage_slow: 10_000_000,
+        egress_price: 1_000_000,
+        egress_slow: 1_000_000,
+        gas_price: 1_000,
+        gas_slow: 1_000,
+        quota_leaves: 1 << 20,
+        quota_egress: 1 << 40,
+        quota_gas: 0,
+        rate_egress: 1 << 40,
+        rate_gas: 0,
+    };
+    let usage = Use { voucher_reserve: Amount::sync(100_000), ..Use::default() };
+    Terms { id: agreement_of(index), height: 8, agreement, usage, data: DataSet::default() }
+}
+
+impl Provider {
+    async fn start(context: Context, index: usize) -> Self {
+        let account = account(&provider_key(index));
+        let (view, mut questions) = View::new(account, CHAIN, Parameters::LOCAL);
+        view.advance(8);
+        context.child("ledger").spawn(move |_| async move {
+            while let Some(question) = questions.recv().await {
+                let _ = question.done.send((question.slot == 0).then(|| terms(index)));
+            }
+        });
+        let name = |what: &str| format!("provider{index}-{what}");
+        let config = StoreConfig::for_capacity(&name("store"), 256 << 20, 16 << 20);
+        let (store, _) = Store::open(context.child("store"), config).await.expect("opens");
+        let held = store.clone();
+        let held = Arc::new(move |agreement: &AgreementId, shard: &Hash| {
+            held.length(shard).filter(|_| held.holds(agreement, shard))
+        });
+        let (key, partition) = (provider_key(index), name("books"));
+        let books = Books::open(context.child("books"), &partition, key, CHAIN, held);
+        let (books, _) = books.await.expect("opens");
+        let (till, _) = Till::open(context.child("till"), &name("till")).await.expect("opens");
+        let clock = Arc::new(context.child("clock"));
+        let desk = Arc::new(Desk::new(Parts { clock, store, books, till, view, capacity_leaves: 1 << 20 }));
+        let kept = desk.parts().books.with(|books| books.kept());
+        for shard in desk.parts().store.page(None, 1 << 20) {
+            let holders = desk.parts().store.holders(&shard).into_iter();
+            let loose = holders.filter(|agreement| !kept.contains(&(*agreement, shard)));
+            loose.for_each(|agreement| desk.note_loose(agreement, shard));
+        }
+        let address = SocketAddr::from(([10, 0, index as u8, 1], 4000));
+        let mut provider = Self { index, desk, account, address, context, listening: None };
+        let desk = provider.desk.clone();
+        provider
+            .listen(move |call, ask| {
+                let desk = desk.clone();
+                async move { desk.handle(call, ask).await }
+            })
+            .await;
+        provider
+    }
+
+    /// Serves with `handler` from now on, at another address.
+    pub(crate) async fn listen<F, Fut>(&mut self, handler: F)
+    where
+        F: Fn(Incoming<rpc::Provider>, Ask) -> Fut + Clone + Send + Sync + 'static,
+        Fut: Future<Output = ()> + Send + 'static,
+    {
+        self.stop();
+        self.address.set_port(self.address.port() + 1);
+        let network = self.context.child("network");
+        let listen = Listen::new(provider_key(self.index), rpc::Provider::NAMESPACE, self.address);
+        let listening = Server::<rpc::Provider, _>::new(handler)
+            .listen(self.context.child("listen"), &network, listen)
+            .await;
+        self.listening = Some(listening.expect("the address is free").task);
+    }
+
+    /// Ends its listener and every connection.
+    pub(crate) fn stop(&mut self) {
+        if let Some(listening) = self.listening.take() {
+            listening.abort();
+        }
+    }
+
+    /// Leaves held for all agreements.
+    pub(crate) fn leaves(&self) -> u64 {
+        self.desk.parts().store.totals().leaves
+    }
+}
+
+/// Flips one byte in every 16 KiB of a stopped provider's shard files.
+pub(crate) async fn corrupt(context: &Context, index: usize) {
+    let partition = format!("provider{index}-store-segments");
+    for name in context.scan(&partition).await.expect("a store has files") {
+        let (blob, size) = context.open(&partition, &name).await.expect("opens");
+        for offset in (9_000..size.saturating_sub(64)).step_by(16 << 10) {
+            let byte = blob.read_at(offset, 1, ReadOptions::default()).await.expect("reads").coalesce();
+            let flipped = vec![byte.as_ref()[0] ^ 0xff];
+            blob.write_at(offset, IoBufs::from(flipped), WriteOptions::SYNC).await.expect("writes");
+        }
+    }
+}
+
+/// A gateway and its providers.
+pub(crate) struct World {
+    pub(crate) core: Arc<Core>,
+    pub(crate) providers: Vec<Provider>,
+}
+
+impl World {
+    /// Ten providers of ten operators and a gateway with an agreement with each.
+    pub(crate) async fn start(context: &Context) -> Self {
+        let mut providers = Vec::new();
+        for index in 0..10 {
+            providers
+                .push(Provider::start(context.child("provider").with_attribute("i", index), index).await);
+        }
+        let environment = Environment::new(context);
+        let started = catalogue::start(context.child("catalogue"), "gateway", MASTER).await;
+        let (catalogue, mut loaded, _disk) = started.expect("opens");
+        let common = Common { environment: environment.clone(), catalogue, chain: CHAIN, master: MASTER };
+        let (notices, heard) = mpsc::channel(1024);
+        let core = Core::new(common.clone(), notices, 8);
+        let network = Arc::new(context.child("network"));
+        let dialer: Dialer<rpc::Provider> = dialer(context, &network, &gateway_key());
+        if loaded.deeds.is_empty() {
+            for index in 0..10 {
+                let number = common.catalogue.add_deed(deed_row(index)).await.expect("runs").expect("room");
+                loaded.deeds.push(LoadedDeed::fresh(number, deed_row(index)));
+            }
+        }
+        for (provider, loaded) in providers.iter().zip(loaded.deeds) {
+            let link = Link::new(provider.account, dialer.clone(), environment.clone());
+            link.set_address(provider.address);
+            let deed = Deed::start(loaded, Arc::new(link), common.clone()).expect("sound");
+            core.add_deed(deed);
+            core.learn(provider.account, known(provider));
+        }
+        environment.spawn({
+            let core = core.clone();
+            async move { drop(repair::start(core, heard, loaded.open).await) }
+        });
+        environment.spawn(repair::reap(core.clone()));
+        let desks = providers.iter().map(|provider| provider.desk.clone()).collect();
+        environment.spawn(ledger(core.clone(), desks));
+        Self { core, providers }
+    }
+
+    pub(crate) async fn put(&self, name: &str, bytes: &[u8]) -> Result<File, transfer::Error> {
+        self.put_pieces(name, bytes.len() as u64, bytes.chunks(1 << 20).map(<[u8]>::to_vec).collect()).await
+    }
+
+    pub(crate) async fn put_pieces(
+        &self,
+        name: &str,
+        length: u64,
+        pieces: Vec<Vec<u8>>,
+    ) -> Result<File, transfer::Error> {
+        transfer::put(&self.core, name_of(name), length, futures::stream::iter(pieces).boxed()).await
+    }
+
+    pub(crate) async fn get(&self, name: &str) -> Result<Vec<u8>, transfer::Error> {
+        let row = self.core.common.catalogue.file(name.as_bytes().to_vec()).await?;
+        let row = row.ok_or_else(|| transfer::Error::NoFile(name.into()))?;
+        let mut reader = Reader::open(&self.core, &row, 0, None)?;
+        let mut bytes = Vec::new();
+        while let Some(piece) = reader.next().await? {
+            bytes.extend(piece);
+        }
+        Ok(bytes)
+    }
+
+    /// Waits until `done` holds, at most two minutes of the runtime's time.
+    pub(crate) async fn until(&self, what: &str, mut done: impl AsyncFnMut(&Self) -> bool) {
+        for _ in 0..1200 {
+            if done(self).await {
+                return;
+            }
+            self.core.common.environment.sleep(Duration::from_millis(100)).await;
+        }
+        panic!("still waiting: {what}");
+    }
+
+    /// Lets a provider answer with `handler`.
+    pub(crate) async fn replace<F, Fut>(&mut self, index: usize, handler: F)
+    where
+        F: Fn(Incoming<rpc::Provider>, Ask) -> Fut + Clone + Send + Sync + 'static,
+        Fut: Future<Output = ()> + Send + 'static,
+    {
+        self.providers[index].listen(handler).await;
+        let provider = &self.providers[index];
+        self.core.learn(provider.account, known(provider));
+    }
+
+    /// Leaves that all providers hold.
+    pub(crate) fn leaves(&self) -> u64 {
+        self.providers.iter().map(Provider::leaves).sum()
+    }
+}
+
+pub(crate) fn name_of(name: &str) -> Name {
+    Bounded::new(name.as_bytes().to_vec()).expect("short")
+}
+
+fn deed_row(index: usize) -> DeedRow {
+    DeedRow {
+        agreement: agreement_of(index),
+        stage: Stage::Open as u8,
+        end_epoch: 700,
+        quota_leaves: 1 << 20,
+        quota_egress: 1 << 40,
+        voucher_reserve: Amount::sync(100_000),
+        egress_price: 1_000_000,
+    }
+}
+
+fn known(provider: &Provider) -> Known {
+    Known {
+        index: provider.index as u32,
+        operator: vec![provider.index as u8],
+        region: vec![provider.index as u8 % 5],
+        address: Some(provider.address),
+        trusted: true,
+    }
+}
+
+/// Puts every signed data set in force, like blocks do.
+async fn ledger(core: Arc<Core>, desks: Vec<Desked>) {
+    loop {
+        core.common.environment.sleep(Duration::from_millis(250)).await;
+        for (deed, desk) in core.deeds().iter().zip(&desks) {
+            if let Some(last) = deed.waiting().last() {
+                let claim = last.claim;
+                let current = Version {
+                    version: claim.version,
+                    root: claim.root,
+                    leaves: claim.leaves,
+                    bytes: claim.bytes,
+                    grown_at: 0,
+                };
+                let parts = desk.parts();
+                let gone = parts.books.observe(claim.agreement, DataSet { current, next: None }).await;
+                let gone = gone.expect("the books are open");
+                parts.store.unlink(claim.agreement, &gone).await.expect("the disk works");
+                parts.books.gone(claim.agreement, &gone);
+                deed.settled(claim.version).await.expect("runs");
+            }
+            deed.set_may_shrink(deed.waiting().is_empty());
+            let loose = desk.expired(Duration::from_secs(10));
+            for (agreement, shards) in loose {
+                let shards = desk.parts().books.let_go(agreement, shards);
+                desk.parts().store.unlink(agreement, &shards).await.expect("the disk works");
+                desk.parts().books.gone(agreement, &shards);
+            }
+        }
+    }
+}
+
+pub(crate) fn bytes(length: usize, seed: u64) -> Vec<u8> {
+    let mut bytes = vec![0; length];
+    blake3::Hasher::new().update(&seed.to_be_bytes()).finalize_xof().fill(&mut bytes);
+    bytes
+}
