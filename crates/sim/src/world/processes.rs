@@ -201,7 +201,7 @@ impl<'a> World<'a> {
             key: member_key(process),
             partition: format!("gateway-{index}"),
             listen: address(process),
-            nodes: self.nodes().into_iter().map(|node| (node.account, node.address)).collect(),
+            nodes: self.nodes(),
             chain: self.lasting.genesis.chain(),
             network_key: self.lasting.genesis.network_key(),
             parameters,
