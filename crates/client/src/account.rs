@@ -146,6 +146,7 @@ impl Submitter {
                 Err(Error::Refused(code @ (Code::NonceOld | Code::NonceGap))) => {
                     *next = None;
                     last = Error::Refused(code);
+                    self.0.connection.leave().await;
                     self.0.connection.follow(height + 1).next().await?;
                 }
                 Err(error) => return Err(error),

@@ -108,3 +108,133 @@ pub fn verify<'a>(
     }
     good
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use commonware_cryptography::{Signer as _, ed25519::PrivateKey};
+    use commonware_utils::TestRng;
+    use posync_protocol::{
+        Account, AgreementId, Amount, Body, Bounded,
+        limits::Parameters,
+        operation::{CLOSE_NAMESPACE, Close, Redeem, Redemption, Settle, Transfer, Voucher, sign},
+    };
+
+    const CHAIN: Hash = [9; 32];
+
+    fn key(seed: u64) -> PrivateKey {
+        PrivateKey::from_seed(seed)
+    }
+
+    fn account(seed: u64) -> Account {
+        Account::of(&key(seed).public_key())
+    }
+
+    fn next() -> BlockContext {
+        BlockContext { chain: CHAIN, parameters: Parameters::LOCAL, height: 50, parent: [0; 32], seed: None }
+    }
+
+    fn signed(seed: u64, max_fee: Amount, expires: u64, body: Body) -> Operation {
+        Operation::signed(&key(seed), &CHAIN, 0, max_fee, expires, body)
+    }
+
+    fn pay(seed: u64) -> Operation {
+        let body = Body::Transfer(Transfer { to: account(1), amount: Amount::sync(1) });
+        signed(seed, Amount::sync(1), 100, body)
+    }
+
+    #[test]
+    fn only_the_one_encoding_is_read() {
+        let bytes = pay(2).encode();
+        assert_eq!(decode(&bytes), Ok(pay(2)));
+        assert_eq!(decode(&[]), Err(Code::Malformed));
+        assert_eq!(decode(&bytes[1..]), Err(Code::Malformed));
+        assert_eq!(decode(&[&bytes[..], &[0]].concat()), Err(Code::Malformed));
+        assert_eq!(decode(&vec![0; OPERATION_BYTES_MAX]), Err(Code::Malformed));
+        assert_eq!(decode(&vec![0; OPERATION_BYTES_MAX + 1]), Err(Code::TooLarge));
+        for cut in 0..bytes.len() {
+            assert_eq!(decode(&bytes[..cut]), Err(Code::Malformed), "cut at {cut}");
+        }
+    }
+
+    #[test]
+    fn codes_in_their_order() {
+        let last = 50 + Parameters::LOCAL.expiry_blocks_max;
+        let fee = ledger::fee(&next(), &pay(2));
+        let with = |max_fee, expires| signed(2, max_fee, expires, pay(2).body);
+        let settle =
+            Settle { provider: account(3), index: 0, slots: Bounded::default(), endings: Bounded::default() };
+        let free = |nonce, max_fee| {
+            Operation::signed(&key(2), &CHAIN, nonce, max_fee, 100, Body::Settle(settle.clone()))
+        };
+        let short = fee.checked_sub(Amount::new(1).expect("small")).expect("a fee is positive");
+        let table = [
+            ("good", with(fee, 100), Ok(())),
+            ("the last height", with(fee, 50), Ok(())),
+            ("one too late", with(fee, 49), Err(Code::Expired)),
+            ("as far ahead as may be", with(fee, last), Ok(())),
+            ("one too far", with(fee, last + 1), Err(Code::Expired)),
+            ("expired before short", with(short, 49), Err(Code::Expired)),
+            ("a grain short", with(short, 100), Err(Code::FeeAboveMaximum)),
+            ("free", free(0, Amount::ZERO), Ok(())),
+            ("free with a nonce", free(1, Amount::ZERO), Err(Code::BadShape)),
+            ("free with a fee", free(0, fee), Err(Code::BadShape)),
+        ];
+        for (name, operation, verdict) in table {
+            assert_eq!(check(&operation, &next()), verdict, "{name}");
+        }
+    }
+
+    fn redeem(good: bool) -> Operation {
+        let agreement = AgreementId { provider: account(2), slot: 0, opened: 1 };
+        let voucher = Voucher::signed(&key(5), &CHAIN, agreement, 10, 0);
+        let session_key = if good { account(5) } else { account(6) };
+        let redemption = Redemption { voucher, session_key, claim: None };
+        let body = Body::Redeem(Redeem { vouchers: Bounded::new(vec![redemption; 3]).expect("few") });
+        signed(2, Amount::sync(1), 100, body)
+    }
+
+    fn close(good: bool) -> Operation {
+        let agreement = AgreementId { provider: account(3), slot: 0, opened: 1 };
+        let message = posync_protocol::block::with_chain(&CHAIN, &agreement);
+        let second = sign(&key(if good { 3 } else { 4 }), CLOSE_NAMESPACE, &message);
+        let close = Close { agreement, consumer: account(2), end_epoch: 5, index: 0, second };
+        signed(2, Amount::sync(1), 100, Body::Close(close))
+    }
+
+    /// Bad ones anywhere among good ones are found, and only they.
+    #[test]
+    fn a_batch_tells_bad_from_good() {
+        let forged = |seed| Operation { nonce: 1, ..pay(seed) };
+        let no_key = (0..=u8::MAX).map(|b| Account([b; 32])).find(|account| account.public_key().is_none());
+        let nobody = Operation { signer: no_key.expect("half of all strings are no points"), ..pay(1) };
+        let other = Operation::signed(&key(1), &[1; 32], 0, Amount::sync(1), 100, pay(1).body);
+        let mixed = vec![
+            (pay(1), true),
+            (forged(2), false),
+            (redeem(true), true),
+            (redeem(false), false),
+            (close(true), true),
+            (close(false), false),
+            (nobody, false),
+            (other, false),
+            (pay(7), true),
+        ];
+        for start in 0..mixed.len() {
+            let rotated: Vec<_> = mixed[start..].iter().chain(&mixed[..start]).collect();
+            let operations = rotated.iter().map(|(operation, _)| operation);
+            let expected: Vec<bool> = rotated.iter().map(|(_, good)| *good).collect();
+            assert_eq!(verify(TestRng::new(1), &CHAIN, operations.clone()), expected, "from {start}");
+            assert!(!verify_all(TestRng::new(1), &CHAIN, operations));
+            let singly: Vec<bool> = rotated
+                .iter()
+                .map(|(operation, _)| operation.signatures(&CHAIN).iter().all(|check| check.verify()))
+                .collect();
+            assert_eq!(singly, expected, "a batch and single checks agree");
+        }
+        let good: Vec<Operation> = (0..100).map(pay).chain([redeem(true), close(true)]).collect();
+        assert!(verify(TestRng::new(1), &CHAIN, &good).iter().all(|good| *good));
+        assert!(verify_all(TestRng::new(1), &CHAIN, &good));
+        assert!(verify(TestRng::new(1), &CHAIN, []).is_empty() && verify_all(TestRng::new(1), &CHAIN, []));
+    }
+}

@@ -9,9 +9,10 @@ use commonware_cryptography::{Signer as _, ed25519::PrivateKey};
 use commonware_runtime::{Clock as _, Runner as _, Supervisor as _, deterministic};
 use posync_client::{
     account::Submitter,
+    channel::Listen,
     connection::{Connection, Endpoint, Error},
     light::{Light, Subject, SyncProof},
-    rpc,
+    rpc::{self, Incoming, Server, Service as _},
 };
 use posync_node::{
     genesis::Genesis,
@@ -193,6 +194,134 @@ fn signed(world: &World, seed: u64, nonce: u64, height: u64, body: Body) -> Oper
     };
     let fee = ledger::fee(&context_at(world, height), &sign(Amount::ZERO));
     sign(fee)
+}
+
+/// How a node between the client and an honest one lies.
+#[derive(Clone, Copy, Debug)]
+enum Lie {
+    Record,
+    Absence,
+    Body,
+    Receipts,
+    Parameters,
+    SkipsHeaders,
+    RepeatsHeaders,
+    OldState,
+    Accepts,
+    Silent,
+    Nothing,
+}
+
+const LIES: [Lie; 11] = [
+    Lie::Record,
+    Lie::Absence,
+    Lie::Body,
+    Lie::Receipts,
+    Lie::Parameters,
+    Lie::SkipsHeaders,
+    Lie::RepeatsHeaders,
+    Lie::OldState,
+    Lie::Accepts,
+    Lie::Silent,
+    Lie::Nothing,
+];
+
+/// Changes an honest answer; `seen` remembers the first of its kind.
+fn twist(lie: Lie, answer: Answer, seen: &mut Option<Answer>) -> Option<Answer> {
+    let first = seen.get_or_insert_with(|| answer.clone()).clone();
+    Some(match (lie, answer) {
+        (Lie::Record, Answer::Read(mut read)) => {
+            let mut records = read.records.into_inner();
+            records.iter_mut().filter_map(|record| record.slot.as_mut()).for_each(|slot| slot[30] ^= 1);
+            read.records = Bounded::new(records).expect("as many");
+            Answer::Read(read)
+        }
+        (Lie::Absence, Answer::Read(mut read)) => {
+            let mut records = read.records.into_inner();
+            records.iter_mut().for_each(|record| record.slot = None);
+            read.records = Bounded::new(records).expect("as many");
+            Answer::Read(read)
+        }
+        (Lie::Body, Answer::Body(mut body)) => {
+            body.operations = Bounded::default();
+            body.draws = Bounded::new(vec![None; 3]).expect("few");
+            Answer::Body(body)
+        }
+        (Lie::Receipts, Answer::Events(mut part)) => {
+            part.receipts.rows = Bounded::new(vec![([1; 32], Code::Done)]).expect("few");
+            Answer::Events(part)
+        }
+        (Lie::Parameters, Answer::Info(mut info)) => {
+            info.chain[0] ^= 1;
+            Answer::Info(info)
+        }
+        (Lie::SkipsHeaders, Answer::Certified(mut certified)) => {
+            certified.headers = Bounded::new(certified.headers[1..].to_vec()).expect("fewer");
+            Answer::Certified(certified)
+        }
+        (Lie::RepeatsHeaders, Answer::Certified(_)) => first,
+        (Lie::OldState, Answer::Read(_)) if matches!(first, Answer::Read(_)) => first,
+        (Lie::Accepts, Answer::Accepted(_)) => Answer::Accepted([3; 32]),
+        (Lie::Silent, _) => return None,
+        (Lie::Nothing, _) => Answer::Unavailable(Unavailable::Busy),
+        (_, honest) => honest,
+    })
+}
+
+/// A node that passes questions on to an honest one and twists the answers.
+async fn liar(world: &World, lie: Lie, port: u16) -> Endpoint {
+    let honest = endpoints(&world.network, 0)[0];
+    let network = world.context.child("network");
+    let dialing = world.context.child("behind");
+    let own = key(66);
+    let client = rpc::Client::<rpc::Node>::dial(dialing, &network, &own, honest.account, honest.address);
+    let client = client.await.expect("connects");
+    let server = Server::<rpc::Node, _>::new(move |call: Incoming<rpc::Node>, ask| {
+        let client = client.clone();
+        async move {
+            let mut seen = None;
+            let mut behind = client.open(ask).await.expect("the honest node lives");
+            while let Some(answer) = behind.recv().await {
+                match twist(lie, answer, &mut seen) {
+                    Some(answer) => drop(call.send(&answer).await),
+                    None => futures::future::pending().await,
+                }
+            }
+        }
+    });
+    let address = SocketAddr::from(([10, 9, 9, 9], port));
+    let listen = Listen::new(own.clone(), rpc::Node::NAMESPACE, address);
+    server.listen(world.context.child("liar"), &network, listen).await.expect("listens");
+    Endpoint { account: account(66), address }
+}
+
+/// Whatever the first node does, the client ends with what the network certified.
+#[test]
+fn a_lying_node_is_left() {
+    run(|context| async move {
+        let world = world(&context).await;
+        world.reach(2).await;
+        for (turn, lie) in LIES.into_iter().enumerate() {
+            let mut nodes = vec![liar(&world, lie, 100 + turn as u16).await];
+            nodes.extend(endpoints(&world.network, 1));
+            let connection = connect(&world, nodes);
+            assert_eq!(
+                connection.info().await.expect("answers").chain,
+                world.network.genesis.chain(),
+                "{lie:?}"
+            );
+            let mut follow = connection.follow_bodies(1);
+            for height in 1..6 {
+                let (header, body) = follow.next().await.expect("goes on");
+                assert_eq!((header.height, header.body_root), (height, body.root()), "{lie:?}");
+            }
+            assert_eq!(state(&connection, 99).await, None, "{lie:?}");
+            let sender = Submitter::new(connection.clone(), key(1), Parameters::LOCAL);
+            sender.send(pay(3, 1)).await.expect("final").done().expect("done");
+            let balance = state(&connection, 3).await.expect("exists").balance;
+            assert_eq!(balance, Amount::sync(turn as u64 + 1), "{lie:?}");
+        }
+    });
 }
 
 /// Every code that the door and the mempool give, from one honest operation and one change each.

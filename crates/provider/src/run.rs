@@ -76,7 +76,7 @@ pub async fn run<E, N>(
 ) -> Result<(), Error>
 where
     E: Spawner + Clock + Storage + Metrics + CryptoRng,
-    N: Network + Clone,
+    N: Network,
 {
     let (chain, parameters) = (config.chain, config.parameters);
     let account = Account::of(&config.key.public_key());
@@ -89,20 +89,20 @@ where
         Books::open(context.child("books"), &name("books"), key, chain, held).await?;
     let (till, mut till_task) = Till::open(context.child("till"), &name("till")).await?;
 
-    let light = Light::new(chain, config.network_key);
-    let (dialing, key) = (context.child("connection"), config.key.clone());
-    let connection = Connection::new(dialing, network.clone(), key, config.nodes.clone(), light);
-    let node = Node::start(context.child("follower"), connection, config.key.clone(), parameters);
     let (view, questions) = View::new(account, chain, parameters);
-    let (asked, answered) = (node.clone(), view.clone());
-    context.child("questions").spawn(move |_| answer_questions(asked, answered, questions));
-
     let clock = Arc::new(context.child("clock"));
-    let parts =
-        Parts { clock, store: store.clone(), books, till, view, capacity_leaves: config.capacity_leaves() };
-    let desk = Arc::new(Desk::new(parts));
+    let (capacity_leaves, asking) = (config.capacity_leaves(), view.clone());
+    let desk = Parts { clock, store: store.clone(), books, till, view, capacity_leaves };
+    let desk = Arc::new(Desk::new(desk));
     let mut listening = listen(&context, &network, &config, desk.clone()).await?;
     let registration = config.registration(listening.address)?;
+
+    let light = Light::new(chain, config.network_key);
+    let (dialing, key) = (context.child("connection"), config.key.clone());
+    let connection = Connection::new(dialing, network, key, config.nodes.clone(), light);
+    let node = Node::start(context.child("follower"), connection, config.key.clone(), parameters);
+    let asked = node.clone();
+    context.child("questions").spawn(move |_| answer_questions(asked, asking, questions));
     let keeper = Keeper::new(context.child("keeper"), desk.clone(), node, registration, config.loose);
     let mut keeper_task = context.child("keeper_task").spawn(move |_| keeper.run());
     let every = config.scrub;

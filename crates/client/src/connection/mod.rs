@@ -8,15 +8,13 @@
 //! Invariants
 //! 1. Whatever is returned as proved was verified by [`Light`]; [`Connection::info`] and events are
 //!    a node's word and say so.
-//! 2. A node that is lost, late or caught with an answer that does not verify is left for the next;
-//!    a question is put at most [`ASK_ATTEMPTS`] times.
+//! 2. A node that is lost, late or caught with an answer that does not verify is left for the next,
+//!    and a refusal is asked of a second one; a question is put at most [`ASK_ATTEMPTS`] times.
 //! 3. A proven read is at most [`STALE_BLOCKS_MAX`] blocks behind the newest header seen here.
 //!
 //! It may be cloned and used from many tasks; clones share the connection.
 
 mod follow;
-#[cfg(test)]
-mod tests;
 
 pub use follow::{Follow, FollowBodies};
 
@@ -400,11 +398,28 @@ impl Connection {
     /// # Errors
     /// The error, when asking again cannot help.
     pub(crate) async fn after(&self, error: Error, attempt: u32) -> Result<Error, Error> {
-        match error {
-            Error::Unreachable(_) | Error::NotBelieved(_) => self.leave().await,
-            Error::Unavailable(Unavailable::Moved | Unavailable::Busy) => {}
-            _ => return Err(error),
+        let nodes = self.0.endpoints.len() as u32;
+        let give_up = match error {
+            Error::Unreachable(_) | Error::NotBelieved(_) => false,
+            Error::Unavailable(Unavailable::Moved | Unavailable::Busy) if attempt.is_multiple_of(2) => {
+                return self.pause(error, attempt).await;
+            }
+            Error::Unavailable(Unavailable::Moved | Unavailable::Busy) => false,
+            // One node's word; another may keep more, or be further.
+            Error::Unavailable(_) => attempt + 1 >= nodes,
+            // Nonces differ from node to node for a moment: asking another would mislead.
+            Error::Refused(Code::NonceOld | Code::NonceGap) => true,
+            Error::Refused(_) => attempt + 1 >= nodes.min(2),
+            _ => true,
+        };
+        if give_up {
+            return Err(error);
         }
+        self.leave().await;
+        self.pause(error, attempt).await
+    }
+
+    async fn pause(&self, error: Error, attempt: u32) -> Result<Error, Error> {
         if attempt + 1 < ASK_ATTEMPTS {
             let pause = Duration::from_millis(ASK_PAUSE_MS) * 2_u32.saturating_pow(attempt);
             (self.0.sleep)(pause.min(PAUSE_MAX)).await;
@@ -434,7 +449,7 @@ impl Connection {
     }
 
     /// Leaves the current node for the next one.
-    async fn leave(&self) {
+    pub(crate) async fn leave(&self) {
         *self.0.client.lock().await = None;
         self.0.current.fetch_add(1, Ordering::Relaxed);
     }

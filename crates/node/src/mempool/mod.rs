@@ -13,5 +13,7 @@
 
 pub mod actor;
 pub mod state;
+#[cfg(test)]
+mod tests;
 
 pub use actor::{Inbox, Mempool, Submitted};

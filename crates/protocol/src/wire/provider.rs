@@ -33,7 +33,8 @@ tagged! {
         1 => Sign(Sign),
         /// Stream a range of a shard, as verified slices.
         2 => Get(Get),
-        /// A voucher for an agreement; not answered unless it is refused.
+        /// A voucher for an agreement, alone or within a `Get`. Alone, the call ends without an answer
+        /// once it is durable there; within a `Get`, one that races with the call's end may be lost.
         3 => Pay(Voucher),
         /// How it is doing.
         4 => Status(Nothing),

@@ -47,9 +47,14 @@ impl World<'_> {
         Ok(())
     }
 
-    fn check_ended(&self) -> Result<(), Failure> {
-        let ended = self.ended.lock().expect("no holder panics").pop();
-        ended.map_or(Ok(()), |reason| Err(Failure::Ended(reason)))
+    fn check_ended(&mut self) -> Result<(), Failure> {
+        if let Some(reason) = self.ended.lock().expect("no holder panics").pop() {
+            return Err(Failure::Ended(reason));
+        }
+        match self.running.iter_mut().find_map(|(process, running)| running.has_ended().then_some(process)) {
+            Some(process) => Err(Failure::Ended(format!("{process:?} ended by itself"))),
+            None => Ok(()),
+        }
     }
 
     /// Handles of the authorities that run and whose state is readable.

@@ -9,6 +9,8 @@ use commonware_cryptography::Signer as _;
 use commonware_p2p::simulated::{Config, Link, Network};
 use commonware_runtime::{Handle as Task, Spawner as _, Supervisor as _, deterministic::Context};
 use commonware_utils::{NZUsize, Probability};
+use futures::FutureExt as _;
+use posync_client::connection::Endpoint;
 use posync_node::{
     engine::{PublicKey, message_bytes_max},
     epoch::secrets::Secrets,
@@ -16,7 +18,8 @@ use posync_node::{
     run::{SimNode, SimRunning, run_sim},
     serve::{Serving, simulated},
 };
-use posync_protocol::Account;
+use posync_protocol::Amount;
+use posync_provider::config::{LOOSE, SCRUB_LOCAL};
 use std::{collections::BTreeMap, fmt::Display, future::Future, net::SocketAddr, sync::Arc};
 
 /// A process that runs.
@@ -26,6 +29,15 @@ pub(super) enum Running {
 }
 
 impl Running {
+    /// Whether it ended, which no process should do by itself.
+    pub(super) fn has_ended(&mut self) -> bool {
+        let task = match self {
+            Self::Authority(running, _) => &mut running.task,
+            Self::Other(task) => task,
+        };
+        task.now_or_never().is_some()
+    }
+
     /// An authority's handle, once its state is readable.
     pub(super) fn handle(&mut self) -> Option<Handle> {
         let Self::Authority(running, handle) = self else { return None };
@@ -66,9 +78,12 @@ impl<'a> World<'a> {
     }
 
     /// Every node service.
-    pub(super) fn nodes(&self) -> Vec<(Account, SocketAddr)> {
-        let seats = (0..).zip(&self.lasting.seats);
-        seats.map(|(index, seat)| (account(&seat.key), address(Process::Authority(index)))).collect()
+    pub(super) fn nodes(&self) -> Vec<Endpoint> {
+        let endpoint = |(index, seat): (u8, &super::Seat)| Endpoint {
+            account: account(&seat.key),
+            address: address(Process::Authority(index)),
+        };
+        (0..).zip(&self.lasting.seats).map(endpoint).collect()
     }
 
     pub(super) async fn link_all(&mut self, gossip: Gossip) {
@@ -153,7 +168,30 @@ impl<'a> World<'a> {
 
     fn start_provider(&self, index: u8) -> Running {
         let process = Process::Provider(index);
-        todo!("{process:?}")
+        let config = posync_provider::Config {
+            key: member_key(process),
+            partition: format!("provider-{index}"),
+            listen: address(process),
+            advertised: None,
+            region: format!("region {}", index % 5),
+            operator: format!("operator {index}"),
+            bond: Amount::sync(10_000),
+            capacity_bytes: 8 << 30,
+            segment_bytes: 16 << 20,
+            reserve_prices: (1, 1),
+            nodes: self.nodes(),
+            chain: self.lasting.genesis.chain(),
+            network_key: self.lasting.genesis.network_key(),
+            parameters: self.lasting.plan.parameters,
+            scrub: SCRUB_LOCAL,
+            loose: LOOSE,
+        };
+        let network = self.network(process);
+        let context = self.context.child("provider").with_attribute("index", index);
+        let started = |address| tracing::info!(%address, "a provider serves");
+        self.supervise(context, process, move |context| {
+            posync_provider::run(context, network, config, started)
+        })
     }
 
     fn start_gateway(&self, index: u8) -> Running {

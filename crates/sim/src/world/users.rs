@@ -9,7 +9,7 @@ use commonware_macros::select;
 use commonware_runtime::{Clock as _, Supervisor as _};
 use posync_client::{
     account::Submitter,
-    connection::{Connection, Endpoint},
+    connection::Connection,
     light::Light,
     rpc::{Client, Gateway},
 };
@@ -22,6 +22,9 @@ use std::time::Duration;
 
 /// A user's patience.
 const PATIENCE: Duration = Duration::from_secs(600);
+/// Times that a user tries a put again, and the pause before.
+const PUTS_MAX: u32 = 10;
+const AGAIN: Duration = Duration::from_secs(2);
 const GATEWAY: Process = Process::Gateway(0);
 
 impl World<'_> {
@@ -62,7 +65,18 @@ impl World<'_> {
             .map_err(|error| error.to_string())
     }
 
+    /// Puts a file; a gateway that says "try again" is taken at its word.
     async fn put(&self, sample: &Sample) -> Result<(), String> {
+        for _ in 0..PUTS_MAX {
+            match self.put_once(sample).await {
+                Err(reason) if reason.contains("try again") => self.context.sleep(AGAIN).await,
+                other => return other,
+            }
+        }
+        self.put_once(sample).await
+    }
+
+    async fn put_once(&self, sample: &Sample) -> Result<(), String> {
         let (client, bytes) = (self.gateway().await?, sample.bytes());
         let ask = Ask::Put(Put { name: name(sample), length: bytes.len() as u64 });
         let mut call = client.open(ask).await.map_err(|error| error.to_string())?;
@@ -96,10 +110,9 @@ impl World<'_> {
     async fn send(&self) -> Result<(), String> {
         let genesis = &self.lasting.genesis;
         let network = self.lasting.fabric.at(&self.context, host(Role::User, 0));
-        let endpoints = self.nodes().into_iter().map(|(account, address)| Endpoint { account, address });
         let light = Light::new(genesis.chain(), genesis.network_key());
         let context = self.context.child("user");
-        let connection = Connection::new(context, network, user_key(0), endpoints.collect(), light);
+        let connection = Connection::new(context, network, user_key(0), self.nodes(), light);
         let submitter = Submitter::new(connection, user_key(0), self.lasting.plan.parameters);
         let transfer = Transfer { to: account(&user_key(1)), amount: Amount::sync(1) };
         let sent = submitter.send(Body::Transfer(transfer)).await.and_then(|sent| sent.done());

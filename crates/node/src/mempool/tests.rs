@@ -1,0 +1,361 @@
+//! The pool by table and by property. Signatures play no part here: the door has seen to them.
+
+use super::state::{Funds, Pool, Refused};
+use commonware_codec::EncodeSize as _;
+use posync_protocol::{
+    Account, AgreementId, Amount, Body, Bounded, Code, Hash, Operation,
+    limits::{
+        BODY_BYTES_MAX, FREE_LANE_BYTES, MEMPOOL_BYTES, MEMPOOL_FREE_BYTES, MEMPOOL_PER_ACCOUNT,
+        MEMPOOL_REFUSALS_MAX, MEMPOOL_SETTLE_BYTES,
+    },
+    operation::{Answer, ProvedRead, Redeem, Redemption, Settle, Statement, SumPath, Transfer, Voucher},
+};
+use proptest::prelude::*;
+use std::collections::BTreeMap;
+
+const EXPIRES: u64 = 100;
+
+fn account(number: u64) -> Account {
+    let mut bytes = [0; 32];
+    bytes[..8].copy_from_slice(&number.to_be_bytes());
+    Account(bytes)
+}
+
+fn operation(signer: u64, nonce: u64, fee: u128, body: Body) -> Operation {
+    let max_fee = Amount::new(fee).expect("small");
+    Operation { signer: account(signer), nonce, max_fee, expires: EXPIRES, body, signature: [0; 64] }
+}
+
+fn pay(signer: u64, nonce: u64, fee: u128) -> Operation {
+    let body = Body::Transfer(Transfer { to: account(0), amount: Amount::ZERO });
+    operation(signer, nonce, fee, body)
+}
+
+/// A paid operation of about 20 KiB, so that floods need few of them.
+fn bulky(signer: u64, nonce: u64, fee: u128) -> Operation {
+    let agreement = AgreementId { provider: account(signer), slot: 0, opened: 1 };
+    let voucher = Voucher { agreement, egress: 1, gas: 0, signature: [0; 64] };
+    let redemption = Redemption { voucher, session_key: account(1), claim: None };
+    let vouchers = Bounded::new(vec![redemption; 110]).expect("within the bound");
+    operation(signer, nonce, fee, Body::Redeem(Redeem { vouchers }))
+}
+
+/// A statement of about 8 KiB.
+fn statement(provider: u64, height: u64) -> Operation {
+    let position = SumPath { lefts: 0, siblings: Bounded::new(vec![([1; 32], 1); 20]).expect("a path") };
+    let read = ProvedRead {
+        slot: 0,
+        shard: [1; 32],
+        length: 1024,
+        position,
+        chunk: Bounded::new(vec![7; 1024]).expect("a chunk"),
+        path: Bounded::new(vec![[2; 32]; 12]).expect("a path"),
+    };
+    let body = Body::Statement(Statement {
+        height,
+        anchor: [0; 32],
+        index: 0,
+        answers: Bounded::new(vec![Answer::Proved(read); 4]).expect("four reads"),
+        reasked: Bounded::default(),
+        vouchers: Bounded::default(),
+        apply: Bounded::default(),
+        endings: Bounded::default(),
+    });
+    operation(provider, 0, 0, body)
+}
+
+fn settle(signer: u64, provider: u64) -> Operation {
+    let slots = Bounded::new(vec![Default::default(); 64]).expect("64 slots");
+    let settle = Settle { provider: account(provider), index: 0, slots, endings: Bounded::default() };
+    operation(signer, 0, 0, Body::Settle(settle))
+}
+
+fn rich(nonce: u64) -> Option<Funds> {
+    Some(Funds { nonce, balance: Amount::MAX })
+}
+
+fn add(pool: &mut Pool, operation: &Operation, funds: Option<Funds>) -> Result<(), Refused> {
+    pool.insert(operation.id(), operation.clone(), funds)
+}
+
+fn ids(operations: &[Operation]) -> Vec<Hash> {
+    operations.iter().map(Operation::id).collect()
+}
+
+#[test]
+fn order_of_the_paid_lane() {
+    // (signer, nonce, fee), in the order of arrival, and the order in which they are offered.
+    type Row = (u64, u64, u128);
+    let table: [(&str, &[Row], &[Row]); 6] = [
+        ("by fee", &[(1, 0, 100), (2, 0, 300), (3, 0, 200)], &[(2, 0, 300), (3, 0, 200), (1, 0, 100)]),
+        ("then by arrival", &[(2, 0, 100), (1, 0, 100)], &[(2, 0, 100), (1, 0, 100)]),
+        ("nonces in order", &[(1, 1, 900), (1, 0, 100)], &[(1, 0, 100), (1, 1, 900)]),
+        ("a gap waits", &[(1, 0, 100), (1, 2, 100), (2, 5, 100)], &[(1, 0, 100)]),
+        (
+            "the gap is filled",
+            &[(1, 2, 100), (1, 1, 100), (1, 0, 100)],
+            &[(1, 0, 100), (1, 1, 100), (1, 2, 100)],
+        ),
+        (
+            "accounts interleave by fee",
+            &[(1, 0, 300), (1, 1, 100), (2, 0, 200), (2, 1, 400)],
+            &[(1, 0, 300), (2, 0, 200), (2, 1, 400), (1, 1, 100)],
+        ),
+    ];
+    for (name, arrivals, offered) in table {
+        let mut pool = Pool::default();
+        for (signer, nonce, fee) in arrivals {
+            add(&mut pool, &pay(*signer, *nonce, *fee), rich(0)).expect("taken");
+        }
+        let expected: Vec<Operation> = offered.iter().map(|(s, n, f)| pay(*s, *n, *f)).collect();
+        assert_eq!(ids(&pool.candidates(1)), ids(&expected), "{name}");
+    }
+}
+
+#[test]
+fn what_the_paid_lane_refuses() {
+    let funds = |nonce, balance| Some(Funds { nonce, balance: Amount::new(balance).expect("small") });
+    let limit = MEMPOOL_PER_ACCOUNT as u64;
+    // What waits already, what comes, the signer's funds, the verdict.
+    type Row = (&'static str, Vec<Operation>, Operation, Option<Funds>, Result<(), Refused>);
+    let no = |code: Code| Err(Refused::Code(code));
+    let table: Vec<Row> = vec![
+        ("no account", vec![], pay(1, 0, 10), None, no(Code::UnknownAccount)),
+        ("an old nonce", vec![], pay(1, 4, 10), funds(5, 10), no(Code::NonceOld)),
+        ("the next nonce", vec![], pay(1, 5, 10), funds(5, 10), Ok(())),
+        ("the last in reach", vec![], pay(1, 5 + limit - 1, 10), funds(5, 10), Ok(())),
+        ("out of reach", vec![], pay(1, 5 + limit, 10), funds(5, 10), no(Code::NonceGap)),
+        ("a fee beyond the balance", vec![], pay(1, 0, 11), funds(0, 10), no(Code::Balance)),
+        ("fees beyond it together", vec![pay(1, 0, 6)], pay(1, 1, 5), funds(0, 10), no(Code::Balance)),
+        ("fees just within", vec![pay(1, 0, 5)], pay(1, 1, 5), funds(0, 10), Ok(())),
+        ("the same again", vec![pay(1, 0, 10)], pay(1, 0, 10), funds(0, 10), Ok(())),
+        (
+            "another for the same fee",
+            vec![pay(1, 0, 100)],
+            bulky(1, 0, 100),
+            funds(0, 200),
+            no(Code::NonceOld),
+        ),
+        ("a tenth more replaces", vec![pay(1, 0, 100)], pay(1, 0, 111), funds(0, 111), Ok(())),
+        ("a little more does not", vec![pay(1, 0, 100)], pay(1, 0, 109), funds(0, 200), no(Code::NonceOld)),
+    ];
+    for (name, waiting, comes, funds, verdict) in table {
+        let mut pool = Pool::default();
+        for operation in &waiting {
+            add(&mut pool, operation, funds).expect("taken");
+        }
+        assert_eq!(add(&mut pool, &comes, funds), verdict, "{name}");
+        let count = waiting.iter().filter(|other| other.nonce != comes.nonce).count();
+        let expected = if verdict.is_ok() { count + 1 } else { waiting.len() };
+        assert_eq!(pool.len(), expected, "{name}");
+    }
+}
+
+#[test]
+fn what_the_ledger_says_clears_the_pool() {
+    let mut pool = Pool::default();
+    for nonce in 0..5 {
+        add(&mut pool, &pay(1, nonce, 10), rich(0)).expect("taken");
+    }
+    for provider in [7, 8] {
+        add(&mut pool, &statement(provider, 4), None).expect("taken");
+    }
+    add(&mut pool, &settle(1, 9), rich(0)).expect("taken");
+    // Another operation with the same nonce was final: ours can never stand.
+    pool.finalized(5, &[pay(1, 0, 77), pay(1, 1, 10), statement(7, 4)]);
+    assert!(!pool.contains(&pay(1, 0, 10).id()) && !pool.contains(&pay(1, 1, 10).id()));
+    assert!(!pool.contains(&statement(7, 4).id()) && pool.contains(&statement(8, 4).id()));
+    assert_eq!(pool.candidates(6).len(), 5, "a statement, a settle, three payments");
+    // The balance fell: only the first is covered.
+    pool.refresh(&account(1), Funds { nonce: 2, balance: Amount::new(15).expect("small") });
+    assert_eq!(ids(&pool.candidates(6))[2..], [pay(1, 2, 10).id()]);
+    // An older state is no reason to go back.
+    pool.refresh(&account(1), Funds { nonce: 0, balance: Amount::MAX });
+    assert!(pool.contains(&pay(1, 2, 10).id()));
+    assert_eq!(pool.candidates(6).len(), 3);
+    // Expiry: the last height at which it may stand is still good for a proposal there.
+    pool.finalized(EXPIRES - 1, &[]);
+    assert_eq!(pool.candidates(EXPIRES).len(), 3);
+    pool.finalized(EXPIRES, &[]);
+    assert!(pool.is_empty() && pool.bytes() == 0);
+}
+
+#[test]
+fn free_operations_that_proposals_leave_out_go() {
+    let mut pool = Pool::default();
+    let (free, paid) = (statement(7, 4), pay(1, 0, 10));
+    add(&mut pool, &free, None).expect("taken");
+    add(&mut pool, &paid, rich(0)).expect("taken");
+    for _ in 1..MEMPOOL_REFUSALS_MAX {
+        pool.refused(&[free.id(), paid.id()]);
+    }
+    assert_eq!(pool.len(), 2);
+    pool.refused(&[free.id(), paid.id()]);
+    assert_eq!(ids(&pool.candidates(5)), [paid.id()]);
+}
+
+#[test]
+fn statements_come_oldest_first_and_replace_themselves() {
+    let mut pool = Pool::default();
+    for (provider, height) in [(1, 9), (2, 4), (3, 6)] {
+        add(&mut pool, &statement(provider, height), None).expect("taken");
+    }
+    let mut again = statement(2, 4);
+    again.expires -= 1;
+    add(&mut pool, &again, None).expect("taken");
+    let expected = [again.id(), statement(3, 6).id(), statement(1, 9).id()];
+    assert_eq!(ids(&pool.candidates(10)), expected);
+}
+
+/// Upkeep of anyone fills its own share and gives way to statements; the oldest challenge stays.
+#[test]
+fn a_full_free_lane_keeps_the_oldest_challenges() {
+    let mut pool = Pool::default();
+    let mut settles = 0;
+    while add(&mut pool, &settle(settles, 1), rich(0)).is_ok() {
+        settles += 1;
+    }
+    assert!(pool.bytes() <= MEMPOOL_SETTLE_BYTES && settles > 100);
+    let size = statement(0, 0).encode_size();
+    let room = (MEMPOOL_FREE_BYTES / size) as u64;
+    for number in 0..room {
+        add(&mut pool, &statement(number, 1_000 + number), None).expect("settles give way");
+    }
+    assert!(pool.bytes() <= MEMPOOL_FREE_BYTES);
+    let youngest = statement(room - 1, 1_000 + room - 1).id();
+    assert!(pool.contains(&youngest));
+    assert_eq!(add(&mut pool, &statement(5_000, 9_000), None), Err(Refused::Full));
+    add(&mut pool, &statement(5_000, 1), None).expect("an older challenge comes in");
+    assert!(!pool.contains(&youngest));
+    assert_eq!(ids(&pool.candidates(1))[0], statement(5_000, 1).id());
+}
+
+/// Ten mempools' worth of paid operations, each offering more than the last.
+#[test]
+fn a_flood_displaces_no_statement() {
+    let mut pool = Pool::default();
+    let waiting: Vec<Operation> = (0..60).map(|number| statement(number, 10 + number)).collect();
+    for operation in &waiting {
+        add(&mut pool, operation, None).expect("taken");
+    }
+    let before = ids(&pool.candidates(1));
+    let (mut flood, mut signer) = (0, 1_000);
+    while flood < 10 * MEMPOOL_BYTES {
+        let operation = bulky(signer, 0, u128::from(signer) * 1_000_000);
+        flood += operation.encode_size();
+        signer += 1;
+        add(&mut pool, &operation, rich(0)).expect("it offers more than the worst");
+    }
+    assert!(pool.bytes() <= MEMPOOL_BYTES);
+    assert!(waiting.iter().all(|operation| pool.contains(&operation.id())));
+    let after = pool.candidates(1);
+    assert_eq!(ids(&after)[..before.len()], before);
+    let paid: usize = after[before.len()..].iter().map(|operation| operation.encode_size()).sum();
+    assert!(paid <= BODY_BYTES_MAX - FREE_LANE_BYTES && paid > (BODY_BYTES_MAX - FREE_LANE_BYTES) / 2);
+    // One more statement still comes in, and one that offers less than all the flood does not.
+    add(&mut pool, &statement(99, 99), None).expect("its share is its own");
+    assert_eq!(add(&mut pool, &bulky(1, 0, 1), rich(0)), Err(Refused::Full));
+    // The best offers are what stayed.
+    assert!(pool.contains(&bulky(signer - 1, 0, u128::from(signer - 1) * 1_000_000).id()));
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    Pay { signer: u64, nonce: u64, fee: u128, bulky: bool },
+    Statement { provider: u64, height: u64 },
+    Settle { signer: u64 },
+    Finalize { height: u64, take: usize },
+    Refresh { signer: u64, balance: u128 },
+    Refuse { take: usize },
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        6 => (0..6u64, 0..70u64, 1..10_000u128, any::<bool>())
+            .prop_map(|(signer, nonce, fee, bulky)| Step::Pay { signer, nonce, fee, bulky }),
+        3 => (0..6u64, 0..40u64).prop_map(|(provider, height)| Step::Statement { provider, height }),
+        1 => (0..6u64).prop_map(|signer| Step::Settle { signer }),
+        1 => (0..120u64, 0..8usize).prop_map(|(height, take)| Step::Finalize { height, take }),
+        1 => (0..6u64, 0..50_000u128).prop_map(|(signer, balance)| Step::Refresh { signer, balance }),
+        1 => (0..8usize).prop_map(|take| Step::Refuse { take }),
+    ]
+}
+
+/// What is offered may stand together: no key twice, nonces without gaps, fees covered, lanes kept.
+fn check(pool: &Pool, nonces: &BTreeMap<u64, u64>, height: u64) {
+    assert!(pool.bytes() <= MEMPOOL_BYTES);
+    assert_eq!(pool.is_empty(), pool.bytes() == 0);
+    let offered = pool.candidates(height);
+    let (mut all, mut paid, mut next) = (0, 0, nonces.clone());
+    let mut keys = std::collections::BTreeSet::new();
+    let mut free_ended = false;
+    for operation in &offered {
+        let size = operation.encode_size();
+        all += size;
+        assert!(operation.expires >= height && pool.contains(&operation.id()));
+        match &operation.body {
+            Body::Statement(statement) => assert!(keys.insert((operation.signer, statement.height))),
+            Body::Settle(_) => {}
+            _ => {
+                paid += size;
+                free_ended = true;
+                let number = u64::from_be_bytes(operation.signer.0[..8].try_into().expect("8 bytes"));
+                let next = next.entry(number).or_default();
+                assert_eq!(operation.nonce, *next, "no gap, no repetition");
+                *next += 1;
+            }
+        }
+        assert!(!free_ended || !operation.body.is_free(), "free ones come first");
+    }
+    assert!(paid <= BODY_BYTES_MAX - FREE_LANE_BYTES && all <= 2 * BODY_BYTES_MAX);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 200, ..ProptestConfig::default() })]
+
+    #[test]
+    fn whatever_comes_what_is_offered_may_stand(steps in prop::collection::vec(step(), 1..120)) {
+        let mut pools = [Pool::default(), Pool::default()];
+        let (mut nonces, mut now) = (BTreeMap::<u64, u64>::new(), 1);
+        for step in steps {
+            let offered = pools[0].candidates(now);
+            match step {
+                Step::Pay { signer, nonce, fee, bulky: large } => {
+                    let operation = if large { bulky(signer, nonce, fee) } else { pay(signer, nonce, fee) };
+                    let funds = rich(*nonces.entry(signer).or_default());
+                    pools.iter_mut().for_each(|pool| drop(add(pool, &operation, funds)));
+                }
+                Step::Statement { provider, height } => {
+                    pools.iter_mut().for_each(|pool| drop(add(pool, &statement(provider, height), None)));
+                }
+                Step::Settle { signer } => {
+                    pools.iter_mut().for_each(|pool| drop(add(pool, &settle(signer, 3), rich(0))));
+                }
+                Step::Finalize { height, take } => {
+                    now = height.max(now);
+                    let skip = offered.len().saturating_sub(take);
+                    let block: Vec<Operation> = offered.into_iter().skip(skip).collect();
+                    for operation in block.iter().filter(|operation| !operation.body.is_free()) {
+                        let number = u64::from_be_bytes(operation.signer.0[..8].try_into().expect("8 bytes"));
+                        let next = nonces.entry(number).or_default();
+                        *next = (*next).max(operation.nonce + 1);
+                    }
+                    pools.iter_mut().for_each(|pool| pool.finalized(now, &block));
+                    prop_assert!(block.iter().all(|operation| !pools[0].contains(&operation.id())));
+                }
+                Step::Refresh { signer, balance } => {
+                    let balance = Amount::new(balance).expect("small");
+                    let funds = Funds { nonce: *nonces.entry(signer).or_default(), balance };
+                    pools.iter_mut().for_each(|pool| pool.refresh(&account(signer), funds));
+                }
+                Step::Refuse { take } => {
+                    let some = ids(&offered[..take.min(offered.len())]);
+                    pools.iter_mut().for_each(|pool| pool.refused(&some));
+                }
+            }
+            check(&pools[0], &nonces, now);
+            let [first, second] = pools.each_ref().map(|pool| ids(&pool.candidates(now)));
+            prop_assert_eq!(first, second, "the same calls, the same offer");
+        }
+    }
+}

@@ -1,0 +1,284 @@
+//! A provider on a real network in one process: four authorities that agree, light proofs, real
+//! channels, draws from the beacon; killed and started again in between.
+
+#[path = "../../node/tests/common/mod.rs"]
+#[allow(dead_code)]
+mod common;
+
+use common::{Network4, Serve, World};
+use commonware_cryptography::{Signer as _, ed25519::PrivateKey};
+use commonware_runtime::{Clock as _, Handle, Runner as _, Spawner as _, Supervisor as _, deterministic};
+use posync_client::{
+    account::Submitter,
+    connection::{Connection, Endpoint},
+    light::Light,
+    rpc::{self, Client},
+};
+use posync_node::serve::{Serving, simulated};
+use posync_protocol::{
+    Account, AgreementId, Amount, Body, Bounded, Hash,
+    block::with_chain,
+    chunk,
+    limits::Parameters,
+    operation::{DATA_SET_NAMESPACE, DataSetClaim, Open, SetDataSet, Voucher, sign},
+    record::{Agreement, Audit, DataSet, Endpoint as EndpointRecord, Provider, Use},
+    tree::SumTree,
+    wire::provider::{Answer, Ask, Get, Put, Sign},
+};
+use posync_provider::{
+    Config,
+    config::{LOOSE, SCRUB_LOCAL},
+};
+use std::{net::SocketAddr, time::Duration};
+
+type Context = deterministic::Context;
+
+const P: Parameters = Parameters::LOCAL;
+
+fn key(seed: u64) -> PrivateKey {
+    PrivateKey::from_seed(seed)
+}
+
+fn account(seed: u64) -> Account {
+    Account::of(&key(seed).public_key())
+}
+
+const PROVIDER: u64 = 10;
+const CONSUMER: u64 = 2;
+
+fn node_address(index: usize, start: u64) -> SocketAddr {
+    SocketAddr::from(([10, 0, index as u8, 1], 7_000 + start as u16))
+}
+
+fn serve() -> Option<Serve> {
+    Some(Box::new(|context, node, index, start| {
+        let serving = Serving { key: node.key.clone(), address: node_address(index, start) };
+        simulated(context.child("sockets"), serving)
+    }))
+}
+
+fn endpoints(network: &Network4) -> Vec<Endpoint> {
+    let endpoint = |(index, node): (usize, &posync_node::run::SimNode)| Endpoint {
+        account: Account::of(&node.key.public_key()),
+        address: node_address(index, index as u64 + 1),
+    };
+    network.nodes.iter().enumerate().map(endpoint).collect()
+}
+
+/// Starts the provider; the simulated network frees no address, so each start has its own.
+fn start(world: &World, port: u16) -> Handle<()> {
+    let genesis = &world.network.genesis;
+    let config = Config {
+        key: key(PROVIDER),
+        partition: "provider".into(),
+        listen: SocketAddr::from(([10, 9, 0, 1], port)),
+        advertised: None,
+        region: "here".into(),
+        operator: "ten".into(),
+        bond: Amount::sync(1_000),
+        capacity_bytes: 64 << 20,
+        segment_bytes: 1 << 20,
+        reserve_prices: (0, 0),
+        nodes: endpoints(&world.network),
+        chain: genesis.chain(),
+        network_key: genesis.network_key(),
+        parameters: P,
+        scrub: SCRUB_LOCAL,
+        loose: LOOSE,
+    };
+    let network = world.context.child("network");
+    world.context.child("provider").with_attribute("port", port).spawn(move |context| async move {
+        let ended = posync_provider::run(context, network, config, |_| {}).await;
+        panic!("the provider ended: {ended:?}");
+    })
+}
+
+struct Consumer {
+    connection: Connection,
+    submitter: Submitter,
+    chain: Hash,
+}
+
+impl Consumer {
+    fn new(world: &World) -> Self {
+        let genesis = &world.network.genesis;
+        let light = Light::new(genesis.chain(), genesis.network_key());
+        let (context, network) = (world.context.child("consumer"), world.context.child("network"));
+        let connection = Connection::new(context, network, key(CONSUMER), endpoints(&world.network), light);
+        let submitter = Submitter::new(connection.clone(), key(CONSUMER), P);
+        Self { connection, submitter, chain: genesis.chain() }
+    }
+
+    async fn read<R: posync_protocol::Record>(&self, key: posync_protocol::Key) -> Option<R> {
+        self.connection.read(key).await.expect("the network answers").value
+    }
+
+    async fn open(&self) -> AgreementId {
+        let price = |price: u128| u64::try_from(price).expect("small");
+        let body = Body::Open(Open {
+            provider: account(PROVIDER),
+            slot: 0,
+            session_key: account(3),
+            storage_key: account(4),
+            max_storage_price: price(P.price_storage),
+            max_egress_price: price(P.price_egress),
+            max_gas_price: price(P.price_gas),
+            quota_leaves: 1 << 15,
+            quota_egress: 1 << 30,
+            quota_gas: 0,
+            rate_egress: 1 << 30,
+            rate_gas: 0,
+            end_epoch: 50,
+            voucher_reserve: Amount::sync(10),
+            storage_reserve_max: Amount::sync(10_000),
+        });
+        let opened = self.submitter.send(body).await.expect("final").done().expect("done");
+        AgreementId { provider: account(PROVIDER), slot: 0, opened: opened.receipt.height }
+    }
+
+    /// Puts shards, has the version signed, puts it on the ledger.
+    async fn store(&self, client: &Client<rpc::Provider>, id: AgreementId, shards: &[Vec<u8>]) {
+        let mut adds = vec![];
+        for data in shards {
+            let name = chunk::name(data);
+            let ask = Put { agreement: id, shard: name, data: Bounded::new(data.clone()).expect("fits") };
+            assert_eq!(client.call(Ask::Put(ask)).await.expect("answered"), Answer::Stored(name));
+            adds.push((name, data.len() as u64));
+        }
+        let tree = SumTree::new(&adds).expect("small");
+        let (root, leaves, bytes) = (tree.root(), tree.leaves(), tree.bytes());
+        let claim = DataSetClaim { agreement: id, version: 1, root, leaves, bytes };
+        let consumer_signature = sign(&key(4), DATA_SET_NAMESPACE, &with_chain(&self.chain, &claim));
+        let ask = Sign {
+            claim,
+            adds: Bounded::new(adds).expect("few"),
+            removes: Bounded::default(),
+            signature: consumer_signature,
+        };
+        let answer = client.call(Ask::Sign(ask)).await.expect("answered");
+        let Answer::Signed(provider_signature) = answer else { panic!("{answer:?}") };
+        let provider: Provider = self.read(Provider::key(&account(PROVIDER))).await.expect("registered");
+        let agreement: Agreement = self.read(Agreement::key(&account(PROVIDER), 0)).await.expect("open");
+        let set = SetDataSet {
+            claim,
+            index: provider.index,
+            end_epoch: agreement.end_epoch,
+            storage_key: account(4),
+            consumer_signature,
+            provider_signature: Some(provider_signature),
+        };
+        self.submitter.send(Body::SetDataSet(set)).await.expect("final").done().expect("done");
+    }
+
+    /// Reads a shard, verifying each slice and paying for it at once.
+    async fn get(
+        &self,
+        client: &Client<rpc::Provider>,
+        id: AgreementId,
+        shard: Hash,
+        paid: &mut u64,
+    ) -> Vec<u8> {
+        let ask = Ask::Get(Get { agreement: id, shard, offset: 0, length: 0 });
+        let mut call = client.open(ask).await.expect("open");
+        let mut read: Vec<u8> = vec![];
+        loop {
+            let answer = call.recv().await.expect("more");
+            let Answer::Slice(slice) = answer else { panic!("{answer:?}") };
+            let proved =
+                chunk::verify_slice(&shard, slice.shard_bytes, slice.offset, &slice.data, &slice.path);
+            assert!(proved && slice.offset == read.len() as u64);
+            read.extend_from_slice(&slice.data);
+            *paid += slice.data.len() as u64;
+            let voucher = Voucher::signed(&key(3), &self.chain, id, *paid, 0);
+            if slice.last {
+                // Silence is consent, once it is durable there.
+                assert!(matches!(client.call(Ask::Pay(voucher)).await, Err(rpc::Error::NoAnswer)));
+                return read;
+            }
+            call.send(&Ask::Pay(voucher)).await.expect("open");
+        }
+    }
+
+    async fn audit(&self) -> Audit {
+        self.read(Audit::key(&account(PROVIDER))).await.expect("registered")
+    }
+
+    /// Waits until `reads` more reads were drawn, and all of them passed on time.
+    async fn wait_for_reads(&self, context: &Context, reads: u64) {
+        let before = self.audit().await.drawn;
+        for _ in 0..2_000 {
+            let audit = self.audit().await;
+            if audit.drawn >= before + reads {
+                let last = u64::MAX >> (64 - reads.min(64));
+                assert_eq!(audit.history & last, last, "all passed");
+                assert_eq!(audit.on_time & 1, 1, "on time");
+                return;
+            }
+            context.sleep(Duration::from_millis(100)).await;
+        }
+        panic!("not drawn");
+    }
+}
+
+async fn dial(world: &World, seed: u64, port: u16) -> Client<rpc::Provider> {
+    let network = world.context.child("network");
+    let address = SocketAddr::from(([10, 9, 0, 1], port));
+    for _ in 0..100 {
+        let dialing = world.context.child("dial");
+        match Client::dial(dialing, &network, &key(seed), account(PROVIDER), address).await {
+            Ok(client) => return client,
+            Err(_) => world.context.sleep(Duration::from_millis(100)).await,
+        }
+    }
+    panic!("the provider does not listen");
+}
+
+fn data(tag: u64, length: usize) -> Vec<u8> {
+    let mut bytes = vec![0; length];
+    blake3::Hasher::new().update(&tag.to_be_bytes()).finalize_xof().fill(&mut bytes);
+    bytes
+}
+
+#[test]
+fn it_registers_keeps_proves_sells_and_survives_being_killed() {
+    let config = deterministic::Config::new().with_seed(3).with_timeout(Some(Duration::from_secs(900)));
+    deterministic::Runner::new(config).start(|context| async move {
+        let accounts =
+            vec![(account(PROVIDER), Amount::sync(10_000)), (account(CONSUMER), Amount::sync(1_000_000))];
+        let world =
+            World::start_serving(context.child("world"), Network4::deal(4, P, accounts), serve()).await;
+        let consumer = Consumer::new(&world);
+        let mut running = start(&world, 4_001);
+        let endpoint = EndpointRecord::key(&account(PROVIDER));
+        while consumer.read::<EndpointRecord>(endpoint).await.is_none() {
+            context.sleep(Duration::from_millis(100)).await;
+        }
+        let shards = [data(1, 300_000), data(2, 1), data(3, 65_537)];
+        let id = consumer.open().await;
+        let client = dial(&world, CONSUMER, 4_001).await;
+        consumer.store(&client, id, &shards).await;
+        consumer.wait_for_reads(&context, 12).await;
+        let mut paid = 0;
+        assert_eq!(consumer.get(&client, id, chunk::name(&shards[0]), &mut paid).await, shards[0]);
+        let used = Use::key(&account(PROVIDER), 0);
+        while consumer.read::<Use>(used).await.is_some_and(|used| used.egress < paid) {
+            context.sleep(Duration::from_millis(100)).await;
+        }
+        for start_number in 2..5u16 {
+            // Killed at an arbitrary point; what it acknowledged is there at the next start.
+            running.abort();
+            context.sleep(Duration::from_millis(137 * u64::from(start_number))).await;
+            running = start(&world, 4_000 + start_number);
+            let client = dial(&world, CONSUMER, 4_000 + start_number).await;
+            for shard in &shards {
+                assert_eq!(&consumer.get(&client, id, chunk::name(shard), &mut paid).await, shard);
+            }
+            consumer.wait_for_reads(&context, 8).await;
+        }
+        let on_ledger: DataSet = consumer.read(DataSet::key(&account(PROVIDER), 0)).await.expect("there");
+        assert_eq!(on_ledger.current.version, 1);
+        let provider: Provider = consumer.read(Provider::key(&account(PROVIDER))).await.expect("there");
+        assert!(provider.acc > 0, "it was paid for storage");
+        running.abort();
+    });
+}
