@@ -66,6 +66,7 @@ pub struct Keeper<E: Spawner + Clock, B, L> {
     ledger: L,
     registration: RegisterProvider,
     loose: Duration,
+    is_registered: bool,
     registered_at: Option<u64>,
     /// The challenge answered last, and when.
     answered: Option<(u64, u64)>,
@@ -92,6 +93,7 @@ impl<E: Spawner + Clock, B: Blob, L: Ledger> Keeper<E, B, L> {
             ledger,
             registration,
             loose,
+            is_registered: false,
             registered_at: None,
             answered: None,
             refreshed: None,
@@ -142,6 +144,7 @@ impl<E: Spawner + Clock, B: Blob, L: Ledger> Keeper<E, B, L> {
         let Some(case) = self.own(height).await? else {
             return self.register(height).await;
         };
+        self.is_registered = true;
         let Some(challenge) = case.audit.challenge else {
             self.free(case).await?;
             return self.tidy_each_round(height).await;
@@ -181,6 +184,10 @@ impl<E: Spawner + Clock, B: Blob, L: Ledger> Keeper<E, B, L> {
     }
 
     async fn register(&mut self, height: u64) -> Result<(), KeeperError> {
+        if self.is_registered {
+            // It left, or was removed: coming back is the operator's decision, by a new start.
+            return Ok(());
+        }
         if self.registered_at.is_none_or(|at| height >= at + REGISTER_BLOCKS) {
             self.registered_at = Some(height);
             tracing::info!("registering as a provider");
@@ -263,7 +270,8 @@ impl<E: Spawner + Clock, B: Blob, L: Ledger> Keeper<E, B, L> {
     /// Refreshes some agreements, gives back what is no longer held, and redeems.
     async fn tidy(&mut self) -> Result<(), KeeperError> {
         self.refresh().await?;
-        for (agreement, shards) in self.desk.expired(self.loose) {
+        for (agreement, mut shards) in self.desk.expired(self.loose) {
+            shards.retain(|shard| !self.desk.is_loose(agreement, *shard));
             let going = self.desk.parts().books.let_go(agreement, shards);
             self.unlink(agreement, going).await?;
         }

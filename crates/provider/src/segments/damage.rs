@@ -44,6 +44,8 @@ pub fn extents(directory: &Path) -> Result<Vec<Extent>> {
             path.file_name().and_then(|name| name.to_str()).is_some_and(|n| n.ends_with("-segments"));
         if is_store {
             all.extend(of_store(&path)?);
+        } else if path.is_dir() {
+            all.extend(extents(&path)?);
         }
     }
     Ok(all)

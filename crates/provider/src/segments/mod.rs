@@ -40,8 +40,8 @@ use posync_protocol::{AgreementId, Hash, limits::SHARD_BYTES_MAX};
 use std::collections::BTreeSet;
 use store::{Item, Shared, Writer};
 
-/// Commands that wait for the writer: with full shards 64 MiB.
-const MAILBOX: usize = 16;
+/// Commands that wait for the writer; the service bounds their bytes (`CALL_BYTES_MAX`).
+const MAILBOX: usize = 64;
 /// Bytes that one group collects.
 const GROUP_BYTES: u64 = 16 << 20;
 /// Shards that one `unlink` names.

@@ -107,7 +107,7 @@ impl<E: Clock, B: Blob> Desk<E, B> {
         Ok(terms)
     }
 
-    async fn terms(&self, id: &AgreementId, fresh: bool) -> Result<Terms, Refused> {
+    pub(super) async fn terms(&self, id: &AgreementId, fresh: bool) -> Result<Terms, Refused> {
         let view = &self.parts.view;
         let known = async { if fresh { view.fresh(id).await } else { view.terms(id).await } };
         let late = self.parts.clock.sleep(Duration::from_millis(TERMS_WAIT_MS));
@@ -233,6 +233,11 @@ impl<E: Clock, B: Blob> Desk<E, B> {
             !old
         });
         expired
+    }
+
+    /// Whether a shard was put again since [`Self::expired`] took it out.
+    pub fn is_loose(&self, agreement: AgreementId, shard: Hash) -> bool {
+        self.loose.lock().contains_key(&(agreement, shard))
     }
 
     /// What it works with.

@@ -14,6 +14,9 @@ use posync_protocol::{
 };
 use std::{ops::Range, time::Duration};
 
+const UNPAID: &str = "the credit window is used up; send a voucher for what arrived";
+const SPENT: &str = "the agreement's quota, rate cap or voucher reserve is used up; top up or open another";
+
 /// A shard in memory and how its slices are proved.
 struct Source {
     data: Bytes,
@@ -80,6 +83,7 @@ impl<E: Clock, B: Blob> Desk<E, B> {
             self.take(message).await?;
         }
         let until = self.parts.clock.current() + Duration::from_millis(PAY_WAIT_MS);
+        let mut is_fresh = false;
         loop {
             let view = &self.parts.view;
             let terms = view.kept(&terms.id).unwrap_or_else(|| terms.clone());
@@ -94,13 +98,14 @@ impl<E: Clock, B: Blob> Desk<E, B> {
             };
             return match credit {
                 Credit::Send => Ok(()),
-                Credit::Pay(_) => {
-                    Err(no(Refusal::Credit, "the credit window is used up; send a voucher for what arrived"))
+                // It may have been topped up since the terms were proved.
+                Credit::Never if !is_fresh => {
+                    is_fresh = true;
+                    self.terms(&terms.id, true).await?;
+                    continue;
                 }
-                Credit::Never => Err(no(
-                    Refusal::Credit,
-                    "the agreement's quota, rate cap or voucher reserve is used up; top up or open another",
-                )),
+                Credit::Never => Err(no(Refusal::Credit, SPENT)),
+                Credit::Pay(_) => Err(no(Refusal::Credit, UNPAID)),
             };
         }
     }
