@@ -36,9 +36,15 @@ pub(crate) struct Failure {
     /// The exit code.
     pub(crate) exit: Exit,
     what: String,
-    why: String,
+    #[source]
+    why: Why,
     next: String,
 }
+
+/// The reason, as a cause in the chain that is shown.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+struct Why(String);
 
 /// What every command returns.
 pub(crate) type Outcome<T = ()> = Result<T, Failure>;
@@ -51,7 +57,7 @@ impl Failure {
         why: impl fmt::Display,
         next: impl Into<String>,
     ) -> Self {
-        Self { exit, what: what.into(), why: why.to_string(), next: next.into() }
+        Self { exit, what: what.into(), why: Why(why.to_string()), next: next.into() }
     }
 
     /// A file that cannot be used.
@@ -65,18 +71,23 @@ impl Failure {
     }
 
     /// Something awaited that did not happen.
-    pub(crate) fn timed_out(awaited: &str, seconds: u64, seen: impl fmt::Display, next: impl Into<String>) -> Self {
+    pub(crate) fn timed_out(
+        awaited: &str,
+        seconds: u64,
+        seen: impl fmt::Display,
+        next: impl Into<String>,
+    ) -> Self {
         Self::new(Exit::TimedOut, format!("{awaited}: did not happen within {seconds} s"), seen, next)
     }
 
     /// For `--json`: one object on stderr.
     pub(crate) fn to_json(&self) -> serde_json::Value {
-        json!({ "error": { "what": self.what, "why": self.why, "next": self.next, "exit": self.exit as u8 } })
+        json!({ "error": { "what": self.what, "why": self.why.0, "next": self.next, "exit": self.exit as u8 } })
     }
 }
 
 impl Diagnostic for Failure {
     fn help<'a>(&'a self) -> Option<Box<dyn fmt::Display + 'a>> {
-        Some(Box::new(format!("why: {}\nnext: {}", self.why, self.next)))
+        Some(Box::new(&self.next))
     }
 }

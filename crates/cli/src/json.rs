@@ -9,6 +9,7 @@ use posync_protocol::{
     ledger::{AgreementChange, Event},
     limits::Parameters,
     operation::{Answer, DataSetClaim, Reasked, Redemption},
+    wire::gateway::File,
 };
 use serde_json::{Value, json};
 
@@ -72,7 +73,12 @@ pub(crate) fn body(body: &BlockBody) -> Value {
     let draws: Vec<Value> = body
         .draws
         .iter()
-        .map(|draw| draw.map_or(Value::Null, |draw| json!({ "index": draw.index, "account": draw.account.to_string() })))
+        .map(|draw| {
+            draw.map_or(
+                Value::Null,
+                |draw| json!({ "index": draw.index, "account": draw.account.to_string() }),
+            )
+        })
         .collect();
     let operations: Vec<Value> = body.operations.iter().map(operation).collect();
     json!({ "draws": draws, "operations": operations })
@@ -115,9 +121,11 @@ fn body_fields(body: &Body) -> (&'static str, Value) {
                 "voucher_reserve": grains(x.voucher_reserve),
                 "storage_reserve_max": grains(x.storage_reserve_max) }),
         ),
-        Body::TopUp(x) => ("TopUp", json!({ "agreement": agreement(&x.agreement), "amount": grains(x.amount) })),
+        Body::TopUp(x) => {
+            ("TopUp", json!({ "agreement": agreement(&x.agreement), "amount": grains(x.amount) }))
+        }
         Body::Close(x) => ("Close", ending(&x.agreement, &x.consumer, x.end_epoch)),
-        Body::CloseAlone(x) => ("CloseAlone", ending(&x.agreement, &x.consumer, x.end_epoch)),
+        Body::CloseAlone(x) => ("CloseAlone", json!({ "agreement": agreement(&x.agreement) })),
         Body::RotateKey(x) => ("RotateKey", json!({ "agreement": agreement(&x.agreement) })),
         Body::SetDataSet(x) => ("SetDataSet", json!({ "claim": claim(&x.claim), "end_epoch": x.end_epoch })),
         Body::Statement(x) => (
@@ -151,15 +159,16 @@ fn claim(x: &DataSetClaim) -> Value {
 
 fn answer(x: &Answer) -> Value {
     match x {
-        Answer::Proved(x) => json!({ "proved": true, "slot": x.slot, "shard": hex::encode(x.shard) }),
-        Answer::Missing(x) => json!({ "proved": false, "slot": x.slot, "shard": hex::encode(x.shard) }),
+        Answer::Proved(x) => json!({ "read": "proved", "slot": x.slot, "shard": hex::encode(x.shard) }),
+        Answer::Missing(x) => json!({ "read": "missing", "slot": x.slot, "shard": hex::encode(x.shard) }),
+        Answer::Ended(x) => json!({ "read": "ended", "slot": x.slot }),
     }
 }
 
 fn reasked(x: &Reasked) -> Value {
     match x {
-        Reasked::Proved(x) => json!({ "proved": true, "slot": x.slot }),
-        Reasked::Missing(x) => json!({ "proved": false, "slot": x.slot }),
+        Reasked::Proved(x) => json!({ "read": "proved", "slot": x.slot }),
+        Reasked::Missing(x) => json!({ "read": "missing", "slot": x.slot }),
     }
 }
 
@@ -200,4 +209,10 @@ pub(crate) fn event(event: &Event) -> Value {
 pub(crate) fn text(bytes: &[u8]) -> String {
     let end = bytes.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
     String::from_utf8_lossy(&bytes[..end]).into_owned()
+}
+
+/// A file of the gateway's catalogue. A name that is not UTF-8 is shown with replacement characters.
+pub(crate) fn file(file: &File) -> Value {
+    json!({ "name": String::from_utf8_lossy(&file.name), "bytes": file.bytes, "blake3": hex::encode(file.blake3),
+        "segments": file.segments, "shards_durable": file.shards_durable, "shards": file.shards })
 }

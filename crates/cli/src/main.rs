@@ -1,5 +1,135 @@
 //! `posync`: start a network, store files on it, check what it proves.
+//!
+//! One file per command under `commands`. A command gets its arguments and an [`Output`], and
+//! returns a [`Failure`] that says what happened, why and what to do next; this file turns it into
+//! an exit code. Secrets come from files only, never from arguments or the environment.
+
+mod books;
+mod commands;
+mod demo;
+mod devnet;
+mod failure;
+mod gateway;
+mod json;
+mod keys;
+mod ledger;
+mod network;
+mod output;
+mod ready;
+mod records;
+mod session;
+mod wait;
+
+use clap::{Parser, Subcommand};
+use failure::{Failure, Outcome};
+use output::Output;
+use std::{
+    io::{self, IsTerminal as _},
+    path::PathBuf,
+    process::ExitCode,
+};
+use tracing_subscriber::EnvFilter;
+
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-fn main() {}
+/// Rent and provide storage on a network that proves what it keeps.
+#[derive(Debug, Parser)]
+#[command(name = "posync", version, propagate_version = true, arg_required_else_help = true)]
+struct Arguments {
+    /// Directory of the network to talk to (its devnet.json)
+    #[arg(long, global = true, env = "POSYNC_NET", default_value = "devnet", value_name = "DIR")]
+    net: PathBuf,
+    /// Print one JSON value instead of text
+    #[arg(long, global = true)]
+    json: bool,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Start a network, do its main job on a file, break it, and check what it proves
+    Demo(commands::demo::Demo),
+    /// Run a network of processes on this machine until it is stopped
+    Devnet(commands::devnet::Devnet),
+    /// Store a file
+    Put(commands::put::Put),
+    /// Read a file back
+    Get(commands::get::Get),
+    /// List stored files
+    Ls(commands::ls::Ls),
+    /// Forget a stored file; its space comes back
+    Rm(commands::rm::Rm),
+    /// Send money
+    Send(commands::send::Send),
+    /// Show the height, the processes and the money of the network
+    Status(commands::status::Status),
+    /// List providers: what they store, how they were audited, what they earned
+    Providers(commands::providers::Providers),
+    /// List the gateway's agreements
+    Agreements(commands::agreements::Agreements),
+    /// Export a proof of one record, for anyone to check offline
+    Prove(commands::prove::Prove),
+    /// Check a proof with nothing but the network key
+    Verify(commands::verify::Verify),
+    /// Show blocks; with --json everything in them, one block a line
+    Blocks(commands::blocks::Blocks),
+    /// Run one member in its directory (started by `devnet`)
+    #[command(name = devnet::supervise::COMMAND, hide = true)]
+    RunRole(devnet::role::RunRole),
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let output = Output { json: arguments.json };
+    log_to_stderr(matches!(arguments.command, Command::RunRole(_)));
+    match run(arguments, output) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => report(failure, output),
+    }
+}
+
+fn run(arguments: Arguments, output: Output) -> Outcome {
+    let net = arguments.net;
+    match arguments.command {
+        Command::Demo(command) => command.run(output),
+        Command::Devnet(command) => command.run(&net, output),
+        Command::Put(command) => command.run(&net, output),
+        Command::Get(command) => command.run(&net, output),
+        Command::Ls(command) => command.run(&net, output),
+        Command::Rm(command) => command.run(&net, output),
+        Command::Send(command) => command.run(&net, output),
+        Command::Status(command) => command.run(&net, output),
+        Command::Providers(command) => command.run(&net, output),
+        Command::Agreements(command) => command.run(&net, output),
+        Command::Prove(command) => command.run(&net, output),
+        Command::Verify(command) => command.run(output),
+        Command::Blocks(command) => command.run(&net, output),
+        Command::RunRole(command) => command.run(),
+    }
+}
+
+/// What a member of a network logs: its own story, and the engine's warnings.
+const MEMBER_LOG: &str = "warn,posync_node=info,posync_provider=info,posync_gateway=info,posync_client=info";
+
+/// `POSYNC_LOG` filters what is logged (`info`, `posync_provider=debug`).
+fn log_to_stderr(member: bool) {
+    let usual = if member { MEMBER_LOG } else { "error" };
+    let filter = EnvFilter::try_from_env("POSYNC_LOG").unwrap_or_else(|_| EnvFilter::new(usual));
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(io::stderr)
+        .with_ansi(io::stderr().is_terminal())
+        .init();
+}
+
+fn report(failure: Failure, output: Output) -> ExitCode {
+    let code = ExitCode::from(failure.exit as u8);
+    if output.json {
+        eprintln!("{}", failure.to_json());
+    } else {
+        eprintln!("{:?}", miette::Report::new(failure));
+    }
+    code
+}

@@ -4,6 +4,7 @@
 //! copied. Private keys stay in the members' own directories.
 
 use crate::failure::{Exit, Failure, Outcome};
+use posync_protocol::Account;
 use serde::{Deserialize, Serialize};
 use std::{
     fs::{self, File},
@@ -100,6 +101,30 @@ impl Network {
     pub(crate) fn write(&self, directory: &Path) -> Outcome {
         let text = serde_json::to_vec_pretty(self).expect("a network is plain data");
         replace(&directory.join(FILE), &text)
+    }
+
+    /// The account of a member.
+    pub(crate) fn account(&self, member: &Member) -> Outcome<Account> {
+        member.account.parse().map_err(|error: String| {
+            let next = "restore devnet.json, or start over with `posync devnet --fresh`";
+            Failure::new(Exit::Usage, format!("devnet.json is damaged at {}", member.name), error, next)
+        })
+    }
+
+    /// An account as people name it: `sync1...`, or the name of a member.
+    pub(crate) fn resolve(&self, text: &str) -> Outcome<Account> {
+        if let Some(member) = self.member(text) {
+            return self.account(member);
+        }
+        text.parse().map_err(|error: String| {
+            let next = "give sync1..., or a name that `posync status` lists";
+            Failure::new(Exit::Usage, format!("'{text}' names no account"), error, next)
+        })
+    }
+
+    /// The member with a name.
+    pub(crate) fn member(&self, name: &str) -> Option<&Member> {
+        self.nodes.iter().find(|member| member.name == name)
     }
 
     /// The members with a role.

@@ -23,7 +23,11 @@ impl Output {
         } else {
             text()
         };
-        writeln!(io::stdout(), "{}", line.trim_end()).map_err(lost)
+        match writeln!(io::stdout(), "{}", line.trim_end()) {
+            // Whoever read has seen enough.
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+            written => written.map_err(lost),
+        }
     }
 
     /// A bar over `bytes`, drawn only on a terminal and not with `--json`.

@@ -14,7 +14,10 @@
 //!
 //! Every private key is dealt here, by one process: right for one machine, wrong for any other.
 
-use super::layout::{self, Seat};
+use super::{
+    layout::{self, Seat},
+    running::Size,
+};
 use crate::{
     failure::{Exit, Failure, Outcome},
     keys,
@@ -35,12 +38,17 @@ use std::{
     net::SocketAddr,
     os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
     path::Path,
+    time::{SystemTime, UNIX_EPOCH},
 };
 
 /// All money of a local network: 10^18 grains.
 pub(crate) const SUPPLY: Amount = Amount::sync(1_000_000_000);
 /// What each provider, the gateway and the user start with.
 const FUNDS: Amount = Amount::sync(1_000_000);
+/// Authorities if nobody says otherwise.
+const AUTHORITIES_USUAL: u16 = 4;
+/// Providers if nobody says otherwise: eight holders and two spares.
+const PROVIDERS_USUAL: u16 = 10;
 /// The file that says what a member does.
 pub(crate) const ROLE_FILE: &str = "role.json";
 /// A member's key.
@@ -74,6 +82,24 @@ pub(crate) struct RoleFile {
     pub(crate) nodes: Vec<NodeService>,
 }
 
+impl RoleFile {
+    /// The node services, as the roles take them.
+    pub(crate) fn nodes(&self) -> Outcome<Vec<(Account, SocketAddr)>> {
+        let parse = |node: &NodeService| {
+            let account = node.account.parse();
+            account.map(|account| (account, node.address)).map_err(|error: String| {
+                Failure::new(
+                    Exit::Usage,
+                    "the role file is damaged",
+                    error,
+                    "start over with `posync devnet --fresh`",
+                )
+            })
+        };
+        self.nodes.iter().map(parse).collect()
+    }
+}
+
 /// Takes the directory for this process; the lock lasts as long as the returned file.
 pub(crate) fn lock(directory: &Path) -> Outcome<File> {
     private(directory)?;
@@ -93,14 +119,11 @@ pub(crate) fn lock(directory: &Path) -> Outcome<File> {
 }
 
 /// The network in `directory`: read if it is there, otherwise made.
-pub(crate) fn open(
-    directory: &Path,
-    authorities: u16,
-    providers: u16,
-    rng: &mut impl CryptoRng,
-) -> Outcome<(Network, bool)> {
+pub(crate) fn open(directory: &Path, size: &Size, rng: &mut impl CryptoRng) -> Outcome<Network> {
     if directory.join(network::FILE).exists() {
-        return Ok((Network::read(directory)?, false));
+        let network = Network::read(directory)?;
+        same_size(directory, &network, size)?;
+        return Ok(network);
     }
     let stray = fs::read_dir(directory)
         .map_err(|error| Failure::file(directory, "read", error))?
@@ -114,7 +137,25 @@ pub(crate) fn open(
             "name an empty or new directory with --dir, or start over with --fresh",
         ));
     }
-    Ok((create(directory, authorities, providers, rng)?, true))
+    let authorities = size.authorities.unwrap_or(AUTHORITIES_USUAL);
+    let providers = size.providers.unwrap_or(PROVIDERS_USUAL);
+    create(directory, authorities, providers, rng)
+}
+
+/// A network keeps its size: members are part of its genesis.
+fn same_size(directory: &Path, network: &Network, size: &Size) -> Outcome {
+    for (role, asked) in [(Role::Authority, size.authorities), (Role::Provider, size.providers)] {
+        let has = network.members(role).count();
+        if asked.is_some_and(|asked| usize::from(asked) != has) {
+            return Err(Failure::new(
+                Exit::Usage,
+                format!("the network in {} has {has} members of role {role:?}", directory.display()),
+                "a network's members are part of its genesis and stay",
+                "leave the number out, name another directory, or start over with --fresh",
+            ));
+        }
+    }
+    Ok(())
 }
 
 fn create(directory: &Path, authorities: u16, providers: u16, rng: &mut impl CryptoRng) -> Outcome<Network> {
@@ -155,9 +196,14 @@ fn deal(
     rng: &mut impl CryptoRng,
 ) -> Outcome<(Genesis, Vec<AuthoritySecret>)> {
     let peers: Vec<SocketAddr> = seats.iter().filter_map(|seat| seat.peers).collect();
-    genesis::deal(&peers, Parameters::LOCAL, SUPPLY, funded, rng).map_err(|error| {
-        Failure::new(Exit::Failed, "cannot make a genesis", error, "report this: it should not depend on you")
-    })
+    let (mut genesis, secrets) =
+        genesis::deal(&peers, Parameters::LOCAL, SUPPLY, funded, rng).map_err(|error| {
+            let next = "report this: it should not depend on you";
+            Failure::new(Exit::Failed, "cannot make a genesis", error, next)
+        })?;
+    let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    genesis.time_ms = u64::try_from(since_1970.as_millis()).unwrap_or_default();
+    Ok((genesis, secrets))
 }
 
 fn describe<'a>(

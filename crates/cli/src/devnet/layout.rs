@@ -63,8 +63,11 @@ pub(crate) fn free_port(authorities: u16, providers: u16, start: u32) -> Option<
     let first = u16::try_from(start % u32::from(places)).expect("below a u16");
     (0..places).map(|i| PORTS.start + (first + i) % places * PORTS_EACH).find(|port| {
         let seats = seats(authorities, providers, *port);
-        let listeners: Result<Vec<_>, _> =
-            seats.iter().flat_map(|seat| seat.peers.into_iter().chain([seat.service])).map(TcpListener::bind).collect();
+        let listeners: Result<Vec<_>, _> = seats
+            .iter()
+            .flat_map(|seat| seat.peers.into_iter().chain([seat.service]))
+            .map(TcpListener::bind)
+            .collect();
         listeners.is_ok()
     })
 }
@@ -78,7 +81,8 @@ mod tests {
     fn every_listener_has_its_own_address() {
         for (authorities, providers) in [(4, 10), (*AUTHORITIES.end(), *PROVIDERS.end())] {
             let seats = seats(authorities, providers, PORTS.end - PORTS_EACH);
-            let listeners: Vec<_> = seats.iter().flat_map(|s| s.peers.into_iter().chain([s.service])).collect();
+            let listeners: Vec<_> =
+                seats.iter().flat_map(|s| s.peers.into_iter().chain([s.service])).collect();
             let distinct: BTreeSet<_> = listeners.iter().collect();
             assert_eq!(distinct.len(), listeners.len());
             assert_eq!(listeners.len(), usize::from(2 * authorities + providers + 1));

@@ -16,4 +16,5 @@
 pub(crate) mod create;
 pub(crate) mod layout;
 pub(crate) mod role;
+pub(crate) mod running;
 pub(crate) mod supervise;

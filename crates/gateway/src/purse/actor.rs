@@ -78,7 +78,8 @@ pub async fn start(purse: Arc<Purse>) {
 
 impl Purse {
     async fn look(self: &Arc<Self>, seen: &mut Seen, tick: u64) -> Result<(), Error> {
-        let all = tick.is_multiple_of(SURVEY_TICKS) || seen.providers.is_empty();
+        let few = seen.providers.len() < self.policy.providers;
+        let all = few || tick.is_multiple_of(SURVEY_TICKS);
         let found = if all {
             survey(&self.ledger).await?
         } else {
@@ -255,7 +256,12 @@ impl Purse {
     pub fn link(&self, account: Account) -> Arc<Link> {
         let mut links = self.links.lock().expect("no holder of this lock panics");
         let new = || Arc::new(Link::new(account, self.dialer.clone(), self.core.common.environment.clone()));
-        links.entry(account).or_insert_with(new).clone()
+        let link = links.entry(account).or_insert_with(new).clone();
+        // The survey came before the link: without this, it would have no address until the next.
+        if let Some(address) = self.core.known(&account).and_then(|known| known.address) {
+            link.set_address(address);
+        }
+        link
     }
 
     /// Opens an agreement, from its number to its first shard.

@@ -1,0 +1,159 @@
+//! What the events of blocks add up to, provider by provider. Pure: events in, figures out.
+
+use crate::json;
+use posync_protocol::{Account, AgreementId, Amount, ledger::Event};
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+
+/// A provider's figures.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Figures {
+    /// Challenges in which every drawn read was proved.
+    pub(crate) passed: u64,
+    /// Challenges with a missing read, or that were never answered.
+    pub(crate) failed: u64,
+    /// Paid to it for storage and downloads.
+    pub(crate) earned: Amount,
+}
+
+/// One settled fee and its three parts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Row {
+    /// Epoch of the books.
+    pub(crate) epoch: u64,
+    /// The agreement of a download; `None` for storage.
+    pub(crate) agreement: Option<AgreementId>,
+    /// Who was paid.
+    pub(crate) provider: Account,
+    /// Paid by consumers.
+    pub(crate) fee: Amount,
+    /// Burned of it.
+    pub(crate) burn: Amount,
+    /// The committee's part.
+    pub(crate) committee: Amount,
+    /// The provider's part.
+    pub(crate) pay: Amount,
+}
+
+impl Row {
+    /// The row as JSON.
+    pub(crate) fn to_json(&self) -> Value {
+        json!({ "epoch": self.epoch, "agreement": self.agreement.as_ref().map(json::agreement),
+            "provider": self.provider.to_string(), "fee": json::grains(self.fee), "burn": json::grains(self.burn),
+            "committee": json::grains(self.committee), "provider_pay": json::grains(self.pay) })
+    }
+
+    /// Whether the parts are the whole.
+    pub(crate) fn adds_up(&self) -> bool {
+        self.burn.checked_add(self.committee).and_then(|sum| sum.checked_add(self.pay)) == Some(self.fee)
+    }
+}
+
+/// A challenge that was not passed in full.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Failure {
+    /// Whose.
+    pub(crate) provider: Account,
+    /// Height of the block that says so.
+    pub(crate) height: u64,
+}
+
+/// Everything that was told so far.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Books {
+    /// By provider.
+    pub(crate) providers: BTreeMap<Account, Figures>,
+    /// Settled fees in the order of blocks.
+    pub(crate) rows: Vec<Row>,
+    /// Challenges that were not passed in full, in the order of blocks.
+    pub(crate) failures: Vec<Failure>,
+}
+
+impl Books {
+    /// Enters the events of the block at `height`.
+    pub(crate) fn enter(&mut self, height: u64, events: &[Event]) {
+        for event in events {
+            match event {
+                // Nothing was kept, so nothing was read.
+                Event::Audited { reads: 0, .. } => {}
+                Event::Audited { provider, passed, reads, answered, .. } => {
+                    let figures = self.providers.entry(*provider).or_default();
+                    if *answered && passed == reads {
+                        figures.passed += 1;
+                    } else {
+                        figures.failed += 1;
+                        self.failures.push(Failure { provider: *provider, height });
+                    }
+                }
+                Event::Settled { epoch, provider, agreement, fee, burn, committee, pay } => {
+                    let figures = self.providers.entry(*provider).or_default();
+                    figures.earned = figures.earned.checked_add(*pay).unwrap_or(Amount::MAX);
+                    self.rows.push(Row {
+                        epoch: *epoch,
+                        agreement: *agreement,
+                        provider: *provider,
+                        fee: *fee,
+                        burn: *burn,
+                        committee: *committee,
+                        pay: *pay,
+                    });
+                }
+                Event::Drawn { .. }
+                | Event::Agreement { .. }
+                | Event::VoucherRefused { .. }
+                | Event::Restitution { .. } => {}
+            }
+        }
+    }
+
+    /// Whether `provider` was paid for storage, or for downloads.
+    pub(crate) fn settled(&self, provider: &Account, storage: bool) -> bool {
+        self.rows.iter().any(|row| row.provider == *provider && row.agreement.is_none() == storage)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PROVIDER: Account = Account([7; 32]);
+
+    fn audited(answered: bool, passed: u8) -> Event {
+        Event::Audited { provider: PROVIDER, height: 4, answered, passed, reads: 4, on_time: answered }
+    }
+
+    fn settled(agreement: Option<AgreementId>, grains: [u128; 4]) -> Event {
+        let [fee, burn, committee, pay] = grains.map(|x| Amount::new(x).expect("small"));
+        Event::Settled { epoch: 3, provider: PROVIDER, agreement, fee, burn, committee, pay }
+    }
+
+    #[test]
+    fn challenges_count_as_passed_only_when_whole() {
+        let cases = [(audited(true, 4), (1, 0)), (audited(true, 3), (0, 1)), (audited(false, 0), (0, 1))];
+        for (event, (passed, failed)) in cases {
+            let mut books = Books::default();
+            books.enter(9, std::slice::from_ref(&event));
+            let figures = &books.providers[&PROVIDER];
+            assert_eq!((figures.passed, figures.failed), (passed, failed), "{event:?}");
+            assert_eq!(books.failures.len() as u64, failed);
+        }
+    }
+
+    #[test]
+    fn earnings_sum_over_storage_and_downloads() {
+        let id = AgreementId { provider: PROVIDER, slot: 0, opened: 2 };
+        let mut books = Books::default();
+        books.enter(9, &[settled(None, [100, 20, 5, 75]), settled(Some(id), [10, 2, 0, 8])]);
+        assert_eq!(books.providers[&PROVIDER].earned.grains(), 83);
+        assert!(books.settled(&PROVIDER, true) && books.settled(&PROVIDER, false));
+        assert!(!books.settled(&Account([8; 32]), true));
+        assert!(books.rows.iter().all(Row::adds_up));
+    }
+
+    #[test]
+    fn a_row_that_loses_a_grain_does_not_add_up() {
+        let mut books = Books::default();
+        books.enter(9, &[settled(None, [100, 20, 5, 74])]);
+        assert!(!books.rows[0].adds_up());
+    }
+}

@@ -1,0 +1,108 @@
+//! `posync blocks`: what every block did.
+//!
+//! With `--json` the first line describes the network (constants of the rules, supply), then every
+//! block is one line with all of its draws, operations, receipts and events: enough to recompute
+//! every settled figure without this program (`tests/settlement.py` does).
+
+use crate::{
+    devnet::create::SUPPLY,
+    failure::{Exit, Failure, Outcome},
+    json,
+    ledger::{Block, Ledger},
+    network::Network,
+    output::{Output, table},
+    session,
+};
+use posync_protocol::limits::Parameters;
+use serde_json::{Value, json};
+use std::path::Path;
+
+/// Blocks shown when nothing else is asked for.
+const LAST: u64 = 20;
+
+/// Arguments of `blocks`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Blocks {
+    /// First height; with --json 1 if not given, else the last 20 blocks are shown
+    #[arg(long)]
+    from: Option<u64>,
+    /// Last height; the newest if not given
+    #[arg(long)]
+    to: Option<u64>,
+}
+
+impl Blocks {
+    /// Runs the command.
+    pub(crate) fn run(self, net: &Path, output: Output) -> Outcome {
+        let network = Network::read(net)?;
+        session::run(async |context| {
+            let ledger = Ledger::open(&context, net).await?;
+            let tip = ledger.height().await?;
+            let to = self.to.unwrap_or(tip).min(tip);
+            let usual = if output.json { 1 } else { to.saturating_sub(LAST - 1) };
+            let from = self.from.unwrap_or(usual).max(1);
+            if from > to {
+                let why = format!("block {from} was asked for, the newest is {to}");
+                let next = "wait for it, or ask for earlier blocks";
+                return Err(Failure::new(Exit::NotFound, "there are no such blocks", why, next));
+            }
+            if output.json {
+                print_lines(&ledger, &network, from..=to, output).await
+            } else {
+                print_table(&ledger, from..=to, output).await
+            }
+        })
+    }
+}
+
+async fn print_lines(
+    ledger: &Ledger,
+    network: &Network,
+    heights: std::ops::RangeInclusive<u64>,
+    output: Output,
+) -> Outcome {
+    let parameters = ledger.parameters();
+    let about = json!({ "network_key": network.network_key, "chain": network.chain,
+        "supply": json::grains(SUPPLY), "parameters": json::parameters(parameters) });
+    output.answer(&about, String::new)?;
+    for height in heights {
+        output.answer(&to_json(&ledger.block(height).await?, parameters), String::new)?;
+    }
+    Ok(())
+}
+
+fn to_json(block: &Block, parameters: &Parameters) -> Value {
+    let mut value = json::header(&block.header, parameters);
+    let body = json::body(&block.body);
+    let receipts: Vec<Value> = block
+        .receipts
+        .rows
+        .iter()
+        .map(|(id, code)| json!({ "id": hex::encode(id), "code": *code as u8, "text": code.explain() }))
+        .collect();
+    value["draws"] = body["draws"].clone();
+    value["operations"] = body["operations"].clone();
+    value["receipts"] = receipts.into();
+    value["events"] = block.events.iter().map(json::event).collect::<Vec<_>>().into();
+    value
+}
+
+async fn print_table(ledger: &Ledger, heights: std::ops::RangeInclusive<u64>, output: Output) -> Outcome {
+    let mut rows = Vec::new();
+    for height in heights {
+        let block = ledger.block(height).await?;
+        let draws = block.body.draws.iter().flatten().count();
+        rows.push(vec![
+            height.to_string(),
+            ledger.parameters().epoch(height).to_string(),
+            block.header.term.to_string(),
+            block.header.view.to_string(),
+            draws.to_string(),
+            block.body.operations.len().to_string(),
+            block.events.len().to_string(),
+            hex::encode(&block.header.digest()[..8]),
+        ]);
+    }
+    let heading = ["height", "epoch", "term", "view", "draws", "operations", "events", "digest"];
+    output.answer(&Value::Null, || table(&heading, &rows))
+}

@@ -1,0 +1,87 @@
+//! `posync demo`: the tour of [`crate::demo`], on a network of its own.
+
+use super::put;
+use crate::{
+    demo::story::{self, Source},
+    devnet::running::{Running, Size},
+    failure::{Exit, Failure, Outcome},
+    network,
+    output::Output,
+    session,
+};
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+};
+
+/// The file that is stored when none is given: the versions this program was built from.
+const OWN_FILE: &[u8] = include_bytes!("../../../../Cargo.lock");
+
+/// Arguments of `demo`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Demo {
+    /// The file to store; this repository's Cargo.lock if not given
+    #[arg(long)]
+    file: Option<PathBuf>,
+    /// A new directory for the network; a temporary one if not given, removed when all held
+    #[arg(long)]
+    dir: Option<PathBuf>,
+}
+
+impl Demo {
+    /// Runs the command.
+    pub(crate) fn run(self, output: Output) -> Outcome {
+        let source = source(self.file)?;
+        let directory = match &self.dir {
+            Some(dir) => dir.clone(),
+            None => std::env::temp_dir().join(format!("posync-demo-{}", std::process::id())),
+        };
+        if directory.join(network::FILE).exists() {
+            return Err(Failure::new(
+                Exit::Usage,
+                format!("{} holds a network already", directory.display()),
+                "the tour starts from a new one, because it breaks two members",
+                "name a new directory with --dir",
+            ));
+        }
+        let mut running = Running::start(&directory, &Size::USUAL)?;
+        let directory = running.directory.clone();
+        let report = session::run(async |context| story::run(&context, &mut running, &source).await);
+        running.stop()?;
+        let report = report.inspect_err(|_| eprintln!("everything is kept in {}", directory.display()))?;
+        output.answer(&report.to_json(), || report.to_text())?;
+        story::judged(&report)?;
+        if self.dir.is_none() {
+            keep_only_the_proof(&directory)?;
+        }
+        Ok(())
+    }
+}
+
+fn source(file: Option<PathBuf>) -> Outcome<Source> {
+    let Some(path) = file else {
+        return Ok(Source {
+            label: "Cargo.lock".into(),
+            bytes: OWN_FILE.len() as u64,
+            open: Box::new(|| Ok(Box::new(OWN_FILE))),
+        });
+    };
+    let (_, bytes) = put::open(&path)?;
+    let label = path.display().to_string();
+    let open = move || -> Outcome<Box<dyn io::Read>> { Ok(Box::new(put::open(&path)?.0)) };
+    Ok(Source { label, bytes, open: Box::new(open) })
+}
+
+/// Removes the members of a temporary network; the proof is worth keeping.
+fn keep_only_the_proof(directory: &Path) -> Outcome {
+    let failed = |error| Failure::file(directory, "clean up", error);
+    for entry in fs::read_dir(directory).map_err(failed)? {
+        let path = entry.map_err(failed)?.path();
+        if path.extension().is_some_and(|extension| extension == "sync") {
+            continue;
+        }
+        let removed = if path.is_dir() { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
+        removed.map_err(failed)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,111 @@
+//! `posync devnet`: a network of processes on this machine, until it is stopped. A member that
+//! ends is told, and missed: surviving that is what the network is for.
+
+use crate::{
+    devnet::{
+        layout,
+        running::{Running, Size, clear},
+    },
+    failure::{Exit, Failure, Outcome},
+    network::Role,
+    output::Output,
+    ready, session,
+};
+use std::{
+    io,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+use tokio::signal::unix::{SignalKind, signal};
+
+/// How often the members are looked at.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
+
+/// Arguments of `devnet`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Devnet {
+    /// Authorities that order blocks (4 if not given)
+    #[arg(long, value_parser = clap::value_parser!(u16).range(i64::from(*layout::AUTHORITIES.start())..=i64::from(*layout::AUTHORITIES.end())))]
+    authorities: Option<u16>,
+    /// Providers that keep shards, each of its own operator (10 if not given)
+    #[arg(long, value_parser = clap::value_parser!(u16).range(i64::from(*layout::PROVIDERS.start())..=i64::from(*layout::PROVIDERS.end())))]
+    providers: Option<u16>,
+    /// The network's directory; --net if not given
+    #[arg(long)]
+    dir: Option<PathBuf>,
+    /// Remove the network in the directory first
+    #[arg(long)]
+    fresh: bool,
+}
+
+impl Devnet {
+    /// Runs the command until a signal.
+    pub(crate) fn run(self, net: &Path, output: Output) -> Outcome {
+        let directory = self.dir.unwrap_or_else(|| net.to_path_buf());
+        if self.fresh {
+            clear(&directory)?;
+        }
+        let size = Size { authorities: self.authorities, providers: self.providers };
+        let mut running = Running::start(&directory, &size)?;
+        let result = session::run(async |context| {
+            let mut stop = Stop::new()?;
+            let ready = async {
+                let height = ready::wait(&context, &mut running).await?;
+                announce(&running, height, output)?;
+                loop {
+                    for ended in running.ended() {
+                        eprintln!("{ended}; the others go on without it");
+                    }
+                    tokio::time::sleep(LOOK_EVERY).await;
+                }
+            };
+            tokio::select! {
+                result = ready => result,
+                () = stop.wait() => Ok(()),
+            }
+        });
+        running.stop()?;
+        result
+    }
+}
+
+/// A request to stop, from a terminal or a supervisor.
+pub(crate) struct Stop(tokio::signal::unix::Signal, tokio::signal::unix::Signal);
+
+impl Stop {
+    /// Starts to listen.
+    pub(crate) fn new() -> Outcome<Self> {
+        let listen = || -> io::Result<Self> {
+            Ok(Self(signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?))
+        };
+        listen().map_err(|error| {
+            Failure::new(Exit::Failed, "cannot listen for signals", error, "check the limits of this process")
+        })
+    }
+
+    /// Waits for the request.
+    pub(crate) async fn wait(&mut self) {
+        tokio::select! {
+            _ = self.0.recv() => {}
+            _ = self.1.recv() => {}
+        }
+    }
+}
+
+fn announce(running: &Running, height: u64, output: Output) -> Outcome {
+    let network = &running.network;
+    output.answer(network, || {
+        let count = |role| network.members(role).count();
+        format!(
+            "network   {}\nkey       {}\nheight    {height}\nmembers   {} authorities, {} providers, 1 gateway\n\
+             gateway   {}\n\nIn another terminal: POSYNC_NET={} posync put FILE\nCtrl-C stops it; the same \
+             directory continues the same chain.",
+            running.directory.display(),
+            network.network_key,
+            count(Role::Authority),
+            count(Role::Provider),
+            network.endpoints.gateway,
+            running.directory.display(),
+        )
+    })
+}

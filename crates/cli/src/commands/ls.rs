@@ -1,0 +1,36 @@
+//! `posync ls`.
+
+use crate::{
+    failure::Outcome,
+    gateway::Gateway,
+    json,
+    output::{Output, table},
+    session,
+};
+use serde_json::Value;
+use std::path::Path;
+
+/// Arguments of `ls`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Ls {}
+
+impl Ls {
+    /// Runs the command.
+    pub(crate) fn run(self, net: &Path, output: Output) -> Outcome {
+        session::run(async |context| {
+            let files = Gateway::connect(&context, net).await?.list().await?;
+            let rows: Vec<Value> = files.iter().map(json::file).collect();
+            output.answer(&rows, || {
+                let rows: Vec<Vec<String>> = files
+                    .iter()
+                    .map(|file| {
+                        let shards = format!("{}/{}", file.shards_durable, file.shards);
+                        let name = String::from_utf8_lossy(&file.name).escape_debug().to_string();
+                        vec![file.bytes.to_string(), shards, hex::encode(&file.blake3[..8]), name]
+                    })
+                    .collect();
+                table(&["bytes", "shards", "blake3", "name"], &rows)
+            })
+        })
+    }
+}

@@ -1,0 +1,15 @@
+//! One file per command.
+
+pub(crate) mod agreements;
+pub(crate) mod blocks;
+pub(crate) mod demo;
+pub(crate) mod devnet;
+pub(crate) mod get;
+pub(crate) mod ls;
+pub(crate) mod prove;
+pub(crate) mod providers;
+pub(crate) mod put;
+pub(crate) mod rm;
+pub(crate) mod send;
+pub(crate) mod status;
+pub(crate) mod verify;

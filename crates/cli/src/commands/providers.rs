@@ -1,0 +1,105 @@
+//! `posync providers`: what each stores, how it was audited, what it earned lately.
+
+use crate::{
+    failure::Outcome,
+    json,
+    ledger::Ledger,
+    network::{Network, Role},
+    output::{Output, table},
+    session,
+};
+use posync_protocol::{
+    Account, Amount,
+    limits::{HISTORY, LEAF_BYTES, READS, SETTLEMENT_RING},
+    record::{Audit, Endpoint, Provider, Settlement},
+};
+use serde_json::{Value, json};
+use std::path::Path;
+
+/// Epochs whose pay is added up.
+const EPOCHS: u64 = 8;
+
+/// Arguments of `providers`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Providers {}
+
+impl Providers {
+    /// Runs the command.
+    pub(crate) fn run(self, net: &Path, output: Output) -> Outcome {
+        let network = Network::read(net)?;
+        session::run(async |context| {
+            let ledger = Ledger::open(&context, net).await?;
+            let epoch = ledger.parameters().epoch(ledger.height().await?);
+            let mut rows = Vec::new();
+            for member in network.members(Role::Provider) {
+                rows.extend(row(&ledger, &network.account(member)?, epoch).await?);
+            }
+            let values: Vec<Value> = rows.iter().map(Row::to_json).collect();
+            output.answer(&values, || {
+                let heading =
+                    ["operator", "account", "stored", "capacity", "reads passed", "earned SYNC", "address"];
+                table(&heading, &rows.iter().map(Row::cells).collect::<Vec<_>>())
+            })
+        })
+    }
+}
+
+struct Row {
+    account: Account,
+    provider: Provider,
+    audit: Audit,
+    address: String,
+    price_storage: u128,
+    earned: Amount,
+}
+
+async fn row(ledger: &Ledger, account: &Account, epoch: u64) -> Outcome<Option<Row>> {
+    let Some(provider) = ledger.read::<Provider>(Provider::key(account)).await? else { return Ok(None) };
+    let audit = ledger.read(Audit::key(account)).await?.unwrap_or_default();
+    let endpoint: Option<Endpoint> = ledger.read(Endpoint::key(account)).await?;
+    let epochs = epoch.saturating_sub(EPOCHS - 1)..=epoch;
+    let keys = epochs.clone().map(|epoch| Settlement::key(account, epoch % SETTLEMENT_RING)).collect();
+    let settled: Vec<Option<Settlement>> = ledger.read_all(keys).await?;
+    let recent = settled.into_iter().flatten().filter(|row| epochs.contains(&row.epoch));
+    let earned = recent.fold(Amount::ZERO, |sum, row| sum.checked_add(row.pay).unwrap_or(Amount::MAX));
+    let address = endpoint.map(|endpoint| json::text(&endpoint.address)).unwrap_or_default();
+    let price_storage = ledger.parameters().price_storage;
+    Ok(Some(Row { account: *account, provider, audit, address, price_storage, earned }))
+}
+
+impl Row {
+    /// Reads in the history, and how many of them passed.
+    fn reads(&self) -> (u32, u64) {
+        (self.audit.history.count_ones(), self.audit.drawn.min(u64::from(HISTORY)))
+    }
+
+    /// Bytes of the chunks that it is paid for: phi is their number times the price of each.
+    fn stored_bytes(&self) -> u64 {
+        let leaves = self.provider.phi.checked_div(self.price_storage).unwrap_or_default();
+        u64::try_from(leaves).unwrap_or(u64::MAX).saturating_mul(LEAF_BYTES)
+    }
+
+    fn to_json(&self) -> Value {
+        let (passed, drawn) = self.reads();
+        json!({ "account": self.account.to_string(), "operator": json::text(&self.provider.operator),
+            "address": self.address, "bond": json::grains(self.provider.bond),
+            "capacity_bytes": self.provider.capacity * LEAF_BYTES, "stored_bytes": self.stored_bytes(), "sold_bytes": self.provider.sold * LEAF_BYTES,
+            "agreements": self.provider.slots, "challenges": self.audit.drawn / READS as u64,
+            "recent_reads": drawn, "recent_reads_passed": passed,
+            "open_challenge": self.audit.challenge.map(|open| open.height),
+            "earned_recent_epochs": json::grains(self.earned), "recent_epochs": EPOCHS })
+    }
+
+    fn cells(&self) -> Vec<String> {
+        let (passed, drawn) = self.reads();
+        vec![
+            json::text(&self.provider.operator),
+            self.account.to_string(),
+            self.stored_bytes().to_string(),
+            (self.provider.capacity * LEAF_BYTES).to_string(),
+            format!("{passed}/{drawn}"),
+            self.earned.to_string(),
+            self.address.clone(),
+        ]
+    }
+}

@@ -1,0 +1,97 @@
+//! `posync status`: height, processes and money of the network.
+
+use crate::{
+    failure::Outcome,
+    gateway::Gateway,
+    ledger::{Ledger, accounted},
+    network::Network,
+    output::{Output, table},
+    records, session,
+};
+use posync_protocol::{record::System, wire::gateway::Status as GatewayStatus};
+use rustix::process::{Pid, test_kill_process};
+use serde_json::{Value, json};
+use std::path::Path;
+
+/// Arguments of `status`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Status {}
+
+impl Status {
+    /// Runs the command.
+    pub(crate) fn run(self, net: &Path, output: Output) -> Outcome {
+        let network = Network::read(net)?;
+        session::run(async |context| {
+            let ledger = Ledger::open(&context, net).await?;
+            let system: System = ledger.read(System::key()).await?.unwrap_or_default();
+            let gateway = match Gateway::connect(&context, net).await {
+                Ok(gateway) => Some(gateway.status().await?),
+                Err(_) => None,
+            };
+            let parameters = ledger.parameters();
+            let height = ledger.height().await?;
+            let alive = |pid| pid > 0 && Pid::from_raw(pid).is_some_and(|pid| test_kill_process(pid).is_ok());
+            let members: Vec<Value> = network
+                .nodes
+                .iter()
+                .map(|node| {
+                    json!({ "name": node.name, "role": node.role, "pid": node.pid,
+                        "running": alive(node.pid.cast_signed()), "address": node.address })
+                })
+                .collect();
+            let value = json!({ "network_key": network.network_key, "chain": network.chain, "height": height,
+                "round": parameters.round(height), "epoch": parameters.epoch(height),
+                "system": records::system(&system), "accounted": crate::json::grains(accounted(&system)),
+                "gateway": gateway.as_ref().map(gateway_json), "members": members });
+            output.answer(&value, || to_text(&value, &system))
+        })
+    }
+}
+
+fn gateway_json(status: &GatewayStatus) -> Value {
+    let faults: Vec<Value> = status
+        .faults
+        .iter()
+        .map(|fault| {
+            json!({ "provider": fault.provider.to_string(), "found_by": fault.found_by, "round": fault.round,
+                "shards_lost": fault.shards_lost, "shards_repaired": fault.shards_repaired })
+        })
+        .collect();
+    json!({ "account": status.account.to_string(), "height": status.height, "files": status.files,
+        "repairs_open": status.repairs_open, "faults": faults })
+}
+
+fn to_text(value: &Value, system: &System) -> String {
+    let empty = Vec::new();
+    let members = value["members"].as_array().unwrap_or(&empty);
+    let rows: Vec<Vec<String>> = members
+        .iter()
+        .map(|member| {
+            let running = if member["running"] == true { "running" } else { "stopped" };
+            let text = |name: &str| member[name].as_str().unwrap_or_default().to_owned();
+            vec![text("name"), running.into(), member["pid"].to_string(), text("address")]
+        })
+        .collect();
+    let gateway = match value["gateway"]["files"].as_u64() {
+        Some(files) => format!(
+            "{files} files, {} shards wait for repair, {} faults seen",
+            value["gateway"]["repairs_open"],
+            value["gateway"]["faults"].as_array().map_or(0, Vec::len)
+        ),
+        None => "does not answer".into(),
+    };
+    format!(
+        "height    {} (round {}, epoch {})\nledger    {} providers, {} agreements\nmoney     {} SYNC with \
+         members, {} in pools, {} burned, {} reserve\ngateway   {gateway}\n\n{}",
+        value["height"],
+        value["round"],
+        value["epoch"],
+        system.providers,
+        system.agreements,
+        system.balances,
+        system.storage_pools,
+        system.burned,
+        system.reserve,
+        table(&["member", "state", "pid", "address"], &rows)
+    )
+}

@@ -1,0 +1,124 @@
+//! `posync verify`: checks a proof with nothing but the network key. Opens no connection and no
+//! directory.
+
+use crate::{
+    failure::{Exit, Failure, Outcome},
+    output::Output,
+    records,
+};
+use posync_client::light::{self, NetworkKey, SYNC_PROOF_BYTES_MAX, SyncProof, Verified};
+use posync_protocol::{Account, wire::node::NETWORK_KEY_BYTES};
+use serde_json::{Value, json};
+use std::{
+    fs::File,
+    io::Read as _,
+    path::{Path, PathBuf},
+};
+
+/// Arguments of `verify`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Verify {
+    /// The proof
+    proof: PathBuf,
+    /// The network's key, 192 hex digits
+    #[arg(long, value_name = "HEX")]
+    network_key: String,
+}
+
+impl Verify {
+    /// Runs the command.
+    pub(crate) fn run(self, output: Output) -> Outcome {
+        let key = network_key(&self.network_key)?;
+        let bytes = read(&self.proof)?;
+        let verified = SyncProof::verify(&bytes, &key).map_err(|error| {
+            Failure::new(
+                Exit::Unproven,
+                format!("{} proves nothing", self.proof.display()),
+                error,
+                "ask its giver for an undamaged copy, and the network for its key",
+            )
+        })?;
+        let value = describe(&verified);
+        output.answer(&value, || to_text(&value))
+    }
+}
+
+fn network_key(text: &str) -> Outcome<NetworkKey> {
+    let refuse = |why: String| {
+        let next = "give the 192 hex digits that devnet.json calls network_key";
+        Failure::new(Exit::Usage, "the network key cannot be read", why, next)
+    };
+    let bytes = hex::decode(text).map_err(|error| refuse(error.to_string()))?;
+    let bytes: [u8; NETWORK_KEY_BYTES] =
+        bytes.try_into().map_err(|bytes: Vec<u8>| refuse(format!("it has {} bytes, not 96", bytes.len())))?;
+    light::network_key(&bytes).map_err(|error| refuse(error.to_string()))
+}
+
+/// Reads at most one byte more than any proof has.
+fn read(path: &Path) -> Outcome<Vec<u8>> {
+    let failed = |error| Failure::file(path, "read", error);
+    let mut bytes = Vec::new();
+    let file = File::open(path).map_err(failed)?;
+    file.take(SYNC_PROOF_BYTES_MAX as u64 + 1).read_to_end(&mut bytes).map_err(failed)?;
+    Ok(bytes)
+}
+
+fn describe(verified: &Verified) -> Value {
+    let header = &verified.header;
+    let (kind, fields) = match verified.slot.as_ref().map(records::describe) {
+        None => ("nothing", Value::Null),
+        Some(None) => ("an index of the ledger", Value::Null),
+        Some(Some((kind, fields))) => (kind, fields),
+    };
+    let id = &verified.subject.id;
+    let account = id.get(..32).and_then(|bytes| <[u8; 32]>::try_from(bytes).ok());
+    json!({
+        "verified": true,
+        "chain": hex::encode(header.chain),
+        "height": header.height,
+        "time_ms": header.time_ms,
+        "account": account.map(|bytes| Account(bytes).to_string()),
+        "place": hex::encode(id.get(32..).unwrap_or_default()),
+        "record": kind,
+        "fields": fields,
+        "checkpoint": Value::Null,
+    })
+}
+
+fn to_text(value: &Value) -> String {
+    let mut lines =
+        vec![format!("proved: this {} is in the state", value["record"].as_str().unwrap_or_default())];
+    for name in ["account", "chain", "height"] {
+        if !value[name].is_null() {
+            lines.push(format!("  {name:<16} {}", plain(&value[name])));
+        }
+    }
+    if let Some(fields) = value["fields"].as_object() {
+        lines.extend(fields.iter().map(|(name, field)| format!("  {name:<16} {}", plain(field))));
+    }
+    lines.push(
+        "no checkpoint was given: a quorum of one past committee that kept its shares could have forged it"
+            .into(),
+    );
+    lines.join("\n")
+}
+
+fn plain(value: &Value) -> String {
+    value.as_str().map_or_else(|| value.to_string(), str::to_owned)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_wrong_key_is_explained() {
+        for (key, why) in
+            [("xyzt", "Invalid character"), ("00", "1 bytes"), (&"00".repeat(96), "network key")]
+        {
+            let failure = network_key(key).expect_err("not a key");
+            assert_eq!(failure.exit, Exit::Usage);
+            assert!(failure.to_json().to_string().contains(why), "{key}: {}", failure.to_json());
+        }
+    }
+}

@@ -1,0 +1,15 @@
+//! The tour: a network does its main job on a real file while two of its members fail.
+//!
+//! ```text
+//!   start ─► put ─► get ─► kill one holder, damage another ─► both found ─► both repaired
+//!         ─► get again ─► settled ─► proof ─► verified by another process
+//! ```
+//!
+//! Nothing here is staged: the stopped provider stays stopped, the damaged bytes stay damaged, and
+//! every figure comes from finalized blocks or proven records. A step that does not hold within its
+//! bound ends the tour with what was awaited and what was seen.
+
+pub(crate) mod damage;
+pub(crate) mod report;
+pub(crate) mod story;
+pub(crate) mod watch;

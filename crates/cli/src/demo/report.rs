@@ -1,0 +1,200 @@
+//! What the tour ends with: one object for scripts, the same figures in words for people.
+
+use crate::{books::Row, json, output::table};
+use posync_protocol::Amount;
+use serde_json::{Value, json};
+
+/// The file that was stored.
+#[derive(Clone, Debug)]
+pub(crate) struct File {
+    /// Its length.
+    pub(crate) bytes: u64,
+    /// BLAKE3 of what went in.
+    pub(crate) blake3_in: String,
+    /// BLAKE3 of what came back after the repair.
+    pub(crate) blake3_out: String,
+}
+
+/// A provider's part.
+#[derive(Clone, Debug)]
+pub(crate) struct Provider {
+    /// Its account.
+    pub(crate) id: String,
+    /// Its declared operator.
+    pub(crate) operator: String,
+    /// Bytes of the data sets in force, from proven records.
+    pub(crate) stored_bytes: u64,
+    /// Bytes redeemed by voucher, from proven records.
+    pub(crate) egress_bytes: u64,
+    /// Challenges passed in full.
+    pub(crate) passed: u64,
+    /// Challenges with a missing read or no answer.
+    pub(crate) failed: u64,
+    /// Everything that it was paid.
+    pub(crate) earned: Amount,
+}
+
+/// A fault that was made, found and repaired.
+#[derive(Clone, Debug)]
+pub(crate) struct Fault {
+    /// `stopped` or `corrupted`.
+    pub(crate) kind: &'static str,
+    /// Whose.
+    pub(crate) provider: String,
+    /// Rounds from the fault to its detection.
+    pub(crate) detected_after_rounds: u64,
+    /// How it was found.
+    pub(crate) found_by: &'static str,
+    /// Shards rebuilt elsewhere under the same names.
+    pub(crate) shards_repaired: u32,
+}
+
+/// The proof that an outsider checked.
+#[derive(Clone, Debug)]
+pub(crate) struct Proof {
+    /// Where it is.
+    pub(crate) file: String,
+    /// Its length.
+    pub(crate) bytes: u64,
+    /// Whether the other process accepted it.
+    pub(crate) verified: bool,
+}
+
+/// Everything.
+#[derive(Clone, Debug)]
+pub(crate) struct Report {
+    /// The network's key, hex.
+    pub(crate) network_key: String,
+    /// Height of the last block that was seen.
+    pub(crate) blocks: u64,
+    /// Milliseconds from a block's time to its certificate, median and 99th percentile.
+    pub(crate) finality_ms: (u64, u64),
+    /// The file.
+    pub(crate) file: File,
+    /// All providers.
+    pub(crate) providers: Vec<Provider>,
+    /// The faults.
+    pub(crate) faults: Vec<Fault>,
+    /// Every settled fee.
+    pub(crate) settlements: Vec<Row>,
+    /// All money at genesis, and what the ledger's sums account for.
+    pub(crate) supply: (Amount, Amount),
+    /// The proof.
+    pub(crate) proof: Proof,
+}
+
+impl Report {
+    /// What did not hold; empty when the tour succeeded.
+    pub(crate) fn broken(&self) -> Vec<&'static str> {
+        let checks = [
+            (self.file.blake3_in == self.file.blake3_out, "the file came back with other bytes"),
+            (self.faults.len() == 2, "a fault was not found"),
+            (self.faults.iter().all(|fault| fault.shards_repaired > 0), "a lost shard was not repaired"),
+            (self.settlements.iter().any(|row| row.agreement.is_none()), "no storage was settled"),
+            (self.settlements.iter().any(|row| row.agreement.is_some()), "no download was settled"),
+            (self.settlements.iter().all(Row::adds_up), "a settled fee is not the sum of its parts"),
+            (self.supply.0 == self.supply.1, "money was not conserved"),
+            (self.proof.verified, "the proof was refused"),
+            (self.proof.bytes <= 3_000, "the proof is larger than 3 kB"),
+        ];
+        checks.into_iter().filter(|(holds, _)| !holds).map(|(_, what)| what).collect()
+    }
+
+    /// The object for scripts.
+    pub(crate) fn to_json(&self) -> Value {
+        let providers: Vec<Value> = self
+            .providers
+            .iter()
+            .map(|p| {
+                json!({ "id": p.id, "operator": p.operator, "stored_bytes": p.stored_bytes,
+                    "egress_bytes": p.egress_bytes, "challenges_passed": p.passed,
+                    "challenges_failed": p.failed, "earned": json::grains(p.earned) })
+            })
+            .collect();
+        let faults: Vec<Value> = self
+            .faults
+            .iter()
+            .map(|f| {
+                json!({ "kind": f.kind, "provider": f.provider, "found_by": f.found_by,
+                    "detected_after_rounds": f.detected_after_rounds, "shards_repaired": f.shards_repaired })
+            })
+            .collect();
+        let (genesis, accounted) = (json::grains(self.supply.0), json::grains(self.supply.1));
+        json!({
+            "ok": self.broken().is_empty(),
+            "network_key": self.network_key,
+            "blocks": self.blocks,
+            "finality_ms": { "p50": self.finality_ms.0, "p99": self.finality_ms.1 },
+            "file": { "bytes": self.file.bytes, "blake3_in": self.file.blake3_in,
+                "blake3_out": self.file.blake3_out },
+            "providers": providers,
+            "faults": faults,
+            "settlements": self.settlements.iter().map(Row::to_json).collect::<Vec<_>>(),
+            "supply": { "genesis": genesis, "accounted": accounted },
+            "proof": { "file": self.proof.file, "bytes": self.proof.bytes, "verified": self.proof.verified },
+        })
+    }
+
+    /// The same in words.
+    pub(crate) fn to_text(&self) -> String {
+        let mut lines = vec![self.providers_table(), String::new()];
+        lines.push(format!("file      {} bytes, blake3 {}", self.file.bytes, self.file.blake3_out));
+        lines.extend(self.faults.iter().map(|fault| {
+            format!(
+                "{:<9} found by {} after {} rounds, {} shards rebuilt elsewhere",
+                fault.kind, fault.found_by, fault.detected_after_rounds, fault.shards_repaired
+            )
+        }));
+        let (p50, p99) = self.finality_ms;
+        let proof = &self.proof;
+        lines.extend([
+            format!("blocks    {}, final after {p50} ms (median), {p99} ms (99 %)", self.blocks),
+            format!(
+                "settled   {} fees, each the sum of burn, committee and provider",
+                self.settlements.len()
+            ),
+            format!("supply    {} SYNC at genesis, {} accounted for", self.supply.0, self.supply.1),
+            format!(
+                "proof     {} ({} bytes), accepted offline with the network key",
+                proof.file, proof.bytes
+            ),
+            format!("key       {}", self.network_key),
+        ]);
+        lines.extend(self.broken().into_iter().map(|what| format!("BROKEN    {what}")));
+        lines.join("\n")
+    }
+
+    fn providers_table(&self) -> String {
+        let row = |p: &Provider| {
+            vec![
+                p.operator.clone(),
+                format!("{}...", p.id.get(..12).unwrap_or(&p.id)),
+                p.stored_bytes.to_string(),
+                p.egress_bytes.to_string(),
+                format!("{}/{}", p.passed, p.passed + p.failed),
+                p.earned.to_string(),
+            ]
+        };
+        let rows: Vec<Vec<String>> = self.providers.iter().map(row).collect();
+        table(&["operator", "provider", "stored", "read", "challenges", "earned SYNC"], &rows)
+    }
+}
+
+/// Median and 99th percentile of `values`, zero when there are none.
+pub(crate) fn percentiles(mut values: Vec<u64>) -> (u64, u64) {
+    values.sort_unstable();
+    let at = |percent: usize| values.get((values.len() * percent / 100).min(values.len().saturating_sub(1)));
+    (at(50).copied().unwrap_or(0), at(99).copied().unwrap_or(0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn percentiles_of_few_and_many() {
+        assert_eq!(percentiles(vec![]), (0, 0));
+        assert_eq!(percentiles(vec![5]), (5, 5));
+        assert_eq!(percentiles((0..200).collect()), (100, 198));
+    }
+}

@@ -1,0 +1,390 @@
+//! The tour, step by step. Each step says what it does, waits within a bound, and hands on facts.
+
+use super::{
+    damage::damage,
+    report::{Fault, File, Proof, Provider, Report, percentiles},
+    watch::Watch,
+};
+use crate::{
+    books::Row,
+    commands::prove,
+    devnet::{create::SUPPLY, running::Running},
+    failure::{Exit, Failure, Outcome},
+    gateway::Gateway,
+    ledger::{Ledger, accounted},
+    network::{Member, Role},
+    ready, records,
+    wait::{Look, until},
+};
+use commonware_runtime::tokio::Context;
+use posync_protocol::{
+    Account, Amount,
+    record::{DataSet, System, Use},
+    wire::gateway::{AgreementRow, Fault as Found},
+};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io,
+    path::PathBuf,
+    process::Command,
+    time::{Duration, Instant},
+};
+
+/// Until every shard of the file is durable and its data sets are in force.
+const STORED_WITHIN: Duration = Duration::from_secs(60);
+/// Until both faults are found and repaired: a stopped provider is drawn within 13 s (99 %).
+const REPAIRED_WITHIN: Duration = Duration::from_secs(180);
+/// Until storage and downloads are settled and the epoch is over.
+const SETTLED_WITHIN: Duration = Duration::from_secs(120);
+/// The name of the file on the network.
+const NAME: &str = "demo";
+/// What to do when a wait ran out.
+const LOOK_AT_LOGS: &str = "read the logs in the members' directories; the network's state is kept";
+
+/// What is to be stored.
+pub(crate) struct Source {
+    /// Where it comes from, for people.
+    pub(crate) label: String,
+    /// Its bytes.
+    pub(crate) bytes: u64,
+    /// Opens it from the start.
+    pub(crate) open: Box<dyn Fn() -> Outcome<Box<dyn io::Read>>>,
+}
+
+/// A victim and when it was made one.
+struct Victim {
+    kind: &'static str,
+    name: String,
+    account: Account,
+    round: u64,
+}
+
+/// Everything a step needs.
+pub(crate) struct Tour<'a> {
+    running: &'a mut Running,
+    ledger: Ledger,
+    gateway: Gateway,
+    watch: Watch,
+    start: Instant,
+}
+
+/// Runs the whole tour on a network that was just started.
+pub(crate) async fn run(context: &Context, running: &mut Running, source: &Source) -> Outcome<Report> {
+    let start = Instant::now();
+    let height = ready::wait(context, running).await?;
+    let ledger = Ledger::connect(context, &running.network, &running.user_key()?).await?;
+    let gateway = Gateway::dial(context, &running.network, &running.user_key()?).await?;
+    let watch = Watch::start(context, &running.network, &running.user_key()?).await?;
+    let mut tour = Tour { running, ledger, gateway, watch, start };
+    let count = tour.running.network.nodes.len();
+    tour.say(&format!("{count} processes run, block {height} is final, every provider is registered"));
+    let blake3_in = tour.store(source).await?;
+    let [stopped, corrupted] = tour.break_two().await?;
+    let faults = tour.repaired([&stopped, &corrupted]).await?;
+    let blake3_out = tour.read_back().await?;
+    tour.say("read the file again: it is whole");
+    let row = tour.settled([&stopped, &corrupted]).await?;
+    let proof = tour.prove(&row).await?;
+    let file = File { bytes: source.bytes, blake3_in, blake3_out };
+    tour.report(file, faults, proof).await
+}
+
+impl Tour<'_> {
+    fn say(&self, line: &str) {
+        eprintln!("[{:>5.1} s] {line}", self.start.elapsed().as_secs_f64());
+    }
+
+    /// Stores the file, waits until all of it is in force, and reads it back.
+    async fn store(&mut self, source: &Source) -> Outcome<String> {
+        let blake3 = hash_of((source.open)()?)?;
+        let mut reader = (source.open)()?;
+        let start = Instant::now();
+        let file = self.gateway.put(NAME, source.bytes, &mut reader, |_| ()).await?;
+        self.say(&format!(
+            "stored {} ({} bytes) in {} ms: {} segments of 8 shards, {} of {} durable, each with another operator",
+            source.label,
+            file.bytes,
+            start.elapsed().as_millis(),
+            file.segments,
+            file.shards_durable,
+            file.shards
+        ));
+        let (gateway, ledger) = (&self.gateway, &self.ledger);
+        until("every shard durable and every data set in force", STORED_WITHIN, LOOK_AT_LOGS, async || {
+            let durable = gateway.list().await?.iter().all(|file| file.shards_durable == file.shards);
+            let rows: Vec<AgreementRow> =
+                gateway.agreements().await?.into_iter().filter(|row| row.shards > 0).collect();
+            let in_force = data_sets(ledger, &rows).await?;
+            let empty = in_force.iter().filter(|set| set.current.leaves == 0).count();
+            let done = durable && !rows.is_empty() && empty == 0;
+            let seen = format!("{} agreements hold shards, {empty} wait for the ledger", rows.len());
+            Ok(if done { Look::Done(()) } else { Look::Waiting(seen) })
+        })
+        .await?;
+        if self.read_back().await? != blake3 {
+            return Err(Failure::new(
+                Exit::Failed,
+                "the file came back with other bytes",
+                "BLAKE3 differs before any fault",
+                LOOK_AT_LOGS,
+            ));
+        }
+        self.say(&format!("read it back: the same BLAKE3 {blake3}"));
+        Ok(blake3)
+    }
+
+    async fn read_back(&self) -> Outcome<String> {
+        let mut hasher = blake3::Hasher::new();
+        self.gateway.get(NAME, &mut hasher, |_| (), |_| ()).await?;
+        Ok(hasher.finalize().to_string())
+    }
+
+    /// Kills one holder and damages another.
+    async fn break_two(&mut self) -> Outcome<[Victim; 2]> {
+        let rows = self.gateway.agreements().await?;
+        let holders: BTreeSet<Account> =
+            rows.iter().filter(|row| row.shards > 0).map(|row| row.agreement.provider).collect();
+        let members: Vec<Member> = self.running.network.members(Role::Provider).cloned().collect();
+        let holding =
+            |member: &&Member| self.running.network.account(member).is_ok_and(|a| holders.contains(&a));
+        let mut victims = members.iter().filter(holding);
+        let (Some(first), Some(second)) = (victims.next(), victims.next()) else {
+            let why = format!("{} providers hold shards", holders.len());
+            return Err(Failure::new(Exit::Failed, "there are no two holders to break", why, LOOK_AT_LOGS));
+        };
+        let round = self.ledger.parameters().round(self.ledger.height().await?);
+        let victim = |kind, member: &Member| -> Outcome<Victim> {
+            let account = self.running.network.account(member)?;
+            Ok(Victim { kind, name: member.name.clone(), account, round })
+        };
+        let victims = [victim("stopped", first)?, victim("corrupted", second)?];
+        if !self.running.kill(&first.name) {
+            let why = "it had ended already";
+            return Err(Failure::new(Exit::Failed, format!("cannot stop {}", first.name), why, LOOK_AT_LOGS));
+        }
+        self.say(&format!("killed {}; it stays stopped", first.name));
+        let done = damage(&second.dir.join("storage"))?;
+        if done.bytes == 0 {
+            let what = format!("found nothing to damage in {}", second.name);
+            return Err(Failure::new(Exit::Failed, what, "it holds shards of ours", LOOK_AT_LOGS));
+        }
+        self.say(&format!("flipped {} bytes in {} shards of {}", done.bytes, done.shards, second.name));
+        Ok(victims)
+    }
+
+    /// Waits until both are found, the damaged one failed a draw, and their shards are elsewhere.
+    async fn repaired(&mut self, victims: [&Victim; 2]) -> Outcome<Vec<Fault>> {
+        let awaited = "both faults found, the damaged provider failed a draw, every lost shard rebuilt";
+        let mut told = BTreeSet::new();
+        let Self { running, ledger, gateway, watch, start } = self;
+        until(awaited, REPAIRED_WITHIN, LOOK_AT_LOGS, async || {
+            running.check()?;
+            watch.look(ledger).await?;
+            let status = gateway.status().await?;
+            let (mut faults, mut seen) = (Vec::new(), Vec::new());
+            for victim in victims {
+                let drawn = failed_draw(watch, ledger, victim);
+                let found = status.faults.iter().find(|fault| fault.provider == victim.account);
+                seen.push(progress(victim, drawn, found));
+                let needs_draw = victim.kind == "corrupted" && drawn.is_none();
+                if let Some(found) = found
+                    && told.insert(victim.name.clone())
+                {
+                    let seconds = start.elapsed().as_secs_f64();
+                    eprintln!("[{seconds:>5.1} s] {}: found by {}", victim.name, found_by(found.found_by));
+                }
+                faults.extend(
+                    found
+                        .filter(|f| f.shards_lost > 0 && f.shards_repaired >= f.shards_lost && !needs_draw)
+                        .map(|found| fault(victim, drawn, found)),
+                );
+            }
+            Ok(if faults.len() == victims.len() {
+                Look::Done(faults)
+            } else {
+                Look::Waiting(seen.join("; "))
+            })
+        })
+        .await
+        .inspect(|faults| {
+            for fault in faults {
+                let seconds = start.elapsed().as_secs_f64();
+                let Fault { kind, shards_repaired, detected_after_rounds, .. } = fault;
+                eprintln!(
+                    "[{seconds:>5.1} s] the {kind} provider was found after {detected_after_rounds} rounds; \
+                     {shards_repaired} shards rebuilt elsewhere under the same names"
+                );
+            }
+        })
+    }
+
+    /// Waits until every healthy holder was paid for storage, a download was paid, and their epoch
+    /// is over; returns a healthy provider's row of storage.
+    async fn settled(&mut self, victims: [&Victim; 2]) -> Outcome<Row> {
+        let broken: Vec<Account> = victims.iter().map(|victim| victim.account).collect();
+        let rows = self.gateway.agreements().await?;
+        let healthy: BTreeSet<Account> = rows
+            .iter()
+            .filter(|row| row.shards > 0 && !broken.contains(&row.agreement.provider))
+            .map(|row| row.agreement.provider)
+            .collect();
+        let Self { running, ledger, watch, .. } = self;
+        let row = until("storage and downloads settled", SETTLED_WITHIN, LOOK_AT_LOGS, async || {
+            running.check()?;
+            watch.look(ledger).await?;
+            let paid = healthy.iter().filter(|provider| watch.books.settled(provider, true)).count();
+            let downloads = watch.books.rows.iter().filter(|row| row.agreement.is_some()).count();
+            let epoch = ledger.parameters().epoch(watch.height);
+            let row =
+                watch.books.rows.iter().rev().find(|row| {
+                    row.agreement.is_none() && healthy.contains(&row.provider) && row.epoch < epoch
+                });
+            let seen = format!("{paid} of {} holders paid, {downloads} downloads settled", healthy.len());
+            Ok(match row {
+                Some(row) if paid == healthy.len() && downloads > 0 => Look::Done(row.clone()),
+                _ => Look::Waiting(seen),
+            })
+        })
+        .await?;
+        let total: u128 = self.watch.books.rows.iter().map(|row| row.pay.grains()).sum();
+        let total = Amount::new(total).unwrap_or(Amount::MAX);
+        self.say(&format!("settled {} fees; providers earned {total} SYNC", self.watch.books.rows.len()));
+        Ok(row)
+    }
+
+    /// Exports the proof of a settlement and has another process check it.
+    async fn prove(&self, row: &Row) -> Outcome<Proof> {
+        let path = self.running.directory.join("proof.sync");
+        let subject = records::settlement(&row.provider, row.epoch);
+        let bytes = prove::export(&self.ledger, &subject, &path).await?;
+        let verified = verify_elsewhere(&path, &self.running.network.network_key)?;
+        self.say(&format!(
+            "proof of what {} was paid in epoch {}: {bytes} bytes; another process, with the network key alone, says {}",
+            self.name_of(&row.provider),
+            row.epoch,
+            if verified { "it holds" } else { "NO" }
+        ));
+        Ok(Proof { file: path.display().to_string(), bytes, verified })
+    }
+
+    fn name_of(&self, account: &Account) -> String {
+        let text = account.to_string();
+        let member = self.running.network.nodes.iter().find(|member| member.account == text);
+        member.map_or(text, |member| member.name.clone())
+    }
+
+    async fn report(mut self, file: File, faults: Vec<Fault>, proof: Proof) -> Outcome<Report> {
+        self.watch.look(&self.ledger).await?;
+        let rows = self.gateway.agreements().await?;
+        let (mut stored, mut read) = (BTreeMap::<Account, u64>::new(), BTreeMap::<Account, u64>::new());
+        for (row, set) in rows.iter().zip(data_sets(&self.ledger, &rows).await?) {
+            *stored.entry(row.agreement.provider).or_default() += set.current.bytes;
+        }
+        for (row, usage) in rows.iter().zip(uses(&self.ledger, &rows).await?) {
+            *read.entry(row.agreement.provider).or_default() += usage.egress;
+        }
+        let mut providers = Vec::new();
+        for member in self.running.network.members(Role::Provider) {
+            let account = self.running.network.account(member)?;
+            let figures = self.watch.books.providers.get(&account).cloned().unwrap_or_default();
+            providers.push(Provider {
+                id: member.account.clone(),
+                operator: member.operator.clone().unwrap_or_default(),
+                stored_bytes: stored.get(&account).copied().unwrap_or_default(),
+                egress_bytes: read.get(&account).copied().unwrap_or_default(),
+                passed: figures.passed,
+                failed: figures.failed,
+                earned: figures.earned,
+            });
+        }
+        let system: System = self.ledger.read(System::key()).await?.unwrap_or_default();
+        Ok(Report {
+            network_key: self.running.network.network_key.clone(),
+            blocks: self.watch.height,
+            finality_ms: percentiles(self.watch.finality_ms()),
+            file,
+            providers,
+            faults,
+            settlements: self.watch.books.rows,
+            supply: (SUPPLY, accounted(&system)),
+            proof,
+        })
+    }
+}
+
+async fn data_sets(ledger: &Ledger, rows: &[AgreementRow]) -> Outcome<Vec<DataSet>> {
+    let keys = rows.iter().map(|row| DataSet::key(&row.agreement.provider, row.agreement.slot)).collect();
+    Ok(ledger.read_all(keys).await?.into_iter().map(Option::unwrap_or_default).collect())
+}
+
+async fn uses(ledger: &Ledger, rows: &[AgreementRow]) -> Outcome<Vec<Use>> {
+    let keys = rows.iter().map(|row| Use::key(&row.agreement.provider, row.agreement.slot)).collect();
+    Ok(ledger.read_all(keys).await?.into_iter().map(Option::unwrap_or_default).collect())
+}
+
+/// Round of the first draw that the victim failed after it was made one.
+fn failed_draw(watch: &Watch, ledger: &Ledger, victim: &Victim) -> Option<u64> {
+    let rounds = watch.books.failures.iter().filter(|failure| failure.provider == victim.account);
+    rounds.map(|failure| ledger.parameters().round(failure.height)).find(|round| *round >= victim.round)
+}
+
+fn fault(victim: &Victim, drawn: Option<u64>, found: &Found) -> Fault {
+    let first = drawn.map_or(found.round, |drawn| drawn.min(found.round));
+    Fault {
+        kind: victim.kind,
+        provider: victim.account.to_string(),
+        detected_after_rounds: first.saturating_sub(victim.round),
+        found_by: found_by(found.found_by),
+        shards_repaired: found.shards_repaired,
+    }
+}
+
+const fn found_by(number: u8) -> &'static str {
+    match number {
+        0 => "a late answer to a draw",
+        1 => "a failed draw",
+        2 => "a failed read",
+        _ => "its own scrub",
+    }
+}
+
+fn progress(victim: &Victim, drawn: Option<u64>, found: Option<&Found>) -> String {
+    let found = found.map_or("not found yet".to_owned(), |found| {
+        format!("{} of {} shards rebuilt", found.shards_repaired, found.shards_lost)
+    });
+    let drawn =
+        drawn.map_or("no failed draw yet".to_owned(), |round| format!("failed a draw in round {round}"));
+    format!("{} ({}): {found}, {drawn}", victim.name, victim.kind)
+}
+
+fn hash_of(mut reader: Box<dyn io::Read>) -> Outcome<String> {
+    let mut hasher = blake3::Hasher::new();
+    io::copy(&mut reader, &mut hasher)
+        .map_err(|error| Failure::file(std::path::Path::new("the file"), "read", error))?;
+    Ok(hasher.finalize().to_string())
+}
+
+/// Checks the proof in another process that gets the file and the key: no environment, no network
+/// directory, another working directory.
+fn verify_elsewhere(proof: &PathBuf, network_key: &str) -> Outcome<bool> {
+    let program = std::env::current_exe()
+        .map_err(|error| Failure::file(std::path::Path::new("posync"), "find the program", error))?;
+    let output = Command::new(&program)
+        .args(["--json", "verify"])
+        .arg(proof)
+        .args(["--network-key", network_key])
+        .env_clear()
+        .current_dir("/")
+        .output()
+        .map_err(|error| Failure::file(&program, "start", error))?;
+    Ok(output.status.success())
+}
+
+/// Why the report is not whole, as a failure.
+pub(crate) fn judged(report: &Report) -> Outcome {
+    let broken = report.broken();
+    if broken.is_empty() {
+        return Ok(());
+    }
+    Err(Failure::new(Exit::Failed, "the tour did not hold", broken.join("; "), LOOK_AT_LOGS))
+}

@@ -1,0 +1,132 @@
+//! A network that runs: its description, its processes and the lock on its directory.
+
+use super::{create, supervise::Processes};
+use crate::{
+    failure::{Exit, Failure, Outcome},
+    keys,
+    network::{self, Network},
+};
+use commonware_cryptography::ed25519::PrivateKey;
+use std::{
+    fs::{self, File},
+    io::{Read as _, Seek as _, SeekFrom},
+    path::{Path, PathBuf},
+};
+
+/// Bytes of a log that an error shows.
+const LOG_TAIL: u64 = 2_000;
+
+/// What to start.
+#[derive(Clone, Debug)]
+pub(crate) struct Size {
+    /// Authorities, if asked for.
+    pub(crate) authorities: Option<u16>,
+    /// Providers, if asked for.
+    pub(crate) providers: Option<u16>,
+}
+
+impl Size {
+    /// Four authorities, ten providers: eight hold a segment's shards, two are spare.
+    pub(crate) const USUAL: Self = Self { authorities: None, providers: None };
+}
+
+/// A running network; dropping it stops every process.
+#[derive(Debug)]
+pub(crate) struct Running {
+    /// Where it lives, absolute.
+    pub(crate) directory: PathBuf,
+    /// Its description, as in `devnet.json`.
+    pub(crate) network: Network,
+    processes: Processes,
+    _lock: File,
+}
+
+impl Running {
+    /// Makes the network if the directory is new, and starts every member.
+    pub(crate) fn start(directory: &Path, size: &Size) -> Outcome<Self> {
+        let lock = create::lock(directory)?;
+        let directory =
+            fs::canonicalize(directory).map_err(|error| Failure::file(directory, "resolve", error))?;
+        let network = create::open(&directory, size, &mut commonware_utils::sys_rng())?;
+        let mut running = Self { directory, network, processes: Processes::default(), _lock: lock };
+        for member in &mut running.network.nodes {
+            member.pid = running.processes.start(&member.name, &member.dir)?;
+        }
+        running.network.write(&running.directory)?;
+        Ok(running)
+    }
+
+    /// Members that ended since the last call, in words.
+    pub(crate) fn ended(&mut self) -> Vec<String> {
+        self.processes
+            .ended()
+            .into_iter()
+            .map(|(name, status)| format!("{name} has ended ({status})"))
+            .collect()
+    }
+
+    /// The key of the network's user.
+    pub(crate) fn user_key(&self) -> Outcome<PrivateKey> {
+        keys::read(&self.directory.join(network::USER_KEY))
+    }
+
+    /// Fails if a member ended that nobody stopped, with the end of its log.
+    pub(crate) fn check(&mut self) -> Outcome {
+        let Some((name, status)) = self.processes.ended().into_iter().next() else { return Ok(()) };
+        let log = self.network.member(&name).map(|member| member.dir.join("log")).unwrap_or_default();
+        Err(Failure::new(
+            Exit::Failed,
+            format!("{name} has ended ({status})"),
+            tail(&log),
+            format!("read {}, mend the cause, and start the network again", log.display()),
+        ))
+    }
+
+    /// Kills a member at once, as a power cut would.
+    pub(crate) fn kill(&mut self, name: &str) -> bool {
+        self.processes.kill(name)
+    }
+
+    /// Stops every member and says so in `devnet.json`.
+    pub(crate) fn stop(mut self) -> Outcome {
+        self.processes.stop();
+        for member in &mut self.network.nodes {
+            member.pid = 0;
+        }
+        self.network.write(&self.directory)
+    }
+}
+
+/// The end of a log, or why it cannot be read.
+fn tail(path: &Path) -> String {
+    let read = || {
+        let mut file = File::open(path)?;
+        let length = file.metadata()?.len();
+        file.seek(SeekFrom::Start(length.saturating_sub(LOG_TAIL)))?;
+        let mut bytes = Vec::new();
+        file.read_to_end(&mut bytes)?;
+        Ok::<_, std::io::Error>(String::from_utf8_lossy(&bytes).into_owned())
+    };
+    match read() {
+        Ok(text) if text.trim().is_empty() => "its log is empty".into(),
+        Ok(text) => format!("the end of its log:\n{}", text.trim()),
+        Err(error) => format!("its log cannot be read: {error}"),
+    }
+}
+
+/// Removes a network's directory; refuses one that is neither a network's nor empty.
+pub(crate) fn clear(directory: &Path) -> Outcome {
+    let Ok(entries) = fs::read_dir(directory) else { return Ok(()) };
+    let ours = [network::FILE, "lock", create::GENESIS_FILE].iter().any(|name| directory.join(name).exists());
+    if !ours && entries.count() > 0 {
+        return Err(Failure::new(
+            Exit::Usage,
+            format!("will not clear {}", directory.display()),
+            "it is not empty and holds no network",
+            "name the directory of a network, or remove it yourself",
+        ));
+    }
+    // Held while the contents go, so that no other supervisor starts between.
+    let _lock = create::lock(directory)?;
+    fs::remove_dir_all(directory).map_err(|error| Failure::file(directory, "remove", error))
+}

@@ -1,0 +1,273 @@
+//! The commands' end of the gateway service.
+//!
+//! Nothing here holds more than one message of a file, so a file may be larger than memory.
+
+use crate::{
+    failure::{Exit, Failure, Outcome},
+    keys,
+    network::{Network, Role, USER_KEY},
+};
+use commonware_cryptography::ed25519::PrivateKey;
+use commonware_runtime::{Supervisor as _, tokio::Context};
+use posync_client::rpc::{self, Call, Client};
+use posync_protocol::{
+    Bounded,
+    wire::{
+        gateway::{AgreementRow, Answer, Ask, DATA_BYTES_MAX, File, Get, Name, Put, Status},
+        node::Nothing,
+    },
+};
+use std::{
+    io::{Read, Write},
+    path::Path,
+};
+
+/// A connection to the gateway.
+pub(crate) struct Gateway(Client<rpc::Gateway>);
+
+impl Gateway {
+    /// Connects to the gateway of the network in `directory`, as its user.
+    pub(crate) async fn connect(context: &Context, directory: &Path) -> Outcome<Self> {
+        let network = Network::read(directory)?;
+        let key = keys::read(&directory.join(USER_KEY))?;
+        Self::dial(context, &network, &key).await
+    }
+
+    /// Connects with a key.
+    pub(crate) async fn dial(context: &Context, network: &Network, key: &PrivateKey) -> Outcome<Self> {
+        let member = network.members(Role::Gateway).next().expect("every network has a gateway");
+        let peer = network.account(member)?;
+        let opened = Client::dial(context.child("gateway"), context, key, peer, member.address).await;
+        opened.map(Self).map_err(|error| {
+            Failure::new(
+                Exit::Unreachable,
+                format!("the gateway at {} does not answer", member.address),
+                error,
+                "start the network with `posync devnet`, and look at the log in the gateway's directory",
+            )
+        })
+    }
+
+    /// Stores `length` bytes of `source` under `name`; `sent` hears of every message that left.
+    pub(crate) async fn put(
+        &self,
+        name: &str,
+        length: u64,
+        source: &mut impl Read,
+        sent: impl Fn(u64),
+    ) -> Outcome<File> {
+        let ask = Ask::Put(Put { name: to_name(name)?, length });
+        let mut call = self.0.open(ask).await.map_err(lost)?;
+        let sending = send_file(&call, length, source, sent).await?;
+        match next(&mut call).await? {
+            Answer::Stored(file) => Ok(file),
+            other => Err(sending.err().map_or_else(|| unexpected(&other), lost)),
+        }
+    }
+
+    /// Reads a whole file into `target`; `begin` hears its length, `received` every piece.
+    pub(crate) async fn get(
+        &self,
+        name: &str,
+        target: &mut impl Write,
+        begin: impl FnOnce(&File),
+        mut received: impl FnMut(u64),
+    ) -> Outcome<File> {
+        let ask = Ask::Get(Get { name: to_name(name)?, offset: 0, length: None });
+        let mut call = self.0.open(ask).await.map_err(lost)?;
+        let file = match next(&mut call).await? {
+            Answer::Found(file) => file,
+            other => return Err(unexpected(&other)),
+        };
+        begin(&file);
+        let mut hasher = blake3::Hasher::new();
+        loop {
+            match next(&mut call).await? {
+                Answer::Data(data) => {
+                    hasher.update(&data);
+                    target
+                        .write_all(&data)
+                        .map_err(|error| Failure::file(Path::new("the target"), "write", error))?;
+                    received(data.len() as u64);
+                }
+                Answer::End(_) => break,
+                other => return Err(unexpected(&other)),
+            }
+        }
+        if hasher.finalize().as_bytes() != &file.blake3 {
+            return Err(Failure::new(
+                Exit::Failed,
+                format!("'{name}' came back with other bytes"),
+                "its BLAKE3 is not the one of the catalogue",
+                "read it again; if it happens twice, report it with the gateway's log",
+            ));
+        }
+        Ok(file)
+    }
+
+    /// Every file, in the order of names, page by page.
+    pub(crate) async fn list(&self) -> Outcome<Vec<File>> {
+        let mut files: Vec<File> = Vec::new();
+        let mut from = Vec::new();
+        loop {
+            match self
+                .ask(Ask::List(Bounded::new(from).expect("a name with one more byte, or empty")))
+                .await?
+            {
+                Answer::Files(page) if page.is_empty() => return Ok(files),
+                Answer::Files(page) => files.extend(page.into_inner()),
+                other => return Err(unexpected(&other)),
+            }
+            let last = files.last().expect("the page was not empty");
+            match after(&last.name) {
+                Some(next) => from = next,
+                None => return Ok(files),
+            }
+        }
+    }
+
+    /// Forgets a file.
+    pub(crate) async fn remove(&self, name: &str) -> Outcome<File> {
+        match self.ask(Ask::Remove(to_name(name)?)).await? {
+            Answer::Removed(file) => Ok(file),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// How the gateway is doing.
+    pub(crate) async fn status(&self) -> Outcome<Status> {
+        match self.ask(Ask::Status(Nothing {})).await? {
+            Answer::Status(status) => Ok(status),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// The gateway's agreements.
+    pub(crate) async fn agreements(&self) -> Outcome<Vec<AgreementRow>> {
+        match self.ask(Ask::Agreements(Nothing {})).await? {
+            Answer::Agreements(rows) => Ok(rows.into_inner()),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    async fn ask(&self, ask: Ask) -> Outcome<Answer> {
+        accepted(self.0.call(ask).await.map_err(lost)?)
+    }
+}
+
+/// Sends the bytes of an open put. The inner error is a gateway that stopped listening, which
+/// then says why; the outer one is a file that cannot be read.
+async fn send_file(
+    call: &Call<rpc::Gateway>,
+    length: u64,
+    source: &mut impl Read,
+    sent: impl Fn(u64),
+) -> Outcome<Result<(), rpc::Error>> {
+    let mut left = length;
+    while left > 0 {
+        let piece = left.min(DATA_BYTES_MAX as u64);
+        let mut data = vec![0; usize::try_from(piece).expect("a piece fits memory")];
+        source.read_exact(&mut data).map_err(|error| {
+            Failure::file(Path::new("the file"), "read", format!("{error}; {left} bytes were still to come"))
+        })?;
+        let data = Bounded::new(data).expect("a piece is at most one message");
+        if let Err(error) = call.send(&Ask::Data(data)).await {
+            return Ok(Err(error));
+        }
+        left -= piece;
+        sent(piece);
+    }
+    Ok(Ok(()))
+}
+
+/// The next answer of an open call; a refusal is a failure.
+async fn next(call: &mut Call<rpc::Gateway>) -> Outcome<Answer> {
+    accepted(call.recv().await.ok_or(rpc::Error::Gone).map_err(lost)?)
+}
+
+fn accepted(answer: Answer) -> Outcome<Answer> {
+    match answer {
+        Answer::Refused(text) => Err(refused(&String::from_utf8_lossy(&text))),
+        answer => Ok(answer),
+    }
+}
+
+/// A gateway's refusal says what, why and what next in one text.
+fn refused(text: &str) -> Failure {
+    let exit = if text.contains("no file") { Exit::NotFound } else { Exit::Refused };
+    let next = "look at `posync ls`, `posync status` and the gateway's log";
+    Failure::new(exit, "the gateway refused", text, next)
+}
+
+fn unexpected(answer: &Answer) -> Failure {
+    let text = format!("{answer:?}");
+    Failure::new(
+        Exit::Failed,
+        "the gateway gave an answer that does not fit the question",
+        text.chars().take(80).collect::<String>(),
+        "use the same version of posync for both",
+    )
+}
+
+fn lost(error: rpc::Error) -> Failure {
+    Failure::new(
+        Exit::Unreachable,
+        "the connection to the gateway is lost",
+        error,
+        "check `posync status`, then repeat the command: an unfinished put left nothing behind",
+    )
+}
+
+/// A name as the gateway takes it.
+fn to_name(name: &str) -> Outcome<Name> {
+    let usage = |why: &str| {
+        Failure::new(
+            Exit::Usage,
+            format!("'{}' cannot be a file's name", name.chars().take(64).collect::<String>()),
+            why,
+            "give a name of 1 to 1,024 bytes",
+        )
+    };
+    if name.is_empty() {
+        return Err(usage("it is empty"));
+    }
+    Bounded::new(name.as_bytes().to_vec()).ok_or_else(|| usage("it is longer than 1,024 bytes"))
+}
+
+/// The least name after `name`, if there is one of at most the permitted length.
+fn after(name: &[u8]) -> Option<Vec<u8>> {
+    let mut next = name.to_vec();
+    if next.len() < posync_protocol::limits::NAME_BYTES_MAX {
+        next.push(0);
+        return Some(next);
+    }
+    while let Some(last) = next.pop() {
+        if last < u8::MAX {
+            next.push(last + 1);
+            return Some(next);
+        }
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_next_name_follows_closely() {
+        assert_eq!(after(b"a"), Some(b"a\0".to_vec()));
+        let longest = vec![b'x'; 1024];
+        let mut expected = longest.clone();
+        expected[1023] = b'y';
+        assert_eq!(after(&longest), Some(expected));
+        assert_eq!(after(&[u8::MAX; 1024]), None);
+    }
+
+    #[test]
+    fn names_have_a_length() {
+        assert!(to_name("").is_err());
+        assert!(to_name(&"é".repeat(512)).is_ok());
+        assert!(to_name(&"é".repeat(513)).is_err());
+    }
+}

@@ -1,0 +1,200 @@
+//! The commands' view of the ledger: [`Connection`] believes only proofs that lead to the network
+//! key of `devnet.json`; this adds what a person is told when a question has no answer.
+
+use crate::{
+    failure::{Exit, Failure, Outcome},
+    keys,
+    network::{Network, Role, USER_KEY},
+};
+use commonware_cryptography::ed25519::PrivateKey;
+use commonware_runtime::{Supervisor as _, tokio::Context};
+use posync_client::{
+    account::{Final, Submitter},
+    connection::{Connection, Endpoint, Error, Follow},
+    light::{self, Light, Subject},
+};
+use posync_protocol::{
+    Amount, Body, Key, Record,
+    block::{BlockBody, Header, Receipts},
+    ledger::Event,
+    limits::{Parameters, READ_KEYS_MAX},
+    record::System,
+    wire::node::Unavailable,
+};
+use std::{net::TcpStream, path::Path, time::Duration};
+
+/// How long a node may take to accept a connection before it counts as gone.
+const ACCEPT_WITHIN: Duration = Duration::from_secs(1);
+
+/// A finalized block with what came of it.
+#[derive(Debug)]
+pub(crate) struct Block {
+    /// Certified.
+    pub(crate) header: Header,
+    /// Committed to by the header.
+    pub(crate) body: BlockBody,
+    /// Committed to by the header.
+    pub(crate) receipts: Receipts,
+    /// The node's word.
+    pub(crate) events: Vec<Event>,
+}
+
+/// A verified connection to the network's nodes.
+pub(crate) struct Ledger {
+    connection: Connection,
+    parameters: Parameters,
+}
+
+impl Ledger {
+    /// Connects to the network in `directory`, as its user.
+    pub(crate) async fn open(context: &Context, directory: &Path) -> Outcome<Self> {
+        let network = Network::read(directory)?;
+        let key = keys::read(&directory.join(USER_KEY))?;
+        Self::connect(context, &network, &key).await
+    }
+
+    /// Connects to the network's authorities.
+    pub(crate) async fn connect(context: &Context, network: &Network, key: &PrivateKey) -> Outcome<Self> {
+        let light = trust(network)?;
+        let mut endpoints = Vec::new();
+        for member in network.members(Role::Authority) {
+            let account = network.account(member)?;
+            endpoints.push(Endpoint { account, address: member.address });
+        }
+        // A network that does not run is told at once; one that is slow is asked patiently.
+        let accepts =
+            |endpoint: &Endpoint| TcpStream::connect_timeout(&endpoint.address, ACCEPT_WITHIN).is_ok();
+        if !endpoints.iter().any(accepts) {
+            return Err(unreachable("none of its nodes accepts a connection"));
+        }
+        let (client, over) = (context.child("ledger"), context.child("network"));
+        let connection = Connection::new(client, over, key.clone(), endpoints, light);
+        let parameters = connection.info().await.map_err(failed)?.parameters;
+        Ok(Self { connection, parameters })
+    }
+
+    /// The constants of the rules.
+    pub(crate) const fn parameters(&self) -> &Parameters {
+        &self.parameters
+    }
+
+    /// Height of the newest final block that a node can answer about; only its word.
+    pub(crate) async fn height(&self) -> Outcome<u64> {
+        Ok(self.connection.info().await.map_err(failed)?.height)
+    }
+
+    /// A proven record.
+    pub(crate) async fn read<R: Record>(&self, key: Key) -> Outcome<Option<R>> {
+        Ok(self.connection.read(key).await.map_err(failed)?.value)
+    }
+
+    /// Proven records, in the order asked for.
+    pub(crate) async fn read_all<R: Record>(&self, keys: Vec<Key>) -> Outcome<Vec<Option<R>>> {
+        let mut records = Vec::with_capacity(keys.len());
+        for keys in keys.chunks(READ_KEYS_MAX) {
+            for slot in self.connection.read_many(keys).await.map_err(failed)?.value {
+                let record = slot.as_ref().map(R::from_slot).transpose();
+                records.push(record.map_err(|_| failed(light::Error::Malformed("a record").into()))?);
+            }
+        }
+        Ok(records)
+    }
+
+    /// The bytes of a proof that anyone verifies with the network key.
+    pub(crate) async fn prove(&self, subject: &Subject) -> Outcome<Vec<u8>> {
+        Ok(self.connection.prove(subject).await.map_err(failed)?.to_bytes())
+    }
+
+    /// A finalized block.
+    pub(crate) async fn block(&self, height: u64) -> Outcome<Block> {
+        let missing = |error| missing(height, error);
+        let header = self.connection.header(height).await.map_err(missing)?;
+        let body = self.connection.body(&header).await.map_err(missing)?;
+        let outcome = self.connection.outcome(height).await.map_err(missing)?.value;
+        Ok(Block { header, body, receipts: outcome.receipts, events: outcome.events })
+    }
+
+    /// Certified headers as they become final, from the newest on, without end.
+    pub(crate) fn follow(&self) -> Follow {
+        self.connection.follow(0)
+    }
+
+    /// Signs an operation with the account's next nonce, sends it and waits until it is final.
+    pub(crate) async fn run(&self, key: &PrivateKey, body: Body) -> Outcome<Final> {
+        let submitter = Submitter::new(self.connection.clone(), key.clone(), self.parameters);
+        submitter.send(body).await.and_then(Final::done).map_err(failed)
+    }
+}
+
+/// What `devnet.json` says to believe in.
+fn trust(network: &Network) -> Outcome<Light> {
+    let damaged = |what: &str| {
+        let next = "restore devnet.json, or start over with `posync devnet --fresh`";
+        Failure::new(Exit::Usage, "devnet.json is damaged", what.to_owned(), next)
+    };
+    let key = hex::decode(&network.network_key).ok().and_then(|bytes| bytes.try_into().ok());
+    let key = light::network_key(&key.ok_or_else(|| damaged("its network key is not 96 bytes in hex"))?)
+        .map_err(|error| damaged(&error.to_string()))?;
+    let chain = hex::decode(&network.chain).ok().and_then(|bytes| bytes.try_into().ok());
+    Ok(Light::new(chain.ok_or_else(|| damaged("its chain is not 32 bytes in hex"))?, key))
+}
+
+/// All money that the ledger's sums name.
+pub(crate) fn accounted(system: &System) -> Amount {
+    let parts = [
+        system.balances,
+        system.voucher_reserves,
+        system.storage_pools,
+        system.bonds,
+        system.deposits,
+        system.burned,
+        system.committee,
+        system.reserve,
+    ];
+    parts.into_iter().fold(Amount::ZERO, |sum, part| sum.checked_add(part).unwrap_or(Amount::MAX))
+}
+
+/// What a person is told when a question has no answer.
+fn failed(error: Error) -> Failure {
+    let (exit, what, next) = match &error {
+        Error::Unreachable(_) | Error::NoEndpoint => return unreachable(&error.to_string()),
+        Error::Refused(_) => (
+            Exit::Refused,
+            "the ledger refused the operation",
+            "change what the reason names, then send it again",
+        ),
+        Error::NotBelieved(_) => (
+            Exit::Unproven,
+            "the node's answer is not proved",
+            "ask another node; this one lies, or is damaged",
+        ),
+        Error::Unavailable(_) => {
+            (Exit::NotFound, "the nodes cannot answer", "wait a moment and repeat the command")
+        }
+        Error::Expired => {
+            (Exit::TimedOut, "the operation is not final", "look at `posync status`, then send it again")
+        }
+        Error::TooLarge(_) => {
+            (Exit::Failed, "the question is too large", "report this: it should not depend on you")
+        }
+    };
+    Failure::new(exit, what, error, next)
+}
+
+fn unreachable(why: &str) -> Failure {
+    Failure::new(
+        Exit::Unreachable,
+        "no node of the network answers",
+        why,
+        "start the network with `posync devnet`, and look at the logs in its directory",
+    )
+}
+
+fn missing(height: u64, error: Error) -> Failure {
+    let next = match error {
+        Error::Unavailable(Unavailable::Pruned) => "ask for newer blocks: nodes keep the last 4,096",
+        Error::Unavailable(Unavailable::NotYet) => "wait until it is final",
+        other => return failed(other),
+    };
+    Failure::new(Exit::NotFound, format!("block {height} cannot be had"), error, next)
+}

@@ -1,0 +1,85 @@
+//! Records of the ledger as JSON, and the subjects that a proof can be about.
+
+use crate::json::{grains, number, text};
+use posync_client::light::Subject;
+use posync_protocol::{
+    Account, Record as _, Slot,
+    limits::SETTLEMENT_RING,
+    record::{AccountState, Agreement, Audit, DataSet, Endpoint, Provider, Settlement, System, Use, Version},
+};
+use serde_json::{Value, json};
+
+/// The row of what a provider was paid in an epoch.
+pub(crate) fn settlement(provider: &Account, epoch: u64) -> Subject {
+    let place = (epoch % SETTLEMENT_RING).to_be_bytes();
+    Subject::new::<Settlement>(&[&provider.0, &place]).expect("40 bytes fit")
+}
+
+/// What a record's kind is called, and its fields. `None` for a kind that is only an index.
+pub(crate) fn describe(slot: &Slot) -> Option<(&'static str, Value)> {
+    Some(match slot[0] {
+        System::KIND => ("system", system(&System::from_slot(slot).ok()?)),
+        AccountState::KIND => {
+            let x = AccountState::from_slot(slot).ok()?;
+            ("account", json!({ "nonce": x.nonce, "balance": grains(x.balance) }))
+        }
+        Provider::KIND => ("provider", provider(&Provider::from_slot(slot).ok()?)),
+        Audit::KIND => ("audit", audit(&Audit::from_slot(slot).ok()?)),
+        Endpoint::KIND => {
+            let x = Endpoint::from_slot(slot).ok()?;
+            ("endpoint", json!({ "address": text(&x.address), "region": text(&x.region) }))
+        }
+        Agreement::KIND => ("agreement", agreement(&Agreement::from_slot(slot).ok()?)),
+        Use::KIND => ("use", usage(&Use::from_slot(slot).ok()?)),
+        DataSet::KIND => {
+            let x = DataSet::from_slot(slot).ok()?;
+            ("data set", json!({ "current": version(&x.current), "next": x.next.as_ref().map(version) }))
+        }
+        Settlement::KIND => {
+            let x = Settlement::from_slot(slot).ok()?;
+            let (fee, burn, committee) = (grains(x.fee), grains(x.burn), grains(x.committee));
+            let pay = grains(x.pay);
+            (
+                "settlement",
+                json!({ "epoch": x.epoch, "fee": fee, "burn": burn, "committee": committee, "provider_pay": pay }),
+            )
+        }
+        _ => return None,
+    })
+}
+
+/// The sums of the ledger.
+pub(crate) fn system(x: &System) -> Value {
+    json!({ "height": x.height, "providers": x.providers, "agreements": x.agreements,
+        "balances": grains(x.balances), "voucher_reserves": grains(x.voucher_reserves),
+        "storage_pools": grains(x.storage_pools), "bonds": grains(x.bonds), "deposits": grains(x.deposits),
+        "burned": grains(x.burned), "committee": grains(x.committee), "reserve": grains(x.reserve),
+        "phi": number(x.phi) })
+}
+
+fn provider(x: &Provider) -> Value {
+    json!({ "index": x.index, "operator": text(&x.operator), "leaves_at": x.leaves_at, "bond": grains(x.bond),
+        "capacity": x.capacity, "sold": x.sold, "slots": x.slots, "phi": number(x.phi), "paid": number(x.paid),
+        "pool": grains(x.pool), "settled_round": x.settled_round })
+}
+
+fn audit(x: &Audit) -> Value {
+    json!({ "challenge": x.challenge.map(|open| open.height), "history": format!("{:064b}", x.history),
+        "on_time": format!("{:064b}", x.on_time), "drawn": x.drawn, "settlements": x.settlements,
+        "missing": x.missing.len() })
+}
+
+fn agreement(x: &Agreement) -> Value {
+    json!({ "opened": x.opened, "consumer": x.consumer.to_string(), "end_epoch": x.end_epoch,
+        "storage_price": x.storage_price, "egress_price": x.egress_price, "gas_price": x.gas_price,
+        "quota_leaves": x.quota_leaves, "quota_egress": x.quota_egress, "quota_gas": x.quota_gas })
+}
+
+fn usage(x: &Use) -> Value {
+    json!({ "storage_reserve": grains(x.storage_reserve), "voucher_reserve": grains(x.voucher_reserve),
+        "deposit": grains(x.deposit), "egress": x.egress, "gas": x.gas, "signed": grains(x.signed) })
+}
+
+fn version(x: &Version) -> Value {
+    json!({ "version": x.version, "root": hex::encode(x.root), "leaves": x.leaves, "bytes": x.bytes })
+}

@@ -1,0 +1,59 @@
+//! Waiting with a bound: every wait of a command ends, and says what it waited for.
+
+use crate::failure::{Failure, Outcome};
+use std::time::{Duration, Instant};
+
+/// How often a condition is looked at.
+const LOOK_EVERY: Duration = Duration::from_millis(200);
+
+/// What one look found.
+pub(crate) enum Look<T> {
+    /// It happened.
+    Done(T),
+    /// Not yet; what is there so far.
+    Waiting(String),
+}
+
+/// Looks until it happened; fails after `bound` with what was seen last.
+pub(crate) async fn until<T>(
+    awaited: &str,
+    bound: Duration,
+    next: &str,
+    mut look: impl AsyncFnMut() -> Outcome<Look<T>>,
+) -> Outcome<T> {
+    let start = Instant::now();
+    loop {
+        match look().await? {
+            Look::Done(value) => return Ok(value),
+            Look::Waiting(seen) if start.elapsed() >= bound => {
+                return Err(Failure::timed_out(awaited, bound.as_secs(), seen, next));
+            }
+            Look::Waiting(_) => tokio::time::sleep(LOOK_EVERY).await,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::failure::Exit;
+
+    #[tokio::test]
+    async fn a_wait_ends_with_what_was_seen() {
+        let mut looks = 0;
+        let failure = until::<()>("rain", Duration::ZERO, "move", async || {
+            looks += 1;
+            Ok(Look::Waiting(format!("{looks} clouds")))
+        })
+        .await
+        .expect_err("it never rains");
+        assert_eq!(failure.exit, Exit::TimedOut);
+        assert!(failure.to_json().to_string().contains(&format!("{looks} clouds")));
+    }
+
+    #[tokio::test]
+    async fn what_happened_is_handed_on() {
+        let value = until("rain", Duration::ZERO, "move", async || Ok(Look::Done(7))).await;
+        assert_eq!(value.ok(), Some(7));
+    }
+}

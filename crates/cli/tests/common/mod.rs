@@ -1,0 +1,218 @@
+//! A real network for a test: processes, sockets, disks; everything through the command line.
+#![allow(dead_code, reason = "every test file uses its own part")]
+
+use serde_json::Value;
+use std::{
+    ffi::OsStr,
+    fs,
+    io::{BufRead as _, BufReader, Read as _},
+    path::{Path, PathBuf},
+    process::{Child, Command, Output, Stdio},
+    time::{Duration, Instant},
+};
+
+/// The program under test.
+pub(crate) const POSYNC: &str = env!("CARGO_BIN_EXE_posync");
+
+/// A network in a temporary directory; stopped when dropped.
+pub(crate) struct Net {
+    /// Where it lives.
+    pub(crate) directory: PathBuf,
+    process: Option<Child>,
+    _home: Option<tempfile::TempDir>,
+}
+
+impl Net {
+    /// A new network, ready for use.
+    pub(crate) fn start() -> Self {
+        let home = tempfile::tempdir().expect("a temporary directory");
+        let directory = home.path().join("net");
+        let mut net = Self { directory, process: None, _home: Some(home) };
+        net.up();
+        net
+    }
+
+    /// Starts (again) on the same directory and waits until it says that it is ready.
+    pub(crate) fn up(&mut self) {
+        let mut child = Command::new(POSYNC)
+            .args(["--json", "devnet", "--dir"])
+            .arg(&self.directory)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the program starts");
+        let mut line = String::new();
+        let stdout = child.stdout.take().expect("it is piped");
+        BufReader::new(stdout).read_line(&mut line).expect("readable");
+        if line.is_empty() {
+            let mut text = String::new();
+            child.stderr.take().expect("it is piped").read_to_string(&mut text).expect("text");
+            panic!("the network did not start: {text}{}", self.logs());
+        }
+        self.process = Some(child);
+    }
+
+    /// SIGTERM to the supervisor; waits for it and for every member.
+    pub(crate) fn down(&mut self) {
+        let Some(mut child) = self.process.take() else { return };
+        let pids = self.pids();
+        signal("TERM", child.id());
+        let status = child.wait().expect("it was started here");
+        assert!(status.success(), "devnet ended with {status}");
+        assert!(pids.iter().all(|pid| !runs(*pid)), "a member outlived the network");
+    }
+
+    /// Kills the supervisor without a chance to clean up.
+    pub(crate) fn kill_supervisor(&mut self) -> Vec<u32> {
+        let pids = self.pids();
+        let mut child = self.process.take().expect("it runs");
+        child.kill().expect("it was started here");
+        child.wait().expect("it was started here");
+        pids
+    }
+
+    /// `devnet.json`.
+    pub(crate) fn description(&self) -> Value {
+        let text = fs::read_to_string(self.directory.join("devnet.json")).expect("it is written");
+        serde_json::from_str(&text).expect("it is JSON")
+    }
+
+    /// Every member's process.
+    pub(crate) fn pids(&self) -> Vec<u32> {
+        let nodes = self.description()["nodes"].as_array().expect("a list").clone();
+        nodes
+            .iter()
+            .map(|node| u32::try_from(node["pid"].as_u64().expect("a number")).expect("a pid"))
+            .collect()
+    }
+
+    /// Runs a command on this network.
+    pub(crate) fn run<S: AsRef<OsStr>>(&self, arguments: &[S]) -> Output {
+        let mut command = Command::new(POSYNC);
+        command.arg("--json").arg("--net").arg(&self.directory).args(arguments);
+        command.stdin(Stdio::null()).output().expect("the program starts")
+    }
+
+    /// Runs a command that must succeed; its answer.
+    pub(crate) fn ask<S: AsRef<OsStr>>(&self, arguments: &[S]) -> Value {
+        let output = self.run(arguments);
+        let words: Vec<_> = arguments.iter().map(|word| word.as_ref().to_string_lossy()).collect();
+        assert!(
+            output.status.success(),
+            "posync {words:?} ended with {}: {}{}",
+            output.status,
+            String::from_utf8_lossy(&output.stderr),
+            self.logs()
+        );
+        serde_json::from_slice(&output.stdout).unwrap_or(Value::Null)
+    }
+
+    /// Runs a command that must fail; its exit code and the error object.
+    pub(crate) fn refuse<S: AsRef<OsStr>>(&self, arguments: &[S]) -> (i32, Value) {
+        let output = self.run(arguments);
+        let text = String::from_utf8_lossy(&output.stderr).into_owned();
+        let code = output.status.code().expect("it was not killed");
+        assert_ne!(code, 0, "it was expected to fail");
+        let last = text.lines().last().unwrap_or_default();
+        (code, serde_json::from_str(last).unwrap_or_else(|_| panic!("no JSON error: {text}")))
+    }
+
+    /// Stores a file and reads it back; panics on any difference.
+    pub(crate) fn round_trip(&self, source: &Path, name: &str) {
+        self.ask(&[OsStr::new("put"), source.as_os_str(), OsStr::new(name)]);
+        self.reads(source, name);
+    }
+
+    /// Reads `name` and compares with the source.
+    pub(crate) fn reads(&self, source: &Path, name: &str) {
+        let target = self.directory.with_file_name("read-back");
+        self.ask(&[OsStr::new("get"), OsStr::new(name), target.as_os_str()]);
+        let same = fs::read(source).expect("readable") == fs::read(&target).expect("readable");
+        assert!(same, "'{name}' came back with other bytes");
+    }
+
+    /// Asks until `holds`; panics with the last answer after `seconds`.
+    pub(crate) fn wait_for(
+        &self,
+        arguments: &[&str],
+        seconds: u64,
+        what: &str,
+        holds: impl Fn(&Value) -> bool,
+    ) -> Value {
+        let start = Instant::now();
+        loop {
+            let answer = self.ask(arguments);
+            if holds(&answer) {
+                return answer;
+            }
+            assert!(
+                start.elapsed() < Duration::from_secs(seconds),
+                "{what}: not within {seconds} s; last answer {answer}{}",
+                self.logs()
+            );
+        }
+    }
+
+    /// Height of the newest final block.
+    pub(crate) fn height(&self) -> u64 {
+        self.ask(&["status"])["height"].as_u64().expect("a number")
+    }
+
+    /// Exports all blocks and has the independent script recompute every settled fee.
+    pub(crate) fn recompute(&self) {
+        let output = self.run(&["blocks"]);
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let export = self.directory.with_file_name("blocks.jsonl");
+        fs::write(&export, &output.stdout).expect("writable");
+        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/settlement.py");
+        let judged = Command::new("python3").arg(script).arg(&export).output().expect("python3 is there");
+        let text = String::from_utf8_lossy(&judged.stdout).into_owned();
+        assert!(judged.status.success(), "{text}{}", String::from_utf8_lossy(&judged.stderr));
+        eprintln!("{}", text.trim());
+    }
+
+    /// The end of every member's log, for a failing test.
+    pub(crate) fn logs(&self) -> String {
+        let Ok(entries) = fs::read_dir(&self.directory) else { return String::new() };
+        let mut text = String::new();
+        for entry in entries.filter_map(Result::ok) {
+            let Ok(log) = fs::read_to_string(entry.path().join("log")) else { continue };
+            let lines: Vec<&str> = log.lines().collect();
+            let last = &lines[lines.len().saturating_sub(6)..];
+            text += &format!("\n-- {}\n{}", entry.file_name().display(), last.join("\n"));
+        }
+        text
+    }
+}
+
+impl Drop for Net {
+    fn drop(&mut self) {
+        if let Some(mut child) = self.process.take() {
+            signal("TERM", child.id());
+            let _ = child.wait();
+        }
+    }
+}
+
+/// Sends a signal to a process that the test started.
+pub(crate) fn signal(name: &str, pid: u32) {
+    let status = Command::new("kill").arg(format!("-{name}")).arg(pid.to_string()).status();
+    status.expect("kill is there");
+}
+
+/// Whether a process runs (and is not only waiting to be collected).
+pub(crate) fn runs(pid: u32) -> bool {
+    let status = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    let state = status.rsplit_once(')').map(|(_, rest)| rest.trim_start().chars().next());
+    matches!(state, Some(Some(state)) if state != 'Z' && state != 'X')
+}
+
+/// A file of `length` bytes that no coder compresses or repeats, the same for the same seed.
+pub(crate) fn file(directory: &Path, name: &str, length: usize, seed: u64) -> PathBuf {
+    let mut bytes = vec![0; length];
+    blake3::Hasher::new().update(&seed.to_le_bytes()).finalize_xof().fill(&mut bytes);
+    let path = directory.join(name);
+    fs::write(&path, bytes).expect("writable");
+    path
+}

@@ -1,0 +1,150 @@
+//! Files of every awkward kind through a real network, and what the commands say when they refuse.
+
+mod common;
+
+use common::{Net, POSYNC, file};
+use std::{
+    ffi::OsStr,
+    io::Write as _,
+    process::{Command, Stdio},
+};
+
+const SEGMENT: usize = 4 << 20;
+
+#[test]
+fn files_of_every_kind() {
+    let net = Net::start();
+    let home = tempfile::tempdir().expect("a temporary directory");
+    sizes(&net, home.path());
+    names(&net, home.path());
+    twice(&net, home.path());
+    a_cancelled_put_leaves_nothing(&net);
+    refusals(&net, home.path());
+    money(&net);
+    settled(&net);
+}
+
+fn sizes(net: &Net, home: &std::path::Path) {
+    for (seed, length) in [0, 1, SEGMENT - 1, SEGMENT, SEGMENT + 1].into_iter().enumerate() {
+        let source = file(home, &format!("size-{length}"), length, seed as u64);
+        net.round_trip(&source, &format!("size-{length}"));
+    }
+    let listed = net.ask(&["ls"]);
+    let shards = |name: &str| {
+        let files = listed.as_array().expect("a list");
+        files.iter().find(|file| file["name"] == name).expect("it is listed")["shards"]
+            .as_u64()
+            .expect("a number")
+    };
+    assert_eq!((shards("size-1"), shards("size-4194304"), shards("size-4194305")), (8, 8, 16));
+}
+
+fn names(net: &Net, home: &std::path::Path) {
+    let source = file(home, "named", 3_000, 77);
+    let longest = "n".repeat(1024);
+    for name in ["a b", "../up", "/", "ünïcödé 文件 🗄", "quote\"back\\slash", "-dash", "new\nline", &longest]
+    {
+        net.ask(&[OsStr::new("put"), source.as_os_str(), OsStr::new("--"), OsStr::new(name)]);
+        let target = home.join("out");
+        net.ask(&[OsStr::new("get"), OsStr::new("--"), OsStr::new(name), target.as_os_str()]);
+        assert_eq!(
+            std::fs::read(&source).expect("readable"),
+            std::fs::read(&target).expect("readable"),
+            "{name:?}"
+        );
+        net.ask(&["rm", "--", name]);
+        assert_eq!(net.refuse(&["get", "--", name, "/dev/null"]).0, 4, "{name:?} is gone");
+    }
+}
+
+/// The same bytes under two names, and other bytes under a name that is taken.
+fn twice(net: &Net, home: &std::path::Path) {
+    let (first, second) = (file(home, "first", 100_000, 5), file(home, "second", 70_000, 6));
+    net.round_trip(&first, "one");
+    net.round_trip(&first, "other");
+    net.ask(&["rm", "one"]);
+    net.reads(&first, "other");
+    net.round_trip(&second, "other");
+    let files = net.ask(&["ls"]);
+    let count = files.as_array().expect("a list").iter().filter(|file| file["name"] == "other").count();
+    assert_eq!(count, 1, "a name is listed once");
+}
+
+/// Gives up half way through; the file does not appear and its space comes back.
+fn a_cancelled_put_leaves_nothing(net: &Net) {
+    let stored = |net: &Net| -> u64 {
+        let rows = net.ask(&["agreements"]);
+        rows.as_array().expect("a list").iter().map(|row| row["shards"].as_u64().expect("a number")).sum()
+    };
+    let before = stored(net);
+    // A pipe gives the command a file whose second half never comes.
+    let mut put = Command::new(POSYNC)
+        .arg("--net")
+        .arg(&net.directory)
+        .args(["put", "-", "cancelled", "--length"])
+        .arg((6 * SEGMENT).to_string())
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("the program starts");
+    let mut pipe = put.stdin.take().expect("it is piped");
+    pipe.write_all(&vec![7; 3 * SEGMENT]).expect("the command reads");
+    put.kill().expect("it was started here");
+    put.wait().expect("it was started here");
+    assert_eq!(net.refuse(&["get", "cancelled", "/dev/null"]).0, 4);
+    net.wait_for(&["agreements"], 60, "the space of a cancelled put comes back", |rows| {
+        let now: u64 = rows.as_array().expect("a list").iter().filter_map(|row| row["shards"].as_u64()).sum();
+        now <= before
+    });
+}
+
+fn refusals(net: &Net, home: &std::path::Path) {
+    let small = file(home, "small", 10, 9);
+    let text = |path: &std::path::Path| path.to_str().expect("text").to_owned();
+    let long = "x".repeat(1025);
+    let cases: Vec<(Vec<String>, i32)> = vec![
+        (vec!["get".into(), "nothing".into(), text(&home.join("x"))], 4),
+        (vec!["rm".into(), "nothing".into()], 4),
+        (vec!["put".into(), text(&home.join("absent"))], 8),
+        (vec!["put".into(), text(home)], 8),
+        (vec!["put".into(), text(&small), String::new()], 2),
+        (vec!["put".into(), text(&small), long], 2),
+        (vec!["get".into(), "size-1".into(), text(&home.join("no/such/directory"))], 8),
+        (vec!["send".into(), "provider-0".into(), "0.0000000001".into()], 2),
+        (vec!["send".into(), "sync1nobody".into(), "1".into()], 2),
+        (vec!["send".into(), "provider-0".into(), "999999999".into()], 5),
+        (vec!["blocks".into(), "--from".into(), "99999999".into()], 4),
+        (vec!["verify".into(), text(&small), "--network-key".into(), "00".into()], 2),
+    ];
+    for (arguments, code) in cases {
+        let (got, error) = net.refuse(&arguments);
+        assert_eq!(got, code, "{arguments:?}: {error}");
+        for part in ["what", "why", "next"] {
+            assert!(
+                error["error"][part].as_str().is_some_and(|text| !text.is_empty()),
+                "{arguments:?}: {error}"
+            );
+        }
+    }
+    let nowhere =
+        Command::new(POSYNC).args(["--net", "/nonexistent", "ls"]).output().expect("the program starts");
+    assert_eq!(nowhere.status.code(), Some(3));
+}
+
+fn money(net: &Net) {
+    let provider = net.description()["nodes"][4]["name"].as_str().expect("a name").to_owned();
+    let sent = net.ask(&["send", &provider, "1.5"]);
+    assert_eq!(sent["grains"], 1_500_000_000_u64);
+    let status = net.ask(&["status"]);
+    assert_eq!(status["accounted"], 1_000_000_000_000_000_000_u64, "money is conserved");
+}
+
+fn settled(net: &Net) {
+    net.wait_for(&["providers"], 120, "every holder was paid", |rows| {
+        let rows = rows.as_array().expect("a list");
+        let paid = rows.iter().filter(|row| row["earned_recent_epochs"].as_u64() > Some(0)).count();
+        paid >= 8
+    });
+    net.recompute();
+}

@@ -1,0 +1,57 @@
+//! A network that is stopped, or whose supervisor is killed, continues where it was.
+
+mod common;
+
+use common::{Net, file, runs};
+use std::time::{Duration, Instant};
+
+#[test]
+fn the_same_directory_continues_the_same_chain() {
+    let mut net = Net::start();
+    let home = tempfile::tempdir().expect("a temporary directory");
+    let source = file(home.path(), "source", 5_000_000, 3);
+    net.round_trip(&source, "kept");
+    net.ask(&["send", "provider-1", "2.25"]);
+    let (height, chain) = (net.height(), net.description()["chain"].clone());
+    let before = net.run(&["blocks", "--to", &height.to_string()]).stdout;
+
+    net.down();
+    assert!(net.pids().iter().all(|pid| *pid == 0), "a stopped network names no processes");
+    assert_eq!(net.refuse(&["status"]).0, 3, "nobody answers");
+    net.up();
+
+    assert!(net.height() >= height, "the chain goes on, it does not start over");
+    assert_eq!(net.description()["chain"], chain);
+    let after = net.run(&["blocks", "--to", &height.to_string()]).stdout;
+    assert_eq!(before, after, "history is what it was");
+    net.reads(&source, "kept");
+    net.ask(&["send", "provider-1", "0.75"]);
+
+    a_killed_supervisor_leaves_no_orphan(&mut net);
+    net.up();
+    net.reads(&source, "kept");
+    let status = net.ask(&["status"]);
+    assert_eq!(status["accounted"], 1_000_000_000_000_000_000_u64, "money is conserved");
+    net.wait_for(&["providers"], 120, "holders are paid after the restarts", |rows| {
+        let rows = rows.as_array().expect("a list");
+        rows.iter().filter(|row| row["earned_recent_epochs"].as_u64() > Some(0)).count() >= 8
+    });
+    // A voucher or a round that was paid twice would differ from what the rules give.
+    net.recompute();
+    two_supervisors_are_refused(&net);
+    net.down();
+}
+
+fn a_killed_supervisor_leaves_no_orphan(net: &mut Net) {
+    let pids = net.kill_supervisor();
+    let start = Instant::now();
+    while pids.iter().any(|pid| runs(*pid)) {
+        assert!(start.elapsed() < Duration::from_secs(20), "a member outlived its supervisor");
+    }
+}
+
+fn two_supervisors_are_refused(net: &Net) {
+    let directory = net.directory.to_str().expect("text");
+    let (code, error) = net.refuse(&["devnet", "--dir", directory]);
+    assert_eq!(code, 5, "{error}");
+}

@@ -1,0 +1,248 @@
+#!/usr/bin/env python3
+"""Recomputes every settled fee from exported blocks and nothing else.
+
+usage: settlement.py BLOCKS.jsonl        (from `posync blocks --json`, from the first block on)
+
+It shares no code with the ledger: it reads the operations, the draws and the outcome of audits, and
+works out from docs/protocol.md what each provider and each voucher must have been paid. Rules that it
+checks: VO-1 to VO-4 (downloads), ST-1, ST-2, ST-5 (storage), ST-3 (the split, to the grain).
+Exit 0 when every figure agrees, 1 with one line per disagreement.
+"""
+
+import json
+import sys
+from collections import defaultdict
+
+ONE = 10**9
+UNIT = 2**20
+
+
+class Slot:
+    """An agreement's terms and what it holds."""
+
+    def __init__(self, opened, fields, parameters):
+        self.opened = opened
+        self.end_epoch = fields["end_epoch"]
+        self.price = int(parameters["price_storage"])
+        self.leaves = 0  # in force
+        self.next = None  # waits for a settled point
+        self.redeemed = (0, 0)  # egress bytes, gas
+        self.reserve = int(fields["voucher_reserve"])
+
+    def weight(self):
+        return self.price * self.leaves
+
+
+class Provider:
+    """What the ledger must know of a provider."""
+
+    def __init__(self):
+        self.slots = {}
+        self.settled_round = 0
+        self.challenge = None  # round of the draw
+
+    def phi(self):
+        return sum(slot.weight() for slot in self.slots.values())
+
+
+class Books:
+    def __init__(self, network):
+        self.parameters = network["parameters"]
+        self.providers = defaultdict(Provider)
+        self.errors = []
+        self.checked = {"storage": 0, "download": 0}
+        self.fees = 0
+
+    def error(self, height, text):
+        self.errors.append(f"block {height}: {text}")
+
+    def split(self, height, row):
+        """ST-3. Posted and slow price are equal, so the base is the fee."""
+        fee, burn = int(row["fee"]), int(row["burn"])
+        committee, pay = int(row["committee"]), int(row["provider_pay"])
+        want_burn = -(-fee * self.parameters["burn"] // ONE)
+        want_committee = fee * self.parameters["committee"] // ONE
+        if burn + committee + pay != fee:
+            self.error(height, f"{burn} + {committee} + {pay} is not the fee {fee}")
+        if (burn, committee) != (want_burn, want_committee):
+            self.error(height, f"fee {fee} splits into burn {want_burn}, committee {want_committee}: told {burn}, {committee}")
+        self.fees += fee
+
+    def storage_fee(self, provider, through, passed):
+        """ST-2, ST-5: what is in force, round by round, each agreement up to its end."""
+        units = 0
+        for slot in provider.slots.values():
+            end = slot.end_epoch * self.parameters["epoch_rounds"]
+            units += slot.weight() * max(0, min(through, end) - provider.settled_round)
+        return units * passed // (4 * UNIT)
+
+    def audited(self, block, event):
+        """Closes a challenge; returns the storage fee that must be told."""
+        provider = self.providers[event["provider"]]
+        fee = 0
+        if event["answered"]:
+            drawn = event["height"] // self.parameters["round_blocks"]
+            through = block["round"] if event["on_time"] else drawn
+            fee = self.storage_fee(provider, through, event["passed"])
+        provider.challenge = None
+        provider.settled_round = max(provider.settled_round, block["round"])
+        return fee
+
+    def voucher(self, slot, voucher):
+        """VO-1, VO-3: the difference of cumulative prices, at most what the reserve holds."""
+        def value(units):
+            prices = (int(self.parameters["price_egress"]), int(self.parameters["price_gas"]))
+            return sum(price * unit // UNIT for price, unit in zip(prices, units))
+        new = (voucher["egress"], voucher["gas"])
+        fee = min(value(new) - value(slot.redeemed), slot.reserve)
+        return new, fee
+
+    def block(self, block):
+        height = block["height"]
+        events = block["events"]
+        storage = [e for e in events if e["event"] == "Settled" and e["agreement"] is None]
+        downloads = [e for e in events if e["event"] == "Settled" and e["agreement"] is not None]
+        refused = [e["agreement"] for e in events if e["event"] == "VoucherRefused"]
+        for row in storage + downloads:
+            self.split(height, row)
+            if row["epoch"] != block["epoch"]:
+                self.error(height, f"a fee of epoch {block['epoch']} was booked in {row['epoch']}")
+        for event in events:
+            if event["event"] == "Drawn":
+                self.providers[event["provider"]].challenge = block["round"]
+            elif event["event"] == "Audited" and not event["answered"]:
+                # Expired: closed by the next draw or by Settle, and pays nothing.
+                self.audited(block, event)
+        deleted = {(e["agreement"]["provider"], e["agreement"]["slot"])
+                   for e in events if e["event"] == "Agreement" and e["change"] == "deleted"}
+        codes = {receipt["id"]: receipt["code"] for receipt in block["receipts"]}
+        for operation in block["operations"]:
+            if codes[operation["id"]] == 0:
+                self.operation(block, operation, storage, downloads, refused, deleted)
+        for row in storage:
+            self.error(height, f"storage fee {row['fee']} of {row['provider']} has no statement")
+        for row in downloads:
+            self.error(height, f"download fee {row['fee']} of {row['provider']} has no voucher")
+
+    def operation(self, block, operation, storage, downloads, refused, deleted):
+        kind, fields, signer = operation["kind"], operation["fields"], operation["signer"]
+        if kind == "Open":
+            provider = self.providers[fields["provider"]]
+            if provider.phi() == 0:
+                provider.settled_round = block["round"]
+            provider.slots[fields["slot"]] = Slot(block["height"], fields, self.parameters)
+        elif kind == "TopUp":
+            id = fields["agreement"]
+            self.providers[id["provider"]].slots[id["slot"]].reserve += int(fields["amount"])
+        elif kind == "SetDataSet":
+            self.set_data_set(block, fields["claim"])
+        elif kind == "Statement":
+            self.statement(block, signer, fields, storage)
+            self.redeem(block, signer, fields["vouchers"], downloads, refused)
+        elif kind == "Redeem":
+            self.redeem(block, signer, fields["vouchers"], downloads, refused)
+        elif kind == "Settle":
+            self.settle(block, fields, deleted)
+        elif kind == "Close":
+            id = fields["agreement"]
+            if (id["provider"], id["slot"]) in deleted:
+                del self.providers[id["provider"]].slots[id["slot"]]
+
+    def set_data_set(self, block, claim):
+        """DS-4: in force at once only at a settled point, else it waits."""
+        id = claim["agreement"]
+        provider = self.providers[id["provider"]]
+        slot = provider.slots[id["slot"]]
+        if provider.challenge is None and provider.phi() == 0:
+            provider.settled_round = block["round"]
+        if provider.challenge is None and provider.settled_round == block["round"]:
+            slot.leaves, slot.next = claim["leaves"], None
+        else:
+            slot.next = claim["leaves"]
+
+    def statement(self, block, signer, fields, storage):
+        height = block["height"]
+        events = [e for e in block["events"]
+                  if e["event"] == "Audited" and e["answered"] and e["provider"] == signer]
+        if len(events) != 1:
+            self.error(height, f"a statement of {signer} has {len(events)} audits")
+            return
+        fee = self.audited(block, events[0])
+        told = [row for row in storage if row["provider"] == signer]
+        for row in told:
+            storage.remove(row)
+        if [int(row["fee"]) for row in told] != ([fee] if fee else []):
+            self.error(height, f"storage of {signer}: the rule says {fee}, told {[row['fee'] for row in told]}")
+        self.checked["storage"] += len(told)
+        self.put_in_force(signer, fields["apply"])
+
+    def put_in_force(self, account, slots):
+        for number in slots:
+            slot = self.providers[account].slots[number]
+            if slot.next is not None:
+                slot.leaves, slot.next = slot.next, None
+
+    def redeem(self, block, signer, vouchers, downloads, refused):
+        """VO-4: each judged apart, the best of an agreement first."""
+        best = {}
+        for voucher in vouchers:
+            id = voucher["agreement"]
+            units = (voucher["egress"], voucher["gas"])
+            number = id["slot"]
+            if number not in best or units > best[number][0]:
+                best[number] = (units, id, voucher)
+        for number, (_, id, voucher) in best.items():
+            slot = self.providers[signer].slots.get(number)
+            told = [row for row in downloads if row["agreement"] == id]
+            new, fee = self.voucher(slot, voucher) if slot else ((0, 0), 0)
+            if not told and (fee == 0 or id in refused):
+                if slot and id not in refused and new > slot.redeemed:
+                    slot.redeemed = new
+                continue
+            for row in told:
+                downloads.remove(row)
+            if [int(row["fee"]) for row in told] != [fee]:
+                self.error(block["height"],
+                           f"voucher of {signer} slot {number}: the rule says {fee}, told {[row['fee'] for row in told]}")
+            slot.redeemed = new
+            slot.reserve -= fee
+            self.checked["download"] += 1
+
+    def settle(self, block, fields, deleted):
+        provider = self.providers[fields["provider"]]
+        for number in fields["slots"]:
+            slot = provider.slots[number]
+            if (fields["provider"], number) in deleted:
+                del provider.slots[number]
+            elif block["epoch"] >= slot.end_epoch:
+                slot.leaves, slot.next = 0, None
+            else:
+                self.put_in_force(fields["provider"], [number])
+
+
+def main(path):
+    with open(path, encoding="utf-8") as file:
+        network = json.loads(file.readline())
+        books = Books(network)
+        expected = 1
+        for line in file:
+            block = json.loads(line)
+            if block["height"] != expected:
+                sys.exit(f"block {expected} is missing: export from the first block on")
+            books.block(block)
+            expected += 1
+    for error in books.errors:
+        print(error)
+    checked = books.checked
+    print(f"{expected - 1} blocks, {checked['storage']} storage fees and {checked['download']} download fees "
+          f"recomputed, {books.fees} grains in all, {len(books.errors)} disagreements")
+    if not (checked["storage"] and checked["download"]):
+        print("nothing to recompute of one kind: let the network run until both were settled")
+        return 1
+    return 1 if books.errors else 0
+
+
+if __name__ == "__main__":
+    if len(sys.argv) != 2:
+        sys.exit(__doc__)
+    sys.exit(main(sys.argv[1]))
