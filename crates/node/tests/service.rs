@@ -166,7 +166,7 @@ fn a_lost_node_loses_nothing() {
         while last.height < receipt.height + 10 {
             let (header, body) = follow.next().await.expect("goes on");
             assert_eq!((header.height, header.parent), (last.height + 1, last.digest()));
-            found |= body.operations.iter().any(|other| *other == operation);
+            found |= body.operations.contains(&operation);
             last = header;
         }
         assert!(found, "the body that holds it was followed");

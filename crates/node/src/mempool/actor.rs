@@ -5,7 +5,7 @@
 //! then locks the pool, for microseconds. An answer to a challenge that this node has not applied
 //! yet waits for its block.
 //!
-//! Bounds: [`INGRESS_QUEUED_MAX`] operations of callers, [`EARLY_MAX`] early statements, batches of
+//! Bounds: [`INGRESS_QUEUED_MAX`] operations of callers in each lane, [`EARLY_MAX`] early statements, batches of
 //! [`BATCH_MAX`]; what exceeds them is told `Full`.
 
 use super::state::{Funds, Pool, Refused};
@@ -44,11 +44,6 @@ type Batch = Bounded<Operation, OPERATIONS_MAX>;
 /// What a caller is told.
 pub type Submitted = Result<Hash, Refused>;
 
-struct Submission {
-    bytes: Vec<u8>,
-    done: oneshot::Sender<Submitted>,
-}
-
 /// An operation on its way in. Peers wait for no answer.
 struct Arrival {
     id: Hash,
@@ -69,21 +64,26 @@ impl Arrival {
 #[derive(Clone)]
 pub struct Mempool {
     pool: Arc<Mutex<Pool>>,
-    submissions: mpsc::Sender<Submission>,
+    free: mpsc::Sender<Arrival>,
+    paid: mpsc::Sender<Arrival>,
     dirty: Arc<Mutex<BTreeSet<Account>>>,
     moved: watch::Sender<u64>,
 }
 
 /// The other end, to be given to [`Mempool::run`].
-pub struct Inbox(mpsc::Receiver<Submission>);
+pub struct Inbox {
+    free: mpsc::Receiver<Arrival>,
+    paid: mpsc::Receiver<Arrival>,
+}
 
 impl Mempool {
     /// An empty mempool.
     pub fn new() -> (Self, Inbox) {
-        let (submissions, inbox) = mpsc::channel(INGRESS_QUEUED_MAX);
-        let mempool =
-            Self { pool: Arc::default(), submissions, dirty: Arc::default(), moved: watch::Sender::new(0) };
-        (mempool, Inbox(inbox))
+        let (free, free_inbox) = mpsc::channel(INGRESS_QUEUED_MAX);
+        let (paid, paid_inbox) = mpsc::channel(INGRESS_QUEUED_MAX);
+        let (pool, dirty, moved) = (Arc::default(), Arc::default(), watch::Sender::new(0));
+        let mempool = Self { pool, free, paid, dirty, moved };
+        (mempool, Inbox { free: free_inbox, paid: paid_inbox })
     }
 
     fn pool(&self) -> MutexGuard<'_, Pool> {
@@ -95,8 +95,12 @@ impl Mempool {
     /// # Errors
     /// [`Refused`].
     pub async fn submit(&self, bytes: Vec<u8>) -> Submitted {
+        let operation = ingress::decode(&bytes)?;
         let (done, answer) = oneshot::channel();
-        self.submissions.try_send(Submission { bytes, done }).map_err(|_| Refused::Full)?;
+        // Apart from the first step on: a queue full of payments holds up no answer to a challenge.
+        let queue = if operation.body.is_free() { &self.free } else { &self.paid };
+        let arrival = Arrival { id: operation.id(), operation, done: Some(done) };
+        queue.try_send(arrival).map_err(|_| Refused::Full)?;
         answer.await.unwrap_or(Err(Refused::Full))
     }
 
@@ -115,7 +119,7 @@ impl Mempool {
         let moved = self.moved.subscribe();
         let heights = handle.heights();
         let actor = Actor { mempool: self, context, handle, sender: channel.0, early: Vec::new() };
-        actor.run(inbox.0, channel.1, moved, heights).await;
+        actor.run(inbox, channel.1, moved, heights).await;
     }
 }
 
@@ -154,7 +158,7 @@ struct Actor<E, S> {
 impl<E: Clock + CryptoRng, S: Sender> Actor<E, S> {
     async fn run<R: Receiver>(
         mut self,
-        mut inbox: mpsc::Receiver<Submission>,
+        mut inbox: Inbox,
         mut gossip: R,
         mut moved: watch::Receiver<u64>,
         mut heights: watch::Receiver<u64>,
@@ -174,17 +178,21 @@ impl<E: Clock + CryptoRng, S: Sender> Actor<E, S> {
                     Ok((_, bytes)) => arrivals.extend(unpacked(bytes.as_ref())),
                     Err(_) => return,
                 },
-                submission = inbox.recv() => match submission {
-                    Some(submission) => arrivals.extend(opened(submission)),
+                arrival = inbox.free.recv() => match arrival {
+                    Some(arrival) => arrivals.push(arrival),
+                    None => return,
+                },
+                arrival = inbox.paid.recv() => match arrival {
+                    Some(arrival) => arrivals.push(arrival),
                     None => return,
                 },
             }
             if arrivals.iter().any(|arrival| arrival.done.is_some()) {
                 self.context.sleep(Duration::from_millis(GATHER_MS)).await;
                 while arrivals.len() < BATCH_MAX
-                    && let Ok(submission) = inbox.try_recv()
+                    && let Ok(arrival) = inbox.free.try_recv().or_else(|_| inbox.paid.try_recv())
                 {
-                    arrivals.extend(opened(submission));
+                    arrivals.push(arrival);
                 }
             }
             if !arrivals.is_empty() {
@@ -322,16 +330,6 @@ fn standing(operation: &Operation) -> Key {
     match &operation.body {
         Body::Statement(_) => Audit::key(&operation.signer),
         _ => AccountState::key(&operation.signer),
-    }
-}
-
-fn opened(submission: Submission) -> Option<Arrival> {
-    match ingress::decode(&submission.bytes) {
-        Ok(operation) => Some(Arrival { id: operation.id(), operation, done: Some(submission.done) }),
-        Err(code) => {
-            let _ = submission.done.send(Err(code.into()));
-            None
-        }
     }
 }
 

@@ -323,13 +323,13 @@ proptest! {
                 Step::Pay { signer, nonce, fee, bulky: large } => {
                     let operation = if large { bulky(signer, nonce, fee) } else { pay(signer, nonce, fee) };
                     let funds = rich(*nonces.entry(signer).or_default());
-                    pools.iter_mut().for_each(|pool| drop(add(pool, &operation, funds)));
+                    pools.iter_mut().for_each(|pool| _ = add(pool, &operation, funds));
                 }
                 Step::Statement { provider, height } => {
-                    pools.iter_mut().for_each(|pool| drop(add(pool, &statement(provider, height), None)));
+                    pools.iter_mut().for_each(|pool| _ = add(pool, &statement(provider, height), None));
                 }
                 Step::Settle { signer } => {
-                    pools.iter_mut().for_each(|pool| drop(add(pool, &settle(signer, 3), rich(0))));
+                    pools.iter_mut().for_each(|pool| _ = add(pool, &settle(signer, 3), rich(0)));
                 }
                 Step::Finalize { height, take } => {
                     now = height.max(now);
