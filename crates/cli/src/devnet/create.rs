@@ -25,6 +25,7 @@ use crate::{
 };
 use commonware_codec::Encode as _;
 use commonware_cryptography::Signer as _;
+use posync_client::connection::Endpoint;
 use posync_node::{
     config::{Config, Settings},
     genesis::{self, AuthoritySecret, Genesis},
@@ -84,10 +85,10 @@ pub(crate) struct RoleFile {
 
 impl RoleFile {
     /// The node services, as the roles take them.
-    pub(crate) fn nodes(&self) -> Outcome<Vec<(Account, SocketAddr)>> {
+    pub(crate) fn nodes(&self) -> Outcome<Vec<Endpoint>> {
         let parse = |node: &NodeService| {
             let account = node.account.parse();
-            account.map(|account| (account, node.address)).map_err(|error: String| {
+            account.map(|account| Endpoint { account, address: node.address }).map_err(|error: String| {
                 Failure::new(
                     Exit::Usage,
                     "the role file is damaged",

@@ -10,7 +10,6 @@ use commonware_runtime::{
     ListenerOf, Network, Runner as _, SinkOf, StreamOf, Supervisor as _,
     tokio::{Config, Context, Runner},
 };
-use posync_client::connection::Endpoint;
 use posync_gateway::Policy;
 use posync_node::{
     genesis::Genesis,
@@ -139,7 +138,7 @@ fn provider(directory: &Path, role: &RoleFile) -> Outcome {
         capacity_bytes: CAPACITY_BYTES,
         segment_bytes: SEGMENT_BYTES,
         reserve_prices: (0, 0),
-        nodes: role.nodes()?.into_iter().map(|(account, address)| Endpoint { account, address }).collect(),
+        nodes: role.nodes()?,
         chain: genesis.chain(),
         network_key: genesis.network_key(),
         parameters: genesis.parameters,

@@ -87,7 +87,7 @@ async fn change(catalogue: &Catalogue, step: u64) -> Result<(), Stopped> {
             let removes = vec![Removed { file: id(1), segment: 0, sequence: 2 }];
             catalogue.agreed(agreed(round as u32, 2, vec![added(id(1), 2, 10)], removes)).await?;
         }
-        9 if round % 2 == 0 => catalogue.put_paid(round as u32, PaidRow { egress: step }).await?,
+        9 if round.is_multiple_of(2) => catalogue.put_paid(round as u32, PaidRow { egress: step }).await?,
         9 => catalogue.settled(round as u32, 1).await?,
         10 => drop(catalogue.remove(b"one".to_vec()).await?),
         11 => {

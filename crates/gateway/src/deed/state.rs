@@ -156,11 +156,11 @@ impl State {
     pub fn drop_entries(&mut self, sequences: impl IntoIterator<Item = u64>) -> Vec<Added> {
         let mut dropped = Vec::new();
         for sequence in sequences {
-            if let Some(entry) = self.entries.get_mut(&sequence) {
-                if !std::mem::replace(&mut entry.dropped, true) {
-                    dropped.push(entry.added);
-                    self.drops.insert(sequence);
-                }
+            if let Some(entry) = self.entries.get_mut(&sequence)
+                && !std::mem::replace(&mut entry.dropped, true)
+            {
+                dropped.push(entry.added);
+                self.drops.insert(sequence);
             }
         }
         dropped
