@@ -41,7 +41,7 @@ use commonware_utils::{
 use posync_protocol::{
     Account, Amount, Hash, Key, Record as _, Slot,
     block::{Header, sha256},
-    limits::Parameters,
+    limits::{BLOCKS_KEPT, Parameters},
     record::{AccountState, RoundInfo, System},
 };
 use rand_core::CryptoRng;
@@ -53,6 +53,8 @@ use thiserror::Error;
 
 /// Format of the genesis and of the headers.
 pub const VERSION: u16 = 1;
+/// Longest timeout of a view.
+const TIMEOUT_MS_MAX: u64 = 60_000;
 /// Most accounts a genesis may fund.
 const ACCOUNTS_MAX: usize = 65_536;
 
@@ -250,11 +252,29 @@ impl Genesis {
         if self.funded().is_none_or(|funded| funded > self.supply) {
             return refuse("the accounts hold more than the supply");
         }
-        if self.parameters.term_blocks() < 4 * keys.len() as u64 {
-            return refuse("a term is too short for every authority to deal: 4 blocks for each");
-        }
-        Ok(())
+        check_times(&self.parameters, keys.len() as u64).map_or(Ok(()), refuse)
     }
+}
+
+/// What is wrong with the times that the engine takes from the parameters.
+fn check_times(parameters: &Parameters, authorities: u64) -> Option<&'static str> {
+    let Parameters { block_ms, round_blocks, term_rounds, epoch_rounds, .. } = *parameters;
+    let (leader, certification) = (parameters.leader_timeout_ms, parameters.certification_timeout_ms);
+    if [round_blocks, term_rounds, epoch_rounds].contains(&0) || !epoch_rounds.is_multiple_of(term_rounds) {
+        return Some("rounds, terms and epochs must have blocks, and an epoch whole terms");
+    }
+    let term_blocks = round_blocks.saturating_mul(term_rounds);
+    if !(4 * authorities..=BLOCKS_KEPT).contains(&term_blocks) {
+        return Some(
+            "a term needs 4 blocks for each authority's dealing, and at most the blocks that are kept",
+        );
+    }
+    if block_ms >= leader || leader >= certification || certification > TIMEOUT_MS_MAX {
+        return Some(
+            "a leader needs more time than a block, a certificate more than a leader, at most a minute",
+        );
+    }
+    None
 }
 
 /// The bytes of a digest.
@@ -326,5 +346,47 @@ impl Read for Genesis {
             authorities: Vec::read_cfg(buf, &(RangeCfg::new(1..=authorities_max), ()))?,
             output: Output::read_cfg(buf, &(AUTHORITIES_MAX, ModeVersion::v0()))?,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use commonware_utils::TestRng;
+
+    fn dealt(parameters: Parameters, accounts: Vec<(Account, Amount)>) -> Result<Genesis, GenesisError> {
+        let addresses: Vec<_> = (0..4).map(|i| SocketAddr::from(([127, 0, 0, 1], 9_000 + i))).collect();
+        Ok(deal(&addresses, parameters, Amount::sync(10), accounts, TestRng::new(1))?.0)
+    }
+
+    #[test]
+    fn a_genesis_survives_its_bytes_and_names_its_chain() {
+        let genesis = dealt(Parameters::LOCAL, vec![(Account([1; 32]), Amount::sync(4))]).expect("valid");
+        let decoded = Genesis::from_bytes(&genesis.encode()).expect("valid");
+        assert!(decoded == genesis && decoded.chain() == genesis.chain());
+        let other = dealt(Parameters::PRODUCTION, Vec::new()).expect("valid");
+        assert_ne!(other.chain(), genesis.chain());
+        let system = System::from_slot(&genesis.records()[&System::key()]).expect("it decodes");
+        assert_eq!((system.balances, system.reserve), (Amount::sync(4), Amount::sync(6)));
+    }
+
+    #[test]
+    fn contradictions_are_refused() {
+        let local = Parameters::LOCAL;
+        let account = Account([1; 32]);
+        let cases = [
+            (Parameters { round_blocks: 0, ..local }, vec![]),
+            (Parameters { term_rounds: 3, ..local }, vec![]),
+            (Parameters { round_blocks: 1_000, ..local }, vec![]),
+            (Parameters { round_blocks: 1, ..local }, vec![]),
+            (Parameters { block_ms: 1_000, ..local }, vec![]),
+            (Parameters { certification_timeout_ms: 1_000, ..local }, vec![]),
+            (local, vec![(account, Amount::sync(11))]),
+            (local, vec![(account, Amount::sync(1)), (account, Amount::sync(1))]),
+        ];
+        for (index, (parameters, accounts)) in cases.into_iter().enumerate() {
+            let result = dealt(parameters, accounts);
+            assert!(matches!(result, Err(GenesisError::Contradiction(_))), "case {index}: {result:?}");
+        }
     }
 }

@@ -225,6 +225,8 @@ impl<E: Clock> Service<E> {
     async fn header(&self, height: u64) -> Answer {
         match self.certified(height).await {
             Some(certified) => Answer::Certified(certified),
+            // The block is here, its certificate is on its way.
+            None if self.handle.header(height).await.is_some() => Answer::Unavailable(Unavailable::Moved),
             None => self.missing(height),
         }
     }

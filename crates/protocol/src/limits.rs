@@ -80,6 +80,8 @@ pub const CALL_WINDOW: usize = 32;
 pub const FRAMES_QUEUED_MAX: usize = 8;
 /// Bytes of messages that all connections of one listener hold: beyond it nobody is read from.
 pub const CALL_BYTES_MAX: usize = 64 << 20;
+/// Milliseconds for which a connection may wait for memory.
+pub const CALL_MEMORY_MS_MAX: u64 = 60_000;
 /// A verified slice of a download.
 pub const SLICE_BYTES: u64 = 64 << 10;
 /// Credit window of an agreement: paid bytes / 16, within these (protocol 4).

@@ -2,7 +2,7 @@
 
 use super::{
     Error, Service,
-    shared::{Frame, Half, Shared, Slot, frame, read, write},
+    shared::{Frame, Half, Memory, Shared, Slot, frame, read, write},
 };
 use crate::channel::{self, Receiver, Sender};
 use commonware_cryptography::ed25519::PrivateKey;
@@ -88,7 +88,7 @@ impl<S: Service> Client<S> {
             };
             select! {
                 () = write(&context, &mut sender, &mut queue) => {},
-                () = read(&mut receiver, None, take) => {},
+                () = read(&mut receiver, None::<Memory<'_, E>>, take) => {},
             }
             flag.store(true, Ordering::Release);
             if let Some(shared) = weak.upgrade() {

@@ -17,7 +17,8 @@
 //! 3. Dropping a [`Call`] drops its handler; losing the connection does so for all. A handler must
 //!    therefore leave work that has to finish to an actor of its own.
 //! 4. All connections of one server hold at most [`CALL_BYTES_MAX`] bytes of messages longer than
-//!    [`SMALL_BYTES`] that no handler has taken; beyond it they are not read from.
+//!    [`SMALL_BYTES`] that no handler has taken; beyond it they are not read from, and a connection
+//!    that is not served for [`CALL_MEMORY_MS_MAX`] is cut: its own calls may hold what it waits for.
 //!
 //! A call that asks once and is answered once is [`Client::call`].
 
@@ -32,6 +33,8 @@ pub use server::{Incoming, Server};
 
 use crate::channel;
 use commonware_codec::Codec;
+#[cfg(doc)]
+use posync_protocol::limits::CALL_MEMORY_MS_MAX;
 use posync_protocol::limits::{CALL_BYTES_MAX, CALL_WINDOW, CALLS_MAX};
 
 /// Messages up to this size are bounded by their number alone.

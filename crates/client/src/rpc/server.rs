@@ -2,7 +2,7 @@
 
 use super::{
     Error, Service,
-    shared::{Frame, Half, Shared, Slot, frame, memory, read, write},
+    shared::{Frame, Half, Memory, Shared, Slot, frame, memory, read, write},
 };
 use crate::channel::{self, Listen, Listening};
 use commonware_macros::select;
@@ -126,7 +126,7 @@ where
         };
         select! {
             () = write(context, &mut sender, &mut queue) => {},
-            () = read(&mut receiver, Some(&self.memory), take) => {},
+            () = read(&mut receiver, Some(Memory { context, kib: &self.memory }), take) => {},
         }
         shared.close();
     }

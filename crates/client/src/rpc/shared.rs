@@ -7,7 +7,7 @@ use commonware_codec::{DecodeExt as _, EncodeSize, Read, Write};
 use commonware_macros::select;
 use commonware_runtime::{Clock, Handle, Sink, Stream};
 use posync_protocol::limits::{
-    CALL_BYTES_MAX, CALL_WINDOW, FRAME_BYTES_MAX, FRAMES_QUEUED_MAX, KEEP_ALIVE_MS,
+    CALL_BYTES_MAX, CALL_MEMORY_MS_MAX, CALL_WINDOW, FRAME_BYTES_MAX, FRAMES_QUEUED_MAX, KEEP_ALIVE_MS,
 };
 use std::{
     collections::BTreeMap,
@@ -275,17 +275,36 @@ pub(super) async fn write<E: Clock, O: Sink>(
     }
 }
 
+/// The bound of large messages, on a clock: who waits too long for memory loses the connection.
+pub(super) struct Memory<'a, E> {
+    pub(super) context: &'a E,
+    pub(super) kib: &'a Arc<Semaphore>,
+}
+
+impl<E: Clock> Memory<'_, E> {
+    async fn hold(&self, bytes: usize) -> Option<OwnedSemaphorePermit> {
+        let kib = u32::try_from(bytes.div_ceil(1024)).expect("a frame is below 4 GiB");
+        select! {
+            held = self.kib.clone().acquire_many_owned(kib) => Some(held.expect("the semaphore is never closed")),
+            () = self.context.sleep(Duration::from_millis(CALL_MEMORY_MS_MAX)) => None,
+        }
+    }
+}
+
 /// Reads frames into `take` until the connection ends or `take` says that the peer broke the rules.
-pub(super) async fn read<I: Stream, T: Read<Cfg = ()>>(
+pub(super) async fn read<E: Clock, I: Stream, T: Read<Cfg = ()>>(
     receiver: &mut Receiver<I>,
-    memory: Option<&Arc<Semaphore>>,
+    memory: Option<Memory<'_, E>>,
     mut take: impl FnMut(u64, Frame<T>, Option<OwnedSemaphorePermit>) -> Option<()>,
 ) {
     while let Ok(bytes) = receiver.recv().await {
-        let held = match memory {
+        let held = match &memory {
             Some(memory) if bytes.len() > SMALL_BYTES => {
-                let kib = u32::try_from(bytes.len().div_ceil(1024)).expect("a frame is below 4 GiB");
-                Some(memory.clone().acquire_many_owned(kib).await.expect("the semaphore is never closed"))
+                let Some(held) = memory.hold(bytes.len()).await else {
+                    tracing::warn!("no memory for a message in time; the connection is cut");
+                    return;
+                };
+                Some(held)
             }
             _ => None,
         };

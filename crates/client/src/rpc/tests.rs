@@ -7,6 +7,7 @@ use commonware_codec::Encode as _;
 use commonware_cryptography::{Signer as _, ed25519};
 use commonware_runtime::{Clock, Network, Runner as _, Spawner, Supervisor as _, deterministic, tokio};
 use posync_protocol::{Account, Bounded};
+use proptest::prelude::*;
 use rand_core::CryptoRng;
 use std::{
     net::{IpAddr, Ipv4Addr, SocketAddr},
@@ -287,6 +288,77 @@ fn peers_that_break_the_rules_are_cut_off() {
         sender.send(frame(0, 0, &message(b"e").encode())).await.expect("sends");
         assert_eq!(receiver.recv().await.expect("answers"), frame(2, 0, &message(b"e").encode()));
     });
+}
+
+/// Large messages that no handler is done with hold memory; beyond the bound nobody is read from,
+/// small ones on other connections go on, and who waits in vain is cut.
+#[test]
+fn large_messages_wait_for_memory() {
+    deterministic::Runner::default().start(|context| async move {
+        let (address, seen) = serve(&context, 9000).await;
+        let (first, second) = (connect(&context, address).await, connect(&context, address).await);
+        let third = connect(&context, address).await;
+        let large = message(&[&b"h"[..], &vec![0; (2 << 20) - 100]].concat());
+        let fits = CALL_BYTES_MAX / (2 << 20);
+        let mut held = Vec::new();
+        for _ in 0..fits {
+            held.push(first.open(large.clone()).await.expect("opens"));
+        }
+        until(&context, || seen.running.load(Ordering::SeqCst) == fits).await;
+        let waiting = second.open(large.clone()).await.expect("opens");
+        third.call(message(b"e")).await.expect("small ones go on");
+        assert_eq!(seen.running.load(Ordering::SeqCst), fits);
+        held.pop();
+        until(&context, || seen.running.load(Ordering::SeqCst) == fits).await;
+        drop(waiting);
+        until(&context, || seen.running.load(Ordering::SeqCst) == fits - 1).await;
+        // All memory is the connection's own: it would wait for ever.
+        held.push(first.open(large.clone()).await.expect("opens"));
+        let mut stuck = first.open(large.clone()).await.expect("opens");
+        assert!(stuck.recv().await.is_none());
+        assert!(first.is_gone());
+        until(&context, || seen.running.load(Ordering::SeqCst) == 0).await;
+        third.call(large_echo()).await.expect("the memory is free again");
+    });
+}
+
+fn large_echo() -> Message {
+    message(&[&b"e"[..], &vec![0; 1 << 20]].concat())
+}
+
+proptest! {
+    /// Whatever arrives, a frame decodes to a value of the service or to nothing; it never panics,
+    /// and what it decodes to is again the same bytes.
+    #[test]
+    fn any_bytes_are_a_frame_or_nothing(
+        kind in 0..6u8,
+        tag in 0..12u8,
+        bytes in prop::collection::vec(any::<u8>(), 0..600),
+    ) {
+        use super::shared::parse;
+        use posync_protocol::wire::{gateway, node, provider};
+        let frame = [&[kind][..], &7u64.to_be_bytes(), &[tag], &bytes].concat();
+        for bytes in [frame, bytes] {
+            let bytes = Bytes::from(bytes);
+            same::<node::Ask>(&bytes, parse(bytes.clone()))?;
+            same::<node::Answer>(&bytes, parse(bytes.clone()))?;
+            same::<provider::Ask>(&bytes, parse(bytes.clone()))?;
+            same::<provider::Answer>(&bytes, parse(bytes.clone()))?;
+            same::<gateway::Ask>(&bytes, parse(bytes.clone()))?;
+            same::<gateway::Answer>(&bytes, parse(bytes.clone()))?;
+        }
+    }
+}
+
+fn same<T: commonware_codec::Encode>(
+    bytes: &Bytes,
+    parsed: Option<(u64, super::shared::Frame<T>)>,
+) -> Result<(), TestCaseError> {
+    use super::shared::Frame;
+    if let Some((_, Frame::Open(value) | Frame::Message(value) | Frame::Last(value))) = parsed {
+        prop_assert_eq!(&bytes[9..], &value.encode()[..]);
+    }
+    Ok(())
 }
 
 /// Silence is broken by an empty frame, well before a socket's read timeout of a minute.
