@@ -8,8 +8,8 @@ const MOVED_PER_LOOK: usize = 8;
 
 /// The newest open agreement with the same provider, if it is another one.
 pub(super) fn successor(core: &Core, old: &Deed) -> Option<Arc<Deed>> {
-    let others = core.deeds_with(&old.provider()).into_iter();
-    others.filter(|deed| deed.number > old.number && Stage::of(&deed.terms()) == Stage::Open).next_back()
+    let newer = |deed: &Arc<Deed>| deed.number > old.number && Stage::of(&deed.terms()) == Stage::Open;
+    core.deeds_with(&old.provider()).into_iter().rfind(newer)
 }
 
 /// Moves some entries on, in the background.

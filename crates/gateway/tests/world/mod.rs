@@ -220,7 +220,9 @@ impl World {
         }
         environment.spawn({
             let core = core.clone();
-            async move { drop(repair::start(core, heard, loaded.open).await) }
+            async move {
+                let _ = repair::start(core, heard, loaded.open).await;
+            }
         });
         environment.spawn(repair::reap(core.clone()));
         let desks = providers.iter().map(|provider| provider.desk.clone()).collect();

@@ -58,7 +58,7 @@ impl<'a> World<'a> {
         };
         let keys: Vec<PublicKey> = lasting.seats.iter().map(|seat| seat.key.public_key()).collect();
         let (network, oracle) = Network::new_with_peers(context.child("gossip"), config, keys).await;
-        let _ = network.start();
+        drop(network.start());
         let gossip = lasting.plan.gossip;
         let (running, ended) = (BTreeMap::new(), Arc::default());
         let mut world = Self { context, oracle, running, ended, gossip, lasting };
