@@ -17,6 +17,7 @@ mod network;
 mod output;
 mod ready;
 mod records;
+mod replay;
 mod session;
 mod wait;
 
@@ -75,6 +76,8 @@ enum Command {
     Verify(commands::verify::Verify),
     /// Show blocks; with --json everything in them, one block a line
     Blocks(commands::blocks::Blocks),
+    /// Rebuild an epoch's books from blocks alone and compare with the ledger
+    Recompute(commands::recompute::Recompute),
     /// Run one member in its directory (started by `devnet`)
     #[command(name = devnet::supervise::COMMAND, hide = true)]
     RunRole(devnet::role::RunRole),
@@ -106,6 +109,7 @@ fn run(arguments: Arguments, output: Output) -> Outcome {
         Command::Prove(command) => command.run(&net, output),
         Command::Verify(command) => command.run(output),
         Command::Blocks(command) => command.run(&net, output),
+        Command::Recompute(command) => command.run(&net, output),
         Command::RunRole(command) => command.run(),
     }
 }

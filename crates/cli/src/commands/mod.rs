@@ -9,6 +9,7 @@ pub(crate) mod ls;
 pub(crate) mod prove;
 pub(crate) mod providers;
 pub(crate) mod put;
+pub(crate) mod recompute;
 pub(crate) mod rm;
 pub(crate) mod send;
 pub(crate) mod status;
