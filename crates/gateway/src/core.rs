@@ -34,6 +34,10 @@ pub struct Known {
     pub address: Option<SocketAddr>,
     /// Whether it may be given new shards: it answers, and its reads are found.
     pub trusted: bool,
+    /// Its sync score, parts per billion.
+    pub score: u64,
+    /// It was drawn for its first reads already: no newcomer.
+    pub vetted: bool,
 }
 
 /// The shared parts.
@@ -140,29 +144,36 @@ impl Core {
         }
     }
 
-    fn candidate(known: &Known, deed: &Deed) -> Candidate {
+    fn candidate(account: &Account, known: &Known) -> Candidate {
         Candidate {
-            account: deed.provider(),
+            account: *account,
             operator: known.operator.clone(),
             region: known.region.clone(),
             address: known.address,
-            load: deed.with_state(|state| state.load()),
-            capacity: deed.terms().quota_leaves,
+            load: 0,
+            capacity: 0,
+            score: known.score,
+            vetted: known.vetted,
+            eligible: known.trusted,
         }
     }
 
-    /// The emptiest usable agreement of each provider, trusted or not.
-    fn usable(&self) -> Vec<(Candidate, Arc<Deed>, bool)> {
+    /// The emptiest usable agreement of each provider, eligible or not.
+    fn usable(&self) -> Vec<(Candidate, Arc<Deed>)> {
         let known = lock(&self.known);
-        let mut best: BTreeMap<Account, (Candidate, Arc<Deed>, bool)> = BTreeMap::new();
+        let mut best: BTreeMap<Account, (Candidate, Arc<Deed>)> = BTreeMap::new();
         for deed in self.deeds() {
             let Some(of) = known.get(&deed.provider()) else { continue };
             let usable = deed.terms().stage == Stage::Open as u8 && !deed.is_closed();
-            let candidate = Self::candidate(of, &deed);
-            let fuller = best.get(&deed.provider()).is_some_and(|(other, ..)| other.load <= candidate.load);
+            let candidate = Candidate {
+                load: deed.with_state(|state| state.load()),
+                capacity: deed.terms().quota_leaves,
+                eligible: of.trusted && !deed.link.is_doubtful(),
+                ..Self::candidate(&deed.provider(), of)
+            };
+            let fuller = best.get(&deed.provider()).is_some_and(|(other, _)| other.load <= candidate.load);
             if usable && !fuller {
-                let trusted = of.trusted && !deed.link.is_doubtful();
-                best.insert(deed.provider(), (candidate, deed, trusted));
+                best.insert(deed.provider(), (candidate, deed));
             }
         }
         best.into_values().collect()
@@ -171,7 +182,8 @@ impl Core {
     /// Operators that could take a shard now.
     pub fn operators(&self) -> usize {
         let usable = self.usable();
-        usable.iter().filter(|(.., ok)| *ok).map(|(c, ..)| &c.operator).collect::<BTreeSet<_>>().len()
+        let eligible = usable.iter().filter(|(c, _)| c.eligible);
+        eligible.map(|(c, _)| &c.operator).collect::<BTreeSet<_>>().len()
     }
 
     /// Room for `wanted` shards of `bytes` of a segment, beside those that `kept` providers hold and
@@ -185,8 +197,8 @@ impl Core {
         avoided: &[Account],
     ) -> Vec<Room> {
         let (mut candidates, mut deeds) = (Vec::new(), Vec::new());
-        for (candidate, deed, trusted) in self.usable() {
-            if trusted && !kept.contains(&candidate.account) && !avoided.contains(&candidate.account) {
+        for (candidate, deed) in self.usable() {
+            if !kept.contains(&candidate.account) && !avoided.contains(&candidate.account) {
                 candidates.push(candidate);
                 deeds.push(deed);
             }
@@ -199,17 +211,7 @@ impl Core {
 
     fn describe(&self, accounts: &[Account]) -> Vec<Candidate> {
         let known = lock(&self.known);
-        let of = |account: &Account| {
-            let known = known.get(account)?;
-            Some(Candidate {
-                account: *account,
-                operator: known.operator.clone(),
-                region: known.region.clone(),
-                address: known.address,
-                load: 0,
-                capacity: 0,
-            })
-        };
+        let of = |account: &Account| known.get(account).map(|known| Self::candidate(account, known));
         accounts.iter().filter_map(of).collect()
     }
 

@@ -305,6 +305,8 @@ fn known(provider: &Provider) -> Known {
         region: vec![provider.index as u8 % 5],
         address: Some(provider.address),
         trusted: true,
+        score: 1_000_000_000,
+        vetted: true,
     }
 }
 
