@@ -8,9 +8,10 @@ use crate::{
     placement::{Candidate, choose},
     purse::state::Stage,
     repair::Notice,
+    why::Recent,
 };
 use commonware_utils::channel::mpsc;
-use posync_protocol::Account;
+use posync_protocol::{Account, wire::gateway::Why};
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::SocketAddr,
@@ -62,6 +63,7 @@ pub struct Core {
     deeds: Mutex<BTreeMap<u32, Arc<Deed>>>,
     known: Mutex<BTreeMap<Account, Known>>,
     putting: Mutex<BTreeSet<FileId>>,
+    recent: Mutex<Recent>,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -84,6 +86,7 @@ impl Core {
             deeds: Mutex::default(),
             known: Mutex::default(),
             putting: Mutex::default(),
+            recent: Mutex::default(),
         })
     }
 
@@ -203,10 +206,19 @@ impl Core {
                 deeds.push(deed);
             }
         }
-        let kept: Vec<Candidate> = self.describe(kept);
         let leaves = crate::deed::state::leaves(bytes);
+        if kept.is_empty() && avoided.is_empty() {
+            lock(&self.recent).note(place, leaves);
+        }
+        let kept: Vec<Candidate> = self.describe(kept);
         let chosen = choose(place, wanted, leaves, &candidates, &kept);
         chosen.into_iter().filter_map(|index| deeds[index].reserve(bytes)).collect()
+    }
+
+    /// What placement says of a provider now.
+    pub fn why(&self, provider: &Account) -> Why {
+        let candidates: Vec<Candidate> = self.usable().into_iter().map(|(candidate, _)| candidate).collect();
+        lock(&self.recent).why(provider, self.known(provider).as_ref(), &candidates)
     }
 
     fn describe(&self, accounts: &[Account]) -> Vec<Candidate> {
