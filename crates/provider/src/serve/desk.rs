@@ -1,6 +1,9 @@
 //! Answers one request after the other from the store, the books, the till and the ledger's view.
 
-use super::{GETS_MAX, LOAD_MAX, TERMS_WAIT_MS, answer, no, no_code};
+use super::{
+    LOAD_MAX, TERMS_WAIT_MS, answer, no, no_code,
+    queue::{Demand, Place, Queue},
+};
 use crate::{
     books::Books,
     segments::{Store, StoreError, leaves},
@@ -26,7 +29,6 @@ use std::{
     },
     time::{Duration, SystemTime},
 };
-use tokio::sync::Semaphore;
 
 /// What a desk works with.
 pub struct Parts<E, B> {
@@ -47,7 +49,7 @@ pub struct Parts<E, B> {
 /// The desk: shared by all requests.
 pub struct Desk<E, B> {
     pub(super) parts: Parts<E, B>,
-    pub(super) gets: Semaphore,
+    queue: Queue,
     load: AtomicU32,
     /// Shards that are stored and in no signed version yet, and since when.
     loose: Mutex<BTreeMap<(AgreementId, Hash), SystemTime>>,
@@ -66,8 +68,8 @@ impl Drop for Load<'_> {
 impl<E: Clock, B: Blob> Desk<E, B> {
     /// A desk over these parts.
     pub fn new(parts: Parts<E, B>) -> Self {
-        let (load, gets) = (AtomicU32::new(0), Semaphore::new(GETS_MAX));
-        Self { parts, gets, load, loose: Mutex::default(), missing: Mutex::default() }
+        let (load, queue) = (AtomicU32::new(0), Queue::default());
+        Self { parts, queue, load, loose: Mutex::default(), missing: Mutex::default() }
     }
 
     /// Answers a call.
@@ -76,7 +78,10 @@ impl<E: Clock, B: Blob> Desk<E, B> {
         let _load = Load(&self.load);
         let peer = call.peer();
         let result = if waiting >= LOAD_MAX {
-            Answer::Refused(no(Refusal::Busy, "too many requests at once; try again later"))
+            Answer::Refused(no(
+                Refusal::Busy,
+                format!("{LOAD_MAX} requests are open here; try again in a second, or ask another provider"),
+            ))
         } else {
             match ask {
                 Ask::Put(put) => answer(self.put(peer, put).await, Answer::Stored),
@@ -107,6 +112,13 @@ impl<E: Clock, B: Blob> Desk<E, B> {
         Ok(terms)
     }
 
+    /// Waits for the consumer's turn at disk and uplink.
+    pub(super) async fn turn(&self, consumer: Account, demand: Demand) -> Result<Place<'_>, Refused> {
+        let weight = self.parts.view.weight(&consumer);
+        let turn = self.queue.turn(consumer, weight, demand).await;
+        turn.map_err(|full| no(Refusal::Busy, full.to_string()))
+    }
+
     pub(super) async fn terms(&self, id: &AgreementId, fresh: bool) -> Result<Terms, Refused> {
         let view = &self.parts.view;
         let known = async { if fresh { view.fresh(id).await } else { view.terms(id).await } };
@@ -130,6 +142,7 @@ impl<E: Clock, B: Blob> Desk<E, B> {
             return Err(no(Refusal::Content, "the bytes do not have that BLAKE3 name; send them again"));
         }
         let Parts { store, books, .. } = &self.parts;
+        let _turn = self.turn(peer, [1, data.len() as u64, 0]).await?;
         let more = leaves(u32::try_from(data.len()).expect("a decoded shard is at most 4 MiB"));
         let known = store.holds(&put.agreement, &put.shard);
         let held = store.held(&put.agreement).leaves;
@@ -238,6 +251,11 @@ impl<E: Clock, B: Blob> Desk<E, B> {
     /// Whether a shard was put again since [`Self::expired`] took it out.
     pub fn is_loose(&self, agreement: AgreementId, shard: Hash) -> bool {
         self.loose.lock().contains_key(&(agreement, shard))
+    }
+
+    /// Requests that wait for their turn.
+    pub fn waiting(&self) -> usize {
+        self.queue.waiting()
     }
 
     /// What it works with.
