@@ -12,13 +12,14 @@ use crate::{
     view::{NoTerms, View},
 };
 use bytes::Bytes;
+use commonware_cryptography::ed25519::PrivateKey;
 use commonware_macros::select;
 use commonware_runtime::{Blob, Clock};
 use commonware_utils::sync::Mutex;
 use posync_client::rpc::{Incoming, Provider};
 use posync_protocol::{
     Account, AgreementId, Bounded, Code, Hash, Signature,
-    operation::Voucher,
+    operation::{RefusedPlacement, Voucher},
     wire::provider::{Answer, Ask, BAD_SHARDS_MAX, Put, Refusal, Refused, Sign, Status},
 };
 use std::{
@@ -44,6 +45,8 @@ pub struct Parts<E, B> {
     pub view: View,
     /// Leaves that this provider offers.
     pub capacity_leaves: u64,
+    /// Signs what it refuses although it declared room for it.
+    pub key: PrivateKey,
 }
 
 /// The desk: shared by all requests.
@@ -159,7 +162,11 @@ impl<E: Clock, B: Blob> Desk<E, B> {
         let now = self.parts.clock.current();
         self.loose.lock().insert((put.agreement, put.shard), now);
         store.put(put.agreement, put.shard, data).await.map_err(|error| match error {
-            StoreError::Full { .. } | StoreError::Bound(_) => no(Refusal::Space, error.to_string()),
+            // The quota is within the declared capacity, so this is a broken promise.
+            StoreError::Full { .. } | StoreError::Bound(_) => Refused {
+                signed: Some(self.refusal(peer, put.agreement, more)),
+                ..no(Refusal::Space, error.to_string())
+            },
             _ => no(Refusal::Busy, format!("{error}; choose another provider")),
         })?;
         Ok(put.shard)
@@ -177,6 +184,15 @@ impl<E: Clock, B: Blob> Desk<E, B> {
             loose.remove(&(id, shard));
         }
         Ok(signature)
+    }
+
+    /// What the ledger takes as proof that the declared capacity is not there (PV-5).
+    fn refusal(&self, consumer: Account, agreement: AgreementId, leaves: u64) -> RefusedPlacement {
+        let Parts { view, key, .. } = &self.parts;
+        let (provider, height) = (view.account, view.height());
+        let agreement = Some(agreement);
+        RefusedPlacement { provider, consumer, agreement, leaves, height, signature: [0; 64] }
+            .signed(key, &view.chain)
     }
 
     /// Takes a voucher: durable when this returns.

@@ -38,7 +38,7 @@ pub const TERMS_WAIT_MS: u64 = 8_000;
 fn no(reason: Refusal, text: impl Into<String>) -> Refused {
     let mut bytes = text.into().into_bytes();
     bytes.truncate(512);
-    Refused { reason, text: Bounded::new(bytes).unwrap_or_default() }
+    Refused { reason, text: Bounded::new(bytes).unwrap_or_default(), signed: None }
 }
 
 /// A refusal with a ledger code.

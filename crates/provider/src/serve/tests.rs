@@ -41,6 +41,11 @@ async fn desk(context: &Context, terms: Terms) -> TestDesk {
 
 /// A provider whose ledger holds these.
 async fn desk_of(context: &Context, terms: Vec<Terms>) -> TestDesk {
+    desk_on(context, terms, StoreConfig::for_capacity("store", 64 << 20, 4 << 20)).await
+}
+
+/// A provider with a store of its own.
+async fn desk_on(context: &Context, terms: Vec<Terms>, config: StoreConfig) -> TestDesk {
     let account = Account::of(&provider().public_key());
     let (view, mut questions) = View::new(account, CHAIN, Parameters::LOCAL);
     view.advance(8);
@@ -50,7 +55,6 @@ async fn desk_of(context: &Context, terms: Vec<Terms>) -> TestDesk {
             let _ = question.done.send(found.map(|terms| Terms { height: 8, ..terms.clone() }));
         }
     });
-    let config = StoreConfig::for_capacity("store", 64 << 20, 4 << 20);
     let (store, _) = Store::open(context.child("store"), config).await.expect("opens");
     let held = store.clone();
     let held = Arc::new(move |agreement: &AgreementId, shard: &Hash| {
@@ -60,7 +64,7 @@ async fn desk_of(context: &Context, terms: Vec<Terms>) -> TestDesk {
     let (books, _) = books.await.expect("opens");
     let (till, _) = Till::open(context.child("till"), "till").await.expect("opens");
     let clock = Arc::new(context.child("clock"));
-    Arc::new(Desk::new(Parts { clock, store, books, till, view, capacity_leaves: 64 << 10 }))
+    Arc::new(Desk::new(Parts { clock, store, books, till, view, capacity_leaves: 64 << 10, key: provider() }))
 }
 
 async fn listen(context: &Context, desk: &TestDesk) -> SocketAddr {
@@ -306,5 +310,26 @@ fn a_greedy_consumer_cannot_starve_a_small_one() {
         while desk.waiting() > 0 {
             context.sleep(Duration::from_millis(1)).await;
         }
+    });
+}
+
+#[test]
+fn a_full_provider_signs_that_it_refused_what_it_declared() {
+    run(|context| async move {
+        let full = StoreConfig::for_capacity("store", 1 << 20, 1 << 20);
+        let desk = desk_on(&context, vec![terms()], full).await;
+        let client = dial(&context, 2, listen(&context, &desk).await).await;
+        for tag in 0..64 {
+            let (name, data) = shard(tag, 1 << 20);
+            let Ok(Answer::Refused(refused)) = client.call(put(id(), name, &data)).await else { continue };
+            assert_eq!(refused.reason, Refusal::Space);
+            let signed = refused.signed.expect("its quota is not used up");
+            assert!(signed.check(&CHAIN).verify());
+            let consumer = Account::of(&key(2).public_key());
+            assert_eq!((signed.provider, signed.consumer), (id().provider, consumer));
+            assert_eq!((signed.agreement, signed.leaves, signed.height), (Some(id()), 1024, 8));
+            return;
+        }
+        panic!("the store never filled");
     });
 }
