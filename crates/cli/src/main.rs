@@ -70,6 +70,8 @@ enum Command {
     Providers(commands::providers::Providers),
     /// List the gateway's agreements
     Agreements(commands::agreements::Agreements),
+    /// Explain why a provider gets shards or not, and how the ledger sees it
+    Why(commands::why::Why),
     /// Export a proof of one record, for anyone to check offline
     Prove(commands::prove::Prove),
     /// Check a proof with nothing but the network key
@@ -106,6 +108,7 @@ fn run(arguments: Arguments, output: Output) -> Outcome {
         Command::Status(command) => command.run(&net, output),
         Command::Providers(command) => command.run(&net, output),
         Command::Agreements(command) => command.run(&net, output),
+        Command::Why(command) => command.run(&net, output),
         Command::Prove(command) => command.run(&net, output),
         Command::Verify(command) => command.run(output),
         Command::Blocks(command) => command.run(&net, output),

@@ -14,3 +14,4 @@ pub(crate) mod rm;
 pub(crate) mod send;
 pub(crate) mod status;
 pub(crate) mod verify;
+pub(crate) mod why;
