@@ -353,6 +353,14 @@ encoded! {
     }
 }
 
+encoded! {
+    /// Leaves jail once the time is over.
+    Unjail {
+        /// Added to the bond.
+        bond_add: Amount,
+    }
+}
+
 tagged! {
     /// What is asked.
     Body {
@@ -380,6 +388,8 @@ tagged! {
         11 => Redeem(Redeem),
         /// Upkeep (free).
         12 => Settle(Settle),
+        /// Leaves jail.
+        13 => Unjail(Unjail),
     }
 }
 

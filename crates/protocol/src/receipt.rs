@@ -81,6 +81,10 @@ codes! {
     80 SettledAlready "settled already; nothing to do";
     81 NothingToSettle "the slot has nothing to settle or expire";
     82 TooManyKeys "the block names too many records; the operation waits for the next one";
+    90 ProviderJailed "the provider is in jail and takes no new agreements; choose another";
+    91 ProviderSuspended "the provider was away for three epochs and takes no new agreements; choose another";
+    92 NotJailed "the provider is not in jail; nothing to do";
+    93 JailedStill "the time in jail is not over; ask again in the epoch that its standing names";
 }
 
 impl commonware_codec::Write for Code {

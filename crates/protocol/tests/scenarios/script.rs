@@ -15,7 +15,7 @@ use posync_protocol::{
     limits::OPERATOR_BYTES,
     operation::{
         CLOSE_NAMESPACE, Close, CloseAlone, Open, Redeem, Redemption, RegisterProvider, RotateKey, TopUp,
-        Transfer, UpdateProvider, Voucher, sign,
+        Transfer, Unjail, UpdateProvider, Voucher, sign,
     },
     record::{Agreement, Provider},
 };
@@ -179,6 +179,7 @@ impl Stage {
                 let vouchers = if line.words.is_empty() { vec![] } else { vec![self.redemption(line)] };
                 Body::Redeem(Redeem { vouchers: Bounded::new(vouchers).expect("few") })
             }
+            "unjail" => Body::Unjail(Unjail { bond_add: line.amount("bond", Amount::ZERO) }),
             verb => panic!("no such verb: {verb}"),
         }
     }
