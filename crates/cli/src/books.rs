@@ -98,11 +98,19 @@ impl Books {
                         pay: *pay,
                     });
                 }
+                Event::Subsidy { provider, amount, .. } => {
+                    let figures = self.providers.entry(*provider).or_default();
+                    figures.earned = figures.earned.checked_add(*amount).unwrap_or(Amount::MAX);
+                }
                 Event::Drawn { .. }
                 | Event::Agreement { .. }
                 | Event::VoucherRefused { .. }
                 | Event::Restitution { .. }
-                | Event::CapacityCut { .. } => {}
+                | Event::CapacityCut { .. }
+                | Event::Pool { .. }
+                | Event::Priced { .. }
+                | Event::Standing { .. }
+                | Event::Closed { .. } => {}
             }
         }
     }

@@ -6,7 +6,7 @@
 use posync_protocol::{
     Account, AgreementId, Amount, Body, Operation,
     block::{BlockBody, Header},
-    ledger::{AgreementChange, Event},
+    ledger::{AgreementChange, Event, StandingReason, StandingStep},
     limits::Parameters,
     operation::{Answer, DataSetClaim, Reasked, Redemption, RefusedPlacement},
     wire::gateway::File,
@@ -146,6 +146,7 @@ fn body_fields(body: &Body) -> (&'static str, Value) {
             json!({ "provider": x.provider.to_string(), "index": x.index,
                 "slots": x.slots.iter().map(|slot| slot.0).collect::<Vec<_>>(), "endings": x.endings.to_vec() }),
         ),
+        Body::Unjail(x) => ("Unjail", json!({ "bond_add": grains(x.bond_add) })),
     }
 }
 
@@ -211,6 +212,37 @@ pub(crate) fn event(event: &Event) -> Value {
         Event::CapacityCut { provider, consumer, before, after } => json!({
             "event": "CapacityCut", "provider": provider.to_string(), "consumer": consumer.to_string(),
             "before": before, "after": after }),
+        Event::Pool { epoch, weight, emission, pool, drawn } => json!({
+            "event": "Pool", "epoch": epoch, "weight": number(*weight), "emission": grains(*emission),
+            "pool": grains(*pool), "drawn": grains(*drawn) }),
+        Event::Priced { epoch, class, price, slow } => json!({
+            "event": "Priced", "epoch": epoch, "class": class, "price": price, "slow": slow }),
+        Event::Subsidy { epoch, provider, amount } => json!({
+            "event": "Subsidy", "epoch": epoch, "provider": provider.to_string(), "amount": grains(*amount) }),
+        Event::Standing { provider, epoch, step, reason, evidence, until } => json!({
+            "event": "Standing", "provider": provider.to_string(), "epoch": epoch,
+            "step": step_name(*step), "reason": reason_name(*reason), "evidence": hex::encode(evidence),
+            "until": until }),
+        Event::Closed { epoch, rows, root } => json!({
+            "event": "Closed", "epoch": epoch, "rows": rows, "root": hex::encode(root) }),
+    }
+}
+
+const fn step_name(step: StandingStep) -> &'static str {
+    match step {
+        StandingStep::Warned => "warned",
+        StandingStep::Suspended => "suspended",
+        StandingStep::Resumed => "resumed",
+        StandingStep::Jailed => "jailed",
+        StandingStep::Unjailed => "unjailed",
+    }
+}
+
+const fn reason_name(reason: StandingReason) -> &'static str {
+    match reason {
+        StandingReason::Correctness => "correct reads below nine tenths",
+        StandingReason::Availability => "answers on time below one half",
+        StandingReason::Request => "it asked",
     }
 }
 

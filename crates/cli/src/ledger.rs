@@ -156,6 +156,7 @@ pub(crate) fn accounted(system: &System) -> Amount {
         system.burned,
         system.committee,
         system.reserve,
+        system.carry,
     ];
     parts.into_iter().fold(Amount::ZERO, |sum, part| sum.checked_add(part).unwrap_or(Amount::MAX))
 }

@@ -5,7 +5,10 @@ use posync_client::light::Subject;
 use posync_protocol::{
     Account, Record as _, Slot,
     limits::SETTLEMENT_RING,
-    record::{AccountState, Agreement, Audit, DataSet, Endpoint, Provider, Settlement, System, Use, Version},
+    record::{
+        AccountState, Agreement, Audit, Books, Closing, DataSet, Endpoint, Market, Provider, Settlement,
+        Standing, System, UNMEASURED, Use, Version,
+    },
 };
 use serde_json::{Value, json};
 
@@ -35,17 +38,60 @@ pub(crate) fn describe(slot: &Slot) -> Option<(&'static str, Value)> {
             let x = DataSet::from_slot(slot).ok()?;
             ("data set", json!({ "current": version(&x.current), "next": x.next.as_ref().map(version) }))
         }
-        Settlement::KIND => {
-            let x = Settlement::from_slot(slot).ok()?;
-            let (fee, burn, committee) = (grains(x.fee), grains(x.burn), grains(x.committee));
-            let pay = grains(x.pay);
+        Settlement::KIND => ("settlement", row(&Settlement::from_slot(slot).ok()?)),
+        Market::KIND => {
+            let x = Market::from_slot(slot).ok()?;
             (
-                "settlement",
-                json!({ "epoch": x.epoch, "fee": fee, "burn": burn, "committee": committee, "provider_pay": pay }),
+                "market",
+                json!({ "price": x.price, "slow": x.slow, "excess": x.excess, "bucket": number(x.bucket),
+                    "capacity": number(x.capacity), "used": number(x.used), "epoch": x.epoch }),
             )
         }
+        Standing::KIND => ("standing", standing(&Standing::from_slot(slot).ok()?)),
+        Closing::KIND => {
+            let x = Closing::from_slot(slot).ok()?;
+            (
+                "closing",
+                json!({ "epoch": x.epoch, "providers": x.providers, "rows": x.rows, "burn": grains(x.burn),
+                    "weight": number(x.weight), "capacity": x.capacity.map(number), "used": x.used.map(number),
+                    "emission": grains(x.emission), "pool": grains(x.pool), "drawn": grains(x.drawn),
+                    "paid": grains(x.paid) }),
+            )
+        }
+        Books::KIND => ("books", books(&Books::from_slot(slot).ok()?)),
         _ => return None,
     })
+}
+
+/// A ratio in parts per billion, or null if it was not measured.
+fn ratio(parts: u64) -> Option<u64> {
+    Some(parts).filter(|parts| *parts != UNMEASURED)
+}
+
+/// The row of a provider and an epoch.
+pub(crate) fn row(x: &Settlement) -> Value {
+    json!({ "epoch": x.epoch, "fee": grains(x.fee), "burn": grains(x.burn), "committee": grains(x.committee),
+        "provider_pay": grains(x.pay), "base": grains(x.base), "egress": x.egress, "gas": x.gas,
+        "signed": grains(x.signed), "disputed": grains(x.disputed), "reads": x.reads, "answers": x.answers,
+        "correct": x.correct.map(ratio), "available": ratio(x.available), "latency": x.latency,
+        "quality": ratio(x.quality), "least_quality": x.least, "weight": number(x.weight),
+        "subsidy": grains(x.subsidy), "scores": x.scores.map(ratio) })
+}
+
+/// How a provider stands.
+pub(crate) fn standing(x: &Standing) -> Value {
+    json!({ "registered": x.registered, "scores": x.scores.map(ratio), "score": x.score(),
+        "qualities": x.qualities.map(ratio), "idle": x.idle, "low_correct": x.low_correct,
+        "low_available": x.low_available, "suspended": x.suspended, "warned": x.warned,
+        "jailed_until": x.jailed_until, "jailings": x.jailings, "probation": x.probation })
+}
+
+/// A closed epoch.
+pub(crate) fn books(x: &Books) -> Value {
+    json!({ "epoch": x.epoch, "rows": x.rows, "root": hex::encode(x.root), "burn": grains(x.burn),
+        "weight": number(x.weight), "emission": grains(x.emission), "pool": grains(x.pool),
+        "drawn": grains(x.drawn), "paid": grains(x.paid), "carry": grains(x.carry), "prices": x.prices,
+        "slow": x.slow })
 }
 
 /// The sums of the ledger.
@@ -53,7 +99,7 @@ pub(crate) fn system(x: &System) -> Value {
     json!({ "height": x.height, "providers": x.providers, "agreements": x.agreements,
         "balances": grains(x.balances), "voucher_reserves": grains(x.voucher_reserves),
         "storage_pools": grains(x.storage_pools), "bonds": grains(x.bonds), "deposits": grains(x.deposits),
-        "burned": grains(x.burned), "committee": grains(x.committee), "reserve": grains(x.reserve),
+        "burned": grains(x.burned), "committee": grains(x.committee), "reserve": grains(x.reserve), "carry": grains(x.carry),
         "phi": number(x.phi) })
 }
 

@@ -45,7 +45,7 @@ use posync_protocol::{
     Bounded, Hash, Key, Operation, Record as _, Slot,
     audit::Resolver,
     block::{BlockBody, Draw, Header, Receipts, sha256},
-    ledger::{self, BlockContext, Invalid, Mode, Outcome, Records},
+    ledger::{self, BlockContext, Invalid, Mode, Outcome, Records, Roster},
     limits::TIME_STEP_MS_MAX,
     record::System,
 };
@@ -142,7 +142,8 @@ impl<E: Runtime> Application<E> {
         mode: Mode,
     ) -> Result<Executed<E>, Invalid> {
         let system = parse_system(fetch::<E>(&batch, vec![System::key()]).await)?;
-        let keys = ledger::touches(context, &system, draws, operations)?;
+        let roster = self.roster(&batch, context, &system).await?;
+        let keys = ledger::touches(context, &system, &roster, draws, operations)?;
         let records = fetch::<E>(&batch, keys).await;
         let outcome = ledger::execute(context, draws, operations, &records, mode)?;
         for (key, slot) in &outcome.changes {
@@ -151,6 +152,17 @@ impl<E: Runtime> Application<E> {
             }
         }
         Ok(Executed { sealed: batch.merkleize().await.expect(NO_COMPETITOR), outcome })
+    }
+
+    /// Who stands at the indices that the block closes: read before its records can be named.
+    async fn roster(
+        &self,
+        batch: &Batch<E>,
+        context: &BlockContext,
+        system: &System,
+    ) -> Result<Roster, Invalid> {
+        let keys = ledger::roster_keys(context, system);
+        Roster::new(context, system, &fetch::<E>(batch, keys).await)
     }
 
     /// What a proposal holds: whom the beacon draws, found by searching the state, and what fits
@@ -167,7 +179,8 @@ impl<E: Runtime> Application<E> {
         }
         let draws = resolver.draws();
         let candidates = self.0.setup.operations.candidates(context);
-        let chosen = ledger::select(context, &system, &draws, &candidates);
+        let roster = self.roster(batch, context, &system).await?;
+        let chosen = ledger::select(context, &system, &roster, &draws, &candidates);
         Ok((draws, chosen.into_iter().map(|place| candidates[place].clone()).collect()))
     }
 
@@ -182,8 +195,11 @@ impl<E: Runtime> Application<E> {
     async fn recall(&self, block: &Block, state: &Reader<Database<E>>) -> BlockOutcome {
         let (context, body) = (self.context(block.header()), block.body());
         let genesis = (context.height == 1).then_some(&self.0.genesis_records);
-        let keys = parse_system(read(state, genesis, vec![System::key()]).await)
-            .and_then(|system| ledger::touches(&context, &system, &body.draws, &body.operations))
+        let system = parse_system(read(state, genesis, vec![System::key()]).await)
+            .expect("a finalized block has a parent's state");
+        let roster = read(state, genesis, ledger::roster_keys(&context, &system)).await;
+        let keys = Roster::new(&context, &system, &roster)
+            .and_then(|roster| ledger::touches(&context, &system, &roster, &body.draws, &body.operations))
             .expect("a finalized block keeps the rules");
         let records = read(state, genesis, keys).await;
         let outcome = ledger::execute(&context, &body.draws, &body.operations, &records, Mode::Verify);

@@ -26,13 +26,16 @@ use crate::{
     Account, AgreementId, Amount, Code,
     account::{credit, debit},
     amount::{UNIT, mul_div_up},
-    data_set, fenwick,
+    books, data_set, fenwick,
     ledger::{AgreementChange, Event, Touched, Working},
     limits::{PROVIDERS_MAX, Parameters, SLOTS_MAX},
     operation::{Close, CloseAlone, Open, RotateKey, TopUp},
     provider::sellable,
-    record::{AccountState, Agreement, Audit, DataSet, Ending, FeeTree, Provider, SlotTree, Use},
-    settlement,
+    record::{
+        AccountState, Agreement, Audit, DataSet, EGRESS, Ending, FeeTree, GAS, Market, Provider, STORAGE,
+        SlotTree, Standing, Use,
+    },
+    settlement, standing,
 };
 
 /// The round in which the agreement was opened.
@@ -73,13 +76,16 @@ pub(crate) fn touches_open(body: &Open, touched: &mut Touched) {
         Use::key(provider, *slot),
         Ending::key(provider, *end_epoch),
     ]);
+    touched.readable.push(Standing::key(provider));
+    books::touches_market(touched);
 }
 
 /// Opens an agreement within the provider's standing offer, at the posted prices (AG-2).
 ///
 /// # Errors
 /// `Balance`, `ProviderUnknown`, `ProviderLeaving`, `PriceAboveMaximum`, `PriceBelowReserve`,
-/// `NoCapacity`, `SlotTaken`, `TermTooLong`, `EscrowTooSmall`.
+/// `NoCapacity`, `SlotTaken`, `TermTooLong`, `EscrowTooSmall`, `ProviderJailed`,
+/// `ProviderSuspended`.
 pub(crate) fn open(working: &mut Working<'_>, signer: &Account, body: &Open) -> Result<(), Code> {
     let (context, parameters) = (working.context, &working.context.parameters);
     debit(working, signer, parameters.deposit)?;
@@ -98,6 +104,7 @@ pub(crate) fn open(working: &mut Working<'_>, signer: &Account, body: &Open) -> 
     if needed > body.storage_reserve_max {
         return Err(Code::EscrowTooSmall);
     }
+    standing::check_takes(&working.need(Standing::key(&body.provider), Code::ProviderUnknown)?)?;
     let usage = Use {
         storage_reserve: needed,
         voucher_reserve: body.voucher_reserve,
@@ -112,24 +119,25 @@ pub(crate) fn open(working: &mut Working<'_>, signer: &Account, body: &Open) -> 
     Ok(())
 }
 
-/// The record of the terms at the posted prices (genesis constants so far).
-fn terms(working: &Working<'_>, signer: &Account, body: &Open) -> Result<Agreement, Code> {
-    let parameters = &working.context.parameters;
-    let posted = |price: u128| u64::try_from(price).map_err(|_| Code::BadShape);
-    let (storage, egress, gas) =
-        (posted(parameters.price_storage)?, posted(parameters.price_egress)?, posted(parameters.price_gas)?);
+/// The record of the terms at the pairs of prices posted now (MK-1).
+fn terms(working: &mut Working<'_>, signer: &Account, body: &Open) -> Result<Agreement, Code> {
+    let mut posted = |class: usize| {
+        let market = working.get::<Market>(Market::key(class as u8))?;
+        Ok(books::pair(market, class, &working.context.parameters))
+    };
+    let (storage, egress, gas) = (posted(STORAGE)?, posted(EGRESS)?, posted(GAS)?);
     Ok(Agreement {
         opened: working.context.height,
         consumer: *signer,
         session_key: body.session_key,
         storage_key: body.storage_key,
         end_epoch: body.end_epoch,
-        storage_price: storage,
-        storage_slow: storage,
-        egress_price: egress,
-        egress_slow: egress,
-        gas_price: gas,
-        gas_slow: gas,
+        storage_price: storage.price,
+        storage_slow: storage.slow,
+        egress_price: egress.price,
+        egress_slow: egress.slow,
+        gas_price: gas.price,
+        gas_slow: gas.slow,
         quota_leaves: body.quota_leaves,
         quota_egress: body.quota_egress,
         quota_gas: body.quota_gas,

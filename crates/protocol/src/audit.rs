@@ -54,7 +54,9 @@ pub(crate) fn note(audit: &mut Audit, height: u64, reads: &[bool], on_time: bool
     for passed in reads {
         audit.history = audit.history << 1 | u64::from(*passed);
     }
-    audit.on_time = audit.on_time << 1 | u64::from(on_time);
+    if !reads.is_empty() {
+        audit.on_time = audit.on_time << 1 | u64::from(on_time);
+    }
     audit.drawn = audit.drawn.saturating_add(reads.len() as u64);
     audit.settlements = audit.settlements.saturating_add(u64::from(!reads.is_empty()));
     audit.last_height = height;

@@ -2,31 +2,36 @@
 //!
 //! Events are not part of the state: these bytes are never hashed, and a tag is never reused.
 
-use crate::ledger::{AgreementChange, Event};
+use crate::ledger::{AgreementChange, Event, StandingReason, StandingStep};
 use bytes::BufMut;
 use commonware_codec::{Buf, EncodeSize, Error, FixedSize, Read, ReadExt as _, Write};
 
-impl Write for AgreementChange {
-    fn write(&self, buf: &mut impl BufMut) {
-        (*self as u8).write(buf);
-    }
-}
-
-impl FixedSize for AgreementChange {
-    const SIZE: usize = 1;
-}
-
-impl Read for AgreementChange {
-    type Cfg = ();
-    fn read_cfg(buf: &mut impl Buf, _: &()) -> Result<Self, Error> {
-        match u8::read(buf)? {
-            0 => Ok(Self::Opened),
-            1 => Ok(Self::Closing),
-            2 => Ok(Self::Deleted),
-            tag => Err(Error::InvalidEnum(tag)),
+/// An enum without fields as one byte: its variants in their order.
+macro_rules! tag_codec {
+    ($name:ident { $($tag:literal $variant:ident)* }) => {
+        impl Write for $name {
+            fn write(&self, buf: &mut impl BufMut) {
+                (*self as u8).write(buf);
+            }
         }
-    }
+        impl FixedSize for $name {
+            const SIZE: usize = 1;
+        }
+        impl Read for $name {
+            type Cfg = ();
+            fn read_cfg(buf: &mut impl Buf, _: &()) -> Result<Self, Error> {
+                match u8::read(buf)? {
+                    $($tag => Ok(Self::$variant),)*
+                    tag => Err(Error::InvalidEnum(tag)),
+                }
+            }
+        }
+    };
 }
+
+tag_codec! { AgreementChange { 0 Opened 1 Closing 2 Deleted } }
+tag_codec! { StandingStep { 0 Warned 1 Suspended 2 Resumed 3 Jailed 4 Unjailed } }
+tag_codec! { StandingReason { 0 Correctness 1 Availability 2 Request } }
 
 /// Writes the tag and the fields in order; reads them back the same way.
 macro_rules! event_codec {
@@ -61,6 +66,11 @@ event_codec! {
     4 VoucherRefused { agreement, code }
     5 Restitution { provider, agreement, amount }
     32 CapacityCut { provider, consumer, before, after }
+    6 Pool { epoch, weight, emission, pool, drawn }
+    7 Priced { epoch, class, price, slow }
+    8 Subsidy { epoch, provider, amount }
+    9 Standing { provider, epoch, step, reason, evidence, until }
+    10 Closed { epoch, rows, root }
 }
 
 #[cfg(test)]
@@ -89,6 +99,18 @@ mod tests {
             Event::VoucherRefused { agreement, code: Code::Balance },
             Event::Restitution { provider, agreement, amount },
             Event::CapacityCut { provider, consumer: provider, before: 7, after: 6 },
+            Event::Pool { epoch: 1, weight: 2, emission: amount, pool: amount, drawn: amount },
+            Event::Priced { epoch: 1, class: 2, price: 3, slow: 4 },
+            Event::Subsidy { epoch: 1, provider, amount },
+            Event::Standing {
+                provider,
+                epoch: 1,
+                step: StandingStep::Unjailed,
+                reason: StandingReason::Request,
+                evidence: [2; 32],
+                until: 3,
+            },
+            Event::Closed { epoch: 1, rows: 2, root: [3; 32] },
         ];
         for event in events {
             assert_eq!(Event::decode(event.encode()).ok(), Some(event));

@@ -11,6 +11,23 @@ use crate::{
     record::{AccountState, Settlement},
 };
 
+/// What a fee was paid for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Entry {
+    /// The voucher agreement; `None` for storage.
+    pub(crate) agreement: Option<AgreementId>,
+    /// Paid by the consumers.
+    pub(crate) fee: Amount,
+    /// The provider's base within it.
+    pub(crate) base: Amount,
+    /// Egress bytes redeemed.
+    pub(crate) egress: u64,
+    /// Gas redeemed.
+    pub(crate) gas: u64,
+    /// Claimed beyond the signature.
+    pub(crate) disputed: Amount,
+}
+
 /// A fee in its three parts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Split {
@@ -48,20 +65,15 @@ pub(crate) fn touches(context: &BlockContext, provider: &Account, touched: &mut 
     touched.writable.push(Settlement::key(provider, context.epoch() % SETTLEMENT_RING));
 }
 
-/// Books a fee that just left its pot (the caller has lowered the pot and its sum in `System`):
-/// burns, credits the committee and the provider, adds to the epoch's row, tells the event.
-/// `agreement` is `None` for storage. A fee of zero does nothing.
+/// Books (BK-8) a fee that just left its pot (the caller has lowered the pot and its sum in `System`):
+/// burns, credits the committee and the provider, adds to the epoch's row, tells the event. An
+/// entry of nothing does nothing.
 ///
 /// # Errors
 /// `Balance` if money were not conserved: unreachable.
-pub(crate) fn book(
-    working: &mut Working<'_>,
-    provider: &Account,
-    agreement: Option<AgreementId>,
-    fee: Amount,
-    base: Amount,
-) -> Result<(), Code> {
-    if fee == Amount::ZERO {
+pub(crate) fn book(working: &mut Working<'_>, provider: &Account, entry: Entry) -> Result<(), Code> {
+    let Entry { agreement, fee, base, .. } = entry;
+    if fee == Amount::ZERO && entry.egress == 0 && entry.gas == 0 {
         return Ok(());
     }
     let parameters = &working.context.parameters;
@@ -73,21 +85,25 @@ pub(crate) fn book(
     crate::account::credit(working, provider, pay)?;
     let epoch = working.context.epoch();
     let key = Settlement::key(provider, epoch % SETTLEMENT_RING);
-    let row = working.get::<Settlement>(key)?.filter(|row| row.epoch == epoch);
-    let row = row.unwrap_or(Settlement { epoch, ..Settlement::default() });
-    working.put(key, &add_row(row, fee, split).ok_or(Code::Balance)?)?;
+    let row = Settlement::of(epoch, working.get(key)?);
+    working.put(key, &add_row(row, &entry, split).ok_or(Code::Balance)?)?;
     let provider = *provider;
     working.events.push(Event::Settled { epoch, provider, agreement, fee, burn, committee, pay });
     Ok(())
 }
 
 /// Adds to the row of (provider, epoch mod ring).
-fn add_row(row: Settlement, fee: Amount, split: Split) -> Option<Settlement> {
+fn add_row(row: Settlement, entry: &Entry, split: Split) -> Option<Settlement> {
     Some(Settlement {
-        epoch: row.epoch,
-        fee: row.fee.checked_add(fee)?,
+        fee: row.fee.checked_add(entry.fee)?,
         burn: row.burn.checked_add(split.burn)?,
         committee: row.committee.checked_add(split.committee)?,
         pay: row.pay.checked_add(split.pay)?,
+        base: row.base.checked_add(entry.base)?,
+        egress: row.egress.checked_add(entry.egress)?,
+        gas: row.gas.checked_add(entry.gas)?,
+        signed: row.signed.checked_add(entry.fee)?,
+        disputed: row.disputed.checked_add(entry.disputed)?,
+        ..row
     })
 }

@@ -9,7 +9,10 @@
 //! 2. Providers: index, account and records agree; vacant indices form one list.
 //! 3. Agreements: slots, capacity sold, pool and endings equal what the agreements say.
 //! 4. Draw weights: `phi`, `paid`, `paid_base` and every Fenwick node equal the recomputed ones.
-//! 5. No record is unreachable.
+//! 5. The books: rows add up to their epoch, pools cover what is paid, ratios are ratios.
+//! 6. No record is unreachable.
+
+mod books;
 
 use crate::settlement::owed;
 use crate::{
@@ -17,8 +20,8 @@ use crate::{
     fenwick::update_path,
     limits::{PROVIDERS_MAX, SLOTS_MAX},
     record::{
-        AccountState, Agreement, Audit, DataSet, Ending, Endings, Endpoint, FeeTree, Newcomer, Provider,
-        ProviderAt, RoundInfo, Settlement, SlotTree, System, Use,
+        AccountState, Agreement, Audit, Books, Closing, DataSet, Ending, Endings, Endpoint, FeeTree, Market,
+        Newcomer, Peak, Provider, ProviderAt, RoundInfo, Settlement, SlotTree, Standing, System, Use,
     },
 };
 use alloc::collections::BTreeMap;
@@ -112,6 +115,7 @@ pub fn check_all(slots: impl IntoIterator<Item = (Key, Slot)>, supply: Amount) -
     check_decodes(&state)?;
     let system: System = state.need(System::key(), "System")?;
     check_money(&state, &system, supply)?;
+    books::check(&state, &system)?;
     let reached = walk(&state, &system)?;
     check_reached(&state, &system, &reached)
 }
@@ -135,7 +139,12 @@ fn check_decodes(state: &State) -> Result<(), Broken> {
         + each::<Endings>(state)?
         + each::<RoundInfo>(state)?
         + each::<Settlement>(state)?
-        + each::<Newcomer>(state)?;
+        + each::<Newcomer>(state)?
+        + each::<Market>(state)?
+        + each::<Standing>(state)?
+        + each::<Closing>(state)?
+        + each::<Books>(state)?
+        + each::<Peak>(state)?;
     equal("slots of a known kind", state.slots.len() as u128, known)
 }
 
@@ -159,7 +168,7 @@ fn check_money(state: &State, system: &System, supply: Amount) -> Result<(), Bro
     equal("System.deposits", system.deposits.grains(), sums[2])?;
     equal("System.storage_pools", system.storage_pools.grains(), sums[3])?;
     equal("System.bonds", system.bonds.grains(), sums[4])?;
-    let elsewhere = [system.burned, system.committee, system.reserve];
+    let elsewhere = [system.burned, system.committee, system.reserve, system.carry];
     let total = sums.iter().sum::<u128>() + elsewhere.iter().map(|amount| amount.grains()).sum::<u128>();
     equal("the supply", supply.grains(), total)
 }
@@ -174,6 +183,7 @@ fn walk(state: &State, system: &System) -> Result<Reached, Broken> {
         equal("Provider.index", provider.index, index)?;
         state.need::<Audit>(Audit::key(&account), "Audit of a provider")?;
         state.need::<Endpoint>(Endpoint::key(&account), "Endpoint of a provider")?;
+        state.need::<Standing>(Standing::key(&account), "Standing of a provider")?;
         reached.providers += 1;
         reached.phi += provider.phi;
         add(&mut reached.fee_nodes, index, PROVIDERS_MAX, provider.phi);
@@ -320,6 +330,7 @@ fn check_reached(state: &State, system: &System, reached: &Reached) -> Result<()
     equal("orphaned Audit", state.count::<Audit>(), reached.providers)?;
     at_most("orphaned Endings", state.count::<Endings>(), reached.providers)?;
     equal("orphaned Endpoint", state.count::<Endpoint>(), reached.providers)?;
+    equal("orphaned Standing", state.count::<Standing>(), reached.providers)?;
     equal("orphaned ProviderAt", state.count::<ProviderAt>(), u64::from(system.providers))?;
     equal("orphaned Newcomer", state.count::<Newcomer>(), u64::from(system.newcomers))?;
     equal("orphaned Agreement", state.count::<Agreement>(), reached.agreements)?;

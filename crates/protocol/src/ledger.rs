@@ -1,8 +1,9 @@
 //! A block's work: name the records, then execute over them, all or nothing per operation.
 //!
 //! ```text
+//!   roster_keys -> Roster               who stands where this block closes its slice of the books
 //!   touches(op) -> keys, bounded        one batched read by the node
-//!   execute: round anchor -> draws -> operations in order -> System
+//!   execute: round anchor -> books -> draws -> operations in order -> System
 //!            each operation: charge its fee, run on an overlay, keep it or drop it whole
 //! ```
 //!
@@ -18,19 +19,20 @@ mod event;
 mod select;
 mod working;
 
-pub use event::{AgreementChange, Event};
+pub use crate::books::{Roster, roster_keys};
+pub use event::{AgreementChange, Event, StandingReason, StandingStep};
 pub use select::select;
 pub use working::Working;
 
 use crate::{
     Amount, Body, Code, Hash, Key, Operation, Slot, account, agreement, audit,
     block::{Draw, sha256},
-    data_set,
+    books, data_set,
     limits::{BODY_BYTES_MAX, FEE_BYTES_PER_KEY, FREE_LANE_BYTES, KEYS_MAX, OPERATIONS_MAX, Parameters},
     operation::{body_fits, check_structure},
     provider,
     record::{AccountState, Newcomer, ProviderAt, RoundInfo, System},
-    settlement, statement,
+    settlement, standing, statement,
 };
 use alloc::{
     collections::{BTreeMap, BTreeSet},
@@ -146,9 +148,15 @@ fn shared_keys(system: &System, draws: &[Option<Draw>], count: u32) -> Vec<Key> 
     keys.chain(system.vacant.map(ProviderAt::key)).collect()
 }
 
-/// The records of the system step: the round's anchor and the draws.
-fn touches_system(context: &BlockContext, system: &System, draws: &[Option<Draw>]) -> Touched {
+/// The records of the system step: the round's anchor, the books and the draws.
+fn touches_system(
+    context: &BlockContext,
+    system: &System,
+    roster: &Roster,
+    draws: &[Option<Draw>],
+) -> Touched {
     let mut touched = Touched::default();
+    books::touches(context, system, roster, &mut touched);
     let place = context.round() % context.parameters.round_ring;
     touched.writable.push(RoundInfo::key(place));
     audit::touches_draws(context, system, draws, &mut touched);
@@ -181,6 +189,7 @@ pub fn touches_operation(context: &BlockContext, operation: &Operation) -> Touch
         Body::Redeem(body) => agreement::touches_redeem(context, signer, &body.vouchers, &mut touched),
         Body::Settle(body) => settlement::touches(context, body, &mut touched),
         Body::Refusal(body) => provider::touches_cut(body, &mut touched),
+        Body::Unjail(_) => standing::touches_unjail(signer, &mut touched),
     }
     touched
 }
@@ -201,13 +210,14 @@ fn fee_of(context: &BlockContext, operation: &Operation, touched: &Touched) -> A
 }
 
 /// Every record that the block names, sorted and unique, for one batched read. `system` is the
-/// parent's; its own key is among them.
+/// parent's; its own key is among them. `roster` is read before ([`roster_keys`]).
 ///
 /// # Errors
 /// [`Invalid::Keys`] above [`KEYS_MAX`]; [`Invalid::Operation`] for one whose structure is wrong.
 pub fn touches(
     context: &BlockContext,
     system: &System,
+    roster: &Roster,
     draws: &[Option<Draw>],
     operations: &[Operation],
 ) -> Result<Vec<Key>, Invalid> {
@@ -218,7 +228,7 @@ pub fn touches(
         keys.extend(touched.readable);
         if keys.len() > KEYS_MAX { Err(Invalid::Keys) } else { Ok(()) }
     };
-    name(touches_system(context, system, draws))?;
+    name(touches_system(context, system, roster, draws))?;
     for (index, operation) in operations.iter().enumerate() {
         check_structure(operation, context).map_err(|code| Invalid::Operation { index, code })?;
         name(touches_operation(context, operation))?;
@@ -256,9 +266,11 @@ pub fn execute(
 ) -> Result<Outcome, Invalid> {
     check_body(operations)?;
     let mut working = Working::new(context, records)?;
-    working.begin(touches_system(context, &working.system, draws));
+    let roster = Roster::new(context, &working.system, records)?;
+    working.begin(touches_system(context, &working.system, &roster, draws));
     let shared = shared_keys(&working.system, draws, registrations(operations));
     open_round(&mut working).map_err(|_| Invalid::State)?;
+    books::close(&mut working, &roster).map_err(|_| Invalid::State)?;
     audit::apply_draws(&mut working, draws)?;
     working.check_sound()?;
     working.commit();
@@ -321,5 +333,6 @@ fn dispatch(working: &mut Working<'_>, operation: &Operation) -> Result<(), Code
         Body::Redeem(body) => agreement::redeem(working, &body.vouchers).map(|_| ()),
         Body::Settle(body) => settlement::apply(working, body),
         Body::Refusal(body) => provider::cut(working, body),
+        Body::Unjail(body) => standing::unjail(working, signer, body),
     }
 }

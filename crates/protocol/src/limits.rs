@@ -60,7 +60,7 @@ pub const ADDRESS_BYTES_MAX: usize = 220;
 pub const REGION_BYTES_MAX: usize = 24;
 /// A file's name in a gateway's catalogue.
 pub const NAME_BYTES_MAX: usize = 1024;
-/// Epochs for which a provider's settlement row stays in state.
+/// Epochs for which a provider's row stays in state.
 pub const SETTLEMENT_RING: u64 = 512;
 /// A frame on any authenticated channel.
 pub const FRAME_BYTES_MAX: usize = (4 << 20) + (64 << 10);
@@ -200,6 +200,18 @@ encoded! {
         rate_egress_max: u64,
         /// Most gas per round of one agreement.
         rate_gas_max: u64,
+        /// S: providers that a block closes in each pass. Registrations end where a pass would no
+        /// longer fit its epoch.
+        closing_slice: u64,
+        /// An epoch emits the reserve divided by this: half of it in 2,839 epochs.
+        emission_divisor: u64,
+        /// Part of the emission that follows use, parts per billion.
+        usage_share: u64,
+        /// The subsidy is at most this share of the burn of what weighs: below one, so that paying
+        /// oneself loses.
+        subsidy_cap: u64,
+        /// Burned by a provider that leaves jail.
+        unjail_burn: Amount,
     }
 }
 
@@ -249,6 +261,11 @@ impl Parameters {
         quota_gas_max: 10_000_000_000_000,
         rate_egress_max: 4 << 30,
         rate_gas_max: 100_000_000_000,
+        closing_slice: 64,
+        emission_divisor: 4096,
+        usage_share: ONE / 2,
+        subsidy_cap: ONE / 5 * 2,
+        unjail_burn: Amount::sync(1),
     };
 
     /// A block a second, rounds of a minute, terms of an hour, epochs of a day.
@@ -291,6 +308,14 @@ impl Parameters {
         height / self.epoch_blocks()
     }
 
+    /// Provider indices that a closing pass can visit within an epoch: one slice in each block
+    /// after the first round.
+    pub const fn indices_max(&self) -> u64 {
+        let blocks = self.epoch_blocks().saturating_sub(self.round_blocks);
+        let visited = blocks.saturating_mul(self.closing_slice);
+        if visited < PROVIDERS_MAX as u64 { visited } else { PROVIDERS_MAX as u64 }
+    }
+
     /// The first round of an epoch.
     pub const fn epoch_start(&self, epoch: u64) -> u64 {
         epoch * self.epoch_rounds
@@ -307,6 +332,9 @@ const _: () = {
         assert!(p.agreement_epochs_max < ENDING_RING);
         assert!(p.leader_timeout_ms > p.block_ms && p.certification_timeout_ms > p.leader_timeout_ms);
         assert!(p.burn > 0 && p.burn + p.committee < ONE);
+        assert!(p.subsidy_cap < ONE && p.usage_share <= ONE && p.emission_divisor > 0);
+        // Both passes of a block name about a dozen records for each provider.
+        assert!(p.closing_slice > 0 && p.closing_slice as usize * 12 < KEYS_MAX / 4);
         i += 1;
     }
 };

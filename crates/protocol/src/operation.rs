@@ -375,6 +375,14 @@ encoded! {
     }
 }
 
+encoded! {
+    /// Leaves jail once the time is over.
+    Unjail {
+        /// Added to the bond.
+        bond_add: Amount,
+    }
+}
+
 tagged! {
     /// What is asked.
     Body {
@@ -402,6 +410,8 @@ tagged! {
         11 => Redeem(Redeem),
         /// Upkeep (free).
         12 => Settle(Settle),
+        /// Leaves jail.
+        13 => Unjail(Unjail),
         /// Cuts the declared capacity of a provider that refused within it.
         14 => Refusal(RefusedPlacement),
     }

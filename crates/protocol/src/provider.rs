@@ -16,9 +16,9 @@ use crate::{
     Account, Amount, Code,
     account::{credit, debit},
     ledger::{Event, Touched, Working},
-    limits::{OPERATOR_BYTES, PROVIDERS_MAX, Parameters},
+    limits::{OPERATOR_BYTES, Parameters},
     operation::{RefusedPlacement, RegisterProvider, UpdateProvider},
-    record::{Audit, Endings, Endpoint, Newcomer, Provider, ProviderAt},
+    record::{Audit, Endings, Endpoint, Newcomer, Provider, ProviderAt, Standing},
 };
 
 /// The least bond for `capacity` declared leaves.
@@ -45,14 +45,16 @@ pub fn is_operator(name: &[u8; OPERATOR_BYTES]) -> bool {
 
 /// Names a registration's records; index and newcomer place follow from `System`.
 pub(crate) fn touches_register(signer: &Account, touched: &mut Touched) {
-    touched.writable.extend([Provider::key(signer), Audit::key(signer), Endpoint::key(signer)]);
+    touched.writable.extend([Provider::key(signer), Audit::key(signer)]);
+    touched.writable.extend([Endpoint::key(signer), Standing::key(signer)]);
 }
 
 /// Names an update's records; an exit also gives the index back.
 pub(crate) fn touches_update(signer: &Account, body: &UpdateProvider, touched: &mut Touched) {
     touched.writable.extend([Provider::key(signer), Endpoint::key(signer)]);
     if body.leave {
-        touched.writable.extend([Audit::key(signer), Endings::key(signer), ProviderAt::key(body.index)]);
+        touched.writable.extend([Audit::key(signer), Endings::key(signer), Standing::key(signer)]);
+        touched.writable.push(ProviderAt::key(body.index));
     }
 }
 
@@ -90,6 +92,7 @@ pub(crate) fn register(
     working.put(Newcomer::key(working.system.newcomers), &Newcomer { account: *signer })?;
     working.system.newcomers += 1;
     working.put(Audit::key(signer), &Audit::default())?;
+    working.put(Standing::key(signer), &Standing::newborn(working.context.epoch()))?;
     let endpoint = Endpoint { address: body.address.clone(), region: body.region.clone() };
     working.put(Endpoint::key(signer), &endpoint)?;
     working.put(Provider::key(signer), &newborn(index, body, working.context.round()))
@@ -115,7 +118,8 @@ fn newborn(index: u32, body: &RegisterProvider, round: u64) -> Provider {
     }
 }
 
-/// The first vacant index if this block could name it, else the next new one.
+/// The first vacant index if this block could name it, else the next new one: as many as a closing
+/// pass can visit in an epoch (BK-4).
 fn take_index(working: &mut Working<'_>) -> Result<u32, Code> {
     if let Some(index) = working.system.vacant
         && working.names(&ProviderAt::key(index))
@@ -125,7 +129,7 @@ fn take_index(working: &mut Working<'_>) -> Result<u32, Code> {
         return Ok(index);
     }
     let index = working.system.providers;
-    if index >= PROVIDERS_MAX {
+    if u64::from(index) >= working.context.parameters.indices_max() {
         return Err(Code::ProviderFull);
     }
     working.system.providers += 1;
@@ -222,5 +226,6 @@ fn leave(working: &mut Working<'_>, signer: &Account, provider: &Provider) -> Re
     working.delete(Provider::key(signer))?;
     working.delete(Audit::key(signer))?;
     working.delete(Endings::key(signer))?;
+    working.delete(Standing::key(signer))?;
     working.delete(Endpoint::key(signer))
 }

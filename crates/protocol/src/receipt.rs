@@ -84,6 +84,10 @@ codes! {
     84 RefusalStale "the refusal is older than an epoch or of a height to come; bring one that is recent";
     85 RefusalBeyond "what was refused exceeds the provider's free declared capacity; refusing it is its right";
     86 RefusalCut "the provider declares no more than what is under contract; there is nothing to cut";
+    90 ProviderJailed "the provider is in jail and takes no new agreements; choose another";
+    91 ProviderSuspended "the provider was away for three epochs and takes no new agreements; choose another";
+    92 NotJailed "the provider is not in jail; nothing to do";
+    93 JailedStill "the time in jail is not over; ask again in the epoch that its standing names";
 }
 
 impl commonware_codec::Write for Code {

@@ -101,6 +101,10 @@ macro_rules! record {
     };
 }
 
+mod books;
+
+pub use books::*;
+
 record! {
     /// The one record of sums; each money field is part of the conserved total.
     #[derive(Default)]
@@ -131,6 +135,8 @@ record! {
         committee: Amount,
         /// What no one has yet: all supply exists at genesis.
         reserve: Amount,
+        /// Drawn from the reserve for the subsidy and not yet paid.
+        carry: Amount,
         /// Sum of phi over all providers.
         phi: u128,
         /// Next index in turn.
@@ -219,12 +225,14 @@ record! {
         challenge: Option<Challenge>,
         /// Last 64 drawn reads, newest in the lowest bit, 1 = passed.
         history: u64,
-        /// Last 64 challenges, 1 = answered on time.
+        /// Last 64 challenges with reads, 1 = answered on time.
         on_time: u64,
         /// Reads drawn in its life.
         drawn: u64,
         /// Settlements in its life.
         settlements: u64,
+        /// Challenges answered in its life, on time or late.
+        answered: u32,
         /// Challenge height last answered or expired.
         last_height: u64,
         /// Reads to be asked again.
@@ -396,23 +404,6 @@ record! {
         round: u64,
         /// Digest of the parent of its first block.
         anchor: Hash,
-    }
-}
-
-record! {
-    /// What a provider was paid in an epoch, in a ring of 512.
-    #[derive(Default)]
-    13 Settlement (provider: &Account, place: u64) [&provider.0, &place.to_be_bytes()] {
-        /// The epoch.
-        epoch: u64,
-        /// Consumers paid.
-        fee: Amount,
-        /// Burned of it.
-        burn: Amount,
-        /// The committee's part.
-        committee: Amount,
-        /// The provider's part.
-        pay: Amount,
     }
 }
 

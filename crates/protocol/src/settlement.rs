@@ -113,7 +113,8 @@ pub(crate) fn settle(
     working.put(Provider::key(account), &provider)?;
     let pools = &mut working.system.storage_pools;
     *pools = pools.checked_sub(fee).ok_or(Code::Balance)?;
-    fees::book(working, account, None, fee, base)
+    let entry = fees::Entry { agreement: None, fee, base, egress: 0, gas: 0, disputed: Amount::ZERO };
+    fees::book(working, account, entry)
 }
 
 /// A provider's interval while it is paid, piece by piece.

@@ -87,6 +87,7 @@ pub(crate) fn apply(working: &mut Working<'_>, signer: &Account, body: &Statemen
     let passed = reads.iter().filter(|passed| **passed).count();
     let on_time = audit::is_on_time(&challenge, context.height, parameters);
     audit::note(&mut audit, challenge.height, &reads, on_time);
+    audit.answered = audit.answered.saturating_add(1);
     working.put(Audit::key(signer), &audit)?;
     working.events.push(Event::Audited {
         provider: *signer,

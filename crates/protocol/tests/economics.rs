@@ -2,7 +2,7 @@
 
 use posync_protocol::{
     amount::ONE,
-    economics::{fair, price, score, slash, split},
+    economics::{fair, pool, price, score, slash, split},
 };
 use proptest::prelude::*;
 
@@ -73,6 +73,58 @@ proptest! {
     fn a_larger_pool_gives_nobody_less(pool in 0..u128::MAX / 2, more in any::<u64>(), weights in weights()) {
         let (before, after) = (split::floor_carry(pool, &weights).0, split::floor_carry(pool + u128::from(more), &weights).0);
         prop_assert!(before.iter().zip(&after).all(|(b, a)| a >= b));
+    }
+
+    #[test]
+    fn a_pool_conserves_and_never_exceeds_its_caps(reserve in 0..1u128 << 100, carry in 0..1u128 << 100, weights in prop::collection::vec(prop_oneof![Just(0u128), 0..1000u128, 0..1u128 << 100], 1..12)) {
+        let total: u128 = weights.iter().sum();
+        let (emission, target) = pool::usage_pool(reserve, 4096, ONE / 2, ONE / 5 * 2, ONE / 5, total);
+        prop_assert!(target <= emission && emission <= reserve);
+        prop_assert!(target <= total / 5 * 2 / 5 + 2, "below the burn");
+        let paid = pool::pay_pool(target, carry, &weights);
+        let shares: u128 = paid.shares.iter().sum();
+        prop_assert_eq!(shares + paid.carry, carry + paid.drawn);
+        prop_assert!(shares <= target && paid.drawn <= target);
+        prop_assert!(total > 0 || (paid.drawn, shares) == (0, 0), "zero in, zero out");
+        for (weight, paid) in weights.iter().zip(&paid.shares) {
+            prop_assert_eq!(*paid, pool::share(target, *weight, total));
+            prop_assert!(*weight > 0 || *paid == 0);
+            let burn = weight.div_ceil(5);
+            prop_assert!(*paid * 5 <= burn * 2 + 5, "a subsidy is at most kappa of the burn");
+        }
+    }
+
+    #[test]
+    fn a_larger_target_pays_nobody_less_and_scaling_or_order_change_nothing(target in 0..1u128 << 90, more in any::<u64>(), weights in prop::collection::vec(0..1u128 << 80, 1..10), factor in 1..1u128 << 32) {
+        let paid = pool::pay_pool(target, 0, &weights);
+        let larger = pool::pay_pool(target + u128::from(more), 0, &weights);
+        prop_assert!(paid.shares.iter().zip(&larger.shares).all(|(less, more)| less <= more));
+        let scaled: Vec<u128> = weights.iter().map(|weight| weight * factor).collect();
+        prop_assert_eq!(&pool::pay_pool(target, 0, &scaled), &paid);
+        let reversed: Vec<u128> = weights.iter().rev().copied().collect();
+        let mut back = pool::pay_pool(target, 0, &reversed);
+        back.shares.reverse();
+        prop_assert_eq!(back, paid);
+    }
+
+    #[test]
+    fn weight_grows_with_base_and_quality(base in 0..1u128 << 100, more in any::<u64>(), q in prop::collection::vec(0..=ONE, 1..8), place in any::<prop::sample::Index>(), d in 0..ONE) {
+        let before = pool::weight(base, &q);
+        prop_assert!(before <= base);
+        prop_assert!(pool::weight(base + u128::from(more), &q) >= before);
+        let mut better = q.clone();
+        better[place.index(q.len())] += d;
+        prop_assert!(pool::weight(base, &better) >= before);
+        prop_assert_eq!(pool::weight(base, &[]), 0);
+    }
+
+    #[test]
+    fn classes_share_a_whole_pool(pool in 0..1u128 << 80, rows in prop::collection::vec((0..1u128 << 80, 0..=ONE), 1..4)) {
+        let (fees, phi): (Vec<u128>, Vec<u64>) = rows.into_iter().unzip();
+        let (parts, prior) = pool::class_split(pool, &fees, &phi, ONE / 5);
+        prop_assert_eq!(prior, if pool == 0 { 1 } else { pool * 10 });
+        let weighs = fees.iter().any(|fee| *fee > 0) || phi.iter().any(|phi| *phi > 0);
+        prop_assert_eq!(parts.iter().sum::<u128>(), if weighs { pool } else { 0 });
     }
 
     #[test]

@@ -6,7 +6,7 @@
 use posync_protocol::{
     Amount, Record,
     amount::ONE,
-    economics::{fair, price, score, slash, split},
+    economics::{fair, pool, price, score, slash, split},
     fees::split_fee,
     record::{Agreement, DataSet, Ending, Provider, Use, VERSION, Version},
     settlement,
@@ -177,6 +177,27 @@ fn reference_prices() {
             slow = price::slow_next(slow, posted);
             assert_eq!([row[0], used, row[2], excess.into(), posted, slow], row[..], "{name}");
         }
+    }
+}
+
+#[test]
+fn reference_pools() {
+    let mut reserve = 10_u128.pow(18);
+    for row in rows(&load("cases.json")["usage_epochs"]) {
+        let qualities: Vec<Vec<u64>> = rows(&row["last_q"]).iter().map(smalls).collect();
+        let weights: Vec<u128> =
+            ints(&row["base"]).iter().zip(&qualities).map(|(base, q)| pool::weight(*base, q)).collect();
+        assert_eq!(weights, ints(&row["weights"]));
+        let total = weights.iter().sum();
+        let (emission, target) = pool::usage_pool(reserve, 4096, ONE / 2, ONE / 5 * 2, ONE / 5, total);
+        assert_eq!((emission, target), (int(&row["emission"]), int(&row["pool"])));
+        let paid = pool::pay_pool(target, int(&row["carry_in"]), &weights);
+        assert_eq!(paid.shares, ints(&row["pay"]));
+        assert_eq!((paid.drawn, paid.carry), (int(&row["drawn"]), int(&row["carry_out"])));
+        let slices: Vec<u128> = weights.iter().map(|weight| pool::share(target, *weight, total)).collect();
+        assert_eq!(slices, paid.shares, "slice by slice it is the same");
+        reserve -= paid.drawn;
+        assert_eq!(reserve, int(&row["reserve"]));
     }
 }
 

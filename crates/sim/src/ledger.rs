@@ -5,7 +5,7 @@ use posync_protocol::{
     Amount, Hash, Key, Operation, Record as _, Slot,
     block::Draw,
     invariants,
-    ledger::{self, BlockContext, Invalid, Mode, Outcome, Records},
+    ledger::{self, BlockContext, Invalid, Mode, Outcome, Records, Roster},
     limits::Parameters,
     record::System,
 };
@@ -112,6 +112,16 @@ impl Ledger {
         Ok(outcome)
     }
 
+    /// Who stands at the indices that a block closes.
+    ///
+    /// # Errors
+    /// [`Invalid::State`] if an index has no record.
+    pub fn roster(&self, context: &BlockContext) -> Result<Roster, Invalid> {
+        let keys = ledger::roster_keys(context, &self.system()).into_iter();
+        let records = keys.map(|key| (key, self.state.get(&key).copied())).collect();
+        Roster::new(context, &self.system(), &records)
+    }
+
     fn execute(
         &self,
         context: &BlockContext,
@@ -120,8 +130,9 @@ impl Ledger {
         mode: Mode,
     ) -> Result<Outcome, Fault> {
         let invalid = |source| Fault::Invalid { height: context.height, source };
-        let keys = ledger::touches(context, &self.system(), draws, operations).map_err(invalid)?;
         let read = |key| (key, self.state.get(&key).copied());
+        let roster = self.roster(context).map_err(invalid)?;
+        let keys = ledger::touches(context, &self.system(), &roster, draws, operations).map_err(invalid)?;
         let records: Records = keys.into_iter().map(read).collect();
         ledger::execute(context, draws, operations, &records, mode).map_err(invalid)
     }

@@ -11,7 +11,7 @@ use super::{is_over, start_round};
 use crate::{
     Account, AgreementId, Amount, Code,
     amount::{UNIT, mul_div},
-    fees,
+    fees::{self, Entry},
     ledger::{BlockContext, Event, Touched, Working},
     limits::Parameters,
     operation::{Redemption, Voucher},
@@ -177,7 +177,12 @@ fn redeem_one(working: &mut Working<'_>, redemption: &Redemption) -> Result<(), 
     working.put(key, &usage)?;
     let reserves = &mut working.system.voucher_reserves;
     *reserves = reserves.checked_sub(delta.fee).ok_or(Code::Balance)?;
-    fees::book(working, &provider, Some(voucher.agreement), delta.fee, delta.base)
+    let Delta { egress, gas, fee, base } = delta;
+    fees::book(
+        working,
+        &provider,
+        Entry { agreement: Some(voucher.agreement), fee, base, egress, gas, disputed },
+    )
 }
 
 /// What a claim beyond the voucher adds to the disputed sum: at most what the voucher pays, so

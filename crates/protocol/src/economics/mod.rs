@@ -5,6 +5,7 @@
 //! comment says *up*; products go through 256 bits or more. Source: `docs/protocol.md`.
 
 pub mod fair;
+pub mod pool;
 pub mod price;
 pub mod score;
 pub mod slash;

@@ -1,7 +1,7 @@
 //! What happened in a block, for people and books. Events are not state: whoever needs them
 //! replays the block.
 
-use crate::{Account, AgreementId, Amount, Code};
+use crate::{Account, AgreementId, Amount, Code, Hash};
 
 /// Something that happened, in the order of the block.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -81,6 +81,90 @@ pub enum Event {
         /// Declared leaves now.
         after: u64,
     },
+    /// An epoch was measured: what its providers share of the reserve's emission.
+    Pool {
+        /// The epoch.
+        epoch: u64,
+        /// Sum of weights.
+        weight: u128,
+        /// What the reserve emitted.
+        emission: Amount,
+        /// What is shared.
+        pool: Amount,
+        /// Of it, what came from the reserve now.
+        drawn: Amount,
+    },
+    /// A class's price moved by an epoch's use; in force from this block on.
+    Priced {
+        /// The epoch.
+        epoch: u64,
+        /// Its place among the classes.
+        class: u8,
+        /// Posted.
+        price: u64,
+        /// Slow.
+        slow: u64,
+    },
+    /// A provider was paid its share of an epoch's pool.
+    Subsidy {
+        /// The epoch.
+        epoch: u64,
+        /// The provider.
+        provider: Account,
+        /// How much.
+        amount: Amount,
+    },
+    /// A provider was warned, suspended, jailed or is let go again.
+    Standing {
+        /// The provider.
+        provider: Account,
+        /// The epoch whose row shows why, or in which it asked.
+        epoch: u64,
+        /// What happened.
+        step: StandingStep,
+        /// Why.
+        reason: StandingReason,
+        /// Hash of the row in the epoch's tree; zeros where the provider asked.
+        evidence: Hash,
+        /// A warning: the epoch of the penalty if nothing gets better. A penalty: the first epoch
+        /// in which it can be lifted. Else the epoch itself.
+        until: u64,
+    },
+    /// An epoch's books stand for ever.
+    Closed {
+        /// The epoch.
+        epoch: u64,
+        /// Rows.
+        rows: u64,
+        /// Root over the rows.
+        root: Hash,
+    },
+}
+
+/// A step in how a provider stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StandingStep {
+    /// It goes on like this, then the penalty follows.
+    Warned,
+    /// No new agreements until a good epoch.
+    Suspended,
+    /// Takes new agreements again.
+    Resumed,
+    /// No new agreements until it asks, after its time.
+    Jailed,
+    /// Left jail, on probation.
+    Unjailed,
+}
+
+/// Why a provider's standing changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StandingReason {
+    /// Correct reads below nine tenths.
+    Correctness,
+    /// Answers on time below one half.
+    Availability,
+    /// It asked.
+    Request,
 }
 
 /// What became of an agreement.

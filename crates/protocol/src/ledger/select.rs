@@ -1,7 +1,7 @@
 //! Which operations go into a block: bytes, keys and lanes. Policy of the proposer; the bounds
 //! themselves are checked by [`super::touches`] and [`super::execute`].
 
-use super::{BlockContext, check_structure, shared_keys, touches_operation, touches_system};
+use super::{BlockContext, Roster, check_structure, shared_keys, touches_operation, touches_system};
 use crate::{
     Body, Key, Operation,
     block::Draw,
@@ -19,10 +19,11 @@ use commonware_codec::EncodeSize;
 pub fn select(
     context: &BlockContext,
     system: &System,
+    roster: &Roster,
     draws: &[Option<Draw>],
     candidates: &[Operation],
 ) -> Vec<usize> {
-    let mut room = Room::new(context, system, draws);
+    let mut room = Room::new(context, system, roster, draws);
     let (mut free, paid): (Vec<usize>, Vec<usize>) =
         (0..candidates.len()).partition(|place| candidates[*place].body.is_free());
     free.sort_by_key(|place| match &candidates[*place].body {
@@ -67,8 +68,13 @@ struct Room<'a> {
 }
 
 impl<'a> Room<'a> {
-    fn new(context: &'a BlockContext, system: &'a System, draws: &'a [Option<Draw>]) -> Self {
-        let touched = touches_system(context, system, draws);
+    fn new(
+        context: &'a BlockContext,
+        system: &'a System,
+        roster: &Roster,
+        draws: &'a [Option<Draw>],
+    ) -> Self {
+        let touched = touches_system(context, system, roster, draws);
         let mut keys: BTreeSet<Key> = touched.writable.into_iter().chain(touched.readable).collect();
         keys.insert(System::key());
         let (keys_max, bytes_max) = (KEYS_MAX, BODY_BYTES_MAX);

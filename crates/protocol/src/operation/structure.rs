@@ -56,6 +56,7 @@ pub(crate) fn body_fits(body: &Body, parameters: &Parameters) -> bool {
         Body::Redeem(body) => redemptions_fit(&body.vouchers),
         Body::Settle(body) => settle_fits(body),
         Body::Refusal(body) => refusal_fits(body),
+        Body::Unjail(_) => true,
     }
 }
 

@@ -337,7 +337,7 @@ fn a_provider_that_holds_nothing_answers_with_nothing() {
     until_drawn(&mut stage, &keeper);
     assert_eq!(answer(&mut stage, &keeper), Some(Ok(Code::Done)));
     let audit = keeper.audit(&stage.world);
-    assert_eq!((audit.drawn, audit.on_time, audit.settlements), (0, 1, 0));
+    assert_eq!((audit.drawn, audit.on_time, audit.settlements, audit.answered), (0, 0, 0, 1));
 }
 
 #[test]

@@ -2,14 +2,15 @@
 
 use crate::{
     audits::holding,
+    books::run_to,
     world::{World, account},
 };
 use posync_protocol::{
     Account, Amount, Key, Record, Slot,
     invariants::check_all,
     record::{
-        AccountState, Agreement, Audit, DataSet, Ending, Endings, Endpoint, FeeTree, Newcomer, Provider,
-        ProviderAt, SlotTree, System, Use,
+        AccountState, Agreement, Audit, Books, Closing, DataSet, Ending, Endings, Endpoint, FeeTree, Market,
+        Newcomer, Peak, Provider, ProviderAt, Settlement, SlotTree, Standing, System, Use,
     },
 };
 
@@ -103,6 +104,72 @@ const RECORDS: &[Fault] = &[
         insert(w, Key([9; 32]), damaged);
     }),
 ];
+
+fn row(account: &Account, epoch: u64) -> Key {
+    Settlement::key(account, epoch)
+}
+
+/// Faults in the books of a ledger whose last block is in epoch 4.
+const BOOKS: &[Fault] = &[
+    ("the supply", |w, _| change(w, System::key(), |r: &mut System| more(&mut r.carry))),
+    ("Closing.weight", |w, _| change(w, Closing::of(3), |r: &mut Closing| r.weight += 1)),
+    ("Closing.weight", |w, p| change(w, row(p, 3), |r: &mut Settlement| r.weight -= 1)),
+    ("Closing.paid", |w, _| change(w, Closing::of(2), |r: &mut Closing| more(&mut r.paid))),
+    ("Closing.paid", |w, p| change(w, row(p, 2), |r: &mut Settlement| r.subsidy = Amount::ZERO)),
+    ("Closing.burn", |w, _| change(w, Closing::of(2), |r: &mut Closing| more(&mut r.burn))),
+    ("paid within the pool", |w, _| change(w, Closing::of(2), |r: &mut Closing| r.pool = Amount::ZERO)),
+    ("the pool within the emission", |w, _| {
+        change(w, Closing::of(2), |r: &mut Closing| r.emission = Amount::ZERO);
+    }),
+    ("rows of an epoch", |w, _| change(w, Closing::of(2), |r: &mut Closing| r.rows = 2)),
+    ("the carry covers the pool", |w, _| {
+        change(w, Closing::of(2), |r: &mut Closing| {
+            r.pool = Amount::new(r.pool.grains() + 1_000).expect("below the bound");
+        });
+    }),
+    ("Closing stands in its place", |w, _| change(w, Closing::of(2), |r: &mut Closing| r.epoch = 9)),
+    ("Settlement.fee", |w, p| change(w, row(p, 1), |r: &mut Settlement| more(&mut r.fee))),
+    ("Settlement.signed", |w, p| change(w, row(p, 1), |r: &mut Settlement| more(&mut r.signed))),
+    ("base within its fee", |w, p| change(w, row(p, 1), |r: &mut Settlement| r.base = Amount::sync(1))),
+    ("disputed within signed", |w, p| {
+        change(w, row(p, 1), |r: &mut Settlement| r.disputed = Amount::sync(1))
+    }),
+    ("weight within its base", |w, p| change(w, row(p, 1), |r: &mut Settlement| r.weight = u128::MAX)),
+    ("subsidy within its burn", |w, p| {
+        change(w, row(p, 1), |r: &mut Settlement| r.subsidy = Amount::sync(1))
+    }),
+    ("Books.paid", |w, _| change(w, Books::key(1), |r: &mut Books| r.paid = Amount::sync(1))),
+    ("Books.drawn", |w, _| change(w, Books::key(1), |r: &mut Books| r.drawn = Amount::sync(1))),
+    ("Books.pool", |w, _| change(w, Books::key(1), |r: &mut Books| r.emission = Amount::ZERO)),
+    ("Books.pool within the burn", |w, _| change(w, Books::key(1), |r: &mut Books| r.burn = Amount::ZERO)),
+    ("Books stand in their place", |w, _| change(w, Books::key(1), |r: &mut Books| r.epoch = 9)),
+    ("a score or quality", |w, p| {
+        change(w, Standing::key(p), |r: &mut Standing| r.scores[0] = 1_000_000_001);
+    }),
+    ("Standing of a provider", |w, p| remove(w, Standing::key(p))),
+    ("orphaned Standing", |w, _| {
+        insert(w, Standing::key(&Account::default()), Standing::newborn(0).to_slot());
+    }),
+    ("orphaned Market", |w, _| insert(w, Market::key(9), Market::default().to_slot())),
+    ("orphaned Peak", |w, _| {
+        for place in 9..99 {
+            insert(w, Peak::key(place, 0), Peak::default().to_slot());
+        }
+    }),
+];
+
+#[test]
+fn every_planted_fault_in_the_books_is_found() {
+    let (mut stage, keeper) = holding(&[70_000, 3_000]);
+    run_to(&mut stage, &keeper, 5, true);
+    assert_eq!(broken(&stage.world), "sound");
+    for (expected, fault) in BOOKS {
+        let mut world = stage.world.clone();
+        fault(&mut world, &account("p"));
+        let found = broken(&world);
+        assert!(found.contains(expected), "planted '{expected}', found '{found}'");
+    }
+}
 
 #[test]
 fn every_planted_fault_is_found() {

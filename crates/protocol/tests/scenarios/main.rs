@@ -4,6 +4,7 @@
 mod account;
 mod agreement;
 mod audits;
+mod books;
 mod canary;
 mod detection;
 mod keeper;
@@ -26,6 +27,10 @@ const TABLES: &[&str] = &[
     account::REFUSED,
     agreement::ACCEPTED,
     agreement::REFUSED,
+    books::ACCEPTED,
+    books::REFUSED,
+    books::JAILED,
+    books::SUSPENDED,
     provider::ACCEPTED,
     provider::REFUSED,
     voucher::ACCEPTED,

@@ -177,7 +177,7 @@ proptest! {
         }).collect();
         let context = world.context(1);
         let system = world.system();
-        let chosen = select(&context, &system, &[], &candidates);
+        let chosen = select(&context, &system, &world.roster(&context), &[], &candidates);
         let operations: Vec<Operation> = chosen.iter().map(|place| candidates[*place].clone()).collect();
         let records = world.read(&context, &[], &operations);
         prop_assert!(records.is_ok(), "the keys fit");
@@ -233,6 +233,6 @@ fn paid_operations_leave_the_lane_free() {
     let run = |operations: &[Operation]| execute(&context, &[], operations, &records, Mode::Verify);
     assert!(run(&operations[..fits]).is_ok());
     assert_eq!(run(&operations).unwrap_err(), Invalid::Body);
-    let chosen = select(&context, &world.system(), &[], &operations);
+    let chosen = select(&context, &world.system(), &world.roster(&context), &[], &operations);
     assert_eq!(chosen, (0..fits).collect::<Vec<_>>());
 }

@@ -7,7 +7,6 @@ use crate::{
 use posync_protocol::{
     Amount, Code, Record,
     ledger::{Event, Mode, execute},
-    limits::PROVIDERS_MAX,
     record::{Endpoint, Newcomer, Provider, ProviderAt, System},
 };
 
@@ -134,7 +133,9 @@ fn registrations_of_one_block_do_not_collide() {
 #[test]
 fn the_last_index_is_the_last() {
     let mut stage = Stage::new();
-    let full = System { providers: PROVIDERS_MAX - 1, ..stage.world.system() };
+    let last = u32::try_from(stage.world.parameters.indices_max() - 1).unwrap();
+    assert_eq!(last, 32 * 64 - 1, "a slice of 64 in each of the 32 blocks after the first round");
+    let full = System { providers: last, ..stage.world.system() };
     stage.world.state.insert(System::key(), full.to_slot());
     let mut register = |who: &str| {
         let operation = [stage.sign(&format!("{who} register"))];

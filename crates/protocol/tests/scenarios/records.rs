@@ -7,19 +7,22 @@ use posync_protocol::{
     block::{BlockBody, Header, Receipts, sha256},
     limits::{OPERATION_BYTES_MAX, Parameters},
     record::{
-        AccountState, Agreement, Audit, DataSet, Ending, Endings, Endpoint, FeeTree, Newcomer, Provider,
-        ProviderAt, RoundInfo, Settlement, SlotTree, System, Use,
+        AccountState, Agreement, Audit, Books, Closing, DataSet, Ending, Endings, Endpoint, FeeTree, Market,
+        Newcomer, Peak, Provider, ProviderAt, RoundInfo, Settlement, SlotTree, Standing, System, Use,
     },
 };
 use proptest::prelude::*;
 use std::fmt::Write;
+
+/// Kinds of records.
+const KINDS: usize = 21;
 
 /// Decodes a slot as its kind and encodes it again.
 fn again(slot: &Slot) -> Option<Slot> {
     fn as_kind<R: Record>(slot: &Slot) -> Option<Slot> {
         R::from_slot(slot).ok().map(|record| record.to_slot())
     }
-    let kinds: [fn(&Slot) -> Option<Slot>; 16] = [
+    let kinds: [fn(&Slot) -> Option<Slot>; KINDS] = [
         as_kind::<System>,
         as_kind::<AccountState>,
         as_kind::<Provider>,
@@ -36,6 +39,11 @@ fn again(slot: &Slot) -> Option<Slot> {
         as_kind::<Settlement>,
         as_kind::<Newcomer>,
         as_kind::<Endings>,
+        as_kind::<Market>,
+        as_kind::<Standing>,
+        as_kind::<Closing>,
+        as_kind::<Books>,
+        as_kind::<Peak>,
     ];
     kinds.get(usize::from(slot[0]))?(slot)
 }
@@ -45,7 +53,7 @@ fn the_largest_record_of_every_kind_fits_and_comes_back() {
     let records = records();
     let mut kinds: Vec<u8> = records.iter().map(|(_, slot)| slot[0]).collect();
     kinds.sort_unstable();
-    assert_eq!(kinds, (0..16).collect::<Vec<u8>>(), "one sample of each kind");
+    assert_eq!(kinds, (0..KINDS as u8).collect::<Vec<u8>>(), "one sample of each kind");
     for (name, slot) in records {
         assert_eq!(again(&slot), Some(slot), "{name}");
     }

@@ -10,11 +10,12 @@ use posync_protocol::{
     operation::{
         Answer, Close, CloseAlone, DataSetClaim, MissingRead, Open, ProvedRead, Reasked, Redeem, Redemption,
         RefusedPlacement, RegisterProvider, RotateKey, SetDataSet, Settle, Statement, StillMissing, SumPath,
-        TopUp, Transfer, UpdateProvider, Voucher,
+        TopUp, Transfer, Unjail, UpdateProvider, Voucher,
     },
     record::{
-        self, AccountState, Agreement, Audit, Challenge, DataSet, Ending, Endings, Endpoint, FeeTree,
-        Missing, Newcomer, Provider, ProviderAt, RoundInfo, Settlement, SlotTree, System, Use, Version,
+        self, AccountState, Agreement, Audit, Books, Challenge, Closing, DataSet, Ending, Endings, Endpoint,
+        FeeTree, Market, Missing, Newcomer, Peak, Provider, ProviderAt, RoundInfo, Settlement, SlotTree,
+        Standing, System, Use, Version,
     },
 };
 
@@ -41,6 +42,7 @@ fn version() -> Version {
 pub(crate) fn records() -> Vec<(&'static str, Slot)> {
     let mut records = ledger_records();
     records.extend(agreement_records());
+    records.extend(book_records());
     records
 }
 
@@ -60,6 +62,7 @@ fn ledger_records() -> Vec<(&'static str, Slot)> {
         burned: money,
         committee: money,
         reserve: money,
+        carry: money,
         phi: u128::MAX,
         turn: u64::MAX,
     };
@@ -86,10 +89,10 @@ fn ledger_records() -> Vec<(&'static str, Slot)> {
         on_time: u64::MAX,
         drawn: u64::MAX,
         settlements: u64::MAX,
+        answered: u32::MAX,
         last_height: u64::MAX,
         missing: full(Missing { slot: u32::MAX, shard: FULL, chunk: u32::MAX, asks_left: u8::MAX }),
     };
-    let row = Settlement { epoch: u64::MAX, fee: money, burn: money, committee: money, pay: money };
     vec![
         ("record/System", system.to_slot()),
         ("record/AccountState", AccountState { nonce: u64::MAX, balance: money }.to_slot()),
@@ -105,10 +108,113 @@ fn ledger_records() -> Vec<(&'static str, Slot)> {
             .to_slot(),
         ),
         ("record/RoundInfo", RoundInfo { round: u64::MAX, anchor: FULL }.to_slot()),
-        ("record/Settlement", row.to_slot()),
         ("record/Newcomer", Newcomer { account: ACCOUNT }.to_slot()),
         ("record/FeeTree", FeeTree { sum: u128::MAX }.to_slot()),
     ]
+}
+
+/// The records of the books.
+fn book_records() -> Vec<(&'static str, Slot)> {
+    vec![
+        ("record/Settlement", row().to_slot()),
+        ("record/Market", market().to_slot()),
+        ("record/Standing", standing().to_slot()),
+        ("record/Closing", closing().to_slot()),
+        ("record/Books", books().to_slot()),
+        ("record/Peak", Peak { node: FULL }.to_slot()),
+    ]
+}
+
+fn row() -> Settlement {
+    let money = Amount::MAX;
+    Settlement {
+        epoch: u64::MAX,
+        fee: money,
+        burn: money,
+        committee: money,
+        pay: money,
+        base: money,
+        egress: u64::MAX,
+        gas: u64::MAX,
+        signed: money,
+        disputed: money,
+        reads: u32::MAX,
+        answers: u32::MAX,
+        correct: [u64::MAX; 2],
+        available: u64::MAX,
+        latency: u64::MAX,
+        quality: u64::MAX,
+        least: u64::MAX,
+        weight: u128::MAX,
+        subsidy: money,
+        scores: [u64::MAX; 2],
+    }
+}
+
+const fn market() -> Market {
+    Market {
+        price: u64::MAX,
+        slow: u64::MAX,
+        excess: u64::MAX,
+        bucket: u128::MAX,
+        capacity: u128::MAX,
+        used: u128::MAX,
+        epoch: u64::MAX,
+    }
+}
+
+const fn standing() -> Standing {
+    Standing {
+        registered: u64::MAX,
+        scores: [u64::MAX; 2],
+        qualities: [u64::MAX; record::QUALITIES],
+        idle: u32::MAX,
+        drawn_at_close: u64::MAX,
+        answered_at_close: u32::MAX,
+        low_correct: u8::MAX,
+        low_available: u8::MAX,
+        suspended: u64::MAX,
+        warned: u64::MAX,
+        jailed_until: u64::MAX,
+        jailings: u8::MAX,
+        last_jailed: u64::MAX,
+        probation: u8::MAX,
+    }
+}
+
+const fn closing() -> Closing {
+    let money = Amount::MAX;
+    Closing {
+        epoch: u64::MAX,
+        providers: u32::MAX,
+        rows: u64::MAX,
+        burn: money,
+        weight: u128::MAX,
+        capacity: [u128::MAX; record::CLASSES],
+        used: [u128::MAX; record::CLASSES],
+        emission: money,
+        pool: money,
+        drawn: money,
+        paid: money,
+    }
+}
+
+const fn books() -> Books {
+    let money = Amount::MAX;
+    Books {
+        epoch: u64::MAX,
+        rows: u64::MAX,
+        root: FULL,
+        burn: money,
+        weight: u128::MAX,
+        emission: money,
+        pool: money,
+        drawn: money,
+        paid: money,
+        carry: money,
+        prices: [u64::MAX; record::CLASSES],
+        slow: [u64::MAX; record::CLASSES],
+    }
 }
 
 fn agreement_records() -> Vec<(&'static str, Slot)> {
@@ -237,6 +343,7 @@ pub(crate) fn bodies() -> Vec<(&'static str, Body)> {
         ("body/Redeem", Body::Redeem(redeem())),
         ("body/Settle", Body::Settle(settle)),
         ("body/Refusal", Body::Refusal(refusal())),
+        ("body/Unjail", Body::Unjail(Unjail { bond_add: amount })),
     ]
 }
 

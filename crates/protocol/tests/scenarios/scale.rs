@@ -1,5 +1,6 @@
 //! No block does work proportional to members: the same block on ledgers of 10, 1,000 and
-//! 100,000 providers names the same number of records and changes the same number.
+//! 100,000 providers names the same number of records and changes the same number, also where it
+//! closes a slice of the books.
 
 use crate::{
     script::Stage,
@@ -8,8 +9,9 @@ use crate::{
 use posync_protocol::{
     Account, Amount, Record,
     block::sha256,
+    books::tree,
     ledger::{Mode, execute},
-    record::{Audit, Endpoint, Newcomer, Provider, ProviderAt, System},
+    record::{Audit, Books, Closing, Endpoint, Newcomer, Provider, ProviderAt, Settlement, Standing, System},
 };
 
 /// Adds `count` registered providers with indices from 0, as registration leaves them.
@@ -31,6 +33,7 @@ fn populate(world: &mut World, count: u32) {
         world.state.insert(Provider::key(&account), own.to_slot());
         world.state.insert(Audit::key(&account), Audit::default().to_slot());
         world.state.insert(Endpoint::key(&account), endpoint.to_slot());
+        world.state.insert(Standing::key(&account), Standing::newborn(0).to_slot());
     }
     let mut system = world.system();
     let bonds = Amount::new(provider.bond.grains() * u128::from(count)).expect("below the bound");
@@ -93,4 +96,55 @@ fn keys_of_a_block_do_not_grow_with_the_providers() {
         let (named, changed) = work(providers);
         assert!(named <= few.0 + 20 && changed <= few.1 + 20, "{providers}: {named} {changed}, {few:?}");
     }
+}
+
+/// Runs the block of that height alone.
+fn block_at(stage: &mut Stage, height: u64) -> (usize, usize) {
+    stage.world.height = height - 1;
+    unchecked(stage, &[])
+}
+
+/// Records named and changed by the first block of an epoch, by one that closes a slice in both
+/// passes, and by the one that seals.
+fn closing_work(providers: u32) -> [(usize, usize); 4] {
+    let mut stage = Stage::new();
+    populate(&mut stage.world, providers);
+    let p = stage.world.parameters;
+    let (epoch, first) = (p.epoch_blocks(), p.round_blocks);
+    [epoch, epoch + first, 2 * epoch, 2 * epoch + first].map(|height| block_at(&mut stage, height))
+}
+
+#[test]
+fn closing_an_epoch_costs_a_block_the_same_for_any_number_of_providers() {
+    let few = closing_work(10);
+    let (many, most) = (closing_work(1_000), closing_work(100_000));
+    assert_eq!(many, most, "a slice is a slice");
+    assert!(few.iter().zip(&most).all(|(few, most)| few.0 <= most.0 && few.1 <= most.1));
+    for (named, changed) in most {
+        assert!(named < 64 * 10 && changed < 64 * 6, "{named} {changed}");
+    }
+}
+
+#[test]
+fn the_root_covers_every_row_in_the_order_of_indices() {
+    let mut stage = Stage::new();
+    let count = 100;
+    populate(&mut stage.world, count);
+    let epoch = stage.world.parameters.epoch_blocks();
+    for height in epoch..=3 * epoch {
+        block_at(&mut stage, height);
+    }
+    let world = &stage.world;
+    let leaf = |index: u32| {
+        let account = Account(sha256(&index.to_be_bytes()));
+        let row: Settlement = world.get(Settlement::key(&account, 0)).expect("a row of each provider");
+        tree::leaf(&account, &row.to_slot())
+    };
+    let leaves: Vec<_> = (0..count).map(leaf).collect();
+    let books: Books = world.get(Books::key(0)).expect("it is sealed");
+    assert_eq!((books.rows, books.root), (u64::from(count), tree::root_of(&leaves)));
+    let closing: Closing = world.get(Closing::of(0)).expect("it stands until epoch 4");
+    assert_eq!((closing.providers, closing.rows), (count, u64::from(count)));
+    assert_ne!(books.root, tree::root_of(&leaves[1..]));
+    assert_eq!(tree::root_of(&[]), tree::root(0, &[]));
 }

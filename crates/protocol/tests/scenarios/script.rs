@@ -15,7 +15,7 @@ use posync_protocol::{
     limits::OPERATOR_BYTES,
     operation::{
         CLOSE_NAMESPACE, Close, CloseAlone, Open, Redeem, Redemption, RefusedPlacement, RegisterProvider,
-        RotateKey, TopUp, Transfer, UpdateProvider, Voucher, sign,
+        RotateKey, TopUp, Transfer, Unjail, UpdateProvider, Voucher, sign,
     },
     record::{Agreement, Provider},
 };
@@ -180,6 +180,7 @@ impl Stage {
                 Body::Redeem(Redeem { vouchers: Bounded::new(vouchers).expect("few") })
             }
             "refusal" => Body::Refusal(self.refusal(line)),
+            "unjail" => Body::Unjail(Unjail { bond_add: line.amount("bond", Amount::ZERO) }),
             verb => panic!("no such verb: {verb}"),
         }
     }

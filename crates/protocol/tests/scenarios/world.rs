@@ -6,7 +6,9 @@ use posync_protocol::{
     audit::Resolver,
     block::{Draw, sha256},
     invariants::check_all,
-    ledger::{BlockContext, Event, Invalid, Mode, Outcome, Records, execute, fee, touches},
+    ledger::{
+        BlockContext, Event, Invalid, Mode, Outcome, Records, Roster, execute, fee, roster_keys, touches,
+    },
     limits::Parameters,
     record::{AccountState, System},
 };
@@ -109,6 +111,13 @@ impl World {
         resolver.draws()
     }
 
+    /// Who stands at the indices that a block closes.
+    pub(crate) fn roster(&self, context: &BlockContext) -> Roster {
+        let keys = roster_keys(context, &self.system());
+        let records = keys.into_iter().map(|key| (key, self.state.get(&key).copied())).collect();
+        Roster::new(context, &self.system(), &records).expect("each index is taken or vacant")
+    }
+
     /// Reads what a block names.
     pub(crate) fn read(
         &self,
@@ -116,7 +125,7 @@ impl World {
         draws: &[Option<Draw>],
         operations: &[Operation],
     ) -> Result<Records, Invalid> {
-        let keys = touches(context, &self.system(), draws, operations)?;
+        let keys = touches(context, &self.system(), &self.roster(context), draws, operations)?;
         Ok(keys.into_iter().map(|key| (key, self.state.get(&key).copied())).collect())
     }
 

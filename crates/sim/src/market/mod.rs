@@ -149,7 +149,9 @@ impl Market {
         let statements = self.statements(context.height);
         let mut candidates = statements;
         candidates.append(&mut self.pending);
-        let chosen = select(&context, &self.ledger.system(), &draws, &candidates);
+        let height = context.height;
+        let roster = self.ledger.roster(&context).map_err(|source| Fault::Invalid { height, source })?;
+        let chosen = select(&context, &self.ledger.system(), &roster, &draws, &candidates);
         let operations: Vec<Operation> = chosen.iter().map(|place| candidates[*place].clone()).collect();
         let outcome = self.ledger.run(&context, &draws, &operations, Mode::Propose)?;
         let taken: BTreeSet<usize> = chosen.into_iter().collect();

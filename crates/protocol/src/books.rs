@@ -1,0 +1,175 @@
+//! The books: how an epoch is closed, measured and paid without a block that grows with the members.
+//!
+//! ```text
+//!   epoch e          e + 1                    e + 2                      e + 3
+//!   rows fill up --> pass 1: measure, sum --> prices, pool (first block)
+//!                                             pass 2: score, pay, hash --> root (first block)
+//! ```
+//!
+//! After its first round, each block of an epoch closes one slice of provider indices: the second
+//! pass of the epoch before the last one, then the first pass of the last one. Which slice follows
+//! from the height alone. What a pass needs of an epoch as a whole (the sum of weights, the pool)
+//! is known before the next pass begins.
+//!
+//! Invariants
+//! 1. A block visits at most `closing_slice` providers, in both passes the same (BK-2).
+//! 2. An epoch's rows, sums and root follow from the state alone; no operation moves them (BK-3).
+//! 3. What is paid comes out of the carry, what enters the carry comes out of the reserve, and the
+//!    payments of an epoch are at most its pool (BK-6).
+//! 4. A closed epoch is never changed: its row, its books and its root stand (BK-7).
+
+mod market;
+mod measure;
+mod pay;
+pub mod tree;
+
+pub(crate) use market::touches as touches_market;
+pub use market::{Pair, pair};
+pub use measure::{Figures, figures_of, quality_of};
+
+use crate::{
+    Account, Code, Record as _,
+    ledger::{BlockContext, Invalid, Records, Touched, Working},
+    limits::SETTLEMENT_RING,
+    record::{
+        AccountState, Audit, Books, CLOSING_RING, Closing, Key, Peak, Provider, ProviderAt, Settlement,
+        Standing, System,
+    },
+};
+use alloc::vec::Vec;
+use core::ops::Range;
+
+/// Who stands at the indices that a block closes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Roster(Vec<(u32, Account)>);
+
+/// The indices that a block closes, in both passes (BK-2).
+fn slice(context: &BlockContext, system: &System) -> Range<u32> {
+    let parameters = &context.parameters;
+    let offset = context.height % parameters.epoch_blocks();
+    let Some(step) = offset.checked_sub(parameters.round_blocks).filter(|_| context.epoch() > 0) else {
+        return 0..0;
+    };
+    let first = step.saturating_mul(parameters.closing_slice);
+    let bound = |index: u64| u32::try_from(index).unwrap_or(u32::MAX).min(system.providers);
+    bound(first)..bound(first.saturating_add(parameters.closing_slice))
+}
+
+/// What must be read before [`crate::ledger::touches`] can name a block's records: who stands at
+/// the indices that it closes. `system` is the parent's.
+pub fn roster_keys(context: &BlockContext, system: &System) -> Vec<Key> {
+    slice(context, system).map(ProviderAt::key).collect()
+}
+
+impl Roster {
+    /// From the records of [`roster_keys`].
+    ///
+    /// # Errors
+    /// [`Invalid::State`] if one is missing or does not decode.
+    pub fn new(context: &BlockContext, system: &System, records: &Records) -> Result<Self, Invalid> {
+        let mut roster = Vec::new();
+        for index in slice(context, system) {
+            let slot = records.get(&ProviderAt::key(index)).copied().flatten().ok_or(Invalid::State)?;
+            let at = ProviderAt::from_slot(&slot).map_err(|_| Invalid::State)?;
+            roster.extend(at.account.map(|account| (index, account)));
+        }
+        Ok(Self(roster))
+    }
+}
+
+/// Whether the block is the first of an epoch after the first epoch.
+fn begins_epoch(context: &BlockContext) -> bool {
+    context.height > 0 && context.height.is_multiple_of(context.parameters.epoch_blocks())
+}
+
+/// Names the records of the books in this block.
+pub(crate) fn touches(context: &BlockContext, system: &System, roster: &Roster, touched: &mut Touched) {
+    touched.readable.extend(roster_keys(context, system));
+    let epoch = context.epoch();
+    let peaks = |epoch: u64| (0..=tree::LEVELS).map(move |level| Peak::key(epoch % CLOSING_RING, level));
+    if begins_epoch(context) {
+        touched
+            .writable
+            .extend([1, 2, 3].iter().filter_map(|back| epoch.checked_sub(*back)).map(Closing::of));
+        touched.writable.extend(market::keys());
+        if let Some(sealed) = epoch.checked_sub(3) {
+            touched.readable.extend(peaks(sealed));
+            touched.writable.push(Books::key(sealed));
+        }
+    }
+    if roster.0.is_empty() {
+        return;
+    }
+    for closed in [1, 2].iter().filter_map(|back| epoch.checked_sub(*back)) {
+        touched.writable.push(Closing::of(closed));
+        let rows = roster.0.iter().map(|(_, account)| Settlement::key(account, closed % SETTLEMENT_RING));
+        touched.writable.extend(rows);
+    }
+    if let Some(paid) = epoch.checked_sub(2) {
+        touched.writable.extend(peaks(paid));
+        touched.writable.extend(roster.0.iter().map(|(_, account)| AccountState::key(account)));
+    }
+    for (_, account) in &roster.0 {
+        touched.writable.push(Standing::key(account));
+        touched.readable.extend([Provider::key(account), Audit::key(account)]);
+    }
+}
+
+/// The closing of `epoch`, if it was begun.
+fn closing(working: &mut Working<'_>, epoch: u64) -> Result<Option<Closing>, Code> {
+    Ok(working.get::<Closing>(Closing::of(epoch))?.filter(|closing| closing.epoch == epoch))
+}
+
+/// The books' part of a block, before its draws and operations.
+///
+/// # Errors
+/// `Balance` if money were not conserved, `BadShape` for a record that was not named: unreachable.
+pub(crate) fn close(working: &mut Working<'_>, roster: &Roster) -> Result<(), Code> {
+    let epoch = working.context.epoch();
+    if begins_epoch(working.context) {
+        if let Some(sealed) = epoch.checked_sub(3) {
+            pay::seal(working, sealed)?;
+        }
+        if let Some(measured) = epoch.checked_sub(2) {
+            settle_epoch(working, measured)?;
+        }
+        begin(working, epoch - 1)?;
+    }
+    if roster.0.is_empty() {
+        return Ok(());
+    }
+    // The second pass first: it judges by the counters that the first pass moves on.
+    if let Some(paid) = epoch.checked_sub(2)
+        && let Some(mut sums) = closing(working, paid)?
+    {
+        let providers = sums.providers;
+        for (_, account) in roster.0.iter().filter(|(index, _)| *index < providers) {
+            pay::pay(working, &mut sums, account)?;
+        }
+        working.put(Closing::of(paid), &sums)?;
+    }
+    if let Some(measured) = epoch.checked_sub(1)
+        && let Some(mut sums) = closing(working, measured)?
+    {
+        let providers = sums.providers;
+        for (_, account) in roster.0.iter().filter(|(index, _)| *index < providers) {
+            measure::measure(working, &mut sums, account)?;
+        }
+        working.put(Closing::of(measured), &sums)?;
+    }
+    Ok(())
+}
+
+/// Fixes which indices the epoch that just ended has (BK-1).
+fn begin(working: &mut Working<'_>, epoch: u64) -> Result<(), Code> {
+    let providers = working.system.providers;
+    working.put(Closing::of(epoch), &Closing { epoch, providers, ..Closing::default() })
+}
+
+/// Ends the first pass of an epoch: its pool, and the prices that its use leads to.
+fn settle_epoch(working: &mut Working<'_>, epoch: u64) -> Result<(), Code> {
+    let Some(mut sums) = closing(working, epoch)? else { return Ok(()) };
+    pay::draw_pool(working, &mut sums)?;
+    market::move_prices(working, &sums)?;
+    working.put(Closing::of(epoch), &sums)
+}

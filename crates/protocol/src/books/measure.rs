@@ -1,0 +1,107 @@
+//! The first pass: what a provider was in an epoch, and what it weighs.
+//!
+//! Only ratios enter the quality, never volume; only the row's base and the least quality of the
+//! last epochs enter the weight.
+
+use crate::{
+    Account, Code,
+    amount::ONE,
+    economics::{pool, score},
+    ledger::Working,
+    limits::{HISTORY, Parameters, READS, SETTLEMENT_RING},
+    provider::sellable,
+    record::{Audit, CLASSES, Closing, EGRESS, GAS, Provider, STORAGE, Settlement, Standing, UNMEASURED},
+};
+use alloc::vec::Vec;
+
+/// What quality is computed from, parts per billion.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Figures {
+    /// Correct share of storage and egress; [`UNMEASURED`] for a class not measured in the epoch.
+    pub correct: [u64; 2],
+    /// On-time share of the last 64 challenges; [`UNMEASURED`] before the first.
+    pub available: u64,
+    /// Latency score; 0 until it is measured, which halves the quality.
+    pub latency: u64,
+}
+
+/// Share of set bits among the newest `count` (at most 64) of a history.
+fn share(history: u64, count: u64) -> u64 {
+    let count = count.min(HISTORY.into());
+    let Some(rest) = HISTORY.checked_sub(count as u32).filter(|rest| *rest < HISTORY) else {
+        return UNMEASURED;
+    };
+    u64::from((history << rest).count_ones()) * ONE / count
+}
+
+/// The figures of a provider at a close (SC-1). Egress and latency are what auditors report: a
+/// provider that none reported on is not measured in them.
+pub fn figures_of(provider: &Provider, standing: &Standing, audit: &Audit) -> Figures {
+    let is_drawn = audit.drawn > standing.drawn_at_close && provider.capacity > 0;
+    let storage = if is_drawn { share(audit.history, audit.drawn) } else { UNMEASURED };
+    let available = share(audit.on_time, audit.drawn / READS as u64);
+    Figures { correct: [storage, UNMEASURED], available, latency: 0 }
+}
+
+/// The quality of an epoch: the least over the classes that were measured; `None` without one
+/// (SC-2).
+pub fn quality_of(figures: &Figures) -> Option<u64> {
+    let measured = figures.correct.iter().filter(|correct| **correct != UNMEASURED);
+    measured.map(|correct| score::quality(*correct, figures.available, figures.latency)).min()
+}
+
+/// What a class offers: storage as far as the bond covers it. Flow classes offer what was measured
+/// of them, which is nothing until it is: then their prices rest.
+fn capacities(provider: &Provider, parameters: &Parameters) -> [u128; CLASSES] {
+    let mut capacities = [0; CLASSES];
+    capacities[STORAGE] = sellable(provider, parameters).into();
+    capacities
+}
+
+/// Measures one provider: completes the row up to its weight, moves the standing's memory on and
+/// adds to the epoch's sums (BK-3).
+pub(super) fn measure(working: &mut Working<'_>, sums: &mut Closing, account: &Account) -> Result<(), Code> {
+    let epoch = sums.epoch;
+    let mut standing: Standing = working.need(Standing::key(account), Code::ProviderUnknown)?;
+    if standing.registered > epoch {
+        return Ok(());
+    }
+    let provider: Provider = working.need(Provider::key(account), Code::ProviderUnknown)?;
+    let audit: Audit = working.need(Audit::key(account), Code::ProviderUnknown)?;
+    let key = Settlement::key(account, epoch % SETTLEMENT_RING);
+    let mut row = Settlement::of(epoch, working.get(key)?);
+    let figures = figures_of(&provider, &standing, &audit);
+    let Figures { correct, available, latency } = figures;
+    (row.correct, row.available, row.latency) = (correct, available, latency);
+    row.quality = quality_of(&figures).unwrap_or(UNMEASURED);
+    let reads = audit.drawn.saturating_sub(standing.drawn_at_close);
+    row.reads = u32::try_from(reads).unwrap_or(u32::MAX);
+    row.answers = audit.answered.saturating_sub(standing.answered_at_close);
+    remember(&mut standing, &row, &audit);
+    let measured: Vec<u64> = standing.qualities.into_iter().filter(|q| *q != UNMEASURED).collect();
+    row.least = measured.iter().copied().min().unwrap_or(0);
+    row.weight = pool::weight(row.base.grains(), &measured);
+    add(sums, &row, &provider, &working.context.parameters).ok_or(Code::Balance)?;
+    working.put(Standing::key(account), &standing)?;
+    working.put(key, &row)
+}
+
+fn remember(standing: &mut Standing, row: &Settlement, audit: &Audit) {
+    standing.qualities.rotate_right(1);
+    standing.qualities[0] = row.quality;
+    standing.idle = if row.reads == 0 { standing.idle.saturating_add(1) } else { 0 };
+    standing.drawn_at_close = audit.drawn;
+    standing.answered_at_close = audit.answered;
+}
+
+fn add(sums: &mut Closing, row: &Settlement, provider: &Provider, parameters: &Parameters) -> Option<()> {
+    sums.burn = sums.burn.checked_add(row.burn)?;
+    sums.weight = sums.weight.checked_add(row.weight)?;
+    for (sum, capacity) in sums.capacity.iter_mut().zip(capacities(provider, parameters)) {
+        *sum = sum.checked_add(capacity)?;
+    }
+    sums.used[STORAGE] = sums.used[STORAGE].checked_add(provider.sold.into())?;
+    sums.used[EGRESS] = sums.used[EGRESS].checked_add(row.egress.into())?;
+    sums.used[GAS] = sums.used[GAS].checked_add(row.gas.into())?;
+    Some(())
+}

@@ -1,0 +1,98 @@
+//! The second pass: an epoch's pool is shared, scores move, the row is hashed; then it is sealed.
+
+use super::{closing, tree};
+use crate::{
+    Account, Amount, Code, Hash, Record as _,
+    account::credit,
+    economics::pool,
+    ledger::{Event, Working},
+    limits::SETTLEMENT_RING,
+    record::{Books, CLASSES, CLOSING_RING, Closing, Market, Peak, Settlement, Standing},
+    standing,
+};
+use alloc::vec::Vec;
+
+/// Draws the epoch's pool: what the carry does not hold comes from the reserve (BK-5).
+pub(super) fn draw_pool(working: &mut Working<'_>, sums: &mut Closing) -> Result<(), Code> {
+    let parameters = &working.context.parameters;
+    let system = &mut working.system;
+    let (emission, pool) = pool::usage_pool(
+        system.reserve.grains(),
+        parameters.emission_divisor.into(),
+        parameters.usage_share,
+        parameters.subsidy_cap,
+        parameters.burn,
+        sums.weight,
+    );
+    let grains = |amount: u128| Amount::new(amount).ok_or(Code::Balance);
+    sums.emission = grains(emission)?;
+    sums.pool = grains(pool)?;
+    sums.drawn = sums.pool.saturating_sub(system.carry);
+    system.reserve = system.reserve.checked_sub(sums.drawn).ok_or(Code::Balance)?;
+    system.carry = system.carry.checked_add(sums.drawn).ok_or(Code::Balance)?;
+    let Closing { epoch, weight, emission, pool, drawn, .. } = *sums;
+    working.events.push(Event::Pool { epoch, weight, emission, pool, drawn });
+    Ok(())
+}
+
+/// Pays one provider its share and moves its scores; the row is complete and enters the tree (BK-6).
+pub(super) fn pay(working: &mut Working<'_>, sums: &mut Closing, account: &Account) -> Result<(), Code> {
+    let epoch = sums.epoch;
+    let mut standing: Standing = working.need(Standing::key(account), Code::ProviderUnknown)?;
+    let key = Settlement::key(account, epoch % SETTLEMENT_RING);
+    let found = working.get::<Settlement>(key)?.filter(|row| row.epoch == epoch);
+    let Some(mut row) = found.filter(|_| standing.registered <= epoch) else { return Ok(()) };
+    let share = pool::share(sums.pool.grains(), row.weight, sums.weight);
+    row.subsidy = Amount::new(share).ok_or(Code::Balance)?;
+    working.system.carry = working.system.carry.checked_sub(row.subsidy).ok_or(Code::Balance)?;
+    sums.paid = sums.paid.checked_add(row.subsidy).ok_or(Code::Balance)?;
+    credit(working, account, row.subsidy)?;
+    if row.subsidy > Amount::ZERO {
+        working.events.push(Event::Subsidy { epoch, provider: *account, amount: row.subsidy });
+    }
+    standing::score(&mut standing, &row);
+    row.scores = standing.scores;
+    let leaf = tree::leaf(account, &row.to_slot());
+    let now = working.context.epoch();
+    let steps = standing::judge(&mut standing, &row, now);
+    working.events.extend(steps.into_iter().map(|step| step.event(*account, epoch, leaf)));
+    working.put(Standing::key(account), &standing)?;
+    working.put(key, &row)?;
+    append(working, sums, leaf)
+}
+
+/// Adds a row's leaf: full subtrees of equal size merge.
+fn append(working: &mut Working<'_>, sums: &mut Closing, leaf: Hash) -> Result<(), Code> {
+    let place = sums.epoch % CLOSING_RING;
+    let (mut node, mut level) = (leaf, 0);
+    while sums.rows >> level & 1 == 1 {
+        let peak: Peak = working.need(Peak::key(place, level), Code::BadShape)?;
+        node = tree::node(&peak.node, &node);
+        level += 1;
+    }
+    sums.rows += 1;
+    working.put(Peak::key(place, level), &Peak { node })
+}
+
+/// Writes the books of an epoch that is paid (BK-7).
+pub(super) fn seal(working: &mut Working<'_>, epoch: u64) -> Result<(), Code> {
+    let Some(sums) = closing(working, epoch)? else { return Ok(()) };
+    let mut peaks: Vec<Hash> = Vec::new();
+    for level in (0..=tree::LEVELS).rev().filter(|level| sums.rows >> level & 1 == 1) {
+        let peak: Peak = working.need(Peak::key(epoch % CLOSING_RING, level), Code::BadShape)?;
+        peaks.push(peak.node);
+    }
+    let root = tree::root(sums.rows, &peaks);
+    let (mut prices, mut slow) = ([0; CLASSES], [0; CLASSES]);
+    for class in 0..CLASSES {
+        let market: Option<Market> = working.get(Market::key(class as u8))?;
+        let pair = super::pair(market, class, &working.context.parameters);
+        (prices[class], slow[class]) = (pair.price, pair.slow);
+    }
+    let Closing { rows, burn, weight, emission, pool, drawn, paid, .. } = sums;
+    let carry = working.system.carry;
+    let books = Books { epoch, rows, root, burn, weight, emission, pool, drawn, paid, carry, prices, slow };
+    working.put(Books::key(epoch), &books)?;
+    working.events.push(Event::Closed { epoch, rows, root });
+    Ok(())
+}

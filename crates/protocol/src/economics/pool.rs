@@ -1,0 +1,92 @@
+//! The usage subsidy: what an epoch may draw from the reserve, and who gets how much of it.
+//!
+//! ```text
+//!   W = sum of weights      U = min( floor(usage share x E), floor(kappa x floor(beta x W)) )
+//!   share_i = floor(U x w_i / W)            what rounding leaves stays in the carry, used first
+//! ```
+//!
+//! The cap is on the *weighted* base and lies below the burn of that base: paying oneself always
+//! costs more than it draws (economics 6). [`pay_pool`] is the split in one piece; the ledger does
+//! the same in slices, with [`share`] for each provider.
+
+use super::split::{floor_carry, largest_remainder, mul_div_saturating};
+use crate::amount::ONE;
+use alloc::vec::Vec;
+use ruint::aliases::U256;
+
+/// What a pool pays.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Payout {
+    /// One for each weight.
+    pub shares: Vec<u128>,
+    /// Taken from the reserve.
+    pub drawn: u128,
+    /// Left for the next epoch.
+    pub carry: u128,
+}
+
+/// `(emission, pool)` of an epoch: the emission is `reserve / divisor`, the pool the lesser of its
+/// usage share `gamma` and `kappa` of the burn `beta` of all weights; parts per billion.
+///
+/// Guarantees: `pool <= emission <= reserve`; `pool <= kappa * beta * weight`; no weight, no pool.
+pub fn usage_pool(
+    reserve: u128,
+    divisor: u128,
+    gamma: u64,
+    kappa: u64,
+    beta: u64,
+    weight: u128,
+) -> (u128, u128) {
+    let part = |whole: u128, share: u64| mul_div_saturating(whole, share.min(ONE).into(), ONE.into());
+    let emission = reserve / divisor.max(1);
+    let cap = part(part(weight, beta), kappa);
+    (emission, part(emission, gamma).min(cap))
+}
+
+/// What weighs in the split: `floor(base x least quality)`; `qualities` are those of the measured
+/// epochs among the last eight. None measured: zero.
+///
+/// Guarantees: at most `base`; never less for more base or for better quality.
+pub fn weight(base: u128, qualities: &[u64]) -> u128 {
+    let least = qualities.iter().min().map_or(0, |least| (*least).min(ONE));
+    mul_div_saturating(base, least.into(), ONE.into())
+}
+
+/// `floor(pool x weight / total)`; zero without a total.
+///
+/// Guarantees, for weights that sum to `total`: the shares sum to at most `pool`, and to more than
+/// `pool` less one for each weight; zero for zero; equal for equal, never less for more.
+pub fn share(pool: u128, weight: u128, total: u128) -> u128 {
+    mul_div_saturating(pool, weight.min(total), total)
+}
+
+/// Pays `target` to the weights, the carry first and the rest from the reserve. All weights zero:
+/// nothing is drawn and nothing paid.
+///
+/// Guarantees: the shares and the new carry sum to the old carry and what was drawn; the shares
+/// sum to at most `target`; a larger target gives nobody less; scaling all weights changes nothing.
+pub fn pay_pool(target: u128, carry: u128, weights: &[u128]) -> Payout {
+    if weights.iter().all(|weight| *weight == 0) {
+        return Payout { shares: alloc::vec![0; weights.len()], drawn: 0, carry };
+    }
+    let used = target.min(carry);
+    let (shares, left) = floor_carry(target, weights);
+    Payout { shares, drawn: target - used, carry: carry - used + left }
+}
+
+/// How a capacity pool `pool` would divide among classes: by settled fees and, so that a class
+/// without fees yet gets its part, by the prior `F0 = up(2 x pool / beta)` in proportion to `phi`
+/// (parts per billion). Returns the parts and `F0`. No class has such a pool at launch.
+///
+/// Guarantees: the parts sum to `pool` unless all weights are zero.
+pub fn class_split(pool: u128, fees: &[u128], phi: &[u64], beta: u64) -> (Vec<u128>, u128) {
+    let doubled = U256::from(pool) * U256::from(2 * ONE);
+    let prior = doubled.div_ceil(U256::from(beta.max(1)));
+    let prior = if pool == 0 { 1 } else { prior.try_into().unwrap_or(u128::MAX) };
+    let weight = |(fee, phi): (&u128, &u64)| {
+        let own = fee.saturating_mul(ONE.into());
+        own.saturating_add(u128::from(*phi).saturating_mul(prior))
+    };
+    let weights: Vec<u128> = fees.iter().zip(phi).map(weight).collect();
+    (largest_remainder(pool, &weights), prior)
+}

@@ -1,0 +1,92 @@
+//! The books' part of the invariant: rows, sums and pools of epochs that are still being closed.
+
+use super::{Broken, State, at_most, equal};
+use crate::{
+    amount::ONE,
+    record::{Books, CLASSES, CLOSING_RING, Closing, Market, Peak, Settlement, Standing, System, UNMEASURED},
+};
+use alloc::collections::BTreeMap;
+
+/// What the rows of one epoch add up to.
+#[derive(Default)]
+struct Rows {
+    burn: u128,
+    weight: u128,
+    subsidy: u128,
+}
+
+pub(super) fn check(state: &State, system: &System) -> Result<(), Broken> {
+    let rows = check_rows(state)?;
+    let mut latest: Option<Closing> = None;
+    for closing in state.all::<Closing>() {
+        let closing = closing?;
+        let there: Option<Closing> = state.get(Closing::of(closing.epoch))?;
+        equal("Closing stands in its place", there.as_ref() == Some(&closing), true)?;
+        let counted = rows.get(&closing.epoch);
+        equal("Closing.weight", closing.weight, counted.map_or(0, |rows| rows.weight))?;
+        equal("Closing.paid", closing.paid.grains(), counted.map_or(0, |rows| rows.subsidy))?;
+        at_most("Closing.burn", closing.burn.grains(), counted.map_or(0, |rows| rows.burn))?;
+        at_most("paid within the pool", closing.paid.grains(), closing.pool.grains())?;
+        at_most("the pool within the emission", closing.pool.grains(), closing.emission.grains())?;
+        at_most("rows of an epoch", closing.rows, closing.providers)?;
+        let is_later = latest.as_ref().is_none_or(|latest| latest.epoch < closing.epoch);
+        if closing.emission.grains() > 0 && is_later {
+            latest = Some(closing);
+        }
+    }
+    if let Some(Closing { pool, paid, .. }) = latest {
+        at_most("the carry covers the pool", pool.grains() - paid.grains(), system.carry.grains())?;
+    }
+    check_books(state)?;
+    check_standings(state)?;
+    at_most("orphaned Closing", state.count::<Closing>(), CLOSING_RING)?;
+    at_most("orphaned Market", state.count::<Market>(), CLASSES as u64)?;
+    at_most(
+        "orphaned Peak",
+        state.count::<Peak>(),
+        CLOSING_RING * (1 + u64::from(crate::books::tree::LEVELS)),
+    )
+}
+
+fn check_rows(state: &State) -> Result<BTreeMap<u64, Rows>, Broken> {
+    let mut rows: BTreeMap<u64, Rows> = BTreeMap::new();
+    for row in state.all::<Settlement>() {
+        let row = row?;
+        let parts = row.burn.grains() + row.committee.grains() + row.pay.grains();
+        equal("Settlement.fee", row.fee.grains(), parts)?;
+        equal("Settlement.signed", row.signed.grains(), row.fee.grains())?;
+        at_most("a row's base within its fee", row.base.grains(), row.fee.grains())?;
+        at_most("a row's disputed within signed", row.disputed.grains(), row.signed.grains())?;
+        at_most("a row's weight within its base", row.weight, row.base.grains())?;
+        at_most("a row's subsidy within its burn", row.subsidy.grains(), row.burn.grains())?;
+        let sums = rows.entry(row.epoch).or_default();
+        sums.burn += row.burn.grains();
+        sums.weight += row.weight;
+        sums.subsidy += row.subsidy.grains();
+    }
+    Ok(rows)
+}
+
+fn check_books(state: &State) -> Result<(), Broken> {
+    for books in state.all::<Books>() {
+        let books = books?;
+        let there: Option<Books> = state.get(Books::key(books.epoch))?;
+        equal("Books stand in their place", there.as_ref() == Some(&books), true)?;
+        at_most("Books.paid", books.paid.grains(), books.pool.grains())?;
+        at_most("Books.drawn", books.drawn.grains(), books.pool.grains())?;
+        at_most("Books.pool", books.pool.grains(), books.emission.grains())?;
+        at_most("Books.pool within the burn", books.pool.grains(), books.burn.grains())?;
+    }
+    Ok(())
+}
+
+fn check_standings(state: &State) -> Result<(), Broken> {
+    for standing in state.all::<Standing>() {
+        let standing = standing?;
+        let ratios = standing.scores.iter().chain(&standing.qualities);
+        for ratio in ratios.filter(|ratio| **ratio != UNMEASURED) {
+            at_most("a score or quality", *ratio, ONE)?;
+        }
+    }
+    Ok(())
+}

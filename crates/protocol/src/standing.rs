@@ -1,0 +1,218 @@
+//! How a provider stands: its sync score, and the steps from a warning to jail and back.
+//!
+//! ```text
+//!   good --low epoch--> warned --3 in a row--> suspended (away) --good epoch--> good
+//!                                       \----> jailed (wrong) --Unjail, later--> probation --> good
+//! ```
+//!
+//! Being away costs new agreements, being wrong costs more: neither takes stake. Every step is an
+//! event with its reason, the row that shows it, and the epoch at which it can be lifted.
+//!
+//! Invariants
+//! 1. A score depends on ratios of measured epochs, never on volume; it stays within [0, ONE] (SC-4).
+//! 2. A provider is warned in an epoch before it is suspended or jailed (JL-2).
+//! 3. Only a provider that answered is jailed for what it answered (JL-3).
+//! 4. Suspension and jail touch nothing that was agreed or closed before (JL-4).
+
+use crate::{
+    Account, Code, Hash,
+    account::debit,
+    amount::{ONE, mul_div},
+    economics::score::{CORRECTNESS_MIN, SCORE_START, quality, update},
+    ledger::{Event, StandingReason, StandingStep, Touched, Working},
+    operation::Unjail,
+    provider::bond_needed,
+    record::{EGRESS, Provider, QUALITIES, STORAGE, Settlement, Standing, UNMEASURED},
+};
+use alloc::vec::Vec;
+
+/// Idle epochs that leave the score alone.
+pub const IDLE_GRACE: u32 = 3;
+/// Low epochs in a row that suspend or jail.
+pub const LOW_EPOCHS: u8 = 3;
+/// Below this on-time share an epoch is low.
+pub const AVAILABLE_MIN: u64 = ONE / 2;
+/// Epochs of a first stay in jail; doubled by each before it, up to six times.
+pub const JAIL_EPOCHS: u64 = 8;
+/// Epochs after which a jailing no longer counts.
+pub const JAIL_MEMORY: u64 = 256;
+/// Good epochs after jail before the score rises.
+pub const PROBATION: u8 = 3;
+/// Quality of a good epoch on probation.
+pub const PROBATION_QUALITY: u64 = ONE / 10 * 9;
+/// Reads until the score counts in full.
+pub const VETTING_READS: u64 = 64;
+
+impl Standing {
+    /// Of a provider that registers in `epoch`.
+    pub const fn newborn(epoch: u64) -> Self {
+        Self {
+            registered: epoch,
+            scores: [SCORE_START, UNMEASURED],
+            qualities: [UNMEASURED; QUALITIES],
+            idle: 0,
+            drawn_at_close: 0,
+            answered_at_close: 0,
+            low_correct: 0,
+            low_available: 0,
+            suspended: 0,
+            warned: 0,
+            jailed_until: 0,
+            jailings: 0,
+            last_jailed: 0,
+            probation: 0,
+        }
+    }
+
+    /// The sync score: the least over the classes that were ever measured (SC-4).
+    pub fn score(&self) -> u64 {
+        let measured = self.scores.into_iter().filter(|score| *score != UNMEASURED);
+        measured.min().unwrap_or(SCORE_START)
+    }
+
+    /// The score as far as `drawn` reads in its life vouch for it (SC-5).
+    pub fn effective(&self, drawn: u64) -> u64 {
+        let vetted = u128::from(drawn.min(VETTING_READS));
+        let score = mul_div(self.score().into(), vetted, VETTING_READS.into());
+        score.and_then(|score| u64::try_from(score).ok()).unwrap_or(0)
+    }
+}
+
+/// Whether the provider takes new agreements (JL-4).
+///
+/// # Errors
+/// `ProviderJailed`, `ProviderSuspended`.
+pub fn check_takes(standing: &Standing) -> Result<(), Code> {
+    if standing.jailed_until != 0 {
+        return Err(Code::ProviderJailed);
+    }
+    if standing.suspended != 0 { Err(Code::ProviderSuspended) } else { Ok(()) }
+}
+
+/// Moves the scores by a measured row (SC-3). Idle beyond the grace, storage decays; egress that
+/// nobody measured keeps its score. On probation nothing rises.
+pub(crate) fn score(standing: &mut Standing, row: &Settlement) {
+    for class in [STORAGE, EGRESS] {
+        let (correct, before) = (row.correct[class], standing.scores[class]);
+        let is_idle = class == STORAGE && standing.idle > IDLE_GRACE;
+        if correct == UNMEASURED && !is_idle {
+            continue;
+        }
+        let start = if before == UNMEASURED { SCORE_START } else { before };
+        let quality = (correct != UNMEASURED).then(|| quality(correct, row.available, row.latency));
+        let after = update(start, quality, correct < CORRECTNESS_MIN);
+        standing.scores[class] = if standing.probation > 0 { after.min(start) } else { after };
+    }
+}
+
+/// A step of a provider's standing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Step {
+    step: StandingStep,
+    reason: StandingReason,
+    until: u64,
+}
+
+impl Step {
+    pub(crate) const fn event(self, provider: Account, epoch: u64, evidence: Hash) -> Event {
+        let Self { step, reason, until } = self;
+        Event::Standing { provider, epoch, step, reason, evidence, until }
+    }
+}
+
+/// Counts low epochs, and warns, suspends, resumes or jails (JL-1, JL-2, JL-3). `now` is the
+/// epoch of the block. Whoever is jailed already only waits.
+pub(crate) fn judge(standing: &mut Standing, row: &Settlement, now: u64) -> Vec<Step> {
+    let mut steps = Vec::new();
+    let Some(quality) = Some(row.quality).filter(|quality| *quality != UNMEASURED) else { return steps };
+    let is_wrong = row.correct.iter().any(|correct| *correct < CORRECTNESS_MIN);
+    if !is_wrong {
+        standing.low_correct = 0;
+    } else if row.answers > 0 {
+        standing.low_correct = standing.low_correct.saturating_add(1);
+    }
+    let is_away = row.available < AVAILABLE_MIN;
+    standing.low_available = if is_away { standing.low_available.saturating_add(1) } else { 0 };
+    if standing.probation > 0 && quality >= PROBATION_QUALITY {
+        standing.probation -= 1;
+    }
+    let mut step = |step, reason, until| steps.push(Step { step, reason, until });
+    let penalty = |count: u8| now.saturating_add((LOW_EPOCHS - count).into());
+    if standing.jailed_until == 0 && is_wrong && row.answers > 0 {
+        if standing.low_correct >= LOW_EPOCHS {
+            step(StandingStep::Jailed, StandingReason::Correctness, jail(standing, now));
+        } else {
+            standing.warned = now;
+            step(StandingStep::Warned, StandingReason::Correctness, penalty(standing.low_correct));
+        }
+    }
+    match (is_away, standing.suspended) {
+        (true, 0) if standing.low_available >= LOW_EPOCHS => {
+            standing.suspended = now;
+            step(StandingStep::Suspended, StandingReason::Availability, now.saturating_add(1));
+        }
+        (true, 0) => {
+            standing.warned = now;
+            step(StandingStep::Warned, StandingReason::Availability, penalty(standing.low_available));
+        }
+        (false, since) if since != 0 => {
+            standing.suspended = 0;
+            step(StandingStep::Resumed, StandingReason::Availability, now);
+        }
+        _ => {}
+    }
+    steps
+}
+
+/// Jails a provider; returns the epoch from which it may leave.
+fn jail(standing: &mut Standing, now: u64) -> u64 {
+    if now.saturating_sub(standing.last_jailed) > JAIL_MEMORY {
+        standing.jailings = 0;
+    }
+    let until = now.saturating_add(JAIL_EPOCHS << standing.jailings.min(6));
+    standing.jailings = standing.jailings.saturating_add(1);
+    standing.last_jailed = now;
+    standing.jailed_until = until;
+    standing.low_correct = 0;
+    until
+}
+
+/// Names the records of leaving jail beyond the signer's account.
+pub(crate) fn touches_unjail(signer: &Account, touched: &mut Touched) {
+    touched.writable.extend([Provider::key(signer), Standing::key(signer)]);
+}
+
+/// Leaves jail after its time, with a sufficient bond, for a burned price (JL-5).
+///
+/// # Errors
+/// `Balance`, `ProviderUnknown`, `BondTooSmall`, `NotJailed`, `JailedStill`.
+pub(crate) fn unjail(working: &mut Working<'_>, signer: &Account, body: &Unjail) -> Result<(), Code> {
+    let (context, parameters) = (working.context, &working.context.parameters);
+    debit(working, signer, parameters.unjail_burn)?;
+    debit(working, signer, body.bond_add)?;
+    let system = &mut working.system;
+    system.burned = system.burned.checked_add(parameters.unjail_burn).ok_or(Code::Balance)?;
+    system.bonds = system.bonds.checked_add(body.bond_add).ok_or(Code::Balance)?;
+    let mut provider: Provider = working.need(Provider::key(signer), Code::ProviderUnknown)?;
+    let mut standing: Standing = working.need(Standing::key(signer), Code::ProviderUnknown)?;
+    provider.bond = provider.bond.checked_add(body.bond_add).ok_or(Code::Balance)?;
+    if provider.bond < bond_needed(provider.capacity, parameters) {
+        return Err(Code::BondTooSmall);
+    }
+    if standing.jailed_until == 0 {
+        return Err(Code::NotJailed);
+    }
+    if context.epoch() < standing.jailed_until || standing.jailed_until == u64::MAX {
+        return Err(Code::JailedStill);
+    }
+    standing.jailed_until = 0;
+    standing.probation = PROBATION;
+    for score in standing.scores.iter_mut().filter(|score| **score != UNMEASURED) {
+        *score = (*score).min(SCORE_START);
+    }
+    working.put(Provider::key(signer), &provider)?;
+    working.put(Standing::key(signer), &standing)?;
+    let step = Step { step: StandingStep::Unjailed, reason: StandingReason::Request, until: context.epoch() };
+    working.events.push(step.event(*signer, context.epoch(), Hash::default()));
+    Ok(())
+}

@@ -1,0 +1,239 @@
+//! The books: epochs are measured, paid and sealed; who is away or wrong is warned, suspended, jailed.
+
+use crate::{
+    audits::{answer, holding},
+    keeper::Keeper,
+    script::{Stage, check},
+    world::{World, account},
+};
+use posync_protocol::{
+    Account, Record,
+    amount::ONE,
+    books::tree,
+    economics::{pool, price, score},
+    ledger::{Event, StandingReason, StandingStep},
+    limits::{Parameters, SETTLEMENT_RING},
+    record::{Books, Market, Provider, STORAGE, Settlement, Standing, UNMEASURED},
+};
+
+pub(crate) const ACCEPTED: &str = "
+    p register
+    epoch 2
+    a open p quota=8000
+    epoch 9
+    p leave
+";
+
+pub(crate) const REFUSED: &str = "
+    b unjail               => ProviderUnknown
+    p register
+    p unjail               => NotJailed
+    p unjail bond=2000000s => Balance
+";
+
+/// What a provider that is jailed or suspended is refused, once [`stand`] made it so.
+pub(crate) const JAILED: &str = "
+    a open p  => ProviderJailed
+    p unjail  => JailedStill
+    epoch 4
+    p unjail  => JailedStill
+    epoch 5
+    p unjail
+    p unjail  => NotJailed
+    a open p
+";
+pub(crate) const SUSPENDED: &str = "
+    a open p storage_max=1 => EscrowTooSmall
+    a open p               => ProviderSuspended
+    p unjail               => NotJailed
+";
+
+#[test]
+fn table() {
+    check(ACCEPTED);
+    check(REFUSED);
+    stand(|standing| standing.jailed_until = 5).play(JAILED);
+    stand(|standing| standing.suspended = 1).play(SUSPENDED);
+}
+
+/// A stage whose provider `p` stands as `change` says.
+fn stand(change: impl FnOnce(&mut Standing)) -> Stage {
+    let mut stage = Stage::new();
+    stage.play("p register bond=2000s");
+    let key = Standing::key(&account("p"));
+    let mut standing: Standing = stage.world.get(key).expect("it registered");
+    change(&mut standing);
+    stage.world.state.insert(key, standing.to_slot());
+    stage
+}
+
+#[test]
+fn whoever_is_jailed_for_ever_never_leaves() {
+    let mut stage = stand(|standing| standing.jailed_until = u64::MAX);
+    stage.play("epoch 40\n p unjail => JailedStill");
+}
+
+pub(crate) fn standing(world: &World) -> Standing {
+    world.get(Standing::key(&account("p"))).expect("p is registered")
+}
+
+pub(crate) fn row(world: &World, who: &Account, epoch: u64) -> Option<Settlement> {
+    let row: Option<Settlement> = world.get(Settlement::key(who, epoch % SETTLEMENT_RING));
+    row.filter(|row| row.epoch == epoch)
+}
+
+/// Blocks up to an epoch, in which the keeper answers what it is asked, or nothing.
+pub(crate) fn run_to(stage: &mut Stage, keeper: &Keeper, epoch: u64, answers: bool) -> Vec<Event> {
+    let mut events = Vec::new();
+    while stage.world.epoch() < epoch {
+        let answered = if answers { answer(stage, keeper) } else { None };
+        if answered.is_none() {
+            stage.world.block(&[]).expect("an empty block is valid");
+        }
+        events.extend(stage.world.events.iter().cloned());
+    }
+    events
+}
+
+#[test]
+fn an_epoch_is_measured_paid_and_sealed() {
+    let (mut stage, keeper) = holding(&[70_000]);
+    let events = run_to(&mut stage, &keeper, 7, true);
+    let (world, p) = (&stage.world, account("p"));
+    let parameters = &world.parameters;
+    for epoch in 0..=3 {
+        let books: Books = world.get(Books::key(epoch)).expect("it is sealed");
+        let row = row(world, &p, epoch).expect("a row of each epoch");
+        assert_eq!(books.root, tree::root_of(&[tree::leaf(&p, &row.to_slot())]));
+        assert_eq!((books.epoch, books.rows, books.weight), (epoch, 1, row.weight));
+        assert_eq!((row.correct, row.available, row.latency), ([ONE, UNMEASURED], ONE, 0));
+        assert_eq!((row.quality, row.least), (ONE / 2, ONE / 2), "an unmeasured latency halves it");
+        assert_eq!(row.weight, row.base.grains() / 2);
+        assert!(row.base.grains() > 0 && row.answers > 0 && row.reads >= row.answers * 4);
+        let share = pool::share(books.pool.grains(), row.weight, books.weight);
+        assert_eq!((row.subsidy, books.paid), (books.paid, books.pool), "one row takes all");
+        assert_eq!(row.subsidy.grains(), share);
+        let cap = row.weight * u128::from(parameters.burn) / u128::from(ONE);
+        assert_eq!(books.pool.grains(), cap * u128::from(parameters.subsidy_cap) / u128::from(ONE));
+        let paid = events.iter().any(|event| {
+            matches!(event, Event::Subsidy { epoch: e, provider, amount } if (*e, *provider, *amount) == (epoch, p, row.subsidy))
+        });
+        assert!(paid, "the payment is told");
+        assert!(events.contains(&Event::Closed { epoch, rows: 1, root: books.root }));
+    }
+    assert!(world.get::<Books>(Books::key(4)).is_none(), "the fourth is paid but not sealed");
+    let expected = (0..=4).fold(score::SCORE_START, |before, _| score::update(before, Some(ONE / 2), false));
+    assert_eq!(standing(world).scores, [expected, UNMEASURED]);
+    assert_eq!(standing(world).effective(0), 0);
+    assert_eq!(standing(world).effective(64), expected);
+}
+
+#[test]
+fn an_idle_provider_is_unmeasured_and_decays_after_the_grace() {
+    let mut stage = Stage::new();
+    stage.play("p register\n epoch 7");
+    let row = row(&stage.world, &account("p"), 3).expect("a row of each epoch");
+    assert_eq!((row.quality, row.least, row.weight), (UNMEASURED, 0, 0));
+    let decayed = score::update(score::update(score::SCORE_START, None, false), None, false);
+    assert_eq!(standing(&stage.world).scores[STORAGE], decayed, "epochs 3 and 4 of 0 to 4");
+}
+
+#[test]
+fn prices_follow_what_is_under_contract_and_openings_lock_the_pair() {
+    let mut stage = Stage::new();
+    stage.play("p register capacity=8192\n a open p quota=8192\n epoch 3\n blocks 1");
+    let market: Market = stage.world.get(Market::key(STORAGE as u8)).expect("it moved");
+    let excess = 2 * (ONE - price::TARGET_STOCK);
+    assert_eq!((market.excess, market.epoch), (excess, 1), "epochs 0 and 1 were full");
+    let least = Parameters::LOCAL.price_storage;
+    let posted = price::posted(least, excess, price::FRACTION_STOCK);
+    assert!(posted > least && u128::from(market.price) == posted);
+    assert!(market.slow < market.price && u128::from(market.slow) > least);
+    let egress: Market = stage.world.get(Market::key(1)).expect("it was looked at");
+    assert_eq!(u128::from(egress.price), Parameters::LOCAL.price_egress, "nothing measured, nothing moves");
+    stage.play("q register\n a open q max_storage=10000000 => PriceAboveMaximum\n a open q max_storage=max");
+    let key = posync_protocol::record::Agreement::key(&account("q"), 0);
+    let agreement: posync_protocol::record::Agreement = stage.world.get(key).expect("opened");
+    assert_eq!((agreement.storage_price, agreement.storage_slow), (market.price, market.slow));
+}
+
+#[test]
+fn what_is_redeemed_and_claimed_stands_in_the_row() {
+    let mut stage = Stage::new();
+    stage.play("p register\n a open p rate=4194304\n p redeem p/0 egress=2097152 claim=3145728");
+    let row = row(&stage.world, &account("p"), 0).expect("something was settled");
+    assert_eq!((row.egress, row.gas), (2_097_152, 0));
+    assert_eq!((row.fee.grains(), row.base, row.signed), (2_000_000, row.fee, row.fee));
+    assert_eq!(row.disputed.grains(), 1_000_000);
+}
+
+fn steps(events: &[Event]) -> Vec<(StandingStep, StandingReason)> {
+    let step = |event: &Event| match event {
+        Event::Standing { step, reason, .. } => Some((*step, *reason)),
+        _ => None,
+    };
+    events.iter().filter_map(step).collect()
+}
+
+#[test]
+fn who_is_away_is_warned_then_suspended_but_loses_no_stake() {
+    let (mut stage, keeper) = holding(&[70_000]);
+    let before: Provider = keeper.provider(&stage.world);
+    let events = run_to(&mut stage, &keeper, 22, false);
+    let away = StandingReason::Availability;
+    let expected = [StandingStep::Warned, StandingStep::Warned, StandingStep::Suspended];
+    assert_eq!(steps(&events)[..3], expected.map(|step| (step, away)));
+    let now = standing(&stage.world);
+    assert!(now.suspended > now.warned && now.jailed_until == 0);
+    assert!(now.scores[STORAGE] < score::SCORE_START);
+    assert_eq!(keeper.provider(&stage.world).bond, before.bond);
+    stage.world.draws = false;
+    stage.play("a open p slot=1 end=700 => ProviderSuspended");
+    stage.world.draws = true;
+    let back = run_to(&mut stage, &keeper, 30, true);
+    assert!(steps(&back).contains(&(StandingStep::Resumed, away)));
+    assert_eq!(standing(&stage.world).suspended, 0);
+}
+
+#[test]
+fn who_answers_wrongly_is_warned_then_jailed_and_may_come_back() {
+    let (mut stage, mut keeper) = holding(&[70_000]);
+    keeper.lose_tenths(5);
+    let events = run_to(&mut stage, &keeper, 6, true);
+    let wrong = StandingReason::Correctness;
+    let expected = [StandingStep::Warned, StandingStep::Warned, StandingStep::Jailed];
+    assert_eq!(steps(&events)[..3], expected.map(|step| (step, wrong)));
+    let now = standing(&stage.world);
+    assert_eq!((now.jailings, now.suspended), (1, 0));
+    assert_eq!(now.jailed_until, now.last_jailed + 8);
+    let jailed = events.iter().find_map(|event| match event {
+        Event::Standing { step: StandingStep::Jailed, epoch, evidence, until, .. } => {
+            Some((*epoch, *evidence, *until))
+        }
+        _ => None,
+    });
+    let (epoch, evidence, until) = jailed.expect("it was told");
+    let row = row(&stage.world, &account("p"), epoch).expect("its row");
+    assert_eq!(evidence, tree::leaf(&account("p"), &row.to_slot()), "the row shows why");
+    assert_eq!((until, row.quality), (now.jailed_until, 0));
+    keeper.lost.clear();
+    run_to(&mut stage, &keeper, until, true);
+    assert_eq!(standing(&stage.world).jailed_until, until, "time alone opens no door");
+    stage.world.draws = false;
+    stage.play(
+        "p update bond=10s\n a open p slot=1 end=700 => ProviderJailed\n p unjail\n a open p slot=1 end=700",
+    );
+    let now = standing(&stage.world);
+    assert_eq!((now.jailed_until, now.probation), (0, 3));
+    assert!(now.score() <= score::SCORE_START);
+}
+
+#[test]
+fn a_provider_that_comes_back_under_its_account_begins_anew() {
+    let mut stage = Stage::new();
+    stage.play("p register\n p leave\n epoch 8\n p leave\n p register\n epoch 12");
+    let standing = standing(&stage.world);
+    assert_eq!(standing.registered, 8);
+    assert!(row(&stage.world, &account("p"), 7).is_none_or(|row| row.weight == 0), "not of its first life");
+    assert!(row(&stage.world, &account("p"), 8).is_some());
+}
