@@ -75,6 +75,8 @@ enum Command {
     Verify(commands::verify::Verify),
     /// Show blocks; with --json everything in them, one block a line
     Blocks(commands::blocks::Blocks),
+    /// Simulate the economics at scale: honest worlds, attacks, prices, scores
+    Sim(commands::sim::Sim),
     /// Run one member in its directory (started by `devnet`)
     #[command(name = devnet::supervise::COMMAND, hide = true)]
     RunRole(devnet::role::RunRole),
@@ -106,6 +108,7 @@ fn run(arguments: Arguments, output: Output) -> Outcome {
         Command::Prove(command) => command.run(&net, output),
         Command::Verify(command) => command.run(output),
         Command::Blocks(command) => command.run(&net, output),
+        Command::Sim(command) => command.run(output),
         Command::RunRole(command) => command.run(),
     }
 }

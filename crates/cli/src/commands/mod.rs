@@ -11,5 +11,6 @@ pub(crate) mod providers;
 pub(crate) mod put;
 pub(crate) mod rm;
 pub(crate) mod send;
+pub(crate) mod sim;
 pub(crate) mod status;
 pub(crate) mod verify;
