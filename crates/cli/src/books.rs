@@ -101,7 +101,8 @@ impl Books {
                 Event::Drawn { .. }
                 | Event::Agreement { .. }
                 | Event::VoucherRefused { .. }
-                | Event::Restitution { .. } => {}
+                | Event::Restitution { .. }
+                | Event::CapacityCut { .. } => {}
             }
         }
     }

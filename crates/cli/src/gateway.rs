@@ -11,9 +11,9 @@ use commonware_cryptography::ed25519::PrivateKey;
 use commonware_runtime::{Supervisor as _, tokio::Context};
 use posync_client::rpc::{self, Call, Client};
 use posync_protocol::{
-    Bounded,
+    Account, Bounded,
     wire::{
-        gateway::{AgreementRow, Answer, Ask, DATA_BYTES_MAX, File, Get, Name, Put, Status},
+        gateway::{AgreementRow, Answer, Ask, DATA_BYTES_MAX, File, Get, Name, Put, Status, Why},
         node::Nothing,
     },
 };
@@ -146,6 +146,14 @@ impl Gateway {
     pub(crate) async fn agreements(&self) -> Outcome<Vec<AgreementRow>> {
         match self.ask(Ask::Agreements(Nothing {})).await? {
             Answer::Agreements(rows) => Ok(rows.into_inner()),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// What its placement says of a provider.
+    pub(crate) async fn why(&self, provider: Account) -> Outcome<Why> {
+        match self.ask(Ask::Why(provider)).await? {
+            Answer::Why(why) => Ok(why),
             other => Err(unexpected(&other)),
         }
     }

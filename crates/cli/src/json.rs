@@ -8,7 +8,7 @@ use posync_protocol::{
     block::{BlockBody, Header},
     ledger::{AgreementChange, Event},
     limits::Parameters,
-    operation::{Answer, DataSetClaim, Reasked, Redemption},
+    operation::{Answer, DataSetClaim, Reasked, Redemption, RefusedPlacement},
     wire::gateway::File,
 };
 use serde_json::{Value, json};
@@ -140,12 +140,18 @@ fn body_fields(body: &Body) -> (&'static str, Value) {
         Body::Redeem(x) => {
             ("Redeem", json!({ "vouchers": x.vouchers.iter().map(redemption).collect::<Vec<_>>() }))
         }
+        Body::Refusal(x) => ("Refusal", refusal(x)),
         Body::Settle(x) => (
             "Settle",
             json!({ "provider": x.provider.to_string(), "index": x.index,
                 "slots": x.slots.iter().map(|slot| slot.0).collect::<Vec<_>>(), "endings": x.endings.to_vec() }),
         ),
     }
+}
+
+fn refusal(x: &RefusedPlacement) -> Value {
+    json!({ "provider": x.provider.to_string(), "consumer": x.consumer.to_string(),
+        "agreement": x.agreement.as_ref().map(agreement), "leaves": x.leaves, "height": x.height })
 }
 
 fn ending(id: &AgreementId, consumer: &Account, end_epoch: u64) -> Value {
@@ -202,6 +208,9 @@ pub(crate) fn event(event: &Event) -> Value {
         Event::Restitution { provider, agreement: id, amount } => json!({
             "event": "Restitution", "provider": provider.to_string(), "agreement": agreement(id),
             "amount": grains(*amount) }),
+        Event::CapacityCut { provider, consumer, before, after } => json!({
+            "event": "CapacityCut", "provider": provider.to_string(), "consumer": consumer.to_string(),
+            "before": before, "after": after }),
     }
 }
 

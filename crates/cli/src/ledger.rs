@@ -105,12 +105,18 @@ impl Ledger {
         Ok(self.connection.prove(subject).await.map_err(failed)?.to_bytes())
     }
 
-    /// A finalized block.
-    pub(crate) async fn block(&self, height: u64) -> Outcome<Block> {
+    /// A certified header and the body that it commits to.
+    pub(crate) async fn header_and_body(&self, height: u64) -> Outcome<(Header, BlockBody)> {
         let missing = |error| missing(height, error);
         let header = self.connection.header(height).await.map_err(missing)?;
         let body = self.connection.body(&header).await.map_err(missing)?;
-        let outcome = self.connection.outcome(height).await.map_err(missing)?.value;
+        Ok((header, body))
+    }
+
+    /// A finalized block.
+    pub(crate) async fn block(&self, height: u64) -> Outcome<Block> {
+        let (header, body) = self.header_and_body(height).await?;
+        let outcome = self.connection.outcome(height).await.map_err(|error| missing(height, error))?.value;
         Ok(Block { header, body, receipts: outcome.receipts, events: outcome.events })
     }
 

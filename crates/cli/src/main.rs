@@ -17,6 +17,7 @@ mod network;
 mod output;
 mod ready;
 mod records;
+mod replay;
 mod session;
 mod wait;
 
@@ -69,12 +70,16 @@ enum Command {
     Providers(commands::providers::Providers),
     /// List the gateway's agreements
     Agreements(commands::agreements::Agreements),
+    /// Explain why a provider gets shards or not, and how the ledger sees it
+    Why(commands::why::Why),
     /// Export a proof of one record, for anyone to check offline
     Prove(commands::prove::Prove),
     /// Check a proof with nothing but the network key
     Verify(commands::verify::Verify),
     /// Show blocks; with --json everything in them, one block a line
     Blocks(commands::blocks::Blocks),
+    /// Rebuild an epoch's books from blocks alone and compare with the ledger
+    Recompute(commands::recompute::Recompute),
     /// Simulate the economics at scale: honest worlds, attacks, prices, scores
     Sim(commands::sim::Sim),
     /// Run one member in its directory (started by `devnet`)
@@ -105,9 +110,11 @@ fn run(arguments: Arguments, output: Output) -> Outcome {
         Command::Status(command) => command.run(&net, output),
         Command::Providers(command) => command.run(&net, output),
         Command::Agreements(command) => command.run(&net, output),
+        Command::Why(command) => command.run(&net, output),
         Command::Prove(command) => command.run(&net, output),
         Command::Verify(command) => command.run(output),
         Command::Blocks(command) => command.run(&net, output),
+        Command::Recompute(command) => command.run(&net, output),
         Command::Sim(command) => command.run(output),
         Command::RunRole(command) => command.run(),
     }

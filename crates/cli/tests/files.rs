@@ -22,6 +22,23 @@ fn files_of_every_kind() {
     refusals(&net, home.path());
     money(&net);
     settled(&net);
+    why(&net);
+}
+
+/// Placement and the ledger say of a provider what the other commands say.
+fn why(net: &Net) {
+    let provider = &net.ask(&["providers"])[0];
+    let account = provider["account"].as_str().expect("text");
+    let why = net.ask(&["why", account]);
+    assert_eq!(why["account"], account);
+    assert_eq!(why["placement"]["recent"], true, "{why}");
+    let segments = why["placement"]["segments"].as_array().expect("a list");
+    assert!(!segments.is_empty() && segments.iter().all(|segment| segment["reason"] != "unknown"), "{why}");
+    assert_eq!(why["ledger"]["operator"], provider["operator"]);
+    assert_eq!(why["ledger"]["bond_covers_capacity"], true, "{why}");
+    assert_eq!(net.refuse(&["why", "nobody"]).0, 2);
+    let authority = net.ask(&["status"])["members"][0]["name"].as_str().expect("text").to_owned();
+    assert_eq!(net.refuse(&["why", &authority]).0, 4, "an authority is no provider");
 }
 
 fn sizes(net: &Net, home: &std::path::Path) {

@@ -38,6 +38,7 @@ fn the_same_directory_continues_the_same_chain() {
     });
     // A voucher or a round that was paid twice would differ from what the rules give.
     net.recompute();
+    blocks_alone_give_the_same_books(&net);
     two_supervisors_are_refused(&net);
     net.down();
 }
@@ -48,6 +49,25 @@ fn a_killed_supervisor_leaves_no_orphan(net: &mut Net) {
     while pids.iter().any(|pid| runs(*pid)) {
         assert!(start.elapsed() < Duration::from_secs(20), "a member outlived its supervisor");
     }
+}
+
+const EPOCH_BLOCKS: u64 = 40;
+
+/// Through restarts: every closed epoch comes out of the blocks as the ledger has it.
+fn blocks_alone_give_the_same_books(net: &Net) {
+    // Eight holders were paid in epochs up to this one: wait until it is closed.
+    let epochs = net.height() / EPOCH_BLOCKS + 1;
+    net.wait_for(&["status"], 60, "the epoch ends", |status| {
+        status["height"].as_u64() >= Some(epochs * EPOCH_BLOCKS)
+    });
+    let mut rows = 0;
+    for epoch in 0..epochs {
+        let answer = net.ask(&["recompute", &epoch.to_string()]);
+        assert_eq!(answer["recomputed"], true, "{answer}");
+        rows += answer["rows"].as_array().expect("a list").len();
+    }
+    assert!(rows >= 8, "eight holders were paid");
+    assert_eq!(net.refuse(&["recompute", &(epochs + 1_000).to_string()]).0, 4, "not over yet");
 }
 
 fn two_supervisors_are_refused(net: &Net) {

@@ -8,9 +8,10 @@ use crate::{
     placement::{Candidate, choose},
     purse::state::Stage,
     repair::Notice,
+    why::Recent,
 };
 use commonware_utils::channel::mpsc;
-use posync_protocol::Account;
+use posync_protocol::{Account, wire::gateway::Why};
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::SocketAddr,
@@ -34,6 +35,10 @@ pub struct Known {
     pub address: Option<SocketAddr>,
     /// Whether it may be given new shards: it answers, and its reads are found.
     pub trusted: bool,
+    /// Its sync score, parts per billion.
+    pub score: u64,
+    /// It was drawn for its first reads already: no newcomer.
+    pub vetted: bool,
 }
 
 /// The shared parts.
@@ -58,6 +63,7 @@ pub struct Core {
     deeds: Mutex<BTreeMap<u32, Arc<Deed>>>,
     known: Mutex<BTreeMap<Account, Known>>,
     putting: Mutex<BTreeSet<FileId>>,
+    recent: Mutex<Recent>,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -80,6 +86,7 @@ impl Core {
             deeds: Mutex::default(),
             known: Mutex::default(),
             putting: Mutex::default(),
+            recent: Mutex::default(),
         })
     }
 
@@ -140,29 +147,36 @@ impl Core {
         }
     }
 
-    fn candidate(known: &Known, deed: &Deed) -> Candidate {
+    fn candidate(account: &Account, known: &Known) -> Candidate {
         Candidate {
-            account: deed.provider(),
+            account: *account,
             operator: known.operator.clone(),
             region: known.region.clone(),
             address: known.address,
-            load: deed.with_state(|state| state.load()),
-            capacity: deed.terms().quota_leaves,
+            load: 0,
+            capacity: 0,
+            score: known.score,
+            vetted: known.vetted,
+            eligible: known.trusted,
         }
     }
 
-    /// The emptiest usable agreement of each provider, trusted or not.
-    fn usable(&self) -> Vec<(Candidate, Arc<Deed>, bool)> {
+    /// The emptiest usable agreement of each provider, eligible or not.
+    fn usable(&self) -> Vec<(Candidate, Arc<Deed>)> {
         let known = lock(&self.known);
-        let mut best: BTreeMap<Account, (Candidate, Arc<Deed>, bool)> = BTreeMap::new();
+        let mut best: BTreeMap<Account, (Candidate, Arc<Deed>)> = BTreeMap::new();
         for deed in self.deeds() {
             let Some(of) = known.get(&deed.provider()) else { continue };
             let usable = deed.terms().stage == Stage::Open as u8 && !deed.is_closed();
-            let candidate = Self::candidate(of, &deed);
-            let fuller = best.get(&deed.provider()).is_some_and(|(other, ..)| other.load <= candidate.load);
+            let candidate = Candidate {
+                load: deed.with_state(|state| state.load()),
+                capacity: deed.terms().quota_leaves,
+                eligible: of.trusted && !deed.link.is_doubtful(),
+                ..Self::candidate(&deed.provider(), of)
+            };
+            let fuller = best.get(&deed.provider()).is_some_and(|(other, _)| other.load <= candidate.load);
             if usable && !fuller {
-                let trusted = of.trusted && !deed.link.is_doubtful();
-                best.insert(deed.provider(), (candidate, deed, trusted));
+                best.insert(deed.provider(), (candidate, deed));
             }
         }
         best.into_values().collect()
@@ -171,7 +185,8 @@ impl Core {
     /// Operators that could take a shard now.
     pub fn operators(&self) -> usize {
         let usable = self.usable();
-        usable.iter().filter(|(.., ok)| *ok).map(|(c, ..)| &c.operator).collect::<BTreeSet<_>>().len()
+        let eligible = usable.iter().filter(|(c, _)| c.eligible);
+        eligible.map(|(c, _)| &c.operator).collect::<BTreeSet<_>>().len()
     }
 
     /// Room for `wanted` shards of `bytes` of a segment, beside those that `kept` providers hold and
@@ -185,31 +200,30 @@ impl Core {
         avoided: &[Account],
     ) -> Vec<Room> {
         let (mut candidates, mut deeds) = (Vec::new(), Vec::new());
-        for (candidate, deed, trusted) in self.usable() {
-            if trusted && !kept.contains(&candidate.account) && !avoided.contains(&candidate.account) {
+        for (candidate, deed) in self.usable() {
+            if !kept.contains(&candidate.account) && !avoided.contains(&candidate.account) {
                 candidates.push(candidate);
                 deeds.push(deed);
             }
         }
-        let kept: Vec<Candidate> = self.describe(kept);
         let leaves = crate::deed::state::leaves(bytes);
+        if kept.is_empty() && avoided.is_empty() {
+            lock(&self.recent).note(place, leaves);
+        }
+        let kept: Vec<Candidate> = self.describe(kept);
         let chosen = choose(place, wanted, leaves, &candidates, &kept);
         chosen.into_iter().filter_map(|index| deeds[index].reserve(bytes)).collect()
     }
 
+    /// What placement says of a provider now.
+    pub fn why(&self, provider: &Account) -> Why {
+        let candidates: Vec<Candidate> = self.usable().into_iter().map(|(candidate, _)| candidate).collect();
+        lock(&self.recent).why(provider, self.known(provider).as_ref(), &candidates)
+    }
+
     fn describe(&self, accounts: &[Account]) -> Vec<Candidate> {
         let known = lock(&self.known);
-        let of = |account: &Account| {
-            let known = known.get(account)?;
-            Some(Candidate {
-                account: *account,
-                operator: known.operator.clone(),
-                region: known.region.clone(),
-                address: known.address,
-                load: 0,
-                capacity: 0,
-            })
-        };
+        let of = |account: &Account| known.get(account).map(|known| Self::candidate(account, known));
         accounts.iter().filter_map(of).collect()
     }
 

@@ -32,6 +32,7 @@ pub mod purse;
 pub mod repair;
 pub mod serve;
 pub mod transfer;
+pub mod why;
 
 pub use purse::state::Policy;
 

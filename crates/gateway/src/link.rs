@@ -10,7 +10,7 @@ use futures::future::BoxFuture;
 use posync_client::rpc::{Call, Client, Provider};
 use posync_protocol::{
     Account, AgreementId, Bounded, Hash, Signature,
-    operation::Voucher,
+    operation::{RefusedPlacement, Voucher},
     wire::provider::{Answer, Ask, Get, Put, Refusal, Refused, Sign, Slice, Status},
 };
 use std::{
@@ -85,6 +85,7 @@ pub struct Link {
     environment: Environment,
     resumed: Arc<AtomicBool>,
     doubts: AtomicU32,
+    refusal: Mutex<Option<RefusedPlacement>>,
 }
 
 impl Link {
@@ -99,6 +100,7 @@ impl Link {
             environment,
             resumed: Arc::default(),
             doubts: AtomicU32::new(0),
+            refusal: Mutex::new(None),
         }
     }
 
@@ -162,7 +164,15 @@ impl Link {
 
     fn refused(&self, refused: Refused) -> Error {
         let text = String::from_utf8_lossy(&refused.text).into_owned();
+        if refused.signed.is_some() {
+            *self.refusal.lock().expect("no holder of this lock panics") = refused.signed;
+        }
         Error::Refused(self.account, refused.reason, text)
+    }
+
+    /// The last signed refusal, once: for the ledger.
+    pub fn take_refusal(&self) -> Option<RefusedPlacement> {
+        self.refusal.lock().expect("no holder of this lock panics").take()
     }
 
     const fn wrong(&self, what: &'static str) -> Error {

@@ -2,27 +2,31 @@
 //!
 //! ```text
 //!   candidates --rendezvous hash of (segment, provider)--> the first 2 x wanted
-//!              --emptiest first, in sixteenths of capacity--> the order of asking
-//!              --one per operator; per /24; two per region--> chosen
+//!              --least load / (capacity x score)--> the order of asking
+//!              --in one of twenty draws a newcomer first--> one per operator; per /24; two per region
+//!              --> chosen, and for everybody a reason
 //! ```
 //!
 //! Rendezvous hashing spreads segments over all providers and moves few shards when one joins or
-//! leaves; the load step keeps a small provider from filling up first. The first two rules after
-//! it bound what one failure can take: an operator never holds two shards of a segment, while the
-//! address and region rules give way when there are too few providers to keep them.
+//! leaves; the load step keeps a small provider from filling up first and gives less to those that
+//! failed. The limits bound what one failure can take: an operator never holds two shards of a
+//! segment, while the address and region rules give way when there are too few providers to keep
+//! them. Newcomers get a twentieth of all placements at least, or nobody could ever earn a score.
 //!
 //! Invariants
 //! 1. No two chosen (nor a chosen and a `kept`) share an operator.
 //! 2. The result depends on the set of candidates, not on their order.
-//! 3. A candidate without room is never chosen.
+//! 3. A candidate without room, or that is not eligible, is never chosen.
+//! 4. [`choose`] is [`explain`], filtered: what is told is what was done.
+//! 5. Over many segments a twentieth of the shards or more goes to newcomers, while one fits.
 
 use posync_protocol::Account;
-use std::net::SocketAddr;
+use std::{cmp::Ordering, net::SocketAddr};
 
 /// Shards of one segment in one region, while others have room.
 pub const PER_REGION_MAX: usize = 2;
-/// Loads that differ by less than a sixteenth of the capacity count as equal.
-const LOAD_STEPS: u128 = 16;
+/// One in this many placements goes to a newcomer first.
+pub const NEWCOMER_EVERY: u64 = 20;
 
 /// A provider that could hold a shard.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -39,6 +43,43 @@ pub struct Candidate {
     pub load: u64,
     /// Leaves we may hold there.
     pub capacity: u64,
+    /// Its sync score, parts per billion.
+    pub score: u64,
+    /// It has answered its first reads: no newcomer.
+    pub vetted: bool,
+    /// It may be given new shards: it answers, and its reads were found.
+    pub eligible: bool,
+}
+
+/// Why a candidate was chosen or not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(u8)]
+pub enum Reason {
+    /// Chosen by rank and load.
+    Chosen = 0,
+    /// Chosen first, as a newcomer.
+    Newcomer = 1,
+    /// Chosen although its region, or its network too, was taken: there were too few others.
+    GaveWay = 2,
+    /// It is late, failed a read or does not answer.
+    NotEligible = 3,
+    /// The shard does not fit what we may hold there.
+    NoRoom = 4,
+    /// Its operator holds another shard of the segment.
+    OperatorTaken = 5,
+    /// Its /24 (or /48) holds another shard.
+    NetworkTaken = 6,
+    /// Its region holds two others.
+    RegionFull = 7,
+    /// Others stood before it: nearer to the segment, or emptier.
+    Farther = 8,
+}
+
+impl Reason {
+    /// Whether it got a shard.
+    pub const fn is_chosen(self) -> bool {
+        matches!(self, Self::Chosen | Self::Newcomer | Self::GaveWay)
+    }
 }
 
 impl Candidate {
@@ -63,21 +104,38 @@ impl Candidate {
             .finalize()
             .as_bytes()
     }
+
+    fn has_room(&self, leaves: u64) -> bool {
+        self.load.checked_add(leaves).is_some_and(|load| load <= self.capacity)
+    }
+
+    /// Less first: load with the shard / (capacity x score), by cross-multiplication.
+    fn compare(&self, other: &Self, leaves: u64) -> Ordering {
+        let side = |load: &Self, room: &Self| {
+            product(load.load.saturating_add(leaves), room.capacity.max(1), room.score.max(1))
+        };
+        side(self, other).cmp(&side(other, self))
+    }
+}
+
+/// The product of three, as its upper 128 and lower 64 bits.
+fn product(a: u64, b: u64, c: u64) -> (u128, u64) {
+    let (ab, c) = (u128::from(a) * u128::from(b), u128::from(c));
+    let low = (ab & u128::from(u64::MAX)) * c;
+    ((ab >> 64) * c + (low >> 64), (low & u128::from(u64::MAX)) as u64)
 }
 
 /// How strictly the rules that may give way are kept.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 struct Rules {
     region: bool,
     network: bool,
 }
 
+const STRICT: Rules = Rules { region: true, network: true };
 /// Strictest first: a region rule gives way before an address rule; the operator rule never does.
-const PASSES: [Rules; 3] = [
-    Rules { region: true, network: true },
-    Rules { region: false, network: true },
-    Rules { region: false, network: false },
-];
+const PASSES: [Rules; 3] =
+    [STRICT, Rules { region: false, network: true }, Rules { region: false, network: false }];
 
 /// Up to `wanted` candidates with room for `leaves` more for the shards of `segment`, beside the
 /// `kept` ones that hold other shards of it; indices into `candidates`, in the order of positions.
@@ -88,40 +146,105 @@ pub fn choose(
     candidates: &[Candidate],
     kept: &[Candidate],
 ) -> Vec<usize> {
-    let mut order: Vec<([u8; 32], usize)> = candidates
-        .iter()
-        .enumerate()
-        .filter(|(_, c)| c.load.checked_add(leaves).is_some_and(|load| load <= c.capacity))
-        .map(|(index, c)| (c.rank(segment), index))
-        .collect();
-    order.sort_unstable();
-    let nearest = order.len().min(wanted.saturating_mul(2));
-    let (near, far) = order.split_at_mut(nearest);
-    near.sort_by_key(|(rank, index)| (fullness(&candidates[*index]), *rank));
-    let asked: Vec<usize> = near.iter().chain(far.iter()).map(|(_, index)| *index).collect();
-    let mut chosen: Vec<usize> = Vec::with_capacity(wanted);
-    for rules in PASSES {
-        for &index in &asked {
-            if chosen.len() < wanted && fits(rules, &candidates[index], candidates, &chosen, kept) {
-                chosen.push(index);
-            }
-        }
-    }
+    let reasons = explain(segment, wanted, leaves, candidates, kept);
+    let mut chosen: Vec<usize> = (0..candidates.len()).filter(|index| reasons[*index].is_chosen()).collect();
     chosen.sort_by_key(|index| candidates[*index].rank(segment));
     chosen
 }
 
-fn fullness(candidate: &Candidate) -> u128 {
-    u128::from(candidate.load) * LOAD_STEPS / u128::from(candidate.capacity.max(1))
+/// For every candidate, in their order, why it gets a shard of the segment or not.
+pub fn explain(
+    segment: &[u8],
+    wanted: usize,
+    leaves: u64,
+    candidates: &[Candidate],
+    kept: &[Candidate],
+) -> Vec<Reason> {
+    let asked = in_order_of_asking(segment, wanted, leaves, candidates);
+    let mut table = Table { candidates, kept, wanted, chosen: Vec::new(), reasons: Vec::new() };
+    table.reasons.extend(candidates.iter().map(|candidate| match candidate {
+        it if !it.eligible => Reason::NotEligible,
+        it if !it.has_room(leaves) => Reason::NoRoom,
+        _ => Reason::Farther,
+    }));
+    let mut newcomers = newcomers_due(segment, wanted);
+    for &index in asked.iter().filter(|index| !candidates[**index].vetted) {
+        if newcomers > 0 && table.refusal(STRICT, index).is_none() {
+            table.choose(index, Reason::Newcomer);
+            newcomers -= 1;
+        }
+    }
+    for rules in PASSES {
+        let reason = if rules == STRICT { Reason::Chosen } else { Reason::GaveWay };
+        for &index in &asked {
+            table.ask(rules, index, reason);
+        }
+    }
+    table.reasons
 }
 
-fn fits(rules: Rules, it: &Candidate, all: &[Candidate], chosen: &[usize], kept: &[Candidate]) -> bool {
-    let others = || chosen.iter().map(|index| &all[*index]).chain(kept);
-    let operator = others().all(|other| other.operator != it.operator && other.account != it.account);
-    let network = !rules.network
-        || it.network().is_none_or(|network| others().all(|other| other.network() != Some(network)));
-    let region = !rules.region || others().filter(|other| other.region == it.region).count() < PER_REGION_MAX;
-    operator && network && region
+/// The candidates that could hold the shard: the nearest ones by load, then the others by rank.
+fn in_order_of_asking(segment: &[u8], wanted: usize, leaves: u64, candidates: &[Candidate]) -> Vec<usize> {
+    let fitting = candidates.iter().enumerate().filter(|(_, c)| c.eligible && c.has_room(leaves));
+    let mut order: Vec<([u8; 32], usize)> = fitting.map(|(index, c)| (c.rank(segment), index)).collect();
+    order.sort_unstable();
+    let nearest = order.len().min(wanted.saturating_mul(2));
+    order[..nearest].sort_by(|(rank, index), (other_rank, other)| {
+        candidates[*index].compare(&candidates[*other], leaves).then(rank.cmp(other_rank))
+    });
+    order.into_iter().map(|(_, index)| index).collect()
+}
+
+/// Newcomers that are asked before all others: over all segments a twentieth of `wanted`.
+fn newcomers_due(segment: &[u8], wanted: usize) -> u64 {
+    let hash = blake3::derive_key("posync gateway 2026-11 newcomers", segment);
+    let [a, b, c, d, ..] = hash;
+    let draw = u64::from(u32::from_be_bytes([a, b, c, d])) % NEWCOMER_EVERY;
+    (wanted as u64).saturating_add(NEWCOMER_EVERY - 1 - draw) / NEWCOMER_EVERY
+}
+
+/// Who was chosen so far, and why the others were not.
+struct Table<'a> {
+    candidates: &'a [Candidate],
+    kept: &'a [Candidate],
+    wanted: usize,
+    chosen: Vec<usize>,
+    reasons: Vec<Reason>,
+}
+
+impl Table<'_> {
+    /// Chooses a candidate while shards are left and the rules allow; notes why they do not.
+    fn ask(&mut self, rules: Rules, index: usize, reason: Reason) {
+        if self.chosen.len() >= self.wanted || self.reasons[index].is_chosen() {
+            return;
+        }
+        match self.refusal(rules, index) {
+            None => self.choose(index, reason),
+            Some(why) => self.reasons[index] = why,
+        }
+    }
+
+    fn choose(&mut self, index: usize, reason: Reason) {
+        self.chosen.push(index);
+        self.reasons[index] = reason;
+    }
+
+    /// The rule that keeps a candidate out.
+    fn refusal(&self, rules: Rules, index: usize) -> Option<Reason> {
+        let it = &self.candidates[index];
+        let others = || self.chosen.iter().map(|index| &self.candidates[*index]).chain(self.kept);
+        let network = it.network();
+        if others().any(|other| other.operator == it.operator || other.account == it.account) {
+            Some(Reason::OperatorTaken)
+        } else if rules.network && network.is_some() && others().any(|other| other.network() == network) {
+            Some(Reason::NetworkTaken)
+        } else if rules.region && others().filter(|other| other.region == it.region).count() >= PER_REGION_MAX
+        {
+            Some(Reason::RegionFull)
+        } else {
+            None
+        }
+    }
 }
 
 #[cfg(test)]
@@ -137,6 +260,9 @@ mod tests {
             address: Some(SocketAddr::from(([10, 0, network, id], 1))),
             load,
             capacity: 100,
+            score: 1_000_000_000,
+            vetted: true,
+            eligible: true,
         }
     }
 
@@ -222,6 +348,81 @@ mod tests {
         assert!(held.iter().all(|n| (700..=900).contains(n)), "{held:?}");
     }
 
+    #[test]
+    fn load_capacity_and_score_are_weighed_without_rounding() {
+        let of = |load, capacity, score| Candidate { load, capacity, score, ..candidate(0, 0, 0, 0, 0) };
+        const ONE: u64 = 1_000_000_000;
+        for (what, a, b, expected) in [
+            ("equal", of(1, 100, ONE), of(1, 100, ONE), Ordering::Equal),
+            ("emptier", of(1, 100, ONE), of(2, 100, ONE), Ordering::Less),
+            ("larger", of(1, 101, ONE), of(1, 100, ONE), Ordering::Less),
+            ("better, though both are empty", of(0, 100, ONE), of(0, 100, ONE - 1), Ordering::Less),
+            ("half the score is half the capacity", of(9, 100, ONE / 2), of(9, 50, ONE), Ordering::Equal),
+            (
+                "largest figures",
+                of(u64::MAX - 2, u64::MAX, ONE),
+                of(u64::MAX - 1, u64::MAX, ONE),
+                Ordering::Less,
+            ),
+            ("nothing to weigh", of(0, 0, 0), of(0, 1, 1), Ordering::Equal),
+        ] {
+            assert_eq!(a.compare(&b, 1), expected, "{what}");
+            assert_eq!(b.compare(&a, 1), expected.reverse(), "{what}, the other way");
+        }
+        assert_eq!(product(u64::MAX, u64::MAX, u64::MAX).1, u64::MAX, "(2^64 - 1)^3 ends in ones");
+    }
+
+    #[test]
+    fn everybody_hears_a_reason() {
+        let all: Vec<Candidate> = (0..6).map(|i| candidate(i, i, i / 3, i, 0)).collect();
+        let reasons = |f: &dyn Fn(usize, &mut Candidate), wanted| {
+            let mut found = explain(b"segment", wanted, 1, &change(all.clone(), f), &[]);
+            found.sort_unstable();
+            found
+        };
+        use Reason as R;
+        assert_eq!(reasons(&|_, _| {}, 0), [R::Farther; 6], "nothing is wanted");
+        let full = |_: usize, c: &mut Candidate| c.load = 100;
+        assert_eq!(reasons(&full, 6), [R::NoRoom; 6]);
+        assert_eq!(reasons(&|_, c| c.eligible = false, 6), [R::NotEligible; 6]);
+        let expected = [R::Chosen, R::Chosen, R::Chosen, R::Chosen, R::GaveWay, R::GaveWay];
+        assert_eq!(reasons(&|_, _| {}, 6), expected, "two regions of three hold six by giving way");
+        let one = [
+            R::Chosen,
+            R::OperatorTaken,
+            R::OperatorTaken,
+            R::OperatorTaken,
+            R::OperatorTaken,
+            R::OperatorTaken,
+        ];
+        assert_eq!(reasons(&|_, c| c.operator = vec![1], 2), one);
+        let same = all[0].address;
+        let network = reasons(&|i, c| if i > 1 { c.address = same } else { c.region = vec![9] }, 3);
+        assert!(network.contains(&R::NetworkTaken), "{network:?}");
+        let region = (0..20u8).flat_map(|segment| explain(&[segment], 4, 1, &all, &[]));
+        assert!(region.clone().any(|reason| reason == R::RegionFull));
+        assert!(!region.clone().any(|reason| reason == R::GaveWay), "others had room");
+    }
+
+    #[test]
+    fn newcomers_get_a_twentieth() {
+        // A newcomer that every other order puts last: full but for one shard, and of no score.
+        let newcomer = |c: &mut Candidate| (c.vetted, c.load, c.score) = (false, 99, 1);
+        let all = change((0..40).map(|i| candidate(i, i, i, i, 0)).collect(), |i, c| {
+            if i == 7 {
+                newcomer(c)
+            }
+        });
+        for (wanted, segments) in [(8, 2000u32), (1, 16000)] {
+            let placed = |segment: u32| explain(&segment.to_be_bytes(), wanted, 1, &all, &[])[7];
+            let share = (0..segments).filter(|segment| placed(*segment) == Reason::Newcomer).count();
+            let shards = segments as usize * wanted;
+            assert!((shards / 22..=shards / 18).contains(&share), "{share} of {shards}");
+        }
+        let none = change(all, |_, c| c.vetted = true);
+        assert!(explain(b"x", 8, 1, &none, &[]).iter().all(|reason| *reason != Reason::Newcomer));
+    }
+
     proptest! {
         #[test]
         fn operators_differ_and_order_does_not_matter(
@@ -230,8 +431,11 @@ mod tests {
             segment in any::<u32>(),
         ) {
             let all: Vec<Candidate> = specs.iter().enumerate()
-                .map(|(i, (o, r, n, load))| candidate(i as u8, *o, *r, *n, *load)).collect();
-            let chosen = choose(&segment.to_be_bytes(), wanted, 1, &all, &[]);
+                .map(|(i, (o, r, n, load))| Candidate {
+                    vetted: load % 3 > 0,
+                    ..candidate(i as u8, *o, *r, *n, *load)
+                }).collect();
+            let mut chosen = choose(&segment.to_be_bytes(), wanted, 1, &all, &[]);
             prop_assert!(chosen.len() <= wanted);
             let mut operators: Vec<_> = chosen.iter().map(|i| &all[*i].operator).collect();
             operators.sort();
@@ -246,6 +450,12 @@ mod tests {
             let again = choose(&segment.to_be_bytes(), wanted, 1, &reversed, &[]);
             let names = |list: &[Candidate], i: &[usize]| i.iter().map(|i| list[*i].account).collect::<Vec<_>>();
             prop_assert_eq!(names(&all, &chosen), names(&reversed, &again));
+            let mut reasons = explain(&segment.to_be_bytes(), wanted, 1, &reversed, &[]);
+            reasons.reverse();
+            prop_assert_eq!(&reasons, &explain(&segment.to_be_bytes(), wanted, 1, &all, &[]));
+            let told: Vec<usize> = (0..all.len()).filter(|i| reasons[*i].is_chosen()).collect();
+            chosen.sort_unstable();
+            prop_assert_eq!(told, chosen, "what is told is what was done");
         }
     }
 }

@@ -34,6 +34,7 @@ pub async fn handle(core: Arc<Core>, own: Account, mut call: Incoming<Gateway>, 
         Ask::List(from) => list(&core, from).await,
         Ask::Status(_) => status(&core, own).await,
         Ask::Agreements(_) => Ok(agreements(&core).await),
+        Ask::Why(provider) => Ok(Answer::Why(core.why(&provider))),
         Ask::Data(_) | Ask::Cancel(_) => Ok(refused("no put is open in this call; begin with one")),
     };
     let answer = answer.unwrap_or_else(|error| refused(&error.to_string()));

@@ -20,12 +20,13 @@ use crate::{
 };
 use commonware_codec::{Copying, DecodeExt as _, Encode as _};
 use commonware_cryptography::Signer as _;
+use posync_client::hold::hold;
 use serde::{Deserialize, Serialize};
 use std::{
-    fs::{self, File, OpenOptions, TryLockError},
+    fs::{self, File},
     io,
     net::SocketAddr,
-    os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
+    os::unix::fs::DirBuilderExt as _,
     path::{Path, PathBuf},
 };
 use thiserror::Error;
@@ -160,19 +161,8 @@ impl Config {
 
 fn lock(directory: &Path) -> Result<File, ConfigError> {
     let path = directory.join("lock");
-    let failed = |source| ConfigError::File { path: path.clone(), source };
-    let file = OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .mode(0o600)
-        .open(&path)
-        .map_err(failed)?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => Err(ConfigError::Locked(directory.into())),
-        Err(TryLockError::Error(source)) => Err(failed(source)),
-    }
+    let held = hold(&path).map_err(|source| ConfigError::File { path, source })?;
+    held.ok_or_else(|| ConfigError::Locked(directory.into()))
 }
 
 fn read(directory: &Path, name: &str) -> Result<Vec<u8>, ConfigError> {

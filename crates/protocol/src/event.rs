@@ -60,6 +60,7 @@ event_codec! {
     3 Agreement { agreement, consumer, change }
     4 VoucherRefused { agreement, code }
     5 Restitution { provider, agreement, amount }
+    32 CapacityCut { provider, consumer, before, after }
 }
 
 #[cfg(test)]
@@ -87,6 +88,7 @@ mod tests {
             Event::Agreement { agreement, consumer: provider, change: AgreementChange::Deleted },
             Event::VoucherRefused { agreement, code: Code::Balance },
             Event::Restitution { provider, agreement, amount },
+            Event::CapacityCut { provider, consumer: provider, before: 7, after: 6 },
         ];
         for event in events {
             assert_eq!(Event::decode(event.encode()).ok(), Some(event));

@@ -180,6 +180,7 @@ pub fn touches_operation(context: &BlockContext, operation: &Operation) -> Touch
         Body::Statement(body) => statement::touches(context, signer, body, &mut touched),
         Body::Redeem(body) => agreement::touches_redeem(context, signer, &body.vouchers, &mut touched),
         Body::Settle(body) => settlement::touches(context, body, &mut touched),
+        Body::Refusal(body) => provider::touches_cut(body, &mut touched),
     }
     touched
 }
@@ -319,5 +320,6 @@ fn dispatch(working: &mut Working<'_>, operation: &Operation) -> Result<(), Code
         Body::Statement(body) => statement::apply(working, signer, body),
         Body::Redeem(body) => agreement::redeem(working, &body.vouchers).map(|_| ()),
         Body::Settle(body) => settlement::apply(working, body),
+        Body::Refusal(body) => provider::cut(working, body),
     }
 }

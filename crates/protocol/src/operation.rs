@@ -28,6 +28,8 @@ pub const OPERATION_NAMESPACE: &[u8] = b"posync/op/1";
 pub const VOUCHER_NAMESPACE: &[u8] = b"posync/voucher/1";
 /// Namespace of a data set's signatures.
 pub const DATA_SET_NAMESPACE: &[u8] = b"posync/data-set/1";
+/// Namespace of a provider's signature under a refused placement.
+pub const REFUSAL_NAMESPACE: &[u8] = b"posync/refusal/1";
 /// Namespace of the second signature of a close.
 pub const CLOSE_NAMESPACE: &[u8] = b"posync/close/1";
 
@@ -353,6 +355,26 @@ encoded! {
     }
 }
 
+encoded! {
+    /// A provider's signed word that it did not take what it was offered. Given to who was refused;
+    /// anyone may bring it to the ledger, which cuts a declaration that it contradicts.
+    #[derive(Copy)]
+    RefusedPlacement {
+        /// Who refused.
+        provider: Account,
+        /// Who was refused.
+        consumer: Account,
+        /// Under which agreement; `None` for a quote.
+        agreement: Option<AgreementId>,
+        /// Leaves that it did not take.
+        leaves: u64,
+        /// The last certified height that it had seen.
+        height: u64,
+        /// Ed25519 by the provider over chain id and the fields above.
+        signature: Signature,
+    }
+}
+
 tagged! {
     /// What is asked.
     Body {
@@ -380,6 +402,8 @@ tagged! {
         11 => Redeem(Redeem),
         /// Upkeep (free).
         12 => Settle(Settle),
+        /// Cuts the declared capacity of a provider that refused within it.
+        14 => Refusal(RefusedPlacement),
     }
 }
 
@@ -486,6 +510,7 @@ impl Operation {
             Body::SetDataSet(set) => checks.extend(set.signatures(chain)),
             Body::Statement(statement) => checks.extend(statement.vouchers.iter().map(|r| r.check(chain))),
             Body::Redeem(redeem) => checks.extend(redeem.vouchers.iter().map(|r| r.check(chain))),
+            Body::Refusal(refused) => checks.push(refused.check(chain)),
             _ => {}
         }
         checks
@@ -508,6 +533,29 @@ impl SetDataSet {
             signature,
         });
         core::iter::once(consumer).chain(provider)
+    }
+}
+
+impl RefusedPlacement {
+    /// Signs with the provider's key; `self.signature` is replaced.
+    pub fn signed(mut self, key: &ed25519::PrivateKey, chain: &Hash) -> Self {
+        self.signature = sign(key, REFUSAL_NAMESPACE, &self.signed_bytes(chain));
+        self
+    }
+
+    fn signed_bytes(&self, chain: &Hash) -> Bytes {
+        let all = with_chain(chain, self);
+        all.slice(..all.len() - self.signature.len())
+    }
+
+    /// The signature to check.
+    pub fn check(&self, chain: &Hash) -> SignatureCheck {
+        SignatureCheck {
+            namespace: REFUSAL_NAMESPACE,
+            message: self.signed_bytes(chain),
+            key: self.provider,
+            signature: self.signature,
+        }
     }
 }
 

@@ -15,9 +15,9 @@
 use crate::{
     Account, Amount, Code,
     account::{credit, debit},
-    ledger::{Touched, Working},
+    ledger::{Event, Touched, Working},
     limits::{OPERATOR_BYTES, PROVIDERS_MAX, Parameters},
-    operation::{RegisterProvider, UpdateProvider},
+    operation::{RefusedPlacement, RegisterProvider, UpdateProvider},
     record::{Audit, Endings, Endpoint, Newcomer, Provider, ProviderAt},
 };
 
@@ -54,6 +54,11 @@ pub(crate) fn touches_update(signer: &Account, body: &UpdateProvider, touched: &
     if body.leave {
         touched.writable.extend([Audit::key(signer), Endings::key(signer), ProviderAt::key(body.index)]);
     }
+}
+
+/// Names the record of who refused.
+pub(crate) fn touches_cut(body: &RefusedPlacement, touched: &mut Touched) {
+    touched.writable.push(Provider::key(&body.provider));
 }
 
 /// Locks the bond, burns the registration's price, and takes an index (PV-1).
@@ -168,6 +173,36 @@ pub(crate) fn update(working: &mut Working<'_>, signer: &Account, body: &UpdateP
     let mut endpoint: Endpoint = working.need(endpoint_key, Code::ProviderUnknown)?;
     endpoint.address = body.address.clone();
     working.put(endpoint_key, &endpoint)?;
+    working.put(key, &provider)
+}
+
+/// Cuts a declaration that its provider did not honour to what is under contract (PV-5). A refusal
+/// under an agreement is always within it: its quota is sold.
+///
+/// # Errors
+/// `ProviderUnknown`, `RefusalStale`, `RefusalBeyond`, `RefusalCut`.
+pub(crate) fn cut(working: &mut Working<'_>, body: &RefusedPlacement) -> Result<(), Code> {
+    let key = Provider::key(&body.provider);
+    let mut provider: Provider = working.need(key, Code::ProviderUnknown)?;
+    let age = working.context.height.checked_sub(body.height).ok_or(Code::RefusalStale)?;
+    if age > working.context.parameters.epoch_blocks() {
+        return Err(Code::RefusalStale);
+    }
+    let free = provider.capacity.saturating_sub(provider.sold);
+    if body.agreement.is_none() && body.leaves > free {
+        return Err(Code::RefusalBeyond);
+    }
+    if free == 0 {
+        return Err(Code::RefusalCut);
+    }
+    let (before, after) = (provider.capacity, provider.sold);
+    provider.capacity = after;
+    working.events.push(Event::CapacityCut {
+        provider: body.provider,
+        consumer: body.consumer,
+        before,
+        after,
+    });
     working.put(key, &provider)
 }
 

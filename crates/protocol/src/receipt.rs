@@ -81,6 +81,9 @@ codes! {
     80 SettledAlready "settled already; nothing to do";
     81 NothingToSettle "the slot has nothing to settle or expire";
     82 TooManyKeys "the block names too many records; the operation waits for the next one";
+    84 RefusalStale "the refusal is older than an epoch or of a height to come; bring one that is recent";
+    85 RefusalBeyond "what was refused exceeds the provider's free declared capacity; refusing it is its right";
+    86 RefusalCut "the provider declares no more than what is under contract; there is nothing to cut";
 }
 
 impl commonware_codec::Write for Code {

@@ -1,14 +1,14 @@
 //! What a provider is told at its start.
 
 use commonware_cryptography::ed25519::PrivateKey;
-use posync_client::{connection::Endpoint, light::NetworkKey};
+use posync_client::{connection::Endpoint, hold::hold, light::NetworkKey};
 use posync_protocol::{
     Amount, Bounded, Hash,
     limits::{ADDRESS_BYTES_MAX, LEAF_BYTES, OPERATOR_BYTES, Parameters, REGION_BYTES_MAX},
     operation::RegisterProvider,
 };
 use std::{
-    fs::{File, TryLockError},
+    fs::File,
     net::SocketAddr,
     path::{Path, PathBuf},
     time::Duration,
@@ -87,14 +87,9 @@ pub enum ConfigError {
 /// # Errors
 /// `Locked`, or `Directory` when the volume is missing or not writable.
 pub fn lock(directory: &Path) -> Result<File, ConfigError> {
-    let failed = |error| ConfigError::Directory(directory.into(), error);
-    let path = directory.join("provider.lock");
-    let file = File::options().create(true).truncate(false).write(true).open(path).map_err(failed)?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => Err(ConfigError::Locked(directory.into())),
-        Err(TryLockError::Error(error)) => Err(failed(error)),
-    }
+    let held = hold(&directory.join("provider.lock"));
+    let held = held.map_err(|error| ConfigError::Directory(directory.into(), error))?;
+    held.ok_or_else(|| ConfigError::Locked(directory.into()))
 }
 
 fn text<const MAX: usize>(what: &'static str, text: &str) -> Result<Bounded<u8, MAX>, ConfigError> {

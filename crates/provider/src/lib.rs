@@ -33,6 +33,7 @@ mod run;
 pub mod scrub;
 pub mod segments;
 pub mod serve;
+pub mod spend;
 pub mod terms;
 pub mod till;
 pub mod view;

@@ -92,7 +92,8 @@ where
     let (view, questions) = View::new(account, chain, parameters);
     let clock = Arc::new(context.child("clock"));
     let (capacity_leaves, asking) = (config.capacity_leaves(), view.clone());
-    let desk = Parts { clock, store: store.clone(), books, till, view, capacity_leaves };
+    let key = config.key.clone();
+    let desk = Parts { clock, store: store.clone(), books, till, view, capacity_leaves, key };
     let desk = Arc::new(Desk::new(desk));
     let mut listening = listen(&context, &network, &config, desk.clone()).await?;
     let registration = config.registration(listening.address)?;

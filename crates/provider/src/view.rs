@@ -8,7 +8,7 @@
 //!
 //! Everything in it came with a proof to a certified header; nobody's word is kept.
 
-use crate::terms::Terms;
+use crate::{spend::Spend, terms::Terms};
 use commonware_utils::{
     channel::{mpsc, oneshot},
     sync::Mutex,
@@ -49,6 +49,7 @@ pub struct View {
     /// Of the genesis.
     pub parameters: Parameters,
     known: Arc<Mutex<BTreeMap<u32, Terms>>>,
+    spend: Arc<Mutex<Spend>>,
     height: Arc<watch::Sender<u64>>,
     ask: mpsc::Sender<Question>,
 }
@@ -58,8 +59,9 @@ impl View {
     pub fn new(account: Account, chain: Hash, parameters: Parameters) -> (Self, mpsc::Receiver<Question>) {
         let (ask, questions) = mpsc::channel(QUESTIONS_MAX);
         let (height, _) = watch::channel(0);
-        let (known, height) = (Arc::default(), Arc::new(height));
-        (Self { account, chain, parameters, known, height, ask }, questions)
+        let height = Arc::new(height);
+        let (known, spend) = (Arc::default(), Arc::default());
+        (Self { account, chain, parameters, known, spend, height, ask }, questions)
     }
 
     /// The last certified height.
@@ -95,17 +97,26 @@ impl View {
     pub fn learn(&self, terms: Terms) {
         let mut known = self.known.lock();
         if known.len() >= TERMS_MAX && !known.contains_key(&terms.id.slot) {
-            known.pop_first();
+            let gone = known.pop_first();
+            gone.into_iter().for_each(|(_, terms)| self.spend.lock().forget(&terms.id, self.epoch()));
         }
         let newer = known.get(&terms.id.slot).is_none_or(|old| old.height <= terms.height);
         if newer {
+            self.spend.lock().learn(&terms, self.epoch());
             known.insert(terms.id.slot, terms);
         }
     }
 
     /// The slot has no agreement any more.
     pub fn forget(&self, slot: u32) {
-        self.known.lock().remove(&slot);
+        if let Some(terms) = self.known.lock().remove(&slot) {
+            self.spend.lock().forget(&terms.id, self.epoch());
+        }
+    }
+
+    /// A consumer's weight when not everybody can be served: what it spent here lately.
+    pub fn weight(&self, consumer: &Account) -> u64 {
+        self.spend.lock().weight(consumer, self.epoch())
     }
 
     /// The kept terms of an agreement, however old.

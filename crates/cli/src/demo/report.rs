@@ -45,6 +45,8 @@ pub(crate) struct Fault {
     pub(crate) detected_after_rounds: u64,
     /// How it was found.
     pub(crate) found_by: &'static str,
+    /// Shards that it held when it was found.
+    pub(crate) shards_lost: u32,
     /// Shards rebuilt elsewhere under the same names.
     pub(crate) shards_repaired: u32,
 }
@@ -116,7 +118,8 @@ impl Report {
             .iter()
             .map(|f| {
                 json!({ "kind": f.kind, "provider": f.provider, "found_by": f.found_by,
-                    "detected_after_rounds": f.detected_after_rounds, "shards_repaired": f.shards_repaired })
+                    "detected_after_rounds": f.detected_after_rounds, "shards_lost": f.shards_lost,
+                    "shards_repaired": f.shards_repaired })
             })
             .collect();
         let (genesis, accounted) = (json::grains(self.supply.0), json::grains(self.supply.1));

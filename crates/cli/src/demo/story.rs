@@ -335,6 +335,7 @@ fn fault(victim: &Victim, drawn: Option<u64>, found: &Found) -> Fault {
         provider: victim.account.to_string(),
         detected_after_rounds: first.saturating_sub(victim.round),
         found_by: found_by(found.found_by),
+        shards_lost: found.shards_lost,
         shards_repaired: found.shards_repaired,
     }
 }

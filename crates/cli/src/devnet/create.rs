@@ -25,7 +25,7 @@ use crate::{
 };
 use commonware_codec::Encode as _;
 use commonware_cryptography::Signer as _;
-use posync_client::connection::Endpoint;
+use posync_client::{connection::Endpoint, hold::hold};
 use posync_node::{
     config::{Config, Settings},
     genesis::{self, AuthoritySecret, Genesis},
@@ -34,10 +34,10 @@ use posync_protocol::{Account, Amount, limits::Parameters};
 use rand_core::CryptoRng;
 use serde::{Deserialize, Serialize};
 use std::{
-    fs::{self, DirBuilder, File, OpenOptions, TryLockError},
+    fs::{self, DirBuilder, File},
     io,
     net::SocketAddr,
-    os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
+    os::unix::fs::DirBuilderExt as _,
     path::Path,
     time::{SystemTime, UNIX_EPOCH},
 };
@@ -105,18 +105,15 @@ impl RoleFile {
 pub(crate) fn lock(directory: &Path) -> Outcome<File> {
     private(directory)?;
     let path = directory.join("lock");
-    let file = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&path);
-    let file = file.map_err(|error| Failure::file(&path, "open", error))?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::Error(error)) => Err(Failure::file(&path, "lock", error)),
-        Err(TryLockError::WouldBlock) => Err(Failure::new(
+    let held = hold(&path).map_err(|error| Failure::file(&path, "lock", error))?;
+    held.ok_or_else(|| {
+        Failure::new(
             Exit::Refused,
             format!("a network runs in {} already", directory.display()),
             "another process holds its lock",
             "use that network, stop it, or name another directory with --dir",
-        )),
-    }
+        )
+    })
 }
 
 /// The network in `directory`: read if it is there, otherwise made.

@@ -91,6 +91,7 @@ impl Purse {
         self.watch(seen).await;
         self.upkeep(seen).await?;
         self.settle_all().await;
+        self.bring_refusals().await?;
         if tick.is_multiple_of(SCRUB_TICKS) {
             self.ask_scrubs();
         }
@@ -233,6 +234,21 @@ impl Purse {
         for error in settled.into_iter().filter_map(Result::err) {
             tracing::debug!(%error, "a data set waits for the ledger");
         }
+    }
+
+    /// Brings signed refusals to the ledger, one per agreement and tick, as far as it would take them.
+    async fn bring_refusals(&self) -> Result<(), Error> {
+        let height = self.core.height.load(Ordering::Relaxed);
+        for deed in self.core.deeds() {
+            let Some(refused) = deed.link.take_refusal() else { continue };
+            let recent = height.abs_diff(refused.height) < self.parameters.epoch_blocks();
+            let own = refused.provider == deed.provider() && refused.check(&self.core.common.chain).verify();
+            if recent && own {
+                let code = self.ledger.execute(Body::Refusal(refused)).await?;
+                tracing::warn!(provider = %refused.provider, ?code, "a provider refused within its declared capacity");
+            }
+        }
+        Ok(())
     }
 
     fn ask_scrubs(&self) {

@@ -7,7 +7,8 @@ use crate::{
 };
 use posync_protocol::{
     Account,
-    limits::READ_KEYS_MAX,
+    amount::ONE,
+    limits::{HISTORY, READ_KEYS_MAX},
     record::{Audit, Endpoint, Provider, ProviderAt, System},
 };
 use std::collections::BTreeMap;
@@ -62,7 +63,7 @@ pub(super) async fn details(ledger: &Ledger, accounts: &[Account]) -> Result<Sur
                 continue;
             };
             let audit = decode::<Audit>(*audit)?.unwrap_or_default();
-            let known = known(&provider, &endpoint);
+            let known = known(&provider, &audit, &endpoint);
             survey.providers.insert(*account, (View { provider, audit }, known));
         }
     }
@@ -72,7 +73,7 @@ pub(super) async fn details(ledger: &Ledger, accounts: &[Account]) -> Result<Sur
     Ok(survey)
 }
 
-fn known(provider: &Provider, endpoint: &Endpoint) -> Known {
+fn known(provider: &Provider, audit: &Audit, endpoint: &Endpoint) -> Known {
     let text = std::str::from_utf8(&endpoint.address).ok();
     Known {
         index: provider.index,
@@ -80,5 +81,7 @@ fn known(provider: &Provider, endpoint: &Endpoint) -> Known {
         region: endpoint.region.to_vec(),
         address: text.and_then(|text| text.parse().ok()),
         trusted: true,
+        score: ONE,
+        vetted: audit.drawn >= u64::from(HISTORY),
     }
 }

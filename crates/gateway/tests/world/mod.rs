@@ -122,7 +122,15 @@ impl Provider {
         let (books, _) = books.await.expect("opens");
         let (till, _) = Till::open(context.child("till"), &name("till")).await.expect("opens");
         let clock = Arc::new(context.child("clock"));
-        let desk = Arc::new(Desk::new(Parts { clock, store, books, till, view, capacity_leaves: 1 << 20 }));
+        let desk = Arc::new(Desk::new(Parts {
+            clock,
+            store,
+            books,
+            till,
+            view,
+            capacity_leaves: 1 << 20,
+            key: provider_key(index),
+        }));
         let kept = desk.parts().books.with(|books| books.kept());
         for shard in desk.parts().store.page(None, 1 << 20) {
             let holders = desk.parts().store.holders(&shard).into_iter();
@@ -305,6 +313,8 @@ fn known(provider: &Provider) -> Known {
         region: vec![provider.index as u8 % 5],
         address: Some(provider.address),
         trusted: true,
+        score: 1_000_000_000,
+        vetted: true,
     }
 }
 

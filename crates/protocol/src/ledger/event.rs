@@ -70,6 +70,17 @@ pub enum Event {
         /// How much.
         amount: Amount,
     },
+    /// A provider refused a placement within its declared capacity, which is cut to what is sold.
+    CapacityCut {
+        /// The provider.
+        provider: Account,
+        /// Who was refused.
+        consumer: Account,
+        /// Declared leaves before.
+        before: u64,
+        /// Declared leaves now.
+        after: u64,
+    },
 }
 
 /// What became of an agreement.

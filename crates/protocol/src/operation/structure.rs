@@ -4,7 +4,7 @@
 //! and makes a block invalid. Everything that [`crate::ledger::touches`] computes keys from is
 //! within its range afterwards.
 
-use super::{Body, Operation, RegisterProvider, Settle, Statement};
+use super::{Body, Operation, RefusedPlacement, RegisterProvider, Settle, Statement};
 use crate::{
     Account, AgreementId, Amount, Code,
     ledger::BlockContext,
@@ -55,6 +55,7 @@ pub(crate) fn body_fits(body: &Body, parameters: &Parameters) -> bool {
         Body::Statement(body) => statement_fits(body),
         Body::Redeem(body) => redemptions_fit(&body.vouchers),
         Body::Settle(body) => settle_fits(body),
+        Body::Refusal(body) => refusal_fits(body),
     }
 }
 
@@ -101,6 +102,11 @@ fn statement_fits(body: &Statement) -> bool {
 
 fn settle_fits(body: &Settle) -> bool {
     body.index < PROVIDERS_MAX && slots_fit(&body.slots) && ascends(&body.endings)
+}
+
+fn refusal_fits(body: &RefusedPlacement) -> bool {
+    let own = |id: &AgreementId| id_fits(id) && id.provider == body.provider;
+    body.leaves > 0 && body.agreement.as_ref().is_none_or(own)
 }
 
 fn slots_fit(slots: &[(u32, Account, u64)]) -> bool {

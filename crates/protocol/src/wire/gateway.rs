@@ -9,6 +9,9 @@ pub const DATA_BYTES_MAX: usize = 1 << 20;
 /// Rows in one page of an answer.
 pub const ROWS_MAX: usize = 1024;
 
+/// Segments that one `Why` looks at.
+pub const PLACEMENTS_MAX: usize = 32;
+
 /// A file's name.
 pub type Name = Bounded<u8, NAME_BYTES_MAX>;
 
@@ -41,6 +44,8 @@ tagged! {
         6 => Status(Nothing),
         /// Its agreements.
         7 => Agreements(Nothing),
+        /// Why a provider gets shards, or gets none.
+        8 => Why(Account),
     }
 }
 
@@ -97,6 +102,8 @@ tagged! {
         7 => Agreements(Bounded<AgreementRow, ROWS_MAX>),
         /// No, and why: what happened, why, what to do.
         8 => Refused(Bounded<u8, 1024>),
+        /// What placement says of a provider.
+        9 => Why(Why),
     }
 }
 
@@ -167,5 +174,50 @@ encoded! {
         end_epoch: u64,
         /// What the voucher reserve was when opened.
         voucher_reserve: Amount,
+    }
+}
+
+encoded! {
+    /// What a gateway's placement says of a provider now.
+    Why {
+        /// What the gateway knows of it; `None` if it has not seen it on the ledger.
+        seen: Option<Seen>,
+        /// Whether `placements` are recent segments; else, after a start, segments made up as a sample.
+        recent: bool,
+        /// Recent segments, newest first, as they would be placed now.
+        placements: Bounded<Placement, PLACEMENTS_MAX>,
+    }
+}
+
+encoded! {
+    /// A provider as a gateway's placement sees it.
+    #[derive(Copy)]
+    Seen {
+        /// It answers, and its reads were found.
+        trusted: bool,
+        /// It was drawn for its first reads already: no newcomer.
+        vetted: bool,
+        /// Its sync score, parts per billion.
+        score: u64,
+        /// Leaves held and leaves that may be held under the open agreement; `None` if none is open.
+        room: Option<(u64, u64)>,
+    }
+}
+
+encoded! {
+    /// A provider's fate in a segment's placement.
+    Placement {
+        /// Names the segment to the rule.
+        segment: Bounded<u8, 32>,
+        /// Leaves of a shard.
+        leaves: u64,
+        /// 0 chosen, 1 chosen first as a newcomer, 2 chosen although its region or network was taken,
+        /// 3 late, failed or silent, 4 no room, 5 its operator holds another shard, 6 its network does,
+        /// 7 its region holds two, 8 others stood before it, 9 no open agreement with it.
+        reason: u8,
+        /// Providers that were looked at.
+        candidates: u32,
+        /// Providers that were chosen.
+        chosen: u32,
     }
 }

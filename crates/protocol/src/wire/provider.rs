@@ -3,7 +3,7 @@
 use crate::{
     AgreementId, Bounded, Hash, Signature,
     limits::{CHUNK_LEVELS_MAX, SHARD_BYTES_MAX, SLICE_BYTES},
-    operation::{DataSetClaim, Voucher},
+    operation::{DataSetClaim, RefusedPlacement, Voucher},
     wire::node::Nothing,
 };
 
@@ -142,6 +142,8 @@ encoded! {
         reason: Refusal,
         /// In words, for people.
         text: Bounded<u8, 512>,
+        /// Signed when it could not take what its declared capacity promises: the ledger takes it.
+        signed: Option<RefusedPlacement>,
     }
 }
 

@@ -6,7 +6,7 @@ use crate::{
 };
 use posync_protocol::{
     Amount, Code, Record,
-    ledger::{Mode, execute},
+    ledger::{Event, Mode, execute},
     limits::PROVIDERS_MAX,
     record::{Endpoint, Newcomer, Provider, ProviderAt, System},
 };
@@ -21,6 +21,11 @@ pub(crate) const ACCEPTED: &str = "
     epoch 8
     p leave
     p register
+    p update capacity=5000
+    a open p quota=1000
+    b refusal p leaves=4000
+    p update capacity=5000
+    a refusal p leaves=1000 within=p/0
 ";
 
 pub(crate) const REFUSED: &str = "
@@ -47,6 +52,19 @@ pub(crate) const REFUSED: &str = "
     a close p/0 second=p
     p leave                                   => ExitEarly
     a open q                                  => ProviderUnknown
+    a refusal q leaves=1                      => ProviderUnknown
+    q register capacity=5000
+    a open q quota=1000
+    a refusal q leaves=0                      => !BadShape
+    a refusal q leaves=1 within=p/0           => !BadShape
+    a refusal q leaves=1 height=1000          => RefusalStale
+    a refusal q leaves=4001                   => RefusalBeyond
+    a refusal q leaves=4000
+    a refusal q leaves=1                      => RefusalBeyond
+    a refusal q leaves=1 within=q/0           => RefusalCut
+    a open q slot=1 quota=1                   => NoCapacity
+    epoch 3
+    a refusal q leaves=1 height=1             => RefusalStale
 ";
 
 #[test]
@@ -68,6 +86,22 @@ fn registration_locks_the_bond_burns_its_price_and_stands_in_the_lines() {
     assert_eq!(world.get::<Newcomer>(Newcomer::key(0)).unwrap().account, account("p"));
     let endpoint: Endpoint = world.get(Endpoint::key(&account("p"))).unwrap();
     assert_eq!((&endpoint.address[..], &endpoint.region[..]), (&b"127.0.0.1:1"[..], &b"north"[..]));
+}
+
+#[test]
+fn a_refusal_within_the_declared_capacity_cuts_it_to_what_is_sold() {
+    let mut stage = Stage::new();
+    stage.play("p register capacity=5000\n a open p quota=1000\n b refusal p leaves=4000");
+    let (provider, consumer) = (account("p"), account("b"));
+    let row: Provider = stage.world.get(Provider::key(&provider)).unwrap();
+    assert_eq!((row.capacity, row.sold, row.bond), (1000, 1000, Amount::sync(1_000)), "no stake is taken");
+    let cut = Event::CapacityCut { provider, consumer, before: 5000, after: 1000 };
+    assert_eq!(stage.world.events, [cut]);
+    let replayed = format!("b refusal p leaves=4000 height={}", stage.world.height - 1);
+    stage.play("p update capacity=5000");
+    stage.play(&replayed);
+    let row: Provider = stage.world.get(Provider::key(&provider)).unwrap();
+    assert_eq!(row.capacity, 1000, "for an epoch the same refusal cuts it again");
 }
 
 #[test]

@@ -9,8 +9,8 @@ use posync_protocol::{
     },
     operation::{
         Answer, Close, CloseAlone, DataSetClaim, MissingRead, Open, ProvedRead, Reasked, Redeem, Redemption,
-        RegisterProvider, RotateKey, SetDataSet, Settle, Statement, StillMissing, SumPath, TopUp, Transfer,
-        UpdateProvider, Voucher,
+        RefusedPlacement, RegisterProvider, RotateKey, SetDataSet, Settle, Statement, StillMissing, SumPath,
+        TopUp, Transfer, UpdateProvider, Voucher,
     },
     record::{
         self, AccountState, Agreement, Audit, Challenge, DataSet, Ending, Endings, Endpoint, FeeTree,
@@ -236,6 +236,7 @@ pub(crate) fn bodies() -> Vec<(&'static str, Body)> {
         ("body/Statement/missing", Body::Statement(missing())),
         ("body/Redeem", Body::Redeem(redeem())),
         ("body/Settle", Body::Settle(settle)),
+        ("body/Refusal", Body::Refusal(refusal())),
     ]
 }
 
@@ -248,6 +249,17 @@ fn register() -> RegisterProvider {
         reserve_egress: u64::MAX,
         address: full(b'a'),
         region: full(b'r'),
+    }
+}
+
+const fn refusal() -> RefusedPlacement {
+    RefusedPlacement {
+        provider: ACCOUNT,
+        consumer: ACCOUNT,
+        agreement: Some(AgreementId { provider: ACCOUNT, slot: u32::MAX, opened: u64::MAX }),
+        leaves: u64::MAX,
+        height: u64::MAX,
+        signature: [3; 64],
     }
 }
 

@@ -14,8 +14,8 @@ use posync_protocol::{
     block::with_chain,
     limits::OPERATOR_BYTES,
     operation::{
-        CLOSE_NAMESPACE, Close, CloseAlone, Open, Redeem, Redemption, RegisterProvider, RotateKey, TopUp,
-        Transfer, UpdateProvider, Voucher, sign,
+        CLOSE_NAMESPACE, Close, CloseAlone, Open, Redeem, Redemption, RefusedPlacement, RegisterProvider,
+        RotateKey, TopUp, Transfer, UpdateProvider, Voucher, sign,
     },
     record::{Agreement, Provider},
 };
@@ -179,8 +179,22 @@ impl Stage {
                 let vouchers = if line.words.is_empty() { vec![] } else { vec![self.redemption(line)] };
                 Body::Redeem(Redeem { vouchers: Bounded::new(vouchers).expect("few") })
             }
+            "refusal" => Body::Refusal(self.refusal(line)),
             verb => panic!("no such verb: {verb}"),
         }
+    }
+
+    /// `a refusal p leaves=5`: brings a refusal by `p` (or `by`) of a quote, or `within` an agreement.
+    fn refusal(&self, line: &Line<'_>) -> RefusedPlacement {
+        let refused = RefusedPlacement {
+            provider: account(line.word(0)),
+            consumer: account(line.actor),
+            agreement: line.named.get("within").map(|id| self.id(id)),
+            leaves: line.number("leaves", 1),
+            height: line.number("height", self.world.height),
+            signature: [0; 64],
+        };
+        refused.signed(&key(line.named.get("by").unwrap_or(&line.word(0))), &self.world.chain)
     }
 
     fn update(&self, line: &Line<'_>) -> UpdateProvider {

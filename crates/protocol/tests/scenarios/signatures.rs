@@ -45,6 +45,7 @@ fn countersigned() -> Vec<(Operation, usize)> {
         (stage.sign("p close p/0 second=a"), 2),
         (stage.world.sign("a", set_data_set(&stage, "p")), 3),
         (stage.world.sign("p", redeem), 3),
+        (stage.sign("b refusal p leaves=3 within=p/0"), 2),
     ]
 }
 

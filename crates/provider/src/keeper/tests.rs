@@ -101,7 +101,15 @@ impl Bench {
         let (books, _) = books.await.expect("opens");
         let (till, _) = Till::open(context.child("till"), "till").await.expect("opens");
         let clock = Arc::new(context.child("clock"));
-        let desk = Arc::new(Desk::new(Parts { clock, store, books, till, view, capacity_leaves: 1 << 20 }));
+        let desk = Arc::new(Desk::new(Parts {
+            clock,
+            store,
+            books,
+            till,
+            view,
+            capacity_leaves: 1 << 20,
+            key: key("paul"),
+        }));
         let keeper = keeper(context, &desk, &ledger);
         Self { ledger, desk, keeper, shards: vec![] }
     }

@@ -1,6 +1,9 @@
 //! Answers one request after the other from the store, the books, the till and the ledger's view.
 
-use super::{GETS_MAX, LOAD_MAX, TERMS_WAIT_MS, answer, no, no_code};
+use super::{
+    LOAD_MAX, TERMS_WAIT_MS, answer, no, no_code,
+    queue::{Demand, Place, Queue},
+};
 use crate::{
     books::Books,
     segments::{Store, StoreError, leaves},
@@ -9,13 +12,14 @@ use crate::{
     view::{NoTerms, View},
 };
 use bytes::Bytes;
+use commonware_cryptography::ed25519::PrivateKey;
 use commonware_macros::select;
 use commonware_runtime::{Blob, Clock};
 use commonware_utils::sync::Mutex;
 use posync_client::rpc::{Incoming, Provider};
 use posync_protocol::{
     Account, AgreementId, Bounded, Code, Hash, Signature,
-    operation::Voucher,
+    operation::{RefusedPlacement, Voucher},
     wire::provider::{Answer, Ask, BAD_SHARDS_MAX, Put, Refusal, Refused, Sign, Status},
 };
 use std::{
@@ -26,7 +30,6 @@ use std::{
     },
     time::{Duration, SystemTime},
 };
-use tokio::sync::Semaphore;
 
 /// What a desk works with.
 pub struct Parts<E, B> {
@@ -42,12 +45,14 @@ pub struct Parts<E, B> {
     pub view: View,
     /// Leaves that this provider offers.
     pub capacity_leaves: u64,
+    /// Signs what it refuses although it declared room for it.
+    pub key: PrivateKey,
 }
 
 /// The desk: shared by all requests.
 pub struct Desk<E, B> {
     pub(super) parts: Parts<E, B>,
-    pub(super) gets: Semaphore,
+    queue: Queue,
     load: AtomicU32,
     /// Shards that are stored and in no signed version yet, and since when.
     loose: Mutex<BTreeMap<(AgreementId, Hash), SystemTime>>,
@@ -66,8 +71,8 @@ impl Drop for Load<'_> {
 impl<E: Clock, B: Blob> Desk<E, B> {
     /// A desk over these parts.
     pub fn new(parts: Parts<E, B>) -> Self {
-        let (load, gets) = (AtomicU32::new(0), Semaphore::new(GETS_MAX));
-        Self { parts, gets, load, loose: Mutex::default(), missing: Mutex::default() }
+        let (load, queue) = (AtomicU32::new(0), Queue::default());
+        Self { parts, queue, load, loose: Mutex::default(), missing: Mutex::default() }
     }
 
     /// Answers a call.
@@ -76,7 +81,10 @@ impl<E: Clock, B: Blob> Desk<E, B> {
         let _load = Load(&self.load);
         let peer = call.peer();
         let result = if waiting >= LOAD_MAX {
-            Answer::Refused(no(Refusal::Busy, "too many requests at once; try again later"))
+            Answer::Refused(no(
+                Refusal::Busy,
+                format!("{LOAD_MAX} requests are open here; try again in a second, or ask another provider"),
+            ))
         } else {
             match ask {
                 Ask::Put(put) => answer(self.put(peer, put).await, Answer::Stored),
@@ -107,6 +115,13 @@ impl<E: Clock, B: Blob> Desk<E, B> {
         Ok(terms)
     }
 
+    /// Waits for the consumer's turn at disk and uplink.
+    pub(super) async fn turn(&self, consumer: Account, demand: Demand) -> Result<Place<'_>, Refused> {
+        let weight = self.parts.view.weight(&consumer);
+        let turn = self.queue.turn(consumer, weight, demand).await;
+        turn.map_err(|full| no(Refusal::Busy, full.to_string()))
+    }
+
     pub(super) async fn terms(&self, id: &AgreementId, fresh: bool) -> Result<Terms, Refused> {
         let view = &self.parts.view;
         let known = async { if fresh { view.fresh(id).await } else { view.terms(id).await } };
@@ -130,6 +145,7 @@ impl<E: Clock, B: Blob> Desk<E, B> {
             return Err(no(Refusal::Content, "the bytes do not have that BLAKE3 name; send them again"));
         }
         let Parts { store, books, .. } = &self.parts;
+        let _turn = self.turn(peer, [1, data.len() as u64, 0]).await?;
         let more = leaves(u32::try_from(data.len()).expect("a decoded shard is at most 4 MiB"));
         let known = store.holds(&put.agreement, &put.shard);
         let held = store.held(&put.agreement).leaves;
@@ -146,7 +162,11 @@ impl<E: Clock, B: Blob> Desk<E, B> {
         let now = self.parts.clock.current();
         self.loose.lock().insert((put.agreement, put.shard), now);
         store.put(put.agreement, put.shard, data).await.map_err(|error| match error {
-            StoreError::Full { .. } | StoreError::Bound(_) => no(Refusal::Space, error.to_string()),
+            // The quota is within the declared capacity, so this is a broken promise.
+            StoreError::Full { .. } | StoreError::Bound(_) => Refused {
+                signed: Some(self.refusal(peer, put.agreement, more)),
+                ..no(Refusal::Space, error.to_string())
+            },
             _ => no(Refusal::Busy, format!("{error}; choose another provider")),
         })?;
         Ok(put.shard)
@@ -164,6 +184,15 @@ impl<E: Clock, B: Blob> Desk<E, B> {
             loose.remove(&(id, shard));
         }
         Ok(signature)
+    }
+
+    /// What the ledger takes as proof that the declared capacity is not there (PV-5).
+    fn refusal(&self, consumer: Account, agreement: AgreementId, leaves: u64) -> RefusedPlacement {
+        let Parts { view, key, .. } = &self.parts;
+        let (provider, height) = (view.account, view.height());
+        let agreement = Some(agreement);
+        RefusedPlacement { provider, consumer, agreement, leaves, height, signature: [0; 64] }
+            .signed(key, &view.chain)
     }
 
     /// Takes a voucher: durable when this returns.
@@ -238,6 +267,11 @@ impl<E: Clock, B: Blob> Desk<E, B> {
     /// Whether a shard was put again since [`Self::expired`] took it out.
     pub fn is_loose(&self, agreement: AgreementId, shard: Hash) -> bool {
         self.loose.lock().contains_key(&(agreement, shard))
+    }
+
+    /// Requests that wait for their turn.
+    pub fn waiting(&self) -> usize {
+        self.queue.waiting()
     }
 
     /// What it works with.

@@ -11,9 +11,11 @@
 //! 1. `Stored` and `Signed` are sent after the sync that makes them true.
 //! 2. No byte leaves beyond the credit window of its agreement, none beyond what can be redeemed.
 //! 3. Every slice is proved to the shard's name; a damaged shard is refused, never served.
-//! 4. At most [`LOAD_MAX`] requests and [`GETS_MAX`] shards in memory at once.
+//! 4. At most [`LOAD_MAX`] requests at once; puts and downloads wait in a fair [`queue`] that bounds
+//!    their number and bytes, so a greedy consumer delays nobody else.
 
 mod desk;
+pub mod queue;
 mod stream;
 #[cfg(test)]
 mod tests;
@@ -25,10 +27,8 @@ use posync_protocol::{
     wire::provider::{Answer, Refusal, Refused},
 };
 
-/// Requests at once, waiting ones included.
-pub const LOAD_MAX: u32 = 512;
-/// Shards being streamed at once: with full shards 128 MiB.
-pub const GETS_MAX: usize = 32;
+/// Requests at once: the queue's, and the short ones that never wait in it.
+pub const LOAD_MAX: u32 = 2048;
 /// Milliseconds for which a stream waits for a voucher.
 pub const PAY_WAIT_MS: u64 = 10_000;
 /// Milliseconds for which a request waits for a proof of its terms.
@@ -38,7 +38,7 @@ pub const TERMS_WAIT_MS: u64 = 8_000;
 fn no(reason: Refusal, text: impl Into<String>) -> Refused {
     let mut bytes = text.into().into_bytes();
     bytes.truncate(512);
-    Refused { reason, text: Bounded::new(bytes).unwrap_or_default() }
+    Refused { reason, text: Bounded::new(bytes).unwrap_or_default(), signed: None }
 }
 
 /// A refusal with a ledger code.

@@ -50,7 +50,7 @@ impl<E: Clock, B: Blob> Desk<E, B> {
         let range = range(&get, length.into()).ok_or_else(|| {
             no(Refusal::Shape, format!("offset in steps of 64 KiB, range within the shard's {length} bytes"))
         })?;
-        let _place = self.gets.acquire().await.map_err(|_| no(Refusal::Busy, "stopping"))?;
+        let turn = self.turn(call.peer(), [1, length.into(), range.end - range.start]).await?;
         let data = self.parts.store.get(&get.shard).await.map_err(|error| match error {
             StoreError::Unknown => unknown(),
             _ => no(Refusal::Damaged, "the shard is damaged on this provider's disk; read another"),
@@ -67,6 +67,7 @@ impl<E: Clock, B: Blob> Desk<E, B> {
             }
             offset += bytes;
             if last {
+                drop(turn);
                 return self.linger(call).await;
             }
         }

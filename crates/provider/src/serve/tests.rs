@@ -36,16 +36,25 @@ const S: usize = SLICE_BYTES as usize;
 
 /// A provider whose ledger holds `terms` only.
 async fn desk(context: &Context, terms: Terms) -> TestDesk {
+    desk_of(context, vec![terms]).await
+}
+
+/// A provider whose ledger holds these.
+async fn desk_of(context: &Context, terms: Vec<Terms>) -> TestDesk {
+    desk_on(context, terms, StoreConfig::for_capacity("store", 64 << 20, 4 << 20)).await
+}
+
+/// A provider with a store of its own.
+async fn desk_on(context: &Context, terms: Vec<Terms>, config: StoreConfig) -> TestDesk {
     let account = Account::of(&provider().public_key());
     let (view, mut questions) = View::new(account, CHAIN, Parameters::LOCAL);
     view.advance(8);
     context.child("ledger").spawn(move |_| async move {
         while let Some(question) = questions.recv().await {
-            let found = (question.slot == terms.id.slot).then(|| Terms { height: 8, ..terms.clone() });
-            let _ = question.done.send(found);
+            let found = terms.iter().find(|terms| terms.id.slot == question.slot);
+            let _ = question.done.send(found.map(|terms| Terms { height: 8, ..terms.clone() }));
         }
     });
-    let config = StoreConfig::for_capacity("store", 64 << 20, 4 << 20);
     let (store, _) = Store::open(context.child("store"), config).await.expect("opens");
     let held = store.clone();
     let held = Arc::new(move |agreement: &AgreementId, shard: &Hash| {
@@ -55,7 +64,7 @@ async fn desk(context: &Context, terms: Terms) -> TestDesk {
     let (books, _) = books.await.expect("opens");
     let (till, _) = Till::open(context.child("till"), "till").await.expect("opens");
     let clock = Arc::new(context.child("clock"));
-    Arc::new(Desk::new(Parts { clock, store, books, till, view, capacity_leaves: 64 << 10 }))
+    Arc::new(Desk::new(Parts { clock, store, books, till, view, capacity_leaves: 64 << 10, key: provider() }))
 }
 
 async fn listen(context: &Context, desk: &TestDesk) -> SocketAddr {
@@ -255,5 +264,72 @@ fn loose_shards_expire_and_signed_ones_stay() {
         let expired = desk.expired(age);
         assert_eq!(expired.into_iter().collect::<Vec<_>>(), [(id(), vec![loose])]);
         assert!(desk.expired(age).is_empty());
+    });
+}
+
+/// A consumer that asks for 240 shards and pays for none holds three quarters of the provider's
+/// memory until it is cut off; another's download neither waits for that nor for its queue.
+#[test]
+fn a_greedy_consumer_cannot_starve_a_small_one() {
+    run(|context| async move {
+        let mut small = terms();
+        small.id.slot = 1;
+        small.agreement.consumer = Account::of(&key(7).public_key());
+        let small_id = small.id;
+        let desk = desk_of(&context, vec![terms(), small]).await;
+        let address = listen(&context, &desk).await;
+        let (greedy, modest) = (dial(&context, 2, address).await, dial(&context, 7, address).await);
+        let (big, big_data) = shard(1, 4 << 20);
+        let (name, data) = shard(2, S);
+        greedy.call(put(id(), big, &big_data)).await.expect("answered");
+        modest.call(put(small_id, name, &data)).await.expect("answered");
+        let mut connections = vec![];
+        let mut calls = vec![];
+        for _ in 0..4 {
+            connections.push(dial(&context, 2, address).await);
+            for _ in 0..60 {
+                calls.push(connections.last().expect("pushed").open(get(big)).await.expect("open"));
+            }
+        }
+        while desk.waiting() < 200 {
+            context.sleep(Duration::from_millis(1)).await;
+        }
+        let start = context.current();
+        let ask = Get { agreement: small_id, shard: name, offset: 0, length: 0 };
+        let mut call = modest.open(Ask::Get(ask)).await.expect("open");
+        assert!(matches!(call.recv().await, Some(Answer::Slice(slice)) if slice.last));
+        let (again, again_data) = shard(3, S);
+        assert_eq!(
+            modest.call(put(small_id, again, &again_data)).await.expect("answered"),
+            Answer::Stored(again)
+        );
+        let waited = context.current().duration_since(start).expect("forward");
+        assert!(waited < Duration::from_millis(PAY_WAIT_MS / 10), "{waited:?}");
+        assert!(desk.waiting() >= 200, "the greedy one still waits: {}", desk.waiting());
+        drop((calls, connections, greedy));
+        while desk.waiting() > 0 {
+            context.sleep(Duration::from_millis(1)).await;
+        }
+    });
+}
+
+#[test]
+fn a_full_provider_signs_that_it_refused_what_it_declared() {
+    run(|context| async move {
+        let full = StoreConfig::for_capacity("store", 1 << 20, 1 << 20);
+        let desk = desk_on(&context, vec![terms()], full).await;
+        let client = dial(&context, 2, listen(&context, &desk).await).await;
+        for tag in 0..64 {
+            let (name, data) = shard(tag, 1 << 20);
+            let Ok(Answer::Refused(refused)) = client.call(put(id(), name, &data)).await else { continue };
+            assert_eq!(refused.reason, Refusal::Space);
+            let signed = refused.signed.expect("its quota is not used up");
+            assert!(signed.check(&CHAIN).verify());
+            let consumer = Account::of(&key(2).public_key());
+            assert_eq!((signed.provider, signed.consumer), (id().provider, consumer));
+            assert_eq!((signed.agreement, signed.leaves, signed.height), (Some(id()), 1024, 8));
+            return;
+        }
+        panic!("the store never filled");
     });
 }

@@ -1,0 +1,213 @@
+//! `posync why`: why a provider gets shards or not, and what the ledger says of it.
+//!
+//! Two sources, kept apart: placement is the gateway's word, computed by the rule that places; the
+//! rest is proven ledger state.
+
+use crate::{
+    failure::{Exit, Failure, Outcome},
+    gateway::Gateway,
+    json,
+    ledger::Ledger,
+    network::Network,
+    output::Output,
+    session,
+};
+use posync_protocol::{
+    Account,
+    limits::{HISTORY, LEAF_BYTES, Parameters},
+    provider::{bond_needed, sellable},
+    record::{Audit, Provider},
+    wire::gateway::{Placement, Seen, Why as Placements},
+};
+use serde_json::{Value, json};
+use std::{collections::BTreeMap, path::Path};
+
+/// Arguments of `why`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Why {
+    /// The provider: sync1..., or a member's name as `posync status` lists it
+    node: String,
+}
+
+impl Why {
+    /// Runs the command.
+    pub(crate) fn run(self, net: &Path, output: Output) -> Outcome {
+        let account = Network::read(net)?.resolve(&self.node)?;
+        session::run(async |context| {
+            let ledger = Ledger::open(&context, net).await?;
+            let provider: Option<Provider> = ledger.read(Provider::key(&account)).await?;
+            let provider = provider.ok_or_else(|| unknown(&self.node))?;
+            let audit = ledger.read(Audit::key(&account)).await?.unwrap_or_default();
+            let placements = Gateway::connect(&context, net).await?.why(account).await?;
+            let epoch = ledger.parameters().epoch(ledger.height().await?);
+            let facts = Facts { account, provider, audit, epoch, parameters: *ledger.parameters() };
+            let value = json!({ "account": account.to_string(), "ledger": facts.to_json(),
+                "placement": placement_json(&placements) });
+            output.answer(&value, || format!("{}\n\n{}", placement_text(&placements), facts.to_text()))
+        })
+    }
+}
+
+fn unknown(node: &str) -> Failure {
+    Failure::new(
+        Exit::NotFound,
+        format!("'{node}' is no provider"),
+        "the ledger has no such registration; it never registered, or it left",
+        "choose one that `posync providers` lists",
+    )
+}
+
+/// A placement reason in a word for scripts and in a sentence for people.
+const fn reason(code: u8) -> (&'static str, &'static str) {
+    match code {
+        0 => ("chosen", "it would get a shard"),
+        1 => ("newcomer", "it would get a shard as a newcomer: one in twenty goes to one first"),
+        2 => (
+            "gave_way",
+            "it would get a shard although its region or network is taken: there are too few others",
+        ),
+        3 => ("not_eligible", "it is late, failed a read, or keeps others waiting"),
+        4 => ("no_room", "the shard does not fit what the agreement with it has left"),
+        5 => ("operator_taken", "its operator holds another shard of the segment"),
+        6 => ("network_taken", "its /24 (or /48) holds another shard of the segment"),
+        7 => ("region_full", "its region holds two other shards of the segment"),
+        8 => (
+            "farther",
+            "others stood before it: nearer to the segment, or with less load / (capacity x score)",
+        ),
+        9 => ("no_agreement", "the gateway has no open agreement with it"),
+        _ => ("unknown", "this version does not know the reason; use the same version for both"),
+    }
+}
+
+fn placement_json(why: &Placements) -> Value {
+    let segment = |placement: &Placement| {
+        json!({ "segment": hex::encode(&placement.segment[..]), "shard_bytes": placement.leaves * LEAF_BYTES,
+            "reason": reason(placement.reason).0, "why": reason(placement.reason).1,
+            "candidates": placement.candidates, "chosen": placement.chosen })
+    };
+    let seen = why.seen.map(|seen| {
+        json!({ "trusted": seen.trusted, "vetted": seen.vetted, "score": seen.score,
+            "held_bytes": seen.room.map(|(load, _)| load * LEAF_BYTES),
+            "agreed_bytes": seen.room.map(|(_, capacity)| capacity * LEAF_BYTES) })
+    });
+    json!({ "seen": seen, "recent": why.recent,
+        "segments": why.placements.iter().map(segment).collect::<Vec<_>>() })
+}
+
+fn seen_text(seen: Option<Seen>) -> String {
+    let Some(seen) = seen else { return "the gateway has not seen it on the ledger yet".into() };
+    let room = seen.room.map_or("no open agreement".into(), |(load, capacity)| {
+        format!("{} of {} agreed bytes held", load * LEAF_BYTES, capacity * LEAF_BYTES)
+    });
+    let trust = if seen.trusted { "trusted" } else { "not trusted with new shards" };
+    let kind = if seen.vetted { "vetted" } else { "a newcomer" };
+    format!("{trust}, {kind}, score {} of 1000000000, {room}", seen.score)
+}
+
+fn placement_text(why: &Placements) -> String {
+    let mut counts: BTreeMap<u8, usize> = BTreeMap::new();
+    for placement in why.placements.iter() {
+        *counts.entry(placement.reason).or_default() += 1;
+    }
+    let what = if why.recent {
+        "recent segments, if placed now"
+    } else {
+        "sample segments (none was placed since the gateway started)"
+    };
+    let mut lines = vec![
+        format!("gateway   {}", seen_text(why.seen)),
+        format!("placement {} {what}:", why.placements.len()),
+    ];
+    lines.extend(counts.iter().map(|(code, count)| format!("  {count:>3} x  {}", reason(*code).1)));
+    lines.join("\n")
+}
+
+/// Proven ledger state of a provider.
+struct Facts {
+    account: Account,
+    provider: Provider,
+    audit: Audit,
+    epoch: u64,
+    parameters: Parameters,
+}
+
+impl Facts {
+    /// Reads in the history and how many passed; challenges in it and how many were on time.
+    fn reads(&self) -> (u64, u32, u64, u32) {
+        let drawn = self.audit.drawn.min(u64::from(HISTORY));
+        let challenges = self.audit.settlements.min(u64::from(HISTORY));
+        (drawn, self.audit.history.count_ones(), challenges, self.audit.on_time.count_ones())
+    }
+
+    fn is_covered(&self) -> bool {
+        sellable(&self.provider, &self.parameters) == self.provider.capacity
+    }
+
+    fn to_json(&self) -> Value {
+        let (drawn, passed, challenges, on_time) = self.reads();
+        let needed = bond_needed(self.provider.capacity, &self.parameters);
+        let leaves_at = (self.provider.leaves_at != 0).then_some(self.provider.leaves_at);
+        json!({ "operator": json::text(&self.provider.operator), "epoch": self.epoch,
+            "reads_drawn": self.audit.drawn, "recent_reads": drawn, "recent_reads_passed": passed,
+            "recent_challenges": challenges, "recent_challenges_on_time": on_time,
+            "open_challenge": self.audit.challenge.map(|open| open.height),
+            "missing_reads": self.audit.missing.len(), "capacity_bytes": self.provider.capacity * LEAF_BYTES,
+            "sold_bytes": self.provider.sold * LEAF_BYTES,
+            "sellable_bytes": sellable(&self.provider, &self.parameters) * LEAF_BYTES,
+            "bond": json::grains(self.provider.bond), "bond_needed": json::grains(needed),
+            "bond_covers_capacity": self.is_covered(), "leaves_at_epoch": leaves_at })
+    }
+
+    fn to_text(&self) -> String {
+        let (drawn, passed, challenges, on_time) = self.reads();
+        let open = self.audit.challenge.map_or("none open".into(), |open| {
+            format!("one open since height {}; nothing is paid until it is answered", open.height)
+        });
+        let needed = bond_needed(self.provider.capacity, &self.parameters);
+        let bond = if self.is_covered() {
+            "covers"
+        } else {
+            "does not cover; nothing more is sold until it is added to,"
+        };
+        let leaving = match self.provider.leaves_at {
+            0 => "no".into(),
+            epoch if epoch <= self.epoch => format!("yes, free to go since epoch {epoch}; no new agreements"),
+            epoch => format!("yes, from epoch {epoch} on (now {}); no new agreements", self.epoch),
+        };
+        let [capacity, sold] = [self.provider.capacity, self.provider.sold].map(|leaves| leaves * LEAF_BYTES);
+        format!(
+            "ledger    {} ({})\nreads     {passed} of the last {drawn} passed, {} drawn in all, {} missing and asked again\n\
+             challenge {on_time} of the last {challenges} on time, {open}\nsold      {sold} of {capacity} bytes\n\
+             bond      {} SYNC, {bond} the capacity (needs {needed})\nleaving   {leaving}",
+            json::text(&self.provider.operator),
+            self.account,
+            self.audit.drawn,
+            self.audit.missing.len(),
+            self.provider.bond,
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use posync_protocol::Bounded;
+
+    #[test]
+    fn every_reason_has_words_of_its_own() {
+        let all: std::collections::BTreeSet<_> = (0..=10).map(reason).collect();
+        assert_eq!(all.len(), 11);
+    }
+
+    #[test]
+    fn reasons_are_counted() {
+        let of =
+            |reason| Placement { segment: Bounded::default(), leaves: 1, reason, candidates: 9, chosen: 8 };
+        let placements = Bounded::new(vec![of(0), of(8), of(0)]).expect("few");
+        let seen = Seen { trusted: true, vetted: false, score: 1, room: Some((1, 2)) };
+        let text = placement_text(&Placements { seen: Some(seen), recent: true, placements });
+        assert!(text.contains("2 x  it would get a shard") && text.contains("1 x  others"), "{text}");
+        assert!(text.contains("a newcomer") && text.contains("1024 of 2048"), "{text}");
+    }
+}

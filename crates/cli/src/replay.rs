@@ -1,0 +1,86 @@
+//! The whole state from blocks alone: the genesis, then every body run through the rules again.
+//!
+//! Nothing that a node says of its state is used. Each block's receipts must hash to what its
+//! certified header says, so a replay that went another way ends at the first block that shows it.
+
+use crate::failure::{Exit, Failure, Outcome};
+use posync_node::genesis::Genesis;
+use posync_protocol::{
+    Bounded, Hash, Key, Record, Slot,
+    block::{BlockBody, Header, Receipts, sha256},
+    ledger::{self, BlockContext, Event, Invalid, Mode, Records},
+    record::System,
+};
+use std::collections::BTreeMap;
+
+/// A ledger in memory, as of the last block that was applied.
+pub(crate) struct Replay {
+    chain: Hash,
+    genesis: Genesis,
+    parent: Option<Hash>,
+    height: u64,
+    state: BTreeMap<Key, Slot>,
+}
+
+impl Replay {
+    /// The state before the first block.
+    pub(crate) fn new(genesis: Genesis) -> Self {
+        Self { chain: genesis.chain(), state: genesis.records(), genesis, parent: None, height: 0 }
+    }
+
+    /// Height of the next block.
+    pub(crate) const fn next(&self) -> u64 {
+        self.height + 1
+    }
+
+    /// Runs the next block; what happened in it.
+    pub(crate) fn apply(&mut self, header: &Header, body: &BlockBody) -> Outcome<Vec<Event>> {
+        let follows =
+            header.height == self.next() && self.parent.is_none_or(|parent| parent == header.parent);
+        if !follows || header.chain != self.chain {
+            return Err(differs(header.height, "it does not follow the block before it"));
+        }
+        let context = BlockContext {
+            chain: self.chain,
+            parameters: self.genesis.parameters,
+            height: header.height,
+            parent: header.parent,
+            seed: header.beacon.map(|beacon| sha256(&beacon)),
+        };
+        let refused = |invalid: Invalid| differs(header.height, &invalid.to_string());
+        let system = self.record::<System>(&System::key()).unwrap_or_default();
+        let keys = ledger::touches(&context, &system, &body.draws, &body.operations).map_err(refused)?;
+        let records: Records = keys.into_iter().map(|key| (key, self.state.get(&key).copied())).collect();
+        let outcome = ledger::execute(&context, &body.draws, &body.operations, &records, Mode::Verify)
+            .map_err(refused)?;
+        let rows = Bounded::new(outcome.receipts).unwrap_or_default();
+        if (Receipts { rows }).root() != header.receipts_root {
+            return Err(differs(header.height, "its receipts are not those of the certified header"));
+        }
+        for (key, slot) in outcome.changes {
+            match slot {
+                Some(slot) => self.state.insert(key, slot),
+                None => self.state.remove(&key),
+            };
+        }
+        (self.height, self.parent) = (header.height, Some(header.digest()));
+        Ok(outcome.events)
+    }
+
+    /// A record.
+    pub(crate) fn record<R: Record>(&self, key: &Key) -> Option<R> {
+        self.state.get(key).and_then(|slot| R::from_slot(slot).ok())
+    }
+
+    /// Every record of one kind, with its place.
+    pub(crate) fn all<R: Record>(&self) -> impl Iterator<Item = (&Key, R)> {
+        let own = self.state.iter().filter(|(_, slot)| slot[0] == R::KIND);
+        own.filter_map(|(key, slot)| Some((key, R::from_slot(slot).ok()?)))
+    }
+}
+
+fn differs(height: u64, why: &str) -> Failure {
+    let next =
+        "use the `posync` version that the network runs; if it is the same, report this with the blocks";
+    Failure::new(Exit::Failed, format!("block {height} cannot be repeated"), why.to_owned(), next)
+}

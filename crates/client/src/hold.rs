@@ -1,0 +1,62 @@
+//! One process for one directory.
+
+use std::{
+    fs::{File, OpenOptions, TryLockError},
+    io,
+    os::unix::fs::OpenOptionsExt as _,
+    path::Path,
+    thread,
+    time::Duration,
+};
+
+/// Looks at a lock that another process holds, and the pause between two of them: a process that
+/// was killed lets go within this time, one that lives does not.
+const LOOKS: u32 = 30;
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// Takes the lock file at `path` for this process, until the returned file is dropped. `None`: a
+/// living process holds it. Waits up to three seconds for one that is ending.
+///
+/// # Errors
+/// The file cannot be made, opened or locked.
+pub fn hold(path: &Path) -> io::Result<Option<File>> {
+    let file = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(path)?;
+    for look in 0..LOOKS {
+        match file.try_lock() {
+            Ok(()) => return Ok(Some(file)),
+            Err(TryLockError::Error(error)) => return Err(error),
+            Err(TryLockError::WouldBlock) if look + 1 < LOOKS => thread::sleep(PAUSE),
+            Err(TryLockError::WouldBlock) => {}
+        }
+    }
+    Ok(None)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_held_file_is_refused_and_free_again_when_dropped() {
+        let path = std::env::temp_dir().join(format!("posync-hold-{}", std::process::id()));
+        let first = hold(&path).expect("writable").expect("free");
+        assert!(hold(&path).expect("writable").is_none());
+        drop(first);
+        assert!(hold(&path).expect("writable").is_some());
+        std::fs::remove_file(&path).expect("it was made here");
+        assert!(hold(Path::new("/nowhere/lock")).is_err());
+    }
+
+    #[test]
+    fn who_lets_go_in_time_is_waited_for() {
+        let path = std::env::temp_dir().join(format!("posync-hold-late-{}", std::process::id()));
+        let first = hold(&path).expect("writable").expect("free");
+        let second = {
+            let path = path.clone();
+            thread::spawn(move || hold(&path).expect("writable").is_some())
+        };
+        drop(first);
+        assert!(second.join().expect("it does not panic"));
+        std::fs::remove_file(&path).expect("it was made here");
+    }
+}

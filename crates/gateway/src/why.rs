@@ -1,0 +1,108 @@
+//! Why a provider gets shards: what placement would say of it now, for recent segments.
+//!
+//! The answer is computed by the rule that places ([`crate::placement::explain`]) from what the
+//! gateway knows at this moment, so it says what the next put of such a segment would do.
+//!
+//! Memory: [`PLACEMENTS_MAX`] segments' names.
+
+use crate::{
+    coding::{SEGMENT_BYTES, SHARDS, shard_bytes},
+    core::Known,
+    deed::state::leaves,
+    placement::{Candidate, explain},
+};
+use posync_protocol::{
+    Account, Bounded,
+    wire::gateway::{PLACEMENTS_MAX, Placement, Seen, Why},
+};
+use std::collections::VecDeque;
+
+/// The provider is no candidate: no agreement with it is open.
+const NO_AGREEMENT: u8 = 9;
+
+/// Segments that were placed last, newest first.
+#[derive(Debug, Default)]
+pub struct Recent(VecDeque<(Vec<u8>, u64)>);
+
+impl Recent {
+    /// Notes that a segment with shards of `leaves` was placed.
+    pub fn note(&mut self, segment: &[u8], leaves: u64) {
+        self.0.truncate(PLACEMENTS_MAX - 1);
+        self.0.push_front((segment.to_vec(), leaves));
+    }
+
+    /// The segments, or a sample of full ones when none was placed since the start.
+    fn segments(&self) -> Vec<(Vec<u8>, u64)> {
+        if !self.0.is_empty() {
+            return self.0.iter().cloned().collect();
+        }
+        let full = leaves(shard_bytes(SEGMENT_BYTES) as u64);
+        (0..PLACEMENTS_MAX as u32).map(|segment| (segment.to_be_bytes().to_vec(), full)).collect()
+    }
+
+    /// What placement among `candidates` says of `provider`.
+    pub fn why(&self, provider: &Account, known: Option<&Known>, candidates: &[Candidate]) -> Why {
+        let of = candidates.iter().position(|candidate| candidate.account == *provider);
+        let seen = known.map(|known| Seen {
+            trusted: known.trusted,
+            vetted: known.vetted,
+            score: known.score,
+            room: of.map(|index| (candidates[index].load, candidates[index].capacity)),
+        });
+        let placement = |(segment, leaves): (Vec<u8>, u64)| {
+            let reasons = explain(&segment, SHARDS, leaves, candidates, &[]);
+            Placement {
+                reason: of.map_or(NO_AGREEMENT, |index| reasons[index] as u8),
+                candidates: u32::try_from(candidates.len()).unwrap_or(u32::MAX),
+                chosen: reasons.iter().filter(|reason| reason.is_chosen()).count() as u32,
+                segment: Bounded::new(segment).unwrap_or_default(),
+                leaves,
+            }
+        };
+        let placements = self.segments().into_iter().map(placement).collect();
+        Why {
+            seen,
+            recent: !self.0.is_empty(),
+            placements: Bounded::new(placements).expect("the ring holds no more"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::placement::Reason;
+
+    fn candidate(id: u8) -> Candidate {
+        Candidate {
+            account: Account([id; 32]),
+            operator: vec![id],
+            region: vec![id],
+            address: None,
+            load: 0,
+            capacity: 1 << 20,
+            score: 1,
+            vetted: true,
+            eligible: id != 3,
+        }
+    }
+
+    #[test]
+    fn it_says_what_the_next_put_would_do() {
+        let candidates: Vec<Candidate> = (0..9).map(candidate).collect();
+        let mut recent = Recent::default();
+        let sample = recent.why(&Account([1; 32]), None, &candidates);
+        assert_eq!((sample.recent, sample.seen, sample.placements.len()), (false, None, PLACEMENTS_MAX));
+        for segment in 0..100u8 {
+            recent.note(&[segment], 7);
+        }
+        let of = |id: u8| recent.why(&Account([id; 32]), None, &candidates);
+        assert!(of(1).recent && of(1).placements.len() == PLACEMENTS_MAX);
+        let first = &of(1).placements[0];
+        assert_eq!((&first.segment[..], first.leaves, first.candidates, first.chosen), (&[99][..], 7, 9, 8));
+        let reasons = |id| of(id).placements.iter().map(|placement| placement.reason).collect::<Vec<_>>();
+        assert_eq!(reasons(1), [Reason::Chosen as u8; PLACEMENTS_MAX], "eight of eight");
+        assert_eq!(reasons(3), [Reason::NotEligible as u8; PLACEMENTS_MAX]);
+        assert_eq!(reasons(77), [NO_AGREEMENT; PLACEMENTS_MAX]);
+    }
+}
