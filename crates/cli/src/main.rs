@@ -80,6 +80,8 @@ enum Command {
     Blocks(commands::blocks::Blocks),
     /// Rebuild an epoch's books from blocks alone and compare with the ledger
     Recompute(commands::recompute::Recompute),
+    /// Simulate the economics at scale: honest worlds, attacks, prices, scores
+    Sim(commands::sim::Sim),
     /// Run one member in its directory (started by `devnet`)
     #[command(name = devnet::supervise::COMMAND, hide = true)]
     RunRole(devnet::role::RunRole),
@@ -113,6 +115,7 @@ fn run(arguments: Arguments, output: Output) -> Outcome {
         Command::Verify(command) => command.run(output),
         Command::Blocks(command) => command.run(&net, output),
         Command::Recompute(command) => command.run(&net, output),
+        Command::Sim(command) => command.run(output),
         Command::RunRole(command) => command.run(),
     }
 }

@@ -12,6 +12,7 @@ pub(crate) mod put;
 pub(crate) mod recompute;
 pub(crate) mod rm;
 pub(crate) mod send;
+pub(crate) mod sim;
 pub(crate) mod status;
 pub(crate) mod verify;
 pub(crate) mod why;

@@ -1,0 +1,140 @@
+//! Attacks around agreements: windows, closes, repair.
+
+use crate::{row::Row, world::Terms};
+use posync_protocol::{
+    amount::{Amount, SYNC, UNIT},
+    fees::split_fee,
+    limits::{CREDIT_MAX, CREDIT_MIN, FEE_BYTES_PER_KEY, Parameters},
+};
+
+const RULES: Parameters = Parameters::PRODUCTION;
+
+/// Burned for opening an agreement: some 400 bytes and six writable records at the least base fee.
+pub fn opening_fee() -> u128 {
+    RULES.base_fee.grains() * u128::from(400 + 6 * FEE_BYTES_PER_KEY)
+}
+
+fn value(bytes: u64) -> u128 {
+    u128::from(bytes) * RULES.price_egress / UNIT
+}
+
+fn signed(grains: u128) -> i128 {
+    i128::try_from(grains).expect("below the supply")
+}
+
+/// How the credit window grows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Window {
+    /// A sixteenth of what was paid, within 64 KiB and 4 MiB: the rule.
+    Sixteenth,
+    /// Twice the last window with every voucher: a mutant.
+    Doubling,
+}
+
+/// Bytes taken and not paid by a consumer that signs honestly for `paid` bytes and then takes the
+/// open window; and what it signed for.
+fn theft(window: Window, paid: u64) -> (u64, u64) {
+    let (mut signed, mut open) = (0, CREDIT_MIN);
+    while signed < paid {
+        signed += open.min(paid - signed);
+        open = match window {
+            Window::Sixteenth => (signed / 16).clamp(CREDIT_MIN, CREDIT_MAX),
+            Window::Doubling => open.saturating_mul(2),
+        };
+    }
+    (open, signed)
+}
+
+/// Worth of the window taken, above a seventeenth of all traffic and the opening fee: at most zero
+/// means that the theft is within what is published.
+pub fn window_theft(window: Window) -> i128 {
+    let sizes = (16..36).map(|bits| 1u64 << bits).chain([0, 1, 1 << 40]);
+    let profit = |paid: u64| {
+        let (stolen, signed_for) = theft(window, paid);
+        signed(value(stolen)) - signed(value((stolen + signed_for) / 17)) - signed(opening_fee())
+    };
+    sizes.map(profit).max().expect("some sizes")
+}
+
+/// Profit of a consumer that opens, takes the first window, never signs, and opens again.
+pub fn refuses_to_sign() -> i128 {
+    let (stolen, paid) = theft(Window::Sixteenth, 0);
+    assert_eq!((stolen, paid), (CREDIT_MIN, 0), "the first window is the whole loss");
+    signed(value(stolen)) - signed(opening_fee())
+}
+
+/// Profit of closing or rotating the key `after` epochs of use that is redeemed every `every`
+/// epochs: what the provider could no longer redeem, less the closing operation's fee.
+pub fn close_before_redemption(every: u64) -> i128 {
+    let (use_per_epoch, close_at) = (1_000 * SYNC, 16);
+    let mut worst = i128::MIN;
+    for offset in 0..every {
+        let (mut redeemed, mut epoch) = (0, offset);
+        // Announced at `close_at`, in force for redemption a window later.
+        while epoch <= close_at + RULES.redemption_epochs {
+            redeemed = use_per_epoch * u128::from(epoch.min(close_at));
+            epoch += every;
+        }
+        let used = use_per_epoch * u128::from(close_at);
+        worst = worst.max(signed(used - redeemed) - signed(opening_fee()));
+    }
+    worst
+}
+
+/// Profit of a ring in which one provider fails a read for good so that its friend repairs: the
+/// penalty and the unspent reserve move to the friend's agreement, which serves it out.
+pub fn repair_ring(unspent: u128, epoch_fee: u128) -> i128 {
+    let penalty = 2 * epoch_fee;
+    let amount = |grains| Amount::new(grains).expect("below the supply");
+    let pay = |fee: u128| {
+        let split = split_fee(amount(fee), amount(fee), Terms::DEFAULT.burn, Terms::DEFAULT.committee);
+        split.expect("a base equal to the fee").pay.grains()
+    };
+    // Four shards are read to rebuild one; the price of a read is least for the smallest shard.
+    let reads = 4 * value(1 << 20);
+    let ring = signed(pay(unspent + penalty)) - signed(penalty) - signed(reads) - signed(opening_fee());
+    ring - signed(pay(unspent))
+}
+
+/// The rows of this file.
+pub fn rows() -> Vec<Row> {
+    let within = RULES.redemption_epochs;
+    let ring = [0, SYNC, 1_000 * SYNC].map(|unspent| repair_ring(unspent, SYNC));
+    vec![
+        Row::attack(
+            "A10 refusing to sign",
+            "one window of 64 KiB against the opening fee",
+            refuses_to_sign(),
+        ),
+        Row::attack(
+            "A24 window theft, beyond 1/17 of traffic",
+            "any traffic up to a TiB, opening fee counted",
+            window_theft(Window::Sixteenth),
+        ),
+        Row::attack(
+            "A25 close or rotate before redemption",
+            "redeemed at least once in a redemption window",
+            (1..=within).map(close_before_redemption).max().expect("some intervals"),
+        ),
+        Row::attack(
+            "A26 repair ring",
+            "reserve of 0 to 1,000 times the epoch's fee",
+            ring.into_iter().max().expect("some reserves"),
+        ),
+        Row::mutant("mutant: window doubling", "any traffic up to a TiB", window_theft(Window::Doubling)),
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Window, theft};
+    use posync_protocol::{amount::ONE, limits::CREDIT_MAX};
+
+    #[test]
+    fn a_doubling_window_is_robbed_of_half() {
+        let (stolen, paid) = theft(Window::Doubling, 1 << 30);
+        assert!(stolen >= paid, "{stolen} of {paid}");
+        let (stolen, paid) = theft(Window::Sixteenth, ONE);
+        assert!(stolen == CREDIT_MAX && stolen <= (stolen + paid) / 17 + (64 << 10));
+    }
+}

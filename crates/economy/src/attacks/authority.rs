@@ -1,0 +1,144 @@
+//! Attacks on seats, identities, slashing and commitments.
+
+use super::{Doing, held};
+use crate::{
+    chance::Chance,
+    row::Row,
+    world::{Deal, Mark, Terms, World},
+};
+use posync_protocol::{
+    amount::{ONE, SYNC},
+    economics::{score, slash},
+    limits::Parameters,
+};
+use std::collections::BTreeMap;
+
+const STAKE: u128 = 1_000 * SYNC;
+
+fn share(whole: u128, parts: u64) -> u128 {
+    whole * u128::from(parts) / u128::from(ONE)
+}
+
+fn signed(grains: u128) -> i128 {
+    i128::try_from(grains).expect("below the supply")
+}
+
+/// Profit of incumbents that veto a newcomer to keep its share of the committee's pool. A veto
+/// counts above a third of the seats only.
+pub fn incumbents(seats: usize, cartel: usize) -> i128 {
+    let run = |veto: bool| {
+        let world = World::new(Terms::DEFAULT, seats + 1, seats, 1);
+        let members: Vec<usize> = (0..cartel).collect();
+        held(world, 40, (&members, &[]), |epoch, running| {
+            let vetoes = if veto { cartel } else { 0 };
+            if epoch == 8 && 3 * vetoes <= seats {
+                running.nodes[seats].credit = 1;
+            }
+            let deals = (0..=seats).map(|node| Deal::plain(0, node, STAKE)).collect();
+            Doing { deals, marks: vec![Some(Mark::PERFECT); seats + 1] }
+        })
+    };
+    (run(true) - run(false)) / 40
+}
+
+/// Profit of registering into the index of a provider that left, for its score: the pay of eight
+/// epochs if the standing were found, less the registration. Standing is kept by key and
+/// registration epoch.
+pub fn inherit(by_index: bool) -> i128 {
+    let (old, new, index) = (1u64, 2u64, 7u64);
+    let key = |account: u64, registered: u64| if by_index { (index, 0) } else { (account, registered) };
+    let mut standing = BTreeMap::new();
+    standing.insert(key(old, 10), ONE);
+    let found = standing.get(&key(new, 90)).copied().unwrap_or(score::SCORE_START);
+    let worth = share(STAKE, found - score::SCORE_START);
+    signed(worth) - signed(Parameters::PRODUCTION.registration_burn.grains())
+}
+
+/// Profit of reporting oneself: a half is burned, a quarter each goes to the reporter and to the
+/// one agreement that the evidence names, both the offender's own.
+pub fn self_slash(seats: u64, offenders: u64) -> i128 {
+    let taken = share(STAKE, slash::equivocation(seats, offenders));
+    let back = taken / 4 + taken / 4;
+    assert!(2 * back <= taken);
+    signed(back) - signed(taken)
+}
+
+/// Profit of a fork by bought keys of a past committee, `age` epochs old, against a verifier whose
+/// checkpoint is `checkpoint` epochs old; its worth is the bonds of a third of the seats, at most.
+pub fn long_range(age: u64, checkpoint: u64) -> i128 {
+    const UNBONDING: u64 = 21;
+    let seats = 64u64;
+    let quorum = 2 * seats / 3 + 1;
+    if age > checkpoint {
+        // The fork contradicts the checkpoint.
+        return 0;
+    }
+    let bonded = age < UNBONDING;
+    let taken = if bonded { share(STAKE, slash::equivocation(seats, quorum)) } else { 0 };
+    signed(STAKE * u128::from(seats / 3)) - signed(taken * u128::from(quorum))
+}
+
+/// Profit per epoch of committing to compute receipts of which `fake` parts per billion were never
+/// computed, and not opening those that are drawn: each costs the slash share of what is at stake.
+pub fn unveiled(seed: u64, fake: u64) -> i128 {
+    let mut chance = Chance::new(seed, "unveiled");
+    let (rounds, value) = (10_000u64, 1_000_000u128);
+    let caught_ppm = {
+        let kept = ONE - fake;
+        let four = [kept; 4]
+            .into_iter()
+            .fold(u128::from(ONE), |product, x| product * u128::from(x) / u128::from(ONE));
+        (u128::from(ONE) - four) * 3 / 4
+    };
+    // s >= 2 g (1 - d') / d'
+    let gained = share(value, fake);
+    let slashed = 2 * gained * (u128::from(ONE) - caught_ppm) / caught_ppm + gained;
+    let mut profit = 0;
+    for _ in 0..rounds {
+        let drawn = (0..4).any(|_| chance.below(ONE) < fake);
+        profit += if drawn { -signed(slashed) } else { signed(gained) };
+    }
+    profit / i128::from(rounds)
+}
+
+/// The rows of this file.
+pub fn rows(seed: u64) -> Vec<Row> {
+    let slashes = [(4, 1), (64, 1), (64, 22), (64, 64)].map(|(n, k)| self_slash(n, k));
+    let forks = (0..60).flat_map(|age| (0..21).map(move |checkpoint| long_range(age, checkpoint)));
+    let fakes = [ONE / 100, ONE / 10, ONE / 2].map(|fake| unveiled(seed, fake));
+    vec![
+        Row::attack(
+            "A13 incumbent cartel",
+            "vetoes of up to a third of 12 or 64 seats",
+            incumbents(12, 4).max(incumbents(64, 21)),
+        ),
+        Row::attack("A14 slot inheritance", "standing by key and registration epoch", inherit(false)),
+        Row::attack(
+            "A15 self-slash",
+            "1 of 4 to 64 of 64 offenders",
+            slashes.into_iter().max().expect("some"),
+        ),
+        Row::attack(
+            "A18 long-range keys",
+            "checkpoint younger than unbonding, worth up to a third of the bonds",
+            forks.max().expect("some forks"),
+        ),
+        Row::attack(
+            "A27 unveiled compute commitments",
+            "1, 10, 50 % of receipts fake, four draws a round",
+            fakes.into_iter().max().expect("some shares"),
+        ),
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{incumbents, inherit, long_range};
+
+    #[test]
+    fn each_rule_is_what_stops_its_attack() {
+        assert!(incumbents(12, 5) > 0, "more than a third can veto");
+        assert!(inherit(true) > 0, "by index, standing would be for sale");
+        assert!(long_range(30, 40) > 0, "an old checkpoint does not protect");
+    }
+}

@@ -1,0 +1,57 @@
+//! The attacks of the economics, one small scenario each, and the mutants that make them pay.
+//!
+//! A profit is what a coalition holds more, per epoch, than if it had done its honest business in
+//! the same world under the same seed, costs that the ledger does not see included.
+
+pub mod agreements;
+pub mod audits;
+pub mod authority;
+pub mod market;
+pub mod reports;
+pub mod usage;
+
+use crate::{
+    row::Row,
+    world::{Deal, Mark, World},
+};
+
+/// All attacks, exceptions and mutants.
+pub fn all(seed: u64) -> Vec<Row> {
+    let parts = [
+        usage::rows(seed),
+        audits::rows(seed),
+        reports::rows(seed),
+        market::rows(),
+        agreements::rows(),
+        authority::rows(seed),
+    ];
+    let mut rows: Vec<Row> = parts.into_iter().flatten().collect();
+    rows.sort_by_key(|row| number(&row.name));
+    rows
+}
+
+/// The number in a name such as "A7 price pump"; mutants come last.
+fn number(name: &str) -> u64 {
+    let digits: String = name.chars().skip(1).take_while(char::is_ascii_digit).collect();
+    if name.starts_with('A') { digits.parse().unwrap_or(u64::MAX) } else { u64::MAX }
+}
+
+/// What a behaviour does in an epoch: fees, and marks of all nodes.
+pub(crate) struct Doing {
+    pub(crate) deals: Vec<Deal>,
+    pub(crate) marks: Vec<Option<Mark>>,
+}
+
+/// Runs a behaviour for some epochs; what the coalition holds at the end.
+pub(crate) fn held(
+    mut world: World,
+    epochs: u64,
+    coalition: (&[usize], &[usize]),
+    mut behave: impl FnMut(u64, &mut World) -> Doing,
+) -> i128 {
+    for epoch in 0..epochs {
+        let doing = behave(epoch, &mut world);
+        world.close(doing.deals, &doing.marks);
+    }
+    i128::try_from(world.wealth(coalition.0, coalition.1)).expect("below the supply")
+}

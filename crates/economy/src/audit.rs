@@ -1,0 +1,206 @@
+//! The ledger's audits as a process of integers: draws, four dependent reads, pending, pay.
+//!
+//! ```text
+//!   each block, two draws: one by fee, one in turn (newcomers stand in the line twice)
+//!   drawn -> four reads -> pending until answered -> pays the interval at passed / 4
+//!                             `-> past its limit: expired, the interval is unpaid, four missing
+//! ```
+//!
+//! Two mutants switch a rule off: answering may be optional, reads may follow bytes.
+
+use crate::chance::Chance;
+use posync_protocol::amount::ONE;
+
+/// Blocks for which a challenge may stay open.
+pub const PENDING_BLOCKS_MAX: u64 = 120;
+/// Challenges in which a read declared missing is asked again.
+const REASKS: u8 = 3;
+const HISTORY: u32 = 64;
+/// Agreements in a lot.
+const AGREEMENTS: u64 = 16;
+
+/// Which rules are in force.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Rules {
+    /// A mutant: an unanswered challenge is forgotten, and the next answer pays the interval.
+    pub optional: bool,
+    /// A mutant: reads are weighted by bytes.
+    pub by_bytes: bool,
+}
+
+/// When a provider answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Answers {
+    /// Always, and says what is missing.
+    Always,
+    /// Only when it holds all four reads.
+    Complete,
+}
+
+/// One lot of data under one price.
+#[derive(Clone, Copy, Debug)]
+pub struct Lot {
+    /// Fee per block.
+    pub fee: u64,
+    /// Leaves.
+    pub leaves: u64,
+    /// Parts per billion that the provider does not hold.
+    pub missing: u64,
+}
+
+/// A provider under audit.
+#[derive(Clone, Debug)]
+pub struct Member {
+    /// What it is paid for.
+    pub lots: Vec<Lot>,
+    /// Its behaviour.
+    pub answers: Answers,
+    /// Grains of storage fees earned, before the split.
+    pub earned: u128,
+    /// Grains of stake that went back to the agreements.
+    pub restitution: u128,
+    reads: u32,
+    passed: u64,
+    challenge: Option<(u64, u32)>,
+    settled: u64,
+    remembered: Option<u8>,
+    failed: u64,
+    /// Lifetime draws.
+    pub drawn: u64,
+}
+
+impl Member {
+    /// A member with `lots` that answers as it does.
+    pub fn new(lots: Vec<Lot>, answers: Answers) -> Self {
+        Self {
+            lots,
+            answers,
+            earned: 0,
+            restitution: 0,
+            reads: 0,
+            passed: 0,
+            challenge: None,
+            settled: 0,
+            remembered: None,
+            failed: 0,
+            drawn: 0,
+        }
+    }
+
+    /// Fee per block of all lots.
+    pub fn fee(&self) -> u64 {
+        self.lots.iter().map(|lot| lot.fee).sum()
+    }
+
+    /// C: passed share of the last 64 drawn reads.
+    pub fn correct(&self) -> u64 {
+        if self.reads == 0 { ONE } else { u64::from(self.passed.count_ones()) * ONE / u64::from(self.reads) }
+    }
+
+    fn read(&self, chance: &mut Chance, rules: Rules) -> bool {
+        let weight = |lot: &Lot| if rules.by_bytes { lot.leaves } else { lot.fee };
+        let mut place = chance.below(self.lots.iter().map(weight).sum());
+        let lot = self.lots.iter().find(|lot| match place.checked_sub(weight(lot)) {
+            Some(rest) => {
+                place = rest;
+                false
+            }
+            None => true,
+        });
+        chance.below(ONE) >= lot.expect("a place below the sum").missing
+    }
+
+    fn remember(&mut self, passed: u32) {
+        for read in 0..4 {
+            self.passed = self.passed << 1 | u64::from(read < passed);
+        }
+        self.reads = (self.reads + 4).min(HISTORY);
+    }
+
+    /// A declared read stays missing: it is asked again beside three challenges, then twice its
+    /// agreement's epoch fee goes back, once for each of the lot's agreements: what failed for good
+    /// is repaired elsewhere.
+    fn reask(&mut self, passed: u32, epoch_blocks: u64) {
+        self.remembered = match self.remembered {
+            Some(times) if times + 1 >= REASKS => {
+                let lot = self.lots.iter().filter(|lot| lot.missing > 0).map(|lot| lot.fee).max();
+                let penalty = 2 * u128::from(lot.unwrap_or(0) / AGREEMENTS * epoch_blocks);
+                self.restitution += if self.failed < AGREEMENTS { penalty } else { 0 };
+                self.failed += 1;
+                None
+            }
+            Some(times) => Some(times + 1),
+            None => (passed < 4).then_some(0),
+        };
+    }
+
+    fn draw(&mut self, height: u64, rules: Rules, epoch_blocks: u64, chance: &mut Chance) {
+        if let Some((since, _)) = self.challenge {
+            if height - since <= PENDING_BLOCKS_MAX {
+                return;
+            }
+            // Expired: four missing, the interval is unpaid.
+            self.remember(0);
+            self.settled = height;
+            self.challenge = None;
+        }
+        self.drawn += 1;
+        let passed: u32 = (0..4).map(|_| u32::from(self.read(chance, rules))).sum();
+        if self.answers == Answers::Complete && passed < 4 {
+            self.challenge = (!rules.optional).then_some((height, passed));
+            return;
+        }
+        self.earned += u128::from(self.fee()) * u128::from(height - self.settled) * u128::from(passed) / 4;
+        self.settled = height;
+        self.remember(passed);
+        self.reask(passed, epoch_blocks);
+    }
+}
+
+/// Members and their draws.
+#[derive(Debug)]
+pub struct Audits {
+    /// Who is drawn.
+    pub members: Vec<Member>,
+    rules: Rules,
+    height: u64,
+    turn: usize,
+    epoch_blocks: u64,
+    chance: Chance,
+}
+
+impl Audits {
+    /// A network in which draws come from `chance`.
+    pub fn new(members: Vec<Member>, rules: Rules, epoch_blocks: u64, chance: Chance) -> Self {
+        Self { members, rules, height: 0, turn: 0, epoch_blocks, chance }
+    }
+
+    /// One block: a draw by fee and the next in turn.
+    pub fn block(&mut self) {
+        self.height += 1;
+        let total: u64 = self.members.iter().map(Member::fee).sum();
+        let mut place = self.chance.below(total);
+        let by_fee = self.members.iter().position(|member| match place.checked_sub(member.fee()) {
+            Some(rest) => {
+                place = rest;
+                false
+            }
+            None => true,
+        });
+        self.drawn(by_fee.expect("a place below the sum"));
+        self.turn = (self.turn + 1) % self.members.len();
+        self.drawn(self.turn);
+    }
+
+    fn drawn(&mut self, index: usize) {
+        let (height, rules, blocks) = (self.height, self.rules, self.epoch_blocks);
+        self.members[index].draw(height, rules, blocks, &mut self.chance);
+    }
+
+    /// One epoch of blocks.
+    pub fn epoch(&mut self) {
+        for _ in 0..self.epoch_blocks {
+            self.block();
+        }
+    }
+}
