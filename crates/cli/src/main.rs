@@ -78,6 +78,8 @@ enum Command {
     Verify(commands::verify::Verify),
     /// Show blocks; with --json everything in them, one block a line
     Blocks(commands::blocks::Blocks),
+    /// Explain a figure line by line, with its inputs and blocks
+    Explain(commands::explain::Explain),
     /// Rebuild an epoch's books from blocks alone and compare with the ledger
     Recompute(commands::recompute::Recompute),
     /// Simulate the economics at scale: honest worlds, attacks, prices, scores
@@ -114,6 +116,7 @@ fn run(arguments: Arguments, output: Output) -> Outcome {
         Command::Prove(command) => command.run(&net, output),
         Command::Verify(command) => command.run(output),
         Command::Blocks(command) => command.run(&net, output),
+        Command::Explain(command) => command.run(&net, output),
         Command::Recompute(command) => command.run(&net, output),
         Command::Sim(command) => command.run(output),
         Command::RunRole(command) => command.run(),

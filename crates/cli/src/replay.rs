@@ -8,7 +8,7 @@ use posync_node::genesis::Genesis;
 use posync_protocol::{
     Bounded, Hash, Key, Record, Slot,
     block::{BlockBody, Header, Receipts, sha256},
-    ledger::{self, BlockContext, Event, Invalid, Mode, Records},
+    ledger::{self, BlockContext, Event, Invalid, Mode, Records, Roster},
     record::System,
 };
 use std::collections::BTreeMap;
@@ -49,8 +49,10 @@ impl Replay {
         };
         let refused = |invalid: Invalid| differs(header.height, &invalid.to_string());
         let system = self.record::<System>(&System::key()).unwrap_or_default();
-        let keys = ledger::touches(&context, &system, &body.draws, &body.operations).map_err(refused)?;
-        let records: Records = keys.into_iter().map(|key| (key, self.state.get(&key).copied())).collect();
+        let roster = self.read(ledger::roster_keys(&context, &system));
+        let roster = Roster::new(&context, &system, &roster).map_err(refused)?;
+        let keys = ledger::touches(&context, &system, &roster, &body.draws, &body.operations);
+        let records = self.read(keys.map_err(refused)?);
         let outcome = ledger::execute(&context, &body.draws, &body.operations, &records, Mode::Verify)
             .map_err(refused)?;
         let rows = Bounded::new(outcome.receipts).unwrap_or_default();
@@ -67,15 +69,19 @@ impl Replay {
         Ok(outcome.events)
     }
 
+    fn read(&self, keys: Vec<Key>) -> Records {
+        keys.into_iter().map(|key| (key, self.state.get(&key).copied())).collect()
+    }
+
     /// A record.
     pub(crate) fn record<R: Record>(&self, key: &Key) -> Option<R> {
         self.state.get(key).and_then(|slot| R::from_slot(slot).ok())
     }
 
-    /// Every record of one kind, with its place.
-    pub(crate) fn all<R: Record>(&self) -> impl Iterator<Item = (&Key, R)> {
-        let own = self.state.iter().filter(|(_, slot)| slot[0] == R::KIND);
-        own.filter_map(|(key, slot)| Some((key, R::from_slot(slot).ok()?)))
+    /// Every record of one kind.
+    pub(crate) fn all<R: Record>(&self) -> impl Iterator<Item = R> {
+        let own = self.state.values().filter(|slot| slot[0] == R::KIND);
+        own.filter_map(|slot| R::from_slot(slot).ok())
     }
 }
 

@@ -55,10 +55,10 @@ const EPOCH_BLOCKS: u64 = 40;
 
 /// Through restarts: every closed epoch comes out of the blocks as the ledger has it.
 fn blocks_alone_give_the_same_books(net: &Net) {
-    // Eight holders were paid in epochs up to this one: wait until it is closed.
+    // Eight holders were paid in epochs up to this one: wait until its books are sealed.
     let epochs = net.height() / EPOCH_BLOCKS + 1;
-    net.wait_for(&["status"], 60, "the epoch ends", |status| {
-        status["height"].as_u64() >= Some(epochs * EPOCH_BLOCKS)
+    net.wait_for(&["status"], 120, "the epoch's books are sealed", |status| {
+        status["height"].as_u64() >= Some((epochs + 2) * EPOCH_BLOCKS)
     });
     let mut rows = 0;
     for epoch in 0..epochs {
@@ -67,6 +67,8 @@ fn blocks_alone_give_the_same_books(net: &Net) {
         rows += answer["rows"].as_array().expect("a list").len();
     }
     assert!(rows >= 8, "eight holders were paid");
+    let reward = net.ask(&["explain", "reward", "provider-1", &(epochs - 1).to_string()]);
+    assert_eq!(reward["holds"], true, "{reward}");
     assert_eq!(net.refuse(&["recompute", &(epochs + 1_000).to_string()]).0, 4, "not over yet");
 }
 

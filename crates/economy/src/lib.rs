@@ -19,7 +19,6 @@ pub mod audit;
 pub mod chance;
 pub mod honest;
 pub mod plots;
-mod pool;
 pub mod price;
 pub mod recompute;
 pub mod row;

@@ -7,7 +7,7 @@
 //!
 //! **Invariant:** after every close, everything that exists sums to the supply, to the grain.
 
-use crate::pool::{self, Payout};
+use posync_protocol::economics::pool::{self, Payout};
 use posync_protocol::{
     amount::{Amount, ONE, SYNC},
     economics::{score, split::floor_carry},

@@ -4,6 +4,7 @@ pub(crate) mod agreements;
 pub(crate) mod blocks;
 pub(crate) mod demo;
 pub(crate) mod devnet;
+pub(crate) mod explain;
 pub(crate) mod get;
 pub(crate) mod ls;
 pub(crate) mod prove;

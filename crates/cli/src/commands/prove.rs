@@ -8,7 +8,7 @@ use crate::{
     records, session,
 };
 use posync_client::light::Subject;
-use posync_protocol::record::{AccountState, Audit, Provider, System};
+use posync_protocol::record::{AccountState, Audit, Books, Provider, Standing, System};
 use serde_json::json;
 use std::path::{Path, PathBuf};
 
@@ -44,6 +44,16 @@ enum Record {
     Settlement {
         /// Whose
         account: String,
+        /// Which epoch
+        epoch: u64,
+    },
+    /// A provider's scores, and what it was warned of
+    Standing {
+        /// Whose
+        account: String,
+    },
+    /// What an epoch added up to, with the root over its rows
+    Books {
         /// Which epoch
         epoch: u64,
     },
@@ -87,6 +97,8 @@ impl Record {
             Self::Provider { account } => Subject::of_account::<Provider>(&network.resolve(account)?),
             Self::Audit { account } => Subject::of_account::<Audit>(&network.resolve(account)?),
             Self::Settlement { account, epoch } => records::settlement(&network.resolve(account)?, *epoch),
+            Self::Standing { account } => Subject::of_account::<Standing>(&network.resolve(account)?),
+            Self::Books { epoch } => Subject::new::<Books>(&[&epoch.to_be_bytes()]).expect("8 bytes fit"),
             Self::Agreement { account, slot } => Subject::agreement(&network.resolve(account)?, *slot),
             Self::System => Subject::new::<System>(&[]).expect("an empty id fits"),
         })

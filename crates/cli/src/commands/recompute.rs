@@ -3,22 +3,26 @@
 use crate::{
     devnet::create::GENESIS_FILE,
     failure::{Exit, Failure, Outcome},
-    json,
     ledger::Ledger,
     network::Network,
     output::{Output, table},
+    records,
     replay::Replay,
     session,
 };
 use posync_node::genesis::Genesis;
-use posync_protocol::{Key, Record as _, record::Settlement};
+use posync_protocol::{
+    Account, Key, Record as _,
+    limits::SETTLEMENT_RING,
+    record::{Books, ProviderAt, Settlement},
+};
 use serde_json::{Value, json};
 use std::{fs, path::Path};
 
 /// Arguments of `recompute`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Recompute {
-    /// The epoch; it must be over
+    /// The epoch; its books must be closed
     epoch: u64,
 }
 
@@ -49,6 +53,7 @@ pub(crate) fn genesis(net: &Path, network: &Network) -> Outcome<Genesis> {
 
 /// A provider's row, computed and as the ledger has it.
 struct Pair {
+    provider: Account,
     row: Settlement,
     equal: bool,
 }
@@ -58,45 +63,56 @@ pub(crate) struct Compared {
     epoch: u64,
     blocks: u64,
     pairs: Vec<Pair>,
+    books: Books,
+    books_equal: bool,
 }
 
-/// Repeats every block up to the end of `epoch` and compares its rows with the ledger's.
+/// Repeats every block until the books of `epoch` are sealed, and compares them with the ledger's.
 pub(crate) async fn compare(ledger: &Ledger, genesis: Genesis, epoch: u64) -> Outcome<Compared> {
-    let last = last_block(ledger, epoch).await?;
+    let last = sealing_block(ledger, epoch).await?;
     let mut replay = Replay::new(genesis);
     while replay.next() <= last {
         let (header, body) = ledger.header_and_body(replay.next()).await?;
         replay.apply(&header, &body)?;
     }
-    let rows: Vec<(Key, Settlement)> = replay
-        .all::<Settlement>()
-        .filter(|(_, row)| row.epoch == epoch)
-        .map(|(key, row)| (*key, row))
-        .collect();
-    let kept = ledger.read_all::<Settlement>(rows.iter().map(|(key, _)| *key).collect()).await?;
-    let pairs = rows.into_iter().zip(kept).map(|((_, row), kept)| {
+    let key = |account: &Account| Settlement::key(account, epoch % SETTLEMENT_RING);
+    let accounts = replay.all::<ProviderAt>().filter_map(|at| at.account);
+    let rows = accounts.filter_map(|account| Some((account, replay.record::<Settlement>(&key(&account))?)));
+    let mut rows: Vec<(Account, Settlement)> = rows.filter(|(_, row)| row.epoch == epoch).collect();
+    rows.sort_by_key(|(account, _)| *account);
+    let keys: Vec<Key> = rows.iter().map(|(account, _)| key(account)).collect();
+    let kept = ledger.read_all::<Settlement>(keys).await?;
+    let pairs = rows.into_iter().zip(kept).map(|((provider, row), kept)| {
         let equal = kept.is_some_and(|kept| kept.to_slot() == row.to_slot());
-        Pair { row, equal }
+        Pair { provider, row, equal }
     });
-    Ok(Compared { epoch, blocks: last, pairs: pairs.collect() })
+    let pairs = pairs.collect();
+    let books: Books = replay.record(&Books::key(epoch)).unwrap_or_default();
+    let kept: Option<Books> = ledger.read(Books::key(epoch)).await?;
+    let books_equal = kept.is_some_and(|kept| kept.to_slot() == books.to_slot());
+    Ok(Compared { epoch, blocks: last, pairs, books, books_equal })
 }
 
-/// The last block that changes a row of `epoch`.
-async fn last_block(ledger: &Ledger, epoch: u64) -> Outcome<u64> {
-    let parameters = ledger.parameters();
-    let after = epoch.saturating_add(1).saturating_mul(parameters.epoch_blocks());
+/// The block that seals the books of `epoch`.
+pub(crate) async fn sealing_block(ledger: &Ledger, epoch: u64) -> Outcome<u64> {
+    let sealed = epoch.saturating_add(3).saturating_mul(ledger.parameters().epoch_blocks());
     let tip = ledger.height().await?;
-    if after <= tip {
-        return Ok(after - 1);
+    if sealed <= tip {
+        return Ok(sealed);
     }
-    let now = parameters.epoch(tip);
-    let why = format!("epoch {epoch} ends with block {}, the newest is {tip} (epoch {now})", after - 1);
-    Err(Failure::new(Exit::NotFound, "the epoch is not over", why, "wait, or name an earlier epoch"))
+    let why = format!("block {sealed} seals the books of epoch {epoch}, the newest is {tip}");
+    Err(Failure::new(
+        Exit::NotFound,
+        "the epoch's books are not closed",
+        why,
+        "wait, or name an earlier epoch",
+    ))
 }
 
 impl Compared {
-    fn equal(&self) -> bool {
-        self.pairs.iter().all(|pair| pair.equal)
+    /// Whether everything is the same, byte for byte.
+    pub(crate) fn equal(&self) -> bool {
+        self.books_equal && self.pairs.iter().all(|pair| pair.equal)
     }
 
     fn judge(&self) -> Outcome {
@@ -111,28 +127,31 @@ impl Compared {
         let rows: Vec<Value> = self
             .pairs
             .iter()
-            .map(|Pair { row, equal }| {
-                json!({ "fee": json::grains(row.fee), "burn": json::grains(row.burn),
-                    "committee": json::grains(row.committee), "provider_pay": json::grains(row.pay),
-                    "equal": equal })
+            .map(|Pair { provider, row, equal }| {
+                json!({ "provider": provider.to_string(), "row": records::row(row), "equal": equal })
             })
             .collect();
-        json!({ "epoch": self.epoch, "blocks": self.blocks, "rows": rows, "recomputed": self.equal() })
+        json!({ "epoch": self.epoch, "blocks": self.blocks, "rows": rows,
+            "root": hex::encode(self.books.root), "books_equal": self.books_equal, "recomputed": self.equal() })
     }
 
     fn to_text(&self) -> String {
         let rows: Vec<Vec<String>> = self
             .pairs
             .iter()
-            .map(|Pair { row, equal }| {
-                let amounts = [row.fee, row.burn, row.committee, row.pay].map(|amount| amount.to_string());
-                amounts.into_iter().chain([if *equal { "yes" } else { "NO" }.to_owned()]).collect()
+            .map(|Pair { provider, row, equal }| {
+                let amounts = [row.fee, row.burn, row.committee, row.pay, row.subsidy];
+                let amounts = amounts.map(|amount| amount.to_string());
+                let equal = if *equal { "yes" } else { "NO" };
+                let provider = provider.to_string();
+                let short = format!("{}...", provider.get(..12).unwrap_or(&provider));
+                [short].into_iter().chain(amounts).chain([equal.to_owned()]).collect()
             })
             .collect();
-        let rows = table(&["fee SYNC", "burned", "committee", "provider", "equal"], &rows);
+        let rows = table(&["provider", "fee SYNC", "burned", "committee", "paid", "subsidy", "equal"], &rows);
         let verdict = if self.equal() { "the same as" } else { "NOT the same as" };
         format!(
-            "{rows}\nepoch {}: {} rows from blocks 1 to {}, {verdict} the ledger's, byte for byte",
+            "{rows}\nepoch {}: {} rows and the books' root from blocks 1 to {}, {verdict} the ledger's, byte for byte",
             self.epoch,
             self.pairs.len(),
             self.blocks

@@ -1,0 +1,321 @@
+//! `posync explain reward`: what a provider was paid for an epoch, line by line. Every line names
+//! its formula, its inputs, how it is rounded and the block that it comes from, and is computed
+//! here once more, so that a reader with paper can follow each one.
+
+use super::recompute::genesis;
+use crate::{
+    failure::{Exit, Failure, Outcome},
+    json,
+    ledger::Ledger,
+    network::Network,
+    output::{Output, table},
+    session,
+};
+use posync_protocol::{
+    Account, Amount,
+    amount::{ONE, mul_div},
+    economics::{pool, score},
+    ledger::Event,
+    limits::{Parameters, SETTLEMENT_RING},
+    record::{Books, Provider, QUALITIES, Settlement, UNMEASURED},
+};
+use serde_json::{Value, json};
+use std::path::Path;
+
+/// Arguments of `explain`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Explain {
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum What {
+    /// What a provider was paid for an epoch, and why
+    Reward {
+        /// The provider: `sync1...` or a member's name such as provider-3
+        node: String,
+        /// The epoch; its books must be closed
+        epoch: u64,
+    },
+}
+
+impl Explain {
+    /// Runs the command.
+    pub(crate) fn run(self, net: &Path, output: Output) -> Outcome {
+        let network = Network::read(net)?;
+        let What::Reward { node, epoch } = self.what;
+        let account = network.resolve(&node)?;
+        // The chain must be the one whose constants stand in the formulas.
+        genesis(net, &network)?;
+        session::run(async |context| {
+            let ledger = Ledger::open(&context, net).await?;
+            let reward = explain(&ledger, &account, epoch).await?;
+            output.answer(&reward.to_json(), || reward.to_text())?;
+            reward.judge()
+        })
+    }
+}
+
+/// One step of the sum.
+struct Line {
+    /// What it is called.
+    name: &'static str,
+    /// How it is computed, with this provider's numbers.
+    formula: String,
+    /// What that gives.
+    value: u128,
+    /// What the ledger says.
+    recorded: u128,
+    /// The block in which it was decided.
+    block: u64,
+}
+
+/// A fee that was settled in the epoch.
+struct Fee {
+    block: u64,
+    what: String,
+    fee: Amount,
+    burn: Amount,
+    committee: Amount,
+    pay: Amount,
+}
+
+/// A provider's pay for an epoch.
+pub(crate) struct Reward {
+    account: Account,
+    epoch: u64,
+    fees: Vec<Fee>,
+    lines: Vec<Line>,
+    /// All that it was paid.
+    amount: Amount,
+}
+
+/// When the books of `epoch` are decided, by height.
+struct Times {
+    measured: u64,
+    pooled: u64,
+    paid: u64,
+    sealed: u64,
+}
+
+impl Times {
+    fn new(parameters: &Parameters, epoch: u64, index: u32) -> Self {
+        let first = |ahead: u64| (epoch + ahead) * parameters.epoch_blocks();
+        let slice = parameters.round_blocks + u64::from(index) / parameters.closing_slice;
+        Self { measured: first(1) + slice, pooled: first(2), paid: first(2) + slice, sealed: first(3) }
+    }
+}
+
+/// Everything about the pay of `account` for `epoch`.
+pub(crate) async fn explain(ledger: &Ledger, account: &Account, epoch: u64) -> Outcome<Reward> {
+    let parameters = *ledger.parameters();
+    let missing =
+        |what: &str, why: String, next: &str| Failure::new(Exit::NotFound, what.to_owned(), why, next);
+    let Some(provider) = ledger.read::<Provider>(Provider::key(account)).await? else {
+        let next = "see `posync providers`";
+        return Err(missing("there is no such provider", format!("{account} is none"), next));
+    };
+    let Some(books) = ledger.read::<Books>(Books::key(epoch)).await? else {
+        let tip = ledger.height().await?;
+        let sealed = epoch.saturating_add(3).saturating_mul(parameters.epoch_blocks());
+        let why = format!("they are sealed in block {sealed}, the newest is {tip}");
+        return Err(missing("the epoch's books are not closed", why, "wait, or name an earlier epoch"));
+    };
+    let rows = rows(ledger, account, epoch).await?;
+    let Some(row) = rows.first().cloned().flatten() else {
+        let why = format!("{account} has none for epoch {epoch}; rows stay for {SETTLEMENT_RING} epochs");
+        return Err(missing("there is no such row", why, "name an epoch in which it was registered"));
+    };
+    let times = Times::new(&parameters, epoch, provider.index);
+    let mut lines = Vec::new();
+    let fees = fees(ledger, account, epoch).await?;
+    sum_fees(&mut lines, &fees, &row, &parameters, epoch);
+    measure(&mut lines, &row, &rows, &times);
+    share(&mut lines, &row, &books, &parameters, &times);
+    let amount = row.pay.checked_add(row.subsidy).unwrap_or(Amount::MAX);
+    Ok(Reward { account: *account, epoch, fees, lines, amount })
+}
+
+/// The rows of `epoch` and those before it whose qualities weigh, newest first.
+async fn rows(ledger: &Ledger, account: &Account, epoch: u64) -> Outcome<Vec<Option<Settlement>>> {
+    let epochs: Vec<u64> = (epoch.saturating_sub(QUALITIES as u64 - 1)..=epoch).rev().collect();
+    let keys = epochs.iter().map(|epoch| Settlement::key(account, epoch % SETTLEMENT_RING)).collect();
+    let found = ledger.read_all::<Settlement>(keys).await?;
+    Ok(found.into_iter().zip(epochs).map(|(row, epoch)| row.filter(|row| row.epoch == epoch)).collect())
+}
+
+/// The provider's fees of the epoch, from its blocks.
+async fn fees(ledger: &Ledger, account: &Account, epoch: u64) -> Outcome<Vec<Fee>> {
+    let blocks = ledger.parameters().epoch_blocks();
+    let mut found = Vec::new();
+    for height in (epoch * blocks).max(1)..(epoch + 1) * blocks {
+        for event in ledger.block(height).await?.events {
+            let Event::Settled { provider, agreement, fee, burn, committee, pay, .. } = event else {
+                continue;
+            };
+            if provider == *account {
+                let what = agreement.map_or("storage".to_owned(), |id| format!("download, slot {}", id.slot));
+                found.push(Fee { block: height, what, fee, burn, committee, pay });
+            }
+        }
+    }
+    Ok(found)
+}
+
+fn sum_fees(lines: &mut Vec<Line>, fees: &[Fee], row: &Settlement, parameters: &Parameters, epoch: u64) {
+    let last = (epoch + 1) * parameters.epoch_blocks() - 1;
+    let parts = [
+        ("fees", row.fee, "sum of what consumers paid in"),
+        ("burned", row.burn, "sum of up(20 % of base) + (fee - base) over"),
+        ("committee", row.committee, "sum of floor(5 % of base) over"),
+        ("provider's part", row.pay, "sum of fee - burned - committee over"),
+    ];
+    for ((name, recorded, what), part) in parts.into_iter().zip(0..) {
+        let of = |fee: &Fee| [fee.fee, fee.burn, fee.committee, fee.pay][part].grains();
+        let value = fees.iter().map(of).sum();
+        let formula = format!("{what} {} settlements (above)", fees.len());
+        lines.push(Line { name, formula, value, recorded: recorded.grains(), block: last });
+    }
+}
+
+fn measure(lines: &mut Vec<Line>, row: &Settlement, rows: &[Option<Settlement>], times: &Times) {
+    let mut add = |name, formula, value, recorded| {
+        lines.push(Line { name, formula, value, recorded, block: times.measured });
+    };
+    let (a, l) = (row.available, row.latency);
+    let classes = ["storage", "egress"].into_iter().zip(row.correct).filter(|(_, c)| *c != UNMEASURED);
+    let mut qualities = Vec::new();
+    for (class, c) in classes {
+        let cc = times_ratio(c, c);
+        let cca = times_ratio(cc, a);
+        let q = if c < score::CORRECTNESS_MIN { 0 } else { times_ratio(cca, (ONE + l) / 2) };
+        qualities.push((class, c, q));
+    }
+    let words = qualities.iter().map(|(class, c, q)| format!("{class}: C {c}, A {a}, L {l} -> {q}"));
+    let words = words.collect::<Vec<_>>().join("; ");
+    let least = qualities.iter().map(|(_, _, q)| *q).min();
+    let formula = match least {
+        Some(_) => format!(
+            "least of floor(floor(floor(C x C) x A) x floor((ONE + L) / 2)), 0 if C < 0.9 ONE: {words}"
+        ),
+        None => "no read was drawn in the epoch: not measured".to_owned(),
+    };
+    add("quality", formula, least.unwrap_or(UNMEASURED).into(), row.quality.into());
+    let recent: Vec<u64> =
+        rows.iter().flatten().map(|row| row.quality).filter(|q| *q != UNMEASURED).collect();
+    let lowest = recent.iter().copied().min().unwrap_or(0);
+    let listed = recent.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+    let formula = format!("least quality of the last {QUALITIES} epochs, unmeasured ones left out: {listed}");
+    add("least quality", formula, lowest.into(), row.least.into());
+    let formula = format!("floor(base {} x least quality {lowest} / ONE)", row.base.grains());
+    let weight = mul_div(row.base.grains(), lowest.into(), ONE.into()).unwrap_or(u128::MAX);
+    add("weight", formula, weight, row.weight);
+}
+
+fn times_ratio(a: u64, b: u64) -> u64 {
+    u64::try_from(u128::from(a) * u128::from(b) / u128::from(ONE)).unwrap_or(u64::MAX)
+}
+
+fn share(lines: &mut Vec<Line>, row: &Settlement, books: &Books, parameters: &Parameters, times: &Times) {
+    let part = |whole: u128, share: u64| mul_div(whole, share.into(), ONE.into()).unwrap_or(u128::MAX);
+    let (usage, cap) = (parameters.usage_share, parameters.subsidy_cap);
+    let emitted = part(books.emission.grains(), usage);
+    let capped = part(part(books.weight, parameters.burn), cap);
+    lines.push(Line {
+        name: "pool",
+        formula: format!(
+            "least of floor({usage} x emission {} / ONE) = {emitted} and floor({cap} x floor({} x W {} / ONE) / ONE) = {capped}",
+            books.emission.grains(),
+            parameters.burn,
+            books.weight
+        ),
+        value: emitted.min(capped),
+        recorded: books.pool.grains(),
+        block: times.pooled,
+    });
+    lines.push(Line {
+        name: "subsidy",
+        formula: format!("floor(pool {} x weight {} / W {})", books.pool.grains(), row.weight, books.weight),
+        value: pool::share(books.pool.grains(), row.weight, books.weight),
+        recorded: row.subsidy.grains(),
+        block: times.paid,
+    });
+    lines.push(Line {
+        name: "paid in all",
+        formula: format!("provider's part {} + subsidy {}", row.pay.grains(), row.subsidy.grains()),
+        value: row.pay.grains() + row.subsidy.grains(),
+        recorded: row.pay.checked_add(row.subsidy).unwrap_or(Amount::MAX).grains(),
+        block: times.sealed,
+    });
+}
+
+impl Reward {
+    fn holds(&self) -> bool {
+        self.lines.iter().all(|line| line.value == line.recorded)
+    }
+
+    fn judge(&self) -> Outcome {
+        if self.holds() {
+            return Ok(());
+        }
+        let wrong = self.lines.iter().filter(|line| line.value != line.recorded).map(|line| line.name);
+        let why = format!("not what its inputs give: {}", wrong.collect::<Vec<_>>().join(", "));
+        let next = "compare with `posync recompute`, and report this with the blocks";
+        Err(Failure::new(Exit::Failed, "a figure cannot be explained", why, next))
+    }
+
+    fn to_json(&self) -> Value {
+        let fees: Vec<Value> = self
+            .fees
+            .iter()
+            .map(|fee| {
+                json!({ "block": fee.block, "what": fee.what, "fee": json::grains(fee.fee),
+                    "burn": json::grains(fee.burn), "committee": json::grains(fee.committee),
+                    "provider_pay": json::grains(fee.pay) })
+            })
+            .collect();
+        let lines: Vec<Value> = self
+            .lines
+            .iter()
+            .map(|line| {
+                json!({ "name": line.name, "formula": line.formula, "block": line.block,
+                    "value": json::number(line.value), "recorded": json::number(line.recorded) })
+            })
+            .collect();
+        json!({ "node": self.account.to_string(), "epoch": self.epoch, "amount": json::grains(self.amount),
+            "fees": fees, "lines": lines, "holds": self.holds() })
+    }
+
+    fn to_text(&self) -> String {
+        let fees: Vec<Vec<String>> = self
+            .fees
+            .iter()
+            .map(|fee| {
+                let grains =
+                    [fee.fee, fee.burn, fee.committee, fee.pay].map(|amount| amount.grains().to_string());
+                [fee.block.to_string(), fee.what.clone()].into_iter().chain(grains).collect()
+            })
+            .collect();
+        let mut text = format!("{} in epoch {}: {} SYNC\n\n", self.account, self.epoch, self.amount);
+        text += &table(&["block", "settled", "fee", "burned", "committee", "provider"], &fees);
+        text += "\n\n(amounts in grains, ratios in parts per billion: ONE = 1000000000)\n";
+        for line in &self.lines {
+            let verdict = if line.value == line.recorded { "" } else { "  THE LEDGER SAYS " };
+            let other = if verdict.is_empty() { String::new() } else { line.recorded.to_string() };
+            text += &format!(
+                "{:<16} {}{verdict}{other}\n                   = {}   (block {})\n",
+                line.name,
+                number(line.value),
+                line.formula,
+                line.block
+            );
+        }
+        text
+    }
+}
+
+/// A number, or what stands for none.
+fn number(value: u128) -> String {
+    if value == u128::from(UNMEASURED) { "not measured".to_owned() } else { value.to_string() }
+}
