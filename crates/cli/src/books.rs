@@ -98,16 +98,13 @@ impl Books {
                         pay: *pay,
                     });
                 }
-                Event::Subsidy { provider, amount, .. } => {
-                    let figures = self.providers.entry(*provider).or_default();
-                    figures.earned = figures.earned.checked_add(*amount).unwrap_or(Amount::MAX);
-                }
                 Event::Drawn { .. }
                 | Event::Agreement { .. }
                 | Event::VoucherRefused { .. }
                 | Event::Restitution { .. }
                 | Event::Pool { .. }
                 | Event::Priced { .. }
+                | Event::Subsidy { .. }
                 | Event::Standing { .. }
                 | Event::Closed { .. } => {}
             }
