@@ -98,10 +98,6 @@ impl Books {
                         pay: *pay,
                     });
                 }
-                Event::Subsidy { provider, amount, .. } => {
-                    let figures = self.providers.entry(*provider).or_default();
-                    figures.earned = figures.earned.checked_add(*amount).unwrap_or(Amount::MAX);
-                }
                 Event::Drawn { .. }
                 | Event::Agreement { .. }
                 | Event::VoucherRefused { .. }
@@ -109,6 +105,7 @@ impl Books {
                 | Event::CapacityCut { .. }
                 | Event::Pool { .. }
                 | Event::Priced { .. }
+                | Event::Subsidy { .. }
                 | Event::Standing { .. }
                 | Event::Closed { .. } => {}
             }

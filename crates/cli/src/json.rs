@@ -46,6 +46,11 @@ pub(crate) fn parameters(p: &Parameters) -> Value {
         "price_storage": number(p.price_storage),
         "price_egress": number(p.price_egress),
         "price_gas": number(p.price_gas),
+        "closing_slice": p.closing_slice,
+        "emission_divisor": p.emission_divisor,
+        "usage_share": p.usage_share,
+        "subsidy_cap": p.subsidy_cap,
+        "unjail_burn": grains(p.unjail_burn),
     })
 }
 

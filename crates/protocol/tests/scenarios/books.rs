@@ -1,13 +1,13 @@
 //! The books: epochs are measured, paid and sealed; who is away or wrong is warned, suspended, jailed.
 
 use crate::{
-    audits::{answer, holding},
-    keeper::Keeper,
+    audits::{answer, holding, submit},
+    keeper::{Keeper, bytes},
     script::{Stage, check},
     world::{World, account},
 };
 use posync_protocol::{
-    Account, Record,
+    Account, Body, Code, Record,
     amount::ONE,
     books::tree,
     economics::{pool, price, score},
@@ -126,6 +126,55 @@ fn an_epoch_is_measured_paid_and_sealed() {
     assert_eq!(standing(world).scores, [expected, UNMEASURED]);
     assert_eq!(standing(world).effective(0), 0);
     assert_eq!(standing(world).effective(64), expected);
+}
+
+/// A block in which whoever is drawn answers.
+fn answered_block(stage: &mut Stage, keepers: &[Keeper]) -> Vec<Event> {
+    let statements = keepers.iter().filter_map(|keeper| {
+        Some(stage.world.sign(&keeper.name, Body::Statement(keeper.statement(&stage.world)?)))
+    });
+    let statements: Vec<_> = statements.collect();
+    stage.world.block(&statements).expect("an answered block is valid").events
+}
+
+#[test]
+fn two_providers_share_each_pool_by_weight_and_the_carry_is_exact() {
+    let (mut stage, p) = holding(&[70_000]);
+    stage.world.draws = false;
+    stage.play("q register\n b open q quota=100000 end=700");
+    let mut q = Keeper::new("q");
+    let set = q.change(&stage.world, 0, &[], &[bytes(9, 150_000)]);
+    assert_eq!(submit(&mut stage, "b", Body::SetDataSet(set)), Ok(Code::Done));
+    stage.world.draws = true;
+    let keepers = [p, q];
+    let (mut told, mut reserve) = (0, stage.world.system().reserve);
+    while stage.world.epoch() < 16 {
+        for event in answered_block(&mut stage, &keepers) {
+            if let Event::Subsidy { amount, .. } = event {
+                told += amount.grains();
+            }
+        }
+        assert!(stage.world.system().reserve <= reserve, "the reserve never grows");
+        reserve = stage.world.system().reserve;
+    }
+    let world = &stage.world;
+    let (mut carry, mut paid) = (0, 0);
+    for epoch in 0..=12 {
+        let books: Books = world.get(Books::key(epoch)).expect("it is sealed");
+        let rows = ["p", "q"].map(|name| row(world, &account(name), epoch).expect("a row of each"));
+        assert_eq!(rows.iter().map(|row| row.weight).sum::<u128>(), books.weight);
+        let weights = rows.clone().map(|row| row.weight);
+        let payout = pool::pay_pool(books.pool.grains(), carry, &weights);
+        assert_eq!(payout.shares, rows.map(|row| row.subsidy.grains()));
+        assert_eq!((payout.drawn, payout.carry), (books.drawn.grains(), books.carry.grains()));
+        let leaves = ["p", "q"].map(|name| {
+            let row = row(world, &account(name), epoch).expect("a row of each");
+            tree::leaf(&account(name), &row.to_slot())
+        });
+        assert_eq!(books.root, tree::root_of(&leaves));
+        (carry, paid) = (payout.carry, paid + books.paid.grains());
+    }
+    assert!(told > paid && paid > 0, "the epoch after is paid and not sealed");
 }
 
 #[test]
