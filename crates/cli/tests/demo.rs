@@ -56,6 +56,7 @@ fn every_step_of_the_tour_holds() {
         let parts = grains(&row["burn"]) + grains(&row["committee"]) + grains(&row["provider_pay"]);
         assert_eq!(grains(&row["fee"]), parts, "{row}");
     }
+    every_payout_has_its_reason(&report, &faults[0]["provider"], &faults[1]["provider"]);
     let earned: u64 = providers.iter().map(|provider| grains(&provider["earned"])).sum();
     let paid: u64 = settlements.iter().map(|row| grains(&row["provider_pay"])).sum();
     assert_eq!(earned, paid, "what providers earned is what was settled");
@@ -66,6 +67,27 @@ fn every_step_of_the_tour_holds() {
     let key = report["network_key"].as_str().expect("hex");
     assert_eq!(verify(&proof, key), Some(0));
     every_flipped_bit_is_refused(&proof, key);
+}
+
+/// The corrupted provider is paid and trusted less than an honest one, the stopped one is not paid
+/// for the sealed epoch and keeps its bond.
+fn every_payout_has_its_reason(report: &Value, stopped: &Value, corrupted: &Value) {
+    assert_eq!(report["recomputed"], true);
+    let payouts = report["payouts"].as_array().expect("a list");
+    let last = payouts.iter().map(|payout| grains(&payout["epoch"])).max().expect("an epoch is sealed");
+    let of_last: Vec<&Value> = payouts.iter().filter(|payout| payout["epoch"] == last).collect();
+    for payout in &of_last {
+        let parts = grains(&payout["parts"]["provider_pay"]) + grains(&payout["parts"]["subsidy"]);
+        assert_eq!(grains(&payout["amount"]), parts, "{payout}");
+        assert_eq!(grains(&payout["bond"]), 1_000_000_000_000, "nobody is slashed: {payout}");
+    }
+    let of = |node: &Value| of_last.iter().find(|payout| payout["node"] == *node).expect("it has a row");
+    let best = of_last.iter().map(|payout| grains(&payout["score"])).max().expect("rows");
+    assert!(grains(&of(corrupted)["score"]) < best, "{}", of(corrupted));
+    assert_eq!(of(corrupted)["parts"]["subsidy"], 0, "{}", of(corrupted));
+    assert!(of_last.iter().any(|payout| grains(&payout["parts"]["subsidy"]) > 0), "an honest one has some");
+    assert!(of(corrupted)["why"].as_str().expect("text").contains("below 90 %"), "{}", of(corrupted));
+    assert_eq!(of(stopped)["parts"]["subsidy"], 0, "{}", of(stopped));
 }
 
 /// One bit in every byte, the bit's place moving along.

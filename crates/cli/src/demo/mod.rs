@@ -3,6 +3,7 @@
 //! ```text
 //!   start ─► put ─► get ─► kill one holder, damage another ─► both found ─► both repaired
 //!         ─► get again ─► settled ─► proof ─► verified by another process
+//!         ─► books sealed ─► who was paid what and why ─► the same from blocks alone
 //! ```
 //!
 //! Nothing here is staged: the stopped provider stays stopped, the damaged bytes stay damaged, and
@@ -10,6 +11,7 @@
 //! bound ends the tour with what was awaited and what was seen.
 
 pub(crate) mod damage;
+pub(crate) mod payouts;
 pub(crate) mod report;
 pub(crate) mod story;
 pub(crate) mod watch;

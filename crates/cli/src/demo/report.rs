@@ -1,5 +1,6 @@
 //! What the tour ends with: one object for scripts, the same figures in words for people.
 
+use super::payouts::Payout;
 use crate::{books::Row, json, output::table};
 use posync_protocol::Amount;
 use serde_json::{Value, json};
@@ -83,6 +84,10 @@ pub(crate) struct Report {
     pub(crate) supply: (Amount, Amount),
     /// The proof.
     pub(crate) proof: Proof,
+    /// What was paid for sealed epochs.
+    pub(crate) payouts: Vec<Payout>,
+    /// Whether the last of them came out of the blocks alone as the ledger has it.
+    pub(crate) recomputed: bool,
 }
 
 impl Report {
@@ -98,6 +103,8 @@ impl Report {
             (self.supply.0 == self.supply.1, "money was not conserved"),
             (self.proof.verified, "the proof was refused"),
             (self.proof.bytes <= 3_000, "the proof is larger than 3 kB"),
+            (self.payouts.iter().any(|payout| payout.amount() > Amount::ZERO), "nobody was paid"),
+            (self.recomputed, "the books are not what the blocks say"),
         ];
         checks.into_iter().filter(|(holds, _)| !holds).map(|(_, what)| what).collect()
     }
@@ -134,13 +141,15 @@ impl Report {
             "faults": faults,
             "settlements": self.settlements.iter().map(Row::to_json).collect::<Vec<_>>(),
             "supply": { "genesis": genesis, "accounted": accounted },
+            "payouts": self.payouts.iter().map(Payout::to_json).collect::<Vec<_>>(),
+            "recomputed": self.recomputed,
             "proof": { "file": self.proof.file, "bytes": self.proof.bytes, "verified": self.proof.verified },
         })
     }
 
     /// The same in words.
     pub(crate) fn to_text(&self) -> String {
-        let mut lines = vec![self.providers_table(), String::new()];
+        let mut lines = vec![self.providers_table(), String::new(), self.payouts_table(), String::new()];
         lines.push(format!("file      {} bytes, blake3 {}", self.file.bytes, self.file.blake3_out));
         lines.extend(self.faults.iter().map(|fault| {
             format!(
@@ -165,6 +174,28 @@ impl Report {
         ]);
         lines.extend(self.broken().into_iter().map(|what| format!("BROKEN    {what}")));
         lines.join("\n")
+    }
+
+    /// The last sealed epoch: pay and score, and why.
+    fn payouts_table(&self) -> String {
+        let last = self.payouts.iter().map(|payout| payout.row.epoch).max();
+        let row = |payout: &Payout| {
+            let id = payout.node.to_string();
+            let operator = self.providers.iter().find(|p| p.id == id).map(|p| p.operator.clone());
+            let score = payout.score() / 1_000_000;
+            vec![
+                operator.unwrap_or(id),
+                payout.row.pay.to_string(),
+                payout.row.subsidy.to_string(),
+                format!("0.{score:03}"),
+                payout.why(),
+            ]
+        };
+        let of_last = self.payouts.iter().filter(|payout| Some(payout.row.epoch) == last);
+        let rows: Vec<Vec<String>> = of_last.map(row).collect();
+        let epoch = last.unwrap_or_default();
+        let heading = format!("why (epoch {epoch})");
+        table(&["operator", "fees SYNC", "subsidy SYNC", "score", &heading], &rows)
     }
 
     fn providers_table(&self) -> String {

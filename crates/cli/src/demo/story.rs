@@ -2,12 +2,13 @@
 
 use super::{
     damage::damage,
+    payouts::{self, Payout},
     report::{Fault, File, Proof, Provider, Report, percentiles},
     watch::Watch,
 };
 use crate::{
     books::Row,
-    commands::prove,
+    commands::{prove, recompute},
     devnet::{create::SUPPLY, running::Running},
     failure::{Exit, Failure, Outcome},
     gateway::Gateway,
@@ -85,8 +86,9 @@ pub(crate) async fn run(context: &Context, running: &mut Running, source: &Sourc
     tour.say("read the file again: it is whole");
     let row = tour.settled([&stopped, &corrupted]).await?;
     let proof = tour.prove(&row).await?;
+    let books = tour.books(&row, &corrupted).await?;
     let file = File { bytes: source.bytes, blake3_in, blake3_out };
-    tour.report(file, faults, proof).await
+    tour.report(file, faults, proof, books).await
 }
 
 impl Tour<'_> {
@@ -267,13 +269,43 @@ impl Tour<'_> {
         Ok(Proof { file: path.display().to_string(), bytes, verified })
     }
 
+    /// Waits until the books of an epoch that saw both faults are sealed, reads who was paid what
+    /// for it and for the epochs before, and rebuilds it from blocks alone.
+    async fn books(&self, row: &Row, corrupted: &Victim) -> Outcome<(Vec<Payout>, bool)> {
+        let drawn = failed_draw(&self.watch, &self.ledger, corrupted).unwrap_or_default();
+        let epoch = row.epoch.max(drawn / self.ledger.parameters().epoch_rounds);
+        self.say(&format!("waiting until the books of epoch {epoch} are sealed"));
+        payouts::sealed(&self.ledger, epoch, LOOK_AT_LOGS).await?;
+        let members = self.running.network.members(Role::Provider);
+        let nodes =
+            members.map(|member| self.running.network.account(member)).collect::<Outcome<Vec<_>>>()?;
+        let mut paid = Vec::new();
+        for epoch in 0..=epoch {
+            paid.extend(payouts::of(&self.ledger, &nodes, epoch).await?);
+        }
+        let directory = &self.running.directory;
+        let genesis = recompute::genesis(directory, &self.running.network)?;
+        let compared = recompute::compare(&self.ledger, genesis, epoch).await?;
+        self.say(&format!(
+            "rebuilt the books of epoch {epoch} from blocks alone: {} the ledger's, byte for byte",
+            if compared.equal() { "the same as" } else { "NOT the same as" }
+        ));
+        Ok((paid, compared.equal()))
+    }
+
     fn name_of(&self, account: &Account) -> String {
         let text = account.to_string();
         let member = self.running.network.nodes.iter().find(|member| member.account == text);
         member.map_or(text, |member| member.name.clone())
     }
 
-    async fn report(mut self, file: File, faults: Vec<Fault>, proof: Proof) -> Outcome<Report> {
+    async fn report(
+        mut self,
+        file: File,
+        faults: Vec<Fault>,
+        proof: Proof,
+        (payouts, recomputed): (Vec<Payout>, bool),
+    ) -> Outcome<Report> {
         self.watch.look(&self.ledger).await?;
         let rows = self.gateway.agreements().await?;
         let (mut stored, mut read) = (BTreeMap::<Account, u64>::new(), BTreeMap::<Account, u64>::new());
@@ -308,6 +340,8 @@ impl Tour<'_> {
             settlements: self.watch.books.rows,
             supply: (SUPPLY, accounted(&system)),
             proof,
+            payouts,
+            recomputed,
         })
     }
 }

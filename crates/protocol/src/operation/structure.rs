@@ -55,8 +55,8 @@ pub(crate) fn body_fits(body: &Body, parameters: &Parameters) -> bool {
         Body::Statement(body) => statement_fits(body),
         Body::Redeem(body) => redemptions_fit(&body.vouchers),
         Body::Settle(body) => settle_fits(body),
-        Body::Refusal(body) => refusal_fits(body),
         Body::Unjail(_) => true,
+        Body::Refusal(body) => refusal_fits(body),
     }
 }
 

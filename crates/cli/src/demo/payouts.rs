@@ -1,0 +1,91 @@
+//! Who was paid what for an epoch, and why: from the rows of its sealed books.
+
+use crate::{
+    commands::recompute::sealing_block,
+    failure::Outcome,
+    json,
+    ledger::Ledger,
+    wait::{Look, until},
+};
+use posync_protocol::{
+    Account, Amount,
+    amount::ONE,
+    economics::score::CORRECTNESS_MIN,
+    limits::SETTLEMENT_RING,
+    record::{Provider, STORAGE, Settlement, UNMEASURED},
+};
+use serde_json::{Value, json};
+use std::time::Duration;
+
+/// Until an epoch's books are sealed: three epochs of ten seconds, and as much again.
+const SEALED_WITHIN: Duration = Duration::from_secs(90);
+
+/// A provider's pay for an epoch.
+#[derive(Clone, Debug)]
+pub(crate) struct Payout {
+    /// Who.
+    pub(crate) node: Account,
+    /// Its row.
+    pub(crate) row: Settlement,
+    /// Its bond, which no absence lowers.
+    pub(crate) bond: Amount,
+}
+
+impl Payout {
+    /// Everything that it was paid.
+    pub(crate) fn amount(&self) -> Amount {
+        self.row.pay.checked_add(self.row.subsidy).unwrap_or(Amount::MAX)
+    }
+
+    /// Its storage score after the epoch.
+    pub(crate) const fn score(&self) -> u64 {
+        self.row.scores[STORAGE]
+    }
+
+    /// Why it is not more.
+    pub(crate) fn why(&self) -> String {
+        let correct = self.row.correct[STORAGE];
+        if self.row.answers == 0 && self.row.fee == Amount::ZERO {
+            return "answered no challenge in the epoch: nothing was settled, nothing is taken".into();
+        }
+        if correct == UNMEASURED {
+            return "no read of it was drawn in the epoch: not measured".into();
+        }
+        let percent = correct / (ONE / 100);
+        if correct < CORRECTNESS_MIN {
+            return format!("{percent} % of its drawn reads were correct, below 90 %: quality 0, no subsidy");
+        }
+        format!("{percent} % of its drawn reads were correct")
+    }
+
+    /// The row as JSON.
+    pub(crate) fn to_json(&self) -> Value {
+        json!({ "epoch": self.row.epoch, "node": self.node.to_string(), "amount": json::grains(self.amount()),
+            "parts": { "provider_pay": json::grains(self.row.pay), "subsidy": json::grains(self.row.subsidy) },
+            "score": self.score(), "bond": json::grains(self.bond), "why": self.why() })
+    }
+}
+
+/// Waits until the books of `epoch` are sealed.
+pub(crate) async fn sealed(ledger: &Ledger, epoch: u64, next: &str) -> Outcome {
+    until("the epoch's books are sealed", SEALED_WITHIN, next, async || {
+        Ok(match sealing_block(ledger, epoch).await {
+            Ok(_) => Look::Done(()),
+            Err(waiting) => Look::Waiting(waiting.to_string()),
+        })
+    })
+    .await
+}
+
+/// The pay of `nodes` for `epoch`, whose books are sealed.
+pub(crate) async fn of(ledger: &Ledger, nodes: &[Account], epoch: u64) -> Outcome<Vec<Payout>> {
+    let keys = nodes.iter().map(|node| Settlement::key(node, epoch % SETTLEMENT_RING)).collect();
+    let rows = ledger.read_all::<Settlement>(keys).await?;
+    let providers = ledger.read_all::<Provider>(nodes.iter().map(Provider::key).collect()).await?;
+    let all = nodes.iter().zip(rows).zip(providers);
+    let payouts = all.filter_map(|((node, row), provider)| {
+        let row = row.filter(|row| row.epoch == epoch)?;
+        Some(Payout { node: *node, row, bond: provider?.bond })
+    });
+    Ok(payouts.collect())
+}

@@ -1,0 +1,178 @@
+//! What an operation is signed with: its own signature, and those of others that it carries.
+
+use super::{
+    Body, CLOSE_NAMESPACE, DATA_SET_NAMESPACE, OPERATION_NAMESPACE, Operation, REFUSAL_NAMESPACE, Redemption,
+    RefusedPlacement, SetDataSet, VOUCHER_NAMESPACE, Voucher,
+};
+use crate::{
+    Account, AgreementId, Amount, Hash, Signature,
+    block::{sha256, with_chain},
+};
+use alloc::vec::Vec;
+use bytes::Bytes;
+use commonware_codec::{Copying, DecodeExt, Encode};
+use commonware_cryptography::{Signer, Verifier, ed25519};
+
+/// One signature that an operation stands on. Checked in batches, once per node.
+#[derive(Clone, Debug)]
+pub struct SignatureCheck {
+    /// Domain.
+    pub namespace: &'static [u8],
+    /// What was signed.
+    pub message: Bytes,
+    /// By whom.
+    pub key: Account,
+    /// The signature.
+    pub signature: Signature,
+}
+
+impl SignatureCheck {
+    /// Verifies this one alone.
+    pub fn verify(&self) -> bool {
+        let Some(key) = self.key.public_key() else { return false };
+        let Ok(signature) = ed25519::Signature::decode(Copying(&self.signature)) else { return false };
+        key.verify(self.namespace, &self.message, &signature)
+    }
+}
+
+/// Signs `message` under `namespace`.
+pub fn sign(key: &ed25519::PrivateKey, namespace: &[u8], message: &[u8]) -> Signature {
+    let mut bytes = [0; 64];
+    bytes.copy_from_slice(key.sign(namespace, message).as_ref());
+    bytes
+}
+
+impl Operation {
+    /// Builds and signs an operation.
+    pub fn signed(
+        key: &ed25519::PrivateKey,
+        chain: &Hash,
+        nonce: u64,
+        max_fee: Amount,
+        expires: u64,
+        body: Body,
+    ) -> Self {
+        let signer = Account::of(&key.public_key());
+        let mut operation = Self { signer, nonce, max_fee, expires, body, signature: [0; 64] };
+        operation.signature = sign(key, OPERATION_NAMESPACE, &operation.signed_bytes(chain));
+        operation
+    }
+
+    /// SHA-256 of the encoding: the operation's name.
+    pub fn id(&self) -> Hash {
+        sha256(&self.encode())
+    }
+
+    /// What the envelope's signature covers: chain id and every field before it.
+    pub fn signed_bytes(&self, chain: &Hash) -> Bytes {
+        let all = with_chain(chain, self);
+        all.slice(..all.len() - self.signature.len())
+    }
+
+    /// Every signature that the operation stands on, its own first.
+    pub fn signatures(&self, chain: &Hash) -> Vec<SignatureCheck> {
+        let mut checks = alloc::vec![SignatureCheck {
+            namespace: OPERATION_NAMESPACE,
+            message: self.signed_bytes(chain),
+            key: self.signer,
+            signature: self.signature,
+        }];
+        match &self.body {
+            Body::Close(close) => {
+                let second =
+                    if self.signer == close.consumer { close.agreement.provider } else { close.consumer };
+                checks.push(SignatureCheck {
+                    namespace: CLOSE_NAMESPACE,
+                    message: with_chain(chain, &close.agreement),
+                    key: second,
+                    signature: close.second,
+                });
+            }
+            Body::SetDataSet(set) => checks.extend(set.signatures(chain)),
+            Body::Statement(statement) => checks.extend(statement.vouchers.iter().map(|r| r.check(chain))),
+            Body::Redeem(redeem) => checks.extend(redeem.vouchers.iter().map(|r| r.check(chain))),
+            Body::Refusal(refused) => checks.push(refused.check(chain)),
+            _ => {}
+        }
+        checks
+    }
+}
+
+impl SetDataSet {
+    fn signatures(&self, chain: &Hash) -> impl Iterator<Item = SignatureCheck> {
+        let message = with_chain(chain, &self.claim);
+        let consumer = SignatureCheck {
+            namespace: DATA_SET_NAMESPACE,
+            message: message.clone(),
+            key: self.storage_key,
+            signature: self.consumer_signature,
+        };
+        let provider = self.provider_signature.map(|signature| SignatureCheck {
+            namespace: DATA_SET_NAMESPACE,
+            message,
+            key: self.claim.agreement.provider,
+            signature,
+        });
+        core::iter::once(consumer).chain(provider)
+    }
+}
+
+impl RefusedPlacement {
+    /// Signs with the provider's key; `self.signature` is replaced.
+    pub fn signed(mut self, key: &ed25519::PrivateKey, chain: &Hash) -> Self {
+        self.signature = sign(key, REFUSAL_NAMESPACE, &self.signed_bytes(chain));
+        self
+    }
+
+    fn signed_bytes(&self, chain: &Hash) -> Bytes {
+        let all = with_chain(chain, self);
+        all.slice(..all.len() - self.signature.len())
+    }
+
+    /// The signature to check.
+    pub fn check(&self, chain: &Hash) -> SignatureCheck {
+        SignatureCheck {
+            namespace: REFUSAL_NAMESPACE,
+            message: self.signed_bytes(chain),
+            key: self.provider,
+            signature: self.signature,
+        }
+    }
+}
+
+impl Redemption {
+    fn check(&self, chain: &Hash) -> SignatureCheck {
+        self.voucher.check(chain, self.session_key)
+    }
+}
+
+impl Voucher {
+    /// Signs cumulative units with the session key.
+    pub fn signed(
+        key: &ed25519::PrivateKey,
+        chain: &Hash,
+        agreement: AgreementId,
+        egress: u64,
+        gas: u64,
+    ) -> Self {
+        let mut voucher = Self { agreement, egress, gas, signature: [0; 64] };
+        voucher.signature = sign(key, VOUCHER_NAMESPACE, &voucher.signed_bytes(chain));
+        voucher
+    }
+
+    /// What its signature covers.
+    pub fn signed_bytes(&self, chain: &Hash) -> Bytes {
+        let all = with_chain(chain, self);
+        all.slice(..all.len() - self.signature.len())
+    }
+
+    /// The signature to check, if `key` is the session key.
+    pub fn check(&self, chain: &Hash, key: Account) -> SignatureCheck {
+        SignatureCheck {
+            namespace: VOUCHER_NAMESPACE,
+            message: self.signed_bytes(chain),
+            key,
+            signature: self.signature,
+        }
+    }
+}
