@@ -2,7 +2,7 @@
 //! its formula, its inputs, how it is rounded and the block that it comes from, and is computed
 //! here once more, so that a reader with paper can follow each one.
 
-use super::recompute::genesis;
+use super::recompute::{genesis, sealing_block};
 use crate::{
     failure::{Exit, Failure, Outcome},
     json,
@@ -116,11 +116,10 @@ pub(crate) async fn explain(ledger: &Ledger, account: &Account, epoch: u64) -> O
         let next = "see `posync providers`";
         return Err(missing("there is no such provider", format!("{account} is none"), next));
     };
+    sealing_block(ledger, epoch).await?;
     let Some(books) = ledger.read::<Books>(Books::key(epoch)).await? else {
-        let tip = ledger.height().await?;
-        let sealed = epoch.saturating_add(3).saturating_mul(parameters.epoch_blocks());
-        let why = format!("they are sealed in block {sealed}, the newest is {tip}");
-        return Err(missing("the epoch's books are not closed", why, "wait, or name an earlier epoch"));
+        let why = "the node that answered is a block behind".to_owned();
+        return Err(missing("the epoch's books are not there yet", why, "repeat the command"));
     };
     let rows = rows(ledger, account, epoch).await?;
     let Some(row) = rows.first().cloned().flatten() else {
