@@ -196,8 +196,8 @@ impl Core {
         place: &[u8],
         wanted: usize,
         bytes: u64,
-        kept: &[Account],
-        avoided: &[Account],
+        kept: &BTreeSet<Account>,
+        avoided: &BTreeSet<Account>,
     ) -> Vec<Room> {
         let (mut candidates, mut deeds) = (Vec::new(), Vec::new());
         for (candidate, deed) in self.usable() {
@@ -221,7 +221,7 @@ impl Core {
         lock(&self.recent).why(provider, self.known(provider).as_ref(), &candidates)
     }
 
-    fn describe(&self, accounts: &[Account]) -> Vec<Candidate> {
+    fn describe(&self, accounts: &BTreeSet<Account>) -> Vec<Candidate> {
         let known = lock(&self.known);
         let of = |account: &Account| known.get(account).map(|known| Self::candidate(account, known));
         accounts.iter().filter_map(of).collect()

@@ -176,14 +176,14 @@ impl Report {
         lines.join("\n")
     }
 
-    /// The last sealed epoch: pay and score, and why.
+    /// Every sealed epoch: pay and score, and why.
     fn payouts_table(&self) -> String {
-        let last = self.payouts.iter().map(|payout| payout.row.epoch).max();
         let row = |payout: &Payout| {
             let id = payout.node.to_string();
             let operator = self.providers.iter().find(|p| p.id == id).map(|p| p.operator.clone());
             let score = payout.score() / 1_000_000;
             vec![
+                payout.row.epoch.to_string(),
                 operator.unwrap_or(id),
                 payout.row.pay.to_string(),
                 payout.row.subsidy.to_string(),
@@ -191,11 +191,8 @@ impl Report {
                 payout.why(),
             ]
         };
-        let of_last = self.payouts.iter().filter(|payout| Some(payout.row.epoch) == last);
-        let rows: Vec<Vec<String>> = of_last.map(row).collect();
-        let epoch = last.unwrap_or_default();
-        let heading = format!("why (epoch {epoch})");
-        table(&["operator", "fees SYNC", "subsidy SYNC", "score", &heading], &rows)
+        let rows: Vec<Vec<String>> = self.payouts.iter().map(row).collect();
+        table(&["epoch", "operator", "fees SYNC", "subsidy SYNC", "score", "why"], &rows)
     }
 
     fn providers_table(&self) -> String {

@@ -86,7 +86,7 @@ pub(crate) async fn run(context: &Context, running: &mut Running, source: &Sourc
     tour.say("read the file again: it is whole");
     let row = tour.settled([&stopped, &corrupted]).await?;
     let proof = tour.prove(&row).await?;
-    let books = tour.books(&row, &corrupted).await?;
+    let books = tour.books(&row, [&stopped, &corrupted]).await?;
     let file = File { bytes: source.bytes, blake3_in, blake3_out };
     tour.report(file, faults, proof, books).await
 }
@@ -269,28 +269,29 @@ impl Tour<'_> {
         Ok(Proof { file: path.display().to_string(), bytes, verified })
     }
 
-    /// Waits until the books of an epoch that saw both faults are sealed, reads who was paid what
-    /// for it and for the epochs before, and rebuilds it from blocks alone.
-    async fn books(&self, row: &Row, corrupted: &Victim) -> Outcome<(Vec<Payout>, bool)> {
+    /// Waits until the books are sealed of the epochs in which a fault was drawn and of the first one
+    /// without the stopped provider; reads who was paid what for each, and rebuilds them from blocks
+    /// alone.
+    async fn books(&self, row: &Row, [stopped, corrupted]: [&Victim; 2]) -> Outcome<(Vec<Payout>, bool)> {
+        let epoch_of = |round: u64| round / self.ledger.parameters().epoch_rounds;
         let drawn = failed_draw(&self.watch, &self.ledger, corrupted).unwrap_or_default();
-        let epoch = row.epoch.max(drawn / self.ledger.parameters().epoch_rounds);
-        self.say(&format!("waiting until the books of epoch {epoch} are sealed"));
-        payouts::sealed(&self.ledger, epoch, LOOK_AT_LOGS).await?;
+        let last = row.epoch.max(epoch_of(drawn)).max(epoch_of(stopped.round) + 1);
+        self.say(&format!("waiting until the books of epoch {last} are sealed"));
+        payouts::sealed(&self.ledger, last, LOOK_AT_LOGS).await?;
         let members = self.running.network.members(Role::Provider);
         let nodes =
             members.map(|member| self.running.network.account(member)).collect::<Outcome<Vec<_>>>()?;
-        let mut paid = Vec::new();
-        for epoch in 0..=epoch {
+        let (mut paid, mut equal) = (Vec::new(), true);
+        for epoch in 0..=last {
             paid.extend(payouts::of(&self.ledger, &nodes, epoch).await?);
+            let genesis = recompute::genesis(&self.running.directory, &self.running.network)?;
+            equal &= recompute::compare(&self.ledger, genesis, epoch).await?.equal();
         }
-        let directory = &self.running.directory;
-        let genesis = recompute::genesis(directory, &self.running.network)?;
-        let compared = recompute::compare(&self.ledger, genesis, epoch).await?;
         self.say(&format!(
-            "rebuilt the books of epoch {epoch} from blocks alone: {} the ledger's, byte for byte",
-            if compared.equal() { "the same as" } else { "NOT the same as" }
+            "rebuilt the books of epochs 0 to {last} from blocks alone: {} the ledger's, byte for byte",
+            if equal { "the same as" } else { "NOT the same as" }
         ));
-        Ok((paid, compared.equal()))
+        Ok((paid, equal))
     }
 
     fn name_of(&self, account: &Account) -> String {

@@ -2,8 +2,8 @@
 
 use super::{
     Notice, examine,
-    rebuild::{Rebuilt, rebuild},
-    state::{FoundBy, State, Task},
+    rebuild::rebuild,
+    state::{FoundBy, Rebuilt, State, Task},
 };
 use crate::{
     catalogue::{Stopped, row::FaultRow},
@@ -38,8 +38,9 @@ pub async fn start(
     open: Vec<(FileId, u32)>,
 ) -> Result<(), Stopped> {
     let mut state = State::default();
-    state.resume(core.common.catalogue.faults().await?);
-    open.into_iter().for_each(|task| state.push(task));
+    for (number, row) in state.resume(core.common.catalogue.faults().await?, open) {
+        core.common.catalogue.put_fault(number, row).await?;
+    }
     let mut actor =
         Actor { core: core.clone(), state, examined: BTreeSet::new(), workers: FuturesUnordered::new() };
     let mut tick = Box::pin(core.common.environment.sleep(TICK));
@@ -73,8 +74,8 @@ impl Actor {
     fn employ(&mut self) {
         while self.workers.len() < REPAIRS_AT_ONCE {
             let Some(task) = self.state.pop() else { break };
-            let core = self.core.clone();
-            self.workers.push(Box::pin(async move { (task, rebuild(core, task).await) }));
+            let (core, owed) = (self.core.clone(), self.state.owed(&task));
+            self.workers.push(Box::pin(async move { (task, rebuild(core, task, owed).await) }));
         }
         let open = u32::try_from(self.state.open()).unwrap_or(u32::MAX);
         self.core.repairs_open.store(open, Ordering::Relaxed);
@@ -127,11 +128,12 @@ impl Actor {
             return Ok(());
         }
         let provider = deed.provider();
-        let shards = u32::try_from(entries.len()).unwrap_or(u32::MAX);
-        tracing::warn!(%provider, shards, ?found_by, "a provider lost shards; they are rebuilt elsewhere");
-        let (number, row) = self.state.lost(provider, found_by, self.core.round(), shards);
+        let shards: Vec<(Task, u8)> =
+            entries.iter().map(|entry| ((entry.file, entry.segment), entry.position)).collect();
+        tracing::warn!(%provider, shards = shards.len(), ?found_by, "a provider lost shards; they are rebuilt elsewhere");
+        let (number, row) = self.state.lost(provider, found_by, self.core.round(), &shards);
         self.write(number, row).await?;
-        entries.into_iter().for_each(|entry| self.state.push((entry.file, entry.segment)));
+        shards.into_iter().for_each(|(task, _)| self.state.push(task));
         Ok(())
     }
 
@@ -147,11 +149,8 @@ impl Actor {
     }
 
     async fn done(&mut self, task: Task, rebuilt: Rebuilt) -> Result<(), Stopped> {
-        self.state.done(task, rebuilt.whole);
-        for provider in rebuilt.owed_by.into_iter().flatten() {
-            if let Some((number, row)) = self.state.repaired(&provider) {
-                self.write(Some(number), row).await?;
-            }
+        for (number, row) in self.state.done(task, &rebuilt) {
+            self.write(Some(number), row).await?;
         }
         Ok(())
     }

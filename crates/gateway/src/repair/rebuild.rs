@@ -7,32 +7,27 @@ use crate::{
     },
     coding::{self, FileKey, Shard},
     core::Core,
-    repair::state::Task,
+    repair::state::{Rebuilt, Task},
     transfer::gather,
 };
 use posync_protocol::Account;
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 /// Time for a rebuilt shard to be stored and signed for.
 const STORE_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// What a repair did.
-#[derive(Debug, Default)]
-pub(super) struct Rebuilt {
-    /// Nothing is left to do.
-    pub(super) whole: bool,
-    /// Whose loss each rebuilt shard was, where it is known.
-    pub(super) owed_by: Vec<Option<Account>>,
-}
-
-/// Rebuilds what a segment lacks.
-pub(super) async fn rebuild(core: Arc<Core>, (file, segment): Task) -> Result<Rebuilt, Stopped> {
+/// Rebuilds what a segment lacks, with others than those that lost it.
+pub(super) async fn rebuild(
+    core: Arc<Core>,
+    (file, segment): Task,
+    lost_by: BTreeSet<Account>,
+) -> Result<Rebuilt, Stopped> {
     let Some(row) = core.common.catalogue.segment(file, segment).await? else {
-        return Ok(Rebuilt { whole: true, owed_by: Vec::new() });
+        return Ok(Rebuilt { whole: true, positions: Vec::new() });
     };
     let open: Vec<usize> = row.open_positions().collect();
     if open.is_empty() {
-        return Ok(Rebuilt { whole: true, owed_by: Vec::new() });
+        return Ok(Rebuilt { whole: true, positions: Vec::new() });
     }
     let _memory = core.get_memory.clone().acquire_owned().await.expect("the semaphore is never closed");
     let mut held = match gather(&core, segment, &row).await {
@@ -50,10 +45,12 @@ pub(super) async fn rebuild(core: Arc<Core>, (file, segment): Task) -> Result<Re
             return Ok(Rebuilt::default());
         }
     };
-    let mut rebuilt = Rebuilt { whole: true, owed_by: Vec::new() };
+    let mut rebuilt = Rebuilt { whole: true, positions: Vec::new() };
     for (position, shard) in shards.into_iter().enumerate().filter(|(position, _)| open.contains(position)) {
-        if shard.name == row.names[position] && place(&core, (file, segment), &row, position, shard).await {
-            rebuilt.owed_by.push(owed_by(&core, &row, position));
+        let same = shard.name == row.names[position];
+        let number = u8::try_from(position).expect("below eight");
+        if same && place(&core, (file, segment), &row, number, shard, &lost_by).await {
+            rebuilt.positions.push(number);
         } else {
             rebuilt.whole = false;
         }
@@ -62,16 +59,23 @@ pub(super) async fn rebuild(core: Arc<Core>, (file, segment): Task) -> Result<Re
 }
 
 /// Stores a rebuilt shard with an operator that holds no other one of the segment.
-async fn place(core: &Arc<Core>, task: Task, row: &SegmentRow, position: usize, shard: Shard) -> bool {
-    let (file, segment) = task;
+async fn place(
+    core: &Arc<Core>,
+    (file, segment): Task,
+    row: &SegmentRow,
+    position: u8,
+    shard: Shard,
+    lost_by: &BTreeSet<Account>,
+) -> bool {
     // As it is now: earlier positions of this very repair have new holders.
     let Ok(Some(now)) = core.common.catalogue.segment(file, segment).await else { return false };
-    let accounts = |dropped: bool| -> Vec<Account> {
+    let accounts = |dropped: bool| -> BTreeSet<Account> {
         let of = now.holdings.iter().filter(|holding| holding.dropped == dropped);
         of.filter_map(|holding| core.deed(holding.deed)).map(|deed| deed.provider()).collect()
     };
+    let avoided = &accounts(true) | lost_by;
     let label = [&file[..], &segment.to_be_bytes()].concat();
-    let rooms = core.rooms(&label, 1, row.shard_bytes(), &accounts(false), &accounts(true));
+    let rooms = core.rooms(&label, 1, row.shard_bytes(), &accounts(false), &avoided);
     let Some(room) = rooms.into_iter().next() else {
         tracing::warn!(segment, "no operator has room for a rebuilt shard; it is tried again");
         return false;
@@ -79,28 +83,29 @@ async fn place(core: &Arc<Core>, task: Task, row: &SegmentRow, position: usize, 
     let added = Added {
         file,
         segment,
-        position: u8::try_from(position).expect("below eight"),
+        position,
         sequence: 0,
         name: shard.name,
         bytes: u32::try_from(shard.bytes.len()).expect("a shard is 1 MiB"),
         moves: false,
     };
-    let link = room.deed().link.clone();
+    let deed = room.deed().clone();
+    let (name, provider) = (blake3::Hash::from_bytes(shard.name), deed.provider());
     let work = async {
         match room.store(added, shard.bytes).await {
-            Ok(unsigned) => unsigned.signed().await,
+            Ok(unsigned) => Some(unsigned.signed().await),
             Err(error) => {
-                tracing::warn!(%error, "a rebuilt shard was not taken");
-                link.doubt();
-                false
+                tracing::warn!(%error, shard = %name, "a rebuilt shard was not taken");
+                None
             }
         }
     };
-    core.common.environment.within(STORE_TIMEOUT, work).await.unwrap_or(false)
-}
-
-/// Who lost the shard of that position.
-fn owed_by(core: &Core, row: &SegmentRow, position: usize) -> Option<Account> {
-    let lost = row.holdings.iter().rev().find(|h| usize::from(h.position) == position && h.dropped)?;
-    Some(core.deed(lost.deed)?.provider())
+    match core.common.environment.within(STORE_TIMEOUT, work).await.flatten() {
+        Some(signed) => signed,
+        None => {
+            tracing::warn!(%provider, shard = %name, "a rebuilt shard is brought to another provider");
+            deed.link.doubt();
+            false
+        }
+    }
 }

@@ -2,8 +2,10 @@
 //!
 //! Invariants
 //! 1. A segment waits at most once; one that could not be repaired is tried again at the next tick.
-//! 2. A fault collects what one provider lost until all of it is rebuilt; what it loses afterwards
-//!    is a new fault.
+//! 2. A fault collects what one provider lost until none of it is missing any more; what it loses
+//!    afterwards is a new fault.
+//! 3. Who lost which shard is remembered here until the segment is whole: the data set forgets the
+//!    shard as soon as the provider signs, which may be before the repair begins.
 
 use crate::{catalogue::row::FaultRow, coding::FileId};
 use posync_protocol::Account;
@@ -35,6 +37,18 @@ pub struct State {
     running: BTreeSet<Task>,
     again: BTreeSet<Task>,
     faults: BTreeMap<Account, (Option<u64>, FaultRow)>,
+    owed: BTreeMap<Task, BTreeMap<u8, Account>>,
+    resumed: BTreeSet<Task>,
+    earlier: BTreeMap<Account, u32>,
+}
+
+/// What a repair did.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Rebuilt {
+    /// Nothing is left to do.
+    pub whole: bool,
+    /// Positions that have a holder again.
+    pub positions: Vec<u8>,
 }
 
 impl State {
@@ -54,16 +68,42 @@ impl State {
         Some(task)
     }
 
-    /// The repair ended; `whole` if nothing is left to do. What was reported meanwhile is done again.
-    pub fn done(&mut self, task: Task, whole: bool) {
+    /// Who lost what of a segment: a rebuilt shard goes to none of them.
+    pub fn owed(&self, task: &Task) -> BTreeSet<Account> {
+        self.owed.get(task).into_iter().flat_map(|lost| lost.values().copied()).collect()
+    }
+
+    /// The repair ended. What was reported meanwhile is done again. The faults that changed, to be
+    /// written.
+    pub fn done(&mut self, task: Task, rebuilt: &Rebuilt) -> Vec<(u64, FaultRow)> {
         self.running.remove(&task);
         self.known.remove(&task);
-        if self.again.remove(&task) {
+        let again = self.again.remove(&task);
+        if again {
             self.push(task);
-        } else if !whole {
+        } else if !rebuilt.whole {
             self.known.insert(task);
             self.later.push(task);
         }
+        let mut owed = self.owed.remove(&task).unwrap_or_default();
+        let whole = rebuilt.whole && !again;
+        let restored = |position: &u8| whole || rebuilt.positions.contains(position);
+        let closed: Vec<Account> =
+            owed.extract_if(.., |position, _| restored(position)).map(|(_, who)| who).collect();
+        if !owed.is_empty() {
+            self.owed.insert(task, owed);
+        }
+        let mut changed: Vec<_> = closed.iter().filter_map(|who| self.repaired(who, 1)).collect();
+        if whole && self.resumed.remove(&task) && self.resumed.is_empty() {
+            changed.extend(self.settle_earlier());
+        }
+        changed
+    }
+
+    /// Nothing that was open at the start is missing any more.
+    fn settle_earlier(&mut self) -> Vec<(u64, FaultRow)> {
+        let earlier = std::mem::take(&mut self.earlier);
+        earlier.iter().filter_map(|(who, shards)| self.repaired(who, *shards)).collect()
     }
 
     /// Time passed: what could not be repaired is tried again.
@@ -76,17 +116,20 @@ impl State {
         self.known.len()
     }
 
-    /// A provider lost `shards`. The row to write, and its number if it has one.
+    /// A provider lost these shards. The row to write, and its number if it has one.
     pub fn lost(
         &mut self,
         provider: Account,
         found_by: FoundBy,
         round: u64,
-        shards: u32,
+        shards: &[(Task, u8)],
     ) -> (Option<u64>, FaultRow) {
+        for (task, position) in shards {
+            self.owed.entry(*task).or_default().insert(*position, provider);
+        }
         let fresh = FaultRow { provider, found_by: found_by as u8, round, lost: 0, repaired: 0 };
         let fault = self.faults.entry(provider).or_insert((None, fresh));
-        fault.1.lost = fault.1.lost.saturating_add(shards);
+        fault.1.lost = fault.1.lost.saturating_add(u32::try_from(shards.len()).unwrap_or(u32::MAX));
         *fault
     }
 
@@ -97,10 +140,9 @@ impl State {
         }
     }
 
-    /// A shard that a provider lost is rebuilt. The row to write, if it has a number.
-    pub fn repaired(&mut self, provider: &Account) -> Option<(u64, FaultRow)> {
+    fn repaired(&mut self, provider: &Account, shards: u32) -> Option<(u64, FaultRow)> {
         let fault = self.faults.get_mut(provider)?;
-        fault.1.repaired = fault.1.repaired.saturating_add(1);
+        fault.1.repaired = fault.1.repaired.saturating_add(shards);
         let (number, row) = (fault.0?, fault.1);
         if row.repaired >= row.lost {
             self.faults.remove(provider);
@@ -108,11 +150,17 @@ impl State {
         Some((number, row))
     }
 
-    /// Faults that were open when the gateway stopped.
-    pub fn resume(&mut self, faults: Vec<(u64, FaultRow)>) {
+    /// Takes up what a stop left: faults that were open, and the segments without eight holders.
+    /// Who lost what of those is not on disk, so such a fault closes when the last of them is whole.
+    /// The faults that changed, to be written.
+    pub fn resume(&mut self, faults: Vec<(u64, FaultRow)>, open: Vec<Task>) -> Vec<(u64, FaultRow)> {
         for (number, row) in faults.into_iter().filter(|(_, row)| row.repaired < row.lost) {
+            self.earlier.insert(row.provider, row.lost - row.repaired);
             self.faults.insert(row.provider, (Some(number), row));
         }
+        self.resumed.extend(&open);
+        open.into_iter().for_each(|task| self.push(task));
+        if self.resumed.is_empty() { self.settle_earlier() } else { Vec::new() }
     }
 }
 
@@ -123,6 +171,10 @@ mod tests {
     const A: Task = ([1; 16], 0);
     const B: Task = ([1; 16], 1);
 
+    fn whole() -> Rebuilt {
+        Rebuilt { whole: true, positions: Vec::new() }
+    }
+
     #[test]
     fn a_segment_waits_once_and_is_tried_again() {
         let mut state = State::default();
@@ -131,34 +183,68 @@ mod tests {
         }
         assert_eq!((state.pop(), state.open()), (Some(A), 2));
         state.push(A);
-        state.done(A, true);
+        state.done(A, &whole());
         assert_eq!(state.open(), 2, "reported while it was repaired: once more");
         assert_eq!((state.pop(), state.pop(), state.pop()), (Some(B), Some(A), None));
-        state.done(B, false);
+        state.done(B, &Rebuilt::default());
         assert_eq!(state.pop(), None, "not before a tick");
-        state.done(A, true);
+        state.done(A, &whole());
         state.tick();
         assert_eq!((state.pop(), state.open()), (Some(B), 1));
-        state.done(B, true);
+        state.done(B, &whole());
         assert_eq!(state.open(), 0);
+    }
+
+    fn figures(changed: Vec<(u64, FaultRow)>) -> Vec<(u64, u32, u32)> {
+        changed.into_iter().map(|(number, row)| (number, row.lost, row.repaired)).collect()
     }
 
     #[test]
     fn a_fault_collects_until_it_is_repaired() {
         let (mut state, who) = (State::default(), Account([7; 32]));
-        let (number, row) = state.lost(who, FoundBy::Draw, 5, 2);
+        let (number, row) = state.lost(who, FoundBy::Draw, 5, &[(A, 0), (B, 3)]);
         assert_eq!((number, row.lost, row.found_by, row.round), (None, 2, 1, 5));
         state.numbered(&who, 9);
-        let (number, row) = state.lost(who, FoundBy::Scrub, 8, 1);
-        assert_eq!(
-            (number, row.lost, row.found_by, row.round),
-            (Some(9), 3, 1, 5),
-            "the first finder counts"
-        );
-        let left = |state: &mut State| state.repaired(&who).map(|(n, row)| (n, row.repaired));
-        assert_eq!([left(&mut state), left(&mut state)], [Some((9, 1)), Some((9, 2))]);
-        assert_eq!(left(&mut state), Some((9, 3)));
-        assert_eq!(left(&mut state), None, "closed");
-        assert_eq!(state.lost(who, FoundBy::Read, 11, 1).0, None, "a new one");
+        let (number, row) = state.lost(who, FoundBy::Scrub, 8, &[(A, 1)]);
+        let of = (number, row.lost, row.found_by, row.round);
+        assert_eq!(of, (Some(9), 3, 1, 5), "the first finder counts");
+        assert_eq!(state.owed(&A), [who].into(), "no rebuilt shard goes back to it");
+        let first = Rebuilt { whole: false, positions: vec![1] };
+        assert_eq!(figures(state.done(A, &first)), [(9, 3, 1)]);
+        assert_eq!(figures(state.done(B, &whole())), [(9, 3, 2)], "or its file was removed");
+        assert_eq!(figures(state.done(A, &whole())), [(9, 3, 3)]);
+        assert_eq!(figures(state.done(A, &whole())), [], "closed");
+        assert!(state.owed(&A).is_empty());
+        assert_eq!(state.lost(who, FoundBy::Read, 11, &[(A, 0)]).0, None, "a new one");
+    }
+
+    #[test]
+    fn a_loss_during_the_repair_waits_for_the_next() {
+        let (mut state, one, two) = (State::default(), Account([1; 32]), Account([2; 32]));
+        state.lost(one, FoundBy::Late, 5, &[(A, 4)]);
+        state.numbered(&one, 0);
+        state.push(A);
+        assert_eq!(state.pop(), Some(A));
+        state.lost(two, FoundBy::Read, 5, &[(A, 6)]);
+        state.numbered(&two, 1);
+        state.push(A);
+        let of_one = Rebuilt { whole: true, positions: vec![4] };
+        assert_eq!(figures(state.done(A, &of_one)), [(0, 1, 1)]);
+        assert_eq!(state.pop(), Some(A));
+        assert_eq!(figures(state.done(A, &whole())), [(1, 1, 1)]);
+    }
+
+    #[test]
+    fn a_fault_of_before_a_stop_closes_with_the_last_open_segment() {
+        let who = Account([7; 32]);
+        let row = FaultRow { provider: who, found_by: 0, round: 1, lost: 5, repaired: 2 };
+        let mut state = State::default();
+        assert_eq!(figures(state.resume(vec![(3, row)], vec![A, B])), []);
+        assert_eq!((state.pop(), state.pop()), (Some(A), Some(B)));
+        assert_eq!(figures(state.done(A, &whole())), []);
+        state.lost(who, FoundBy::Scrub, 9, &[(A, 0)]);
+        assert_eq!(figures(state.done(B, &whole())), [(3, 6, 5)], "what it lost since is still open");
+        assert_eq!(figures(state.done(A, &whole())), [(3, 6, 6)]);
+        assert_eq!(figures(State::default().resume(vec![(3, row)], vec![])), [(3, 5, 5)], "all is whole");
     }
 }

@@ -33,6 +33,7 @@ use posync_protocol::{
     wire::gateway::{File, Name},
 };
 use std::{
+    collections::BTreeSet,
     sync::{Arc, Mutex},
     time::Duration,
 };
@@ -166,12 +167,12 @@ async fn store(
     let row = SegmentRow { plain: length, names, holdings };
     core.common.catalogue.place(file, segment, row).await?;
     let place = [&file[..], &segment.to_be_bytes()].concat();
-    let rooms = core.rooms(&place, SHARDS, bytes, &[], &[]);
+    let rooms = core.rooms(&place, SHARDS, bytes, &BTreeSet::new(), &BTreeSet::new());
     if rooms.len() < ACKNOWLEDGE_SHARDS {
         return Err(Error::Operators(rooms.len(), ACKNOWLEDGE_SHARDS));
     }
     let memory = Arc::new(memory);
-    let used = Mutex::new(rooms.iter().map(|room| room.deed().provider()).collect::<Vec<_>>());
+    let used = Mutex::new(rooms.iter().map(|room| room.deed().provider()).collect::<BTreeSet<_>>());
     let under_way = FuturesUnordered::new();
     for ((position, shard), room) in shards.into_iter().enumerate().zip(rooms) {
         let added = Added {
@@ -233,7 +234,7 @@ async fn encode(core: &Core, key: FileKey, segment: u32, plain: Vec<u8>) -> [Sha
 async fn one(
     core: &Arc<Core>,
     place: &[u8],
-    used: &Mutex<Vec<Account>>,
+    used: &Mutex<BTreeSet<Account>>,
     room: Room,
     added: Added,
     bytes: Vec<u8>,
@@ -253,10 +254,10 @@ async fn one(
 }
 
 /// Room at an operator that holds no shard of the segment.
-fn instead(core: &Core, place: &[u8], used: &Mutex<Vec<Account>>, room: &Room) -> Option<Room> {
+fn instead(core: &Core, place: &[u8], used: &Mutex<BTreeSet<Account>>, room: &Room) -> Option<Room> {
     let mut used = used.lock().expect("no holder of this lock panics");
-    let other = core.rooms(place, 1, room.bytes(), &used, &[]).pop()?;
-    used.push(other.deed().provider());
+    let other = core.rooms(place, 1, room.bytes(), &used, &BTreeSet::new()).pop()?;
+    used.insert(other.deed().provider());
     Some(other)
 }
 
