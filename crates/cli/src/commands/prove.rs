@@ -149,7 +149,8 @@ pub(crate) async fn export_payout(
     let mut rows = kept_rows(ledger, epoch).await?;
     if root(&rows) != books.root {
         // The ledger keeps a row for 512 epochs, and none of a provider that left: then from blocks.
-        rows = replay(ledger, genesis(net, network)?, epoch).await?.rows().to_vec();
+        let epochs = epoch..=epoch;
+        rows = replay(ledger, genesis(net, network)?, &epochs).await?.rows(epoch).to_vec();
     }
     if root(&rows) != books.root {
         return Err(differ(epoch));
