@@ -6,10 +6,11 @@
 use crate::failure::{Exit, Failure, Outcome};
 use posync_node::genesis::Genesis;
 use posync_protocol::{
-    Bounded, Hash, Key, Record, Slot,
+    Account, Bounded, Hash, Key, Record, Slot,
     block::{BlockBody, Header, Receipts, sha256},
     ledger::{self, BlockContext, Event, Invalid, Mode, Records, Roster},
-    record::System,
+    limits::SETTLEMENT_RING,
+    record::{Settlement, Standing, System},
 };
 use std::collections::BTreeMap;
 
@@ -20,12 +21,20 @@ pub(crate) struct Replay {
     parent: Option<Hash>,
     height: u64,
     state: BTreeMap<Key, Slot>,
+    watched: u64,
+    rows: Vec<(Account, Slot)>,
 }
 
 impl Replay {
-    /// The state before the first block.
-    pub(crate) fn new(genesis: Genesis) -> Self {
-        Self { chain: genesis.chain(), state: genesis.records(), genesis, parent: None, height: 0 }
+    /// The state before the first block; the rows of epoch `watched` will be gathered.
+    pub(crate) fn new(genesis: Genesis, watched: u64) -> Self {
+        let (chain, state) = (genesis.chain(), genesis.records());
+        Self { chain, state, genesis, parent: None, height: 0, watched, rows: Vec::new() }
+    }
+
+    /// The complete rows of the watched epoch, in the order in which its books have them.
+    pub(crate) fn rows(&self) -> &[(Account, Slot)] {
+        &self.rows
     }
 
     /// Height of the next block.
@@ -66,7 +75,21 @@ impl Replay {
             };
         }
         (self.height, self.parent) = (header.height, Some(header.digest()));
+        if context.epoch() == self.watched + 2 {
+            self.gather(&roster);
+        }
         Ok(outcome.events)
+    }
+
+    /// Takes the rows that the second pass has just completed (BK-6).
+    fn gather(&mut self, roster: &Roster) {
+        for account in roster.accounts() {
+            let key = Settlement::key(account, self.watched % SETTLEMENT_RING);
+            let registered = self.record::<Standing>(&Standing::key(account)).map(|s| s.registered);
+            let row = self.state.get(&key).filter(|_| registered.is_some_and(|r| r <= self.watched));
+            let row = row.filter(|slot| Settlement::from_slot(slot).is_ok_and(|r| r.epoch == self.watched));
+            self.rows.extend(row.map(|slot| (*account, *slot)));
+        }
     }
 
     fn read(&self, keys: Vec<Key>) -> Records {
@@ -76,12 +99,6 @@ impl Replay {
     /// A record.
     pub(crate) fn record<R: Record>(&self, key: &Key) -> Option<R> {
         self.state.get(key).and_then(|slot| R::from_slot(slot).ok())
-    }
-
-    /// Every record of one kind.
-    pub(crate) fn all<R: Record>(&self) -> impl Iterator<Item = R> {
-        let own = self.state.values().filter(|slot| slot[0] == R::KIND);
-        own.filter_map(|slot| R::from_slot(slot).ok())
     }
 }
 
