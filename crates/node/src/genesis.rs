@@ -219,7 +219,7 @@ impl Genesis {
         let funded = self.funded().expect("a checked genesis funds within the supply");
         let system =
             System { balances: funded, reserve: self.supply.saturating_sub(funded), ..System::default() };
-        let anchor = RoundInfo { round: 0, anchor: [0; 32] };
+        let anchor = RoundInfo::default();
         let mut records =
             BTreeMap::from([(System::key(), system.to_slot()), (RoundInfo::key(0), anchor.to_slot())]);
         for (account, balance) in &self.accounts {

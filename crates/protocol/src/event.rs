@@ -61,7 +61,7 @@ macro_rules! event_codec {
 event_codec! {
     0 Settled { epoch, provider, agreement, fee, burn, committee, pay }
     1 Drawn { provider, height }
-    2 Audited { provider, height, answered, passed, reads, on_time }
+    2 Audited { provider, height, answered, passed, reads, on_time, excused }
     3 Agreement { agreement, consumer, change }
     4 VoucherRefused { agreement, code }
     5 Restitution { provider, agreement, amount }
@@ -71,6 +71,7 @@ event_codec! {
     8 Subsidy { epoch, provider, amount }
     9 Standing { provider, epoch, step, reason, evidence, until }
     10 Closed { epoch, rows, root }
+    15 RoundFaulty { round, drawn, on_time }
 }
 
 #[cfg(test)]
@@ -94,7 +95,15 @@ mod tests {
                 pay: amount,
             },
             Event::Drawn { provider, height: 9 },
-            Event::Audited { provider, height: 9, answered: true, passed: 3, reads: 4, on_time: true },
+            Event::Audited {
+                provider,
+                height: 9,
+                answered: true,
+                passed: 3,
+                reads: 4,
+                on_time: false,
+                excused: true,
+            },
             Event::Agreement { agreement, consumer: provider, change: AgreementChange::Deleted },
             Event::VoucherRefused { agreement, code: Code::Balance },
             Event::Restitution { provider, agreement, amount },
@@ -111,6 +120,7 @@ mod tests {
                 until: 3,
             },
             Event::Closed { epoch: 1, rows: 2, root: [3; 32] },
+            Event::RoundFaulty { round: 5, drawn: 16, on_time: 12 },
         ];
         for event in events {
             assert_eq!(Event::decode(event.encode()).ok(), Some(event));

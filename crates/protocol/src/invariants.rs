@@ -20,8 +20,9 @@ use crate::{
     fenwick::update_path,
     limits::{PROVIDERS_MAX, SLOTS_MAX},
     record::{
-        AccountState, Agreement, Audit, Books, Closing, DataSet, Ending, Endings, Endpoint, FeeTree, Market,
-        Newcomer, Peak, Provider, ProviderAt, RoundInfo, Settlement, SlotTree, Standing, System, Use,
+        AccountState, Agreement, Audit, Books, Closing, DataSet, Ending, Endings, Endpoint, FaultBits,
+        FaultRing, FeeTree, Market, Newcomer, Peak, Provider, ProviderAt, RoundInfo, Settlement, SlotTree,
+        Standing, System, Use,
     },
 };
 use alloc::collections::BTreeMap;
@@ -144,7 +145,9 @@ fn check_decodes(state: &State) -> Result<(), Broken> {
         + each::<Standing>(state)?
         + each::<Closing>(state)?
         + each::<Books>(state)?
-        + each::<Peak>(state)?;
+        + each::<Peak>(state)?
+        + each::<FaultRing>(state)?
+        + each::<FaultBits>(state)?;
     equal("slots of a known kind", state.slots.len() as u128, known)
 }
 

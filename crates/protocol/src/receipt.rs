@@ -88,6 +88,8 @@ codes! {
     91 ProviderSuspended "the provider was away for three epochs and takes no new agreements; choose another";
     92 NotJailed "the provider is not in jail; nothing to do";
     93 JailedStill "the time in jail is not over; ask again in the epoch that its standing names";
+    116 GrowthJailed "the provider is in jail and takes no new data; shrink its data sets, or store elsewhere";
+    117 GrowthSuspended "the provider was away for three epochs and takes no new data; store elsewhere, or wait until it is back";
 }
 
 impl commonware_codec::Write for Code {
