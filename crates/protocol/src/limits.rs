@@ -126,6 +126,8 @@ pub const ASK_PAUSE_MS: u64 = 50;
 pub const STALE_BLOCKS_MAX: u64 = 16;
 /// Times that an operation is signed anew after it expired or its nonce was taken.
 pub const SIGN_ATTEMPTS: u32 = 16;
+/// Seats of authorities: all of them are paid in one block.
+pub const SEATS_MAX: u32 = 256;
 /// Keys in one proven read.
 pub const READ_KEYS_MAX: usize = 64;
 
@@ -212,6 +214,9 @@ encoded! {
         subsidy_cap: u64,
         /// Burned by a provider that leaves jail.
         unjail_burn: Amount,
+        /// What each authority's seat locks at genesis: ten times the least bond of a provider,
+        /// because who orders blocks can harm everyone.
+        seat_bond: Amount,
     }
 }
 
@@ -266,6 +271,7 @@ impl Parameters {
         usage_share: ONE / 2,
         subsidy_cap: ONE / 5 * 2,
         unjail_burn: Amount::sync(1),
+        seat_bond: Amount::sync(10_000),
     };
 
     /// A block a second, rounds of a minute, terms of an hour, epochs of a day.

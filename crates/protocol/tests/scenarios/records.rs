@@ -8,14 +8,15 @@ use posync_protocol::{
     limits::{OPERATION_BYTES_MAX, Parameters},
     record::{
         AccountState, Agreement, Audit, Books, Closing, DataSet, Ending, Endings, Endpoint, FeeTree, Market,
-        Newcomer, Peak, Provider, ProviderAt, RoundInfo, Settlement, SlotTree, Standing, System, Use,
+        Newcomer, Peak, Provider, ProviderAt, RoundInfo, Seat, SeatAt, Settlement, SlotTree, Standing,
+        System, Use,
     },
 };
 use proptest::prelude::*;
 use std::fmt::Write;
 
 /// Kinds of records.
-const KINDS: usize = 21;
+const KINDS: usize = 23;
 
 /// Decodes a slot as its kind and encodes it again.
 fn again(slot: &Slot) -> Option<Slot> {
@@ -44,6 +45,8 @@ fn again(slot: &Slot) -> Option<Slot> {
         as_kind::<Closing>,
         as_kind::<Books>,
         as_kind::<Peak>,
+        as_kind::<Seat>,
+        as_kind::<SeatAt>,
     ];
     kinds.get(usize::from(slot[0]))?(slot)
 }

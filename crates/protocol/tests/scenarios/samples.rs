@@ -14,8 +14,8 @@ use posync_protocol::{
     },
     record::{
         self, AccountState, Agreement, Audit, Books, Challenge, Closing, DataSet, Ending, Endings, Endpoint,
-        FeeTree, Market, Missing, Newcomer, Peak, Provider, ProviderAt, RoundInfo, Settlement, SlotTree,
-        Standing, System, Use, Version,
+        FeeTree, Market, Missing, Newcomer, Peak, Provider, ProviderAt, RoundInfo, Seat, SeatAt, Settlement,
+        SlotTree, Standing, System, Use, Version,
     },
 };
 
@@ -43,6 +43,7 @@ pub(crate) fn records() -> Vec<(&'static str, Slot)> {
     let mut records = ledger_records();
     records.extend(agreement_records());
     records.extend(book_records());
+    records.extend(seat_records());
     records
 }
 
@@ -65,6 +66,8 @@ fn ledger_records() -> Vec<(&'static str, Slot)> {
         carry: money,
         phi: u128::MAX,
         turn: u64::MAX,
+        seats: u32::MAX,
+        seat_bonds: money,
     };
     let provider = Provider {
         index: u32::MAX,
@@ -111,6 +114,21 @@ fn ledger_records() -> Vec<(&'static str, Slot)> {
         ("record/Newcomer", Newcomer { account: ACCOUNT }.to_slot()),
         ("record/FeeTree", FeeTree { sum: u128::MAX }.to_slot()),
     ]
+}
+
+/// The records of the authorities.
+fn seat_records() -> Vec<(&'static str, Slot)> {
+    let money = Amount::MAX;
+    let seat = Seat {
+        index: u32::MAX,
+        bond: money,
+        credits: [u32::MAX; 4],
+        exposed: [money; 4],
+        jailed: Some(u64::MAX),
+        paid: money,
+        slashed: money,
+    };
+    vec![("record/Seat", seat.to_slot()), ("record/SeatAt", SeatAt { account: ACCOUNT }.to_slot())]
 }
 
 /// The records of the books.
