@@ -23,8 +23,8 @@ use crate::{
     limits::{PROVIDERS_MAX, SLOTS_MAX},
     record::{
         AccountState, Agreement, Audit, Books, Closing, DataSet, Ending, Endings, Endpoint, FeeTree, Market,
-        Newcomer, Peak, Provider, ProviderAt, RoundInfo, Seat, SeatAt, Settlement, SlotTree, Standing,
-        System, Use,
+        Newcomer, Offences, Peak, Provider, ProviderAt, RoundInfo, Seat, SeatAt, Settlement, SlotTree,
+        Standing, System, Use,
     },
 };
 use alloc::collections::BTreeMap;
@@ -150,7 +150,8 @@ fn check_decodes(state: &State) -> Result<(), Broken> {
         + each::<Books>(state)?
         + each::<Peak>(state)?
         + each::<Seat>(state)?
-        + each::<SeatAt>(state)?;
+        + each::<SeatAt>(state)?
+        + each::<Offences>(state)?;
     equal("slots of a known kind", state.slots.len() as u128, known)
 }
 

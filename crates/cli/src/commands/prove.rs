@@ -8,7 +8,7 @@ use crate::{
     records, session,
 };
 use posync_client::light::Subject;
-use posync_protocol::record::{AccountState, Audit, Books, Provider, Standing, System};
+use posync_protocol::record::{AccountState, Audit, Books, Provider, Seat, Standing, System};
 use serde_json::json;
 use std::path::{Path, PathBuf};
 
@@ -49,6 +49,11 @@ enum Record {
     },
     /// A provider's scores, and what it was warned of
     Standing {
+        /// Whose
+        account: String,
+    },
+    /// An authority's seat: its bond, what it was paid, and whether it is jailed
+    Seat {
         /// Whose
         account: String,
     },
@@ -98,6 +103,7 @@ impl Record {
             Self::Audit { account } => Subject::of_account::<Audit>(&network.resolve(account)?),
             Self::Settlement { account, epoch } => records::settlement(&network.resolve(account)?, *epoch),
             Self::Standing { account } => Subject::of_account::<Standing>(&network.resolve(account)?),
+            Self::Seat { account } => Subject::of_account::<Seat>(&network.resolve(account)?),
             Self::Books { epoch } => Subject::new::<Books>(&[&epoch.to_be_bytes()]).expect("8 bytes fit"),
             Self::Agreement { account, slot } => Subject::agreement(&network.resolve(account)?, *slot),
             Self::System => Subject::new::<System>(&[]).expect("an empty id fits"),

@@ -8,14 +8,14 @@ use posync_protocol::{
         SUM_LEVELS_MAX,
     },
     operation::{
-        Answer, Close, CloseAlone, DataSetClaim, MissingRead, Open, ProvedRead, Reasked, Redeem, Redemption,
-        RefusedPlacement, RegisterProvider, RotateKey, SetDataSet, Settle, Statement, StillMissing, SumPath,
-        TopUp, Transfer, Unjail, UpdateProvider, Voucher,
+        Answer, Close, CloseAlone, DataSetClaim, Evidence, MissingRead, Open, Proposals, ProvedRead, Reasked,
+        Redeem, Redemption, RefusedPlacement, RegisterProvider, RotateKey, SetDataSet, Settle, Statement,
+        StillMissing, SumPath, TopUp, Transfer, Unjail, UpdateProvider, Voucher,
     },
     record::{
         self, AccountState, Agreement, Audit, Books, Challenge, Closing, DataSet, Ending, Endings, Endpoint,
-        FeeTree, Market, Missing, Newcomer, Peak, Provider, ProviderAt, RoundInfo, Seat, SeatAt, Settlement,
-        SlotTree, Standing, System, Use, Version,
+        FeeTree, Market, Missing, Newcomer, Offences, Peak, Provider, ProviderAt, RoundInfo, Seat, SeatAt,
+        Settlement, SlotTree, Standing, System, Use, Version,
     },
 };
 
@@ -128,7 +128,11 @@ fn seat_records() -> Vec<(&'static str, Slot)> {
         paid: money,
         slashed: money,
     };
-    vec![("record/Seat", seat.to_slot()), ("record/SeatAt", SeatAt { account: ACCOUNT }.to_slot())]
+    vec![
+        ("record/Seat", seat.to_slot()),
+        ("record/SeatAt", SeatAt { account: ACCOUNT }.to_slot()),
+        ("record/Offences", Offences { epoch: u64::MAX, seats: FULL }.to_slot()),
+    ]
 }
 
 /// The records of the books.
@@ -214,6 +218,7 @@ const fn closing() -> Closing {
         pool: money,
         drawn: money,
         paid: money,
+        committee: money,
     }
 }
 
@@ -232,6 +237,8 @@ const fn books() -> Books {
         carry: money,
         prices: [u64::MAX; record::CLASSES],
         slow: [u64::MAX; record::CLASSES],
+        committee: money,
+        credits: u64::MAX,
     }
 }
 
@@ -362,6 +369,7 @@ pub(crate) fn bodies() -> Vec<(&'static str, Body)> {
         ("body/Settle", Body::Settle(settle)),
         ("body/Refusal", Body::Refusal(refusal())),
         ("body/Unjail", Body::Unjail(Unjail { bond_add: amount })),
+        ("body/Evidence", Body::Evidence(Evidence::Proposals(Proposals { headers: full(header()) }))),
     ]
 }
 
