@@ -108,6 +108,8 @@ impl Books {
                 | Event::Subsidy { .. }
                 | Event::Standing { .. }
                 | Event::RoundFaulty { .. }
+                | Event::Slashed { .. }
+                | Event::CommitteePaid { .. }
                 | Event::Closed { .. } => {}
             }
         }

@@ -136,10 +136,15 @@ pub const ASK_PAUSE_MS: u64 = 50;
 pub const STALE_BLOCKS_MAX: u64 = 16;
 /// Times that an operation is signed anew after it expired or its nonce was taken.
 pub const SIGN_ATTEMPTS: u32 = 16;
+/// Epochs for which evidence of a fault counts: below any unbonding time.
+pub const EVIDENCE_EPOCHS_MAX: u64 = 14;
+/// Seats of authorities: all of them are paid in one block.
+pub const SEATS_MAX: u32 = 256;
 /// Keys in one proven read.
 pub const READ_KEYS_MAX: usize = 64;
 
 const _: () = assert!(FREE_LANE_BYTES / OPERATION_BYTES_MAX >= 2 * DRAWS_MAX);
+const _: () = assert!(SEATS_MAX as usize * 3 < KEYS_MAX / 4);
 const _: () = assert!(SHARD_BYTES_MAX / LEAF_BYTES == 1 << CHUNK_LEVELS_MAX);
 const _: () = assert!(FRAME_BYTES_MAX as u64 > SHARD_BYTES_MAX);
 const _: () = assert!(MEMPOOL_FREE_BYTES >= FREE_LANE_BYTES && MEMPOOL_SETTLE_BYTES < MEMPOOL_FREE_BYTES);
@@ -225,6 +230,9 @@ encoded! {
         /// Least challenges by fee of a round that may be found faulty: fewer say nothing of the
         /// network. A local network draws two a round, so it has no faults.
         fault_draws_min: u32,
+        /// What each authority's seat locks at genesis: ten times the least bond of a provider,
+        /// because who orders blocks can harm everyone.
+        seat_bond: Amount,
     }
 }
 
@@ -280,6 +288,7 @@ impl Parameters {
         subsidy_cap: ONE / 5 * 2,
         unjail_burn: Amount::sync(1),
         fault_draws_min: 16,
+        seat_bond: Amount::sync(10_000),
     };
 
     /// A block a second, rounds of a minute, terms of an hour, epochs of a day.

@@ -103,9 +103,11 @@ macro_rules! record {
 
 mod books;
 mod faults;
+mod seats;
 
 pub use books::*;
 pub use faults::*;
+pub use seats::*;
 
 record! {
     /// The one record of sums; each money field is part of the conserved total.
@@ -143,6 +145,10 @@ record! {
         phi: u128,
         /// Next index in turn.
         turn: u64,
+        /// Seats of authorities: every seat's index is below this.
+        seats: u32,
+        /// Sum of the bonds of all seats.
+        seat_bonds: Amount,
     }
 }
 

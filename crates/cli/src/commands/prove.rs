@@ -13,7 +13,7 @@ use posync_protocol::{
     Account, Bounded, Hash, Record as _, Slot,
     books::tree,
     limits::SETTLEMENT_RING,
-    record::{AccountState, Audit, Books, Provider, ProviderAt, Settlement, Standing, System},
+    record::{AccountState, Audit, Books, Provider, ProviderAt, Seat, Settlement, Standing, System},
 };
 use serde_json::json;
 use std::path::{Path, PathBuf};
@@ -62,6 +62,11 @@ enum Record {
     },
     /// A provider's scores, and what it was warned of
     Standing {
+        /// Whose
+        account: String,
+    },
+    /// An authority's seat: its bond, what it was paid, and whether it is jailed
+    Seat {
         /// Whose
         account: String,
     },
@@ -120,6 +125,7 @@ impl Record {
             Self::Payout { epoch, .. } | Self::Books { epoch } => {
                 Subject::new::<Books>(&[&epoch.to_be_bytes()]).expect("8 bytes fit")
             }
+            Self::Seat { account } => Subject::of_account::<Seat>(&network.resolve(account)?),
             Self::Agreement { account, slot } => Subject::agreement(&network.resolve(account)?, *slot),
             Self::System => Subject::new::<System>(&[]).expect("an empty id fits"),
         })

@@ -1,12 +1,12 @@
 //! What an operation is signed with: its own signature, and those of others that it carries.
 
 use super::{
-    Body, CLOSE_NAMESPACE, DATA_SET_NAMESPACE, OPERATION_NAMESPACE, Operation, REFUSAL_NAMESPACE, Redemption,
-    RefusedPlacement, SetDataSet, VOUCHER_NAMESPACE, Voucher,
+    Body, CLOSE_NAMESPACE, DATA_SET_NAMESPACE, Evidence, OPERATION_NAMESPACE, Operation, REFUSAL_NAMESPACE,
+    Redemption, RefusedPlacement, SetDataSet, VOUCHER_NAMESPACE, Voucher,
 };
 use crate::{
     Account, AgreementId, Amount, Hash, Signature,
-    block::{sha256, with_chain},
+    block::{HEADER_NAMESPACE, sha256, with_chain},
 };
 use alloc::vec::Vec;
 use bytes::Bytes;
@@ -92,6 +92,7 @@ impl Operation {
             Body::Statement(statement) => checks.extend(statement.vouchers.iter().map(|r| r.check(chain))),
             Body::Redeem(redeem) => checks.extend(redeem.vouchers.iter().map(|r| r.check(chain))),
             Body::Refusal(refused) => checks.push(refused.check(chain)),
+            Body::Evidence(evidence) => checks.extend(evidence.signatures()),
             _ => {}
         }
         checks
@@ -114,6 +115,19 @@ impl SetDataSet {
             signature,
         });
         core::iter::once(consumer).chain(provider)
+    }
+}
+
+impl Evidence {
+    /// What the seat signed; the chain is part of each header.
+    fn signatures(&self) -> impl Iterator<Item = SignatureCheck> {
+        let Self::Proposals(pair) = self;
+        pair.headers.iter().map(|header| SignatureCheck {
+            namespace: HEADER_NAMESPACE,
+            message: header.signed_bytes(),
+            key: header.leader,
+            signature: header.signature,
+        })
     }
 }
 

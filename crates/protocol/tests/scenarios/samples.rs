@@ -8,14 +8,14 @@ use posync_protocol::{
         REGION_BYTES_MAX, SUM_LEVELS_MAX,
     },
     operation::{
-        Answer, Close, CloseAlone, DataSetClaim, MissingRead, Open, ProvedRead, Reasked, Redeem, Redemption,
-        RefusedPlacement, RegisterProvider, RotateKey, SetDataSet, Settle, Statement, StillMissing, SumPath,
-        TopUp, Transfer, Unjail, UpdateProvider, Voucher,
+        Answer, Close, CloseAlone, DataSetClaim, Evidence, MissingRead, Open, Proposals, ProvedRead, Reasked,
+        Redeem, Redemption, RefusedPlacement, RegisterProvider, RotateKey, SetDataSet, Settle, Statement,
+        StillMissing, SumPath, TopUp, Transfer, Unjail, UpdateProvider, Voucher,
     },
     record::{
         self, AccountState, Agreement, Audit, Books, Challenge, Closing, DataSet, Ending, Endings, Endpoint,
-        FAULT_BYTES, FaultBits, FaultRing, FeeTree, Market, Missing, Newcomer, Peak, Provider, ProviderAt,
-        RoundInfo, Settlement, SlotTree, Standing, System, Use, Version,
+        FAULT_BYTES, FaultBits, FaultRing, FeeTree, Market, Missing, Newcomer, Offences, Peak, Provider,
+        ProviderAt, RoundInfo, Seat, SeatAt, Settlement, SlotTree, Standing, System, Use, Version,
     },
 };
 
@@ -43,6 +43,7 @@ pub(crate) fn records() -> Vec<(&'static str, Slot)> {
     let mut records = ledger_records();
     records.extend(agreement_records());
     records.extend(book_records());
+    records.extend(seat_records());
     records
 }
 
@@ -65,6 +66,8 @@ fn ledger_records() -> Vec<(&'static str, Slot)> {
         carry: money,
         phi: u128::MAX,
         turn: u64::MAX,
+        seats: u32::MAX,
+        seat_bonds: money,
     };
     let provider = Provider {
         index: u32::MAX,
@@ -113,6 +116,25 @@ fn ledger_records() -> Vec<(&'static str, Slot)> {
         ),
         ("record/Newcomer", Newcomer { account: ACCOUNT }.to_slot()),
         ("record/FeeTree", FeeTree { sum: u128::MAX }.to_slot()),
+    ]
+}
+
+/// The records of the authorities.
+fn seat_records() -> Vec<(&'static str, Slot)> {
+    let money = Amount::MAX;
+    let seat = Seat {
+        index: u32::MAX,
+        bond: money,
+        credits: [u32::MAX; 4],
+        exposed: [money; 4],
+        jailed: Some(u64::MAX),
+        paid: money,
+        slashed: money,
+    };
+    vec![
+        ("record/Seat", seat.to_slot()),
+        ("record/SeatAt", SeatAt { account: ACCOUNT }.to_slot()),
+        ("record/Offences", Offences { epoch: u64::MAX, seats: FULL }.to_slot()),
     ]
 }
 
@@ -201,6 +223,7 @@ const fn closing() -> Closing {
         pool: money,
         drawn: money,
         paid: money,
+        committee: money,
     }
 }
 
@@ -219,6 +242,8 @@ const fn books() -> Books {
         carry: money,
         prices: [u64::MAX; record::CLASSES],
         slow: [u64::MAX; record::CLASSES],
+        committee: money,
+        credits: u64::MAX,
     }
 }
 
@@ -349,6 +374,7 @@ pub(crate) fn bodies() -> Vec<(&'static str, Body)> {
         ("body/Settle", Body::Settle(settle)),
         ("body/Refusal", Body::Refusal(refusal())),
         ("body/Unjail", Body::Unjail(Unjail { bond_add: amount })),
+        ("body/Evidence", Body::Evidence(Evidence::Proposals(Proposals { headers: full(header()) }))),
     ]
 }
 
