@@ -86,6 +86,11 @@ impl Roster {
     pub(crate) fn seats(&self) -> &[Account] {
         &self.seats
     }
+
+    /// The accounts, in the order of their indices.
+    pub fn accounts(&self) -> impl Iterator<Item = &Account> {
+        self.0.iter().map(|(_, account)| account)
+    }
 }
 
 fn read<R: Record>(records: &Records, key: &Key) -> Result<R, Invalid> {

@@ -22,9 +22,9 @@ use crate::{
     fenwick::update_path,
     limits::{PROVIDERS_MAX, SLOTS_MAX},
     record::{
-        AccountState, Agreement, Audit, Books, Closing, DataSet, Ending, Endings, Endpoint, FeeTree, Market,
-        Newcomer, Offences, Peak, Provider, ProviderAt, RoundInfo, Seat, SeatAt, Settlement, SlotTree,
-        Standing, System, Use,
+        AccountState, Agreement, Audit, Books, Closing, DataSet, Ending, Endings, Endpoint, FaultBits,
+        FaultRing, FeeTree, Market, Newcomer, Offences, Peak, Provider, ProviderAt, RoundInfo, Seat, SeatAt,
+        Settlement, SlotTree, Standing, System, Use,
     },
 };
 use alloc::collections::BTreeMap;
@@ -151,7 +151,9 @@ fn check_decodes(state: &State) -> Result<(), Broken> {
         + each::<Peak>(state)?
         + each::<Seat>(state)?
         + each::<SeatAt>(state)?
-        + each::<Offences>(state)?;
+        + each::<Offences>(state)?
+        + each::<FaultRing>(state)?
+        + each::<FaultBits>(state)?;
     equal("slots of a known kind", state.slots.len() as u128, known)
 }
 

@@ -92,6 +92,8 @@ codes! {
     95 EvidenceStale "the fault is older than 14 epochs, or of an epoch to come; bring it while it counts";
     96 SeatUnknown "who signed has no seat; nothing is locked that could be taken";
     97 EvidenceKnown "this seat's fault of that epoch is proven already; nothing to do";
+    116 GrowthJailed "the provider is in jail and takes no new data; shrink its data sets, or store elsewhere";
+    117 GrowthSuspended "the provider was away for three epochs and takes no new data; store elsewhere, or wait until it is back";
 }
 
 impl commonware_codec::Write for Code {

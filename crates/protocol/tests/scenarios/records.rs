@@ -7,9 +7,9 @@ use posync_protocol::{
     block::{BlockBody, Header, Receipts, sha256},
     limits::{OPERATION_BYTES_MAX, Parameters},
     record::{
-        AccountState, Agreement, Audit, Books, Closing, DataSet, Ending, Endings, Endpoint, FeeTree, Market,
-        Newcomer, Offences, Peak, Provider, ProviderAt, RoundInfo, Seat, SeatAt, Settlement, SlotTree,
-        Standing, System, Use,
+        AccountState, Agreement, Audit, Books, Closing, DataSet, Ending, Endings, Endpoint, FaultBits,
+        FaultRing, FeeTree, Market, Newcomer, Offences, Peak, Provider, ProviderAt, RoundInfo, Seat, SeatAt,
+        Settlement, SlotTree, Standing, System, Use,
     },
 };
 use proptest::prelude::*;
@@ -45,6 +45,8 @@ fn again(slot: &Slot) -> Option<Slot> {
         as_kind::<Seat>,
         as_kind::<SeatAt>,
         as_kind::<Offences>,
+        as_kind::<FaultRing>,
+        as_kind::<FaultBits>,
     ];
     kinds.iter().find_map(|kind| kind(slot))
 }

@@ -4,8 +4,8 @@ use posync_protocol::{
     Account, AgreementId, Amount, Body, Bounded, Code, Operation, Record, Slot,
     block::{BlockBody, Draw, Header, Receipts},
     limits::{
-        ADDRESS_BYTES_MAX, CHUNK_LEVELS_MAX, DRAWS_MAX, LEAF_BYTES, OPERATOR_BYTES, REGION_BYTES_MAX,
-        SUM_LEVELS_MAX,
+        ADDRESS_BYTES_MAX, CHUNK_LEVELS_MAX, DRAWS_MAX, FAULT_EPOCHS, LEAF_BYTES, OPERATOR_BYTES,
+        REGION_BYTES_MAX, SUM_LEVELS_MAX,
     },
     operation::{
         Answer, Close, CloseAlone, DataSetClaim, Evidence, MissingRead, Open, Proposals, ProvedRead, Reasked,
@@ -14,8 +14,8 @@ use posync_protocol::{
     },
     record::{
         self, AccountState, Agreement, Audit, Books, Challenge, Closing, DataSet, Ending, Endings, Endpoint,
-        FeeTree, Market, Missing, Newcomer, Offences, Peak, Provider, ProviderAt, RoundInfo, Seat, SeatAt,
-        Settlement, SlotTree, Standing, System, Use, Version,
+        FAULT_BYTES, FaultBits, FaultRing, FeeTree, Market, Missing, Newcomer, Offences, Peak, Provider,
+        ProviderAt, RoundInfo, Seat, SeatAt, Settlement, SlotTree, Standing, System, Use, Version,
     },
 };
 
@@ -87,7 +87,7 @@ fn ledger_records() -> Vec<(&'static str, Slot)> {
         settled_round: u64::MAX,
     };
     let audit = Audit {
-        challenge: Some(Challenge { height: u64::MAX, seed: FULL }),
+        challenge: Some(Challenge { height: u64::MAX, seed: FULL, by_fee: true }),
         history: u64::MAX,
         on_time: u64::MAX,
         drawn: u64::MAX,
@@ -110,7 +110,10 @@ fn ledger_records() -> Vec<(&'static str, Slot)> {
             }
             .to_slot(),
         ),
-        ("record/RoundInfo", RoundInfo { round: u64::MAX, anchor: FULL }.to_slot()),
+        (
+            "record/RoundInfo",
+            RoundInfo { round: u64::MAX, anchor: FULL, drawn: u32::MAX, on_time: u32::MAX }.to_slot(),
+        ),
         ("record/Newcomer", Newcomer { account: ACCOUNT }.to_slot()),
         ("record/FeeTree", FeeTree { sum: u128::MAX }.to_slot()),
     ]
@@ -144,6 +147,8 @@ fn book_records() -> Vec<(&'static str, Slot)> {
         ("record/Closing", closing().to_slot()),
         ("record/Books", books().to_slot()),
         ("record/Peak", Peak { node: FULL }.to_slot()),
+        ("record/FaultRing", FaultRing { epoch: u64::MAX, counts: [u16::MAX; FAULT_EPOCHS] }.to_slot()),
+        ("record/FaultBits", FaultBits { last: u64::MAX, bits: [0xff; FAULT_BYTES] }.to_slot()),
     ]
 }
 
