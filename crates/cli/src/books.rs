@@ -107,9 +107,9 @@ impl Books {
                 | Event::Priced { .. }
                 | Event::Subsidy { .. }
                 | Event::Standing { .. }
-                | Event::RoundFaulty { .. }
                 | Event::Slashed { .. }
                 | Event::CommitteePaid { .. }
+                | Event::RoundFaulty { .. }
                 | Event::Closed { .. } => {}
             }
         }

@@ -51,8 +51,8 @@ pub(crate) fn parameters(p: &Parameters) -> Value {
         "usage_share": p.usage_share,
         "subsidy_cap": p.subsidy_cap,
         "unjail_burn": grains(p.unjail_burn),
-        "fault_draws_min": p.fault_draws_min,
         "seat_bond": grains(p.seat_bond),
+        "fault_draws_min": p.fault_draws_min,
     })
 }
 

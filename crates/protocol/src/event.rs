@@ -71,9 +71,9 @@ event_codec! {
     8 Subsidy { epoch, provider, amount }
     9 Standing { provider, epoch, step, reason, evidence, until }
     10 Closed { epoch, rows, root }
-    15 RoundFaulty { round, drawn, on_time }
     11 Slashed { seat, epoch, parts, amount, burned, reporter, evidence, until }
     12 CommitteePaid { epoch, seat, credits, amount }
+    15 RoundFaulty { round, drawn, on_time }
 }
 
 #[cfg(test)]
@@ -122,7 +122,6 @@ mod tests {
                 until: 3,
             },
             Event::Closed { epoch: 1, rows: 2, root: [3; 32] },
-            Event::RoundFaulty { round: 5, drawn: 16, on_time: 12 },
             Event::Slashed {
                 seat: provider,
                 epoch: 1,
@@ -134,6 +133,7 @@ mod tests {
                 until: u64::MAX,
             },
             Event::CommitteePaid { epoch: 1, seat: provider, credits: 7, amount },
+            Event::RoundFaulty { round: 5, drawn: 16, on_time: 12 },
         ];
         for event in events {
             assert_eq!(Event::decode(event.encode()).ok(), Some(event));

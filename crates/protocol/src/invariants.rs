@@ -149,11 +149,11 @@ fn check_decodes(state: &State) -> Result<(), Broken> {
         + each::<Closing>(state)?
         + each::<Books>(state)?
         + each::<Peak>(state)?
-        + each::<FaultRing>(state)?
-        + each::<FaultBits>(state)?
         + each::<Seat>(state)?
         + each::<SeatAt>(state)?
-        + each::<Offences>(state)?;
+        + each::<Offences>(state)?
+        + each::<FaultRing>(state)?
+        + each::<FaultBits>(state)?;
     equal("slots of a known kind", state.slots.len() as u128, known)
 }
 

@@ -227,12 +227,12 @@ encoded! {
         subsidy_cap: u64,
         /// Burned by a provider that leaves jail.
         unjail_burn: Amount,
-        /// Least challenges by fee of a round that may be found faulty: fewer say nothing of the
-        /// network. A local network draws two a round, so it has no faults.
-        fault_draws_min: u32,
         /// What each authority's seat locks at genesis: ten times the least bond of a provider,
         /// because who orders blocks can harm everyone.
         seat_bond: Amount,
+        /// Least challenges by fee of a round that may be found faulty: fewer say nothing of the
+        /// network. A local network draws two a round, so it has no faults.
+        fault_draws_min: u32,
     }
 }
 
@@ -287,8 +287,8 @@ impl Parameters {
         usage_share: ONE / 2,
         subsidy_cap: ONE / 5 * 2,
         unjail_burn: Amount::sync(1),
-        fault_draws_min: 16,
         seat_bond: Amount::sync(10_000),
+        fault_draws_min: 16,
     };
 
     /// A block a second, rounds of a minute, terms of an hour, epochs of a day.

@@ -122,10 +122,10 @@ impl Record {
             Self::Audit { account } => Subject::of_account::<Audit>(&network.resolve(account)?),
             Self::Settlement { account, epoch } => records::settlement(&network.resolve(account)?, *epoch),
             Self::Standing { account } => Subject::of_account::<Standing>(&network.resolve(account)?),
+            Self::Seat { account } => Subject::of_account::<Seat>(&network.resolve(account)?),
             Self::Payout { epoch, .. } | Self::Books { epoch } => {
                 Subject::new::<Books>(&[&epoch.to_be_bytes()]).expect("8 bytes fit")
             }
-            Self::Seat { account } => Subject::of_account::<Seat>(&network.resolve(account)?),
             Self::Agreement { account, slot } => Subject::agreement(&network.resolve(account)?, *slot),
             Self::System => Subject::new::<System>(&[]).expect("an empty id fits"),
         })

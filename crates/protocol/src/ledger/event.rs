@@ -132,15 +132,6 @@ pub enum Event {
         /// in which it can be lifted. Else the epoch itself.
         until: u64,
     },
-    /// A round is the network's fault: what its draws by fee missed leaves the histories alone.
-    RoundFaulty {
-        /// The round.
-        round: u64,
-        /// Challenges that its draws by fee opened.
-        drawn: u32,
-        /// Of them, those answered on time.
-        on_time: u32,
-    },
     /// A seat was paid its share of the committee's pool of an epoch.
     CommitteePaid {
         /// The epoch.
@@ -171,6 +162,15 @@ pub enum Event {
         evidence: Hash,
         /// The first epoch in which the jail can be lifted: `u64::MAX`, never.
         until: u64,
+    },
+    /// A round is the network's fault: what its draws by fee missed leaves the histories alone.
+    RoundFaulty {
+        /// The round.
+        round: u64,
+        /// Challenges that its draws by fee opened.
+        drawn: u32,
+        /// Of them, those answered on time.
+        on_time: u32,
     },
     /// An epoch's books stand for ever.
     Closed {

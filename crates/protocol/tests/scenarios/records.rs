@@ -42,11 +42,11 @@ fn again(slot: &Slot) -> Option<Slot> {
         as_kind::<Closing>,
         as_kind::<Books>,
         as_kind::<Peak>,
-        as_kind::<FaultRing>,
-        as_kind::<FaultBits>,
         as_kind::<Seat>,
         as_kind::<SeatAt>,
         as_kind::<Offences>,
+        as_kind::<FaultRing>,
+        as_kind::<FaultBits>,
     ];
     kinds.iter().find_map(|kind| kind(slot))
 }
