@@ -32,8 +32,8 @@ use crate::{
     ledger::{BlockContext, Invalid, Records, Touched, Working},
     limits::SETTLEMENT_RING,
     record::{
-        AccountState, Audit, Books, CLOSING_RING, Closing, Key, Peak, Provider, ProviderAt, Settlement,
-        Standing, System,
+        AccountState, Audit, Books, CLOSING_RING, Closing, Key, Measured, Peak, Provider, ProviderAt,
+        Settlement, Standing, System,
     },
 };
 use alloc::vec::Vec;
@@ -111,7 +111,7 @@ pub(crate) fn touches(context: &BlockContext, system: &System, roster: &Roster, 
     }
     for (_, account) in &roster.0 {
         touched.writable.push(Standing::key(account));
-        touched.readable.extend([Provider::key(account), Audit::key(account)]);
+        touched.readable.extend([Provider::key(account), Audit::key(account), Measured::key(account)]);
     }
 }
 

@@ -71,6 +71,7 @@ event_codec! {
     8 Subsidy { epoch, provider, amount }
     9 Standing { provider, epoch, step, reason, evidence, until }
     10 Closed { epoch, rows, root }
+    14 CapacityMeasured { epoch, provider, rate, median }
 }
 
 #[cfg(test)]
@@ -111,6 +112,8 @@ mod tests {
                 until: 3,
             },
             Event::Closed { epoch: 1, rows: 2, root: [3; 32] },
+            Event::CapacityMeasured { epoch: 1, provider, rate: 2, median: Some(3) },
+            Event::CapacityMeasured { epoch: 1, provider, rate: 2, median: None },
         ];
         for event in events {
             assert_eq!(Event::decode(event.encode()).ok(), Some(event));

@@ -27,7 +27,7 @@ pub use working::Working;
 use crate::{
     Amount, Body, Code, Hash, Key, Operation, Slot, account, agreement, audit,
     block::{Draw, sha256},
-    books, data_set,
+    books, capacity, data_set,
     limits::{BODY_BYTES_MAX, FEE_BYTES_PER_KEY, FREE_LANE_BYTES, KEYS_MAX, OPERATIONS_MAX, Parameters},
     operation::{body_fits, check_structure},
     provider,
@@ -160,6 +160,7 @@ fn touches_system(
     let place = context.round() % context.parameters.round_ring;
     touched.writable.push(RoundInfo::key(place));
     audit::touches_draws(context, system, draws, &mut touched);
+    capacity::touches_seed(context, &mut touched);
     touched
 }
 
@@ -190,6 +191,7 @@ pub fn touches_operation(context: &BlockContext, operation: &Operation) -> Touch
         Body::Settle(body) => settlement::touches(context, body, &mut touched),
         Body::Refusal(body) => provider::touches_cut(body, &mut touched),
         Body::Unjail(_) => standing::touches_unjail(signer, &mut touched),
+        Body::Measure(body) => capacity::touches(signer, body, &mut touched),
     }
     touched
 }
@@ -270,6 +272,7 @@ pub fn execute(
     working.begin(touches_system(context, &working.system, &roster, draws));
     let shared = shared_keys(&working.system, draws, registrations(operations));
     open_round(&mut working).map_err(|_| Invalid::State)?;
+    capacity::fix_seed(&mut working).map_err(|_| Invalid::State)?;
     books::close(&mut working, &roster).map_err(|_| Invalid::State)?;
     audit::apply_draws(&mut working, draws)?;
     working.check_sound()?;
@@ -334,5 +337,6 @@ fn dispatch(working: &mut Working<'_>, operation: &Operation) -> Result<(), Code
         Body::Settle(body) => settlement::apply(working, body),
         Body::Refusal(body) => provider::cut(working, body),
         Body::Unjail(body) => standing::unjail(working, signer, body),
+        Body::Measure(body) => capacity::measure(working, signer, body),
     }
 }

@@ -25,6 +25,7 @@ pub mod amount;
 pub mod audit;
 pub mod block;
 pub mod books;
+pub mod capacity;
 pub mod chunk;
 pub mod data_set;
 pub mod economics;

@@ -102,8 +102,10 @@ macro_rules! record {
 }
 
 mod books;
+mod capacity;
 
 pub use books::*;
+pub use capacity::*;
 
 record! {
     /// The one record of sums; each money field is part of the conserved total.
@@ -170,6 +172,10 @@ record! {
         capacity: u64,
         /// Leaves under contract (quotas).
         sold: u64,
+        /// Declared egress, bytes an epoch.
+        capacity_egress: u64,
+        /// Egress under contract: quotas spread over the epochs of their agreements.
+        sold_egress: u64,
         /// Least price it accepts for storage, egress and gas.
         reserve_storage: u64,
         /// Least price for egress.

@@ -3,8 +3,8 @@
 
 use std::{collections::BTreeSet, fs, path::Path};
 
-const PREFIXES: [&str; 15] =
-    ["LE", "AC", "PV", "AG", "VO", "DS", "DR", "RD", "ST", "BK", "SC", "MK", "JL", "BL", "PF"];
+const PREFIXES: [&str; 16] =
+    ["CP", "LE", "AC", "PV", "AG", "VO", "DS", "DR", "RD", "ST", "BK", "SC", "MK", "JL", "BL", "PF"];
 
 fn root() -> &'static Path {
     Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../.."))

@@ -8,44 +8,52 @@ use posync_protocol::{
     limits::{OPERATION_BYTES_MAX, Parameters},
     record::{
         AccountState, Agreement, Audit, Books, Closing, DataSet, Ending, Endings, Endpoint, FeeTree, Market,
-        Newcomer, Peak, Provider, ProviderAt, RoundInfo, Settlement, SlotTree, Standing, System, Use,
+        Measured, Newcomer, Peak, Probe, Provider, ProviderAt, RoundInfo, Settlement, SlotTree, Standing,
+        System, Use,
     },
 };
 use proptest::prelude::*;
 use std::fmt::Write;
 
 /// Kinds of records.
-const KINDS: usize = 21;
+const KINDS: usize = 23;
 
 /// Decodes a slot as its kind and encodes it again.
 fn again(slot: &Slot) -> Option<Slot> {
     fn as_kind<R: Record>(slot: &Slot) -> Option<Slot> {
         R::from_slot(slot).ok().map(|record| record.to_slot())
     }
-    let kinds: [fn(&Slot) -> Option<Slot>; KINDS] = [
-        as_kind::<System>,
-        as_kind::<AccountState>,
-        as_kind::<Provider>,
-        as_kind::<Audit>,
-        as_kind::<ProviderAt>,
-        as_kind::<Endpoint>,
-        as_kind::<Agreement>,
-        as_kind::<Use>,
-        as_kind::<DataSet>,
-        as_kind::<SlotTree>,
-        as_kind::<FeeTree>,
-        as_kind::<Ending>,
-        as_kind::<RoundInfo>,
-        as_kind::<Settlement>,
-        as_kind::<Newcomer>,
-        as_kind::<Endings>,
-        as_kind::<Market>,
-        as_kind::<Standing>,
-        as_kind::<Closing>,
-        as_kind::<Books>,
-        as_kind::<Peak>,
+    const fn kind<R: Record>() -> (u8, fn(&Slot) -> Option<Slot>) {
+        (R::KIND, as_kind::<R>)
+    }
+    let kinds = [
+        kind::<System>(),
+        kind::<AccountState>(),
+        kind::<Provider>(),
+        kind::<Audit>(),
+        kind::<ProviderAt>(),
+        kind::<Endpoint>(),
+        kind::<Agreement>(),
+        kind::<Use>(),
+        kind::<DataSet>(),
+        kind::<SlotTree>(),
+        kind::<FeeTree>(),
+        kind::<Ending>(),
+        kind::<RoundInfo>(),
+        kind::<Settlement>(),
+        kind::<Newcomer>(),
+        kind::<Endings>(),
+        kind::<Market>(),
+        kind::<Standing>(),
+        kind::<Closing>(),
+        kind::<Books>(),
+        kind::<Peak>(),
+        kind::<Measured>(),
+        kind::<Probe>(),
     ];
-    kinds.get(usize::from(slot[0]))?(slot)
+    assert_eq!(kinds.len(), KINDS);
+    let (_, as_kind) = kinds.iter().find(|(kind, _)| *kind == slot[0])?;
+    as_kind(slot)
 }
 
 #[test]
@@ -53,7 +61,8 @@ fn the_largest_record_of_every_kind_fits_and_comes_back() {
     let records = records();
     let mut kinds: Vec<u8> = records.iter().map(|(_, slot)| slot[0]).collect();
     kinds.sort_unstable();
-    assert_eq!(kinds, (0..KINDS as u8).collect::<Vec<u8>>(), "one sample of each kind");
+    kinds.dedup();
+    assert_eq!((kinds.len(), records.len()), (KINDS, KINDS), "one sample of each kind");
     for (name, slot) in records {
         assert_eq!(again(&slot), Some(slot), "{name}");
     }

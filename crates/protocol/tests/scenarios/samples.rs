@@ -8,14 +8,14 @@ use posync_protocol::{
         SUM_LEVELS_MAX,
     },
     operation::{
-        Answer, Close, CloseAlone, DataSetClaim, MissingRead, Open, ProvedRead, Reasked, Redeem, Redemption,
-        RefusedPlacement, RegisterProvider, RotateKey, SetDataSet, Settle, Statement, StillMissing, SumPath,
-        TopUp, Transfer, Unjail, UpdateProvider, Voucher,
+        Answer, Close, CloseAlone, DataSetClaim, Measure, MissingRead, Open, ProbeCount, ProvedRead, Reasked,
+        Redeem, Redemption, RefusedPlacement, RegisterProvider, RotateKey, SetDataSet, Settle, Statement,
+        StillMissing, SumPath, TopUp, Transfer, Unjail, UpdateProvider, Voucher,
     },
     record::{
         self, AccountState, Agreement, Audit, Books, Challenge, Closing, DataSet, Ending, Endings, Endpoint,
-        FeeTree, Market, Missing, Newcomer, Peak, Provider, ProviderAt, RoundInfo, Settlement, SlotTree,
-        Standing, System, Use, Version,
+        FeeTree, Market, Measured, Missing, Newcomer, Peak, Probe, Provider, ProviderAt, RoundInfo,
+        Settlement, SlotTree, Standing, System, Use, Version,
     },
 };
 
@@ -73,6 +73,8 @@ fn ledger_records() -> Vec<(&'static str, Slot)> {
         bond: money,
         capacity: u64::MAX,
         sold: u64::MAX,
+        capacity_egress: u64::MAX,
+        sold_egress: u64::MAX,
         reserve_storage: u64::MAX,
         reserve_egress: u64::MAX,
         slots: u32::MAX,
@@ -122,7 +124,13 @@ fn book_records() -> Vec<(&'static str, Slot)> {
         ("record/Closing", closing().to_slot()),
         ("record/Books", books().to_slot()),
         ("record/Peak", Peak { node: FULL }.to_slot()),
+        ("record/Measured", measured().to_slot()),
+        ("record/Probe", Probe { epoch: u64::MAX, seed: FULL, providers: u32::MAX }.to_slot()),
     ]
+}
+
+const fn measured() -> Measured {
+    Measured { taken: u8::MAX, epochs: [u64::MAX; record::MEASURED], rates: [u64::MAX; record::MEASURED] }
 }
 
 fn row() -> Settlement {
@@ -344,6 +352,7 @@ pub(crate) fn bodies() -> Vec<(&'static str, Body)> {
         ("body/Settle", Body::Settle(settle)),
         ("body/Refusal", Body::Refusal(refusal())),
         ("body/Unjail", Body::Unjail(Unjail { bond_add: amount })),
+        ("body/Measure", Body::Measure(measure())),
     ]
 }
 
@@ -352,11 +361,24 @@ fn register() -> RegisterProvider {
         operator: [b'o'; OPERATOR_BYTES],
         bond: Amount::MAX,
         capacity: u64::MAX,
+        capacity_egress: u64::MAX,
         reserve_storage: u64::MAX,
         reserve_egress: u64::MAX,
         address: full(b'a'),
         region: full(b'r'),
     }
+}
+
+fn measure() -> Measure {
+    let count = ProbeCount {
+        epoch: u64::MAX,
+        sender: ACCOUNT,
+        receiver: ACCOUNT,
+        draw: 7,
+        bytes: u64::MAX,
+        signature: [6; 64],
+    };
+    Measure { epoch: u64::MAX, counts: full((u32::MAX, count)) }
 }
 
 const fn refusal() -> RefusedPlacement {
@@ -374,6 +396,7 @@ fn update() -> UpdateProvider {
     UpdateProvider {
         bond_add: Amount::MAX,
         capacity: u64::MAX,
+        capacity_egress: u64::MAX,
         reserve_storage: u64::MAX,
         reserve_egress: u64::MAX,
         address: full(b'a'),
