@@ -8,7 +8,7 @@ use posync_protocol::{
     block::{BlockBody, Header},
     ledger::{AgreementChange, Event, StandingReason, StandingStep},
     limits::Parameters,
-    operation::{Answer, DataSetClaim, Reasked, Redemption, RefusedPlacement},
+    operation::{Answer, DataSetClaim, ProbeCount, Reasked, Redemption, RefusedPlacement},
     wire::gateway::File,
 };
 use serde_json::{Value, json};
@@ -109,13 +109,13 @@ fn body_fields(body: &Body) -> (&'static str, Value) {
         Body::RegisterProvider(x) => (
             "RegisterProvider",
             json!({ "operator": text(&x.operator), "bond": grains(x.bond), "capacity": x.capacity,
-                "reserve_storage": x.reserve_storage, "reserve_egress": x.reserve_egress,
+                "capacity_egress": x.capacity_egress, "reserve_storage": x.reserve_storage, "reserve_egress": x.reserve_egress,
                 "address": text(&x.address), "region": text(&x.region) }),
         ),
         Body::UpdateProvider(x) => (
             "UpdateProvider",
             json!({ "bond_add": grains(x.bond_add), "capacity": x.capacity,
-                "reserve_storage": x.reserve_storage, "reserve_egress": x.reserve_egress,
+                "capacity_egress": x.capacity_egress, "reserve_storage": x.reserve_storage, "reserve_egress": x.reserve_egress,
                 "address": text(&x.address), "leave": x.leave }),
         ),
         Body::Open(x) => (
@@ -152,7 +152,15 @@ fn body_fields(body: &Body) -> (&'static str, Value) {
                 "slots": x.slots.iter().map(|slot| slot.0).collect::<Vec<_>>(), "endings": x.endings.to_vec() }),
         ),
         Body::Unjail(x) => ("Unjail", json!({ "bond_add": grains(x.bond_add) })),
+        Body::Measure(x) => (
+            "Measure",
+            json!({ "epoch": x.epoch, "counts": x.counts.iter().map(counted).collect::<Vec<_>>() }),
+        ),
     }
+}
+
+fn counted((index, x): &(u32, ProbeCount)) -> Value {
+    json!({ "draw": x.draw, "index": index, "receiver": x.receiver.to_string(), "bytes": x.bytes })
 }
 
 fn refusal(x: &RefusedPlacement) -> Value {
@@ -230,6 +238,9 @@ pub(crate) fn event(event: &Event) -> Value {
             "until": until }),
         Event::Closed { epoch, rows, root } => json!({
             "event": "Closed", "epoch": epoch, "rows": rows, "root": hex::encode(root) }),
+        Event::CapacityMeasured { epoch, provider, rate, median } => json!({
+            "event": "CapacityMeasured", "epoch": epoch, "provider": provider.to_string(),
+            "bytes_per_epoch": rate, "median": median }),
     }
 }
 

@@ -9,14 +9,14 @@ use posync_protocol::{
     Account,
     amount::ONE,
     limits::{HISTORY, READ_KEYS_MAX},
-    record::{Audit, Endpoint, Provider, ProviderAt, System},
+    record::{Audit, Endpoint, Measured, Provider, ProviderAt, System},
 };
 use std::collections::BTreeMap;
 
 /// Providers that a gateway looks at; beyond them the network is large enough anyway.
 pub(super) const PROVIDERS_SEEN_MAX: u32 = 1024;
 /// Records of a provider in a survey.
-const PER_PROVIDER: usize = 3;
+const PER_PROVIDER: usize = 4;
 
 /// What a survey found.
 #[derive(Debug, Default)]
@@ -52,19 +52,21 @@ pub(super) async fn survey(ledger: &Ledger) -> Result<Survey, Error> {
 pub(super) async fn details(ledger: &Ledger, accounts: &[Account]) -> Result<Survey, Error> {
     let mut survey = Survey { height: u64::MAX, ..Survey::default() };
     for group in accounts.chunks(READ_KEYS_MAX / PER_PROVIDER) {
-        let keys = group.iter().flat_map(|a| [Provider::key(a), Audit::key(a), Endpoint::key(a)]);
+        let own = |a| [Provider::key(a), Audit::key(a), Endpoint::key(a), Measured::key(a)];
+        let keys = group.iter().flat_map(own);
         let (height, slots) = ledger.read(keys.collect()).await?;
         survey.height = survey.height.min(height);
         for (account, slots) in group.iter().zip(slots.chunks(PER_PROVIDER)) {
-            let [provider, audit, endpoint] = slots else { continue };
+            let [provider, audit, endpoint, measured] = slots else { continue };
             let (Some(provider), Some(endpoint)) =
                 (decode::<Provider>(*provider)?, decode::<Endpoint>(*endpoint)?)
             else {
                 continue;
             };
             let audit = decode::<Audit>(*audit)?.unwrap_or_default();
+            let measured = decode::<Measured>(*measured)?;
             let known = known(&provider, &audit, &endpoint);
-            survey.providers.insert(*account, (View { provider, audit }, known));
+            survey.providers.insert(*account, (View { provider, audit, measured }, known));
         }
     }
     if accounts.is_empty() {
