@@ -75,6 +75,11 @@ impl Roster {
         }
         Ok(Self(roster))
     }
+
+    /// The accounts, in the order of their indices.
+    pub fn accounts(&self) -> impl Iterator<Item = &Account> {
+        self.0.iter().map(|(_, account)| account)
+    }
 }
 
 /// Whether the block is the first of an epoch after the first epoch.

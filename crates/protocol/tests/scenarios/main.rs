@@ -7,6 +7,7 @@ mod audits;
 mod books;
 mod canary;
 mod capacity;
+mod crowd;
 mod detection;
 mod keeper;
 mod properties;

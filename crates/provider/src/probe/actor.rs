@@ -143,6 +143,9 @@ impl<E: Spawner + Clock + CryptoRng, N: Network, L: Ledger> Prober<E, N, L> {
     /// nothing to bring.
     async fn try_measure(&self, slot: &Slot) -> Result<Option<usize>, LedgerError> {
         let Some((peers, plan)) = self.peers(slot).await? else { return Ok(None) };
+        if peers.is_empty() {
+            return Ok(None);
+        }
         let counts = join_all(peers.iter().map(|peer| self.send_to(slot, peer, &plan))).await;
         let counts: Vec<(u32, ProbeCount)> = counts.into_iter().flatten().collect();
         let number = counts.len();
