@@ -107,6 +107,7 @@ impl Books {
                 | Event::Priced { .. }
                 | Event::Subsidy { .. }
                 | Event::Standing { .. }
+                | Event::CapacityMeasured { .. }
                 | Event::Closed { .. } => {}
             }
         }
