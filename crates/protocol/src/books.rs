@@ -32,7 +32,7 @@ use crate::{
     ledger::{BlockContext, Invalid, Records, Touched, Working},
     limits::SETTLEMENT_RING,
     record::{
-        AccountState, Audit, Books, CLOSING_RING, Closing, Key, Peak, Provider, ProviderAt, SeatAt,
+        AccountState, Audit, Books, CLOSING_RING, Closing, Key, Measured, Peak, Provider, ProviderAt, SeatAt,
         Settlement, Standing, System,
     },
 };
@@ -133,7 +133,7 @@ pub(crate) fn touches(context: &BlockContext, system: &System, roster: &Roster, 
     }
     for (_, account) in &roster.providers {
         touched.writable.push(Standing::key(account));
-        touched.readable.extend([Provider::key(account), Audit::key(account)]);
+        touched.readable.extend([Provider::key(account), Audit::key(account), Measured::key(account)]);
     }
 }
 

@@ -74,6 +74,7 @@ event_codec! {
     11 Slashed { seat, epoch, parts, amount, burned, reporter, evidence, until }
     12 CommitteePaid { epoch, seat, credits, amount }
     15 RoundFaulty { round, drawn, on_time }
+    14 CapacityMeasured { epoch, provider, rate, median }
 }
 
 #[cfg(test)]
@@ -134,6 +135,8 @@ mod tests {
             },
             Event::CommitteePaid { epoch: 1, seat: provider, credits: 7, amount },
             Event::RoundFaulty { round: 5, drawn: 16, on_time: 12 },
+            Event::CapacityMeasured { epoch: 1, provider, rate: 2, median: Some(3) },
+            Event::CapacityMeasured { epoch: 1, provider, rate: 2, median: None },
         ];
         for event in events {
             assert_eq!(Event::decode(event.encode()).ok(), Some(event));

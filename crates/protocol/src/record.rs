@@ -102,10 +102,12 @@ macro_rules! record {
 }
 
 mod books;
+mod capacity;
 mod faults;
 mod seats;
 
 pub use books::*;
+pub use capacity::*;
 pub use faults::*;
 pub use seats::*;
 
@@ -178,6 +180,10 @@ record! {
         capacity: u64,
         /// Leaves under contract (quotas).
         sold: u64,
+        /// Declared egress, bytes an epoch.
+        capacity_egress: u64,
+        /// Egress under contract: quotas spread over the epochs of their agreements.
+        sold_egress: u64,
         /// Least price it accepts for storage, egress and gas.
         reserve_storage: u64,
         /// Least price for egress.

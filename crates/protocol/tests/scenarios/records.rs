@@ -8,8 +8,8 @@ use posync_protocol::{
     limits::{OPERATION_BYTES_MAX, Parameters},
     record::{
         AccountState, Agreement, Audit, Books, Closing, DataSet, Ending, Endings, Endpoint, FaultBits,
-        FaultRing, FeeTree, Market, Newcomer, Offences, Peak, Provider, ProviderAt, RoundInfo, Seat, SeatAt,
-        Settlement, SlotTree, Standing, System, Use,
+        FaultRing, FeeTree, Market, Measured, Newcomer, Offences, Peak, Probe, Provider, ProviderAt,
+        RoundInfo, Seat, SeatAt, Settlement, SlotTree, Standing, System, Use,
     },
 };
 use proptest::prelude::*;
@@ -47,6 +47,8 @@ fn again(slot: &Slot) -> Option<Slot> {
         as_kind::<Offences>,
         as_kind::<FaultRing>,
         as_kind::<FaultBits>,
+        as_kind::<Measured>,
+        as_kind::<Probe>,
     ];
     kinds.iter().find_map(|kind| kind(slot))
 }
