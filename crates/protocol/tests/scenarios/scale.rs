@@ -15,7 +15,7 @@ use posync_protocol::{
 };
 
 /// Adds `count` registered providers with indices from 0, as registration leaves them.
-fn populate(world: &mut World, count: u32) {
+pub(crate) fn populate(world: &mut World, count: u32) {
     let template = {
         let mut stage = Stage::new();
         stage.play("p register");
