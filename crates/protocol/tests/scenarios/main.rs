@@ -6,6 +6,7 @@ mod agreement;
 mod audits;
 mod books;
 mod canary;
+mod crowd;
 mod detection;
 mod keeper;
 mod properties;

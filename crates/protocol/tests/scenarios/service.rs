@@ -2,6 +2,7 @@
 
 use crate::{
     books::row,
+    crowd::populate,
     script::Stage,
     world::{World, account, key},
 };
@@ -627,7 +628,7 @@ proptest! {
 #[test]
 fn the_audit_of_a_full_slice_names_a_bounded_number_of_records() {
     let mut stage = Stage::new();
-    crate::scale::populate(&mut stage.world, 1_000);
+    populate(&mut stage.world, 1_000);
     seat(&mut stage.world, 256);
     let round = ServiceRound { epoch: 0, seed: [5; 32], providers: 1_000, seats: 256 };
     stage.world.state.insert(ServiceRound::of(0), round.to_slot());
