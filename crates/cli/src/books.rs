@@ -109,6 +109,8 @@ impl Books {
                 | Event::Standing { .. }
                 | Event::Reported { .. }
                 | Event::ServiceMeasured { .. }
+                | Event::Slashed { .. }
+                | Event::CommitteePaid { .. }
                 | Event::Closed { .. } => {}
             }
         }

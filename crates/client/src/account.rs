@@ -113,8 +113,14 @@ impl Submitter {
         if body.is_free() {
             return draft;
         }
-        let context =
-            BlockContext { chain, parameters: self.0.parameters, height, parent: [0; 32], seed: None };
+        let context = BlockContext {
+            chain,
+            parameters: self.0.parameters,
+            height,
+            leader: Account::default(),
+            parent: [0; 32],
+            seed: None,
+        };
         let fee = ledger::fee(&context, &draft).grains().saturating_mul(FEE_MARGIN);
         sign(Amount::new(fee).unwrap_or(Amount::MAX))
     }

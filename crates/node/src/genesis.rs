@@ -8,7 +8,7 @@
 //! 1. The authorities are exactly the players of the dealt key, with distinct keys and addresses.
 //! 2. No account is funded twice, and the accounts, the seats' bonds and the reserve add up to the
 //!    supply.
-//! 3. Every authority has a seat, in the order of their keys.
+//! 3. Every authority has a seat with a bond, in the order of their keys (AU-1).
 
 use crate::{
     engine::{

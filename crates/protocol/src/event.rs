@@ -31,7 +31,7 @@ macro_rules! tag_codec {
 
 tag_codec! { AgreementChange { 0 Opened 1 Closing 2 Deleted } }
 tag_codec! { StandingStep { 0 Warned 1 Suspended 2 Resumed 3 Jailed 4 Unjailed } }
-tag_codec! { StandingReason { 0 Correctness 1 Availability 2 Request } }
+tag_codec! { StandingReason { 0 Correctness 1 Availability 2 Request 3 Equivocation } }
 
 /// Writes the tag and the fields in order; reads them back the same way.
 macro_rules! event_codec {
@@ -71,6 +71,8 @@ event_codec! {
     8 Subsidy { epoch, provider, amount }
     9 Standing { provider, epoch, step, reason, evidence, until }
     10 Closed { epoch, rows, root }
+    11 Slashed { seat, epoch, parts, amount, burned, reporter, evidence, until }
+    12 CommitteePaid { epoch, seat, credits, amount }
     13 ServiceMeasured { epoch, provider, assigned, reported, on_time, answered, correct, latency, throughput, stands }
     16 Reported { epoch, provider, auditor, asked, answered, correct, latency, throughput, code }
 }
@@ -136,6 +138,17 @@ mod tests {
                 throughput: 5,
                 code: Code::AuditUnbacked,
             },
+            Event::Slashed {
+                seat: provider,
+                epoch: 1,
+                parts: 2,
+                amount,
+                burned: amount,
+                reporter: Some(provider),
+                evidence: [2; 32],
+                until: u64::MAX,
+            },
+            Event::CommitteePaid { epoch: 1, seat: provider, credits: 7, amount },
         ];
         for event in events {
             assert_eq!(Event::decode(event.encode()).ok(), Some(event));

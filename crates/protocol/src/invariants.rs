@@ -24,7 +24,7 @@ use crate::{
     limits::{PROVIDERS_MAX, SLOTS_MAX},
     record::{
         AccountState, Agreement, Audit, Books, Closing, Commitment, DataSet, Ending, Endings, Endpoint,
-        FeeTree, Market, Newcomer, Peak, Provider, ProviderAt, Reports, RoundInfo, Seat, SeatAt,
+        FeeTree, Market, Newcomer, Offences, Peak, Provider, ProviderAt, Reports, RoundInfo, Seat, SeatAt,
         ServiceRound, Settlement, SlotTree, Standing, System, Use,
     },
 };
@@ -155,7 +155,8 @@ fn check_decodes(state: &State) -> Result<(), Broken> {
         + each::<SeatAt>(state)?
         + each::<ServiceRound>(state)?
         + each::<Commitment>(state)?
-        + each::<Reports>(state)?;
+        + each::<Reports>(state)?
+        + each::<Offences>(state)?;
     equal("slots of a known kind", state.slots.len() as u128, known)
 }
 

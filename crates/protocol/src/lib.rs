@@ -23,6 +23,7 @@ pub mod account;
 pub mod agreement;
 pub mod amount;
 pub mod audit;
+pub mod authority;
 pub mod block;
 pub mod books;
 pub mod chunk;

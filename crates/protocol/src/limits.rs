@@ -126,6 +126,8 @@ pub const ASK_PAUSE_MS: u64 = 50;
 pub const STALE_BLOCKS_MAX: u64 = 16;
 /// Times that an operation is signed anew after it expired or its nonce was taken.
 pub const SIGN_ATTEMPTS: u32 = 16;
+/// Epochs for which evidence of a fault counts: below any unbonding time.
+pub const EVIDENCE_EPOCHS_MAX: u64 = 14;
 /// Seats of authorities: all of them are paid in one block.
 pub const SEATS_MAX: u32 = 256;
 /// Keys in one proven read.
@@ -148,6 +150,7 @@ pub const LATENCY_BANDS: usize = 10;
 pub const THROUGHPUT_BANDS: usize = 7;
 
 const _: () = assert!(FREE_LANE_BYTES / OPERATION_BYTES_MAX >= 2 * DRAWS_MAX);
+const _: () = assert!(SEATS_MAX as usize * 3 < KEYS_MAX / 4);
 const _: () = assert!(SHARD_BYTES_MAX / LEAF_BYTES == 1 << CHUNK_LEVELS_MAX);
 const _: () = assert!(FRAME_BYTES_MAX as u64 > SHARD_BYTES_MAX);
 const _: () = assert!(MEMPOOL_FREE_BYTES >= FREE_LANE_BYTES && MEMPOOL_SETTLE_BYTES < MEMPOOL_FREE_BYTES);

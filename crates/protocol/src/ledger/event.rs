@@ -175,6 +175,37 @@ pub enum Event {
         /// Answered share and latency score that stand from this close on.
         stands: [u64; 2],
     },
+    /// A seat was paid its share of the committee's pool of an epoch.
+    CommitteePaid {
+        /// The epoch.
+        epoch: u64,
+        /// The seat.
+        seat: Account,
+        /// Its credits.
+        credits: u32,
+        /// How much.
+        amount: Amount,
+    },
+    /// A seat lost a part of its bond, and is jailed: it signed two things of which one must be a
+    /// lie, or so many did in one epoch that each pays more.
+    Slashed {
+        /// The seat.
+        seat: Account,
+        /// Epoch of the fault.
+        epoch: u64,
+        /// Parts per billion of the bond that the fault costs so far, in all.
+        parts: u64,
+        /// Taken now.
+        amount: Amount,
+        /// Burned of it.
+        burned: Amount,
+        /// Who brought the evidence and got the rest; `None` where the epoch was closed.
+        reporter: Option<Account>,
+        /// SHA-256 of the evidence; where the epoch was closed, of its record of offences.
+        evidence: Hash,
+        /// The first epoch in which the jail can be lifted: `u64::MAX`, never.
+        until: u64,
+    },
     /// An epoch's books stand for ever.
     Closed {
         /// The epoch.
@@ -210,6 +241,8 @@ pub enum StandingReason {
     Availability,
     /// It asked.
     Request,
+    /// It has a seat and signed against itself.
+    Equivocation,
 }
 
 /// What became of an agreement.

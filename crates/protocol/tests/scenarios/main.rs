@@ -4,6 +4,7 @@
 mod account;
 mod agreement;
 mod audits;
+mod authority;
 mod books;
 mod canary;
 mod crowd;
@@ -29,6 +30,8 @@ const TABLES: &[&str] = &[
     account::REFUSED,
     agreement::ACCEPTED,
     agreement::REFUSED,
+    authority::ACCEPTED,
+    authority::REFUSED,
     books::ACCEPTED,
     books::REFUSED,
     books::JAILED,

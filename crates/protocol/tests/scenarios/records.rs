@@ -8,7 +8,7 @@ use posync_protocol::{
     limits::{OPERATION_BYTES_MAX, Parameters},
     record::{
         AccountState, Agreement, Audit, Books, Closing, Commitment, DataSet, Ending, Endings, Endpoint,
-        FeeTree, Market, Newcomer, Peak, Provider, ProviderAt, Reports, RoundInfo, Seat, SeatAt,
+        FeeTree, Market, Newcomer, Offences, Peak, Provider, ProviderAt, Reports, RoundInfo, Seat, SeatAt,
         ServiceRound, Settlement, SlotTree, Standing, System, Use,
     },
 };
@@ -48,6 +48,7 @@ fn kinds() -> Vec<Kind> {
         kind::<Peak>(),
         kind::<Seat>(),
         kind::<SeatAt>(),
+        kind::<Offences>(),
         kind::<ServiceRound>(),
         kind::<Commitment>(),
         kind::<Reports>(),

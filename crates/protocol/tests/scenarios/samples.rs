@@ -8,14 +8,15 @@ use posync_protocol::{
         SUM_LEVELS_MAX,
     },
     operation::{
-        Answer, AuditCommit, AuditReveal, Close, CloseAlone, DataSetClaim, MissingRead, Open, ProvedRead,
-        Reasked, Redeem, Redemption, RefusedPlacement, RegisterProvider, Report, RotateKey, SetDataSet,
-        Settle, Statement, StillMissing, SumPath, TopUp, Transfer, Unjail, UpdateProvider, Voucher,
+        Answer, AuditCommit, AuditReveal, Close, CloseAlone, Commitments, DataSetClaim, Evidence,
+        MissingRead, Open, Proposals, ProvedRead, Reasked, Redeem, Redemption, RefusedPlacement,
+        RegisterProvider, Report, RotateKey, SetDataSet, Settle, Statement, StillMissing, SumPath, TopUp,
+        Transfer, Unjail, UpdateProvider, Voucher,
     },
     record::{
         self, AccountState, Agreement, Audit, Books, Challenge, Closing, Commitment, DataSet, Ending,
-        Endings, Endpoint, FeeTree, Finding, Market, Missing, Newcomer, Peak, Provider, ProviderAt, Reports,
-        RoundInfo, Seat, SeatAt, ServiceRound, Settlement, SlotTree, Standing, System, Use, Version,
+        Endings, Endpoint, FeeTree, Finding, Market, Missing, Newcomer, Offences, Peak, Provider, ProviderAt,
+        Reports, RoundInfo, Seat, SeatAt, ServiceRound, Settlement, SlotTree, Standing, System, Use, Version,
     },
 };
 
@@ -129,7 +130,11 @@ fn seat_records() -> Vec<(&'static str, Slot)> {
         paid: money,
         slashed: money,
     };
-    vec![("record/Seat", seat.to_slot()), ("record/SeatAt", SeatAt { account: ACCOUNT }.to_slot())]
+    vec![
+        ("record/Seat", seat.to_slot()),
+        ("record/SeatAt", SeatAt { account: ACCOUNT }.to_slot()),
+        ("record/Offences", Offences { epoch: u64::MAX, seats: FULL }.to_slot()),
+    ]
 }
 
 /// The records of the service audits.
@@ -238,6 +243,7 @@ const fn closing() -> Closing {
         pool: money,
         drawn: money,
         paid: money,
+        committee: money,
     }
 }
 
@@ -256,6 +262,8 @@ const fn books() -> Books {
         carry: money,
         prices: [u64::MAX; record::CLASSES],
         slow: [u64::MAX; record::CLASSES],
+        committee: money,
+        credits: u64::MAX,
     }
 }
 
@@ -387,12 +395,21 @@ pub(crate) fn bodies() -> Vec<(&'static str, Body)> {
         ("body/Settle", Body::Settle(settle)),
         ("body/Refusal", Body::Refusal(refusal())),
         ("body/Unjail", Body::Unjail(Unjail { bond_add: amount })),
-        (
-            "body/AuditCommit",
-            Body::AuditCommit(AuditCommit { epoch: u64::MAX, digest: FULL, signature: [5; 64] }),
-        ),
+        ("body/AuditCommit", Body::AuditCommit(audit_commit())),
         ("body/AuditReveal", Body::AuditReveal(reveal())),
+        ("body/Evidence", Body::Evidence(Evidence::Proposals(Proposals { headers: full(header()) }))),
+        (
+            "body/Evidence/commitments",
+            Body::Evidence(Evidence::Commitments(Commitments {
+                seat: ACCOUNT,
+                commits: full(audit_commit()),
+            })),
+        ),
     ]
+}
+
+const fn audit_commit() -> AuditCommit {
+    AuditCommit { epoch: u64::MAX, digest: FULL, signature: [5; 64] }
 }
 
 /// A reveal at its largest.
