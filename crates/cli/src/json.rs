@@ -53,6 +53,7 @@ pub(crate) fn parameters(p: &Parameters) -> Value {
         "subsidy_cap": p.subsidy_cap,
         "unjail_burn": grains(p.unjail_burn),
         "seat_bond": grains(p.seat_bond),
+        "fault_draws_min": p.fault_draws_min,
     })
 }
 
@@ -226,9 +227,9 @@ pub(crate) fn event(event: &Event) -> Value {
         Event::Drawn { provider, height } => {
             json!({ "event": "Drawn", "provider": provider.to_string(), "height": height })
         }
-        Event::Audited { provider, height, answered, passed, reads, on_time } => json!({
+        Event::Audited { provider, height, answered, passed, reads, on_time, excused } => json!({
             "event": "Audited", "provider": provider.to_string(), "height": height, "answered": answered,
-            "passed": passed, "reads": reads, "on_time": on_time }),
+            "passed": passed, "reads": reads, "on_time": on_time, "excused": excused }),
         Event::Agreement { agreement: id, consumer, change } => json!({
             "event": "Agreement", "agreement": agreement(id), "consumer": consumer.to_string(),
             "change": match change {
@@ -289,6 +290,8 @@ pub(crate) fn event(event: &Event) -> Value {
             "until": until }),
         Event::Closed { epoch, rows, root } => json!({
             "event": "Closed", "epoch": epoch, "rows": rows, "root": hex::encode(root) }),
+        Event::RoundFaulty { round, drawn, on_time } => json!({
+            "event": "RoundFaulty", "round": round, "drawn_by_fee": drawn, "on_time": on_time }),
     }
 }
 

@@ -224,7 +224,7 @@ impl Genesis {
         let reserve = self.supply.checked_sub(spent).expect(WITHIN);
         let seats = u32::try_from(self.authorities.len()).expect("at most 32 authorities");
         let system = System { balances, reserve, seats, seat_bonds, ..System::default() };
-        let anchor = RoundInfo { round: 0, anchor: [0; 32] };
+        let anchor = RoundInfo::default();
         let mut records =
             BTreeMap::from([(System::key(), system.to_slot()), (RoundInfo::key(0), anchor.to_slot())]);
         for (account, balance) in &self.accounts {

@@ -61,7 +61,7 @@ macro_rules! event_codec {
 event_codec! {
     0 Settled { epoch, provider, agreement, fee, burn, committee, pay }
     1 Drawn { provider, height }
-    2 Audited { provider, height, answered, passed, reads, on_time }
+    2 Audited { provider, height, answered, passed, reads, on_time, excused }
     3 Agreement { agreement, consumer, change }
     4 VoucherRefused { agreement, code }
     5 Restitution { provider, agreement, amount }
@@ -74,6 +74,7 @@ event_codec! {
     11 Slashed { seat, epoch, parts, amount, burned, reporter, evidence, until }
     12 CommitteePaid { epoch, seat, credits, amount }
     13 ServiceMeasured { epoch, provider, assigned, reported, on_time, answered, correct, latency, throughput, stands }
+    15 RoundFaulty { round, drawn, on_time }
     16 Reported { epoch, provider, auditor, asked, answered, correct, latency, throughput, code }
 }
 
@@ -98,7 +99,15 @@ mod tests {
                 pay: amount,
             },
             Event::Drawn { provider, height: 9 },
-            Event::Audited { provider, height: 9, answered: true, passed: 3, reads: 4, on_time: true },
+            Event::Audited {
+                provider,
+                height: 9,
+                answered: true,
+                passed: 3,
+                reads: 4,
+                on_time: false,
+                excused: true,
+            },
             Event::Agreement { agreement, consumer: provider, change: AgreementChange::Deleted },
             Event::VoucherRefused { agreement, code: Code::Balance },
             Event::Restitution { provider, agreement, amount },
@@ -149,6 +158,7 @@ mod tests {
                 until: u64::MAX,
             },
             Event::CommitteePaid { epoch: 1, seat: provider, credits: 7, amount },
+            Event::RoundFaulty { round: 5, drawn: 16, on_time: 12 },
         ];
         for event in events {
             assert_eq!(Event::decode(event.encode()).ok(), Some(event));

@@ -27,7 +27,7 @@ pub use working::Working;
 use crate::{
     Account, Amount, Body, Code, Hash, Key, Operation, Slot, account, agreement, audit, authority,
     block::{Draw, sha256},
-    books, data_set,
+    books, data_set, faults,
     limits::{BODY_BYTES_MAX, FEE_BYTES_PER_KEY, FREE_LANE_BYTES, KEYS_MAX, OPERATIONS_MAX, Parameters},
     operation::{body_fits, check_structure},
     provider,
@@ -163,6 +163,7 @@ fn touches_system(
     authority::touches(context, roster.seats(), &mut touched);
     let place = context.round() % context.parameters.round_ring;
     touched.writable.push(RoundInfo::key(place));
+    faults::touches_round(context, &mut touched);
     audit::touches_draws(context, system, draws, &mut touched);
     touched
 }
@@ -278,6 +279,7 @@ pub fn execute(
     let shared = shared_keys(&working.system, draws, registrations(operations));
     open_round(&mut working).map_err(|_| Invalid::State)?;
     service::open_round(&mut working).map_err(|_| Invalid::State)?;
+    faults::judge(&mut working).map_err(|_| Invalid::State)?;
     books::close(&mut working, &roster).map_err(|_| Invalid::State)?;
     authority::lead(&mut working).map_err(|_| Invalid::State)?;
     audit::apply_draws(&mut working, draws)?;
@@ -308,7 +310,7 @@ fn open_round(working: &mut Working<'_>) -> Result<(), Code> {
         return Ok(());
     }
     let round = context.round();
-    let info = RoundInfo { round, anchor: context.parent };
+    let info = RoundInfo { round, anchor: context.parent, ..RoundInfo::default() };
     working.put(RoundInfo::key(round % context.parameters.round_ring), &info)
 }
 

@@ -30,6 +30,7 @@ pub mod chunk;
 pub mod data_set;
 pub mod economics;
 pub mod event;
+pub mod faults;
 pub mod fees;
 pub mod fenwick;
 pub mod identity;

@@ -102,6 +102,8 @@ codes! {
     105 AuditReported "this auditor's report on the provider counts already";
     106 AuditAgreement "the agreement is not there, or not opened under the key that signed the report";
     107 AuditUnbacked "what the provider redeemed under the agreement does not cover the reads; reveal again once it has";
+    116 GrowthJailed "the provider is in jail and takes no new data; shrink its data sets, or store elsewhere";
+    117 GrowthSuspended "the provider was away for three epochs and takes no new data; store elsewhere, or wait until it is back";
 }
 
 impl commonware_codec::Write for Code {

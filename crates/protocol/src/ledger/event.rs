@@ -44,6 +44,8 @@ pub enum Event {
         reads: u8,
         /// Whether it was on time.
         on_time: bool,
+        /// Late in a faulty round: the histories leave it out.
+        excused: bool,
     },
     /// An agreement was opened, closed or deleted.
     Agreement {
@@ -205,6 +207,15 @@ pub enum Event {
         evidence: Hash,
         /// The first epoch in which the jail can be lifted: `u64::MAX`, never.
         until: u64,
+    },
+    /// A round is the network's fault: what its draws by fee missed leaves the histories alone.
+    RoundFaulty {
+        /// The round.
+        round: u64,
+        /// Challenges that its draws by fee opened.
+        drawn: u32,
+        /// Of them, those answered on time.
+        on_time: u32,
     },
     /// An epoch's books stand for ever.
     Closed {

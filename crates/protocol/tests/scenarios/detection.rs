@@ -60,7 +60,7 @@ fn failed_at(number: u64) -> u64 {
         };
         if drawn && height > open_until {
             open_until = height + 3;
-            if fails(&Challenge { height, seed }, 8 << 10) {
+            if fails(&Challenge { height, seed, by_fee: false }, 8 << 10) {
                 return height;
             }
         }
@@ -106,7 +106,7 @@ fn reads_follow_what_is_paid() {
     let fake = Share { slot: 1, rate: 10, leaves: 100_000_000, end_epoch: u64::MAX };
     let (mut all, mut faked, mut leaves) = (0_u32, 0_u32, BTreeSet::new());
     for number in 0..2_000 {
-        let challenge = Challenge { height: 1, seed: seed(number, 0) };
+        let challenge = Challenge { height: 1, seed: seed(number, 0), by_fee: false };
         let mut prover = Prover::new(&challenge, &account("p"), 0, vec![fake, real]);
         while let Some(question) = prover.question() {
             all += 1;
@@ -126,7 +126,7 @@ fn reads_follow_what_is_paid() {
 
 #[test]
 fn an_answer_decides_the_next_read() {
-    let challenge = Challenge { height: 1, seed: [3; 32] };
+    let challenge = Challenge { height: 1, seed: [3; 32], by_fee: false };
     let share = Share { slot: 0, rate: 3, leaves: 1 << 40, end_epoch: u64::MAX };
     let walk = |answers: [Answer; 3]| {
         let mut prover = Prover::new(&challenge, &account("p"), 0, vec![share]);

@@ -4,8 +4,8 @@ use posync_protocol::{
     Account, AgreementId, Amount, Body, Bounded, Code, Operation, Record, Slot,
     block::{BlockBody, Draw, Header, Receipts},
     limits::{
-        ADDRESS_BYTES_MAX, CHUNK_LEVELS_MAX, DRAWS_MAX, LEAF_BYTES, OPERATOR_BYTES, REGION_BYTES_MAX,
-        SUM_LEVELS_MAX,
+        ADDRESS_BYTES_MAX, CHUNK_LEVELS_MAX, DRAWS_MAX, FAULT_EPOCHS, LEAF_BYTES, OPERATOR_BYTES,
+        REGION_BYTES_MAX, SUM_LEVELS_MAX,
     },
     operation::{
         Answer, AuditCommit, AuditReveal, Close, CloseAlone, Commitments, DataSetClaim, Evidence,
@@ -14,9 +14,7 @@ use posync_protocol::{
         Transfer, Unjail, UpdateProvider, Voucher,
     },
     record::{
-        self, AccountState, Agreement, Audit, Books, Challenge, Closing, Commitment, DataSet, Ending,
-        Endings, Endpoint, FeeTree, Finding, Market, Missing, Newcomer, Offences, Peak, Provider, ProviderAt,
-        Reports, RoundInfo, Seat, SeatAt, ServiceRound, Settlement, SlotTree, Standing, System, Use, Version,
+        self, AccountState, Agreement, Audit, Books, Challenge, Closing, Commitment, DataSet, Ending, Endings, Endpoint, FAULT_BYTES, FaultBits, FaultRing, FeeTree, Finding, Market, Missing, Newcomer, Offences, Peak, Provider, ProviderAt, Reports, RoundInfo, Seat, SeatAt, ServiceRound, Settlement, SlotTree, Standing, System, Use, Version,
     },
 };
 
@@ -89,7 +87,7 @@ fn ledger_records() -> Vec<(&'static str, Slot)> {
         settled_round: u64::MAX,
     };
     let audit = Audit {
-        challenge: Some(Challenge { height: u64::MAX, seed: FULL }),
+        challenge: Some(Challenge { height: u64::MAX, seed: FULL, by_fee: true }),
         history: u64::MAX,
         on_time: u64::MAX,
         drawn: u64::MAX,
@@ -112,7 +110,10 @@ fn ledger_records() -> Vec<(&'static str, Slot)> {
             }
             .to_slot(),
         ),
-        ("record/RoundInfo", RoundInfo { round: u64::MAX, anchor: FULL }.to_slot()),
+        (
+            "record/RoundInfo",
+            RoundInfo { round: u64::MAX, anchor: FULL, drawn: u32::MAX, on_time: u32::MAX }.to_slot(),
+        ),
         ("record/Newcomer", Newcomer { account: ACCOUNT }.to_slot()),
         ("record/FeeTree", FeeTree { sum: u128::MAX }.to_slot()),
     ]
@@ -164,6 +165,8 @@ fn book_records() -> Vec<(&'static str, Slot)> {
         ("record/Closing", closing().to_slot()),
         ("record/Books", books().to_slot()),
         ("record/Peak", Peak { node: FULL }.to_slot()),
+        ("record/FaultRing", FaultRing { epoch: u64::MAX, counts: [u16::MAX; FAULT_EPOCHS] }.to_slot()),
+        ("record/FaultBits", FaultBits { last: u64::MAX, bits: [0xff; FAULT_BYTES] }.to_slot()),
     ]
 }
 
