@@ -84,6 +84,35 @@ mod tests {
     use crate::{Account, AgreementId, Amount, Code};
     use commonware_codec::{DecodeExt as _, Encode as _};
 
+    /// What is told of service audits.
+    fn of_service(provider: Account) -> [Event; 2] {
+        [
+            Event::ServiceMeasured {
+                epoch: 1,
+                provider,
+                assigned: 4,
+                reported: 3,
+                on_time: 5,
+                answered: 6,
+                correct: 7,
+                latency: 8,
+                throughput: u64::MAX,
+                stands: [6, 8],
+            },
+            Event::Reported {
+                epoch: 1,
+                provider,
+                auditor: provider,
+                asked: 4,
+                answered: 3,
+                correct: 2,
+                latency: 1,
+                throughput: 5,
+                code: Code::AuditUnbacked,
+            },
+        ]
+    }
+
     #[test]
     fn events_survive_their_bytes() {
         let (provider, amount) = (Account([7; 32]), Amount::sync(3));
@@ -124,29 +153,6 @@ mod tests {
                 until: 3,
             },
             Event::Closed { epoch: 1, rows: 2, root: [3; 32] },
-            Event::ServiceMeasured {
-                epoch: 1,
-                provider,
-                assigned: 4,
-                reported: 3,
-                on_time: 5,
-                answered: 6,
-                correct: 7,
-                latency: 8,
-                throughput: u64::MAX,
-                stands: [6, 8],
-            },
-            Event::Reported {
-                epoch: 1,
-                provider,
-                auditor: provider,
-                asked: 4,
-                answered: 3,
-                correct: 2,
-                latency: 1,
-                throughput: 5,
-                code: Code::AuditUnbacked,
-            },
             Event::Slashed {
                 seat: provider,
                 epoch: 1,
@@ -160,7 +166,7 @@ mod tests {
             Event::CommitteePaid { epoch: 1, seat: provider, credits: 7, amount },
             Event::RoundFaulty { round: 5, drawn: 16, on_time: 12 },
         ];
-        for event in events {
+        for event in events.into_iter().chain(of_service(provider)) {
             assert_eq!(Event::decode(event.encode()).ok(), Some(event));
         }
     }

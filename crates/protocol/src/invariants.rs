@@ -23,7 +23,9 @@ use crate::{
     fenwick::update_path,
     limits::{PROVIDERS_MAX, SLOTS_MAX},
     record::{
-        AccountState, Agreement, Audit, Books, Closing, Commitment, DataSet, Ending, Endings, Endpoint, FaultBits, FaultRing, FeeTree, Market, Newcomer, Offences, Peak, Provider, ProviderAt, Reports, RoundInfo, Seat, SeatAt, ServiceRound, Settlement, SlotTree, Standing, System, Use,
+        AccountState, Agreement, Audit, Books, Closing, Commitment, DataSet, Ending, Endings, Endpoint,
+        FaultBits, FaultRing, FeeTree, Market, Newcomer, Offences, Peak, Provider, ProviderAt, Reports,
+        RoundInfo, Seat, SeatAt, ServiceRound, Settlement, SlotTree, Standing, System, Use,
     },
 };
 use alloc::collections::BTreeMap;

@@ -7,7 +7,9 @@ use posync_protocol::{
     block::{BlockBody, Header, Receipts, sha256},
     limits::{OPERATION_BYTES_MAX, Parameters},
     record::{
-        AccountState, Agreement, Audit, Books, Closing, Commitment, DataSet, Ending, Endings, Endpoint, FaultBits, FaultRing, FeeTree, Market, Newcomer, Offences, Peak, Provider, ProviderAt, Reports, RoundInfo, Seat, SeatAt, ServiceRound, Settlement, SlotTree, Standing, System, Use,
+        AccountState, Agreement, Audit, Books, Closing, Commitment, DataSet, Ending, Endings, Endpoint,
+        FaultBits, FaultRing, FeeTree, Market, Newcomer, Offences, Peak, Provider, ProviderAt, Reports,
+        RoundInfo, Seat, SeatAt, ServiceRound, Settlement, SlotTree, Standing, System, Use,
     },
 };
 use proptest::prelude::*;

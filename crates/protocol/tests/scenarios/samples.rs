@@ -14,7 +14,10 @@ use posync_protocol::{
         Transfer, Unjail, UpdateProvider, Voucher,
     },
     record::{
-        self, AccountState, Agreement, Audit, Books, Challenge, Closing, Commitment, DataSet, Ending, Endings, Endpoint, FAULT_BYTES, FaultBits, FaultRing, FeeTree, Finding, Market, Missing, Newcomer, Offences, Peak, Provider, ProviderAt, Reports, RoundInfo, Seat, SeatAt, ServiceRound, Settlement, SlotTree, Standing, System, Use, Version,
+        self, AccountState, Agreement, Audit, Books, Challenge, Closing, Commitment, DataSet, Ending,
+        Endings, Endpoint, FAULT_BYTES, FaultBits, FaultRing, FeeTree, Finding, Market, Missing, Newcomer,
+        Offences, Peak, Provider, ProviderAt, Reports, RoundInfo, Seat, SeatAt, ServiceRound, Settlement,
+        SlotTree, Standing, System, Use, Version,
     },
 };
 
