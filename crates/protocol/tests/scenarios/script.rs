@@ -8,10 +8,7 @@
 //! ```
 //! Words that are not given have the defaults of `Line` below. Amounts are grains; `s` means SYNC.
 
-use crate::{
-    samples::header,
-    world::{World, account, key},
-};
+use crate::world::{World, account, key};
 use posync_protocol::{
     Account, AgreementId, Amount, Body, Bounded, Operation,
     block::{HEADER_NAMESPACE, Header, with_chain},
@@ -217,7 +214,7 @@ impl Stage {
                 view: if differs("view") { view + 1 } else { view },
                 time_ms: if other == Some(&"nothing") { 1 } else { time_ms },
                 leader: account(leader),
-                ..header()
+                ..empty_header()
             };
             header.signature = sign(&key(leader), HEADER_NAMESPACE, &header.signed_bytes());
             header
@@ -270,6 +267,28 @@ impl Stage {
             redemption.claim = Some((line.number("claim", 0), gas));
         }
         redemption
+    }
+}
+
+fn empty_header() -> Header {
+    Header {
+        version: 1,
+        chain: [0; 32],
+        term: 0,
+        view: 0,
+        leader: Account::default(),
+        parent_view: 0,
+        parent: [0; 32],
+        height: 1,
+        time_ms: 0,
+        beacon: None,
+        body_root: [0; 32],
+        receipts_root: [0; 32],
+        state_root: [0; 32],
+        ops_root: [0; 32],
+        range_start: 0,
+        range_end: 1,
+        signature: [0; 64],
     }
 }
 
