@@ -25,16 +25,17 @@ use posync_protocol::{
 };
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::{Arc, Mutex, atomic::Ordering},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
-/// Pause between looks.
-const TICK: Duration = Duration::from_secs(1);
-/// Looks between two surveys of all providers.
-const SURVEY_TICKS: u64 = 10;
-/// Looks between two questions for a provider's own scrub.
-const SCRUB_TICKS: u64 = 5;
+/// Time between two surveys of all providers.
+const SURVEY: Duration = Duration::from_secs(10);
+/// Time between two questions for a provider's own scrub.
+const SCRUB: Duration = Duration::from_secs(5);
 
 /// What the task works with.
 pub struct Purse {
@@ -48,12 +49,16 @@ pub struct Purse {
     pub parameters: Parameters,
     /// What is wanted.
     pub policy: Policy,
+    /// Pause between looks.
+    pub pause: Duration,
     /// Makes connections to providers.
     pub dialer: Dialer<Provider>,
     /// One way per provider.
     pub links: Mutex<BTreeMap<Account, Arc<Link>>>,
     /// Agreements that were being opened when the gateway stopped.
     pub opening: Mutex<Vec<LoadedDeed>>,
+    /// Nothing is wanted any more: what is open is closed.
+    pub retired: AtomicBool,
 }
 
 #[derive(Default)]
@@ -72,14 +77,20 @@ pub async fn start(purse: Arc<Purse>) {
             tracing::warn!(%error, "the ledger could not be looked at");
         }
         tick += 1;
-        purse.core.common.environment.sleep(TICK).await;
+        purse.core.common.environment.sleep(purse.pause).await;
     }
 }
 
 impl Purse {
+    /// Whether something that happens once in `time` happens at this look.
+    fn is_time(&self, tick: u64, time: Duration) -> bool {
+        let looks = time.as_millis() / self.pause.as_millis().max(1);
+        tick.is_multiple_of(u64::try_from(looks).unwrap_or(u64::MAX).max(1))
+    }
+
     async fn look(self: &Arc<Self>, seen: &mut Seen, tick: u64) -> Result<(), Error> {
         let few = seen.providers.len() < self.policy.providers;
-        let all = few || tick.is_multiple_of(SURVEY_TICKS);
+        let all = few || self.is_time(tick, SURVEY);
         let found = if all {
             survey(&self.ledger).await?
         } else {
@@ -92,8 +103,11 @@ impl Purse {
         self.upkeep(seen).await?;
         self.settle_all().await;
         self.bring_refusals().await?;
-        if tick.is_multiple_of(SCRUB_TICKS) {
+        if self.is_time(tick, SCRUB) {
             self.ask_scrubs();
+        }
+        if all {
+            self.reclaim().await?;
         }
         Ok(())
     }
@@ -169,7 +183,9 @@ impl Purse {
         let views = seen.providers.iter().map(|(account, (view, _))| (*account, view.clone())).collect();
         let price = |price: u128| u64::try_from(price).unwrap_or(u64::MAX);
         let posted = (price(self.parameters.price_storage), price(self.parameters.price_egress));
-        let open = wanted(&views, &rows, self.epoch(), &self.policy, posted);
+        let retired = self.retired.load(Ordering::Acquire);
+        let open =
+            if retired { Vec::new() } else { wanted(&views, &rows, self.epoch(), &self.policy, posted) };
         let opened = join_all(open.into_iter().map(|account| self.open(account, &views))).await;
         for result in opened {
             result?;
@@ -177,7 +193,12 @@ impl Purse {
         for (deed, standing) in &standings {
             let successor = renew::successor(&self.core, deed).is_some()
                 && views.get(&deed.provider()).is_some_and(|view| eligible(view, &self.policy, posted));
-            self.step(deed, next(standing, self.epoch(), successor, &self.policy, &self.parameters)).await?;
+            let step = if retired && Stage::of(&standing.row) == Stage::Open {
+                Step::Drain
+            } else {
+                next(standing, self.epoch(), successor, &self.policy, &self.parameters)
+            };
+            self.step(deed, step).await?;
             if Stage::of(&standing.row) == Stage::Draining {
                 renew::drain(&self.core, deed);
             }
@@ -209,27 +230,29 @@ impl Purse {
                 tracing::info!(?code, deed = deed.number, "an agreement is closed");
                 deed.set_terms(|row| row.stage = Stage::Closing as u8).await.map_err(stopped)?;
             }
-            Step::Forget => {
-                let held = deed.close();
-                self.core
-                    .common
-                    .catalogue
-                    .erase_holdings(deed.number, held.clone())
-                    .await
-                    .map_err(stopped)?;
-                deed.set_terms(|row| row.stage = Stage::Gone as u8).await.map_err(stopped)?;
-                self.core.remove_deed(deed.number);
-                for entry in held {
-                    let notice = Notice::Incomplete { file: entry.file, segment: entry.segment };
-                    self.core.notice_surely(notice).await;
-                }
-            }
+            Step::Forget => self.forget(deed).await?,
+        }
+        Ok(())
+    }
+
+    /// An agreement is gone from the ledger, or will be: what it held is nobody's.
+    pub(super) async fn forget(&self, deed: &Arc<Deed>) -> Result<(), Error> {
+        let stopped = |_| Error::Stopping;
+        let held = deed.close();
+        self.core.common.catalogue.erase_holdings(deed.number, held.clone()).await.map_err(stopped)?;
+        deed.set_terms(|row| row.stage = Stage::Gone as u8).await.map_err(stopped)?;
+        self.core.remove_deed(deed.number);
+        for entry in held {
+            let notice = Notice::Incomplete { file: entry.file, segment: entry.segment };
+            self.core.notice_surely(notice).await;
         }
         Ok(())
     }
 
     async fn settle_all(&self) {
-        let deeds = self.core.deeds();
+        // An agreement that never held anything has nothing to bring.
+        let used = |deed: &Arc<Deed>| deed.with_state(|state| state.version() > 0);
+        let deeds: Vec<_> = self.core.deeds().into_iter().filter(used).collect();
         let settled = join_all(deeds.iter().map(|deed| settle(&self.core, &self.ledger, deed))).await;
         for error in settled.into_iter().filter_map(Result::err) {
             tracing::debug!(%error, "a data set waits for the ledger");

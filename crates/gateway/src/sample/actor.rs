@@ -1,0 +1,116 @@
+//! Takes the samples that are due.
+
+use super::{
+    Found, Sample,
+    names::{self, Known},
+    state::{due, found, part},
+};
+use crate::{core::Core, deed::Deed, ledger::Ledger, purse::state::Stage};
+use commonware_utils::channel::mpsc;
+use posync_protocol::{Account, Hash, limits::Parameters};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{Arc, Mutex, atomic::Ordering},
+    time::Duration,
+};
+
+/// Pause between looks at the height.
+const PAUSE: Duration = Duration::from_millis(500);
+/// Reads begin up to this long after their block, so that they do not all fall on a look.
+const SPREAD_MS: u64 = 500;
+/// Names are learned anew after this many epochs.
+const NAMES_EPOCHS: u64 = 2;
+/// Shards asked for in one sample before the provider counts as not having any of them: a consumer
+/// may have taken one out of its data set since it was proved.
+const TRIES: usize = 2;
+
+/// What the task works with.
+pub struct Sampler {
+    /// The agreements.
+    pub core: Arc<Core>,
+    /// Where names are learned.
+    pub ledger: Ledger,
+    /// Genesis parameters.
+    pub parameters: Parameters,
+    /// Decides the moments.
+    pub secret: Hash,
+    /// Who hears of every sample; a gateway only draws its own conclusions.
+    pub tell: Option<mpsc::Sender<Sample>>,
+    /// Names by provider.
+    pub names: Mutex<BTreeMap<Account, Known>>,
+}
+
+/// Runs for ever.
+pub async fn start(sampler: Arc<Sampler>) {
+    let core = sampler.core.clone();
+    let mut seen = core.height.load(Ordering::Relaxed);
+    loop {
+        let height = core.height.load(Ordering::Relaxed);
+        let providers: BTreeSet<Account> = core.deeds().iter().map(|deed| deed.provider()).collect();
+        sampler.names().retain(|provider, _| providers.contains(provider));
+        for provider in providers {
+            for epoch in due(&sampler.secret, &provider, seen, height, &sampler.parameters) {
+                core.common.environment.spawn(sampler.clone().one(provider, epoch));
+            }
+        }
+        seen = seen.max(height);
+        core.common.environment.sleep(PAUSE).await;
+    }
+}
+
+impl Sampler {
+    fn names(&self) -> std::sync::MutexGuard<'_, BTreeMap<Account, Known>> {
+        self.names.lock().expect("no holder of this lock panics")
+    }
+
+    async fn one(self: Arc<Self>, provider: Account, epoch: u64) {
+        let environment = &self.core.common.environment;
+        let random = environment.random();
+        let late = u64::from(u16::from_be_bytes([random[0], random[1]])) % SPREAD_MS;
+        environment.sleep(Duration::from_millis(late)).await;
+        let open = |deed: &Arc<Deed>| Stage::of(&deed.terms()) == Stage::Open && !deed.is_closed();
+        let Some(deed) = self.core.deeds_with(&provider).into_iter().rfind(open) else { return };
+        if let Err(error) = self.learn(&provider, epoch).await {
+            tracing::debug!(%error, "no newer names of shards can be had");
+        }
+        if let Some(sample) = self.take(&deed, epoch).await
+            && let Some(tell) = &self.tell
+            && tell.try_send(sample).is_err()
+        {
+            tracing::warn!("nobody takes the samples; one is lost");
+        }
+    }
+
+    /// Reads under `deed`; `None` if nothing is known that could be asked for.
+    pub async fn take(&self, deed: &Arc<Deed>, epoch: u64) -> Option<Sample> {
+        let provider = deed.provider();
+        let mut outcome = None;
+        for _ in 0..TRIES {
+            let known = self.names().get(&provider).cloned().unwrap_or_default();
+            let Some(part) = part(&known.shards, &self.core.common.environment.random()) else { break };
+            let result = deed.read(part).await;
+            outcome = Some(found(&result));
+            let Err(error) = result else { break };
+            tracing::debug!(%error, "a sample failed");
+            deed.link.doubt();
+            if !error.is_unknown() {
+                break;
+            }
+            let forget = |known: &mut Known| known.shards.retain(|named| named.shard != part.name);
+            self.names().get_mut(&provider).into_iter().for_each(forget);
+        }
+        let (agreement, deed) = (deed.agreement, deed.number);
+        outcome.map(|found: Found| Sample { epoch, provider, agreement, deed, found })
+    }
+
+    async fn learn(&self, provider: &Account, epoch: u64) -> Result<(), crate::ledger::Error> {
+        let known = self.names().get(provider).cloned();
+        let known = match known {
+            Some(known) if !known.shards.is_empty() && epoch < known.epoch + NAMES_EPOCHS => return Ok(()),
+            known => known.unwrap_or_default(),
+        };
+        let known = names::learn(&self.ledger, provider, known, epoch, &self.parameters).await?;
+        self.names().insert(*provider, known);
+        Ok(())
+    }
+}

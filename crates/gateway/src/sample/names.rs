@@ -1,0 +1,81 @@
+//! Names of shards that a provider proved to hold, from the statements in blocks.
+//!
+//! Every statement carries the drawn chunks with their shards' names and lengths, so anyone who
+//! reads blocks knows shards that the provider must be able to serve, and knows them no sooner
+//! than the provider's next draw was open.
+
+use crate::ledger::{Error, Ledger};
+use posync_protocol::{
+    Account, Hash,
+    block::BlockBody,
+    limits::Parameters,
+    operation::{Answer, Body},
+    record::Audit,
+};
+
+/// A shard that a provider proved to hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Named {
+    /// Its name.
+    pub shard: Hash,
+    /// Its bytes.
+    pub length: u64,
+}
+
+/// What is known of one provider.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Known {
+    /// The challenge whose answer was read.
+    pub challenge: u64,
+    /// The epoch in which it was.
+    pub epoch: u64,
+    /// What it proved then.
+    pub shards: Vec<Named>,
+}
+
+/// The shards that `provider` proves in its answer to the challenge of height `challenge`, if the
+/// block holds that answer.
+pub fn proved(body: &BlockBody, provider: &Account, challenge: u64) -> Option<Vec<Named>> {
+    let statement = body.operations.iter().find_map(|operation| match &operation.body {
+        Body::Statement(statement) if operation.signer == *provider && statement.height == challenge => {
+            Some(statement)
+        }
+        _ => None,
+    })?;
+    let named = |answer: &Answer| match answer {
+        Answer::Proved(read) => Some(Named { shard: read.shard, length: read.length }),
+        Answer::Missing(_) | Answer::Ended(_) => None,
+    };
+    let mut shards: Vec<Named> = statement.answers.iter().filter_map(named).collect();
+    shards.sort_unstable_by_key(|named| named.shard);
+    shards.dedup();
+    Some(shards)
+}
+
+/// Learns from the last answer of `provider` on the ledger, unless `known` does already or its
+/// answer came too late to be looked for.
+///
+/// # Errors
+/// [`Error`].
+pub async fn learn(
+    ledger: &Ledger,
+    provider: &Account,
+    known: Known,
+    epoch: u64,
+    parameters: &Parameters,
+) -> Result<Known, Error> {
+    let audit: Audit = ledger.record(Audit::key(provider)).await?.unwrap_or_default();
+    let challenge = audit.last_height;
+    if audit.answered == 0 || challenge == known.challenge {
+        return Ok(Known { epoch, ..known });
+    }
+    for height in challenge + 1..=challenge + parameters.deadline_blocks {
+        let Some(body) = ledger.body(height).await? else { break };
+        if let Some(shards) = proved(&body, provider, challenge) {
+            // All of it missing: what it proved before is all there is to ask for.
+            let shards = if shards.is_empty() { known.shards } else { shards };
+            return Ok(Known { challenge, epoch, shards });
+        }
+    }
+    Ok(Known { challenge, epoch, ..known })
+}
