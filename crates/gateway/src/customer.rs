@@ -26,7 +26,7 @@ use posync_client::{
 };
 use posync_protocol::{Account, Hash, limits::Parameters};
 use rand_core::CryptoRng;
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 /// What a customer is told.
 #[derive(Clone)]
@@ -45,8 +45,6 @@ pub(crate) struct Means {
     pub(crate) parameters: Parameters,
     /// What agreements to open.
     pub(crate) policy: Policy,
-    /// Pause between looks at the ledger.
-    pub(crate) pause: Duration,
 }
 
 /// A customer that is not at work yet.
@@ -73,7 +71,7 @@ impl Customer {
         E: Spawner + Clock + Storage + Metrics + CryptoRng,
         N: Network,
     {
-        let Means { key, partition, nodes, chain, network_key, parameters, policy, pause } = means;
+        let Means { key, partition, nodes, chain, network_key, parameters, policy } = means;
         let environment = Environment::new(context);
         let opened = catalogue::start(context.child("catalogue"), &partition, environment.random()).await;
         let (catalogue, loaded, disk) = opened?;
@@ -89,11 +87,11 @@ impl Customer {
             account: Account::of(&key.public_key()),
             parameters,
             policy,
-            pause,
             dialer: dialer(context, network, &key),
             links: Default::default(),
             opening: Default::default(),
             retired: Default::default(),
+            needed: Default::default(),
         });
         take_up(&purse, loaded.deeds);
         Ok(Self { core, purse, heard, incomplete: loaded.open, disk })

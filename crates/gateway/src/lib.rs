@@ -18,6 +18,7 @@
 //! 2. Nothing is paid that did not verify; what is signed is on disk first.
 //! 3. A crash at any point loses nothing that was acknowledged and forgets nothing that is paid.
 
+pub mod auditor;
 pub mod catalogue;
 pub mod coding;
 pub mod core;
@@ -54,10 +55,7 @@ use posync_client::{
 };
 use posync_protocol::{Account, Hash, limits::Parameters};
 use rand_core::CryptoRng;
-use std::{net::SocketAddr, sync::Arc, time::Duration};
-
-/// Pause between a gateway's looks at the ledger.
-const LOOK: Duration = Duration::from_secs(1);
+use std::{net::SocketAddr, sync::Arc};
 
 /// What a gateway is told.
 #[derive(Clone)]
@@ -114,7 +112,6 @@ where
         network_key: config.network_key,
         parameters: config.parameters,
         policy: config.policy,
-        pause: LOOK,
     };
     let customer = Customer::open(&context, &network, means).await?;
     customer.start(None);

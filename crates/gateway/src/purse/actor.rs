@@ -32,10 +32,14 @@ use std::{
     time::Duration,
 };
 
-/// Time between two surveys of all providers.
-const SURVEY: Duration = Duration::from_secs(10);
-/// Time between two questions for a provider's own scrub.
-const SCRUB: Duration = Duration::from_secs(5);
+/// Pause between looks.
+const TICK: Duration = Duration::from_secs(1);
+/// Looks between two surveys of all providers.
+const SURVEY_TICKS: u64 = 10;
+/// Looks between two questions for a provider's own scrub.
+const SCRUB_TICKS: u64 = 5;
+/// Epochs for which a retired customer keeps an agreement at least: who closes sooner stands out.
+const KEPT_EPOCHS: u64 = 16;
 
 /// What the task works with.
 pub struct Purse {
@@ -49,16 +53,16 @@ pub struct Purse {
     pub parameters: Parameters,
     /// What is wanted.
     pub policy: Policy,
-    /// Pause between looks.
-    pub pause: Duration,
     /// Makes connections to providers.
     pub dialer: Dialer<Provider>,
     /// One way per provider.
     pub links: Mutex<BTreeMap<Account, Arc<Link>>>,
     /// Agreements that were being opened when the gateway stopped.
     pub opening: Mutex<Vec<LoadedDeed>>,
-    /// Nothing is wanted any more: what is open is closed.
+    /// Nothing is wanted any more: what is open is closed in its time.
     pub retired: AtomicBool,
+    /// Providers with whom an agreement is needed, beside those that the policy wants.
+    pub needed: Mutex<BTreeSet<Account>>,
 }
 
 #[derive(Default)]
@@ -77,20 +81,14 @@ pub async fn start(purse: Arc<Purse>) {
             tracing::warn!(%error, "the ledger could not be looked at");
         }
         tick += 1;
-        purse.core.common.environment.sleep(purse.pause).await;
+        purse.core.common.environment.sleep(TICK).await;
     }
 }
 
 impl Purse {
-    /// Whether something that happens once in `time` happens at this look.
-    fn is_time(&self, tick: u64, time: Duration) -> bool {
-        let looks = time.as_millis() / self.pause.as_millis().max(1);
-        tick.is_multiple_of(u64::try_from(looks).unwrap_or(u64::MAX).max(1))
-    }
-
     async fn look(self: &Arc<Self>, seen: &mut Seen, tick: u64) -> Result<(), Error> {
         let few = seen.providers.len() < self.policy.providers;
-        let all = few || self.is_time(tick, SURVEY);
+        let all = few || tick.is_multiple_of(SURVEY_TICKS);
         let found = if all {
             survey(&self.ledger).await?
         } else {
@@ -103,7 +101,7 @@ impl Purse {
         self.upkeep(seen).await?;
         self.settle_all().await;
         self.bring_refusals().await?;
-        if self.is_time(tick, SCRUB) {
+        if tick.is_multiple_of(SCRUB_TICKS) {
             self.ask_scrubs();
         }
         if all {
@@ -184,8 +182,9 @@ impl Purse {
         let price = |price: u128| u64::try_from(price).unwrap_or(u64::MAX);
         let posted = (price(self.parameters.price_storage), price(self.parameters.price_egress));
         let retired = self.retired.load(Ordering::Acquire);
-        let open =
-            if retired { Vec::new() } else { wanted(&views, &rows, self.epoch(), &self.policy, posted) };
+        let needed = self.needed.lock().expect("no holder of this lock panics").clone();
+        let want = || wanted(&views, &needed, &rows, self.epoch(), &self.policy, posted);
+        let open = if retired { Vec::new() } else { want() };
         let opened = join_all(open.into_iter().map(|account| self.open(account, &views))).await;
         for result in opened {
             result?;
@@ -193,7 +192,8 @@ impl Purse {
         for (deed, standing) in &standings {
             let successor = renew::successor(&self.core, deed).is_some()
                 && views.get(&deed.provider()).is_some_and(|view| eligible(view, &self.policy, posted));
-            let step = if retired && Stage::of(&standing.row) == Stage::Open {
+            let kept = self.parameters.epoch(deed.agreement.opened) + KEPT_EPOCHS;
+            let step = if retired && self.epoch() >= kept && Stage::of(&standing.row) == Stage::Open {
                 Step::Drain
             } else {
                 next(standing, self.epoch(), successor, &self.policy, &self.parameters)

@@ -1,12 +1,12 @@
 //! Takes the samples that are due.
 
 use super::{
-    Found, Sample,
+    Found, IN_TIME_MS, SPREAD_MS, Sample,
     names::{self, Known},
     state::{due, found, part},
 };
-use crate::{core::Core, deed::Deed, ledger::Ledger, purse::state::Stage};
-use commonware_utils::channel::mpsc;
+use crate::{core::Core, deed::{Arrived, Deed, Part}, ledger::Ledger, link::Error, purse::state::Stage};
+use commonware_utils::channel::{mpsc, oneshot};
 use posync_protocol::{Account, Hash, limits::Parameters};
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -16,8 +16,6 @@ use std::{
 
 /// Pause between looks at the height.
 const PAUSE: Duration = Duration::from_millis(500);
-/// Reads begin up to this long after their block, so that they do not all fall on a look.
-const SPREAD_MS: u64 = 500;
 /// Names are learned anew after this many epochs.
 const NAMES_EPOCHS: u64 = 2;
 /// Shards asked for in one sample before the provider counts as not having any of them: a consumer
@@ -88,7 +86,7 @@ impl Sampler {
         for _ in 0..TRIES {
             let known = self.names().get(&provider).cloned().unwrap_or_default();
             let Some(part) = part(&known.shards, &self.core.common.environment.random()) else { break };
-            let result = deed.read(part).await;
+            let result = self.read(deed, part).await.unwrap_or_else(|| Err(Error::Slow(provider)));
             outcome = Some(found(&result));
             let Err(error) = result else { break };
             tracing::debug!(%error, "a sample failed");
@@ -101,6 +99,14 @@ impl Sampler {
         }
         let (agreement, deed) = (deed.agreement, deed.number);
         outcome.map(|found: Found| Sample { epoch, provider, agreement, deed, found })
+    }
+
+    /// What came in time. The read goes on in a task of its own, so that what verifies is paid.
+    async fn read(&self, deed: &Arc<Deed>, part: Part) -> Option<Result<Arrived, Error>> {
+        let (sender, receiver) = oneshot::channel();
+        let (deed, environment) = (deed.clone(), &self.core.common.environment);
+        environment.spawn(async move { drop(sender.send(deed.read(part).await)) });
+        environment.within(Duration::from_millis(IN_TIME_MS), receiver).await?.ok()
     }
 
     async fn learn(&self, provider: &Account, epoch: u64) -> Result<(), crate::ledger::Error> {

@@ -24,6 +24,11 @@ pub use actor::{Sampler, start};
 use posync_protocol::{Account, AgreementId};
 use std::time::Duration;
 
+/// Milliseconds in which the slice must be here: beyond, its latency is worth nothing.
+pub const IN_TIME_MS: u64 = 2_000;
+/// Reads begin up to so many milliseconds after their block, so that they do not fall together.
+pub const SPREAD_MS: u64 = 500;
+
 /// What one read found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Sample {
