@@ -3,12 +3,13 @@
 //! Accounts are bech32m, hashes and signatures hex, money integer grains. A number above 64 bits
 //! becomes a string of digits, which no local network reaches.
 
+use crate::records::ratio;
 use posync_protocol::{
     Account, AgreementId, Amount, Body, Operation,
     block::{BlockBody, Header},
     ledger::{AgreementChange, Event, StandingReason, StandingStep},
     limits::Parameters,
-    operation::{Answer, DataSetClaim, Reasked, Redemption, RefusedPlacement},
+    operation::{Answer, DataSetClaim, Reasked, Redemption, RefusedPlacement, Report},
     wire::gateway::File,
 };
 use serde_json::{Value, json};
@@ -152,12 +153,24 @@ fn body_fields(body: &Body) -> (&'static str, Value) {
                 "slots": x.slots.iter().map(|slot| slot.0).collect::<Vec<_>>(), "endings": x.endings.to_vec() }),
         ),
         Body::Unjail(x) => ("Unjail", json!({ "bond_add": grains(x.bond_add) })),
+        Body::AuditCommit(x) => ("AuditCommit", json!({ "epoch": x.epoch, "digest": hex::encode(x.digest) })),
+        Body::AuditReveal(x) => (
+            "AuditReveal",
+            json!({ "epoch": x.epoch, "batch": x.batch,
+                "reports": x.reports.iter().map(report).collect::<Vec<_>>() }),
+        ),
     }
 }
 
 fn refusal(x: &RefusedPlacement) -> Value {
     json!({ "provider": x.provider.to_string(), "consumer": x.consumer.to_string(),
         "agreement": x.agreement.as_ref().map(agreement), "leaves": x.leaves, "height": x.height })
+}
+
+fn report(x: &Report) -> Value {
+    json!({ "stratum": x.stratum, "auditor": x.auditor, "index": x.index, "agreement": agreement(&x.agreement()),
+        "session_key": x.session_key.to_string(), "asked": x.asked, "answered": x.answered,
+        "correct": x.correct, "latency_band": x.latency, "throughput_band": x.throughput })
 }
 
 fn ending(id: &AgreementId, consumer: &Account, end_epoch: u64) -> Value {
@@ -228,6 +241,27 @@ pub(crate) fn event(event: &Event) -> Value {
             "event": "Standing", "provider": provider.to_string(), "epoch": epoch,
             "step": step_name(*step), "reason": reason_name(*reason), "evidence": hex::encode(evidence),
             "until": until }),
+        Event::Reported { epoch, provider, auditor, asked, answered, correct, latency, throughput, code } => {
+            json!({ "event": "Reported", "epoch": epoch, "provider": provider.to_string(),
+                "auditor": auditor.to_string(), "asked": asked, "answered": answered, "correct": correct,
+                "latency_band": latency, "throughput_band": throughput, "code": *code as u8,
+                "why": code.explain() })
+        }
+        Event::ServiceMeasured {
+            epoch,
+            provider,
+            assigned,
+            reported,
+            on_time,
+            answered,
+            correct,
+            latency,
+            throughput,
+        } => json!({
+            "event": "ServiceMeasured", "epoch": epoch, "provider": provider.to_string(),
+            "assigned": assigned, "reported": reported, "on_time": ratio(*on_time),
+            "answered": ratio(*answered), "correct": ratio(*correct), "latency": ratio(*latency),
+            "throughput_band": ratio(*throughput) }),
         Event::Closed { epoch, rows, root } => json!({
             "event": "Closed", "epoch": epoch, "rows": rows, "root": hex::encode(root) }),
     }

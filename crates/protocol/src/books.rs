@@ -25,23 +25,30 @@ pub mod tree;
 
 pub(crate) use market::touches as touches_market;
 pub use market::{Pair, pair};
-pub use measure::{Figures, figures_of, quality_of};
+pub use measure::{Figures, figures_of, on_time_of, quality_of};
 
 use crate::{
-    Account, Code, Record as _,
+    Account, Code, Record,
     ledger::{BlockContext, Invalid, Records, Touched, Working},
-    limits::SETTLEMENT_RING,
+    limits::{AUDITORS_MAX, SETTLEMENT_RING},
     record::{
-        AccountState, Audit, Books, CLOSING_RING, Closing, Key, Peak, Provider, ProviderAt, Settlement,
-        Standing, System,
+        AccountState, Audit, Books, CLOSING_RING, Closing, Key, Peak, Provider, ProviderAt, Reports, Seat,
+        SeatAt, ServiceRound, Settlement, Standing, System,
     },
 };
 use alloc::vec::Vec;
 use core::ops::Range;
 
-/// Who stands at the indices that a block closes.
+/// Who stands at the indices that a block closes, and who audited them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Roster(Vec<(u32, Account)>);
+pub struct Roster {
+    /// Indices and who stands there.
+    providers: Vec<(u32, Account)>,
+    /// The service audit of the epoch that the first pass measures.
+    service: Option<ServiceRound>,
+    /// All seats in order.
+    seats: Vec<Account>,
+}
 
 /// The indices that a block closes, in both passes (BK-2).
 fn slice(context: &BlockContext, system: &System) -> Range<u32> {
@@ -56,9 +63,15 @@ fn slice(context: &BlockContext, system: &System) -> Range<u32> {
 }
 
 /// What must be read before [`crate::ledger::touches`] can name a block's records: who stands at
-/// the indices that it closes. `system` is the parent's.
+/// the indices that it closes, whom the epoch's service audit drew, and who has the seats. `system`
+/// is the parent's.
 pub fn roster_keys(context: &BlockContext, system: &System) -> Vec<Key> {
-    slice(context, system).map(ProviderAt::key).collect()
+    let indices = slice(context, system);
+    let Some(measured) = context.epoch().checked_sub(1).filter(|_| !indices.is_empty()) else {
+        return Vec::new();
+    };
+    let seats = (0..system.seats).map(SeatAt::key);
+    indices.map(ProviderAt::key).chain(seats).chain([ServiceRound::of(measured)]).collect()
 }
 
 impl Roster {
@@ -67,13 +80,44 @@ impl Roster {
     /// # Errors
     /// [`Invalid::State`] if one is missing or does not decode.
     pub fn new(context: &BlockContext, system: &System, records: &Records) -> Result<Self, Invalid> {
-        let mut roster = Vec::new();
-        for index in slice(context, system) {
-            let slot = records.get(&ProviderAt::key(index)).copied().flatten().ok_or(Invalid::State)?;
-            let at = ProviderAt::from_slot(&slot).map_err(|_| Invalid::State)?;
-            roster.extend(at.account.map(|account| (index, account)));
+        fn read<R: Record>(records: &Records, key: Key) -> Result<Option<R>, Invalid> {
+            let slot = records.get(&key).copied().flatten();
+            slot.map(|slot| R::from_slot(&slot)).transpose().map_err(|_| Invalid::State)
         }
-        Ok(Self(roster))
+        let mut roster = Self::default();
+        let indices = slice(context, system);
+        let Some(measured) = context.epoch().checked_sub(1).filter(|_| !indices.is_empty()) else {
+            return Ok(roster);
+        };
+        for index in indices {
+            let at: ProviderAt = read(records, ProviderAt::key(index))?.ok_or(Invalid::State)?;
+            roster.providers.extend(at.account.map(|account| (index, account)));
+        }
+        for seat in 0..system.seats {
+            let at: SeatAt = read(records, SeatAt::key(seat))?.ok_or(Invalid::State)?;
+            roster.seats.push(at.account);
+        }
+        let service: Option<ServiceRound> = read(records, ServiceRound::of(measured))?;
+        roster.service = service.filter(|round| round.epoch == measured);
+        Ok(roster)
+    }
+
+    /// The epoch's service audit and the stratum in which it draws `index`, if it does.
+    fn audited(&self, index: u32) -> Option<(&ServiceRound, u32)> {
+        let round = self.service.as_ref()?;
+        Some((round, round.stratum(index)?))
+    }
+
+    /// Names what the service audit of the slice's providers needs: at most all seats, and a
+    /// provider's reports.
+    fn touches_service(&self, touched: &mut Touched) {
+        for (index, account) in &self.providers {
+            let Some((round, stratum)) = self.audited(*index) else { continue };
+            touched.writable.extend(Reports::parts(account, round.epoch));
+            let auditors = (0..AUDITORS_MAX as u8).filter_map(|auditor| round.seat(stratum, auditor));
+            let seats = auditors.filter_map(|seat| self.seats.get(seat as usize));
+            touched.writable.extend(seats.map(Seat::key));
+        }
     }
 }
 
@@ -97,19 +141,20 @@ pub(crate) fn touches(context: &BlockContext, system: &System, roster: &Roster, 
             touched.writable.push(Books::key(sealed));
         }
     }
-    if roster.0.is_empty() {
+    if roster.providers.is_empty() {
         return;
     }
+    roster.touches_service(touched);
     for closed in [1, 2].iter().filter_map(|back| epoch.checked_sub(*back)) {
         touched.writable.push(Closing::of(closed));
-        let rows = roster.0.iter().map(|(_, account)| Settlement::key(account, closed % SETTLEMENT_RING));
-        touched.writable.extend(rows);
+        let accounts = roster.providers.iter().map(|(_, account)| account);
+        touched.writable.extend(accounts.map(|account| Settlement::key(account, closed % SETTLEMENT_RING)));
     }
     if let Some(paid) = epoch.checked_sub(2) {
         touched.writable.extend(peaks(paid));
-        touched.writable.extend(roster.0.iter().map(|(_, account)| AccountState::key(account)));
+        touched.writable.extend(roster.providers.iter().map(|(_, account)| AccountState::key(account)));
     }
-    for (_, account) in &roster.0 {
+    for (_, account) in &roster.providers {
         touched.writable.push(Standing::key(account));
         touched.readable.extend([Provider::key(account), Audit::key(account)]);
     }
@@ -135,7 +180,7 @@ pub(crate) fn close(working: &mut Working<'_>, roster: &Roster) -> Result<(), Co
         }
         begin(working, epoch - 1)?;
     }
-    if roster.0.is_empty() {
+    if roster.providers.is_empty() {
         return Ok(());
     }
     // The second pass first: it judges by the counters that the first pass moves on.
@@ -143,7 +188,7 @@ pub(crate) fn close(working: &mut Working<'_>, roster: &Roster) -> Result<(), Co
         && let Some(mut sums) = closing(working, paid)?
     {
         let providers = sums.providers;
-        for (_, account) in roster.0.iter().filter(|(index, _)| *index < providers) {
+        for (_, account) in roster.providers.iter().filter(|(index, _)| *index < providers) {
             pay::pay(working, &mut sums, account)?;
         }
         working.put(Closing::of(paid), &sums)?;
@@ -152,8 +197,8 @@ pub(crate) fn close(working: &mut Working<'_>, roster: &Roster) -> Result<(), Co
         && let Some(mut sums) = closing(working, measured)?
     {
         let providers = sums.providers;
-        for (_, account) in roster.0.iter().filter(|(index, _)| *index < providers) {
-            measure::measure(working, &mut sums, account)?;
+        for (index, account) in roster.providers.iter().filter(|(index, _)| *index < providers) {
+            measure::measure(working, &mut sums, roster, (*index, account))?;
         }
         working.put(Closing::of(measured), &sums)?;
     }

@@ -71,6 +71,8 @@ event_codec! {
     8 Subsidy { epoch, provider, amount }
     9 Standing { provider, epoch, step, reason, evidence, until }
     10 Closed { epoch, rows, root }
+    13 ServiceMeasured { epoch, provider, assigned, reported, on_time, answered, correct, latency, throughput }
+    16 Reported { epoch, provider, auditor, asked, answered, correct, latency, throughput, code }
 }
 
 #[cfg(test)]
@@ -111,6 +113,28 @@ mod tests {
                 until: 3,
             },
             Event::Closed { epoch: 1, rows: 2, root: [3; 32] },
+            Event::ServiceMeasured {
+                epoch: 1,
+                provider,
+                assigned: 4,
+                reported: 3,
+                on_time: 5,
+                answered: 6,
+                correct: 7,
+                latency: 8,
+                throughput: u64::MAX,
+            },
+            Event::Reported {
+                epoch: 1,
+                provider,
+                auditor: provider,
+                asked: 4,
+                answered: 3,
+                correct: 2,
+                latency: 1,
+                throughput: 5,
+                code: Code::AuditUnbacked,
+            },
         ];
         for event in events {
             assert_eq!(Event::decode(event.encode()).ok(), Some(event));

@@ -32,7 +32,7 @@ use crate::{
     operation::{body_fits, check_structure},
     provider,
     record::{AccountState, Newcomer, ProviderAt, RoundInfo, System},
-    settlement, standing, statement,
+    service, settlement, standing, statement,
 };
 use alloc::{
     collections::{BTreeMap, BTreeSet},
@@ -157,6 +157,7 @@ fn touches_system(
 ) -> Touched {
     let mut touched = Touched::default();
     books::touches(context, system, roster, &mut touched);
+    service::touches_round(context, &mut touched);
     let place = context.round() % context.parameters.round_ring;
     touched.writable.push(RoundInfo::key(place));
     audit::touches_draws(context, system, draws, &mut touched);
@@ -178,7 +179,7 @@ pub fn touches_operation(context: &BlockContext, operation: &Operation) -> Touch
     match &operation.body {
         Body::Transfer(body) => account::touches(body, &mut touched),
         Body::RegisterProvider(_) => provider::touches_register(signer, &mut touched),
-        Body::UpdateProvider(body) => provider::touches_update(signer, body, &mut touched),
+        Body::UpdateProvider(body) => provider::touches_update(context, signer, body, &mut touched),
         Body::Open(body) => agreement::touches_open(body, &mut touched),
         Body::TopUp(body) => agreement::touches_top_up(body, &mut touched),
         Body::Close(body) => agreement::touches_close(body, &mut touched),
@@ -190,6 +191,8 @@ pub fn touches_operation(context: &BlockContext, operation: &Operation) -> Touch
         Body::Settle(body) => settlement::touches(context, body, &mut touched),
         Body::Refusal(body) => provider::touches_cut(body, &mut touched),
         Body::Unjail(_) => standing::touches_unjail(signer, &mut touched),
+        Body::AuditCommit(body) => service::touches_commit(signer, body, &mut touched),
+        Body::AuditReveal(body) => service::touches_reveal(signer, body, &mut touched),
     }
     touched
 }
@@ -270,6 +273,7 @@ pub fn execute(
     working.begin(touches_system(context, &working.system, &roster, draws));
     let shared = shared_keys(&working.system, draws, registrations(operations));
     open_round(&mut working).map_err(|_| Invalid::State)?;
+    service::open_round(&mut working).map_err(|_| Invalid::State)?;
     books::close(&mut working, &roster).map_err(|_| Invalid::State)?;
     audit::apply_draws(&mut working, draws)?;
     working.check_sound()?;
@@ -334,5 +338,7 @@ fn dispatch(working: &mut Working<'_>, operation: &Operation) -> Result<(), Code
         Body::Settle(body) => settlement::apply(working, body),
         Body::Refusal(body) => provider::cut(working, body),
         Body::Unjail(body) => standing::unjail(working, signer, body),
+        Body::AuditCommit(body) => service::commit(working, signer, body),
+        Body::AuditReveal(body) => service::reveal(working, signer, body),
     }
 }

@@ -39,6 +39,7 @@ pub mod operation;
 pub mod provider;
 pub mod receipt;
 pub mod record;
+pub mod service;
 pub mod settlement;
 pub mod standing;
 pub mod statement;

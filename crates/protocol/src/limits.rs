@@ -130,6 +130,22 @@ pub const SIGN_ATTEMPTS: u32 = 16;
 pub const SEATS_MAX: u32 = 256;
 /// Keys in one proven read.
 pub const READ_KEYS_MAX: usize = 64;
+/// Auditors of a provider: at 61 drawn ones, 30 % of all seats outvote the rest in 1 of 2,000 epochs.
+pub const AUDITORS_MAX: usize = 61;
+/// Providers that an epoch's service audit draws for each seat.
+pub const SERVICE_DRAWS: u32 = 4;
+/// Reports in one reveal, and strata of one batch.
+pub const REPORTS_MAX: usize = 64;
+/// Batches of a commitment: all strata of 256 seats.
+pub const REPORT_BATCHES_MAX: usize = 16;
+/// Reports on a provider that one record holds.
+pub const REPORTS_PER_PART: usize = 21;
+/// Bytes of one read of an auditor: a verified slice.
+pub const AUDIT_READ_BYTES: u64 = SLICE_BYTES;
+/// Latency bands of a report.
+pub const LATENCY_BANDS: usize = 10;
+/// Throughput bands of a report.
+pub const THROUGHPUT_BANDS: usize = 7;
 
 const _: () = assert!(FREE_LANE_BYTES / OPERATION_BYTES_MAX >= 2 * DRAWS_MAX);
 const _: () = assert!(SHARD_BYTES_MAX / LEAF_BYTES == 1 << CHUNK_LEVELS_MAX);

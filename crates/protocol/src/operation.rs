@@ -4,9 +4,13 @@
 //! once per node ([`crate::wire::node`] carries the bytes). Free operations (`Statement`,
 //! `Settle`) have `nonce` 0 and `max_fee` 0.
 
+mod service;
 mod signatures;
 mod structure;
 
+pub use service::{
+    AUDIT_NAMESPACE, AuditCommit, AuditReveal, REPORT_NAMESPACE, Report, batch_of, digest_of, reveals,
+};
 pub use signatures::{SignatureCheck, sign};
 pub(crate) use structure::body_fits;
 pub use structure::check_structure;
@@ -411,6 +415,10 @@ tagged! {
         13 => Unjail(Unjail),
         /// Cuts the declared capacity of a provider that refused within it.
         14 => Refusal(RefusedPlacement),
+        /// Commits to what an auditor found.
+        16 => AuditCommit(AuditCommit),
+        /// Reveals what it committed to.
+        17 => AuditReveal(AuditReveal),
     }
 }
 

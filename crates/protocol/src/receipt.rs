@@ -88,6 +88,16 @@ codes! {
     91 ProviderSuspended "the provider was away for three epochs and takes no new agreements; choose another";
     92 NotJailed "the provider is not in jail; nothing to do";
     93 JailedStill "the time in jail is not over; ask again in the epoch that its standing names";
+    98 AuditNotSeat "the signer has no seat, or lost it; only authorities audit service";
+    99 AuditTime "an audit is committed in its own epoch and revealed in the first round of the next; wait for the next epoch";
+    100 AuditUndrawn "no service audit was drawn in that epoch, or not yet; wait for the epoch's first seed";
+    101 AuditCommitted "a commitment of this seat and epoch stands; reveal what it names";
+    102 AuditUncommitted "this seat committed to nothing in that epoch; commit before the epoch ends";
+    103 AuditAltered "this is not what was committed to; reveal exactly the reports, salt and batches of the commitment";
+    104 AuditNotAssigned "the epoch's seed does not draw this seat to audit this provider, or the provider is not there";
+    105 AuditReported "this auditor's report on the provider counts already";
+    106 AuditAgreement "the agreement is not there, or not opened under the key that signed the report";
+    107 AuditUnbacked "what the provider redeemed under the agreement does not cover the reads; reveal again once it has";
 }
 
 impl commonware_codec::Write for Code {

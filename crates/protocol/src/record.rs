@@ -103,9 +103,11 @@ macro_rules! record {
 
 mod books;
 mod seats;
+mod service;
 
 pub use books::*;
 pub use seats::*;
+pub use service::*;
 
 record! {
     /// The one record of sums; each money field is part of the conserved total.
@@ -330,6 +332,8 @@ record! {
         signed: Amount,
         /// Claims beyond signatures, at most `signed`.
         disputed: Amount,
+        /// Redeemed egress bytes that back a report of an auditor.
+        audited: u64,
     }
 }
 

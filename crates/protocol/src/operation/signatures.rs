@@ -92,6 +92,8 @@ impl Operation {
             Body::Statement(statement) => checks.extend(statement.vouchers.iter().map(|r| r.check(chain))),
             Body::Redeem(redeem) => checks.extend(redeem.vouchers.iter().map(|r| r.check(chain))),
             Body::Refusal(refused) => checks.push(refused.check(chain)),
+            Body::AuditCommit(commit) => checks.push(commit.check(chain, self.signer)),
+            Body::AuditReveal(reveal) => checks.extend(reveal.signatures(chain, &self.signer)),
             _ => {}
         }
         checks

@@ -57,6 +57,8 @@ pub(crate) fn body_fits(body: &Body, parameters: &Parameters) -> bool {
         Body::Settle(body) => settle_fits(body),
         Body::Unjail(_) => true,
         Body::Refusal(body) => refusal_fits(body),
+        Body::AuditCommit(_) => true,
+        Body::AuditReveal(body) => body.fits(),
     }
 }
 
