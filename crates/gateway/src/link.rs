@@ -59,9 +59,9 @@ impl Error {
         matches!(self, Self::Refused(_, Refusal::Unknown | Refusal::Damaged, _) | Self::Wrong(..))
     }
 
-    /// Whether the provider says that it has no such shard.
-    pub const fn is_unknown(&self) -> bool {
-        matches!(self, Self::Refused(_, Refusal::Unknown, _))
+    /// Whether the provider says that it cannot serve the shard, which it may no longer have to.
+    pub const fn says_loss(&self) -> bool {
+        matches!(self, Self::Refused(_, Refusal::Unknown | Refusal::Damaged, _))
     }
 
     /// Whether the very same request may succeed later.

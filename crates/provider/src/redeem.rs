@@ -9,7 +9,7 @@
 use crate::terms::Terms;
 use posync_protocol::{
     Amount, agreement,
-    limits::{FEE_BYTES_PER_KEY, Parameters, SLICE_BYTES},
+    limits::{AUDIT_READ_BYTES, FEE_BYTES_PER_KEY, Parameters},
     operation::Redemption,
 };
 
@@ -49,7 +49,7 @@ pub fn is_due(terms: &Terms, kept: &Redemption, height: u64, parameters: &Parame
     let is_last = epoch + 1 >= over;
     let is_much = fee.grains().saturating_mul(2) >= terms.usage.voucher_reserve.grains();
     let epoch_ends = round + 1 >= parameters.epoch_start(epoch + 1);
-    let is_read = kept.voucher.egress.saturating_sub(terms.usage.egress) >= SLICE_BYTES;
+    let is_read = kept.voucher.egress.saturating_sub(terms.usage.egress) >= AUDIT_READ_BYTES;
     (epoch_ends && is_read) || (fee.grains() > own && (is_last || is_much))
 }
 

@@ -8,18 +8,12 @@ use super::{
     seat::Seat,
     state::{LEAD_EPOCHS, account_key, group_of, phase},
 };
-use crate::{
-    core::Core,
-    customer::Customer,
-    ledger::Error,
-    purse::Purse,
-    sample::Sample,
-};
+use crate::{core::Core, customer::Customer, ledger::Error, purse::Purse, sample::Sample};
 use commonware_cryptography::Signer as _;
 use commonware_runtime::{Clock, Handle, Metrics, Network, Spawner, Storage};
 use commonware_utils::channel::{mpsc, oneshot};
 use posync_protocol::{
-    Account, Amount, Code, Hash,
+    Account, Amount, Hash,
     limits::SERVICE_DRAWS,
     operation::{Body, Transfer},
     record::AccountState,
@@ -92,7 +86,9 @@ where
 
     /// A block is final.
     pub(super) fn advance(&self, height: u64) {
-        self.all.values().for_each(|reading| drop(reading.core.height.fetch_max(height, Ordering::Relaxed)));
+        for reading in self.all.values() {
+            reading.core.height.fetch_max(height, Ordering::Relaxed);
+        }
     }
 
     /// The account that reports on `epoch` needs agreements with these.

@@ -24,23 +24,13 @@ mod rounds;
 mod seat;
 pub mod state;
 
-use crate::{
-    Error,
-    customer::Means,
-    limits::MAILBOX,
-    purse::Policy,
-    sample::Sample,
-};
+use crate::{Error, customer::Means, limits::MAILBOX, purse::Policy, sample::Sample};
 use commonware_cryptography::{Signer as _, ed25519::PrivateKey};
 use commonware_macros::select;
 use commonware_runtime::{Clock, Metrics, Network, Spawner, Storage};
 use commonware_utils::channel::mpsc;
 use group::Groups;
-use posync_client::{
-    connection::Endpoint,
-    light::NetworkKey,
-    watch,
-};
+use posync_client::{connection::Endpoint, light::NetworkKey, watch};
 use posync_protocol::{Account, Hash, limits::Parameters};
 use rand_core::CryptoRng;
 use rounds::Rounds;
@@ -97,7 +87,16 @@ where
     let seat = Seat::new(&context, &network, &config);
     let heights = config.heights.clone();
     let groups = Groups::new(context, network, config.clone(), tell);
-    let auditor = Auditor { seat, rounds, groups, samples, found: Vec::new(), parameters: config.parameters, began: None, done: state::Done::default() };
+    let auditor = Auditor {
+        seat,
+        rounds,
+        groups,
+        samples,
+        found: Vec::new(),
+        parameters: config.parameters,
+        began: None,
+        done: state::Done::default(),
+    };
     tracing::info!(seat = %Account::of(&config.key.public_key()), "the auditor reads");
     select! {
         _ = &mut stopped => Ok(()),

@@ -1,10 +1,6 @@
 //! The seat's account: who it has to report on, and the operations that only it may send.
 
-use super::{
-    Config,
-    rounds::Round,
-    state::Drawn,
-};
+use super::{Config, rounds::Round, state::Drawn};
 use crate::{
     Shared,
     environment::Environment,

@@ -38,6 +38,8 @@ const TICK: Duration = Duration::from_secs(1);
 const SURVEY_TICKS: u64 = 10;
 /// Looks between two questions for a provider's own scrub.
 const SCRUB_TICKS: u64 = 5;
+/// Free slots among which one is chosen.
+const SLOTS_TRIED: usize = 16;
 /// Epochs for which a retired customer keeps an agreement at least: who closes sooner stands out.
 const KEPT_EPOCHS: u64 = 16;
 
@@ -325,13 +327,17 @@ impl Purse {
         }
     }
 
-    /// The first slot of a provider without an agreement, from where it is likely.
+    /// A free slot of a provider, from where some are likely: one of the first few, as others may be
+    /// opening agreements with it at the same moment.
     async fn free_slot(&self, provider: Account, held: u32) -> Result<Option<u32>, Error> {
         let first = held.saturating_sub(READ_KEYS_MAX as u32 / 2);
         let slots: Vec<u32> = (first..first + READ_KEYS_MAX as u32).collect();
         let keys = slots.iter().map(|slot| Agreement::key(&provider, *slot)).collect();
         let (_, found) = self.ledger.read(keys).await?;
-        Ok(slots.into_iter().zip(found).find(|(_, found)| found.is_none()).map(|(slot, _)| slot))
+        let free = slots.into_iter().zip(found).filter(|(_, found)| found.is_none()).map(|(slot, _)| slot);
+        let few: Vec<u32> = free.take(SLOTS_TRIED).collect();
+        let place = usize::from(self.core.common.environment.random()[0]) % few.len().max(1);
+        Ok(few.get(place).copied())
     }
 
     /// Has the ledger open what the row says, and takes it up.

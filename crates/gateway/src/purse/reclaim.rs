@@ -44,7 +44,8 @@ impl Purse {
             return Ok(());
         };
         let slots = Bounded::new(vec![(slot, agreement.consumer, agreement.end_epoch)]);
-        let (index, slots, endings) = (known.index, slots.expect("one is within every bound"), Bounded::default());
+        let (index, slots, endings) =
+            (known.index, slots.expect("one is within every bound"), Bounded::default());
         match self.ledger.execute(Body::Settle(Settle { provider, index, slots, endings })).await {
             Ok(Code::Done) | Err(Error::Expired) => Ok(()),
             Ok(code) => {

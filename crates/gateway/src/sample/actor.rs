@@ -2,10 +2,16 @@
 
 use super::{
     Found, IN_TIME_MS, SPREAD_MS, Sample,
-    names::{self, Known},
+    names::{self, Known, Named},
     state::{due, found, part},
 };
-use crate::{core::Core, deed::{Arrived, Deed, Part}, ledger::Ledger, link::Error, purse::state::Stage};
+use crate::{
+    core::Core,
+    deed::{Arrived, Deed, Part},
+    ledger::Ledger,
+    link::Error,
+    purse::state::Stage,
+};
 use commonware_utils::channel::{mpsc, oneshot};
 use posync_protocol::{Account, Hash, limits::Parameters};
 use std::{
@@ -18,9 +24,8 @@ use std::{
 const PAUSE: Duration = Duration::from_millis(500);
 /// Names are learned anew after this many epochs.
 const NAMES_EPOCHS: u64 = 2;
-/// Shards asked for in one sample before the provider counts as not having any of them: a consumer
-/// may have taken one out of its data set since it was proved.
-const TRIES: usize = 2;
+/// Shards asked for in one sample, when it shows that a provider no longer owes the first.
+const TRIES: usize = 3;
 
 /// What the task works with.
 pub struct Sampler {
@@ -68,7 +73,10 @@ impl Sampler {
         environment.sleep(Duration::from_millis(late)).await;
         let open = |deed: &Arc<Deed>| Stage::of(&deed.terms()) == Stage::Open && !deed.is_closed();
         let Some(deed) = self.core.deeds_with(&provider).into_iter().rfind(open) else { return };
-        if let Err(error) = self.learn(&provider, epoch).await {
+        // A read that begins too late would be paid too late to be redeemed within its epoch.
+        let learned =
+            environment.within(Duration::from_millis(SPREAD_MS), self.learn(&provider, epoch)).await;
+        if let Some(Err(error)) = learned {
             tracing::debug!(%error, "no newer names of shards can be had");
         }
         if let Some(sample) = self.take(&deed, epoch).await
@@ -80,25 +88,30 @@ impl Sampler {
     }
 
     /// Reads under `deed`; `None` if nothing is known that could be asked for.
-    pub async fn take(&self, deed: &Arc<Deed>, epoch: u64) -> Option<Sample> {
+    async fn take(&self, deed: &Arc<Deed>, epoch: u64) -> Option<Sample> {
         let provider = deed.provider();
-        let mut outcome = None;
         for _ in 0..TRIES {
             let known = self.names().get(&provider).cloned().unwrap_or_default();
-            let Some(part) = part(&known.shards, &self.core.common.environment.random()) else { break };
+            let (named, part) = part(&known.shards, &self.core.common.environment.random())?;
             let result = self.read(deed, part).await.unwrap_or_else(|| Err(Error::Slow(provider)));
-            outcome = Some(found(&result));
-            let Err(error) = result else { break };
-            tracing::debug!(%error, "a sample failed");
-            deed.link.doubt();
-            if !error.is_unknown() {
-                break;
+            if let Err(error) = &result {
+                tracing::debug!(%error, "a sample failed");
+                deed.link.doubt();
+                if error.says_loss() && !self.is_owed(&provider, &named).await {
+                    let forget = |known: &mut Known| known.shards.retain(|old| old.root != named.root);
+                    self.names().get_mut(&provider).into_iter().for_each(forget);
+                    continue;
+                }
             }
-            let forget = |known: &mut Known| known.shards.retain(|named| named.shard != part.name);
-            self.names().get_mut(&provider).into_iter().for_each(forget);
+            let (agreement, deed, found) = (deed.agreement, deed.number, found(&result));
+            return Some(Sample { epoch, provider, agreement, deed, found });
         }
-        let (agreement, deed) = (deed.agreement, deed.number);
-        outcome.map(|found: Found| Sample { epoch, provider, agreement, deed, found })
+        None
+    }
+
+    /// Whether a provider must have a shard; when in doubt, not.
+    async fn is_owed(&self, provider: &Account, named: &Named) -> bool {
+        names::is_owed(&self.ledger, provider, named, &self.parameters).await.unwrap_or(false)
     }
 
     /// What came in time. The read goes on in a task of its own, so that what verifies is paid.

@@ -21,12 +21,13 @@ pub mod state;
 
 pub use actor::{Sampler, start};
 
-use posync_protocol::{Account, AgreementId};
+use posync_protocol::{Account, AgreementId, service::LATENCY_HIGH_MS};
 use std::time::Duration;
 
 /// Milliseconds in which the slice must be here: beyond, its latency is worth nothing.
-pub const IN_TIME_MS: u64 = 2_000;
-/// Reads begin up to so many milliseconds after their block, so that they do not fall together.
+pub const IN_TIME_MS: u64 = LATENCY_HIGH_MS;
+/// Reads begin up to so many milliseconds after their block, so that they do not fall together, and
+/// wait for names at most as long again.
 pub const SPREAD_MS: u64 = 500;
 
 /// What one read found.

@@ -4,13 +4,14 @@
 //! reads blocks knows shards that the provider must be able to serve, and knows them no sooner
 //! than the provider's next draw was open.
 
-use crate::ledger::{Error, Ledger};
+use crate::ledger::{Error, Ledger, decode};
 use posync_protocol::{
     Account, Hash,
+    agreement::check_open,
     block::BlockBody,
     limits::Parameters,
     operation::{Answer, Body},
-    record::Audit,
+    record::{Agreement, Audit, DataSet, Use},
 };
 
 /// A shard that a provider proved to hold.
@@ -20,6 +21,10 @@ pub struct Named {
     pub shard: Hash,
     /// Its bytes.
     pub length: u64,
+    /// Under which agreement, by slot.
+    pub slot: u32,
+    /// Root of the data set that it was in.
+    pub root: Hash,
 }
 
 /// What is known of one provider.
@@ -43,13 +48,38 @@ pub fn proved(body: &BlockBody, provider: &Account, challenge: u64) -> Option<Ve
         _ => None,
     })?;
     let named = |answer: &Answer| match answer {
-        Answer::Proved(read) => Some(Named { shard: read.shard, length: read.length }),
+        Answer::Proved(read) => {
+            let root = read.position.place(&read.shard, read.length)?.root;
+            Some(Named { shard: read.shard, length: read.length, slot: read.slot, root })
+        }
         Answer::Missing(_) | Answer::Ended(_) => None,
     };
     let mut shards: Vec<Named> = statement.answers.iter().filter_map(named).collect();
     shards.sort_unstable_by_key(|named| named.shard);
     shards.dedup();
     Some(shards)
+}
+
+/// Whether `provider` still owes a shard: the data set in which it proved it is in force, and its
+/// agreement open. Otherwise its consumer may have taken it out.
+///
+/// # Errors
+/// [`Error`].
+pub async fn is_owed(
+    ledger: &Ledger,
+    provider: &Account,
+    named: &Named,
+    parameters: &Parameters,
+) -> Result<bool, Error> {
+    let slot = named.slot;
+    let keys = vec![DataSet::key(provider, slot), Agreement::key(provider, slot), Use::key(provider, slot)];
+    let (height, slots) = ledger.read(keys).await?;
+    let at = |place: usize| slots.get(place).copied().flatten();
+    let (set, agreement, usage) =
+        (decode::<DataSet>(at(0))?, decode::<Agreement>(at(1))?, decode::<Use>(at(2))?);
+    let (Some(set), Some(agreement), Some(usage)) = (set, agreement, usage) else { return Ok(false) };
+    let is_open = check_open(&agreement, &usage, parameters.epoch(height)).is_ok();
+    Ok(is_open && set.current.root == named.root)
 }
 
 /// Learns from the last answer of `provider` on the ledger, unless `known` does already or its
