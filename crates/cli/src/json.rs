@@ -257,11 +257,13 @@ pub(crate) fn event(event: &Event) -> Value {
             correct,
             latency,
             throughput,
+            stands,
         } => json!({
             "event": "ServiceMeasured", "epoch": epoch, "provider": provider.to_string(),
-            "assigned": assigned, "reported": reported, "on_time": ratio(*on_time),
+            "auditors": assigned, "auditors_reported": reported, "on_time": ratio(*on_time),
             "answered": ratio(*answered), "correct": ratio(*correct), "latency": ratio(*latency),
-            "throughput_band": ratio(*throughput) }),
+            "throughput_band": ratio(*throughput), "answered_stands": ratio(stands[0]),
+            "latency_stands": stands[1] }),
         Event::Closed { epoch, rows, root } => json!({
             "event": "Closed", "epoch": epoch, "rows": rows, "root": hex::encode(root) }),
     }

@@ -11,7 +11,7 @@ use commonware_runtime::{Supervisor as _, tokio::Context};
 use posync_client::{
     account::{Final, Submitter},
     connection::{Connection, Endpoint, Error, Follow},
-    light::{self, Light, Subject},
+    light::{self, Light, Subject, SyncProof},
 };
 use posync_protocol::{
     Amount, Body, Key, Record,
@@ -100,9 +100,9 @@ impl Ledger {
         Ok(records)
     }
 
-    /// The bytes of a proof that anyone verifies with the network key.
-    pub(crate) async fn prove(&self, subject: &Subject) -> Outcome<Vec<u8>> {
-        Ok(self.connection.prove(subject).await.map_err(failed)?.to_bytes())
+    /// A proof that anyone verifies with the network key.
+    pub(crate) async fn prove(&self, subject: &Subject) -> Outcome<SyncProof> {
+        self.connection.prove(subject).await.map_err(failed)
     }
 
     /// A certified header and the body that it commits to.

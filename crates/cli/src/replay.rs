@@ -6,12 +6,16 @@
 use crate::failure::{Exit, Failure, Outcome};
 use posync_node::genesis::Genesis;
 use posync_protocol::{
-    Bounded, Hash, Key, Record, Slot,
+    Account, Bounded, Hash, Key, Record, Slot,
     block::{BlockBody, Header, Receipts, sha256},
     ledger::{self, BlockContext, Event, Invalid, Mode, Records, Roster},
-    record::System,
+    limits::SETTLEMENT_RING,
+    record::{Settlement, Standing, System},
 };
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, ops::RangeInclusive};
+
+/// A provider's complete row of an epoch.
+pub(crate) type Row = (Account, Slot);
 
 /// A ledger in memory, as of the last block that was applied.
 pub(crate) struct Replay {
@@ -20,12 +24,20 @@ pub(crate) struct Replay {
     parent: Option<Hash>,
     height: u64,
     state: BTreeMap<Key, Slot>,
+    rows: BTreeMap<u64, Vec<Row>>,
 }
 
 impl Replay {
-    /// The state before the first block.
-    pub(crate) fn new(genesis: Genesis) -> Self {
-        Self { chain: genesis.chain(), state: genesis.records(), genesis, parent: None, height: 0 }
+    /// The state before the first block; the rows of these epochs will be gathered.
+    pub(crate) fn new(genesis: Genesis, epochs: &RangeInclusive<u64>) -> Self {
+        let (chain, state) = (genesis.chain(), genesis.records());
+        let rows = epochs.clone().map(|epoch| (epoch, Vec::new())).collect();
+        Self { chain, state, genesis, parent: None, height: 0, rows }
+    }
+
+    /// The complete rows of a gathered epoch, in the order in which its books have them.
+    pub(crate) fn rows(&self, epoch: u64) -> &[Row] {
+        self.rows.get(&epoch).map_or(&[], |rows| rows)
     }
 
     /// Height of the next block.
@@ -66,7 +78,21 @@ impl Replay {
             };
         }
         (self.height, self.parent) = (header.height, Some(header.digest()));
+        if let Some(paid) = context.epoch().checked_sub(2)
+            && let Some(mut rows) = self.rows.remove(&paid)
+        {
+            rows.extend(roster.accounts().filter_map(|account| self.completed(account, paid)));
+            self.rows.insert(paid, rows);
+        }
         Ok(outcome.events)
+    }
+
+    /// The row that the second pass has just completed (BK-6).
+    fn completed(&self, account: &Account, epoch: u64) -> Option<Row> {
+        let standing: Standing = self.record(&Standing::key(account))?;
+        let slot = self.state.get(&Settlement::key(account, epoch % SETTLEMENT_RING))?;
+        let row = Settlement::from_slot(slot).ok()?;
+        (row.epoch == epoch && standing.registered <= epoch).then_some((*account, *slot))
     }
 
     fn read(&self, keys: Vec<Key>) -> Records {
@@ -76,12 +102,6 @@ impl Replay {
     /// A record.
     pub(crate) fn record<R: Record>(&self, key: &Key) -> Option<R> {
         self.state.get(key).and_then(|slot| R::from_slot(slot).ok())
-    }
-
-    /// Every record of one kind.
-    pub(crate) fn all<R: Record>(&self) -> impl Iterator<Item = R> {
-        let own = self.state.values().filter(|slot| slot[0] == R::KIND);
-        own.filter_map(|slot| R::from_slot(slot).ok())
     }
 }
 

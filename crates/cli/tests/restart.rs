@@ -70,6 +70,24 @@ fn blocks_alone_give_the_same_books(net: &Net) {
     let reward = net.ask(&["explain", "reward", "provider-1", &(epochs - 1).to_string()]);
     assert_eq!(reward["holds"], true, "{reward}");
     assert_eq!(net.refuse(&["recompute", &(epochs + 1_000).to_string()]).0, 4, "not over yet");
+    a_payout_is_proved_by_the_books(net, epochs - 1);
+}
+
+/// The row that recompute found, under the network key, in a process without the network.
+fn a_payout_is_proved_by_the_books(net: &Net, epoch: u64) {
+    let epoch = epoch.to_string();
+    let answer = net.ask(&["recompute", &epoch]);
+    let file = net.directory.join("payout.sync").display().to_string();
+    let written = net.ask(&["prove", "payout", "provider-1", &epoch, "--out", &file]);
+    assert!(written["bytes"].as_u64() <= Some(3_000), "{written}");
+    let key = written["network_key"].as_str().expect("hex");
+    let verified = net.ask(&["verify", &file, "--network-key", key]);
+    assert_eq!(verified["record"], "payout", "{verified}");
+    let rows = answer["rows"].as_array().expect("a list");
+    let row = rows.iter().find(|row| row["provider"] == verified["account"]).expect("it has a row");
+    assert_eq!(verified["fields"], row["row"]);
+    assert_eq!(net.refuse(&["prove", "payout", "provider-1", "100000"]).0, 4, "not over yet");
+    assert_eq!(net.refuse(&["prove", "payout", "gateway", &epoch]).0, 4, "it provides nothing");
 }
 
 fn two_supervisors_are_refused(net: &Net) {

@@ -35,6 +35,8 @@ pub struct Known {
     pub address: Option<SocketAddr>,
     /// Whether it may be given new shards: it answers, and its reads are found.
     pub trusted: bool,
+    /// Whether the ledger lets it take new agreements: neither suspended nor in jail.
+    pub takes: bool,
     /// Its sync score, parts per billion.
     pub score: u64,
     /// It was drawn for its first reads already: no newcomer.
@@ -157,7 +159,7 @@ impl Core {
             capacity: 0,
             score: known.score,
             vetted: known.vetted,
-            eligible: known.trusted,
+            eligible: known.trusted && known.takes,
         }
     }
 
@@ -171,7 +173,7 @@ impl Core {
             let candidate = Candidate {
                 load: deed.with_state(|state| state.load()),
                 capacity: deed.terms().quota_leaves,
-                eligible: of.trusted && !deed.link.is_doubtful(),
+                eligible: of.trusted && of.takes && !deed.link.is_doubtful(),
                 ..Self::candidate(&deed.provider(), of)
             };
             let fuller = best.get(&deed.provider()).is_some_and(|(other, _)| other.load <= candidate.load);

@@ -93,7 +93,8 @@ fn create(directory: &std::path::Path) {
         genesis::deal(&addresses, parameters, supply, vec![(payer, Amount::sync(100_000_000))], rng)
             .expect("valid");
     for (index, (secret, address)) in secrets.iter().zip(&addresses).enumerate() {
-        let settings = Settings::local(*address, SocketAddr::from(([127, 0, 0, 1], 9_700 + index as u16)));
+        let settings =
+            Settings::local(*address, SocketAddr::from(([127, 0, 0, 1], 9_700 + index as u16)), false);
         let at = directory.join(index.to_string());
         Config::create(&at, &genesis, &settings, secret).expect("the directory is writable");
     }

@@ -75,6 +75,9 @@ pub struct Settings {
     /// 4 KiB pages of storage kept in memory: at least the active set.
     #[serde(default = "page_cache_pages")]
     pub page_cache_pages: usize,
+    /// Whether nothing is pruned: the node answers about every block since the first.
+    #[serde(default)]
+    pub archive: bool,
     /// Whether peers at private and loopback addresses are dialed: a local network needs it.
     #[serde(default)]
     pub local: bool,
@@ -86,8 +89,8 @@ const fn page_cache_pages() -> usize {
 
 impl Settings {
     /// Settings of a node on a local network.
-    pub const fn local(listen: SocketAddr, service: SocketAddr) -> Self {
-        Self { listen, service, page_cache_pages: page_cache_pages(), local: true }
+    pub const fn local(listen: SocketAddr, service: SocketAddr, archive: bool) -> Self {
+        Self { listen, service, page_cache_pages: page_cache_pages(), archive, local: true }
     }
 }
 
@@ -195,7 +198,7 @@ mod tests {
         let (genesis, secrets) =
             deal(&[address], Parameters::LOCAL, Amount::sync(10_000), Vec::new(), TestRng::new(1))
                 .expect("valid");
-        Config::create(directory, &genesis, &Settings::local(address, address), &secrets[0])
+        Config::create(directory, &genesis, &Settings::local(address, address, false), &secrets[0])
     }
 
     #[test]

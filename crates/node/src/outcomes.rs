@@ -61,30 +61,33 @@ impl Read for BlockOutcome {
 type Archive<E> = prunable::Archive<EightCap, E, Digest, BlockOutcome>;
 
 /// The outcomes of the kept blocks.
-pub struct Outcomes<E: Runtime>(Arc<AsyncMutex<Option<Archive<E>>>>);
+pub struct Outcomes<E: Runtime> {
+    archive: Arc<AsyncMutex<Option<Archive<E>>>>,
+    prunes: bool,
+}
 
 impl<E: Runtime> Clone for Outcomes<E> {
     fn clone(&self) -> Self {
-        Self(self.0.clone())
+        Self { archive: self.archive.clone(), prunes: self.prunes }
     }
 }
 
 impl<E: Runtime> Outcomes<E> {
-    /// Opens the archive.
-    pub(crate) async fn open(context: E, files: &Files) -> Self {
+    /// Opens the archive; with `all` nothing is ever pruned.
+    pub(crate) async fn open(context: E, files: &Files, all: bool) -> Self {
         let config = files.archive("outcomes");
         let archive =
             Archive::init(context, config).await.expect("a node that cannot read its disk must stop");
-        Self(Arc::new(AsyncMutex::new(Some(archive))))
+        Self { archive: Arc::new(AsyncMutex::new(Some(archive))), prunes: !all }
     }
 
     /// Keeps the outcome of the block at `height`; durable when it returns.
     pub async fn put(&self, height: u64, digest: Digest, outcome: &BlockOutcome) {
-        let mut slot = self.0.lock().await;
+        let mut slot = self.archive.lock().await;
         let archive = slot.take().expect("only a failed write loses the archive, and it ends the node");
         let mut archive =
             archive.put_sync(height, digest, outcome).await.expect("a node that cannot write must stop");
-        if height.is_multiple_of(PRUNE_EVERY) && height > BLOCKS_KEPT {
+        if self.prunes && height.is_multiple_of(PRUNE_EVERY) && height > BLOCKS_KEPT {
             let pruned = archive.prune(height - BLOCKS_KEPT).await;
             archive = pruned.expect("a node that cannot write must stop");
         }
@@ -93,14 +96,14 @@ impl<E: Runtime> Outcomes<E> {
 
     /// The outcome of the block at `height`, if it is kept.
     pub async fn get(&self, height: u64) -> Option<BlockOutcome> {
-        let slot = self.0.lock().await;
+        let slot = self.archive.lock().await;
         let archive = slot.as_ref()?;
         archive.get(Identifier::Index(height)).await.expect("a node that cannot read its disk must stop")
     }
 
     /// The highest block whose outcome is kept; 0 before the first.
     pub async fn last(&self) -> u64 {
-        let slot = self.0.lock().await;
+        let slot = self.archive.lock().await;
         slot.as_ref().and_then(|archive| archive.last_index()).unwrap_or(0)
     }
 }

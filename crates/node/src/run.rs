@@ -87,6 +87,7 @@ async fn serve(
         secrets: config.secrets.clone(),
         operations,
         prefix: "posync".into(),
+        archive: config.settings.archive,
         page_cache_pages: NonZeroUsize::new(config.settings.page_cache_pages).unwrap_or(NonZeroUsize::MIN),
     };
     let mut running = engine::start(context.child("engine"), parts, transport).await;
@@ -170,6 +171,7 @@ pub fn run_sim(
                 secrets: node.secrets,
                 operations: node.operations,
                 prefix: node.prefix,
+                archive: false,
                 page_cache_pages: NZUsize!(1_024),
             };
             let running = engine::start(context.child("engine"), parts, transport).await;

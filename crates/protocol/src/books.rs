@@ -119,6 +119,11 @@ impl Roster {
             touched.writable.extend(seats.map(Seat::key));
         }
     }
+
+    /// The accounts, in the order of their indices.
+    pub fn accounts(&self) -> impl Iterator<Item = &Account> {
+        self.0.iter().map(|(_, account)| account)
+    }
 }
 
 /// Whether the block is the first of an epoch after the first epoch.

@@ -71,7 +71,7 @@ event_codec! {
     8 Subsidy { epoch, provider, amount }
     9 Standing { provider, epoch, step, reason, evidence, until }
     10 Closed { epoch, rows, root }
-    13 ServiceMeasured { epoch, provider, assigned, reported, on_time, answered, correct, latency, throughput }
+    13 ServiceMeasured { epoch, provider, assigned, reported, on_time, answered, correct, latency, throughput, stands }
     16 Reported { epoch, provider, auditor, asked, answered, correct, latency, throughput, code }
 }
 
@@ -123,6 +123,7 @@ mod tests {
                 correct: 7,
                 latency: 8,
                 throughput: u64::MAX,
+                stands: [6, 8],
             },
             Event::Reported {
                 epoch: 1,

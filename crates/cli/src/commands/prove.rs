@@ -1,14 +1,20 @@
 //! `posync prove`: one record of the ledger with everything that leads to the network key.
 
+use super::recompute::{genesis, replay, root};
 use crate::{
-    failure::{Failure, Outcome},
+    failure::{Exit, Failure, Outcome},
     ledger::Ledger,
     network::{Network, replace},
     output::Output,
     records, session,
 };
-use posync_client::light::Subject;
-use posync_protocol::record::{AccountState, Audit, Books, Provider, Standing, System};
+use posync_client::light::{Row, Subject};
+use posync_protocol::{
+    Account, Bounded, Hash, Record as _, Slot,
+    books::tree,
+    limits::SETTLEMENT_RING,
+    record::{AccountState, Audit, Books, Provider, ProviderAt, Settlement, Standing, System},
+};
 use serde_json::json;
 use std::path::{Path, PathBuf};
 
@@ -40,7 +46,14 @@ enum Record {
         /// Whose
         account: String,
     },
-    /// What a provider was paid in an epoch
+    /// What a provider was paid for an epoch whose books are closed, and its scores then; any past epoch
+    Payout {
+        /// Whose
+        account: String,
+        /// Which epoch
+        epoch: u64,
+    },
+    /// What a provider was paid so far in one of the last 512 epochs
     Settlement {
         /// Whose
         account: String,
@@ -75,7 +88,13 @@ impl Prove {
         let subject = self.record.subject(&network)?;
         session::run(async |context| {
             let ledger = Ledger::open(&context, net).await?;
-            let bytes = export(&ledger, &subject, &self.out).await?;
+            let bytes = match &self.record {
+                Record::Payout { account, epoch } => {
+                    let account = network.resolve(account)?;
+                    export_payout(&ledger, (net, &network), &account, *epoch, &self.out).await?
+                }
+                _ => export(&ledger, &subject, &self.out).await?,
+            };
             let file = self.out.display().to_string();
             output.answer(
                 &json!({ "file": file, "bytes": bytes, "network_key": network.network_key }),
@@ -98,7 +117,9 @@ impl Record {
             Self::Audit { account } => Subject::of_account::<Audit>(&network.resolve(account)?),
             Self::Settlement { account, epoch } => records::settlement(&network.resolve(account)?, *epoch),
             Self::Standing { account } => Subject::of_account::<Standing>(&network.resolve(account)?),
-            Self::Books { epoch } => Subject::new::<Books>(&[&epoch.to_be_bytes()]).expect("8 bytes fit"),
+            Self::Payout { epoch, .. } | Self::Books { epoch } => {
+                Subject::new::<Books>(&[&epoch.to_be_bytes()]).expect("8 bytes fit")
+            }
             Self::Agreement { account, slot } => Subject::agreement(&network.resolve(account)?, *slot),
             Self::System => Subject::new::<System>(&[]).expect("an empty id fits"),
         })
@@ -107,10 +128,65 @@ impl Record {
 
 /// Writes the proof of a record; returns its length.
 pub(crate) async fn export(ledger: &Ledger, subject: &Subject, path: &Path) -> Outcome<u64> {
-    let proof = ledger.prove(subject).await?;
-    if proof.is_empty() {
-        return Err(Failure::file(path, "write", "the proof is empty"));
-    }
-    replace(path, &proof)?;
+    write(path, &ledger.prove(subject).await?.to_bytes())
+}
+
+fn write(path: &Path, proof: &[u8]) -> Outcome<u64> {
+    replace(path, proof)?;
     Ok(proof.len() as u64)
+}
+
+/// Writes the proof of a provider's row of closed books; returns its length.
+pub(crate) async fn export_payout(
+    ledger: &Ledger,
+    (net, network): (&Path, &Network),
+    account: &Account,
+    epoch: u64,
+    path: &Path,
+) -> Outcome<u64> {
+    super::recompute::sealing_block(ledger, epoch).await?;
+    let books: Books = ledger.read(Books::key(epoch)).await?.ok_or_else(|| differ(epoch))?;
+    let mut rows = kept_rows(ledger, epoch).await?;
+    if root(&rows) != books.root {
+        // The ledger keeps a row for 512 epochs, and none of a provider that left: then from blocks.
+        let epochs = epoch..=epoch;
+        rows = replay(ledger, genesis(net, network)?, &epochs).await?.rows(epoch).to_vec();
+    }
+    if root(&rows) != books.root {
+        return Err(differ(epoch));
+    }
+    let index = rows.iter().position(|(other, _)| other == account).ok_or_else(|| {
+        let why = format!("{account} has no row in the books of epoch {epoch}");
+        let next = "`posync recompute EPOCH` lists who has one; a provider has one from its first epoch on";
+        Failure::new(Exit::NotFound, "there is no such payout", why, next)
+    })?;
+    let leaves: Vec<Hash> = rows.iter().map(|(account, slot)| tree::leaf(account, slot)).collect();
+    let path_to_root = tree::path(&leaves, index).and_then(Bounded::new).ok_or_else(|| differ(epoch))?;
+    let row = Row {
+        account: *account,
+        index: u32::try_from(index).map_err(|_| differ(epoch))?,
+        slot: rows[index].1,
+        path: path_to_root,
+    };
+    let subject = Subject::new::<Books>(&[&epoch.to_be_bytes()]).expect("8 bytes fit");
+    write(path, &ledger.prove(&subject).await?.with_row(row).to_bytes())
+}
+
+/// The rows of an epoch that the ledger still has, in the order of their indices.
+async fn kept_rows(ledger: &Ledger, epoch: u64) -> Outcome<Vec<(Account, Slot)>> {
+    let system: System = ledger.read(System::key()).await?.unwrap_or_default();
+    let at = ledger.read_all::<ProviderAt>((0..system.providers).map(ProviderAt::key).collect()).await?;
+    let accounts: Vec<Account> = at.into_iter().filter_map(|at| at?.account).collect();
+    let keys = accounts.iter().map(|account| Settlement::key(account, epoch % SETTLEMENT_RING));
+    let rows = ledger.read_all::<Settlement>(keys.collect()).await?;
+    let rows = accounts.into_iter().zip(rows);
+    Ok(rows
+        .filter_map(|(account, row)| Some((account, row.filter(|r| r.epoch == epoch)?.to_slot())))
+        .collect())
+}
+
+fn differ(epoch: u64) -> Failure {
+    let why = format!("the rows of epoch {epoch} do not hash to the root in its books");
+    let next = "compare with `posync recompute`, and report this with the blocks";
+    Failure::new(Exit::Failed, "the payout cannot be proved", why, next)
 }

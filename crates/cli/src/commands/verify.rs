@@ -71,13 +71,17 @@ fn describe(verified: &Verified) -> Value {
         Some(Some((kind, fields))) => (kind, fields),
     };
     let id = &verified.subject.id;
-    let account = id.get(..32).and_then(|bytes| <[u8; 32]>::try_from(bytes).ok());
+    let account = id.get(..32).and_then(|bytes| <[u8; 32]>::try_from(bytes).ok()).map(Account);
+    let (kind, account, fields) = match &verified.row {
+        Some((account, row)) => ("payout", Some(*account), records::row(row)),
+        None => (kind, account, fields),
+    };
     json!({
         "verified": true,
         "chain": hex::encode(header.chain),
         "height": header.height,
         "time_ms": header.time_ms,
-        "account": account.map(|bytes| Account(bytes).to_string()),
+        "account": account.map(|account| account.to_string()),
         "place": hex::encode(id.get(32..).unwrap_or_default()),
         "record": kind,
         "fields": fields,

@@ -249,11 +249,13 @@ fn write_members(
     let bytes = genesis.encode();
     network::replace(&directory.join(GENESIS_FILE), &bytes)?;
     let mut secrets = secrets.iter();
+    // One of them keeps every block: old epochs can be explained, recomputed and proved.
+    let mut archive = true;
     for seat in seats {
         let own = directory.join(&seat.name);
         if let Some(peers) = seat.peers {
             let secret = secrets.next().expect("one secret for each authority");
-            let settings = Settings::local(peers, seat.service);
+            let settings = Settings::local(peers, seat.service, std::mem::take(&mut archive));
             Config::create(&own, genesis, &settings, secret)
                 .map_err(|error| Failure::file(&own, "write the node's directory", error))?;
         } else {

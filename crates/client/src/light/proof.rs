@@ -1,8 +1,12 @@
 //! A sync proof: one record of the ledger that anyone verifies with nothing but the network key.
 //!
 //! ```text
-//!  magic | subject (kind, id) | headers to the certificate | finalization | slot | QMDB proof
+//!  magic | subject (kind, id) | headers to the certificate | finalization | slot | QMDB proof | row
 //! ```
+//!
+//! The state keeps what a provider was paid for 512 epochs; the books of an epoch stay for ever and
+//! name the root over its rows. A proof of books therefore may carry one of their rows, with the path
+//! to that root: so any past epoch's pay and score is proved.
 //!
 //! About 1.4 kB when the block has a certificate of its own. It says *whose* record it is: the
 //! record's place in the state is the hash of its kind and id, and both are in the proof.
@@ -10,10 +14,11 @@
 use super::{Error, Light, NetworkKey, canonical, check_record};
 use commonware_codec::Encode as _;
 use posync_protocol::{
-    Account, Bounded, Key, Record, Slot,
+    Account, Bounded, Hash, Key, Record, Slot,
     block::Header,
+    books::tree,
     encoded,
-    record::{Agreement, place},
+    record::{Agreement, Books, Settlement, place},
     wire::node::{Certified, ProvenRecord},
 };
 
@@ -61,6 +66,36 @@ impl Subject {
 }
 
 encoded! {
+    /// A provider's row of closed books, and how it leads to their root.
+    Row {
+        /// Whose it is.
+        account: Account,
+        /// Its place among the rows.
+        index: u32,
+        /// The [`Settlement`].
+        slot: Slot,
+        /// As [`tree::path`].
+        path: Bounded<Hash, { tree::PATH_MAX }>,
+    }
+}
+
+impl Row {
+    /// The row, if it is one of `books`.
+    ///
+    /// # Errors
+    /// [`Error::Malformed`] if it is no row, [`Error::Commitment`] if it is not one of these books.
+    fn of(&self, books: &Books) -> Result<Settlement, Error> {
+        let row = Settlement::from_slot(&self.slot).map_err(|_| Error::Malformed("the row"))?;
+        let leaf = tree::leaf(&self.account, &self.slot);
+        let root = tree::root_by_path(&leaf, self.index.into(), books.rows, &self.path);
+        if root == Some(books.root) && row.epoch == books.epoch {
+            return Ok(row);
+        }
+        Err(Error::Commitment("the row"))
+    }
+}
+
+encoded! {
     /// A record, or its absence, with everything that leads to the network key.
     SyncProof {
         /// `posync/1`.
@@ -71,6 +106,8 @@ encoded! {
         certified: Certified,
         /// The record and its proof.
         record: ProvenRecord,
+        /// With books: one of their rows.
+        row: Option<Row>,
     }
 }
 
@@ -83,6 +120,8 @@ pub struct Verified {
     pub subject: Subject,
     /// Its bytes; `None`: proved that there is none.
     pub slot: Option<Slot>,
+    /// With books: whose row of them is proved too, and the row.
+    pub row: Option<(Account, Settlement)>,
 }
 
 impl Verified {
@@ -101,7 +140,13 @@ impl Verified {
 impl SyncProof {
     /// Packs what [`Light::read`] has accepted.
     pub const fn new(subject: Subject, certified: Certified, record: ProvenRecord) -> Self {
-        Self { magic: MAGIC, subject, certified, record }
+        Self { magic: MAGIC, subject, certified, record, row: None }
+    }
+
+    /// Adds a row to a proof of books.
+    #[must_use]
+    pub fn with_row(self, row: Row) -> Self {
+        Self { row: Some(row), ..self }
     }
 
     /// The bytes of a file.
@@ -127,6 +172,11 @@ impl SyncProof {
         if proof.record.slot.is_some_and(|slot| slot[0] != proof.subject.kind) {
             return Err(Error::Question);
         }
-        Ok(Verified { header, subject: proof.subject, slot: proof.record.slot })
+        let mut verified = Verified { header, subject: proof.subject, slot: proof.record.slot, row: None };
+        if let Some(row) = proof.row {
+            let books = verified.record::<Books>()?.ok_or(Error::Commitment("the row"))?;
+            verified.row = Some((row.account, row.of(&books)?));
+        }
+        Ok(verified)
     }
 }

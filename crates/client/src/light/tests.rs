@@ -24,8 +24,9 @@ use commonware_utils::{N3f1, NZU16, NZU64, NZUsize, TestRng, non_empty, ordered:
 use posync_protocol::{
     Account, Amount, Bounded, Record as _,
     block::{HEADER_NAMESPACE, sha256},
+    books::tree,
     operation::sign,
-    record::{AccountState, Audit},
+    record::{AccountState, Audit, Books, Settlement},
 };
 
 type Database =
@@ -76,6 +77,20 @@ fn state(number: u64) -> AccountState {
     AccountState { nonce: number, balance: Amount::sync(number) }
 }
 
+const EPOCH: u64 = 700;
+
+fn row(number: u64) -> Settlement {
+    Settlement { epoch: EPOCH, pay: Amount::sync(number), ..Settlement::default() }
+}
+
+fn leaves() -> Vec<Hash> {
+    (0..7).map(|number| tree::leaf(&account(number), &row(number).to_slot())).collect()
+}
+
+fn books() -> Books {
+    Books { epoch: EPOCH, rows: 7, root: tree::root_of(&leaves()), ..Books::default() }
+}
+
 /// A store with the accounts 0..600, written in several batches and partly twice.
 async fn store(context: &deterministic::Context) -> Database {
     let cache = CacheRef::new(NZU16!(4096), NZUsize!(64));
@@ -109,6 +124,8 @@ async fn store(context: &deterministic::Context) -> Database {
             let key: sha256::Digest = AccountState::key(&account(number)).0.into();
             batch = batch.write(key, Some(state(number).to_slot()));
         }
+        let key: sha256::Digest = Books::key(EPOCH).0.into();
+        batch = batch.write(key, Some(books().to_slot()));
         let batch = batch.merkleize(&database, None, &mut Proportional).await.expect("computes");
         database = database.apply_batch(batch).await.expect("applies").commit().await.expect("commits");
     }
@@ -150,8 +167,8 @@ fn certified(committee: &Committee, state_root: Hash, length: u64) -> Certified 
     Certified { headers: Bounded::new(headers).expect("few"), finalization }
 }
 
-async fn proven(database: &Database, number: u64) -> ProvenRecord {
-    let key: sha256::Digest = AccountState::key(&account(number)).0.into();
+async fn proven(database: &Database, key: Key) -> ProvenRecord {
+    let key: sha256::Digest = key.0.into();
     let slot = database.get(&key).await.expect("reads");
     let proof: Bytes = match slot {
         Some(_) => database.key_value_proof(key).await.expect("proves").encode(),
@@ -164,7 +181,7 @@ async fn read(database: &Database, committee: &Committee, numbers: &[u64], lengt
     let root: Hash = database.root().as_ref().try_into().expect("32 bytes");
     let mut records = Vec::new();
     for number in numbers {
-        records.push(proven(database, *number).await);
+        records.push(proven(database, AccountState::key(&account(*number))).await);
     }
     let keys = numbers.iter().map(|number| AccountState::key(&account(*number))).collect();
     let records = Bounded::new(records).expect("few");
@@ -293,6 +310,47 @@ fn any_flipped_bit_is_refused() {
             let longer = [&bytes[..], &[0]].concat();
             assert!(SyncProof::verify(&longer, &committee.network_key).is_err());
         }
+    });
+}
+
+async fn payout(database: &Database, committee: &Committee, number: u64) -> SyncProof {
+    let root: Hash = database.root().as_ref().try_into().expect("32 bytes");
+    let subject = Subject::new::<Books>(&[&EPOCH.to_be_bytes()]).expect("8 bytes");
+    let books = proven(database, Books::key(EPOCH)).await;
+    let path = tree::path(&leaves(), number as usize).expect("one of seven");
+    SyncProof::new(subject, certified(committee, root, 1), books).with_row(Row {
+        account: account(number),
+        index: number as u32,
+        slot: row(number).to_slot(),
+        path: Bounded::new(path).expect("short"),
+    })
+}
+
+#[test]
+fn a_payout_of_any_epoch_is_proved_by_its_books() {
+    run(|context| async move {
+        let (database, committee) = (store(&context).await, Committee::new(1));
+        for number in 0..7 {
+            let bytes = payout(&database, &committee, number).await.to_bytes();
+            assert!(bytes.len() < 2_000, "{}", bytes.len());
+            let verified = SyncProof::verify(&bytes, &committee.network_key).expect("verifies");
+            assert_eq!(verified.row, Some((account(number), row(number))));
+        }
+        let proof = payout(&database, &committee, 2).await;
+        let bytes = proof.to_bytes();
+        for bit in 0..bytes.len() * 8 {
+            let mut flipped = bytes.clone();
+            flipped[bit / 8] ^= 1 << (bit % 8);
+            let verdict = SyncProof::verify(&flipped, &committee.network_key);
+            assert!(verdict.is_err(), "byte {}, bit {}: {verdict:?}", bit / 8, bit % 8);
+        }
+        let row = proof.row.clone().expect("it has one");
+        let of_another_record = sync_proof(&database, &committee, 321).await.with_row(row.clone());
+        let verdict = SyncProof::verify(&of_another_record.to_bytes(), &committee.network_key);
+        assert_eq!(verdict.expect_err("an account has no rows"), Error::Question);
+        let of_another = proof.with_row(Row { account: account(3), ..row });
+        let verdict = SyncProof::verify(&of_another.to_bytes(), &committee.network_key);
+        assert_eq!(verdict.expect_err("the row is account 2's"), Error::Commitment("the row"));
     });
 }
 

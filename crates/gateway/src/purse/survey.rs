@@ -7,16 +7,16 @@ use crate::{
 };
 use posync_protocol::{
     Account,
-    amount::ONE,
     limits::{HISTORY, READ_KEYS_MAX},
-    record::{Audit, Endpoint, Provider, ProviderAt, System},
+    record::{Audit, Endpoint, Provider, ProviderAt, Standing, System},
+    standing::check_takes,
 };
 use std::collections::BTreeMap;
 
 /// Providers that a gateway looks at; beyond them the network is large enough anyway.
 pub(super) const PROVIDERS_SEEN_MAX: u32 = 1024;
 /// Records of a provider in a survey.
-const PER_PROVIDER: usize = 3;
+const PER_PROVIDER: usize = 4;
 
 /// What a survey found.
 #[derive(Debug, Default)]
@@ -52,18 +52,20 @@ pub(super) async fn survey(ledger: &Ledger) -> Result<Survey, Error> {
 pub(super) async fn details(ledger: &Ledger, accounts: &[Account]) -> Result<Survey, Error> {
     let mut survey = Survey { height: u64::MAX, ..Survey::default() };
     for group in accounts.chunks(READ_KEYS_MAX / PER_PROVIDER) {
-        let keys = group.iter().flat_map(|a| [Provider::key(a), Audit::key(a), Endpoint::key(a)]);
+        let keys =
+            group.iter().flat_map(|a| [Provider::key(a), Audit::key(a), Endpoint::key(a), Standing::key(a)]);
         let (height, slots) = ledger.read(keys.collect()).await?;
         survey.height = survey.height.min(height);
         for (account, slots) in group.iter().zip(slots.chunks(PER_PROVIDER)) {
-            let [provider, audit, endpoint] = slots else { continue };
+            let [provider, audit, endpoint, standing] = slots else { continue };
             let (Some(provider), Some(endpoint)) =
                 (decode::<Provider>(*provider)?, decode::<Endpoint>(*endpoint)?)
             else {
                 continue;
             };
             let audit = decode::<Audit>(*audit)?.unwrap_or_default();
-            let known = known(&provider, &audit, &endpoint);
+            let standing = decode::<Standing>(*standing)?.unwrap_or(Standing::newborn(0));
+            let known = known(&provider, &audit, &endpoint, &standing);
             survey.providers.insert(*account, (View { provider, audit }, known));
         }
     }
@@ -73,7 +75,7 @@ pub(super) async fn details(ledger: &Ledger, accounts: &[Account]) -> Result<Sur
     Ok(survey)
 }
 
-fn known(provider: &Provider, audit: &Audit, endpoint: &Endpoint) -> Known {
+fn known(provider: &Provider, audit: &Audit, endpoint: &Endpoint, standing: &Standing) -> Known {
     let text = std::str::from_utf8(&endpoint.address).ok();
     Known {
         index: provider.index,
@@ -81,7 +83,8 @@ fn known(provider: &Provider, audit: &Audit, endpoint: &Endpoint) -> Known {
         region: endpoint.region.to_vec(),
         address: text.and_then(|text| text.parse().ok()),
         trusted: true,
-        score: ONE,
+        takes: check_takes(standing).is_ok(),
+        score: standing.score(),
         vetted: audit.drawn >= u64::from(HISTORY),
     }
 }

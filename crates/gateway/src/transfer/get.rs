@@ -33,6 +33,12 @@ use tokio::sync::OwnedSemaphorePermit;
 /// How long four shards are waited for before a fifth is asked for.
 const HEDGE: Duration = Duration::from_millis(750);
 
+/// How long a segment whose holders do not answer is waited for: a network that has just started
+/// is there in a moment.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// Pause before its holders are asked again.
+const AGAIN: Duration = Duration::from_millis(500);
+
 type Memory = OwnedSemaphorePermit;
 
 /// A range of a file, read piece by piece.
@@ -92,9 +98,23 @@ async fn one(core: Arc<Core>, file: FileId, index: u32) -> Result<(Vec<u8>, Memo
 /// [`Error`].
 pub async fn segment(core: &Arc<Core>, file: FileId, index: u32) -> Result<Vec<u8>, Error> {
     let unreadable = |error| Error::Unreadable(index, error);
-    let row = core.common.catalogue.segment(file, index).await?;
-    let row = row.ok_or_else(|| unreadable(coding::Error::TooFew(0)))?;
-    let mut held = gather(core, index, &row).await.map_err(unreadable)?;
+    let environment = &core.common.environment;
+    let mut last = unreadable(coding::Error::TooFew(0));
+    let patient = async {
+        loop {
+            let Some(row) = core.common.catalogue.segment(file, index).await? else { return Ok(None) };
+            match gather(core, index, &row).await {
+                Ok(held) => return Ok(Some((row, held))),
+                Err(error) => last = unreadable(error),
+            }
+            if row.open_positions().count() > SHARDS - DATA {
+                return Ok(None);
+            }
+            environment.sleep(AGAIN).await;
+        }
+    };
+    let found: Result<_, Error> = environment.within(PATIENCE, patient).await.unwrap_or(Ok(None));
+    let Some((row, mut held)) = found? else { return Err(last) };
     let key = FileKey::derive(&core.common.master, &file);
     coding::decode(&key, index, row.plain as usize, &mut held).map_err(unreadable)
 }

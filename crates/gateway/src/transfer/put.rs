@@ -41,6 +41,8 @@ use tokio::sync::OwnedSemaphorePermit;
 
 /// How long an empty network is given to open agreements.
 const READY_TIMEOUT: Duration = Duration::from_secs(20);
+/// Pause between looks for room when there was too little.
+const ROOM_PAUSE: Duration = Duration::from_millis(500);
 /// How long the last two shards of a segment are waited for before repair takes over.
 const LINGER: Duration = Duration::from_secs(2);
 /// How long six signatures are waited for.
@@ -167,10 +169,7 @@ async fn store(
     let row = SegmentRow { plain: length, names, holdings };
     core.common.catalogue.place(file, segment, row).await?;
     let place = [&file[..], &segment.to_be_bytes()].concat();
-    let rooms = core.rooms(&place, SHARDS, bytes, &BTreeSet::new(), &BTreeSet::new());
-    if rooms.len() < ACKNOWLEDGE_SHARDS {
-        return Err(Error::Operators(rooms.len(), ACKNOWLEDGE_SHARDS));
-    }
+    let rooms = rooms(&core, &place, bytes).await?;
     let memory = Arc::new(memory);
     let used = Mutex::new(rooms.iter().map(|room| room.deed().provider()).collect::<BTreeSet<_>>());
     let under_way = FuturesUnordered::new();
@@ -188,6 +187,24 @@ async fn store(
     }
     drop(memory);
     collect(&core, file, segment, under_way).await
+}
+
+/// Room at eight operators, or at six when there are no more. Who kept somebody waiting is passed over
+/// for a while, and agreements fill up while others open: too few now may be enough in a moment.
+async fn rooms(core: &Arc<Core>, place: &[u8], bytes: u64) -> Result<Vec<Room>, Error> {
+    let environment = &core.common.environment;
+    let enough = async {
+        loop {
+            let rooms = core.rooms(place, SHARDS, bytes, &BTreeSet::new(), &BTreeSet::new());
+            if rooms.len() >= ACKNOWLEDGE_SHARDS {
+                return rooms;
+            }
+            drop(rooms);
+            environment.sleep(ROOM_PAUSE).await;
+        }
+    };
+    let rooms = environment.within(READY_TIMEOUT, enough).await;
+    rooms.ok_or_else(|| Error::Operators(core.operators(), ACKNOWLEDGE_SHARDS))
 }
 
 /// Waits for six signatures, then a little for the others.

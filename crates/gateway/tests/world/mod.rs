@@ -313,6 +313,7 @@ fn known(provider: &Provider) -> Known {
         region: vec![provider.index as u8 % 5],
         address: Some(provider.address),
         trusted: true,
+        takes: true,
         score: 1_000_000_000,
         vetted: true,
     }

@@ -87,6 +87,8 @@ pub struct Parts {
     pub prefix: String,
     /// Pages of storage in memory.
     pub page_cache_pages: NonZeroUsize,
+    /// Whether nothing is pruned.
+    pub archive: bool,
     /// Whether a node without state asks its peers for a recent one, instead of replaying all blocks.
     pub state_sync: bool,
 }
@@ -145,7 +147,7 @@ where
     let (gate, fence, reshare_sync) = node.reshare_sync(synced).await;
     let (reshare, reshare_task) = node.reshare(&marshal, fence, reshare_sync.clone(), reshare);
 
-    let outcomes = Outcomes::open(node.context.child("outcomes"), &node.files).await;
+    let outcomes = Outcomes::open(node.context.child("outcomes"), &node.files, node.parts.archive).await;
     let (applied_sender, applied) = watch::channel(outcomes.last().await);
     let seeds = Seeds::default();
     let (resolver, resolver_task) = node.state_resolver(state);
@@ -160,7 +162,7 @@ where
             plan,
             resolvers: resolver,
             sync_config: sync_config(),
-            prune_config: Some(prune_config()),
+            prune_config: (!node.parts.archive).then(prune_config),
             strategy: Sequential,
         },
     );

@@ -86,12 +86,11 @@ pub(super) fn measure(
     let mut row = Settlement::of(epoch, working.get(key)?);
     let verdict = match roster.audited(index) {
         Some((round, stratum)) => {
-            let verdict = service::close(working, round, stratum, &roster.seats, account, &mut standing)?;
-            working.events.push(service::event(epoch, *account, on_time_of(&audit), &verdict));
-            verdict
+            service::close(working, round, stratum, &roster.seats, account, &mut standing)?
         }
         None => Verdict::default(),
     };
+    working.events.push(service::event(epoch, *account, on_time_of(&audit), &verdict, &standing));
     (row.assigned, row.reported) = (verdict.assigned, verdict.reported);
     let figures = figures_of(&provider, &standing, &audit, verdict.correct);
     let Figures { correct, available, latency } = figures;

@@ -6,7 +6,8 @@
 //! ```
 //!
 //! Only the roots of full subtrees (the peaks) are kept while it grows, so a row costs one step on
-//! average and at most [`LEVELS`]. The number of rows is part of the root.
+//! average and at most [`LEVELS`]. The number of rows is part of the root. A row of any epoch is
+//! proved by the [`path`] from its leaf to the root.
 
 use crate::{Account, Hash, Slot};
 use alloc::vec::Vec;
@@ -14,6 +15,8 @@ use commonware_cryptography::{Hasher, Sha256};
 
 /// Highest level of a peak: as many rows as there can be providers.
 pub const LEVELS: u8 = 20;
+/// Nodes of a path at most: up a full subtree, one for all peaks after it, and the peaks before it.
+pub const PATH_MAX: usize = LEVELS as usize + 1;
 const _: () = assert!(1 << LEVELS == crate::limits::PROVIDERS_MAX);
 
 fn hash(tag: u8, left: &[u8], right: &[u8]) -> Hash {
@@ -54,6 +57,76 @@ pub fn root_of(leaves: &[Hash]) -> Hash {
     root(leaves.len() as u64, &peaks)
 }
 
+/// The peak that a leaf lies in, among those of `rows` leaves, largest first.
+struct Place {
+    /// Peaks before it.
+    before: usize,
+    /// Its level: it has 2^level leaves.
+    level: u32,
+    /// The leaf's place in it.
+    offset: u64,
+    /// Whether peaks follow.
+    more: bool,
+}
+
+fn place(rows: u64, index: u64) -> Option<Place> {
+    let (mut before, mut offset) = (0, index);
+    for level in (0..=u32::from(LEVELS)).rev().filter(|level| rows >> level & 1 == 1) {
+        if offset < 1 << level {
+            return Some(Place { before, level, offset, more: rows & ((1 << level) - 1) != 0 });
+        }
+        offset -= 1 << level;
+        before += 1;
+    }
+    None
+}
+
+/// What leads from the leaf at `index` to the root: its siblings from the bottom up, the peaks after
+/// its own bagged into one, the peaks before it from the nearest on. `None` without such a leaf.
+pub fn path(leaves: &[Hash], index: usize) -> Option<Vec<Hash>> {
+    let place = place(leaves.len() as u64, index as u64)?;
+    let (mut rest, mut peaks, mut nodes) = (leaves, Vec::new(), Vec::new());
+    for level in (0..=u32::from(LEVELS)).rev().filter(|level| leaves.len() >> level & 1 == 1) {
+        let (full, after) = rest.split_at(1 << level);
+        if peaks.len() == place.before {
+            nodes = siblings(full, place.offset as usize);
+        }
+        peaks.push(perfect(full));
+        rest = after;
+    }
+    let (before, after) = (peaks.get(..place.before)?, peaks.get(place.before + 1..)?);
+    nodes.extend(after.iter().rev().copied().reduce(|right, left| node(&left, &right)));
+    nodes.extend(before.iter().rev());
+    Some(nodes)
+}
+
+fn siblings(leaves: &[Hash], mut at: usize) -> Vec<Hash> {
+    let (mut layer, mut nodes) = (leaves.to_vec(), Vec::new());
+    while layer.len() > 1 {
+        nodes.push(layer[at ^ 1]);
+        layer = layer.chunks(2).map(|pair| node(&pair[0], &pair[pair.len() - 1])).collect();
+        at /= 2;
+    }
+    nodes
+}
+
+/// PF-2. The root that a path leads to from the leaf at `index` of `rows`. `None` if the path is not as
+/// long as that place asks for.
+pub fn root_by_path(leaf: &Hash, index: u64, rows: u64, path: &[Hash]) -> Option<Hash> {
+    let place = place(rows, index)?;
+    let (up, over) = path.split_at_checked(place.level as usize)?;
+    let mut at = place.offset;
+    let mut hash = up.iter().fold(*leaf, |below, sibling| {
+        let above = if at & 1 == 0 { node(&below, sibling) } else { node(sibling, &below) };
+        at >>= 1;
+        above
+    });
+    let (after, before) = over.split_at_checked(usize::from(place.more))?;
+    hash = after.iter().fold(hash, |left, right| node(&left, right));
+    hash = before.iter().fold(hash, |right, left| node(left, &right));
+    (before.len() == place.before).then(|| root(rows, &[hash]))
+}
+
 /// The root of a full subtree.
 fn perfect(leaves: &[Hash]) -> Hash {
     let mut layer = leaves.to_vec();
@@ -61,4 +134,68 @@ fn perfect(leaves: &[Hash]) -> Hash {
         layer = layer.chunks(2).map(|pair| node(&pair[0], &pair[pair.len() - 1])).collect();
     }
     layer.first().copied().unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn leaves(rows: u64) -> Vec<Hash> {
+        (0..rows).map(|row| leaf(&Account([7; 32]), &[row as u8; 256])).collect()
+    }
+
+    #[test]
+    fn every_leaf_of_every_small_tree_leads_to_the_root() {
+        for rows in 0..70 {
+            let leaves = leaves(rows);
+            for (index, leaf) in leaves.iter().enumerate() {
+                let path = path(&leaves, index).expect("there is such a leaf");
+                assert!(path.len() <= PATH_MAX);
+                let root = root_by_path(leaf, index as u64, rows, &path);
+                assert_eq!(root, Some(root_of(&leaves)), "{index} of {rows}");
+            }
+            assert_eq!(path(&leaves, rows as usize), None);
+        }
+    }
+
+    #[test]
+    fn the_longest_path_fits() {
+        let levels = u64::from(LEVELS);
+        for rows in [1 << levels, (1 << levels) - 1, (1 << (levels - 1)) + 1] {
+            for index in [0, rows / 2, rows - 1] {
+                let place = place(rows, index).expect("inside");
+                let nodes = place.level as usize + usize::from(place.more) + place.before;
+                assert!(nodes <= PATH_MAX, "{nodes} for {index} of {rows}");
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn nothing_else_leads_there(
+            rows in 1u64..200, index in 0u64..200, other in 0u64..220, count in 0u64..220,
+            flip in any::<(usize, u8)>(), cut in any::<usize>(),
+        ) {
+            let leaves = leaves(rows);
+            let index = index % rows;
+            let (leaf, root) = (leaves[index as usize], root_of(&leaves));
+            let path = path(&leaves, index as usize).expect("inside");
+            if other != index {
+                prop_assert_ne!(root_by_path(&leaf, other, rows, &path), Some(root));
+            }
+            if count != rows {
+                prop_assert_ne!(root_by_path(&leaf, index, count, &path), Some(root));
+            }
+            let mut longer = path.clone();
+            longer.push(leaf);
+            prop_assert_ne!(root_by_path(&leaf, index, rows, &longer), Some(root));
+            if !path.is_empty() {
+                let mut changed = path.clone();
+                changed[flip.0 % path.len()][usize::from(flip.1) % 32] ^= 1;
+                prop_assert_ne!(root_by_path(&leaf, index, rows, &changed), Some(root));
+                prop_assert_eq!(root_by_path(&leaf, index, rows, &path[..cut % path.len()]), None);
+            }
+        }
+    }
 }

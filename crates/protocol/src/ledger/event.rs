@@ -151,8 +151,8 @@ pub enum Event {
         /// `Done` if it counts, or why it does not.
         code: Code,
     },
-    /// The reports on a drawn provider were judged. A figure without a quorum is
-    /// [`crate::record::UNMEASURED`]: the last one stands.
+    /// The reports on a provider were judged; without auditors it was not drawn. A figure without a
+    /// quorum is [`crate::record::UNMEASURED`]: the last one stands.
     ServiceMeasured {
         /// The epoch.
         epoch: u64,
@@ -172,6 +172,8 @@ pub enum Event {
         latency: u64,
         /// Median throughput band.
         throughput: u64,
+        /// Answered share and latency score that stand from this close on.
+        stands: [u64; 2],
     },
     /// An epoch's books stand for ever.
     Closed {

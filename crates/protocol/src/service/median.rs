@@ -116,7 +116,13 @@ pub(crate) fn close(
 }
 
 /// What is told of a verdict.
-pub(crate) fn event(epoch: u64, provider: Account, on_time: u64, verdict: &Verdict) -> Event {
+pub(crate) fn event(
+    epoch: u64,
+    provider: Account,
+    on_time: u64,
+    verdict: &Verdict,
+    standing: &Standing,
+) -> Event {
     let figure = |figure: Option<u64>| figure.unwrap_or(UNMEASURED);
     Event::ServiceMeasured {
         epoch,
@@ -128,5 +134,6 @@ pub(crate) fn event(epoch: u64, provider: Account, on_time: u64, verdict: &Verdi
         correct: figure(verdict.correct),
         latency: figure(verdict.latency),
         throughput: figure(verdict.throughput),
+        stands: [standing.answered, standing.latency],
     }
 }

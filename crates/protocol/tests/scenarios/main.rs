@@ -6,6 +6,7 @@ mod agreement;
 mod audits;
 mod books;
 mod canary;
+mod crowd;
 mod detection;
 mod keeper;
 mod properties;
@@ -14,6 +15,7 @@ mod records;
 mod samples;
 mod scale;
 mod script;
+mod service;
 mod signatures;
 mod storage;
 mod voucher;
@@ -51,7 +53,7 @@ fn every_code_of_the_ledger_has_a_row() {
         .collect();
     let statements = audits::WRONG_STATEMENTS.iter().map(|(_, _, code)| *code);
     let data_sets = audits::WRONG_DATA_SETS.iter().map(|(_, _, code)| *code);
-    let also = [audits::ALSO, storage::ALSO, ELSEWHERE].concat();
+    let also = [audits::ALSO, storage::ALSO, service::ALSO, ELSEWHERE].concat();
     let asserted: Vec<Code> = statements.chain(data_sets).chain(also).collect();
     let missing: Vec<&Code> = Code::ALL
         .iter()
