@@ -39,8 +39,10 @@ fn closing(criterion: &mut Criterion) {
     for providers in [10, 1_000, 100_000] {
         let stage = ledger(providers);
         let context = stage.world.context(stage.world.height + 1);
-        let records = stage.world.read(&context, &[], &[]).expect("a small block");
-        let run = || execute(&context, &[], &[], black_box(&records), Mode::Verify).expect("a valid block");
+        let draws = stage.world.resolve(&context);
+        let records = stage.world.read(&context, &draws, &[]).expect("a small block");
+        let run =
+            || execute(&context, &draws, &[], black_box(&records), Mode::Verify).expect("a valid block");
         assert!(run().changes.len() > 10, "it closes something");
         group.bench_function(format!("{providers} providers, {} records", records.len()), |b| b.iter(run));
     }

@@ -122,7 +122,7 @@ impl Roster {
 
     /// The accounts, in the order of their indices.
     pub fn accounts(&self) -> impl Iterator<Item = &Account> {
-        self.0.iter().map(|(_, account)| account)
+        self.providers.iter().map(|(_, account)| account)
     }
 }
 

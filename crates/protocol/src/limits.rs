@@ -153,6 +153,8 @@ const _: () = assert!(FRAME_BYTES_MAX as u64 > SHARD_BYTES_MAX);
 const _: () = assert!(MEMPOOL_FREE_BYTES >= FREE_LANE_BYTES && MEMPOOL_SETTLE_BYTES < MEMPOOL_FREE_BYTES);
 const _: () = assert!(MEMPOOL_BYTES - MEMPOOL_FREE_BYTES >= 4 * BODY_BYTES_MAX);
 const _: () = assert!(CALL_BYTES_MAX >= 4 * FRAME_BYTES_MAX);
+const _: () = assert!((SEATS_MAX * SERVICE_DRAWS) as usize <= REPORTS_MAX * REPORT_BATCHES_MAX);
+const _: () = assert!(AUDITORS_MAX <= 3 * REPORTS_PER_PART);
 
 encoded! {
     /// What the genesis fixes and nothing later changes (starting-point.md gives each reason).
@@ -355,8 +357,10 @@ const _: () = {
         assert!(p.leader_timeout_ms > p.block_ms && p.certification_timeout_ms > p.leader_timeout_ms);
         assert!(p.burn > 0 && p.burn + p.committee < ONE);
         assert!(p.subsidy_cap < ONE && p.usage_share <= ONE && p.emission_divisor > 0);
-        // Both passes of a block name about a dozen records for each provider.
-        assert!(p.closing_slice > 0 && p.closing_slice as usize * 12 < KEYS_MAX / 4);
+        // Both passes of a block name about a dozen records for each provider, its reports in
+        // three more, and every seat's two.
+        let closing = p.closing_slice as usize * 15 + 2 * SEATS_MAX as usize;
+        assert!(p.closing_slice > 0 && closing < KEYS_MAX / 4);
         i += 1;
     }
 };

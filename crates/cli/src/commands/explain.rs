@@ -2,6 +2,9 @@
 //! its formula, its inputs, how it is rounded and the block that it comes from, and is computed
 //! here once more, so that a reader with paper can follow each one.
 
+mod service;
+
+use self::service::Service;
 use super::recompute::{genesis, sealing_block};
 use crate::{
     failure::{Exit, Failure, Outcome},
@@ -86,6 +89,8 @@ pub(crate) struct Reward {
     account: Account,
     epoch: u64,
     fees: Vec<Fee>,
+    /// What auditors reported of it.
+    service: Service,
     lines: Vec<Line>,
     /// All that it was paid.
     amount: Amount,
@@ -130,10 +135,12 @@ pub(crate) async fn explain(ledger: &Ledger, account: &Account, epoch: u64) -> O
     let mut lines = Vec::new();
     let fees = fees(ledger, account, epoch).await?;
     sum_fees(&mut lines, &fees, &row, &parameters, epoch);
+    let service = Service::read(ledger, account, epoch, &times).await?;
+    service.lines(&mut lines, &row, &times);
     measure(&mut lines, &row, &rows, &times);
     share(&mut lines, &row, &books, &parameters, &times);
     let amount = row.pay.checked_add(row.subsidy).unwrap_or(Amount::MAX);
-    Ok(Reward { account: *account, epoch, fees, lines, amount })
+    Ok(Reward { account: *account, epoch, fees, service, lines, amount })
 }
 
 /// The rows of `epoch` and those before it whose qualities weigh, newest first.
@@ -198,7 +205,7 @@ fn measure(lines: &mut Vec<Line>, row: &Settlement, rows: &[Option<Settlement>],
         Some(_) => format!(
             "least of floor(floor(floor(C x C) x A) x floor((ONE + L) / 2)), 0 if C < 0.9 ONE: {words}"
         ),
-        None => "no read was drawn in the epoch: not measured".to_owned(),
+        None => "no read was drawn and no auditor reported: not measured".to_owned(),
     };
     add("quality", formula, least.unwrap_or(UNMEASURED).into(), row.quality.into());
     let recent: Vec<u64> =
@@ -283,7 +290,7 @@ impl Reward {
             })
             .collect();
         json!({ "node": self.account.to_string(), "epoch": self.epoch, "amount": json::grains(self.amount),
-            "fees": fees, "lines": lines, "holds": self.holds() })
+            "fees": fees, "reports": self.service.to_json(), "lines": lines, "holds": self.holds() })
     }
 
     fn to_text(&self) -> String {
@@ -298,6 +305,7 @@ impl Reward {
             .collect();
         let mut text = format!("{} in epoch {}: {} SYNC\n\n", self.account, self.epoch, self.amount);
         text += &table(&["block", "settled", "fee", "burned", "committee", "provider"], &fees);
+        text += &self.service.to_text();
         text += "\n\n(amounts in grains, ratios in parts per billion: ONE = 1000000000)\n";
         for line in &self.lines {
             let verdict = if line.value == line.recorded { "" } else { "  THE LEDGER SAYS " };

@@ -13,7 +13,9 @@ use posync_protocol::{
     ledger::Event,
     limits::AUDIT_READ_BYTES,
     operation::{AuditCommit, AuditReveal, Report, digest_of, reveals},
-    record::{CLOSING_RING, Finding, Provider, Reports, Seat, SeatAt, ServiceRound, Standing, UNMEASURED, Use},
+    record::{
+        CLOSING_RING, Finding, Provider, Reports, Seat, SeatAt, ServiceRound, Standing, UNMEASURED, Use,
+    },
     service::{self, PAID_WITHIN, Verdict},
 };
 use proptest::prelude::*;
@@ -193,7 +195,9 @@ fn reports_of_all_auditors_become_figures_quality_and_credits() {
     let batches: Vec<(usize, AuditReveal)> = [GOOD, slow, slow, away]
         .into_iter()
         .enumerate()
-        .map(|(seat, said)| (seat, batch(vec![report(&stage, seat, "p", said), report(&stage, seat, "q", GOOD)])))
+        .map(|(seat, said)| {
+            (seat, batch(vec![report(&stage, seat, "p", said), report(&stage, seat, "q", GOOD)]))
+        })
         .collect();
     let events = judge(&mut stage, &batches);
     let measured = |name: &str| {
@@ -217,7 +221,11 @@ fn reports_of_all_auditors_become_figures_quality_and_credits() {
     assert!(own.quality > ONE / 2, "a measured latency lifts the quality above one half");
     assert_eq!((standing(world, "p").answered, standing(world, "p").latency), (ONE, middle));
     assert_eq!([0, 1, 2, 3].map(|seat| credits(world, seat)), [2, 2, 2, 1], "half answered is too far off");
-    assert_eq!(world.state.values().filter(|slot| slot[0] == Reports::KIND).count(), 0, "read once, then gone");
+    assert_eq!(
+        world.state.values().filter(|slot| slot[0] == Reports::KIND).count(),
+        0,
+        "read once, then gone"
+    );
     let counted = events.iter().filter(|event| matches!(event, Event::Reported { code: Code::Done, .. }));
     assert_eq!(counted.count(), 8);
     stage.play("epoch 4");
@@ -231,8 +239,7 @@ fn below_the_quorum_the_last_figures_stand_and_nothing_is_held_against_anyone() 
     let key = Standing::key(&account("p"));
     let before = Standing { answered: ONE / 4, latency: 7, low_available: 2, ..standing(&stage.world, "p") };
     stage.world.state.insert(key, before.to_slot());
-    let batches: Vec<_> =
-        (0..2).map(|seat| (seat, batch(vec![report(&stage, seat, "p", GOOD)]))).collect();
+    let batches: Vec<_> = (0..2).map(|seat| (seat, batch(vec![report(&stage, seat, "p", GOOD)]))).collect();
     let events = judge(&mut stage, &batches);
     assert!(events.iter().any(|event| matches!(event,
         Event::ServiceMeasured { provider, reported: 2, answered: UNMEASURED, .. } if *provider == account("p"))));
@@ -256,14 +263,26 @@ const WRONG_REPORTS: &[Wrong] = &[
     ("another auditor's place", |_, report| report.auditor += 1, Code::AuditNotAssigned),
     ("an empty slot", |_, report| report.slot = 77, Code::AuditAgreement),
     ("the slot's agreement before", |_, report| report.opened -= 1, Code::AuditAgreement),
-    ("the key of another seat", |_, report| report.session_key = account(&session_name(1)), Code::AuditAgreement),
+    (
+        "the key of another seat",
+        |_, report| report.session_key = account(&session_name(1)),
+        Code::AuditAgreement,
+    ),
     ("another seat's agreement", |_, report| report.slot = 1, Code::AuditAgreement),
-    ("a read more than was redeemed", |_, report| (report.asked, report.answered, report.correct) = (5, 5, 5), Code::AuditUnbacked),
-    ("redeemed bytes used before", |stage, report| {
-        let key = Use::key(&report.provider, report.slot);
-        let usage: Use = stage.world.get(key).expect("it is open");
-        stage.world.state.insert(key, Use { audited: 1, ..usage }.to_slot());
-    }, Code::AuditUnbacked),
+    (
+        "a read more than was redeemed",
+        |_, report| (report.asked, report.answered, report.correct) = (5, 5, 5),
+        Code::AuditUnbacked,
+    ),
+    (
+        "redeemed bytes used before",
+        |stage, report| {
+            let key = Use::key(&report.provider, report.slot);
+            let usage: Use = stage.world.get(key).expect("it is open");
+            stage.world.state.insert(key, Use { audited: 1, ..usage }.to_slot());
+        },
+        Code::AuditUnbacked,
+    ),
 ];
 
 #[test]
@@ -474,7 +493,8 @@ fn a_commitment_of_many_batches_is_revealed_in_any_order() {
 
 #[test]
 fn bands_are_published_constants() {
-    let latencies = [(0, 0, ONE), (200, 0, ONE), (201, 1, 944_444_444), (700, 4, 722_222_222), (1_800, 8, 111_111_111)];
+    let latencies =
+        [(0, 0, ONE), (200, 0, ONE), (201, 1, 944_444_444), (700, 4, 722_222_222), (1_800, 8, 111_111_111)];
     for (milliseconds, band, score) in latencies {
         assert_eq!(service::latency_band(milliseconds), band);
         assert_eq!(service::latency_score(band), score, "band {band}");
@@ -535,9 +555,16 @@ fn verdict_of(stage: &Stage, said: &[(usize, Said)]) -> (Verdict, Vec<u32>) {
         said.iter().map(|(seat, said)| (*seat, batch(vec![report(&stage, *seat, "p", *said)]))).collect();
     let events = judge(&mut stage, &batches);
     let verdict = events.into_iter().find_map(|event| match event {
-        Event::ServiceMeasured { provider, assigned, reported, answered, correct, latency, throughput, .. }
-            if provider == account("p") =>
-        {
+        Event::ServiceMeasured {
+            provider,
+            assigned,
+            reported,
+            answered,
+            correct,
+            latency,
+            throughput,
+            ..
+        } if provider == account("p") => {
             let [answered, correct, latency, throughput] =
                 [answered, correct, latency, throughput].map(|x| Some(x).filter(|x| *x != UNMEASURED));
             Some(Verdict { assigned, reported, answered, correct, latency, throughput })

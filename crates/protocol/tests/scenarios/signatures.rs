@@ -10,8 +10,8 @@ use posync_protocol::{
     Amount, Body, Bounded, Operation,
     block::with_chain,
     operation::{
-        AuditCommit, CLOSE_NAMESPACE, DATA_SET_NAMESPACE, DataSetClaim, Redeem, Redemption, Report, SetDataSet,
-        Voucher, reveals, sign,
+        AuditCommit, CLOSE_NAMESPACE, DATA_SET_NAMESPACE, DataSetClaim, Redeem, Redemption, Report,
+        SetDataSet, Voucher, reveals, sign,
     },
 };
 
