@@ -140,3 +140,97 @@ pub fn report<'a>(drawn: &Drawn, samples: impl Iterator<Item = &'a Sample>) -> O
     };
     Some((report, last.deed))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use commonware_cryptography::Signer as _;
+    use posync_protocol::AgreementId;
+    use std::{collections::BTreeSet, time::Duration};
+
+    const P: Parameters = Parameters::LOCAL;
+
+    fn drawn() -> Drawn {
+        Drawn { provider: Account([7; 32]), stratum: 3, index: 9, auditor: 2 }
+    }
+
+    fn sample(deed: u32, found: Found) -> Sample {
+        let agreement = AgreementId { provider: drawn().provider, slot: deed + 1, opened: 50 };
+        Sample { epoch: 4, provider: drawn().provider, agreement, deed, found }
+    }
+
+    fn bytes(first: u64, whole: u64) -> Found {
+        let millis = Duration::from_millis;
+        Found::Bytes { bytes: 64 << 10, first: millis(first), whole: millis(whole) }
+    }
+
+    #[test]
+    fn what_samples_say() {
+        use Found::{Silence, Wrong};
+        let worst = LATENCY_BANDS as u8 - 1;
+        for (found, asked, answered, correct, latency, throughput) in [
+            (vec![bytes(3, 4)], 1, 1, 1, 0, 4),
+            (vec![bytes(3, 4), bytes(250, 260)], 2, 2, 2, 0, 1),
+            (vec![bytes(450, 460)], 1, 1, 1, 3, 1),
+            (vec![bytes(1_990, 2_000)], 1, 1, 1, worst, 0),
+            (vec![Silence, Silence], 2, 0, 0, 0, 0),
+            (vec![bytes(3, 4), Silence], 2, 1, 1, 0, 4),
+            (vec![bytes(3, 4), Wrong], 2, 2, 1, 0, 4),
+            (vec![Wrong], 1, 1, 0, worst, 0),
+        ] {
+            let samples: Vec<Sample> = found.iter().map(|found| sample(5, *found)).collect();
+            let (report, deed) = report(&drawn(), samples.iter()).expect("there are samples");
+            assert_eq!(deed, 5);
+            let counts = (report.asked, report.answered, report.correct, report.latency, report.throughput);
+            assert_eq!(counts, (asked, answered, correct, latency, throughput), "{found:?}");
+            let place = (report.stratum, report.index, report.auditor, report.slot, report.opened);
+            assert_eq!(place, (3, 9, 2, 6, 50));
+        }
+        assert_eq!(report(&drawn(), [].iter()), None, "nothing was asked, nothing is said");
+    }
+
+    #[test]
+    fn samples_under_an_older_agreement_are_left_out() {
+        let samples = [sample(1, Found::Silence), sample(1, Found::Silence), sample(2, bytes(3, 4))];
+        let (report, deed) = report(&drawn(), samples.iter()).expect("there are samples");
+        assert_eq!((deed, report.asked, report.answered, report.slot), (2, 1, 1, 3));
+    }
+
+    #[test]
+    fn every_step_of_an_epoch_once_in_its_time() {
+        for skip in [1, 3, 7] {
+            let mut done = Done::default();
+            let mut steps = Vec::new();
+            for height in (0..3 * P.epoch_blocks()).filter(|height| height % skip == 0) {
+                steps.extend(done.next(height, &P).map(|due| (height / P.epoch_blocks(), due)));
+                let place = height % P.epoch_blocks();
+                match steps.last() {
+                    Some((_, Due::Commit)) if place > 0 => assert!(place >= 4 * P.round_blocks, "{height}"),
+                    _ => {}
+                }
+            }
+            let expected: Vec<_> = (0..3)
+                .flat_map(|epoch| [Due::Reveal, Due::Groups, Due::Draw, Due::Commit].map(|due| (epoch, due)))
+                .collect();
+            assert_eq!(steps, expected, "every {skip} heights");
+        }
+    }
+
+    #[test]
+    fn accounts_change_and_are_never_used_again() {
+        let seat = PrivateKey::from_seed(1);
+        let accounts: BTreeSet<_> =
+            (0..200).map(|group| Account::of(&account_key(&seat, group).public_key())).collect();
+        assert_eq!(accounts.len(), 200);
+        let other = PrivateKey::from_seed(2);
+        assert!(!accounts.contains(&Account::of(&account_key(&other, 0).public_key())));
+        let phases: BTreeSet<u64> = (0..100).map(|seed| phase(&PrivateKey::from_seed(seed))).collect();
+        assert!(phases.len() > 8 && phases.iter().all(|phase| *phase < GROUP_EPOCHS), "{phases:?}");
+        for phase in 0..GROUP_EPOCHS {
+            let groups: Vec<u64> = (0..64).map(|epoch| group_of(epoch, phase)).collect();
+            assert!(groups.is_sorted() && groups[0] == 0);
+            let first = groups.iter().filter(|group| **group == 1).count() as u64;
+            assert_eq!(first, GROUP_EPOCHS, "a whole group lasts for all of its epochs");
+        }
+    }
+}

@@ -1,7 +1,7 @@
 //! Takes the samples that are due.
 
 use super::{
-    Found, IN_TIME_MS, SPREAD_MS, Sample,
+    IN_TIME_MS, SPREAD_MS, Sample,
     names::{self, Known, Named},
     state::{due, found, part},
 };

@@ -109,3 +109,52 @@ pub async fn learn(
     }
     Ok(Known { challenge, epoch, ..known })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use posync_protocol::{
+        Amount, Bounded, Operation,
+        operation::{MissingRead, ProvedRead, Statement, SumPath},
+        tree::SumTree,
+    };
+
+    const PROVIDER: Account = Account([5; 32]);
+
+    fn statement(signer: Account, height: u64, answers: Vec<Answer>) -> Operation {
+        let (reasked, vouchers, apply, endings) = Default::default();
+        let answers = Bounded::new(answers).expect("four at most");
+        let body = Statement { height, anchor: [0; 32], index: 0, answers, reasked, vouchers, apply, endings };
+        let (nonce, max_fee, expires, signature) = (0, Amount::ZERO, 9, [0; 64]);
+        Operation { signer, nonce, max_fee, expires, body: Body::Statement(body), signature }
+    }
+
+    #[test]
+    fn names_are_those_of_the_provider_s_own_answer() {
+        let shards = [([1; 32], 2048), ([2; 32], 100), ([3; 32], 70_000)];
+        let tree = SumTree::new(&shards).expect("small");
+        let path = |place: usize| tree.path(place).expect("it is there");
+        let proved = |place: usize| {
+            let (shard, length) = shards[place];
+            let (chunk, path_of_chunk) = Default::default();
+            Answer::Proved(ProvedRead { slot: 4, shard, length, position: path(place), chunk, path: path_of_chunk })
+        };
+        let missing = |position: SumPath| {
+            Answer::Missing(MissingRead { slot: 4, shard: [2; 32], length: 100, position })
+        };
+        let answers = vec![proved(2), proved(0), missing(path(1)), proved(2)];
+        let operations = vec![
+            statement(Account([6; 32]), 10, vec![proved(1)]),
+            statement(PROVIDER, 12, answers),
+            statement(PROVIDER, 14, vec![missing(path(1))]),
+        ];
+        let operations = Bounded::new(operations).expect("few");
+        let block = BlockBody { draws: Default::default(), operations, dkg: Default::default() };
+        let named = |shard, length| Named { shard, length, slot: 4, root: tree.root() };
+        let expected = vec![named([1; 32], 2048), named([3; 32], 70_000)];
+        assert_eq!(super::proved(&block, &PROVIDER, 12), Some(expected));
+        assert_eq!(super::proved(&block, &PROVIDER, 14), Some(vec![]), "what is missing names nothing to read");
+        assert_eq!(super::proved(&block, &PROVIDER, 10), None, "another's answer");
+        assert_eq!(super::proved(&block, &PROVIDER, 11), None, "no such challenge");
+    }
+}
