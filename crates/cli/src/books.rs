@@ -109,6 +109,9 @@ impl Books {
                 | Event::Standing { .. }
                 | Event::Reported { .. }
                 | Event::ServiceMeasured { .. }
+                | Event::Slashed { .. }
+                | Event::CommitteePaid { .. }
+                | Event::RoundFaulty { .. }
                 | Event::Closed { .. } => {}
             }
         }
@@ -127,7 +130,8 @@ mod tests {
     const PROVIDER: Account = Account([7; 32]);
 
     fn audited(answered: bool, passed: u8) -> Event {
-        Event::Audited { provider: PROVIDER, height: 4, answered, passed, reads: 4, on_time: answered }
+        let (provider, on_time) = (PROVIDER, answered);
+        Event::Audited { provider, height: 4, answered, passed, reads: 4, on_time, excused: false }
     }
 
     fn settled(agreement: Option<AgreementId>, grains: [u128; 4]) -> Event {

@@ -9,7 +9,7 @@ use posync_protocol::{
     block::{BlockBody, Header},
     ledger::{AgreementChange, Event, StandingReason, StandingStep},
     limits::Parameters,
-    operation::{Answer, DataSetClaim, Reasked, Redemption, RefusedPlacement, Report},
+    operation::{Answer, AuditCommit, DataSetClaim, Evidence, Reasked, Redemption, RefusedPlacement, Report},
     wire::gateway::File,
 };
 use serde_json::{Value, json};
@@ -52,6 +52,8 @@ pub(crate) fn parameters(p: &Parameters) -> Value {
         "usage_share": p.usage_share,
         "subsidy_cap": p.subsidy_cap,
         "unjail_burn": grains(p.unjail_burn),
+        "seat_bond": grains(p.seat_bond),
+        "fault_draws_min": p.fault_draws_min,
     })
 }
 
@@ -159,7 +161,21 @@ fn body_fields(body: &Body) -> (&'static str, Value) {
             json!({ "epoch": x.epoch, "batch": x.batch,
                 "reports": x.reports.iter().map(report).collect::<Vec<_>>() }),
         ),
+        Body::Evidence(x) => ("Evidence", evidence(x)),
     }
+}
+
+fn evidence(x: &Evidence) -> Value {
+    let header = |header: &Header| {
+        json!({ "term": header.term, "view": header.view, "height": header.height,
+            "digest": hex::encode(header.digest()) })
+    };
+    let commit = |x: &AuditCommit| json!({ "epoch": x.epoch, "digest": hex::encode(x.digest) });
+    let (name, pair): (_, Vec<Value>) = match x {
+        Evidence::Proposals(pair) => ("headers", pair.headers.iter().map(header).collect()),
+        Evidence::Commitments(pair) => ("commits", pair.commits.iter().map(commit).collect()),
+    };
+    json!({ "seat": x.offender().to_string(), name: pair })
 }
 
 fn refusal(x: &RefusedPlacement) -> Value {
@@ -211,9 +227,9 @@ pub(crate) fn event(event: &Event) -> Value {
         Event::Drawn { provider, height } => {
             json!({ "event": "Drawn", "provider": provider.to_string(), "height": height })
         }
-        Event::Audited { provider, height, answered, passed, reads, on_time } => json!({
+        Event::Audited { provider, height, answered, passed, reads, on_time, excused } => json!({
             "event": "Audited", "provider": provider.to_string(), "height": height, "answered": answered,
-            "passed": passed, "reads": reads, "on_time": on_time }),
+            "passed": passed, "reads": reads, "on_time": on_time, "excused": excused }),
         Event::Agreement { agreement: id, consumer, change } => json!({
             "event": "Agreement", "agreement": agreement(id), "consumer": consumer.to_string(),
             "change": match change {
@@ -264,8 +280,18 @@ pub(crate) fn event(event: &Event) -> Value {
             "answered": ratio(*answered), "correct": ratio(*correct), "latency": ratio(*latency),
             "throughput_band": ratio(*throughput), "answered_stands": ratio(stands[0]),
             "latency_stands": stands[1] }),
+        Event::CommitteePaid { epoch, seat, credits, amount } => json!({
+            "event": "CommitteePaid", "epoch": epoch, "seat": seat.to_string(), "credits": credits,
+            "amount": grains(*amount) }),
+        Event::Slashed { seat, epoch, parts, amount, burned, reporter, evidence, until } => json!({
+            "event": "Slashed", "seat": seat.to_string(), "epoch": epoch, "parts": parts,
+            "amount": grains(*amount), "burned": grains(*burned),
+            "reporter": reporter.as_ref().map(Account::to_string), "evidence": hex::encode(evidence),
+            "until": until }),
         Event::Closed { epoch, rows, root } => json!({
             "event": "Closed", "epoch": epoch, "rows": rows, "root": hex::encode(root) }),
+        Event::RoundFaulty { round, drawn, on_time } => json!({
+            "event": "RoundFaulty", "round": round, "drawn_by_fee": drawn, "on_time": on_time }),
     }
 }
 
@@ -284,6 +310,7 @@ const fn reason_name(reason: StandingReason) -> &'static str {
         StandingReason::Correctness => "correct reads below nine tenths",
         StandingReason::Availability => "answers on time below one half",
         StandingReason::Request => "it asked",
+        StandingReason::Equivocation => "it has a seat and signed two proposals of one view",
     }
 }
 

@@ -6,8 +6,8 @@ use posync_protocol::{
     Account, Record as _, Slot,
     limits::SETTLEMENT_RING,
     record::{
-        AccountState, Agreement, Audit, Books, Closing, DataSet, Endpoint, Market, Provider, Settlement,
-        Standing, System, UNMEASURED, Use, Version,
+        AccountState, Agreement, Audit, Books, Closing, DataSet, Endpoint, Market, Provider, Seat,
+        Settlement, Standing, System, UNMEASURED, Use, Version,
     },
 };
 use serde_json::{Value, json};
@@ -55,10 +55,11 @@ pub(crate) fn describe(slot: &Slot) -> Option<(&'static str, Value)> {
                 json!({ "epoch": x.epoch, "providers": x.providers, "rows": x.rows, "burn": grains(x.burn),
                     "weight": number(x.weight), "capacity": x.capacity.map(number), "used": x.used.map(number),
                     "emission": grains(x.emission), "pool": grains(x.pool), "drawn": grains(x.drawn),
-                    "paid": grains(x.paid) }),
+                    "paid": grains(x.paid), "committee": grains(x.committee) }),
             )
         }
         Books::KIND => ("books", books(&Books::from_slot(slot).ok()?)),
+        Seat::KIND => ("seat", seat(&Seat::from_slot(slot).ok()?)),
         _ => return None,
     })
 }
@@ -93,7 +94,13 @@ pub(crate) fn books(x: &Books) -> Value {
     json!({ "epoch": x.epoch, "rows": x.rows, "root": hex::encode(x.root), "burn": grains(x.burn),
         "weight": number(x.weight), "emission": grains(x.emission), "pool": grains(x.pool),
         "drawn": grains(x.drawn), "paid": grains(x.paid), "carry": grains(x.carry), "prices": x.prices,
-        "slow": x.slow })
+        "slow": x.slow, "committee": grains(x.committee), "credits": x.credits })
+}
+
+/// An authority's seat; `credits` of the epochs that are not paid yet, at epoch mod 4.
+pub(crate) fn seat(x: &Seat) -> Value {
+    json!({ "index": x.index, "bond": grains(x.bond), "credits": x.credits, "paid": grains(x.paid),
+        "slashed": grains(x.slashed), "jailed": x.jailed })
 }
 
 /// The sums of the ledger.
@@ -102,7 +109,7 @@ pub(crate) fn system(x: &System) -> Value {
         "balances": grains(x.balances), "voucher_reserves": grains(x.voucher_reserves),
         "storage_pools": grains(x.storage_pools), "bonds": grains(x.bonds), "deposits": grains(x.deposits),
         "burned": grains(x.burned), "committee": grains(x.committee), "reserve": grains(x.reserve), "carry": grains(x.carry),
-        "phi": number(x.phi) })
+        "seats": x.seats, "seat_bonds": grains(x.seat_bonds), "phi": number(x.phi) })
 }
 
 fn provider(x: &Provider) -> Value {

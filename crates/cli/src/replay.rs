@@ -56,6 +56,7 @@ impl Replay {
             chain: self.chain,
             parameters: self.genesis.parameters,
             height: header.height,
+            leader: header.leader,
             parent: header.parent,
             seed: header.beacon.map(|beacon| sha256(&beacon)),
         };

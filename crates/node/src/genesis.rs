@@ -8,7 +8,7 @@
 //! 1. The authorities are exactly the players of the dealt key, with distinct keys and addresses.
 //! 2. No account is funded twice, and the accounts, the seats' bonds and the reserve add up to the
 //!    supply.
-//! 3. Every authority has a seat, in the order of their keys.
+//! 3. Every authority has a seat with a bond, in the order of their keys (AU-1).
 
 use crate::{
     engine::{
@@ -224,7 +224,7 @@ impl Genesis {
         let reserve = self.supply.checked_sub(spent).expect(WITHIN);
         let seats = u32::try_from(self.authorities.len()).expect("at most 32 authorities");
         let system = System { balances, reserve, seats, seat_bonds, ..System::default() };
-        let anchor = RoundInfo { round: 0, anchor: [0; 32] };
+        let anchor = RoundInfo::default();
         let mut records =
             BTreeMap::from([(System::key(), system.to_slot()), (RoundInfo::key(0), anchor.to_slot())]);
         for (account, balance) in &self.accounts {

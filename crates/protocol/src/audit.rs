@@ -49,31 +49,48 @@ pub const fn is_expired(challenge: &Challenge, height: u64, parameters: &Paramet
     parameters.round(height) - parameters.round(challenge.height) > parameters.pending_rounds_max
 }
 
-/// Writes the outcome of a challenge into the histories and closes it.
-pub(crate) fn note(audit: &mut Audit, height: u64, reads: &[bool], on_time: bool) {
-    for passed in reads {
-        audit.history = audit.history << 1 | u64::from(*passed);
+/// What became of a challenge.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Timing {
+    /// Answered within the deadline.
+    OnTime,
+    /// Answered later, or not at all.
+    Late,
+    /// Late, in a round that is the network's fault: the histories leave it out.
+    Excused,
+}
+
+/// Writes the outcome of a challenge into the histories and closes it. What is excused is left out
+/// of both, and of the count of reads that says how far back they go (NF-3).
+pub(crate) fn note(audit: &mut Audit, height: u64, reads: &[bool], timing: Timing) {
+    if timing != Timing::Excused {
+        for passed in reads {
+            audit.history = audit.history << 1 | u64::from(*passed);
+        }
+        if !reads.is_empty() {
+            audit.on_time = audit.on_time << 1 | u64::from(timing == Timing::OnTime);
+        }
+        audit.drawn = audit.drawn.saturating_add(reads.len() as u64);
     }
-    if !reads.is_empty() {
-        audit.on_time = audit.on_time << 1 | u64::from(on_time);
-    }
-    audit.drawn = audit.drawn.saturating_add(reads.len() as u64);
     audit.settlements = audit.settlements.saturating_add(u64::from(!reads.is_empty()));
     audit.last_height = height;
     audit.challenge = None;
 }
 
 /// Closes a challenge that was pending too long: four missing, one late, and the rounds since the
-/// last settlement are not paid. (If they were, silence would be a way to skip bad draws.)
+/// last settlement are not paid. (If they were, silence would be a way to skip bad draws.) Excused,
+/// it leaves the histories alone and is as little paid (NF-4).
 pub(crate) fn expire(
     context: &BlockContext,
     account: &Account,
     provider: &mut Provider,
     audit: &mut Audit,
     challenge: &Challenge,
+    excused: bool,
 ) -> Event {
     let reads = if provider.phi == 0 { 0 } else { READS };
-    note(audit, challenge.height, &[false; READS][..reads], false);
+    let timing = if excused { Timing::Excused } else { Timing::Late };
+    note(audit, challenge.height, &[false; READS][..reads], timing);
     provider.settled_round = context.round();
     Event::Audited {
         provider: *account,
@@ -82,6 +99,7 @@ pub(crate) fn expire(
         passed: 0,
         reads: reads as u8,
         on_time: false,
+        excused,
     }
 }
 

@@ -28,7 +28,7 @@ pub use market::{Pair, pair};
 pub use measure::{Figures, figures_of, on_time_of, quality_of};
 
 use crate::{
-    Account, Code, Record,
+    Account, Amount, Code, Record, authority,
     ledger::{BlockContext, Invalid, Records, Touched, Working},
     limits::{AUDITORS_MAX, SETTLEMENT_RING},
     record::{
@@ -39,14 +39,14 @@ use crate::{
 use alloc::vec::Vec;
 use core::ops::Range;
 
-/// Who stands at the indices that a block closes, and who audited them.
+/// Who stands at the indices that a block closes, who audited them, and who has the seats.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Roster {
     /// Indices and who stands there.
     providers: Vec<(u32, Account)>,
     /// The service audit of the epoch that the first pass measures.
     service: Option<ServiceRound>,
-    /// All seats in order.
+    /// All seats in order, where an epoch is closed for them or their audits are.
     seats: Vec<Account>,
 }
 
@@ -66,12 +66,20 @@ fn slice(context: &BlockContext, system: &System) -> Range<u32> {
 /// the indices that it closes, whom the epoch's service audit drew, and who has the seats. `system`
 /// is the parent's.
 pub fn roster_keys(context: &BlockContext, system: &System) -> Vec<Key> {
-    let indices = slice(context, system);
-    let Some(measured) = context.epoch().checked_sub(1).filter(|_| !indices.is_empty()) else {
-        return Vec::new();
-    };
-    let seats = (0..system.seats).map(SeatAt::key);
-    indices.map(ProviderAt::key).chain(seats).chain([ServiceRound::of(measured)]).collect()
+    let round = audited_epoch(context, system).map(ServiceRound::of);
+    let providers = slice(context, system).map(ProviderAt::key);
+    providers.chain(seat_keys(context, system)).chain(round).collect()
+}
+
+/// The epoch whose service audit this block closes for its slice.
+fn audited_epoch(context: &BlockContext, system: &System) -> Option<u64> {
+    context.epoch().checked_sub(1).filter(|_| !slice(context, system).is_empty())
+}
+
+/// The seats: where an epoch is closed for them, and where their audits are.
+fn seat_keys(context: &BlockContext, system: &System) -> impl Iterator<Item = Key> {
+    let auditing = if slice(context, system).is_empty() { 0 } else { system.seats };
+    authority::roster_keys(context, system).into_iter().chain((0..auditing).map(SeatAt::key))
 }
 
 impl Roster {
@@ -80,26 +88,25 @@ impl Roster {
     /// # Errors
     /// [`Invalid::State`] if one is missing or does not decode.
     pub fn new(context: &BlockContext, system: &System, records: &Records) -> Result<Self, Invalid> {
-        fn read<R: Record>(records: &Records, key: Key) -> Result<Option<R>, Invalid> {
-            let slot = records.get(&key).copied().flatten();
-            slot.map(|slot| R::from_slot(&slot)).transpose().map_err(|_| Invalid::State)
-        }
         let mut roster = Self::default();
-        let indices = slice(context, system);
-        let Some(measured) = context.epoch().checked_sub(1).filter(|_| !indices.is_empty()) else {
-            return Ok(roster);
-        };
-        for index in indices {
-            let at: ProviderAt = read(records, ProviderAt::key(index))?.ok_or(Invalid::State)?;
+        for index in slice(context, system) {
+            let at: ProviderAt = read(records, &ProviderAt::key(index))?;
             roster.providers.extend(at.account.map(|account| (index, account)));
         }
-        for seat in 0..system.seats {
-            let at: SeatAt = read(records, SeatAt::key(seat))?.ok_or(Invalid::State)?;
-            roster.seats.push(at.account);
+        for key in seat_keys(context, system) {
+            roster.seats.push(read::<SeatAt>(records, &key)?.account);
         }
-        let service: Option<ServiceRound> = read(records, ServiceRound::of(measured))?;
-        roster.service = service.filter(|round| round.epoch == measured);
+        if let Some(epoch) = audited_epoch(context, system) {
+            let slot = records.get(&ServiceRound::of(epoch)).ok_or(Invalid::State)?;
+            let round = slot.map(|slot| ServiceRound::from_slot(&slot)).transpose();
+            roster.service = round.map_err(|_| Invalid::State)?.filter(|round| round.epoch == epoch);
+        }
         Ok(roster)
+    }
+
+    /// Who has the seats, in the order of their indices; nobody where it is not asked for.
+    pub(crate) fn seats(&self) -> &[Account] {
+        &self.seats
     }
 
     /// The epoch's service audit and the stratum in which it draws `index`, if it does.
@@ -126,8 +133,13 @@ impl Roster {
     }
 }
 
+fn read<R: Record>(records: &Records, key: &Key) -> Result<R, Invalid> {
+    let slot = records.get(key).copied().flatten().ok_or(Invalid::State)?;
+    R::from_slot(&slot).map_err(|_| Invalid::State)
+}
+
 /// Whether the block is the first of an epoch after the first epoch.
-fn begins_epoch(context: &BlockContext) -> bool {
+pub(crate) fn begins_epoch(context: &BlockContext) -> bool {
     context.height > 0 && context.height.is_multiple_of(context.parameters.epoch_blocks())
 }
 
@@ -152,8 +164,9 @@ pub(crate) fn touches(context: &BlockContext, system: &System, roster: &Roster, 
     roster.touches_service(touched);
     for closed in [1, 2].iter().filter_map(|back| epoch.checked_sub(*back)) {
         touched.writable.push(Closing::of(closed));
-        let accounts = roster.providers.iter().map(|(_, account)| account);
-        touched.writable.extend(accounts.map(|account| Settlement::key(account, closed % SETTLEMENT_RING)));
+        let rows =
+            roster.providers.iter().map(|(_, account)| Settlement::key(account, closed % SETTLEMENT_RING));
+        touched.writable.extend(rows);
     }
     if let Some(paid) = epoch.checked_sub(2) {
         touched.writable.extend(peaks(paid));
@@ -178,7 +191,7 @@ pub(crate) fn close(working: &mut Working<'_>, roster: &Roster) -> Result<(), Co
     let epoch = working.context.epoch();
     if begins_epoch(working.context) {
         if let Some(sealed) = epoch.checked_sub(3) {
-            pay::seal(working, sealed)?;
+            pay::seal(working, sealed, roster.seats())?;
         }
         if let Some(measured) = epoch.checked_sub(2) {
             settle_epoch(working, measured)?;
@@ -210,10 +223,13 @@ pub(crate) fn close(working: &mut Working<'_>, roster: &Roster) -> Result<(), Co
     Ok(())
 }
 
-/// Fixes which indices the epoch that just ended has (BK-1).
+/// Fixes which indices the epoch that just ended has, and what its seats will share (BK-1, AU-3).
 fn begin(working: &mut Working<'_>, epoch: u64) -> Result<(), Code> {
+    let before = epoch.checked_sub(1).map_or(Ok(None), |before| closing(working, before))?;
+    let owed = before.map_or(Amount::ZERO, |before| before.committee);
+    let committee = authority::fix_pool(working, owed)?;
     let providers = working.system.providers;
-    working.put(Closing::of(epoch), &Closing { epoch, providers, ..Closing::default() })
+    working.put(Closing::of(epoch), &Closing { epoch, providers, committee, ..Closing::default() })
 }
 
 /// Ends the first pass of an epoch: its pool, and the prices that its use leads to.

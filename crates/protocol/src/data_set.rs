@@ -16,6 +16,8 @@
 //!    consumer's signature alone. (A consumer could else name shards that never existed, and make
 //!    every audit of the provider unanswerable.) Deletion needs no consent: empty it.
 //! 3. No shrink within two settlements of the growth (DS-3).
+//! 4. Who is suspended or in jail holds no more than before (JL-4): a claim with more leaves is
+//!    refused, any other goes on. Tests: `faults::who_is_jailed_or_suspended_grows_no_data_set`.
 
 use crate::{
     Account, Code,
@@ -25,9 +27,11 @@ use crate::{
     limits::{LEAF_BYTES, PROVIDERS_MAX, SLOTS_MAX},
     operation::{DataSetClaim, SetDataSet},
     record::{
-        Agreement, Audit, DataSet, Ending, Endings, FeeTree, Key, Provider, SlotTree, System, Use, Version,
+        Agreement, Audit, DataSet, Ending, Endings, FeeTree, Key, Provider, SlotTree, Standing, System, Use,
+        Version,
     },
     settlement,
+    standing::check_grows,
     tree::EMPTY_ROOT,
 };
 use alloc::vec::Vec;
@@ -61,6 +65,7 @@ pub(crate) fn touches_weight(
 pub(crate) fn touches(body: &SetDataSet, touched: &mut Touched) {
     let id = body.claim.agreement;
     touches_weight(&id.provider, body.index, id.slot, body.end_epoch, touched);
+    touched.readable.push(Standing::key(&id.provider));
 }
 
 /// Puts a version in force, or in `next`.
@@ -68,7 +73,7 @@ pub(crate) fn touches(body: &SetDataSet, touched: &mut Touched) {
 /// # Errors
 /// `BadShape` for a wrong hint, `ProviderUnknown`, `AgreementUnknown`, `AgreementClosed`,
 /// `AgreementEnded`, `DataSetVersion`, `DataSetSignature`, `DataSetOverQuota`,
-/// `DataSetShrinkEarly`, `DataSetEmptyRoot`, `EndingsMissing`.
+/// `DataSetShrinkEarly`, `DataSetEmptyRoot`, `GrowthJailed`, `GrowthSuspended`, `EndingsMissing`.
 pub(crate) fn apply(working: &mut Working<'_>, body: &SetDataSet) -> Result<(), Code> {
     let (claim, account, slot) = (&body.claim, body.claim.agreement.provider, body.claim.agreement.slot);
     let provider: Provider = working.need(Provider::key(&account), Code::ProviderUnknown)?;
@@ -86,6 +91,10 @@ pub(crate) fn apply(working: &mut Working<'_>, body: &SetDataSet) -> Result<(), 
     let mut data_set: DataSet = working.get(DataSet::key(&account, slot))?.unwrap_or_default();
     let last = data_set.next.unwrap_or(data_set.current);
     check_claim(claim, &last, &agreement, &audit, body.provider_signature.is_some())?;
+    if claim.leaves > last.leaves {
+        let standing: Option<Standing> = working.get(Standing::key(&account))?;
+        standing.map_or(Ok(()), |standing| check_grows(&standing))?;
+    }
     let grows = claim.leaves >= last.leaves && claim.leaves > 0;
     let grown_at = if grows { audit.settlements } else { last.grown_at };
     let DataSetClaim { version, root, leaves, bytes, .. } = *claim;

@@ -31,7 +31,7 @@ macro_rules! tag_codec {
 
 tag_codec! { AgreementChange { 0 Opened 1 Closing 2 Deleted } }
 tag_codec! { StandingStep { 0 Warned 1 Suspended 2 Resumed 3 Jailed 4 Unjailed } }
-tag_codec! { StandingReason { 0 Correctness 1 Availability 2 Request } }
+tag_codec! { StandingReason { 0 Correctness 1 Availability 2 Request 3 Equivocation } }
 
 /// Writes the tag and the fields in order; reads them back the same way.
 macro_rules! event_codec {
@@ -61,7 +61,7 @@ macro_rules! event_codec {
 event_codec! {
     0 Settled { epoch, provider, agreement, fee, burn, committee, pay }
     1 Drawn { provider, height }
-    2 Audited { provider, height, answered, passed, reads, on_time }
+    2 Audited { provider, height, answered, passed, reads, on_time, excused }
     3 Agreement { agreement, consumer, change }
     4 VoucherRefused { agreement, code }
     5 Restitution { provider, agreement, amount }
@@ -71,7 +71,10 @@ event_codec! {
     8 Subsidy { epoch, provider, amount }
     9 Standing { provider, epoch, step, reason, evidence, until }
     10 Closed { epoch, rows, root }
+    11 Slashed { seat, epoch, parts, amount, burned, reporter, evidence, until }
+    12 CommitteePaid { epoch, seat, credits, amount }
     13 ServiceMeasured { epoch, provider, assigned, reported, on_time, answered, correct, latency, throughput, stands }
+    15 RoundFaulty { round, drawn, on_time }
     16 Reported { epoch, provider, auditor, asked, answered, correct, latency, throughput, code }
 }
 
@@ -96,7 +99,15 @@ mod tests {
                 pay: amount,
             },
             Event::Drawn { provider, height: 9 },
-            Event::Audited { provider, height: 9, answered: true, passed: 3, reads: 4, on_time: true },
+            Event::Audited {
+                provider,
+                height: 9,
+                answered: true,
+                passed: 3,
+                reads: 4,
+                on_time: false,
+                excused: true,
+            },
             Event::Agreement { agreement, consumer: provider, change: AgreementChange::Deleted },
             Event::VoucherRefused { agreement, code: Code::Balance },
             Event::Restitution { provider, agreement, amount },
@@ -136,6 +147,18 @@ mod tests {
                 throughput: 5,
                 code: Code::AuditUnbacked,
             },
+            Event::Slashed {
+                seat: provider,
+                epoch: 1,
+                parts: 2,
+                amount,
+                burned: amount,
+                reporter: Some(provider),
+                evidence: [2; 32],
+                until: u64::MAX,
+            },
+            Event::CommitteePaid { epoch: 1, seat: provider, credits: 7, amount },
+            Event::RoundFaulty { round: 5, drawn: 16, on_time: 12 },
         ];
         for event in events {
             assert_eq!(Event::decode(event.encode()).ok(), Some(event));

@@ -23,9 +23,7 @@ use crate::{
     fenwick::update_path,
     limits::{PROVIDERS_MAX, SLOTS_MAX},
     record::{
-        AccountState, Agreement, Audit, Books, Closing, Commitment, DataSet, Ending, Endings, Endpoint,
-        FeeTree, Market, Newcomer, Peak, Provider, ProviderAt, Reports, RoundInfo, Seat, SeatAt,
-        ServiceRound, Settlement, SlotTree, Standing, System, Use,
+        AccountState, Agreement, Audit, Books, Closing, Commitment, DataSet, Ending, Endings, Endpoint, FaultBits, FaultRing, FeeTree, Market, Newcomer, Offences, Peak, Provider, ProviderAt, Reports, RoundInfo, Seat, SeatAt, ServiceRound, Settlement, SlotTree, Standing, System, Use,
     },
 };
 use alloc::collections::BTreeMap;
@@ -155,7 +153,10 @@ fn check_decodes(state: &State) -> Result<(), Broken> {
         + each::<SeatAt>(state)?
         + each::<ServiceRound>(state)?
         + each::<Commitment>(state)?
-        + each::<Reports>(state)?;
+        + each::<Reports>(state)?
+        + each::<Offences>(state)?
+        + each::<FaultRing>(state)?
+        + each::<FaultBits>(state)?;
     equal("slots of a known kind", state.slots.len() as u128, known)
 }
 

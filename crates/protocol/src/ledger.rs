@@ -1,9 +1,9 @@
 //! A block's work: name the records, then execute over them, all or nothing per operation.
 //!
 //! ```text
-//!   roster_keys -> Roster               who stands where this block closes its slice of the books
+//!   roster_keys -> Roster               who stands, or has a seat, where this block closes the books
 //!   touches(op) -> keys, bounded        one batched read by the node
-//!   execute: round anchor -> books -> draws -> operations in order -> System
+//!   execute: round anchor -> books -> leader's credit -> draws -> operations in order -> System
 //!            each operation: charge its fee, run on an overlay, keep it or drop it whole
 //! ```
 //!
@@ -25,9 +25,9 @@ pub use select::select;
 pub use working::Working;
 
 use crate::{
-    Amount, Body, Code, Hash, Key, Operation, Slot, account, agreement, audit,
+    Account, Amount, Body, Code, Hash, Key, Operation, Slot, account, agreement, audit, authority,
     block::{Draw, sha256},
-    books, data_set,
+    books, data_set, faults,
     limits::{BODY_BYTES_MAX, FEE_BYTES_PER_KEY, FREE_LANE_BYTES, KEYS_MAX, OPERATIONS_MAX, Parameters},
     operation::{body_fits, check_structure},
     provider,
@@ -52,6 +52,8 @@ pub struct BlockContext {
     pub parameters: Parameters,
     /// This block's height.
     pub height: u64,
+    /// Who leads it.
+    pub leader: Account,
     /// The parent's digest.
     pub parent: Hash,
     /// Digest of the parent's seed, `None` in the first block of a term.
@@ -158,8 +160,10 @@ fn touches_system(
     let mut touched = Touched::default();
     books::touches(context, system, roster, &mut touched);
     service::touches_round(context, &mut touched);
+    authority::touches(context, roster.seats(), &mut touched);
     let place = context.round() % context.parameters.round_ring;
     touched.writable.push(RoundInfo::key(place));
+    faults::touches_round(context, &mut touched);
     audit::touches_draws(context, system, draws, &mut touched);
     touched
 }
@@ -193,6 +197,7 @@ pub fn touches_operation(context: &BlockContext, operation: &Operation) -> Touch
         Body::Unjail(_) => standing::touches_unjail(signer, &mut touched),
         Body::AuditCommit(body) => service::touches_commit(signer, body, &mut touched),
         Body::AuditReveal(body) => service::touches_reveal(signer, body, &mut touched),
+        Body::Evidence(body) => authority::touches_evidence(body, &context.parameters, &mut touched),
     }
     touched
 }
@@ -274,7 +279,9 @@ pub fn execute(
     let shared = shared_keys(&working.system, draws, registrations(operations));
     open_round(&mut working).map_err(|_| Invalid::State)?;
     service::open_round(&mut working).map_err(|_| Invalid::State)?;
+    faults::judge(&mut working).map_err(|_| Invalid::State)?;
     books::close(&mut working, &roster).map_err(|_| Invalid::State)?;
+    authority::lead(&mut working).map_err(|_| Invalid::State)?;
     audit::apply_draws(&mut working, draws)?;
     working.check_sound()?;
     working.commit();
@@ -303,7 +310,7 @@ fn open_round(working: &mut Working<'_>) -> Result<(), Code> {
         return Ok(());
     }
     let round = context.round();
-    let info = RoundInfo { round, anchor: context.parent };
+    let info = RoundInfo { round, anchor: context.parent, ..RoundInfo::default() };
     working.put(RoundInfo::key(round % context.parameters.round_ring), &info)
 }
 
@@ -340,5 +347,6 @@ fn dispatch(working: &mut Working<'_>, operation: &Operation) -> Result<(), Code
         Body::Unjail(body) => standing::unjail(working, signer, body),
         Body::AuditCommit(body) => service::commit(working, signer, body),
         Body::AuditReveal(body) => service::reveal(working, signer, body),
+        Body::Evidence(body) => authority::apply(working, signer, body),
     }
 }

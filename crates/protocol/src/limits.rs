@@ -30,6 +30,16 @@ pub const ENDINGS_MAX: usize = 64;
 /// Epochs, from the last one crossed, in which agreements of a provider may end: a ring of bits
 /// in one record. Above the longest agreement by what a provider may be away.
 pub const ENDING_RING: u64 = 1920;
+/// Epochs in which faulty rounds are counted: at most [`FAULT_ROUNDS_SHARE`] of their rounds.
+pub const FAULT_EPOCHS: usize = 64;
+/// Rounds back from the newest faulty one for which it is known whether they were: one record of
+/// bits, above the longest time that a challenge may be pending.
+pub const FAULT_RING: u64 = 1920;
+/// A round is faulty when more than this share of its draws by fee were not answered on time.
+pub const FAULT_MISSED_SHARE: u64 = ONE / 5;
+/// At most this share of the rounds of any [`FAULT_EPOCHS`] epochs are faulty: who silences others
+/// for longer than that silences them at their cost.
+pub const FAULT_ROUNDS_SHARE: u64 = ONE / 10;
 /// Slots whose pending data set one statement applies, and slots of one `Settle`.
 pub const SETTLE_SLOTS_MAX: usize = 64;
 /// Vouchers in a statement and in a `Redeem`.
@@ -126,6 +136,8 @@ pub const ASK_PAUSE_MS: u64 = 50;
 pub const STALE_BLOCKS_MAX: u64 = 16;
 /// Times that an operation is signed anew after it expired or its nonce was taken.
 pub const SIGN_ATTEMPTS: u32 = 16;
+/// Epochs for which evidence of a fault counts: below any unbonding time.
+pub const EVIDENCE_EPOCHS_MAX: u64 = 14;
 /// Seats of authorities: all of them are paid in one block.
 pub const SEATS_MAX: u32 = 256;
 /// Keys in one proven read.
@@ -148,6 +160,7 @@ pub const LATENCY_BANDS: usize = 10;
 pub const THROUGHPUT_BANDS: usize = 7;
 
 const _: () = assert!(FREE_LANE_BYTES / OPERATION_BYTES_MAX >= 2 * DRAWS_MAX);
+const _: () = assert!(SEATS_MAX as usize * 3 < KEYS_MAX / 4);
 const _: () = assert!(SHARD_BYTES_MAX / LEAF_BYTES == 1 << CHUNK_LEVELS_MAX);
 const _: () = assert!(FRAME_BYTES_MAX as u64 > SHARD_BYTES_MAX);
 const _: () = assert!(MEMPOOL_FREE_BYTES >= FREE_LANE_BYTES && MEMPOOL_SETTLE_BYTES < MEMPOOL_FREE_BYTES);
@@ -235,6 +248,9 @@ encoded! {
         /// What each authority's seat locks at genesis: ten times the least bond of a provider,
         /// because who orders blocks can harm everyone.
         seat_bond: Amount,
+        /// Least challenges by fee of a round that may be found faulty: fewer say nothing of the
+        /// network. A local network draws two a round, so it has no faults.
+        fault_draws_min: u32,
     }
 }
 
@@ -290,6 +306,7 @@ impl Parameters {
         subsidy_cap: ONE / 5 * 2,
         unjail_burn: Amount::sync(1),
         seat_bond: Amount::sync(10_000),
+        fault_draws_min: 16,
     };
 
     /// A block a second, rounds of a minute, terms of an hour, epochs of a day.
@@ -340,6 +357,12 @@ impl Parameters {
         if visited < PROVIDERS_MAX as u64 { visited } else { PROVIDERS_MAX as u64 }
     }
 
+    /// Most faulty rounds in [`FAULT_EPOCHS`] epochs.
+    pub const fn faults_max(&self) -> u64 {
+        let rounds = self.epoch_rounds as u128 * FAULT_EPOCHS as u128;
+        (rounds * FAULT_ROUNDS_SHARE as u128 / ONE as u128) as u64
+    }
+
     /// The first round of an epoch.
     pub const fn epoch_start(&self, epoch: u64) -> u64 {
         epoch * self.epoch_rounds
@@ -354,6 +377,9 @@ const _: () = {
         assert!(p.round_ring > p.pending_rounds_max + 2);
         assert!(p.draws as usize <= DRAWS_MAX && p.draw_every_blocks > 0);
         assert!(p.agreement_epochs_max < ENDING_RING);
+        // A round is judged two rounds later, when nothing of it can be answered on time any more.
+        assert!(p.deadline_blocks <= p.round_blocks && p.fault_draws_min > 0);
+        assert!(p.pending_rounds_max + 2 < FAULT_RING && p.epoch_rounds < 1 << 16);
         assert!(p.leader_timeout_ms > p.block_ms && p.certification_timeout_ms > p.leader_timeout_ms);
         assert!(p.burn > 0 && p.burn + p.committee < ONE);
         assert!(p.subsidy_cap < ONE && p.usage_share <= ONE && p.emission_divisor > 0);

@@ -17,6 +17,7 @@ pub use structure::check_structure;
 
 use crate::{
     Account, AgreementId, Amount, Bounded, Hash, Signature,
+    block::Header,
     limits::{
         ADDRESS_BYTES_MAX, CHUNK_LEVELS_MAX, ENDINGS_MAX, LEAF_BYTES, MISSING_MAX, OPERATOR_BYTES, READS,
         REDEEM_VOUCHERS_MAX, REGION_BYTES_MAX, SETTLE_SLOTS_MAX, STATEMENT_VOUCHERS_MAX, SUM_LEVELS_MAX,
@@ -384,6 +385,34 @@ encoded! {
     }
 }
 
+encoded! {
+    /// Two headers that one leader signed for one view.
+    Proposals {
+        /// Both.
+        headers: Bounded<Header, 2>,
+    }
+}
+
+encoded! {
+    /// Two different commitments of one seat for one epoch.
+    Commitments {
+        /// Who signed both.
+        seat: Account,
+        /// Both.
+        commits: Bounded<AuditCommit, 2>,
+    }
+}
+
+tagged! {
+    /// Two signatures of one seat of which only one can be honest.
+    Evidence {
+        /// Two proposals of one view.
+        1 => Proposals(Proposals),
+        /// Two commitments of one epoch.
+        2 => Commitments(Commitments),
+    }
+}
+
 tagged! {
     /// What is asked.
     Body {
@@ -415,6 +444,8 @@ tagged! {
         13 => Unjail(Unjail),
         /// Cuts the declared capacity of a provider that refused within it.
         14 => Refusal(RefusedPlacement),
+        /// Slashes and jails a seat that signed against itself.
+        15 => Evidence(Evidence),
         /// Commits to what an auditor found.
         16 => AuditCommit(AuditCommit),
         /// Reveals what it committed to.

@@ -88,6 +88,10 @@ codes! {
     91 ProviderSuspended "the provider was away for three epochs and takes no new agreements; choose another";
     92 NotJailed "the provider is not in jail; nothing to do";
     93 JailedStill "the time in jail is not over; ask again in the epoch that its standing names";
+    94 NotEvidence "the two signatures do not contradict each other; bring two that one seat gave for one place";
+    95 EvidenceStale "the fault is older than 14 epochs, or of an epoch to come; bring it while it counts";
+    96 SeatUnknown "who signed has no seat; nothing is locked that could be taken";
+    97 EvidenceKnown "this seat's fault of that epoch is proven already; nothing to do";
     98 AuditNotSeat "the signer has no seat, or lost it; only authorities audit service";
     99 AuditTime "an audit is committed in its own epoch and revealed in the first round of the next; wait for the next epoch";
     100 AuditUndrawn "no service audit was drawn in that epoch, or not yet; wait for the epoch's first seed";
@@ -98,6 +102,8 @@ codes! {
     105 AuditReported "this auditor's report on the provider counts already";
     106 AuditAgreement "the agreement is not there, or not opened under the key that signed the report";
     107 AuditUnbacked "what the provider redeemed under the agreement does not cover the reads; reveal again once it has";
+    116 GrowthJailed "the provider is in jail and takes no new data; shrink its data sets, or store elsewhere";
+    117 GrowthSuspended "the provider was away for three epochs and takes no new data; store elsewhere, or wait until it is back";
 }
 
 impl commonware_codec::Write for Code {

@@ -102,10 +102,12 @@ macro_rules! record {
 }
 
 mod books;
+mod faults;
 mod seats;
 mod service;
 
 pub use books::*;
+pub use faults::*;
 pub use seats::*;
 pub use service::*;
 
@@ -222,6 +224,8 @@ encoded! {
         height: u64,
         /// Digest of the beacon seed that decides its reads.
         seed: Hash,
+        /// Drawn in proportion to the storage fee, not in turn.
+        by_fee: bool,
     }
 }
 
@@ -408,12 +412,17 @@ record! {
 }
 
 record! {
-    /// A round's anchor, in a ring.
+    /// A round's anchor and how its draws by fee were answered, in a ring.
+    #[derive(Default)]
     12 RoundInfo (place: u64) [&place.to_be_bytes()] {
         /// The round.
         round: u64,
         /// Digest of the parent of its first block.
         anchor: Hash,
+        /// Challenges that its draws by fee opened.
+        drawn: u32,
+        /// Of them, those answered on time.
+        on_time: u32,
     }
 }
 

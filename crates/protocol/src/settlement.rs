@@ -26,7 +26,7 @@ use crate::{
     Account, Amount, Code,
     agreement::{is_over, remove, touches_removal},
     amount::{ONE, UNIT, mul_div_up},
-    audit, data_set, fees,
+    audit, data_set, faults, fees,
     ledger::{BlockContext, Touched, Working},
     limits::READS,
     operation::Settle,
@@ -73,6 +73,7 @@ pub(crate) fn touches_settle(
     touched: &mut Touched,
 ) {
     fees::touches(context, account, touched);
+    faults::touches(touched);
     touched.writable.extend([Provider::key(account), Audit::key(account), Endings::key(account)]);
     touched.writable.extend(endings.iter().map(|epoch| Ending::key(account, *epoch)));
 }
@@ -210,7 +211,8 @@ fn expire_stale(working: &mut Working<'_>, account: &Account) -> Result<bool, Co
     let open = audit.challenge.filter(|c| audit::is_expired(c, context.height, &context.parameters));
     let Some(open) = open else { return Ok(false) };
     let mut provider: Provider = working.need(Provider::key(account), Code::ProviderUnknown)?;
-    let event = audit::expire(context, account, &mut provider, &mut audit, &open);
+    let excused = faults::is_excused(working, &open)?;
+    let event = audit::expire(context, account, &mut provider, &mut audit, &open, excused);
     working.events.push(event);
     working.put(Provider::key(account), &provider)?;
     working.put(Audit::key(account), &audit)?;

@@ -93,9 +93,24 @@ pub fn check_takes(standing: &Standing) -> Result<(), Code> {
     if standing.suspended != 0 { Err(Code::ProviderSuspended) } else { Ok(()) }
 }
 
+/// Whether a data set at the provider may grow (JL-4): a quota that was agreed before is no reason to
+/// trust it with more.
+///
+/// # Errors
+/// `GrowthJailed`, `GrowthSuspended`.
+pub fn check_grows(standing: &Standing) -> Result<(), Code> {
+    check_takes(standing).map_err(|code| match code {
+        Code::ProviderJailed => Code::GrowthJailed,
+        _ => Code::GrowthSuspended,
+    })
+}
+
 /// Moves the scores by a measured row (SC-3). Idle beyond the grace, storage decays; egress that
-/// nobody measured keeps its score. On probation nothing rises.
+/// nobody measured keeps its score. On probation nothing rises; jailed for ever nothing moves.
 pub(crate) fn score(standing: &mut Standing, row: &Settlement) {
+    if standing.jailed_until == u64::MAX {
+        return;
+    }
     for class in [STORAGE, EGRESS] {
         let (correct, before) = (row.correct[class], standing.scores[class]);
         let is_idle = class == STORAGE && standing.idle > IDLE_GRACE;

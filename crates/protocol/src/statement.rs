@@ -22,8 +22,8 @@ use crate::{
     Account, Amount, Bounded, Code,
     agreement::{redeem, touches_redeem},
     amount::{UNIT, mul_div},
-    audit::{self, Reads},
-    chunk, data_set, fenwick,
+    audit::{self, Reads, Timing},
+    chunk, data_set, faults, fenwick,
     ledger::{BlockContext, Event, Touched, Working},
     limits::{MISSING_MAX, REASKS},
     operation::{Answer, MissingRead, ProvedRead, Reasked, Statement, SumPath},
@@ -34,8 +34,7 @@ use alloc::vec::Vec;
 
 /// Names the records of a statement.
 pub(crate) fn touches(context: &BlockContext, signer: &Account, body: &Statement, touched: &mut Touched) {
-    let parameters = &context.parameters;
-    touched.readable.push(RoundInfo::key(parameters.round(body.height) % parameters.round_ring));
+    touched.writable.push(faults::place(body.height, &context.parameters));
     settlement::touches_settle(context, signer, &body.endings, touched);
     for answer in body.answers.iter() {
         let slot = slot_of(answer);
@@ -86,7 +85,16 @@ pub(crate) fn apply(working: &mut Working<'_>, signer: &Account, body: &Statemen
     let reads: Vec<bool> = judged.iter().map(|read| read.passed).collect();
     let passed = reads.iter().filter(|passed| **passed).count();
     let on_time = audit::is_on_time(&challenge, context.height, parameters);
-    audit::note(&mut audit, challenge.height, &reads, on_time);
+    let excused = !on_time && faults::is_excused(working, &challenge)?;
+    let timing = match (on_time, excused) {
+        (true, _) => Timing::OnTime,
+        (false, false) => Timing::Late,
+        (false, true) => Timing::Excused,
+    };
+    if on_time {
+        faults::count_on_time(working, &challenge)?;
+    }
+    audit::note(&mut audit, challenge.height, &reads, timing);
     audit.answered = audit.answered.saturating_add(1);
     working.put(Audit::key(signer), &audit)?;
     working.events.push(Event::Audited {
@@ -96,6 +104,7 @@ pub(crate) fn apply(working: &mut Working<'_>, signer: &Account, body: &Statemen
         passed: passed as u8,
         reads: reads.len() as u8,
         on_time,
+        excused,
     });
     let through = if on_time { context.round() } else { parameters.round(challenge.height) };
     settlement::settle(working, signer, passed as u64, through, &body.endings)?;

@@ -3,8 +3,8 @@
 
 use std::{collections::BTreeSet, fs, path::Path};
 
-const PREFIXES: [&str; 16] =
-    ["LE", "AC", "PV", "AG", "VO", "DS", "DR", "RD", "ST", "BK", "SC", "MK", "JL", "BL", "PF", "SQ"];
+const PREFIXES: [&str; 18] =
+    ["LE", "AU", "AC", "PV", "AG", "VO", "DS", "DR", "RD", "NF", "ST", "BK", "SC", "MK", "JL", "BL", "PF", "SQ"];
 
 fn root() -> &'static Path {
     Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../.."))
@@ -92,7 +92,7 @@ const NOT_OF_THE_LEDGER: [&str; 3] = ["VO-5", "VO-6", "RD-10"];
 fn every_rule_of_the_ledger_is_cited() {
     let cited: BTreeSet<String> = code().iter().flat_map(|(_, source)| numbers(source)).collect();
     let expected = numbers(&rules()).into_iter().filter(|number| {
-        ["LE", "AC", "PV", "AG", "VO", "DS", "DR", "RD", "ST", "SQ"]
+        ["LE", "AU", "AC", "PV", "AG", "VO", "DS", "DR", "RD", "NF", "ST", "SQ"]
             .iter()
             .any(|prefix| number.starts_with(prefix))
     });

@@ -8,7 +8,7 @@ use crate::{
 use futures::future::join_all;
 use posync_protocol::{
     Code,
-    operation::{Body, SetDataSet},
+    operation::{Body, DataSetClaim, SetDataSet},
     record::{Audit, DataSet},
 };
 use std::sync::Arc;
@@ -35,7 +35,11 @@ pub(super) async fn settle(core: &Core, ledger: &Ledger, deed: &Arc<Deed>) -> Re
     let may_shrink = audit.settlements >= last.grown_at.saturating_add(SHRINK_SETTLEMENTS);
     deed.set_may_shrink(waiting.is_empty() && may_shrink);
     let Some(known) = core.known(&deed.provider()) else { return Ok(()) };
-    let bodies = waiting.iter().take(CLAIMS_AT_ONCE).map(|signed| {
+    // A data set that grows would be refused for a fee, and with it what follows: all of it waits for
+    // the provider's return, or for the end of the agreement.
+    let grows = |claim: &DataSetClaim| !known.takes && claim.leaves > last.leaves;
+    let due = waiting.iter().take_while(|signed| !grows(&signed.claim));
+    let bodies = due.take(CLAIMS_AT_ONCE).map(|signed| {
         Body::SetDataSet(SetDataSet {
             claim: signed.claim,
             index: known.index,
@@ -51,7 +55,10 @@ pub(super) async fn settle(core: &Core, ledger: &Ledger, deed: &Arc<Deed>) -> Re
         match code? {
             Code::Done => deed.settled(signed.claim.version).await.map_err(stopped)?,
             // What follows it is refused too; all of it is brought again at the next look.
-            Code::DataSetShrinkEarly | Code::DataSetVersion => return Ok(()),
+            Code::DataSetShrinkEarly
+            | Code::DataSetVersion
+            | Code::GrowthJailed
+            | Code::GrowthSuspended => return Ok(()),
             code @ (Code::AgreementUnknown | Code::AgreementClosed | Code::AgreementEnded) => {
                 tracing::info!(?code, deed = deed.number, "an agreement takes no data set any more");
                 let all = waiting.last().map_or(0, |last| last.claim.version);

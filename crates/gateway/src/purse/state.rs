@@ -374,7 +374,7 @@ mod tests {
     #[test]
     fn late_and_failed() {
         let late = |height| {
-            let challenge = Some(Challenge { height: 100, seed: [0; 32] });
+            let challenge = Some(Challenge { height: 100, seed: [0; 32], by_fee: false });
             is_late(&Audit { challenge, ..Audit::default() }, height, 8)
         };
         assert_eq!([late(100), late(108), late(109)], [false, false, true]);

@@ -4,6 +4,7 @@ use super::{expire, is_expired, reduce};
 use crate::{
     Account, Code, Hash, Key, Record,
     block::Draw,
+    faults,
     fenwick::{self, Descent},
     ledger::{BlockContext, Event, Invalid, Records, Touched, Working},
     limits::NEWCOMER_READS,
@@ -196,14 +197,15 @@ pub(crate) fn apply_draws(working: &mut Working<'_>, draws: &[Option<Draw>]) -> 
         };
         match checked {
             Ok((expected, counts)) if expected == *draw => {
-                drawn.extend(draw.filter(|_| counts));
+                let by_fee = matches!(kind, Kind::Fee(_));
+                drawn.extend(draw.filter(|_| counts).map(|draw| (draw.account, by_fee)));
             }
             _ => return Err(Invalid::Draw { index }),
         }
     }
     keep(working, line).map_err(|_| Invalid::State)?;
-    for draw in drawn {
-        mark(working, &draw.account).map_err(|_| Invalid::State)?;
+    for (account, by_fee) in drawn {
+        mark(working, &account, by_fee).map_err(|_| Invalid::State)?;
     }
     Ok(())
 }
@@ -234,7 +236,7 @@ fn keep(working: &mut Working<'_>, line: Line) -> Result<(), Code> {
 }
 
 /// Opens a challenge, unless one is open; a stale one is closed first.
-fn mark(working: &mut Working<'_>, account: &Account) -> Result<(), Code> {
+fn mark(working: &mut Working<'_>, account: &Account, by_fee: bool) -> Result<(), Code> {
     let context = working.context;
     let Some(mut provider) = working.get::<Provider>(Provider::key(account))? else { return Ok(()) };
     let mut audit: Audit = working.need(Audit::key(account), Code::ProviderUnknown)?;
@@ -242,13 +244,17 @@ fn mark(working: &mut Working<'_>, account: &Account) -> Result<(), Code> {
         if !is_expired(&open, context.height, &context.parameters) {
             return Ok(());
         }
-        let event = expire(context, account, &mut provider, &mut audit, &open);
+        let excused = faults::is_excused(working, &open)?;
+        let event = expire(context, account, &mut provider, &mut audit, &open, excused);
         working.events.push(event);
         working.put(Provider::key(account), &provider)?;
     }
     let Some(seed) = context.seed else { return Ok(()) };
-    audit.challenge = Some(Challenge { height: context.height, seed });
+    audit.challenge = Some(Challenge { height: context.height, seed, by_fee });
     working.put(Audit::key(account), &audit)?;
+    if by_fee {
+        faults::count_drawn(working)?;
+    }
     working.events.push(Event::Drawn { provider: *account, height: context.height });
     Ok(())
 }

@@ -44,6 +44,8 @@ pub enum Event {
         reads: u8,
         /// Whether it was on time.
         on_time: bool,
+        /// Late in a faulty round: the histories leave it out.
+        excused: bool,
     },
     /// An agreement was opened, closed or deleted.
     Agreement {
@@ -175,6 +177,46 @@ pub enum Event {
         /// Answered share and latency score that stand from this close on.
         stands: [u64; 2],
     },
+    /// A seat was paid its share of the committee's pool of an epoch.
+    CommitteePaid {
+        /// The epoch.
+        epoch: u64,
+        /// The seat.
+        seat: Account,
+        /// Its credits.
+        credits: u32,
+        /// How much.
+        amount: Amount,
+    },
+    /// A seat lost a part of its bond, and is jailed: it signed two things of which one must be a
+    /// lie, or so many did in one epoch that each pays more.
+    Slashed {
+        /// The seat.
+        seat: Account,
+        /// Epoch of the fault.
+        epoch: u64,
+        /// Parts per billion of the bond that the fault costs so far, in all.
+        parts: u64,
+        /// Taken now.
+        amount: Amount,
+        /// Burned of it.
+        burned: Amount,
+        /// Who brought the evidence and got the rest; `None` where the epoch was closed.
+        reporter: Option<Account>,
+        /// SHA-256 of the evidence; where the epoch was closed, of its record of offences.
+        evidence: Hash,
+        /// The first epoch in which the jail can be lifted: `u64::MAX`, never.
+        until: u64,
+    },
+    /// A round is the network's fault: what its draws by fee missed leaves the histories alone.
+    RoundFaulty {
+        /// The round.
+        round: u64,
+        /// Challenges that its draws by fee opened.
+        drawn: u32,
+        /// Of them, those answered on time.
+        on_time: u32,
+    },
     /// An epoch's books stand for ever.
     Closed {
         /// The epoch.
@@ -210,6 +252,8 @@ pub enum StandingReason {
     Availability,
     /// It asked.
     Request,
+    /// It has a seat and signed against itself.
+    Equivocation,
 }
 
 /// What became of an agreement.

@@ -1,12 +1,12 @@
 //! What an operation is signed with: its own signature, and those of others that it carries.
 
 use super::{
-    Body, CLOSE_NAMESPACE, DATA_SET_NAMESPACE, OPERATION_NAMESPACE, Operation, REFUSAL_NAMESPACE, Redemption,
-    RefusedPlacement, SetDataSet, VOUCHER_NAMESPACE, Voucher,
+    Body, CLOSE_NAMESPACE, DATA_SET_NAMESPACE, Evidence, OPERATION_NAMESPACE, Operation, REFUSAL_NAMESPACE,
+    Redemption, RefusedPlacement, SetDataSet, VOUCHER_NAMESPACE, Voucher,
 };
 use crate::{
     Account, AgreementId, Amount, Hash, Signature,
-    block::{sha256, with_chain},
+    block::{HEADER_NAMESPACE, Header, sha256, with_chain},
 };
 use alloc::vec::Vec;
 use bytes::Bytes;
@@ -94,6 +94,7 @@ impl Operation {
             Body::Refusal(refused) => checks.push(refused.check(chain)),
             Body::AuditCommit(commit) => checks.push(commit.check(chain, self.signer)),
             Body::AuditReveal(reveal) => checks.extend(reveal.signatures(chain, &self.signer)),
+            Body::Evidence(evidence) => checks.extend(evidence.signatures(chain)),
             _ => {}
         }
         checks
@@ -116,6 +117,24 @@ impl SetDataSet {
             signature,
         });
         core::iter::once(consumer).chain(provider)
+    }
+}
+
+impl Evidence {
+    /// What the seat signed; the chain is part of each header.
+    fn signatures(&self, chain: &Hash) -> Vec<SignatureCheck> {
+        let header = |header: &Header| SignatureCheck {
+            namespace: HEADER_NAMESPACE,
+            message: header.signed_bytes(),
+            key: header.leader,
+            signature: header.signature,
+        };
+        match self {
+            Self::Proposals(pair) => pair.headers.iter().map(header).collect(),
+            Self::Commitments(pair) => {
+                pair.commits.iter().map(|commit| commit.check(chain, pair.seat)).collect()
+            }
+        }
     }
 }
 

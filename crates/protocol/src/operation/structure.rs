@@ -6,7 +6,7 @@
 
 use super::{Body, Operation, RefusedPlacement, RegisterProvider, Settle, Statement};
 use crate::{
-    Account, AgreementId, Amount, Code,
+    Account, AgreementId, Amount, Code, authority,
     ledger::BlockContext,
     limits::{OPERATION_BYTES_MAX, PROVIDERS_MAX, Parameters, SLOTS_MAX},
     operation::{Open, Redemption},
@@ -16,7 +16,7 @@ use commonware_codec::EncodeSize;
 /// Checks size, expiry and the ranges of fields, in the order of the codes.
 ///
 /// # Errors
-/// `TooLarge`, `Expired`, `BadShape`, `WrongParty` for vouchers of another provider.
+/// `TooLarge`, `Expired`, `BadShape`, `WrongParty` for vouchers of another provider, `NotEvidence`.
 pub fn check_structure(operation: &Operation, context: &BlockContext) -> Result<(), Code> {
     if operation.encode_size() > OPERATION_BYTES_MAX {
         return Err(Code::TooLarge);
@@ -36,6 +36,7 @@ pub fn check_structure(operation: &Operation, context: &BlockContext) -> Result<
         Body::Statement(body) => check_redemptions(&operation.signer, &body.vouchers),
         Body::Redeem(body) if body.vouchers.is_empty() => Err(Code::BadShape),
         Body::Redeem(body) => check_redemptions(&operation.signer, &body.vouchers),
+        Body::Evidence(body) => authority::check(body, &context.chain),
         _ => Ok(()),
     }
 }
@@ -55,7 +56,7 @@ pub(crate) fn body_fits(body: &Body, parameters: &Parameters) -> bool {
         Body::Statement(body) => statement_fits(body),
         Body::Redeem(body) => redemptions_fit(&body.vouchers),
         Body::Settle(body) => settle_fits(body),
-        Body::Unjail(_) => true,
+        Body::Unjail(_) | Body::Evidence(_) => true,
         Body::Refusal(body) => refusal_fits(body),
         Body::AuditCommit(_) => true,
         Body::AuditReveal(body) => body.fits(),

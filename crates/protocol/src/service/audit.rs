@@ -216,15 +216,3 @@ impl Report {
         Finding { auditor, asked, answered, correct, latency, throughput }
     }
 }
-
-/// Credits a seat for a report that is paid, in the epoch that it is about (SQ-8).
-pub(super) fn credit(working: &mut Working<'_>, account: &Account, epoch: u64) -> Result<(), Code> {
-    let key = Seat::key(account);
-    let mut seat: Seat = working.need(key, Code::AuditNotSeat)?;
-    if seat.jailed.is_some() {
-        return Ok(());
-    }
-    let credits = &mut seat.credits[Seat::place(epoch)];
-    *credits = credits.saturating_add(1);
-    working.put(key, &seat)
-}

@@ -1,9 +1,10 @@
 //! What the reports on a provider come to: quorum, medians, and which auditors are paid.
 
-use super::{audit, latency_score, share};
+use super::{latency_score, share};
 use crate::{
     Account, Code,
     amount::ONE,
+    authority,
     economics::score::lower_weighted_median,
     ledger::{Event, Working},
     record::{Finding, Reports, ServiceRound, Standing, UNMEASURED},
@@ -109,7 +110,7 @@ pub(crate) fn close(
     for finding in findings.iter().filter(|finding| verdict.pays(finding)) {
         let seat = round.seat(stratum, finding.auditor).and_then(|seat| seats.get(seat as usize));
         if let Some(seat) = seat {
-            audit::credit(working, seat, epoch)?;
+            authority::credit(working, seat, epoch)?;
         }
     }
     Ok(verdict)

@@ -2,7 +2,7 @@
 
 use crate::{audits::holding, world::account};
 use posync_protocol::{
-    Bounded, Hash, Key,
+    Account, Bounded, Hash, Key,
     audit::{Prover, Resolver, Share},
     block::sha256,
     ledger::{BlockContext, Event, Records},
@@ -60,7 +60,7 @@ fn failed_at(number: u64) -> u64 {
         };
         if drawn && height > open_until {
             open_until = height + 3;
-            if fails(&Challenge { height, seed }, 8 << 10) {
+            if fails(&Challenge { height, seed, by_fee: false }, 8 << 10) {
                 return height;
             }
         }
@@ -106,7 +106,7 @@ fn reads_follow_what_is_paid() {
     let fake = Share { slot: 1, rate: 10, leaves: 100_000_000, end_epoch: u64::MAX };
     let (mut all, mut faked, mut leaves) = (0_u32, 0_u32, BTreeSet::new());
     for number in 0..2_000 {
-        let challenge = Challenge { height: 1, seed: seed(number, 0) };
+        let challenge = Challenge { height: 1, seed: seed(number, 0), by_fee: false };
         let mut prover = Prover::new(&challenge, &account("p"), 0, vec![fake, real]);
         while let Some(question) = prover.question() {
             all += 1;
@@ -126,7 +126,7 @@ fn reads_follow_what_is_paid() {
 
 #[test]
 fn an_answer_decides_the_next_read() {
-    let challenge = Challenge { height: 1, seed: [3; 32] };
+    let challenge = Challenge { height: 1, seed: [3; 32], by_fee: false };
     let share = Share { slot: 0, rate: 3, leaves: 1 << 40, end_epoch: u64::MAX };
     let walk = |answers: [Answer; 3]| {
         let mut prover = Prover::new(&challenge, &account("p"), 0, vec![share]);
@@ -158,6 +158,7 @@ fn draws_are_as_many_and_as_cheap_among_a_million() {
                     chain: [7; 32],
                     parameters,
                     height,
+                    leader: Account::default(),
                     parent: [1; 32],
                     seed: Some(seed(height, providers.into())),
                 };

@@ -4,10 +4,12 @@
 mod account;
 mod agreement;
 mod audits;
+mod authority;
 mod books;
 mod canary;
 mod crowd;
 mod detection;
+mod faults;
 mod keeper;
 mod properties;
 mod provider;
@@ -29,6 +31,8 @@ const TABLES: &[&str] = &[
     account::REFUSED,
     agreement::ACCEPTED,
     agreement::REFUSED,
+    authority::ACCEPTED,
+    authority::REFUSED,
     books::ACCEPTED,
     books::REFUSED,
     books::JAILED,
@@ -53,7 +57,7 @@ fn every_code_of_the_ledger_has_a_row() {
         .collect();
     let statements = audits::WRONG_STATEMENTS.iter().map(|(_, _, code)| *code);
     let data_sets = audits::WRONG_DATA_SETS.iter().map(|(_, _, code)| *code);
-    let also = [audits::ALSO, storage::ALSO, service::ALSO, ELSEWHERE].concat();
+    let also = [audits::ALSO, faults::ALSO, storage::ALSO, service::ALSO, ELSEWHERE].concat();
     let asserted: Vec<Code> = statements.chain(data_sets).chain(also).collect();
     let missing: Vec<&Code> = Code::ALL
         .iter()

@@ -7,9 +7,7 @@ use posync_protocol::{
     block::{BlockBody, Header, Receipts, sha256},
     limits::{OPERATION_BYTES_MAX, Parameters},
     record::{
-        AccountState, Agreement, Audit, Books, Closing, Commitment, DataSet, Ending, Endings, Endpoint,
-        FeeTree, Market, Newcomer, Peak, Provider, ProviderAt, Reports, RoundInfo, Seat, SeatAt,
-        ServiceRound, Settlement, SlotTree, Standing, System, Use,
+        AccountState, Agreement, Audit, Books, Closing, Commitment, DataSet, Ending, Endings, Endpoint, FaultBits, FaultRing, FeeTree, Market, Newcomer, Offences, Peak, Provider, ProviderAt, Reports, RoundInfo, Seat, SeatAt, ServiceRound, Settlement, SlotTree, Standing, System, Use,
     },
 };
 use proptest::prelude::*;
@@ -48,6 +46,9 @@ fn kinds() -> Vec<Kind> {
         kind::<Peak>(),
         kind::<Seat>(),
         kind::<SeatAt>(),
+        kind::<Offences>(),
+        kind::<FaultRing>(),
+        kind::<FaultBits>(),
         kind::<ServiceRound>(),
         kind::<Commitment>(),
         kind::<Reports>(),

@@ -4,18 +4,17 @@ use posync_protocol::{
     Account, AgreementId, Amount, Body, Bounded, Code, Operation, Record, Slot,
     block::{BlockBody, Draw, Header, Receipts},
     limits::{
-        ADDRESS_BYTES_MAX, CHUNK_LEVELS_MAX, DRAWS_MAX, LEAF_BYTES, OPERATOR_BYTES, REGION_BYTES_MAX,
-        SUM_LEVELS_MAX,
+        ADDRESS_BYTES_MAX, CHUNK_LEVELS_MAX, DRAWS_MAX, FAULT_EPOCHS, LEAF_BYTES, OPERATOR_BYTES,
+        REGION_BYTES_MAX, SUM_LEVELS_MAX,
     },
     operation::{
-        Answer, AuditCommit, AuditReveal, Close, CloseAlone, DataSetClaim, MissingRead, Open, ProvedRead,
-        Reasked, Redeem, Redemption, RefusedPlacement, RegisterProvider, Report, RotateKey, SetDataSet,
-        Settle, Statement, StillMissing, SumPath, TopUp, Transfer, Unjail, UpdateProvider, Voucher,
+        Answer, AuditCommit, AuditReveal, Close, CloseAlone, Commitments, DataSetClaim, Evidence,
+        MissingRead, Open, Proposals, ProvedRead, Reasked, Redeem, Redemption, RefusedPlacement,
+        RegisterProvider, Report, RotateKey, SetDataSet, Settle, Statement, StillMissing, SumPath, TopUp,
+        Transfer, Unjail, UpdateProvider, Voucher,
     },
     record::{
-        self, AccountState, Agreement, Audit, Books, Challenge, Closing, Commitment, DataSet, Ending,
-        Endings, Endpoint, FeeTree, Finding, Market, Missing, Newcomer, Peak, Provider, ProviderAt, Reports,
-        RoundInfo, Seat, SeatAt, ServiceRound, Settlement, SlotTree, Standing, System, Use, Version,
+        self, AccountState, Agreement, Audit, Books, Challenge, Closing, Commitment, DataSet, Ending, Endings, Endpoint, FAULT_BYTES, FaultBits, FaultRing, FeeTree, Finding, Market, Missing, Newcomer, Offences, Peak, Provider, ProviderAt, Reports, RoundInfo, Seat, SeatAt, ServiceRound, Settlement, SlotTree, Standing, System, Use, Version,
     },
 };
 
@@ -88,7 +87,7 @@ fn ledger_records() -> Vec<(&'static str, Slot)> {
         settled_round: u64::MAX,
     };
     let audit = Audit {
-        challenge: Some(Challenge { height: u64::MAX, seed: FULL }),
+        challenge: Some(Challenge { height: u64::MAX, seed: FULL, by_fee: true }),
         history: u64::MAX,
         on_time: u64::MAX,
         drawn: u64::MAX,
@@ -111,7 +110,10 @@ fn ledger_records() -> Vec<(&'static str, Slot)> {
             }
             .to_slot(),
         ),
-        ("record/RoundInfo", RoundInfo { round: u64::MAX, anchor: FULL }.to_slot()),
+        (
+            "record/RoundInfo",
+            RoundInfo { round: u64::MAX, anchor: FULL, drawn: u32::MAX, on_time: u32::MAX }.to_slot(),
+        ),
         ("record/Newcomer", Newcomer { account: ACCOUNT }.to_slot()),
         ("record/FeeTree", FeeTree { sum: u128::MAX }.to_slot()),
     ]
@@ -129,7 +131,11 @@ fn seat_records() -> Vec<(&'static str, Slot)> {
         paid: money,
         slashed: money,
     };
-    vec![("record/Seat", seat.to_slot()), ("record/SeatAt", SeatAt { account: ACCOUNT }.to_slot())]
+    vec![
+        ("record/Seat", seat.to_slot()),
+        ("record/SeatAt", SeatAt { account: ACCOUNT }.to_slot()),
+        ("record/Offences", Offences { epoch: u64::MAX, seats: FULL }.to_slot()),
+    ]
 }
 
 /// The records of the service audits.
@@ -159,6 +165,8 @@ fn book_records() -> Vec<(&'static str, Slot)> {
         ("record/Closing", closing().to_slot()),
         ("record/Books", books().to_slot()),
         ("record/Peak", Peak { node: FULL }.to_slot()),
+        ("record/FaultRing", FaultRing { epoch: u64::MAX, counts: [u16::MAX; FAULT_EPOCHS] }.to_slot()),
+        ("record/FaultBits", FaultBits { last: u64::MAX, bits: [0xff; FAULT_BYTES] }.to_slot()),
     ]
 }
 
@@ -238,6 +246,7 @@ const fn closing() -> Closing {
         pool: money,
         drawn: money,
         paid: money,
+        committee: money,
     }
 }
 
@@ -256,6 +265,8 @@ const fn books() -> Books {
         carry: money,
         prices: [u64::MAX; record::CLASSES],
         slow: [u64::MAX; record::CLASSES],
+        committee: money,
+        credits: u64::MAX,
     }
 }
 
@@ -387,12 +398,21 @@ pub(crate) fn bodies() -> Vec<(&'static str, Body)> {
         ("body/Settle", Body::Settle(settle)),
         ("body/Refusal", Body::Refusal(refusal())),
         ("body/Unjail", Body::Unjail(Unjail { bond_add: amount })),
-        (
-            "body/AuditCommit",
-            Body::AuditCommit(AuditCommit { epoch: u64::MAX, digest: FULL, signature: [5; 64] }),
-        ),
+        ("body/AuditCommit", Body::AuditCommit(audit_commit())),
         ("body/AuditReveal", Body::AuditReveal(reveal())),
+        ("body/Evidence", Body::Evidence(Evidence::Proposals(Proposals { headers: full(header()) }))),
+        (
+            "body/Evidence/commitments",
+            Body::Evidence(Evidence::Commitments(Commitments {
+                seat: ACCOUNT,
+                commits: full(audit_commit()),
+            })),
+        ),
     ]
+}
+
+const fn audit_commit() -> AuditCommit {
+    AuditCommit { epoch: u64::MAX, digest: FULL, signature: [5; 64] }
 }
 
 /// A reveal at its largest.

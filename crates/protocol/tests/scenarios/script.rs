@@ -8,14 +8,17 @@
 //! ```
 //! Words that are not given have the defaults of `Line` below. Amounts are grains; `s` means SYNC.
 
-use crate::world::{World, account, key};
+use crate::{
+    samples::header,
+    world::{World, account, key},
+};
 use posync_protocol::{
     Account, AgreementId, Amount, Body, Bounded, Operation,
-    block::with_chain,
+    block::{HEADER_NAMESPACE, Header, with_chain},
     limits::OPERATOR_BYTES,
     operation::{
-        CLOSE_NAMESPACE, Close, CloseAlone, Open, Redeem, Redemption, RefusedPlacement, RegisterProvider,
-        RotateKey, TopUp, Transfer, Unjail, UpdateProvider, Voucher, sign,
+        CLOSE_NAMESPACE, Close, CloseAlone, Evidence, Open, Proposals, Redeem, Redemption, RefusedPlacement,
+        RegisterProvider, RotateKey, TopUp, Transfer, Unjail, UpdateProvider, Voucher, sign,
     },
     record::{Agreement, Provider},
 };
@@ -180,6 +183,7 @@ impl Stage {
                 Body::Redeem(Redeem { vouchers: Bounded::new(vouchers).expect("few") })
             }
             "refusal" => Body::Refusal(self.refusal(line)),
+            "evidence" => Body::Evidence(self.proposals(line)),
             "unjail" => Body::Unjail(Unjail { bond_add: line.amount("bond", Amount::ZERO) }),
             verb => panic!("no such verb: {verb}"),
         }
@@ -196,6 +200,31 @@ impl Stage {
             signature: [0; 64],
         };
         refused.signed(&key(line.named.get("by").unwrap_or(&line.word(0))), &self.world.chain)
+    }
+
+    /// `a evidence s view=3`: two headers that `s` signed for one view of the term that runs, at
+    /// two times. What `other` names differs, too; `same` makes the two equal.
+    fn proposals(&self, line: &Line<'_>) -> Evidence {
+        let parameters = &self.world.parameters;
+        let now = (self.world.height + 1) / parameters.term_blocks();
+        let (term, view, other) = (line.number("term", now), line.number("view", 3), line.named.get("other"));
+        let headers = [1, 2].map(|time_ms| {
+            let differs = |what: &str| other == Some(&what) && time_ms == 2;
+            let leader = if differs("leader") { "elsewhere" } else { line.word(0) };
+            let mut header = Header {
+                chain: if other == Some(&"chain") { [8; 32] } else { self.world.chain },
+                term: if differs("term") { term + 1 } else { term },
+                view: if differs("view") { view + 1 } else { view },
+                time_ms: if other == Some(&"nothing") { 1 } else { time_ms },
+                leader: account(leader),
+                ..header()
+            };
+            header.signature = sign(&key(leader), HEADER_NAMESPACE, &header.signed_bytes());
+            header
+        });
+        let count = if other == Some(&"missing") { 1 } else { 2 };
+        let headers = Bounded::new(headers[..count].to_vec()).expect("at most two");
+        Evidence::Proposals(Proposals { headers })
     }
 
     fn update(&self, line: &Line<'_>) -> UpdateProvider {

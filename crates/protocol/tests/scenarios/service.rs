@@ -12,7 +12,7 @@ use posync_protocol::{
     economics::score,
     ledger::Event,
     limits::AUDIT_READ_BYTES,
-    operation::{AuditCommit, AuditReveal, Report, digest_of, reveals},
+    operation::{AuditCommit, AuditReveal, Commitments, Evidence, Report, digest_of, reveals},
     record::{
         CLOSING_RING, Finding, Provider, Reports, Seat, SeatAt, ServiceRound, Standing, UNMEASURED, Use,
     },
@@ -43,7 +43,7 @@ fn session_name(seat: usize) -> String {
     format!("session {seat}")
 }
 
-/// Gives `count` authorities a seat, as genesis does.
+/// Gives `count` authorities a seat and makes the money for their bonds.
 fn seat(world: &mut World, count: usize) {
     let bond = world.parameters.seat_bond;
     let mut system = world.system();
@@ -340,6 +340,35 @@ fn a_commitment_is_made_once_by_a_seat_in_the_epoch() {
     let own: Seat = stage.world.get(key).expect("it has a seat");
     stage.world.state.insert(key, Seat { jailed: Some(0), ..own }.to_slot());
     assert_eq!(commit(&mut stage, 1, &good), Code::AuditNotSeat, "a jailed seat audits nobody");
+}
+
+#[test]
+fn two_commitments_of_an_epoch_are_evidence_and_cost_the_seat() {
+    let mut stage = audited(4, 4);
+    let evidence = |stage: &Stage, epochs: [u64; 2], digests: [u8; 2]| {
+        let commits = [0, 1].map(|place| {
+            let digest = [digests[place]; 32];
+            AuditCommit::signed(&key(&seat_name(2)), &stage.world.chain, epochs[place], digest)
+        });
+        let commits = posync_protocol::Bounded::new(commits.to_vec()).expect("two");
+        let pair = Commitments { seat: account(&seat_name(2)), commits };
+        let signed = stage.world.sign("a", Body::Evidence(Evidence::Commitments(pair)));
+        assert!(signed.signatures(&stage.world.chain).iter().all(|check| check.verify()));
+        signed
+    };
+    for (epochs, digests) in [([1, 1], [3, 3]), ([0, 1], [3, 4])] {
+        let signed = evidence(&stage, epochs, digests);
+        assert_eq!(stage.world.submit(&signed), Err(Code::NotEvidence));
+    }
+    let early = evidence(&stage, [2, 2], [3, 4]);
+    assert_eq!(stage.world.submit(&early), Ok(Code::EvidenceStale));
+    let good = evidence(&stage, [1, 1], [3, 4]);
+    assert_eq!(stage.world.submit(&good), Ok(Code::Done));
+    assert!(stage.world.events.iter().any(|event| matches!(event, Event::Slashed { epoch: 1, .. })));
+    let seat: Seat = stage.world.get(Seat::key(&account(&seat_name(2)))).expect("it has a seat");
+    assert_eq!(seat.jailed, Some(1));
+    let late = batch(vec![report(&stage, 2, "p", GOOD)]);
+    assert_eq!(commit(&mut stage, 2, &late), Code::AuditNotSeat);
 }
 
 #[test]

@@ -10,8 +10,8 @@ use posync_protocol::{
     Amount, Body, Bounded, Operation,
     block::with_chain,
     operation::{
-        AuditCommit, CLOSE_NAMESPACE, DATA_SET_NAMESPACE, DataSetClaim, Redeem, Redemption, Report,
-        SetDataSet, Voucher, reveals, sign,
+        AuditCommit, CLOSE_NAMESPACE, Commitments, DATA_SET_NAMESPACE, DataSetClaim, Evidence, Redeem,
+        Redemption, Report, SetDataSet, Voucher, reveals, sign,
     },
 };
 
@@ -31,6 +31,12 @@ fn set_data_set(stage: &Stage, provider: &str) -> Body {
         consumer_signature: sign(&key("storage"), DATA_SET_NAMESPACE, &message),
         provider_signature: Some(sign(&key(provider), DATA_SET_NAMESPACE, &message)),
     })
+}
+
+fn two_commitments(stage: &Stage) -> Body {
+    let commits = [3, 4].map(|digest| AuditCommit::signed(&key("p"), &stage.world.chain, 2, [digest; 32]));
+    let commits = Bounded::new(commits.to_vec()).unwrap();
+    Body::Evidence(Evidence::Commitments(Commitments { seat: account("p"), commits }))
 }
 
 fn audit_commit(stage: &Stage) -> Body {
@@ -75,6 +81,8 @@ fn countersigned() -> Vec<(Operation, usize)> {
         (stage.sign("b refusal p leaves=3 within=p/0"), 2),
         (stage.world.sign("a", audit_commit(&stage)), 2),
         (stage.world.sign("a", audit_reveal(&stage)), 3),
+        (stage.sign("b evidence p"), 3),
+        (stage.world.sign("b", two_commitments(&stage)), 3),
     ]
 }
 

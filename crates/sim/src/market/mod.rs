@@ -196,7 +196,7 @@ impl Market {
         // The first block of a term has no parent's seed.
         let first = height.is_multiple_of(self.ledger.parameters.term_blocks());
         let seed = sha256(&[self.beacon.as_slice(), &height.to_be_bytes()].concat());
-        self.ledger.context(height, self.parent, (!first).then_some(seed))
+        self.ledger.context(height, Account::default(), self.parent, (!first).then_some(seed))
     }
 
     fn draws(&self, context: &BlockContext) -> Vec<Option<Draw>> {
@@ -247,7 +247,7 @@ fn genesis(parameters: Parameters, accounts: impl Iterator<Item = Account>) -> L
         state.insert(AccountState::key(&account), record(&AccountState { nonce: 0, balance }));
     }
     state.insert(System::key(), record(&system));
-    state.insert(RoundInfo::key(0), record(&RoundInfo { round: 0, anchor: [0; 32] }));
+    state.insert(RoundInfo::key(0), record(&RoundInfo::default()));
     Ledger { chain: [1; 32], parameters, supply, state, check_every: 1 }
 }
 

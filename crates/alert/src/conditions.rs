@@ -1,0 +1,299 @@
+//! Which alerts hold: pure, from the ledger's records of a provider and the room on its volume.
+//!
+//! ```text
+//!   figures now --> ReadsFail, AnswersLate        (no epoch judged yet)
+//!   + low epochs judged --> Warned.., JailNext, SuspendNext --> Jailed, Suspended
+//!   open challenge --> ChallengeWaits --> ChallengeExpires
+//!   reads missing --> ReadsMissing --> (restitution)
+//! ```
+
+use crate::{Alert, Kind, Space};
+use posync_protocol::{
+    economics::score::CORRECTNESS_MIN,
+    amount::ONE,
+    limits::{HISTORY, Parameters, READS},
+    provider::bond_needed,
+    record::{Audit, Provider, Standing},
+    standing::{AVAILABLE_MIN, LOW_EPOCHS},
+};
+
+/// Free bytes below which a volume is nearly full, whatever was promised.
+const SPACE_MIN: u64 = 1 << 30;
+
+/// What the ledger proves of a provider at a height, and the room on its volume if that is known.
+#[derive(Clone, Copy, Debug)]
+pub struct Facts<'a> {
+    /// Of the genesis.
+    pub parameters: &'a Parameters,
+    /// At which the records stood so.
+    pub height: u64,
+    /// Its offer and sums.
+    pub provider: &'a Provider,
+    /// Its audit state.
+    pub audit: &'a Audit,
+    /// How it stands; `None` before it registered.
+    pub standing: Option<&'a Standing>,
+    /// Room on its volume.
+    pub space: Option<Space>,
+}
+
+/// The alerts that hold now, in the order of [`Kind`].
+pub fn conditions(facts: &Facts<'_>) -> Vec<Alert> {
+    let mut alerts = Vec::new();
+    if let Some(standing) = facts.standing {
+        reads(facts, standing, &mut alerts);
+        answers(facts, standing, &mut alerts);
+    }
+    missing(facts, &mut alerts);
+    challenge(facts, &mut alerts);
+    bond(facts, &mut alerts);
+    alerts.extend(facts.space.and_then(low_space));
+    alerts.sort_by_key(|alert| alert.kind);
+    alerts
+}
+
+/// An alert if a volume has less room than was promised of it, or nearly none.
+pub fn low_space(space: Space) -> Option<Alert> {
+    let Space { free, promised } = space;
+    let what = match (free < SPACE_MIN, free < promised) {
+        (false, false) => return None,
+        (true, false) => format!("{free} bytes are free on the volume"),
+        (_, true) => format!("{free} bytes are free on the volume, and {promised} are under contract"),
+    };
+    let next = "what cannot be stored is refused, and a refusal cuts the declared capacity; a full volume \
+                ends the process: free space, or declare less";
+    Some(Alert { kind: Kind::LowSpace, what, next: next.into(), due: None })
+}
+
+/// Set bits among the newest `count` of a history, and how many those are.
+fn newest(history: u64, count: u64) -> (u64, u64) {
+    let count = count.min(HISTORY.into());
+    let mask = if count >= 64 { u64::MAX } else { (1 << count) - 1 };
+    ((history & mask).count_ones().into(), count)
+}
+
+/// Whether `part` of `whole` is below a share.
+const fn is_below(part: u64, whole: u64, share: u64) -> bool {
+    (part as u128 * ONE as u128) < whole as u128 * share as u128
+}
+
+impl Facts<'_> {
+    fn epoch(&self) -> u64 {
+        self.parameters.epoch(self.height)
+    }
+
+    /// The epoch in which the third low epoch would be judged: two after it ends.
+    fn judged(&self, low: u8) -> u64 {
+        self.epoch().saturating_add(LOW_EPOCHS.saturating_sub(low).into())
+    }
+}
+
+/// Reads that were not proved: failing, warned, jail next, in jail.
+fn reads(facts: &Facts<'_>, standing: &Standing, alerts: &mut Vec<Alert>) {
+    if standing.jailed_until != 0 {
+        let (what, due) = match standing.jailed_until {
+            u64::MAX => ("in jail for ever".to_owned(), None),
+            until => (format!("in jail, and may ask to leave from epoch {until} on"), Some(until)),
+        };
+        let next = "no new agreements and no new data until then; what it holds is read and paid".into();
+        alerts.push(Alert { kind: Kind::Jailed, what, next, due });
+        return;
+    }
+    let (passed, drawn) = newest(facts.audit.history, facts.audit.drawn);
+    let fails = drawn > 0 && is_below(passed, drawn, CORRECTNESS_MIN);
+    let figures = format!("{passed} of its last {drawn} reads were proved");
+    let low = standing.low_correct;
+    if low > 0 {
+        let what = format!("warned in epoch {} for reads that were not proved: {low} low epochs", standing.warned);
+        let next = format!("the {LOW_EPOCHS}rd in a row is jail: restore the shards, or have them rebuilt");
+        alerts.push(Alert { kind: Kind::WarnedReads, what, next, due: Some(facts.judged(low)) });
+    } else if fails {
+        let next = "an epoch below nine tenths is warned, the third in a row is jail: check the disk".into();
+        alerts.push(Alert { kind: Kind::ReadsFail, what: figures.clone(), next, due: None });
+    }
+    if low + u8::from(fails) >= LOW_EPOCHS - 1 {
+        let what = format!("{figures}, after {low} low epochs");
+        let next = "jail follows if reads go on failing: restore the shards, or have them rebuilt".into();
+        alerts.push(Alert { kind: Kind::JailNext, what, next, due: Some(facts.judged(low)) });
+    }
+}
+
+/// Answers that came late or not at all: late, warned, suspension next, suspended.
+fn answers(facts: &Facts<'_>, standing: &Standing, alerts: &mut Vec<Alert>) {
+    let (on_time, drawn) = newest(facts.audit.on_time, facts.audit.drawn / READS as u64);
+    let away = drawn > 0 && is_below(on_time, drawn, AVAILABLE_MIN);
+    let figures = format!("{on_time} of its last {drawn} answers were on time");
+    if standing.suspended != 0 {
+        let what = format!("suspended since epoch {}: {figures}", standing.suspended);
+        let next = "no new agreements and no new data until an epoch with half of the answers on time".into();
+        alerts.push(Alert { kind: Kind::Suspended, what, next, due: None });
+        return;
+    }
+    let low = standing.low_available;
+    if low > 0 {
+        let what = format!("warned in epoch {} for late answers: {low} low epochs", standing.warned);
+        let next = format!("the {LOW_EPOCHS}rd in a row suspends: see that it runs and reaches the network");
+        alerts.push(Alert { kind: Kind::WarnedAnswers, what, next, due: Some(facts.judged(low)) });
+    } else if away {
+        let next = "an epoch below one half is warned, the third in a row suspends: check the network".into();
+        alerts.push(Alert { kind: Kind::AnswersLate, what: figures.clone(), next, due: None });
+    }
+    if low + u8::from(away) >= LOW_EPOCHS - 1 {
+        let what = format!("{figures}, after {low} low epochs");
+        let next = "suspension follows if it goes on: no new agreements, no new data".into();
+        alerts.push(Alert { kind: Kind::SuspendNext, what, next, due: Some(facts.judged(low)) });
+    }
+}
+
+/// Reads declared missing: the only thing in storage that takes stake.
+fn missing(facts: &Facts<'_>, alerts: &mut Vec<Alert>) {
+    let missing = &facts.audit.missing;
+    let Some(left) = missing.iter().map(|missing| missing.asks_left).min() else { return };
+    let what = format!("{} reads are missing; the first is asked {left} times more", missing.len());
+    let next = "still missing then, twice the agreement's fee of an epoch moves from the bond to its consumer: \
+                restore the shards"
+        .into();
+    alerts.push(Alert { kind: Kind::ReadsMissing, what, next, due: None });
+}
+
+/// An open challenge: past half its deadline, or past half the time after which it expires.
+fn challenge(facts: &Facts<'_>, alerts: &mut Vec<Alert>) {
+    let Some(open) = facts.audit.challenge else { return };
+    let parameters = facts.parameters;
+    let waited = facts.height.saturating_sub(open.height);
+    if waited > parameters.deadline_blocks / 2 {
+        let what = format!("a challenge of height {} waits for {waited} blocks", open.height);
+        let deadline = parameters.deadline_blocks;
+        let next = format!("after {deadline} the answer is late, and nothing is paid until it comes");
+        alerts.push(Alert { kind: Kind::ChallengeWaits, what, next, due: None });
+    }
+    let (rounds, most) = (parameters.round(facts.height) - parameters.round(open.height), parameters.pending_rounds_max);
+    if rounds > most / 2 {
+        let what = format!("a challenge of height {} waits for {rounds} rounds", open.height);
+        let next = format!("after {most} it expires: four reads missing, one answer late, nothing paid");
+        let due = parameters.epoch((parameters.round(open.height) + most + 1) * parameters.round_blocks);
+        alerts.push(Alert { kind: Kind::ChallengeExpires, what, next, due: Some(due) });
+    }
+}
+
+/// A bond that restitution lowered.
+fn bond(facts: &Facts<'_>, alerts: &mut Vec<Alert>) {
+    let (bond, needed) = (facts.provider.bond, bond_needed(facts.provider.capacity, facts.parameters));
+    if bond < needed {
+        let what = format!("the bond is {bond} SYNC, and the declared capacity needs {needed}");
+        let next = "nothing more is sold than the bond covers: add to it, or declare less".into();
+        alerts.push(Alert { kind: Kind::BondShort, what, next, due: None });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use posync_protocol::{
+        Amount, Bounded,
+        limits::OPERATOR_BYTES,
+        record::{Challenge, Missing},
+    };
+
+    const P: Parameters = Parameters::LOCAL;
+
+    fn provider() -> Provider {
+        Provider {
+            index: 0,
+            operator: [b'o'; OPERATOR_BYTES],
+            leaves_at: 0,
+            bond: bond_needed(1 << 20, &P),
+            capacity: 1 << 20,
+            sold: 0,
+            reserve_storage: 0,
+            reserve_egress: 0,
+            slots: 0,
+            phi: 0,
+            paid: 0,
+            paid_base: 0,
+            pool: Amount::ZERO,
+            acc: 0,
+            settled_round: 0,
+        }
+    }
+
+    /// The kinds that hold after `change` of a good provider at height 1,000.
+    fn kinds(change: impl FnOnce(&mut Provider, &mut Audit, &mut Standing, &mut Option<Space>)) -> Vec<Kind> {
+        let (mut provider, mut standing) = (provider(), Standing::newborn(0));
+        let mut audit = Audit { history: u64::MAX, on_time: u64::MAX, drawn: 400, ..Audit::default() };
+        let mut space = Some(Space { free: 2 << 30, promised: 1 << 30 });
+        change(&mut provider, &mut audit, &mut standing, &mut space);
+        let (provider, audit, standing) = (&provider, &audit, Some(&standing));
+        let facts = Facts { parameters: &P, height: 1_000, provider, audit, standing, space };
+        let alerts = conditions(&facts);
+        assert!(alerts.iter().all(|alert| !alert.what.is_empty() && !alert.next.is_empty()));
+        alerts.into_iter().map(|alert| alert.kind).collect()
+    }
+
+    /// History with `bad` zeros among its 64 bits.
+    fn with(bad: u32) -> u64 {
+        u64::MAX << bad
+    }
+
+    #[test]
+    fn a_good_provider_has_none_and_neither_has_a_newcomer() {
+        assert_eq!(kinds(|_, _, _, _| ()), []);
+        assert_eq!(kinds(|_, audit, _, _| *audit = Audit::default()), []);
+    }
+
+    #[test]
+    fn reads_that_fail_go_from_a_figure_to_jail() {
+        assert_eq!(kinds(|_, audit, _, _| audit.history = with(6)), [], "58 of 64 are nine tenths");
+        assert_eq!(kinds(|_, audit, _, _| audit.history = with(7)), [Kind::ReadsFail]);
+        assert_eq!(kinds(|_, _, standing, _| standing.low_correct = 1), [Kind::WarnedReads]);
+        let failing = |low| {
+            move |_: &mut Provider, audit: &mut Audit, standing: &mut Standing, _: &mut Option<Space>| {
+                (audit.history, standing.low_correct) = (0, low);
+            }
+        };
+        assert_eq!(kinds(failing(1)), [Kind::WarnedReads, Kind::JailNext]);
+        assert_eq!(kinds(failing(2)), [Kind::WarnedReads, Kind::JailNext]);
+        assert_eq!(kinds(|_, _, standing, _| standing.low_correct = 2), [Kind::WarnedReads, Kind::JailNext]);
+        assert_eq!(kinds(|_, _, standing, _| standing.jailed_until = 99), [Kind::Jailed]);
+        assert_eq!(kinds(|_, _, standing, _| standing.jailed_until = u64::MAX), [Kind::Jailed]);
+    }
+
+    #[test]
+    fn late_answers_go_from_a_figure_to_suspension() {
+        assert_eq!(kinds(|_, audit, _, _| audit.on_time = with(32)), [], "half is enough");
+        assert_eq!(kinds(|_, audit, _, _| audit.on_time = with(33)), [Kind::AnswersLate]);
+        assert_eq!(kinds(|_, _, standing, _| standing.low_available = 1), [Kind::WarnedAnswers]);
+        let late = |_: &mut Provider, audit: &mut Audit, standing: &mut Standing, _: &mut Option<Space>| {
+            (audit.on_time, standing.low_available) = (0, 1);
+        };
+        assert_eq!(kinds(late), [Kind::WarnedAnswers, Kind::SuspendNext]);
+        assert_eq!(kinds(|_, _, standing, _| standing.suspended = 9), [Kind::Suspended]);
+    }
+
+    #[test]
+    fn a_challenge_waits_then_nears_its_end() {
+        let at = |height| {
+            kinds(|_, audit, _, _| {
+                audit.challenge = Some(Challenge { height, seed: [0; 32], by_fee: true });
+            })
+        };
+        assert_eq!(at(1_000), []);
+        assert_eq!(at(996), [], "half of eight blocks");
+        assert_eq!(at(995), [Kind::ChallengeWaits]);
+        assert_eq!(at(1_000 - 7 * 8), [Kind::ChallengeWaits]);
+        assert_eq!(at(1_000 - 8 * 8), [Kind::ChallengeWaits, Kind::ChallengeExpires]);
+    }
+
+    #[test]
+    fn what_costs_stake_or_room_is_told() {
+        let missing = Missing { asks_left: 2, ..Missing::default() };
+        let two = Bounded::new(vec![missing, Missing { asks_left: 3, ..missing }]).expect("two");
+        assert_eq!(kinds(|_, audit, _, _| audit.missing = two), [Kind::ReadsMissing]);
+        assert_eq!(kinds(|provider, _, _, _| provider.bond = Amount::sync(1)), [Kind::BondShort]);
+        let space = |free, promised| kinds(move |_, _, _, space| *space = Some(Space { free, promised }));
+        assert_eq!(space(SPACE_MIN, SPACE_MIN), []);
+        assert_eq!(space(SPACE_MIN - 1, 0), [Kind::LowSpace]);
+        assert_eq!(space(3 << 30, (3 << 30) + 1), [Kind::LowSpace]);
+        assert_eq!(kinds(|_, _, _, space| *space = None), []);
+    }
+}

@@ -1,0 +1,314 @@
+//! Tells signals: to the log at once, to a webhook through a bounded queue and a thread of its own.
+//!
+//! ```text
+//!   tell --> log
+//!        \-> queue (64) --thread--> POST --2xx--> next
+//!              full: dropped, told in the log       \--else--> pause 1, 2, 4 .. 60 s, at most 8 times
+//! ```
+
+use crate::{Alert, Signal, State, Watch};
+use std::{
+    fmt,
+    sync::{
+        Arc, Condvar, Mutex, MutexGuard,
+        mpsc::{Receiver, SyncSender, sync_channel},
+    },
+    thread,
+    time::{Duration, Instant},
+};
+
+/// Signals that wait for the hook.
+const QUEUE: usize = 64;
+/// Times that one signal is sent before it is given up.
+const ATTEMPTS: u32 = 8;
+/// Pause after the first failure; doubled up to [`PAUSE_MAX`].
+const PAUSE: Duration = Duration::from_secs(1);
+/// Longest pause.
+const PAUSE_MAX: Duration = Duration::from_secs(60);
+/// Time for one attempt, from the name to the last byte.
+const ATTEMPT: Duration = Duration::from_secs(10);
+
+/// The hook's address is none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("an alert URL begins with http:// or https:// and names a host")]
+pub struct BadUrl;
+
+/// Where alerts go: cheap to clone, never waits.
+#[derive(Clone, Default)]
+pub struct Alerts {
+    hook: Option<Hook>,
+}
+
+#[derive(Clone)]
+struct Hook {
+    queue: SyncSender<Signal>,
+    /// Signals that are not sent or given up yet.
+    waiting: Arc<Waiting>,
+}
+
+#[derive(Default)]
+struct Waiting {
+    count: Mutex<usize>,
+    changed: Condvar,
+}
+
+impl Waiting {
+    fn count(&self) -> MutexGuard<'_, usize> {
+        self.count.lock().expect("no holder of this lock panics")
+    }
+
+    fn add(&self) {
+        *self.count() += 1;
+    }
+
+    fn done(&self) {
+        *self.count() -= 1;
+        self.changed.notify_all();
+    }
+}
+
+impl fmt::Debug for Alerts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // The address is a secret of whoever may write there.
+        f.debug_struct("Alerts").field("hook", &self.hook.is_some()).finish()
+    }
+}
+
+impl Alerts {
+    /// To the log alone.
+    pub const fn quiet() -> Self {
+        Self { hook: None }
+    }
+
+    /// To the log, and as JSON to this address, if one is given.
+    ///
+    /// # Errors
+    /// [`BadUrl`].
+    pub fn to(url: Option<&str>) -> Result<Self, BadUrl> {
+        url.map_or(Ok(Self::quiet()), |url| Self::paced(url, PAUSE))
+    }
+
+    fn paced(url: &str, pause: Duration) -> Result<Self, BadUrl> {
+        let rest = url.strip_prefix("http://").or_else(|| url.strip_prefix("https://")).ok_or(BadUrl)?;
+        if rest.is_empty() || rest.starts_with('/') || rest.contains(char::is_whitespace) {
+            return Err(BadUrl);
+        }
+        let (queue, signals) = sync_channel(QUEUE);
+        let waiting = Arc::new(Waiting::default());
+        let (url, told) = (url.to_owned(), waiting.clone());
+        let thread = thread::Builder::new().name("alerts".into());
+        let started = thread.spawn(move || deliver(&url, &signals, &told, pause));
+        if let Err(error) = started {
+            tracing::error!(%error, "no thread for alerts: they only go to the log");
+            return Ok(Self::quiet());
+        }
+        Ok(Self { hook: Some(Hook { queue, waiting }) })
+    }
+
+    /// Tells what began and what ended of `node`, now that these alerts hold.
+    pub fn watch(&self, watch: &mut Watch, node: &str, height: Option<u64>, now: Vec<Alert>) {
+        for (state, alert) in watch.step(now) {
+            self.tell(Signal::new(node.to_owned(), height, state, alert));
+        }
+    }
+
+    /// Tells a signal: the log at once, the hook as soon as it takes it.
+    pub fn tell(&self, signal: Signal) {
+        let Signal { alert, state, height, what, next, due, .. } = &signal;
+        match state {
+            State::Raised => {
+                tracing::warn!(target: "posync::alert", ?alert, ?height, ?due, "{what}; {next}");
+            }
+            State::Cleared => tracing::info!(target: "posync::alert", ?alert, ?height, "over: {what}"),
+        }
+        let Some(hook) = &self.hook else { return };
+        hook.waiting.add();
+        if hook.queue.try_send(signal).is_err() {
+            hook.waiting.done();
+            tracing::warn!("the alert hook is behind by {QUEUE} alerts; this one stands in the log only");
+        }
+    }
+
+    /// Waits until everything was sent or given up, at most this long; whether it was.
+    pub fn flush(&self, within: Duration) -> bool {
+        let Some(hook) = &self.hook else { return true };
+        let deadline = Instant::now() + within;
+        let mut count = hook.waiting.count();
+        while *count > 0 {
+            let Some(left) = deadline.checked_duration_since(Instant::now()) else { return false };
+            let waited = hook.waiting.changed.wait_timeout(count, left);
+            count = waited.expect("no holder of this lock panics").0;
+        }
+        true
+    }
+}
+
+/// The thread: sends one signal after the other until nobody can tell any more.
+fn deliver(url: &str, signals: &Receiver<Signal>, waiting: &Waiting, pause: Duration) {
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let tls = ureq::tls::TlsConfig::builder().unversioned_rustls_crypto_provider(provider).build();
+    let agent = ureq::Agent::config_builder().timeout_global(Some(ATTEMPT)).tls_config(tls).build();
+    let agent = ureq::Agent::from(agent);
+    while let Ok(signal) = signals.recv() {
+        let body = serde_json::to_vec(&signal).expect("a signal is plain data");
+        let mut rest = pause;
+        for attempt in 1..=ATTEMPTS {
+            let sent = agent.post(url).content_type("application/json").send(&body);
+            let Err(error) = sent else { break };
+            let last = attempt == ATTEMPTS || !may_pass(&error);
+            tracing::warn!(attempt, last, "an alert did not reach its hook: {}", describe(&error));
+            if last {
+                break;
+            }
+            thread::sleep(rest);
+            rest = (rest * 2).min(PAUSE_MAX);
+        }
+        waiting.done();
+    }
+}
+
+/// Whether the same request may succeed later.
+const fn may_pass(error: &ureq::Error) -> bool {
+    match error {
+        ureq::Error::StatusCode(code) => *code == 408 || *code == 429 || *code >= 500,
+        _ => true,
+    }
+}
+
+/// An error in words without the address.
+fn describe(error: &ureq::Error) -> String {
+    match error {
+        ureq::Error::StatusCode(code) => format!("it answered with status {code}"),
+        ureq::Error::Timeout(_) => "it did not answer in time".into(),
+        ureq::Error::Io(error) => format!("the connection failed ({})", error.kind()),
+        ureq::Error::HostNotFound => "its host has no address".into(),
+        _ => "the request failed".into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Kind;
+    use std::{
+        io::{BufRead as _, BufReader, Read as _, Write as _},
+        net::{TcpListener, TcpStream},
+        sync::mpsc,
+    };
+
+    const SOON: Duration = Duration::from_millis(5);
+    const LONG: Duration = Duration::from_secs(30);
+
+    fn signal(what: &str) -> Signal {
+        let alert = Alert { kind: Kind::ReadsFail, what: what.into(), next: "act".into(), due: Some(4) };
+        Signal::new("sync1x".into(), Some(9), State::Raised, alert)
+    }
+
+    /// Reads one request; its first line and its body.
+    fn request(stream: &TcpStream) -> (String, Vec<u8>) {
+        let mut reader = BufReader::new(stream);
+        let (mut first, mut length) = (String::new(), 0);
+        reader.read_line(&mut first).expect("a request");
+        loop {
+            let mut line = String::new();
+            reader.read_line(&mut line).expect("a header");
+            let line = line.trim().to_ascii_lowercase();
+            if let Some(value) = line.strip_prefix("content-length:") {
+                length = value.trim().parse().expect("a number");
+            }
+            if line.is_empty() {
+                break;
+            }
+        }
+        let mut body = vec![0; length];
+        reader.read_exact(&mut body).expect("the body");
+        (first, body)
+    }
+
+    /// A hook that answers its requests with these codes in turn, then with 200; what it got.
+    fn listen(codes: Vec<u16>) -> (String, Receiver<(String, Vec<u8>)>) {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let url = format!("http://{}/hook/secret", listener.local_addr().expect("it is bound"));
+        let (send, got) = mpsc::channel();
+        thread::spawn(move || {
+            let mut codes = codes.into_iter();
+            while let Ok((mut stream, _)) = listener.accept() {
+                let code = codes.next().unwrap_or(200);
+                let answer = format!("HTTP/1.1 {code} X\r\ncontent-length: 0\r\nconnection: close\r\n\r\n");
+                let taken = request(&stream);
+                if stream.write_all(answer.as_bytes()).is_err() || send.send(taken).is_err() {
+                    break;
+                }
+            }
+        });
+        (url, got)
+    }
+
+    #[test]
+    fn an_alert_is_posted_as_json() {
+        let (url, got) = listen(vec![]);
+        let alerts = Alerts::to(Some(&url)).expect("an address");
+        alerts.tell(signal("reads fail"));
+        let (line, body) = got.recv_timeout(LONG).expect("it arrives");
+        assert_eq!(line.trim(), "POST /hook/secret HTTP/1.1");
+        let json: serde_json::Value = serde_json::from_slice(&body).expect("JSON");
+        assert_eq!(json, serde_json::to_value(signal("reads fail")).expect("plain data"));
+        assert!(alerts.flush(LONG));
+        assert!(!format!("{alerts:?}").contains("secret"));
+    }
+
+    #[test]
+    fn a_hook_that_fails_is_tried_again_and_one_that_refuses_is_not() {
+        let (url, got) = listen(vec![500, 429, 503, 200, 404, 200]);
+        let alerts = Alerts::paced(&url, SOON).expect("an address");
+        for what in ["one", "two", "three"] {
+            alerts.tell(signal(what));
+        }
+        assert!(alerts.flush(LONG));
+        let texts: Vec<String> = got
+            .try_iter()
+            .map(|(_, body)| {
+                let json: serde_json::Value = serde_json::from_slice(&body).expect("JSON");
+                json["what"].as_str().expect("text").to_owned()
+            })
+            .collect();
+        assert_eq!(texts, ["one", "one", "one", "one", "two", "three"]);
+    }
+
+    #[test]
+    fn a_hook_that_hangs_makes_nobody_wait() {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let url = format!("http://{}/", listener.local_addr().expect("it is bound"));
+        let alerts = Alerts::to(Some(&url)).expect("an address");
+        let (told, all) = mpsc::channel();
+        let teller = alerts.clone();
+        thread::spawn(move || {
+            for number in 0..10 * QUEUE {
+                teller.tell(signal(&number.to_string()));
+            }
+            told.send(()).expect("it is awaited");
+        });
+        all.recv_timeout(ATTEMPT / 2).expect("telling takes no time");
+        assert!(!alerts.flush(Duration::from_millis(1)), "the hook has answered nothing");
+        let waiting = alerts.hook.as_ref().map(|hook| *hook.waiting.count());
+        assert!(waiting.is_some_and(|count| count <= QUEUE + 1), "{waiting:?}");
+    }
+
+    #[test]
+    fn nobody_listens_and_it_is_given_up() {
+        let free = TcpListener::bind("127.0.0.1:0").expect("a free port").local_addr().expect("it was bound");
+        let alerts = Alerts::paced(&format!("http://{free}/"), SOON).expect("an address");
+        alerts.tell(signal("to nobody"));
+        assert!(alerts.flush(LONG), "eight attempts, then the next");
+    }
+
+    #[test]
+    fn addresses_are_checked() {
+        for bad in ["", "example.org", "ftp://example.org", "http://", "https:///x", "http://a b"] {
+            assert_eq!(Alerts::to(Some(bad)).err(), Some(BadUrl), "{bad}");
+        }
+        let alerts = Alerts::to(Some("https://hooks.example.org/services/x")).expect("an address");
+        assert!(alerts.flush(Duration::ZERO));
+        assert!(Alerts::to(None).expect("none").flush(Duration::ZERO));
+    }
+}

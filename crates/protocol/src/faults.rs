@@ -1,0 +1,113 @@
+//! Network faults: when too many are silent at once, the network is at fault and not they.
+//!
+//! ```text
+//!   round r          r + 1               r + 2, first block
+//!   draws by fee --> answers on time --> drawn >= 16 and more than 1/5 missed? --> faulty
+//!                                        (at most 1/10 of the rounds of 64 epochs)
+//!   late answer or expiry of such a draw, from here on: the histories leave it out
+//! ```
+//!
+//! Only draws by fee count and only they are excused: they follow money, so that cheap identities,
+//! which the line serves in turn, can neither make a round faulty nor hide in one.
+//!
+//! Guarantees
+//! 1. A round is faulty by what the ledger saw of it until nothing of it could be on time any more;
+//!    nobody declares it (NF-1). Tests: `faults::a_round_is_faulty_above_a_fifth`.
+//! 2. Any 64 epochs have at most a tenth of their rounds faulty (NF-2).
+//!    Tests: `faults::faults_stay_within_their_share`, `record::faults` against a list.
+//! 3. What is excused moves no history and no count of reads, and no money otherwise than without the
+//!    rule (NF-3, NF-4). Tests: `faults::pay_is_the_same_with_and_without_the_rule`.
+//! 4. Two records, written when a round is faulty; a block does no more for more providers.
+
+use crate::{
+    Code,
+    amount::ONE,
+    ledger::{BlockContext, Event, Touched, Working},
+    limits::{FAULT_MISSED_SHARE, Parameters},
+    record::{Challenge, FaultBits, FaultRing, Key, RoundInfo},
+};
+
+/// Whether a round with these challenges by fee is the network's fault (NF-1).
+pub const fn is_faulty(drawn: u32, on_time: u32, parameters: &Parameters) -> bool {
+    let missed = drawn.saturating_sub(on_time) as u128;
+    let many = missed * ONE as u128 > drawn as u128 * FAULT_MISSED_SHARE as u128;
+    drawn >= parameters.fault_draws_min && many
+}
+
+/// Where the round of `height` stands.
+pub(crate) fn place(height: u64, parameters: &Parameters) -> Key {
+    RoundInfo::key(parameters.round(height) % parameters.round_ring)
+}
+
+/// The round that the first block of a round judges.
+fn judged(context: &BlockContext) -> Option<u64> {
+    let begins = context.height.is_multiple_of(context.parameters.round_blocks);
+    context.round().checked_sub(2).filter(|_| begins)
+}
+
+/// Names the records of the judgement, and those that tell a draw whether what it closes is excused.
+pub(crate) fn touches_round(context: &BlockContext, touched: &mut Touched) {
+    touches(touched);
+    if let Some(round) = judged(context) {
+        touched.readable.push(RoundInfo::key(round % context.parameters.round_ring));
+        touched.writable.extend([FaultRing::key(), FaultBits::key()]);
+    }
+}
+
+/// Names the record that tells whether a round was faulty.
+pub(crate) fn touches(touched: &mut Touched) {
+    touched.readable.push(FaultBits::key());
+}
+
+/// The first block of round r + 2 judges round r, unless faults are at their limit (NF-1, NF-2).
+pub(crate) fn judge(working: &mut Working<'_>) -> Result<(), Code> {
+    let (context, parameters) = (working.context, &working.context.parameters);
+    let Some(round) = judged(context) else { return Ok(()) };
+    let info: Option<RoundInfo> = working.get(RoundInfo::key(round % parameters.round_ring))?;
+    let Some(info) = info.filter(|info| info.round == round) else { return Ok(()) };
+    if !is_faulty(info.drawn, info.on_time, parameters) {
+        return Ok(());
+    }
+    let epoch = round / parameters.epoch_rounds;
+    let mut ring: FaultRing = working.get(FaultRing::key())?.unwrap_or_default();
+    if ring.recent(epoch) >= parameters.faults_max() {
+        return Ok(());
+    }
+    let mut bits: FaultBits = working.get(FaultBits::key())?.unwrap_or_default();
+    ring.add(epoch);
+    bits.mark(round);
+    working.put(FaultRing::key(), &ring)?;
+    working.put(FaultBits::key(), &bits)?;
+    let RoundInfo { drawn, on_time, .. } = info;
+    working.events.push(Event::RoundFaulty { round, drawn, on_time });
+    Ok(())
+}
+
+/// Counts a challenge that a draw by fee of this block opened.
+pub(crate) fn count_drawn(working: &mut Working<'_>) -> Result<(), Code> {
+    let key = place(working.context.height, &working.context.parameters);
+    let mut info: RoundInfo = working.need(key, Code::BadShape)?;
+    info.drawn = info.drawn.saturating_add(1);
+    working.put(key, &info)
+}
+
+/// Counts an answer on time to a draw by fee.
+pub(crate) fn count_on_time(working: &mut Working<'_>, challenge: &Challenge) -> Result<(), Code> {
+    if !challenge.by_fee {
+        return Ok(());
+    }
+    let key = place(challenge.height, &working.context.parameters);
+    let mut info: RoundInfo = working.need(key, Code::WrongAnchor)?;
+    info.on_time = info.on_time.saturating_add(1);
+    working.put(key, &info)
+}
+
+/// Whether a challenge that was not answered on time is left out of the histories (NF-3, NF-5): drawn by
+/// fee in a round that was judged faulty.
+pub(crate) fn is_excused(working: &mut Working<'_>, challenge: &Challenge) -> Result<bool, Code> {
+    if !challenge.by_fee {
+        return Ok(false);
+    }
+    let round = working.context.parameters.round(challenge.height);
+    Ok(working.get::<FaultBits>(FaultBits::key())?.is_some_and(|bits| bits.is_faulty(round)))
+}

@@ -1,0 +1,144 @@
+//! Records of network faults: how many rounds were faulty, and which. See [`crate::faults`].
+//!
+//! Both are written when a round is found faulty and never otherwise, so a network without faults
+//! pays nothing for them.
+
+use super::{Key, Record, key};
+use crate::limits::{FAULT_EPOCHS, FAULT_RING};
+
+/// Bytes of a ring of faulty rounds.
+pub const FAULT_BYTES: usize = FAULT_RING as usize / 8;
+
+record! {
+    /// Faulty rounds of the last epochs, counted: what keeps them few.
+    23 FaultRing () [] {
+        /// The epoch of the newest faulty round.
+        epoch: u64,
+        /// Faulty rounds of an epoch, at its number modulo the ring; those in the ring's span that
+        /// ends with `epoch`.
+        counts: [u16; FAULT_EPOCHS],
+    }
+}
+
+record! {
+    /// Which rounds were faulty, so that a challenge that is closed much later still knows.
+    29 FaultBits () [] {
+        /// The newest faulty round.
+        last: u64,
+        /// Bit `round mod FAULT_RING` for each round of the ring's span that ends with `last`.
+        bits: [u8; FAULT_BYTES],
+    }
+}
+
+impl Default for FaultRing {
+    fn default() -> Self {
+        Self { epoch: 0, counts: [0; FAULT_EPOCHS] }
+    }
+}
+
+impl Default for FaultBits {
+    fn default() -> Self {
+        Self { last: 0, bits: [0; FAULT_BYTES] }
+    }
+}
+
+impl FaultRing {
+    /// Faulty rounds of the ring's span of epochs that ends with `epoch`, which is not before the
+    /// newest faulty round's.
+    pub fn recent(&self, epoch: u64) -> u64 {
+        let span = FAULT_EPOCHS as u64;
+        let first = epoch.saturating_sub(span - 1).max(self.epoch.saturating_sub(span - 1));
+        (first..=self.epoch).map(|epoch| u64::from(self.counts[Self::place(epoch)])).sum()
+    }
+
+    /// Counts one more faulty round, of an epoch that is not before the last one counted.
+    pub fn add(&mut self, epoch: u64) {
+        let epoch = epoch.max(self.epoch);
+        let passed = (epoch - self.epoch).min(FAULT_EPOCHS as u64);
+        for ahead in 0..passed {
+            self.counts[Self::place(epoch - ahead)] = 0;
+        }
+        self.epoch = epoch;
+        let count = &mut self.counts[Self::place(epoch)];
+        *count = count.saturating_add(1);
+    }
+
+    const fn place(epoch: u64) -> usize {
+        (epoch % FAULT_EPOCHS as u64) as usize
+    }
+}
+
+impl FaultBits {
+    /// Whether a round is known as faulty. One that lies a whole ring before the newest faulty
+    /// round is forgotten: it counts as any other.
+    pub fn is_faulty(&self, round: u64) -> bool {
+        let (byte, bit) = Self::place(round);
+        let is_kept = round <= self.last && self.last - round < FAULT_RING;
+        is_kept && self.bits[byte] & bit != 0
+    }
+
+    /// Marks a round that is not before the last one marked.
+    pub fn mark(&mut self, round: u64) {
+        let round = round.max(self.last);
+        for ahead in 0..(round - self.last).min(FAULT_RING) {
+            let (byte, bit) = Self::place(round - ahead);
+            self.bits[byte] &= !bit;
+        }
+        self.last = round;
+        let (byte, bit) = Self::place(round);
+        self.bits[byte] |= bit;
+    }
+
+    const fn place(round: u64) -> (usize, u8) {
+        let at = round % FAULT_RING;
+        ((at / 8) as usize, 1 << (at % 8))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use alloc::{collections::BTreeSet, vec::Vec};
+
+    /// Steps between one faulty round (or epoch) and the next, with spans that wrap the rings.
+    fn steps() -> impl Iterator<Item = u64> {
+        let mut state = 7_u64;
+        (0..4_000).map(move |_| {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            match state >> 60 {
+                0 => (state >> 40) % 5_000,
+                1..4 => (state >> 40) % 70,
+                _ => (state >> 40) % 3,
+            }
+        })
+    }
+
+    #[test]
+    fn the_ring_counts_what_a_list_counts() {
+        let (mut ring, mut all, mut epoch) = (FaultRing::default(), Vec::new(), 0);
+        for step in steps() {
+            epoch += step;
+            ring.add(epoch);
+            all.push(epoch);
+            for later in [0, 1, 30, 63, 64, 200] {
+                let now = epoch + later;
+                let listed = all.iter().filter(|past| **past + FAULT_EPOCHS as u64 > now).count();
+                assert_eq!(ring.recent(now), listed as u64, "epoch {epoch}, seen from {now}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_bits_know_what_a_set_knows() {
+        let (mut bits, mut all, mut round) = (FaultBits::default(), BTreeSet::new(), 0);
+        for step in steps() {
+            round += step;
+            bits.mark(round);
+            all.insert(round);
+            let oldest = round.saturating_sub(FAULT_RING - 1);
+            for asked in (oldest.saturating_sub(5)..oldest + 5).chain(round.saturating_sub(9)..round + 9) {
+                assert_eq!(bits.is_faulty(asked), asked >= oldest && all.contains(&asked), "round {asked}");
+            }
+        }
+    }
+}
