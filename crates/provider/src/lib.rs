@@ -29,6 +29,7 @@ pub mod ledger;
 pub mod node;
 pub mod prover;
 pub mod redeem;
+pub mod report;
 mod run;
 pub mod scrub;
 pub mod segments;

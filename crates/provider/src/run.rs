@@ -91,7 +91,7 @@ where
 
     let (view, questions) = View::new(account, chain, parameters);
     let clock = Arc::new(context.child("clock"));
-    let (capacity_leaves, asking) = (config.capacity_leaves(), view.clone());
+    let (capacity_leaves, asking, seen) = (config.capacity_leaves(), view.clone(), view.clone());
     let key = config.key.clone();
     let desk = Parts { clock, store: store.clone(), books, till, view, capacity_leaves, key };
     let desk = Arc::new(Desk::new(desk));
@@ -104,7 +104,14 @@ where
     let node = Node::start(context.child("follower"), connection, config.key.clone(), parameters);
     let asked = node.clone();
     context.child("questions").spawn(move |_| answer_questions(asked, asking, questions));
-    let keeper = Keeper::new(context.child("keeper"), desk.clone(), node, registration, config.loose);
+    let keeper = Keeper::new(
+        context.child("keeper"),
+        desk.clone(),
+        node,
+        registration,
+        config.loose,
+        config.report.clone(),
+    );
     let mut keeper_task = context.child("keeper_task").spawn(move |_| keeper.run());
     let every = config.scrub;
     let mut scrub_task = context.child("scrub").spawn(move |_| async move { scrub::run(&desk, every).await });
@@ -126,7 +133,10 @@ where
     keeper_task.abort();
     match &ended {
         Ok(()) => store.close().await?,
-        Err(error) => tracing::error!(%error, "the provider goes offline"),
+        Err(error) => {
+            tracing::error!(%error, "the provider goes offline");
+            config.report.offline(&account, seen.height(), error);
+        }
     }
     ended
 }

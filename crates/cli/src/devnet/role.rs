@@ -1,7 +1,8 @@
 //! The child's side: runs one member in its directory until the supervisor lets go of it.
 
-use super::create::{GENESIS_FILE, KEY_FILE, ROLE_FILE, RoleFile};
+use super::create::{GENESIS_FILE, KEY_FILE, RoleFile};
 use crate::{
+    commands::watch::hook,
     failure::{Exit, Failure, Outcome},
     keys,
     network::Role,
@@ -10,13 +11,17 @@ use commonware_runtime::{
     ListenerOf, Network, Runner as _, SinkOf, StreamOf, Supervisor as _,
     tokio::{Config, Context, Runner},
 };
+use posync_alert::{Alerts, Space, Watch, low_space};
 use posync_gateway::Policy;
 use posync_node::{
     genesis::Genesis,
     run::run_tokio,
     serve::{self, Serving},
 };
-use posync_provider::config::{self, LOOSE, SCRUB_LOCAL, SEGMENT_BYTES};
+use posync_provider::{
+    config::{self, LOOSE, SCRUB_LOCAL, SEGMENT_BYTES},
+    report::Reporter,
+};
 use std::{
     fs,
     io::{self, Read as _},
@@ -25,11 +30,15 @@ use std::{
     process,
     sync::Arc,
     thread,
+    time::Duration,
 };
 use tokio::signal::unix::{SignalKind, signal};
 
 /// What each provider of a local network offers to keep: 8 GiB.
 const CAPACITY_BYTES: u64 = 8 << 30;
+
+/// How often an authority looks at the room on its volume.
+const LOOK_AT_SPACE: Duration = Duration::from_secs(30);
 
 /// Arguments of the hidden command.
 #[derive(Debug, clap::Args)]
@@ -41,10 +50,7 @@ pub(crate) struct RunRole {
 impl RunRole {
     /// Runs the member; returns only when it fails.
     pub(crate) fn run(self) -> Outcome {
-        let path = self.directory.join(ROLE_FILE);
-        let text = fs::read_to_string(&path).map_err(|error| Failure::file(&path, "read", error))?;
-        let role: RoleFile =
-            serde_json::from_str(&text).map_err(|error| Failure::file(&path, "read", error))?;
+        let role = RoleFile::read(&self.directory)?;
         end_with_the_parent();
         end_on_signals()?;
         match role.role {
@@ -88,8 +94,27 @@ fn end_on_signals() -> Outcome {
 
 fn authority(directory: &Path, role: &RoleFile) -> Outcome {
     let serving = Serving { key: keys::read(&directory.join(KEY_FILE))?, address: role.listen };
+    let account = keys::account(&serving.key).to_string();
+    let alerts = hook(role.alert_url.as_deref())?;
+    watch_space(directory.to_path_buf(), account.clone(), alerts.clone());
     let (operations, services) = serve::over_sockets(serving);
-    run_tokio(directory, operations, services).map_err(|error| ended(directory, error))
+    run_tokio(directory, operations, services).map_err(|error| {
+        alerts.offline(&account, None, &error);
+        ended(directory, error)
+    })
+}
+
+/// Tells when the volume of a member that promised nobody room is nearly full: a node that cannot
+/// write its disk stops.
+fn watch_space(directory: PathBuf, account: String, alerts: Alerts) {
+    thread::spawn(move || {
+        let mut watch = Watch::default();
+        loop {
+            let now = Space::of(&directory, 0).and_then(low_space).into_iter().collect();
+            alerts.watch(&mut watch, &account, None, now);
+            thread::sleep(LOOK_AT_SPACE);
+        }
+    });
 }
 
 fn ended(directory: &Path, why: impl std::fmt::Display) -> Failure {
@@ -144,6 +169,7 @@ fn provider(directory: &Path, role: &RoleFile) -> Outcome {
         parameters: genesis.parameters,
         scrub: SCRUB_LOCAL,
         loose: LOOSE,
+        report: Reporter::new(hook(role.alert_url.as_deref())?, Some(directory.to_path_buf())),
     };
     let _lock = config::lock(directory).map_err(|error| ended(directory, error))?;
     runner(directory)

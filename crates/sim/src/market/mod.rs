@@ -247,7 +247,7 @@ fn genesis(parameters: Parameters, accounts: impl Iterator<Item = Account>) -> L
         state.insert(AccountState::key(&account), record(&AccountState { nonce: 0, balance }));
     }
     state.insert(System::key(), record(&system));
-    state.insert(RoundInfo::key(0), record(&RoundInfo { round: 0, anchor: [0; 32] }));
+    state.insert(RoundInfo::key(0), record(&RoundInfo::default()));
     Ledger { chain: [1; 32], parameters, supply, state, check_every: 1 }
 }
 
