@@ -322,7 +322,10 @@ mod tests {
         alerts.offline("sync1x", Some(3), &"the volume is gone");
         let (_, body) = got.try_recv().expect("it was heard");
         let json: serde_json::Value = serde_json::from_slice(&body).expect("JSON");
-        assert_eq!((&json["alert"], &json["what"]), (&"offline".into(), &"it went offline: the volume is gone".into()));
+        assert_eq!(
+            (&json["alert"], &json["what"]),
+            (&"offline".into(), &"it went offline: the volume is gone".into())
+        );
     }
 
     #[test]

@@ -213,12 +213,8 @@ impl<E: Spawner + Clock, B: Blob, L: Ledger> Keeper<E, B, L> {
     /// The own records without slots; `None` when not registered.
     async fn own(&self, height: u64) -> Result<Option<Case>, LedgerError> {
         let (account, parameters) = (self.account(), self.desk.parts().view.parameters);
-        let keys = [
-            Provider::key(&account),
-            Audit::key(&account),
-            Endings::key(&account),
-            Standing::key(&account),
-        ];
+        let keys =
+            [Provider::key(&account), Audit::key(&account), Endings::key(&account), Standing::key(&account)];
         let (at, slots) = self.ledger.read(keys.to_vec()).await?;
         let slot = |place: usize| slots.get(place).and_then(Option::as_ref);
         let Some(provider) = decode::<Provider>(slot(0))? else { return Ok(None) };

@@ -58,9 +58,9 @@ impl Watch {
     }
 }
 
-/// Where alerts go.
+/// Where alerts go; an empty address is none.
 pub(crate) fn hook(url: Option<&str>) -> Outcome<Alerts> {
-    Alerts::to(url).map_err(|error| {
+    Alerts::to(url.filter(|url| !url.is_empty())).map_err(|error| {
         // The address itself is not repeated: whoever knows it may write there.
         Failure::new(Exit::Usage, "alerts cannot go there", error, "give the whole address of the webhook")
     })

@@ -99,9 +99,10 @@ impl RoleFile {
         network::replace(&directory.join(ROLE_FILE), &json)
     }
 
-    /// Has the member in `directory` post its alerts to `url` from its next start on.
+    /// Has the member in `directory` post its alerts to `url` from its next start on; none if empty.
     pub(crate) fn set_alert_url(directory: &Path, url: &str) -> Outcome {
-        Self { alert_url: Some(url.into()), ..Self::read(directory)? }.write(directory)
+        let alert_url = (!url.is_empty()).then(|| url.to_owned());
+        Self { alert_url, ..Self::read(directory)? }.write(directory)
     }
 
     /// The node services, as the roles take them.

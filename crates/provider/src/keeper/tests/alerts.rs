@@ -120,7 +120,8 @@ fn alerts_come_before_the_penalties_for_lost_shards() {
         assert!(raised(&posted, "bond_short") >= paid_back, "stake went to the consumer");
         assert!(raised(&posted, "jailed") >= jailed);
         assert_eq!(bench.desk.parts().view.check_grows(), Err(Code::GrowthJailed));
-        let cleared = |kind: &str| posted.iter().any(|json| json["alert"] == kind && json["state"] == "cleared");
+        let cleared =
+            |kind: &str| posted.iter().any(|json| json["alert"] == kind && json["state"] == "cleared");
         assert!(cleared("warned_reads") && cleared("jail_next"), "in jail there is nothing to warn of");
     });
 }
