@@ -208,6 +208,8 @@ mod tests {
             bond: bond_needed(1 << 20, &P),
             capacity: 1 << 20,
             sold: 0,
+            capacity_egress: 0,
+            sold_egress: 0,
             reserve_storage: 0,
             reserve_egress: 0,
             slots: 0,

@@ -107,7 +107,10 @@ impl Books {
                 | Event::Priced { .. }
                 | Event::Subsidy { .. }
                 | Event::Standing { .. }
+                | Event::Slashed { .. }
+                | Event::CommitteePaid { .. }
                 | Event::RoundFaulty { .. }
+                | Event::CapacityMeasured { .. }
                 | Event::Closed { .. } => {}
             }
         }

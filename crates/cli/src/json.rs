@@ -8,7 +8,7 @@ use posync_protocol::{
     block::{BlockBody, Header},
     ledger::{AgreementChange, Event, StandingReason, StandingStep},
     limits::Parameters,
-    operation::{Answer, DataSetClaim, Reasked, Redemption, RefusedPlacement},
+    operation::{Answer, DataSetClaim, Evidence, ProbeCount, Reasked, Redemption, RefusedPlacement},
     wire::gateway::File,
 };
 use serde_json::{Value, json};
@@ -51,6 +51,7 @@ pub(crate) fn parameters(p: &Parameters) -> Value {
         "usage_share": p.usage_share,
         "subsidy_cap": p.subsidy_cap,
         "unjail_burn": grains(p.unjail_burn),
+        "seat_bond": grains(p.seat_bond),
         "fault_draws_min": p.fault_draws_min,
     })
 }
@@ -110,13 +111,13 @@ fn body_fields(body: &Body) -> (&'static str, Value) {
         Body::RegisterProvider(x) => (
             "RegisterProvider",
             json!({ "operator": text(&x.operator), "bond": grains(x.bond), "capacity": x.capacity,
-                "reserve_storage": x.reserve_storage, "reserve_egress": x.reserve_egress,
+                "capacity_egress": x.capacity_egress, "reserve_storage": x.reserve_storage, "reserve_egress": x.reserve_egress,
                 "address": text(&x.address), "region": text(&x.region) }),
         ),
         Body::UpdateProvider(x) => (
             "UpdateProvider",
             json!({ "bond_add": grains(x.bond_add), "capacity": x.capacity,
-                "reserve_storage": x.reserve_storage, "reserve_egress": x.reserve_egress,
+                "capacity_egress": x.capacity_egress, "reserve_storage": x.reserve_storage, "reserve_egress": x.reserve_egress,
                 "address": text(&x.address), "leave": x.leave }),
         ),
         Body::Open(x) => (
@@ -153,7 +154,25 @@ fn body_fields(body: &Body) -> (&'static str, Value) {
                 "slots": x.slots.iter().map(|slot| slot.0).collect::<Vec<_>>(), "endings": x.endings.to_vec() }),
         ),
         Body::Unjail(x) => ("Unjail", json!({ "bond_add": grains(x.bond_add) })),
+        Body::Evidence(x) => ("Evidence", evidence(x)),
+        Body::Measure(x) => (
+            "Measure",
+            json!({ "epoch": x.epoch, "counts": x.counts.iter().map(counted).collect::<Vec<_>>() }),
+        ),
     }
+}
+
+fn evidence(x: &Evidence) -> Value {
+    let Evidence::Proposals(pair) = x;
+    let header = |header: &Header| {
+        json!({ "term": header.term, "view": header.view, "height": header.height,
+            "digest": hex::encode(header.digest()) })
+    };
+    json!({ "seat": x.offender().to_string(), "headers": pair.headers.iter().map(header).collect::<Vec<_>>() })
+}
+
+fn counted((index, x): &(u32, ProbeCount)) -> Value {
+    json!({ "draw": x.draw, "index": index, "receiver": x.receiver.to_string(), "bytes": x.bytes })
 }
 
 fn refusal(x: &RefusedPlacement) -> Value {
@@ -229,10 +248,21 @@ pub(crate) fn event(event: &Event) -> Value {
             "event": "Standing", "provider": provider.to_string(), "epoch": epoch,
             "step": step_name(*step), "reason": reason_name(*reason), "evidence": hex::encode(evidence),
             "until": until }),
+        Event::CommitteePaid { epoch, seat, credits, amount } => json!({
+            "event": "CommitteePaid", "epoch": epoch, "seat": seat.to_string(), "credits": credits,
+            "amount": grains(*amount) }),
+        Event::Slashed { seat, epoch, parts, amount, burned, reporter, evidence, until } => json!({
+            "event": "Slashed", "seat": seat.to_string(), "epoch": epoch, "parts": parts,
+            "amount": grains(*amount), "burned": grains(*burned),
+            "reporter": reporter.as_ref().map(Account::to_string), "evidence": hex::encode(evidence),
+            "until": until }),
         Event::Closed { epoch, rows, root } => json!({
             "event": "Closed", "epoch": epoch, "rows": rows, "root": hex::encode(root) }),
         Event::RoundFaulty { round, drawn, on_time } => json!({
             "event": "RoundFaulty", "round": round, "drawn_by_fee": drawn, "on_time": on_time }),
+        Event::CapacityMeasured { epoch, provider, rate, median } => json!({
+            "event": "CapacityMeasured", "epoch": epoch, "provider": provider.to_string(),
+            "bytes_per_epoch": rate, "median": median }),
     }
 }
 
@@ -251,6 +281,7 @@ const fn reason_name(reason: StandingReason) -> &'static str {
         StandingReason::Correctness => "correct reads below nine tenths",
         StandingReason::Availability => "answers on time below one half",
         StandingReason::Request => "it asked",
+        StandingReason::Equivocation => "it has a seat and signed two proposals of one view",
     }
 }
 

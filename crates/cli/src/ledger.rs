@@ -157,6 +157,7 @@ pub(crate) fn accounted(system: &System) -> Amount {
         system.committee,
         system.reserve,
         system.carry,
+        system.seat_bonds,
     ];
     parts.into_iter().fold(Amount::ZERO, |sum, part| sum.checked_add(part).unwrap_or(Amount::MAX))
 }

@@ -6,8 +6,8 @@ use posync_protocol::{
     Account, Record as _, Slot,
     limits::SETTLEMENT_RING,
     record::{
-        AccountState, Agreement, Audit, Books, Closing, DataSet, Endpoint, Market, Provider, Settlement,
-        Standing, System, UNMEASURED, Use, Version,
+        AccountState, Agreement, Audit, Books, Closing, DataSet, Endpoint, Market, Measured, Probe, Provider,
+        Seat, Settlement, Standing, System, UNMEASURED, Use, Version,
     },
 };
 use serde_json::{Value, json};
@@ -55,10 +55,16 @@ pub(crate) fn describe(slot: &Slot) -> Option<(&'static str, Value)> {
                 json!({ "epoch": x.epoch, "providers": x.providers, "rows": x.rows, "burn": grains(x.burn),
                     "weight": number(x.weight), "capacity": x.capacity.map(number), "used": x.used.map(number),
                     "emission": grains(x.emission), "pool": grains(x.pool), "drawn": grains(x.drawn),
-                    "paid": grains(x.paid) }),
+                    "paid": grains(x.paid), "committee": grains(x.committee) }),
             )
         }
         Books::KIND => ("books", books(&Books::from_slot(slot).ok()?)),
+        Seat::KIND => ("seat", seat(&Seat::from_slot(slot).ok()?)),
+        Measured::KIND => ("measured", measured(&Measured::from_slot(slot).ok()?)),
+        Probe::KIND => {
+            let x = Probe::from_slot(slot).ok()?;
+            ("probe", json!({ "epoch": x.epoch, "seed": hex::encode(x.seed), "providers": x.providers }))
+        }
         _ => return None,
     })
 }
@@ -86,12 +92,24 @@ pub(crate) fn standing(x: &Standing) -> Value {
         "jailed_until": x.jailed_until, "jailings": x.jailings, "probation": x.probation })
 }
 
+/// What a provider was measured to send, newest first, in bytes an epoch.
+pub(crate) fn measured(x: &Measured) -> Value {
+    let taken = usize::from(x.taken).min(x.rates.len());
+    json!({ "epochs": x.epochs[..taken], "bytes_per_epoch": x.rates[..taken], "median": x.median() })
+}
+
 /// A closed epoch.
 pub(crate) fn books(x: &Books) -> Value {
     json!({ "epoch": x.epoch, "rows": x.rows, "root": hex::encode(x.root), "burn": grains(x.burn),
         "weight": number(x.weight), "emission": grains(x.emission), "pool": grains(x.pool),
         "drawn": grains(x.drawn), "paid": grains(x.paid), "carry": grains(x.carry), "prices": x.prices,
-        "slow": x.slow })
+        "slow": x.slow, "committee": grains(x.committee), "credits": x.credits })
+}
+
+/// An authority's seat; `credits` of the epochs that are not paid yet, at epoch mod 4.
+pub(crate) fn seat(x: &Seat) -> Value {
+    json!({ "index": x.index, "bond": grains(x.bond), "credits": x.credits, "paid": grains(x.paid),
+        "slashed": grains(x.slashed), "jailed": x.jailed })
 }
 
 /// The sums of the ledger.
@@ -100,12 +118,13 @@ pub(crate) fn system(x: &System) -> Value {
         "balances": grains(x.balances), "voucher_reserves": grains(x.voucher_reserves),
         "storage_pools": grains(x.storage_pools), "bonds": grains(x.bonds), "deposits": grains(x.deposits),
         "burned": grains(x.burned), "committee": grains(x.committee), "reserve": grains(x.reserve), "carry": grains(x.carry),
-        "phi": number(x.phi) })
+        "seats": x.seats, "seat_bonds": grains(x.seat_bonds), "phi": number(x.phi) })
 }
 
 fn provider(x: &Provider) -> Value {
     json!({ "index": x.index, "operator": text(&x.operator), "leaves_at": x.leaves_at, "bond": grains(x.bond),
-        "capacity": x.capacity, "sold": x.sold, "slots": x.slots, "phi": number(x.phi), "paid": number(x.paid),
+        "capacity": x.capacity, "sold": x.sold, "capacity_egress": x.capacity_egress,
+        "sold_egress": x.sold_egress, "slots": x.slots, "phi": number(x.phi), "paid": number(x.paid),
         "pool": grains(x.pool), "settled_round": x.settled_round })
 }
 

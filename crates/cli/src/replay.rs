@@ -12,7 +12,10 @@ use posync_protocol::{
     limits::SETTLEMENT_RING,
     record::{Settlement, Standing, System},
 };
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, ops::RangeInclusive};
+
+/// A provider's complete row of an epoch.
+pub(crate) type Row = (Account, Slot);
 
 /// A ledger in memory, as of the last block that was applied.
 pub(crate) struct Replay {
@@ -21,20 +24,20 @@ pub(crate) struct Replay {
     parent: Option<Hash>,
     height: u64,
     state: BTreeMap<Key, Slot>,
-    watched: u64,
-    rows: Vec<(Account, Slot)>,
+    rows: BTreeMap<u64, Vec<Row>>,
 }
 
 impl Replay {
-    /// The state before the first block; the rows of epoch `watched` will be gathered.
-    pub(crate) fn new(genesis: Genesis, watched: u64) -> Self {
+    /// The state before the first block; the rows of these epochs will be gathered.
+    pub(crate) fn new(genesis: Genesis, epochs: &RangeInclusive<u64>) -> Self {
         let (chain, state) = (genesis.chain(), genesis.records());
-        Self { chain, state, genesis, parent: None, height: 0, watched, rows: Vec::new() }
+        let rows = epochs.clone().map(|epoch| (epoch, Vec::new())).collect();
+        Self { chain, state, genesis, parent: None, height: 0, rows }
     }
 
-    /// The complete rows of the watched epoch, in the order in which its books have them.
-    pub(crate) fn rows(&self) -> &[(Account, Slot)] {
-        &self.rows
+    /// The complete rows of a gathered epoch, in the order in which its books have them.
+    pub(crate) fn rows(&self, epoch: u64) -> &[Row] {
+        self.rows.get(&epoch).map_or(&[], |rows| rows)
     }
 
     /// Height of the next block.
@@ -53,6 +56,7 @@ impl Replay {
             chain: self.chain,
             parameters: self.genesis.parameters,
             height: header.height,
+            leader: header.leader,
             parent: header.parent,
             seed: header.beacon.map(|beacon| sha256(&beacon)),
         };
@@ -75,21 +79,21 @@ impl Replay {
             };
         }
         (self.height, self.parent) = (header.height, Some(header.digest()));
-        if context.epoch() == self.watched + 2 {
-            self.gather(&roster);
+        if let Some(paid) = context.epoch().checked_sub(2)
+            && let Some(mut rows) = self.rows.remove(&paid)
+        {
+            rows.extend(roster.accounts().filter_map(|account| self.completed(account, paid)));
+            self.rows.insert(paid, rows);
         }
         Ok(outcome.events)
     }
 
-    /// Takes the rows that the second pass has just completed (BK-6).
-    fn gather(&mut self, roster: &Roster) {
-        for account in roster.accounts() {
-            let key = Settlement::key(account, self.watched % SETTLEMENT_RING);
-            let registered = self.record::<Standing>(&Standing::key(account)).map(|s| s.registered);
-            let row = self.state.get(&key).filter(|_| registered.is_some_and(|r| r <= self.watched));
-            let row = row.filter(|slot| Settlement::from_slot(slot).is_ok_and(|r| r.epoch == self.watched));
-            self.rows.extend(row.map(|slot| (*account, *slot)));
-        }
+    /// The row that the second pass has just completed (BK-6).
+    fn completed(&self, account: &Account, epoch: u64) -> Option<Row> {
+        let standing: Standing = self.record(&Standing::key(account))?;
+        let slot = self.state.get(&Settlement::key(account, epoch % SETTLEMENT_RING))?;
+        let row = Settlement::from_slot(slot).ok()?;
+        (row.epoch == epoch && standing.registered <= epoch).then_some((*account, *slot))
     }
 
     fn read(&self, keys: Vec<Key>) -> Records {

@@ -113,8 +113,14 @@ impl Submitter {
         if body.is_free() {
             return draft;
         }
-        let context =
-            BlockContext { chain, parameters: self.0.parameters, height, parent: [0; 32], seed: None };
+        let context = BlockContext {
+            chain,
+            parameters: self.0.parameters,
+            height,
+            leader: Account::default(),
+            parent: [0; 32],
+            seed: None,
+        };
         let fee = ledger::fee(&context, &draft).grains().saturating_mul(FEE_MARGIN);
         sign(Amount::new(fee).unwrap_or(Amount::MAX))
     }
@@ -142,6 +148,12 @@ impl Submitter {
                     *next = Some(nonce + 1);
                     return Ok(operation);
                 }
+                // A node that was left for its answer may have passed it on: signing anew would do
+                // it twice.
+                Err(Error::Refused(Code::NonceOld)) if self.is_final(&operation).await? => {
+                    *next = Some(nonce + 1);
+                    return Ok(operation);
+                }
                 // What waits of ours under that nonce, or before it, becomes final or expires.
                 Err(Error::Refused(code @ (Code::NonceOld | Code::NonceGap))) => {
                     *next = None;
@@ -153,6 +165,10 @@ impl Submitter {
             }
         }
         Err(last)
+    }
+
+    async fn is_final(&self, operation: &Operation) -> Result<bool, Error> {
+        Ok(self.0.connection.receipt(&operation.id()).await?.is_some())
     }
 
     /// Submits; a node that could not be reached may have taken it, so that is no refusal.

@@ -20,6 +20,7 @@ use crate::{
     engine::{
         Block, Context, Database, Digest, Payload, PrivateKey, Runtime, Scheme, Seed, Seeds, dkg_bytes,
     },
+    epoch::secrets::Secrets,
     genesis::{Genesis, VERSION, hash},
     handle::Operations,
     ingress,
@@ -31,7 +32,7 @@ use commonware_consensus::{
     marshal::ancestry::Ancestry,
     types::{Epoch, Round, View},
 };
-use commonware_cryptography::Digestible as _;
+use commonware_cryptography::{Digestible as _, Signer as _};
 use commonware_glue::{
     dkg::{ReshareBlock as _, reshare, types::EpochOutcome},
     stateful::{
@@ -42,7 +43,7 @@ use commonware_glue::{
 use futures::StreamExt as _;
 use posync_client::watch;
 use posync_protocol::{
-    Bounded, Hash, Key, Operation, Record as _, Slot,
+    Account, Bounded, Hash, Key, Operation, Record as _, Slot,
     audit::Resolver,
     block::{BlockBody, Draw, Header, Receipts, sha256},
     ledger::{self, BlockContext, Invalid, Mode, Outcome, Records, Roster},
@@ -67,6 +68,8 @@ pub struct Setup<E: Runtime> {
     pub genesis: Arc<Genesis>,
     /// Signs this node's headers.
     pub key: PrivateKey,
+    /// Remembers which views it signed for.
+    pub secrets: Secrets,
     /// Seeds of recent rounds.
     pub seeds: Seeds,
     /// Verifies beacons with the network key.
@@ -118,6 +121,7 @@ impl<E: Runtime> Application<E> {
             chain: self.0.chain,
             parameters: self.0.setup.genesis.parameters,
             height: header.height,
+            leader: header.leader,
             parent: header.parent,
             seed: header.beacon.map(|beacon| sha256(&beacon)),
         }
@@ -219,6 +223,7 @@ impl<E: Runtime> Application<E> {
         Some(Header {
             version: VERSION,
             chain: self.0.chain,
+            leader: Account::of(&self.0.setup.key.public_key()),
             term: context.round.epoch().get(),
             view: context.round.view().get(),
             parent_view: parent_view.get(),
@@ -373,6 +378,14 @@ impl<E: Runtime> Stateful<E> for Application<E> {
             dkg: dkg_bytes(&payload),
         };
         set_roots(&mut header, &executed);
+        if !self.0.setup.secrets.may_propose(header.term, header.view) {
+            tracing::warn!(
+                header.term,
+                header.view,
+                "a proposal of this view or a later one was signed before"
+            );
+            return None;
+        }
         let block = Block::sign(header, body, payload, &self.0.setup.key);
         Some(Proposed { block, merkleized: executed.sealed })
     }

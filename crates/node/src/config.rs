@@ -196,7 +196,8 @@ mod tests {
     fn created(directory: &Path) -> Result<(), ConfigError> {
         let address = SocketAddr::from(([127, 0, 0, 1], 9_000));
         let (genesis, secrets) =
-            deal(&[address], Parameters::LOCAL, Amount::sync(1), Vec::new(), TestRng::new(1)).expect("valid");
+            deal(&[address], Parameters::LOCAL, Amount::sync(10_000), Vec::new(), TestRng::new(1))
+                .expect("valid");
         Config::create(directory, &genesis, &Settings::local(address, address, false), &secrets[0])
     }
 

@@ -6,7 +6,9 @@
 //!
 //! Invariants:
 //! 1. The authorities are exactly the players of the dealt key, with distinct keys and addresses.
-//! 2. No account is funded twice, and the accounts and the reserve add up to the supply.
+//! 2. No account is funded twice, and the accounts, the seats' bonds and the reserve add up to the
+//!    supply.
+//! 3. Every authority has a seat with a bond, in the order of their keys (AU-1).
 
 use crate::{
     engine::{
@@ -42,7 +44,7 @@ use posync_protocol::{
     Account, Amount, Hash, Key, Record as _, Slot,
     block::{Header, sha256},
     limits::{BLOCKS_KEPT, Parameters},
-    record::{AccountState, RoundInfo, System},
+    record::{AccountState, RoundInfo, Seat, SeatAt, System},
 };
 use rand_core::CryptoRng;
 use std::{
@@ -102,7 +104,7 @@ pub struct Genesis {
     pub time_ms: u64,
     /// All money there will ever be.
     pub supply: Amount,
-    /// Who holds what of it; the rest is the reserve.
+    /// Who holds what of it; the seats' bonds and the reserve are the rest.
     pub accounts: Vec<(Account, Amount)>,
     /// The authorities, in the order of their keys.
     pub authorities: Vec<Authority>,
@@ -216,9 +218,12 @@ impl Genesis {
 
     /// The records that the first block finds, in key order.
     pub fn records(&self) -> BTreeMap<Key, Slot> {
-        let funded = self.funded().expect("a checked genesis funds within the supply");
-        let system =
-            System { balances: funded, reserve: self.supply.saturating_sub(funded), ..System::default() };
+        const WITHIN: &str = "a checked genesis spends within the supply";
+        let (balances, seat_bonds) = self.funded().zip(self.bonds()).expect(WITHIN);
+        let spent = balances.checked_add(seat_bonds).expect(WITHIN);
+        let reserve = self.supply.checked_sub(spent).expect(WITHIN);
+        let seats = u32::try_from(self.authorities.len()).expect("at most 32 authorities");
+        let system = System { balances, reserve, seats, seat_bonds, ..System::default() };
         let anchor = RoundInfo::default();
         let mut records =
             BTreeMap::from([(System::key(), system.to_slot()), (RoundInfo::key(0), anchor.to_slot())]);
@@ -226,7 +231,17 @@ impl Genesis {
             let state = AccountState { nonce: 0, balance: *balance };
             records.insert(AccountState::key(account), state.to_slot());
         }
+        for (index, authority) in (0..).zip(&self.authorities) {
+            let account = Account::of(&authority.key);
+            records.insert(Seat::key(&account), Seat::new(index, self.parameters.seat_bond).to_slot());
+            records.insert(SeatAt::key(index), SeatAt { account }.to_slot());
+        }
         records
+    }
+
+    fn bonds(&self) -> Option<Amount> {
+        let bond = self.parameters.seat_bond.grains();
+        Amount::new(bond.checked_mul(self.authorities.len() as u128)?)
     }
 
     fn funded(&self) -> Option<Amount> {
@@ -249,8 +264,9 @@ impl Genesis {
         if accounts.len() != self.accounts.len() {
             return refuse("an account is funded twice");
         }
-        if self.funded().is_none_or(|funded| funded > self.supply) {
-            return refuse("the accounts hold more than the supply");
+        let spent = self.funded().zip(self.bonds()).and_then(|(funded, bonds)| funded.checked_add(bonds));
+        if spent.is_none_or(|spent| spent > self.supply) {
+            return refuse("the accounts and the seats' bonds hold more than the supply");
         }
         check_times(&self.parameters, keys.len() as u64).map_or(Ok(()), refuse)
     }
@@ -353,10 +369,11 @@ impl Read for Genesis {
 mod tests {
     use super::*;
     use commonware_utils::TestRng;
+    use posync_protocol::invariants::check_all;
 
     fn dealt(parameters: Parameters, accounts: Vec<(Account, Amount)>) -> Result<Genesis, GenesisError> {
         let addresses: Vec<_> = (0..4).map(|i| SocketAddr::from(([127, 0, 0, 1], 9_000 + i))).collect();
-        Ok(deal(&addresses, parameters, Amount::sync(10), accounts, TestRng::new(1))?.0)
+        Ok(deal(&addresses, parameters, Amount::sync(40_010), accounts, TestRng::new(1))?.0)
     }
 
     #[test]
@@ -368,6 +385,8 @@ mod tests {
         assert_ne!(other.chain(), genesis.chain());
         let system = System::from_slot(&genesis.records()[&System::key()]).expect("it decodes");
         assert_eq!((system.balances, system.reserve), (Amount::sync(4), Amount::sync(6)));
+        assert_eq!((system.seats, system.seat_bonds), (4, Amount::sync(40_000)));
+        check_all(genesis.records(), genesis.supply).expect("every grain and every seat is in its place");
     }
 
     #[test]
@@ -382,6 +401,8 @@ mod tests {
             (Parameters { block_ms: 1_000, ..local }, vec![]),
             (Parameters { certification_timeout_ms: 1_000, ..local }, vec![]),
             (local, vec![(account, Amount::sync(11))]),
+            (Parameters { seat_bond: Amount::sync(10_003), ..local }, vec![]),
+            (Parameters { seat_bond: Amount::MAX, ..local }, vec![]),
             (local, vec![(account, Amount::sync(1)), (account, Amount::sync(1))]),
         ];
         for (index, (parameters, accounts)) in cases.into_iter().enumerate() {

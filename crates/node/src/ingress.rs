@@ -131,7 +131,14 @@ mod tests {
     }
 
     fn next() -> BlockContext {
-        BlockContext { chain: CHAIN, parameters: Parameters::LOCAL, height: 50, parent: [0; 32], seed: None }
+        BlockContext {
+            chain: CHAIN,
+            parameters: Parameters::LOCAL,
+            height: 50,
+            leader: Account::default(),
+            parent: [0; 32],
+            seed: None,
+        }
     }
 
     fn signed(seed: u64, max_fee: Amount, expires: u64, body: Body) -> Operation {

@@ -22,8 +22,11 @@ use posync_node::{
     handle::Handle,
 };
 use posync_protocol::{
-    Account, Amount, Body, Code, Key, Operation, Record as _, Slot, limits::Parameters, operation::Transfer,
-    record::AccountState,
+    Account, Amount, Body, Bounded, Code, Key, Operation, Record as _, Slot,
+    block::{HEADER_NAMESPACE, Header},
+    limits::Parameters,
+    operation::{Evidence, Proposals, Transfer, sign},
+    record::{AccountState, Seat},
 };
 use std::time::Duration;
 
@@ -134,6 +137,58 @@ fn a_transfer_is_proved() {
             handle.headers_to_certificate(read.header.height).await.expect("a later block is certified");
         assert!(certificate.verify(&mut context, &handle.verifier(), &Sequential));
         assert_eq!(headers.last().map(|header| header.digest().into()), Some(certificate.proposal.payload));
+    });
+}
+
+/// A state's height and the seats in it.
+async fn seats(handle: &Handle, accounts: &[Account]) -> (u64, Vec<Seat>) {
+    let read = handle.read(accounts.iter().map(Seat::key).collect()).await.expect("the state is at hand");
+    let seat = |slot: Option<Slot>| Seat::from_slot(&slot.expect("every authority has a seat"));
+    let seats = read.records.iter().map(|record| seat(record.slot).expect("the record decodes"));
+    (read.header.height, seats.collect())
+}
+
+/// The leader of each block earns a credit; who signed two proposals of a view loses bond and credits.
+#[test]
+fn leaders_earn_credits_until_one_signs_twice() {
+    runner(9).start(|context| async move {
+        let world = World::start(context.child("world"), network()).await;
+        let genesis = &world.network.genesis;
+        let accounts: Vec<Account> = genesis.authorities.iter().map(|seat| Account::of(&seat.key)).collect();
+        let (handle, key) = (&world.handles[&1], &world.network.nodes[0].key);
+        world.reach(20).await;
+        let (height, before) = seats(handle, &accounts).await;
+        let mut led = vec![0; accounts.len()];
+        for height in 1..=height {
+            let leader = handle.header(height).await.expect("the block is kept").leader;
+            led[accounts.iter().position(|account| *account == leader).expect("a seat")] += 1;
+        }
+        assert_eq!(before.iter().map(|seat| seat.credits[0]).collect::<Vec<_>>(), led);
+
+        let honest = handle.header(5).await.expect("the block is kept");
+        let headers = [1, 2].map(|time_ms| {
+            let mut header = Header { leader: account(key), time_ms, ..honest.clone() };
+            header.signature = sign(key, HEADER_NAMESPACE, &header.signed_bytes());
+            header
+        });
+        let evidence =
+            Evidence::Proposals(Proposals { headers: Bounded::new(headers.to_vec()).expect("two") });
+        let body = Body::Evidence(evidence);
+        let operation = Operation::signed(&alice(), &genesis.chain(), 0, Amount::sync(1), 200, body);
+        world.network.queue.add(operation);
+        world.reach(24).await;
+        let (_, after) = seats(handle, &accounts).await;
+        let guilty = accounts.iter().position(|seat| *seat == account(key)).expect("it has a seat");
+        for (index, seat) in after.iter().enumerate() {
+            let bond = if index == guilty { 9_500 } else { 10_000 };
+            assert_eq!((seat.bond, seat.jailed.is_some()), (Amount::sync(bond), index == guilty));
+        }
+        world.reach(36).await;
+        let (_, later) = seats(handle, &accounts).await;
+        assert_eq!(later[guilty].credits, after[guilty].credits, "it leads for nothing");
+        assert!(
+            later.iter().zip(&after).filter(|(later, after)| later.credits[0] > after.credits[0]).count() > 1
+        );
     });
 }
 

@@ -182,6 +182,7 @@ fn context_at(world: &World, height: u64) -> BlockContext {
         chain: world.network.genesis.chain(),
         parameters: Parameters::LOCAL,
         height,
+        leader: Account::default(),
         parent: [0; 32],
         seed: None,
     }

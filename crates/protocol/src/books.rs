@@ -28,20 +28,23 @@ pub use market::{Pair, pair};
 pub use measure::{Figures, figures_of, quality_of};
 
 use crate::{
-    Account, Code, Record as _,
+    Account, Amount, Code, Record, authority,
     ledger::{BlockContext, Invalid, Records, Touched, Working},
     limits::SETTLEMENT_RING,
     record::{
-        AccountState, Audit, Books, CLOSING_RING, Closing, Key, Peak, Provider, ProviderAt, Settlement,
-        Standing, System,
+        AccountState, Audit, Books, CLOSING_RING, Closing, Key, Measured, Peak, Provider, ProviderAt, SeatAt,
+        Settlement, Standing, System,
     },
 };
 use alloc::vec::Vec;
 use core::ops::Range;
 
-/// Who stands at the indices that a block closes.
+/// Who stands at the indices that a block closes, and who has the seats where it closes an epoch.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Roster(Vec<(u32, Account)>);
+pub struct Roster {
+    providers: Vec<(u32, Account)>,
+    seats: Vec<Account>,
+}
 
 /// The indices that a block closes, in both passes (BK-2).
 fn slice(context: &BlockContext, system: &System) -> Range<u32> {
@@ -56,9 +59,10 @@ fn slice(context: &BlockContext, system: &System) -> Range<u32> {
 }
 
 /// What must be read before [`crate::ledger::touches`] can name a block's records: who stands at
-/// the indices that it closes. `system` is the parent's.
+/// the indices that it closes, and who has the seats. `system` is the parent's.
 pub fn roster_keys(context: &BlockContext, system: &System) -> Vec<Key> {
-    slice(context, system).map(ProviderAt::key).collect()
+    let providers = slice(context, system).map(ProviderAt::key);
+    providers.chain(authority::roster_keys(context, system)).collect()
 }
 
 impl Roster {
@@ -67,23 +71,35 @@ impl Roster {
     /// # Errors
     /// [`Invalid::State`] if one is missing or does not decode.
     pub fn new(context: &BlockContext, system: &System, records: &Records) -> Result<Self, Invalid> {
-        let mut roster = Vec::new();
+        let mut roster = Self::default();
         for index in slice(context, system) {
-            let slot = records.get(&ProviderAt::key(index)).copied().flatten().ok_or(Invalid::State)?;
-            let at = ProviderAt::from_slot(&slot).map_err(|_| Invalid::State)?;
-            roster.extend(at.account.map(|account| (index, account)));
+            let at: ProviderAt = read(records, &ProviderAt::key(index))?;
+            roster.providers.extend(at.account.map(|account| (index, account)));
         }
-        Ok(Self(roster))
+        for key in authority::roster_keys(context, system) {
+            roster.seats.push(read::<SeatAt>(records, &key)?.account);
+        }
+        Ok(roster)
+    }
+
+    /// Who has the seats, in the order of their indices; nobody where no epoch is closed.
+    pub(crate) fn seats(&self) -> &[Account] {
+        &self.seats
     }
 
     /// The accounts, in the order of their indices.
     pub fn accounts(&self) -> impl Iterator<Item = &Account> {
-        self.0.iter().map(|(_, account)| account)
+        self.providers.iter().map(|(_, account)| account)
     }
 }
 
+fn read<R: Record>(records: &Records, key: &Key) -> Result<R, Invalid> {
+    let slot = records.get(key).copied().flatten().ok_or(Invalid::State)?;
+    R::from_slot(&slot).map_err(|_| Invalid::State)
+}
+
 /// Whether the block is the first of an epoch after the first epoch.
-fn begins_epoch(context: &BlockContext) -> bool {
+pub(crate) fn begins_epoch(context: &BlockContext) -> bool {
     context.height > 0 && context.height.is_multiple_of(context.parameters.epoch_blocks())
 }
 
@@ -102,21 +118,22 @@ pub(crate) fn touches(context: &BlockContext, system: &System, roster: &Roster, 
             touched.writable.push(Books::key(sealed));
         }
     }
-    if roster.0.is_empty() {
+    if roster.providers.is_empty() {
         return;
     }
     for closed in [1, 2].iter().filter_map(|back| epoch.checked_sub(*back)) {
         touched.writable.push(Closing::of(closed));
-        let rows = roster.0.iter().map(|(_, account)| Settlement::key(account, closed % SETTLEMENT_RING));
+        let rows =
+            roster.providers.iter().map(|(_, account)| Settlement::key(account, closed % SETTLEMENT_RING));
         touched.writable.extend(rows);
     }
     if let Some(paid) = epoch.checked_sub(2) {
         touched.writable.extend(peaks(paid));
-        touched.writable.extend(roster.0.iter().map(|(_, account)| AccountState::key(account)));
+        touched.writable.extend(roster.providers.iter().map(|(_, account)| AccountState::key(account)));
     }
-    for (_, account) in &roster.0 {
+    for (_, account) in &roster.providers {
         touched.writable.push(Standing::key(account));
-        touched.readable.extend([Provider::key(account), Audit::key(account)]);
+        touched.readable.extend([Provider::key(account), Audit::key(account), Measured::key(account)]);
     }
 }
 
@@ -133,14 +150,14 @@ pub(crate) fn close(working: &mut Working<'_>, roster: &Roster) -> Result<(), Co
     let epoch = working.context.epoch();
     if begins_epoch(working.context) {
         if let Some(sealed) = epoch.checked_sub(3) {
-            pay::seal(working, sealed)?;
+            pay::seal(working, sealed, roster.seats())?;
         }
         if let Some(measured) = epoch.checked_sub(2) {
             settle_epoch(working, measured)?;
         }
         begin(working, epoch - 1)?;
     }
-    if roster.0.is_empty() {
+    if roster.providers.is_empty() {
         return Ok(());
     }
     // The second pass first: it judges by the counters that the first pass moves on.
@@ -148,7 +165,7 @@ pub(crate) fn close(working: &mut Working<'_>, roster: &Roster) -> Result<(), Co
         && let Some(mut sums) = closing(working, paid)?
     {
         let providers = sums.providers;
-        for (_, account) in roster.0.iter().filter(|(index, _)| *index < providers) {
+        for (_, account) in roster.providers.iter().filter(|(index, _)| *index < providers) {
             pay::pay(working, &mut sums, account)?;
         }
         working.put(Closing::of(paid), &sums)?;
@@ -157,7 +174,7 @@ pub(crate) fn close(working: &mut Working<'_>, roster: &Roster) -> Result<(), Co
         && let Some(mut sums) = closing(working, measured)?
     {
         let providers = sums.providers;
-        for (_, account) in roster.0.iter().filter(|(index, _)| *index < providers) {
+        for (_, account) in roster.providers.iter().filter(|(index, _)| *index < providers) {
             measure::measure(working, &mut sums, account)?;
         }
         working.put(Closing::of(measured), &sums)?;
@@ -165,10 +182,13 @@ pub(crate) fn close(working: &mut Working<'_>, roster: &Roster) -> Result<(), Co
     Ok(())
 }
 
-/// Fixes which indices the epoch that just ended has (BK-1).
+/// Fixes which indices the epoch that just ended has, and what its seats will share (BK-1, AU-3).
 fn begin(working: &mut Working<'_>, epoch: u64) -> Result<(), Code> {
+    let before = epoch.checked_sub(1).map_or(Ok(None), |before| closing(working, before))?;
+    let owed = before.map_or(Amount::ZERO, |before| before.committee);
+    let committee = authority::fix_pool(working, owed)?;
     let providers = working.system.providers;
-    working.put(Closing::of(epoch), &Closing { epoch, providers, ..Closing::default() })
+    working.put(Closing::of(epoch), &Closing { epoch, providers, committee, ..Closing::default() })
 }
 
 /// Ends the first pass of an epoch: its pool, and the prices that its use leads to.

@@ -31,7 +31,7 @@ macro_rules! tag_codec {
 
 tag_codec! { AgreementChange { 0 Opened 1 Closing 2 Deleted } }
 tag_codec! { StandingStep { 0 Warned 1 Suspended 2 Resumed 3 Jailed 4 Unjailed } }
-tag_codec! { StandingReason { 0 Correctness 1 Availability 2 Request } }
+tag_codec! { StandingReason { 0 Correctness 1 Availability 2 Request 3 Equivocation } }
 
 /// Writes the tag and the fields in order; reads them back the same way.
 macro_rules! event_codec {
@@ -71,7 +71,10 @@ event_codec! {
     8 Subsidy { epoch, provider, amount }
     9 Standing { provider, epoch, step, reason, evidence, until }
     10 Closed { epoch, rows, root }
+    11 Slashed { seat, epoch, parts, amount, burned, reporter, evidence, until }
+    12 CommitteePaid { epoch, seat, credits, amount }
     15 RoundFaulty { round, drawn, on_time }
+    14 CapacityMeasured { epoch, provider, rate, median }
 }
 
 #[cfg(test)]
@@ -120,7 +123,20 @@ mod tests {
                 until: 3,
             },
             Event::Closed { epoch: 1, rows: 2, root: [3; 32] },
+            Event::Slashed {
+                seat: provider,
+                epoch: 1,
+                parts: 2,
+                amount,
+                burned: amount,
+                reporter: Some(provider),
+                evidence: [2; 32],
+                until: u64::MAX,
+            },
+            Event::CommitteePaid { epoch: 1, seat: provider, credits: 7, amount },
             Event::RoundFaulty { round: 5, drawn: 16, on_time: 12 },
+            Event::CapacityMeasured { epoch: 1, provider, rate: 2, median: Some(3) },
+            Event::CapacityMeasured { epoch: 1, provider, rate: 2, median: None },
         ];
         for event in events {
             assert_eq!(Event::decode(event.encode()).ok(), Some(event));

@@ -10,9 +10,11 @@
 //! 3. Agreements: slots, capacity sold, pool and endings equal what the agreements say.
 //! 4. Draw weights: `phi`, `paid`, `paid_base` and every Fenwick node equal the recomputed ones.
 //! 5. The books: rows add up to their epoch, pools cover what is paid, ratios are ratios.
-//! 6. No record is unreachable.
+//! 6. Seats: index and account agree, the bonds add up.
+//! 7. No record is unreachable.
 
 mod books;
+mod seats;
 
 use crate::settlement::owed;
 use crate::{
@@ -21,8 +23,8 @@ use crate::{
     limits::{PROVIDERS_MAX, SLOTS_MAX},
     record::{
         AccountState, Agreement, Audit, Books, Closing, DataSet, Ending, Endings, Endpoint, FaultBits,
-        FaultRing, FeeTree, Market, Newcomer, Peak, Provider, ProviderAt, RoundInfo, Settlement, SlotTree,
-        Standing, System, Use,
+        FaultRing, FeeTree, Market, Measured, Newcomer, Offences, PROBE_RING, Peak, Probe, Provider,
+        ProviderAt, RoundInfo, Seat, SeatAt, Settlement, SlotTree, Standing, System, Use,
     },
 };
 use alloc::collections::BTreeMap;
@@ -117,6 +119,7 @@ pub fn check_all(slots: impl IntoIterator<Item = (Key, Slot)>, supply: Amount) -
     let system: System = state.need(System::key(), "System")?;
     check_money(&state, &system, supply)?;
     books::check(&state, &system)?;
+    seats::check(&state, &system)?;
     let reached = walk(&state, &system)?;
     check_reached(&state, &system, &reached)
 }
@@ -146,8 +149,13 @@ fn check_decodes(state: &State) -> Result<(), Broken> {
         + each::<Closing>(state)?
         + each::<Books>(state)?
         + each::<Peak>(state)?
+        + each::<Seat>(state)?
+        + each::<SeatAt>(state)?
+        + each::<Offences>(state)?
         + each::<FaultRing>(state)?
-        + each::<FaultBits>(state)?;
+        + each::<FaultBits>(state)?
+        + each::<Measured>(state)?
+        + each::<Probe>(state)?;
     equal("slots of a known kind", state.slots.len() as u128, known)
 }
 
@@ -171,7 +179,7 @@ fn check_money(state: &State, system: &System, supply: Amount) -> Result<(), Bro
     equal("System.deposits", system.deposits.grains(), sums[2])?;
     equal("System.storage_pools", system.storage_pools.grains(), sums[3])?;
     equal("System.bonds", system.bonds.grains(), sums[4])?;
-    let elsewhere = [system.burned, system.committee, system.reserve, system.carry];
+    let elsewhere = [system.burned, system.committee, system.reserve, system.carry, system.seat_bonds];
     let total = sums.iter().sum::<u128>() + elsewhere.iter().map(|amount| amount.grains()).sum::<u128>();
     equal("the supply", supply.grains(), total)
 }
@@ -290,6 +298,8 @@ fn check_provider(state: &State, account: &Account, provider: &Provider, sums: &
     equal("Provider.slots", provider.slots, sums.slots)?;
     equal("Provider.sold", provider.sold, sums.sold)?;
     at_most("sold within the capacity", provider.sold, provider.capacity)?;
+    at_most("sold egress within the declared", provider.sold_egress, provider.capacity_egress)?;
+    equal("egress sold to nobody", provider.slots == 0 && provider.sold_egress > 0, false)?;
     at_most("storage reserves within the pool", sums.reserves, provider.pool.grains())?;
     equal("Provider.phi", provider.phi, sums.phi)?;
     equal("Provider.paid", provider.paid, sums.paid)?;
@@ -333,6 +343,8 @@ fn check_reached(state: &State, system: &System, reached: &Reached) -> Result<()
     equal("orphaned Audit", state.count::<Audit>(), reached.providers)?;
     at_most("orphaned Endings", state.count::<Endings>(), reached.providers)?;
     equal("orphaned Endpoint", state.count::<Endpoint>(), reached.providers)?;
+    at_most("orphaned Measured", state.count::<Measured>(), reached.providers)?;
+    at_most("orphaned Probe", state.count::<Probe>(), PROBE_RING)?;
     equal("orphaned Standing", state.count::<Standing>(), reached.providers)?;
     equal("orphaned ProviderAt", state.count::<ProviderAt>(), u64::from(system.providers))?;
     equal("orphaned Newcomer", state.count::<Newcomer>(), u64::from(system.newcomers))?;

@@ -1,9 +1,9 @@
 //! A block's work: name the records, then execute over them, all or nothing per operation.
 //!
 //! ```text
-//!   roster_keys -> Roster               who stands where this block closes its slice of the books
+//!   roster_keys -> Roster               who stands, or has a seat, where this block closes the books
 //!   touches(op) -> keys, bounded        one batched read by the node
-//!   execute: round anchor -> books -> draws -> operations in order -> System
+//!   execute: round anchor -> books -> leader's credit -> draws -> operations in order -> System
 //!            each operation: charge its fee, run on an overlay, keep it or drop it whole
 //! ```
 //!
@@ -25,9 +25,9 @@ pub use select::select;
 pub use working::Working;
 
 use crate::{
-    Amount, Body, Code, Hash, Key, Operation, Slot, account, agreement, audit,
+    Account, Amount, Body, Code, Hash, Key, Operation, Slot, account, agreement, audit, authority,
     block::{Draw, sha256},
-    books, data_set, faults,
+    books, capacity, data_set, faults,
     limits::{BODY_BYTES_MAX, FEE_BYTES_PER_KEY, FREE_LANE_BYTES, KEYS_MAX, OPERATIONS_MAX, Parameters},
     operation::{body_fits, check_structure},
     provider,
@@ -52,6 +52,8 @@ pub struct BlockContext {
     pub parameters: Parameters,
     /// This block's height.
     pub height: u64,
+    /// Who leads it.
+    pub leader: Account,
     /// The parent's digest.
     pub parent: Hash,
     /// Digest of the parent's seed, `None` in the first block of a term.
@@ -157,10 +159,12 @@ fn touches_system(
 ) -> Touched {
     let mut touched = Touched::default();
     books::touches(context, system, roster, &mut touched);
+    authority::touches(context, roster.seats(), &mut touched);
     let place = context.round() % context.parameters.round_ring;
     touched.writable.push(RoundInfo::key(place));
     faults::touches_round(context, &mut touched);
     audit::touches_draws(context, system, draws, &mut touched);
+    capacity::touches_seed(context, &mut touched);
     touched
 }
 
@@ -191,6 +195,8 @@ pub fn touches_operation(context: &BlockContext, operation: &Operation) -> Touch
         Body::Settle(body) => settlement::touches(context, body, &mut touched),
         Body::Refusal(body) => provider::touches_cut(body, &mut touched),
         Body::Unjail(_) => standing::touches_unjail(signer, &mut touched),
+        Body::Evidence(body) => authority::touches_evidence(body, &context.parameters, &mut touched),
+        Body::Measure(body) => capacity::touches(signer, body, &mut touched),
     }
     touched
 }
@@ -272,7 +278,9 @@ pub fn execute(
     let shared = shared_keys(&working.system, draws, registrations(operations));
     open_round(&mut working).map_err(|_| Invalid::State)?;
     faults::judge(&mut working).map_err(|_| Invalid::State)?;
+    capacity::fix_seed(&mut working).map_err(|_| Invalid::State)?;
     books::close(&mut working, &roster).map_err(|_| Invalid::State)?;
+    authority::lead(&mut working).map_err(|_| Invalid::State)?;
     audit::apply_draws(&mut working, draws)?;
     working.check_sound()?;
     working.commit();
@@ -336,5 +344,7 @@ fn dispatch(working: &mut Working<'_>, operation: &Operation) -> Result<(), Code
         Body::Settle(body) => settlement::apply(working, body),
         Body::Refusal(body) => provider::cut(working, body),
         Body::Unjail(body) => standing::unjail(working, signer, body),
+        Body::Evidence(body) => authority::apply(working, signer, body),
+        Body::Measure(body) => capacity::measure(working, signer, body),
     }
 }

@@ -72,6 +72,16 @@ pub const REGION_BYTES_MAX: usize = 24;
 pub const NAME_BYTES_MAX: usize = 1024;
 /// Epochs for which a provider's row stays in state.
 pub const SETTLEMENT_RING: u64 = 512;
+/// Peers that count what a provider sends when it is measured.
+pub const PROBE_PEERS: usize = 8;
+/// Counts that a measurement needs: of fewer the lower median of eight is zero.
+pub const PROBE_QUORUM: usize = 5;
+/// Milliseconds for which everybody is measured at the same time.
+pub const PROBE_SLOT_MS: u64 = 2_000;
+/// Bytes of one message that is sent to be counted.
+pub const PROBE_BYTES: usize = 64 << 10;
+/// Epochs for which a measurement tells the market what is offered.
+pub const MEASURED_FRESH_EPOCHS: u64 = 8;
 /// A frame on any authenticated channel.
 pub const FRAME_BYTES_MAX: usize = (4 << 20) + (64 << 10);
 /// Milliseconds within which both ends of a channel prove their keys.
@@ -136,10 +146,16 @@ pub const ASK_PAUSE_MS: u64 = 50;
 pub const STALE_BLOCKS_MAX: u64 = 16;
 /// Times that an operation is signed anew after it expired or its nonce was taken.
 pub const SIGN_ATTEMPTS: u32 = 16;
+/// Epochs for which evidence of a fault counts: below any unbonding time.
+pub const EVIDENCE_EPOCHS_MAX: u64 = 14;
+/// Seats of authorities: all of them are paid in one block.
+pub const SEATS_MAX: u32 = 256;
 /// Keys in one proven read.
 pub const READ_KEYS_MAX: usize = 64;
 
+const _: () = assert!(PROBE_QUORUM == PROBE_PEERS - (PROBE_PEERS - 1) / 2);
 const _: () = assert!(FREE_LANE_BYTES / OPERATION_BYTES_MAX >= 2 * DRAWS_MAX);
+const _: () = assert!(SEATS_MAX as usize * 3 < KEYS_MAX / 4);
 const _: () = assert!(SHARD_BYTES_MAX / LEAF_BYTES == 1 << CHUNK_LEVELS_MAX);
 const _: () = assert!(FRAME_BYTES_MAX as u64 > SHARD_BYTES_MAX);
 const _: () = assert!(MEMPOOL_FREE_BYTES >= FREE_LANE_BYTES && MEMPOOL_SETTLE_BYTES < MEMPOOL_FREE_BYTES);
@@ -222,6 +238,9 @@ encoded! {
         subsidy_cap: u64,
         /// Burned by a provider that leaves jail.
         unjail_burn: Amount,
+        /// What each authority's seat locks at genesis: ten times the least bond of a provider,
+        /// because who orders blocks can harm everyone.
+        seat_bond: Amount,
         /// Least challenges by fee of a round that may be found faulty: fewer say nothing of the
         /// network. A local network draws two a round, so it has no faults.
         fault_draws_min: u32,
@@ -279,6 +298,7 @@ impl Parameters {
         usage_share: ONE / 2,
         subsidy_cap: ONE / 5 * 2,
         unjail_burn: Amount::sync(1),
+        seat_bond: Amount::sync(10_000),
         fault_draws_min: 16,
     };
 

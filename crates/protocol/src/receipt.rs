@@ -88,6 +88,15 @@ codes! {
     91 ProviderSuspended "the provider was away for three epochs and takes no new agreements; choose another";
     92 NotJailed "the provider is not in jail; nothing to do";
     93 JailedStill "the time in jail is not over; ask again in the epoch that its standing names";
+    94 NotEvidence "the two signatures do not contradict each other; bring two that one seat gave for one place";
+    95 EvidenceStale "the fault is older than 14 epochs, or of an epoch to come; bring it while it counts";
+    96 SeatUnknown "who signed has no seat; nothing is locked that could be taken";
+    97 EvidenceKnown "this seat's fault of that epoch is proven already; nothing to do";
+    108 MeasureUndrawn "the epoch drew nobody to count: no seed in its first round, or fewer than two providers; wait for the next";
+    109 MeasureUntimely "an epoch is measured after its slot and before the end of the next epoch; wait for it, or for the next";
+    110 MeasuredAlready "this epoch or a later one is measured already; wait for the next";
+    111 MeasurePeer "a count is by or for an account that the epoch did not draw, or that registered in it; ask those that were drawn";
+    112 NoEgress "the egress quota, spread over the agreement's epochs, exceeds what the provider may sell; ask for less or choose another";
     116 GrowthJailed "the provider is in jail and takes no new data; shrink its data sets, or store elsewhere";
     117 GrowthSuspended "the provider was away for three epochs and takes no new data; store elsewhere, or wait until it is back";
 }

@@ -102,10 +102,14 @@ macro_rules! record {
 }
 
 mod books;
+mod capacity;
 mod faults;
+mod seats;
 
 pub use books::*;
+pub use capacity::*;
 pub use faults::*;
+pub use seats::*;
 
 record! {
     /// The one record of sums; each money field is part of the conserved total.
@@ -143,6 +147,10 @@ record! {
         phi: u128,
         /// Next index in turn.
         turn: u64,
+        /// Seats of authorities: every seat's index is below this.
+        seats: u32,
+        /// Sum of the bonds of all seats.
+        seat_bonds: Amount,
     }
 }
 
@@ -172,6 +180,10 @@ record! {
         capacity: u64,
         /// Leaves under contract (quotas).
         sold: u64,
+        /// Declared egress, bytes an epoch.
+        capacity_egress: u64,
+        /// Egress under contract: quotas spread over the epochs of their agreements.
+        sold_egress: u64,
         /// Least price it accepts for storage, egress and gas.
         reserve_storage: u64,
         /// Least price for egress.

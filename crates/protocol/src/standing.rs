@@ -102,8 +102,11 @@ pub fn check_grows(standing: &Standing) -> Result<(), Code> {
 }
 
 /// Moves the scores by a measured row (SC-3). Idle beyond the grace, storage decays; egress that
-/// nobody measured keeps its score. On probation nothing rises.
+/// nobody measured keeps its score. On probation nothing rises; jailed for ever nothing moves.
 pub(crate) fn score(standing: &mut Standing, row: &Settlement) {
+    if standing.jailed_until == u64::MAX {
+        return;
+    }
     for class in [STORAGE, EGRESS] {
         let (correct, before) = (row.correct[class], standing.scores[class]);
         let is_idle = class == STORAGE && standing.idle > IDLE_GRACE;

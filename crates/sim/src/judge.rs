@@ -49,7 +49,7 @@ impl Judge {
         self.check_chain(header, body)
             .map_err(|reason| Fault::Chain { height: header.height, reason: reason.into() })?;
         let seed = header.beacon.map(|beacon| sha256(&beacon));
-        let context = self.ledger.context(header.height, header.parent, seed);
+        let context = self.ledger.context(header.height, header.leader, header.parent, seed);
         let outcome = self.ledger.run(&context, &body.draws, &body.operations, Mode::Verify)?;
         let rows = Bounded::new(outcome.receipts.clone()).expect("a body bounds its operations");
         if (Receipts { rows }).root() != header.receipts_root {

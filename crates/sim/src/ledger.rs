@@ -2,7 +2,7 @@
 //! them, execute, write. After every block the whole state is checked.
 
 use posync_protocol::{
-    Amount, Hash, Key, Operation, Record as _, Slot,
+    Account, Amount, Hash, Key, Operation, Record as _, Slot,
     block::Draw,
     invariants,
     ledger::{self, BlockContext, Invalid, Mode, Outcome, Records, Roster},
@@ -73,9 +73,15 @@ impl Ledger {
         self.state.get(&key).map(|slot| R::from_slot(slot).expect("the rules wrote this slot"))
     }
 
-    /// What a block knows of itself at `height`.
-    pub const fn context(&self, height: u64, parent: Hash, seed: Option<Hash>) -> BlockContext {
-        BlockContext { chain: self.chain, parameters: self.parameters, height, parent, seed }
+    /// What a block of `leader` knows of itself at `height`.
+    pub const fn context(
+        &self,
+        height: u64,
+        leader: Account,
+        parent: Hash,
+        seed: Option<Hash>,
+    ) -> BlockContext {
+        BlockContext { chain: self.chain, parameters: self.parameters, height, leader, parent, seed }
     }
 
     /// Runs a block and keeps what it writes. Under [`Mode::Propose`] the kept operations are run

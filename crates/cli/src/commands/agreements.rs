@@ -1,11 +1,15 @@
-//! `posync agreements`: what the gateway has agreed with providers.
+//! `posync agreements`: what the gateway has agreed with providers, and how both kept to it.
 
 use crate::{
     failure::Outcome,
     gateway::Gateway,
     json,
+    ledger::Ledger,
     output::{Output, table},
     session,
+};
+use posync_protocol::{
+    amount::ONE, economics::score::books, limits::Parameters, record::Use, wire::gateway::AgreementRow,
 };
 use serde_json::{Value, json};
 use std::path::Path;
@@ -19,31 +23,52 @@ impl Agreements {
     pub(crate) fn run(self, net: &Path, output: Output) -> Outcome {
         session::run(async |context| {
             let agreements = Gateway::connect(&context, net).await?.agreements().await?;
-            let rows: Vec<Value> = agreements
-                .iter()
-                .map(|row| {
-                    json!({ "agreement": json::agreement(&row.agreement), "shards": row.shards,
-                        "bytes": row.bytes, "version": row.version, "egress": row.egress,
-                        "end_epoch": row.end_epoch, "voucher_reserve": json::grains(row.voucher_reserve) })
-                })
-                .collect();
-            output.answer(&rows, || {
-                let rows: Vec<Vec<String>> = agreements
-                    .iter()
-                    .map(|row| {
-                        vec![
-                            row.agreement.provider.to_string(),
-                            row.agreement.slot.to_string(),
-                            row.shards.to_string(),
-                            row.bytes.to_string(),
-                            row.version.to_string(),
-                            row.egress.to_string(),
-                            row.end_epoch.to_string(),
-                        ]
-                    })
-                    .collect();
-                table(&["provider", "slot", "shards", "bytes", "version", "egress", "ends"], &rows)
+            let ledger = Ledger::open(&context, net).await?;
+            let keys = agreements.iter().map(|row| Use::key(&row.agreement.provider, row.agreement.slot));
+            let uses = ledger.read_all::<Use>(keys.collect()).await?.into_iter();
+            let rows: Vec<(AgreementRow, Use)> =
+                agreements.into_iter().zip(uses.map(Option::unwrap_or_default)).collect();
+            let values: Vec<Value> = rows.iter().map(|row| to_json(row, ledger.parameters())).collect();
+            output.answer(&values, || {
+                let headings = [
+                    "provider",
+                    "slot",
+                    "shards",
+                    "bytes",
+                    "version",
+                    "egress",
+                    "signed SYNC",
+                    "disputed",
+                    "ends",
+                ];
+                table(&headings, &rows.iter().map(to_text).collect::<Vec<_>>())
             })
         })
     }
+}
+
+/// Share of the provider's claims that the consumer signed (BK-8).
+pub(crate) fn trust(usage: &Use, parameters: &Parameters) -> u64 {
+    books(usage.signed.grains(), usage.disputed.grains(), parameters.deposit.grains())
+}
+
+fn to_json((row, usage): &(AgreementRow, Use), parameters: &Parameters) -> Value {
+    json!({ "agreement": json::agreement(&row.agreement), "shards": row.shards, "bytes": row.bytes,
+        "version": row.version, "egress": row.egress, "end_epoch": row.end_epoch,
+        "voucher_reserve": json::grains(row.voucher_reserve), "signed": json::grains(usage.signed),
+        "disputed": json::grains(usage.disputed), "trust": trust(usage, parameters) as f64 / ONE as f64 })
+}
+
+fn to_text((row, usage): &(AgreementRow, Use)) -> Vec<String> {
+    vec![
+        row.agreement.provider.to_string(),
+        row.agreement.slot.to_string(),
+        row.shards.to_string(),
+        row.bytes.to_string(),
+        row.version.to_string(),
+        row.egress.to_string(),
+        usage.signed.to_string(),
+        usage.disputed.to_string(),
+        row.end_epoch.to_string(),
+    ]
 }

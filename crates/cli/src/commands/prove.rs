@@ -13,7 +13,7 @@ use posync_protocol::{
     Account, Bounded, Hash, Record as _, Slot,
     books::tree,
     limits::SETTLEMENT_RING,
-    record::{AccountState, Audit, Books, Provider, ProviderAt, Settlement, Standing, System},
+    record::{AccountState, Audit, Books, Provider, ProviderAt, Seat, Settlement, Standing, System},
 };
 use serde_json::json;
 use std::path::{Path, PathBuf};
@@ -62,6 +62,11 @@ enum Record {
     },
     /// A provider's scores, and what it was warned of
     Standing {
+        /// Whose
+        account: String,
+    },
+    /// An authority's seat: its bond, what it was paid, and whether it is jailed
+    Seat {
         /// Whose
         account: String,
     },
@@ -117,6 +122,7 @@ impl Record {
             Self::Audit { account } => Subject::of_account::<Audit>(&network.resolve(account)?),
             Self::Settlement { account, epoch } => records::settlement(&network.resolve(account)?, *epoch),
             Self::Standing { account } => Subject::of_account::<Standing>(&network.resolve(account)?),
+            Self::Seat { account } => Subject::of_account::<Seat>(&network.resolve(account)?),
             Self::Payout { epoch, .. } | Self::Books { epoch } => {
                 Subject::new::<Books>(&[&epoch.to_be_bytes()]).expect("8 bytes fit")
             }
@@ -149,7 +155,8 @@ pub(crate) async fn export_payout(
     let mut rows = kept_rows(ledger, epoch).await?;
     if root(&rows) != books.root {
         // The ledger keeps a row for 512 epochs, and none of a provider that left: then from blocks.
-        rows = replay(ledger, genesis(net, network)?, epoch).await?.rows().to_vec();
+        let epochs = epoch..=epoch;
+        rows = replay(ledger, genesis(net, network)?, &epochs).await?.rows(epoch).to_vec();
     }
     if root(&rows) != books.root {
         return Err(differ(epoch));

@@ -7,18 +7,18 @@ use crate::{
     network::Network,
     output::{Output, table},
     records,
-    replay::Replay,
+    replay::{Replay, Row},
     session,
 };
 use posync_node::genesis::Genesis;
 use posync_protocol::{
-    Account, Hash, Key, Record as _, Slot,
+    Account, Hash, Record as _,
     books::tree,
     limits::SETTLEMENT_RING,
     record::{Books, Settlement},
 };
 use serde_json::{Value, json};
-use std::{fs, path::Path};
+use std::{fs, ops::RangeInclusive, path::Path};
 
 /// Arguments of `recompute`.
 #[derive(Debug, clap::Args)]
@@ -34,7 +34,8 @@ impl Recompute {
         let genesis = genesis(net, &network)?;
         session::run(async |context| {
             let ledger = Ledger::open(&context, net).await?;
-            let compared = compare(&ledger, genesis, self.epoch).await?;
+            let compared = compare(&ledger, genesis, self.epoch..=self.epoch).await?;
+            let compared = compared.first().expect("one epoch was asked for");
             output.answer(&compared.to_json(), || compared.to_text())?;
             compared.judge()
         })
@@ -68,10 +69,14 @@ pub(crate) struct Compared {
     books_equal: bool,
 }
 
-/// Repeats every block until the books of `epoch` are sealed.
-pub(crate) async fn replay(ledger: &Ledger, genesis: Genesis, epoch: u64) -> Outcome<Replay> {
-    let last = sealing_block(ledger, epoch).await?;
-    let mut replay = Replay::new(genesis, epoch);
+/// Repeats every block until the books of these epochs are sealed.
+pub(crate) async fn replay(
+    ledger: &Ledger,
+    genesis: Genesis,
+    epochs: &RangeInclusive<u64>,
+) -> Outcome<Replay> {
+    let last = sealing_block(ledger, *epochs.end()).await?;
+    let mut replay = Replay::new(genesis, epochs);
     while replay.next() <= last {
         let (header, body) = ledger.header_and_body(replay.next()).await?;
         replay.apply(&header, &body)?;
@@ -80,22 +85,34 @@ pub(crate) async fn replay(ledger: &Ledger, genesis: Genesis, epoch: u64) -> Out
 }
 
 /// The root over an epoch's rows.
-pub(crate) fn root(rows: &[(Account, Slot)]) -> Hash {
+pub(crate) fn root(rows: &[Row]) -> Hash {
     tree::root_of(&rows.iter().map(|(account, slot)| tree::leaf(account, slot)).collect::<Vec<_>>())
 }
 
-/// Repeats every block until the books of `epoch` are sealed, and compares them with the ledger's.
+/// Repeats every block until the books of `epochs` are sealed, and compares them with the ledger's.
 /// What the ledger does not keep a row of any more is compared by the root over the rows.
-pub(crate) async fn compare(ledger: &Ledger, genesis: Genesis, epoch: u64) -> Outcome<Compared> {
-    let replay = replay(ledger, genesis, epoch).await?;
+pub(crate) async fn compare(
+    ledger: &Ledger,
+    genesis: Genesis,
+    epochs: RangeInclusive<u64>,
+) -> Outcome<Vec<Compared>> {
+    let replay = replay(ledger, genesis, &epochs).await?;
+    let mut all = Vec::new();
+    for epoch in epochs {
+        all.push(compare_one(ledger, &replay, epoch).await?);
+    }
+    Ok(all)
+}
+
+async fn compare_one(ledger: &Ledger, replay: &Replay, epoch: u64) -> Outcome<Compared> {
+    let rows = replay.rows(epoch);
     let books: Books = replay.record(&Books::key(epoch)).unwrap_or_default();
     let kept: Option<Books> = ledger.read(Books::key(epoch)).await?;
     let books_equal = kept.is_some_and(|kept| kept.to_slot() == books.to_slot());
-    let by_root = root(replay.rows()) == books.root;
-    let key = |account: &Account| Settlement::key(account, epoch % SETTLEMENT_RING);
-    let keys: Vec<Key> = replay.rows().iter().map(|(account, _)| key(account)).collect();
-    let kept = ledger.read_all::<Settlement>(keys).await?;
-    let pairs = replay.rows().iter().zip(kept).filter_map(|((provider, slot), kept)| {
+    let by_root = root(rows) == books.root;
+    let keys = rows.iter().map(|(account, _)| Settlement::key(account, epoch % SETTLEMENT_RING));
+    let kept = ledger.read_all::<Settlement>(keys.collect()).await?;
+    let pairs = rows.iter().zip(kept).filter_map(|((provider, slot), kept)| {
         let kept = kept.filter(|kept| kept.epoch == epoch);
         let equal = by_root && kept.is_none_or(|kept| kept.to_slot() == *slot);
         Some(Pair { provider: *provider, row: Settlement::from_slot(slot).ok()?, equal })

@@ -4,11 +4,14 @@ use crate::{
     failure::Outcome,
     gateway::Gateway,
     ledger::{Ledger, accounted},
-    network::Network,
+    network::{Network, Role},
     output::{Output, table},
     records, session,
 };
-use posync_protocol::{record::System, wire::gateway::Status as GatewayStatus};
+use posync_protocol::{
+    record::{Seat, System},
+    wire::gateway::Status as GatewayStatus,
+};
 use rustix::process::{Pid, test_kill_process};
 use serde_json::{Value, json};
 use std::path::Path;
@@ -28,6 +31,7 @@ impl Status {
                 Ok(gateway) => Some(gateway.status().await?),
                 Err(_) => None,
             };
+            let seats = read_seats(&ledger, &network).await?;
             let parameters = ledger.parameters();
             let height = ledger.height().await?;
             let alive = |pid| pid > 0 && Pid::from_raw(pid).is_some_and(|pid| test_kill_process(pid).is_ok());
@@ -42,10 +46,43 @@ impl Status {
             let value = json!({ "network_key": network.network_key, "chain": network.chain, "height": height,
                 "round": parameters.round(height), "epoch": parameters.epoch(height),
                 "system": records::system(&system), "accounted": crate::json::grains(accounted(&system)),
-                "gateway": gateway.as_ref().map(gateway_json), "members": members });
-            output.answer(&value, || to_text(&value, &system))
+                "gateway": gateway.as_ref().map(gateway_json), "seats": seats.iter().map(seat_json).collect::<Vec<_>>(), "members": members });
+            output.answer(&value, || to_text(&value, &system, &seats))
         })
     }
+}
+
+/// The seats of the authorities, by their members' names.
+async fn read_seats(ledger: &Ledger, network: &Network) -> Outcome<Vec<(String, Seat)>> {
+    let mut seats = Vec::new();
+    for member in network.members(Role::Authority) {
+        let seat: Option<Seat> = ledger.read(Seat::key(&network.resolve(&member.name)?)).await?;
+        seats.extend(seat.map(|seat| (member.name.clone(), seat)));
+    }
+    Ok(seats)
+}
+
+fn seat_json((name, seat): &(String, Seat)) -> Value {
+    let mut value = records::seat(seat);
+    value["name"] = name.as_str().into();
+    value
+}
+
+fn seats_table(seats: &[(String, Seat)], epoch: u64) -> String {
+    let row = |(name, seat): &(String, Seat)| {
+        let jailed = seat.jailed.map_or("no".into(), |epoch| format!("since epoch {epoch}"));
+        let credits = seat.credits[Seat::place(epoch)].to_string();
+        vec![
+            name.clone(),
+            seat.bond.to_string(),
+            credits,
+            seat.paid.to_string(),
+            seat.slashed.to_string(),
+            jailed,
+        ]
+    };
+    let rows: Vec<Vec<String>> = seats.iter().map(row).collect();
+    table(&["seat", "bond SYNC", "credits", "paid SYNC", "slashed", "jailed"], &rows)
 }
 
 fn gateway_json(status: &GatewayStatus) -> Value {
@@ -61,7 +98,7 @@ fn gateway_json(status: &GatewayStatus) -> Value {
         "repairs_open": status.repairs_open, "faults": faults })
 }
 
-fn to_text(value: &Value, system: &System) -> String {
+fn to_text(value: &Value, system: &System, seats: &[(String, Seat)]) -> String {
     let empty = Vec::new();
     let members = value["members"].as_array().unwrap_or(&empty);
     let rows: Vec<Vec<String>> = members
@@ -82,7 +119,7 @@ fn to_text(value: &Value, system: &System) -> String {
     };
     format!(
         "height    {} (round {}, epoch {})\nledger    {} providers, {} agreements\nmoney     {} SYNC with \
-         members, {} in pools, {} burned, {} reserve\ngateway   {gateway}\n\n{}",
+         members, {} in pools, {} burned, {} reserve\ngateway   {gateway}\n\n{}\n\n{}",
         value["height"],
         value["round"],
         value["epoch"],
@@ -92,6 +129,7 @@ fn to_text(value: &Value, system: &System) -> String {
         system.storage_pools,
         system.burned,
         system.reserve,
-        table(&["member", "state", "pid", "address"], &rows)
+        table(&["member", "state", "pid", "address"], &rows),
+        seats_table(seats, value["epoch"].as_u64().unwrap_or_default())
     )
 }

@@ -5,6 +5,7 @@
 
 use super::watch::alerts;
 use crate::{
+    egress::Egress,
     failure::{Exit, Failure, Outcome},
     gateway::Gateway,
     json,
@@ -41,11 +42,12 @@ impl Why {
             let provider = provider.ok_or_else(|| unknown(&self.node))?;
             let audit = ledger.read(Audit::key(&account)).await?.unwrap_or_default();
             let standing: Option<Standing> = ledger.read(Standing::key(&account)).await?;
+            let egress = Egress::read(&ledger, &account, &provider).await?;
             let placements = Gateway::connect(&context, net).await?.why(account).await?;
             let (height, parameters) = (ledger.height().await?, *ledger.parameters());
             let alerts = alerts(&parameters, height, &provider, &audit, standing.as_ref());
             let epoch = parameters.epoch(height);
-            let facts = Facts { account, provider, audit, alerts, epoch, parameters };
+            let facts = Facts { account, provider, audit, egress, alerts, epoch, parameters };
             let value = json!({ "account": account.to_string(), "ledger": facts.to_json(),
                 "placement": placement_json(&placements) });
             output.answer(&value, || format!("{}\n\n{}", placement_text(&placements), facts.to_text()))
@@ -133,6 +135,7 @@ struct Facts {
     account: Account,
     provider: Provider,
     audit: Audit,
+    egress: Egress,
     /// What is about to go wrong, as the provider itself is told.
     alerts: Vec<Alert>,
     epoch: u64,
@@ -162,6 +165,7 @@ impl Facts {
             "missing_reads": self.audit.missing.len(), "capacity_bytes": self.provider.capacity * LEAF_BYTES,
             "sold_bytes": self.provider.sold * LEAF_BYTES,
             "sellable_bytes": sellable(&self.provider, &self.parameters) * LEAF_BYTES,
+            "egress": self.egress.to_json(),
             "bond": json::grains(self.provider.bond), "bond_needed": json::grains(needed),
             "bond_covers_capacity": self.is_covered(), "leaves_at_epoch": leaves_at,
             "alerts": self.alerts.iter().map(alert_json).collect::<Vec<_>>() })
@@ -187,11 +191,12 @@ impl Facts {
         format!(
             "ledger    {} ({})\nreads     {passed} of the last {drawn} passed, {} drawn in all, {} missing and asked again\n\
              challenge {on_time} of the last {challenges} on time, {open}\nsold      {sold} of {capacity} bytes\n\
-             bond      {} SYNC, {bond} the capacity (needs {needed})\nleaving   {leaving}\nalerts    {}",
+             egress    {}\nbond      {} SYNC, {bond} the capacity (needs {needed})\nleaving   {leaving}\nalerts    {}",
             json::text(&self.provider.operator),
             self.account,
             self.audit.drawn,
             self.audit.missing.len(),
+            self.egress.to_text(),
             self.provider.bond,
             alerts_text(&self.alerts),
         )

@@ -44,7 +44,7 @@ use std::{
 
 /// All money of a local network: 10^18 grains.
 pub(crate) const SUPPLY: Amount = Amount::sync(1_000_000_000);
-/// What each provider, the gateway and the user start with.
+/// What each member and the user start with; an authority's bond comes on top.
 const FUNDS: Amount = Amount::sync(1_000_000);
 /// Authorities if nobody says otherwise.
 const AUTHORITIES_USUAL: u16 = 4;
@@ -220,6 +220,8 @@ fn deal(
             let next = "report this: it should not depend on you";
             Failure::new(Exit::Failed, "cannot make a genesis", error, next)
         })?;
+    let seats = genesis.authorities.iter().map(|authority| (Account::of(&authority.key), FUNDS));
+    genesis.accounts.extend(seats);
     let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     genesis.time_ms = u64::try_from(since_1970.as_millis()).unwrap_or_default();
     Ok((genesis, secrets))

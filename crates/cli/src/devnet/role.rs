@@ -19,7 +19,7 @@ use posync_node::{
     serve::{self, Serving},
 };
 use posync_provider::{
-    config::{self, LOOSE, SCRUB_LOCAL, SEGMENT_BYTES},
+    config::{self, EGRESS_LOCAL, LOOSE, SCRUB_LOCAL, SEGMENT_BYTES},
     report::Reporter,
 };
 use std::{
@@ -161,6 +161,7 @@ fn provider(directory: &Path, role: &RoleFile) -> Outcome {
         operator: role.operator.clone().unwrap_or_default(),
         bond: genesis.parameters.bond_min,
         capacity_bytes: CAPACITY_BYTES,
+        egress_rate: EGRESS_LOCAL,
         segment_bytes: SEGMENT_BYTES,
         reserve_prices: (0, 0),
         nodes: role.nodes()?,

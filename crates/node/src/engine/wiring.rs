@@ -244,6 +244,7 @@ where
         Application::new(Setup {
             genesis: self.parts.genesis.clone(),
             key: self.parts.key.clone(),
+            secrets: self.parts.secrets.clone(),
             verifier: self.verifier(),
             operations: self.parts.operations.clone(),
             seeds,

@@ -1,4 +1,5 @@
-//! The secrets of the key reshare: this authority's share, its dealer seed, the dealings it received.
+//! The secrets of the key reshare: this authority's share, its dealer seed, the dealings it received;
+//! and the last view that it signed a proposal of, which must not be forgotten either.
 //!
 //! Losing an acknowledged write could make a dealer deal twice with different polynomials or lose a
 //! share already in use, so on disk every write is a new file, synced, renamed into place, and its
@@ -23,6 +24,9 @@ use std::{
     path::{Path, PathBuf},
     sync::{Arc, Mutex},
 };
+
+/// The name of the last view that was proposed in.
+const PROPOSED: &str = "proposed";
 
 /// Where the reshare keeps its secrets.
 #[derive(Clone, Debug)]
@@ -49,6 +53,16 @@ impl Secrets {
     /// Stores the share dealt at genesis.
     pub fn seed(&self, share: &Share) {
         self.put(&name("share", Epoch::zero(), ""), &share.encode());
+    }
+
+    /// Whether this authority may sign a proposal of that view: it has signed none of it or of a
+    /// later one, in this run or before it. Durable before it returns (AU-8).
+    pub fn may_propose(&self, term: u64, view: u64) -> bool {
+        let is_later = self.get::<[u64; 2]>(PROPOSED).is_none_or(|last| last < [term, view]);
+        if is_later {
+            self.put(PROPOSED, &[term, view].encode());
+        }
+        is_later
     }
 
     /// Whether anything is stored.
@@ -160,5 +174,26 @@ impl SecretStore for Secrets {
 
     async fn prune(&mut self, min: Epoch) {
         self.remove_before(min);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_view_is_proposed_in_once_also_after_a_restart() {
+        let home = tempfile::tempdir().expect("a temporary directory");
+        let memory = Secrets::memory();
+        let open = || Secrets::disk(home.path()).expect("writable");
+        for again in [&(|| memory.clone()) as &dyn Fn() -> Secrets, &open] {
+            let cases =
+                [(0, 3, true), (0, 3, false), (0, 2, false), (0, 5, true), (1, 1, true), (0, 9, false)];
+            for (term, view, may) in cases {
+                assert_eq!(again().may_propose(term, view), may, "term {term}, view {view}");
+            }
+            again().remove_before(Epoch::new(9));
+            assert!(!again().may_propose(1, 1), "forgetting old shares does not forget it");
+        }
     }
 }

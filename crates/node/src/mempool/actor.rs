@@ -207,6 +207,7 @@ impl<E: Clock + CryptoRng, S: Sender> Actor<E, S> {
             chain: self.handle.chain(),
             parameters: self.handle.genesis().parameters,
             height: self.handle.applied() + 1,
+            leader: Account::default(),
             parent: [0; 32],
             seed: None,
         }

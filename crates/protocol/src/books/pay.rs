@@ -4,6 +4,7 @@ use super::{closing, tree};
 use crate::{
     Account, Amount, Code, Hash, Record as _,
     account::credit,
+    authority,
     economics::pool,
     ledger::{Event, Working},
     limits::SETTLEMENT_RING,
@@ -74,9 +75,10 @@ fn append(working: &mut Working<'_>, sums: &mut Closing, leaf: Hash) -> Result<(
     working.put(Peak::key(place, level), &Peak { node })
 }
 
-/// Writes the books of an epoch that is paid (BK-7).
-pub(super) fn seal(working: &mut Working<'_>, epoch: u64) -> Result<(), Code> {
-    let Some(sums) = closing(working, epoch)? else { return Ok(()) };
+/// Writes the books of an epoch that is paid, once its seats are paid, too (BK-7).
+pub(super) fn seal(working: &mut Working<'_>, epoch: u64, seats: &[Account]) -> Result<(), Code> {
+    let Some(mut sums) = closing(working, epoch)? else { return Ok(()) };
+    let credits = authority::close(working, seats, &sums)?;
     let mut peaks: Vec<Hash> = Vec::new();
     for level in (0..=tree::LEVELS).rev().filter(|level| sums.rows >> level & 1 == 1) {
         let peak: Peak = working.need(Peak::key(epoch % CLOSING_RING, level), Code::BadShape)?;
@@ -89,9 +91,12 @@ pub(super) fn seal(working: &mut Working<'_>, epoch: u64) -> Result<(), Code> {
         let pair = super::pair(market, class, &working.context.parameters);
         (prices[class], slow[class]) = (pair.price, pair.slow);
     }
-    let Closing { rows, burn, weight, emission, pool, drawn, paid, .. } = sums;
+    let Closing { rows, burn, weight, emission, pool, drawn, paid, committee, .. } = sums;
     let carry = working.system.carry;
-    let books = Books { epoch, rows, root, burn, weight, emission, pool, drawn, paid, carry, prices, slow };
+    let money = Books { burn, weight, emission, pool, drawn, paid, carry, committee, ..Books::default() };
+    let books = Books { epoch, rows, root, prices, slow, credits, ..money };
+    sums.committee = Amount::ZERO;
+    working.put(Closing::of(epoch), &sums)?;
     working.put(Books::key(epoch), &books)?;
     working.events.push(Event::Closed { epoch, rows, root });
     Ok(())

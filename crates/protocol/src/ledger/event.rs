@@ -83,6 +83,17 @@ pub enum Event {
         /// Declared leaves now.
         after: u64,
     },
+    /// What a provider can send was counted by its peers.
+    CapacityMeasured {
+        /// The epoch.
+        epoch: u64,
+        /// The provider.
+        provider: Account,
+        /// Bytes an epoch.
+        rate: u64,
+        /// The lower median of the last three, once there are three.
+        median: Option<u64>,
+    },
     /// An epoch was measured: what its providers share of the reserve's emission.
     Pool {
         /// The epoch.
@@ -132,6 +143,37 @@ pub enum Event {
         /// in which it can be lifted. Else the epoch itself.
         until: u64,
     },
+    /// A seat was paid its share of the committee's pool of an epoch.
+    CommitteePaid {
+        /// The epoch.
+        epoch: u64,
+        /// The seat.
+        seat: Account,
+        /// Its credits.
+        credits: u32,
+        /// How much.
+        amount: Amount,
+    },
+    /// A seat lost a part of its bond, and is jailed: it signed two things of which one must be a
+    /// lie, or so many did in one epoch that each pays more.
+    Slashed {
+        /// The seat.
+        seat: Account,
+        /// Epoch of the fault.
+        epoch: u64,
+        /// Parts per billion of the bond that the fault costs so far, in all.
+        parts: u64,
+        /// Taken now.
+        amount: Amount,
+        /// Burned of it.
+        burned: Amount,
+        /// Who brought the evidence and got the rest; `None` where the epoch was closed.
+        reporter: Option<Account>,
+        /// SHA-256 of the evidence; where the epoch was closed, of its record of offences.
+        evidence: Hash,
+        /// The first epoch in which the jail can be lifted: `u64::MAX`, never.
+        until: u64,
+    },
     /// A round is the network's fault: what its draws by fee missed leaves the histories alone.
     RoundFaulty {
         /// The round.
@@ -176,6 +218,8 @@ pub enum StandingReason {
     Availability,
     /// It asked.
     Request,
+    /// It has a seat and signed against itself.
+    Equivocation,
 }
 
 /// What became of an agreement.

@@ -4,9 +4,9 @@
 //! and makes a block invalid. Everything that [`crate::ledger::touches`] computes keys from is
 //! within its range afterwards.
 
-use super::{Body, Operation, RefusedPlacement, RegisterProvider, Settle, Statement};
+use super::{Body, Measure, Operation, RefusedPlacement, RegisterProvider, Settle, Statement};
 use crate::{
-    Account, AgreementId, Amount, Code,
+    Account, AgreementId, Amount, Code, authority, capacity,
     ledger::BlockContext,
     limits::{OPERATION_BYTES_MAX, PROVIDERS_MAX, Parameters, SLOTS_MAX},
     operation::{Open, Redemption},
@@ -16,7 +16,7 @@ use commonware_codec::EncodeSize;
 /// Checks size, expiry and the ranges of fields, in the order of the codes.
 ///
 /// # Errors
-/// `TooLarge`, `Expired`, `BadShape`, `WrongParty` for vouchers of another provider.
+/// `TooLarge`, `Expired`, `BadShape`, `WrongParty` for vouchers of another provider, `NotEvidence`.
 pub fn check_structure(operation: &Operation, context: &BlockContext) -> Result<(), Code> {
     if operation.encode_size() > OPERATION_BYTES_MAX {
         return Err(Code::TooLarge);
@@ -36,6 +36,8 @@ pub fn check_structure(operation: &Operation, context: &BlockContext) -> Result<
         Body::Statement(body) => check_redemptions(&operation.signer, &body.vouchers),
         Body::Redeem(body) if body.vouchers.is_empty() => Err(Code::BadShape),
         Body::Redeem(body) => check_redemptions(&operation.signer, &body.vouchers),
+        Body::Evidence(body) => authority::check(body, &context.chain),
+        Body::Measure(body) => check_senders(&operation.signer, body),
         _ => Ok(()),
     }
 }
@@ -55,8 +57,11 @@ pub(crate) fn body_fits(body: &Body, parameters: &Parameters) -> bool {
         Body::Statement(body) => statement_fits(body),
         Body::Redeem(body) => redemptions_fit(&body.vouchers),
         Body::Settle(body) => settle_fits(body),
-        Body::Unjail(_) => true,
+        Body::Unjail(_) | Body::Evidence(_) => true,
         Body::Refusal(body) => refusal_fits(body),
+        Body::Measure(body) => {
+            capacity::counts_fit(body) && body.counts.iter().all(|(index, _)| *index < PROVIDERS_MAX)
+        }
     }
 }
 
@@ -129,5 +134,11 @@ fn redemptions_fit(redemptions: &[Redemption]) -> bool {
 /// Only the provider redeems: its account and its row are the ones that are named.
 fn check_redemptions(signer: &Account, redemptions: &[Redemption]) -> Result<(), Code> {
     let own = redemptions.iter().all(|redemption| redemption.voucher.agreement.provider == *signer);
+    if own { Ok(()) } else { Err(Code::WrongParty) }
+}
+
+/// Only the provider brings what was counted of it.
+fn check_senders(signer: &Account, body: &Measure) -> Result<(), Code> {
+    let own = body.counts.iter().all(|(_, count)| count.sender == *signer);
     if own { Ok(()) } else { Err(Code::WrongParty) }
 }

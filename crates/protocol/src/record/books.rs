@@ -150,6 +150,8 @@ record! {
         drawn: Amount,
         /// Paid so far.
         paid: Amount,
+        /// What the seats share of its fees; zero once shared.
+        committee: Amount,
     }
 }
 
@@ -181,6 +183,10 @@ record! {
         prices: [u64; CLASSES],
         /// Slow prices with them.
         slow: [u64; CLASSES],
+        /// What the seats shared of its fees.
+        committee: Amount,
+        /// Among how many credits.
+        credits: u64,
     }
 }
 

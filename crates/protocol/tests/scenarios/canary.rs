@@ -14,7 +14,7 @@ use posync_protocol::{
     },
 };
 
-fn broken(world: &World) -> String {
+pub(crate) fn broken(world: &World) -> String {
     let slots = world.state.iter().map(|(key, slot)| (*key, *slot));
     check_all(slots, world.supply).err().map_or("sound".into(), |broken| broken.to_string())
 }

@@ -2,7 +2,7 @@
 
 use crate::{audits::holding, world::account};
 use posync_protocol::{
-    Bounded, Hash, Key,
+    Account, Bounded, Hash, Key,
     audit::{Prover, Resolver, Share},
     block::sha256,
     ledger::{BlockContext, Event, Records},
@@ -158,6 +158,7 @@ fn draws_are_as_many_and_as_cheap_among_a_million() {
                     chain: [7; 32],
                     parameters,
                     height,
+                    leader: Account::default(),
                     parent: [1; 32],
                     seed: Some(seed(height, providers.into())),
                 };

@@ -8,14 +8,15 @@ use posync_protocol::{
         REGION_BYTES_MAX, SUM_LEVELS_MAX,
     },
     operation::{
-        Answer, Close, CloseAlone, DataSetClaim, MissingRead, Open, ProvedRead, Reasked, Redeem, Redemption,
-        RefusedPlacement, RegisterProvider, RotateKey, SetDataSet, Settle, Statement, StillMissing, SumPath,
-        TopUp, Transfer, Unjail, UpdateProvider, Voucher,
+        Answer, Close, CloseAlone, DataSetClaim, Evidence, Measure, MissingRead, Open, ProbeCount, Proposals,
+        ProvedRead, Reasked, Redeem, Redemption, RefusedPlacement, RegisterProvider, RotateKey, SetDataSet,
+        Settle, Statement, StillMissing, SumPath, TopUp, Transfer, Unjail, UpdateProvider, Voucher,
     },
     record::{
         self, AccountState, Agreement, Audit, Books, Challenge, Closing, DataSet, Ending, Endings, Endpoint,
-        FAULT_BYTES, FaultBits, FaultRing, FeeTree, Market, Missing, Newcomer, Peak, Provider, ProviderAt,
-        RoundInfo, Settlement, SlotTree, Standing, System, Use, Version,
+        FAULT_BYTES, FaultBits, FaultRing, FeeTree, Market, Measured, Missing, Newcomer, Offences, Peak,
+        Probe, Provider, ProviderAt, RoundInfo, Seat, SeatAt, Settlement, SlotTree, Standing, System, Use,
+        Version,
     },
 };
 
@@ -43,6 +44,7 @@ pub(crate) fn records() -> Vec<(&'static str, Slot)> {
     let mut records = ledger_records();
     records.extend(agreement_records());
     records.extend(book_records());
+    records.extend(seat_records());
     records
 }
 
@@ -65,6 +67,8 @@ fn ledger_records() -> Vec<(&'static str, Slot)> {
         carry: money,
         phi: u128::MAX,
         turn: u64::MAX,
+        seats: u32::MAX,
+        seat_bonds: money,
     };
     let provider = Provider {
         index: u32::MAX,
@@ -73,6 +77,8 @@ fn ledger_records() -> Vec<(&'static str, Slot)> {
         bond: money,
         capacity: u64::MAX,
         sold: u64::MAX,
+        capacity_egress: u64::MAX,
+        sold_egress: u64::MAX,
         reserve_storage: u64::MAX,
         reserve_egress: u64::MAX,
         slots: u32::MAX,
@@ -116,6 +122,25 @@ fn ledger_records() -> Vec<(&'static str, Slot)> {
     ]
 }
 
+/// The records of the authorities.
+fn seat_records() -> Vec<(&'static str, Slot)> {
+    let money = Amount::MAX;
+    let seat = Seat {
+        index: u32::MAX,
+        bond: money,
+        credits: [u32::MAX; 4],
+        exposed: [money; 4],
+        jailed: Some(u64::MAX),
+        paid: money,
+        slashed: money,
+    };
+    vec![
+        ("record/Seat", seat.to_slot()),
+        ("record/SeatAt", SeatAt { account: ACCOUNT }.to_slot()),
+        ("record/Offences", Offences { epoch: u64::MAX, seats: FULL }.to_slot()),
+    ]
+}
+
 /// The records of the books.
 fn book_records() -> Vec<(&'static str, Slot)> {
     vec![
@@ -127,7 +152,13 @@ fn book_records() -> Vec<(&'static str, Slot)> {
         ("record/Peak", Peak { node: FULL }.to_slot()),
         ("record/FaultRing", FaultRing { epoch: u64::MAX, counts: [u16::MAX; FAULT_EPOCHS] }.to_slot()),
         ("record/FaultBits", FaultBits { last: u64::MAX, bits: [0xff; FAULT_BYTES] }.to_slot()),
+        ("record/Measured", measured().to_slot()),
+        ("record/Probe", Probe { epoch: u64::MAX, seed: FULL, providers: u32::MAX }.to_slot()),
     ]
+}
+
+const fn measured() -> Measured {
+    Measured { taken: u8::MAX, epochs: [u64::MAX; record::MEASURED], rates: [u64::MAX; record::MEASURED] }
 }
 
 fn row() -> Settlement {
@@ -201,6 +232,7 @@ const fn closing() -> Closing {
         pool: money,
         drawn: money,
         paid: money,
+        committee: money,
     }
 }
 
@@ -219,6 +251,8 @@ const fn books() -> Books {
         carry: money,
         prices: [u64::MAX; record::CLASSES],
         slow: [u64::MAX; record::CLASSES],
+        committee: money,
+        credits: u64::MAX,
     }
 }
 
@@ -349,6 +383,8 @@ pub(crate) fn bodies() -> Vec<(&'static str, Body)> {
         ("body/Settle", Body::Settle(settle)),
         ("body/Refusal", Body::Refusal(refusal())),
         ("body/Unjail", Body::Unjail(Unjail { bond_add: amount })),
+        ("body/Evidence", Body::Evidence(Evidence::Proposals(Proposals { headers: full(header()) }))),
+        ("body/Measure", Body::Measure(measure())),
     ]
 }
 
@@ -357,11 +393,24 @@ fn register() -> RegisterProvider {
         operator: [b'o'; OPERATOR_BYTES],
         bond: Amount::MAX,
         capacity: u64::MAX,
+        capacity_egress: u64::MAX,
         reserve_storage: u64::MAX,
         reserve_egress: u64::MAX,
         address: full(b'a'),
         region: full(b'r'),
     }
+}
+
+fn measure() -> Measure {
+    let count = ProbeCount {
+        epoch: u64::MAX,
+        sender: ACCOUNT,
+        receiver: ACCOUNT,
+        draw: 7,
+        bytes: u64::MAX,
+        signature: [6; 64],
+    };
+    Measure { epoch: u64::MAX, counts: full((u32::MAX, count)) }
 }
 
 const fn refusal() -> RefusedPlacement {
@@ -379,6 +428,7 @@ fn update() -> UpdateProvider {
     UpdateProvider {
         bond_add: Amount::MAX,
         capacity: u64::MAX,
+        capacity_egress: u64::MAX,
         reserve_storage: u64::MAX,
         reserve_egress: u64::MAX,
         address: full(b'a'),

@@ -11,11 +11,11 @@
 use crate::world::{World, account, key};
 use posync_protocol::{
     Account, AgreementId, Amount, Body, Bounded, Operation,
-    block::with_chain,
+    block::{HEADER_NAMESPACE, Header, with_chain},
     limits::OPERATOR_BYTES,
     operation::{
-        CLOSE_NAMESPACE, Close, CloseAlone, Open, Redeem, Redemption, RefusedPlacement, RegisterProvider,
-        RotateKey, TopUp, Transfer, Unjail, UpdateProvider, Voucher, sign,
+        CLOSE_NAMESPACE, Close, CloseAlone, Evidence, Open, Proposals, Redeem, Redemption, RefusedPlacement,
+        RegisterProvider, RotateKey, TopUp, Transfer, Unjail, UpdateProvider, Voucher, sign,
     },
     record::{Agreement, Provider},
 };
@@ -180,6 +180,7 @@ impl Stage {
                 Body::Redeem(Redeem { vouchers: Bounded::new(vouchers).expect("few") })
             }
             "refusal" => Body::Refusal(self.refusal(line)),
+            "evidence" => Body::Evidence(self.proposals(line)),
             "unjail" => Body::Unjail(Unjail { bond_add: line.amount("bond", Amount::ZERO) }),
             verb => panic!("no such verb: {verb}"),
         }
@@ -198,12 +199,38 @@ impl Stage {
         refused.signed(&key(line.named.get("by").unwrap_or(&line.word(0))), &self.world.chain)
     }
 
+    /// `a evidence s view=3`: two headers that `s` signed for one view of the term that runs, at
+    /// two times. What `other` names differs, too; `same` makes the two equal.
+    fn proposals(&self, line: &Line<'_>) -> Evidence {
+        let parameters = &self.world.parameters;
+        let now = (self.world.height + 1) / parameters.term_blocks();
+        let (term, view, other) = (line.number("term", now), line.number("view", 3), line.named.get("other"));
+        let headers = [1, 2].map(|time_ms| {
+            let differs = |what: &str| other == Some(&what) && time_ms == 2;
+            let leader = if differs("leader") { "elsewhere" } else { line.word(0) };
+            let mut header = Header {
+                chain: if other == Some(&"chain") { [8; 32] } else { self.world.chain },
+                term: if differs("term") { term + 1 } else { term },
+                view: if differs("view") { view + 1 } else { view },
+                time_ms: if other == Some(&"nothing") { 1 } else { time_ms },
+                leader: account(leader),
+                ..empty_header()
+            };
+            header.signature = sign(&key(leader), HEADER_NAMESPACE, &header.signed_bytes());
+            header
+        });
+        let count = if other == Some(&"missing") { 1 } else { 2 };
+        let headers = Bounded::new(headers[..count].to_vec()).expect("at most two");
+        Evidence::Proposals(Proposals { headers })
+    }
+
     fn update(&self, line: &Line<'_>) -> UpdateProvider {
         let signer = account(line.actor);
         let now: Option<Provider> = self.world.get(Provider::key(&signer));
         UpdateProvider {
             bond_add: line.amount("bond", Amount::ZERO),
             capacity: line.number("capacity", now.as_ref().map_or(0, |provider| provider.capacity)),
+            capacity_egress: line.number("out", now.as_ref().map_or(0, |provider| provider.capacity_egress)),
             reserve_storage: line.number("storage", 0),
             reserve_egress: line.number("egress", 0),
             address: text(line.named.get("address").unwrap_or(&"127.0.0.1:2")),
@@ -244,6 +271,28 @@ impl Stage {
     }
 }
 
+fn empty_header() -> Header {
+    Header {
+        version: 1,
+        chain: [0; 32],
+        term: 0,
+        view: 0,
+        leader: Account::default(),
+        parent_view: 0,
+        parent: [0; 32],
+        height: 1,
+        time_ms: 0,
+        beacon: None,
+        body_root: [0; 32],
+        receipts_root: [0; 32],
+        state_root: [0; 32],
+        ops_root: [0; 32],
+        range_start: 0,
+        range_end: 1,
+        signature: [0; 64],
+    }
+}
+
 fn text<const MAX: usize>(text: &str) -> Bounded<u8, MAX> {
     Bounded::new(text.as_bytes().to_vec()).expect("within the bound")
 }
@@ -259,6 +308,7 @@ fn register(line: &Line<'_>) -> RegisterProvider {
         operator: operator(line.named.get("operator").unwrap_or(&line.actor)),
         bond: line.amount("bond", Amount::sync(1_000)),
         capacity: line.number("capacity", 1 << 20),
+        capacity_egress: line.number("out", 1 << 40),
         reserve_storage: line.number("storage", 0),
         reserve_egress: line.number("egress", 0),
         address: text(line.named.get("address").unwrap_or(&"127.0.0.1:1")),

@@ -46,6 +46,7 @@ fn countersigned() -> Vec<(Operation, usize)> {
         (stage.world.sign("a", set_data_set(&stage, "p")), 3),
         (stage.world.sign("p", redeem), 3),
         (stage.sign("b refusal p leaves=3 within=p/0"), 2),
+        (stage.sign("b evidence p"), 3),
     ]
 }
 

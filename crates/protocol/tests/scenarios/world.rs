@@ -10,7 +10,7 @@ use posync_protocol::{
         BlockContext, Event, Invalid, Mode, Outcome, Records, Roster, execute, fee, roster_keys, touches,
     },
     limits::Parameters,
-    record::{AccountState, System},
+    record::{AccountState, Seat, SeatAt, System},
 };
 use std::collections::BTreeMap;
 
@@ -41,6 +41,8 @@ pub(crate) struct World {
     pub(crate) events: Vec<Event>,
     /// Records that the last block named.
     pub(crate) named: usize,
+    /// Who leads blocks, in turn; nobody with a seat until a script asks.
+    pub(crate) leaders: Vec<Account>,
     /// Whether blocks carry a seed, from which they draw providers: off until a script asks.
     pub(crate) draws: bool,
 }
@@ -66,10 +68,25 @@ impl World {
             supply,
             events: Vec::new(),
             named: 0,
+            leaders: Vec::new(),
             draws: false,
         };
         world.check();
         world
+    }
+
+    /// Gives a named actor a seat, its bond out of the reserve, as a genesis does.
+    pub(crate) fn seat(&mut self, name: &str) {
+        let (account, mut system) = (account(name), self.system());
+        let bond = self.parameters.seat_bond;
+        let seat = Seat::new(system.seats, bond);
+        self.state.insert(SeatAt::key(system.seats), SeatAt { account }.to_slot());
+        self.state.insert(Seat::key(&account), seat.to_slot());
+        system.seats += 1;
+        system.seat_bonds = system.seat_bonds.checked_add(bond).expect("below the bound");
+        system.reserve = system.reserve.checked_sub(bond).expect("the reserve covers it");
+        self.state.insert(System::key(), system.to_slot());
+        self.check();
     }
 
     pub(crate) fn check(&self) {
@@ -98,7 +115,9 @@ impl World {
     pub(crate) fn context(&self, height: u64) -> BlockContext {
         let parent = sha256(&(height - 1).to_be_bytes());
         let seed = self.draws.then(|| sha256(&[parent, self.chain].concat()));
-        BlockContext { chain: self.chain, parameters: self.parameters, height, parent, seed }
+        let leader = self.leaders.get(height as usize % self.leaders.len().max(1)).copied();
+        let leader = leader.unwrap_or_default();
+        BlockContext { chain: self.chain, parameters: self.parameters, height, leader, parent, seed }
     }
 
     /// The draws of a block, found as a proposer finds them.

@@ -196,7 +196,7 @@ impl Market {
         // The first block of a term has no parent's seed.
         let first = height.is_multiple_of(self.ledger.parameters.term_blocks());
         let seed = sha256(&[self.beacon.as_slice(), &height.to_be_bytes()].concat());
-        self.ledger.context(height, self.parent, (!first).then_some(seed))
+        self.ledger.context(height, Account::default(), self.parent, (!first).then_some(seed))
     }
 
     fn draws(&self, context: &BlockContext) -> Vec<Option<Draw>> {
@@ -263,6 +263,7 @@ fn registration(place: usize) -> RegisterProvider {
         operator,
         bond: Amount::sync(10_000),
         capacity: 1 << 20,
+        capacity_egress: u64::MAX,
         reserve_storage: 1,
         reserve_egress: 1,
         address: Bounded::new(format!("10.0.2.{place}:1").into_bytes()).expect("short"),

@@ -1,0 +1,180 @@
+//! Authorities: what a seat earns by credits, and what it loses when it signs two things of which
+//! only one can be true.
+//!
+//! ```text
+//!   epoch e                 e + 1                    e + 2        e + 3
+//!   blocks led: a credit -> pool of e is fixed;                -> pool shared by credits of e,
+//!                           audits of e: credits                  seats that equivocated in e pay
+//!                                                                 the correlated rest (first block)
+//! ```
+//!
+//! Invariants
+//! 1. Only credits count, and only those of seats without a proven fault at that time (AU-2).
+//! 2. What an epoch's fees put into the committee's pool is shared once; what floors leave, or nobody
+//!    earned, belongs to the pool of a later epoch (AU-3).
+//! 3. A seat loses at most its bond, and for the faults of one epoch exactly the share that its
+//!    number of offenders says (AU-5, AU-6).
+//! 4. All of it happens in the first block of an epoch, over at most `SEATS_MAX` seats.
+
+mod evidence;
+
+pub(crate) use evidence::{apply, check, touches as touches_evidence};
+
+use crate::{
+    Account, Amount, Code, Record as _,
+    account::credit as pay_out,
+    block::sha256,
+    books::begins_epoch,
+    economics::{slash, split::floor_carry},
+    ledger::{BlockContext, Event, Touched, Working},
+    record::{AccountState, Closing, Key, Offences, Seat, SeatAt, System},
+};
+use alloc::vec::Vec;
+
+/// Epochs after which the faults and the credits of an epoch are closed, as its books are.
+pub(crate) const CLOSED_AFTER: u64 = 3;
+
+/// What must be read before a block can name the seats: who has them, where it closes an epoch.
+pub(crate) fn roster_keys(context: &BlockContext, system: &System) -> Vec<Key> {
+    let seats = if begins_epoch(context) { system.seats } else { 0 };
+    (0..seats).map(SeatAt::key).collect()
+}
+
+/// Names the records of the authorities in this block; `seats` are those of [`roster_keys`].
+pub(crate) fn touches(context: &BlockContext, seats: &[Account], touched: &mut Touched) {
+    touched.writable.push(Seat::key(&context.leader));
+    let Some(closed) = context.epoch().checked_sub(CLOSED_AFTER).filter(|_| begins_epoch(context)) else {
+        return;
+    };
+    touched.readable.push(Offences::at(closed));
+    for account in seats {
+        touched.writable.extend([Seat::key(account), AccountState::key(account)]);
+    }
+}
+
+/// The leader of a block earns a credit (AU-2).
+pub(crate) fn lead(working: &mut Working<'_>) -> Result<(), Code> {
+    let (leader, epoch) = (working.context.leader, working.context.epoch());
+    credit(working, &leader, epoch)
+}
+
+/// Gives a seat one credit of `epoch`, which must not be closed yet: for a block that it led, or an
+/// audit that is paid (AU-2). Who has no seat, or was jailed, earns none.
+///
+/// # Errors
+/// `BadShape` if the seat was not named as writable.
+pub(crate) fn credit(working: &mut Working<'_>, account: &Account, epoch: u64) -> Result<(), Code> {
+    let key = Seat::key(account);
+    let Some(mut seat) = working.get::<Seat>(key)?.filter(|seat| seat.jailed.is_none()) else {
+        return Ok(());
+    };
+    let credits = &mut seat.credits[Seat::place(epoch)];
+    *credits = credits.saturating_add(1);
+    working.put(key, &seat)
+}
+
+/// Fixes the committee's pool of the epoch that just ended: what is there less `owed`, the pool of
+/// the epoch before it, which is not shared yet (AU-3).
+pub(crate) fn fix_pool(working: &Working<'_>, owed: Amount) -> Result<Amount, Code> {
+    working.system.committee.checked_sub(owed).ok_or(Code::Balance)
+}
+
+/// Closes an epoch for all seats: shares the pool in `sums` by credits, each share floored, and
+/// takes what correlated faults cost beyond their first slash (AU-3, AU-6). Returns all credits.
+///
+/// Guarantees: the shares sum to at most the pool; equal credits, equal shares; without a credit
+/// nothing is paid; the rest stays in the committee's pool.
+pub(crate) fn close(working: &mut Working<'_>, seats: &[Account], sums: &Closing) -> Result<u64, Code> {
+    let (epoch, place) = (sums.epoch, Seat::place(sums.epoch));
+    let mut records: Vec<Seat> = Vec::with_capacity(seats.len());
+    for account in seats {
+        records.push(working.need(Seat::key(account), Code::SeatUnknown)?);
+    }
+    let credits: Vec<u128> = records.iter().map(|seat| seat.credits[place].into()).collect();
+    let (shares, _) = floor_carry(sums.committee.grains(), &credits);
+    let offences = Offences::of(epoch, working.get(Offences::at(epoch))?);
+    for ((account, mut seat), share) in seats.iter().zip(records).zip(shares) {
+        let amount = Amount::new(share).ok_or(Code::Balance)?;
+        pay_seat(working, account, &mut seat, epoch, amount)?;
+        if offences.has(seat.index) {
+            take_rest(working, account, &mut seat, &offences)?;
+        }
+        (seat.credits[place], seat.exposed[place]) = (0, Amount::ZERO);
+        working.put(Seat::key(account), &seat)?;
+    }
+    Ok(credits.into_iter().sum::<u128>().try_into().unwrap_or(u64::MAX))
+}
+
+/// Pays a seat what it earned, also if it was jailed since (AU-7).
+fn pay_seat(
+    working: &mut Working<'_>,
+    account: &Account,
+    seat: &mut Seat,
+    epoch: u64,
+    amount: Amount,
+) -> Result<(), Code> {
+    if amount == Amount::ZERO {
+        return Ok(());
+    }
+    working.system.committee = working.system.committee.checked_sub(amount).ok_or(Code::Balance)?;
+    pay_out(working, account, amount)?;
+    seat.paid = seat.paid.checked_add(amount).ok_or(Code::Balance)?;
+    let credits = seat.credits[Seat::place(epoch)];
+    working.events.push(Event::CommitteePaid { epoch, seat: *account, credits, amount });
+    Ok(())
+}
+
+/// Takes what the faults of a closed epoch cost beyond the first slash: all of it is burned, because
+/// the reporter was paid for finding, not for how many did the same (AU-6).
+fn take_rest(
+    working: &mut Working<'_>,
+    account: &Account,
+    seat: &mut Seat,
+    offences: &Offences,
+) -> Result<(), Code> {
+    let exposed = seat.exposed[Seat::place(offences.epoch)];
+    let of = |parts: u64| slash::of(exposed.grains(), parts).and_then(Amount::new).ok_or(Code::Balance);
+    let parts = slash::equivocation(working.system.seats.into(), offences.count().into());
+    let rest = of(parts)?.saturating_sub(of(slash::EQUIVOCATION_MIN)?).min(seat.bond);
+    if rest == Amount::ZERO {
+        return Ok(());
+    }
+    let evidence = sha256(&offences.to_slot());
+    let (epoch, burned) = (offences.epoch, take(working, seat, rest, None)?);
+    working.events.push(Event::Slashed {
+        seat: *account,
+        epoch,
+        parts,
+        amount: rest,
+        burned,
+        reporter: None,
+        evidence,
+        until: u64::MAX,
+    });
+    Ok(())
+}
+
+/// Moves `amount` out of a seat's bond: a quarter to the reporter if there is one, the rest is
+/// burned (AU-5). Returns what was burned.
+///
+/// Guarantees: burned and reward sum to `amount`; the reward is at most a quarter, so who reports
+/// itself loses three quarters.
+fn take(
+    working: &mut Working<'_>,
+    seat: &mut Seat,
+    amount: Amount,
+    reporter: Option<&Account>,
+) -> Result<Amount, Code> {
+    let reward = reporter.map_or(0, |_| amount.grains() / slash::REPORTER_DIVISOR);
+    let reward = Amount::new(reward).ok_or(Code::Balance)?;
+    let burned = amount.checked_sub(reward).ok_or(Code::Balance)?;
+    seat.bond = seat.bond.checked_sub(amount).ok_or(Code::Balance)?;
+    seat.slashed = seat.slashed.checked_add(amount).ok_or(Code::Balance)?;
+    let system = &mut working.system;
+    system.seat_bonds = system.seat_bonds.checked_sub(amount).ok_or(Code::Balance)?;
+    system.burned = system.burned.checked_add(burned).ok_or(Code::Balance)?;
+    if let Some(reporter) = reporter {
+        pay_out(working, reporter, reward)?;
+    }
+    Ok(burned)
+}

@@ -1,0 +1,118 @@
+//! Evidence: two signatures of one seat of which only one can be honest. Whoever holds both brings
+//! them; nobody is believed.
+
+use super::{CLOSED_AFTER, take};
+use crate::{
+    Account, Code, Hash,
+    block::{Header, sha256},
+    economics::slash,
+    ledger::{Event, StandingReason, StandingStep, Touched, Working},
+    limits::{EVIDENCE_EPOCHS_MAX, Parameters},
+    operation::Evidence,
+    record::{Offences, Seat, Standing},
+};
+use commonware_codec::Encode;
+
+impl Evidence {
+    /// Who signed both.
+    pub fn offender(&self) -> Account {
+        match self {
+            Self::Proposals(pair) => pair.headers.first().map(|header| header.leader).unwrap_or_default(),
+        }
+    }
+
+    /// The epoch of the fault. Of two proposals it follows from the term, which consensus fixes, and
+    /// not from the height that each claims.
+    pub fn epoch(&self, parameters: &Parameters) -> u64 {
+        match self {
+            Self::Proposals(pair) => {
+                let terms = parameters.epoch_rounds.checked_div(parameters.term_rounds).unwrap_or(1).max(1);
+                pair.headers.first().map_or(0, |header| header.term) / terms
+            }
+        }
+    }
+}
+
+/// Whether the two signatures contradict each other (AU-4): of this chain and one seat, for one
+/// place, over different bytes. That two signatures under the same bytes differ is no fault.
+///
+/// # Errors
+/// `NotEvidence`.
+pub(crate) fn check(evidence: &Evidence, chain: &Hash) -> Result<(), Code> {
+    let contradict = match evidence {
+        Evidence::Proposals(pair) => match &pair.headers[..] {
+            [first, second] => proposals_contradict(first, second, chain),
+            _ => false,
+        },
+    };
+    if contradict { Ok(()) } else { Err(Code::NotEvidence) }
+}
+
+fn proposals_contradict(first: &Header, second: &Header, chain: &Hash) -> bool {
+    let place = |header: &Header| (header.chain, header.leader, header.term, header.view);
+    first.chain == *chain && place(first) == place(second) && first.signed_bytes() != second.signed_bytes()
+}
+
+/// Names the records of evidence beyond the signer's account.
+pub(crate) fn touches(evidence: &Evidence, parameters: &Parameters, touched: &mut Touched) {
+    let offender = evidence.offender();
+    let offences = Offences::at(evidence.epoch(parameters));
+    touched.writable.extend([Seat::key(&offender), Standing::key(&offender), offences]);
+}
+
+/// Slashes and jails the seat that signed both, once for each epoch in which it did (AU-5).
+///
+/// # Errors
+/// `EvidenceStale`, `SeatUnknown`, `EvidenceKnown`.
+pub(crate) fn apply(working: &mut Working<'_>, reporter: &Account, evidence: &Evidence) -> Result<(), Code> {
+    let (now, epoch) = (working.context.epoch(), evidence.epoch(&working.context.parameters));
+    let age = now.checked_sub(epoch).filter(|age| *age <= EVIDENCE_EPOCHS_MAX).ok_or(Code::EvidenceStale)?;
+    let offender = evidence.offender();
+    let (key, offences_key) = (Seat::key(&offender), Offences::at(epoch));
+    let mut seat: Seat = working.need(key, Code::SeatUnknown)?;
+    let mut offences = Offences::of(epoch, working.get(offences_key)?);
+    if !offences.add(seat.index) {
+        return Err(Code::EvidenceKnown);
+    }
+    if age < CLOSED_AFTER {
+        seat.exposed[Seat::place(epoch)] = seat.bond;
+    }
+    let parts = slash::EQUIVOCATION_MIN;
+    let amount = slash::of(seat.bond.grains(), parts).and_then(crate::Amount::new).ok_or(Code::Balance)?;
+    let hash = sha256(&evidence.encode());
+    seat.jailed.get_or_insert(now);
+    let burned = take(working, &mut seat, amount, Some(reporter))?;
+    working.put(key, &seat)?;
+    working.put(offences_key, &offences)?;
+    working.events.push(Event::Slashed {
+        seat: offender,
+        epoch,
+        parts,
+        amount,
+        burned,
+        reporter: Some(*reporter),
+        evidence: hash,
+        until: u64::MAX,
+    });
+    jail_provider(working, offender, hash)
+}
+
+/// An authority that is a provider, too, takes no new agreements either, and has no score left.
+fn jail_provider(working: &mut Working<'_>, provider: Account, evidence: Hash) -> Result<(), Code> {
+    let key = Standing::key(&provider);
+    let Some(mut standing) = working.get::<Standing>(key)? else { return Ok(()) };
+    if standing.jailed_until == u64::MAX {
+        return Ok(());
+    }
+    (standing.jailed_until, standing.scores) = (u64::MAX, [0; 2]);
+    working.put(key, &standing)?;
+    working.events.push(Event::Standing {
+        provider,
+        epoch: working.context.epoch(),
+        step: StandingStep::Jailed,
+        reason: StandingReason::Equivocation,
+        evidence,
+        until: u64::MAX,
+    });
+    Ok(())
+}
