@@ -75,6 +75,7 @@ event_codec! {
     12 CommitteePaid { epoch, seat, credits, amount }
     13 ServiceMeasured { epoch, provider, assigned, reported, on_time, answered, correct, latency, throughput, stands }
     15 RoundFaulty { round, drawn, on_time }
+    14 CapacityMeasured { epoch, provider, rate, median }
     16 Reported { epoch, provider, auditor, asked, answered, correct, latency, throughput, code }
 }
 
@@ -165,6 +166,8 @@ mod tests {
             },
             Event::CommitteePaid { epoch: 1, seat: provider, credits: 7, amount },
             Event::RoundFaulty { round: 5, drawn: 16, on_time: 12 },
+            Event::CapacityMeasured { epoch: 1, provider, rate: 2, median: Some(3) },
+            Event::CapacityMeasured { epoch: 1, provider, rate: 2, median: None },
         ];
         for event in events.into_iter().chain(of_service(provider)) {
             assert_eq!(Event::decode(event.encode()).ok(), Some(event));

@@ -6,17 +6,19 @@ use crate::{
     keys,
     network::Role,
 };
+use commonware_cryptography::ed25519::PrivateKey;
 use commonware_runtime::{
-    ListenerOf, Network, Runner as _, SinkOf, StreamOf, Supervisor as _,
+    ListenerOf, Network, Runner as _, SinkOf, Spawner as _, StreamOf, Supervisor as _,
     tokio::{Config, Context, Runner},
 };
-use posync_gateway::Policy;
+use posync_client::connection::Endpoint;
+use posync_gateway::{Policy, auditor};
 use posync_node::{
     genesis::Genesis,
-    run::run_tokio,
+    run::{TokioServices, run_tokio},
     serve::{self, Serving},
 };
-use posync_provider::config::{self, LOOSE, SCRUB_LOCAL, SEGMENT_BYTES};
+use posync_provider::config::{self, EGRESS_LOCAL, LOOSE, SCRUB_LOCAL, SEGMENT_BYTES};
 use std::{
     fs,
     io::{self, Read as _},
@@ -87,9 +89,39 @@ fn end_on_signals() -> Outcome {
 }
 
 fn authority(directory: &Path, role: &RoleFile) -> Outcome {
-    let serving = Serving { key: keys::read(&directory.join(KEY_FILE))?, address: role.listen };
+    let key: PrivateKey = keys::read(&directory.join(KEY_FILE))?;
+    let serving = Serving { key: key.clone(), address: role.listen };
     let (operations, services) = serve::over_sockets(serving);
-    run_tokio(directory, operations, services).map_err(|error| ended(directory, error))
+    let mut nodes = role.nodes()?;
+    // The own node knows first what is final.
+    nodes.sort_by_key(|node| node.address != role.listen);
+    run_tokio(directory, operations, with_auditor(key, nodes, services))
+        .map_err(|error| ended(directory, error))
+}
+
+/// The services of a node and, beside them, the auditor of its seat. If that ends, the node goes on.
+fn with_auditor(key: PrivateKey, nodes: Vec<Endpoint>, services: TokioServices) -> TokioServices {
+    Box::new(move |context, handle, channel| {
+        let genesis = handle.genesis();
+        let config = auditor::Config {
+            key,
+            partition: "auditor".into(),
+            nodes,
+            chain: handle.chain(),
+            network_key: handle.network_key(),
+            parameters: genesis.parameters,
+            heights: handle.heights(),
+        };
+        let sockets = Sockets(Arc::new(context.child("auditor_sockets")));
+        let auditing = context.child("auditor").spawn(|context| async move {
+            if let Err(error) = auditor::run(context, sockets, config).await {
+                tracing::error!(%error, "the auditor has ended; this seat reports nothing until a restart");
+            }
+        });
+        // It lives as long as the node's services do, whatever becomes of its handle.
+        drop(auditing);
+        services(context, handle, channel)
+    })
 }
 
 fn ended(directory: &Path, why: impl std::fmt::Display) -> Failure {
@@ -136,6 +168,7 @@ fn provider(directory: &Path, role: &RoleFile) -> Outcome {
         operator: role.operator.clone().unwrap_or_default(),
         bond: genesis.parameters.bond_min,
         capacity_bytes: CAPACITY_BYTES,
+        egress_rate: EGRESS_LOCAL,
         segment_bytes: SEGMENT_BYTES,
         reserve_prices: (0, 0),
         nodes: role.nodes()?,

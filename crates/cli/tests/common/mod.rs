@@ -19,15 +19,25 @@ pub(crate) struct Net {
     /// Where it lives.
     pub(crate) directory: PathBuf,
     process: Option<Child>,
+    log: Option<String>,
     _home: Option<tempfile::TempDir>,
 }
 
 impl Net {
     /// A new network, ready for use.
     pub(crate) fn start() -> Self {
+        Self::start_with(None)
+    }
+
+    /// The same, with members that log what `filter` lets through.
+    pub(crate) fn logging(filter: &str) -> Self {
+        Self::start_with(Some(filter.into()))
+    }
+
+    fn start_with(log: Option<String>) -> Self {
         let home = tempfile::tempdir().expect("a temporary directory");
         let directory = home.path().join("net");
-        let mut net = Self { directory, process: None, _home: Some(home) };
+        let mut net = Self { directory, process: None, log, _home: Some(home) };
         net.up();
         net
     }
@@ -37,6 +47,7 @@ impl Net {
         let mut child = Command::new(POSYNC)
             .args(["--json", "devnet", "--dir"])
             .arg(&self.directory)
+            .envs(self.log.iter().map(|filter| ("POSYNC_LOG", filter)))
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())

@@ -14,10 +14,18 @@ use crate::catalogue::row::DeedRow;
 use posync_protocol::{
     Account, Amount,
     amount::{UNIT, mul_div_up},
+    capacity::sellable_egress,
     limits::{HISTORY, Parameters},
-    record::{Audit, Provider},
+    record::{Audit, Measured, Provider},
 };
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Part of a provider's free egress that one agreement takes: room stays for a successor and others.
+const EGRESS_PART: u64 = 4;
+/// Below this an egress quota is not worth an agreement.
+const EGRESS_LEAST: u64 = 16 << 20;
+/// Highest egress price accepted, in genesis prices: it follows what the network uses.
+const EGRESS_PRICES: u64 = 4;
 
 /// How far an agreement is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,6 +56,11 @@ impl Stage {
     }
 }
 
+/// Leaves of an agreement, 512 MiB, and no more than the genesis permits. An agreement that is three
+/// quarters full gets a successor, so a small one costs only an operation; whoever holds agreements
+/// to read holds the same room as who stores, so it must not be much.
+const QUOTA_LEAVES: u64 = 1 << 19;
+
 /// What a gateway wants.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Policy {
@@ -55,7 +68,7 @@ pub struct Policy {
     pub providers: usize,
     /// Leaves of each agreement.
     pub quota_leaves: u64,
-    /// Egress bytes of each agreement.
+    /// Most egress bytes of each agreement.
     pub quota_egress: u64,
     /// Egress bytes per round.
     pub rate_egress: u64,
@@ -77,13 +90,13 @@ impl Policy {
         let whole = egress_cost(egress, parameters.quota_egress_max).unwrap_or(Amount::MAX);
         Self {
             providers: 10,
-            quota_leaves: parameters.quota_leaves_max,
+            quota_leaves: parameters.quota_leaves_max.min(QUOTA_LEAVES),
             quota_egress: parameters.quota_egress_max,
             rate_egress: parameters.rate_egress_max,
             voucher_reserve: whole.min(Amount::sync(100)),
             epochs: parameters.agreement_epochs_max,
             storage_reserve_max: Amount::sync(1_000),
-            price_max: (price(parameters.price_storage), egress),
+            price_max: (price(parameters.price_storage), egress.saturating_mul(EGRESS_PRICES)),
         }
     }
 }
@@ -100,6 +113,8 @@ pub struct View {
     pub provider: Provider,
     /// Its audits.
     pub audit: Audit,
+    /// What it was measured to send.
+    pub measured: Option<Measured>,
 }
 
 /// The lowest share of its last reads that a provider must have passed: nine tenths.
@@ -125,11 +140,20 @@ pub fn is_late(audit: &Audit, height: u64, deadline_blocks: u64) -> bool {
     audit.challenge.is_some_and(|challenge| height > challenge.height.saturating_add(deadline_blocks))
 }
 
+/// The egress quota to ask of a provider: a quarter of what it may still sell in each of the
+/// agreement's epochs, at most the policy's.
+pub fn quota_egress(view: &View, policy: &Policy) -> u64 {
+    let most = sellable_egress(&view.provider, view.measured.as_ref());
+    let free = most.saturating_sub(view.provider.sold_egress);
+    policy.quota_egress.min((free / EGRESS_PART).saturating_mul(policy.epochs))
+}
+
 /// Whether a new agreement with that provider would be accepted and is wanted.
 pub fn eligible(view: &View, policy: &Policy, posted: (u64, u64)) -> bool {
     let Provider { leaves_at, capacity, sold, reserve_storage, reserve_egress, .. } = view.provider;
     leaves_at == 0
         && capacity.saturating_sub(sold) >= policy.quota_leaves
+        && quota_egress(view, policy) >= EGRESS_LEAST.min(policy.quota_egress)
         && posted.0 >= reserve_storage
         && posted.1 >= reserve_egress
         && posted.0 <= policy.price_max.0
@@ -166,10 +190,12 @@ fn is_old(row: &DeedRow, epoch: u64, policy: &Policy) -> bool {
     row.end_epoch.saturating_sub(epoch) <= policy.epochs / 4
 }
 
-/// Providers with whom an agreement should be opened now: up to the policy's number have a fresh
-/// one; those with an agreement already come first, then by account.
+/// Providers with whom an agreement should be opened now: all of the `needed` ones, and as many
+/// others until the policy's number have a fresh one; those with an agreement already come first,
+/// then by account.
 pub fn wanted(
     views: &BTreeMap<Account, View>,
+    needed: &BTreeSet<Account>,
     deeds: &[Standing],
     epoch: u64,
     policy: &Policy,
@@ -178,13 +204,16 @@ pub fn wanted(
     let with = |account: &Account, deed: &Standing| deed.row.agreement.provider == *account;
     let fresh = |account: &Account| deeds.iter().any(|d| with(account, d) && d.is_fresh(epoch, policy));
     let covered = views.keys().filter(|account| fresh(account)).count();
-    let mut missing: Vec<(bool, Account)> = views
+    let known = |account: &Account| deeds.iter().any(|deed| with(account, deed));
+    let mut missing: Vec<(bool, bool, Account)> = views
         .iter()
         .filter(|(account, view)| !fresh(account) && eligible(view, policy, posted))
-        .map(|(account, _)| (!deeds.iter().any(|deed| with(account, deed)), *account))
+        .map(|(account, _)| (!needed.contains(account), !known(account), *account))
         .collect();
     missing.sort_unstable();
-    missing.into_iter().take(policy.providers.saturating_sub(covered)).map(|(_, account)| account).collect()
+    let first = missing.iter().filter(|(other, ..)| !other).count();
+    let most = policy.providers.saturating_sub(covered).max(first);
+    missing.into_iter().take(most).map(|(.., account)| account).collect()
 }
 
 /// What an agreement needs.
@@ -260,6 +289,8 @@ mod tests {
             bond: Amount::ZERO,
             capacity,
             sold,
+            capacity_egress: 1 << 30,
+            sold_egress: 0,
             reserve_storage: 0,
             reserve_egress: 0,
             slots: 0,
@@ -270,7 +301,30 @@ mod tests {
             acc: 0,
             settled_round: 0,
         };
-        View { provider, audit: Audit::default() }
+        View { provider, audit: Audit::default(), measured: None }
+    }
+
+    const fn measured(rates: [u64; 3]) -> Measured {
+        Measured { taken: 3, epochs: [3, 2, 1], rates }
+    }
+
+    #[test]
+    fn an_agreement_asks_for_a_quarter_of_what_is_free() {
+        let policy = Policy::of(&P);
+        let mib = 1 << 20;
+        for (declared, sold, rates, expected) in [
+            (1 << 40, 0, None, 64 << 30),
+            (40 * mib, 0, None, 720 * 10 * mib),
+            (40 * mib, 20 * mib, None, 720 * 5 * mib),
+            (40 * mib, 0, Some([8 * mib, 4 * mib, 9 * mib]), 720 * 2 * mib),
+            (40 * mib, 20 * mib, Some([8 * mib; 3]), 0),
+            (0, 0, None, 0),
+        ] {
+            let mut view = view(1 << 23, 0);
+            (view.provider.capacity_egress, view.provider.sold_egress) = (declared, sold);
+            view.measured = rates.map(measured);
+            assert_eq!(quota_egress(&view, &policy), expected, "{declared} {sold} {rates:?}");
+        }
     }
 
     fn change(mut view: View, f: impl FnOnce(&mut View)) -> View {
@@ -284,10 +338,17 @@ mod tests {
         let good = || view(1 << 23, 0);
         let rows = [
             ("with room", good(), true),
-            ("exactly full", view(1 << 23, (1 << 23) - (1 << 21)), true),
-            ("one leaf short", view(1 << 23, (1 << 23) - (1 << 21) + 1), false),
+            ("exactly full", view(1 << 23, (1 << 23) - policy.quota_leaves), true),
+            ("one leaf short", view(1 << 23, (1 << 23) - policy.quota_leaves + 1), false),
             ("leaving", change(good(), |v| v.provider.leaves_at = 7), false),
             ("dearer storage", change(good(), |v| v.provider.reserve_storage = POSTED.0 + 1), false),
+            ("all egress sold", change(good(), |v| v.provider.sold_egress = 1 << 30), false),
+            ("egress measured away", change(good(), |v| v.measured = Some(measured([0, 9, 0]))), false),
+            (
+                "measured twice",
+                change(good(), |v| v.measured = Some(Measured { taken: 2, ..measured([0; 3]) })),
+                true,
+            ),
             ("dearer egress", change(good(), |v| v.provider.reserve_egress = POSTED.1 + 1), false),
             (
                 "one of ten reads failed",
@@ -311,7 +372,8 @@ mod tests {
     fn ten_providers_have_a_fresh_agreement() {
         let policy = Policy::of(&P);
         let views: BTreeMap<_, _> = (0..14).map(|i| (Account([i; 32]), view(1 << 23, 0))).collect();
-        let count = |deeds: &[Standing], epoch| wanted(&views, deeds, epoch, &policy, POSTED);
+        let none = BTreeSet::new();
+        let count = |deeds: &[Standing], epoch| wanted(&views, &none, deeds, epoch, &policy, POSTED);
         assert_eq!(count(&[], 0).len(), 10);
         let nine: Vec<_> = (0..9).map(|i| standing(i, Stage::Open, 720)).collect();
         assert_eq!(count(&nine, 0), [Account([9; 32])]);
@@ -324,6 +386,10 @@ mod tests {
         assert_eq!(count(&full, 0), [Account([0; 32]), Account([9; 32])]);
         let draining: Vec<_> = (0..10).map(|i| standing(i, Stage::Draining, 720)).collect();
         assert_eq!(count(&draining, 0).len(), 10);
+        let ten: Vec<_> = (0..10).map(|i| standing(i, Stage::Open, 720)).collect();
+        let needed = BTreeSet::from([12, 3, 99].map(|i| Account([i; 32])));
+        let also = wanted(&views, &needed, &ten, 0, &policy, POSTED);
+        assert_eq!(also, [Account([12; 32])], "what is needed and not there yet, of those who exist");
     }
 
     #[test]

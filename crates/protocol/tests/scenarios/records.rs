@@ -8,8 +8,9 @@ use posync_protocol::{
     limits::{OPERATION_BYTES_MAX, Parameters},
     record::{
         AccountState, Agreement, Audit, Books, Closing, Commitment, DataSet, Ending, Endings, Endpoint,
-        FaultBits, FaultRing, FeeTree, Market, Newcomer, Offences, Peak, Provider, ProviderAt, Reports,
-        RoundInfo, Seat, SeatAt, ServiceRound, Settlement, SlotTree, Standing, System, Use,
+        FaultBits, FaultRing, FeeTree, Market, Measured, Newcomer, Offences, Peak, Probe, Provider,
+        ProviderAt, Reports, RoundInfo, Seat, SeatAt, ServiceRound, Settlement, SlotTree, Standing, System,
+        Use,
     },
 };
 use proptest::prelude::*;
@@ -51,6 +52,8 @@ fn kinds() -> Vec<Kind> {
         kind::<Offences>(),
         kind::<FaultRing>(),
         kind::<FaultBits>(),
+        kind::<Measured>(),
+        kind::<Probe>(),
         kind::<ServiceRound>(),
         kind::<Commitment>(),
         kind::<Reports>(),

@@ -230,6 +230,7 @@ impl Stage {
         UpdateProvider {
             bond_add: line.amount("bond", Amount::ZERO),
             capacity: line.number("capacity", now.as_ref().map_or(0, |provider| provider.capacity)),
+            capacity_egress: line.number("out", now.as_ref().map_or(0, |provider| provider.capacity_egress)),
             reserve_storage: line.number("storage", 0),
             reserve_egress: line.number("egress", 0),
             address: text(line.named.get("address").unwrap_or(&"127.0.0.1:2")),
@@ -307,6 +308,7 @@ fn register(line: &Line<'_>) -> RegisterProvider {
         operator: operator(line.named.get("operator").unwrap_or(&line.actor)),
         bond: line.amount("bond", Amount::sync(1_000)),
         capacity: line.number("capacity", 1 << 20),
+        capacity_egress: line.number("out", 1 << 40),
         reserve_storage: line.number("storage", 0),
         reserve_egress: line.number("egress", 0),
         address: text(line.named.get("address").unwrap_or(&"127.0.0.1:1")),

@@ -4,6 +4,7 @@
 //!   Put  --> terms proved? name right? quota? --> store (durable) --> Stored
 //!   Sign --> books: root computed, consumer's signature, shards there, durable --> Signed
 //!   Get  --> shard read whole and hashed --> slice, credit, slice, credit ... <-- Pay
+//!   Probe, Filler ... --> bytes that arrive within the slot --> Counted (signed)
 //!   Pay  --> the ledger's check --> till (durable) --> credit
 //! ```
 //!
@@ -14,6 +15,7 @@
 //! 4. At most [`LOAD_MAX`] requests at once; puts and downloads wait in a fair [`queue`] that bounds
 //!    their number and bytes, so a greedy consumer delays nobody else.
 
+mod count;
 mod desk;
 pub mod queue;
 mod stream;
@@ -23,8 +25,8 @@ mod tests;
 pub use desk::{Desk, Parts};
 
 use posync_protocol::{
-    Bounded, Code,
-    wire::provider::{Answer, Refusal, Refused},
+    Account, Bounded, Code,
+    wire::provider::{Answer, Ask, Refusal, Refused},
 };
 
 /// Requests at once: the queue's, and the short ones that never wait in it.
@@ -33,6 +35,29 @@ pub const LOAD_MAX: u32 = 2048;
 pub const PAY_WAIT_MS: u64 = 10_000;
 /// Milliseconds for which a request waits for a proof of its terms.
 pub const TERMS_WAIT_MS: u64 = 8_000;
+
+/// Tells everything that is known of who asks for what, to an operator who looks for it: all that a
+/// provider could tell its customers apart by.
+fn tell(peer: &Account, ask: &Ask) {
+    match ask {
+        Ask::Put(put) => {
+            tracing::trace!(%peer, kind = "put", slot = put.agreement.slot, bytes = put.data.len(), "asked");
+        }
+        Ask::Sign(sign) => {
+            let (slot, version) = (sign.claim.agreement.slot, sign.claim.version);
+            tracing::trace!(%peer, kind = "sign", slot, version, "asked");
+        }
+        Ask::Get(get) => {
+            let (slot, offset, length) = (get.agreement.slot, get.offset, get.length);
+            tracing::trace!(%peer, kind = "get", slot, offset, length, "asked");
+        }
+        Ask::Pay(voucher) => {
+            let (slot, egress, gas) = (voucher.agreement.slot, voucher.egress, voucher.gas);
+            tracing::trace!(%peer, kind = "pay", slot, egress, gas, "asked");
+        }
+        Ask::Status(_) => tracing::trace!(%peer, kind = "status", "asked"),
+    }
+}
 
 /// A refusal in words.
 fn no(reason: Refusal, text: impl Into<String>) -> Refused {
