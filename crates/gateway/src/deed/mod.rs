@@ -34,6 +34,7 @@ use posync_protocol::{
     Account, AgreementId, Hash, Signature,
     block::with_chain,
     chunk,
+    limits::SLICE_BYTES,
     operation::{DATA_SET_NAMESPACE, DataSetClaim, SignatureCheck, Voucher, sign},
     wire::provider::{Get, Slice},
 };
@@ -82,6 +83,47 @@ pub fn session_key(master: &Hash, deed: u32) -> PrivateKey {
 /// The key that signs data sets of agreement `deed`.
 pub fn storage_key(master: &Hash, deed: u32) -> PrivateKey {
     key(master, "posync gateway 2026-11 storage key", deed)
+}
+
+/// What is read of a shard.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Part {
+    /// Its name.
+    pub name: Hash,
+    /// Its bytes in all.
+    pub length: u64,
+    /// The first byte, a multiple of a slice.
+    pub offset: u64,
+    /// How many.
+    pub bytes: u64,
+}
+
+impl Part {
+    /// All of a shard.
+    pub const fn whole(name: Hash, length: u64) -> Self {
+        Self { name, length, offset: 0, bytes: length }
+    }
+
+    const fn get(&self, agreement: AgreementId) -> Get {
+        let length = if self.bytes == self.length { 0 } else { self.bytes };
+        Get { agreement, shard: self.name, offset: self.offset, length }
+    }
+
+    /// Slices are sent whole, so a part may bring a little more than was asked for.
+    fn room(&self) -> usize {
+        usize::try_from(self.bytes.next_multiple_of(SLICE_BYTES)).unwrap_or(0)
+    }
+}
+
+/// Verified bytes, and how long they took from the request on.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Arrived {
+    /// At least the bytes that were asked for: whole slices.
+    pub bytes: Vec<u8>,
+    /// Until the first slice.
+    pub first: Duration,
+    /// Until the last.
+    pub whole: Duration,
 }
 
 /// An agreement that is open.
@@ -316,33 +358,47 @@ impl Deed {
     /// # Errors
     /// [`Error`]; what had verified is paid all the same.
     pub async fn fetch(&self, name: Hash, length: u64) -> Result<Vec<u8>, Error> {
-        let bytes = self.stream(name, length).await;
+        Ok(self.read(Part::whole(name, length)).await?.bytes)
+    }
+
+    /// Reads a part of a shard, of whatever data set, as [`Self::fetch`] reads a whole one.
+    ///
+    /// # Errors
+    /// [`Error`]; what had verified is paid all the same.
+    pub async fn read(&self, part: Part) -> Result<Arrived, Error> {
+        let arrived = self.stream(&part).await;
         if let Some(voucher) = self.voucher(0, true).await? {
             self.link.pay(voucher).await?;
             self.meter.lock().await.acknowledge(voucher.egress);
         }
-        bytes
+        arrived
     }
 
-    async fn stream(&self, name: Hash, length: u64) -> Result<Vec<u8>, Error> {
-        let get = Get { agreement: self.agreement, shard: name, offset: 0, length: 0 };
+    async fn stream(&self, part: &Part) -> Result<Arrived, Error> {
         let late = || Error::Slow(self.provider());
         let environment = &self.common.environment;
+        let asked = environment.now();
+        let since = || environment.now().duration_since(asked).unwrap_or_default();
+        let get = part.get(self.agreement);
         let mut slices = environment.within(SLICE_TIMEOUT, self.link.get(get)).await.ok_or_else(late)??;
-        let mut bytes = Vec::with_capacity(usize::try_from(length).unwrap_or(0));
+        let mut arrived = Arrived { bytes: Vec::with_capacity(part.room()), ..Arrived::default() };
         if let Some(voucher) = self.voucher(0, true).await? {
             // An earlier stream may have broken with it.
             slices.pay(voucher).await?;
         }
-        while (bytes.len() as u64) < length {
+        while (arrived.bytes.len() as u64) < part.bytes {
             let slice = environment.within(SLICE_TIMEOUT, slices.next()).await.ok_or_else(late)??;
-            self.check(&name, length, bytes.len() as u64, &slice)?;
-            bytes.extend_from_slice(&slice.data);
+            arrived.whole = since();
+            if arrived.bytes.is_empty() {
+                arrived.first = arrived.whole;
+            }
+            self.check(&part.name, part.length, part.offset + arrived.bytes.len() as u64, &slice)?;
+            arrived.bytes.extend_from_slice(&slice.data);
             if let Some(voucher) = self.voucher(slice.data.len() as u64, false).await? {
                 slices.pay(voucher).await?;
             }
         }
-        Ok(bytes)
+        Ok(arrived)
     }
 
     fn check(&self, name: &Hash, length: u64, offset: u64, slice: &Slice) -> Result<(), Error> {
