@@ -5,7 +5,8 @@ usage: settlement.py BLOCKS.jsonl        (from `posync blocks --json`, from the 
 
 It shares no code with the ledger: it reads the operations, the draws and the outcome of audits, and
 works out from docs/protocol.md what each provider and each voucher must have been paid. Rules that it
-checks: VO-1 to VO-4 (downloads), ST-1, ST-2, ST-5 (storage), ST-3 (the split, to the grain).
+checks: VO-1 to VO-4 (downloads), ST-1, ST-2, ST-5 (storage), ST-3 (the split, to the grain), MK-1 (an
+agreement keeps the prices that were posted at its opening).
 Exit 0 when every figure agrees, 1 with one line per disagreement.
 """
 
@@ -20,10 +21,11 @@ UNIT = 2**20
 class Slot:
     """An agreement's terms and what it holds."""
 
-    def __init__(self, opened, fields, parameters):
+    def __init__(self, opened, fields, posted):
         self.opened = opened
         self.end_epoch = fields["end_epoch"]
-        self.price = int(parameters["price_storage"])
+        self.price = posted[0][0]
+        self.flows = posted[1:]  # egress, gas: price and slow price
         self.leaves = 0  # in force
         self.next = None  # waits for a settled point
         self.redeemed = (0, 0)  # egress bytes, gas
@@ -31,6 +33,12 @@ class Slot:
 
     def weight(self):
         return self.price * self.leaves
+
+    def cost(self, units):
+        """What cumulative units cost, and the provider's base at the lower of price and slow price."""
+        fee = sum(price * unit // UNIT for (price, _), unit in zip(self.flows, units))
+        base = sum(min(pair) * unit // UNIT for pair, unit in zip(self.flows, units))
+        return fee, base
 
 
 class Provider:
@@ -48,6 +56,8 @@ class Provider:
 class Books:
     def __init__(self, network):
         self.parameters = network["parameters"]
+        genesis = [int(self.parameters[name]) for name in ("price_storage", "price_egress", "price_gas")]
+        self.posted = [(price, price) for price in genesis]  # by class: price, slow price
         self.providers = defaultdict(Provider)
         self.errors = []
         self.checked = {"storage": 0, "download": 0}
@@ -56,12 +66,12 @@ class Books:
     def error(self, height, text):
         self.errors.append(f"block {height}: {text}")
 
-    def split(self, height, row):
-        """ST-3. Posted and slow price are equal, so the base is the fee."""
+    def split(self, height, row, base):
+        """ST-3: what was paid above the base is burned."""
         fee, burn = int(row["fee"]), int(row["burn"])
         committee, pay = int(row["committee"]), int(row["provider_pay"])
-        want_burn = -(-fee * self.parameters["burn"] // ONE)
-        want_committee = fee * self.parameters["committee"] // ONE
+        want_burn = -(-base * self.parameters["burn"] // ONE) + fee - base
+        want_committee = base * self.parameters["committee"] // ONE
         if burn + committee + pay != fee:
             self.error(height, f"{burn} + {committee} + {pay} is not the fee {fee}")
         if (burn, committee) != (want_burn, want_committee):
@@ -90,12 +100,12 @@ class Books:
 
     def voucher(self, slot, voucher):
         """VO-1, VO-3: the difference of cumulative prices, at most what the reserve holds."""
-        def value(units):
-            prices = (int(self.parameters["price_egress"]), int(self.parameters["price_gas"]))
-            return sum(price * unit // UNIT for price, unit in zip(prices, units))
         new = (voucher["egress"], voucher["gas"])
-        fee = min(value(new) - value(slot.redeemed), slot.reserve)
-        return new, fee
+        full, base = (after - before for after, before in zip(slot.cost(new), slot.cost(slot.redeemed)))
+        base = min(base, full)
+        if full > slot.reserve:
+            return new, slot.reserve, base * slot.reserve // full
+        return new, full, base
 
     def block(self, block):
         height = block["height"]
@@ -103,8 +113,12 @@ class Books:
         storage = [e for e in events if e["event"] == "Settled" and e["agreement"] is None]
         downloads = [e for e in events if e["event"] == "Settled" and e["agreement"] is not None]
         refused = [e["agreement"] for e in events if e["event"] == "VoucherRefused"]
+        for event in events:
+            if event["event"] == "Priced":
+                self.posted[event["class"]] = (int(event["price"]), int(event["slow"]))
+        for row in storage:
+            self.split(height, row, int(row["fee"]))
         for row in storage + downloads:
-            self.split(height, row)
             if row["epoch"] != block["epoch"]:
                 self.error(height, f"a fee of epoch {block['epoch']} was booked in {row['epoch']}")
         for event in events:
@@ -130,7 +144,7 @@ class Books:
             provider = self.providers[fields["provider"]]
             if provider.phi() == 0:
                 provider.settled_round = block["round"]
-            provider.slots[fields["slot"]] = Slot(block["height"], fields, self.parameters)
+            provider.slots[fields["slot"]] = Slot(block["height"], fields, list(self.posted))
         elif kind == "TopUp":
             id = fields["agreement"]
             self.providers[id["provider"]].slots[id["slot"]].reserve += int(fields["amount"])
@@ -195,7 +209,7 @@ class Books:
             slot = self.providers[signer].slots.get(number)
             # One for each redemption; a later one of this block may have told another.
             told = [row for row in downloads if row["agreement"] == id][:1]
-            new, fee = self.voucher(slot, voucher) if slot else ((0, 0), 0)
+            new, fee, base = self.voucher(slot, voucher) if slot else ((0, 0), 0, 0)
             if not told and (fee == 0 or id in refused):
                 if slot and id not in refused and new > slot.redeemed:
                     slot.redeemed = new
@@ -205,6 +219,8 @@ class Books:
             if [int(row["fee"]) for row in told] != [fee]:
                 self.error(block["height"],
                            f"voucher of {signer} slot {number}: the rule says {fee}, told {[row['fee'] for row in told]}")
+            for row in told:
+                self.split(block["height"], row, base)
             slot.redeemed = new
             slot.reserve -= fee
             self.checked["download"] += 1

@@ -9,8 +9,8 @@
 
 use crate::{Alert, Kind, Space};
 use posync_protocol::{
-    economics::score::CORRECTNESS_MIN,
     amount::ONE,
+    economics::score::CORRECTNESS_MIN,
     limits::{HISTORY, Parameters, READS},
     provider::bond_needed,
     record::{Audit, Provider, Standing},
@@ -104,7 +104,8 @@ fn reads(facts: &Facts<'_>, standing: &Standing, alerts: &mut Vec<Alert>) {
     let figures = format!("{passed} of its last {drawn} reads were proved");
     let low = standing.low_correct;
     if low > 0 {
-        let what = format!("warned in epoch {} for reads that were not proved: {low} low epochs", standing.warned);
+        let what =
+            format!("warned in epoch {} for reads that were not proved: {low} low epochs", standing.warned);
         let next = format!("the {LOW_EPOCHS}rd in a row is jail: restore the shards, or have them rebuilt");
         alerts.push(Alert { kind: Kind::WarnedReads, what, next, due: Some(facts.judged(low)) });
     } else if fails {
@@ -150,9 +151,10 @@ fn missing(facts: &Facts<'_>, alerts: &mut Vec<Alert>) {
     let missing = &facts.audit.missing;
     let Some(left) = missing.iter().map(|missing| missing.asks_left).min() else { return };
     let what = format!("{} reads are missing; the first is asked {left} times more", missing.len());
-    let next = "still missing then, twice the agreement's fee of an epoch moves from the bond to its consumer: \
+    let next =
+        "still missing then, twice the agreement's fee of an epoch moves from the bond to its consumer: \
                 restore the shards"
-        .into();
+            .into();
     alerts.push(Alert { kind: Kind::ReadsMissing, what, next, due: None });
 }
 
@@ -167,7 +169,8 @@ fn challenge(facts: &Facts<'_>, alerts: &mut Vec<Alert>) {
         let next = format!("after {deadline} the answer is late, and nothing is paid until it comes");
         alerts.push(Alert { kind: Kind::ChallengeWaits, what, next, due: None });
     }
-    let (rounds, most) = (parameters.round(facts.height) - parameters.round(open.height), parameters.pending_rounds_max);
+    let (rounds, most) =
+        (parameters.round(facts.height) - parameters.round(open.height), parameters.pending_rounds_max);
     if rounds > most / 2 {
         let what = format!("a challenge of height {} waits for {rounds} rounds", open.height);
         let next = format!("after {most} it expires: four reads missing, one answer late, nothing paid");
@@ -205,6 +208,8 @@ mod tests {
             bond: bond_needed(1 << 20, &P),
             capacity: 1 << 20,
             sold: 0,
+            capacity_egress: 0,
+            sold_egress: 0,
             reserve_storage: 0,
             reserve_egress: 0,
             slots: 0,

@@ -156,7 +156,8 @@ mod tests {
 
     #[test]
     fn the_json_is_what_the_documentation_says() {
-        let signal = Signal::new("sync1x".into(), Some(7), State::Raised, alert(Kind::JailNext, "reads fail"));
+        let signal =
+            Signal::new("sync1x".into(), Some(7), State::Raised, alert(Kind::JailNext, "reads fail"));
         let json = serde_json::to_value(&signal).expect("plain data");
         let expected = serde_json::json!({ "text": "posync sync1x: reads fail; act", "alert": "jail_next",
             "state": "raised", "node": "sync1x", "height": 7, "what": "reads fail", "next": "act", "due": null });

@@ -112,6 +112,7 @@ impl Books {
                 | Event::Slashed { .. }
                 | Event::CommitteePaid { .. }
                 | Event::RoundFaulty { .. }
+                | Event::CapacityMeasured { .. }
                 | Event::Closed { .. } => {}
             }
         }

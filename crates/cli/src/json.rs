@@ -9,7 +9,10 @@ use posync_protocol::{
     block::{BlockBody, Header},
     ledger::{AgreementChange, Event, StandingReason, StandingStep},
     limits::Parameters,
-    operation::{Answer, AuditCommit, DataSetClaim, Evidence, Reasked, Redemption, RefusedPlacement, Report},
+    operation::{
+        Answer, AuditCommit, DataSetClaim, Evidence, ProbeCount, Reasked, Redemption, RefusedPlacement,
+        Report,
+    },
     wire::gateway::File,
 };
 use serde_json::{Value, json};
@@ -112,13 +115,13 @@ fn body_fields(body: &Body) -> (&'static str, Value) {
         Body::RegisterProvider(x) => (
             "RegisterProvider",
             json!({ "operator": text(&x.operator), "bond": grains(x.bond), "capacity": x.capacity,
-                "reserve_storage": x.reserve_storage, "reserve_egress": x.reserve_egress,
+                "capacity_egress": x.capacity_egress, "reserve_storage": x.reserve_storage, "reserve_egress": x.reserve_egress,
                 "address": text(&x.address), "region": text(&x.region) }),
         ),
         Body::UpdateProvider(x) => (
             "UpdateProvider",
             json!({ "bond_add": grains(x.bond_add), "capacity": x.capacity,
-                "reserve_storage": x.reserve_storage, "reserve_egress": x.reserve_egress,
+                "capacity_egress": x.capacity_egress, "reserve_storage": x.reserve_storage, "reserve_egress": x.reserve_egress,
                 "address": text(&x.address), "leave": x.leave }),
         ),
         Body::Open(x) => (
@@ -162,6 +165,10 @@ fn body_fields(body: &Body) -> (&'static str, Value) {
                 "reports": x.reports.iter().map(report).collect::<Vec<_>>() }),
         ),
         Body::Evidence(x) => ("Evidence", evidence(x)),
+        Body::Measure(x) => (
+            "Measure",
+            json!({ "epoch": x.epoch, "counts": x.counts.iter().map(counted).collect::<Vec<_>>() }),
+        ),
     }
 }
 
@@ -176,6 +183,10 @@ fn evidence(x: &Evidence) -> Value {
         Evidence::Commitments(pair) => ("commits", pair.commits.iter().map(commit).collect()),
     };
     json!({ "seat": x.offender().to_string(), name: pair })
+}
+
+fn counted((index, x): &(u32, ProbeCount)) -> Value {
+    json!({ "draw": x.draw, "index": index, "receiver": x.receiver.to_string(), "bytes": x.bytes })
 }
 
 fn refusal(x: &RefusedPlacement) -> Value {
@@ -292,6 +303,9 @@ pub(crate) fn event(event: &Event) -> Value {
             "event": "Closed", "epoch": epoch, "rows": rows, "root": hex::encode(root) }),
         Event::RoundFaulty { round, drawn, on_time } => json!({
             "event": "RoundFaulty", "round": round, "drawn_by_fee": drawn, "on_time": on_time }),
+        Event::CapacityMeasured { epoch, provider, rate, median } => json!({
+            "event": "CapacityMeasured", "epoch": epoch, "provider": provider.to_string(),
+            "bytes_per_epoch": rate, "median": median }),
     }
 }
 

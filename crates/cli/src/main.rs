@@ -8,6 +8,7 @@ mod books;
 mod commands;
 mod demo;
 mod devnet;
+mod egress;
 mod failure;
 mod gateway;
 mod json;

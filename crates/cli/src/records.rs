@@ -6,8 +6,8 @@ use posync_protocol::{
     Account, Record as _, Slot,
     limits::SETTLEMENT_RING,
     record::{
-        AccountState, Agreement, Audit, Books, Closing, DataSet, Endpoint, Market, Provider, Seat,
-        Settlement, Standing, System, UNMEASURED, Use, Version,
+        AccountState, Agreement, Audit, Books, Closing, DataSet, Endpoint, Market, Measured, Probe, Provider,
+        Seat, Settlement, Standing, System, UNMEASURED, Use, Version,
     },
 };
 use serde_json::{Value, json};
@@ -60,6 +60,11 @@ pub(crate) fn describe(slot: &Slot) -> Option<(&'static str, Value)> {
         }
         Books::KIND => ("books", books(&Books::from_slot(slot).ok()?)),
         Seat::KIND => ("seat", seat(&Seat::from_slot(slot).ok()?)),
+        Measured::KIND => ("measured", measured(&Measured::from_slot(slot).ok()?)),
+        Probe::KIND => {
+            let x = Probe::from_slot(slot).ok()?;
+            ("probe", json!({ "epoch": x.epoch, "seed": hex::encode(x.seed), "providers": x.providers }))
+        }
         _ => return None,
     })
 }
@@ -89,6 +94,12 @@ pub(crate) fn standing(x: &Standing) -> Value {
         "answered": ratio(x.answered), "latency": x.latency, "on_time": ratio(x.on_time) })
 }
 
+/// What a provider was measured to send, newest first, in bytes an epoch.
+pub(crate) fn measured(x: &Measured) -> Value {
+    let taken = usize::from(x.taken).min(x.rates.len());
+    json!({ "epochs": x.epochs[..taken], "bytes_per_epoch": x.rates[..taken], "median": x.median() })
+}
+
 /// A closed epoch.
 pub(crate) fn books(x: &Books) -> Value {
     json!({ "epoch": x.epoch, "rows": x.rows, "root": hex::encode(x.root), "burn": grains(x.burn),
@@ -114,7 +125,8 @@ pub(crate) fn system(x: &System) -> Value {
 
 fn provider(x: &Provider) -> Value {
     json!({ "index": x.index, "operator": text(&x.operator), "leaves_at": x.leaves_at, "bond": grains(x.bond),
-        "capacity": x.capacity, "sold": x.sold, "slots": x.slots, "phi": number(x.phi), "paid": number(x.paid),
+        "capacity": x.capacity, "sold": x.sold, "capacity_egress": x.capacity_egress,
+        "sold_egress": x.sold_egress, "slots": x.slots, "phi": number(x.phi), "paid": number(x.paid),
         "pool": grains(x.pool), "settled_round": x.settled_round })
 }
 

@@ -26,14 +26,14 @@ use crate::{
     Account, AgreementId, Amount, Code,
     account::{credit, debit},
     amount::{UNIT, mul_div_up},
-    books, data_set, fenwick,
+    books, capacity, data_set, fenwick,
     ledger::{AgreementChange, Event, Touched, Working},
     limits::{PROVIDERS_MAX, Parameters, SLOTS_MAX},
     operation::{Close, CloseAlone, Open, RotateKey, TopUp},
     provider::sellable,
     record::{
-        AccountState, Agreement, Audit, DataSet, EGRESS, Ending, FeeTree, GAS, Market, Provider, STORAGE,
-        SlotTree, Standing, Use,
+        AccountState, Agreement, Audit, DataSet, EGRESS, Ending, FeeTree, GAS, Market, Measured, Provider,
+        STORAGE, SlotTree, Standing, Use,
     },
     settlement, standing,
 };
@@ -76,7 +76,7 @@ pub(crate) fn touches_open(body: &Open, touched: &mut Touched) {
         Use::key(provider, *slot),
         Ending::key(provider, *end_epoch),
     ]);
-    touched.readable.push(Standing::key(provider));
+    touched.readable.extend([Standing::key(provider), Measured::key(provider)]);
     books::touches_market(touched);
 }
 
@@ -85,7 +85,7 @@ pub(crate) fn touches_open(body: &Open, touched: &mut Touched) {
 /// # Errors
 /// `Balance`, `ProviderUnknown`, `ProviderLeaving`, `PriceAboveMaximum`, `PriceBelowReserve`,
 /// `NoCapacity`, `SlotTaken`, `TermTooLong`, `EscrowTooSmall`, `ProviderJailed`,
-/// `ProviderSuspended`.
+/// `ProviderSuspended`, `NoEgress`.
 pub(crate) fn open(working: &mut Working<'_>, signer: &Account, body: &Open) -> Result<(), Code> {
     let (context, parameters) = (working.context, &working.context.parameters);
     debit(working, signer, parameters.deposit)?;
@@ -105,6 +105,7 @@ pub(crate) fn open(working: &mut Working<'_>, signer: &Account, body: &Open) -> 
         return Err(Code::EscrowTooSmall);
     }
     standing::check_takes(&working.need(Standing::key(&body.provider), Code::ProviderUnknown)?)?;
+    capacity::check_opening(working, &provider, body)?;
     let usage = Use {
         storage_reserve: needed,
         voucher_reserve: body.voucher_reserve,
@@ -189,6 +190,8 @@ fn admit(
 ) -> Result<(), Code> {
     provider.slots += 1;
     provider.sold = provider.sold.checked_add(body.quota_leaves).ok_or(Code::NoCapacity)?;
+    let egress = capacity::opening_share(working.context, body);
+    provider.sold_egress = provider.sold_egress.checked_add(egress).ok_or(Code::NoEgress)?;
     provider.pool = provider.pool.checked_add(reserve).ok_or(Code::Balance)?;
     working.put(Provider::key(&body.provider), &provider)?;
     let key = Ending::key(&body.provider, body.end_epoch);
@@ -305,6 +308,8 @@ pub(crate) fn remove(working: &mut Working<'_>, account: &Account, slot: u32) ->
     let storage = usage.storage_reserve.min(provider.pool);
     provider.slots = provider.slots.saturating_sub(1);
     provider.sold = provider.sold.saturating_sub(agreement.quota_leaves);
+    let egress = capacity::share_of(&agreement, &working.context.parameters);
+    provider.sold_egress = provider.sold_egress.saturating_sub(egress);
     provider.pool = provider.pool.saturating_sub(storage);
     let dust = if provider.slots == 0 { core::mem::take(&mut provider.pool) } else { Amount::ZERO };
     working.put(Provider::key(account), &provider)?;

@@ -32,8 +32,8 @@ use crate::{
     ledger::{BlockContext, Invalid, Records, Touched, Working},
     limits::{AUDITORS_MAX, SETTLEMENT_RING},
     record::{
-        AccountState, Audit, Books, CLOSING_RING, Closing, Key, Peak, Provider, ProviderAt, Reports, Seat,
-        SeatAt, ServiceRound, Settlement, Standing, System,
+        AccountState, Audit, Books, CLOSING_RING, Closing, Key, Measured, Peak, Provider, ProviderAt,
+        Reports, Seat, SeatAt, ServiceRound, Settlement, Standing, System,
     },
 };
 use alloc::vec::Vec;
@@ -174,7 +174,7 @@ pub(crate) fn touches(context: &BlockContext, system: &System, roster: &Roster, 
     }
     for (_, account) in &roster.providers {
         touched.writable.push(Standing::key(account));
-        touched.readable.extend([Provider::key(account), Audit::key(account)]);
+        touched.readable.extend([Provider::key(account), Audit::key(account), Measured::key(account)]);
     }
 }
 

@@ -23,7 +23,10 @@ use crate::{
     fenwick::update_path,
     limits::{PROVIDERS_MAX, SLOTS_MAX},
     record::{
-        AccountState, Agreement, Audit, Books, Closing, Commitment, DataSet, Ending, Endings, Endpoint, FaultBits, FaultRing, FeeTree, Market, Newcomer, Offences, Peak, Provider, ProviderAt, Reports, RoundInfo, Seat, SeatAt, ServiceRound, Settlement, SlotTree, Standing, System, Use,
+        AccountState, Agreement, Audit, Books, Closing, Commitment, DataSet, Ending, Endings, Endpoint,
+        FaultBits, FaultRing, FeeTree, Market, Measured, Newcomer, Offences, PROBE_RING, Peak, Probe,
+        Provider, ProviderAt, Reports, RoundInfo, Seat, SeatAt, ServiceRound, Settlement, SlotTree, Standing,
+        System, Use,
     },
 };
 use alloc::collections::BTreeMap;
@@ -156,7 +159,9 @@ fn check_decodes(state: &State) -> Result<(), Broken> {
         + each::<Reports>(state)?
         + each::<Offences>(state)?
         + each::<FaultRing>(state)?
-        + each::<FaultBits>(state)?;
+        + each::<FaultBits>(state)?
+        + each::<Measured>(state)?
+        + each::<Probe>(state)?;
     equal("slots of a known kind", state.slots.len() as u128, known)
 }
 
@@ -300,6 +305,8 @@ fn check_provider(state: &State, account: &Account, provider: &Provider, sums: &
     equal("Provider.slots", provider.slots, sums.slots)?;
     equal("Provider.sold", provider.sold, sums.sold)?;
     at_most("sold within the capacity", provider.sold, provider.capacity)?;
+    at_most("sold egress within the declared", provider.sold_egress, provider.capacity_egress)?;
+    equal("egress sold to nobody", provider.slots == 0 && provider.sold_egress > 0, false)?;
     at_most("storage reserves within the pool", sums.reserves, provider.pool.grains())?;
     equal("Provider.phi", provider.phi, sums.phi)?;
     equal("Provider.paid", provider.paid, sums.paid)?;
@@ -343,6 +350,8 @@ fn check_reached(state: &State, system: &System, reached: &Reached) -> Result<()
     equal("orphaned Audit", state.count::<Audit>(), reached.providers)?;
     at_most("orphaned Endings", state.count::<Endings>(), reached.providers)?;
     equal("orphaned Endpoint", state.count::<Endpoint>(), reached.providers)?;
+    at_most("orphaned Measured", state.count::<Measured>(), reached.providers)?;
+    at_most("orphaned Probe", state.count::<Probe>(), PROBE_RING)?;
     equal("orphaned Standing", state.count::<Standing>(), reached.providers)?;
     equal("orphaned ProviderAt", state.count::<ProviderAt>(), u64::from(system.providers))?;
     equal("orphaned Newcomer", state.count::<Newcomer>(), u64::from(system.newcomers))?;

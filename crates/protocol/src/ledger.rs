@@ -27,7 +27,7 @@ pub use working::Working;
 use crate::{
     Account, Amount, Body, Code, Hash, Key, Operation, Slot, account, agreement, audit, authority,
     block::{Draw, sha256},
-    books, data_set, faults,
+    books, capacity, data_set, faults,
     limits::{BODY_BYTES_MAX, FEE_BYTES_PER_KEY, FREE_LANE_BYTES, KEYS_MAX, OPERATIONS_MAX, Parameters},
     operation::{body_fits, check_structure},
     provider,
@@ -165,6 +165,7 @@ fn touches_system(
     touched.writable.push(RoundInfo::key(place));
     faults::touches_round(context, &mut touched);
     audit::touches_draws(context, system, draws, &mut touched);
+    capacity::touches_seed(context, &mut touched);
     touched
 }
 
@@ -198,6 +199,7 @@ pub fn touches_operation(context: &BlockContext, operation: &Operation) -> Touch
         Body::AuditCommit(body) => service::touches_commit(signer, body, &mut touched),
         Body::AuditReveal(body) => service::touches_reveal(signer, body, &mut touched),
         Body::Evidence(body) => authority::touches_evidence(body, &context.parameters, &mut touched),
+        Body::Measure(body) => capacity::touches(signer, body, &mut touched),
     }
     touched
 }
@@ -280,6 +282,7 @@ pub fn execute(
     open_round(&mut working).map_err(|_| Invalid::State)?;
     service::open_round(&mut working).map_err(|_| Invalid::State)?;
     faults::judge(&mut working).map_err(|_| Invalid::State)?;
+    capacity::fix_seed(&mut working).map_err(|_| Invalid::State)?;
     books::close(&mut working, &roster).map_err(|_| Invalid::State)?;
     authority::lead(&mut working).map_err(|_| Invalid::State)?;
     audit::apply_draws(&mut working, draws)?;
@@ -348,5 +351,6 @@ fn dispatch(working: &mut Working<'_>, operation: &Operation) -> Result<(), Code
         Body::AuditCommit(body) => service::commit(working, signer, body),
         Body::AuditReveal(body) => service::reveal(working, signer, body),
         Body::Evidence(body) => authority::apply(working, signer, body),
+        Body::Measure(body) => capacity::measure(working, signer, body),
     }
 }

@@ -26,6 +26,7 @@ pub mod audit;
 pub mod authority;
 pub mod block;
 pub mod books;
+pub mod capacity;
 pub mod chunk;
 pub mod data_set;
 pub mod economics;

@@ -72,6 +72,16 @@ pub const REGION_BYTES_MAX: usize = 24;
 pub const NAME_BYTES_MAX: usize = 1024;
 /// Epochs for which a provider's row stays in state.
 pub const SETTLEMENT_RING: u64 = 512;
+/// Peers that count what a provider sends when it is measured.
+pub const PROBE_PEERS: usize = 8;
+/// Counts that a measurement needs: of fewer the lower median of eight is zero.
+pub const PROBE_QUORUM: usize = 5;
+/// Milliseconds for which everybody is measured at the same time.
+pub const PROBE_SLOT_MS: u64 = 2_000;
+/// Bytes of one message that is sent to be counted.
+pub const PROBE_BYTES: usize = 64 << 10;
+/// Epochs for which a measurement tells the market what is offered.
+pub const MEASURED_FRESH_EPOCHS: u64 = 8;
 /// A frame on any authenticated channel.
 pub const FRAME_BYTES_MAX: usize = (4 << 20) + (64 << 10);
 /// Milliseconds within which both ends of a channel prove their keys.
@@ -159,6 +169,7 @@ pub const LATENCY_BANDS: usize = 10;
 /// Throughput bands of a report.
 pub const THROUGHPUT_BANDS: usize = 7;
 
+const _: () = assert!(PROBE_QUORUM == PROBE_PEERS - (PROBE_PEERS - 1) / 2);
 const _: () = assert!(FREE_LANE_BYTES / OPERATION_BYTES_MAX >= 2 * DRAWS_MAX);
 const _: () = assert!(SEATS_MAX as usize * 3 < KEYS_MAX / 4);
 const _: () = assert!(SHARD_BYTES_MAX / LEAF_BYTES == 1 << CHUNK_LEVELS_MAX);

@@ -19,8 +19,9 @@ use crate::{
     Account, AgreementId, Amount, Bounded, Hash, Signature,
     block::Header,
     limits::{
-        ADDRESS_BYTES_MAX, CHUNK_LEVELS_MAX, ENDINGS_MAX, LEAF_BYTES, MISSING_MAX, OPERATOR_BYTES, READS,
-        REDEEM_VOUCHERS_MAX, REGION_BYTES_MAX, SETTLE_SLOTS_MAX, STATEMENT_VOUCHERS_MAX, SUM_LEVELS_MAX,
+        ADDRESS_BYTES_MAX, CHUNK_LEVELS_MAX, ENDINGS_MAX, LEAF_BYTES, MISSING_MAX, OPERATOR_BYTES,
+        PROBE_PEERS, READS, REDEEM_VOUCHERS_MAX, REGION_BYTES_MAX, SETTLE_SLOTS_MAX, STATEMENT_VOUCHERS_MAX,
+        SUM_LEVELS_MAX,
     },
 };
 
@@ -32,6 +33,8 @@ pub const VOUCHER_NAMESPACE: &[u8] = b"posync/voucher/1";
 pub const DATA_SET_NAMESPACE: &[u8] = b"posync/data-set/1";
 /// Namespace of a provider's signature under a refused placement.
 pub const REFUSAL_NAMESPACE: &[u8] = b"posync/refusal/1";
+/// Namespace of a receiver's signature under what it counted.
+pub const PROBE_NAMESPACE: &[u8] = b"posync/probe/1";
 /// Namespace of the second signature of a close.
 pub const CLOSE_NAMESPACE: &[u8] = b"posync/close/1";
 
@@ -54,6 +57,8 @@ encoded! {
         bond: Amount,
         /// Leaves offered.
         capacity: u64,
+        /// Egress offered, bytes an epoch.
+        capacity_egress: u64,
         /// Least storage price.
         reserve_storage: u64,
         /// Least egress price.
@@ -72,6 +77,8 @@ encoded! {
         bond_add: Amount,
         /// New capacity, not below what is sold.
         capacity: u64,
+        /// New egress offered, not below what is sold.
+        capacity_egress: u64,
         /// New least storage price.
         reserve_storage: u64,
         /// New least egress price.
@@ -413,6 +420,35 @@ tagged! {
     }
 }
 
+encoded! {
+    /// What a drawn peer received of a provider in an epoch's slot, signed by the peer.
+    #[derive(Copy)]
+    ProbeCount {
+        /// The epoch.
+        epoch: u64,
+        /// Who sent.
+        sender: Account,
+        /// Who counted.
+        receiver: Account,
+        /// The sender's draw, 0 to 7, that hit the receiver.
+        draw: u8,
+        /// Bytes that arrived within the slot.
+        bytes: u64,
+        /// Ed25519 by the receiver over chain id and the fields above.
+        signature: Signature,
+    }
+}
+
+encoded! {
+    /// A provider's measurement of an epoch: what its drawn peers counted.
+    Measure {
+        /// The epoch.
+        epoch: u64,
+        /// Counts in the order of their draws, each with its receiver's index, checked.
+        counts: Bounded<(u32, ProbeCount), PROBE_PEERS>,
+    }
+}
+
 tagged! {
     /// What is asked.
     Body {
@@ -446,6 +482,8 @@ tagged! {
         14 => Refusal(RefusedPlacement),
         /// Slashes and jails a seat that signed against itself.
         15 => Evidence(Evidence),
+        /// Reports what drawn peers counted of a provider's egress.
+        18 => Measure(Measure),
         /// Commits to what an auditor found.
         16 => AuditCommit(AuditCommit),
         /// Reveals what it committed to.

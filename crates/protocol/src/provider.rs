@@ -8,7 +8,7 @@
 //! Invariants
 //! 1. Nothing is sold that the bond does not cover ([`sellable`]): a bond that restitution lowered
 //!    stops new agreements until it is added to, not those that stand.
-//! 2. `sold <= capacity`: a capacity never goes below what is under contract (PV-2).
+//! 2. `sold <= capacity`, also of egress: a capacity never goes below what is under contract (PV-2).
 //! 3. An index belongs to one provider; a vacant one is in the list that starts at
 //!    `System::vacant`, and has no weight in the fee tree.
 
@@ -18,7 +18,7 @@ use crate::{
     ledger::{BlockContext, Event, Touched, Working},
     limits::{OPERATOR_BYTES, Parameters},
     operation::{RefusedPlacement, RegisterProvider, UpdateProvider},
-    record::{Audit, Endings, Endpoint, Newcomer, Provider, ProviderAt, Standing},
+    record::{Audit, Endings, Endpoint, Measured, Newcomer, Provider, ProviderAt, Standing},
     service,
 };
 
@@ -60,7 +60,7 @@ pub(crate) fn touches_update(
     touched.writable.extend([Provider::key(signer), Endpoint::key(signer)]);
     if body.leave {
         touched.writable.extend([Audit::key(signer), Endings::key(signer), Standing::key(signer)]);
-        touched.writable.push(ProviderAt::key(body.index));
+        touched.writable.extend([ProviderAt::key(body.index), Measured::key(signer)]);
         touched.writable.extend(service::touches_forget(context, signer));
     }
 }
@@ -113,6 +113,8 @@ fn newborn(index: u32, body: &RegisterProvider, round: u64) -> Provider {
         bond: body.bond,
         capacity: body.capacity,
         sold: 0,
+        capacity_egress: body.capacity_egress,
+        sold_egress: 0,
         reserve_storage: body.reserve_storage,
         reserve_egress: body.reserve_egress,
         slots: 0,
@@ -171,10 +173,11 @@ pub(crate) fn update(working: &mut Working<'_>, signer: &Account, body: &UpdateP
     if grows && provider.bond < bond_needed(body.capacity, parameters) {
         return Err(Code::BondTooSmall);
     }
-    if body.capacity < provider.sold {
+    if body.capacity < provider.sold || body.capacity_egress < provider.sold_egress {
         return Err(Code::CapacityBelowSold);
     }
     provider.capacity = body.capacity;
+    provider.capacity_egress = body.capacity_egress;
     provider.reserve_storage = body.reserve_storage;
     provider.reserve_egress = body.reserve_egress;
     if body.leave {
@@ -234,6 +237,7 @@ fn leave(working: &mut Working<'_>, signer: &Account, provider: &Provider) -> Re
     working.delete(Audit::key(signer))?;
     working.delete(Endings::key(signer))?;
     working.delete(Standing::key(signer))?;
+    working.delete(Measured::key(signer))?;
     service::forget(working, signer)?;
     working.delete(Endpoint::key(signer))
 }

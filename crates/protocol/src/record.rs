@@ -102,11 +102,13 @@ macro_rules! record {
 }
 
 mod books;
+mod capacity;
 mod faults;
 mod seats;
 mod service;
 
 pub use books::*;
+pub use capacity::*;
 pub use faults::*;
 pub use seats::*;
 pub use service::*;
@@ -180,6 +182,10 @@ record! {
         capacity: u64,
         /// Leaves under contract (quotas).
         sold: u64,
+        /// Declared egress, bytes an epoch.
+        capacity_egress: u64,
+        /// Egress under contract: quotas spread over the epochs of their agreements.
+        sold_egress: u64,
         /// Least price it accepts for storage, egress and gas.
         reserve_storage: u64,
         /// Least price for egress.

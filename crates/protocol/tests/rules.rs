@@ -3,8 +3,10 @@
 
 use std::{collections::BTreeSet, fs, path::Path};
 
-const PREFIXES: [&str; 18] =
-    ["LE", "AU", "AC", "PV", "AG", "VO", "DS", "DR", "RD", "NF", "ST", "BK", "SC", "MK", "JL", "BL", "PF", "SQ"];
+const PREFIXES: [&str; 19] = [
+    "LE", "AU", "AC", "PV", "CP", "AG", "VO", "DS", "DR", "RD", "NF", "ST", "BK", "SQ", "SC", "MK", "JL",
+    "BL", "PF",
+];
 
 fn root() -> &'static Path {
     Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../.."))

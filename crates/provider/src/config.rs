@@ -33,6 +33,8 @@ pub struct Config {
     pub bond: Amount,
     /// Bytes of shards that it offers to keep.
     pub capacity_bytes: u64,
+    /// Egress that it offers, bytes a second: also the most that it sends while it is measured.
+    pub egress_rate: u64,
     /// Size at which a segment file is sealed.
     pub segment_bytes: u64,
     /// Least price that it accepts for storage, and for egress.
@@ -51,6 +53,8 @@ pub struct Config {
     pub loose: Duration,
 }
 
+/// Egress that a provider of a local network offers: 1 MiB a second.
+pub const EGRESS_LOCAL: u64 = 1 << 20;
 /// Sealed size of a segment file.
 pub const SEGMENT_BYTES: u64 = 256 << 20;
 /// Time between scrubs on a local network; 14 days in production.
@@ -125,6 +129,7 @@ impl Config {
             operator,
             bond: self.bond,
             capacity: self.capacity_leaves(),
+            capacity_egress: self.parameters.bytes_per_epoch(self.egress_rate),
             reserve_storage: self.reserve_prices.0,
             reserve_egress: self.reserve_prices.1,
             address: text::<ADDRESS_BYTES_MAX>("address", &address)?,

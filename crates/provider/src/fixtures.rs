@@ -100,6 +100,7 @@ pub(crate) fn register_body() -> RegisterProvider {
         operator,
         bond: Amount::sync(1_000),
         capacity: 1 << 20,
+        capacity_egress: 1 << 30,
         reserve_storage: 0,
         reserve_egress: 0,
         address: text("127.0.0.1:4000"),

@@ -5,6 +5,7 @@
 //!                           |-----> books    (data sets)   every signed version, until the ledger moved on
 //!                           +-----> till     (vouchers)    durable before the next slice leaves
 //!   ledger <--proven reads-- keeper --> prover (statements), redeem, upkeep, registration
+//!                            probe  --> other providers: counted egress, once an epoch
 //! ```
 //!
 //! Storage and network are the runtime's traits: the same code runs on disks and sockets, and on
@@ -27,6 +28,7 @@ mod journal;
 pub mod keeper;
 pub mod ledger;
 pub mod node;
+pub mod probe;
 pub mod prover;
 pub mod redeem;
 mod run;

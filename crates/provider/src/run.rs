@@ -14,6 +14,7 @@ use crate::{
     config::{Config, ConfigError},
     keeper::{Keeper, KeeperError, answer_questions},
     node::Node,
+    probe::{Prober, Shared},
     scrub::{self, Unreadable},
     segments::{Store, StoreConfig, StoreError},
     serve::{Desk, Parts},
@@ -98,12 +99,16 @@ where
     let mut listening = listen(&context, &network, &config, desk.clone()).await?;
     let registration = config.registration(listening.address)?;
 
+    let network = Shared::new(network);
     let light = Light::new(chain, config.network_key);
     let (dialing, key) = (context.child("connection"), config.key.clone());
-    let connection = Connection::new(dialing, network, key, config.nodes.clone(), light);
+    let connection = Connection::new(dialing, network.clone(), key, config.nodes.clone(), light);
     let node = Node::start(context.child("follower"), connection, config.key.clone(), parameters);
     let asked = node.clone();
     context.child("questions").spawn(move |_| answer_questions(asked, asking, questions));
+    let (probing, view, key) = (context.child("prober"), desk.parts().view.clone(), config.key.clone());
+    let prober = Prober::new(probing, network, view, node.clone(), key, config.egress_rate);
+    context.child("prober_task").spawn(move |_| prober.run());
     let keeper = Keeper::new(context.child("keeper"), desk.clone(), node, registration, config.loose);
     let mut keeper_task = context.child("keeper_task").spawn(move |_| keeper.run());
     let every = config.scrub;

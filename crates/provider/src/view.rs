@@ -8,7 +8,7 @@
 //!
 //! Everything in it came with a proof to a certified header; nobody's word is kept.
 
-use crate::{spend::Spend, terms::Terms};
+use crate::{probe::Slot, spend::Spend, terms::Terms};
 use commonware_utils::{
     channel::{mpsc, oneshot},
     sync::Mutex,
@@ -50,6 +50,7 @@ pub struct View {
     pub parameters: Parameters,
     known: Arc<Mutex<BTreeMap<u32, Terms>>>,
     spend: Arc<Mutex<Spend>>,
+    slot: Arc<Mutex<Option<Slot>>>,
     height: Arc<watch::Sender<u64>>,
     ask: mpsc::Sender<Question>,
 }
@@ -60,8 +61,8 @@ impl View {
         let (ask, questions) = mpsc::channel(QUESTIONS_MAX);
         let (height, _) = watch::channel(0);
         let height = Arc::new(height);
-        let (known, spend) = (Arc::default(), Arc::default());
-        (Self { account, chain, parameters, known, spend, height, ask }, questions)
+        let (known, spend, slot) = (Arc::default(), Arc::default(), Arc::default());
+        (Self { account, chain, parameters, known, spend, slot, height, ask }, questions)
     }
 
     /// The last certified height.
@@ -112,6 +113,16 @@ impl View {
         if let Some(terms) = self.known.lock().remove(&slot) {
             self.spend.lock().forget(&terms.id, self.epoch());
         }
+    }
+
+    /// Notes the slot in which everybody's egress is measured.
+    pub fn set_slot(&self, slot: Slot) {
+        *self.slot.lock() = Some(slot);
+    }
+
+    /// The slot noted last.
+    pub fn slot(&self) -> Option<Slot> {
+        self.slot.lock().clone()
     }
 
     /// A consumer's weight when not everybody can be served: what it spent here lately.

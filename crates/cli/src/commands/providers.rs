@@ -1,6 +1,7 @@
 //! `posync providers`: what each stores, how it was audited, what it earned lately.
 
 use crate::{
+    egress::Egress,
     failure::Outcome,
     json,
     ledger::Ledger,
@@ -36,8 +37,17 @@ impl Providers {
             }
             let values: Vec<Value> = rows.iter().map(Row::to_json).collect();
             output.answer(&values, || {
-                let heading =
-                    ["operator", "account", "stored", "capacity", "reads passed", "earned SYNC", "address"];
+                let heading = [
+                    "operator",
+                    "account",
+                    "stored",
+                    "capacity",
+                    "egress/s",
+                    "measured/s",
+                    "reads passed",
+                    "earned SYNC",
+                    "address",
+                ];
                 table(&heading, &rows.iter().map(Row::cells).collect::<Vec<_>>())
             })
         })
@@ -48,6 +58,7 @@ struct Row {
     account: Account,
     provider: Provider,
     audit: Audit,
+    egress: Egress,
     address: String,
     price_storage: u128,
     earned: Amount,
@@ -56,6 +67,7 @@ struct Row {
 async fn row(ledger: &Ledger, account: &Account, epoch: u64) -> Outcome<Option<Row>> {
     let Some(provider) = ledger.read::<Provider>(Provider::key(account)).await? else { return Ok(None) };
     let audit = ledger.read(Audit::key(account)).await?.unwrap_or_default();
+    let egress = Egress::read(ledger, account, &provider).await?;
     let endpoint: Option<Endpoint> = ledger.read(Endpoint::key(account)).await?;
     let epochs = epoch.saturating_sub(EPOCHS - 1)..=epoch;
     let keys = epochs.clone().map(|epoch| Settlement::key(account, epoch % SETTLEMENT_RING)).collect();
@@ -64,7 +76,7 @@ async fn row(ledger: &Ledger, account: &Account, epoch: u64) -> Outcome<Option<R
     let earned = recent.fold(Amount::ZERO, |sum, row| sum.checked_add(row.pay).unwrap_or(Amount::MAX));
     let address = endpoint.map(|endpoint| json::text(&endpoint.address)).unwrap_or_default();
     let price_storage = ledger.parameters().price_storage;
-    Ok(Some(Row { account: *account, provider, audit, address, price_storage, earned }))
+    Ok(Some(Row { account: *account, provider, audit, egress, address, price_storage, earned }))
 }
 
 impl Row {
@@ -84,7 +96,7 @@ impl Row {
         json!({ "account": self.account.to_string(), "operator": json::text(&self.provider.operator),
             "address": self.address, "bond": json::grains(self.provider.bond),
             "capacity_bytes": self.provider.capacity * LEAF_BYTES, "stored_bytes": self.stored_bytes(), "sold_bytes": self.provider.sold * LEAF_BYTES,
-            "agreements": self.provider.slots, "challenges": self.audit.drawn / READS as u64,
+            "egress": self.egress.to_json(), "agreements": self.provider.slots, "challenges": self.audit.drawn / READS as u64,
             "recent_reads": drawn, "recent_reads_passed": passed,
             "open_challenge": self.audit.challenge.map(|open| open.height),
             "earned_recent_epochs": json::grains(self.earned), "recent_epochs": EPOCHS })
@@ -92,11 +104,14 @@ impl Row {
 
     fn cells(&self) -> Vec<String> {
         let (passed, drawn) = self.reads();
+        let [declared, measured] = self.egress.cells();
         vec![
             json::text(&self.provider.operator),
             self.account.to_string(),
             self.stored_bytes().to_string(),
             (self.provider.capacity * LEAF_BYTES).to_string(),
+            declared,
+            measured,
             format!("{passed}/{drawn}"),
             self.earned.to_string(),
             self.address.clone(),

@@ -4,6 +4,7 @@
 //! rest is proven ledger state.
 
 use crate::{
+    egress::Egress,
     failure::{Exit, Failure, Outcome},
     gateway::Gateway,
     json,
@@ -38,9 +39,10 @@ impl Why {
             let provider: Option<Provider> = ledger.read(Provider::key(&account)).await?;
             let provider = provider.ok_or_else(|| unknown(&self.node))?;
             let audit = ledger.read(Audit::key(&account)).await?.unwrap_or_default();
+            let egress = Egress::read(&ledger, &account, &provider).await?;
             let placements = Gateway::connect(&context, net).await?.why(account).await?;
             let epoch = ledger.parameters().epoch(ledger.height().await?);
-            let facts = Facts { account, provider, audit, epoch, parameters: *ledger.parameters() };
+            let facts = Facts { account, provider, audit, egress, epoch, parameters: *ledger.parameters() };
             let value = json!({ "account": account.to_string(), "ledger": facts.to_json(),
                 "placement": placement_json(&placements) });
             output.answer(&value, || format!("{}\n\n{}", placement_text(&placements), facts.to_text()))
@@ -128,6 +130,7 @@ struct Facts {
     account: Account,
     provider: Provider,
     audit: Audit,
+    egress: Egress,
     epoch: u64,
     parameters: Parameters,
 }
@@ -155,6 +158,7 @@ impl Facts {
             "missing_reads": self.audit.missing.len(), "capacity_bytes": self.provider.capacity * LEAF_BYTES,
             "sold_bytes": self.provider.sold * LEAF_BYTES,
             "sellable_bytes": sellable(&self.provider, &self.parameters) * LEAF_BYTES,
+            "egress": self.egress.to_json(),
             "bond": json::grains(self.provider.bond), "bond_needed": json::grains(needed),
             "bond_covers_capacity": self.is_covered(), "leaves_at_epoch": leaves_at })
     }
@@ -179,11 +183,12 @@ impl Facts {
         format!(
             "ledger    {} ({})\nreads     {passed} of the last {drawn} passed, {} drawn in all, {} missing and asked again\n\
              challenge {on_time} of the last {challenges} on time, {open}\nsold      {sold} of {capacity} bytes\n\
-             bond      {} SYNC, {bond} the capacity (needs {needed})\nleaving   {leaving}",
+             egress    {}\nbond      {} SYNC, {bond} the capacity (needs {needed})\nleaving   {leaving}",
             json::text(&self.provider.operator),
             self.account,
             self.audit.drawn,
             self.audit.missing.len(),
+            self.egress.to_text(),
             self.provider.bond,
         )
     }

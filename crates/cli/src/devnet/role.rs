@@ -18,7 +18,7 @@ use posync_node::{
     run::{TokioServices, run_tokio},
     serve::{self, Serving},
 };
-use posync_provider::config::{self, LOOSE, SCRUB_LOCAL, SEGMENT_BYTES};
+use posync_provider::config::{self, EGRESS_LOCAL, LOOSE, SCRUB_LOCAL, SEGMENT_BYTES};
 use std::{
     fs,
     io::{self, Read as _},
@@ -168,6 +168,7 @@ fn provider(directory: &Path, role: &RoleFile) -> Outcome {
         operator: role.operator.clone().unwrap_or_default(),
         bond: genesis.parameters.bond_min,
         capacity_bytes: CAPACITY_BYTES,
+        egress_rate: EGRESS_LOCAL,
         segment_bytes: SEGMENT_BYTES,
         reserve_prices: (0, 0),
         nodes: role.nodes()?,

@@ -3,7 +3,10 @@
 use super::{
     renew,
     settle::settle,
-    state::{Policy, Stage, Standing, Step, View, eligible, failed_since, is_late, next, passes, wanted},
+    state::{
+        Policy, Stage, Standing, Step, View, eligible, failed_since, is_late, next, passes, quota_egress,
+        wanted,
+    },
     survey::{Survey, details, survey},
 };
 use crate::{
@@ -307,14 +310,14 @@ impl Purse {
 
     /// Opens an agreement, from its number to its first shard.
     async fn open(&self, provider: Account, views: &BTreeMap<Account, View>) -> Result<(), Error> {
-        let held = views.get(&provider).map_or(0, |view| view.provider.slots);
-        let Some(slot) = self.free_slot(provider, held).await? else { return Ok(()) };
+        let Some(view) = views.get(&provider) else { return Ok(()) };
+        let Some(slot) = self.free_slot(provider, view.provider.slots).await? else { return Ok(()) };
         let row = DeedRow {
             agreement: AgreementId { provider, slot, opened: 0 },
             stage: Stage::Opening as u8,
             end_epoch: self.epoch() + self.policy.epochs,
             quota_leaves: self.policy.quota_leaves,
-            quota_egress: self.policy.quota_egress,
+            quota_egress: quota_egress(view, &self.policy),
             voucher_reserve: self.policy.voucher_reserve,
             egress_price: self.policy.price_max.1,
         };

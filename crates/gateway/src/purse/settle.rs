@@ -55,10 +55,9 @@ pub(super) async fn settle(core: &Core, ledger: &Ledger, deed: &Arc<Deed>) -> Re
         match code? {
             Code::Done => deed.settled(signed.claim.version).await.map_err(stopped)?,
             // What follows it is refused too; all of it is brought again at the next look.
-            Code::DataSetShrinkEarly
-            | Code::DataSetVersion
-            | Code::GrowthJailed
-            | Code::GrowthSuspended => return Ok(()),
+            Code::DataSetShrinkEarly | Code::DataSetVersion | Code::GrowthJailed | Code::GrowthSuspended => {
+                return Ok(());
+            }
             code @ (Code::AgreementUnknown | Code::AgreementClosed | Code::AgreementEnded) => {
                 tracing::info!(?code, deed = deed.number, "an agreement takes no data set any more");
                 let all = waiting.last().map_or(0, |last| last.claim.version);

@@ -14,10 +14,18 @@ use crate::catalogue::row::DeedRow;
 use posync_protocol::{
     Account, Amount,
     amount::{UNIT, mul_div_up},
+    capacity::sellable_egress,
     limits::{HISTORY, Parameters},
-    record::{Audit, Provider},
+    record::{Audit, Measured, Provider},
 };
 use std::collections::{BTreeMap, BTreeSet};
+
+/// Part of a provider's free egress that one agreement takes: room stays for a successor and others.
+const EGRESS_PART: u64 = 4;
+/// Below this an egress quota is not worth an agreement.
+const EGRESS_LEAST: u64 = 16 << 20;
+/// Highest egress price accepted, in genesis prices: it follows what the network uses.
+const EGRESS_PRICES: u64 = 4;
 
 /// How far an agreement is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,7 +68,7 @@ pub struct Policy {
     pub providers: usize,
     /// Leaves of each agreement.
     pub quota_leaves: u64,
-    /// Egress bytes of each agreement.
+    /// Most egress bytes of each agreement.
     pub quota_egress: u64,
     /// Egress bytes per round.
     pub rate_egress: u64,
@@ -88,7 +96,7 @@ impl Policy {
             voucher_reserve: whole.min(Amount::sync(100)),
             epochs: parameters.agreement_epochs_max,
             storage_reserve_max: Amount::sync(1_000),
-            price_max: (price(parameters.price_storage), egress),
+            price_max: (price(parameters.price_storage), egress.saturating_mul(EGRESS_PRICES)),
         }
     }
 }
@@ -105,6 +113,8 @@ pub struct View {
     pub provider: Provider,
     /// Its audits.
     pub audit: Audit,
+    /// What it was measured to send.
+    pub measured: Option<Measured>,
 }
 
 /// The lowest share of its last reads that a provider must have passed: nine tenths.
@@ -130,11 +140,20 @@ pub fn is_late(audit: &Audit, height: u64, deadline_blocks: u64) -> bool {
     audit.challenge.is_some_and(|challenge| height > challenge.height.saturating_add(deadline_blocks))
 }
 
+/// The egress quota to ask of a provider: a quarter of what it may still sell in each of the
+/// agreement's epochs, at most the policy's.
+pub fn quota_egress(view: &View, policy: &Policy) -> u64 {
+    let most = sellable_egress(&view.provider, view.measured.as_ref());
+    let free = most.saturating_sub(view.provider.sold_egress);
+    policy.quota_egress.min((free / EGRESS_PART).saturating_mul(policy.epochs))
+}
+
 /// Whether a new agreement with that provider would be accepted and is wanted.
 pub fn eligible(view: &View, policy: &Policy, posted: (u64, u64)) -> bool {
     let Provider { leaves_at, capacity, sold, reserve_storage, reserve_egress, .. } = view.provider;
     leaves_at == 0
         && capacity.saturating_sub(sold) >= policy.quota_leaves
+        && quota_egress(view, policy) >= EGRESS_LEAST.min(policy.quota_egress)
         && posted.0 >= reserve_storage
         && posted.1 >= reserve_egress
         && posted.0 <= policy.price_max.0
@@ -270,6 +289,8 @@ mod tests {
             bond: Amount::ZERO,
             capacity,
             sold,
+            capacity_egress: 1 << 30,
+            sold_egress: 0,
             reserve_storage: 0,
             reserve_egress: 0,
             slots: 0,
@@ -280,7 +301,30 @@ mod tests {
             acc: 0,
             settled_round: 0,
         };
-        View { provider, audit: Audit::default() }
+        View { provider, audit: Audit::default(), measured: None }
+    }
+
+    const fn measured(rates: [u64; 3]) -> Measured {
+        Measured { taken: 3, epochs: [3, 2, 1], rates }
+    }
+
+    #[test]
+    fn an_agreement_asks_for_a_quarter_of_what_is_free() {
+        let policy = Policy::of(&P);
+        let mib = 1 << 20;
+        for (declared, sold, rates, expected) in [
+            (1 << 40, 0, None, 64 << 30),
+            (40 * mib, 0, None, 720 * 10 * mib),
+            (40 * mib, 20 * mib, None, 720 * 5 * mib),
+            (40 * mib, 0, Some([8 * mib, 4 * mib, 9 * mib]), 720 * 2 * mib),
+            (40 * mib, 20 * mib, Some([8 * mib; 3]), 0),
+            (0, 0, None, 0),
+        ] {
+            let mut view = view(1 << 23, 0);
+            (view.provider.capacity_egress, view.provider.sold_egress) = (declared, sold);
+            view.measured = rates.map(measured);
+            assert_eq!(quota_egress(&view, &policy), expected, "{declared} {sold} {rates:?}");
+        }
     }
 
     fn change(mut view: View, f: impl FnOnce(&mut View)) -> View {
@@ -298,6 +342,13 @@ mod tests {
             ("one leaf short", view(1 << 23, (1 << 23) - policy.quota_leaves + 1), false),
             ("leaving", change(good(), |v| v.provider.leaves_at = 7), false),
             ("dearer storage", change(good(), |v| v.provider.reserve_storage = POSTED.0 + 1), false),
+            ("all egress sold", change(good(), |v| v.provider.sold_egress = 1 << 30), false),
+            ("egress measured away", change(good(), |v| v.measured = Some(measured([0, 9, 0]))), false),
+            (
+                "measured twice",
+                change(good(), |v| v.measured = Some(Measured { taken: 2, ..measured([0; 3]) })),
+                true,
+            ),
             ("dearer egress", change(good(), |v| v.provider.reserve_egress = POSTED.1 + 1), false),
             (
                 "one of ten reads failed",

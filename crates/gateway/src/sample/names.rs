@@ -124,7 +124,8 @@ mod tests {
     fn statement(signer: Account, height: u64, answers: Vec<Answer>) -> Operation {
         let (reasked, vouchers, apply, endings) = Default::default();
         let answers = Bounded::new(answers).expect("four at most");
-        let body = Statement { height, anchor: [0; 32], index: 0, answers, reasked, vouchers, apply, endings };
+        let body =
+            Statement { height, anchor: [0; 32], index: 0, answers, reasked, vouchers, apply, endings };
         let (nonce, max_fee, expires, signature) = (0, Amount::ZERO, 9, [0; 64]);
         Operation { signer, nonce, max_fee, expires, body: Body::Statement(body), signature }
     }
@@ -137,7 +138,14 @@ mod tests {
         let proved = |place: usize| {
             let (shard, length) = shards[place];
             let (chunk, path_of_chunk) = Default::default();
-            Answer::Proved(ProvedRead { slot: 4, shard, length, position: path(place), chunk, path: path_of_chunk })
+            Answer::Proved(ProvedRead {
+                slot: 4,
+                shard,
+                length,
+                position: path(place),
+                chunk,
+                path: path_of_chunk,
+            })
         };
         let missing = |position: SumPath| {
             Answer::Missing(MissingRead { slot: 4, shard: [2; 32], length: 100, position })
@@ -153,7 +161,11 @@ mod tests {
         let named = |shard, length| Named { shard, length, slot: 4, root: tree.root() };
         let expected = vec![named([1; 32], 2048), named([3; 32], 70_000)];
         assert_eq!(super::proved(&block, &PROVIDER, 12), Some(expected));
-        assert_eq!(super::proved(&block, &PROVIDER, 14), Some(vec![]), "what is missing names nothing to read");
+        assert_eq!(
+            super::proved(&block, &PROVIDER, 14),
+            Some(vec![]),
+            "what is missing names nothing to read"
+        );
         assert_eq!(super::proved(&block, &PROVIDER, 10), None, "another's answer");
         assert_eq!(super::proved(&block, &PROVIDER, 11), None, "no such challenge");
     }

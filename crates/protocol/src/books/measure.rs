@@ -7,11 +7,14 @@ use super::Roster;
 use crate::{
     Account, Code,
     amount::ONE,
+    capacity::offered_egress,
     economics::{pool, score},
     ledger::Working,
     limits::{HISTORY, Parameters, READS, SETTLEMENT_RING},
     provider::sellable,
-    record::{Audit, CLASSES, Closing, EGRESS, GAS, Provider, STORAGE, Settlement, Standing, UNMEASURED},
+    record::{
+        Audit, CLASSES, Closing, EGRESS, GAS, Measured, Provider, STORAGE, Settlement, Standing, UNMEASURED,
+    },
     service::{self, Verdict},
 };
 use alloc::vec::Vec;
@@ -59,11 +62,17 @@ pub fn quality_of(figures: &Figures) -> Option<u64> {
     measured.map(|correct| score::quality(*correct, figures.available, figures.latency)).min()
 }
 
-/// What a class offers: storage as far as the bond covers it. Flow classes offer what was measured
-/// of them, which is nothing until it is: then their prices rest.
-fn capacities(provider: &Provider, parameters: &Parameters) -> [u128; CLASSES] {
+/// What a class offers: storage as far as the bond covers it, egress as far as it was measured
+/// (CP-6), gas not yet: the price of what nobody measured rests.
+fn capacities(
+    provider: &Provider,
+    measured: Option<&Measured>,
+    epoch: u64,
+    parameters: &Parameters,
+) -> [u128; CLASSES] {
     let mut capacities = [0; CLASSES];
     capacities[STORAGE] = sellable(provider, parameters).into();
+    capacities[EGRESS] = offered_egress(provider, measured, epoch).into();
     capacities
 }
 
@@ -103,7 +112,9 @@ pub(super) fn measure(
     let measured: Vec<u64> = standing.qualities.into_iter().filter(|q| *q != UNMEASURED).collect();
     row.least = measured.iter().copied().min().unwrap_or(0);
     row.weight = pool::weight(row.base.grains(), &measured);
-    add(sums, &row, &provider, &working.context.parameters).ok_or(Code::Balance)?;
+    let seen: Option<Measured> = working.get(Measured::key(account))?;
+    let offered = capacities(&provider, seen.as_ref(), epoch, &working.context.parameters);
+    add(sums, &row, &provider, offered).ok_or(Code::Balance)?;
     working.put(Standing::key(account), &standing)?;
     working.put(key, &row)
 }
@@ -117,10 +128,10 @@ fn remember(standing: &mut Standing, row: &Settlement, audit: &Audit) {
     standing.on_time = on_time_of(audit);
 }
 
-fn add(sums: &mut Closing, row: &Settlement, provider: &Provider, parameters: &Parameters) -> Option<()> {
+fn add(sums: &mut Closing, row: &Settlement, provider: &Provider, offered: [u128; CLASSES]) -> Option<()> {
     sums.burn = sums.burn.checked_add(row.burn)?;
     sums.weight = sums.weight.checked_add(row.weight)?;
-    for (sum, capacity) in sums.capacity.iter_mut().zip(capacities(provider, parameters)) {
+    for (sum, capacity) in sums.capacity.iter_mut().zip(offered) {
         *sum = sum.checked_add(capacity)?;
     }
     sums.used[STORAGE] = sums.used[STORAGE].checked_add(provider.sold.into())?;

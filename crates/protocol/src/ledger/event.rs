@@ -83,6 +83,17 @@ pub enum Event {
         /// Declared leaves now.
         after: u64,
     },
+    /// What a provider can send was counted by its peers.
+    CapacityMeasured {
+        /// The epoch.
+        epoch: u64,
+        /// The provider.
+        provider: Account,
+        /// Bytes an epoch.
+        rate: u64,
+        /// The lower median of the last three, once there are three.
+        median: Option<u64>,
+    },
     /// An epoch was measured: what its providers share of the reserve's emission.
     Pool {
         /// The epoch.

@@ -1,8 +1,8 @@
 //! What an operation is signed with: its own signature, and those of others that it carries.
 
 use super::{
-    Body, CLOSE_NAMESPACE, DATA_SET_NAMESPACE, Evidence, OPERATION_NAMESPACE, Operation, REFUSAL_NAMESPACE,
-    Redemption, RefusedPlacement, SetDataSet, VOUCHER_NAMESPACE, Voucher,
+    Body, CLOSE_NAMESPACE, DATA_SET_NAMESPACE, Evidence, OPERATION_NAMESPACE, Operation, PROBE_NAMESPACE,
+    ProbeCount, REFUSAL_NAMESPACE, Redemption, RefusedPlacement, SetDataSet, VOUCHER_NAMESPACE, Voucher,
 };
 use crate::{
     Account, AgreementId, Amount, Hash, Signature,
@@ -92,6 +92,9 @@ impl Operation {
             Body::Statement(statement) => checks.extend(statement.vouchers.iter().map(|r| r.check(chain))),
             Body::Redeem(redeem) => checks.extend(redeem.vouchers.iter().map(|r| r.check(chain))),
             Body::Refusal(refused) => checks.push(refused.check(chain)),
+            Body::Measure(measure) => {
+                checks.extend(measure.counts.iter().map(|(_, count)| count.check(chain)))
+            }
             Body::AuditCommit(commit) => checks.push(commit.check(chain, self.signer)),
             Body::AuditReveal(reveal) => checks.extend(reveal.signatures(chain, &self.signer)),
             Body::Evidence(evidence) => checks.extend(evidence.signatures(chain)),
@@ -156,6 +159,29 @@ impl RefusedPlacement {
             namespace: REFUSAL_NAMESPACE,
             message: self.signed_bytes(chain),
             key: self.provider,
+            signature: self.signature,
+        }
+    }
+}
+
+impl ProbeCount {
+    /// Signs with the receiver's key; `self.signature` is replaced.
+    pub fn signed(mut self, key: &ed25519::PrivateKey, chain: &Hash) -> Self {
+        self.signature = sign(key, PROBE_NAMESPACE, &self.signed_bytes(chain));
+        self
+    }
+
+    fn signed_bytes(&self, chain: &Hash) -> Bytes {
+        let all = with_chain(chain, self);
+        all.slice(..all.len() - self.signature.len())
+    }
+
+    /// The signature to check.
+    pub fn check(&self, chain: &Hash) -> SignatureCheck {
+        SignatureCheck {
+            namespace: PROBE_NAMESPACE,
+            message: self.signed_bytes(chain),
+            key: self.receiver,
             signature: self.signature,
         }
     }

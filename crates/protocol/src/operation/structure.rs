@@ -4,9 +4,9 @@
 //! and makes a block invalid. Everything that [`crate::ledger::touches`] computes keys from is
 //! within its range afterwards.
 
-use super::{Body, Operation, RefusedPlacement, RegisterProvider, Settle, Statement};
+use super::{Body, Measure, Operation, RefusedPlacement, RegisterProvider, Settle, Statement};
 use crate::{
-    Account, AgreementId, Amount, Code, authority,
+    Account, AgreementId, Amount, Code, authority, capacity,
     ledger::BlockContext,
     limits::{OPERATION_BYTES_MAX, PROVIDERS_MAX, Parameters, SLOTS_MAX},
     operation::{Open, Redemption},
@@ -37,6 +37,7 @@ pub fn check_structure(operation: &Operation, context: &BlockContext) -> Result<
         Body::Redeem(body) if body.vouchers.is_empty() => Err(Code::BadShape),
         Body::Redeem(body) => check_redemptions(&operation.signer, &body.vouchers),
         Body::Evidence(body) => authority::check(body, &context.chain),
+        Body::Measure(body) => check_senders(&operation.signer, body),
         _ => Ok(()),
     }
 }
@@ -58,6 +59,9 @@ pub(crate) fn body_fits(body: &Body, parameters: &Parameters) -> bool {
         Body::Settle(body) => settle_fits(body),
         Body::Unjail(_) | Body::Evidence(_) => true,
         Body::Refusal(body) => refusal_fits(body),
+        Body::Measure(body) => {
+            capacity::counts_fit(body) && body.counts.iter().all(|(index, _)| *index < PROVIDERS_MAX)
+        }
         Body::AuditCommit(_) => true,
         Body::AuditReveal(body) => body.fits(),
     }
@@ -132,5 +136,11 @@ fn redemptions_fit(redemptions: &[Redemption]) -> bool {
 /// Only the provider redeems: its account and its row are the ones that are named.
 fn check_redemptions(signer: &Account, redemptions: &[Redemption]) -> Result<(), Code> {
     let own = redemptions.iter().all(|redemption| redemption.voucher.agreement.provider == *signer);
+    if own { Ok(()) } else { Err(Code::WrongParty) }
+}
+
+/// Only the provider brings what was counted of it.
+fn check_senders(signer: &Account, body: &Measure) -> Result<(), Code> {
+    let own = body.counts.iter().all(|(_, count)| count.sender == *signer);
     if own { Ok(()) } else { Err(Code::WrongParty) }
 }

@@ -2,8 +2,8 @@
 
 use crate::{
     AgreementId, Bounded, Hash, Signature,
-    limits::{CHUNK_LEVELS_MAX, SHARD_BYTES_MAX, SLICE_BYTES},
-    operation::{DataSetClaim, RefusedPlacement, Voucher},
+    limits::{CHUNK_LEVELS_MAX, PROBE_BYTES, SHARD_BYTES_MAX, SLICE_BYTES},
+    operation::{DataSetClaim, ProbeCount, RefusedPlacement, Voucher},
     wire::node::Nothing,
 };
 
@@ -38,6 +38,10 @@ tagged! {
         3 => Pay(Voucher),
         /// How it is doing.
         4 => Status(Nothing),
+        /// Count what follows: between providers, in an epoch's slot. Answered `Counted` after the last `Filler`.
+        5 => Probe(Probe),
+        /// Bytes that are counted and thrown away, within a `Probe`.
+        6 => Filler(Filler),
     }
 }
 
@@ -82,6 +86,29 @@ encoded! {
 }
 
 encoded! {
+    /// A drawn provider begins to send what the receiver counts.
+    #[derive(Copy)]
+    Probe {
+        /// The epoch whose slot this is.
+        epoch: u64,
+        /// The sender's index.
+        index: u32,
+        /// The sender's draw, 0 to 7, that hit the receiver.
+        draw: u8,
+    }
+}
+
+encoded! {
+    /// Bytes to count.
+    Filler {
+        /// The bytes.
+        data: Bounded<u8, PROBE_BYTES>,
+        /// Whether these are the last.
+        last: bool,
+    }
+}
+
+encoded! {
     /// An answer and the id of its request.
     Response {
         /// Of the request.
@@ -104,6 +131,8 @@ tagged! {
         3 => Status(Status),
         /// No, and why.
         4 => Refused(Refused),
+        /// What arrived within the slot, signed.
+        5 => Counted(ProbeCount),
     }
 }
 
@@ -171,6 +200,8 @@ pub enum Refusal {
     Busy = 8,
     /// The request's fields are outside their range.
     Shape = 9,
+    /// Not drawn to be counted here, or not now.
+    Slot = 10,
 }
 
 impl commonware_codec::Write for Refusal {
@@ -197,6 +228,7 @@ impl commonware_codec::Read for Refusal {
             7 => Self::Credit,
             8 => Self::Busy,
             9 => Self::Shape,
+            10 => Self::Slot,
             other => return Err(commonware_codec::Error::InvalidEnum(other)),
         })
     }

@@ -7,6 +7,7 @@ mod audits;
 mod authority;
 mod books;
 mod canary;
+mod capacity;
 mod crowd;
 mod detection;
 mod faults;
@@ -57,7 +58,7 @@ fn every_code_of_the_ledger_has_a_row() {
         .collect();
     let statements = audits::WRONG_STATEMENTS.iter().map(|(_, _, code)| *code);
     let data_sets = audits::WRONG_DATA_SETS.iter().map(|(_, _, code)| *code);
-    let also = [audits::ALSO, faults::ALSO, storage::ALSO, service::ALSO, ELSEWHERE].concat();
+    let also = [audits::ALSO, capacity::ALSO, faults::ALSO, service::ALSO, storage::ALSO, ELSEWHERE].concat();
     let asserted: Vec<Code> = statements.chain(data_sets).chain(also).collect();
     let missing: Vec<&Code> = Code::ALL
         .iter()

@@ -7,7 +7,10 @@ use posync_protocol::{
     block::{BlockBody, Header, Receipts, sha256},
     limits::{OPERATION_BYTES_MAX, Parameters},
     record::{
-        AccountState, Agreement, Audit, Books, Closing, Commitment, DataSet, Ending, Endings, Endpoint, FaultBits, FaultRing, FeeTree, Market, Newcomer, Offences, Peak, Provider, ProviderAt, Reports, RoundInfo, Seat, SeatAt, ServiceRound, Settlement, SlotTree, Standing, System, Use,
+        AccountState, Agreement, Audit, Books, Closing, Commitment, DataSet, Ending, Endings, Endpoint,
+        FaultBits, FaultRing, FeeTree, Market, Measured, Newcomer, Offences, Peak, Probe, Provider,
+        ProviderAt, Reports, RoundInfo, Seat, SeatAt, ServiceRound, Settlement, SlotTree, Standing, System,
+        Use,
     },
 };
 use proptest::prelude::*;
@@ -49,6 +52,8 @@ fn kinds() -> Vec<Kind> {
         kind::<Offences>(),
         kind::<FaultRing>(),
         kind::<FaultBits>(),
+        kind::<Measured>(),
+        kind::<Probe>(),
         kind::<ServiceRound>(),
         kind::<Commitment>(),
         kind::<Reports>(),

@@ -8,13 +8,16 @@ use posync_protocol::{
         REGION_BYTES_MAX, SUM_LEVELS_MAX,
     },
     operation::{
-        Answer, AuditCommit, AuditReveal, Close, CloseAlone, Commitments, DataSetClaim, Evidence,
-        MissingRead, Open, Proposals, ProvedRead, Reasked, Redeem, Redemption, RefusedPlacement,
+        Answer, AuditCommit, AuditReveal, Close, CloseAlone, Commitments, DataSetClaim, Evidence, Measure,
+        MissingRead, Open, ProbeCount, Proposals, ProvedRead, Reasked, Redeem, Redemption, RefusedPlacement,
         RegisterProvider, Report, RotateKey, SetDataSet, Settle, Statement, StillMissing, SumPath, TopUp,
         Transfer, Unjail, UpdateProvider, Voucher,
     },
     record::{
-        self, AccountState, Agreement, Audit, Books, Challenge, Closing, Commitment, DataSet, Ending, Endings, Endpoint, FAULT_BYTES, FaultBits, FaultRing, FeeTree, Finding, Market, Missing, Newcomer, Offences, Peak, Provider, ProviderAt, Reports, RoundInfo, Seat, SeatAt, ServiceRound, Settlement, SlotTree, Standing, System, Use, Version,
+        self, AccountState, Agreement, Audit, Books, Challenge, Closing, Commitment, DataSet, Ending,
+        Endings, Endpoint, FAULT_BYTES, FaultBits, FaultRing, FeeTree, Finding, Market, Measured, Missing,
+        Newcomer, Offences, Peak, Probe, Provider, ProviderAt, Reports, RoundInfo, Seat, SeatAt,
+        ServiceRound, Settlement, SlotTree, Standing, System, Use, Version,
     },
 };
 
@@ -76,6 +79,8 @@ fn ledger_records() -> Vec<(&'static str, Slot)> {
         bond: money,
         capacity: u64::MAX,
         sold: u64::MAX,
+        capacity_egress: u64::MAX,
+        sold_egress: u64::MAX,
         reserve_storage: u64::MAX,
         reserve_egress: u64::MAX,
         slots: u32::MAX,
@@ -167,7 +172,13 @@ fn book_records() -> Vec<(&'static str, Slot)> {
         ("record/Peak", Peak { node: FULL }.to_slot()),
         ("record/FaultRing", FaultRing { epoch: u64::MAX, counts: [u16::MAX; FAULT_EPOCHS] }.to_slot()),
         ("record/FaultBits", FaultBits { last: u64::MAX, bits: [0xff; FAULT_BYTES] }.to_slot()),
+        ("record/Measured", measured().to_slot()),
+        ("record/Probe", Probe { epoch: u64::MAX, seed: FULL, providers: u32::MAX }.to_slot()),
     ]
+}
+
+const fn measured() -> Measured {
+    Measured { taken: u8::MAX, epochs: [u64::MAX; record::MEASURED], rates: [u64::MAX; record::MEASURED] }
 }
 
 fn row() -> Settlement {
@@ -401,6 +412,7 @@ pub(crate) fn bodies() -> Vec<(&'static str, Body)> {
         ("body/AuditCommit", Body::AuditCommit(audit_commit())),
         ("body/AuditReveal", Body::AuditReveal(reveal())),
         ("body/Evidence", Body::Evidence(Evidence::Proposals(Proposals { headers: full(header()) }))),
+        ("body/Measure", Body::Measure(measure())),
         (
             "body/Evidence/commitments",
             Body::Evidence(Evidence::Commitments(Commitments {
@@ -440,11 +452,24 @@ fn register() -> RegisterProvider {
         operator: [b'o'; OPERATOR_BYTES],
         bond: Amount::MAX,
         capacity: u64::MAX,
+        capacity_egress: u64::MAX,
         reserve_storage: u64::MAX,
         reserve_egress: u64::MAX,
         address: full(b'a'),
         region: full(b'r'),
     }
+}
+
+fn measure() -> Measure {
+    let count = ProbeCount {
+        epoch: u64::MAX,
+        sender: ACCOUNT,
+        receiver: ACCOUNT,
+        draw: 7,
+        bytes: u64::MAX,
+        signature: [6; 64],
+    };
+    Measure { epoch: u64::MAX, counts: full((u32::MAX, count)) }
 }
 
 const fn refusal() -> RefusedPlacement {
@@ -462,6 +487,7 @@ fn update() -> UpdateProvider {
     UpdateProvider {
         bond_add: Amount::MAX,
         capacity: u64::MAX,
+        capacity_egress: u64::MAX,
         reserve_storage: u64::MAX,
         reserve_egress: u64::MAX,
         address: full(b'a'),

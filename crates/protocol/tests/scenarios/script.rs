@@ -8,10 +8,7 @@
 //! ```
 //! Words that are not given have the defaults of `Line` below. Amounts are grains; `s` means SYNC.
 
-use crate::{
-    samples::header,
-    world::{World, account, key},
-};
+use crate::world::{World, account, key};
 use posync_protocol::{
     Account, AgreementId, Amount, Body, Bounded, Operation,
     block::{HEADER_NAMESPACE, Header, with_chain},
@@ -217,7 +214,7 @@ impl Stage {
                 view: if differs("view") { view + 1 } else { view },
                 time_ms: if other == Some(&"nothing") { 1 } else { time_ms },
                 leader: account(leader),
-                ..header()
+                ..empty_header()
             };
             header.signature = sign(&key(leader), HEADER_NAMESPACE, &header.signed_bytes());
             header
@@ -233,6 +230,7 @@ impl Stage {
         UpdateProvider {
             bond_add: line.amount("bond", Amount::ZERO),
             capacity: line.number("capacity", now.as_ref().map_or(0, |provider| provider.capacity)),
+            capacity_egress: line.number("out", now.as_ref().map_or(0, |provider| provider.capacity_egress)),
             reserve_storage: line.number("storage", 0),
             reserve_egress: line.number("egress", 0),
             address: text(line.named.get("address").unwrap_or(&"127.0.0.1:2")),
@@ -273,6 +271,28 @@ impl Stage {
     }
 }
 
+fn empty_header() -> Header {
+    Header {
+        version: 1,
+        chain: [0; 32],
+        term: 0,
+        view: 0,
+        leader: Account::default(),
+        parent_view: 0,
+        parent: [0; 32],
+        height: 1,
+        time_ms: 0,
+        beacon: None,
+        body_root: [0; 32],
+        receipts_root: [0; 32],
+        state_root: [0; 32],
+        ops_root: [0; 32],
+        range_start: 0,
+        range_end: 1,
+        signature: [0; 64],
+    }
+}
+
 fn text<const MAX: usize>(text: &str) -> Bounded<u8, MAX> {
     Bounded::new(text.as_bytes().to_vec()).expect("within the bound")
 }
@@ -288,6 +308,7 @@ fn register(line: &Line<'_>) -> RegisterProvider {
         operator: operator(line.named.get("operator").unwrap_or(&line.actor)),
         bond: line.amount("bond", Amount::sync(1_000)),
         capacity: line.number("capacity", 1 << 20),
+        capacity_egress: line.number("out", 1 << 40),
         reserve_storage: line.number("storage", 0),
         reserve_egress: line.number("egress", 0),
         address: text(line.named.get("address").unwrap_or(&"127.0.0.1:1")),

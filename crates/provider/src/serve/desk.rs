@@ -100,6 +100,8 @@ impl<E: Clock, B: Blob> Desk<E, B> {
                     Err(refused) => Answer::Refused(refused),
                 },
                 Ask::Status(_) => Answer::Status(self.status()),
+                Ask::Probe(probe) => answer(self.count(&mut call, probe).await, Answer::Counted),
+                Ask::Filler(_) => Answer::Refused(no(Refusal::Shape, "bytes to count belong into a probe")),
             }
         };
         if let Err(error) = call.finish(&result).await {

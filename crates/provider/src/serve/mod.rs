@@ -4,6 +4,7 @@
 //!   Put  --> terms proved? name right? quota? --> store (durable) --> Stored
 //!   Sign --> books: root computed, consumer's signature, shards there, durable --> Signed
 //!   Get  --> shard read whole and hashed --> slice, credit, slice, credit ... <-- Pay
+//!   Probe, Filler ... --> bytes that arrive within the slot --> Counted (signed)
 //!   Pay  --> the ledger's check --> till (durable) --> credit
 //! ```
 //!
@@ -14,6 +15,7 @@
 //! 4. At most [`LOAD_MAX`] requests at once; puts and downloads wait in a fair [`queue`] that bounds
 //!    their number and bytes, so a greedy consumer delays nobody else.
 
+mod count;
 mod desk;
 pub mod queue;
 mod stream;

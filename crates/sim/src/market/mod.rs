@@ -263,6 +263,7 @@ fn registration(place: usize) -> RegisterProvider {
         operator,
         bond: Amount::sync(10_000),
         capacity: 1 << 20,
+        capacity_egress: u64::MAX,
         reserve_storage: 1,
         reserve_egress: 1,
         address: Bounded::new(format!("10.0.2.{place}:1").into_bytes()).expect("short"),

@@ -22,6 +22,9 @@ use posync_protocol::Amount;
 use posync_provider::config::{LOOSE, SCRUB_LOCAL};
 use std::{collections::BTreeMap, fmt::Display, future::Future, net::SocketAddr, sync::Arc};
 
+/// Egress that a simulated provider offers, bytes a second: little, since every byte is simulated.
+const EGRESS_RATE: u64 = 256 << 10;
+
 /// A process that runs.
 pub(super) enum Running {
     Authority(SimRunning, Option<Handle>),
@@ -177,6 +180,7 @@ impl<'a> World<'a> {
             operator: format!("operator {index}"),
             bond: Amount::sync(10_000),
             capacity_bytes: 8 << 30,
+            egress_rate: EGRESS_RATE,
             segment_bytes: 16 << 20,
             reserve_prices: (1, 1),
             nodes: self.nodes(),

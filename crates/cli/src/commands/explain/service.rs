@@ -93,6 +93,8 @@ impl Service {
             values.sort_unstable();
             values.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
         };
+        let formula = format!("reports above that count, of {} auditors drawn", row.assigned);
+        add("reports", formula, counted.len() as u64, row.reported.into());
         let quorum = format!("{} of {} auditors", counted.len(), now.assigned);
         let stands = |figure: Option<u64>, what: &str, values: String| match figure {
             Some(_) => format!("lower median of {what}, {quorum}: {values}"),
@@ -167,4 +169,100 @@ async fn closed(ledger: &Ledger, account: &Account, epoch: u64, block: u64) -> O
         }
         _ => None,
     }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use posync_protocol::amount::ONE;
+
+    const TIMES: Times = Times { measured: 48, pooled: 80, paid: 88, sealed: 120 };
+
+    fn told(answered: u16, correct: u16, latency: u8, code: Code) -> Told {
+        let (asked, throughput, provider) = (4, 3, Account([7; 32]));
+        let auditor = Account([8; 32]);
+        let event = Event::Reported {
+            epoch: 1,
+            provider,
+            auditor,
+            asked,
+            answered,
+            correct,
+            latency,
+            throughput,
+            code,
+        };
+        let finding = Finding { auditor: 0, asked, answered, correct, latency, throughput };
+        Told { block: 41, auditor, finding, code, event }
+    }
+
+    fn lines_of(service: &Service, row: &Settlement) -> Vec<Line> {
+        let mut lines = Vec::new();
+        service.lines(&mut lines, row, &TIMES);
+        for line in &lines {
+            assert_eq!(line.value, line.recorded, "{}: {}", line.name, line.formula);
+            assert_eq!(line.block, TIMES.measured);
+        }
+        lines
+    }
+
+    #[test]
+    fn each_figure_follows_from_the_reports_that_count() {
+        let reports = [(4, 4, 0, Code::Done), (2, 2, 4, Code::Done), (4, 4, 9, Code::Done)];
+        let mut told: Vec<Told> = reports
+            .into_iter()
+            .map(|(answered, correct, band, code)| self::told(answered, correct, band, code))
+            .collect();
+        told.push(self::told(0, 0, 0, Code::AuditNotAssigned));
+        let latency = latency_score(4);
+        let now = Some(Closed { assigned: 4, on_time: ONE / 2, stands: [ONE, latency] });
+        let service = Service { told, now, before: None };
+        let row = Settlement {
+            available: ONE / 2,
+            latency,
+            correct: [UNMEASURED, ONE],
+            assigned: 4,
+            reported: 3,
+            ..Settlement::default()
+        };
+        let lines = lines_of(&service, &row);
+        assert_eq!(lines.len(), 5);
+        assert!(lines[1].formula.ends_with("3 of 4 auditors: 500000000, 1000000000, 1000000000"));
+        assert_eq!(service.to_json().len(), 4, "those that do not count are shown, too");
+        assert!(service.to_text().contains(Code::AuditNotAssigned.explain()));
+    }
+
+    #[test]
+    fn without_a_quorum_the_figures_of_the_epoch_before_stand() {
+        let stands = Closed { assigned: 4, on_time: ONE, stands: [ONE / 2, 7] };
+        let told = vec![told(4, 4, 0, Code::Done)];
+        let service = Service { told, now: Some(stands), before: Some(stands) };
+        let row = Settlement {
+            available: ONE / 2,
+            latency: 7,
+            correct: [ONE, UNMEASURED],
+            assigned: 4,
+            reported: 1,
+            ..Settlement::default()
+        };
+        let lines = lines_of(&service, &row);
+        assert_eq!(lines.len(), 4);
+        assert!(lines[1].formula.ends_with("the last figure stands"));
+    }
+
+    #[test]
+    fn a_figure_that_does_not_follow_is_seen() {
+        let now = Some(Closed { assigned: 0, on_time: ONE, stands: [UNMEASURED, 0] });
+        let service = Service { told: vec![], now, before: None };
+        let mut lines = Vec::new();
+        service.lines(
+            &mut lines,
+            &Settlement { available: ONE, latency: 1, ..Settlement::default() },
+            &TIMES,
+        );
+        let wrong: Vec<&str> =
+            lines.iter().filter(|line| line.value != line.recorded).map(|line| line.name).collect();
+        assert_eq!(wrong, ["latency L"]);
+        assert_eq!(service.to_text(), "");
+    }
 }

@@ -1,0 +1,335 @@
+//! Measured capacity: what a provider can send, as counted by those who received it.
+//!
+//! ```text
+//!   first round of e            the slot of e (the same for everybody)        slot over .. end of e + 1
+//!   seed, providers fixed  -->  provider --bytes--> eight drawn peers     -->  Measure: their signed counts
+//!                                        <--count--                            --> ring of three, median
+//! ```
+//!
+//! Everybody is measured at the same time, so that one rented line cannot be shown by many. A
+//! measurement pays nothing: it caps what may be sold and tells the market what there is.
+//!
+//! Invariants
+//! 1. Slot and peers follow from a seed that nobody knew when the members registered (CP-1, CP-2).
+//! 2. Up to three peers that do not answer and up to four that lie upwards move nothing beyond what
+//!    an honest peer counted (CP-3).
+//! 3. `sold_egress` is the sum of the agreements' shares, and at most `capacity_egress` (CP-5).
+//! 4. No money moves.
+
+use crate::{
+    Account, Code, Key,
+    audit::reduce,
+    ledger::{BlockContext, Event, Touched, Working},
+    limits::{MEASURED_FRESH_EPOCHS, PROBE_PEERS, PROBE_QUORUM, PROBE_SLOT_MS, Parameters},
+    operation::{Measure, Open, ProbeCount},
+    record::{Agreement, MEASURED, Measured, PROBE_RING, Probe, Provider, ProviderAt, Standing},
+};
+use core::ops::Range;
+
+impl Parameters {
+    /// Blocks of a slot in which everybody is measured: two seconds.
+    pub const fn probe_blocks(&self) -> u64 {
+        let blocks = PROBE_SLOT_MS.div_ceil(if self.block_ms == 0 { 1 } else { self.block_ms });
+        if blocks < self.epoch_blocks() { blocks } else { 1 }
+    }
+
+    /// Bytes an epoch at a rate of `bytes` a second, at the pace of `block_ms`.
+    pub const fn bytes_per_epoch(&self, bytes: u64) -> u64 {
+        let all = bytes as u128 * self.block_ms as u128 * self.epoch_blocks() as u128 / 1_000;
+        if all > u64::MAX as u128 { u64::MAX } else { all as u64 }
+    }
+
+    /// The rate in bytes a second of so many bytes an epoch.
+    pub const fn bytes_per_second(&self, bytes: u64) -> u64 {
+        let ms = self.block_ms as u128 * self.epoch_blocks() as u128;
+        let rate = bytes as u128 * 1_000 / if ms == 0 { 1 } else { ms };
+        if rate > u64::MAX as u128 { u64::MAX } else { rate as u64 }
+    }
+}
+
+impl Probe {
+    /// Where the slot of `epoch` stands, in a ring.
+    pub fn of(epoch: u64) -> Key {
+        Self::key(epoch % PROBE_RING)
+    }
+
+    /// Heights in which everybody is measured: a slot within the epoch after its second round, at
+    /// a place that the seed decides (CP-1).
+    pub fn slot(&self, parameters: &Parameters) -> Range<u64> {
+        let first = self.epoch.saturating_mul(parameters.epoch_blocks());
+        let early = parameters.round_blocks.saturating_mul(2);
+        let length = parameters.probe_blocks();
+        let places = parameters.epoch_blocks().saturating_sub(early).saturating_sub(length);
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(b"posync/probe-slot/1").update(&self.seed);
+        let place = reduce(hasher.finalize(), u128::from(places) + 1).unwrap_or(0);
+        let start = first.saturating_add(early).saturating_add(u64::try_from(place).unwrap_or(0));
+        start..start.saturating_add(length)
+    }
+
+    /// The index of the peer that counts the bytes of the provider at `index` in one of its eight
+    /// draws, never itself; `None` where there are not two providers (CP-2).
+    pub fn peer(&self, sender: &Account, index: u32, draw: u8) -> Option<u32> {
+        if self.providers < 2 || usize::from(draw) >= PROBE_PEERS {
+            return None;
+        }
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(b"posync/probe-peer/1").update(&self.seed).update(&sender.0).update(&[draw]);
+        let drawn = u32::try_from(reduce(hasher.finalize(), self.providers.into())?).ok()?;
+        Some(if drawn == index { (drawn + 1) % self.providers } else { drawn })
+    }
+}
+
+impl Measured {
+    /// The lower median of the last three measurements, once there are three, in bytes an epoch.
+    pub fn median(&self) -> Option<u64> {
+        let mut rates = self.rates;
+        rates.sort_unstable();
+        (usize::from(self.taken) >= MEASURED).then_some(rates[(MEASURED - 1) / 2])
+    }
+
+    /// The epoch of the newest measurement.
+    pub fn newest(&self) -> Option<u64> {
+        (self.taken > 0).then_some(self.epochs[0])
+    }
+
+    fn take(&mut self, epoch: u64, rate: u64) {
+        self.epochs.rotate_right(1);
+        self.rates.rotate_right(1);
+        (self.epochs[0], self.rates[0]) = (epoch, rate);
+        self.taken = self.taken.saturating_add(1).min(MEASURED as u8);
+    }
+}
+
+/// What a provider sent, scaled from the slot to an epoch: eight times the lower median of what
+/// its eight peers counted, a peer that did not sign counting as nothing (CP-3).
+///
+/// Guarantees: at most what the fourth lowest of eight counted; not moved by the size of counts
+/// above it; zero below five counts.
+pub fn rate(counts: impl IntoIterator<Item = u64>, parameters: &Parameters) -> u64 {
+    let mut all = [0_u64; PROBE_PEERS];
+    for (place, count) in all.iter_mut().zip(counts) {
+        *place = count;
+    }
+    all.sort_unstable();
+    let sent = u128::from(all[(PROBE_PEERS - 1) / 2]).saturating_mul(PROBE_PEERS as u128);
+    let scaled =
+        sent.saturating_mul(parameters.epoch_blocks().into()) / u128::from(parameters.probe_blocks());
+    u64::try_from(scaled).unwrap_or(u64::MAX)
+}
+
+/// What an agreement takes of its provider's egress in each of its epochs: its quota spread over
+/// them, rounded up (CP-5).
+pub const fn share(quota_egress: u64, opened: u64, end_epoch: u64, parameters: &Parameters) -> u64 {
+    let epochs = end_epoch.saturating_sub(parameters.epoch(opened));
+    quota_egress.div_ceil(if epochs == 0 { 1 } else { epochs })
+}
+
+/// The share of an agreement that stands.
+pub const fn share_of(agreement: &Agreement, parameters: &Parameters) -> u64 {
+    share(agreement.quota_egress, agreement.opened, agreement.end_epoch, parameters)
+}
+
+/// Bytes an epoch that may be under contract: what is declared, as far as it was measured. Who
+/// was not measured three times sells what it declares (CP-4).
+pub fn sellable_egress(provider: &Provider, measured: Option<&Measured>) -> u64 {
+    let most = measured.and_then(Measured::median).unwrap_or(u64::MAX);
+    provider.capacity_egress.min(most)
+}
+
+/// Bytes an epoch that the market counts as offered in `epoch`: as [`sellable_egress`], but only
+/// of who was measured three times, the last time within the last epochs (CP-6).
+pub fn offered_egress(provider: &Provider, measured: Option<&Measured>, epoch: u64) -> u64 {
+    let fresh = measured.filter(|measured| {
+        measured.newest().is_some_and(|newest| newest.saturating_add(MEASURED_FRESH_EPOCHS) >= epoch)
+    });
+    fresh.and_then(Measured::median).map_or(0, |most| provider.capacity_egress.min(most))
+}
+
+/// Names the record of the epoch's slot in the blocks that may fix it.
+pub(crate) fn touches_seed(context: &BlockContext, touched: &mut Touched) {
+    let offset = context.height % context.parameters.epoch_blocks();
+    if context.seed.is_some() && offset < context.parameters.round_blocks {
+        touched.writable.push(Probe::of(context.epoch()));
+    }
+}
+
+/// The first block of an epoch that carries a seed fixes its slot and its peers; without one in
+/// the first round nobody is measured (CP-1).
+pub(crate) fn fix_seed(working: &mut Working<'_>) -> Result<(), Code> {
+    let (context, providers) = (working.context, working.system.providers);
+    let (epoch, key) = (context.epoch(), Probe::of(context.epoch()));
+    let Some(seed) = context.seed.filter(|_| working.names(&key)) else { return Ok(()) };
+    if working.get::<Probe>(key)?.is_some_and(|probe| probe.epoch == epoch) {
+        return Ok(());
+    }
+    working.put(key, &Probe { epoch, seed, providers })
+}
+
+/// Whether the counts are all about the signer and the epoch, each of another draw.
+pub(crate) fn counts_fit(body: &Measure) -> bool {
+    let ascends = body.counts.windows(2).all(|pair| pair[0].1.draw < pair[1].1.draw);
+    let each =
+        |(_, count): &(u32, ProbeCount)| count.epoch == body.epoch && usize::from(count.draw) < PROBE_PEERS;
+    body.counts.len() >= PROBE_QUORUM && ascends && body.counts.iter().all(each)
+}
+
+/// Names a measurement's records: those of the sender, and of who stands where it was drawn.
+pub(crate) fn touches(signer: &Account, body: &Measure, touched: &mut Touched) {
+    touched.writable.push(Measured::key(signer));
+    touched.readable.extend([Probe::of(body.epoch), Provider::key(signer), Standing::key(signer)]);
+    for (index, count) in body.counts.iter() {
+        touched.readable.extend([ProviderAt::key(*index), Standing::key(&count.receiver)]);
+    }
+}
+
+/// Takes what the drawn peers counted as the provider's measurement of an epoch (CP-2, CP-3).
+///
+/// # Errors
+/// `ProviderUnknown`, `MeasureUndrawn`, `MeasureUntimely`, `MeasuredAlready`, `MeasurePeer`.
+pub(crate) fn measure(working: &mut Working<'_>, signer: &Account, body: &Measure) -> Result<(), Code> {
+    let (context, parameters) = (working.context, &working.context.parameters);
+    let provider: Provider = working.need(Provider::key(signer), Code::ProviderUnknown)?;
+    let probe: Option<Probe> = working.get(Probe::of(body.epoch))?;
+    let probe = probe.filter(|probe| probe.epoch == body.epoch && probe.providers >= 2);
+    let probe = probe.ok_or(Code::MeasureUndrawn)?;
+    let is_late = context.epoch() > body.epoch.saturating_add(1);
+    if is_late || context.height < probe.slot(parameters).end {
+        return Err(Code::MeasureUntimely);
+    }
+    let mut measured: Measured = working.get(Measured::key(signer))?.unwrap_or_default();
+    if measured.newest().is_some_and(|newest| newest >= body.epoch) {
+        return Err(Code::MeasuredAlready);
+    }
+    check_before(working, signer, body.epoch)?;
+    for (index, count) in body.counts.iter() {
+        let at: Option<ProviderAt> = working.get(ProviderAt::key(*index))?;
+        let stands = at.and_then(|at| at.account) == Some(count.receiver);
+        if !stands || probe.peer(signer, provider.index, count.draw) != Some(*index) {
+            return Err(Code::MeasurePeer);
+        }
+        check_before(working, &count.receiver, body.epoch)?;
+    }
+    let rate = rate(body.counts.iter().map(|(_, count)| count.bytes), parameters);
+    measured.take(body.epoch, rate);
+    let median = measured.median();
+    working.events.push(Event::CapacityMeasured { epoch: body.epoch, provider: *signer, rate, median });
+    working.put(Measured::key(signer), &measured)
+}
+
+/// Who registers when the seed is known could choose its account by who is drawn (CP-2).
+fn check_before(working: &mut Working<'_>, account: &Account, epoch: u64) -> Result<(), Code> {
+    let standing: Option<Standing> = working.get(Standing::key(account))?;
+    let before = standing.is_some_and(|standing| standing.registered < epoch);
+    if before { Ok(()) } else { Err(Code::MeasurePeer) }
+}
+
+/// Whether an opening's egress fits what its provider may sell (CP-4, CP-5).
+///
+/// # Errors
+/// `NoEgress`.
+pub(crate) fn check_opening(working: &mut Working<'_>, provider: &Provider, body: &Open) -> Result<(), Code> {
+    let measured: Option<Measured> = working.get(Measured::key(&body.provider))?;
+    let free = sellable_egress(provider, measured.as_ref()).saturating_sub(provider.sold_egress);
+    let asked = opening_share(working.context, body);
+    if asked > free { Err(Code::NoEgress) } else { Ok(()) }
+}
+
+/// The share of an agreement that this block opens.
+pub(crate) const fn opening_share(context: &BlockContext, body: &Open) -> u64 {
+    share(body.quota_egress, context.height, body.end_epoch, &context.parameters)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const P: Parameters = Parameters::LOCAL;
+
+    fn probe(seed: u8, providers: u32) -> Probe {
+        Probe { epoch: 5, seed: [seed; 32], providers }
+    }
+
+    #[test]
+    fn a_slot_lies_within_its_epoch_and_moves_with_the_seed() {
+        let (first, end) = (5 * P.epoch_blocks(), 6 * P.epoch_blocks());
+        let starts: alloc::collections::BTreeSet<u64> = (0..=255)
+            .map(|seed| {
+                let slot = probe(seed, 9).slot(&P);
+                assert!(slot.start >= first + 2 * P.round_blocks && slot.end <= end);
+                assert_eq!(slot.end - slot.start, 8, "two seconds of 250 ms");
+                slot.start
+            })
+            .collect();
+        assert_eq!(starts.len() as u64, P.epoch_blocks() - 2 * P.round_blocks - 8 + 1, "every place");
+        assert_eq!(Parameters::PRODUCTION.probe_blocks(), 2);
+    }
+
+    #[test]
+    fn a_peer_is_another_one_and_follows_from_seed_sender_and_draw() {
+        for providers in 2..12 {
+            for index in 0..providers {
+                let sender = Account([index as u8; 32]);
+                for draw in 0..8 {
+                    let peer = probe(1, providers).peer(&sender, index, draw).expect("two or more");
+                    assert!(peer < providers && peer != index);
+                }
+            }
+        }
+        let peers =
+            |seed| [0, 1, 2, 3, 4, 5, 6, 7].map(|draw| probe(seed, 1_000).peer(&Account([3; 32]), 0, draw));
+        assert_ne!(peers(1), peers(2));
+        assert_eq!(probe(1, 1).peer(&Account([3; 32]), 0, 0), None, "alone");
+        assert_eq!(probe(1, 9).peer(&Account([3; 32]), 0, 8), None, "eight draws");
+    }
+
+    #[test]
+    fn a_rate_is_the_lower_median_of_eight() {
+        let scale = 8 * P.epoch_blocks() / P.probe_blocks();
+        for (counts, median) in [
+            (&[][..], 0),
+            (&[7; 4], 0),
+            (&[7; 5], 7),
+            (&[5, 6, 7, 8, 9], 5),
+            (&[1, 2, 3, 4, 5, 6, 7, 8], 4),
+            (&[u64::MAX, u64::MAX, u64::MAX, u64::MAX, 4, 3, 2, 1], 4),
+            (&[0, 0, 0, 9, 9, 9, 9, 9], 9),
+        ] {
+            assert_eq!(rate(counts.iter().copied(), &P), median * scale, "{counts:?}");
+        }
+        assert_eq!(rate([u64::MAX; 8], &P), u64::MAX);
+    }
+
+    #[test]
+    fn the_median_of_three_stands_once_there_are_three() {
+        let mut measured = Measured::default();
+        assert_eq!((measured.median(), measured.newest()), (None, None));
+        for (epoch, rate, median) in
+            [(1, 9, None), (2, 5, None), (4, 7, Some(7)), (5, 6, Some(6)), (9, 0, Some(6))]
+        {
+            measured.take(epoch, rate);
+            assert_eq!((measured.median(), measured.newest()), (median, Some(epoch)));
+        }
+    }
+
+    #[test]
+    fn a_share_is_the_quota_over_the_epochs_rounded_up() {
+        let epoch = P.epoch_blocks();
+        for (quota, opened, end, expected) in [
+            (0, 0, 10, 0),
+            (100, 0, 10, 10),
+            (101, 0, 10, 11),
+            (100, 5 * epoch + 3, 7, 50),
+            (100, epoch, 1, 100),
+        ] {
+            assert_eq!(share(quota, opened, end, &P), expected, "{quota} {opened} {end}");
+        }
+    }
+
+    #[test]
+    fn rates_a_second_and_an_epoch_are_the_same() {
+        assert_eq!(P.bytes_per_epoch(1 << 20), 10 << 20);
+        assert_eq!(P.bytes_per_second(10 << 20), 1 << 20);
+        assert_eq!(P.bytes_per_epoch(u64::MAX), u64::MAX);
+    }
+}

@@ -1,0 +1,267 @@
+//! Learns each epoch's slot, sends in it what is counted, and brings the counts to the ledger.
+
+use super::{Plan, Slot};
+use crate::{
+    ledger::{Ledger, LedgerError, decode},
+    view::View,
+};
+use commonware_cryptography::ed25519::PrivateKey;
+use commonware_macros::select;
+use commonware_runtime::{Clock, Network, SinkOf, Spawner, StreamOf};
+use futures::future::join_all;
+use posync_client::rpc::{self, Client};
+use posync_protocol::{
+    Account, Body, Bounded,
+    limits::{PROBE_BYTES, PROBE_PEERS, PROBE_QUORUM},
+    operation::{Measure, ProbeCount},
+    record::{Endpoint, Measured, Probe, Provider, ProviderAt, Standing},
+    wire::provider::{Answer, Ask, Filler, Probe as Begin},
+};
+use rand_core::CryptoRng;
+use std::{net::SocketAddr, sync::Arc};
+
+/// A network that several parts dial on.
+pub struct Shared<N>(Arc<N>);
+
+impl<N> Shared<N> {
+    /// Shares `network`.
+    pub fn new(network: N) -> Self {
+        Self(Arc::new(network))
+    }
+}
+
+impl<N> Clone for Shared<N> {
+    fn clone(&self) -> Self {
+        Self(self.0.clone())
+    }
+}
+
+impl<N: Network> Network for Shared<N> {
+    type Listener = N::Listener;
+
+    async fn bind(&self, address: SocketAddr) -> Result<Self::Listener, commonware_runtime::Error> {
+        self.0.bind(address).await
+    }
+
+    async fn dial(
+        &self,
+        address: SocketAddr,
+    ) -> Result<(SinkOf<Self>, StreamOf<Self>), commonware_runtime::Error> {
+        self.0.dial(address).await
+    }
+}
+
+/// A drawn peer.
+struct Peer {
+    draw: u8,
+    index: u32,
+    account: Account,
+    address: SocketAddr,
+}
+
+/// Measures this provider, once an epoch.
+pub struct Prober<E, N, L> {
+    context: E,
+    network: Shared<N>,
+    key: PrivateKey,
+    view: View,
+    ledger: L,
+    /// Most bytes an epoch that it sends.
+    most: u64,
+}
+
+impl<E: Spawner + Clock + CryptoRng, N: Network, L: Ledger> Prober<E, N, L> {
+    /// Measures the provider of `view` and `key`; sends at most `rate` bytes a second.
+    pub fn new(context: E, network: Shared<N>, view: View, ledger: L, key: PrivateKey, rate: u64) -> Self {
+        let most = view.parameters.bytes_per_epoch(rate);
+        Self { context, network, key, view, ledger, most }
+    }
+
+    /// Runs for as long as the provider does.
+    pub async fn run(self) {
+        let mut heights = self.view.heights();
+        let mut done = None;
+        loop {
+            let height = self.view.height();
+            let epoch = self.view.parameters.epoch(height);
+            if done != Some(epoch)
+                && let Some(slot) = self.slot(epoch).await
+                && height >= slot.begins()
+            {
+                done = Some(epoch);
+                if height < slot.heights.end {
+                    self.measure(&slot).await;
+                }
+                continue;
+            }
+            if heights.changed().await.is_err() {
+                return;
+            }
+        }
+    }
+
+    /// The slot of the epoch, proved once and noted for who counts; `None` while there is none.
+    async fn slot(&self, epoch: u64) -> Option<Slot> {
+        if let Some(slot) = self.view.slot().filter(|slot| slot.probe.epoch == epoch) {
+            return Some(slot);
+        }
+        let parameters = &self.view.parameters;
+        let offset = self.view.height() % parameters.epoch_blocks();
+        // Fixed in the first round or not at all.
+        if offset > parameters.round_blocks.saturating_mul(2) {
+            return None;
+        }
+        let keys = vec![Probe::of(epoch), Provider::key(&self.view.account)];
+        let read = self.ledger.read(keys).await;
+        let found = read.and_then(|(_, slots)| {
+            let slot = |place: usize| slots.get(place).and_then(Option::as_ref);
+            Ok((decode::<Probe>(slot(0))?, decode::<Provider>(slot(1))?))
+        });
+        let (probe, provider) = match found {
+            Ok((Some(probe), Some(provider))) if probe.epoch == epoch => (probe, provider),
+            Ok(_) => return None,
+            Err(error) => {
+                tracing::debug!(%error, "the epoch's slot is not known yet");
+                return None;
+            }
+        };
+        let slot = Slot::new(probe, provider.index, parameters);
+        self.view.set_slot(slot.clone());
+        Some(slot)
+    }
+
+    async fn measure(&self, slot: &Slot) {
+        let epoch = slot.probe.epoch;
+        match self.try_measure(slot).await {
+            Ok(Some(counts)) => tracing::info!(epoch, counts, "egress measured"),
+            Ok(None) => {}
+            Err(error) => tracing::warn!(%error, epoch, "egress could not be measured in this epoch"),
+        }
+    }
+
+    /// Sends, waits for the end of the slot and brings the counts; how many, or `None` if there is
+    /// nothing to bring.
+    async fn try_measure(&self, slot: &Slot) -> Result<Option<usize>, LedgerError> {
+        let Some((peers, plan)) = self.peers(slot).await? else { return Ok(None) };
+        if peers.is_empty() {
+            return Ok(None);
+        }
+        let counts = join_all(peers.iter().map(|peer| self.send_to(slot, peer, &plan))).await;
+        let counts: Vec<(u32, ProbeCount)> = counts.into_iter().flatten().collect();
+        let number = counts.len();
+        if number < PROBE_QUORUM {
+            tracing::warn!(number, "too few peers counted what was sent; tried again in the next epoch");
+            return Ok(None);
+        }
+        self.reach(slot.heights.end).await;
+        let counts = Bounded::new(counts).expect("eight draws");
+        self.ledger.pay(Body::Measure(Measure { epoch: slot.probe.epoch, counts })).await?;
+        Ok(Some(number))
+    }
+
+    /// The peers that can count and what each is sent; `None` if this epoch cannot measure this
+    /// provider: new, or measured already before a restart.
+    async fn peers(&self, slot: &Slot) -> Result<Option<(Vec<Peer>, Plan)>, LedgerError> {
+        let (own, epoch) = (self.view.account, slot.probe.epoch);
+        let drawn = |draw| Some((draw, slot.probe.peer(&own, slot.index, draw)?));
+        let drawn: Vec<(u8, u32)> = (0..PROBE_PEERS as u8).filter_map(drawn).collect();
+        let mut keys = vec![Provider::key(&own), Standing::key(&own), Measured::key(&own)];
+        keys.extend(drawn.iter().map(|(_, index)| ProviderAt::key(*index)));
+        let (_, slots) = self.ledger.read(keys).await?;
+        let at = |place: usize| slots.get(place).and_then(Option::as_ref);
+        let Some(provider) = decode::<Provider>(at(0))? else { return Ok(None) };
+        let is_new = decode::<Standing>(at(1))?.is_none_or(|standing| standing.registered >= epoch);
+        let measured = decode::<Measured>(at(2))?.and_then(|measured| measured.newest());
+        if is_new || measured.is_some_and(|newest| newest >= epoch) {
+            return Ok(None);
+        }
+        let mut named = vec![];
+        for (place, (draw, index)) in drawn.into_iter().enumerate() {
+            let account = decode::<ProviderAt>(at(place + 3))?.and_then(|at| at.account);
+            named.extend(account.map(|account| (draw, index, account)));
+        }
+        let keys = named.iter().flat_map(|(_, _, peer)| [Endpoint::key(peer), Standing::key(peer)]);
+        let (_, slots) = self.ledger.read(keys.collect()).await?;
+        let mut peers = vec![];
+        for ((draw, index, account), pair) in named.into_iter().zip(slots.chunks(2)) {
+            let [endpoint, standing] = pair else { return Err(LedgerError::Record) };
+            let endpoint: Option<Endpoint> = decode(endpoint.as_ref())?;
+            let standing: Option<Standing> = decode(standing.as_ref())?;
+            let address =
+                endpoint.and_then(|endpoint| std::str::from_utf8(&endpoint.address).ok()?.parse().ok());
+            let old = standing.is_some_and(|standing| standing.registered < epoch);
+            peers.extend(address.filter(|_| old).map(|address| Peer { draw, index, account, address }));
+        }
+        let plan = Plan::new(provider.capacity_egress.min(self.most), &self.view.parameters);
+        Ok(Some((peers, plan)))
+    }
+
+    /// Waits for a certified height.
+    async fn reach(&self, height: u64) {
+        // The view outlives this task: an error cannot come.
+        let _ = self.view.heights().wait_for(|newest| *newest >= height).await;
+    }
+
+    /// One peer's count of what it was sent, with its index; `None` if it did not give a good one.
+    async fn send_to(&self, slot: &Slot, peer: &Peer, plan: &Plan) -> Option<(u32, ProbeCount)> {
+        let sent = async {
+            let context = self.context.child("peer").with_attribute("draw", peer.draw);
+            let dialing = Client::dial(context, &*self.network.0, &self.key, peer.account, peer.address);
+            let client = dialing.await?;
+            self.reach(slot.heights.start).await;
+            self.send(slot, peer, plan, &client).await
+        };
+        let count = select! {
+            count = sent => count,
+            () = self.reach(slot.ends()) => Ok(None),
+        };
+        match count {
+            Ok(count) => count.map(|count| (peer.index, count)),
+            Err(error) => {
+                tracing::debug!(peer = %peer.account, %error, "a drawn peer was out of reach");
+                None
+            }
+        }
+    }
+
+    async fn send(
+        &self,
+        slot: &Slot,
+        peer: &Peer,
+        plan: &Plan,
+        client: &Client<rpc::Provider>,
+    ) -> Result<Option<ProbeCount>, rpc::Error> {
+        let ask = Begin { epoch: slot.probe.epoch, index: slot.index, draw: peer.draw };
+        let mut call = client.open(Ask::Probe(ask)).await?;
+        let filler = filler(slot, peer.draw);
+        let (mut next, mut messages) = (self.context.current(), plan.messages().peekable());
+        while let Some(size) = messages.next() {
+            self.context.sleep_until(next).await;
+            next += plan.pause;
+            let data = Bounded::new(filler[..size].to_vec()).expect("a piece is within the bound");
+            let last = messages.peek().is_none();
+            call.send(&Ask::Filler(Filler { data, last })).await?;
+        }
+        let parties = (self.view.account, peer.account);
+        Ok(match call.recv().await {
+            Some(Answer::Counted(count))
+                if slot.is_good(&count, &ask, parties, plan.bytes, &self.view.chain) =>
+            {
+                Some(count)
+            }
+            other => {
+                tracing::debug!(peer = %peer.account, ?other, "a drawn peer gave no good count");
+                None
+            }
+        })
+    }
+}
+
+/// Bytes that nothing on the way can shorten.
+fn filler(slot: &Slot, draw: u8) -> Vec<u8> {
+    let mut bytes = vec![0; PROBE_BYTES];
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(b"posync/filler/1").update(&slot.probe.seed).update(&[draw]);
+    hasher.finalize_xof().fill(&mut bytes);
+    bytes
+}

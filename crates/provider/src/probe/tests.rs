@@ -1,0 +1,299 @@
+//! Providers that measure each other: real channels and real rules, the chain in memory. Once on
+//! simulated time, once over the system's own sockets.
+
+use super::*;
+use crate::{
+    books::{Books, Held},
+    fixtures::data,
+    ledger::{Ledger, LedgerError, Proven},
+    segments::{Store, StoreConfig},
+    serve::{Desk, Parts},
+    till::Till,
+    view::View,
+    world::{World, account, key},
+};
+use commonware_cryptography::ed25519::PrivateKey;
+use commonware_runtime::{
+    Clock, Metrics, Network, Runner as _, Spawner, Storage, Supervisor as _, deterministic, tokio as real,
+};
+use commonware_utils::sync::Mutex;
+use posync_client::{
+    channel::Listen,
+    rpc::{self, Client, Server, Service as _},
+};
+use posync_protocol::{
+    Body, Bounded, Key, Operation,
+    limits::Parameters,
+    operation::RegisterProvider,
+    record::{Measured, Probe as Drawn, Provider},
+    wire::provider::{Answer, Ask, Filler, Probe, Refusal},
+};
+use rand_core::CryptoRng;
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+const NAMES: [&str; 4] = ["paul", "quinn", "rose", "sam"];
+const RATE: u64 = 1 << 20;
+
+/// The chain: what is paid stands in the next block.
+#[derive(Clone)]
+struct Chain {
+    world: Arc<Mutex<World>>,
+    waiting: Arc<Mutex<Vec<(&'static str, Body)>>>,
+    views: Vec<View>,
+}
+
+/// The chain as one member sees it.
+#[derive(Clone)]
+struct Seat {
+    chain: Chain,
+    name: &'static str,
+}
+
+impl Chain {
+    fn block(&self) {
+        let waiting = std::mem::take(&mut *self.waiting.lock());
+        let mut world = self.world.lock();
+        let operations: Vec<Operation> =
+            waiting.into_iter().map(|(name, body)| world.sign(name, body)).collect();
+        let outcome = world.block(&operations).expect("a proposer leaves out what is refused");
+        assert_eq!(outcome.kept.len(), operations.len());
+        let height = world.height;
+        drop(world);
+        self.views.iter().for_each(|view| view.advance(height));
+    }
+
+    fn measured(&self, name: &str) -> Option<Measured> {
+        self.world.lock().get(Measured::key(&account(name)))
+    }
+}
+
+impl Ledger for Seat {
+    async fn read(&self, keys: Vec<Key>) -> Result<Proven, LedgerError> {
+        let world = self.chain.world.lock();
+        Ok((world.height, keys.iter().map(|key| world.state.get(key).copied()).collect()))
+    }
+
+    async fn above(&self, _: u64) -> Result<u64, LedgerError> {
+        Err(LedgerError::Unreachable("nobody follows here".into()))
+    }
+
+    async fn send(&self, body: Body) -> Result<(), LedgerError> {
+        self.pay(body).await
+    }
+
+    async fn pay(&self, body: Body) -> Result<(), LedgerError> {
+        self.chain.waiting.lock().push((self.name, body));
+        Ok(())
+    }
+}
+
+fn registration(name: &str, address: SocketAddr, rate: u64, parameters: &Parameters) -> RegisterProvider {
+    let text = |text: String| text.into_bytes();
+    let mut operator = [0; 32];
+    operator[..name.len()].copy_from_slice(name.as_bytes());
+    RegisterProvider {
+        operator,
+        bond: posync_protocol::Amount::sync(1_000),
+        capacity: 1 << 20,
+        capacity_egress: parameters.bytes_per_epoch(rate),
+        reserve_storage: 0,
+        reserve_egress: 0,
+        address: Bounded::new(text(address.to_string())).expect("short"),
+        region: Bounded::new(text("here".into())).expect("short"),
+    }
+}
+
+/// A desk that holds nothing; it only counts.
+async fn desk<E>(context: &E, view: View, key: PrivateKey) -> Arc<Desk<E, E::Blob>>
+where
+    E: Spawner + Clock + Storage + Metrics + CryptoRng,
+{
+    let name = |part: &str| format!("{}-{part}", view.account);
+    let config = StoreConfig::for_capacity(&name("store"), 64 << 20, 4 << 20);
+    let (store, _) = Store::open(context.child("store"), config).await.expect("opens");
+    let held: Held = Arc::new(|_, _| None);
+    let (chain, partition) = (view.chain, name("books"));
+    let books = Books::open(context.child("books"), &partition, key.clone(), chain, held);
+    let (books, _) = books.await.expect("opens");
+    let (till, _) = Till::open(context.child("till"), &name("till")).await.expect("opens");
+    let clock = Arc::new(context.child("clock"));
+    Arc::new(Desk::new(Parts { clock, store, books, till, view, capacity_leaves: 1 << 20, key }))
+}
+
+async fn listen<E>(context: &E, desk: &Arc<Desk<E, E::Blob>>, key: PrivateKey, port: u16) -> SocketAddr
+where
+    E: Spawner + Clock + Storage + Metrics + CryptoRng + Network,
+{
+    let desk = desk.clone();
+    let server = Server::<rpc::Provider, _>::new(move |call, ask| {
+        let desk = desk.clone();
+        async move { desk.handle(call, ask).await }
+    });
+    let listen = Listen::new(key, rpc::Provider::NAMESPACE, SocketAddr::from(([127, 0, 0, 1], port)));
+    server.listen(context.child("listen"), &context.child("network"), listen).await.expect("binds").address
+}
+
+/// Four registered providers, each with a desk and a prober. The next block is of epoch 1.
+async fn network<E>(context: &E, parameters: Parameters, ports: [u16; 4], rates: [u64; 4]) -> Chain
+where
+    E: Spawner + Clock + Storage + Metrics + CryptoRng + Network,
+{
+    let mut world = World::new(&NAMES);
+    (world.draws, world.parameters) = (true, parameters);
+    let (id, mut views) = (world.chain, vec![]);
+    for (place, name) in NAMES.into_iter().enumerate() {
+        let member = context.child("member").with_attribute("name", name);
+        let (view, _) = View::new(account(name), id, parameters);
+        let desk = desk(&member, view.clone(), key(name)).await;
+        let address = listen(&member, &desk, key(name), ports[place]).await;
+        let body = registration(name, address, rates[place], &parameters);
+        let operation = world.sign(name, Body::RegisterProvider(body));
+        assert_eq!(world.submit(&operation), Ok(posync_protocol::Code::Done));
+        views.push(view);
+    }
+    world.skip_to_epoch(1);
+    let chain = Chain { world: Arc::new(Mutex::new(world)), waiting: Arc::default(), views };
+    for (place, name) in NAMES.into_iter().enumerate() {
+        let seat = Seat { chain: chain.clone(), name };
+        let (view, shared) = (chain.views[place].clone(), Shared::new(context.child("network")));
+        let probing = context.child("prober").with_attribute("name", name);
+        let prober = Prober::new(probing, shared, view, seat, key(name), RATE);
+        context.child("prober_task").spawn(move |_| prober.run());
+    }
+    chain
+}
+
+/// A block at each tick of the chain's clock, until `is_over`.
+async fn blocks<E: Clock>(context: &E, chain: &Chain, is_over: impl Fn() -> bool) {
+    let pace = Duration::from_millis(chain.world.lock().parameters.block_ms);
+    for _ in 0..400 {
+        if is_over() {
+            return;
+        }
+        chain.block();
+        context.sleep(pace).await;
+    }
+    panic!("ten epochs were not enough");
+}
+
+fn declared(chain: &Chain, name: &str) -> u64 {
+    let provider: Provider = chain.world.lock().get(Provider::key(&account(name))).expect("registered");
+    provider.capacity_egress
+}
+
+#[test]
+fn providers_measure_each_other_to_what_they_declare_and_send() {
+    deterministic::Runner::timed(Duration::from_secs(300)).start(|context| async move {
+        // Rose declares more than it sends, sam declares nothing.
+        let rates = [RATE, RATE / 4, 4 * RATE, 0];
+        let chain = network(&context, Parameters::LOCAL, [4001, 4002, 4003, 4004], rates).await;
+        let thrice = |name: &&str| chain.measured(name).is_some_and(|measured| measured.taken == 3);
+        blocks(&context, &chain, || NAMES.iter().all(thrice)).await;
+        for (name, rate) in NAMES.into_iter().zip([RATE, RATE / 4, RATE, 0]) {
+            let measured = chain.measured(name).expect("it was measured");
+            assert_eq!(measured.median(), Some(Parameters::LOCAL.bytes_per_epoch(rate)), "{name}");
+            assert_eq!(measured.epochs, [3, 2, 1], "{name}: once in each epoch");
+        }
+        assert!(chain.measured("rose").and_then(|rose| rose.median()) < Some(declared(&chain, "rose")));
+    });
+}
+
+/// The chain's clock of the test over sockets: epochs of three seconds.
+const SHORT: Parameters =
+    Parameters { round_blocks: 2, term_rounds: 6, epoch_rounds: 6, ..Parameters::LOCAL };
+
+#[test]
+fn over_real_sockets_peers_count_what_was_sent() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let config = real::Config::new().with_storage_directory(directory.path()).with_tcp_nodelay(Some(true));
+    real::Runner::new(config).start(|context| async move {
+        let chain = network(&context, SHORT, [0; 4], [RATE; 4]).await;
+        blocks(&context, &chain, || NAMES.iter().all(|name| chain.measured(name).is_some())).await;
+        for name in NAMES {
+            let rate = chain.measured(name).expect("it was measured").rates[0];
+            // A loaded machine may lose some of it to the slot's end, never add to it.
+            assert!(rate > 0 && rate <= declared(&chain, name), "{name}: {rate}");
+        }
+    });
+}
+
+/// A desk within a slot, who was drawn to be counted by it, and the slot.
+async fn counting(context: &deterministic::Context) -> (View, SocketAddr, PrivateKey, Probe, Slot) {
+    let owner = account("paul");
+    let (view, _) = View::new(owner, [7; 32], Parameters::LOCAL);
+    let desk = desk(context, view.clone(), key("paul")).await;
+    let address = listen(context, &desk, key("paul"), 4001).await;
+    let probe = Drawn { epoch: 1, seed: [9; 32], providers: 4 };
+    let draw =
+        (0..8).find(|draw| probe.peer(&account("quinn"), 1, *draw) == Some(0)).expect("drawn by chance");
+    let slot = Slot::new(probe, 0, &Parameters::LOCAL);
+    view.set_slot(slot.clone());
+    (view, address, key("quinn"), Probe { epoch: 1, index: 1, draw }, slot)
+}
+
+fn piece(bytes: usize, last: bool) -> Ask {
+    Ask::Filler(Filler { data: Bounded::new(data(1, bytes)).expect("a piece"), last })
+}
+
+#[test]
+fn only_bytes_within_the_slot_are_counted_and_signed() {
+    deterministic::Runner::timed(Duration::from_secs(60)).start(|context| async move {
+        let (view, address, caller, ask, slot) = counting(&context).await;
+        let network = context.child("network");
+        let client: Client<rpc::Provider> =
+            Client::dial(context.child("dial"), &network, &caller, account("paul"), address)
+                .await
+                .expect("reachable");
+        view.advance(slot.heights.start - 2);
+        let mut call = client.open(Ask::Probe(ask)).await.expect("open");
+        for (height, bytes, last) in [
+            (slot.heights.start - 2, 1, false),
+            (slot.heights.start, 10, false),
+            (slot.heights.end, 100, false),
+            (slot.heights.end + 1, 1_000, true),
+        ] {
+            view.advance(height);
+            call.send(&piece(bytes, last)).await.expect("open");
+            // The other side takes it before the chain moves on.
+            context.sleep(Duration::from_millis(50)).await;
+        }
+        let Some(Answer::Counted(count)) = call.recv().await else { panic!("not counted") };
+        let parties = (account("quinn"), account("paul"));
+        assert_eq!((count.epoch, count.draw, count.bytes), (1, ask.draw, 110));
+        assert!(slot.is_good(&count, &ask, parties, 110, &[7; 32]));
+        assert!(!slot.is_good(&count, &ask, parties, 109, &[7; 32]), "more than was sent");
+        assert!(!slot.is_good(&count, &ask, parties, 110, &[8; 32]), "of another network");
+        assert!(!slot.is_good(&count, &Probe { draw: 9, ..ask }, parties, 110, &[7; 32]), "of another draw");
+    });
+}
+
+#[test]
+fn who_was_not_drawn_or_comes_at_another_time_is_refused() {
+    deterministic::Runner::timed(Duration::from_secs(120)).start(|context| async move {
+        let (view, address, caller, ask, slot) = counting(&context).await;
+        let network = context.child("network");
+        let dial = async |name: &'static str, key: &PrivateKey| -> Client<rpc::Provider> {
+            let dialing = context.child("dial").with_attribute("name", name);
+            Client::dial(dialing, &network, key, account("paul"), address).await.expect("reachable")
+        };
+        let (drawn, stranger) = (dial("drawn", &caller).await, dial("stranger", &key("zoe")).await);
+        let refused = async |client: &Client<rpc::Provider>, ask: Ask| match client.call(ask).await {
+            Ok(Answer::Refused(refused)) => refused.reason,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(refused(&drawn, Ask::Probe(ask)).await, Refusal::Slot, "long before");
+        view.advance(slot.heights.start);
+        let not_drawn = (0..8).find(|draw| slot.probe.peer(&account("zoe"), 1, *draw) != Some(0));
+        let by_zoe = Probe { draw: not_drawn.expect("another"), ..ask };
+        assert_eq!(refused(&stranger, Ask::Probe(by_zoe)).await, Refusal::Slot);
+        assert_eq!(refused(&drawn, Ask::Probe(Probe { epoch: 2, ..ask })).await, Refusal::Slot);
+        assert_eq!(refused(&drawn, piece(5, true)).await, Refusal::Shape, "outside a probe");
+        let mut call = drawn.open(Ask::Probe(ask)).await.expect("open");
+        call.send(&Ask::Probe(ask)).await.expect("open");
+        assert!(matches!(call.recv().await, Some(Answer::Refused(no)) if no.reason == Refusal::Shape));
+        let mut silent = drawn.open(Ask::Probe(ask)).await.expect("open");
+        assert!(matches!(silent.recv().await, Some(Answer::Refused(no)) if no.reason == Refusal::Slot));
+        view.advance(slot.heights.end);
+        assert_eq!(refused(&drawn, Ask::Probe(ask)).await, Refusal::Slot, "after");
+    });
+}
