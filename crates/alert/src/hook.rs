@@ -6,7 +6,7 @@
 //!              full: dropped, told in the log       \--else--> pause 1, 2, 4 .. 60 s, at most 8 times
 //! ```
 
-use crate::{Alert, Signal, State, Watch};
+use crate::{Alert, Kind, Signal, State, Watch};
 use std::{
     fmt,
     sync::{
@@ -27,6 +27,9 @@ const PAUSE: Duration = Duration::from_secs(1);
 const PAUSE_MAX: Duration = Duration::from_secs(60);
 /// Time for one attempt, from the name to the last byte.
 const ATTEMPT: Duration = Duration::from_secs(10);
+
+/// Time that a node which ends takes to say so.
+const LAST_WORDS: Duration = Duration::from_secs(5);
 
 /// The hook's address is none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -129,6 +132,17 @@ impl Alerts {
         }
     }
 
+    /// Tells that `node` has ended, and waits a little until that was heard.
+    pub fn offline(&self, node: &str, height: Option<u64>, why: &dyn fmt::Display) {
+        let next = "it earns and decides nothing until it runs again: mend the cause and start it";
+        let (what, next) = (format!("it went offline: {why}"), next.into());
+        let alert = Alert { kind: Kind::Offline, what, next, due: None };
+        self.tell(Signal::new(node.to_owned(), height, State::Raised, alert));
+        if !self.flush(LAST_WORDS) {
+            tracing::warn!("the alert hook has not heard that this node went offline");
+        }
+    }
+
     /// Waits until everything was sent or given up, at most this long; whether it was.
     pub fn flush(&self, within: Duration) -> bool {
         let Some(hook) = &self.hook else { return true };
@@ -189,7 +203,6 @@ fn describe(error: &ureq::Error) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Kind;
     use std::{
         io::{BufRead as _, BufReader, Read as _, Write as _},
         net::{TcpListener, TcpStream},
@@ -300,6 +313,29 @@ mod tests {
         let alerts = Alerts::paced(&format!("http://{free}/"), SOON).expect("an address");
         alerts.tell(signal("to nobody"));
         assert!(alerts.flush(LONG), "eight attempts, then the next");
+    }
+
+    #[test]
+    fn a_node_that_ends_says_so_before_it_is_gone() {
+        let (url, got) = listen(vec![]);
+        let alerts = Alerts::to(Some(&url)).expect("an address");
+        alerts.offline("sync1x", Some(3), &"the volume is gone");
+        let (_, body) = got.try_recv().expect("it was heard");
+        let json: serde_json::Value = serde_json::from_slice(&body).expect("JSON");
+        assert_eq!(
+            (&json["alert"], &json["what"]),
+            (&"offline".into(), &"it went offline: the volume is gone".into())
+        );
+    }
+
+    #[test]
+    fn a_hook_without_tls_is_given_up_and_ends_nothing() {
+        let (url, _got) = listen(vec![]);
+        let alerts = Alerts::paced(&url.replace("http://", "https://"), SOON).expect("an address");
+        alerts.tell(signal("to a plain socket"));
+        assert!(alerts.flush(LONG), "the handshake fails each time");
+        alerts.tell(signal("again"));
+        assert!(alerts.flush(LONG), "the thread lives");
     }
 
     #[test]

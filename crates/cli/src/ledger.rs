@@ -163,7 +163,7 @@ pub(crate) fn accounted(system: &System) -> Amount {
 }
 
 /// What a person is told when a question has no answer.
-fn failed(error: Error) -> Failure {
+pub(crate) fn failed(error: Error) -> Failure {
     let (exit, what, next) = match &error {
         Error::Unreachable(_) | Error::NoEndpoint => return unreachable(&error.to_string()),
         Error::Refused(_) => (

@@ -73,6 +73,8 @@ enum Command {
     Agreements(commands::agreements::Agreements),
     /// Explain why a provider gets shards or not, and how the ledger sees it
     Why(commands::why::Why),
+    /// Tell what is about to go wrong with providers, until it is stopped
+    Watch(commands::watch::Watch),
     /// Export a proof of one record, for anyone to check offline
     Prove(commands::prove::Prove),
     /// Check a proof with nothing but the network key
@@ -114,6 +116,7 @@ fn run(arguments: Arguments, output: Output) -> Outcome {
         Command::Providers(command) => command.run(&net, output),
         Command::Agreements(command) => command.run(&net, output),
         Command::Why(command) => command.run(&net, output),
+        Command::Watch(command) => command.run(&net, output),
         Command::Prove(command) => command.run(&net, output),
         Command::Verify(command) => command.run(output),
         Command::Blocks(command) => command.run(&net, output),
@@ -125,7 +128,8 @@ fn run(arguments: Arguments, output: Output) -> Outcome {
 }
 
 /// What a member of a network logs: its own story, and the engine's warnings.
-const MEMBER_LOG: &str = "warn,posync_node=info,posync_provider=info,posync_gateway=info,posync_client=info";
+const MEMBER_LOG: &str =
+    "warn,posync_node=info,posync_provider=info,posync_gateway=info,posync_client=info,posync::alert=info";
 
 /// `POSYNC_LOG` filters what is logged (`info`, `posync_provider=debug`).
 fn log_to_stderr(member: bool) {

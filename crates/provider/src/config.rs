@@ -1,5 +1,6 @@
 //! What a provider is told at its start.
 
+use crate::report::Reporter;
 use commonware_cryptography::ed25519::PrivateKey;
 use posync_client::{connection::Endpoint, hold::hold, light::NetworkKey};
 use posync_protocol::{
@@ -51,6 +52,8 @@ pub struct Config {
     pub scrub: Duration,
     /// Time after which a shard that was put but never signed for is removed.
     pub loose: Duration,
+    /// Tells the operator what is about to go wrong.
+    pub report: Reporter,
 }
 
 /// Egress that a provider of a local network offers: 1 MiB a second.

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //!   height --> own records --> not registered?  register
+//!                          --> alerts (report)
 //!                          --> challenge open?  statement (again until the record says answered)
 //!              each round --> terms of all books: versions in force, ended agreements, their space
 //!                          --> loose shards go, ended slots are freed, due vouchers redeemed
@@ -14,6 +15,7 @@ use crate::{
     ledger::{Ledger, LedgerError, decode},
     prover::{Case, NoStatement, Reader},
     redeem,
+    report::Reporter,
     segments::StoreError,
     serve::Desk,
     terms::Terms,
@@ -25,7 +27,8 @@ use posync_protocol::{
     Account, AgreementId, Body, Hash,
     limits::READ_KEYS_MAX,
     operation::{Redeem, RegisterProvider},
-    record::{Agreement, Audit, DataSet, Endings, Provider, RoundInfo, Use},
+    record::{Agreement, Audit, DataSet, Endings, Provider, RoundInfo, Standing, Use},
+    standing::check_grows,
 };
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -66,6 +69,7 @@ pub struct Keeper<E: Spawner + Clock, B, L> {
     ledger: L,
     registration: RegisterProvider,
     loose: Duration,
+    report: Reporter,
     is_registered: bool,
     registered_at: Option<u64>,
     /// The challenge answered last, and when.
@@ -86,6 +90,7 @@ impl<E: Spawner + Clock, B: Blob, L: Ledger> Keeper<E, B, L> {
         ledger: L,
         registration: RegisterProvider,
         loose: Duration,
+        report: Reporter,
     ) -> Self {
         Self {
             context,
@@ -93,6 +98,7 @@ impl<E: Spawner + Clock, B: Blob, L: Ledger> Keeper<E, B, L> {
             ledger,
             registration,
             loose,
+            report,
             is_registered: false,
             registered_at: None,
             answered: None,
@@ -145,6 +151,7 @@ impl<E: Spawner + Clock, B: Blob, L: Ledger> Keeper<E, B, L> {
             return self.register(height).await;
         };
         self.is_registered = true;
+        self.look(&case);
         let Some(challenge) = case.audit.challenge else {
             self.free(case).await?;
             return self.tidy_each_round(height).await;
@@ -156,6 +163,13 @@ impl<E: Spawner + Clock, B: Blob, L: Ledger> Keeper<E, B, L> {
             self.answered = self.answer(case).await?.then_some((challenge.height, height));
         }
         self.tidy_each_round(height).await
+    }
+
+    /// Tells the operator what these records mean, and the desk whether new data is of any use.
+    fn look(&mut self, case: &Case) {
+        let parts = self.desk.parts();
+        self.report.look(case, parts.store.totals().leaves);
+        parts.view.set_growth(case.standing.as_ref().map_or(Ok(()), check_grows));
     }
 
     async fn tidy_each_round(&mut self, height: u64) -> Result<(), KeeperError> {
@@ -199,13 +213,15 @@ impl<E: Spawner + Clock, B: Blob, L: Ledger> Keeper<E, B, L> {
     /// The own records without slots; `None` when not registered.
     async fn own(&self, height: u64) -> Result<Option<Case>, LedgerError> {
         let (account, parameters) = (self.account(), self.desk.parts().view.parameters);
-        let keys = [Provider::key(&account), Audit::key(&account), Endings::key(&account)];
+        let keys =
+            [Provider::key(&account), Audit::key(&account), Endings::key(&account), Standing::key(&account)];
         let (at, slots) = self.ledger.read(keys.to_vec()).await?;
         let slot = |place: usize| slots.get(place).and_then(Option::as_ref);
         let Some(provider) = decode::<Provider>(slot(0))? else { return Ok(None) };
         let (audit, endings) = (decode::<Audit>(slot(1))?.unwrap_or_default(), decode::<Endings>(slot(2))?);
         let (height, anchor, terms) = (at.max(height), [0; 32], BTreeMap::new());
-        Ok(Some(Case { account, parameters, height, provider, audit, endings, anchor, terms }))
+        let standing = decode::<Standing>(slot(3))?;
+        Ok(Some(Case { account, parameters, height, provider, audit, standing, endings, anchor, terms }))
     }
 
     /// Proves the records of slots; absent agreements are `None`.

@@ -31,6 +31,7 @@ pub mod node;
 pub mod probe;
 pub mod prover;
 pub mod redeem;
+pub mod report;
 mod run;
 pub mod scrub;
 pub mod segments;

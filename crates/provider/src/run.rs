@@ -92,7 +92,7 @@ where
 
     let (view, questions) = View::new(account, chain, parameters);
     let clock = Arc::new(context.child("clock"));
-    let (capacity_leaves, asking) = (config.capacity_leaves(), view.clone());
+    let (capacity_leaves, asking, seen) = (config.capacity_leaves(), view.clone(), view.clone());
     let key = config.key.clone();
     let desk = Parts { clock, store: store.clone(), books, till, view, capacity_leaves, key };
     let desk = Arc::new(Desk::new(desk));
@@ -109,7 +109,14 @@ where
     let (probing, view, key) = (context.child("prober"), desk.parts().view.clone(), config.key.clone());
     let prober = Prober::new(probing, network, view, node.clone(), key, config.egress_rate);
     context.child("prober_task").spawn(move |_| prober.run());
-    let keeper = Keeper::new(context.child("keeper"), desk.clone(), node, registration, config.loose);
+    let keeper = Keeper::new(
+        context.child("keeper"),
+        desk.clone(),
+        node,
+        registration,
+        config.loose,
+        config.report.clone(),
+    );
     let mut keeper_task = context.child("keeper_task").spawn(move |_| keeper.run());
     let every = config.scrub;
     let mut scrub_task = context.child("scrub").spawn(move |_| async move { scrub::run(&desk, every).await });
@@ -131,7 +138,10 @@ where
     keeper_task.abort();
     match &ended {
         Ok(()) => store.close().await?,
-        Err(error) => tracing::error!(%error, "the provider goes offline"),
+        Err(error) => {
+            tracing::error!(%error, "the provider goes offline");
+            config.report.offline(&account, seen.height(), error);
+        }
     }
     ended
 }

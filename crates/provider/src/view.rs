@@ -14,7 +14,7 @@ use commonware_utils::{
     sync::Mutex,
 };
 use posync_client::watch;
-use posync_protocol::{Account, AgreementId, Hash, limits::Parameters};
+use posync_protocol::{Account, AgreementId, Code, Hash, limits::Parameters};
 use std::{collections::BTreeMap, sync::Arc};
 
 /// Agreements whose terms are kept; about 600 bytes each.
@@ -52,6 +52,7 @@ pub struct View {
     spend: Arc<Mutex<Spend>>,
     slot: Arc<Mutex<Option<Slot>>>,
     height: Arc<watch::Sender<u64>>,
+    growth: Arc<Mutex<Result<(), Code>>>,
     ask: mpsc::Sender<Question>,
 }
 
@@ -62,7 +63,8 @@ impl View {
         let (height, _) = watch::channel(0);
         let height = Arc::new(height);
         let (known, spend, slot) = (Arc::default(), Arc::default(), Arc::default());
-        (Self { account, chain, parameters, known, spend, slot, height, ask }, questions)
+        let growth = Arc::new(Mutex::new(Ok(())));
+        (Self { account, chain, parameters, known, spend, slot, height, growth, ask }, questions)
     }
 
     /// The last certified height.
@@ -87,6 +89,19 @@ impl View {
             *now = height.max(*now);
             moved
         });
+    }
+
+    /// Notes whether the ledger lets data sets here grow.
+    pub fn set_growth(&self, growth: Result<(), Code>) {
+        *self.growth.lock() = growth;
+    }
+
+    /// Whether the ledger lets data sets here grow, as far as is known.
+    ///
+    /// # Errors
+    /// `GrowthJailed`, `GrowthSuspended`.
+    pub fn check_grows(&self) -> Result<(), Code> {
+        *self.growth.lock()
     }
 
     /// To wait for the next height.

@@ -86,6 +86,7 @@ fn start(world: &World, port: u16) -> Handle<()> {
         parameters: P,
         scrub: SCRUB_LOCAL,
         loose: LOOSE,
+        report: posync_provider::report::Reporter::default(),
     };
     let network = world.context.child("network");
     world.context.child("provider").with_attribute("port", port).spawn(move |context| async move {

@@ -1,6 +1,7 @@
 //! `posync devnet`: a network of processes on this machine, until it is stopped. A member that
 //! ends is told, and missed: surviving that is what the network is for.
 
+use super::watch::hook;
 use crate::{
     devnet::{
         layout,
@@ -36,16 +37,21 @@ pub(crate) struct Devnet {
     /// Remove the network in the directory first
     #[arg(long)]
     fresh: bool,
+    /// Where members post their alerts as JSON; kept in each one's role.json
+    #[arg(long, value_name = "URL")]
+    alert_url: Option<String>,
 }
 
 impl Devnet {
     /// Runs the command until a signal.
     pub(crate) fn run(self, net: &Path, output: Output) -> Outcome {
         let directory = self.dir.unwrap_or_else(|| net.to_path_buf());
+        hook(self.alert_url.as_deref())?;
         if self.fresh {
             clear(&directory)?;
         }
-        let size = Size { authorities: self.authorities, providers: self.providers };
+        let Self { authorities, providers, alert_url, .. } = self;
+        let size = Size { authorities, providers, alert_url };
         let mut running = Running::start(&directory, &size)?;
         let result = session::run(async |context| {
             let mut stop = Stop::new()?;

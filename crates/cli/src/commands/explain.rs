@@ -2,6 +2,7 @@
 //! its formula, its inputs, how it is rounded and the block that it comes from, and is computed
 //! here once more, so that a reader with paper can follow each one.
 
+mod faults;
 mod service;
 
 use self::service::Service;
@@ -14,6 +15,7 @@ use crate::{
     output::{Output, table},
     session,
 };
+use faults::Faults;
 use posync_protocol::{
     Account, Amount,
     amount::{ONE, mul_div},
@@ -92,6 +94,8 @@ pub(crate) struct Reward {
     /// What auditors reported of it.
     service: Service,
     lines: Vec<Line>,
+    /// What the histories leave out, and why.
+    faults: Faults,
     /// All that it was paid.
     amount: Amount,
 }
@@ -133,14 +137,14 @@ pub(crate) async fn explain(ledger: &Ledger, account: &Account, epoch: u64) -> O
     };
     let times = Times::new(&parameters, epoch, provider.index);
     let mut lines = Vec::new();
-    let fees = fees(ledger, account, epoch).await?;
+    let (fees, faults) = fees(ledger, account, epoch).await?;
     sum_fees(&mut lines, &fees, &row, &parameters, epoch);
     let service = Service::read(ledger, account, epoch, &times).await?;
     service.lines(&mut lines, &row, &times);
     measure(&mut lines, &row, &rows, &times);
     share(&mut lines, &row, &books, &parameters, &times);
     let amount = row.pay.checked_add(row.subsidy).unwrap_or(Amount::MAX);
-    Ok(Reward { account: *account, epoch, fees, service, lines, amount })
+    Ok(Reward { account: *account, epoch, fees, service, lines, faults, amount })
 }
 
 /// The rows of `epoch` and those before it whose qualities weigh, newest first.
@@ -151,12 +155,13 @@ async fn rows(ledger: &Ledger, account: &Account, epoch: u64) -> Outcome<Vec<Opt
     Ok(found.into_iter().zip(epochs).map(|(row, epoch)| row.filter(|row| row.epoch == epoch)).collect())
 }
 
-/// The provider's fees of the epoch, from its blocks.
-async fn fees(ledger: &Ledger, account: &Account, epoch: u64) -> Outcome<Vec<Fee>> {
+/// The provider's fees of the epoch, and what it was excused, from the epoch's blocks.
+async fn fees(ledger: &Ledger, account: &Account, epoch: u64) -> Outcome<(Vec<Fee>, Faults)> {
     let blocks = ledger.parameters().epoch_blocks();
-    let mut found = Vec::new();
+    let (mut found, mut faults) = (Vec::new(), Faults::default());
     for height in (epoch * blocks).max(1)..(epoch + 1) * blocks {
         for event in ledger.block(height).await?.events {
+            faults.enter(height, account, &event);
             let Event::Settled { provider, agreement, fee, burn, committee, pay, .. } = event else {
                 continue;
             };
@@ -166,7 +171,7 @@ async fn fees(ledger: &Ledger, account: &Account, epoch: u64) -> Outcome<Vec<Fee
             }
         }
     }
-    Ok(found)
+    Ok((found, faults))
 }
 
 fn sum_fees(lines: &mut Vec<Line>, fees: &[Fee], row: &Settlement, parameters: &Parameters, epoch: u64) {
@@ -290,7 +295,8 @@ impl Reward {
             })
             .collect();
         json!({ "node": self.account.to_string(), "epoch": self.epoch, "amount": json::grains(self.amount),
-            "fees": fees, "reports": self.service.to_json(), "lines": lines, "holds": self.holds() })
+            "fees": fees, "reports": self.service.to_json(), "lines": lines, "faults": self.faults.to_json(),
+            "holds": self.holds() })
     }
 
     fn to_text(&self) -> String {
@@ -306,6 +312,7 @@ impl Reward {
         let mut text = format!("{} in epoch {}: {} SYNC\n\n", self.account, self.epoch, self.amount);
         text += &table(&["block", "settled", "fee", "burned", "committee", "provider"], &fees);
         text += &self.service.to_text();
+        text += &self.faults.to_text();
         text += "\n\n(amounts in grains, ratios in parts per billion: ONE = 1000000000)\n";
         for line in &self.lines {
             let verdict = if line.value == line.recorded { "" } else { "  THE LEDGER SAYS " };

@@ -16,4 +16,5 @@ pub(crate) mod send;
 pub(crate) mod sim;
 pub(crate) mod status;
 pub(crate) mod verify;
+pub(crate) mod watch;
 pub(crate) mod why;

@@ -3,6 +3,7 @@
 //! Two sources, kept apart: placement is the gateway's word, computed by the rule that places; the
 //! rest is proven ledger state.
 
+use super::watch::alerts;
 use crate::{
     egress::Egress,
     failure::{Exit, Failure, Outcome},
@@ -13,11 +14,12 @@ use crate::{
     output::Output,
     session,
 };
+use posync_alert::Alert;
 use posync_protocol::{
     Account,
     limits::{HISTORY, LEAF_BYTES, Parameters},
     provider::{bond_needed, sellable},
-    record::{Audit, Provider},
+    record::{Audit, Provider, Standing},
     wire::gateway::{Placement, Seen, Why as Placements},
 };
 use serde_json::{Value, json};
@@ -39,10 +41,13 @@ impl Why {
             let provider: Option<Provider> = ledger.read(Provider::key(&account)).await?;
             let provider = provider.ok_or_else(|| unknown(&self.node))?;
             let audit = ledger.read(Audit::key(&account)).await?.unwrap_or_default();
+            let standing: Option<Standing> = ledger.read(Standing::key(&account)).await?;
             let egress = Egress::read(&ledger, &account, &provider).await?;
             let placements = Gateway::connect(&context, net).await?.why(account).await?;
-            let epoch = ledger.parameters().epoch(ledger.height().await?);
-            let facts = Facts { account, provider, audit, egress, epoch, parameters: *ledger.parameters() };
+            let (height, parameters) = (ledger.height().await?, *ledger.parameters());
+            let alerts = alerts(&parameters, height, &provider, &audit, standing.as_ref());
+            let epoch = parameters.epoch(height);
+            let facts = Facts { account, provider, audit, egress, alerts, epoch, parameters };
             let value = json!({ "account": account.to_string(), "ledger": facts.to_json(),
                 "placement": placement_json(&placements) });
             output.answer(&value, || format!("{}\n\n{}", placement_text(&placements), facts.to_text()))
@@ -131,6 +136,8 @@ struct Facts {
     provider: Provider,
     audit: Audit,
     egress: Egress,
+    /// What is about to go wrong, as the provider itself is told.
+    alerts: Vec<Alert>,
     epoch: u64,
     parameters: Parameters,
 }
@@ -160,7 +167,8 @@ impl Facts {
             "sellable_bytes": sellable(&self.provider, &self.parameters) * LEAF_BYTES,
             "egress": self.egress.to_json(),
             "bond": json::grains(self.provider.bond), "bond_needed": json::grains(needed),
-            "bond_covers_capacity": self.is_covered(), "leaves_at_epoch": leaves_at })
+            "bond_covers_capacity": self.is_covered(), "leaves_at_epoch": leaves_at,
+            "alerts": self.alerts.iter().map(alert_json).collect::<Vec<_>>() })
     }
 
     fn to_text(&self) -> String {
@@ -183,15 +191,29 @@ impl Facts {
         format!(
             "ledger    {} ({})\nreads     {passed} of the last {drawn} passed, {} drawn in all, {} missing and asked again\n\
              challenge {on_time} of the last {challenges} on time, {open}\nsold      {sold} of {capacity} bytes\n\
-             egress    {}\nbond      {} SYNC, {bond} the capacity (needs {needed})\nleaving   {leaving}",
+             egress    {}\nbond      {} SYNC, {bond} the capacity (needs {needed})\nleaving   {leaving}\nalerts    {}",
             json::text(&self.provider.operator),
             self.account,
             self.audit.drawn,
             self.audit.missing.len(),
             self.egress.to_text(),
             self.provider.bond,
+            alerts_text(&self.alerts),
         )
     }
+}
+
+fn alert_json(alert: &Alert) -> Value {
+    let Alert { kind, what, next, due } = alert;
+    json!({ "alert": kind, "what": what, "next": next, "due": due })
+}
+
+fn alerts_text(alerts: &[Alert]) -> String {
+    if alerts.is_empty() {
+        return "none".into();
+    }
+    let lines = alerts.iter().map(|alert| format!("{}; {}", alert.what, alert.next));
+    lines.collect::<Vec<_>>().join("\n          ")
 }
 
 #[cfg(test)]
@@ -203,6 +225,15 @@ mod tests {
     fn every_reason_has_words_of_its_own() {
         let all: std::collections::BTreeSet<_> = (0..=10).map(reason).collect();
         assert_eq!(all.len(), 11);
+    }
+
+    #[test]
+    fn alerts_have_a_line_each() {
+        assert_eq!(alerts_text(&[]), "none");
+        let alert = |kind, what: &str| Alert { kind, what: what.into(), next: "act".into(), due: Some(3) };
+        let two = [alert(posync_alert::Kind::JailNext, "a"), alert(posync_alert::Kind::LowSpace, "b")];
+        assert_eq!(alerts_text(&two).lines().map(str::trim).collect::<Vec<_>>(), ["a; act", "b; act"]);
+        assert_eq!(alert_json(&two[0])["alert"], "jail_next");
     }
 
     #[test]

@@ -81,9 +81,30 @@ pub(crate) struct RoleFile {
     pub(crate) region: Option<String>,
     /// The node services that it may ask; their answers are verified.
     pub(crate) nodes: Vec<NodeService>,
+    /// Where a provider's and an authority's alerts are posted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) alert_url: Option<String>,
 }
 
 impl RoleFile {
+    /// The role of the member in `directory`.
+    pub(crate) fn read(directory: &Path) -> Outcome<Self> {
+        let path = directory.join(ROLE_FILE);
+        let text = fs::read_to_string(&path).map_err(|error| Failure::file(&path, "read", error))?;
+        serde_json::from_str(&text).map_err(|error| Failure::file(&path, "read", error))
+    }
+
+    fn write(&self, directory: &Path) -> Outcome {
+        let json = serde_json::to_vec_pretty(self).expect("a role is plain data");
+        network::replace(&directory.join(ROLE_FILE), &json)
+    }
+
+    /// Has the member in `directory` post its alerts to `url` from its next start on; none if empty.
+    pub(crate) fn set_alert_url(directory: &Path, url: &str) -> Outcome {
+        let alert_url = (!url.is_empty()).then(|| url.to_owned());
+        Self { alert_url, ..Self::read(directory)? }.write(directory)
+    }
+
     /// The node services, as the roles take them.
     pub(crate) fn nodes(&self) -> Outcome<Vec<Endpoint>> {
         let parse = |node: &NodeService| {
@@ -262,9 +283,8 @@ fn write_members(
             network::replace(&own.join(GENESIS_FILE), &bytes)?;
         }
         let (operator, region) = seat.offer.clone().unzip();
-        let role = RoleFile { role: seat.role, listen: seat.service, operator, region, nodes: nodes.clone() };
-        let json = serde_json::to_vec_pretty(&role).expect("a role is plain data");
-        network::replace(&own.join(ROLE_FILE), &json)?;
+        let (role, listen, nodes) = (seat.role, seat.service, nodes.clone());
+        RoleFile { role, listen, operator, region, nodes, alert_url: None }.write(&own)?;
     }
     Ok(())
 }

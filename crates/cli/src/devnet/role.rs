@@ -1,7 +1,8 @@
 //! The child's side: runs one member in its directory until the supervisor lets go of it.
 
-use super::create::{GENESIS_FILE, KEY_FILE, ROLE_FILE, RoleFile};
+use super::create::{GENESIS_FILE, KEY_FILE, RoleFile};
 use crate::{
+    commands::watch::hook,
     failure::{Exit, Failure, Outcome},
     keys,
     network::Role,
@@ -11,6 +12,7 @@ use commonware_runtime::{
     ListenerOf, Network, Runner as _, SinkOf, Spawner as _, StreamOf, Supervisor as _,
     tokio::{Config, Context, Runner},
 };
+use posync_alert::{Alerts, Space, Watch, low_space};
 use posync_client::connection::Endpoint;
 use posync_gateway::{Policy, auditor};
 use posync_node::{
@@ -18,7 +20,10 @@ use posync_node::{
     run::{TokioServices, run_tokio},
     serve::{self, Serving},
 };
-use posync_provider::config::{self, EGRESS_LOCAL, LOOSE, SCRUB_LOCAL, SEGMENT_BYTES};
+use posync_provider::{
+    config::{self, EGRESS_LOCAL, LOOSE, SCRUB_LOCAL, SEGMENT_BYTES},
+    report::Reporter,
+};
 use std::{
     fs,
     io::{self, Read as _},
@@ -27,11 +32,15 @@ use std::{
     process,
     sync::Arc,
     thread,
+    time::Duration,
 };
 use tokio::signal::unix::{SignalKind, signal};
 
 /// What each provider of a local network offers to keep: 8 GiB.
 const CAPACITY_BYTES: u64 = 8 << 30;
+
+/// How often an authority looks at the room on its volume.
+const LOOK_AT_SPACE: Duration = Duration::from_secs(30);
 
 /// Arguments of the hidden command.
 #[derive(Debug, clap::Args)]
@@ -43,10 +52,7 @@ pub(crate) struct RunRole {
 impl RunRole {
     /// Runs the member; returns only when it fails.
     pub(crate) fn run(self) -> Outcome {
-        let path = self.directory.join(ROLE_FILE);
-        let text = fs::read_to_string(&path).map_err(|error| Failure::file(&path, "read", error))?;
-        let role: RoleFile =
-            serde_json::from_str(&text).map_err(|error| Failure::file(&path, "read", error))?;
+        let role = RoleFile::read(&self.directory)?;
         end_with_the_parent();
         end_on_signals()?;
         match role.role {
@@ -90,13 +96,18 @@ fn end_on_signals() -> Outcome {
 
 fn authority(directory: &Path, role: &RoleFile) -> Outcome {
     let key: PrivateKey = keys::read(&directory.join(KEY_FILE))?;
+    let account = keys::account(&key).to_string();
+    let alerts = hook(role.alert_url.as_deref())?;
+    watch_space(directory.to_path_buf(), account.clone(), alerts.clone());
     let serving = Serving { key: key.clone(), address: role.listen };
     let (operations, services) = serve::over_sockets(serving);
     let mut nodes = role.nodes()?;
     // The own node knows first what is final.
     nodes.sort_by_key(|node| node.address != role.listen);
-    run_tokio(directory, operations, with_auditor(key, nodes, services))
-        .map_err(|error| ended(directory, error))
+    run_tokio(directory, operations, with_auditor(key, nodes, services)).map_err(|error| {
+        alerts.offline(&account, None, &error);
+        ended(directory, error)
+    })
 }
 
 /// The services of a node and, beside them, the auditor of its seat. If that ends, the node goes on.
@@ -122,6 +133,19 @@ fn with_auditor(key: PrivateKey, nodes: Vec<Endpoint>, services: TokioServices) 
         drop(auditing);
         services(context, handle, channel)
     })
+}
+
+/// Tells when the volume of a member that promised nobody room is nearly full: a node that cannot
+/// write its disk stops.
+fn watch_space(directory: PathBuf, account: String, alerts: Alerts) {
+    thread::spawn(move || {
+        let mut watch = Watch::default();
+        loop {
+            let now = Space::of(&directory, 0).and_then(low_space).into_iter().collect();
+            alerts.watch(&mut watch, &account, None, now);
+            thread::sleep(LOOK_AT_SPACE);
+        }
+    });
 }
 
 fn ended(directory: &Path, why: impl std::fmt::Display) -> Failure {
@@ -177,6 +201,7 @@ fn provider(directory: &Path, role: &RoleFile) -> Outcome {
         parameters: genesis.parameters,
         scrub: SCRUB_LOCAL,
         loose: LOOSE,
+        report: Reporter::new(hook(role.alert_url.as_deref())?, Some(directory.to_path_buf())),
     };
     let _lock = config::lock(directory).map_err(|error| ended(directory, error))?;
     runner(directory)

@@ -1,6 +1,9 @@
 //! A network that runs: its description, its processes and the lock on its directory.
 
-use super::{create, supervise::Processes};
+use super::{
+    create::{self, RoleFile},
+    supervise::Processes,
+};
 use crate::{
     failure::{Exit, Failure, Outcome},
     keys,
@@ -23,11 +26,13 @@ pub(crate) struct Size {
     pub(crate) authorities: Option<u16>,
     /// Providers, if asked for.
     pub(crate) providers: Option<u16>,
+    /// Where members post their alerts from now on, if asked for.
+    pub(crate) alert_url: Option<String>,
 }
 
 impl Size {
     /// Four authorities, ten providers: eight hold a segment's shards, two are spare.
-    pub(crate) const USUAL: Self = Self { authorities: None, providers: None };
+    pub(crate) const USUAL: Self = Self { authorities: None, providers: None, alert_url: None };
 }
 
 /// A running network; dropping it stops every process.
@@ -50,6 +55,9 @@ impl Running {
         let network = create::open(&directory, size, &mut commonware_utils::sys_rng())?;
         let mut running = Self { directory, network, processes: Processes::default(), _lock: lock };
         for member in &mut running.network.nodes {
+            if let Some(url) = &size.alert_url {
+                RoleFile::set_alert_url(&member.dir, url)?;
+            }
             member.pid = running.processes.start(&member.name, &member.dir)?;
         }
         running.network.write(&running.directory)?;

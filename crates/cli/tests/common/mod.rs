@@ -20,24 +20,31 @@ pub(crate) struct Net {
     pub(crate) directory: PathBuf,
     process: Option<Child>,
     log: Option<String>,
+    arguments: Vec<String>,
     _home: Option<tempfile::TempDir>,
 }
 
 impl Net {
     /// A new network, ready for use.
     pub(crate) fn start() -> Self {
-        Self::start_with(None)
+        Self::start_as(None, &[])
     }
 
     /// The same, with members that log what `filter` lets through.
     pub(crate) fn logging(filter: &str) -> Self {
-        Self::start_with(Some(filter.into()))
+        Self::start_as(Some(filter.into()), &[])
     }
 
-    fn start_with(log: Option<String>) -> Self {
+    /// A new network whose `devnet` gets these arguments too.
+    pub(crate) fn start_with(arguments: &[&str]) -> Self {
+        Self::start_as(None, arguments)
+    }
+
+    fn start_as(log: Option<String>, arguments: &[&str]) -> Self {
         let home = tempfile::tempdir().expect("a temporary directory");
         let directory = home.path().join("net");
-        let mut net = Self { directory, process: None, log, _home: Some(home) };
+        let arguments = arguments.iter().map(ToString::to_string).collect();
+        let mut net = Self { directory, process: None, log, arguments, _home: Some(home) };
         net.up();
         net
     }
@@ -48,6 +55,7 @@ impl Net {
             .args(["--json", "devnet", "--dir"])
             .arg(&self.directory)
             .envs(self.log.iter().map(|filter| ("POSYNC_LOG", filter)))
+            .args(&self.arguments)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())

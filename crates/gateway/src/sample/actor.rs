@@ -93,7 +93,7 @@ impl Sampler {
         for _ in 0..TRIES {
             let known = self.names().get(&provider).cloned().unwrap_or_default();
             let (named, part) = part(&known.shards, &self.core.common.environment.random())?;
-            let result = self.read(deed, part).await.unwrap_or_else(|| Err(Error::Slow(provider)));
+            let result = self.read(deed, part).await.unwrap_or(Err(Error::Slow(provider)));
             if let Err(error) = &result {
                 tracing::debug!(%error, "a sample failed");
                 deed.link.doubt();

@@ -1,6 +1,9 @@
 //! The keeper against the real rules in memory: it sees only records, and sends only operations.
 
 use super::*;
+
+mod alerts;
+
 use crate::{
     books::{Books, Held},
     fixtures::{data, open_body, register_body},
@@ -81,8 +84,17 @@ fn keeper(
     desk: &Arc<Desk<Context, StoreBlob>>,
     ledger: &Memory,
 ) -> Keeper<Context, StoreBlob, Memory> {
+    reporting(context, desk, ledger, Reporter::default())
+}
+
+fn reporting(
+    context: &Context,
+    desk: &Arc<Desk<Context, StoreBlob>>,
+    ledger: &Memory,
+    report: Reporter,
+) -> Keeper<Context, StoreBlob, Memory> {
     let loose = Duration::from_secs(60);
-    Keeper::new(context.child("keeper"), desk.clone(), ledger.clone(), register_body(), loose)
+    Keeper::new(context.child("keeper"), desk.clone(), ledger.clone(), register_body(), loose, report)
 }
 
 impl Bench {

@@ -11,7 +11,7 @@ use posync_protocol::{
         ENDINGS_MAX, LEAF_BYTES, MISSING_MAX, OPERATION_BYTES_MAX, Parameters, READS, SETTLE_SLOTS_MAX,
     },
     operation::{Answer, MissingRead, ProvedRead, Reasked, Redemption, Settle, Statement},
-    record::{Audit, Challenge, Endings, Missing, Provider},
+    record::{Audit, Challenge, Endings, Missing, Provider, Standing},
     tree::{ShardRead, SumTree},
 };
 use std::collections::BTreeMap;
@@ -32,6 +32,8 @@ pub struct Case {
     pub provider: Provider,
     /// Its audit state.
     pub audit: Audit,
+    /// How it stands.
+    pub standing: Option<Standing>,
     /// What it must cross.
     pub endings: Option<Endings>,
     /// The anchor of the challenge's round.

@@ -16,7 +16,7 @@ use posync_protocol::{
     block::with_chain,
     ledger::Event,
     operation::{DATA_SET_NAMESPACE, DataSetClaim, SetDataSet, Statement, Voucher, sign},
-    record::{Agreement, Audit, DataSet, Endings, Provider, RoundInfo, Use},
+    record::{Agreement, Audit, DataSet, Endings, Provider, RoundInfo, Standing, Use},
     wire::provider::Sign,
 };
 use std::path::Path;
@@ -125,6 +125,7 @@ impl Bench {
             height: world.height,
             provider: world.get(Provider::key(&paul)).expect("registered"),
             audit,
+            standing: world.get(Standing::key(&paul)),
             endings: world.get(Endings::key(&paul)),
             anchor: info.map_or([0; 32], |info| info.anchor),
             terms: self.terms(0).into_iter().map(|terms| (0, terms)).collect(),

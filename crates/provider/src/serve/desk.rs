@@ -144,6 +144,8 @@ impl<E: Clock, B: Blob> Desk<E, B> {
 
     async fn put(&self, peer: Account, put: Put) -> Result<Hash, Refused> {
         let terms = self.admit(peer, &put.agreement).await?;
+        // What the ledger does not let grow would be stored for nobody.
+        self.parts.view.check_grows().map_err(|code| no_code(Refusal::Space, code))?;
         let data = Bytes::from(put.data.into_inner());
         if blake3::hash(&data).as_bytes() != &put.shard {
             return Err(no(Refusal::Content, "the bytes do not have that BLAKE3 name; send them again"));

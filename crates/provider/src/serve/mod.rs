@@ -56,6 +56,8 @@ fn tell(peer: &Account, ask: &Ask) {
             tracing::trace!(%peer, kind = "pay", slot, egress, gas, "asked");
         }
         Ask::Status(_) => tracing::trace!(%peer, kind = "status", "asked"),
+        // Between providers: no customer asks for these.
+        Ask::Probe(_) | Ask::Filler(_) => {}
     }
 }
 

@@ -333,3 +333,29 @@ fn a_full_provider_signs_that_it_refused_what_it_declared() {
         panic!("the store never filled");
     });
 }
+
+#[test]
+fn what_may_not_grow_takes_no_new_shards_and_goes_on_serving() {
+    run(|context| async move {
+        let desk = desk(&context, terms()).await;
+        let client = dial(&context, 2, listen(&context, &desk).await).await;
+        let (name, data) = shard(1, 3_000);
+        assert_eq!(client.call(put(id(), name, &data)).await.expect("answered"), Answer::Stored(name));
+        for code in [posync_protocol::Code::GrowthSuspended, posync_protocol::Code::GrowthJailed] {
+            desk.parts().view.set_growth(Err(code));
+            let (more, bytes) = shard(2, 3_000);
+            let Ok(Answer::Refused(refused)) = client.call(put(id(), more, &bytes)).await else {
+                panic!("it was taken")
+            };
+            let text = String::from_utf8(refused.text.to_vec()).expect("UTF-8");
+            assert_eq!((refused.reason, refused.signed), (Refusal::Space, None), "{text}");
+            assert!(text.contains("takes no new data"), "{text}");
+        }
+        let sign = sign_of(1, &[], &[], &[(name, 3_000)]);
+        let signed = client.call(Ask::Sign(sign)).await.expect("answered");
+        assert!(matches!(signed, Answer::Signed(_)), "what was stored before is signed for");
+        desk.parts().view.set_growth(Ok(()));
+        let (more, bytes) = shard(2, 3_000);
+        assert_eq!(client.call(put(id(), more, &bytes)).await.expect("answered"), Answer::Stored(more));
+    });
+}

@@ -189,6 +189,7 @@ impl<'a> World<'a> {
             parameters: self.lasting.plan.parameters,
             scrub: SCRUB_LOCAL,
             loose: LOOSE,
+            report: posync_provider::report::Reporter::default(),
         };
         let network = self.network(process);
         let context = self.context.child("provider").with_attribute("index", index);

@@ -1,0 +1,95 @@
+//! `posync watch`: tells what is about to go wrong with providers, until it is stopped. It judges by
+//! the ledger's proven records alone, so it also tells of a provider that is too broken to speak.
+
+use crate::{
+    failure::{Exit, Failure, Outcome},
+    ledger::Ledger,
+    network::{Network, Role},
+    output::Output,
+    session,
+};
+use posync_alert::{Alert, Alerts, Facts, Signal, State, conditions};
+use posync_protocol::{
+    Account,
+    limits::Parameters,
+    record::{Audit, Provider, Standing},
+};
+use std::{collections::BTreeMap, path::Path};
+
+/// Arguments of `watch`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Watch {
+    /// Providers to watch: sync1... or names as in `posync status` (all if none is named)
+    nodes: Vec<String>,
+    /// Also post each alert as JSON to this address
+    #[arg(long, value_name = "URL")]
+    alert_url: Option<String>,
+}
+
+impl Watch {
+    /// Runs the command until a signal.
+    pub(crate) fn run(self, net: &Path, output: Output) -> Outcome {
+        let network = Network::read(net)?;
+        let accounts = self.accounts(&network)?;
+        let alerts = hook(self.alert_url.as_deref())?;
+        session::run(async |context| {
+            let ledger = Ledger::open(&context, net).await?;
+            let mut watches: BTreeMap<Account, posync_alert::Watch> = BTreeMap::new();
+            let mut blocks = ledger.follow();
+            loop {
+                let header = blocks.next().await.map_err(crate::ledger::failed)?;
+                for account in &accounts {
+                    let (height, now) = look(&ledger, account, header.height).await?;
+                    for (state, alert) in watches.entry(*account).or_default().step(now) {
+                        let signal = Signal::new(account.to_string(), Some(height), state, alert);
+                        output.answer(&signal, || line(&signal))?;
+                        alerts.tell(signal);
+                    }
+                }
+            }
+        })
+    }
+
+    fn accounts(&self, network: &Network) -> Outcome<Vec<Account>> {
+        if self.nodes.is_empty() {
+            return network.members(Role::Provider).map(|member| network.account(member)).collect();
+        }
+        self.nodes.iter().map(|node| network.resolve(node)).collect()
+    }
+}
+
+/// Where alerts go; an empty address is none.
+pub(crate) fn hook(url: Option<&str>) -> Outcome<Alerts> {
+    Alerts::to(url.filter(|url| !url.is_empty())).map_err(|error| {
+        // The address itself is not repeated: whoever knows it may write there.
+        Failure::new(Exit::Usage, "alerts cannot go there", error, "give the whole address of the webhook")
+    })
+}
+
+/// What holds of a provider, by records proven at `height` or later.
+async fn look(ledger: &Ledger, account: &Account, height: u64) -> Outcome<(u64, Vec<Alert>)> {
+    let Some(provider) = ledger.read::<Provider>(Provider::key(account)).await? else {
+        return Ok((height, Vec::new()));
+    };
+    let audit: Audit = ledger.read(Audit::key(account)).await?.unwrap_or_default();
+    let standing: Option<Standing> = ledger.read(Standing::key(account)).await?;
+    Ok((height, alerts(ledger.parameters(), height, &provider, &audit, standing.as_ref())))
+}
+
+/// The alerts that follow from a provider's records; what its volume holds only itself can tell.
+pub(crate) fn alerts(
+    parameters: &Parameters,
+    height: u64,
+    provider: &Provider,
+    audit: &Audit,
+    standing: Option<&Standing>,
+) -> Vec<Alert> {
+    // The records may be newer than the height that was read before them.
+    let drawn = audit.challenge.map_or(0, |open| open.height);
+    conditions(&Facts { parameters, height: height.max(drawn), provider, audit, standing, space: None })
+}
+
+fn line(signal: &Signal) -> String {
+    let mark = if signal.state == State::Raised { "!" } else { "ok" };
+    format!("{mark:<2} height {}  {}", signal.height.unwrap_or(0), signal.text)
+}

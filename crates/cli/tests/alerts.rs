@@ -1,0 +1,148 @@
+//! Alerts reach a webhook from a real provider whose shards are damaged, and `watch` speaks for one
+//! that was killed.
+
+mod common;
+
+use common::{Net, POSYNC, file, signal};
+use posync_provider::segments::extents;
+use serde_json::Value;
+use std::{
+    fs::OpenOptions,
+    io::{BufRead as _, BufReader, Read as _, Write as _},
+    net::TcpListener,
+    os::unix::fs::FileExt as _,
+    path::Path,
+    process::{Command, Stdio},
+    sync::mpsc::{Receiver, channel},
+    thread,
+    time::{Duration, Instant},
+};
+
+/// Time for an alert: a few epochs of a busy machine.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// A webhook on a socket: its address, and what is posted to it.
+fn listen() -> (String, Receiver<Value>) {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let url = format!("http://{}/alerts", listener.local_addr().expect("it is bound"));
+    let (send, got) = channel();
+    thread::spawn(move || {
+        while let Ok((mut stream, _)) = listener.accept() {
+            let mut reader = BufReader::new(&stream);
+            let (mut length, mut line) = (0, String::from("POST"));
+            while !line.trim().is_empty() {
+                line.clear();
+                reader.read_line(&mut line).expect("a header");
+                let value = line.to_ascii_lowercase();
+                if let Some(value) = value.strip_prefix("content-length:") {
+                    length = value.trim().parse().expect("a number");
+                }
+            }
+            let mut body = vec![0; length];
+            reader.read_exact(&mut body).expect("the body");
+            let answered = stream.write_all(b"HTTP/1.1 204 No\r\nconnection: close\r\n\r\n");
+            if answered.is_err() || send.send(serde_json::from_slice(&body).expect("JSON")).is_err() {
+                break;
+            }
+        }
+    });
+    (url, got)
+}
+
+/// Changes a byte in every chunk that a provider keeps.
+fn damage(member: &Path) {
+    let extents = extents(&member.join("storage")).expect("its segments");
+    assert!(!extents.is_empty());
+    for extent in extents {
+        let file = OpenOptions::new().read(true).write(true).open(&extent.path).expect("a segment");
+        for place in (extent.offset..extent.offset + extent.length).step_by(1024) {
+            let mut byte = [0];
+            file.read_exact_at(&mut byte, place).expect("within the shard");
+            file.write_all_at(&[byte[0] ^ 1], place).expect("writable");
+        }
+    }
+}
+
+/// Two providers that hold shards: name, account, process, directory.
+fn holders(net: &Net) -> Vec<(String, String, u32, String)> {
+    let rows = net.ask(&["agreements"]);
+    let rows = rows.as_array().expect("a list");
+    let holding = rows.iter().filter(|row| row["shards"].as_u64() > Some(0));
+    let accounts: Vec<&str> =
+        holding.map(|row| row["agreement"]["provider"].as_str().expect("text")).collect();
+    let description = net.description();
+    let text = |node: &Value, field: &str| node[field].as_str().expect("text").to_owned();
+    let nodes = description["nodes"].as_array().expect("a list").iter();
+    let nodes = nodes.filter(|node| accounts.contains(&node["account"].as_str().expect("text")));
+    let member = |node: &Value| {
+        let pid = u32::try_from(node["pid"].as_u64().expect("a number")).expect("a pid");
+        (text(node, "name"), text(node, "account"), pid, text(node, "dir"))
+    };
+    nodes.map(member).take(2).collect()
+}
+
+#[test]
+fn a_webhook_and_a_watcher_hear_of_it_before_the_penalty() {
+    let (url, got) = listen();
+    let net = Net::start_with(&["--alert-url", &url]);
+    let home = tempfile::tempdir().expect("a temporary directory");
+    let source = file(home.path(), "source", 1_500_000, 17);
+    net.round_trip(&source, "watched");
+    net.wait_for(&["ls"], 60, "all shards are durable", |files| {
+        files.as_array().expect("a list").iter().all(|file| file["shards_durable"] == file["shards"])
+    });
+    let holders = holders(&net);
+    let [(name, account, _, directory), (killed, gone, pid, _)] = &holders[..] else {
+        panic!("two hold shards: {holders:?}");
+    };
+    damage(Path::new(directory));
+    let start = Instant::now();
+    let alert = loop {
+        let left = PATIENCE.checked_sub(start.elapsed()).expect("an alert in time");
+        let posted = got.recv_timeout(left).unwrap_or_else(|_| panic!("no alert of {name}{}", net.logs()));
+        if posted["node"] == account.as_str() && posted["alert"] == "reads_missing" {
+            break posted;
+        }
+    };
+    assert_eq!(alert["state"], "raised");
+    assert!(
+        alert["height"].as_u64() > Some(0) && alert["text"].as_str().is_some_and(|t| t.contains(account))
+    );
+    net.wait_for(&["why", name], 60, "why lists what holds", |why| {
+        why["ledger"]["alerts"].as_array().is_some_and(|alerts| !alerts.is_empty())
+    });
+
+    signal("KILL", *pid);
+    let mut watch = Command::new(POSYNC)
+        .arg("--json")
+        .arg("--net")
+        .arg(&net.directory)
+        .args(["watch", killed])
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("the program starts");
+    let lines = BufReader::new(watch.stdout.take().expect("it is piped")).lines();
+    let waits = lines.map(|line| line.expect("text")).find(|line| {
+        let told: Value = serde_json::from_str(line).expect("JSON");
+        assert_eq!(told["node"], gone.as_str());
+        told["alert"] == "challenge_waits" && told["state"] == "raised"
+    });
+    watch.kill().expect("it was started here");
+    watch.wait().expect("it was started here");
+    assert!(waits.is_some(), "a killed provider's challenge waits");
+}
+
+#[test]
+fn an_address_that_is_none_is_refused_and_not_repeated() {
+    let home = tempfile::tempdir().expect("a temporary directory");
+    let output = Command::new(POSYNC)
+        .args(["--json", "devnet", "--dir"])
+        .arg(home.path().join("net"))
+        .args(["--alert-url", "hooks.example.org/secret"])
+        .output()
+        .expect("the program starts");
+    assert_eq!(output.status.code(), Some(2));
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert!(text.contains("https://") && !text.contains("secret"), "{text}");
+}
