@@ -29,7 +29,9 @@ use crate::{
 };
 use commonware_codec::DecodeExt;
 use commonware_cryptography::{Signer as _, ed25519::PrivateKey};
+use commonware_macros::select;
 use commonware_utils::channel::oneshot;
+use posync_client::watch;
 use posync_protocol::{
     Account, AgreementId, Hash, Signature,
     block::with_chain,
@@ -51,6 +53,8 @@ use tokio::sync::{Mutex as AsyncMutex, Notify};
 
 /// Time for the next slice of a stream.
 pub const SLICE_TIMEOUT: Duration = Duration::from_secs(5);
+/// Time in which a late slice is still verified and paid, though nobody waits for it.
+const SLICE_LATE: Duration = Duration::from_secs(60);
 /// Pause after a signature that did not come.
 const SIGN_PAUSE: Duration = Duration::from_millis(500);
 /// Pause per claim that waits for the ledger: many small changes become fewer, larger ones.
@@ -352,21 +356,45 @@ impl Deed {
         }
     }
 
-    /// Reads a whole shard, verifying and paying slice by slice. Not to be dropped half way: what is
-    /// on its way then is owed and never paid.
+    /// Reads a whole shard, verifying and paying slice by slice.
     ///
     /// # Errors
     /// [`Error`]; what had verified is paid all the same.
-    pub async fn fetch(&self, name: Hash, length: u64) -> Result<Vec<u8>, Error> {
+    pub async fn fetch(self: &Arc<Self>, name: Hash, length: u64) -> Result<Vec<u8>, Error> {
         Ok(self.read(Part::whole(name, length)).await?.bytes)
     }
 
-    /// Reads a part of a shard, of whatever data set, as [`Self::fetch`] reads a whole one.
+    /// Reads a part of a shard, of whatever data set, as [`Self::fetch`] reads a whole one. The stream
+    /// goes on when nobody waits for it any more: what is on its way then would be owed and never
+    /// paid, and a provider sends no more to who owes a window.
     ///
     /// # Errors
     /// [`Error`]; what had verified is paid all the same.
-    pub async fn read(&self, part: Part) -> Result<Arrived, Error> {
-        let arrived = self.stream(&part).await;
+    pub async fn read(self: &Arc<Self>, part: Part) -> Result<Arrived, Error> {
+        let (progress, mut moves) = watch::channel(());
+        let (sender, receiver) = oneshot::channel();
+        let (deed, environment) = (self.clone(), &self.common.environment);
+        environment.spawn(async move {
+            let arrived = deed.stream_and_pay(&part, &progress).await;
+            // Nobody may be waiting any more.
+            let _ = sender.send(arrived);
+        });
+        tokio::pin!(receiver);
+        loop {
+            let moved = environment.within(SLICE_TIMEOUT, moves.changed());
+            select! {
+                arrived = &mut receiver => {
+                    return arrived.unwrap_or_else(|_| Err(Error::Slow(self.provider())));
+                },
+                moved = moved => if moved.is_none() {
+                    return Err(Error::Slow(self.provider()));
+                },
+            }
+        }
+    }
+
+    async fn stream_and_pay(&self, part: &Part, progress: &watch::Sender<()>) -> Result<Arrived, Error> {
+        let arrived = self.stream(part, progress).await;
         if let Some(voucher) = self.voucher(0, true).await? {
             self.link.pay(voucher).await?;
             self.meter.lock().await.acknowledge(voucher.egress);
@@ -374,7 +402,7 @@ impl Deed {
         arrived
     }
 
-    async fn stream(&self, part: &Part) -> Result<Arrived, Error> {
+    async fn stream(&self, part: &Part, progress: &watch::Sender<()>) -> Result<Arrived, Error> {
         let late = || Error::Slow(self.provider());
         let environment = &self.common.environment;
         let asked = environment.now();
@@ -387,7 +415,8 @@ impl Deed {
             slices.pay(voucher).await?;
         }
         while (arrived.bytes.len() as u64) < part.bytes {
-            let slice = environment.within(SLICE_TIMEOUT, slices.next()).await.ok_or_else(late)??;
+            let slice = environment.within(SLICE_LATE, slices.next()).await.ok_or_else(late)??;
+            progress.send_replace(());
             arrived.whole = since();
             if arrived.bytes.is_empty() {
                 arrived.first = arrived.whole;

@@ -12,7 +12,7 @@ use crate::{
     link::Error,
     purse::state::Stage,
 };
-use commonware_utils::channel::{mpsc, oneshot};
+use commonware_utils::channel::mpsc;
 use posync_protocol::{Account, Hash, limits::Parameters};
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -114,12 +114,10 @@ impl Sampler {
         names::is_owed(&self.ledger, provider, named, &self.parameters).await.unwrap_or(false)
     }
 
-    /// What came in time. The read goes on in a task of its own, so that what verifies is paid.
+    /// What came in time; what comes later is paid all the same.
     async fn read(&self, deed: &Arc<Deed>, part: Part) -> Option<Result<Arrived, Error>> {
-        let (sender, receiver) = oneshot::channel();
-        let (deed, environment) = (deed.clone(), &self.core.common.environment);
-        environment.spawn(async move { drop(sender.send(deed.read(part).await)) });
-        environment.within(Duration::from_millis(IN_TIME_MS), receiver).await?.ok()
+        let environment = &self.core.common.environment;
+        environment.within(Duration::from_millis(IN_TIME_MS), deed.read(part)).await
     }
 
     async fn learn(&self, provider: &Account, epoch: u64) -> Result<(), crate::ledger::Error> {
