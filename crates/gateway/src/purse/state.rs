@@ -21,7 +21,7 @@ use posync_protocol::{
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Part of a provider's free egress that one agreement takes: room stays for a successor and others.
-const EGRESS_PART: u64 = 4;
+const EGRESS_PART: u64 = 16;
 /// Below this an egress quota is not worth an agreement.
 const EGRESS_LEAST: u64 = 16 << 20;
 /// Highest egress price accepted, in genesis prices: it follows what the network uses.
