@@ -140,7 +140,7 @@ pub fn is_late(audit: &Audit, height: u64, deadline_blocks: u64) -> bool {
     audit.challenge.is_some_and(|challenge| height > challenge.height.saturating_add(deadline_blocks))
 }
 
-/// The egress quota to ask of a provider: a quarter of what it may still sell in each of the
+/// The egress quota to ask of a provider: a sixteenth of what it may still sell in each of the
 /// agreement's epochs, at most the policy's.
 pub fn quota_egress(view: &View, policy: &Policy) -> u64 {
     let most = sellable_egress(&view.provider, view.measured.as_ref());
@@ -248,7 +248,10 @@ pub fn next(standing: &Standing, epoch: u64, successor: bool, policy: &Policy, p
                 return Step::TopUp(policy.voucher_reserve);
             }
             let full = standing.load / 3 >= row.quota_leaves / 4;
-            if stage == Stage::Open && is_old(row, epoch, policy) && successor && !full {
+            // What is left of the egress moves what it holds: unread, it would stay unreadable.
+            let spent = standing.egress / 3 >= row.quota_egress / 4;
+            let leaves = spent || (is_old(row, epoch, policy) && !full);
+            if stage == Stage::Open && successor && leaves {
                 return Step::Drain;
             }
             Step::Nothing
@@ -309,14 +312,14 @@ mod tests {
     }
 
     #[test]
-    fn an_agreement_asks_for_a_quarter_of_what_is_free() {
+    fn an_agreement_asks_for_a_sixteenth_of_what_is_free() {
         let policy = Policy::of(&P);
         let mib = 1 << 20;
         for (declared, sold, rates, expected) in [
             (1 << 40, 0, None, 64 << 30),
-            (40 * mib, 0, None, 720 * 10 * mib),
-            (40 * mib, 20 * mib, None, 720 * 5 * mib),
-            (40 * mib, 0, Some([8 * mib, 4 * mib, 9 * mib]), 720 * 2 * mib),
+            (80 * mib, 0, None, 720 * 5 * mib),
+            (80 * mib, 48 * mib, None, 720 * 2 * mib),
+            (40 * mib, 0, Some([16 * mib, 8 * mib, 17 * mib]), 720 * mib),
             (40 * mib, 20 * mib, Some([8 * mib; 3]), 0),
             (0, 0, None, 0),
         ] {
@@ -396,12 +399,18 @@ mod tests {
     fn what_an_agreement_needs() {
         let policy = Policy::of(&P);
         let open = || standing(1, Stage::Open, 720);
+        let spent = || {
+            let row = DeedRow { quota_egress: 12 << 30, ..row(1, Stage::Open, 720) };
+            Standing { row, egress: 9 << 30, ..open() }
+        };
         let used = |sync: u64| Standing { egress: sync << 30, ..open() };
         let rows = [
             ("fresh", open(), 0, false, Step::Nothing),
             ("old without a successor", open(), 540, false, Step::Nothing),
             ("old with a successor", open(), 540, true, Step::Drain),
             ("little used", used(20), 0, false, Step::Nothing),
+            ("its egress three quarters used", spent(), 0, true, Step::Drain),
+            ("without a successor", spent(), 0, false, Step::Nothing),
             ("three quarters used", used(21), 0, false, Step::TopUp(policy.voucher_reserve)),
             (
                 "draining",
