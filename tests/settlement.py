@@ -207,7 +207,8 @@ class Books:
                 best[number] = (units, id, voucher)
         for number, (_, id, voucher) in best.items():
             slot = self.providers[signer].slots.get(number)
-            told = [row for row in downloads if row["agreement"] == id]
+            # One for each redemption; a later one of this block may have told another.
+            told = [row for row in downloads if row["agreement"] == id][:1]
             new, fee, base = self.voucher(slot, voucher) if slot else ((0, 0), 0, 0)
             if not told and (fee == 0 or id in refused):
                 if slot and id not in refused and new > slot.redeemed:

@@ -107,6 +107,8 @@ impl Books {
                 | Event::Priced { .. }
                 | Event::Subsidy { .. }
                 | Event::Standing { .. }
+                | Event::Reported { .. }
+                | Event::ServiceMeasured { .. }
                 | Event::Slashed { .. }
                 | Event::CommitteePaid { .. }
                 | Event::RoundFaulty { .. }

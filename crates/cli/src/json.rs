@@ -3,12 +3,16 @@
 //! Accounts are bech32m, hashes and signatures hex, money integer grains. A number above 64 bits
 //! becomes a string of digits, which no local network reaches.
 
+use crate::records::ratio;
 use posync_protocol::{
     Account, AgreementId, Amount, Body, Operation,
     block::{BlockBody, Header},
     ledger::{AgreementChange, Event, StandingReason, StandingStep},
     limits::Parameters,
-    operation::{Answer, DataSetClaim, Evidence, ProbeCount, Reasked, Redemption, RefusedPlacement},
+    operation::{
+        Answer, AuditCommit, DataSetClaim, Evidence, ProbeCount, Reasked, Redemption, RefusedPlacement,
+        Report,
+    },
     wire::gateway::File,
 };
 use serde_json::{Value, json};
@@ -154,6 +158,12 @@ fn body_fields(body: &Body) -> (&'static str, Value) {
                 "slots": x.slots.iter().map(|slot| slot.0).collect::<Vec<_>>(), "endings": x.endings.to_vec() }),
         ),
         Body::Unjail(x) => ("Unjail", json!({ "bond_add": grains(x.bond_add) })),
+        Body::AuditCommit(x) => ("AuditCommit", json!({ "epoch": x.epoch, "digest": hex::encode(x.digest) })),
+        Body::AuditReveal(x) => (
+            "AuditReveal",
+            json!({ "epoch": x.epoch, "batch": x.batch,
+                "reports": x.reports.iter().map(report).collect::<Vec<_>>() }),
+        ),
         Body::Evidence(x) => ("Evidence", evidence(x)),
         Body::Measure(x) => (
             "Measure",
@@ -163,12 +173,16 @@ fn body_fields(body: &Body) -> (&'static str, Value) {
 }
 
 fn evidence(x: &Evidence) -> Value {
-    let Evidence::Proposals(pair) = x;
     let header = |header: &Header| {
         json!({ "term": header.term, "view": header.view, "height": header.height,
             "digest": hex::encode(header.digest()) })
     };
-    json!({ "seat": x.offender().to_string(), "headers": pair.headers.iter().map(header).collect::<Vec<_>>() })
+    let commit = |x: &AuditCommit| json!({ "epoch": x.epoch, "digest": hex::encode(x.digest) });
+    let (name, pair): (_, Vec<Value>) = match x {
+        Evidence::Proposals(pair) => ("headers", pair.headers.iter().map(header).collect()),
+        Evidence::Commitments(pair) => ("commits", pair.commits.iter().map(commit).collect()),
+    };
+    json!({ "seat": x.offender().to_string(), name: pair })
 }
 
 fn counted((index, x): &(u32, ProbeCount)) -> Value {
@@ -178,6 +192,12 @@ fn counted((index, x): &(u32, ProbeCount)) -> Value {
 fn refusal(x: &RefusedPlacement) -> Value {
     json!({ "provider": x.provider.to_string(), "consumer": x.consumer.to_string(),
         "agreement": x.agreement.as_ref().map(agreement), "leaves": x.leaves, "height": x.height })
+}
+
+fn report(x: &Report) -> Value {
+    json!({ "stratum": x.stratum, "auditor": x.auditor, "index": x.index, "agreement": agreement(&x.agreement()),
+        "session_key": x.session_key.to_string(), "asked": x.asked, "answered": x.answered,
+        "correct": x.correct, "latency_band": x.latency, "throughput_band": x.throughput })
 }
 
 fn ending(id: &AgreementId, consumer: &Account, end_epoch: u64) -> Value {
@@ -248,6 +268,29 @@ pub(crate) fn event(event: &Event) -> Value {
             "event": "Standing", "provider": provider.to_string(), "epoch": epoch,
             "step": step_name(*step), "reason": reason_name(*reason), "evidence": hex::encode(evidence),
             "until": until }),
+        Event::Reported { epoch, provider, auditor, asked, answered, correct, latency, throughput, code } => {
+            json!({ "event": "Reported", "epoch": epoch, "provider": provider.to_string(),
+                "auditor": auditor.to_string(), "asked": asked, "answered": answered, "correct": correct,
+                "latency_band": latency, "throughput_band": throughput, "code": *code as u8,
+                "why": code.explain() })
+        }
+        Event::ServiceMeasured {
+            epoch,
+            provider,
+            assigned,
+            reported,
+            on_time,
+            answered,
+            correct,
+            latency,
+            throughput,
+            stands,
+        } => json!({
+            "event": "ServiceMeasured", "epoch": epoch, "provider": provider.to_string(),
+            "auditors": assigned, "auditors_reported": reported, "on_time": ratio(*on_time),
+            "answered": ratio(*answered), "correct": ratio(*correct), "latency": ratio(*latency),
+            "throughput_band": ratio(*throughput), "answered_stands": ratio(stands[0]),
+            "latency_stands": stands[1] }),
         Event::CommitteePaid { epoch, seat, credits, amount } => json!({
             "event": "CommitteePaid", "epoch": epoch, "seat": seat.to_string(), "credits": credits,
             "amount": grains(*amount) }),

@@ -70,7 +70,7 @@ pub(crate) fn describe(slot: &Slot) -> Option<(&'static str, Value)> {
 }
 
 /// A ratio in parts per billion, or null if it was not measured.
-fn ratio(parts: u64) -> Option<u64> {
+pub(crate) fn ratio(parts: u64) -> Option<u64> {
     Some(parts).filter(|parts| *parts != UNMEASURED)
 }
 
@@ -81,7 +81,8 @@ pub(crate) fn row(x: &Settlement) -> Value {
         "signed": grains(x.signed), "disputed": grains(x.disputed), "reads": x.reads, "answers": x.answers,
         "correct": x.correct.map(ratio), "available": ratio(x.available), "latency": x.latency,
         "quality": ratio(x.quality), "least_quality": x.least, "weight": number(x.weight),
-        "subsidy": grains(x.subsidy), "scores": x.scores.map(ratio) })
+        "subsidy": grains(x.subsidy), "scores": x.scores.map(ratio), "auditors": x.assigned,
+        "auditors_reported": x.reported })
 }
 
 /// How a provider stands.
@@ -89,7 +90,8 @@ pub(crate) fn standing(x: &Standing) -> Value {
     json!({ "registered": x.registered, "scores": x.scores.map(ratio), "score": x.score(),
         "qualities": x.qualities.map(ratio), "idle": x.idle, "low_correct": x.low_correct,
         "low_available": x.low_available, "suspended": x.suspended, "warned": x.warned,
-        "jailed_until": x.jailed_until, "jailings": x.jailings, "probation": x.probation })
+        "jailed_until": x.jailed_until, "jailings": x.jailings, "probation": x.probation,
+        "answered": ratio(x.answered), "latency": x.latency, "on_time": ratio(x.on_time) })
 }
 
 /// What a provider was measured to send, newest first, in bytes an epoch.
@@ -142,7 +144,8 @@ fn agreement(x: &Agreement) -> Value {
 
 fn usage(x: &Use) -> Value {
     json!({ "storage_reserve": grains(x.storage_reserve), "voucher_reserve": grains(x.voucher_reserve),
-        "deposit": grains(x.deposit), "egress": x.egress, "gas": x.gas, "signed": grains(x.signed) })
+        "deposit": grains(x.deposit), "egress": x.egress, "gas": x.gas, "signed": grains(x.signed),
+        "audited": x.audited })
 }
 
 fn version(x: &Version) -> Value {

@@ -1,4 +1,4 @@
-//! The runtime behind one small handle: sleep, spawn, randomness. Only [`crate::run`] knows which
+//! The runtime behind one small handle: sleep, spawn, time, randomness. Only [`crate::run`] knows which
 //! runtime and network it is; everything below is compiled once.
 
 use commonware_macros::select;
@@ -8,7 +8,7 @@ use std::{
     future::Future,
     pin::Pin,
     sync::{Arc, Mutex},
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 type Task = Pin<Box<dyn Future<Output = ()> + Send>>;
@@ -19,12 +19,14 @@ pub struct Environment {
     sleep: Arc<dyn Fn(Duration) -> Task + Send + Sync>,
     spawn: Arc<dyn Fn(Task) -> Handle<()> + Send + Sync>,
     random: Arc<dyn Fn() -> [u8; 32] + Send + Sync>,
+    now: Arc<dyn Fn() -> SystemTime + Send + Sync>,
 }
 
 impl Environment {
     /// Tasks become children of `context`: they end with it.
     pub fn new<E: Spawner + Clock + CryptoRng>(context: &E) -> Self {
         let (sleeper, spawner) = (context.child("sleep"), context.child("tasks"));
+        let clock = context.child("clock");
         let random = Mutex::new(context.child("random"));
         Self {
             sleep: Arc::new(move |duration| Box::pin(sleeper.sleep(duration))),
@@ -34,7 +36,13 @@ impl Environment {
                 random.lock().expect("no holder of this lock panics").fill_bytes(&mut bytes);
                 bytes
             }),
+            now: Arc::new(move || clock.current()),
         }
+    }
+
+    /// The time, to measure how long something takes.
+    pub fn now(&self) -> SystemTime {
+        (self.now)()
     }
 
     /// Waits.

@@ -10,7 +10,7 @@ use posync_client::{
     account::Submitter,
     connection::{self, Connection},
 };
-use posync_protocol::{Body, Code, Key, Record, Slot};
+use posync_protocol::{Body, Code, Key, Record, Slot, block::BlockBody};
 use std::sync::Arc;
 use tokio::sync::Semaphore;
 
@@ -73,6 +73,19 @@ impl Ledger {
     /// [`Error::Unreachable`], also for a slot that does not decode.
     pub async fn record<R: Record>(&self, key: Key) -> Result<Option<R>, Error> {
         Ok(self.connection.read::<R>(key).await?.value)
+    }
+
+    /// The body of a final block; `None` if it is not final yet or not kept any more.
+    ///
+    /// # Errors
+    /// [`Error::Unreachable`].
+    pub async fn body(&self, height: u64) -> Result<Option<BlockBody>, Error> {
+        let body = async { self.connection.body(&self.connection.header(height).await?).await };
+        match body.await {
+            Ok(body) => Ok(Some(body)),
+            Err(connection::Error::Unavailable(_)) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// Has an operation executed; what its receipt says.

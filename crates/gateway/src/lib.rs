@@ -18,9 +18,11 @@
 //! 2. Nothing is paid that did not verify; what is signed is on disk first.
 //! 3. A crash at any point loses nothing that was acknowledged and forgets nothing that is paid.
 
+pub mod auditor;
 pub mod catalogue;
 pub mod coding;
 pub mod core;
+mod customer;
 pub mod deed;
 pub mod environment;
 pub mod ledger;
@@ -30,6 +32,7 @@ pub mod meter;
 pub mod placement;
 pub mod purse;
 pub mod repair;
+pub mod sample;
 pub mod serve;
 pub mod transfer;
 pub mod why;
@@ -38,23 +41,16 @@ pub use purse::state::Policy;
 
 use crate::{
     catalogue::Stopped,
-    core::Core,
-    deed::Common,
-    environment::Environment,
-    ledger::Ledger,
-    limits::MAILBOX,
+    customer::{Customer, Means},
     link::Dialer,
-    purse::{Purse, state::Stage},
 };
 use commonware_cryptography::{Signer as _, ed25519::PrivateKey};
 use commonware_macros::select;
 use commonware_runtime::{Clock, Metrics, Network, SinkOf, Spawner, Storage, StreamOf};
-use commonware_utils::channel::mpsc;
 use posync_client::{
-    account::Submitter,
     channel::{self, Listen},
-    connection::{Connection, Endpoint},
-    light::{Light, NetworkKey},
+    connection::Endpoint,
+    light::NetworkKey,
     rpc::{Client, Gateway, Server, Service},
 };
 use posync_protocol::{Account, Hash, limits::Parameters};
@@ -106,34 +102,22 @@ where
     N: Network,
 {
     let mut stopped = context.stopped();
-    let environment = Environment::new(&context);
     let network = Arc::new(network);
-    let opened = catalogue::start(context.child("catalogue"), &config.partition, environment.random()).await;
-    let (catalogue, loaded, disk) = opened?;
-    let common =
-        Common { environment: environment.clone(), catalogue, chain: config.chain, master: loaded.master };
-    let (notices, heard) = mpsc::channel(MAILBOX);
-    let core = Core::new(common, notices, config.parameters.round_blocks);
     let account = Account::of(&config.key.public_key());
-    let light = Light::new(config.chain, config.network_key);
-    let dialing = context.child("nodes");
-    let connection =
-        Connection::new(dialing, Shared(network.clone()), config.key.clone(), config.nodes, light);
-    let submitter = Submitter::new(connection.clone(), config.key.clone(), config.parameters);
-    let purse = Arc::new(Purse {
-        core: core.clone(),
-        ledger: Ledger::new(connection, submitter),
-        account,
+    let means = Means {
+        key: config.key.clone(),
+        partition: config.partition,
+        nodes: config.nodes,
+        chain: config.chain,
+        network_key: config.network_key,
         parameters: config.parameters,
         policy: config.policy,
-        dialer: dialer(&context, &network, &config.key),
-        links: Default::default(),
-        opening: Default::default(),
-    });
-    take_up(&purse, loaded.deeds);
-    environment.spawn(purse::start(purse));
-    environment.spawn(repair::reap(core.clone()));
-    let repair = repair::start(core.clone(), heard, loaded.open);
+    };
+    let customer = Customer::open(&context, &network, means).await?;
+    customer.start(None);
+    let Customer { core, heard, incomplete, disk, .. } = customer;
+    core.common.environment.spawn(repair::reap(core.clone()));
+    let repair = repair::start(core.clone(), heard, incomplete);
     let server = Server::<Gateway, _>::new(move |call, ask| serve::handle(core.clone(), account, call, ask));
     let listen = Listen::new(config.key, Gateway::NAMESPACE, config.listen);
     let listening = server.listen(context.child("listen"), &*network, listen).await?;
@@ -182,17 +166,4 @@ where
             dialed.map_err(|error| error.to_string())
         })
     })
-}
-
-/// Goes on with the agreements that the catalogue knows.
-fn take_up(purse: &Purse, deeds: Vec<catalogue::LoadedDeed>) {
-    for loaded in deeds {
-        match Stage::of(&loaded.row) {
-            Stage::Gone => {}
-            Stage::Opening => {
-                purse.opening.lock().expect("no holder of this lock panics").push(loaded);
-            }
-            _ => purse.add(loaded),
-        }
-    }
 }

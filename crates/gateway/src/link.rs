@@ -59,6 +59,11 @@ impl Error {
         matches!(self, Self::Refused(_, Refusal::Unknown | Refusal::Damaged, _) | Self::Wrong(..))
     }
 
+    /// Whether the provider says that it cannot serve the shard, which it may no longer have to.
+    pub const fn says_loss(&self) -> bool {
+        matches!(self, Self::Refused(_, Refusal::Unknown | Refusal::Damaged, _))
+    }
+
     /// Whether the very same request may succeed later.
     pub const fn may_pass(&self) -> bool {
         matches!(self, Self::Unreachable(..) | Self::Slow(_) | Self::Refused(_, Refusal::Busy, _))

@@ -3,15 +3,30 @@
 mod world;
 
 use commonware_runtime::{Clock as _, Runner as _, deterministic};
+use commonware_utils::channel::mpsc;
 use posync_client::rpc;
-use posync_gateway::{catalogue::row::SegmentRow, coding::SEGMENT_BYTES, repair::Notice, transfer::Error};
+use posync_gateway::{
+    catalogue::row::SegmentRow,
+    coding::SEGMENT_BYTES,
+    repair::Notice,
+    sample::{
+        self, Found, Sample, Sampler,
+        names::{Known, Named},
+        state::moments,
+    },
+    transfer::Error,
+};
 use posync_protocol::{
     Account, Bounded, Hash,
-    limits::SLICE_BYTES,
+    limits::{Parameters, SLICE_BYTES},
     wire::provider::{Answer, Ask, Slice},
 };
-use std::{collections::BTreeSet, time::Duration};
-use world::{Context, World, bytes, corrupt};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
+use world::{CHAIN, Context, MASTER, World, bytes, corrupt, unconnected};
 
 fn runner(seed: u64) -> deterministic::Runner {
     let config =
@@ -232,6 +247,84 @@ fn a_corrupted_provider_is_routed_around_and_repaired() {
     });
 }
 
+async fn lie(call: &rpc::Incoming<rpc::Provider>) {
+    let data = Bounded::new(vec![7; SLICE_BYTES as usize]).expect("a slice");
+    let path = Bounded::new(vec![[1; 32]; 2]).expect("short");
+    let slice = Slice { shard_bytes: 1 << 18, offset: 0, data, path, last: false };
+    let _ = call.send(&Answer::Slice(slice)).await;
+}
+
+/// What samples say of every provider in the first epoch; its names are those of a file's shards.
+async fn sampled(context: &Context, world: &World, names: BTreeMap<Account, Known>) -> Vec<Sample> {
+    let (tell, mut told) = mpsc::channel(64);
+    let sampler = Sampler {
+        core: world.core.clone(),
+        ledger: unconnected(context, CHAIN),
+        parameters: Parameters::LOCAL,
+        secret: MASTER,
+        tell: Some(tell),
+        names: names.into(),
+    };
+    let environment = &world.core.common.environment;
+    environment.spawn(sample::start(Arc::new(sampler)));
+    for height in 1..Parameters::LOCAL.epoch_blocks() {
+        environment.sleep(Duration::from_millis(Parameters::LOCAL.block_ms)).await;
+        world.core.height.store(height, Ordering::Relaxed);
+    }
+    let mut samples = Vec::new();
+    while let Ok(sample) = told.try_recv() {
+        samples.push(sample);
+    }
+    samples
+}
+
+#[test]
+fn samples_tell_who_serves_and_fault_nobody_for_what_it_no_longer_owes() {
+    run(|context| async move {
+        let mut world = World::start(&context).await;
+        world.put("file", &bytes(1 << 20, 6)).await.expect("stored");
+        world.until("eight holders", async |w| whole(w, "file").await).await;
+        let holders = holders(&world, "file", 0).await;
+        let [liar, sleeper, freed] = [0, 1, 2].map(|holder| index_of(&world, &holders[holder].1));
+        let lies = move |call: rpc::Incoming<rpc::Provider>, ask| async move {
+            if matches!(ask, Ask::Get(_)) {
+                lie(&call).await;
+            }
+        };
+        world.replace(liar, lies).await;
+        world.replace(sleeper, |_call, _ask| futures::future::pending()).await;
+        let agreement = world.core.deeds_with(&world.providers[freed].account)[0].agreement;
+        let store = &world.providers[freed].desk.parts().store;
+        store.unlink(agreement, &[holders[2].2]).await.expect("the disk works");
+        let known = |shard| Known {
+            challenge: 1,
+            epoch: 0,
+            shards: vec![Named { shard, length: 1 << 18, slot: 0, root: [0; 32] }],
+        };
+        let names = holders.iter().map(|(_, account, shard)| (*account, known(*shard))).collect();
+        let samples = sampled(&context, &world, names).await;
+        for (index, provider) in world.providers.iter().enumerate() {
+            let of: Vec<Found> =
+                samples.iter().filter(|s| s.provider == provider.account).map(|s| s.found).collect();
+            let due = moments(&MASTER, 0, &provider.account, &Parameters::LOCAL);
+            let due = due.iter().filter(|at| **at > 0).count();
+            let deed = &world.core.deeds_with(&provider.account)[0];
+            let paid = deed.egress().await;
+            if index == liar {
+                assert_eq!((of, paid), (vec![Found::Wrong; due], 0));
+            } else if index == sleeper {
+                assert_eq!((of, paid), (vec![Found::Silence; due], 0));
+            } else if index == freed || !holders.iter().any(|holder| holder.1 == provider.account) {
+                assert_eq!((of, paid), (vec![], 0), "nothing is known that it owes");
+            } else {
+                assert_eq!((of.len(), paid), (due, due as u64 * SLICE_BYTES));
+                assert!(of.iter().all(|found| matches!(found, Found::Bytes { bytes: SLICE_BYTES, .. })));
+                assert_eq!(provider.desk.parts().till.with(|till| till.paid(&deed.agreement)), paid);
+            }
+        }
+    });
+}
+
 #[test]
 fn liars_and_sleepers_are_routed_around_and_never_paid() {
     run(|context| async move {
@@ -241,12 +334,6 @@ fn liars_and_sleepers_are_routed_around_and_never_paid() {
         world.until("eight holders", async |w| whole(w, "file").await).await;
         let holders = holders(&world, "file", 0).await;
         let (liar, sleeper) = (index_of(&world, &holders[0].1), index_of(&world, &holders[1].1));
-        async fn lie(call: &rpc::Incoming<rpc::Provider>) {
-            let data = Bounded::new(vec![7; SLICE_BYTES as usize]).expect("a slice");
-            let path = Bounded::new(vec![[1; 32]; 2]).expect("short");
-            let slice = Slice { shard_bytes: 1 << 18, offset: 0, data, path, last: false };
-            let _ = call.send(&Answer::Slice(slice)).await;
-        }
         let lies = move |call: rpc::Incoming<rpc::Provider>, ask| async move {
             if matches!(ask, Ask::Get(_)) {
                 lie(&call).await;

@@ -15,9 +15,6 @@ use std::hint::black_box;
 #[path = "../tests/scenarios/crowd.rs"]
 mod crowd;
 #[allow(dead_code, reason = "the tests use the rest")]
-#[path = "../tests/scenarios/samples.rs"]
-mod samples;
-#[allow(dead_code, reason = "the tests use the rest")]
 #[path = "../tests/scenarios/script.rs"]
 mod script;
 #[allow(dead_code, reason = "the tests use the rest")]

@@ -25,24 +25,28 @@ pub mod tree;
 
 pub(crate) use market::touches as touches_market;
 pub use market::{Pair, pair};
-pub use measure::{Figures, figures_of, quality_of};
+pub use measure::{Figures, figures_of, on_time_of, quality_of};
 
 use crate::{
     Account, Amount, Code, Record, authority,
     ledger::{BlockContext, Invalid, Records, Touched, Working},
-    limits::SETTLEMENT_RING,
+    limits::{AUDITORS_MAX, SETTLEMENT_RING},
     record::{
-        AccountState, Audit, Books, CLOSING_RING, Closing, Key, Measured, Peak, Provider, ProviderAt, SeatAt,
-        Settlement, Standing, System,
+        AccountState, Audit, Books, CLOSING_RING, Closing, Key, Measured, Peak, Provider, ProviderAt,
+        Reports, Seat, SeatAt, ServiceRound, Settlement, Standing, System,
     },
 };
 use alloc::vec::Vec;
 use core::ops::Range;
 
-/// Who stands at the indices that a block closes, and who has the seats where it closes an epoch.
+/// Who stands at the indices that a block closes, who audited them, and who has the seats.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Roster {
+    /// Indices and who stands there.
     providers: Vec<(u32, Account)>,
+    /// The service audit of the epoch that the first pass measures.
+    service: Option<ServiceRound>,
+    /// All seats in order, where an epoch is closed for them or their audits are.
     seats: Vec<Account>,
 }
 
@@ -59,10 +63,23 @@ fn slice(context: &BlockContext, system: &System) -> Range<u32> {
 }
 
 /// What must be read before [`crate::ledger::touches`] can name a block's records: who stands at
-/// the indices that it closes, and who has the seats. `system` is the parent's.
+/// the indices that it closes, whom the epoch's service audit drew, and who has the seats. `system`
+/// is the parent's.
 pub fn roster_keys(context: &BlockContext, system: &System) -> Vec<Key> {
+    let round = audited_epoch(context, system).map(ServiceRound::of);
     let providers = slice(context, system).map(ProviderAt::key);
-    providers.chain(authority::roster_keys(context, system)).collect()
+    providers.chain(seat_keys(context, system)).chain(round).collect()
+}
+
+/// The epoch whose service audit this block closes for its slice.
+fn audited_epoch(context: &BlockContext, system: &System) -> Option<u64> {
+    context.epoch().checked_sub(1).filter(|_| !slice(context, system).is_empty())
+}
+
+/// The seats: where an epoch is closed for them, and where their audits are.
+fn seat_keys(context: &BlockContext, system: &System) -> impl Iterator<Item = Key> {
+    let auditing = if slice(context, system).is_empty() { 0 } else { system.seats };
+    authority::roster_keys(context, system).into_iter().chain((0..auditing).map(SeatAt::key))
 }
 
 impl Roster {
@@ -76,15 +93,38 @@ impl Roster {
             let at: ProviderAt = read(records, &ProviderAt::key(index))?;
             roster.providers.extend(at.account.map(|account| (index, account)));
         }
-        for key in authority::roster_keys(context, system) {
+        for key in seat_keys(context, system) {
             roster.seats.push(read::<SeatAt>(records, &key)?.account);
+        }
+        if let Some(epoch) = audited_epoch(context, system) {
+            let slot = records.get(&ServiceRound::of(epoch)).ok_or(Invalid::State)?;
+            let round = slot.map(|slot| ServiceRound::from_slot(&slot)).transpose();
+            roster.service = round.map_err(|_| Invalid::State)?.filter(|round| round.epoch == epoch);
         }
         Ok(roster)
     }
 
-    /// Who has the seats, in the order of their indices; nobody where no epoch is closed.
+    /// Who has the seats, in the order of their indices; nobody where it is not asked for.
     pub(crate) fn seats(&self) -> &[Account] {
         &self.seats
+    }
+
+    /// The epoch's service audit and the stratum in which it draws `index`, if it does.
+    fn audited(&self, index: u32) -> Option<(&ServiceRound, u32)> {
+        let round = self.service.as_ref()?;
+        Some((round, round.stratum(index)?))
+    }
+
+    /// Names what the service audit of the slice's providers needs: at most all seats, and a
+    /// provider's reports.
+    fn touches_service(&self, touched: &mut Touched) {
+        for (index, account) in &self.providers {
+            let Some((round, stratum)) = self.audited(*index) else { continue };
+            touched.writable.extend(Reports::parts(account, round.epoch));
+            let auditors = (0..AUDITORS_MAX as u8).filter_map(|auditor| round.seat(stratum, auditor));
+            let seats = auditors.filter_map(|seat| self.seats.get(seat as usize));
+            touched.writable.extend(seats.map(Seat::key));
+        }
     }
 
     /// The accounts, in the order of their indices.
@@ -121,6 +161,7 @@ pub(crate) fn touches(context: &BlockContext, system: &System, roster: &Roster, 
     if roster.providers.is_empty() {
         return;
     }
+    roster.touches_service(touched);
     for closed in [1, 2].iter().filter_map(|back| epoch.checked_sub(*back)) {
         touched.writable.push(Closing::of(closed));
         let rows =
@@ -174,8 +215,8 @@ pub(crate) fn close(working: &mut Working<'_>, roster: &Roster) -> Result<(), Co
         && let Some(mut sums) = closing(working, measured)?
     {
         let providers = sums.providers;
-        for (_, account) in roster.providers.iter().filter(|(index, _)| *index < providers) {
-            measure::measure(working, &mut sums, account)?;
+        for (index, account) in roster.providers.iter().filter(|(index, _)| *index < providers) {
+            measure::measure(working, &mut sums, roster, (*index, account))?;
         }
         working.put(Closing::of(measured), &sums)?;
     }

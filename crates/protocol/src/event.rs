@@ -73,8 +73,10 @@ event_codec! {
     10 Closed { epoch, rows, root }
     11 Slashed { seat, epoch, parts, amount, burned, reporter, evidence, until }
     12 CommitteePaid { epoch, seat, credits, amount }
+    13 ServiceMeasured { epoch, provider, assigned, reported, on_time, answered, correct, latency, throughput, stands }
     15 RoundFaulty { round, drawn, on_time }
     14 CapacityMeasured { epoch, provider, rate, median }
+    16 Reported { epoch, provider, auditor, asked, answered, correct, latency, throughput, code }
 }
 
 #[cfg(test)]
@@ -82,6 +84,35 @@ mod tests {
     use super::*;
     use crate::{Account, AgreementId, Amount, Code};
     use commonware_codec::{DecodeExt as _, Encode as _};
+
+    /// What is told of service audits.
+    fn of_service(provider: Account) -> [Event; 2] {
+        [
+            Event::ServiceMeasured {
+                epoch: 1,
+                provider,
+                assigned: 4,
+                reported: 3,
+                on_time: 5,
+                answered: 6,
+                correct: 7,
+                latency: 8,
+                throughput: u64::MAX,
+                stands: [6, 8],
+            },
+            Event::Reported {
+                epoch: 1,
+                provider,
+                auditor: provider,
+                asked: 4,
+                answered: 3,
+                correct: 2,
+                latency: 1,
+                throughput: 5,
+                code: Code::AuditUnbacked,
+            },
+        ]
+    }
 
     #[test]
     fn events_survive_their_bytes() {
@@ -138,7 +169,7 @@ mod tests {
             Event::CapacityMeasured { epoch: 1, provider, rate: 2, median: Some(3) },
             Event::CapacityMeasured { epoch: 1, provider, rate: 2, median: None },
         ];
-        for event in events {
+        for event in events.into_iter().chain(of_service(provider)) {
             assert_eq!(Event::decode(event.encode()).ok(), Some(event));
         }
     }

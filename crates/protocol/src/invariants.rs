@@ -15,6 +15,7 @@
 
 mod books;
 mod seats;
+mod service;
 
 use crate::settlement::owed;
 use crate::{
@@ -22,9 +23,10 @@ use crate::{
     fenwick::update_path,
     limits::{PROVIDERS_MAX, SLOTS_MAX},
     record::{
-        AccountState, Agreement, Audit, Books, Closing, DataSet, Ending, Endings, Endpoint, FaultBits,
-        FaultRing, FeeTree, Market, Measured, Newcomer, Offences, PROBE_RING, Peak, Probe, Provider,
-        ProviderAt, RoundInfo, Seat, SeatAt, Settlement, SlotTree, Standing, System, Use,
+        AccountState, Agreement, Audit, Books, Closing, Commitment, DataSet, Ending, Endings, Endpoint,
+        FaultBits, FaultRing, FeeTree, Market, Measured, Newcomer, Offences, PROBE_RING, Peak, Probe,
+        Provider, ProviderAt, Reports, RoundInfo, Seat, SeatAt, ServiceRound, Settlement, SlotTree, Standing,
+        System, Use,
     },
 };
 use alloc::collections::BTreeMap;
@@ -120,6 +122,7 @@ pub fn check_all(slots: impl IntoIterator<Item = (Key, Slot)>, supply: Amount) -
     check_money(&state, &system, supply)?;
     books::check(&state, &system)?;
     seats::check(&state, &system)?;
+    service::check(&state, &system)?;
     let reached = walk(&state, &system)?;
     check_reached(&state, &system, &reached)
 }
@@ -151,6 +154,9 @@ fn check_decodes(state: &State) -> Result<(), Broken> {
         + each::<Peak>(state)?
         + each::<Seat>(state)?
         + each::<SeatAt>(state)?
+        + each::<ServiceRound>(state)?
+        + each::<Commitment>(state)?
+        + each::<Reports>(state)?
         + each::<Offences>(state)?
         + each::<FaultRing>(state)?
         + each::<FaultBits>(state)?
@@ -275,6 +281,7 @@ fn count_agreement(
     at_most("leaves within the quota", data_set.current.leaves, agreement.quota_leaves)?;
     at_most("egress within the quota", usage.egress, agreement.quota_egress)?;
     at_most("gas within the quota", usage.gas, agreement.quota_gas)?;
+    at_most("audited within the redeemed egress", usage.audited, usage.egress)?;
     at_most("disputed within signed", usage.disputed.grains(), usage.signed.grains())?;
     sums.slots += 1;
     sums.sold += agreement.quota_leaves;

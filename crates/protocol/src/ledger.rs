@@ -32,7 +32,7 @@ use crate::{
     operation::{body_fits, check_structure},
     provider,
     record::{AccountState, Newcomer, ProviderAt, RoundInfo, System},
-    settlement, standing, statement,
+    service, settlement, standing, statement,
 };
 use alloc::{
     collections::{BTreeMap, BTreeSet},
@@ -159,6 +159,7 @@ fn touches_system(
 ) -> Touched {
     let mut touched = Touched::default();
     books::touches(context, system, roster, &mut touched);
+    service::touches_round(context, &mut touched);
     authority::touches(context, roster.seats(), &mut touched);
     let place = context.round() % context.parameters.round_ring;
     touched.writable.push(RoundInfo::key(place));
@@ -183,7 +184,7 @@ pub fn touches_operation(context: &BlockContext, operation: &Operation) -> Touch
     match &operation.body {
         Body::Transfer(body) => account::touches(body, &mut touched),
         Body::RegisterProvider(_) => provider::touches_register(signer, &mut touched),
-        Body::UpdateProvider(body) => provider::touches_update(signer, body, &mut touched),
+        Body::UpdateProvider(body) => provider::touches_update(context, signer, body, &mut touched),
         Body::Open(body) => agreement::touches_open(body, &mut touched),
         Body::TopUp(body) => agreement::touches_top_up(body, &mut touched),
         Body::Close(body) => agreement::touches_close(body, &mut touched),
@@ -195,6 +196,8 @@ pub fn touches_operation(context: &BlockContext, operation: &Operation) -> Touch
         Body::Settle(body) => settlement::touches(context, body, &mut touched),
         Body::Refusal(body) => provider::touches_cut(body, &mut touched),
         Body::Unjail(_) => standing::touches_unjail(signer, &mut touched),
+        Body::AuditCommit(body) => service::touches_commit(signer, body, &mut touched),
+        Body::AuditReveal(body) => service::touches_reveal(signer, body, &mut touched),
         Body::Evidence(body) => authority::touches_evidence(body, &context.parameters, &mut touched),
         Body::Measure(body) => capacity::touches(signer, body, &mut touched),
     }
@@ -277,6 +280,7 @@ pub fn execute(
     working.begin(touches_system(context, &working.system, &roster, draws));
     let shared = shared_keys(&working.system, draws, registrations(operations));
     open_round(&mut working).map_err(|_| Invalid::State)?;
+    service::open_round(&mut working).map_err(|_| Invalid::State)?;
     faults::judge(&mut working).map_err(|_| Invalid::State)?;
     capacity::fix_seed(&mut working).map_err(|_| Invalid::State)?;
     books::close(&mut working, &roster).map_err(|_| Invalid::State)?;
@@ -344,6 +348,8 @@ fn dispatch(working: &mut Working<'_>, operation: &Operation) -> Result<(), Code
         Body::Settle(body) => settlement::apply(working, body),
         Body::Refusal(body) => provider::cut(working, body),
         Body::Unjail(body) => standing::unjail(working, signer, body),
+        Body::AuditCommit(body) => service::commit(working, signer, body),
+        Body::AuditReveal(body) => service::reveal(working, signer, body),
         Body::Evidence(body) => authority::apply(working, signer, body),
         Body::Measure(body) => capacity::measure(working, signer, body),
     }

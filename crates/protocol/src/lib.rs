@@ -42,6 +42,7 @@ pub mod operation;
 pub mod provider;
 pub mod receipt;
 pub mod record;
+pub mod service;
 pub mod settlement;
 pub mod standing;
 pub mod statement;

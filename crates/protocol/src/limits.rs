@@ -152,6 +152,22 @@ pub const EVIDENCE_EPOCHS_MAX: u64 = 14;
 pub const SEATS_MAX: u32 = 256;
 /// Keys in one proven read.
 pub const READ_KEYS_MAX: usize = 64;
+/// Auditors of a provider: at 61 drawn ones, 30 % of all seats outvote the rest in 1 of 2,000 epochs.
+pub const AUDITORS_MAX: usize = 61;
+/// Providers that an epoch's service audit draws for each seat.
+pub const SERVICE_DRAWS: u32 = 4;
+/// Reports in one reveal, and strata of one batch.
+pub const REPORTS_MAX: usize = 64;
+/// Batches of a commitment: all strata of 256 seats.
+pub const REPORT_BATCHES_MAX: usize = 16;
+/// Reports on a provider that one record holds.
+pub const REPORTS_PER_PART: usize = 21;
+/// Bytes of one read of an auditor: a verified slice.
+pub const AUDIT_READ_BYTES: u64 = SLICE_BYTES;
+/// Latency bands of a report.
+pub const LATENCY_BANDS: usize = 10;
+/// Throughput bands of a report.
+pub const THROUGHPUT_BANDS: usize = 7;
 
 const _: () = assert!(PROBE_QUORUM == PROBE_PEERS - (PROBE_PEERS - 1) / 2);
 const _: () = assert!(FREE_LANE_BYTES / OPERATION_BYTES_MAX >= 2 * DRAWS_MAX);
@@ -161,6 +177,8 @@ const _: () = assert!(FRAME_BYTES_MAX as u64 > SHARD_BYTES_MAX);
 const _: () = assert!(MEMPOOL_FREE_BYTES >= FREE_LANE_BYTES && MEMPOOL_SETTLE_BYTES < MEMPOOL_FREE_BYTES);
 const _: () = assert!(MEMPOOL_BYTES - MEMPOOL_FREE_BYTES >= 4 * BODY_BYTES_MAX);
 const _: () = assert!(CALL_BYTES_MAX >= 4 * FRAME_BYTES_MAX);
+const _: () = assert!((SEATS_MAX * SERVICE_DRAWS) as usize <= REPORTS_MAX * REPORT_BATCHES_MAX);
+const _: () = assert!(AUDITORS_MAX <= 3 * REPORTS_PER_PART);
 
 encoded! {
     /// What the genesis fixes and nothing later changes (starting-point.md gives each reason).
@@ -376,8 +394,10 @@ const _: () = {
         assert!(p.leader_timeout_ms > p.block_ms && p.certification_timeout_ms > p.leader_timeout_ms);
         assert!(p.burn > 0 && p.burn + p.committee < ONE);
         assert!(p.subsidy_cap < ONE && p.usage_share <= ONE && p.emission_divisor > 0);
-        // Both passes of a block name about a dozen records for each provider.
-        assert!(p.closing_slice > 0 && p.closing_slice as usize * 12 < KEYS_MAX / 4);
+        // Both passes of a block name about a dozen records for each provider, its reports in
+        // three more, and every seat's two.
+        let closing = p.closing_slice as usize * 15 + 2 * SEATS_MAX as usize;
+        assert!(p.closing_slice > 0 && closing < KEYS_MAX / 4);
         i += 1;
     }
 };

@@ -4,9 +4,13 @@
 //! once per node ([`crate::wire::node`] carries the bytes). Free operations (`Statement`,
 //! `Settle`) have `nonce` 0 and `max_fee` 0.
 
+mod service;
 mod signatures;
 mod structure;
 
+pub use service::{
+    AUDIT_NAMESPACE, AuditCommit, AuditReveal, REPORT_NAMESPACE, Report, batch_of, digest_of, reveals,
+};
 pub use signatures::{SignatureCheck, sign};
 pub(crate) use structure::body_fits;
 pub use structure::check_structure;
@@ -396,11 +400,23 @@ encoded! {
     }
 }
 
+encoded! {
+    /// Two different commitments of one seat for one epoch.
+    Commitments {
+        /// Who signed both.
+        seat: Account,
+        /// Both.
+        commits: Bounded<AuditCommit, 2>,
+    }
+}
+
 tagged! {
     /// Two signatures of one seat of which only one can be honest.
     Evidence {
         /// Two proposals of one view.
         1 => Proposals(Proposals),
+        /// Two commitments of one epoch.
+        2 => Commitments(Commitments),
     }
 }
 
@@ -468,6 +484,10 @@ tagged! {
         15 => Evidence(Evidence),
         /// Reports what drawn peers counted of a provider's egress.
         18 => Measure(Measure),
+        /// Commits to what an auditor found.
+        16 => AuditCommit(AuditCommit),
+        /// Reveals what it committed to.
+        17 => AuditReveal(AuditReveal),
     }
 }
 

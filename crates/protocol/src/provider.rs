@@ -15,10 +15,11 @@
 use crate::{
     Account, Amount, Code,
     account::{credit, debit},
-    ledger::{Event, Touched, Working},
+    ledger::{BlockContext, Event, Touched, Working},
     limits::{OPERATOR_BYTES, Parameters},
     operation::{RefusedPlacement, RegisterProvider, UpdateProvider},
     record::{Audit, Endings, Endpoint, Measured, Newcomer, Provider, ProviderAt, Standing},
+    service,
 };
 
 /// The least bond for `capacity` declared leaves.
@@ -50,11 +51,17 @@ pub(crate) fn touches_register(signer: &Account, touched: &mut Touched) {
 }
 
 /// Names an update's records; an exit also gives the index back.
-pub(crate) fn touches_update(signer: &Account, body: &UpdateProvider, touched: &mut Touched) {
+pub(crate) fn touches_update(
+    context: &BlockContext,
+    signer: &Account,
+    body: &UpdateProvider,
+    touched: &mut Touched,
+) {
     touched.writable.extend([Provider::key(signer), Endpoint::key(signer)]);
     if body.leave {
         touched.writable.extend([Audit::key(signer), Endings::key(signer), Standing::key(signer)]);
         touched.writable.extend([ProviderAt::key(body.index), Measured::key(signer)]);
+        touched.writable.extend(service::touches_forget(context, signer));
     }
 }
 
@@ -231,5 +238,6 @@ fn leave(working: &mut Working<'_>, signer: &Account, provider: &Provider) -> Re
     working.delete(Endings::key(signer))?;
     working.delete(Standing::key(signer))?;
     working.delete(Measured::key(signer))?;
+    service::forget(working, signer)?;
     working.delete(Endpoint::key(signer))
 }

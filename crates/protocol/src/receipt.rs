@@ -92,6 +92,16 @@ codes! {
     95 EvidenceStale "the fault is older than 14 epochs, or of an epoch to come; bring it while it counts";
     96 SeatUnknown "who signed has no seat; nothing is locked that could be taken";
     97 EvidenceKnown "this seat's fault of that epoch is proven already; nothing to do";
+    98 AuditNotSeat "the signer has no seat, or lost it; only authorities audit service";
+    99 AuditTime "an audit is committed in its own epoch and revealed in the first round of the next; wait for the next epoch";
+    100 AuditUndrawn "no service audit was drawn in that epoch, or not yet; wait for the epoch's first seed";
+    101 AuditCommitted "a commitment of this seat and epoch stands; reveal what it names";
+    102 AuditUncommitted "this seat committed to nothing in that epoch; commit before the epoch ends";
+    103 AuditAltered "this is not what was committed to; reveal exactly the reports, salt and batches of the commitment";
+    104 AuditNotAssigned "the epoch's seed does not draw this seat to audit this provider, or the provider is not there";
+    105 AuditReported "this auditor's report on the provider counts already";
+    106 AuditAgreement "the agreement is not there, or not opened under the key that signed the report";
+    107 AuditUnbacked "what the provider redeemed under the agreement does not cover the reads; reveal again once it has";
     108 MeasureUndrawn "the epoch drew nobody to count: no seed in its first round, or fewer than two providers; wait for the next";
     109 MeasureUntimely "an epoch is measured after its slot and before the end of the next epoch; wait for it, or for the next";
     110 MeasuredAlready "this epoch or a later one is measured already; wait for the next";

@@ -105,11 +105,13 @@ mod books;
 mod capacity;
 mod faults;
 mod seats;
+mod service;
 
 pub use books::*;
 pub use capacity::*;
 pub use faults::*;
 pub use seats::*;
+pub use service::*;
 
 record! {
     /// The one record of sums; each money field is part of the conserved total.
@@ -340,6 +342,8 @@ record! {
         signed: Amount,
         /// Claims beyond signatures, at most `signed`.
         disputed: Amount,
+        /// Redeemed egress bytes that back a report of an auditor.
+        audited: u64,
     }
 }
 

@@ -23,6 +23,7 @@ use crate::{
     operation::Unjail,
     provider::bond_needed,
     record::{EGRESS, Provider, QUALITIES, STORAGE, Settlement, Standing, UNMEASURED},
+    service::is_quorum,
 };
 use alloc::vec::Vec;
 
@@ -61,6 +62,9 @@ impl Standing {
             jailings: 0,
             last_jailed: 0,
             probation: 0,
+            answered: UNMEASURED,
+            latency: 0,
+            on_time: UNMEASURED,
         }
     }
 
@@ -146,7 +150,9 @@ pub(crate) fn judge(standing: &mut Standing, row: &Settlement, now: u64) -> Vec<
     } else if row.answers > 0 {
         standing.low_correct = standing.low_correct.saturating_add(1);
     }
-    let is_away = row.available < AVAILABLE_MIN;
+    // What auditors found in an earlier epoch weighs, but is held against nobody twice.
+    let is_reported = row.assigned > 0 && is_quorum(row.reported.into(), row.assigned);
+    let is_away = if is_reported { row.available } else { standing.on_time } < AVAILABLE_MIN;
     standing.low_available = if is_away { standing.low_available.saturating_add(1) } else { 0 };
     if standing.probation > 0 && quality >= PROBATION_QUALITY {
         standing.probation -= 1;

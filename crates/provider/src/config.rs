@@ -56,8 +56,8 @@ pub struct Config {
     pub report: Reporter,
 }
 
-/// Egress that a provider of a local network offers: 1 MiB a second.
-pub const EGRESS_LOCAL: u64 = 1 << 20;
+/// Egress that a provider of a local network offers: 4 MiB a second.
+pub const EGRESS_LOCAL: u64 = 4 << 20;
 /// Sealed size of a segment file.
 pub const SEGMENT_BYTES: u64 = 256 << 20;
 /// Time between scrubs on a local network; 14 days in production.

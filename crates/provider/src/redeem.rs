@@ -1,19 +1,20 @@
 //! Which vouchers to turn into money, and when: pure.
 //!
 //! A drawn provider takes them along for free, at most 64 in its statement. In between it pays a
-//! fee, so it redeems on its own only what would else be lost or is worth it.
+//! fee, so it redeems on its own only what would else be lost or is worth it; and in the last round
+//! of an epoch whatever is as much as one read of an auditor. A report counts only as far as its
+//! reads are redeemed by then, nobody can tell whose read it was, and whose reads never count keeps
+//! a quality of one half: that is worth more than the fee.
 
 use crate::terms::Terms;
 use posync_protocol::{
     Amount, agreement,
-    limits::{FEE_BYTES_PER_KEY, Parameters},
+    limits::{AUDIT_READ_BYTES, FEE_BYTES_PER_KEY, Parameters},
     operation::Redemption,
 };
 
 /// Bytes of one redemption in an operation, with the records that it names.
 const REDEMPTION_BYTES: u64 = 192 + 2 * FEE_BYTES_PER_KEY;
-/// At an epoch's end a voucher is redeemed if it pays this many times its share of the fee.
-const WORTH: u128 = 8;
 
 /// What a kept voucher would pay now; `None` if the ledger would refuse it.
 pub fn value(terms: &Terms, kept: &Redemption, round: u64, parameters: &Parameters) -> Option<Amount> {
@@ -37,8 +38,8 @@ pub fn payable<'a>(
 }
 
 /// Whether a voucher is worth an operation of its own at this height: its agreement's window is
-/// about to close, it is worth half of what is left of the reserve, or the epoch ends and it pays
-/// well above its fee.
+/// about to close, it is worth half of what is left of the reserve, or the epoch is in its last
+/// round and an auditor's read may be in it.
 pub fn is_due(terms: &Terms, kept: &Redemption, height: u64, parameters: &Parameters) -> bool {
     let (round, epoch) = (parameters.round(height), parameters.epoch(height));
     let Some(fee) = value(terms, kept, round, parameters) else { return false };
@@ -48,7 +49,8 @@ pub fn is_due(terms: &Terms, kept: &Redemption, height: u64, parameters: &Parame
     let is_last = epoch + 1 >= over;
     let is_much = fee.grains().saturating_mul(2) >= terms.usage.voucher_reserve.grains();
     let epoch_ends = round + 1 >= parameters.epoch_start(epoch + 1);
-    fee.grains() > own && (is_last || is_much || (epoch_ends && fee.grains() > own.saturating_mul(WORTH)))
+    let is_read = kept.voucher.egress.saturating_sub(terms.usage.egress) >= AUDIT_READ_BYTES;
+    (epoch_ends && is_read) || (fee.grains() > own && (is_last || is_much))
 }
 
 #[cfg(test)]
@@ -81,12 +83,19 @@ mod tests {
         let last_round = (P.epoch_rounds - 1) * round;
         let mut closing = terms();
         closing.usage.closing_epoch = Some(2);
+        let read = || {
+            let mut read = terms();
+            read.usage.egress = MIB;
+            read
+        };
         let mut small = terms();
         small.usage.voucher_reserve = Amount::new(2_000_000).expect("small");
         for (name, terms, egress, height, expected) in [
             ("early in the epoch", &terms(), 2 * MIB, round, false),
-            ("epoch ends, worth it", &terms(), 2 * MIB, last_round, true),
-            ("epoch ends, below its fee", &terms(), MIB / 16, last_round, false),
+            ("epoch ends", &terms(), 2 * MIB, last_round, true),
+            ("epoch ends, one auditor's read", &terms(), MIB / 16, last_round, true),
+            ("epoch ends, less than that", &terms(), MIB / 16 - 1, last_round, false),
+            ("epoch ends, no more than that beyond what is redeemed", &read(), MIB + 1, last_round, false),
             ("closing soon", &closing, MIB, P.epoch_blocks(), true),
             ("closing, not yet", &closing, MIB, round, false),
             ("closing, below its fee", &closing, MIB / 16, P.epoch_blocks(), false),

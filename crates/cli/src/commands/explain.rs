@@ -3,7 +3,9 @@
 //! here once more, so that a reader with paper can follow each one.
 
 mod faults;
+mod service;
 
+use self::service::Service;
 use super::recompute::{genesis, sealing_block};
 use crate::{
     failure::{Exit, Failure, Outcome},
@@ -89,6 +91,8 @@ pub(crate) struct Reward {
     account: Account,
     epoch: u64,
     fees: Vec<Fee>,
+    /// What auditors reported of it.
+    service: Service,
     lines: Vec<Line>,
     /// What the histories leave out, and why.
     faults: Faults,
@@ -135,10 +139,12 @@ pub(crate) async fn explain(ledger: &Ledger, account: &Account, epoch: u64) -> O
     let mut lines = Vec::new();
     let (fees, faults) = fees(ledger, account, epoch).await?;
     sum_fees(&mut lines, &fees, &row, &parameters, epoch);
+    let service = Service::read(ledger, account, epoch, &times).await?;
+    service.lines(&mut lines, &row, &times);
     measure(&mut lines, &row, &rows, &times);
     share(&mut lines, &row, &books, &parameters, &times);
     let amount = row.pay.checked_add(row.subsidy).unwrap_or(Amount::MAX);
-    Ok(Reward { account: *account, epoch, fees, lines, faults, amount })
+    Ok(Reward { account: *account, epoch, fees, service, lines, faults, amount })
 }
 
 /// The rows of `epoch` and those before it whose qualities weigh, newest first.
@@ -204,7 +210,7 @@ fn measure(lines: &mut Vec<Line>, row: &Settlement, rows: &[Option<Settlement>],
         Some(_) => format!(
             "least of floor(floor(floor(C x C) x A) x floor((ONE + L) / 2)), 0 if C < 0.9 ONE: {words}"
         ),
-        None => "no read was drawn in the epoch: not measured".to_owned(),
+        None => "no read was drawn and no auditor reported: not measured".to_owned(),
     };
     add("quality", formula, least.unwrap_or(UNMEASURED).into(), row.quality.into());
     let recent: Vec<u64> =
@@ -289,7 +295,8 @@ impl Reward {
             })
             .collect();
         json!({ "node": self.account.to_string(), "epoch": self.epoch, "amount": json::grains(self.amount),
-            "fees": fees, "lines": lines, "faults": self.faults.to_json(), "holds": self.holds() })
+            "fees": fees, "reports": self.service.to_json(), "lines": lines, "faults": self.faults.to_json(),
+            "holds": self.holds() })
     }
 
     fn to_text(&self) -> String {
@@ -304,6 +311,7 @@ impl Reward {
             .collect();
         let mut text = format!("{} in epoch {}: {} SYNC\n\n", self.account, self.epoch, self.amount);
         text += &table(&["block", "settled", "fee", "burned", "committee", "provider"], &fees);
+        text += &self.service.to_text();
         text += &self.faults.to_text();
         text += "\n\n(amounts in grains, ratios in parts per billion: ONE = 1000000000)\n";
         for line in &self.lines {

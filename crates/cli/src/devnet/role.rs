@@ -7,15 +7,17 @@ use crate::{
     keys,
     network::Role,
 };
+use commonware_cryptography::ed25519::PrivateKey;
 use commonware_runtime::{
-    ListenerOf, Network, Runner as _, SinkOf, StreamOf, Supervisor as _,
+    ListenerOf, Network, Runner as _, SinkOf, Spawner as _, StreamOf, Supervisor as _,
     tokio::{Config, Context, Runner},
 };
 use posync_alert::{Alerts, Space, Watch, low_space};
-use posync_gateway::Policy;
+use posync_client::connection::Endpoint;
+use posync_gateway::{Policy, auditor};
 use posync_node::{
     genesis::Genesis,
-    run::run_tokio,
+    run::{TokioServices, run_tokio},
     serve::{self, Serving},
 };
 use posync_provider::{
@@ -93,14 +95,43 @@ fn end_on_signals() -> Outcome {
 }
 
 fn authority(directory: &Path, role: &RoleFile) -> Outcome {
-    let serving = Serving { key: keys::read(&directory.join(KEY_FILE))?, address: role.listen };
-    let account = keys::account(&serving.key).to_string();
+    let key: PrivateKey = keys::read(&directory.join(KEY_FILE))?;
+    let account = keys::account(&key).to_string();
     let alerts = hook(role.alert_url.as_deref())?;
     watch_space(directory.to_path_buf(), account.clone(), alerts.clone());
+    let serving = Serving { key: key.clone(), address: role.listen };
     let (operations, services) = serve::over_sockets(serving);
-    run_tokio(directory, operations, services).map_err(|error| {
+    let mut nodes = role.nodes()?;
+    // The own node knows first what is final.
+    nodes.sort_by_key(|node| node.address != role.listen);
+    run_tokio(directory, operations, with_auditor(key, nodes, services)).map_err(|error| {
         alerts.offline(&account, None, &error);
         ended(directory, error)
+    })
+}
+
+/// The services of a node and, beside them, the auditor of its seat. If that ends, the node goes on.
+fn with_auditor(key: PrivateKey, nodes: Vec<Endpoint>, services: TokioServices) -> TokioServices {
+    Box::new(move |context, handle, channel| {
+        let genesis = handle.genesis();
+        let config = auditor::Config {
+            key,
+            partition: "auditor".into(),
+            nodes,
+            chain: handle.chain(),
+            network_key: handle.network_key(),
+            parameters: genesis.parameters,
+            heights: handle.heights(),
+        };
+        let sockets = Sockets(Arc::new(context.child("auditor_sockets")));
+        let auditing = context.child("auditor").spawn(|context| async move {
+            if let Err(error) = auditor::run(context, sockets, config).await {
+                tracing::error!(%error, "the auditor has ended; this seat reports nothing until a restart");
+            }
+        });
+        // It lives as long as the node's services do, whatever becomes of its handle.
+        drop(auditing);
+        services(context, handle, channel)
     })
 }
 

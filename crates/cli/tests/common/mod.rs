@@ -19,6 +19,7 @@ pub(crate) struct Net {
     /// Where it lives.
     pub(crate) directory: PathBuf,
     process: Option<Child>,
+    log: Option<String>,
     arguments: Vec<String>,
     _home: Option<tempfile::TempDir>,
 }
@@ -26,15 +27,24 @@ pub(crate) struct Net {
 impl Net {
     /// A new network, ready for use.
     pub(crate) fn start() -> Self {
-        Self::start_with(&[])
+        Self::start_as(None, &[])
+    }
+
+    /// The same, with members that log what `filter` lets through.
+    pub(crate) fn logging(filter: &str) -> Self {
+        Self::start_as(Some(filter.into()), &[])
     }
 
     /// A new network whose `devnet` gets these arguments too.
     pub(crate) fn start_with(arguments: &[&str]) -> Self {
+        Self::start_as(None, arguments)
+    }
+
+    fn start_as(log: Option<String>, arguments: &[&str]) -> Self {
         let home = tempfile::tempdir().expect("a temporary directory");
         let directory = home.path().join("net");
         let arguments = arguments.iter().map(ToString::to_string).collect();
-        let mut net = Self { directory, process: None, arguments, _home: Some(home) };
+        let mut net = Self { directory, process: None, log, arguments, _home: Some(home) };
         net.up();
         net
     }
@@ -44,6 +54,7 @@ impl Net {
         let mut child = Command::new(POSYNC)
             .args(["--json", "devnet", "--dir"])
             .arg(&self.directory)
+            .envs(self.log.iter().map(|filter| ("POSYNC_LOG", filter)))
             .args(&self.arguments)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())

@@ -23,7 +23,7 @@ mod store;
 mod tests;
 
 pub use books::{Agreed, Books, Entry, Loaded, LoadedDeed};
-pub use store::Error;
+pub use store::{Error, partitions};
 
 use crate::{
     coding::FileId,

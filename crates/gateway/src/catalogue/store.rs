@@ -36,6 +36,11 @@ pub enum Error {
     Full(&'static str),
 }
 
+/// The runtime's partitions in which a catalogue that was opened in `partition` lies.
+pub fn partitions(partition: &str) -> [String; 3] {
+    ["data", "offsets-blobs", "offsets-metadata"].map(|part| format!("{partition}-catalogue_{part}"))
+}
+
 type Translator = Hashed<EightCap>;
 type Table<E> = Db<E, Key, Vec<u8>, Translator>;
 

@@ -29,11 +29,14 @@ use crate::{
 };
 use commonware_codec::DecodeExt;
 use commonware_cryptography::{Signer as _, ed25519::PrivateKey};
+use commonware_macros::select;
 use commonware_utils::channel::oneshot;
+use posync_client::watch;
 use posync_protocol::{
     Account, AgreementId, Hash, Signature,
     block::with_chain,
     chunk,
+    limits::SLICE_BYTES,
     operation::{DATA_SET_NAMESPACE, DataSetClaim, SignatureCheck, Voucher, sign},
     wire::provider::{Get, Slice},
 };
@@ -50,6 +53,8 @@ use tokio::sync::{Mutex as AsyncMutex, Notify};
 
 /// Time for the next slice of a stream.
 pub const SLICE_TIMEOUT: Duration = Duration::from_secs(5);
+/// Time in which a late slice is still verified and paid, though nobody waits for it.
+const SLICE_LATE: Duration = Duration::from_secs(60);
 /// Pause after a signature that did not come.
 const SIGN_PAUSE: Duration = Duration::from_millis(500);
 /// Pause per claim that waits for the ledger: many small changes become fewer, larger ones.
@@ -82,6 +87,47 @@ pub fn session_key(master: &Hash, deed: u32) -> PrivateKey {
 /// The key that signs data sets of agreement `deed`.
 pub fn storage_key(master: &Hash, deed: u32) -> PrivateKey {
     key(master, "posync gateway 2026-11 storage key", deed)
+}
+
+/// What is read of a shard.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Part {
+    /// Its name.
+    pub name: Hash,
+    /// Its bytes in all.
+    pub length: u64,
+    /// The first byte, a multiple of a slice.
+    pub offset: u64,
+    /// How many.
+    pub bytes: u64,
+}
+
+impl Part {
+    /// All of a shard.
+    pub const fn whole(name: Hash, length: u64) -> Self {
+        Self { name, length, offset: 0, bytes: length }
+    }
+
+    const fn get(&self, agreement: AgreementId) -> Get {
+        let length = if self.bytes == self.length { 0 } else { self.bytes };
+        Get { agreement, shard: self.name, offset: self.offset, length }
+    }
+
+    /// Slices are sent whole, so a part may bring a little more than was asked for.
+    fn room(&self) -> usize {
+        usize::try_from(self.bytes.next_multiple_of(SLICE_BYTES)).unwrap_or(0)
+    }
+}
+
+/// Verified bytes, and how long they took from the request on.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Arrived {
+    /// At least the bytes that were asked for: whole slices.
+    pub bytes: Vec<u8>,
+    /// Until the first slice.
+    pub first: Duration,
+    /// Until the last.
+    pub whole: Duration,
 }
 
 /// An agreement that is open.
@@ -310,39 +356,78 @@ impl Deed {
         }
     }
 
-    /// Reads a whole shard, verifying and paying slice by slice. Not to be dropped half way: what is
-    /// on its way then is owed and never paid.
+    /// Reads a whole shard, verifying and paying slice by slice.
     ///
     /// # Errors
     /// [`Error`]; what had verified is paid all the same.
-    pub async fn fetch(&self, name: Hash, length: u64) -> Result<Vec<u8>, Error> {
-        let bytes = self.stream(name, length).await;
+    pub async fn fetch(self: &Arc<Self>, name: Hash, length: u64) -> Result<Vec<u8>, Error> {
+        Ok(self.read(Part::whole(name, length)).await?.bytes)
+    }
+
+    /// Reads a part of a shard, of whatever data set, as [`Self::fetch`] reads a whole one. The stream
+    /// goes on when nobody waits for it any more: what is on its way then would be owed and never
+    /// paid, and a provider sends no more to who owes a window.
+    ///
+    /// # Errors
+    /// [`Error`]; what had verified is paid all the same.
+    pub async fn read(self: &Arc<Self>, part: Part) -> Result<Arrived, Error> {
+        let (progress, mut moves) = watch::channel(());
+        let (sender, receiver) = oneshot::channel();
+        let (deed, environment) = (self.clone(), &self.common.environment);
+        environment.spawn(async move {
+            let arrived = deed.stream_and_pay(&part, &progress).await;
+            // Nobody may be waiting any more.
+            let _ = sender.send(arrived);
+        });
+        tokio::pin!(receiver);
+        loop {
+            let moved = environment.within(SLICE_TIMEOUT, moves.changed());
+            select! {
+                arrived = &mut receiver => {
+                    return arrived.unwrap_or_else(|_| Err(Error::Slow(self.provider())));
+                },
+                moved = moved => if moved.is_none() {
+                    return Err(Error::Slow(self.provider()));
+                },
+            }
+        }
+    }
+
+    async fn stream_and_pay(&self, part: &Part, progress: &watch::Sender<()>) -> Result<Arrived, Error> {
+        let arrived = self.stream(part, progress).await;
         if let Some(voucher) = self.voucher(0, true).await? {
             self.link.pay(voucher).await?;
             self.meter.lock().await.acknowledge(voucher.egress);
         }
-        bytes
+        arrived
     }
 
-    async fn stream(&self, name: Hash, length: u64) -> Result<Vec<u8>, Error> {
-        let get = Get { agreement: self.agreement, shard: name, offset: 0, length: 0 };
+    async fn stream(&self, part: &Part, progress: &watch::Sender<()>) -> Result<Arrived, Error> {
         let late = || Error::Slow(self.provider());
         let environment = &self.common.environment;
+        let asked = environment.now();
+        let since = || environment.now().duration_since(asked).unwrap_or_default();
+        let get = part.get(self.agreement);
         let mut slices = environment.within(SLICE_TIMEOUT, self.link.get(get)).await.ok_or_else(late)??;
-        let mut bytes = Vec::with_capacity(usize::try_from(length).unwrap_or(0));
+        let mut arrived = Arrived { bytes: Vec::with_capacity(part.room()), ..Arrived::default() };
         if let Some(voucher) = self.voucher(0, true).await? {
             // An earlier stream may have broken with it.
             slices.pay(voucher).await?;
         }
-        while (bytes.len() as u64) < length {
-            let slice = environment.within(SLICE_TIMEOUT, slices.next()).await.ok_or_else(late)??;
-            self.check(&name, length, bytes.len() as u64, &slice)?;
-            bytes.extend_from_slice(&slice.data);
+        while (arrived.bytes.len() as u64) < part.bytes {
+            let slice = environment.within(SLICE_LATE, slices.next()).await.ok_or_else(late)??;
+            progress.send_replace(());
+            arrived.whole = since();
+            if arrived.bytes.is_empty() {
+                arrived.first = arrived.whole;
+            }
+            self.check(&part.name, part.length, part.offset + arrived.bytes.len() as u64, &slice)?;
+            arrived.bytes.extend_from_slice(&slice.data);
             if let Some(voucher) = self.voucher(slice.data.len() as u64, false).await? {
                 slices.pay(voucher).await?;
             }
         }
-        Ok(bytes)
+        Ok(arrived)
     }
 
     fn check(&self, name: &Hash, length: u64, offset: u64, slice: &Slice) -> Result<(), Error> {

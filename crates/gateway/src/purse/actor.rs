@@ -28,7 +28,10 @@ use posync_protocol::{
 };
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::{Arc, Mutex, atomic::Ordering},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -38,6 +41,10 @@ const TICK: Duration = Duration::from_secs(1);
 const SURVEY_TICKS: u64 = 10;
 /// Looks between two questions for a provider's own scrub.
 const SCRUB_TICKS: u64 = 5;
+/// Free slots among which one is chosen.
+const SLOTS_TRIED: usize = 16;
+/// Epochs for which a retired customer keeps an agreement at least: who closes sooner stands out.
+const KEPT_EPOCHS: u64 = 16;
 
 /// What the task works with.
 pub struct Purse {
@@ -57,6 +64,10 @@ pub struct Purse {
     pub links: Mutex<BTreeMap<Account, Arc<Link>>>,
     /// Agreements that were being opened when the gateway stopped.
     pub opening: Mutex<Vec<LoadedDeed>>,
+    /// Nothing is wanted any more: what is open is closed in its time.
+    pub retired: AtomicBool,
+    /// Providers with whom an agreement is needed, beside those that the policy wants.
+    pub needed: Mutex<BTreeSet<Account>>,
 }
 
 #[derive(Default)]
@@ -97,6 +108,9 @@ impl Purse {
         self.bring_refusals().await?;
         if tick.is_multiple_of(SCRUB_TICKS) {
             self.ask_scrubs();
+        }
+        if all {
+            self.reclaim().await?;
         }
         Ok(())
     }
@@ -172,7 +186,10 @@ impl Purse {
         let views = seen.providers.iter().map(|(account, (view, _))| (*account, view.clone())).collect();
         let price = |price: u128| u64::try_from(price).unwrap_or(u64::MAX);
         let posted = (price(self.parameters.price_storage), price(self.parameters.price_egress));
-        let open = wanted(&views, &rows, self.epoch(), &self.policy, posted);
+        let retired = self.retired.load(Ordering::Acquire);
+        let needed = self.needed.lock().expect("no holder of this lock panics").clone();
+        let want = || wanted(&views, &needed, &rows, self.epoch(), &self.policy, posted);
+        let open = if retired { Vec::new() } else { want() };
         let opened = join_all(open.into_iter().map(|account| self.open(account, &views))).await;
         for result in opened {
             result?;
@@ -180,7 +197,13 @@ impl Purse {
         for (deed, standing) in &standings {
             let successor = renew::successor(&self.core, deed).is_some()
                 && views.get(&deed.provider()).is_some_and(|view| eligible(view, &self.policy, posted));
-            self.step(deed, next(standing, self.epoch(), successor, &self.policy, &self.parameters)).await?;
+            let kept = self.parameters.epoch(deed.agreement.opened) + KEPT_EPOCHS;
+            let step = if retired && self.epoch() >= kept && Stage::of(&standing.row) == Stage::Open {
+                Step::Drain
+            } else {
+                next(standing, self.epoch(), successor, &self.policy, &self.parameters)
+            };
+            self.step(deed, step).await?;
             if Stage::of(&standing.row) == Stage::Draining {
                 renew::drain(&self.core, deed);
             }
@@ -212,27 +235,29 @@ impl Purse {
                 tracing::info!(?code, deed = deed.number, "an agreement is closed");
                 deed.set_terms(|row| row.stage = Stage::Closing as u8).await.map_err(stopped)?;
             }
-            Step::Forget => {
-                let held = deed.close();
-                self.core
-                    .common
-                    .catalogue
-                    .erase_holdings(deed.number, held.clone())
-                    .await
-                    .map_err(stopped)?;
-                deed.set_terms(|row| row.stage = Stage::Gone as u8).await.map_err(stopped)?;
-                self.core.remove_deed(deed.number);
-                for entry in held {
-                    let notice = Notice::Incomplete { file: entry.file, segment: entry.segment };
-                    self.core.notice_surely(notice).await;
-                }
-            }
+            Step::Forget => self.forget(deed).await?,
+        }
+        Ok(())
+    }
+
+    /// An agreement is gone from the ledger, or will be: what it held is nobody's.
+    pub(super) async fn forget(&self, deed: &Arc<Deed>) -> Result<(), Error> {
+        let stopped = |_| Error::Stopping;
+        let held = deed.close();
+        self.core.common.catalogue.erase_holdings(deed.number, held.clone()).await.map_err(stopped)?;
+        deed.set_terms(|row| row.stage = Stage::Gone as u8).await.map_err(stopped)?;
+        self.core.remove_deed(deed.number);
+        for entry in held {
+            let notice = Notice::Incomplete { file: entry.file, segment: entry.segment };
+            self.core.notice_surely(notice).await;
         }
         Ok(())
     }
 
     async fn settle_all(&self) {
-        let deeds = self.core.deeds();
+        // An agreement that never held anything has nothing to bring.
+        let used = |deed: &Arc<Deed>| deed.with_state(|state| state.version() > 0);
+        let deeds: Vec<_> = self.core.deeds().into_iter().filter(used).collect();
         let settled = join_all(deeds.iter().map(|deed| settle(&self.core, &self.ledger, deed))).await;
         for error in settled.into_iter().filter_map(Result::err) {
             tracing::debug!(%error, "a data set waits for the ledger");
@@ -305,13 +330,17 @@ impl Purse {
         }
     }
 
-    /// The first slot of a provider without an agreement, from where it is likely.
+    /// A free slot of a provider, from where some are likely: one of the first few, as others may be
+    /// opening agreements with it at the same moment.
     async fn free_slot(&self, provider: Account, held: u32) -> Result<Option<u32>, Error> {
         let first = held.saturating_sub(READ_KEYS_MAX as u32 / 2);
         let slots: Vec<u32> = (first..first + READ_KEYS_MAX as u32).collect();
         let keys = slots.iter().map(|slot| Agreement::key(&provider, *slot)).collect();
         let (_, found) = self.ledger.read(keys).await?;
-        Ok(slots.into_iter().zip(found).find(|(_, found)| found.is_none()).map(|(slot, _)| slot))
+        let free = slots.into_iter().zip(found).filter(|(_, found)| found.is_none()).map(|(slot, _)| slot);
+        let few: Vec<u32> = free.take(SLOTS_TRIED).collect();
+        let place = usize::from(self.core.common.environment.random()[0]) % few.len().max(1);
+        Ok(few.get(place).copied())
     }
 
     /// Has the ledger open what the row says, and takes it up.

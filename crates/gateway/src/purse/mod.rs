@@ -8,9 +8,11 @@
 //! ```
 
 mod actor;
+mod reclaim;
 mod renew;
 mod settle;
 pub mod state;
 mod survey;
 
 pub use actor::{Purse, start};
+pub use state::Policy;

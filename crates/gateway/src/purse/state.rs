@@ -18,10 +18,10 @@ use posync_protocol::{
     limits::{HISTORY, Parameters},
     record::{Audit, Measured, Provider},
 };
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Part of a provider's free egress that one agreement takes: room stays for a successor and others.
-const EGRESS_PART: u64 = 4;
+const EGRESS_PART: u64 = 16;
 /// Below this an egress quota is not worth an agreement.
 const EGRESS_LEAST: u64 = 16 << 20;
 /// Highest egress price accepted, in genesis prices: it follows what the network uses.
@@ -56,6 +56,11 @@ impl Stage {
     }
 }
 
+/// Leaves of an agreement, 512 MiB, and no more than the genesis permits. An agreement that is three
+/// quarters full gets a successor, so a small one costs only an operation; whoever holds agreements
+/// to read holds the same room as who stores, so it must not be much.
+const QUOTA_LEAVES: u64 = 1 << 19;
+
 /// What a gateway wants.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Policy {
@@ -85,7 +90,7 @@ impl Policy {
         let whole = egress_cost(egress, parameters.quota_egress_max).unwrap_or(Amount::MAX);
         Self {
             providers: 10,
-            quota_leaves: parameters.quota_leaves_max,
+            quota_leaves: parameters.quota_leaves_max.min(QUOTA_LEAVES),
             quota_egress: parameters.quota_egress_max,
             rate_egress: parameters.rate_egress_max,
             voucher_reserve: whole.min(Amount::sync(100)),
@@ -135,7 +140,7 @@ pub fn is_late(audit: &Audit, height: u64, deadline_blocks: u64) -> bool {
     audit.challenge.is_some_and(|challenge| height > challenge.height.saturating_add(deadline_blocks))
 }
 
-/// The egress quota to ask of a provider: a quarter of what it may still sell in each of the
+/// The egress quota to ask of a provider: a sixteenth of what it may still sell in each of the
 /// agreement's epochs, at most the policy's.
 pub fn quota_egress(view: &View, policy: &Policy) -> u64 {
     let most = sellable_egress(&view.provider, view.measured.as_ref());
@@ -185,10 +190,12 @@ fn is_old(row: &DeedRow, epoch: u64, policy: &Policy) -> bool {
     row.end_epoch.saturating_sub(epoch) <= policy.epochs / 4
 }
 
-/// Providers with whom an agreement should be opened now: up to the policy's number have a fresh
-/// one; those with an agreement already come first, then by account.
+/// Providers with whom an agreement should be opened now: all of the `needed` ones, and as many
+/// others until the policy's number have a fresh one; those with an agreement already come first,
+/// then by account.
 pub fn wanted(
     views: &BTreeMap<Account, View>,
+    needed: &BTreeSet<Account>,
     deeds: &[Standing],
     epoch: u64,
     policy: &Policy,
@@ -197,13 +204,16 @@ pub fn wanted(
     let with = |account: &Account, deed: &Standing| deed.row.agreement.provider == *account;
     let fresh = |account: &Account| deeds.iter().any(|d| with(account, d) && d.is_fresh(epoch, policy));
     let covered = views.keys().filter(|account| fresh(account)).count();
-    let mut missing: Vec<(bool, Account)> = views
+    let known = |account: &Account| deeds.iter().any(|deed| with(account, deed));
+    let mut missing: Vec<(bool, bool, Account)> = views
         .iter()
         .filter(|(account, view)| !fresh(account) && eligible(view, policy, posted))
-        .map(|(account, _)| (!deeds.iter().any(|deed| with(account, deed)), *account))
+        .map(|(account, _)| (!needed.contains(account), !known(account), *account))
         .collect();
     missing.sort_unstable();
-    missing.into_iter().take(policy.providers.saturating_sub(covered)).map(|(_, account)| account).collect()
+    let first = missing.iter().filter(|(other, ..)| !other).count();
+    let most = policy.providers.saturating_sub(covered).max(first);
+    missing.into_iter().take(most).map(|(.., account)| account).collect()
 }
 
 /// What an agreement needs.
@@ -238,7 +248,10 @@ pub fn next(standing: &Standing, epoch: u64, successor: bool, policy: &Policy, p
                 return Step::TopUp(policy.voucher_reserve);
             }
             let full = standing.load / 3 >= row.quota_leaves / 4;
-            if stage == Stage::Open && is_old(row, epoch, policy) && successor && !full {
+            // What is left of the egress moves what it holds: unread, it would stay unreadable.
+            let spent = standing.egress / 3 >= row.quota_egress / 4;
+            let leaves = spent || (is_old(row, epoch, policy) && !full);
+            if stage == Stage::Open && successor && leaves {
                 return Step::Drain;
             }
             Step::Nothing
@@ -299,14 +312,14 @@ mod tests {
     }
 
     #[test]
-    fn an_agreement_asks_for_a_quarter_of_what_is_free() {
+    fn an_agreement_asks_for_a_sixteenth_of_what_is_free() {
         let policy = Policy::of(&P);
         let mib = 1 << 20;
         for (declared, sold, rates, expected) in [
             (1 << 40, 0, None, 64 << 30),
-            (40 * mib, 0, None, 720 * 10 * mib),
-            (40 * mib, 20 * mib, None, 720 * 5 * mib),
-            (40 * mib, 0, Some([8 * mib, 4 * mib, 9 * mib]), 720 * 2 * mib),
+            (80 * mib, 0, None, 720 * 5 * mib),
+            (80 * mib, 48 * mib, None, 720 * 2 * mib),
+            (40 * mib, 0, Some([16 * mib, 8 * mib, 17 * mib]), 720 * mib),
             (40 * mib, 20 * mib, Some([8 * mib; 3]), 0),
             (0, 0, None, 0),
         ] {
@@ -328,8 +341,8 @@ mod tests {
         let good = || view(1 << 23, 0);
         let rows = [
             ("with room", good(), true),
-            ("exactly full", view(1 << 23, (1 << 23) - (1 << 21)), true),
-            ("one leaf short", view(1 << 23, (1 << 23) - (1 << 21) + 1), false),
+            ("exactly full", view(1 << 23, (1 << 23) - policy.quota_leaves), true),
+            ("one leaf short", view(1 << 23, (1 << 23) - policy.quota_leaves + 1), false),
             ("leaving", change(good(), |v| v.provider.leaves_at = 7), false),
             ("dearer storage", change(good(), |v| v.provider.reserve_storage = POSTED.0 + 1), false),
             ("all egress sold", change(good(), |v| v.provider.sold_egress = 1 << 30), false),
@@ -362,7 +375,8 @@ mod tests {
     fn ten_providers_have_a_fresh_agreement() {
         let policy = Policy::of(&P);
         let views: BTreeMap<_, _> = (0..14).map(|i| (Account([i; 32]), view(1 << 23, 0))).collect();
-        let count = |deeds: &[Standing], epoch| wanted(&views, deeds, epoch, &policy, POSTED);
+        let none = BTreeSet::new();
+        let count = |deeds: &[Standing], epoch| wanted(&views, &none, deeds, epoch, &policy, POSTED);
         assert_eq!(count(&[], 0).len(), 10);
         let nine: Vec<_> = (0..9).map(|i| standing(i, Stage::Open, 720)).collect();
         assert_eq!(count(&nine, 0), [Account([9; 32])]);
@@ -375,18 +389,28 @@ mod tests {
         assert_eq!(count(&full, 0), [Account([0; 32]), Account([9; 32])]);
         let draining: Vec<_> = (0..10).map(|i| standing(i, Stage::Draining, 720)).collect();
         assert_eq!(count(&draining, 0).len(), 10);
+        let ten: Vec<_> = (0..10).map(|i| standing(i, Stage::Open, 720)).collect();
+        let needed = BTreeSet::from([12, 3, 99].map(|i| Account([i; 32])));
+        let also = wanted(&views, &needed, &ten, 0, &policy, POSTED);
+        assert_eq!(also, [Account([12; 32])], "what is needed and not there yet, of those who exist");
     }
 
     #[test]
     fn what_an_agreement_needs() {
         let policy = Policy::of(&P);
         let open = || standing(1, Stage::Open, 720);
+        let spent = || {
+            let row = DeedRow { quota_egress: 12 << 30, ..row(1, Stage::Open, 720) };
+            Standing { row, egress: 9 << 30, ..open() }
+        };
         let used = |sync: u64| Standing { egress: sync << 30, ..open() };
         let rows = [
             ("fresh", open(), 0, false, Step::Nothing),
             ("old without a successor", open(), 540, false, Step::Nothing),
             ("old with a successor", open(), 540, true, Step::Drain),
             ("little used", used(20), 0, false, Step::Nothing),
+            ("its egress three quarters used", spent(), 0, true, Step::Drain),
+            ("without a successor", spent(), 0, false, Step::Nothing),
             ("three quarters used", used(21), 0, false, Step::TopUp(policy.voucher_reserve)),
             (
                 "draining",

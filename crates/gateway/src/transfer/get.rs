@@ -21,7 +21,6 @@ use crate::{
     repair::Notice,
 };
 use commonware_macros::select;
-use commonware_utils::channel::oneshot;
 use futures::{
     StreamExt as _,
     future::pending,
@@ -146,7 +145,7 @@ pub async fn gather(core: &Arc<Core>, index: u32, row: &SegmentRow) -> Result<He
     let mut rest = sources(core, row);
     let mut held = Held::default();
     let mut under_way = FuturesUnordered::new();
-    let fetch = |source: Source| fetch(core, source, row);
+    let fetch = |source: Source| fetch(source, row);
     let mut asked: Vec<(usize, Arc<link::Link>)> = Vec::new();
     let mut ask = |source: Source| {
         asked.push((source.position, source.deed.link.clone()));
@@ -185,19 +184,10 @@ pub async fn gather(core: &Arc<Core>, index: u32, row: &SegmentRow) -> Result<He
     Ok(held)
 }
 
-/// Reads a shard in a task of its own: one that is not waited for any more still ends, and pays.
-async fn fetch(core: &Core, source: Source, row: &SegmentRow) -> (Source, Result<Vec<u8>, link::Error>) {
-    let (sender, receiver) = oneshot::channel();
-    let (deed, name, bytes) = (source.deed.clone(), row.names[source.position], row.shard_bytes());
-    core.common.environment.spawn(async move {
-        // Nobody may be waiting any more.
-        let _ = sender.send(deed.fetch(name, bytes).await);
-    });
-    match receiver.await {
-        Ok(fetched) => (source, fetched),
-        // The runtime is stopping: so is this future.
-        Err(_) => pending().await,
-    }
+/// Reads a shard. One that is not waited for any more still ends, and pays.
+async fn fetch(source: Source, row: &SegmentRow) -> (Source, Result<Vec<u8>, link::Error>) {
+    let fetched = source.deed.fetch(row.names[source.position], row.shard_bytes()).await;
+    (source, fetched)
 }
 
 fn failed(core: &Core, segment: u32, source: &Source, error: &link::Error) {

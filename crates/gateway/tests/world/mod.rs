@@ -10,7 +10,10 @@ use commonware_runtime::{
 use commonware_utils::channel::mpsc;
 use futures::StreamExt as _;
 use posync_client::{
+    account::Submitter,
     channel::Listen,
+    connection::Connection,
+    light::{self, Light},
     rpc::{self, Incoming, Server, Service as _},
 };
 use posync_gateway::{
@@ -19,6 +22,7 @@ use posync_gateway::{
     deed::{Common, Deed, session_key, storage_key},
     dialer,
     environment::Environment,
+    ledger::Ledger,
     link::{Dialer, Link},
     purse::state::Stage,
     repair,
@@ -48,6 +52,9 @@ pub(crate) type Desked = Arc<Desk<Context, <Context as Storage>::Blob>>;
 
 pub(crate) const CHAIN: Hash = [0xc4; 32];
 pub(crate) const MASTER: Hash = [0x11; 32];
+/// A network key whose secret nobody needs: the generator of its group.
+const GENERATOR: &str = "93e02b6052719f607dacd3a088274f65596bd0d09920b61ab5da61bbdc7f5049334cf11213945d57e5ac7d055d042b7e\
+                         024aa2b2f08f0a91260805272dc51051c6e47ad4fa403b02b4510b647ae3d1770bac0326a805bbefd48056c8c121bdb8";
 
 pub(crate) fn account(key: &PrivateKey) -> Account {
     Account::of(&key.public_key())
@@ -288,6 +295,19 @@ impl World {
     pub(crate) fn leaves(&self) -> u64 {
         self.providers.iter().map(Provider::leaves).sum()
     }
+}
+
+/// A ledger that no node answers for.
+pub(crate) fn unconnected(context: &Context, chain: Hash) -> Ledger {
+    let bytes: Vec<u8> = (0..GENERATOR.len())
+        .step_by(2)
+        .map(|at| u8::from_str_radix(&GENERATOR[at..at + 2], 16).expect("hex"))
+        .collect();
+    let network_key = light::network_key(&bytes.try_into().expect("96 bytes")).expect("a point");
+    let (dialing, network) = (context.child("nodes"), context.child("network"));
+    let light = Light::new(chain, network_key);
+    let connection = Connection::new(dialing, network, gateway_key(), Vec::new(), light);
+    Ledger::new(connection.clone(), Submitter::new(connection, gateway_key(), Parameters::LOCAL))
 }
 
 pub(crate) fn name_of(name: &str) -> Name {

@@ -18,6 +18,7 @@ impl Evidence {
     pub fn offender(&self) -> Account {
         match self {
             Self::Proposals(pair) => pair.headers.first().map(|header| header.leader).unwrap_or_default(),
+            Self::Commitments(pair) => pair.seat,
         }
     }
 
@@ -29,6 +30,7 @@ impl Evidence {
                 let terms = parameters.epoch_rounds.checked_div(parameters.term_rounds).unwrap_or(1).max(1);
                 pair.headers.first().map_or(0, |header| header.term) / terms
             }
+            Self::Commitments(pair) => pair.commits.first().map_or(0, |commit| commit.epoch),
         }
     }
 }
@@ -42,6 +44,10 @@ pub(crate) fn check(evidence: &Evidence, chain: &Hash) -> Result<(), Code> {
     let contradict = match evidence {
         Evidence::Proposals(pair) => match &pair.headers[..] {
             [first, second] => proposals_contradict(first, second, chain),
+            _ => false,
+        },
+        Evidence::Commitments(pair) => match &pair.commits[..] {
+            [first, second] => first.epoch == second.epoch && first.digest != second.digest,
             _ => false,
         },
     };

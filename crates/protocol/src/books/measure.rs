@@ -3,6 +3,7 @@
 //! Only ratios enter the quality, never volume; only the row's base and the least quality of the
 //! last epochs enter the weight.
 
+use super::Roster;
 use crate::{
     Account, Code,
     amount::ONE,
@@ -14,6 +15,7 @@ use crate::{
     record::{
         Audit, CLASSES, Closing, EGRESS, GAS, Measured, Provider, STORAGE, Settlement, Standing, UNMEASURED,
     },
+    service::{self, Verdict},
 };
 use alloc::vec::Vec;
 
@@ -22,9 +24,10 @@ use alloc::vec::Vec;
 pub struct Figures {
     /// Correct share of storage and egress; [`UNMEASURED`] for a class not measured in the epoch.
     pub correct: [u64; 2],
-    /// On-time share of the last 64 challenges; [`UNMEASURED`] before the first.
+    /// The lower of the on-time share of the last 64 challenges and of the answered share that
+    /// auditors last agreed on; [`UNMEASURED`] before the first of both.
     pub available: u64,
-    /// Latency score; 0 until it is measured, which halves the quality.
+    /// Latency score that auditors last agreed on; 0 until then, which halves the quality.
     pub latency: u64,
 }
 
@@ -37,13 +40,19 @@ fn share(history: u64, count: u64) -> u64 {
     u64::from((history << rest).count_ones()) * ONE / count
 }
 
-/// The figures of a provider at a close (SC-1). Egress and latency are what auditors report: a
-/// provider that none reported on is not measured in them.
-pub fn figures_of(provider: &Provider, standing: &Standing, audit: &Audit) -> Figures {
+/// On-time share of the last 64 challenges; [`UNMEASURED`] before the first.
+pub fn on_time_of(audit: &Audit) -> u64 {
+    share(audit.on_time, audit.drawn / READS as u64)
+}
+
+/// The figures of a provider at a close (SC-1). `egress` is the correct share that its auditors
+/// agreed on in this epoch; what they last agreed on of availability and latency stands in
+/// `standing`.
+pub fn figures_of(provider: &Provider, standing: &Standing, audit: &Audit, egress: Option<u64>) -> Figures {
     let is_drawn = audit.drawn > standing.drawn_at_close && provider.capacity > 0;
     let storage = if is_drawn { share(audit.history, audit.drawn) } else { UNMEASURED };
-    let available = share(audit.on_time, audit.drawn / READS as u64);
-    Figures { correct: [storage, UNMEASURED], available, latency: 0 }
+    let available = on_time_of(audit).min(standing.answered);
+    Figures { correct: [storage, egress.unwrap_or(UNMEASURED)], available, latency: standing.latency }
 }
 
 /// The quality of an epoch: the least over the classes that were measured; `None` without one
@@ -69,7 +78,12 @@ fn capacities(
 
 /// Measures one provider: completes the row up to its weight, moves the standing's memory on and
 /// adds to the epoch's sums (BK-3).
-pub(super) fn measure(working: &mut Working<'_>, sums: &mut Closing, account: &Account) -> Result<(), Code> {
+pub(super) fn measure(
+    working: &mut Working<'_>,
+    sums: &mut Closing,
+    roster: &Roster,
+    (index, account): (u32, &Account),
+) -> Result<(), Code> {
     let epoch = sums.epoch;
     let mut standing: Standing = working.need(Standing::key(account), Code::ProviderUnknown)?;
     if standing.registered > epoch {
@@ -79,7 +93,15 @@ pub(super) fn measure(working: &mut Working<'_>, sums: &mut Closing, account: &A
     let audit: Audit = working.need(Audit::key(account), Code::ProviderUnknown)?;
     let key = Settlement::key(account, epoch % SETTLEMENT_RING);
     let mut row = Settlement::of(epoch, working.get(key)?);
-    let figures = figures_of(&provider, &standing, &audit);
+    let verdict = match roster.audited(index) {
+        Some((round, stratum)) => {
+            service::close(working, round, stratum, &roster.seats, account, &mut standing)?
+        }
+        None => Verdict::default(),
+    };
+    working.events.push(service::event(epoch, *account, on_time_of(&audit), &verdict, &standing));
+    (row.assigned, row.reported) = (verdict.assigned, verdict.reported);
+    let figures = figures_of(&provider, &standing, &audit, verdict.correct);
     let Figures { correct, available, latency } = figures;
     (row.correct, row.available, row.latency) = (correct, available, latency);
     row.quality = quality_of(&figures).unwrap_or(UNMEASURED);
@@ -103,6 +125,7 @@ fn remember(standing: &mut Standing, row: &Settlement, audit: &Audit) {
     standing.idle = if row.reads == 0 { standing.idle.saturating_add(1) } else { 0 };
     standing.drawn_at_close = audit.drawn;
     standing.answered_at_close = audit.answered;
+    standing.on_time = on_time_of(audit);
 }
 
 fn add(sums: &mut Closing, row: &Settlement, provider: &Provider, offered: [u128; CLASSES]) -> Option<()> {

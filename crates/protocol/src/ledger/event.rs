@@ -143,6 +143,51 @@ pub enum Event {
         /// in which it can be lifted. Else the epoch itself.
         until: u64,
     },
+    /// An auditor's report on a provider was revealed.
+    Reported {
+        /// The epoch.
+        epoch: u64,
+        /// The provider.
+        provider: Account,
+        /// The seat.
+        auditor: Account,
+        /// Reads asked for.
+        asked: u16,
+        /// Reads answered in time.
+        answered: u16,
+        /// Reads whose bytes verified.
+        correct: u16,
+        /// Latency band.
+        latency: u8,
+        /// Throughput band.
+        throughput: u8,
+        /// `Done` if it counts, or why it does not.
+        code: Code,
+    },
+    /// The reports on a provider were judged; without auditors it was not drawn. A figure without a
+    /// quorum is [`crate::record::UNMEASURED`]: the last one stands.
+    ServiceMeasured {
+        /// The epoch.
+        epoch: u64,
+        /// The provider.
+        provider: Account,
+        /// Auditors drawn.
+        assigned: u8,
+        /// Auditors whose reports count.
+        reported: u8,
+        /// On-time share of its last 64 challenges at the close.
+        on_time: u64,
+        /// Median answered share.
+        answered: u64,
+        /// Median correct share.
+        correct: u64,
+        /// Median latency score.
+        latency: u64,
+        /// Median throughput band.
+        throughput: u64,
+        /// Answered share and latency score that stand from this close on.
+        stands: [u64; 2],
+    },
     /// A seat was paid its share of the committee's pool of an epoch.
     CommitteePaid {
         /// The epoch.

@@ -6,7 +6,7 @@ use super::{
 };
 use crate::{
     Account, AgreementId, Amount, Hash, Signature,
-    block::{HEADER_NAMESPACE, sha256, with_chain},
+    block::{HEADER_NAMESPACE, Header, sha256, with_chain},
 };
 use alloc::vec::Vec;
 use bytes::Bytes;
@@ -92,10 +92,12 @@ impl Operation {
             Body::Statement(statement) => checks.extend(statement.vouchers.iter().map(|r| r.check(chain))),
             Body::Redeem(redeem) => checks.extend(redeem.vouchers.iter().map(|r| r.check(chain))),
             Body::Refusal(refused) => checks.push(refused.check(chain)),
-            Body::Evidence(evidence) => checks.extend(evidence.signatures()),
             Body::Measure(measure) => {
                 checks.extend(measure.counts.iter().map(|(_, count)| count.check(chain)))
             }
+            Body::AuditCommit(commit) => checks.push(commit.check(chain, self.signer)),
+            Body::AuditReveal(reveal) => checks.extend(reveal.signatures(chain, &self.signer)),
+            Body::Evidence(evidence) => checks.extend(evidence.signatures(chain)),
             _ => {}
         }
         checks
@@ -123,14 +125,19 @@ impl SetDataSet {
 
 impl Evidence {
     /// What the seat signed; the chain is part of each header.
-    fn signatures(&self) -> impl Iterator<Item = SignatureCheck> {
-        let Self::Proposals(pair) = self;
-        pair.headers.iter().map(|header| SignatureCheck {
+    fn signatures(&self, chain: &Hash) -> Vec<SignatureCheck> {
+        let header = |header: &Header| SignatureCheck {
             namespace: HEADER_NAMESPACE,
             message: header.signed_bytes(),
             key: header.leader,
             signature: header.signature,
-        })
+        };
+        match self {
+            Self::Proposals(pair) => pair.headers.iter().map(header).collect(),
+            Self::Commitments(pair) => {
+                pair.commits.iter().map(|commit| commit.check(chain, pair.seat)).collect()
+            }
+        }
     }
 }
 

@@ -62,6 +62,8 @@ pub(crate) fn body_fits(body: &Body, parameters: &Parameters) -> bool {
         Body::Measure(body) => {
             capacity::counts_fit(body) && body.counts.iter().all(|(index, _)| *index < PROVIDERS_MAX)
         }
+        Body::AuditCommit(_) => true,
+        Body::AuditReveal(body) => body.fits(),
     }
 }
 

@@ -66,6 +66,10 @@ record! {
         subsidy: Amount,
         /// Scores of storage and egress after the epoch; `UNMEASURED` for a class never measured.
         scores: [u64; 2],
+        /// Auditors that were drawn for it.
+        assigned: u8,
+        /// Auditors whose reports on it count.
+        reported: u8,
     }
 }
 
@@ -121,6 +125,12 @@ record! {
         last_jailed: u64,
         /// Good epochs still needed after jail.
         probation: u8,
+        /// The answered share that auditors last agreed on; `UNMEASURED` before the first time.
+        answered: u64,
+        /// The latency score that auditors last agreed on; 0 before the first time.
+        latency: u64,
+        /// On-time share of its last 64 challenges at the last close.
+        on_time: u64,
     }
 }
 

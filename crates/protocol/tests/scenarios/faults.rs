@@ -43,7 +43,7 @@ impl Fleet {
         }
         stage.world.draws = true;
         let mut fleet = Self { world: stage.world, keepers };
-        fleet.run_to(fleet.round() + 1, |_, _| true);
+        fleet.until_round(fleet.round() + 1, |_, _| true);
         fleet
     }
 
@@ -67,7 +67,7 @@ impl Fleet {
     }
 
     /// Blocks up to the last one before a round.
-    fn run_to(&mut self, round: u64, answers: impl Fn(&World, usize) -> bool) -> Vec<Event> {
+    fn until_round(&mut self, round: u64, answers: impl Fn(&World, usize) -> bool) -> Vec<Event> {
         let mut events = Vec::new();
         while self.round() < round {
             events.extend(self.block(&answers));
@@ -80,7 +80,7 @@ impl Fleet {
     fn outage(&mut self, silent: usize) -> Vec<Event> {
         let round = self.round();
         assert!((self.world.height + 1).is_multiple_of(self.world.parameters.round_blocks));
-        self.run_to(round + 2, |_, index| index >= silent)
+        self.until_round(round + 2, |_, index| index >= silent)
     }
 }
 
@@ -180,7 +180,7 @@ fn an_answer_before_the_judgement_is_late_and_counts() {
     // A challenge of the round's first block is late from its tenth on, and judged from the 17th.
     let first = fleet.world.height + 1;
     let late = |world: &World, index: usize| index >= 12 || world.height + 1 >= first + 15;
-    let events = fleet.run_to(round + 2, late);
+    let events = fleet.until_round(round + 2, late);
     let counted = events.iter().any(|event| {
         matches!(event, Event::Audited { height, answered: true, on_time: false, excused: false, .. } if *height < first + 7)
     });
@@ -196,7 +196,7 @@ fn an_expiry_of_a_faulty_round_is_excused_however_it_is_closed() {
     let round = fleet.round();
     fleet.outage(12);
     let open: Vec<_> = (0..12).map(|index| fleet.audit(index).challenge.expect("all were drawn")).collect();
-    fleet.run_to(round + 20, |_, index| index >= 12);
+    fleet.until_round(round + 20, |_, index| index >= 12);
     let mut by_anyone = Fleet { world: fleet.world.clone(), keepers: fleet.keepers.clone() };
     by_anyone.world.draws = false;
     let mut seen = BTreeSet::new();
@@ -234,7 +234,7 @@ fn pay_is_the_same_with_and_without_the_rule() {
         let mut fleet = Fleet::new(24, |parameters| parameters.fault_draws_min = least);
         let (mut events, round) = (fleet.outage(12), fleet.round());
         // Half of the silent come back, the others never.
-        events.extend(fleet.run_to(round + 3, |_, index| index >= 4));
+        events.extend(fleet.until_round(round + 3, |_, index| index >= 4));
         fleet
             .keepers
             .iter()
@@ -325,7 +325,7 @@ fn weather(parameters: impl FnOnce(&mut Parameters), rounds: &[u16]) -> (Fleet, 
         (given.draws, given.fault_draws_min) = (2, 3);
         parameters(given);
     });
-    fleet.run_to(fleet.round() + 3, |_, _| true);
+    fleet.until_round(fleet.round() + 3, |_, _| true);
     let before: Vec<Audit> = (0..6).map(|index| fleet.audit(index)).collect();
     assert!(before.iter().all(|audit| audit.challenge.is_none() || audit.drawn > 0));
     let mut model = Model::default();
@@ -386,7 +386,7 @@ fn outages(least: u32) -> (Standing, u32) {
     let mut fleet = Fleet::new(24, |parameters| parameters.fault_draws_min = least);
     for _ in 0..12 {
         fleet.outage(12);
-        fleet.run_to(fleet.round() + 1, |_, _| true);
+        fleet.until_round(fleet.round() + 1, |_, _| true);
     }
     let standing = fleet.world.get(Standing::key(&account("p0"))).expect("registered");
     (standing, fleet.audit(0).on_time.count_ones())
@@ -399,13 +399,13 @@ fn outages_cost_less_of_a_score_than_absence() {
     assert!(on_time <= less, "what is excused is not counted as on time either");
 }
 
-/// How a provider is made to stand.
-type Change = fn(&mut Standing);
+/// How a provider stands, and what growth is refused with.
+type Stood = (fn(&mut Standing), Code);
 
 #[test]
 fn who_is_jailed_or_suspended_grows_no_data_set() {
     let (stage, keeper) = holding(&[9_000, 5_000]);
-    let stand = |change: Change| {
+    let stand = |change: fn(&mut Standing)| {
         let mut stage = Stage { world: stage.world.clone(), opened: stage.opened.clone() };
         let place = Standing::key(&account("p"));
         let mut standing: Standing = stage.world.get(place).expect("it registered");
@@ -413,7 +413,7 @@ fn who_is_jailed_or_suspended_grows_no_data_set() {
         stage.world.state.insert(place, standing.to_slot());
         stage
     };
-    let kinds: [(Change, Code); 3] = [
+    let kinds: [Stood; 3] = [
         (|standing| standing.jailed_until = 900, Code::GrowthJailed),
         (|standing| standing.jailed_until = u64::MAX, Code::GrowthJailed),
         (|standing| standing.suspended = 1, Code::GrowthSuspended),

@@ -18,6 +18,7 @@ mod records;
 mod samples;
 mod scale;
 mod script;
+mod service;
 mod signatures;
 mod storage;
 mod voucher;
@@ -57,7 +58,7 @@ fn every_code_of_the_ledger_has_a_row() {
         .collect();
     let statements = audits::WRONG_STATEMENTS.iter().map(|(_, _, code)| *code);
     let data_sets = audits::WRONG_DATA_SETS.iter().map(|(_, _, code)| *code);
-    let also = [audits::ALSO, capacity::ALSO, faults::ALSO, storage::ALSO, ELSEWHERE].concat();
+    let also = [audits::ALSO, capacity::ALSO, faults::ALSO, service::ALSO, storage::ALSO, ELSEWHERE].concat();
     let asserted: Vec<Code> = statements.chain(data_sets).chain(also).collect();
     let missing: Vec<&Code> = Code::ALL
         .iter()

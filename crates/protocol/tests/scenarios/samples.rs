@@ -8,15 +8,16 @@ use posync_protocol::{
         REGION_BYTES_MAX, SUM_LEVELS_MAX,
     },
     operation::{
-        Answer, Close, CloseAlone, DataSetClaim, Evidence, Measure, MissingRead, Open, ProbeCount, Proposals,
-        ProvedRead, Reasked, Redeem, Redemption, RefusedPlacement, RegisterProvider, RotateKey, SetDataSet,
-        Settle, Statement, StillMissing, SumPath, TopUp, Transfer, Unjail, UpdateProvider, Voucher,
+        Answer, AuditCommit, AuditReveal, Close, CloseAlone, Commitments, DataSetClaim, Evidence, Measure,
+        MissingRead, Open, ProbeCount, Proposals, ProvedRead, Reasked, Redeem, Redemption, RefusedPlacement,
+        RegisterProvider, Report, RotateKey, SetDataSet, Settle, Statement, StillMissing, SumPath, TopUp,
+        Transfer, Unjail, UpdateProvider, Voucher,
     },
     record::{
-        self, AccountState, Agreement, Audit, Books, Challenge, Closing, DataSet, Ending, Endings, Endpoint,
-        FAULT_BYTES, FaultBits, FaultRing, FeeTree, Market, Measured, Missing, Newcomer, Offences, Peak,
-        Probe, Provider, ProviderAt, RoundInfo, Seat, SeatAt, Settlement, SlotTree, Standing, System, Use,
-        Version,
+        self, AccountState, Agreement, Audit, Books, Challenge, Closing, Commitment, DataSet, Ending,
+        Endings, Endpoint, FAULT_BYTES, FaultBits, FaultRing, FeeTree, Finding, Market, Measured, Missing,
+        Newcomer, Offences, Peak, Probe, Provider, ProviderAt, Reports, RoundInfo, Seat, SeatAt,
+        ServiceRound, Settlement, SlotTree, Standing, System, Use, Version,
     },
 };
 
@@ -45,6 +46,7 @@ pub(crate) fn records() -> Vec<(&'static str, Slot)> {
     records.extend(agreement_records());
     records.extend(book_records());
     records.extend(seat_records());
+    records.extend(service_records());
     records
 }
 
@@ -141,6 +143,24 @@ fn seat_records() -> Vec<(&'static str, Slot)> {
     ]
 }
 
+/// The records of the service audits.
+fn service_records() -> Vec<(&'static str, Slot)> {
+    let round = ServiceRound { epoch: u64::MAX, seed: FULL, providers: u32::MAX, seats: u32::MAX };
+    let finding = Finding {
+        auditor: u8::MAX,
+        asked: u16::MAX,
+        answered: u16::MAX,
+        correct: u16::MAX,
+        latency: u8::MAX,
+        throughput: u8::MAX,
+    };
+    vec![
+        ("record/ServiceRound", round.to_slot()),
+        ("record/Commitment", Commitment { epoch: u64::MAX, digest: FULL }.to_slot()),
+        ("record/Reports", Reports { epoch: u64::MAX, findings: full(finding) }.to_slot()),
+    ]
+}
+
 /// The records of the books.
 fn book_records() -> Vec<(&'static str, Slot)> {
     vec![
@@ -184,6 +204,8 @@ fn row() -> Settlement {
         weight: u128::MAX,
         subsidy: money,
         scores: [u64::MAX; 2],
+        assigned: u8::MAX,
+        reported: u8::MAX,
     }
 }
 
@@ -215,6 +237,9 @@ const fn standing() -> Standing {
         jailings: u8::MAX,
         last_jailed: u64::MAX,
         probation: u8::MAX,
+        answered: u64::MAX,
+        latency: u64::MAX,
+        on_time: u64::MAX,
     }
 }
 
@@ -288,6 +313,7 @@ fn agreement_records() -> Vec<(&'static str, Slot)> {
         old_key_until: u64::MAX,
         signed: money,
         disputed: money,
+        audited: u64::MAX,
     };
     let ending = Ending { paid: u128::MAX, paid_base: u128::MAX, acc: Some(u128::MAX), agreements: u32::MAX };
     vec![
@@ -383,9 +409,42 @@ pub(crate) fn bodies() -> Vec<(&'static str, Body)> {
         ("body/Settle", Body::Settle(settle)),
         ("body/Refusal", Body::Refusal(refusal())),
         ("body/Unjail", Body::Unjail(Unjail { bond_add: amount })),
+        ("body/AuditCommit", Body::AuditCommit(audit_commit())),
+        ("body/AuditReveal", Body::AuditReveal(reveal())),
         ("body/Evidence", Body::Evidence(Evidence::Proposals(Proposals { headers: full(header()) }))),
         ("body/Measure", Body::Measure(measure())),
+        (
+            "body/Evidence/commitments",
+            Body::Evidence(Evidence::Commitments(Commitments {
+                seat: ACCOUNT,
+                commits: full(audit_commit()),
+            })),
+        ),
     ]
+}
+
+const fn audit_commit() -> AuditCommit {
+    AuditCommit { epoch: u64::MAX, digest: FULL, signature: [5; 64] }
+}
+
+/// A reveal at its largest.
+pub(crate) fn reveal() -> AuditReveal {
+    let report = Report {
+        stratum: u16::MAX,
+        auditor: u8::MAX,
+        provider: ACCOUNT,
+        index: u32::MAX,
+        slot: u32::MAX,
+        opened: u64::MAX,
+        session_key: ACCOUNT,
+        asked: u16::MAX,
+        answered: u16::MAX,
+        correct: u16::MAX,
+        latency: u8::MAX,
+        throughput: u8::MAX,
+        signature: [6; 64],
+    };
+    AuditReveal { epoch: u64::MAX, salt: FULL, batch: u8::MAX, others: full(FULL), reports: full(report) }
 }
 
 fn register() -> RegisterProvider {

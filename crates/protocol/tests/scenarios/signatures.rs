@@ -10,7 +10,8 @@ use posync_protocol::{
     Amount, Body, Bounded, Operation,
     block::with_chain,
     operation::{
-        CLOSE_NAMESPACE, DATA_SET_NAMESPACE, DataSetClaim, Redeem, Redemption, SetDataSet, Voucher, sign,
+        AuditCommit, CLOSE_NAMESPACE, Commitments, DATA_SET_NAMESPACE, DataSetClaim, Evidence, Redeem,
+        Redemption, Report, SetDataSet, Voucher, reveals, sign,
     },
 };
 
@@ -32,6 +33,38 @@ fn set_data_set(stage: &Stage, provider: &str) -> Body {
     })
 }
 
+fn two_commitments(stage: &Stage) -> Body {
+    let commits = [3, 4].map(|digest| AuditCommit::signed(&key("p"), &stage.world.chain, 2, [digest; 32]));
+    let commits = Bounded::new(commits.to_vec()).unwrap();
+    Body::Evidence(Evidence::Commitments(Commitments { seat: account("p"), commits }))
+}
+
+fn audit_commit(stage: &Stage) -> Body {
+    Body::AuditCommit(AuditCommit::signed(&key("a"), &stage.world.chain, 3, [4; 32]))
+}
+
+fn audit_reveal(stage: &Stage) -> Body {
+    let report = |stratum: u16| {
+        let report = Report {
+            stratum,
+            auditor: 1,
+            provider: account("p"),
+            index: 0,
+            slot: 0,
+            opened: 2,
+            session_key: account("session"),
+            asked: 4,
+            answered: 3,
+            correct: 2,
+            latency: 1,
+            throughput: 1,
+            signature: [0; 64],
+        };
+        report.signed(&key("session"), &stage.world.chain, 3, &account("a"))
+    };
+    Body::AuditReveal(reveals(3, [5; 32], vec![report(0), report(1)]).unwrap().remove(0))
+}
+
 /// Every operation that carries more than its envelope's signature.
 fn countersigned() -> Vec<(Operation, usize)> {
     let mut stage = Stage::new();
@@ -46,7 +79,10 @@ fn countersigned() -> Vec<(Operation, usize)> {
         (stage.world.sign("a", set_data_set(&stage, "p")), 3),
         (stage.world.sign("p", redeem), 3),
         (stage.sign("b refusal p leaves=3 within=p/0"), 2),
+        (stage.world.sign("a", audit_commit(&stage)), 2),
+        (stage.world.sign("a", audit_reveal(&stage)), 3),
         (stage.sign("b evidence p"), 3),
+        (stage.world.sign("b", two_commitments(&stage)), 3),
     ]
 }
 

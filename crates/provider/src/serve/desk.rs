@@ -3,6 +3,7 @@
 use super::{
     LOAD_MAX, TERMS_WAIT_MS, answer, no, no_code,
     queue::{Demand, Place, Queue},
+    tell,
 };
 use crate::{
     books::Books,
@@ -80,6 +81,7 @@ impl<E: Clock, B: Blob> Desk<E, B> {
         let waiting = self.load.fetch_add(1, Ordering::Relaxed);
         let _load = Load(&self.load);
         let peer = call.peer();
+        tell(&peer, &ask);
         let result = if waiting >= LOAD_MAX {
             Answer::Refused(no(
                 Refusal::Busy,

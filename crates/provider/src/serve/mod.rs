@@ -25,8 +25,8 @@ mod tests;
 pub use desk::{Desk, Parts};
 
 use posync_protocol::{
-    Bounded, Code,
-    wire::provider::{Answer, Refusal, Refused},
+    Account, Bounded, Code,
+    wire::provider::{Answer, Ask, Refusal, Refused},
 };
 
 /// Requests at once: the queue's, and the short ones that never wait in it.
@@ -35,6 +35,31 @@ pub const LOAD_MAX: u32 = 2048;
 pub const PAY_WAIT_MS: u64 = 10_000;
 /// Milliseconds for which a request waits for a proof of its terms.
 pub const TERMS_WAIT_MS: u64 = 8_000;
+
+/// Tells everything that is known of who asks for what, to an operator who looks for it: all that a
+/// provider could tell its customers apart by.
+fn tell(peer: &Account, ask: &Ask) {
+    match ask {
+        Ask::Put(put) => {
+            tracing::trace!(%peer, kind = "put", slot = put.agreement.slot, bytes = put.data.len(), "asked");
+        }
+        Ask::Sign(sign) => {
+            let (slot, version) = (sign.claim.agreement.slot, sign.claim.version);
+            tracing::trace!(%peer, kind = "sign", slot, version, "asked");
+        }
+        Ask::Get(get) => {
+            let (slot, offset, length) = (get.agreement.slot, get.offset, get.length);
+            tracing::trace!(%peer, kind = "get", slot, offset, length, "asked");
+        }
+        Ask::Pay(voucher) => {
+            let (slot, egress, gas) = (voucher.agreement.slot, voucher.egress, voucher.gas);
+            tracing::trace!(%peer, kind = "pay", slot, egress, gas, "asked");
+        }
+        Ask::Status(_) => tracing::trace!(%peer, kind = "status", "asked"),
+        // Between providers: no customer asks for these.
+        Ask::Probe(_) | Ask::Filler(_) => {}
+    }
+}
 
 /// A refusal in words.
 fn no(reason: Refusal, text: impl Into<String>) -> Refused {

@@ -1,6 +1,6 @@
 //! A download: slices out, vouchers in, never more than the window between them.
 
-use super::{Desk, PAY_WAIT_MS, no};
+use super::{Desk, PAY_WAIT_MS, no, tell};
 use crate::{credit::Credit, segments::StoreError, terms::Terms};
 use bytes::Bytes;
 use commonware_macros::select;
@@ -8,7 +8,7 @@ use commonware_runtime::{Blob, Clock};
 use futures::FutureExt as _;
 use posync_client::rpc::{Incoming, Provider};
 use posync_protocol::{
-    Bounded, Hash, chunk,
+    Account, Bounded, Hash, chunk,
     limits::SLICE_BYTES,
     wire::provider::{Answer, Ask, Get, Refusal, Refused, Slice},
 };
@@ -81,7 +81,7 @@ impl<E: Clock, B: Blob> Desk<E, B> {
         bytes: u64,
     ) -> Result<(), Refused> {
         while let Some(message) = call.recv().now_or_never() {
-            self.take(message).await?;
+            self.take(call.peer(), message).await?;
         }
         let until = self.parts.clock.current() + Duration::from_millis(PAY_WAIT_MS);
         let mut is_fresh = false;
@@ -92,7 +92,7 @@ impl<E: Clock, B: Blob> Desk<E, B> {
             let credit = select! {
                 credit = self.parts.till.draw(terms.id, bytes, ceiling) => credit,
                 message = call.recv() => {
-                    self.take(message).await?;
+                    self.take(call.peer(), message).await?;
                     continue;
                 },
                 () = self.parts.clock.sleep_until(until) => Credit::Pay(bytes),
@@ -112,7 +112,8 @@ impl<E: Clock, B: Blob> Desk<E, B> {
     }
 
     /// What the caller sends during a stream: vouchers.
-    async fn take(&self, message: Option<Ask>) -> Result<(), Refused> {
+    async fn take(&self, peer: Account, message: Option<Ask>) -> Result<(), Refused> {
+        message.iter().for_each(|message| tell(&peer, message));
         match message {
             Some(Ask::Pay(voucher)) => self.pay(&voucher).await,
             Some(_) => Err(no(Refusal::Shape, "only vouchers belong into a running download")),
@@ -128,6 +129,7 @@ impl<E: Clock, B: Blob> Desk<E, B> {
                 message = call.recv() => message,
                 () = self.parts.clock.sleep_until(until) => None,
             };
+            message.iter().for_each(|message| tell(&call.peer(), message));
             match message {
                 Some(Ask::Pay(voucher)) => self.pay(&voucher).await?,
                 _ => return Ok(()),

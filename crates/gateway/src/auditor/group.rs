@@ -1,0 +1,189 @@
+//! The accounts that read: each for a group of epochs, opened a little before and retired after.
+//!
+//! A retired account closes its agreements once they are old enough, has them removed, gives what
+//! is left back to the seat and is forgotten with its catalogue.
+
+use super::{
+    Config,
+    seat::Seat,
+    state::{LEAD_EPOCHS, account_key, group_of, phase},
+};
+use crate::{core::Core, customer::Customer, ledger::Error, purse::Purse, sample::Sample};
+use commonware_cryptography::Signer as _;
+use commonware_runtime::{Clock, Handle, Metrics, Network, Spawner, Storage};
+use commonware_utils::channel::{mpsc, oneshot};
+use posync_protocol::{
+    Account, Amount, Hash,
+    limits::SERVICE_DRAWS,
+    operation::{Body, Transfer},
+    record::AccountState,
+};
+use rand_core::CryptoRng;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{Arc, atomic::Ordering},
+};
+
+/// The one size of transfers to reading accounts: reserves of eighteen agreements or more.
+const FUNDS: Amount = Amount::sync(2_500);
+/// Below this an account may not be able to open another agreement: it gets the same sum again.
+const LOW: Amount = Amount::sync(250);
+/// Left when an account is emptied: the fee of that.
+const LAST_FEE: Amount = match Amount::new(1_000_000) {
+    Some(amount) => amount,
+    None => Amount::ZERO,
+};
+
+/// An account at work.
+struct Reading {
+    core: Arc<Core>,
+    purse: Arc<Purse>,
+    task: Handle<()>,
+}
+
+/// The accounts, by group.
+pub(super) struct Groups<E: Spawner + Clock + Storage + Metrics + CryptoRng, N: Network> {
+    context: E,
+    network: Arc<N>,
+    config: Config,
+    phase: u64,
+    tell: mpsc::Sender<Sample>,
+    all: BTreeMap<u64, Reading>,
+    /// The oldest group that may still have something to close.
+    oldest: Option<u64>,
+}
+
+impl<E, N> Groups<E, N>
+where
+    E: Spawner + Clock + Storage + Metrics + CryptoRng,
+    N: Network,
+{
+    /// None at work.
+    pub(super) fn new(context: E, network: Arc<N>, config: Config, tell: mpsc::Sender<Sample>) -> Self {
+        let phase = phase(&config.key);
+        Self { context, network, config, phase, tell, all: BTreeMap::new(), oldest: None }
+    }
+
+    fn of(&self, epoch: u64) -> Option<&Reading> {
+        self.all.get(&group_of(epoch, self.phase))
+    }
+
+    /// The secret from which the session keys of an epoch's account derive.
+    pub(super) fn master(&self, epoch: u64) -> Option<Hash> {
+        Some(self.of(epoch)?.core.common.master)
+    }
+
+    /// A salt.
+    pub(super) fn random(&self, epoch: u64) -> Option<Hash> {
+        Some(self.of(epoch)?.core.common.environment.random())
+    }
+
+    /// Whether a sample was taken by the account that reports on its epoch.
+    pub(super) fn took(&self, sample: &Sample) -> bool {
+        let deed = self.of(sample.epoch).and_then(|reading| reading.core.deed(sample.deed));
+        deed.is_some_and(|deed| deed.agreement == sample.agreement)
+    }
+
+    /// A block is final.
+    pub(super) fn advance(&self, height: u64) {
+        for reading in self.all.values() {
+            reading.core.height.fetch_max(height, Ordering::Relaxed);
+        }
+    }
+
+    /// The account that reports on `epoch` needs agreements with these.
+    pub(super) fn need(&self, epoch: u64, drawn: BTreeSet<Account>) {
+        if let Some(reading) = self.of(epoch) {
+            *reading.purse.needed.lock().expect("no holder of this lock panics") = drawn;
+        }
+    }
+
+    /// Opens the accounts that read in `epoch` or soon will, and retires those that no longer do.
+    pub(super) async fn keep(&mut self, epoch: u64, seat: &Seat) {
+        let (now, soon) = (group_of(epoch, self.phase), group_of(epoch + LEAD_EPOCHS, self.phase));
+        // At a start, the group before may still have agreements to close.
+        let oldest = self.oldest.unwrap_or_else(|| now.saturating_sub(1));
+        for group in oldest..=soon {
+            if let Err(error) = self.look_after(group, group >= now, seat).await {
+                tracing::warn!(%error, group, "a reading account waits for the ledger");
+            }
+        }
+        let gone = (oldest..now).take_while(|group| !self.all.contains_key(group)).count();
+        self.oldest = Some(oldest + gone as u64);
+    }
+
+    async fn look_after(&mut self, group: u64, active: bool, seat: &Seat) -> Result<(), Error> {
+        let account = Account::of(&account_key(&self.config.key, group).public_key());
+        let state = seat.account_of(&account).await?;
+        if active && (state.balance < LOW || state == AccountState::default()) {
+            let code = seat.give(account, FUNDS).await?;
+            tracing::info!(group, ?code, "an account is funded");
+        }
+        if !active && state == AccountState::default() {
+            return Ok(());
+        }
+        if !self.all.contains_key(&group) {
+            self.open(group, active, seat.seats().await?).await?;
+        }
+        let Some(reading) = self.all.get(&group) else { return Ok(()) };
+        if active {
+            return Ok(());
+        }
+        reading.purse.retired.store(true, Ordering::Release);
+        if !reading.core.deeds().is_empty() {
+            return Ok(());
+        }
+        let left = state.balance.saturating_sub(LAST_FEE);
+        if left > Amount::ZERO {
+            let body = Body::Transfer(Transfer { to: seat.account, amount: left });
+            let code = reading.purse.ledger.execute(body).await?;
+            tracing::info!(group, ?code, "what is left of an account is given back");
+        }
+        self.close(group).await;
+        Ok(())
+    }
+
+    async fn open(&mut self, group: u64, active: bool, seats: u32) -> Result<(), Error> {
+        let mut means = self.config.means(account_key(&self.config.key, group), self.partition(group));
+        means.policy.providers = means.policy.providers.max((seats * SERVICE_DRAWS) as usize);
+        let (opened, ready) = oneshot::channel();
+        let (network, tell) = (self.network.clone(), self.tell.clone());
+        let context = self.context.child("reading").with_attribute("group", group);
+        let task = context.spawn(move |context| async move {
+            match Customer::open(&context, &network, means).await {
+                Ok(customer) => {
+                    customer.purse.retired.store(!active, Ordering::Release);
+                    customer.start(Some(tell));
+                    let Customer { core, purse, mut heard, disk, .. } = customer;
+                    drop(opened.send((core, purse)));
+                    // It stores nothing, so there is nothing to repair.
+                    while heard.recv().await.is_some() {}
+                    drop(disk);
+                }
+                Err(error) => tracing::error!(%error, group, "an account cannot read"),
+            }
+        });
+        let (core, purse) = ready.await.map_err(|_| Error::Stopping)?;
+        self.all.insert(group, Reading { core, purse, task });
+        Ok(())
+    }
+
+    fn partition(&self, group: u64) -> String {
+        format!("{}-{group}", self.config.partition)
+    }
+
+    /// Ends an account's tasks and forgets its catalogue.
+    async fn close(&mut self, group: u64) {
+        if let Some(reading) = self.all.remove(&group) {
+            reading.task.abort();
+            // Aborted is what it is to be.
+            let _ = reading.task.await;
+        }
+        for partition in crate::catalogue::partitions(&self.partition(group)) {
+            if let Err(error) = self.context.remove(&partition, None).await {
+                tracing::debug!(%error, partition, "no such part of a catalogue");
+            }
+        }
+        tracing::info!(group, "an account is retired");
+    }
+}

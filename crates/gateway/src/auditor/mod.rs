@@ -1,0 +1,208 @@
+//! The auditor's half of service quality: reads like a customer, commits, then reveals.
+//!
+//! ```text
+//!   group of 16 epochs ─► an account of its own ─► [`crate::customer`]: agreements, samples
+//!                              ▲ one fixed sum                      │
+//!   seat's account ────────────┘                                    ▼
+//!        ▲                                       state: what the samples of the drawn say
+//!        └── last round: AuditCommit, then AuditReveal ◄── rounds (disk first) ◄──┘
+//! ```
+//!
+//! Towards providers it is a gateway that stores nothing yet: the same agreements, opened by the
+//! same code, and the same reads at moments of the same kind, of every provider that it has an
+//! agreement with, drawn or not. What it found is told to nobody before the reveal; from then on its
+//! account of that group is known, so the next group reads under another one.
+//!
+//! Invariants
+//! 1. A commitment is on disk before it leaves, and an epoch's is never made twice: two different
+//!    ones would cost the seat's bond. An epoch that began before this process did has none.
+//! 2. A reading account is funded by transfers of one size and never used for anything else.
+//! 3. Nothing here holds up the authority: whatever fails costs a report.
+
+mod group;
+mod rounds;
+mod seat;
+pub mod state;
+
+use crate::{Error, customer::Means, limits::MAILBOX, purse::Policy, sample::Sample};
+use commonware_cryptography::{Signer as _, ed25519::PrivateKey};
+use commonware_macros::select;
+use commonware_runtime::{Clock, Metrics, Network, Spawner, Storage};
+use commonware_utils::channel::mpsc;
+use group::Groups;
+use posync_client::{connection::Endpoint, light::NetworkKey, watch};
+use posync_protocol::{Account, Hash, limits::Parameters};
+use rand_core::CryptoRng;
+use rounds::Rounds;
+use seat::Seat;
+use std::sync::Arc;
+
+/// What an auditor is told.
+#[derive(Clone)]
+pub struct Config {
+    /// The seat's key. Only the auditor spends from its account.
+    pub key: PrivateKey,
+    /// Prefix of its partitions in the runtime's storage.
+    pub partition: String,
+    /// Nodes to ask, in turn: the own one first.
+    pub nodes: Vec<Endpoint>,
+    /// SHA-256 of the genesis.
+    pub chain: Hash,
+    /// Under which certificates verify.
+    pub network_key: NetworkKey,
+    /// Genesis parameters.
+    pub parameters: Parameters,
+    /// Heights of final blocks as the own node applies them.
+    pub heights: watch::Receiver<u64>,
+}
+
+impl Config {
+    /// Everything that a customer needs to look like a gateway's.
+    fn means(&self, key: PrivateKey, partition: String) -> Means {
+        Means {
+            key,
+            partition,
+            nodes: self.nodes.clone(),
+            chain: self.chain,
+            network_key: self.network_key,
+            parameters: self.parameters,
+            policy: Policy::of(&self.parameters),
+        }
+    }
+}
+
+/// Runs an auditor until the runtime is asked to stop, its disk fails or its node ends.
+///
+/// # Errors
+/// [`Error`].
+pub async fn run<E, N>(context: E, network: N, config: Config) -> Result<(), Error>
+where
+    E: Spawner + Clock + Storage + Metrics + CryptoRng,
+    N: Network,
+{
+    let mut stopped = context.stopped();
+    let network = Arc::new(network);
+    let rounds = Rounds::open(context.child("rounds"), &config.partition).await?;
+    let (tell, samples) = mpsc::channel(MAILBOX);
+    let seat = Seat::new(&context, &network, &config);
+    let heights = config.heights.clone();
+    let groups = Groups::new(context, network, config.clone(), tell);
+    let auditor = Auditor {
+        seat,
+        rounds,
+        groups,
+        samples,
+        found: Vec::new(),
+        parameters: config.parameters,
+        began: None,
+        done: state::Done::default(),
+    };
+    tracing::info!(seat = %Account::of(&config.key.public_key()), "the auditor reads");
+    select! {
+        _ = &mut stopped => Ok(()),
+        ended = auditor.follow(heights) => ended,
+    }
+}
+
+struct Auditor<E: Spawner + Clock + Storage + Metrics + CryptoRng, N: Network> {
+    seat: Seat,
+    rounds: Rounds<E>,
+    groups: Groups<E, N>,
+    samples: mpsc::Receiver<Sample>,
+    /// Of this epoch and the one before.
+    found: Vec<Sample>,
+    parameters: Parameters,
+    /// The epoch in which this process began.
+    began: Option<u64>,
+    done: state::Done,
+}
+
+impl<E, N> Auditor<E, N>
+where
+    E: Spawner + Clock + Storage + Metrics + CryptoRng,
+    N: Network,
+{
+    async fn follow(mut self, mut heights: watch::Receiver<u64>) -> Result<(), Error> {
+        loop {
+            let height = *heights.borrow_and_update();
+            self.step(height).await?;
+            if heights.changed().await.is_err() {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Does what is due at a height.
+    ///
+    /// # Errors
+    /// The disk: without it a commitment could be made twice.
+    async fn step(&mut self, height: u64) -> Result<(), Error> {
+        let epoch = self.parameters.epoch(height);
+        self.began.get_or_insert(epoch);
+        self.groups.advance(height);
+        while let Ok(sample) = self.samples.try_recv() {
+            self.found.push(sample);
+        }
+        self.found.retain(|sample| sample.epoch + 1 >= epoch);
+        match self.done.next(height, &self.parameters) {
+            Some(state::Due::Groups) => self.groups.keep(epoch, &self.seat).await,
+            Some(state::Due::Reveal) => self.reveal(epoch),
+            Some(state::Due::Draw) => self.draw(epoch).await,
+            Some(state::Due::Commit) => self.commit(epoch).await?,
+            None => {}
+        }
+        Ok(())
+    }
+
+    /// Opens agreements with those who are drawn, if there are none yet.
+    async fn draw(&mut self, epoch: u64) {
+        match self.seat.assigned(epoch).await {
+            Ok(drawn) => self.groups.need(epoch, drawn.iter().map(|drawn| drawn.provider).collect()),
+            Err(error) => tracing::debug!(%error, epoch, "it is not known yet who is drawn"),
+        }
+    }
+
+    /// Commits to what the samples of this epoch say.
+    async fn commit(&mut self, epoch: u64) -> Result<(), Error> {
+        if self.rounds.of(epoch).is_none() {
+            if self.began.is_none_or(|began| began >= epoch) {
+                return Ok(());
+            }
+            let round = match self.seat.assigned(epoch).await {
+                Ok(drawn) => self.round(epoch, &drawn),
+                Err(error) => {
+                    tracing::warn!(%error, epoch, "no reports: it is not known who was drawn");
+                    None
+                }
+            };
+            let Some(round) = round else { return Ok(()) };
+            self.rounds.keep(epoch, round).await?;
+        }
+        if let Some(round) = self.rounds.of(epoch) {
+            self.seat.commit(round.commit);
+        }
+        Ok(())
+    }
+
+    fn round(&self, epoch: u64, drawn: &[state::Drawn]) -> Option<rounds::Round> {
+        let (master, salt) = (self.groups.master(epoch)?, self.groups.random(epoch)?);
+        let auditor = self.seat.account;
+        let report = |drawn: &state::Drawn| {
+            let of = |s: &&Sample| s.epoch == epoch && s.provider == drawn.provider && self.groups.took(s);
+            let samples = self.found.iter().filter(of);
+            let (report, deed) = state::report(drawn, samples)?;
+            let session = crate::deed::session_key(&master, deed);
+            Some(report.signed(&session, &self.seat.chain, epoch, &auditor))
+        };
+        let reports: Vec<_> = drawn.iter().filter_map(report).collect();
+        tracing::info!(epoch, reports = reports.len(), drawn = drawn.len(), "the epoch's reads are over");
+        self.seat.round(epoch, salt, reports)
+    }
+
+    fn reveal(&self, epoch: u64) {
+        let before = epoch.checked_sub(1).and_then(|before| self.rounds.of(before));
+        if let Some(round) = before {
+            self.seat.reveal(round.reveals.to_vec());
+        }
+    }
+}

@@ -1,0 +1,136 @@
+//! The seat's account: who it has to report on, and the operations that only it may send.
+
+use super::{Config, rounds::Round, state::Drawn};
+use crate::{
+    Shared,
+    environment::Environment,
+    ledger::{Error, Ledger, decode},
+};
+use commonware_cryptography::{Signer as _, ed25519::PrivateKey};
+use commonware_runtime::{Clock, Network, Spawner};
+use posync_client::{account::Submitter, connection::Connection, light::Light};
+use posync_protocol::{
+    Account, Amount, Body, Bounded, Code, Hash,
+    limits::READ_KEYS_MAX,
+    operation::{AuditCommit, AuditReveal, Report, Transfer, digest_of, reveals},
+    record::{self, AccountState, ProviderAt, ServiceRound, System},
+};
+use rand_core::CryptoRng;
+use std::sync::Arc;
+
+/// A handle to the seat.
+#[derive(Clone)]
+pub(super) struct Seat {
+    /// Who reports.
+    pub(super) account: Account,
+    /// SHA-256 of the genesis.
+    pub(super) chain: Hash,
+    key: PrivateKey,
+    ledger: Ledger,
+    environment: Environment,
+}
+
+impl Seat {
+    /// Not connected yet.
+    pub(super) fn new<E, N>(context: &E, network: &Arc<N>, config: &Config) -> Self
+    where
+        E: Spawner + Clock + CryptoRng,
+        N: Network,
+    {
+        let (key, chain) = (config.key.clone(), config.chain);
+        let (dialing, light) = (context.child("seat"), Light::new(chain, config.network_key));
+        let nodes = config.nodes.clone();
+        let connection = Connection::new(dialing, Shared(network.clone()), key.clone(), nodes, light);
+        let submitter = Submitter::new(connection.clone(), key.clone(), config.parameters);
+        let ledger = Ledger::new(connection, submitter);
+        let account = Account::of(&key.public_key());
+        Self { account, chain, key, ledger, environment: Environment::new(context) }
+    }
+
+    /// Whom the epoch's seed draws for this seat.
+    ///
+    /// # Errors
+    /// [`Error::Unreachable`].
+    pub(super) async fn assigned(&self, epoch: u64) -> Result<Vec<Drawn>, Error> {
+        let keys = vec![record::Seat::key(&self.account), ServiceRound::of(epoch)];
+        let (_, slots) = self.ledger.read(keys).await?;
+        let seat: Option<record::Seat> = decode(slots.first().copied().flatten())?;
+        let round: Option<ServiceRound> = decode(slots.get(1).copied().flatten())?;
+        let Some((seat, round)) = seat.zip(round.filter(|round| round.epoch == epoch)) else {
+            return Ok(Vec::new());
+        };
+        let assigned: Vec<(u16, u32)> = round.assigned(seat.index).collect();
+        let mut drawn = Vec::with_capacity(assigned.len());
+        for group in assigned.chunks(READ_KEYS_MAX) {
+            let keys = group.iter().map(|(_, index)| ProviderAt::key(*index)).collect();
+            let (_, slots) = self.ledger.read(keys).await?;
+            for ((stratum, index), slot) in group.iter().zip(slots) {
+                let provider = decode::<ProviderAt>(slot)?.and_then(|at| at.account);
+                let auditor = round.auditor((*stratum).into(), seat.index);
+                drawn.extend(provider.zip(auditor).map(|(provider, auditor)| Drawn {
+                    provider,
+                    stratum: *stratum,
+                    index: *index,
+                    auditor,
+                }));
+            }
+        }
+        Ok(drawn)
+    }
+
+    /// A round of signed reports; `None` without any.
+    pub(super) fn round(&self, epoch: u64, salt: Hash, reports: Vec<Report>) -> Option<Round> {
+        let reveals = reveals(epoch, salt, reports)?;
+        let digest = digest_of(&reveals, &self.account)?;
+        let commit = AuditCommit::signed(&self.key, &self.chain, epoch, digest);
+        Some(Round { epoch, commit, reveals: Bounded::new(reveals)? })
+    }
+
+    /// Sends a commitment, in the background.
+    pub(super) fn commit(&self, commit: AuditCommit) {
+        self.send("a commitment", vec![Body::AuditCommit(commit)]);
+    }
+
+    /// Sends what was committed to, in the background.
+    pub(super) fn reveal(&self, reveals: Vec<AuditReveal>) {
+        self.send("reports", reveals.into_iter().map(Body::AuditReveal).collect());
+    }
+
+    fn send(&self, what: &'static str, bodies: Vec<Body>) {
+        let ledger = self.ledger.clone();
+        self.environment.spawn(async move {
+            let sent = futures::future::join_all(bodies.into_iter().map(|body| ledger.execute(body)));
+            for result in sent.await {
+                match result {
+                    Ok(Code::Done) => tracing::debug!(what, "the ledger took them"),
+                    Ok(code) => tracing::warn!(what, ?code, "the ledger refused: {}", code.explain()),
+                    Err(error) => tracing::warn!(what, %error, "not sent"),
+                }
+            }
+        });
+    }
+
+    /// What an account has and did.
+    ///
+    /// # Errors
+    /// [`Error::Unreachable`].
+    pub(super) async fn account_of(&self, account: &Account) -> Result<AccountState, Error> {
+        Ok(self.ledger.record(AccountState::key(account)).await?.unwrap_or_default())
+    }
+
+    /// How many seats there are.
+    ///
+    /// # Errors
+    /// [`Error::Unreachable`].
+    pub(super) async fn seats(&self) -> Result<u32, Error> {
+        Ok(self.ledger.record::<System>(System::key()).await?.unwrap_or_default().seats)
+    }
+
+    /// Gives to an account.
+    ///
+    /// # Errors
+    /// [`Error`].
+    pub(super) async fn give(&self, to: Account, amount: Amount) -> Result<Code, Error> {
+        self.ledger.execute(Body::Transfer(Transfer { to, amount })).await
+    }
+}

@@ -1,0 +1,236 @@
+//! Which account reads when, what is due at a height, and what samples say: decides, sends nothing.
+
+use crate::sample::{Found, Sample};
+use commonware_codec::{DecodeExt as _, Encode as _};
+use commonware_cryptography::ed25519::PrivateKey;
+use posync_protocol::{
+    Account,
+    limits::{LATENCY_BANDS, Parameters},
+    operation::Report,
+    service::{latency_band, throughput_band},
+};
+
+/// Epochs for which one account reads. Its first reveal makes it known, so fewer would hide more;
+/// but an agreement is kept for so long, and each account needs a set of them.
+pub const GROUP_EPOCHS: u64 = 16;
+/// Epochs before its first report in which an account opens its agreements and begins to read.
+pub const LEAD_EPOCHS: u64 = 2;
+
+const ACCOUNT: &str = "posync gateway 2026-11 auditor account";
+const PHASE: &str = "posync gateway 2026-11 auditor phase";
+
+/// When a seat changes accounts: another epoch for each, so that they do not change together.
+pub fn phase(seat: &PrivateKey) -> u64 {
+    u64::from(blake3::derive_key(PHASE, &seat.encode())[0]) % GROUP_EPOCHS
+}
+
+/// The group of an epoch.
+pub const fn group_of(epoch: u64, phase: u64) -> u64 {
+    (epoch + phase) / GROUP_EPOCHS
+}
+
+/// The key of a group's account.
+pub fn account_key(seat: &PrivateKey, group: u64) -> PrivateKey {
+    let mut hasher = blake3::Hasher::new_derive_key(ACCOUNT);
+    hasher.update(&seat.encode()).update(&group.to_be_bytes());
+    PrivateKey::decode(hasher.finalize().as_bytes().to_vec()).expect("any 32 bytes are an Ed25519 seed")
+}
+
+/// What is to be done, once in each epoch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Due {
+    /// Accounts are opened and retired.
+    Groups,
+    /// What was committed to in the epoch before is revealed.
+    Reveal,
+    /// Agreements with the drawn are looked after.
+    Draw,
+    /// What was found is committed to.
+    Commit,
+}
+
+/// What was done of an epoch.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Done {
+    epoch: Option<u64>,
+    steps: usize,
+}
+
+impl Done {
+    /// The next thing to do at a height: first the reveal, for which there is only one round.
+    pub fn next(&mut self, height: u64, p: &Parameters) -> Option<Due> {
+        let epoch = p.epoch(height);
+        if self.epoch != Some(epoch) {
+            *self = Self { epoch: Some(epoch), steps: 0 };
+        }
+        let round = p.round(height) - p.epoch_start(epoch);
+        let (due, from) = [
+            (Due::Reveal, 0),
+            (Due::Groups, 0),
+            (Due::Draw, 1),
+            (Due::Commit, p.epoch_rounds.saturating_sub(1)),
+        ]
+        .get(self.steps)
+        .copied()?;
+        (round >= from).then(|| {
+            self.steps += 1;
+            due
+        })
+    }
+}
+
+/// A provider that a seat is to report on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Drawn {
+    /// Who.
+    pub provider: Account,
+    /// In which stratum.
+    pub stratum: u16,
+    /// At which index.
+    pub index: u32,
+    /// Which of its auditors the seat is.
+    pub auditor: u8,
+}
+
+fn lower_median(mut all: Vec<u64>) -> Option<u64> {
+    all.sort_unstable();
+    all.get(all.len().checked_sub(1)? / 2).copied()
+}
+
+/// The unsigned report that the samples of one provider and epoch make, and the number of the
+/// agreement under which they were taken; `None` without a sample.
+pub fn report<'a>(drawn: &Drawn, samples: impl Iterator<Item = &'a Sample>) -> Option<(Report, u32)> {
+    let all: Vec<&Sample> = samples.collect();
+    // All under one agreement: an older one is left out, as its reads were paid under another key.
+    let last = all.last()?;
+    let all: Vec<&Sample> = all.iter().filter(|sample| sample.deed == last.deed).copied().collect();
+    let count = |keep: fn(&Found) -> bool| {
+        let kept = all.iter().filter(|sample| keep(&sample.found)).count();
+        u16::try_from(kept).unwrap_or(u16::MAX)
+    };
+    let answered = count(|found| *found != Found::Silence);
+    let timed = |of: fn(u64, u64, u64) -> u64| {
+        let of = |sample: &&Sample| match sample.found {
+            Found::Bytes { bytes, first, whole } => {
+                let millis = |time: std::time::Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+                Some(of(bytes, millis(first), millis(whole)))
+            }
+            Found::Silence | Found::Wrong => None,
+        };
+        lower_median(all.iter().filter_map(of).collect())
+    };
+    let latency = timed(|_, first, _| first).map(latency_band);
+    let throughput = timed(|bytes, _, whole| bytes.saturating_mul(1000) / whole.max(1)).map(throughput_band);
+    // Answers without a right byte are no fast ones.
+    let slowest = if answered > 0 { LATENCY_BANDS as u8 - 1 } else { 0 };
+    let report = Report {
+        stratum: drawn.stratum,
+        provider: drawn.provider,
+        index: drawn.index,
+        auditor: drawn.auditor,
+        slot: last.agreement.slot,
+        opened: last.agreement.opened,
+        session_key: Account::default(),
+        asked: count(|_| true),
+        answered,
+        correct: count(|found| matches!(found, Found::Bytes { .. })),
+        latency: latency.unwrap_or(slowest),
+        throughput: throughput.unwrap_or(0),
+        signature: [0; 64],
+    };
+    Some((report, last.deed))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use commonware_cryptography::Signer as _;
+    use posync_protocol::AgreementId;
+    use std::{collections::BTreeSet, time::Duration};
+
+    const P: Parameters = Parameters::LOCAL;
+
+    fn drawn() -> Drawn {
+        Drawn { provider: Account([7; 32]), stratum: 3, index: 9, auditor: 2 }
+    }
+
+    fn sample(deed: u32, found: Found) -> Sample {
+        let agreement = AgreementId { provider: drawn().provider, slot: deed + 1, opened: 50 };
+        Sample { epoch: 4, provider: drawn().provider, agreement, deed, found }
+    }
+
+    fn bytes(first: u64, whole: u64) -> Found {
+        let millis = Duration::from_millis;
+        Found::Bytes { bytes: 64 << 10, first: millis(first), whole: millis(whole) }
+    }
+
+    #[test]
+    fn what_samples_say() {
+        use Found::{Silence, Wrong};
+        let worst = LATENCY_BANDS as u8 - 1;
+        for (found, asked, answered, correct, latency, throughput) in [
+            (vec![bytes(3, 4)], 1, 1, 1, 0, 4),
+            (vec![bytes(3, 4), bytes(250, 260)], 2, 2, 2, 0, 1),
+            (vec![bytes(450, 460)], 1, 1, 1, 3, 1),
+            (vec![bytes(1_990, 2_000)], 1, 1, 1, worst, 0),
+            (vec![Silence, Silence], 2, 0, 0, 0, 0),
+            (vec![bytes(3, 4), Silence], 2, 1, 1, 0, 4),
+            (vec![bytes(3, 4), Wrong], 2, 2, 1, 0, 4),
+            (vec![Wrong], 1, 1, 0, worst, 0),
+        ] {
+            let samples: Vec<Sample> = found.iter().map(|found| sample(5, *found)).collect();
+            let (report, deed) = report(&drawn(), samples.iter()).expect("there are samples");
+            assert_eq!(deed, 5);
+            let counts = (report.asked, report.answered, report.correct, report.latency, report.throughput);
+            assert_eq!(counts, (asked, answered, correct, latency, throughput), "{found:?}");
+            let place = (report.stratum, report.index, report.auditor, report.slot, report.opened);
+            assert_eq!(place, (3, 9, 2, 6, 50));
+        }
+        assert_eq!(report(&drawn(), [].iter()), None, "nothing was asked, nothing is said");
+    }
+
+    #[test]
+    fn samples_under_an_older_agreement_are_left_out() {
+        let samples = [sample(1, Found::Silence), sample(1, Found::Silence), sample(2, bytes(3, 4))];
+        let (report, deed) = report(&drawn(), samples.iter()).expect("there are samples");
+        assert_eq!((deed, report.asked, report.answered, report.slot), (2, 1, 1, 3));
+    }
+
+    #[test]
+    fn every_step_of_an_epoch_once_in_its_time() {
+        for skip in [1, 3, 7] {
+            let mut done = Done::default();
+            let mut steps = Vec::new();
+            for height in (0..3 * P.epoch_blocks()).filter(|height| height % skip == 0) {
+                steps.extend(done.next(height, &P).map(|due| (height / P.epoch_blocks(), due)));
+                let place = height % P.epoch_blocks();
+                match steps.last() {
+                    Some((_, Due::Commit)) if place > 0 => assert!(place >= 4 * P.round_blocks, "{height}"),
+                    _ => {}
+                }
+            }
+            let expected: Vec<_> = (0..3)
+                .flat_map(|epoch| [Due::Reveal, Due::Groups, Due::Draw, Due::Commit].map(|due| (epoch, due)))
+                .collect();
+            assert_eq!(steps, expected, "every {skip} heights");
+        }
+    }
+
+    #[test]
+    fn accounts_change_and_are_never_used_again() {
+        let seat = PrivateKey::from_seed(1);
+        let accounts: BTreeSet<_> =
+            (0..200).map(|group| Account::of(&account_key(&seat, group).public_key())).collect();
+        assert_eq!(accounts.len(), 200);
+        let other = PrivateKey::from_seed(2);
+        assert!(!accounts.contains(&Account::of(&account_key(&other, 0).public_key())));
+        let phases: BTreeSet<u64> = (0..100).map(|seed| phase(&PrivateKey::from_seed(seed))).collect();
+        assert!(phases.len() > 8 && phases.iter().all(|phase| *phase < GROUP_EPOCHS), "{phases:?}");
+        for phase in 0..GROUP_EPOCHS {
+            let groups: Vec<u64> = (0..64).map(|epoch| group_of(epoch, phase)).collect();
+            assert!(groups.is_sorted() && groups[0] == 0);
+            let first = groups.iter().filter(|group| **group == 1).count() as u64;
+            assert_eq!(first, GROUP_EPOCHS, "a whole group lasts for all of its epochs");
+        }
+    }
+}

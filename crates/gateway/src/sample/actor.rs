@@ -1,0 +1,133 @@
+//! Takes the samples that are due.
+
+use super::{
+    IN_TIME_MS, SPREAD_MS, Sample,
+    names::{self, Known, Named},
+    state::{due, found, part},
+};
+use crate::{
+    core::Core,
+    deed::{Arrived, Deed, Part},
+    ledger::Ledger,
+    link::Error,
+    purse::state::Stage,
+};
+use commonware_utils::channel::mpsc;
+use posync_protocol::{Account, Hash, limits::Parameters};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{Arc, Mutex, atomic::Ordering},
+    time::Duration,
+};
+
+/// Pause between looks at the height.
+const PAUSE: Duration = Duration::from_millis(500);
+/// Names are learned anew after this many epochs.
+const NAMES_EPOCHS: u64 = 2;
+/// Shards asked for in one sample, when it shows that a provider no longer owes the first.
+const TRIES: usize = 3;
+
+/// What the task works with.
+pub struct Sampler {
+    /// The agreements.
+    pub core: Arc<Core>,
+    /// Where names are learned.
+    pub ledger: Ledger,
+    /// Genesis parameters.
+    pub parameters: Parameters,
+    /// Decides the moments.
+    pub secret: Hash,
+    /// Who hears of every sample; a gateway only draws its own conclusions.
+    pub tell: Option<mpsc::Sender<Sample>>,
+    /// Names by provider.
+    pub names: Mutex<BTreeMap<Account, Known>>,
+}
+
+/// Runs for ever.
+pub async fn start(sampler: Arc<Sampler>) {
+    let core = sampler.core.clone();
+    let mut seen = core.height.load(Ordering::Relaxed);
+    loop {
+        let height = core.height.load(Ordering::Relaxed);
+        let providers: BTreeSet<Account> = core.deeds().iter().map(|deed| deed.provider()).collect();
+        sampler.names().retain(|provider, _| providers.contains(provider));
+        for provider in providers {
+            for epoch in due(&sampler.secret, &provider, seen, height, &sampler.parameters) {
+                core.common.environment.spawn(sampler.clone().one(provider, epoch));
+            }
+        }
+        seen = seen.max(height);
+        core.common.environment.sleep(PAUSE).await;
+    }
+}
+
+impl Sampler {
+    fn names(&self) -> std::sync::MutexGuard<'_, BTreeMap<Account, Known>> {
+        self.names.lock().expect("no holder of this lock panics")
+    }
+
+    async fn one(self: Arc<Self>, provider: Account, epoch: u64) {
+        let environment = &self.core.common.environment;
+        let random = environment.random();
+        let late = u64::from(u16::from_be_bytes([random[0], random[1]])) % SPREAD_MS;
+        environment.sleep(Duration::from_millis(late)).await;
+        let open = |deed: &Arc<Deed>| Stage::of(&deed.terms()) == Stage::Open && !deed.is_closed();
+        let Some(deed) = self.core.deeds_with(&provider).into_iter().rfind(open) else { return };
+        // A read that begins too late would be paid too late to be redeemed within its epoch.
+        let learned =
+            environment.within(Duration::from_millis(SPREAD_MS), self.learn(&provider, epoch)).await;
+        if let Some(Err(error)) = learned {
+            tracing::debug!(%error, "no newer names of shards can be had");
+        }
+        if let Some(sample) = self.take(&deed, epoch).await
+            && let Some(tell) = &self.tell
+            && tell.try_send(sample).is_err()
+        {
+            tracing::warn!("nobody takes the samples; one is lost");
+        }
+    }
+
+    /// Reads under `deed`; `None` if nothing is known that could be asked for.
+    async fn take(&self, deed: &Arc<Deed>, epoch: u64) -> Option<Sample> {
+        let provider = deed.provider();
+        for _ in 0..TRIES {
+            let known = self.names().get(&provider).cloned().unwrap_or_default();
+            let (named, part) = part(&known.shards, &self.core.common.environment.random())?;
+            let result = self.read(deed, part).await.unwrap_or(Err(Error::Slow(provider)));
+            if let Err(error) = &result {
+                tracing::debug!(%error, "a sample failed");
+                deed.link.doubt();
+                if error.says_loss() && !self.is_owed(&provider, &named).await {
+                    let forget = |known: &mut Known| known.shards.retain(|old| old.root != named.root);
+                    self.names().get_mut(&provider).into_iter().for_each(forget);
+                    continue;
+                }
+            }
+            let (agreement, deed, found) = (deed.agreement, deed.number, found(&result));
+            return Some(Sample { epoch, provider, agreement, deed, found });
+        }
+        None
+    }
+
+    /// Whether a provider must have a shard; when in doubt, not.
+    async fn is_owed(&self, provider: &Account, named: &Named) -> bool {
+        names::is_owed(&self.ledger, provider, named, &self.parameters).await.unwrap_or(false)
+    }
+
+    /// What came in time; what comes later is paid all the same.
+    async fn read(&self, deed: &Arc<Deed>, part: Part) -> Option<Result<Arrived, Error>> {
+        let environment = &self.core.common.environment;
+        environment.within(Duration::from_millis(IN_TIME_MS), deed.read(part)).await
+    }
+
+    async fn learn(&self, provider: &Account, epoch: u64) -> Result<(), crate::ledger::Error> {
+        let known = self.names().get(provider).cloned();
+        let known = match known {
+            Some(known) if !known.shards.is_empty() && epoch < known.epoch + NAMES_EPOCHS => return Ok(()),
+            known => known.unwrap_or_default(),
+        };
+        let known = names::learn(&self.ledger, provider, known, epoch, &self.parameters).await?;
+        self.names().insert(*provider, known);
+        Ok(())
+    }
+}

@@ -1,0 +1,172 @@
+//! Names of shards that a provider proved to hold, from the statements in blocks.
+//!
+//! Every statement carries the drawn chunks with their shards' names and lengths, so anyone who
+//! reads blocks knows shards that the provider must be able to serve, and knows them no sooner
+//! than the provider's next draw was open.
+
+use crate::ledger::{Error, Ledger, decode};
+use posync_protocol::{
+    Account, Hash,
+    agreement::check_open,
+    block::BlockBody,
+    limits::Parameters,
+    operation::{Answer, Body},
+    record::{Agreement, Audit, DataSet, Use},
+};
+
+/// A shard that a provider proved to hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Named {
+    /// Its name.
+    pub shard: Hash,
+    /// Its bytes.
+    pub length: u64,
+    /// Under which agreement, by slot.
+    pub slot: u32,
+    /// Root of the data set that it was in.
+    pub root: Hash,
+}
+
+/// What is known of one provider.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Known {
+    /// The challenge whose answer was read.
+    pub challenge: u64,
+    /// The epoch in which it was.
+    pub epoch: u64,
+    /// What it proved then.
+    pub shards: Vec<Named>,
+}
+
+/// The shards that `provider` proves in its answer to the challenge of height `challenge`, if the
+/// block holds that answer.
+pub fn proved(body: &BlockBody, provider: &Account, challenge: u64) -> Option<Vec<Named>> {
+    let statement = body.operations.iter().find_map(|operation| match &operation.body {
+        Body::Statement(statement) if operation.signer == *provider && statement.height == challenge => {
+            Some(statement)
+        }
+        _ => None,
+    })?;
+    let named = |answer: &Answer| match answer {
+        Answer::Proved(read) => {
+            let root = read.position.place(&read.shard, read.length)?.root;
+            Some(Named { shard: read.shard, length: read.length, slot: read.slot, root })
+        }
+        Answer::Missing(_) | Answer::Ended(_) => None,
+    };
+    let mut shards: Vec<Named> = statement.answers.iter().filter_map(named).collect();
+    shards.sort_unstable_by_key(|named| named.shard);
+    shards.dedup();
+    Some(shards)
+}
+
+/// Whether `provider` still owes a shard: the data set in which it proved it is in force, and its
+/// agreement open. Otherwise its consumer may have taken it out.
+///
+/// # Errors
+/// [`Error`].
+pub async fn is_owed(
+    ledger: &Ledger,
+    provider: &Account,
+    named: &Named,
+    parameters: &Parameters,
+) -> Result<bool, Error> {
+    let slot = named.slot;
+    let keys = vec![DataSet::key(provider, slot), Agreement::key(provider, slot), Use::key(provider, slot)];
+    let (height, slots) = ledger.read(keys).await?;
+    let at = |place: usize| slots.get(place).copied().flatten();
+    let (set, agreement, usage) =
+        (decode::<DataSet>(at(0))?, decode::<Agreement>(at(1))?, decode::<Use>(at(2))?);
+    let (Some(set), Some(agreement), Some(usage)) = (set, agreement, usage) else { return Ok(false) };
+    let is_open = check_open(&agreement, &usage, parameters.epoch(height)).is_ok();
+    Ok(is_open && set.current.root == named.root)
+}
+
+/// Learns from the last answer of `provider` on the ledger, unless `known` does already or its
+/// answer came too late to be looked for.
+///
+/// # Errors
+/// [`Error`].
+pub async fn learn(
+    ledger: &Ledger,
+    provider: &Account,
+    known: Known,
+    epoch: u64,
+    parameters: &Parameters,
+) -> Result<Known, Error> {
+    let audit: Audit = ledger.record(Audit::key(provider)).await?.unwrap_or_default();
+    let challenge = audit.last_height;
+    if audit.answered == 0 || challenge == known.challenge {
+        return Ok(Known { epoch, ..known });
+    }
+    for height in challenge + 1..=challenge + parameters.deadline_blocks {
+        let Some(body) = ledger.body(height).await? else { break };
+        if let Some(shards) = proved(&body, provider, challenge) {
+            // All of it missing: what it proved before is all there is to ask for.
+            let shards = if shards.is_empty() { known.shards } else { shards };
+            return Ok(Known { challenge, epoch, shards });
+        }
+    }
+    Ok(Known { challenge, epoch, ..known })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use posync_protocol::{
+        Amount, Bounded, Operation,
+        operation::{MissingRead, ProvedRead, Statement, SumPath},
+        tree::SumTree,
+    };
+
+    const PROVIDER: Account = Account([5; 32]);
+
+    fn statement(signer: Account, height: u64, answers: Vec<Answer>) -> Operation {
+        let (reasked, vouchers, apply, endings) = Default::default();
+        let answers = Bounded::new(answers).expect("four at most");
+        let body =
+            Statement { height, anchor: [0; 32], index: 0, answers, reasked, vouchers, apply, endings };
+        let (nonce, max_fee, expires, signature) = (0, Amount::ZERO, 9, [0; 64]);
+        Operation { signer, nonce, max_fee, expires, body: Body::Statement(body), signature }
+    }
+
+    #[test]
+    fn names_are_those_of_the_provider_s_own_answer() {
+        let shards = [([1; 32], 2048), ([2; 32], 100), ([3; 32], 70_000)];
+        let tree = SumTree::new(&shards).expect("small");
+        let path = |place: usize| tree.path(place).expect("it is there");
+        let proved = |place: usize| {
+            let (shard, length) = shards[place];
+            let (chunk, path_of_chunk) = Default::default();
+            Answer::Proved(ProvedRead {
+                slot: 4,
+                shard,
+                length,
+                position: path(place),
+                chunk,
+                path: path_of_chunk,
+            })
+        };
+        let missing = |position: SumPath| {
+            Answer::Missing(MissingRead { slot: 4, shard: [2; 32], length: 100, position })
+        };
+        let answers = vec![proved(2), proved(0), missing(path(1)), proved(2)];
+        let operations = vec![
+            statement(Account([6; 32]), 10, vec![proved(1)]),
+            statement(PROVIDER, 12, answers),
+            statement(PROVIDER, 14, vec![missing(path(1))]),
+        ];
+        let operations = Bounded::new(operations).expect("few");
+        let block = BlockBody { draws: Default::default(), operations, dkg: Default::default() };
+        let named = |shard, length| Named { shard, length, slot: 4, root: tree.root() };
+        let expected = vec![named([1; 32], 2048), named([3; 32], 70_000)];
+        assert_eq!(super::proved(&block, &PROVIDER, 12), Some(expected));
+        assert_eq!(
+            super::proved(&block, &PROVIDER, 14),
+            Some(vec![]),
+            "what is missing names nothing to read"
+        );
+        assert_eq!(super::proved(&block, &PROVIDER, 10), None, "another's answer");
+        assert_eq!(super::proved(&block, &PROVIDER, 11), None, "no such challenge");
+    }
+}

@@ -1,0 +1,152 @@
+//! When samples are due and what they read: decides, sends nothing.
+
+use super::{Found, IN_TIME_MS, SPREAD_MS};
+use crate::{
+    deed::{Arrived, Part},
+    link::Error,
+    sample::names::Named,
+};
+use posync_protocol::{
+    Account, Hash,
+    limits::{AUDIT_READ_BYTES, Parameters},
+};
+
+/// Reads of each provider in an epoch: one could meet a moment's hiccup, and each costs a voucher.
+pub const SAMPLES: u64 = 2;
+
+const CONTEXT: &str = "posync gateway 2026-11 sample";
+
+/// A number below `bound` that only who knows `secret` can foresee.
+fn draw(secret: &Hash, epoch: u64, provider: &Account, number: u64, bound: u64) -> u64 {
+    let mut hasher = blake3::Hasher::new_derive_key(CONTEXT);
+    hasher.update(secret).update(&epoch.to_be_bytes()).update(&provider.0).update(&number.to_be_bytes());
+    let mut bytes = [0; 16];
+    hasher.finalize_xof().fill(&mut bytes);
+    u64::try_from(u128::from_be_bytes(bytes) % u128::from(bound.max(1))).expect("below a u64")
+}
+
+/// The heights at which `provider` is read in `epoch`: any from which a read is over before the
+/// last round, so that what is paid can be redeemed within the epoch and is known at its end.
+pub fn moments(secret: &Hash, epoch: u64, provider: &Account, p: &Parameters) -> [u64; SAMPLES as usize] {
+    let takes = (IN_TIME_MS + 2 * SPREAD_MS).div_ceil(p.block_ms.max(1));
+    let room = p.epoch_blocks().saturating_sub(p.round_blocks + takes).max(1);
+    let start = epoch * p.epoch_blocks();
+    std::array::from_fn(|number| start + draw(secret, epoch, provider, number as u64, room))
+}
+
+/// How many reads of `provider` became due after the height `seen`, up to `height`, and in which
+/// epoch. Moments that lie more than a round back are let go: nobody reads a whole epoch at once.
+pub fn due(secret: &Hash, provider: &Account, seen: u64, height: u64, p: &Parameters) -> Vec<u64> {
+    let seen = seen.max(height.saturating_sub(p.round_blocks));
+    let epochs = p.epoch(seen)..=p.epoch(height);
+    let all = epochs.flat_map(|epoch| moments(secret, epoch, provider, p).map(|at| (epoch, at)));
+    all.filter(|(_, at)| (seen + 1..=height).contains(at)).map(|(epoch, _)| epoch).collect()
+}
+
+/// One slice of one of the shards that hold one; `None` if none does.
+pub fn part(names: &[Named], random: &Hash) -> Option<(Named, Part)> {
+    let large: Vec<&Named> = names.iter().filter(|named| named.length >= AUDIT_READ_BYTES).collect();
+    let (place, slice) = random.split_at(16);
+    let number = |bytes: &[u8]| u128::from_be_bytes(bytes.try_into().expect("half of 32 bytes"));
+    let below = |bytes: &[u8], bound: u64| u64::try_from(number(bytes) % u128::from(bound)).ok();
+    let named = large.get(usize::try_from(below(place, (large.len() as u64).max(1))?).ok()?)?;
+    let offset = below(slice, named.length / AUDIT_READ_BYTES)? * AUDIT_READ_BYTES;
+    let part = Part { name: named.shard, length: named.length, offset, bytes: AUDIT_READ_BYTES };
+    Some((**named, part))
+}
+
+/// What a read that ended so found.
+pub fn found(result: &Result<Arrived, Error>) -> Found {
+    match result {
+        Ok(arrived) => {
+            Found::Bytes { bytes: arrived.bytes.len() as u64, first: arrived.first, whole: arrived.whole }
+        }
+        Err(error) if error.shows_loss() => Found::Wrong,
+        Err(_) => Found::Silence,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use posync_protocol::wire::provider::Refusal;
+    use std::{collections::BTreeSet, time::Duration};
+
+    const P: Parameters = Parameters::LOCAL;
+
+    fn provider(id: u8) -> Account {
+        Account([id; 32])
+    }
+
+    #[test]
+    fn moments_are_private_and_end_before_the_last_round() {
+        let mut seen = BTreeSet::new();
+        for epoch in 0..200 {
+            let start = epoch * P.epoch_blocks();
+            for at in moments(&[1; 32], epoch, &provider(1), &P) {
+                let over = at + (IN_TIME_MS + 2 * SPREAD_MS).div_ceil(P.block_ms);
+                assert!(start <= at && over <= start + P.epoch_blocks() - P.round_blocks, "{at} in {epoch}");
+                seen.insert(at - start);
+            }
+        }
+        assert_eq!(seen.len(), 20, "every height that is early enough is met");
+        let all = |secret: u8, id: u8| (0..50).map(move |e| moments(&[secret; 32], e, &provider(id), &P));
+        assert!(!all(1, 1).eq(all(2, 1)) && !all(1, 1).eq(all(1, 2)));
+    }
+
+    #[test]
+    fn every_moment_is_due_once_however_heights_come() {
+        let secret = [3; 32];
+        let expected: Vec<u64> = (0..20).flat_map(|epoch| [epoch; 2]).collect();
+        for step in 1..=P.round_blocks {
+            let mut met = Vec::new();
+            // The very first height is never after one that was seen.
+            for height in (step..=20 * P.epoch_blocks()).step_by(usize::try_from(step).expect("small")) {
+                met.extend(due(&secret, &provider(4), height - step, height, &P));
+            }
+            let first = moments(&secret, 0, &provider(4), &P).iter().filter(|at| **at == 0).count();
+            assert_eq!(met.len() + first, expected.len(), "in steps of {step}");
+            assert!(met.is_sorted());
+        }
+        let late = due(&secret, &provider(4), 0, 20 * P.epoch_blocks(), &P);
+        assert!(late.len() <= 2, "what was slept through is let go: {late:?}");
+    }
+
+    #[test]
+    fn one_slice_of_a_shard_that_has_one() {
+        let named = |id: u8, length| Named { shard: [id; 32], length, slot: 0, root: [0; 32] };
+        let names =
+            [named(1, AUDIT_READ_BYTES - 1), named(2, AUDIT_READ_BYTES), named(3, 3 * AUDIT_READ_BYTES + 5)];
+        let mut met = BTreeSet::new();
+        for seed in 0..200u8 {
+            let (of, part) = part(&names, blake3::hash(&[seed]).as_bytes()).expect("two hold a slice");
+            assert_eq!((of.shard, of.length), (part.name, part.length));
+            assert_eq!((part.bytes, part.offset % AUDIT_READ_BYTES), (AUDIT_READ_BYTES, 0));
+            assert!(part.offset + part.bytes <= part.length);
+            met.insert((part.name[0], part.offset / AUDIT_READ_BYTES));
+        }
+        assert_eq!(met, BTreeSet::from([(2, 0), (3, 0), (3, 1), (3, 2)]));
+        assert_eq!(part(&names[..1], &[7; 32]), None);
+        assert_eq!(part(&[], &[7; 32]), None);
+    }
+
+    #[test]
+    fn what_a_read_found() {
+        let account = provider(1);
+        let arrived =
+            Arrived { bytes: vec![0; 9], first: Duration::from_millis(3), whole: Duration::from_millis(4) };
+        let refused = |why| Err(Error::Refused(account, why, String::new()));
+        for (result, expected) in [
+            (Ok(arrived.clone()), Found::Bytes { bytes: 9, first: arrived.first, whole: arrived.whole }),
+            (Err(Error::Slow(account)), Found::Silence),
+            (Err(Error::Unreachable(account, String::new())), Found::Silence),
+            (refused(Refusal::Busy), Found::Silence),
+            (refused(Refusal::Credit), Found::Silence),
+            (refused(Refusal::Unknown), Found::Wrong),
+            (refused(Refusal::Damaged), Found::Wrong),
+            (Err(Error::Wrong(account, "bytes")), Found::Wrong),
+        ] {
+            assert_eq!(found(&result), expected, "{result:?}");
+        }
+    }
+}

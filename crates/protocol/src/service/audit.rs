@@ -1,0 +1,218 @@
+//! Commit, then reveal: how a report comes to count.
+
+use crate::{
+    Account, Bounded, Code, Key,
+    ledger::{BlockContext, Event, Touched, Working},
+    limits::AUDIT_READ_BYTES,
+    operation::{AuditCommit, AuditReveal, Report},
+    record::{
+        Agreement, Commitment, Finding, ProviderAt, Reports, Seat, ServiceRound, Standing, System, Use,
+    },
+};
+
+/// Whether the block lies in the first round of its epoch.
+fn is_first_round(working: &Working<'_>) -> bool {
+    let parameters = &working.context.parameters;
+    working.context.height % parameters.epoch_blocks() < parameters.round_blocks
+}
+
+/// Names the record that the first block of an epoch with a seed writes. Passes begin after the
+/// first round, so a seed that comes later would draw nobody.
+pub(crate) fn touches_round(context: &BlockContext, touched: &mut Touched) {
+    let parameters = &context.parameters;
+    if context.height % parameters.epoch_blocks() < parameters.round_blocks {
+        touched.writable.push(ServiceRound::of(context.epoch()));
+    }
+}
+
+/// Draws the epoch's service audit with the first seed of the epoch, on the parent's state (SQ-1).
+pub(crate) fn open_round(working: &mut Working<'_>) -> Result<(), Code> {
+    let Some(seed) = working.context.seed.filter(|_| is_first_round(working)) else { return Ok(()) };
+    let epoch = working.context.epoch();
+    if round(working, epoch)?.is_some() {
+        return Ok(());
+    }
+    let System { providers, seats, .. } = working.system;
+    working.put(ServiceRound::of(epoch), &ServiceRound { epoch, seed, providers, seats })
+}
+
+/// The round of an epoch, if it was drawn and still stands.
+pub(super) fn round(working: &mut Working<'_>, epoch: u64) -> Result<Option<ServiceRound>, Code> {
+    let found: Option<ServiceRound> = working.get(ServiceRound::of(epoch))?;
+    Ok(found.filter(|round| round.epoch == epoch))
+}
+
+/// The seat of an auditor; one that was jailed has none any more.
+fn seat(working: &mut Working<'_>, signer: &Account) -> Result<Seat, Code> {
+    let seat: Seat = working.need(Seat::key(signer), Code::AuditNotSeat)?;
+    if seat.jailed.is_some() { Err(Code::AuditNotSeat) } else { Ok(seat) }
+}
+
+/// The reports that may still stand on a provider which leaves: those of the epoch before.
+pub(crate) fn touches_forget<'a>(
+    context: &BlockContext,
+    provider: &'a Account,
+) -> impl Iterator<Item = Key> + 'a {
+    context.epoch().checked_sub(1).into_iter().flat_map(|epoch| Reports::parts(provider, epoch))
+}
+
+/// Removes the reports on a provider that leaves before they are judged.
+pub(crate) fn forget(working: &mut Working<'_>, provider: &Account) -> Result<(), Code> {
+    for key in touches_forget(working.context, provider) {
+        working.delete(key)?;
+    }
+    Ok(())
+}
+
+/// Names a commitment's records.
+pub(crate) fn touches_commit(signer: &Account, body: &AuditCommit, touched: &mut Touched) {
+    touched.readable.extend([Seat::key(signer), ServiceRound::of(body.epoch)]);
+    touched.writable.push(Commitment::of(signer, body.epoch));
+}
+
+/// Keeps an auditor's hidden word, once, within the epoch that it is about (SQ-3).
+///
+/// # Errors
+/// `AuditNotSeat`, `AuditTime`, `AuditUndrawn`, `AuditCommitted`.
+pub(crate) fn commit(working: &mut Working<'_>, signer: &Account, body: &AuditCommit) -> Result<(), Code> {
+    seat(working, signer)?;
+    let AuditCommit { epoch, digest, .. } = *body;
+    if working.context.epoch() != epoch {
+        return Err(Code::AuditTime);
+    }
+    if round(working, epoch)?.is_none() {
+        return Err(Code::AuditUndrawn);
+    }
+    let key = Commitment::of(signer, epoch);
+    let before: Option<Commitment> = working.get(key)?;
+    if before.is_some_and(|before| before.epoch == epoch) {
+        return Err(Code::AuditCommitted);
+    }
+    working.put(key, &Commitment { epoch, digest })
+}
+
+/// Names a reveal's records.
+pub(crate) fn touches_reveal(signer: &Account, body: &AuditReveal, touched: &mut Touched) {
+    let epoch = body.epoch;
+    touched.readable.extend([Seat::key(signer), ServiceRound::of(epoch), Commitment::of(signer, epoch)]);
+    for report in body.reports.iter() {
+        let Report { provider, index, slot, auditor, .. } = report;
+        touched.readable.extend([
+            ProviderAt::key(*index),
+            Standing::key(provider),
+            Agreement::key(provider, *slot),
+        ]);
+        touched.writable.extend([Reports::of(provider, epoch, *auditor), Use::key(provider, *slot)]);
+    }
+}
+
+/// Takes the reports of a batch that was committed to, each judged apart: one that does not count
+/// is told as an event, and may be revealed again within the round (SQ-4).
+///
+/// # Errors
+/// `AuditNotSeat`, `AuditTime`, `AuditUndrawn`, `AuditUncommitted`, `AuditAltered`; the lowest code of
+/// the reports (`AuditNotAssigned`, `AuditReported`, `AuditAgreement`, `AuditUnbacked`) if none counts.
+pub(crate) fn reveal(working: &mut Working<'_>, signer: &Account, body: &AuditReveal) -> Result<(), Code> {
+    let seat = seat(working, signer)?;
+    let epoch = body.epoch;
+    if working.context.epoch().checked_sub(1) != Some(epoch) || !is_first_round(working) {
+        return Err(Code::AuditTime);
+    }
+    let round = round(working, epoch)?.ok_or(Code::AuditUndrawn)?;
+    let committed: Option<Commitment> = working.get(Commitment::of(signer, epoch))?;
+    let committed = committed.filter(|committed| committed.epoch == epoch).ok_or(Code::AuditUncommitted)?;
+    if committed.digest != body.digest(signer) {
+        return Err(Code::AuditAltered);
+    }
+    let (mut counted, mut lowest) = (0, None);
+    for report in body.reports.iter() {
+        let code = match working.atomically(|w| take(w, &round, &seat, report)) {
+            Ok(()) => Code::Done,
+            Err(code) => code,
+        };
+        match code {
+            Code::Done => counted += 1,
+            code => lowest = Some(lowest.map_or(code, |low: Code| low.min(code))),
+        }
+        let Report { provider, asked, answered, correct, latency, throughput, .. } = *report;
+        let auditor = *signer;
+        working.events.push(Event::Reported {
+            epoch,
+            provider,
+            auditor,
+            asked,
+            answered,
+            correct,
+            latency,
+            throughput,
+            code,
+        });
+    }
+    match lowest {
+        Some(code) if counted == 0 => Err(code),
+        _ => Ok(()),
+    }
+}
+
+/// Keeps one report: of an auditor that was drawn about a provider that was drawn, the first of
+/// its epoch, paid for under the key that signed it.
+fn take(working: &mut Working<'_>, round: &ServiceRound, seat: &Seat, report: &Report) -> Result<(), Code> {
+    check_assigned(working, round, seat, report)?;
+    let key = Reports::of(&report.provider, round.epoch, report.auditor);
+    let found: Option<Reports> = working.get(key)?;
+    let mut findings = found
+        .filter(|found| found.epoch == round.epoch)
+        .map_or_else(Default::default, |found| found.findings.into_inner());
+    let place = match findings.binary_search_by_key(&report.auditor, |finding| finding.auditor) {
+        Ok(_) => return Err(Code::AuditReported),
+        Err(place) => place,
+    };
+    back(working, report)?;
+    findings.insert(place, report.finding());
+    let findings = Bounded::new(findings).ok_or(Code::AuditReported)?;
+    working.put(key, &Reports { epoch: round.epoch, findings })
+}
+
+/// Whether the round draws this seat to audit this provider, who stood there when the epoch began
+/// (SQ-2).
+fn check_assigned(
+    working: &mut Working<'_>,
+    round: &ServiceRound,
+    seat: &Seat,
+    report: &Report,
+) -> Result<(), Code> {
+    let stratum = u32::from(report.stratum);
+    let drawn = round.provider(stratum) == Some(report.index)
+        && round.seat(stratum, report.auditor) == Some(seat.index);
+    let at: Option<ProviderAt> = working.get(ProviderAt::key(report.index))?;
+    let standing: Option<Standing> = working.get(Standing::key(&report.provider))?;
+    let stands = at.and_then(|at| at.account) == Some(report.provider)
+        && standing.is_some_and(|standing| standing.registered < round.epoch);
+    if drawn && stands { Ok(()) } else { Err(Code::AuditNotAssigned) }
+}
+
+/// Uses up redeemed egress of the agreement whose key signed, an audit read for each correct one:
+/// wrong bytes are not paid for (SQ-5).
+fn back(working: &mut Working<'_>, report: &Report) -> Result<(), Code> {
+    let Report { provider, slot, opened, session_key, .. } = report;
+    let agreement: Agreement = working.need(Agreement::key(provider, *slot), Code::AuditAgreement)?;
+    if (agreement.opened, agreement.session_key) != (*opened, *session_key) {
+        return Err(Code::AuditAgreement);
+    }
+    let key = Use::key(provider, *slot);
+    let mut usage: Use = working.need(key, Code::AuditAgreement)?;
+    let needed = u64::from(report.correct) * AUDIT_READ_BYTES;
+    let audited = usage.audited.checked_add(needed).ok_or(Code::AuditUnbacked)?;
+    if audited > usage.egress {
+        return Err(Code::AuditUnbacked);
+    }
+    usage.audited = audited;
+    working.put(key, &usage)
+}
+
+impl Report {
+    const fn finding(&self) -> Finding {
+        let Self { auditor, asked, answered, correct, latency, throughput, .. } = *self;
+        Finding { auditor, asked, answered, correct, latency, throughput }
+    }
+}
