@@ -393,6 +393,26 @@ fn a_cancelled_put_gives_its_space_back() {
     });
 }
 
+/// Files are removed and put, one after the other, while the reaper is at work on the removed ones:
+/// it must take none that was put meanwhile.
+#[test]
+fn what_was_put_while_others_are_reaped_stays() {
+    for seed in 1..=4 {
+        runner(seed).start(|context| async move {
+            let world = World::start(&context).await;
+            let environment = &world.core.common.environment;
+            for turn in 0..60_u64 {
+                let (name, plain) = (format!("file {turn}"), bytes(3_000, turn));
+                world.put(&name, &plain).await.expect("stored");
+                environment.sleep(Duration::from_millis(turn * 7 % 60)).await;
+                assert_eq!(world.get(&name).await.expect("it was acknowledged"), plain, "{seed}: {name}");
+                world.core.common.catalogue.remove(name.into_bytes()).await.expect("runs");
+                environment.sleep(Duration::from_millis(turn * 37 % 520)).await;
+            }
+        });
+    }
+}
+
 #[test]
 fn a_power_cut_anywhere_loses_nothing_acknowledged() {
     for seed in 0..4u64 {

@@ -2,9 +2,14 @@
 
 use crate::{
     catalogue::{Stopped, row::JobRow},
+    coding::FileId,
     core::Core,
 };
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
 
 /// Pause between passes.
 const PASS_PAUSE: Duration = Duration::from_millis(500);
@@ -20,12 +25,27 @@ pub async fn reap(core: Arc<Core>) {
 }
 
 async fn pass(core: &Core) -> Result<(), Stopped> {
-    for (number, job) in core.common.catalogue.jobs(JOBS_PER_PASS).await? {
-        if !core.is_putting(&job.file) && clear(core, &job).await? {
+    for (number, job) in abandoned(core).await? {
+        if clear(core, &job).await? {
             core.common.catalogue.job_done(number, job).await?;
         }
     }
     Ok(())
+}
+
+/// Jobs that no put is at work on. A put gives its job up before it stops being one, so what is no
+/// put and is still a job *afterwards* is nobody's; asked the other way round, the job of a put that
+/// ends in between would take the finished file with it.
+async fn abandoned(core: &Core) -> Result<Vec<(u32, JobRow)>, Stopped> {
+    let mut jobs = core.common.catalogue.jobs(JOBS_PER_PASS).await?;
+    jobs.retain(|(_, job)| !core.is_putting(&job.file));
+    if jobs.is_empty() {
+        return Ok(jobs);
+    }
+    let still: BTreeSet<(u32, FileId)> =
+        core.common.catalogue.jobs(JOBS_PER_PASS).await?.into_iter().map(|(n, job)| (n, job.file)).collect();
+    jobs.retain(|(number, job)| still.contains(&(*number, job.file)));
+    Ok(jobs)
 }
 
 /// Whether none of the job's segments has a row any more.
