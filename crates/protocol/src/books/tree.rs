@@ -46,15 +46,18 @@ pub fn root(rows: u64, peaks: &[Hash]) -> Hash {
 
 /// The root over all leaves of an epoch, in the order of their indices: what `Books::root` says.
 pub fn root_of(leaves: &[Hash]) -> Hash {
-    let (mut rest, mut peaks) = (leaves, Vec::new());
-    for level in (0..usize::BITS).rev() {
-        if leaves.len() >> level & 1 == 1 {
-            let (full, after) = rest.split_at(1 << level);
-            peaks.push(perfect(full));
-            rest = after;
-        }
+    root(leaves.len() as u64, &full_subtrees(leaves).into_iter().map(perfect).collect::<Vec<_>>())
+}
+
+/// The leaves of each full subtree, the largest first: its root is a peak.
+fn full_subtrees(leaves: &[Hash]) -> Vec<&[Hash]> {
+    let (mut rest, mut subtrees) = (leaves, Vec::new());
+    while let Some(level) = rest.len().checked_ilog2() {
+        let (full, after) = rest.split_at(1 << level);
+        subtrees.push(full);
+        rest = after;
     }
-    root(leaves.len() as u64, &peaks)
+    subtrees
 }
 
 /// The peak that a leaf lies in, among those of `rows` leaves, largest first.
@@ -85,15 +88,9 @@ fn place(rows: u64, index: u64) -> Option<Place> {
 /// its own bagged into one, the peaks before it from the nearest on. `None` without such a leaf.
 pub fn path(leaves: &[Hash], index: usize) -> Option<Vec<Hash>> {
     let place = place(leaves.len() as u64, index as u64)?;
-    let (mut rest, mut peaks, mut nodes) = (leaves, Vec::new(), Vec::new());
-    for level in (0..=u32::from(LEVELS)).rev().filter(|level| leaves.len() >> level & 1 == 1) {
-        let (full, after) = rest.split_at(1 << level);
-        if peaks.len() == place.before {
-            nodes = siblings(full, place.offset as usize);
-        }
-        peaks.push(perfect(full));
-        rest = after;
-    }
+    let subtrees = full_subtrees(leaves);
+    let mut nodes = siblings(subtrees.get(place.before)?, place.offset as usize);
+    let peaks: Vec<Hash> = subtrees.into_iter().map(perfect).collect();
     let (before, after) = (peaks.get(..place.before)?, peaks.get(place.before + 1..)?);
     nodes.extend(after.iter().rev().copied().reduce(|right, left| node(&left, &right)));
     nodes.extend(before.iter().rev());

@@ -8,10 +8,9 @@
 //! A report's stratum decides its batch, so that a commitment holds one report of a provider and
 //! nobody can choose between two after it has seen those of others.
 
-use super::sign;
+use super::{sign, signatures::unsigned};
 use crate::{
     Account, AgreementId, Bounded, Hash, Signature,
-    block::with_chain,
     limits::{
         AUDITORS_MAX, LATENCY_BANDS, PROVIDERS_MAX, REPORT_BATCHES_MAX, REPORTS_MAX, SLOTS_MAX,
         THROUGHPUT_BANDS,
@@ -151,8 +150,7 @@ impl AuditCommit {
     }
 
     fn signed_bytes(&self, chain: &Hash) -> Bytes {
-        let all = with_chain(chain, self);
-        all.slice(..all.len() - self.signature.len())
+        unsigned(chain, self, &self.signature)
     }
 
     /// The signature to check, if `seat` committed. Evidence of two different ones needs both checks.

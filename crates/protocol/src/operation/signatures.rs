@@ -65,8 +65,7 @@ impl Operation {
 
     /// What the envelope's signature covers: chain id and every field before it.
     pub fn signed_bytes(&self, chain: &Hash) -> Bytes {
-        let all = with_chain(chain, self);
-        all.slice(..all.len() - self.signature.len())
+        unsigned(chain, self, &self.signature)
     }
 
     /// Every signature that the operation stands on, its own first.
@@ -123,6 +122,12 @@ impl SetDataSet {
     }
 }
 
+/// What is signed of a value that ends with its signature: the chain id and everything before it.
+pub(super) fn unsigned(chain: &Hash, value: &impl Encode, signature: &Signature) -> Bytes {
+    let all = with_chain(chain, value);
+    all.slice(..all.len() - signature.len())
+}
+
 impl Evidence {
     /// What the seat signed; the chain is part of each header.
     fn signatures(&self, chain: &Hash) -> Vec<SignatureCheck> {
@@ -144,20 +149,15 @@ impl Evidence {
 impl RefusedPlacement {
     /// Signs with the provider's key; `self.signature` is replaced.
     pub fn signed(mut self, key: &ed25519::PrivateKey, chain: &Hash) -> Self {
-        self.signature = sign(key, REFUSAL_NAMESPACE, &self.signed_bytes(chain));
+        self.signature = sign(key, REFUSAL_NAMESPACE, &unsigned(chain, &self, &self.signature));
         self
-    }
-
-    fn signed_bytes(&self, chain: &Hash) -> Bytes {
-        let all = with_chain(chain, self);
-        all.slice(..all.len() - self.signature.len())
     }
 
     /// The signature to check.
     pub fn check(&self, chain: &Hash) -> SignatureCheck {
         SignatureCheck {
             namespace: REFUSAL_NAMESPACE,
-            message: self.signed_bytes(chain),
+            message: unsigned(chain, self, &self.signature),
             key: self.provider,
             signature: self.signature,
         }
@@ -167,20 +167,15 @@ impl RefusedPlacement {
 impl ProbeCount {
     /// Signs with the receiver's key; `self.signature` is replaced.
     pub fn signed(mut self, key: &ed25519::PrivateKey, chain: &Hash) -> Self {
-        self.signature = sign(key, PROBE_NAMESPACE, &self.signed_bytes(chain));
+        self.signature = sign(key, PROBE_NAMESPACE, &unsigned(chain, &self, &self.signature));
         self
-    }
-
-    fn signed_bytes(&self, chain: &Hash) -> Bytes {
-        let all = with_chain(chain, self);
-        all.slice(..all.len() - self.signature.len())
     }
 
     /// The signature to check.
     pub fn check(&self, chain: &Hash) -> SignatureCheck {
         SignatureCheck {
             namespace: PROBE_NAMESPACE,
-            message: self.signed_bytes(chain),
+            message: unsigned(chain, self, &self.signature),
             key: self.receiver,
             signature: self.signature,
         }
@@ -209,8 +204,7 @@ impl Voucher {
 
     /// What its signature covers.
     pub fn signed_bytes(&self, chain: &Hash) -> Bytes {
-        let all = with_chain(chain, self);
-        all.slice(..all.len() - self.signature.len())
+        unsigned(chain, self, &self.signature)
     }
 
     /// The signature to check, if `key` is the session key.
