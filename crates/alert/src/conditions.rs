@@ -213,6 +213,7 @@ mod tests {
             reserve_storage: 0,
             reserve_egress: 0,
             slots: 0,
+            leaves: 0,
             phi: 0,
             paid: 0,
             paid_base: 0,

@@ -71,6 +71,8 @@ enum Command {
     Providers(commands::providers::Providers),
     /// List the gateway's agreements
     Agreements(commands::agreements::Agreements),
+    /// Show what storage and egress cost, and what moves their prices
+    Prices(commands::prices::Prices),
     /// Explain why a provider gets shards or not, and how the ledger sees it
     Why(commands::why::Why),
     /// Tell what is about to go wrong with providers, until it is stopped
@@ -115,6 +117,7 @@ fn run(arguments: Arguments, output: Output) -> Outcome {
         Command::Status(command) => command.run(&net, output),
         Command::Providers(command) => command.run(&net, output),
         Command::Agreements(command) => command.run(&net, output),
+        Command::Prices(command) => command.run(&net, output),
         Command::Why(command) => command.run(&net, output),
         Command::Watch(command) => command.run(&net, output),
         Command::Prove(command) => command.run(&net, output),

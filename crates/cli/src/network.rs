@@ -111,13 +111,17 @@ impl Network {
         })
     }
 
-    /// An account as people name it: `sync1...`, or the name of a member.
+    /// An account as people name it: `sync1...`, the name of a member, or an operator's name.
     pub(crate) fn resolve(&self, text: &str) -> Outcome<Account> {
-        if let Some(member) = self.member(text) {
+        let operates = |member: &&Member| member.operator.as_deref() == Some(text);
+        let mut operated = self.nodes.iter().filter(operates);
+        if let Some(member) =
+            self.member(text).or_else(|| operated.next().filter(|_| operated.next().is_none()))
+        {
             return self.account(member);
         }
         text.parse().map_err(|error: String| {
-            let next = "give sync1..., or a name that `posync status` lists";
+            let next = "give sync1..., a name that `posync status` lists, or an operator that `posync providers` lists";
             Failure::new(Exit::Usage, format!("'{text}' names no account"), error, next)
         })
     }

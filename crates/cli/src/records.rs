@@ -126,7 +126,7 @@ pub(crate) fn system(x: &System) -> Value {
 fn provider(x: &Provider) -> Value {
     json!({ "index": x.index, "operator": text(&x.operator), "leaves_at": x.leaves_at, "bond": grains(x.bond),
         "capacity": x.capacity, "sold": x.sold, "capacity_egress": x.capacity_egress,
-        "sold_egress": x.sold_egress, "slots": x.slots, "phi": number(x.phi), "paid": number(x.paid),
+        "sold_egress": x.sold_egress, "slots": x.slots, "leaves": x.leaves, "phi": number(x.phi), "paid": number(x.paid),
         "pool": grains(x.pool), "settled_round": x.settled_round })
 }
 

@@ -23,6 +23,31 @@ fn files_of_every_kind() {
     money(&net);
     settled(&net);
     why(&net);
+    prices(&net);
+}
+
+/// Prices start at the genesis's, follow the ledger's events, and what is offered is known once an epoch is closed.
+fn prices(net: &Net) {
+    let sealed = |prices: &serde_json::Value| !prices["epochs"].as_array().expect("a list").is_empty();
+    let prices = net.wait_for(&["prices"], 120, "an epoch is closed", sealed);
+    for (at, class, posted) in [(0, "storage", 10_000_000_u64), (1, "egress", 1_000_000)] {
+        let now = &prices["now"][at];
+        assert_eq!(now["class"], class);
+        assert!(
+            now["price"].as_u64() >= Some(posted) && now["slow_price"].as_u64() >= Some(posted),
+            "{prices}"
+        );
+        assert!(now["used_percent"].is_f64(), "what is offered is known: {prices}");
+    }
+    let stored: u64 = net
+        .ask(&["providers"])
+        .as_array()
+        .expect("a list")
+        .iter()
+        .map(|row| row["stored_bytes"].as_u64().expect("a number"))
+        .sum();
+    assert!(stored > 0 && stored.is_multiple_of(1024), "{stored}");
+    assert_eq!(net.refuse(&["prices", "--epochs", "513"]).0, 2);
 }
 
 /// Placement and the ledger say of a provider what the other commands say.
@@ -30,6 +55,8 @@ fn why(net: &Net) {
     let provider = &net.ask(&["providers"])[0];
     let account = provider["account"].as_str().expect("text");
     let why = net.ask(&["why", account]);
+    let operated = net.ask(&["why", provider["operator"].as_str().expect("text")]);
+    assert_eq!(operated["account"], account, "an operator's name will do");
     assert_eq!(why["account"], account);
     assert_eq!(why["placement"]["recent"], true, "{why}");
     let segments = why["placement"]["segments"].as_array().expect("a list");

@@ -216,6 +216,8 @@ fn weigh(
     let paid = weights(agreement.storage_price);
     let base = weights(agreement.storage_price.min(agreement.storage_slow));
     provider.phi = paid.of(provider.phi)?;
+    let leaves = provider.leaves.checked_sub(before).and_then(|rest| rest.checked_add(after));
+    provider.leaves = leaves.ok_or(Code::Balance)?;
     let System { phi, .. } = &mut working.system;
     *phi = paid.of(*phi)?;
     let ending_key = Ending::key(account, agreement.end_epoch);

@@ -233,6 +233,7 @@ fn add(nodes: &mut BTreeMap<u32, u128>, place: u32, places: u32, weight: u128) {
 struct Sums {
     slots: u32,
     sold: u64,
+    leaves: u64,
     reserves: u128,
     phi: u128,
     paid: u128,
@@ -288,6 +289,7 @@ fn count_agreement(
     // Credited to the provider already, charged when the agreement is next touched.
     let owed = owed(agreement, &usage, &data_set, &ending, provider);
     sums.reserves += usage.storage_reserve.saturating_sub(owed).grains();
+    sums.leaves += data_set.current.leaves;
     sums.phi += weight;
     add(&mut sums.nodes, slot, SLOTS_MAX, weight);
     let ending = sums.endings.entry(agreement.end_epoch).or_default();
@@ -309,6 +311,7 @@ fn check_provider(state: &State, account: &Account, provider: &Provider, sums: &
     equal("egress sold to nobody", provider.slots == 0 && provider.sold_egress > 0, false)?;
     at_most("storage reserves within the pool", sums.reserves, provider.pool.grains())?;
     equal("Provider.phi", provider.phi, sums.phi)?;
+    equal("Provider.leaves", provider.leaves, sums.leaves)?;
     equal("Provider.paid", provider.paid, sums.paid)?;
     equal("Provider.paid_base", provider.paid_base, sums.paid_base)?;
     let endings: Option<Endings> = state.get(Endings::key(account))?;

@@ -118,6 +118,7 @@ fn newborn(index: u32, body: &RegisterProvider, round: u64) -> Provider {
         reserve_storage: body.reserve_storage,
         reserve_egress: body.reserve_egress,
         slots: 0,
+        leaves: 0,
         phi: 0,
         paid: 0,
         paid_base: 0,

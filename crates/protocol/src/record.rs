@@ -192,6 +192,8 @@ record! {
         reserve_egress: u64,
         /// Agreements that hold a slot.
         slots: u32,
+        /// Leaves of their data sets, those of ended slots included until `Expire`.
+        leaves: u64,
         /// The slot tree's total: sum of rate x leaves, ended slots included until `Expire`.
         phi: u128,
         /// Sum of rate x leaves over live agreements.

@@ -38,7 +38,7 @@ pub(crate) struct Explain {
 enum What {
     /// What a provider was paid for an epoch, and why
     Reward {
-        /// The provider: `sync1...` or a member's name such as provider-3
+        /// The provider: `sync1...`, a member's name such as provider-3, or its operator
         node: String,
         /// The epoch; its books must be closed
         epoch: u64,

@@ -7,6 +7,7 @@ pub(crate) mod devnet;
 pub(crate) mod explain;
 pub(crate) mod get;
 pub(crate) mod ls;
+pub(crate) mod prices;
 pub(crate) mod prove;
 pub(crate) mod providers;
 pub(crate) mod put;

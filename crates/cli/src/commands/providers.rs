@@ -60,7 +60,6 @@ struct Row {
     audit: Audit,
     egress: Egress,
     address: String,
-    price_storage: u128,
     earned: Amount,
 }
 
@@ -75,8 +74,7 @@ async fn row(ledger: &Ledger, account: &Account, epoch: u64) -> Outcome<Option<R
     let recent = settled.into_iter().flatten().filter(|row| epochs.contains(&row.epoch));
     let earned = recent.fold(Amount::ZERO, |sum, row| sum.checked_add(row.pay).unwrap_or(Amount::MAX));
     let address = endpoint.map(|endpoint| json::text(&endpoint.address)).unwrap_or_default();
-    let price_storage = ledger.parameters().price_storage;
-    Ok(Some(Row { account: *account, provider, audit, egress, address, price_storage, earned }))
+    Ok(Some(Row { account: *account, provider, audit, egress, address, earned }))
 }
 
 impl Row {
@@ -85,10 +83,9 @@ impl Row {
         (self.audit.history.count_ones(), self.audit.drawn.min(u64::from(HISTORY)))
     }
 
-    /// Bytes of the chunks that it is paid for: phi is their number times the price of each.
-    fn stored_bytes(&self) -> u64 {
-        let leaves = self.provider.phi.checked_div(self.price_storage).unwrap_or_default();
-        u64::try_from(leaves).unwrap_or(u64::MAX).saturating_mul(LEAF_BYTES)
+    /// Bytes of the chunks in its data sets.
+    const fn stored_bytes(&self) -> u64 {
+        self.provider.leaves.saturating_mul(LEAF_BYTES)
     }
 
     fn to_json(&self) -> Value {

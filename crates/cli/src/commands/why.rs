@@ -28,7 +28,7 @@ use std::{collections::BTreeMap, path::Path};
 /// Arguments of `why`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Why {
-    /// The provider: sync1..., or a member's name as `posync status` lists it
+    /// The provider: sync1..., a member's name as `posync status` lists it, or its operator
     node: String,
 }
 

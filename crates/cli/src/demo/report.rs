@@ -153,8 +153,11 @@ impl Report {
         lines.push(format!("file      {} bytes, blake3 {}", self.file.bytes, self.file.blake3_out));
         lines.extend(self.faults.iter().map(|fault| {
             format!(
-                "{:<9} found by {} after {} rounds, {} shards rebuilt elsewhere",
-                fault.kind, fault.found_by, fault.detected_after_rounds, fault.shards_repaired
+                "{:<9} found by {} after {}, {} rebuilt elsewhere",
+                fault.kind,
+                fault.found_by,
+                count(fault.detected_after_rounds, "round"),
+                count(fault.shards_repaired.into(), "shard")
             )
         }));
         let (p50, p99) = self.finality_ms;
@@ -207,8 +210,13 @@ impl Report {
             ]
         };
         let rows: Vec<Vec<String>> = self.providers.iter().map(row).collect();
-        table(&["operator", "provider", "stored", "read", "challenges", "earned SYNC"], &rows)
+        table(&["operator", "provider", "stored", "read", "challenges", "fees SYNC"], &rows)
     }
+}
+
+/// A number of things in words: `1 round`, `6 rounds`.
+pub(crate) fn count(number: u64, thing: &str) -> String {
+    format!("{number} {thing}{}", if number == 1 { "" } else { "s" })
 }
 
 /// Median and 99th percentile of `values`, zero when there are none.

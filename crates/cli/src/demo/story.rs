@@ -3,7 +3,7 @@
 use super::{
     damage::damage,
     payouts::{self, Payout},
-    report::{Fault, File, Proof, Provider, Report, percentiles},
+    report::{Fault, File, Proof, Provider, Report, count, percentiles},
     watch::Watch,
 };
 use crate::{
@@ -213,8 +213,9 @@ impl Tour<'_> {
                 let seconds = start.elapsed().as_secs_f64();
                 let Fault { kind, shards_repaired, detected_after_rounds, .. } = fault;
                 eprintln!(
-                    "[{seconds:>5.1} s] the {kind} provider was found after {detected_after_rounds} rounds; \
-                     {shards_repaired} shards rebuilt elsewhere under the same names"
+                    "[{seconds:>5.1} s] the {kind} provider was found after {}; {} rebuilt elsewhere under the same names",
+                    count(*detected_after_rounds, "round"),
+                    count((*shards_repaired).into(), "shard"),
                 );
             }
         })

@@ -58,6 +58,7 @@ const SUMS: &[Fault] = &[
     ("Provider.sold", |w, p| change(w, Provider::key(p), |r: &mut Provider| r.sold += 1)),
     ("sold within the capacity", |w, p| change(w, Provider::key(p), |r: &mut Provider| r.capacity = 1)),
     ("Provider.phi", |w, p| change(w, Provider::key(p), |r: &mut Provider| r.phi += 1)),
+    ("Provider.leaves", |w, p| change(w, Provider::key(p), |r: &mut Provider| r.leaves += 1)),
     ("Provider.paid", |w, p| change(w, Provider::key(p), |r: &mut Provider| r.paid += 1)),
     ("Provider.paid_base", |w, p| change(w, Provider::key(p), |r: &mut Provider| r.paid_base += 1)),
     ("Provider.index", |w, p| change(w, Provider::key(p), |r: &mut Provider| r.index += 1)),

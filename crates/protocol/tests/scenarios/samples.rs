@@ -84,6 +84,7 @@ fn ledger_records() -> Vec<(&'static str, Slot)> {
         reserve_storage: u64::MAX,
         reserve_egress: u64::MAX,
         slots: u32::MAX,
+        leaves: u64::MAX,
         phi: u128::MAX,
         paid: u128::MAX,
         paid_base: u128::MAX,

@@ -1,0 +1,129 @@
+//! `posync prices`: what storage and egress cost now, what moves them, and what they cost before.
+//!
+//! A posted price follows use: above the target share of what is offered it rises, below it falls
+//! (MK-1 to MK-3). An agreement keeps the pair at which it was opened.
+
+use crate::{
+    failure::Outcome,
+    ledger::Ledger,
+    output::{Output, table},
+    session,
+};
+use posync_protocol::{
+    amount::ONE,
+    books::pair,
+    economics::price::{TARGET_FLOW, TARGET_STOCK},
+    limits::Parameters,
+    record::{Books, EGRESS, Market, STORAGE},
+};
+use serde_json::{Value, json};
+use std::path::Path;
+
+/// Most closed epochs that one answer shows.
+const EPOCHS_MAX: u64 = 512;
+
+/// What is sold, in grains per what: 2^20 leaves of 1 KiB kept for a round, 2^20 bytes sent.
+const CLASSES: [(usize, &str, &str, u64); 2] =
+    [(STORAGE, "storage", "GiB and round", TARGET_STOCK), (EGRESS, "egress", "MiB", TARGET_FLOW)];
+
+/// Arguments of `prices`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Prices {
+    /// How many closed epochs to show
+    #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u64).range(0..=EPOCHS_MAX))]
+    epochs: u64,
+}
+
+impl Prices {
+    /// Runs the command.
+    pub(crate) fn run(self, net: &Path, output: Output) -> Outcome {
+        session::run(async |context| {
+            let ledger = Ledger::open(&context, net).await?;
+            let keys = CLASSES.iter().map(|(class, ..)| Market::key(*class as u8)).collect();
+            let markets = ledger.read_all::<Market>(keys).await?;
+            let epoch = ledger.parameters().epoch(ledger.height().await?);
+            let keys = (epoch.saturating_sub(self.epochs)..epoch).map(Books::key).collect();
+            let closed: Vec<Books> = ledger.read_all(keys).await?.into_iter().flatten().collect();
+            let now: Vec<Now> = CLASSES
+                .into_iter()
+                .zip(markets)
+                .map(|(class, market)| Now::of(class, market, ledger.parameters()))
+                .collect();
+            let value = json!({ "now": now.iter().map(Now::to_json).collect::<Vec<_>>(),
+                "epochs": closed.iter().map(epoch_json).collect::<Vec<_>>() });
+            output.answer(&value, || format!("{}\n\n{}", now_text(&now), epochs_text(&closed)))
+        })
+    }
+}
+
+/// A class's posted price and what it follows.
+struct Now {
+    name: &'static str,
+    unit: &'static str,
+    target: u64,
+    price: u64,
+    slow: u64,
+    market: Market,
+}
+
+impl Now {
+    fn of(
+        (class, name, unit, target): (usize, &'static str, &'static str, u64),
+        market: Option<Market>,
+        parameters: &Parameters,
+    ) -> Self {
+        let pair = pair(market.clone(), class, parameters);
+        Self { name, unit, target, price: pair.price, slow: pair.slow, market: market.unwrap_or_default() }
+    }
+
+    /// Used share of what is offered, in percent; `None` while nothing is offered.
+    fn used(&self) -> Option<f64> {
+        (self.market.capacity > 0).then(|| self.market.used as f64 * 100.0 / self.market.capacity as f64)
+    }
+
+    fn to_json(&self) -> Value {
+        json!({ "class": self.name, "price": self.price, "slow_price": self.slow, "grains_per": self.unit,
+            "used_percent": self.used(), "target_percent": percent(self.target), "epoch": self.market.epoch })
+    }
+}
+
+fn percent(share: u64) -> u64 {
+    share / (ONE / 100)
+}
+
+fn epoch_json(books: &Books) -> Value {
+    let classes = CLASSES.map(|(class, name, ..)| {
+        json!({ "class": name, "price": books.prices[class], "slow_price": books.slow[class] })
+    });
+    json!({ "epoch": books.epoch, "classes": classes })
+}
+
+fn now_text(now: &[Now]) -> String {
+    let rows = now.iter().map(|now| {
+        let used = now
+            .used()
+            .map_or("nothing is offered".into(), |used| format!("{used:.1} % in epoch {}", now.market.epoch));
+        vec![
+            now.name.into(),
+            now.price.to_string(),
+            now.slow.to_string(),
+            now.unit.into(),
+            used,
+            format!("{} %", percent(now.target)),
+        ]
+    });
+    table(&["class", "price", "slow price", "grains per", "used", "target"], &rows.collect::<Vec<_>>())
+}
+
+fn epochs_text(closed: &[Books]) -> String {
+    if closed.is_empty() {
+        return "no epoch is closed yet: an epoch's prices stand three epochs after it".into();
+    }
+    let rows = closed.iter().map(|books| {
+        let pair = |class: usize| [books.prices[class].to_string(), books.slow[class].to_string()];
+        let mut row = vec![books.epoch.to_string()];
+        row.extend(CLASSES.iter().flat_map(|(class, ..)| pair(*class)));
+        row
+    });
+    table(&["epoch", "storage", "slow", "egress", "slow"], &rows.collect::<Vec<_>>())
+}
