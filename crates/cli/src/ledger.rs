@@ -206,3 +206,18 @@ fn missing(height: u64, error: Error) -> Failure {
     };
     Failure::new(Exit::NotFound, format!("block {height} cannot be had"), error, next)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_block_that_is_not_to_be_had_is_told_apart_from_one_that_is_not_there_yet() {
+        let told = |why| missing(7, Error::Unavailable(why)).to_json().to_string();
+        let (pruned, early) = (told(Unavailable::Pruned), told(Unavailable::NotYet));
+        assert!(pruned.contains("block 7 cannot be had") && pruned.contains("the last 4,096"), "{pruned}");
+        assert!(early.contains("block 7 cannot be had") && early.contains("wait"), "{early}");
+        assert!(matches!(missing(7, Error::Unavailable(Unavailable::Busy)).exit, Exit::NotFound));
+        assert!(matches!(missing(7, Error::NoEndpoint).exit, Exit::Unreachable));
+    }
+}

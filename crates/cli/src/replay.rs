@@ -111,3 +111,111 @@ fn differs(height: u64, why: &str) -> Failure {
         "use the `posync` version that the network runs; if it is the same, report this with the blocks";
     Failure::new(Exit::Failed, format!("block {height} cannot be repeated"), why.to_owned(), next)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use commonware_cryptography::{Signer as _, ed25519::PrivateKey};
+    use commonware_utils::TestRng;
+    use posync_node::genesis;
+    use posync_protocol::{
+        Amount, Body, Code, Operation, limits::Parameters, operation::Transfer, record::AccountState,
+    };
+
+    fn payer() -> PrivateKey {
+        PrivateKey::from_seed(1)
+    }
+
+    fn receiver() -> Account {
+        Account::of(&PrivateKey::from_seed(2).public_key())
+    }
+
+    fn start() -> Replay {
+        let funded = vec![(Account::of(&payer().public_key()), Amount::sync(10))];
+        let address = [([127, 0, 0, 1], 1).into()];
+        let supply = Amount::sync(1_000_000);
+        let dealt = genesis::deal(&address, Parameters::LOCAL, supply, funded, TestRng::new(7));
+        Replay::new(dealt.expect("one authority").0, &(0..=0))
+    }
+
+    fn pay(replay: &Replay, nonce: u64, sync: u64) -> Operation {
+        let body = Body::Transfer(Transfer { to: receiver(), amount: Amount::sync(sync) });
+        Operation::signed(&payer(), &replay.chain, nonce, Amount::sync(1), replay.next(), body)
+    }
+
+    /// The next block with these operations, as an authority that follows the rules makes it.
+    fn block(replay: &Replay, operations: Vec<Operation>) -> (Header, BlockBody) {
+        // A block without a seed loses its draw, which every second block of a local network has.
+        let draws = vec![None; usize::from(replay.next().is_multiple_of(2))];
+        let body = BlockBody {
+            draws: Bounded::new(draws).expect("one at most"),
+            operations: Bounded::new(operations).expect("few"),
+            dkg: Bounded::default(),
+        };
+        let rows = body.operations.iter().map(|operation| (operation.id(), Code::Done)).collect();
+        let header = Header {
+            version: 1,
+            chain: replay.chain,
+            term: 0,
+            view: replay.next(),
+            leader: Account::of(&replay.genesis.authorities[0].key),
+            parent_view: replay.next() - 1,
+            parent: replay.parent.unwrap_or_default(),
+            height: replay.next(),
+            time_ms: 0,
+            beacon: None,
+            body_root: body.root(),
+            receipts_root: Receipts { rows: Bounded::new(rows).expect("few") }.root(),
+            state_root: [0; 32],
+            ops_root: [0; 32],
+            range_start: 0,
+            range_end: 0,
+            signature: [0; 64],
+        };
+        (header, body)
+    }
+
+    /// Two blocks, each with a payment.
+    fn chain() -> [(Header, BlockBody); 2] {
+        let mut replay = start();
+        let first = block(&replay, vec![pay(&replay, 0, 1)]);
+        replay.apply(&first.0, &first.1).expect("the rules made it");
+        let second = block(&replay, vec![pay(&replay, 1, 2)]);
+        replay.apply(&second.0, &second.1).expect("the rules made it");
+        let state: Option<AccountState> = replay.record(&AccountState::key(&receiver()));
+        assert_eq!(state.expect("it was paid").balance, Amount::sync(3));
+        [first, second]
+    }
+
+    type Blocks = [(Header, BlockBody); 2];
+
+    #[test]
+    fn what_was_tampered_with_ends_a_replay_at_its_block() {
+        let changes: &[(&str, u64, fn(&mut Blocks))] = &[
+            ("a payment is left out", 1, |blocks| blocks[0].1.operations = Bounded::default()),
+            ("a payment is made twice", 1, |blocks| {
+                let twice = blocks[0].1.operations.iter().chain(blocks[0].1.operations.iter()).cloned();
+                blocks[0].1.operations = Bounded::new(twice.collect()).expect("few");
+            }),
+            ("another sum is paid", 1, |blocks| {
+                let replay = start();
+                blocks[0].1.operations = Bounded::new(vec![pay(&replay, 0, 5)]).expect("few");
+            }),
+            ("blocks change places", 1, |blocks| blocks.swap(0, 1)),
+            ("a block comes again", 2, |blocks| blocks[1] = blocks[0].clone()),
+            ("another parent", 2, |blocks| blocks[1].0.parent = [9; 32]),
+            ("another chain", 2, |blocks| blocks[1].0.chain = [9; 32]),
+            ("other receipts", 2, |blocks| blocks[1].0.receipts_root = [9; 32]),
+        ];
+        for (name, at, change) in changes {
+            let mut blocks = chain();
+            change(&mut blocks);
+            let mut replay = start();
+            let failed = blocks.iter().find_map(|(header, body)| replay.apply(header, body).err());
+            let failed = failed.unwrap_or_else(|| panic!("{name}: it was repeated"));
+            assert!(matches!(failed.exit, Exit::Failed), "{name}");
+            assert_eq!(replay.next(), *at, "{name}: the state before it stands");
+            assert!(failed.to_json().to_string().contains("cannot be repeated"), "{name}");
+        }
+    }
+}

@@ -14,6 +14,7 @@ mod faults;
 mod keeper;
 mod properties;
 mod provider;
+mod quiet;
 mod records;
 mod samples;
 mod scale;
