@@ -147,8 +147,10 @@ fn of_five_one_that_signed_twice_leads_no_more_and_leaves_the_players() {
         key_is_kept(&world, 3).await;
         assert_eq!(handover(&world.handles[&0], 4).await.outcome, EpochOutcome::Success);
 
-        // It starts again on its disk, alone: it harms nobody, and nobody waits for it.
-        world.launch(GUILTY);
+        // It starts again on its disk: it answers from there, harms nobody, and nobody waits for it.
+        world.boot(GUILTY).await;
+        let alone = world.handles.remove(&GUILTY).expect("it runs");
+        assert!(alone.applied() >= 3 * TERM);
         world.reach(5 * TERM + 20).await;
         world.roots(5 * TERM + 20).await
     });
