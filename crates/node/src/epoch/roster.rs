@@ -17,6 +17,9 @@
 //!    decides. The same delivery handed that block to the state, which applies it without the engine.
 //! 3. Height and seats come from one look at the state. The height that services follow is no
 //!    substitute: after a crash it may be ahead of the state.
+//!
+//! Tests: `tests/roster.rs` (five and four authorities, restarts where a term ends, a state from
+//! peers, each run twice), and `equivocation` of the command line (real processes).
 
 use super::{Directory, Entry};
 use crate::{engine::PublicKey, genesis::Genesis, handle::Handle};
