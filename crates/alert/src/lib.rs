@@ -19,7 +19,7 @@ mod conditions;
 mod hook;
 mod space;
 
-pub use conditions::{Facts, conditions, low_space};
+pub use conditions::{Facts, conditions, low_space, seat};
 pub use hook::{Alerts, BadUrl};
 pub use space::Space;
 

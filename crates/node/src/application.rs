@@ -18,7 +18,8 @@
 
 use crate::{
     engine::{
-        Block, Context, Database, Digest, Payload, PrivateKey, Runtime, Scheme, Seed, Seeds, dkg_bytes,
+        Block, Context, Database, Digest, Payload, PrivateKey, PublicKey, Runtime, Scheme, Seed, Seeds,
+        dkg_bytes,
     },
     epoch::secrets::Secrets,
     genesis::{Genesis, VERSION, hash},
@@ -284,7 +285,9 @@ fn tell_reshare(block: &Block) {
     let Some(Payload::EpochInfo(info)) = block.payload() else {
         return;
     };
-    let (term, revealed) = (info.epoch.get(), info.output.revealed().len());
+    // Whoever is jailed may be away for good (AU-9): no news.
+    let weighs = |key: &&PublicKey| info.directory.0.get_value(*key).is_none_or(|entry| entry.weight > 0);
+    let (term, revealed) = (info.epoch.get(), info.output.revealed().iter().filter(weighs).count());
     if info.outcome == EpochOutcome::Failure || revealed > 0 {
         tracing::warn!(term, outcome = ?info.outcome, revealed, "authorities were missing in the key reshare");
     } else {

@@ -264,6 +264,9 @@ impl Genesis {
         if accounts.len() != self.accounts.len() {
             return refuse("an account is funded twice");
         }
+        if self.authorities.iter().any(|authority| authority.weight == 0) {
+            return refuse("an authority of weight zero would never lead: give each at least one");
+        }
         let spent = self.funded().zip(self.bonds()).and_then(|(funded, bonds)| funded.checked_add(bonds));
         if spent.is_none_or(|spent| spent > self.supply) {
             return refuse("the accounts and the seats' bonds hold more than the supply");
@@ -409,5 +412,9 @@ mod tests {
             let result = dealt(parameters, accounts);
             assert!(matches!(result, Err(GenesisError::Contradiction(_))), "case {index}: {result:?}");
         }
+        let mut weightless = dealt(local, Vec::new()).expect("valid");
+        weightless.authorities[0].weight = 0;
+        let result = Genesis::from_bytes(&weightless.encode());
+        assert!(matches!(result, Err(GenesisError::Contradiction(_))), "{result:?}");
     }
 }

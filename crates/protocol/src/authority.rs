@@ -15,8 +15,10 @@
 //! 3. A seat loses at most its bond, and for the faults of one epoch exactly the share that its
 //!    number of offenders says (AU-5, AU-6).
 //! 4. All of it happens in the first block of an epoch, over at most `SEATS_MAX` seats.
+//! 5. Who orders blocks follows from what the seats' records say at one height of a term (AU-9).
 
 mod evidence;
+pub mod roster;
 
 pub(crate) use evidence::{apply, check, touches as touches_evidence};
 

@@ -70,7 +70,7 @@ fn seat_json((name, seat): &(String, Seat)) -> Value {
 
 fn seats_table(seats: &[(String, Seat)], epoch: u64) -> String {
     let row = |(name, seat): &(String, Seat)| {
-        let jailed = seat.jailed.map_or("no".into(), |epoch| format!("since epoch {epoch}"));
+        let jailed = seat.jailed.map_or("no".into(), |height| format!("since block {height}"));
         let credits = seat.credits[Seat::place(epoch)].to_string();
         vec![
             name.clone(),

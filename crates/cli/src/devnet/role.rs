@@ -12,7 +12,7 @@ use commonware_runtime::{
     ListenerOf, Network, Runner as _, SinkOf, Spawner as _, StreamOf, Supervisor as _,
     tokio::{Config, Context, Runner},
 };
-use posync_alert::{Alerts, Space, Watch, low_space};
+use posync_alert::{Alerts, Signal, Space, State, Watch, low_space};
 use posync_client::connection::Endpoint;
 use posync_gateway::{Policy, auditor};
 use posync_node::{
@@ -20,6 +20,7 @@ use posync_node::{
     run::{TokioServices, run_tokio},
     serve::{self, Serving},
 };
+use posync_protocol::{Account, Record as _, record::Seat};
 use posync_provider::{
     config::{self, EGRESS_LOCAL, LOOSE, SCRUB_LOCAL, SEGMENT_BYTES},
     report::Reporter,
@@ -96,7 +97,8 @@ fn end_on_signals() -> Outcome {
 
 fn authority(directory: &Path, role: &RoleFile) -> Outcome {
     let key: PrivateKey = keys::read(&directory.join(KEY_FILE))?;
-    let account = keys::account(&key).to_string();
+    let seat = keys::account(&key);
+    let account = seat.to_string();
     let alerts = hook(role.alert_url.as_deref())?;
     watch_space(directory.to_path_buf(), account.clone(), alerts.clone());
     let serving = Serving { key: key.clone(), address: role.listen };
@@ -104,7 +106,8 @@ fn authority(directory: &Path, role: &RoleFile) -> Outcome {
     let mut nodes = role.nodes()?;
     // The own node knows first what is final.
     nodes.sort_by_key(|node| node.address != role.listen);
-    run_tokio(directory, operations, with_auditor(key, nodes, services)).map_err(|error| {
+    let services = with_seat_watch(seat, alerts.clone(), with_auditor(key, nodes, services));
+    run_tokio(directory, operations, services).map_err(|error| {
         alerts.offline(&account, None, &error);
         ended(directory, error)
     })
@@ -131,6 +134,29 @@ fn with_auditor(key: PrivateKey, nodes: Vec<Endpoint>, services: TokioServices) 
         });
         // It lives as long as the node's services do, whatever becomes of its handle.
         drop(auditing);
+        services(context, handle, channel)
+    })
+}
+
+/// The services of a node and, beside them, a look at its own seat after each block, until it is in
+/// jail: that is for ever, and told once in each run.
+fn with_seat_watch(account: Account, alerts: Alerts, services: TokioServices) -> TokioServices {
+    Box::new(move |context, handle, channel| {
+        let (mut heights, ledger) = (handle.heights(), handle.clone());
+        let watching = context.child("seat").spawn(move |_| async move {
+            loop {
+                let height = *heights.borrow_and_update();
+                let slot = ledger.read_unproven(vec![Seat::key(&account)]).await.remove(0);
+                let seat = slot.and_then(|slot| Seat::from_slot(&slot).ok());
+                if let Some(alert) = seat.as_ref().and_then(posync_alert::seat) {
+                    return alerts.tell(Signal::new(account.to_string(), Some(height), State::Raised, alert));
+                }
+                if heights.changed().await.is_err() {
+                    return;
+                }
+            }
+        });
+        drop(watching);
         services(context, handle, channel)
     })
 }

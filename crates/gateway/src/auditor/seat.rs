@@ -47,7 +47,7 @@ impl Seat {
         Self { account, chain, key, ledger, environment: Environment::new(context) }
     }
 
-    /// Whom the epoch's seed draws for this seat.
+    /// Whom the epoch's seed draws for this seat; nobody once it is jailed.
     ///
     /// # Errors
     /// [`Error::Unreachable`].
@@ -56,6 +56,7 @@ impl Seat {
         let (_, slots) = self.ledger.read(keys).await?;
         let seat: Option<record::Seat> = decode(slots.first().copied().flatten())?;
         let round: Option<ServiceRound> = decode(slots.get(1).copied().flatten())?;
+        let seat = seat.filter(|seat| seat.jailed.is_none());
         let Some((seat, round)) = seat.zip(round.filter(|round| round.epoch == epoch)) else {
             return Ok(Vec::new());
         };

@@ -145,7 +145,9 @@ where
     let (plan, synced, probe, probe_task) = node.probe(plan, probe).await;
     let (store, marshal, floor) = node.marshal(&plan).await;
     let (gate, fence, reshare_sync) = node.reshare_sync(synced).await;
-    let (reshare, reshare_task) = node.reshare(&marshal, fence, reshare_sync.clone(), reshare);
+    let (ledger, readable) = watch::channel(None);
+    let authorities = Authorities::new(node.parts.genesis.clone(), readable);
+    let (reshare, reshare_task) = node.reshare(&marshal, fence, reshare_sync.clone(), authorities, reshare);
 
     let outcomes = Outcomes::open(node.context.child("outcomes"), &node.files, node.parts.archive).await;
     let (applied_sender, applied) = watch::channel(outcomes.last().await);
@@ -184,6 +186,7 @@ where
 
     let database = mailbox.subscribe_databases().await;
     let handle = Handle::new(node.parts.genesis.clone(), marshal, database, outcomes, applied);
+    ledger.send_replace(Some(handle.clone()));
     let actors = vec![
         probe_task,
         resolver_task,
@@ -358,6 +361,7 @@ where
         marshal: &Marshal,
         fence: Fence,
         state_sync: ReshareSync,
+        participants_provider: Authorities,
         channel: Channel<S, R>,
     ) -> (reshare::Mailbox<Block, Variant, PrivateKey>, Task<()>)
     where
@@ -371,7 +375,7 @@ where
                 signer: self.parts.key.clone(),
                 manager: self.peers.clone(),
                 blocker: self.blocker.clone(),
-                participants_provider: Authorities::new(Arc::new(genesis.directory())),
+                participants_provider,
                 secret_store: self.parts.secrets.clone(),
                 strategy: Sequential,
                 registrar: Registrar::new(self.schemes.clone(), genesis.namespace().into()),

@@ -1,14 +1,18 @@
-//! Who leads a view: even views are drawn by the beacon in proportion to weight, odd views rotate.
+//! Who leads a view: even views are drawn by the beacon in proportion to weight, odd views rotate
+//! among those who weigh anything.
 //!
 //! The draw keeps half of the leaders unpredictable and lets the ledger favour authorities that
 //! stay in sync. The rotation guarantees every dealer a block in the second half of a term, which
-//! the key reshare needs: with a pure draw and uneven weights ceremonies fail.
+//! the key reshare needs: with a pure draw and uneven weights ceremonies fail. A dealer of weight
+//! zero gets none: it signed against itself, and the reshare succeeds without it. Where those with
+//! weight are no quorum it would not, so nobody could ever be replaced: there all take turns.
 //!
 //! Invariants:
 //! 1. The draw reads only the recovered seed of the unlocking certificate, which is the same for
 //!    every certificate of a view.
 //! 2. A view without a certificate (the first of a term) rotates.
-//! 3. An authority of weight zero leads only odd views; if all weigh zero, all weigh the same.
+//! 3. An authority of weight zero leads no view while a quorum weighs more (AU-9); it is drawn only
+//!    if all weigh zero.
 
 use super::Weights;
 use crate::engine::{PublicKey, Scheme, Variant};
@@ -21,7 +25,7 @@ use commonware_consensus::{
     types::{Participant, Round},
 };
 use commonware_cryptography::{Hasher as _, Sha256};
-use commonware_utils::ordered::Set;
+use commonware_utils::{Faults as _, N3f1, ordered::Set};
 
 /// Builds a [`HybridElector`] for each term.
 #[derive(Clone, Debug)]
@@ -52,22 +56,29 @@ impl Elector<Scheme> for HybridElector {
 
     fn elect(&self, round: Round, certificate: Option<&Certificate<Variant>>) -> Participant {
         let (term, view) = (round.epoch().get(), round.view().get());
+        let weights = self.weights.of(term, &self.participants);
         let index = match certificate.filter(|_| view.is_multiple_of(2)) {
             Some(certificate) => {
                 let signatures = certificate.get();
                 let seed = signatures.expect("consensus verified the certificate");
                 let seed = Sha256::hash(&[b"posync/leader", &seed.seed_signature.encode()]);
-                draw(seed.as_ref(), &self.weights.of(term, &self.participants))
+                draw(seed.as_ref(), &weights)
             }
-            None => rotate(term, view, self.participants.len()),
+            None => rotate(term, view, &weights),
         };
         Participant::from_usize(index)
     }
 }
 
-/// The leader of a rotating view: consecutive odd views go to consecutive authorities.
-fn rotate(term: u64, view: u64, authorities: usize) -> usize {
-    (u128::from(term.wrapping_add(view / 2)) % authorities as u128) as usize
+/// The leader of a rotating view: consecutive odd views go to consecutive authorities with weight;
+/// if those are no quorum, to all.
+fn rotate(term: u64, view: u64, weights: &[u64]) -> usize {
+    let mut leaders: Vec<usize> = (0..weights.len()).filter(|index| weights[*index] > 0).collect();
+    if leaders.len() < N3f1::quorum(weights.len()) as usize {
+        leaders = (0..weights.len()).collect();
+    }
+    let turn = u128::from(term.wrapping_add(view / 2));
+    leaders[(turn % leaders.len() as u128) as usize]
 }
 
 /// The index that `seed` picks, each in proportion to its weight.
@@ -115,7 +126,12 @@ mod tests {
 
     #[test]
     fn odd_views_visit_everyone() {
-        let leaders: Vec<_> = (0..4).map(|n| rotate(7, 2 * n + 1, 4)).collect();
-        assert_eq!(leaders, [3, 0, 1, 2]);
+        let leaders = |weights: &[u64]| (0..4).map(|n| rotate(7, 2 * n + 1, weights)).collect::<Vec<_>>();
+        assert_eq!(leaders(&[1, 9, 1, 1]), [3, 0, 1, 2]);
+        assert_eq!(leaders(&[1, 0, 1, 1]), [2, 3, 0, 2], "but for who weighs nothing");
+        assert_eq!(leaders(&[1, 0, 0, 1]), [3, 0, 1, 2], "two of four could not reshare the key");
+        assert_eq!(leaders(&[0; 4]), [3, 0, 1, 2]);
+        assert_eq!(leaders(&[1, 1, 0, 1, 1]), [4, 0, 1, 3]);
+        assert_eq!(leaders(&[0, 1, 0, 1, 1, 1, 1]), [4, 5, 6, 1], "five of seven can");
     }
 }

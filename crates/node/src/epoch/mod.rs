@@ -5,6 +5,9 @@
 //! term. The last block of a term carries the next term's players and this module's [`Directory`].
 //!
 //! ```text
+//! seats in the state, as of the middle of term t
+//!        │ Authorities: weights of t+1, players of t+2
+//!        ▼
 //! finalized last block of term t
 //!        │ EpochInfo { output, players, directory }
 //!        ├──► Registrar ──► Schemes[t+1] ──► consensus engine of term t+1
@@ -14,12 +17,16 @@
 //!
 //! Invariants:
 //! 1. `Peers::track` fills the weights of a term before that term's engine asks for a leader.
-//! 2. Participants and directory are functions of finalized state only; today that state is genesis.
+//! 2. Participants and directory are functions of finalized state only: of what the seats' records
+//!    say as of one height ([`roster`]), and of the keys, addresses and weights of genesis.
 //!
 //! Source: the term hooks of `commonware-glue`, module `dkg`.
 
 pub mod elector;
+pub mod roster;
 pub mod secrets;
+
+pub use roster::Authorities;
 
 use crate::engine::{CONSENSUS_TERMS_KEPT, PublicKey, Scheme, Variant};
 use bytes::BufMut;
@@ -27,7 +34,7 @@ use commonware_codec::{Buf, EncodeSize, Error as CodecError, FixedSize, RangeCfg
 use commonware_consensus::types::Epoch;
 use commonware_cryptography::certificate::{Provider as CertificateProvider, Scoped};
 use commonware_glue::dkg::{
-    ParticipantsProvider, Registrar as RegistrarTrait,
+    Registrar as RegistrarTrait,
     network::{Directory as DirectoryTrait, Manager},
     types::SchemeInfo,
 };
@@ -46,7 +53,7 @@ use thiserror::Error;
 pub struct Entry {
     /// Address the other authorities dial.
     pub address: Address,
-    /// Share of the drawn views, relative to the other authorities.
+    /// Share of the drawn views, relative to the other authorities; 0 leads no view at all.
     pub weight: u64,
 }
 
@@ -253,34 +260,5 @@ impl RegistrarTrait for Registrar {
         while schemes.len() > CONSENSUS_TERMS_KEPT {
             schemes.pop_first();
         }
-    }
-}
-
-/// The authorities of every term: those of genesis, until admission is a ledger operation.
-#[derive(Clone)]
-pub struct Authorities(Arc<Directory>);
-
-impl Authorities {
-    /// Names the genesis authorities as players of every term.
-    pub const fn new(directory: Arc<Directory>) -> Self {
-        Self(directory)
-    }
-}
-
-impl ParticipantsProvider for Authorities {
-    type PublicKey = PublicKey;
-    type Directory = Directory;
-
-    async fn participants(&mut self, _: Epoch) -> Set<PublicKey> {
-        self.0.0.keys().clone()
-    }
-
-    async fn directory(&mut self, _: Epoch, peers: Set<PublicKey>) -> Directory {
-        let entries = peers.into_iter().map(|peer| {
-            let entry = self.0.0.get_value(&peer);
-            let entry = entry.expect("every dealer and player is a genesis authority");
-            (peer, entry.clone())
-        });
-        Directory(Map::from_iter_dedup(entries.collect::<Vec<_>>()))
     }
 }

@@ -86,7 +86,7 @@ pub(crate) fn apply(working: &mut Working<'_>, reporter: &Account, evidence: &Ev
     let parts = slash::EQUIVOCATION_MIN;
     let amount = slash::of(seat.bond.grains(), parts).and_then(crate::Amount::new).ok_or(Code::Balance)?;
     let hash = sha256(&evidence.encode());
-    seat.jailed.get_or_insert(now);
+    seat.jailed.get_or_insert(working.context.height);
     let burned = take(working, &mut seat, amount, Some(reporter))?;
     working.put(key, &seat)?;
     working.put(offences_key, &offences)?;

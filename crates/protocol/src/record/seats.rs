@@ -26,7 +26,8 @@ record! {
         /// The bond before the slash for a fault in an epoch that is not closed yet, at the same
         /// places; zero without a fault.
         exposed: [Amount; RING],
-        /// Epoch in which a fault of it was first proven: no credits from then on, for ever.
+        /// Height of the block that first proved a fault of it: no credits from then on, for ever,
+        /// and soon no leadership and no share of the key (AU-9, AU-10).
         jailed: Option<u64>,
         /// Paid from the committee's pool, in all.
         paid: Amount,

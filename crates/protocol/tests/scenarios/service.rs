@@ -366,7 +366,7 @@ fn two_commitments_of_an_epoch_are_evidence_and_cost_the_seat() {
     assert_eq!(stage.world.submit(&good), Ok(Code::Done));
     assert!(stage.world.events.iter().any(|event| matches!(event, Event::Slashed { epoch: 1, .. })));
     let seat: Seat = stage.world.get(Seat::key(&account(&seat_name(2)))).expect("it has a seat");
-    assert_eq!(seat.jailed, Some(1));
+    assert_eq!(seat.jailed, Some(stage.world.height));
     let late = batch(vec![report(&stage, 2, "p", GOOD)]);
     assert_eq!(commit(&mut stage, 2, &late), Code::AuditNotSeat);
 }

@@ -1,0 +1,112 @@
+//! Who leads and who is dealt a share in the terms to come: the ledger's seats, seen from the engine.
+//!
+//! ```text
+//!   second half of term t: engine ── players of t+2? weights of t+1? ──► Authorities
+//!                                                                            │ waits until the state
+//!                                                                            ▼ holds the first half
+//!                                         finalized state: System.height, Seat of each authority
+//! ```
+//!
+//! All nodes must answer alike, whenever they are asked: one that applied a block more, restarted,
+//! replays, or was given a recent state by its peers. So what is read may be the state of any height
+//! from the middle of the term on, and what is taken from it is only what was true there (AU-9).
+//!
+//! Invariants:
+//! 1. An answer depends on the term and on the finalized blocks up to its middle, on nothing else.
+//! 2. The wait ends without the engine's help: it asks only once it has applied the block that
+//!    decides. The same delivery handed that block to the state, which applies it without the engine.
+//! 3. Height and seats come from one look at the state. The height that services follow is no
+//!    substitute: after a crash it may be ahead of the state.
+//!
+//! Tests: `tests/roster.rs` (five and four authorities, restarts where a term ends, a state from
+//! peers, each run twice), and `equivocation` of the command line (real processes).
+
+use super::{Directory, Entry};
+use crate::{engine::PublicKey, genesis::Genesis, handle::Handle};
+use commonware_consensus::types::Epoch;
+use commonware_glue::dkg::ParticipantsProvider;
+use commonware_utils::ordered::{Map, Set};
+use posync_client::watch::{self, Closed};
+use posync_protocol::{
+    Account, Key, Record, Slot,
+    authority::roster::{decided_at, players},
+    record::{Seat, System},
+};
+use std::sync::Arc;
+
+/// The authorities of every term: those of genesis, less what was proved against them since.
+#[derive(Clone)]
+pub struct Authorities {
+    genesis: Arc<Genesis>,
+    ledger: watch::Receiver<Option<Handle>>,
+}
+
+impl Authorities {
+    /// Answers from genesis and, once it is readable, from the `ledger`.
+    pub const fn new(genesis: Arc<Genesis>, ledger: watch::Receiver<Option<Handle>>) -> Self {
+        Self { genesis, ledger }
+    }
+
+    /// Which authorities, in their order, count as jailed for what `term` decides.
+    async fn jailed(&self, term: u64) -> Vec<bool> {
+        let height = decided_at(&self.genesis.parameters, term);
+        match self.seats(height).await {
+            Ok(seats) => seats.iter().map(|seat| seat.jailed_by(height)).collect(),
+            // The node is stopping: there is nobody left to answer to.
+            Err(Closed) => std::future::pending().await,
+        }
+    }
+
+    /// The seats of all authorities in a state of `height` or later.
+    async fn seats(&self, height: u64) -> Result<Vec<Seat>, Closed> {
+        let ledger = self.ledger.clone().wait_for(Option::is_some).await?.clone();
+        let ledger = ledger.expect("it was just seen");
+        let accounts = self.genesis.authorities.iter().map(|authority| Account::of(&authority.key));
+        let seats = accounts.map(|account| Seat::key(&account));
+        let keys: Vec<Key> = std::iter::once(System::key()).chain(seats).collect();
+        let mut heights = ledger.heights();
+        loop {
+            // First this, so that a block that is applied during the look is not missed.
+            heights.mark_unchanged();
+            let slots = ledger.read_unproven(keys.clone()).await;
+            // Before the first block the state is empty.
+            let reached = slots[0].is_some_and(|slot| record::<System>(&slot).height >= height);
+            if reached {
+                let seat = |slot: &Option<Slot>| record(&slot.expect("a seat is never removed"));
+                return Ok(slots[1..].iter().map(seat).collect());
+            }
+            heights.changed().await?;
+        }
+    }
+}
+
+fn record<T: Record>(slot: &Slot) -> T {
+    T::from_slot(slot).expect("the state holds what the rules wrote")
+}
+
+impl ParticipantsProvider for Authorities {
+    type PublicKey = PublicKey;
+    type Directory = Directory;
+
+    /// Asked for the term after next (AU-10).
+    async fn participants(&mut self, epoch: Epoch) -> Set<PublicKey> {
+        let plays = players(&self.jailed(epoch.get().saturating_sub(2)).await);
+        let keys = self.genesis.authorities.iter().map(|authority| authority.key.clone());
+        Set::from_iter_dedup(keys.zip(plays).filter_map(|(key, plays)| plays.then_some(key)))
+    }
+
+    /// Asked for the next term (AU-9).
+    async fn directory(&mut self, epoch: Epoch, peers: Set<PublicKey>) -> Directory {
+        let jailed = self.jailed(epoch.get().saturating_sub(1)).await;
+        let jailed = self.genesis.authorities.iter().map(|authority| &authority.key).zip(jailed);
+        let weightless: Vec<_> = jailed.filter_map(|(key, jailed)| jailed.then_some(key)).collect();
+        let Directory(known) = self.genesis.directory();
+        let entries = peers.into_iter().map(|peer| {
+            let entry = known.get_value(&peer).expect("every dealer and player is a genesis authority");
+            let weight = if weightless.contains(&&peer) { 0 } else { entry.weight };
+            let entry = Entry { weight, address: entry.address.clone() };
+            (peer, entry)
+        });
+        Directory(Map::from_iter_dedup(entries.collect::<Vec<_>>()))
+    }
+}
