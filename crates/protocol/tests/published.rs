@@ -4,9 +4,13 @@
 //! first. Each file names its source, commit and licence; only numbers were copied.
 
 use posync_protocol::{
-    Amount, Record,
+    Account, Amount, Record,
     amount::ONE,
-    economics::{fair, pool, price, score, slash, split},
+    economics::{
+        fair, pool, price, score,
+        seats::{Ballots, Refused},
+        slash, split,
+    },
     fees::split_fee,
     record::{Agreement, DataSet, Ending, Provider, Use, VERSION, Version},
     settlement,
@@ -117,6 +121,47 @@ fn correlated_slash_rows() {
     for row in rows(&load("correlated_slash.json")["unresponsive_n50"]) {
         assert_eq!(slash::unresponsive(50, small(&row[0])), small(&row[1]));
     }
+}
+
+/// All 23 rows of EIP-225's table. Two of them refuse a block because its signer signed another one
+/// lately (`errRecentlySigned`): who may sign a block, and how often, is the engine's rule, and a
+/// ballot has no block; they say nothing about votes and do not apply. The row of a signer that is
+/// none applies as: its vote is refused. A block without a vote is nothing to a ballot.
+#[test]
+fn clique_ballots_of_eip_225() {
+    let account = |name: &Value| Account([name.as_str().expect("a name").as_bytes()[0]; 32]);
+    let (mut seen, mut of_the_engine) = (0, 0);
+    for table in ["clique_eip225.json", "clique_eip225_rest.json"] {
+        for row in rows(&load(table)["cases"]) {
+            seen += 1;
+            let seats: Vec<Account> = rows(&row["signers"]).iter().map(account).collect();
+            let mut ballots = Ballots::new(seats);
+            match row["failure"].as_str() {
+                Some("errRecentlySigned") => of_the_engine += 1,
+                Some("errUnauthorizedSigner") => {
+                    let stranger = account(&row["votes"][0]["signer"]);
+                    assert_eq!(ballots.vote(&stranger, &stranger, true), Err(Refused::Stranger), "{row}");
+                }
+                Some(failure) => panic!("no row is known to fail with {failure}"),
+                None => {
+                    let epoch = row["epoch"].as_u64().unwrap_or(u64::MAX);
+                    for (number, block) in (1..).zip(rows(&row["votes"])) {
+                        if number % epoch == 0 {
+                            ballots.end_epoch();
+                        }
+                        if let Some(admit) = block["auth"].as_bool() {
+                            let vote =
+                                ballots.vote(&account(&block["signer"]), &account(&block["voted"]), admit);
+                            vote.unwrap_or_else(|refused| panic!("{row}: {refused:?}"));
+                        }
+                    }
+                    let results = row["results"].as_array().expect("a list").iter().map(account).collect();
+                    assert_eq!(ballots.seats(), &results, "{row}");
+                }
+            }
+        }
+    }
+    assert_eq!((seen, of_the_engine), (23, 2), "the whole table");
 }
 
 #[test]

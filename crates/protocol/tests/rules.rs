@@ -3,9 +3,9 @@
 
 use std::{collections::BTreeSet, fs, path::Path};
 
-const PREFIXES: [&str; 19] = [
-    "LE", "AU", "AC", "PV", "CP", "AG", "VO", "DS", "DR", "RD", "NF", "ST", "BK", "SQ", "SC", "MK", "JL",
-    "BL", "PF",
+const PREFIXES: [&str; 20] = [
+    "LE", "AU", "SE", "AC", "PV", "CP", "AG", "VO", "DS", "DR", "RD", "NF", "ST", "BK", "SQ", "SC", "MK",
+    "JL", "BL", "PF",
 ];
 
 fn root() -> &'static Path {
@@ -94,7 +94,7 @@ const NOT_OF_THE_LEDGER: [&str; 3] = ["VO-5", "VO-6", "RD-10"];
 fn every_rule_of_the_ledger_is_cited() {
     let cited: BTreeSet<String> = code().iter().flat_map(|(_, source)| numbers(source)).collect();
     let expected = numbers(&rules()).into_iter().filter(|number| {
-        ["LE", "AU", "AC", "PV", "AG", "VO", "DS", "DR", "RD", "NF", "ST", "SQ"]
+        ["LE", "AU", "SE", "AC", "PV", "AG", "VO", "DS", "DR", "RD", "NF", "ST", "SQ"]
             .iter()
             .any(|prefix| number.starts_with(prefix))
     });
