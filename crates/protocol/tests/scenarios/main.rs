@@ -11,6 +11,7 @@ mod capacity;
 mod crowd;
 mod detection;
 mod faults;
+mod history;
 mod keeper;
 mod properties;
 mod provider;
