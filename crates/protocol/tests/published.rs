@@ -123,6 +123,44 @@ fn correlated_slash_rows() {
     }
 }
 
+/// Decimals with at most nine digits after the point, as parts per billion.
+fn parts(value: &Value) -> u64 {
+    let text = value.as_str().expect("a decimal");
+    let (whole, part) = text.split_once('.').unwrap_or((text, "0"));
+    let [whole, part] =
+        [whole.to_string(), format!("{part:0<9}")].map(|digits| digits.parse().expect("digits"));
+    whole * ONE + part
+}
+
+/// The rows of a median at a majority of 0.51 agree with the lower median at one half, but for the
+/// first: of no reports there is none.
+#[test]
+fn weighted_medians_of_subtensor() {
+    let table = rows(&load("weighted_median.json")["weighted_median"]["rows"]).to_vec();
+    assert_eq!((score::lower_weighted_median(&[]), table[0][0].as_array().map(Vec::len)), (None, Some(0)));
+    for row in &table[1..] {
+        let pairs: Vec<(u64, u128)> = rows(&row[1])
+            .iter()
+            .zip(rows(&row[0]))
+            .map(|(score, stake)| (parts(score), parts(stake).into()))
+            .collect();
+        assert_eq!(score::lower_weighted_median(&pairs), Some(parts(&row[2])), "{row}");
+    }
+}
+
+/// A fixed pool paid 21,000 for 145 of fees. Here the same fees, settled with oneself, cost 24.65.
+#[test]
+fn wash_trading_of_hip_10_loses() {
+    let table = load("hip10_wash_trading.json");
+    let (spent, reward) = (int(&table["fees_spent"]), int(&table["reward"]));
+    assert!(reward > 144 * spent, "the published profit");
+    let fee = Amount::new(spent * u128::from(ONE)).expect("below all money");
+    let split = split_fee(fee, fee, ONE / 5, ONE / 20).expect("within bounds");
+    let (_, subsidy) = pool::usage_pool(u128::MAX, 4096, ONE / 2, ONE / 5 * 2, ONE / 5, fee.grains());
+    assert_eq!(subsidy, 11_600_000_000, "kappa beta 145");
+    assert_eq!(fee.grains() - split.pay.grains() - subsidy, 24_650_000_000);
+}
+
 /// All 23 rows of EIP-225's table. Two of them refuse a block because its signer signed another one
 /// lately (`errRecentlySigned`): who may sign a block, and how often, is the engine's rule, and a
 /// ballot has no block; they say nothing about votes and do not apply. The row of a signer that is

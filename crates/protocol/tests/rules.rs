@@ -103,3 +103,23 @@ fn every_rule_of_the_ledger_is_cited() {
         .collect();
     assert!(missing.is_empty(), "no code cites {missing:?}");
 }
+
+/// `docs/invariants.md` says which test holds what: each of them exists, and every number has one.
+#[test]
+fn every_test_that_holds_an_invariant_exists() {
+    let text = fs::read_to_string(root().join("docs/invariants.md")).expect("docs/invariants.md");
+    let named: Vec<(&str, &str)> =
+        text.split('`').skip(1).step_by(2).filter_map(|quoted| quoted.split_once(".rs::")).collect();
+    assert!(named.len() > 80, "the tests were found");
+    for (path, test) in named {
+        let source = fs::read_to_string(root().join(format!("crates/{path}.rs")));
+        let exists = source.is_ok_and(|source| source.contains(&format!("fn {test}(")));
+        assert!(exists, "docs/invariants.md names {path}.rs::{test}");
+    }
+    let rows: Vec<&str> = text.lines().filter(|line| line.contains('`')).collect();
+    for number in (1..=38).map(|number| number.to_string()).chain((1..=28).map(|number| format!("A{number}")))
+    {
+        let start = format!("| {number} |");
+        assert_eq!(rows.iter().filter(|row| row.starts_with(&start)).count(), 1, "one row of {number}");
+    }
+}

@@ -12,6 +12,7 @@ mod crowd;
 mod detection;
 mod faults;
 mod history;
+mod honest;
 mod keeper;
 mod properties;
 mod provider;
