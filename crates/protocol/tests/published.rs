@@ -127,9 +127,8 @@ fn correlated_slash_rows() {
 fn parts(value: &Value) -> u64 {
     let text = value.as_str().expect("a decimal");
     let (whole, part) = text.split_once('.').unwrap_or((text, "0"));
-    let [whole, part] =
-        [whole.to_string(), format!("{part:0<9}")].map(|digits| digits.parse().expect("digits"));
-    whole * ONE + part
+    let digits = |digits: &str| digits.parse::<u64>().expect("digits");
+    digits(whole) * ONE + digits(&format!("{part:0<9}"))
 }
 
 /// The rows of a median at a majority of 0.51 agree with the lower median at one half, but for the
