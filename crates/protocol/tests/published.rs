@@ -117,6 +117,16 @@ fn dominant_resource_paper_and_mesos() {
 }
 
 #[test]
+fn dominant_resource_order_of_hadoop() {
+    for row in rows(&load("hadoop_drf.json")["rows"]) {
+        let (total, held, weights) = (smalls(&row[1]), [smalls(&row[2]), smalls(&row[3])], smalls(&row[4]));
+        assert_eq!(fair::order(&total, &held, &weights), [0, 1], "{row}");
+        let (held, weights) = ([smalls(&row[3]), smalls(&row[2])], [weights[1], weights[0]]);
+        assert_eq!(fair::order(&total, &held, &weights), [1, 0], "{row}, not by index");
+    }
+}
+
+#[test]
 fn correlated_slash_rows() {
     for row in rows(&load("correlated_slash.json")["unresponsive_n50"]) {
         assert_eq!(slash::unresponsive(50, small(&row[0])), small(&row[1]));
