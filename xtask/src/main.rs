@@ -43,11 +43,38 @@ const STEPS: &[Step] = &[
         component: Some("clippy"),
     },
     Step { name: "tests", arguments: &["test", "--locked", "--workspace"], component: None },
+    // The rules and their wide integers with the release profile's settings: the history that the
+    // tests ran must end in the same bytes. Other dependencies are those built already; all of them
+    // with `--release` takes minutes more and meets the same digest.
+    Step {
+        name: "history, as released",
+        arguments: &[
+            "test",
+            "--locked",
+            "--config",
+            "profile.dev.package.posync-protocol.opt-level=3",
+            "--config",
+            "profile.dev.package.posync-protocol.debug-assertions=false",
+            "--config",
+            "profile.dev.package.posync-protocol.overflow-checks=true",
+            "--config",
+            "profile.dev.package.ruint.opt-level=3",
+            "--config",
+            "profile.dev.package.ruint.debug-assertions=false",
+            "--package",
+            "posync-protocol",
+            "--test",
+            "scenarios",
+            "no_byte_changed",
+        ],
+        component: None,
+    },
 ];
 
 const USAGE: &str = "usage: cargo xtask test
 
-  test    every check: format, the rules built alone, lint, all tests with real processes";
+  test    every check: format, the rules built alone, lint, all tests with real processes, and
+          a history of the ledger with the settings of a release";
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = env::args().skip(1).collect();

@@ -5,11 +5,16 @@ use crate::{
     chance::Chance,
     recompute,
     row::{Bound, Row, Topic},
+    seats::Roster,
     world::{Books, Deal, Mark, Terms, World},
 };
 use posync_protocol::{
     amount::{ONE, SYNC},
-    economics::split::{floor_carry, largest_remainder},
+    economics::{
+        seats::seats_for,
+        split::{floor_carry, largest_remainder},
+    },
+    limits::SEATS_MIN,
 };
 use serde::Serialize;
 
@@ -103,7 +108,7 @@ pub fn deviation(terms: &Terms, books: &Books) -> u64 {
     u64::try_from(worst).unwrap_or(u64::MAX)
 }
 
-/// A world at work: closed epochs, the first fault found, the worst deviation.
+/// A world at work: closed epochs, the first fault found, the worst deviation, the seats.
 #[derive(Debug, Default)]
 pub struct Worked {
     /// Epochs that conserved every grain.
@@ -112,12 +117,20 @@ pub struct Worked {
     pub recomputed: u64,
     /// Worst deviation of pay from the verified share, parts per billion.
     pub deviation: u64,
+    /// Epochs in whose term every bound of the seats held.
+    pub in_bounds: u64,
+    /// Seats at the end.
+    pub seats: usize,
+    /// Nakamoto coefficient of leadership at the end.
+    pub leaders: usize,
 }
 
-/// Runs `epochs` honest epochs of `nodes` nodes and checks each.
+/// Runs `epochs` honest epochs of `nodes` nodes and checks each. Four nodes have seats at first; who
+/// has one shares the committee's pool.
 pub fn work(seed: u64, nodes: usize, epochs: u64) -> Worked {
     let mut chance = Chance::new(seed, "honest");
-    let mut world = World::new(Terms::DEFAULT, nodes, (nodes / 3).clamp(1, 256), 16);
+    let mut world = World::new(Terms::DEFAULT, nodes, SEATS_MIN as usize, 16);
+    let mut roster = Roster::new(SEATS_MIN as usize);
     let bases = contributions(&mut chance, nodes);
     let mut worked = Worked::default();
     for _ in 0..epochs {
@@ -128,7 +141,13 @@ pub fn work(seed: u64, nodes: usize, epochs: u64) -> Worked {
         worked.conserved += u64::from(world.conserved());
         worked.recomputed += u64::from(recompute::differs(&world.terms, &books).is_none());
         worked.deviation = worked.deviation.max(deviation(&world.terms, &books));
+        let scores: Vec<u64> = world.nodes.iter().map(|node| node.score).collect();
+        roster.term(&scores);
+        world.nodes.iter_mut().for_each(|node| node.credit = 0);
+        roster.nodes().for_each(|node| world.nodes[node].credit = 1);
     }
+    worked.in_bounds = epochs - roster.record.broken;
+    (worked.seats, worked.leaders) = (roster.len(), roster.leaders());
     worked
 }
 
@@ -231,7 +250,8 @@ fn growth_rows(sizes: &[Size]) -> Vec<Row> {
     ]
 }
 
-fn worked_rows(region: &str, epochs: u64, worked: &Worked) -> Vec<Row> {
+fn worked_rows(region: &str, nodes: usize, epochs: u64, worked: &Worked) -> Vec<Row> {
+    let seats = seats_for(nodes as u64);
     let row =
         |name, figure: u64, unit, bound| Row::new(Topic::Honest, name, region, figure.into(), unit, bound);
     vec![
@@ -243,6 +263,19 @@ fn worked_rows(region: &str, epochs: u64, worked: &Worked) -> Vec<Row> {
             "parts per billion",
             Bound::AtMost(999),
         ),
+        row(
+            "seats: churn, floor of 4, a third without votes",
+            worked.in_bounds,
+            "epochs",
+            Bound::Exactly(epochs.into()),
+        ),
+        row("seats at the end", worked.seats as u64, "seats", Bound::Exactly(seats as i128)),
+        row(
+            "Nakamoto coefficient of leadership at the end",
+            worked.leaders as u64,
+            "leaders",
+            Bound::AtLeast(seats as i128 / 4),
+        ),
     ]
 }
 
@@ -251,10 +284,10 @@ pub fn rows(plan: Plan) -> (Vec<Row>, Vec<Size>) {
     let sizes = growth(plan.seed, plan.nodes);
     let mut rows = growth_rows(&sizes);
     let region = format!("100 nodes, {} epochs", plan.epochs);
-    rows.extend(worked_rows(&region, plan.epochs, &work(plan.seed, 100, plan.epochs)));
+    rows.extend(worked_rows(&region, 100, plan.epochs, &work(plan.seed, 100, plan.epochs)));
     if plan.year {
         let region = format!("a year of {} nodes", plan.nodes);
-        rows.extend(worked_rows(&region, 365, &work(plan.seed, plan.nodes, 365)));
+        rows.extend(worked_rows(&region, plan.nodes, 365, &work(plan.seed, plan.nodes, 365)));
     }
     let lost = i128::try_from(pure_split(plan.seed, 1_000_000)).expect("few");
     let region = "both splits, weights below 2^60";

@@ -150,8 +150,9 @@ pub const SIGN_ATTEMPTS: u32 = 16;
 pub const EVIDENCE_EPOCHS_MAX: u64 = 14;
 /// Seats of authorities: all of them are paid in one block.
 pub const SEATS_MAX: u32 = 256;
-/// Fewest seats that hold shares of the network's key: with fewer none may be away.
-pub const PLAYERS_MIN: usize = 4;
+/// Seats of authorities that no removal goes below, and fewest that hold shares of the network's key: the
+/// least that tolerate a fault.
+pub const SEATS_MIN: u32 = 4;
 /// Keys in one proven read.
 pub const READ_KEYS_MAX: usize = 64;
 /// Auditors of a provider: at 61 drawn ones, 30 % of all seats outvote the rest in 1 of 2,000 epochs.

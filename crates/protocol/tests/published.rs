@@ -4,9 +4,13 @@
 //! first. Each file names its source, commit and licence; only numbers were copied.
 
 use posync_protocol::{
-    Amount, Record,
+    Account, Amount, Record,
     amount::ONE,
-    economics::{fair, pool, price, score, slash, split},
+    economics::{
+        fair, pool, price, score,
+        seats::{Ballots, Refused},
+        slash, split,
+    },
     fees::split_fee,
     record::{Agreement, DataSet, Ending, Provider, Use, VERSION, Version},
     settlement,
@@ -113,10 +117,98 @@ fn dominant_resource_paper_and_mesos() {
 }
 
 #[test]
+fn dominant_resource_order_of_hadoop() {
+    for row in rows(&load("hadoop_drf.json")["rows"]) {
+        let (total, held, weights) = (smalls(&row[1]), [smalls(&row[2]), smalls(&row[3])], smalls(&row[4]));
+        assert_eq!(fair::order(&total, &held, &weights), [0, 1], "{row}");
+        let (held, weights) = ([smalls(&row[3]), smalls(&row[2])], [weights[1], weights[0]]);
+        assert_eq!(fair::order(&total, &held, &weights), [1, 0], "{row}, not by index");
+    }
+}
+
+#[test]
 fn correlated_slash_rows() {
     for row in rows(&load("correlated_slash.json")["unresponsive_n50"]) {
         assert_eq!(slash::unresponsive(50, small(&row[0])), small(&row[1]));
     }
+}
+
+/// Decimals with at most nine digits after the point, as parts per billion.
+fn parts(value: &Value) -> u64 {
+    let text = value.as_str().expect("a decimal");
+    let (whole, part) = text.split_once('.').unwrap_or((text, "0"));
+    let digits = |digits: &str| digits.parse::<u64>().expect("digits");
+    digits(whole) * ONE + digits(&format!("{part:0<9}"))
+}
+
+/// The rows of a median at a majority of 0.51 agree with the lower median at one half, but for the
+/// first: of no reports there is none.
+#[test]
+fn weighted_medians_of_subtensor() {
+    let table = rows(&load("weighted_median.json")["weighted_median"]["rows"]).to_vec();
+    assert_eq!((score::lower_weighted_median(&[]), table[0][0].as_array().map(Vec::len)), (None, Some(0)));
+    for row in &table[1..] {
+        let pairs: Vec<(u64, u128)> = rows(&row[1])
+            .iter()
+            .zip(rows(&row[0]))
+            .map(|(score, stake)| (parts(score), parts(stake).into()))
+            .collect();
+        assert_eq!(score::lower_weighted_median(&pairs), Some(parts(&row[2])), "{row}");
+    }
+}
+
+/// A fixed pool paid 21,000 for 145 of fees. Here the same fees, settled with oneself, cost 24.65.
+#[test]
+fn wash_trading_of_hip_10_loses() {
+    let table = load("hip10_wash_trading.json");
+    let (spent, reward) = (int(&table["fees_spent"]), int(&table["reward"]));
+    assert!(reward > 144 * spent, "the published profit");
+    let fee = Amount::new(spent * u128::from(ONE)).expect("below all money");
+    let split = split_fee(fee, fee, ONE / 5, ONE / 20).expect("within bounds");
+    let (_, subsidy) = pool::usage_pool(u128::MAX, 4096, ONE / 2, ONE / 5 * 2, ONE / 5, fee.grains());
+    assert_eq!(subsidy, 11_600_000_000, "kappa beta 145");
+    assert_eq!(fee.grains() - split.pay.grains() - subsidy, 24_650_000_000);
+}
+
+/// All 23 rows of EIP-225's table. Two of them refuse a block because its signer signed another one
+/// lately (`errRecentlySigned`): who may sign a block, and how often, is the engine's rule, and a
+/// ballot has no block; they say nothing about votes and do not apply. The row of a signer that is
+/// none applies as: its vote is refused. A block without a vote is nothing to a ballot.
+#[test]
+fn clique_ballots_of_eip_225() {
+    let account = |name: &Value| Account([name.as_str().expect("a name").as_bytes()[0]; 32]);
+    let (mut seen, mut of_the_engine) = (0, 0);
+    for table in ["clique_eip225.json", "clique_eip225_rest.json"] {
+        for row in rows(&load(table)["cases"]) {
+            seen += 1;
+            let seats: Vec<Account> = rows(&row["signers"]).iter().map(account).collect();
+            let mut ballots = Ballots::new(seats);
+            match row["failure"].as_str() {
+                Some("errRecentlySigned") => of_the_engine += 1,
+                Some("errUnauthorizedSigner") => {
+                    let stranger = account(&row["votes"][0]["signer"]);
+                    assert_eq!(ballots.vote(&stranger, &stranger, true), Err(Refused::Stranger), "{row}");
+                }
+                Some(failure) => panic!("no row is known to fail with {failure}"),
+                None => {
+                    let epoch = row["epoch"].as_u64().unwrap_or(u64::MAX);
+                    for (number, block) in (1..).zip(rows(&row["votes"])) {
+                        if number % epoch == 0 {
+                            ballots.end_epoch();
+                        }
+                        if let Some(admit) = block["auth"].as_bool() {
+                            let vote =
+                                ballots.vote(&account(&block["signer"]), &account(&block["voted"]), admit);
+                            vote.unwrap_or_else(|refused| panic!("{row}: {refused:?}"));
+                        }
+                    }
+                    let results = row["results"].as_array().expect("a list").iter().map(account).collect();
+                    assert_eq!(ballots.seats(), &results, "{row}");
+                }
+            }
+        }
+    }
+    assert_eq!((seen, of_the_engine), (23, 2), "the whole table");
 }
 
 #[test]

@@ -3,9 +3,9 @@
 
 use std::{collections::BTreeSet, fs, path::Path};
 
-const PREFIXES: [&str; 19] = [
-    "LE", "AU", "AC", "PV", "CP", "AG", "VO", "DS", "DR", "RD", "NF", "ST", "BK", "SQ", "SC", "MK", "JL",
-    "BL", "PF",
+const PREFIXES: [&str; 20] = [
+    "LE", "AU", "SE", "AC", "PV", "CP", "AG", "VO", "DS", "DR", "RD", "NF", "ST", "BK", "SQ", "SC", "MK",
+    "JL", "BL", "PF",
 ];
 
 fn root() -> &'static Path {
@@ -94,7 +94,7 @@ const NOT_OF_THE_LEDGER: [&str; 3] = ["VO-5", "VO-6", "RD-10"];
 fn every_rule_of_the_ledger_is_cited() {
     let cited: BTreeSet<String> = code().iter().flat_map(|(_, source)| numbers(source)).collect();
     let expected = numbers(&rules()).into_iter().filter(|number| {
-        ["LE", "AU", "AC", "PV", "AG", "VO", "DS", "DR", "RD", "NF", "ST", "SQ"]
+        ["LE", "AU", "SE", "AC", "PV", "AG", "VO", "DS", "DR", "RD", "NF", "ST", "SQ"]
             .iter()
             .any(|prefix| number.starts_with(prefix))
     });
@@ -102,4 +102,24 @@ fn every_rule_of_the_ledger_is_cited() {
         .filter(|number| !cited.contains(number) && !NOT_OF_THE_LEDGER.contains(&number.as_str()))
         .collect();
     assert!(missing.is_empty(), "no code cites {missing:?}");
+}
+
+/// `docs/invariants.md` says which test holds what: each of them exists, and every number has one.
+#[test]
+fn every_test_that_holds_an_invariant_exists() {
+    let text = fs::read_to_string(root().join("docs/invariants.md")).expect("docs/invariants.md");
+    let named: Vec<(&str, &str)> =
+        text.split('`').skip(1).step_by(2).filter_map(|quoted| quoted.split_once(".rs::")).collect();
+    assert!(named.len() > 80, "the tests were found");
+    for (path, test) in named {
+        let source = fs::read_to_string(root().join(format!("crates/{path}.rs")));
+        let exists = source.is_ok_and(|source| source.contains(&format!("fn {test}(")));
+        assert!(exists, "docs/invariants.md names {path}.rs::{test}");
+    }
+    let rows: Vec<&str> = text.lines().filter(|line| line.contains('`')).collect();
+    for number in (1..=38).map(|number| number.to_string()).chain((1..=28).map(|number| format!("A{number}")))
+    {
+        let start = format!("| {number} |");
+        assert_eq!(rows.iter().filter(|row| row.starts_with(&start)).count(), 1, "one row of {number}");
+    }
 }

@@ -4,11 +4,16 @@ use super::{Doing, held};
 use crate::{
     chance::Chance,
     row::Row,
+    seats::{account, candidate, seated},
     world::{Deal, Mark, Terms, World},
 };
 use posync_protocol::{
     amount::{ONE, SYNC},
-    economics::{score, slash},
+    economics::{
+        score,
+        seats::{Candidate, Track, elect},
+        slash,
+    },
     limits::Parameters,
 };
 use std::collections::BTreeMap;
@@ -23,15 +28,20 @@ fn signed(grains: u128) -> i128 {
     i128::try_from(grains).expect("below the supply")
 }
 
-/// Profit of incumbents that veto a newcomer to keep its share of the committee's pool. A veto
-/// counts above a third of the seats only.
+/// Profit of incumbents that veto a newcomer to keep its share of the committee's pool. The newcomer
+/// is in sync from the first epoch on, a seat is open, and nobody votes.
 pub fn incumbents(seats: usize, cartel: usize) -> i128 {
+    const PROVIDERS: u64 = 10_000;
+    let seated: Vec<_> = (0..seats).map(|node| seated(node, ONE)).collect();
     let run = |veto: bool| {
         let world = World::new(Terms::DEFAULT, seats + 1, seats, 1);
         let members: Vec<usize> = (0..cartel).collect();
-        held(world, 40, (&members, &[]), |epoch, running| {
-            let vetoes = if veto { cartel } else { 0 };
-            if epoch == 8 && 3 * vetoes <= seats {
+        let mut track = Track::default();
+        held(world, 40, (&members, &[]), |_, running| {
+            track = track.after(ONE);
+            let vetoes = members.iter().filter(|_| veto).map(|node| account(*node)).collect();
+            let newcomer = Candidate { vetoes, ..candidate(seats, ONE, track) };
+            if !elect(&seated, &[newcomer], PROVIDERS).admitted.is_empty() {
                 running.nodes[seats].credit = 1;
             }
             let deals = (0..=seats).map(|node| Deal::plain(0, node, STAKE)).collect();

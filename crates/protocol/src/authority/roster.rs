@@ -16,7 +16,7 @@
 //! `what_comes_later_changes_nothing`.
 
 use crate::{
-    limits::{PLAYERS_MIN, Parameters},
+    limits::{Parameters, SEATS_MIN},
     record::Seat,
 };
 use alloc::vec::Vec;
@@ -35,7 +35,7 @@ pub const fn decided_at(parameters: &Parameters, term: u64) -> u64 {
 /// `the_jailed_play_only_where_four_others_do_not`.
 pub fn players(jailed: &[bool]) -> Vec<bool> {
     let free = jailed.iter().filter(|jailed| !**jailed).count();
-    let mut short = PLAYERS_MIN.saturating_sub(free);
+    let mut short = (SEATS_MIN as usize).saturating_sub(free);
     let plays = |jailed: &bool| {
         let fills = *jailed && short > 0;
         short = short.saturating_sub(fills.into());

@@ -8,5 +8,6 @@ pub mod fair;
 pub mod pool;
 pub mod price;
 pub mod score;
+pub mod seats;
 pub mod slash;
 pub mod split;

@@ -96,6 +96,14 @@ fn measure_in(stage: &mut Stage, who: &str, epochs: core::ops::Range<u64>, bytes
     }
 }
 
+/// Three epochs in which `p` was measured.
+pub(crate) fn measured_thrice() -> World {
+    let mut stage = measured_network(1 << 30);
+    measure_in(&mut stage, "p", 1..4, 8 * MIB);
+    stage.play("epoch 5");
+    stage.world
+}
+
 #[test]
 fn the_first_seed_of_an_epoch_draws_peers_and_a_slot_for_all() {
     let mut stage = measured_network(MIB);

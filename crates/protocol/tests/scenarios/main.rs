@@ -11,6 +11,8 @@ mod capacity;
 mod crowd;
 mod detection;
 mod faults;
+mod history;
+mod honest;
 mod keeper;
 mod properties;
 mod provider;

@@ -3,8 +3,11 @@
 //! closes a slice of the books.
 
 use crate::{
+    audits::holding,
+    books::{row, run_to, standing},
     crowd::{block_at, populate, unchecked},
     script::Stage,
+    world::account,
 };
 use posync_protocol::{
     Account, Record,
@@ -92,4 +95,19 @@ fn the_root_covers_every_row_in_the_order_of_indices() {
     assert_eq!((closing.providers, closing.rows), (count, u64::from(count)));
     assert_ne!(books.root, tree::root_of(&leaves[1..]));
     assert_eq!(tree::root_of(&[]), tree::root(0, &[]));
+}
+
+/// Scores depend on ratios: ten times the data and ten times the downloads leave them as they are.
+#[test]
+fn ten_times_the_volume_leaves_the_score_unchanged() {
+    let run = |times: usize| {
+        let (mut stage, keeper) = holding(&vec![7_000; 10 * times]);
+        stage.play(&format!("p redeem p/0 egress={}", 1_000 * times));
+        run_to(&mut stage, &keeper, 9, true);
+        let row = row(&stage.world, &account("p"), 0).expect("it is measured");
+        (standing(&stage.world).scores, row.egress, row.base)
+    };
+    let ((one, few, small), (ten, many, large)) = (run(1), run(10));
+    assert!(many == 10 * few && large.grains() > 5 * small.grains(), "the volume is another");
+    assert_eq!(one, ten);
 }

@@ -178,6 +178,23 @@ fn judge(stage: &mut Stage, batches: &[(usize, AuditReveal)]) -> Vec<Event> {
     events
 }
 
+/// An epoch in which three seats agree about `p`, one does not, and nobody says enough of `q`.
+pub(crate) fn judged() -> World {
+    let mut stage = audited(4, 4);
+    let away = Said { asked: 4, answered: 2, correct: 2, latency: 0 };
+    let slow = Said { latency: 4, ..GOOD };
+    let said = [GOOD, slow, slow, away].into_iter().enumerate();
+    let batches: Vec<_> = said
+        .map(|(seat, said)| {
+            let of_q = (seat < 2).then(|| report(&stage, seat, "q", GOOD));
+            (seat, batch([report(&stage, seat, "p", said)].into_iter().chain(of_q).collect()))
+        })
+        .collect();
+    judge(&mut stage, &batches);
+    stage.play("epoch 4");
+    stage.world
+}
+
 fn standing(world: &World, name: &str) -> Standing {
     world.get(Standing::key(&account(name))).expect("it is registered")
 }

@@ -1,5 +1,6 @@
 //! A whole ledger in a map: the only helper that knows how a block is run.
 
+use commonware_codec::Encode as _;
 use commonware_cryptography::{Signer, ed25519::PrivateKey};
 use posync_protocol::{
     Account, Amount, Body, Code, Hash, Key, Operation, Record, Slot,
@@ -45,6 +46,8 @@ pub(crate) struct World {
     pub(crate) leaders: Vec<Account>,
     /// Whether blocks carry a seed, from which they draw providers: off until a script asks.
     pub(crate) draws: bool,
+    /// Over everything that every block changed, answered and told.
+    pub(crate) history: Hash,
 }
 
 impl World {
@@ -70,6 +73,7 @@ impl World {
             named: 0,
             leaders: Vec::new(),
             draws: false,
+            history: [0; 32],
         };
         world.check();
         world
@@ -175,6 +179,14 @@ impl World {
         }
         self.height = height;
         self.events.clone_from(&outcome.events);
+        let mut told = self.history.to_vec();
+        for (key, slot) in &outcome.changes {
+            told.extend(key.0);
+            told.extend(slot.iter().flatten());
+        }
+        outcome.receipts.iter().for_each(|(id, code)| told.extend(id.iter().chain([&(*code as u8)])));
+        outcome.events.iter().for_each(|event| told.extend(event.encode()));
+        self.history = sha256(&told);
         self.check();
     }
 

@@ -1,0 +1,102 @@
+//! Honest providers with the troubles that honest providers have: nobody takes a grain of stake.
+
+use crate::{
+    audits::{answer, holding, until_drawn},
+    books::{run_to, standing},
+    keeper::Keeper,
+    script::Stage,
+};
+use posync_protocol::{ledger::Event, record::Standing};
+
+/// A trouble: what happens to a provider that holds a shard and is drawn.
+type Trouble = fn(&mut Stage, &mut Keeper) -> Vec<Event>;
+
+/// Rounds of two hours in production.
+const OUTAGE_ROUNDS: u64 = 120;
+
+fn epochs(stage: &mut Stage, keeper: &Keeper, count: u64, answers: bool) -> Vec<Event> {
+    let until = stage.world.epoch() + count;
+    run_to(stage, keeper, until, answers)
+}
+
+/// A cable is loose: reads are missing, are asked again, and are there once it sits.
+fn loose_disk(stage: &mut Stage, keeper: &mut Keeper) -> Vec<Event> {
+    keeper.lose_tenths(3);
+    let mut events = Vec::new();
+    for _ in 0..3 {
+        until_drawn(stage, keeper);
+        answer(stage, keeper).expect("it is drawn").expect("it says what is missing");
+        events.extend(stage.world.events.iter().cloned());
+    }
+    assert!(!keeper.audit(&stage.world).missing.is_empty(), "some reads were missing");
+    keeper.lost.clear();
+    events.extend(epochs(stage, keeper, 3, true));
+    events
+}
+
+fn outage(stage: &mut Stage, keeper: &mut Keeper) -> Vec<Event> {
+    let epoch = stage.world.parameters.epoch_rounds;
+    let mut events = epochs(stage, keeper, OUTAGE_ROUNDS.div_ceil(epoch), false);
+    events.extend(epochs(stage, keeper, 3, true));
+    events
+}
+
+fn moved(stage: &mut Stage, keeper: &mut Keeper) -> Vec<Event> {
+    let mut events = epochs(stage, keeper, 1, false);
+    stage.world.draws = false;
+    stage.play("p update capacity=200000 address=127.0.0.9:9");
+    stage.world.draws = true;
+    events.extend(epochs(stage, keeper, 3, true));
+    events
+}
+
+/// Every answer comes three rounds late.
+fn slow_disk(stage: &mut Stage, keeper: &mut Keeper) -> Vec<Event> {
+    let mut events = Vec::new();
+    for _ in 0..12 {
+        until_drawn(stage, keeper);
+        let drawn = keeper.audit(&stage.world).challenge.expect("it is drawn").height;
+        while stage.world.height < drawn + 3 * stage.world.parameters.round_blocks {
+            stage.world.block(&[]).expect("an empty block is valid");
+            events.extend(stage.world.events.iter().cloned());
+        }
+        answer(stage, keeper).expect("it is open still").expect("it is right");
+        events.extend(stage.world.events.iter().cloned());
+    }
+    events
+}
+
+/// It declared more than there is room for, and refuses.
+fn full_disk(stage: &mut Stage, keeper: &mut Keeper) -> Vec<Event> {
+    stage.world.draws = false;
+    stage.play("p update capacity=200000\n b refusal p leaves=1000");
+    let mut events = stage.world.events.clone();
+    assert!(events.iter().any(|event| matches!(event, Event::CapacityCut { .. })));
+    stage.world.draws = true;
+    events.extend(epochs(stage, keeper, 3, true));
+    events
+}
+
+#[test]
+fn honest_troubles_take_no_stake_and_jail_nobody_for_ever() {
+    let troubles: [(&str, Trouble); 5] = [
+        ("loose disk", loose_disk),
+        ("outage of two hours", outage),
+        ("change of address", moved),
+        ("slow disk", slow_disk),
+        ("full disk", full_disk),
+    ];
+    for (name, trouble) in troubles {
+        let (mut stage, mut keeper) = holding(&[70_000, 3_000]);
+        let mut events = epochs(&mut stage, &keeper, 2, true);
+        let bond = keeper.provider(&stage.world).bond;
+        events.extend(trouble(&mut stage, &mut keeper));
+        events.extend(epochs(&mut stage, &keeper, 5, true));
+        assert_eq!(keeper.provider(&stage.world).bond, bond, "{name}");
+        let taken =
+            events.iter().any(|event| matches!(event, Event::Slashed { .. } | Event::Restitution { .. }));
+        assert!(!taken, "{name}");
+        let Standing { jailed_until, suspended, .. } = standing(&stage.world);
+        assert!(jailed_until < u64::MAX && suspended == 0, "{name}: it is back");
+    }
+}
