@@ -9,7 +9,7 @@ use crate::{
     session,
 };
 use posync_protocol::{
-    amount::ONE, economics::score::books, limits::Parameters, record::Use, wire::gateway::AgreementRow,
+    agreement::trust, amount::ONE, limits::Parameters, record::Use, wire::gateway::AgreementRow,
 };
 use serde_json::{Value, json};
 use std::path::Path;
@@ -45,11 +45,6 @@ impl Agreements {
             })
         })
     }
-}
-
-/// Share of the provider's claims that the consumer signed (BK-8).
-pub(crate) fn trust(usage: &Use, parameters: &Parameters) -> u64 {
-    books(usage.signed.grains(), usage.disputed.grains(), parameters.deposit.grains())
 }
 
 fn to_json((row, usage): &(AgreementRow, Use), parameters: &Parameters) -> Value {
