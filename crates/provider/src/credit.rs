@@ -69,7 +69,14 @@ mod tests {
         for (sent, paid, lost, trust, bytes, expected) in [
             // 16 MiB paid: 1 MiB of credit, half of it lost.
             (16 * MIB + 512 * KIB, 16 * MIB, 512 * KIB, ONE, 512 * KIB, Credit::Send),
-            (16 * MIB + 512 * KIB, 16 * MIB, 512 * KIB, ONE, 512 * KIB + 1, Credit::Pay(16 * MIB + 512 * KIB)),
+            (
+                16 * MIB + 512 * KIB,
+                16 * MIB,
+                512 * KIB,
+                ONE,
+                512 * KIB + 1,
+                Credit::Pay(16 * MIB + 512 * KIB),
+            ),
             (16 * MIB, 16 * MIB, 0, ONE / 2, 512 * KIB, Credit::Send),
             (16 * MIB, 16 * MIB, 0, ONE / 2, 512 * KIB + 1, Credit::Pay(16 * MIB)),
             // Nothing paid: three lost slices leave one, four leave none.

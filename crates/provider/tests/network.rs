@@ -347,7 +347,7 @@ fn who_takes_a_window_and_leaves_is_disputed_once_and_who_pays_never() {
             }
             let (honest, cheat) = (consumer.used(honest).await, consumer.used(cheat).await);
             assert_eq!((honest.disputed, trust(&honest, &P)), (Amount::ZERO, ONE));
-            let worth = u128::from(lost) * P.price_egress >> 20;
+            let worth = (u128::from(lost) * P.price_egress) >> 20;
             assert_eq!(cheat.disputed.grains(), worth);
         }
         // The provider looks at its agreements once a round.

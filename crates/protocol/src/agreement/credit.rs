@@ -86,9 +86,12 @@ mod tests {
     #[test]
     fn trust_is_what_was_signed_of_all() {
         let deposit = Parameters::LOCAL.deposit.grains();
-        for (signed, disputed, expected) in
-            [(0, 0, ONE), (deposit, 0, ONE), (deposit, deposit, ONE / 3 * 2), (9 * deposit, 10 * deposit, ONE / 2)]
-        {
+        for (signed, disputed, expected) in [
+            (0, 0, ONE),
+            (deposit, 0, ONE),
+            (deposit, deposit, ONE / 3 * 2),
+            (9 * deposit, 10 * deposit, ONE / 2),
+        ] {
             let [signed, disputed] = [signed, disputed].map(|grains| Amount::new(grains).expect("little"));
             let usage = Use { signed, disputed, ..Use::default() };
             assert!(trust(&usage, &Parameters::LOCAL).abs_diff(expected) < 2, "{signed} {disputed}");

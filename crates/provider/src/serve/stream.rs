@@ -14,7 +14,8 @@ use posync_protocol::{
 };
 use std::{ops::Range, time::Duration};
 
-const UNPAID: &str = "the credit window is used up; send a voucher for what arrived, earlier downloads included";
+const UNPAID: &str =
+    "the credit window is used up; send a voucher for what arrived, earlier downloads included";
 const SPENT: &str = "the agreement's quota, rate cap or voucher reserve is used up; top up or open another";
 
 /// A shard in memory and how its slices are proved.
