@@ -225,7 +225,9 @@ fn reasked(x: &Reasked) -> Value {
 }
 
 fn redemption(x: &Redemption) -> Value {
-    json!({ "agreement": agreement(&x.voucher.agreement), "egress": x.voucher.egress, "gas": x.voucher.gas })
+    let claim = x.claim.map(|(egress, gas)| json!({ "egress": egress, "gas": gas }));
+    json!({ "agreement": agreement(&x.voucher.agreement), "egress": x.voucher.egress, "gas": x.voucher.gas,
+        "claim": claim })
 }
 
 /// An event: its name beside its fields.

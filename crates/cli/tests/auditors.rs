@@ -66,6 +66,7 @@ fn auditors_raise_quality_and_look_like_customers() {
     let last = first + COMPARED - 1;
     quality_rises(&net, &blocks, last);
     let accounts = accounts(&net, &blocks);
+    nobody_is_disputed(&blocks);
     the_ledger_shows_equal_customers(&blocks, &accounts);
     providers_see_equal_customers(&net, &blocks, &accounts, first..=last);
     net.recompute();
@@ -92,6 +93,18 @@ fn quality_rises(net: &Net, blocks: &[Value], epoch: u64) {
         raised += usize::from(quality["value"].as_u64() > Some(500_000_000));
     }
     assert!(raised >= 6, "quality of honest providers rises above one half: {raised}");
+}
+
+/// Over a minute, so long that what had not been paid would be claimed, every voucher was redeemed alone.
+fn nobody_is_disputed(blocks: &[Value]) {
+    let mut redeemed = 0;
+    for (_, operation) in done(blocks) {
+        for voucher in operation["fields"]["vouchers"].as_array().into_iter().flatten() {
+            assert_eq!(voucher["claim"], Value::Null, "{operation}");
+            redeemed += 1;
+        }
+    }
+    assert!(redeemed > 0, "vouchers were redeemed");
 }
 
 /// The consumers: the gateway, and those whose agreements auditors read under.

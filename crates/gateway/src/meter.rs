@@ -4,10 +4,10 @@
 //! Invariants
 //! 1. `signed <= verified`: nothing is paid that did not verify.
 //! 2. `signed` never goes back, and is on disk before a voucher with it leaves.
-//! 3. A provider that waits for money within its credit window always gets it: a voucher is due at
-//!    half the window, and at the end of every stream.
+//! 3. A provider that waits for money within its credit window (VO-5) always gets it: a voucher is due
+//!    at half the window, at the end of every stream, and when nothing comes for a moment.
 
-use posync_protocol::limits::{CREDIT_MAX, CREDIT_MIN};
+use posync_protocol::agreement::credit_window;
 
 /// The meter of one agreement.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -15,11 +15,6 @@ pub struct Meter {
     verified: u64,
     signed: u64,
     acknowledged: u64,
-}
-
-/// What a provider sends before it wants to be paid: paid / 16 within [64 KiB, 4 MiB] (protocol 4).
-pub fn credit_window(paid: u64) -> u64 {
-    (paid / 16).clamp(CREDIT_MIN, CREDIT_MAX)
 }
 
 impl Meter {
@@ -54,11 +49,11 @@ impl Meter {
     }
 
     /// The cumulative bytes that the next voucher should name, if one is due (`all`: as soon as
-    /// anything is unpaid), at most `most`.
-    pub fn due(&self, all: bool, most: u64) -> Option<u64> {
+    /// anything is unpaid), at most `most`; `trust` is what the ledger gives the consumer.
+    pub fn due(&self, all: bool, most: u64, trust: u64) -> Option<u64> {
         let target = self.verified.min(most);
         let unpaid = target.checked_sub(self.signed)?;
-        (unpaid > 0 && (all || unpaid >= credit_window(self.signed) / 2)).then_some(target)
+        (unpaid > 0 && (all || unpaid >= credit_window(self.signed, 0, trust) / 2)).then_some(target)
     }
 
     /// A voucher over `target` is durable.
@@ -74,6 +69,7 @@ impl Meter {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use posync_protocol::amount::ONE;
     use proptest::prelude::*;
 
     const KIB: u64 = 1024;
@@ -81,22 +77,24 @@ mod tests {
     #[test]
     fn rows() {
         let max = u64::MAX;
-        for (signed, verified, all, most, due) in [
-            (0, 0, true, max, None),
-            (0, 1, false, max, None),
-            (0, 1, true, max, Some(1)),
-            (0, 32 * KIB - 1, false, max, None),
-            (0, 32 * KIB, false, max, Some(32 * KIB)),
-            (KIB * KIB, KIB * KIB + 64 * KIB, false, max, Some(KIB * KIB + 64 * KIB)),
-            (64 * KIB * KIB, 66 * KIB * KIB - 1, false, max, None),
-            (64 * KIB * KIB, 66 * KIB * KIB, false, max, Some(66 * KIB * KIB)),
-            (100, 200, true, 150, Some(150)),
-            (150, 200, true, 150, None),
-            (150, 200, true, 100, None),
+        for (signed, verified, all, most, trust, due) in [
+            (0, 0, true, max, ONE, None),
+            (0, 1, false, max, ONE, None),
+            (0, 1, true, max, ONE, Some(1)),
+            (0, 32 * KIB - 1, false, max, ONE, None),
+            (0, 32 * KIB, false, max, ONE, Some(32 * KIB)),
+            (KIB * KIB, KIB * KIB + 64 * KIB, false, max, ONE, Some(KIB * KIB + 64 * KIB)),
+            (64 * KIB * KIB, 66 * KIB * KIB - 1, false, max, ONE, None),
+            (64 * KIB * KIB, 66 * KIB * KIB, false, max, ONE, Some(66 * KIB * KIB)),
+            (64 * KIB * KIB, 65 * KIB * KIB - 1, false, max, ONE / 2, None),
+            (64 * KIB * KIB, 65 * KIB * KIB, false, max, ONE / 2, Some(65 * KIB * KIB)),
+            (100, 200, true, 150, ONE, Some(150)),
+            (150, 200, true, 150, ONE, None),
+            (150, 200, true, 100, ONE, None),
         ] {
             let mut meter = Meter::resumed(signed);
             meter.verify(verified - signed);
-            assert_eq!(meter.due(all, most), due, "{signed} of {verified}, {all}, {most}");
+            assert_eq!(meter.due(all, most, trust), due, "{signed} of {verified}, {all}, {most}, {trust}");
         }
     }
 
@@ -109,12 +107,12 @@ mod tests {
             for (bytes, all, crash) in steps {
                 received += bytes;
                 meter.verify(bytes);
-                if let Some(target) = meter.due(all, u64::MAX) {
+                if let Some(target) = meter.due(all, u64::MAX, ONE) {
                     meter.sign(target);
                     prop_assert!(target > last && target <= received);
                     last = target;
                 }
-                prop_assert!(meter.verified() - meter.signed() < credit_window(meter.signed()) / 2 || !all);
+                prop_assert!(meter.verified() - meter.signed() < credit_window(meter.signed(), 0, ONE) / 2 || !all);
                 if crash {
                     meter = Meter::resumed(meter.signed());
                     received = meter.signed();
@@ -123,14 +121,15 @@ mod tests {
         }
 
         #[test]
-        fn a_provider_within_its_window_is_never_left_waiting(slices in 1u64..5_000) {
+        fn a_provider_within_its_window_is_never_left_waiting(slices in 1u64..5_000, trust in 0..=ONE) {
             let (mut meter, mut sent) = (Meter::default(), 0u64);
             for _ in 0..slices {
                 let slice = 64 * KIB;
-                prop_assert!(sent + slice - meter.signed() <= credit_window(meter.signed()), "it would wait");
+                let window = credit_window(meter.signed(), 0, trust);
+                prop_assert!(sent + slice - meter.signed() <= window, "it would wait");
                 sent += slice;
                 meter.verify(slice);
-                if let Some(target) = meter.due(false, u64::MAX) {
+                if let Some(target) = meter.due(false, u64::MAX, trust) {
                     meter.sign(target);
                 }
             }

@@ -374,6 +374,62 @@ fn what_verified_is_paid_and_nothing_more() {
 }
 
 #[test]
+fn a_read_that_nobody_waits_for_any_more_is_paid_to_the_last_byte() {
+    run(|context| async move {
+        let world = World::start(&context).await;
+        world.put("file", &bytes(3 * SEGMENT_BYTES, 8)).await.expect("stored");
+        let environment = &world.core.common.environment;
+        for millis in [0, 1, 2, 5, 10, 20, 50, 100] {
+            // Given up in the middle; what it had asked for comes and is paid.
+            let read = environment.within(Duration::from_millis(millis), world.get("file")).await;
+            assert!(read.is_none_or(|read| read.is_ok()));
+        }
+        environment.sleep(Duration::from_secs(5)).await;
+        let mut sum = 0;
+        for index in 0..world.providers.len() {
+            let [signed, paid, sent, overdue] = world.egress(index).await;
+            assert_eq!((signed, paid, overdue), (sent, sent, 0), "provider {index}");
+            sum += sent;
+        }
+        assert!(sum > SEGMENT_BYTES as u64, "something was read: {sum}");
+    });
+}
+
+/// A connection breaks while slices and vouchers are on their way, three times over.
+#[test]
+fn what_arrived_before_a_connection_broke_is_paid_and_what_did_not_stops_nobody() {
+    let mut lost = 0;
+    for seed in 1..=6 {
+        let of_this = runner(seed).start(|context| async move {
+            let mut world = World::start(&context).await;
+            let plain = bytes(2 * SEGMENT_BYTES, seed);
+            world.put("file", &plain).await.expect("stored");
+            let holders = holders(&world, "file", 0).await;
+            let (_, account, name) = holders[0];
+            let index = index_of(&world, &account);
+            let deed = world.core.deeds_with(&account)[0].clone();
+            for turn in 0..3 {
+                let millis = Duration::from_millis(seed + 4 * turn);
+                deed.link.ready().await.expect("it listens");
+                let _ = world.core.common.environment.within(millis, deed.fetch(name, 1 << 20)).await;
+                world.reconnect(index).await;
+            }
+            world.core.common.environment.sleep(Duration::from_secs(30)).await;
+            let [signed, paid, sent, _] = world.egress(index).await;
+            assert_eq!(signed, paid, "seed {seed}: the last voucher came, though nothing was read since");
+            let got = deed.fetch(name, 1 << 20).await.expect("it goes on");
+            assert_eq!(*blake3::hash(&got).as_bytes(), name);
+            let [signed, now_paid, now_sent, overdue] = world.egress(index).await;
+            assert_eq!((signed, now_sent - now_paid), (now_paid, sent - paid), "what was lost stays lost");
+            assert_eq!(overdue, sent - paid);
+            sent - paid
+        });
+        lost += of_this;
+    }
+    assert!(lost > 0, "no connection broke in the middle of a read");
+}
+
+#[test]
 fn a_cancelled_put_gives_its_space_back() {
     run(|context| async move {
         let world = World::start(&context).await;

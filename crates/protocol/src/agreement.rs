@@ -17,8 +17,10 @@
 //! 4. Removal returns both reserves and the deposit to the consumer and frees slot and capacity
 //!    (AG-4).
 
+mod credit;
 mod voucher;
 
+pub use credit::{credit_window, trust};
 pub use voucher::{Delta, check};
 pub(crate) use voucher::{redeem, touches_redeem};
 

@@ -104,10 +104,14 @@ pub const CALL_BYTES_MAX: usize = 64 << 20;
 pub const CALL_MEMORY_MS_MAX: u64 = 60_000;
 /// A verified slice of a download.
 pub const SLICE_BYTES: u64 = 64 << 10;
-/// Credit window of an agreement: paid bytes / 16, within these (protocol 4).
-pub const CREDIT_MIN: u64 = 64 << 10;
+/// Credit window of an agreement: paid bytes / 16, within these (protocol 4). A slice at least, so
+/// that a window is always of use.
+pub const CREDIT_MIN: u64 = SLICE_BYTES;
 /// Upper bound of the credit window.
 pub const CREDIT_MAX: u64 = 4 << 20;
+/// What downloads may leave unpaid beyond a sixteenth of what was paid before nothing more is sent.
+/// With the window that is open then: four slices, worth less than opening an agreement burns.
+pub const CREDIT_LOST_MAX: u64 = 3 * SLICE_BYTES;
 /// A block's time lies within the parent's and this many milliseconds after it.
 pub const TIME_STEP_MS_MAX: u64 = 10_000;
 /// Blocks that an authority keeps.

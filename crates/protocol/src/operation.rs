@@ -315,7 +315,8 @@ encoded! {
         voucher: Voucher,
         /// The key that signed it, checked against the agreement's session key.
         session_key: Account,
-        /// Claimed egress bytes and gas, at or above the voucher's.
+        /// Egress bytes and gas that the provider says it gave since the opening, at or above the
+        /// voucher's: what is above is never paid, only counted as disputed, once.
         claim: Option<(u64, u64)>,
     }
 }

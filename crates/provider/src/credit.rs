@@ -1,21 +1,16 @@
-//! How far a provider sends ahead of what was paid (protocol 4).
-//!
-//! A reader may owe at most the window: a sixteenth of what it has paid on this agreement, within
-//! 64 KiB and 4 MiB. So whoever takes a window and leaves has paid sixteen times as much before,
-//! or got one slice.
+//! Whether the next bytes may leave: the credit window (VO-5) between what was sent and what was paid.
 
-use posync_protocol::limits::{CREDIT_MAX, CREDIT_MIN};
+use posync_protocol::agreement::credit_window;
 
-/// Bytes that may be owed after `paid` bytes were paid by voucher.
-pub const fn window(paid: u64) -> u64 {
-    let share = paid / 16;
-    if share < CREDIT_MIN {
-        CREDIT_MIN
-    } else if share > CREDIT_MAX {
-        CREDIT_MAX
-    } else {
-        share
-    }
+/// What was sent and paid under an agreement, in egress bytes since its opening.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Tab {
+    /// Sent, never below `paid`.
+    pub sent: u64,
+    /// Paid by voucher.
+    pub paid: u64,
+    /// Of `sent - paid`, what was left by downloads that are over.
+    pub lost: u64,
 }
 
 /// Whether the next bytes may leave.
@@ -29,57 +24,68 @@ pub enum Credit {
     Never,
 }
 
-/// Judges `bytes` more after `sent`, of which `paid` are paid; beyond `ceiling` nothing can be.
-pub const fn judge(sent: u64, bytes: u64, paid: u64, ceiling: u64) -> Credit {
-    let total = sent.saturating_add(bytes);
+/// Judges `bytes` more for a consumer of this `trust`; beyond `ceiling` nothing can be redeemed.
+pub fn judge(tab: Tab, bytes: u64, trust: u64, ceiling: u64) -> Credit {
+    let total = tab.sent.saturating_add(bytes);
+    let running = total.saturating_sub(tab.paid).saturating_sub(tab.lost);
     if total > ceiling {
         Credit::Never
-    } else if total <= paid.saturating_add(window(paid)) {
+    } else if running <= credit_window(tab.paid, tab.lost, trust) {
         Credit::Send
     } else {
-        Credit::Pay(sent)
+        Credit::Pay(tab.sent)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use posync_protocol::amount::ONE;
 
     const KIB: u64 = 1 << 10;
     const MIB: u64 = 1 << 20;
+    const SLICE: u64 = 64 * KIB;
 
     #[test]
-    fn the_window_is_a_sixteenth_within_bounds() {
-        for (paid, expected) in [
-            (0, 64 * KIB),
-            (64 * KIB, 64 * KIB),
-            (MIB, 64 * KIB),
-            (MIB + 16, 64 * KIB + 1),
-            (2 * MIB, 128 * KIB),
-            (64 * MIB - 16, 4 * MIB - 1),
-            (64 * MIB, 4 * MIB),
-            (65 * MIB, 4 * MIB),
-            (u64::MAX, 4 * MIB),
+    fn bytes_leave_within_the_window_and_below_the_ceiling() {
+        for (sent, bytes, paid, ceiling, expected) in [
+            (0, SLICE, 0, MIB, Credit::Send),
+            (SLICE, 1, 0, MIB, Credit::Pay(SLICE)),
+            (SLICE, SLICE, SLICE, MIB, Credit::Send),
+            (2 * SLICE, SLICE, SLICE, MIB, Credit::Pay(2 * SLICE)),
+            (32 * MIB, 2 * MIB, 32 * MIB, u64::MAX, Credit::Send),
+            (32 * MIB, 2 * MIB + 1, 32 * MIB, u64::MAX, Credit::Pay(32 * MIB)),
+            (0, SLICE, 0, SLICE - 1, Credit::Never),
+            (MIB, 1, MIB, MIB, Credit::Never),
+            (u64::MAX, 1, u64::MAX, u64::MAX, Credit::Send),
         ] {
-            assert_eq!(window(paid), expected, "{paid}");
+            let tab = Tab { sent, paid, lost: 0 };
+            assert_eq!(judge(tab, bytes, ONE, ceiling), expected, "{sent} {bytes} {paid}");
         }
     }
 
     #[test]
-    fn bytes_leave_within_the_window_and_below_the_ceiling() {
-        let slice = 64 * KIB;
-        for (sent, bytes, paid, ceiling, expected) in [
-            (0, slice, 0, MIB, Credit::Send),
-            (slice, 1, 0, MIB, Credit::Pay(slice)),
-            (slice, slice, slice, MIB, Credit::Send),
-            (2 * slice, slice, slice, MIB, Credit::Pay(2 * slice)),
-            (32 * MIB, 2 * MIB, 32 * MIB, u64::MAX, Credit::Send),
-            (32 * MIB, 2 * MIB + 1, 32 * MIB, u64::MAX, Credit::Pay(32 * MIB)),
-            (0, slice, 0, slice - 1, Credit::Never),
-            (MIB, 1, MIB, MIB, Credit::Never),
-            (u64::MAX, 1, u64::MAX, u64::MAX, Credit::Send),
+    fn what_is_lost_takes_room_and_what_runs_is_counted_beside_it() {
+        for (sent, paid, lost, trust, bytes, expected) in [
+            // 16 MiB paid: 1 MiB of credit, half of it lost.
+            (16 * MIB + 512 * KIB, 16 * MIB, 512 * KIB, ONE, 512 * KIB, Credit::Send),
+            (
+                16 * MIB + 512 * KIB,
+                16 * MIB,
+                512 * KIB,
+                ONE,
+                512 * KIB + 1,
+                Credit::Pay(16 * MIB + 512 * KIB),
+            ),
+            (16 * MIB, 16 * MIB, 0, ONE / 2, 512 * KIB, Credit::Send),
+            (16 * MIB, 16 * MIB, 0, ONE / 2, 512 * KIB + 1, Credit::Pay(16 * MIB)),
+            // Nothing paid: three lost slices leave one, four leave none.
+            (3 * SLICE, 0, 3 * SLICE, ONE, SLICE, Credit::Send),
+            (4 * SLICE, 0, 3 * SLICE, ONE, 1, Credit::Pay(4 * SLICE)),
+            (4 * SLICE, 0, 4 * SLICE, ONE, 1, Credit::Pay(4 * SLICE)),
         ] {
-            assert_eq!(judge(sent, bytes, paid, ceiling), expected, "{sent} {bytes} {paid}");
+            let tab = Tab { sent, paid, lost };
+            assert_eq!(judge(tab, bytes, trust, u64::MAX), expected, "{tab:?} {bytes}");
         }
     }
 }

@@ -19,6 +19,7 @@ use crate::{
     segments::StoreError,
     serve::Desk,
     terms::Terms,
+    till::State,
     view::Question,
 };
 use commonware_runtime::{Blob, Clock, Handle, Spawner};
@@ -26,7 +27,7 @@ use commonware_utils::channel::mpsc;
 use posync_protocol::{
     Account, AgreementId, Body, Hash,
     limits::READ_KEYS_MAX,
-    operation::{Redeem, RegisterProvider},
+    operation::{Redeem, Redemption, RegisterProvider},
     record::{Agreement, Audit, DataSet, Endings, Provider, RoundInfo, Standing, Use},
     standing::check_grows,
 };
@@ -272,15 +273,26 @@ impl<E: Spawner + Clock, B: Blob, L: Ledger> Keeper<E, B, L> {
         }
     }
 
-    fn payable(&self, case: &Case) -> Vec<posync_protocol::operation::Redemption> {
-        let parts = self.desk.parts();
-        let kept: Vec<_> = parts.till.with(|till| till.vouchers().copied().collect());
-        let terms: Vec<(Terms, _)> = kept
-            .into_iter()
-            .filter_map(|kept| Some((parts.view.kept(&kept.voucher.agreement)?, kept)))
-            .collect();
+    fn payable(&self, case: &Case) -> Vec<Redemption> {
+        let kept = self.kept();
         let round = case.parameters.round(case.height);
-        redeem::payable(terms.iter().map(|(terms, kept)| (terms, kept)), round, &case.parameters)
+        redeem::payable(kept.iter().map(|(terms, kept)| (terms, kept)), round, &case.parameters)
+    }
+
+    /// The kept vouchers with their terms, and with a claim where something is overdue.
+    fn kept(&self) -> Vec<(Terms, Redemption)> {
+        let parts = self.desk.parts();
+        let now = self.context.current();
+        let overdue = |till: &mut State| -> Vec<(Redemption, u64)> {
+            till.vouchers().map(|kept| (*kept, till.overdue(&kept.voucher.agreement, now))).collect()
+        };
+        let kept = parts.till.with(overdue).into_iter();
+        let with_terms = kept.filter_map(|(kept, overdue)| {
+            let terms = parts.view.kept(&kept.voucher.agreement)?;
+            let redemption = redeem::claiming(&kept, overdue, terms.disputed_bytes());
+            Some((terms, redemption))
+        });
+        with_terms.collect()
     }
 
     /// Refreshes some agreements, gives back what is no longer held, and redeems.
@@ -319,9 +331,7 @@ impl<E: Spawner + Clock, B: Blob, L: Ledger> Keeper<E, B, L> {
     fn due(&self) -> Vec<AgreementId> {
         let parts = self.desk.parts();
         let mut all: BTreeSet<AgreementId> = parts.books.with(|state| state.agreements().collect());
-        all.extend(
-            parts.till.with(|till| till.vouchers().map(|kept| kept.voucher.agreement).collect::<Vec<_>>()),
-        );
+        all.extend(parts.till.with(|till| till.agreements().collect::<Vec<_>>()));
         let from = self.refreshed.unwrap_or_else(nobody);
         let later = all.iter().filter(|id| **id > from);
         later.chain(all.iter().filter(|id| **id <= from)).take(REFRESH_MAX).copied().collect()
@@ -351,12 +361,9 @@ impl<E: Spawner + Clock, B: Blob, L: Ledger> Keeper<E, B, L> {
     async fn redeem(&mut self) {
         let parts = self.desk.parts();
         let (height, parameters) = (parts.view.height(), parts.view.parameters);
-        let kept: Vec<_> = parts.till.with(|till| till.vouchers().copied().collect());
-        let is_due = |kept: &posync_protocol::operation::Redemption| {
-            let terms = parts.view.kept(&kept.voucher.agreement);
-            terms.is_some_and(|terms| redeem::is_due(&terms, kept, height, &parameters))
-        };
-        let vouchers = crate::prover::up_to(kept.into_iter().filter(is_due));
+        let is_due = |(terms, kept): &(Terms, _)| redeem::is_due(terms, kept, height, &parameters);
+        let due = self.kept().into_iter().filter(is_due).map(|(_, kept)| kept);
+        let vouchers = crate::prover::up_to(due);
         if vouchers.is_empty() || self.redeeming.as_mut().is_some_and(|task| !is_over(task)) {
             return;
         }

@@ -23,6 +23,15 @@ pub fn value(terms: &Terms, kept: &Redemption, round: u64, parameters: &Paramete
     delta.ok().map(|delta| delta.fee)
 }
 
+/// The redemption of a kept voucher, with a claim for `overdue` bytes beyond it, of which the ledger
+/// has `disputed` already: none if that says nothing new. A claim needs a voucher to carry it: of who
+/// never pays again nothing is told.
+pub fn claiming(kept: &Redemption, overdue: u64, disputed: u64) -> Redemption {
+    let Redemption { voucher, .. } = kept;
+    let sent = voucher.egress.checked_add(overdue).filter(|_| overdue > disputed);
+    Redemption { claim: sent.map(|sent| (sent, voucher.gas)), ..*kept }
+}
+
 /// Vouchers that pay something, the best first.
 pub fn payable<'a>(
     kept: impl Iterator<Item = (&'a Terms, &'a Redemption)>,
@@ -67,6 +76,21 @@ mod tests {
         let agreement = AgreementId { slot, ..id() };
         let voucher = Voucher::signed(&session(), &CHAIN, agreement, egress, 0);
         Redemption { voucher, session_key: Account::of(&session().public_key()), claim: None }
+    }
+
+    #[test]
+    fn a_claim_goes_along_while_it_says_something_new() {
+        for (overdue, disputed, expected) in [
+            (0, 0, None),
+            (1, 0, Some((MIB + 1, 0))),
+            (1, 1, None),
+            (500, 499, Some((MIB + 500, 0))),
+            (500, 501, None),
+            (u64::MAX, 0, None),
+        ] {
+            let redemption = claiming(&kept(0, MIB), overdue, disputed);
+            assert_eq!(redemption, Redemption { claim: expected, ..kept(0, MIB) }, "{overdue} {disputed}");
+        }
     }
 
     #[test]

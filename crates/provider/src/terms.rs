@@ -2,8 +2,8 @@
 
 use posync_protocol::{
     AgreementId, Code,
-    agreement::{check_open, start_round},
-    amount::UNIT,
+    agreement::{check_open, start_round, trust},
+    amount::{UNIT, mul_div_up},
     limits::Parameters,
     record::{Agreement, DataSet, Use},
 };
@@ -30,6 +30,18 @@ impl Terms {
     /// `AgreementClosed`, `AgreementEnded`.
     pub fn check_open(&self, epoch: u64) -> Result<(), Code> {
         check_open(&self.agreement, &self.usage, epoch)
+    }
+
+    /// The consumer's trust, as the ledger has it (BK-8).
+    pub fn trust(&self, parameters: &Parameters) -> u64 {
+        trust(&self.usage, parameters)
+    }
+
+    /// Egress bytes that the ledger has as disputed: as many as are worth it, rounded up.
+    pub fn disputed_bytes(&self) -> u64 {
+        let price = self.agreement.egress_price.into();
+        let bytes = mul_div_up(self.usage.disputed.grains(), UNIT, price).unwrap_or(0);
+        u64::try_from(bytes).unwrap_or(u64::MAX)
     }
 
     /// Cumulative egress bytes that can ever be redeemed by `round`: the least of the quota, the

@@ -17,9 +17,11 @@ use posync_client::{
 use posync_node::serve::{Serving, simulated};
 use posync_protocol::{
     Account, AgreementId, Amount, Body, Bounded, Hash,
+    agreement::{credit_window, trust},
+    amount::ONE,
     block::with_chain,
     chunk,
-    limits::Parameters,
+    limits::{Parameters, SLICE_BYTES},
     operation::{DATA_SET_NAMESPACE, DataSetClaim, Open, SetDataSet, Voucher, sign},
     record::{Agreement, Audit, DataSet, Endpoint as EndpointRecord, Provider, Use},
     tree::SumTree,
@@ -28,6 +30,7 @@ use posync_protocol::{
 use posync_provider::{
     Config,
     config::{LOOSE, SCRUB_LOCAL},
+    till::OVERDUE,
 };
 use std::{net::SocketAddr, time::Duration};
 
@@ -115,11 +118,11 @@ impl Consumer {
         self.connection.read(key).await.expect("the network answers").value
     }
 
-    async fn open(&self) -> AgreementId {
+    async fn open(&self, slot: u32) -> AgreementId {
         let price = |price: u128| u64::try_from(price).expect("small");
         let body = Body::Open(Open {
             provider: account(PROVIDER),
-            slot: 0,
+            slot,
             session_key: account(3),
             storage_key: account(4),
             max_storage_price: price(P.price_storage),
@@ -135,7 +138,7 @@ impl Consumer {
             storage_reserve_max: Amount::sync(10_000),
         });
         let opened = self.submitter.send(body).await.expect("final").done().expect("done");
-        AgreementId { provider: account(PROVIDER), slot: 0, opened: opened.receipt.height }
+        AgreementId { provider: account(PROVIDER), slot, opened: opened.receipt.height }
     }
 
     /// Puts shards, has the version signed, puts it on the ledger.
@@ -201,6 +204,21 @@ impl Consumer {
         }
     }
 
+    /// Reads as far as the provider sends without being paid, then hangs up. Returns the bytes.
+    async fn take(&self, client: &Client<rpc::Provider>, id: AgreementId, shard: Hash) -> u64 {
+        let ask = Ask::Get(Get { agreement: id, shard, offset: 0, length: 0 });
+        let mut call = client.open(ask).await.expect("open");
+        let mut taken = 0;
+        while let Some(Answer::Slice(slice)) = call.recv().await {
+            taken += slice.data.len() as u64;
+        }
+        taken
+    }
+
+    async fn used(&self, id: AgreementId) -> Use {
+        self.read(Use::key(&account(PROVIDER), id.slot)).await.expect("open")
+    }
+
     async fn audit(&self) -> Audit {
         self.read(Audit::key(&account(PROVIDER))).await.expect("registered")
     }
@@ -241,22 +259,31 @@ fn data(tag: u64, length: usize) -> Vec<u8> {
     bytes
 }
 
+fn run<Fut: Future<Output = ()>>(work: impl FnOnce(Context) -> Fut) {
+    let config = deterministic::Config::new().with_seed(3).with_timeout(Some(Duration::from_secs(900)));
+    deterministic::Runner::new(config).start(work);
+}
+
+/// Four authorities, a consumer, and a provider that has registered.
+async fn set_up(context: &Context) -> (World, Consumer, Handle<()>) {
+    let accounts =
+        vec![(account(PROVIDER), Amount::sync(10_000)), (account(CONSUMER), Amount::sync(1_000_000))];
+    let world = World::start_serving(context.child("world"), Network4::deal(4, P, accounts), serve()).await;
+    let consumer = Consumer::new(&world);
+    let running = start(&world, 4_001);
+    let endpoint = EndpointRecord::key(&account(PROVIDER));
+    while consumer.read::<EndpointRecord>(endpoint).await.is_none() {
+        context.sleep(Duration::from_millis(100)).await;
+    }
+    (world, consumer, running)
+}
+
 #[test]
 fn it_registers_keeps_proves_sells_and_survives_being_killed() {
-    let config = deterministic::Config::new().with_seed(3).with_timeout(Some(Duration::from_secs(900)));
-    deterministic::Runner::new(config).start(|context| async move {
-        let accounts =
-            vec![(account(PROVIDER), Amount::sync(10_000)), (account(CONSUMER), Amount::sync(1_000_000))];
-        let world =
-            World::start_serving(context.child("world"), Network4::deal(4, P, accounts), serve()).await;
-        let consumer = Consumer::new(&world);
-        let mut running = start(&world, 4_001);
-        let endpoint = EndpointRecord::key(&account(PROVIDER));
-        while consumer.read::<EndpointRecord>(endpoint).await.is_none() {
-            context.sleep(Duration::from_millis(100)).await;
-        }
+    run(|context| async move {
+        let (world, consumer, mut running) = set_up(&context).await;
         let shards = [data(1, 300_000), data(2, 1), data(3, 65_537)];
-        let id = consumer.open().await;
+        let id = consumer.open(0).await;
         let client = dial(&world, CONSUMER, 4_001).await;
         consumer.store(&client, id, &shards).await;
         consumer.wait_for_reads(&context, 12).await;
@@ -281,6 +308,56 @@ fn it_registers_keeps_proves_sells_and_survives_being_killed() {
         assert_eq!(on_ledger.current.version, 1);
         let provider: Provider = consumer.read(Provider::key(&account(PROVIDER))).await.expect("there");
         assert!(provider.acc > 0, "it was paid for storage");
+        running.abort();
+    });
+}
+
+/// Two agreements of the same consumer: what it takes and never pays under the second says nothing
+/// of the first.
+#[test]
+fn who_takes_a_window_and_leaves_is_disputed_once_and_who_pays_never() {
+    run(|context| async move {
+        let (world, consumer, running) = set_up(&context).await;
+        let (honest, cheat) = (consumer.open(0).await, consumer.open(1).await);
+        let client = dial(&world, CONSUMER, 4_001).await;
+        let (shard, small) = (data(1, 4 << 20), data(2, 1 << 20));
+        consumer.store(&client, honest, &[shard.clone(), small.clone()]).await;
+        let (name, small) = (chunk::name(&shard), chunk::name(&small));
+        let (mut paid, mut paid_by_cheat) = (0, 0);
+        for _ in 0..2 {
+            consumer.get(&client, honest, name, &mut paid).await;
+            consumer.get(&client, cheat, name, &mut paid_by_cheat).await;
+        }
+        let lost = consumer.take(&client, cheat, name).await;
+        assert_eq!(lost, credit_window(paid_by_cheat, 0, ONE), "8 MiB were paid: half a MiB");
+        let until = context.current() + OVERDUE + Duration::from_secs(1);
+        while context.current() < until {
+            consumer.get(&client, honest, small, &mut paid).await;
+            context.sleep(Duration::from_secs(5)).await;
+        }
+        assert_eq!(consumer.used(cheat).await.disputed, Amount::ZERO, "no voucher came that could carry it");
+        // It comes again and pays for what it reads now, twice; what it took before is told once.
+        for _ in 0..2 {
+            consumer.get(&client, cheat, small, &mut paid_by_cheat).await;
+            consumer.get(&client, honest, small, &mut paid).await;
+            for (id, paid) in [(honest, paid), (cheat, paid_by_cheat)] {
+                while consumer.used(id).await.egress < paid {
+                    context.sleep(Duration::from_millis(100)).await;
+                }
+            }
+            let (honest, cheat) = (consumer.used(honest).await, consumer.used(cheat).await);
+            assert_eq!((honest.disputed, trust(&honest, &P)), (Amount::ZERO, ONE));
+            let worth = (u128::from(lost) * P.price_egress) >> 20;
+            assert_eq!(cheat.disputed.grains(), worth);
+        }
+        // The provider looks at its agreements once a round.
+        context.sleep(Duration::from_millis(2 * P.round_blocks * P.block_ms)).await;
+        let trusted = trust(&consumer.used(cheat).await, &P);
+        let window = credit_window(paid_by_cheat, lost, trusted);
+        assert!(trusted < ONE && window < credit_window(paid_by_cheat, lost, ONE), "{trusted} {window}");
+        let taken = consumer.take(&client, cheat, name).await;
+        assert_eq!(taken, window / SLICE_BYTES * SLICE_BYTES);
+        assert!(taken < consumer.take(&client, honest, name).await);
         running.abort();
     });
 }

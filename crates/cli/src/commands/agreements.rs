@@ -9,7 +9,7 @@ use crate::{
     session,
 };
 use posync_protocol::{
-    amount::ONE, economics::score::books, limits::Parameters, record::Use, wire::gateway::AgreementRow,
+    Amount, agreement::trust, amount::ONE, limits::Parameters, record::Use, wire::gateway::AgreementRow,
 };
 use serde_json::{Value, json};
 use std::path::Path;
@@ -29,27 +29,9 @@ impl Agreements {
             let rows: Vec<(AgreementRow, Use)> =
                 agreements.into_iter().zip(uses.map(Option::unwrap_or_default)).collect();
             let values: Vec<Value> = rows.iter().map(|row| to_json(row, ledger.parameters())).collect();
-            output.answer(&values, || {
-                let headings = [
-                    "provider",
-                    "slot",
-                    "shards",
-                    "bytes",
-                    "version",
-                    "egress",
-                    "signed SYNC",
-                    "disputed",
-                    "ends",
-                ];
-                table(&headings, &rows.iter().map(to_text).collect::<Vec<_>>())
-            })
+            output.answer(&values, || text(&rows, ledger.parameters()))
         })
     }
-}
-
-/// Share of the provider's claims that the consumer signed (BK-8).
-pub(crate) fn trust(usage: &Use, parameters: &Parameters) -> u64 {
-    books(usage.signed.grains(), usage.disputed.grains(), parameters.deposit.grains())
 }
 
 fn to_json((row, usage): &(AgreementRow, Use), parameters: &Parameters) -> Value {
@@ -59,7 +41,34 @@ fn to_json((row, usage): &(AgreementRow, Use), parameters: &Parameters) -> Value
         "disputed": json::grains(usage.disputed), "trust": trust(usage, parameters) as f64 / ONE as f64 })
 }
 
-fn to_text((row, usage): &(AgreementRow, Use)) -> Vec<String> {
+const HEADINGS: [&str; 10] = [
+    "provider",
+    "slot",
+    "shards",
+    "bytes",
+    "version",
+    "egress",
+    "signed SYNC",
+    "disputed SYNC",
+    "trust",
+    "ends",
+];
+
+fn text(rows: &[(AgreementRow, Use)], parameters: &Parameters) -> String {
+    let cells: Vec<Vec<String>> = rows.iter().map(|row| to_text(row, parameters)).collect();
+    let mut text = table(&HEADINGS, &cells);
+    if rows.iter().any(|(_, usage)| usage.disputed > Amount::ZERO) {
+        text += DISPUTED;
+    }
+    text
+}
+
+/// What it means that something is disputed, and what follows.
+const DISPUTED: &str = "\n\ndisputed: what these providers say they sent beyond what this gateway signed for, in SYNC. Nobody \
+    pays it.\n          A connection that broke in the middle of a read does that. They lend a little less before they are \
+    paid (trust),\n          until a sixteenth of what is paid outgrows it. If it grows while nothing breaks, rent from others.";
+
+fn to_text((row, usage): &(AgreementRow, Use), parameters: &Parameters) -> Vec<String> {
     vec![
         row.agreement.provider.to_string(),
         row.agreement.slot.to_string(),
@@ -69,6 +78,47 @@ fn to_text((row, usage): &(AgreementRow, Use)) -> Vec<String> {
         row.egress.to_string(),
         usage.signed.to_string(),
         usage.disputed.to_string(),
+        share(trust(usage, parameters)),
         row.end_epoch.to_string(),
     ]
+}
+
+/// A share in percent, cut to four decimals: less than all of it never looks like all of it.
+pub(crate) fn share(ratio: u64) -> String {
+    let parts = u128::from(ratio) * 1_000_000 / u128::from(ONE);
+    format!("{}.{:04} %", parts / 10_000, parts % 10_000)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use posync_protocol::{Account, AgreementId};
+
+    fn row(slot: u32) -> AgreementRow {
+        let agreement = AgreementId { provider: Account([1; 32]), slot, opened: 1 };
+        let voucher_reserve = Amount::ZERO;
+        AgreementRow { agreement, shards: 1, bytes: 2, version: 3, egress: 4, end_epoch: 5, voucher_reserve }
+    }
+
+    #[test]
+    fn what_is_disputed_is_shown_with_what_it_means() {
+        let parameters = Parameters::LOCAL;
+        let deposit = parameters.deposit;
+        let clean = Use { signed: deposit, ..Use::default() };
+        let disputed = Use { disputed: deposit, ..clean.clone() };
+        let calm = text(&[(row(0), clean.clone())], &parameters);
+        assert!(calm.contains("100.0000 %") && !calm.contains("broke"), "{calm}");
+        let both = text(&[(row(0), clean), (row(1), disputed.clone())], &parameters);
+        assert!(both.contains("0.010000000    66.6666 %") && both.contains("broke"), "{both}");
+        assert_eq!(to_json(&(row(1), disputed), &parameters)["disputed"], json::grains(deposit));
+    }
+
+    #[test]
+    fn shares_never_look_whole_when_they_are_not() {
+        for (ratio, expected) in
+            [(0, "0.0000 %"), (ONE, "100.0000 %"), (ONE - 1, "99.9999 %"), (ONE / 2, "50.0000 %")]
+        {
+            assert_eq!(share(ratio), expected);
+        }
+    }
 }

@@ -98,6 +98,8 @@ pub(crate) struct Reward {
     faults: Faults,
     /// All that it was paid.
     amount: Amount,
+    /// What its consumers signed for, and what it claimed beyond that: shown, part of no line.
+    signed: [Amount; 2],
 }
 
 /// When the books of `epoch` are decided, by height.
@@ -144,7 +146,8 @@ pub(crate) async fn explain(ledger: &Ledger, account: &Account, epoch: u64) -> O
     measure(&mut lines, &row, &rows, &times);
     share(&mut lines, &row, &books, &parameters, &times);
     let amount = row.pay.checked_add(row.subsidy).unwrap_or(Amount::MAX);
-    Ok(Reward { account: *account, epoch, fees, service, lines, faults, amount })
+    let signed = [row.signed, row.disputed];
+    Ok(Reward { account: *account, epoch, fees, service, lines, faults, amount, signed })
 }
 
 /// The rows of `epoch` and those before it whose qualities weigh, newest first.
@@ -295,6 +298,7 @@ impl Reward {
             })
             .collect();
         json!({ "node": self.account.to_string(), "epoch": self.epoch, "amount": json::grains(self.amount),
+            "signed": json::grains(self.signed[0]), "disputed": json::grains(self.signed[1]),
             "fees": fees, "reports": self.service.to_json(), "lines": lines, "faults": self.faults.to_json(),
             "holds": self.holds() })
     }
@@ -311,6 +315,7 @@ impl Reward {
             .collect();
         let mut text = format!("{} in epoch {}: {} SYNC\n\n", self.account, self.epoch, self.amount);
         text += &table(&["block", "settled", "fee", "burned", "committee", "provider"], &fees);
+        text += &signed_text(self.signed);
         text += &self.service.to_text();
         text += &self.faults.to_text();
         text += "\n\n(amounts in grains, ratios in parts per billion: ONE = 1000000000)\n";
@@ -329,7 +334,34 @@ impl Reward {
     }
 }
 
+/// What was signed and what was disputed, in words.
+fn signed_text([signed, disputed]: [Amount; 2]) -> String {
+    let beyond = if disputed == Amount::ZERO {
+        "it claimed nothing beyond that".to_owned()
+    } else {
+        let (signed, disputed) = (signed.grains(), disputed.grains());
+        let of_all = mul_div(signed, 100, signed.saturating_add(disputed)).unwrap_or(0);
+        format!("it claimed {disputed} more (disputed), never paid; {of_all} % of all was signed for")
+    };
+    format!("\n\nits consumers signed for {} grains; {beyond}", signed.grains())
+}
+
 /// A number, or what stands for none.
 fn number(value: u128) -> String {
     if value == u128::from(UNMEASURED) { "not measured".to_owned() } else { value.to_string() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::signed_text;
+    use posync_protocol::Amount;
+
+    #[test]
+    fn what_was_disputed_is_told_in_words() {
+        let amount = |grains| Amount::new(grains).expect("little");
+        let text = signed_text([amount(900), Amount::ZERO]);
+        assert!(text.ends_with("signed for 900 grains; it claimed nothing beyond that"), "{text}");
+        let text = signed_text([amount(900), amount(100)]);
+        assert!(text.contains("claimed 100 more (disputed), never paid; 90 % of all"), "{text}");
+    }
 }

@@ -62,7 +62,7 @@ impl Payout {
     pub(crate) fn to_json(&self) -> Value {
         json!({ "epoch": self.row.epoch, "node": self.node.to_string(), "amount": json::grains(self.amount()),
             "parts": { "provider_pay": json::grains(self.row.pay), "subsidy": json::grains(self.row.subsidy) },
-            "score": self.score(), "bond": json::grains(self.bond), "why": self.why() })
+            "disputed": json::grains(self.row.disputed), "score": self.score(), "bond": json::grains(self.bond), "why": self.why() })
     }
 }
 

@@ -3,7 +3,7 @@
 //! ```text
 //!   put, repair ──store──► provider keeps the bytes ──queue──► signer: intent on disk ► provider
 //!   reaper, repair ──drop──────────────────────────────────►   signs ► entries on disk ► callers
-//!   get ──fetch──► slices, each verified ► meter ► voucher on disk ► provider
+//!   get ──fetch──► slices, each verified ► meter ► voucher on disk ► provider (until it has it)
 //! ```
 //!
 //! Invariants
@@ -12,6 +12,9 @@
 //! 2. A voucher is on disk before it leaves.
 //! 3. Signed claims wait on disk until the ledger has them; above [`CLAIMS_WAITING_MAX`] nothing
 //!    new is signed.
+//! 4. Every verified byte is paid, also of a read that nobody waits for any more and when the
+//!    connection broke before the voucher was there: else the provider disputes it (BK-8). Only a
+//!    crash forgets bytes that had verified and were not signed for yet: less than a window.
 
 pub mod state;
 #[cfg(test)]
@@ -34,6 +37,7 @@ use commonware_utils::channel::oneshot;
 use posync_client::watch;
 use posync_protocol::{
     Account, AgreementId, Hash, Signature,
+    amount::ONE,
     block::with_chain,
     chunk,
     limits::SLICE_BYTES,
@@ -45,7 +49,7 @@ use std::{
     collections::{BTreeMap, VecDeque},
     sync::{
         Arc, Mutex, MutexGuard,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -55,6 +59,11 @@ use tokio::sync::{Mutex as AsyncMutex, Notify};
 pub const SLICE_TIMEOUT: Duration = Duration::from_secs(5);
 /// Time in which a late slice is still verified and paid, though nobody waits for it.
 const SLICE_LATE: Duration = Duration::from_secs(60);
+/// Time without a slice after which the provider may be waiting for money: its window is smaller
+/// than we know when something was lost on the way, or a voucher was.
+const PAY_IDLE: Duration = Duration::from_millis(100);
+/// Pause before a voucher is brought again: several times within what a provider waits for.
+const PAY_PAUSE: Duration = Duration::from_secs(10);
 /// Pause after a signature that did not come.
 const SIGN_PAUSE: Duration = Duration::from_millis(500);
 /// Pause per claim that waits for the ledger: many small changes become fewer, larger ones.
@@ -143,6 +152,8 @@ pub struct Deed {
     waiters: Mutex<BTreeMap<Hash, oneshot::Sender<bool>>>,
     waiting: Mutex<VecDeque<SignedClaim>>,
     meter: AsyncMutex<Meter>,
+    trust: AtomicU64,
+    owing: Notify,
     wake: Notify,
     closed: AtomicBool,
     may_shrink: AtomicBool,
@@ -171,6 +182,8 @@ impl Deed {
             waiters: Mutex::default(),
             waiting: Mutex::new(waiting.claims.into_inner().into()),
             meter: AsyncMutex::new(Meter::resumed(paid.egress)),
+            trust: AtomicU64::new(ONE),
+            owing: Notify::new(),
             wake: Notify::new(),
             closed: AtomicBool::new(false),
             may_shrink: AtomicBool::new(false),
@@ -180,6 +193,7 @@ impl Deed {
             common: common.clone(),
         });
         common.environment.spawn(deed.clone().run());
+        common.environment.spawn(deed.clone().pay_up());
         deed.wake.notify_one();
         Ok(deed)
     }
@@ -238,6 +252,11 @@ impl Deed {
         Ok(())
     }
 
+    /// What trust the ledger gives us under this agreement.
+    pub fn set_trust(&self, trust: u64) {
+        self.trust.store(trust, Ordering::Release);
+    }
+
     /// Whether the ledger would take a data set that shrinks.
     pub fn set_may_shrink(&self, may: bool) {
         self.may_shrink.store(may, Ordering::Release);
@@ -250,6 +269,7 @@ impl Deed {
     pub fn close(&self) -> Vec<Added> {
         self.closed.store(true, Ordering::Release);
         self.wake.notify_one();
+        self.owing.notify_one();
         lock(&self.waiters).clear();
         self.with_state(State::clear)
     }
@@ -395,11 +415,34 @@ impl Deed {
 
     async fn stream_and_pay(&self, part: &Part, progress: &watch::Sender<()>) -> Result<Arrived, Error> {
         let arrived = self.stream(part, progress).await;
+        if let Err(error) = self.pay().await {
+            tracing::debug!(%error, "a voucher is brought again");
+            self.owing.notify_one();
+        }
+        arrived
+    }
+
+    /// Pays for all that verified, unless the provider has it.
+    async fn pay(&self) -> Result<(), Error> {
         if let Some(voucher) = self.voucher(0, true).await? {
             self.link.pay(voucher).await?;
             self.meter.lock().await.acknowledge(voucher.egress);
         }
-        arrived
+        Ok(())
+    }
+
+    /// Brings the last voucher until the provider has it; at a start, too.
+    async fn pay_up(self: Arc<Self>) {
+        while !self.is_closed() {
+            match self.pay().await {
+                Err(error) if error.may_pass() => self.common.environment.sleep(PAY_PAUSE).await,
+                Err(error) => {
+                    tracing::warn!(%error, agreement = self.number, "a voucher is not taken");
+                    self.owing.notified().await;
+                }
+                Ok(()) => self.owing.notified().await,
+            }
+        }
     }
 
     async fn stream(&self, part: &Part, progress: &watch::Sender<()>) -> Result<Arrived, Error> {
@@ -415,7 +458,15 @@ impl Deed {
             slices.pay(voucher).await?;
         }
         while (arrived.bytes.len() as u64) < part.bytes {
-            let slice = environment.within(SLICE_LATE, slices.next()).await.ok_or_else(late)??;
+            let slice = match environment.within(PAY_IDLE, slices.next()).await {
+                Some(slice) => slice?,
+                None => {
+                    if let Some(voucher) = self.voucher(0, true).await? {
+                        slices.pay(voucher).await?;
+                    }
+                    environment.within(SLICE_LATE, slices.next()).await.ok_or_else(late)??
+                }
+            };
             progress.send_replace(());
             arrived.whole = since();
             if arrived.bytes.is_empty() {
@@ -442,10 +493,10 @@ impl Deed {
     /// Counts verified bytes; a voucher if one is due, on disk before it is returned. With `all`,
     /// whenever the provider has not acknowledged everything that verified.
     async fn voucher(&self, bytes: u64, all: bool) -> Result<Option<Voucher>, Error> {
-        let most = self.terms().quota_egress;
+        let (most, trust) = (self.terms().quota_egress, self.trust.load(Ordering::Acquire));
         let mut meter = self.meter.lock().await;
         meter.verify(bytes);
-        if let Some(egress) = meter.due(all, most) {
+        if let Some(egress) = meter.due(all, most, trust) {
             let paid = self.common.catalogue.put_paid(self.number, PaidRow { egress }).await;
             paid.map_err(|stopped| Error::Unreachable(self.provider(), stopped.to_string()))?;
             meter.sign(egress);

@@ -258,7 +258,8 @@ impl Purse {
         // An agreement that never held anything has nothing to bring.
         let used = |deed: &Arc<Deed>| deed.with_state(|state| state.version() > 0);
         let deeds: Vec<_> = self.core.deeds().into_iter().filter(used).collect();
-        let settled = join_all(deeds.iter().map(|deed| settle(&self.core, &self.ledger, deed))).await;
+        let settled =
+            join_all(deeds.iter().map(|deed| settle(&self.core, &self.ledger, deed, &self.parameters))).await;
         for error in settled.into_iter().filter_map(Result::err) {
             tracing::debug!(%error, "a data set waits for the ledger");
         }

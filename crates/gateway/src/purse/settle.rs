@@ -1,4 +1,4 @@
-//! Brings signed data sets to the ledger, in order, in the background.
+//! Brings signed data sets to the ledger, in order, in the background, and looks at what it says of us.
 
 use crate::{
     core::Core,
@@ -8,8 +8,10 @@ use crate::{
 use futures::future::join_all;
 use posync_protocol::{
     Code,
+    agreement::trust,
+    limits::Parameters,
     operation::{Body, DataSetClaim, SetDataSet},
-    record::{Audit, DataSet},
+    record::{Audit, DataSet, Use},
 };
 use std::sync::Arc;
 
@@ -22,13 +24,21 @@ const SHRINK_SETTLEMENTS: u64 = 2;
 ///
 /// # Errors
 /// [`Error`]; the claims go on waiting.
-pub(super) async fn settle(core: &Core, ledger: &Ledger, deed: &Arc<Deed>) -> Result<(), Error> {
+pub(super) async fn settle(
+    core: &Core,
+    ledger: &Ledger,
+    deed: &Arc<Deed>,
+    parameters: &Parameters,
+) -> Result<(), Error> {
     let stopped = |_| Error::Stopping;
     let slot = deed.agreement.slot;
-    let keys = vec![DataSet::key(&deed.provider(), slot), Audit::key(&deed.provider())];
+    let provider = deed.provider();
+    let keys = vec![DataSet::key(&provider, slot), Audit::key(&provider), Use::key(&provider, slot)];
     let (_, slots) = ledger.read(keys).await?;
     let data_set: DataSet = decode(slots.first().copied().flatten())?.unwrap_or_default();
     let audit: Audit = decode(slots.get(1).copied().flatten())?.unwrap_or_default();
+    let usage: Use = decode(slots.get(2).copied().flatten())?.unwrap_or_default();
+    deed.set_trust(trust(&usage, parameters));
     let last = data_set.next.unwrap_or(data_set.current);
     deed.settled(last.version).await.map_err(stopped)?;
     let waiting = deed.waiting();

@@ -291,6 +291,30 @@ impl World {
         self.core.learn(provider.account, known(provider));
     }
 
+    /// Breaks every connection with a provider; it listens again, at another address.
+    pub(crate) async fn reconnect(&mut self, index: usize) {
+        let desk = self.providers[index].desk.clone();
+        let serve = move |call, ask| {
+            let desk = desk.clone();
+            async move { desk.handle(call, ask).await }
+        };
+        self.replace(index, serve).await;
+    }
+
+    /// Egress bytes under the agreement with provider `index`: verified and signed for by the
+    /// gateway, paid and sent as the provider knows it, and overdue in an hour.
+    pub(crate) async fn egress(&self, index: usize) -> [u64; 4] {
+        let provider = &self.providers[index];
+        let deed = &self.core.deeds_with(&provider.account)[0];
+        let later = self.core.common.environment.now() + Duration::from_secs(3_600);
+        let of = |till: &mut posync_provider::till::State| {
+            let id = &deed.agreement;
+            [till.paid(id), till.sent(id), till.overdue(id, later)]
+        };
+        let [paid, sent, overdue] = provider.desk.parts().till.with(of);
+        [deed.egress().await, paid, sent, overdue]
+    }
+
     /// Leaves that all providers hold.
     pub(crate) fn leaves(&self) -> u64 {
         self.providers.iter().map(Provider::leaves).sum()

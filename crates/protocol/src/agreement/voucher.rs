@@ -168,7 +168,7 @@ fn redeem_one(working: &mut Working<'_>, redemption: &Redemption) -> Result<(), 
     let mut usage: Use = working.need(key, Code::AgreementUnknown)?;
     let (round, parameters) = (working.context.round(), &working.context.parameters);
     let delta = check(&agreement, &usage, voucher, &redemption.session_key, round, parameters)?;
-    let disputed = disputed(&agreement, redemption, delta.fee)?;
+    let disputed = disputed(&agreement, &usage, redemption, delta.fee)?;
     usage.egress = voucher.egress;
     usage.gas = voucher.gas;
     usage.voucher_reserve = usage.voucher_reserve.checked_sub(delta.fee).ok_or(Code::Balance)?;
@@ -185,11 +185,19 @@ fn redeem_one(working: &mut Working<'_>, redemption: &Redemption) -> Result<(), 
     )
 }
 
-/// What a claim beyond the voucher adds to the disputed sum: at most what the voucher pays, so
-/// that one unpaid claimant cannot outweigh a counterparty's signatures (economics 2).
-fn disputed(agreement: &Agreement, redemption: &Redemption, fee: Amount) -> Result<Amount, Code> {
+/// What a claim beyond the voucher adds to the disputed sum (BK-8): what the claim, cumulative as the
+/// voucher, is above the voucher and was not disputed before, so that a gap counts once however often
+/// it is told; at most what the voucher pays, so that one unpaid claimant cannot outweigh a
+/// counterparty's signatures (economics 2).
+fn disputed(
+    agreement: &Agreement,
+    usage: &Use,
+    redemption: &Redemption,
+    fee: Amount,
+) -> Result<Amount, Code> {
     let Some((egress, gas)) = redemption.claim else { return Ok(Amount::ZERO) };
     let signed = value(agreement, redemption.voucher.egress, redemption.voucher.gas);
     let beyond = value(agreement, egress, gas).saturating_sub(signed);
-    Amount::new(beyond.min(fee.grains())).ok_or(Code::Balance)
+    let new = beyond.saturating_sub(usage.disputed.grains());
+    Amount::new(new.min(fee.grains())).ok_or(Code::Balance)
 }

@@ -216,6 +216,21 @@ fn what_is_redeemed_and_claimed_stands_in_the_row() {
     assert_eq!(row.disputed.grains(), 1_000_000);
 }
 
+#[test]
+fn a_claim_changes_neither_pay_nor_quality_nor_score() {
+    let closed = |claim: &str| {
+        let mut stage = Stage::new();
+        stage.play("p register\n a open p rate=4194304");
+        stage.play(&format!("p redeem p/0 egress=2097152 {claim}\n epoch 4"));
+        let row = row(&stage.world, &account("p"), 0).expect("something was settled");
+        (row, standing(&stage.world))
+    };
+    let ((silent, standing), (claiming, its_standing)) = (closed(""), closed("claim=3145728"));
+    assert_eq!((silent.disputed.grains(), claiming.disputed.grains()), (0, 1_000_000));
+    assert_eq!(Settlement { disputed: silent.disputed, ..claiming }, silent);
+    assert_eq!(standing, its_standing);
+}
+
 fn steps(events: &[Event]) -> Vec<(StandingStep, StandingReason)> {
     let step = |event: &Event| match event {
         Event::Standing { step, reason, .. } => Some((*step, *reason)),

@@ -161,6 +161,30 @@ fn a_claim_counts_as_disputed_up_to_what_the_voucher_pays() {
 }
 
 #[test]
+fn a_gap_is_disputed_once_however_often_it_is_told() {
+    let disputed = |redemptions: &str| {
+        let world = check(&format!("p register\n a open p rate=1073741824{redemptions}"));
+        let usage: Use = world.get(Use::key(&account("p"), 0)).unwrap();
+        usage.disputed.grains()
+    };
+    const M: u64 = 1 << 20;
+    let redeem = |paid: u64, claimed: u64| format!("\n p redeem p/0 egress={paid} claim={claimed}");
+    for (name, redemptions, expected) in [
+        ("nothing beyond", vec![(M, M)], 0),
+        ("once", vec![(M, M + M / 4)], 250_000),
+        ("with every voucher", vec![(M, M + M / 4), (2 * M, 2 * M + M / 4), (3 * M, 3 * M + M / 4)], 250_000),
+        ("grown", vec![(M, M + M / 4), (2 * M, 2 * M + M / 2)], 500_000),
+        ("paid in the end", vec![(M, M + M / 4), (2 * M, 2 * M), (3 * M, 3 * M + M / 4)], 250_000),
+        ("more than is paid comes with what is paid next", vec![(M, 5 * M), (2 * M, 6 * M)], 2_000_000),
+        ("up to the gap", vec![(M, 2 * M), (4 * M, 5 * M)], 1_000_000),
+        ("without limit", vec![(M, u64::MAX), (2 * M, u64::MAX), (4 * M, u64::MAX)], 4_000_000),
+    ] {
+        let script: String = redemptions.iter().map(|(paid, claimed)| redeem(*paid, *claimed)).collect();
+        assert_eq!(disputed(&script), expected, "{name}");
+    }
+}
+
+#[test]
 fn a_provider_that_only_redeems_gains_what_it_is_paid_less_its_fees() {
     let world = check("p register bond=1000s\n a open p\n p redeem p/0 egress=1048576");
     let (system, bond) = (world.system(), Amount::sync(1_000));

@@ -6,10 +6,11 @@ mod alerts;
 
 use crate::{
     books::{Books, Held},
+    credit::Credit,
     fixtures::{data, open_body, register_body},
     segments::{Store, StoreConfig},
     serve::Parts,
-    till::Till,
+    till::{OVERDUE, Till},
     view::View,
     world::{World, account, key},
 };
@@ -17,6 +18,7 @@ use commonware_runtime::{Runner as _, Supervisor as _, deterministic};
 use commonware_utils::sync::Mutex;
 use posync_protocol::{
     Bounded, Code, Key,
+    amount::ONE,
     block::with_chain,
     ledger::Event,
     operation::{DATA_SET_NAMESPACE, DataSetClaim, Redemption, SetDataSet, Voucher, sign},
@@ -292,6 +294,49 @@ fn vouchers_and_space_of_an_ended_agreement_are_not_lost() {
         assert_eq!(bench.desk.parts().store.totals().shards, 0);
         assert_eq!(bench.desk.parts().books.with(|state| state.agreements().count()), 0);
         assert!(bench.desk.parts().till.with(|till| till.is_empty()));
+    });
+}
+
+#[test]
+fn a_claim_reaches_the_books_once_although_statements_are_lost() {
+    run(|context| async move {
+        let mut bench = Bench::new(&context).await;
+        bench.steps(10).await;
+        let id = bench.open(100);
+        bench.set(id, 1, &[], &[data(1, 100_000)]).await;
+        let (chain, till) = (bench.ledger.world.lock().chain, bench.desk.parts().till.clone());
+        let paid = |egress| {
+            let voucher = Voucher::signed(&key("carol"), &chain, id, egress, 0);
+            till.keep(Redemption { voucher, session_key: account("carol"), claim: None })
+        };
+        let download = || {
+            till.with(|state| {
+                state.begin(id, 0, context.current());
+                assert_eq!(state.draw(id, 64 << 10, ONE, u64::MAX), Credit::Send);
+                state.end(&id, context.current());
+            });
+        };
+        let used = |bench: &Bench| {
+            bench.ledger.world.lock().get::<Use>(Use::key(&account("paul"), 0)).expect("open")
+        };
+        paid(1 << 20).await.expect("durable");
+        download();
+        context.sleep(OVERDUE).await;
+        bench.ledger.world.lock().draws = true;
+        let mut lost = 0;
+        while used(&bench).egress == 0 {
+            if lost < 5 && !bench.ledger.waiting.lock().is_empty() {
+                bench.ledger.waiting.lock().clear();
+                lost += 1;
+            }
+            bench.step().await;
+        }
+        assert_eq!((lost, used(&bench).disputed.grains()), (5, 62_500));
+        // The next download is paid; the first one's gap goes along and says nothing new.
+        download();
+        paid((1 << 20) + (64 << 10)).await.expect("durable");
+        bench.steps(80).await;
+        assert_eq!((used(&bench).egress, used(&bench).disputed.grains()), ((1 << 20) + (64 << 10), 62_500));
     });
 }
 

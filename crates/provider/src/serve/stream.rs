@@ -1,20 +1,21 @@
 //! A download: slices out, vouchers in, never more than the window between them.
 
-use super::{Desk, PAY_WAIT_MS, no, tell};
-use crate::{credit::Credit, segments::StoreError, terms::Terms};
+use super::{Desk, PAY_WAIT_MS, Parts, no, tell};
+use crate::{credit::Credit, segments::StoreError, terms::Terms, till::Till};
 use bytes::Bytes;
 use commonware_macros::select;
 use commonware_runtime::{Blob, Clock};
 use futures::FutureExt as _;
 use posync_client::rpc::{Incoming, Provider};
 use posync_protocol::{
-    Account, Bounded, Hash, chunk,
+    Account, AgreementId, Bounded, Hash, chunk,
     limits::SLICE_BYTES,
     wire::provider::{Answer, Ask, Get, Refusal, Refused, Slice},
 };
 use std::{ops::Range, time::Duration};
 
-const UNPAID: &str = "the credit window is used up; send a voucher for what arrived";
+const UNPAID: &str =
+    "the credit window is used up; send a voucher for what arrived, earlier downloads included";
 const SPENT: &str = "the agreement's quota, rate cap or voucher reserve is used up; top up or open another";
 
 /// A shard in memory and how its slices are proved.
@@ -42,6 +43,34 @@ fn range(get: &Get, shard_bytes: u64) -> Option<Range<u64>> {
     (aligned && inside && end <= shard_bytes).then_some(get.offset..end)
 }
 
+/// A download that runs. Dropped when it is over, also when the caller hung up and nothing else of
+/// it runs on: then the till knows, and credit for what did not leave is given back.
+struct Download<'a, E: Clock> {
+    till: &'a Till,
+    clock: &'a E,
+    agreement: AgreementId,
+    /// Bytes for which credit was drawn and that are not with the connection yet.
+    drawn: u64,
+}
+
+impl<'a, E: Clock> Download<'a, E> {
+    fn begin<B>(parts: &'a Parts<E, B>, terms: &Terms) -> Self {
+        let now = parts.clock.current();
+        parts.till.with(|state| state.begin(terms.id, terms.disputed_bytes(), now));
+        Self { till: &parts.till, clock: &parts.clock, agreement: terms.id, drawn: 0 }
+    }
+}
+
+impl<E: Clock> Drop for Download<'_, E> {
+    fn drop(&mut self) {
+        let now = self.clock.current();
+        self.till.with(|state| {
+            state.give_back(&self.agreement, self.drawn);
+            state.end(&self.agreement, now);
+        });
+    }
+}
+
 impl<E: Clock, B: Blob> Desk<E, B> {
     /// Streams a range. `Ok` when it is done or the caller is gone.
     pub(super) async fn stream(&self, call: &mut Incoming<Provider>, get: Get) -> Result<(), Refused> {
@@ -57,14 +86,16 @@ impl<E: Clock, B: Blob> Desk<E, B> {
         })?;
         let source = Source { outboard: chunk::outboard(&data), data };
         let mut offset = range.start;
+        let mut download = Download::begin(&self.parts, &terms);
         loop {
             let slice = source.slice(offset, range.end).ok_or_else(unknown)?;
             let (bytes, last) = (slice.data.len() as u64, slice.last);
             self.wait_for_credit(call, &terms, bytes).await?;
+            download.drawn = bytes;
             if call.send(&Answer::Slice(slice)).await.is_err() {
-                self.parts.till.with(|state| state.give_back(get.agreement, bytes));
                 return Ok(());
             }
+            download.drawn = 0;
             offset += bytes;
             if last {
                 drop(turn);
@@ -89,8 +120,9 @@ impl<E: Clock, B: Blob> Desk<E, B> {
             let view = &self.parts.view;
             let terms = view.kept(&terms.id).unwrap_or_else(|| terms.clone());
             let ceiling = terms.egress_ceiling(view.round(), &view.parameters);
+            let trust = terms.trust(&view.parameters);
             let credit = select! {
-                credit = self.parts.till.draw(terms.id, bytes, ceiling) => credit,
+                credit = self.parts.till.draw(terms.id, bytes, trust, ceiling) => credit,
                 message = call.recv() => {
                     self.take(call.peer(), message).await?;
                     continue;

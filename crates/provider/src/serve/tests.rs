@@ -159,7 +159,7 @@ fn a_shard_is_put_signed_read_and_paid() {
 }
 
 #[test]
-fn who_does_not_pay_gets_one_window() {
+fn who_does_not_pay_gets_one_window_at_a_time_and_four_slices_in_all() {
     run(|context| async move {
         let desk = desk(&context, terms()).await;
         let client = dial(&context, 2, listen(&context, &desk).await).await;
@@ -172,14 +172,45 @@ fn who_does_not_pay_gets_one_window() {
         assert_eq!(refused.reason, Refusal::Credit);
         let waited = context.current().duration_since(start).expect("forward");
         assert!(waited >= Duration::from_millis(PAY_WAIT_MS), "{waited:?}");
-        // A second stream of the same agreement has no window of its own.
-        let mut again = client.open(get(name)).await.expect("open");
-        assert!(matches!(again.recv().await, Some(Answer::Refused(no)) if no.reason == Refusal::Credit));
+        // Whatever the reason was that it did not pay, it may go on, a slice at a time: two streams at
+        // once have one window.
+        for lost in 1..4 {
+            let mut again = client.open(get(name)).await.expect("open");
+            assert!(matches!(again.recv().await, Some(Answer::Slice(_))), "{lost} were not paid");
+            let mut beside = client.open(get(name)).await.expect("open");
+            let none = beside.recv().await;
+            assert!(matches!(none, Some(Answer::Refused(no)) if no.reason == Refusal::Credit), "{lost}");
+            assert!(matches!(again.recv().await, Some(Answer::Refused(no)) if no.reason == Refusal::Credit));
+        }
+        let mut fifth = client.open(get(name)).await.expect("open");
+        assert!(matches!(fifth.recv().await, Some(Answer::Refused(no)) if no.reason == Refusal::Credit));
         // Paying opens it again, in another call than the stream.
-        let mut third = client.open(get(name)).await.expect("open");
+        let mut sixth = client.open(get(name)).await.expect("open");
         let paid = client.call(Ask::Pay(voucher(S as u64))).await;
         assert!(matches!(paid, Err(rpc::Error::NoAnswer)), "{paid:?}");
-        assert!(matches!(third.recv().await, Some(Answer::Slice(slice)) if slice.offset == 0));
+        assert!(matches!(sixth.recv().await, Some(Answer::Slice(slice)) if slice.offset == 0));
+    });
+}
+
+#[test]
+fn who_hangs_up_owes_what_was_sent_and_nothing_else() {
+    run(|context| async move {
+        let desk = desk(&context, terms()).await;
+        let client = dial(&context, 2, listen(&context, &desk).await).await;
+        let (name, data) = shard(1, 4 * S);
+        client.call(put(id(), name, &data)).await.expect("answered");
+        let till = &desk.parts().till;
+        let overdue = || till.with(|state| state.overdue(&id(), context.current()));
+        let mut call = client.open(get(name)).await.expect("open");
+        assert!(matches!(call.recv().await, Some(Answer::Slice(_))));
+        // It waits for a voucher when the caller is gone.
+        drop(call);
+        context.sleep(crate::till::OVERDUE - Duration::from_secs(1)).await;
+        assert_eq!(overdue(), 0);
+        context.sleep(Duration::from_secs(2)).await;
+        assert_eq!(overdue(), S as u64);
+        assert!(client.call(Ask::Pay(voucher(S as u64))).await.is_err(), "silence is consent");
+        assert_eq!(overdue(), 0, "better late than never");
     });
 }
 

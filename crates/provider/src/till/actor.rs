@@ -102,11 +102,11 @@ impl Till {
     }
 
     /// Draws credit for `bytes`, waiting while a voucher is due. The caller bounds the wait.
-    pub async fn draw(&self, agreement: AgreementId, bytes: u64, ceiling: u64) -> Credit {
+    pub async fn draw(&self, agreement: AgreementId, bytes: u64, trust: u64, ceiling: u64) -> Credit {
         let mut changed = self.changed.clone();
         loop {
             changed.mark_unchanged();
-            match self.with(|state| state.draw(agreement, bytes, ceiling)) {
+            match self.with(|state| state.draw(agreement, bytes, trust, ceiling)) {
                 Credit::Pay(due) => {
                     if changed.changed().await.is_err() {
                         return Credit::Pay(due);
@@ -172,7 +172,7 @@ mod tests {
     };
     use commonware_cryptography::Signer as _;
     use commonware_runtime::{Runner as _, Supervisor as _, deterministic};
-    use posync_protocol::{Account, operation::Voucher};
+    use posync_protocol::{Account, amount::ONE, operation::Voucher};
 
     fn redemption(slot: u32, egress: u64) -> Redemption {
         let agreement = AgreementId { slot, ..id() };
@@ -219,11 +219,11 @@ mod tests {
             let context = Cut::new(context, fuse.clone());
             let (till, _task) = Till::open(context.child("a"), "till").await.expect("opens");
             let slice = 64 << 10;
-            assert_eq!(till.draw(id(), slice, u64::MAX).await, Credit::Send);
+            assert_eq!(till.draw(id(), slice, ONE, u64::MAX).await, Credit::Send);
             let waiting = till.clone();
             let waiter = context
                 .child("wait")
-                .spawn(move |_| async move { waiting.draw(id(), slice, u64::MAX).await });
+                .spawn(move |_| async move { waiting.draw(id(), slice, ONE, u64::MAX).await });
             let before = fuse.left();
             let all = (0..10).map(|slot| till.keep(redemption(slot, slice)));
             assert!(futures::future::join_all(all).await.iter().all(Result::is_ok));

@@ -1,7 +1,7 @@
-//! Decides which vouchers are worth keeping: pure.
+//! Decides which vouchers are worth keeping and what is owed: pure.
 
 use crate::{
-    credit::{self, Credit},
+    credit::{self, Credit, Tab},
     terms::Terms,
 };
 use posync_protocol::{
@@ -9,13 +9,52 @@ use posync_protocol::{
     limits::Parameters,
     operation::{Redemption, Voucher},
 };
-use std::collections::BTreeMap;
+use std::{
+    collections::BTreeMap,
+    time::{Duration, SystemTime},
+};
+
+/// Time after the last download of an agreement from which what it left unpaid may be claimed: as
+/// long as an honest gateway waits for a late slice, and many times what it needs to pay for one.
+pub const OVERDUE: Duration = Duration::from_secs(60);
 
 /// The best voucher of each agreement and what was sent.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct State {
-    best: BTreeMap<AgreementId, Redemption>,
-    sent: BTreeMap<AgreementId, u64>,
+    all: BTreeMap<AgreementId, Kept>,
+}
+
+/// What is kept of an agreement; only `best` survives a restart.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Kept {
+    best: Option<Redemption>,
+    sent: u64,
+    lost: u64,
+    overdue: u64,
+    /// Downloads that run.
+    running: u32,
+    /// When the last of them ended; `None` before the first one of this process.
+    rests_since: Option<SystemTime>,
+}
+
+impl Kept {
+    fn paid(&self) -> u64 {
+        self.best.map_or(0, |best| best.voucher.egress)
+    }
+
+    fn sent(&self) -> u64 {
+        self.sent.max(self.paid())
+    }
+
+    fn owed(&self) -> u64 {
+        self.sent() - self.paid()
+    }
+
+    /// Nothing runs, and for long enough: what is owed now will not be paid.
+    fn rests(&self, now: SystemTime) -> bool {
+        let waited = self.rests_since.and_then(|since| now.duration_since(since).ok());
+        self.running == 0 && waited.is_some_and(|waited| waited >= OVERDUE)
+    }
 }
 
 /// What became of a voucher.
@@ -57,7 +96,7 @@ impl State {
     /// # Errors
     /// `VoucherWentBack` if one unit is above and another below.
     pub fn compare(&self, voucher: &Voucher) -> Result<bool, Code> {
-        let Some(best) = self.best.get(&voucher.agreement).map(|kept| kept.voucher) else { return Ok(true) };
+        let Some(best) = self.voucher(&voucher.agreement).map(|kept| kept.voucher) else { return Ok(true) };
         let above = voucher.egress > best.egress || voucher.gas > best.gas;
         let below = voucher.egress < best.egress || voucher.gas < best.gas;
         if above && below { Err(Code::VoucherWentBack) } else { Ok(above) }
@@ -66,61 +105,99 @@ impl State {
     /// Keeps a voucher that is durable now, unless a better one came first.
     pub fn keep(&mut self, redemption: Redemption) {
         if self.compare(&redemption.voucher) == Ok(true) {
-            self.best.insert(redemption.voucher.agreement, redemption);
+            let kept = self.all.entry(redemption.voucher.agreement).or_default();
+            kept.best = Some(redemption);
+            kept.lost = kept.lost.min(kept.owed());
+            kept.overdue = kept.overdue.min(kept.owed());
         }
     }
 
     /// Egress bytes paid by voucher.
     pub fn paid(&self, agreement: &AgreementId) -> u64 {
-        self.best.get(agreement).map_or(0, |kept| kept.voucher.egress)
+        self.all.get(agreement).map_or(0, Kept::paid)
     }
 
-    /// Egress bytes sent. After a restart: what was paid, since what was owed is not kept.
+    /// Egress bytes sent. After a restart: what was paid and, from the first download on, what the
+    /// ledger has as disputed; what else was owed is not kept.
     pub fn sent(&self, agreement: &AgreementId) -> u64 {
-        self.sent.get(agreement).copied().unwrap_or_default().max(self.paid(agreement))
+        self.all.get(agreement).map_or(0, Kept::sent)
+    }
+
+    /// A download begins, under an agreement of which the ledger has `disputed` bytes.
+    pub fn begin(&mut self, agreement: AgreementId, disputed: u64, now: SystemTime) {
+        let kept = self.all.entry(agreement).or_default();
+        if kept.sent == 0 {
+            kept.sent = kept.paid().saturating_add(disputed);
+        }
+        if kept.rests(now) {
+            kept.overdue = kept.owed();
+        }
+        if kept.running == 0 {
+            kept.lost = kept.owed();
+        }
+        kept.running += 1;
+    }
+
+    /// A download is over.
+    pub fn end(&mut self, agreement: &AgreementId, now: SystemTime) {
+        if let Some(kept) = self.all.get_mut(agreement) {
+            kept.running = kept.running.saturating_sub(1);
+            kept.rests_since = Some(now);
+        }
     }
 
     /// Takes credit for `bytes` more, if they may leave now.
-    pub fn draw(&mut self, agreement: AgreementId, bytes: u64, ceiling: u64) -> Credit {
-        let (sent, paid) = (self.sent(&agreement), self.paid(&agreement));
-        let credit = credit::judge(sent, bytes, paid, ceiling);
+    pub fn draw(&mut self, agreement: AgreementId, bytes: u64, trust: u64, ceiling: u64) -> Credit {
+        let kept = self.all.entry(agreement).or_default();
+        let tab = Tab { sent: kept.sent(), paid: kept.paid(), lost: kept.lost };
+        let credit = credit::judge(tab, bytes, trust, ceiling);
         if credit == Credit::Send {
-            self.sent.insert(agreement, sent.saturating_add(bytes));
+            kept.sent = tab.sent.saturating_add(bytes);
         }
         credit
     }
 
     /// Gives back credit for bytes that did not leave.
-    pub fn give_back(&mut self, agreement: AgreementId, bytes: u64) {
-        if let Some(sent) = self.sent.get_mut(&agreement) {
-            *sent = sent.saturating_sub(bytes);
+    pub fn give_back(&mut self, agreement: &AgreementId, bytes: u64) {
+        if let Some(kept) = self.all.get_mut(agreement) {
+            kept.sent = kept.sent.saturating_sub(bytes);
         }
+    }
+
+    /// Egress bytes that were sent, not paid, and will not be: owed when nothing had run for
+    /// [`OVERDUE`], less what was paid since.
+    pub fn overdue(&self, agreement: &AgreementId, now: SystemTime) -> u64 {
+        self.all.get(agreement).map_or(0, |kept| if kept.rests(now) { kept.owed() } else { kept.overdue })
     }
 
     /// All kept vouchers, in the order of agreements.
     pub fn vouchers(&self) -> impl Iterator<Item = &Redemption> {
-        self.best.values()
+        self.all.values().filter_map(|kept| kept.best.as_ref())
     }
 
     /// The kept voucher of an agreement.
     pub fn voucher(&self, agreement: &AgreementId) -> Option<&Redemption> {
-        self.best.get(agreement)
+        self.all.get(agreement)?.best.as_ref()
+    }
+
+    /// Everything of which something is kept.
+    pub fn agreements(&self) -> impl Iterator<Item = AgreementId> {
+        self.all.keys().copied()
     }
 
     /// Drops an agreement that redeems nothing any more.
     pub fn forget(&mut self, agreement: &AgreementId) {
-        self.best.remove(agreement);
-        self.sent.remove(agreement);
+        self.all.remove(agreement);
     }
 
-    /// Agreements with a voucher.
+    /// Agreements of which something is kept.
     pub fn len(&self) -> usize {
-        self.best.len()
+        self.all.len()
     }
 
-    /// Whether no voucher is kept.
+    /// Whether nothing is kept.
     pub fn is_empty(&self) -> bool {
-        self.best.is_empty()
+        self.all.is_empty()
     }
 }
 
@@ -129,7 +206,8 @@ mod tests {
     use super::*;
     use crate::fixtures::{CHAIN, id, session, terms};
     use commonware_cryptography::Signer as _;
-    use posync_protocol::{Account, Amount};
+    use posync_protocol::{Account, Amount, amount::ONE, economics::score};
+    use proptest::prelude::*;
 
     const P: Parameters = Parameters::LOCAL;
 
@@ -195,19 +273,205 @@ mod tests {
         assert_eq!(state.compare(&voucher(10, 6)), Ok(true));
     }
 
+    const SLICE: u64 = 64 << 10;
+
+    fn at(seconds: u64) -> SystemTime {
+        SystemTime::UNIX_EPOCH + Duration::from_secs(seconds)
+    }
+
+    fn pay(state: &mut State, egress: u64) {
+        let session_key = Account::of(&session().public_key());
+        // Unsigned: what is kept was judged before.
+        let voucher = Voucher { agreement: id(), egress, gas: 0, signature: [0; 64] };
+        state.keep(Redemption { voucher, session_key, claim: None });
+    }
+
     #[test]
     fn credit_is_drawn_paid_and_given_back() {
         let mut state = State::default();
-        let slice = 64 << 10;
-        assert_eq!(state.draw(id(), slice, u64::MAX), Credit::Send);
-        assert_eq!(state.draw(id(), 1, u64::MAX), Credit::Pay(slice));
-        state.give_back(id(), slice);
-        assert_eq!(state.draw(id(), slice, u64::MAX), Credit::Send);
-        let voucher = voucher(slice, 0);
-        state.keep(Redemption { voucher, session_key: Account([0; 32]), claim: None });
-        assert_eq!(state.draw(id(), slice, u64::MAX), Credit::Send);
-        assert_eq!(state.draw(id(), slice, 2 * slice), Credit::Never);
+        let draw = |state: &mut State, bytes, ceiling| state.draw(id(), bytes, ONE, ceiling);
+        assert_eq!(draw(&mut state, SLICE, u64::MAX), Credit::Send);
+        assert_eq!(draw(&mut state, 1, u64::MAX), Credit::Pay(SLICE));
+        state.give_back(&id(), SLICE);
+        assert_eq!(draw(&mut state, SLICE, u64::MAX), Credit::Send);
+        pay(&mut state, SLICE);
+        assert_eq!(draw(&mut state, SLICE, u64::MAX), Credit::Send);
+        assert_eq!(draw(&mut state, SLICE, 2 * SLICE), Credit::Never);
         state.forget(&id());
         assert_eq!((state.paid(&id()), state.sent(&id()), state.len()), (0, 0, 0));
+    }
+
+    /// What happens to an agreement, at a second of its own.
+    #[derive(Clone, Copy, Debug)]
+    enum Step {
+        Begin,
+        Draw(u64),
+        Pay(u64),
+        End,
+        /// Nothing but time.
+        Wait,
+    }
+    use Step::{Begin, Draw, End, Pay, Wait};
+
+    #[test]
+    fn only_what_rested_unpaid_is_overdue() {
+        let (late, soon) = (1_000, 1);
+        for (name, steps, expected) in [
+            ("paid in the stream", &[(0, Begin), (0, Draw(9)), (0, Pay(9)), (0, End), (late, Wait)][..], 0),
+            ("paid after the stream", &[(0, Begin), (0, Draw(9)), (0, End), (59, Pay(9)), (late, Wait)], 0),
+            ("unpaid, just now", &[(0, Begin), (0, Draw(9)), (0, End), (59, Wait)], 0),
+            ("unpaid", &[(0, Begin), (0, Draw(9)), (0, End), (60, Wait)], 9),
+            ("paid in part", &[(0, Begin), (0, Draw(9)), (0, Pay(4)), (0, End), (60, Wait)], 5),
+            ("still running", &[(0, Begin), (0, Draw(9)), (late, Wait)], 0),
+            ("one of two runs", &[(0, Begin), (0, Begin), (0, Draw(9)), (0, End), (late, Wait)], 0),
+            ("paid late", &[(0, Begin), (0, Draw(9)), (0, End), (late, Pay(9)), (soon, Wait)], 0),
+            (
+                "the next one runs and pays for itself",
+                &[(0, Begin), (0, Draw(9)), (0, End), (60, Begin), (0, Draw(7)), (0, Pay(7)), (soon, Wait)],
+                9,
+            ),
+            (
+                "the next one runs and pays for the first",
+                &[(0, Begin), (0, Draw(9)), (0, End), (60, Begin), (0, Pay(9)), (0, Draw(7)), (soon, Wait)],
+                0,
+            ),
+            (
+                "the next one came before it was overdue",
+                &[(0, Begin), (0, Draw(9)), (0, End), (59, Begin), (0, Draw(7)), (late, Wait)],
+                0,
+            ),
+            (
+                "both unpaid",
+                &[(0, Begin), (0, Draw(9)), (0, End), (60, Begin), (0, Draw(7)), (0, End), (60, Wait)],
+                16,
+            ),
+        ] {
+            let (mut state, mut now) = (State::default(), 0);
+            for (after, step) in steps {
+                now += after;
+                match step {
+                    Begin => state.begin(id(), 0, at(now)),
+                    Draw(bytes) => assert_eq!(state.draw(id(), *bytes, ONE, 100), Credit::Send, "{name}"),
+                    Pay(egress) => pay(&mut state, *egress),
+                    End => state.end(&id(), at(now)),
+                    Wait => {}
+                }
+            }
+            assert_eq!(state.overdue(&id(), at(now)), expected, "{name}");
+        }
+    }
+
+    #[test]
+    fn after_a_restart_what_the_ledger_has_as_disputed_is_still_owed() {
+        let mut state = State::default();
+        pay(&mut state, 100);
+        assert_eq!(state.sent(&id()), 100, "nothing runs yet");
+        state.begin(id(), 3 * SLICE, at(0));
+        assert_eq!(state.sent(&id()), 100 + 3 * SLICE);
+        assert_eq!(state.draw(id(), SLICE, ONE, u64::MAX), Credit::Send, "one slice is left");
+        assert_eq!(state.draw(id(), 1, ONE, u64::MAX), Credit::Pay(100 + 4 * SLICE));
+        state.end(&id(), at(0));
+        assert_eq!(state.overdue(&id(), at(60)), 4 * SLICE);
+    }
+
+    /// The ledger's side: what is redeemed and disputed of one agreement, as [`agreement`] counts.
+    #[derive(Default)]
+    struct Books {
+        egress: u64,
+        disputed: u64,
+    }
+
+    impl Books {
+        fn redeem(&mut self, redemption: &Redemption) {
+            let paid = redemption.voucher.egress;
+            if paid > self.egress {
+                let claimed = redemption.claim.map_or(paid, |(egress, _)| egress);
+                self.disputed += (claimed - paid).saturating_sub(self.disputed).min(paid - self.egress);
+                self.egress = paid;
+            }
+        }
+    }
+
+    proptest! {
+        /// Reads, payments, restarts, redemptions that come late, twice, never or out of order.
+        #[test]
+        fn what_is_disputed_was_unpaid_and_what_is_unpaid_is_bounded(
+            steps in proptest::collection::vec((0u8..9, any::<u16>()), 1..300),
+        ) {
+            let (mut state, mut books, mut now) = (State::default(), Books::default(), 0);
+            let (mut sent, mut paid, mut worst, mut running) = (0u64, 0u64, 0u64, 0u32);
+            let mut under_way: Vec<Redemption> = vec![];
+            for (kind, amount) in steps {
+                match kind {
+                    0 => {
+                        state.begin(id(), books.disputed, at(now));
+                        running += 1;
+                    }
+                    1 | 2 if running > 0 => {
+                        let bytes = (u64::from(amount) + 1).min(SLICE);
+                        let trust = score::books(books.egress.into(), books.disputed.into(), 1 << 20);
+                        if state.draw(id(), bytes, trust, u64::MAX) == Credit::Send {
+                            sent += bytes;
+                        }
+                    }
+                    3 => {
+                        paid = sent.min(paid + 16 * u64::from(amount));
+                        pay(&mut state, paid);
+                    }
+                    4 if running > 0 => {
+                        state.end(&id(), at(now));
+                        running -= 1;
+                    }
+                    5 => now += u64::from(amount) % 100,
+                    6 => under_way.extend(state.voucher(&id()).map(|kept| {
+                        let overdue = state.overdue(&id(), at(now));
+                        crate::redeem::claiming(kept, overdue, books.disputed)
+                    })),
+                    7 if !under_way.is_empty() => {
+                        let place = usize::from(amount) % under_way.len();
+                        books.redeem(&under_way[place]);
+                        if amount % 2 == 0 {
+                            under_way.remove(place);
+                        }
+                    }
+                    8 if amount % 16 == 0 => {
+                        let best = state.voucher(&id()).copied();
+                        state = State::default();
+                        best.into_iter().for_each(|best| state.keep(best));
+                        (sent, running) = (paid.max(sent), 0);
+                    }
+                    _ => {}
+                }
+                worst = worst.max(sent - paid);
+                prop_assert!(books.disputed <= worst, "{} of {worst}", books.disputed);
+                prop_assert!(books.disputed <= books.egress);
+                let most = state.paid(&id()) / 16 + 4 * SLICE;
+                prop_assert!(state.sent(&id()) - state.paid(&id()) <= most);
+            }
+        }
+
+        /// Who pays for everything within the time is never owed for, however its downloads overlap.
+        #[test]
+        fn who_pays_a_moment_later_owes_nothing(
+            steps in proptest::collection::vec((any::<bool>(), 0u64..50), 1..200),
+        ) {
+            let (mut state, mut now, mut running) = (State::default(), 0, 0u32);
+            for (begins, waits) in steps {
+                if begins || running == 0 {
+                    state.begin(id(), 0, at(now));
+                    running += 1;
+                    prop_assert_eq!(state.draw(id(), SLICE, ONE, u64::MAX), Credit::Send);
+                } else {
+                    state.end(&id(), at(now));
+                    running -= 1;
+                }
+                now += waits;
+                prop_assert_eq!(state.overdue(&id(), at(now)), 0);
+                let sent = state.sent(&id());
+                pay(&mut state, sent);
+                now += waits;
+            }
+            prop_assert_eq!(state.overdue(&id(), at(now + 1_000)), 0);
+        }
     }
 }
