@@ -2,9 +2,10 @@
 
 use posync_protocol::{amount::ONE, economics::slash, ledger::Event, limits::Parameters};
 use posync_sim::{
-    plan::{Plan, Process, Step},
-    world::{Report, run_twice},
+    plan::{Gossip, Plan, Process, Step},
+    world::{Report, run, run_twice},
 };
+use std::time::Duration;
 
 /// The first slash of a seat, once there is one.
 fn is_slashed(events: &[(u64, Event)]) -> bool {
@@ -80,4 +81,41 @@ fn a_second_version_of_a_final_block_is_found_by_who_is_shown_it() {
         Step::Reach(80),
     ];
     check(&run_twice(&Plan::new(32, steps)), 2, 3);
+}
+
+/// Crashes, cuts, loss and a wiped disk, for seven terms, with money to accuse: the world fails if
+/// any authority ever holds another for a liar.
+#[test]
+fn nobody_honest_is_accused_whatever_happens() {
+    let [a, b, c] = [1, 2, 3].map(Process::Authority);
+    let bad = Gossip { loss_percent: 10, jitter: Duration::from_millis(30), ..Gossip::LOCAL };
+    let steps = vec![
+        Step::Fund(0),
+        Step::Fund(2),
+        Step::Crash(a),
+        Step::Reach(30),
+        Step::Restart(a),
+        Step::Gossip(bad),
+        Step::Reach(60),
+        Step::PowerCut,
+        Step::Reach(75),
+        Step::Isolate(b),
+        Step::Reach(110),
+        Step::Rejoin(b),
+        Step::Crash(c),
+        Step::Reach(125),
+        Step::Restart(c),
+        Step::PowerCut,
+        Step::Reach(150),
+        Step::Crash(a),
+        Step::Reach(160),
+        Step::Wipe(1),
+        Step::Reach(250),
+        Step::Crash(b),
+        Step::Restart(b),
+        Step::Reach(280),
+    ];
+    let report = run(Plan::new(33, steps)).expect("nobody is accused");
+    assert!(!is_slashed(&report.events));
+    assert!(report.seats.iter().all(|(_, seat, state)| seat.jailed.is_none() && state.nonce == 0));
 }

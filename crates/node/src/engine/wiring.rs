@@ -151,6 +151,7 @@ where
 
     let outcomes = Outcomes::open(node.context.child("outcomes"), &node.files, node.parts.archive).await;
     let (applied_sender, applied) = watch::channel(outcomes.last().await);
+    node.witness.begin(*applied.borrow());
     let seeds = Seeds::default();
     let (resolver, resolver_task) = node.state_resolver(state);
     let (stateful, mailbox) = Stateful::new(

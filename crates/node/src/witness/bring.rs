@@ -84,14 +84,15 @@ impl Reporter {
         ];
         let slots = self.handle.read_unproven(keys.to_vec()).await;
         let system = read::<System>(slots.first()).unwrap_or_default();
-        let offender = read::<Seat>(slots.get(2)).map(|seat| seat.index);
+        let offender: Option<Seat> = read(slots.get(2));
         let offences = Offences::of(*epoch, read(slots.get(3)));
+        let is_settled = |seat: &Seat| offences.has(seat.index) || seat.bond == Amount::ZERO;
         let standing = Standing {
             now: self.handle.genesis().parameters.epoch(height),
             seats: system.seats,
             mine: read::<Seat>(slots.get(1)).map(|seat| seat.index),
-            offender,
-            is_proven: offender.is_some_and(|seat| offences.has(seat)),
+            is_settled: offender.as_ref().is_some_and(is_settled),
+            offender: offender.map(|seat| seat.index),
         };
         (standing, read(slots.get(4)).unwrap_or_default())
     }

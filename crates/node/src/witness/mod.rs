@@ -61,6 +61,11 @@ impl Witness {
         self.state.lock().expect("no holder panics")
     }
 
+    /// Goes on at a height that is final already.
+    pub fn begin(&self, height: u64) {
+        self.state().begin(height);
+    }
+
     /// Takes the header of a block that is to be verified.
     pub fn header(&self, header: &Header) {
         let found = self.state().header(header);

@@ -1,4 +1,5 @@
-//! What each seat was seen to sign, and which two of it cannot both be honest. Nothing here waits.
+//! What each seat was seen to sign, and which two of it cannot both be honest (AU-11). Nothing here
+//! waits.
 //!
 //! ```text
 //!  header of (term, view)  ── first ──► kept ── the final chain passes the view without it ──► told
@@ -85,13 +86,25 @@ struct Tip {
     epoch: u64,
 }
 
+impl Tip {
+    /// Whether headers of a place are kept.
+    fn watches(&self, (term, view): Place) -> bool {
+        let (now, newest) = self.place;
+        match term.checked_sub(now) {
+            None => now - term < TERMS_KEPT,
+            Some(0) => view <= newest.saturating_add(AHEAD_MAX),
+            Some(ahead) => ahead == 1 && view <= AHEAD_MAX,
+        }
+    }
+}
+
 /// All that is remembered.
 #[derive(Clone, Debug)]
 pub struct State {
     chain: Hash,
     parameters: Parameters,
     seats: BTreeMap<Account, Signed>,
-    tip: Option<Tip>,
+    tip: Tip,
     found: BTreeMap<Fault, Found>,
     outbox: VecDeque<Sighting>,
 }
@@ -101,7 +114,15 @@ impl State {
     pub fn new(chain: Hash, parameters: Parameters, seats: impl IntoIterator<Item = Account>) -> Self {
         let seats = seats.into_iter().map(|seat| (seat, Signed::default())).collect();
         let (found, outbox) = Default::default();
-        Self { chain, parameters, seats, tip: None, found, outbox }
+        let tip = Tip { place: (0, 0), height: 0, epoch: 0 };
+        Self { chain, parameters, seats, tip, found, outbox }
+    }
+
+    /// Goes on at a height that is final already; a term's views are at least as many as its blocks.
+    pub fn begin(&mut self, height: u64) {
+        let term = self.parameters.term_blocks();
+        let place = (height / term, height % term);
+        self.tip = Tip { place, height, epoch: self.parameters.epoch(height) };
     }
 
     /// Takes a header that was seen in whatever way; returns new evidence.
@@ -127,8 +148,8 @@ impl State {
     pub fn block(&mut self, header: &Header, operations: &[Operation]) -> Vec<Found> {
         let (place, height) = ((header.term, header.view), header.height);
         let tip = Tip { place, height, epoch: self.parameters.epoch(height) };
-        if self.tip.is_none_or(|before| before.place < place) {
-            self.tip = Some(tip);
+        if self.tip.place < place {
+            self.tip = tip;
         }
         // Everybody gets a final header anyway.
         let mut found: Vec<Found> = self.see(header, true).into_iter().collect();
@@ -143,8 +164,7 @@ impl State {
 
     /// Takes a commitment; returns new evidence.
     pub fn commitment(&mut self, seat: &Account, commit: &AuditCommit) -> Option<Found> {
-        let now = self.tip?.epoch;
-        if commit.epoch.abs_diff(now) > 1 || self.found.contains_key(&(commit.epoch, *seat)) {
+        if commit.epoch.abs_diff(self.tip.epoch) > 1 || self.found.contains_key(&(commit.epoch, *seat)) {
             return None;
         }
         let signed = self.seats.get_mut(seat)?;
@@ -189,20 +209,9 @@ impl State {
         self.found.keys().map(|(_, seat)| *seat).collect()
     }
 
-    /// Whether headers of a place are kept.
-    fn watches(&self, (term, view): Place) -> bool {
-        let Some(Tip { place: (now, newest), .. }) = self.tip else { return true };
-        let above = match term.checked_sub(now) {
-            None => term + TERMS_KEPT > now,
-            Some(0) => view <= newest.saturating_add(AHEAD_MAX),
-            Some(ahead) => ahead == 1 && view <= AHEAD_MAX,
-        };
-        above
-    }
-
     fn see(&mut self, header: &Header, is_told: bool) -> Option<Found> {
         let place = (header.term, header.view);
-        if header.chain != self.chain || !self.watches(place) {
+        if header.chain != self.chain || !self.tip.watches(place) {
             return None;
         }
         let signed = self.seats.get_mut(&header.leader)?;
@@ -231,8 +240,7 @@ impl State {
 
     fn find(&mut self, evidence: Evidence) -> Option<Found> {
         let fault = (evidence.epoch(&self.parameters), evidence.offender());
-        let height = self.tip.map_or(0, |tip| tip.height);
-        let found = Found { evidence: evidence.clone(), height, is_over: false };
+        let found = Found { evidence: evidence.clone(), height: self.tip.height, is_over: false };
         self.found.insert(fault, found.clone());
         self.tell(Sighting::Evidence(evidence));
         Some(found)
@@ -248,10 +256,10 @@ impl State {
     /// The final chain has reached `place`: what is held below it and was not final is told, what is
     /// too old is forgotten.
     fn pass(&mut self, place: Place) {
-        let epoch = self.tip.map_or(0, |tip| tip.epoch);
+        let (tip, epoch) = (self.tip, self.tip.epoch);
         let mut passed = Vec::new();
         for signed in self.seats.values_mut() {
-            signed.headers.retain(|(term, _), _| term + TERMS_KEPT > place.0);
+            signed.headers.retain(|place, _| tip.watches(*place));
             signed.commits.retain(|of, _| of.abs_diff(epoch) <= 1);
             for held in signed.headers.range_mut(..place).map(|(_, held)| held).filter(|held| !held.is_told) {
                 held.is_told = true;
@@ -259,6 +267,6 @@ impl State {
             }
         }
         passed.into_iter().for_each(|sighting| self.tell(sighting));
-        self.found.retain(|(of, _), _| of + EVIDENCE_EPOCHS_MAX >= epoch);
+        self.found.retain(|(of, _), _| of.saturating_add(EVIDENCE_EPOCHS_MAX) >= epoch);
     }
 }

@@ -199,11 +199,31 @@ fn the_memory_is_bounded_and_a_seat_cannot_empty_it() {
         assert_eq!(state.header(&header(1, (term, view), 2)).is_some(), is_kept, "{term} {view}");
     }
     let mut state = self::state();
+    state.block(&header(2, (0, HEADERS_MAX as u64), 0), &[]);
     for view in 0..=HEADERS_MAX as u64 {
         state.header(&header(1, (0, view), 1));
     }
     assert_eq!(state.header(&header(1, (0, 0), 2)), None, "the lowest gave way");
     assert!(state.header(&header(1, (0, HEADERS_MAX as u64), 2)).is_some());
+}
+
+/// Where nothing is known to be final yet, or a node starts again, junk of far terms is not kept.
+#[test]
+fn a_memory_begins_at_what_is_final() {
+    for (height, near) in [(0, (0, 9)), (0, (1, 9)), (9 * LOCAL.term_blocks() + 5, (9, 40))] {
+        for (place, is_kept) in [(near, true), ((u64::MAX, u64::MAX), false), ((near.0 + 2, 1), false)] {
+            let mut state = state();
+            state.begin(height);
+            state.header(&header_at(1, place, 1));
+            assert_eq!(state.header(&header_at(1, place, 2)).is_some(), is_kept, "{height} {place:?}");
+            state.block(&header(2, (9, 41), 0), &[]);
+        }
+    }
+}
+
+/// A header of a place that no height is known of.
+fn header_at(seed: u64, (term, view): (u64, u64), time_ms: u64) -> Header {
+    resign(seed, Header { term, view, ..header(seed, (0, 0), time_ms) })
 }
 
 #[test]
@@ -224,6 +244,7 @@ fn old_terms_are_forgotten_and_so_are_old_faults() {
 #[test]
 fn what_waits_to_be_told_is_bounded() {
     let mut state = state();
+    state.block(&header(2, (0, OUTBOX_MAX as u64), 0), &[]);
     for view in 1..=OUTBOX_MAX as u64 + 9 {
         state.header(&header(1, (0, view), 1));
     }
@@ -270,7 +291,7 @@ fn what_two_commitments_are_evidence() {
 fn commitments_are_kept_of_this_epoch_and_its_neighbours() {
     for (epoch, is_kept) in [(0, false), (1, true), (2, true), (3, true), (4, false), (u64::MAX, false)] {
         let mut state = state();
-        assert_eq!(state.commitment(&account(1), &commit(1, epoch, 1)), None, "nothing is final yet");
+        assert_eq!(state.commitment(&account(1), &commit(1, epoch, 1)), None, "the first one");
         state.block(&header(2, (2, 1), 0), &[]);
         state.commitment(&account(1), &commit(1, epoch, 1));
         assert_eq!(state.commitment(&account(1), &commit(1, epoch, 2)).is_some(), is_kept, "{epoch}");

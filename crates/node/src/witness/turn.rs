@@ -1,4 +1,5 @@
-//! Whose turn it is to bring evidence, so that one fee is burned for it and not one for each seat.
+//! Whose turn it is to bring evidence, so that one fee is burned for it and not one for each seat
+//! (AU-12).
 //!
 //! The seat after the offender's begins; every [`TURN_BLOCKS`] the one after it may, too, until the
 //! ledger has it. Somebody that is down, or has no money, costs eight blocks.
@@ -20,8 +21,8 @@ pub struct Standing {
     pub mine: Option<u32>,
     /// The offender's.
     pub offender: Option<u32>,
-    /// Whether the fault is proven already.
-    pub is_proven: bool,
+    /// Whether the fault is proven already, or nothing is left that it could cost.
+    pub is_settled: bool,
 }
 
 /// What to do about a fault now.
@@ -37,8 +38,9 @@ pub enum Turn {
 
 /// Decides for a fault of `epoch` that was found at height `found`, at `height`.
 pub fn turn(epoch: u64, found: u64, height: u64, standing: &Standing) -> Turn {
-    let Standing { now, seats, mine, offender, is_proven } = *standing;
-    let Some(offender) = offender.filter(|_| !is_proven && epoch + EVIDENCE_EPOCHS_MAX >= now) else {
+    let Standing { now, seats, mine, offender, is_settled } = *standing;
+    let Some(offender) = offender.filter(|_| !is_settled && epoch.saturating_add(EVIDENCE_EPOCHS_MAX) >= now)
+    else {
         return Turn::Over;
     };
     // The ledger takes no evidence of an epoch to come.
@@ -62,7 +64,7 @@ mod tests {
     const FOUND: u64 = 100;
 
     fn standing(mine: Option<u32>) -> Standing {
-        Standing { now: 5, seats: 4, mine, offender: Some(2), is_proven: false }
+        Standing { now: 5, seats: 4, mine, offender: Some(2), is_settled: false }
     }
 
     #[test]
@@ -81,7 +83,7 @@ mod tests {
         let (mine, late) = (standing(Some(3)), 1_000);
         let table = [
             ("its own", 5, standing(Some(2)), Turn::Over),
-            ("proven", 5, Standing { is_proven: true, ..mine }, Turn::Over),
+            ("settled", 5, Standing { is_settled: true, ..mine }, Turn::Over),
             ("no seat", 5, Standing { offender: None, ..mine }, Turn::Over),
             ("of an epoch to come", 6, mine, Turn::Wait),
             ("as old as may be", 5, Standing { now: 19, ..mine }, Turn::Now),
