@@ -26,6 +26,7 @@ use crate::{
     handle::Operations,
     ingress,
     outcomes::{BlockOutcome, Outcomes},
+    witness::Witness,
 };
 use commonware_codec::{Copying, Encode as _};
 use commonware_consensus::{
@@ -81,6 +82,8 @@ pub struct Setup<E: Runtime> {
     pub outcomes: Outcomes<E>,
     /// Told the height of each applied block.
     pub applied: watch::Sender<u64>,
+    /// Shown every block.
+    pub witness: Witness,
 }
 
 struct Inner<E: Runtime> {
@@ -403,6 +406,7 @@ impl<E: Runtime> Stateful<E> for Application<E> {
         let block = ancestry.peek()?.inner().clone();
         let (header, body) = (block.header(), block.body());
         if finality == Finality::Candidate {
+            self.0.setup.witness.header(header);
             let parent = self.parent(&block, &mut ancestry).await?;
             if !self.check_header(&block, &parent) || !self.check_signatures(&mut clock, &body.operations) {
                 return None;
@@ -426,6 +430,7 @@ impl<E: Runtime> Stateful<E> for Application<E> {
         let height = block.height().get();
         tell_reshare(block);
         self.0.setup.operations.finalized(height, &block.body().operations);
+        self.0.setup.witness.block(block.header(), &block.body().operations);
         self.0.setup.applied.send_replace(height);
     }
 }

@@ -19,6 +19,7 @@ use crate::{
     engine::{Block, Database, Digest, Finalization, Marshal, NetworkKey, Runtime, Scheme},
     genesis::Genesis,
     outcomes::{BlockOutcome, Outcomes},
+    witness::Witness,
 };
 use bytes::Bytes;
 use commonware_codec::Encode as _;
@@ -130,6 +131,7 @@ pub struct Handle {
     marshal: Marshal,
     state: Arc<dyn State>,
     applied: watch::Receiver<u64>,
+    witness: Witness,
 }
 
 impl Handle {
@@ -139,9 +141,15 @@ impl Handle {
         database: Shared<Database<E>>,
         outcomes: Outcomes<E>,
         applied: watch::Receiver<u64>,
+        witness: Witness,
     ) -> Self {
         let chain = genesis.chain();
-        Self { genesis, chain, marshal, state: Arc::new(Store { database, outcomes }), applied }
+        Self { genesis, chain, marshal, state: Arc::new(Store { database, outcomes }), applied, witness }
+    }
+
+    /// What this node saw others sign.
+    pub const fn witness(&self) -> &Witness {
+        &self.witness
     }
 
     /// The beginning of the network.

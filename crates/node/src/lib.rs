@@ -4,7 +4,8 @@
 //!  p2p ──► engine (Simplex, marshal, reshare) ──► application ──► posync_protocol::ledger
 //!   │          ▲                                       │
 //!   │          └── epoch (schemes, weights, secrets)   ▼
-//!   └── channel 8 ──► mempool                    state (QMDB) + outcomes ──► handle ──► services
+//!   ├── channel 8 ──► mempool                    state (QMDB) + outcomes ──► handle ──► services
+//!   └── channel 9 ──► witness (who signs twice) ──► evidence ──► mempool
 //! ```
 //!
 //! The engine is generic over the runtime and is instantiated twice, in [`run`]: once for sockets
@@ -23,3 +24,4 @@ pub mod mempool;
 mod outcomes;
 pub mod run;
 pub mod serve;
+pub mod witness;

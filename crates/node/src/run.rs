@@ -76,7 +76,7 @@ async fn serve(
     services: TokioServices,
 ) -> Result<(), RunError> {
     let (mut network, oracle) = lookup::Network::new(context.child("network"), network_config(&config));
-    let channels = channels::ENGINE.map(|channel| network.register(channel, engine::quota())).collect();
+    let channels = channels::ENGINE.map(|channel| network.register(channel, engine::quota())).into();
     let mempool = network.register(channels::MEMPOOL, engine::quota());
     let transport = Transport { manager: oracle.clone(), blocker: oracle, channels };
     let network_task = network.start();
@@ -158,7 +158,7 @@ pub fn run_sim(
         async move {
             let control = oracle.control(node.key.public_key());
             let mut channels = Vec::new();
-            for channel in channels::ENGINE.chain([channels::MEMPOOL]) {
+            for channel in channels::ENGINE.into_iter().chain([channels::MEMPOOL]) {
                 let pair = control.register(channel, engine::quota()).await;
                 channels.push(pair.expect("the simulated network outlives its nodes"));
             }

@@ -14,6 +14,7 @@ use crate::{
     handle::{Handle, Operations, ReadError},
     mempool::{Inbox, Mempool, state::Refused},
     run::{SimServices, TokioServices},
+    witness::bring,
 };
 use commonware_codec::Encode as _;
 use commonware_cryptography::ed25519::PrivateKey;
@@ -123,12 +124,17 @@ where
         let service = service.clone();
         async move { service.answer(call, ask).await }
     });
+    let key = serving.key.clone();
     let listen = Listen::new(serving.key, rpc::Node::NAMESPACE, serving.address);
     let listening = server.listen(context.child("listener"), &network, listen).await?;
     tracing::info!(address = %listening.address, "the node service listens");
     let feeding = context.child("feed").spawn({
         let handle = handle.clone();
         move |_| feed.run(handle)
+    });
+    let bringing = context.child("bring").spawn({
+        let (mempool, handle) = (mempool.clone(), handle.clone());
+        move |_| bring::run(mempool, handle, key)
     });
     let pooling = context
         .child("mempool")
@@ -137,6 +143,7 @@ where
         _ = listening.task => tracing::error!("the listener of the node service ended"),
         _ = feeding => tracing::error!("the feed ended"),
         _ = pooling => tracing::error!("the mempool ended"),
+        _ = bringing => tracing::error!("nobody brings evidence any more"),
     }
     Ok(())
 }

@@ -96,6 +96,19 @@ pub enum Step {
     Get(Sample),
     /// A user moves one SYNC to another, through the node service.
     Send,
+    /// A user moves one SYNC to an authority's account.
+    Fund(u8),
+    /// The leader of the first view, which must be down and is authority 0, shows one block to every
+    /// second authority and another to the rest, and votes for each.
+    Equivocate(u8),
+    /// The key of an authority that is down signs another version of the last final block that it
+    /// led, and shows it to one other.
+    SignAgain {
+        /// Who.
+        liar: u8,
+        /// To whom.
+        to: u8,
+    },
     /// The links between authorities change.
     Gossip(Gossip),
     /// A process hears and is heard by nobody.

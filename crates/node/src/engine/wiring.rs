@@ -17,6 +17,7 @@ use crate::{
     genesis::Genesis,
     handle::{Handle, Operations},
     outcomes::Outcomes,
+    witness::{self, Overheard, Witness},
 };
 use commonware_broadcast::buffered;
 use commonware_consensus::{
@@ -123,6 +124,7 @@ struct Node<E, M, B> {
     files: Files,
     term: NonZeroU64,
     genesis: Digested<Block>,
+    witness: Witness,
 }
 
 /// Starts a node: returns once its state is readable.
@@ -138,8 +140,8 @@ where
     R: Receiver<PublicKey = PublicKey>,
 {
     let node = Node::new(context, parts, transport.manager, transport.blocker);
-    let [votes, certificates, missing, backfill, broadcast, state, reshare, probe] =
-        <[_; 8]>::try_from(transport.channels).ok().expect("a transport carries every engine channel");
+    let [votes, certificates, missing, backfill, broadcast, state, reshare, probe, told] =
+        <[_; 9]>::try_from(transport.channels).ok().expect("a transport carries every engine channel");
 
     let plan = Sync::init(node.context.child("plan"), node.files.partition("engine")).await;
     let (plan, synced, probe, probe_task) = node.probe(plan, probe).await;
@@ -151,6 +153,7 @@ where
 
     let outcomes = Outcomes::open(node.context.child("outcomes"), &node.files, node.parts.archive).await;
     let (applied_sender, applied) = watch::channel(outcomes.last().await);
+    node.witness.begin(*applied.borrow());
     let seeds = Seeds::default();
     let (resolver, resolver_task) = node.state_resolver(state);
     let (stateful, mailbox) = Stateful::new(
@@ -179,15 +182,20 @@ where
     );
     let orchestrator_task = orchestrator.start(votes, certificates, missing);
     let reporters = Reporters::from((mailbox.clone(), Reporters::from((orchestrator_mailbox, reshare))));
-    let (buffer, buffer_task) = node.buffer(broadcast);
+    let overheard = Overheard::new(broadcast.1, node.witness.clone());
+    let (buffer, buffer_task) = node.buffer((broadcast.0, overheard));
     let marshal_task = store.start(reporters, buffer, node.resolver(backfill));
     probe.attach(marshal.clone());
     let stateful_task = stateful.start();
 
     let database = mailbox.subscribe_databases().await;
-    let handle = Handle::new(node.parts.genesis.clone(), marshal, database, outcomes, applied);
+    let witness = node.witness.clone();
+    let handle =
+        Handle::new(node.parts.genesis.clone(), marshal, database, outcomes, applied, witness.clone());
     ledger.send_replace(Some(handle.clone()));
+    let witness_task = node.context.child("witness").spawn(move |_| witness::actor::run(witness, told));
     let actors = vec![
+        witness_task,
         probe_task,
         resolver_task,
         reshare_task,
@@ -222,6 +230,7 @@ where
             term: NonZeroU64::new(term).expect("a checked genesis has blocks in a term"),
             genesis: Digested::precomputed(genesis.clone(), genesis.digest()),
             schemes: Schemes::default(),
+            witness: Witness::new(&parts.genesis),
             context,
             parts,
             blocker,
@@ -253,6 +262,7 @@ where
             seeds,
             outcomes,
             applied,
+            witness: self.witness.clone(),
         })
     }
 

@@ -104,6 +104,11 @@ impl Mempool {
         answer.await.unwrap_or(Err(Refused::Full))
     }
 
+    /// Whether an account has paid operations that wait.
+    pub fn has_waiting(&self, account: &Account) -> bool {
+        !self.pool().waiting([*account]).is_empty()
+    }
+
     /// Operations that wait.
     pub fn waiting(&self) -> usize {
         self.pool().len()
@@ -230,6 +235,12 @@ impl<E: Clock + CryptoRng, S: Sender> Actor<E, S> {
         let mut verified = Vec::new();
         for (arrival, good) in open.into_iter().zip(good) {
             if good { verified.push(arrival) } else { arrival.answer(Err(Code::BadSignature.into())) }
+        }
+        for Arrival { operation, .. } in &verified {
+            // Also one that may not wait here, beside another with its nonce, was signed.
+            if let Body::AuditCommit(commit) = &operation.body {
+                self.handle.witness().commitment(&operation.signer, commit);
+            }
         }
         let keys = verified.iter().map(|arrival| standing(&arrival.operation)).collect();
         let slots = self.look_up(keys).await;

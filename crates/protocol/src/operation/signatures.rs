@@ -128,17 +128,23 @@ pub(super) fn unsigned(chain: &Hash, value: &impl Encode, signature: &Signature)
     all.slice(..all.len() - signature.len())
 }
 
+impl Header {
+    /// The leader's signature, to check.
+    pub fn check(&self) -> SignatureCheck {
+        SignatureCheck {
+            namespace: HEADER_NAMESPACE,
+            message: self.signed_bytes(),
+            key: self.leader,
+            signature: self.signature,
+        }
+    }
+}
+
 impl Evidence {
     /// What the seat signed; the chain is part of each header.
     fn signatures(&self, chain: &Hash) -> Vec<SignatureCheck> {
-        let header = |header: &Header| SignatureCheck {
-            namespace: HEADER_NAMESPACE,
-            message: header.signed_bytes(),
-            key: header.leader,
-            signature: header.signature,
-        };
         match self {
-            Self::Proposals(pair) => pair.headers.iter().map(header).collect(),
+            Self::Proposals(pair) => pair.headers.iter().map(Header::check).collect(),
             Self::Commitments(pair) => {
                 pair.commits.iter().map(|commit| commit.check(chain, pair.seat)).collect()
             }

@@ -1,10 +1,14 @@
 //! Hands every finalized block to the judge, and compares the authorities' stores with its state.
 
-use super::{Failure, Report, World};
+use super::{Failure, Report, World, account};
 use crate::plan::{Condition, Process};
 use commonware_runtime::Clock as _;
 use posync_node::handle::{Handle, ReadError};
-use posync_protocol::{Hash, Key, limits::READ_KEYS_MAX};
+use posync_protocol::{
+    Account, Hash, Key,
+    limits::READ_KEYS_MAX,
+    record::{AccountState, Seat},
+};
 use std::time::Duration;
 
 /// How often the world looks whether something came true.
@@ -58,7 +62,7 @@ impl World<'_> {
     }
 
     /// Handles of the authorities that run and whose state is readable.
-    fn handles(&mut self) -> Vec<(u8, Handle)> {
+    pub(super) fn handles(&mut self) -> Vec<(u8, Handle)> {
         let mut handles = Vec::new();
         for (process, running) in &mut self.running {
             let Process::Authority(index) = process else { continue };
@@ -83,6 +87,26 @@ impl World<'_> {
         Ok(false)
     }
 
+    /// Whether every authority thinks well of the honest ones.
+    pub(super) fn check_accused(&mut self) -> Result<(), Failure> {
+        for (authority, handle) in self.handles() {
+            let accused = handle.witness().accused();
+            if let Some(seat) = accused.into_iter().find(|seat| !self.lasting.liars.contains(seat)) {
+                return Err(Failure::Accused { authority, seat });
+            }
+        }
+        Ok(())
+    }
+
+    fn seats(&self) -> Vec<(Account, Seat, AccountState)> {
+        let ledger = &self.lasting.judge.ledger;
+        let seat = |account: Account| {
+            let seat = ledger.record(Seat::key(&account)).expect("every authority has a seat");
+            (account, seat, ledger.record(AccountState::key(&account)).unwrap_or_default())
+        };
+        self.lasting.seats.iter().map(|keys| seat(account(&keys.key))).collect()
+    }
+
     /// Compares every living authority's store with the judge's state, record by record.
     pub(super) async fn report(&mut self) -> Result<Report, Failure> {
         let mut state_root = [0; 32];
@@ -93,6 +117,7 @@ impl World<'_> {
             height: self.lasting.judge.height(),
             digest: self.lasting.judge.digest(),
             state_root,
+            seats: self.seats(),
             audit: self.context.auditor().state(),
             events: std::mem::take(&mut self.lasting.events),
         })

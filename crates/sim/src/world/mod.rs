@@ -12,8 +12,10 @@
 //! 1. Nothing here is random but by the plan's seed: two runs of a plan end in equal reports.
 //! 2. What survives a power cut is what was synced, and [`Lasting`]: keys, the judge, the links.
 //! 3. A step that does not come true in bounded virtual time fails the plan.
+//! 4. No authority ever holds another for one that signed twice, unless the plan made it do so.
 
 mod judging;
+mod liar;
 mod processes;
 mod users;
 
@@ -32,7 +34,11 @@ use posync_node::{
     epoch::secrets::Secrets,
     genesis::{AuthoritySecret, Genesis, deal},
 };
-use posync_protocol::{Account, Amount, Hash, ledger::Event};
+use posync_protocol::{
+    Account, Amount, Hash,
+    ledger::Event,
+    record::{AccountState, Seat},
+};
 use processes::Running;
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -71,6 +77,14 @@ pub enum Failure {
         /// How.
         reason: String,
     },
+    /// An authority holds an honest one for a liar.
+    #[error("authority {authority} holds {seat} for one that signed twice, and it did not")]
+    Accused {
+        /// Who.
+        authority: u8,
+        /// Whom.
+        seat: Account,
+    },
     /// A process ended by itself.
     #[error("{0}")]
     Ended(String),
@@ -97,10 +111,12 @@ pub struct Report {
     pub audit: String,
     /// What the blocks told, with their heights.
     pub events: Vec<(u64, Event)>,
+    /// The authorities' accounts, seats and balances after the last block.
+    pub seats: Vec<(Account, Seat, AccountState)>,
 }
 
 /// An authority's keys.
-struct Seat {
+struct Keys {
     key: PrivateKey,
     secrets: Secrets,
     prefix: String,
@@ -110,7 +126,9 @@ struct Seat {
 struct Lasting {
     plan: Plan,
     genesis: Arc<Genesis>,
-    seats: Vec<Seat>,
+    seats: Vec<Keys>,
+    /// Who was made to sign twice.
+    liars: BTreeSet<Account>,
     fabric: Fabric,
     judge: Judge,
     events: Vec<(u64, Event)>,
@@ -172,6 +190,7 @@ async fn phase(
         tracing::info!(number, ?step, height = world.lasting.judge.height(), "step");
         world.step(*number, step).await?;
     }
+    world.check_accused()?;
     if last { world.report().await.map(Some) } else { Ok(None) }
 }
 
@@ -199,6 +218,7 @@ impl Lasting {
             fabric: Fabric::new(plan.seed, plan.data),
             judge: Judge::new(ledger, parent),
             events: Vec::new(),
+            liars: BTreeSet::new(),
             up: authorities.chain(members.into_iter().map(|(process, _)| process)).collect(),
             seats: secrets.into_iter().enumerate().map(seat).collect(),
             genesis,
@@ -207,10 +227,10 @@ impl Lasting {
     }
 }
 
-fn seat((index, secret): (usize, AuthoritySecret)) -> Seat {
+fn seat((index, secret): (usize, AuthoritySecret)) -> Keys {
     let secrets = Secrets::memory();
     secrets.seed(&secret.share);
-    Seat { key: secret.key, secrets, prefix: format!("authority-{index}") }
+    Keys { key: secret.key, secrets, prefix: format!("authority-{index}") }
 }
 
 /// Providers and gateways of a plan, with their keys.

@@ -82,7 +82,7 @@ impl<'a> World<'a> {
 
     /// Every node service.
     pub(super) fn nodes(&self) -> Vec<Endpoint> {
-        let endpoint = |(index, seat): (u8, &super::Seat)| Endpoint {
+        let endpoint = |(index, seat): (u8, &super::Keys)| Endpoint {
             account: account(&seat.key),
             address: address(Process::Authority(index)),
         };

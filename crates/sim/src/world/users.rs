@@ -14,7 +14,7 @@ use posync_client::{
     rpc::{Client, Gateway},
 };
 use posync_protocol::{
-    Amount, Body, Bounded,
+    Account, Amount, Body, Bounded,
     operation::Transfer,
     wire::gateway::{Answer, Ask, DATA_BYTES_MAX, Get, Name, Put},
 };
@@ -37,7 +37,13 @@ impl World<'_> {
             Step::Wipe(index) => self.wipe(*index),
             Step::Put(sample) => self.user("put", self.put(sample)).await?,
             Step::Get(sample) => self.user("get", self.get(sample)).await?,
-            Step::Send => self.user("send", self.send()).await?,
+            Step::Send => self.user("send", self.send(account(&user_key(1)))).await?,
+            Step::Fund(authority) => {
+                let to = account(&self.lasting.seats[usize::from(*authority)].key);
+                self.user("fund", self.send(to)).await?;
+            }
+            Step::Equivocate(liar) => self.equivocate(*liar).await?,
+            Step::SignAgain { liar, to } => self.sign_again(*liar, *to).await?,
             Step::Gossip(gossip) => self.link_all(*gossip).await,
             Step::Isolate(process) => self.isolate(*process).await,
             Step::Rejoin(process) => self.rejoin(*process).await,
@@ -107,14 +113,14 @@ impl World<'_> {
         }
     }
 
-    async fn send(&self) -> Result<(), String> {
+    async fn send(&self, to: Account) -> Result<(), String> {
         let genesis = &self.lasting.genesis;
         let network = self.lasting.fabric.at(&self.context, host(Role::User, 0));
         let light = Light::new(genesis.chain(), genesis.network_key());
         let context = self.context.child("user");
         let connection = Connection::new(context, network, user_key(0), self.nodes(), light);
         let submitter = Submitter::new(connection, user_key(0), self.lasting.plan.parameters);
-        let transfer = Transfer { to: account(&user_key(1)), amount: Amount::sync(1) };
+        let transfer = Transfer { to, amount: Amount::sync(1) };
         let sent = submitter.send(Body::Transfer(transfer)).await.and_then(|sent| sent.done());
         sent.map(|_| ()).map_err(|error| error.to_string())
     }

@@ -1,0 +1,143 @@
+//! Brings evidence as an ordinary paid operation of this authority's account, once.
+//!
+//! It looks at the ledger first, waits for its turn ([`super::turn`]) and for its account's other
+//! operations (the auditor spends from the same one: a nonce that both take costs one of them an
+//! attempt), and tries again only after what it sent has expired.
+
+use super::{
+    Witness,
+    state::{Fault, Found},
+    turn::{Standing, Turn, turn},
+};
+use crate::{
+    engine::{Digest, PrivateKey},
+    handle::Handle,
+    mempool::Mempool,
+};
+use commonware_codec::Encode as _;
+use commonware_cryptography::Signer as _;
+use posync_protocol::{
+    Account, Amount, Body, Operation, Record, Slot,
+    ledger::{self, BlockContext},
+    record::{AccountState, Offences, Seat, System},
+};
+use std::collections::BTreeMap;
+
+/// Blocks that an attempt may take.
+const ATTEMPT_BLOCKS: u64 = 16;
+/// Times the fee of today that may be charged, so that a busy block takes it before others.
+const FEE_MARGIN: u128 = 4;
+
+/// Who brings.
+struct Reporter {
+    witness: Witness,
+    mempool: Mempool,
+    handle: Handle,
+    key: PrivateKey,
+    account: Account,
+    /// Until which height an attempt may still come true.
+    tried: BTreeMap<Fault, u64>,
+    /// Whether it was said that the account is too empty.
+    is_poor: bool,
+}
+
+/// Follows the applied blocks until the node stops.
+pub async fn run(mempool: Mempool, handle: Handle, key: PrivateKey) {
+    let (witness, mut heights) = (handle.witness().clone(), handle.heights());
+    let account = Account::of(&key.public_key());
+    let mut reporter =
+        Reporter { witness, mempool, handle, key, account, tried: BTreeMap::new(), is_poor: false };
+    while heights.changed().await.is_ok() {
+        let height = *heights.borrow_and_update();
+        let open = reporter.witness.open();
+        reporter.tried.retain(|fault, _| open.iter().any(|(still, _)| still == fault));
+        for (fault, found) in open {
+            reporter.step(height, &fault, &found).await;
+        }
+    }
+}
+
+impl Reporter {
+    async fn step(&mut self, height: u64, fault: &Fault, found: &Found) {
+        let (standing, state) = self.look(height, fault).await;
+        match turn(fault.0, found.height, height, &standing) {
+            Turn::Over if fault.1 == self.account => {
+                let next = "take this node down and find out where else its key is in use";
+                tracing::error!(epoch = fault.0, next, "this authority's own key signed twice");
+                self.witness.close(fault);
+            }
+            Turn::Over => self.witness.close(fault),
+            Turn::Wait => {}
+            Turn::Now if self.tried.get(fault).is_some_and(|until| *until >= height) => {}
+            Turn::Now if self.mempool.has_waiting(&self.account) => {}
+            Turn::Now => self.bring(height, fault, found, &state).await,
+        }
+    }
+
+    async fn look(&self, height: u64, (epoch, offender): &Fault) -> (Standing, AccountState) {
+        let keys = [
+            System::key(),
+            Seat::key(&self.account),
+            Seat::key(offender),
+            Offences::at(*epoch),
+            AccountState::key(&self.account),
+        ];
+        let slots = self.handle.read_unproven(keys.to_vec()).await;
+        let system = read::<System>(slots.first()).unwrap_or_default();
+        let offender: Option<Seat> = read(slots.get(2));
+        let offences = Offences::of(*epoch, read(slots.get(3)));
+        let is_settled = |seat: &Seat| offences.has(seat.index) || seat.bond == Amount::ZERO;
+        let standing = Standing {
+            now: self.handle.genesis().parameters.epoch(height),
+            seats: system.seats,
+            mine: read::<Seat>(slots.get(1)).map(|seat| seat.index),
+            is_settled: offender.as_ref().is_some_and(is_settled),
+            offender: offender.map(|seat| seat.index),
+        };
+        (standing, read(slots.get(4)).unwrap_or_default())
+    }
+
+    async fn bring(&mut self, height: u64, fault: &Fault, found: &Found, state: &AccountState) {
+        let expires = height + ATTEMPT_BLOCKS;
+        let operation = self.sign(height, expires, state.nonce, found);
+        let (seat, epoch, fee) = (fault.1, fault.0, operation.max_fee);
+        if state.balance < fee {
+            if !std::mem::replace(&mut self.is_poor, true) {
+                let next = "send money to this authority's account; until then others must bring it";
+                tracing::error!(%seat, epoch, account = %self.account, balance = %state.balance, %fee, next, "evidence cannot be brought: the account cannot pay the fee");
+            }
+            return;
+        }
+        self.is_poor = false;
+        match self.mempool.submit(operation.encode().to_vec()).await {
+            Ok(id) => {
+                self.tried.insert(*fault, expires);
+                tracing::warn!(%seat, epoch, operation = %Digest::from(id), "brought evidence that it signed twice");
+            }
+            Err(refused) => {
+                tracing::warn!(%seat, epoch, ?refused, "evidence is not taken yet; again with the next block")
+            }
+        }
+    }
+
+    /// The operation, at a multiple of the fee of today.
+    fn sign(&self, height: u64, expires: u64, nonce: u64, found: &Found) -> Operation {
+        let (chain, body) = (self.handle.chain(), Body::Evidence(found.evidence.clone()));
+        let sign = |fee| Operation::signed(&self.key, &chain, nonce, fee, expires, body.clone());
+        let context = BlockContext {
+            chain,
+            parameters: self.handle.genesis().parameters,
+            height,
+            leader: Account::default(),
+            parent: [0; 32],
+            seed: None,
+        };
+        let fee = ledger::fee(&context, &sign(Amount::ZERO)).grains().saturating_mul(FEE_MARGIN);
+        sign(Amount::new(fee).unwrap_or(Amount::MAX))
+    }
+}
+
+/// A record of the applied state.
+fn read<R: Record>(slot: Option<&Option<Slot>>) -> Option<R> {
+    R::from_slot(slot?.as_ref()?).ok()
+}

@@ -1,0 +1,139 @@
+//! Notices when a seat signs against itself, and brings it to the ledger (AU-4 to AU-6).
+//!
+//! ```text
+//!  blocks of leaders ── [`Overheard`] ──┐                       ┌──► channel 9: what the chain passed
+//!  blocks that are verified, final ─────┼──► state: memory ─────┤    over, and evidence
+//!  channel 9: what others saw ──────────┤                       └──► bring: whose turn? ──► mempool
+//!  commitments at the mempool's door ───┘
+//! ```
+//!
+//! [`state`] and [`turn`] decide and never wait; [`actor`] and [`bring`] move bytes. The memory is
+//! lost with the process: evidence is told to every authority when it is found, and each of them
+//! brings it in its turn, so it is lost only if all of them stop at once.
+//!
+//! What is found and what can go unseen is said in `docs/threats.md`.
+
+pub mod actor;
+pub mod bring;
+pub mod state;
+#[cfg(test)]
+mod tests;
+pub mod turn;
+
+pub use actor::Overheard;
+
+use crate::{engine::Digest, genesis::Genesis};
+use commonware_codec::{Copying, Encode as _, Read as _};
+use posync_client::watch;
+use posync_protocol::{
+    Account, Operation,
+    block::{Header, sha256},
+    operation::{AuditCommit, Evidence},
+};
+use state::{Fault, Found, Sighting, State};
+use std::{
+    fmt,
+    sync::{Arc, Mutex, MutexGuard},
+};
+
+/// A handle on the memory; clones share it.
+#[derive(Clone)]
+pub struct Witness {
+    state: Arc<Mutex<State>>,
+    changed: watch::Sender<()>,
+}
+
+impl fmt::Debug for Witness {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Witness").finish_non_exhaustive()
+    }
+}
+
+impl Witness {
+    /// Watches the seats of a network.
+    pub fn new(genesis: &Genesis) -> Self {
+        let seats = genesis.authorities.iter().map(|authority| Account::of(&authority.key));
+        let state = State::new(genesis.chain(), genesis.parameters, seats);
+        Self { state: Arc::new(Mutex::new(state)), changed: watch::Sender::new(()) }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().expect("no holder panics")
+    }
+
+    /// Goes on at a height that is final already.
+    pub fn begin(&self, height: u64) {
+        self.state().begin(height);
+    }
+
+    /// Takes the header of a block that is to be verified.
+    pub fn header(&self, header: &Header) {
+        let found = self.state().header(header);
+        self.settle(found);
+    }
+
+    /// Takes the bytes of a block on their way in: they begin with its header.
+    pub fn overhear(&self, bytes: &[u8]) {
+        if let Ok(header) = Header::read_cfg(&mut Copying(bytes), &()) {
+            self.header(&header);
+        }
+    }
+
+    /// Takes a final block.
+    pub fn block(&self, header: &Header, operations: &[Operation]) {
+        let found = self.state().block(header, operations);
+        self.settle(found);
+    }
+
+    /// Takes the commitment of a seat.
+    pub fn commitment(&self, seat: &Account, commit: &AuditCommit) {
+        let found = self.state().commitment(seat, commit);
+        self.settle(found);
+    }
+
+    /// Who is held to have signed twice, as far as the memory reaches.
+    pub fn accused(&self) -> Vec<Account> {
+        self.state().accused()
+    }
+
+    fn hear(&self, sightings: &[Sighting]) {
+        for sighting in sightings {
+            let found = self.state().hear(sighting);
+            self.settle(found);
+        }
+    }
+
+    fn open(&self) -> Vec<(Fault, Found)> {
+        self.state().open()
+    }
+
+    fn close(&self, fault: &Fault) {
+        self.state().close(fault);
+    }
+
+    /// Says what was found, and wakes who tells it.
+    fn settle(&self, found: impl IntoIterator<Item = Found>) {
+        found.into_iter().for_each(|found| tell(&found.evidence));
+        if self.state().has_news() {
+            self.changed.send_replace(());
+        }
+    }
+}
+
+/// Who did what, where, and under which name the ledger will know it.
+fn tell(evidence: &Evidence) {
+    let (seat, name) = (evidence.offender(), Digest::from(sha256(&evidence.encode())));
+    match evidence {
+        Evidence::Proposals(pair) => {
+            let digests: Vec<String> =
+                pair.headers.iter().map(|header| Digest::from(header.digest()).to_string()).collect();
+            let place = pair.headers.first().map(|header| (header.term, header.view));
+            let (term, view) = place.unwrap_or_default();
+            tracing::warn!(%seat, term, view, ?digests, evidence = %name, "an authority signed two blocks of one view");
+        }
+        Evidence::Commitments(pair) => {
+            let epoch = pair.commits.first().map(|commit| commit.epoch);
+            tracing::warn!(%seat, epoch, evidence = %name, "an authority signed two commitments of one epoch");
+        }
+    }
+}
