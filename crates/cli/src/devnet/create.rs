@@ -84,6 +84,9 @@ pub(crate) struct RoleFile {
     /// Where a provider's and an authority's alerts are posted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) alert_url: Option<String>,
+    /// Most bytes that a provider's shards may take on its volume; without it, what it offers needs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) space_bytes: Option<u64>,
 }
 
 impl RoleFile {
@@ -284,7 +287,7 @@ fn write_members(
         }
         let (operator, region) = seat.offer.clone().unzip();
         let (role, listen, nodes) = (seat.role, seat.service, nodes.clone());
-        RoleFile { role, listen, operator, region, nodes, alert_url: None }.write(&own)?;
+        RoleFile { role, listen, operator, region, nodes, alert_url: None, space_bytes: None }.write(&own)?;
     }
     Ok(())
 }

@@ -192,6 +192,7 @@ fn provider(directory: &Path, role: &RoleFile) -> Outcome {
         operator: role.operator.clone().unwrap_or_default(),
         bond: genesis.parameters.bond_min,
         capacity_bytes: CAPACITY_BYTES,
+        space_bytes: role.space_bytes.unwrap_or(u64::MAX),
         egress_rate: EGRESS_LOCAL,
         segment_bytes: SEGMENT_BYTES,
         reserve_prices: (0, 0),
