@@ -7,7 +7,7 @@ use commonware_utils::channel::mpsc;
 use posync_client::rpc;
 use posync_gateway::{
     catalogue::row::SegmentRow,
-    coding::SEGMENT_BYTES,
+    coding::{SEGMENT_BYTES, shard_bytes},
     repair::Notice,
     sample::{
         self, Found, Sample, Sampler,
@@ -324,6 +324,40 @@ fn samples_tell_who_serves_and_fault_nobody_for_what_it_no_longer_owes() {
                 assert!(of.iter().all(|found| matches!(found, Found::Bytes { bytes: SLICE_BYTES, .. })));
                 assert_eq!(provider.desk.parts().till.with(|till| till.paid(&deed.agreement)), paid);
             }
+        }
+    });
+}
+
+#[test]
+fn who_holds_small_shards_alone_is_sampled_too() {
+    run(|context| async move {
+        let world = World::start(&context).await;
+        world.put("file", &bytes(40_000, 6)).await.expect("stored");
+        world.until("eight holders", async |w| whole(w, "file").await).await;
+        let holders = holders(&world, "file", 0).await;
+        let length = shard_bytes(40_000) as u64;
+        assert!(length * 6 < SLICE_BYTES && length * 7 > SLICE_BYTES);
+        let known = |shard| Known {
+            challenge: 1,
+            epoch: 0,
+            shards: vec![Named { shard, length, slot: 0, root: [0; 32] }],
+        };
+        let names = holders.iter().map(|(_, account, shard)| (*account, known(*shard))).collect();
+        let samples = sampled(&context, &world, names).await;
+        assert!(samples.len() >= 8, "{samples:?}");
+        for sample in &samples {
+            let Found::Bytes { bytes, first, whole } = sample.found else { panic!("{sample:?}") };
+            assert_eq!(bytes, 7 * length, "seven times the only one");
+            assert!(first < whole, "{sample:?}");
+        }
+        for (_, account, _) in &holders {
+            let deed = &world.core.deeds_with(account)[0];
+            let reads = samples.iter().filter(|sample| sample.provider == *account).count() as u64;
+            assert_eq!(
+                deed.egress().await,
+                reads * 7 * length,
+                "all of it is paid, so that it backs a report"
+            );
         }
     });
 }
