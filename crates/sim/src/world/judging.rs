@@ -95,6 +95,7 @@ impl World<'_> {
             state_root,
             audit: self.context.auditor().state(),
             events: std::mem::take(&mut self.lasting.events),
+            state: self.lasting.judge.ledger.state.clone(),
         })
     }
 

@@ -32,7 +32,7 @@ use posync_node::{
     epoch::secrets::Secrets,
     genesis::{AuthoritySecret, Genesis, deal},
 };
-use posync_protocol::{Account, Amount, Hash, ledger::Event};
+use posync_protocol::{Account, Amount, Hash, Key, Slot, ledger::Event};
 use processes::Running;
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -97,6 +97,8 @@ pub struct Report {
     pub audit: String,
     /// What the blocks told, with their heights.
     pub events: Vec<(u64, Event)>,
+    /// Every record after the last block.
+    pub state: BTreeMap<Key, Slot>,
 }
 
 /// An authority's keys.
