@@ -4,50 +4,21 @@
 mod common;
 
 use common::{Net, POSYNC, file, signal};
+use posync_alert::test_utils::{Posted, listen};
 use posync_provider::segments::extents;
 use serde_json::Value;
 use std::{
     fs::OpenOptions,
-    io::{BufRead as _, BufReader, Read as _, Write as _},
-    net::TcpListener,
+    io::{BufRead as _, BufReader},
     os::unix::fs::FileExt as _,
     path::Path,
     process::{Command, Stdio},
-    sync::mpsc::{Receiver, channel},
-    thread,
+    sync::mpsc::Receiver,
     time::{Duration, Instant},
 };
 
 /// Time for an alert: a few epochs of a busy machine.
 const PATIENCE: Duration = Duration::from_secs(120);
-
-/// A webhook on a socket: its address, and what is posted to it.
-fn listen() -> (String, Receiver<Value>) {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
-    let url = format!("http://{}/alerts", listener.local_addr().expect("it is bound"));
-    let (send, got) = channel();
-    thread::spawn(move || {
-        while let Ok((mut stream, _)) = listener.accept() {
-            let mut reader = BufReader::new(&stream);
-            let (mut length, mut line) = (0, String::from("POST"));
-            while !line.trim().is_empty() {
-                line.clear();
-                reader.read_line(&mut line).expect("a header");
-                let value = line.to_ascii_lowercase();
-                if let Some(value) = value.strip_prefix("content-length:") {
-                    length = value.trim().parse().expect("a number");
-                }
-            }
-            let mut body = vec![0; length];
-            reader.read_exact(&mut body).expect("the body");
-            let answered = stream.write_all(b"HTTP/1.1 204 No\r\nconnection: close\r\n\r\n");
-            if answered.is_err() || send.send(serde_json::from_slice(&body).expect("JSON")).is_err() {
-                break;
-            }
-        }
-    });
-    (url, got)
-}
 
 /// Changes a byte in every chunk that a provider keeps.
 fn damage(member: &Path) {
@@ -83,7 +54,7 @@ fn holders(net: &Net) -> Vec<(String, String, u32, String)> {
 
 #[test]
 fn a_webhook_and_a_watcher_hear_of_it_before_the_penalty() {
-    let (url, got) = listen();
+    let (url, got) = listen(vec![]);
     let net = Net::start_with(&["--alert-url", &url]);
     let home = tempfile::tempdir().expect("a temporary directory");
     let source = file(home.path(), "source", 1_500_000, 17);
@@ -99,7 +70,8 @@ fn a_webhook_and_a_watcher_hear_of_it_before_the_penalty() {
     let start = Instant::now();
     let alert = loop {
         let left = PATIENCE.checked_sub(start.elapsed()).expect("an alert in time");
-        let posted = got.recv_timeout(left).unwrap_or_else(|_| panic!("no alert of {name}{}", net.logs()));
+        let posted =
+            got.recv_timeout(left).unwrap_or_else(|_| panic!("no alert of {name}{}", net.logs())).json;
         if posted["node"] == account.as_str() && posted["alert"] == "reads_missing" {
             break posted;
         }
@@ -131,6 +103,31 @@ fn a_webhook_and_a_watcher_hear_of_it_before_the_penalty() {
     watch.kill().expect("it was started here");
     watch.wait().expect("it was started here");
     assert!(waits.is_some(), "a killed provider's challenge waits");
+    authorities_say_that_they_are_behind(&net, &got);
+}
+
+/// Two of four stand still: the others make no blocks, say so, and say when it is over.
+fn authorities_say_that_they_are_behind(net: &Net, got: &Receiver<Posted>) {
+    let description = net.description();
+    let nodes = description["nodes"].as_array().expect("a list").iter();
+    let authorities: Vec<&Value> = nodes.filter(|node| node["role"] == "authority").collect();
+    let pid = |node: &Value| u32::try_from(node["pid"].as_u64().expect("a number")).expect("a pid");
+    let stopped: Vec<u32> = authorities[2..].iter().map(|node| pid(node)).collect();
+    let heard = |state: &str| {
+        let mut missing: Vec<&Value> = authorities[..2].iter().map(|node| &node["account"]).collect();
+        let start = Instant::now();
+        while !missing.is_empty() {
+            let left = PATIENCE.checked_sub(start.elapsed()).expect("an alert in time");
+            let posted = got.recv_timeout(left).unwrap_or_else(|_| panic!("not {state}{}", net.logs())).json;
+            if posted["alert"] == "behind" && posted["state"] == state {
+                missing.retain(|account| **account != posted["node"]);
+            }
+        }
+    };
+    stopped.iter().for_each(|pid| signal("STOP", *pid));
+    heard("raised");
+    stopped.iter().for_each(|pid| signal("CONT", *pid));
+    heard("cleared");
 }
 
 #[test]
@@ -145,4 +142,24 @@ fn an_address_that_is_none_is_refused_and_not_repeated() {
     assert_eq!(output.status.code(), Some(2));
     let text = String::from_utf8_lossy(&output.stderr);
     assert!(text.contains("https://") && !text.contains("secret"), "{text}");
+}
+
+#[test]
+fn a_file_of_authorities_that_is_none_is_refused_before_anything_starts() {
+    let home = tempfile::tempdir().expect("a temporary directory");
+    let (net, file) = (home.path().join("net"), home.path().join("ca.pem"));
+    std::fs::write(&file, "no certificate").expect("writable");
+    for (path, code) in [(file, 2), (home.path().join("missing.pem"), 8)] {
+        let output = Command::new(POSYNC)
+            .args(["--json", "devnet", "--alert-url", "https://hooks.example.org/secret", "--dir"])
+            .arg(&net)
+            .arg("--alert-ca")
+            .arg(path)
+            .output()
+            .expect("the program starts");
+        let text = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(code), "{text}");
+        assert!(text.contains("ca.pem") || text.contains("PEM") || text.contains("missing.pem"), "{text}");
+        assert!(!text.contains("secret") && !net.exists(), "{text}");
+    }
 }
