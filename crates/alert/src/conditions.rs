@@ -13,7 +13,7 @@ use posync_protocol::{
     economics::score::CORRECTNESS_MIN,
     limits::{HISTORY, Parameters, READS},
     provider::bond_needed,
-    record::{Audit, Provider, Seat, Standing},
+    record::{Audit, Provider, Standing},
     standing::{AVAILABLE_MIN, LOW_EPOCHS},
 };
 
@@ -63,20 +63,6 @@ pub fn low_space(space: Space) -> Option<Alert> {
     let next = "what cannot be stored is refused, and a refusal cuts the declared capacity; a full volume \
                 ends the process: free space, or declare less";
     Some(Alert { kind: Kind::LowSpace, what, next: next.into(), due: None })
-}
-
-/// An alert if a seat was proved to have signed against itself (AU-5, AU-9, AU-10).
-pub fn seat(seat: &Seat) -> Option<Alert> {
-    let height = seat.jailed?;
-    let slashed = seat.slashed;
-    let what = format!(
-        "this authority signed two things of which one is a lie, as block {height} proved: {slashed} SYNC of \
-         its bond are gone, and it is in jail for ever"
-    );
-    let next = "from the next term on it leads no block, and once four others are there it holds no share of \
-                the network's key: stop whatever else signs with its key, a copy or an old backup; let it run, \
-                it votes until then; keep its directory; and give a new authority a key of its own";
-    Some(Alert { kind: Kind::Jailed, what, next: next.into(), due: None })
 }
 
 /// Set bits among the newest `count` of a history, and how many those are.
@@ -259,17 +245,6 @@ mod tests {
     fn a_good_provider_has_none_and_neither_has_a_newcomer() {
         assert_eq!(kinds(|_, _, _, _| ()), []);
         assert_eq!(kinds(|_, audit, _, _| *audit = Audit::default()), []);
-    }
-
-    #[test]
-    fn a_seat_that_signed_against_itself_is_told_why_and_what_next() {
-        let honest = Seat::new(0, Amount::sync(9));
-        assert_eq!(seat(&honest), None);
-        let alert =
-            seat(&Seat { jailed: Some(77), slashed: Amount::sync(5), ..honest }).expect("it is in jail");
-        assert_eq!((alert.kind, alert.due), (Kind::Jailed, None));
-        assert!(alert.what.contains("block 77") && alert.what.contains("5 SYNC"), "{}", alert.what);
-        assert!(alert.next.contains("a copy or an old backup"), "{}", alert.next);
     }
 
     #[test]

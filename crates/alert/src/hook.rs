@@ -6,7 +6,7 @@
 //!              full: dropped, told in the log       \--else--> pause 1, 2, 4 .. 60 s, at most 8 times
 //! ```
 
-use crate::{Alert, Kind, Signal, State, Watch};
+use crate::{Alert, Kind, Signal, State, Watch, trust};
 use std::{
     fmt,
     sync::{
@@ -16,6 +16,7 @@ use std::{
     thread,
     time::{Duration, Instant},
 };
+use ureq::tls::RootCerts;
 
 /// Signals that wait for the hook.
 const QUEUE: usize = 64;
@@ -31,10 +32,16 @@ const ATTEMPT: Duration = Duration::from_secs(10);
 /// Time that a node which ends takes to say so.
 const LAST_WORDS: Duration = Duration::from_secs(5);
 
-/// The hook's address is none.
+/// Alerts cannot go there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("an alert URL begins with http:// or https:// and names a host")]
-pub struct BadUrl;
+pub enum BadHook {
+    /// The address is none.
+    #[error("an alert URL begins with http:// or https:// and names a host")]
+    Url,
+    /// The file of authorities is none.
+    #[error("the file of certificate authorities holds no certificate that could sign another, in PEM form")]
+    Authorities,
+}
 
 /// Where alerts go: cheap to clone, never waits.
 #[derive(Clone, Default)]
@@ -86,21 +93,31 @@ impl Alerts {
     /// To the log, and as JSON to this address, if one is given.
     ///
     /// # Errors
-    /// [`BadUrl`].
-    pub fn to(url: Option<&str>) -> Result<Self, BadUrl> {
-        url.map_or(Ok(Self::quiet()), |url| Self::paced(url, PAUSE))
+    /// [`BadHook::Url`].
+    pub fn to(url: Option<&str>) -> Result<Self, BadHook> {
+        Self::trusting(url, None)
     }
 
-    fn paced(url: &str, pause: Duration) -> Result<Self, BadUrl> {
-        let rest = url.strip_prefix("http://").or_else(|| url.strip_prefix("https://")).ok_or(BadUrl)?;
+    /// The same, to a host whose certificate one of these authorities signed (PEM), if they are given.
+    ///
+    /// # Errors
+    /// [`BadHook`].
+    pub fn trusting(url: Option<&str>, authorities: Option<&[u8]>) -> Result<Self, BadHook> {
+        let roots = trust::roots(authorities)?;
+        url.map_or(Ok(Self::quiet()), |url| Self::paced(url, roots, PAUSE))
+    }
+
+    pub(crate) fn paced(url: &str, roots: RootCerts, pause: Duration) -> Result<Self, BadHook> {
+        let rest =
+            url.strip_prefix("http://").or_else(|| url.strip_prefix("https://")).ok_or(BadHook::Url)?;
         if rest.is_empty() || rest.starts_with('/') || rest.contains(char::is_whitespace) {
-            return Err(BadUrl);
+            return Err(BadHook::Url);
         }
         let (queue, signals) = sync_channel(QUEUE);
         let waiting = Arc::new(Waiting::default());
         let (url, told) = (url.to_owned(), waiting.clone());
         let thread = thread::Builder::new().name("alerts".into());
-        let started = thread.spawn(move || deliver(&url, &signals, &told, pause));
+        let started = thread.spawn(move || deliver(&url, roots, &signals, &told, pause));
         if let Err(error) = started {
             tracing::error!(%error, "no thread for alerts: they only go to the log");
             return Ok(Self::quiet());
@@ -158,9 +175,8 @@ impl Alerts {
 }
 
 /// The thread: sends one signal after the other until nobody can tell any more.
-fn deliver(url: &str, signals: &Receiver<Signal>, waiting: &Waiting, pause: Duration) {
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let tls = ureq::tls::TlsConfig::builder().unversioned_rustls_crypto_provider(provider).build();
+fn deliver(url: &str, roots: RootCerts, signals: &Receiver<Signal>, waiting: &Waiting, pause: Duration) {
+    let tls = trust::tls(roots);
     let agent = ureq::Agent::config_builder().timeout_global(Some(ATTEMPT)).tls_config(tls).build();
     let agent = ureq::Agent::from(agent);
     while let Ok(signal) = signals.recv() {
@@ -191,6 +207,9 @@ const fn may_pass(error: &ureq::Error) -> bool {
 
 /// An error in words without the address.
 fn describe(error: &ureq::Error) -> String {
+    if let Some(handshake) = trust::describe(error) {
+        return handshake.into();
+    }
     match error {
         ureq::Error::StatusCode(code) => format!("it answered with status {code}"),
         ureq::Error::Timeout(_) => "it did not answer in time".into(),
@@ -203,11 +222,8 @@ fn describe(error: &ureq::Error) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::{
-        io::{BufRead as _, BufReader, Read as _, Write as _},
-        net::{TcpListener, TcpStream},
-        sync::mpsc,
-    };
+    use crate::test_utils::listen;
+    use std::{net::TcpListener, sync::mpsc};
 
     const SOON: Duration = Duration::from_millis(5);
     const LONG: Duration = Duration::from_secs(30);
@@ -217,55 +233,14 @@ mod tests {
         Signal::new("sync1x".into(), Some(9), State::Raised, alert)
     }
 
-    /// Reads one request; its first line and its body.
-    fn request(stream: &TcpStream) -> (String, Vec<u8>) {
-        let mut reader = BufReader::new(stream);
-        let (mut first, mut length) = (String::new(), 0);
-        reader.read_line(&mut first).expect("a request");
-        loop {
-            let mut line = String::new();
-            reader.read_line(&mut line).expect("a header");
-            let line = line.trim().to_ascii_lowercase();
-            if let Some(value) = line.strip_prefix("content-length:") {
-                length = value.trim().parse().expect("a number");
-            }
-            if line.is_empty() {
-                break;
-            }
-        }
-        let mut body = vec![0; length];
-        reader.read_exact(&mut body).expect("the body");
-        (first, body)
-    }
-
-    /// A hook that answers its requests with these codes in turn, then with 200; what it got.
-    fn listen(codes: Vec<u16>) -> (String, Receiver<(String, Vec<u8>)>) {
-        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
-        let url = format!("http://{}/hook/secret", listener.local_addr().expect("it is bound"));
-        let (send, got) = mpsc::channel();
-        thread::spawn(move || {
-            let mut codes = codes.into_iter();
-            while let Ok((mut stream, _)) = listener.accept() {
-                let code = codes.next().unwrap_or(200);
-                let answer = format!("HTTP/1.1 {code} X\r\ncontent-length: 0\r\nconnection: close\r\n\r\n");
-                let taken = request(&stream);
-                if stream.write_all(answer.as_bytes()).is_err() || send.send(taken).is_err() {
-                    break;
-                }
-            }
-        });
-        (url, got)
-    }
-
     #[test]
     fn an_alert_is_posted_as_json() {
         let (url, got) = listen(vec![]);
         let alerts = Alerts::to(Some(&url)).expect("an address");
         alerts.tell(signal("reads fail"));
-        let (line, body) = got.recv_timeout(LONG).expect("it arrives");
-        assert_eq!(line.trim(), "POST /hook/secret HTTP/1.1");
-        let json: serde_json::Value = serde_json::from_slice(&body).expect("JSON");
-        assert_eq!(json, serde_json::to_value(signal("reads fail")).expect("plain data"));
+        let posted = got.recv_timeout(LONG).expect("it arrives");
+        assert_eq!(posted.line, "POST /hook/secret HTTP/1.1");
+        assert_eq!(posted.json, serde_json::to_value(signal("reads fail")).expect("plain data"));
         assert!(alerts.flush(LONG));
         assert!(!format!("{alerts:?}").contains("secret"));
     }
@@ -273,18 +248,13 @@ mod tests {
     #[test]
     fn a_hook_that_fails_is_tried_again_and_one_that_refuses_is_not() {
         let (url, got) = listen(vec![500, 429, 503, 200, 404, 200]);
-        let alerts = Alerts::paced(&url, SOON).expect("an address");
+        let alerts = Alerts::paced(&url, RootCerts::WebPki, SOON).expect("an address");
         for what in ["one", "two", "three"] {
             alerts.tell(signal(what));
         }
         assert!(alerts.flush(LONG));
-        let texts: Vec<String> = got
-            .try_iter()
-            .map(|(_, body)| {
-                let json: serde_json::Value = serde_json::from_slice(&body).expect("JSON");
-                json["what"].as_str().expect("text").to_owned()
-            })
-            .collect();
+        let texts: Vec<String> =
+            got.try_iter().map(|posted| posted.json["what"].as_str().expect("text").to_owned()).collect();
         assert_eq!(texts, ["one", "one", "one", "one", "two", "three"]);
     }
 
@@ -310,7 +280,7 @@ mod tests {
     #[test]
     fn nobody_listens_and_it_is_given_up() {
         let free = TcpListener::bind("127.0.0.1:0").expect("a free port").local_addr().expect("it was bound");
-        let alerts = Alerts::paced(&format!("http://{free}/"), SOON).expect("an address");
+        let alerts = Alerts::paced(&format!("http://{free}/"), RootCerts::WebPki, SOON).expect("an address");
         alerts.tell(signal("to nobody"));
         assert!(alerts.flush(LONG), "eight attempts, then the next");
     }
@@ -320,8 +290,7 @@ mod tests {
         let (url, got) = listen(vec![]);
         let alerts = Alerts::to(Some(&url)).expect("an address");
         alerts.offline("sync1x", Some(3), &"the volume is gone");
-        let (_, body) = got.try_recv().expect("it was heard");
-        let json: serde_json::Value = serde_json::from_slice(&body).expect("JSON");
+        let json = got.try_recv().expect("it was heard").json;
         assert_eq!(
             (&json["alert"], &json["what"]),
             (&"offline".into(), &"it went offline: the volume is gone".into())
@@ -329,19 +298,9 @@ mod tests {
     }
 
     #[test]
-    fn a_hook_without_tls_is_given_up_and_ends_nothing() {
-        let (url, _got) = listen(vec![]);
-        let alerts = Alerts::paced(&url.replace("http://", "https://"), SOON).expect("an address");
-        alerts.tell(signal("to a plain socket"));
-        assert!(alerts.flush(LONG), "the handshake fails each time");
-        alerts.tell(signal("again"));
-        assert!(alerts.flush(LONG), "the thread lives");
-    }
-
-    #[test]
     fn addresses_are_checked() {
         for bad in ["", "example.org", "ftp://example.org", "http://", "https:///x", "http://a b"] {
-            assert_eq!(Alerts::to(Some(bad)).err(), Some(BadUrl), "{bad}");
+            assert_eq!(Alerts::to(Some(bad)).err(), Some(BadHook::Url), "{bad}");
         }
         let alerts = Alerts::to(Some("https://hooks.example.org/services/x")).expect("an address");
         assert!(alerts.flush(Duration::ZERO));

@@ -14,13 +14,19 @@
 //! 3. A role never waits for a webhook: the queue is bounded, what does not fit is dropped and told,
 //!    a hook that fails is tried again a bounded number of times. Tests: [`hook`].
 //! 4. The hook's address never reaches a log: whoever knows it may write to it.
+//! 5. Nothing is told to a host whose certificate is not believed. Tests: [`trust`].
 
 mod conditions;
 mod hook;
+mod seat;
 mod space;
+#[cfg(any(test, feature = "test-utils"))]
+pub mod test_utils;
+mod trust;
 
-pub use conditions::{Facts, conditions, low_space, seat};
-pub use hook::{Alerts, BadUrl};
+pub use conditions::{Facts, conditions, low_space};
+pub use hook::{Alerts, BadHook};
+pub use seat::seat_conditions;
 pub use space::Space;
 
 use std::collections::BTreeMap;
@@ -55,6 +61,10 @@ pub enum Kind {
     BondShort,
     /// The volume has less room than was promised, or nearly none.
     LowSpace,
+    /// An authority applied no block for a while.
+    Behind,
+    /// An authority's seat is in jail.
+    SeatJailed,
     /// The role has ended.
     Offline,
 }

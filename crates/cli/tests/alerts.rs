@@ -3,7 +3,8 @@
 
 mod common;
 
-use common::{Net, POSYNC, file, listen, signal};
+use common::{Net, POSYNC, file, signal};
+use posync_alert::test_utils::{Posted, listen};
 use posync_provider::segments::extents;
 use serde_json::Value;
 use std::{
@@ -12,6 +13,7 @@ use std::{
     os::unix::fs::FileExt as _,
     path::Path,
     process::{Command, Stdio},
+    sync::mpsc::Receiver,
     time::{Duration, Instant},
 };
 
@@ -52,7 +54,7 @@ fn holders(net: &Net) -> Vec<(String, String, u32, String)> {
 
 #[test]
 fn a_webhook_and_a_watcher_hear_of_it_before_the_penalty() {
-    let (url, got) = listen();
+    let (url, got) = listen(vec![]);
     let net = Net::start_with(&["--alert-url", &url]);
     let home = tempfile::tempdir().expect("a temporary directory");
     let source = file(home.path(), "source", 1_500_000, 17);
@@ -68,7 +70,8 @@ fn a_webhook_and_a_watcher_hear_of_it_before_the_penalty() {
     let start = Instant::now();
     let alert = loop {
         let left = PATIENCE.checked_sub(start.elapsed()).expect("an alert in time");
-        let posted = got.recv_timeout(left).unwrap_or_else(|_| panic!("no alert of {name}{}", net.logs()));
+        let posted =
+            got.recv_timeout(left).unwrap_or_else(|_| panic!("no alert of {name}{}", net.logs())).json;
         if posted["node"] == account.as_str() && posted["alert"] == "reads_missing" {
             break posted;
         }
@@ -100,6 +103,31 @@ fn a_webhook_and_a_watcher_hear_of_it_before_the_penalty() {
     watch.kill().expect("it was started here");
     watch.wait().expect("it was started here");
     assert!(waits.is_some(), "a killed provider's challenge waits");
+    authorities_say_that_they_are_behind(&net, &got);
+}
+
+/// Two of four stand still: the others make no blocks, say so, and say when it is over.
+fn authorities_say_that_they_are_behind(net: &Net, got: &Receiver<Posted>) {
+    let description = net.description();
+    let nodes = description["nodes"].as_array().expect("a list").iter();
+    let authorities: Vec<&Value> = nodes.filter(|node| node["role"] == "authority").collect();
+    let pid = |node: &Value| u32::try_from(node["pid"].as_u64().expect("a number")).expect("a pid");
+    let stopped: Vec<u32> = authorities[2..].iter().map(|node| pid(node)).collect();
+    let heard = |state: &str| {
+        let mut missing: Vec<&Value> = authorities[..2].iter().map(|node| &node["account"]).collect();
+        let start = Instant::now();
+        while !missing.is_empty() {
+            let left = PATIENCE.checked_sub(start.elapsed()).expect("an alert in time");
+            let posted = got.recv_timeout(left).unwrap_or_else(|_| panic!("not {state}{}", net.logs())).json;
+            if posted["alert"] == "behind" && posted["state"] == state {
+                missing.retain(|account| **account != posted["node"]);
+            }
+        }
+    };
+    stopped.iter().for_each(|pid| signal("STOP", *pid));
+    heard("raised");
+    stopped.iter().for_each(|pid| signal("CONT", *pid));
+    heard("cleared");
 }
 
 #[test]
@@ -114,4 +142,24 @@ fn an_address_that_is_none_is_refused_and_not_repeated() {
     assert_eq!(output.status.code(), Some(2));
     let text = String::from_utf8_lossy(&output.stderr);
     assert!(text.contains("https://") && !text.contains("secret"), "{text}");
+}
+
+#[test]
+fn a_file_of_authorities_that_is_none_is_refused_before_anything_starts() {
+    let home = tempfile::tempdir().expect("a temporary directory");
+    let (net, file) = (home.path().join("net"), home.path().join("ca.pem"));
+    std::fs::write(&file, "no certificate").expect("writable");
+    for (path, code) in [(file, 2), (home.path().join("missing.pem"), 8)] {
+        let output = Command::new(POSYNC)
+            .args(["--json", "devnet", "--alert-url", "https://hooks.example.org/secret", "--dir"])
+            .arg(&net)
+            .arg("--alert-ca")
+            .arg(path)
+            .output()
+            .expect("the program starts");
+        let text = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(code), "{text}");
+        assert!(text.contains("ca.pem") || text.contains("PEM") || text.contains("missing.pem"), "{text}");
+        assert!(!text.contains("secret") && !net.exists(), "{text}");
+    }
 }

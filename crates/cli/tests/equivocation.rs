@@ -3,10 +3,11 @@
 
 mod common;
 
-use common::{Net, listen, signal};
+use common::{Net, signal};
 use commonware_codec::{Copying, DecodeExt as _};
 use commonware_cryptography::{Signer as _, ed25519::PrivateKey};
 use commonware_runtime::{Runner as _, Supervisor as _, tokio};
+use posync_alert::test_utils::listen;
 use posync_client::{
     account::Submitter,
     connection::{Connection, Endpoint},
@@ -106,15 +107,15 @@ fn reach(net: &Net, height: u64) {
 
 #[test]
 fn of_five_one_that_signed_twice_is_out_and_two_may_be_gone() {
-    let (url, got) = listen();
+    let (url, got) = listen(Vec::new());
     let net = Net::start_with(&["--authorities", "5", "--providers", "8", "--alert-url", &url]);
     assert_eq!(jailed(&net), None);
     report(&net);
     let proved = jailed(&net).expect("it is in jail");
     let account = text(&member(&net, GUILTY)["account"]).to_owned();
     let alert = loop {
-        let posted = got.recv_timeout(Duration::from_secs(60)).expect("an alert");
-        if posted["node"] == account.as_str() && posted["alert"] == "jailed" {
+        let posted = got.recv_timeout(Duration::from_secs(60)).expect("an alert").json;
+        if posted["node"] == account.as_str() && posted["alert"] == "seat_jailed" {
             break posted;
         }
     };

@@ -5,13 +5,14 @@ use crate::{
     coding::FileId,
     deed::{Common, Deed, Room},
     limits::{SEGMENTS_IN_FLIGHT, SEGMENTS_READ_MAX, TRANSFERS_MAX},
+    link::Heights,
     placement::{Candidate, choose},
     purse::state::Stage,
     repair::Notice,
     why::Recent,
 };
 use commonware_utils::channel::mpsc;
-use posync_protocol::{Account, wire::gateway::Why};
+use posync_protocol::{Account, limits::Parameters, wire::gateway::Why};
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::SocketAddr,
@@ -58,9 +59,9 @@ pub struct Core {
     /// Segments that wait for repair.
     pub repairs_open: AtomicU32,
     /// Last certified height seen.
-    pub height: AtomicU64,
-    /// Blocks in a round.
-    round_blocks: u64,
+    pub height: Arc<AtomicU64>,
+    /// Genesis parameters.
+    parameters: Parameters,
     notices: mpsc::Sender<Notice>,
     deeds: Mutex<BTreeMap<u32, Arc<Deed>>>,
     known: Mutex<BTreeMap<Account, Known>>,
@@ -74,7 +75,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 impl Core {
     /// Nothing open, nothing known.
-    pub fn new(common: Common, notices: mpsc::Sender<Notice>, round_blocks: u64) -> Arc<Self> {
+    pub fn new(common: Common, notices: mpsc::Sender<Notice>, parameters: Parameters) -> Arc<Self> {
         Arc::new(Self {
             common,
             put_memory: Arc::new(Semaphore::new(SEGMENTS_IN_FLIGHT)),
@@ -82,8 +83,8 @@ impl Core {
             transfers: Arc::new(Semaphore::new(TRANSFERS_MAX)),
             opened: Notify::new(),
             repairs_open: AtomicU32::new(0),
-            height: AtomicU64::new(0),
-            round_blocks: round_blocks.max(1),
+            height: Arc::default(),
+            parameters,
             notices,
             deeds: Mutex::default(),
             known: Mutex::default(),
@@ -220,7 +221,8 @@ impl Core {
     /// What placement says of a provider now.
     pub fn why(&self, provider: &Account) -> Why {
         let candidates: Vec<Candidate> = self.usable().into_iter().map(|(candidate, _)| candidate).collect();
-        lock(&self.recent).why(provider, self.known(provider).as_ref(), &candidates)
+        let silence = self.deeds_with(provider).first().map_or((0, 0), |deed| deed.link.unanswered());
+        lock(&self.recent).why(provider, self.known(provider).as_ref(), silence, &candidates)
     }
 
     fn describe(&self, accounts: &BTreeSet<Account>) -> Vec<Candidate> {
@@ -242,9 +244,14 @@ impl Core {
         let _ = self.notices.send(notice).await;
     }
 
+    /// The ledger's time, for the ways to providers.
+    pub fn heights(&self) -> Heights {
+        Heights { height: self.height.clone(), epoch_blocks: self.parameters.epoch_blocks() }
+    }
+
     /// The round of the last certified height seen.
     pub fn round(&self) -> u64 {
-        self.height.load(Ordering::Relaxed) / self.round_blocks
+        self.parameters.round(self.height.load(Ordering::Relaxed))
     }
 
     /// A put is under way: its job is left alone until the guard is dropped.

@@ -77,7 +77,7 @@ impl Customer {
         let (catalogue, loaded, disk) = opened?;
         let common = Common { environment, catalogue, chain, master: loaded.master };
         let (notices, heard) = mpsc::channel(MAILBOX);
-        let core = Core::new(common, notices, parameters.round_blocks);
+        let core = Core::new(common, notices, parameters);
         let (dialing, light) = (context.child("nodes"), Light::new(chain, network_key));
         let connection = Connection::new(dialing, Shared(network.clone()), key.clone(), nodes, light);
         let submitter = Submitter::new(connection.clone(), key.clone(), parameters);

@@ -34,6 +34,7 @@ pub mod purse;
 pub mod repair;
 pub mod sample;
 pub mod serve;
+pub mod silence;
 pub mod transfer;
 pub mod why;
 

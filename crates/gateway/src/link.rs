@@ -3,9 +3,11 @@
 //! Invariants
 //! 1. At most [`PUTS_IN_FLIGHT`] shards are on their way to a provider.
 //! 2. After a failed dial nobody dials for [`DIAL_PAUSE`]: callers fail at once and go elsewhere.
-//! 3. Every request ends within its timeout; dropping a request's future cancels it.
+//! 3. Every request ends within its timeout; dropping a request's future cancels it, but that the answer
+//!    to an offer (a shard, a data set) is listened for: its absence must be noticed ([`crate::silence`]).
 
-use crate::environment::Environment;
+use crate::{environment::Environment, silence::Silence};
+use commonware_utils::channel::oneshot;
 use futures::future::BoxFuture;
 use posync_client::rpc::{Call, Client, Provider};
 use posync_protocol::{
@@ -16,12 +18,12 @@ use posync_protocol::{
 use std::{
     net::SocketAddr,
     sync::{
-        Arc, Mutex,
-        atomic::{AtomicBool, AtomicU32, Ordering},
+        Arc, Mutex, MutexGuard,
+        atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
     },
     time::Duration,
 };
-use tokio::sync::{Mutex as AsyncMutex, Semaphore};
+use tokio::sync::{Mutex as AsyncMutex, OwnedSemaphorePermit, Semaphore};
 
 /// Shards on their way to one provider: 16 MiB of 1 MiB shards.
 pub const PUTS_IN_FLIGHT: usize = 16;
@@ -74,6 +76,15 @@ impl Error {
 pub type Dialer<S> =
     Arc<dyn Fn(Account, SocketAddr) -> BoxFuture<'static, Result<Client<S>, String>> + Send + Sync>;
 
+/// The ledger's time, by which silence is judged.
+#[derive(Clone, Debug)]
+pub struct Heights {
+    /// Last certified height seen.
+    pub height: Arc<AtomicU64>,
+    /// Blocks of an epoch.
+    pub epoch_blocks: u64,
+}
+
 enum State {
     Idle,
     Open(Client<Provider>),
@@ -85,27 +96,36 @@ pub struct Link {
     account: Account,
     address: Mutex<Option<SocketAddr>>,
     state: AsyncMutex<State>,
-    puts: Semaphore,
+    puts: Arc<Semaphore>,
     dialer: Dialer<Provider>,
     environment: Environment,
     resumed: Arc<AtomicBool>,
     doubts: AtomicU32,
     refusal: Mutex<Option<RefusedPlacement>>,
+    heights: Heights,
+    silence: Mutex<Silence>,
 }
 
 impl Link {
     /// A way that is not connected yet.
-    pub fn new(account: Account, dialer: Dialer<Provider>, environment: Environment) -> Self {
+    pub fn new(
+        account: Account,
+        dialer: Dialer<Provider>,
+        environment: Environment,
+        heights: Heights,
+    ) -> Self {
         Self {
             account,
             address: Mutex::new(None),
             state: AsyncMutex::new(State::Idle),
-            puts: Semaphore::new(PUTS_IN_FLIGHT),
+            puts: Arc::new(Semaphore::new(PUTS_IN_FLIGHT)),
             dialer,
             environment,
             resumed: Arc::default(),
             doubts: AtomicU32::new(0),
             refusal: Mutex::new(None),
+            heights,
+            silence: Mutex::default(),
         }
     }
 
@@ -167,6 +187,67 @@ impl Link {
         }
     }
 
+    /// Asks for what a placement consists of. The answer is listened for within its time even if the
+    /// caller goes: a put does not wait for the last shards, and who never answers is found out so.
+    async fn offer(
+        self: &Arc<Self>,
+        ask: Ask,
+        patience: Duration,
+        place: Option<OwnedSemaphorePermit>,
+    ) -> Result<Answer, Error> {
+        let offered = self.height();
+        let open = async { self.client().await?.open(ask).await.map_err(|error| self.unreachable(error)) };
+        let opened = self.environment.within(patience, open).await;
+        let mut call = opened.ok_or(Error::Slow(self.account))??;
+        let (sender, receiver) = oneshot::channel();
+        let link = self.clone();
+        self.environment.spawn(async move {
+            let answer = link.environment.within(patience, call.recv()).await;
+            drop((call, place));
+            // The caller may be gone.
+            let _ = sender.send(link.heard(offered, answer));
+        });
+        receiver.await.unwrap_or_else(|_| Err(self.unreachable("this gateway is stopping")))
+    }
+
+    /// Judges what came of an offer. A stored shard is half an answer: the placement is taken when it
+    /// is signed, or refused.
+    fn heard(self: &Arc<Self>, offered: u64, answer: Option<Option<Answer>>) -> Result<Answer, Error> {
+        let (height, mut silence) = (self.height(), self.silence());
+        match answer {
+            Some(Some(Answer::Stored(name))) => Ok(Answer::Stored(name)),
+            Some(Some(answer)) => {
+                silence.answered(height);
+                match answer {
+                    Answer::Refused(refused) => Err(self.refused(refused)),
+                    answer => Ok(answer),
+                }
+            }
+            missing => {
+                silence.missed(offered, height, self.heights.epoch_blocks);
+                self.doubt();
+                Err(match missing {
+                    None => Error::Slow(self.account),
+                    Some(_) => self.unreachable("the connection ended before it answered"),
+                })
+            }
+        }
+    }
+
+    fn height(&self) -> u64 {
+        self.heights.height.load(Ordering::Relaxed)
+    }
+
+    fn silence(&self) -> MutexGuard<'_, Silence> {
+        self.silence.lock().expect("no holder of this lock panics")
+    }
+
+    /// Offers in a row that it left unanswered, and blocks for which it is left out of placement.
+    pub fn unanswered(&self) -> (u32, u64) {
+        let silence = self.silence();
+        (silence.unanswered(), silence.left_out(self.height()))
+    }
+
     fn refused(&self, refused: Refused) -> Error {
         let text = String::from_utf8_lossy(&refused.text).into_owned();
         if refused.signed.is_some() {
@@ -195,9 +276,9 @@ impl Link {
         }
     }
 
-    /// Whether it failed lately: others are asked first.
+    /// Whether it failed lately, or leaves offers unanswered: others are asked.
     pub fn is_doubtful(&self) -> bool {
-        self.doubts.load(Ordering::Relaxed) > 0
+        self.doubts.load(Ordering::Relaxed) > 0 || self.unanswered().1 > 0
     }
 
     /// It kept somebody waiting: others are asked first for [`DOUBT`].
@@ -214,10 +295,15 @@ impl Link {
     ///
     /// # Errors
     /// [`Error`].
-    pub async fn put(&self, agreement: AgreementId, shard: Hash, bytes: Vec<u8>) -> Result<(), Error> {
-        let _place = self.puts.acquire().await.expect("the semaphore is never closed");
+    pub async fn put(
+        self: &Arc<Self>,
+        agreement: AgreementId,
+        shard: Hash,
+        bytes: Vec<u8>,
+    ) -> Result<(), Error> {
+        let place = self.puts.clone().acquire_owned().await.expect("the semaphore is never closed");
         let data = Bounded::new(bytes).ok_or_else(|| self.wrong("a shard above 4 MiB"))?;
-        match self.call(Ask::Put(Put { agreement, shard, data }), PUT_TIMEOUT).await? {
+        match self.offer(Ask::Put(Put { agreement, shard, data }), PUT_TIMEOUT, Some(place)).await? {
             Answer::Stored(name) if name == shard => Ok(()),
             _ => Err(self.wrong("it stored something else")),
         }
@@ -227,8 +313,8 @@ impl Link {
     ///
     /// # Errors
     /// [`Error`].
-    pub async fn sign(&self, sign: Sign) -> Result<Signature, Error> {
-        match self.call(Ask::Sign(sign), SIGN_TIMEOUT).await? {
+    pub async fn sign(self: &Arc<Self>, sign: Sign) -> Result<Signature, Error> {
+        match self.offer(Ask::Sign(sign), SIGN_TIMEOUT, None).await? {
             Answer::Signed(signature) => Ok(signature),
             _ => Err(self.wrong("no signature")),
         }

@@ -9,7 +9,7 @@ use crate::{
     coding::{SEGMENT_BYTES, SHARDS, shard_bytes},
     core::Known,
     deed::state::leaves,
-    placement::{Candidate, explain},
+    placement::{Candidate, Reason, explain},
 };
 use posync_protocol::{
     Account, Bounded,
@@ -19,6 +19,8 @@ use std::collections::VecDeque;
 
 /// The provider is no candidate: no agreement with it is open.
 const NO_AGREEMENT: u8 = 9;
+/// It left offers unanswered ([`crate::silence`]).
+const SILENT: u8 = 10;
 
 /// Segments that were placed last, newest first.
 #[derive(Debug, Default)]
@@ -40,19 +42,31 @@ impl Recent {
         (0..PLACEMENTS_MAX as u32).map(|segment| (segment.to_be_bytes().to_vec(), full)).collect()
     }
 
-    /// What placement among `candidates` says of `provider`.
-    pub fn why(&self, provider: &Account, known: Option<&Known>, candidates: &[Candidate]) -> Why {
+    /// What placement among `candidates` says of `provider`; `silence`: the offers in a row that it
+    /// left unanswered, and the blocks for which it is left out.
+    pub fn why(
+        &self,
+        provider: &Account,
+        known: Option<&Known>,
+        silence: (u32, u64),
+        candidates: &[Candidate],
+    ) -> Why {
         let of = candidates.iter().position(|candidate| candidate.account == *provider);
         let seen = known.map(|known| Seen {
             trusted: known.trusted,
             vetted: known.vetted,
             score: known.score,
             room: of.map(|index| (candidates[index].load, candidates[index].capacity)),
+            unanswered: silence.0,
+            left_out: silence.1,
         });
         let placement = |(segment, leaves): (Vec<u8>, u64)| {
             let reasons = explain(&segment, SHARDS, leaves, candidates, &[]);
             Placement {
-                reason: of.map_or(NO_AGREEMENT, |index| reasons[index] as u8),
+                reason: of.map_or(NO_AGREEMENT, |index| match reasons[index] {
+                    Reason::NotEligible if silence.1 > 0 => SILENT,
+                    reason => reason as u8,
+                }),
                 candidates: u32::try_from(candidates.len()).unwrap_or(u32::MAX),
                 chosen: reasons.iter().filter(|reason| reason.is_chosen()).count() as u32,
                 segment: Bounded::new(segment).unwrap_or_default(),
@@ -71,7 +85,6 @@ impl Recent {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::placement::Reason;
 
     fn candidate(id: u8) -> Candidate {
         Candidate {
@@ -91,12 +104,12 @@ mod tests {
     fn it_says_what_the_next_put_would_do() {
         let candidates: Vec<Candidate> = (0..9).map(candidate).collect();
         let mut recent = Recent::default();
-        let sample = recent.why(&Account([1; 32]), None, &candidates);
+        let sample = recent.why(&Account([1; 32]), None, (0, 0), &candidates);
         assert_eq!((sample.recent, sample.seen, sample.placements.len()), (false, None, PLACEMENTS_MAX));
         for segment in 0..100u8 {
             recent.note(&[segment], 7);
         }
-        let of = |id: u8| recent.why(&Account([id; 32]), None, &candidates);
+        let of = |id: u8| recent.why(&Account([id; 32]), None, (0, 0), &candidates);
         assert!(of(1).recent && of(1).placements.len() == PLACEMENTS_MAX);
         let first = &of(1).placements[0];
         assert_eq!((&first.segment[..], first.leaves, first.candidates, first.chosen), (&[99][..], 7, 9, 8));
@@ -104,5 +117,7 @@ mod tests {
         assert_eq!(reasons(1), [Reason::Chosen as u8; PLACEMENTS_MAX], "eight of eight");
         assert_eq!(reasons(3), [Reason::NotEligible as u8; PLACEMENTS_MAX]);
         assert_eq!(reasons(77), [NO_AGREEMENT; PLACEMENTS_MAX]);
+        let silent = recent.why(&Account([3; 32]), None, (3, 40), &candidates);
+        assert!(silent.placements.iter().all(|placement| placement.reason == SILENT));
     }
 }

@@ -7,7 +7,7 @@ use commonware_utils::channel::mpsc;
 use posync_client::rpc;
 use posync_gateway::{
     catalogue::row::SegmentRow,
-    coding::SEGMENT_BYTES,
+    coding::{SEGMENT_BYTES, shard_bytes},
     repair::Notice,
     sample::{
         self, Found, Sample, Sampler,
@@ -23,7 +23,10 @@ use posync_protocol::{
 };
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::{Arc, atomic::Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 use world::{CHAIN, Context, MASTER, World, bytes, corrupt, unconnected};
@@ -326,6 +329,40 @@ fn samples_tell_who_serves_and_fault_nobody_for_what_it_no_longer_owes() {
 }
 
 #[test]
+fn who_holds_small_shards_alone_is_sampled_too() {
+    run(|context| async move {
+        let world = World::start(&context).await;
+        world.put("file", &bytes(40_000, 6)).await.expect("stored");
+        world.until("eight holders", async |w| whole(w, "file").await).await;
+        let holders = holders(&world, "file", 0).await;
+        let length = shard_bytes(40_000) as u64;
+        assert!(length * 6 < SLICE_BYTES && length * 7 > SLICE_BYTES);
+        let known = |shard| Known {
+            challenge: 1,
+            epoch: 0,
+            shards: vec![Named { shard, length, slot: 0, root: [0; 32] }],
+        };
+        let names = holders.iter().map(|(_, account, shard)| (*account, known(*shard))).collect();
+        let samples = sampled(&context, &world, names).await;
+        assert!(samples.len() >= 8, "{samples:?}");
+        for sample in &samples {
+            let Found::Bytes { bytes, first, whole } = sample.found else { panic!("{sample:?}") };
+            assert_eq!(bytes, 7 * length, "seven times the only one");
+            assert!(first < whole, "{sample:?}");
+        }
+        for (_, account, _) in &holders {
+            let deed = &world.core.deeds_with(account)[0];
+            let reads = samples.iter().filter(|sample| sample.provider == *account).count() as u64;
+            assert_eq!(
+                deed.egress().await,
+                reads * 7 * length,
+                "all of it is paid, so that it backs a report"
+            );
+        }
+    });
+}
+
+#[test]
 fn liars_and_sleepers_are_routed_around_and_never_paid() {
     run(|context| async move {
         let mut world = World::start(&context).await;
@@ -497,6 +534,79 @@ fn a_power_cut_anywhere_loses_nothing_acknowledged() {
             }
             world.core.common.catalogue.remove(b"second".to_vec()).await.expect("runs");
             world.until("all space comes back", async |w| w.leaves() == 0).await;
+        });
+    }
+}
+
+/// Lets the ledger's time pass at the pace of blocks.
+fn blocks_pass(world: &World) {
+    let core = world.core.clone();
+    world.core.common.environment.spawn(async move {
+        loop {
+            core.common.environment.sleep(Duration::from_millis(Parameters::LOCAL.block_ms)).await;
+            core.height.fetch_add(1, Ordering::Relaxed);
+        }
+    });
+}
+
+#[test]
+fn who_never_answers_an_offer_is_left_out_until_it_does() {
+    for refuses_bytes in [true, false] {
+        run(move |context| async move {
+            let mut world = World::start(&context).await;
+            blocks_pass(&world);
+            let (silent, desk) = (world.providers[3].account, world.providers[3].desk.clone());
+            let offers = Arc::new(AtomicU64::new(0));
+            let count = offers.clone();
+            // It takes connections and says how it is; shards, or only signatures, it never answers.
+            let handler = move |call, ask| {
+                let (desk, count) = (desk.clone(), count.clone());
+                async move {
+                    if matches!(ask, Ask::Put(_)) {
+                        count.fetch_add(1, Ordering::Relaxed);
+                    }
+                    match ask {
+                        Ask::Put(_) if refuses_bytes => futures::future::pending().await,
+                        Ask::Sign(_) => futures::future::pending().await,
+                        ask => desk.handle(call, ask).await,
+                    }
+                }
+            };
+            world.replace(3, handler).await;
+            let mut turn = 0;
+            let link = world.core.deeds_with(&silent)[0].link.clone();
+            while link.unanswered().1 == 0 {
+                world.put(&format!("file {turn}"), &bytes(1_000, turn)).await.expect("eight others");
+                context.sleep(Duration::from_secs(4)).await;
+                turn += 1;
+                assert!(turn < 40, "three offers of twenty seconds each: {:?}", link.unanswered());
+            }
+            let before = offers.load(Ordering::Relaxed);
+            let why = world.core.why(&silent);
+            assert_eq!(why.seen.map(|seen| seen.unanswered), Some(3));
+            assert!(why.seen.is_some_and(|seen| (1..=40).contains(&seen.left_out)), "{why:?}");
+            assert!(why.placements.iter().all(|placement| placement.reason == 10), "{why:?}");
+            while link.unanswered().1 > 4 {
+                world.put(&format!("file {turn}"), &bytes(1_000, turn)).await.expect("eight others");
+                turn += 1;
+            }
+            assert_eq!(offers.load(Ordering::Relaxed), before, "nobody offers it anything");
+
+            let desk = world.providers[3].desk.clone();
+            let answers = move |call, ask| {
+                let desk = desk.clone();
+                async move { desk.handle(call, ask).await }
+            };
+            world.replace(3, answers).await;
+            let again = async |w: &World| {
+                turn += 1;
+                w.put(&format!("file {turn}"), &bytes(1_000, turn)).await.expect("stored");
+                link.unanswered() == (0, 0)
+            };
+            world.until("its next answer forgives", again).await;
+            let chosen =
+                async |w: &World| w.core.why(&silent).placements.iter().any(|placed| placed.reason == 0);
+            world.until("it is chosen again", chosen).await;
         });
     }
 }

@@ -1,6 +1,9 @@
 //! What a provider is told at its start.
 
-use crate::report::Reporter;
+use crate::{
+    report::Reporter,
+    segments::{SEGMENT_BYTES_MIN, StoreConfig},
+};
 use commonware_cryptography::ed25519::PrivateKey;
 use posync_client::{connection::Endpoint, hold::hold, light::NetworkKey};
 use posync_protocol::{
@@ -34,6 +37,9 @@ pub struct Config {
     pub bond: Amount,
     /// Bytes of shards that it offers to keep.
     pub capacity_bytes: u64,
+    /// Most bytes that the files with its shards may take; above what the capacity needs, no bound.
+    /// Below, shards are refused although there is room for them by what was declared (PV-5).
+    pub space_bytes: u64,
     /// Egress that it offers, bytes a second: also the most that it sends while it is measured.
     pub egress_rate: u64,
     /// Size at which a segment file is sealed.
@@ -108,9 +114,15 @@ fn text<const MAX: usize>(what: &'static str, text: &str) -> Result<Bounded<u8, 
 }
 
 impl Config {
-    /// Leaves that it offers.
-    pub const fn capacity_leaves(&self) -> u64 {
-        self.capacity_bytes / LEAF_BYTES
+    /// How its shards are kept.
+    pub fn store(&self) -> StoreConfig {
+        StoreConfig::for_capacity(&self.partition, self.capacity_bytes, self.segment_bytes)
+            .within(self.space_bytes)
+    }
+
+    /// Leaves that it offers: no more than it has room for.
+    pub fn capacity_leaves(&self) -> u64 {
+        self.capacity_bytes.min(self.store().room_bytes()) / LEAF_BYTES
     }
 
     /// The registration, `bound` being the address it listens on.
@@ -123,9 +135,12 @@ impl Config {
         operator[..name.len()].copy_from_slice(&name);
         let address = self.advertised.clone().unwrap_or_else(|| bound.to_string());
         if self.capacity_leaves() == 0 {
-            return Err(ConfigError::Range("the capacity is below one leaf of 1 KiB; offer more"));
+            return Err(ConfigError::Range(
+                "there is room for less than one leaf of 1 KiB; offer more, or give it more space (18 MiB \
+                 are for moving shards)",
+            ));
         }
-        if self.segment_bytes < 1 << 20 {
+        if self.segment_bytes < SEGMENT_BYTES_MIN {
             return Err(ConfigError::Range("a segment file is at least 1 MiB"));
         }
         Ok(RegisterProvider {

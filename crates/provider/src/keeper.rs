@@ -3,6 +3,7 @@
 //! ```text
 //!   height --> own records --> not registered?  register
 //!                          --> alerts (report)
+//!                          --> capacity cut by a refusal?  declare again what there is room for
 //!                          --> challenge open?  statement (again until the record says answered)
 //!              each round --> terms of all books: versions in force, ended agreements, their space
 //!                          --> loose shards go, ended slots are freed, due vouchers redeemed
@@ -25,9 +26,10 @@ use crate::{
 use commonware_runtime::{Blob, Clock, Handle, Spawner};
 use commonware_utils::channel::mpsc;
 use posync_protocol::{
-    Account, AgreementId, Body, Hash,
+    Account, AgreementId, Amount, Body, Hash,
     limits::READ_KEYS_MAX,
-    operation::{Redeem, Redemption, RegisterProvider},
+    operation::{Redeem, Redemption, RegisterProvider, UpdateProvider},
+    provider::sellable,
     record::{Agreement, Audit, DataSet, Endings, Provider, RoundInfo, Standing, Use},
     standing::check_grows,
 };
@@ -80,6 +82,8 @@ pub struct Keeper<E: Spawner + Clock, B, L> {
     /// The round in which it tidied last.
     tidied: Option<u64>,
     freed_at: Option<u64>,
+    /// The epoch in which it declared its capacity last.
+    declared: Option<u64>,
     redeeming: Option<Handle<()>>,
 }
 
@@ -106,6 +110,7 @@ impl<E: Spawner + Clock, B: Blob, L: Ledger> Keeper<E, B, L> {
             refreshed: None,
             tidied: None,
             freed_at: None,
+            declared: None,
             redeeming: None,
         }
     }
@@ -153,6 +158,7 @@ impl<E: Spawner + Clock, B: Blob, L: Ledger> Keeper<E, B, L> {
         };
         self.is_registered = true;
         self.look(&case);
+        self.declare(&case).await?;
         let Some(challenge) = case.audit.challenge else {
             self.free(case).await?;
             return self.tidy_each_round(height).await;
@@ -209,6 +215,31 @@ impl<E: Spawner + Clock, B: Blob, L: Ledger> Keeper<E, B, L> {
             self.ledger.pay(Body::RegisterProvider(self.registration.clone())).await?;
         }
         Ok(())
+    }
+
+    /// Declares again what there is room for when a refusal has cut the capacity (PV-5), as far as the
+    /// bond covers it: at most once an epoch, since each try costs a fee.
+    async fn declare(&mut self, case: &Case) -> Result<(), KeeperError> {
+        let Case { provider, parameters, height, .. } = case;
+        let (epoch, capacity) = (parameters.epoch(*height), self.registration.capacity);
+        let capacity = sellable(&Provider { capacity, ..provider.clone() }, parameters);
+        let leaves = provider.leaves_at != 0;
+        if leaves || capacity <= provider.capacity || self.declared == Some(epoch) {
+            return Ok(());
+        }
+        self.declared = Some(epoch);
+        tracing::info!(from = provider.capacity, to = capacity, "declaring the capacity again");
+        let update = UpdateProvider {
+            bond_add: Amount::ZERO,
+            capacity,
+            capacity_egress: provider.capacity_egress,
+            reserve_storage: provider.reserve_storage,
+            reserve_egress: provider.reserve_egress,
+            address: self.registration.address.clone(),
+            index: provider.index,
+            leave: false,
+        };
+        Ok(self.ledger.pay(Body::UpdateProvider(update)).await?)
     }
 
     /// The own records without slots; `None` when not registered.

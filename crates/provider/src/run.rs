@@ -16,7 +16,7 @@ use crate::{
     node::Node,
     probe::{Prober, Shared},
     scrub::{self, Unreadable},
-    segments::{Store, StoreConfig, StoreError},
+    segments::{Store, StoreError},
     serve::{Desk, Parts},
     till::{Till, TillError},
     view::View,
@@ -83,8 +83,7 @@ where
     let account = Account::of(&config.key.public_key());
     config.registration(config.listen)?;
     let name = |part: &str| format!("{}-{part}", config.partition);
-    let store = StoreConfig::for_capacity(&config.partition, config.capacity_bytes, config.segment_bytes);
-    let (store, mut store_task) = Store::open(context.child("store"), store).await?;
+    let (store, mut store_task) = Store::open(context.child("store"), config.store()).await?;
     let (key, held) = (config.key.clone(), held(&store));
     let (books, mut books_task) =
         Books::open(context.child("books"), &name("books"), key, chain, held).await?;

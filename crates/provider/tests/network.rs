@@ -80,6 +80,7 @@ fn start(world: &World, port: u16) -> Handle<()> {
         operator: "ten".into(),
         bond: Amount::sync(1_000),
         capacity_bytes: 64 << 20,
+        space_bytes: u64::MAX,
         egress_rate: 16 << 20,
         segment_bytes: 1 << 20,
         reserve_prices: (0, 0),

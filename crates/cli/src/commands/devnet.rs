@@ -40,18 +40,27 @@ pub(crate) struct Devnet {
     /// Where members post their alerts as JSON; kept in each one's role.json
     #[arg(long, value_name = "URL")]
     alert_url: Option<String>,
+    /// Certificates (PEM) of the authorities that may have signed that host's; without it, the public ones
+    #[arg(long, value_name = "FILE", requires = "alert_url")]
+    alert_ca: Option<PathBuf>,
+}
+
+/// A path that members understand, whatever directory they run in.
+fn absolute(path: PathBuf) -> Outcome<PathBuf> {
+    std::path::absolute(&path).map_err(|error| Failure::file(&path, "resolve", error))
 }
 
 impl Devnet {
     /// Runs the command until a signal.
     pub(crate) fn run(self, net: &Path, output: Output) -> Outcome {
         let directory = self.dir.unwrap_or_else(|| net.to_path_buf());
-        hook(self.alert_url.as_deref())?;
+        hook(self.alert_url.as_deref(), self.alert_ca.as_deref())?;
         if self.fresh {
             clear(&directory)?;
         }
-        let Self { authorities, providers, alert_url, .. } = self;
-        let size = Size { authorities, providers, alert_url };
+        let Self { authorities, providers, alert_url, alert_ca, .. } = self;
+        let alert_ca = alert_ca.map(absolute).transpose()?;
+        let size = Size { authorities, providers, alert_url, alert_ca };
         let mut running = Running::start(&directory, &size)?;
         let result = session::run(async |context| {
             let mut stop = Stop::new()?;

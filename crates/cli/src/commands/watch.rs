@@ -8,13 +8,17 @@ use crate::{
     output::Output,
     session,
 };
-use posync_alert::{Alert, Alerts, Facts, Signal, State, conditions};
+use posync_alert::{Alert, Alerts, BadHook, Facts, Signal, State, conditions};
 use posync_protocol::{
     Account,
     limits::Parameters,
     record::{Audit, Provider, Standing},
 };
-use std::{collections::BTreeMap, path::Path};
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::{Path, PathBuf},
+};
 
 /// Arguments of `watch`.
 #[derive(Debug, clap::Args)]
@@ -24,6 +28,9 @@ pub(crate) struct Watch {
     /// Also post each alert as JSON to this address
     #[arg(long, value_name = "URL")]
     alert_url: Option<String>,
+    /// Certificates (PEM) of the authorities that may have signed that host's; without it, the public ones
+    #[arg(long, value_name = "FILE", requires = "alert_url")]
+    alert_ca: Option<PathBuf>,
 }
 
 impl Watch {
@@ -31,7 +38,7 @@ impl Watch {
     pub(crate) fn run(self, net: &Path, output: Output) -> Outcome {
         let network = Network::read(net)?;
         let accounts = self.accounts(&network)?;
-        let alerts = hook(self.alert_url.as_deref())?;
+        let alerts = hook(self.alert_url.as_deref(), self.alert_ca.as_deref())?;
         session::run(async |context| {
             let ledger = Ledger::open(&context, net).await?;
             let mut watches: BTreeMap<Account, posync_alert::Watch> = BTreeMap::new();
@@ -58,11 +65,19 @@ impl Watch {
     }
 }
 
-/// Where alerts go; an empty address is none.
-pub(crate) fn hook(url: Option<&str>) -> Outcome<Alerts> {
-    Alerts::to(url.filter(|url| !url.is_empty())).map_err(|error| {
+/// Where alerts go; an empty address is none. `authorities` names a file of certificates.
+pub(crate) fn hook(url: Option<&str>, authorities: Option<&Path>) -> Outcome<Alerts> {
+    let read = |path: &Path| fs::read(path).map_err(|error| Failure::file(path, "read", error));
+    let pem = authorities.map(read).transpose()?;
+    Alerts::trusting(url.filter(|url| !url.is_empty()), pem.as_deref()).map_err(|error| {
         // The address itself is not repeated: whoever knows it may write there.
-        Failure::new(Exit::Usage, "alerts cannot go there", error, "give the whole address of the webhook")
+        let next = match error {
+            BadHook::Url => "give the whole address of the webhook",
+            BadHook::Authorities => {
+                "give the PEM file of the authority that signed the webhook's certificate"
+            }
+        };
+        Failure::new(Exit::Usage, "alerts cannot go there", error, next)
     })
 }
 

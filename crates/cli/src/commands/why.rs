@@ -83,6 +83,7 @@ const fn reason(code: u8) -> (&'static str, &'static str) {
             "others stood before it: nearer to the segment, or with less load / (capacity x score)",
         ),
         9 => ("no_agreement", "the gateway has no open agreement with it"),
+        10 => ("silent", "it left offers unanswered, and is left out for a while"),
         _ => ("unknown", "this version does not know the reason; use the same version for both"),
     }
 }
@@ -96,7 +97,8 @@ fn placement_json(why: &Placements) -> Value {
     let seen = why.seen.map(|seen| {
         json!({ "trusted": seen.trusted, "vetted": seen.vetted, "score": seen.score,
             "held_bytes": seen.room.map(|(load, _)| load * LEAF_BYTES),
-            "agreed_bytes": seen.room.map(|(_, capacity)| capacity * LEAF_BYTES) })
+            "agreed_bytes": seen.room.map(|(_, capacity)| capacity * LEAF_BYTES),
+            "unanswered_offers": seen.unanswered, "left_out_blocks": seen.left_out })
     });
     json!({ "seen": seen, "recent": why.recent,
         "segments": why.placements.iter().map(segment).collect::<Vec<_>>() })
@@ -109,7 +111,12 @@ fn seen_text(seen: Option<Seen>) -> String {
     });
     let trust = if seen.trusted { "trusted" } else { "not trusted with new shards" };
     let kind = if seen.vetted { "vetted" } else { "a newcomer" };
-    format!("{trust}, {kind}, score {} of 1000000000, {room}", seen.score)
+    let silence = match (seen.unanswered, seen.left_out) {
+        (0, _) => String::new(),
+        (offers, 0) => format!(", {offers} offers in a row unanswered"),
+        (offers, blocks) => format!(", {offers} offers in a row unanswered: left out for {blocks} blocks"),
+    };
+    format!("{trust}, {kind}, score {} of 1000000000, {room}{silence}", seen.score)
 }
 
 fn placement_text(why: &Placements) -> String {
@@ -223,8 +230,8 @@ mod tests {
 
     #[test]
     fn every_reason_has_words_of_its_own() {
-        let all: std::collections::BTreeSet<_> = (0..=10).map(reason).collect();
-        assert_eq!(all.len(), 11);
+        let all: std::collections::BTreeSet<_> = (0..=11).map(reason).collect();
+        assert_eq!(all.len(), 12);
     }
 
     #[test]
@@ -241,9 +248,11 @@ mod tests {
         let of =
             |reason| Placement { segment: Bounded::default(), leaves: 1, reason, candidates: 9, chosen: 8 };
         let placements = Bounded::new(vec![of(0), of(8), of(0)]).expect("few");
-        let seen = Seen { trusted: true, vetted: false, score: 1, room: Some((1, 2)) };
+        let room = Some((1, 2));
+        let seen = Seen { trusted: true, vetted: false, score: 1, room, unanswered: 3, left_out: 40 };
         let text = placement_text(&Placements { seen: Some(seen), recent: true, placements });
         assert!(text.contains("2 x  it would get a shard") && text.contains("1 x  others"), "{text}");
         assert!(text.contains("a newcomer") && text.contains("1024 of 2048"), "{text}");
+        assert!(text.contains("3 offers in a row unanswered: left out for 40 blocks"), "{text}");
     }
 }

@@ -38,7 +38,7 @@ use std::{
     io,
     net::SocketAddr,
     os::unix::fs::DirBuilderExt as _,
-    path::Path,
+    path::{Path, PathBuf},
     time::{SystemTime, UNIX_EPOCH},
 };
 
@@ -84,6 +84,12 @@ pub(crate) struct RoleFile {
     /// Where a provider's and an authority's alerts are posted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) alert_url: Option<String>,
+    /// Certificates of the authorities that may have signed that host's; without it, the public ones.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) alert_ca: Option<PathBuf>,
+    /// Most bytes that a provider's shards may take on its volume; without it, what it offers needs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) space_bytes: Option<u64>,
 }
 
 impl RoleFile {
@@ -100,9 +106,9 @@ impl RoleFile {
     }
 
     /// Has the member in `directory` post its alerts to `url` from its next start on; none if empty.
-    pub(crate) fn set_alert_url(directory: &Path, url: &str) -> Outcome {
-        let alert_url = (!url.is_empty()).then(|| url.to_owned());
-        Self { alert_url, ..Self::read(directory)? }.write(directory)
+    pub(crate) fn set_alert(directory: &Path, url: &str, ca: Option<&Path>) -> Outcome {
+        let (alert_url, alert_ca) = ((!url.is_empty()).then(|| url.to_owned()), ca.map(Path::to_path_buf));
+        Self { alert_url, alert_ca, ..Self::read(directory)? }.write(directory)
     }
 
     /// The node services, as the roles take them.
@@ -284,7 +290,8 @@ fn write_members(
         }
         let (operator, region) = seat.offer.clone().unzip();
         let (role, listen, nodes) = (seat.role, seat.service, nodes.clone());
-        RoleFile { role, listen, operator, region, nodes, alert_url: None }.write(&own)?;
+        let (alert_url, alert_ca, space_bytes) = Default::default();
+        RoleFile { role, listen, operator, region, nodes, alert_url, alert_ca, space_bytes }.write(&own)?;
     }
     Ok(())
 }

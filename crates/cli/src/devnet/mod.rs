@@ -18,3 +18,4 @@ pub(crate) mod layout;
 pub(crate) mod role;
 pub(crate) mod running;
 pub(crate) mod supervise;
+mod watching;

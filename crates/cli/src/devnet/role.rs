@@ -1,6 +1,9 @@
 //! The child's side: runs one member in its directory until the supervisor lets go of it.
 
-use super::create::{GENESIS_FILE, KEY_FILE, RoleFile};
+use super::{
+    create::{GENESIS_FILE, KEY_FILE, RoleFile},
+    watching,
+};
 use crate::{
     commands::watch::hook,
     failure::{Exit, Failure, Outcome},
@@ -12,7 +15,7 @@ use commonware_runtime::{
     ListenerOf, Network, Runner as _, SinkOf, Spawner as _, StreamOf, Supervisor as _,
     tokio::{Config, Context, Runner},
 };
-use posync_alert::{Alerts, Signal, Space, State, Watch, low_space};
+use posync_alert::Alerts;
 use posync_client::connection::Endpoint;
 use posync_gateway::{Policy, auditor};
 use posync_node::{
@@ -20,7 +23,6 @@ use posync_node::{
     run::{TokioServices, run_tokio},
     serve::{self, Serving},
 };
-use posync_protocol::{Account, Record as _, record::Seat};
 use posync_provider::{
     config::{self, EGRESS_LOCAL, LOOSE, SCRUB_LOCAL, SEGMENT_BYTES},
     report::Reporter,
@@ -33,15 +35,11 @@ use std::{
     process,
     sync::Arc,
     thread,
-    time::Duration,
 };
 use tokio::signal::unix::{SignalKind, signal};
 
 /// What each provider of a local network offers to keep: 8 GiB.
 const CAPACITY_BYTES: u64 = 8 << 30;
-
-/// How often an authority looks at the room on its volume.
-const LOOK_AT_SPACE: Duration = Duration::from_secs(30);
 
 /// Arguments of the hidden command.
 #[derive(Debug, clap::Args)]
@@ -95,27 +93,34 @@ fn end_on_signals() -> Outcome {
     Ok(())
 }
 
+impl RoleFile {
+    /// Where its alerts go.
+    fn alerts(&self) -> Outcome<Alerts> {
+        hook(self.alert_url.as_deref(), self.alert_ca.as_deref())
+    }
+}
+
 fn authority(directory: &Path, role: &RoleFile) -> Outcome {
     let key: PrivateKey = keys::read(&directory.join(KEY_FILE))?;
-    let seat = keys::account(&key);
-    let account = seat.to_string();
-    let alerts = hook(role.alert_url.as_deref())?;
-    watch_space(directory.to_path_buf(), account.clone(), alerts.clone());
+    let account = keys::account(&key).to_string();
+    let alerts = role.alerts()?;
+    watching::space(directory.to_path_buf(), account.clone(), alerts.clone());
     let serving = Serving { key: key.clone(), address: role.listen };
     let (operations, services) = serve::over_sockets(serving);
     let mut nodes = role.nodes()?;
     // The own node knows first what is final.
     nodes.sort_by_key(|node| node.address != role.listen);
-    let services = with_seat_watch(seat, alerts.clone(), with_auditor(key, nodes, services));
-    run_tokio(directory, operations, services).map_err(|error| {
+    run_tokio(directory, operations, beside(key, nodes, alerts.clone(), services)).map_err(|error| {
         alerts.offline(&account, None, &error);
         ended(directory, error)
     })
 }
 
-/// The services of a node and, beside them, the auditor of its seat. If that ends, the node goes on.
-fn with_auditor(key: PrivateKey, nodes: Vec<Endpoint>, services: TokioServices) -> TokioServices {
+/// The services of a node and, beside them, the auditor of its seat and who watches it. If those end,
+/// the node goes on.
+fn beside(key: PrivateKey, nodes: Vec<Endpoint>, alerts: Alerts, services: TokioServices) -> TokioServices {
     Box::new(move |context, handle, channel| {
+        watching::seat(context.child("seat_alerts"), handle.clone(), keys::account(&key), alerts);
         let genesis = handle.genesis();
         let config = auditor::Config {
             key,
@@ -136,42 +141,6 @@ fn with_auditor(key: PrivateKey, nodes: Vec<Endpoint>, services: TokioServices) 
         drop(auditing);
         services(context, handle, channel)
     })
-}
-
-/// The services of a node and, beside them, a look at its own seat after each block, until it is in
-/// jail: that is for ever, and told once in each run.
-fn with_seat_watch(account: Account, alerts: Alerts, services: TokioServices) -> TokioServices {
-    Box::new(move |context, handle, channel| {
-        let (mut heights, ledger) = (handle.heights(), handle.clone());
-        let watching = context.child("seat").spawn(move |_| async move {
-            loop {
-                let height = *heights.borrow_and_update();
-                let slot = ledger.read_unproven(vec![Seat::key(&account)]).await.remove(0);
-                let seat = slot.and_then(|slot| Seat::from_slot(&slot).ok());
-                if let Some(alert) = seat.as_ref().and_then(posync_alert::seat) {
-                    return alerts.tell(Signal::new(account.to_string(), Some(height), State::Raised, alert));
-                }
-                if heights.changed().await.is_err() {
-                    return;
-                }
-            }
-        });
-        drop(watching);
-        services(context, handle, channel)
-    })
-}
-
-/// Tells when the volume of a member that promised nobody room is nearly full: a node that cannot
-/// write its disk stops.
-fn watch_space(directory: PathBuf, account: String, alerts: Alerts) {
-    thread::spawn(move || {
-        let mut watch = Watch::default();
-        loop {
-            let now = Space::of(&directory, 0).and_then(low_space).into_iter().collect();
-            alerts.watch(&mut watch, &account, None, now);
-            thread::sleep(LOOK_AT_SPACE);
-        }
-    });
 }
 
 fn ended(directory: &Path, why: impl std::fmt::Display) -> Failure {
@@ -218,6 +187,7 @@ fn provider(directory: &Path, role: &RoleFile) -> Outcome {
         operator: role.operator.clone().unwrap_or_default(),
         bond: genesis.parameters.bond_min,
         capacity_bytes: CAPACITY_BYTES,
+        space_bytes: role.space_bytes.unwrap_or(u64::MAX),
         egress_rate: EGRESS_LOCAL,
         segment_bytes: SEGMENT_BYTES,
         reserve_prices: (0, 0),
@@ -227,7 +197,7 @@ fn provider(directory: &Path, role: &RoleFile) -> Outcome {
         parameters: genesis.parameters,
         scrub: SCRUB_LOCAL,
         loose: LOOSE,
-        report: Reporter::new(hook(role.alert_url.as_deref())?, Some(directory.to_path_buf())),
+        report: Reporter::new(role.alerts()?, Some(directory.to_path_buf())),
     };
     let _lock = config::lock(directory).map_err(|error| ended(directory, error))?;
     runner(directory)

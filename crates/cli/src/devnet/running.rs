@@ -28,11 +28,14 @@ pub(crate) struct Size {
     pub(crate) providers: Option<u16>,
     /// Where members post their alerts from now on, if asked for.
     pub(crate) alert_url: Option<String>,
+    /// Who may have signed that host's certificate, if not a public authority.
+    pub(crate) alert_ca: Option<PathBuf>,
 }
 
 impl Size {
     /// Four authorities, ten providers: eight hold a segment's shards, two are spare.
-    pub(crate) const USUAL: Self = Self { authorities: None, providers: None, alert_url: None };
+    pub(crate) const USUAL: Self =
+        Self { authorities: None, providers: None, alert_url: None, alert_ca: None };
 }
 
 /// A running network; dropping it stops every process.
@@ -56,7 +59,7 @@ impl Running {
         let mut running = Self { directory, network, processes: Processes::default(), _lock: lock };
         for member in &mut running.network.nodes {
             if let Some(url) = &size.alert_url {
-                RoleFile::set_alert_url(&member.dir, url)?;
+                RoleFile::set_alert(&member.dir, url, size.alert_ca.as_deref())?;
             }
             member.pid = running.processes.start(&member.name, &member.dir)?;
         }

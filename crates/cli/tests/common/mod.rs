@@ -5,12 +5,9 @@ use serde_json::Value;
 use std::{
     ffi::OsStr,
     fs,
-    io::{BufRead as _, BufReader, Read as _, Write as _},
-    net::TcpListener,
+    io::{BufRead as _, BufReader},
     path::{Path, PathBuf},
     process::{Child, Command, Output, Stdio},
-    sync::mpsc::{Receiver, channel},
-    thread,
     time::{Duration, Instant},
 };
 
@@ -215,34 +212,6 @@ impl Drop for Net {
             let _ = child.wait();
         }
     }
-}
-
-/// A webhook on a socket: its address, and what is posted to it.
-pub(crate) fn listen() -> (String, Receiver<Value>) {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
-    let url = format!("http://{}/alerts", listener.local_addr().expect("it is bound"));
-    let (send, got) = channel();
-    thread::spawn(move || {
-        while let Ok((mut stream, _)) = listener.accept() {
-            let mut reader = BufReader::new(&stream);
-            let (mut length, mut line) = (0, String::from("POST"));
-            while !line.trim().is_empty() {
-                line.clear();
-                reader.read_line(&mut line).expect("a header");
-                let value = line.to_ascii_lowercase();
-                if let Some(value) = value.strip_prefix("content-length:") {
-                    length = value.trim().parse().expect("a number");
-                }
-            }
-            let mut body = vec![0; length];
-            reader.read_exact(&mut body).expect("the body");
-            let answered = stream.write_all(b"HTTP/1.1 204 No\r\nconnection: close\r\n\r\n");
-            if answered.is_err() || send.send(serde_json::from_slice(&body).expect("JSON")).is_err() {
-                break;
-            }
-        }
-    });
-    (url, got)
 }
 
 /// Sends a signal to a process that the test started.

@@ -6,6 +6,7 @@
 //!   seat's account ────────────┘                                    ▼
 //!        ▲                                       state: what the samples of the drawn say
 //!        └── last round: AuditCommit, then AuditReveal ◄── rounds (disk first) ◄──┘
+//!                                   └── not backed yet: again, while the first round lasts
 //! ```
 //!
 //! Towards providers it is a gateway that stores nothing yet: the same agreements, opened by the
@@ -24,7 +25,9 @@ mod rounds;
 mod seat;
 pub mod state;
 
-use crate::{Error, customer::Means, limits::MAILBOX, purse::Policy, sample::Sample};
+use crate::{
+    Error, customer::Means, ledger::Error as LedgerError, limits::MAILBOX, purse::Policy, sample::Sample,
+};
 use commonware_cryptography::{Signer as _, ed25519::PrivateKey};
 use commonware_macros::select;
 use commonware_runtime::{Clock, Metrics, Network, Spawner, Storage};
@@ -96,6 +99,7 @@ where
         parameters: config.parameters,
         began: None,
         done: state::Done::default(),
+        revealed: None,
     };
     tracing::info!(seat = %Account::of(&config.key.public_key()), "the auditor reads");
     select! {
@@ -115,6 +119,8 @@ struct Auditor<E: Spawner + Clock + Storage + Metrics + CryptoRng, N: Network> {
     /// The epoch in which this process began.
     began: Option<u64>,
     done: state::Done,
+    /// The reports that were revealed last.
+    revealed: Option<state::Revealed>,
 }
 
 impl<E, N> Auditor<E, N>
@@ -146,10 +152,15 @@ where
         self.found.retain(|sample| sample.epoch + 1 >= epoch);
         match self.done.next(height, &self.parameters) {
             Some(state::Due::Groups) => self.groups.keep(epoch, &self.seat).await,
-            Some(state::Due::Reveal) => self.reveal(epoch),
+            Some(state::Due::Reveal) => self.reveal(epoch, height),
             Some(state::Due::Draw) => self.draw(epoch).await,
             Some(state::Due::Commit) => self.commit(epoch).await?,
             None => {}
+        }
+        if let Some(revealed) = self.revealed.filter(|revealed| revealed.is_due(height, &self.parameters))
+            && let Err(error) = self.reveal_again(revealed, height).await
+        {
+            tracing::debug!(%error, epoch = revealed.epoch, "it is not known which reports count");
         }
         Ok(())
     }
@@ -199,10 +210,29 @@ where
         self.seat.round(epoch, salt, reports)
     }
 
-    fn reveal(&self, epoch: u64) {
+    fn reveal(&mut self, epoch: u64, height: u64) {
         let before = epoch.checked_sub(1).and_then(|before| self.rounds.of(before));
         if let Some(round) = before {
             self.seat.reveal(round.reveals.to_vec());
+            self.revealed = Some(state::Revealed { epoch: round.epoch, height, times: 1 });
         }
+    }
+
+    /// Reveals the batches again in which a report did not count for want of backing that is there by
+    /// now: a provider may redeem a moment after the reveal (SQ-4).
+    async fn reveal_again(&mut self, revealed: state::Revealed, height: u64) -> Result<(), LedgerError> {
+        let Some(round) = self.rounds.of(revealed.epoch) else { return Ok(()) };
+        let mut again = Vec::new();
+        for batch in round.reveals.iter() {
+            if state::reveals_again(&self.seat.fates(revealed.epoch, &batch.reports).await?) {
+                again.push(batch.clone());
+            }
+        }
+        if !again.is_empty() {
+            tracing::info!(epoch = revealed.epoch, batches = again.len(), "reports are revealed again");
+            self.seat.reveal(again);
+            self.revealed = Some(state::Revealed { height, times: revealed.times + 1, ..revealed });
+        }
+        Ok(())
     }
 }

@@ -1,6 +1,10 @@
 //! The seat's account: who it has to report on, and the operations that only it may send.
 
-use super::{Config, rounds::Round, state::Drawn};
+use super::{
+    Config,
+    rounds::Round,
+    state::{Drawn, Fate},
+};
 use crate::{
     Shared,
     environment::Environment,
@@ -13,7 +17,7 @@ use posync_protocol::{
     Account, Amount, Body, Bounded, Code, Hash,
     limits::READ_KEYS_MAX,
     operation::{AuditCommit, AuditReveal, Report, Transfer, digest_of, reveals},
-    record::{self, AccountState, ProviderAt, ServiceRound, System},
+    record::{self, AccountState, ProviderAt, Reports, ServiceRound, System, Use},
 };
 use rand_core::CryptoRng;
 use std::sync::Arc;
@@ -95,6 +99,27 @@ impl Seat {
     /// Sends what was committed to, in the background.
     pub(super) fn reveal(&self, reveals: Vec<AuditReveal>) {
         self.send("reports", reveals.into_iter().map(Body::AuditReveal).collect());
+    }
+
+    /// What the ledger has of reports that were revealed, in their order.
+    ///
+    /// # Errors
+    /// [`Error::Unreachable`].
+    pub(super) async fn fates(&self, epoch: u64, reports: &[Report]) -> Result<Vec<Fate>, Error> {
+        let mut fates = Vec::with_capacity(reports.len());
+        for few in reports.chunks(READ_KEYS_MAX / 2) {
+            let keys = few.iter().flat_map(|report| {
+                let Report { provider, auditor, slot, .. } = report;
+                [Reports::of(provider, epoch, *auditor), Use::key(provider, *slot)]
+            });
+            let (_, slots) = self.ledger.read(keys.collect()).await?;
+            for (report, two) in few.iter().zip(slots.chunks(2)) {
+                let at = |place: usize| two.get(place).copied().flatten();
+                let (found, usage) = (decode::<Reports>(at(0))?, decode::<Use>(at(1))?);
+                fates.push(Fate::of(report, epoch, found.as_ref(), usage.as_ref()));
+            }
+        }
+        Ok(fates)
     }
 
     fn send(&self, what: &'static str, bodies: Vec<Body>) {

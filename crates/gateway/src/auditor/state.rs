@@ -5,8 +5,9 @@ use commonware_codec::{DecodeExt as _, Encode as _};
 use commonware_cryptography::ed25519::PrivateKey;
 use posync_protocol::{
     Account,
-    limits::{LATENCY_BANDS, Parameters},
+    limits::{AUDIT_READ_BYTES, LATENCY_BANDS, Parameters},
     operation::Report,
+    record::{Reports, Use},
     service::{latency_band, throughput_band},
 };
 
@@ -79,6 +80,60 @@ impl Done {
     }
 }
 
+/// Times that an epoch's reports are revealed at most.
+pub const REVEALS_MAX: u32 = 3;
+/// Blocks after which a reveal that is not on the ledger will hardly be there any more.
+const REVEAL_BLOCKS: u64 = 3;
+
+/// When an epoch's reports were revealed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Revealed {
+    /// The epoch that they are about.
+    pub epoch: u64,
+    /// The height at which they left last.
+    pub height: u64,
+    /// How often they left.
+    pub times: u32,
+}
+
+impl Revealed {
+    /// Whether it is worth looking at a height what became of them: what left is on the ledger by
+    /// now, and what leaves again still gets there within the round in which reports are taken.
+    pub const fn is_due(&self, height: u64, p: &Parameters) -> bool {
+        let place = height % p.epoch_blocks();
+        p.epoch(height) == self.epoch + 1
+            && self.times < REVEALS_MAX
+            && height >= self.height + REVEAL_BLOCKS
+            && place + REVEAL_BLOCKS <= p.round_blocks
+    }
+}
+
+/// What the ledger has of a report that was revealed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Fate {
+    /// It counts.
+    pub counts: bool,
+    /// The provider redeemed what its correct reads need (SQ-5).
+    pub is_backed: bool,
+}
+
+impl Fate {
+    /// From what was found of a provider, and the use of the agreement under which it was read.
+    pub fn of(report: &Report, epoch: u64, found: Option<&Reports>, usage: Option<&Use>) -> Self {
+        let found = found.filter(|found| found.epoch == epoch);
+        let counts =
+            found.is_some_and(|found| found.findings.iter().any(|one| one.auditor == report.auditor));
+        let needed = u64::from(report.correct) * AUDIT_READ_BYTES;
+        let is_backed = usage.is_some_and(|usage| usage.egress.saturating_sub(usage.audited) >= needed);
+        Self { counts, is_backed }
+    }
+}
+
+/// Whether a batch would do more if it were revealed again.
+pub fn reveals_again(fates: &[Fate]) -> bool {
+    fates.iter().any(|fate| !fate.counts && fate.is_backed)
+}
+
 /// A provider that a seat is to report on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Drawn {
@@ -145,7 +200,7 @@ pub fn report<'a>(drawn: &Drawn, samples: impl Iterator<Item = &'a Sample>) -> O
 mod tests {
     use super::*;
     use commonware_cryptography::Signer as _;
-    use posync_protocol::AgreementId;
+    use posync_protocol::{AgreementId, Bounded, record::Finding};
     use std::{collections::BTreeSet, time::Duration};
 
     const P: Parameters = Parameters::LOCAL;
@@ -214,6 +269,51 @@ mod tests {
                 .collect();
             assert_eq!(steps, expected, "every {skip} heights");
         }
+    }
+
+    #[test]
+    fn what_lacked_backing_is_revealed_again_while_there_is_time() {
+        let start = 5 * P.epoch_blocks();
+        let revealed = |height, times| Revealed { epoch: 4, height: start + height, times };
+        for (height, last, times, due) in [
+            (0, 0, 1, false),
+            (2, 0, 1, false),
+            (3, 0, 1, true),
+            (5, 0, 1, true),
+            (5, 3, 2, false),
+            (5, 2, 2, true),
+            (5, 2, REVEALS_MAX, false),
+            // The round is over before it would be there.
+            (6, 0, 1, false),
+            (P.epoch_blocks() + 3, 0, 1, false),
+        ] {
+            let at = revealed(last, times);
+            assert_eq!(at.is_due(start + height, &P), due, "{height} after {last}, {times} times");
+        }
+    }
+
+    #[test]
+    fn a_report_that_does_not_count_and_is_backed_by_now_is_worth_a_reveal() {
+        let (report, _) = report(&drawn(), [sample(5, bytes(3, 4))].iter()).expect("a sample");
+        let finding =
+            |auditor| Finding { auditor, asked: 1, answered: 1, correct: 1, latency: 0, throughput: 0 };
+        let found =
+            |epoch, auditor| Reports { epoch, findings: Bounded::new(vec![finding(auditor)]).expect("one") };
+        let used = |egress, audited| Use { egress, audited, ..Use::default() };
+        let read = AUDIT_READ_BYTES;
+        for (on_ledger, usage, counts, again) in [
+            (Some(found(4, 2)), Some(used(read, read)), true, false),
+            (Some(found(4, 1)), Some(used(read, 0)), false, true),
+            (Some(found(3, 2)), Some(used(read, 0)), false, true),
+            (None, Some(used(read, 0)), false, true),
+            (None, Some(used(read, 1)), false, false),
+            (None, Some(used(0, 0)), false, false),
+            (None, None, false, false),
+        ] {
+            let fate = Fate::of(&report, 4, on_ledger.as_ref(), usage.as_ref());
+            assert_eq!((fate.counts, reveals_again(&[fate])), (counts, again), "{on_ledger:?} {usage:?}");
+        }
+        assert!(!reveals_again(&[]));
     }
 
     #[test]

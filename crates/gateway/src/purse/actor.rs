@@ -300,7 +300,10 @@ impl Purse {
     /// The way to a provider.
     pub fn link(&self, account: Account) -> Arc<Link> {
         let mut links = self.links.lock().expect("no holder of this lock panics");
-        let new = || Arc::new(Link::new(account, self.dialer.clone(), self.core.common.environment.clone()));
+        let new = || {
+            let (dialer, environment) = (self.dialer.clone(), self.core.common.environment.clone());
+            Arc::new(Link::new(account, dialer, environment, self.core.heights()))
+        };
         let link = links.entry(account).or_insert_with(new).clone();
         // The survey came before the link: without this, it would have no address until the next.
         if let Some(address) = self.core.known(&account).and_then(|known| known.address) {

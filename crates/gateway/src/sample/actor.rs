@@ -3,7 +3,7 @@
 use super::{
     IN_TIME_MS, SPREAD_MS, Sample,
     names::{self, Known, Named},
-    state::{due, found, part},
+    state::{due, found, parts},
 };
 use crate::{
     core::Core,
@@ -13,6 +13,7 @@ use crate::{
     purse::state::Stage,
 };
 use commonware_utils::channel::mpsc;
+use futures::future::try_join_all;
 use posync_protocol::{Account, Hash, limits::Parameters};
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -26,6 +27,13 @@ const PAUSE: Duration = Duration::from_millis(500);
 const NAMES_EPOCHS: u64 = 2;
 /// Shards asked for in one sample, when it shows that a provider no longer owes the first.
 const TRIES: usize = 3;
+/// Small shards asked for at once: all of a sample come in time over a line of 200 ms.
+const AT_ONCE: usize = 16;
+
+/// A part of a shard that is known.
+type Read = (Named, Part);
+/// The shard that was not read, and why.
+type Failed = (Named, Error);
 
 /// What the task works with.
 pub struct Sampler {
@@ -92,18 +100,21 @@ impl Sampler {
         let provider = deed.provider();
         for _ in 0..TRIES {
             let known = self.names().get(&provider).cloned().unwrap_or_default();
-            let (named, part) = part(&known.shards, &self.core.common.environment.random())?;
-            let result = self.read(deed, part).await.unwrap_or(Err(Error::Slow(provider)));
-            if let Err(error) = &result {
+            let parts = parts(&known.shards, &self.core.common.environment.random());
+            let (first, rest) = parts.split_first()?;
+            let result = self.in_time(deed, first, rest).await;
+            let result = result.unwrap_or(Err((first.0, Error::Slow(provider))));
+            if let Err((named, error)) = &result {
                 tracing::debug!(%error, "a sample failed");
                 deed.link.doubt();
-                if error.says_loss() && !self.is_owed(&provider, &named).await {
+                if error.says_loss() && !self.is_owed(&provider, named).await {
                     let forget = |known: &mut Known| known.shards.retain(|old| old.root != named.root);
                     self.names().get_mut(&provider).into_iter().for_each(forget);
                     continue;
                 }
             }
-            let (agreement, deed, found) = (deed.agreement, deed.number, found(&result));
+            let found = found(&result.map_err(|(_, error)| error));
+            let (agreement, deed) = (deed.agreement, deed.number);
             return Some(Sample { epoch, provider, agreement, deed, found });
         }
         None
@@ -115,9 +126,32 @@ impl Sampler {
     }
 
     /// What came in time; what comes later is paid all the same.
-    async fn read(&self, deed: &Arc<Deed>, part: Part) -> Option<Result<Arrived, Error>> {
+    async fn in_time(
+        &self,
+        deed: &Arc<Deed>,
+        first: &Read,
+        rest: &[Read],
+    ) -> Option<Result<Arrived, Failed>> {
         let environment = &self.core.common.environment;
-        environment.within(Duration::from_millis(IN_TIME_MS), deed.read(part)).await
+        environment.within(Duration::from_millis(IN_TIME_MS), self.read(deed, first, rest)).await
+    }
+
+    /// Reads the first part alone, since its latency counts, then the others a few at once.
+    async fn read(&self, deed: &Arc<Deed>, first: &Read, rest: &[Read]) -> Result<Arrived, Failed> {
+        let environment = &self.core.common.environment;
+        let asked = environment.now();
+        let one = |(named, part): &Read| {
+            let (named, read) = (*named, deed.read(*part));
+            async move { read.await.map_err(|error| (named, error)) }
+        };
+        let mut all = one(first).await?;
+        for few in rest.chunks(AT_ONCE) {
+            for arrived in try_join_all(few.iter().map(one)).await? {
+                all.bytes.extend(arrived.bytes);
+                all.whole = environment.now().duration_since(asked).unwrap_or_default();
+            }
+        }
+        Ok(all)
     }
 
     async fn learn(&self, provider: &Account, epoch: u64) -> Result<(), crate::ledger::Error> {

@@ -4,7 +4,7 @@
 //!   secret, epoch, provider ─► state: two moments ─► actor ──proven Audit, block body──► names
 //!                                                      │  a shard that the provider just proved
 //!                                                      ▼
-//!                                    deed: one slice, verified, paid ─► [`Sample`]
+//!                    deed: one slice, or small shards of as many bytes, verified, paid ─► [`Sample`]
 //! ```
 //!
 //! A gateway learns from it whom to ask first; an auditor ([`crate::auditor`]) reports it. Both run

@@ -14,6 +14,9 @@ use posync_protocol::{
 /// Reads of each provider in an epoch: one could meet a moment's hiccup, and each costs a voucher.
 pub const SAMPLES: u64 = 2;
 
+/// Requests that one sample makes at most.
+pub const REQUESTS_MAX: u64 = 64;
+
 const CONTEXT: &str = "posync gateway 2026-11 sample";
 
 /// A number below `bound` that only who knows `secret` can foresee.
@@ -43,16 +46,32 @@ pub fn due(secret: &Hash, provider: &Account, seen: u64, height: u64, p: &Parame
     all.filter(|(_, at)| (seen + 1..=height).contains(at)).map(|(epoch, _)| epoch).collect()
 }
 
-/// One slice of one of the shards that hold one; `None` if none does.
-pub fn part(names: &[Named], random: &Hash) -> Option<(Named, Part)> {
-    let large: Vec<&Named> = names.iter().filter(|named| named.length >= AUDIT_READ_BYTES).collect();
+/// What one sample reads: a slice of one of the shards that hold one. If none does, small shards whole,
+/// one after another from a random one on and again from the first, until a slice's bytes are together:
+/// fewer back no report (SQ-5). Shards below a 64th of a slice would need more requests than a sample
+/// may make: who holds only such is not sampled.
+pub fn parts(names: &[Named], random: &Hash) -> Vec<(Named, Part)> {
     let (place, slice) = random.split_at(16);
-    let number = |bytes: &[u8]| u128::from_be_bytes(bytes.try_into().expect("half of 32 bytes"));
-    let below = |bytes: &[u8], bound: u64| u64::try_from(number(bytes) % u128::from(bound)).ok();
-    let named = large.get(usize::try_from(below(place, (large.len() as u64).max(1))?).ok()?)?;
-    let offset = below(slice, named.length / AUDIT_READ_BYTES)? * AUDIT_READ_BYTES;
-    let part = Part { name: named.shard, length: named.length, offset, bytes: AUDIT_READ_BYTES };
-    Some((**named, part))
+    let below = |bytes: &[u8], bound: u64| {
+        let number = u128::from_be_bytes(bytes.try_into().expect("half of 32 bytes"));
+        u64::try_from(number % u128::from(bound.max(1))).expect("below a u64")
+    };
+    let from = |shards: &[&Named]| usize::try_from(below(place, shards.len() as u64)).unwrap_or(0);
+    let large: Vec<&Named> = names.iter().filter(|named| named.length >= AUDIT_READ_BYTES).collect();
+    if let Some(named) = large.get(from(&large)) {
+        let offset = below(slice, named.length / AUDIT_READ_BYTES) * AUDIT_READ_BYTES;
+        let part = Part { name: named.shard, length: named.length, offset, bytes: AUDIT_READ_BYTES };
+        return vec![(**named, part)];
+    }
+    let small: Vec<&Named> =
+        names.iter().filter(|named| named.length >= AUDIT_READ_BYTES / REQUESTS_MAX).collect();
+    let mut bytes = 0;
+    let in_turn = small.iter().cycle().skip(from(&small)).take_while(|named| {
+        let more = bytes < AUDIT_READ_BYTES;
+        bytes += named.length;
+        more
+    });
+    in_turn.map(|named| (**named, Part::whole(named.shard, named.length))).collect()
 }
 
 /// What a read that ended so found.
@@ -119,15 +138,48 @@ mod tests {
             [named(1, AUDIT_READ_BYTES - 1), named(2, AUDIT_READ_BYTES), named(3, 3 * AUDIT_READ_BYTES + 5)];
         let mut met = BTreeSet::new();
         for seed in 0..200u8 {
-            let (of, part) = part(&names, blake3::hash(&[seed]).as_bytes()).expect("two hold a slice");
+            let parts = parts(&names, blake3::hash(&[seed]).as_bytes());
+            let [(of, part)] = parts[..] else { panic!("two hold a slice: {parts:?}") };
             assert_eq!((of.shard, of.length), (part.name, part.length));
             assert_eq!((part.bytes, part.offset % AUDIT_READ_BYTES), (AUDIT_READ_BYTES, 0));
             assert!(part.offset + part.bytes <= part.length);
             met.insert((part.name[0], part.offset / AUDIT_READ_BYTES));
         }
         assert_eq!(met, BTreeSet::from([(2, 0), (3, 0), (3, 1), (3, 2)]));
-        assert_eq!(part(&names[..1], &[7; 32]), None);
-        assert_eq!(part(&[], &[7; 32]), None);
+    }
+
+    #[test]
+    fn small_shards_are_read_whole_until_a_slice_is_together() {
+        let least = AUDIT_READ_BYTES / REQUESTS_MAX;
+        for (lengths, requests) in [
+            (vec![], 0),
+            (vec![least - 1; 4], 0),
+            (vec![least], 64),
+            (vec![least - 1, least, least - 1], 64),
+            (vec![AUDIT_READ_BYTES - 1], 2),
+            (vec![AUDIT_READ_BYTES / 4; 4], 4),
+            (vec![AUDIT_READ_BYTES / 4; 9], 4),
+            (vec![AUDIT_READ_BYTES / 4, AUDIT_READ_BYTES], 1),
+        ] {
+            let named = |(id, length): (usize, &u64)| Named {
+                shard: [id as u8; 32],
+                length: *length,
+                slot: 0,
+                root: [0; 32],
+            };
+            let names: Vec<Named> = lengths.iter().enumerate().map(named).collect();
+            let mut first = BTreeSet::new();
+            for seed in 0..50u8 {
+                let parts = parts(&names, blake3::hash(&[seed]).as_bytes());
+                assert_eq!(parts.len(), requests, "{lengths:?}");
+                let read: u64 = parts.iter().map(|(_, part)| part.bytes).sum();
+                assert!(parts.is_empty() || (AUDIT_READ_BYTES..2 * AUDIT_READ_BYTES).contains(&read));
+                first.extend(parts.first().map(|(named, _)| named.shard));
+            }
+            let able = lengths.iter().filter(|length| **length >= least).count();
+            let expected = if requests == 1 { 1 } else { able };
+            assert_eq!(first.len(), expected, "any of them may be the first: {lengths:?}");
+        }
     }
 
     #[test]

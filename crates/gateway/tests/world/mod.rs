@@ -217,7 +217,7 @@ impl World {
         let (catalogue, mut loaded, _disk) = started.expect("opens");
         let common = Common { environment: environment.clone(), catalogue, chain: CHAIN, master: MASTER };
         let (notices, heard) = mpsc::channel(1024);
-        let core = Core::new(common.clone(), notices, 8);
+        let core = Core::new(common.clone(), notices, Parameters::LOCAL);
         let network = Arc::new(context.child("network"));
         let dialer: Dialer<rpc::Provider> = dialer(context, &network, &gateway_key());
         if loaded.deeds.is_empty() {
@@ -227,7 +227,7 @@ impl World {
             }
         }
         for (provider, loaded) in providers.iter().zip(loaded.deeds) {
-            let link = Link::new(provider.account, dialer.clone(), environment.clone());
+            let link = Link::new(provider.account, dialer.clone(), environment.clone(), core.heights());
             link.set_address(provider.address);
             let deed = Deed::start(loaded, Arc::new(link), common.clone()).expect("sound");
             core.add_deed(deed);

@@ -201,6 +201,10 @@ encoded! {
         score: u64,
         /// Leaves held and leaves that may be held under the open agreement; `None` if none is open.
         room: Option<(u64, u64)>,
+        /// Offers in a row that it left unanswered.
+        unanswered: u32,
+        /// Blocks for which it is left out of placement for that.
+        left_out: u64,
     }
 }
 
@@ -213,7 +217,8 @@ encoded! {
         leaves: u64,
         /// 0 chosen, 1 chosen first as a newcomer, 2 chosen although its region or network was taken,
         /// 3 late, failed or silent, 4 no room, 5 its operator holds another shard, 6 its network does,
-        /// 7 its region holds two, 8 others stood before it, 9 no open agreement with it.
+        /// 7 its region holds two, 8 others stood before it, 9 no open agreement with it,
+        /// 10 it left offers unanswered.
         reason: u8,
         /// Providers that were looked at.
         candidates: u32,

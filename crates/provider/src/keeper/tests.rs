@@ -21,7 +21,7 @@ use posync_protocol::{
     amount::ONE,
     block::with_chain,
     ledger::Event,
-    operation::{DATA_SET_NAMESPACE, DataSetClaim, Redemption, SetDataSet, Voucher, sign},
+    operation::{DATA_SET_NAMESPACE, DataSetClaim, Redemption, RefusedPlacement, SetDataSet, Voucher, sign},
     tree::SumTree,
     wire::provider::Sign,
 };
@@ -142,6 +142,10 @@ impl Bench {
             all.extend(self.step().await);
         }
         all
+    }
+
+    fn epoch_blocks(&self) -> u64 {
+        self.ledger.world.lock().parameters.epoch_blocks()
     }
 
     fn open(&self, epochs: u64) -> AgreementId {
@@ -355,5 +359,42 @@ fn removed_shards_leave_the_disk_once_the_ledger_is_past_them() {
         assert_eq!(bench.desk.parts().store.totals().bytes, 40_000);
         let (good, bad) = audited(&bench.steps(40).await);
         assert!(good > 5 && bad == 0, "{good} {bad}");
+    });
+}
+
+#[test]
+fn what_a_refusal_cut_is_declared_again() {
+    run(|context| async move {
+        let mut bench = Bench::new(&context).await;
+        bench.steps(10).await;
+        bench.open(100);
+        let provider = |bench: &Bench| {
+            bench.ledger.world.lock().get::<Provider>(Provider::key(&account("paul"))).expect("registered")
+        };
+        let (declared, sold) = (provider(&bench).capacity, provider(&bench).sold);
+        assert!(declared > sold && sold > 0);
+        // Once an epoch: a provider that goes on refusing pays a fee for each declaration.
+        for (after, capacity) in [(1, declared), (1, sold), (bench.epoch_blocks(), declared)] {
+            if provider(&bench).capacity > sold {
+                let mut world = bench.ledger.world.lock();
+                let refused = RefusedPlacement {
+                    provider: account("paul"),
+                    consumer: account("carol"),
+                    agreement: None,
+                    leaves: 1,
+                    height: world.height,
+                    signature: [0; 64],
+                };
+                let body = Body::Refusal(refused.signed(&key("paul"), &world.chain));
+                let operation = world.sign("carol", body);
+                assert_eq!(world.submit(&operation), Ok(Code::Done));
+                assert_eq!(
+                    world.get::<Provider>(Provider::key(&account("paul"))).map(|p| p.capacity),
+                    Some(sold)
+                );
+            }
+            bench.steps(after).await;
+            assert_eq!(provider(&bench).capacity, capacity, "after {after} blocks");
+        }
     });
 }

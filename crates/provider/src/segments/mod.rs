@@ -44,6 +44,8 @@ use store::{Item, Shared, Writer};
 const MAILBOX: usize = 64;
 /// Bytes that one group collects.
 const GROUP_BYTES: u64 = 16 << 20;
+/// Least size at which a file is sealed.
+pub const SEGMENT_BYTES_MIN: u64 = 1 << 20;
 /// Shards that one `unlink` names.
 pub const UNLINK_MAX: usize = 512;
 
@@ -64,6 +66,18 @@ impl StoreConfig {
         let spare = 2 * (segment_bytes + GROUP_BYTES);
         let cap_bytes = capacity.saturating_add(capacity / 8).saturating_add(spare);
         Self { partition: partition.into(), segment_bytes, cap_bytes }
+    }
+
+    /// With files of at most `space` bytes in all, and smaller ones if that is little.
+    #[must_use]
+    pub fn within(self, space: u64) -> Self {
+        let segment_bytes = self.segment_bytes.min((space / 8).max(SEGMENT_BYTES_MIN));
+        Self { cap_bytes: self.cap_bytes.min(space), segment_bytes, ..self }
+    }
+
+    /// Bytes of shards that it has room for: heads take at most an eighth of them.
+    pub const fn room_bytes(&self) -> u64 {
+        self.usable_bytes() / 9 * 8
     }
 
     fn segments_partition(&self) -> String {

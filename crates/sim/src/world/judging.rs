@@ -120,6 +120,7 @@ impl World<'_> {
             seats: self.seats(),
             audit: self.context.auditor().state(),
             events: std::mem::take(&mut self.lasting.events),
+            state: self.lasting.judge.ledger.state.clone(),
         })
     }
 

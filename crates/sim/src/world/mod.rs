@@ -35,7 +35,7 @@ use posync_node::{
     genesis::{AuthoritySecret, Genesis, deal},
 };
 use posync_protocol::{
-    Account, Amount, Hash,
+    Account, Amount, Hash, Key, Slot,
     ledger::Event,
     record::{AccountState, Seat},
 };
@@ -113,6 +113,8 @@ pub struct Report {
     pub events: Vec<(u64, Event)>,
     /// The authorities' accounts, seats and balances after the last block.
     pub seats: Vec<(Account, Seat, AccountState)>,
+    /// Every record after the last block.
+    pub state: BTreeMap<Key, Slot>,
 }
 
 /// An authority's keys.

@@ -180,6 +180,7 @@ impl<'a> World<'a> {
             operator: format!("operator {index}"),
             bond: Amount::sync(10_000),
             capacity_bytes: 8 << 30,
+            space_bytes: u64::MAX,
             egress_rate: EGRESS_RATE,
             segment_bytes: 16 << 20,
             reserve_prices: (1, 1),

@@ -1,46 +1,13 @@
 //! Alerts come before the penalties: the real rules, and a real listener for the webhook.
 
 use super::*;
-use posync_alert::Alerts;
+use posync_alert::{
+    Alerts,
+    test_utils::{Posted, listen},
+};
 use posync_protocol::ledger::{StandingReason, StandingStep};
 use serde_json::Value;
-use std::{
-    io::{BufRead as _, BufReader, Read as _, Write as _},
-    net::TcpListener,
-    sync::mpsc::{Receiver, channel},
-    thread,
-};
-
-/// A webhook on a socket: its address, and the JSON that is posted to it.
-fn listen() -> (String, Receiver<Value>) {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
-    let url = format!("http://{}/alerts", listener.local_addr().expect("it is bound"));
-    let (send, got) = channel();
-    thread::spawn(move || {
-        while let Ok((mut stream, _)) = listener.accept() {
-            let mut reader = BufReader::new(&stream);
-            let mut length = 0;
-            loop {
-                let mut line = String::new();
-                reader.read_line(&mut line).expect("a header");
-                let line = line.trim().to_ascii_lowercase();
-                if let Some(value) = line.strip_prefix("content-length:") {
-                    length = value.trim().parse().expect("a number");
-                }
-                if line.is_empty() {
-                    break;
-                }
-            }
-            let mut body = vec![0; length];
-            reader.read_exact(&mut body).expect("the body");
-            stream.write_all(b"HTTP/1.1 204 No\r\nconnection: close\r\n\r\n").expect("it reads the answer");
-            if send.send(serde_json::from_slice(&body).expect("JSON")).is_err() {
-                break;
-            }
-        }
-    });
-    (url, got)
-}
+use std::sync::mpsc::Receiver;
 
 /// What happened, with the height of its block.
 type Told = Vec<(u64, Event)>;
@@ -84,8 +51,8 @@ fn raised(posted: &[Value], kind: &str) -> u64 {
 }
 
 /// A provider that holds two shards, is drawn, and posts what it is told.
-async fn bench(context: &Context) -> (Bench, Alerts, Receiver<Value>) {
-    let (url, got) = listen();
+async fn bench(context: &Context) -> (Bench, Alerts, Receiver<Posted>) {
+    let (url, got) = listen(vec![]);
     let alerts = Alerts::to(Some(&url)).expect("an address");
     let mut bench = Bench::new(context).await;
     let report = Reporter::new(alerts.clone(), None);
@@ -102,7 +69,7 @@ fn alerts_come_before_the_penalties_for_lost_shards() {
     run(|context| async move {
         let (mut bench, alerts, got) = bench(&context).await;
         let good = bench.watch(&alerts, 60, true).await;
-        let early: Vec<Value> = got.try_iter().collect();
+        let early: Vec<Value> = got.try_iter().map(|posted| posted.json).collect();
         assert!(early.iter().all(|json| json["alert"] == "challenge_waits"), "{early:?}");
         assert!(first(&good, |event| matches!(event, Event::Audited { passed: 4, .. })) > 0);
         let shards: Vec<Hash> = bench.shards.iter().map(|(name, _)| *name).collect();
@@ -110,7 +77,7 @@ fn alerts_come_before_the_penalties_for_lost_shards() {
         let id = agreement.expect("it is open").id(account("paul"), 0);
         bench.desk.parts().store.unlink(id, &shards).await.expect("they leave the disk");
         let told = bench.watch(&alerts, 8 * 40, true).await;
-        let posted: Vec<Value> = got.try_iter().collect();
+        let posted: Vec<Value> = got.try_iter().map(|posted| posted.json).collect();
         let wrong = StandingReason::Correctness;
         let paid_back = first(&told, |event| matches!(event, Event::Restitution { .. }));
         assert!(raised(&posted, "reads_missing") < paid_back);
@@ -132,7 +99,7 @@ fn alerts_come_before_the_suspension_of_who_is_silent() {
         let (mut bench, alerts, got) = bench(&context).await;
         bench.watch(&alerts, 4, true).await;
         let told = bench.watch(&alerts, 24 * 40, false).await;
-        let posted: Vec<Value> = got.try_iter().collect();
+        let posted: Vec<Value> = got.try_iter().map(|posted| posted.json).collect();
         let away = StandingReason::Availability;
         let late = first(&told, |event| matches!(event, Event::Audited { on_time: false, .. }));
         assert!(raised(&posted, "challenge_waits") < late && raised(&posted, "challenge_expires") < late);
@@ -143,7 +110,7 @@ fn alerts_come_before_the_suspension_of_who_is_silent() {
         assert_eq!(bench.desk.parts().view.check_grows(), Err(Code::GrowthSuspended));
         let back = bench.watch(&alerts, 12 * 40, true).await;
         step_of(&back, StandingStep::Resumed, away);
-        let posted: Vec<Value> = got.try_iter().collect();
+        let posted: Vec<Value> = got.try_iter().map(|posted| posted.json).collect();
         assert!(posted.iter().any(|json| json["alert"] == "suspended" && json["state"] == "cleared"));
         assert_eq!(bench.desk.parts().view.check_grows(), Ok(()));
     });

@@ -1,0 +1,65 @@
+//! Test support: a webhook on a socket, for this crate's tests and those of who sends alerts.
+
+use serde_json::Value;
+use std::{
+    io::{BufRead as _, BufReader, Read, Write},
+    net::TcpListener,
+    sync::mpsc::{Receiver, channel},
+    thread,
+};
+
+/// What was posted.
+#[derive(Debug)]
+pub struct Posted {
+    /// The request's first line.
+    pub line: String,
+    /// Its body.
+    pub json: Value,
+}
+
+/// Reads one request and answers it with a status.
+///
+/// # Panics
+/// If it is none with a JSON body.
+pub fn answer<S: Read + Write>(stream: S, status: u16) -> Posted {
+    let mut reader = BufReader::new(stream);
+    let (mut first, mut length) = (String::new(), 0);
+    reader.read_line(&mut first).expect("a request");
+    loop {
+        let mut line = String::new();
+        reader.read_line(&mut line).expect("a header");
+        let line = line.trim().to_ascii_lowercase();
+        if let Some(value) = line.strip_prefix("content-length:") {
+            length = value.trim().parse().expect("a number");
+        }
+        if line.is_empty() {
+            break;
+        }
+    }
+    let mut body = vec![0; length];
+    reader.read_exact(&mut body).expect("the body");
+    let answer = format!("HTTP/1.1 {status} X\r\ncontent-length: 0\r\nconnection: close\r\n\r\n");
+    let mut stream = reader.into_inner();
+    stream.write_all(answer.as_bytes()).and_then(|()| stream.flush()).expect("it reads the answer");
+    Posted { line: first.trim().to_owned(), json: serde_json::from_slice(&body).expect("JSON") }
+}
+
+/// A hook that answers its requests with these statuses in turn, then with 200: its address and what
+/// is posted to it.
+///
+/// # Panics
+/// If no port is free.
+pub fn listen(statuses: Vec<u16>) -> (String, Receiver<Posted>) {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let url = format!("http://{}/hook/secret", listener.local_addr().expect("it is bound"));
+    let (send, got) = channel();
+    thread::spawn(move || {
+        let mut statuses = statuses.into_iter();
+        while let Ok((stream, _)) = listener.accept() {
+            if send.send(answer(stream, statuses.next().unwrap_or(200))).is_err() {
+                break;
+            }
+        }
+    });
+    (url, got)
+}

@@ -1,0 +1,115 @@
+//! What a provider's silence costs it with this gateway: decides, waits for nothing.
+//!
+//! ```text
+//!   offer unanswered, 1, 2 ─► 3: left out of placement for an epoch
+//!                                 └─ one more afterwards: for 2, 4 .. 64 epochs
+//!   any answer to an offer, a refusal too ─► forgiven
+//! ```
+//!
+//! Nobody can prove to others that an offer was not answered, so this is one gateway's memory and
+//! touches no ledger (docs/decisions/silence-cuts-no-capacity.md). Time is the ledger's height.
+//!
+//! Invariants
+//! 1. Offers that were under way together count once: one moment's stall is no habit.
+//! 2. Nobody is left out for longer than [`EPOCHS_MAX`] epochs without being offered something again.
+//! 3. One answer forgives everything, but for offers that are older than itself.
+
+/// Unanswered offers in a row after which a provider is left out.
+pub const OFFERS: u32 = 3;
+/// Most epochs for which one is left out.
+pub const EPOCHS_MAX: u64 = 64;
+
+/// What one provider left unanswered.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Silence {
+    /// Offers in a row.
+    unanswered: u32,
+    /// Height at which the last one was counted, or forgiven.
+    judged: Option<u64>,
+    /// Height from which it is offered shards again.
+    until: u64,
+}
+
+impl Silence {
+    /// An offer made at the height `offered` was given up at `height`, without an answer.
+    pub fn missed(&mut self, offered: u64, height: u64, epoch_blocks: u64) {
+        if self.judged.is_some_and(|judged| offered <= judged) {
+            return;
+        }
+        self.judged = Some(height);
+        self.unanswered = self.unanswered.saturating_add(1);
+        if let Some(times) = self.unanswered.checked_sub(OFFERS) {
+            let epochs = 1u64.checked_shl(times).unwrap_or(EPOCHS_MAX).min(EPOCHS_MAX);
+            self.until = height.saturating_add(epochs.saturating_mul(epoch_blocks));
+        }
+    }
+
+    /// It answered an offer at `height`, if only to refuse it.
+    pub const fn answered(&mut self, height: u64) {
+        *self = Self { unanswered: 0, judged: Some(height), until: 0 };
+    }
+
+    /// Offers in a row that it left unanswered.
+    pub const fn unanswered(&self) -> u32 {
+        self.unanswered
+    }
+
+    /// Blocks for which it is still left out of placement at `height`.
+    pub const fn left_out(&self, height: u64) -> u64 {
+        self.until.saturating_sub(height)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const EPOCH: u64 = 40;
+
+    enum Does {
+        /// Leaves an offer of the first height unanswered up to the second.
+        Misses(u64, u64),
+        Answers(u64),
+    }
+    use Does::{Answers, Misses};
+
+    #[test]
+    fn three_in_a_row_leave_it_out_and_an_answer_forgives() {
+        for (history, unanswered, until) in [
+            (vec![], 0, 0),
+            (vec![Misses(0, 80), Misses(81, 161)], 2, 0),
+            (vec![Misses(0, 80), Misses(81, 161), Misses(162, 242)], 3, 242 + EPOCH),
+            // Offered together: one.
+            (vec![Misses(0, 80), Misses(1, 81), Misses(80, 160)], 1, 0),
+            (vec![Misses(0, 80), Misses(81, 161), Answers(170), Misses(171, 251)], 1, 0),
+            // An answer is younger than an offer that was under way with it.
+            (vec![Misses(0, 80), Answers(90), Misses(85, 165)], 0, 0),
+            (vec![Misses(0, 8), Misses(9, 18), Misses(19, 28), Misses(100, 120)], 4, 120 + 2 * EPOCH),
+            (vec![Misses(0, 8), Misses(9, 18), Misses(19, 28), Answers(100)], 0, 0),
+        ] {
+            let mut silence = Silence::default();
+            for step in history {
+                match step {
+                    Misses(offered, height) => silence.missed(offered, height, EPOCH),
+                    Answers(height) => silence.answered(height),
+                }
+            }
+            assert_eq!((silence.unanswered(), silence.left_out(0)), (unanswered, until));
+            assert_eq!(silence.left_out(until), 0, "offered again from then on");
+        }
+    }
+
+    #[test]
+    fn the_time_doubles_up_to_its_bound() {
+        let (mut silence, mut height) = (Silence::default(), 0);
+        let mut epochs = Vec::new();
+        for _ in 0..100 {
+            silence.missed(height + 1, height + 2, EPOCH);
+            height += 2;
+            epochs.push(silence.left_out(height) / EPOCH);
+            height += silence.left_out(height);
+        }
+        assert_eq!(epochs[..10], [0, 0, 1, 2, 4, 8, 16, 32, 64, 64]);
+        assert_eq!(epochs[99], EPOCHS_MAX);
+    }
+}
