@@ -182,20 +182,17 @@ where
     );
     let orchestrator_task = orchestrator.start(votes, certificates, missing);
     let reporters = Reporters::from((mailbox.clone(), Reporters::from((orchestrator_mailbox, reshare))));
-    let overheard = Overheard::new(broadcast.1, node.witness.clone());
-    let (buffer, buffer_task) = node.buffer((broadcast.0, overheard));
+    let (buffer, buffer_task) = node.buffer(broadcast);
     let marshal_task = store.start(reporters, buffer, node.resolver(backfill));
     probe.attach(marshal.clone());
     let stateful_task = stateful.start();
 
     let database = mailbox.subscribe_databases().await;
     let witness = node.witness.clone();
-    let handle =
-        Handle::new(node.parts.genesis.clone(), marshal, database, outcomes, applied, witness.clone());
+    let handle = Handle::new(node.parts.genesis.clone(), marshal, database, outcomes, applied, witness);
     ledger.send_replace(Some(handle.clone()));
-    let witness_task = node.context.child("witness").spawn(move |_| witness::actor::run(witness, told));
     let actors = vec![
-        witness_task,
+        node.witness_task(told),
         probe_task,
         resolver_task,
         reshare_task,
@@ -447,7 +444,18 @@ where
                 strategy: Sequential,
             },
         );
-        (mailbox, engine.start(channel))
+        let (sender, receiver) = channel;
+        let receiver = Overheard::new(receiver, self.witness.clone());
+        (mailbox, engine.start((sender, receiver)))
+    }
+
+    fn witness_task<S, R>(&self, channel: Channel<S, R>) -> Task<()>
+    where
+        S: Sender<PublicKey = PublicKey>,
+        R: Receiver<PublicKey = PublicKey>,
+    {
+        let witness = self.witness.clone();
+        self.context.child("witness").spawn(move |_| witness::actor::run(witness, channel))
     }
 
     fn resolver<S, R>(
