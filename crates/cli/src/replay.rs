@@ -188,10 +188,12 @@ mod tests {
     }
 
     type Blocks = [(Header, BlockBody); 2];
+    /// What is done to the blocks, and the first that is not repeated.
+    type Change = (&'static str, u64, fn(&mut Blocks));
 
     #[test]
     fn what_was_tampered_with_ends_a_replay_at_its_block() {
-        let changes: &[(&str, u64, fn(&mut Blocks))] = &[
+        let changes: &[Change] = &[
             ("a payment is left out", 1, |blocks| blocks[0].1.operations = Bounded::default()),
             ("a payment is made twice", 1, |blocks| {
                 let twice = blocks[0].1.operations.iter().chain(blocks[0].1.operations.iter()).cloned();
