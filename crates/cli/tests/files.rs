@@ -48,7 +48,6 @@ fn prices(net: &Net) {
         .map(|row| row["stored_bytes"].as_u64().expect("a number"))
         .sum();
     assert!(stored > 0 && stored.is_multiple_of(1024), "{stored}");
-    assert_eq!(net.refuse(&["prices", "--epochs", "513"]).0, 2);
 }
 
 /// Placement and the ledger say of a provider what the other commands say.
