@@ -26,7 +26,7 @@ use crate::{
 use commonware_runtime::{Blob, Clock, Handle, Spawner};
 use commonware_utils::channel::mpsc;
 use posync_protocol::{
-    Account, AgreementId, Amount, Body, Hash,
+    Account, AgreementId, Amount, Body, Code, Hash,
     limits::READ_KEYS_MAX,
     operation::{Redeem, Redemption, RegisterProvider, UpdateProvider},
     provider::sellable,
@@ -138,8 +138,12 @@ impl<E: Spawner + Clock, B: Blob, L: Ledger> Keeper<E, B, L> {
             };
             match step {
                 Ok(()) => {}
+                // An earlier copy of the answer was still under way.
+                Err(KeeperError::Ledger(LedgerError::Refused(Code::NotDrawn))) => {
+                    tracing::debug!(height, "the challenge is answered already");
+                }
                 Err(KeeperError::Ledger(error)) => {
-                    tracing::warn!(%error, height, "the ledger is out of reach; trying again");
+                    tracing::warn!(%error, height, "the ledger did not take what is due; trying again");
                     self.context.sleep(Duration::from_millis(250)).await;
                 }
                 Err(fatal) => return Err(fatal),
