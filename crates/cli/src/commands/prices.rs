@@ -63,7 +63,8 @@ struct Now {
     target: u64,
     price: u64,
     slow: u64,
-    market: Market,
+    /// What it followed last; `None` before the first epoch is closed.
+    market: Option<Market>,
 }
 
 impl Now {
@@ -73,17 +74,27 @@ impl Now {
         parameters: &Parameters,
     ) -> Self {
         let pair = pair(market.clone(), class, parameters);
-        Self { name, unit, target, price: pair.price, slow: pair.slow, market: market.unwrap_or_default() }
+        Self { name, unit, target, price: pair.price, slow: pair.slow, market }
     }
 
-    /// Used share of what is offered, in percent; `None` while nothing is offered.
-    fn used(&self) -> Option<f64> {
-        (self.market.capacity > 0).then(|| self.market.used as f64 * 100.0 / self.market.capacity as f64)
+    /// Used share of what is offered, in percent, and in which epoch; `None` while nothing is offered.
+    fn used(&self) -> Option<(f64, u64)> {
+        let market = self.market.as_ref().filter(|market| market.capacity > 0)?;
+        Some((market.used as f64 * 100.0 / market.capacity as f64, market.epoch))
+    }
+
+    fn used_text(&self) -> String {
+        match self.used() {
+            Some((percent, epoch)) => format!("{percent:.1} % in epoch {epoch}"),
+            None if self.market.is_none() => "no epoch is closed yet".into(),
+            None => "nothing is offered".into(),
+        }
     }
 
     fn to_json(&self) -> Value {
         json!({ "class": self.name, "price": self.price, "slow_price": self.slow, "grains_per": self.unit,
-            "used_percent": self.used(), "target_percent": percent(self.target), "epoch": self.market.epoch })
+            "used_percent": self.used().map(|used| used.0), "target_percent": percent(self.target),
+            "epoch": self.used().map(|used| used.1) })
     }
 }
 
@@ -100,15 +111,12 @@ fn epoch_json(books: &Books) -> Value {
 
 fn now_text(now: &[Now]) -> String {
     let rows = now.iter().map(|now| {
-        let used = now
-            .used()
-            .map_or("nothing is offered".into(), |used| format!("{used:.1} % in epoch {}", now.market.epoch));
         vec![
             now.name.into(),
             now.price.to_string(),
             now.slow.to_string(),
             now.unit.into(),
-            used,
+            now.used_text(),
             format!("{} %", percent(now.target)),
         ]
     });

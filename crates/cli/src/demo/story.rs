@@ -103,11 +103,11 @@ impl Tour<'_> {
         let start = Instant::now();
         let file = self.gateway.put(NAME, source.bytes, &mut reader, |_| ()).await?;
         self.say(&format!(
-            "stored {} ({} bytes) in {} ms: {} segments of 8 shards, {} of {} durable, each with another operator",
+            "stored {} ({} bytes) in {} ms: {} of 8 shards, {} of {} durable, each with another operator",
             source.label,
             file.bytes,
             start.elapsed().as_millis(),
-            file.segments,
+            count(file.segments.into(), "segment"),
             file.shards_durable,
             file.shards
         ));
@@ -170,7 +170,12 @@ impl Tour<'_> {
             let what = format!("found nothing to damage in {}", second.name);
             return Err(Failure::new(Exit::Failed, what, "it holds shards of ours", LOOK_AT_LOGS));
         }
-        self.say(&format!("flipped {} bytes in {} shards of {}", done.bytes, done.shards, second.name));
+        self.say(&format!(
+            "flipped {} in {} of {}",
+            count(done.bytes as u64, "byte"),
+            count(done.shards as u64, "shard"),
+            second.name
+        ));
         Ok(victims)
     }
 
