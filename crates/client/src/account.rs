@@ -30,6 +30,25 @@ use tokio::sync::Mutex;
 /// How far above the fee of today an operation may be charged.
 const FEE_MARGIN: u128 = 2;
 
+/// What the fee of an operation is judged by at a height: no block's leader, parent or seed is in it.
+pub const fn paying(chain: Hash, parameters: Parameters, height: u64) -> BlockContext {
+    BlockContext { chain, parameters, height, leader: Account([0; 32]), parent: [0; 32], seed: None }
+}
+
+/// Signs a paid operation that may be charged `margin` times its fee in `context`.
+pub fn sign_paid(
+    key: &PrivateKey,
+    context: &BlockContext,
+    margin: u128,
+    nonce: u64,
+    expires: u64,
+    body: &Body,
+) -> Operation {
+    let sign = |fee| Operation::signed(key, &context.chain, nonce, fee, expires, body.clone());
+    let fee = ledger::fee(context, &sign(Amount::ZERO)).grains().saturating_mul(margin);
+    sign(Amount::new(fee).unwrap_or(Amount::MAX))
+}
+
 /// An operation that is final.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Final {
@@ -108,21 +127,11 @@ impl Submitter {
 
     fn sign(&self, nonce: u64, height: u64, expires: u64, body: &Body) -> Operation {
         let chain = self.0.connection.light().chain();
-        let sign = |fee| Operation::signed(&self.0.key, &chain, nonce, fee, expires, body.clone());
-        let draft = sign(Amount::ZERO);
         if body.is_free() {
-            return draft;
+            return Operation::signed(&self.0.key, &chain, nonce, Amount::ZERO, expires, body.clone());
         }
-        let context = BlockContext {
-            chain,
-            parameters: self.0.parameters,
-            height,
-            leader: Account::default(),
-            parent: [0; 32],
-            seed: None,
-        };
-        let fee = ledger::fee(&context, &draft).grains().saturating_mul(FEE_MARGIN);
-        sign(Amount::new(fee).unwrap_or(Amount::MAX))
+        let context = paying(chain, self.0.parameters, height);
+        sign_paid(&self.0.key, &context, FEE_MARGIN, nonce, expires, body)
     }
 
     async fn submit_free(&self, body: &Body) -> Result<Operation, Error> {

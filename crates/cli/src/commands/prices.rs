@@ -92,9 +92,9 @@ impl Now {
     }
 
     fn to_json(&self) -> Value {
+        let (used, epoch) = self.used().unzip();
         json!({ "class": self.name, "price": self.price, "slow_price": self.slow, "grains_per": self.unit,
-            "used_percent": self.used().map(|used| used.0), "target_percent": percent(self.target),
-            "epoch": self.used().map(|used| used.1) })
+            "used_percent": used, "target_percent": percent(self.target), "epoch": epoch })
     }
 }
 

@@ -5,7 +5,7 @@ use commonware_codec::{DecodeExt as _, Encode as _};
 use commonware_cryptography::ed25519::PrivateKey;
 use posync_protocol::{
     Account,
-    limits::{AUDIT_READ_BYTES, LATENCY_BANDS, Parameters},
+    limits::{LATENCY_BANDS, Parameters},
     operation::Report,
     record::{Reports, Use},
     service::{latency_band, throughput_band},
@@ -123,8 +123,7 @@ impl Fate {
         let found = found.filter(|found| found.epoch == epoch);
         let counts =
             found.is_some_and(|found| found.findings.iter().any(|one| one.auditor == report.auditor));
-        let needed = u64::from(report.correct) * AUDIT_READ_BYTES;
-        let is_backed = usage.is_some_and(|usage| usage.egress.saturating_sub(usage.audited) >= needed);
+        let is_backed = usage.is_some_and(|usage| report.backed_by(usage).is_some());
         Self { counts, is_backed }
     }
 }
@@ -200,7 +199,7 @@ pub fn report<'a>(drawn: &Drawn, samples: impl Iterator<Item = &'a Sample>) -> O
 mod tests {
     use super::*;
     use commonware_cryptography::Signer as _;
-    use posync_protocol::{AgreementId, Bounded, record::Finding};
+    use posync_protocol::{AgreementId, Bounded, limits::AUDIT_READ_BYTES, record::Finding};
     use std::{collections::BTreeSet, time::Duration};
 
     const P: Parameters = Parameters::LOCAL;

@@ -16,9 +16,9 @@ use crate::{
 };
 use commonware_codec::Encode as _;
 use commonware_cryptography::Signer as _;
+use posync_client::account::{paying, sign_paid};
 use posync_protocol::{
-    Account, Amount, Body, Operation, Record, Slot,
-    ledger::{self, BlockContext},
+    Account, Amount, Body, Record, Slot,
     record::{AccountState, Offences, Seat, System},
 };
 use std::collections::BTreeMap;
@@ -99,7 +99,9 @@ impl Reporter {
 
     async fn bring(&mut self, height: u64, fault: &Fault, found: &Found, state: &AccountState) {
         let expires = height + ATTEMPT_BLOCKS;
-        let operation = self.sign(height, expires, state.nonce, found);
+        let context = paying(self.handle.chain(), self.handle.genesis().parameters, height);
+        let body = Body::Evidence(found.evidence.clone());
+        let operation = sign_paid(&self.key, &context, FEE_MARGIN, state.nonce, expires, &body);
         let (seat, epoch, fee) = (fault.1, fault.0, operation.max_fee);
         if state.balance < fee {
             if !std::mem::replace(&mut self.is_poor, true) {
@@ -118,22 +120,6 @@ impl Reporter {
                 tracing::warn!(%seat, epoch, ?refused, "evidence is not taken yet; again with the next block")
             }
         }
-    }
-
-    /// The operation, at a multiple of the fee of today.
-    fn sign(&self, height: u64, expires: u64, nonce: u64, found: &Found) -> Operation {
-        let (chain, body) = (self.handle.chain(), Body::Evidence(found.evidence.clone()));
-        let sign = |fee| Operation::signed(&self.key, &chain, nonce, fee, expires, body.clone());
-        let context = BlockContext {
-            chain,
-            parameters: self.handle.genesis().parameters,
-            height,
-            leader: Account::default(),
-            parent: [0; 32],
-            seed: None,
-        };
-        let fee = ledger::fee(&context, &sign(Amount::ZERO)).grains().saturating_mul(FEE_MARGIN);
-        sign(Amount::new(fee).unwrap_or(Amount::MAX))
     }
 }
 

@@ -201,16 +201,18 @@ fn back(working: &mut Working<'_>, report: &Report) -> Result<(), Code> {
     }
     let key = Use::key(provider, *slot);
     let mut usage: Use = working.need(key, Code::AuditAgreement)?;
-    let needed = u64::from(report.correct) * AUDIT_READ_BYTES;
-    let audited = usage.audited.checked_add(needed).ok_or(Code::AuditUnbacked)?;
-    if audited > usage.egress {
-        return Err(Code::AuditUnbacked);
-    }
-    usage.audited = audited;
+    usage.audited = report.backed_by(&usage).ok_or(Code::AuditUnbacked)?;
     working.put(key, &usage)
 }
 
 impl Report {
+    /// What would back reports under its agreement once this one counted, too; `None` if too little
+    /// was redeemed for its correct reads (SQ-5).
+    pub fn backed_by(&self, usage: &Use) -> Option<u64> {
+        let needed = u64::from(self.correct) * AUDIT_READ_BYTES;
+        usage.audited.checked_add(needed).filter(|audited| *audited <= usage.egress)
+    }
+
     const fn finding(&self) -> Finding {
         let Self { auditor, asked, answered, correct, latency, throughput, .. } = *self;
         Finding { auditor, asked, answered, correct, latency, throughput }
