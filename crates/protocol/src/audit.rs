@@ -70,9 +70,9 @@ pub(crate) fn note(audit: &mut Audit, height: u64, reads: &[bool], timing: Timin
         if !reads.is_empty() {
             audit.on_time = audit.on_time << 1 | u64::from(timing == Timing::OnTime);
         }
-        audit.drawn = audit.drawn.saturating_add(reads.len() as u64);
+        audit.drawn = audit.drawn.saturating_add(reads.len() as u32);
     }
-    audit.settlements = audit.settlements.saturating_add(u64::from(!reads.is_empty()));
+    audit.settlements = audit.settlements.saturating_add(u32::from(!reads.is_empty()));
     audit.last_height = height;
     audit.challenge = None;
 }

@@ -37,7 +37,7 @@ use crate::{
 use alloc::vec::Vec;
 
 /// Settlements that must lie between a growth and the next shrink.
-pub const SHRINK_SETTLEMENTS: u64 = 2;
+pub const SHRINK_SETTLEMENTS: u32 = 2;
 
 /// Names what moving a slot's weight needs.
 pub(crate) fn touches_weight(

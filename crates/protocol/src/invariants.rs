@@ -24,7 +24,7 @@ use crate::{
     limits::{PROVIDERS_MAX, SLOTS_MAX},
     record::{
         AccountState, Agreement, Audit, Books, Closing, Commitment, DataSet, Ending, Endings, Endpoint,
-        FaultBits, FaultRing, FeeTree, Market, Measured, Newcomer, Offences, PROBE_RING, Peak, Probe,
+        FaultBits, FaultRing, FeeTree, Market, Measured, Newcomer, Offences, Offer, PROBE_RING, Peak, Probe,
         Provider, ProviderAt, Reports, RoundInfo, Seat, SeatAt, ServiceRound, Settlement, SlotTree, Standing,
         System, Use,
     },
@@ -137,6 +137,7 @@ fn check_decodes(state: &State) -> Result<(), Broken> {
         + each::<Audit>(state)?
         + each::<ProviderAt>(state)?
         + each::<Endpoint>(state)?
+        + each::<Offer>(state)?
         + each::<Agreement>(state)?
         + each::<Use>(state)?
         + each::<DataSet>(state)?
@@ -306,8 +307,9 @@ fn count_agreement(
 fn check_provider(state: &State, account: &Account, provider: &Provider, sums: &Sums) -> Result<(), Broken> {
     equal("Provider.slots", provider.slots, sums.slots)?;
     equal("Provider.sold", provider.sold, sums.sold)?;
-    at_most("sold within the capacity", provider.sold, provider.capacity)?;
-    at_most("sold egress within the declared", provider.sold_egress, provider.capacity_egress)?;
+    let offer: Offer = state.need(Offer::key(account), "Offer of a provider")?;
+    at_most("sold within the capacity", provider.sold, offer.capacity)?;
+    at_most("sold egress within the declared", provider.sold_egress, offer.capacity_egress)?;
     equal("egress sold to nobody", provider.slots == 0 && provider.sold_egress > 0, false)?;
     at_most("storage reserves within the pool", sums.reserves, provider.pool.grains())?;
     equal("Provider.phi", provider.phi, sums.phi)?;
@@ -353,6 +355,7 @@ fn check_reached(state: &State, system: &System, reached: &Reached) -> Result<()
     equal("orphaned Audit", state.count::<Audit>(), reached.providers)?;
     at_most("orphaned Endings", state.count::<Endings>(), reached.providers)?;
     equal("orphaned Endpoint", state.count::<Endpoint>(), reached.providers)?;
+    equal("orphaned Offer", state.count::<Offer>(), reached.providers)?;
     at_most("orphaned Measured", state.count::<Measured>(), reached.providers)?;
     at_most("orphaned Probe", state.count::<Probe>(), PROBE_RING)?;
     equal("orphaned Standing", state.count::<Standing>(), reached.providers)?;

@@ -26,7 +26,7 @@ use crate::{
     chunk, data_set, faults, fenwick,
     ledger::{BlockContext, Event, Touched, Working},
     limits::{MISSING_MAX, REASKS},
-    operation::{Answer, MissingRead, ProvedRead, Reasked, Statement, SumPath},
+    operation::{Answer, FoundRead, MissingRead, ProvedRead, Reasked, Statement, SumPath},
     record::{Agreement, Audit, Challenge, DataSet, Missing, Provider, RoundInfo, SlotTree, Use},
     settlement,
 };
@@ -238,7 +238,7 @@ fn ask_again(
         let drawn_in = working.context.parameters.epoch(challenge.height);
         let live = agreement.filter(|agreement| drawn_in < agreement.end_epoch);
         match answer {
-            Reasked::Proved(read) => check_found(working, account, missing, read)?,
+            Reasked::Proved(read) => check_found(missing, read)?,
             Reasked::Missing(still) if still.slot != missing.slot => return Err(Code::ReaskedWrong),
             Reasked::Missing(_) => match live {
                 None => {}
@@ -252,22 +252,15 @@ fn ask_again(
     Bounded::new(kept).ok_or(Code::ReaskedWrong)
 }
 
-/// A read that was missing and is there again.
-fn check_found(
-    working: &mut Working<'_>,
-    account: &Account,
-    missing: &Missing,
-    read: &ProvedRead,
-) -> Result<(), Code> {
+/// A read that was missing and is there again. Its place was proved when it was declared missing,
+/// so the path to the shard's name is enough (RD-7): a later data set cannot make it unprovable.
+fn check_found(missing: &Missing, read: &FoundRead) -> Result<(), Code> {
     if (read.slot, read.shard) != (missing.slot, missing.shard) {
         return Err(Code::ReaskedWrong);
     }
-    let data_set: DataSet = working.need(DataSet::key(account, read.slot), Code::ReadPath)?;
-    let place = read.position.place(&read.shard, read.length).ok_or(Code::ReadPath)?;
-    if (place.root, place.total) != (data_set.current.root, data_set.current.leaves) {
-        return Err(Code::ReadPath);
-    }
-    check_chunk(read, u64::from(missing.chunk))
+    let FoundRead { shard, length, chunk, path, .. } = read;
+    let proved = chunk::verify_chunk(shard, *length, u64::from(missing.chunk), chunk, path);
+    if proved { Ok(()) } else { Err(Code::ReadLeaf) }
 }
 
 /// Twice the agreement's fee of an epoch moves from the bond to its storage reserve.

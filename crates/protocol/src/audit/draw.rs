@@ -88,7 +88,7 @@ struct Line {
     newcomers: u32,
     turn: u64,
     /// Newcomers that moved into a freed place.
-    moved: BTreeMap<u32, Account>,
+    moved: BTreeMap<u32, Newcomer>,
 }
 
 impl Line {
@@ -109,7 +109,7 @@ impl Line {
             return Ok((account.map(|account| Draw { index, account }), true));
         }
         let place = index - self.providers;
-        let Some(account) = self.newcomer(place, from)? else { return Ok((None, false)) };
+        let Some(Newcomer { account, .. }) = self.newcomer(place, from)? else { return Ok((None, false)) };
         let provider: Option<Provider> = from.find(Provider::key(&account))?;
         let audit: Option<Audit> = from.find(Audit::key(&account))?;
         let draw = Draw { index: provider.as_ref().map_or(0, |provider| provider.index), account };
@@ -121,20 +121,20 @@ impl Line {
         Ok((Some(draw), is_newcomer))
     }
 
-    fn newcomer<L: Lookup>(&self, place: u32, from: &mut L) -> Result<Option<Account>, L::Error> {
+    fn newcomer<L: Lookup>(&self, place: u32, from: &mut L) -> Result<Option<Newcomer>, L::Error> {
         match self.moved.get(&place) {
-            Some(account) => Ok(Some(*account)),
-            None => Ok(from.find::<Newcomer>(Newcomer::key(place))?.map(|newcomer| newcomer.account)),
+            Some(newcomer) => Ok(Some(newcomer.clone())),
+            None => from.find::<Newcomer>(Newcomer::key(place)),
         }
     }
 
     fn free<L: Lookup>(&mut self, place: u32, from: &mut L) -> Result<(), L::Error> {
         let last = self.newcomers.saturating_sub(1);
-        let account = self.newcomer(last, from)?;
+        let moved = self.newcomer(last, from)?;
         self.newcomers = last;
         self.moved.remove(&last);
-        if let (Some(account), true) = (account, place < last) {
-            self.moved.insert(place, account);
+        if let (Some(newcomer), true) = (moved, place < last) {
+            self.moved.insert(place, newcomer);
         }
         Ok(())
     }
@@ -227,8 +227,8 @@ fn keep(working: &mut Working<'_>, line: Line) -> Result<(), Code> {
     for place in line.newcomers..working.system.newcomers {
         working.delete(Newcomer::key(place))?;
     }
-    for (place, account) in line.moved {
-        working.put(Newcomer::key(place), &Newcomer { account })?;
+    for (place, newcomer) in line.moved {
+        working.put(Newcomer::key(place), &newcomer)?;
     }
     working.system.turn = line.turn;
     working.system.newcomers = line.newcomers;

@@ -10,6 +10,7 @@ use crate::{
     ledger::BlockContext,
     limits::{OPERATION_BYTES_MAX, PROVIDERS_MAX, Parameters, SLOTS_MAX},
     operation::{Open, Redemption},
+    record::Address,
 };
 use commonware_codec::EncodeSize;
 
@@ -47,7 +48,7 @@ pub(crate) fn body_fits(body: &Body, parameters: &Parameters) -> bool {
     match body {
         Body::Transfer(body) => body.amount > Amount::ZERO,
         Body::RegisterProvider(body) => registration_fits(body),
-        Body::UpdateProvider(body) => body.index < PROVIDERS_MAX && is_text(&body.address),
+        Body::UpdateProvider(body) => body.index < PROVIDERS_MAX && addresses_fit(&body.addresses),
         Body::Open(body) => open_fits(body, parameters),
         Body::TopUp(body) => id_fits(&body.agreement) && body.amount > Amount::ZERO,
         Body::Close(body) => id_fits(&body.agreement) && body.index < PROVIDERS_MAX,
@@ -77,7 +78,12 @@ fn is_text(bytes: &[u8]) -> bool {
 }
 
 fn registration_fits(body: &RegisterProvider) -> bool {
-    is_text(&body.address) && is_text(&body.region)
+    addresses_fit(&body.addresses) && is_text(&body.region)
+}
+
+/// At least one address, each of them text.
+fn addresses_fit(addresses: &[Address]) -> bool {
+    !addresses.is_empty() && addresses.iter().all(|address| is_text(address))
 }
 
 fn open_fits(body: &Open, parameters: &Parameters) -> bool {

@@ -405,7 +405,7 @@ fn a_newcomer_stands_in_line_twice_for_its_first_reads_only() {
         assert!(answered < 40, "it never graduates");
     }
     let audit = keeper.audit(&stage.world);
-    assert!(audit.drawn >= u64::from(HISTORY) && answered >= 16);
+    assert!(audit.drawn >= HISTORY && answered >= 16);
     let name: posync_protocol::record::Newcomer =
         stage.world.get(posync_protocol::record::Newcomer::key(0)).expect("one is left");
     assert_eq!(name.account, account("q"), "the last took the free place");

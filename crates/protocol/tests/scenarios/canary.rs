@@ -10,7 +10,7 @@ use posync_protocol::{
     invariants::check_all,
     record::{
         AccountState, Agreement, Audit, Books, Closing, DataSet, Ending, Endings, Endpoint, FeeTree, Market,
-        Newcomer, Peak, Provider, ProviderAt, Settlement, SlotTree, Standing, System, Use,
+        Newcomer, Offer, Peak, Provider, ProviderAt, Settlement, SlotTree, Standing, System, Use,
     },
 };
 
@@ -56,7 +56,7 @@ const MONEY: &[Fault] = &[
 const SUMS: &[Fault] = &[
     ("Provider.slots", |w, p| change(w, Provider::key(p), |r: &mut Provider| r.slots += 1)),
     ("Provider.sold", |w, p| change(w, Provider::key(p), |r: &mut Provider| r.sold += 1)),
-    ("sold within the capacity", |w, p| change(w, Provider::key(p), |r: &mut Provider| r.capacity = 1)),
+    ("sold within the capacity", |w, p| change(w, Offer::key(p), |r: &mut Offer| r.capacity = 1)),
     ("Provider.phi", |w, p| change(w, Provider::key(p), |r: &mut Provider| r.phi += 1)),
     ("Provider.leaves", |w, p| change(w, Provider::key(p), |r: &mut Provider| r.leaves += 1)),
     ("Provider.paid", |w, p| change(w, Provider::key(p), |r: &mut Provider| r.paid += 1)),

@@ -7,8 +7,8 @@ use posync_protocol::{
     block::with_chain,
     chunk,
     operation::{
-        Answer, DATA_SET_NAMESPACE, DataSetClaim, EndedRead, MissingRead, ProvedRead, Reasked, SetDataSet,
-        Settle, Statement, StillMissing, sign,
+        Answer, DATA_SET_NAMESPACE, DataSetClaim, EndedRead, FoundRead, MissingRead, ProvedRead, Reasked,
+        SetDataSet, Settle, Statement, StillMissing, sign,
     },
     record::{Agreement, Audit, DataSet, Endings, Missing, Provider, RoundInfo, Version},
     tree::SumTree,
@@ -196,7 +196,9 @@ impl Keeper {
         if !is_there || self.lost.contains(&(shard, chunk.into())) {
             return Reasked::Missing(StillMissing { slot });
         }
-        Reasked::Proved(self.prove(slot, &tree, shard, chunk.into()))
+        let ProvedRead { slot, shard, length, chunk, path, .. } =
+            self.prove(slot, &tree, shard, chunk.into());
+        Reasked::Proved(FoundRead { slot, shard, length, chunk, path })
     }
 
     /// Shards in the newest data set of a slot.
