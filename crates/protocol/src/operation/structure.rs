@@ -8,7 +8,7 @@ use super::{Body, Measure, Operation, RefusedPlacement, RegisterProvider, Settle
 use crate::{
     Account, AgreementId, Amount, Code, authority, capacity,
     ledger::BlockContext,
-    limits::{OPERATION_BYTES_MAX, PROVIDERS_MAX, Parameters, SLOTS_MAX},
+    limits::{OPERATION_BYTES_MAX, PLACES_MAX, PROVIDERS_MAX, Parameters, SLOTS_MAX},
     operation::{Open, Redemption},
     record::Address,
 };
@@ -98,17 +98,13 @@ fn open_fits(body: &Open, parameters: &Parameters) -> bool {
 }
 
 fn statement_fits(body: &Statement, context: &BlockContext) -> bool {
-    let answered = body.answers.iter().map(|answer| match answer {
-        super::Answer::Proved(read) => read.slot,
-        super::Answer::Missing(read) => read.slot,
-        super::Answer::Ended(read) => read.slot,
-    });
-    let reasked = body.reasked.iter().map(|reasked| match reasked {
+    let mut reasked = body.reasked.iter().map(|reasked| match reasked {
         super::Reasked::Proved(read) => read.slot,
         super::Reasked::Missing(still) => still.slot,
     });
     body.index < PROVIDERS_MAX
-        && answered.chain(reasked).all(|slot| slot < SLOTS_MAX)
+        && body.answers.iter().all(|answer| answer.place() < PLACES_MAX)
+        && reasked.all(|slot| slot < SLOTS_MAX)
         && redemptions_fit(&body.vouchers)
         && slots_fit(&body.apply)
         && endings_fit(&body.endings, context)

@@ -11,6 +11,7 @@ mod canary;
 mod capacity;
 mod crowd;
 mod detection;
+mod draws;
 mod faults;
 mod history;
 mod honest;
