@@ -3,6 +3,7 @@
 
 mod account;
 mod agreement;
+mod any_number;
 mod audits;
 mod authority;
 mod books;
@@ -16,6 +17,9 @@ mod fees;
 mod history;
 mod honest;
 mod keeper;
+mod messages;
+mod numbers;
+mod populated;
 mod properties;
 mod provider;
 mod quiet;
@@ -26,6 +30,7 @@ mod script;
 mod service;
 mod signatures;
 mod storage;
+mod targets;
 mod voucher;
 mod world;
 
