@@ -430,7 +430,8 @@ const _: () = {
         assert!(p.epoch_rounds.is_multiple_of(p.term_rounds));
         assert!(p.round_ring > p.pending_rounds_max + 2);
         assert!(p.draws as usize <= DRAWS_MAX && p.draw_every_blocks > 0);
-        assert!(p.agreement_epochs_max < ENDING_RING && p.agreement_epochs_max < 1 << 10);
+        assert!(p.agreement_epochs_max < ENDING_RING);
+        assert!(p.agreement_epochs_max < 1 << 10);
         assert!(p.unbonding_epochs >= p.exit_epochs && p.unbonding_epochs > EVIDENCE_EPOCHS_MAX);
         assert!(p.reserve_share < ONE);
         // A round is judged two rounds later, when nothing of it can be answered on time any more.
