@@ -22,6 +22,7 @@ mod samples;
 mod scale;
 mod script;
 mod service;
+mod sets;
 mod signatures;
 mod storage;
 mod voucher;
