@@ -16,13 +16,12 @@ use posync_protocol::{
 };
 use std::collections::{BTreeMap, BTreeSet};
 
-/// Slots that a keeper looks at.
-const SLOTS: u32 = 8;
-
 /// What a provider holds, and what it lost.
 #[derive(Clone, Default)]
 pub(crate) struct Keeper {
     pub(crate) name: String,
+    /// Slots that it looks at.
+    pub(crate) slots: u32,
     /// Every tree it ever signed, by root.
     trees: BTreeMap<Hash, SumTree>,
     shards: BTreeMap<Hash, Vec<u8>>,
@@ -40,7 +39,7 @@ pub(crate) fn bytes(seed: u64, length: usize) -> Vec<u8> {
 
 impl Keeper {
     pub(crate) fn new(name: &str) -> Self {
-        Self { name: name.into(), ..Self::default() }
+        Self { name: name.into(), slots: 8, ..Self::default() }
     }
 
     pub(crate) fn audit(&self, world: &World) -> Audit {
@@ -136,7 +135,7 @@ impl Keeper {
             let leaves = self.data_set(world, slot).current.leaves;
             Some(Share { slot, rate: terms.storage_price, leaves, end_epoch: terms.end_epoch })
         };
-        (0..SLOTS).filter_map(share).filter(|share| share.leaves > 0).collect()
+        (0..self.slots).filter_map(share).filter(|share| share.leaves > 0).collect()
     }
 
     /// The statement for the open challenge, if one is open.
@@ -152,7 +151,7 @@ impl Keeper {
         let round = parameters.round(challenge.height);
         let info: RoundInfo = world.get(RoundInfo::key(round % parameters.round_ring))?;
         let reasked = audit.missing.iter().map(|missing| self.again(missing)).collect();
-        let waiting = (0..SLOTS).filter(|slot| self.data_set(world, *slot).next.is_some());
+        let waiting = (0..self.slots).filter(|slot| self.data_set(world, *slot).next.is_some());
         let apply = waiting.filter_map(|slot| {
             let terms = self.agreement(world, slot)?;
             Some((slot, terms.consumer, terms.end_epoch))

@@ -16,6 +16,7 @@ mod honest;
 mod keeper;
 mod properties;
 mod provider;
+mod punished;
 mod quiet;
 mod records;
 mod samples;

@@ -60,7 +60,7 @@ fn settle_once(stage: &mut Stage, keeper: &Keeper) {
 }
 
 /// One settlement early in a round: in the next block a change takes effect at once.
-fn settled(stage: &mut Stage, keeper: &Keeper) {
+pub(crate) fn settled(stage: &mut Stage, keeper: &Keeper) {
     let round_blocks = stage.world.parameters.round_blocks;
     while !(stage.world.height + 1).is_multiple_of(round_blocks) {
         stage.world.block(&[]).expect("an empty block is valid");
