@@ -385,10 +385,12 @@ fn after_an_outage_of_all_each_wakes_by_its_late_answer() {
     assert_eq!(on_time, [1, 1], "and all is as before");
 }
 
-/// The only provider takes half of all fees and never answers: who closed is refunded all the same.
+/// The only provider is drawn in turn in every block and never answers: who closed is refunded all the
+/// same, in the block that closes the stale challenge.
 #[test]
 fn a_close_is_refunded_although_its_provider_never_answers() {
     let (mut stage, keeper) = holding(&[60_000]);
+    (stage.world.parameters.draws, stage.world.parameters.draw_every_blocks) = (2, 1);
     until_drawn(&mut stage, &keeper);
     stage.play("a closealone p/0");
     let window = stage.world.epoch() + stage.world.parameters.redemption_epochs;
