@@ -49,12 +49,13 @@ pub(crate) fn reduce(hash: blake3::Hash, modulus: u128) -> Option<u128> {
 
 /// Whether an answer in a block of `height` is on time.
 pub const fn is_on_time(challenge: &Challenge, height: u64, parameters: &Parameters) -> bool {
-    height - challenge.height <= parameters.deadline_blocks
+    height.saturating_sub(challenge.height) <= parameters.deadline_blocks
 }
 
 /// Whether a challenge can no longer be answered in a block of `height`.
 pub const fn is_expired(challenge: &Challenge, height: u64, parameters: &Parameters) -> bool {
-    parameters.round(height) - parameters.round(challenge.height) > parameters.pending_rounds_max
+    let waited = parameters.round(height).saturating_sub(parameters.round(challenge.height));
+    waited > parameters.pending_rounds_max
 }
 
 /// What became of a challenge.

@@ -177,7 +177,7 @@ pub fn touches_operation(context: &BlockContext, operation: &Operation) -> Touch
     if !operation.body.is_free() {
         touched.writable.push(AccountState::key(&operation.signer));
     }
-    if !body_fits(&operation.body, &context.parameters) {
+    if !body_fits(&operation.body, context) {
         return touched;
     }
     let signer = &operation.signer;

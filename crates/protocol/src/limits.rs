@@ -287,6 +287,8 @@ encoded! {
     }
 }
 
+/// What follows from the parameters is defined for every value of them and of its argument: heights,
+/// rounds and epochs stand in what others send, and a node tells its parameters to whoever asks (LE-6).
 impl Parameters {
     /// The local network: a block every 250 ms, an epoch of about 10 s.
     pub const LOCAL: Self = Self {
@@ -370,22 +372,27 @@ impl Parameters {
 
     /// Blocks in a term.
     pub const fn term_blocks(&self) -> u64 {
-        self.round_blocks * self.term_rounds
+        self.round_blocks.saturating_mul(self.term_rounds)
     }
 
     /// Blocks in an epoch.
     pub const fn epoch_blocks(&self) -> u64 {
-        self.round_blocks * self.epoch_rounds
+        self.round_blocks.saturating_mul(self.epoch_rounds)
     }
 
     /// The round of a height.
     pub const fn round(&self, height: u64) -> u64 {
-        height / self.round_blocks
+        quotient(height, self.round_blocks)
     }
 
     /// The epoch of a height.
     pub const fn epoch(&self, height: u64) -> u64 {
-        height / self.epoch_blocks()
+        quotient(height, self.epoch_blocks())
+    }
+
+    /// The epoch of a round.
+    pub const fn epoch_of_round(&self, round: u64) -> u64 {
+        quotient(round, self.epoch_rounds)
     }
 
     /// Provider indices that a closing pass can visit within an epoch: one slice in each block
@@ -405,6 +412,15 @@ impl Parameters {
     /// The first round of an epoch; saturates, because epochs come from the wire.
     pub const fn epoch_start(&self, epoch: u64) -> u64 {
         epoch.saturating_mul(self.epoch_rounds)
+    }
+}
+
+/// `number / divisor`; zero for a divisor of zero: a node that is asked for its network's parameters
+/// may answer anything, and who asks must not stop on it.
+const fn quotient(number: u64, divisor: u64) -> u64 {
+    match number.checked_div(divisor) {
+        Some(quotient) => quotient,
+        None => 0,
     }
 }
 

@@ -364,6 +364,32 @@ fn who_sleeps_wakes_itself_once_its_challenge_expired_and_once_for_each() {
 }
 
 #[test]
+fn crossing_an_ending_of_who_sleeps_wakes_nobody() {
+    let (mut stage, mut p, q) = two();
+    stage.world.draws = false;
+    stage.play("b open p slot=1 quota=1000 end=2");
+    let set = p.change(&stage.world, 1, &[], &[bytes(7, 9_000)]);
+    assert_eq!(submit(&mut stage, "b", Body::SetDataSet(set)), Ok(Code::Done));
+    stage.world.draws = true;
+    until_drawn(&mut stage, &p);
+    assert_eq!(answer(&mut stage, &p), Some(Ok(Code::Done)));
+    assert_eq!(p.provider(&stage.world).leaves, 59 + 9);
+    until_stale(&mut stage, [&p, &q], [false, true]);
+    let before = p.provider(&stage.world);
+    for _ in 0..2 {
+        // The first closes the challenge and so settles, the second crosses what lies before.
+        let upkeep = Body::Settle(p.settle(&stage.world, &[]));
+        assert_eq!(submit(&mut stage, "b", upkeep), Ok(Code::Done));
+    }
+    let after = p.provider(&stage.world);
+    assert_eq!((after.leaves, after.paid), (59, 59 * 10_000_000), "what ended is crossed");
+    assert_eq!((before.weighed, after.weighed), (0, 0));
+    let own = Body::Settle(p.settle(&stage.world, &[]));
+    assert_eq!(submit(&mut stage, "p", own), Ok(Code::Done));
+    assert_eq!(p.provider(&stage.world).weighed, after.paid);
+}
+
+#[test]
 fn after_an_outage_of_all_each_wakes_by_its_late_answer() {
     let (mut stage, p, q) = two();
     while stage.world.system().phi > 0 {

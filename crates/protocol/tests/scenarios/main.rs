@@ -3,6 +3,7 @@
 
 mod account;
 mod agreement;
+mod any_number;
 mod audits;
 mod authority;
 mod books;
@@ -15,6 +16,9 @@ mod faults;
 mod history;
 mod honest;
 mod keeper;
+mod messages;
+mod numbers;
+mod populated;
 mod properties;
 mod provider;
 mod quiet;
@@ -25,6 +29,7 @@ mod script;
 mod service;
 mod signatures;
 mod storage;
+mod targets;
 mod voucher;
 mod world;
 

@@ -121,6 +121,8 @@ fn an_ending_is_crossed_in_order_and_what_ended_is_no_longer_paid() {
     assert_eq!(submit(&mut stage, "p", Body::Statement(blind)), Err(Code::EndingsMissing));
     let mut wide = statement;
     wide.endings = Bounded::new(vec![2, 3, 9]).expect("three");
+    assert_eq!(submit(&mut stage, "p", Body::Statement(wide.clone())), Err(Code::BadShape), "none so late");
+    wide.endings = Bounded::new(vec![2, 3, 5]).expect("three");
     assert_eq!(submit(&mut stage, "p", Body::Statement(wide)), Ok(Code::Done), "more may be named");
     let after = keeper.provider(&stage.world);
     let live = RATE * u128::from(keeper.data_set(&stage.world, 0).current.leaves);
@@ -184,8 +186,13 @@ fn upkeep_changes_something_or_is_refused() {
         ("nothing due", wrong(|_| ()), Code::NothingToSettle),
         (
             "an ending to come",
-            wrong(|s| s.endings = Bounded::new(vec![700]).expect("one")),
+            wrong(|s| s.endings = Bounded::new(vec![1]).expect("one")),
             Code::EndingsMissing,
+        ),
+        (
+            "an ending later than that",
+            wrong(|s| s.endings = Bounded::new(vec![u64::MAX]).expect("one")),
+            Code::BadShape,
         ),
         (
             "an unknown slot",
