@@ -211,6 +211,12 @@ fn what_could_not_be_tested_because_nothing_lives_stays_with_the_consumer() {
     let provider = keeper.provider(&stage.world);
     assert_eq!((provider.acc, provider.paid, provider.weighed), (0, 0, 0), "crossed and unpaid");
     assert_eq!(reserve(&stage), Some(prepaid));
+    // Who is paid for nothing has nothing missing, though the slot keeps its place.
+    let mut unpaid = copy(&stage);
+    unpaid.play("blocks 140");
+    let audit = keeper.audit(&unpaid.world);
+    assert!(audit.closed == 2 && keeper.provider(&unpaid.world).phi > 0);
+    assert_eq!((audit.drawn, audit.on_time, audit.silent), (0, 0, 0));
     stage.world.draws = false;
     let balance = stage.world.balance("b").grains();
     stage.play("epoch 5");
