@@ -7,7 +7,7 @@ use crate::{
     world::{World, account},
 };
 use posync_protocol::{
-    Account, Body, Code, Record,
+    Account, Amount, Body, Code, Record,
     amount::ONE,
     books::tree,
     economics::{pool, price, score},
@@ -307,4 +307,36 @@ fn a_provider_that_comes_back_under_its_account_begins_anew() {
     assert_eq!(standing.registered, 8);
     assert!(row(&stage.world, &account("p"), 7).is_none_or(|row| row.weight == 0), "not of its first life");
     assert!(row(&stage.world, &account("p"), 8).is_some());
+}
+
+/// Its row of the epoch before stands, measured and weighed, when it comes back.
+#[test]
+fn who_left_and_came_back_is_not_paid_the_subsidy_of_its_earlier_life() {
+    let (mut stage, keeper) = holding(&[70_000]);
+    stage.world.draws = false;
+    stage.play("p leave");
+    stage.world.draws = true;
+    run_to(&mut stage, &keeper, 30, true);
+    while keeper.audit(&stage.world).challenge.is_some()
+        || stage.world.parameters.round(stage.world.height) % 5 != 3
+    {
+        if answer(&mut stage, &keeper).is_none() {
+            stage.world.block(&[]).expect("an empty block is valid");
+        }
+    }
+    stage.world.draws = false;
+    stage.play("a close p/0 second=p\n epoch 31\n blocks 20");
+    let before = row(&stage.world, &account("p"), 30).expect("it was measured");
+    assert!(before.weight > 0 && before.subsidy == Amount::ZERO, "{before:?}");
+    stage.play("p leave\n p register");
+    assert_eq!(standing(&stage.world).registered, 31);
+    let mut paid = Vec::new();
+    while stage.world.epoch() < 35 {
+        stage.world.block(&[]).expect("an empty block is valid");
+        paid.extend(stage.world.events.iter().filter_map(|event| match event {
+            Event::Subsidy { epoch, amount, .. } => Some((*epoch, *amount)),
+            _ => None,
+        }));
+    }
+    assert!(paid.iter().all(|(epoch, _)| *epoch >= 31), "{paid:?}");
 }

@@ -3,6 +3,7 @@
 
 mod account;
 mod agreement;
+mod anything;
 mod audits;
 mod authority;
 mod books;
