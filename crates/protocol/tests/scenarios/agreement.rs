@@ -153,3 +153,14 @@ fn a_provider_closes_alone_no_earlier_than_it_may_leave() {
 fn the_last_slot_can_be_used() {
     check("p register\n a open p slot=1048575\n a topup p/1048575 1\n a close p/1048575 second=p");
 }
+
+#[test]
+fn what_is_sold_is_not_sold_again() {
+    check(
+        "p register capacity=1000
+         a open p quota=600
+         b open p slot=1 quota=401 => NoCapacity
+         b open p slot=1 quota=400
+         b open p slot=2 quota=1   => NoCapacity",
+    );
+}

@@ -190,3 +190,30 @@ fn a_lowered_bond_stops_sales_but_not_updates() {
         ",
     );
 }
+
+#[test]
+fn an_exit_is_complete_in_its_epoch_and_not_in_the_one_before() {
+    let mut stage = Stage::new();
+    stage.play("p register\n epoch 2\n p leave");
+    let mut left = None;
+    while left.is_none() {
+        let code = stage.attempt("p leave").expect("it is an operation");
+        let epoch = stage.world.parameters.epoch(stage.world.height);
+        match code.as_str() {
+            "Done" => left = Some(epoch),
+            code => assert_eq!(code, "ExitEarly"),
+        }
+    }
+    assert_eq!(left, Some(2 + stage.world.parameters.exit_epochs));
+}
+
+#[test]
+fn a_refusal_counts_for_an_epoch_and_not_a_block_longer() {
+    let mut stage = Stage::new();
+    stage.play("p register\n blocks 90");
+    let epoch = stage.world.parameters.epoch_blocks();
+    let stale = stage.world.height + 1 - (epoch + 1);
+    stage.play(&format!("b refusal p leaves=5 height={stale} => RefusalStale"));
+    let last = stage.world.height + 1 - epoch;
+    stage.play(&format!("b refusal p leaves=5 height={last}"));
+}

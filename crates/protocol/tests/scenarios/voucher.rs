@@ -276,3 +276,18 @@ fn a_provider_that_only_redeems_gains_what_it_is_paid_less_its_fees() {
     let spent = FUNDED.grains() - bond.grains() - world.balance("p").grains();
     assert!(spent + 750_000 <= system.burned.grains() - 200_000, "{spent}");
 }
+
+#[test]
+fn a_replaced_key_redeems_through_its_window_and_not_in_the_epoch_after() {
+    check(
+        "p register
+         a open p
+         p redeem p/0 egress=5
+         a rotate p/0 fresh
+         epoch 1
+         p redeem p/0 egress=10
+         epoch 2
+         p redeem p/0 egress=15 => BadSignature
+         p redeem p/0 egress=15 session=fresh",
+    );
+}
