@@ -18,6 +18,7 @@ pub mod attacks;
 pub mod audit;
 pub mod chance;
 pub mod honest;
+mod ledger;
 pub mod plots;
 pub mod price;
 pub mod recompute;

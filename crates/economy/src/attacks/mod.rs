@@ -8,6 +8,7 @@ pub mod audits;
 pub mod authority;
 pub mod market;
 pub mod reports;
+pub mod stored;
 pub mod usage;
 
 use crate::{

@@ -1,6 +1,6 @@
 //! A provider as the rules see it: it keeps real bytes, signs data sets, proves drawn chunks.
 
-use crate::world::{World, account, key};
+use super::world::{World, account, key};
 use posync_protocol::{
     AgreementId, Bounded, Hash,
     audit::{Prover, Question, Share},
@@ -16,7 +16,7 @@ use posync_protocol::{
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Slots that a keeper looks at.
-const SLOTS: u32 = 8;
+const SLOTS: u32 = 32;
 
 /// What a provider holds, and what it lost.
 #[derive(Clone, Default)]

@@ -8,7 +8,7 @@
 //! ```
 //! Words that are not given have the defaults of `Line` below. Amounts are grains; `s` means SYNC.
 
-use crate::world::{World, account, key};
+use super::world::{World, account, key};
 use posync_protocol::{
     Account, AgreementId, Amount, Body, Bounded, Operation,
     block::{HEADER_NAMESPACE, Header, with_chain},
@@ -29,6 +29,7 @@ pub(crate) fn check(script: &str) -> World {
 }
 
 /// A world and what the script has named in it.
+#[derive(Clone)]
 pub(crate) struct Stage {
     pub(crate) world: World,
     /// Heights at which (provider, slot) was last opened.
