@@ -6,7 +6,9 @@
 pub mod agreements;
 pub mod audits;
 pub mod authority;
+pub mod identities;
 pub mod market;
+pub mod redeemed;
 pub mod reports;
 pub mod stored;
 pub mod usage;

@@ -280,6 +280,7 @@ fn diluted(seed: u64, plan: Option<Dilution>, free: bool) -> i128 {
     let customers: Vec<u32> = (0..SPREAD).collect();
     bench.close("c", "p", &customers);
     // What is over gives its reserves back.
+    bench.stage.world.draws = true;
     bench.run_to(first + LONG_EPOCHS + 2);
     (SPREAD..SPREAD + 4).for_each(|slot| tidy(&mut bench, slot));
     bench.fortune(&["p", "x"]) + cost(saved, bench.world().parameters.epoch_rounds) / 256
@@ -338,11 +339,10 @@ fn dilute(bench: &mut Bench, slot: u32, leaves: u64, end: u64) -> bool {
     false
 }
 
-/// Removes what is over, if it can be.
+/// Removes what is over as soon as the provider is settled beyond its end.
 fn tidy(bench: &mut Bench, slot: u32) {
-    let holder = &bench.holders["p"].keeper;
-    if holder.agreement(bench.world(), slot).is_some() {
-        let settle = holder.settle(bench.world(), &[slot]);
+    while bench.holders["p"].keeper.agreement(bench.world(), slot).is_some() {
+        let settle = bench.holders["p"].keeper.settle(bench.world(), &[slot]);
         let operation = bench.stage.world.sign("p", Body::Settle(settle));
         bench.block(&[operation]);
     }

@@ -208,6 +208,11 @@ impl Bench {
         self.stage.sign(line)
     }
 
+    /// Evidence by `reporter` that `seat` signed twice in `term`.
+    pub(crate) fn evidence(&self, reporter: &str, seat: &str, term: u64) -> Operation {
+        self.sign(&format!("{reporter} evidence {seat} term={term}"))
+    }
+
     /// Blocks without operations until the first block of `epoch` is next.
     pub(crate) fn run_to(&mut self, epoch: u64) {
         while self.stage.world.epoch() < epoch {
