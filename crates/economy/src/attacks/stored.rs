@@ -466,14 +466,3 @@ pub fn rows(seed: u64) -> Vec<Row> {
     ];
     rows.map(|row| row.runs(Runs::Ledger)).into()
 }
-
-/// Timings.
-pub fn probe(seed: u64) {
-    let time = |name: &str, run: &dyn Fn() -> i128| {
-        let start = std::time::Instant::now();
-        let figure = run();
-        println!("{name}: {figure} in {:?}", start.elapsed());
-    };
-    time("A21", &|| diluted_best(seed, false));
-    time("A21 m", &|| diluted_best(seed, true));
-}
