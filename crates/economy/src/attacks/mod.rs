@@ -6,10 +6,12 @@
 pub mod agreements;
 pub mod audits;
 pub mod authority;
+pub mod fees;
 pub mod identities;
 pub mod market;
 pub mod redeemed;
 pub mod reports;
+pub mod reserving;
 pub mod stored;
 pub mod usage;
 
@@ -27,6 +29,8 @@ pub fn all(seed: u64) -> Vec<Row> {
         redeemed::rows(seed),
         stored::rows(seed),
         identities::rows(seed),
+        reserving::rows(seed),
+        fees::rows(),
         market::rows(),
         agreements::rows(),
         authority::rows(seed),

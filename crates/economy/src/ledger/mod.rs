@@ -39,7 +39,7 @@ use posync_protocol::{
 use std::collections::BTreeMap;
 
 /// Blocks from one whose whole state is checked to the next.
-const CHECK_EVERY: u64 = 16;
+const CHECK_EVERY: u64 = 50;
 
 /// A provider of the world and how it answers.
 #[derive(Clone)]
