@@ -9,6 +9,7 @@ pub mod authority;
 pub mod fees;
 pub mod identities;
 pub mod market;
+pub mod pumped;
 pub mod redeemed;
 pub mod reports;
 pub mod reserving;
@@ -31,6 +32,7 @@ pub fn all(seed: u64) -> Vec<Row> {
         identities::rows(seed),
         reserving::rows(seed),
         fees::rows(),
+        pumped::rows(),
         market::rows(),
         agreements::rows(),
         authority::rows(seed),
