@@ -28,14 +28,14 @@ use crate::{
     Account, AgreementId, Amount, Code,
     account::{credit, debit},
     amount::{UNIT, mul_div_up},
-    books, capacity, data_set, fenwick,
+    books, capacity, data_set,
     ledger::{AgreementChange, Event, Touched, Working},
-    limits::{PROVIDERS_MAX, Parameters, SLOTS_MAX},
+    limits::Parameters,
     operation::{Close, CloseAlone, Open, RotateKey, TopUp},
     provider::sellable,
     record::{
-        AccountState, Agreement, Audit, DataSet, EGRESS, Ending, FeeTree, GAS, Market, Measured, Provider,
-        STORAGE, SlotTree, Standing, Use,
+        AccountState, Agreement, Audit, DataSet, EGRESS, Ending, GAS, Market, Measured, Offer, Provider,
+        STORAGE, Standing, Use,
     },
     settlement, standing,
 };
@@ -78,7 +78,7 @@ pub(crate) fn touches_open(body: &Open, touched: &mut Touched) {
         Use::key(provider, *slot),
         Ending::key(provider, *end_epoch),
     ]);
-    touched.readable.extend([Standing::key(provider), Measured::key(provider)]);
+    touched.readable.extend([Offer::key(provider), Standing::key(provider), Measured::key(provider)]);
     books::touches_market(touched);
 }
 
@@ -97,17 +97,18 @@ pub(crate) fn open(working: &mut Working<'_>, signer: &Account, body: &Open) -> 
         // Nothing was owed since it last settled: the interval starts here.
         provider.settled_round = context.round();
     }
+    let offer: Offer = working.need(Offer::key(&body.provider), Code::ProviderUnknown)?;
     let agreement = terms(working, signer, body)?;
     let to_end = parameters.epoch_start(body.end_epoch).saturating_sub(context.round());
     let rounds = to_end.saturating_add(context.round().saturating_sub(provider.settled_round));
     let needed = storage_reserve(agreement.storage_price, body.quota_leaves, rounds).unwrap_or(Amount::MAX);
     debit(working, signer, needed.min(body.storage_reserve_max))?;
-    check_offer(working, &provider, &agreement, body)?;
+    check_offer(working, (&offer, &provider), &agreement, body)?;
     if needed > body.storage_reserve_max {
         return Err(Code::EscrowTooSmall);
     }
     standing::check_takes(&working.need(Standing::key(&body.provider), Code::ProviderUnknown)?)?;
-    capacity::check_opening(working, &provider, body)?;
+    capacity::check_opening(working, &offer, &provider, body)?;
     let usage = Use {
         storage_reserve: needed,
         voucher_reserve: body.voucher_reserve,
@@ -152,7 +153,7 @@ fn terms(working: &mut Working<'_>, signer: &Account, body: &Open) -> Result<Agr
 /// Both sides' conditions, in the order of the codes.
 fn check_offer(
     working: &mut Working<'_>,
-    provider: &Provider,
+    (offer, provider): (&Offer, &Provider),
     agreement: &Agreement,
     body: &Open,
 ) -> Result<(), Code> {
@@ -166,10 +167,12 @@ fn check_offer(
     if above {
         return Err(Code::PriceAboveMaximum);
     }
-    if storage_price < provider.reserve_storage || egress_price < provider.reserve_egress {
+    if storage_price < offer.reserve_storage || egress_price < offer.reserve_egress {
         return Err(Code::PriceBelowReserve);
     }
-    if body.quota_leaves > sellable(provider, &working.context.parameters).saturating_sub(provider.sold) {
+    if body.quota_leaves
+        > sellable(offer, provider, &working.context.parameters).saturating_sub(provider.sold)
+    {
         return Err(Code::NoCapacity);
     }
     if working.get::<Agreement>(Agreement::key(&body.provider, body.slot))?.is_some() {
@@ -294,9 +297,7 @@ pub(crate) fn touches_removal(
         Ending::key(provider, end_epoch),
         AccountState::key(consumer),
     ]);
-    let slots = fenwick::update_path(slot, SLOTS_MAX).into_iter().map(|node| SlotTree::key(provider, node));
-    touched.writable.extend(slots);
-    touched.writable.extend(fenwick::update_path(index, PROVIDERS_MAX).into_iter().map(FeeTree::key));
+    data_set::touches_slot(provider, index, slot, end_epoch, touched);
 }
 
 /// Deletes an agreement that is closed by both or [`is_over`], was charged and whose data set was

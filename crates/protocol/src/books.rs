@@ -32,7 +32,7 @@ use crate::{
     ledger::{BlockContext, Invalid, Records, Touched, Working},
     limits::{AUDITORS_MAX, SETTLEMENT_RING},
     record::{
-        AccountState, Audit, Books, CLOSING_RING, Closing, Key, Measured, Peak, Provider, ProviderAt,
+        AccountState, Audit, Books, CLOSING_RING, Closing, Key, Measured, Offer, Peak, Provider, ProviderAt,
         Reports, Seat, SeatAt, ServiceRound, Settlement, Standing, System,
     },
 };
@@ -174,7 +174,8 @@ pub(crate) fn touches(context: &BlockContext, system: &System, roster: &Roster, 
     }
     for (_, account) in &roster.providers {
         touched.writable.push(Standing::key(account));
-        touched.readable.extend([Provider::key(account), Audit::key(account), Measured::key(account)]);
+        touched.readable.extend([Provider::key(account), Offer::key(account)]);
+        touched.readable.extend([Audit::key(account), Measured::key(account)]);
     }
 }
 

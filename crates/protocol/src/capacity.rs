@@ -22,7 +22,7 @@ use crate::{
     ledger::{BlockContext, Event, Touched, Working},
     limits::{MEASURED_FRESH_EPOCHS, PROBE_PEERS, PROBE_QUORUM, PROBE_SLOT_MS, Parameters},
     operation::{Measure, Open, ProbeCount},
-    record::{Agreement, MEASURED, Measured, PROBE_RING, Probe, Provider, ProviderAt, Standing},
+    record::{Agreement, MEASURED, Measured, Offer, PROBE_RING, Probe, Provider, ProviderAt, Standing},
 };
 use core::ops::Range;
 
@@ -35,7 +35,8 @@ impl Parameters {
 
     /// Bytes an epoch at a rate of `bytes` a second, at the pace of `block_ms`.
     pub const fn bytes_per_epoch(&self, bytes: u64) -> u64 {
-        let all = bytes as u128 * self.block_ms as u128 * self.epoch_blocks() as u128 / 1_000;
+        let ms = self.block_ms as u128 * self.epoch_blocks() as u128;
+        let all = ms.saturating_mul(bytes as u128) / 1_000;
         if all > u64::MAX as u128 { u64::MAX } else { all as u64 }
     }
 
@@ -132,18 +133,18 @@ pub const fn share_of(agreement: &Agreement, parameters: &Parameters) -> u64 {
 
 /// Bytes an epoch that may be under contract: what is declared, as far as it was measured. Who
 /// was not measured three times sells what it declares (CP-4).
-pub fn sellable_egress(provider: &Provider, measured: Option<&Measured>) -> u64 {
+pub fn sellable_egress(offer: &Offer, measured: Option<&Measured>) -> u64 {
     let most = measured.and_then(Measured::median).unwrap_or(u64::MAX);
-    provider.capacity_egress.min(most)
+    offer.capacity_egress.min(most)
 }
 
 /// Bytes an epoch that the market counts as offered in `epoch`: as [`sellable_egress`], but only
 /// of who was measured three times, the last time within the last epochs (CP-6).
-pub fn offered_egress(provider: &Provider, measured: Option<&Measured>, epoch: u64) -> u64 {
+pub fn offered_egress(offer: &Offer, measured: Option<&Measured>, epoch: u64) -> u64 {
     let fresh = measured.filter(|measured| {
         measured.newest().is_some_and(|newest| newest.saturating_add(MEASURED_FRESH_EPOCHS) >= epoch)
     });
-    fresh.and_then(Measured::median).map_or(0, |most| provider.capacity_egress.min(most))
+    fresh.and_then(Measured::median).map_or(0, |most| offer.capacity_egress.min(most))
 }
 
 /// Names the record of the epoch's slot in the blocks that may fix it.
@@ -228,9 +229,14 @@ fn check_before(working: &mut Working<'_>, account: &Account, epoch: u64) -> Res
 ///
 /// # Errors
 /// `NoEgress`.
-pub(crate) fn check_opening(working: &mut Working<'_>, provider: &Provider, body: &Open) -> Result<(), Code> {
+pub(crate) fn check_opening(
+    working: &mut Working<'_>,
+    offer: &Offer,
+    provider: &Provider,
+    body: &Open,
+) -> Result<(), Code> {
     let measured: Option<Measured> = working.get(Measured::key(&body.provider))?;
-    let free = sellable_egress(provider, measured.as_ref()).saturating_sub(provider.sold_egress);
+    let free = sellable_egress(offer, measured.as_ref()).saturating_sub(provider.sold_egress);
     let asked = opening_share(working.context, body);
     if asked > free { Err(Code::NoEgress) } else { Ok(()) }
 }

@@ -8,7 +8,8 @@
 //! 1. Money: each sum in `System` equals its records', and all of it is the genesis supply (LE-5).
 //! 2. Providers: index, account and records agree; vacant indices form one list.
 //! 3. Agreements: slots, capacity sold, pool and endings equal what the agreements say.
-//! 4. Draw weights: `phi`, `paid`, `paid_base` and every Fenwick node equal the recomputed ones.
+//! 4. Draw weights: `phi`, `paid`, `paid_base`, `weighed` and every Fenwick node equal the
+//!    recomputed ones, each slot at its place.
 //! 5. The books: rows add up to their epoch, pools cover what is paid, ratios are ratios.
 //! 6. Seats: index and account agree, the bonds add up.
 //! 7. No record is unreachable.
@@ -20,11 +21,11 @@ mod service;
 use crate::settlement::owed;
 use crate::{
     Account, Amount, Key, Record, Slot,
-    fenwick::update_path,
-    limits::{PROVIDERS_MAX, SLOTS_MAX},
+    fenwick::{place, update_path},
+    limits::{PLACES_MAX, PROVIDERS_MAX, SLOTS_MAX},
     record::{
         AccountState, Agreement, Audit, Books, Closing, Commitment, DataSet, Ending, Endings, Endpoint,
-        FaultBits, FaultRing, FeeTree, Market, Measured, Newcomer, Offences, PROBE_RING, Peak, Probe,
+        FaultBits, FaultRing, FeeTree, Market, Measured, Newcomer, Offences, Offer, PROBE_RING, Peak, Probe,
         Provider, ProviderAt, Reports, RoundInfo, Seat, SeatAt, ServiceRound, Settlement, SlotTree, Standing,
         System, Use,
     },
@@ -137,6 +138,7 @@ fn check_decodes(state: &State) -> Result<(), Broken> {
         + each::<Audit>(state)?
         + each::<ProviderAt>(state)?
         + each::<Endpoint>(state)?
+        + each::<Offer>(state)?
         + each::<Agreement>(state)?
         + each::<Use>(state)?
         + each::<DataSet>(state)?
@@ -202,8 +204,8 @@ fn walk(state: &State, system: &System) -> Result<Reached, Broken> {
         state.need::<Endpoint>(Endpoint::key(&account), "Endpoint of a provider")?;
         state.need::<Standing>(Standing::key(&account), "Standing of a provider")?;
         reached.providers += 1;
-        reached.phi += provider.phi;
-        add(&mut reached.fee_nodes, index, PROVIDERS_MAX, provider.phi);
+        reached.phi += provider.weighed;
+        add(&mut reached.fee_nodes, index, PROVIDERS_MAX, provider.weighed);
         walk_slots(state, &account, &provider, &mut reached)?;
     }
     let mut next = system.vacant;
@@ -289,16 +291,17 @@ fn count_agreement(
     // Credited to the provider already, charged when the agreement is next touched.
     let owed = owed(agreement, &usage, &data_set, &ending, provider);
     sums.reserves += usage.storage_reserve.saturating_sub(owed).grains();
-    sums.leaves += data_set.current.leaves;
     sums.phi += weight;
-    add(&mut sums.nodes, slot, SLOTS_MAX, weight);
+    add(&mut sums.nodes, place(agreement.end_epoch, slot), PLACES_MAX, weight);
     let ending = sums.endings.entry(agreement.end_epoch).or_default();
     ending.agreements += 1;
     if !crossed {
         sums.paid += weight;
         sums.paid_base += base;
+        sums.leaves += data_set.current.leaves;
         ending.paid += weight;
         ending.paid_base += base;
+        ending.leaves += data_set.current.leaves;
     }
     Ok(())
 }
@@ -306,14 +309,16 @@ fn count_agreement(
 fn check_provider(state: &State, account: &Account, provider: &Provider, sums: &Sums) -> Result<(), Broken> {
     equal("Provider.slots", provider.slots, sums.slots)?;
     equal("Provider.sold", provider.sold, sums.sold)?;
-    at_most("sold within the capacity", provider.sold, provider.capacity)?;
-    at_most("sold egress within the declared", provider.sold_egress, provider.capacity_egress)?;
+    let offer: Offer = state.need(Offer::key(account), "Offer of a provider")?;
+    at_most("sold within the capacity", provider.sold, offer.capacity)?;
+    at_most("sold egress within the declared", provider.sold_egress, offer.capacity_egress)?;
     equal("egress sold to nobody", provider.slots == 0 && provider.sold_egress > 0, false)?;
     at_most("storage reserves within the pool", sums.reserves, provider.pool.grains())?;
     equal("Provider.phi", provider.phi, sums.phi)?;
     equal("Provider.leaves", provider.leaves, sums.leaves)?;
     equal("Provider.paid", provider.paid, sums.paid)?;
     equal("Provider.paid_base", provider.paid_base, sums.paid_base)?;
+    equal("Provider.weighed", provider.weighed, if provider.weighed == 0 { 0 } else { sums.paid })?;
     let endings: Option<Endings> = state.get(Endings::key(account))?;
     for (epoch, counted) in &sums.endings {
         let marked = endings.as_ref().is_some_and(|endings| endings.due(*epoch).any(|due| due == *epoch));
@@ -323,6 +328,7 @@ fn check_provider(state: &State, account: &Account, provider: &Provider, sums: &
         if ending.acc.is_none() {
             equal("Ending.paid", ending.paid, counted.paid)?;
             equal("Ending.paid_base", ending.paid_base, counted.paid_base)?;
+            equal("Ending.leaves", ending.leaves, counted.leaves)?;
         }
     }
     for (node, sum) in &sums.nodes {
@@ -353,6 +359,7 @@ fn check_reached(state: &State, system: &System, reached: &Reached) -> Result<()
     equal("orphaned Audit", state.count::<Audit>(), reached.providers)?;
     at_most("orphaned Endings", state.count::<Endings>(), reached.providers)?;
     equal("orphaned Endpoint", state.count::<Endpoint>(), reached.providers)?;
+    equal("orphaned Offer", state.count::<Offer>(), reached.providers)?;
     at_most("orphaned Measured", state.count::<Measured>(), reached.providers)?;
     at_most("orphaned Probe", state.count::<Probe>(), PROBE_RING)?;
     equal("orphaned Standing", state.count::<Standing>(), reached.providers)?;

@@ -4,8 +4,13 @@ use crate::amount::{Amount, ONE};
 
 /// A BLAKE3 chunk: the unit that is drawn, proved and paid for.
 pub const LEAF_BYTES: u64 = 1024;
-/// Slots of one provider: 20 levels of Fenwick tree.
+/// Slots of one provider.
 pub const SLOTS_MAX: u32 = 1 << 20;
+/// End epochs that the order of a slot tree tells apart: above the longest agreement, so that what
+/// lives in an epoch is one range of it.
+pub const ENDS_RING: u32 = 1 << 10;
+/// Places of a provider's slot tree, by end epoch and slot: 30 levels.
+pub const PLACES_MAX: u32 = ENDS_RING * SLOTS_MAX;
 /// Providers the fee tree can hold: 20 levels.
 pub const PROVIDERS_MAX: u32 = 1 << 20;
 /// Largest shard: what one frame carries.
@@ -23,7 +28,9 @@ pub const HISTORY: u32 = 64;
 /// Challenges in which a remembered read is asked again.
 pub const REASKS: u8 = 3;
 /// Drawn reads after which a provider no longer stands in the turn line twice.
-pub const NEWCOMER_READS: u64 = 64;
+pub const NEWCOMER_READS: u32 = 64;
+/// Challenges closed after which it does not either: who holds nothing is asked for no reads.
+pub const NEWCOMER_CLOSED: u8 = 64;
 /// Endings that one statement crosses (a record each). More can only wait in an interval that was
 /// not settled for as many epochs.
 pub const ENDINGS_MAX: usize = 64;
@@ -64,8 +71,10 @@ pub const KEYS_MAX: usize = 16_384;
 pub const FEE_BYTES_PER_KEY: u64 = 512;
 /// Operator names, zero padded.
 pub const OPERATOR_BYTES: usize = 32;
-/// A provider's addresses, as text.
-pub const ADDRESS_BYTES_MAX: usize = 220;
+/// One address of a provider, as text: a host name or number and a port.
+pub const ADDRESS_BYTES_MAX: usize = 120;
+/// Addresses of a provider.
+pub const ADDRESSES_MAX: usize = 2;
 /// A region's name.
 pub const REGION_BYTES_MAX: usize = 24;
 /// A file's name in a gateway's catalogue.
@@ -215,8 +224,10 @@ encoded! {
         redemption_epochs: u64,
         /// Longest agreement, in epochs.
         agreement_epochs_max: u64,
-        /// Epochs from a provider's notice to its leaving.
+        /// Epochs from a provider's notice until it may end agreements alone.
         exit_epochs: u64,
+        /// Epochs from a provider's notice until its bond returns: above the age of evidence.
+        unbonding_epochs: u64,
         /// RoundInfo ring: above pending_rounds_max and the longest gap.
         round_ring: u64,
         /// Mempool life of an operation, in blocks.
@@ -225,10 +236,14 @@ encoded! {
         burn: u64,
         /// Committee's share, parts per billion.
         committee: u64,
-        /// Grains per byte.
+        /// Least grains per byte: where the base fee starts and what it never falls below.
         base_fee: Amount,
         /// Returned when an agreement's records are deleted.
         deposit: Amount,
+        /// Share of the price that reserving without use costs, parts per billion.
+        reserve_share: u64,
+        /// Burned by a transfer that opens an account.
+        account_burn: Amount,
         /// Least bond of a provider.
         bond_min: Amount,
         /// Bond for each declared leaf: what a leaf can earn between draws, twice (economics 8).
@@ -272,6 +287,8 @@ encoded! {
     }
 }
 
+/// What follows from the parameters is defined for every value of them and of its argument: heights,
+/// rounds and epochs stand in what others send, and a node tells its parameters to whoever asks (LE-6).
 impl Parameters {
     /// The local network: a block every 250 ms, an epoch of about 10 s.
     pub const LOCAL: Self = Self {
@@ -288,6 +305,7 @@ impl Parameters {
         redemption_epochs: 2,
         agreement_epochs_max: 720,
         exit_epochs: 8,
+        unbonding_epochs: 21,
         round_ring: 64,
         expiry_blocks_max: 240,
         burn: ONE / 5,
@@ -297,6 +315,11 @@ impl Parameters {
             None => Amount::ZERO,
         },
         deposit: match Amount::new(10_000_000) {
+            Some(x) => x,
+            None => Amount::ZERO,
+        },
+        reserve_share: ONE / 10,
+        account_burn: match Amount::new(1_000_000) {
             Some(x) => x,
             None => Amount::ZERO,
         },
@@ -349,22 +372,27 @@ impl Parameters {
 
     /// Blocks in a term.
     pub const fn term_blocks(&self) -> u64 {
-        self.round_blocks * self.term_rounds
+        self.round_blocks.saturating_mul(self.term_rounds)
     }
 
     /// Blocks in an epoch.
     pub const fn epoch_blocks(&self) -> u64 {
-        self.round_blocks * self.epoch_rounds
+        self.round_blocks.saturating_mul(self.epoch_rounds)
     }
 
     /// The round of a height.
     pub const fn round(&self, height: u64) -> u64 {
-        height / self.round_blocks
+        quotient(height, self.round_blocks)
     }
 
     /// The epoch of a height.
     pub const fn epoch(&self, height: u64) -> u64 {
-        height / self.epoch_blocks()
+        quotient(height, self.epoch_blocks())
+    }
+
+    /// The epoch of a round.
+    pub const fn epoch_of_round(&self, round: u64) -> u64 {
+        quotient(round, self.epoch_rounds)
     }
 
     /// Provider indices that a closing pass can visit within an epoch: one slice in each block
@@ -381,9 +409,18 @@ impl Parameters {
         (rounds * FAULT_ROUNDS_SHARE as u128 / ONE as u128) as u64
     }
 
-    /// The first round of an epoch.
+    /// The first round of an epoch; saturates, because epochs come from the wire.
     pub const fn epoch_start(&self, epoch: u64) -> u64 {
-        epoch * self.epoch_rounds
+        epoch.saturating_mul(self.epoch_rounds)
+    }
+}
+
+/// `number / divisor`; zero for a divisor of zero: a node that is asked for its network's parameters
+/// may answer anything, and who asks must not stop on it.
+const fn quotient(number: u64, divisor: u64) -> u64 {
+    match number.checked_div(divisor) {
+        Some(quotient) => quotient,
+        None => 0,
     }
 }
 
@@ -394,7 +431,9 @@ const _: () = {
         assert!(p.epoch_rounds.is_multiple_of(p.term_rounds));
         assert!(p.round_ring > p.pending_rounds_max + 2);
         assert!(p.draws as usize <= DRAWS_MAX && p.draw_every_blocks > 0);
-        assert!(p.agreement_epochs_max < ENDING_RING);
+        assert!(p.agreement_epochs_max < ENDING_RING && p.agreement_epochs_max < ENDS_RING as u64);
+        assert!(p.unbonding_epochs >= p.exit_epochs && p.unbonding_epochs > EVIDENCE_EPOCHS_MAX);
+        assert!(p.reserve_share < ONE);
         // A round is judged two rounds later, when nothing of it can be answered on time any more.
         assert!(p.deadline_blocks <= p.round_blocks && p.fault_draws_min > 0);
         assert!(p.pending_rounds_max + 2 < FAULT_RING && p.epoch_rounds < 1 << 16);

@@ -18,11 +18,13 @@ pub use structure::check_structure;
 use crate::{
     Account, AgreementId, Amount, Bounded, Hash, Signature,
     block::Header,
+    fenwick::slot_at,
     limits::{
-        ADDRESS_BYTES_MAX, CHUNK_LEVELS_MAX, ENDINGS_MAX, LEAF_BYTES, MISSING_MAX, OPERATOR_BYTES,
-        PROBE_PEERS, READS, REDEEM_VOUCHERS_MAX, REGION_BYTES_MAX, SETTLE_SLOTS_MAX, STATEMENT_VOUCHERS_MAX,
+        ADDRESSES_MAX, CHUNK_LEVELS_MAX, ENDINGS_MAX, LEAF_BYTES, MISSING_MAX, OPERATOR_BYTES, PROBE_PEERS,
+        READS, REDEEM_VOUCHERS_MAX, REGION_BYTES_MAX, SETTLE_SLOTS_MAX, STATEMENT_VOUCHERS_MAX,
         SUM_LEVELS_MAX,
     },
+    record::Address,
 };
 
 /// Namespace of an operation's signature, before the chain id.
@@ -59,12 +61,18 @@ encoded! {
         capacity: u64,
         /// Egress offered, bytes an epoch.
         capacity_egress: u64,
+        /// Gas offered, an epoch.
+        capacity_gas: u64,
         /// Least storage price.
         reserve_storage: u64,
         /// Least egress price.
         reserve_egress: u64,
+        /// Least gas price.
+        reserve_gas: u64,
+        /// Longest agreement that it takes, in epochs.
+        term_max: u32,
         /// Where it is reached.
-        address: Bounded<u8, ADDRESS_BYTES_MAX>,
+        addresses: Bounded<Address, ADDRESSES_MAX>,
         /// Region.
         region: Bounded<u8, REGION_BYTES_MAX>,
     }
@@ -79,12 +87,18 @@ encoded! {
         capacity: u64,
         /// New egress offered, not below what is sold.
         capacity_egress: u64,
+        /// New gas offered, not below what is sold.
+        capacity_gas: u64,
         /// New least storage price.
         reserve_storage: u64,
         /// New least egress price.
         reserve_egress: u64,
-        /// New address.
-        address: Bounded<u8, ADDRESS_BYTES_MAX>,
+        /// New least gas price.
+        reserve_gas: u64,
+        /// New longest agreement, in epochs.
+        term_max: u32,
+        /// New addresses.
+        addresses: Bounded<Address, ADDRESSES_MAX>,
         /// Its index, checked.
         index: u32,
         /// Announce (or, after the notice and without agreements, complete) the exit.
@@ -129,12 +143,16 @@ encoded! {
 }
 
 encoded! {
-    /// Adds to an agreement's voucher reserve; anyone may.
+    /// Adds to an agreement's voucher reserve.
     TopUp {
         /// Which.
         agreement: AgreementId,
         /// How much.
         amount: Amount,
+        /// Highest egress price accepted for what is not redeemed yet.
+        max_egress_price: u64,
+        /// Highest gas price accepted, likewise.
+        max_gas_price: u64,
     }
 }
 
@@ -149,7 +167,9 @@ encoded! {
         index: u32,
         /// Its end epoch, checked (names the ending record).
         end_epoch: u64,
-        /// The other party's signature over the id, namespace `CLOSE_NAMESPACE`.
+        /// Last height at which the second signature is good.
+        last: u64,
+        /// The other party's signature over id and `last`, namespace `CLOSE_NAMESPACE`.
         second: Signature,
     }
 }
@@ -220,8 +240,9 @@ encoded! {
 encoded! {
     /// A drawn chunk and its way to the signed root.
     ProvedRead {
-        /// The slot that holds the drawn index.
-        slot: u32,
+        /// The place in the slot tree that holds the drawn index: names the agreement's slot and,
+        /// modulo the ring, its end.
+        place: u32,
         /// The shard's name: its plain BLAKE3 hash.
         shard: Hash,
         /// The shard's exact length.
@@ -238,8 +259,8 @@ encoded! {
 encoded! {
     /// A read that the provider declares missing. The shard and its place are still proved.
     MissingRead {
-        /// The slot that holds the drawn index.
-        slot: u32,
+        /// The place in the slot tree that holds the drawn index.
+        place: u32,
         /// The shard's name.
         shard: Hash,
         /// Its exact length.
@@ -250,13 +271,13 @@ encoded! {
 }
 
 encoded! {
-    /// A read in the slot of an agreement that had ended when the challenge was drawn. In the epoch
-    /// after the end it passes without a proof, so that a provider need not keep what nobody pays
-    /// for; later it counts as missing (anyone may free the slot by `Settle`).
+    /// A read in the slot of an agreement that had ended when the challenge was drawn: one that
+    /// nobody cleared until its end came round again. It never passes (anyone may free the slot by
+    /// `Settle`).
     #[derive(Copy)]
     EndedRead {
-        /// The slot that holds the drawn index.
-        slot: u32,
+        /// The place in the slot tree that holds the drawn index.
+        place: u32,
     }
 }
 
@@ -272,13 +293,46 @@ tagged! {
     }
 }
 
+impl Answer {
+    /// The place in the slot tree that it speaks of.
+    pub const fn place(&self) -> u32 {
+        match self {
+            Self::Proved(read) => read.place,
+            Self::Missing(read) => read.place,
+            Self::Ended(read) => read.place,
+        }
+    }
+
+    /// The slot at that place.
+    pub const fn slot(&self) -> u32 {
+        slot_at(self.place())
+    }
+}
+
 tagged! {
     /// A read that is asked again.
     Reasked {
-        /// Found again: chunk and path (its slot, shard and chunk are in the record).
-        0 => Proved(ProvedRead),
+        /// Found again.
+        0 => Proved(FoundRead),
         /// Still missing.
         1 => Missing(StillMissing),
+    }
+}
+
+encoded! {
+    /// A chunk that was declared missing and is there again. Its place was proved then: the path to
+    /// the shard's name is enough.
+    FoundRead {
+        /// The agreement's slot.
+        slot: u32,
+        /// The shard's name.
+        shard: Hash,
+        /// The shard's exact length.
+        length: u64,
+        /// The chunk's bytes.
+        chunk: Bounded<u8, { LEAF_BYTES as usize }>,
+        /// Sibling chaining values from the chunk to the shard's hash.
+        path: Bounded<Hash, CHUNK_LEVELS_MAX>,
     }
 }
 
@@ -330,7 +384,7 @@ encoded! {
         anchor: Hash,
         /// The provider's index, checked (names the fee tree's path).
         index: u32,
-        /// The four reads in order; empty when phi was zero.
+        /// The four reads in order; empty when nothing lived.
         answers: Bounded<Answer, READS>,
         /// Answers to reads asked again, in the order of the record.
         reasked: Bounded<Reasked, MISSING_MAX>,
@@ -353,6 +407,7 @@ encoded! {
 
 encoded! {
     /// Free upkeep of anyone: expires a stale challenge, applies `next`, charges and removes ended agreements.
+    /// Sent by the provider itself, with no challenge open, it also puts it back into the fee tree.
     Settle {
         /// The provider.
         provider: Account,

@@ -18,7 +18,7 @@ use crate::{
     ledger::{BlockContext, Event, Touched, Working},
     limits::{OPERATOR_BYTES, Parameters},
     operation::{RefusedPlacement, RegisterProvider, UpdateProvider},
-    record::{Audit, Endings, Endpoint, Measured, Newcomer, Provider, ProviderAt, Standing},
+    record::{Audit, Endings, Endpoint, Measured, Newcomer, Offer, Provider, ProviderAt, Standing},
     service,
 };
 
@@ -29,12 +29,12 @@ pub fn bond_needed(capacity: u64, parameters: &Parameters) -> Amount {
 }
 
 /// Leaves that may be under contract: what is declared, as far as the bond covers it (PV-4).
-pub fn sellable(provider: &Provider, parameters: &Parameters) -> u64 {
+pub fn sellable(offer: &Offer, provider: &Provider, parameters: &Parameters) -> u64 {
     if provider.bond < parameters.bond_min {
         return 0;
     }
     let covered = provider.bond.grains() / parameters.bond_per_leaf.grains().max(1);
-    u64::try_from(covered).unwrap_or(u64::MAX).min(provider.capacity)
+    u64::try_from(covered).unwrap_or(u64::MAX).min(offer.capacity)
 }
 
 /// Whether the bytes are a name: UTF-8, not empty, then only zeros.
@@ -47,7 +47,7 @@ pub fn is_operator(name: &[u8; OPERATOR_BYTES]) -> bool {
 /// Names a registration's records; index and newcomer place follow from `System`.
 pub(crate) fn touches_register(signer: &Account, touched: &mut Touched) {
     touched.writable.extend([Provider::key(signer), Audit::key(signer)]);
-    touched.writable.extend([Endpoint::key(signer), Standing::key(signer)]);
+    touched.writable.extend([Offer::key(signer), Endpoint::key(signer), Standing::key(signer)]);
 }
 
 /// Names an update's records; an exit also gives the index back.
@@ -57,7 +57,7 @@ pub(crate) fn touches_update(
     body: &UpdateProvider,
     touched: &mut Touched,
 ) {
-    touched.writable.extend([Provider::key(signer), Endpoint::key(signer)]);
+    touched.writable.extend([Provider::key(signer), Offer::key(signer), Endpoint::key(signer)]);
     if body.leave {
         touched.writable.extend([Audit::key(signer), Endings::key(signer), Standing::key(signer)]);
         touched.writable.extend([ProviderAt::key(body.index), Measured::key(signer)]);
@@ -67,7 +67,7 @@ pub(crate) fn touches_update(
 
 /// Names the record of who refused.
 pub(crate) fn touches_cut(body: &RefusedPlacement, touched: &mut Touched) {
-    touched.writable.push(Provider::key(&body.provider));
+    touched.writable.extend([Provider::key(&body.provider), Offer::key(&body.provider)]);
 }
 
 /// Locks the bond, burns the registration's price, and takes an index (PV-1).
@@ -96,36 +96,32 @@ pub(crate) fn register(
     let index = take_index(working)?;
     let at = ProviderAt { account: Some(*signer), next_vacant: None };
     working.put(ProviderAt::key(index), &at)?;
-    working.put(Newcomer::key(working.system.newcomers), &Newcomer { account: *signer })?;
+    let born = working.context.height;
+    working.put(Newcomer::key(working.system.newcomers), &Newcomer { account: *signer, born })?;
     working.system.newcomers += 1;
     working.put(Audit::key(signer), &Audit::default())?;
     working.put(Standing::key(signer), &Standing::newborn(working.context.epoch()))?;
-    let endpoint = Endpoint { address: body.address.clone(), region: body.region.clone() };
-    working.put(Endpoint::key(signer), &endpoint)?;
-    working.put(Provider::key(signer), &newborn(index, body, working.context.round()))
+    working.put(Endpoint::key(signer), &Endpoint { addresses: body.addresses.clone() })?;
+    working.put(Offer::key(signer), &offer(body))?;
+    working.put(Provider::key(signer), &newborn(index, body.bond, working.context))
 }
 
-fn newborn(index: u32, body: &RegisterProvider, round: u64) -> Provider {
-    Provider {
-        index,
+fn offer(body: &RegisterProvider) -> Offer {
+    Offer {
         operator: body.operator,
-        leaves_at: 0,
-        bond: body.bond,
         capacity: body.capacity,
-        sold: 0,
         capacity_egress: body.capacity_egress,
-        sold_egress: 0,
+        capacity_gas: body.capacity_gas,
         reserve_storage: body.reserve_storage,
         reserve_egress: body.reserve_egress,
-        slots: 0,
-        leaves: 0,
-        phi: 0,
-        paid: 0,
-        paid_base: 0,
-        pool: Amount::ZERO,
-        acc: 0,
-        settled_round: round,
+        reserve_gas: body.reserve_gas,
+        term_max: body.term_max,
+        region: body.region.clone(),
     }
+}
+
+fn newborn(index: u32, bond: Amount, context: &BlockContext) -> Provider {
+    Provider { index, born: context.height, bond, settled_round: context.round(), ..Provider::default() }
 }
 
 /// The first vacant index if this block could name it, else the next new one: as many as a closing
@@ -170,24 +166,30 @@ pub(crate) fn update(working: &mut Working<'_>, signer: &Account, body: &UpdateP
         return leave(working, signer, &provider);
     }
     let parameters = &working.context.parameters;
-    let grows = body.capacity > provider.capacity;
+    let offer_key = Offer::key(signer);
+    let mut offer: Offer = working.need(offer_key, Code::ProviderUnknown)?;
+    let grows = body.capacity > offer.capacity;
     if grows && provider.bond < bond_needed(body.capacity, parameters) {
         return Err(Code::BondTooSmall);
     }
-    if body.capacity < provider.sold || body.capacity_egress < provider.sold_egress {
+    let below = body.capacity < provider.sold
+        || body.capacity_egress < provider.sold_egress
+        || body.capacity_gas < provider.sold_gas;
+    if below {
         return Err(Code::CapacityBelowSold);
     }
-    provider.capacity = body.capacity;
-    provider.capacity_egress = body.capacity_egress;
-    provider.reserve_storage = body.reserve_storage;
-    provider.reserve_egress = body.reserve_egress;
+    offer.capacity = body.capacity;
+    offer.capacity_egress = body.capacity_egress;
+    offer.capacity_gas = body.capacity_gas;
+    offer.reserve_storage = body.reserve_storage;
+    offer.reserve_egress = body.reserve_egress;
+    offer.reserve_gas = body.reserve_gas;
+    offer.term_max = body.term_max;
     if body.leave {
         provider.leaves_at = working.context.epoch().saturating_add(parameters.exit_epochs);
     }
-    let endpoint_key = Endpoint::key(signer);
-    let mut endpoint: Endpoint = working.need(endpoint_key, Code::ProviderUnknown)?;
-    endpoint.address = body.address.clone();
-    working.put(endpoint_key, &endpoint)?;
+    working.put(Endpoint::key(signer), &Endpoint { addresses: body.addresses.clone() })?;
+    working.put(offer_key, &offer)?;
     working.put(key, &provider)
 }
 
@@ -197,28 +199,29 @@ pub(crate) fn update(working: &mut Working<'_>, signer: &Account, body: &UpdateP
 /// # Errors
 /// `ProviderUnknown`, `RefusalStale`, `RefusalBeyond`, `RefusalCut`.
 pub(crate) fn cut(working: &mut Working<'_>, body: &RefusedPlacement) -> Result<(), Code> {
-    let key = Provider::key(&body.provider);
-    let mut provider: Provider = working.need(key, Code::ProviderUnknown)?;
+    let provider: Provider = working.need(Provider::key(&body.provider), Code::ProviderUnknown)?;
+    let key = Offer::key(&body.provider);
+    let mut offer: Offer = working.need(key, Code::ProviderUnknown)?;
     let age = working.context.height.checked_sub(body.height).ok_or(Code::RefusalStale)?;
     if age > working.context.parameters.epoch_blocks() {
         return Err(Code::RefusalStale);
     }
-    let free = provider.capacity.saturating_sub(provider.sold);
+    let free = offer.capacity.saturating_sub(provider.sold);
     if body.agreement.is_none() && body.leaves > free {
         return Err(Code::RefusalBeyond);
     }
     if free == 0 {
         return Err(Code::RefusalCut);
     }
-    let (before, after) = (provider.capacity, provider.sold);
-    provider.capacity = after;
+    let (before, after) = (offer.capacity, provider.sold);
+    offer.capacity = after;
     working.events.push(Event::CapacityCut {
         provider: body.provider,
         consumer: body.consumer,
         before,
         after,
     });
-    working.put(key, &provider)
+    working.put(key, &offer)
 }
 
 /// Completes the exit: bond back, records gone, index vacant (PV-3).
@@ -235,6 +238,7 @@ fn leave(working: &mut Working<'_>, signer: &Account, provider: &Provider) -> Re
     working.put(ProviderAt::key(provider.index), &vacant)?;
     working.system.vacant = Some(provider.index);
     working.delete(Provider::key(signer))?;
+    working.delete(Offer::key(signer))?;
     working.delete(Audit::key(signer))?;
     working.delete(Endings::key(signer))?;
     working.delete(Standing::key(signer))?;

@@ -6,7 +6,7 @@
 
 use crate::{
     Account, AgreementId, Amount, Bounded, Hash,
-    limits::{ADDRESS_BYTES_MAX, ENDING_RING, MISSING_MAX, OPERATOR_BYTES, REGION_BYTES_MAX},
+    limits::{ADDRESS_BYTES_MAX, ADDRESSES_MAX, ENDING_RING, MISSING_MAX, OPERATOR_BYTES, REGION_BYTES_MAX},
 };
 use bytes::BufMut;
 use commonware_codec::{Copying, EncodeSize, Error, FixedSize, Read, Write};
@@ -145,7 +145,7 @@ record! {
         reserve: Amount,
         /// Drawn from the reserve for the subsidy and not yet paid.
         carry: Amount,
-        /// Sum of phi over all providers.
+        /// Sum of what providers weigh in the fee tree.
         phi: u128,
         /// Next index in turn.
         turn: u64,
@@ -153,6 +153,8 @@ record! {
         seats: u32,
         /// Sum of the bonds of all seats.
         seat_bonds: Amount,
+        /// Grains per byte that a paid operation of the next block burns.
+        base_fee: u64,
     }
 }
 
@@ -168,44 +170,68 @@ record! {
 }
 
 record! {
-    /// A provider's offer, its totals and its storage pool.
+    /// What the ledger counts of a provider: its bond, its totals and its storage pool. What it
+    /// declares is its [`Offer`].
+    #[derive(Default)]
     2 Provider (account: &Account) [&account.0] {
         /// Place in the fee tree and in the turn line.
         index: u32,
-        /// Declared operator, zero padded UTF-8.
-        operator: [u8; OPERATOR_BYTES],
-        /// 0 active, else the epoch at which it may leave.
+        /// Height of the block of its registration: names this life of its account.
+        born: u64,
+        /// 0 active, else the epoch at which it may end agreements alone.
         leaves_at: u64,
         /// Locked money.
         bond: Amount,
-        /// Declared leaves.
-        capacity: u64,
         /// Leaves under contract (quotas).
         sold: u64,
-        /// Declared egress, bytes an epoch.
-        capacity_egress: u64,
         /// Egress under contract: quotas spread over the epochs of their agreements.
         sold_egress: u64,
-        /// Least price it accepts for storage, egress and gas.
-        reserve_storage: u64,
-        /// Least price for egress.
-        reserve_egress: u64,
+        /// Gas under contract, likewise.
+        sold_gas: u64,
+        /// Height of the block that last cut its offer after a signed refusal; 0 without one.
+        cut: u64,
         /// Agreements that hold a slot.
         slots: u32,
-        /// Leaves of their data sets, those of ended slots included until `Expire`.
+        /// Leaves of its data sets in force whose agreements have not been crossed as ended.
         leaves: u64,
-        /// The slot tree's total: sum of rate x leaves, ended slots included until `Expire`.
+        /// The slot tree's total: sum of rate x leaves, ended slots included until they are cleared.
         phi: u128,
         /// Sum of rate x leaves over live agreements.
         paid: u128,
         /// The same at min(p, slow p).
         paid_base: u128,
+        /// What it weighs in the fee tree: `paid` while awake, 0 asleep.
+        weighed: u128,
         /// Prepaid storage, not yet earned.
         pool: Amount,
         /// Sum of rounds x passed x ONE / 4.
         acc: u128,
         /// Round up to which it is settled.
         settled_round: u64,
+    }
+}
+
+record! {
+    /// What a provider declares: any opening within it is accepted.
+    37 Offer (account: &Account) [&account.0] {
+        /// Declared operator, zero padded UTF-8.
+        operator: [u8; OPERATOR_BYTES],
+        /// Leaves.
+        capacity: u64,
+        /// Egress, bytes an epoch.
+        capacity_egress: u64,
+        /// Gas an epoch.
+        capacity_gas: u64,
+        /// Least price for storage.
+        reserve_storage: u64,
+        /// Least price for egress.
+        reserve_egress: u64,
+        /// Least price for gas.
+        reserve_gas: u64,
+        /// Longest agreement, in epochs: for how long it locks its prices.
+        term_max: u32,
+        /// Region's name.
+        region: Bounded<u8, REGION_BYTES_MAX>,
     }
 }
 
@@ -247,10 +273,14 @@ record! {
         history: u64,
         /// Last 64 challenges with reads, 1 = answered on time.
         on_time: u64,
+        /// Last 64 drawn reads as in `history`, 1 = nobody answered.
+        silent: u64,
         /// Reads drawn in its life.
-        drawn: u64,
+        drawn: u32,
         /// Settlements in its life.
-        settlements: u64,
+        settlements: u32,
+        /// Challenges closed in its life, as far as it may stand in the line twice.
+        closed: u8,
         /// Challenges answered in its life, on time or late.
         answered: u32,
         /// Challenge height last answered or expired.
@@ -270,13 +300,14 @@ record! {
     }
 }
 
+/// `host:port`, UTF-8.
+pub type Address = Bounded<u8, ADDRESS_BYTES_MAX>;
+
 record! {
     /// Where a provider is reached.
     5 Endpoint (account: &Account) [&account.0] {
-        /// `host:port`, UTF-8.
-        address: Bounded<u8, ADDRESS_BYTES_MAX>,
-        /// Its region's name.
-        region: Bounded<u8, REGION_BYTES_MAX>,
+        /// Its addresses, the one to try first at the front.
+        addresses: Bounded<Address, ADDRESSES_MAX>,
     }
 }
 
@@ -346,6 +377,29 @@ record! {
         disputed: Amount,
         /// Redeemed egress bytes that back a report of an auditor.
         audited: u64,
+        /// Round up to which its unused leaves were charged.
+        held_round: u64,
+        /// The prices of vouchers since a top-up; `None` while those of the opening hold.
+        lock: Option<Lock>,
+    }
+}
+
+encoded! {
+    /// Prices that a top-up locked, and what was redeemed before it.
+    #[derive(Copy)]
+    Lock {
+        /// Posted egress price then.
+        egress_price: u64,
+        /// Slow egress price then.
+        egress_slow: u64,
+        /// Posted gas price then.
+        gas_price: u64,
+        /// Slow gas price then.
+        gas_slow: u64,
+        /// Egress bytes redeemed before.
+        egress: u64,
+        /// Gas redeemed before.
+        gas: u64,
     }
 }
 
@@ -362,7 +416,7 @@ encoded! {
         /// Bytes in all.
         bytes: u64,
         /// The provider's settlement count when it last grew.
-        grown_at: u64,
+        grown_at: u32,
     }
 }
 
@@ -386,7 +440,7 @@ record! {
 }
 
 record! {
-    /// A Fenwick node over provider indices: sums of phi.
+    /// A Fenwick node over provider indices: sums of what they weigh.
     10 FeeTree (node: u32) [&node.to_be_bytes()] {
         /// The partial sum.
         sum: u128,
@@ -401,6 +455,8 @@ record! {
         paid: u128,
         /// The same at the base price.
         paid_base: u128,
+        /// Leaves that end.
+        leaves: u64,
         /// The provider's `acc` at that epoch's end, once crossed.
         acc: Option<u128>,
         /// Agreements that end then; the record goes with the last one.
@@ -443,6 +499,8 @@ record! {
     14 Newcomer (place: u32) [&place.to_be_bytes()] {
         /// The provider.
         account: Account,
+        /// [`Provider::born`] of the life that stands in the line.
+        born: u64,
     }
 }
 

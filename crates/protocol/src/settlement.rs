@@ -18,7 +18,7 @@
 //!    exceeds what was credited by at least 0 and less than one grain per charge and per
 //!    settlement. A close alone ends an agreement's pay at the last settlement (ST-8).
 //! 2. What ends at an epoch is crossed in order: its agreements are charged up to `acc` at that
-//!    epoch's end, whenever that happens (ST-5, ST-6).
+//!    epoch's end, whenever that happens (ST-5, ST-6), and weigh in no draw by fee any more (DR-3).
 //! 3. Free upkeep ([`apply`]) changes something for every slot it names, or is refused: nobody
 //!    fills blocks with it (ST-7).
 
@@ -78,8 +78,8 @@ pub(crate) fn touches_settle(
     touched.writable.extend(endings.iter().map(|epoch| Ending::key(account, *epoch)));
 }
 
-/// Settles a provider's interval with `passed` of four reads, up to the round `through`; the rest
-/// up to now is not paid. `endings` must name those that lie in it; others are ignored, so that a
+/// Settles the interval of a provider that answered with `passed` of four reads, up to the round
+/// `through`; the rest up to now is not paid. It is awake from here on (DR-6). `endings` must name those that lie in it; others are ignored, so that a
 /// statement survives the epoch's change between its writing and its block.
 ///
 /// # Errors
@@ -111,6 +111,7 @@ pub(crate) fn settle(
     let mut provider = interval.provider;
     provider.settled_round = round;
     provider.pool = provider.pool.checked_sub(fee).ok_or(Code::Balance)?;
+    audit::weigh(working, &mut provider, true)?;
     working.put(Provider::key(account), &provider)?;
     let pools = &mut working.system.storage_pools;
     *pools = pools.checked_sub(fee).ok_or(Code::Balance)?;
@@ -149,7 +150,8 @@ impl Interval {
     }
 }
 
-/// Passes an epoch's end: what ended is no longer paid, and knows the `acc` of its end.
+/// Passes an epoch's end: what ended is no longer paid or counted, and knows the `acc` of its end.
+/// The caller writes the provider, and what it weighs.
 fn cross(
     working: &mut Working<'_>,
     account: &Account,
@@ -161,6 +163,7 @@ fn cross(
     ending.acc = Some(provider.acc);
     provider.paid = provider.paid.checked_sub(ending.paid).ok_or(Code::Balance)?;
     provider.paid_base = provider.paid_base.checked_sub(ending.paid_base).ok_or(Code::Balance)?;
+    provider.leaves = provider.leaves.checked_sub(ending.leaves).ok_or(Code::Balance)?;
     working.put(key, &ending)
 }
 
@@ -170,20 +173,24 @@ fn endings_of(working: &mut Working<'_>, account: &Account) -> Result<Endings, C
 }
 
 /// Names the records of an upkeep.
-pub(crate) fn touches(context: &BlockContext, body: &Settle, touched: &mut Touched) {
+pub(crate) fn touches(context: &BlockContext, signer: &Account, body: &Settle, touched: &mut Touched) {
     touches_settle(context, &body.provider, &body.endings, touched);
+    if *signer == body.provider || !body.endings.is_empty() {
+        audit::touches_weight(body.index, touched);
+    }
     for (slot, consumer, end_epoch) in body.slots.iter() {
         touches_removal(&body.provider, body.index, *slot, consumer, *end_epoch, touched);
     }
 }
 
 /// Expires a stale challenge, crosses endings that are settled, and for each slot: removes an
-/// agreement that is over, frees an ended one's place in the tree, or applies `next`.
+/// agreement that is over, frees an ended one's place in the tree, or applies `next`. Sent by the
+/// provider itself, it wakes it if no challenge is open (DR-6).
 ///
 /// # Errors
 /// `BadShape` for a wrong hint, `ProviderUnknown`, `AgreementUnknown`, `EndingsMissing`,
 /// `SettledAlready` or, with slots, `NothingToSettle` when something named would not change.
-pub(crate) fn apply(working: &mut Working<'_>, body: &Settle) -> Result<(), Code> {
+pub(crate) fn apply(working: &mut Working<'_>, signer: &Account, body: &Settle) -> Result<(), Code> {
     let account = &body.provider;
     let provider: Provider = working.need(Provider::key(account), Code::ProviderUnknown)?;
     if provider.index != body.index {
@@ -201,7 +208,8 @@ pub(crate) fn apply(working: &mut Working<'_>, body: &Settle) -> Result<(), Code
             return Err(Code::NothingToSettle);
         }
     }
-    let changed = expired || !body.endings.is_empty() || !body.slots.is_empty();
+    let woken = signer == account && audit::wake(working, account)?;
+    let changed = expired || woken || !body.endings.is_empty() || !body.slots.is_empty();
     if changed { Ok(()) } else { Err(Code::SettledAlready) }
 }
 
@@ -229,9 +237,11 @@ fn cross_settled(working: &mut Working<'_>, account: &Account, endings: &[u64]) 
     if !settled || !record.due(*last).eq(endings.iter().copied()) {
         return Err(Code::EndingsMissing);
     }
+    let awake = audit::is_awake(&provider);
     for ending in endings {
         cross(working, account, *ending, &mut provider)?;
     }
+    audit::weigh(working, &mut provider, awake)?;
     record.cross(*last);
     working.put(Endings::key(account), &record)?;
     working.put(Provider::key(account), &provider)

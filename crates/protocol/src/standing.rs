@@ -22,7 +22,7 @@ use crate::{
     ledger::{Event, StandingReason, StandingStep, Touched, Working},
     operation::Unjail,
     provider::bond_needed,
-    record::{EGRESS, Provider, QUALITIES, STORAGE, Settlement, Standing, UNMEASURED},
+    record::{EGRESS, Offer, Provider, QUALITIES, STORAGE, Settlement, Standing, UNMEASURED},
     service::is_quorum,
 };
 use alloc::vec::Vec;
@@ -49,7 +49,7 @@ impl Standing {
     pub const fn newborn(epoch: u64) -> Self {
         Self {
             registered: epoch,
-            scores: [SCORE_START, UNMEASURED],
+            scores: [SCORE_START, UNMEASURED, UNMEASURED],
             qualities: [UNMEASURED; QUALITIES],
             idle: 0,
             drawn_at_close: 0,
@@ -65,6 +65,8 @@ impl Standing {
             answered: UNMEASURED,
             latency: 0,
             on_time: UNMEASURED,
+            proven: UNMEASURED,
+            silent: 0,
         }
     }
 
@@ -75,8 +77,8 @@ impl Standing {
     }
 
     /// The score as far as `drawn` reads in its life vouch for it (SC-5).
-    pub fn effective(&self, drawn: u64) -> u64 {
-        let vetted = u128::from(drawn.min(VETTING_READS));
+    pub fn effective(&self, drawn: u32) -> u64 {
+        let vetted = u128::from(u64::from(drawn).min(VETTING_READS));
         let score = mul_div(self.score().into(), vetted, VETTING_READS.into());
         score.and_then(|score| u64::try_from(score).ok()).unwrap_or(0)
     }
@@ -112,13 +114,14 @@ pub(crate) fn score(standing: &mut Standing, row: &Settlement) {
         return;
     }
     for class in [STORAGE, EGRESS] {
-        let (correct, before) = (row.correct[class], standing.scores[class]);
+        let (correct, before) = (row.correct[class].ppb(), standing.scores[class]);
         let is_idle = class == STORAGE && standing.idle > IDLE_GRACE;
         if correct == UNMEASURED && !is_idle {
             continue;
         }
         let start = if before == UNMEASURED { SCORE_START } else { before };
-        let quality = (correct != UNMEASURED).then(|| quality(correct, row.available, row.latency));
+        let quality =
+            (correct != UNMEASURED).then(|| quality(correct, row.available.ppb(), row.latency.ppb()));
         let after = update(start, quality, correct < CORRECTNESS_MIN);
         standing.scores[class] = if standing.probation > 0 { after.min(start) } else { after };
     }
@@ -143,8 +146,8 @@ impl Step {
 /// epoch of the block. Whoever is jailed already only waits.
 pub(crate) fn judge(standing: &mut Standing, row: &Settlement, now: u64) -> Vec<Step> {
     let mut steps = Vec::new();
-    let Some(quality) = Some(row.quality).filter(|quality| *quality != UNMEASURED) else { return steps };
-    let is_wrong = row.correct.iter().any(|correct| *correct < CORRECTNESS_MIN);
+    let Some(quality) = row.quality.measured() else { return steps };
+    let is_wrong = row.correct.iter().any(|correct| correct.ppb() < CORRECTNESS_MIN);
     if !is_wrong {
         standing.low_correct = 0;
     } else if row.answers > 0 {
@@ -152,7 +155,7 @@ pub(crate) fn judge(standing: &mut Standing, row: &Settlement, now: u64) -> Vec<
     }
     // What auditors found in an earlier epoch weighs, but is held against nobody twice.
     let is_reported = row.assigned > 0 && is_quorum(row.reported.into(), row.assigned);
-    let is_away = if is_reported { row.available } else { standing.on_time } < AVAILABLE_MIN;
+    let is_away = if is_reported { row.available.ppb() } else { standing.on_time } < AVAILABLE_MIN;
     standing.low_available = if is_away { standing.low_available.saturating_add(1) } else { 0 };
     if standing.probation > 0 && quality >= PROBATION_QUALITY {
         standing.probation -= 1;
@@ -201,6 +204,7 @@ fn jail(standing: &mut Standing, now: u64) -> u64 {
 /// Names the records of leaving jail beyond the signer's account.
 pub(crate) fn touches_unjail(signer: &Account, touched: &mut Touched) {
     touched.writable.extend([Provider::key(signer), Standing::key(signer)]);
+    touched.readable.push(Offer::key(signer));
 }
 
 /// Leaves jail after its time, with a sufficient bond, for a burned price (JL-5).
@@ -217,7 +221,8 @@ pub(crate) fn unjail(working: &mut Working<'_>, signer: &Account, body: &Unjail)
     let mut provider: Provider = working.need(Provider::key(signer), Code::ProviderUnknown)?;
     let mut standing: Standing = working.need(Standing::key(signer), Code::ProviderUnknown)?;
     provider.bond = provider.bond.checked_add(body.bond_add).ok_or(Code::Balance)?;
-    if provider.bond < bond_needed(provider.capacity, parameters) {
+    let offer: Offer = working.need(Offer::key(signer), Code::ProviderUnknown)?;
+    if provider.bond < bond_needed(offer.capacity, parameters) {
         return Err(Code::BondTooSmall);
     }
     if standing.jailed_until == 0 {

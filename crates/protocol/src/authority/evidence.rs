@@ -9,7 +9,7 @@ use crate::{
     ledger::{Event, StandingReason, StandingStep, Touched, Working},
     limits::{EVIDENCE_EPOCHS_MAX, Parameters},
     operation::Evidence,
-    record::{Offences, Seat, Standing},
+    record::{CLASSES, Offences, Seat, Standing},
 };
 use commonware_codec::Encode;
 
@@ -110,7 +110,7 @@ fn jail_provider(working: &mut Working<'_>, provider: Account, evidence: Hash) -
     if standing.jailed_until == u64::MAX {
         return Ok(());
     }
-    (standing.jailed_until, standing.scores) = (u64::MAX, [0; 2]);
+    (standing.jailed_until, standing.scores) = (u64::MAX, [0; CLASSES]);
     working.put(key, &standing)?;
     working.events.push(Event::Standing {
         provider,

@@ -13,7 +13,8 @@ use crate::{
     limits::{HISTORY, Parameters, READS, SETTLEMENT_RING},
     provider::sellable,
     record::{
-        Audit, CLASSES, Closing, EGRESS, GAS, Measured, Provider, STORAGE, Settlement, Standing, UNMEASURED,
+        Audit, CLASSES, Closing, EGRESS, GAS, Measured, Offer, Provider, Ratio, STORAGE, Settlement,
+        Standing, UNMEASURED,
     },
     service::{self, Verdict},
 };
@@ -23,7 +24,7 @@ use alloc::vec::Vec;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Figures {
     /// Correct share of storage and egress; [`UNMEASURED`] for a class not measured in the epoch.
-    pub correct: [u64; 2],
+    pub correct: [u64; CLASSES],
     /// The lower of the on-time share of the last 64 challenges and of the answered share that
     /// auditors last agreed on; [`UNMEASURED`] before the first of both.
     pub available: u64,
@@ -42,17 +43,18 @@ fn share(history: u64, count: u64) -> u64 {
 
 /// On-time share of the last 64 challenges; [`UNMEASURED`] before the first.
 pub fn on_time_of(audit: &Audit) -> u64 {
-    share(audit.on_time, audit.drawn / READS as u64)
+    share(audit.on_time, u64::from(audit.drawn) / READS as u64)
 }
 
 /// The figures of a provider at a close (SC-1). `egress` is the correct share that its auditors
 /// agreed on in this epoch; what they last agreed on of availability and latency stands in
 /// `standing`.
-pub fn figures_of(provider: &Provider, standing: &Standing, audit: &Audit, egress: Option<u64>) -> Figures {
-    let is_drawn = audit.drawn > standing.drawn_at_close && provider.capacity > 0;
-    let storage = if is_drawn { share(audit.history, audit.drawn) } else { UNMEASURED };
+pub fn figures_of(offer: &Offer, standing: &Standing, audit: &Audit, egress: Option<u64>) -> Figures {
+    let is_drawn = audit.drawn > standing.drawn_at_close && offer.capacity > 0;
+    let storage = if is_drawn { share(audit.history, audit.drawn.into()) } else { UNMEASURED };
     let available = on_time_of(audit).min(standing.answered);
-    Figures { correct: [storage, egress.unwrap_or(UNMEASURED)], available, latency: standing.latency }
+    let correct = [storage, egress.unwrap_or(UNMEASURED), UNMEASURED];
+    Figures { correct, available, latency: standing.latency }
 }
 
 /// The quality of an epoch: the least over the classes that were measured; `None` without one
@@ -65,14 +67,14 @@ pub fn quality_of(figures: &Figures) -> Option<u64> {
 /// What a class offers: storage as far as the bond covers it, egress as far as it was measured
 /// (CP-6), gas not yet: the price of what nobody measured rests.
 fn capacities(
-    provider: &Provider,
+    (offer, provider): (&Offer, &Provider),
     measured: Option<&Measured>,
     epoch: u64,
     parameters: &Parameters,
 ) -> [u128; CLASSES] {
     let mut capacities = [0; CLASSES];
-    capacities[STORAGE] = sellable(provider, parameters).into();
-    capacities[EGRESS] = offered_egress(provider, measured, epoch).into();
+    capacities[STORAGE] = sellable(offer, provider, parameters).into();
+    capacities[EGRESS] = offered_egress(offer, measured, epoch).into();
     capacities
 }
 
@@ -90,6 +92,7 @@ pub(super) fn measure(
         return Ok(());
     }
     let provider: Provider = working.need(Provider::key(account), Code::ProviderUnknown)?;
+    let offer: Offer = working.need(Offer::key(account), Code::ProviderUnknown)?;
     let audit: Audit = working.need(Audit::key(account), Code::ProviderUnknown)?;
     let key = Settlement::key(account, epoch % SETTLEMENT_RING);
     let mut row = Settlement::of(epoch, working.get(key)?);
@@ -101,19 +104,19 @@ pub(super) fn measure(
     };
     working.events.push(service::event(epoch, *account, on_time_of(&audit), &verdict, &standing));
     (row.assigned, row.reported) = (verdict.assigned, verdict.reported);
-    let figures = figures_of(&provider, &standing, &audit, verdict.correct);
+    let figures = figures_of(&offer, &standing, &audit, verdict.correct);
     let Figures { correct, available, latency } = figures;
-    (row.correct, row.available, row.latency) = (correct, available, latency);
-    row.quality = quality_of(&figures).unwrap_or(UNMEASURED);
-    let reads = audit.drawn.saturating_sub(standing.drawn_at_close);
-    row.reads = u32::try_from(reads).unwrap_or(u32::MAX);
+    row.correct = correct.map(Ratio::new);
+    (row.available, row.latency) = (Ratio::new(available), Ratio::new(latency));
+    row.quality = quality_of(&figures).map_or(Ratio::UNMEASURED, Ratio::new);
+    row.reads = audit.drawn.saturating_sub(standing.drawn_at_close);
     row.answers = audit.answered.saturating_sub(standing.answered_at_close);
     remember(&mut standing, &row, &audit);
     let measured: Vec<u64> = standing.qualities.into_iter().filter(|q| *q != UNMEASURED).collect();
-    row.least = measured.iter().copied().min().unwrap_or(0);
+    row.least = Ratio::new(measured.iter().copied().min().unwrap_or(0));
     row.weight = pool::weight(row.base.grains(), &measured);
     let seen: Option<Measured> = working.get(Measured::key(account))?;
-    let offered = capacities(&provider, seen.as_ref(), epoch, &working.context.parameters);
+    let offered = capacities((&offer, &provider), seen.as_ref(), epoch, &working.context.parameters);
     add(sums, &row, &provider, offered).ok_or(Code::Balance)?;
     working.put(Standing::key(account), &standing)?;
     working.put(key, &row)
@@ -121,7 +124,7 @@ pub(super) fn measure(
 
 fn remember(standing: &mut Standing, row: &Settlement, audit: &Audit) {
     standing.qualities.rotate_right(1);
-    standing.qualities[0] = row.quality;
+    standing.qualities[0] = row.quality.ppb();
     standing.idle = if row.reads == 0 { standing.idle.saturating_add(1) } else { 0 };
     standing.drawn_at_close = audit.drawn;
     standing.answered_at_close = audit.answered;

@@ -8,7 +8,7 @@ use crate::{
     economics::pool,
     ledger::{Event, Working},
     limits::SETTLEMENT_RING,
-    record::{Books, CLASSES, CLOSING_RING, Closing, Market, Peak, Settlement, Standing},
+    record::{Books, CLASSES, CLOSING_RING, Closing, Market, Peak, Ratio, Settlement, Standing},
     standing,
 };
 use alloc::vec::Vec;
@@ -52,7 +52,7 @@ pub(super) fn pay(working: &mut Working<'_>, sums: &mut Closing, account: &Accou
         working.events.push(Event::Subsidy { epoch, provider: *account, amount: row.subsidy });
     }
     standing::score(&mut standing, &row);
-    row.scores = standing.scores;
+    row.scores = standing.scores.map(Ratio::new);
     let leaf = tree::leaf(account, &row.to_slot());
     let now = working.context.epoch();
     let steps = standing::judge(&mut standing, &row, now);

@@ -82,7 +82,7 @@ impl Operation {
                     if self.signer == close.consumer { close.agreement.provider } else { close.consumer };
                 checks.push(SignatureCheck {
                     namespace: CLOSE_NAMESPACE,
-                    message: with_chain(chain, &close.agreement),
+                    message: with_chain(chain, &(close.agreement, close.last)),
                     key: second,
                     signature: close.second,
                 });

@@ -5,6 +5,7 @@
 
 use super::{Key, Record, key};
 use crate::{Account, Amount, Hash};
+use commonware_codec::{Buf, Error, FixedSize, Read, Write};
 
 /// Stands for a ratio that was never measured.
 pub const UNMEASURED: u64 = u64::MAX;
@@ -20,6 +21,45 @@ pub const STORAGE: usize = 0;
 pub const EGRESS: usize = 1;
 /// Gas among the classes.
 pub const GAS: usize = 2;
+
+/// A ratio as a row keeps it: parts per billion in four bytes, all ones for one never measured.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Ratio(u32);
+
+impl Ratio {
+    /// A ratio that was never measured.
+    pub const UNMEASURED: Self = Self(u32::MAX);
+
+    /// From parts per billion; [`UNMEASURED`] and whatever is above all ratios is not measured.
+    pub const fn new(ppb: u64) -> Self {
+        if ppb < u32::MAX as u64 { Self(ppb as u32) } else { Self::UNMEASURED }
+    }
+
+    /// Parts per billion, or [`UNMEASURED`].
+    pub const fn ppb(self) -> u64 {
+        if self.0 == u32::MAX { UNMEASURED } else { self.0 as u64 }
+    }
+
+    /// Parts per billion, if it was measured.
+    pub fn measured(self) -> Option<u64> {
+        (self != Self::UNMEASURED).then_some(self.ppb())
+    }
+}
+
+impl Write for Ratio {
+    fn write(&self, buf: &mut impl bytes::BufMut) {
+        self.0.write(buf);
+    }
+}
+impl FixedSize for Ratio {
+    const SIZE: usize = 4;
+}
+impl Read for Ratio {
+    type Cfg = ();
+    fn read_cfg(buf: &mut impl Buf, _: &()) -> Result<Self, Error> {
+        Ok(Self(u32::read_cfg(buf, &())?))
+    }
+}
 
 record! {
     /// The row of a provider and an epoch, in a ring of 512: what was settled, then how it was
@@ -42,6 +82,8 @@ record! {
         egress: u64,
         /// Gas redeemed.
         gas: u64,
+        /// Leaf-rounds paid.
+        storage: u64,
         /// Value that counterparties signed: vouchers and settled storage.
         signed: Amount,
         /// Claims beyond signatures.
@@ -50,22 +92,22 @@ record! {
         reads: u32,
         /// Challenges answered between the last close and this one.
         answers: u32,
-        /// Correct share of storage and egress at the close; `UNMEASURED` if not in this epoch.
-        correct: [u64; 2],
+        /// Correct share of each class at the close; not measured if not in this epoch.
+        correct: [Ratio; CLASSES],
         /// Available share at the close.
-        available: u64,
+        available: Ratio,
         /// Latency score at the close.
-        latency: u64,
-        /// Quality of the epoch: the least of the classes, or `UNMEASURED`.
-        quality: u64,
+        latency: Ratio,
+        /// Quality of the epoch: the least of the measured classes.
+        quality: Ratio,
         /// The least quality of the measured epochs among the last eight; 0 when there is none.
-        least: u64,
+        least: Ratio,
         /// floor(base x least / ONE).
         weight: u128,
         /// Its share of the epoch's pool.
         subsidy: Amount,
-        /// Scores of storage and egress after the epoch; `UNMEASURED` for a class never measured.
-        scores: [u64; 2],
+        /// Score of each class after the epoch; not measured for a class that never was.
+        scores: [Ratio; CLASSES],
         /// Auditors that were drawn for it.
         assigned: u8,
         /// Auditors whose reports on it count.
@@ -99,14 +141,14 @@ record! {
     17 Standing (account: &Account) [&account.0] {
         /// Epoch of its registration.
         registered: u64,
-        /// Scores of storage and egress; `UNMEASURED` for a class that was never measured.
-        scores: [u64; 2],
+        /// Score of each class; `UNMEASURED` for a class that was never measured.
+        scores: [u64; CLASSES],
         /// Qualities of the last epochs, newest first; `UNMEASURED` ones do not count.
         qualities: [u64; QUALITIES],
         /// Epochs in a row without a drawn read.
         idle: u32,
         /// `Audit::drawn` at the last close.
-        drawn_at_close: u64,
+        drawn_at_close: u32,
         /// `Audit::answered` at the last close.
         answered_at_close: u32,
         /// Epochs in a row with too few correct reads in which it answered.
@@ -131,6 +173,11 @@ record! {
         latency: u64,
         /// On-time share of its last 64 challenges at the last close.
         on_time: u64,
+        /// Passed share of the answered reads among the last 64 at the last close; `UNMEASURED`
+        /// without one.
+        proven: u64,
+        /// Epochs in a row in which it answered no challenge.
+        silent: u8,
     }
 }
 

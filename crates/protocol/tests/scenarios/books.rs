@@ -13,7 +13,7 @@ use posync_protocol::{
     economics::{pool, price, score},
     ledger::{Event, StandingReason, StandingStep},
     limits::{Parameters, SETTLEMENT_RING},
-    record::{Books, Market, Provider, STORAGE, Settlement, Standing, UNMEASURED},
+    record::{Books, Market, Provider, Ratio, STORAGE, Settlement, Standing, UNMEASURED},
 };
 
 pub(crate) const ACCEPTED: &str = "
@@ -106,8 +106,15 @@ fn an_epoch_is_measured_paid_and_sealed() {
         let row = row(world, &p, epoch).expect("a row of each epoch");
         assert_eq!(books.root, tree::root_of(&[tree::leaf(&p, &row.to_slot())]));
         assert_eq!((books.epoch, books.rows, books.weight), (epoch, 1, row.weight));
-        assert_eq!((row.correct, row.available, row.latency), ([ONE, UNMEASURED], ONE, 0));
-        assert_eq!((row.quality, row.least), (ONE / 2, ONE / 2), "an unmeasured latency halves it");
+        assert_eq!(
+            (row.correct, row.available, row.latency),
+            ([Ratio::new(ONE), Ratio::UNMEASURED, Ratio::UNMEASURED], Ratio::new(ONE), Ratio::new(0))
+        );
+        assert_eq!(
+            (row.quality.ppb(), row.least.ppb()),
+            (ONE / 2, ONE / 2),
+            "an unmeasured latency halves it"
+        );
         assert_eq!(row.weight, row.base.grains() / 2);
         assert!(row.base.grains() > 0 && row.answers > 0 && row.reads >= row.answers * 4);
         let share = pool::share(books.pool.grains(), row.weight, books.weight);
@@ -123,7 +130,7 @@ fn an_epoch_is_measured_paid_and_sealed() {
     }
     assert!(world.get::<Books>(Books::key(4)).is_none(), "the fourth is paid but not sealed");
     let expected = (0..=4).fold(score::SCORE_START, |before, _| score::update(before, Some(ONE / 2), false));
-    assert_eq!(standing(world).scores, [expected, UNMEASURED]);
+    assert_eq!(standing(world).scores, [expected, UNMEASURED, UNMEASURED]);
     assert_eq!(standing(world).effective(0), 0);
     assert_eq!(standing(world).effective(64), expected);
 }
@@ -182,7 +189,7 @@ fn an_idle_provider_is_unmeasured_and_decays_after_the_grace() {
     let mut stage = Stage::new();
     stage.play("p register\n epoch 7");
     let row = row(&stage.world, &account("p"), 3).expect("a row of each epoch");
-    assert_eq!((row.quality, row.least, row.weight), (UNMEASURED, 0, 0));
+    assert_eq!((row.quality, row.least.ppb(), row.weight), (Ratio::UNMEASURED, 0, 0));
     let decayed = score::update(score::update(score::SCORE_START, None, false), None, false);
     assert_eq!(standing(&stage.world).scores[STORAGE], decayed, "epochs 3 and 4 of 0 to 4");
 }
@@ -279,7 +286,7 @@ fn who_answers_wrongly_is_warned_then_jailed_and_may_come_back() {
     let (epoch, evidence, until) = jailed.expect("it was told");
     let row = row(&stage.world, &account("p"), epoch).expect("its row");
     assert_eq!(evidence, tree::leaf(&account("p"), &row.to_slot()), "the row shows why");
-    assert_eq!((until, row.quality), (now.jailed_until, 0));
+    assert_eq!((until, row.quality.ppb()), (now.jailed_until, 0));
     keeper.lost.clear();
     run_to(&mut stage, &keeper, until, true);
     assert_eq!(standing(&stage.world).jailed_until, until, "time alone opens no door");

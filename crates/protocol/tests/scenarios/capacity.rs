@@ -10,7 +10,7 @@ use posync_protocol::{
     economics::price,
     ledger::Event,
     operation::{Measure, ProbeCount},
-    record::{Agreement, Closing, EGRESS, Market, Measured, Probe, Provider, ProviderAt},
+    record::{Agreement, Closing, EGRESS, Market, Measured, Offer, Probe, Provider, ProviderAt},
 };
 use proptest::prelude::*;
 
@@ -400,7 +400,8 @@ proptest! {
             let agreement = |slot| stage.world.get::<Agreement>(Agreement::key(&account("p"), slot));
             let shares = (0..3).filter_map(agreement).map(|a| share_of(&a, &stage.world.parameters));
             prop_assert_eq!(row.sold_egress, shares.sum::<u64>());
-            prop_assert!(row.sold_egress <= row.capacity_egress);
+            let offer: Offer = stage.world.get(Offer::key(&account("p"))).unwrap();
+            prop_assert!(row.sold_egress <= offer.capacity_egress);
         }
     }
 }

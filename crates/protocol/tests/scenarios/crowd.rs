@@ -8,7 +8,7 @@ use posync_protocol::{
     Account, Amount, Operation, Record,
     block::sha256,
     ledger::{Mode, execute},
-    record::{Audit, Endpoint, Newcomer, Provider, ProviderAt, Standing, System},
+    record::{Audit, Endpoint, Newcomer, Offer, Provider, ProviderAt, Standing, System},
 };
 
 /// Adds `count` registered providers with indices from 0, as registration leaves them.
@@ -20,15 +20,17 @@ pub(crate) fn populate(world: &mut World, count: u32) {
     };
     let p = account("p");
     let provider: Provider = template.get(Provider::key(&p)).expect("it registered");
+    let offer: Offer = template.get(Offer::key(&p)).expect("it registered");
     let endpoint: Endpoint = template.get(Endpoint::key(&p)).expect("it registered");
     for index in 0..count {
         let account = Account(sha256(&index.to_be_bytes()));
         let at = ProviderAt { account: Some(account), next_vacant: None };
         let own = Provider { index, ..provider.clone() };
         world.state.insert(ProviderAt::key(index), at.to_slot());
-        world.state.insert(Newcomer::key(index), Newcomer { account }.to_slot());
+        world.state.insert(Newcomer::key(index), Newcomer { account, born: own.born }.to_slot());
         world.state.insert(Provider::key(&account), own.to_slot());
         world.state.insert(Audit::key(&account), Audit::default().to_slot());
+        world.state.insert(Offer::key(&account), offer.to_slot());
         world.state.insert(Endpoint::key(&account), endpoint.to_slot());
         world.state.insert(Standing::key(&account), Standing::newborn(0).to_slot());
     }

@@ -215,7 +215,11 @@ fn an_expiry_of_a_faulty_round_is_excused_however_it_is_closed() {
             Audit { challenge: None, ..fleet.audit(index) }
         };
         let (old, kept) = (&before[index], u64::from(!challenge.by_fee));
-        assert_eq!((closed.on_time, closed.drawn), (old.on_time << kept, old.drawn + 4 * kept), "p{index}");
+        assert_eq!(
+            (closed.on_time, closed.drawn),
+            (old.on_time << kept, old.drawn + 4 * kept as u32),
+            "p{index}"
+        );
         assert_eq!((closed.settlements, closed.answered), (old.settlements + 1, old.answered));
         let now = by_anyone.keepers[index].provider(&by_anyone.world);
         assert_eq!((now.acc, now.pool), (held[index].acc, held[index].pool), "silence is not paid");
@@ -314,7 +318,7 @@ impl Model {
                 counted.iter().fold(before.on_time, |bits, on_time| bits << 1 | u64::from(*on_time));
             let audit = keeper.audit(&fleet.world);
             assert_eq!(audit.on_time, expected, "{}", keeper.name);
-            assert_eq!(audit.drawn, before.drawn + 4 * counted.len() as u64);
+            assert_eq!(audit.drawn, before.drawn + 4 * counted.len() as u32);
         }
     }
 }

@@ -7,7 +7,7 @@ use crate::{
 use posync_protocol::{
     Amount, Code, Record,
     ledger::{Event, Mode, execute},
-    record::{Endpoint, Newcomer, Provider, ProviderAt, System},
+    record::{Endpoint, Newcomer, Offer, Provider, ProviderAt, System},
 };
 
 pub(crate) const ACCEPTED: &str = "
@@ -78,13 +78,14 @@ fn registration_locks_the_bond_burns_its_price_and_stands_in_the_lines() {
     let system = world.system();
     let provider: Provider = world.get(Provider::key(&account("p"))).unwrap();
     assert_eq!((provider.index, provider.bond), (0, Amount::sync(1_500)));
-    assert_eq!((provider.reserve_storage, provider.reserve_egress), (4, 5));
+    let offer: Offer = world.get(Offer::key(&account("p"))).unwrap();
+    assert_eq!((offer.reserve_storage, offer.reserve_egress), (4, 5));
     assert_eq!((system.providers, system.newcomers, system.bonds), (1, 1, Amount::sync(1_500)));
     assert!(system.burned > world.parameters.registration_burn);
     assert_eq!(world.get::<ProviderAt>(ProviderAt::key(0)).unwrap().account, Some(account("p")));
     assert_eq!(world.get::<Newcomer>(Newcomer::key(0)).unwrap().account, account("p"));
     let endpoint: Endpoint = world.get(Endpoint::key(&account("p"))).unwrap();
-    assert_eq!((&endpoint.address[..], &endpoint.region[..]), (&b"127.0.0.1:1"[..], &b"north"[..]));
+    assert_eq!((&endpoint.addresses[0][..], &offer.region[..]), (&b"127.0.0.1:1"[..], &b"north"[..]));
 }
 
 #[test]
@@ -93,14 +94,15 @@ fn a_refusal_within_the_declared_capacity_cuts_it_to_what_is_sold() {
     stage.play("p register capacity=5000\n a open p quota=1000\n b refusal p leaves=4000");
     let (provider, consumer) = (account("p"), account("b"));
     let row: Provider = stage.world.get(Provider::key(&provider)).unwrap();
-    assert_eq!((row.capacity, row.sold, row.bond), (1000, 1000, Amount::sync(1_000)), "no stake is taken");
+    let offer: Offer = stage.world.get(Offer::key(&provider)).unwrap();
+    assert_eq!((offer.capacity, row.sold, row.bond), (1000, 1000, Amount::sync(1_000)), "no stake is taken");
     let cut = Event::CapacityCut { provider, consumer, before: 5000, after: 1000 };
     assert_eq!(stage.world.events, [cut]);
     let replayed = format!("b refusal p leaves=4000 height={}", stage.world.height - 1);
     stage.play("p update capacity=5000");
     stage.play(&replayed);
-    let row: Provider = stage.world.get(Provider::key(&provider)).unwrap();
-    assert_eq!(row.capacity, 1000, "for an epoch the same refusal cuts it again");
+    let offer: Offer = stage.world.get(Offer::key(&provider)).unwrap();
+    assert_eq!(offer.capacity, 1000, "for an epoch the same refusal cuts it again");
 }
 
 #[test]

@@ -9,7 +9,7 @@ use crate::{
 use posync_protocol::{
     Amount, Record,
     ledger::Event,
-    record::{Books, Settlement, Standing, UNMEASURED},
+    record::{Books, Ratio, Settlement, Standing},
 };
 
 fn books(stage: &Stage, epoch: u64) -> Books {
@@ -39,7 +39,7 @@ fn without_use_providers_have_rows_and_no_pay() {
         for name in ["p", "b"] {
             let row = row(&stage.world, &account(name), epoch).expect("a row each");
             assert_eq!((row.fee, row.subsidy, row.weight), (Amount::ZERO, Amount::ZERO, 0), "{name}");
-            assert_eq!(row.quality, UNMEASURED, "{name}");
+            assert_eq!(row.quality, Ratio::UNMEASURED, "{name}");
         }
     }
     stage.play("epoch 9");

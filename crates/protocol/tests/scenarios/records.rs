@@ -8,7 +8,7 @@ use posync_protocol::{
     limits::{OPERATION_BYTES_MAX, Parameters},
     record::{
         AccountState, Agreement, Audit, Books, Closing, Commitment, DataSet, Ending, Endings, Endpoint,
-        FaultBits, FaultRing, FeeTree, Market, Measured, Newcomer, Offences, Peak, Probe, Provider,
+        FaultBits, FaultRing, FeeTree, Market, Measured, Newcomer, Offences, Offer, Peak, Probe, Provider,
         ProviderAt, Reports, RoundInfo, Seat, SeatAt, ServiceRound, Settlement, SlotTree, Standing, System,
         Use,
     },
@@ -32,6 +32,7 @@ fn kinds() -> Vec<Kind> {
         kind::<Audit>(),
         kind::<ProviderAt>(),
         kind::<Endpoint>(),
+        kind::<Offer>(),
         kind::<Agreement>(),
         kind::<Use>(),
         kind::<DataSet>(),

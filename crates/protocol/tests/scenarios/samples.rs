@@ -8,16 +8,16 @@ use posync_protocol::{
         REGION_BYTES_MAX, SUM_LEVELS_MAX,
     },
     operation::{
-        Answer, AuditCommit, AuditReveal, Close, CloseAlone, Commitments, DataSetClaim, Evidence, Measure,
-        MissingRead, Open, ProbeCount, Proposals, ProvedRead, Reasked, Redeem, Redemption, RefusedPlacement,
-        RegisterProvider, Report, RotateKey, SetDataSet, Settle, Statement, StillMissing, SumPath, TopUp,
-        Transfer, Unjail, UpdateProvider, Voucher,
+        Answer, AuditCommit, AuditReveal, Close, CloseAlone, Commitments, DataSetClaim, Evidence, FoundRead,
+        Measure, MissingRead, Open, ProbeCount, Proposals, ProvedRead, Reasked, Redeem, Redemption,
+        RefusedPlacement, RegisterProvider, Report, RotateKey, SetDataSet, Settle, Statement, StillMissing,
+        SumPath, TopUp, Transfer, Unjail, UpdateProvider, Voucher,
     },
     record::{
         self, AccountState, Agreement, Audit, Books, Challenge, Closing, Commitment, DataSet, Ending,
-        Endings, Endpoint, FAULT_BYTES, FaultBits, FaultRing, FeeTree, Finding, Market, Measured, Missing,
-        Newcomer, Offences, Peak, Probe, Provider, ProviderAt, Reports, RoundInfo, Seat, SeatAt,
-        ServiceRound, Settlement, SlotTree, Standing, System, Use, Version,
+        Endings, Endpoint, FAULT_BYTES, FaultBits, FaultRing, FeeTree, Finding, Lock, Market, Measured,
+        Missing, Newcomer, Offences, Offer, Peak, Probe, Provider, ProviderAt, Ratio, Reports, RoundInfo,
+        Seat, SeatAt, ServiceRound, Settlement, SlotTree, Standing, System, Use, Version,
     },
 };
 
@@ -37,7 +37,7 @@ fn id() -> AgreementId {
 }
 
 fn version() -> Version {
-    Version { version: u64::MAX, root: FULL, leaves: u64::MAX, bytes: u64::MAX, grown_at: u64::MAX }
+    Version { version: u64::MAX, root: FULL, leaves: u64::MAX, bytes: u64::MAX, grown_at: u32::MAX }
 }
 
 /// Every kind of record at its largest.
@@ -71,23 +71,23 @@ fn ledger_records() -> Vec<(&'static str, Slot)> {
         turn: u64::MAX,
         seats: u32::MAX,
         seat_bonds: money,
+        base_fee: u64::MAX,
     };
     let provider = Provider {
         index: u32::MAX,
-        operator: [0xff; OPERATOR_BYTES],
+        born: u64::MAX,
         leaves_at: u64::MAX,
         bond: money,
-        capacity: u64::MAX,
         sold: u64::MAX,
-        capacity_egress: u64::MAX,
         sold_egress: u64::MAX,
-        reserve_storage: u64::MAX,
-        reserve_egress: u64::MAX,
+        sold_gas: u64::MAX,
+        cut: u64::MAX,
         slots: u32::MAX,
         leaves: u64::MAX,
         phi: u128::MAX,
         paid: u128::MAX,
         paid_base: u128::MAX,
+        weighed: u128::MAX,
         pool: money,
         acc: u128::MAX,
         settled_round: u64::MAX,
@@ -96,8 +96,10 @@ fn ledger_records() -> Vec<(&'static str, Slot)> {
         challenge: Some(Challenge { height: u64::MAX, seed: FULL, by_fee: true }),
         history: u64::MAX,
         on_time: u64::MAX,
-        drawn: u64::MAX,
-        settlements: u64::MAX,
+        silent: u64::MAX,
+        drawn: u32::MAX,
+        settlements: u32::MAX,
+        closed: u8::MAX,
         answered: u32::MAX,
         last_height: u64::MAX,
         missing: full(Missing { slot: u32::MAX, shard: FULL, chunk: u32::MAX, asks_left: u8::MAX }),
@@ -108,21 +110,29 @@ fn ledger_records() -> Vec<(&'static str, Slot)> {
         ("record/Provider", provider.to_slot()),
         ("record/Audit", audit.to_slot()),
         ("record/ProviderAt", ProviderAt { account: Some(ACCOUNT), next_vacant: Some(u32::MAX) }.to_slot()),
-        (
-            "record/Endpoint",
-            Endpoint {
-                address: full::<_, ADDRESS_BYTES_MAX>(b'a'),
-                region: full::<_, REGION_BYTES_MAX>(b'r'),
-            }
-            .to_slot(),
-        ),
+        ("record/Endpoint", Endpoint { addresses: full(full::<_, ADDRESS_BYTES_MAX>(b'a')) }.to_slot()),
+        ("record/Offer", offer().to_slot()),
         (
             "record/RoundInfo",
             RoundInfo { round: u64::MAX, anchor: FULL, drawn: u32::MAX, on_time: u32::MAX }.to_slot(),
         ),
-        ("record/Newcomer", Newcomer { account: ACCOUNT }.to_slot()),
+        ("record/Newcomer", Newcomer { account: ACCOUNT, born: u64::MAX }.to_slot()),
         ("record/FeeTree", FeeTree { sum: u128::MAX }.to_slot()),
     ]
+}
+
+fn offer() -> Offer {
+    Offer {
+        operator: [0xff; OPERATOR_BYTES],
+        capacity: u64::MAX,
+        capacity_egress: u64::MAX,
+        capacity_gas: u64::MAX,
+        reserve_storage: u64::MAX,
+        reserve_egress: u64::MAX,
+        reserve_gas: u64::MAX,
+        term_max: u32::MAX,
+        region: full::<_, REGION_BYTES_MAX>(b'r'),
+    }
 }
 
 /// The records of the authorities.
@@ -193,18 +203,19 @@ fn row() -> Settlement {
         base: money,
         egress: u64::MAX,
         gas: u64::MAX,
+        storage: u64::MAX,
         signed: money,
         disputed: money,
         reads: u32::MAX,
         answers: u32::MAX,
-        correct: [u64::MAX; 2],
-        available: u64::MAX,
-        latency: u64::MAX,
-        quality: u64::MAX,
-        least: u64::MAX,
+        correct: [Ratio::UNMEASURED; record::CLASSES],
+        available: Ratio::UNMEASURED,
+        latency: Ratio::UNMEASURED,
+        quality: Ratio::UNMEASURED,
+        least: Ratio::UNMEASURED,
         weight: u128::MAX,
         subsidy: money,
-        scores: [u64::MAX; 2],
+        scores: [Ratio::UNMEASURED; record::CLASSES],
         assigned: u8::MAX,
         reported: u8::MAX,
     }
@@ -225,10 +236,10 @@ const fn market() -> Market {
 const fn standing() -> Standing {
     Standing {
         registered: u64::MAX,
-        scores: [u64::MAX; 2],
+        scores: [u64::MAX; record::CLASSES],
         qualities: [u64::MAX; record::QUALITIES],
         idle: u32::MAX,
-        drawn_at_close: u64::MAX,
+        drawn_at_close: u32::MAX,
         answered_at_close: u32::MAX,
         low_correct: u8::MAX,
         low_available: u8::MAX,
@@ -241,6 +252,8 @@ const fn standing() -> Standing {
         answered: u64::MAX,
         latency: u64::MAX,
         on_time: u64::MAX,
+        proven: u64::MAX,
+        silent: u8::MAX,
     }
 }
 
@@ -315,8 +328,23 @@ fn agreement_records() -> Vec<(&'static str, Slot)> {
         signed: money,
         disputed: money,
         audited: u64::MAX,
+        held_round: u64::MAX,
+        lock: Some(Lock {
+            egress_price: u64::MAX,
+            egress_slow: u64::MAX,
+            gas_price: u64::MAX,
+            gas_slow: u64::MAX,
+            egress: u64::MAX,
+            gas: u64::MAX,
+        }),
     };
-    let ending = Ending { paid: u128::MAX, paid_base: u128::MAX, acc: Some(u128::MAX), agreements: u32::MAX };
+    let ending = Ending {
+        paid: u128::MAX,
+        paid_base: u128::MAX,
+        leaves: u64::MAX,
+        acc: Some(u128::MAX),
+        agreements: u32::MAX,
+    };
     vec![
         ("record/Agreement", agreement.to_slot()),
         ("record/Use", usage.to_slot()),
@@ -339,10 +367,17 @@ fn redemption() -> Redemption {
 /// A statement at its largest.
 pub(crate) fn statement() -> Statement {
     let read = ProvedRead {
-        slot: u32::MAX,
+        place: u32::MAX,
         shard: FULL,
         length: u64::MAX,
         position: path(),
+        chunk: full::<_, { LEAF_BYTES as usize }>(0xcc),
+        path: full::<_, CHUNK_LEVELS_MAX>(FULL),
+    };
+    let found = FoundRead {
+        slot: u32::MAX,
+        shard: FULL,
+        length: u64::MAX,
         chunk: full::<_, { LEAF_BYTES as usize }>(0xcc),
         path: full::<_, CHUNK_LEVELS_MAX>(FULL),
     };
@@ -350,8 +385,8 @@ pub(crate) fn statement() -> Statement {
         height: u64::MAX,
         anchor: FULL,
         index: u32::MAX,
-        answers: full(Answer::Proved(read.clone())),
-        reasked: full(Reasked::Proved(read)),
+        answers: full(Answer::Proved(read)),
+        reasked: full(Reasked::Proved(found)),
         vouchers: full(redemption()),
         apply: full((u32::MAX, ACCOUNT, u64::MAX)),
         endings: full(u64::MAX),
@@ -364,7 +399,7 @@ pub(crate) fn redeem() -> Redeem {
 }
 
 fn missing() -> Statement {
-    let read = MissingRead { slot: 1, shard: FULL, length: 5, position: path() };
+    let read = MissingRead { place: 1, shard: FULL, length: 5, position: path() };
     Statement {
         answers: few(Answer::Missing(read), 1),
         reasked: few(Reasked::Missing(StillMissing { slot: 2 }), 1),
@@ -386,7 +421,15 @@ pub(crate) fn bodies() -> Vec<(&'static str, Body)> {
         consumer_signature: [1; 64],
         provider_signature: Some([2; 64]),
     };
-    let close = Close { agreement: id(), consumer: ACCOUNT, index: 7, end_epoch: u64::MAX, second: [9; 64] };
+    let close = Close {
+        agreement: id(),
+        consumer: ACCOUNT,
+        index: 7,
+        end_epoch: u64::MAX,
+        last: u64::MAX,
+        second: [9; 64],
+    };
+    let top_up = TopUp { agreement: id(), amount, max_egress_price: u64::MAX, max_gas_price: u64::MAX };
     let settle = Settle {
         provider: ACCOUNT,
         index: u32::MAX,
@@ -399,7 +442,7 @@ pub(crate) fn bodies() -> Vec<(&'static str, Body)> {
         ("body/RegisterProvider", Body::RegisterProvider(register())),
         ("body/UpdateProvider", Body::UpdateProvider(update())),
         ("body/Open", Body::Open(open())),
-        ("body/TopUp", Body::TopUp(TopUp { agreement: id(), amount })),
+        ("body/TopUp", Body::TopUp(top_up)),
         ("body/Close", Body::Close(close)),
         ("body/CloseAlone", Body::CloseAlone(CloseAlone { agreement: id() })),
         ("body/RotateKey", Body::RotateKey(rotate)),
@@ -454,9 +497,12 @@ fn register() -> RegisterProvider {
         bond: Amount::MAX,
         capacity: u64::MAX,
         capacity_egress: u64::MAX,
+        capacity_gas: u64::MAX,
         reserve_storage: u64::MAX,
         reserve_egress: u64::MAX,
-        address: full(b'a'),
+        reserve_gas: u64::MAX,
+        term_max: u32::MAX,
+        addresses: full(full(b'a')),
         region: full(b'r'),
     }
 }
@@ -489,9 +535,12 @@ fn update() -> UpdateProvider {
         bond_add: Amount::MAX,
         capacity: u64::MAX,
         capacity_egress: u64::MAX,
+        capacity_gas: u64::MAX,
         reserve_storage: u64::MAX,
         reserve_egress: u64::MAX,
-        address: full(b'a'),
+        reserve_gas: u64::MAX,
+        term_max: u32::MAX,
+        addresses: full(full(b'a')),
         index: u32::MAX,
         leave: true,
     }

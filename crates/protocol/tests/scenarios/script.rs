@@ -12,12 +12,12 @@ use super::world::{World, account, key};
 use posync_protocol::{
     Account, AgreementId, Amount, Body, Bounded, Operation,
     block::{HEADER_NAMESPACE, Header, with_chain},
-    limits::OPERATOR_BYTES,
+    limits::{ADDRESSES_MAX, OPERATOR_BYTES},
     operation::{
         CLOSE_NAMESPACE, Close, CloseAlone, Evidence, Open, Proposals, Redeem, Redemption, RefusedPlacement,
         RegisterProvider, RotateKey, TopUp, Transfer, Unjail, UpdateProvider, Voucher, sign,
     },
-    record::{Agreement, Provider},
+    record::{Address, Agreement, Offer, Provider},
 };
 use std::collections::BTreeMap;
 
@@ -169,7 +169,7 @@ impl Stage {
             "register" => Body::RegisterProvider(register(line)),
             "update" | "leave" => Body::UpdateProvider(self.update(line)),
             "open" => Body::Open(open(line)),
-            "topup" => Body::TopUp(TopUp { agreement: self.named_id(line), amount: grains(line.word(1)) }),
+            "topup" => Body::TopUp(self.top_up(line)),
             "close" => Body::Close(self.close(line)),
             "closealone" => Body::CloseAlone(CloseAlone { agreement: self.named_id(line) }),
             "rotate" => {
@@ -228,15 +228,29 @@ impl Stage {
     fn update(&self, line: &Line<'_>) -> UpdateProvider {
         let signer = account(line.actor);
         let now: Option<Provider> = self.world.get(Provider::key(&signer));
+        let offer: Option<Offer> = self.world.get(Offer::key(&signer));
+        let declared = |of: fn(&Offer) -> u64| offer.as_ref().map_or(0, of);
         UpdateProvider {
             bond_add: line.amount("bond", Amount::ZERO),
-            capacity: line.number("capacity", now.as_ref().map_or(0, |provider| provider.capacity)),
-            capacity_egress: line.number("out", now.as_ref().map_or(0, |provider| provider.capacity_egress)),
+            capacity: line.number("capacity", declared(|offer| offer.capacity)),
+            capacity_egress: line.number("out", declared(|offer| offer.capacity_egress)),
+            capacity_gas: line.number("gas_out", declared(|offer| offer.capacity_gas)),
             reserve_storage: line.number("storage", 0),
             reserve_egress: line.number("egress", 0),
-            address: text(line.named.get("address").unwrap_or(&"127.0.0.1:2")),
+            reserve_gas: line.number("gas", 0),
+            term_max: line.slot("term", TERM_MAX),
+            addresses: addresses(line, "127.0.0.1:2"),
             index: line.slot("index", now.map_or(0, |provider| provider.index)),
             leave: line.verb == "leave",
+        }
+    }
+
+    fn top_up(&self, line: &Line<'_>) -> TopUp {
+        TopUp {
+            agreement: self.named_id(line),
+            amount: grains(line.word(1)),
+            max_egress_price: line.number("max_egress", u64::MAX),
+            max_gas_price: line.number("max_gas", u64::MAX),
         }
     }
 
@@ -246,12 +260,14 @@ impl Stage {
         let (consumer, end) = record.map_or_else(Default::default, |r| (Some(r.consumer), r.end_epoch));
         let consumer = line.named.get("consumer").map(|name| account(name)).or(consumer);
         let second = line.named.get("second").unwrap_or(&"a");
+        let last = line.number("last", self.world.height + 20);
         Close {
             agreement,
             consumer: consumer.unwrap_or_default(),
             index: line.slot("index", self.index(&agreement.provider)),
             end_epoch: line.number("end", end),
-            second: sign(&key(second), CLOSE_NAMESPACE, &with_chain(&self.world.chain, &agreement)),
+            last,
+            second: sign(&key(second), CLOSE_NAMESPACE, &with_chain(&self.world.chain, &(agreement, last))),
         }
     }
 
@@ -294,6 +310,13 @@ fn empty_header() -> Header {
     }
 }
 
+/// Longest agreement of an offer that names none.
+const TERM_MAX: u32 = 720;
+
+fn addresses(line: &Line<'_>, default: &str) -> Bounded<Address, ADDRESSES_MAX> {
+    Bounded::new(vec![text(line.named.get("address").unwrap_or(&default))]).expect("one")
+}
+
 fn text<const MAX: usize>(text: &str) -> Bounded<u8, MAX> {
     Bounded::new(text.as_bytes().to_vec()).expect("within the bound")
 }
@@ -312,7 +335,10 @@ fn register(line: &Line<'_>) -> RegisterProvider {
         capacity_egress: line.number("out", 1 << 40),
         reserve_storage: line.number("storage", 0),
         reserve_egress: line.number("egress", 0),
-        address: text(line.named.get("address").unwrap_or(&"127.0.0.1:1")),
+        capacity_gas: line.number("gas_out", 1 << 50),
+        reserve_gas: line.number("gas", 0),
+        term_max: line.slot("term", TERM_MAX),
+        addresses: addresses(line, "127.0.0.1:1"),
         region: text(line.named.get("region").unwrap_or(&"north")),
     }
 }

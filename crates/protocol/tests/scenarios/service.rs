@@ -14,7 +14,8 @@ use posync_protocol::{
     limits::AUDIT_READ_BYTES,
     operation::{AuditCommit, AuditReveal, Commitments, Evidence, Report, digest_of, reveals},
     record::{
-        CLOSING_RING, Finding, Provider, Reports, Seat, SeatAt, ServiceRound, Standing, UNMEASURED, Use,
+        CLOSING_RING, Finding, Provider, Ratio, Reports, Seat, SeatAt, ServiceRound, Standing, UNMEASURED,
+        Use,
     },
     service::{self, PAID_WITHIN, Verdict},
 };
@@ -232,10 +233,15 @@ fn reports_of_all_auditors_become_figures_quality_and_credits() {
     assert_eq!(measured("q"), Some((4, 4, ONE, ONE, ONE)));
     let (world, p) = (&stage.world, account("p"));
     let own = row(world, &p, 1).expect("it is measured");
-    assert_eq!((own.assigned, own.reported, own.available, own.latency), (4, 4, ONE, middle));
-    assert_eq!(own.correct, [UNMEASURED, ONE], "it held nothing, but what it sent was right");
-    assert_eq!(own.quality, score::quality(ONE, ONE, middle));
-    assert!(own.quality > ONE / 2, "a measured latency lifts the quality above one half");
+    assert_eq!((own.assigned, own.reported), (4, 4));
+    assert_eq!((own.available.ppb(), own.latency.ppb()), (ONE, middle));
+    assert_eq!(
+        own.correct.map(Ratio::measured),
+        [None, Some(ONE), None],
+        "it held nothing, but what it sent was right"
+    );
+    assert_eq!(own.quality.ppb(), score::quality(ONE, ONE, middle));
+    assert!(own.quality.ppb() > ONE / 2, "a measured latency lifts the quality above one half");
     assert_eq!((standing(world, "p").answered, standing(world, "p").latency), (ONE, middle));
     assert_eq!([0, 1, 2, 3].map(|seat| credits(world, seat)), [2, 2, 2, 1], "half answered is too far off");
     assert_eq!(
@@ -246,7 +252,7 @@ fn reports_of_all_auditors_become_figures_quality_and_credits() {
     let counted = events.iter().filter(|event| matches!(event, Event::Reported { code: Code::Done, .. }));
     assert_eq!(counted.count(), 8);
     stage.play("epoch 4");
-    let score = score::update(score::SCORE_START, Some(own.quality), false);
+    let score = score::update(score::SCORE_START, Some(own.quality.ppb()), false);
     assert_eq!(standing(&stage.world, "p").scores[1], score, "the score of egress begins");
 }
 
@@ -261,7 +267,7 @@ fn below_the_quorum_the_last_figures_stand_and_nothing_is_held_against_anyone() 
     assert!(events.iter().any(|event| matches!(event,
         Event::ServiceMeasured { provider, reported: 2, answered: UNMEASURED, .. } if *provider == account("p"))));
     let own = row(&stage.world, &account("p"), 1).expect("it is measured");
-    assert_eq!((own.available, own.latency, own.quality), (ONE / 4, 7, UNMEASURED));
+    assert_eq!((own.available.ppb(), own.latency.ppb(), own.quality), (ONE / 4, 7, Ratio::UNMEASURED));
     assert_eq!([0, 1].map(|seat| credits(&stage.world, seat)), [0, 0]);
     stage.play("epoch 4");
     assert_eq!(standing(&stage.world, "p").suspended, 0, "an old figure suspends nobody");
