@@ -13,6 +13,7 @@ pub mod pumped;
 pub mod redeemed;
 pub mod reports;
 pub mod reserving;
+pub mod rooms;
 pub mod stored;
 pub mod usage;
 
@@ -33,6 +34,7 @@ pub fn all(seed: u64) -> Vec<Row> {
         reserving::rows(seed),
         fees::rows(),
         pumped::rows(),
+        rooms::rows(),
         market::rows(),
         agreements::rows(),
         authority::rows(seed),

@@ -53,7 +53,7 @@ fn voided(way: Way, at: u64, redeems: Redeems, window: u64) -> i128 {
     bench.play("p register");
     let before = bench.fortune(&["x"]);
     let end = if way == Way::End { ACTS + 1 } else { 40 };
-    bench.play(&format!("x open p quota=0 quota_egress=64000000000 quota_gas=0 rate=4000000000 reserve=1000s end={end}"));
+    bench.play(&format!("x open p quota=0 quota_egress=8000000000 quota_gas=0 rate=4000000000 reserve=1000s end={end}"));
     let blocks = bench.world().parameters.epoch_blocks();
     let stops = if way == Way::End { (ACTS + 1) * blocks } else { ACTS * blocks + at };
     let opened = bench.world().height;

@@ -14,22 +14,54 @@ use crate::{
     world::Terms,
 };
 use posync_protocol::{
+    Account, Amount,
+    agreement::unused,
     amount::{ONE, SYNC, UNIT, mul_div},
     economics::pool,
     limits::Parameters,
+    record::{Agreement, Use},
+    settlement,
 };
 
 /// What reserving costs, of the price of what is reserved, parts per billion (AG-7).
-pub const RESERVE_SHARE: u64 = ONE / 10;
+const RESERVE_SHARE: u64 = Parameters::PRODUCTION.reserve_share;
+
+/// An agreement from epoch 0 until `end` on these quotas, at these prices.
+fn agreement(storage: (u64, u64), egress: (u64, u64), end: u64) -> Agreement {
+    let ((storage_price, quota_leaves), (egress_price, quota_egress)) = (storage, egress);
+    Agreement {
+        opened: 0,
+        consumer: Account::default(),
+        session_key: Account::default(),
+        storage_key: Account::default(),
+        end_epoch: end,
+        storage_price,
+        storage_slow: storage_price,
+        egress_price,
+        egress_slow: egress_price,
+        gas_price: 0,
+        gas_slow: 0,
+        quota_leaves,
+        quota_egress,
+        quota_gas: 0,
+        rate_egress: 1,
+        rate_gas: 1,
+    }
+}
+
+/// Whoever is touched has this much left.
+fn rich() -> Use {
+    Use { storage_reserve: Amount::MAX, deposit: Amount::MAX, ..Use::default() }
+}
 
 fn ratio(part: u128, whole: u128) -> i128 {
     i128::try_from(mul_div(part, u128::from(ONE), whole.max(1)).expect("below 2^128")).expect("a ratio")
 }
 
-/// What `unused` leaves cost for `rounds` rounds: floored.
+/// What `unused` leaves cost for `rounds` rounds: the ledger's own charge.
 fn hold(rate: u64, unused: u64, rounds: u64) -> u128 {
-    let weight = u128::from(rate) * u128::from(unused) * u128::from(RESERVE_SHARE);
-    mul_div(weight, u128::from(rounds), u128::from(ONE) * UNIT).expect("below 2^128")
+    let long = agreement((rate, unused), (0, 0), 720);
+    settlement::hold(&long, &rich(), 0, rounds, &Parameters::PRODUCTION).grains()
 }
 
 /// What `leaves` leaves in use pay in `rounds` rounds.
@@ -50,9 +82,11 @@ fn squat(parameters: &Parameters, leaves: u64, term: u64, window: bool) -> (u128
 
 /// The same of `egress` bytes an epoch.
 fn squat_egress(parameters: &Parameters, egress: u64, term: u64) -> (u128, u128) {
-    let blocked = u128::from(term + parameters.redemption_epochs);
-    let worth = u128::from(egress) * blocked * parameters.price_egress / UNIT;
-    (worth * u128::from(RESERVE_SHARE) / u128::from(ONE), worth)
+    let blocked = term + parameters.redemption_epochs;
+    let price = u64::try_from(parameters.price_egress).expect("a price");
+    let held = agreement((0, 0), (price, egress * term), term);
+    let burned = unused(&held, &rich(), parameters.epoch_start(blocked), parameters);
+    (burned.grains(), u128::from(egress) * u128::from(blocked) * parameters.price_egress / UNIT)
 }
 
 /// The least that squatting costs of what honest use of the room blocked would pay, over terms and
@@ -263,7 +297,7 @@ const RISES: [Pays; 5] = [
 ];
 
 fn row(topic: Topic, name: &str, region: &str, figure: i128, unit: &'static str, bound: Bound) -> Row {
-    Row::new(topic, name, region, figure, unit, bound).runs(Runs::Formula)
+    Row::new(topic, name, region, figure, unit, bound).runs(Runs::Functions)
 }
 
 /// Squatting: what it costs, and where blocking rivals pays nevertheless.
