@@ -73,7 +73,7 @@ pub struct Purse {
 #[derive(Default)]
 struct Seen {
     providers: BTreeMap<Account, (View, Known)>,
-    drawn: BTreeMap<Account, u64>,
+    drawn: BTreeMap<Account, u32>,
     late: BTreeMap<Account, u64>,
 }
 
@@ -216,8 +216,13 @@ impl Purse {
         match step {
             Step::Nothing => {}
             Step::TopUp(amount) => {
-                let code =
-                    self.ledger.execute(Body::TopUp(TopUp { agreement: deed.agreement, amount })).await?;
+                let top_up = TopUp {
+                    agreement: deed.agreement,
+                    amount,
+                    max_egress_price: self.policy.price_max.1,
+                    max_gas_price: self.gas_price(),
+                };
+                let code = self.ledger.execute(Body::TopUp(top_up)).await?;
                 if code == Code::Done {
                     let more = |row: &mut DeedRow| {
                         let sum = row.voucher_reserve.checked_add(amount);
@@ -359,7 +364,7 @@ impl Purse {
             storage_key: account(storage_key(master, number)),
             max_storage_price: policy.price_max.0,
             max_egress_price: policy.price_max.1,
-            max_gas_price: 0,
+            max_gas_price: self.gas_price(),
             quota_leaves: row.quota_leaves,
             quota_egress: row.quota_egress,
             quota_gas: 0,
@@ -369,8 +374,6 @@ impl Purse {
             voucher_reserve: row.voucher_reserve,
             storage_reserve_max: policy.storage_reserve_max,
         };
-        let open =
-            Open { max_gas_price: u64::try_from(self.parameters.price_gas).unwrap_or(u64::MAX), ..open };
         let code = self.ledger.execute(Body::Open(open)).await;
         let key = Agreement::key(&row.agreement.provider, row.agreement.slot);
         let found = self.ledger.record::<Agreement>(key).await?;
@@ -385,6 +388,10 @@ impl Purse {
             (None, Err(Error::Expired)) => self.give_up(number, row).await,
             (None, Err(error)) => Err(error),
         }
+    }
+
+    fn gas_price(&self) -> u64 {
+        u64::try_from(self.parameters.price_gas).unwrap_or(u64::MAX)
     }
 
     async fn give_up(&self, number: u32, row: DeedRow) -> Result<(), Error> {

@@ -18,7 +18,7 @@ use std::sync::Arc;
 /// Claims of one agreement in one go.
 const CLAIMS_AT_ONCE: usize = 8;
 /// Settlements that must lie between a growth and the next shrink (protocol 3).
-const SHRINK_SETTLEMENTS: u64 = 2;
+const SHRINK_SETTLEMENTS: u32 = 2;
 
 /// Brings what waits of one agreement to the ledger, as far as it takes it now.
 ///
