@@ -109,6 +109,11 @@ impl Row {
         Self { runs, ..self }
     }
 
+    /// The same row with a figure of another unit.
+    pub fn unit(self, unit: &'static str) -> Self {
+        Self { unit, ..self }
+    }
+
     /// Whether the figure satisfies its bound.
     pub fn holds(&self) -> bool {
         match self.bound {

@@ -5,8 +5,15 @@ use posync_economy::{
     row::{Row, Runs, Topic},
     seats,
 };
+use std::{sync::OnceLock, thread};
 
 const SEED: u64 = 1;
+
+/// The attacks under the default seed: they run once for all tests.
+fn attacked() -> &'static [Row] {
+    static ROWS: OnceLock<Vec<Row>> = OnceLock::new();
+    ROWS.get_or_init(|| attacks::all(SEED))
+}
 
 fn all_hold(rows: &[Row]) {
     let failed: Vec<&Row> = rows.iter().filter(|row| !row.holds()).collect();
@@ -31,11 +38,11 @@ fn noise_moves_no_seat() {
 }
 
 /// Attacks whose best plan was found on the ledger itself.
-const ON_THE_LEDGER: [u64; 9] = [4, 6, 7, 14, 15, 21, 23, 25, 28];
+const ON_THE_LEDGER: [u64; 11] = [4, 6, 7, 14, 15, 21, 23, 25, 28, 29, 30];
 /// Attacks on rules that do not exist yet.
 const NOT_YET: [u64; 3] = [18, 26, 27];
 /// An attack and the rule without which it pays: the same plans, one rule taken out.
-const RULES: [(&str, &str); 15] = [
+const RULES: [(&str, &str); 17] = [
     ("A1 wash usage", "aggregate cap"),
     ("A3 dropped storage, silent", "answering optional"),
     ("A4 one disk, two names", "not encrypted one by one"),
@@ -51,6 +58,8 @@ const RULES: [(&str, &str); 15] = [
     ("A25 close or rotate before redemption", "no window to redeem"),
     ("A28 replay of old data sets", "signatures name no version"),
     ("A30 free option, paid as it is used", "a top-up at the opening's price"),
+    ("A30 option, a top-up after the rise", "a top-up raises no price"),
+    ("A29 holds beyond what is set aside", "a hold rounded up"),
 ];
 
 fn named<'a>(rows: &'a [Row], name: &str) -> Vec<&'a Row> {
@@ -61,11 +70,11 @@ fn named<'a>(rows: &'a [Row], name: &str) -> Vec<&'a Row> {
 
 #[test]
 fn attacks_lose_exceptions_and_mutants_win() {
-    let rows = attacks::all(SEED);
-    all_hold(&rows);
+    let rows = attacked();
+    all_hold(rows);
     for (attack, rule) in RULES {
-        let attacked = named(&rows, attack);
-        let without = named(&rows, &format!("mutant: {rule}"));
+        let attacked = named(rows, attack);
+        let without = named(rows, &format!("mutant: {rule}"));
         let best = attacked.iter().map(|row| row.figure).max();
         assert!(attacked.iter().all(|row| row.topic == Topic::Attack), "{attack}");
         assert!(without.iter().all(|row| Some(row.figure) > best), "{rule} is not what stops {attack}");
@@ -74,7 +83,7 @@ fn attacks_lose_exceptions_and_mutants_win() {
 
 #[test]
 fn every_attack_says_what_it_runs() {
-    let rows = attacks::all(SEED);
+    let rows = attacked();
     let of = |number: u64| -> Vec<&Row> {
         let name = format!("A{number} ");
         let attack = |row: &&Row| row.name.starts_with(&name) && row.topic == Topic::Attack;
@@ -94,9 +103,11 @@ fn every_attack_says_what_it_runs() {
 
 #[test]
 fn attacks_lose_under_other_seeds() {
-    for seed in 2..5 {
-        all_hold(&attacks::all(seed));
-    }
+    thread::scope(|scope| {
+        for seed in 2..5 {
+            scope.spawn(move || all_hold(&attacks::all(seed)));
+        }
+    });
 }
 
 /// The document shows every outcome, what it runs and what is asserted of it.
@@ -106,7 +117,7 @@ fn the_document_shows_every_outcome() {
     let text = std::fs::read_to_string(path).expect("the document");
     let mut rows = price_rows();
     rows.extend(seats::rows(SEED));
-    rows.extend(attacks::all(SEED));
+    rows.extend_from_slice(attacked());
     let missing: Vec<String> = rows
         .iter()
         .filter(|row| {

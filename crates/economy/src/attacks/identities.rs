@@ -37,7 +37,9 @@ fn heir(seed: u64, heir: Heir, gap: u64, keeps: bool) -> i128 {
     bench.stage.world.parameters.price_storage = PRICE;
     for name in ["o", "g"] {
         bench.provider(name, Answers::Always);
-        bench.play(&format!("c open {name} quota=64 quota_egress=0 quota_gas=0 reserve=0 end=60 storage_max=100000s"));
+        bench.play(&format!(
+            "c open {name} quota=64 quota_egress=0 quota_gas=0 reserve=0 end=60 storage_max=100000s"
+        ));
         bench.store("c", name, 0, &shards(1, 4, 4096));
     }
     bench.stage.world.draws = true;
@@ -74,7 +76,10 @@ fn standing(bench: &Bench, name: &str) -> Option<Standing> {
 
 /// The customer reads from the newcomer, which redeems in every epoch.
 fn serve(bench: &mut Bench, name: &str) {
-    bench.play(&format!("c open {name} slot=1 quota=0 quota_egress={} rate={EGRESS} reserve=1000s end=90", EGRESS * 8));
+    bench.play(&format!(
+        "c open {name} slot=1 quota=0 quota_egress={} rate={EGRESS} reserve=1000s end=90",
+        EGRESS * 8
+    ));
     for epoch in 1..=EPOCHS {
         bench.play(&format!("{name} redeem {name}/1 egress={}", epoch * EGRESS));
         let next = bench.world().epoch() + 1;
@@ -160,9 +165,11 @@ pub fn rows(seed: u64) -> Vec<Row> {
             "A15 self-slash",
             "1 to all of 4 to 64 seats, one or two faults, reported at once or late",
             self_slash_best(false),
-        ),
+        )
+        .unit("grains"),
         Row::mutant("mutant: standing outlives the exit", "A14", inherited(seed, true)),
-        Row::mutant("mutant: a quarter of the bond to the reporter", "A15", self_slash_best(true)),
+        Row::mutant("mutant: a quarter of the bond to the reporter", "A15", self_slash_best(true))
+            .unit("grains"),
     ];
     rows.map(|row| row.runs(Runs::Ledger)).into()
 }

@@ -11,7 +11,8 @@ use posync_protocol::{
     Record,
     amount::{ONE, UNIT, mul_div},
     economics::price::{FRACTION_FLOW, posted},
-    record::{EGRESS, MEASURED, Market, Measured, STORAGE},
+    limits::SETTLEMENT_RING,
+    record::{EGRESS, MEASURED, Market, Measured, STORAGE, Settlement},
 };
 use std::sync::OnceLock;
 
@@ -30,6 +31,8 @@ enum From {
     Bought,
     /// Signed for over a reserve of one grain.
     Unpaid,
+    /// A mutant: counted as use without a grain.
+    Counted,
 }
 
 /// A pump: what it uses, which part of the usual use, and how far above the usual price it goes.
@@ -88,6 +91,15 @@ fn use_of(bench: &mut Bench, consumer: &str, provider: &str, bytes: u64, reserve
     bench.play(&format!("{consumer} close {provider}/0 second={provider}"));
 }
 
+/// Counts use of `p` that nobody paid for.
+fn count(bench: &mut Bench, bytes: u64) {
+    let epoch = bench.world().epoch();
+    let key = Settlement::key(&account("p"), epoch % SETTLEMENT_RING);
+    let row = Settlement::of(epoch, bench.world().get(key));
+    let row = Settlement { egress: row.egress + bytes, ..row };
+    bench.stage.world.state.insert(key, row.to_slot());
+}
+
 /// What the attacker, its consumer included, has after pumping and as long a time without.
 fn pumped(pump: Option<Pump>) -> i128 {
     let mut bench = market();
@@ -101,9 +113,14 @@ fn pumped(pump: Option<Pump>) -> i128 {
         use_of(&mut bench, "c", "h", wanted - mine, None);
         if let Some(Pump { from, part: share, goal }) = pump.filter(|_| epoch <= EPOCHS) {
             let missing = (CAPACITY / 2).saturating_sub(wanted);
-            let push = if excess < ORIGIN + part(FRACTION_FLOW, goal) { part(CAPACITY / 2, share) } else { 0 };
+            let push =
+                if excess < ORIGIN + part(FRACTION_FLOW, goal) { part(CAPACITY / 2, share) } else { 0 };
             let bytes = (missing + push).min(part(CAPACITY, SHARE));
-            use_of(&mut bench, "x", "p", bytes, (from == From::Unpaid).then_some(1));
+            match from {
+                From::Bought => use_of(&mut bench, "x", "p", bytes, None),
+                From::Unpaid => use_of(&mut bench, "x", "p", bytes, Some(1)),
+                From::Counted => count(&mut bench, bytes),
+            }
         }
         bench.run_to(epoch + 1);
     }
@@ -117,8 +134,11 @@ fn pumped_best(from: &[From]) -> i128 {
     let honest = pumped(None);
     let income = (honest - before) / i128::from(2 * EPOCHS);
     let plans = from.iter().flat_map(|from| {
-        [(ONE / 20, ONE / 10), (ONE / 5, ONE / 10), (ONE / 5, ONE / 2)]
-            .map(|(part, goal)| Pump { from: *from, part, goal })
+        [(ONE / 20, ONE / 10), (ONE / 5, ONE / 10), (ONE / 5, ONE / 2)].map(|(part, goal)| Pump {
+            from: *from,
+            part,
+            goal,
+        })
     });
     let profit = plans.map(|plan| pumped(Some(plan)) - honest).max().expect("some plans");
     profit / i128::from(2 * EPOCHS) * i128::from(ONE) / income
@@ -156,14 +176,12 @@ pub fn rows() -> Vec<Row> {
     static ROWS: OnceLock<Vec<Row>> = OnceLock::new();
     ROWS.get_or_init(|| {
         let rows = [
-            Row {
-                unit: "ppb of income",
-                ..Row::attack(
-                    "A7 price pump, bought or unpaid",
-                    "share 0.33, elasticity 0.25, 32 epochs; 1/20 or 1/5 of use, to 1.1 or 1.6 of the price",
-                    pumped_best(&[From::Bought, From::Unpaid]),
-                )
-            },
+            Row::attack(
+                "A7 price pump, bought or unpaid",
+                "share 0.33, elasticity 0.25, 32 epochs; 1/20 or 1/5 of use, to 1.1 or 1.6 of the price",
+                pumped_best(&[From::Bought, From::Unpaid]),
+            )
+            .unit("ppb of income"),
             Row::new(
                 Topic::Attack,
                 "A7 storage price by reserving",
@@ -172,6 +190,8 @@ pub fn rows() -> Vec<Row> {
                 "ppm of the price",
                 Bound::Exactly(0),
             ),
+            Row::mutant("mutant: unpaid use moves the price", "A7", pumped_best(&[From::Counted]))
+                .unit("ppb of income"),
         ];
         rows.map(|row| row.runs(Runs::Ledger)).into()
     })

@@ -53,7 +53,9 @@ fn voided(way: Way, at: u64, redeems: Redeems, window: u64) -> i128 {
     bench.play("p register");
     let before = bench.fortune(&["x"]);
     let end = if way == Way::End { ACTS + 1 } else { 40 };
-    bench.play(&format!("x open p quota=0 quota_egress=8000000000 quota_gas=0 rate=4000000000 reserve=1000s end={end}"));
+    bench.play(&format!(
+        "x open p quota=0 quota_egress=8000000000 quota_gas=0 rate=4000000000 reserve=1000s end={end}"
+    ));
     let blocks = bench.world().parameters.epoch_blocks();
     let stops = if way == Way::End { (ACTS + 1) * blocks } else { ACTS * blocks + at };
     let opened = bench.world().height;
@@ -152,7 +154,9 @@ fn audit(seed: u64, plan: Lazy, unpaid: bool) -> i128 {
     AUDITORS.iter().for_each(|name| bench.stage.world.seat(name));
     bench.play("p register");
     // A customer whose fees fill the committee's pool.
-    bench.play("c open p slot=9 quota=0 quota_egress=64000000000 quota_gas=0 rate=4000000000 reserve=1000s end=40");
+    bench.play(
+        "c open p slot=9 quota=0 quota_egress=64000000000 quota_gas=0 rate=4000000000 reserve=1000s end=40",
+    );
     bench.run_to(AUDITED);
     bench.stage.world.draws = true;
     bench.block(&[]);
@@ -170,7 +174,9 @@ fn audit(seed: u64, plan: Lazy, unpaid: bool) -> i128 {
     bench.play("p redeem p/9 egress=4000000000");
     let reveals: Vec<(&str, AuditReveal)> = (0..)
         .zip(AUDITORS)
-        .map(|(slot, name)| (name, reveal(&bench, slot, name, if slot == 0 { plan.said } else { (READS, READS) })))
+        .map(|(slot, name)| {
+            (name, reveal(&bench, slot, name, if slot == 0 { plan.said } else { (READS, READS) }))
+        })
         .collect();
     let commits: Vec<Operation> = reveals.iter().map(|(name, reveal)| commit(&bench, name, reveal)).collect();
     bench.block(&commits);
@@ -260,5 +266,5 @@ pub fn rows(seed: u64) -> Vec<Row> {
         Row::mutant("mutant: use counts unpaid", "A6", lazy_best(seed, true)),
         Row::mutant("mutant: no window to redeem", "A25", voided_best(1, 0)),
     ];
-    rows.map(|row| row.runs(Runs::Ledger)).into()
+    rows.map(|row| row.runs(Runs::Ledger).unit("grains")).into()
 }

@@ -276,9 +276,9 @@ fn overdrawn(rate: u64, quota: u64, touches: u64, up: bool) -> i128 {
 fn overdrawn_most(up: bool) -> i128 {
     let rates = [1, 25_000, 10_000_000];
     let all = rates.into_iter().flat_map(|rate| {
-        [1, 1 << 10, 1 << 21].into_iter().flat_map(move |quota| {
-            [1, 7, 60, 1_440].map(move |touches| overdrawn(rate, quota, touches, up))
-        })
+        [1, 1 << 10, 1 << 21]
+            .into_iter()
+            .flat_map(move |quota| [1, 7, 60, 1_440].map(move |touches| overdrawn(rate, quota, touches, up)))
     });
     all.max().expect("some histories")
 }
@@ -303,16 +303,29 @@ fn row(topic: Topic, name: &str, region: &str, figure: i128, unit: &'static str,
 /// Squatting: what it costs, and where blocking rivals pays nevertheless.
 fn squat_rows() -> Vec<Row> {
     let (burned, worth) = squat_egress(&Parameters::PRODUCTION, 1 << 30, 60);
-    let cost = |name: &str, region: &str, figure, bound| row(Topic::Attack, name, region, figure, SHARES, bound);
+    let cost =
+        |name: &str, region: &str, figure, bound| row(Topic::Attack, name, region, figure, SHARES, bound);
     let tenth = Bound::AtLeast(i128::from(RESERVE_SHARE) - 1);
     let blocked = |name: &str, share: u64, margin: u64, topic, bound| {
-        let region = format!("share 0.{share:02}, margin 0.{margin:02} of the fee, rivals' room blocked, class half used");
+        let region = format!(
+            "share 0.{share:02}, margin 0.{margin:02} of the fee, rivals' room blocked, class half used"
+        );
         let figure = rivals(ONE / 100 * share, ONE / 100 * margin);
-        row(topic, name, &region, figure, "ppb of what the class would pay", bound)
+        row(topic, name, &region, figure, "ppb of what the class would pay", bound).runs(Runs::Formula)
     };
     let mut rows = vec![
-        cost("A29 squatting storage, what it costs", "8 GiB for 1, 40, 720 epochs, local and production", squat_least(true), tenth),
-        cost("A29 squatting egress, what it costs", "1 GiB an epoch for 60 epochs", ratio(burned, worth), tenth),
+        cost(
+            "A29 squatting storage, what it costs",
+            "8 GiB for 1, 40, 720 epochs, local and production",
+            squat_least(true),
+            tenth,
+        ),
+        cost(
+            "A29 squatting egress, what it costs",
+            "1 GiB an epoch for 60 epochs",
+            ratio(burned, worth),
+            tenth,
+        ),
         row(
             Topic::Mutant,
             "mutant: the window is left out",
@@ -347,9 +360,24 @@ fn option_rows(seed: u64) -> Vec<Row> {
         let of = |topic, name: &str, figure, bound| row(topic, name, &region, figure, QUOTA, bound);
         rows.extend([
             of(Topic::Attack, "A30 free option, paid as it is used", rule, Bound::AtMost(0)),
-            of(Topic::Attack, "A30 held since before the rise, above opening at it", held - anew, Bound::AtMost(0)),
-            of(Topic::Published, "A30 prepaid forward, from the first day", forward, Bound::AtLeast(-i128::from(RESERVE_SHARE))),
-            of(Topic::Published, "A30 prepaid forward, as the price rises", anew, Bound::AtLeast(-i128::from(RESERVE_SHARE))),
+            of(
+                Topic::Attack,
+                "A30 held since before the rise, above opening at it",
+                held - anew,
+                Bound::AtMost(0),
+            ),
+            of(
+                Topic::Published,
+                "A30 prepaid forward, from the first day",
+                forward,
+                Bound::AtLeast(-i128::from(RESERVE_SHARE)),
+            ),
+            of(
+                Topic::Published,
+                "A30 prepaid forward, as the price rises",
+                anew,
+                Bound::AtLeast(-i128::from(RESERVE_SHARE)),
+            ),
             of(Topic::Mutant, "mutant: a top-up at the opening's price", free, Bound::Positive),
         ]);
     }
@@ -384,7 +412,14 @@ fn customer_rows() -> Vec<Row> {
             "grains",
             Bound::AtMost(0),
         ),
-        row(Topic::Attack, "A1 wash by reserving", "kappa 0.8", own_quota(SYNC, 0), "grains a SYNC", Bound::AtMost(0)),
+        row(
+            Topic::Attack,
+            "A1 wash by reserving",
+            "kappa 0.8",
+            own_quota(SYNC, 0),
+            "grains a SYNC",
+            Bound::AtMost(0),
+        ),
         row(
             Topic::Mutant,
             "mutant: the price sees what is sold",

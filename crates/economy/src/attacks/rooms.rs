@@ -57,7 +57,10 @@ fn squatted(parameters: Parameters, term: u64) -> [i128; 2] {
     let each = parameters.quota_egress_max / term;
     let mut egress = stand(parameters, &format!("out={each}"));
     let before = egress.fortune(&["x"]);
-    egress.play(&format!("x open p quota=0 quota_egress={} quota_gas=0 rate=1 reserve=0 end={term}", each * term));
+    egress.play(&format!(
+        "x open p quota=0 quota_egress={} quota_gas=0 rate=1 reserve=0 end={term}",
+        each * term
+    ));
     egress.play("c open p slot=9 quota=0 quota_egress=1 end=1 => NoEgress");
     leap(&mut egress, blocked);
     remove(&mut egress, &[0]);
@@ -69,7 +72,9 @@ fn squatted(parameters: Parameters, term: u64) -> [i128; 2] {
 fn squatted_least(free: bool) -> i128 {
     let all = [Parameters::LOCAL, Parameters::PRODUCTION].into_iter().flat_map(|parameters| {
         let reserve_share = if free { 0 } else { parameters.reserve_share };
-        [1, 40, 718].into_iter().flat_map(move |term| squatted(Parameters { reserve_share, ..parameters }, term))
+        [1, 40, 718]
+            .into_iter()
+            .flat_map(move |term| squatted(Parameters { reserve_share, ..parameters }, term))
     });
     all.min().expect("some terms")
 }
@@ -80,7 +85,9 @@ fn paid(leaves: u64, quota: u64) -> i128 {
     const EPOCHS: u64 = 20;
     let mut bench = stand(Parameters { price_storage: 1 << 44, ..Parameters::LOCAL }, "");
     let before = bench.fortune(&["c"]);
-    bench.play(&format!("c open p quota={quota} quota_egress=0 quota_gas=0 reserve=0 end=60 storage_max=100000s"));
+    bench.play(&format!(
+        "c open p quota={quota} quota_egress=0 quota_gas=0 reserve=0 end=60 storage_max=100000s"
+    ));
     bench.store("c", "p", 0, &shards(1, leaves / 8, (8 * LEAF_BYTES) as usize));
     bench.stage.world.draws = true;
     bench.run_to(EPOCHS);
@@ -135,7 +142,8 @@ fn option(plan: Option, forgets: bool) -> i128 {
 }
 
 fn option_best(forgets: bool) -> i128 {
-    let plans = [100, 112, 150, 400].into_iter().flat_map(|at| [10, 100].map(|percent| Option { at, percent }));
+    let plans =
+        [100, 112, 150, 400].into_iter().flat_map(|at| [10, 100].map(|percent| Option { at, percent }));
     plans.map(|plan| option(plan, forgets)).max().expect("some plans")
 }
 
@@ -151,7 +159,14 @@ pub fn rows() -> Vec<Row> {
             // The rounds after the last settlement are held and not paid.
             let bound = Bound::AtMost(exact + exact / 20);
             let region = format!("{percent} % of the quota used for 20 epochs");
-            Row::new(Topic::Honest, "an honest customer pays more", region, honest(percent), "ppb of its fee", bound)
+            Row::new(
+                Topic::Honest,
+                "an honest customer pays more",
+                region,
+                honest(percent),
+                "ppb of its fee",
+                bound,
+            )
         };
         let rows = [
             Row::new(
@@ -166,7 +181,8 @@ pub fn rows() -> Vec<Row> {
                 "A30 option, a top-up after the rise",
                 "price at 1 to 4 times the opening's, all or a tenth of the quota resold",
                 option_best(false),
-            ),
+            )
+            .unit("grains"),
             more(50),
             more(75),
             more(90),
@@ -178,7 +194,8 @@ pub fn rows() -> Vec<Row> {
                 room,
                 Bound::Positive,
             ),
-            Row::mutant("mutant: a top-up raises no price", "A30 on the ledger", option_best(true)),
+            Row::mutant("mutant: a top-up raises no price", "A30 on the ledger", option_best(true))
+                .unit("grains"),
         ];
         rows.map(|row| row.runs(Runs::Ledger)).into()
     })

@@ -44,7 +44,13 @@ const PROVIDERS: [&str; 4] = ["p", "q", "g", "h"];
 
 /// A ledger in which the customer `c` stores with every provider under `agreements`, and whose draws
 /// begin with its next block. The attacker's providers have `answers`.
-fn stocked(seed: u64, answers: Answers, agreements: u32, tune: impl Fn(&mut Parameters), alike: bool) -> Bench {
+fn stocked(
+    seed: u64,
+    answers: Answers,
+    agreements: u32,
+    tune: impl Fn(&mut Parameters),
+    alike: bool,
+) -> Bench {
     let mut bench = Bench::new(seed, &["a", "c", "x", "p", "q", "g", "h"]);
     bench.stage.world.parameters.price_storage = PRICE;
     tune(&mut bench.stage.world.parameters);
@@ -181,7 +187,8 @@ fn change(bench: &mut Bench, slot: u32, old: Old, added: &[Vec<u8>]) -> SetDataS
     // What both signed for the version in force, as a provider keeps it.
     let mut before = bench.claim("c", "p", slot, &[], &[]).0;
     before.claim.version = version.version;
-    (before.claim.root, before.claim.leaves, before.claim.bytes) = (version.root, version.leaves, version.bytes);
+    (before.claim.root, before.claim.leaves, before.claim.bytes) =
+        (version.root, version.leaves, version.bytes);
     while bench.world().epoch() < 40 {
         let (_, operation) = bench.claim("c", "p", slot, &removes, adds);
         if bench.block(&[operation]).first() == Some(&Code::Done) {
@@ -194,8 +201,12 @@ fn change(bench: &mut Bench, slot: u32, old: Old, added: &[Vec<u8>]) -> SetDataS
 /// The same claim with both signatures over it, as they were given when it was new.
 fn resigned(bench: &Bench, mut set: SetDataSet) -> SetDataSet {
     use crate::ledger::key;
-    use posync_protocol::{block::with_chain, operation::{DATA_SET_NAMESPACE, sign}};
-    let signed = |name: &str| sign(&key(name), DATA_SET_NAMESPACE, &with_chain(&bench.world().chain, &set.claim));
+    use posync_protocol::{
+        block::with_chain,
+        operation::{DATA_SET_NAMESPACE, sign},
+    };
+    let signed =
+        |name: &str| sign(&key(name), DATA_SET_NAMESPACE, &with_chain(&bench.world().chain, &set.claim));
     (set.consumer_signature, set.provider_signature) = (signed("storage"), Some(signed("p")));
     set
 }
@@ -309,11 +320,11 @@ fn diluted_best(seed: u64, free: bool) -> i128 {
     let plans = if free {
         WAYS.map(|way| live(ONE, 256, way)).to_vec()
     } else {
-        let sizes = [(ONE / 16, 16), (ONE, 16), (ONE, 64)];
+        let sizes = [(ONE, 16), (ONE, 64)];
         let all = sizes.into_iter().flat_map(|(share, times)| {
             [live(share, times, Answers::Complete), ended(share, times, 30), ended(share, times, 60)]
         });
-        all.chain([live(ONE / 16, 1, Answers::Always)]).collect()
+        all.chain([live(ONE / 16, 1, Answers::Always), ended(ONE / 16, 16, 60)]).collect()
     };
     best(plans.into_iter().map(|plan| (diluted(seed, Some(plan), free) - honest) / i128::from(LONG_EPOCHS)))
 }
@@ -329,7 +340,8 @@ fn dilute(bench: &mut Bench, slot: u32, leaves: u64, end: u64) -> bool {
     while bench.world().epoch() < end {
         let (world, keeper) = (bench.world(), &bench.holders["p"].keeper);
         let now = world.parameters.round(world.height + 1);
-        let is_settled = keeper.provider(world).settled_round == now && keeper.audit(world).challenge.is_none();
+        let is_settled =
+            keeper.provider(world).settled_round == now && keeper.audit(world).challenge.is_none();
         if is_settled {
             let (_, operation) = bench.claim("x", "p", slot, &[], &fakes);
             return bench.block(&[operation]) == [Code::Done];
@@ -358,7 +370,8 @@ fn moves(bench: &mut Bench, step: u64) -> Vec<Operation> {
         let mut trial = bench.clone();
         trial.claim("x", "q", AGREEMENTS, &[], &shards(1 << 31 | step, 1, 1)).1
     };
-    let index = bench.world().get::<Provider>(Provider::key(&crate::ledger::account("p"))).map_or(0, |p| p.index);
+    let index =
+        bench.world().get::<Provider>(Provider::key(&crate::ledger::account("p"))).map_or(0, |p| p.index);
     let register = bench.sign("a register");
     vec![grow, other, register, bench.sign(&format!("q update index={}", index + 1))]
 }

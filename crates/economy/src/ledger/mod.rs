@@ -132,14 +132,20 @@ impl Bench {
     }
 
     /// `provider` no longer has any chunk of `data` for which `is_lost` holds.
-    pub(crate) fn lose(&mut self, provider: &str, data: &[Vec<u8>], mut is_lost: impl FnMut(u64) -> bool) -> u64 {
+    pub(crate) fn lose(
+        &mut self,
+        provider: &str,
+        data: &[Vec<u8>],
+        mut is_lost: impl FnMut(u64) -> bool,
+    ) -> u64 {
         let holder = self.holders.get_mut(provider).expect("it is a provider");
         let before = holder.keeper.lost.len();
         let chunks = data.iter().flat_map(|shard| {
             let name = posync_protocol::chunk::name(shard);
             (0..posync_protocol::chunk::chunks(shard.len() as u64)).map(move |chunk| (name, chunk))
         });
-        let lost: Vec<_> = (0..).zip(chunks).filter(|(place, _)| is_lost(*place)).map(|(_, chunk)| chunk).collect();
+        let lost: Vec<_> =
+            (0..).zip(chunks).filter(|(place, _)| is_lost(*place)).map(|(_, chunk)| chunk).collect();
         holder.keeper.lost.extend(lost);
         (holder.keeper.lost.len() - before) as u64
     }
@@ -160,12 +166,19 @@ impl Bench {
 
     /// The same without a look at the signatures.
     pub(crate) fn forge(&mut self, operations: &[Operation]) -> Vec<Code> {
-        let mut all = operations.to_vec();
-        all.extend(self.statements());
-        let outcome = self.stage.world.block(&all).expect("a proposer leaves out what is invalid");
+        // Lanes stand in their order, and who is drawn answers first.
+        let asked = (0..).zip(operations).map(|(place, operation)| (Some(place), operation.clone()));
+        let mut all: Vec<(Option<usize>, Operation)> = asked.collect();
+        all.extend(self.statements().into_iter().map(|statement| (None, statement)));
+        all.sort_by_key(|(_, operation)| operation.body.lane());
+        let (places, body): (Vec<Option<usize>>, Vec<Operation>) = all.into_iter().unzip();
+        let outcome = self.stage.world.block(&body).expect("a proposer leaves out what is invalid");
         self.notice();
         let kept = outcome.kept.iter().zip(&outcome.receipts);
-        kept.filter(|(place, _)| **place < operations.len()).map(|(_, (_, code))| *code).collect()
+        let mut receipts: Vec<(usize, Code)> =
+            kept.filter_map(|(place, (_, code))| Some((places[*place]?, *code))).collect();
+        receipts.sort_unstable_by_key(|(place, _)| *place);
+        receipts.into_iter().map(|(_, code)| code).collect()
     }
 
     fn notice(&mut self) {
