@@ -41,6 +41,9 @@ use std::collections::BTreeMap;
 /// Blocks from one whose whole state is checked to the next.
 const CHECK_EVERY: u64 = 50;
 
+/// Slots of a provider that are looked at.
+const SLOTS: u32 = 32;
+
 /// A provider of the world and how it answers.
 #[derive(Clone)]
 pub(crate) struct Holder {
@@ -105,7 +108,8 @@ impl Bench {
 
     /// `name`, which is registered, answers as it does.
     pub(crate) fn holder(&mut self, name: &str, answers: Answers) {
-        let holder = Holder { keeper: Keeper::new(name), answers, silent_at: None };
+        let keeper = Keeper { slots: SLOTS, ..Keeper::new(name) };
+        let holder = Holder { keeper, answers, silent_at: None };
         self.holders.insert(name.into(), holder);
     }
 
