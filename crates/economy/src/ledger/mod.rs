@@ -108,7 +108,8 @@ impl Bench {
 
     /// `name`, which is registered, answers as it does.
     pub(crate) fn holder(&mut self, name: &str, answers: Answers) {
-        let keeper = Keeper { slots: SLOTS, ..Keeper::new(name) };
+        let mut keeper = Keeper::new(name);
+        keeper.slots = SLOTS;
         let holder = Holder { keeper, answers, silent_at: None };
         self.holders.insert(name.into(), holder);
     }
