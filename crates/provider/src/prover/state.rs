@@ -5,7 +5,7 @@ use crate::terms::Terms;
 use commonware_codec::EncodeSize as _;
 use posync_protocol::{
     Account, Bounded, Hash,
-    audit::{Prover, Share},
+    audit::{Prover, Share, is_awake},
     chunk,
     limits::{
         ENDINGS_MAX, LEAF_BYTES, MISSING_MAX, OPERATION_BYTES_MAX, Parameters, READS, SETTLE_SLOTS_MAX,
@@ -74,8 +74,7 @@ impl Case {
         if known != phi {
             return Err(NoStatement::Incomplete { known, phi });
         }
-        let epoch = self.parameters.epoch(challenge.height);
-        Ok(Prover::new(&challenge, &self.account, epoch, shares))
+        Ok(Prover::new(&challenge, &self.account, &self.parameters, shares))
     }
 
     /// Slots whose `next` waits for this settlement, with consumer and end.
@@ -119,7 +118,7 @@ impl Case {
     }
 
     /// Free upkeep that is due while no challenge is open: slots of ended agreements to be charged
-    /// and freed. `None` when there is nothing to do.
+    /// and freed, and being asleep, which ends by it (DR-6). `None` when there is nothing to do.
     pub fn upkeep(&self) -> Option<Settle> {
         if self.audit.challenge.is_some() {
             return None;
@@ -127,7 +126,13 @@ impl Case {
         let slots: Bounded<_, SETTLE_SLOTS_MAX> =
             up_to(self.terms.values().filter(|terms| self.may_free(terms)).map(name));
         let Provider { index, .. } = self.provider;
-        (!slots.is_empty()).then(|| Settle { provider: self.account, index, slots, endings: up_to([]) })
+        let asleep = !is_awake(&self.provider);
+        (asleep || !slots.is_empty()).then(|| Settle {
+            provider: self.account,
+            index,
+            slots,
+            endings: up_to([]),
+        })
     }
 
     /// Ended, crossed, and either still in the tree or past its redemption window.
@@ -162,13 +167,13 @@ fn prove(data: &[u8], index: u64) -> Option<(Vec<u8>, Vec<Hash>)> {
 }
 
 /// The answer to one read: proved if the shard's bytes are there, else declared missing.
-pub fn answer(slot: u32, read: ShardRead, data: Option<&[u8]>) -> Answer {
+pub fn answer(place: u32, read: ShardRead, data: Option<&[u8]>) -> Answer {
     let ShardRead { shard, length, chunk, position } = read;
     let proved = data.and_then(|data| prove(data, chunk)).and_then(|(chunk, path)| {
         let (chunk, path) = (Bounded::new(chunk)?, Bounded::new(path)?);
-        Some(ProvedRead { slot, shard, length, position: position.clone(), chunk, path })
+        Some(ProvedRead { place, shard, length, position: position.clone(), chunk, path })
     });
-    proved.map_or(Answer::Missing(MissingRead { slot, shard, length, position }), Answer::Proved)
+    proved.map_or(Answer::Missing(MissingRead { place, shard, length, position }), Answer::Proved)
 }
 
 /// The answer to a read that is asked again, `data` being the shard's bytes (RD-7): whatever the data
