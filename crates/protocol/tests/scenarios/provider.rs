@@ -31,6 +31,7 @@ pub(crate) const REFUSED: &str = "
     p register bond=2000000s                  => Balance
     p register bond=999s                      => BondTooSmall
     p register capacity=10000000000           => BondTooSmall
+    p register capacity=max                   => BondTooSmall
     p register operator=                      => OperatorEmpty
     p register address=                       => !BadShape
     p register region=                        => !BadShape
@@ -42,6 +43,7 @@ pub(crate) const REFUSED: &str = "
     p update index=1048576                    => !BadShape
     p update bond=2000000s                    => Balance
     p update capacity=10000000000             => BondTooSmall
+    p update capacity=max                     => BondTooSmall
     p update capacity=10000000000 bond=1s     => BondTooSmall
     a open p quota=1000
     p update capacity=999                     => CapacityBelowSold
@@ -59,7 +61,9 @@ pub(crate) const REFUSED: &str = "
     a refusal q leaves=0                      => !BadShape
     a refusal q leaves=1 within=p/0           => !BadShape
     a refusal q leaves=1 height=1000          => RefusalStale
+    a refusal q leaves=1 height=max           => RefusalStale
     a refusal q leaves=4001                   => RefusalBeyond
+    a refusal q leaves=max                    => RefusalBeyond
     a refusal q leaves=4000
     a refusal q leaves=1                      => RefusalBeyond
     a refusal q leaves=1 within=q/0           => RefusalCut

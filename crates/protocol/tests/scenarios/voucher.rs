@@ -39,12 +39,15 @@ pub(crate) const REFUSED: &str = "
     p redeem p/0 egress=1 session=thief        => BadSignature
     p redeem p/1 egress=1                      => AgreementUnknown
     p redeem p/0 opened=1 egress=1             => AgreementUnknown
+    p redeem p/0 opened=max egress=1           => AgreementUnknown
     p redeem p/0 egress=0                      => VoucherNothingNew
     p redeem p/0 egress=40000
     p redeem p/0 egress=40000                  => VoucherNothingNew
     p redeem p/0 egress=39999 gas=5            => VoucherWentBack
     p redeem p/0 egress=100001                 => VoucherOverQuota
+    p redeem p/0 egress=max                    => VoucherOverQuota
     p redeem p/0 egress=40000 gas=1001         => VoucherOverQuota
+    p redeem p/0 egress=40000 gas=max          => VoucherOverQuota
     blocks 8
     a open p slot=1 rate=50000 rate_gas=800
     p redeem p/1 egress=50001                  => VoucherOverRate
