@@ -13,20 +13,34 @@ use posync_protocol::{
     limits::Parameters,
     record::{AccountState, Seat, SeatAt, System},
 };
-use std::collections::BTreeMap;
+use std::{cell::RefCell, collections::BTreeMap};
 
 /// What each named actor owns at genesis.
 pub(crate) const FUNDED: Amount = Amount::sync(1_000_000);
 
 /// The key of a named actor.
 pub(crate) fn key(name: &str) -> PrivateKey {
-    let digest = sha256(name.as_bytes());
-    PrivateKey::from_seed(u64::from_be_bytes(digest[..8].try_into().expect("eight bytes")))
+    known(name).0
 }
 
 /// The account of a named actor.
 pub(crate) fn account(name: &str) -> Account {
-    Account::of(&key(name).public_key())
+    known(name).1
+}
+
+/// Key and account of a name, computed once: points of a curve cost more than a small block.
+fn known(name: &str) -> (PrivateKey, Account) {
+    thread_local! {
+        static KNOWN: RefCell<BTreeMap<String, (PrivateKey, Account)>> = const { RefCell::new(BTreeMap::new()) };
+    }
+    if let Some(known) = KNOWN.with_borrow(|known| known.get(name).cloned()) {
+        return known;
+    }
+    let digest = sha256(name.as_bytes());
+    let key = PrivateKey::from_seed(u64::from_be_bytes(digest[..8].try_into().expect("eight bytes")));
+    let account = Account::of(&key.public_key());
+    KNOWN.with_borrow_mut(|known| known.insert(name.into(), (key.clone(), account)));
+    (key, account)
 }
 
 /// State, height and what happened in the last block.
