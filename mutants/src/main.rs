@@ -91,6 +91,9 @@ fn work(options: &Options) -> Result<(), String> {
         println!("{}: {:.1} s without a mutant", program.name, start.elapsed().as_secs_f64());
     }
     let batches = run::batches(&times);
+    if !run::knows_switch(&batches, &directory) {
+        return Err("the test programs hold no mutants: something else was built in their place".into());
+    }
     judge(options, &chosen, &batches, &directory)
 }
 
@@ -226,7 +229,8 @@ fn build(
             ])
             .args(["--jobs", "1", "--message-format", "short"])
             .current_dir(scratch)
-            .env("CARGO_TARGET_DIR", &options.target)
+            // Of its own: cargo names the programs of the copy and of the crate alike.
+            .env("CARGO_TARGET_DIR", options.target.join("mutants/build"))
             .stdout(Stdio::null())
             .output()
             .map_err(|error| format!("cargo: {error}"))?;

@@ -98,10 +98,15 @@ pub fn batches(all: &[(PathBuf, BTreeMap<String, f64>)]) -> Vec<Batch> {
     batches
 }
 
+/// Whether the programs ask which mutant is on: then a word instead of a number makes a test fail.
+pub fn knows_switch(batches: &[Batch], directory: &Path) -> bool {
+    batches.iter().any(|batch| !matches!(try_batch("canary", batch, directory), Fate::Survived))
+}
+
 /// Runs the batches with mutant `number` until one fails or hangs.
 pub fn fate(number: u32, batches: &[Batch], directory: &Path) -> Fate {
     for batch in batches {
-        match try_batch(number, batch, directory) {
+        match try_batch(&number.to_string(), batch, directory) {
             Fate::Survived => {}
             fate => return fate,
         }
@@ -109,11 +114,11 @@ pub fn fate(number: u32, batches: &[Batch], directory: &Path) -> Fate {
     Fate::Survived
 }
 
-fn try_batch(number: u32, batch: &Batch, directory: &Path) -> Fate {
+fn try_batch(mutant: &str, batch: &Batch, directory: &Path) -> Fate {
     let limit = Duration::from_secs_f64(30.0 + 10.0 * batch.seconds);
     let program = batch.program.file_name().unwrap_or_default().to_string_lossy().into_owned();
     let mut command = command(&batch.program, directory);
-    command.arg("--exact").args(&batch.tests).env("MUTANT", number.to_string());
+    command.arg("--exact").args(&batch.tests).env("MUTANT", mutant);
     let Ok(mut child) = command.spawn() else { return Fate::Killed(format!("{program} does not start")) };
     let Some(output) = child.stdout.take() else { return Fate::Killed(format!("{program} is mute")) };
     let (sender, lines) = mpsc::channel();
