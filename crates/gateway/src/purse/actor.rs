@@ -81,6 +81,7 @@ struct Seen {
 pub async fn start(purse: Arc<Purse>) {
     let (mut seen, mut tick) = (Seen::default(), 0u64);
     purse.resume().await;
+    purse.core.common.environment.spawn(purse.clone().bring());
     loop {
         if let Err(error) = purse.look(&mut seen, tick).await {
             tracing::warn!(%error, "the ledger could not be looked at");
@@ -104,7 +105,8 @@ impl Purse {
         self.learn(seen, found, all);
         self.watch(seen).await;
         self.upkeep(seen).await?;
-        self.settle_all().await;
+        // An agreement that never held anything has nothing to bring.
+        self.settle_all(|deed| deed.with_state(|state| state.version() > 0)).await;
         self.bring_refusals().await?;
         if tick.is_multiple_of(SCRUB_TICKS) {
             self.ask_scrubs();
@@ -173,7 +175,7 @@ impl Purse {
         let mut standings = Vec::new();
         for deed in self.core.deeds() {
             let load = deed.with_state(|state| state.load());
-            let empty = deed.with_state(|state| state.is_empty()) && deed.waiting().is_empty();
+            let empty = deed.with_state(|state| state.is_empty()) && deed.waiting().is_none();
             let standing = Standing { row: deed.terms(), load, egress: deed.egress().await, empty };
             standings.push((deed, standing));
         }
@@ -259,10 +261,16 @@ impl Purse {
         Ok(())
     }
 
-    async fn settle_all(&self) {
-        // An agreement that never held anything has nothing to bring.
-        let used = |deed: &Arc<Deed>| deed.with_state(|state| state.version() > 0);
-        let deeds: Vec<_> = self.core.deeds().into_iter().filter(used).collect();
+    /// Brings what is due between two looks.
+    async fn bring(self: Arc<Self>) {
+        loop {
+            self.core.common.signed.notified().await;
+            self.settle_all(|deed| deed.is_due()).await;
+        }
+    }
+
+    async fn settle_all(&self, some: impl Fn(&Deed) -> bool) {
+        let deeds: Vec<_> = self.core.deeds().into_iter().filter(|deed| some(deed)).collect();
         let settled =
             join_all(deeds.iter().map(|deed| settle(&self.core, &self.ledger, deed, &self.parameters))).await;
         for error in settled.into_iter().filter_map(Result::err) {
