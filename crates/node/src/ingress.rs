@@ -203,9 +203,9 @@ mod tests {
 
     fn close(good: bool) -> Operation {
         let agreement = AgreementId { provider: account(3), slot: 0, opened: 1 };
-        let message = posync_protocol::block::with_chain(&CHAIN, &agreement);
+        let message = posync_protocol::block::with_chain(&CHAIN, &(agreement, 100u64));
         let second = sign(&key(if good { 3 } else { 4 }), CLOSE_NAMESPACE, &message);
-        let close = Close { agreement, consumer: account(2), end_epoch: 5, index: 0, second };
+        let close = Close { agreement, consumer: account(2), end_epoch: 5, index: 0, last: 100, second };
         signed(2, Amount::sync(1), 100, Body::Close(close))
     }
 

@@ -30,7 +30,7 @@ use posync_protocol::{
     limits::READ_KEYS_MAX,
     operation::{Redeem, Redemption, RegisterProvider, UpdateProvider},
     provider::sellable,
-    record::{Agreement, Audit, DataSet, Endings, Provider, RoundInfo, Standing, Use},
+    record::{Agreement, Audit, DataSet, Endings, Offer, Provider, RoundInfo, Standing, Use},
     standing::check_grows,
 };
 use std::{
@@ -224,22 +224,25 @@ impl<E: Spawner + Clock, B: Blob, L: Ledger> Keeper<E, B, L> {
     /// Declares again what there is room for when a refusal has cut the capacity (PV-5), as far as the
     /// bond covers it: at most once an epoch, since each try costs a fee.
     async fn declare(&mut self, case: &Case) -> Result<(), KeeperError> {
-        let Case { provider, parameters, height, .. } = case;
+        let Case { provider, offer, parameters, height, .. } = case;
         let (epoch, capacity) = (parameters.epoch(*height), self.registration.capacity);
-        let capacity = sellable(&Provider { capacity, ..provider.clone() }, parameters);
+        let capacity = sellable(&Offer { capacity, ..offer.clone() }, provider, parameters);
         let leaves = provider.leaves_at != 0;
-        if leaves || capacity <= provider.capacity || self.declared == Some(epoch) {
+        if leaves || capacity <= offer.capacity || self.declared == Some(epoch) {
             return Ok(());
         }
         self.declared = Some(epoch);
-        tracing::info!(from = provider.capacity, to = capacity, "declaring the capacity again");
+        tracing::info!(from = offer.capacity, to = capacity, "declaring the capacity again");
         let update = UpdateProvider {
             bond_add: Amount::ZERO,
             capacity,
-            capacity_egress: provider.capacity_egress,
-            reserve_storage: provider.reserve_storage,
-            reserve_egress: provider.reserve_egress,
-            address: self.registration.address.clone(),
+            capacity_egress: offer.capacity_egress,
+            capacity_gas: offer.capacity_gas,
+            reserve_storage: offer.reserve_storage,
+            reserve_egress: offer.reserve_egress,
+            reserve_gas: offer.reserve_gas,
+            term_max: offer.term_max,
+            addresses: self.registration.addresses.clone(),
             index: provider.index,
             leave: false,
         };
@@ -249,15 +252,27 @@ impl<E: Spawner + Clock, B: Blob, L: Ledger> Keeper<E, B, L> {
     /// The own records without slots; `None` when not registered.
     async fn own(&self, height: u64) -> Result<Option<Case>, LedgerError> {
         let (account, parameters) = (self.account(), self.desk.parts().view.parameters);
-        let keys =
-            [Provider::key(&account), Audit::key(&account), Endings::key(&account), Standing::key(&account)];
-        let (at, slots) = self.ledger.read(keys.to_vec()).await?;
+        let mut keys = vec![Provider::key(&account), Audit::key(&account), Endings::key(&account)];
+        keys.extend([Standing::key(&account), Offer::key(&account)]);
+        let (at, slots) = self.ledger.read(keys).await?;
         let slot = |place: usize| slots.get(place).and_then(Option::as_ref);
         let Some(provider) = decode::<Provider>(slot(0))? else { return Ok(None) };
+        let Some(offer) = decode::<Offer>(slot(4))? else { return Ok(None) };
         let (audit, endings) = (decode::<Audit>(slot(1))?.unwrap_or_default(), decode::<Endings>(slot(2))?);
         let (height, anchor, terms) = (at.max(height), [0; 32], BTreeMap::new());
         let standing = decode::<Standing>(slot(3))?;
-        Ok(Some(Case { account, parameters, height, provider, audit, standing, endings, anchor, terms }))
+        Ok(Some(Case {
+            account,
+            parameters,
+            height,
+            provider,
+            offer,
+            audit,
+            standing,
+            endings,
+            anchor,
+            terms,
+        }))
     }
 
     /// Proves the records of slots; absent agreements are `None`.

@@ -221,7 +221,7 @@ fn it_registers_itself_and_answers_every_draw_across_restarts() {
     run(|context| async move {
         let mut bench = Bench::new(&context).await;
         bench.steps(10).await;
-        let registered: Option<Provider> = bench.ledger.world.lock().get(Provider::key(&account("paul")));
+        let registered: Option<Offer> = bench.ledger.world.lock().get(Offer::key(&account("paul")));
         assert_eq!(registered.expect("by itself").capacity, 1 << 20);
         let id = bench.open(100);
         bench.set(id, 1, &[], &[data(1, 100_000), data(2, 5)]).await;
@@ -371,11 +371,15 @@ fn what_a_refusal_cut_is_declared_again() {
         let provider = |bench: &Bench| {
             bench.ledger.world.lock().get::<Provider>(Provider::key(&account("paul"))).expect("registered")
         };
-        let (declared, sold) = (provider(&bench).capacity, provider(&bench).sold);
+        let capacity = |bench: &Bench| {
+            let offer = bench.ledger.world.lock().get::<Offer>(Offer::key(&account("paul")));
+            offer.expect("registered").capacity
+        };
+        let (declared, sold) = (capacity(&bench), provider(&bench).sold);
         assert!(declared > sold && sold > 0);
         // Once an epoch: a provider that goes on refusing pays a fee for each declaration.
-        for (after, capacity) in [(1, declared), (1, sold), (bench.epoch_blocks(), declared)] {
-            if provider(&bench).capacity > sold {
+        for (after, expected) in [(1, declared), (1, sold), (bench.epoch_blocks(), declared)] {
+            if capacity(&bench) > sold {
                 let mut world = bench.ledger.world.lock();
                 let refused = RefusedPlacement {
                     provider: account("paul"),
@@ -389,12 +393,12 @@ fn what_a_refusal_cut_is_declared_again() {
                 let operation = world.sign("carol", body);
                 assert_eq!(world.submit(&operation), Ok(Code::Done));
                 assert_eq!(
-                    world.get::<Provider>(Provider::key(&account("paul"))).map(|p| p.capacity),
+                    world.get::<Offer>(Offer::key(&account("paul"))).map(|offer| offer.capacity),
                     Some(sold)
                 );
             }
             bench.steps(after).await;
-            assert_eq!(provider(&bench).capacity, capacity, "after {after} blocks");
+            assert_eq!(capacity(&bench), expected, "after {after} blocks");
         }
     });
 }

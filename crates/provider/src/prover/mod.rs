@@ -89,16 +89,15 @@ impl<B: Blob> Reader<'_, B> {
     pub async fn reasked(&self, case: &Case) -> Bounded<Reasked, MISSING_MAX> {
         let mut all = vec![];
         for missing in case.audit.missing.iter() {
-            all.push(self.reask(case, missing).await);
+            all.push(self.reask(missing).await);
         }
         up_to(all)
     }
 
-    async fn reask(&self, case: &Case, missing: &Missing) -> Reasked {
+    async fn reask(&self, missing: &Missing) -> Reasked {
         let still = Reasked::Missing(StillMissing { slot: missing.slot });
-        let Some(tree) = self.tree(case, missing.slot) else { return still };
         match self.shard(&missing.shard).await {
-            Some(data) => reask(missing, &tree, &data).unwrap_or(still),
+            Some(data) => reask(missing, &data).unwrap_or(still),
             None => still,
         }
     }

@@ -10,9 +10,9 @@ use posync_protocol::{
     limits::{
         ENDINGS_MAX, LEAF_BYTES, MISSING_MAX, OPERATION_BYTES_MAX, Parameters, READS, SETTLE_SLOTS_MAX,
     },
-    operation::{Answer, MissingRead, ProvedRead, Reasked, Redemption, Settle, Statement},
-    record::{Audit, Challenge, Endings, Missing, Provider, Standing},
-    tree::{ShardRead, SumTree},
+    operation::{Answer, FoundRead, MissingRead, ProvedRead, Reasked, Redemption, Settle, Statement},
+    record::{Audit, Challenge, Endings, Missing, Offer, Provider, Standing},
+    tree::ShardRead,
 };
 use std::collections::BTreeMap;
 
@@ -28,8 +28,10 @@ pub struct Case {
     pub parameters: Parameters,
     /// Height of the last of these reads.
     pub height: u64,
-    /// Its offer and sums.
+    /// Its bond and sums.
     pub provider: Provider,
+    /// What it declares.
+    pub offer: Offer,
     /// Its audit state.
     pub audit: Audit,
     /// How it stands.
@@ -169,15 +171,14 @@ pub fn answer(slot: u32, read: ShardRead, data: Option<&[u8]>) -> Answer {
     proved.map_or(Answer::Missing(MissingRead { slot, shard, length, position }), Answer::Proved)
 }
 
-/// The answer to a read that is asked again, when the shard is there.
-pub fn reask(missing: &Missing, tree: &SumTree, data: &[u8]) -> Option<Reasked> {
-    let place = tree.shards().iter().position(|(shard, _)| *shard == missing.shard)?;
+/// The answer to a read that is asked again, `data` being the shard's bytes (RD-7): whatever the data
+/// set holds by now.
+pub fn reask(missing: &Missing, data: &[u8]) -> Option<Reasked> {
     let (chunk, path) = prove(data, missing.chunk.into())?;
-    Some(Reasked::Proved(ProvedRead {
+    Some(Reasked::Proved(FoundRead {
         slot: missing.slot,
         shard: missing.shard,
         length: data.len() as u64,
-        position: tree.path(place)?,
         chunk: Bounded::new(chunk)?,
         path: Bounded::new(path)?,
     }))

@@ -16,7 +16,7 @@ use posync_protocol::{
     block::with_chain,
     ledger::Event,
     operation::{DATA_SET_NAMESPACE, DataSetClaim, SetDataSet, Statement, Voucher, sign},
-    record::{Agreement, Audit, DataSet, Endings, Provider, RoundInfo, Standing, Use},
+    record::{Agreement, Audit, DataSet, Endings, Offer, Provider, RoundInfo, Standing, Use},
     wire::provider::Sign,
 };
 use std::path::Path;
@@ -124,6 +124,7 @@ impl Bench {
             parameters,
             height: world.height,
             provider: world.get(Provider::key(&paul)).expect("registered"),
+            offer: world.get(Offer::key(&paul)).expect("registered"),
             audit,
             standing: world.get(Standing::key(&paul)),
             endings: world.get(Endings::key(&paul)),

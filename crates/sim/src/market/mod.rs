@@ -266,7 +266,11 @@ fn registration(place: usize) -> RegisterProvider {
         capacity_egress: u64::MAX,
         reserve_storage: 1,
         reserve_egress: 1,
-        address: Bounded::new(format!("10.0.2.{place}:1").into_bytes()).expect("short"),
+        capacity_gas: 0,
+        reserve_gas: 0,
+        term_max: 720,
+        addresses: Bounded::new(vec![Bounded::new(format!("10.0.2.{place}:1").into_bytes()).expect("short")])
+            .expect("one"),
         region: Bounded::new(b"here".to_vec()).expect("short"),
     }
 }
