@@ -216,17 +216,18 @@ fn weigh(
     let paid = weights(agreement.storage_price);
     let base = weights(agreement.storage_price.min(agreement.storage_slow));
     provider.phi = paid.of(provider.phi)?;
-    let leaves = provider.leaves.checked_sub(before).and_then(|rest| rest.checked_add(after));
-    provider.leaves = leaves.ok_or(Code::Balance)?;
     let System { phi, .. } = &mut working.system;
     *phi = paid.of(*phi)?;
     let ending_key = Ending::key(account, agreement.end_epoch);
     let mut ending: Ending = working.need(ending_key, Code::EndingsMissing)?;
     if ending.acc.is_none() {
+        let leaves = Step { before: before.into(), after: after.into() };
         provider.paid = paid.of(provider.paid)?;
         provider.paid_base = base.of(provider.paid_base)?;
+        provider.leaves = leaves.of_leaves(provider.leaves)?;
         ending.paid = paid.of(ending.paid)?;
         ending.paid_base = base.of(ending.paid_base)?;
+        ending.leaves = leaves.of_leaves(ending.leaves)?;
         working.put(ending_key, &ending)?;
     }
     let index = provider.index;
@@ -265,5 +266,9 @@ impl Step {
     fn of(self, sum: u128) -> Result<u128, Code> {
         let rest = sum.checked_sub(self.before).ok_or(Code::Balance)?;
         rest.checked_add(self.after).ok_or(Code::Balance)
+    }
+
+    fn of_leaves(self, sum: u64) -> Result<u64, Code> {
+        u64::try_from(self.of(sum.into())?).map_err(|_| Code::Balance)
     }
 }

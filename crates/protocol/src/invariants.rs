@@ -290,18 +290,29 @@ fn count_agreement(
     // Credited to the provider already, charged when the agreement is next touched.
     let owed = owed(agreement, &usage, &data_set, &ending, provider);
     sums.reserves += usage.storage_reserve.saturating_sub(owed).grains();
-    sums.leaves += data_set.current.leaves;
+    check_lock(agreement, &usage)?;
     sums.phi += weight;
     add(&mut sums.nodes, slot, SLOTS_MAX, weight);
     let ending = sums.endings.entry(agreement.end_epoch).or_default();
     ending.agreements += 1;
     if !crossed {
+        sums.leaves += data_set.current.leaves;
+        ending.leaves += data_set.current.leaves;
         sums.paid += weight;
         sums.paid_base += base;
         ending.paid += weight;
         ending.paid_base += base;
     }
     Ok(())
+}
+
+/// A top-up only raises prices, and only of what is not redeemed yet (AG-8).
+fn check_lock(agreement: &Agreement, usage: &Use) -> Result<(), Broken> {
+    let Some(lock) = usage.lock else { return Ok(()) };
+    at_most("a lock counts from what was redeemed", lock.egress, usage.egress)?;
+    at_most("a lock counts from what was redeemed", lock.gas, usage.gas)?;
+    at_most("a lock at the opening's prices or above", agreement.egress_price, lock.egress_price)?;
+    at_most("a lock at the opening's prices or above", agreement.gas_price, lock.gas_price)
 }
 
 fn check_provider(state: &State, account: &Account, provider: &Provider, sums: &Sums) -> Result<(), Broken> {
@@ -325,6 +336,7 @@ fn check_provider(state: &State, account: &Account, provider: &Provider, sums: &
         if ending.acc.is_none() {
             equal("Ending.paid", ending.paid, counted.paid)?;
             equal("Ending.paid_base", ending.paid_base, counted.paid_base)?;
+            equal("Ending.leaves", ending.leaves, counted.leaves)?;
         }
     }
     for (node, sum) in &sums.nodes {

@@ -84,6 +84,9 @@ pub const PROBE_SLOT_MS: u64 = 2_000;
 pub const PROBE_BYTES: usize = 64 << 10;
 /// Epochs for which a measurement tells the market what is offered.
 pub const MEASURED_FRESH_EPOCHS: u64 = 8;
+/// Epochs, the one that is closed among them, in one of which a provider answered a challenge whose
+/// storage the market counts as offered.
+pub const ANSWERED_FRESH_EPOCHS: u64 = 8;
 /// A frame on any authenticated channel.
 pub const FRAME_BYTES_MAX: usize = (4 << 20) + (64 << 10);
 /// Milliseconds within which both ends of a channel prove their keys.

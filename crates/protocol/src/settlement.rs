@@ -13,10 +13,14 @@
 //! credit = floor(sum of paid x rounds x passed / (4 x 2^20)) (ST-2)
 //! charge = ceil(rate x leaves x change of acc / (ONE x 2^20)),  acc += rounds x passed x ONE / 4 (ST-4)
 //!
+//! Before a charge a tenth of the price of leaves that the agreement reserves and does not hold is
+//! burned from the same reserve ([`hold`], AG-7).
+//!
 //! Invariants
 //! 1. Weights move at settled points only ([`crate::data_set`]), so the sum of all charges due
 //!    exceeds what was credited by at least 0 and less than one grain per charge and per
-//!    settlement. A close alone ends an agreement's pay at the last settlement (ST-8).
+//!    settlement. A close alone ends an agreement's pay at the last settlement (ST-8). What is held
+//!    is floored and of leaves that are not charged, so charges and holds stay within the reserve.
 //! 2. What ends at an epoch is crossed in order: its agreements are charged up to `acc` at that
 //!    epoch's end, whenever that happens (ST-5, ST-6).
 //! 3. Free upkeep ([`apply`]) changes something for every slot it names, or is refused: nobody
@@ -24,11 +28,11 @@
 
 use crate::{
     Account, Amount, Code,
-    agreement::{is_over, remove, touches_removal},
-    amount::{ONE, UNIT, mul_div_up},
+    agreement::{is_over, last_round, remove, touches_removal},
+    amount::{ONE, UNIT, mul_div, mul_div_up},
     audit, data_set, faults, fees,
     ledger::{BlockContext, Touched, Working},
-    limits::READS,
+    limits::{Parameters, READS},
     operation::Settle,
     record::{Agreement, Audit, DataSet, Ending, Endings, Provider, Use},
 };
@@ -50,15 +54,39 @@ pub fn owed(
     grains.and_then(Amount::new).unwrap_or(Amount::MAX).min(usage.storage_reserve)
 }
 
+/// What an agreement that holds `leaves` burns when it is touched in `round`: a tenth of the price of
+/// the leaves that it reserves beyond them, since it was last touched, at most to the end of the
+/// redemption window after its end, floored (AG-7).
+pub fn hold(agreement: &Agreement, usage: &Use, leaves: u64, round: u64, parameters: &Parameters) -> Amount {
+    let until = round.min(last_round(agreement, parameters));
+    let rounds = until.saturating_sub(usage.held_round);
+    let weight =
+        u128::from(agreement.storage_price) * u128::from(agreement.quota_leaves.saturating_sub(leaves));
+    let tenths = u128::from(rounds) * u128::from(parameters.reserve_share);
+    let grains = mul_div(weight, tenths, u128::from(ONE) * UNIT);
+    grains.and_then(Amount::new).unwrap_or(Amount::MAX).min(usage.storage_reserve)
+}
+
 /// Charges the agreement at `slot` for storage up to the last settlement (or up to its end): moves
-/// its `Use::acc` forward and takes the charge off `Use::storage_reserve`, never below zero.
-/// Named by the caller: Provider, Agreement, DataSet, Ending readable; Use writable.
+/// its `Use::acc` forward and takes the charge off `Use::storage_reserve`, never below zero. Before
+/// anything moves, what it reserved and did not hold is burned ([`hold`]): the reserve and the pool
+/// that it claims fall by it.
+/// Named by the caller: Agreement, DataSet, Ending readable; Provider, Use writable.
 pub(crate) fn charge(working: &mut Working<'_>, account: &Account, slot: u32) -> Result<(), Code> {
-    let provider: Provider = working.need(Provider::key(account), Code::ProviderUnknown)?;
+    let mut provider: Provider = working.need(Provider::key(account), Code::ProviderUnknown)?;
     let agreement: Agreement = working.need(Agreement::key(account, slot), Code::AgreementUnknown)?;
     let mut usage: Use = working.need(Use::key(account, slot), Code::AgreementUnknown)?;
     let data_set: DataSet = working.get(DataSet::key(account, slot))?.unwrap_or_default();
     let ending: Ending = working.get(Ending::key(account, agreement.end_epoch))?.unwrap_or_default();
+    let (round, parameters) = (working.context.round(), &working.context.parameters);
+    let held = hold(&agreement, &usage, data_set.current.leaves, round, parameters);
+    usage.held_round = usage.held_round.max(round);
+    usage.storage_reserve = usage.storage_reserve.saturating_sub(held);
+    provider.pool = provider.pool.checked_sub(held).ok_or(Code::Balance)?;
+    let system = &mut working.system;
+    system.storage_pools = system.storage_pools.checked_sub(held).ok_or(Code::Balance)?;
+    system.burned = system.burned.checked_add(held).ok_or(Code::Balance)?;
+    working.put(Provider::key(account), &provider)?;
     let owed = owed(&agreement, &usage, &data_set, &ending, &provider);
     usage.storage_reserve = usage.storage_reserve.saturating_sub(owed);
     usage.acc = usage.acc.max(ending.acc.unwrap_or(provider.acc));
@@ -98,7 +126,7 @@ pub(crate) fn settle(
     if !due.iter().all(|ending| endings.contains(ending)) {
         return Err(Code::EndingsMissing);
     }
-    let mut interval = Interval { provider, passed, fee: U256::ZERO, base: U256::ZERO };
+    let mut interval = Interval { provider, passed, fee: U256::ZERO, base: U256::ZERO, leaves: U256::ZERO };
     for ending in due {
         let end = working.context.parameters.epoch_start(ending);
         interval.pay_until(end.min(through)).ok_or(Code::Balance)?;
@@ -108,13 +136,15 @@ pub(crate) fn settle(
     record.cross(epoch);
     working.put(Endings::key(account), &record)?;
     let (fee, base) = interval.amounts().ok_or(Code::Balance)?;
+    let storage = interval.leaf_rounds();
     let mut provider = interval.provider;
     provider.settled_round = round;
     provider.pool = provider.pool.checked_sub(fee).ok_or(Code::Balance)?;
     working.put(Provider::key(account), &provider)?;
     let pools = &mut working.system.storage_pools;
     *pools = pools.checked_sub(fee).ok_or(Code::Balance)?;
-    let entry = fees::Entry { agreement: None, fee, base, egress: 0, gas: 0, disputed: Amount::ZERO };
+    let entry =
+        fees::Entry { agreement: None, fee, base, egress: 0, gas: 0, storage, disputed: Amount::ZERO };
     fees::book(working, account, entry)
 }
 
@@ -126,6 +156,8 @@ struct Interval {
     fee: U256,
     /// The same with `paid_base`.
     base: U256,
+    /// The same with leaves.
+    leaves: U256,
 }
 
 impl Interval {
@@ -138,7 +170,13 @@ impl Interval {
         let product = |paid: u128| U256::from(paid).checked_mul(U256::from(units));
         self.fee = self.fee.checked_add(product(provider.paid)?)?;
         self.base = self.base.checked_add(product(provider.paid_base)?)?;
+        self.leaves = self.leaves.checked_add(product(provider.leaves.into())?)?;
         Some(())
+    }
+
+    /// Leaf-rounds that are paid, floored once: what the market counts as used (MK-3).
+    fn leaf_rounds(&self) -> u64 {
+        u64::try_from(self.leaves / U256::from(READS)).unwrap_or(u64::MAX)
     }
 
     /// Fee and base in grains, each floored once.
@@ -161,6 +199,7 @@ fn cross(
     ending.acc = Some(provider.acc);
     provider.paid = provider.paid.checked_sub(ending.paid).ok_or(Code::Balance)?;
     provider.paid_base = provider.paid_base.checked_sub(ending.paid_base).ok_or(Code::Balance)?;
+    provider.leaves = provider.leaves.checked_sub(ending.leaves).ok_or(Code::Balance)?;
     working.put(key, &ending)
 }
 

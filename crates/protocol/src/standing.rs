@@ -66,7 +66,7 @@ impl Standing {
             latency: 0,
             on_time: UNMEASURED,
             proven: UNMEASURED,
-            silent: 0,
+            silent: u8::MAX,
         }
     }
 

@@ -73,7 +73,7 @@ pub struct Purse {
 #[derive(Default)]
 struct Seen {
     providers: BTreeMap<Account, (View, Known)>,
-    drawn: BTreeMap<Account, u64>,
+    drawn: BTreeMap<Account, u32>,
     late: BTreeMap<Account, u64>,
 }
 
@@ -81,6 +81,7 @@ struct Seen {
 pub async fn start(purse: Arc<Purse>) {
     let (mut seen, mut tick) = (Seen::default(), 0u64);
     purse.resume().await;
+    purse.core.common.environment.spawn(purse.clone().bring());
     loop {
         if let Err(error) = purse.look(&mut seen, tick).await {
             tracing::warn!(%error, "the ledger could not be looked at");
@@ -104,7 +105,8 @@ impl Purse {
         self.learn(seen, found, all);
         self.watch(seen).await;
         self.upkeep(seen).await?;
-        self.settle_all().await;
+        // An agreement that never held anything has nothing to bring.
+        self.settle_all(|deed| deed.with_state(|state| state.version() > 0)).await;
         self.bring_refusals().await?;
         if tick.is_multiple_of(SCRUB_TICKS) {
             self.ask_scrubs();
@@ -173,7 +175,7 @@ impl Purse {
         let mut standings = Vec::new();
         for deed in self.core.deeds() {
             let load = deed.with_state(|state| state.load());
-            let empty = deed.with_state(|state| state.is_empty()) && deed.waiting().is_empty();
+            let empty = deed.with_state(|state| state.is_empty()) && deed.waiting().is_none();
             let standing = Standing { row: deed.terms(), load, egress: deed.egress().await, empty };
             standings.push((deed, standing));
         }
@@ -216,8 +218,13 @@ impl Purse {
         match step {
             Step::Nothing => {}
             Step::TopUp(amount) => {
-                let code =
-                    self.ledger.execute(Body::TopUp(TopUp { agreement: deed.agreement, amount })).await?;
+                let top_up = TopUp {
+                    agreement: deed.agreement,
+                    amount,
+                    max_egress_price: self.policy.price_max.1,
+                    max_gas_price: self.gas_price(),
+                };
+                let code = self.ledger.execute(Body::TopUp(top_up)).await?;
                 if code == Code::Done {
                     let more = |row: &mut DeedRow| {
                         let sum = row.voucher_reserve.checked_add(amount);
@@ -254,10 +261,16 @@ impl Purse {
         Ok(())
     }
 
-    async fn settle_all(&self) {
-        // An agreement that never held anything has nothing to bring.
-        let used = |deed: &Arc<Deed>| deed.with_state(|state| state.version() > 0);
-        let deeds: Vec<_> = self.core.deeds().into_iter().filter(used).collect();
+    /// Brings what is due between two looks.
+    async fn bring(self: Arc<Self>) {
+        loop {
+            self.core.common.signed.notified().await;
+            self.settle_all(|deed| deed.is_due()).await;
+        }
+    }
+
+    async fn settle_all(&self, some: impl Fn(&Deed) -> bool) {
+        let deeds: Vec<_> = self.core.deeds().into_iter().filter(|deed| some(deed)).collect();
         let settled =
             join_all(deeds.iter().map(|deed| settle(&self.core, &self.ledger, deed, &self.parameters))).await;
         for error in settled.into_iter().filter_map(Result::err) {
@@ -359,7 +372,7 @@ impl Purse {
             storage_key: account(storage_key(master, number)),
             max_storage_price: policy.price_max.0,
             max_egress_price: policy.price_max.1,
-            max_gas_price: 0,
+            max_gas_price: self.gas_price(),
             quota_leaves: row.quota_leaves,
             quota_egress: row.quota_egress,
             quota_gas: 0,
@@ -369,8 +382,6 @@ impl Purse {
             voucher_reserve: row.voucher_reserve,
             storage_reserve_max: policy.storage_reserve_max,
         };
-        let open =
-            Open { max_gas_price: u64::try_from(self.parameters.price_gas).unwrap_or(u64::MAX), ..open };
         let code = self.ledger.execute(Body::Open(open)).await;
         let key = Agreement::key(&row.agreement.provider, row.agreement.slot);
         let found = self.ledger.record::<Agreement>(key).await?;
@@ -385,6 +396,10 @@ impl Purse {
             (None, Err(Error::Expired)) => self.give_up(number, row).await,
             (None, Err(error)) => Err(error),
         }
+    }
+
+    fn gas_price(&self) -> u64 {
+        u64::try_from(self.parameters.price_gas).unwrap_or(u64::MAX)
     }
 
     async fn give_up(&self, number: u32, row: DeedRow) -> Result<(), Error> {

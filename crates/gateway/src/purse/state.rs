@@ -16,7 +16,7 @@ use posync_protocol::{
     amount::{UNIT, mul_div_up},
     capacity::sellable_egress,
     limits::{HISTORY, Parameters},
-    record::{Audit, Measured, Provider},
+    record::{Audit, Measured, Offer, Provider},
 };
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -109,7 +109,9 @@ pub fn egress_cost(price: u64, bytes: u64) -> Option<Amount> {
 /// The ledger's view of a provider.
 #[derive(Clone, Debug)]
 pub struct View {
-    /// Its offer.
+    /// What it declares.
+    pub offer: Offer,
+    /// What the ledger counts of it.
     pub provider: Provider,
     /// Its audits.
     pub audit: Audit,
@@ -119,7 +121,7 @@ pub struct View {
 
 /// The lowest share of its last reads that a provider must have passed: nine tenths.
 pub fn passes(audit: &Audit) -> bool {
-    let reads = u32::try_from(audit.drawn.min(u64::from(HISTORY))).expect("at most 64");
+    let reads = audit.drawn.min(HISTORY);
     let passed = (audit.history & mask(reads)).count_ones();
     passed * 10 >= reads * 9
 }
@@ -129,9 +131,8 @@ const fn mask(bits: u32) -> u64 {
 }
 
 /// Reads that failed between two looks at a provider's history.
-pub fn failed_since(drawn_before: u64, audit: &Audit) -> u32 {
-    let fresh = audit.drawn.saturating_sub(drawn_before).min(u64::from(HISTORY));
-    let fresh = u32::try_from(fresh).expect("at most 64");
+pub fn failed_since(drawn_before: u32, audit: &Audit) -> u32 {
+    let fresh = audit.drawn.saturating_sub(drawn_before).min(HISTORY);
     fresh - (audit.history & mask(fresh)).count_ones()
 }
 
@@ -143,14 +144,15 @@ pub fn is_late(audit: &Audit, height: u64, deadline_blocks: u64) -> bool {
 /// The egress quota to ask of a provider: a sixteenth of what it may still sell in each of the
 /// agreement's epochs, at most the policy's.
 pub fn quota_egress(view: &View, policy: &Policy) -> u64 {
-    let most = sellable_egress(&view.provider, view.measured.as_ref());
+    let most = sellable_egress(&view.offer, view.measured.as_ref());
     let free = most.saturating_sub(view.provider.sold_egress);
     policy.quota_egress.min((free / EGRESS_PART).saturating_mul(policy.epochs))
 }
 
 /// Whether a new agreement with that provider would be accepted and is wanted.
 pub fn eligible(view: &View, policy: &Policy, posted: (u64, u64)) -> bool {
-    let Provider { leaves_at, capacity, sold, reserve_storage, reserve_egress, .. } = view.provider;
+    let Provider { leaves_at, sold, .. } = view.provider;
+    let Offer { capacity, reserve_storage, reserve_egress, .. } = view.offer;
     leaves_at == 0
         && capacity.saturating_sub(sold) >= policy.quota_leaves
         && quota_egress(view, policy) >= EGRESS_LEAST.min(policy.quota_egress)
@@ -262,7 +264,7 @@ pub fn next(standing: &Standing, epoch: u64, successor: bool, policy: &Policy, p
 #[cfg(test)]
 mod tests {
     use super::*;
-    use posync_protocol::{AgreementId, record::Challenge};
+    use posync_protocol::{AgreementId, Bounded, record::Challenge};
 
     const P: Parameters = Parameters::LOCAL;
     const POSTED: (u64, u64) = (10_000_000, 1_000_000);
@@ -285,27 +287,19 @@ mod tests {
     }
 
     fn view(capacity: u64, sold: u64) -> View {
-        let provider = Provider {
-            index: 0,
+        let provider = Provider { sold, ..Provider::default() };
+        let offer = Offer {
             operator: [0; 32],
-            leaves_at: 0,
-            bond: Amount::ZERO,
             capacity,
-            sold,
             capacity_egress: 1 << 30,
-            sold_egress: 0,
+            capacity_gas: 0,
             reserve_storage: 0,
             reserve_egress: 0,
-            slots: 0,
-            leaves: 0,
-            phi: 0,
-            paid: 0,
-            paid_base: 0,
-            pool: Amount::ZERO,
-            acc: 0,
-            settled_round: 0,
+            reserve_gas: 0,
+            term_max: 720,
+            region: Bounded::default(),
         };
-        View { provider, audit: Audit::default(), measured: None }
+        View { offer, provider, audit: Audit::default(), measured: None }
     }
 
     const fn measured(rates: [u64; 3]) -> Measured {
@@ -325,7 +319,7 @@ mod tests {
             (0, 0, None, 0),
         ] {
             let mut view = view(1 << 23, 0);
-            (view.provider.capacity_egress, view.provider.sold_egress) = (declared, sold);
+            (view.offer.capacity_egress, view.provider.sold_egress) = (declared, sold);
             view.measured = rates.map(measured);
             assert_eq!(quota_egress(&view, &policy), expected, "{declared} {sold} {rates:?}");
         }
@@ -345,7 +339,7 @@ mod tests {
             ("exactly full", view(1 << 23, (1 << 23) - policy.quota_leaves), true),
             ("one leaf short", view(1 << 23, (1 << 23) - policy.quota_leaves + 1), false),
             ("leaving", change(good(), |v| v.provider.leaves_at = 7), false),
-            ("dearer storage", change(good(), |v| v.provider.reserve_storage = POSTED.0 + 1), false),
+            ("dearer storage", change(good(), |v| v.offer.reserve_storage = POSTED.0 + 1), false),
             ("all egress sold", change(good(), |v| v.provider.sold_egress = 1 << 30), false),
             ("egress measured away", change(good(), |v| v.measured = Some(measured([0, 9, 0]))), false),
             (
@@ -353,7 +347,7 @@ mod tests {
                 change(good(), |v| v.measured = Some(Measured { taken: 2, ..measured([0; 3]) })),
                 true,
             ),
-            ("dearer egress", change(good(), |v| v.provider.reserve_egress = POSTED.1 + 1), false),
+            ("dearer egress", change(good(), |v| v.offer.reserve_egress = POSTED.1 + 1), false),
             (
                 "one of ten reads failed",
                 change(good(), |v| (v.audit.drawn, v.audit.history) = (10, 0x3fe)),

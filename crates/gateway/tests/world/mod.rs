@@ -215,7 +215,13 @@ impl World {
         let environment = Environment::new(context);
         let started = catalogue::start(context.child("catalogue"), "gateway", MASTER).await;
         let (catalogue, mut loaded, _disk) = started.expect("opens");
-        let common = Common { environment: environment.clone(), catalogue, chain: CHAIN, master: MASTER };
+        let common = Common {
+            environment: environment.clone(),
+            catalogue,
+            chain: CHAIN,
+            master: MASTER,
+            signed: Arc::default(),
+        };
         let (notices, heard) = mpsc::channel(1024);
         let core = Core::new(common.clone(), notices, Parameters::LOCAL);
         let network = Arc::new(context.child("network"));

@@ -136,16 +136,17 @@ fn each_voucher_is_judged_apart() {
 }
 
 #[test]
-fn above_the_reserve_it_pays_what_is_left() {
+fn above_the_reserve_units_count_as_far_as_they_are_paid() {
     let mut stage = Stage::new();
     stage.play("p register\n a open p reserve=1000\n p redeem p/0 egress=1048576");
-    let system = stage.world.system();
-    assert_eq!(system.voucher_reserves, Amount::ZERO);
     let usage: Use = stage.world.get(Use::key(&account("p"), 0)).unwrap();
-    assert_eq!((usage.signed.grains(), usage.egress), (1_000, 1 << 20));
-    stage.play("b topup p/0 5s\n blocks 8\n p redeem p/0 egress=2097152");
+    assert_eq!((usage.signed.grains(), usage.egress), (999, 1_048), "what a thousand grains buy");
+    assert_eq!(stage.world.system().voucher_reserves.grains(), 1);
+    let row: Settlement = stage.world.get(Settlement::key(&account("p"), 0)).unwrap();
+    assert_eq!((row.egress, row.fee.grains()), (1_048, 999));
+    stage.play("a topup p/0 5s\n blocks 8\n p redeem p/0 egress=1048576");
     let usage: Use = stage.world.get(Use::key(&account("p"), 0)).unwrap();
-    assert_eq!(usage.signed.grains(), 1_001_000, "what was not paid is not paid later");
+    assert_eq!((usage.signed.grains(), usage.egress), (1_000_000, 1 << 20), "the rest, after a top-up");
 }
 
 #[test]
