@@ -7,10 +7,11 @@ use crate::{
 };
 use posync_protocol::{
     Account, Amount, Key, Record, Slot,
+    agreement::lock_of,
     invariants::check_all,
     record::{
-        AccountState, Agreement, Audit, Books, Closing, DataSet, Ending, Endings, Endpoint, FeeTree, Market,
-        Newcomer, Offer, Peak, Provider, ProviderAt, Settlement, SlotTree, Standing, System, Use,
+        AccountState, Agreement, Audit, Books, Closing, DataSet, Ending, Endings, Endpoint, FeeTree, Lock,
+        Market, Newcomer, Offer, Peak, Provider, ProviderAt, Settlement, SlotTree, Standing, System, Use,
     },
 };
 
@@ -36,6 +37,16 @@ fn insert(world: &mut World, key: Key, slot: Slot) {
 
 fn more(amount: &mut Amount) {
     *amount = Amount::new(amount.grains() + 1).expect("below the bound");
+}
+
+/// Plants a lock at the opening's prices, changed.
+fn lock(world: &mut World, p: &Account, work: impl FnOnce(&mut Lock)) {
+    let terms: Agreement = world.get(Agreement::key(p, 0)).expect("it stands");
+    change(world, Use::key(p, 0), |usage: &mut Use| {
+        let mut lock = lock_of(&terms, usage);
+        work(&mut lock);
+        usage.lock = Some(lock);
+    });
 }
 
 type Fault = (&'static str, fn(&mut World, &Account));
@@ -71,6 +82,11 @@ const SUMS: &[Fault] = &[
         change(w, Agreement::key(p, 0), |r: &mut Agreement| r.quota_leaves = 0);
     }),
     ("Ending.agreements", |w, p| change(w, Ending::key(p, 700), |r: &mut Ending| r.agreements += 1)),
+    ("Ending.leaves", |w, p| change(w, Ending::key(p, 700), |r: &mut Ending| r.leaves += 1)),
+    ("counts from what was redeemed", |w, p| lock(w, p, |lock| lock.egress = 1)),
+    ("counts from what was redeemed", |w, p| lock(w, p, |lock| lock.gas = 1)),
+    ("at the opening's prices or above", |w, p| lock(w, p, |lock| lock.egress_price -= 1)),
+    ("at the opening's prices or above", |w, p| lock(w, p, |lock| lock.gas_price -= 1)),
     ("Ending.paid", |w, p| change(w, Ending::key(p, 700), |r: &mut Ending| r.paid += 1)),
     ("SlotTree.sum", |w, p| change(w, SlotTree::key(p, 1), |r: &mut SlotTree| r.sum += 1)),
     ("FeeTree.sum", |w, _| change(w, FeeTree::key(1), |r: &mut FeeTree| r.sum += 1)),

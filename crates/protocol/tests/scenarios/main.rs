@@ -18,6 +18,7 @@ mod properties;
 mod provider;
 mod quiet;
 mod records;
+mod reserving;
 mod samples;
 mod scale;
 mod script;
