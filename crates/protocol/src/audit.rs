@@ -54,8 +54,10 @@ pub const fn is_expired(challenge: &Challenge, height: u64, parameters: &Paramet
 pub(crate) enum Timing {
     /// Answered within the deadline.
     OnTime,
-    /// Answered later, or not at all.
+    /// Answered later.
     Late,
+    /// Nobody answered.
+    Silent,
     /// Late, in a round that is the network's fault: the histories leave it out.
     Excused,
 }
@@ -66,6 +68,7 @@ pub(crate) fn note(audit: &mut Audit, height: u64, reads: &[bool], timing: Timin
     if timing != Timing::Excused {
         for passed in reads {
             audit.history = audit.history << 1 | u64::from(*passed);
+            audit.silent = audit.silent << 1 | u64::from(timing == Timing::Silent);
         }
         if !reads.is_empty() {
             audit.on_time = audit.on_time << 1 | u64::from(timing == Timing::OnTime);
@@ -89,7 +92,7 @@ pub(crate) fn expire(
     excused: bool,
 ) -> Event {
     let reads = if provider.phi == 0 { 0 } else { READS };
-    let timing = if excused { Timing::Excused } else { Timing::Late };
+    let timing = if excused { Timing::Excused } else { Timing::Silent };
     note(audit, challenge.height, &[false; READS][..reads], timing);
     provider.settled_round = context.round();
     Event::Audited {

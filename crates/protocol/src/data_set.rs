@@ -11,12 +11,14 @@
 //! a shrink would take back what was earned, and a provider could dilute reads for nothing.
 //!
 //! Invariants
-//! 1. Version = the last one (of `next` if there is one) plus one: an old data set is no use (DS-1).
+//! 1. A version is above the last one (of `next` if there is one) and says the whole set: an old data
+//!    set is no use, and only the newest need be brought (DS-1).
 //! 2. What a provider did not sign it need not prove: only the *empty* data set stands on the
 //!    consumer's signature alone. (A consumer could else name shards that never existed, and make
 //!    every audit of the provider unanswerable.) Deletion needs no consent: empty it.
-//! 3. No shrink within two settlements of the growth (DS-3).
-//! 4. Who is suspended or in jail holds no more than before (JL-4): a claim with more leaves is
+//! 3. No shrink below the set in force within two settlements of its last growth in force (DS-3).
+//!    What waits as `next` never weighed, so nothing is judged against it but versions.
+//! 4. Who is suspended or in jail holds no more than is in force (JL-4): a claim with more leaves is
 //!    refused, any other goes on. Tests: `faults::who_is_jailed_or_suspended_grows_no_data_set`.
 
 use crate::{
@@ -89,16 +91,13 @@ pub(crate) fn apply(working: &mut Working<'_>, body: &SetDataSet) -> Result<(), 
     check_open(&agreement, &usage, working.context.epoch())?;
     let audit: Audit = working.need(Audit::key(&account), Code::ProviderUnknown)?;
     let mut data_set: DataSet = working.get(DataSet::key(&account, slot))?.unwrap_or_default();
-    let last = data_set.next.unwrap_or(data_set.current);
-    check_claim(claim, &last, &agreement, &audit, body.provider_signature.is_some())?;
-    if claim.leaves > last.leaves {
+    check_claim(claim, &data_set, &agreement, &audit, body.provider_signature.is_some())?;
+    if claim.leaves > data_set.current.leaves {
         let standing: Option<Standing> = working.get(Standing::key(&account))?;
         standing.map_or(Ok(()), |standing| check_grows(&standing))?;
     }
-    let grows = claim.leaves >= last.leaves && claim.leaves > 0;
-    let grown_at = if grows { audit.settlements } else { last.grown_at };
     let DataSetClaim { version, root, leaves, bytes, .. } = *claim;
-    let version = Version { version, root, leaves, bytes, grown_at };
+    let version = Version { version, root, leaves, bytes, grown_at: data_set.current.grown_at };
     if is_settled(working, &account)? {
         return take_effect(working, &account, slot, version);
     }
@@ -108,12 +107,13 @@ pub(crate) fn apply(working: &mut Working<'_>, body: &SetDataSet) -> Result<(), 
 
 fn check_claim(
     claim: &DataSetClaim,
-    last: &Version,
+    data_set: &DataSet,
     agreement: &Agreement,
     audit: &Audit,
     provider_signed: bool,
 ) -> Result<(), Code> {
-    if claim.version != last.version.saturating_add(1) {
+    let (current, last) = (&data_set.current, data_set.next.unwrap_or(data_set.current));
+    if claim.version <= last.version {
         return Err(Code::DataSetVersion);
     }
     let is_empty = claim.leaves == 0;
@@ -123,8 +123,8 @@ fn check_claim(
     if claim.leaves > agreement.quota_leaves {
         return Err(Code::DataSetOverQuota);
     }
-    let shrinks = claim.leaves < last.leaves;
-    if shrinks && audit.settlements < last.grown_at.saturating_add(SHRINK_SETTLEMENTS) {
+    let shrinks = claim.leaves < current.leaves;
+    if shrinks && audit.settlements < current.grown_at.saturating_add(SHRINK_SETTLEMENTS) {
         return Err(Code::DataSetShrinkEarly);
     }
     let fits = u128::from(claim.bytes) <= u128::from(claim.leaves) * u128::from(LEAF_BYTES);
@@ -154,15 +154,19 @@ pub(crate) fn is_settled(working: &mut Working<'_>, account: &Account) -> Result
 }
 
 /// Puts `version` in force at a settled point: charges for what was held, then moves the weights.
+/// Whether it grew, and when, is decided here (DS-3): only what is in force is ever read.
 pub(crate) fn take_effect(
     working: &mut Working<'_>,
     account: &Account,
     slot: u32,
-    version: Version,
+    mut version: Version,
 ) -> Result<(), Code> {
     settlement::charge(working, account, slot)?;
     let key = DataSet::key(account, slot);
     let data_set: DataSet = working.get(key)?.unwrap_or_default();
+    let audit: Audit = working.need(Audit::key(account), Code::ProviderUnknown)?;
+    let grows = version.leaves >= data_set.current.leaves && version.leaves > 0;
+    version.grown_at = if grows { audit.settlements } else { data_set.current.grown_at };
     weigh(working, account, slot, data_set.current.leaves, version.leaves)?;
     if version.leaves < data_set.current.leaves {
         forget_missing(working, account, slot)?;

@@ -197,7 +197,7 @@ encoded! {
     DataSetClaim {
         /// The agreement.
         agreement: AgreementId,
-        /// Last version plus one.
+        /// Above that of the last one on the ledger.
         version: u64,
         /// Root of the Merkle-sum tree; zeros when empty.
         root: Hash,

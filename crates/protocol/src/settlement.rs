@@ -32,7 +32,7 @@ use crate::{
     amount::{ONE, UNIT, mul_div, mul_div_up},
     audit, data_set, faults, fees,
     ledger::{BlockContext, Touched, Working},
-    limits::{Parameters, READS},
+    limits::{ENDINGS_MAX, Parameters, READS},
     operation::Settle,
     record::{Agreement, Audit, DataSet, Ending, Endings, Provider, Use},
 };
@@ -107,8 +107,10 @@ pub(crate) fn touches_settle(
 }
 
 /// Settles a provider's interval with `passed` of four reads, up to the round `through`; the rest
-/// up to now is not paid. `endings` must name those that lie in it; others are ignored, so that a
-/// statement survives the epoch's change between its writing and its block.
+/// up to now is not paid. `endings` must name those that lie in it, or the first
+/// [`ENDINGS_MAX`] of more; others are ignored, so that a statement survives the epoch's change
+/// between its writing and its block. Where more end, it settles up to the last that it may name,
+/// and the rest of the interval goes on, shorter by the rounds that the provider let wait (ST-5).
 ///
 /// # Errors
 /// `EndingsMissing`.
@@ -122,23 +124,28 @@ pub(crate) fn settle(
     let (round, epoch) = (working.context.round(), working.context.epoch());
     let mut record = endings_of(working, account)?;
     let provider: Provider = working.need(Provider::key(account), Code::ProviderUnknown)?;
-    let due: Vec<u64> = record.due(epoch).collect();
+    let mut due: Vec<u64> = record.due(epoch).take(ENDINGS_MAX + 1).collect();
+    let goes_on = due.len() > ENDINGS_MAX;
+    due.truncate(ENDINGS_MAX);
     if !due.iter().all(|ending| endings.contains(ending)) {
         return Err(Code::EndingsMissing);
     }
     let mut interval = Interval { provider, passed, fee: U256::ZERO, base: U256::ZERO, leaves: U256::ZERO };
-    for ending in due {
-        let end = working.context.parameters.epoch_start(ending);
+    for ending in &due {
+        let end = working.context.parameters.epoch_start(*ending);
         interval.pay_until(end.min(through)).ok_or(Code::Balance)?;
-        cross(working, account, ending, &mut interval.provider)?;
+        cross(working, account, *ending, &mut interval.provider)?;
     }
-    interval.pay_until(through).ok_or(Code::Balance)?;
-    record.cross(epoch);
+    if !goes_on {
+        interval.pay_until(through).ok_or(Code::Balance)?;
+    }
+    record.cross(due.last().copied().filter(|_| goes_on).unwrap_or(epoch));
     working.put(Endings::key(account), &record)?;
     let (fee, base) = interval.amounts().ok_or(Code::Balance)?;
     let storage = interval.leaf_rounds();
     let mut provider = interval.provider;
-    provider.settled_round = round;
+    let unpaid = round.saturating_sub(through);
+    provider.settled_round = provider.settled_round.saturating_add(unpaid).min(round);
     provider.pool = provider.pool.checked_sub(fee).ok_or(Code::Balance)?;
     working.put(Provider::key(account), &provider)?;
     let pools = &mut working.system.storage_pools;

@@ -449,7 +449,7 @@ type DataSetRow = (&'static str, fn(&mut SetDataSet), Code);
 
 pub(crate) const WRONG_DATA_SETS: &[DataSetRow] = &[
     ("the same version", |s| s.claim.version = 1, Code::DataSetVersion),
-    ("a version left out", |s| s.claim.version = 3, Code::DataSetVersion),
+    ("version zero", |s| s.claim.version = 0, Code::DataSetVersion),
     ("without the provider", |s| s.provider_signature = None, Code::DataSetSignature),
     ("above the quota", |s| s.claim.leaves = 100_001, Code::DataSetOverQuota),
     ("more bytes than leaves hold", |s| s.claim.bytes = s.claim.leaves * 1024 + 1, Code::DataSetEmptyRoot),
