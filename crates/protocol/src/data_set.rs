@@ -1,7 +1,7 @@
 //! Versioned data sets: what a provider holds under an agreement, signed by both.
 //!
 //! ```text
-//!   SetDataSet --+-- settled point --> current (weights move: phi, paid, trees, ending)
+//!   SetDataSet --+-- settled point --> current (weights move: phi, paid, weighed, trees, ending)
 //!                +-- otherwise ------> next --statement / Settle at a settled point--> current
 //! ```
 //!
@@ -24,14 +24,12 @@
 use crate::{
     Account, Code,
     agreement::check_open,
+    audit::{self, is_awake},
     fenwick,
     ledger::{Touched, Working},
-    limits::{LEAF_BYTES, PROVIDERS_MAX, SLOTS_MAX},
+    limits::{LEAF_BYTES, PLACES_MAX},
     operation::{DataSetClaim, SetDataSet},
-    record::{
-        Agreement, Audit, DataSet, Ending, Endings, FeeTree, Key, Provider, SlotTree, Standing, System, Use,
-        Version,
-    },
+    record::{Agreement, Audit, DataSet, Ending, Endings, Provider, SlotTree, Standing, Use, Version},
     settlement,
     standing::check_grows,
     tree::EMPTY_ROOT,
@@ -58,9 +56,14 @@ pub(crate) fn touches_weight(
         DataSet::key(provider, slot),
         Ending::key(provider, end_epoch),
     ]);
-    let nodes = fenwick::update_path(slot, SLOTS_MAX).into_iter();
+    touches_slot(provider, index, slot, end_epoch, touched);
+}
+
+/// Names a slot's path in its provider's tree, and the provider's in the fee tree.
+pub(crate) fn touches_slot(provider: &Account, index: u32, slot: u32, end_epoch: u64, touched: &mut Touched) {
+    let nodes = fenwick::update_path(fenwick::place(end_epoch, slot), PLACES_MAX).into_iter();
     touched.writable.extend(nodes.map(|node| SlotTree::key(provider, node)));
-    touched.writable.extend(fenwick::update_path(index, PROVIDERS_MAX).into_iter().map(FeeTree::key));
+    audit::touches_weight(index, touched);
 }
 
 /// Names the records of a change beyond the signer's account.
@@ -175,7 +178,7 @@ pub(crate) fn take_effect(
 }
 
 /// Takes what the agreement at `slot` holds out of every sum, as if it shrank to nothing, and
-/// drops `next`: trees, `phi`, `paid`, `paid_base`, the ending record. It was charged before and
+/// drops `next`: trees, `phi`, `paid`, `paid_base`, `weighed`, the ending record. It was charged before and
 /// no challenge is open. The caller deletes the record. Away from a settled point the provider
 /// loses the pay of the rounds since it last settled.
 pub(crate) fn clear(working: &mut Working<'_>, account: &Account, slot: u32) -> Result<(), Code> {
@@ -220,12 +223,10 @@ fn weigh(
     let paid = weights(agreement.storage_price);
     let base = weights(agreement.storage_price.min(agreement.storage_slow));
     provider.phi = paid.of(provider.phi)?;
-    let System { phi, .. } = &mut working.system;
-    *phi = paid.of(*phi)?;
     let ending_key = Ending::key(account, agreement.end_epoch);
     let mut ending: Ending = working.need(ending_key, Code::EndingsMissing)?;
     if ending.acc.is_none() {
-        let leaves = Step { before: before.into(), after: after.into() };
+        let (awake, leaves) = (is_awake(&provider), Step { before: before.into(), after: after.into() });
         provider.paid = paid.of(provider.paid)?;
         provider.paid_base = base.of(provider.paid_base)?;
         provider.leaves = leaves.of_leaves(provider.leaves)?;
@@ -233,8 +234,8 @@ fn weigh(
         ending.paid_base = base.of(ending.paid_base)?;
         ending.leaves = leaves.of_leaves(ending.leaves)?;
         working.put(ending_key, &ending)?;
+        audit::weigh(working, &mut provider, awake)?;
     }
-    let index = provider.index;
     working.put(Provider::key(account), &provider)?;
     if after > 0 {
         let key = Endings::key(account);
@@ -242,21 +243,12 @@ fn weigh(
         endings.set(agreement.end_epoch).ok_or(Code::EndingsMissing)?;
         working.put(key, &endings)?;
     }
-    for node in fenwick::update_path(slot, SLOTS_MAX) {
+    for node in fenwick::update_path(fenwick::place(agreement.end_epoch, slot), PLACES_MAX) {
         let key = SlotTree::key(account, node);
         let sum = paid.of(working.get::<SlotTree>(key)?.map_or(0, |node| node.sum))?;
-        put_node(working, key, sum, &SlotTree { sum })?;
-    }
-    for node in fenwick::update_path(index, PROVIDERS_MAX) {
-        let key = FeeTree::key(node);
-        let sum = paid.of(working.get::<FeeTree>(key)?.map_or(0, |node| node.sum))?;
-        put_node(working, key, sum, &FeeTree { sum })?;
+        if sum == 0 { working.delete(key)? } else { working.put(key, &SlotTree { sum })? }
     }
     Ok(())
-}
-
-fn put_node<R: crate::Record>(working: &mut Working<'_>, key: Key, sum: u128, node: &R) -> Result<(), Code> {
-    if sum == 0 { working.delete(key) } else { working.put(key, node) }
 }
 
 /// A change of one weight within a sum.

@@ -22,7 +22,7 @@
 //!    settlement. A close alone ends an agreement's pay at the last settlement (ST-8). What is held
 //!    is floored and of leaves that are not charged, so charges and holds stay within the reserve.
 //! 2. What ends at an epoch is crossed in order: its agreements are charged up to `acc` at that
-//!    epoch's end, whenever that happens (ST-5, ST-6).
+//!    epoch's end, whenever that happens (ST-5, ST-6), and weigh in no draw by fee any more (DR-3).
 //! 3. Free upkeep ([`apply`]) changes something for every slot it names, or is refused: nobody
 //!    fills blocks with it (ST-7).
 
@@ -111,6 +111,7 @@ pub(crate) fn touches_settle(
 /// [`ENDINGS_MAX`] of more; others are ignored, so that a statement survives the epoch's change
 /// between its writing and its block. Where more end, it settles up to the last that it may name,
 /// and the rest of the interval goes on, shorter by the rounds that the provider let wait (ST-5).
+/// It is awake from here on (DR-6).
 ///
 /// # Errors
 /// `EndingsMissing`.
@@ -147,6 +148,7 @@ pub(crate) fn settle(
     let unpaid = round.saturating_sub(through);
     provider.settled_round = provider.settled_round.saturating_add(unpaid).min(round);
     provider.pool = provider.pool.checked_sub(fee).ok_or(Code::Balance)?;
+    audit::weigh(working, &mut provider, true)?;
     working.put(Provider::key(account), &provider)?;
     let pools = &mut working.system.storage_pools;
     *pools = pools.checked_sub(fee).ok_or(Code::Balance)?;
@@ -194,7 +196,8 @@ impl Interval {
     }
 }
 
-/// Passes an epoch's end: what ended is no longer paid, and knows the `acc` of its end.
+/// Passes an epoch's end: what ended is no longer paid or counted, and knows the `acc` of its end.
+/// The caller writes the provider, and what it weighs.
 fn cross(
     working: &mut Working<'_>,
     account: &Account,
@@ -216,20 +219,24 @@ fn endings_of(working: &mut Working<'_>, account: &Account) -> Result<Endings, C
 }
 
 /// Names the records of an upkeep.
-pub(crate) fn touches(context: &BlockContext, body: &Settle, touched: &mut Touched) {
+pub(crate) fn touches(context: &BlockContext, signer: &Account, body: &Settle, touched: &mut Touched) {
     touches_settle(context, &body.provider, &body.endings, touched);
+    if *signer == body.provider || !body.endings.is_empty() {
+        audit::touches_weight(body.index, touched);
+    }
     for (slot, consumer, end_epoch) in body.slots.iter() {
         touches_removal(&body.provider, body.index, *slot, consumer, *end_epoch, touched);
     }
 }
 
 /// Expires a stale challenge, crosses endings that are settled, and for each slot: removes an
-/// agreement that is over, frees an ended one's place in the tree, or applies `next`.
+/// agreement that is over, frees an ended one's place in the tree, or applies `next`. Sent by the
+/// provider itself, it wakes it if no challenge is open (DR-6).
 ///
 /// # Errors
 /// `BadShape` for a wrong hint, `ProviderUnknown`, `AgreementUnknown`, `EndingsMissing`,
 /// `SettledAlready` or, with slots, `NothingToSettle` when something named would not change.
-pub(crate) fn apply(working: &mut Working<'_>, body: &Settle) -> Result<(), Code> {
+pub(crate) fn apply(working: &mut Working<'_>, signer: &Account, body: &Settle) -> Result<(), Code> {
     let account = &body.provider;
     let provider: Provider = working.need(Provider::key(account), Code::ProviderUnknown)?;
     if provider.index != body.index {
@@ -247,7 +254,8 @@ pub(crate) fn apply(working: &mut Working<'_>, body: &Settle) -> Result<(), Code
             return Err(Code::NothingToSettle);
         }
     }
-    let changed = expired || !body.endings.is_empty() || !body.slots.is_empty();
+    let woken = signer == account && audit::wake(working, account)?;
+    let changed = expired || woken || !body.endings.is_empty() || !body.slots.is_empty();
     if changed { Ok(()) } else { Err(Code::SettledAlready) }
 }
 
@@ -275,9 +283,11 @@ fn cross_settled(working: &mut Working<'_>, account: &Account, endings: &[u64]) 
     if !settled || !record.due(*last).eq(endings.iter().copied()) {
         return Err(Code::EndingsMissing);
     }
+    let awake = audit::is_awake(&provider);
     for ending in endings {
         cross(working, account, *ending, &mut provider)?;
     }
+    audit::weigh(working, &mut provider, awake)?;
     record.cross(*last);
     working.put(Endings::key(account), &record)?;
     working.put(Provider::key(account), &provider)

@@ -9,7 +9,9 @@ use crate::{
 use posync_protocol::{
     Body, Bounded, Code, Operation,
     fees::split_fee,
+    fenwick,
     ledger::Event,
+    limits::PLACES_MAX,
     operation::Settle,
     record::{Agreement, Ending, Provider, SlotTree, Use},
     settlement::owed,
@@ -119,6 +121,8 @@ fn an_ending_is_crossed_in_order_and_what_ended_is_no_longer_paid() {
     assert_eq!(submit(&mut stage, "p", Body::Statement(blind)), Err(Code::EndingsMissing));
     let mut wide = statement;
     wide.endings = Bounded::new(vec![2, 3, 9]).expect("three");
+    assert_eq!(submit(&mut stage, "p", Body::Statement(wide.clone())), Err(Code::BadShape), "none so late");
+    wide.endings = Bounded::new(vec![2, 3, 5]).expect("three");
     assert_eq!(submit(&mut stage, "p", Body::Statement(wide)), Ok(Code::Done), "more may be named");
     let after = keeper.provider(&stage.world);
     let live = RATE * u128::from(keeper.data_set(&stage.world, 0).current.leaves);
@@ -131,7 +135,7 @@ fn an_ending_is_crossed_in_order_and_what_ended_is_no_longer_paid() {
 }
 
 #[test]
-fn an_ended_slot_passes_for_an_epoch_then_is_missing_until_it_is_freed() {
+fn an_ended_slot_is_not_read_and_keeps_its_place_until_anyone_frees_it() {
     let (mut stage, mut keeper) = holding(&[10]);
     stage.world.draws = false;
     stage.play("b open p slot=1 quota=1000 end=3");
@@ -140,28 +144,27 @@ fn an_ended_slot_passes_for_an_epoch_then_is_missing_until_it_is_freed() {
     for chunk in 0..900 {
         keeper.lost.insert((posync_protocol::chunk::name(&bytes(7, 900_000)), chunk));
     }
-    stage.play("epoch 3");
-    stage.world.draws = true;
-    until_drawn(&mut stage, &keeper);
-    assert_eq!(answer(&mut stage, &keeper), Some(Ok(Code::Done)));
-    assert_eq!(keeper.audit(&stage.world).history, 0b1111, "in the epoch after its end it passes");
-    stage.world.draws = false;
-    stage.play("epoch 4");
-    idle(&mut stage, &keeper, 1);
-    let upkeep = Body::Settle(keeper.settle(&stage.world, &[1]));
-    let mut copy = Stage { world: stage.world.clone(), opened: stage.opened.clone() };
-    assert_eq!(submit(&mut copy, "b", upkeep.clone()), Err(Code::NothingToSettle), "its reads are due");
-    assert_eq!(answer(&mut stage, &keeper), Some(Ok(Code::Done)));
+    for epoch in ["epoch 3", "epoch 4"] {
+        stage.play(epoch);
+        stage.world.draws = true;
+        until_drawn(&mut stage, &keeper);
+        let upkeep = Body::Settle(keeper.settle(&stage.world, &[1]));
+        let mut copy = Stage { world: stage.world.clone(), opened: stage.opened.clone() };
+        assert_eq!(submit(&mut copy, "b", upkeep), Err(Code::NothingToSettle), "its reads are due");
+        assert_eq!(answer(&mut stage, &keeper), Some(Ok(Code::Done)));
+        stage.world.draws = false;
+    }
     let audit = keeper.audit(&stage.world);
-    assert!(audit.history & 0b1111 != 0b1111 && audit.missing.is_empty());
-    let phi = keeper.provider(&stage.world).phi;
-    stage.world.draws = false;
+    assert_eq!((audit.history, audit.drawn), (0xff, 8), "all eight reads were of the leaf that lives");
+    let (phi, upkeep) = (keeper.provider(&stage.world).phi, Body::Settle(keeper.settle(&stage.world, &[1])));
+    assert_eq!(phi, RATE * 880, "the ended ones keep their place");
     assert_eq!(submit(&mut stage, "b", upkeep.clone()), Ok(Code::Done));
     assert_eq!(submit(&mut stage, "b", upkeep), Err(Code::NothingToSettle));
-    assert_eq!(keeper.provider(&stage.world).phi, phi - RATE * 879);
+    assert_eq!(keeper.provider(&stage.world).phi, RATE);
     let nodes =
         stage.world.state.values().filter(|slot| slot[0] == <SlotTree as posync_protocol::Record>::KIND);
-    assert_eq!(nodes.count(), 21, "only slot 0 has nodes");
+    let path = fenwick::update_path(fenwick::place(700, 0), PLACES_MAX);
+    assert_eq!(nodes.count(), path.len(), "only slot 0 has nodes");
 }
 
 /// Operations of one sender with nonces in a row, each with its own fee.
@@ -282,8 +285,13 @@ fn upkeep_changes_something_or_is_refused() {
         ("nothing due", wrong(|_| ()), Code::NothingToSettle),
         (
             "an ending to come",
-            wrong(|s| s.endings = Bounded::new(vec![700]).expect("one")),
+            wrong(|s| s.endings = Bounded::new(vec![1]).expect("one")),
             Code::EndingsMissing,
+        ),
+        (
+            "an ending later than that",
+            wrong(|s| s.endings = Bounded::new(vec![u64::MAX]).expect("one")),
+            Code::BadShape,
         ),
         (
             "an unknown slot",
