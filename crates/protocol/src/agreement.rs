@@ -33,13 +33,13 @@ use crate::{
     Account, AgreementId, Amount, Code,
     account::{credit, debit},
     books::{self, Pair},
-    capacity, data_set, fenwick,
+    capacity, data_set,
     ledger::{AgreementChange, Event, Touched, Working},
-    limits::{PROVIDERS_MAX, Parameters, SLOTS_MAX},
+    limits::Parameters,
     operation::{Close, CloseAlone, Open, RotateKey, TopUp},
     record::{
-        AccountState, Agreement, Audit, DataSet, EGRESS, Ending, FeeTree, GAS, Lock, Market, Measured, Offer,
-        Provider, STORAGE, SlotTree, Standing, Use,
+        AccountState, Agreement, Audit, DataSet, EGRESS, Ending, GAS, Lock, Market, Measured, Offer,
+        Provider, STORAGE, Standing, Use,
     },
     settlement,
 };
@@ -253,9 +253,7 @@ pub(crate) fn touches_removal(
         Ending::key(provider, end_epoch),
         AccountState::key(consumer),
     ]);
-    let slots = fenwick::update_path(slot, SLOTS_MAX).into_iter().map(|node| SlotTree::key(provider, node));
-    touched.writable.extend(slots);
-    touched.writable.extend(fenwick::update_path(index, PROVIDERS_MAX).into_iter().map(FeeTree::key));
+    data_set::touches_slot(provider, index, slot, end_epoch, touched);
 }
 
 /// Deletes an agreement that is closed by both or [`is_over`], was charged and whose data set was

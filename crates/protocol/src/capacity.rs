@@ -35,7 +35,8 @@ impl Parameters {
 
     /// Bytes an epoch at a rate of `bytes` a second, at the pace of `block_ms`.
     pub const fn bytes_per_epoch(&self, bytes: u64) -> u64 {
-        let all = bytes as u128 * self.block_ms as u128 * self.epoch_blocks() as u128 / 1_000;
+        let ms = self.block_ms as u128 * self.epoch_blocks() as u128;
+        let all = ms.saturating_mul(bytes as u128) / 1_000;
         if all > u64::MAX as u128 { u64::MAX } else { all as u64 }
     }
 

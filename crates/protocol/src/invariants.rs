@@ -8,7 +8,8 @@
 //! 1. Money: each sum in `System` equals its records', and all of it is the genesis supply (LE-5).
 //! 2. Providers: index, account and records agree; vacant indices form one list.
 //! 3. Agreements: slots, capacity sold, pool and endings equal what the agreements say.
-//! 4. Draw weights: `phi`, `paid`, `paid_base` and every Fenwick node equal the recomputed ones.
+//! 4. Draw weights: `phi`, `paid`, `paid_base`, `weighed` and every Fenwick node equal the
+//!    recomputed ones, each slot at its place.
 //! 5. The books: rows add up to their epoch, pools cover what is paid, ratios are ratios.
 //! 6. Seats: index and account agree, the bonds add up.
 //! 7. No record is unreachable.
@@ -20,8 +21,8 @@ mod service;
 use crate::settlement::owed;
 use crate::{
     Account, Amount, Key, Record, Slot,
-    fenwick::update_path,
-    limits::{PROVIDERS_MAX, SLOTS_MAX},
+    fenwick::{place, update_path},
+    limits::{PLACES_MAX, PROVIDERS_MAX, SLOTS_MAX},
     record::{
         AccountState, Agreement, Audit, Books, Closing, Commitment, DataSet, Ending, Endings, Endpoint,
         FaultBits, FaultRing, FeeTree, Market, Measured, Newcomer, Offences, Offer, PROBE_RING, Peak, Probe,
@@ -203,8 +204,8 @@ fn walk(state: &State, system: &System) -> Result<Reached, Broken> {
         state.need::<Endpoint>(Endpoint::key(&account), "Endpoint of a provider")?;
         state.need::<Standing>(Standing::key(&account), "Standing of a provider")?;
         reached.providers += 1;
-        reached.phi += provider.phi;
-        add(&mut reached.fee_nodes, index, PROVIDERS_MAX, provider.phi);
+        reached.phi += provider.weighed;
+        add(&mut reached.fee_nodes, index, PROVIDERS_MAX, provider.weighed);
         walk_slots(state, &account, &provider, &mut reached)?;
     }
     let mut next = system.vacant;
@@ -292,7 +293,7 @@ fn count_agreement(
     sums.reserves += usage.storage_reserve.saturating_sub(owed).grains();
     check_lock(agreement, &usage)?;
     sums.phi += weight;
-    add(&mut sums.nodes, slot, SLOTS_MAX, weight);
+    add(&mut sums.nodes, place(agreement.end_epoch, slot), PLACES_MAX, weight);
     let ending = sums.endings.entry(agreement.end_epoch).or_default();
     ending.agreements += 1;
     if !crossed {
@@ -327,6 +328,7 @@ fn check_provider(state: &State, account: &Account, provider: &Provider, sums: &
     equal("Provider.leaves", provider.leaves, sums.leaves)?;
     equal("Provider.paid", provider.paid, sums.paid)?;
     equal("Provider.paid_base", provider.paid_base, sums.paid_base)?;
+    equal("Provider.weighed", provider.weighed, if provider.weighed == 0 { 0 } else { sums.paid })?;
     let endings: Option<Endings> = state.get(Endings::key(account))?;
     for (epoch, counted) in &sums.endings {
         let marked = endings.as_ref().is_some_and(|endings| endings.due(*epoch).any(|due| due == *epoch));

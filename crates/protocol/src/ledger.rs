@@ -177,7 +177,7 @@ pub fn touches_operation(context: &BlockContext, operation: &Operation) -> Touch
     if !operation.body.is_free() {
         touched.writable.push(AccountState::key(&operation.signer));
     }
-    if !body_fits(&operation.body, &context.parameters) {
+    if !body_fits(&operation.body, context) {
         return touched;
     }
     let signer = &operation.signer;
@@ -193,7 +193,7 @@ pub fn touches_operation(context: &BlockContext, operation: &Operation) -> Touch
         Body::SetDataSet(body) => data_set::touches(body, &mut touched),
         Body::Statement(body) => statement::touches(context, signer, body, &mut touched),
         Body::Redeem(body) => agreement::touches_redeem(context, signer, &body.vouchers, &mut touched),
-        Body::Settle(body) => settlement::touches(context, body, &mut touched),
+        Body::Settle(body) => settlement::touches(context, signer, body, &mut touched),
         Body::Refusal(body) => provider::touches_cut(body, &mut touched),
         Body::Unjail(_) => standing::touches_unjail(signer, &mut touched),
         Body::AuditCommit(body) => service::touches_commit(signer, body, &mut touched),
@@ -345,7 +345,7 @@ fn dispatch(working: &mut Working<'_>, operation: &Operation) -> Result<(), Code
         Body::SetDataSet(body) => data_set::apply(working, body),
         Body::Statement(body) => statement::apply(working, signer, body),
         Body::Redeem(body) => agreement::redeem(working, &body.vouchers).map(|_| ()),
-        Body::Settle(body) => settlement::apply(working, body),
+        Body::Settle(body) => settlement::apply(working, signer, body),
         Body::Refusal(body) => provider::cut(working, body),
         Body::Unjail(body) => standing::unjail(working, signer, body),
         Body::AuditCommit(body) => service::commit(working, signer, body),

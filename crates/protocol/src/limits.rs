@@ -4,8 +4,13 @@ use crate::amount::{Amount, ONE};
 
 /// A BLAKE3 chunk: the unit that is drawn, proved and paid for.
 pub const LEAF_BYTES: u64 = 1024;
-/// Slots of one provider: 20 levels of Fenwick tree.
+/// Slots of one provider.
 pub const SLOTS_MAX: u32 = 1 << 20;
+/// End epochs that the order of a slot tree tells apart: above the longest agreement, so that what
+/// lives in an epoch is one range of it.
+pub const ENDS_RING: u32 = 1 << 10;
+/// Places of a provider's slot tree, by end epoch and slot: 30 levels.
+pub const PLACES_MAX: u32 = ENDS_RING * SLOTS_MAX;
 /// Providers the fee tree can hold: 20 levels.
 pub const PROVIDERS_MAX: u32 = 1 << 20;
 /// Largest shard: what one frame carries.
@@ -24,6 +29,8 @@ pub const HISTORY: u32 = 64;
 pub const REASKS: u8 = 3;
 /// Drawn reads after which a provider no longer stands in the turn line twice.
 pub const NEWCOMER_READS: u32 = 64;
+/// Challenges closed after which it does not either: who holds nothing is asked for no reads.
+pub const NEWCOMER_CLOSED: u8 = 64;
 /// Endings that one statement crosses (a record each). More can only wait in an interval that was
 /// not settled for as many epochs.
 pub const ENDINGS_MAX: usize = 64;
@@ -283,6 +290,8 @@ encoded! {
     }
 }
 
+/// What follows from the parameters is defined for every value of them and of its argument: heights,
+/// rounds and epochs stand in what others send, and a node tells its parameters to whoever asks (LE-6).
 impl Parameters {
     /// The local network: a block every 250 ms, an epoch of about 10 s.
     pub const LOCAL: Self = Self {
@@ -366,22 +375,27 @@ impl Parameters {
 
     /// Blocks in a term.
     pub const fn term_blocks(&self) -> u64 {
-        self.round_blocks * self.term_rounds
+        self.round_blocks.saturating_mul(self.term_rounds)
     }
 
     /// Blocks in an epoch.
     pub const fn epoch_blocks(&self) -> u64 {
-        self.round_blocks * self.epoch_rounds
+        self.round_blocks.saturating_mul(self.epoch_rounds)
     }
 
     /// The round of a height.
     pub const fn round(&self, height: u64) -> u64 {
-        height / self.round_blocks
+        quotient(height, self.round_blocks)
     }
 
     /// The epoch of a height.
     pub const fn epoch(&self, height: u64) -> u64 {
-        height / self.epoch_blocks()
+        quotient(height, self.epoch_blocks())
+    }
+
+    /// The epoch of a round.
+    pub const fn epoch_of_round(&self, round: u64) -> u64 {
+        quotient(round, self.epoch_rounds)
     }
 
     /// Provider indices that a closing pass can visit within an epoch: one slice in each block
@@ -404,6 +418,15 @@ impl Parameters {
     }
 }
 
+/// `number / divisor`; zero for a divisor of zero: a node that is asked for its network's parameters
+/// may answer anything, and who asks must not stop on it.
+const fn quotient(number: u64, divisor: u64) -> u64 {
+    match number.checked_div(divisor) {
+        Some(quotient) => quotient,
+        None => 0,
+    }
+}
+
 const _: () = {
     let mut i = 0;
     while i < 2 {
@@ -411,7 +434,7 @@ const _: () = {
         assert!(p.epoch_rounds.is_multiple_of(p.term_rounds));
         assert!(p.round_ring > p.pending_rounds_max + 2);
         assert!(p.draws as usize <= DRAWS_MAX && p.draw_every_blocks > 0);
-        assert!(p.agreement_epochs_max < ENDING_RING && p.agreement_epochs_max < 1 << 10);
+        assert!(p.agreement_epochs_max < ENDING_RING && p.agreement_epochs_max < ENDS_RING as u64);
         assert!(p.unbonding_epochs >= p.exit_epochs && p.unbonding_epochs > EVIDENCE_EPOCHS_MAX);
         assert!(p.reserve_share < ONE);
         // A round is judged two rounds later, when nothing of it can be answered on time any more.

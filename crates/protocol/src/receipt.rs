@@ -65,7 +65,7 @@ codes! {
     54 VoucherReserveEmpty "the voucher reserve is empty; the consumer must top it up";
     55 EscrowTooSmall "the escrow does not cover the storage reserve; raise it";
     56 KeyRotated "the session key was rotated within the redemption window; wait until it is over";
-    60 DataSetVersion "the version is not the last one plus one; rebuild from the current data set";
+    60 DataSetVersion "the version is not above the last one; sign the whole set under a higher version";
     61 DataSetSignature "a data set needs both signatures, an empty one only the consumer's; ask the provider to sign";
     62 DataSetOverQuota "more leaves than the agreement's quota";
     63 DataSetShrinkEarly "a shrink needs two settlements after the last growth; wait";

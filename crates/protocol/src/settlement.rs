@@ -22,7 +22,7 @@
 //!    settlement. A close alone ends an agreement's pay at the last settlement (ST-8). What is held
 //!    is floored and of leaves that are not charged, so charges and holds stay within the reserve.
 //! 2. What ends at an epoch is crossed in order: its agreements are charged up to `acc` at that
-//!    epoch's end, whenever that happens (ST-5, ST-6).
+//!    epoch's end, whenever that happens (ST-5, ST-6), and weigh in no draw by fee any more (DR-3).
 //! 3. Free upkeep ([`apply`]) changes something for every slot it names, or is refused: nobody
 //!    fills blocks with it (ST-7).
 
@@ -32,7 +32,7 @@ use crate::{
     amount::{ONE, UNIT, mul_div, mul_div_up},
     audit, data_set, faults, fees,
     ledger::{BlockContext, Touched, Working},
-    limits::{Parameters, READS},
+    limits::{ENDINGS_MAX, Parameters, READS},
     operation::Settle,
     record::{Agreement, Audit, DataSet, Ending, Endings, Provider, Use},
 };
@@ -107,8 +107,11 @@ pub(crate) fn touches_settle(
 }
 
 /// Settles a provider's interval with `passed` of four reads, up to the round `through`; the rest
-/// up to now is not paid. `endings` must name those that lie in it; others are ignored, so that a
-/// statement survives the epoch's change between its writing and its block.
+/// up to now is not paid. `endings` must name those that lie in it, or the first
+/// [`ENDINGS_MAX`] of more; others are ignored, so that a statement survives the epoch's change
+/// between its writing and its block. Where more end, it settles up to the last that it may name,
+/// and the rest of the interval goes on, shorter by the rounds that the provider let wait (ST-5).
+/// It is awake from here on (DR-6).
 ///
 /// # Errors
 /// `EndingsMissing`.
@@ -122,24 +125,30 @@ pub(crate) fn settle(
     let (round, epoch) = (working.context.round(), working.context.epoch());
     let mut record = endings_of(working, account)?;
     let provider: Provider = working.need(Provider::key(account), Code::ProviderUnknown)?;
-    let due: Vec<u64> = record.due(epoch).collect();
+    let mut due: Vec<u64> = record.due(epoch).take(ENDINGS_MAX + 1).collect();
+    let goes_on = due.len() > ENDINGS_MAX;
+    due.truncate(ENDINGS_MAX);
     if !due.iter().all(|ending| endings.contains(ending)) {
         return Err(Code::EndingsMissing);
     }
     let mut interval = Interval { provider, passed, fee: U256::ZERO, base: U256::ZERO, leaves: U256::ZERO };
-    for ending in due {
-        let end = working.context.parameters.epoch_start(ending);
+    for ending in &due {
+        let end = working.context.parameters.epoch_start(*ending);
         interval.pay_until(end.min(through)).ok_or(Code::Balance)?;
-        cross(working, account, ending, &mut interval.provider)?;
+        cross(working, account, *ending, &mut interval.provider)?;
     }
-    interval.pay_until(through).ok_or(Code::Balance)?;
-    record.cross(epoch);
+    if !goes_on {
+        interval.pay_until(through).ok_or(Code::Balance)?;
+    }
+    record.cross(due.last().copied().filter(|_| goes_on).unwrap_or(epoch));
     working.put(Endings::key(account), &record)?;
     let (fee, base) = interval.amounts().ok_or(Code::Balance)?;
     let storage = interval.leaf_rounds();
     let mut provider = interval.provider;
-    provider.settled_round = round;
+    let unpaid = round.saturating_sub(through);
+    provider.settled_round = provider.settled_round.saturating_add(unpaid).min(round);
     provider.pool = provider.pool.checked_sub(fee).ok_or(Code::Balance)?;
+    audit::weigh(working, &mut provider, true)?;
     working.put(Provider::key(account), &provider)?;
     let pools = &mut working.system.storage_pools;
     *pools = pools.checked_sub(fee).ok_or(Code::Balance)?;
@@ -187,7 +196,8 @@ impl Interval {
     }
 }
 
-/// Passes an epoch's end: what ended is no longer paid, and knows the `acc` of its end.
+/// Passes an epoch's end: what ended is no longer paid or counted, and knows the `acc` of its end.
+/// The caller writes the provider, and what it weighs.
 fn cross(
     working: &mut Working<'_>,
     account: &Account,
@@ -209,20 +219,24 @@ fn endings_of(working: &mut Working<'_>, account: &Account) -> Result<Endings, C
 }
 
 /// Names the records of an upkeep.
-pub(crate) fn touches(context: &BlockContext, body: &Settle, touched: &mut Touched) {
+pub(crate) fn touches(context: &BlockContext, signer: &Account, body: &Settle, touched: &mut Touched) {
     touches_settle(context, &body.provider, &body.endings, touched);
+    if *signer == body.provider || !body.endings.is_empty() {
+        audit::touches_weight(body.index, touched);
+    }
     for (slot, consumer, end_epoch) in body.slots.iter() {
         touches_removal(&body.provider, body.index, *slot, consumer, *end_epoch, touched);
     }
 }
 
 /// Expires a stale challenge, crosses endings that are settled, and for each slot: removes an
-/// agreement that is over, frees an ended one's place in the tree, or applies `next`.
+/// agreement that is over, frees an ended one's place in the tree, or applies `next`. Sent by the
+/// provider itself, it wakes it if no challenge is open (DR-6).
 ///
 /// # Errors
 /// `BadShape` for a wrong hint, `ProviderUnknown`, `AgreementUnknown`, `EndingsMissing`,
 /// `SettledAlready` or, with slots, `NothingToSettle` when something named would not change.
-pub(crate) fn apply(working: &mut Working<'_>, body: &Settle) -> Result<(), Code> {
+pub(crate) fn apply(working: &mut Working<'_>, signer: &Account, body: &Settle) -> Result<(), Code> {
     let account = &body.provider;
     let provider: Provider = working.need(Provider::key(account), Code::ProviderUnknown)?;
     if provider.index != body.index {
@@ -240,7 +254,8 @@ pub(crate) fn apply(working: &mut Working<'_>, body: &Settle) -> Result<(), Code
             return Err(Code::NothingToSettle);
         }
     }
-    let changed = expired || !body.endings.is_empty() || !body.slots.is_empty();
+    let woken = signer == account && audit::wake(working, account)?;
+    let changed = expired || woken || !body.endings.is_empty() || !body.slots.is_empty();
     if changed { Ok(()) } else { Err(Code::SettledAlready) }
 }
 
@@ -268,9 +283,11 @@ fn cross_settled(working: &mut Working<'_>, account: &Account, endings: &[u64]) 
     if !settled || !record.due(*last).eq(endings.iter().copied()) {
         return Err(Code::EndingsMissing);
     }
+    let awake = audit::is_awake(&provider);
     for ending in endings {
         cross(working, account, *ending, &mut provider)?;
     }
+    audit::weigh(working, &mut provider, awake)?;
     record.cross(*last);
     working.put(Endings::key(account), &record)?;
     working.put(Provider::key(account), &provider)

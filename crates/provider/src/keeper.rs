@@ -5,12 +5,15 @@
 //!                          --> alerts (report)
 //!                          --> capacity cut by a refusal?  declare again what there is room for
 //!                          --> challenge open?  statement (again until the record says answered)
+//!                          --> none, and asleep or with slots that ended?  free upkeep
 //!              each round --> terms of all books: versions in force, ended agreements, their space
-//!                          --> loose shards go, ended slots are freed, due vouchers redeemed
+//!                          --> loose shards go, due vouchers redeemed, claims brought that pay
 //! ```
 //!
 //! Everything that it decides follows from the ledger's records and this provider's own durable
 //! state, so a restart at any point goes on where it was.
+
+mod bring;
 
 use crate::{
     ledger::{Ledger, LedgerError, decode},
@@ -85,6 +88,7 @@ pub struct Keeper<E: Spawner + Clock, B, L> {
     /// The epoch in which it declared its capacity last.
     declared: Option<u64>,
     redeeming: Option<Handle<()>>,
+    bringer: bring::Bringer,
 }
 
 impl<E: Spawner + Clock, B: Blob, L: Ledger> Keeper<E, B, L> {
@@ -112,6 +116,7 @@ impl<E: Spawner + Clock, B: Blob, L: Ledger> Keeper<E, B, L> {
             freed_at: None,
             declared: None,
             redeeming: None,
+            bringer: bring::Bringer::new(),
         }
     }
 
@@ -162,6 +167,8 @@ impl<E: Spawner + Clock, B: Blob, L: Ledger> Keeper<E, B, L> {
         };
         self.is_registered = true;
         self.look(&case);
+        self.keep_asked(&case).await?;
+        self.bringer.index = case.provider.index;
         self.declare(&case).await?;
         let Some(challenge) = case.audit.challenge else {
             self.free(case).await?;
@@ -181,6 +188,15 @@ impl<E: Spawner + Clock, B: Blob, L: Ledger> Keeper<E, B, L> {
         let parts = self.desk.parts();
         self.report.look(case, parts.store.totals().leaves);
         parts.view.set_growth(case.standing.as_ref().map_or(Ok(()), check_grows));
+    }
+
+    /// Keeps the shards of reads that are asked again, whatever is in force by now (RD-7).
+    async fn keep_asked(&self, case: &Case) -> Result<(), KeeperError> {
+        let asked = case.audit.missing.iter().map(|missing| (missing.slot, missing.shard)).collect();
+        for (agreement, shard) in self.desk.parts().books.ask_again(asked) {
+            self.unlink(agreement, vec![shard]).await?;
+        }
+        Ok(())
     }
 
     async fn tidy_each_round(&mut self, height: u64) -> Result<(), KeeperError> {
@@ -354,6 +370,7 @@ impl<E: Spawner + Clock, B: Blob, L: Ledger> Keeper<E, B, L> {
             self.unlink(agreement, going).await?;
         }
         self.redeem().await;
+        self.bring();
         Ok(())
     }
 

@@ -50,7 +50,7 @@ pub fn check(
     round: u64,
     parameters: &Parameters,
 ) -> Result<Delta, Code> {
-    let epoch = round / parameters.epoch_rounds;
+    let epoch = parameters.epoch_of_round(round);
     let old_key = *session_key == usage.old_session_key && epoch < usage.old_key_until;
     if *session_key != agreement.session_key && !old_key {
         return Err(Code::BadSignature);
@@ -84,7 +84,7 @@ fn check_rate(
     parameters: &Parameters,
 ) -> Result<(), Code> {
     let last = parameters.epoch_start(agreement.end_epoch).saturating_sub(1);
-    let rounds = round.min(last).saturating_sub(start_round(agreement, parameters)) + 1;
+    let rounds = round.min(last).saturating_sub(start_round(agreement, parameters)).saturating_add(1);
     let over = |units: u64, cap: u64| u128::from(units) > u128::from(cap) * u128::from(rounds);
     if over(voucher.egress, agreement.rate_egress) || over(voucher.gas, agreement.rate_gas) {
         return Err(Code::VoucherOverRate);

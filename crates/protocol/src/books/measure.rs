@@ -46,6 +46,13 @@ pub fn on_time_of(audit: &Audit) -> u64 {
     share(audit.on_time, u64::from(audit.drawn) / READS as u64)
 }
 
+/// Passed share of the answered reads among the last 64; [`UNMEASURED`] without one (JL-1).
+pub(super) fn proven_of(audit: &Audit) -> u64 {
+    let answered = u64::from(audit.drawn.min(HISTORY).saturating_sub(audit.silent.count_ones()));
+    let passed = u64::from((audit.history & !audit.silent).count_ones());
+    (passed * ONE).checked_div(answered).unwrap_or(UNMEASURED)
+}
+
 /// The figures of a provider at a close (SC-1). `egress` is the correct share that its auditors
 /// agreed on in this epoch; what they last agreed on of availability and latency stands in
 /// `standing`.
@@ -136,6 +143,7 @@ fn remember(standing: &mut Standing, row: &Settlement, audit: &Audit) {
     standing.drawn_at_close = audit.drawn;
     standing.answered_at_close = audit.answered;
     standing.on_time = on_time_of(audit);
+    standing.proven = proven_of(audit);
 }
 
 /// Adds a row to the epoch's sums. Use counts where the capacity does: one measured provider among

@@ -52,6 +52,7 @@ pub(crate) const REFUSED: &str = "
     a open p slot=1048576                              => !BadShape
     a open p end=0                                     => TermTooLong
     a open p end=9999                                  => TermTooLong
+    a open p end=max                                   => TermTooLong
     a open p storage_max=1                             => EscrowTooSmall
     p update term=9
     a open p end=10                                    => TermTooLong

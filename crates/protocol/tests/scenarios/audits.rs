@@ -9,8 +9,9 @@ use commonware_codec::{DecodeExt, Encode};
 use posync_protocol::{
     Body, Bounded, Code, Hash,
     block::Draw,
+    fenwick::place,
     ledger::{Event, Invalid, Mode, execute},
-    limits::HISTORY,
+    limits::{HISTORY, PLACES_MAX},
     operation::{Answer, ProvedRead, Reasked, SetDataSet, Statement, StillMissing, SumPath},
     record::{Audit, Provider, Use},
 };
@@ -128,8 +129,10 @@ pub(crate) const WRONG_STATEMENTS: &[Row] = &[
     ("another index", |s| s.index += 1, Code::BadShape),
     ("no answers", |s| s.answers = none(), Code::BadShape),
     ("three answers", |s| s.answers = Bounded::new(s.answers[..3].to_vec()).expect("three"), Code::BadShape),
-    ("another slot", |s| first(s, |read| read.slot = 1), Code::ReadOutsideSlot),
-    ("the last slot", |s| first(s, |read| read.slot = (1 << 20) - 1), Code::ReadOutsideSlot),
+    ("another slot", |s| first(s, |read| read.place += 1), Code::ReadOutsideSlot),
+    ("the slot at another end", |s| first(s, |read| read.place -= 1 << 20), Code::ReadOutsideSlot),
+    ("the last place", |s| first(s, |read| read.place = PLACES_MAX - 1), Code::ReadOutsideSlot),
+    ("beyond the last place", |s| first(s, |read| read.place = PLACES_MAX), Code::BadShape),
     ("another shard", |s| first(s, |read| read.shard[0] ^= 1), Code::ReadPath),
     ("another length", |s| first(s, |read| read.length += 1), Code::ReadPath),
     ("a turned path", |s| first(s, |read| read.position.lefts ^= 1), Code::ReadPath),
@@ -145,7 +148,7 @@ pub(crate) const WRONG_STATEMENTS: &[Row] = &[
         "ended though it is not",
         |s| {
             let mut answers = s.answers.to_vec();
-            answers[3] = Answer::Ended(posync_protocol::operation::EndedRead { slot: 0 });
+            answers[3] = Answer::Ended(posync_protocol::operation::EndedRead { place: place(700, 0) });
             s.answers = Bounded::new(answers).expect("four");
         },
         Code::ReadPath,
@@ -449,7 +452,7 @@ type DataSetRow = (&'static str, fn(&mut SetDataSet), Code);
 
 pub(crate) const WRONG_DATA_SETS: &[DataSetRow] = &[
     ("the same version", |s| s.claim.version = 1, Code::DataSetVersion),
-    ("a version left out", |s| s.claim.version = 3, Code::DataSetVersion),
+    ("version zero", |s| s.claim.version = 0, Code::DataSetVersion),
     ("without the provider", |s| s.provider_signature = None, Code::DataSetSignature),
     ("above the quota", |s| s.claim.leaves = 100_001, Code::DataSetOverQuota),
     ("more bytes than leaves hold", |s| s.claim.bytes = s.claim.leaves * 1024 + 1, Code::DataSetEmptyRoot),

@@ -262,7 +262,7 @@ fn a_claim_changes_neither_pay_nor_quality_nor_score() {
     assert_eq!(standing, its_standing);
 }
 
-fn steps(events: &[Event]) -> Vec<(StandingStep, StandingReason)> {
+pub(crate) fn steps(events: &[Event]) -> Vec<(StandingStep, StandingReason)> {
     let step = |event: &Event| match event {
         Event::Standing { step, reason, .. } => Some((*step, *reason)),
         _ => None,

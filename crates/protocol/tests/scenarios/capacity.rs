@@ -18,7 +18,7 @@ const PROVIDERS: [&str; 4] = ["a", "b", "p", "q"];
 const MIB: u64 = 1 << 20;
 
 /// Four providers, and an epoch that has drawn their peers: the next block is of epoch 1.
-fn measured_network(out: u64) -> Stage {
+pub(crate) fn measured_network(out: u64) -> Stage {
     let mut stage = Stage::new();
     stage.world.draws = true;
     for name in PROVIDERS {
@@ -85,7 +85,7 @@ fn after_slot(stage: &mut Stage, epoch: u64) {
 }
 
 /// Measures `who` in each of the epochs at `bytes` a peer.
-fn measure_in(stage: &mut Stage, who: &str, epochs: core::ops::Range<u64>, bytes: u64) {
+pub(crate) fn measure_in(stage: &mut Stage, who: &str, epochs: core::ops::Range<u64>, bytes: u64) {
     for epoch in epochs {
         stage.world.skip_to_epoch(epoch);
         stage.world.block(&[]).expect("the block with the seed");

@@ -107,7 +107,7 @@ impl Keeper {
         }
     }
 
-    /// The shares of `phi` as the provider computes them.
+    /// What its slots weigh, as the provider computes it.
     pub(crate) fn shares(&self, world: &World) -> Vec<Share> {
         let share = |slot| {
             let terms = self.agreement(world, slot)?;
@@ -122,10 +122,9 @@ impl Keeper {
         let (provider, audit) = (self.provider(world), self.audit(world));
         let challenge = audit.challenge?;
         let parameters = &world.parameters;
-        let drawn_in = parameters.epoch(challenge.height);
-        let mut prover = Prover::new(&challenge, &account(&self.name), drawn_in, self.shares(world));
+        let mut prover = Prover::new(&challenge, &account(&self.name), parameters, self.shares(world));
         while let Some(question) = prover.question() {
-            prover.answer(self.answer(world, drawn_in, question));
+            prover.answer(self.answer(world, question)?);
         }
         let round = parameters.round(challenge.height);
         let info: RoundInfo = world.get(RoundInfo::key(round % parameters.round_ring))?;
@@ -153,37 +152,34 @@ impl Keeper {
         endings.map_or(vec![], |endings| endings.due(world.epoch()).collect())
     }
 
-    fn answer(&self, world: &World, drawn_in: u64, question: Question) -> Answer {
-        let Question { slot, leaf, ended } = question;
+    /// `None` about a data set that this keeper never signed: tests may skip signatures.
+    fn answer(&self, world: &World, question: Question) -> Option<Answer> {
+        let Question { slot, place, leaf, ended } = question;
         if ended {
-            return Answer::Ended(EndedRead { slot });
+            return Some(Answer::Ended(EndedRead { place }));
         }
         let tree = self.tree(&self.data_set(world, slot).current);
-        let read = tree.read(leaf).expect("the question lies in the data set");
+        let read = tree.read(leaf)?;
         if self.lost.contains(&(read.shard, read.chunk)) {
-            let terms = self.agreement(world, slot).expect("it is drawn from");
-            if drawn_in >= terms.end_epoch {
-                return Answer::Ended(EndedRead { slot });
-            }
             let posync_protocol::tree::ShardRead { shard, length, position, .. } = read;
-            return Answer::Missing(MissingRead { slot, shard, length, position });
+            return Some(Answer::Missing(MissingRead { place, shard, length, position }));
         }
-        Answer::Proved(self.prove(slot, &tree, read.shard, read.chunk))
+        Some(Answer::Proved(self.prove(place, &tree, read.shard, read.chunk)))
     }
 
-    fn prove(&self, slot: u32, tree: &SumTree, shard: Hash, index: u64) -> ProvedRead {
+    fn prove(&self, place: u32, tree: &SumTree, shard: Hash, index: u64) -> ProvedRead {
         let data = &self.shards[&shard];
         let length = data.len() as u64;
-        let place = tree.shards().iter().position(|(name, _)| *name == shard).expect("it is in the set");
+        let position = tree.shards().iter().position(|(name, _)| *name == shard).expect("it is in the set");
         let start = (index / 16 * chunk::GROUP_BYTES) as usize;
         let group = &data[start..data.len().min(start + chunk::GROUP_BYTES as usize)];
         let (chunk, path) =
             chunk::prove_chunk(length, index, group, &chunk::outboard(data)).expect("a chunk of the shard");
         ProvedRead {
-            slot,
+            place,
             shard,
             length,
-            position: tree.path(place).expect("it is in the set"),
+            position: tree.path(position).expect("it is in the set"),
             chunk: Bounded::new(chunk).expect("a chunk"),
             path: Bounded::new(path).expect("a path"),
         }
@@ -196,8 +192,7 @@ impl Keeper {
         if !is_there || self.lost.contains(&(shard, chunk.into())) {
             return Reasked::Missing(StillMissing { slot });
         }
-        let ProvedRead { slot, shard, length, chunk, path, .. } =
-            self.prove(slot, &tree, shard, chunk.into());
+        let ProvedRead { shard, length, chunk, path, .. } = self.prove(0, &tree, shard, chunk.into());
         Reasked::Proved(FoundRead { slot, shard, length, chunk, path })
     }
 

@@ -3,6 +3,7 @@
 
 mod account;
 mod agreement;
+mod any_number;
 mod audits;
 mod authority;
 mod books;
@@ -10,20 +11,28 @@ mod canary;
 mod capacity;
 mod crowd;
 mod detection;
+mod draws;
 mod faults;
 mod history;
 mod honest;
 mod keeper;
+mod messages;
+mod numbers;
+mod populated;
 mod properties;
 mod provider;
+mod punished;
 mod quiet;
 mod records;
+mod reserving;
 mod samples;
 mod scale;
 mod script;
 mod service;
+mod sets;
 mod signatures;
 mod storage;
+mod targets;
 mod voucher;
 mod world;
 

@@ -29,6 +29,7 @@ pub(crate) fn check(script: &str) -> World {
 }
 
 /// A world and what the script has named in it.
+#[derive(Clone)]
 pub(crate) struct Stage {
     pub(crate) world: World,
     /// Heights at which (provider, slot) was last opened.

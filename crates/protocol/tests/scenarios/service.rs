@@ -434,6 +434,35 @@ fn what_was_not_redeemed_in_time_may_be_revealed_again_once_it_is() {
     assert_eq!((usage.audited, usage.egress), (8 * AUDIT_READ_BYTES, 8 * AUDIT_READ_BYTES));
 }
 
+/// It signs for reads that it never made, and leaves next to nothing to pay for them.
+#[test]
+fn a_report_is_backed_by_what_was_paid_alone() {
+    let mut stage = audited(4, 4);
+    for (reserve, code) in [(1, "VoucherReserveEmpty"), (1_000, "Done")] {
+        stage.play("a close p/0 second=p");
+        let line =
+            format!("a open p quota=1 session={} reserve={reserve}", session_name(0).replace(' ', "_"));
+        let mut opening = stage.sign(&line);
+        let Body::Open(body) = &mut opening.body else { panic!("it opens") };
+        body.session_key = account(&session_name(0));
+        let signed = stage.world.sign("a", opening.body);
+        assert_eq!(stage.world.submit(&signed), Ok(Code::Done));
+        stage.opened.insert(("p".into(), 0), stage.world.height);
+        let redemption = stage.redemption_of(stage.id("p/0"), &session_name(0), 4 * AUDIT_READ_BYTES, 0);
+        let vouchers = posync_protocol::Bounded::new(vec![redemption]).expect("one");
+        let body = Body::Redeem(posync_protocol::operation::Redeem { vouchers });
+        let signed = stage.world.sign("p", body);
+        let got = stage.world.submit(&signed).expect("it may stand in a block");
+        assert_eq!(format!("{got:?}"), code, "{reserve} grains");
+    }
+    let usage: Use = stage.world.get(Use::key(&account("p"), 0)).expect("it is open");
+    assert_eq!(usage.egress, 1_048, "of 256 KiB that were signed for");
+    let lazy = batch(vec![report(&stage, 0, "p", GOOD)]);
+    assert_eq!(commit(&mut stage, 0, &lazy), Code::Done);
+    stage.play("epoch 2");
+    assert_eq!(reveal(&mut stage, 0, &lazy), Code::AuditUnbacked);
+}
+
 #[test]
 fn malformed_batches_stand_in_no_block() {
     let stage = audited(4, 4);

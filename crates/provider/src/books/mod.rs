@@ -19,4 +19,4 @@ mod state;
 
 pub use actor::{Books, BooksError, Held};
 pub(crate) use state::hex;
-pub use state::{Change, State, Variant};
+pub use state::{Bringing, Change, State, Variant};

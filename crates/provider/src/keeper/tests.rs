@@ -180,7 +180,8 @@ impl Bench {
             signature: consumer_signature,
         };
         let terms = parts.view.terms(&id).await.expect("open");
-        let provider_signature = Some(parts.books.sign(terms, ask).await.expect("open").expect("right"));
+        let provider_signature =
+            Some(parts.books.sign(terms, ask, parts.view.height()).await.expect("open").expect("right"));
         let mut world = self.ledger.world.lock();
         let provider: Provider = world.get(Provider::key(&account("paul"))).expect("registered");
         let agreement: Agreement = world.get(Agreement::key(&account("paul"), 0)).expect("open");

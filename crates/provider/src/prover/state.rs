@@ -118,26 +118,42 @@ impl Case {
         Ok(statement)
     }
 
-    /// Free upkeep that is due while no challenge is open: slots of ended agreements to be charged
-    /// and freed. `None` when there is nothing to do.
+    /// Free upkeep that is due while no challenge is open: endings that an expired challenge left
+    /// behind, slots of ended agreements to be charged and freed (RD-9), and the way back into the fee
+    /// tree (DR-6). `None` when there is nothing to do.
     pub fn upkeep(&self) -> Option<Settle> {
         if self.audit.challenge.is_some() {
             return None;
         }
+        let endings = self.settled_endings();
+        let crossed = endings.last().copied().unwrap_or(0);
         let slots: Bounded<_, SETTLE_SLOTS_MAX> =
-            up_to(self.terms.values().filter(|terms| self.may_free(terms)).map(name));
+            up_to(self.terms.values().filter(|terms| self.may_free(terms, crossed)).map(name));
         let Provider { index, .. } = self.provider;
-        (!slots.is_empty()).then(|| Settle { provider: self.account, index, slots, endings: up_to([]) })
+        let is_due = !slots.is_empty() || !endings.is_empty() || self.is_asleep();
+        is_due.then(|| Settle { provider: self.account, index, slots, endings })
     }
 
-    /// Ended, crossed, and either still in the tree or past its redemption window.
-    fn may_free(&self, terms: &Terms) -> bool {
+    /// Draws by fee pass it by although it is paid: it was silent (DR-6).
+    const fn is_asleep(&self) -> bool {
+        self.provider.weighed == 0 && self.provider.paid > 0
+    }
+
+    /// End epochs in rounds that are settled and that nobody named yet.
+    fn settled_endings(&self) -> Bounded<u64, ENDINGS_MAX> {
+        let last = self.provider.settled_round / self.parameters.epoch_rounds;
+        up_to(self.endings.iter().flat_map(|endings| endings.due(last)))
+    }
+
+    /// Ended, crossed (up to `now`, with this operation), and either still in the tree or past its
+    /// redemption window.
+    fn may_free(&self, terms: &Terms, now: u64) -> bool {
         let epoch = self.parameters.epoch(self.height);
         let over =
             posync_protocol::agreement::is_over(&terms.agreement, &terms.usage, epoch, &self.parameters);
         let end = terms.agreement.end_epoch;
         let crossed = self.provider.settled_round >= self.parameters.epoch_start(end)
-            && self.endings.as_ref().is_none_or(|endings| endings.due(end).next().is_none());
+            && self.endings.as_ref().is_none_or(|endings| endings.due(end).all(|ending| ending <= now));
         let holds = terms.data.current.leaves > 0 || terms.data.next.is_some();
         if epoch >= end { (crossed || terms.data.current.leaves == 0) && (holds || over) } else { over }
     }
