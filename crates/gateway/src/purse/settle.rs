@@ -69,7 +69,7 @@ pub(super) async fn settle(
     let audit: Audit = decode(slots.get(1).copied().flatten())?.unwrap_or_default();
     let usage: Use = decode(slots.get(2).copied().flatten())?.unwrap_or_default();
     deed.set_trust(trust(&usage, parameters));
-    deed.settled(data_set.next.unwrap_or(data_set.current).version).await.map_err(stopped)?;
+    deed.looked(&data_set.next.unwrap_or(data_set.current)).await.map_err(stopped)?;
     let Some(known) = core.known(&provider) else { return Ok(()) };
     let waiting = deed.waiting();
     let claim = waiting.as_ref().map(|signed| &signed.claim);
