@@ -28,6 +28,12 @@ impl Bringer {
     pub(super) const fn new() -> Self {
         Self { index: 0, task: None, last: None }
     }
+
+    fn is_busy(&mut self) -> bool {
+        // One that is over may not be asked again.
+        self.task = self.task.take().and_then(|mut task| (!is_over(&mut task)).then_some(task));
+        self.task.is_some()
+    }
 }
 
 impl<E: Spawner + Clock, B: Blob, L: Ledger> Keeper<E, B, L> {
@@ -36,7 +42,7 @@ impl<E: Spawner + Clock, B: Blob, L: Ledger> Keeper<E, B, L> {
     pub(super) fn bring(&mut self) {
         let view = &self.desk.parts().view;
         let height = view.height();
-        if self.bringer.task.as_mut().is_some_and(|task| !is_over(task)) || view.check_grows().is_err() {
+        if self.bringer.is_busy() || view.check_grows().is_err() {
             return;
         }
         let Some((body, claimed)) = self.worth_bringing(height) else { return };
