@@ -251,6 +251,12 @@ impl Deed {
         self.meter.lock().await.signed()
     }
 
+    /// Egress bytes that its quota still pays for.
+    pub async fn unread(&self) -> u64 {
+        let quota = self.terms().quota_egress;
+        quota.saturating_sub(self.meter.lock().await.verified())
+    }
+
     /// The newest claim, if the ledger does not have it yet.
     pub fn waiting(&self) -> Option<SignedClaim> {
         *lock(&self.waiting)
@@ -470,7 +476,10 @@ impl Deed {
     }
 
     /// Pays for all that verified, unless the provider has it.
-    async fn pay(&self) -> Result<(), Error> {
+    ///
+    /// # Errors
+    /// [`Error`].
+    pub async fn pay(&self) -> Result<(), Error> {
         if let Some(voucher) = self.voucher(0, true).await? {
             self.link.pay(voucher).await?;
             self.meter.lock().await.acknowledge(voucher.egress);

@@ -87,7 +87,12 @@ pub(super) async fn settle(
         provider_signature: Some(signed.signature),
     });
     match ledger.execute(body).await? {
-        Code::Done => deed.settled(signed.claim.version).await.map_err(stopped)?,
+        Code::Done => {
+            deed.settled(signed.claim.version).await.map_err(stopped)?;
+            if deed.is_due() {
+                core.common.signed.notify_one();
+            }
+        }
         // The provider or a block was faster: the next look sees what is there.
         Code::DataSetShrinkEarly | Code::DataSetVersion | Code::GrowthJailed | Code::GrowthSuspended => {}
         code @ (Code::AgreementUnknown | Code::AgreementClosed | Code::AgreementEnded) => {
@@ -104,10 +109,11 @@ pub(super) async fn settle(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use posync_protocol::{AgreementId, record::Version};
+    use posync_protocol::{Account, AgreementId, record::Version};
 
     fn claim(leaves: u64) -> DataSetClaim {
-        DataSetClaim { agreement: AgreementId::default(), version: 9, root: [1; 32], leaves, bytes: 0 }
+        let agreement = AgreementId { provider: Account([1; 32]), slot: 0, opened: 1 };
+        DataSetClaim { agreement, version: 9, root: [1; 32], leaves, bytes: 0 }
     }
 
     fn version(leaves: u64) -> Version {
