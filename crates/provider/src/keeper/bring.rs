@@ -17,8 +17,6 @@ use posync_protocol::{
 
 /// What is being brought.
 pub(super) struct Bringer {
-    /// The provider's index, as last proved.
-    pub(super) index: u32,
     task: Option<Handle<()>>,
     /// The claim brought last, its version, and when.
     last: Option<(AgreementId, u64, u64)>,
@@ -26,7 +24,7 @@ pub(super) struct Bringer {
 
 impl Bringer {
     pub(super) const fn new() -> Self {
-        Self { index: 0, task: None, last: None }
+        Self { task: None, last: None }
     }
 
     fn is_busy(&mut self) -> bool {
@@ -87,7 +85,7 @@ impl<E: Spawner + Clock, B: Blob, L: Ledger> Keeper<E, B, L> {
         let own = sign(&parts.key, DATA_SET_NAMESPACE, &with_chain(&parts.view.chain, &claim));
         Body::SetDataSet(SetDataSet {
             claim,
-            index: self.bringer.index,
+            index: self.costs.index,
             end_epoch: terms.agreement.end_epoch,
             storage_key: terms.agreement.storage_key,
             consumer_signature: signature,
@@ -106,6 +104,6 @@ impl<E: Spawner + Clock, B: Blob, L: Ledger> Keeper<E, B, L> {
             body: body.clone(),
             signature: [0; 64],
         };
-        fee(&context, &operation)
+        fee(&context, self.costs.base_fee, &operation)
     }
 }
