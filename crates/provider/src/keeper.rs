@@ -273,6 +273,7 @@ impl<E: Spawner + Clock, B: Blob, L: Ledger> Keeper<E, B, L> {
             addresses: self.registration.addresses.clone(),
             index: provider.index,
             leave: false,
+            exit: None,
         };
         Ok(self.ledger.pay(Body::UpdateProvider(update)).await?)
     }
