@@ -23,9 +23,7 @@ use crate::{
     ledger::{Event, StandingReason, StandingStep, Touched, Working},
     operation::Unjail,
     provider::bond_needed,
-    record::{
-        CLASSES, EGRESS, Offer, Provider, QUALITIES, Ratio, STORAGE, Settlement, Standing, UNMEASURED,
-    },
+    record::{CLASSES, EGRESS, Offer, Provider, QUALITIES, Ratio, STORAGE, Settlement, Standing, UNMEASURED},
     service::is_quorum,
 };
 use alloc::vec::Vec;

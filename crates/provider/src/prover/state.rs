@@ -5,7 +5,7 @@ use crate::terms::Terms;
 use commonware_codec::EncodeSize as _;
 use posync_protocol::{
     Account, Bounded, Hash,
-    audit::{Prover, Share},
+    audit::{Prover, Share, is_awake},
     chunk,
     limits::{
         ENDINGS_MAX, LEAF_BYTES, MISSING_MAX, OPERATION_BYTES_MAX, Parameters, READS, SETTLE_SLOTS_MAX,
@@ -129,13 +129,8 @@ impl Case {
         let slots: Bounded<_, SETTLE_SLOTS_MAX> =
             up_to(self.terms.values().filter(|terms| self.may_free(terms, crossed)).map(name));
         let Provider { index, .. } = self.provider;
-        let is_due = !slots.is_empty() || !endings.is_empty() || self.is_asleep();
+        let is_due = !slots.is_empty() || !endings.is_empty() || !is_awake(&self.provider);
         is_due.then(|| Settle { provider: self.account, index, slots, endings })
-    }
-
-    /// Draws by fee pass it by although it is paid: it was silent (DR-6).
-    const fn is_asleep(&self) -> bool {
-        self.provider.weighed == 0 && self.provider.paid > 0
     }
 
     /// End epochs in rounds that are settled and that nobody named yet.
