@@ -220,10 +220,11 @@ fn claim(x: &DataSetClaim) -> Value {
 }
 
 fn answer(x: &Answer) -> Value {
+    let slot = x.slot();
     match x {
-        Answer::Proved(x) => json!({ "read": "proved", "slot": x.slot, "shard": hex::encode(x.shard) }),
-        Answer::Missing(x) => json!({ "read": "missing", "slot": x.slot, "shard": hex::encode(x.shard) }),
-        Answer::Ended(x) => json!({ "read": "ended", "slot": x.slot }),
+        Answer::Proved(x) => json!({ "read": "proved", "slot": slot, "shard": hex::encode(x.shard) }),
+        Answer::Missing(x) => json!({ "read": "missing", "slot": slot, "shard": hex::encode(x.shard) }),
+        Answer::Ended(_) => json!({ "read": "ended", "slot": slot }),
     }
 }
 

@@ -210,8 +210,12 @@ pub(crate) fn touches_close(body: &Close, touched: &mut Touched) {
 /// still draw from it. Nothing is redeemable from now on.
 ///
 /// # Errors
-/// `BadShape` for a wrong hint, `AgreementUnknown`, `WrongParty`.
+/// `Expired` after the last height of the second signature (AG-5), `BadShape` for a wrong hint,
+/// `AgreementUnknown`, `WrongParty`.
 pub(crate) fn close(working: &mut Working<'_>, signer: &Account, body: &Close) -> Result<(), Code> {
+    if working.context.height > body.last {
+        return Err(Code::Expired);
+    }
     let AgreementId { provider: account, slot, .. } = body.agreement;
     let (agreement, mut usage) = named(working, &body.agreement)?;
     let provider: Provider = working.need(Provider::key(&account), Code::ProviderUnknown)?;

@@ -30,7 +30,7 @@ use crate::{
         System, Use,
     },
 };
-use alloc::collections::BTreeMap;
+use alloc::{collections::BTreeMap, vec::Vec};
 
 /// The invariant that does not hold.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -106,6 +106,8 @@ struct Reached {
     slot_nodes: u64,
     phi: u128,
     fee_nodes: BTreeMap<u32, u128>,
+    /// Who stands at the indices.
+    accounts: Vec<Account>,
 }
 
 /// Checks the whole state against `supply`, the money at genesis.
@@ -125,7 +127,8 @@ pub fn check_all(slots: impl IntoIterator<Item = (Key, Slot)>, supply: Amount) -
     seats::check(&state, &system)?;
     service::check(&state, &system)?;
     let reached = walk(&state, &system)?;
-    check_reached(&state, &system, &reached)
+    check_reached(&state, &system, &reached)?;
+    books::check_reached(&state, &reached.accounts)
 }
 
 fn check_decodes(state: &State) -> Result<(), Broken> {
@@ -204,6 +207,7 @@ fn walk(state: &State, system: &System) -> Result<Reached, Broken> {
         state.need::<Endpoint>(Endpoint::key(&account), "Endpoint of a provider")?;
         state.need::<Standing>(Standing::key(&account), "Standing of a provider")?;
         reached.providers += 1;
+        reached.accounts.push(account);
         reached.phi += provider.weighed;
         add(&mut reached.fee_nodes, index, PROVIDERS_MAX, provider.weighed);
         walk_slots(state, &account, &provider, &mut reached)?;
@@ -372,7 +376,6 @@ fn check_reached(state: &State, system: &System, reached: &Reached) -> Result<()
     equal("orphaned Offer", state.count::<Offer>(), reached.providers)?;
     at_most("orphaned Measured", state.count::<Measured>(), reached.providers)?;
     at_most("orphaned Probe", state.count::<Probe>(), PROBE_RING)?;
-    equal("orphaned Standing", state.count::<Standing>(), reached.providers)?;
     equal("orphaned ProviderAt", state.count::<ProviderAt>(), u64::from(system.providers))?;
     equal("orphaned Newcomer", state.count::<Newcomer>(), u64::from(system.newcomers))?;
     equal("orphaned Agreement", state.count::<Agreement>(), reached.agreements)?;

@@ -59,8 +59,14 @@ pub const OPERATION_BYTES_MAX: usize = 32 << 10;
 pub const BODY_BYTES_MAX: usize = 1 << 20;
 /// Operations in a body.
 pub const OPERATIONS_MAX: usize = 4096;
-/// Bytes of a body that only free operations (statements, settle, expire) may fill.
+/// Bytes of a body that only statements, reserved operations and upkeep may fill.
 pub const FREE_LANE_BYTES: usize = BODY_BYTES_MAX / 2;
+/// Bytes of a body that paid operations may fill: a full lane.
+pub const PAID_LANE_BYTES: usize = BODY_BYTES_MAX - FREE_LANE_BYTES;
+/// Records that the paid operations of a full lane name.
+pub const PAID_LANE_KEYS: usize = KEYS_MAX / 2;
+/// Operations of one account in the reserved lane of a body: a seat reveals its audits in several.
+pub const RESERVED_PER_ACCOUNT: usize = 2;
 /// Draws in a body.
 pub const DRAWS_MAX: usize = 8;
 /// Bytes of the DKG payload in a body.

@@ -1,8 +1,8 @@
 //! What members ask of the ledger: a closed set of operations in a signed envelope.
 //!
 //! The id of an operation is SHA-256 of its bytes. Signatures are checked outside, in batches,
-//! once per node ([`crate::wire::node`] carries the bytes). Free operations (`Statement`,
-//! `Settle`) have `nonce` 0 and `max_fee` 0.
+//! once per node ([`crate::wire::node`] carries the bytes). Only operations of the paid lane have a
+//! nonce; free ones (`Statement`, `Settle`) have `max_fee` 0, too.
 
 mod service;
 mod signatures;
@@ -101,8 +101,10 @@ encoded! {
         addresses: Bounded<Address, ADDRESSES_MAX>,
         /// Its index, checked.
         index: u32,
-        /// Announce (or, after the notice and without agreements, complete) the exit.
+        /// Announce the exit.
         leave: bool,
+        /// Complete the exit: the epoch of its registration, checked (names its rows).
+        exit: Option<u64>,
     }
 }
 
@@ -552,7 +554,7 @@ encoded! {
     Operation {
         /// Who asks and pays.
         signer: Account,
-        /// The account's next nonce; 0 for free operations.
+        /// The account's next nonce; 0 outside the paid lane.
         nonce: u64,
         /// Most that may be burned as fee; 0 for free operations.
         max_fee: Amount,
@@ -565,9 +567,38 @@ encoded! {
     }
 }
 
+/// A part of a block's body. They stand in this order, and each operation's kind alone says in which
+/// it belongs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Lane {
+    /// Answers to challenges: free, without a nonce.
+    Statement,
+    /// Audits and evidence: at the least fee, without a nonce, kept only if they succeed (RD-8).
+    Reserved,
+    /// Upkeep of anyone: free, without a nonce, kept only if it succeeds.
+    Upkeep,
+    /// Everything else: at the base fee, in the order of nonces.
+    Paid,
+}
+
 impl Body {
-    /// Whether it costs nothing and stands in the reserved lane.
+    /// Where it stands in a block.
+    pub const fn lane(&self) -> Lane {
+        match self {
+            Self::Statement(_) => Lane::Statement,
+            Self::AuditCommit(_) | Self::AuditReveal(_) | Self::Evidence(_) => Lane::Reserved,
+            Self::Settle(_) => Lane::Upkeep,
+            _ => Lane::Paid,
+        }
+    }
+
+    /// Whether it costs nothing.
     pub const fn is_free(&self) -> bool {
-        matches!(self, Self::Statement(_) | Self::Settle(_))
+        matches!(self.lane(), Lane::Statement | Lane::Upkeep)
+    }
+
+    /// Whether it carries its account's next nonce.
+    pub const fn has_nonce(&self) -> bool {
+        matches!(self.lane(), Lane::Paid)
     }
 }

@@ -357,7 +357,7 @@ record! {
         storage_reserve: Amount,
         /// Money that vouchers draw from.
         voucher_reserve: Amount,
-        /// Returned when the records go.
+        /// Returned when the records go, less what reserving egress and gas cost.
         deposit: Amount,
         /// Egress bytes redeemed.
         egress: u64,

@@ -106,12 +106,12 @@ pub(crate) fn touches_settle(
     touched.writable.extend(endings.iter().map(|epoch| Ending::key(account, *epoch)));
 }
 
-/// Settles a provider's interval with `passed` of four reads, up to the round `through`; the rest
-/// up to now is not paid. `endings` must name those that lie in it, or the first
-/// [`ENDINGS_MAX`] of more; others are ignored, so that a statement survives the epoch's change
-/// between its writing and its block. Where more end, it settles up to the last that it may name,
-/// and the rest of the interval goes on, shorter by the rounds that the provider let wait (ST-5).
-/// It is awake from here on (DR-6).
+/// Settles the interval of a provider that answered with `passed` of four reads, up to the round
+/// `through`; the rest up to now is not paid. It is awake from here on (DR-6). `endings` must name
+/// those that lie in it, or the first [`ENDINGS_MAX`] of more; others are ignored, so that a statement
+/// survives the epoch's change between its writing and its block. Where more end, it settles up to
+/// the last that it may name, and the rest of the interval goes on, shorter by the rounds that the
+/// provider let wait (ST-5).
 ///
 /// # Errors
 /// `EndingsMissing`.

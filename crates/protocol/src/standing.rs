@@ -23,7 +23,7 @@ use crate::{
     ledger::{Event, StandingReason, StandingStep, Touched, Working},
     operation::Unjail,
     provider::bond_needed,
-    record::{EGRESS, Offer, Provider, QUALITIES, Ratio, STORAGE, Settlement, Standing, UNMEASURED},
+    record::{CLASSES, EGRESS, Offer, Provider, QUALITIES, Ratio, STORAGE, Settlement, Standing, UNMEASURED},
     service::is_quorum,
 };
 use alloc::vec::Vec;
@@ -69,6 +69,30 @@ impl Standing {
             proven: UNMEASURED,
             silent: u8::MAX,
         }
+    }
+
+    /// Of an account that registers in `epoch`, where `before` stood from an earlier life: jail is not
+    /// left by leaving (PV-3). A seat that signed against itself is jailed for ever.
+    pub(crate) fn reborn(epoch: u64, before: Option<&Self>, is_jailed_seat: bool) -> Self {
+        let mut standing = Self::newborn(epoch);
+        if let Some(before) = before {
+            standing.jailed_until = before.jailed_until;
+            standing.jailings = before.jailings;
+            standing.last_jailed = before.last_jailed;
+            standing.probation = before.probation;
+            standing.warned = before.warned;
+        }
+        if is_jailed_seat || standing.jailed_until == u64::MAX {
+            (standing.jailed_until, standing.scores) = (u64::MAX, [0; CLASSES]);
+        }
+        standing
+    }
+
+    /// Whether it outlives its provider's exit in `epoch`: while it is jailed, or a jailing still
+    /// counts (PV-3).
+    pub(crate) fn outlives(&self, epoch: u64) -> bool {
+        let counts = self.jailings > 0 && epoch.saturating_sub(self.last_jailed) <= JAIL_MEMORY;
+        self.jailed_until != 0 || counts
     }
 
     /// The sync score: the least over the classes that were ever measured (SC-4).

@@ -59,3 +59,40 @@ impl Terms {
         self.agreement.quota_egress.min(by_rate).min(by_reserve)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fixtures;
+    use posync_protocol::{Amount, record::Lock};
+
+    #[test]
+    fn the_ceiling_is_what_the_reserve_can_still_pay_at_the_prices_in_force() {
+        const P: Parameters = Parameters::LOCAL;
+        const MIB: u64 = 1 << 20;
+        let mut terms = fixtures::terms();
+        terms.agreement.gas_price = 2_000_000;
+        terms.usage.voucher_reserve = Amount::new(4_000_000).expect("small");
+        (terms.usage.egress, terms.usage.gas) = (MIB, 7);
+        let lock = |egress_price| Lock {
+            egress_price,
+            egress_slow: 1,
+            gas_price: 1_000_000,
+            gas_slow: 1,
+            egress: MIB,
+            gas: 7,
+        };
+        for (name, gas, lock, expected) in [
+            ("four MiB at the opening's price", 0, None, 5 * MIB),
+            ("no gas beyond what is redeemed", 7, None, 5 * MIB),
+            ("gas that was signed is paid from the same reserve", MIB + 7, None, 3 * MIB),
+            ("all of it", 2 * MIB + 7, None, MIB),
+            ("more than it holds", u64::MAX, None, MIB),
+            ("at the price of the last top-up", 0, Some(lock(2_000_000)), 3 * MIB),
+            ("gas too", MIB + 7, Some(lock(3_000_000)), 2 * MIB),
+        ] {
+            terms.usage.lock = lock;
+            assert_eq!(terms.egress_ceiling(gas, 1_000, &P), expected, "{name}");
+        }
+    }
+}

@@ -9,7 +9,6 @@ use posync_protocol::{
     Account, Hash,
     agreement::check_open,
     block::BlockBody,
-    fenwick::slot_at,
     limits::Parameters,
     operation::{Answer, Body},
     record::{Agreement, Audit, DataSet, Use},
@@ -51,8 +50,7 @@ pub fn proved(body: &BlockBody, provider: &Account, challenge: u64) -> Option<Ve
     let named = |answer: &Answer| match answer {
         Answer::Proved(read) => {
             let root = read.position.place(&read.shard, read.length)?.root;
-            let slot = slot_at(read.place);
-            Some(Named { shard: read.shard, length: read.length, slot, root })
+            Some(Named { shard: read.shard, length: read.length, slot: answer.slot(), root })
         }
         Answer::Missing(_) | Answer::Ended(_) => None,
     };
@@ -117,7 +115,6 @@ mod tests {
     use super::*;
     use posync_protocol::{
         Amount, Bounded, Operation,
-        fenwick::place as place_of,
         operation::{MissingRead, ProvedRead, Statement, SumPath},
         tree::SumTree,
     };
@@ -142,7 +139,7 @@ mod tests {
             let (shard, length) = shards[place];
             let (chunk, path_of_chunk) = Default::default();
             Answer::Proved(ProvedRead {
-                place: place_of(9, 4),
+                place: 4,
                 shard,
                 length,
                 position: path(place),
@@ -151,7 +148,7 @@ mod tests {
             })
         };
         let missing = |position: SumPath| {
-            Answer::Missing(MissingRead { place: place_of(9, 4), shard: [2; 32], length: 100, position })
+            Answer::Missing(MissingRead { place: 4, shard: [2; 32], length: 100, position })
         };
         let answers = vec![proved(2), proved(0), missing(path(1)), proved(2)];
         let operations = vec![

@@ -44,7 +44,7 @@ fn bulky(signer: u64, nonce: u64, fee: u128) -> Operation {
 fn statement(provider: u64, height: u64) -> Operation {
     let position = SumPath { lefts: 0, siblings: Bounded::new(vec![([1; 32], 1); 20]).expect("a path") };
     let read = ProvedRead {
-        slot: 0,
+        place: 0,
         shard: [1; 32],
         length: 1024,
         position,

@@ -26,8 +26,9 @@ pub fn check_structure(operation: &Operation, context: &BlockContext) -> Result<
     if operation.expires < context.height || operation.expires > last {
         return Err(Code::Expired);
     }
-    let free_is_bare = operation.nonce == 0 && operation.max_fee == Amount::ZERO;
-    if operation.body.is_free() && !free_is_bare {
+    let is_bare = (operation.body.has_nonce() || operation.nonce == 0)
+        && (!operation.body.is_free() || operation.max_fee == Amount::ZERO);
+    if !is_bare {
         return Err(Code::BadShape);
     }
     if !body_fits(&operation.body, context) {

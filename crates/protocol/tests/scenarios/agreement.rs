@@ -72,6 +72,7 @@ pub(crate) const REFUSED: &str = "
     a topup p/0 0                                      => !BadShape
     a topup p/0 2000000s                               => Balance
     b close p/0 second=p                               => WrongParty
+    a close p/0 second=p last=1                        => Expired
     a close p/0 second=p end=5                         => BadShape
     a close p/0 second=p consumer=b                    => BadShape
     a close p/0 second=p index=1                       => BadShape

@@ -184,9 +184,10 @@ fn no_number_in_a_full_list_makes_a_block_panic() {
     let world = &at.stage.world;
     let context = world.context(world.height + 1);
     for (name, body) in samples::bodies() {
-        let free = body.is_free();
+        let (free, has_nonce) = (body.is_free(), body.has_nonce());
         let envelope = Operation { expires: context.height, ..samples::envelope(body) };
-        let (nonce, max_fee) = if free { (0, Amount::ZERO) } else { (envelope.nonce, envelope.max_fee) };
+        let nonce = if has_nonce { envelope.nonce } else { 0 };
+        let max_fee = if free { Amount::ZERO } else { envelope.max_fee };
         let bytes = Operation { nonce, max_fee, ..envelope }.encode().to_vec();
         for number in numbers::<Operation>(&bytes) {
             for value in [0, 1, number.max() / 2, number.max()] {
@@ -232,7 +233,7 @@ fn fees_of_everything(parameters: &Parameters) {
     for (_, body) in samples::bodies() {
         let operation = samples::envelope(body);
         let _ = check_structure(&operation, &context);
-        fee(&context, &operation);
+        fee(&context, u64::MAX, &operation);
     }
 }
 

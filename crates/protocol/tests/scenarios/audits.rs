@@ -435,7 +435,7 @@ fn everyone_is_drawn_within_one_round_of_the_line() {
 #[test]
 fn a_provider_that_left_loses_its_place_in_both_lines() {
     let mut stage = Stage::new();
-    stage.play("p register\n q register\n p leave\n epoch 8\n p leave");
+    stage.play("p register\n q register\n p leave\n epoch 21\n p leave");
     stage.world.draws = true;
     assert_eq!(stage.world.system().newcomers, 2);
     for _ in 0..40 {

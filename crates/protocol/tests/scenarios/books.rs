@@ -326,9 +326,9 @@ fn who_answers_wrongly_is_warned_then_jailed_and_may_come_back() {
 #[test]
 fn a_provider_that_comes_back_under_its_account_begins_anew() {
     let mut stage = Stage::new();
-    stage.play("p register\n p leave\n epoch 8\n p leave\n p register\n epoch 12");
+    stage.play("p register\n p leave\n epoch 21\n p leave\n p register\n epoch 25");
     let standing = standing(&stage.world);
-    assert_eq!(standing.registered, 8);
-    assert!(row(&stage.world, &account("p"), 7).is_none_or(|row| row.weight == 0), "not of its first life");
-    assert!(row(&stage.world, &account("p"), 8).is_some());
+    assert_eq!(standing.registered, 21);
+    assert!(row(&stage.world, &account("p"), 20).is_none(), "not of its first life");
+    assert!(row(&stage.world, &account("p"), 21).is_some());
 }

@@ -177,6 +177,13 @@ const BOOKS: &[Fault] = &[
     ("orphaned Standing", |w, _| {
         insert(w, Standing::key(&Account::default()), Standing::newborn(0).to_slot());
     }),
+    ("orphaned Settlement", |w, _| {
+        insert(
+            w,
+            Settlement::key(&Account::default(), 1),
+            Settlement { epoch: 1, ..Settlement::default() }.to_slot(),
+        );
+    }),
     ("orphaned Market", |w, _| insert(w, Market::key(9), Market::default().to_slot())),
     ("orphaned Peak", |w, _| {
         for place in 9..99 {

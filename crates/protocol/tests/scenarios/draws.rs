@@ -211,6 +211,12 @@ fn what_could_not_be_tested_because_nothing_lives_stays_with_the_consumer() {
     let provider = keeper.provider(&stage.world);
     assert_eq!((provider.acc, provider.paid, provider.weighed), (0, 0, 0), "crossed and unpaid");
     assert_eq!(reserve(&stage), Some(prepaid));
+    // Who is paid for nothing has nothing missing, though the slot keeps its place.
+    let mut unpaid = copy(&stage);
+    unpaid.play("blocks 140");
+    let audit = keeper.audit(&unpaid.world);
+    assert!(audit.closed == 2 && keeper.provider(&unpaid.world).phi > 0);
+    assert_eq!((audit.drawn, audit.on_time, audit.silent), (0, 0, 0));
     stage.world.draws = false;
     let balance = stage.world.balance("b").grains();
     stage.play("epoch 5");
@@ -364,6 +370,32 @@ fn who_sleeps_wakes_itself_once_its_challenge_expired_and_once_for_each() {
 }
 
 #[test]
+fn crossing_an_ending_of_who_sleeps_wakes_nobody() {
+    let (mut stage, mut p, q) = two();
+    stage.world.draws = false;
+    stage.play("b open p slot=1 quota=1000 end=2");
+    let set = p.change(&stage.world, 1, &[], &[bytes(7, 9_000)]);
+    assert_eq!(submit(&mut stage, "b", Body::SetDataSet(set)), Ok(Code::Done));
+    stage.world.draws = true;
+    until_drawn(&mut stage, &p);
+    assert_eq!(answer(&mut stage, &p), Some(Ok(Code::Done)));
+    assert_eq!(p.provider(&stage.world).leaves, 59 + 9);
+    until_stale(&mut stage, [&p, &q], [false, true]);
+    let before = p.provider(&stage.world);
+    for _ in 0..2 {
+        // The first closes the challenge and so settles, the second crosses what lies before.
+        let upkeep = Body::Settle(p.settle(&stage.world, &[]));
+        assert_eq!(submit(&mut stage, "b", upkeep), Ok(Code::Done));
+    }
+    let after = p.provider(&stage.world);
+    assert_eq!((after.leaves, after.paid), (59, 59 * 10_000_000), "what ended is crossed");
+    assert_eq!((before.weighed, after.weighed), (0, 0));
+    let own = Body::Settle(p.settle(&stage.world, &[]));
+    assert_eq!(submit(&mut stage, "p", own), Ok(Code::Done));
+    assert_eq!(p.provider(&stage.world).weighed, after.paid);
+}
+
+#[test]
 fn after_an_outage_of_all_each_wakes_by_its_late_answer() {
     let (mut stage, p, q) = two();
     while stage.world.system().phi > 0 {
@@ -385,10 +417,12 @@ fn after_an_outage_of_all_each_wakes_by_its_late_answer() {
     assert_eq!(on_time, [1, 1], "and all is as before");
 }
 
-/// The only provider takes half of all fees and never answers: who closed is refunded all the same.
+/// The only provider is drawn in turn in every block and never answers: who closed is refunded all the
+/// same, in the block that closes the stale challenge.
 #[test]
 fn a_close_is_refunded_although_its_provider_never_answers() {
     let (mut stage, keeper) = holding(&[60_000]);
+    (stage.world.parameters.draws, stage.world.parameters.draw_every_blocks) = (2, 1);
     until_drawn(&mut stage, &keeper);
     stage.play("a closealone p/0");
     let window = stage.world.epoch() + stage.world.parameters.redemption_epochs;

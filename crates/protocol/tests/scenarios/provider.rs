@@ -17,11 +17,11 @@ pub(crate) const ACCEPTED: &str = "
     p update bond=50s capacity=1000000
     p leave
     p update capacity=7
-    epoch 8
+    epoch 21
     p leave
     p register
     p update capacity=5000
-    a open p quota=1000
+    a open p quota=1000 end=60
     b refusal p leaves=4000
     p update capacity=5000
     a refusal p leaves=1000 within=p/0
@@ -50,6 +50,8 @@ pub(crate) const REFUSED: &str = "
     p leave                                   => HasAgreements
     a close p/0 second=p
     p leave                                   => ExitEarly
+    p leave registered=1                      => BadShape
+    p leave registered=max                    => BadShape
     a open q                                  => ProviderUnknown
     a refusal q leaves=1                      => ProviderUnknown
     q register capacity=5000
@@ -98,23 +100,37 @@ fn a_refusal_within_the_declared_capacity_cuts_it_to_what_is_sold() {
     assert_eq!((offer.capacity, row.sold, row.bond), (1000, 1000, Amount::sync(1_000)), "no stake is taken");
     let cut = Event::CapacityCut { provider, consumer, before: 5000, after: 1000 };
     assert_eq!(stage.world.events, [cut]);
-    let replayed = format!("b refusal p leaves=4000 height={}", stage.world.height - 1);
+}
+
+#[test]
+fn a_cut_spends_every_refusal_that_was_signed_before_it() {
+    let mut stage = Stage::new();
+    stage.play("blocks 3\n p register capacity=5000\n a open p quota=1000");
+    let signed = stage.world.height;
+    stage.play("blocks 1\n b refusal p leaves=4000");
+    let cut = stage.world.height;
     stage.play("p update capacity=5000");
-    stage.play(&replayed);
-    let offer: Offer = stage.world.get(Offer::key(&provider)).unwrap();
-    assert_eq!(offer.capacity, 1000, "for an epoch the same refusal cuts it again");
+    for height in [signed, cut - 1] {
+        stage.play(&format!("b refusal p leaves=4000 height={height} => RefusalStale"));
+        stage.play(&format!("a refusal p leaves=9 height={height} within=p/0 => RefusalStale"));
+    }
+    stage.play(&format!("b refusal p leaves=4000 height={cut}"));
+    stage.play("p update capacity=5000\n b refusal p leaves=1");
+    let mut stage = Stage::new();
+    stage.play("blocks 3\n p register capacity=5000\n b refusal p leaves=1 height=3 => RefusalStale");
+    stage.play("b refusal p leaves=1 height=4");
 }
 
 #[test]
 fn an_exit_returns_the_bond_and_the_index_is_taken_again() {
-    let world = check("p register\n q register\n p leave\n epoch 8\n p leave");
+    let world = check("p register\n q register\n p leave\n epoch 21\n p leave");
     let system = world.system();
     assert_eq!((system.providers, system.vacant), (2, Some(0)));
     assert_eq!(system.bonds, Amount::sync(1_000));
     assert!(world.get::<Provider>(Provider::key(&account("p"))).is_none());
     let burned = system.burned.grains();
     assert!(FUNDED.grains() - world.balance("p").grains() < burned);
-    let world = check("p register\n q register\n p leave\n epoch 8\n p leave\n a register\n b register");
+    let world = check("p register\n q register\n p leave\n epoch 21\n p leave\n a register\n b register");
     let index = |name: &str| world.get::<Provider>(Provider::key(&account(name))).unwrap().index;
     assert_eq!((index("a"), index("q"), index("b")), (0, 1, 2));
     assert_eq!(world.system().vacant, None);
@@ -123,7 +139,7 @@ fn an_exit_returns_the_bond_and_the_index_is_taken_again() {
 #[test]
 fn registrations_of_one_block_do_not_collide() {
     let mut stage = Stage::new();
-    stage.play("b register\n b leave\n epoch 8\n b leave");
+    stage.play("b register\n b leave\n epoch 21\n b leave");
     let operations: Vec<_> =
         ["a", "p", "q"].iter().map(|who| stage.sign(&format!("{who} register"))).collect();
     let outcome = stage.world.block(&operations).unwrap();

@@ -543,6 +543,7 @@ fn update() -> UpdateProvider {
         addresses: full(full(b'a')),
         index: u32::MAX,
         leave: true,
+        exit: Some(u64::MAX),
     }
 }
 

@@ -56,7 +56,7 @@ pub(crate) fn an_operation(data: &[u8]) {
         };
         let _ = check_structure(&operation, &context);
         touches_operation(&context, &operation);
-        fee(&context, &operation);
+        fee(&context, u64::MAX, &operation);
     }
 }
 
@@ -189,7 +189,7 @@ pub(crate) fn run(
     for operation in operations {
         let _ = check_structure(operation, context);
         touches_operation(context, operation);
-        fee(context, operation);
+        fee(context, u64::MAX, operation);
         operation.signatures(&context.chain);
     }
     let system = world.system();

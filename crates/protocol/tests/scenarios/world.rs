@@ -8,7 +8,8 @@ use posync_protocol::{
     block::{Draw, sha256},
     invariants::check_all,
     ledger::{
-        BlockContext, Event, Invalid, Mode, Outcome, Records, Roster, execute, fee, roster_keys, touches,
+        BlockContext, Event, Invalid, Mode, Outcome, Records, Roster, base_fee, execute, fee, floor,
+        roster_keys, touches,
     },
     limits::Parameters,
     record::{AccountState, Seat, SeatAt, System},
@@ -56,7 +57,9 @@ impl World {
         let balances = Amount::new(FUNDED.grains() * funded.len() as u128).expect("few actors");
         let reserve = balances;
         let mut state = BTreeMap::new();
-        let system = System { balances, reserve, ..System::default() };
+        let parameters = Parameters::LOCAL;
+        let base_fee = floor(&parameters);
+        let system = System { balances, reserve, base_fee, ..System::default() };
         state.insert(System::key(), system.to_slot());
         for name in funded {
             let record = AccountState { nonce: 0, balance: FUNDED };
@@ -64,7 +67,7 @@ impl World {
         }
         let supply = balances.checked_add(reserve).expect("below the bound");
         let world = Self {
-            parameters: Parameters::LOCAL,
+            parameters,
             chain: [7; 32],
             height: 0,
             state,
@@ -214,16 +217,17 @@ impl World {
     pub(crate) fn sign(&self, who: &str, body: Body) -> Operation {
         let state = self.get::<AccountState>(AccountState::key(&account(who))).unwrap_or_default();
         let (nonce, height) = (state.nonce, self.height + 1);
-        let free = body.is_free();
+        let has_nonce = body.has_nonce();
+        let base = base_fee(&self.system(), &self.parameters);
         let mut operation = Operation {
             signer: account(who),
-            nonce: if free { 0 } else { nonce },
+            nonce: if has_nonce { nonce } else { 0 },
             max_fee: Amount::ZERO,
             expires: height,
             body,
             signature: [0; 64],
         };
-        operation.max_fee = fee(&self.context(height), &operation);
+        operation.max_fee = fee(&self.context(height), base, &operation);
         Operation::signed(&key(who), &self.chain, operation.nonce, operation.max_fee, height, operation.body)
     }
 

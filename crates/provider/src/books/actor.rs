@@ -403,7 +403,9 @@ mod tests {
             let change = state.judge(&terms(), &ask, &CHAIN, |_| Some(700)).expect("follows");
             state.keep(&change, 7);
         }
-        state.observe(id(), &data(&steps()[0].claim));
+        let (current, next) = (data(&steps()[0].claim), data(&steps()[1].claim));
+        state.observe(id(), &DataSet { next: Some(next.current), ..current });
+        assert_eq!(state.books[&id()].versions.len(), 3, "in force, next, and one above");
         let other = AgreementId { provider: Account([5; 32]), ..id() };
         state.books.entry(other).or_default().versions.insert((1, [0; 32]), Kept::default());
         state.leaving.clear();

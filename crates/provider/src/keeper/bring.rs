@@ -17,8 +17,6 @@ use posync_protocol::{
 
 /// What is being brought.
 pub(super) struct Bringer {
-    /// The provider's index, as last proved.
-    pub(super) index: u32,
     task: Option<Handle<()>>,
     /// The claim brought last, its version, and when.
     last: Option<(AgreementId, u64, u64)>,
@@ -26,7 +24,13 @@ pub(super) struct Bringer {
 
 impl Bringer {
     pub(super) const fn new() -> Self {
-        Self { index: 0, task: None, last: None }
+        Self { task: None, last: None }
+    }
+
+    fn is_busy(&mut self) -> bool {
+        // One that is over may not be asked again.
+        self.task = self.task.take().and_then(|mut task| (!is_over(&mut task)).then_some(task));
+        self.task.is_some()
     }
 }
 
@@ -36,7 +40,7 @@ impl<E: Spawner + Clock, B: Blob, L: Ledger> Keeper<E, B, L> {
     pub(super) fn bring(&mut self) {
         let view = &self.desk.parts().view;
         let height = view.height();
-        if self.bringer.task.as_mut().is_some_and(|task| !is_over(task)) || view.check_grows().is_err() {
+        if self.bringer.is_busy() || view.check_grows().is_err() {
             return;
         }
         let Some((body, claimed)) = self.worth_bringing(height) else { return };
@@ -81,7 +85,7 @@ impl<E: Spawner + Clock, B: Blob, L: Ledger> Keeper<E, B, L> {
         let own = sign(&parts.key, DATA_SET_NAMESPACE, &with_chain(&parts.view.chain, &claim));
         Body::SetDataSet(SetDataSet {
             claim,
-            index: self.bringer.index,
+            index: self.costs.index,
             end_epoch: terms.agreement.end_epoch,
             storage_key: terms.agreement.storage_key,
             consumer_signature: signature,
@@ -100,6 +104,6 @@ impl<E: Spawner + Clock, B: Blob, L: Ledger> Keeper<E, B, L> {
             body: body.clone(),
             signature: [0; 64],
         };
-        fee(&context, &operation)
+        fee(&context, self.costs.base_fee, &operation)
     }
 }

@@ -74,15 +74,15 @@ impl<B: Blob> Reader<'_, B> {
     }
 
     async fn answer(&self, case: &Case, question: &Question) -> Result<Answer, NoStatement> {
-        let Question { slot, leaf, ended } = *question;
+        let Question { slot, place, leaf, ended } = *question;
         if ended {
-            return Ok(Answer::Ended(EndedRead { slot }));
+            return Ok(Answer::Ended(EndedRead { place }));
         }
         let unknown = NoStatement::UnknownDataSet(slot);
         let tree = self.tree(case, slot).ok_or(unknown.clone())?;
         let read = tree.read(leaf).ok_or(unknown)?;
         let data = self.shard(&read.shard).await;
-        Ok(answer(slot, read, data.as_deref()))
+        Ok(answer(place, read, data.as_deref()))
     }
 
     /// The answers to what is asked again, in the order of the record.

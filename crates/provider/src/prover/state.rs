@@ -5,7 +5,7 @@ use crate::terms::Terms;
 use commonware_codec::EncodeSize as _;
 use posync_protocol::{
     Account, Bounded, Hash,
-    audit::{Prover, Share},
+    audit::{Prover, Share, is_awake},
     chunk,
     limits::{
         ENDINGS_MAX, LEAF_BYTES, MISSING_MAX, OPERATION_BYTES_MAX, Parameters, READS, SETTLE_SLOTS_MAX,
@@ -74,8 +74,7 @@ impl Case {
         if known != phi {
             return Err(NoStatement::Incomplete { known, phi });
         }
-        let epoch = self.parameters.epoch(challenge.height);
-        Ok(Prover::new(&challenge, &self.account, epoch, shares))
+        Ok(Prover::new(&challenge, &self.account, &self.parameters, shares))
     }
 
     /// Slots whose `next` waits for this settlement, with consumer and end.
@@ -130,13 +129,8 @@ impl Case {
         let slots: Bounded<_, SETTLE_SLOTS_MAX> =
             up_to(self.terms.values().filter(|terms| self.may_free(terms, crossed)).map(name));
         let Provider { index, .. } = self.provider;
-        let is_due = !slots.is_empty() || !endings.is_empty() || self.is_asleep();
+        let is_due = !slots.is_empty() || !endings.is_empty() || !is_awake(&self.provider);
         is_due.then(|| Settle { provider: self.account, index, slots, endings })
-    }
-
-    /// Draws by fee pass it by although it is paid: it was silent (DR-6).
-    const fn is_asleep(&self) -> bool {
-        self.provider.weighed == 0 && self.provider.paid > 0
     }
 
     /// End epochs in rounds that are settled and that nobody named yet.
@@ -177,14 +171,15 @@ fn prove(data: &[u8], index: u64) -> Option<(Vec<u8>, Vec<Hash>)> {
     chunk::prove_chunk(length, index, data.get(start..end)?, &chunk::outboard(data))
 }
 
-/// The answer to one read: proved if the shard's bytes are there, else declared missing.
-pub fn answer(slot: u32, read: ShardRead, data: Option<&[u8]>) -> Answer {
+/// The answer to one read at a place of the slot tree: proved if the shard's bytes are there, else
+/// declared missing.
+pub fn answer(place: u32, read: ShardRead, data: Option<&[u8]>) -> Answer {
     let ShardRead { shard, length, chunk, position } = read;
     let proved = data.and_then(|data| prove(data, chunk)).and_then(|(chunk, path)| {
         let (chunk, path) = (Bounded::new(chunk)?, Bounded::new(path)?);
-        Some(ProvedRead { slot, shard, length, position: position.clone(), chunk, path })
+        Some(ProvedRead { place, shard, length, position: position.clone(), chunk, path })
     });
-    proved.map_or(Answer::Missing(MissingRead { slot, shard, length, position }), Answer::Proved)
+    proved.map_or(Answer::Missing(MissingRead { place, shard, length, position }), Answer::Proved)
 }
 
 /// The answer to a read that is asked again, `data` being the shard's bytes (RD-7): whatever the data
