@@ -129,7 +129,8 @@ pub struct Deed {
     owing: Notify,
     wake: Notify,
     closed: AtomicBool,
-    may_shrink: AtomicBool,
+    /// One above the version below which a data set may shrink; 0: none.
+    may_shrink: AtomicU64,
     bringing: AsyncMutex<()>,
     session: PrivateKey,
     storage: PrivateKey,
@@ -165,7 +166,7 @@ impl Deed {
             owing: Notify::new(),
             wake: Notify::new(),
             closed: AtomicBool::new(false),
-            may_shrink: AtomicBool::new(false),
+            may_shrink: AtomicU64::new(0),
             bringing: AsyncMutex::default(),
             session: session_key(&common.master, number),
             storage: storage_key(&common.master, number),
@@ -286,10 +287,11 @@ impl Deed {
         self.trust.store(trust, Ordering::Release);
     }
 
-    /// Whether the ledger would take a data set that shrinks.
-    pub fn set_may_shrink(&self, may: bool) {
-        self.may_shrink.store(may, Ordering::Release);
-        if may {
+    /// The ledger would take a data set that is smaller than this version's; of one that was signed
+    /// since then nothing is known.
+    pub fn set_may_shrink(&self, below: Option<u64>) {
+        self.may_shrink.store(below.map_or(0, |version| version.saturating_add(1)), Ordering::Release);
+        if below.is_some() {
             self.wake.notify_one();
         }
     }
@@ -337,10 +339,9 @@ impl Deed {
 
     /// Waits for something to sign and has it signed.
     async fn step(&self) -> Result<(), Stopped> {
-        let may_shrink = self.may_shrink.load(Ordering::Acquire);
-        let intent = (self.ahead() < VERSIONS_AHEAD_MAX)
-            .then(|| self.with_state(|state| state.next_intent(may_shrink)))
-            .flatten();
+        let below = self.may_shrink.load(Ordering::Acquire);
+        let next = |state: &mut State| state.next_intent(below == state.version().saturating_add(1));
+        let intent = (self.ahead() < VERSIONS_AHEAD_MAX).then(|| self.with_state(next)).flatten();
         let Some(intent) = intent else {
             self.wake.notified().await;
             return Ok(());
@@ -403,8 +404,6 @@ impl Deed {
 
     async fn signed(&self, signature: Signature) -> Result<(), Stopped> {
         let Some(agreed) = self.with_state(|state| state.sign(signature)) else { return Ok(()) };
-        // Until the ledger says so again: it may just have grown.
-        self.may_shrink.store(false, Ordering::Release);
         self.tries.store(0, Ordering::Release);
         let (claim, names) = (agreed.claim, agreed.adds.iter().map(|a| a.name).collect::<Vec<_>>());
         let orphans = self.common.catalogue.agreed(agreed).await?;

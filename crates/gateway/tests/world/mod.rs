@@ -422,9 +422,10 @@ async fn ledger(core: Arc<Core>, desks: Vec<Desked>, seen: Arc<Ledgered>) {
                 let grown_at = if grows { settlements } else { set.current.grown_at };
                 set.current = Version { grown_at, ..next };
             }
-            deed.looked(&set.next.unwrap_or(set.current)).await.expect("runs");
+            let last = set.next.unwrap_or(set.current);
+            deed.looked(&last).await.expect("runs");
             let below = set.next.is_none_or(|next| next.leaves < set.current.leaves);
-            deed.set_may_shrink(deed.waiting().is_none() && settled && below);
+            deed.set_may_shrink((deed.waiting().is_none() && settled && below).then_some(last.version));
             let parts = desk.parts();
             let gone = parts.books.observe(deed.agreement, set.clone()).await.expect("the books are open");
             parts.store.unlink(deed.agreement, &gone).await.expect("the disk works");
