@@ -18,11 +18,13 @@
 //!    connection broke before the voucher was there: else the provider disputes it (BK-8). Only a
 //!    crash forgets bytes that had verified and were not signed for yet: less than a window.
 
+mod part;
 mod room;
 pub mod state;
 #[cfg(test)]
 mod tests;
 
+pub use part::{Arrived, Part};
 pub use room::{Room, Unsigned};
 
 use crate::{
@@ -45,9 +47,9 @@ use posync_protocol::{
     amount::ONE,
     block::with_chain,
     chunk,
-    limits::SLICE_BYTES,
     operation::{DATA_SET_NAMESPACE, DataSetClaim, SignatureCheck, Voucher, sign},
-    wire::provider::{Get, Refusal, Slice},
+    record::Version,
+    wire::provider::{Refusal, Slice},
 };
 use state::{Damaged, State};
 use std::{
@@ -106,47 +108,6 @@ pub fn storage_key(master: &Hash, deed: u32) -> PrivateKey {
     key(master, "posync gateway 2026-11 storage key", deed)
 }
 
-/// What is read of a shard.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Part {
-    /// Its name.
-    pub name: Hash,
-    /// Its bytes in all.
-    pub length: u64,
-    /// The first byte, a multiple of a slice.
-    pub offset: u64,
-    /// How many.
-    pub bytes: u64,
-}
-
-impl Part {
-    /// All of a shard.
-    pub const fn whole(name: Hash, length: u64) -> Self {
-        Self { name, length, offset: 0, bytes: length }
-    }
-
-    const fn get(&self, agreement: AgreementId) -> Get {
-        let length = if self.bytes == self.length { 0 } else { self.bytes };
-        Get { agreement, shard: self.name, offset: self.offset, length }
-    }
-
-    /// Slices are sent whole, so a part may bring a little more than was asked for.
-    fn room(&self) -> usize {
-        usize::try_from(self.bytes.next_multiple_of(SLICE_BYTES)).unwrap_or(0)
-    }
-}
-
-/// Verified bytes, and how long they took from the request on.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Arrived {
-    /// At least the bytes that were asked for: whole slices.
-    pub bytes: Vec<u8>,
-    /// Until the first slice.
-    pub first: Duration,
-    /// Until the last.
-    pub whole: Duration,
-}
-
 /// An agreement that is open.
 pub struct Deed {
     /// Its number in the catalogue.
@@ -160,13 +121,16 @@ pub struct Deed {
     waiters: Mutex<BTreeMap<Hash, oneshot::Sender<bool>>>,
     waiting: Mutex<Option<SignedClaim>>,
     on_ledger: AtomicU64,
+    looks: AtomicU64,
+    refused_at: AtomicU64,
     tries: AtomicU32,
     meter: AsyncMutex<Meter>,
     trust: AtomicU64,
     owing: Notify,
     wake: Notify,
     closed: AtomicBool,
-    may_shrink: AtomicBool,
+    /// One above the version below which a data set may shrink; 0: none.
+    may_shrink: AtomicU64,
     bringing: AsyncMutex<()>,
     session: PrivateKey,
     storage: PrivateKey,
@@ -194,13 +158,15 @@ impl Deed {
             waiters: Mutex::default(),
             waiting: Mutex::new(waiting.claim),
             on_ledger: AtomicU64::new(on_ledger),
+            looks: AtomicU64::new(0),
+            refused_at: AtomicU64::new(0),
             tries: AtomicU32::new(0),
             meter: AsyncMutex::new(Meter::resumed(paid.egress)),
             trust: AtomicU64::new(ONE),
             owing: Notify::new(),
             wake: Notify::new(),
             closed: AtomicBool::new(false),
-            may_shrink: AtomicBool::new(false),
+            may_shrink: AtomicU64::new(0),
             bringing: AsyncMutex::default(),
             session: session_key(&common.master, number),
             storage: storage_key(&common.master, number),
@@ -278,6 +244,28 @@ impl Deed {
         self.ahead() >= VERSIONS_AHEAD
     }
 
+    /// The ledger was looked at: its last version is this one. A provider that signed a change and
+    /// whose answer was lost may have brought it: then it is signed.
+    ///
+    /// # Errors
+    /// [`Stopped`].
+    pub async fn looked(&self, last: &Version) -> Result<(), Stopped> {
+        let is_ours = |claim: &DataSetClaim| (claim.version, claim.root) == (last.version, last.root);
+        if self.with_state(|state| state.intended().as_ref().is_some_and(is_ours)) {
+            // No claim is brought with it: the ledger has this one.
+            self.signed([0; 64]).await?;
+        }
+        self.settled(last.version).await?;
+        self.looks.fetch_add(1, Ordering::AcqRel);
+        self.wake.notify_one();
+        Ok(())
+    }
+
+    /// Whether the ledger may have something of this agreement's data set, or will.
+    pub fn is_used(&self) -> bool {
+        self.with_state(|state| state.version() > 0 || state.intended().is_some())
+    }
+
     /// The ledger's last version is this one: those up to it are there, or void.
     ///
     /// # Errors
@@ -299,10 +287,11 @@ impl Deed {
         self.trust.store(trust, Ordering::Release);
     }
 
-    /// Whether the ledger would take a data set that shrinks.
-    pub fn set_may_shrink(&self, may: bool) {
-        self.may_shrink.store(may, Ordering::Release);
-        if may {
+    /// The ledger would take a data set that is smaller than this version's; of one that was signed
+    /// since then nothing is known.
+    pub fn set_may_shrink(&self, below: Option<u64>) {
+        self.may_shrink.store(below.map_or(0, |version| version.saturating_add(1)), Ordering::Release);
+        if below.is_some() {
             self.wake.notify_one();
         }
     }
@@ -350,10 +339,9 @@ impl Deed {
 
     /// Waits for something to sign and has it signed.
     async fn step(&self) -> Result<(), Stopped> {
-        let may_shrink = self.may_shrink.load(Ordering::Acquire);
-        let intent = (self.ahead() < VERSIONS_AHEAD_MAX)
-            .then(|| self.with_state(|state| state.next_intent(may_shrink)))
-            .flatten();
+        let below = self.may_shrink.load(Ordering::Acquire);
+        let next = |state: &mut State| state.next_intent(below == state.version().saturating_add(1));
+        let intent = (self.ahead() < VERSIONS_AHEAD_MAX).then(|| self.with_state(next)).flatten();
         let Some(intent) = intent else {
             self.wake.notified().await;
             return Ok(());
@@ -361,12 +349,13 @@ impl Deed {
         self.common.catalogue.intend(self.number, intent.clone()).await?;
         match self.ask(&intent).await {
             Ok(signature) => self.signed(signature).await?,
-            Err(error) if error.may_pass() || self.may_be_full(&error) => {
+            Err(error) if error.may_pass() || self.may_be_right(&error) => {
                 tracing::debug!(%error, "a signature is late");
                 self.common.environment.sleep(SIGN_PAUSE).await;
             }
             Err(error) => {
                 tracing::warn!(%error, agreement = self.number, "a data set was not signed");
+                self.tries.store(0, Ordering::Release);
                 self.common.catalogue.withdraw(self.number).await?;
                 let refused = self.with_state(State::refuse);
                 refused.iter().for_each(|added| self.answer(&added.name, false));
@@ -376,13 +365,22 @@ impl Deed {
         Ok(())
     }
 
-    /// Whether the provider may refuse a claim only because it holds as many versions above the
-    /// ledger's as it can: until it hears of a later one the very same is asked for.
-    fn may_be_full(&self, error: &Error) -> bool {
-        let many = self.with_state(|state| state.version()) >= VERSIONS_AHEAD_MAX;
-        let refused = matches!(error, Error::Refused(_, Refusal::Claim, _));
+    /// Whether a claim that the provider refuses may be right all the same, so that the very same is
+    /// asked for: the provider may have signed it before and brought it to the ledger, which two looks
+    /// show, or hold as many versions above the ledger's as it can and not have heard of a later one.
+    fn may_be_right(&self, error: &Error) -> bool {
+        if !matches!(error, Error::Refused(_, Refusal::Claim, _)) {
+            return false;
+        }
+        let looks = self.looks.load(Ordering::Acquire);
+        let tries = self.tries.fetch_add(1, Ordering::AcqRel);
+        if tries == 0 {
+            self.refused_at.store(looks, Ordering::Release);
+        }
         self.common.signed.notify_one();
-        refused && many && self.tries.fetch_add(1, Ordering::AcqRel) < CLAIM_TRIES
+        let unseen = looks < self.refused_at.load(Ordering::Acquire).saturating_add(2);
+        let many = self.with_state(|state| state.version()) >= VERSIONS_AHEAD_MAX;
+        unseen || many && tries < CLAIM_TRIES
     }
 
     /// The consumer's signature over a claim.
@@ -406,8 +404,6 @@ impl Deed {
 
     async fn signed(&self, signature: Signature) -> Result<(), Stopped> {
         let Some(agreed) = self.with_state(|state| state.sign(signature)) else { return Ok(()) };
-        // Until the ledger says so again: it may just have grown.
-        self.may_shrink.store(false, Ordering::Release);
         self.tries.store(0, Ordering::Release);
         let (claim, names) = (agreed.claim, agreed.adds.iter().map(|a| a.name).collect::<Vec<_>>());
         let orphans = self.common.catalogue.agreed(agreed).await?;

@@ -109,7 +109,7 @@ impl Purse {
         self.watch(seen).await;
         self.upkeep(seen).await?;
         // An agreement that never held anything has nothing to bring.
-        self.settle_all(|deed| deed.with_state(|state| state.version() > 0)).await;
+        self.settle_all(Deed::is_used).await;
         self.bring_refusals().await?;
         if tick.is_multiple_of(SCRUB_TICKS) {
             self.ask_scrubs();

@@ -69,12 +69,13 @@ pub(super) async fn settle(
     let audit: Audit = decode(slots.get(1).copied().flatten())?.unwrap_or_default();
     let usage: Use = decode(slots.get(2).copied().flatten())?.unwrap_or_default();
     deed.set_trust(trust(&usage, parameters));
-    deed.settled(data_set.next.unwrap_or(data_set.current).version).await.map_err(stopped)?;
+    let last = data_set.next.unwrap_or(data_set.current);
+    deed.looked(&last).await.map_err(stopped)?;
     let Some(known) = core.known(&provider) else { return Ok(()) };
     let waiting = deed.waiting();
     let claim = waiting.as_ref().map(|signed| &signed.claim);
     let verdict = Verdict::of(&data_set, audit.settlements, known.takes, claim);
-    deed.set_may_shrink(verdict.shrinks);
+    deed.set_may_shrink(verdict.shrinks.then(|| claim.map_or(last.version, |claim| claim.version)));
     // What would be refused costs a fee: it waits for the provider's return, for settlements, or for
     // the end of the agreement.
     let Some(signed) = waiting.filter(|_| verdict.takes) else { return Ok(()) };

@@ -7,6 +7,9 @@ use crate::{
         state::{GROUP_EPOCHS, LEAD_EPOCHS},
     },
     catalogue::row::DeedRow,
+    coding::{self, SEGMENT_BYTES, SHARDS, shard_bytes},
+    deed::state::leaves,
+    limits::ACKNOWLEDGE_SHARDS,
     sample::state::SAMPLES,
 };
 use commonware_cryptography::{Signer as _, ed25519::PrivateKey};
@@ -227,7 +230,7 @@ fn idle_burn(policy: &Policy) -> u64 {
     let leaves = (whole.grains() - window.grains()) * u128::from(P.reserve_share) / u128::from(ONE);
     let usage = Use { deposit: deposit(&agreement, &P).expect("small"), ..Use::default() };
     let at = |round: u64| unused(&agreement, &usage, round, &P).grains();
-    u64::try_from(leaves + at(101 * epoch) - at(100 * epoch)).expect("small")
+    u64::try_from(leaves + at(21 * epoch) - at(20 * epoch)).expect("small")
 }
 
 #[test]
@@ -237,7 +240,7 @@ fn ten_idle_agreements_burn_next_to_nothing() {
     // 39,062 for 8 MiB of leaves and 4,444 for 32 MiB of egress in 720 epochs.
     assert_eq!(10 * idle_burn(&gateway), 10 * 43_506);
     // 4.75 MiB of egress in 32 epochs.
-    assert_eq!(10 * idle_burn(&auditor), 10 * 14_844);
+    assert_eq!(10 * idle_burn(&auditor), 10 * 14_843);
     // What today's agreements would burn: 2.5 million for leaves, 9.1 million for egress, each.
     let before = Policy { first: Quota { leaves: 1 << 19, egress: 64 << 30 }, ..gateway.clone() };
     assert!(idle_burn(&before) > 250 * idle_burn(&gateway));
@@ -246,6 +249,84 @@ fn ten_idle_agreements_burn_next_to_nothing() {
     let locks = locked(&agreement, &view().provider, &P);
     let all = locks.storage.grains() + locks.deposit.grains() + open.voucher_reserve.grains();
     assert!(all < 20_000_000, "{all}");
+}
+
+/// A file on its way to ten providers that have a first agreement each: how many segments fit before
+/// new agreements are open, look by look.
+struct Filling {
+    views: BTreeMap<Account, View>,
+    standings: Vec<Standing>,
+    /// Looks in which the put had to wait for room.
+    waits: u32,
+}
+
+impl Filling {
+    /// Places what arrives between two looks: 100 MB, or what there is room for at six of ten.
+    fn arrive(&mut self, segments: &mut u32, shard: u64) {
+        for _ in 0..(*segments).min(25) {
+            let turn = *segments;
+            let mut roomy: Vec<usize> = (0..10u32)
+                .filter_map(|i| {
+                    let provider = account(((i + turn) % 10) as u8);
+                    self.standings.iter().position(|s| {
+                        s.row.agreement.provider == provider && s.load + shard <= s.row.quota_leaves
+                    })
+                })
+                .collect();
+            if roomy.len() < ACKNOWLEDGE_SHARDS {
+                self.waits += 1;
+                return;
+            }
+            roomy.truncate(SHARDS);
+            roomy.into_iter().for_each(|place| self.standings[place].load += shard);
+            *segments -= 1;
+        }
+    }
+
+    /// Puts a file; what a look asks for is open at the next one.
+    fn put(&mut self, bytes: u64, policy: &Policy) {
+        let mut segments = coding::segments(bytes).expect("not too large");
+        let shard = leaves(shard_bytes(SEGMENT_BYTES) as u64);
+        while segments > 0 {
+            let demand = (u64::from(segments) * SHARDS as u64 * shard).div_ceil(10);
+            let none = BTreeSet::new();
+            let asked = wanted(&self.views, &none, &self.standings, (policy, demand), &posted(), &P);
+            self.arrive(&mut segments, shard);
+            for (account, open) in
+                asked.into_iter().flat_map(|(account, all)| all.into_iter().map(move |o| (account, o)))
+            {
+                let number = self.standings.len() as u32;
+                self.standings.push(standing(account.0[0], number, open.quota_leaves, 0));
+            }
+        }
+    }
+
+    fn with(&self, provider: u8) -> Vec<u64> {
+        let of = self.standings.iter().filter(|s| s.row.agreement.provider == account(provider));
+        of.map(|s| s.row.quota_leaves).collect()
+    }
+}
+
+#[test]
+fn a_file_of_a_gib_opens_agreements_that_double_and_waits_for_one_opening() {
+    let policy = Policy::of(&P);
+    let first = policy.first.leaves;
+    let mut filling = Filling {
+        views: (0..10).map(|i| (account(i), view())).collect(),
+        standings: (0..10).map(|i| standing(i, i.into(), first, 0)).collect(),
+        waits: 0,
+    };
+    filling.put(1 << 30, &policy);
+    assert!(filling.waits <= 1, "{}", filling.waits);
+    let doubled = |count: u32| (0..count).map(|i| first << i).collect::<Vec<_>>();
+    // A fifth of a gibibyte with each: below 2^5 times 8 MiB.
+    (0..10).for_each(|i| assert_eq!(filling.with(i), doubled(5), "provider {i}"));
+    let reserved: u64 = filling.standings.iter().map(|s| s.row.quota_leaves).sum();
+    let used: u64 = filling.standings.iter().map(|s| s.load).sum();
+    assert!(used * 5 >= reserved * 4, "little of it is paid for nothing: {used} of {reserved}");
+    filling.put(1 << 30, &policy);
+    assert!(filling.waits <= 2, "{}", filling.waits);
+    (0..10).for_each(|i| assert_eq!(filling.with(i), doubled(6), "provider {i}, after the second"));
 }
 
 #[test]
