@@ -236,7 +236,7 @@ fn what_offers_less_than_the_base_fee_waits_with_what_follows_on_it() {
     assert_eq!(offered(100), [first, other, second, third]);
     assert_eq!(offered(101), [first, other]);
     assert_eq!(offered(201), [first]);
-    assert_eq!(offered(301), [Hash::default(); 0]);
+    assert!(offered(301).is_empty());
     assert_eq!(pool.len(), 4, "none is dropped");
     add(&mut pool, &commit(3, 0, 1), rich(0)).expect("taken");
     assert_eq!(
