@@ -127,7 +127,7 @@ fn body_fields(body: &Body) -> (&'static str, Value) {
                 "capacity_egress": x.capacity_egress, "capacity_gas": x.capacity_gas,
                 "reserve_storage": x.reserve_storage, "reserve_egress": x.reserve_egress,
                 "reserve_gas": x.reserve_gas, "term_max": x.term_max, "address": address(&x.addresses),
-                "leave": x.leave }),
+                "leave": x.leave, "exit": x.exit }),
         ),
         Body::Open(x) => (
             "Open",

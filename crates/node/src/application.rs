@@ -186,7 +186,8 @@ impl<E: Runtime> Application<E> {
             resolver.feed(&fetch::<E>(batch, keys).await);
         }
         let draws = resolver.draws();
-        let candidates = self.0.setup.operations.candidates(context);
+        let base_fee = ledger::base_fee(&system, &context.parameters);
+        let candidates = self.0.setup.operations.candidates(context, base_fee);
         let roster = self.roster(batch, context, &system).await?;
         let chosen = ledger::select(context, &system, &roster, &draws, &candidates);
         Ok((draws, chosen.into_iter().map(|place| candidates[place].clone()).collect()))

@@ -32,13 +32,17 @@ pub fn decode(bytes: &[u8]) -> Result<Operation, Code> {
     if operation.encode() == *bytes { Ok(operation) } else { Err(Code::Malformed) }
 }
 
-/// Checks what the operation says of itself for the next block.
+/// Checks what the operation says of itself for the next block, whose paid operations pay `base_fee`.
 ///
 /// # Errors
 /// `Expired`, `BadShape`, `FeeAboveMaximum`.
-pub fn check(operation: &Operation, next: &BlockContext) -> Result<(), Code> {
+pub fn check(operation: &Operation, next: &BlockContext, base_fee: u64) -> Result<(), Code> {
     check_structure(operation, next)?;
-    if ledger::fee(next, operation) > operation.max_fee { Err(Code::FeeAboveMaximum) } else { Ok(()) }
+    if ledger::fee(next, base_fee, operation) > operation.max_fee {
+        Err(Code::FeeAboveMaximum)
+    } else {
+        Ok(())
+    }
 }
 
 struct Check {
@@ -167,7 +171,8 @@ mod tests {
     #[test]
     fn codes_in_their_order() {
         let last = 50 + Parameters::LOCAL.expiry_blocks_max;
-        let fee = ledger::fee(&next(), &pay(2));
+        let base_fee = 1_000;
+        let fee = ledger::fee(&next(), base_fee, &pay(2));
         let with = |max_fee, expires| signed(2, max_fee, expires, pay(2).body);
         let settle =
             Settle { provider: account(3), index: 0, slots: Bounded::default(), endings: Bounded::default() };
@@ -188,7 +193,7 @@ mod tests {
             ("free with a fee", free(0, fee), Err(Code::BadShape)),
         ];
         for (name, operation, verdict) in table {
-            assert_eq!(check(&operation, &next()), verdict, "{name}");
+            assert_eq!(check(&operation, &next(), base_fee), verdict, "{name}");
         }
     }
 

@@ -140,11 +140,18 @@ pub const MEMPOOL_BYTES: usize = 16 << 20;
 pub const MEMPOOL_FREE_BYTES: usize = 4 << 20;
 /// Bytes of the free part that upkeep of anyone may fill; statements take it back when they need it.
 pub const MEMPOOL_SETTLE_BYTES: usize = 1 << 20;
+/// Bytes of waiting upkeep that one account signed.
+pub const MEMPOOL_SETTLE_PER_ACCOUNT: usize = 64 << 10;
+/// Bytes that only operations of the reserved lane may fill: a third of what 256 seats reveal of an
+/// epoch, within whose first round they offer it again.
+pub const MEMPOOL_RESERVED_BYTES: usize = 4 << 20;
+/// Operations of the reserved lane that wait of one account: all batches of a seat, and evidence.
+pub const MEMPOOL_RESERVED_PER_ACCOUNT: usize = REPORT_BATCHES_MAX + 4;
 /// Paid operations of one account that wait.
 pub const MEMPOOL_PER_ACCOUNT: usize = 64;
 /// A waiting operation with the same nonce gives way to one that offers this much more, in percent.
 pub const MEMPOOL_REPLACE_PERCENT: u128 = 110;
-/// Own proposals that may leave out a free operation before it is dropped.
+/// Own proposals that may leave out a statement before it is dropped.
 pub const MEMPOOL_REFUSALS_MAX: u8 = 4;
 /// Bytes of one batch that authorities send each other.
 pub const GOSSIP_BYTES_MAX: usize = 256 << 10;
@@ -200,7 +207,7 @@ const _: () = assert!(SEATS_MAX as usize * 3 < KEYS_MAX / 4);
 const _: () = assert!(SHARD_BYTES_MAX / LEAF_BYTES == 1 << CHUNK_LEVELS_MAX);
 const _: () = assert!(FRAME_BYTES_MAX as u64 > SHARD_BYTES_MAX);
 const _: () = assert!(MEMPOOL_FREE_BYTES >= FREE_LANE_BYTES && MEMPOOL_SETTLE_BYTES < MEMPOOL_FREE_BYTES);
-const _: () = assert!(MEMPOOL_BYTES - MEMPOOL_FREE_BYTES >= 4 * BODY_BYTES_MAX);
+const _: () = assert!(MEMPOOL_BYTES - MEMPOOL_FREE_BYTES - MEMPOOL_RESERVED_BYTES >= 4 * BODY_BYTES_MAX);
 const _: () = assert!(CALL_BYTES_MAX >= 4 * FRAME_BYTES_MAX);
 const _: () = assert!((SEATS_MAX * SERVICE_DRAWS) as usize <= REPORTS_MAX * REPORT_BATCHES_MAX);
 const _: () = assert!(AUDITORS_MAX <= 3 * REPORTS_PER_PART);

@@ -4,10 +4,12 @@
 //! once per node ([`crate::wire::node`] carries the bytes). Only operations of the paid lane have a
 //! nonce; free ones (`Statement`, `Settle`) have `max_fee` 0, too.
 
+mod lane;
 mod service;
 mod signatures;
 mod structure;
 
+pub use lane::Lane;
 pub use service::{
     AUDIT_NAMESPACE, AuditCommit, AuditReveal, REPORT_NAMESPACE, Report, batch_of, digest_of, reveals,
 };
@@ -564,41 +566,5 @@ encoded! {
         body: Body,
         /// Ed25519 over `OPERATION_NAMESPACE`, chain id and the fields above.
         signature: Signature,
-    }
-}
-
-/// A part of a block's body. They stand in this order, and each operation's kind alone says in which
-/// it belongs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Lane {
-    /// Answers to challenges: free, without a nonce.
-    Statement,
-    /// Audits and evidence: at the least fee, without a nonce, kept only if they succeed (RD-8).
-    Reserved,
-    /// Upkeep of anyone: free, without a nonce, kept only if it succeeds.
-    Upkeep,
-    /// Everything else: at the base fee, in the order of nonces.
-    Paid,
-}
-
-impl Body {
-    /// Where it stands in a block.
-    pub const fn lane(&self) -> Lane {
-        match self {
-            Self::Statement(_) => Lane::Statement,
-            Self::AuditCommit(_) | Self::AuditReveal(_) | Self::Evidence(_) => Lane::Reserved,
-            Self::Settle(_) => Lane::Upkeep,
-            _ => Lane::Paid,
-        }
-    }
-
-    /// Whether it costs nothing.
-    pub const fn is_free(&self) -> bool {
-        matches!(self.lane(), Lane::Statement | Lane::Upkeep)
-    }
-
-    /// Whether it carries its account's next nonce.
-    pub const fn has_nonce(&self) -> bool {
-        matches!(self.lane(), Lane::Paid)
     }
 }

@@ -288,3 +288,16 @@ pub(crate) fn unjail(working: &mut Working<'_>, signer: &Account, body: &Unjail)
     working.events.push(step.event(*signer, context.epoch(), Hash::default()));
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stay_in_jail_doubles_for_each_before_it_within_its_memory() {
+        for (gap, stay) in [(JAIL_MEMORY, 32), (JAIL_MEMORY + 1, 8)] {
+            let mut standing = Standing { jailings: 2, last_jailed: 1_000, ..Standing::newborn(0) };
+            assert_eq!(jail(&mut standing, 1_000 + gap), 1_000 + gap + stay);
+        }
+    }
+}

@@ -45,11 +45,13 @@ pub(crate) const REFUSED: &str = "
     p update
     a open p quota=4001                                => NoCapacity
     a open p quota=2097153                             => !BadShape
+    a open p quota=max                                 => !BadShape
     a open p quota_egress=max                          => !BadShape
     a open p quota_gas=max                             => !BadShape
     a open p rate=max                                  => !BadShape
     a open p rate_gas=max                              => !BadShape
     a open p slot=1048576                              => !BadShape
+    a open p slot=4294967295                           => !BadShape
     a open p end=0                                     => TermTooLong
     a open p end=9999                                  => TermTooLong
     a open p end=max                                   => TermTooLong
@@ -69,11 +71,13 @@ pub(crate) const REFUSED: &str = "
     a topup p/0 1 max_egress=999999                    => PriceAboveMaximum
     a topup p/0 1 max_gas=999                          => PriceAboveMaximum
     a topup p/0 1 opened=1                             => AgreementUnknown
+    a topup p/0 1 opened=max                           => AgreementUnknown
     a topup p/0 0                                      => !BadShape
     a topup p/0 2000000s                               => Balance
     b close p/0 second=p                               => WrongParty
     a close p/0 second=p last=1                        => Expired
     a close p/0 second=p end=5                         => BadShape
+    a close p/0 second=p end=max                       => BadShape
     a close p/0 second=p consumer=b                    => BadShape
     a close p/0 second=p index=1                       => BadShape
     b closealone p/0                                   => WrongParty
@@ -152,4 +156,15 @@ fn a_provider_closes_alone_no_earlier_than_it_may_leave() {
 #[test]
 fn the_last_slot_can_be_used() {
     check("p register\n a open p slot=1048575\n a topup p/1048575 1\n a close p/1048575 second=p");
+}
+
+#[test]
+fn what_is_sold_is_not_sold_again() {
+    check(
+        "p register capacity=1000
+         a open p quota=600
+         b open p slot=1 quota=401 => NoCapacity
+         b open p slot=1 quota=400
+         b open p slot=2 quota=1   => NoCapacity",
+    );
 }

@@ -92,7 +92,7 @@ fn a_late_answer_counts_in_full_but_the_waiting_rounds_are_unpaid() {
     assert_eq!(keeper.audit(&stage.world).challenge, Some(challenge), "it is skipped while it waits");
     assert_eq!(answer(&mut stage, &keeper), Some(Ok(Code::Done)));
     let (after, audit) = (keeper.provider(&stage.world), keeper.audit(&stage.world));
-    assert_eq!((audit.history, audit.on_time), (0b1111, 0));
+    assert_eq!((audit.history, audit.on_time, audit.silent), (0b1111, 0, 0));
     let drawn_in = stage.world.parameters.round(challenge.height);
     let paid_rounds = u128::from(drawn_in - before.settled_round);
     assert_eq!(after.acc - before.acc, paid_rounds * 1_000_000_000);
@@ -491,4 +491,36 @@ fn wrong_data_sets_are_refused() {
     stage.play("a closealone p/0");
     let more = keeper.change(&stage.world, 0, &[], &[bytes(10, 10)]);
     assert_eq!(submit(&mut stage, "a", Body::SetDataSet(more)), Ok(Code::AgreementClosed));
+}
+
+/// Whoever stands below the drawn unit does not hold it: a proposer cannot draw its friends.
+#[test]
+fn a_draw_by_fee_names_neither_who_is_below_the_drawn_unit_nor_who_is_above() {
+    let (mut stage, _) = holding(&[50_000]);
+    stage.world.draws = false;
+    stage.play("q register\n b open q quota=100000 end=700");
+    let mut keeper = Keeper::new("q");
+    let set = keeper.change(&stage.world, 0, &[], &[bytes(9, 50_000)]);
+    assert_eq!(submit(&mut stage, "b", Body::SetDataSet(set)), Ok(Code::Done));
+    stage.world.draws = true;
+    let both = [Draw { index: 0, account: account("p") }, Draw { index: 1, account: account("q") }];
+    let mut seen = BTreeSet::new();
+    for _ in 0..40 {
+        let context = stage.world.context(stage.world.height + 1);
+        let every = context.parameters.draw_every_blocks;
+        let by_fee = context.height.is_multiple_of(every) && (context.height / every).is_multiple_of(2);
+        if let ([Some(right)], true) = (&stage.world.resolve(&context)[..], by_fee) {
+            seen.insert(right.index);
+            let other = both[1 - right.index as usize];
+            let run = |draw: Draw| {
+                let draws = [Some(draw)];
+                let records = stage.world.read(&context, &draws, &[])?;
+                execute(&context, &draws, &[], &records, Mode::Verify).map(|_| ())
+            };
+            assert_eq!(run(*right), Ok(()));
+            assert_eq!(run(other), Err(Invalid::Draw { index: 0 }), "{right:?}");
+        }
+        stage.world.block(&[]).expect("an empty block is valid");
+    }
+    assert_eq!(seen.len(), 2, "each of them was drawn");
 }

@@ -296,3 +296,19 @@ fn the_invariant_knows_the_seats() {
         assert!(found.contains(expected), "planted '{expected}', found '{found}'");
     }
 }
+
+/// What late evidence finds is not held against what the seat does in the epoch that has its place
+/// in the ring now.
+#[test]
+fn evidence_of_a_closed_epoch_leaves_the_exposed_bond_of_the_running_one() {
+    let mut stage = Stage::new();
+    stage.world.seat("s");
+    let seat = |stage: &Stage| -> Seat { stage.world.get(Seat::key(&account("s"))).expect("it has a seat") };
+    let whole = seat(&stage).bond;
+    stage.play("epoch 3\n a evidence s");
+    let exposed = seat(&stage).exposed;
+    assert!(exposed.contains(&whole));
+    stage.play("b evidence s term=0");
+    assert!(seat(&stage).bond < whole);
+    assert_eq!(seat(&stage).exposed, exposed);
+}

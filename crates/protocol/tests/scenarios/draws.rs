@@ -474,7 +474,7 @@ fn who_holds_nothing_leaves_the_newcomers_line_after_64_challenges() {
 #[test]
 fn leaving_and_registering_anew_leaves_one_second_place() {
     let mut stage = Stage::new();
-    stage.play("p register\n p leave\n epoch 8\n p leave\n p register");
+    stage.play("p register\n p leave\n epoch 21\n p leave\n p register");
     assert_eq!(stage.world.system().newcomers, 2, "one of each life, so far");
     let born = Keeper::new("p").provider(&stage.world).born;
     stage.world.draws = true;

@@ -1,6 +1,6 @@
 //! A provider as the rules see it: it keeps real bytes, signs data sets, proves drawn chunks.
 
-use crate::world::{World, account, key};
+use super::world::{World, account, key};
 use posync_protocol::{
     AgreementId, Bounded, Hash,
     audit::{Prover, Question, Share},

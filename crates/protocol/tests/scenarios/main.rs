@@ -4,6 +4,7 @@
 mod account;
 mod agreement;
 mod any_number;
+mod anything;
 mod audits;
 mod authority;
 mod books;

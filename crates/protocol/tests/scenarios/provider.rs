@@ -31,6 +31,7 @@ pub(crate) const REFUSED: &str = "
     p register bond=2000000s                  => Balance
     p register bond=999s                      => BondTooSmall
     p register capacity=10000000000           => BondTooSmall
+    p register capacity=max                   => BondTooSmall
     p register operator=                      => OperatorEmpty
     p register address=                       => !BadShape
     p register region=                        => !BadShape
@@ -42,6 +43,7 @@ pub(crate) const REFUSED: &str = "
     p update index=1048576                    => !BadShape
     p update bond=2000000s                    => Balance
     p update capacity=10000000000             => BondTooSmall
+    p update capacity=max                     => BondTooSmall
     p update capacity=10000000000 bond=1s     => BondTooSmall
     a open p quota=1000
     p update capacity=999                     => CapacityBelowSold
@@ -59,7 +61,9 @@ pub(crate) const REFUSED: &str = "
     a refusal q leaves=0                      => !BadShape
     a refusal q leaves=1 within=p/0           => !BadShape
     a refusal q leaves=1 height=1000          => RefusalStale
+    a refusal q leaves=1 height=max           => RefusalStale
     a refusal q leaves=4001                   => RefusalBeyond
+    a refusal q leaves=max                    => RefusalBeyond
     a refusal q leaves=4000
     a refusal q leaves=1                      => RefusalBeyond
     a refusal q leaves=1 within=q/0           => RefusalCut
@@ -189,4 +193,31 @@ fn a_lowered_bond_stops_sales_but_not_updates() {
         a open p quota=1
         ",
     );
+}
+
+#[test]
+fn an_exit_is_complete_in_its_epoch_and_not_in_the_one_before() {
+    let mut stage = Stage::new();
+    stage.play("p register\n epoch 2\n p leave");
+    let mut left = None;
+    while left.is_none() {
+        let code = stage.attempt("p leave").expect("it is an operation");
+        let epoch = stage.world.parameters.epoch(stage.world.height);
+        match code.as_str() {
+            "Done" => left = Some(epoch),
+            code => assert_eq!(code, "ExitEarly"),
+        }
+    }
+    assert_eq!(left, Some(2 + stage.world.parameters.exit_epochs));
+}
+
+#[test]
+fn a_refusal_counts_for_an_epoch_and_not_a_block_longer() {
+    let mut stage = Stage::new();
+    stage.play("p register\n blocks 90");
+    let epoch = stage.world.parameters.epoch_blocks();
+    let stale = stage.world.height + 1 - (epoch + 1);
+    stage.play(&format!("b refusal p leaves=5 height={stale} => RefusalStale"));
+    let last = stage.world.height + 1 - epoch;
+    stage.play(&format!("b refusal p leaves=5 height={last}"));
 }

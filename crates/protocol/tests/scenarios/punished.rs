@@ -10,12 +10,12 @@ use crate::{
     world::account,
 };
 use posync_protocol::{
-    Body, Bounded, Code,
+    Amount, Body, Bounded, Code, Record,
     amount::ONE,
     economics::score::CORRECTNESS_MIN,
     ledger::{Event, StandingReason, StandingStep},
     operation::{FoundRead, Reasked, Statement},
-    record::{STORAGE, UNMEASURED},
+    record::{Provider, STORAGE, Standing, System, UNMEASURED},
 };
 
 /// Draws once an epoch instead of in every second block.
@@ -261,4 +261,88 @@ fn only_the_chunk_and_its_path_to_the_name_prove_a_read_asked_again() {
         assert_eq!(submit(&mut copy, "p", Body::Statement(wrong)), Err(Code::ReadLeaf), "another's chunk");
     }
     assert_eq!(submit(&mut stage, "p", Body::Statement(good)), Ok(Code::Done));
+}
+
+#[test]
+fn a_read_is_remembered_once() {
+    let (mut stage, mut keeper) = holding(&[1_000]);
+    keeper.lose_every(1);
+    for _ in 0..3 {
+        answers(&mut stage, &keeper, 1);
+        assert_eq!(keeper.audit(&stage.world).missing.len(), 1, "all four reads are of one chunk");
+    }
+    answers(&mut stage, &keeper, 1);
+    assert_eq!(restitutions(&stage), 1);
+}
+
+#[test]
+fn the_end_of_an_agreement_ends_the_asking_without_restitution() {
+    let (mut stage, mut keeper) = holding(&[10]);
+    stage.world.draws = false;
+    stage.play("b open p slot=1 quota=1000 end=3");
+    let second = keeper.change(&stage.world, 1, &[], &[bytes(7, 900_000)]);
+    assert_eq!(submit(&mut stage, "b", Body::SetDataSet(second)), Ok(Code::Done));
+    keeper.lose_every(1);
+    settled(&mut stage, &keeper);
+    let of_b = |keeper: &Keeper, stage: &Stage| {
+        keeper.audit(&stage.world).missing.iter().filter(|missing| missing.slot == 1).count()
+    };
+    assert!(of_b(&keeper, &stage) > 0);
+    stage.play("epoch 3");
+    stage.world.draws = true;
+    for _ in 0..3 {
+        answers(&mut stage, &keeper, 1);
+        assert_eq!((of_b(&keeper, &stage), restitutions(&stage)), (0, 0));
+    }
+}
+
+#[test]
+fn silence_after_wrong_answers_counts_no_further_epoch_against_it() {
+    let (mut stage, mut keeper) = holding(&[70_000]);
+    one_draw_an_epoch(&mut stage);
+    keeper.lose_tenths(8);
+    answers(&mut stage, &keeper, 1);
+    let judged = stage.world.epoch() + 3;
+    run_to(&mut stage, &keeper, judged, false);
+    let before = standing(&stage.world).low_correct;
+    assert_eq!(before, 1);
+    run_to(&mut stage, &keeper, judged + 12, false);
+    let now = standing(&stage.world);
+    assert!(now.drawn_at_close > 4, "silence was measured");
+    assert_eq!((now.low_correct, now.jailed_until), (before, 0));
+}
+
+#[test]
+fn no_score_rises_on_probation() {
+    let (mut stage, keeper) = holding(&[70_000]);
+    let place = Standing::key(&account("p"));
+    let mut given: Standing = stage.world.get(place).expect("it registered");
+    (given.probation, given.scores[STORAGE]) = (3, ONE / 10);
+    stage.world.state.insert(place, given.to_slot());
+    let mut free = Stage { world: stage.world.clone(), opened: stage.opened.clone() };
+    given.probation = 0;
+    free.world.state.insert(place, given.to_slot());
+    for (stage, rises) in [(&mut stage, false), (&mut free, true)] {
+        run_to(stage, &keeper, 8, true);
+        assert_eq!(standing(&stage.world).scores[STORAGE] > ONE / 10, rises);
+    }
+}
+
+/// Restitution may have lowered the bond since.
+#[test]
+fn who_leaves_jail_has_a_bond_for_what_it_declares() {
+    let mut stage = Stage::new();
+    stage.play("p register bond=1000s");
+    let (place, at) = (Standing::key(&account("p")), Provider::key(&account("p")));
+    let mut jailed: Standing = stage.world.get(place).expect("it registered");
+    jailed.jailed_until = 1;
+    stage.world.state.insert(place, jailed.to_slot());
+    let mut provider: Provider = stage.world.get(at).expect("it registered");
+    let mut system = stage.world.system();
+    provider.bond = Amount::sync(999);
+    system.bonds = Amount::sync(999);
+    system.burned = system.burned.checked_add(Amount::sync(1)).expect("below the bound");
+    stage.world.state.insert(at, provider.to_slot());
+    stage.world.state.insert(System::key(), system.to_slot());
+    stage.play("epoch 2\n p unjail => BondTooSmall\n p unjail bond=1s");
 }

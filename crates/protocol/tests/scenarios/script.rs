@@ -9,7 +9,7 @@
 //! ```
 //! Words that are not given have the defaults of `Line` below. Amounts are grains; `s` means SYNC.
 
-use crate::world::{World, account, key};
+use super::world::{World, account, key};
 use posync_protocol::{
     Account, AgreementId, Amount, Body, Bounded, Operation,
     block::{HEADER_NAMESPACE, Header, with_chain},

@@ -26,16 +26,16 @@ const SALT: Hash = [9; 32];
 
 /// Everything that a seat says of one provider.
 #[derive(Clone, Copy, Debug)]
-struct Said {
+pub(crate) struct Said {
     asked: u16,
     answered: u16,
     correct: u16,
     latency: u8,
 }
 
-const GOOD: Said = Said { asked: 4, answered: 4, correct: 4, latency: 0 };
+pub(crate) const GOOD: Said = Said { asked: 4, answered: 4, correct: 4, latency: 0 };
 
-fn seat_name(seat: usize) -> String {
+pub(crate) fn seat_name(seat: usize) -> String {
     format!("seat {seat}")
 }
 
@@ -61,7 +61,7 @@ fn seat(world: &mut World, count: usize) {
 
 /// Epoch 1 with its audit drawn: providers `p` and `q`, `count` seats, an agreement of each seat
 /// with each provider (the slot is the seat's number), and `reads` redeemed under each.
-fn audited(count: usize, reads: u64) -> Stage {
+pub(crate) fn audited(count: usize, reads: u64) -> Stage {
     let names: Vec<String> = (0..count).map(seat_name).collect();
     let mut funded: Vec<&str> = vec!["a", "b", "p", "q"];
     funded.extend(names.iter().map(String::as_str));
@@ -109,7 +109,7 @@ fn round(world: &World) -> ServiceRound {
 }
 
 /// What `seat` says of `provider`, signed.
-fn report(stage: &Stage, seat: usize, provider: &str, said: Said) -> Report {
+pub(crate) fn report(stage: &Stage, seat: usize, provider: &str, said: Said) -> Report {
     let (world, round) = (&stage.world, round(&stage.world));
     let index = world.get::<Provider>(Provider::key(&account(provider))).map_or(0, |provider| provider.index);
     let stratum = round.stratum(index).expect("two providers are both drawn");
@@ -133,7 +133,7 @@ fn report(stage: &Stage, seat: usize, provider: &str, said: Said) -> Report {
     report.signed(&key(&session_name(seat)), &world.chain, 1, &account(&seat_name(seat)))
 }
 
-fn batch(reports: Vec<Report>) -> AuditReveal {
+pub(crate) fn batch(reports: Vec<Report>) -> AuditReveal {
     reveals(1, SALT, reports).expect("one of a stratum").remove(0)
 }
 

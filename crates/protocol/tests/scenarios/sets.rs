@@ -220,6 +220,21 @@ fn a_set_that_grew_stands_for_two_settlements_in_force() {
 }
 
 #[test]
+fn a_swap_for_as_many_leaves_is_a_growth() {
+    let (mut stage, mut keeper, first) = quiet();
+    let same = keeper.sign(&stage.world, 0, (first.0, 2), &[0], &[bytes(22, 10_000)]);
+    let less = keeper.sign(&stage.world, 0, (same.claim.root, 3), &[0], &[bytes(23, 4_000)]);
+    settled(&mut stage, &keeper);
+    settled(&mut stage, &keeper);
+    assert_eq!(bring(&mut stage, "a", &same), Code::Done);
+    for _ in 0..2 {
+        assert_eq!(bring(&mut stage, "a", &less), Code::DataSetShrinkEarly);
+        settled(&mut stage, &keeper);
+    }
+    assert_eq!(bring(&mut stage, "a", &less), Code::Done);
+}
+
+#[test]
 fn a_first_set_is_a_growth() {
     let mut stage = Stage::new();
     stage.play("p register\n a open p quota=100000 end=700");

@@ -7,13 +7,13 @@ use crate::{
     world::{FUNDED, World, account, key},
 };
 use posync_protocol::{
-    Body, Bounded, Code, Operation,
+    Body, Bounded, Code, Operation, Record,
     fees::split_fee,
     fenwick,
     ledger::Event,
     limits::PLACES_MAX,
     operation::Settle,
-    record::{Agreement, Ending, Provider, SlotTree, Use},
+    record::{Agreement, Ending, Market, Provider, STORAGE, SlotTree, Use},
     settlement::owed,
 };
 use proptest::prelude::*;
@@ -264,6 +264,52 @@ fn more_endings_than_a_statement_names_are_settled_up_to_the_last_it_may_name() 
     assert!(waited > 0);
     assert_eq!(keeper.provider(&late.world).acc, after.acc);
     assert_eq!(keeper.provider(&late.world).settled_round, start(last) + waited, "waiting is never paid");
+}
+
+/// Its window is over, but its provider has yet to be settled up to its end (ST-8).
+#[test]
+fn an_agreement_that_ended_is_not_removed_before_its_end_is_paid() {
+    let (mut stage, mut keeper) = holding(&[10]);
+    stage.world.draws = false;
+    stage.play("b open p slot=1 quota=1000 end=3");
+    let second = keeper.change(&stage.world, 1, &[], &[bytes(7, 900_000)]);
+    assert_eq!(submit(&mut stage, "b", Body::SetDataSet(second)), Ok(Code::Done));
+    stage.play("epoch 6");
+    let early = Body::Settle(keeper.settle(&stage.world, &[1]));
+    assert_eq!(submit(&mut stage, "b", early), Err(Code::NothingToSettle));
+    stage.world.draws = true;
+    until_drawn(&mut stage, &keeper);
+    assert_eq!(answer(&mut stage, &keeper), Some(Ok(Code::Done)));
+    stage.world.draws = false;
+    let upkeep = Body::Settle(keeper.settle(&stage.world, &[1]));
+    assert_eq!(submit(&mut stage, "b", upkeep), Ok(Code::Done));
+    assert!(keeper.agreement(&stage.world, 1).is_none());
+}
+
+/// A provider is paid from the lower of both prices: what a rise of the price adds is burned.
+#[test]
+fn storage_is_paid_at_the_slow_price_where_that_is_lower() {
+    let mut stage = Stage::new();
+    let market = Market { price: 40_000_000, slow: 10_000_000, ..Market::default() };
+    stage.world.state.insert(Market::key(STORAGE as u8), market.to_slot());
+    stage.play("p register\n a open p quota=100000 end=700");
+    let mut keeper = Keeper::new("p");
+    let set = keeper.change(&stage.world, 0, &[], &[bytes(1, 900_000)]);
+    assert_eq!(submit(&mut stage, "a", Body::SetDataSet(set)), Ok(Code::Done));
+    stage.play("blocks 20");
+    stage.world.draws = true;
+    until_drawn(&mut stage, &keeper);
+    assert_eq!(answer(&mut stage, &keeper), Some(Ok(Code::Done)));
+    let split = stage.world.events.iter().find_map(|event| match event {
+        Event::Settled { fee, burn, committee, pay, .. } => {
+            Some([*fee, *burn, *committee, *pay].map(posync_protocol::Amount::grains))
+        }
+        _ => None,
+    });
+    let [fee, burn, committee, pay] = split.expect("it is paid");
+    assert!(pay > 0 && pay <= fee / 4, "{pay} of {fee}, whose base is a quarter");
+    assert!(committee <= fee / 80 && burn >= fee * 3 / 4 + fee / 20);
+    assert_eq!(burn + committee + pay, fee);
 }
 
 /// Codes that tests of this file assert.

@@ -39,12 +39,15 @@ pub(crate) const REFUSED: &str = "
     p redeem p/0 egress=1 session=thief        => BadSignature
     p redeem p/1 egress=1                      => AgreementUnknown
     p redeem p/0 opened=1 egress=1             => AgreementUnknown
+    p redeem p/0 opened=max egress=1           => AgreementUnknown
     p redeem p/0 egress=0                      => VoucherNothingNew
     p redeem p/0 egress=40000
     p redeem p/0 egress=40000                  => VoucherNothingNew
     p redeem p/0 egress=39999 gas=5            => VoucherWentBack
     p redeem p/0 egress=100001                 => VoucherOverQuota
+    p redeem p/0 egress=max                    => VoucherOverQuota
     p redeem p/0 egress=40000 gas=1001         => VoucherOverQuota
+    p redeem p/0 egress=40000 gas=max          => VoucherOverQuota
     blocks 8
     a open p slot=1 rate=50000 rate_gas=800
     p redeem p/1 egress=50001                  => VoucherOverRate
@@ -275,4 +278,19 @@ fn a_provider_that_only_redeems_gains_what_it_is_paid_less_its_fees() {
     let (system, bond) = (world.system(), Amount::sync(1_000));
     let spent = FUNDED.grains() - bond.grains() - world.balance("p").grains();
     assert!(spent + 750_000 <= system.burned.grains() - 200_000, "{spent}");
+}
+
+#[test]
+fn a_replaced_key_redeems_through_its_window_and_not_in_the_epoch_after() {
+    check(
+        "p register
+         a open p
+         p redeem p/0 egress=5
+         a rotate p/0 fresh
+         epoch 1
+         p redeem p/0 egress=10
+         epoch 2
+         p redeem p/0 egress=15 => BadSignature
+         p redeem p/0 egress=15 session=fresh",
+    );
 }
