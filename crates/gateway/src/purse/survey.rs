@@ -1,14 +1,15 @@
 //! Reads from the ledger what the gateway decides on: providers, their audits, our agreements.
 
-use super::state::View;
+use super::{policy::Posted, state::View};
 use crate::{
     core::Known,
     ledger::{Error, Ledger, decode},
 };
 use posync_protocol::{
     Account,
-    limits::{HISTORY, READ_KEYS_MAX},
-    record::{Audit, Endpoint, Measured, Offer, Provider, ProviderAt, Standing, System},
+    books::pair,
+    limits::{HISTORY, Parameters, READ_KEYS_MAX},
+    record::{Audit, CLASSES, Endpoint, Market, Measured, Offer, Provider, ProviderAt, Standing, System},
     standing::check_takes,
 };
 use std::collections::BTreeMap;
@@ -45,6 +46,19 @@ pub(super) async fn survey(ledger: &Ledger) -> Result<Survey, Error> {
     details(ledger, &accounts).await
 }
 
+/// Reads what is posted.
+///
+/// # Errors
+/// [`Error`].
+pub(super) async fn posted(ledger: &Ledger, parameters: &Parameters) -> Result<Posted, Error> {
+    let (height, slots) = ledger.read((0..CLASSES as u8).map(Market::key).collect()).await?;
+    let found = |class: usize| decode::<Market>(slots.get(class).copied().flatten());
+    let found = [found(0)?, found(1)?, found(2)?];
+    let mut class = 0..;
+    let prices = found.map(|market| pair(market, class.next().expect("without end"), parameters));
+    Ok(Posted { prices, height })
+}
+
 /// Reads these providers.
 ///
 /// # Errors
@@ -75,7 +89,7 @@ pub(super) async fn details(ledger: &Ledger, accounts: &[Account]) -> Result<Sur
             let measured = decode::<Measured>(*measured)?;
             let standing = decode::<Standing>(*standing)?.unwrap_or(Standing::newborn(0));
             let known = known((&offer, &provider), &audit, &endpoint, &standing);
-            survey.providers.insert(*account, (View { offer, provider, audit, measured }, known));
+            survey.providers.insert(*account, (View { offer, provider, audit, standing, measured }, known));
         }
     }
     if accounts.is_empty() {

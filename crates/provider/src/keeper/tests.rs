@@ -3,6 +3,7 @@
 use super::*;
 
 mod alerts;
+mod sets;
 
 use crate::{
     books::{Books, Held},
@@ -157,6 +158,14 @@ impl Bench {
 
     /// Stores shards, has the version signed and puts it on the ledger.
     async fn set(&mut self, id: AgreementId, version: u64, removes: &[u32], adds: &[Vec<u8>]) {
+        let body = self.sign(id, version, removes, adds).await;
+        let mut world = self.ledger.world.lock();
+        let operation = world.sign("carol", body);
+        assert_eq!(world.submit(&operation), Ok(Code::Done));
+    }
+
+    /// Stores shards and has the version signed.
+    async fn sign(&mut self, id: AgreementId, version: u64, removes: &[u32], adds: &[Vec<u8>]) -> Body {
         let parts = self.desk.parts();
         let mut added = vec![];
         for data in adds {
@@ -180,20 +189,31 @@ impl Bench {
             signature: consumer_signature,
         };
         let terms = parts.view.terms(&id).await.expect("open");
-        let provider_signature = Some(parts.books.sign(terms, ask).await.expect("open").expect("right"));
-        let mut world = self.ledger.world.lock();
+        let provider_signature =
+            Some(parts.books.sign(terms, ask, parts.view.height()).await.expect("open").expect("right"));
+        let world = self.ledger.world.lock();
         let provider: Provider = world.get(Provider::key(&account("paul"))).expect("registered");
         let agreement: Agreement = world.get(Agreement::key(&account("paul"), 0)).expect("open");
-        let body = Body::SetDataSet(SetDataSet {
+        Body::SetDataSet(SetDataSet {
             claim,
             index: provider.index,
             end_epoch: agreement.end_epoch,
             storage_key: account("carol"),
             consumer_signature,
             provider_signature,
-        });
-        let operation = world.sign("carol", body);
-        assert_eq!(world.submit(&operation), Ok(Code::Done));
+        })
+    }
+
+    fn on_ledger(&self) -> DataSet {
+        self.ledger.world.lock().get(DataSet::key(&account("paul"), 0)).unwrap_or_default()
+    }
+
+    fn provider(&self) -> Provider {
+        self.ledger.world.lock().get(Provider::key(&account("paul"))).expect("registered")
+    }
+
+    fn audit(&self) -> Audit {
+        self.ledger.world.lock().get(Audit::key(&account("paul"))).expect("registered")
     }
 }
 

@@ -117,32 +117,37 @@ impl Case {
         Ok(statement)
     }
 
-    /// Free upkeep that is due while no challenge is open: slots of ended agreements to be charged
-    /// and freed, and being asleep, which ends by it (DR-6). `None` when there is nothing to do.
+    /// Free upkeep that is due while no challenge is open: endings that an expired challenge left
+    /// behind, slots of ended agreements to be charged and freed (RD-9), and the way back into the fee
+    /// tree (DR-6). `None` when there is nothing to do.
     pub fn upkeep(&self) -> Option<Settle> {
         if self.audit.challenge.is_some() {
             return None;
         }
+        let endings = self.settled_endings();
+        let crossed = endings.last().copied().unwrap_or(0);
         let slots: Bounded<_, SETTLE_SLOTS_MAX> =
-            up_to(self.terms.values().filter(|terms| self.may_free(terms)).map(name));
+            up_to(self.terms.values().filter(|terms| self.may_free(terms, crossed)).map(name));
         let Provider { index, .. } = self.provider;
-        let asleep = !is_awake(&self.provider);
-        (asleep || !slots.is_empty()).then(|| Settle {
-            provider: self.account,
-            index,
-            slots,
-            endings: up_to([]),
-        })
+        let is_due = !slots.is_empty() || !endings.is_empty() || !is_awake(&self.provider);
+        is_due.then(|| Settle { provider: self.account, index, slots, endings })
     }
 
-    /// Ended, crossed, and either still in the tree or past its redemption window.
-    fn may_free(&self, terms: &Terms) -> bool {
+    /// End epochs in rounds that are settled and that nobody named yet.
+    fn settled_endings(&self) -> Bounded<u64, ENDINGS_MAX> {
+        let last = self.provider.settled_round / self.parameters.epoch_rounds;
+        up_to(self.endings.iter().flat_map(|endings| endings.due(last)))
+    }
+
+    /// Ended, crossed (up to `now`, with this operation), and either still in the tree or past its
+    /// redemption window.
+    fn may_free(&self, terms: &Terms, now: u64) -> bool {
         let epoch = self.parameters.epoch(self.height);
         let over =
             posync_protocol::agreement::is_over(&terms.agreement, &terms.usage, epoch, &self.parameters);
         let end = terms.agreement.end_epoch;
         let crossed = self.provider.settled_round >= self.parameters.epoch_start(end)
-            && self.endings.as_ref().is_none_or(|endings| endings.due(end).next().is_none());
+            && self.endings.as_ref().is_none_or(|endings| endings.due(end).all(|ending| ending <= now));
         let holds = terms.data.current.leaves > 0 || terms.data.next.is_some();
         if epoch >= end { (crossed || terms.data.current.leaves == 0) && (holds || over) } else { over }
     }
@@ -166,7 +171,8 @@ fn prove(data: &[u8], index: u64) -> Option<(Vec<u8>, Vec<Hash>)> {
     chunk::prove_chunk(length, index, data.get(start..end)?, &chunk::outboard(data))
 }
 
-/// The answer to one read: proved if the shard's bytes are there, else declared missing.
+/// The answer to one read at a place of the slot tree: proved if the shard's bytes are there, else
+/// declared missing.
 pub fn answer(place: u32, read: ShardRead, data: Option<&[u8]>) -> Answer {
     let ShardRead { shard, length, chunk, position } = read;
     let proved = data.and_then(|data| prove(data, chunk)).and_then(|(chunk, path)| {

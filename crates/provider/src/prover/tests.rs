@@ -80,7 +80,8 @@ impl Bench {
             signature: consumer_signature,
         };
         let terms = self.terms(self.id.slot).expect("open");
-        let provider_signature = Some(self.books.sign(terms, ask).await.expect("open").expect("right"));
+        let provider_signature =
+            Some(self.books.sign(terms, ask, self.world.height).await.expect("open").expect("right"));
         let provider: Provider = self.world.get(Provider::key(&account("paul"))).expect("registered");
         let agreement: Agreement = self.world.get(Agreement::key(&account("paul"), 0)).expect("open");
         let body = Body::SetDataSet(SetDataSet {
