@@ -1,12 +1,13 @@
-//! What a node does where the rules panic, which they never should: it leaves out or refuses what
-//! made them panic, says so, and stays. See `docs/decisions/a-block-that-cannot-be-executed.md`.
+//! The guard around the rules: if they panic, which they never should, the node leaves out or refuses
+//! the operation that made them panic, logs it, and goes on.
+//! See `docs/decisions/a-block-that-cannot-be-executed.md`.
 //!
-//! The rules are functions of what they are given: a panic in them leaves nothing half done.
+//! The rules are functions of their inputs: a panic in them leaves nothing half written.
 //!
 //! Invariants
-//! 1. A proposer leaves out exactly the operations that panic, as long as they are few, and proposes
-//!    without any if they are many: the same operations cannot stop it again and again.
-//! 2. Nothing is refused that does not panic.
+//! 1. A proposer leaves out exactly the operations that panic if there are fewer than [`SPARED_MAX`],
+//!    and otherwise proposes without any: the same operations cannot stop it again and again.
+//! 2. With fewer panics than that, no operation is left out that does not panic.
 
 use posync_protocol::{Hash, Operation};
 use std::{
@@ -15,12 +16,15 @@ use std::{
     sync::{Mutex, PoisonError},
 };
 
-/// Operations that one proposal leaves out, each found by halving; beyond it, all of them.
+/// Operations that one proposal finds by halving. With the last of them it leaves out all others, too.
 const SPARED_MAX: usize = 8;
-/// Operations that are remembered as left out.
+/// Ids of left-out operations that are remembered; the oldest are forgotten.
 const CONDEMNED_MAX: usize = 1024;
 
-/// Runs `work`; if it panics, what it panicked with.
+/// Runs `work` and catches a panic.
+///
+/// # Errors
+/// The message of the panic.
 pub(crate) fn guarded<T>(work: impl FnOnce() -> T) -> Result<T, String> {
     catch_unwind(AssertUnwindSafe(work)).map_err(|cause| {
         let text = cause.downcast_ref::<String>().map(String::as_str);
@@ -28,8 +32,8 @@ pub(crate) fn guarded<T>(work: impl FnOnce() -> T) -> Result<T, String> {
     })
 }
 
-/// Which of `items`, taken in order, makes `work` panic first: the last of the shortest beginning of
-/// the list that does. `None` if it panics without any.
+/// The index of the first of `items` that makes `work` panic: the last item of the shortest prefix
+/// that panics, found by halving. `None` if it panics without any item.
 pub(crate) fn culprit<I, T>(items: &[I], work: impl Fn(&[I]) -> T) -> Option<usize> {
     let panics = |count: usize| guarded(|| work(&items[..count])).is_err();
     let (mut fine, mut broken) = (0, items.len());
@@ -43,11 +47,11 @@ pub(crate) fn culprit<I, T>(items: &[I], work: impl Fn(&[I]) -> T) -> Option<usi
     broken.checked_sub(1)
 }
 
-/// Runs `work` on `items`; takes out of them what makes it panic, and returns that with the message
-/// of its panic.
+/// Runs `work` on `items`, removing the items that make it panic. Returns its result, and each removed
+/// item with the message of its panic.
 ///
 /// # Errors
-/// The message of a panic that no item is to blame for.
+/// The message of a panic that no item causes.
 pub(crate) fn sparing<I, T>(
     items: &mut Vec<I>,
     work: impl Fn(&[I]) -> T,
@@ -66,12 +70,12 @@ pub(crate) fn sparing<I, T>(
     }
 }
 
-/// Operations on which the rules panicked here: not tried again.
+/// Operations on which the rules panicked on this node: not tried again.
 #[derive(Default)]
 pub(crate) struct Condemned(Mutex<VecDeque<Hash>>);
 
 impl Condemned {
-    /// Remembers what was left out, and tells the operator.
+    /// Remembers left-out operations, and logs an error for each.
     pub(crate) fn add(&self, height: u64, spared: &[(Operation, String)]) {
         let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         for (operation, cause) in spared {
@@ -91,7 +95,7 @@ impl Condemned {
         }
     }
 
-    /// Takes out what was left out before.
+    /// Removes operations that were left out before.
     pub(crate) fn filter(&self, operations: &mut Vec<Operation>) {
         let known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if !known.is_empty() {
@@ -100,7 +104,7 @@ impl Condemned {
     }
 }
 
-/// A digest as text.
+/// A digest in hexadecimal.
 pub(crate) fn hex(hash: &Hash) -> String {
     hash.iter().map(|byte| format!("{byte:02x}")).collect()
 }

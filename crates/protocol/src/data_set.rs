@@ -1,4 +1,4 @@
-//! Versioned data sets: what a provider holds under an agreement, signed by both.
+//! Versioned data sets: what a provider holds under an agreement, signed by both parties.
 //!
 //! ```text
 //!   SetDataSet --+-- settled point --> current (weights move: phi, paid, weighed, trees, ending)
@@ -11,15 +11,15 @@
 //! a shrink would take back what was earned, and a provider could dilute reads for nothing.
 //!
 //! Invariants
-//! 1. A version is above the last one (of `next` if there is one) and says the whole set: an old data
-//!    set is no use, and only the newest need be brought (DS-1).
-//! 2. What a provider did not sign it need not prove: only the *empty* data set stands on the
-//!    consumer's signature alone. (A consumer could else name shards that never existed, and make
-//!    every audit of the provider unanswerable.) Deletion needs no consent: empty it.
+//! 1. A version is above the last one (that of `next` if there is one), and a claim describes the
+//!    whole set. So an old set is void, and only the newest need reach the ledger (DS-1).
+//! 2. A provider need not prove what it did not sign: only the *empty* data set stands on the
+//!    consumer's signature alone (DS-3). (Otherwise a consumer could name shards that never existed,
+//!    and make every audit of the provider unanswerable.) Deletion needs no consent: empty the set.
 //! 3. No shrink below the set in force within two settlements of its last growth in force (DS-3).
 //!    What waits as `next` never weighed, so nothing is judged against it but versions.
-//! 4. Who is suspended or in jail holds no more than is in force (JL-4): a claim with more leaves is
-//!    refused, any other goes on. Tests: `faults::who_is_jailed_or_suspended_grows_no_data_set`.
+//! 4. No data set grows with a provider that is suspended or jailed (JL-4): a claim with more leaves
+//!    than are in force is refused. Test: `faults::who_is_jailed_or_suspended_grows_no_data_set`.
 
 use crate::{
     Account, Code,
@@ -157,7 +157,10 @@ pub(crate) fn is_settled(working: &mut Working<'_>, account: &Account) -> Result
 }
 
 /// Puts `version` in force at a settled point: charges for what was held, then moves the weights.
-/// Whether it grew, and when, is decided here (DS-3): only what is in force is ever read.
+/// Whether it counts as growth, and since when, is decided here (DS-3): only a set in force is read.
+///
+/// # Errors
+/// `ProviderUnknown`, `AgreementUnknown`, `EndingsMissing`.
 pub(crate) fn take_effect(
     working: &mut Working<'_>,
     account: &Account,
@@ -191,7 +194,7 @@ pub(crate) fn clear(working: &mut Working<'_>, account: &Account, slot: u32) -> 
     working.put(key, &data_set)
 }
 
-/// Reads remembered as missing are no longer asked for.
+/// Stops asking again for the missing reads of a slot (RD-7).
 fn forget_missing(working: &mut Working<'_>, account: &Account, slot: u32) -> Result<(), Code> {
     let key = Audit::key(account);
     let mut audit: Audit = working.need(key, Code::ProviderUnknown)?;
@@ -203,7 +206,8 @@ fn forget_missing(working: &mut Working<'_>, account: &Account, slot: u32) -> Re
     Ok(())
 }
 
-/// Moves a slot's weight from `before` to `after` leaves in every sum that counts it.
+/// Moves a slot's weight from `before` to `after` leaves in every sum that counts it: `phi`, `paid`,
+/// `paid_base`, `leaves`, the ending record, the slot tree and the fee tree (DS-4).
 fn weigh(
     working: &mut Working<'_>,
     account: &Account,

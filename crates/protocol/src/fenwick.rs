@@ -18,8 +18,8 @@
 //! 1. `prefix(i)` is the sum of the items below `i`; a draw `x` falls on `i` when
 //!    `prefix(i) <= x < prefix(i + 1)`.
 //! 2. A path has at most [`PATH_MAX`] nodes.
-//! 3. What ends in the `span` epochs after `d` lies in the [`window`] of `d`, and nothing else that
-//!    ended within the last `ENDS_RING - span` epochs (RD-1).
+//! 3. What ends in the `span` epochs after `d` lies in the [`window`] of `d`, and nothing that ended
+//!    within the last `ENDS_RING - span` epochs does (RD-9, RD-12).
 //!
 //! Source: P. Fenwick, A new data structure for cumulative frequency tables, 1994.
 
@@ -29,7 +29,8 @@ use alloc::vec::Vec;
 /// Longest path: 2^30 places.
 pub const PATH_MAX: usize = 31;
 
-/// Where a slot stands in its provider's tree: what ends together stands together.
+/// A slot's place in its provider's tree, from its end epoch and number: slots that end together
+/// stand together (RD-12).
 pub const fn place(end_epoch: u64, slot: u32) -> u32 {
     (end_epoch % ENDS_RING as u64) as u32 * SLOTS_MAX + slot % SLOTS_MAX
 }
@@ -39,8 +40,8 @@ pub const fn slot_at(place: u32) -> u32 {
     place % SLOTS_MAX
 }
 
-/// The places of what lives in `epoch`, if nothing ends more than `span` epochs later: from the
-/// first up to, not including, the last, round the ring.
+/// The places of what lives in `epoch`, if nothing ends more than `span` epochs later (RD-12): from
+/// the first up to, not including, the last, round the ring.
 pub const fn window(epoch: u64, span: u64) -> (u32, u32) {
     let most = ENDS_RING as u64 - 1;
     let span = if span < most { span } else { most };

@@ -78,7 +78,7 @@ impl commonware_codec::Read for Account {
 }
 
 encoded! {
-    /// Names one agreement for ever: the slot may be used again, the opening height not (protocol 2).
+    /// Names one agreement for ever: the slot may be used again, the opening height not (AG-1).
     #[derive(Copy, PartialOrd, Ord)]
     AgreementId {
         /// Who provides.

@@ -6,8 +6,8 @@ use crate::amount::{Amount, ONE};
 pub const LEAF_BYTES: u64 = 1024;
 /// Slots of one provider.
 pub const SLOTS_MAX: u32 = 1 << 20;
-/// End epochs that the order of a slot tree tells apart: above the longest agreement, so that what
-/// lives in an epoch is one range of it.
+/// End epochs that a slot tree tells apart: above the longest agreement, so that what lives in an
+/// epoch is one range of the tree (RD-12).
 pub const ENDS_RING: u32 = 1 << 10;
 /// Places of a provider's slot tree, by end epoch and slot: 30 levels.
 pub const PLACES_MAX: u32 = ENDS_RING * SLOTS_MAX;
@@ -29,7 +29,7 @@ pub const HISTORY: u32 = 64;
 pub const REASKS: u8 = 3;
 /// Drawn reads after which a provider no longer stands in the turn line twice.
 pub const NEWCOMER_READS: u32 = 64;
-/// Challenges closed after which it does not either: who holds nothing is asked for no reads.
+/// Closed challenges after which it does not either: a provider that holds nothing has no reads drawn.
 pub const NEWCOMER_CLOSED: u8 = 64;
 /// Endings that one statement crosses (a record each). More can only wait in an interval that was
 /// not settled for as many epochs.
@@ -63,7 +63,7 @@ pub const OPERATIONS_MAX: usize = 4096;
 pub const FREE_LANE_BYTES: usize = BODY_BYTES_MAX / 2;
 /// Bytes of a body that paid operations may fill: a full lane.
 pub const PAID_LANE_BYTES: usize = BODY_BYTES_MAX - FREE_LANE_BYTES;
-/// Records that the paid operations of a full lane name.
+/// Writable records, summed over paid operations, at which the paid lane counts as full (AC-5).
 pub const PAID_LANE_KEYS: usize = KEYS_MAX / 2;
 /// Operations of one account in the reserved lane of a body: a seat reveals its audits in several.
 pub const RESERVED_PER_ACCOUNT: usize = 2;
@@ -97,8 +97,8 @@ pub const PROBE_SLOT_MS: u64 = 2_000;
 pub const PROBE_BYTES: usize = 64 << 10;
 /// Epochs for which a measurement tells the market what is offered.
 pub const MEASURED_FRESH_EPOCHS: u64 = 8;
-/// Epochs, the one that is closed among them, in one of which a provider answered a challenge whose
-/// storage the market counts as offered.
+/// The market counts a provider's storage as offered if it answered a challenge in one of this many
+/// epochs, the closed one included (MK-3).
 pub const ANSWERED_FRESH_EPOCHS: u64 = 8;
 /// A frame on any authenticated channel.
 pub const FRAME_BYTES_MAX: usize = (4 << 20) + (64 << 10);
@@ -122,7 +122,7 @@ pub const CALL_BYTES_MAX: usize = 64 << 20;
 pub const CALL_MEMORY_MS_MAX: u64 = 60_000;
 /// A verified slice of a download.
 pub const SLICE_BYTES: u64 = 64 << 10;
-/// Credit window of an agreement: paid bytes / 16, within these (protocol 4). A slice at least, so
+/// Credit window of an agreement: paid bytes / 16, within these (VO-5). A slice at least, so
 /// that a window is always of use.
 pub const CREDIT_MIN: u64 = SLICE_BYTES;
 /// Upper bound of the credit window.
@@ -213,7 +213,7 @@ const _: () = assert!((SEATS_MAX * SERVICE_DRAWS) as usize <= REPORTS_MAX * REPO
 const _: () = assert!(AUDITORS_MAX <= 3 * REPORTS_PER_PART);
 
 encoded! {
-    /// What the genesis fixes and nothing later changes (starting-point.md gives each reason).
+    /// The parameters that the genesis fixes; nothing changes them later.
     #[derive(Copy)]
     Parameters {
         /// Least milliseconds between blocks: local pacing, no rule reads a clock.
@@ -252,17 +252,17 @@ encoded! {
         burn: u64,
         /// Committee's share, parts per billion.
         committee: u64,
-        /// Least grains per byte: where the base fee starts and what it never falls below.
+        /// The fee floor, in grains per unit: the base fee starts here and never falls below (AC-5).
         base_fee: Amount,
         /// Returned when an agreement's records are deleted.
         deposit: Amount,
-        /// Share of the price that reserving without use costs, parts per billion.
+        /// Share of the price that reserving without use costs, parts per billion (AG-7).
         reserve_share: u64,
-        /// Burned by a transfer that opens an account.
+        /// Burned by a transfer that opens an account (AC-4).
         account_burn: Amount,
         /// Least bond of a provider.
         bond_min: Amount,
-        /// Bond for each declared leaf: what a leaf can earn between draws, twice (economics 8).
+        /// Bond for each declared leaf: what a leaf can earn between draws, twice.
         bond_per_leaf: Amount,
         /// Burned at registration: at least the cost of 64 audits.
         registration_burn: Amount,

@@ -1,8 +1,8 @@
 //! What members ask of the ledger: a closed set of operations in a signed envelope.
 //!
 //! The id of an operation is SHA-256 of its bytes. Signatures are checked outside, in batches,
-//! once per node ([`crate::wire::node`] carries the bytes). Only operations of the paid lane have a
-//! nonce; free ones (`Statement`, `Settle`) have `max_fee` 0, too.
+//! once per node ([`crate::wire::node`] carries the bytes). Outside the paid lane ([`Lane`]) `nonce`
+//! is 0; in free operations (`Statement`, `Settle`) `max_fee` is 0, too.
 
 mod lane;
 mod service;
@@ -69,7 +69,7 @@ encoded! {
         reserve_storage: u64,
         /// Least egress price.
         reserve_egress: u64,
-        /// Least gas price.
+        /// Least gas price; no rule reads it yet.
         reserve_gas: u64,
         /// Longest agreement that it takes, in epochs.
         term_max: u32,
@@ -105,7 +105,8 @@ encoded! {
         index: u32,
         /// Announce the exit.
         leave: bool,
-        /// Complete the exit: the epoch of its registration, checked (names its rows).
+        /// Complete the exit, and change nothing else: the epoch of its registration, checked (names
+        /// its rows).
         exit: Option<u64>,
     }
 }
@@ -275,9 +276,9 @@ encoded! {
 }
 
 encoded! {
-    /// A read in the slot of an agreement that had ended when the challenge was drawn: one that
-    /// nobody cleared until its end came round again. It never passes (anyone may free the slot by
-    /// `Settle`).
+    /// A read in the slot of an agreement that had ended when the challenge was drawn: nobody cleared
+    /// it until its place came into the range again (RD-9). It never passes; anyone may free the slot by
+    /// `Settle`.
     #[derive(Copy)]
     EndedRead {
         /// The place in the slot tree that holds the drawn index.
@@ -351,7 +352,7 @@ encoded! {
 }
 
 encoded! {
-    /// Cumulative use of one agreement, by the session key (protocol 4).
+    /// Cumulative use of one agreement, by the session key (VO-1).
     #[derive(Copy)]
     Voucher {
         /// The agreement, whole.

@@ -211,9 +211,9 @@ pub(crate) fn update(working: &mut Working<'_>, signer: &Account, body: &UpdateP
     working.put(key, &provider)
 }
 
-/// Cuts a declaration that its provider did not honour to what is under contract (PV-5). A refusal
-/// under an agreement is always within it: its quota is sold. Every refusal signed before a cut, or
-/// before the provider registered, is spent.
+/// Lowers the capacity that a provider declared and refused to what is under contract (PV-5). A
+/// refusal under an agreement is always within the declaration: its quota is sold. Every refusal that
+/// was signed before a cut, or before the provider registered, is void.
 ///
 /// # Errors
 /// `ProviderUnknown`, `RefusalStale`, `RefusalBeyond`, `RefusalCut`.
@@ -247,8 +247,8 @@ pub(crate) fn cut(working: &mut Working<'_>, body: &RefusedPlacement) -> Result<
     working.put(key, &offer)
 }
 
-/// Completes the exit: bond back, records gone, rows with them, index vacant (PV-3). The standing
-/// stays where jail would otherwise be left by leaving.
+/// Completes the exit: returns the bond, deletes the records and rows, frees the index (PV-3). The
+/// standing stays while jail counts (PV-6).
 fn leave(
     working: &mut Working<'_>,
     signer: &Account,
@@ -288,11 +288,11 @@ fn leave(
     working.delete(Endpoint::key(signer))
 }
 
-/// Deletes the rows of a provider that leaves: the roots over them stand (PV-3). An epoch that is
-/// still being closed, or was just sealed, needs the rows that moved its sums.
+/// Deletes the rows of a provider that leaves; the roots over them stand (PV-3). An epoch that is
+/// still being closed, or was just sealed, needs the rows that are part of its sums.
 ///
 /// # Errors
-/// `ExitEarly` if it was paid in one of the last epochs.
+/// `ExitEarly` if the running epoch or one of the last [`CLOSING_RING`] epochs paid it.
 fn take_rows(working: &mut Working<'_>, signer: &Account, registered: u64) -> Result<(), Code> {
     let now = working.context.epoch();
     for epoch in row_epochs(registered, now) {

@@ -153,7 +153,7 @@ record! {
         seats: u32,
         /// Sum of the bonds of all seats.
         seat_bonds: Amount,
-        /// Grains per byte that a paid operation of the next block burns.
+        /// Base fee of the next block: grains per unit of a paid operation (AC-3).
         base_fee: u64,
     }
 }
@@ -186,7 +186,7 @@ record! {
         sold: u64,
         /// Egress under contract: quotas spread over the epochs of their agreements.
         sold_egress: u64,
-        /// Gas under contract, likewise.
+        /// Gas under contract; no rule counts it yet.
         sold_gas: u64,
         /// Height of the block that last cut its offer after a signed refusal; 0 without one.
         cut: u64,
@@ -220,13 +220,13 @@ record! {
         capacity: u64,
         /// Egress, bytes an epoch.
         capacity_egress: u64,
-        /// Gas an epoch.
+        /// Gas an epoch; no rule sells by it yet.
         capacity_gas: u64,
         /// Least price for storage.
         reserve_storage: u64,
         /// Least price for egress.
         reserve_egress: u64,
-        /// Least price for gas.
+        /// Least price for gas; no rule reads it yet.
         reserve_gas: u64,
         /// Longest agreement, in epochs: for how long it locks its prices.
         term_max: u32,

@@ -13,14 +13,14 @@
 //! credit = floor(sum of paid x rounds x passed / (4 x 2^20)) (ST-2)
 //! charge = ceil(rate x leaves x change of acc / (ONE x 2^20)),  acc += rounds x passed x ONE / 4 (ST-4)
 //!
-//! Before a charge a tenth of the price of leaves that the agreement reserves and does not hold is
-//! burned from the same reserve ([`hold`], AG-7).
+//! Before a charge, a tenth of the price of the leaves that the agreement reserves and does not hold
+//! is burned from the same reserve ([`hold`], AG-7).
 //!
 //! Invariants
 //! 1. Weights move at settled points only ([`crate::data_set`]), so the sum of all charges due
 //!    exceeds what was credited by at least 0 and less than one grain per charge and per
-//!    settlement. A close alone ends an agreement's pay at the last settlement (ST-8). What is held
-//!    is floored and of leaves that are not charged, so charges and holds stay within the reserve.
+//!    settlement. A close alone ends an agreement's pay at the last settlement (ST-8). A hold is
+//!    floored, and is for leaves that are not charged: charges and holds stay within the reserve.
 //! 2. What ends at an epoch is crossed in order: its agreements are charged up to `acc` at that
 //!    epoch's end, whenever that happens (ST-5, ST-6), and weigh in no draw by fee any more (DR-3).
 //! 3. Free upkeep ([`apply`]) changes something for every slot it names, or is refused: nobody
@@ -39,8 +39,8 @@ use crate::{
 use alloc::vec::Vec;
 use ruint::aliases::U256;
 
-/// What the agreement owes its provider's pool and was not charged yet. `ending` is the record of
-/// its end epoch.
+/// The grains that the agreement owes for storage and was not charged yet, at most its storage
+/// reserve (ST-4). `ending` is the record of its end epoch.
 pub fn owed(
     agreement: &Agreement,
     usage: &Use,
@@ -54,9 +54,9 @@ pub fn owed(
     grains.and_then(Amount::new).unwrap_or(Amount::MAX).min(usage.storage_reserve)
 }
 
-/// What an agreement that holds `leaves` burns when it is touched in `round`: a tenth of the price of
-/// the leaves that it reserves beyond them, since it was last touched, at most to the end of the
-/// redemption window after its end, floored (AG-7).
+/// The grains that an agreement with `leaves` in force burns when it is touched in `round` (AG-7): a
+/// tenth of the price of the leaves of its quota beyond those, since it was last touched, at most to
+/// the end of the redemption window after its end, floored.
 pub fn hold(agreement: &Agreement, usage: &Use, leaves: u64, round: u64, parameters: &Parameters) -> Amount {
     let until = round.min(last_round(agreement, parameters));
     let rounds = until.saturating_sub(usage.held_round);
@@ -69,8 +69,7 @@ pub fn hold(agreement: &Agreement, usage: &Use, leaves: u64, round: u64, paramet
 
 /// Charges the agreement at `slot` for storage up to the last settlement (or up to its end): moves
 /// its `Use::acc` forward and takes the charge off `Use::storage_reserve`, never below zero. Before
-/// anything moves, what it reserved and did not hold is burned ([`hold`]): the reserve and the pool
-/// that it claims fall by it.
+/// that, the cost of unused leaves is burned ([`hold`]): reserve and pool fall by it.
 /// Named by the caller: Agreement, DataSet, Ending readable; Provider, Use writable.
 pub(crate) fn charge(working: &mut Working<'_>, account: &Account, slot: u32) -> Result<(), Code> {
     let mut provider: Provider = working.need(Provider::key(account), Code::ProviderUnknown)?;
@@ -107,11 +106,12 @@ pub(crate) fn touches_settle(
 }
 
 /// Settles the interval of a provider that answered with `passed` of four reads, up to the round
-/// `through`; the rest up to now is not paid. It is awake from here on (DR-6). `endings` must name
-/// those that lie in it, or the first [`ENDINGS_MAX`] of more; others are ignored, so that a statement
-/// survives the epoch's change between its writing and its block. Where more end, it settles up to
-/// the last that it may name, and the rest of the interval goes on, shorter by the rounds that the
-/// provider let wait (ST-5).
+/// `through`; the rounds from there to now are not paid. The provider is awake from here on (DR-6).
+///
+/// `endings` must name the endings that lie in the interval, at most the first [`ENDINGS_MAX`]. Others
+/// are ignored, so that a statement stays good if the epoch changes before its block. Where more are
+/// due, it settles up to the last named one; the next statement settles the rest, less the rounds
+/// that the provider let wait (ST-5).
 ///
 /// # Errors
 /// `EndingsMissing`.
@@ -196,8 +196,8 @@ impl Interval {
     }
 }
 
-/// Passes an epoch's end: what ended is no longer paid or counted, and knows the `acc` of its end.
-/// The caller writes the provider, and what it weighs.
+/// Crosses an epoch's end: agreements that end there are no longer paid or counted, and the ending
+/// record keeps the `acc` of that moment. The caller writes the provider and sets its weight.
 fn cross(
     working: &mut Working<'_>,
     account: &Account,
@@ -229,9 +229,9 @@ pub(crate) fn touches(context: &BlockContext, signer: &Account, body: &Settle, t
     }
 }
 
-/// Expires a stale challenge, crosses endings that are settled, and for each slot: removes an
-/// agreement that is over, frees an ended one's place in the tree, or applies `next`. Sent by the
-/// provider itself, it wakes it if no challenge is open (DR-6).
+/// Runs upkeep (ST-7): closes an expired challenge, crosses endings that are settled, and for each
+/// slot removes an agreement that is over, frees an ended one's place in the tree, or puts `next` in
+/// force. Sent by the provider itself, it also wakes the provider if no challenge is open (DR-6).
 ///
 /// # Errors
 /// `BadShape` for a wrong hint, `ProviderUnknown`, `AgreementUnknown`, `EndingsMissing`,
@@ -273,8 +273,8 @@ fn expire_stale(working: &mut Working<'_>, account: &Account) -> Result<bool, Co
     Ok(true)
 }
 
-/// Crosses endings that lie in rounds settled before (an expired challenge settles without naming
-/// them): the first of those due, in order.
+/// Crosses the named endings, which must be the first of those due, in order, and lie in rounds that
+/// are settled. (An expired challenge settles rounds without naming endings.)
 fn cross_settled(working: &mut Working<'_>, account: &Account, endings: &[u64]) -> Result<(), Code> {
     let Some(last) = endings.last() else { return Ok(()) };
     let mut provider: Provider = working.need(Provider::key(account), Code::ProviderUnknown)?;
@@ -293,7 +293,7 @@ fn cross_settled(working: &mut Working<'_>, account: &Account, endings: &[u64]) 
     working.put(Provider::key(account), &provider)
 }
 
-/// Does what is due for one slot while no challenge is open; whether there was anything.
+/// Does what is due for one slot while no challenge is open. Returns whether anything was due.
 pub(crate) fn tend(
     working: &mut Working<'_>,
     account: &Account,

@@ -1,4 +1,4 @@
-//! How a provider stands: its sync score, and the steps from a warning to jail and back.
+//! The standing of a provider: its sync score, and the steps from a warning to jail and back.
 //!
 //! ```text
 //!   good --low epoch--> warned --3 in a row--> suspended (away) --good epoch--> good
@@ -71,8 +71,9 @@ impl Standing {
         }
     }
 
-    /// Of an account that registers in `epoch`, where `before` stood from an earlier life: jail is not
-    /// left by leaving (PV-3). A seat that signed against itself is jailed for ever.
+    /// The standing of an account that registers in `epoch`; `before` is what an earlier registration
+    /// left. Jail, its memory and probation go on, scores begin anew (PV-6). The account of a jailed
+    /// seat is jailed for ever.
     pub(crate) fn reborn(epoch: u64, before: Option<&Self>, is_jailed_seat: bool) -> Self {
         let mut standing = Self::newborn(epoch);
         if let Some(before) = before {
@@ -88,8 +89,8 @@ impl Standing {
         standing
     }
 
-    /// Whether it outlives its provider's exit in `epoch`: while it is jailed, or a jailing still
-    /// counts (PV-3).
+    /// Whether the record stays after its provider's exit in `epoch`: while the provider is jailed, or
+    /// a jailing still counts (PV-6).
     pub(crate) fn outlives(&self, epoch: u64) -> bool {
         let counts = self.jailings > 0 && epoch.saturating_sub(self.last_jailed) <= JAIL_MEMORY;
         self.jailed_until != 0 || counts
@@ -120,8 +121,8 @@ pub fn check_takes(standing: &Standing) -> Result<(), Code> {
     if standing.suspended != 0 { Err(Code::ProviderSuspended) } else { Ok(()) }
 }
 
-/// Whether a data set at the provider may grow (JL-4): a quota that was agreed before is no reason to
-/// trust it with more.
+/// Whether a data set at the provider may grow (JL-4): an old quota must not be a way around jail or
+/// suspension.
 ///
 /// # Errors
 /// `GrowthJailed`, `GrowthSuspended`.
@@ -167,8 +168,8 @@ impl Step {
     }
 }
 
-/// Whether a measured epoch is low in correctness (JL-1): what it answered of the reads of its
-/// storage, if one was drawn, or what auditors agreed on of the other classes.
+/// Whether a measured epoch is low in correctness (JL-1): by the answered reads of its storage, if
+/// a read was drawn, or by what auditors agreed on for another class.
 fn is_wrong(standing: &Standing, row: &Settlement) -> bool {
     let low = |(class, correct): (usize, &Ratio)| match class {
         STORAGE => correct.measured().is_some() && standing.proven < CORRECTNESS_MIN,
@@ -177,8 +178,8 @@ fn is_wrong(standing: &Standing, row: &Settlement) -> bool {
     row.correct.iter().enumerate().any(low)
 }
 
-/// Ends a suspension of who has nothing that could be read, once it answered a challenge (JL-2):
-/// no epoch could ever measure it again, since it takes no agreements either.
+/// Ends the suspension of a provider that has nothing to read, once it answered a challenge (JL-2).
+/// No epoch could ever measure it again, because it takes no agreements either.
 fn resume_idle(standing: &mut Standing, row: &Settlement, now: u64) -> Option<Step> {
     (standing.suspended != 0 && row.reads == 0 && row.answers > 0).then(|| {
         (standing.suspended, standing.low_available) = (0, 0);
@@ -187,7 +188,7 @@ fn resume_idle(standing: &mut Standing, row: &Settlement, now: u64) -> Option<St
 }
 
 /// Counts low epochs, and warns, suspends, resumes or jails (JL-1, JL-2, JL-3). `now` is the
-/// epoch of the block. Whoever is jailed already only waits.
+/// epoch of the block. A provider that is jailed already is not jailed again.
 pub(crate) fn judge(standing: &mut Standing, row: &Settlement, now: u64) -> Vec<Step> {
     let Some(quality) = row.quality.measured() else {
         return resume_idle(standing, row, now).into_iter().collect();

@@ -15,7 +15,7 @@
 //! 2. Silence is never better than an answer: until it answers, the same reads stay due and
 //!    nothing accrues; an expired challenge settles at zero of four (RD-4, RD-5, RD-6).
 //! 3. Which reads there are and which pass never depends on when the answer comes: what lives is
-//!    what lived when the challenge was drawn, and data sets do not change meanwhile (RD-1, RD-9).
+//!    what lived when the challenge was drawn, and data sets do not change meanwhile (RD-9, RD-12).
 //! 4. Stake moves only for a read declared missing in four statements running, and only to the
 //!    agreement that paid for it (RD-7).
 

@@ -1,4 +1,5 @@
-//! Whether the next bytes may leave: the credit window (VO-5) between what was sent and what was paid.
+//! Whether the next bytes may leave: the credit window (VO-5) between what was sent and what was
+//! paid. What earlier downloads lost narrows it (VO-8).
 
 use posync_protocol::agreement::credit_window;
 

@@ -32,7 +32,7 @@ impl Terms {
         check_open(&self.agreement, &self.usage, epoch)
     }
 
-    /// The consumer's trust, as the ledger has it (BK-8).
+    /// The consumer's trust, as the ledger has it (BK-9).
     pub fn trust(&self, parameters: &Parameters) -> u64 {
         trust(&self.usage, parameters)
     }

@@ -1,5 +1,5 @@
-//! How much is reserved of whom: room costs by time what is not used of it (AG-7), so agreements begin
-//! small and double with the load; decides, sends nothing.
+//! Which agreements to open, how large, and which to close. Unused room costs a tenth of its price, by
+//! time (AG-7), so agreements begin small and double with the load. Decides, sends nothing.
 //!
 //! ```text
 //!   load, bytes on their way ─► room: first, 2 x, 4 x ..   as many as it takes, opened together
@@ -8,9 +8,10 @@
 //! ```
 //!
 //! Invariants
-//! 1. With one provider there is never more room than what it holds or is about to hold needs: below
-//!    three quarters of the newest there is no other, and each is at least twice the one before.
-//! 2. What is asked for is what the ledger's own rules would accept ([`check_offer`]).
+//! 1. With one provider no room is opened that the load does not need: while an agreement is below
+//!    three quarters full no other is opened for it, and each is twice the largest before it, up to
+//!    the largest quota of the genesis.
+//! 2. An opening is proposed only if the ledger's own rules would accept it ([`check_offer`]).
 
 use super::state::{Stage, Standing, View, is_old, passes};
 use posync_protocol::{
@@ -27,13 +28,13 @@ use std::collections::{BTreeMap, BTreeSet};
 
 /// Leaves of the first agreement with a provider: 8 MiB.
 const FIRST_LEAVES: u64 = 1 << 13;
-/// Times that what an agreement may hold is read within it before another is opened to read, about.
+/// Egress quota of an agreement that stores, in multiples of the bytes that it may hold.
 const EGRESS_TIMES: u64 = 4;
-/// Part of a provider's free egress that one agreement takes: room stays for a successor and others.
+/// One agreement takes at most 1 / this of a provider's free egress: room stays for others.
 const EGRESS_PART: u64 = 16;
-/// Below this an egress quota that was cut is not worth an agreement.
+/// Bytes of egress quota below which an agreement whose quota had to be cut is not opened.
 const EGRESS_LEAST: u64 = 16 << 20;
-/// Highest prices accepted, in genesis prices: they follow what the network uses.
+/// Highest prices accepted, in multiples of the genesis prices.
 const PRICES: u64 = 4;
 /// Shortest agreement worth opening, in epochs.
 const TERM_LEAST: u64 = 8;
@@ -44,7 +45,7 @@ const AT_ONCE: usize = 12;
 /// Epochs without use after which an agreement that holds nothing is closed.
 pub const IDLE_EPOCHS: u64 = 16;
 
-/// What an agreement reserves.
+/// The quotas of an agreement.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Quota {
     /// Leaves; 0 to read only.
@@ -53,7 +54,7 @@ pub struct Quota {
     pub egress: u64,
 }
 
-/// What a customer wants.
+/// A consumer's limits and wishes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Policy {
     /// Providers to have agreements with.
@@ -74,7 +75,7 @@ pub struct Policy {
     pub price_max: [u64; CLASSES],
 }
 
-/// What the ledger posts.
+/// The prices that the ledger posts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Posted {
     /// The prices of the classes.
@@ -84,7 +85,8 @@ pub struct Posted {
 }
 
 impl Policy {
-    /// Of who stores: the longest agreements that the genesis permits, the first one small.
+    /// The policy of a gateway that stores: the longest agreements that the genesis permits, the first
+    /// one small.
     pub fn of(parameters: &Parameters) -> Self {
         let price = |price: u128| u64::try_from(price).unwrap_or(u64::MAX).saturating_mul(PRICES);
         let most = Quota { leaves: parameters.quota_leaves_max, egress: parameters.quota_egress_max };
@@ -102,15 +104,15 @@ impl Policy {
         }
     }
 
-    /// Of who only reads: `egress` bytes of each provider within `epochs`. No leaves, so nothing is
-    /// burned for room that nobody wants.
+    /// The policy of an auditor, which only reads: `egress` bytes of each provider within `epochs`. No
+    /// leaves, so nothing is burned for unused storage.
     pub fn to_read(parameters: &Parameters, epochs: u64, egress: u64) -> Self {
         let of = Self::of(parameters);
         let first = Quota { leaves: 0, egress: egress.min(of.most.egress) };
         Self { first, epochs: of.epochs.min(epochs), ..of }
     }
 
-    /// Whether it holds shards.
+    /// Whether it stores shards.
     pub const fn stores(&self) -> bool {
         self.first.leaves > 0
     }
@@ -120,8 +122,8 @@ impl Policy {
         self.epochs.min(view.offer.term_max.into()).min(parameters.agreement_epochs_max)
     }
 
-    /// The opening that asks a provider for a quota; who, where and the keys are the caller's.
-    /// `None` if it would be refused, or is not wanted at these prices.
+    /// The opening that asks a provider for a quota; the caller fills in provider, slot and keys.
+    /// `None` if the ledger would refuse it, or the policy does not want it.
     pub fn open(&self, view: &View, quota: Quota, posted: &Posted, p: &Parameters) -> Option<Open> {
         let term = self.term(view, p);
         let free = sellable_egress(&view.offer, view.measured.as_ref());
@@ -158,13 +160,13 @@ impl Policy {
         (wanted && check_offer(&agreement, &open, &seen, p).is_ok()).then_some(open)
     }
 
-    /// Money for vouchers over `bytes` at `price`.
+    /// The voucher reserve for `bytes` at `price`, at most the policy's.
     pub fn reserve(&self, price: u64, bytes: u64) -> Amount {
         egress_cost(price, bytes).unwrap_or(Amount::MAX).min(self.voucher_reserve)
     }
 
-    /// What is to be opened with a provider, beside the agreements `mine` with it, while `demand`
-    /// leaves are on their way to it.
+    /// The quotas to open with a provider, beside the agreements `mine` with it, while `demand` leaves
+    /// are on their way to it.
     pub fn openings(&self, mine: &[&Standing], demand: u64, epoch: u64, p: &Parameters) -> Vec<Quota> {
         let (live, over): (Vec<&Standing>, Vec<&Standing>) = mine.iter().partition(|s| is_live(s, epoch, p));
         let mut quotas = self.rooms(&live, &over, demand);
@@ -178,8 +180,8 @@ impl Policy {
         quotas
     }
 
-    /// Room for what is on its way and for what the agreements that are `over` hold, each twice the
-    /// one before; one, when none of the `live` is below three quarters.
+    /// Quotas for the `demand` and for what the agreements that are `over` still hold, each twice the
+    /// one before; at least one if no `live` agreement is below three quarters.
     fn rooms(&self, live: &[&Standing], over: &[&Standing], demand: u64) -> Vec<Quota> {
         if !self.stores() {
             return Vec::new();
@@ -213,8 +215,8 @@ impl Policy {
         leaves
     }
 
-    /// Whether an agreement is one too many: unused for a while, and the others of `mine` need nothing
-    /// in its place, or something smaller. One at a time, the largest first.
+    /// Whether an agreement can be closed: unused for [`IDLE_EPOCHS`], and without it the others of
+    /// `mine` would need nothing new, or something smaller. One at a time, the largest first.
     pub fn is_idle(&self, it: &Standing, mine: &[&Standing], epoch: u64, p: &Parameters) -> bool {
         let size = |s: &Standing| (s.row.quota_leaves, s.row.quota_egress, s.number);
         let is_unused = |s: &&&Standing| s.idle >= IDLE_EPOCHS && Stage::of(&s.row) == Stage::Open;
@@ -233,14 +235,14 @@ impl Policy {
 }
 
 impl Quota {
-    /// For an agreement that holds `leaves`, within `most`.
+    /// The quota of an agreement that is to hold `leaves`, within `most`.
     fn to_hold(leaves: u64, most: Self) -> Self {
         let egress = leaves.saturating_mul(LEAF_BYTES).saturating_mul(EGRESS_TIMES);
         Self { leaves, egress: egress.min(most.egress) }
     }
 }
 
-/// Whether it takes more, for a while.
+/// Whether it is open or opening, and not about to end.
 fn is_live(standing: &Standing, epoch: u64, p: &Parameters) -> bool {
     matches!(Stage::of(&standing.row), Stage::Open | Stage::Opening) && !is_old(&standing.row, epoch, p)
 }
@@ -255,9 +257,9 @@ pub fn egress_cost(price: u64, bytes: u64) -> Option<Amount> {
     Amount::new(mul_div_up(u128::from(price), u128::from(bytes), UNIT)?)
 }
 
-/// What should be opened now: with all of the `needed` providers, and with as many others until the
-/// policy's number have what they need; those with an agreement already come first, then by account.
-/// `demand`: leaves on their way to each provider that is used.
+/// The openings to send now: with all of the `needed` providers, and with others until the policy's
+/// number of providers have what they need. Providers with an agreement come first, then by account.
+/// `demand` is the number of leaves on their way to each used provider.
 pub fn wanted(
     views: &BTreeMap<Account, View>,
     needed: &BTreeSet<Account>,

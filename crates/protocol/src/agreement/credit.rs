@@ -8,8 +8,8 @@
 //! 1. A window is never below one slice unless it is nothing, so whoever may go on can go on.
 //! 2. More paid or more trust never shrinks a window, more lost never widens it.
 //! 3. Whatever the order of paying and not paying, at most `paid / 16 + 4 slices` are ever unpaid
-//!    when everything paid was paid before: who takes all it can has paid for 16 of 17 bytes, or got
-//!    less than its opening fee is worth.
+//!    when everything paid was paid before: a consumer that takes all it can has paid for 16 of 17
+//!    bytes, or got less than its opening fee is worth (VO-8).
 
 use crate::{
     amount::{ONE, mul_div},
@@ -18,15 +18,15 @@ use crate::{
     record::Use,
 };
 
-/// The share of what was sent under an agreement that its consumer signed for, as the ledger has it
-/// (BK-8): one deposit of good faith, what was signed, what was disputed.
+/// The trust of an agreement: the share of what was sent that its consumer signed for, on the ledger
+/// (BK-9): one deposit of good faith, what was signed, what was disputed.
 pub fn trust(usage: &Use, parameters: &Parameters) -> u64 {
     score::books(usage.signed.grains(), usage.disputed.grains(), parameters.deposit.grains())
 }
 
 /// Bytes that running downloads may owe together (VO-5): a sixteenth of the bytes paid, scaled by
-/// `trust`, less what earlier downloads lost, within [`CREDIT_MIN`] and [`CREDIT_MAX`]; nothing when
-/// more than [`CREDIT_LOST_MAX`] beyond that sixteenth is lost.
+/// `trust`, less what earlier downloads lost, within [`CREDIT_MIN`] and [`CREDIT_MAX`]. Nothing when
+/// more than [`CREDIT_LOST_MAX`] beyond that sixteenth is lost (VO-8).
 pub fn credit_window(paid: u64, lost: u64, trust: u64) -> u64 {
     let share = mul_div(u128::from(paid / 16), trust.min(ONE).into(), ONE.into());
     let share = share.and_then(|share| u64::try_from(share).ok()).unwrap_or(paid / 16);

@@ -1,4 +1,4 @@
-//! What an opening locks, and what reserving without use costs.
+//! The money that an opening locks, and the cost of reserving without use.
 //!
 //! ```text
 //!   opened ------------------------- end ------ redemption window ------ last round
@@ -6,9 +6,9 @@
 //!     |  deposit: that of genesis, and a tenth of the price of egress and gas over all of it
 //! ```
 //!
-//! Everything here is pure, so that who opens asks the ledger's own rules before it sends
-//! ([`check_offer`]). What is reserved and not used is burned: it is the price of keeping others
-//! out, and no pay for capacity that nobody proved.
+//! Everything here is pure, so that a consumer can ask the ledger's own rules before it sends an
+//! opening ([`check_offer`]). The cost of reserving is burned: it is the price of keeping others out,
+//! not pay for capacity that nobody proved.
 //!
 //! Invariants
 //! 1. What an agreement is charged for leaves, and burns for those it does not hold, is at most what
@@ -29,24 +29,24 @@ use crate::{
     standing::check_takes,
 };
 
-/// The records that decide an opening, as they stand, and the block's place.
+/// The records that decide an opening, and the height of its block.
 #[derive(Clone, Copy, Debug)]
 pub struct Seen<'a> {
     /// What the provider offers.
     pub offer: &'a Offer,
-    /// What the ledger counts of it.
+    /// What the ledger counts of the provider.
     pub provider: &'a Provider,
-    /// How it stands.
+    /// Its score, warnings and jail.
     pub standing: &'a Standing,
-    /// What was measured of it, if anything.
+    /// Its measured egress, if there is any.
     pub measured: Option<&'a Measured>,
-    /// Whether another agreement has the slot.
+    /// Whether another agreement holds the slot.
     pub is_taken: bool,
     /// The block's height.
     pub height: u64,
 }
 
-/// What an opening locks besides its voucher reserve.
+/// The money that an opening locks besides its voucher reserve.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Locked {
     /// Prepaid into the provider's pool (AG-3).
@@ -55,7 +55,7 @@ pub struct Locked {
     pub deposit: Amount,
 }
 
-/// The record that an opening at `height` leads to, at the pairs of prices posted then (MK-1).
+/// The record of an agreement that opens at `height`, at the pairs of prices posted then (MK-1).
 pub const fn terms(consumer: &Account, body: &Open, prices: &[Pair; CLASSES], height: u64) -> Agreement {
     let [storage, egress, gas] = [prices[STORAGE], prices[EGRESS], prices[GAS]];
     Agreement {
@@ -78,9 +78,9 @@ pub const fn terms(consumer: &Account, body: &Open, prices: &[Pair; CLASSES], he
     }
 }
 
-/// Judges an opening whose [`terms`] are `agreement`: both sides' conditions, in the order of the
-/// codes. The ledger's own check: who asks it before it sends is refused for nothing but money and
-/// what changed in between.
+/// Checks an opening whose [`terms`] are `agreement` against both sides' conditions, in the order of
+/// the codes (AG-2). The ledger runs the same check: a consumer that ran it before sending is refused
+/// only for lack of money, or for what changed in between.
 ///
 /// # Errors
 /// `ProviderLeaving`, `PriceAboveMaximum`, `PriceBelowReserve`, `NoCapacity`, `SlotTaken`,
@@ -124,7 +124,8 @@ pub fn check_offer(
     capacity::check_opening(offer, provider, seen.measured, asked)
 }
 
-/// What an opening with these terms locks at a provider.
+/// The money that an opening with these terms locks at a provider; the maximum above all money there
+/// can be.
 pub fn locked(agreement: &Agreement, provider: &Provider, parameters: &Parameters) -> Locked {
     let opened = start_round(agreement, parameters);
     // A provider that is paid for nothing is owed nothing since it last settled.
@@ -138,9 +139,9 @@ pub fn locked(agreement: &Agreement, provider: &Provider, parameters: &Parameter
     }
 }
 
-/// What an opening locks in the storage reserve, per 2^20: rate x quota x (rounds to the end + rounds
-/// since the provider last settled), and a tenth of rate x quota over the redemption window, each
-/// rounded up (AG-3). `None` above all money there can be.
+/// The storage reserve of an opening (AG-3), at `rate` per 2^20 leaf-rounds: rate x quota x `rounds`
+/// (those to the end and those since the provider last settled), and a tenth of rate x quota over the
+/// redemption window, each rounded up. `None` above all money there can be.
 pub fn storage_reserve(rate: u64, quota: u64, rounds: u64, parameters: &Parameters) -> Option<Amount> {
     let weight = u128::from(rate) * u128::from(quota);
     let pay = mul_div_up(weight, rounds.into(), UNIT)?;
@@ -149,9 +150,9 @@ pub fn storage_reserve(rate: u64, quota: u64, rounds: u64, parameters: &Paramete
     Amount::new(pay.checked_add(mul_div_up(weight, held, u128::from(ONE) * UNIT)?)?)
 }
 
-/// What an opening locks as its deposit: that of genesis, and a tenth of the price of the quotas of
-/// egress and gas, spread over the agreement and its redemption window, rounded up (AG-4). `None`
-/// above all money there can be. A term beyond the longest, which is refused, counts as that.
+/// The deposit of an opening (AG-4): that of genesis, and a tenth of the price of the quotas of egress
+/// and gas, spread over the agreement and its redemption window, rounded up. `None` above all money
+/// there can be. A term above the longest, which [`check_offer`] refuses, counts as the longest.
 pub fn deposit(agreement: &Agreement, parameters: &Parameters) -> Option<Amount> {
     let epochs = parameters.agreement_epochs_max.saturating_add(parameters.redemption_epochs);
     let longest = start_round(agreement, parameters).saturating_add(parameters.epoch_start(epochs));
@@ -161,8 +162,8 @@ pub fn deposit(agreement: &Agreement, parameters: &Parameters) -> Option<Amount>
     parameters.deposit.checked_add(Amount::new(tenth)?)
 }
 
-/// What a removal in `round` burns of the deposit: a tenth of the price of the egress and gas that
-/// were held until then and not redeemed, floored, at the prices of the opening (AG-7).
+/// The part of the deposit that a removal in `round` burns (AG-7): a tenth of the price of the egress
+/// and gas that were held until then and not redeemed, floored, at the prices of the opening.
 pub fn unused(agreement: &Agreement, usage: &Use, round: u64, parameters: &Parameters) -> Amount {
     let [egress, gas] = held(agreement, round, parameters);
     let (egress, gas) = (egress.saturating_sub(usage.egress.into()), gas.saturating_sub(usage.gas.into()));
@@ -172,7 +173,8 @@ pub fn unused(agreement: &Agreement, usage: &Use, round: u64, parameters: &Param
     tenth.and_then(Amount::new).unwrap_or(Amount::MAX).min(most)
 }
 
-/// The last round in which reserving costs: the redemption window after the end is over.
+/// The first round in which reserving costs nothing more: the redemption window after the end is
+/// over.
 pub const fn last_round(agreement: &Agreement, parameters: &Parameters) -> u64 {
     parameters.epoch_start(agreement.end_epoch.saturating_add(parameters.redemption_epochs))
 }

@@ -22,7 +22,8 @@ use crate::{
 };
 use alloc::vec::Vec;
 
-/// What a voucher adds to what was redeemed: all that is new in it, or as much as the reserve pays for.
+/// The units that a voucher redeems and their price: all that is new in it, or as much as the reserve
+/// pays for (VO-3).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Delta {
     /// Egress bytes that are paid.
@@ -98,16 +99,16 @@ pub(super) fn cost(egress: u128, egress_price: u64, gas: u128, gas_price: u64) -
     class(egress_price, egress).saturating_add(class(gas_price, gas))
 }
 
-/// The prices of vouchers: those of the last top-up that raised them, or of the opening, and what was
-/// redeemed before.
+/// The prices in force for vouchers, and what was redeemed before them: of the last top-up that raised
+/// them, or of the opening.
 pub fn lock_of(agreement: &Agreement, usage: &Use) -> Lock {
     let Agreement { egress_price, egress_slow, gas_price, gas_slow, .. } = *agreement;
     let opening = Lock { egress_price, egress_slow, gas_price, gas_slow, egress: 0, gas: 0 };
     usage.lock.unwrap_or(opening)
 }
 
-/// What a top-up locks for everything not redeemed yet: the posted pair of each class where its price
-/// is above the one in force (AG-8). `None` where neither is: nothing changes.
+/// The prices that a top-up locks for everything not redeemed yet: for each class the posted pair, if
+/// its price is above the one in force (AG-8). `None` if neither is: nothing changes.
 pub fn raise(agreement: &Agreement, usage: &Use, egress: Pair, gas: Pair) -> Option<Lock> {
     let before = lock_of(agreement, usage);
     let mut lock = Lock { egress: usage.egress, gas: usage.gas, ..before };
@@ -178,8 +179,8 @@ pub(crate) fn touches_redeem(
     }
 }
 
-/// Redeems vouchers, each judged apart: a refused one is told as an event. They are taken best
-/// first, so the order in the list changes nothing. Returns how many were accepted.
+/// Redeems vouchers, each judged apart (VO-4); a refused one becomes an event. The best come first, so
+/// the order in the list changes nothing. Returns how many were accepted.
 ///
 /// # Errors
 /// The lowest code, if there were vouchers and all were refused; a statement stands nevertheless.
@@ -232,8 +233,8 @@ fn redeem_one(working: &mut Working<'_>, redemption: &Redemption) -> Result<(), 
 
 /// What a claim beyond the voucher adds to the disputed sum (BK-8): what the claim, cumulative as the
 /// voucher, is above the voucher and was not disputed before, so that a gap counts once however often
-/// it is told; at most what the voucher pays, so that one unpaid claimant cannot outweigh a
-/// counterparty's signatures (economics 2).
+/// it is claimed; at most what the voucher pays, so that one unpaid claimant cannot outweigh a
+/// counterparty's signatures.
 fn disputed(
     agreement: &Agreement,
     usage: &Use,

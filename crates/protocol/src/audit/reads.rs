@@ -1,4 +1,4 @@
-//! The four dependent reads of a challenge, for who asks and for who answers.
+//! The four dependent reads of a challenge, for the ledger that asks and the provider that answers.
 
 use super::{NO_LEAF, reduce};
 use crate::{
@@ -11,7 +11,7 @@ use crate::{
 use alloc::vec::Vec;
 use core::convert::Infallible;
 
-/// The part of a provider's slot tree that lives in the epoch of a draw (RD-1).
+/// The part of a provider's slot tree that lives in the epoch of a draw (RD-12).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Live {
     /// What all slots weigh, ended ones included.

@@ -1,12 +1,13 @@
-//! What a provider weighs in the fee tree: what it is paid for, or nothing while it is asleep.
+//! The weight of a provider in the fee tree: what it is paid for, or nothing while it is asleep.
 //!
 //! ```text
 //!   awake: weighed = paid --draw by fee finds a challenge past its deadline--> asleep: weighed = 0
 //!     ^-- it answers, or sends a `Settle` itself while no challenge is open --------+
 //! ```
 //!
-//! Who is silent would else eat the draws of those who answer: each that finds its challenge open
-//! is lost (DR-6). It is drawn in turn as ever, and what it holds is paid as ever.
+//! A draw that finds an open challenge is lost (DR-5), so a silent provider would otherwise use up
+//! draws of those that answer (DR-6). Asleep it is still drawn in turn, and what it holds is paid as
+//! before.
 
 use crate::{
     Account, Code, fenwick,
@@ -15,7 +16,7 @@ use crate::{
     record::{Audit, FeeTree, Provider},
 };
 
-/// Whether draws by fee reach the provider as far as it is paid.
+/// Whether the provider weighs what it is paid for. (One that is paid for nothing is awake.)
 pub const fn is_awake(provider: &Provider) -> bool {
     provider.weighed == provider.paid
 }
@@ -25,8 +26,11 @@ pub(crate) fn touches_weight(index: u32, touched: &mut Touched) {
     touched.writable.extend(fenwick::update_path(index, PROVIDERS_MAX).into_iter().map(FeeTree::key));
 }
 
-/// Makes a provider weigh what it is paid for, or nothing. The caller writes the provider.
-/// Named by the caller: [`touches_weight`].
+/// Sets a provider's weight: what it is paid for if `awake`, else nothing. The caller writes the
+/// provider, and has named [`touches_weight`].
+///
+/// # Errors
+/// `Balance` if the sums did not hold the old weight: unreachable.
 pub(crate) fn weigh(working: &mut Working<'_>, provider: &mut Provider, awake: bool) -> Result<(), Code> {
     let (before, after) = (provider.weighed, if awake { provider.paid } else { 0 });
     if before == after {
@@ -46,8 +50,11 @@ pub(crate) fn weigh(working: &mut Working<'_>, provider: &mut Provider, awake: b
     Ok(())
 }
 
-/// Puts a provider that is asleep back into the fee tree, if no challenge of it is open; whether it
-/// was (DR-6).
+/// Puts a provider that is asleep back into the fee tree, unless it has an open challenge (DR-6).
+/// Returns whether it did.
+///
+/// # Errors
+/// `ProviderUnknown`.
 pub(crate) fn wake(working: &mut Working<'_>, account: &Account) -> Result<bool, Code> {
     let audit: Audit = working.need(Audit::key(account), Code::ProviderUnknown)?;
     let mut provider: Provider = working.need(Provider::key(account), Code::ProviderUnknown)?;

@@ -6,7 +6,7 @@
 //! ```
 //!
 //! The cap is on the *weighted* base and lies below the burn of that base: paying oneself always
-//! costs more than it draws (economics 6). [`pay_pool`] is the split in one piece; the ledger does
+//! costs more than it draws (BK-5). [`pay_pool`] is the split in one piece; the ledger does
 //! the same in slices, with [`share`] for each provider.
 
 use super::split::{floor_carry, largest_remainder, mul_div_saturating};

@@ -76,8 +76,8 @@ pub fn latency(latency: u64, low: u64, high: u64) -> u64 {
     u64::try_from(share).expect("a share is at most ONE")
 }
 
-/// The books (BK-8): share of a provider's claims that its counterparties signed, `b0` being one minimum
-/// agreement. Shown and used for credit, never part of quality.
+/// Trust (BK-9): the share of a provider's claims that its counterparties signed. `b0` is the deposit
+/// of one agreement. Shown and used for credit, never part of quality.
 pub fn books(signed: u128, disputed: u128, b0: u128) -> u64 {
     let good = U256::from(b0) + U256::from(signed);
     let all = good + U256::from(disputed);

@@ -2,14 +2,14 @@
 //!
 //! ```text
 //!   fee of the paid lane     = base fee of the parent x (bytes + 512 per record named as writable)
-//!   fee of the reserved lane = the same at the genesis floor
+//!   fee of the reserved lane = the same at the fee floor, the base fee of the genesis
 //!   base fee of this block   = base fee of the parent, moved by the fullness of the paid lane
 //! ```
 //!
 //! Invariants
-//! 1. The base fee is never below the genesis floor, and a block moves it by at most an eighth of
-//!    it, or by one (AC-5).
-//! 2. Only what pays the base fee moves it: no free operation counts (AC-5).
+//! 1. The base fee is never below the fee floor. A block moves it by at most an eighth of it, or by
+//!    one (AC-5).
+//! 2. Only the paid lane moves the base fee (AC-5).
 
 use super::{BlockContext, Touched, touches_operation};
 use crate::{
@@ -27,7 +27,7 @@ const TARGET: u128 = ONE as u128 / 2;
 /// A full block, or an empty one, moves the base fee by this part of it.
 const STEP_DIVISOR: u128 = 8;
 
-/// What a fee is reckoned from.
+/// The size of an operation, or of several: what a fee is computed from.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Size {
     /// Encoded bytes.
@@ -37,7 +37,7 @@ pub struct Size {
 }
 
 impl Size {
-    /// Of one operation.
+    /// The size of one operation in a block of `context`.
     pub fn of(context: &BlockContext, operation: &Operation) -> Self {
         Self::new(operation, &touches_operation(context, operation))
     }
@@ -47,7 +47,7 @@ impl Size {
         Self { bytes: operation.encode_size() as u64, records: keys.len() as u64 }
     }
 
-    /// Bytes, and as many as a record costs for each of them.
+    /// Units of fee: bytes, and [`FEE_BYTES_PER_KEY`] for each record.
     pub const fn units(&self) -> u64 {
         self.bytes.saturating_add(self.records.saturating_mul(FEE_BYTES_PER_KEY))
     }
@@ -58,18 +58,19 @@ impl Size {
     }
 }
 
-/// The least base fee: grains per unit.
+/// The fee floor: the least base fee, in grains per unit. The genesis fixes it.
 pub fn floor(parameters: &Parameters) -> u64 {
     u64::try_from(parameters.base_fee.grains()).unwrap_or(u64::MAX)
 }
 
-/// The base fee of the block after the one that wrote `system`. A zero there counts as the floor.
+/// The base fee, in grains per unit, of the block after the one that wrote `system`. Never below
+/// the floor.
 pub fn base_fee(system: &System, parameters: &Parameters) -> u64 {
     system.base_fee.max(floor(parameters))
 }
 
-/// The fee of an operation in a block whose parent's base fee is `base_fee` (AC-3): nothing for a
-/// free one, the floor in the reserved lane.
+/// The fee of an operation in a block whose parent left `base_fee` (AC-3): nothing for a free one,
+/// at the floor in the reserved lane. Saturates.
 pub fn fee(context: &BlockContext, base_fee: u64, operation: &Operation) -> Amount {
     fee_of(context, base_fee, operation.body.lane(), Size::of(context, operation))
 }

@@ -1,23 +1,24 @@
-//! Lanes of a block: where an operation stands, what it pays, and whether it carries a nonce (RD-8).
+//! Lanes of a block: where an operation stands, what it pays, and whether it carries a nonce (BL-5,
+//! RD-8).
 
 use super::Body;
 
-/// A part of a block's body. They stand in this order, and each operation's kind alone says in which
-/// it belongs.
+/// A part of a block's body. The lanes stand in this order; an operation's kind alone decides its
+/// lane.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Lane {
     /// Answers to challenges: free, without a nonce.
     Statement,
-    /// Audits and evidence: at the least fee, without a nonce, kept only if they succeed (RD-8).
+    /// Audits and evidence: at the fee floor, without a nonce, may not stand if refused (RD-8).
     Reserved,
-    /// Upkeep of anyone: free, without a nonce, kept only if it succeeds.
+    /// Upkeep of anyone: free, without a nonce, may not stand if refused.
     Upkeep,
-    /// Everything else: at the base fee, in the order of nonces.
+    /// Everything else: at the base fee, in the order of nonces; stands even if refused.
     Paid,
 }
 
 impl Body {
-    /// Where it stands in a block.
+    /// The lane in which it stands.
     pub const fn lane(&self) -> Lane {
         match self {
             Self::Statement(_) => Lane::Statement,
