@@ -1,16 +1,16 @@
-//! Leaves of puts under way that have no room yet: what agreements are opened for.
+//! Leaves of running puts that have no room yet: the demand for which agreements are opened.
 
 use std::sync::{
     Arc,
     atomic::{AtomicU64, Ordering},
 };
 
-/// All that is expected.
+/// The leaves of all running puts.
 #[derive(Clone, Debug, Default)]
 pub struct Expected(Arc<AtomicU64>);
 
 impl Expected {
-    /// `leaves` more are on their way, until they are [`Coming::placed`] or given up.
+    /// Announces `leaves` more, until they are [`Coming::placed`] or dropped.
     pub fn more(&self, leaves: u64) -> Coming {
         // Bounded: each put adds less than 2^53, and puts are few.
         self.0.fetch_add(leaves, Ordering::AcqRel);
@@ -23,7 +23,7 @@ impl Expected {
     }
 }
 
-/// One put's leaves; what is left when this is dropped does not come.
+/// One put's leaves without room. Dropping this takes back those that are left.
 #[derive(Debug)]
 pub struct Coming {
     all: Expected,
@@ -31,7 +31,7 @@ pub struct Coming {
 }
 
 impl Coming {
-    /// `leaves` of them have their room.
+    /// Notes that `leaves` of them found room.
     pub fn placed(&self, leaves: u64) {
         let take = |left: u64| Some(left.saturating_sub(leaves));
         let before = self.left.fetch_update(Ordering::AcqRel, Ordering::Acquire, take);

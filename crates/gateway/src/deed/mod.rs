@@ -10,9 +10,9 @@
 //! 1. The provider is asked to sign only what is on disk as an intent: after a crash the same is
 //!    asked again, so both sides agree on what the data set is.
 //! 2. A voucher is on disk before it leaves.
-//! 3. The newest signed claim waits on disk until the ledger has it, or one above it. It says the
-//!    whole data set, so one operation carries all that was signed before it (DS-1). Only while
-//!    [`VERSIONS_AHEAD_MAX`] versions are above the ledger's last nothing new is signed: the
+//! 3. The newest signed claim waits on disk until the ledger has it, or one above it. It
+//!    describes the whole data set, so one operation carries all that was signed before it (DS-1).
+//!    Nothing new is signed while [`VERSIONS_AHEAD_MAX`] versions are above the ledger's last: the
 //!    provider keeps a tree of each.
 //! 4. Every verified byte is paid, also of a read that nobody waits for any more and when the
 //!    connection broke before the voucher was there: else the provider disputes it (BK-8). Only a
@@ -73,8 +73,8 @@ const PAY_IDLE: Duration = Duration::from_millis(100);
 const PAY_PAUSE: Duration = Duration::from_secs(10);
 /// Pause after a signature that did not come.
 const SIGN_PAUSE: Duration = Duration::from_millis(500);
-/// How often a claim is asked for again that a provider refuses: it may hold as many versions above
-/// the ledger's as it can, and hear of the ledger later than we do.
+/// Times that a refused claim is asked for again: the provider may hold as many versions above the
+/// ledger's as it can, and learn of the ledger's state later than the gateway.
 const CLAIM_TRIES: u32 = 10;
 
 /// What every agreement needs of the gateway.
@@ -88,7 +88,7 @@ pub struct Common {
     pub chain: Hash,
     /// The gateway's secret.
     pub master: Hash,
-    /// Wakes who brings claims to the ledger.
+    /// Wakes the task that submits claims to the ledger.
     pub signed: Arc<Notify>,
 }
 
@@ -228,7 +228,7 @@ impl Deed {
         *lock(&self.waiting)
     }
 
-    /// Held by who brings a claim to the ledger; `None` while somebody does.
+    /// Taken by the task that submits a claim to the ledger; `None` while one does.
     pub fn bring(&self) -> Option<impl Drop + '_> {
         self.bringing.try_lock().ok()
     }
@@ -239,13 +239,13 @@ impl Deed {
         signed.saturating_sub(self.on_ledger.load(Ordering::Acquire))
     }
 
-    /// Whether the newest claim should not wait for the next look.
+    /// Whether the newest claim should be submitted at once, not at the next look at the ledger.
     pub fn is_due(&self) -> bool {
         self.ahead() >= VERSIONS_AHEAD
     }
 
-    /// The ledger was looked at: its last version is this one. A provider that signed a change and
-    /// whose answer was lost may have brought it: then it is signed.
+    /// Takes note of the ledger's last version. A provider whose answer was lost may have submitted a
+    /// change that it signed: then the change is signed.
     ///
     /// # Errors
     /// [`Stopped`].

@@ -13,7 +13,7 @@ pub struct Room {
     pub(super) kept: bool,
 }
 
-/// A shard that the provider stored: dropping this before it is signed gives it up.
+/// A shard that the provider stored. Dropping this before the provider signed gives the shard up.
 pub struct Unsigned {
     deed: Arc<Deed>,
     name: Hash,

@@ -1,4 +1,4 @@
-//! What an agreement needs next, and what audits say: decides, sends nothing.
+//! The next step of an agreement, and what the audits of its provider show. Decides, sends nothing.
 //!
 //! ```text
 //!   wanted ─► Opening ─► Open ──3/4 of the term, or idle──► Draining ──empty──► Closing ─► Gone
@@ -126,15 +126,15 @@ pub enum Step {
 /// What is known beside an agreement when it is judged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Around {
-    /// Its provider has another one, to which what it holds can move.
+    /// Its provider has another agreement, to which its shards can move.
     pub successor: bool,
-    /// It is one too many ([`Policy::is_idle`]).
+    /// It can be closed ([`Policy::is_idle`]).
     pub idle: bool,
     /// The egress price that is posted.
     pub egress_price: u64,
 }
 
-/// What an agreement needs at `epoch`.
+/// The next step of an agreement at `epoch`.
 pub fn next(standing: &Standing, epoch: u64, around: Around, policy: &Policy, p: &Parameters) -> Step {
     let row = &standing.row;
     let over = epoch >= row.end_epoch.saturating_add(p.redemption_epochs);
@@ -153,9 +153,9 @@ pub fn next(standing: &Standing, epoch: u64, around: Around, policy: &Policy, p:
     }
 }
 
-/// What to add to a voucher reserve that the whole egress would empty: at half, while the posted price
-/// is not above the agreement's, since a top-up buys all that is left at the higher of the two (AG-8);
-/// at three quarters in any case.
+/// The amount to add to a voucher reserve that the whole egress quota would empty. Due at half used,
+/// while the posted price is not above the agreement's: a top-up buys all that is left at the higher
+/// of the two (AG-8). Due at three quarters used in any case.
 fn more(standing: &Standing, posted: u64, policy: &Policy) -> Option<Amount> {
     let row = &standing.row;
     let cost = |bytes| egress_cost(row.egress_price.max(posted), bytes).unwrap_or(Amount::MAX);

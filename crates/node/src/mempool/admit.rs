@@ -1,8 +1,8 @@
-//! Whether an operation may wait, by what the applied state says of it.
+//! Whether the pool admits an operation, judged by the applied state.
 //!
-//! A statement needs its open challenge, a commitment or a reveal a seat, upkeep a provider with
-//! something due; everything but a statement an account. The ledger judges again, over everything
-//! that the operation names: this is what keeps the pool free of what could never stand in a block.
+//! A statement needs its open challenge, a commitment or a reveal needs a seat, upkeep needs a
+//! provider with something due. All but statements need an account. The ledger judges again, over
+//! every record that the operation names; this check keeps out what could never stand in a block.
 
 use super::state::{Admission, Funds};
 use posync_protocol::{
@@ -17,7 +17,7 @@ use std::collections::BTreeMap;
 /// Slots of the applied state.
 pub(super) type Slots = BTreeMap<Key, Slot>;
 
-/// The records that decide whether an operation may wait: a handful, whatever it names.
+/// The records that decide whether the pool admits an operation: a handful, whatever it names.
 pub(super) fn keys(operation: &Operation) -> Vec<Key> {
     let signer = &operation.signer;
     let mut keys = match &operation.body {
@@ -48,7 +48,7 @@ pub(super) fn funds(slot: &Slot) -> Option<Funds> {
     Some(Funds { nonce: state.nonce, balance: state.balance })
 }
 
-/// Why and how an operation may wait for the block `next`.
+/// Admits an operation that waits for the block `next`, to its lane.
 ///
 /// # Errors
 /// `NotDrawn` for a statement without its challenge, `UnknownAccount`, `AuditNotSeat`; for upkeep
@@ -75,8 +75,8 @@ pub(super) fn admit(operation: &Operation, next: &BlockContext, slots: &Slots) -
     }
 }
 
-/// Whether upkeep finds its provider and something due; the consumer of its first slot, if it names
-/// one.
+/// Checks that upkeep finds its provider and something due. Returns the consumer of its first slot, if
+/// it names one.
 fn check_due(
     settle: &Settle,
     next: &BlockContext,

@@ -64,7 +64,7 @@ pub struct Funds {
     pub balance: Amount,
 }
 
-/// What the applied state says of an operation that may wait.
+/// The lane of an admitted operation, and what the applied state adds to it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Admission {
     /// The answer to an open challenge.
@@ -73,14 +73,14 @@ pub enum Admission {
     Reserved(Funds),
     /// Upkeep that is due.
     Upkeep {
-        /// Whether the provider itself or a consumer of it asks.
+        /// Whether the provider itself or one of its consumers sent it.
         is_party: bool,
     },
     /// A paid operation.
     Paid {
         /// Its signer's.
         funds: Funds,
-        /// What its fee is reckoned from ([`posync_protocol::ledger::Size::units`]).
+        /// Units of its fee ([`posync_protocol::ledger::Size::units`]).
         units: u64,
     },
 }

@@ -71,9 +71,9 @@ pub fn quality_of(figures: &Figures) -> Option<u64> {
     measured.map(|correct| score::quality(*correct, figures.available, figures.latency)).min()
 }
 
-/// What a class offers in the epoch, in units of its use (MK-3): storage as far as the bond covers it,
-/// of who answered a challenge lately; egress as far as it was measured (CP-6); gas not yet: the price
-/// of what nobody measured rests.
+/// The capacity of each class in the epoch, in units of its use (MK-3). Storage: what the bond covers,
+/// if the provider answered a challenge lately. Egress: as far as it was measured (CP-6). Gas is not
+/// measured yet, so its price rests.
 fn capacities(
     (offer, provider): (&Offer, &Provider),
     standing: &Standing,

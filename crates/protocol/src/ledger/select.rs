@@ -23,7 +23,7 @@ use commonware_codec::EncodeSize;
 /// reserved ones, at most two of an account, then upkeep, then the paid ones. All but the paid
 /// ones get their bytes and half of the keys before the paid ones get the rest; what those leave
 /// over, the others may fill too. A sender's later paid operation never overtakes an earlier one:
-/// once one does not fit, its others wait.
+/// once one does not fit, its later ones wait.
 pub fn select(
     context: &BlockContext,
     system: &System,

@@ -1,8 +1,8 @@
-//! Brings a data set to the ledger when nobody else does: a consumer that lets its provider sign and
-//! never brings a claim has storage on credit.
+//! Submits a data set to the ledger when the consumer does not: a consumer that lets its provider sign
+//! and never submits the claim has storage on credit.
 //!
-//! A claim says the whole set (DS-1), so the newest one is enough. It costs a fee: the provider waits
-//! until the pay that it missed is worth more.
+//! A claim describes the whole set (DS-1), so the newest one is enough. It costs a fee: the provider
+//! waits until the pay that it missed is worth more.
 
 use super::{Keeper, REGISTER_BLOCKS, is_over};
 use crate::{books::Bringing, ledger::Ledger, terms::Terms};
@@ -15,7 +15,7 @@ use posync_protocol::{
     operation::{DATA_SET_NAMESPACE, SetDataSet, sign},
 };
 
-/// What is being brought.
+/// The claims that are being submitted.
 pub(super) struct Bringer {
     task: Option<Handle<()>>,
     /// The claim brought last, its version, and when.
@@ -35,8 +35,8 @@ impl Bringer {
 }
 
 impl<E: Spawner + Clock, B: Blob, L: Ledger> Keeper<E, B, L> {
-    /// Pays for the claim that misses most, if that is more than its fee; one at a time, beside the
-    /// rest.
+    /// Submits the claim whose lack costs the provider most pay, if that is more than its fee; one at a
+    /// time, beside other work.
     pub(super) fn bring(&mut self) {
         let view = &self.desk.parts().view;
         let height = view.height();
