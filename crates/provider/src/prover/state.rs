@@ -130,7 +130,7 @@ impl Case {
             up_to(self.terms.values().filter(|terms| self.may_free(terms, crossed)).map(name));
         let Provider { index, .. } = self.provider;
         let is_due = !slots.is_empty() || !endings.is_empty() || !is_awake(&self.provider);
-        is_due.then(|| Settle { provider: self.account, index, slots, endings })
+        is_due.then_some(Settle { provider: self.account, index, slots, endings })
     }
 
     /// End epochs in rounds that are settled and that nobody named yet.
