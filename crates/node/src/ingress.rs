@@ -9,6 +9,7 @@
 //! A signature is verified once per node: whoever comes
 //! through here is known to the mempool by its id, and a block that brings it is not verified again.
 
+use crate::guard;
 use commonware_codec::{Copying, DecodeExt as _, Encode as _};
 use commonware_cryptography::{BatchEntry, BatchVerifier as _, ed25519};
 use commonware_parallel::Sequential;
@@ -37,12 +38,23 @@ pub fn decode(bytes: &[u8]) -> Result<Operation, Code> {
 /// # Errors
 /// `Expired`, `BadShape`, `FeeAboveMaximum`.
 pub fn check(operation: &Operation, next: &BlockContext, base_fee: u64) -> Result<(), Code> {
-    check_structure(operation, next)?;
-    if ledger::fee(next, base_fee, operation) > operation.max_fee {
-        Err(Code::FeeAboveMaximum)
-    } else {
-        Ok(())
-    }
+    let judged = guard::guarded(|| {
+        check_structure(operation, next)?;
+        if ledger::fee(next, base_fee, operation) > operation.max_fee {
+            Err(Code::FeeAboveMaximum)
+        } else {
+            Ok(())
+        }
+    });
+    judged.unwrap_or_else(|cause| {
+        let id = guard::hex(&operation.id());
+        tracing::error!(
+            operation = id,
+            cause,
+            "the rules panicked on an operation at the door: it is turned away"
+        );
+        Err(Code::BadShape)
+    })
 }
 
 struct Check {

@@ -26,7 +26,7 @@ const EPOCHS: u64 = 32;
 
 /// Where the attacker's use comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum From {
+enum Source {
     /// Bought from itself and paid.
     Bought,
     /// Signed for over a reserve of one grain.
@@ -38,7 +38,7 @@ enum From {
 /// A pump: what it uses, which part of the usual use, and how far above the usual price it goes.
 #[derive(Clone, Copy, Debug)]
 struct Pump {
-    from: From,
+    from: Source,
     part: u64,
     goal: u64,
 }
@@ -117,9 +117,9 @@ fn pumped(pump: Option<Pump>) -> i128 {
                 if excess < ORIGIN + part(FRACTION_FLOW, goal) { part(CAPACITY / 2, share) } else { 0 };
             let bytes = (missing + push).min(part(CAPACITY, SHARE));
             match from {
-                From::Bought => use_of(&mut bench, "x", "p", bytes, None),
-                From::Unpaid => use_of(&mut bench, "x", "p", bytes, Some(1)),
-                From::Counted => count(&mut bench, bytes),
+                Source::Bought => use_of(&mut bench, "x", "p", bytes, None),
+                Source::Unpaid => use_of(&mut bench, "x", "p", bytes, Some(1)),
+                Source::Counted => count(&mut bench, bytes),
             }
         }
         bench.run_to(epoch + 1);
@@ -129,7 +129,7 @@ fn pumped(pump: Option<Pump>) -> i128 {
 }
 
 /// The best pump of a kind, per epoch: parts per billion of the provider's honest income.
-fn pumped_best(from: &[From]) -> i128 {
+fn pumped_best(from: &[Source]) -> i128 {
     let before = market().fortune(&["p", "x"]);
     let honest = pumped(None);
     let income = (honest - before) / i128::from(2 * EPOCHS);
@@ -179,7 +179,7 @@ pub fn rows() -> Vec<Row> {
             Row::attack(
                 "A7 price pump, bought or unpaid",
                 "share 0.33, elasticity 0.25, 32 epochs; 1/20 or 1/5 of use, to 1.1 or 1.6 of the price",
-                pumped_best(&[From::Bought, From::Unpaid]),
+                pumped_best(&[Source::Bought, Source::Unpaid]),
             )
             .unit("ppb of income"),
             Row::new(
@@ -190,7 +190,7 @@ pub fn rows() -> Vec<Row> {
                 "ppm of the price",
                 Bound::Exactly(0),
             ),
-            Row::mutant("mutant: unpaid use moves the price", "A7", pumped_best(&[From::Counted]))
+            Row::mutant("mutant: unpaid use moves the price", "A7", pumped_best(&[Source::Counted]))
                 .unit("ppb of income"),
         ];
         rows.map(|row| row.runs(Runs::Ledger)).into()

@@ -265,10 +265,10 @@ fn own_quota(quota: u128, weighs: u128) -> i128 {
 /// Grains by which what holds took exceeds what was set aside for them, after `touches` touches within
 /// the term of one epoch; `up`: the mutant that rounds each hold up.
 fn overdrawn(rate: u64, quota: u64, touches: u64, up: bool) -> i128 {
-    let rounds = 1_440 + 2 * 1_440;
+    let rounds: u64 = 3 * 1_440;
     let exact = u128::from(rate) * u128::from(quota) * u128::from(RESERVE_SHARE) * u128::from(rounds);
     let set_aside = exact.div_ceil(u128::from(ONE) * UNIT);
-    let each = u64::from(rounds / touches as u128 as u64);
+    let each = rounds / touches;
     let taken = u128::from(touches) * (hold(rate, quota, each) + u128::from(up));
     i128::try_from(taken).expect("small") - i128::try_from(set_aside).expect("small")
 }

@@ -106,7 +106,7 @@ fn honest(percent: u64) -> i128 {
 /// When the holder of an option puts its money in: at which price, percent of the opening's, and which
 /// part of what it then wants.
 #[derive(Clone, Copy, Debug)]
-struct Option {
+struct Rise {
     at: u64,
     percent: u64,
 }
@@ -114,7 +114,7 @@ struct Option {
 /// Profit of a holder that opens without money, puts it in at a rise, and resells all that it was paid for
 /// at nine tenths of the price posted then.
 /// `forgets`: the mutant in which a top-up raises no price.
-fn option(plan: Option, forgets: bool) -> i128 {
+fn option(plan: Rise, forgets: bool) -> i128 {
     const QUOTA: u64 = 1 << 32;
     let mut bench = stand(Parameters::LOCAL, "");
     let before = bench.fortune(&["x"]);
@@ -142,8 +142,7 @@ fn option(plan: Option, forgets: bool) -> i128 {
 }
 
 fn option_best(forgets: bool) -> i128 {
-    let plans =
-        [100, 112, 150, 400].into_iter().flat_map(|at| [10, 100].map(|percent| Option { at, percent }));
+    let plans = [100, 112, 150, 400].into_iter().flat_map(|at| [10, 100].map(|percent| Rise { at, percent }));
     plans.map(|plan| option(plan, forgets)).max().expect("some plans")
 }
 

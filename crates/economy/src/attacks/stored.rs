@@ -36,7 +36,7 @@ fn cost(leaves: u64, rounds: u64) -> i128 {
 /// which every provider is given the same bytes.
 fn data(number: u64, slot: u32, alike: bool) -> Vec<Vec<u8>> {
     let whose = if alike { 0 } else { number };
-    shards(whose << 8 | u64::from(slot) + 1, SHARDS, (LEAVES / SHARDS * LEAF_BYTES) as usize)
+    shards((whose << 8) + u64::from(slot) + 1, SHARDS, (LEAVES / SHARDS * LEAF_BYTES) as usize)
 }
 
 /// Providers that hold the customer's data; the first ones are the attacker's.

@@ -37,6 +37,8 @@ const EGRESS_LEAST: u64 = 16 << 20;
 const PRICES: u64 = 4;
 /// Shortest agreement worth opening, in epochs.
 const TERM_LEAST: u64 = 8;
+/// Leaves that are opened ahead with one provider at most, whatever a put announces: 256 MiB.
+const AHEAD_LEAVES: u64 = 1 << 18;
 /// Agreements opened with one provider at once.
 const AT_ONCE: usize = 12;
 /// Epochs without use after which an agreement that holds nothing is closed.
@@ -187,9 +189,9 @@ impl Policy {
         let mut free: u64 = storing.iter().map(|s| s.row.quota_leaves.saturating_sub(s.load)).sum();
         let fresh = storing.iter().any(|s| !three_quarters(s.load, s.row.quota_leaves));
         let moves: u64 = over.iter().map(|s| s.load).sum();
+        let needed = demand.min(AHEAD_LEAVES).saturating_add(moves);
         let mut quotas = Vec::new();
-        while quotas.len() < AT_ONCE && (!(fresh || quotas.len() > 0) || free < demand.saturating_add(moves))
-        {
+        while quotas.len() < AT_ONCE && (!fresh && quotas.is_empty() || free < needed) {
             let leaves = match largest {
                 Some(largest) => largest.saturating_mul(2),
                 None => self.large_enough(moves),
@@ -211,14 +213,22 @@ impl Policy {
         leaves
     }
 
-    /// Whether an agreement is one too many: unused for a while, larger than a first one or not the
-    /// only one of its provider among `mine`.
+    /// Whether an agreement is one too many: unused for a while, and the others of `mine` need nothing
+    /// in its place, or something smaller. One at a time, the largest first.
     pub fn is_idle(&self, it: &Standing, mine: &[&Standing], epoch: u64, p: &Parameters) -> bool {
-        let is_first = |s: &&&Standing| {
-            is_live(s, epoch, p) && s.row.quota_leaves == self.first.leaves && s.egress < self.first.egress
+        let size = |s: &Standing| (s.row.quota_leaves, s.row.quota_egress, s.number);
+        let is_unused = |s: &&&Standing| s.idle >= IDLE_EPOCHS && Stage::of(&s.row) == Stage::Open;
+        let mut unused: Vec<&Standing> = mine.iter().filter(is_unused).copied().collect();
+        unused.sort_by_key(|s| std::cmp::Reverse(size(s)));
+        let is_spare = |s: &&&Standing| {
+            let rest: Vec<&Standing> =
+                mine.iter().filter(|other| other.number != s.number).copied().collect();
+            let instead = self.openings(&rest, 0, epoch, p);
+            instead
+                .iter()
+                .all(|quota| (quota.leaves, quota.egress) < (s.row.quota_leaves, s.row.quota_egress))
         };
-        let kept = mine.iter().filter(is_first).map(|s| s.number).min();
-        it.idle >= IDLE_EPOCHS && Stage::of(&it.row) == Stage::Open && kept != Some(it.number)
+        unused.iter().find(is_spare).is_some_and(|spare| spare.number == it.number)
     }
 }
 

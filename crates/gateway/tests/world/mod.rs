@@ -402,7 +402,7 @@ async fn ledger(core: Arc<Core>, desks: Vec<Desked>, seen: Arc<Ledgered>) {
         core.common.environment.sleep(Duration::from_millis(Parameters::LOCAL.block_ms)).await;
         let settlements = u32::try_from(block / SETTLED_EVERY).expect("a short run");
         for ((deed, desk), set) in core.deeds().iter().zip(&desks).zip(&mut sets) {
-            let settled = settlements >= set.current.grown_at + 2;
+            let settled = |set: &DataSet| settlements >= set.current.grown_at + 2;
             let own = |claim: &mut DataSetClaim| claim.agreement == deed.agreement;
             let theirs = seen.theirs.lock().expect("no panic").extract_if(.., own).next();
             let ours = deed.waiting().map(|signed| signed.claim);
@@ -411,7 +411,7 @@ async fn ledger(core: Arc<Core>, desks: Vec<Desked>, seen: Arc<Ledgered>) {
             if let Some(claim) = theirs.or(ours) {
                 let last = set.next.unwrap_or(set.current);
                 assert!(claim.version > last.version, "an old version is brought");
-                assert!(claim.leaves >= set.current.leaves || settled, "a shrink is brought too early");
+                assert!(claim.leaves >= set.current.leaves || settled(set), "a shrink is brought too early");
                 let DataSetClaim { version, root, leaves, bytes, .. } = claim;
                 set.next = Some(Version { version, root, leaves, bytes, grown_at: set.current.grown_at });
             }
@@ -425,7 +425,7 @@ async fn ledger(core: Arc<Core>, desks: Vec<Desked>, seen: Arc<Ledgered>) {
             let last = set.next.unwrap_or(set.current);
             deed.looked(&last).await.expect("runs");
             let below = set.next.is_none_or(|next| next.leaves < set.current.leaves);
-            deed.set_may_shrink((deed.waiting().is_none() && settled && below).then_some(last.version));
+            deed.set_may_shrink((deed.waiting().is_none() && settled(set) && below).then_some(last.version));
             let parts = desk.parts();
             let gone = parts.books.observe(deed.agreement, set.clone()).await.expect("the books are open");
             parts.store.unlink(deed.agreement, &gone).await.expect("the disk works");

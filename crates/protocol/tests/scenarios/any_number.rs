@@ -258,6 +258,19 @@ fn every_kind_of_record_is_a_target() {
     }
 }
 
+/// What the fuzzer found worth keeping, on whatever toolchain the tests run.
+#[test]
+fn the_corpus_of_the_fuzzer_holds() {
+    for (name, target) in TARGETS {
+        let directory = format!("{}/../../fuzz/corpus/{name}", env!("CARGO_MANIFEST_DIR"));
+        let files = std::fs::read_dir(&directory).expect("a corpus for each target");
+        let inputs: Vec<Vec<u8>> =
+            files.map(|file| std::fs::read(file.expect("listed").path()).expect("readable")).collect();
+        assert!(inputs.len() >= 10, "{name}: only {} inputs", inputs.len());
+        inputs.iter().for_each(|input| target(input));
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 

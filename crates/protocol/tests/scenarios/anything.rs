@@ -249,6 +249,7 @@ proptest! {
             let (context, draws) = (world.context(world.height + 1), world.resolve(&world.context(world.height + 1)));
             // What is malformed never reaches a proposer.
             operations.retain(|operation| world.read(&context, &draws, std::slice::from_ref(operation)).is_ok());
+            operations.sort_by_key(|operation| operation.body.lane());
             anything.stage.world.block(&operations).expect("a proposer drops what is not valid");
         }
     }

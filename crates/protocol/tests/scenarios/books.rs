@@ -332,35 +332,3 @@ fn a_provider_that_comes_back_under_its_account_begins_anew() {
     assert!(row(&stage.world, &account("p"), 20).is_none(), "not of its first life");
     assert!(row(&stage.world, &account("p"), 21).is_some());
 }
-
-/// Its row of the epoch before stands, measured and weighed, when it comes back.
-#[test]
-fn who_left_and_came_back_is_not_paid_the_subsidy_of_its_earlier_life() {
-    let (mut stage, keeper) = holding(&[70_000]);
-    stage.world.draws = false;
-    stage.play("p leave");
-    stage.world.draws = true;
-    run_to(&mut stage, &keeper, 30, true);
-    while keeper.audit(&stage.world).challenge.is_some()
-        || stage.world.parameters.round(stage.world.height) % 5 != 3
-    {
-        if answer(&mut stage, &keeper).is_none() {
-            stage.world.block(&[]).expect("an empty block is valid");
-        }
-    }
-    stage.world.draws = false;
-    stage.play("a close p/0 second=p\n epoch 31\n blocks 20");
-    let before = row(&stage.world, &account("p"), 30).expect("it was measured");
-    assert!(before.weight > 0 && before.subsidy == Amount::ZERO, "{before:?}");
-    stage.play("p leave\n p register");
-    assert_eq!(standing(&stage.world).registered, 31);
-    let mut paid = Vec::new();
-    while stage.world.epoch() < 35 {
-        stage.world.block(&[]).expect("an empty block is valid");
-        paid.extend(stage.world.events.iter().filter_map(|event| match event {
-            Event::Subsidy { epoch, amount, .. } => Some((*epoch, *amount)),
-            _ => None,
-        }));
-    }
-    assert!(paid.iter().all(|(epoch, _)| *epoch >= 31), "{paid:?}");
-}

@@ -208,7 +208,7 @@ fn an_exit_is_complete_in_its_epoch_and_not_in_the_one_before() {
             code => assert_eq!(code, "ExitEarly"),
         }
     }
-    assert_eq!(left, Some(2 + stage.world.parameters.exit_epochs));
+    assert_eq!(left, Some(2 + stage.world.parameters.unbonding_epochs));
 }
 
 #[test]

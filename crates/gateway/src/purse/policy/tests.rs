@@ -89,6 +89,7 @@ fn quotas_begin_small_and_double_with_the_load() {
         ("more is on its way than there is room", vec![held(first, 0)], first + 1, 0, vec![2 * first]),
         ("it fits", vec![held(first, 0)], first, 0, vec![]),
         ("much is on its way", vec![], 7 * first, 0, vec![first, 2 * first, 4 * first]),
+        ("a lie is on its way", vec![], u64::MAX, 0, (0..6).map(|i| first << i).collect()),
         ("old and little used", vec![old(5)], 0, 80, vec![first]),
         ("old and used", vec![old(3 * first)], 0, 80, vec![8 * first]),
         ("at the bound", vec![held(1 << 21, 1 << 21)], 0, 0, vec![1 << 21]),
@@ -209,6 +210,11 @@ fn an_idle_agreement_is_closed_unless_it_is_a_first_one() {
     assert!(is_idle(&second(), &[second()]), "a large one gives way to a first one");
     let again = Standing { number: 2, ..first() };
     assert!(is_idle(&again, &[first(), again.clone()]), "one of them is enough");
+    let spent = Standing { egress: 24 * MIB, ..first() };
+    let mut more = idle(standing(1, 3, 0, 0));
+    more.row.quota_egress = 48 * MIB;
+    assert!(!is_idle(&more, &[spent.clone(), more.clone()]), "the same would be opened again");
+    assert!(is_idle(&more, &[first(), more.clone()]), "the first one suffices again");
     let reader = Policy::to_read(&P, 32, 4 * MIB);
     let read = idle(standing(1, 0, 0, 0));
     assert!(!reader.is_idle(&read, &[&read], 20, &P), "with whom there is nothing to read yet");
@@ -241,9 +247,9 @@ fn ten_idle_agreements_burn_next_to_nothing() {
     assert_eq!(10 * idle_burn(&gateway), 10 * 43_506);
     // 4.75 MiB of egress in 32 epochs.
     assert_eq!(10 * idle_burn(&auditor), 10 * 14_843);
-    // What today's agreements would burn: 2.5 million for leaves, 9.1 million for egress, each.
+    // Half a GiB of leaves, and all the egress there is: 2.5 and 6.4 million grains an epoch, each.
     let before = Policy { first: Quota { leaves: 1 << 19, egress: 64 << 30 }, ..gateway.clone() };
-    assert!(idle_burn(&before) > 250 * idle_burn(&gateway));
+    assert!(idle_burn(&before) > 200 * idle_burn(&gateway));
     // An account that reads locks so little that one sum is enough for a thousand providers.
     let (open, agreement) = opened(&auditor);
     let locks = locked(&agreement, &view().provider, &P);
