@@ -101,7 +101,7 @@ fn a_shard_that_is_asked_again_stays_until_it_was_proved_then_goes() {
         let id = bench.open(100);
         let lost = data(1, 100_000);
         let name = *blake3::hash(&lost).as_bytes();
-        bench.set(id, 1, &[], &[lost.clone()]).await;
+        bench.set(id, 1, &[], std::slice::from_ref(&lost)).await;
         let swap = bench.sign(id, 2, &[0], &[data(2, 120_000)]).await;
         bench.desk.parts().store.unlink(id, &[name]).await.expect("there");
         bench.ledger.world.lock().draws = true;
