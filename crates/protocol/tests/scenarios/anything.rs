@@ -161,11 +161,10 @@ impl Anything {
 
     fn run(&mut self, step: &Move) {
         match step {
-            Move::Line(line)
-                if self.stage.attempt(line).as_deref() == Some("Done") => {
-                    let verb = line.split(' ').nth(1).unwrap_or_default();
-                    *self.done.entry(verb.into()).or_default() += 1;
-                }
+            Move::Line(line) if self.stage.attempt(line).as_deref() == Some("Done") => {
+                let verb = line.split(' ').nth(1).unwrap_or_default();
+                *self.done.entry(verb.into()).or_default() += 1;
+            }
             Move::Set { of, slot, remove, add, above, by, signed } if self.stands(*of) => {
                 self.seed += 1;
                 let adds: Vec<Vec<u8>> = add.iter().map(|length| bytes(self.seed, *length)).collect();
