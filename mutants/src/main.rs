@@ -24,8 +24,8 @@ use std::{
 };
 
 /// Files of the crate, or of the repository, that its tests read.
-const COPIED: [&str; 5] =
-    ["Cargo.lock", "rustfmt.toml", "clippy.toml", ".cargo/config.toml", "crates/protocol"];
+const COPIED: [&str; 6] =
+    ["Cargo.lock", "rustfmt.toml", "clippy.toml", ".cargo/config.toml", "crates/protocol", "fuzz/corpus"];
 /// Test programs that say nothing about behaviour: they read source text.
 const SKIPPED: [&str; 2] = ["rules", "tidy"];
 
@@ -248,7 +248,11 @@ fn build(
     Err("after 20 rounds there are still mutants that do not compile".into())
 }
 
-/// `crates/protocol/src/a.rs:12:34: error..`: the mutants on those lines.
+/// Lines around an error that are searched where its own line holds no mutant: a statement that is
+/// left out makes the compiler complain where its value is used.
+const NEAR: usize = 12;
+
+/// `crates/protocol/src/a.rs:12:34: error..`: the mutants on those lines, else those around them.
 fn wrong(told: &str, written: &BTreeMap<PathBuf, String>) -> BTreeSet<u32> {
     let errors = told.lines().filter(|line| line.contains(" error"));
     let places = errors.filter_map(|line| {
@@ -256,7 +260,12 @@ fn wrong(told: &str, written: &BTreeMap<PathBuf, String>) -> BTreeSet<u32> {
         let path = path.strip_prefix("crates/protocol/src/").or_else(|| path.strip_prefix("src/"))?;
         Some((PathBuf::from(path), rest.split(':').next()?.parse::<usize>().ok()?))
     });
-    let blamed = places.filter_map(|(path, line)| Some(schema::blamed(written.get(&path)?, line)));
+    let blamed = places.filter_map(|(path, line)| {
+        let text = written.get(&path)?;
+        let own = schema::blamed(text, line);
+        let near = || (line.saturating_sub(NEAR)..line + NEAR).flat_map(|line| schema::blamed(text, line));
+        Some(if own.is_empty() { near().collect() } else { own })
+    });
     blamed.flatten().collect()
 }
 
