@@ -6,7 +6,7 @@ usage: settlement.py BLOCKS.jsonl        (from `posync blocks --json`, from the 
 It shares no code with the ledger: it reads the operations, the draws and the outcome of audits, and
 works out from docs/protocol.md what each provider and each voucher must have been paid. Rules that it
 checks: VO-1 to VO-4 (downloads), ST-1, ST-2, ST-5 (storage), ST-3 (the split, to the grain), MK-1 (an
-agreement keeps the prices that were posted at its opening).
+agreement keeps the prices that were posted at its opening), AG-8 (a top-up buys at today's price).
 Exit 0 when every figure agrees, 1 with one line per disagreement.
 """
 
@@ -26,6 +26,7 @@ class Slot:
         self.end_epoch = fields["end_epoch"]
         self.price = posted[0][0]
         self.flows = posted[1:]  # egress, gas: price and slow price
+        self.before = (0, 0)  # redeemed before these prices held: egress bytes, gas
         self.leaves = 0  # in force
         self.next = None  # waits for a settled point
         self.redeemed = (0, 0)  # egress bytes, gas
@@ -34,8 +35,16 @@ class Slot:
     def weight(self):
         return self.price * self.leaves
 
+    def top_up(self, amount, posted):
+        """AG-8: where the posted price is above the one in force, it holds for what is not redeemed."""
+        self.reserve += amount
+        flows = [new if new[0] > old[0] else old for old, new in zip(self.flows, posted[1:])]
+        if [price for price, _ in flows] != [price for price, _ in self.flows]:
+            self.flows, self.before = flows, self.redeemed
+
     def cost(self, units):
         """What cumulative units cost, and the provider's base at the lower of price and slow price."""
+        units = [max(0, unit - before) for unit, before in zip(units, self.before)]
         fee = sum(price * unit // UNIT for (price, _), unit in zip(self.flows, units))
         base = sum(min(pair) * unit // UNIT for pair, unit in zip(self.flows, units))
         return fee, base
@@ -99,13 +108,18 @@ class Books:
         return fee
 
     def voucher(self, slot, voucher):
-        """VO-1, VO-3: the difference of cumulative prices, at most what the reserve holds."""
+        """VO-1, VO-3: the difference of cumulative prices; units count as far as the reserve pays them."""
+        def rise(units):
+            return [after - before for after, before in zip(slot.cost(units), slot.cost(slot.redeemed))]
+
         new = (voucher["egress"], voucher["gas"])
-        full, base = (after - before for after, before in zip(slot.cost(new), slot.cost(slot.redeemed)))
-        base = min(base, full)
-        if full > slot.reserve:
-            return new, slot.reserve, base * slot.reserve // full
-        return new, full, base
+        full, base = rise(new)
+        if full <= slot.reserve:
+            return new, full, min(base, full)
+        paid = tuple(old + (unit - old) * slot.reserve // full for old, unit in zip(slot.redeemed, new))
+        fee, base = rise(paid)
+        fee = min(fee, slot.reserve)
+        return paid, fee, min(base, fee)
 
     def block(self, block):
         height = block["height"]
@@ -147,7 +161,7 @@ class Books:
             provider.slots[fields["slot"]] = Slot(block["height"], fields, list(self.posted))
         elif kind == "TopUp":
             id = fields["agreement"]
-            self.providers[id["provider"]].slots[id["slot"]].reserve += int(fields["amount"])
+            self.providers[id["provider"]].slots[id["slot"]].top_up(int(fields["amount"]), self.posted)
         elif kind == "SetDataSet":
             self.set_data_set(block, fields["claim"])
         elif kind == "Statement":

@@ -4,6 +4,8 @@
 //! in which they fail fastest, and stops at the first that fails. No dependencies: it must build
 //! in a second on a cold machine.
 
+mod tools;
+
 use std::{
     env,
     process::{Command, ExitCode, Stdio},
@@ -71,15 +73,21 @@ const STEPS: &[Step] = &[
     },
 ];
 
-const USAGE: &str = "usage: cargo xtask test
+const USAGE: &str = "usage: cargo xtask test | fuzz [--seconds N] | mutants [--sample N] [--seed S]
 
-  test    every check: format, the rules built alone, lint, all tests with real processes, and
-          a history of the ledger with the settings of a release";
+  test      every check: format, the rules built alone, lint, all tests with real processes, a
+            history of the ledger with the settings of a release, and a minute of each fuzz target
+            where a nightly toolchain is installed
+  fuzz      runs each fuzz target of fuzz/ for N seconds (60); needs a nightly toolchain and c++
+  mutants   N wrong versions (300) of the rules, chosen by seed S (1): which does no test notice?";
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = env::args().skip(1).collect();
     match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         ["test"] => test(),
+        ["fuzz"] => tools::fuzz("60"),
+        ["fuzz", "--seconds", seconds] => tools::fuzz(seconds),
+        ["mutants", ref options @ ..] => tools::mutants(options),
         ["help" | "--help" | "-h"] => {
             println!("{USAGE}");
             ExitCode::SUCCESS
@@ -113,7 +121,20 @@ fn test() -> ExitCode {
             return report(&summary, false);
         }
     }
-    report(&summary, true)
+    let passed = match tools::missing_for_fuzz() {
+        Some(missing) => {
+            summary.push(format!("  skipped  fuzzing: {missing}"));
+            true
+        }
+        None => {
+            let start = Instant::now();
+            let passed = tools::fuzz("60") == ExitCode::SUCCESS;
+            let word = if passed { "passed " } else { "FAILED " };
+            summary.push(format!("  {word}  fuzzing ({} s)", start.elapsed().as_secs()));
+            passed
+        }
+    };
+    report(&summary, passed)
 }
 
 fn report(summary: &[String], passed: bool) -> ExitCode {

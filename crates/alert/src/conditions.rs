@@ -13,7 +13,7 @@ use posync_protocol::{
     economics::score::CORRECTNESS_MIN,
     limits::{HISTORY, Parameters, READS},
     provider::bond_needed,
-    record::{Audit, Provider, Standing},
+    record::{Audit, Offer, Provider, Standing},
     standing::{AVAILABLE_MIN, LOW_EPOCHS},
 };
 
@@ -27,8 +27,10 @@ pub struct Facts<'a> {
     pub parameters: &'a Parameters,
     /// At which the records stood so.
     pub height: u64,
-    /// Its offer and sums.
+    /// Its bond and sums.
     pub provider: &'a Provider,
+    /// What it declares.
+    pub offer: &'a Offer,
     /// Its audit state.
     pub audit: &'a Audit,
     /// How it stands; `None` before it registered.
@@ -99,7 +101,7 @@ fn reads(facts: &Facts<'_>, standing: &Standing, alerts: &mut Vec<Alert>) {
         alerts.push(Alert { kind: Kind::Jailed, what, next, due });
         return;
     }
-    let (passed, drawn) = newest(facts.audit.history, facts.audit.drawn);
+    let (passed, drawn) = newest(facts.audit.history, facts.audit.drawn.into());
     let fails = drawn > 0 && is_below(passed, drawn, CORRECTNESS_MIN);
     let figures = format!("{passed} of its last {drawn} reads were proved");
     let low = standing.low_correct;
@@ -121,7 +123,7 @@ fn reads(facts: &Facts<'_>, standing: &Standing, alerts: &mut Vec<Alert>) {
 
 /// Answers that came late or not at all: late, warned, suspension next, suspended.
 fn answers(facts: &Facts<'_>, standing: &Standing, alerts: &mut Vec<Alert>) {
-    let (on_time, drawn) = newest(facts.audit.on_time, facts.audit.drawn / READS as u64);
+    let (on_time, drawn) = newest(facts.audit.on_time, u64::from(facts.audit.drawn) / READS as u64);
     let away = drawn > 0 && is_below(on_time, drawn, AVAILABLE_MIN);
     let figures = format!("{on_time} of its last {drawn} answers were on time");
     if standing.suspended != 0 {
@@ -181,7 +183,7 @@ fn challenge(facts: &Facts<'_>, alerts: &mut Vec<Alert>) {
 
 /// A bond that restitution lowered.
 fn bond(facts: &Facts<'_>, alerts: &mut Vec<Alert>) {
-    let (bond, needed) = (facts.provider.bond, bond_needed(facts.provider.capacity, facts.parameters));
+    let (bond, needed) = (facts.provider.bond, bond_needed(facts.offer.capacity, facts.parameters));
     if bond < needed {
         let what = format!("the bond is {bond} SYNC, and the declared capacity needs {needed}");
         let next = "nothing more is sold than the bond covers: add to it, or declare less".into();
@@ -201,25 +203,20 @@ mod tests {
     const P: Parameters = Parameters::LOCAL;
 
     fn provider() -> Provider {
-        Provider {
-            index: 0,
+        Provider { bond: bond_needed(1 << 20, &P), ..Provider::default() }
+    }
+
+    fn offer() -> Offer {
+        Offer {
             operator: [b'o'; OPERATOR_BYTES],
-            leaves_at: 0,
-            bond: bond_needed(1 << 20, &P),
             capacity: 1 << 20,
-            sold: 0,
             capacity_egress: 0,
-            sold_egress: 0,
+            capacity_gas: 0,
             reserve_storage: 0,
             reserve_egress: 0,
-            slots: 0,
-            leaves: 0,
-            phi: 0,
-            paid: 0,
-            paid_base: 0,
-            pool: Amount::ZERO,
-            acc: 0,
-            settled_round: 0,
+            reserve_gas: 0,
+            term_max: 720,
+            region: Bounded::default(),
         }
     }
 
@@ -229,8 +226,8 @@ mod tests {
         let mut audit = Audit { history: u64::MAX, on_time: u64::MAX, drawn: 400, ..Audit::default() };
         let mut space = Some(Space { free: 2 << 30, promised: 1 << 30 });
         change(&mut provider, &mut audit, &mut standing, &mut space);
-        let (provider, audit, standing) = (&provider, &audit, Some(&standing));
-        let facts = Facts { parameters: &P, height: 1_000, provider, audit, standing, space };
+        let (provider, audit, standing, offer) = (&provider, &audit, Some(&standing), &offer());
+        let facts = Facts { parameters: &P, height: 1_000, provider, offer, audit, standing, space };
         let alerts = conditions(&facts);
         assert!(alerts.iter().all(|alert| !alert.what.is_empty() && !alert.next.is_empty()));
         alerts.into_iter().map(|alert| alert.kind).collect()

@@ -6,7 +6,7 @@ use posync_protocol::{
     Account,
     capacity::sellable_egress,
     limits::Parameters,
-    record::{MEASURED, Measured, Provider},
+    record::{MEASURED, Measured, Offer, Provider},
 };
 use serde_json::{Value, json};
 
@@ -21,14 +21,19 @@ pub(crate) struct Egress {
 
 impl Egress {
     /// Reads the measurements of a provider.
-    pub(crate) async fn read(ledger: &Ledger, account: &Account, provider: &Provider) -> Outcome<Self> {
+    pub(crate) async fn read(
+        ledger: &Ledger,
+        account: &Account,
+        offer: &Offer,
+        provider: &Provider,
+    ) -> Outcome<Self> {
         let measured: Option<Measured> = ledger.read(Measured::key(account)).await?;
-        Ok(Self::new(provider, measured.unwrap_or_default(), *ledger.parameters()))
+        Ok(Self::new(offer, provider, measured.unwrap_or_default(), *ledger.parameters()))
     }
 
-    fn new(provider: &Provider, measured: Measured, parameters: Parameters) -> Self {
-        let sellable = sellable_egress(provider, Some(&measured));
-        let (declared, sold) = (provider.capacity_egress, provider.sold_egress);
+    fn new(offer: &Offer, provider: &Provider, measured: Measured, parameters: Parameters) -> Self {
+        let sellable = sellable_egress(offer, Some(&measured));
+        let (declared, sold) = (offer.capacity_egress, provider.sold_egress);
         Self { declared, sold, sellable, measured, parameters }
     }
 
@@ -82,16 +87,17 @@ mod tests {
     use super::*;
     use posync_protocol::{Record as _, record};
 
-    fn provider() -> Provider {
+    fn offer() -> Offer {
         let mut slot = [0; 256];
-        (slot[0], slot[1]) = (Provider::KIND, record::VERSION);
-        let blank = Provider::from_slot(&slot).expect("zeros are a provider");
-        Provider { capacity_egress: 10 << 20, sold_egress: 5 << 20, ..blank }
+        (slot[0], slot[1]) = (Offer::KIND, record::VERSION);
+        let blank = Offer::from_slot(&slot).expect("zeros are an offer");
+        Offer { capacity_egress: 10 << 20, ..blank }
     }
 
     #[test]
     fn what_was_measured_is_said_and_caps_what_may_be_sold() {
-        let of = |measured| Egress::new(&provider(), measured, Parameters::LOCAL);
+        let provider = Provider { sold_egress: 5 << 20, ..Provider::default() };
+        let of = |measured| Egress::new(&offer(), &provider, measured, Parameters::LOCAL);
         let none = of(Measured::default());
         assert_eq!(none.cells(), ["1048576", "-"]);
         assert!(none.to_text().starts_with("524288 of 1048576 bytes a second sold"), "{}", none.to_text());

@@ -13,6 +13,7 @@ use posync_protocol::{
         Answer, AuditCommit, DataSetClaim, Evidence, ProbeCount, Reasked, Redemption, RefusedPlacement,
         Report,
     },
+    record::Address,
     wire::gateway::File,
 };
 use serde_json::{Value, json};
@@ -115,14 +116,18 @@ fn body_fields(body: &Body) -> (&'static str, Value) {
         Body::RegisterProvider(x) => (
             "RegisterProvider",
             json!({ "operator": text(&x.operator), "bond": grains(x.bond), "capacity": x.capacity,
-                "capacity_egress": x.capacity_egress, "reserve_storage": x.reserve_storage, "reserve_egress": x.reserve_egress,
-                "address": text(&x.address), "region": text(&x.region) }),
+                "capacity_egress": x.capacity_egress, "capacity_gas": x.capacity_gas,
+                "reserve_storage": x.reserve_storage, "reserve_egress": x.reserve_egress,
+                "reserve_gas": x.reserve_gas, "term_max": x.term_max, "address": address(&x.addresses),
+                "region": text(&x.region) }),
         ),
         Body::UpdateProvider(x) => (
             "UpdateProvider",
             json!({ "bond_add": grains(x.bond_add), "capacity": x.capacity,
-                "capacity_egress": x.capacity_egress, "reserve_storage": x.reserve_storage, "reserve_egress": x.reserve_egress,
-                "address": text(&x.address), "leave": x.leave }),
+                "capacity_egress": x.capacity_egress, "capacity_gas": x.capacity_gas,
+                "reserve_storage": x.reserve_storage, "reserve_egress": x.reserve_egress,
+                "reserve_gas": x.reserve_gas, "term_max": x.term_max, "address": address(&x.addresses),
+                "leave": x.leave, "exit": x.exit }),
         ),
         Body::Open(x) => (
             "Open",
@@ -133,7 +138,12 @@ fn body_fields(body: &Body) -> (&'static str, Value) {
                 "storage_reserve_max": grains(x.storage_reserve_max) }),
         ),
         Body::TopUp(x) => {
-            ("TopUp", json!({ "agreement": agreement(&x.agreement), "amount": grains(x.amount) }))
+            let (egress, gas) = (x.max_egress_price, x.max_gas_price);
+            (
+                "TopUp",
+                json!({ "agreement": agreement(&x.agreement), "amount": grains(x.amount),
+                    "max_egress_price": egress, "max_gas_price": gas }),
+            )
         }
         Body::Close(x) => ("Close", ending(&x.agreement, &x.consumer, x.end_epoch)),
         Body::CloseAlone(x) => ("CloseAlone", json!({ "agreement": agreement(&x.agreement) })),
@@ -210,10 +220,11 @@ fn claim(x: &DataSetClaim) -> Value {
 }
 
 fn answer(x: &Answer) -> Value {
+    let slot = x.slot();
     match x {
-        Answer::Proved(x) => json!({ "read": "proved", "slot": x.slot, "shard": hex::encode(x.shard) }),
-        Answer::Missing(x) => json!({ "read": "missing", "slot": x.slot, "shard": hex::encode(x.shard) }),
-        Answer::Ended(x) => json!({ "read": "ended", "slot": x.slot }),
+        Answer::Proved(x) => json!({ "read": "proved", "slot": slot, "shard": hex::encode(x.shard) }),
+        Answer::Missing(x) => json!({ "read": "missing", "slot": slot, "shard": hex::encode(x.shard) }),
+        Answer::Ended(_) => json!({ "read": "ended", "slot": slot }),
     }
 }
 
@@ -334,6 +345,11 @@ const fn reason_name(reason: StandingReason) -> &'static str {
 pub(crate) fn text(bytes: &[u8]) -> String {
     let end = bytes.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
     String::from_utf8_lossy(&bytes[..end]).into_owned()
+}
+
+/// The address to try first.
+pub(crate) fn address(addresses: &[Address]) -> String {
+    addresses.first().map(|address| text(address)).unwrap_or_default()
 }
 
 /// A file of the gateway's catalogue. A name that is not UTF-8 is shown with replacement characters.

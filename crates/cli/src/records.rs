@@ -1,13 +1,13 @@
 //! Records of the ledger as JSON, and the subjects that a proof can be about.
 
-use crate::json::{grains, number, text};
+use crate::json::{address, grains, number, text};
 use posync_client::light::Subject;
 use posync_protocol::{
     Account, Record as _, Slot,
     limits::SETTLEMENT_RING,
     record::{
-        AccountState, Agreement, Audit, Books, Closing, DataSet, Endpoint, Market, Measured, Probe, Provider,
-        Seat, Settlement, Standing, System, UNMEASURED, Use, Version,
+        AccountState, Agreement, Audit, Books, Closing, DataSet, Endpoint, Market, Measured, Offer, Probe,
+        Provider, Ratio, Seat, Settlement, Standing, System, UNMEASURED, Use, Version,
     },
 };
 use serde_json::{Value, json};
@@ -27,10 +27,12 @@ pub(crate) fn describe(slot: &Slot) -> Option<(&'static str, Value)> {
             ("account", json!({ "nonce": x.nonce, "balance": grains(x.balance) }))
         }
         Provider::KIND => ("provider", provider(&Provider::from_slot(slot).ok()?)),
+        Offer::KIND => ("offer", offer(&Offer::from_slot(slot).ok()?)),
         Audit::KIND => ("audit", audit(&Audit::from_slot(slot).ok()?)),
         Endpoint::KIND => {
             let x = Endpoint::from_slot(slot).ok()?;
-            ("endpoint", json!({ "address": text(&x.address), "region": text(&x.region) }))
+            let all: Vec<String> = x.addresses.iter().map(|address| text(address)).collect();
+            ("endpoint", json!({ "address": address(&x.addresses), "addresses": all }))
         }
         Agreement::KIND => ("agreement", agreement(&Agreement::from_slot(slot).ok()?)),
         Use::KIND => ("use", usage(&Use::from_slot(slot).ok()?)),
@@ -78,10 +80,11 @@ pub(crate) fn ratio(parts: u64) -> Option<u64> {
 pub(crate) fn row(x: &Settlement) -> Value {
     json!({ "epoch": x.epoch, "fee": grains(x.fee), "burn": grains(x.burn), "committee": grains(x.committee),
         "provider_pay": grains(x.pay), "base": grains(x.base), "egress": x.egress, "gas": x.gas,
+        "storage": x.storage,
         "signed": grains(x.signed), "disputed": grains(x.disputed), "reads": x.reads, "answers": x.answers,
-        "correct": x.correct.map(ratio), "available": ratio(x.available), "latency": x.latency,
-        "quality": ratio(x.quality), "least_quality": x.least, "weight": number(x.weight),
-        "subsidy": grains(x.subsidy), "scores": x.scores.map(ratio), "auditors": x.assigned,
+        "correct": x.correct.map(Ratio::measured), "available": x.available.measured(), "latency": x.latency.ppb(),
+        "quality": x.quality.measured(), "least_quality": x.least.ppb(), "weight": number(x.weight),
+        "subsidy": grains(x.subsidy), "scores": x.scores.map(Ratio::measured), "auditors": x.assigned,
         "auditors_reported": x.reported })
 }
 
@@ -124,10 +127,17 @@ pub(crate) fn system(x: &System) -> Value {
 }
 
 fn provider(x: &Provider) -> Value {
-    json!({ "index": x.index, "operator": text(&x.operator), "leaves_at": x.leaves_at, "bond": grains(x.bond),
-        "capacity": x.capacity, "sold": x.sold, "capacity_egress": x.capacity_egress,
-        "sold_egress": x.sold_egress, "slots": x.slots, "leaves": x.leaves, "phi": number(x.phi), "paid": number(x.paid),
+    json!({ "index": x.index, "born": x.born, "leaves_at": x.leaves_at, "bond": grains(x.bond),
+        "sold": x.sold, "sold_egress": x.sold_egress, "sold_gas": x.sold_gas, "slots": x.slots,
+        "leaves": x.leaves, "phi": number(x.phi), "paid": number(x.paid), "weighed": number(x.weighed),
         "pool": grains(x.pool), "settled_round": x.settled_round })
+}
+
+fn offer(x: &Offer) -> Value {
+    json!({ "operator": text(&x.operator), "capacity": x.capacity, "capacity_egress": x.capacity_egress,
+        "capacity_gas": x.capacity_gas, "reserve_storage": x.reserve_storage,
+        "reserve_egress": x.reserve_egress, "reserve_gas": x.reserve_gas, "term_max": x.term_max,
+        "region": text(&x.region) })
 }
 
 fn audit(x: &Audit) -> Value {

@@ -21,31 +21,34 @@ use posync_protocol::{
     Account, Amount, Body, Code, Hash, Operation,
     ledger::{self, BlockContext},
     limits::{Parameters, SIGN_ATTEMPTS},
-    record::AccountState,
+    operation::Lane,
+    record::{AccountState, System},
     wire::node::Receipt,
 };
 use std::sync::Arc;
 use tokio::sync::Mutex;
 
-/// How far above the fee of today an operation may be charged.
-const FEE_MARGIN: u128 = 2;
+/// How far above the fee at the base fee of today an operation may be charged: twelve full blocks
+/// raise it as much.
+const FEE_MARGIN: u128 = 4;
 
 /// What the fee of an operation is judged by at a height: no block's leader, parent or seed is in it.
 pub const fn paying(chain: Hash, parameters: Parameters, height: u64) -> BlockContext {
     BlockContext { chain, parameters, height, leader: Account([0; 32]), parent: [0; 32], seed: None }
 }
 
-/// Signs a paid operation that may be charged `margin` times its fee in `context`.
-pub fn sign_paid(
+/// Signs an operation that may be charged `margin` times its fee at `base_fee` in `context`.
+pub fn sign_paying(
     key: &PrivateKey,
     context: &BlockContext,
+    base_fee: u64,
     margin: u128,
     nonce: u64,
     expires: u64,
     body: &Body,
 ) -> Operation {
     let sign = |fee| Operation::signed(key, &context.chain, nonce, fee, expires, body.clone());
-    let fee = ledger::fee(context, &sign(Amount::ZERO)).grains().saturating_mul(margin);
+    let fee = ledger::fee(context, base_fee, &sign(Amount::ZERO)).grains().saturating_mul(margin);
     sign(Amount::new(fee).unwrap_or(Amount::MAX))
 }
 
@@ -110,11 +113,18 @@ impl Submitter {
     pub async fn send(&self, body: Body) -> Result<Final, Error> {
         let mut last = Error::Expired;
         for _ in 0..SIGN_ATTEMPTS {
-            let operation =
-                if body.is_free() { self.submit_free(&body).await? } else { self.submit_paid(&body).await? };
+            let operation = if body.has_nonce() {
+                self.submit_paid(&body).await?
+            } else {
+                self.submit_bare(&body).await?
+            };
             match self.settle(&operation).await? {
                 Attempt::Final(receipt) => return Ok(receipt),
                 Attempt::Again(error) => last = error,
+            }
+            // The ledger refused it, or its time is over: there is no receipt to wait for.
+            if body.lane() == Lane::Reserved {
+                break;
             }
         }
         Err(last)
@@ -125,18 +135,21 @@ impl Submitter {
         Ok((height, height + self.0.parameters.expiry_blocks_max / 2))
     }
 
-    fn sign(&self, nonce: u64, height: u64, expires: u64, body: &Body) -> Operation {
-        let chain = self.0.connection.light().chain();
-        if body.is_free() {
-            return Operation::signed(&self.0.key, &chain, nonce, Amount::ZERO, expires, body.clone());
-        }
-        let context = paying(chain, self.0.parameters, height);
-        sign_paid(&self.0.key, &context, FEE_MARGIN, nonce, expires, body)
+    /// The base fee that the next block charges, as far as is proved.
+    async fn base_fee(&self) -> Result<u64, Error> {
+        let system = self.0.connection.read::<System>(System::key()).await?.value;
+        Ok(ledger::base_fee(&system.unwrap_or_default(), &self.0.parameters))
     }
 
-    async fn submit_free(&self, body: &Body) -> Result<Operation, Error> {
+    fn sign(&self, base_fee: u64, nonce: u64, height: u64, expires: u64, body: &Body) -> Operation {
+        let context = paying(self.0.connection.light().chain(), self.0.parameters, height);
+        sign_paying(&self.0.key, &context, base_fee, FEE_MARGIN, nonce, expires, body)
+    }
+
+    /// Submits what carries no nonce, and pays the least base fee or nothing.
+    async fn submit_bare(&self, body: &Body) -> Result<Operation, Error> {
         let (height, expires) = self.expiry().await?;
-        let operation = self.sign(0, height, expires, body);
+        let operation = self.sign(ledger::floor(&self.0.parameters), 0, height, expires, body);
         self.offer(&operation).await?;
         Ok(operation)
     }
@@ -151,7 +164,7 @@ impl Submitter {
                 Some(nonce) => nonce,
                 None => self.proved_nonce().await?.value,
             };
-            let operation = self.sign(nonce, height, expires, body);
+            let operation = self.sign(self.base_fee().await?, nonce, height, expires, body);
             match self.offer(&operation).await {
                 Ok(()) => {
                     *next = Some(nonce + 1);
@@ -170,6 +183,8 @@ impl Submitter {
                     self.0.connection.leave().await;
                     self.0.connection.follow(height + 1).next().await?;
                 }
+                // The base fee rose beyond four times what was seen: by what it is now.
+                Err(error @ Error::Refused(Code::FeeAboveMaximum)) => last = error,
                 Err(error) => return Err(error),
             }
         }
@@ -198,7 +213,7 @@ impl Submitter {
             }
             if seen.header.height > operation.expires {
                 *self.0.next.lock().await = None;
-                let passed = !operation.body.is_free() && seen.value > operation.nonce;
+                let passed = operation.body.has_nonce() && seen.value > operation.nonce;
                 return if passed {
                     Err(Error::Refused(Code::NonceOld))
                 } else {
@@ -206,7 +221,11 @@ impl Submitter {
                 };
             }
             match self.offer(operation).await {
-                Ok(()) | Err(Error::Refused(Code::NonceOld | Code::NonceGap | Code::Expired)) => {}
+                // Above what it offers, it waits until the base fee falls or it expires.
+                Ok(())
+                | Err(Error::Refused(
+                    Code::NonceOld | Code::NonceGap | Code::Expired | Code::FeeAboveMaximum,
+                )) => {}
                 // It may have become final a moment ago; if not, the refusal stays.
                 Err(error) => {
                     let receipt = self.0.connection.receipt(&id).await?;

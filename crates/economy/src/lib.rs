@@ -1,14 +1,16 @@
 //! The economics at scale: honest worlds, attacks, prices and scores, with asserted outcomes.
 //!
-//! Everything that decides money runs the rules' own integer functions
-//! (`posync_protocol::economics`, `fees::split_fee`) over a model of members without network,
-//! blocks or signatures, so that a year of 10,000 nodes takes minutes. Floats occur in plots only.
+//! What needs many members runs the rules' own integer functions (`posync_protocol::economics`,
+//! `fees::split_fee`) over a model without blocks or signatures, so that a year of 10,000 nodes takes
+//! minutes. What depends on operations and their order runs the ledger itself (`ledger`). Each
+//! outcome says which ([`row::Runs`]). Floats occur in plots only.
 //!
 //! ```text
 //!   world   members, money, one close       audit   draws, four reads, pending, pay
 //!   price   a class and its consumers       attacks one small scenario each, and mutants
 //!   honest  proportion, conservation,       plots   CSV and SVG of the same runs
 //!           growth, the year, recomputed
+//!   ledger  `touches` and `execute` in memory, with the fixtures of the rules' scenario tests
 //! ```
 //!
 //! The whole network with the real engine is `posync-sim`; why this is a crate of its own stands in
@@ -18,6 +20,7 @@ pub mod attacks;
 pub mod audit;
 pub mod chance;
 pub mod honest;
+mod ledger;
 pub mod plots;
 pub mod price;
 pub mod recompute;
@@ -25,6 +28,7 @@ pub mod row;
 pub mod seats;
 pub mod world;
 
+use posync_protocol::{amount::ONE, economics::price as rules};
 use row::{Bound, Row, Topic};
 
 /// What to run.
@@ -92,7 +96,29 @@ pub fn price_rows() -> Vec<Row> {
         ..price_row("limit cycle, lag 2".into(), "elasticity 8", cycle, Bound::AtLeast(1_020_000))
     });
     rows.extend([2, 5, 10].into_iter().flat_map(redemption_rows));
+    rows.extend(sold_out_rows());
     rows
+}
+
+/// A class that is sold out while its quotas are used by three fifths: its price must rise, or everything
+/// is sold at the floor. Under a target of four fifths, as of a stock, it falls.
+fn sold_out_rows() -> [Row; 2] {
+    let grows = |target: u64| {
+        let used = price::CAPACITY / 5 * 3;
+        let fraction = rules::FRACTION_FLOW;
+        let after = (0..100).fold(price::ORIGIN, |excess, _| {
+            rules::excess_next(excess, used, price::CAPACITY, target, fraction)
+        });
+        i128::from(after) - i128::from(price::ORIGIN)
+    };
+    let row = |topic, name: &str, figure| {
+        let region = "all room sold, quotas used by 3/5, 100 epochs";
+        Row::new(topic, name, region, figure, "of excess, ppb", Bound::Positive)
+    };
+    [
+        row(Topic::Price, "a class that is sold out grows dearer", grows(rules::TARGET_FLOW)),
+        row(Topic::Mutant, "mutant: a target of 4/5", -grows(ONE / 5 * 4)),
+    ]
 }
 
 /// Redemption of the same use every `every` epochs: means of ten epochs, and the slow price, stay

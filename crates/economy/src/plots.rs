@@ -78,11 +78,12 @@ pub fn write(directory: &Path, rows: &[Row], sizes: &[Size]) -> Result<Vec<Strin
 }
 
 fn outcomes(rows: &[Row]) -> String {
-    let mut text = String::from("topic,name,region,figure,unit,bound,holds\n");
+    let mut text = String::from("topic,name,region,figure,unit,bound,runs,holds\n");
     for row in rows {
-        let Row { topic, name, region, figure, unit, bound } = row;
+        let Row { topic, name, region, figure, unit, bound, runs } = row;
         let (topic, bound) = (format!("{topic:?}").to_lowercase(), bound_text(*bound));
-        text += &format!("{topic},\"{name}\",\"{region}\",{figure},\"{unit}\",\"{bound}\",{}\n", row.holds());
+        let (runs, holds) = (runs.text(), row.holds());
+        text += &format!("{topic},\"{name}\",\"{region}\",{figure},\"{unit}\",\"{bound}\",{runs},{holds}\n");
     }
     text
 }

@@ -34,6 +34,29 @@ pub enum Topic {
     Mutant,
 }
 
+/// What a scenario executes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Runs {
+    /// The ledger's own `touches` and `execute`, block by block.
+    Ledger,
+    /// The rules' functions over a model of members.
+    Functions,
+    /// Arithmetic of its own, about what the rules say or will say.
+    Formula,
+}
+
+impl Runs {
+    /// The word of the reports.
+    pub const fn text(self) -> &'static str {
+        match self {
+            Self::Ledger => "the ledger",
+            Self::Functions => "its functions",
+            Self::Formula => "a formula",
+        }
+    }
+}
+
 /// An asserted outcome.
 #[derive(Clone, Debug, Serialize)]
 pub struct Row {
@@ -49,6 +72,8 @@ pub struct Row {
     pub unit: &'static str,
     /// What it must satisfy.
     pub bound: Bound,
+    /// What it executes.
+    pub runs: Runs,
 }
 
 impl Row {
@@ -61,7 +86,7 @@ impl Row {
         unit: &'static str,
         bound: Bound,
     ) -> Self {
-        Self { topic, name: name.into(), region: region.into(), figure, unit, bound }
+        Self { topic, name: name.into(), region: region.into(), figure, unit, bound, runs: Runs::Functions }
     }
 
     /// An attack that must not pay.
@@ -77,6 +102,16 @@ impl Row {
     /// An attack that pays, and is published.
     pub fn published(name: impl Into<String>, region: impl Into<String>, profit: i128) -> Self {
         Self::new(Topic::Published, name, region, profit, GRAINS, Bound::Positive)
+    }
+
+    /// The same row, told what it executes.
+    pub fn runs(self, runs: Runs) -> Self {
+        Self { runs, ..self }
+    }
+
+    /// The same row with a figure of another unit.
+    pub fn unit(self, unit: &'static str) -> Self {
+        Self { unit, ..self }
     }
 
     /// Whether the figure satisfies its bound.

@@ -2,8 +2,9 @@
 
 use crate::{
     catalogue::row::Holding,
-    coding::FileId,
-    deed::{Common, Deed, Room},
+    coding::{self, FileId, SHARDS},
+    deed::{Common, Deed, Room, state::leaves},
+    expected::{Coming, Expected},
     limits::{SEGMENTS_IN_FLIGHT, SEGMENTS_READ_MAX, TRANSFERS_MAX},
     link::Heights,
     placement::{Candidate, choose},
@@ -22,6 +23,9 @@ use std::{
     },
 };
 use tokio::sync::{Notify, Semaphore};
+
+/// Reads under one agreement at once, about.
+const READS_AT_ONCE: u64 = 4;
 
 /// What the ledger says of a provider, and what we found.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -56,6 +60,8 @@ pub struct Core {
     pub transfers: Arc<Semaphore>,
     /// Wakes whoever waits for agreements.
     pub opened: Notify,
+    /// Wakes who opens agreements: something larger than the room there is comes.
+    pub expecting: Notify,
     /// Segments that wait for repair.
     pub repairs_open: AtomicU32,
     /// Last certified height seen.
@@ -67,6 +73,7 @@ pub struct Core {
     known: Mutex<BTreeMap<Account, Known>>,
     putting: Mutex<BTreeSet<FileId>>,
     recent: Mutex<Recent>,
+    expected: Expected,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -82,6 +89,7 @@ impl Core {
             get_memory: Arc::new(Semaphore::new(SEGMENTS_READ_MAX)),
             transfers: Arc::new(Semaphore::new(TRANSFERS_MAX)),
             opened: Notify::new(),
+            expecting: Notify::new(),
             repairs_open: AtomicU32::new(0),
             height: Arc::default(),
             parameters,
@@ -90,6 +98,7 @@ impl Core {
             known: Mutex::default(),
             putting: Mutex::default(),
             recent: Mutex::default(),
+            expected: Expected::default(),
         })
     }
 
@@ -164,30 +173,70 @@ impl Core {
         }
     }
 
-    /// The emptiest usable agreement of each provider, eligible or not.
-    fn usable(&self) -> Vec<(Candidate, Arc<Deed>)> {
+    /// The first agreement of each provider that has room for `leaves` more, with the load and capacity
+    /// of all of them: one is filled before the next is begun, so that few data sets change. Without
+    /// room the provider counts as full.
+    fn usable(&self, leaves: u64) -> Vec<(Candidate, Arc<Deed>)> {
         let known = lock(&self.known);
-        let mut best: BTreeMap<Account, (Candidate, Arc<Deed>)> = BTreeMap::new();
+        let mut all: BTreeMap<Account, (Candidate, Arc<Deed>, bool)> = BTreeMap::new();
         for deed in self.deeds() {
-            let Some(of) = known.get(&deed.provider()) else { continue };
-            let usable = deed.terms().stage == Stage::Open as u8 && !deed.is_closed();
-            let candidate = Candidate {
-                load: deed.with_state(|state| state.load()),
-                capacity: deed.terms().quota_leaves,
-                eligible: of.trusted && of.takes && !deed.link.is_doubtful(),
-                ..Self::candidate(&deed.provider(), of)
-            };
-            let fuller = best.get(&deed.provider()).is_some_and(|(other, _)| other.load <= candidate.load);
-            if usable && !fuller {
-                best.insert(deed.provider(), (candidate, deed));
+            let (Some(of), terms) = (known.get(&deed.provider()), deed.terms()) else { continue };
+            let (load, capacity) = (deed.with_state(|state| state.load()), terms.quota_leaves);
+            if terms.stage != Stage::Open as u8 || deed.is_closed() || capacity == 0 {
+                continue;
+            }
+            let eligible = of.trusted && of.takes && !deed.link.is_doubtful();
+            let has_room = load.saturating_add(leaves) <= capacity;
+            let candidate = Candidate { eligible, ..Self::candidate(&deed.provider(), of) };
+            let one = all.entry(deed.provider()).or_insert_with(|| (candidate, deed.clone(), false));
+            (one.0.load, one.0.capacity) = (one.0.load.saturating_add(load), one.0.capacity + capacity);
+            if has_room && !one.2 {
+                (one.1, one.2) = (deed, true);
             }
         }
-        best.into_values().collect()
+        let full = |candidate: Candidate| Candidate { load: candidate.capacity, ..candidate };
+        let of = |(candidate, deed, has_room)| (if has_room { candidate } else { full(candidate) }, deed);
+        all.into_values().map(of).collect()
+    }
+
+    /// A put of `length` bytes begins: room is opened for what has none.
+    pub fn expect(&self, length: u64) -> Coming {
+        let segments = coding::segments(length).unwrap_or(0);
+        let of = |segment| leaves(coding::shard_bytes(coding::segment_bytes(length, segment)) as u64);
+        let (full, last) = if segments == 0 { (0, 0) } else { (of(0), of(segments - 1)) };
+        let all = full.saturating_mul(u64::from(segments.saturating_sub(1))).saturating_add(last);
+        let coming = self.expected.more(all.saturating_mul(SHARDS as u64));
+        self.expecting.notify_one();
+        coming
+    }
+
+    /// Leaves that are on their way to each of `providers`.
+    pub fn demand(&self, providers: usize) -> u64 {
+        self.expected.leaves().div_ceil(providers.max(1) as u64)
+    }
+
+    /// The agreement under which `bytes` that are held under this one are read: itself while its egress
+    /// lasts, else the one with the same provider that has most left.
+    pub async fn payer(&self, deed: &Arc<Deed>, bytes: u64) -> Arc<Deed> {
+        let own = deed.unread().await;
+        // Others read under it at this moment.
+        if own >= bytes.saturating_mul(READS_AT_ONCE) {
+            return deed.clone();
+        }
+        let (mut most, mut payer) = (own, deed.clone());
+        for other in self.deeds_with(&deed.provider()) {
+            let left = other.unread().await;
+            let pays = matches!(Stage::of(&other.terms()), Stage::Open | Stage::Draining);
+            if pays && !other.is_closed() && left > most {
+                (most, payer) = (left, other);
+            }
+        }
+        payer
     }
 
     /// Operators that could take a shard now.
     pub fn operators(&self) -> usize {
-        let usable = self.usable();
+        let usable = self.usable(1);
         let eligible = usable.iter().filter(|(c, _)| c.eligible);
         eligible.map(|(c, _)| &c.operator).collect::<BTreeSet<_>>().len()
     }
@@ -203,13 +252,13 @@ impl Core {
         avoided: &BTreeSet<Account>,
     ) -> Vec<Room> {
         let (mut candidates, mut deeds) = (Vec::new(), Vec::new());
-        for (candidate, deed) in self.usable() {
+        let leaves = leaves(bytes);
+        for (candidate, deed) in self.usable(leaves) {
             if !kept.contains(&candidate.account) && !avoided.contains(&candidate.account) {
                 candidates.push(candidate);
                 deeds.push(deed);
             }
         }
-        let leaves = crate::deed::state::leaves(bytes);
         if kept.is_empty() && avoided.is_empty() {
             lock(&self.recent).note(place, leaves);
         }
@@ -220,7 +269,7 @@ impl Core {
 
     /// What placement says of a provider now.
     pub fn why(&self, provider: &Account) -> Why {
-        let candidates: Vec<Candidate> = self.usable().into_iter().map(|(candidate, _)| candidate).collect();
+        let candidates: Vec<Candidate> = self.usable(1).into_iter().map(|(candidate, _)| candidate).collect();
         let silence = self.deeds_with(provider).first().map_or((0, 0), |deed| deed.link.unanswered());
         lock(&self.recent).why(provider, self.known(provider).as_ref(), silence, &candidates)
     }

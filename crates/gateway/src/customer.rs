@@ -75,7 +75,8 @@ impl Customer {
         let environment = Environment::new(context);
         let opened = catalogue::start(context.child("catalogue"), &partition, environment.random()).await;
         let (catalogue, loaded, disk) = opened?;
-        let common = Common { environment, catalogue, chain, master: loaded.master };
+        let common =
+            Common { environment, catalogue, chain, master: loaded.master, signed: Default::default() };
         let (notices, heard) = mpsc::channel(MAILBOX);
         let core = Core::new(common, notices, parameters);
         let (dialing, light) = (context.child("nodes"), Light::new(chain, network_key));

@@ -25,6 +25,7 @@ pub mod core;
 mod customer;
 pub mod deed;
 pub mod environment;
+pub mod expected;
 pub mod ledger;
 pub mod limits;
 pub mod link;
@@ -38,7 +39,7 @@ pub mod silence;
 pub mod transfer;
 pub mod why;
 
-pub use purse::state::Policy;
+pub use purse::Policy;
 
 use crate::{
     catalogue::Stopped,

@@ -22,9 +22,11 @@ pub const REPAIRS_AT_ONCE: usize = 2;
 pub const SIGN_BATCH: usize = 1024;
 /// Holdings of a segment: eight in force and those that wait to be taken out.
 pub const HOLDINGS_MAX: usize = 32;
-/// Signed data sets of one agreement that wait for the ledger: below the 32 versions that a
-/// provider keeps.
-pub const CLAIMS_WAITING_MAX: usize = 24;
+/// Versions of one agreement's data set that are signed and above the ledger's last: below the 32
+/// that a provider keeps.
+pub const VERSIONS_AHEAD_MAX: u64 = 24;
+/// Versions above the ledger's last from which on the newest is brought at once, not at the next look.
+pub const VERSIONS_AHEAD: u64 = 8;
 /// Agreements that a gateway ever opens.
 pub const DEEDS_MAX: usize = 4096;
 /// Files of one gateway.
@@ -39,6 +41,7 @@ pub const MAILBOX: usize = 1024;
 pub const COMMIT_ROWS_MAX: usize = 4096;
 
 const _: () = assert!(ACKNOWLEDGE_SHARDS > crate::coding::DATA && ACKNOWLEDGE_SHARDS <= SHARDS);
+const _: () = assert!(VERSIONS_AHEAD < VERSIONS_AHEAD_MAX);
 const _: () = assert!(SIGN_BATCH * 96 < ROW_BYTES_MAX);
 const _: () = assert!((SEGMENT_BYTES / crate::coding::DATA) as u64 <= SHARD_BYTES_MAX);
 const _: () = assert!(SEGMENT_BYTES / crate::coding::DATA < FRAME_BYTES_MAX);

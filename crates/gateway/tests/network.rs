@@ -1,5 +1,6 @@
 //! Files through real providers: all sizes, every four holders, liars, cuts, repairs.
 
+#[allow(dead_code, reason = "other tests use the rest")]
 mod world;
 
 use commonware_runtime::{Clock as _, Runner as _, deterministic};

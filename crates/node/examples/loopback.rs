@@ -38,7 +38,7 @@ fn payer() -> ed25519::PrivateKey {
 }
 
 impl Operations for Load {
-    fn candidates(&self, context: &BlockContext) -> Vec<Operation> {
+    fn candidates(&self, context: &BlockContext, _: u64) -> Vec<Operation> {
         let first = self.nonce.load(Ordering::Relaxed);
         let transfer = |nonce| {
             let body = Body::Transfer(Transfer { to: Account([9; 32]), amount: Amount::sync(1) });

@@ -23,6 +23,7 @@ use crate::{
     },
     epoch::secrets::Secrets,
     genesis::{Genesis, VERSION, hash},
+    guard::{Condemned, culprit, guarded, hex, sparing},
     handle::Operations,
     ingress,
     outcomes::{BlockOutcome, Outcomes},
@@ -91,6 +92,7 @@ struct Inner<E: Runtime> {
     chain: Hash,
     genesis_block: Block,
     genesis_records: BTreeMap<Key, Slot>,
+    condemned: Condemned,
 }
 
 /// Runs the rules for consensus.
@@ -115,6 +117,7 @@ impl<E: Runtime> Application<E> {
             chain: setup.genesis.chain(),
             genesis_block: setup.genesis.block::<E>(),
             genesis_records: setup.genesis.records(),
+            condemned: Condemned::default(),
             setup,
         }))
     }
@@ -141,25 +144,45 @@ impl<E: Runtime> Application<E> {
         batch
     }
 
-    async fn execute(
+    /// Runs the operations of an own proposal. Those on which the rules panic are taken out of them,
+    /// told, and not tried again.
+    async fn build(
         &self,
-        mut batch: Batch<E>,
+        batch: Batch<E>,
+        context: &BlockContext,
+        draws: &[Option<Draw>],
+        operations: &mut Vec<Operation>,
+    ) -> Result<Executed<E>, Refused> {
+        let system = parse_system(fetch::<E>(&batch, vec![System::key()]).await)?;
+        let roster = self.roster(&batch, context, &system).await?;
+        let name = |operations: &[Operation]| ledger::touches(context, &system, &roster, draws, operations);
+        let (keys, spared) = sparing(operations, name).map_err(Refused::Panic)?;
+        self.0.condemned.add(context.height, &spared);
+        let records = fetch::<E>(&batch, keys?).await;
+        let run =
+            |operations: &[Operation]| ledger::execute(context, draws, operations, &records, Mode::Propose);
+        let (outcome, spared) = sparing(operations, run).map_err(Refused::Panic)?;
+        self.0.condemned.add(context.height, &spared);
+        Ok(seal::<E>(batch, &records, outcome?).await)
+    }
+
+    /// Runs a block of others. One on which the rules panic is refused: it gets no vote of this node.
+    async fn verify(
+        &self,
+        batch: Batch<E>,
         context: &BlockContext,
         draws: &[Option<Draw>],
         operations: &[Operation],
-        mode: Mode,
-    ) -> Result<Executed<E>, Invalid> {
+    ) -> Result<Executed<E>, Refused> {
         let system = parse_system(fetch::<E>(&batch, vec![System::key()]).await)?;
         let roster = self.roster(&batch, context, &system).await?;
-        let keys = ledger::touches(context, &system, &roster, draws, operations)?;
+        let name = |operations: &[Operation]| ledger::touches(context, &system, &roster, draws, operations);
+        let keys = judge(context, operations, name)??;
         let records = fetch::<E>(&batch, keys).await;
-        let outcome = ledger::execute(context, draws, operations, &records, mode)?;
-        for (key, slot) in &outcome.changes {
-            if records.get(key) != Some(slot) {
-                batch = batch.write(digest(key), *slot);
-            }
-        }
-        Ok(Executed { sealed: batch.merkleize().await.expect(NO_COMPETITOR), outcome })
+        let run =
+            |operations: &[Operation]| ledger::execute(context, draws, operations, &records, Mode::Verify);
+        let outcome = judge(context, operations, run)??;
+        Ok(seal::<E>(batch, &records, outcome).await)
     }
 
     /// Who stands at the indices that the block closes: read before its records can be named.
@@ -179,16 +202,20 @@ impl<E: Runtime> Application<E> {
         &self,
         batch: &Batch<E>,
         context: &BlockContext,
-    ) -> Result<(Vec<Option<Draw>>, Vec<Operation>), Invalid> {
+    ) -> Result<(Vec<Option<Draw>>, Vec<Operation>), Refused> {
         let system = parse_system(fetch::<E>(batch, vec![System::key()]).await)?;
         let mut resolver = Resolver::new(context, &system);
         while let Some(keys) = resolver.needs() {
             resolver.feed(&fetch::<E>(batch, keys).await);
         }
         let draws = resolver.draws();
-        let candidates = self.0.setup.operations.candidates(context);
+        let base_fee = ledger::base_fee(&system, &context.parameters);
+        let mut candidates = self.0.setup.operations.candidates(context, base_fee);
+        self.0.condemned.filter(&mut candidates);
         let roster = self.roster(batch, context, &system).await?;
-        let chosen = ledger::select(context, &system, &roster, &draws, &candidates);
+        let select = |candidates: &[Operation]| ledger::select(context, &system, &roster, &draws, candidates);
+        let (chosen, spared) = sparing(&mut candidates, select).map_err(Refused::Panic)?;
+        self.0.condemned.add(context.height, &spared);
         Ok((draws, chosen.into_iter().map(|place| candidates[place].clone()).collect()))
     }
 
@@ -196,7 +223,13 @@ impl<E: Runtime> Application<E> {
     fn check_signatures(&self, rng: &mut E, operations: &[Operation]) -> bool {
         let known = &self.0.setup.operations;
         let unknown = operations.iter().filter(|operation| !known.verified(&operation.id()));
-        ingress::verify_all(rng, &self.0.chain, unknown)
+        guarded(|| ingress::verify_all(rng, &self.0.chain, unknown)).unwrap_or_else(|cause| {
+            tracing::error!(
+                cause,
+                "the rules panicked on the signatures of a block: it gets no vote of this node"
+            );
+            false
+        })
     }
 
     /// Runs a finalized block once more on the state it found, for its receipts and events.
@@ -278,9 +311,50 @@ fn digest(key: &Key) -> Digest {
     key.0.into()
 }
 
+/// Why a block is not built or not voted for.
+#[derive(Debug, thiserror::Error)]
+enum Refused {
+    /// The rules say so.
+    #[error(transparent)]
+    Invalid(#[from] Invalid),
+    /// The rules panicked, with this message.
+    #[error("the rules panicked: {0}; this is a fault in them, report it")]
+    Panic(String),
+}
+
 /// A proposal that the rules refuse is our fault or damage: leave the view to others and say so.
-fn tell<T>(result: Result<T, Invalid>) -> Option<T> {
-    result.inspect_err(|invalid| tracing::error!(%invalid, "this node cannot propose")).ok()
+fn tell<T>(result: Result<T, Refused>) -> Option<T> {
+    result.inspect_err(|refused| tracing::error!(%refused, "this node cannot propose")).ok()
+}
+
+/// Runs `work` on the operations of another's block; if it panics, tells the operator on which.
+fn judge<T>(
+    context: &BlockContext,
+    operations: &[Operation],
+    work: impl Fn(&[Operation]) -> T,
+) -> Result<T, Refused> {
+    guarded(|| work(operations)).map_err(|cause| {
+        let culprit = culprit(operations, work).map(|place| hex(&operations[place].id()));
+        tracing::error!(
+            height = context.height,
+            leader = %context.leader,
+            operation = culprit.as_deref().unwrap_or("none"),
+            cause,
+            "the rules panicked on a block: it gets no vote of this node, and the node goes on; this is a fault \
+             in the rules, report it with the operation's id"
+        );
+        Refused::Panic(cause)
+    })
+}
+
+/// Writes what a block changed.
+async fn seal<E: Runtime>(mut batch: Batch<E>, records: &Records, outcome: Outcome) -> Executed<E> {
+    for (key, slot) in &outcome.changes {
+        if records.get(key) != Some(slot) {
+            batch = batch.write(digest(key), *slot);
+        }
+    }
+    Executed { sealed: batch.merkleize().await.expect(NO_COMPETITOR), outcome }
 }
 
 /// Says what became of a reshare: a failed one, or one that published shares, needs a look.
@@ -368,9 +442,8 @@ impl<E: Runtime> Stateful<E> for Application<E> {
         let mut header = self.header(&context, &parent, now_ms)?;
         let block_context = self.context(&header);
         let batch = self.open(batches, header.height);
-        let (draws, candidates) = tell(self.plan(&batch, &block_context).await)?;
-        let executed = self.execute(batch, &block_context, &draws, &candidates, Mode::Propose).await;
-        let executed = tell(executed)?;
+        let (draws, mut candidates) = tell(self.plan(&batch, &block_context).await)?;
+        let executed = tell(self.build(batch, &block_context, &draws, &mut candidates).await)?;
         let kept: BTreeSet<usize> = executed.outcome.kept.iter().copied().collect();
         let left = (0..candidates.len()).filter(|index| !kept.contains(index));
         let left: Vec<Hash> = left.map(|index| candidates[index].id()).collect();
@@ -414,8 +487,7 @@ impl<E: Runtime> Stateful<E> for Application<E> {
         }
         let context = self.context(header);
         let batch = self.open(batches, header.height);
-        let executed =
-            self.execute(batch, &context, &body.draws, &body.operations, Mode::Verify).await.ok()?;
+        let executed = self.verify(batch, &context, &body.draws, &body.operations).await.ok()?;
         let mut expected = header.clone();
         set_roots(&mut expected, &executed);
         (expected == *header).then_some(executed.sealed)

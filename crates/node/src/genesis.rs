@@ -43,6 +43,7 @@ use commonware_utils::{
 use posync_protocol::{
     Account, Amount, Hash, Key, Record as _, Slot,
     block::{Header, sha256},
+    ledger,
     limits::{BLOCKS_KEPT, Parameters},
     record::{AccountState, RoundInfo, Seat, SeatAt, System},
 };
@@ -223,7 +224,8 @@ impl Genesis {
         let spent = balances.checked_add(seat_bonds).expect(WITHIN);
         let reserve = self.supply.checked_sub(spent).expect(WITHIN);
         let seats = u32::try_from(self.authorities.len()).expect("at most 32 authorities");
-        let system = System { balances, reserve, seats, seat_bonds, ..System::default() };
+        let base_fee = ledger::floor(&self.parameters);
+        let system = System { balances, reserve, seats, seat_bonds, base_fee, ..System::default() };
         let anchor = RoundInfo::default();
         let mut records =
             BTreeMap::from([(System::key(), system.to_slot()), (RoundInfo::key(0), anchor.to_slot())]);

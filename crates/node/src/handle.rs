@@ -46,8 +46,9 @@ const APPLIED_WINDOW: u64 = 64;
 ///
 /// Both are called from consensus, so both must return at once.
 pub trait Operations: Send + Sync + 'static {
-    /// Operations for the next block, best first, at most what a body holds.
-    fn candidates(&self, context: &BlockContext) -> Vec<Operation>;
+    /// Operations for the next block, whose paid ones pay `base_fee`, best first, at most what a body
+    /// holds.
+    fn candidates(&self, context: &BlockContext, base_fee: u64) -> Vec<Operation>;
 
     /// These operations of the block at `height` are final.
     fn finalized(&self, height: u64, operations: &[Operation]);

@@ -9,6 +9,7 @@
 //! A signature is verified once per node: whoever comes
 //! through here is known to the mempool by its id, and a block that brings it is not verified again.
 
+use crate::guard;
 use commonware_codec::{Copying, DecodeExt as _, Encode as _};
 use commonware_cryptography::{BatchEntry, BatchVerifier as _, ed25519};
 use commonware_parallel::Sequential;
@@ -32,13 +33,28 @@ pub fn decode(bytes: &[u8]) -> Result<Operation, Code> {
     if operation.encode() == *bytes { Ok(operation) } else { Err(Code::Malformed) }
 }
 
-/// Checks what the operation says of itself for the next block.
+/// Checks what the operation says of itself for the next block, whose paid operations pay `base_fee`.
 ///
 /// # Errors
 /// `Expired`, `BadShape`, `FeeAboveMaximum`.
-pub fn check(operation: &Operation, next: &BlockContext) -> Result<(), Code> {
-    check_structure(operation, next)?;
-    if ledger::fee(next, operation) > operation.max_fee { Err(Code::FeeAboveMaximum) } else { Ok(()) }
+pub fn check(operation: &Operation, next: &BlockContext, base_fee: u64) -> Result<(), Code> {
+    let judged = guard::guarded(|| {
+        check_structure(operation, next)?;
+        if ledger::fee(next, base_fee, operation) > operation.max_fee {
+            Err(Code::FeeAboveMaximum)
+        } else {
+            Ok(())
+        }
+    });
+    judged.unwrap_or_else(|cause| {
+        let id = guard::hex(&operation.id());
+        tracing::error!(
+            operation = id,
+            cause,
+            "the rules panicked on an operation at the door: it is turned away"
+        );
+        Err(Code::BadShape)
+    })
 }
 
 struct Check {
@@ -167,7 +183,8 @@ mod tests {
     #[test]
     fn codes_in_their_order() {
         let last = 50 + Parameters::LOCAL.expiry_blocks_max;
-        let fee = ledger::fee(&next(), &pay(2));
+        let base_fee = 1_000;
+        let fee = ledger::fee(&next(), base_fee, &pay(2));
         let with = |max_fee, expires| signed(2, max_fee, expires, pay(2).body);
         let settle =
             Settle { provider: account(3), index: 0, slots: Bounded::default(), endings: Bounded::default() };
@@ -188,7 +205,7 @@ mod tests {
             ("free with a fee", free(0, fee), Err(Code::BadShape)),
         ];
         for (name, operation, verdict) in table {
-            assert_eq!(check(&operation, &next()), verdict, "{name}");
+            assert_eq!(check(&operation, &next(), base_fee), verdict, "{name}");
         }
     }
 
@@ -203,9 +220,9 @@ mod tests {
 
     fn close(good: bool) -> Operation {
         let agreement = AgreementId { provider: account(3), slot: 0, opened: 1 };
-        let message = posync_protocol::block::with_chain(&CHAIN, &agreement);
+        let message = posync_protocol::block::with_chain(&CHAIN, &(agreement, 100u64));
         let second = sign(&key(if good { 3 } else { 4 }), CLOSE_NAMESPACE, &message);
-        let close = Close { agreement, consumer: account(2), end_epoch: 5, index: 0, second };
+        let close = Close { agreement, consumer: account(2), end_epoch: 5, index: 0, last: 100, second };
         signed(2, Amount::sync(1), 100, Body::Close(close))
     }
 

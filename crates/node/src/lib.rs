@@ -18,6 +18,7 @@ pub mod engine;
 pub mod epoch;
 pub mod feed;
 pub mod genesis;
+mod guard;
 pub mod handle;
 pub mod ingress;
 pub mod mempool;

@@ -193,7 +193,8 @@ fn signed(world: &World, seed: u64, nonce: u64, height: u64, body: Body) -> Oper
         let chain = world.network.genesis.chain();
         Operation::signed(&key(seed), &chain, nonce, fee, height + 100, body.clone())
     };
-    let fee = ledger::fee(&context_at(world, height), &sign(Amount::ZERO));
+    let base_fee = ledger::floor(&Parameters::LOCAL);
+    let fee = ledger::fee(&context_at(world, height), base_fee, &sign(Amount::ZERO));
     sign(fee)
 }
 

@@ -39,19 +39,22 @@ pub fn credit(working: &mut Working<'_>, account: &Account, amount: Amount) -> R
     working.put(key, &state)
 }
 
-/// Checks the nonce and burns the fee of a paid operation (AC-2).
+/// Checks the nonce, where there is one, and burns the fee (AC-2).
 ///
 /// # Errors
-/// `NonceOld`, `NonceGap`, `FeeAboveMaximum`, `Balance`: it may not stand in a block.
+/// `UnknownAccount`, `NonceOld`, `NonceGap`, `FeeAboveMaximum`, `Balance`: it may not stand in a
+/// block.
 pub(crate) fn charge(working: &mut Working<'_>, operation: &Operation, fee: Amount) -> Result<(), Code> {
     let key = AccountState::key(&operation.signer);
     let mut state: AccountState = working.need(key, Code::UnknownAccount)?;
-    match operation.nonce.cmp(&state.nonce) {
-        core::cmp::Ordering::Less => return Err(Code::NonceOld),
-        core::cmp::Ordering::Greater => return Err(Code::NonceGap),
-        core::cmp::Ordering::Equal => state.nonce += 1,
+    if operation.body.has_nonce() {
+        match operation.nonce.cmp(&state.nonce) {
+            core::cmp::Ordering::Less => return Err(Code::NonceOld),
+            core::cmp::Ordering::Greater => return Err(Code::NonceGap),
+            core::cmp::Ordering::Equal => state.nonce += 1,
+        }
+        working.put(key, &state)?;
     }
-    working.put(key, &state)?;
     if fee > operation.max_fee {
         return Err(Code::FeeAboveMaximum);
     }
@@ -60,11 +63,16 @@ pub(crate) fn charge(working: &mut Working<'_>, operation: &Operation, fee: Amou
     Ok(())
 }
 
-/// Moves money from the signer (AC-4).
+/// Moves money from the signer; opening an account burns what its record costs for ever (AC-4).
 ///
 /// # Errors
 /// `Balance`.
 pub(crate) fn transfer(working: &mut Working<'_>, from: &Account, body: &Transfer) -> Result<(), Code> {
+    if working.get::<AccountState>(AccountState::key(&body.to))?.is_none() {
+        let burned = working.context.parameters.account_burn;
+        debit(working, from, burned)?;
+        working.system.burned = working.system.burned.checked_add(burned).ok_or(Code::Balance)?;
+    }
     debit(working, from, body.amount)?;
     credit(working, &body.to, body.amount)
 }

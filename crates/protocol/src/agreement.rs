@@ -8,36 +8,40 @@
 //!
 //! The escrow of an opening is split: the *storage reserve*, prepaid into the provider's pool, and
 //! the *voucher reserve*, from which only vouchers draw, so that no meter empties the other's.
+//! What is reserved and not used costs a tenth of its price, by time, and is burned ([`unused`],
+//! [`settlement::hold`]).
 //!
 //! Invariants
 //! 1. A slot's agreement is named whole (provider, slot, opening height): an old signature is
 //!    never good for the slot's next agreement (AG-1).
 //! 2. `sum of storage_reserve over a provider's agreements <= pool`.
 //! 3. A close by one party, an end and a key rotation leave the redemption window to redeem (AG-5).
-//! 4. Removal returns both reserves and the deposit to the consumer and frees slot and capacity
-//!    (AG-4).
+//! 4. Removal returns both reserves and the deposit to the consumer, less what reserving cost, and
+//!    frees slot and capacity (AG-4, AG-7).
+//! 5. A top-up buys at today's price: none makes what is not redeemed yet cheaper (AG-8).
 
 mod credit;
+mod reserve;
 mod voucher;
 
 pub use credit::{credit_window, trust};
-pub use voucher::{Delta, check};
+pub use reserve::{Locked, Seen, check_offer, deposit, last_round, locked, storage_reserve, terms, unused};
+pub use voucher::{Delta, check, lock_of, raise};
 pub(crate) use voucher::{redeem, touches_redeem};
 
 use crate::{
     Account, AgreementId, Amount, Code,
     account::{credit, debit},
-    amount::{UNIT, mul_div_up},
-    books, capacity, data_set, fenwick,
+    books::{self, Pair},
+    capacity, data_set,
     ledger::{AgreementChange, Event, Touched, Working},
-    limits::{PROVIDERS_MAX, Parameters, SLOTS_MAX},
+    limits::Parameters,
     operation::{Close, CloseAlone, Open, RotateKey, TopUp},
-    provider::sellable,
     record::{
-        AccountState, Agreement, Audit, DataSet, EGRESS, Ending, FeeTree, GAS, Market, Measured, Offer,
-        Provider, STORAGE, SlotTree, Standing, Use,
+        AccountState, Agreement, Audit, DataSet, EGRESS, Ending, GAS, Lock, Market, Measured, Offer,
+        Provider, STORAGE, Standing, Use,
     },
-    settlement, standing,
+    settlement,
 };
 
 /// The round in which the agreement was opened.
@@ -63,12 +67,6 @@ pub fn is_over(agreement: &Agreement, usage: &Use, epoch: u64, parameters: &Para
     epoch >= usage.closing_epoch.unwrap_or(end).min(end)
 }
 
-/// What an opening locks in the storage reserve: rate x quota x (rounds to the end + rounds since
-/// the provider last settled), per 2^20, rounded up (AG-3). `None` above all money there can be.
-pub fn storage_reserve(rate: u64, quota: u64, rounds: u64) -> Option<Amount> {
-    Amount::new(mul_div_up(u128::from(rate) * u128::from(quota), u128::from(rounds), UNIT)?)
-}
-
 /// Names an opening's records.
 pub(crate) fn touches_open(body: &Open, touched: &mut Touched) {
     let Open { provider, slot, end_epoch, .. } = body;
@@ -90,30 +88,36 @@ pub(crate) fn touches_open(body: &Open, touched: &mut Touched) {
 /// `ProviderSuspended`, `NoEgress`.
 pub(crate) fn open(working: &mut Working<'_>, signer: &Account, body: &Open) -> Result<(), Code> {
     let (context, parameters) = (working.context, &working.context.parameters);
-    debit(working, signer, parameters.deposit)?;
+    let prices = [posted(working, STORAGE)?, posted(working, EGRESS)?, posted(working, GAS)?];
+    let agreement = terms(signer, body, &prices, context.height);
+    debit(working, signer, deposit(&agreement, parameters).unwrap_or(Amount::MAX))?;
     debit(working, signer, body.voucher_reserve)?;
     let mut provider: Provider = working.need(Provider::key(&body.provider), Code::ProviderUnknown)?;
+    let offer: Offer = working.need(Offer::key(&body.provider), Code::ProviderUnknown)?;
+    let needed = locked(&agreement, &provider, parameters);
+    debit(working, signer, needed.storage.min(body.storage_reserve_max))?;
+    let standing: Standing = working.need(Standing::key(&body.provider), Code::ProviderUnknown)?;
+    let measured: Option<Measured> = working.get(Measured::key(&body.provider))?;
+    let is_taken = working.get::<Agreement>(Agreement::key(&body.provider, body.slot))?.is_some();
+    let seen = Seen {
+        offer: &offer,
+        provider: &provider,
+        standing: &standing,
+        measured: measured.as_ref(),
+        is_taken,
+        height: context.height,
+    };
+    check_offer(&agreement, body, &seen, parameters)?;
     if provider.phi == 0 {
         // Nothing was owed since it last settled: the interval starts here.
         provider.settled_round = context.round();
     }
-    let offer: Offer = working.need(Offer::key(&body.provider), Code::ProviderUnknown)?;
-    let agreement = terms(working, signer, body)?;
-    let to_end = parameters.epoch_start(body.end_epoch).saturating_sub(context.round());
-    let rounds = to_end.saturating_add(context.round().saturating_sub(provider.settled_round));
-    let needed = storage_reserve(agreement.storage_price, body.quota_leaves, rounds).unwrap_or(Amount::MAX);
-    debit(working, signer, needed.min(body.storage_reserve_max))?;
-    check_offer(working, (&offer, &provider), &agreement, body)?;
-    if needed > body.storage_reserve_max {
-        return Err(Code::EscrowTooSmall);
-    }
-    standing::check_takes(&working.need(Standing::key(&body.provider), Code::ProviderUnknown)?)?;
-    capacity::check_opening(working, &offer, &provider, body)?;
     let usage = Use {
-        storage_reserve: needed,
+        storage_reserve: needed.storage,
         voucher_reserve: body.voucher_reserve,
-        deposit: parameters.deposit,
+        deposit: needed.deposit,
         acc: provider.acc,
+        held_round: context.round(),
         ..Use::default()
     };
     admit(working, body, provider, needed)?;
@@ -123,90 +127,28 @@ pub(crate) fn open(working: &mut Working<'_>, signer: &Account, body: &Open) -> 
     Ok(())
 }
 
-/// The record of the terms at the pairs of prices posted now (MK-1).
-fn terms(working: &mut Working<'_>, signer: &Account, body: &Open) -> Result<Agreement, Code> {
-    let mut posted = |class: usize| {
-        let market = working.get::<Market>(Market::key(class as u8))?;
-        Ok(books::pair(market, class, &working.context.parameters))
-    };
-    let (storage, egress, gas) = (posted(STORAGE)?, posted(EGRESS)?, posted(GAS)?);
-    Ok(Agreement {
-        opened: working.context.height,
-        consumer: *signer,
-        session_key: body.session_key,
-        storage_key: body.storage_key,
-        end_epoch: body.end_epoch,
-        storage_price: storage.price,
-        storage_slow: storage.slow,
-        egress_price: egress.price,
-        egress_slow: egress.slow,
-        gas_price: gas.price,
-        gas_slow: gas.slow,
-        quota_leaves: body.quota_leaves,
-        quota_egress: body.quota_egress,
-        quota_gas: body.quota_gas,
-        rate_egress: body.rate_egress,
-        rate_gas: body.rate_gas,
-    })
-}
-
-/// Both sides' conditions, in the order of the codes.
-fn check_offer(
-    working: &mut Working<'_>,
-    (offer, provider): (&Offer, &Provider),
-    agreement: &Agreement,
-    body: &Open,
-) -> Result<(), Code> {
-    let Agreement { storage_price, egress_price, gas_price, .. } = *agreement;
-    if provider.leaves_at != 0 {
-        return Err(Code::ProviderLeaving);
-    }
-    let above = storage_price > body.max_storage_price
-        || egress_price > body.max_egress_price
-        || gas_price > body.max_gas_price;
-    if above {
-        return Err(Code::PriceAboveMaximum);
-    }
-    if storage_price < offer.reserve_storage || egress_price < offer.reserve_egress {
-        return Err(Code::PriceBelowReserve);
-    }
-    if body.quota_leaves
-        > sellable(offer, provider, &working.context.parameters).saturating_sub(provider.sold)
-    {
-        return Err(Code::NoCapacity);
-    }
-    if working.get::<Agreement>(Agreement::key(&body.provider, body.slot))?.is_some() {
-        return Err(Code::SlotTaken);
-    }
-    let epoch = working.context.epoch();
-    let last = epoch.saturating_add(working.context.parameters.agreement_epochs_max);
-    if body.end_epoch <= epoch || body.end_epoch > last {
-        return Err(Code::TermTooLong);
-    }
-    Ok(())
+/// The pair of prices posted for a class (MK-1).
+fn posted(working: &mut Working<'_>, class: usize) -> Result<Pair, Code> {
+    let market = working.get::<Market>(Market::key(class as u8))?;
+    Ok(books::pair(market, class, &working.context.parameters))
 }
 
 /// Counts a new agreement in the provider's, the ending's and the ledger's sums.
-fn admit(
-    working: &mut Working<'_>,
-    body: &Open,
-    mut provider: Provider,
-    reserve: Amount,
-) -> Result<(), Code> {
+fn admit(working: &mut Working<'_>, body: &Open, mut provider: Provider, locked: Locked) -> Result<(), Code> {
+    let Locked { storage, deposit } = locked;
     provider.slots += 1;
     provider.sold = provider.sold.checked_add(body.quota_leaves).ok_or(Code::NoCapacity)?;
     let egress = capacity::opening_share(working.context, body);
     provider.sold_egress = provider.sold_egress.checked_add(egress).ok_or(Code::NoEgress)?;
-    provider.pool = provider.pool.checked_add(reserve).ok_or(Code::Balance)?;
+    provider.pool = provider.pool.checked_add(storage).ok_or(Code::Balance)?;
     working.put(Provider::key(&body.provider), &provider)?;
     let key = Ending::key(&body.provider, body.end_epoch);
     let mut ending: Ending = working.get(key)?.unwrap_or_default();
     ending.agreements += 1;
     working.put(key, &ending)?;
-    let deposit = working.context.parameters.deposit;
     let system = &mut working.system;
     system.agreements += 1;
-    system.storage_pools = system.storage_pools.checked_add(reserve).ok_or(Code::Balance)?;
+    system.storage_pools = system.storage_pools.checked_add(storage).ok_or(Code::Balance)?;
     system.voucher_reserves =
         system.voucher_reserves.checked_add(body.voucher_reserve).ok_or(Code::Balance)?;
     system.deposits = system.deposits.checked_add(deposit).ok_or(Code::Balance)?;
@@ -228,16 +170,30 @@ pub(crate) fn touches_top_up(body: &TopUp, touched: &mut Touched) {
     let AgreementId { provider, slot, .. } = body.agreement;
     touched.readable.push(Agreement::key(&provider, slot));
     touched.writable.push(Use::key(&provider, slot));
+    books::touches_market(touched);
 }
 
-/// Adds to the voucher reserve of an open agreement.
+/// Adds to the voucher reserve of the consumer's open agreement, and buys at today's price: what is
+/// not redeemed yet costs the posted price where that is above the one in force (AG-8). A stranger's
+/// grain would raise the price of somebody else.
 ///
 /// # Errors
-/// `Balance`, `AgreementUnknown`, `AgreementClosed`, `AgreementEnded`.
+/// `Balance`, `AgreementUnknown`, `WrongParty`, `AgreementClosed`, `AgreementEnded`,
+/// `PriceAboveMaximum`.
 pub(crate) fn top_up(working: &mut Working<'_>, signer: &Account, body: &TopUp) -> Result<(), Code> {
     debit(working, signer, body.amount)?;
     let (agreement, mut usage) = named(working, &body.agreement)?;
+    if *signer != agreement.consumer {
+        return Err(Code::WrongParty);
+    }
     check_open(&agreement, &usage, working.context.epoch())?;
+    let (egress, gas) = (posted(working, EGRESS)?, posted(working, GAS)?);
+    let lock = raise(&agreement, &usage, egress, gas);
+    let Lock { egress_price, gas_price, .. } = lock.unwrap_or_else(|| lock_of(&agreement, &usage));
+    if egress_price > body.max_egress_price || gas_price > body.max_gas_price {
+        return Err(Code::PriceAboveMaximum);
+    }
+    usage.lock = lock.or(usage.lock);
     usage.voucher_reserve = usage.voucher_reserve.checked_add(body.amount).ok_or(Code::Balance)?;
     let reserves = &mut working.system.voucher_reserves;
     *reserves = reserves.checked_add(body.amount).ok_or(Code::Balance)?;
@@ -254,8 +210,12 @@ pub(crate) fn touches_close(body: &Close, touched: &mut Touched) {
 /// still draw from it. Nothing is redeemable from now on.
 ///
 /// # Errors
-/// `BadShape` for a wrong hint, `AgreementUnknown`, `WrongParty`.
+/// `Expired` after the last height of the second signature (AG-5), `BadShape` for a wrong hint,
+/// `AgreementUnknown`, `WrongParty`.
 pub(crate) fn close(working: &mut Working<'_>, signer: &Account, body: &Close) -> Result<(), Code> {
+    if working.context.height > body.last {
+        return Err(Code::Expired);
+    }
     let AgreementId { provider: account, slot, .. } = body.agreement;
     let (agreement, mut usage) = named(working, &body.agreement)?;
     let provider: Provider = working.need(Provider::key(&account), Code::ProviderUnknown)?;
@@ -297,14 +257,13 @@ pub(crate) fn touches_removal(
         Ending::key(provider, end_epoch),
         AccountState::key(consumer),
     ]);
-    let slots = fenwick::update_path(slot, SLOTS_MAX).into_iter().map(|node| SlotTree::key(provider, node));
-    touched.writable.extend(slots);
-    touched.writable.extend(fenwick::update_path(index, PROVIDERS_MAX).into_iter().map(FeeTree::key));
+    data_set::touches_slot(provider, index, slot, end_epoch, touched);
 }
 
 /// Deletes an agreement that is closed by both or [`is_over`], was charged and whose data set was
-/// cleared (`settlement::charge`, then `data_set::clear`): returns both reserves and the deposit
-/// to the consumer, frees slot and capacity, drops the ending record with its last agreement,
+/// cleared (`settlement::charge`, then `data_set::clear`): burns what the egress and gas that were
+/// reserved and not used cost (AG-7), returns both reserves and the rest of the deposit to the
+/// consumer, frees slot and capacity, drops the ending record with its last agreement,
 /// burns the pool's dust with the provider's last agreement. Needs [`touches_removal`].
 pub(crate) fn remove(working: &mut Working<'_>, account: &Account, slot: u32) -> Result<(), Code> {
     let agreement: Agreement = working.need(Agreement::key(account, slot), Code::AgreementUnknown)?;
@@ -318,8 +277,9 @@ pub(crate) fn remove(working: &mut Working<'_>, account: &Account, slot: u32) ->
     provider.pool = provider.pool.saturating_sub(storage);
     let dust = if provider.slots == 0 { core::mem::take(&mut provider.pool) } else { Amount::ZERO };
     working.put(Provider::key(account), &provider)?;
-    unbook(working, &usage, storage, dust).ok_or(Code::Balance)?;
-    for returned in [storage, usage.voucher_reserve, usage.deposit] {
+    let cost = unused(&agreement, &usage, working.context.round(), &working.context.parameters);
+    unbook(working, &usage, storage, dust, cost).ok_or(Code::Balance)?;
+    for returned in [storage, usage.voucher_reserve, usage.deposit.saturating_sub(cost)] {
         credit(working, &agreement.consumer, returned)?;
     }
     drop_ending(working, account, agreement.end_epoch)?;
@@ -331,13 +291,13 @@ pub(crate) fn remove(working: &mut Working<'_>, account: &Account, slot: u32) ->
 }
 
 /// Takes a removed agreement out of the ledger's sums. `None` if money were not conserved.
-fn unbook(working: &mut Working<'_>, usage: &Use, storage: Amount, dust: Amount) -> Option<()> {
+fn unbook(working: &mut Working<'_>, usage: &Use, storage: Amount, dust: Amount, cost: Amount) -> Option<()> {
     let system = &mut working.system;
     system.agreements = system.agreements.checked_sub(1)?;
     system.storage_pools = system.storage_pools.checked_sub(storage)?.checked_sub(dust)?;
     system.voucher_reserves = system.voucher_reserves.checked_sub(usage.voucher_reserve)?;
     system.deposits = system.deposits.checked_sub(usage.deposit)?;
-    system.burned = system.burned.checked_add(dust)?;
+    system.burned = system.burned.checked_add(dust)?.checked_add(cost)?;
     Some(())
 }
 

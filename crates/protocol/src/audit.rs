@@ -4,8 +4,11 @@
 //!   seed of the parent --+-- draw n even: x = H(seed, n) mod phi of all  -> fee tree  -> provider
 //!                        +-- draw n odd : the next in the turn line      -> provider
 //!   challenge (height, seed) stays in the provider's record until it is answered or expires
-//!   i0 = H(seed, provider, 0) mod phi -> slot, leaf -> chunk -> i1 = H(seed, provider, 0, chunk) ..
+//!   i0 = H(seed, provider, 0) mod L -> place, leaf -> chunk -> i1 = H(seed, provider, 0, chunk) ..
 //! ```
+//!
+//! L is what lives in the epoch of the draw: one range of the provider's slot tree, which is
+//! ordered by end epoch ([`crate::fenwick::window`]). What ended is not read, whoever left it there.
 //!
 //! The turn line is every index, then the newcomers (their first 64 reads) a second time. The
 //! proposer searches the fee tree ([`Resolver`]) and writes (index, account) of each draw into the
@@ -15,20 +18,25 @@
 //! 1. The draws of a block follow from the seed that it carries and the parent's state alone: a
 //!    body with any others, or with one left out, is invalid (DR-2, DR-4).
 //! 2. A draw is lost (nothing accumulates) without a seed, when nobody pays, on a vacant index, on a
-//!    provider with an open challenge, and when it finds that a newcomer no longer is one (DR-5).
+//!    provider with an open challenge, also a stale one, which it closes, and when it finds that a
+//!    newcomer no longer is one (DR-5).
 //! 3. Which chunk is read next is known only to who has the chunk before it (RD-1).
+//! 4. A provider weighs in the fee tree what it is paid for, or nothing while it is asleep (DR-3, DR-6).
 
 mod draw;
 mod reads;
+mod weight;
 
 pub use draw::Resolver;
 pub(crate) use draw::{apply_draws, touches_draws};
-pub use reads::{Prover, Question, Reads, Share};
+pub use reads::{Live, Prover, Question, Reads, Share};
+pub use weight::is_awake;
+pub(crate) use weight::{touches_weight, wake, weigh};
 
 use crate::{
     Account, Hash,
     ledger::{BlockContext, Event},
-    limits::{Parameters, READS},
+    limits::{NEWCOMER_CLOSED, Parameters, READS},
     record::{Audit, Challenge, Provider},
 };
 use ruint::aliases::U256;
@@ -41,12 +49,13 @@ pub(crate) fn reduce(hash: blake3::Hash, modulus: u128) -> Option<u128> {
 
 /// Whether an answer in a block of `height` is on time.
 pub const fn is_on_time(challenge: &Challenge, height: u64, parameters: &Parameters) -> bool {
-    height - challenge.height <= parameters.deadline_blocks
+    height.saturating_sub(challenge.height) <= parameters.deadline_blocks
 }
 
 /// Whether a challenge can no longer be answered in a block of `height`.
 pub const fn is_expired(challenge: &Challenge, height: u64, parameters: &Parameters) -> bool {
-    parameters.round(height) - parameters.round(challenge.height) > parameters.pending_rounds_max
+    let waited = parameters.round(height).saturating_sub(parameters.round(challenge.height));
+    waited > parameters.pending_rounds_max
 }
 
 /// What became of a challenge.
@@ -54,8 +63,10 @@ pub const fn is_expired(challenge: &Challenge, height: u64, parameters: &Paramet
 pub(crate) enum Timing {
     /// Answered within the deadline.
     OnTime,
-    /// Answered later, or not at all.
+    /// Answered later.
     Late,
+    /// Nobody answered.
+    Silent,
     /// Late, in a round that is the network's fault: the histories leave it out.
     Excused,
 }
@@ -66,6 +77,7 @@ pub(crate) fn note(audit: &mut Audit, height: u64, reads: &[bool], timing: Timin
     if timing != Timing::Excused {
         for passed in reads {
             audit.history = audit.history << 1 | u64::from(*passed);
+            audit.silent = audit.silent << 1 | u64::from(timing == Timing::Silent);
         }
         if !reads.is_empty() {
             audit.on_time = audit.on_time << 1 | u64::from(timing == Timing::OnTime);
@@ -73,13 +85,14 @@ pub(crate) fn note(audit: &mut Audit, height: u64, reads: &[bool], timing: Timin
         audit.drawn = audit.drawn.saturating_add(reads.len() as u32);
     }
     audit.settlements = audit.settlements.saturating_add(u32::from(!reads.is_empty()));
+    audit.closed = audit.closed.saturating_add(1).min(NEWCOMER_CLOSED);
     audit.last_height = height;
     audit.challenge = None;
 }
 
-/// Closes a challenge that was pending too long: four missing, one late, and the rounds since the
-/// last settlement are not paid. (If they were, silence would be a way to skip bad draws.) Excused,
-/// it leaves the histories alone and is as little paid (NF-4).
+/// Closes a challenge that was pending too long: four missing and one late if the provider is paid
+/// for anything, and the rounds since the last settlement are not paid. (If they were, silence would
+/// be a way to skip bad draws.) Excused, it leaves the histories alone and is as little paid (NF-4).
 pub(crate) fn expire(
     context: &BlockContext,
     account: &Account,
@@ -88,8 +101,8 @@ pub(crate) fn expire(
     challenge: &Challenge,
     excused: bool,
 ) -> Event {
-    let reads = if provider.phi == 0 { 0 } else { READS };
-    let timing = if excused { Timing::Excused } else { Timing::Late };
+    let reads = if provider.paid == 0 { 0 } else { READS };
+    let timing = if excused { Timing::Excused } else { Timing::Silent };
     note(audit, challenge.height, &[false; READS][..reads], timing);
     provider.settled_round = context.round();
     Event::Audited {

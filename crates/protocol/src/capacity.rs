@@ -35,7 +35,8 @@ impl Parameters {
 
     /// Bytes an epoch at a rate of `bytes` a second, at the pace of `block_ms`.
     pub const fn bytes_per_epoch(&self, bytes: u64) -> u64 {
-        let all = bytes as u128 * self.block_ms as u128 * self.epoch_blocks() as u128 / 1_000;
+        let ms = self.block_ms as u128 * self.epoch_blocks() as u128;
+        let all = ms.saturating_mul(bytes as u128) / 1_000;
         if all > u64::MAX as u128 { u64::MAX } else { all as u64 }
     }
 
@@ -224,19 +225,17 @@ fn check_before(working: &mut Working<'_>, account: &Account, epoch: u64) -> Res
     if before { Ok(()) } else { Err(Code::MeasurePeer) }
 }
 
-/// Whether an opening's egress fits what its provider may sell (CP-4, CP-5).
+/// Whether an agreement that takes `asked` bytes an epoch fits what its provider may sell (CP-4, CP-5).
 ///
 /// # Errors
 /// `NoEgress`.
-pub(crate) fn check_opening(
-    working: &mut Working<'_>,
+pub fn check_opening(
     offer: &Offer,
     provider: &Provider,
-    body: &Open,
+    measured: Option<&Measured>,
+    asked: u64,
 ) -> Result<(), Code> {
-    let measured: Option<Measured> = working.get(Measured::key(&body.provider))?;
-    let free = sellable_egress(offer, measured.as_ref()).saturating_sub(provider.sold_egress);
-    let asked = opening_share(working.context, body);
+    let free = sellable_egress(offer, measured).saturating_sub(provider.sold_egress);
     if asked > free { Err(Code::NoEgress) } else { Ok(()) }
 }
 

@@ -1,7 +1,7 @@
 //! Versioned data sets: what a provider holds under an agreement, signed by both.
 //!
 //! ```text
-//!   SetDataSet --+-- settled point --> current (weights move: phi, paid, trees, ending)
+//!   SetDataSet --+-- settled point --> current (weights move: phi, paid, weighed, trees, ending)
 //!                +-- otherwise ------> next --statement / Settle at a settled point--> current
 //! ```
 //!
@@ -11,25 +11,25 @@
 //! a shrink would take back what was earned, and a provider could dilute reads for nothing.
 //!
 //! Invariants
-//! 1. Version = the last one (of `next` if there is one) plus one: an old data set is no use (DS-1).
+//! 1. A version is above the last one (of `next` if there is one) and says the whole set: an old data
+//!    set is no use, and only the newest need be brought (DS-1).
 //! 2. What a provider did not sign it need not prove: only the *empty* data set stands on the
 //!    consumer's signature alone. (A consumer could else name shards that never existed, and make
 //!    every audit of the provider unanswerable.) Deletion needs no consent: empty it.
-//! 3. No shrink within two settlements of the growth (DS-3).
-//! 4. Who is suspended or in jail holds no more than before (JL-4): a claim with more leaves is
+//! 3. No shrink below the set in force within two settlements of its last growth in force (DS-3).
+//!    What waits as `next` never weighed, so nothing is judged against it but versions.
+//! 4. Who is suspended or in jail holds no more than is in force (JL-4): a claim with more leaves is
 //!    refused, any other goes on. Tests: `faults::who_is_jailed_or_suspended_grows_no_data_set`.
 
 use crate::{
     Account, Code,
     agreement::check_open,
+    audit::{self, is_awake},
     fenwick,
     ledger::{Touched, Working},
-    limits::{LEAF_BYTES, PROVIDERS_MAX, SLOTS_MAX},
+    limits::{LEAF_BYTES, PLACES_MAX},
     operation::{DataSetClaim, SetDataSet},
-    record::{
-        Agreement, Audit, DataSet, Ending, Endings, FeeTree, Key, Provider, SlotTree, Standing, System, Use,
-        Version,
-    },
+    record::{Agreement, Audit, DataSet, Ending, Endings, Provider, SlotTree, Standing, Use, Version},
     settlement,
     standing::check_grows,
     tree::EMPTY_ROOT,
@@ -56,9 +56,14 @@ pub(crate) fn touches_weight(
         DataSet::key(provider, slot),
         Ending::key(provider, end_epoch),
     ]);
-    let nodes = fenwick::update_path(slot, SLOTS_MAX).into_iter();
+    touches_slot(provider, index, slot, end_epoch, touched);
+}
+
+/// Names a slot's path in its provider's tree, and the provider's in the fee tree.
+pub(crate) fn touches_slot(provider: &Account, index: u32, slot: u32, end_epoch: u64, touched: &mut Touched) {
+    let nodes = fenwick::update_path(fenwick::place(end_epoch, slot), PLACES_MAX).into_iter();
     touched.writable.extend(nodes.map(|node| SlotTree::key(provider, node)));
-    touched.writable.extend(fenwick::update_path(index, PROVIDERS_MAX).into_iter().map(FeeTree::key));
+    audit::touches_weight(index, touched);
 }
 
 /// Names the records of a change beyond the signer's account.
@@ -89,16 +94,13 @@ pub(crate) fn apply(working: &mut Working<'_>, body: &SetDataSet) -> Result<(), 
     check_open(&agreement, &usage, working.context.epoch())?;
     let audit: Audit = working.need(Audit::key(&account), Code::ProviderUnknown)?;
     let mut data_set: DataSet = working.get(DataSet::key(&account, slot))?.unwrap_or_default();
-    let last = data_set.next.unwrap_or(data_set.current);
-    check_claim(claim, &last, &agreement, &audit, body.provider_signature.is_some())?;
-    if claim.leaves > last.leaves {
+    check_claim(claim, &data_set, &agreement, &audit, body.provider_signature.is_some())?;
+    if claim.leaves > data_set.current.leaves {
         let standing: Option<Standing> = working.get(Standing::key(&account))?;
         standing.map_or(Ok(()), |standing| check_grows(&standing))?;
     }
-    let grows = claim.leaves >= last.leaves && claim.leaves > 0;
-    let grown_at = if grows { audit.settlements } else { last.grown_at };
     let DataSetClaim { version, root, leaves, bytes, .. } = *claim;
-    let version = Version { version, root, leaves, bytes, grown_at };
+    let version = Version { version, root, leaves, bytes, grown_at: data_set.current.grown_at };
     if is_settled(working, &account)? {
         return take_effect(working, &account, slot, version);
     }
@@ -108,12 +110,13 @@ pub(crate) fn apply(working: &mut Working<'_>, body: &SetDataSet) -> Result<(), 
 
 fn check_claim(
     claim: &DataSetClaim,
-    last: &Version,
+    data_set: &DataSet,
     agreement: &Agreement,
     audit: &Audit,
     provider_signed: bool,
 ) -> Result<(), Code> {
-    if claim.version != last.version.saturating_add(1) {
+    let (current, last) = (&data_set.current, data_set.next.unwrap_or(data_set.current));
+    if claim.version <= last.version {
         return Err(Code::DataSetVersion);
     }
     let is_empty = claim.leaves == 0;
@@ -123,8 +126,8 @@ fn check_claim(
     if claim.leaves > agreement.quota_leaves {
         return Err(Code::DataSetOverQuota);
     }
-    let shrinks = claim.leaves < last.leaves;
-    if shrinks && audit.settlements < last.grown_at.saturating_add(SHRINK_SETTLEMENTS) {
+    let shrinks = claim.leaves < current.leaves;
+    if shrinks && audit.settlements < current.grown_at.saturating_add(SHRINK_SETTLEMENTS) {
         return Err(Code::DataSetShrinkEarly);
     }
     let fits = u128::from(claim.bytes) <= u128::from(claim.leaves) * u128::from(LEAF_BYTES);
@@ -154,15 +157,19 @@ pub(crate) fn is_settled(working: &mut Working<'_>, account: &Account) -> Result
 }
 
 /// Puts `version` in force at a settled point: charges for what was held, then moves the weights.
+/// Whether it grew, and when, is decided here (DS-3): only what is in force is ever read.
 pub(crate) fn take_effect(
     working: &mut Working<'_>,
     account: &Account,
     slot: u32,
-    version: Version,
+    mut version: Version,
 ) -> Result<(), Code> {
     settlement::charge(working, account, slot)?;
     let key = DataSet::key(account, slot);
     let data_set: DataSet = working.get(key)?.unwrap_or_default();
+    let audit: Audit = working.need(Audit::key(account), Code::ProviderUnknown)?;
+    let grows = version.leaves >= data_set.current.leaves && version.leaves > 0;
+    version.grown_at = if grows { audit.settlements } else { data_set.current.grown_at };
     weigh(working, account, slot, data_set.current.leaves, version.leaves)?;
     if version.leaves < data_set.current.leaves {
         forget_missing(working, account, slot)?;
@@ -171,7 +178,7 @@ pub(crate) fn take_effect(
 }
 
 /// Takes what the agreement at `slot` holds out of every sum, as if it shrank to nothing, and
-/// drops `next`: trees, `phi`, `paid`, `paid_base`, the ending record. It was charged before and
+/// drops `next`: trees, `phi`, `paid`, `paid_base`, `weighed`, the ending record. It was charged before and
 /// no challenge is open. The caller deletes the record. Away from a settled point the provider
 /// loses the pay of the rounds since it last settled.
 pub(crate) fn clear(working: &mut Working<'_>, account: &Account, slot: u32) -> Result<(), Code> {
@@ -216,20 +223,19 @@ fn weigh(
     let paid = weights(agreement.storage_price);
     let base = weights(agreement.storage_price.min(agreement.storage_slow));
     provider.phi = paid.of(provider.phi)?;
-    let leaves = provider.leaves.checked_sub(before).and_then(|rest| rest.checked_add(after));
-    provider.leaves = leaves.ok_or(Code::Balance)?;
-    let System { phi, .. } = &mut working.system;
-    *phi = paid.of(*phi)?;
     let ending_key = Ending::key(account, agreement.end_epoch);
     let mut ending: Ending = working.need(ending_key, Code::EndingsMissing)?;
     if ending.acc.is_none() {
+        let (awake, leaves) = (is_awake(&provider), Step { before: before.into(), after: after.into() });
         provider.paid = paid.of(provider.paid)?;
         provider.paid_base = base.of(provider.paid_base)?;
+        provider.leaves = leaves.of_leaves(provider.leaves)?;
         ending.paid = paid.of(ending.paid)?;
         ending.paid_base = base.of(ending.paid_base)?;
+        ending.leaves = leaves.of_leaves(ending.leaves)?;
         working.put(ending_key, &ending)?;
+        audit::weigh(working, &mut provider, awake)?;
     }
-    let index = provider.index;
     working.put(Provider::key(account), &provider)?;
     if after > 0 {
         let key = Endings::key(account);
@@ -237,21 +243,12 @@ fn weigh(
         endings.set(agreement.end_epoch).ok_or(Code::EndingsMissing)?;
         working.put(key, &endings)?;
     }
-    for node in fenwick::update_path(slot, SLOTS_MAX) {
+    for node in fenwick::update_path(fenwick::place(agreement.end_epoch, slot), PLACES_MAX) {
         let key = SlotTree::key(account, node);
         let sum = paid.of(working.get::<SlotTree>(key)?.map_or(0, |node| node.sum))?;
-        put_node(working, key, sum, &SlotTree { sum })?;
-    }
-    for node in fenwick::update_path(index, PROVIDERS_MAX) {
-        let key = FeeTree::key(node);
-        let sum = paid.of(working.get::<FeeTree>(key)?.map_or(0, |node| node.sum))?;
-        put_node(working, key, sum, &FeeTree { sum })?;
+        if sum == 0 { working.delete(key)? } else { working.put(key, &SlotTree { sum })? }
     }
     Ok(())
-}
-
-fn put_node<R: crate::Record>(working: &mut Working<'_>, key: Key, sum: u128, node: &R) -> Result<(), Code> {
-    if sum == 0 { working.delete(key) } else { working.put(key, node) }
 }
 
 /// A change of one weight within a sum.
@@ -265,5 +262,9 @@ impl Step {
     fn of(self, sum: u128) -> Result<u128, Code> {
         let rest = sum.checked_sub(self.before).ok_or(Code::Balance)?;
         rest.checked_add(self.after).ok_or(Code::Balance)
+    }
+
+    fn of_leaves(self, sum: u64) -> Result<u64, Code> {
+        u64::try_from(self.of(sum.into())?).map_err(|_| Code::Balance)
     }
 }

@@ -36,7 +36,7 @@ pub const fn is_faulty(drawn: u32, on_time: u32, parameters: &Parameters) -> boo
 
 /// Where the round of `height` stands.
 pub(crate) fn place(height: u64, parameters: &Parameters) -> Key {
-    RoundInfo::key(parameters.round(height) % parameters.round_ring)
+    RoundInfo::key(parameters.round(height).checked_rem(parameters.round_ring).unwrap_or_default())
 }
 
 /// The round that the first block of a round judges.
@@ -68,7 +68,7 @@ pub(crate) fn judge(working: &mut Working<'_>) -> Result<(), Code> {
     if !is_faulty(info.drawn, info.on_time, parameters) {
         return Ok(());
     }
-    let epoch = round / parameters.epoch_rounds;
+    let epoch = parameters.epoch_of_round(round);
     let mut ring: FaultRing = working.get(FaultRing::key())?.unwrap_or_default();
     if ring.recent(epoch) >= parameters.faults_max() {
         return Ok(());

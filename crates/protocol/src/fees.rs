@@ -24,6 +24,8 @@ pub(crate) struct Entry {
     pub(crate) egress: u64,
     /// Gas redeemed.
     pub(crate) gas: u64,
+    /// Leaf-rounds paid.
+    pub(crate) storage: u64,
     /// Claimed beyond the signature.
     pub(crate) disputed: Amount,
 }
@@ -102,6 +104,7 @@ fn add_row(row: Settlement, entry: &Entry, split: Split) -> Option<Settlement> {
         base: row.base.checked_add(entry.base)?,
         egress: row.egress.checked_add(entry.egress)?,
         gas: row.gas.checked_add(entry.gas)?,
+        storage: row.storage.saturating_add(entry.storage),
         signed: row.signed.checked_add(entry.fee)?,
         disputed: row.disputed.checked_add(entry.disputed)?,
         ..row

@@ -1,26 +1,52 @@
 //! Fenwick trees over records: which nodes an index touches, and sums from those nodes.
 //!
 //! The ledger keeps two kinds of such trees, one record per node: the fees of providers by index
-//! and, per provider, `rate x leaves` by slot. A draw falls on an index in proportion to what is
-//! paid for; changing or checking one index reads at most 21 nodes, however many members there are.
+//! and, per provider, `rate x leaves` by end epoch and slot. A draw falls on an index in proportion
+//! to what is paid for; changing or checking one index reads at most a node for each level,
+//! however many members there are.
 //!
 //! ```text
 //!   node n (counted from 1) holds items [n - lowbit(n), n)
 //!   prefix(i) = items 0..i  = nodes i, i - lowbit(i), ..         prefix_path
 //!   item i is part of         nodes i+1, +lowbit, .. <= capacity  update_path
+//!
+//!   slot tree in epoch d, a ring:  | ended .. | d+1 .. lives .. d+span | nothing ends so late |
+//!                                             first                    last          window
 //! ```
 //!
 //! Invariants
 //! 1. `prefix(i)` is the sum of the items below `i`; a draw `x` falls on `i` when
 //!    `prefix(i) <= x < prefix(i + 1)`.
 //! 2. A path has at most [`PATH_MAX`] nodes.
+//! 3. What ends in the `span` epochs after `d` lies in the [`window`] of `d`, and nothing else that
+//!    ended within the last `ENDS_RING - span` epochs (RD-1).
 //!
 //! Source: P. Fenwick, A new data structure for cumulative frequency tables, 1994.
 
+use crate::limits::{ENDS_RING, SLOTS_MAX};
 use alloc::vec::Vec;
 
-/// Longest path: 2^20 places.
-pub const PATH_MAX: usize = 21;
+/// Longest path: 2^30 places.
+pub const PATH_MAX: usize = 31;
+
+/// Where a slot stands in its provider's tree: what ends together stands together.
+pub const fn place(end_epoch: u64, slot: u32) -> u32 {
+    (end_epoch % ENDS_RING as u64) as u32 * SLOTS_MAX + slot % SLOTS_MAX
+}
+
+/// The slot that stands at a place.
+pub const fn slot_at(place: u32) -> u32 {
+    place % SLOTS_MAX
+}
+
+/// The places of what lives in `epoch`, if nothing ends more than `span` epochs later: from the
+/// first up to, not including, the last, round the ring.
+pub const fn window(epoch: u64, span: u64) -> (u32, u32) {
+    let most = ENDS_RING as u64 - 1;
+    let span = if span < most { span } else { most };
+    let first = epoch.wrapping_add(1);
+    (place(first, 0), place(first.wrapping_add(span), 0))
+}
 
 const fn lowbit(node: u32) -> u32 {
     node & node.wrapping_neg()
@@ -128,6 +154,7 @@ impl Descent {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::limits::PLACES_MAX;
     use alloc::collections::BTreeMap;
     use proptest::prelude::*;
 
@@ -153,9 +180,31 @@ mod tests {
             assert!(update.len() <= PATH_MAX && update.iter().all(|n| *n >= 1 && *n <= capacity));
             assert!(prefix_path(index + 1).len() <= PATH_MAX);
         }
+        for place in [place(0, 0), place(1_023, 0), place(700, 7), PLACES_MAX - 1] {
+            let update = update_path(place, PLACES_MAX);
+            assert!(update.len() <= PATH_MAX && update.iter().all(|n| *n >= 1 && *n <= PLACES_MAX));
+            assert!(prefix_path(place + 1).len() <= PATH_MAX);
+        }
         assert!(update_path(capacity, capacity).is_empty());
         assert!(update_path(u32::MAX, u32::MAX).is_empty());
         assert!(prefix_path(0).is_empty());
+    }
+
+    #[test]
+    fn a_window_begins_after_its_epoch_and_holds_as_many_ends_as_it_spans() {
+        let ends = |first: u32, last: u32| {
+            (first / SLOTS_MAX, last / SLOTS_MAX, first % SLOTS_MAX, last % SLOTS_MAX)
+        };
+        for (epoch, first, last) in
+            [(0, 1, 721), (302, 303, 1_023), (303, 304, 0), (1_023, 0, 720), (5_000, 905, 601)]
+        {
+            let (from, to) = window(epoch, 720);
+            assert_eq!(ends(from, to), (first, last, 0, 0), "epoch {epoch}");
+            // Ten nodes each, at most: their lower 20 levels are empty.
+            assert!(prefix_path(from).len() <= 10 && prefix_path(to).len() <= 10);
+        }
+        assert_eq!(window(u64::MAX, u64::MAX), window(1_023, 1_023), "and no epoch of the wire overflows");
+        assert_eq!(slot_at(place(u64::MAX, 77)), 77);
     }
 
     proptest! {

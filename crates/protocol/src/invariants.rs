@@ -8,7 +8,8 @@
 //! 1. Money: each sum in `System` equals its records', and all of it is the genesis supply (LE-5).
 //! 2. Providers: index, account and records agree; vacant indices form one list.
 //! 3. Agreements: slots, capacity sold, pool and endings equal what the agreements say.
-//! 4. Draw weights: `phi`, `paid`, `paid_base` and every Fenwick node equal the recomputed ones.
+//! 4. Draw weights: `phi`, `paid`, `paid_base`, `weighed` and every Fenwick node equal the
+//!    recomputed ones, each slot at its place.
 //! 5. The books: rows add up to their epoch, pools cover what is paid, ratios are ratios.
 //! 6. Seats: index and account agree, the bonds add up.
 //! 7. No record is unreachable.
@@ -20,8 +21,8 @@ mod service;
 use crate::settlement::owed;
 use crate::{
     Account, Amount, Key, Record, Slot,
-    fenwick::update_path,
-    limits::{PROVIDERS_MAX, SLOTS_MAX},
+    fenwick::{place, update_path},
+    limits::{PLACES_MAX, PROVIDERS_MAX, SLOTS_MAX},
     record::{
         AccountState, Agreement, Audit, Books, Closing, Commitment, DataSet, Ending, Endings, Endpoint,
         FaultBits, FaultRing, FeeTree, Market, Measured, Newcomer, Offences, Offer, PROBE_RING, Peak, Probe,
@@ -29,7 +30,7 @@ use crate::{
         System, Use,
     },
 };
-use alloc::collections::BTreeMap;
+use alloc::{collections::BTreeMap, vec::Vec};
 
 /// The invariant that does not hold.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -105,6 +106,8 @@ struct Reached {
     slot_nodes: u64,
     phi: u128,
     fee_nodes: BTreeMap<u32, u128>,
+    /// Who stands at the indices.
+    accounts: Vec<Account>,
 }
 
 /// Checks the whole state against `supply`, the money at genesis.
@@ -124,7 +127,8 @@ pub fn check_all(slots: impl IntoIterator<Item = (Key, Slot)>, supply: Amount) -
     seats::check(&state, &system)?;
     service::check(&state, &system)?;
     let reached = walk(&state, &system)?;
-    check_reached(&state, &system, &reached)
+    check_reached(&state, &system, &reached)?;
+    books::check_reached(&state, &reached.accounts)
 }
 
 fn check_decodes(state: &State) -> Result<(), Broken> {
@@ -203,8 +207,9 @@ fn walk(state: &State, system: &System) -> Result<Reached, Broken> {
         state.need::<Endpoint>(Endpoint::key(&account), "Endpoint of a provider")?;
         state.need::<Standing>(Standing::key(&account), "Standing of a provider")?;
         reached.providers += 1;
-        reached.phi += provider.phi;
-        add(&mut reached.fee_nodes, index, PROVIDERS_MAX, provider.phi);
+        reached.accounts.push(account);
+        reached.phi += provider.weighed;
+        add(&mut reached.fee_nodes, index, PROVIDERS_MAX, provider.weighed);
         walk_slots(state, &account, &provider, &mut reached)?;
     }
     let mut next = system.vacant;
@@ -290,18 +295,29 @@ fn count_agreement(
     // Credited to the provider already, charged when the agreement is next touched.
     let owed = owed(agreement, &usage, &data_set, &ending, provider);
     sums.reserves += usage.storage_reserve.saturating_sub(owed).grains();
-    sums.leaves += data_set.current.leaves;
+    check_lock(agreement, &usage)?;
     sums.phi += weight;
-    add(&mut sums.nodes, slot, SLOTS_MAX, weight);
+    add(&mut sums.nodes, place(agreement.end_epoch, slot), PLACES_MAX, weight);
     let ending = sums.endings.entry(agreement.end_epoch).or_default();
     ending.agreements += 1;
     if !crossed {
+        sums.leaves += data_set.current.leaves;
+        ending.leaves += data_set.current.leaves;
         sums.paid += weight;
         sums.paid_base += base;
         ending.paid += weight;
         ending.paid_base += base;
     }
     Ok(())
+}
+
+/// A top-up only raises prices, and only of what is not redeemed yet (AG-8).
+fn check_lock(agreement: &Agreement, usage: &Use) -> Result<(), Broken> {
+    let Some(lock) = usage.lock else { return Ok(()) };
+    at_most("a lock counts from what was redeemed", lock.egress, usage.egress)?;
+    at_most("a lock counts from what was redeemed", lock.gas, usage.gas)?;
+    at_most("a lock at the opening's prices or above", agreement.egress_price, lock.egress_price)?;
+    at_most("a lock at the opening's prices or above", agreement.gas_price, lock.gas_price)
 }
 
 fn check_provider(state: &State, account: &Account, provider: &Provider, sums: &Sums) -> Result<(), Broken> {
@@ -316,6 +332,7 @@ fn check_provider(state: &State, account: &Account, provider: &Provider, sums: &
     equal("Provider.leaves", provider.leaves, sums.leaves)?;
     equal("Provider.paid", provider.paid, sums.paid)?;
     equal("Provider.paid_base", provider.paid_base, sums.paid_base)?;
+    equal("Provider.weighed", provider.weighed, if provider.weighed == 0 { 0 } else { sums.paid })?;
     let endings: Option<Endings> = state.get(Endings::key(account))?;
     for (epoch, counted) in &sums.endings {
         let marked = endings.as_ref().is_some_and(|endings| endings.due(*epoch).any(|due| due == *epoch));
@@ -325,6 +342,7 @@ fn check_provider(state: &State, account: &Account, provider: &Provider, sums: &
         if ending.acc.is_none() {
             equal("Ending.paid", ending.paid, counted.paid)?;
             equal("Ending.paid_base", ending.paid_base, counted.paid_base)?;
+            equal("Ending.leaves", ending.leaves, counted.leaves)?;
         }
     }
     for (node, sum) in &sums.nodes {
@@ -358,7 +376,6 @@ fn check_reached(state: &State, system: &System, reached: &Reached) -> Result<()
     equal("orphaned Offer", state.count::<Offer>(), reached.providers)?;
     at_most("orphaned Measured", state.count::<Measured>(), reached.providers)?;
     at_most("orphaned Probe", state.count::<Probe>(), PROBE_RING)?;
-    equal("orphaned Standing", state.count::<Standing>(), reached.providers)?;
     equal("orphaned ProviderAt", state.count::<ProviderAt>(), u64::from(system.providers))?;
     equal("orphaned Newcomer", state.count::<Newcomer>(), u64::from(system.newcomers))?;
     equal("orphaned Agreement", state.count::<Agreement>(), reached.agreements)?;

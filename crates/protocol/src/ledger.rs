@@ -9,27 +9,29 @@
 //!
 //! Invariants
 //! 1. A refused operation leaves only its fee and its nonce behind (LE-2).
-//! 2. An operation whose fee cannot be charged, or a free one that is refused, makes the block
-//!    invalid: a proposer leaves it out ([`Mode::Propose`]), a verifier rejects ([`Mode::Verify`])
-//!    (LE-3).
+//! 2. An operation whose fee cannot be charged, or one outside the paid lane that is refused, makes
+//!    the block invalid: a proposer leaves it out ([`Mode::Propose`]), a verifier rejects
+//!    ([`Mode::Verify`]) (LE-3).
 //! 3. An operation reads and writes only records that it named itself (LE-1), and names a number
 //!    that its bytes bound (LE-4).
 
 mod event;
+mod fee;
 mod select;
 mod working;
 
 pub use crate::books::{Roster, roster_keys};
 pub use event::{AgreementChange, Event, StandingReason, StandingStep};
+pub use fee::{Size, base_fee, fee, floor, next_base_fee};
 pub use select::select;
 pub use working::Working;
 
 use crate::{
-    Account, Amount, Body, Code, Hash, Key, Operation, Slot, account, agreement, audit, authority,
+    Account, Body, Code, Hash, Key, Operation, Slot, account, agreement, audit, authority,
     block::{Draw, sha256},
     books, capacity, data_set, faults,
-    limits::{BODY_BYTES_MAX, FEE_BYTES_PER_KEY, FREE_LANE_BYTES, KEYS_MAX, OPERATIONS_MAX, Parameters},
-    operation::{body_fits, check_structure},
+    limits::{BODY_BYTES_MAX, KEYS_MAX, OPERATIONS_MAX, PAID_LANE_BYTES, Parameters, RESERVED_PER_ACCOUNT},
+    operation::{Lane, body_fits, check_structure},
     provider,
     record::{AccountState, Newcomer, ProviderAt, RoundInfo, System},
     service, settlement, standing, statement,
@@ -84,7 +86,7 @@ pub enum Mode {
 /// Why a block is invalid.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Invalid {
-    /// An operation could not pay, or a free one was refused.
+    /// An operation could not pay, or one outside the paid lane was refused.
     #[error("operation {index} makes the block invalid: {}", code.explain())]
     Operation {
         /// Its place.
@@ -101,8 +103,11 @@ pub enum Invalid {
     /// More records than a block may name.
     #[error("the block names more than {KEYS_MAX} records")]
     Keys,
-    /// More operations, more bytes, or more bytes of paid operations than a body may hold.
-    #[error("the operations do not fit a body: at most {OPERATIONS_MAX}, {BODY_BYTES_MAX} bytes, {} of them paid", BODY_BYTES_MAX - FREE_LANE_BYTES)]
+    /// More operations, more bytes, or more bytes of paid operations than a body may hold; lanes out
+    /// of order; or too many reserved operations of one account.
+    #[error(
+        "the operations do not fit a body: at most {OPERATIONS_MAX}, {BODY_BYTES_MAX} bytes, {PAID_LANE_BYTES} of them paid; statements, reserved ones, upkeep and paid ones in this order; {RESERVED_PER_ACCOUNT} reserved ones of an account"
+    )]
     Body,
     /// A slot does not decode: the state is damaged.
     #[error("a record of the state does not decode; restore this node from a peer")]
@@ -170,14 +175,14 @@ fn touches_system(
 }
 
 /// The records that one operation names, its signer's account included. Depends on nothing but
-/// the operation, the genesis and the epoch, so that a wallet computes its fee alone. An operation
+/// the operation, the genesis and the epoch, so that a wallet computes its size alone. An operation
 /// whose fields are out of range names no more than that account.
 pub fn touches_operation(context: &BlockContext, operation: &Operation) -> Touched {
     let mut touched = Touched::default();
     if !operation.body.is_free() {
         touched.writable.push(AccountState::key(&operation.signer));
     }
-    if !body_fits(&operation.body, &context.parameters) {
+    if !body_fits(&operation.body, context) {
         return touched;
     }
     let signer = &operation.signer;
@@ -193,7 +198,7 @@ pub fn touches_operation(context: &BlockContext, operation: &Operation) -> Touch
         Body::SetDataSet(body) => data_set::touches(body, &mut touched),
         Body::Statement(body) => statement::touches(context, signer, body, &mut touched),
         Body::Redeem(body) => agreement::touches_redeem(context, signer, &body.vouchers, &mut touched),
-        Body::Settle(body) => settlement::touches(context, body, &mut touched),
+        Body::Settle(body) => settlement::touches(context, signer, body, &mut touched),
         Body::Refusal(body) => provider::touches_cut(body, &mut touched),
         Body::Unjail(_) => standing::touches_unjail(signer, &mut touched),
         Body::AuditCommit(body) => service::touches_commit(signer, body, &mut touched),
@@ -202,21 +207,6 @@ pub fn touches_operation(context: &BlockContext, operation: &Operation) -> Touch
         Body::Measure(body) => capacity::touches(signer, body, &mut touched),
     }
     touched
-}
-
-/// The fee of an operation: base fee x (bytes + 512 per record that it names as writable) (AC-3).
-pub fn fee(context: &BlockContext, operation: &Operation) -> Amount {
-    fee_of(context, operation, &touches_operation(context, operation))
-}
-
-fn fee_of(context: &BlockContext, operation: &Operation, touched: &Touched) -> Amount {
-    if operation.body.is_free() {
-        return Amount::ZERO;
-    }
-    let keys: BTreeSet<&Key> = touched.writable.iter().collect();
-    let bytes = operation.encode_size() as u128 + u128::from(FEE_BYTES_PER_KEY) * keys.len() as u128;
-    let grains = context.parameters.base_fee.grains().checked_mul(bytes);
-    grains.and_then(Amount::new).unwrap_or(Amount::MAX)
 }
 
 /// Every record that the block names, sorted and unique, for one batched read. `system` is the
@@ -246,19 +236,25 @@ pub fn touches(
     Ok(keys.into_iter().collect())
 }
 
-/// Operations fit a body: their number, their bytes, and the lane that only free ones may fill.
+/// Operations fit a body: their number, their bytes, the order of the lanes, and what the paid lane
+/// and an account in the reserved lane may hold (RD-8). Kinds alone decide.
 fn check_body(operations: &[Operation]) -> Result<(), Invalid> {
     let (mut all, mut paid) = (0_usize, 0_usize);
+    let mut reserved: BTreeMap<Account, usize> = BTreeMap::new();
     for operation in operations {
         let bytes = operation.encode_size();
         all = all.saturating_add(bytes);
-        if !operation.body.is_free() {
-            paid = paid.saturating_add(bytes);
+        match operation.body.lane() {
+            Lane::Paid => paid = paid.saturating_add(bytes),
+            Lane::Reserved => *reserved.entry(operation.signer).or_default() += 1,
+            Lane::Statement | Lane::Upkeep => {}
         }
     }
     let fits = operations.len() <= OPERATIONS_MAX
         && all <= BODY_BYTES_MAX
-        && paid <= BODY_BYTES_MAX - FREE_LANE_BYTES;
+        && paid <= PAID_LANE_BYTES
+        && operations.is_sorted_by_key(|operation| operation.body.lane())
+        && reserved.values().all(|count| *count <= RESERVED_PER_ACCOUNT);
     if fits { Ok(()) } else { Err(Invalid::Body) }
 }
 
@@ -289,13 +285,17 @@ pub fn execute(
     working.check_sound()?;
     working.commit();
     working.share(shared);
-    let mut outcome = Outcome::default();
+    let parent = base_fee(&working.system, &context.parameters);
+    let (mut outcome, mut paid) = (Outcome::default(), Size::default());
     for (index, operation) in operations.iter().enumerate() {
-        let result = apply(&mut working, operation);
+        let result = apply(&mut working, parent, operation);
         working.check_sound()?;
         match result {
-            Ok(code) => {
+            Ok((code, size)) => {
                 working.commit();
+                if operation.body.lane() == Lane::Paid {
+                    paid.add(size);
+                }
                 outcome.kept.push(index);
                 outcome.receipts.push((sha256(&operation.encode()), code));
             }
@@ -303,6 +303,7 @@ pub fn execute(
             Err(code) => return Err(Invalid::Operation { index, code }),
         }
     }
+    working.system.base_fee = next_base_fee(parent, floor(&context.parameters), paid);
     Ok(working.finish(outcome))
 }
 
@@ -317,18 +318,32 @@ fn open_round(working: &mut Working<'_>) -> Result<(), Code> {
     working.put(RoundInfo::key(round % context.parameters.round_ring), &info)
 }
 
-/// Charges and runs one operation. `Ok(code)`: it stands in the block with that receipt.
+/// Charges and runs one operation. `Ok`: it stands in the block with that receipt.
 /// `Err(code)`: it may not stand in a block, and nothing of it stays.
-fn apply(working: &mut Working<'_>, operation: &Operation) -> Result<Code, Code> {
+fn apply(working: &mut Working<'_>, base_fee: u64, operation: &Operation) -> Result<(Code, Size), Code> {
     check_structure(operation, working.context)?;
     let touched = touches_operation(working.context, operation);
-    let fee = fee_of(working.context, operation, &touched);
+    let size = Size::new(operation, &touched);
+    let fee = fee::fee_of(working.context, base_fee, operation.body.lane(), size);
     working.begin(touched);
-    if operation.body.is_free() {
-        return working.atomically(|w| dispatch(w, operation)).map(|()| Code::Done);
-    }
-    working.atomically(|w| account::charge(w, operation, fee))?;
-    Ok(working.atomically(|w| dispatch(w, operation)).err().unwrap_or(Code::Done))
+    let code = match operation.body.lane() {
+        Lane::Statement | Lane::Upkeep => {
+            working.atomically(|w| dispatch(w, operation))?;
+            Code::Done
+        }
+        Lane::Reserved => {
+            working.atomically(|w| {
+                account::charge(w, operation, fee)?;
+                dispatch(w, operation)
+            })?;
+            Code::Done
+        }
+        Lane::Paid => {
+            working.atomically(|w| account::charge(w, operation, fee))?;
+            working.atomically(|w| dispatch(w, operation)).err().unwrap_or(Code::Done)
+        }
+    };
+    Ok((code, size))
 }
 
 fn dispatch(working: &mut Working<'_>, operation: &Operation) -> Result<(), Code> {
@@ -345,7 +360,7 @@ fn dispatch(working: &mut Working<'_>, operation: &Operation) -> Result<(), Code
         Body::SetDataSet(body) => data_set::apply(working, body),
         Body::Statement(body) => statement::apply(working, signer, body),
         Body::Redeem(body) => agreement::redeem(working, &body.vouchers).map(|_| ()),
-        Body::Settle(body) => settlement::apply(working, body),
+        Body::Settle(body) => settlement::apply(working, signer, body),
         Body::Refusal(body) => provider::cut(working, body),
         Body::Unjail(body) => standing::unjail(working, signer, body),
         Body::AuditCommit(body) => service::commit(working, signer, body),

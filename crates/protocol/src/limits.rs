@@ -4,8 +4,13 @@ use crate::amount::{Amount, ONE};
 
 /// A BLAKE3 chunk: the unit that is drawn, proved and paid for.
 pub const LEAF_BYTES: u64 = 1024;
-/// Slots of one provider: 20 levels of Fenwick tree.
+/// Slots of one provider.
 pub const SLOTS_MAX: u32 = 1 << 20;
+/// End epochs that the order of a slot tree tells apart: above the longest agreement, so that what
+/// lives in an epoch is one range of it.
+pub const ENDS_RING: u32 = 1 << 10;
+/// Places of a provider's slot tree, by end epoch and slot: 30 levels.
+pub const PLACES_MAX: u32 = ENDS_RING * SLOTS_MAX;
 /// Providers the fee tree can hold: 20 levels.
 pub const PROVIDERS_MAX: u32 = 1 << 20;
 /// Largest shard: what one frame carries.
@@ -24,6 +29,8 @@ pub const HISTORY: u32 = 64;
 pub const REASKS: u8 = 3;
 /// Drawn reads after which a provider no longer stands in the turn line twice.
 pub const NEWCOMER_READS: u32 = 64;
+/// Challenges closed after which it does not either: who holds nothing is asked for no reads.
+pub const NEWCOMER_CLOSED: u8 = 64;
 /// Endings that one statement crosses (a record each). More can only wait in an interval that was
 /// not settled for as many epochs.
 pub const ENDINGS_MAX: usize = 64;
@@ -52,8 +59,14 @@ pub const OPERATION_BYTES_MAX: usize = 32 << 10;
 pub const BODY_BYTES_MAX: usize = 1 << 20;
 /// Operations in a body.
 pub const OPERATIONS_MAX: usize = 4096;
-/// Bytes of a body that only free operations (statements, settle, expire) may fill.
+/// Bytes of a body that only statements, reserved operations and upkeep may fill.
 pub const FREE_LANE_BYTES: usize = BODY_BYTES_MAX / 2;
+/// Bytes of a body that paid operations may fill: a full lane.
+pub const PAID_LANE_BYTES: usize = BODY_BYTES_MAX - FREE_LANE_BYTES;
+/// Records that the paid operations of a full lane name.
+pub const PAID_LANE_KEYS: usize = KEYS_MAX / 2;
+/// Operations of one account in the reserved lane of a body: a seat reveals its audits in several.
+pub const RESERVED_PER_ACCOUNT: usize = 2;
 /// Draws in a body.
 pub const DRAWS_MAX: usize = 8;
 /// Bytes of the DKG payload in a body.
@@ -84,6 +97,9 @@ pub const PROBE_SLOT_MS: u64 = 2_000;
 pub const PROBE_BYTES: usize = 64 << 10;
 /// Epochs for which a measurement tells the market what is offered.
 pub const MEASURED_FRESH_EPOCHS: u64 = 8;
+/// Epochs, the one that is closed among them, in one of which a provider answered a challenge whose
+/// storage the market counts as offered.
+pub const ANSWERED_FRESH_EPOCHS: u64 = 8;
 /// A frame on any authenticated channel.
 pub const FRAME_BYTES_MAX: usize = (4 << 20) + (64 << 10);
 /// Milliseconds within which both ends of a channel prove their keys.
@@ -124,11 +140,18 @@ pub const MEMPOOL_BYTES: usize = 16 << 20;
 pub const MEMPOOL_FREE_BYTES: usize = 4 << 20;
 /// Bytes of the free part that upkeep of anyone may fill; statements take it back when they need it.
 pub const MEMPOOL_SETTLE_BYTES: usize = 1 << 20;
+/// Bytes of waiting upkeep that one account signed.
+pub const MEMPOOL_SETTLE_PER_ACCOUNT: usize = 64 << 10;
+/// Bytes that only operations of the reserved lane may fill: a third of what 256 seats reveal of an
+/// epoch, within whose first round they offer it again.
+pub const MEMPOOL_RESERVED_BYTES: usize = 4 << 20;
+/// Operations of the reserved lane that wait of one account: all batches of a seat, and evidence.
+pub const MEMPOOL_RESERVED_PER_ACCOUNT: usize = REPORT_BATCHES_MAX + 4;
 /// Paid operations of one account that wait.
 pub const MEMPOOL_PER_ACCOUNT: usize = 64;
 /// A waiting operation with the same nonce gives way to one that offers this much more, in percent.
 pub const MEMPOOL_REPLACE_PERCENT: u128 = 110;
-/// Own proposals that may leave out a free operation before it is dropped.
+/// Own proposals that may leave out a statement before it is dropped.
 pub const MEMPOOL_REFUSALS_MAX: u8 = 4;
 /// Bytes of one batch that authorities send each other.
 pub const GOSSIP_BYTES_MAX: usize = 256 << 10;
@@ -184,7 +207,7 @@ const _: () = assert!(SEATS_MAX as usize * 3 < KEYS_MAX / 4);
 const _: () = assert!(SHARD_BYTES_MAX / LEAF_BYTES == 1 << CHUNK_LEVELS_MAX);
 const _: () = assert!(FRAME_BYTES_MAX as u64 > SHARD_BYTES_MAX);
 const _: () = assert!(MEMPOOL_FREE_BYTES >= FREE_LANE_BYTES && MEMPOOL_SETTLE_BYTES < MEMPOOL_FREE_BYTES);
-const _: () = assert!(MEMPOOL_BYTES - MEMPOOL_FREE_BYTES >= 4 * BODY_BYTES_MAX);
+const _: () = assert!(MEMPOOL_BYTES - MEMPOOL_FREE_BYTES - MEMPOOL_RESERVED_BYTES >= 4 * BODY_BYTES_MAX);
 const _: () = assert!(CALL_BYTES_MAX >= 4 * FRAME_BYTES_MAX);
 const _: () = assert!((SEATS_MAX * SERVICE_DRAWS) as usize <= REPORTS_MAX * REPORT_BATCHES_MAX);
 const _: () = assert!(AUDITORS_MAX <= 3 * REPORTS_PER_PART);
@@ -280,6 +303,8 @@ encoded! {
     }
 }
 
+/// What follows from the parameters is defined for every value of them and of its argument: heights,
+/// rounds and epochs stand in what others send, and a node tells its parameters to whoever asks (LE-6).
 impl Parameters {
     /// The local network: a block every 250 ms, an epoch of about 10 s.
     pub const LOCAL: Self = Self {
@@ -363,22 +388,27 @@ impl Parameters {
 
     /// Blocks in a term.
     pub const fn term_blocks(&self) -> u64 {
-        self.round_blocks * self.term_rounds
+        self.round_blocks.saturating_mul(self.term_rounds)
     }
 
     /// Blocks in an epoch.
     pub const fn epoch_blocks(&self) -> u64 {
-        self.round_blocks * self.epoch_rounds
+        self.round_blocks.saturating_mul(self.epoch_rounds)
     }
 
     /// The round of a height.
     pub const fn round(&self, height: u64) -> u64 {
-        height / self.round_blocks
+        quotient(height, self.round_blocks)
     }
 
     /// The epoch of a height.
     pub const fn epoch(&self, height: u64) -> u64 {
-        height / self.epoch_blocks()
+        quotient(height, self.epoch_blocks())
+    }
+
+    /// The epoch of a round.
+    pub const fn epoch_of_round(&self, round: u64) -> u64 {
+        quotient(round, self.epoch_rounds)
     }
 
     /// Provider indices that a closing pass can visit within an epoch: one slice in each block
@@ -401,6 +431,15 @@ impl Parameters {
     }
 }
 
+/// `number / divisor`; zero for a divisor of zero: a node that is asked for its network's parameters
+/// may answer anything, and who asks must not stop on it.
+const fn quotient(number: u64, divisor: u64) -> u64 {
+    match number.checked_div(divisor) {
+        Some(quotient) => quotient,
+        None => 0,
+    }
+}
+
 const _: () = {
     let mut i = 0;
     while i < 2 {
@@ -408,7 +447,7 @@ const _: () = {
         assert!(p.epoch_rounds.is_multiple_of(p.term_rounds));
         assert!(p.round_ring > p.pending_rounds_max + 2);
         assert!(p.draws as usize <= DRAWS_MAX && p.draw_every_blocks > 0);
-        assert!(p.agreement_epochs_max < ENDING_RING && p.agreement_epochs_max < 1 << 10);
+        assert!(p.agreement_epochs_max < ENDING_RING && p.agreement_epochs_max < ENDS_RING as u64);
         assert!(p.unbonding_epochs >= p.exit_epochs && p.unbonding_epochs > EVIDENCE_EPOCHS_MAX);
         assert!(p.reserve_share < ONE);
         // A round is judged two rounds later, when nothing of it can be answered on time any more.

@@ -1,13 +1,15 @@
 //! What members ask of the ledger: a closed set of operations in a signed envelope.
 //!
 //! The id of an operation is SHA-256 of its bytes. Signatures are checked outside, in batches,
-//! once per node ([`crate::wire::node`] carries the bytes). Free operations (`Statement`,
-//! `Settle`) have `nonce` 0 and `max_fee` 0.
+//! once per node ([`crate::wire::node`] carries the bytes). Only operations of the paid lane have a
+//! nonce; free ones (`Statement`, `Settle`) have `max_fee` 0, too.
 
+mod lane;
 mod service;
 mod signatures;
 mod structure;
 
+pub use lane::Lane;
 pub use service::{
     AUDIT_NAMESPACE, AuditCommit, AuditReveal, REPORT_NAMESPACE, Report, batch_of, digest_of, reveals,
 };
@@ -18,6 +20,7 @@ pub use structure::check_structure;
 use crate::{
     Account, AgreementId, Amount, Bounded, Hash, Signature,
     block::Header,
+    fenwick::slot_at,
     limits::{
         ADDRESSES_MAX, CHUNK_LEVELS_MAX, ENDINGS_MAX, LEAF_BYTES, MISSING_MAX, OPERATOR_BYTES, PROBE_PEERS,
         READS, REDEEM_VOUCHERS_MAX, REGION_BYTES_MAX, SETTLE_SLOTS_MAX, STATEMENT_VOUCHERS_MAX,
@@ -100,8 +103,10 @@ encoded! {
         addresses: Bounded<Address, ADDRESSES_MAX>,
         /// Its index, checked.
         index: u32,
-        /// Announce (or, after the notice and without agreements, complete) the exit.
+        /// Announce the exit.
         leave: bool,
+        /// Complete the exit: the epoch of its registration, checked (names its rows).
+        exit: Option<u64>,
     }
 }
 
@@ -197,7 +202,7 @@ encoded! {
     DataSetClaim {
         /// The agreement.
         agreement: AgreementId,
-        /// Last version plus one.
+        /// Above that of the last one on the ledger.
         version: u64,
         /// Root of the Merkle-sum tree; zeros when empty.
         root: Hash,
@@ -239,8 +244,9 @@ encoded! {
 encoded! {
     /// A drawn chunk and its way to the signed root.
     ProvedRead {
-        /// The slot that holds the drawn index.
-        slot: u32,
+        /// The place in the slot tree that holds the drawn index: names the agreement's slot and,
+        /// modulo the ring, its end.
+        place: u32,
         /// The shard's name: its plain BLAKE3 hash.
         shard: Hash,
         /// The shard's exact length.
@@ -257,8 +263,8 @@ encoded! {
 encoded! {
     /// A read that the provider declares missing. The shard and its place are still proved.
     MissingRead {
-        /// The slot that holds the drawn index.
-        slot: u32,
+        /// The place in the slot tree that holds the drawn index.
+        place: u32,
         /// The shard's name.
         shard: Hash,
         /// Its exact length.
@@ -269,13 +275,13 @@ encoded! {
 }
 
 encoded! {
-    /// A read in the slot of an agreement that had ended when the challenge was drawn. In the epoch
-    /// after the end it passes without a proof, so that a provider need not keep what nobody pays
-    /// for; later it counts as missing (anyone may free the slot by `Settle`).
+    /// A read in the slot of an agreement that had ended when the challenge was drawn: one that
+    /// nobody cleared until its end came round again. It never passes (anyone may free the slot by
+    /// `Settle`).
     #[derive(Copy)]
     EndedRead {
-        /// The slot that holds the drawn index.
-        slot: u32,
+        /// The place in the slot tree that holds the drawn index.
+        place: u32,
     }
 }
 
@@ -288,6 +294,22 @@ tagged! {
         1 => Missing(MissingRead),
         /// Its agreement has ended.
         2 => Ended(EndedRead),
+    }
+}
+
+impl Answer {
+    /// The place in the slot tree that it speaks of.
+    pub const fn place(&self) -> u32 {
+        match self {
+            Self::Proved(read) => read.place,
+            Self::Missing(read) => read.place,
+            Self::Ended(read) => read.place,
+        }
+    }
+
+    /// The slot at that place.
+    pub const fn slot(&self) -> u32 {
+        slot_at(self.place())
     }
 }
 
@@ -366,7 +388,7 @@ encoded! {
         anchor: Hash,
         /// The provider's index, checked (names the fee tree's path).
         index: u32,
-        /// The four reads in order; empty when phi was zero.
+        /// The four reads in order; empty when nothing lived.
         answers: Bounded<Answer, READS>,
         /// Answers to reads asked again, in the order of the record.
         reasked: Bounded<Reasked, MISSING_MAX>,
@@ -389,6 +411,7 @@ encoded! {
 
 encoded! {
     /// Free upkeep of anyone: expires a stale challenge, applies `next`, charges and removes ended agreements.
+    /// Sent by the provider itself, with no challenge open, it also puts it back into the fee tree.
     Settle {
         /// The provider.
         provider: Account,
@@ -533,7 +556,7 @@ encoded! {
     Operation {
         /// Who asks and pays.
         signer: Account,
-        /// The account's next nonce; 0 for free operations.
+        /// The account's next nonce; 0 outside the paid lane.
         nonce: u64,
         /// Most that may be burned as fee; 0 for free operations.
         max_fee: Amount,
@@ -543,12 +566,5 @@ encoded! {
         body: Body,
         /// Ed25519 over `OPERATION_NAMESPACE`, chain id and the fields above.
         signature: Signature,
-    }
-}
-
-impl Body {
-    /// Whether it costs nothing and stands in the reserved lane.
-    pub const fn is_free(&self) -> bool {
-        matches!(self, Self::Statement(_) | Self::Settle(_))
     }
 }

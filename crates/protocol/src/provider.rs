@@ -1,8 +1,9 @@
 //! Providers: registration, the standing offer, the exit.
 //!
 //! ```text
-//!   RegisterProvider -> active -> UpdateProvider{leave} -> leaving -> UpdateProvider{leave} -> gone
-//!        bond locked, burn              notice: exit_epochs, no new agreements    bond back
+//!   RegisterProvider -> active -> UpdateProvider{leave} -> leaving -> UpdateProvider{exit} -> gone
+//!        bond locked, burn              no new agreements; may end them   bond back
+//!                                       after exit_epochs                 after unbonding_epochs
 //! ```
 //!
 //! Invariants
@@ -16,11 +17,15 @@ use crate::{
     Account, Amount, Code,
     account::{credit, debit},
     ledger::{BlockContext, Event, Touched, Working},
-    limits::{OPERATOR_BYTES, Parameters},
+    limits::{OPERATOR_BYTES, Parameters, SETTLEMENT_RING},
     operation::{RefusedPlacement, RegisterProvider, UpdateProvider},
-    record::{Audit, Endings, Endpoint, Measured, Newcomer, Offer, Provider, ProviderAt, Standing},
+    record::{
+        Audit, CLOSING_RING, Endings, Endpoint, Measured, Newcomer, Offer, Provider, ProviderAt, Seat,
+        Settlement, Standing,
+    },
     service,
 };
+use core::ops::RangeInclusive;
 
 /// The least bond for `capacity` declared leaves.
 pub fn bond_needed(capacity: u64, parameters: &Parameters) -> Amount {
@@ -48,9 +53,15 @@ pub fn is_operator(name: &[u8; OPERATOR_BYTES]) -> bool {
 pub(crate) fn touches_register(signer: &Account, touched: &mut Touched) {
     touched.writable.extend([Provider::key(signer), Audit::key(signer)]);
     touched.writable.extend([Offer::key(signer), Endpoint::key(signer), Standing::key(signer)]);
+    touched.readable.push(Seat::key(signer));
 }
 
-/// Names an update's records; an exit also gives the index back.
+/// The epochs whose rows of a provider that registered in `registered` may stand in `epoch`.
+fn row_epochs(registered: u64, epoch: u64) -> RangeInclusive<u64> {
+    registered.max(epoch.saturating_sub(SETTLEMENT_RING - 1))..=epoch
+}
+
+/// Names an update's records; an exit also gives the index back and takes its rows along.
 pub(crate) fn touches_update(
     context: &BlockContext,
     signer: &Account,
@@ -58,7 +69,9 @@ pub(crate) fn touches_update(
     touched: &mut Touched,
 ) {
     touched.writable.extend([Provider::key(signer), Offer::key(signer), Endpoint::key(signer)]);
-    if body.leave {
+    if let Some(registered) = body.exit {
+        let rows = row_epochs(registered, context.epoch());
+        touched.writable.extend(rows.map(|epoch| Settlement::key(signer, epoch % SETTLEMENT_RING)));
         touched.writable.extend([Audit::key(signer), Endings::key(signer), Standing::key(signer)]);
         touched.writable.extend([ProviderAt::key(body.index), Measured::key(signer)]);
         touched.writable.extend(service::touches_forget(context, signer));
@@ -96,11 +109,15 @@ pub(crate) fn register(
     let index = take_index(working)?;
     let at = ProviderAt { account: Some(*signer), next_vacant: None };
     working.put(ProviderAt::key(index), &at)?;
+    let before: Option<Standing> = working.get(Standing::key(signer))?;
+    let seat: Option<Seat> = working.get(Seat::key(signer))?;
+    let is_jailed_seat = seat.is_some_and(|seat| seat.jailed.is_some());
+    let standing = Standing::reborn(working.context.epoch(), before.as_ref(), is_jailed_seat);
     let born = working.context.height;
     working.put(Newcomer::key(working.system.newcomers), &Newcomer { account: *signer, born })?;
     working.system.newcomers += 1;
     working.put(Audit::key(signer), &Audit::default())?;
-    working.put(Standing::key(signer), &Standing::newborn(working.context.epoch()))?;
+    working.put(Standing::key(signer), &standing)?;
     working.put(Endpoint::key(signer), &Endpoint { addresses: body.addresses.clone() })?;
     working.put(Offer::key(signer), &offer(body))?;
     working.put(Provider::key(signer), &newborn(index, body.bond, working.context))
@@ -148,11 +165,12 @@ fn lock(working: &mut Working<'_>, signer: &Account, bond: Amount) -> Result<(),
     Ok(())
 }
 
-/// Changes the offer; with `leave`, announces the exit or completes it.
+/// Changes the offer; with `leave`, announces the exit; with `exit`, completes it and changes nothing
+/// else.
 ///
 /// # Errors
-/// `BadShape` for a wrong index, `Balance`, `ProviderUnknown`, `BondTooSmall`, `HasAgreements`,
-/// `CapacityBelowSold`, `ExitEarly`.
+/// `BadShape` for a wrong hint, `Balance`, `ProviderUnknown`, `BondTooSmall`, `HasAgreements`,
+/// `CapacityBelowSold`, `ExitEarly`, `NoticeMissing`.
 pub(crate) fn update(working: &mut Working<'_>, signer: &Account, body: &UpdateProvider) -> Result<(), Code> {
     let key = Provider::key(signer);
     let found: Option<Provider> = working.get(key)?;
@@ -162,8 +180,8 @@ pub(crate) fn update(working: &mut Working<'_>, signer: &Account, body: &UpdateP
     lock(working, signer, body.bond_add)?;
     let mut provider = found.ok_or(Code::ProviderUnknown)?;
     provider.bond = provider.bond.checked_add(body.bond_add).ok_or(Code::Balance)?;
-    if body.leave && provider.leaves_at != 0 {
-        return leave(working, signer, &provider);
+    if let Some(registered) = body.exit {
+        return leave(working, signer, &provider, registered);
     }
     let parameters = &working.context.parameters;
     let offer_key = Offer::key(signer);
@@ -185,7 +203,7 @@ pub(crate) fn update(working: &mut Working<'_>, signer: &Account, body: &UpdateP
     offer.reserve_egress = body.reserve_egress;
     offer.reserve_gas = body.reserve_gas;
     offer.term_max = body.term_max;
-    if body.leave {
+    if body.leave && provider.leaves_at == 0 {
         provider.leaves_at = working.context.epoch().saturating_add(parameters.exit_epochs);
     }
     working.put(Endpoint::key(signer), &Endpoint { addresses: body.addresses.clone() })?;
@@ -194,16 +212,19 @@ pub(crate) fn update(working: &mut Working<'_>, signer: &Account, body: &UpdateP
 }
 
 /// Cuts a declaration that its provider did not honour to what is under contract (PV-5). A refusal
-/// under an agreement is always within it: its quota is sold.
+/// under an agreement is always within it: its quota is sold. Every refusal signed before a cut, or
+/// before the provider registered, is spent.
 ///
 /// # Errors
 /// `ProviderUnknown`, `RefusalStale`, `RefusalBeyond`, `RefusalCut`.
 pub(crate) fn cut(working: &mut Working<'_>, body: &RefusedPlacement) -> Result<(), Code> {
-    let provider: Provider = working.need(Provider::key(&body.provider), Code::ProviderUnknown)?;
+    let provider_key = Provider::key(&body.provider);
+    let mut provider: Provider = working.need(provider_key, Code::ProviderUnknown)?;
     let key = Offer::key(&body.provider);
     let mut offer: Offer = working.need(key, Code::ProviderUnknown)?;
     let age = working.context.height.checked_sub(body.height).ok_or(Code::RefusalStale)?;
-    if age > working.context.parameters.epoch_blocks() {
+    let is_spent = body.height < provider.cut.max(provider.born);
+    if age > working.context.parameters.epoch_blocks() || is_spent {
         return Err(Code::RefusalStale);
     }
     let free = offer.capacity.saturating_sub(provider.sold);
@@ -215,6 +236,8 @@ pub(crate) fn cut(working: &mut Working<'_>, body: &RefusedPlacement) -> Result<
     }
     let (before, after) = (offer.capacity, provider.sold);
     offer.capacity = after;
+    provider.cut = working.context.height;
+    working.put(provider_key, &provider)?;
     working.events.push(Event::CapacityCut {
         provider: body.provider,
         consumer: body.consumer,
@@ -224,14 +247,30 @@ pub(crate) fn cut(working: &mut Working<'_>, body: &RefusedPlacement) -> Result<
     working.put(key, &offer)
 }
 
-/// Completes the exit: bond back, records gone, index vacant (PV-3).
-fn leave(working: &mut Working<'_>, signer: &Account, provider: &Provider) -> Result<(), Code> {
+/// Completes the exit: bond back, records gone, rows with them, index vacant (PV-3). The standing
+/// stays where jail would otherwise be left by leaving.
+fn leave(
+    working: &mut Working<'_>,
+    signer: &Account,
+    provider: &Provider,
+    registered: u64,
+) -> Result<(), Code> {
+    let standing: Standing = working.need(Standing::key(signer), Code::ProviderUnknown)?;
+    if standing.registered != registered {
+        return Err(Code::BadShape);
+    }
     if provider.slots != 0 || provider.phi != 0 {
         return Err(Code::HasAgreements);
     }
-    if working.context.epoch() < provider.leaves_at {
+    let (epoch, parameters) = (working.context.epoch(), &working.context.parameters);
+    let unbonding = parameters.unbonding_epochs.saturating_sub(parameters.exit_epochs);
+    if provider.leaves_at == 0 {
+        return Err(Code::NoticeMissing);
+    }
+    if epoch < provider.leaves_at.saturating_add(unbonding) {
         return Err(Code::ExitEarly);
     }
+    take_rows(working, signer, registered)?;
     working.system.bonds = working.system.bonds.checked_sub(provider.bond).ok_or(Code::Balance)?;
     credit(working, signer, provider.bond)?;
     let vacant = ProviderAt { account: None, next_vacant: working.system.vacant };
@@ -241,8 +280,29 @@ fn leave(working: &mut Working<'_>, signer: &Account, provider: &Provider) -> Re
     working.delete(Offer::key(signer))?;
     working.delete(Audit::key(signer))?;
     working.delete(Endings::key(signer))?;
-    working.delete(Standing::key(signer))?;
+    if !standing.outlives(epoch) {
+        working.delete(Standing::key(signer))?;
+    }
     working.delete(Measured::key(signer))?;
     service::forget(working, signer)?;
     working.delete(Endpoint::key(signer))
+}
+
+/// Deletes the rows of a provider that leaves: the roots over them stand (PV-3). An epoch that is
+/// still being closed, or was just sealed, needs the rows that moved its sums.
+///
+/// # Errors
+/// `ExitEarly` if it was paid in one of the last epochs.
+fn take_rows(working: &mut Working<'_>, signer: &Account, registered: u64) -> Result<(), Code> {
+    let now = working.context.epoch();
+    for epoch in row_epochs(registered, now) {
+        let key = Settlement::key(signer, epoch % SETTLEMENT_RING);
+        let row: Option<Settlement> = working.get(key)?;
+        let is_paid = row.is_some_and(|row| row.epoch == epoch && row.fee > Amount::ZERO);
+        if is_paid && now - epoch <= CLOSING_RING {
+            return Err(Code::ExitEarly);
+        }
+        working.delete(key)?;
+    }
+    Ok(())
 }

@@ -46,8 +46,8 @@ codes! {
     35 ProviderFull "the ledger has no free provider index; wait until one leaves";
     36 HasAgreements "the provider still has agreements; wait until they end";
     37 CapacityBelowSold "declared capacity may not go below what is sold";
-    38 ExitEarly "the notice is not over; ask again in the epoch at which the provider may leave";
-    39 NoticeMissing "a provider ends an agreement alone only after it announced its exit; announce it";
+    38 ExitEarly "the bond is still locked, or an epoch in which the provider was paid is not closed; ask again when both are over";
+    39 NoticeMissing "a provider ends an agreement alone, or leaves, only after it announced its exit; announce it";
     40 AgreementUnknown "no such agreement; its records may be gone after the redemption window";
     41 WrongParty "the signer is no party to this agreement";
     42 AgreementClosed "the agreement is closed; open a new one";
@@ -65,7 +65,7 @@ codes! {
     54 VoucherReserveEmpty "the voucher reserve is empty; the consumer must top it up";
     55 EscrowTooSmall "the escrow does not cover the storage reserve; raise it";
     56 KeyRotated "the session key was rotated within the redemption window; wait until it is over";
-    60 DataSetVersion "the version is not the last one plus one; rebuild from the current data set";
+    60 DataSetVersion "the version is not above the last one; sign the whole set under a higher version";
     61 DataSetSignature "a data set needs both signatures, an empty one only the consumer's; ask the provider to sign";
     62 DataSetOverQuota "more leaves than the agreement's quota";
     63 DataSetShrinkEarly "a shrink needs two settlements after the last growth; wait";

@@ -357,7 +357,7 @@ record! {
         storage_reserve: Amount,
         /// Money that vouchers draw from.
         voucher_reserve: Amount,
-        /// Returned when the records go.
+        /// Returned when the records go, less what reserving egress and gas cost.
         deposit: Amount,
         /// Egress bytes redeemed.
         egress: u64,
@@ -407,7 +407,7 @@ encoded! {
     /// A version of an agreement's data set.
     #[derive(Copy, Default)]
     Version {
-        /// Last one plus one.
+        /// Above that of every set before it.
         version: u64,
         /// Root of the Merkle-sum tree.
         root: Hash,
@@ -415,13 +415,14 @@ encoded! {
         leaves: u64,
         /// Bytes in all.
         bytes: u64,
-        /// The provider's settlement count when it last grew.
+        /// The provider's settlement count when a set of at least as many leaves as before last took
+        /// effect; in `next` nothing reads it.
         grown_at: u32,
     }
 }
 
 record! {
-    /// What an agreement's provider holds, and what it will hold after the open challenge.
+    /// What an agreement's provider holds, and what it will hold from the next settled point on.
     #[derive(Default)]
     8 DataSet (provider: &Account, slot: u32) [&provider.0, &slot.to_be_bytes()] {
         /// In force: draws read here.

@@ -13,22 +13,26 @@
 //! credit = floor(sum of paid x rounds x passed / (4 x 2^20)) (ST-2)
 //! charge = ceil(rate x leaves x change of acc / (ONE x 2^20)),  acc += rounds x passed x ONE / 4 (ST-4)
 //!
+//! Before a charge a tenth of the price of leaves that the agreement reserves and does not hold is
+//! burned from the same reserve ([`hold`], AG-7).
+//!
 //! Invariants
 //! 1. Weights move at settled points only ([`crate::data_set`]), so the sum of all charges due
 //!    exceeds what was credited by at least 0 and less than one grain per charge and per
-//!    settlement. A close alone ends an agreement's pay at the last settlement (ST-8).
+//!    settlement. A close alone ends an agreement's pay at the last settlement (ST-8). What is held
+//!    is floored and of leaves that are not charged, so charges and holds stay within the reserve.
 //! 2. What ends at an epoch is crossed in order: its agreements are charged up to `acc` at that
-//!    epoch's end, whenever that happens (ST-5, ST-6).
+//!    epoch's end, whenever that happens (ST-5, ST-6), and weigh in no draw by fee any more (DR-3).
 //! 3. Free upkeep ([`apply`]) changes something for every slot it names, or is refused: nobody
 //!    fills blocks with it (ST-7).
 
 use crate::{
     Account, Amount, Code,
-    agreement::{is_over, remove, touches_removal},
-    amount::{ONE, UNIT, mul_div_up},
+    agreement::{is_over, last_round, remove, touches_removal},
+    amount::{ONE, UNIT, mul_div, mul_div_up},
     audit, data_set, faults, fees,
     ledger::{BlockContext, Touched, Working},
-    limits::READS,
+    limits::{ENDINGS_MAX, Parameters, READS},
     operation::Settle,
     record::{Agreement, Audit, DataSet, Ending, Endings, Provider, Use},
 };
@@ -50,15 +54,39 @@ pub fn owed(
     grains.and_then(Amount::new).unwrap_or(Amount::MAX).min(usage.storage_reserve)
 }
 
+/// What an agreement that holds `leaves` burns when it is touched in `round`: a tenth of the price of
+/// the leaves that it reserves beyond them, since it was last touched, at most to the end of the
+/// redemption window after its end, floored (AG-7).
+pub fn hold(agreement: &Agreement, usage: &Use, leaves: u64, round: u64, parameters: &Parameters) -> Amount {
+    let until = round.min(last_round(agreement, parameters));
+    let rounds = until.saturating_sub(usage.held_round);
+    let weight =
+        u128::from(agreement.storage_price) * u128::from(agreement.quota_leaves.saturating_sub(leaves));
+    let tenths = u128::from(rounds) * u128::from(parameters.reserve_share);
+    let grains = mul_div(weight, tenths, u128::from(ONE) * UNIT);
+    grains.and_then(Amount::new).unwrap_or(Amount::MAX).min(usage.storage_reserve)
+}
+
 /// Charges the agreement at `slot` for storage up to the last settlement (or up to its end): moves
-/// its `Use::acc` forward and takes the charge off `Use::storage_reserve`, never below zero.
-/// Named by the caller: Provider, Agreement, DataSet, Ending readable; Use writable.
+/// its `Use::acc` forward and takes the charge off `Use::storage_reserve`, never below zero. Before
+/// anything moves, what it reserved and did not hold is burned ([`hold`]): the reserve and the pool
+/// that it claims fall by it.
+/// Named by the caller: Agreement, DataSet, Ending readable; Provider, Use writable.
 pub(crate) fn charge(working: &mut Working<'_>, account: &Account, slot: u32) -> Result<(), Code> {
-    let provider: Provider = working.need(Provider::key(account), Code::ProviderUnknown)?;
+    let mut provider: Provider = working.need(Provider::key(account), Code::ProviderUnknown)?;
     let agreement: Agreement = working.need(Agreement::key(account, slot), Code::AgreementUnknown)?;
     let mut usage: Use = working.need(Use::key(account, slot), Code::AgreementUnknown)?;
     let data_set: DataSet = working.get(DataSet::key(account, slot))?.unwrap_or_default();
     let ending: Ending = working.get(Ending::key(account, agreement.end_epoch))?.unwrap_or_default();
+    let (round, parameters) = (working.context.round(), &working.context.parameters);
+    let held = hold(&agreement, &usage, data_set.current.leaves, round, parameters);
+    usage.held_round = usage.held_round.max(round);
+    usage.storage_reserve = usage.storage_reserve.saturating_sub(held);
+    provider.pool = provider.pool.checked_sub(held).ok_or(Code::Balance)?;
+    let system = &mut working.system;
+    system.storage_pools = system.storage_pools.checked_sub(held).ok_or(Code::Balance)?;
+    system.burned = system.burned.checked_add(held).ok_or(Code::Balance)?;
+    working.put(Provider::key(account), &provider)?;
     let owed = owed(&agreement, &usage, &data_set, &ending, &provider);
     usage.storage_reserve = usage.storage_reserve.saturating_sub(owed);
     usage.acc = usage.acc.max(ending.acc.unwrap_or(provider.acc));
@@ -78,9 +106,12 @@ pub(crate) fn touches_settle(
     touched.writable.extend(endings.iter().map(|epoch| Ending::key(account, *epoch)));
 }
 
-/// Settles a provider's interval with `passed` of four reads, up to the round `through`; the rest
-/// up to now is not paid. `endings` must name those that lie in it; others are ignored, so that a
-/// statement survives the epoch's change between its writing and its block.
+/// Settles the interval of a provider that answered with `passed` of four reads, up to the round
+/// `through`; the rest up to now is not paid. It is awake from here on (DR-6). `endings` must name
+/// those that lie in it, or the first [`ENDINGS_MAX`] of more; others are ignored, so that a statement
+/// survives the epoch's change between its writing and its block. Where more end, it settles up to
+/// the last that it may name, and the rest of the interval goes on, shorter by the rounds that the
+/// provider let wait (ST-5).
 ///
 /// # Errors
 /// `EndingsMissing`.
@@ -94,27 +125,35 @@ pub(crate) fn settle(
     let (round, epoch) = (working.context.round(), working.context.epoch());
     let mut record = endings_of(working, account)?;
     let provider: Provider = working.need(Provider::key(account), Code::ProviderUnknown)?;
-    let due: Vec<u64> = record.due(epoch).collect();
+    let mut due: Vec<u64> = record.due(epoch).take(ENDINGS_MAX + 1).collect();
+    let goes_on = due.len() > ENDINGS_MAX;
+    due.truncate(ENDINGS_MAX);
     if !due.iter().all(|ending| endings.contains(ending)) {
         return Err(Code::EndingsMissing);
     }
-    let mut interval = Interval { provider, passed, fee: U256::ZERO, base: U256::ZERO };
-    for ending in due {
-        let end = working.context.parameters.epoch_start(ending);
+    let mut interval = Interval { provider, passed, fee: U256::ZERO, base: U256::ZERO, leaves: U256::ZERO };
+    for ending in &due {
+        let end = working.context.parameters.epoch_start(*ending);
         interval.pay_until(end.min(through)).ok_or(Code::Balance)?;
-        cross(working, account, ending, &mut interval.provider)?;
+        cross(working, account, *ending, &mut interval.provider)?;
     }
-    interval.pay_until(through).ok_or(Code::Balance)?;
-    record.cross(epoch);
+    if !goes_on {
+        interval.pay_until(through).ok_or(Code::Balance)?;
+    }
+    record.cross(due.last().copied().filter(|_| goes_on).unwrap_or(epoch));
     working.put(Endings::key(account), &record)?;
     let (fee, base) = interval.amounts().ok_or(Code::Balance)?;
+    let storage = interval.leaf_rounds();
     let mut provider = interval.provider;
-    provider.settled_round = round;
+    let unpaid = round.saturating_sub(through);
+    provider.settled_round = provider.settled_round.saturating_add(unpaid).min(round);
     provider.pool = provider.pool.checked_sub(fee).ok_or(Code::Balance)?;
+    audit::weigh(working, &mut provider, true)?;
     working.put(Provider::key(account), &provider)?;
     let pools = &mut working.system.storage_pools;
     *pools = pools.checked_sub(fee).ok_or(Code::Balance)?;
-    let entry = fees::Entry { agreement: None, fee, base, egress: 0, gas: 0, disputed: Amount::ZERO };
+    let entry =
+        fees::Entry { agreement: None, fee, base, egress: 0, gas: 0, storage, disputed: Amount::ZERO };
     fees::book(working, account, entry)
 }
 
@@ -126,6 +165,8 @@ struct Interval {
     fee: U256,
     /// The same with `paid_base`.
     base: U256,
+    /// The same with leaves.
+    leaves: U256,
 }
 
 impl Interval {
@@ -138,7 +179,13 @@ impl Interval {
         let product = |paid: u128| U256::from(paid).checked_mul(U256::from(units));
         self.fee = self.fee.checked_add(product(provider.paid)?)?;
         self.base = self.base.checked_add(product(provider.paid_base)?)?;
+        self.leaves = self.leaves.checked_add(product(provider.leaves.into())?)?;
         Some(())
+    }
+
+    /// Leaf-rounds that are paid, floored once: what the market counts as used (MK-3).
+    fn leaf_rounds(&self) -> u64 {
+        u64::try_from(self.leaves / U256::from(READS)).unwrap_or(u64::MAX)
     }
 
     /// Fee and base in grains, each floored once.
@@ -149,7 +196,8 @@ impl Interval {
     }
 }
 
-/// Passes an epoch's end: what ended is no longer paid, and knows the `acc` of its end.
+/// Passes an epoch's end: what ended is no longer paid or counted, and knows the `acc` of its end.
+/// The caller writes the provider, and what it weighs.
 fn cross(
     working: &mut Working<'_>,
     account: &Account,
@@ -161,6 +209,7 @@ fn cross(
     ending.acc = Some(provider.acc);
     provider.paid = provider.paid.checked_sub(ending.paid).ok_or(Code::Balance)?;
     provider.paid_base = provider.paid_base.checked_sub(ending.paid_base).ok_or(Code::Balance)?;
+    provider.leaves = provider.leaves.checked_sub(ending.leaves).ok_or(Code::Balance)?;
     working.put(key, &ending)
 }
 
@@ -170,20 +219,24 @@ fn endings_of(working: &mut Working<'_>, account: &Account) -> Result<Endings, C
 }
 
 /// Names the records of an upkeep.
-pub(crate) fn touches(context: &BlockContext, body: &Settle, touched: &mut Touched) {
+pub(crate) fn touches(context: &BlockContext, signer: &Account, body: &Settle, touched: &mut Touched) {
     touches_settle(context, &body.provider, &body.endings, touched);
+    if *signer == body.provider || !body.endings.is_empty() {
+        audit::touches_weight(body.index, touched);
+    }
     for (slot, consumer, end_epoch) in body.slots.iter() {
         touches_removal(&body.provider, body.index, *slot, consumer, *end_epoch, touched);
     }
 }
 
 /// Expires a stale challenge, crosses endings that are settled, and for each slot: removes an
-/// agreement that is over, frees an ended one's place in the tree, or applies `next`.
+/// agreement that is over, frees an ended one's place in the tree, or applies `next`. Sent by the
+/// provider itself, it wakes it if no challenge is open (DR-6).
 ///
 /// # Errors
 /// `BadShape` for a wrong hint, `ProviderUnknown`, `AgreementUnknown`, `EndingsMissing`,
 /// `SettledAlready` or, with slots, `NothingToSettle` when something named would not change.
-pub(crate) fn apply(working: &mut Working<'_>, body: &Settle) -> Result<(), Code> {
+pub(crate) fn apply(working: &mut Working<'_>, signer: &Account, body: &Settle) -> Result<(), Code> {
     let account = &body.provider;
     let provider: Provider = working.need(Provider::key(account), Code::ProviderUnknown)?;
     if provider.index != body.index {
@@ -201,7 +254,8 @@ pub(crate) fn apply(working: &mut Working<'_>, body: &Settle) -> Result<(), Code
             return Err(Code::NothingToSettle);
         }
     }
-    let changed = expired || !body.endings.is_empty() || !body.slots.is_empty();
+    let woken = signer == account && audit::wake(working, account)?;
+    let changed = expired || woken || !body.endings.is_empty() || !body.slots.is_empty();
     if changed { Ok(()) } else { Err(Code::SettledAlready) }
 }
 
@@ -229,9 +283,11 @@ fn cross_settled(working: &mut Working<'_>, account: &Account, endings: &[u64]) 
     if !settled || !record.due(*last).eq(endings.iter().copied()) {
         return Err(Code::EndingsMissing);
     }
+    let awake = audit::is_awake(&provider);
     for ending in endings {
         cross(working, account, *ending, &mut provider)?;
     }
+    audit::weigh(working, &mut provider, awake)?;
     record.cross(*last);
     working.put(Endings::key(account), &record)?;
     working.put(Provider::key(account), &provider)

@@ -11,7 +11,8 @@
 //! Invariants
 //! 1. A score depends on ratios of measured epochs, never on volume; it stays within [0, ONE] (SC-4).
 //! 2. A provider is warned in an epoch before it is suspended or jailed (JL-2).
-//! 3. Only a provider that answered is jailed for what it answered (JL-3).
+//! 3. Only a provider that answered is jailed, and for what it answered: reads that nobody answered
+//!    lower its correctness and its quality, but are no evidence against it (JL-1, JL-3).
 //! 4. Suspension and jail touch nothing that was agreed or closed before (JL-4).
 
 use crate::{
@@ -22,7 +23,7 @@ use crate::{
     ledger::{Event, StandingReason, StandingStep, Touched, Working},
     operation::Unjail,
     provider::bond_needed,
-    record::{EGRESS, Offer, Provider, QUALITIES, STORAGE, Settlement, Standing, UNMEASURED},
+    record::{CLASSES, EGRESS, Offer, Provider, QUALITIES, Ratio, STORAGE, Settlement, Standing, UNMEASURED},
     service::is_quorum,
 };
 use alloc::vec::Vec;
@@ -66,8 +67,32 @@ impl Standing {
             latency: 0,
             on_time: UNMEASURED,
             proven: UNMEASURED,
-            silent: 0,
+            silent: u8::MAX,
         }
+    }
+
+    /// Of an account that registers in `epoch`, where `before` stood from an earlier life: jail is not
+    /// left by leaving (PV-3). A seat that signed against itself is jailed for ever.
+    pub(crate) fn reborn(epoch: u64, before: Option<&Self>, is_jailed_seat: bool) -> Self {
+        let mut standing = Self::newborn(epoch);
+        if let Some(before) = before {
+            standing.jailed_until = before.jailed_until;
+            standing.jailings = before.jailings;
+            standing.last_jailed = before.last_jailed;
+            standing.probation = before.probation;
+            standing.warned = before.warned;
+        }
+        if is_jailed_seat || standing.jailed_until == u64::MAX {
+            (standing.jailed_until, standing.scores) = (u64::MAX, [0; CLASSES]);
+        }
+        standing
+    }
+
+    /// Whether it outlives its provider's exit in `epoch`: while it is jailed, or a jailing still
+    /// counts (PV-3).
+    pub(crate) fn outlives(&self, epoch: u64) -> bool {
+        let counts = self.jailings > 0 && epoch.saturating_sub(self.last_jailed) <= JAIL_MEMORY;
+        self.jailed_until != 0 || counts
     }
 
     /// The sync score: the least over the classes that were ever measured (SC-4).
@@ -142,12 +167,33 @@ impl Step {
     }
 }
 
+/// Whether a measured epoch is low in correctness (JL-1): what it answered of the reads of its
+/// storage, if one was drawn, or what auditors agreed on of the other classes.
+fn is_wrong(standing: &Standing, row: &Settlement) -> bool {
+    let low = |(class, correct): (usize, &Ratio)| match class {
+        STORAGE => correct.measured().is_some() && standing.proven < CORRECTNESS_MIN,
+        _ => correct.ppb() < CORRECTNESS_MIN,
+    };
+    row.correct.iter().enumerate().any(low)
+}
+
+/// Ends a suspension of who has nothing that could be read, once it answered a challenge (JL-2):
+/// no epoch could ever measure it again, since it takes no agreements either.
+fn resume_idle(standing: &mut Standing, row: &Settlement, now: u64) -> Option<Step> {
+    (standing.suspended != 0 && row.reads == 0 && row.answers > 0).then(|| {
+        (standing.suspended, standing.low_available) = (0, 0);
+        Step { step: StandingStep::Resumed, reason: StandingReason::Availability, until: now }
+    })
+}
+
 /// Counts low epochs, and warns, suspends, resumes or jails (JL-1, JL-2, JL-3). `now` is the
 /// epoch of the block. Whoever is jailed already only waits.
 pub(crate) fn judge(standing: &mut Standing, row: &Settlement, now: u64) -> Vec<Step> {
+    let Some(quality) = row.quality.measured() else {
+        return resume_idle(standing, row, now).into_iter().collect();
+    };
     let mut steps = Vec::new();
-    let Some(quality) = row.quality.measured() else { return steps };
-    let is_wrong = row.correct.iter().any(|correct| correct.ppb() < CORRECTNESS_MIN);
+    let is_wrong = is_wrong(standing, row);
     if !is_wrong {
         standing.low_correct = 0;
     } else if row.answers > 0 {
@@ -241,4 +287,17 @@ pub(crate) fn unjail(working: &mut Working<'_>, signer: &Account, body: &Unjail)
     let step = Step { step: StandingStep::Unjailed, reason: StandingReason::Request, until: context.epoch() };
     working.events.push(step.event(*signer, context.epoch(), Hash::default()));
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stay_in_jail_doubles_for_each_before_it_within_its_memory() {
+        for (gap, stay) in [(JAIL_MEMORY, 32), (JAIL_MEMORY + 1, 8)] {
+            let mut standing = Standing { jailings: 2, last_jailed: 1_000, ..Standing::newborn(0) };
+            assert_eq!(jail(&mut standing, 1_000 + gap), 1_000 + gap + stay);
+        }
+    }
 }

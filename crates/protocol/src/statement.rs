@@ -1,20 +1,21 @@
 //! The answer to a challenge: four dependent reads, each proved to the signed data set, or not.
 //!
 //! ```text
-//!   anchor ok -> read 0 .. 3: prefix(slot) <= i < prefix(slot + 1)
+//!   anchor ok -> read 0 .. 3: prefix(place) <= i < prefix(place + 1)
 //!                             shard --sum path--> root in force, chunk --path--> shard's name
 //!             -> reads asked again -> histories -> settle the interval -> `next` -> vouchers
 //! ```
 //!
 //! A statement that does not verify is no statement: it may not stand in a block. A read is proved,
-//! or declared missing (its shard and place still proved), or lies in an ended agreement.
+//! or declared missing (its shard and place still proved), or lies in an agreement that ended so long
+//! ago that its end came round again.
 //!
 //! Invariants
 //! 1. One answer per challenge: keyed (provider, height), no nonce, no fee (RD-8).
 //! 2. Silence is never better than an answer: until it answers, the same reads stay due and
 //!    nothing accrues; an expired challenge settles at zero of four (RD-4, RD-5, RD-6).
-//! 3. Which reads pass never depends on when the answer comes: an agreement counts as ended only
-//!    if it had when the challenge was drawn, and data sets do not change meanwhile (RD-9).
+//! 3. Which reads there are and which pass never depends on when the answer comes: what lives is
+//!    what lived when the challenge was drawn, and data sets do not change meanwhile (RD-1, RD-9).
 //! 4. Stake moves only for a read declared missing in four statements running, and only to the
 //!    agreement that paid for it (RD-7).
 
@@ -22,7 +23,7 @@ use crate::{
     Account, Amount, Bounded, Code,
     agreement::{redeem, touches_redeem},
     amount::{UNIT, mul_div},
-    audit::{self, Reads, Timing},
+    audit::{self, Live, Reads, Timing},
     chunk, data_set, faults, fenwick,
     ledger::{BlockContext, Event, Touched, Working},
     limits::{MISSING_MAX, REASKS},
@@ -30,17 +31,20 @@ use crate::{
     record::{Agreement, Audit, Challenge, DataSet, Missing, Provider, RoundInfo, SlotTree, Use},
     settlement,
 };
-use alloc::vec::Vec;
+use alloc::{collections::BTreeSet, vec::Vec};
 
 /// Names the records of a statement.
 pub(crate) fn touches(context: &BlockContext, signer: &Account, body: &Statement, touched: &mut Touched) {
     touched.writable.push(faults::place(body.height, &context.parameters));
     settlement::touches_settle(context, signer, &body.endings, touched);
-    for answer in body.answers.iter() {
-        let slot = slot_of(answer);
+    audit::touches_weight(body.index, touched);
+    let (first, last) = live(context, body.height);
+    let asked = body.answers.iter().map(Answer::place);
+    let below = asked.flat_map(|place| [place, place.saturating_add(1)]).chain([first, last]);
+    let nodes: BTreeSet<u32> = below.flat_map(fenwick::prefix_path).collect();
+    touched.readable.extend(nodes.into_iter().map(|node| SlotTree::key(signer, node)));
+    for slot in body.answers.iter().map(Answer::slot) {
         touched.readable.extend([Agreement::key(signer, slot), DataSet::key(signer, slot)]);
-        let nodes = [fenwick::prefix_path(slot), fenwick::prefix_path(slot + 1)].into_iter().flatten();
-        touched.readable.extend(nodes.map(|node| SlotTree::key(signer, node)));
     }
     for reasked in body.reasked.iter() {
         let slot = match reasked {
@@ -56,12 +60,15 @@ pub(crate) fn touches(context: &BlockContext, signer: &Account, body: &Statement
     touches_redeem(context, signer, &body.vouchers, touched);
 }
 
-const fn slot_of(answer: &Answer) -> u32 {
-    match answer {
-        Answer::Proved(read) => read.slot,
-        Answer::Missing(read) => read.slot,
-        Answer::Ended(read) => read.slot,
-    }
+/// The places of what lived when the challenge of `height` was drawn.
+const fn live(context: &BlockContext, height: u64) -> (u32, u32) {
+    fenwick::window(context.parameters.epoch(height), context.parameters.agreement_epochs_max)
+}
+
+/// What the slots before `place` weigh.
+fn below(working: &mut Working<'_>, account: &Account, place: u32) -> Result<u128, Code> {
+    let node = |node| Ok(working.get::<SlotTree>(SlotTree::key(account, node))?.map_or(0, |n| n.sum));
+    fenwick::prefix(place, Code::ReadOutsideSlot, node)
 }
 
 /// Judges a statement of `signer`.
@@ -150,7 +157,9 @@ fn judge(
     phi: u128,
     body: &Statement,
 ) -> Result<Vec<Judged>, Code> {
-    let mut reads = Reads::new(challenge, account, phi);
+    let (first, last) = live(working.context, challenge.height);
+    let live = Live::new(phi, (first, last), |place| below(working, account, place))?;
+    let mut reads = Reads::new(challenge, account, live);
     let mut judged = Vec::new();
     for answer in body.answers.iter() {
         let read = reads.take().ok_or(Code::BadShape)?;
@@ -167,12 +176,9 @@ fn judge_one(
     index: u128,
     answer: &Answer,
 ) -> Result<Judged, Code> {
-    let slot = slot_of(answer);
-    let mut prefix = |slot| {
-        let node = |node| Ok(working.get::<SlotTree>(SlotTree::key(account, node))?.map_or(0, |n| n.sum));
-        fenwick::prefix(slot, Code::ReadOutsideSlot, node)
-    };
-    let (low, high) = (prefix(slot)?, prefix(slot + 1)?);
+    let (place, slot) = (answer.place(), answer.slot());
+    let low = below(working, account, place)?;
+    let high = below(working, account, place.saturating_add(1))?;
     if index < low || index >= high {
         return Err(Code::ReadOutsideSlot);
     }
@@ -182,20 +188,20 @@ fn judge_one(
     let leaf = (index - low).checked_div(rate).ok_or(Code::ReadOutsideSlot)?;
     let leaf = u64::try_from(leaf).map_err(|_| Code::ReadOutsideSlot)?;
     let drawn_in = working.context.parameters.epoch(challenge.height);
-    let (has_ended, in_grace) = (drawn_in >= agreement.end_epoch, drawn_in == agreement.end_epoch);
+    let has_ended = drawn_in >= agreement.end_epoch;
     match answer {
-        Answer::Ended(_) if has_ended => Ok(Judged { passed: in_grace, missing: None }),
-        Answer::Proved(read) if !in_grace => {
+        Answer::Ended(_) if has_ended => Ok(Judged { passed: false, missing: None }),
+        Answer::Proved(read) if !has_ended => {
             let chunk = chunk_of(&data_set, leaf, &read.shard, read.length, &read.position)?;
             check_chunk(read, chunk)?;
             Ok(Judged { passed: true, missing: None })
         }
-        Answer::Missing(read) if !in_grace => {
+        Answer::Missing(read) if !has_ended => {
             let MissingRead { shard, length, position, .. } = read;
             let chunk = chunk_of(&data_set, leaf, shard, *length, position)?;
             let chunk = u32::try_from(chunk).map_err(|_| Code::ReadPath)?;
             let missing = Missing { slot, shard: *shard, chunk, asks_left: REASKS };
-            Ok(Judged { passed: false, missing: Some(missing).filter(|_| !has_ended) })
+            Ok(Judged { passed: false, missing: Some(missing) })
         }
         _ => Err(Code::ReadPath),
     }

@@ -44,8 +44,12 @@ pub struct Config {
     pub egress_rate: u64,
     /// Size at which a segment file is sealed.
     pub segment_bytes: u64,
-    /// Least price that it accepts for storage, and for egress.
-    pub reserve_prices: (u64, u64),
+    /// Gas that it offers, an epoch.
+    pub capacity_gas: u64,
+    /// Least price that it accepts for storage, for egress, and for gas.
+    pub reserve_prices: (u64, u64, u64),
+    /// Longest agreement that it takes, in epochs: for how long its prices are locked.
+    pub term_max: u32,
     /// Nodes of the ledger, tried in turn.
     pub nodes: Vec<Endpoint>,
     /// SHA-256 of the genesis.
@@ -62,6 +66,8 @@ pub struct Config {
     pub report: Reporter,
 }
 
+/// Longest agreement that a provider takes unless it is told otherwise, in epochs.
+pub const TERM_MAX: u32 = 720;
 /// Egress that a provider of a local network offers: 4 MiB a second.
 pub const EGRESS_LOCAL: u64 = 4 << 20;
 /// Sealed size of a segment file.
@@ -149,8 +155,11 @@ impl Config {
             capacity: self.capacity_leaves(),
             capacity_egress: self.parameters.bytes_per_epoch(self.egress_rate),
             reserve_storage: self.reserve_prices.0,
+            capacity_gas: self.capacity_gas,
             reserve_egress: self.reserve_prices.1,
-            address: text::<ADDRESS_BYTES_MAX>("address", &address)?,
+            reserve_gas: self.reserve_prices.2,
+            term_max: self.term_max,
+            addresses: Bounded::new(vec![text::<ADDRESS_BYTES_MAX>("address", &address)?]).expect("one"),
             region: text::<REGION_BYTES_MAX>("region", &self.region)?,
         })
     }

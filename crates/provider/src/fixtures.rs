@@ -103,7 +103,10 @@ pub(crate) fn register_body() -> RegisterProvider {
         capacity_egress: 1 << 30,
         reserve_storage: 0,
         reserve_egress: 0,
-        address: text("127.0.0.1:4000"),
+        capacity_gas: 0,
+        reserve_gas: 0,
+        term_max: 720,
+        addresses: Bounded::new(vec![text("127.0.0.1:4000")]).expect("one"),
         region: text("test"),
     }
 }

@@ -5,12 +5,15 @@
 //!                          --> alerts (report)
 //!                          --> capacity cut by a refusal?  declare again what there is room for
 //!                          --> challenge open?  statement (again until the record says answered)
+//!                          --> none, and asleep or with slots that ended?  free upkeep
 //!              each round --> terms of all books: versions in force, ended agreements, their space
-//!                          --> loose shards go, ended slots are freed, due vouchers redeemed
+//!                          --> loose shards go, due vouchers redeemed, claims brought that pay
 //! ```
 //!
 //! Everything that it decides follows from the ledger's records and this provider's own durable
 //! state, so a restart at any point goes on where it was.
+
+mod bring;
 
 use crate::{
     ledger::{Ledger, LedgerError, decode},
@@ -27,10 +30,11 @@ use commonware_runtime::{Blob, Clock, Handle, Spawner};
 use commonware_utils::channel::mpsc;
 use posync_protocol::{
     Account, AgreementId, Amount, Body, Code, Hash,
+    ledger::base_fee,
     limits::READ_KEYS_MAX,
     operation::{Redeem, Redemption, RegisterProvider, UpdateProvider},
     provider::sellable,
-    record::{Agreement, Audit, DataSet, Endings, Provider, RoundInfo, Standing, Use},
+    record::{Agreement, Audit, DataSet, Endings, Offer, Provider, RoundInfo, Standing, System, Use},
     standing::check_grows,
 };
 use std::{
@@ -85,6 +89,17 @@ pub struct Keeper<E: Spawner + Clock, B, L> {
     /// The epoch in which it declared its capacity last.
     declared: Option<u64>,
     redeeming: Option<Handle<()>>,
+    bringer: bring::Bringer,
+    costs: Costs,
+}
+
+/// What an operation of its own costs depends on, as last proved.
+#[derive(Clone, Copy, Debug, Default)]
+struct Costs {
+    /// Its index: names the path in the fee tree.
+    index: u32,
+    /// Grains per unit that the next block charges.
+    base_fee: u64,
 }
 
 impl<E: Spawner + Clock, B: Blob, L: Ledger> Keeper<E, B, L> {
@@ -112,6 +127,8 @@ impl<E: Spawner + Clock, B: Blob, L: Ledger> Keeper<E, B, L> {
             freed_at: None,
             declared: None,
             redeeming: None,
+            bringer: bring::Bringer::new(),
+            costs: Costs { index: 0, base_fee: 0 },
         }
     }
 
@@ -162,6 +179,8 @@ impl<E: Spawner + Clock, B: Blob, L: Ledger> Keeper<E, B, L> {
         };
         self.is_registered = true;
         self.look(&case);
+        self.keep_asked(&case).await?;
+        self.costs.index = case.provider.index;
         self.declare(&case).await?;
         let Some(challenge) = case.audit.challenge else {
             self.free(case).await?;
@@ -181,6 +200,15 @@ impl<E: Spawner + Clock, B: Blob, L: Ledger> Keeper<E, B, L> {
         let parts = self.desk.parts();
         self.report.look(case, parts.store.totals().leaves);
         parts.view.set_growth(case.standing.as_ref().map_or(Ok(()), check_grows));
+    }
+
+    /// Keeps the shards of reads that are asked again, whatever is in force by now (RD-7).
+    async fn keep_asked(&self, case: &Case) -> Result<(), KeeperError> {
+        let asked = case.audit.missing.iter().map(|missing| (missing.slot, missing.shard)).collect();
+        for (agreement, shard) in self.desk.parts().books.ask_again(asked) {
+            self.unlink(agreement, vec![shard]).await?;
+        }
+        Ok(())
     }
 
     async fn tidy_each_round(&mut self, height: u64) -> Result<(), KeeperError> {
@@ -224,40 +252,57 @@ impl<E: Spawner + Clock, B: Blob, L: Ledger> Keeper<E, B, L> {
     /// Declares again what there is room for when a refusal has cut the capacity (PV-5), as far as the
     /// bond covers it: at most once an epoch, since each try costs a fee.
     async fn declare(&mut self, case: &Case) -> Result<(), KeeperError> {
-        let Case { provider, parameters, height, .. } = case;
+        let Case { provider, offer, parameters, height, .. } = case;
         let (epoch, capacity) = (parameters.epoch(*height), self.registration.capacity);
-        let capacity = sellable(&Provider { capacity, ..provider.clone() }, parameters);
+        let capacity = sellable(&Offer { capacity, ..offer.clone() }, provider, parameters);
         let leaves = provider.leaves_at != 0;
-        if leaves || capacity <= provider.capacity || self.declared == Some(epoch) {
+        if leaves || capacity <= offer.capacity || self.declared == Some(epoch) {
             return Ok(());
         }
         self.declared = Some(epoch);
-        tracing::info!(from = provider.capacity, to = capacity, "declaring the capacity again");
+        tracing::info!(from = offer.capacity, to = capacity, "declaring the capacity again");
         let update = UpdateProvider {
             bond_add: Amount::ZERO,
             capacity,
-            capacity_egress: provider.capacity_egress,
-            reserve_storage: provider.reserve_storage,
-            reserve_egress: provider.reserve_egress,
-            address: self.registration.address.clone(),
+            capacity_egress: offer.capacity_egress,
+            capacity_gas: offer.capacity_gas,
+            reserve_storage: offer.reserve_storage,
+            reserve_egress: offer.reserve_egress,
+            reserve_gas: offer.reserve_gas,
+            term_max: offer.term_max,
+            addresses: self.registration.addresses.clone(),
             index: provider.index,
             leave: false,
+            exit: None,
         };
         Ok(self.ledger.pay(Body::UpdateProvider(update)).await?)
     }
 
     /// The own records without slots; `None` when not registered.
-    async fn own(&self, height: u64) -> Result<Option<Case>, LedgerError> {
+    async fn own(&mut self, height: u64) -> Result<Option<Case>, LedgerError> {
         let (account, parameters) = (self.account(), self.desk.parts().view.parameters);
-        let keys =
-            [Provider::key(&account), Audit::key(&account), Endings::key(&account), Standing::key(&account)];
-        let (at, slots) = self.ledger.read(keys.to_vec()).await?;
+        let mut keys = vec![Provider::key(&account), Audit::key(&account), Endings::key(&account)];
+        keys.extend([Standing::key(&account), Offer::key(&account), System::key()]);
+        let (at, slots) = self.ledger.read(keys).await?;
         let slot = |place: usize| slots.get(place).and_then(Option::as_ref);
+        self.costs.base_fee = base_fee(&decode::<System>(slot(5))?.unwrap_or_default(), &parameters);
         let Some(provider) = decode::<Provider>(slot(0))? else { return Ok(None) };
+        let Some(offer) = decode::<Offer>(slot(4))? else { return Ok(None) };
         let (audit, endings) = (decode::<Audit>(slot(1))?.unwrap_or_default(), decode::<Endings>(slot(2))?);
         let (height, anchor, terms) = (at.max(height), [0; 32], BTreeMap::new());
         let standing = decode::<Standing>(slot(3))?;
-        Ok(Some(Case { account, parameters, height, provider, audit, standing, endings, anchor, terms }))
+        Ok(Some(Case {
+            account,
+            parameters,
+            height,
+            provider,
+            offer,
+            audit,
+            standing,
+            endings,
+            anchor,
+            terms,
+        }))
     }
 
     /// Proves the records of slots; absent agreements are `None`.
@@ -339,6 +384,7 @@ impl<E: Spawner + Clock, B: Blob, L: Ledger> Keeper<E, B, L> {
             self.unlink(agreement, going).await?;
         }
         self.redeem().await;
+        self.bring();
         Ok(())
     }
 
@@ -395,8 +441,9 @@ impl<E: Spawner + Clock, B: Blob, L: Ledger> Keeper<E, B, L> {
     /// Pays for a redemption when some voucher must not wait; one at a time, beside the rest.
     async fn redeem(&mut self) {
         let parts = self.desk.parts();
-        let (height, parameters) = (parts.view.height(), parts.view.parameters);
-        let is_due = |(terms, kept): &(Terms, _)| redeem::is_due(terms, kept, height, &parameters);
+        let (height, parameters, base_fee) =
+            (parts.view.height(), parts.view.parameters, self.costs.base_fee);
+        let is_due = |(terms, kept): &(Terms, _)| redeem::is_due(terms, kept, height, base_fee, &parameters);
         let due = self.kept().into_iter().filter(is_due).map(|(_, kept)| kept);
         let vouchers = crate::prover::up_to(due);
         if vouchers.is_empty() || self.redeeming.as_mut().is_some_and(|task| !is_over(task)) {

@@ -2,9 +2,9 @@
 //!
 //! ```text
 //!   consumer --channel--> serve --> segments (shards)      one sync for all puts that wait
-//!                           |-----> books    (data sets)   every signed version, until the ledger moved on
+//!                           |-----> books    (data sets)   in force, next, and every signed one above
 //!                           +-----> till     (vouchers)    durable before the next slice leaves
-//!   ledger <--proven reads-- keeper --> prover (statements), redeem, upkeep, registration
+//!   ledger <--proven reads-- keeper --> prover (statements), redeem, claims, upkeep, registration
 //!                            probe  --> other providers: counted egress, once an epoch
 //! ```
 //!

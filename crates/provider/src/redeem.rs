@@ -46,13 +46,13 @@ pub fn payable<'a>(
     all.into_iter().map(|(_, kept)| kept).collect()
 }
 
-/// Whether a voucher is worth an operation of its own at this height: its agreement's window is
+/// Whether a voucher is worth an operation of its own at this height and base fee: its agreement's window is
 /// about to close, it is worth half of what is left of the reserve, or the epoch is in its last
 /// round and an auditor's read may be in it.
-pub fn is_due(terms: &Terms, kept: &Redemption, height: u64, parameters: &Parameters) -> bool {
+pub fn is_due(terms: &Terms, kept: &Redemption, height: u64, base_fee: u64, parameters: &Parameters) -> bool {
     let (round, epoch) = (parameters.round(height), parameters.epoch(height));
     let Some(fee) = value(terms, kept, round, parameters) else { return false };
-    let own = parameters.base_fee.grains().saturating_mul(REDEMPTION_BYTES.into());
+    let own = u128::from(base_fee) * u128::from(REDEMPTION_BYTES);
     let closes = terms.usage.closing_epoch.unwrap_or(u64::MAX);
     let over = terms.agreement.end_epoch.saturating_add(parameters.redemption_epochs).min(closes);
     let is_last = epoch + 1 >= over;
@@ -114,6 +114,7 @@ mod tests {
         };
         let mut small = terms();
         small.usage.voucher_reserve = Amount::new(2_000_000).expect("small");
+        let floor = 100;
         for (name, terms, egress, height, expected) in [
             ("early in the epoch", &terms(), 2 * MIB, round, false),
             ("epoch ends", &terms(), 2 * MIB, last_round, true),
@@ -126,7 +127,9 @@ mod tests {
             ("half of the reserve", &small, MIB, round, true),
             ("refused by the ledger", &small, u64::MAX, round, false),
         ] {
-            assert_eq!(is_due(terms, &kept(0, egress), height, &P), expected, "{name}");
+            assert_eq!(is_due(terms, &kept(0, egress), height, floor, &P), expected, "{name}");
         }
+        let dear = 1_000_000 / REDEMPTION_BYTES + 1;
+        assert!(!is_due(&closing, &kept(0, MIB), P.epoch_blocks(), dear, &P), "not above a fee that rose");
     }
 }

@@ -27,9 +27,9 @@ impl Reporter {
     pub(crate) fn look(&mut self, case: &Case, stored: u64) {
         let promised = case.provider.sold.saturating_sub(stored).saturating_mul(LEAF_BYTES);
         let space = self.volume.as_deref().and_then(|volume| Space::of(volume, promised));
-        let Case { parameters, height, provider, audit, .. } = case;
+        let Case { parameters, height, provider, offer, audit, .. } = case;
         let (height, standing) = (*height, case.standing.as_ref());
-        let now = conditions(&Facts { parameters, height, provider, audit, standing, space });
+        let now = conditions(&Facts { parameters, height, provider, offer, audit, standing, space });
         self.alerts.watch(&mut self.watch, &case.account.to_string(), Some(height), now);
     }
 

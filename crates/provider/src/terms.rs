@@ -2,7 +2,7 @@
 
 use posync_protocol::{
     AgreementId, Code,
-    agreement::{check_open, start_round, trust},
+    agreement::{check_open, lock_of, start_round, trust},
     amount::{UNIT, mul_div_up},
     limits::Parameters,
     record::{Agreement, DataSet, Use},
@@ -39,19 +39,60 @@ impl Terms {
 
     /// Egress bytes that the ledger has as disputed: as many as are worth it, rounded up.
     pub fn disputed_bytes(&self) -> u64 {
-        let price = self.agreement.egress_price.into();
+        let price = lock_of(&self.agreement, &self.usage).egress_price.into();
         let bytes = mul_div_up(self.usage.disputed.grains(), UNIT, price).unwrap_or(0);
         u64::try_from(bytes).unwrap_or(u64::MAX)
     }
 
     /// Cumulative egress bytes that can ever be redeemed by `round`: the least of the quota, the
-    /// rate cap so far and what the voucher reserve still buys. Sending beyond it is a gift.
-    pub fn egress_ceiling(&self, round: u64, parameters: &Parameters) -> u64 {
+    /// rate cap so far and what the voucher reserve still buys at the prices in force, once it has
+    /// paid for the cumulative `gas` that was signed (VO-3). Sending beyond it is a gift.
+    pub fn egress_ceiling(&self, gas: u64, round: u64, parameters: &Parameters) -> u64 {
         let rounds = round.saturating_sub(start_round(&self.agreement, parameters)) + 1;
         let by_rate = self.agreement.rate_egress.saturating_mul(rounds);
-        let price = u128::from(self.agreement.egress_price.max(1));
-        let affordable = self.usage.voucher_reserve.grains().saturating_mul(UNIT) / price;
+        let lock = lock_of(&self.agreement, &self.usage);
+        let gas = u128::from(gas.saturating_sub(self.usage.gas));
+        let for_gas = mul_div_up(gas, lock.gas_price.into(), UNIT).unwrap_or(u128::MAX);
+        let left = self.usage.voucher_reserve.grains().saturating_sub(for_gas);
+        let affordable = left.saturating_mul(UNIT) / u128::from(lock.egress_price.max(1));
         let by_reserve = u64::try_from(affordable).unwrap_or(u64::MAX).saturating_add(self.usage.egress);
         self.agreement.quota_egress.min(by_rate).min(by_reserve)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fixtures;
+    use posync_protocol::{Amount, record::Lock};
+
+    #[test]
+    fn the_ceiling_is_what_the_reserve_can_still_pay_at_the_prices_in_force() {
+        const P: Parameters = Parameters::LOCAL;
+        const MIB: u64 = 1 << 20;
+        let mut terms = fixtures::terms();
+        terms.agreement.gas_price = 2_000_000;
+        terms.usage.voucher_reserve = Amount::new(4_000_000).expect("small");
+        (terms.usage.egress, terms.usage.gas) = (MIB, 7);
+        let lock = |egress_price| Lock {
+            egress_price,
+            egress_slow: 1,
+            gas_price: 1_000_000,
+            gas_slow: 1,
+            egress: MIB,
+            gas: 7,
+        };
+        for (name, gas, lock, expected) in [
+            ("four MiB at the opening's price", 0, None, 5 * MIB),
+            ("no gas beyond what is redeemed", 7, None, 5 * MIB),
+            ("gas that was signed is paid from the same reserve", MIB + 7, None, 3 * MIB),
+            ("all of it", 2 * MIB + 7, None, MIB),
+            ("more than it holds", u64::MAX, None, MIB),
+            ("at the price of the last top-up", 0, Some(lock(2_000_000)), 3 * MIB),
+            ("gas too", MIB + 7, Some(lock(3_000_000)), 2 * MIB),
+        ] {
+            terms.usage.lock = lock;
+            assert_eq!(terms.egress_ceiling(gas, 1_000, &P), expected, "{name}");
+        }
     }
 }

@@ -83,7 +83,9 @@ fn start(world: &World, port: u16) -> Handle<()> {
         space_bytes: u64::MAX,
         egress_rate: 16 << 20,
         segment_bytes: 1 << 20,
-        reserve_prices: (0, 0),
+        capacity_gas: 0,
+        reserve_prices: (0, 0, 0),
+        term_max: posync_provider::config::TERM_MAX,
         nodes: endpoints(&world.network),
         chain: genesis.chain(),
         network_key: genesis.network_key(),
@@ -225,7 +227,7 @@ impl Consumer {
     }
 
     /// Waits until `reads` more reads were drawn, and all of them passed on time.
-    async fn wait_for_reads(&self, context: &Context, reads: u64) {
+    async fn wait_for_reads(&self, context: &Context, reads: u32) {
         let before = self.audit().await.drawn;
         for _ in 0..2_000 {
             let audit = self.audit().await;

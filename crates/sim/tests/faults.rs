@@ -113,7 +113,7 @@ fn most_of_a_network_that_is_cut_off_is_not_held_against_those_in_it() {
     let mut excused = 0;
     for provider in proved(&report.events) {
         let audit = Audit::from_slot(&report.state[&Audit::key(&provider)]).expect("a record");
-        let challenges = (audit.drawn / READS as u64).min(u64::from(HISTORY));
+        let challenges = u64::from((audit.drawn / READS as u32).min(HISTORY));
         let missed = challenges - u64::from(audit.on_time.count_ones());
         let (by_fault, by_itself) = late(&report, &provider);
         assert_eq!(missed, by_itself as u64, "A leaves out what is excused, and nothing else");

@@ -72,8 +72,8 @@ fn a_forged_statement_is_refused_and_says_why() {
     let first = truth.answers[0].clone();
     let missing = |answer: &mut Answer| {
         if let Answer::Proved(read) = answer.clone() {
-            let (slot, shard, length, position) = (read.slot, read.shard, read.length, read.position);
-            *answer = Answer::Missing(MissingRead { slot, shard, length, position });
+            let (place, shard, length, position) = (read.place, read.shard, read.length, read.position);
+            *answer = Answer::Missing(MissingRead { place, shard, length, position });
         }
     };
     let table = [
@@ -83,7 +83,7 @@ fn a_forged_statement_is_refused_and_says_why() {
         ("a shard of no data set", proved(0, |read| read.shard[0] ^= 1), Code::ReadPath),
         ("another length", proved(0, |read| read.length += 1), Code::ReadPath),
         ("another side of the tree", proved(0, |read| read.position.lefts ^= 1), Code::ReadPath),
-        ("an empty slot", proved(0, |read| read.slot = 1), Code::ReadOutsideSlot),
+        ("an empty slot", proved(0, |read| read.place += 1), Code::ReadOutsideSlot),
         ("the first read four times", with_read(&truth, 1, |answer| *answer = first.clone()), Code::ReadPath),
         ("held, yet declared missing", with_read(&truth, 3, missing), Code::Done),
         (

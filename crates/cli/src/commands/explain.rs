@@ -197,8 +197,9 @@ fn measure(lines: &mut Vec<Line>, row: &Settlement, rows: &[Option<Settlement>],
     let mut add = |name, formula, value, recorded| {
         lines.push(Line { name, formula, value, recorded, block: times.measured });
     };
-    let (a, l) = (row.available, row.latency);
-    let classes = ["storage", "egress"].into_iter().zip(row.correct).filter(|(_, c)| *c != UNMEASURED);
+    let (a, l) = (row.available.ppb(), row.latency.ppb());
+    let classes = ["storage", "egress", "gas"].into_iter().zip(row.correct);
+    let classes = classes.filter_map(|(class, c)| Some((class, c.measured()?)));
     let mut qualities = Vec::new();
     for (class, c) in classes {
         let cc = times_ratio(c, c);
@@ -215,13 +216,12 @@ fn measure(lines: &mut Vec<Line>, row: &Settlement, rows: &[Option<Settlement>],
         ),
         None => "no read was drawn and no auditor reported: not measured".to_owned(),
     };
-    add("quality", formula, least.unwrap_or(UNMEASURED).into(), row.quality.into());
-    let recent: Vec<u64> =
-        rows.iter().flatten().map(|row| row.quality).filter(|q| *q != UNMEASURED).collect();
+    add("quality", formula, least.unwrap_or(UNMEASURED).into(), row.quality.ppb().into());
+    let recent: Vec<u64> = rows.iter().flatten().filter_map(|row| row.quality.measured()).collect();
     let lowest = recent.iter().copied().min().unwrap_or(0);
     let listed = recent.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
     let formula = format!("least quality of the last {QUALITIES} epochs, unmeasured ones left out: {listed}");
-    add("least quality", formula, lowest.into(), row.least.into());
+    add("least quality", formula, lowest.into(), row.least.ppb().into());
     let formula = format!("floor(base {} x least quality {lowest} / ONE)", row.base.grains());
     let weight = mul_div(row.base.grains(), lowest.into(), ONE.into()).unwrap_or(u128::MAX);
     add("weight", formula, weight, row.weight);

@@ -12,7 +12,7 @@ use crate::{
 use posync_protocol::{
     amount::ONE,
     books::pair,
-    economics::price::{TARGET_FLOW, TARGET_STOCK},
+    economics::price::TARGET_FLOW,
     limits::Parameters,
     record::{Books, EGRESS, Market, STORAGE},
 };
@@ -24,7 +24,7 @@ const EPOCHS_MAX: u64 = 512;
 
 /// What is sold, in grains per what: 2^20 leaves of 1 KiB kept for a round, 2^20 bytes sent.
 const CLASSES: [(usize, &str, &str, u64); 2] =
-    [(STORAGE, "storage", "GiB and round", TARGET_STOCK), (EGRESS, "egress", "MiB", TARGET_FLOW)];
+    [(STORAGE, "storage", "GiB and round", TARGET_FLOW), (EGRESS, "egress", "MiB", TARGET_FLOW)];
 
 /// Arguments of `prices`.
 #[derive(Debug, clap::Args)]

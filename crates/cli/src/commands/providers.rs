@@ -12,7 +12,7 @@ use crate::{
 use posync_protocol::{
     Account, Amount,
     limits::{HISTORY, LEAF_BYTES, READS, SETTLEMENT_RING},
-    record::{Audit, Endpoint, Provider, Settlement},
+    record::{Audit, Endpoint, Offer, Provider, Settlement},
 };
 use serde_json::{Value, json};
 use std::path::Path;
@@ -57,6 +57,7 @@ impl Providers {
 struct Row {
     account: Account,
     provider: Provider,
+    offer: Offer,
     audit: Audit,
     egress: Egress,
     address: String,
@@ -65,22 +66,23 @@ struct Row {
 
 async fn row(ledger: &Ledger, account: &Account, epoch: u64) -> Outcome<Option<Row>> {
     let Some(provider) = ledger.read::<Provider>(Provider::key(account)).await? else { return Ok(None) };
+    let Some(offer) = ledger.read::<Offer>(Offer::key(account)).await? else { return Ok(None) };
     let audit = ledger.read(Audit::key(account)).await?.unwrap_or_default();
-    let egress = Egress::read(ledger, account, &provider).await?;
+    let egress = Egress::read(ledger, account, &offer, &provider).await?;
     let endpoint: Option<Endpoint> = ledger.read(Endpoint::key(account)).await?;
     let epochs = epoch.saturating_sub(EPOCHS - 1)..=epoch;
     let keys = epochs.clone().map(|epoch| Settlement::key(account, epoch % SETTLEMENT_RING)).collect();
     let settled: Vec<Option<Settlement>> = ledger.read_all(keys).await?;
     let recent = settled.into_iter().flatten().filter(|row| epochs.contains(&row.epoch));
     let earned = recent.fold(Amount::ZERO, |sum, row| sum.checked_add(row.pay).unwrap_or(Amount::MAX));
-    let address = endpoint.map(|endpoint| json::text(&endpoint.address)).unwrap_or_default();
-    Ok(Some(Row { account: *account, provider, audit, egress, address, earned }))
+    let address = endpoint.map(|endpoint| json::address(&endpoint.addresses)).unwrap_or_default();
+    Ok(Some(Row { account: *account, provider, offer, audit, egress, address, earned }))
 }
 
 impl Row {
     /// Reads in the history, and how many of them passed.
     fn reads(&self) -> (u32, u64) {
-        (self.audit.history.count_ones(), self.audit.drawn.min(u64::from(HISTORY)))
+        (self.audit.history.count_ones(), u64::from(self.audit.drawn.min(HISTORY)))
     }
 
     /// Bytes of the chunks in its data sets.
@@ -90,10 +92,10 @@ impl Row {
 
     fn to_json(&self) -> Value {
         let (passed, drawn) = self.reads();
-        json!({ "account": self.account.to_string(), "operator": json::text(&self.provider.operator),
+        json!({ "account": self.account.to_string(), "operator": json::text(&self.offer.operator),
             "address": self.address, "bond": json::grains(self.provider.bond),
-            "capacity_bytes": self.provider.capacity * LEAF_BYTES, "stored_bytes": self.stored_bytes(), "sold_bytes": self.provider.sold * LEAF_BYTES,
-            "egress": self.egress.to_json(), "agreements": self.provider.slots, "challenges": self.audit.drawn / READS as u64,
+            "capacity_bytes": self.offer.capacity * LEAF_BYTES, "stored_bytes": self.stored_bytes(), "sold_bytes": self.provider.sold * LEAF_BYTES,
+            "egress": self.egress.to_json(), "agreements": self.provider.slots, "challenges": self.audit.drawn / READS as u32,
             "recent_reads": drawn, "recent_reads_passed": passed,
             "open_challenge": self.audit.challenge.map(|open| open.height),
             "earned_recent_epochs": json::grains(self.earned), "recent_epochs": EPOCHS })
@@ -103,10 +105,10 @@ impl Row {
         let (passed, drawn) = self.reads();
         let [declared, measured] = self.egress.cells();
         vec![
-            json::text(&self.provider.operator),
+            json::text(&self.offer.operator),
             self.account.to_string(),
             self.stored_bytes().to_string(),
-            (self.provider.capacity * LEAF_BYTES).to_string(),
+            (self.offer.capacity * LEAF_BYTES).to_string(),
             declared,
             measured,
             format!("{passed}/{drawn}"),

@@ -73,6 +73,7 @@ fn outcome(row: &Row) -> serde_json::Value {
         "figure": row.figure.to_string(),
         "unit": row.unit,
         "bound": bound_text(row.bound),
+        "runs": row.runs.text(),
         "holds": row.holds(),
     })
 }
@@ -81,8 +82,9 @@ fn outcomes(rows: &[Row]) -> String {
     let cells = |row: &Row| {
         let holds = if row.holds() { "yes" } else { "NO" };
         let figure = format!("{} {}", row.figure, row.unit);
-        vec![holds.into(), row.name.clone(), figure, bound_text(row.bound), row.region.clone()]
+        let runs = row.runs.text().into();
+        vec![holds.into(), row.name.clone(), figure, bound_text(row.bound), runs, row.region.clone()]
     };
     let rows: Vec<Vec<String>> = rows.iter().map(cells).collect();
-    table(&["holds", "outcome", "figure", "asserted", "where"], &rows)
+    table(&["holds", "outcome", "figure", "asserted", "runs", "where"], &rows)
 }

@@ -12,7 +12,7 @@ use posync_alert::{Alert, Alerts, BadHook, Facts, Signal, State, conditions};
 use posync_protocol::{
     Account,
     limits::Parameters,
-    record::{Audit, Provider, Standing},
+    record::{Audit, Offer, Provider, Standing},
 };
 use std::{
     collections::BTreeMap,
@@ -91,20 +91,24 @@ async fn look(ledger: &Ledger, account: &Account, height: u64) -> Outcome<(u64, 
     };
     let audit: Audit = ledger.read(Audit::key(account)).await?.unwrap_or_default();
     let standing: Option<Standing> = ledger.read(Standing::key(account)).await?;
-    Ok((height, alerts(ledger.parameters(), height, &provider, &audit, standing.as_ref())))
+    let Some(offer) = ledger.read::<Offer>(Offer::key(account)).await? else {
+        return Ok((height, Vec::new()));
+    };
+    Ok((height, alerts(ledger.parameters(), height, (&provider, &offer), &audit, standing.as_ref())))
 }
 
 /// The alerts that follow from a provider's records; what its volume holds only itself can tell.
 pub(crate) fn alerts(
     parameters: &Parameters,
     height: u64,
-    provider: &Provider,
+    (provider, offer): (&Provider, &Offer),
     audit: &Audit,
     standing: Option<&Standing>,
 ) -> Vec<Alert> {
     // The records may be newer than the height that was read before them.
     let drawn = audit.challenge.map_or(0, |open| open.height);
-    conditions(&Facts { parameters, height: height.max(drawn), provider, audit, standing, space: None })
+    let height = height.max(drawn);
+    conditions(&Facts { parameters, height, provider, offer, audit, standing, space: None })
 }
 
 fn line(signal: &Signal) -> String {

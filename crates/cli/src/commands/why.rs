@@ -19,7 +19,7 @@ use posync_protocol::{
     Account,
     limits::{HISTORY, LEAF_BYTES, Parameters},
     provider::{bond_needed, sellable},
-    record::{Audit, Provider, Standing},
+    record::{Audit, Offer, Provider, Standing},
     wire::gateway::{Placement, Seen, Why as Placements},
 };
 use serde_json::{Value, json};
@@ -40,14 +40,16 @@ impl Why {
             let ledger = Ledger::open(&context, net).await?;
             let provider: Option<Provider> = ledger.read(Provider::key(&account)).await?;
             let provider = provider.ok_or_else(|| unknown(&self.node))?;
+            let offer: Option<Offer> = ledger.read(Offer::key(&account)).await?;
+            let offer = offer.ok_or_else(|| unknown(&self.node))?;
             let audit = ledger.read(Audit::key(&account)).await?.unwrap_or_default();
             let standing: Option<Standing> = ledger.read(Standing::key(&account)).await?;
-            let egress = Egress::read(&ledger, &account, &provider).await?;
+            let egress = Egress::read(&ledger, &account, &offer, &provider).await?;
             let placements = Gateway::connect(&context, net).await?.why(account).await?;
             let (height, parameters) = (ledger.height().await?, *ledger.parameters());
-            let alerts = alerts(&parameters, height, &provider, &audit, standing.as_ref());
+            let alerts = alerts(&parameters, height, (&provider, &offer), &audit, standing.as_ref());
             let epoch = parameters.epoch(height);
-            let facts = Facts { account, provider, audit, egress, alerts, epoch, parameters };
+            let facts = Facts { account, provider, offer, audit, egress, alerts, epoch, parameters };
             let value = json!({ "account": account.to_string(), "ledger": facts.to_json(),
                 "placement": placement_json(&placements) });
             output.answer(&value, || format!("{}\n\n{}", placement_text(&placements), facts.to_text()))
@@ -141,6 +143,7 @@ fn placement_text(why: &Placements) -> String {
 struct Facts {
     account: Account,
     provider: Provider,
+    offer: Offer,
     audit: Audit,
     egress: Egress,
     /// What is about to go wrong, as the provider itself is told.
@@ -152,26 +155,26 @@ struct Facts {
 impl Facts {
     /// Reads in the history and how many passed; challenges in it and how many were on time.
     fn reads(&self) -> (u64, u32, u64, u32) {
-        let drawn = self.audit.drawn.min(u64::from(HISTORY));
-        let challenges = self.audit.settlements.min(u64::from(HISTORY));
+        let drawn = u64::from(self.audit.drawn.min(HISTORY));
+        let challenges = u64::from(self.audit.settlements.min(HISTORY));
         (drawn, self.audit.history.count_ones(), challenges, self.audit.on_time.count_ones())
     }
 
     fn is_covered(&self) -> bool {
-        sellable(&self.provider, &self.parameters) == self.provider.capacity
+        sellable(&self.offer, &self.provider, &self.parameters) == self.offer.capacity
     }
 
     fn to_json(&self) -> Value {
         let (drawn, passed, challenges, on_time) = self.reads();
-        let needed = bond_needed(self.provider.capacity, &self.parameters);
+        let needed = bond_needed(self.offer.capacity, &self.parameters);
         let leaves_at = (self.provider.leaves_at != 0).then_some(self.provider.leaves_at);
-        json!({ "operator": json::text(&self.provider.operator), "epoch": self.epoch,
+        json!({ "operator": json::text(&self.offer.operator), "epoch": self.epoch,
             "reads_drawn": self.audit.drawn, "recent_reads": drawn, "recent_reads_passed": passed,
             "recent_challenges": challenges, "recent_challenges_on_time": on_time,
             "open_challenge": self.audit.challenge.map(|open| open.height),
-            "missing_reads": self.audit.missing.len(), "capacity_bytes": self.provider.capacity * LEAF_BYTES,
+            "missing_reads": self.audit.missing.len(), "capacity_bytes": self.offer.capacity * LEAF_BYTES,
             "sold_bytes": self.provider.sold * LEAF_BYTES,
-            "sellable_bytes": sellable(&self.provider, &self.parameters) * LEAF_BYTES,
+            "sellable_bytes": sellable(&self.offer, &self.provider, &self.parameters) * LEAF_BYTES,
             "egress": self.egress.to_json(),
             "bond": json::grains(self.provider.bond), "bond_needed": json::grains(needed),
             "bond_covers_capacity": self.is_covered(), "leaves_at_epoch": leaves_at,
@@ -183,7 +186,7 @@ impl Facts {
         let open = self.audit.challenge.map_or("none open".into(), |open| {
             format!("one open since height {}; nothing is paid until it is answered", open.height)
         });
-        let needed = bond_needed(self.provider.capacity, &self.parameters);
+        let needed = bond_needed(self.offer.capacity, &self.parameters);
         let bond = if self.is_covered() {
             "covers"
         } else {
@@ -194,12 +197,12 @@ impl Facts {
             epoch if epoch <= self.epoch => format!("yes, free to go since epoch {epoch}; no new agreements"),
             epoch => format!("yes, from epoch {epoch} on (now {}); no new agreements", self.epoch),
         };
-        let [capacity, sold] = [self.provider.capacity, self.provider.sold].map(|leaves| leaves * LEAF_BYTES);
+        let [capacity, sold] = [self.offer.capacity, self.provider.sold].map(|leaves| leaves * LEAF_BYTES);
         format!(
             "ledger    {} ({})\nreads     {passed} of the last {drawn} passed, {} drawn in all, {} missing and asked again\n\
              challenge {on_time} of the last {challenges} on time, {open}\nsold      {sold} of {capacity} bytes\n\
              egress    {}\nbond      {} SYNC, {bond} the capacity (needs {needed})\nleaving   {leaving}\nalerts    {}",
-            json::text(&self.provider.operator),
+            json::text(&self.offer.operator),
             self.account,
             self.audit.drawn,
             self.audit.missing.len(),

@@ -39,12 +39,12 @@ impl Payout {
 
     /// Its storage score after the epoch.
     pub(crate) const fn score(&self) -> u64 {
-        self.row.scores[STORAGE]
+        self.row.scores[STORAGE].ppb()
     }
 
     /// Why it is not more.
     pub(crate) fn why(&self) -> String {
-        let correct = self.row.correct[STORAGE];
+        let correct = self.row.correct[STORAGE].ppb();
         if self.row.answers == 0 && self.row.fee == Amount::ZERO {
             return "answered no challenge in the epoch: nothing was settled, nothing is taken".into();
         }

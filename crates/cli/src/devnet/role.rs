@@ -24,7 +24,7 @@ use posync_node::{
     serve::{self, Serving},
 };
 use posync_provider::{
-    config::{self, EGRESS_LOCAL, LOOSE, SCRUB_LOCAL, SEGMENT_BYTES},
+    config::{self, EGRESS_LOCAL, LOOSE, SCRUB_LOCAL, SEGMENT_BYTES, TERM_MAX},
     report::Reporter,
 };
 use std::{
@@ -190,7 +190,9 @@ fn provider(directory: &Path, role: &RoleFile) -> Outcome {
         space_bytes: role.space_bytes.unwrap_or(u64::MAX),
         egress_rate: EGRESS_LOCAL,
         segment_bytes: SEGMENT_BYTES,
-        reserve_prices: (0, 0),
+        capacity_gas: 0,
+        reserve_prices: (0, 0, 0),
+        term_max: TERM_MAX,
         nodes: role.nodes()?,
         chain: genesis.chain(),
         network_key: genesis.network_key(),

@@ -1,6 +1,9 @@
 //! Attacks around agreements: windows, closes, repair.
 
-use crate::{row::Row, world::Terms};
+use crate::{
+    row::{Row, Runs},
+    world::Terms,
+};
 use posync_protocol::{
     agreement::credit_window,
     amount::{Amount, ONE, SYNC, UNIT},
@@ -69,24 +72,6 @@ pub fn refuses_to_sign() -> i128 {
     signed(value(stolen)) - signed(opening_fee())
 }
 
-/// Profit of closing or rotating the key `after` epochs of use that is redeemed every `every`
-/// epochs: what the provider could no longer redeem, less the closing operation's fee.
-pub fn close_before_redemption(every: u64) -> i128 {
-    let (use_per_epoch, close_at) = (1_000 * SYNC, 16);
-    let mut worst = i128::MIN;
-    for offset in 0..every {
-        let (mut redeemed, mut epoch) = (0, offset);
-        // Announced at `close_at`, in force for redemption a window later.
-        while epoch <= close_at + RULES.redemption_epochs {
-            redeemed = use_per_epoch * u128::from(epoch.min(close_at));
-            epoch += every;
-        }
-        let used = use_per_epoch * u128::from(close_at);
-        worst = worst.max(signed(used - redeemed) - signed(opening_fee()));
-    }
-    worst
-}
-
 /// Profit of a ring in which one provider fails a read for good so that its friend repairs: the
 /// penalty and the unspent reserve move to the friend's agreement, which serves it out.
 pub fn repair_ring(unspent: u128, epoch_fee: u128) -> i128 {
@@ -104,7 +89,6 @@ pub fn repair_ring(unspent: u128, epoch_fee: u128) -> i128 {
 
 /// The rows of this file.
 pub fn rows() -> Vec<Row> {
-    let within = RULES.redemption_epochs;
     let ring = [0, SYNC, 1_000 * SYNC].map(|unspent| repair_ring(unspent, SYNC));
     vec![
         Row::attack(
@@ -118,15 +102,11 @@ pub fn rows() -> Vec<Row> {
             window_theft(Window::Sixteenth),
         ),
         Row::attack(
-            "A25 close or rotate before redemption",
-            "redeemed at least once in a redemption window",
-            (1..=within).map(close_before_redemption).max().expect("some intervals"),
-        ),
-        Row::attack(
             "A26 repair ring",
-            "reserve of 0 to 1,000 times the epoch's fee",
+            "a rule that does not exist yet: reserve of 0 to 1,000 times the epoch's fee",
             ring.into_iter().max().expect("some reserves"),
-        ),
+        )
+        .runs(Runs::Formula),
         Row::mutant("mutant: window doubling", "any traffic up to a TiB", window_theft(Window::Doubling)),
     ]
 }

@@ -1,9 +1,10 @@
-//! Attacks on storage audits: dropped, shared, diluted, old or silent data, and the draws.
+//! Attacks on storage audits in a model of draws and answers: dropped, diluted or silent data, and idle
+//! names. Those on the ledger itself are in `stored`.
 
 use crate::{
     audit::{Answers, Audits, Lot, Member, Rules},
     chance::Chance,
-    row::Row,
+    row::{Row, Runs},
     world::Terms,
 };
 use posync_protocol::{amount::ONE, economics::score, limits::Parameters};
@@ -80,23 +81,6 @@ pub fn diluted(seed: u64, rules: Rules, price: u64) -> i128 {
     profit + part(u128::from(fee) * u128::from(EPOCH_BLOCKS), COST)
 }
 
-/// Profit of two names that both sell the same object and keep one copy. Shards are encrypted one
-/// by one, so that the second name's reads are other bytes, which it does not have.
-pub fn one_disk(seed: u64) -> i128 {
-    dropped(seed, Rules::default(), ONE, Answers::Always)
-}
-
-/// Profit of answering from the data set before the last growth: the root in force is on the
-/// ledger, so that reads in what was added since, a tenth, prove nothing.
-pub fn replayed(seed: u64) -> i128 {
-    dropped(seed, Rules::default(), ONE / 10, Answers::Complete).max(dropped(
-        seed,
-        Rules::default(),
-        ONE / 10,
-        Answers::Always,
-    ))
-}
-
 /// On-time share of a provider with a tenth of the fees that is away in every fourth round, among
 /// `idle` silent names without fees; `by_fee`: the rule of the network fault looks at fee draws.
 fn on_time_with(seed: u64, idle: u64, by_fee: bool) -> u64 {
@@ -136,22 +120,6 @@ pub fn idle_sybils(seed: u64, idle: u64, by_fee: bool) -> i128 {
     subsidy(idle) - subsidy(0) - i128::try_from(burn).expect("below the supply")
 }
 
-/// Profit of registering after the seed is known, so that the turn falls on somebody else: the
-/// audit avoided if the draw looked at its own block's state. It looks at the parent's.
-pub fn late_registration(seed: u64, own_block: bool) -> i128 {
-    let mut chance = Chance::new(seed, "late registration");
-    let (providers, mine, audit) = (1_000u64, 7u64, i128::from(FEE) * 10_000);
-    let burn = i128::try_from(Parameters::PRODUCTION.registration_burn.grains()).expect("small");
-    let mut profit = 0;
-    for _ in 0..EPOCHS {
-        let value = chance.below(u64::MAX) / providers * providers + mine;
-        let seen = providers + u64::from(own_block);
-        profit += if value % seen == mine { 0 } else { audit };
-        profit -= burn;
-    }
-    profit / i128::from(EPOCHS)
-}
-
 const SHARES: [u64; 5] = [ONE / 50, ONE / 20, ONE / 10, ONE / 4, ONE / 2];
 
 fn worst(profit: impl Fn(u64) -> i128) -> i128 {
@@ -175,14 +143,13 @@ pub fn rows(seed: u64) -> Vec<Row> {
             "2 to 50 % dropped, holding costs 0.6 of the fee",
             worst(|share| dropped(seed, rules, share, Answers::Complete)),
         ),
-        Row::attack("A4 one disk, two names", "shards encrypted one by one", one_disk(seed)),
         Row::attack(
             "A20 selective silence, against saying so",
             "2 to 50 % missing, the same data",
             worst(|share| silence_gains(seed, rules, share)),
         ),
         Row::attack(
-            "A21 data dilution",
+            "A21 data dilution, at other prices",
             "a third dropped, 100 fake leaves for one at 0.001 to 10 times the fee",
             prices.into_iter().map(|price| diluted(seed, rules, price)).max().expect("some prices"),
         ),
@@ -190,9 +157,8 @@ pub fn rows(seed: u64) -> Vec<Row> {
             "A22 idle names, network fault",
             "24 to 10,000 names, a tenth of the fees",
             [24, 1_000, 10_000].map(|idle| idle_sybils(seed, idle, true)).into_iter().max().expect("some"),
-        ),
-        Row::attack("A23 late registration", "draws on the parent's state", late_registration(seed, false)),
-        Row::attack("A28 replay of old data sets", "a tenth of the leaves is newer", replayed(seed)),
+        )
+        .runs(Runs::Formula),
         Row::mutant(
             "mutant: answering optional",
             "5 % dropped, silent about it",
@@ -208,11 +174,10 @@ pub fn rows(seed: u64) -> Vec<Row> {
 
 #[cfg(test)]
 mod tests {
-    use super::{idle_sybils, late_registration};
+    use super::idle_sybils;
 
     #[test]
     fn each_rule_is_what_stops_its_attack() {
-        assert!(late_registration(1, true) > 0, "on its own block's state, the draw could be moved");
         let (by_fee, by_all) = (idle_sybils(1, 24, true), idle_sybils(1, 24, false));
         assert!(by_all > by_fee, "silent names would excuse misses: {by_all} and {by_fee}");
     }

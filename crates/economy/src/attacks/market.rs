@@ -16,16 +16,16 @@ pub enum Base {
     Posted,
 }
 
-fn value(units: u128, price: u128) -> i128 {
+pub(super) fn value(units: u128, price: u128) -> i128 {
     i128::try_from(mul_div(units, price, UNIT).expect("below 2^128")).expect("below the supply")
 }
 
-fn part(grains: i128, share: u64) -> i128 {
+pub(super) fn part(grains: i128, share: u64) -> i128 {
     grains * i128::from(share) / i128::from(ONE)
 }
 
 /// What a provider keeps of its base, subsidy at full quality included.
-fn kept() -> u64 {
+pub(super) fn kept() -> u64 {
     let Terms { burn, committee, kappa, .. } = Terms::DEFAULT;
     ONE - burn - committee
         + u64::try_from(u128::from(burn) * u128::from(kappa) / u128::from(ONE)).expect("a ratio")

@@ -6,8 +6,15 @@
 pub mod agreements;
 pub mod audits;
 pub mod authority;
+pub mod fees;
+pub mod identities;
 pub mod market;
+pub mod pumped;
+pub mod redeemed;
 pub mod reports;
+pub mod reserving;
+pub mod rooms;
+pub mod stored;
 pub mod usage;
 
 use crate::{
@@ -21,6 +28,13 @@ pub fn all(seed: u64) -> Vec<Row> {
         usage::rows(seed),
         audits::rows(seed),
         reports::rows(seed),
+        redeemed::rows(seed),
+        stored::rows(seed),
+        identities::rows(seed),
+        reserving::rows(seed),
+        fees::rows(),
+        pumped::rows(),
+        rooms::rows(),
         market::rows(),
         agreements::rows(),
         authority::rows(seed),

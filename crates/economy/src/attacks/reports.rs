@@ -7,9 +7,8 @@ use crate::{
     world::{Deal, Mark, Terms, World},
 };
 use posync_protocol::{
-    amount::{ONE, SYNC, UNIT},
+    amount::{ONE, SYNC},
     economics::{score, split::floor_carry},
-    limits::Parameters,
 };
 
 const AUDITORS: usize = 61;
@@ -80,25 +79,6 @@ fn audit_pay(reports: usize) -> u128 {
     shares[0] * reports as u128
 }
 
-/// Profit of an auditor that reports without reading. `answered` counts only as far as its own
-/// redeemed vouchers back it, so that its report says zero.
-pub fn lazy(seed: u64) -> i128 {
-    let reads = 8 * (64 << 10) * Parameters::PRODUCTION.price_egress / UNIT;
-    let mut chance = Chance::new(seed, "lazy");
-    let mut profit = 0;
-    for _ in 0..EPOCHS {
-        let mut reports: Vec<(u64, u128)> =
-            (0..AUDITORS).map(|_| (chance.around(ONE / 10 * 9, NOISE), 1)).collect();
-        let median = |reports: &[(u64, u128)]| score::lower_weighted_median(reports).expect("some reports");
-        let paid = |report: u64, median: u64| i128::from(report.abs_diff(median) <= ONE / 10);
-        let pay = i128::try_from(audit_pay(1)).expect("small");
-        let honest = paid(reports[0].0, median(&reports)) * pay - i128::try_from(reads).expect("small");
-        reports[0].0 = 0;
-        profit += paid(0, median(&reports)) * pay - honest;
-    }
-    profit / i128::from(EPOCHS)
-}
-
 /// What a claimant that never pays changes: `(profit, the victim's books)`. It opens an agreement,
 /// disputes without end, and is counted for at most what it signed.
 pub fn griefed_books(claimed: u128) -> (i128, u64) {
@@ -137,7 +117,6 @@ pub fn rows(seed: u64) -> Vec<Row> {
         ),
         bounded("A5 auditor cartel, still paid", Lie::Paid, seed, ONE / 2),
         Row::attack("A5 auditor cartel, down", "18 of 61 seats say 0 of 0.9", down),
-        Row::attack("A6 lazy auditor", "audit pay above the price of 8 reads", lazy(seed)),
         Row::attack("A16 withheld reveals", "18 of 61 seats silent", cartel(seed, ONE / 2, Lie::Silence).0),
         Row::attack("A19 books griefing", "claims of 10^6 against signatures of 100", grief),
         Row::new(

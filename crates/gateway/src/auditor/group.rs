@@ -24,10 +24,11 @@ use std::{
     sync::{Arc, atomic::Ordering},
 };
 
-/// The one size of transfers to reading accounts: reserves of eighteen agreements or more.
-const FUNDS: Amount = Amount::sync(2_500);
-/// Below this an account may not be able to open another agreement: it gets the same sum again.
-const LOW: Amount = Amount::sync(250);
+/// The one size of transfers to reading accounts: what a thousand agreements to read lock, and more.
+const FUNDS: Amount = Amount::sync(50);
+/// Below this an account may not be able to open agreements with all who are drawn: it gets the same
+/// sum again.
+const LOW: Amount = Amount::sync(10);
 /// Left when an account is emptied: the fee of that.
 const LAST_FEE: Amount = match Amount::new(1_000_000) {
     Some(amount) => amount,

@@ -9,9 +9,10 @@
 //!                                   └── not backed yet: again, while the first round lasts
 //! ```
 //!
-//! Towards providers it is a gateway that stores nothing yet: the same agreements, opened by the
-//! same code, and the same reads at moments of the same kind, of every provider that it has an
-//! agreement with, drawn or not. What it found is told to nobody before the reveal; from then on its
+//! Towards providers it is a customer that only reads: agreements without leaves, with an egress quota
+//! of what it reads (room that nobody uses would be burned), opened by the same code as a gateway's, and
+//! the same reads at moments of the same kind, of every provider that it has an agreement with, drawn
+//! or not. What it found is told to nobody before the reveal; from then on its
 //! account of that group is known, so the next group reads under another one.
 //!
 //! Invariants
@@ -60,7 +61,7 @@ pub struct Config {
 }
 
 impl Config {
-    /// Everything that a customer needs to look like a gateway's.
+    /// Everything that a customer needs that only reads.
     fn means(&self, key: PrivateKey, partition: String) -> Means {
         Means {
             key,
@@ -69,7 +70,7 @@ impl Config {
             chain: self.chain,
             network_key: self.network_key,
             parameters: self.parameters,
-            policy: Policy::of(&self.parameters),
+            policy: Policy::to_read(&self.parameters, state::READ_EPOCHS, state::READ_BYTES),
         }
     }
 }

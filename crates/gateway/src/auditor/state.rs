@@ -1,11 +1,11 @@
 //! Which account reads when, what is due at a height, and what samples say: decides, sends nothing.
 
-use crate::sample::{Found, Sample};
+use crate::sample::{Found, Sample, state::SAMPLES};
 use commonware_codec::{DecodeExt as _, Encode as _};
 use commonware_cryptography::ed25519::PrivateKey;
 use posync_protocol::{
     Account,
-    limits::{LATENCY_BANDS, Parameters},
+    limits::{AUDIT_READ_BYTES, LATENCY_BANDS, Parameters},
     operation::Report,
     record::{Reports, Use},
     service::{latency_band, throughput_band},
@@ -16,6 +16,12 @@ use posync_protocol::{
 pub const GROUP_EPOCHS: u64 = 16;
 /// Epochs before its first report in which an account opens its agreements and begins to read.
 pub const LEAD_EPOCHS: u64 = 2;
+/// Epochs of an account's agreements: three quarters of them are more than it reads, so that none is
+/// renewed for nothing.
+pub const READ_EPOCHS: u64 = 2 * GROUP_EPOCHS;
+/// Egress bytes that an account reads of one provider at most: a sample of small shards may bring
+/// twice a slice.
+pub const READ_BYTES: u64 = SAMPLES * 2 * AUDIT_READ_BYTES * (GROUP_EPOCHS + LEAD_EPOCHS + 1);
 
 const ACCOUNT: &str = "posync gateway 2026-11 auditor account";
 const PHASE: &str = "posync gateway 2026-11 auditor phase";
@@ -199,7 +205,7 @@ pub fn report<'a>(drawn: &Drawn, samples: impl Iterator<Item = &'a Sample>) -> O
 mod tests {
     use super::*;
     use commonware_cryptography::Signer as _;
-    use posync_protocol::{AgreementId, Bounded, limits::AUDIT_READ_BYTES, record::Finding};
+    use posync_protocol::{AgreementId, Bounded, record::Finding};
     use std::{collections::BTreeSet, time::Duration};
 
     const P: Parameters = Parameters::LOCAL;

@@ -16,7 +16,7 @@ use crate::{
 };
 use commonware_runtime::{Clock, Metrics, Spawner, Storage};
 use posync_protocol::{
-    Bounded, Hash,
+    Hash,
     wire::gateway::{File, ROWS_MAX},
 };
 use std::collections::{BTreeMap, BTreeSet};
@@ -43,7 +43,7 @@ pub struct LoadedDeed {
     pub paid: PaidRow,
     /// A change that may be signed already.
     pub intent: Option<Intent>,
-    /// Signed data sets that the ledger may not know.
+    /// The newest signed data set, if the ledger may not know it.
     pub waiting: Waiting,
     /// Its data set, by sequence.
     pub entries: BTreeMap<u64, Entry>,
@@ -372,11 +372,7 @@ impl<E: Storage + Clock + Metrics + Spawner> Books<E> {
             })
             .await?;
         }
-        let mut waiting: Waiting = self.store.get(&Waiting::key(agreed.deed)).await?.unwrap_or_default();
-        let mut claims = waiting.claims.to_vec();
-        claims.push(agreed.claim);
-        waiting.claims = Bounded::new(claims).ok_or(Error::Full("too many claims wait for the ledger"))?;
-        self.store.put(Waiting::key(agreed.deed), &waiting);
+        self.store.put(Waiting::key(agreed.deed), &Waiting { claim: Some(agreed.claim) });
         self.store.put(SetRow::key(agreed.deed), &agreed.row);
         self.store.delete(Intent::key(agreed.deed));
         Ok(orphans)
@@ -439,9 +435,9 @@ impl<E: Storage + Clock + Metrics + Spawner> Books<E> {
     /// The ledger knows every version up to this one.
     pub async fn settled(&mut self, deed: u32, version: u64) -> Result<(), Error> {
         let waiting: Waiting = self.store.get(&Waiting::key(deed)).await?.unwrap_or_default();
-        let left = waiting.claims.into_inner().into_iter().filter(|c| c.claim.version > version).collect();
-        let left = Waiting { claims: Bounded::new(left).expect("fewer than before") };
-        self.store.put(Waiting::key(deed), &left);
+        if waiting.claim.is_some_and(|signed| signed.claim.version <= version) {
+            self.store.delete(Waiting::key(deed));
+        }
         Ok(())
     }
 

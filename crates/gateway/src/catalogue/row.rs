@@ -7,7 +7,7 @@
 use super::store::Row;
 use crate::{
     coding::{FileId, SHARDS},
-    limits::{CLAIMS_WAITING_MAX, HOLDINGS_MAX, SIGN_BATCH},
+    limits::{HOLDINGS_MAX, SIGN_BATCH},
 };
 use posync_protocol::{
     Account, AgreementId, Amount, Bounded, Hash, Signature, encoded, operation::DataSetClaim,
@@ -229,16 +229,12 @@ encoded! {
 }
 
 encoded! {
-    /// Data sets of an agreement that the ledger does not know yet, oldest first.
+    /// The newest data set of an agreement, while the ledger does not know it: it says the whole
+    /// set, so those before it need not get there (DS-1).
+    #[derive(Copy, Default)]
     Waiting {
-        /// Them.
-        claims: Bounded<SignedClaim, CLAIMS_WAITING_MAX>,
-    }
-}
-
-impl Default for Waiting {
-    fn default() -> Self {
-        Self { claims: Bounded::new(Vec::new()).expect("none is within every bound") }
+        /// It.
+        claim: Option<SignedClaim>,
     }
 }
 

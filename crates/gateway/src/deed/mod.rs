@@ -10,15 +10,22 @@
 //! 1. The provider is asked to sign only what is on disk as an intent: after a crash the same is
 //!    asked again, so both sides agree on what the data set is.
 //! 2. A voucher is on disk before it leaves.
-//! 3. Signed claims wait on disk until the ledger has them; above [`CLAIMS_WAITING_MAX`] nothing
-//!    new is signed.
+//! 3. The newest signed claim waits on disk until the ledger has it, or one above it. It says the
+//!    whole data set, so one operation carries all that was signed before it (DS-1). Only while
+//!    [`VERSIONS_AHEAD_MAX`] versions are above the ledger's last nothing new is signed: the
+//!    provider keeps a tree of each.
 //! 4. Every verified byte is paid, also of a read that nobody waits for any more and when the
 //!    connection broke before the voucher was there: else the provider disputes it (BK-8). Only a
 //!    crash forgets bytes that had verified and were not signed for yet: less than a window.
 
+mod part;
+mod room;
 pub mod state;
 #[cfg(test)]
 mod tests;
+
+pub use part::{Arrived, Part};
+pub use room::{Room, Unsigned};
 
 use crate::{
     catalogue::{
@@ -26,7 +33,7 @@ use crate::{
         row::{Added, DeedRow, Intent, PaidRow, SignedClaim},
     },
     environment::Environment,
-    limits::CLAIMS_WAITING_MAX,
+    limits::{VERSIONS_AHEAD, VERSIONS_AHEAD_MAX},
     link::{Error, Link},
     meter::Meter,
 };
@@ -40,16 +47,16 @@ use posync_protocol::{
     amount::ONE,
     block::with_chain,
     chunk,
-    limits::SLICE_BYTES,
     operation::{DATA_SET_NAMESPACE, DataSetClaim, SignatureCheck, Voucher, sign},
-    wire::provider::{Get, Slice},
+    record::Version,
+    wire::provider::{Refusal, Slice},
 };
 use state::{Damaged, State};
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::BTreeMap,
     sync::{
         Arc, Mutex, MutexGuard,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -66,8 +73,9 @@ const PAY_IDLE: Duration = Duration::from_millis(100);
 const PAY_PAUSE: Duration = Duration::from_secs(10);
 /// Pause after a signature that did not come.
 const SIGN_PAUSE: Duration = Duration::from_millis(500);
-/// Pause per claim that waits for the ledger: many small changes become fewer, larger ones.
-const CLAIM_PAUSE: Duration = Duration::from_millis(20);
+/// How often a claim is asked for again that a provider refuses: it may hold as many versions above
+/// the ledger's as it can, and hear of the ledger later than we do.
+const CLAIM_TRIES: u32 = 10;
 
 /// What every agreement needs of the gateway.
 #[derive(Clone)]
@@ -80,6 +88,8 @@ pub struct Common {
     pub chain: Hash,
     /// The gateway's secret.
     pub master: Hash,
+    /// Wakes who brings claims to the ledger.
+    pub signed: Arc<Notify>,
 }
 
 fn key(master: &Hash, purpose: &str, deed: u32) -> PrivateKey {
@@ -98,47 +108,6 @@ pub fn storage_key(master: &Hash, deed: u32) -> PrivateKey {
     key(master, "posync gateway 2026-11 storage key", deed)
 }
 
-/// What is read of a shard.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Part {
-    /// Its name.
-    pub name: Hash,
-    /// Its bytes in all.
-    pub length: u64,
-    /// The first byte, a multiple of a slice.
-    pub offset: u64,
-    /// How many.
-    pub bytes: u64,
-}
-
-impl Part {
-    /// All of a shard.
-    pub const fn whole(name: Hash, length: u64) -> Self {
-        Self { name, length, offset: 0, bytes: length }
-    }
-
-    const fn get(&self, agreement: AgreementId) -> Get {
-        let length = if self.bytes == self.length { 0 } else { self.bytes };
-        Get { agreement, shard: self.name, offset: self.offset, length }
-    }
-
-    /// Slices are sent whole, so a part may bring a little more than was asked for.
-    fn room(&self) -> usize {
-        usize::try_from(self.bytes.next_multiple_of(SLICE_BYTES)).unwrap_or(0)
-    }
-}
-
-/// Verified bytes, and how long they took from the request on.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Arrived {
-    /// At least the bytes that were asked for: whole slices.
-    pub bytes: Vec<u8>,
-    /// Until the first slice.
-    pub first: Duration,
-    /// Until the last.
-    pub whole: Duration,
-}
-
 /// An agreement that is open.
 pub struct Deed {
     /// Its number in the catalogue.
@@ -150,13 +119,19 @@ pub struct Deed {
     terms: Mutex<DeedRow>,
     state: Mutex<State>,
     waiters: Mutex<BTreeMap<Hash, oneshot::Sender<bool>>>,
-    waiting: Mutex<VecDeque<SignedClaim>>,
+    waiting: Mutex<Option<SignedClaim>>,
+    on_ledger: AtomicU64,
+    looks: AtomicU64,
+    refused_at: AtomicU64,
+    tries: AtomicU32,
     meter: AsyncMutex<Meter>,
     trust: AtomicU64,
     owing: Notify,
     wake: Notify,
     closed: AtomicBool,
-    may_shrink: AtomicBool,
+    /// One above the version below which a data set may shrink; 0: none.
+    may_shrink: AtomicU64,
+    bringing: AsyncMutex<()>,
     session: PrivateKey,
     storage: PrivateKey,
     common: Common,
@@ -174,19 +149,25 @@ impl Deed {
     pub fn start(loaded: LoadedDeed, link: Arc<Link>, common: Common) -> Result<Arc<Self>, Damaged> {
         let LoadedDeed { number, row, set, paid, intent, waiting, entries } = loaded;
         let state = State::new(number, row.agreement, row.quota_leaves, set, entries, intent)?;
+        let on_ledger = waiting.claim.map_or(set.version, |signed| signed.claim.version - 1);
         let deed = Arc::new(Self {
             number,
             agreement: row.agreement,
             link,
             state: Mutex::new(state),
             waiters: Mutex::default(),
-            waiting: Mutex::new(waiting.claims.into_inner().into()),
+            waiting: Mutex::new(waiting.claim),
+            on_ledger: AtomicU64::new(on_ledger),
+            looks: AtomicU64::new(0),
+            refused_at: AtomicU64::new(0),
+            tries: AtomicU32::new(0),
             meter: AsyncMutex::new(Meter::resumed(paid.egress)),
             trust: AtomicU64::new(ONE),
             owing: Notify::new(),
             wake: Notify::new(),
             closed: AtomicBool::new(false),
-            may_shrink: AtomicBool::new(false),
+            may_shrink: AtomicU64::new(0),
+            bringing: AsyncMutex::default(),
             session: session_key(&common.master, number),
             storage: storage_key(&common.master, number),
             terms: Mutex::new(row),
@@ -236,19 +217,68 @@ impl Deed {
         self.meter.lock().await.signed()
     }
 
-    /// Claims that the ledger does not have yet, oldest first.
-    pub fn waiting(&self) -> Vec<SignedClaim> {
-        lock(&self.waiting).iter().copied().collect()
+    /// Egress bytes that its quota still pays for.
+    pub async fn unread(&self) -> u64 {
+        let quota = self.terms().quota_egress;
+        quota.saturating_sub(self.meter.lock().await.verified())
     }
 
-    /// The ledger has every version up to this one.
+    /// The newest claim, if the ledger does not have it yet.
+    pub fn waiting(&self) -> Option<SignedClaim> {
+        *lock(&self.waiting)
+    }
+
+    /// Held by who brings a claim to the ledger; `None` while somebody does.
+    pub fn bring(&self) -> Option<impl Drop + '_> {
+        self.bringing.try_lock().ok()
+    }
+
+    /// Versions that both signed above the ledger's last.
+    pub fn ahead(&self) -> u64 {
+        let signed = self.with_state(|state| state.version());
+        signed.saturating_sub(self.on_ledger.load(Ordering::Acquire))
+    }
+
+    /// Whether the newest claim should not wait for the next look.
+    pub fn is_due(&self) -> bool {
+        self.ahead() >= VERSIONS_AHEAD
+    }
+
+    /// The ledger was looked at: its last version is this one. A provider that signed a change and
+    /// whose answer was lost may have brought it: then it is signed.
+    ///
+    /// # Errors
+    /// [`Stopped`].
+    pub async fn looked(&self, last: &Version) -> Result<(), Stopped> {
+        let is_ours = |claim: &DataSetClaim| (claim.version, claim.root) == (last.version, last.root);
+        if self.with_state(|state| state.intended().as_ref().is_some_and(is_ours)) {
+            // No claim is brought with it: the ledger has this one.
+            self.signed([0; 64]).await?;
+        }
+        self.settled(last.version).await?;
+        self.looks.fetch_add(1, Ordering::AcqRel);
+        self.wake.notify_one();
+        Ok(())
+    }
+
+    /// Whether the ledger may have something of this agreement's data set, or will.
+    pub fn is_used(&self) -> bool {
+        self.with_state(|state| state.version() > 0 || state.intended().is_some())
+    }
+
+    /// The ledger's last version is this one: those up to it are there, or void.
     ///
     /// # Errors
     /// [`Stopped`].
     pub async fn settled(&self, version: u64) -> Result<(), Stopped> {
-        self.common.catalogue.settled(self.number, version).await?;
-        lock(&self.waiting).retain(|claim| claim.claim.version > version);
-        self.wake.notify_one();
+        let is_there = |signed: &SignedClaim| signed.claim.version <= version;
+        if self.waiting().is_some_and(|signed| is_there(&signed)) {
+            self.common.catalogue.settled(self.number, version).await?;
+            lock(&self.waiting).take_if(|signed| is_there(signed));
+        }
+        if self.on_ledger.fetch_max(version, Ordering::AcqRel) < version {
+            self.wake.notify_one();
+        }
         Ok(())
     }
 
@@ -257,10 +287,11 @@ impl Deed {
         self.trust.store(trust, Ordering::Release);
     }
 
-    /// Whether the ledger would take a data set that shrinks.
-    pub fn set_may_shrink(&self, may: bool) {
-        self.may_shrink.store(may, Ordering::Release);
-        if may {
+    /// The ledger would take a data set that is smaller than this version's; of one that was signed
+    /// since then nothing is known.
+    pub fn set_may_shrink(&self, below: Option<u64>) {
+        self.may_shrink.store(below.map_or(0, |version| version.saturating_add(1)), Ordering::Release);
+        if below.is_some() {
             self.wake.notify_one();
         }
     }
@@ -308,11 +339,9 @@ impl Deed {
 
     /// Waits for something to sign and has it signed.
     async fn step(&self) -> Result<(), Stopped> {
-        let waiting = lock(&self.waiting).len();
-        let may_shrink = waiting == 0 && self.may_shrink.load(Ordering::Acquire);
-        let intent = (waiting < CLAIMS_WAITING_MAX)
-            .then(|| self.with_state(|state| state.next_intent(may_shrink)))
-            .flatten();
+        let below = self.may_shrink.load(Ordering::Acquire);
+        let next = |state: &mut State| state.next_intent(below == state.version().saturating_add(1));
+        let intent = (self.ahead() < VERSIONS_AHEAD_MAX).then(|| self.with_state(next)).flatten();
         let Some(intent) = intent else {
             self.wake.notified().await;
             return Ok(());
@@ -320,20 +349,38 @@ impl Deed {
         self.common.catalogue.intend(self.number, intent.clone()).await?;
         match self.ask(&intent).await {
             Ok(signature) => self.signed(signature).await?,
-            Err(error) if error.may_pass() => {
+            Err(error) if error.may_pass() || self.may_be_right(&error) => {
                 tracing::debug!(%error, "a signature is late");
                 self.common.environment.sleep(SIGN_PAUSE).await;
             }
             Err(error) => {
                 tracing::warn!(%error, agreement = self.number, "a data set was not signed");
+                self.tries.store(0, Ordering::Release);
                 self.common.catalogue.withdraw(self.number).await?;
                 let refused = self.with_state(State::refuse);
                 refused.iter().for_each(|added| self.answer(&added.name, false));
                 self.common.environment.sleep(SIGN_PAUSE).await;
             }
         }
-        self.common.environment.sleep(CLAIM_PAUSE * u32::try_from(waiting).unwrap_or(0)).await;
         Ok(())
+    }
+
+    /// Whether a claim that the provider refuses may be right all the same, so that the very same is
+    /// asked for: the provider may have signed it before and brought it to the ledger, which two looks
+    /// show, or hold as many versions above the ledger's as it can and not have heard of a later one.
+    fn may_be_right(&self, error: &Error) -> bool {
+        if !matches!(error, Error::Refused(_, Refusal::Claim, _)) {
+            return false;
+        }
+        let looks = self.looks.load(Ordering::Acquire);
+        let tries = self.tries.fetch_add(1, Ordering::AcqRel);
+        if tries == 0 {
+            self.refused_at.store(looks, Ordering::Release);
+        }
+        self.common.signed.notify_one();
+        let unseen = looks < self.refused_at.load(Ordering::Acquire).saturating_add(2);
+        let many = self.with_state(|state| state.version()) >= VERSIONS_AHEAD_MAX;
+        unseen || many && tries < CLAIM_TRIES
     }
 
     /// The consumer's signature over a claim.
@@ -357,11 +404,13 @@ impl Deed {
 
     async fn signed(&self, signature: Signature) -> Result<(), Stopped> {
         let Some(agreed) = self.with_state(|state| state.sign(signature)) else { return Ok(()) };
-        // Until the ledger says so again: it may just have grown.
-        self.may_shrink.store(false, Ordering::Release);
+        self.tries.store(0, Ordering::Release);
         let (claim, names) = (agreed.claim, agreed.adds.iter().map(|a| a.name).collect::<Vec<_>>());
         let orphans = self.common.catalogue.agreed(agreed).await?;
-        lock(&self.waiting).push_back(claim);
+        *lock(&self.waiting) = Some(claim);
+        if self.is_due() {
+            self.common.signed.notify_one();
+        }
         names.iter().for_each(|name| self.answer(name, true));
         if !orphans.is_empty() {
             self.drop_entries(orphans.iter().map(|added| added.sequence).collect()).await?;
@@ -423,7 +472,10 @@ impl Deed {
     }
 
     /// Pays for all that verified, unless the provider has it.
-    async fn pay(&self) -> Result<(), Error> {
+    ///
+    /// # Errors
+    /// [`Error`].
+    pub async fn pay(&self) -> Result<(), Error> {
         if let Some(voucher) = self.voucher(0, true).await? {
             self.link.pay(voucher).await?;
             self.meter.lock().await.acknowledge(voucher.egress);
@@ -504,68 +556,5 @@ impl Deed {
             return Ok(None);
         }
         Ok(Some(Voucher::signed(&self.session, &self.common.chain, self.agreement, meter.signed(), 0)))
-    }
-}
-
-/// Room that was reserved: given back unless a shard takes it.
-pub struct Room {
-    deed: Arc<Deed>,
-    bytes: u64,
-    kept: bool,
-}
-
-/// A shard that the provider stored: dropping this before it is signed gives it up.
-pub struct Unsigned {
-    deed: Arc<Deed>,
-    name: Hash,
-    answer: oneshot::Receiver<bool>,
-}
-
-impl Room {
-    /// Where.
-    pub const fn deed(&self) -> &Arc<Deed> {
-        &self.deed
-    }
-
-    /// Bytes of the shard that it is for.
-    pub const fn bytes(&self) -> u64 {
-        self.bytes
-    }
-
-    /// Gives the shard to the provider. On success its signature is under way.
-    ///
-    /// # Errors
-    /// [`Error`]; the room is free again.
-    pub async fn store(mut self, added: Added, bytes: Vec<u8>) -> Result<Unsigned, Error> {
-        self.deed.link.put(self.deed.agreement, added.name, bytes).await?;
-        self.kept = true;
-        let (deed, name) = (self.deed.clone(), added.name);
-        let (waiter, answer) = oneshot::channel();
-        lock(&deed.waiters).insert(name, waiter);
-        deed.with_state(|state| state.queue(added));
-        deed.wake.notify_one();
-        Ok(Unsigned { deed, name, answer })
-    }
-}
-
-impl Unsigned {
-    /// Waits for the provider's signature; `false` if it will not come.
-    pub async fn signed(mut self) -> bool {
-        (&mut self.answer).await.unwrap_or(false)
-    }
-}
-
-impl Drop for Unsigned {
-    fn drop(&mut self) {
-        lock(&self.deed.waiters).remove(&self.name);
-        self.deed.with_state(|state| state.unqueue(&self.name));
-    }
-}
-
-impl Drop for Room {
-    fn drop(&mut self) {
-        if !self.kept {
-            self.deed.with_state(|state| state.release(self.bytes));
-        }
     }
 }

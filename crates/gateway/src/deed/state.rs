@@ -110,6 +110,11 @@ impl State {
         self.signed.version
     }
 
+    /// What is asked of the provider.
+    pub fn intended(&self) -> Option<DataSetClaim> {
+        self.intent.as_ref().map(|intent| intent.claim)
+    }
+
     /// The entries in force.
     pub fn live(&self) -> Vec<Added> {
         self.entries.values().filter(|entry| !entry.dropped).map(|entry| entry.added).collect()

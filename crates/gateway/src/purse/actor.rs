@@ -1,13 +1,11 @@
 //! The task that looks at the ledger once a tick and does what the state says.
 
 use super::{
+    policy::{Policy, Posted, wanted},
     renew,
     settle::settle,
-    state::{
-        Policy, Stage, Standing, Step, View, eligible, failed_since, is_late, next, passes, quota_egress,
-        wanted,
-    },
-    survey::{Survey, details, survey},
+    state::{Around, Stage, Standing, Step, View, failed_since, is_late, next, passes},
+    survey::{Survey, details, posted, survey},
 };
 use crate::{
     catalogue::{LoadedDeed, row::DeedRow},
@@ -21,10 +19,11 @@ use commonware_cryptography::Signer as _;
 use futures::future::join_all;
 use posync_client::rpc::Provider;
 use posync_protocol::{
-    Account, AgreementId, Code,
+    Account, AgreementId, Amount, Code,
     limits::{Parameters, READ_KEYS_MAX},
     operation::{Body, CloseAlone, Open, TopUp},
-    record::Agreement,
+    record::{Agreement, EGRESS, GAS, STORAGE},
+    standing::check_takes,
 };
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -73,20 +72,25 @@ pub struct Purse {
 #[derive(Default)]
 struct Seen {
     providers: BTreeMap<Account, (View, Known)>,
-    drawn: BTreeMap<Account, u64>,
+    drawn: BTreeMap<Account, u32>,
     late: BTreeMap<Account, u64>,
+    /// By agreement, what was read and the epoch since which it is empty and no more was.
+    idle: BTreeMap<u32, (u64, u64)>,
 }
 
 /// Runs for ever.
 pub async fn start(purse: Arc<Purse>) {
     let (mut seen, mut tick) = (Seen::default(), 0u64);
     purse.resume().await;
+    purse.core.common.environment.spawn(purse.clone().bring());
     loop {
         if let Err(error) = purse.look(&mut seen, tick).await {
             tracing::warn!(%error, "the ledger could not be looked at");
         }
         tick += 1;
-        purse.core.common.environment.sleep(TICK).await;
+        let environment = &purse.core.common.environment;
+        // A put that needs more room does not wait for the next look.
+        environment.within(TICK, purse.core.expecting.notified()).await;
     }
 }
 
@@ -104,7 +108,8 @@ impl Purse {
         self.learn(seen, found, all);
         self.watch(seen).await;
         self.upkeep(seen).await?;
-        self.settle_all().await;
+        // An agreement that never held anything has nothing to bring.
+        self.settle_all(Deed::is_used).await;
         self.bring_refusals().await?;
         if tick.is_multiple_of(SCRUB_TICKS) {
             self.ask_scrubs();
@@ -169,41 +174,43 @@ impl Purse {
         }
     }
 
-    async fn standings(&self) -> Vec<(Arc<Deed>, Standing)> {
-        let mut standings = Vec::new();
+    async fn standings(&self, seen: &mut Seen) -> Vec<(Arc<Deed>, Standing)> {
+        let (mut standings, epoch) = (Vec::new(), self.epoch());
+        let before = std::mem::take(&mut seen.idle);
         for deed in self.core.deeds() {
             let load = deed.with_state(|state| state.load());
-            let empty = deed.with_state(|state| state.is_empty()) && deed.waiting().is_empty();
-            let standing = Standing { row: deed.terms(), load, egress: deed.egress().await, empty };
-            standings.push((deed, standing));
+            let empty = deed.with_state(|state| state.is_empty()) && deed.waiting().is_none();
+            let (egress, number) = (deed.egress().await, deed.number);
+            let since = before.get(&number).filter(|(read, _)| empty && *read == egress);
+            let since = since.map_or(epoch, |(_, since)| *since);
+            seen.idle.insert(number, (egress, since));
+            let idle = epoch.saturating_sub(since);
+            standings.push((deed.clone(), Standing { number, row: deed.terms(), load, egress, empty, idle }));
         }
         standings
     }
 
-    async fn upkeep(self: &Arc<Self>, seen: &Seen) -> Result<(), Error> {
-        let standings = self.standings().await;
+    async fn upkeep(self: &Arc<Self>, seen: &mut Seen) -> Result<(), Error> {
+        let posted = posted(&self.ledger, &self.parameters).await?;
+        let standings = self.standings(seen).await;
         let rows: Vec<Standing> = standings.iter().map(|(_, standing)| standing.clone()).collect();
         let views = seen.providers.iter().map(|(account, (view, _))| (*account, view.clone())).collect();
-        let price = |price: u128| u64::try_from(price).unwrap_or(u64::MAX);
-        let posted = (price(self.parameters.price_storage), price(self.parameters.price_egress));
         let retired = self.retired.load(Ordering::Acquire);
-        let needed = self.needed.lock().expect("no holder of this lock panics").clone();
-        let want = || wanted(&views, &needed, &rows, self.epoch(), &self.policy, posted);
-        let open = if retired { Vec::new() } else { want() };
-        let opened = join_all(open.into_iter().map(|account| self.open(account, &views))).await;
-        for result in opened {
-            result?;
+        if !retired {
+            let needed = self.needed.lock().expect("no holder of this lock panics").clone();
+            let wants = (&self.policy, self.core.demand(self.policy.providers));
+            let all = wanted(&views, &needed, &rows, wants, &posted, &self.parameters);
+            let opened = all.into_iter().map(|(account, opens)| self.open(account, opens, &views));
+            join_all(opened).await.into_iter().collect::<Result<Vec<()>, _>>()?;
         }
         for (deed, standing) in &standings {
-            let successor = renew::successor(&self.core, deed).is_some()
-                && views.get(&deed.provider()).is_some_and(|view| eligible(view, &self.policy, posted));
             let kept = self.parameters.epoch(deed.agreement.opened) + KEPT_EPOCHS;
             let step = if retired && self.epoch() >= kept && Stage::of(&standing.row) == Stage::Open {
                 Step::Drain
             } else {
-                next(standing, self.epoch(), successor, &self.policy, &self.parameters)
+                self.next(deed, standing, &rows, &views, &posted)
             };
-            self.step(deed, step).await?;
+            self.step(deed, step, &posted).await?;
             if Stage::of(&standing.row) == Stage::Draining {
                 renew::drain(&self.core, deed);
             }
@@ -211,23 +218,59 @@ impl Purse {
         Ok(())
     }
 
-    async fn step(&self, deed: &Arc<Deed>, step: Step) -> Result<(), Error> {
+    fn next(
+        &self,
+        deed: &Deed,
+        standing: &Standing,
+        rows: &[Standing],
+        views: &BTreeMap<Account, View>,
+        posted: &Posted,
+    ) -> Step {
+        let provider = deed.provider();
+        let mine: Vec<&Standing> = rows.iter().filter(|s| s.row.agreement.provider == provider).collect();
+        let holds = views.get(&provider).is_some_and(|view| {
+            view.provider.leaves_at == 0 && passes(&view.audit) && check_takes(&view.standing).is_ok()
+        });
+        let awaited = self.core.demand(1) > 0;
+        let around = Around {
+            successor: holds && renew::successor(&self.core, deed).is_some(),
+            idle: !awaited && self.policy.is_idle(standing, &mine, self.epoch(), &self.parameters),
+            egress_price: posted.prices[EGRESS].price,
+        };
+        next(standing, self.epoch(), around, &self.policy, &self.parameters)
+    }
+
+    /// Has more money locked for vouchers. What was read is brought first: what the provider redeems
+    /// before the top-up keeps its price (AG-8).
+    async fn top_up(&self, deed: &Deed, amount: Amount, posted: &Posted) -> Result<(), Error> {
+        if let Err(error) = deed.pay().await {
+            tracing::debug!(%error, "a voucher is brought again");
+        }
+        let price = |class: usize| posted.prices[class].price.min(self.policy.price_max[class]);
+        let egress_price = deed.terms().egress_price.max(price(EGRESS));
+        let body = TopUp {
+            agreement: deed.agreement,
+            amount,
+            max_egress_price: egress_price,
+            max_gas_price: self.policy.price_max[GAS],
+        };
+        let code = self.ledger.execute(Body::TopUp(body)).await?;
+        if code != Code::Done {
+            tracing::warn!(?code, "a voucher reserve could not be topped up: {}", code.explain());
+            return Ok(());
+        }
+        let more = |row: &mut DeedRow| {
+            row.voucher_reserve = row.voucher_reserve.checked_add(amount).unwrap_or(row.voucher_reserve);
+            row.egress_price = egress_price;
+        };
+        deed.set_terms(more).await.map_err(|_| Error::Stopping)
+    }
+
+    async fn step(&self, deed: &Arc<Deed>, step: Step, posted: &Posted) -> Result<(), Error> {
         let stopped = |_| Error::Stopping;
         match step {
             Step::Nothing => {}
-            Step::TopUp(amount) => {
-                let code =
-                    self.ledger.execute(Body::TopUp(TopUp { agreement: deed.agreement, amount })).await?;
-                if code == Code::Done {
-                    let more = |row: &mut DeedRow| {
-                        let sum = row.voucher_reserve.checked_add(amount);
-                        row.voucher_reserve = sum.unwrap_or(row.voucher_reserve);
-                    };
-                    deed.set_terms(more).await.map_err(stopped)?;
-                } else {
-                    tracing::warn!(?code, "a voucher reserve could not be topped up: {}", code.explain());
-                }
-            }
+            Step::TopUp(amount) => self.top_up(deed, amount, posted).await?,
             Step::Drain => deed.set_terms(|row| row.stage = Stage::Draining as u8).await.map_err(stopped)?,
             Step::Close => {
                 let close = CloseAlone { agreement: deed.agreement };
@@ -254,10 +297,16 @@ impl Purse {
         Ok(())
     }
 
-    async fn settle_all(&self) {
-        // An agreement that never held anything has nothing to bring.
-        let used = |deed: &Arc<Deed>| deed.with_state(|state| state.version() > 0);
-        let deeds: Vec<_> = self.core.deeds().into_iter().filter(used).collect();
+    /// Brings what is due between two looks.
+    async fn bring(self: Arc<Self>) {
+        loop {
+            self.core.common.signed.notified().await;
+            self.settle_all(|deed| deed.is_due()).await;
+        }
+    }
+
+    async fn settle_all(&self, some: impl Fn(&Deed) -> bool) {
+        let deeds: Vec<_> = self.core.deeds().into_iter().filter(|deed| some(deed)).collect();
         let settled =
             join_all(deeds.iter().map(|deed| settle(&self.core, &self.ledger, deed, &self.parameters))).await;
         for error in settled.into_iter().filter_map(Result::err) {
@@ -312,39 +361,49 @@ impl Purse {
         link
     }
 
-    /// Opens an agreement, from its number to its first shard.
-    async fn open(&self, provider: Account, views: &BTreeMap<Account, View>) -> Result<(), Error> {
+    /// Opens agreements with a provider at once, each from its number to its first shard.
+    async fn open(
+        &self,
+        provider: Account,
+        opens: Vec<Open>,
+        views: &BTreeMap<Account, View>,
+    ) -> Result<(), Error> {
         let Some(view) = views.get(&provider) else { return Ok(()) };
-        let Some(slot) = self.free_slot(provider, view.provider.slots).await? else { return Ok(()) };
-        let row = DeedRow {
-            agreement: AgreementId { provider, slot, opened: 0 },
-            stage: Stage::Opening as u8,
-            end_epoch: self.epoch() + self.policy.epochs,
-            quota_leaves: self.policy.quota_leaves,
-            quota_egress: quota_egress(view, &self.policy),
-            voucher_reserve: self.policy.voucher_reserve,
-            egress_price: self.policy.price_max.1,
-        };
-        let number = self.core.common.catalogue.add_deed(row.clone()).await.map_err(|_| Error::Stopping)?;
-        match number {
-            Some(number) => self.ask(number, row).await,
-            None => {
-                Err(Error::Full("this gateway has opened all the agreements that it may; start a new one"))
-            }
+        let slots = self.free_slots(provider, view.provider.slots).await?;
+        let mut rows = Vec::new();
+        for (open, slot) in opens.into_iter().zip(slots) {
+            let row = DeedRow {
+                agreement: AgreementId { provider, slot, opened: 0 },
+                stage: Stage::Opening as u8,
+                end_epoch: open.end_epoch,
+                quota_leaves: open.quota_leaves,
+                quota_egress: open.quota_egress,
+                voucher_reserve: open.voucher_reserve,
+                egress_price: open.max_egress_price,
+            };
+            let number = self.core.common.catalogue.add_deed(row.clone()).await;
+            let Some(number) = number.map_err(|_| Error::Stopping)? else {
+                let full = "this gateway has opened all the agreements that it may; start a new one";
+                return Err(Error::Full(full));
+            };
+            rows.push((number, row));
         }
+        let asked = join_all(rows.into_iter().map(|(number, row)| self.ask(number, row))).await;
+        asked.into_iter().collect()
     }
 
-    /// A free slot of a provider, from where some are likely: one of the first few, as others may be
+    /// Free slots of a provider, from where some are likely, in an order of their own: others may be
     /// opening agreements with it at the same moment.
-    async fn free_slot(&self, provider: Account, held: u32) -> Result<Option<u32>, Error> {
+    async fn free_slots(&self, provider: Account, held: u32) -> Result<Vec<u32>, Error> {
         let first = held.saturating_sub(READ_KEYS_MAX as u32 / 2);
         let slots: Vec<u32> = (first..first + READ_KEYS_MAX as u32).collect();
         let keys = slots.iter().map(|slot| Agreement::key(&provider, *slot)).collect();
         let (_, found) = self.ledger.read(keys).await?;
         let free = slots.into_iter().zip(found).filter(|(_, found)| found.is_none()).map(|(slot, _)| slot);
-        let few: Vec<u32> = free.take(SLOTS_TRIED).collect();
+        let mut few: Vec<u32> = free.take(SLOTS_TRIED).collect();
         let place = usize::from(self.core.common.environment.random()[0]) % few.len().max(1);
-        Ok(few.get(place).copied())
+        few.rotate_left(place);
+        Ok(few)
     }
 
     /// Has the ledger open what the row says, and takes it up.
@@ -357,9 +416,9 @@ impl Purse {
             slot: row.agreement.slot,
             session_key,
             storage_key: account(storage_key(master, number)),
-            max_storage_price: policy.price_max.0,
-            max_egress_price: policy.price_max.1,
-            max_gas_price: 0,
+            max_storage_price: policy.price_max[STORAGE],
+            max_egress_price: policy.price_max[EGRESS],
+            max_gas_price: policy.price_max[GAS],
             quota_leaves: row.quota_leaves,
             quota_egress: row.quota_egress,
             quota_gas: 0,
@@ -369,8 +428,6 @@ impl Purse {
             voucher_reserve: row.voucher_reserve,
             storage_reserve_max: policy.storage_reserve_max,
         };
-        let open =
-            Open { max_gas_price: u64::try_from(self.parameters.price_gas).unwrap_or(u64::MAX), ..open };
         let code = self.ledger.execute(Body::Open(open)).await;
         let key = Agreement::key(&row.agreement.provider, row.agreement.slot);
         let found = self.ledger.record::<Agreement>(key).await?;

@@ -2,12 +2,13 @@
 //! providers that hold our shards.
 //!
 //! ```text
-//!   ledger ──proven records──► survey ─► state: wanted, next ─► Open, TopUp, CloseAlone ─► ledger
+//!   ledger ──proven records──► survey ─► policy, state: wanted, next ─► Open, TopUp, CloseAlone ─► ledger
 //!                                 ├────► audits: late, failed ─► repair
-//!                                 └────► deeds: what waits ─► settle: SetDataSet, in order ─► ledger
+//!                                 └────► deeds: the newest that waits ─► settle: SetDataSet ─► ledger
 //! ```
 
 mod actor;
+pub mod policy;
 mod reclaim;
 mod renew;
 mod settle;
@@ -15,4 +16,4 @@ pub mod state;
 mod survey;
 
 pub use actor::{Purse, start};
-pub use state::Policy;
+pub use policy::Policy;

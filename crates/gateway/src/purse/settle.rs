@@ -1,11 +1,14 @@
-//! Brings signed data sets to the ledger, in order, in the background, and looks at what it says of us.
+//! Brings the newest signed data set of an agreement to the ledger, in the background, and looks at
+//! what it says of us.
+//!
+//! A claim says the whole data set (DS-1): one operation carries all that was signed before it, and what
+//! it overtakes is void. So at most one is under way for each agreement.
 
 use crate::{
     core::Core,
     deed::Deed,
     ledger::{Error, Ledger, decode},
 };
-use futures::future::join_all;
 use posync_protocol::{
     Code,
     agreement::trust,
@@ -15,21 +18,48 @@ use posync_protocol::{
 };
 use std::sync::Arc;
 
-/// Claims of one agreement in one go.
-const CLAIMS_AT_ONCE: usize = 8;
-/// Settlements that must lie between a growth and the next shrink (protocol 3).
-const SHRINK_SETTLEMENTS: u64 = 2;
+/// Settlements that must lie between a growth in force and the next shrink (DS-3).
+const SHRINK_SETTLEMENTS: u32 = 2;
 
-/// Brings what waits of one agreement to the ledger, as far as it takes it now.
+/// What the ledger would say to data sets of an agreement now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Verdict {
+    /// It takes the one that waits.
+    takes: bool,
+    /// It will take one that is smaller than what was signed last.
+    shrinks: bool,
+}
+
+impl Verdict {
+    /// From the set in force and the one after it, the provider's settlements, whether the provider
+    /// may hold more than now, and the newest claim that is not there.
+    fn of(data_set: &DataSet, settlements: u32, grows: bool, waiting: Option<&DataSetClaim>) -> Self {
+        let current = &data_set.current;
+        let settled = settlements >= current.grown_at.saturating_add(SHRINK_SETTLEMENTS);
+        let takes = waiting.is_none_or(|claim| {
+            (grows || claim.leaves <= current.leaves) && (settled || claim.leaves >= current.leaves)
+        });
+        // What takes effect before a shrink must not be a growth: the shrink would wait again. Who may
+        // not grow brings no growth either.
+        let below = |leaves: Option<u64>| leaves.is_none_or(|leaves| leaves < current.leaves);
+        let next = below(data_set.next.map(|next| next.leaves));
+        let shrinks = settled && next && (below(waiting.map(|claim| claim.leaves)) || !grows);
+        Self { takes, shrinks }
+    }
+}
+
+/// Brings what waits of one agreement to the ledger, if it would take it now.
 ///
 /// # Errors
-/// [`Error`]; the claims go on waiting.
+/// [`Error`]; the claim goes on waiting.
 pub(super) async fn settle(
     core: &Core,
     ledger: &Ledger,
     deed: &Arc<Deed>,
     parameters: &Parameters,
 ) -> Result<(), Error> {
+    // Who is at it already has read the ledger a moment ago.
+    let Some(_bringing) = deed.bring() else { return Ok(()) };
     let stopped = |_| Error::Stopping;
     let slot = deed.agreement.slot;
     let provider = deed.provider();
@@ -40,44 +70,77 @@ pub(super) async fn settle(
     let usage: Use = decode(slots.get(2).copied().flatten())?.unwrap_or_default();
     deed.set_trust(trust(&usage, parameters));
     let last = data_set.next.unwrap_or(data_set.current);
-    deed.settled(last.version).await.map_err(stopped)?;
+    deed.looked(&last).await.map_err(stopped)?;
+    let Some(known) = core.known(&provider) else { return Ok(()) };
     let waiting = deed.waiting();
-    let may_shrink = audit.settlements >= last.grown_at.saturating_add(SHRINK_SETTLEMENTS);
-    deed.set_may_shrink(waiting.is_empty() && may_shrink);
-    let Some(known) = core.known(&deed.provider()) else { return Ok(()) };
-    // A data set that grows would be refused for a fee, and with it what follows: all of it waits for
-    // the provider's return, or for the end of the agreement.
-    let grows = |claim: &DataSetClaim| !known.takes && claim.leaves > last.leaves;
-    let due = waiting.iter().take_while(|signed| !grows(&signed.claim));
-    let bodies = due.take(CLAIMS_AT_ONCE).map(|signed| {
-        Body::SetDataSet(SetDataSet {
-            claim: signed.claim,
-            index: known.index,
-            end_epoch: deed.terms().end_epoch,
-            storage_key: deed.storage_account(),
-            consumer_signature: deed.sign_claim(&signed.claim),
-            provider_signature: Some(signed.signature),
-        })
+    let claim = waiting.as_ref().map(|signed| &signed.claim);
+    let verdict = Verdict::of(&data_set, audit.settlements, known.takes, claim);
+    deed.set_may_shrink(verdict.shrinks.then(|| claim.map_or(last.version, |claim| claim.version)));
+    // What would be refused costs a fee: it waits for the provider's return, for settlements, or for
+    // the end of the agreement.
+    let Some(signed) = waiting.filter(|_| verdict.takes) else { return Ok(()) };
+    let body = Body::SetDataSet(SetDataSet {
+        claim: signed.claim,
+        index: known.index,
+        end_epoch: deed.terms().end_epoch,
+        storage_key: deed.storage_account(),
+        consumer_signature: deed.sign_claim(&signed.claim),
+        provider_signature: Some(signed.signature),
     });
-    let bodies: Vec<Body> = bodies.collect();
-    let codes = join_all(bodies.into_iter().map(|body| ledger.execute(body))).await;
-    for (signed, code) in waiting.iter().zip(codes) {
-        match code? {
-            Code::Done => deed.settled(signed.claim.version).await.map_err(stopped)?,
-            // What follows it is refused too; all of it is brought again at the next look.
-            Code::DataSetShrinkEarly | Code::DataSetVersion | Code::GrowthJailed | Code::GrowthSuspended => {
-                return Ok(());
+    match ledger.execute(body).await? {
+        Code::Done => {
+            deed.settled(signed.claim.version).await.map_err(stopped)?;
+            if deed.is_due() {
+                core.common.signed.notify_one();
             }
-            code @ (Code::AgreementUnknown | Code::AgreementClosed | Code::AgreementEnded) => {
-                tracing::info!(?code, deed = deed.number, "an agreement takes no data set any more");
-                let all = waiting.last().map_or(0, |last| last.claim.version);
-                return deed.settled(all).await.map_err(stopped);
-            }
-            code => {
-                tracing::warn!(?code, deed = deed.number, "a data set is refused: {}", code.explain());
-                return Ok(());
-            }
+        }
+        // The provider or a block was faster: the next look sees what is there.
+        Code::DataSetShrinkEarly | Code::DataSetVersion | Code::GrowthJailed | Code::GrowthSuspended => {}
+        code @ (Code::AgreementUnknown | Code::AgreementClosed | Code::AgreementEnded) => {
+            tracing::info!(?code, deed = deed.number, "an agreement takes no data set any more");
+            deed.settled(signed.claim.version).await.map_err(stopped)?;
+        }
+        code => {
+            tracing::warn!(?code, deed = deed.number, "a data set is refused: {}", code.explain());
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use posync_protocol::{Account, AgreementId, record::Version};
+
+    fn claim(leaves: u64) -> DataSetClaim {
+        let agreement = AgreementId { provider: Account([1; 32]), slot: 0, opened: 1 };
+        DataSetClaim { agreement, version: 9, root: [1; 32], leaves, bytes: 0 }
+    }
+
+    fn version(leaves: u64) -> Version {
+        Version { version: 3, root: [0; 32], leaves, bytes: 0, grown_at: 10 }
+    }
+
+    #[test]
+    fn a_claim_is_brought_and_a_shrink_signed_only_when_the_ledger_takes_them() {
+        for (what, next, settlements, grows, waiting, takes, shrinks) in [
+            ("nothing waits", None, 12, true, None, true, true),
+            ("just grown", None, 11, true, None, true, false),
+            ("a growth waits as next", Some(101), 12, true, None, true, false),
+            ("a shrink waits as next", Some(99), 12, true, None, true, true),
+            ("a growth waits here", None, 12, true, Some(101), true, false),
+            ("as large as what is in force", None, 11, true, Some(100), true, false),
+            ("smaller, just grown", None, 11, true, Some(99), false, false),
+            ("smaller, settled", None, 12, true, Some(99), true, true),
+            ("smaller than next, not than what is in force", Some(120), 11, true, Some(110), true, false),
+            ("a growth at who may not grow", None, 12, false, Some(101), false, true),
+            ("a shrink at who may not grow", None, 12, false, Some(99), true, true),
+            ("the same, just grown", None, 11, false, Some(99), false, false),
+        ] {
+            let data_set = DataSet { current: version(100), next: next.map(version) };
+            let waiting = waiting.map(claim);
+            let verdict = Verdict::of(&data_set, settlements, grows, waiting.as_ref());
+            assert_eq!(verdict, Verdict { takes, shrinks }, "{what}");
+        }
+    }
 }

@@ -1,14 +1,15 @@
 //! Reads from the ledger what the gateway decides on: providers, their audits, our agreements.
 
-use super::state::View;
+use super::{policy::Posted, state::View};
 use crate::{
     core::Known,
     ledger::{Error, Ledger, decode},
 };
 use posync_protocol::{
     Account,
-    limits::{HISTORY, READ_KEYS_MAX},
-    record::{Audit, Endpoint, Measured, Provider, ProviderAt, Standing, System},
+    books::pair,
+    limits::{HISTORY, Parameters, READ_KEYS_MAX},
+    record::{Audit, CLASSES, Endpoint, Market, Measured, Offer, Provider, ProviderAt, Standing, System},
     standing::check_takes,
 };
 use std::collections::BTreeMap;
@@ -16,7 +17,7 @@ use std::collections::BTreeMap;
 /// Providers that a gateway looks at; beyond them the network is large enough anyway.
 pub(super) const PROVIDERS_SEEN_MAX: u32 = 1024;
 /// Records of a provider in a survey.
-const PER_PROVIDER: usize = 5;
+const PER_PROVIDER: usize = 6;
 
 /// What a survey found.
 #[derive(Debug, Default)]
@@ -45,6 +46,19 @@ pub(super) async fn survey(ledger: &Ledger) -> Result<Survey, Error> {
     details(ledger, &accounts).await
 }
 
+/// Reads what is posted.
+///
+/// # Errors
+/// [`Error`].
+pub(super) async fn posted(ledger: &Ledger, parameters: &Parameters) -> Result<Posted, Error> {
+    let (height, slots) = ledger.read((0..CLASSES as u8).map(Market::key).collect()).await?;
+    let found = |class: usize| decode::<Market>(slots.get(class).copied().flatten());
+    let found = [found(0)?, found(1)?, found(2)?];
+    let mut class = 0..;
+    let prices = found.map(|market| pair(market, class.next().expect("without end"), parameters));
+    Ok(Posted { prices, height })
+}
+
 /// Reads these providers.
 ///
 /// # Errors
@@ -52,21 +66,30 @@ pub(super) async fn survey(ledger: &Ledger) -> Result<Survey, Error> {
 pub(super) async fn details(ledger: &Ledger, accounts: &[Account]) -> Result<Survey, Error> {
     let mut survey = Survey { height: u64::MAX, ..Survey::default() };
     for group in accounts.chunks(READ_KEYS_MAX / PER_PROVIDER) {
-        let own = |a| [Provider::key(a), Audit::key(a), Endpoint::key(a), Standing::key(a), Measured::key(a)];
+        let own = |a| {
+            [
+                Provider::key(a),
+                Offer::key(a),
+                Audit::key(a),
+                Endpoint::key(a),
+                Standing::key(a),
+                Measured::key(a),
+            ]
+        };
         let (height, slots) = ledger.read(group.iter().flat_map(own).collect()).await?;
         survey.height = survey.height.min(height);
         for (account, slots) in group.iter().zip(slots.chunks(PER_PROVIDER)) {
-            let [provider, audit, endpoint, standing, measured] = slots else { continue };
-            let (Some(provider), Some(endpoint)) =
-                (decode::<Provider>(*provider)?, decode::<Endpoint>(*endpoint)?)
-            else {
+            let [provider, offer, audit, endpoint, standing, measured] = slots else { continue };
+            let (provider, offer) = (decode::<Provider>(*provider)?, decode::<Offer>(*offer)?);
+            let endpoint = decode::<Endpoint>(*endpoint)?;
+            let ((Some(provider), Some(offer)), Some(endpoint)) = ((provider, offer), endpoint) else {
                 continue;
             };
             let audit = decode::<Audit>(*audit)?.unwrap_or_default();
             let measured = decode::<Measured>(*measured)?;
             let standing = decode::<Standing>(*standing)?.unwrap_or(Standing::newborn(0));
-            let known = known(&provider, &audit, &endpoint, &standing);
-            survey.providers.insert(*account, (View { provider, audit, measured }, known));
+            let known = known((&offer, &provider), &audit, &endpoint, &standing);
+            survey.providers.insert(*account, (View { offer, provider, audit, standing, measured }, known));
         }
     }
     if accounts.is_empty() {
@@ -75,16 +98,21 @@ pub(super) async fn details(ledger: &Ledger, accounts: &[Account]) -> Result<Sur
     Ok(survey)
 }
 
-fn known(provider: &Provider, audit: &Audit, endpoint: &Endpoint, standing: &Standing) -> Known {
-    let text = std::str::from_utf8(&endpoint.address).ok();
+fn known(
+    (offer, provider): (&Offer, &Provider),
+    audit: &Audit,
+    endpoint: &Endpoint,
+    standing: &Standing,
+) -> Known {
+    let mut addresses = endpoint.addresses.iter().filter_map(|text| std::str::from_utf8(text).ok());
     Known {
         index: provider.index,
-        operator: provider.operator.to_vec(),
-        region: endpoint.region.to_vec(),
-        address: text.and_then(|text| text.parse().ok()),
+        operator: offer.operator.to_vec(),
+        region: offer.region.to_vec(),
+        address: addresses.find_map(|text| text.parse().ok()),
         trusted: true,
         takes: check_takes(standing).is_ok(),
         score: standing.score(),
-        vetted: audit.drawn >= u64::from(HISTORY),
+        vetted: audit.drawn >= HISTORY,
     }
 }

@@ -33,7 +33,8 @@ pub(super) async fn failed(core: Arc<Core>, provider: Account) {
     for deed in core.deeds_with(&provider) {
         let (mut lost, mut read) = (Vec::new(), 0);
         for entry in deed.with_state(|state| state.live()) {
-            match deed.fetch(entry.name, entry.bytes.into()).await {
+            let payer = core.payer(&deed, entry.bytes.into()).await;
+            match payer.fetch(entry.name, entry.bytes.into()).await {
                 Err(error) if error.shows_loss() => lost.push(entry.sequence),
                 Err(error) => {
                     tracing::debug!(%error, "a suspect does not answer");

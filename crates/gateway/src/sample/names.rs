@@ -50,7 +50,7 @@ pub fn proved(body: &BlockBody, provider: &Account, challenge: u64) -> Option<Ve
     let named = |answer: &Answer| match answer {
         Answer::Proved(read) => {
             let root = read.position.place(&read.shard, read.length)?.root;
-            Some(Named { shard: read.shard, length: read.length, slot: read.slot, root })
+            Some(Named { shard: read.shard, length: read.length, slot: answer.slot(), root })
         }
         Answer::Missing(_) | Answer::Ended(_) => None,
     };
@@ -139,7 +139,7 @@ mod tests {
             let (shard, length) = shards[place];
             let (chunk, path_of_chunk) = Default::default();
             Answer::Proved(ProvedRead {
-                slot: 4,
+                place: 4,
                 shard,
                 length,
                 position: path(place),
@@ -148,7 +148,7 @@ mod tests {
             })
         };
         let missing = |position: SumPath| {
-            Answer::Missing(MissingRead { slot: 4, shard: [2; 32], length: 100, position })
+            Answer::Missing(MissingRead { place: 4, shard: [2; 32], length: 100, position })
         };
         let answers = vec![proved(2), proved(0), missing(path(1)), proved(2)];
         let operations = vec![

@@ -145,7 +145,7 @@ pub async fn gather(core: &Arc<Core>, index: u32, row: &SegmentRow) -> Result<He
     let mut rest = sources(core, row);
     let mut held = Held::default();
     let mut under_way = FuturesUnordered::new();
-    let fetch = |source: Source| fetch(source, row);
+    let fetch = |source: Source| fetch(core, source, row);
     let mut asked: Vec<(usize, Arc<link::Link>)> = Vec::new();
     let mut ask = |source: Source| {
         asked.push((source.position, source.deed.link.clone()));
@@ -185,8 +185,9 @@ pub async fn gather(core: &Arc<Core>, index: u32, row: &SegmentRow) -> Result<He
 }
 
 /// Reads a shard. One that is not waited for any more still ends, and pays.
-async fn fetch(source: Source, row: &SegmentRow) -> (Source, Result<Vec<u8>, link::Error>) {
-    let fetched = source.deed.fetch(row.names[source.position], row.shard_bytes()).await;
+async fn fetch(core: &Core, source: Source, row: &SegmentRow) -> (Source, Result<Vec<u8>, link::Error>) {
+    let payer = core.payer(&source.deed, row.shard_bytes()).await;
+    let fetched = payer.fetch(row.names[source.position], row.shard_bytes()).await;
     (source, fetched)
 }
 

@@ -18,7 +18,8 @@ use crate::{
     catalogue::row::{Added, FileRow, SegmentRow},
     coding::{self, FileId, FileKey, SHARDS, Shard},
     core::Core,
-    deed::{Room, Unsigned},
+    deed::{Room, Unsigned, state::leaves},
+    expected::Coming,
     limits::{ACKNOWLEDGE_SHARDS, SEGMENTS_UNSIGNED_MAX},
     repair::Notice,
 };
@@ -62,12 +63,13 @@ pub async fn put(
         return Err(Error::Name);
     }
     let segments = coding::segments(length).ok_or(Error::Length(length))?;
+    let coming = core.expect(length);
     ready(core, segments).await?;
     let seed = core.common.environment.random();
     let id: FileId = seed[..16].try_into().expect("sixteen of 32 bytes");
     let _putting = core.putting(id);
     let job = core.common.catalogue.begin(id, segments).await?;
-    let blake3 = stream(core, id, length, &mut pieces).await?;
+    let blake3 = stream(core, id, length, &mut pieces, &coming).await?;
     let row = FileRow { name, id, bytes: length, blake3, segments };
     let (file, _replaced) = core.common.catalogue.finish(job, row).await?.map_err(Error::Full)?;
     Ok(file)
@@ -99,6 +101,7 @@ async fn stream(
     id: FileId,
     length: u64,
     pieces: &mut BoxStream<'_, Vec<u8>>,
+    coming: &Coming,
 ) -> Result<[u8; 32], Error> {
     let key = FileKey::derive(&core.common.master, &id);
     let mut hasher = blake3::Hasher::new();
@@ -120,7 +123,7 @@ async fn stream(
             bytes.extend_from_slice(&piece);
         }
         rest = bytes.split_off(plain);
-        under_way.push(store(core.clone(), id, key.clone(), segment, bytes, memory));
+        under_way.push(store(core.clone(), (id, segment), key.clone(), bytes, memory, coming));
         while under_way.len() >= SEGMENTS_UNSIGNED_MAX {
             under_way.next().await.expect("not empty")?;
         }
@@ -154,11 +157,11 @@ async fn among<T>(
 /// Codes one segment and brings its shards to eight operators.
 async fn store(
     core: Arc<Core>,
-    file: FileId,
+    (file, segment): (FileId, u32),
     key: FileKey,
-    segment: u32,
     plain: Vec<u8>,
     memory: OwnedSemaphorePermit,
+    coming: &Coming,
 ) -> Result<(), Error> {
     let bytes = coding::shard_bytes(plain.len()) as u64;
     let length = u32::try_from(plain.len()).expect("a segment is 4 MiB");
@@ -170,6 +173,7 @@ async fn store(
     core.common.catalogue.place(file, segment, row).await?;
     let place = [&file[..], &segment.to_be_bytes()].concat();
     let rooms = rooms(&core, &place, bytes).await?;
+    coming.placed(leaves(bytes).saturating_mul(SHARDS as u64));
     let memory = Arc::new(memory);
     let used = Mutex::new(rooms.iter().map(|room| room.deed().provider()).collect::<BTreeSet<_>>());
     let under_way = FuturesUnordered::new();

@@ -31,6 +31,7 @@ use posync_gateway::{
 use posync_protocol::{
     Account, AgreementId, Amount, Bounded, Hash,
     limits::Parameters,
+    operation::DataSetClaim,
     record::{Agreement, DataSet, Use, Version},
     wire::{
         gateway::{File, Name},
@@ -45,7 +46,14 @@ use posync_provider::{
     till::Till,
     view::View,
 };
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    net::SocketAddr,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
 pub(crate) type Context = deterministic::Context;
 pub(crate) type Desked = Arc<Desk<Context, <Context as Storage>::Blob>>;
@@ -83,7 +91,7 @@ fn provider_key(index: usize) -> PrivateKey {
     PrivateKey::from_seed(index as u64 + 1)
 }
 
-fn terms(index: usize) -> Terms {
+pub(crate) fn terms(index: usize) -> Terms {
     let deed = u32::try_from(index).expect("few");
     let agreement = Agreement {
         opened: 1,
@@ -202,6 +210,18 @@ pub(crate) async fn corrupt(context: &Context, index: usize) {
 pub(crate) struct World {
     pub(crate) core: Arc<Core>,
     pub(crate) providers: Vec<Provider>,
+    pub(crate) ledger: Arc<Ledgered>,
+}
+
+/// What a test sees of the ledger, and does to it.
+#[derive(Default)]
+pub(crate) struct Ledgered {
+    /// It takes no data set now.
+    pub(crate) bars: AtomicBool,
+    /// Data sets that the gateway brought.
+    pub(crate) brought: AtomicU64,
+    /// Data sets that providers bring in the next block.
+    pub(crate) theirs: Mutex<Vec<DataSetClaim>>,
 }
 
 impl World {
@@ -215,7 +235,13 @@ impl World {
         let environment = Environment::new(context);
         let started = catalogue::start(context.child("catalogue"), "gateway", MASTER).await;
         let (catalogue, mut loaded, _disk) = started.expect("opens");
-        let common = Common { environment: environment.clone(), catalogue, chain: CHAIN, master: MASTER };
+        let common = Common {
+            environment: environment.clone(),
+            catalogue,
+            chain: CHAIN,
+            master: MASTER,
+            signed: Arc::default(),
+        };
         let (notices, heard) = mpsc::channel(1024);
         let core = Core::new(common.clone(), notices, Parameters::LOCAL);
         let network = Arc::new(context.child("network"));
@@ -241,8 +267,9 @@ impl World {
         });
         environment.spawn(repair::reap(core.clone()));
         let desks = providers.iter().map(|provider| provider.desk.clone()).collect();
-        environment.spawn(ledger(core.clone(), desks));
-        Self { core, providers }
+        let seen = Arc::<Ledgered>::default();
+        environment.spawn(ledger(core.clone(), desks, seen.clone()));
+        Self { core, providers, ledger: seen }
     }
 
     pub(crate) async fn put(&self, name: &str, bytes: &[u8]) -> Result<File, transfer::Error> {
@@ -363,28 +390,46 @@ fn known(provider: &Provider) -> Known {
     }
 }
 
-/// Puts every signed data set in force, like blocks do.
-async fn ledger(core: Arc<Core>, desks: Vec<Desked>) {
-    loop {
-        core.common.environment.sleep(Duration::from_millis(250)).await;
-        for (deed, desk) in core.deeds().iter().zip(&desks) {
-            if let Some(last) = deed.waiting().last() {
-                let claim = last.claim;
-                let current = Version {
-                    version: claim.version,
-                    root: claim.root,
-                    leaves: claim.leaves,
-                    bytes: claim.bytes,
-                    grown_at: 0,
-                };
-                let parts = desk.parts();
-                let gone = parts.books.observe(claim.agreement, DataSet { current, next: None }).await;
-                let gone = gone.expect("the books are open");
-                parts.store.unlink(claim.agreement, &gone).await.expect("the disk works");
-                parts.books.gone(claim.agreement, &gone);
-                deed.settled(claim.version).await.expect("runs");
+/// Blocks between two settled points of a provider.
+const SETTLED_EVERY: u64 = 6;
+
+/// Takes the newest data set of each agreement in every block, puts it in force at settled points and
+/// tells its provider, as the ledger does: an old version is refused (DS-1), a shrink below what is in
+/// force waits for two settlements (DS-3).
+async fn ledger(core: Arc<Core>, desks: Vec<Desked>, seen: Arc<Ledgered>) {
+    let mut sets = vec![DataSet::default(); desks.len()];
+    for block in 1u64.. {
+        core.common.environment.sleep(Duration::from_millis(Parameters::LOCAL.block_ms)).await;
+        let settlements = u32::try_from(block / SETTLED_EVERY).expect("a short run");
+        for ((deed, desk), set) in core.deeds().iter().zip(&desks).zip(&mut sets) {
+            let settled = |set: &DataSet| settlements >= set.current.grown_at + 2;
+            let own = |claim: &mut DataSetClaim| claim.agreement == deed.agreement;
+            let theirs = seen.theirs.lock().expect("no panic").extract_if(.., own).next();
+            let ours = deed.waiting().map(|signed| signed.claim);
+            let ours = ours.filter(|_| theirs.is_none() && !seen.bars.load(Ordering::Relaxed));
+            seen.brought.fetch_add(ours.iter().count() as u64, Ordering::Relaxed);
+            if let Some(claim) = theirs.or(ours) {
+                let last = set.next.unwrap_or(set.current);
+                assert!(claim.version > last.version, "an old version is brought");
+                assert!(claim.leaves >= set.current.leaves || settled(set), "a shrink is brought too early");
+                let DataSetClaim { version, root, leaves, bytes, .. } = claim;
+                set.next = Some(Version { version, root, leaves, bytes, grown_at: set.current.grown_at });
             }
-            deed.set_may_shrink(deed.waiting().is_empty());
+            if block.is_multiple_of(SETTLED_EVERY)
+                && let Some(next) = set.next.take()
+            {
+                let grows = next.leaves >= set.current.leaves && next.leaves > 0;
+                let grown_at = if grows { settlements } else { set.current.grown_at };
+                set.current = Version { grown_at, ..next };
+            }
+            let last = set.next.unwrap_or(set.current);
+            deed.looked(&last).await.expect("runs");
+            let below = set.next.is_none_or(|next| next.leaves < set.current.leaves);
+            deed.set_may_shrink((deed.waiting().is_none() && settled(set) && below).then_some(last.version));
+            let parts = desk.parts();
+            let gone = parts.books.observe(deed.agreement, set.clone()).await.expect("the books are open");
+            parts.store.unlink(deed.agreement, &gone).await.expect("the disk works");
+            parts.books.gone(deed.agreement, &gone);
             let loose = desk.expired(Duration::from_secs(10));
             for (agreement, shards) in loose {
                 let shards = desk.parts().books.let_go(agreement, shards);

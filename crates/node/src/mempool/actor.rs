@@ -8,7 +8,10 @@
 //! Bounds: [`INGRESS_QUEUED_MAX`] operations of callers in each lane, [`EARLY_MAX`] early statements, batches of
 //! [`BATCH_MAX`]; what exceeds them is told `Full`.
 
-use super::state::{Funds, Pool, Refused};
+use super::{
+    admit::{self, Slots, funds},
+    state::{Pool, Refused},
+};
 use crate::{
     handle::{Handle, Operations},
     ingress,
@@ -20,14 +23,14 @@ use commonware_runtime::Clock;
 use commonware_utils::channel::{mpsc, oneshot};
 use posync_client::watch;
 use posync_protocol::{
-    Account, Body, Bounded, Code, Hash, Key, Operation, Record, Slot,
-    ledger::BlockContext,
+    Account, Body, Bounded, Code, Hash, Key, Operation, Record as _,
+    ledger::{self, BlockContext},
     limits::{GATHER_MS, GOSSIP_BYTES_MAX, INGRESS_QUEUED_MAX, OPERATIONS_MAX},
-    record::{AccountState, Audit},
+    record::{AccountState, System},
 };
 use rand_core::CryptoRng;
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeSet,
     sync::{Arc, Mutex, MutexGuard},
     time::Duration,
 };
@@ -98,7 +101,7 @@ impl Mempool {
         let operation = ingress::decode(&bytes)?;
         let (done, answer) = oneshot::channel();
         // Apart from the first step on: a queue full of payments holds up no answer to a challenge.
-        let queue = if operation.body.is_free() { &self.free } else { &self.paid };
+        let queue = if operation.body.has_nonce() { &self.paid } else { &self.free };
         let arrival = Arrival { id: operation.id(), operation, done: Some(done) };
         queue.try_send(arrival).map_err(|_| Refused::Full)?;
         answer.await.unwrap_or(Err(Refused::Full))
@@ -129,8 +132,8 @@ impl Mempool {
 }
 
 impl Operations for Mempool {
-    fn candidates(&self, context: &BlockContext) -> Vec<Operation> {
-        self.pool().candidates(context.height)
+    fn candidates(&self, context: &BlockContext, base_fee: u64) -> Vec<Operation> {
+        self.pool().candidates(context.height, base_fee)
     }
 
     fn finalized(&self, height: u64, operations: &[Operation]) {
@@ -220,11 +223,14 @@ impl<E: Clock + CryptoRng, S: Sender> Actor<E, S> {
 
     async fn admit(&mut self, arrivals: Vec<Arrival>) {
         let next = self.next();
+        let slots = self.look_up(BTreeSet::from([System::key()])).await;
+        let system = slots.get(&System::key()).and_then(|slot| System::from_slot(slot).ok());
+        let base_fee = ledger::base_fee(&system.unwrap_or_default(), &next.parameters);
         let (mut open, mut seen) = (Vec::new(), BTreeSet::new());
         for arrival in arrivals {
             if self.mempool.pool().contains(&arrival.id) {
                 arrival.answer(Ok(()));
-            } else if let Err(code) = ingress::check(&arrival.operation, &next) {
+            } else if let Err(code) = ingress::check(&arrival.operation, &next, base_fee) {
                 arrival.answer(Err(code.into()));
             } else if seen.insert(arrival.id) || arrival.done.is_some() {
                 open.push(arrival);
@@ -242,40 +248,33 @@ impl<E: Clock + CryptoRng, S: Sender> Actor<E, S> {
                 self.handle.witness().commitment(&operation.signer, commit);
             }
         }
-        let keys = verified.iter().map(|arrival| standing(&arrival.operation)).collect();
+        let keys = verified.iter().flat_map(|arrival| admit::keys(&arrival.operation)).collect();
         let slots = self.look_up(keys).await;
         let mut own = Vec::new();
         for arrival in verified {
-            self.place(arrival, &slots, &mut own);
+            self.place(arrival, &next, &slots, &mut own);
         }
         self.send(own);
     }
 
     /// Reads slots of the applied state.
-    async fn look_up(&self, keys: BTreeSet<Key>) -> BTreeMap<Key, Slot> {
+    async fn look_up(&self, keys: BTreeSet<Key>) -> Slots {
         let keys: Vec<Key> = keys.into_iter().collect();
         let slots = self.handle.read_unproven(keys.clone()).await;
         keys.into_iter().zip(slots).filter_map(|(key, slot)| Some((key, slot?))).collect()
     }
 
     /// Puts one verified operation into the pool, or says why not.
-    fn place(&mut self, arrival: Arrival, slots: &BTreeMap<Key, Slot>, own: &mut Vec<Operation>) {
-        let slot = slots.get(&standing(&arrival.operation));
-        let funds = if let Body::Statement(statement) = &arrival.operation.body {
-            let audit = slot.and_then(|slot| Audit::from_slot(slot).ok());
-            let challenge = audit.and_then(|audit| audit.challenge).map(|challenge| challenge.height);
-            let height = statement.height;
-            if challenge != Some(height) {
+    fn place(&mut self, arrival: Arrival, next: &BlockContext, slots: &Slots, own: &mut Vec<Operation>) {
+        let admission = match (admit::admit(&arrival.operation, next, slots), &arrival.operation.body) {
+            (Ok(admission), _) => admission,
+            (Err(_), Body::Statement(statement)) => {
+                let height = statement.height;
                 return self.wait_or_refuse(arrival, height);
             }
-            None
-        } else {
-            let Some(funds) = slot.and_then(funds) else {
-                return arrival.answer(Err(Code::UnknownAccount.into()));
-            };
-            Some(funds)
+            (Err(code), _) => return arrival.answer(Err(code.into())),
         };
-        let result = self.mempool.pool().insert(arrival.id, arrival.operation.clone(), funds);
+        let result = self.mempool.pool().insert(arrival.id, arrival.operation.clone(), admission);
         if result.is_ok() && arrival.done.is_some() {
             own.push(arrival.operation.clone());
         }
@@ -329,19 +328,6 @@ impl<E: Clock + CryptoRng, S: Sender> Actor<E, S> {
         }
         let batch = Batch::new(batch).expect("a batch has fewer operations than a body");
         self.sender.send(Recipients::All, batch.encode(), false);
-    }
-}
-
-fn funds(slot: &Slot) -> Option<Funds> {
-    let state = AccountState::from_slot(slot).ok()?;
-    Some(Funds { nonce: state.nonce, balance: state.balance })
-}
-
-/// The record that says whether an operation's signer may send it: a challenge, or an account.
-fn standing(operation: &Operation) -> Key {
-    match &operation.body {
-        Body::Statement(_) => Audit::key(&operation.signer),
-        _ => AccountState::key(&operation.signer),
     }
 }
 

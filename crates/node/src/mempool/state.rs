@@ -3,24 +3,32 @@
 //! Lanes
 //! - *Statements*, keyed (provider, challenge height): oldest challenge first; a later one replaces
 //!   an earlier one with the same key.
-//! - *Settles*, keyed (signer, provider): after the statements, first come first.
-//! - *Paid*: by offered fee per byte, then arrival; the nonces of an account in order, without gaps.
+//! - *Reserved* (RD-8), keyed (signer, kind, epoch, batch): after the statements, first come first.
+//! - *Upkeep*, keyed (provider, kind of work): after those, of the provider itself and its consumers
+//!   first, who also take the place of a stranger's.
+//! - *Paid*: by offered fee per charged unit, then arrival; the nonces of an account in order,
+//!   without gaps. What offers less than the base fee waits for it to fall.
 //!
 //! Invariants
-//! 1. Bytes never exceed [`MEMPOOL_BYTES`], and paid ones leave [`MEMPOOL_FREE_BYTES`] alone: no
-//!    flood of paid operations displaces a statement, and no flood of settles does.
+//! 1. Bytes never exceed [`MEMPOOL_BYTES`], and paid ones leave [`MEMPOOL_FREE_BYTES`] and
+//!    [`MEMPOOL_RESERVED_BYTES`] alone: no flood of paid operations displaces a statement, a reveal
+//!    or evidence, and no flood of upkeep displaces a statement.
 //! 2. An account has at most [`MEMPOOL_PER_ACCOUNT`] paid operations, and its balance covers their
 //!    fees as far as was last seen.
 //! 3. Nothing waits past its expiry height.
-//! 4. Given the same calls in the same order, the same operations are offered.
+//! 4. An account's upkeep stays within [`MEMPOOL_SETTLE_PER_ACCOUNT`] bytes, its reserved operations
+//!    within [`MEMPOOL_RESERVED_PER_ACCOUNT`].
+//! 5. Given the same calls in the same order, the same operations are offered.
 
 use commonware_codec::EncodeSize as _;
 use posync_protocol::{
     Account, Amount, Body, Code, Hash, Operation,
     limits::{
-        BODY_BYTES_MAX, FREE_LANE_BYTES, MEMPOOL_BYTES, MEMPOOL_FREE_BYTES, MEMPOOL_PER_ACCOUNT,
-        MEMPOOL_REFUSALS_MAX, MEMPOOL_REPLACE_PERCENT, MEMPOOL_SETTLE_BYTES, OPERATIONS_MAX,
+        BODY_BYTES_MAX, MEMPOOL_BYTES, MEMPOOL_FREE_BYTES, MEMPOOL_PER_ACCOUNT, MEMPOOL_REFUSALS_MAX,
+        MEMPOOL_REPLACE_PERCENT, MEMPOOL_RESERVED_BYTES, MEMPOOL_RESERVED_PER_ACCOUNT, MEMPOOL_SETTLE_BYTES,
+        MEMPOOL_SETTLE_PER_ACCOUNT, OPERATIONS_MAX, PAID_LANE_BYTES,
     },
+    operation::{Evidence, Lane, Settle},
 };
 use std::{
     cmp::Reverse,
@@ -28,8 +36,8 @@ use std::{
 };
 
 /// Bytes that paid operations may fill.
-const PAID_BYTES: usize = MEMPOOL_BYTES - MEMPOOL_FREE_BYTES;
-/// Fees per byte are compared in millionths of a grain.
+const PAID_BYTES: usize = MEMPOOL_BYTES - MEMPOOL_FREE_BYTES - MEMPOOL_RESERVED_BYTES;
+/// Fees per unit are compared in millionths of a grain.
 const RATE_SCALE: u128 = 1_000_000;
 
 /// Why an operation may not wait here.
@@ -56,14 +64,76 @@ pub struct Funds {
     pub balance: Amount,
 }
 
+/// What the applied state says of an operation that may wait.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Admission {
+    /// The answer to an open challenge.
+    Statement,
+    /// Of a seat, or evidence; its signer's funds.
+    Reserved(Funds),
+    /// Upkeep that is due.
+    Upkeep {
+        /// Whether the provider itself or a consumer of it asks.
+        is_party: bool,
+    },
+    /// A paid operation.
+    Paid {
+        /// Its signer's.
+        funds: Funds,
+        /// What its fee is reckoned from ([`posync_protocol::ledger::Size::units`]).
+        units: u64,
+    },
+}
+
 /// Best first: rate, then earlier arrival.
 type Rank = (u128, Reverse<u64>);
+
+/// Signer, kind, epoch or term, batch, and of evidence the offender.
+type ReservedKey = (Account, u8, u64, u16, Account);
+
+/// Provider and kind of work.
+type UpkeepKey = (Account, Work);
+
+/// What upkeep does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Work {
+    Expire,
+    Endings,
+    Slots,
+}
+
+fn upkeep_key(settle: &Settle) -> UpkeepKey {
+    let work = match (settle.slots.is_empty(), settle.endings.is_empty()) {
+        (false, _) => Work::Slots,
+        (true, false) => Work::Endings,
+        (true, true) => Work::Expire,
+    };
+    (settle.provider, work)
+}
+
+fn reserved_key(operation: &Operation) -> Option<ReservedKey> {
+    let (kind, number, batch, about) = match &operation.body {
+        Body::AuditCommit(commit) => (0, commit.epoch, 0, Account::default()),
+        Body::AuditReveal(reveal) => (1, reveal.epoch, reveal.batch.into(), Account::default()),
+        Body::Evidence(evidence) => {
+            let number = match evidence {
+                Evidence::Proposals(pair) => pair.headers.first().map_or(0, |header| header.term),
+                Evidence::Commitments(pair) => pair.commits.first().map_or(0, |commit| commit.epoch),
+            };
+            (2, number, 0, evidence.offender())
+        }
+        _ => return None,
+    };
+    Some((operation.signer, kind, number, batch, about))
+}
 
 struct Entry {
     operation: Operation,
     bytes: usize,
+    units: u64,
     rank: Rank,
     refusals: u8,
+    is_party: bool,
 }
 
 struct Pending {
@@ -78,11 +148,14 @@ pub struct Pool {
     accounts: BTreeMap<Account, Pending>,
     paid: BTreeSet<(Rank, Hash)>,
     statements: BTreeMap<(u64, Account), Hash>,
-    settles: BTreeMap<(Account, Account), Hash>,
+    reserved: BTreeMap<ReservedKey, Hash>,
+    settles: BTreeMap<UpkeepKey, Hash>,
+    settle_bytes_of: BTreeMap<Account, usize>,
     expiries: BTreeSet<(u64, Hash)>,
     arrivals: u64,
     paid_bytes: usize,
     statement_bytes: usize,
+    reserved_bytes: usize,
     settle_bytes: usize,
 }
 
@@ -99,7 +172,7 @@ impl Pool {
 
     /// Bytes that wait.
     pub const fn bytes(&self) -> usize {
-        self.paid_bytes + self.statement_bytes + self.settle_bytes
+        self.paid_bytes + self.statement_bytes + self.reserved_bytes + self.settle_bytes
     }
 
     /// Whether the operation with that id waits: its signatures were verified.
@@ -107,25 +180,50 @@ impl Pool {
         self.entries.contains_key(id)
     }
 
-    /// Takes an operation that passed [`crate::ingress`]. `funds` are its signer's, for a paid one.
+    /// Takes an operation that passed [`crate::ingress`], as the applied state admits it.
     ///
     /// # Errors
-    /// `UnknownAccount`, `NonceOld`, `NonceGap`, `Balance`; or [`Refused::Full`].
-    pub fn insert(&mut self, id: Hash, operation: Operation, funds: Option<Funds>) -> Result<(), Refused> {
+    /// `BadShape` if it is admitted to another lane than its own, `NonceOld`, `NonceGap`, `Balance`;
+    /// or [`Refused::Full`].
+    pub fn insert(&mut self, id: Hash, operation: Operation, admission: Admission) -> Result<(), Refused> {
         if self.entries.contains_key(&id) {
             return Ok(());
         }
-        match &operation.body {
-            Body::Statement(statement) => {
+        match (&operation.body, admission) {
+            (Body::Statement(statement), Admission::Statement) => {
                 let key = (statement.height, operation.signer);
                 self.insert_statement(id, key, operation)
             }
-            Body::Settle(settle) => {
-                let key = (operation.signer, settle.provider);
-                self.insert_settle(id, key, operation)
+            (Body::Settle(settle), Admission::Upkeep { is_party }) => {
+                let key = upkeep_key(settle);
+                self.insert_settle(id, key, operation, is_party)
             }
-            _ => self.insert_paid(id, operation, funds.ok_or(Code::UnknownAccount)?),
+            (_, Admission::Reserved(funds)) => self.insert_reserved(id, operation, funds),
+            (body, Admission::Paid { funds, units }) if body.has_nonce() => {
+                self.insert_paid(id, operation, funds, units)
+            }
+            _ => Err(Code::BadShape.into()),
         }
+    }
+
+    fn insert_reserved(&mut self, id: Hash, operation: Operation, funds: Funds) -> Result<(), Refused> {
+        let key = reserved_key(&operation).ok_or(Code::BadShape)?;
+        if operation.max_fee > funds.balance {
+            return Err(Code::Balance.into());
+        }
+        if let Some(old) = self.reserved.get(&key).copied() {
+            self.remove(&old);
+        }
+        let bytes = operation.encode_size();
+        let first = (operation.signer, 0, 0, 0, Account::default());
+        let own = self.reserved.range(first..).take_while(|(key, _)| key.0 == operation.signer).count();
+        if own >= MEMPOOL_RESERVED_PER_ACCOUNT || self.reserved_bytes + bytes > MEMPOOL_RESERVED_BYTES {
+            return Err(Refused::Full);
+        }
+        self.reserved_bytes += bytes;
+        self.reserved.insert(key, id);
+        self.keep(id, Entry::new(operation, bytes));
+        Ok(())
     }
 
     fn insert_statement(
@@ -146,34 +244,51 @@ impl Pool {
         }
         self.statement_bytes += bytes;
         self.statements.insert(key, id);
-        self.keep(id, operation, bytes, 0);
+        self.keep(id, Entry::new(operation, bytes));
         Ok(())
     }
 
     fn insert_settle(
         &mut self,
         id: Hash,
-        key: (Account, Account),
+        key: UpkeepKey,
         operation: Operation,
+        is_party: bool,
     ) -> Result<(), Refused> {
         if let Some(old) = self.settles.get(&key).copied() {
+            let waiting = &self.entries[&old];
+            let gives_way = waiting.operation.signer == operation.signer || (is_party && !waiting.is_party);
+            if !gives_way {
+                return Err(Refused::Full);
+            }
             self.remove(&old);
         }
         let bytes = operation.encode_size();
+        let own = self.settle_bytes_of.get(&operation.signer).copied().unwrap_or(0) + bytes;
         let free = self.statement_bytes + self.settle_bytes;
-        if self.settle_bytes + bytes > MEMPOOL_SETTLE_BYTES || free + bytes > MEMPOOL_FREE_BYTES {
+        let fits = own <= MEMPOOL_SETTLE_PER_ACCOUNT
+            && self.settle_bytes + bytes <= MEMPOOL_SETTLE_BYTES
+            && free + bytes <= MEMPOOL_FREE_BYTES;
+        if !fits {
             return Err(Refused::Full);
         }
         self.settle_bytes += bytes;
+        self.settle_bytes_of.insert(operation.signer, own);
         self.settles.insert(key, id);
-        self.keep(id, operation, bytes, 0);
+        self.keep(id, Entry { is_party, ..Entry::new(operation, bytes) });
         Ok(())
     }
 
-    fn insert_paid(&mut self, id: Hash, operation: Operation, funds: Funds) -> Result<(), Refused> {
+    fn insert_paid(
+        &mut self,
+        id: Hash,
+        operation: Operation,
+        funds: Funds,
+        units: u64,
+    ) -> Result<(), Refused> {
         let (signer, nonce) = (operation.signer, operation.nonce);
         let bytes = operation.encode_size();
-        let rate = operation.max_fee.grains() * RATE_SCALE / bytes as u128;
+        let rate = operation.max_fee.grains().saturating_mul(RATE_SCALE) / u128::from(units.max(1));
         self.refresh(&signer, funds);
         let funds = self.accounts.get(&signer).map_or(funds, |pending| pending.funds);
         if nonce < funds.nonce {
@@ -185,7 +300,7 @@ impl Pool {
         let old = self.accounts.get(&signer).and_then(|pending| pending.by_nonce.get(&nonce)).copied();
         if let Some(old) = old {
             let offered = self.entries[&old].rank.0;
-            if rate * 100 < offered * MEMPOOL_REPLACE_PERCENT {
+            if rate.saturating_mul(100) < offered.saturating_mul(MEMPOOL_REPLACE_PERCENT) {
                 return Err(Code::NonceOld.into());
             }
         }
@@ -197,7 +312,8 @@ impl Pool {
         let pending = self.accounts.entry(signer).or_insert(Pending { funds, by_nonce: BTreeMap::new() });
         pending.by_nonce.insert(nonce, id);
         self.paid_bytes += bytes;
-        let rank = self.keep(id, operation, bytes, rate);
+        let rank = (rate, Reverse(0));
+        let rank = self.keep(id, Entry { units, rank, ..Entry::new(operation, bytes) });
         self.paid.insert((rank, id));
         Ok(())
     }
@@ -236,7 +352,7 @@ impl Pool {
     /// Drops an operation and, if paid, the later nonces of its account: they cannot stand without it.
     fn drop_from(&mut self, id: &Hash) {
         let Some(entry) = self.entries.get(id) else { return };
-        if entry.operation.body.is_free() {
+        if !entry.operation.body.has_nonce() {
             return self.remove(id);
         }
         let (signer, nonce) = (entry.operation.signer, entry.operation.nonce);
@@ -250,11 +366,13 @@ impl Pool {
         later.iter().for_each(|id| self.remove(id));
     }
 
-    fn keep(&mut self, id: Hash, operation: Operation, bytes: usize, rate: u128) -> Rank {
-        let rank = (rate, Reverse(self.arrivals));
+    /// Keeps an entry; its rank takes the order of arrival in.
+    fn keep(&mut self, id: Hash, mut entry: Entry) -> Rank {
+        entry.rank.1 = Reverse(self.arrivals);
+        let rank = entry.rank;
         self.arrivals += 1;
-        self.expiries.insert((operation.expires, id));
-        self.entries.insert(id, Entry { operation, bytes, rank, refusals: 0 });
+        self.expiries.insert((entry.operation.expires, id));
+        self.entries.insert(id, entry);
         rank
     }
 
@@ -269,7 +387,17 @@ impl Pool {
             }
             Body::Settle(settle) => {
                 self.settle_bytes -= entry.bytes;
-                self.settles.remove(&(operation.signer, settle.provider));
+                self.settles.remove(&upkeep_key(settle));
+                if let Some(own) = self.settle_bytes_of.get_mut(&operation.signer) {
+                    *own -= entry.bytes;
+                    if *own == 0 {
+                        self.settle_bytes_of.remove(&operation.signer);
+                    }
+                }
+            }
+            Body::AuditCommit(_) | Body::AuditReveal(_) | Body::Evidence(_) => {
+                self.reserved_bytes -= entry.bytes;
+                reserved_key(operation).map(|key| self.reserved.remove(&key));
             }
             _ => {
                 self.paid_bytes -= entry.bytes;
@@ -318,7 +446,7 @@ impl Pool {
                         self.remove(&id);
                     }
                 }
-                Body::Settle(_) => self.remove(&operation.id()),
+                body if !body.has_nonce() => self.remove(&operation.id()),
                 _ => {
                     if let Some(pending) = self.accounts.get(&operation.signer) {
                         let nonce = operation.nonce.saturating_add(1).max(pending.funds.nonce);
@@ -335,35 +463,43 @@ impl Pool {
         }
     }
 
-    /// Free operations that an own proposal had to leave out; after several they go.
+    /// Operations that an own proposal had to leave out: a statement goes after several, what is of
+    /// the reserved lane or upkeep at once. Paid ones stay.
     pub fn refused(&mut self, ids: &[Hash]) {
         for id in ids {
             let Some(entry) = self.entries.get_mut(id) else { continue };
-            if entry.operation.body.is_free() {
-                entry.refusals += 1;
-                if entry.refusals >= MEMPOOL_REFUSALS_MAX {
-                    self.remove(id);
-                }
+            let most = match entry.operation.body.lane() {
+                Lane::Statement => MEMPOOL_REFUSALS_MAX,
+                Lane::Reserved | Lane::Upkeep => 1,
+                Lane::Paid => continue,
+            };
+            entry.refusals += 1;
+            if entry.refusals >= most {
+                self.remove(id);
             }
         }
     }
 
-    /// Operations for the next block, best first: as many as a body holds, of each lane.
-    pub fn candidates(&self, height: u64) -> Vec<Operation> {
+    /// Operations for the next block, whose paid ones pay `base_fee`, best first: as many as a body
+    /// holds, of each lane. Who offers less, and what follows on it, waits.
+    pub fn candidates(&self, height: u64, base_fee: u64) -> Vec<Operation> {
         let mut chosen = Vec::new();
         let mut free = FreeBytes { left: BODY_BYTES_MAX };
-        for id in self.statements.values().chain(self.settles_in_order()) {
+        for id in self.statements.values().chain(self.reserved_in_order()).chain(self.settles_in_order()) {
             let entry = &self.entries[id];
             if chosen.len() < OPERATIONS_MAX && entry.operation.expires >= height && free.take(entry.bytes) {
                 chosen.push(entry.operation.clone());
             }
         }
-        let mut paid = FreeBytes { left: BODY_BYTES_MAX - FREE_LANE_BYTES };
+        let mut paid = FreeBytes { left: PAID_LANE_BYTES };
         let mut heads: BinaryHeap<(Rank, Hash)> =
             self.accounts.values().filter_map(|pending| self.head(pending, pending.funds.nonce)).collect();
         while let Some((_, id)) = heads.pop() {
             let entry = &self.entries[&id];
-            let fits = chosen.len() < OPERATIONS_MAX && entry.operation.expires >= height;
+            let fee = u128::from(base_fee) * u128::from(entry.units);
+            let fits = chosen.len() < OPERATIONS_MAX
+                && entry.operation.expires >= height
+                && entry.operation.max_fee.grains() >= fee;
             // What does not fit takes the later nonces of its account with it.
             if fits && paid.take(entry.bytes) {
                 let pending = &self.accounts[&entry.operation.signer];
@@ -376,6 +512,15 @@ impl Pool {
 
     fn settles_in_order(&self) -> impl Iterator<Item = &Hash> {
         let mut ids: Vec<&Hash> = self.settles.values().collect();
+        ids.sort_by_key(|id| {
+            let entry = &self.entries[*id];
+            (!entry.is_party, Reverse(entry.rank.1))
+        });
+        ids.into_iter()
+    }
+
+    fn reserved_in_order(&self) -> impl Iterator<Item = &Hash> {
+        let mut ids: Vec<&Hash> = self.reserved.values().collect();
         ids.sort_by_key(|id| Reverse(self.entries[*id].rank.1));
         ids.into_iter()
     }
@@ -390,6 +535,12 @@ impl Pool {
         let waiting: BTreeSet<Account> =
             signers.into_iter().filter(|signer| self.accounts.contains_key(signer)).collect();
         waiting.into_iter().collect()
+    }
+}
+
+impl Entry {
+    const fn new(operation: Operation, bytes: usize) -> Self {
+        Self { operation, bytes, units: 0, rank: (0, Reverse(0)), refusals: 0, is_party: false }
     }
 }
 

@@ -1,8 +1,7 @@
-//! Brings evidence as an ordinary paid operation of this authority's account, once.
+//! Brings evidence as an operation of this authority's account, once.
 //!
-//! It looks at the ledger first, waits for its turn ([`super::turn`]) and for its account's other
-//! operations (the auditor spends from the same one: a nonce that both take costs one of them an
-//! attempt), and tries again only after what it sent has expired.
+//! It looks at the ledger first, waits for its turn ([`super::turn`]), and tries again only after what
+//! it sent has expired. Evidence carries no nonce (RD-8): nothing else of the account holds it up.
 
 use super::{
     Witness,
@@ -16,17 +15,15 @@ use crate::{
 };
 use commonware_codec::Encode as _;
 use commonware_cryptography::Signer as _;
-use posync_client::account::{paying, sign_paid};
+use posync_client::account::{paying, sign_paying};
 use posync_protocol::{
-    Account, Amount, Body, Record, Slot,
+    Account, Amount, Body, Record, Slot, ledger,
     record::{AccountState, Offences, Seat, System},
 };
 use std::collections::BTreeMap;
 
 /// Blocks that an attempt may take.
 const ATTEMPT_BLOCKS: u64 = 16;
-/// Times the fee of today that may be charged, so that a busy block takes it before others.
-const FEE_MARGIN: u128 = 4;
 
 /// Who brings.
 struct Reporter {
@@ -69,7 +66,6 @@ impl Reporter {
             Turn::Over => self.witness.close(fault),
             Turn::Wait => {}
             Turn::Now if self.tried.get(fault).is_some_and(|until| *until >= height) => {}
-            Turn::Now if self.mempool.has_waiting(&self.account) => {}
             Turn::Now => self.bring(height, fault, found, &state).await,
         }
     }
@@ -101,7 +97,8 @@ impl Reporter {
         let expires = height + ATTEMPT_BLOCKS;
         let context = paying(self.handle.chain(), self.handle.genesis().parameters, height);
         let body = Body::Evidence(found.evidence.clone());
-        let operation = sign_paid(&self.key, &context, FEE_MARGIN, state.nonce, expires, &body);
+        let floor = ledger::floor(&context.parameters);
+        let operation = sign_paying(&self.key, &context, floor, 1, 0, expires, &body);
         let (seat, epoch, fee) = (fault.1, fault.0, operation.max_fee);
         if state.balance < fee {
             if !std::mem::replace(&mut self.is_poor, true) {

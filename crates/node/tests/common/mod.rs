@@ -25,7 +25,7 @@ impl Queue {
 }
 
 impl Operations for Queue {
-    fn candidates(&self, _: &BlockContext) -> Vec<Operation> {
+    fn candidates(&self, _: &BlockContext, _: u64) -> Vec<Operation> {
         self.0.lock().clone()
     }
 

@@ -6,27 +6,30 @@
 //!    the units redeemed last (fees are differences of cumulative prices, VO-7). The split of each
 //!    payment rounds its burn up, so redeeming in more pieces never favours who redeems.
 //! 3. A refused voucher changes nothing beside it (VO-4).
+//! 4. Units count as far as they were paid, nowhere further: where the reserve is short, what is
+//!    redeemed is what it pays for (VO-3).
 
 use super::{is_over, start_round};
 use crate::{
     Account, AgreementId, Amount, Code,
     amount::{UNIT, mul_div},
+    books::Pair,
     fees::{self, Entry},
     ledger::{BlockContext, Event, Touched, Working},
     limits::Parameters,
     operation::{Redemption, Voucher},
-    record::{Agreement, Use},
+    record::{Agreement, Lock, Use},
 };
 use alloc::vec::Vec;
 
-/// What a voucher adds to what was redeemed.
+/// What a voucher adds to what was redeemed: all that is new in it, or as much as the reserve pays for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Delta {
-    /// Egress bytes.
+    /// Egress bytes that are paid.
     pub egress: u64,
-    /// Gas.
+    /// Gas that is paid.
     pub gas: u64,
-    /// What the consumer pays: the price, but at most what is left of the voucher reserve.
+    /// What the consumer pays: the price of these units, at most what is left of the voucher reserve.
     pub fee: Amount,
     /// The provider's base within `fee`, at the lower of price and slow price.
     pub base: Amount,
@@ -47,7 +50,7 @@ pub fn check(
     round: u64,
     parameters: &Parameters,
 ) -> Result<Delta, Code> {
-    let epoch = round / parameters.epoch_rounds;
+    let epoch = parameters.epoch_of_round(round);
     let old_key = *session_key == usage.old_session_key && epoch < usage.old_key_until;
     if *session_key != agreement.session_key && !old_key {
         return Err(Code::BadSignature);
@@ -70,8 +73,7 @@ pub fn check(
         return Err(Code::VoucherOverQuota);
     }
     check_rate(agreement, voucher, round, parameters)?;
-    let (fee, base) = price(agreement, usage, voucher)?;
-    Ok(Delta { egress, gas, fee, base })
+    pay(agreement, usage, egress, gas)
 }
 
 /// Cumulative units <= cap x (rounds since the start + 1); no round after the end counts.
@@ -82,7 +84,7 @@ fn check_rate(
     parameters: &Parameters,
 ) -> Result<(), Code> {
     let last = parameters.epoch_start(agreement.end_epoch).saturating_sub(1);
-    let rounds = round.min(last).saturating_sub(start_round(agreement, parameters)) + 1;
+    let rounds = round.min(last).saturating_sub(start_round(agreement, parameters)).saturating_add(1);
     let over = |units: u64, cap: u64| u128::from(units) > u128::from(cap) * u128::from(rounds);
     if over(voucher.egress, agreement.rate_egress) || over(voucher.gas, agreement.rate_gas) {
         return Err(Code::VoucherOverRate);
@@ -91,31 +93,74 @@ fn check_rate(
 }
 
 /// The price of cumulative units in grains: each class floors alone.
-fn cost(egress: u64, egress_price: u64, gas: u64, gas_price: u64) -> u128 {
-    let class = |price: u64, units: u64| u128::from(price) * u128::from(units) / UNIT;
-    class(egress_price, egress) + class(gas_price, gas)
+pub(super) fn cost(egress: u128, egress_price: u64, gas: u128, gas_price: u64) -> u128 {
+    let class = |price: u64, units: u128| mul_div(price.into(), units, UNIT).unwrap_or(u128::MAX);
+    class(egress_price, egress).saturating_add(class(gas_price, gas))
 }
 
-/// The value of cumulative units at the agreement's prices, in grains.
-fn value(agreement: &Agreement, egress: u64, gas: u64) -> u128 {
-    cost(egress, agreement.egress_price, gas, agreement.gas_price)
+/// The prices of vouchers: those of the last top-up that raised them, or of the opening, and what was
+/// redeemed before.
+pub fn lock_of(agreement: &Agreement, usage: &Use) -> Lock {
+    let Agreement { egress_price, egress_slow, gas_price, gas_slow, .. } = *agreement;
+    let opening = Lock { egress_price, egress_slow, gas_price, gas_slow, egress: 0, gas: 0 };
+    usage.lock.unwrap_or(opening)
 }
 
-/// Fee and base of what is new. Above the reserve it pays what is left (VO-3), base in proportion.
-fn price(agreement: &Agreement, usage: &Use, voucher: &Voucher) -> Result<(Amount, Amount), Code> {
-    let base = |egress: u64, gas: u64| {
-        let egress_price = agreement.egress_price.min(agreement.egress_slow);
-        cost(egress, egress_price, gas, agreement.gas_price.min(agreement.gas_slow))
+/// What a top-up locks for everything not redeemed yet: the posted pair of each class where its price
+/// is above the one in force (AG-8). `None` where neither is: nothing changes.
+pub fn raise(agreement: &Agreement, usage: &Use, egress: Pair, gas: Pair) -> Option<Lock> {
+    let before = lock_of(agreement, usage);
+    let mut lock = Lock { egress: usage.egress, gas: usage.gas, ..before };
+    if egress.price > before.egress_price {
+        (lock.egress_price, lock.egress_slow) = (egress.price, egress.slow);
+    }
+    if gas.price > before.gas_price {
+        (lock.gas_price, lock.gas_slow) = (gas.price, gas.slow);
+    }
+    let raised = (lock.egress_price, lock.gas_price) != (before.egress_price, before.gas_price);
+    raised.then_some(lock)
+}
+
+impl Lock {
+    /// The price of cumulative units in grains, from those on that were redeemed before the lock.
+    fn value(&self, egress: u64, gas: u64) -> u128 {
+        self.cost(egress, self.egress_price, gas, self.gas_price)
+    }
+
+    /// The same at the lower of price and slow price: the provider's base.
+    fn base(&self, egress: u64, gas: u64) -> u128 {
+        let egress_price = self.egress_price.min(self.egress_slow);
+        self.cost(egress, egress_price, gas, self.gas_price.min(self.gas_slow))
+    }
+
+    fn cost(&self, egress: u64, egress_price: u64, gas: u64, gas_price: u64) -> u128 {
+        let (egress, gas) = (egress.saturating_sub(self.egress), gas.saturating_sub(self.gas));
+        cost(egress.into(), egress_price, gas.into(), gas_price)
+    }
+}
+
+/// What `egress` and `gas` beyond what was redeemed add, as far as the reserve pays: with its price
+/// above what is left, each class advances by floor(units x left / price), and the fee is the price of
+/// that (VO-3). Fee and base are differences of cumulative prices (VO-7).
+fn pay(agreement: &Agreement, usage: &Use, egress: u64, gas: u64) -> Result<Delta, Code> {
+    let lock = lock_of(agreement, usage);
+    let rise = |of: fn(&Lock, u64, u64) -> u128, egress: u64, gas: u64| {
+        let after = of(&lock, usage.egress.saturating_add(egress), usage.gas.saturating_add(gas));
+        after.saturating_sub(of(&lock, usage.egress, usage.gas))
     };
-    let full = value(agreement, voucher.egress, voucher.gas) - value(agreement, usage.egress, usage.gas);
-    let base = (base(voucher.egress, voucher.gas) - base(usage.egress, usage.gas)).min(full);
-    let left = usage.voucher_reserve.grains();
-    if full > 0 && left == 0 {
+    let (full, left) = (rise(Lock::value, egress, gas), usage.voucher_reserve.grains());
+    let (mut paid, mut fee) = ((egress, gas), full);
+    if full > left {
+        let part = |units: u64| mul_div(units.into(), left, full).and_then(|units| u64::try_from(units).ok());
+        paid = (part(egress).unwrap_or_default(), part(gas).unwrap_or_default());
+        fee = rise(Lock::value, paid.0, paid.1).min(left);
+    }
+    if full > 0 && fee == 0 {
         return Err(Code::VoucherReserveEmpty);
     }
-    let (fee, base) =
-        if full > left { (left, mul_div(base, left, full).unwrap_or_default()) } else { (full, base) };
-    Ok((Amount::new(fee).ok_or(Code::Balance)?, Amount::new(base).ok_or(Code::Balance)?))
+    let base = rise(Lock::base, paid.0, paid.1).min(fee);
+    let grains = |grains| Amount::new(grains).ok_or(Code::Balance);
+    Ok(Delta { egress: paid.0, gas: paid.1, fee: grains(fee)?, base: grains(base)? })
 }
 
 /// Names the records of redemptions by `provider`: agreements, uses, its account, the epoch's row.
@@ -169,8 +214,8 @@ fn redeem_one(working: &mut Working<'_>, redemption: &Redemption) -> Result<(), 
     let (round, parameters) = (working.context.round(), &working.context.parameters);
     let delta = check(&agreement, &usage, voucher, &redemption.session_key, round, parameters)?;
     let disputed = disputed(&agreement, &usage, redemption, delta.fee)?;
-    usage.egress = voucher.egress;
-    usage.gas = voucher.gas;
+    usage.egress = usage.egress.checked_add(delta.egress).ok_or(Code::VoucherOverQuota)?;
+    usage.gas = usage.gas.checked_add(delta.gas).ok_or(Code::VoucherOverQuota)?;
     usage.voucher_reserve = usage.voucher_reserve.checked_sub(delta.fee).ok_or(Code::Balance)?;
     usage.signed = usage.signed.checked_add(delta.fee).ok_or(Code::Balance)?;
     usage.disputed = usage.disputed.checked_add(disputed).ok_or(Code::Balance)?;
@@ -181,7 +226,7 @@ fn redeem_one(working: &mut Working<'_>, redemption: &Redemption) -> Result<(), 
     fees::book(
         working,
         &provider,
-        Entry { agreement: Some(voucher.agreement), fee, base, egress, gas, disputed },
+        Entry { agreement: Some(voucher.agreement), fee, base, egress, gas, storage: 0, disputed },
     )
 }
 
@@ -196,8 +241,9 @@ fn disputed(
     fee: Amount,
 ) -> Result<Amount, Code> {
     let Some((egress, gas)) = redemption.claim else { return Ok(Amount::ZERO) };
-    let signed = value(agreement, redemption.voucher.egress, redemption.voucher.gas);
-    let beyond = value(agreement, egress, gas).saturating_sub(signed);
+    let lock = lock_of(agreement, usage);
+    let signed = lock.value(redemption.voucher.egress, redemption.voucher.gas);
+    let beyond = lock.value(egress, gas).saturating_sub(signed);
     let new = beyond.saturating_sub(usage.disputed.grains());
     Amount::new(new.min(fee.grains())).ok_or(Code::Balance)
 }

@@ -1,13 +1,13 @@
 //! Who is drawn: found by the proposer, checked by everyone, marked in the provider's record.
 
-use super::{expire, is_expired, reduce};
+use super::{expire, is_expired, is_on_time, reduce, touches_weight, weigh};
 use crate::{
     Account, Code, Hash, Key, Record,
     block::Draw,
     faults,
     fenwick::{self, Descent},
     ledger::{BlockContext, Event, Invalid, Records, Touched, Working},
-    limits::NEWCOMER_READS,
+    limits::{NEWCOMER_CLOSED, NEWCOMER_READS},
     record::{Audit, Challenge, FeeTree, Newcomer, Provider, ProviderAt, System},
 };
 use alloc::{
@@ -21,7 +21,7 @@ const LEVELS: u32 = 5;
 /// How a draw chooses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
-    /// In proportion to the storage fee: this unit of all providers' phi.
+    /// In proportion to the storage fee: this unit of what all providers weigh.
     Fee(u128),
     /// The next in the turn line.
     Turn,
@@ -109,11 +109,13 @@ impl Line {
             return Ok((account.map(|account| Draw { index, account }), true));
         }
         let place = index - self.providers;
-        let Some(Newcomer { account, .. }) = self.newcomer(place, from)? else { return Ok((None, false)) };
+        let Some(Newcomer { account, born }) = self.newcomer(place, from)? else { return Ok((None, false)) };
         let provider: Option<Provider> = from.find(Provider::key(&account))?;
         let audit: Option<Audit> = from.find(Audit::key(&account))?;
         let draw = Draw { index: provider.as_ref().map_or(0, |provider| provider.index), account };
-        let is_newcomer = provider.is_some() && audit.is_some_and(|audit| audit.drawn < NEWCOMER_READS);
+        let same_life = provider.is_some_and(|provider| provider.born == born);
+        let new = |audit: Audit| audit.drawn < NEWCOMER_READS && audit.closed < NEWCOMER_CLOSED;
+        let is_newcomer = same_life && audit.is_some_and(new);
         if !is_newcomer {
             self.turn = at;
             self.free(place, from)?;
@@ -170,6 +172,7 @@ pub(crate) fn touches_draws(
         touched.writable.extend([Provider::key(&draw.account), Audit::key(&draw.account)]);
         if let Kind::Fee(_) = kind {
             touched.readable.push(ProviderAt::key(draw.index));
+            touches_weight(draw.index, touched);
             let nodes =
                 [fenwick::prefix_path(draw.index), fenwick::prefix_path(draw.index.saturating_add(1))];
             touched.readable.extend(nodes.into_iter().flatten().map(FeeTree::key));
@@ -235,19 +238,13 @@ fn keep(working: &mut Working<'_>, line: Line) -> Result<(), Code> {
     Ok(())
 }
 
-/// Opens a challenge, unless one is open; a stale one is closed first.
+/// Opens a challenge, unless one is open.
 fn mark(working: &mut Working<'_>, account: &Account, by_fee: bool) -> Result<(), Code> {
     let context = working.context;
-    let Some(mut provider) = working.get::<Provider>(Provider::key(account))? else { return Ok(()) };
+    let Some(provider) = working.get::<Provider>(Provider::key(account))? else { return Ok(()) };
     let mut audit: Audit = working.need(Audit::key(account), Code::ProviderUnknown)?;
     if let Some(open) = audit.challenge {
-        if !is_expired(&open, context.height, &context.parameters) {
-            return Ok(());
-        }
-        let excused = faults::is_excused(working, &open)?;
-        let event = expire(context, account, &mut provider, &mut audit, &open, excused);
-        working.events.push(event);
-        working.put(Provider::key(account), &provider)?;
+        return lose(working, account, (provider, audit), &open, by_fee);
     }
     let Some(seed) = context.seed else { return Ok(()) };
     audit.challenge = Some(Challenge { height: context.height, seed, by_fee });
@@ -257,6 +254,28 @@ fn mark(working: &mut Working<'_>, account: &Account, by_fee: bool) -> Result<()
     }
     working.events.push(Event::Drawn { provider: *account, height: context.height });
     Ok(())
+}
+
+/// A draw that finds a challenge open is lost. It closes a stale one, so that the weights can move
+/// before the next draw (DR-5); by fee, it takes out of the fee tree who let the deadline pass (DR-6).
+fn lose(
+    working: &mut Working<'_>,
+    account: &Account,
+    (mut provider, mut audit): (Provider, Audit),
+    open: &Challenge,
+    by_fee: bool,
+) -> Result<(), Code> {
+    let (context, parameters) = (working.context, &working.context.parameters);
+    if is_expired(open, context.height, parameters) {
+        let excused = faults::is_excused(working, open)?;
+        let event = expire(context, account, &mut provider, &mut audit, open, excused);
+        working.events.push(event);
+        working.put(Audit::key(account), &audit)?;
+    }
+    if by_fee && !is_on_time(open, context.height, parameters) {
+        weigh(working, &mut provider, false)?;
+    }
+    working.put(Provider::key(account), &provider)
 }
 
 /// The proposer's search for the block's draws: read what [`Self::needs`] names, [`Self::feed`]

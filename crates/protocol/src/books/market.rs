@@ -5,7 +5,7 @@ use crate::{
     economics::price,
     ledger::{Event, Touched, Working},
     limits::Parameters,
-    record::{CLASSES, Closing, Key, Market, STORAGE},
+    record::{CLASSES, Closing, Key, Market},
 };
 
 /// A posted price and the slow one that follows it: an agreement keeps both.
@@ -48,17 +48,10 @@ pub fn pair(found: Option<Market>, class: usize, parameters: &Parameters) -> Pai
     Pair { price: market.price, slow: market.slow }
 }
 
-/// What a class's epoch leads to (MK-2, MK-3). Storage is a stock: what is under contract counts
-/// as it is; of what flowed, an eighth of a bucket.
+/// What a class's epoch leads to (MK-2, MK-3): of what was paid, an eighth of a bucket counts.
 fn next(market: Market, class: usize, sums: &Closing, parameters: &Parameters) -> Market {
-    let (used, bucket) = match class {
-        STORAGE => (sums.used[class], 0),
-        _ => price::bucket_next(market.bucket, sums.used[class]),
-    };
-    let (target, fraction) = match class {
-        STORAGE => (price::TARGET_STOCK, price::FRACTION_STOCK),
-        _ => (price::TARGET_FLOW, price::FRACTION_FLOW),
-    };
+    let (used, bucket) = price::bucket_next(market.bucket, sums.used[class]);
+    let (target, fraction) = (price::TARGET_FLOW, price::FRACTION_FLOW);
     let capacity = sums.capacity[class];
     let excess = price::excess_next(market.excess, used, capacity, target, fraction);
     let posted = saturate(price::posted(least(class, parameters), excess, fraction));

@@ -10,7 +10,7 @@ use crate::{
     capacity::offered_egress,
     economics::{pool, score},
     ledger::Working,
-    limits::{HISTORY, Parameters, READS, SETTLEMENT_RING},
+    limits::{ANSWERED_FRESH_EPOCHS, HISTORY, Parameters, READS, SETTLEMENT_RING},
     provider::sellable,
     record::{
         Audit, CLASSES, Closing, EGRESS, GAS, Measured, Offer, Provider, Ratio, STORAGE, Settlement,
@@ -46,6 +46,13 @@ pub fn on_time_of(audit: &Audit) -> u64 {
     share(audit.on_time, u64::from(audit.drawn) / READS as u64)
 }
 
+/// Passed share of the answered reads among the last 64; [`UNMEASURED`] without one (JL-1).
+pub(super) fn proven_of(audit: &Audit) -> u64 {
+    let answered = u64::from(audit.drawn.min(HISTORY).saturating_sub(audit.silent.count_ones()));
+    let passed = u64::from((audit.history & !audit.silent).count_ones());
+    (passed * ONE).checked_div(answered).unwrap_or(UNMEASURED)
+}
+
 /// The figures of a provider at a close (SC-1). `egress` is the correct share that its auditors
 /// agreed on in this epoch; what they last agreed on of availability and latency stands in
 /// `standing`.
@@ -64,16 +71,21 @@ pub fn quality_of(figures: &Figures) -> Option<u64> {
     measured.map(|correct| score::quality(*correct, figures.available, figures.latency)).min()
 }
 
-/// What a class offers: storage as far as the bond covers it, egress as far as it was measured
-/// (CP-6), gas not yet: the price of what nobody measured rests.
+/// What a class offers in the epoch, in units of its use (MK-3): storage as far as the bond covers it,
+/// of who answered a challenge lately; egress as far as it was measured (CP-6); gas not yet: the price
+/// of what nobody measured rests.
 fn capacities(
     (offer, provider): (&Offer, &Provider),
+    standing: &Standing,
     measured: Option<&Measured>,
     epoch: u64,
     parameters: &Parameters,
 ) -> [u128; CLASSES] {
     let mut capacities = [0; CLASSES];
-    capacities[STORAGE] = sellable(offer, provider, parameters).into();
+    if u64::from(standing.silent) < ANSWERED_FRESH_EPOCHS {
+        let leaves = u128::from(sellable(offer, provider, parameters));
+        capacities[STORAGE] = leaves * u128::from(parameters.epoch_rounds);
+    }
     capacities[EGRESS] = offered_egress(offer, measured, epoch).into();
     capacities
 }
@@ -116,8 +128,9 @@ pub(super) fn measure(
     row.least = Ratio::new(measured.iter().copied().min().unwrap_or(0));
     row.weight = pool::weight(row.base.grains(), &measured);
     let seen: Option<Measured> = working.get(Measured::key(account))?;
-    let offered = capacities((&offer, &provider), seen.as_ref(), epoch, &working.context.parameters);
-    add(sums, &row, &provider, offered).ok_or(Code::Balance)?;
+    let parameters = &working.context.parameters;
+    let offered = capacities((&offer, &provider), &standing, seen.as_ref(), epoch, parameters);
+    add(sums, &row, offered).ok_or(Code::Balance)?;
     working.put(Standing::key(account), &standing)?;
     working.put(key, &row)
 }
@@ -126,19 +139,23 @@ fn remember(standing: &mut Standing, row: &Settlement, audit: &Audit) {
     standing.qualities.rotate_right(1);
     standing.qualities[0] = row.quality.ppb();
     standing.idle = if row.reads == 0 { standing.idle.saturating_add(1) } else { 0 };
+    standing.silent = if row.answers == 0 { standing.silent.saturating_add(1) } else { 0 };
     standing.drawn_at_close = audit.drawn;
     standing.answered_at_close = audit.answered;
     standing.on_time = on_time_of(audit);
+    standing.proven = proven_of(audit);
 }
 
-fn add(sums: &mut Closing, row: &Settlement, provider: &Provider, offered: [u128; CLASSES]) -> Option<()> {
+/// Adds a row to the epoch's sums. Use counts where the capacity does: one measured provider among
+/// others that sell more would otherwise look sold out (MK-3, CP-6).
+fn add(sums: &mut Closing, row: &Settlement, offered: [u128; CLASSES]) -> Option<()> {
     sums.burn = sums.burn.checked_add(row.burn)?;
     sums.weight = sums.weight.checked_add(row.weight)?;
-    for (sum, capacity) in sums.capacity.iter_mut().zip(offered) {
-        *sum = sum.checked_add(capacity)?;
+    for (class, used) in [(STORAGE, row.storage), (EGRESS, row.egress), (GAS, row.gas)] {
+        if offered[class] > 0 {
+            sums.capacity[class] = sums.capacity[class].checked_add(offered[class])?;
+            sums.used[class] = sums.used[class].checked_add(used.into())?;
+        }
     }
-    sums.used[STORAGE] = sums.used[STORAGE].checked_add(provider.sold.into())?;
-    sums.used[EGRESS] = sums.used[EGRESS].checked_add(row.egress.into())?;
-    sums.used[GAS] = sums.used[GAS].checked_add(row.gas.into())?;
     Some(())
 }

@@ -42,7 +42,8 @@ pub(super) fn pay(working: &mut Working<'_>, sums: &mut Closing, account: &Accou
     let mut standing: Standing = working.need(Standing::key(account), Code::ProviderUnknown)?;
     let key = Settlement::key(account, epoch % SETTLEMENT_RING);
     let found = working.get::<Settlement>(key)?.filter(|row| row.epoch == epoch);
-    let Some(mut row) = found.filter(|_| standing.registered <= epoch) else { return Ok(()) };
+    // Whoever came back has no row of its earlier life: an exit takes them along (PV-3).
+    let Some(mut row) = found else { return Ok(()) };
     let share = pool::share(sums.pool.grains(), row.weight, sums.weight);
     row.subsidy = Amount::new(share).ok_or(Code::Balance)?;
     working.system.carry = working.system.carry.checked_sub(row.subsidy).ok_or(Code::Balance)?;

@@ -1,7 +1,7 @@
 //! Prices follow utilisation: an exponential of the accumulated excess over a target.
 //!
 //! ```text
-//!   settled units -> bucket -> use (an eighth leaves per epoch) -> excess x -> p = p_min * e^(x/f)
+//!   paid units    -> bucket -> use (an eighth leaves per epoch) -> excess x -> p = p_min * e^(x/f)
 //!                                                                         slow p̄ walks towards p
 //! ```
 //!
@@ -12,14 +12,10 @@ use super::split::mul_div_saturating;
 use crate::amount::ONE;
 use ruint::aliases::U512;
 
-/// Update fraction of the flow classes (egress, compute): at full use the price grows 12.5 % an epoch.
+/// Update fraction of every class, all of which are flows: at full use a price grows 12.5 % an epoch.
 pub const FRACTION_FLOW: u64 = 4_245_093_508;
-/// Update fraction of storage, a stock.
-pub const FRACTION_STOCK: u64 = 6_792_149_613;
-/// Target utilisation of flow classes, parts per billion.
+/// Target utilisation of every class, parts per billion.
 pub const TARGET_FLOW: u64 = ONE / 2;
-/// Target utilisation of storage, parts per billion.
-pub const TARGET_STOCK: u64 = ONE / 5 * 4;
 /// The excess is at most this many update fractions (prices up to 2^92 times the least one).
 pub const EXCESS_FRACTIONS_MAX: u64 = 64;
 

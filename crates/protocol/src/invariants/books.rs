@@ -2,10 +2,12 @@
 
 use super::{Broken, State, at_most, equal};
 use crate::{
+    Account,
     amount::ONE,
+    limits::SETTLEMENT_RING,
     record::{Books, CLASSES, CLOSING_RING, Closing, Market, Peak, Settlement, Standing, System, UNMEASURED},
 };
-use alloc::collections::BTreeMap;
+use alloc::collections::{BTreeMap, BTreeSet};
 
 /// What the rows of one epoch add up to.
 #[derive(Default)]
@@ -65,6 +67,31 @@ fn check_rows(state: &State) -> Result<BTreeMap<u64, Rows>, Broken> {
         sums.subsidy += row.subsidy.grains();
     }
     Ok(rows)
+}
+
+/// Every row is of somebody who is registered, and so is every standing but of those who were jailed
+/// and left (PV-3).
+pub(super) fn check_reached(state: &State, providers: &[Account]) -> Result<(), Broken> {
+    let mut places = BTreeSet::new();
+    for row in state.all::<Settlement>() {
+        places.insert(row?.epoch % SETTLEMENT_RING);
+    }
+    let keys =
+        providers.iter().flat_map(|account| places.iter().map(|place| Settlement::key(account, *place)));
+    let rows = keys.filter(|key| state.slots.contains_key(key)).count() as u64;
+    equal("orphaned Settlement", state.count::<Settlement>(), rows)?;
+    let mut kept = 0_u64;
+    for standing in state.all::<Standing>() {
+        let standing = standing?;
+        kept += u64::from(standing.jailed_until != 0 || standing.jailings > 0);
+    }
+    let mut own = 0_u64;
+    for account in providers {
+        let standing: Standing = state.need(Standing::key(account), "Standing of a provider")?;
+        own += u64::from(standing.jailed_until == 0 && standing.jailings == 0);
+    }
+    // Whoever never was jailed has a standing only while it is registered.
+    equal("orphaned Standing", state.count::<Standing>(), own + kept)
 }
 
 fn check_books(state: &State) -> Result<(), Broken> {

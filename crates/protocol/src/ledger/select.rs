@@ -3,19 +3,27 @@
 
 use super::{BlockContext, Roster, check_structure, shared_keys, touches_operation, touches_system};
 use crate::{
-    Body, Key, Operation,
+    Account, Body, Key, Operation,
     block::Draw,
-    limits::{BODY_BYTES_MAX, FREE_LANE_BYTES, KEYS_MAX, OPERATIONS_MAX},
+    limits::{
+        BODY_BYTES_MAX, FREE_LANE_BYTES, KEYS_MAX, OPERATIONS_MAX, PAID_LANE_BYTES, PAID_LANE_KEYS,
+        RESERVED_PER_ACCOUNT,
+    },
+    operation::Lane,
     record::System,
 };
-use alloc::{collections::BTreeSet, vec::Vec};
+use alloc::{
+    collections::{BTreeMap, BTreeSet},
+    vec::Vec,
+};
 use commonware_codec::EncodeSize;
 
 /// Chooses from `candidates`, given in the order of preference, what one block can hold, and
-/// returns their places in the order of the block: statements, oldest challenge first, then the
-/// other free ones, then the paid ones. Free operations get their lane and half of the keys
-/// before the paid ones get the rest; what those leave over, free ones may fill too. A sender's
-/// later operation never overtakes an earlier one: once one does not fit, its others wait.
+/// returns their places in the order of the block: statements, oldest challenge first, then
+/// reserved ones, at most two of an account, then upkeep, then the paid ones. All but the paid
+/// ones get their bytes and half of the keys before the paid ones get the rest; what those leave
+/// over, the others may fill too. A sender's later paid operation never overtakes an earlier one:
+/// once one does not fit, its others wait.
 pub fn select(
     context: &BlockContext,
     system: &System,
@@ -24,17 +32,18 @@ pub fn select(
     candidates: &[Operation],
 ) -> Vec<usize> {
     let mut room = Room::new(context, system, roster, draws);
-    let (mut free, paid): (Vec<usize>, Vec<usize>) =
-        (0..candidates.len()).partition(|place| candidates[*place].body.is_free());
-    free.sort_by_key(|place| match &candidates[*place].body {
-        Body::Statement(statement) => (0, statement.height),
-        _ => (1, 0),
-    });
+    let (paid, mut others): (Vec<usize>, Vec<usize>) =
+        (0..candidates.len()).partition(|place| candidates[*place].body.lane() == Lane::Paid);
+    let order = |place: &usize| match &candidates[*place].body {
+        Body::Statement(statement) => (Lane::Statement, statement.height),
+        body => (body.lane(), 0),
+    };
+    others.sort_by_key(order);
     room.bytes_max = FREE_LANE_BYTES;
-    room.keys_max = KEYS_MAX / 2;
+    room.keys_max = KEYS_MAX - PAID_LANE_KEYS;
     let (mut chosen, late): (Vec<usize>, Vec<usize>) =
-        free.into_iter().partition(|place| room.take(&candidates[*place]));
-    room.bytes_max = room.bytes + (BODY_BYTES_MAX - FREE_LANE_BYTES);
+        others.into_iter().partition(|place| room.take(&candidates[*place]));
+    room.bytes_max = room.bytes + PAID_LANE_BYTES;
     room.keys_max = KEYS_MAX;
     let mut waiting = BTreeSet::new();
     let paid: Vec<usize> = paid
@@ -50,6 +59,7 @@ pub fn select(
         .collect();
     room.bytes_max = BODY_BYTES_MAX;
     chosen.extend(late.into_iter().filter(|place| room.take(&candidates[*place])));
+    chosen.sort_by_key(order);
     chosen.extend(paid);
     chosen
 }
@@ -65,6 +75,7 @@ struct Room<'a> {
     bytes_max: usize,
     count: usize,
     registrations: u32,
+    reserved: BTreeMap<Account, usize>,
 }
 
 impl<'a> Room<'a> {
@@ -77,14 +88,28 @@ impl<'a> Room<'a> {
         let touched = touches_system(context, system, roster, draws);
         let mut keys: BTreeSet<Key> = touched.writable.into_iter().chain(touched.readable).collect();
         keys.insert(System::key());
-        let (keys_max, bytes_max) = (KEYS_MAX, BODY_BYTES_MAX);
-        Self { context, system, draws, keys, keys_max, bytes: 0, bytes_max, count: 0, registrations: 0 }
+        Self {
+            context,
+            system,
+            draws,
+            keys,
+            keys_max: KEYS_MAX,
+            bytes: 0,
+            bytes_max: BODY_BYTES_MAX,
+            count: 0,
+            registrations: 0,
+            reserved: BTreeMap::new(),
+        }
     }
 
     /// Takes the operation if it is well formed and fits.
     fn take(&mut self, operation: &Operation) -> bool {
         let bytes = self.bytes + operation.encode_size();
-        let fits = self.count < OPERATIONS_MAX && bytes <= self.bytes_max;
+        let is_reserved = operation.body.lane() == Lane::Reserved;
+        let reserved = self.reserved.get(&operation.signer).copied().unwrap_or(0) + usize::from(is_reserved);
+        let fits = self.count < OPERATIONS_MAX
+            && bytes <= self.bytes_max
+            && (!is_reserved || reserved <= RESERVED_PER_ACCOUNT);
         if !fits || check_structure(operation, self.context).is_err() {
             return false;
         }
@@ -100,6 +125,9 @@ impl<'a> Room<'a> {
         self.keys.extend(new);
         (self.bytes, self.registrations) = (bytes, registrations);
         self.count += 1;
+        if is_reserved {
+            self.reserved.insert(operation.signer, reserved);
+        }
         true
     }
 }

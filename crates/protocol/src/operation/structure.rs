@@ -8,7 +8,7 @@ use super::{Body, Measure, Operation, RefusedPlacement, RegisterProvider, Settle
 use crate::{
     Account, AgreementId, Amount, Code, authority, capacity,
     ledger::BlockContext,
-    limits::{OPERATION_BYTES_MAX, PROVIDERS_MAX, Parameters, SLOTS_MAX},
+    limits::{OPERATION_BYTES_MAX, PLACES_MAX, PROVIDERS_MAX, Parameters, SLOTS_MAX},
     operation::{Open, Redemption},
     record::Address,
 };
@@ -26,11 +26,12 @@ pub fn check_structure(operation: &Operation, context: &BlockContext) -> Result<
     if operation.expires < context.height || operation.expires > last {
         return Err(Code::Expired);
     }
-    let free_is_bare = operation.nonce == 0 && operation.max_fee == Amount::ZERO;
-    if operation.body.is_free() && !free_is_bare {
+    let is_bare = (operation.body.has_nonce() || operation.nonce == 0)
+        && (!operation.body.is_free() || operation.max_fee == Amount::ZERO);
+    if !is_bare {
         return Err(Code::BadShape);
     }
-    if !body_fits(&operation.body, &context.parameters) {
+    if !body_fits(&operation.body, context) {
         return Err(Code::BadShape);
     }
     match &operation.body {
@@ -44,20 +45,20 @@ pub fn check_structure(operation: &Operation, context: &BlockContext) -> Result<
 }
 
 /// Whether every field lies within its range.
-pub(crate) fn body_fits(body: &Body, parameters: &Parameters) -> bool {
+pub(crate) fn body_fits(body: &Body, context: &BlockContext) -> bool {
     match body {
         Body::Transfer(body) => body.amount > Amount::ZERO,
         Body::RegisterProvider(body) => registration_fits(body),
         Body::UpdateProvider(body) => body.index < PROVIDERS_MAX && addresses_fit(&body.addresses),
-        Body::Open(body) => open_fits(body, parameters),
+        Body::Open(body) => open_fits(body, &context.parameters),
         Body::TopUp(body) => id_fits(&body.agreement) && body.amount > Amount::ZERO,
         Body::Close(body) => id_fits(&body.agreement) && body.index < PROVIDERS_MAX,
         Body::CloseAlone(body) => id_fits(&body.agreement),
         Body::RotateKey(body) => id_fits(&body.agreement),
         Body::SetDataSet(body) => id_fits(&body.claim.agreement) && body.index < PROVIDERS_MAX,
-        Body::Statement(body) => statement_fits(body),
+        Body::Statement(body) => statement_fits(body, context),
         Body::Redeem(body) => redemptions_fit(&body.vouchers),
-        Body::Settle(body) => settle_fits(body),
+        Body::Settle(body) => settle_fits(body, context),
         Body::Unjail(_) | Body::Evidence(_) => true,
         Body::Refusal(body) => refusal_fits(body),
         Body::Measure(body) => {
@@ -97,25 +98,21 @@ fn open_fits(body: &Open, parameters: &Parameters) -> bool {
     body.slot < SLOTS_MAX && quotas.iter().all(|(asked, most)| asked <= most)
 }
 
-fn statement_fits(body: &Statement) -> bool {
-    let answered = body.answers.iter().map(|answer| match answer {
-        super::Answer::Proved(read) => read.slot,
-        super::Answer::Missing(read) => read.slot,
-        super::Answer::Ended(read) => read.slot,
-    });
-    let reasked = body.reasked.iter().map(|reasked| match reasked {
+fn statement_fits(body: &Statement, context: &BlockContext) -> bool {
+    let mut reasked = body.reasked.iter().map(|reasked| match reasked {
         super::Reasked::Proved(read) => read.slot,
         super::Reasked::Missing(still) => still.slot,
     });
     body.index < PROVIDERS_MAX
-        && answered.chain(reasked).all(|slot| slot < SLOTS_MAX)
+        && body.answers.iter().all(|answer| answer.place() < PLACES_MAX)
+        && reasked.all(|slot| slot < SLOTS_MAX)
         && redemptions_fit(&body.vouchers)
         && slots_fit(&body.apply)
-        && ascends(&body.endings)
+        && endings_fit(&body.endings, context)
 }
 
-fn settle_fits(body: &Settle) -> bool {
-    body.index < PROVIDERS_MAX && slots_fit(&body.slots) && ascends(&body.endings)
+fn settle_fits(body: &Settle, context: &BlockContext) -> bool {
+    body.index < PROVIDERS_MAX && slots_fit(&body.slots) && endings_fit(&body.endings, context)
 }
 
 fn refusal_fits(body: &RefusedPlacement) -> bool {
@@ -127,8 +124,11 @@ fn slots_fit(slots: &[(u32, Account, u64)]) -> bool {
     slots.iter().all(|(slot, _, _)| *slot < SLOTS_MAX) && slots.windows(2).all(|pair| pair[0].0 < pair[1].0)
 }
 
-fn ascends(epochs: &[u64]) -> bool {
-    epochs.windows(2).all(|pair| pair[0] < pair[1])
+/// Endings ascend, and none lies beyond the epoch after the block's: nothing later can be crossed. One
+/// epoch of grace, so that a node that is a block behind does not turn away who is not (ST-5).
+fn endings_fit(epochs: &[u64], context: &BlockContext) -> bool {
+    let last = context.epoch().saturating_add(1);
+    epochs.windows(2).all(|pair| pair[0] < pair[1]) && epochs.last().is_none_or(|epoch| *epoch <= last)
 }
 
 fn redemptions_fit(redemptions: &[Redemption]) -> bool {

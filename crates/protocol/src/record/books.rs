@@ -125,7 +125,7 @@ record! {
         slow: u64,
         /// What use beyond the target has added up to.
         excess: u64,
-        /// Settled units that have not counted yet (flow classes).
+        /// Paid units that have not counted yet.
         bucket: u128,
         /// Capacity of the last epoch that moved it.
         capacity: u128,
@@ -176,7 +176,7 @@ record! {
         /// Passed share of the answered reads among the last 64 at the last close; `UNMEASURED`
         /// without one.
         proven: u64,
-        /// Epochs in a row in which it answered no challenge.
+        /// Epochs in a row in which it answered no challenge; the largest number before its first answer.
         silent: u8,
     }
 }
@@ -195,9 +195,10 @@ record! {
         burn: Amount,
         /// Sum of weights.
         weight: u128,
-        /// Capacity of each class.
+        /// Capacity of each class: leaf-rounds, egress bytes and gas of an epoch.
         capacity: [u128; CLASSES],
-        /// Use of each class: leaves under contract, egress bytes, gas.
+        /// Use of each class: leaf-rounds, egress bytes and gas that were paid, of those whose
+        /// capacity counts.
         used: [u128; CLASSES],
         /// What the reserve emits.
         emission: Amount,

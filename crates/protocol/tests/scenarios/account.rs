@@ -21,6 +21,8 @@ pub(crate) const REFUSED: &str = "
     a send b 1 expires=9999  => !Expired
     a send new 1
     new send a 1             => !Balance
+    a send poor 500000
+    poor send newer 1        => Balance
 ";
 
 #[test]
@@ -38,6 +40,16 @@ fn a_transfer_moves_the_amount_and_burns_the_fee() {
     let spent = FUNDED.checked_sub(world.balance("a")).unwrap();
     assert_eq!(spent, five.checked_add(system.burned).unwrap());
     assert!(system.burned.grains() > 0);
+}
+
+#[test]
+fn a_transfer_that_opens_an_account_burns_what_its_record_costs_for_ever() {
+    let burned = |script: &str| check(script).system().burned.grains();
+    let (opens, adds) = (burned("a send new 1"), burned("a send b 1"));
+    let price = posync_protocol::limits::Parameters::LOCAL.account_burn.grains();
+    assert_eq!(opens - adds, price);
+    assert_eq!(burned("a send new 1\n a send new 1"), opens + adds, "once");
+    assert_eq!(check("a send new 7").balance("new").grains(), 7, "who is paid gets all of it");
 }
 
 #[test]

@@ -6,7 +6,7 @@ use crate::{
 };
 use posync_protocol::{
     Amount,
-    agreement::storage_reserve,
+    agreement::{deposit, storage_reserve},
     ledger::{AgreementChange, Event},
     record::{Agreement, Ending, Provider, Use},
 };
@@ -16,7 +16,7 @@ pub(crate) const ACCEPTED: &str = "
     a open p slot=0
     b open p slot=1 end=720 quota=0 reserve=0
     a topup p/0 5s
-    b topup p/0 1
+    b topup p/1 1
     a rotate p/0 fresh
     a close p/0 second=p
     a open p slot=0
@@ -45,25 +45,39 @@ pub(crate) const REFUSED: &str = "
     p update
     a open p quota=4001                                => NoCapacity
     a open p quota=2097153                             => !BadShape
+    a open p quota=max                                 => !BadShape
     a open p quota_egress=max                          => !BadShape
     a open p quota_gas=max                             => !BadShape
     a open p rate=max                                  => !BadShape
     a open p rate_gas=max                              => !BadShape
     a open p slot=1048576                              => !BadShape
+    a open p slot=4294967295                           => !BadShape
     a open p end=0                                     => TermTooLong
     a open p end=9999                                  => TermTooLong
+    a open p end=max                                   => TermTooLong
     a open p storage_max=1                             => EscrowTooSmall
+    p update term=9
+    a open p end=10                                    => TermTooLong
+    a open p end=max                                   => TermTooLong
+    p update
     a topup p/0 1                                      => AgreementUnknown
     a close p/0 second=p consumer=a                    => AgreementUnknown
     a closealone p/0                                   => AgreementUnknown
     a rotate p/0 fresh                                 => AgreementUnknown
     a open p
     b open p                                           => SlotTaken
+    b topup p/0 1                                      => WrongParty
+    p topup p/0 1                                      => WrongParty
+    a topup p/0 1 max_egress=999999                    => PriceAboveMaximum
+    a topup p/0 1 max_gas=999                          => PriceAboveMaximum
     a topup p/0 1 opened=1                             => AgreementUnknown
+    a topup p/0 1 opened=max                           => AgreementUnknown
     a topup p/0 0                                      => !BadShape
     a topup p/0 2000000s                               => Balance
     b close p/0 second=p                               => WrongParty
+    a close p/0 second=p last=1                        => Expired
     a close p/0 second=p end=5                         => BadShape
+    a close p/0 second=p end=max                       => BadShape
     a close p/0 second=p consumer=b                    => BadShape
     a close p/0 second=p index=1                       => BadShape
     b closealone p/0                                   => WrongParty
@@ -95,10 +109,11 @@ fn an_opening_splits_the_escrow_and_a_close_by_both_returns_it() {
     stage.play("p register\n blocks 9\n a open p quota=1000 end=10 reserve=3s");
     let world = &stage.world;
     let round = world.parameters.round(world.height);
-    let needed = storage_reserve(10_000_000, 1_000, 50 - round).unwrap();
+    let needed = storage_reserve(10_000_000, 1_000, 50 - round, &world.parameters).unwrap();
     let usage: Use = world.get(Use::key(&account("p"), 0)).unwrap();
     assert_eq!((usage.storage_reserve, usage.voucher_reserve), (needed, Amount::sync(3)));
-    assert_eq!(usage.deposit, world.parameters.deposit);
+    let terms: Agreement = world.get(Agreement::key(&account("p"), 0)).unwrap();
+    assert_eq!(Some(usage.deposit), deposit(&terms, &world.parameters));
     let provider: Provider = world.get(Provider::key(&account("p"))).unwrap();
     assert_eq!((provider.pool, provider.sold, provider.slots), (needed, 1_000, 1));
     let ending: Ending = world.get(Ending::key(&account("p"), 10)).unwrap();
@@ -125,7 +140,7 @@ fn an_opening_splits_the_escrow_and_a_close_by_both_returns_it() {
 fn idle_time_of_an_empty_provider_is_not_prepaid() {
     let world = check("p register\n epoch 5\n a open p quota=1000 end=10");
     let usage: Use = world.get(Use::key(&account("p"), 0)).unwrap();
-    assert_eq!(usage.storage_reserve, storage_reserve(10_000_000, 1_000, 25).unwrap());
+    assert_eq!(usage.storage_reserve, storage_reserve(10_000_000, 1_000, 25, &world.parameters).unwrap());
 }
 
 #[test]
@@ -141,4 +156,15 @@ fn a_provider_closes_alone_no_earlier_than_it_may_leave() {
 #[test]
 fn the_last_slot_can_be_used() {
     check("p register\n a open p slot=1048575\n a topup p/1048575 1\n a close p/1048575 second=p");
+}
+
+#[test]
+fn what_is_sold_is_not_sold_again() {
+    check(
+        "p register capacity=1000
+         a open p quota=600
+         b open p slot=1 quota=401 => NoCapacity
+         b open p slot=1 quota=400
+         b open p slot=2 quota=1   => NoCapacity",
+    );
 }

@@ -9,8 +9,9 @@ use commonware_codec::{DecodeExt, Encode};
 use posync_protocol::{
     Body, Bounded, Code, Hash,
     block::Draw,
+    fenwick::place,
     ledger::{Event, Invalid, Mode, execute},
-    limits::HISTORY,
+    limits::{HISTORY, PLACES_MAX},
     operation::{Answer, ProvedRead, Reasked, SetDataSet, Statement, StillMissing, SumPath},
     record::{Audit, Provider, Use},
 };
@@ -91,7 +92,7 @@ fn a_late_answer_counts_in_full_but_the_waiting_rounds_are_unpaid() {
     assert_eq!(keeper.audit(&stage.world).challenge, Some(challenge), "it is skipped while it waits");
     assert_eq!(answer(&mut stage, &keeper), Some(Ok(Code::Done)));
     let (after, audit) = (keeper.provider(&stage.world), keeper.audit(&stage.world));
-    assert_eq!((audit.history, audit.on_time), (0b1111, 0));
+    assert_eq!((audit.history, audit.on_time, audit.silent), (0b1111, 0, 0));
     let drawn_in = stage.world.parameters.round(challenge.height);
     let paid_rounds = u128::from(drawn_in - before.settled_round);
     assert_eq!(after.acc - before.acc, paid_rounds * 1_000_000_000);
@@ -128,8 +129,10 @@ pub(crate) const WRONG_STATEMENTS: &[Row] = &[
     ("another index", |s| s.index += 1, Code::BadShape),
     ("no answers", |s| s.answers = none(), Code::BadShape),
     ("three answers", |s| s.answers = Bounded::new(s.answers[..3].to_vec()).expect("three"), Code::BadShape),
-    ("another slot", |s| first(s, |read| read.slot = 1), Code::ReadOutsideSlot),
-    ("the last slot", |s| first(s, |read| read.slot = (1 << 20) - 1), Code::ReadOutsideSlot),
+    ("another slot", |s| first(s, |read| read.place += 1), Code::ReadOutsideSlot),
+    ("the slot at another end", |s| first(s, |read| read.place -= 1 << 20), Code::ReadOutsideSlot),
+    ("the last place", |s| first(s, |read| read.place = PLACES_MAX - 1), Code::ReadOutsideSlot),
+    ("beyond the last place", |s| first(s, |read| read.place = PLACES_MAX), Code::BadShape),
     ("another shard", |s| first(s, |read| read.shard[0] ^= 1), Code::ReadPath),
     ("another length", |s| first(s, |read| read.length += 1), Code::ReadPath),
     ("a turned path", |s| first(s, |read| read.position.lefts ^= 1), Code::ReadPath),
@@ -145,7 +148,7 @@ pub(crate) const WRONG_STATEMENTS: &[Row] = &[
         "ended though it is not",
         |s| {
             let mut answers = s.answers.to_vec();
-            answers[3] = Answer::Ended(posync_protocol::operation::EndedRead { slot: 0 });
+            answers[3] = Answer::Ended(posync_protocol::operation::EndedRead { place: place(700, 0) });
             s.answers = Bounded::new(answers).expect("four");
         },
         Code::ReadPath,
@@ -432,7 +435,7 @@ fn everyone_is_drawn_within_one_round_of_the_line() {
 #[test]
 fn a_provider_that_left_loses_its_place_in_both_lines() {
     let mut stage = Stage::new();
-    stage.play("p register\n q register\n p leave\n epoch 8\n p leave");
+    stage.play("p register\n q register\n p leave\n epoch 21\n p leave");
     stage.world.draws = true;
     assert_eq!(stage.world.system().newcomers, 2);
     for _ in 0..40 {
@@ -449,7 +452,7 @@ type DataSetRow = (&'static str, fn(&mut SetDataSet), Code);
 
 pub(crate) const WRONG_DATA_SETS: &[DataSetRow] = &[
     ("the same version", |s| s.claim.version = 1, Code::DataSetVersion),
-    ("a version left out", |s| s.claim.version = 3, Code::DataSetVersion),
+    ("version zero", |s| s.claim.version = 0, Code::DataSetVersion),
     ("without the provider", |s| s.provider_signature = None, Code::DataSetSignature),
     ("above the quota", |s| s.claim.leaves = 100_001, Code::DataSetOverQuota),
     ("more bytes than leaves hold", |s| s.claim.bytes = s.claim.leaves * 1024 + 1, Code::DataSetEmptyRoot),
@@ -488,4 +491,36 @@ fn wrong_data_sets_are_refused() {
     stage.play("a closealone p/0");
     let more = keeper.change(&stage.world, 0, &[], &[bytes(10, 10)]);
     assert_eq!(submit(&mut stage, "a", Body::SetDataSet(more)), Ok(Code::AgreementClosed));
+}
+
+/// Whoever stands below the drawn unit does not hold it: a proposer cannot draw its friends.
+#[test]
+fn a_draw_by_fee_names_neither_who_is_below_the_drawn_unit_nor_who_is_above() {
+    let (mut stage, _) = holding(&[50_000]);
+    stage.world.draws = false;
+    stage.play("q register\n b open q quota=100000 end=700");
+    let mut keeper = Keeper::new("q");
+    let set = keeper.change(&stage.world, 0, &[], &[bytes(9, 50_000)]);
+    assert_eq!(submit(&mut stage, "b", Body::SetDataSet(set)), Ok(Code::Done));
+    stage.world.draws = true;
+    let both = [Draw { index: 0, account: account("p") }, Draw { index: 1, account: account("q") }];
+    let mut seen = BTreeSet::new();
+    for _ in 0..40 {
+        let context = stage.world.context(stage.world.height + 1);
+        let every = context.parameters.draw_every_blocks;
+        let by_fee = context.height.is_multiple_of(every) && (context.height / every).is_multiple_of(2);
+        if let ([Some(right)], true) = (&stage.world.resolve(&context)[..], by_fee) {
+            seen.insert(right.index);
+            let other = both[1 - right.index as usize];
+            let run = |draw: Draw| {
+                let draws = [Some(draw)];
+                let records = stage.world.read(&context, &draws, &[])?;
+                execute(&context, &draws, &[], &records, Mode::Verify).map(|_| ())
+            };
+            assert_eq!(run(*right), Ok(()));
+            assert_eq!(run(other), Err(Invalid::Draw { index: 0 }), "{right:?}");
+        }
+        stage.world.block(&[]).expect("an empty block is valid");
+    }
+    assert_eq!(seen.len(), 2, "each of them was drawn");
 }

@@ -30,17 +30,20 @@ pub(crate) const REFUSED: &str = "
     a evidence s other=term    => !NotEvidence
     a evidence s other=leader  => !NotEvidence
     a evidence s other=chain   => !NotEvidence
-    a evidence s term=1        => EvidenceStale
-    a evidence s term=max      => EvidenceStale
-    a evidence p               => SeatUnknown
+    a evidence s term=1        => !EvidenceStale
+    a evidence s term=max      => !EvidenceStale
+    a evidence p               => !SeatUnknown
+    a evidence s nonce=1       => !BadShape
+    a evidence s fee=1         => !FeeAboveMaximum
+    nobody evidence s          => !UnknownAccount
     a evidence s
-    a evidence s               => EvidenceKnown
-    b evidence s view=9        => EvidenceKnown
+    a evidence s               => !EvidenceKnown
+    b evidence s view=9        => !EvidenceKnown
     epoch 14
     a evidence t term=0
     epoch 15
-    a evidence u term=0        => EvidenceStale
-    a evidence s term=0        => EvidenceStale
+    a evidence u term=0        => !EvidenceStale
+    a evidence s term=0        => !EvidenceStale
 ";
 
 const SEATS: [&str; 4] = ["s", "t", "u", "v"];
@@ -167,6 +170,16 @@ fn evidence_after_the_close_costs_the_floor_and_raises_nobody_elses() {
 }
 
 #[test]
+fn evidence_after_the_close_exposes_nothing() {
+    let mut stage = seated();
+    stage.play("epoch 2\n a evidence s term=0");
+    assert_eq!(seat(&stage.world, "s").exposed[Seat::place(0)], stage.world.parameters.seat_bond);
+    stage.play("epoch 3\n blocks 1\n a evidence t term=0");
+    let exposed = ["s", "t"].map(|name| seat(&stage.world, name).exposed);
+    assert_eq!(exposed, [[Amount::ZERO; 4]; 2], "the epoch is closed");
+}
+
+#[test]
 fn every_epoch_of_faults_is_paid_for_and_never_more_than_the_bond() {
     let mut stage = seated();
     // A small old fault, reported by itself, shields nobody from the larger one.
@@ -247,7 +260,7 @@ proptest! {
         for (who, back, wait) in &faults {
             let term = stage.world.epoch().saturating_sub(*back);
             let got = stage.attempt(&format!("a evidence {} term={term}", SEATS[*who])).expect("an operation");
-            prop_assert!(got == "Done" || got == "EvidenceKnown", "{got}");
+            prop_assert!(got == "Done" || got == "!EvidenceKnown", "{got}");
             stage.world.skip_to_epoch(stage.world.epoch() + wait);
         }
         stage.world.skip_to_epoch(stage.world.epoch() + 4);
@@ -282,4 +295,20 @@ fn the_invariant_knows_the_seats() {
         let found = crate::canary::broken(&world);
         assert!(found.contains(expected), "planted '{expected}', found '{found}'");
     }
+}
+
+/// What late evidence finds is not held against what the seat does in the epoch that has its place
+/// in the ring now.
+#[test]
+fn evidence_of_a_closed_epoch_leaves_the_exposed_bond_of_the_running_one() {
+    let mut stage = Stage::new();
+    stage.world.seat("s");
+    let seat = |stage: &Stage| -> Seat { stage.world.get(Seat::key(&account("s"))).expect("it has a seat") };
+    let whole = seat(&stage).bond;
+    stage.play("epoch 3\n a evidence s");
+    let exposed = seat(&stage).exposed;
+    assert!(exposed.contains(&whole));
+    stage.play("b evidence s term=0");
+    assert!(seat(&stage).bond < whole);
+    assert_eq!(seat(&stage).exposed, exposed);
 }

@@ -7,7 +7,7 @@ use crate::{
     world::{World, account},
 };
 use posync_protocol::{
-    Account, Body, Code, Record,
+    Account, Amount, Body, Code, Record,
     amount::ONE,
     books::tree,
     economics::{pool, price, score},
@@ -195,22 +195,46 @@ fn an_idle_provider_is_unmeasured_and_decays_after_the_grace() {
 }
 
 #[test]
-fn prices_follow_what_is_under_contract_and_openings_lock_the_pair() {
-    let mut stage = Stage::new();
-    stage.play("p register capacity=8192\n a open p quota=8192\n epoch 3\n blocks 1");
+fn prices_follow_paid_leaf_rounds_and_openings_lock_the_pair() {
+    let (mut stage, keeper) = holding(&[70_000]);
+    stage.world.draws = false;
+    // The bond covers so many leaves that what is held fills what is offered.
+    let held = keeper.data_set(&stage.world, 0).current.leaves;
+    offer_only(&mut stage, held);
+    stage.world.draws = true;
+    run_to(&mut stage, &keeper, 16, true);
+    stage.world.block(&[]).expect("an empty block is valid");
     let market: Market = stage.world.get(Market::key(STORAGE as u8)).expect("it moved");
-    let excess = 2 * (ONE - price::TARGET_STOCK);
-    assert_eq!((market.excess, market.epoch), (excess, 1), "epochs 0 and 1 were full");
+    let rounds = Parameters::LOCAL.epoch_rounds;
+    let paid = |epoch: u64| row(&stage.world, &account("p"), epoch).expect("a row of each epoch").storage;
+    assert!((0..=14).map(paid).sum::<u64>() >= held * rounds * 13, "nearly every leaf-round was paid");
+    let (mut bucket, mut excess) = (0, 0);
+    for epoch in 0..=14 {
+        let (used, rest) = price::bucket_next(bucket, paid(epoch).into());
+        bucket = rest;
+        let capacity = u128::from(held * rounds);
+        excess = price::excess_next(excess, used, capacity, price::TARGET_FLOW, price::FRACTION_FLOW);
+    }
+    assert_eq!((market.excess, market.bucket, market.epoch), (excess, bucket, 14));
+    assert_eq!(market.capacity, u128::from(held * rounds));
     let least = Parameters::LOCAL.price_storage;
-    let posted = price::posted(least, excess, price::FRACTION_STOCK);
+    let posted = price::posted(least, excess, price::FRACTION_FLOW);
     assert!(posted > least && u128::from(market.price) == posted);
     assert!(market.slow < market.price && u128::from(market.slow) > least);
+    stage.world.draws = false;
     let egress: Market = stage.world.get(Market::key(1)).expect("it was looked at");
     assert_eq!(u128::from(egress.price), Parameters::LOCAL.price_egress, "nothing measured, nothing moves");
-    stage.play("q register\n a open q max_storage=10000000 => PriceAboveMaximum\n a open q max_storage=max");
+    stage.play("q register capacity=1\n a open q quota=1 max_storage=10000000 => PriceAboveMaximum\n a open q quota=1");
     let key = posync_protocol::record::Agreement::key(&account("q"), 0);
     let agreement: posync_protocol::record::Agreement = stage.world.get(key).expect("opened");
     assert_eq!((agreement.storage_price, agreement.storage_slow), (market.price, market.slow));
+}
+
+/// Makes the bond of `p` cover `leaves` alone, whatever it declares.
+fn offer_only(stage: &mut Stage, leaves: u64) {
+    let parameters = &mut stage.world.parameters;
+    let bond = Amount::sync(1_000).grains() / u128::from(leaves);
+    parameters.bond_per_leaf = Amount::new(bond).expect("below the bound");
 }
 
 #[test]
@@ -238,7 +262,7 @@ fn a_claim_changes_neither_pay_nor_quality_nor_score() {
     assert_eq!(standing, its_standing);
 }
 
-fn steps(events: &[Event]) -> Vec<(StandingStep, StandingReason)> {
+pub(crate) fn steps(events: &[Event]) -> Vec<(StandingStep, StandingReason)> {
     let step = |event: &Event| match event {
         Event::Standing { step, reason, .. } => Some((*step, *reason)),
         _ => None,
@@ -302,9 +326,9 @@ fn who_answers_wrongly_is_warned_then_jailed_and_may_come_back() {
 #[test]
 fn a_provider_that_comes_back_under_its_account_begins_anew() {
     let mut stage = Stage::new();
-    stage.play("p register\n p leave\n epoch 8\n p leave\n p register\n epoch 12");
+    stage.play("p register\n p leave\n epoch 21\n p leave\n p register\n epoch 25");
     let standing = standing(&stage.world);
-    assert_eq!(standing.registered, 8);
-    assert!(row(&stage.world, &account("p"), 7).is_none_or(|row| row.weight == 0), "not of its first life");
-    assert!(row(&stage.world, &account("p"), 8).is_some());
+    assert_eq!(standing.registered, 21);
+    assert!(row(&stage.world, &account("p"), 20).is_none(), "not of its first life");
+    assert!(row(&stage.world, &account("p"), 21).is_some());
 }

@@ -7,10 +7,12 @@ use crate::{
 };
 use posync_protocol::{
     Account, Amount, Key, Record, Slot,
+    agreement::lock_of,
+    fenwick::place,
     invariants::check_all,
     record::{
-        AccountState, Agreement, Audit, Books, Closing, DataSet, Ending, Endings, Endpoint, FeeTree, Market,
-        Newcomer, Offer, Peak, Provider, ProviderAt, Settlement, SlotTree, Standing, System, Use,
+        AccountState, Agreement, Audit, Books, Closing, DataSet, Ending, Endings, Endpoint, FeeTree, Lock,
+        Market, Newcomer, Offer, Peak, Provider, ProviderAt, Settlement, SlotTree, Standing, System, Use,
     },
 };
 
@@ -38,6 +40,16 @@ fn more(amount: &mut Amount) {
     *amount = Amount::new(amount.grains() + 1).expect("below the bound");
 }
 
+/// Plants a lock at the opening's prices, changed.
+fn lock(world: &mut World, p: &Account, work: impl FnOnce(&mut Lock)) {
+    let terms: Agreement = world.get(Agreement::key(p, 0)).expect("it stands");
+    change(world, Use::key(p, 0), |usage: &mut Use| {
+        let mut lock = lock_of(&terms, usage);
+        work(&mut lock);
+        usage.lock = Some(lock);
+    });
+}
+
 type Fault = (&'static str, fn(&mut World, &Account));
 
 const MONEY: &[Fault] = &[
@@ -53,11 +65,16 @@ const MONEY: &[Fault] = &[
     ("the supply", |w, _| more(&mut w.supply)),
 ];
 
+/// The lowest node of slot 0, whose agreement ends in epoch 700.
+const NODE: u32 = place(700, 0) + 1;
+
 const SUMS: &[Fault] = &[
     ("Provider.slots", |w, p| change(w, Provider::key(p), |r: &mut Provider| r.slots += 1)),
     ("Provider.sold", |w, p| change(w, Provider::key(p), |r: &mut Provider| r.sold += 1)),
     ("sold within the capacity", |w, p| change(w, Offer::key(p), |r: &mut Offer| r.capacity = 1)),
     ("Provider.phi", |w, p| change(w, Provider::key(p), |r: &mut Provider| r.phi += 1)),
+    ("Provider.weighed", |w, p| change(w, Provider::key(p), |r: &mut Provider| r.weighed -= 1)),
+    ("System.phi", |w, p| change(w, Provider::key(p), |r: &mut Provider| r.weighed = 0)),
     ("Provider.leaves", |w, p| change(w, Provider::key(p), |r: &mut Provider| r.leaves += 1)),
     ("Provider.paid", |w, p| change(w, Provider::key(p), |r: &mut Provider| r.paid += 1)),
     ("Provider.paid_base", |w, p| change(w, Provider::key(p), |r: &mut Provider| r.paid_base += 1)),
@@ -71,8 +88,13 @@ const SUMS: &[Fault] = &[
         change(w, Agreement::key(p, 0), |r: &mut Agreement| r.quota_leaves = 0);
     }),
     ("Ending.agreements", |w, p| change(w, Ending::key(p, 700), |r: &mut Ending| r.agreements += 1)),
+    ("counts from what was redeemed", |w, p| lock(w, p, |lock| lock.egress = 1)),
+    ("counts from what was redeemed", |w, p| lock(w, p, |lock| lock.gas = 1)),
+    ("at the opening's prices or above", |w, p| lock(w, p, |lock| lock.egress_price -= 1)),
+    ("at the opening's prices or above", |w, p| lock(w, p, |lock| lock.gas_price -= 1)),
     ("Ending.paid", |w, p| change(w, Ending::key(p, 700), |r: &mut Ending| r.paid += 1)),
-    ("SlotTree.sum", |w, p| change(w, SlotTree::key(p, 1), |r: &mut SlotTree| r.sum += 1)),
+    ("Ending.leaves", |w, p| change(w, Ending::key(p, 700), |r: &mut Ending| r.leaves += 1)),
+    ("SlotTree.sum", |w, p| change(w, SlotTree::key(p, NODE), |r: &mut SlotTree| r.sum += 1)),
     ("FeeTree.sum", |w, _| change(w, FeeTree::key(1), |r: &mut FeeTree| r.sum += 1)),
     ("System.phi", |w, _| change(w, System::key(), |r: &mut System| r.phi += 1)),
     ("System.agreements", |w, _| change(w, System::key(), |r: &mut System| r.agreements += 1)),
@@ -89,7 +111,11 @@ const RECORDS: &[Fault] = &[
     ("marked", |w, p| remove(w, Endings::key(p))),
     ("Ending", |w, p| remove(w, Ending::key(p, 700))),
     ("Provider.phi", |w, p| remove(w, DataSet::key(p, 0))),
-    ("SlotTree node", |w, p| remove(w, SlotTree::key(p, 1))),
+    ("SlotTree node", |w, p| remove(w, SlotTree::key(p, NODE))),
+    ("SlotTree node", |w, p| {
+        remove(w, SlotTree::key(p, NODE));
+        insert(w, SlotTree::key(p, 1), SlotTree { sum: 1 }.to_slot());
+    }),
     ("FeeTree node", |w, _| remove(w, FeeTree::key(1))),
     ("FeeTree nodes with a sum", |w, _| insert(w, FeeTree::key(7), FeeTree { sum: 1 }.to_slot())),
     ("SlotTree nodes with a sum", |w, p| {
@@ -150,6 +176,13 @@ const BOOKS: &[Fault] = &[
     ("Standing of a provider", |w, p| remove(w, Standing::key(p))),
     ("orphaned Standing", |w, _| {
         insert(w, Standing::key(&Account::default()), Standing::newborn(0).to_slot());
+    }),
+    ("orphaned Settlement", |w, _| {
+        insert(
+            w,
+            Settlement::key(&Account::default(), 1),
+            Settlement { epoch: 1, ..Settlement::default() }.to_slot(),
+        );
     }),
     ("orphaned Market", |w, _| insert(w, Market::key(9), Market::default().to_slot())),
     ("orphaned Peak", |w, _| {

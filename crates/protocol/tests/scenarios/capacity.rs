@@ -18,7 +18,7 @@ const PROVIDERS: [&str; 4] = ["a", "b", "p", "q"];
 const MIB: u64 = 1 << 20;
 
 /// Four providers, and an epoch that has drawn their peers: the next block is of epoch 1.
-fn measured_network(out: u64) -> Stage {
+pub(crate) fn measured_network(out: u64) -> Stage {
     let mut stage = Stage::new();
     stage.world.draws = true;
     for name in PROVIDERS {
@@ -85,7 +85,7 @@ fn after_slot(stage: &mut Stage, epoch: u64) {
 }
 
 /// Measures `who` in each of the epochs at `bytes` a peer.
-fn measure_in(stage: &mut Stage, who: &str, epochs: core::ops::Range<u64>, bytes: u64) {
+pub(crate) fn measure_in(stage: &mut Stage, who: &str, epochs: core::ops::Range<u64>, bytes: u64) {
     for epoch in epochs {
         stage.world.skip_to_epoch(epoch);
         stage.world.block(&[]).expect("the block with the seed");
@@ -262,21 +262,21 @@ fn an_epoch_is_measured_once_after_its_slot_and_until_the_next_epoch_ends() {
 fn who_registers_in_the_epoch_neither_sends_nor_counts() {
     let mut stage = Stage::new();
     stage.world.draws = true;
-    stage.play("a register\n b register\n p register\n b leave\n epoch 8\n b leave\n q register");
-    stage.world.skip_to_epoch(9);
+    stage.play("a register\n b register\n p register\n b leave\n epoch 21\n b leave\n q register");
+    stage.world.skip_to_epoch(22);
     stage.world.block(&[]).unwrap();
     stage.play("b register");
-    after_slot(&mut stage, 9);
-    let measure = measure_of(&stage.world, "b", 9, &[7; 8]);
+    after_slot(&mut stage, 22);
+    let measure = measure_of(&stage.world, "b", 22, &[7; 8]);
     assert_eq!(submit(&mut stage, "b", measure), Ok(Code::MeasurePeer));
-    let measure = measure_of(&stage.world, "p", 9, &[7; 8]);
+    let measure = measure_of(&stage.world, "p", 22, &[7; 8]);
     assert_eq!(submit(&mut stage, "p", measure), Ok(Code::Done), "q registered before");
     // An index that is taken anew after the seed: whoever stands there now was not drawn.
     let mut stage = Stage::new();
     stage.world.draws = true;
-    stage.play("q register\n p register\n q leave\n epoch 8\n blocks 2\n q leave\n a register");
-    after_slot(&mut stage, 8);
-    let measure = measure_of(&stage.world, "p", 8, &[7; 8]);
+    stage.play("q register\n p register\n q leave\n epoch 21\n blocks 2\n q leave\n a register");
+    after_slot(&mut stage, 21);
+    let measure = measure_of(&stage.world, "p", 21, &[7; 8]);
     assert_eq!(submit(&mut stage, "p", measure), Ok(Code::MeasurePeer));
 }
 
@@ -327,7 +327,7 @@ fn a_closed_agreement_gives_its_share_back() {
 fn an_exit_takes_the_measurements_along() {
     let mut stage = measured_network(MIB);
     measure_in(&mut stage, "p", 1..2, MIB);
-    stage.play("p leave\n epoch 10\n p leave");
+    stage.play("p leave\n epoch 23\n p leave");
     assert!(measured(&stage.world, "p").is_none());
 }
 

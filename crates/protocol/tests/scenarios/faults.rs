@@ -439,6 +439,9 @@ fn who_is_jailed_or_suspended_grows_no_data_set() {
         assert!(keeper.provider(&stage.world).acc > 0);
         let shrunk = keeper.change(&stage.world, 0, &[0], &[]);
         assert_eq!(submit(&mut stage, "a", Body::SetDataSet(shrunk)), Ok(Code::Done));
+        until_drawn(&mut stage, &keeper);
+        assert_eq!(answer(&mut stage, &keeper), Some(Ok(Code::Done)));
+        assert_eq!(keeper.data_set(&stage.world, 0).next, None, "the shrink is in force");
         let regrown = keeper.change(&stage.world, 0, &[], &[bytes(9, 9_000)]);
         assert_eq!(submit(&mut stage, "a", Body::SetDataSet(regrown)), Ok(code), "nor back to what it held");
     }

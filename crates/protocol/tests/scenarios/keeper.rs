@@ -1,11 +1,12 @@
 //! A provider as the rules see it: it keeps real bytes, signs data sets, proves drawn chunks.
 
-use crate::world::{World, account, key};
+use super::world::{World, account, key};
 use posync_protocol::{
     AgreementId, Bounded, Hash,
     audit::{Prover, Question, Share},
     block::with_chain,
     chunk,
+    limits::ENDINGS_MAX,
     operation::{
         Answer, DATA_SET_NAMESPACE, DataSetClaim, EndedRead, FoundRead, MissingRead, ProvedRead, Reasked,
         SetDataSet, Settle, Statement, StillMissing, sign,
@@ -15,13 +16,12 @@ use posync_protocol::{
 };
 use std::collections::{BTreeMap, BTreeSet};
 
-/// Slots that a keeper looks at.
-const SLOTS: u32 = 8;
-
 /// What a provider holds, and what it lost.
 #[derive(Clone, Default)]
 pub(crate) struct Keeper {
     pub(crate) name: String,
+    /// Slots that it looks at.
+    pub(crate) slots: u32,
     /// Every tree it ever signed, by root.
     trees: BTreeMap<Hash, SumTree>,
     shards: BTreeMap<Hash, Vec<u8>>,
@@ -39,7 +39,7 @@ pub(crate) fn bytes(seed: u64, length: usize) -> Vec<u8> {
 
 impl Keeper {
     pub(crate) fn new(name: &str) -> Self {
-        Self { name: name.into(), ..Self::default() }
+        Self { name: name.into(), slots: 8, ..Self::default() }
     }
 
     pub(crate) fn audit(&self, world: &World) -> Audit {
@@ -72,16 +72,37 @@ impl Keeper {
     ) -> SetDataSet {
         let data_set = self.data_set(world, slot);
         let last = data_set.next.unwrap_or(data_set.current);
-        let mut tree = self.tree(&last);
+        self.sign(world, slot, (last.root, last.version + 1), removes, adds)
+    }
+
+    /// Signs, with the consumer, any version on top of any set that it signed before: the root of
+    /// that set, and the version of the new one.
+    pub(crate) fn sign(
+        &mut self,
+        world: &World,
+        slot: u32,
+        (root, version): (Hash, u64),
+        removes: &[u32],
+        adds: &[Vec<u8>],
+    ) -> SetDataSet {
+        let mut tree = self.trees.get(&root).cloned().unwrap_or_default();
         let named: Vec<(Hash, u64)> =
             adds.iter().map(|data| (chunk::name(data), data.len() as u64)).collect();
         for (data, (name, _)) in adds.iter().zip(&named) {
             self.shards.insert(*name, data.clone());
         }
         tree.change(removes, &named).expect("positions and lengths that fit");
-        let set = self.claim(world, slot, last.version + 1, &tree);
+        let set = self.claim(world, slot, version, &tree);
         self.trees.insert(tree.root(), tree);
         set
+    }
+
+    /// Deletes every set but these, and the bytes that none of them names.
+    pub(crate) fn prune(&mut self, kept: &BTreeSet<Hash>) {
+        self.trees.retain(|root, _| kept.contains(root));
+        let named: BTreeSet<Hash> =
+            self.trees.values().flat_map(|tree| tree.shards().iter().map(|(name, _)| *name)).collect();
+        self.shards.retain(|name, _| named.contains(name));
     }
 
     /// Both signatures over any claim.
@@ -107,14 +128,14 @@ impl Keeper {
         }
     }
 
-    /// The shares of `phi` as the provider computes them.
+    /// What its slots weigh, as the provider computes it.
     pub(crate) fn shares(&self, world: &World) -> Vec<Share> {
         let share = |slot| {
             let terms = self.agreement(world, slot)?;
             let leaves = self.data_set(world, slot).current.leaves;
             Some(Share { slot, rate: terms.storage_price, leaves, end_epoch: terms.end_epoch })
         };
-        (0..SLOTS).filter_map(share).filter(|share| share.leaves > 0).collect()
+        (0..self.slots).filter_map(share).filter(|share| share.leaves > 0).collect()
     }
 
     /// The statement for the open challenge, if one is open.
@@ -122,15 +143,14 @@ impl Keeper {
         let (provider, audit) = (self.provider(world), self.audit(world));
         let challenge = audit.challenge?;
         let parameters = &world.parameters;
-        let drawn_in = parameters.epoch(challenge.height);
-        let mut prover = Prover::new(&challenge, &account(&self.name), drawn_in, self.shares(world));
+        let mut prover = Prover::new(&challenge, &account(&self.name), parameters, self.shares(world));
         while let Some(question) = prover.question() {
-            prover.answer(self.answer(world, drawn_in, question));
+            prover.answer(self.answer(world, question)?);
         }
         let round = parameters.round(challenge.height);
         let info: RoundInfo = world.get(RoundInfo::key(round % parameters.round_ring))?;
-        let reasked = audit.missing.iter().map(|missing| self.again(world, missing)).collect();
-        let waiting = (0..SLOTS).filter(|slot| self.data_set(world, *slot).next.is_some());
+        let reasked = audit.missing.iter().map(|missing| self.again(missing)).collect();
+        let waiting = (0..self.slots).filter(|slot| self.data_set(world, *slot).next.is_some());
         let apply = waiting.filter_map(|slot| {
             let terms = self.agreement(world, slot)?;
             Some((slot, terms.consumer, terms.end_epoch))
@@ -150,55 +170,52 @@ impl Keeper {
     /// Ends that a statement in the next block crosses.
     fn endings(&self, world: &World) -> Vec<u64> {
         let endings: Option<Endings> = world.get(Endings::key(&account(&self.name)));
-        endings.map_or(vec![], |endings| endings.due(world.epoch()).collect())
+        endings.map_or(vec![], |endings| endings.due(world.epoch()).take(ENDINGS_MAX).collect())
     }
 
-    fn answer(&self, world: &World, drawn_in: u64, question: Question) -> Answer {
-        let Question { slot, leaf, ended } = question;
+    /// `None` about a data set that this keeper never signed: tests may skip signatures.
+    fn answer(&self, world: &World, question: Question) -> Option<Answer> {
+        let Question { slot, place, leaf, ended } = question;
         if ended {
-            return Answer::Ended(EndedRead { slot });
+            return Some(Answer::Ended(EndedRead { place }));
         }
         let tree = self.tree(&self.data_set(world, slot).current);
-        let read = tree.read(leaf).expect("the question lies in the data set");
+        let read = tree.read(leaf)?;
         if self.lost.contains(&(read.shard, read.chunk)) {
-            let terms = self.agreement(world, slot).expect("it is drawn from");
-            if drawn_in >= terms.end_epoch {
-                return Answer::Ended(EndedRead { slot });
-            }
             let posync_protocol::tree::ShardRead { shard, length, position, .. } = read;
-            return Answer::Missing(MissingRead { slot, shard, length, position });
+            return Some(Answer::Missing(MissingRead { place, shard, length, position }));
         }
-        Answer::Proved(self.prove(slot, &tree, read.shard, read.chunk))
+        Some(Answer::Proved(self.prove(place, &tree, read.shard, read.chunk)))
     }
 
-    fn prove(&self, slot: u32, tree: &SumTree, shard: Hash, index: u64) -> ProvedRead {
+    fn prove(&self, place: u32, tree: &SumTree, shard: Hash, index: u64) -> ProvedRead {
         let data = &self.shards[&shard];
         let length = data.len() as u64;
-        let place = tree.shards().iter().position(|(name, _)| *name == shard).expect("it is in the set");
-        let start = (index / 16 * chunk::GROUP_BYTES) as usize;
-        let group = &data[start..data.len().min(start + chunk::GROUP_BYTES as usize)];
-        let (chunk, path) =
-            chunk::prove_chunk(length, index, group, &chunk::outboard(data)).expect("a chunk of the shard");
-        ProvedRead {
-            slot,
-            shard,
-            length,
-            position: tree.path(place).expect("it is in the set"),
-            chunk: Bounded::new(chunk).expect("a chunk"),
-            path: Bounded::new(path).expect("a path"),
-        }
+        let at = tree.shards().iter().position(|(name, _)| *name == shard).expect("it is in the set");
+        let position = tree.path(at).expect("it is in the set");
+        let (chunk, path) = self.chunk(data, index);
+        ProvedRead { place, shard, length, position, chunk, path }
     }
 
-    fn again(&self, world: &World, missing: &Missing) -> Reasked {
+    fn chunk<const CHUNK: usize, const PATH: usize>(
+        &self,
+        data: &[u8],
+        index: u64,
+    ) -> (Bounded<u8, CHUNK>, Bounded<Hash, PATH>) {
+        let start = (index / 16 * chunk::GROUP_BYTES) as usize;
+        let group = &data[start..data.len().min(start + chunk::GROUP_BYTES as usize)];
+        let (chunk, path) = chunk::prove_chunk(data.len() as u64, index, group, &chunk::outboard(data))
+            .expect("a chunk of it");
+        (Bounded::new(chunk).expect("a chunk"), Bounded::new(path).expect("a path"))
+    }
+
+    /// A read asked again needs the shard's bytes alone, in force or not (RD-7).
+    fn again(&self, missing: &Missing) -> Reasked {
         let Missing { slot, shard, chunk, .. } = *missing;
-        let tree = self.tree(&self.data_set(world, slot).current);
-        let is_there = tree.shards().iter().any(|(name, _)| *name == shard);
-        if !is_there || self.lost.contains(&(shard, chunk.into())) {
-            return Reasked::Missing(StillMissing { slot });
-        }
-        let ProvedRead { slot, shard, length, chunk, path, .. } =
-            self.prove(slot, &tree, shard, chunk.into());
-        Reasked::Proved(FoundRead { slot, shard, length, chunk, path })
+        let held = self.shards.get(&shard).filter(|_| !self.lost.contains(&(shard, chunk.into())));
+        let Some(data) = held else { return Reasked::Missing(StillMissing { slot }) };
+        let (chunk, path) = self.chunk(data, chunk.into());
+        Reasked::Proved(FoundRead { slot, shard, length: data.len() as u64, chunk, path })
     }
 
     /// Shards in the newest data set of a slot.

@@ -10,7 +10,7 @@ use posync_protocol::{
     fees::{Split, split_fee},
     ledger::{Event, Invalid, Mode, execute, select},
     limits::{BODY_BYTES_MAX, FREE_LANE_BYTES, SETTLE_SLOTS_MAX},
-    operation::{Redeem, Settle, Transfer},
+    operation::{AuditCommit, Lane, Redeem, Settle, Transfer},
     record::Use,
 };
 use proptest::prelude::*;
@@ -162,16 +162,16 @@ proptest! {
         prop_assert!(split.burn.grains() >= least.expect("below the base"));
     }
 
-    /// Whatever a mempool holds, what is selected fits a block, keeps its senders' order, and
-    /// puts free operations first.
+    /// Whatever a mempool holds, what is selected fits a block, keeps its senders' order and that of
+    /// the lanes, and holds no third reserved operation of an account.
     #[test]
-    fn what_is_selected_fits(picks in prop::collection::vec((0..4_usize, 0..9_u8), 0..90)) {
+    fn what_is_selected_fits(picks in prop::collection::vec((0..5_usize, 0..9_u8), 0..90)) {
         let world = World::new(&ACTORS);
         let bodies = crowd();
         let candidates: Vec<Operation> = picks.iter().enumerate().map(|(place, (kind, who))| {
             let body = bodies[*kind].clone();
-            let (nonce, max_fee) =
-                if body.is_free() { (0, Amount::ZERO) } else { (place as u64, Amount::sync(1)) };
+            let nonce = if body.has_nonce() { place as u64 } else { 0 };
+            let max_fee = if body.is_free() { Amount::ZERO } else { Amount::sync(1) };
             let signer = if *kind == 2 { account("p") } else { Account([*who; 32]) };
             Operation { signer, nonce, max_fee, expires: 9, body: apart(body, place as u8), signature: [0; 64] }
         }).collect();
@@ -182,17 +182,23 @@ proptest! {
         let records = world.read(&context, &[], &operations);
         prop_assert!(records.is_ok(), "the keys fit");
         prop_assert!(execute(&context, &[], &operations, &records.unwrap(), Mode::Propose).is_ok());
-        let free = chosen.iter().take_while(|place| candidates[**place].body.is_free()).count();
-        prop_assert!(operations[free..].iter().all(|operation| !operation.body.is_free()));
+        let lanes: Vec<Lane> = operations.iter().map(|operation| operation.body.lane()).collect();
+        prop_assert!(lanes.is_sorted());
+        let paid = lanes.partition_point(|lane| *lane < Lane::Paid);
         for who in 0..9 {
-            let own = chosen[free..].iter().filter(|place| candidates[**place].signer == Account([who; 32]));
+            let signed = |place: &usize| candidates[*place].signer == Account([who; 32]);
+            let is_reserved = |place: &usize| candidates[*place].body.lane() == Lane::Reserved;
+            let asked = (0..candidates.len()).filter(|place| signed(place) && is_reserved(place)).count();
+            let taken = chosen.iter().filter(|place| signed(place) && is_reserved(place)).count();
+            prop_assert_eq!(taken, asked.min(2));
+            let own = chosen[paid..].iter().filter(|place| candidates[**place].signer == Account([who; 32]));
             prop_assert!(own.is_sorted());
         }
     }
 }
 
 /// Bodies of a crowded mempool: none of them needs to be valid.
-fn crowd() -> [Body; 4] {
+fn crowd() -> [Body; 5] {
     let stage = Stage::new();
     let slots = (0..SETTLE_SLOTS_MAX as u32).map(|slot| (slot, Account::default(), 1)).collect();
     let slots = Bounded::new(slots).expect("as many as fit");
@@ -202,6 +208,7 @@ fn crowd() -> [Body; 4] {
         stage.sign("p register").body,
         stage.sign("p redeem p/0 egress=5").body,
         Body::Transfer(Transfer { to: account("b"), amount: Amount::sync(1) }),
+        Body::AuditCommit(AuditCommit { epoch: 0, digest: [0; 32], signature: [0; 64] }),
     ]
 }
 

@@ -17,11 +17,11 @@ pub(crate) const ACCEPTED: &str = "
     p update bond=50s capacity=1000000
     p leave
     p update capacity=7
-    epoch 8
+    epoch 21
     p leave
     p register
     p update capacity=5000
-    a open p quota=1000
+    a open p quota=1000 end=60
     b refusal p leaves=4000
     p update capacity=5000
     a refusal p leaves=1000 within=p/0
@@ -31,6 +31,7 @@ pub(crate) const REFUSED: &str = "
     p register bond=2000000s                  => Balance
     p register bond=999s                      => BondTooSmall
     p register capacity=10000000000           => BondTooSmall
+    p register capacity=max                   => BondTooSmall
     p register operator=                      => OperatorEmpty
     p register address=                       => !BadShape
     p register region=                        => !BadShape
@@ -42,6 +43,7 @@ pub(crate) const REFUSED: &str = "
     p update index=1048576                    => !BadShape
     p update bond=2000000s                    => Balance
     p update capacity=10000000000             => BondTooSmall
+    p update capacity=max                     => BondTooSmall
     p update capacity=10000000000 bond=1s     => BondTooSmall
     a open p quota=1000
     p update capacity=999                     => CapacityBelowSold
@@ -50,6 +52,8 @@ pub(crate) const REFUSED: &str = "
     p leave                                   => HasAgreements
     a close p/0 second=p
     p leave                                   => ExitEarly
+    p leave registered=1                      => BadShape
+    p leave registered=max                    => BadShape
     a open q                                  => ProviderUnknown
     a refusal q leaves=1                      => ProviderUnknown
     q register capacity=5000
@@ -57,7 +61,9 @@ pub(crate) const REFUSED: &str = "
     a refusal q leaves=0                      => !BadShape
     a refusal q leaves=1 within=p/0           => !BadShape
     a refusal q leaves=1 height=1000          => RefusalStale
+    a refusal q leaves=1 height=max           => RefusalStale
     a refusal q leaves=4001                   => RefusalBeyond
+    a refusal q leaves=max                    => RefusalBeyond
     a refusal q leaves=4000
     a refusal q leaves=1                      => RefusalBeyond
     a refusal q leaves=1 within=q/0           => RefusalCut
@@ -98,23 +104,37 @@ fn a_refusal_within_the_declared_capacity_cuts_it_to_what_is_sold() {
     assert_eq!((offer.capacity, row.sold, row.bond), (1000, 1000, Amount::sync(1_000)), "no stake is taken");
     let cut = Event::CapacityCut { provider, consumer, before: 5000, after: 1000 };
     assert_eq!(stage.world.events, [cut]);
-    let replayed = format!("b refusal p leaves=4000 height={}", stage.world.height - 1);
+}
+
+#[test]
+fn a_cut_spends_every_refusal_that_was_signed_before_it() {
+    let mut stage = Stage::new();
+    stage.play("blocks 3\n p register capacity=5000\n a open p quota=1000");
+    let signed = stage.world.height;
+    stage.play("blocks 1\n b refusal p leaves=4000");
+    let cut = stage.world.height;
     stage.play("p update capacity=5000");
-    stage.play(&replayed);
-    let offer: Offer = stage.world.get(Offer::key(&provider)).unwrap();
-    assert_eq!(offer.capacity, 1000, "for an epoch the same refusal cuts it again");
+    for height in [signed, cut - 1] {
+        stage.play(&format!("b refusal p leaves=4000 height={height} => RefusalStale"));
+        stage.play(&format!("a refusal p leaves=9 height={height} within=p/0 => RefusalStale"));
+    }
+    stage.play(&format!("b refusal p leaves=4000 height={cut}"));
+    stage.play("p update capacity=5000\n b refusal p leaves=1");
+    let mut stage = Stage::new();
+    stage.play("blocks 3\n p register capacity=5000\n b refusal p leaves=1 height=3 => RefusalStale");
+    stage.play("b refusal p leaves=1 height=4");
 }
 
 #[test]
 fn an_exit_returns_the_bond_and_the_index_is_taken_again() {
-    let world = check("p register\n q register\n p leave\n epoch 8\n p leave");
+    let world = check("p register\n q register\n p leave\n epoch 21\n p leave");
     let system = world.system();
     assert_eq!((system.providers, system.vacant), (2, Some(0)));
     assert_eq!(system.bonds, Amount::sync(1_000));
     assert!(world.get::<Provider>(Provider::key(&account("p"))).is_none());
     let burned = system.burned.grains();
     assert!(FUNDED.grains() - world.balance("p").grains() < burned);
-    let world = check("p register\n q register\n p leave\n epoch 8\n p leave\n a register\n b register");
+    let world = check("p register\n q register\n p leave\n epoch 21\n p leave\n a register\n b register");
     let index = |name: &str| world.get::<Provider>(Provider::key(&account(name))).unwrap().index;
     assert_eq!((index("a"), index("q"), index("b")), (0, 1, 2));
     assert_eq!(world.system().vacant, None);
@@ -123,7 +143,7 @@ fn an_exit_returns_the_bond_and_the_index_is_taken_again() {
 #[test]
 fn registrations_of_one_block_do_not_collide() {
     let mut stage = Stage::new();
-    stage.play("b register\n b leave\n epoch 8\n b leave");
+    stage.play("b register\n b leave\n epoch 21\n b leave");
     let operations: Vec<_> =
         ["a", "p", "q"].iter().map(|who| stage.sign(&format!("{who} register"))).collect();
     let outcome = stage.world.block(&operations).unwrap();
@@ -173,4 +193,31 @@ fn a_lowered_bond_stops_sales_but_not_updates() {
         a open p quota=1
         ",
     );
+}
+
+#[test]
+fn an_exit_is_complete_in_its_epoch_and_not_in_the_one_before() {
+    let mut stage = Stage::new();
+    stage.play("p register\n epoch 2\n p leave");
+    let mut left = None;
+    while left.is_none() {
+        let code = stage.attempt("p leave").expect("it is an operation");
+        let epoch = stage.world.parameters.epoch(stage.world.height);
+        match code.as_str() {
+            "Done" => left = Some(epoch),
+            code => assert_eq!(code, "ExitEarly"),
+        }
+    }
+    assert_eq!(left, Some(2 + stage.world.parameters.unbonding_epochs));
+}
+
+#[test]
+fn a_refusal_counts_for_an_epoch_and_not_a_block_longer() {
+    let mut stage = Stage::new();
+    stage.play("p register\n blocks 90");
+    let epoch = stage.world.parameters.epoch_blocks();
+    let stale = stage.world.height + 1 - (epoch + 1);
+    stage.play(&format!("b refusal p leaves=5 height={stale} => RefusalStale"));
+    let last = stage.world.height + 1 - epoch;
+    stage.play(&format!("b refusal p leaves=5 height={last}"));
 }

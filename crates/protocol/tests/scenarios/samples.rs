@@ -367,7 +367,7 @@ fn redemption() -> Redemption {
 /// A statement at its largest.
 pub(crate) fn statement() -> Statement {
     let read = ProvedRead {
-        slot: u32::MAX,
+        place: u32::MAX,
         shard: FULL,
         length: u64::MAX,
         position: path(),
@@ -399,7 +399,7 @@ pub(crate) fn redeem() -> Redeem {
 }
 
 fn missing() -> Statement {
-    let read = MissingRead { slot: 1, shard: FULL, length: 5, position: path() };
+    let read = MissingRead { place: 1, shard: FULL, length: 5, position: path() };
     Statement {
         answers: few(Answer::Missing(read), 1),
         reasked: few(Reasked::Missing(StillMissing { slot: 2 }), 1),
@@ -543,6 +543,7 @@ fn update() -> UpdateProvider {
         addresses: full(full(b'a')),
         index: u32::MAX,
         leave: true,
+        exit: Some(u64::MAX),
     }
 }
 

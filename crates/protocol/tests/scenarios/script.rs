@@ -4,11 +4,12 @@
 //!   p register bond=1000s capacity=8192      accepted: Done is meant when nothing is said
 //!   a open p slot=1 quota=9000 => NoCapacity  refused: charged, and nothing else happens
 //!   a send b 5 nonce=9 => !NonceGap           may not even stand in a block
+//!   p leave                                   announces the exit; once announced, completes it
 //!   epoch 3                                   empty blocks until the next one is of epoch 3
 //! ```
 //! Words that are not given have the defaults of `Line` below. Amounts are grains; `s` means SYNC.
 
-use crate::world::{World, account, key};
+use super::world::{World, account, key};
 use posync_protocol::{
     Account, AgreementId, Amount, Body, Bounded, Operation,
     block::{HEADER_NAMESPACE, Header, with_chain},
@@ -17,7 +18,7 @@ use posync_protocol::{
         CLOSE_NAMESPACE, Close, CloseAlone, Evidence, Open, Proposals, Redeem, Redemption, RefusedPlacement,
         RegisterProvider, RotateKey, TopUp, Transfer, Unjail, UpdateProvider, Voucher, sign,
     },
-    record::{Address, Agreement, Offer, Provider},
+    record::{Address, Agreement, Offer, Provider, Standing},
 };
 use std::collections::BTreeMap;
 
@@ -29,6 +30,7 @@ pub(crate) fn check(script: &str) -> World {
 }
 
 /// A world and what the script has named in it.
+#[derive(Clone)]
 pub(crate) struct Stage {
     pub(crate) world: World,
     /// Heights at which (provider, slot) was last opened.
@@ -228,6 +230,9 @@ impl Stage {
         let signer = account(line.actor);
         let now: Option<Provider> = self.world.get(Provider::key(&signer));
         let offer: Option<Offer> = self.world.get(Offer::key(&signer));
+        let is_leaving = now.as_ref().is_some_and(|provider| provider.leaves_at != 0);
+        let standing: Option<Standing> = self.world.get(Standing::key(&signer));
+        let registered = standing.map_or(0, |standing| standing.registered);
         let declared = |of: fn(&Offer) -> u64| offer.as_ref().map_or(0, of);
         UpdateProvider {
             bond_add: line.amount("bond", Amount::ZERO),
@@ -240,7 +245,8 @@ impl Stage {
             term_max: line.slot("term", TERM_MAX),
             addresses: addresses(line, "127.0.0.1:2"),
             index: line.slot("index", now.map_or(0, |provider| provider.index)),
-            leave: line.verb == "leave",
+            leave: line.verb == "leave" && !is_leaving,
+            exit: (line.verb == "leave" && is_leaving).then(|| line.number("registered", registered)),
         }
     }
 

@@ -14,8 +14,8 @@ use posync_protocol::{
     limits::AUDIT_READ_BYTES,
     operation::{AuditCommit, AuditReveal, Commitments, Evidence, Report, digest_of, reveals},
     record::{
-        CLOSING_RING, Finding, Provider, Ratio, Reports, Seat, SeatAt, ServiceRound, Standing, UNMEASURED,
-        Use,
+        CLOSING_RING, Finding, Provider, Ratio, Reports, Seat, SeatAt, ServiceRound, Settlement, Standing,
+        UNMEASURED, Use,
     },
     service::{self, PAID_WITHIN, Verdict},
 };
@@ -26,16 +26,16 @@ const SALT: Hash = [9; 32];
 
 /// Everything that a seat says of one provider.
 #[derive(Clone, Copy, Debug)]
-struct Said {
+pub(crate) struct Said {
     asked: u16,
     answered: u16,
     correct: u16,
     latency: u8,
 }
 
-const GOOD: Said = Said { asked: 4, answered: 4, correct: 4, latency: 0 };
+pub(crate) const GOOD: Said = Said { asked: 4, answered: 4, correct: 4, latency: 0 };
 
-fn seat_name(seat: usize) -> String {
+pub(crate) fn seat_name(seat: usize) -> String {
     format!("seat {seat}")
 }
 
@@ -61,7 +61,7 @@ fn seat(world: &mut World, count: usize) {
 
 /// Epoch 1 with its audit drawn: providers `p` and `q`, `count` seats, an agreement of each seat
 /// with each provider (the slot is the seat's number), and `reads` redeemed under each.
-fn audited(count: usize, reads: u64) -> Stage {
+pub(crate) fn audited(count: usize, reads: u64) -> Stage {
     let names: Vec<String> = (0..count).map(seat_name).collect();
     let mut funded: Vec<&str> = vec!["a", "b", "p", "q"];
     funded.extend(names.iter().map(String::as_str));
@@ -109,7 +109,7 @@ fn round(world: &World) -> ServiceRound {
 }
 
 /// What `seat` says of `provider`, signed.
-fn report(stage: &Stage, seat: usize, provider: &str, said: Said) -> Report {
+pub(crate) fn report(stage: &Stage, seat: usize, provider: &str, said: Said) -> Report {
     let (world, round) = (&stage.world, round(&stage.world));
     let index = world.get::<Provider>(Provider::key(&account(provider))).map_or(0, |provider| provider.index);
     let stratum = round.stratum(index).expect("two providers are both drawn");
@@ -133,14 +133,19 @@ fn report(stage: &Stage, seat: usize, provider: &str, said: Said) -> Report {
     report.signed(&key(&session_name(seat)), &world.chain, 1, &account(&seat_name(seat)))
 }
 
-fn batch(reports: Vec<Report>) -> AuditReveal {
+pub(crate) fn batch(reports: Vec<Report>) -> AuditReveal {
     reveals(1, SALT, reports).expect("one of a stratum").remove(0)
 }
 
+/// `Done`, or why it may not stand in a block: a refused one of the reserved lane never does.
 fn submit(stage: &mut Stage, seat: usize, body: Body) -> Code {
     let signed = stage.world.sign(&seat_name(seat), body);
     assert!(signed.signatures(&stage.world.chain).iter().all(|check| check.verify()));
-    stage.world.submit(&signed).expect("its fee can be charged")
+    match stage.world.submit(&signed) {
+        Ok(Code::Done) => Code::Done,
+        Ok(code) => panic!("it is refused and stands in a block: {code:?}"),
+        Err(code) => code,
+    }
 }
 
 fn commit(stage: &mut Stage, seat: usize, reveal: &AuditReveal) -> Code {
@@ -321,7 +326,7 @@ fn a_report_that_does_not_count_has_a_code_and_changes_nothing() {
         assert_eq!(submit(&mut stage, 0, Body::AuditCommit(commit)), Code::Done, "{what}");
         stage.play("epoch 2");
         let signed = stage.world.sign(&name, Body::AuditReveal(batch));
-        assert_eq!(stage.world.submit(&signed), Ok(*code), "{what}");
+        assert_eq!(stage.world.submit(&signed), Err(*code), "{what}");
         let told = stage.world.events.iter().any(|event| matches!(event, Event::Reported { .. }));
         assert!(!told, "{what}: nothing of it stays");
         assert_eq!(stage.world.state.values().filter(|slot| slot[0] == Reports::KIND).count(), 0, "{what}");
@@ -351,7 +356,7 @@ fn a_commitment_is_made_once_by_a_seat_in_the_epoch() {
         Body::AuditCommit(AuditCommit::signed(&key(&seat_name(0)), &chain, epoch, good.digest(&account("x"))))
     };
     let stranger = stage.world.sign("a", of(1));
-    assert_eq!(stage.world.submit(&stranger), Ok(Code::AuditNotSeat));
+    assert_eq!(stage.world.submit(&stranger), Err(Code::AuditNotSeat));
     for epoch in [0, 2, u64::MAX] {
         assert_eq!(submit(&mut stage, 0, of(epoch)), Code::AuditTime);
     }
@@ -384,7 +389,7 @@ fn two_commitments_of_an_epoch_are_evidence_and_cost_the_seat() {
         assert_eq!(stage.world.submit(&signed), Err(Code::NotEvidence));
     }
     let early = evidence(&stage, [2, 2], [3, 4]);
-    assert_eq!(stage.world.submit(&early), Ok(Code::EvidenceStale));
+    assert_eq!(stage.world.submit(&early), Err(Code::EvidenceStale));
     let good = evidence(&stage, [1, 1], [3, 4]);
     assert_eq!(stage.world.submit(&good), Ok(Code::Done));
     assert!(stage.world.events.iter().any(|event| matches!(event, Event::Slashed { epoch: 1, .. })));
@@ -409,13 +414,13 @@ fn a_reveal_is_of_what_was_committed_in_the_first_round_and_once() {
     assert_eq!(reveal(&mut stage, 0, &salted), Code::AuditAltered, "the secret is part of it");
     let unheard = AuditReveal { epoch: 0, ..good.clone() };
     let unheard = stage.world.sign(&seat_name(0), Body::AuditReveal(unheard));
-    assert_eq!(stage.world.submit(&unheard), Ok(Code::AuditTime));
+    assert_eq!(stage.world.submit(&unheard), Err(Code::AuditTime));
     assert_eq!(reveal(&mut stage, 0, &good), Code::Done);
     assert_eq!(reveal(&mut stage, 0, &good), Code::AuditReported);
     stage.play("blocks 1\n blocks 1");
     assert_eq!(reveal(&mut stage, 0, &good), Code::AuditTime, "the first round is over");
     let stranger = stage.world.sign("a", Body::AuditReveal(good));
-    assert_eq!(stage.world.submit(&stranger), Ok(Code::AuditNotSeat));
+    assert_eq!(stage.world.submit(&stranger), Err(Code::AuditNotSeat));
 }
 
 #[test]
@@ -432,6 +437,35 @@ fn what_was_not_redeemed_in_time_may_be_revealed_again_once_it_is() {
     assert_eq!(reveal(&mut stage, 0, &good), Code::Done);
     let usage: Use = stage.world.get(Use::key(&account("p"), 0)).expect("it is open");
     assert_eq!((usage.audited, usage.egress), (8 * AUDIT_READ_BYTES, 8 * AUDIT_READ_BYTES));
+}
+
+/// It signs for reads that it never made, and leaves next to nothing to pay for them.
+#[test]
+fn a_report_is_backed_by_what_was_paid_alone() {
+    let mut stage = audited(4, 4);
+    for (reserve, code) in [(1, "VoucherReserveEmpty"), (1_000, "Done")] {
+        stage.play("a close p/0 second=p");
+        let line =
+            format!("a open p quota=1 session={} reserve={reserve}", session_name(0).replace(' ', "_"));
+        let mut opening = stage.sign(&line);
+        let Body::Open(body) = &mut opening.body else { panic!("it opens") };
+        body.session_key = account(&session_name(0));
+        let signed = stage.world.sign("a", opening.body);
+        assert_eq!(stage.world.submit(&signed), Ok(Code::Done));
+        stage.opened.insert(("p".into(), 0), stage.world.height);
+        let redemption = stage.redemption_of(stage.id("p/0"), &session_name(0), 4 * AUDIT_READ_BYTES, 0);
+        let vouchers = posync_protocol::Bounded::new(vec![redemption]).expect("one");
+        let body = Body::Redeem(posync_protocol::operation::Redeem { vouchers });
+        let signed = stage.world.sign("p", body);
+        let got = stage.world.submit(&signed).expect("it may stand in a block");
+        assert_eq!(format!("{got:?}"), code, "{reserve} grains");
+    }
+    let usage: Use = stage.world.get(Use::key(&account("p"), 0)).expect("it is open");
+    assert_eq!(usage.egress, 1_048, "of 256 KiB that were signed for");
+    let lazy = batch(vec![report(&stage, 0, "p", GOOD)]);
+    assert_eq!(commit(&mut stage, 0, &lazy), Code::Done);
+    stage.play("epoch 2");
+    assert_eq!(reveal(&mut stage, 0, &lazy), Code::AuditUnbacked);
 }
 
 #[test]
@@ -477,6 +511,10 @@ fn a_provider_that_leaves_before_it_is_judged_takes_its_reports_along() {
     let key = Provider::key(&account("p"));
     let provider: Provider = stage.world.get(key).expect("it is registered");
     stage.world.state.insert(key, Provider { leaves_at: 1, ..provider }.to_slot());
+    // The reads were paid for long ago, and the bond is free.
+    stage.world.state.remove(&Settlement::key(&account("p"), 1));
+    stage.world.state.remove(&Settlement::key(&account("p"), 2));
+    stage.world.parameters.unbonding_epochs = stage.world.parameters.exit_epochs;
     stage.play("p leave\n epoch 3");
     assert_eq!(stage.world.state.values().filter(|slot| slot[0] == Reports::KIND).count(), 0);
 }

@@ -4,14 +4,16 @@ use crate::{
     audits::{answer, holding, submit, until_drawn},
     keeper::{Keeper, bytes},
     script::Stage,
-    world::{FUNDED, World, account},
+    world::{FUNDED, World, account, key},
 };
 use posync_protocol::{
-    Body, Bounded, Code,
+    Body, Bounded, Code, Operation, Record,
     fees::split_fee,
+    fenwick,
     ledger::Event,
+    limits::PLACES_MAX,
     operation::Settle,
-    record::{Agreement, Ending, Provider, SlotTree, Use},
+    record::{Agreement, Ending, Market, Provider, STORAGE, SlotTree, Use},
     settlement::owed,
 };
 use proptest::prelude::*;
@@ -119,6 +121,8 @@ fn an_ending_is_crossed_in_order_and_what_ended_is_no_longer_paid() {
     assert_eq!(submit(&mut stage, "p", Body::Statement(blind)), Err(Code::EndingsMissing));
     let mut wide = statement;
     wide.endings = Bounded::new(vec![2, 3, 9]).expect("three");
+    assert_eq!(submit(&mut stage, "p", Body::Statement(wide.clone())), Err(Code::BadShape), "none so late");
+    wide.endings = Bounded::new(vec![2, 3, 5]).expect("three");
     assert_eq!(submit(&mut stage, "p", Body::Statement(wide)), Ok(Code::Done), "more may be named");
     let after = keeper.provider(&stage.world);
     let live = RATE * u128::from(keeper.data_set(&stage.world, 0).current.leaves);
@@ -131,7 +135,7 @@ fn an_ending_is_crossed_in_order_and_what_ended_is_no_longer_paid() {
 }
 
 #[test]
-fn an_ended_slot_passes_for_an_epoch_then_is_missing_until_it_is_freed() {
+fn an_ended_slot_is_not_read_and_keeps_its_place_until_anyone_frees_it() {
     let (mut stage, mut keeper) = holding(&[10]);
     stage.world.draws = false;
     stage.play("b open p slot=1 quota=1000 end=3");
@@ -140,28 +144,172 @@ fn an_ended_slot_passes_for_an_epoch_then_is_missing_until_it_is_freed() {
     for chunk in 0..900 {
         keeper.lost.insert((posync_protocol::chunk::name(&bytes(7, 900_000)), chunk));
     }
-    stage.play("epoch 3");
+    for epoch in ["epoch 3", "epoch 4"] {
+        stage.play(epoch);
+        stage.world.draws = true;
+        until_drawn(&mut stage, &keeper);
+        let upkeep = Body::Settle(keeper.settle(&stage.world, &[1]));
+        let mut copy = Stage { world: stage.world.clone(), opened: stage.opened.clone() };
+        assert_eq!(submit(&mut copy, "b", upkeep), Err(Code::NothingToSettle), "its reads are due");
+        assert_eq!(answer(&mut stage, &keeper), Some(Ok(Code::Done)));
+        stage.world.draws = false;
+    }
+    let audit = keeper.audit(&stage.world);
+    assert_eq!((audit.history, audit.drawn), (0xff, 8), "all eight reads were of the leaf that lives");
+    let (phi, upkeep) = (keeper.provider(&stage.world).phi, Body::Settle(keeper.settle(&stage.world, &[1])));
+    assert_eq!(phi, RATE * 880, "the ended ones keep their place");
+    assert_eq!(submit(&mut stage, "b", upkeep.clone()), Ok(Code::Done));
+    assert_eq!(submit(&mut stage, "b", upkeep), Err(Code::NothingToSettle));
+    assert_eq!(keeper.provider(&stage.world).phi, RATE);
+    let nodes =
+        stage.world.state.values().filter(|slot| slot[0] == <SlotTree as posync_protocol::Record>::KIND);
+    let path = fenwick::update_path(fenwick::place(700, 0), PLACES_MAX);
+    assert_eq!(nodes.count(), path.len(), "only slot 0 has nodes");
+}
+
+/// Operations of one sender with nonces in a row, each with its own fee.
+fn in_a_row(world: &World, who: &str, bodies: Vec<Body>) -> Vec<Operation> {
+    let first = world.sign(who, bodies[0].clone()).nonce;
+    let sign = |(nonce, body): (u64, Body)| {
+        let fee = world.sign(who, body.clone()).max_fee;
+        Operation::signed(&key(who), &world.chain, nonce, fee, world.height + 1, body)
+    };
+    (first..).zip(bodies).map(sign).collect()
+}
+
+/// What `p` passed in the last block.
+fn passed(world: &World) -> u128 {
+    let passed = |event: &Event| match event {
+        Event::Audited { passed, .. } => Some(u128::from(*passed)),
+        _ => None,
+    };
+    world.events.iter().find_map(passed).expect("it answered")
+}
+
+/// An agreement that lives on in slot 0 and one that ends with each of 66 epochs, and a challenge
+/// after the last of them.
+fn many_endings() -> (Stage, Keeper) {
+    let mut stage = Stage::new();
+    (stage.world.parameters.term_rounds, stage.world.parameters.epoch_rounds) = (2, 2);
+    stage.play("p register\n a open p quota=10000 end=700");
+    for slot in 1..=66 {
+        stage.play(&format!("a open p slot={slot} quota=1 end={} reserve=0", FIRST_END + slot - 1));
+    }
+    let mut keeper = Keeper::new("p");
+    keeper.slots = 67;
+    let mut set = |slot: u32| {
+        let length = if slot == 0 { 900_000 } else { 1_000 };
+        Body::SetDataSet(keeper.change(&stage.world, slot, &[], &[bytes(slot.into(), length)]))
+    };
+    let sets = in_a_row(&stage.world, "a", (0..=66).map(&mut set).collect());
+    let codes = stage.world.block(&sets).expect("all fit a block").receipts;
+    assert_eq!(codes.iter().filter(|(_, code)| *code == Code::Done).count(), 67);
+    assert!((0..=66).all(|slot| keeper.data_set(&stage.world, slot).current.version == 1));
+    stage.world.skip_to_epoch(u64::from(FIRST_END) + 70);
+    stage.world.draws = true;
+    until_drawn(&mut stage, &keeper);
+    (stage, keeper)
+}
+
+/// Of the agreement in slot 1 of [`many_endings`].
+const FIRST_END: u32 = 12;
+
+#[test]
+fn more_endings_than_a_statement_names_are_settled_up_to_the_last_it_may_name() {
+    let (mut stage, mut keeper) = many_endings();
+    let before = keeper.provider(&stage.world);
+    let statement = keeper.statement(&stage.world).expect("it is drawn");
+    assert_eq!(statement.endings.len(), 64);
+    let mut blind = statement.clone();
+    blind.endings = Bounded::new(statement.endings[..63].to_vec()).expect("fewer");
+    assert_eq!(submit(&mut stage, "p", Body::Statement(blind)), Err(Code::EndingsMissing));
+    let mut late = Stage { world: stage.world.clone(), opened: stage.opened.clone() };
+    assert_eq!(answer(&mut stage, &keeper), Some(Ok(Code::Done)));
+    let (first, after) = (passed(&stage.world), keeper.provider(&stage.world));
+    let start = |ending: u32| 2 * u64::from(ending);
+    let last = FIRST_END + 63;
+    assert_eq!(after.settled_round, start(last), "settled up to the 64th, and not beyond");
+    let quarter = 250_000_000;
+    let units = first * u128::from(start(last) - before.settled_round);
+    assert!(first > 0);
+    assert_eq!(after.acc, before.acc + quarter * units);
+    let ending = |stage: &Stage, epoch: u32| -> Ending {
+        stage.world.get(Ending::key(&account("p"), epoch.into())).expect("its agreement is there")
+    };
+    assert_eq!(ending(&stage, last).acc, Some(after.acc));
+    assert_eq!((ending(&stage, last + 1).acc, ending(&stage, last + 2).acc), (None, None));
+    assert_eq!(after.paid, before.paid - 64 * RATE);
+    let grown = keeper.change(&stage.world, 0, &[], &[bytes(99, 5_000)]);
+    stage.world.draws = false;
+    assert_eq!(submit(&mut stage, "a", Body::SetDataSet(grown)), Ok(Code::Done));
+    assert!(keeper.data_set(&stage.world, 0).next.is_some(), "it is no settled point");
     stage.world.draws = true;
     until_drawn(&mut stage, &keeper);
     assert_eq!(answer(&mut stage, &keeper), Some(Ok(Code::Done)));
-    assert_eq!(keeper.audit(&stage.world).history, 0b1111, "in the epoch after its end it passes");
+    let (second, end) = (passed(&stage.world), keeper.provider(&stage.world));
+    let now = stage.world.parameters.round(stage.world.height);
+    assert_eq!(
+        (end.settled_round, end.acc),
+        (now, after.acc + quarter * second * u128::from(now - start(last)))
+    );
+    let between = after.acc + quarter * second * u128::from(start(last + 1) - start(last));
+    assert_eq!(ending(&stage, last + 1).acc, Some(between), "the rest goes on where it was settled");
+    assert_eq!(keeper.data_set(&stage.world, 0).current.version, 2);
+
+    let open = keeper.audit(&late.world).challenge.expect("it is open");
+    late.world.draws = false;
+    blocks(&mut late, 40);
+    assert_eq!(answer(&mut late, &keeper), Some(Ok(Code::Done)));
+    let waited = late.world.parameters.round(late.world.height) - late.world.parameters.round(open.height);
+    assert!(waited > 0);
+    assert_eq!(keeper.provider(&late.world).acc, after.acc);
+    assert_eq!(keeper.provider(&late.world).settled_round, start(last) + waited, "waiting is never paid");
+}
+
+/// Its window is over, but its provider has yet to be settled up to its end (ST-8).
+#[test]
+fn an_agreement_that_ended_is_not_removed_before_its_end_is_paid() {
+    let (mut stage, mut keeper) = holding(&[10]);
     stage.world.draws = false;
-    stage.play("epoch 4");
-    idle(&mut stage, &keeper, 1);
-    let upkeep = Body::Settle(keeper.settle(&stage.world, &[1]));
-    let mut copy = Stage { world: stage.world.clone(), opened: stage.opened.clone() };
-    assert_eq!(submit(&mut copy, "b", upkeep.clone()), Err(Code::NothingToSettle), "its reads are due");
+    stage.play("b open p slot=1 quota=1000 end=3");
+    let second = keeper.change(&stage.world, 1, &[], &[bytes(7, 900_000)]);
+    assert_eq!(submit(&mut stage, "b", Body::SetDataSet(second)), Ok(Code::Done));
+    stage.play("epoch 6");
+    let early = Body::Settle(keeper.settle(&stage.world, &[1]));
+    assert_eq!(submit(&mut stage, "b", early), Err(Code::NothingToSettle));
+    stage.world.draws = true;
+    until_drawn(&mut stage, &keeper);
     assert_eq!(answer(&mut stage, &keeper), Some(Ok(Code::Done)));
-    let audit = keeper.audit(&stage.world);
-    assert!(audit.history & 0b1111 != 0b1111 && audit.missing.is_empty());
-    let phi = keeper.provider(&stage.world).phi;
     stage.world.draws = false;
-    assert_eq!(submit(&mut stage, "b", upkeep.clone()), Ok(Code::Done));
-    assert_eq!(submit(&mut stage, "b", upkeep), Err(Code::NothingToSettle));
-    assert_eq!(keeper.provider(&stage.world).phi, phi - RATE * 879);
-    let nodes =
-        stage.world.state.values().filter(|slot| slot[0] == <SlotTree as posync_protocol::Record>::KIND);
-    assert_eq!(nodes.count(), 21, "only slot 0 has nodes");
+    let upkeep = Body::Settle(keeper.settle(&stage.world, &[1]));
+    assert_eq!(submit(&mut stage, "b", upkeep), Ok(Code::Done));
+    assert!(keeper.agreement(&stage.world, 1).is_none());
+}
+
+/// A provider is paid from the lower of both prices: what a rise of the price adds is burned.
+#[test]
+fn storage_is_paid_at_the_slow_price_where_that_is_lower() {
+    let mut stage = Stage::new();
+    let market = Market { price: 40_000_000, slow: 10_000_000, ..Market::default() };
+    stage.world.state.insert(Market::key(STORAGE as u8), market.to_slot());
+    stage.play("p register\n a open p quota=100000 end=700");
+    let mut keeper = Keeper::new("p");
+    let set = keeper.change(&stage.world, 0, &[], &[bytes(1, 900_000)]);
+    assert_eq!(submit(&mut stage, "a", Body::SetDataSet(set)), Ok(Code::Done));
+    stage.play("blocks 20");
+    stage.world.draws = true;
+    until_drawn(&mut stage, &keeper);
+    assert_eq!(answer(&mut stage, &keeper), Some(Ok(Code::Done)));
+    let split = stage.world.events.iter().find_map(|event| match event {
+        Event::Settled { fee, burn, committee, pay, .. } => {
+            Some([*fee, *burn, *committee, *pay].map(posync_protocol::Amount::grains))
+        }
+        _ => None,
+    });
+    let [fee, burn, committee, pay] = split.expect("it is paid");
+    assert!(pay > 0 && pay <= fee / 4, "{pay} of {fee}, whose base is a quarter");
+    assert!(committee <= fee / 80 && burn >= fee * 3 / 4 + fee / 20);
+    assert_eq!(burn + committee + pay, fee);
 }
 
 /// Codes that tests of this file assert.
@@ -183,8 +331,13 @@ fn upkeep_changes_something_or_is_refused() {
         ("nothing due", wrong(|_| ()), Code::NothingToSettle),
         (
             "an ending to come",
-            wrong(|s| s.endings = Bounded::new(vec![700]).expect("one")),
+            wrong(|s| s.endings = Bounded::new(vec![1]).expect("one")),
             Code::EndingsMissing,
+        ),
+        (
+            "an ending later than that",
+            wrong(|s| s.endings = Bounded::new(vec![u64::MAX]).expect("one")),
+            Code::BadShape,
         ),
         (
             "an unknown slot",

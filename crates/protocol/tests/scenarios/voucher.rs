@@ -1,14 +1,15 @@
 //! Vouchers: the one check, and redemption.
 
 use crate::{
+    capacity::{measure_in, measured_network},
     script::{Stage, check},
     world::{FUNDED, account},
 };
 use posync_protocol::{
-    Amount, Body, Bounded, Code,
+    Amount, Body, Bounded, Code, Record,
     ledger::Event,
     operation::Redeem,
-    record::{Settlement, Use},
+    record::{Closing, EGRESS, Market, Settlement, Use},
 };
 
 pub(crate) const ACCEPTED: &str = "
@@ -38,12 +39,15 @@ pub(crate) const REFUSED: &str = "
     p redeem p/0 egress=1 session=thief        => BadSignature
     p redeem p/1 egress=1                      => AgreementUnknown
     p redeem p/0 opened=1 egress=1             => AgreementUnknown
+    p redeem p/0 opened=max egress=1           => AgreementUnknown
     p redeem p/0 egress=0                      => VoucherNothingNew
     p redeem p/0 egress=40000
     p redeem p/0 egress=40000                  => VoucherNothingNew
     p redeem p/0 egress=39999 gas=5            => VoucherWentBack
     p redeem p/0 egress=100001                 => VoucherOverQuota
+    p redeem p/0 egress=max                    => VoucherOverQuota
     p redeem p/0 egress=40000 gas=1001         => VoucherOverQuota
+    p redeem p/0 egress=40000 gas=max          => VoucherOverQuota
     blocks 8
     a open p slot=1 rate=50000 rate_gas=800
     p redeem p/1 egress=50001                  => VoucherOverRate
@@ -136,16 +140,100 @@ fn each_voucher_is_judged_apart() {
 }
 
 #[test]
-fn above_the_reserve_it_pays_what_is_left() {
+fn above_the_reserve_units_count_as_far_as_they_are_paid() {
     let mut stage = Stage::new();
     stage.play("p register\n a open p reserve=1000\n p redeem p/0 egress=1048576");
-    let system = stage.world.system();
-    assert_eq!(system.voucher_reserves, Amount::ZERO);
     let usage: Use = stage.world.get(Use::key(&account("p"), 0)).unwrap();
-    assert_eq!((usage.signed.grains(), usage.egress), (1_000, 1 << 20));
-    stage.play("b topup p/0 5s\n blocks 8\n p redeem p/0 egress=2097152");
+    assert_eq!((usage.signed.grains(), usage.egress), (999, 1_048), "what a thousand grains buy");
+    assert_eq!(stage.world.system().voucher_reserves.grains(), 1);
+    let row: Settlement = stage.world.get(Settlement::key(&account("p"), 0)).unwrap();
+    assert_eq!((row.egress, row.fee.grains()), (1_048, 999));
+    stage.play("a topup p/0 5s\n blocks 8\n p redeem p/0 egress=1048576");
     let usage: Use = stage.world.get(Use::key(&account("p"), 0)).unwrap();
-    assert_eq!(usage.signed.grains(), 1_001_000, "what was not paid is not paid later");
+    assert_eq!((usage.signed.grains(), usage.egress), (1_000_000, 1 << 20), "the rest, after a top-up");
+}
+
+const GIB: u64 = 1 << 30;
+
+/// A whole byte costs less than a grain, the next one more: one grain buys nothing yet.
+#[test]
+fn a_voucher_of_which_not_a_grain_can_be_paid_is_refused() {
+    let mut stage = Stage::new();
+    let line = format!("a open p reserve=1 quota_egress={} rate={}", 4 * GIB, 4 * GIB);
+    stage.play(&format!("p register\n {line}\n p redeem p/0 egress={} => VoucherReserveEmpty", 4 * GIB));
+    let usage: Use = stage.world.get(Use::key(&account("p"), 0)).unwrap();
+    assert_eq!((usage.egress, usage.voucher_reserve.grains()), (0, 1));
+    assert!(stage.world.get::<Settlement>(Settlement::key(&account("p"), 0)).is_none(), "nothing was used");
+    stage.play(&format!("a topup p/0 1\n p redeem p/0 egress={}", 4 * GIB));
+    let usage: Use = stage.world.get(Use::key(&account("p"), 0)).unwrap();
+    assert_eq!((usage.egress, usage.signed.grains()), (2, 1), "what two grains buy");
+}
+
+/// The base of a short redemption is the slow price of the units that it paid for.
+#[test]
+fn a_short_redemption_weighs_no_more_than_its_units_at_the_slow_price() {
+    let mut stage = Stage::new();
+    let market = Market { price: 2_000_000, slow: 1_000_000, ..Market::default() };
+    stage.world.state.insert(Market::key(EGRESS as u8), market.to_slot());
+    stage.play("p register\n a open p reserve=1000\n p redeem p/0 egress=1048576");
+    let row: Settlement = stage.world.get(Settlement::key(&account("p"), 0)).unwrap();
+    assert_eq!((row.egress, row.fee.grains(), row.base.grains()), (524, 999, 499));
+}
+
+/// Grain by grain the reserve pays as much in all as at once, for as many units.
+#[test]
+fn tiny_top_ups_drift_nowhere() {
+    let mut stage = Stage::new();
+    stage.play("p register\n a open p reserve=0\n blocks 8");
+    for _ in 0..60 {
+        stage.play("a topup p/0 1");
+        let code = redeem(&mut stage, &[(1 << 20, 0)]);
+        assert!(matches!(code, Code::Done | Code::VoucherReserveEmpty), "{code:?}");
+    }
+    let usage: Use = stage.world.get(Use::key(&account("p"), 0)).unwrap();
+    let (paid, left) = (usage.signed.grains(), usage.voucher_reserve.grains());
+    assert_eq!(paid + left, 60);
+    let price = u128::from(usage.egress) * 1_000_000 / (1 << 20);
+    assert_eq!(price, paid, "what is redeemed costs what was paid");
+    assert!(left <= 1, "{left}");
+}
+
+/// It redeems 4 GiB an epoch of an own agreement that holds a grain, where 1 GiB an epoch is offered.
+#[test]
+fn use_that_nobody_paid_pumps_no_price() {
+    for pumped in ["p", "q"] {
+        let mut stage = measured_network(GIB);
+        measure_in(&mut stage, "p", 1..4, 8 << 20);
+        stage.play("a update out=0\n b update out=0");
+        let terms = format!("quota=0 quota_gas=0 reserve=1 quota_egress={} rate={}", 60 * GIB, 4 * GIB);
+        stage.play(&format!("a open {pumped} {terms} end=700"));
+        for epoch in 5..13 {
+            stage.world.skip_to_epoch(epoch);
+            stage.play(&format!("a topup {pumped}/0 1"));
+            stage.attempt(&format!("p redeem {pumped}/0 egress={}", (epoch - 4) * 4 * GIB));
+            stage.attempt(&format!("q redeem {pumped}/0 egress={}", (epoch - 4) * 4 * GIB));
+        }
+        let market: Market = stage.world.get(Market::key(EGRESS as u8)).expect("it was looked at");
+        assert_eq!(u128::from(market.price), stage.world.parameters.price_egress);
+        assert!(market.capacity > 0 && market.used < 1_000, "{market:?}");
+    }
+}
+
+/// Paid use of a provider that was never measured is no use of what the others offer.
+#[test]
+fn paid_use_counts_only_where_capacity_does() {
+    let used = |seller: &str| {
+        let mut stage = measured_network(GIB);
+        measure_in(&mut stage, "p", 1..4, 8 << 20);
+        let terms = format!("quota=0 quota_gas=0 reserve=9s quota_egress={} rate={}", 4 * GIB, 4 * GIB);
+        stage.play(&format!("a open {seller} {terms} end=700\n {seller} redeem {seller}/0 egress={GIB}"));
+        let epoch = stage.world.epoch();
+        stage.world.skip_to_epoch(epoch + 2);
+        let closing: Closing = stage.world.get(Closing::of(epoch)).expect("it is measured");
+        (closing.epoch == epoch, closing.capacity[EGRESS] > 0, closing.used[EGRESS])
+    };
+    assert_eq!(used("p"), (true, true, GIB.into()));
+    assert_eq!(used("q"), (true, true, 0));
 }
 
 #[test]
@@ -190,4 +278,19 @@ fn a_provider_that_only_redeems_gains_what_it_is_paid_less_its_fees() {
     let (system, bond) = (world.system(), Amount::sync(1_000));
     let spent = FUNDED.grains() - bond.grains() - world.balance("p").grains();
     assert!(spent + 750_000 <= system.burned.grains() - 200_000, "{spent}");
+}
+
+#[test]
+fn a_replaced_key_redeems_through_its_window_and_not_in_the_epoch_after() {
+    check(
+        "p register
+         a open p
+         p redeem p/0 egress=5
+         a rotate p/0 fresh
+         epoch 1
+         p redeem p/0 egress=10
+         epoch 2
+         p redeem p/0 egress=15 => BadSignature
+         p redeem p/0 egress=15 session=fresh",
+    );
 }

@@ -8,25 +8,42 @@ use posync_protocol::{
     block::{Draw, sha256},
     invariants::check_all,
     ledger::{
-        BlockContext, Event, Invalid, Mode, Outcome, Records, Roster, execute, fee, roster_keys, touches,
+        BlockContext, Event, Invalid, Mode, Outcome, Records, Roster, base_fee, execute, fee, floor,
+        roster_keys, touches,
     },
     limits::Parameters,
     record::{AccountState, Seat, SeatAt, System},
 };
-use std::collections::BTreeMap;
+use std::{cell::RefCell, collections::BTreeMap};
 
 /// What each named actor owns at genesis.
 pub(crate) const FUNDED: Amount = Amount::sync(1_000_000);
 
+thread_local! {
+    /// Keys of actors that were named before: to derive one costs more than to run a block.
+    static KEYS: RefCell<BTreeMap<String, (PrivateKey, Account)>> = const { RefCell::new(BTreeMap::new()) };
+}
+
+fn named<T>(name: &str, part: impl Fn(&(PrivateKey, Account)) -> T) -> T {
+    KEYS.with_borrow_mut(|keys| {
+        if let Some(found) = keys.get(name) {
+            return part(found);
+        }
+        let digest = sha256(name.as_bytes());
+        let key = PrivateKey::from_seed(u64::from_be_bytes(digest[..8].try_into().expect("eight bytes")));
+        let account = Account::of(&key.public_key());
+        part(keys.entry(name.into()).or_insert((key, account)))
+    })
+}
+
 /// The key of a named actor.
 pub(crate) fn key(name: &str) -> PrivateKey {
-    let digest = sha256(name.as_bytes());
-    PrivateKey::from_seed(u64::from_be_bytes(digest[..8].try_into().expect("eight bytes")))
+    named(name, |(key, _)| key.clone())
 }
 
 /// The account of a named actor.
 pub(crate) fn account(name: &str) -> Account {
-    Account::of(&key(name).public_key())
+    named(name, |(_, account)| *account)
 }
 
 /// State, height and what happened in the last block.
@@ -48,6 +65,9 @@ pub(crate) struct World {
     pub(crate) draws: bool,
     /// Over everything that every block changed, answered and told.
     pub(crate) history: Hash,
+    /// Blocks from one that is checked to the next: run again as a verifier runs it, and its whole
+    /// state held against the invariants. Every one in the scenarios; long simulations sample.
+    pub(crate) check_every: u64,
 }
 
 impl World {
@@ -56,7 +76,9 @@ impl World {
         let balances = Amount::new(FUNDED.grains() * funded.len() as u128).expect("few actors");
         let reserve = balances;
         let mut state = BTreeMap::new();
-        let system = System { balances, reserve, ..System::default() };
+        let parameters = Parameters::LOCAL;
+        let base_fee = floor(&parameters);
+        let system = System { balances, reserve, base_fee, ..System::default() };
         state.insert(System::key(), system.to_slot());
         for name in funded {
             let record = AccountState { nonce: 0, balance: FUNDED };
@@ -64,7 +86,7 @@ impl World {
         }
         let supply = balances.checked_add(reserve).expect("below the bound");
         let world = Self {
-            parameters: Parameters::LOCAL,
+            parameters,
             chain: [7; 32],
             height: 0,
             state,
@@ -74,6 +96,7 @@ impl World {
             leaders: Vec::new(),
             draws: false,
             history: [0; 32],
+            check_every: 1,
         };
         world.check();
         world
@@ -159,15 +182,30 @@ impl World {
         let draws = self.resolve(&context);
         let records = self.read(&context, &draws, operations)?;
         let proposed = execute(&context, &draws, operations, &records, Mode::Propose)?;
+        self.named = records.len();
+        if context.height.is_multiple_of(self.check_every) {
+            self.verify(&context, &draws, operations, &proposed)?;
+        }
+        self.apply(context.height, &proposed);
+        Ok(proposed)
+    }
+
+    /// Runs what a proposer kept as a verifier does: both must come to the same.
+    fn verify(
+        &mut self,
+        context: &BlockContext,
+        draws: &[Option<Draw>],
+        operations: &[Operation],
+        proposed: &Outcome,
+    ) -> Result<(), Invalid> {
         let kept: Vec<Operation> = proposed.kept.iter().map(|place| operations[*place].clone()).collect();
-        let records = self.read(&context, &draws, &kept)?;
-        let verified = execute(&context, &draws, &kept, &records, Mode::Verify)?;
+        let records = self.read(context, draws, &kept)?;
+        let verified = execute(context, draws, &kept, &records, Mode::Verify)?;
         assert_eq!(proposed.changes, verified.changes, "proposer and verifier agree on the state");
         assert_eq!(proposed.receipts, verified.receipts, "and on the receipts");
         assert_eq!(proposed.events, verified.events, "and on the events");
         self.named = records.len();
-        self.apply(context.height, &proposed);
-        Ok(proposed)
+        Ok(())
     }
 
     pub(crate) fn apply(&mut self, height: u64, outcome: &Outcome) {
@@ -187,7 +225,9 @@ impl World {
         outcome.receipts.iter().for_each(|(id, code)| told.extend(id.iter().chain([&(*code as u8)])));
         outcome.events.iter().for_each(|event| told.extend(event.encode()));
         self.history = sha256(&told);
-        self.check();
+        if height.is_multiple_of(self.check_every) {
+            self.check();
+        }
     }
 
     /// One block with one operation: its receipt, or why it may not stand in a block (then there
@@ -214,16 +254,17 @@ impl World {
     pub(crate) fn sign(&self, who: &str, body: Body) -> Operation {
         let state = self.get::<AccountState>(AccountState::key(&account(who))).unwrap_or_default();
         let (nonce, height) = (state.nonce, self.height + 1);
-        let free = body.is_free();
+        let has_nonce = body.has_nonce();
+        let base = base_fee(&self.system(), &self.parameters);
         let mut operation = Operation {
             signer: account(who),
-            nonce: if free { 0 } else { nonce },
+            nonce: if has_nonce { nonce } else { 0 },
             max_fee: Amount::ZERO,
             expires: height,
             body,
             signature: [0; 64],
         };
-        operation.max_fee = fee(&self.context(height), &operation);
+        operation.max_fee = fee(&self.context(height), base, &operation);
         Operation::signed(&key(who), &self.chain, operation.nonce, operation.max_fee, height, operation.body)
     }
 

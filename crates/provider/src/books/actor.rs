@@ -1,6 +1,6 @@
 //! Judges one change after the other, makes a group durable with one sync, then signs.
 
-use super::state::{Change, No, State};
+use super::state::{Change, Kept, No, State, Variant};
 use crate::{
     journal::{self, Journal},
     terms::Terms,
@@ -17,12 +17,11 @@ use posync_protocol::{
     block::with_chain,
     encoded,
     operation::{DATA_SET_NAMESPACE, DataSetClaim, sign},
-    record::DataSet,
+    record::{DataSet, Version},
     tagged,
-    tree::SumTree,
     wire::provider::{SIGN_SHARDS_MAX, Sign},
 };
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
 /// Changes that wait: with full lists 10 MiB.
 const MAILBOX: usize = 32;
@@ -42,6 +41,8 @@ encoded! {
     /// A version that was signed.
     Signed {
         claim: DataSetClaim,
+        signature: Signature,
+        height: u64,
         parent: (u64, Hash),
         adds: Bounded<(Hash, u64), SIGN_SHARDS_MAX>,
         removes: Bounded<u32, SIGN_SHARDS_MAX>,
@@ -53,12 +54,14 @@ encoded! {
     Part {
         agreement: AgreementId,
         version: (u64, Hash),
+        signature: Option<Signature>,
+        height: u64,
         shards: Bounded<(Hash, u64), SIGN_SHARDS_MAX>,
     }
 }
 
 encoded! {
-    /// What the ledger has in force.
+    /// What the ledger has in force, and as `next`.
     Moved {
         agreement: AgreementId,
         data: DataSet,
@@ -81,7 +84,7 @@ type Answer = Result<Signature, No>;
 pub type Held = Arc<dyn Fn(&AgreementId, &Hash) -> Option<u32> + Send + Sync>;
 
 enum Command {
-    Sign { terms: Box<Terms>, ask: Box<Sign>, done: oneshot::Sender<Answer> },
+    Sign { terms: Box<Terms>, ask: Box<Sign>, height: u64, done: oneshot::Sender<Answer> },
     Observe { agreement: AgreementId, data: DataSet, done: oneshot::Sender<Vec<Hash>> },
     End { agreement: AgreementId, done: oneshot::Sender<Vec<Hash>> },
 }
@@ -120,13 +123,13 @@ impl Books {
         Ok((Self { state, mailbox }, task))
     }
 
-    /// Signs a version once it is judged right and durable.
+    /// Signs a version at a certified height, once it is judged right and durable.
     ///
     /// # Errors
     /// `Closed`; inside: what the consumer has to change.
-    pub async fn sign(&self, terms: Terms, ask: Sign) -> Result<Answer, BooksError> {
+    pub async fn sign(&self, terms: Terms, ask: Sign, height: u64) -> Result<Answer, BooksError> {
         let (terms, ask) = (Box::new(terms), Box::new(ask));
-        self.ask(|done| Command::Sign { terms, ask, done }).await
+        self.ask(|done| Command::Sign { terms, ask, height, done }).await
     }
 
     /// Takes note of what the ledger has in force; returns the shards that may leave the disk.
@@ -155,6 +158,12 @@ impl Books {
     /// Looks at the state.
     pub fn with<R>(&self, work: impl FnOnce(&State) -> R) -> R {
         work(&self.state.lock())
+    }
+
+    /// Takes note of the reads that are asked again; returns the shards that may leave the disk now.
+    /// The caller unlinks them, then calls [`Self::gone`].
+    pub fn ask_again(&self, asked: BTreeSet<(u32, Hash)>) -> Vec<(AgreementId, Hash)> {
+        self.state.lock().ask(asked)
     }
 
     /// Marks loose shards as leaving; returns those that no kept version holds.
@@ -208,22 +217,24 @@ impl<E: Context> Writer<E> {
     fn decide(&self, command: Command) -> (Option<Record>, Reply) {
         let mut state = self.state.lock();
         match command {
-            Command::Sign { terms, ask, done } => {
+            Command::Sign { terms, ask, height, done } => {
                 let held = |shard: &Hash| (self.held)(&terms.id, shard);
                 match state.judge(&terms, &ask, &self.chain, held) {
                     Err(no) => (None, reply(done, Err(no))),
                     Ok(change) => {
-                        state.keep(&change);
+                        state.keep(&change, height);
                         let message = with_chain(&self.chain, &change.claim);
                         let signature = sign(&self.key, DATA_SET_NAMESPACE, &message);
-                        (Some(signed(change, *ask)), reply(done, Ok(signature)))
+                        (Some(signed(change, *ask, height)), reply(done, Ok(signature)))
                     }
                 }
             }
             Command::Observe { agreement, data, done } => {
-                let before = state.books.get(&agreement).map(|book| book.in_force);
+                let ledgers =
+                    |state: &State| state.books.get(&agreement).map(|book| (book.in_force, book.next));
+                let before = ledgers(&state);
                 let going = state.observe(agreement, &data);
-                let moved = before != state.books.get(&agreement).map(|book| book.in_force);
+                let moved = before != ledgers(&state);
                 let record = moved.then_some(Record::Moved(Moved { agreement, data }));
                 (record, reply(done, going))
             }
@@ -239,9 +250,11 @@ fn reply<T: Send + 'static>(done: oneshot::Sender<T>, answer: T) -> Reply {
     Box::new(move || drop(done.send(answer)))
 }
 
-fn signed(change: Change, ask: Sign) -> Record {
+fn signed(change: Change, ask: Sign, height: u64) -> Record {
     Record::Signed(Signed {
         claim: change.claim,
+        signature: change.signature,
+        height,
         parent: change.parent,
         adds: ask.adds,
         removes: ask.removes,
@@ -251,17 +264,17 @@ fn signed(change: Change, ask: Sign) -> Record {
 fn snapshot(state: &State) -> Vec<Record> {
     let mut records = vec![];
     for (agreement, book) in &state.books {
-        for (version, tree) in &book.versions {
+        for (version, kept) in &book.versions {
+            let (version, Kept { tree, signature, height }) = (*version, kept);
             let parts = tree.shards().chunks(SIGN_SHARDS_MAX).map(<[_]>::to_vec);
             let parts = parts.chain(tree.is_empty().then(Vec::new));
-            records.extend(
-                parts
-                    .filter_map(Bounded::new)
-                    .map(|shards| Record::Part(Part { agreement: *agreement, version: *version, shards })),
-            );
+            records.extend(parts.filter_map(Bounded::new).map(|shards| {
+                let (agreement, signature, height) = (*agreement, *signature, *height);
+                Record::Part(Part { agreement, version, signature, height, shards })
+            }));
         }
-        let mut data = DataSet::default();
-        (data.current.version, data.current.root) = book.in_force;
+        let of = |(version, root): Variant| Version { version, root, ..Version::default() };
+        let data = DataSet { current: of(book.in_force), next: book.next.map(of) };
         records.push(Record::Moved(Moved { agreement: *agreement, data }));
     }
     records
@@ -277,7 +290,8 @@ fn apply(state: &mut State, record: Record) {
                 tracing::error!(version = signed.claim.version, "a signed version cannot be rebuilt");
                 return;
             }
-            state.keep(&Change { claim: signed.claim, parent: signed.parent, tree: Arc::new(tree) });
+            let Signed { claim, signature, height, parent, .. } = signed;
+            state.keep(&Change { claim, parent, tree: Arc::new(tree), signature }, height);
         }
         Record::Moved(moved) => {
             state.books.entry(moved.agreement).or_default();
@@ -288,8 +302,9 @@ fn apply(state: &mut State, record: Record) {
         }
         Record::Part(part) => {
             let book = state.books.entry(part.agreement).or_default();
-            let tree: &mut Arc<SumTree> = book.versions.entry(part.version).or_default();
-            let fits = Arc::make_mut(tree).change(&[], &part.shards);
+            let kept = book.versions.entry(part.version).or_default();
+            (kept.signature, kept.height) = (part.signature, part.height);
+            let fits = Arc::make_mut(&mut kept.tree).change(&[], &part.shards);
             if fits.is_none() {
                 tracing::error!("a kept version does not fit its bounds");
             }
@@ -337,7 +352,7 @@ mod tests {
         };
         for (step, ask) in steps().into_iter().enumerate() {
             let claim = ask.claim;
-            match books.sign(terms(), ask).await {
+            match books.sign(terms(), ask, 0).await {
                 Ok(answer) => {
                     let check = SignatureCheck {
                         namespace: DATA_SET_NAMESPACE,
@@ -386,11 +401,13 @@ mod tests {
         let mut state = State::default();
         for ask in steps() {
             let change = state.judge(&terms(), &ask, &CHAIN, |_| Some(700)).expect("follows");
-            state.keep(&change);
+            state.keep(&change, 7);
         }
-        state.observe(id(), &data(&steps()[0].claim));
+        let (current, next) = (data(&steps()[0].claim), data(&steps()[1].claim));
+        state.observe(id(), &DataSet { next: Some(next.current), ..current });
+        assert_eq!(state.books[&id()].versions.len(), 3, "in force, next, and one above");
         let other = AgreementId { provider: Account([5; 32]), ..id() };
-        state.books.entry(other).or_default().versions.insert((1, [0; 32]), Arc::default());
+        state.books.entry(other).or_default().versions.insert((1, [0; 32]), Kept::default());
         state.leaving.clear();
         let mut again = State::default();
         snapshot(&state).into_iter().for_each(|record| apply(&mut again, record));
@@ -404,7 +421,7 @@ mod tests {
             let none: Held = Arc::new(|_, _| None);
             let (books, _task) = Books::open(context, "books", provider(), CHAIN, none).await.expect("opens");
             let ask = sign_of(1, &[], &[], &[shard(1)]);
-            let answer = books.sign(terms(), ask).await.expect("open");
+            let answer = books.sign(terms(), ask, 0).await.expect("open");
             assert!(answer.is_err_and(|(_, text)| text.contains("put it first")));
             assert_eq!(books.with(State::size), 0);
         });

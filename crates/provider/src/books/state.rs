@@ -2,11 +2,13 @@
 
 use crate::terms::Terms;
 use posync_protocol::{
-    AgreementId, Hash,
+    AgreementId, Hash, Signature,
+    amount::{ONE, UNIT, mul_div},
     block::with_chain,
+    limits::Parameters,
     operation::{DATA_SET_NAMESPACE, DataSetClaim, SignatureCheck},
-    record::DataSet,
-    tree::SumTree,
+    record::{DataSet, Version},
+    tree::{EMPTY_ROOT, SumTree},
     wire::provider::{Refusal, Sign},
 };
 use std::{
@@ -14,29 +16,55 @@ use std::{
     sync::Arc,
 };
 
-/// Versions of one agreement that are kept at once.
+/// Versions of one agreement that may wait above what the ledger has.
 pub(super) const VERSIONS_MAX: usize = 32;
 
 /// Names a version: two may share a number until the ledger takes one.
 pub type Variant = (u64, Hash);
 
+/// A version that is kept whole.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Kept {
+    pub(super) tree: Arc<SumTree>,
+    /// The consumer's signature, with which it can be brought to the ledger; `None` for what the
+    /// consumer brought without us: the empty set.
+    pub(super) signature: Option<Signature>,
+    /// The certified height at which we signed it.
+    pub(super) height: u64,
+}
+
 /// The versions of one agreement.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Book {
     pub(super) in_force: Variant,
-    pub(super) versions: BTreeMap<Variant, Arc<SumTree>>,
+    /// What takes effect on the ledger after the open challenge.
+    pub(super) next: Option<Variant>,
+    pub(super) versions: BTreeMap<Variant, Kept>,
     /// The ledger is at a version that this provider never saw (a shrink by the consumer alone).
     pub(super) unknown: bool,
 }
 
 impl Book {
     fn shards(&self) -> BTreeSet<Hash> {
-        let all = self.versions.values().flat_map(|tree| tree.shards());
+        let all = self.versions.values().flat_map(|kept| kept.tree.shards());
         all.map(|(shard, _)| *shard).collect()
     }
 
+    /// The tree of a version; an empty one is known without having been signed here.
     fn tree(&self, variant: Variant) -> Option<Arc<SumTree>> {
-        if variant.0 == 0 { Some(Arc::default()) } else { self.versions.get(&variant).cloned() }
+        let kept = self.versions.get(&variant).map(|kept| kept.tree.clone());
+        kept.or_else(|| (variant.1 == EMPTY_ROOT).then(Arc::default))
+    }
+
+    /// The ledger's newest version: what is at or below it can never stand there (DS-1).
+    fn last(&self) -> Variant {
+        self.next.unwrap_or(self.in_force)
+    }
+
+    /// Versions that may still be brought, in their order.
+    fn waiting(&self) -> impl Iterator<Item = (&Variant, &Kept)> {
+        let last = self.last().0;
+        self.versions.iter().filter(move |(variant, _)| variant.0 > last)
     }
 }
 
@@ -46,6 +74,10 @@ pub struct State {
     pub(super) books: BTreeMap<AgreementId, Book>,
     /// Being taken off the disk: may not be signed for.
     pub(super) leaving: BTreeSet<(AgreementId, Hash)>,
+    /// Slots and shards of reads that the ledger asks again: they stay, whatever is in force (RD-7).
+    asked: BTreeSet<(u32, Hash)>,
+    /// Held for nothing but a read that is asked again.
+    pub(super) lingering: BTreeSet<(AgreementId, Hash)>,
 }
 
 /// A version that may be signed.
@@ -57,6 +89,17 @@ pub struct Change {
     pub parent: Variant,
     /// Its tree.
     pub tree: Arc<SumTree>,
+    /// By the storage key.
+    pub signature: Signature,
+}
+
+/// A claim that this provider can bring to the ledger by itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Bringing {
+    /// What both signed.
+    pub claim: DataSetClaim,
+    /// By the storage key.
+    pub signature: Signature,
 }
 
 /// Why not: the reason and its words.
@@ -104,49 +147,125 @@ impl State {
         }
         let empty = Book::default();
         let book = self.books.get(&terms.id).unwrap_or(&empty);
-        if book.versions.len() >= VERSIONS_MAX && !book.versions.contains_key(&variant(&ask.claim)) {
-            return claim(format!("{VERSIONS_MAX} signed versions wait for the ledger; put one there first"));
+        let last = book.last().0.max(terms.data.next.unwrap_or(terms.data.current).version);
+        if ask.claim.version <= last {
+            return claim(format!("the ledger has version {last}; a new one is above it"));
         }
-        find_parent(book, ask)
+        if book.waiting().count() >= VERSIONS_MAX && !book.versions.contains_key(&variant(&ask.claim)) {
+            return claim(format!(
+                "{VERSIONS_MAX} signed versions wait for the ledger; bring one there first"
+            ));
+        }
+        find_parent(book, terms, ask)
     }
 
-    /// Keeps a version.
-    pub fn keep(&mut self, change: &Change) {
+    /// Keeps a version that is signed at a certified height.
+    pub fn keep(&mut self, change: &Change, height: u64) {
         let book = self.books.entry(change.claim.agreement).or_default();
-        book.versions.insert(variant(&change.claim), change.tree.clone());
+        let kept = Kept { tree: change.tree.clone(), signature: Some(change.signature), height };
+        book.versions.entry(variant(&change.claim)).or_insert(kept);
     }
 
-    /// Takes note of what the ledger has in force: versions at or below it go, but it. Returns the
-    /// shards that no kept version holds any more; they may leave the disk.
+    /// Takes note of what the ledger has in force and as `next`: these two stay, and what is above
+    /// both; the rest can never stand there any more (DS-1) and goes. Returns the shards that no kept
+    /// version holds; they may leave the disk.
     pub fn observe(&mut self, agreement: AgreementId, data: &DataSet) -> Vec<Hash> {
-        let current = (data.current.version, data.current.root);
+        let (current, next) = (of(&data.current), data.next.as_ref().map(of));
         let Some(book) = self.books.get_mut(&agreement) else { return vec![] };
-        if book.in_force == current || current.0 < book.in_force.0 {
+        let number = |next: Option<Variant>| next.map_or(0, |next| next.0);
+        let is_new = (current.0, number(next)) > (book.in_force.0, number(book.next));
+        if !is_new {
             return vec![];
         }
-        book.unknown = book.tree(current).is_none();
+        let both = || [Some(current), next].into_iter().flatten();
+        book.unknown = both().any(|variant| book.tree(variant).is_none());
         if book.unknown {
             return vec![];
         }
         let before = book.shards();
-        book.in_force = current;
-        book.versions.retain(|variant, _| variant.0 > current.0 || *variant == current);
+        for variant in both().filter(|variant| variant.0 > 0) {
+            book.versions.entry(variant).or_default();
+        }
+        (book.in_force, book.next) = (current, next);
+        let last = book.last().0;
+        book.versions.retain(|variant, _| variant.0 > last || both().any(|kept| kept == *variant));
         let after = book.shards();
         self.let_go(agreement, before.difference(&after).copied().collect())
     }
 
     /// Forgets an agreement that is gone from the ledger; returns its shards.
     pub fn end(&mut self, agreement: &AgreementId) -> Vec<Hash> {
-        let shards = self.books.remove(agreement).map(|book| book.shards()).unwrap_or_default();
-        self.let_go(*agreement, shards.into_iter().collect())
+        let mut shards = self.books.remove(agreement).map(|book| book.shards()).unwrap_or_default();
+        let (theirs, rest) =
+            std::mem::take(&mut self.lingering).into_iter().partition(|(id, _)| id == agreement);
+        self.lingering = rest;
+        let theirs: BTreeSet<(AgreementId, Hash)> = theirs;
+        shards.extend(theirs.into_iter().map(|(_, shard)| shard));
+        self.leave(*agreement, shards.into_iter().collect())
     }
 
-    /// Marks shards as leaving, those that some kept version holds excepted.
+    /// Marks shards as leaving, those that some kept version holds excepted. What is asked again
+    /// lingers until it is not asked any more.
     pub fn let_go(&mut self, agreement: AgreementId, shards: Vec<Hash>) -> Vec<Hash> {
         let kept = self.books.get(&agreement).map(Book::shards).unwrap_or_default();
-        let going: Vec<Hash> = shards.into_iter().filter(|shard| !kept.contains(shard)).collect();
+        let free = shards.into_iter().filter(|shard| !kept.contains(shard));
+        let (asked, going) = free.partition(|shard| self.asked.contains(&(agreement.slot, *shard)));
+        let asked: Vec<Hash> = asked;
+        self.lingering.extend(asked.into_iter().map(|shard| (agreement, shard)));
+        self.leave(agreement, going)
+    }
+
+    fn leave(&mut self, agreement: AgreementId, going: Vec<Hash>) -> Vec<Hash> {
         self.leaving.extend(going.iter().map(|shard| (agreement, *shard)));
         going
+    }
+
+    /// Takes note of the reads that the ledger asks again, as slots and shards. Returns the shards
+    /// that were held for an earlier one alone; they may leave the disk.
+    pub fn ask(&mut self, asked: BTreeSet<(u32, Hash)>) -> Vec<(AgreementId, Hash)> {
+        if self.asked == asked {
+            return vec![];
+        }
+        self.asked = asked;
+        let lingered = std::mem::take(&mut self.lingering);
+        let mut going = vec![];
+        for (agreement, shard) in lingered {
+            let left = self.let_go(agreement, vec![shard]);
+            going.extend(left.into_iter().map(|shard| (agreement, shard)));
+        }
+        going
+    }
+
+    /// The newest claim that the ledger lacks, and the provider's pay for the rounds up to `height` in
+    /// which it held more than the ledger has (DS-1): of each version from its signature to the next
+    /// one's. `None` if it holds no more, or less than is in force, which may not be brought at once.
+    pub fn missed(&self, terms: &Terms, height: u64, parameters: &Parameters) -> Option<(Bringing, u128)> {
+        let book = self.books.get(&terms.id).filter(|book| !book.unknown)?;
+        let DataSet { current, next } = &terms.data;
+        let known = (book.in_force, book.next);
+        let base = next.unwrap_or(*current).leaves.max(current.leaves);
+        let waiting: Vec<(&Variant, &Kept)> =
+            book.waiting().filter(|(_, kept)| kept.signature.is_some()).collect();
+        let (newest, kept) = *waiting.last()?;
+        if known != (of(current), next.as_ref().map(of)) || kept.tree.leaves() <= base {
+            return None;
+        }
+        let ends = waiting.iter().skip(1).map(|(_, kept)| kept.height).chain([height]);
+        let mut leaf_rounds = 0u128;
+        for ((_, kept), end) in waiting.iter().zip(ends) {
+            let rounds = parameters.round(end).saturating_sub(parameters.round(kept.height));
+            let more = kept.tree.leaves().saturating_sub(base);
+            leaf_rounds = leaf_rounds.saturating_add(u128::from(more).saturating_mul(rounds.into()));
+        }
+        let Terms { agreement, .. } = terms;
+        let rate = u128::from(agreement.storage_price.min(agreement.storage_slow));
+        let share = ONE.saturating_sub(parameters.burn).saturating_sub(parameters.committee);
+        let fees = leaf_rounds.saturating_mul(rate) / UNIT;
+        let missed = mul_div(fees, share.into(), ONE.into()).unwrap_or(u128::MAX);
+        let (version, root) = *newest;
+        let (leaves, bytes) = (kept.tree.leaves(), kept.tree.bytes());
+        let claim = DataSetClaim { agreement: terms.id, version, root, leaves, bytes };
+        Some((Bringing { claim, signature: kept.signature? }, missed))
     }
 
     /// The shards are off the disk.
@@ -201,13 +320,17 @@ impl State {
 
 /// The kept version from which the claim follows: number one below, and its change leads to the
 /// claimed root.
-fn find_parent(book: &Book, ask: &Sign) -> Result<Change, No> {
+fn find_parent(book: &Book, terms: &Terms, ask: &Sign) -> Result<Change, No> {
     let Some(before) = ask.claim.version.checked_sub(1) else {
         return claim("version 0 is the empty data set; the first version is 1");
     };
     let mut known = false;
     let candidates = book.versions.keys().filter(|variant| variant.0 == before);
-    for parent in candidates.copied().chain((before == 0).then_some((0, [0; 32]))) {
+    // The consumer may have emptied it alone, a moment ago.
+    let DataSet { current, next } = &terms.data;
+    let ledgers = [Some(current), next.as_ref()].into_iter().flatten().map(of);
+    let is_empty = before == 0 || ledgers.into_iter().any(|variant| variant == (before, EMPTY_ROOT));
+    for parent in candidates.copied().chain(is_empty.then_some((before, EMPTY_ROOT))) {
         let Some(tree) = book.tree(parent) else { continue };
         known = true;
         let mut tree = (*tree).clone();
@@ -215,7 +338,8 @@ fn find_parent(book: &Book, ask: &Sign) -> Result<Change, No> {
             continue;
         }
         if (tree.root(), tree.leaves(), tree.bytes()) == (ask.claim.root, ask.claim.leaves, ask.claim.bytes) {
-            return Ok(Change { claim: ask.claim, parent, tree: Arc::new(tree) });
+            let (claim, signature, tree) = (ask.claim, ask.signature, Arc::new(tree));
+            return Ok(Change { claim, parent, tree, signature });
         }
     }
     if known {
@@ -225,6 +349,10 @@ fn find_parent(book: &Book, ask: &Sign) -> Result<Change, No> {
         "version {before}, which it changes, is not kept here; the ledger has version {}",
         book.in_force.0
     ))
+}
+
+const fn of(version: &Version) -> Variant {
+    (version.version, version.root)
 }
 
 fn variant(claim: &DataSetClaim) -> Variant {
@@ -237,111 +365,4 @@ pub(crate) fn hex(shard: &Hash) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::fixtures::{CHAIN, claim_of, id, sign_of, terms};
-    use posync_protocol::record::Version;
-
-    fn shard(tag: u8) -> (Hash, u64) {
-        ([tag; 32], 1_000 * u64::from(tag))
-    }
-
-    /// Everything below tag 100 is stored.
-    fn held(shard: &Hash) -> Option<u32> {
-        (shard[0] < 100).then_some(1_000 * u32::from(shard[0]))
-    }
-
-    fn judge(state: &State, ask: &Sign) -> Result<Change, No> {
-        state.judge(&terms(), ask, &CHAIN, held)
-    }
-
-    fn in_force(claim: &DataSetClaim) -> DataSet {
-        let DataSetClaim { version, root, leaves, bytes, .. } = *claim;
-        DataSet { current: Version { version, root, leaves, bytes, grown_at: 0 }, next: None }
-    }
-
-    #[test]
-    fn only_what_follows_from_a_kept_version_is_signed() {
-        let first = sign_of(1, &[], &[], &[shard(1), shard(2)]);
-        let mut state = State::default();
-        state.keep(&judge(&state, &first).expect("the first version"));
-        let base = [shard(1), shard(2)];
-        let mut forged = sign_of(2, &base, &[], &[shard(3)]);
-        forged.signature[0] ^= 1;
-        let mut other = sign_of(2, &base, &[], &[shard(3)]);
-        other.claim.agreement.opened += 1;
-        let mut lie = sign_of(2, &base, &[], &[shard(3)]);
-        lie.claim.leaves += 1;
-        let lie = Sign { signature: claim_of(&lie.claim), ..lie };
-        let mut huge = sign_of(2, &base, &[], &[shard(3)]);
-        huge.claim.leaves = u64::MAX;
-        let huge = Sign { signature: claim_of(&huge.claim), ..huge };
-        for (name, ask, expected) in [
-            ("grow", sign_of(2, &base, &[], &[shard(3)]), Ok((1, first.claim.root))),
-            ("shrink", sign_of(2, &base, &[0], &[]), Ok((1, first.claim.root))),
-            ("replace", sign_of(2, &base, &[1], &[shard(3)]), Ok((1, first.claim.root))),
-            ("empty", sign_of(2, &base, &[0, 1], &[]), Ok((1, first.claim.root))),
-            ("another first", sign_of(1, &[], &[], &[shard(4)]), Ok((0, [0; 32]))),
-            ("the same again", first.clone(), Ok((0, [0; 32]))),
-            ("forged", forged, Err(Refusal::Claim)),
-            ("other agreement", other, Err(Refusal::Claim)),
-            ("wrong leaves", lie, Err(Refusal::Claim)),
-            ("above the quota", huge, Err(Refusal::Space)),
-            ("not stored", sign_of(2, &base, &[], &[shard(100)]), Err(Refusal::Claim)),
-            ("wrong length", sign_of(2, &base, &[], &[([3; 32], 1)]), Err(Refusal::Claim)),
-            ("unknown parent", sign_of(3, &base, &[], &[shard(3)]), Err(Refusal::Claim)),
-            ("version 0", sign_of(0, &[], &[], &[shard(3)]), Err(Refusal::Claim)),
-        ] {
-            let got = judge(&state, &ask).map(|change| change.parent).map_err(|no| no.0);
-            assert_eq!(got, expected, "{name}");
-        }
-    }
-
-    #[test]
-    fn versions_are_kept_until_the_ledger_is_past_them() {
-        let mut state = State::default();
-        let first = sign_of(1, &[], &[], &[shard(1), shard(2)]);
-        let second = sign_of(2, &[shard(1), shard(2)], &[0], &[shard(3)]);
-        let other = sign_of(2, &[shard(1), shard(2)], &[], &[shard(4)]);
-        let third = sign_of(3, &[shard(2), shard(3)], &[], &[shard(5)]);
-        for ask in [&first, &second, &other, &third] {
-            let change = judge(&state, ask).expect("follows");
-            state.keep(&change);
-        }
-        assert!(state.observe(id(), &in_force(&first.claim)).is_empty());
-        assert_eq!(state.owed(), [[1; 32], [2; 32]].into());
-        assert_eq!(state.observe(id(), &in_force(&second.claim)), [[1; 32], [4; 32]]);
-        assert_eq!(state.tree(&id(), (2, other.claim.root)), None);
-        assert!(state.observe(id(), &in_force(&first.claim)).is_empty(), "the ledger never goes back");
-        // What is leaving may not be signed for until it is put again.
-        let back = sign_of(3, &[shard(2), shard(3)], &[], &[shard(1)]);
-        assert_eq!(judge(&state, &back).map_err(|no| no.0).map(drop), Err(Refusal::Claim));
-        state.gone(id(), &[[1; 32], [4; 32]]);
-        judge(&state, &back).expect("stored again");
-        assert!(state.observe(id(), &in_force(&third.claim)).is_empty());
-        let mut unknown = in_force(&third.claim);
-        unknown.current.version = 4;
-        unknown.current.root = [9; 32];
-        assert!(state.observe(id(), &unknown).is_empty());
-        assert!(state.is_unknown(&id()));
-        assert_eq!(state.end(&id()), [[2; 32], [3; 32], [5; 32]]);
-        assert_eq!(state.size(), 0);
-    }
-
-    #[test]
-    fn signed_versions_are_bounded() {
-        let mut state = State::default();
-        let mut shards = vec![];
-        for version in 1..=VERSIONS_MAX {
-            let tag = u8::try_from(version).expect("small");
-            let ask = sign_of(version as u64, &shards, &[], &[shard(tag)]);
-            let change = judge(&state, &ask).expect("within the bound");
-            state.keep(&change);
-            shards.push(shard(tag));
-        }
-        let ask = sign_of(VERSIONS_MAX as u64 + 1, &shards, &[], &[shard(99)]);
-        let (reason, text) = judge(&state, &ask).expect_err("one too many");
-        assert_eq!(reason, Refusal::Claim);
-        assert!(text.contains("put one there first"), "{text}");
-    }
-}
+mod tests;

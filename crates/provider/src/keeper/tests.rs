@@ -3,6 +3,7 @@
 use super::*;
 
 mod alerts;
+mod sets;
 
 use crate::{
     books::{Books, Held},
@@ -157,6 +158,14 @@ impl Bench {
 
     /// Stores shards, has the version signed and puts it on the ledger.
     async fn set(&mut self, id: AgreementId, version: u64, removes: &[u32], adds: &[Vec<u8>]) {
+        let body = self.sign(id, version, removes, adds).await;
+        let mut world = self.ledger.world.lock();
+        let operation = world.sign("carol", body);
+        assert_eq!(world.submit(&operation), Ok(Code::Done));
+    }
+
+    /// Stores shards and has the version signed.
+    async fn sign(&mut self, id: AgreementId, version: u64, removes: &[u32], adds: &[Vec<u8>]) -> Body {
         let parts = self.desk.parts();
         let mut added = vec![];
         for data in adds {
@@ -180,20 +189,31 @@ impl Bench {
             signature: consumer_signature,
         };
         let terms = parts.view.terms(&id).await.expect("open");
-        let provider_signature = Some(parts.books.sign(terms, ask).await.expect("open").expect("right"));
-        let mut world = self.ledger.world.lock();
+        let provider_signature =
+            Some(parts.books.sign(terms, ask, parts.view.height()).await.expect("open").expect("right"));
+        let world = self.ledger.world.lock();
         let provider: Provider = world.get(Provider::key(&account("paul"))).expect("registered");
         let agreement: Agreement = world.get(Agreement::key(&account("paul"), 0)).expect("open");
-        let body = Body::SetDataSet(SetDataSet {
+        Body::SetDataSet(SetDataSet {
             claim,
             index: provider.index,
             end_epoch: agreement.end_epoch,
             storage_key: account("carol"),
             consumer_signature,
             provider_signature,
-        });
-        let operation = world.sign("carol", body);
-        assert_eq!(world.submit(&operation), Ok(Code::Done));
+        })
+    }
+
+    fn on_ledger(&self) -> DataSet {
+        self.ledger.world.lock().get(DataSet::key(&account("paul"), 0)).unwrap_or_default()
+    }
+
+    fn provider(&self) -> Provider {
+        self.ledger.world.lock().get(Provider::key(&account("paul"))).expect("registered")
+    }
+
+    fn audit(&self) -> Audit {
+        self.ledger.world.lock().get(Audit::key(&account("paul"))).expect("registered")
     }
 }
 
@@ -221,7 +241,7 @@ fn it_registers_itself_and_answers_every_draw_across_restarts() {
     run(|context| async move {
         let mut bench = Bench::new(&context).await;
         bench.steps(10).await;
-        let registered: Option<Provider> = bench.ledger.world.lock().get(Provider::key(&account("paul")));
+        let registered: Option<Offer> = bench.ledger.world.lock().get(Offer::key(&account("paul")));
         assert_eq!(registered.expect("by itself").capacity, 1 << 20);
         let id = bench.open(100);
         bench.set(id, 1, &[], &[data(1, 100_000), data(2, 5)]).await;
@@ -371,11 +391,15 @@ fn what_a_refusal_cut_is_declared_again() {
         let provider = |bench: &Bench| {
             bench.ledger.world.lock().get::<Provider>(Provider::key(&account("paul"))).expect("registered")
         };
-        let (declared, sold) = (provider(&bench).capacity, provider(&bench).sold);
+        let capacity = |bench: &Bench| {
+            let offer = bench.ledger.world.lock().get::<Offer>(Offer::key(&account("paul")));
+            offer.expect("registered").capacity
+        };
+        let (declared, sold) = (capacity(&bench), provider(&bench).sold);
         assert!(declared > sold && sold > 0);
         // Once an epoch: a provider that goes on refusing pays a fee for each declaration.
-        for (after, capacity) in [(1, declared), (1, sold), (bench.epoch_blocks(), declared)] {
-            if provider(&bench).capacity > sold {
+        for (after, expected) in [(1, declared), (1, sold), (bench.epoch_blocks(), declared)] {
+            if capacity(&bench) > sold {
                 let mut world = bench.ledger.world.lock();
                 let refused = RefusedPlacement {
                     provider: account("paul"),
@@ -389,12 +413,12 @@ fn what_a_refusal_cut_is_declared_again() {
                 let operation = world.sign("carol", body);
                 assert_eq!(world.submit(&operation), Ok(Code::Done));
                 assert_eq!(
-                    world.get::<Provider>(Provider::key(&account("paul"))).map(|p| p.capacity),
+                    world.get::<Offer>(Offer::key(&account("paul"))).map(|offer| offer.capacity),
                     Some(sold)
                 );
             }
             bench.steps(after).await;
-            assert_eq!(provider(&bench).capacity, capacity, "after {after} blocks");
+            assert_eq!(capacity(&bench), expected, "after {after} blocks");
         }
     });
 }

@@ -14,7 +14,7 @@ use posync_protocol::{
     Account, Body, Bounded,
     limits::{PROBE_BYTES, PROBE_PEERS, PROBE_QUORUM},
     operation::{Measure, ProbeCount},
-    record::{Endpoint, Measured, Probe, Provider, ProviderAt, Standing},
+    record::{Endpoint, Measured, Offer, Probe, Provider, ProviderAt, Standing},
     wire::provider::{Answer, Ask, Filler, Probe as Begin},
 };
 use rand_core::CryptoRng;
@@ -165,11 +165,11 @@ impl<E: Spawner + Clock + CryptoRng, N: Network, L: Ledger> Prober<E, N, L> {
         let (own, epoch) = (self.view.account, slot.probe.epoch);
         let drawn = |draw| Some((draw, slot.probe.peer(&own, slot.index, draw)?));
         let drawn: Vec<(u8, u32)> = (0..PROBE_PEERS as u8).filter_map(drawn).collect();
-        let mut keys = vec![Provider::key(&own), Standing::key(&own), Measured::key(&own)];
+        let mut keys = vec![Offer::key(&own), Standing::key(&own), Measured::key(&own)];
         keys.extend(drawn.iter().map(|(_, index)| ProviderAt::key(*index)));
         let (_, slots) = self.ledger.read(keys).await?;
         let at = |place: usize| slots.get(place).and_then(Option::as_ref);
-        let Some(provider) = decode::<Provider>(at(0))? else { return Ok(None) };
+        let Some(offer) = decode::<Offer>(at(0))? else { return Ok(None) };
         let is_new = decode::<Standing>(at(1))?.is_none_or(|standing| standing.registered >= epoch);
         let measured = decode::<Measured>(at(2))?.and_then(|measured| measured.newest());
         if is_new || measured.is_some_and(|newest| newest >= epoch) {
@@ -187,12 +187,12 @@ impl<E: Spawner + Clock + CryptoRng, N: Network, L: Ledger> Prober<E, N, L> {
             let [endpoint, standing] = pair else { return Err(LedgerError::Record) };
             let endpoint: Option<Endpoint> = decode(endpoint.as_ref())?;
             let standing: Option<Standing> = decode(standing.as_ref())?;
-            let address =
-                endpoint.and_then(|endpoint| std::str::from_utf8(&endpoint.address).ok()?.parse().ok());
+            let addresses = endpoint.iter().flat_map(|endpoint| endpoint.addresses.iter());
+            let address = addresses.filter_map(|text| std::str::from_utf8(text).ok()?.parse().ok()).next();
             let old = standing.is_some_and(|standing| standing.registered < epoch);
             peers.extend(address.filter(|_| old).map(|address| Peer { draw, index, account, address }));
         }
-        let plan = Plan::new(provider.capacity_egress.min(self.most), &self.view.parameters);
+        let plan = Plan::new(offer.capacity_egress.min(self.most), &self.view.parameters);
         Ok(Some((peers, plan)))
     }
 

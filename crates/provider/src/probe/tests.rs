@@ -25,7 +25,7 @@ use posync_protocol::{
     Body, Bounded, Key, Operation,
     limits::Parameters,
     operation::RegisterProvider,
-    record::{Measured, Probe as Drawn, Provider},
+    record::{Measured, Offer, Probe as Drawn},
     wire::provider::{Answer, Ask, Filler, Probe, Refusal},
 };
 use rand_core::CryptoRng;
@@ -98,7 +98,10 @@ fn registration(name: &str, address: SocketAddr, rate: u64, parameters: &Paramet
         capacity_egress: parameters.bytes_per_epoch(rate),
         reserve_storage: 0,
         reserve_egress: 0,
-        address: Bounded::new(text(address.to_string())).expect("short"),
+        capacity_gas: 0,
+        reserve_gas: 0,
+        term_max: 720,
+        addresses: Bounded::new(vec![Bounded::new(text(address.to_string())).expect("short")]).expect("one"),
         region: Bounded::new(text("here".into())).expect("short"),
     }
 }
@@ -177,8 +180,8 @@ async fn blocks<E: Clock>(context: &E, chain: &Chain, is_over: impl Fn() -> bool
 }
 
 fn declared(chain: &Chain, name: &str) -> u64 {
-    let provider: Provider = chain.world.lock().get(Provider::key(&account(name))).expect("registered");
-    provider.capacity_egress
+    let offer: Offer = chain.world.lock().get(Offer::key(&account(name))).expect("registered");
+    offer.capacity_egress
 }
 
 #[test]

@@ -74,31 +74,30 @@ impl<B: Blob> Reader<'_, B> {
     }
 
     async fn answer(&self, case: &Case, question: &Question) -> Result<Answer, NoStatement> {
-        let Question { slot, leaf, ended } = *question;
+        let Question { slot, place, leaf, ended } = *question;
         if ended {
-            return Ok(Answer::Ended(EndedRead { slot }));
+            return Ok(Answer::Ended(EndedRead { place }));
         }
         let unknown = NoStatement::UnknownDataSet(slot);
         let tree = self.tree(case, slot).ok_or(unknown.clone())?;
         let read = tree.read(leaf).ok_or(unknown)?;
         let data = self.shard(&read.shard).await;
-        Ok(answer(slot, read, data.as_deref()))
+        Ok(answer(place, read, data.as_deref()))
     }
 
     /// The answers to what is asked again, in the order of the record.
     pub async fn reasked(&self, case: &Case) -> Bounded<Reasked, MISSING_MAX> {
         let mut all = vec![];
         for missing in case.audit.missing.iter() {
-            all.push(self.reask(case, missing).await);
+            all.push(self.reask(missing).await);
         }
         up_to(all)
     }
 
-    async fn reask(&self, case: &Case, missing: &Missing) -> Reasked {
+    async fn reask(&self, missing: &Missing) -> Reasked {
         let still = Reasked::Missing(StillMissing { slot: missing.slot });
-        let Some(tree) = self.tree(case, missing.slot) else { return still };
         match self.shard(&missing.shard).await {
-            Some(data) => reask(missing, &tree, &data).unwrap_or(still),
+            Some(data) => reask(missing, &data).unwrap_or(still),
             None => still,
         }
     }

@@ -5,14 +5,14 @@ use crate::terms::Terms;
 use commonware_codec::EncodeSize as _;
 use posync_protocol::{
     Account, Bounded, Hash,
-    audit::{Prover, Share},
+    audit::{Prover, Share, is_awake},
     chunk,
     limits::{
         ENDINGS_MAX, LEAF_BYTES, MISSING_MAX, OPERATION_BYTES_MAX, Parameters, READS, SETTLE_SLOTS_MAX,
     },
-    operation::{Answer, MissingRead, ProvedRead, Reasked, Redemption, Settle, Statement},
-    record::{Audit, Challenge, Endings, Missing, Provider, Standing},
-    tree::{ShardRead, SumTree},
+    operation::{Answer, FoundRead, MissingRead, ProvedRead, Reasked, Redemption, Settle, Statement},
+    record::{Audit, Challenge, Endings, Missing, Offer, Provider, Standing},
+    tree::ShardRead,
 };
 use std::collections::BTreeMap;
 
@@ -28,8 +28,10 @@ pub struct Case {
     pub parameters: Parameters,
     /// Height of the last of these reads.
     pub height: u64,
-    /// Its offer and sums.
+    /// Its bond and sums.
     pub provider: Provider,
+    /// What it declares.
+    pub offer: Offer,
     /// Its audit state.
     pub audit: Audit,
     /// How it stands.
@@ -72,8 +74,7 @@ impl Case {
         if known != phi {
             return Err(NoStatement::Incomplete { known, phi });
         }
-        let epoch = self.parameters.epoch(challenge.height);
-        Ok(Prover::new(&challenge, &self.account, epoch, shares))
+        Ok(Prover::new(&challenge, &self.account, &self.parameters, shares))
     }
 
     /// Slots whose `next` waits for this settlement, with consumer and end.
@@ -116,26 +117,37 @@ impl Case {
         Ok(statement)
     }
 
-    /// Free upkeep that is due while no challenge is open: slots of ended agreements to be charged
-    /// and freed. `None` when there is nothing to do.
+    /// Free upkeep that is due while no challenge is open: endings that an expired challenge left
+    /// behind, slots of ended agreements to be charged and freed (RD-9), and the way back into the fee
+    /// tree (DR-6). `None` when there is nothing to do.
     pub fn upkeep(&self) -> Option<Settle> {
         if self.audit.challenge.is_some() {
             return None;
         }
+        let endings = self.settled_endings();
+        let crossed = endings.last().copied().unwrap_or(0);
         let slots: Bounded<_, SETTLE_SLOTS_MAX> =
-            up_to(self.terms.values().filter(|terms| self.may_free(terms)).map(name));
+            up_to(self.terms.values().filter(|terms| self.may_free(terms, crossed)).map(name));
         let Provider { index, .. } = self.provider;
-        (!slots.is_empty()).then(|| Settle { provider: self.account, index, slots, endings: up_to([]) })
+        let is_due = !slots.is_empty() || !endings.is_empty() || !is_awake(&self.provider);
+        is_due.then_some(Settle { provider: self.account, index, slots, endings })
     }
 
-    /// Ended, crossed, and either still in the tree or past its redemption window.
-    fn may_free(&self, terms: &Terms) -> bool {
+    /// End epochs in rounds that are settled and that nobody named yet.
+    fn settled_endings(&self) -> Bounded<u64, ENDINGS_MAX> {
+        let last = self.provider.settled_round / self.parameters.epoch_rounds;
+        up_to(self.endings.iter().flat_map(|endings| endings.due(last)))
+    }
+
+    /// Ended, crossed (up to `now`, with this operation), and either still in the tree or past its
+    /// redemption window.
+    fn may_free(&self, terms: &Terms, now: u64) -> bool {
         let epoch = self.parameters.epoch(self.height);
         let over =
             posync_protocol::agreement::is_over(&terms.agreement, &terms.usage, epoch, &self.parameters);
         let end = terms.agreement.end_epoch;
         let crossed = self.provider.settled_round >= self.parameters.epoch_start(end)
-            && self.endings.as_ref().is_none_or(|endings| endings.due(end).next().is_none());
+            && self.endings.as_ref().is_none_or(|endings| endings.due(end).all(|ending| ending <= now));
         let holds = terms.data.current.leaves > 0 || terms.data.next.is_some();
         if epoch >= end { (crossed || terms.data.current.leaves == 0) && (holds || over) } else { over }
     }
@@ -159,25 +171,25 @@ fn prove(data: &[u8], index: u64) -> Option<(Vec<u8>, Vec<Hash>)> {
     chunk::prove_chunk(length, index, data.get(start..end)?, &chunk::outboard(data))
 }
 
-/// The answer to one read: proved if the shard's bytes are there, else declared missing.
-pub fn answer(slot: u32, read: ShardRead, data: Option<&[u8]>) -> Answer {
+/// The answer to one read at a place of the slot tree: proved if the shard's bytes are there, else
+/// declared missing.
+pub fn answer(place: u32, read: ShardRead, data: Option<&[u8]>) -> Answer {
     let ShardRead { shard, length, chunk, position } = read;
     let proved = data.and_then(|data| prove(data, chunk)).and_then(|(chunk, path)| {
         let (chunk, path) = (Bounded::new(chunk)?, Bounded::new(path)?);
-        Some(ProvedRead { slot, shard, length, position: position.clone(), chunk, path })
+        Some(ProvedRead { place, shard, length, position: position.clone(), chunk, path })
     });
-    proved.map_or(Answer::Missing(MissingRead { slot, shard, length, position }), Answer::Proved)
+    proved.map_or(Answer::Missing(MissingRead { place, shard, length, position }), Answer::Proved)
 }
 
-/// The answer to a read that is asked again, when the shard is there.
-pub fn reask(missing: &Missing, tree: &SumTree, data: &[u8]) -> Option<Reasked> {
-    let place = tree.shards().iter().position(|(shard, _)| *shard == missing.shard)?;
+/// The answer to a read that is asked again, `data` being the shard's bytes (RD-7): whatever the data
+/// set holds by now.
+pub fn reask(missing: &Missing, data: &[u8]) -> Option<Reasked> {
     let (chunk, path) = prove(data, missing.chunk.into())?;
-    Some(Reasked::Proved(ProvedRead {
+    Some(Reasked::Proved(FoundRead {
         slot: missing.slot,
         shard: missing.shard,
         length: data.len() as u64,
-        position: tree.path(place)?,
         chunk: Bounded::new(chunk)?,
         path: Bounded::new(path)?,
     }))

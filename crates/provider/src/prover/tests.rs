@@ -16,7 +16,7 @@ use posync_protocol::{
     block::with_chain,
     ledger::Event,
     operation::{DATA_SET_NAMESPACE, DataSetClaim, SetDataSet, Statement, Voucher, sign},
-    record::{Agreement, Audit, DataSet, Endings, Provider, RoundInfo, Standing, Use},
+    record::{Agreement, Audit, DataSet, Endings, Offer, Provider, RoundInfo, Standing, Use},
     wire::provider::Sign,
 };
 use std::path::Path;
@@ -80,7 +80,8 @@ impl Bench {
             signature: consumer_signature,
         };
         let terms = self.terms(self.id.slot).expect("open");
-        let provider_signature = Some(self.books.sign(terms, ask).await.expect("open").expect("right"));
+        let provider_signature =
+            Some(self.books.sign(terms, ask, self.world.height).await.expect("open").expect("right"));
         let provider: Provider = self.world.get(Provider::key(&account("paul"))).expect("registered");
         let agreement: Agreement = self.world.get(Agreement::key(&account("paul"), 0)).expect("open");
         let body = Body::SetDataSet(SetDataSet {
@@ -124,6 +125,7 @@ impl Bench {
             parameters,
             height: world.height,
             provider: world.get(Provider::key(&paul)).expect("registered"),
+            offer: world.get(Offer::key(&paul)).expect("registered"),
             audit,
             standing: world.get(Standing::key(&paul)),
             endings: world.get(Endings::key(&paul)),

@@ -182,7 +182,7 @@ impl<E: Clock, B: Blob> Desk<E, B> {
         let id = ask.claim.agreement;
         let terms = self.admit(peer, &id).await?;
         let adds: Vec<Hash> = ask.adds.iter().map(|(shard, _)| *shard).collect();
-        let signed = self.parts.books.sign(terms, ask).await;
+        let signed = self.parts.books.sign(terms, ask, self.parts.view.height()).await;
         let signed = signed.map_err(|error| no(Refusal::Busy, error.to_string()))?;
         let signature = signed.map_err(|(reason, text)| no(reason, text))?;
         let mut loose = self.loose.lock();

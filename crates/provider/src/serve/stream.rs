@@ -119,7 +119,9 @@ impl<E: Clock, B: Blob> Desk<E, B> {
         loop {
             let view = &self.parts.view;
             let terms = view.kept(&terms.id).unwrap_or_else(|| terms.clone());
-            let ceiling = terms.egress_ceiling(view.round(), &view.parameters);
+            let gas =
+                self.parts.till.with(|state| state.voucher(&terms.id).map_or(0, |kept| kept.voucher.gas));
+            let ceiling = terms.egress_ceiling(gas, view.round(), &view.parameters);
             let trust = terms.trust(&view.parameters);
             let credit = select! {
                 credit = self.parts.till.draw(terms.id, bytes, trust, ceiling) => credit,

@@ -228,6 +228,30 @@ fn what_cannot_be_redeemed_is_not_sent() {
     });
 }
 
+/// H1: what a consumer signs beyond its reserve is not paid, so nothing more leaves for it.
+#[test]
+fn nothing_is_sent_that_the_reserve_cannot_pay_beside_the_gas_that_was_signed() {
+    run(|context| async move {
+        let mut poor = terms();
+        // Two slices and a half.
+        poor.usage.voucher_reserve = posync_protocol::Amount::new(156_250).expect("small");
+        poor.agreement.gas_price = 1 << 20;
+        let desk = desk(&context, poor).await;
+        let client = dial(&context, 2, listen(&context, &desk).await).await;
+        let (name, data) = shard(1, 8 * S);
+        client.call(put(id(), name, &data)).await.expect("answered");
+        let mut call = client.open(get(name)).await.expect("open");
+        assert!(matches!(call.recv().await, Some(Answer::Slice(_))));
+        // It pays for the slice, and signs away the rest of the reserve as gas.
+        let all = Voucher::signed(&session(), &CHAIN, id(), S as u64, 93_751);
+        call.send(&Ask::Pay(all)).await.expect("open");
+        let Some(Answer::Refused(refused)) = call.recv().await else { panic!("it cannot pay for more") };
+        assert_eq!(refused.reason, Refusal::Credit);
+        assert!(String::from_utf8_lossy(&refused.text).contains("top up"), "{refused:?}");
+        assert_eq!(desk.parts().till.with(|state| state.sent(&id())), S as u64);
+    });
+}
+
 #[test]
 fn refusals_say_why() {
     run(|context| async move {

@@ -193,8 +193,7 @@ impl Member {
             leaves,
             end_epoch: self.terms.end_epoch,
         };
-        let epoch = ledger.parameters.epoch(challenge.height);
-        let mut prover = Prover::new(challenge, &self.account, epoch, vec![share]);
+        let mut prover = Prover::new(challenge, &self.account, &ledger.parameters, vec![share]);
         let mut answers = Vec::new();
         while let Some(question) = prover.question() {
             let answer = self.answer(&question)?;
@@ -205,16 +204,16 @@ impl Member {
     }
 
     fn answer(&self, question: &Question) -> Option<Answer> {
-        let slot = question.slot;
+        let place = question.place;
         if question.ended {
-            return Some(Answer::Ended(EndedRead { slot }));
+            return Some(Answer::Ended(EndedRead { place }));
         }
         let ShardRead { shard, length, chunk, position } = self.tree.read(question.leaf)?;
         if self.missing.contains(&shard) {
-            return Some(Answer::Missing(MissingRead { slot, shard, length, position }));
+            return Some(Answer::Missing(MissingRead { place, shard, length, position }));
         }
         self.prove(&shard, chunk).map(|(bytes, path)| {
-            Answer::Proved(ProvedRead { slot, shard, length, position, chunk: bytes, path })
+            Answer::Proved(ProvedRead { place, shard, length, position, chunk: bytes, path })
         })
     }
 

@@ -240,7 +240,8 @@ fn genesis(parameters: Parameters, accounts: impl Iterator<Item = Account>) -> L
     let supply = Amount::sync(1_000_000_000);
     let balance = Amount::sync(1_000_000);
     let mut state = BTreeMap::new();
-    let mut system = System { reserve: supply, ..System::default() };
+    let base_fee = posync_protocol::ledger::floor(&parameters);
+    let mut system = System { reserve: supply, base_fee, ..System::default() };
     for account in accounts {
         system.balances = system.balances.checked_add(balance).expect("below all money");
         system.reserve = system.reserve.checked_sub(balance).expect("below all money");
@@ -266,7 +267,11 @@ fn registration(place: usize) -> RegisterProvider {
         capacity_egress: u64::MAX,
         reserve_storage: 1,
         reserve_egress: 1,
-        address: Bounded::new(format!("10.0.2.{place}:1").into_bytes()).expect("short"),
+        capacity_gas: 0,
+        reserve_gas: 0,
+        term_max: 720,
+        addresses: Bounded::new(vec![Bounded::new(format!("10.0.2.{place}:1").into_bytes()).expect("short")])
+            .expect("one"),
         region: Bounded::new(b"here".to_vec()).expect("short"),
     }
 }

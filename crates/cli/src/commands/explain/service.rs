@@ -5,7 +5,7 @@ use crate::{failure::Outcome, json, ledger::Ledger, output::table};
 use posync_protocol::{
     Account, Code,
     ledger::Event,
-    record::{Finding, Settlement, UNMEASURED},
+    record::{EGRESS, Finding, Settlement, UNMEASURED},
     service::{Verdict, latency_score},
 };
 use serde_json::Value;
@@ -110,14 +110,14 @@ impl Service {
             super::number(now.on_time.into()),
             super::number(answered.into())
         );
-        add("availability A", formula, now.on_time.min(answered), row.available);
+        add("availability A", formula, now.on_time.min(answered), row.available.ppb());
         let what = "the latency bands' scores";
         let formula = stands(verdict.latency, what, all(&|finding| latency_score(finding.latency), true));
-        add("latency L", formula, verdict.latency.unwrap_or(last[1]), row.latency);
+        add("latency L", formula, verdict.latency.unwrap_or(last[1]), row.latency.ppb());
         if let Some(correct) = verdict.correct {
             let what = "floor(correct x ONE / answered)";
             let formula = stands(verdict.correct, what, all(&Finding::correct_share, true));
-            add("egress C", formula, correct, row.correct[1]);
+            add("egress C", formula, correct, row.correct[EGRESS].ppb());
         }
     }
 
@@ -174,7 +174,7 @@ async fn closed(ledger: &Ledger, account: &Account, epoch: u64, block: u64) -> O
 #[cfg(test)]
 mod tests {
     use super::*;
-    use posync_protocol::amount::ONE;
+    use posync_protocol::{amount::ONE, record::Ratio};
 
     const TIMES: Times = Times { measured: 48, pooled: 80, paid: 88, sealed: 120 };
 
@@ -218,9 +218,9 @@ mod tests {
         let now = Some(Closed { assigned: 4, on_time: ONE / 2, stands: [ONE, latency] });
         let service = Service { told, now, before: None };
         let row = Settlement {
-            available: ONE / 2,
-            latency,
-            correct: [UNMEASURED, ONE],
+            available: Ratio::new(ONE / 2),
+            latency: Ratio::new(latency),
+            correct: [UNMEASURED, ONE, UNMEASURED].map(Ratio::new),
             assigned: 4,
             reported: 3,
             ..Settlement::default()
@@ -238,9 +238,9 @@ mod tests {
         let told = vec![told(4, 4, 0, Code::Done)];
         let service = Service { told, now: Some(stands), before: Some(stands) };
         let row = Settlement {
-            available: ONE / 2,
-            latency: 7,
-            correct: [ONE, UNMEASURED],
+            available: Ratio::new(ONE / 2),
+            latency: Ratio::new(7),
+            correct: [ONE, UNMEASURED, UNMEASURED].map(Ratio::new),
             assigned: 4,
             reported: 1,
             ..Settlement::default()
@@ -257,7 +257,7 @@ mod tests {
         let mut lines = Vec::new();
         service.lines(
             &mut lines,
-            &Settlement { available: ONE, latency: 1, ..Settlement::default() },
+            &Settlement { available: Ratio::new(ONE), latency: Ratio::new(1), ..Settlement::default() },
             &TIMES,
         );
         let wrong: Vec<&str> =

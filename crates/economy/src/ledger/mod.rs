@@ -1,0 +1,295 @@
+//! The ledger itself, in memory: attacks run its own `touches` and `execute`, block by block.
+//!
+//! ```text
+//!   script line -> operation --+                     +-> records -> fortune of a coalition
+//!   keeper's open challenge ---+-> World::block -----+-> events
+//!   Resolver -> draws ---------+    (check_all, sampled)
+//! ```
+//!
+//! World, keeper and script are those of the rules' scenario tests: one set of fixtures, so that an
+//! operation is built in one place and a change of the rules reaches both.
+//!
+//! Invariants
+//! 1. An operation enters a block only if its signatures verify, as a node sees to it; a mutant says
+//!    otherwise by name ([`Bench::forge`]).
+//! 2. A coalition's fortune is what the ledger's records say it can still take out: nothing is
+//!    estimated.
+
+#[allow(dead_code, reason = "the scenario tests use the rest")]
+#[path = "../../../protocol/tests/scenarios/keeper.rs"]
+mod keeper;
+#[allow(dead_code, reason = "the scenario tests use the rest")]
+#[path = "../../../protocol/tests/scenarios/script.rs"]
+mod script;
+#[allow(dead_code, reason = "the scenario tests use the rest")]
+#[path = "../../../protocol/tests/scenarios/world.rs"]
+mod world;
+
+pub(crate) use keeper::{Keeper, bytes};
+pub(crate) use script::Stage;
+pub(crate) use world::{World, account, key};
+
+use crate::audit::Answers;
+use posync_protocol::{
+    Account, Amount, Body, Code, Operation, Record,
+    ledger::Event,
+    operation::{Answer, SetDataSet},
+    record::{AccountState, Provider, Seat, System},
+};
+use std::collections::BTreeMap;
+
+/// Blocks from one whose whole state is checked to the next.
+const CHECK_EVERY: u64 = 50;
+
+/// Slots of a provider that are looked at.
+const SLOTS: u32 = 32;
+
+/// A provider of the world and how it answers.
+#[derive(Clone)]
+pub(crate) struct Holder {
+    pub(crate) keeper: Keeper,
+    answers: Answers,
+    /// The challenge that it leaves unanswered.
+    silent_at: Option<u64>,
+}
+
+/// A ledger, the providers that hold data in it, and what they were seen to do.
+#[derive(Clone)]
+pub(crate) struct Bench {
+    pub(crate) stage: Stage,
+    pub(crate) holders: BTreeMap<String, Holder>,
+    /// Challenges that were answered or ran out, by provider.
+    pub(crate) audited: BTreeMap<Account, Audited>,
+}
+
+/// What became of a provider's challenges.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Audited {
+    /// Reads that passed.
+    pub(crate) passed: u64,
+    /// Reads that did not.
+    pub(crate) failed: u64,
+}
+
+impl Bench {
+    /// A genesis with these actors funded; `seed` decides every draw. Draws are off.
+    pub(crate) fn new(seed: u64, actors: &[&str]) -> Self {
+        let mut world = World::new(actors);
+        world.chain[..8].copy_from_slice(&seed.to_be_bytes());
+        world.check_every = CHECK_EVERY;
+        Self {
+            stage: Stage { world, opened: BTreeMap::new() },
+            holders: BTreeMap::new(),
+            audited: BTreeMap::new(),
+        }
+    }
+
+    pub(crate) fn world(&self) -> &World {
+        &self.stage.world
+    }
+
+    /// Runs script lines, a block each, every one with the receipt that it names.
+    pub(crate) fn play(&mut self, script: &str) {
+        self.stage.play(script);
+    }
+
+    /// Runs one script line whatever comes of it.
+    pub(crate) fn attempt(&mut self, line: &str) -> String {
+        let got = self.stage.attempt(line).expect("an operation");
+        self.notice();
+        got
+    }
+
+    /// `name` registers and answers as it does.
+    pub(crate) fn provider(&mut self, name: &str, answers: Answers) {
+        self.play(&format!("{name} register bond=5000s"));
+        self.holder(name, answers);
+    }
+
+    /// `name`, which is registered, answers as it does.
+    pub(crate) fn holder(&mut self, name: &str, answers: Answers) {
+        let mut keeper = Keeper::new(name);
+        keeper.slots = SLOTS;
+        let holder = Holder { keeper, answers, silent_at: None };
+        self.holders.insert(name.into(), holder);
+    }
+
+    /// Changes the data set in a slot of `provider`; both sides sign, `sender` pays. The operation.
+    pub(crate) fn claim(
+        &mut self,
+        sender: &str,
+        provider: &str,
+        slot: u32,
+        removes: &[u32],
+        adds: &[Vec<u8>],
+    ) -> (SetDataSet, Operation) {
+        let holder = self.holders.get_mut(provider).expect("it is a provider");
+        let set = holder.keeper.change(&self.stage.world, slot, removes, adds);
+        let operation = self.stage.world.sign(sender, Body::SetDataSet(set.clone()));
+        (set, operation)
+    }
+
+    /// One block of this claim, which must be accepted.
+    pub(crate) fn store(&mut self, sender: &str, provider: &str, slot: u32, adds: &[Vec<u8>]) {
+        let (_, operation) = self.claim(sender, provider, slot, &[], adds);
+        let outcome = self.block(&[operation]);
+        assert_eq!(outcome, [Code::Done], "{provider}/{slot}");
+    }
+
+    /// `provider` no longer has any chunk of `data` for which `is_lost` holds.
+    pub(crate) fn lose(
+        &mut self,
+        provider: &str,
+        data: &[Vec<u8>],
+        mut is_lost: impl FnMut(u64) -> bool,
+    ) -> u64 {
+        let holder = self.holders.get_mut(provider).expect("it is a provider");
+        let before = holder.keeper.lost.len();
+        let chunks = data.iter().flat_map(|shard| {
+            let name = posync_protocol::chunk::name(shard);
+            (0..posync_protocol::chunk::chunks(shard.len() as u64)).map(move |chunk| (name, chunk))
+        });
+        let lost: Vec<_> =
+            (0..).zip(chunks).filter(|(place, _)| is_lost(*place)).map(|(_, chunk)| chunk).collect();
+        holder.keeper.lost.extend(lost);
+        (holder.keeper.lost.len() - before) as u64
+    }
+
+    /// Whether a node would take it: all signatures verify.
+    pub(crate) fn is_signed(&self, operation: &Operation) -> bool {
+        operation.signatures(&self.stage.world.chain).iter().all(|check| check.verify())
+    }
+
+    /// One block: these operations and the statements of who is drawn and willing. Receipts of the
+    /// operations that were kept, statements not among them.
+    pub(crate) fn block(&mut self, operations: &[Operation]) -> Vec<Code> {
+        for operation in operations {
+            assert!(self.is_signed(operation), "a node refuses what is not signed: {operation:?}");
+        }
+        self.forge(operations)
+    }
+
+    /// The same without a look at the signatures.
+    pub(crate) fn forge(&mut self, operations: &[Operation]) -> Vec<Code> {
+        // Lanes stand in their order, and who is drawn answers first.
+        let asked = (0..).zip(operations).map(|(place, operation)| (Some(place), operation.clone()));
+        let mut all: Vec<(Option<usize>, Operation)> = asked.collect();
+        all.extend(self.statements().into_iter().map(|statement| (None, statement)));
+        all.sort_by_key(|(_, operation)| operation.body.lane());
+        let (places, body): (Vec<Option<usize>>, Vec<Operation>) = all.into_iter().unzip();
+        let outcome = self.stage.world.block(&body).expect("a proposer leaves out what is invalid");
+        self.notice();
+        let kept = outcome.kept.iter().zip(&outcome.receipts);
+        let mut receipts: Vec<(usize, Code)> =
+            kept.filter_map(|(place, (_, code))| Some((places[*place]?, *code))).collect();
+        receipts.sort_unstable_by_key(|(place, _)| *place);
+        receipts.into_iter().map(|(_, code)| code).collect()
+    }
+
+    fn notice(&mut self) {
+        for event in &self.stage.world.events {
+            if let Event::Audited { provider, passed, reads, .. } = event {
+                let seen = self.audited.entry(*provider).or_default();
+                seen.passed += u64::from(*passed);
+                seen.failed += u64::from(reads - passed);
+            }
+        }
+    }
+
+    /// What `name` answers now: nothing without a challenge, or in silence.
+    pub(crate) fn statement(&mut self, name: &str) -> Option<Operation> {
+        let world = &self.stage.world;
+        let holder = self.holders.get_mut(name)?;
+        if !world.draws || world.get::<Provider>(Provider::key(&account(name))).is_none() {
+            return None;
+        }
+        let open = holder.keeper.audit(world).challenge.map(|challenge| challenge.height);
+        if open.is_none() || open == holder.silent_at {
+            return None;
+        }
+        let statement = holder.keeper.statement(world)?;
+        let is_complete = !statement.answers.iter().any(|answer| matches!(answer, Answer::Missing(_)));
+        if holder.answers == Answers::Complete && !is_complete {
+            holder.silent_at = open;
+            return None;
+        }
+        Some(world.sign(name, Body::Statement(statement)))
+    }
+
+    fn statements(&mut self) -> Vec<Operation> {
+        let names: Vec<String> = self.holders.keys().cloned().collect();
+        names.iter().filter_map(|name| self.statement(name)).collect()
+    }
+
+    /// Signs a script line without sending it.
+    pub(crate) fn sign(&self, line: &str) -> Operation {
+        self.stage.sign(line)
+    }
+
+    /// Evidence by `reporter` that `seat` signed twice in `term`.
+    pub(crate) fn evidence(&self, reporter: &str, seat: &str, term: u64) -> Operation {
+        self.sign(&format!("{reporter} evidence {seat} term={term}"))
+    }
+
+    /// Blocks without operations until the first block of `epoch` is next.
+    pub(crate) fn run_to(&mut self, epoch: u64) {
+        while self.stage.world.epoch() < epoch {
+            self.block(&[]);
+        }
+    }
+
+    /// Ends the agreements in these slots by both, so that all their money is free again.
+    pub(crate) fn close(&mut self, consumer: &str, provider: &str, slots: &[u32]) {
+        self.stage.world.draws = true;
+        while self.holders[provider].keeper.audit(self.world()).challenge.is_some() {
+            self.block(&[]);
+        }
+        self.stage.world.draws = false;
+        for slot in slots {
+            self.play(&format!("{consumer} close {provider}/{slot} second={provider}"));
+        }
+    }
+
+    /// Balances, bonds and seats of a coalition.
+    pub(crate) fn fortune(&self, names: &[&str]) -> i128 {
+        let world = self.world();
+        let held = |name: &str| {
+            let account = account(name);
+            let bond = world.get::<Provider>(Provider::key(&account)).map_or(Amount::ZERO, |p| p.bond);
+            let seat = world.get::<Seat>(Seat::key(&account)).map_or(Amount::ZERO, |seat| seat.bond);
+            world.balance(name).grains() + bond.grains() + seat.grains()
+        };
+        signed(names.iter().map(|name| held(name)).sum())
+    }
+
+    /// Pays an account out of the reserve: a mutant in which the ledger rewards too much.
+    pub(crate) fn grant(&mut self, name: &str, grains: u128) {
+        let key = AccountState::key(&account(name));
+        let world = &mut self.stage.world;
+        let mut state: AccountState = world.get(key).unwrap_or_default();
+        let mut system = world.system();
+        let amount = Amount::new(grains).expect("below the supply");
+        let sums = [&mut state.balance, &mut system.balances];
+        sums.into_iter().for_each(|sum| *sum = sum.checked_add(amount).expect("below the supply"));
+        system.reserve = system.reserve.checked_sub(amount).expect("the reserve covers it");
+        world.state.insert(key, state.to_slot());
+        world.state.insert(System::key(), system.to_slot());
+    }
+}
+
+/// Grains that may be negative.
+pub(crate) fn signed(grains: u128) -> i128 {
+    i128::try_from(grains).expect("below the supply")
+}
+
+/// Shards of `length` bytes that only `seed` decides.
+pub(crate) fn shards(seed: u64, count: u64, length: usize) -> Vec<Vec<u8>> {
+    (0..count).map(|place| bytes(seed << 16 | place, length)).collect()
+}
+
+/// Answers whether a provider would fail the challenge that it has now.
+pub(crate) fn would_fail(bench: &Bench, provider: &str) -> bool {
+    let statement = bench.holders[provider].keeper.statement(bench.world());
+    let is_missing = |answer: &Answer| matches!(answer, Answer::Missing(_));
+    statement.is_some_and(|statement| statement.answers.iter().any(is_missing))
+}

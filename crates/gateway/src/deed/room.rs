@@ -1,0 +1,70 @@
+//! A shard's way into a data set, from the room that is kept for it to the provider's signature.
+
+use super::{Deed, lock};
+use crate::{catalogue::row::Added, link::Error};
+use commonware_utils::channel::oneshot;
+use posync_protocol::Hash;
+use std::sync::Arc;
+
+/// Room that was reserved: given back unless a shard takes it.
+pub struct Room {
+    pub(super) deed: Arc<Deed>,
+    pub(super) bytes: u64,
+    pub(super) kept: bool,
+}
+
+/// A shard that the provider stored: dropping this before it is signed gives it up.
+pub struct Unsigned {
+    deed: Arc<Deed>,
+    name: Hash,
+    answer: oneshot::Receiver<bool>,
+}
+
+impl Room {
+    /// Where.
+    pub const fn deed(&self) -> &Arc<Deed> {
+        &self.deed
+    }
+
+    /// Bytes of the shard that it is for.
+    pub const fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// Gives the shard to the provider. On success its signature is under way.
+    ///
+    /// # Errors
+    /// [`Error`]; the room is free again.
+    pub async fn store(mut self, added: Added, bytes: Vec<u8>) -> Result<Unsigned, Error> {
+        self.deed.link.put(self.deed.agreement, added.name, bytes).await?;
+        self.kept = true;
+        let (deed, name) = (self.deed.clone(), added.name);
+        let (waiter, answer) = oneshot::channel();
+        lock(&deed.waiters).insert(name, waiter);
+        deed.with_state(|state| state.queue(added));
+        deed.wake.notify_one();
+        Ok(Unsigned { deed, name, answer })
+    }
+}
+
+impl Unsigned {
+    /// Waits for the provider's signature; `false` if it will not come.
+    pub async fn signed(mut self) -> bool {
+        (&mut self.answer).await.unwrap_or(false)
+    }
+}
+
+impl Drop for Unsigned {
+    fn drop(&mut self) {
+        lock(&self.deed.waiters).remove(&self.name);
+        self.deed.with_state(|state| state.unqueue(&self.name));
+    }
+}
+
+impl Drop for Room {
+    fn drop(&mut self) {
+        if !self.kept {
+            self.deed.with_state(|state| state.release(self.bytes));
+        }
+    }
+}

@@ -1,0 +1,361 @@
+//! Quotas that follow the load, and what they cost.
+
+use super::*;
+use crate::{
+    auditor::{
+        self,
+        state::{GROUP_EPOCHS, LEAD_EPOCHS},
+    },
+    catalogue::row::DeedRow,
+    coding::{self, SEGMENT_BYTES, SHARDS, shard_bytes},
+    deed::state::leaves,
+    limits::ACKNOWLEDGE_SHARDS,
+    sample::state::SAMPLES,
+};
+use commonware_cryptography::{Signer as _, ed25519::PrivateKey};
+use posync_protocol::{
+    AgreementId, Bounded, Hash,
+    agreement::{check, deposit, locked, storage_reserve, unused},
+    amount::ONE,
+    limits::AUDIT_READ_BYTES,
+    operation::Voucher,
+    record::{Agreement, Audit, Measured, Offer, Provider, Standing as Scores, Use},
+};
+
+const P: Parameters = Parameters::LOCAL;
+const CHAIN: Hash = [7; 32];
+const MIB: u64 = 1 << 20;
+
+fn posted() -> Posted {
+    let pair = |price: u128| Pair { price: price as u64, slow: price as u64 };
+    let prices = [pair(P.price_storage), pair(P.price_egress), pair(P.price_gas)];
+    Posted { prices, height: 1 }
+}
+
+fn view() -> View {
+    let offer = Offer {
+        operator: [0; 32],
+        capacity: 1 << 23,
+        capacity_egress: 1 << 30,
+        capacity_gas: 0,
+        reserve_storage: 0,
+        reserve_egress: 0,
+        reserve_gas: 0,
+        term_max: 720,
+        region: Bounded::default(),
+    };
+    let provider = Provider { bond: Amount::sync(1_000), ..Provider::default() };
+    View { offer, provider, audit: Audit::default(), standing: Scores::newborn(0), measured: None }
+}
+
+fn account(id: u8) -> Account {
+    Account([id; 32])
+}
+
+fn standing(provider: u8, number: u32, leaves: u64, load: u64) -> Standing {
+    let row = DeedRow {
+        agreement: AgreementId { provider: account(provider), slot: number, opened: 1 },
+        stage: Stage::Open as u8,
+        end_epoch: 720,
+        quota_leaves: leaves,
+        quota_egress: 4 * LEAF_BYTES * leaves,
+        voucher_reserve: Amount::sync(1),
+        egress_price: P.price_egress as u64,
+    };
+    Standing { number, row, load, egress: 0, empty: load == 0, idle: 0 }
+}
+
+fn leaves_of(quotas: &[Quota]) -> Vec<u64> {
+    quotas.iter().map(|quota| quota.leaves).collect()
+}
+
+#[test]
+fn quotas_begin_small_and_double_with_the_load() {
+    let policy = Policy::of(&P);
+    let first = policy.first.leaves;
+    assert_eq!((first, policy.first.egress), (1 << 13, 32 * MIB));
+    let asks = |mine: &[Standing], demand, epoch| {
+        leaves_of(&policy.openings(&mine.iter().collect::<Vec<_>>(), demand, epoch, &P))
+    };
+    let held = |leaves, load| standing(1, 0, leaves, load);
+    let old =
+        |load| Standing { row: DeedRow { end_epoch: 100, ..held(first, 0).row }, ..held(1 << 20, load) };
+    for (what, mine, demand, epoch, expected) in [
+        ("none", vec![], 0, 0, vec![first]),
+        ("below three quarters", vec![held(first, first * 3 / 4 - 1)], 0, 0, vec![]),
+        ("three quarters", vec![held(first, first * 3 / 4)], 0, 0, vec![2 * first]),
+        ("the newest is fresh", vec![held(first, first), held(2 * first, 9)], 0, 0, vec![]),
+        ("full twice", vec![held(first, first), held(2 * first, 2 * first)], 0, 0, vec![4 * first]),
+        ("more is on its way than there is room", vec![held(first, 0)], first + 1, 0, vec![2 * first]),
+        ("it fits", vec![held(first, 0)], first, 0, vec![]),
+        ("much is on its way", vec![], 7 * first, 0, vec![first, 2 * first, 4 * first]),
+        ("a lie is on its way", vec![], u64::MAX, 0, (0..6).map(|i| first << i).collect()),
+        ("old and little used", vec![old(5)], 0, 80, vec![first]),
+        ("old and used", vec![old(3 * first)], 0, 80, vec![8 * first]),
+        ("at the bound", vec![held(1 << 21, 1 << 21)], 0, 0, vec![1 << 21]),
+    ] {
+        assert_eq!(asks(&mine, demand, epoch), expected, "{what}");
+    }
+    let mut read = held(first, 0);
+    read.egress = 24 * MIB;
+    let more = policy.openings(&[&read], 0, 0, &P);
+    assert_eq!(more, [Quota { leaves: 0, egress: 48 * MIB }], "reading needs no room");
+}
+
+#[test]
+fn who_only_reads_holds_no_leaves_and_what_it_reads() {
+    let policy = Policy::to_read(&P, auditor::state::READ_EPOCHS, auditor::state::READ_BYTES);
+    let asks = |mine: &[Standing]| policy.openings(&mine.iter().collect::<Vec<_>>(), 0, 0, &P);
+    assert_eq!(asks(&[]), [Quota { leaves: 0, egress: 19 * MIB / 4 }]);
+    let mut reading = standing(1, 0, 0, 0);
+    (reading.row.quota_egress, reading.row.end_epoch) = (policy.first.egress, 32);
+    assert_eq!(asks(&[reading.clone()]), []);
+    reading.egress = policy.first.egress * 3 / 4;
+    assert_eq!(asks(&[reading]), [Quota { leaves: 0, egress: policy.first.egress * 3 / 2 }]);
+}
+
+#[test]
+fn ten_providers_have_what_they_need() {
+    let policy = Policy::of(&P);
+    let views: BTreeMap<_, _> = (0..14).map(|i| (account(i), view())).collect();
+    let want = |needed: &BTreeSet<Account>, mine: &[Standing]| -> Vec<Account> {
+        let all = wanted(&views, needed, mine, (&policy, 0), &posted(), &P);
+        all.into_iter().map(|(account, _)| account).collect()
+    };
+    let none = BTreeSet::new();
+    assert_eq!(want(&none, &[]).len(), 10);
+    let fresh: Vec<_> = (0..10).map(|i| standing(i, i.into(), 1 << 13, 0)).collect();
+    assert_eq!(want(&none, &fresh), []);
+    assert_eq!(want(&none, &fresh[..9]), [account(9)]);
+    let mut full = fresh[1..].to_vec();
+    full[4].load = 1 << 13;
+    assert_eq!(want(&none, &full), [account(5), account(0)], "known providers first");
+    let needed = BTreeSet::from([12, 3, 99].map(account));
+    assert_eq!(want(&needed, &fresh), [account(12)], "what is needed and not there yet, of those who exist");
+}
+
+fn change(f: impl FnOnce(&mut View)) -> View {
+    let mut view = view();
+    f(&mut view);
+    view
+}
+
+#[test]
+fn only_what_the_ledger_accepts_is_asked_for() {
+    let policy = Policy::of(&P);
+    let measured = |taken, rates| Some(Measured { taken, epochs: [3, 2, 1], rates });
+    for (what, view, term) in [
+        ("with room", view(), Some(720)),
+        ("the offer's longest term", change(|v| v.offer.term_max = 40), Some(40)),
+        ("a term not worth it", change(|v| v.offer.term_max = 7), None),
+        ("one leaf short", change(|v| v.provider.sold = (1 << 23) - (1 << 13) + 1), None),
+        ("exactly full", change(|v| v.provider.sold = (1 << 23) - (1 << 13)), Some(720)),
+        ("leaving", change(|v| v.provider.leaves_at = 7), None),
+        ("suspended", change(|v| v.standing.suspended = 3), None),
+        ("in jail", change(|v| v.standing.jailed_until = 9), None),
+        ("dearer storage", change(|v| v.offer.reserve_storage = P.price_storage as u64 + 1), None),
+        ("dearer egress", change(|v| v.offer.reserve_egress = P.price_egress as u64 + 1), None),
+        ("all egress sold", change(|v| v.provider.sold_egress = 1 << 30), None),
+        ("egress measured away", change(|v| v.measured = measured(3, [0, 9, 0])), None),
+        ("measured twice", change(|v| v.measured = measured(2, [0; 3])), Some(720)),
+        ("one of ten reads failed", change(|v| (v.audit.drawn, v.audit.history) = (10, 0x3fe)), Some(720)),
+        ("one of nine failed", change(|v| (v.audit.drawn, v.audit.history) = (9, 0x1fe)), None),
+        ("all of 64 passed", change(|v| (v.audit.drawn, v.audit.history) = (900, u64::MAX)), Some(720)),
+    ] {
+        let open = policy.open(&view, policy.first, &posted(), &P);
+        assert_eq!(open.map(|open| open.end_epoch), term, "{what}");
+    }
+    let dear = |class: usize| {
+        let mut posted = posted();
+        posted.prices[class].price = policy.price_max[class] + 1;
+        policy.open(&view(), policy.first, &posted, &P)
+    };
+    assert_eq!([dear(STORAGE), dear(EGRESS), dear(GAS)], [None, None, None], "above what we pay");
+}
+
+#[test]
+fn an_agreement_asks_for_a_sixteenth_of_the_egress_that_is_free() {
+    let policy = Policy::of(&P);
+    let large = Quota { leaves: 0, egress: 64 << 30 };
+    let measured = |rates| Some(Measured { taken: 3, epochs: [3, 2, 1], rates });
+    for (declared, sold, rates, expected) in [
+        (1 << 40, 0, None, Some(64 << 30)),
+        (80 * MIB, 0, None, Some(720 * 5 * MIB)),
+        (80 * MIB, 48 * MIB, None, Some(720 * 2 * MIB)),
+        (40 * MIB, 0, Some([16 * MIB, 8 * MIB, 17 * MIB]), Some(720 * MIB)),
+        (40 * MIB, 20 * MIB, Some([8 * MIB; 3]), None),
+        (0, 0, None, None),
+    ] {
+        let view = change(|v| {
+            (v.offer.capacity_egress, v.provider.sold_egress) = (declared, sold);
+            v.measured = rates.and_then(measured);
+        });
+        let open = policy.open(&view, large, &posted(), &P);
+        assert_eq!(open.map(|open| open.quota_egress), expected, "{declared} {sold} {rates:?}");
+    }
+}
+
+#[test]
+fn an_idle_agreement_is_closed_unless_it_is_a_first_one() {
+    let policy = Policy::of(&P);
+    let idle = |it: Standing| Standing { idle: IDLE_EPOCHS, ..it };
+    let first = || idle(standing(1, 0, 1 << 13, 0));
+    let second = || idle(standing(1, 1, 1 << 14, 0));
+    let is_idle =
+        |it: &Standing, mine: &[Standing]| policy.is_idle(it, &mine.iter().collect::<Vec<_>>(), 20, &P);
+    let pair = [first(), second()];
+    assert_eq!([is_idle(&pair[0], &pair), is_idle(&pair[1], &pair)], [false, true]);
+    let used = Standing { idle: IDLE_EPOCHS - 1, ..second() };
+    assert!(!is_idle(&used, &[first(), used.clone()]), "a moment ago something was there");
+    assert!(is_idle(&second(), &[second()]), "a large one gives way to a first one");
+    let again = Standing { number: 2, ..first() };
+    assert!(is_idle(&again, &[first(), again.clone()]), "one of them is enough");
+    let spent = Standing { egress: 24 * MIB, ..first() };
+    let mut more = idle(standing(1, 3, 0, 0));
+    more.row.quota_egress = 48 * MIB;
+    assert!(!is_idle(&more, &[spent.clone(), more.clone()]), "the same would be opened again");
+    assert!(is_idle(&more, &[first(), more.clone()]), "the first one suffices again");
+    let reader = Policy::to_read(&P, 32, 4 * MIB);
+    let read = idle(standing(1, 0, 0, 0));
+    assert!(!reader.is_idle(&read, &[&read], 20, &P), "with whom there is nothing to read yet");
+}
+
+/// The agreement that a policy's first opening leads to.
+fn opened(policy: &Policy) -> (Open, Agreement) {
+    let open = policy.open(&view(), policy.first, &posted(), &P).expect("accepted");
+    (open.clone(), terms(&account(9), &open, &posted().prices, posted().height))
+}
+
+/// Grains that an idle agreement burns in an epoch: a tenth of its leaves' price, and of its egress
+/// spread over its time (AG-7).
+fn idle_burn(policy: &Policy) -> u64 {
+    let (open, agreement) = opened(policy);
+    let epoch = P.epoch_rounds;
+    let whole = storage_reserve(agreement.storage_price, open.quota_leaves, epoch, &P).expect("small");
+    let window = storage_reserve(agreement.storage_price, open.quota_leaves, 0, &P).expect("small");
+    let leaves = (whole.grains() - window.grains()) * u128::from(P.reserve_share) / u128::from(ONE);
+    let usage = Use { deposit: deposit(&agreement, &P).expect("small"), ..Use::default() };
+    let at = |round: u64| unused(&agreement, &usage, round, &P).grains();
+    u64::try_from(leaves + at(21 * epoch) - at(20 * epoch)).expect("small")
+}
+
+#[test]
+fn ten_idle_agreements_burn_next_to_nothing() {
+    let gateway = Policy::of(&P);
+    let auditor = Policy::to_read(&P, auditor::state::READ_EPOCHS, auditor::state::READ_BYTES);
+    // 39,062 for 8 MiB of leaves and 4,444 for 32 MiB of egress in 720 epochs.
+    assert_eq!(10 * idle_burn(&gateway), 10 * 43_506);
+    // 4.75 MiB of egress in 32 epochs.
+    assert_eq!(10 * idle_burn(&auditor), 10 * 14_843);
+    // Half a GiB of leaves, and all the egress there is: 2.5 and 6.4 million grains an epoch, each.
+    let before = Policy { first: Quota { leaves: 1 << 19, egress: 64 << 30 }, ..gateway.clone() };
+    assert!(idle_burn(&before) > 200 * idle_burn(&gateway));
+    // An account that reads locks so little that one sum is enough for a thousand providers.
+    let (open, agreement) = opened(&auditor);
+    let locks = locked(&agreement, &view().provider, &P);
+    let all = locks.storage.grains() + locks.deposit.grains() + open.voucher_reserve.grains();
+    assert!(all < 20_000_000, "{all}");
+}
+
+/// A file on its way to ten providers that have a first agreement each: how many segments fit before
+/// new agreements are open, look by look.
+struct Filling {
+    views: BTreeMap<Account, View>,
+    standings: Vec<Standing>,
+    /// Looks in which the put had to wait for room.
+    waits: u32,
+}
+
+impl Filling {
+    /// Places what arrives between two looks: 100 MB, or what there is room for at six of ten.
+    fn arrive(&mut self, segments: &mut u32, shard: u64) {
+        for _ in 0..(*segments).min(25) {
+            let turn = *segments;
+            let mut roomy: Vec<usize> = (0..10u32)
+                .filter_map(|i| {
+                    let provider = account(((i + turn) % 10) as u8);
+                    self.standings.iter().position(|s| {
+                        s.row.agreement.provider == provider && s.load + shard <= s.row.quota_leaves
+                    })
+                })
+                .collect();
+            if roomy.len() < ACKNOWLEDGE_SHARDS {
+                self.waits += 1;
+                return;
+            }
+            roomy.truncate(SHARDS);
+            roomy.into_iter().for_each(|place| self.standings[place].load += shard);
+            *segments -= 1;
+        }
+    }
+
+    /// Puts a file; what a look asks for is open at the next one.
+    fn put(&mut self, bytes: u64, policy: &Policy) {
+        let mut segments = coding::segments(bytes).expect("not too large");
+        let shard = leaves(shard_bytes(SEGMENT_BYTES) as u64);
+        while segments > 0 {
+            let demand = (u64::from(segments) * SHARDS as u64 * shard).div_ceil(10);
+            let none = BTreeSet::new();
+            let asked = wanted(&self.views, &none, &self.standings, (policy, demand), &posted(), &P);
+            self.arrive(&mut segments, shard);
+            for (account, open) in
+                asked.into_iter().flat_map(|(account, all)| all.into_iter().map(move |o| (account, o)))
+            {
+                let number = self.standings.len() as u32;
+                self.standings.push(standing(account.0[0], number, open.quota_leaves, 0));
+            }
+        }
+    }
+
+    fn with(&self, provider: u8) -> Vec<u64> {
+        let of = self.standings.iter().filter(|s| s.row.agreement.provider == account(provider));
+        of.map(|s| s.row.quota_leaves).collect()
+    }
+}
+
+#[test]
+fn a_file_of_a_gib_opens_agreements_that_double_and_waits_for_one_opening() {
+    let policy = Policy::of(&P);
+    let first = policy.first.leaves;
+    let mut filling = Filling {
+        views: (0..10).map(|i| (account(i), view())).collect(),
+        standings: (0..10).map(|i| standing(i, i.into(), first, 0)).collect(),
+        waits: 0,
+    };
+    filling.put(1 << 30, &policy);
+    assert!(filling.waits <= 1, "{}", filling.waits);
+    let doubled = |count: u32| (0..count).map(|i| first << i).collect::<Vec<_>>();
+    // A fifth of a gibibyte with each: below 2^5 times 8 MiB.
+    (0..10).for_each(|i| assert_eq!(filling.with(i), doubled(5), "provider {i}"));
+    let reserved: u64 = filling.standings.iter().map(|s| s.row.quota_leaves).sum();
+    let used: u64 = filling.standings.iter().map(|s| s.load).sum();
+    assert!(used * 5 >= reserved * 4, "little of it is paid for nothing: {used} of {reserved}");
+    filling.put(1 << 30, &policy);
+    assert!(filling.waits <= 2, "{}", filling.waits);
+    (0..10).for_each(|i| assert_eq!(filling.with(i), doubled(6), "provider {i}, after the second"));
+}
+
+#[test]
+fn what_an_auditor_reads_is_paid_in_full_so_that_it_backs_its_reports() {
+    let policy = Policy::to_read(&P, auditor::state::READ_EPOCHS, auditor::state::READ_BYTES);
+    let key = PrivateKey::from_seed(3);
+    for rise in [0, P.price_egress as u64 / 8] {
+        // The price may rise by an eighth before the opening is executed.
+        let (open, mut agreement) = opened(&policy);
+        agreement.egress_price += rise;
+        agreement.session_key = Account::of(&key.public_key());
+        let id = AgreementId { provider: account(1), slot: 0, opened: agreement.opened };
+        let voucher = Voucher::signed(&key, &CHAIN, id, open.quota_egress, 0);
+        let usage = Use { voucher_reserve: open.voucher_reserve, ..Use::default() };
+        let round = 20 * P.epoch_rounds;
+        let delta = check(&agreement, &usage, &voucher, &agreement.session_key, round, &P).expect("paid");
+        assert_eq!(delta.egress, open.quota_egress, "units count as far as they were paid (VO-3)");
+        assert_eq!(Some(delta.fee), floor(agreement.egress_price, open.quota_egress));
+        let reads = SAMPLES * (GROUP_EPOCHS + LEAD_EPOCHS);
+        assert!(reads * AUDIT_READ_BYTES <= delta.egress, "every correct read backs a report (SQ-5)");
+    }
+}
+
+fn floor(price: u64, bytes: u64) -> Option<Amount> {
+    Amount::new(u128::from(price) * u128::from(bytes) / UNIT)
+}

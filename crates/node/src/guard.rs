@@ -1,0 +1,179 @@
+//! What a node does where the rules panic, which they never should: it leaves out or refuses what
+//! made them panic, says so, and stays. See `docs/decisions/a-block-that-cannot-be-executed.md`.
+//!
+//! The rules are functions of what they are given: a panic in them leaves nothing half done.
+//!
+//! Invariants
+//! 1. A proposer leaves out exactly the operations that panic, as long as they are few, and proposes
+//!    without any if they are many: the same operations cannot stop it again and again.
+//! 2. Nothing is refused that does not panic.
+
+use posync_protocol::{Hash, Operation};
+use std::{
+    collections::VecDeque,
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::{Mutex, PoisonError},
+};
+
+/// Operations that one proposal leaves out, each found by halving; beyond it, all of them.
+const SPARED_MAX: usize = 8;
+/// Operations that are remembered as left out.
+const CONDEMNED_MAX: usize = 1024;
+
+/// Runs `work`; if it panics, what it panicked with.
+pub(crate) fn guarded<T>(work: impl FnOnce() -> T) -> Result<T, String> {
+    catch_unwind(AssertUnwindSafe(work)).map_err(|cause| {
+        let text = cause.downcast_ref::<String>().map(String::as_str);
+        text.or_else(|| cause.downcast_ref::<&str>().copied()).unwrap_or("no message").to_string()
+    })
+}
+
+/// Which of `items`, taken in order, makes `work` panic first: the last of the shortest beginning of
+/// the list that does. `None` if it panics without any.
+pub(crate) fn culprit<I, T>(items: &[I], work: impl Fn(&[I]) -> T) -> Option<usize> {
+    let panics = |count: usize| guarded(|| work(&items[..count])).is_err();
+    let (mut fine, mut broken) = (0, items.len());
+    if panics(0) {
+        return None;
+    }
+    while broken - fine > 1 {
+        let middle = fine + (broken - fine) / 2;
+        if panics(middle) { broken = middle } else { fine = middle }
+    }
+    broken.checked_sub(1)
+}
+
+/// Runs `work` on `items`; takes out of them what makes it panic, and returns that with the message
+/// of its panic.
+///
+/// # Errors
+/// The message of a panic that no item is to blame for.
+pub(crate) fn sparing<I, T>(
+    items: &mut Vec<I>,
+    work: impl Fn(&[I]) -> T,
+) -> Result<(T, Vec<(I, String)>), String> {
+    let mut spared = Vec::new();
+    loop {
+        let text = match guarded(|| work(items.as_slice())) {
+            Ok(done) => return Ok((done, spared)),
+            Err(text) => text,
+        };
+        let Some(place) = culprit(items, &work) else { return Err(text) };
+        spared.push((items.remove(place), text.clone()));
+        if spared.len() == SPARED_MAX {
+            spared.extend(items.drain(..).map(|item| (item, text.clone())));
+        }
+    }
+}
+
+/// Operations on which the rules panicked here: not tried again.
+#[derive(Default)]
+pub(crate) struct Condemned(Mutex<VecDeque<Hash>>);
+
+impl Condemned {
+    /// Remembers what was left out, and tells the operator.
+    pub(crate) fn add(&self, height: u64, spared: &[(Operation, String)]) {
+        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        for (operation, cause) in spared {
+            let id = operation.id();
+            tracing::error!(
+                height,
+                operation = %hex(&id),
+                signer = %operation.signer,
+                cause,
+                "the rules panicked on an operation: it is left out of this node's blocks, and the node goes on; \
+                 this is a fault in the rules, report it with the operation's id"
+            );
+            known.push_back(id);
+        }
+        while known.len() > CONDEMNED_MAX {
+            known.pop_front();
+        }
+    }
+
+    /// Takes out what was left out before.
+    pub(crate) fn filter(&self, operations: &mut Vec<Operation>) {
+        let known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if !known.is_empty() {
+            operations.retain(|operation| !known.contains(&operation.id()));
+        }
+    }
+}
+
+/// A digest as text.
+pub(crate) fn hex(hash: &Hash) -> String {
+    hash.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use posync_protocol::{Account, Amount, Body, operation::Transfer};
+
+    /// Adds up; panics on numbers that are a multiple of seven, as an overflow would.
+    fn sum(items: &[u64]) -> u64 {
+        items
+            .iter()
+            .map(|item| item.checked_rem(item % 7).map_or_else(|| panic!("{item} broke it"), |_| *item))
+            .sum()
+    }
+
+    #[test]
+    fn a_panic_comes_back_as_what_it_said() {
+        assert_eq!(guarded(|| 5), Ok(5));
+        assert_eq!(guarded(|| sum(&[1, 14])), Err("14 broke it".into()));
+        assert_eq!(guarded(|| panic!("plain")), Err::<(), _>("plain".into()));
+    }
+
+    #[test]
+    fn only_what_panics_is_left_out_wherever_it_stands() {
+        for place in 0..40 {
+            let mut items: Vec<u64> = (0..40).map(|item| item * 7 + 1).collect();
+            items.insert(place, 21);
+            assert_eq!(culprit(&items, sum), Some(place));
+            let (total, spared) = sparing(&mut items, sum).expect("the rest is fine");
+            assert_eq!(spared, [(21, "21 broke it".into())]);
+            assert_eq!((items.len(), total), (40, items.iter().sum()));
+        }
+    }
+
+    #[test]
+    fn several_are_left_out_and_too_many_leave_an_empty_list() {
+        let mut few: Vec<u64> = vec![1, 7, 2, 14, 3];
+        let (total, spared) = sparing(&mut few, sum).expect("the rest is fine");
+        assert_eq!((total, few, spared.len()), (6, vec![1, 2, 3], 2));
+        let mut many: Vec<u64> = (1..=100).flat_map(|item| [item * 7, item * 7 + 1]).collect();
+        let (total, spared) = sparing(&mut many, sum).expect("nothing is left to panic on");
+        assert_eq!((total, many.len(), spared.len()), (0, 0, 200));
+    }
+
+    #[test]
+    fn a_panic_without_any_item_is_told_apart() {
+        let always = |_: &[u64]| -> u64 { panic!("the ground broke") };
+        assert_eq!(culprit(&[1, 2], always), None);
+        assert_eq!(sparing(&mut vec![1, 2], always), Err("the ground broke".into()));
+    }
+
+    #[test]
+    fn what_was_left_out_is_not_tried_again_and_the_memory_is_bounded() {
+        let operation = |nonce: u64| Operation {
+            signer: Account([1; 32]),
+            nonce,
+            max_fee: Amount::ZERO,
+            expires: 9,
+            body: Body::Transfer(Transfer { to: Account([2; 32]), amount: Amount::ZERO }),
+            signature: [0; 64],
+        };
+        let condemned = Condemned::default();
+        condemned.add(7, &[(operation(1), "overflow".into())]);
+        let mut candidates = vec![operation(0), operation(1), operation(2)];
+        condemned.filter(&mut candidates);
+        assert_eq!(candidates, [operation(0), operation(2)]);
+        let many: Vec<_> =
+            (2..CONDEMNED_MAX as u64 + 2).map(|nonce| (operation(nonce), String::new())).collect();
+        condemned.add(8, &many);
+        let mut first = vec![operation(1)];
+        condemned.filter(&mut first);
+        assert_eq!(first.len(), 1, "the oldest is forgotten");
+    }
+}

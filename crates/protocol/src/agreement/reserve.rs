@@ -1,0 +1,190 @@
+//! What an opening locks, and what reserving without use costs.
+//!
+//! ```text
+//!   opened ------------------------- end ------ redemption window ------ last round
+//!     |  storage reserve: the price        |  a tenth of the price         |
+//!     |  deposit: that of genesis, and a tenth of the price of egress and gas over all of it
+//! ```
+//!
+//! Everything here is pure, so that who opens asks the ledger's own rules before it sends
+//! ([`check_offer`]). What is reserved and not used is burned: it is the price of keeping others
+//! out, and no pay for capacity that nobody proved.
+//!
+//! Invariants
+//! 1. What an agreement is charged for leaves, and burns for those it does not hold, is at most what
+//!    it prepaid: what is locked is rounded up, what is burned is floored (AG-3, AG-7).
+//! 2. What a removal burns is at most the deposit beyond that of genesis (AG-4, AG-7).
+//! 3. Reserving costs by time: closed by both in the round of its opening, it costs nothing.
+
+use super::{start_round, voucher::cost};
+use crate::{
+    Account, Amount, Code,
+    amount::{ONE, UNIT, mul_div, mul_div_up},
+    books::Pair,
+    capacity::{self, share},
+    limits::Parameters,
+    operation::Open,
+    provider::sellable,
+    record::{Agreement, CLASSES, EGRESS, GAS, Measured, Offer, Provider, STORAGE, Standing, Use},
+    standing::check_takes,
+};
+
+/// The records that decide an opening, as they stand, and the block's place.
+#[derive(Clone, Copy, Debug)]
+pub struct Seen<'a> {
+    /// What the provider offers.
+    pub offer: &'a Offer,
+    /// What the ledger counts of it.
+    pub provider: &'a Provider,
+    /// How it stands.
+    pub standing: &'a Standing,
+    /// What was measured of it, if anything.
+    pub measured: Option<&'a Measured>,
+    /// Whether another agreement has the slot.
+    pub is_taken: bool,
+    /// The block's height.
+    pub height: u64,
+}
+
+/// What an opening locks besides its voucher reserve.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Locked {
+    /// Prepaid into the provider's pool (AG-3).
+    pub storage: Amount,
+    /// Returns when the records are deleted, less what reserving cost (AG-4).
+    pub deposit: Amount,
+}
+
+/// The record that an opening at `height` leads to, at the pairs of prices posted then (MK-1).
+pub const fn terms(consumer: &Account, body: &Open, prices: &[Pair; CLASSES], height: u64) -> Agreement {
+    let [storage, egress, gas] = [prices[STORAGE], prices[EGRESS], prices[GAS]];
+    Agreement {
+        opened: height,
+        consumer: *consumer,
+        session_key: body.session_key,
+        storage_key: body.storage_key,
+        end_epoch: body.end_epoch,
+        storage_price: storage.price,
+        storage_slow: storage.slow,
+        egress_price: egress.price,
+        egress_slow: egress.slow,
+        gas_price: gas.price,
+        gas_slow: gas.slow,
+        quota_leaves: body.quota_leaves,
+        quota_egress: body.quota_egress,
+        quota_gas: body.quota_gas,
+        rate_egress: body.rate_egress,
+        rate_gas: body.rate_gas,
+    }
+}
+
+/// Judges an opening whose [`terms`] are `agreement`: both sides' conditions, in the order of the
+/// codes. The ledger's own check: who asks it before it sends is refused for nothing but money and
+/// what changed in between.
+///
+/// # Errors
+/// `ProviderLeaving`, `PriceAboveMaximum`, `PriceBelowReserve`, `NoCapacity`, `SlotTaken`,
+/// `TermTooLong`, `EscrowTooSmall`, `ProviderJailed`, `ProviderSuspended`, `NoEgress`.
+pub fn check_offer(
+    agreement: &Agreement,
+    body: &Open,
+    seen: &Seen<'_>,
+    parameters: &Parameters,
+) -> Result<(), Code> {
+    let Seen { offer, provider, .. } = *seen;
+    let Agreement { storage_price, egress_price, gas_price, end_epoch, .. } = *agreement;
+    if provider.leaves_at != 0 {
+        return Err(Code::ProviderLeaving);
+    }
+    let above = storage_price > body.max_storage_price
+        || egress_price > body.max_egress_price
+        || gas_price > body.max_gas_price;
+    if above {
+        return Err(Code::PriceAboveMaximum);
+    }
+    if storage_price < offer.reserve_storage || egress_price < offer.reserve_egress {
+        return Err(Code::PriceBelowReserve);
+    }
+    if body.quota_leaves > sellable(offer, provider, parameters).saturating_sub(provider.sold) {
+        return Err(Code::NoCapacity);
+    }
+    if seen.is_taken {
+        return Err(Code::SlotTaken);
+    }
+    let epoch = parameters.epoch(seen.height);
+    let longest = parameters.agreement_epochs_max.min(offer.term_max.into());
+    if end_epoch <= epoch || end_epoch > epoch.saturating_add(longest) {
+        return Err(Code::TermTooLong);
+    }
+    if locked(agreement, provider, parameters).storage > body.storage_reserve_max {
+        return Err(Code::EscrowTooSmall);
+    }
+    check_takes(seen.standing)?;
+    let asked = capacity::share_of(agreement, parameters);
+    capacity::check_opening(offer, provider, seen.measured, asked)
+}
+
+/// What an opening with these terms locks at a provider.
+pub fn locked(agreement: &Agreement, provider: &Provider, parameters: &Parameters) -> Locked {
+    let opened = start_round(agreement, parameters);
+    // A provider that is paid for nothing is owed nothing since it last settled.
+    let since = if provider.phi == 0 { 0 } else { opened.saturating_sub(provider.settled_round) };
+    let to_end = parameters.epoch_start(agreement.end_epoch).saturating_sub(opened);
+    let rounds = to_end.saturating_add(since);
+    let storage = storage_reserve(agreement.storage_price, agreement.quota_leaves, rounds, parameters);
+    Locked {
+        storage: storage.unwrap_or(Amount::MAX),
+        deposit: deposit(agreement, parameters).unwrap_or(Amount::MAX),
+    }
+}
+
+/// What an opening locks in the storage reserve, per 2^20: rate x quota x (rounds to the end + rounds
+/// since the provider last settled), and a tenth of rate x quota over the redemption window, each
+/// rounded up (AG-3). `None` above all money there can be.
+pub fn storage_reserve(rate: u64, quota: u64, rounds: u64, parameters: &Parameters) -> Option<Amount> {
+    let weight = u128::from(rate) * u128::from(quota);
+    let pay = mul_div_up(weight, rounds.into(), UNIT)?;
+    let window = parameters.redemption_epochs.saturating_mul(parameters.epoch_rounds);
+    let held = u128::from(window) * u128::from(parameters.reserve_share);
+    Amount::new(pay.checked_add(mul_div_up(weight, held, u128::from(ONE) * UNIT)?)?)
+}
+
+/// What an opening locks as its deposit: that of genesis, and a tenth of the price of the quotas of
+/// egress and gas, spread over the agreement and its redemption window, rounded up (AG-4). `None`
+/// above all money there can be. A term beyond the longest, which is refused, counts as that.
+pub fn deposit(agreement: &Agreement, parameters: &Parameters) -> Option<Amount> {
+    let epochs = parameters.agreement_epochs_max.saturating_add(parameters.redemption_epochs);
+    let longest = start_round(agreement, parameters).saturating_add(parameters.epoch_start(epochs));
+    let [egress, gas] = held(agreement, longest, parameters);
+    let price = cost(egress, agreement.egress_price, gas, agreement.gas_price);
+    let tenth = mul_div_up(price, parameters.reserve_share.into(), ONE.into())?;
+    parameters.deposit.checked_add(Amount::new(tenth)?)
+}
+
+/// What a removal in `round` burns of the deposit: a tenth of the price of the egress and gas that
+/// were held until then and not redeemed, floored, at the prices of the opening (AG-7).
+pub fn unused(agreement: &Agreement, usage: &Use, round: u64, parameters: &Parameters) -> Amount {
+    let [egress, gas] = held(agreement, round, parameters);
+    let (egress, gas) = (egress.saturating_sub(usage.egress.into()), gas.saturating_sub(usage.gas.into()));
+    let price = cost(egress, agreement.egress_price, gas, agreement.gas_price);
+    let tenth = mul_div(price, parameters.reserve_share.into(), ONE.into());
+    let most = usage.deposit.saturating_sub(parameters.deposit);
+    tenth.and_then(Amount::new).unwrap_or(Amount::MAX).min(most)
+}
+
+/// The last round in which reserving costs: the redemption window after the end is over.
+pub const fn last_round(agreement: &Agreement, parameters: &Parameters) -> u64 {
+    parameters.epoch_start(agreement.end_epoch.saturating_add(parameters.redemption_epochs))
+}
+
+/// Units of egress and gas that were kept from others from the opening to `round`: what the agreement
+/// takes of an epoch (CP-5) x rounds / rounds of an epoch, floored.
+fn held(agreement: &Agreement, round: u64, parameters: &Parameters) -> [u128; 2] {
+    let until = round.min(last_round(agreement, parameters));
+    let rounds = until.saturating_sub(start_round(agreement, parameters));
+    let spread = |quota| {
+        let share = share(quota, agreement.opened, agreement.end_epoch, parameters);
+        mul_div(share.into(), rounds.into(), parameters.epoch_rounds.into()).unwrap_or_default()
+    };
+    [spread(agreement.quota_egress), spread(agreement.quota_gas)]
+}

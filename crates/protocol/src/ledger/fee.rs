@@ -1,0 +1,102 @@
+//! What an operation costs, and how the base fee follows the fullness of blocks.
+//!
+//! ```text
+//!   fee of the paid lane     = base fee of the parent x (bytes + 512 per record named as writable)
+//!   fee of the reserved lane = the same at the genesis floor
+//!   base fee of this block   = base fee of the parent, moved by the fullness of the paid lane
+//! ```
+//!
+//! Invariants
+//! 1. The base fee is never below the genesis floor, and a block moves it by at most an eighth of
+//!    it, or by one (AC-5).
+//! 2. Only what pays the base fee moves it: no free operation counts (AC-5).
+
+use super::{BlockContext, Touched, touches_operation};
+use crate::{
+    Amount, Key, Operation,
+    amount::ONE,
+    limits::{FEE_BYTES_PER_KEY, PAID_LANE_BYTES, PAID_LANE_KEYS, Parameters},
+    operation::Lane,
+    record::System,
+};
+use alloc::collections::BTreeSet;
+use commonware_codec::EncodeSize;
+
+/// Fullness at which the base fee rests, parts per billion.
+const TARGET: u128 = ONE as u128 / 2;
+/// A full block, or an empty one, moves the base fee by this part of it.
+const STEP_DIVISOR: u128 = 8;
+
+/// What a fee is reckoned from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Size {
+    /// Encoded bytes.
+    pub bytes: u64,
+    /// Distinct records named as writable.
+    pub records: u64,
+}
+
+impl Size {
+    /// Of one operation.
+    pub fn of(context: &BlockContext, operation: &Operation) -> Self {
+        Self::new(operation, &touches_operation(context, operation))
+    }
+
+    pub(super) fn new(operation: &Operation, touched: &Touched) -> Self {
+        let keys: BTreeSet<&Key> = touched.writable.iter().collect();
+        Self { bytes: operation.encode_size() as u64, records: keys.len() as u64 }
+    }
+
+    /// Bytes, and as many as a record costs for each of them.
+    pub const fn units(&self) -> u64 {
+        self.bytes.saturating_add(self.records.saturating_mul(FEE_BYTES_PER_KEY))
+    }
+
+    pub(super) const fn add(&mut self, other: Self) {
+        self.bytes = self.bytes.saturating_add(other.bytes);
+        self.records = self.records.saturating_add(other.records);
+    }
+}
+
+/// The least base fee: grains per unit.
+pub fn floor(parameters: &Parameters) -> u64 {
+    u64::try_from(parameters.base_fee.grains()).unwrap_or(u64::MAX)
+}
+
+/// The base fee of the block after the one that wrote `system`. A zero there counts as the floor.
+pub fn base_fee(system: &System, parameters: &Parameters) -> u64 {
+    system.base_fee.max(floor(parameters))
+}
+
+/// The fee of an operation in a block whose parent's base fee is `base_fee` (AC-3): nothing for a
+/// free one, the floor in the reserved lane.
+pub fn fee(context: &BlockContext, base_fee: u64, operation: &Operation) -> Amount {
+    fee_of(context, base_fee, operation.body.lane(), Size::of(context, operation))
+}
+
+pub(super) fn fee_of(context: &BlockContext, base_fee: u64, lane: Lane, size: Size) -> Amount {
+    let price = match lane {
+        Lane::Statement | Lane::Upkeep => return Amount::ZERO,
+        Lane::Reserved => floor(&context.parameters),
+        Lane::Paid => base_fee,
+    };
+    Amount::new(u128::from(price) * u128::from(size.units())).unwrap_or(Amount::MAX)
+}
+
+/// The base fee after a block whose paid operations have `paid` bytes and records in all (AC-5):
+/// with its fullness u = max(bytes / 512 KiB, records / 8,192), at most 1, up by
+/// max(1, base x (u - 1/2) / 4) above one half, down by base x (1/2 - u) / 4 below, never below
+/// `floor`. Saturates.
+pub fn next_base_fee(base_fee: u64, floor: u64, paid: Size) -> u64 {
+    let share = |part: u64, whole: usize| u128::from(part) * u128::from(ONE) / whole as u128;
+    let fullness = share(paid.bytes, PAID_LANE_BYTES).max(share(paid.records, PAID_LANE_KEYS));
+    let fullness = fullness.min(u128::from(ONE));
+    let base = u128::from(base_fee.max(floor));
+    let step = |gap: u128| base * gap / TARGET / STEP_DIVISOR;
+    let moved = match fullness.checked_sub(TARGET) {
+        Some(0) => base,
+        Some(above) => base + step(above).max(1),
+        None => base.saturating_sub(step(TARGET - fullness)),
+    };
+    u64::try_from(moved).unwrap_or(u64::MAX).max(floor)
+}

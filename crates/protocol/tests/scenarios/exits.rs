@@ -1,0 +1,177 @@
+//! Leaving: when the bond returns, what goes along, and what stays.
+
+use crate::{
+    books::row,
+    script::Stage,
+    world::{World, account},
+};
+use posync_protocol::{
+    Amount, Body, Record,
+    ledger::{BlockContext, Event, Size, touches_operation},
+    limits::SETTLEMENT_RING,
+    record::{Provider, Settlement, Standing},
+};
+
+fn standing(world: &World) -> Option<Standing> {
+    world.get(Standing::key(&account("p")))
+}
+
+/// A provider `p` that stands as `change` says.
+fn stand(change: impl FnOnce(&mut Standing)) -> Stage {
+    let mut stage = Stage::new();
+    stage.play("p register bond=2000s");
+    let mut now = standing(&stage.world).expect("it registered");
+    change(&mut now);
+    stage.world.state.insert(Standing::key(&account("p")), now.to_slot());
+    stage
+}
+
+fn rows(world: &World) -> usize {
+    world.state.values().filter(|slot| slot[0] == Settlement::KIND).count()
+}
+
+#[test]
+fn the_bond_and_the_index_stay_until_the_unbonding_ends() {
+    let mut stage = Stage::new();
+    stage.play("p register\n p leave");
+    for epoch in [7, 8, 20] {
+        stage.play(&format!("epoch {epoch}\n p leave => ExitEarly"));
+        let provider: Provider = stage.world.get(Provider::key(&account("p"))).expect("it is there");
+        assert_eq!((provider.leaves_at, provider.bond), (8, Amount::sync(1_000)));
+        assert_eq!(stage.world.system().bonds, Amount::sync(1_000));
+    }
+    stage.play("a open p => ProviderLeaving\n epoch 21\n p leave");
+    assert_eq!(stage.world.system().bonds, Amount::ZERO);
+    assert_eq!(stage.world.system().vacant, Some(0));
+}
+
+#[test]
+fn agreements_end_from_the_eighth_epoch_on_and_no_exit_skips_its_notice() {
+    let mut stage = Stage::new();
+    stage.play("p register\n a open p");
+    let exit = |stage: &Stage| {
+        let Body::UpdateProvider(body) = stage.sign("p leave").body else { panic!("an update") };
+        let body = posync_protocol::operation::UpdateProvider { leave: false, exit: Some(0), ..body };
+        stage.world.sign("p", Body::UpdateProvider(body))
+    };
+    stage.play("a close p/0 second=p");
+    let skipped = exit(&stage);
+    assert_eq!(stage.world.submit(&skipped), Ok(posync_protocol::Code::NoticeMissing));
+    stage.play("a open p\n p leave\n p closealone p/0\n epoch 8");
+    let settle =
+        stage.world.get::<posync_protocol::record::Use>(posync_protocol::record::Use::key(&account("p"), 0));
+    assert_eq!(settle.expect("it stands").closing_epoch, Some(8));
+}
+
+#[test]
+fn jail_is_not_left_by_leaving() {
+    let mut stage = stand(|standing| {
+        (standing.jailed_until, standing.jailings, standing.last_jailed) = (40, 2, 3);
+        (standing.warned, standing.probation) = (3, 1);
+    });
+    stage.play("p leave\n epoch 21\n p leave");
+    assert!(standing(&stage.world).is_some(), "it outlives the exit");
+    stage.play("p unjail => ProviderUnknown\n p register bond=2000s\n a open p end=60 => ProviderJailed");
+    let now = standing(&stage.world).expect("it registered");
+    assert_eq!((now.registered, now.jailed_until, now.jailings), (21, 40, 2));
+    assert_eq!((now.last_jailed, now.probation, now.warned), (3, 1, 3));
+    stage.play("epoch 39\n p unjail => JailedStill\n epoch 40\n p unjail\n a open p end=60");
+}
+
+#[test]
+fn a_jailing_is_remembered_for_as_long_as_it_counts() {
+    for (epoch, is_kept) in [(256, true), (257, false)] {
+        let mut stage = stand(|standing| (standing.jailings, standing.last_jailed) = (1, 0));
+        stage.play(&format!("p leave\n epoch {epoch}\n p leave"));
+        assert_eq!(standing(&stage.world).is_some(), is_kept, "epoch {epoch}");
+        stage.play("p register");
+        assert_eq!(standing(&stage.world).expect("it registered").jailings, u8::from(is_kept));
+    }
+}
+
+#[test]
+fn a_jailed_seat_registers_jailed_for_ever() {
+    // It was a provider when it was jailed, or becomes one later.
+    for before in ["p register\n a evidence p\n p leave\n epoch 21\n p leave", "a evidence p"] {
+        let mut stage = Stage::new();
+        stage.world.seat("p");
+        stage.play(before);
+        stage.play("p register\n a open p end=60 => ProviderJailed\n p unjail => JailedStill");
+        let now = standing(&stage.world).expect("it registered");
+        assert_eq!((now.jailed_until, now.scores), (u64::MAX, [0; 3]));
+    }
+    let mut stage = Stage::new();
+    stage.world.seat("p");
+    stage.play("p register\n a open p");
+}
+
+#[test]
+fn an_exit_takes_its_rows_along_and_no_others() {
+    let mut stage = Stage::new();
+    stage.play("p register\n q register\n p leave\n epoch 21");
+    assert_eq!(rows(&stage.world), 2 * 20, "a row of each in each measured epoch");
+    let exit = stage.sign("p leave");
+    stage.world.submit(&exit).expect("it pays");
+    assert_eq!(rows(&stage.world), 20, "the other's stay");
+    assert!((0..20).all(|epoch| row(&stage.world, &account("q"), epoch).is_some()));
+    let own = Size::of(&stage.world.context(stage.world.height), &exit);
+    assert!((22 + 8..22 + 20).contains(&own.records), "{own:?}");
+}
+
+#[test]
+fn an_exit_names_at_most_the_ring_of_rows() {
+    let stage = Stage::new();
+    let Body::UpdateProvider(body) = stage.sign("p leave").body else { panic!("an update") };
+    let body = posync_protocol::operation::UpdateProvider { leave: false, exit: Some(0), ..body };
+    let exit = stage.world.sign("p", Body::UpdateProvider(body));
+    let named = |epoch: u64| {
+        let height = epoch * stage.world.parameters.epoch_blocks();
+        let context = BlockContext { height, ..stage.world.context(1) };
+        touches_operation(&context, &exit).writable.len() as u64
+    };
+    let rest = named(1) - 2;
+    assert!(rest < 20, "{rest}");
+    for epoch in [2, 510, 511, 512, 100_000] {
+        assert_eq!(named(epoch), rest + SETTLEMENT_RING.min(epoch + 1), "epoch {epoch}");
+    }
+}
+
+#[test]
+fn an_exit_waits_until_every_epoch_that_paid_it_is_closed() {
+    let mut stage = Stage::new();
+    stage
+        .play("p register\n a open p end=21 rate=4194304\n p leave\n epoch 19\n p redeem p/0 egress=2097152");
+    stage.play("a close p/0 second=p\n epoch 23\n p leave => ExitEarly");
+    assert!(row(&stage.world, &account("p"), 19).is_some_and(|row| row.fee > Amount::ZERO));
+    stage.play("epoch 24\n p leave");
+    assert_eq!(rows(&stage.world), 0);
+}
+
+#[test]
+fn who_comes_back_is_paid_nothing_of_its_earlier_life() {
+    let (mut stage, keeper) = crate::audits::holding(&[70_000]);
+    let mut paid = Vec::new();
+    stage.world.draws = false;
+    stage.play("p leave");
+    stage.world.draws = true;
+    let note = |events: Vec<Event>, paid: &mut Vec<u64>| {
+        paid.extend(events.into_iter().filter_map(|event| match event {
+            Event::Subsidy { epoch, .. } => Some(epoch),
+            _ => None,
+        }));
+    };
+    note(crate::books::run_to(&mut stage, &keeper, 17, true), &mut paid);
+    stage.world.draws = false;
+    while keeper.audit(&stage.world).challenge.is_some() {
+        crate::audits::answer(&mut stage, &keeper);
+    }
+    stage.play("a close p/0 second=p\n a close p/1 second=p => AgreementUnknown");
+    note(crate::books::run_to(&mut stage, &keeper, 22, false), &mut paid);
+    assert!(paid.is_sorted() && paid.contains(&16), "all that it earned, before it goes: {paid:?}");
+    let last = *paid.last().expect("it was paid");
+    stage.play("epoch 24\n p leave\n p register");
+    let mut later = Vec::new();
+    note(crate::books::run_to(&mut stage, &keeper, 30, false), &mut later);
+    assert_eq!(later, [], "the last that it earned was of {last}");
+    assert!((0..24).all(|epoch| row(&stage.world, &account("p"), epoch).is_none()));
+}

@@ -1,0 +1,290 @@
+//! Worlds in which every operation has something to do: moments of one history, and for each the
+//! operations that are right there.
+//!
+//! What must hold of *any* operation is asked here, not in an empty world: a wrong number in a
+//! statement says nothing if nobody is drawn.
+
+use crate::{
+    keeper::{Keeper, bytes},
+    script::Stage,
+    world::{World, account, key},
+};
+use posync_protocol::{
+    Account, Body, Bounded, Operation, Record,
+    limits::AUDIT_READ_BYTES,
+    operation::{
+        AuditCommit, AuditReveal, Commitments, Evidence, Measure, ProbeCount, Report, Settle, Statement,
+        digest_of, reveals,
+    },
+    record::{Agreement, Probe, Provider, ProviderAt, ServiceRound, Standing},
+};
+use std::{collections::BTreeMap, sync::OnceLock};
+
+/// Everybody who may sign: consumers, providers, seats, and one that is nothing yet.
+const ACTORS: [&str; 10] = ["a", "b", "p", "q", "r", "s", "t", "u", "v", "fresh"];
+const PROVIDERS: [&str; 3] = ["p", "q", "r"];
+const SEATS: [&str; 4] = ["s", "t", "u", "v"];
+/// Secret of every seat's commitments.
+const SALT: [u8; 32] = [9; 32];
+
+/// A world at a moment, and what its providers hold.
+#[derive(Clone)]
+pub(crate) struct Moment {
+    /// What is special then.
+    pub(crate) name: &'static str,
+    pub(crate) stage: Stage,
+    pub(crate) keepers: [Keeper; 2],
+}
+
+/// The moments of the history, built once.
+pub(crate) fn moments() -> &'static [Moment] {
+    static MOMENTS: OnceLock<Vec<Moment>> = OnceLock::new();
+    MOMENTS.get_or_init(history)
+}
+
+impl Moment {
+    fn begin() -> Self {
+        let stage = Stage { world: World::new(&ACTORS), opened: BTreeMap::new() };
+        let mut moment = Self { name: "opened", stage, keepers: ["p", "q"].map(Keeper::new) };
+        SEATS.iter().for_each(|seat| moment.stage.world.seat(seat));
+        moment.stage.world.leaders = SEATS.map(account).to_vec();
+        moment.stage.play(
+            "p register\n q register\n r register capacity=2000\n a open p quota=100000 end=700
+             b open p slot=1 quota=1000 end=3\n a open p slot=2 quota=1000 end=4
+             b open q quota=1000 end=700\n b open p slot=3 quota=9 end=30\n a rotate p/2 fresh",
+        );
+        moment.hold(0, 0, &[70_000, 1, 5_000, 0]);
+        moment.hold(0, 1, &[50_000]);
+        moment.hold(0, 2, &[3_000]);
+        moment.hold(1, 0, &[9_000]);
+        moment
+    }
+
+    /// Adds shards of these lengths to a slot of a keeper.
+    fn hold(&mut self, keeper: usize, slot: u32, lengths: &[usize]) {
+        let world = &self.stage.world;
+        let seed = world.height * 10 + u64::from(slot);
+        let adds: Vec<_> = lengths.iter().zip(seed..).map(|(length, seed)| bytes(seed, *length)).collect();
+        let set = self.keepers[keeper].change(world, slot, &[], &adds);
+        self.submit("a", Body::SetDataSet(set));
+    }
+
+    fn submit(&mut self, who: &str, body: Body) {
+        let operation = self.stage.world.sign(who, body);
+        let code = self.stage.world.submit(&operation);
+        assert!(code.is_ok(), "{}: {code:?} of {:?}", self.name, operation.body);
+    }
+
+    fn blocks(&mut self, count: u64) {
+        self.stage.play(&format!("blocks {count}"));
+    }
+
+    /// Answers whatever challenge of a keeper is open.
+    fn answer(&mut self, keeper: usize) {
+        if let Some(statement) = self.keepers[keeper].statement(&self.stage.world) {
+            let name = self.keepers[keeper].name.clone();
+            self.submit(&name, Body::Statement(statement));
+        }
+    }
+
+    /// Blocks until the first keeper is drawn.
+    fn until_drawn(&mut self) {
+        self.stage.world.draws = true;
+        for _ in 0..100 {
+            if self.keepers[0].audit(&self.stage.world).challenge.is_some() {
+                return;
+            }
+            self.answer(1);
+            self.blocks(1);
+        }
+        panic!("100 blocks without a draw");
+    }
+
+    fn named(&self, name: &'static str) -> Self {
+        Self { name, ..self.clone() }
+    }
+}
+
+/// The history, told by its moments.
+fn history() -> Vec<Moment> {
+    let mut at = Moment::begin();
+    let mut moments = vec![at.clone()];
+    at.keepers[0].lose_tenths(3);
+    at.until_drawn();
+    at.stage.play("p redeem p/0 egress=2000000 gas=5 claim=3000000\n q redeem q egress=2000000");
+    at.hold(0, 0, &[2_000]);
+    moments.push(at.named("drawn, and a data set waits"));
+    for _ in 0..200 {
+        at.answer(0);
+        at.answer(1);
+        at.blocks(1);
+        if !at.keepers[0].audit(&at.stage.world).missing.is_empty() && at.stage.world.epoch() >= 2 {
+            break;
+        }
+    }
+    at.until_drawn();
+    commit(&mut at);
+    moments.push(at.named("drawn, with reads to ask again"));
+    at.stage.world.draws = false;
+    at.stage.play(&format!("epoch {}", at.stage.world.epoch() + 1));
+    moments.push(at.named("the first round of an epoch"));
+    at.stage.play("blocks 37");
+    moments.push(at.named("everybody was measured, an agreement ended in between"));
+    at.answer(0);
+    at.stage.play("epoch 6");
+    moments.push(at.named("agreements are over"));
+    at.until_drawn();
+    at.stage.world.draws = false;
+    at.blocks(140);
+    jail(&mut at.stage.world, "r");
+    moments.push(at.named("a challenge has expired, a provider may leave jail"));
+    moments
+}
+
+/// Puts a provider in jail until yesterday.
+fn jail(world: &mut World, name: &str) {
+    let key = Standing::key(&account(name));
+    let standing: Standing = world.get(key).expect("it registered");
+    world.state.insert(key, Standing { jailed_until: 1, jailings: 1, ..standing }.to_slot());
+}
+
+/// Each seat but the first commits to what it found in this epoch.
+fn commit(at: &mut Moment) {
+    let world = &at.stage.world;
+    let commits: Vec<Operation> = (1..SEATS.len())
+        .filter_map(|seat| {
+            Some(world.sign(SEATS[seat], Body::AuditCommit(committed(at, seat, world.epoch())?)))
+        })
+        .collect();
+    assert!(!commits.is_empty(), "the epoch has drawn an audit");
+    at.stage.world.block(&commits).expect("commitments are valid");
+}
+
+fn committed(at: &Moment, seat: usize, epoch: u64) -> Option<AuditCommit> {
+    let reveal = revealed(at, seat, epoch)?;
+    let digest = digest_of(&[reveal], &account(SEATS[seat]))?;
+    Some(AuditCommit::signed(&key(SEATS[seat]), &at.stage.world.chain, epoch, digest))
+}
+
+/// What a seat found at the drawn providers that somebody has an agreement with.
+fn revealed(at: &Moment, seat: usize, epoch: u64) -> Option<AuditReveal> {
+    let world = &at.stage.world;
+    let round: ServiceRound =
+        world.get(ServiceRound::of(epoch)).filter(|round: &ServiceRound| round.epoch == epoch)?;
+    let report = |(stratum, index): (u16, u32)| {
+        let provider = world.get::<ProviderAt>(ProviderAt::key(index))?.account?;
+        let terms: Agreement = world.get(Agreement::key(&provider, 0))?;
+        let report = Report {
+            stratum,
+            auditor: round.auditor(stratum.into(), seat as u32)?,
+            provider,
+            index,
+            slot: 0,
+            opened: terms.opened,
+            session_key: Account::default(),
+            asked: 4,
+            answered: 3,
+            correct: u16::try_from(1_000_000 / AUDIT_READ_BYTES / SEATS.len() as u64).ok()?.min(3),
+            latency: 1,
+            throughput: 3,
+            signature: [0; 64],
+        };
+        Some(report.signed(&key("session"), &world.chain, epoch, &account(SEATS[seat])))
+    };
+    let reports: Vec<Report> = round.assigned(seat as u32).filter_map(report).collect();
+    Some(reveals(epoch, SALT, reports)?.swap_remove(0))
+}
+
+/// What the peers of a provider counted in an epoch.
+fn measured(world: &World, who: &str, epoch: u64) -> Option<Measure> {
+    let sender = account(who);
+    let probe: Probe = world.get(Probe::of(epoch)).filter(|probe: &Probe| probe.epoch == epoch)?;
+    let index = world.get::<Provider>(Provider::key(&sender))?.index;
+    let count = |draw| {
+        let peer = probe.peer(&sender, index, draw)?;
+        let receiver = world.get::<ProviderAt>(ProviderAt::key(peer))?.account?;
+        let name = PROVIDERS.iter().find(|name| account(name) == receiver)?;
+        let count = ProbeCount { epoch, sender, receiver, draw, bytes: 9_000_000, signature: [0; 64] };
+        Some((peer, count.signed(&key(name), &world.chain)))
+    };
+    Some(Measure { epoch, counts: Bounded::new((0..8).filter_map(count).collect())? })
+}
+
+/// Lines that are right in one moment or another.
+const LINES: &[&str] = &[
+    "a send b 5",
+    "fresh register",
+    "p update bond=1s capacity=1500000",
+    "p leave",
+    "b open p slot=5 quota=10 end=END",
+    "a topup p/0 5",
+    "a close p/0 second=p",
+    "b closealone p/3",
+    "a rotate p/0 fresh",
+    "p redeem p/0 egress=2500000 gas=900000 claim=9000000",
+    "b refusal p leaves=5",
+    "a evidence s view=3",
+    "r unjail bond=1s",
+];
+
+/// How many operations [`operation`] knows.
+pub(crate) const OPERATIONS: usize = LINES.len() + 2 + 3 + 2 + 2 + 3 + 2;
+
+/// One of the operations that may be right at this moment; `None` if this one cannot be built then.
+pub(crate) fn operation(at: &mut Moment, number: usize) -> Option<Operation> {
+    let world = &at.stage.world;
+    let epoch = world.epoch();
+    if let Some(line) = LINES.get(number) {
+        let line = line.replace("END", &(epoch + 3).to_string());
+        return Some(at.stage.sign(&line));
+    }
+    let stand = PROVIDERS[..2].iter().all(|name| world.state.contains_key(&Provider::key(&account(name))));
+    stand.then_some(())?;
+    let (who, body) = match number - LINES.len() {
+        keeper @ 0..=1 => (PROVIDERS[keeper], Body::Statement(at.keepers[keeper].statement(world)?)),
+        2 => ("a", Body::Settle(at.keepers[0].settle(world, &[]))),
+        3 => ("a", Body::Settle(at.keepers[0].settle(world, &[1, 2]))),
+        4 => ("a", Body::Settle(at.keepers[0].settle(world, &[0]))),
+        5 => ("a", Body::SetDataSet(at.keepers[0].change(world, 0, &[], &[bytes(world.height, 1_500)]))),
+        6 => ("b", Body::SetDataSet(emptied(at)?)),
+        7 => ("p", Body::Measure(measured(world, "p", epoch)?)),
+        8 => ("q", Body::Measure(measured(world, "q", epoch.checked_sub(1)?)?)),
+        9 => (SEATS[0], Body::AuditCommit(committed(at, 0, epoch)?)),
+        10 => (SEATS[1], Body::AuditReveal(revealed(at, 1, epoch.checked_sub(1)?)?)),
+        11 => ("a", Body::Evidence(two_commitments(world, epoch))),
+        12 => ("p", Body::Statement(full_statement(at)?)),
+        _ => ("a", Body::Settle(Settle { endings: few(vec![epoch]), ..at.keepers[0].settle(world, &[]) })),
+    };
+    Some(at.stage.world.sign(who, body))
+}
+
+fn few<T, const MAX: usize>(items: Vec<T>) -> Bounded<T, MAX> {
+    Bounded::new(items).expect("few")
+}
+
+/// A statement that also redeems and names an ending, so that each of its lists holds something.
+fn full_statement(at: &Moment) -> Option<Statement> {
+    let statement = at.keepers[0].statement(&at.stage.world)?;
+    let mut redemption = at.stage.redemption_of(at.stage.id("p/0"), "session", 2_600_000, 6);
+    redemption.claim = Some((2_700_000, 7));
+    let mut endings = statement.endings.to_vec();
+    if endings.is_empty() {
+        endings.push(at.stage.world.epoch());
+    }
+    Some(Statement { vouchers: few(vec![redemption]), endings: few(endings), ..statement })
+}
+
+/// The consumer's word alone that slot 1 holds nothing any more.
+fn emptied(at: &mut Moment) -> Option<posync_protocol::operation::SetDataSet> {
+    let held = at.keepers[0].held(&at.stage.world, 1);
+    let removes: Vec<u32> = (0..held).collect();
+    at.keepers[0].agreement(&at.stage.world, 1)?;
+    let set = at.keepers[0].change(&at.stage.world, 1, &removes, &[]);
+    Some(posync_protocol::operation::SetDataSet { provider_signature: None, ..set })
+}
+
+fn two_commitments(world: &World, epoch: u64) -> Evidence {
+    let commits = [3, 4].map(|digest| AuditCommit::signed(&key("t"), &world.chain, epoch, [digest; 32]));
+    let commits = Bounded::new(commits.to_vec()).expect("two");
+    Evidence::Commitments(Commitments { seat: account("t"), commits })
+}

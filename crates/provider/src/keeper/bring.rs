@@ -1,0 +1,109 @@
+//! Brings a data set to the ledger when nobody else does: a consumer that lets its provider sign and
+//! never brings a claim has storage on credit.
+//!
+//! A claim says the whole set (DS-1), so the newest one is enough. It costs a fee: the provider waits
+//! until the pay that it missed is worth more.
+
+use super::{Keeper, REGISTER_BLOCKS, is_over};
+use crate::{books::Bringing, ledger::Ledger, terms::Terms};
+use commonware_runtime::{Blob, Clock, Handle, Spawner};
+use posync_client::account::paying;
+use posync_protocol::{
+    AgreementId, Amount, Body, Operation,
+    block::with_chain,
+    ledger::fee,
+    operation::{DATA_SET_NAMESPACE, SetDataSet, sign},
+};
+
+/// What is being brought.
+pub(super) struct Bringer {
+    task: Option<Handle<()>>,
+    /// The claim brought last, its version, and when.
+    last: Option<(AgreementId, u64, u64)>,
+}
+
+impl Bringer {
+    pub(super) const fn new() -> Self {
+        Self { task: None, last: None }
+    }
+
+    fn is_busy(&mut self) -> bool {
+        // One that is over may not be asked again.
+        self.task = self.task.take().and_then(|mut task| (!is_over(&mut task)).then_some(task));
+        self.task.is_some()
+    }
+}
+
+impl<E: Spawner + Clock, B: Blob, L: Ledger> Keeper<E, B, L> {
+    /// Pays for the claim that misses most, if that is more than its fee; one at a time, beside the
+    /// rest.
+    pub(super) fn bring(&mut self) {
+        let view = &self.desk.parts().view;
+        let height = view.height();
+        if self.bringer.is_busy() || view.check_grows().is_err() {
+            return;
+        }
+        let Some((body, claimed)) = self.worth_bringing(height) else { return };
+        let (agreement, version) = claimed;
+        let again = |(last, then, at)| (last, then) == claimed && height < at + REGISTER_BLOCKS;
+        if self.bringer.last.is_some_and(again) {
+            return;
+        }
+        self.bringer.last = Some((agreement, version, height));
+        tracing::info!(
+            slot = agreement.slot,
+            version,
+            "bringing a data set that was signed here to the ledger"
+        );
+        let ledger = self.ledger.clone();
+        self.bringer.task = Some(self.context.child("bring").spawn(move |_| async move {
+            if let Err(error) = ledger.pay(body).await {
+                tracing::warn!(%error, "a data set could not be brought to the ledger now");
+            }
+        }));
+    }
+
+    /// The operation that misses most, and what it claims; `None` if none is worth its fee.
+    fn worth_bringing(&self, height: u64) -> Option<(Body, (AgreementId, u64))> {
+        let parts = self.desk.parts();
+        let (view, parameters) = (&parts.view, &parts.view.parameters);
+        let all: Vec<AgreementId> = parts.books.with(|state| state.agreements().collect());
+        let open = all.iter().filter_map(|id| view.kept(id)).filter(|t| t.check_open(view.epoch()).is_ok());
+        let missed = open.filter_map(|terms| {
+            let (bringing, pay) = parts.books.with(|state| state.missed(&terms, height, parameters))?;
+            Some((pay, bringing, terms))
+        });
+        let (pay, bringing, terms) = missed.max_by_key(|(pay, ..)| *pay)?;
+        let claimed = (terms.id, bringing.claim.version);
+        let body = self.claim_of(&bringing, &terms);
+        (pay > self.fee_of(&body, height).grains()).then_some((body, claimed))
+    }
+
+    fn claim_of(&self, bringing: &Bringing, terms: &Terms) -> Body {
+        let parts = self.desk.parts();
+        let Bringing { claim, signature } = *bringing;
+        let own = sign(&parts.key, DATA_SET_NAMESPACE, &with_chain(&parts.view.chain, &claim));
+        Body::SetDataSet(SetDataSet {
+            claim,
+            index: self.costs.index,
+            end_epoch: terms.agreement.end_epoch,
+            storage_key: terms.agreement.storage_key,
+            consumer_signature: signature,
+            provider_signature: Some(own),
+        })
+    }
+
+    fn fee_of(&self, body: &Body, height: u64) -> Amount {
+        let view = &self.desk.parts().view;
+        let context = paying(view.chain, view.parameters, height);
+        let operation = Operation {
+            signer: view.account,
+            nonce: 0,
+            max_fee: Amount::ZERO,
+            expires: height,
+            body: body.clone(),
+            signature: [0; 64],
+        };
+        fee(&context, self.costs.base_fee, &operation)
+    }
+}

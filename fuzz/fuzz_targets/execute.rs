@@ -1,0 +1,3 @@
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(init: posync_fuzz::seed(), |data: &[u8]| posync_fuzz::run("execute", data));
