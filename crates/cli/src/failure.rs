@@ -27,6 +27,8 @@ pub(crate) enum Exit {
     TimedOut = 7,
     /// A local file or directory cannot be read or written.
     Local = 8,
+    /// Whoever read standard output has seen enough, as a shell reports it of other programs.
+    Closed = 141,
 }
 
 /// A failed command.
@@ -68,6 +70,12 @@ impl Failure {
             why,
             "check that the path is right, that you may access it, and that the disk has space",
         )
+    }
+
+    /// Nobody reads standard output any more: no words are due, `yes | head` has none either.
+    pub(crate) fn closed() -> Self {
+        let next = "read the output to its end";
+        Self::new(Exit::Closed, "standard output is closed", "its reader has ended", next)
     }
 
     /// Something awaited that did not happen.

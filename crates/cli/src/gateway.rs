@@ -6,6 +6,7 @@ use crate::{
     failure::{Exit, Failure, Outcome},
     keys,
     network::{Network, Role, USER_KEY},
+    source::Source,
 };
 use commonware_cryptography::ed25519::PrivateKey;
 use commonware_runtime::{Supervisor as _, tokio::Context};
@@ -18,7 +19,7 @@ use posync_protocol::{
     },
 };
 use std::{
-    io::{Read, Write},
+    io::{self, Write},
     path::Path,
 };
 
@@ -48,17 +49,11 @@ impl Gateway {
         })
     }
 
-    /// Stores `length` bytes of `source` under `name`; `sent` hears of every message that left.
-    pub(crate) async fn put(
-        &self,
-        name: &str,
-        length: u64,
-        source: &mut impl Read,
-        sent: impl Fn(u64),
-    ) -> Outcome<File> {
-        let ask = Ask::Put(Put { name: to_name(name)?, length });
+    /// Stores `source` under `name`; `sent` hears of every message that left.
+    pub(crate) async fn put(&self, name: &str, source: &mut Source, sent: impl Fn(u64)) -> Outcome<File> {
+        let ask = Ask::Put(Put { name: to_name(name)?, length: source.length() });
         let mut call = self.0.open(ask).await.map_err(lost)?;
-        let sending = send_file(&call, length, source, sent).await?;
+        let sending = send_file(&call, source, sent).await?;
         match next(&mut call).await? {
             Answer::Stored(file) => Ok(file),
             other => Err(sending.err().map_or_else(|| unexpected(&other), lost)),
@@ -85,9 +80,7 @@ impl Gateway {
             match next(&mut call).await? {
                 Answer::Data(data) => {
                     hasher.update(&data);
-                    target
-                        .write_all(&data)
-                        .map_err(|error| Failure::file(Path::new("the target"), "write", error))?;
+                    target.write_all(&data).map_err(not_written)?;
                     received(data.len() as u64);
                 }
                 Answer::End(_) => break,
@@ -167,25 +160,26 @@ impl Gateway {
 /// then says why; the outer one is a file that cannot be read.
 async fn send_file(
     call: &Call<rpc::Gateway>,
-    length: u64,
-    source: &mut impl Read,
+    source: &mut Source,
     sent: impl Fn(u64),
 ) -> Outcome<Result<(), rpc::Error>> {
-    let mut left = length;
-    while left > 0 {
-        let piece = left.min(DATA_BYTES_MAX as u64);
-        let mut data = vec![0; usize::try_from(piece).expect("a piece fits memory")];
-        source.read_exact(&mut data).map_err(|error| {
-            Failure::file(Path::new("the file"), "read", format!("{error}; {left} bytes were still to come"))
-        })?;
+    while let Some(data) = source.next(DATA_BYTES_MAX)? {
+        let piece = data.len() as u64;
         let data = Bounded::new(data).expect("a piece is at most one message");
         if let Err(error) = call.send(&Ask::Data(data)).await {
             return Ok(Err(error));
         }
-        left -= piece;
         sent(piece);
     }
     Ok(Ok(()))
+}
+
+/// Where the bytes go took no more of them.
+fn not_written(error: io::Error) -> Failure {
+    if error.kind() == io::ErrorKind::BrokenPipe {
+        return Failure::closed();
+    }
+    Failure::file(Path::new("the target"), "write", error)
 }
 
 /// The next answer of an open call; a refusal is a failure.

@@ -20,10 +20,12 @@ mod ready;
 mod records;
 mod replay;
 mod session;
+mod source;
+mod target;
 mod wait;
 
 use clap::{Parser, Subcommand};
-use failure::{Failure, Outcome};
+use failure::{Exit, Failure, Outcome};
 use output::Output;
 use std::{
     io::{self, IsTerminal as _},
@@ -147,6 +149,9 @@ fn log_to_stderr(member: bool) {
 
 fn report(failure: Failure, output: Output) -> ExitCode {
     let code = ExitCode::from(failure.exit as u8);
+    if failure.exit == Exit::Closed {
+        return code;
+    }
     if output.json {
         eprintln!("{}", failure.to_json());
     } else {

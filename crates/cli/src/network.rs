@@ -3,12 +3,14 @@
 //! It holds only public facts (addresses, keys that verify, process ids), so it may be shown and
 //! copied. Private keys stay in the members' own directories.
 
-use crate::failure::{Exit, Failure, Outcome};
+use crate::{
+    failure::{Exit, Failure, Outcome},
+    target,
+};
 use posync_protocol::Account;
 use serde::{Deserialize, Serialize};
 use std::{
-    fs::{self, File},
-    io::Write as _,
+    fs,
     net::SocketAddr,
     path::{Path, PathBuf},
 };
@@ -94,13 +96,19 @@ impl Network {
                 "start one with `posync devnet`, or name its directory with --net or POSYNC_NET",
             )
         })?;
-        serde_json::from_str(&text).map_err(|error| Failure::file(&path, "read", error))
+        let mut network: Self =
+            serde_json::from_str(&text).map_err(|error| Failure::file(&path, "read", error))?;
+        // Members live beside the file, wherever the directory was moved or copied to.
+        for member in &mut network.nodes {
+            member.dir = directory.join(&member.name);
+        }
+        Ok(network)
     }
 
     /// Writes the description whole or not at all.
     pub(crate) fn write(&self, directory: &Path) -> Outcome {
         let text = serde_json::to_vec_pretty(self).expect("a network is plain data");
-        replace(&directory.join(FILE), &text)
+        target::replace(&directory.join(FILE), &text)
     }
 
     /// The account of a member.
@@ -135,16 +143,4 @@ impl Network {
     pub(crate) fn members(&self, role: Role) -> impl Iterator<Item = &Member> {
         self.nodes.iter().filter(move |member| member.role == role)
     }
-}
-
-/// Replaces a file: written beside, synced, renamed.
-pub(crate) fn replace(path: &Path, bytes: &[u8]) -> Outcome {
-    let beside = path.with_extension("new");
-    let write = || {
-        let mut file = File::create(&beside)?;
-        file.write_all(bytes)?;
-        file.sync_all()?;
-        fs::rename(&beside, path)
-    };
-    write().map_err(|error| Failure::file(path, "write", error))
 }

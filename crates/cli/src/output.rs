@@ -5,6 +5,7 @@
 
 use crate::failure::{Failure, Outcome};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use serde::Serialize;
 use std::io::{self, IsTerminal as _, Write as _};
 
@@ -28,6 +29,14 @@ impl Output {
             Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
             written => written.map_err(lost),
         }
+    }
+
+    /// Whether whoever read standard output has ended: a command without an end then ends.
+    pub(crate) fn is_closed(self) -> bool {
+        let stdout = io::stdout();
+        let mut ends = [PollFd::new(&stdout, PollFlags::empty())];
+        let closed = PollFlags::ERR | PollFlags::NVAL;
+        poll(&mut ends, Some(&Timespec::default())).is_ok() && ends[0].revents().intersects(closed)
     }
 
     /// A bar over `bytes`, drawn only on a terminal and not with `--json`.

@@ -1,27 +1,26 @@
 //! A runtime for one command: the same one that the roles run on, with nothing on disk.
 
-use crate::failure::Outcome;
+use crate::failure::{Exit, Failure, Outcome};
 use commonware_runtime::{Runner as _, tokio};
-use std::{
-    fs,
-    path::{Path, PathBuf},
-};
+use std::io;
+use tempfile::TempDir;
 
 /// Memory-backed where the system has it: the runtime syncs the file system that it starts on.
 const SCRATCH: &str = "/dev/shm";
 
 /// Runs `work` and removes what the runtime left behind.
 pub(crate) fn run<T>(work: impl AsyncFnOnce(tokio::Context) -> Outcome<T>) -> Outcome<T> {
-    let scratch = scratch();
-    let config = tokio::Config::new().with_storage_directory(&scratch);
-    let result = tokio::Runner::new(config).start(async |context| work(context).await);
-    // A command stores nothing there; an empty directory left behind does no harm.
-    let _ = fs::remove_dir_all(&scratch);
-    result
+    let scratch = scratch().map_err(|error| {
+        let next = "make room in the temporary directory, or name another one with TMPDIR";
+        Failure::new(Exit::Local, "cannot make a temporary directory", error, next)
+    })?;
+    let config = tokio::Config::new().with_storage_directory(scratch.path());
+    tokio::Runner::new(config).start(async |context| work(context).await)
 }
 
-fn scratch() -> PathBuf {
-    let shared = Path::new(SCRATCH);
-    let base = if shared.is_dir() { shared.to_path_buf() } else { std::env::temp_dir() };
-    base.join(format!("posync-{}", std::process::id()))
+/// A directory with a name that nobody has; it goes when the command ends.
+fn scratch() -> io::Result<TempDir> {
+    let mut builder = tempfile::Builder::new();
+    let named = builder.prefix("posync-");
+    named.tempdir_in(SCRATCH).or_else(|_| named.tempdir())
 }

@@ -20,6 +20,8 @@ fn files_of_every_kind() {
     twice(&net, home.path());
     a_cancelled_put_leaves_nothing(&net);
     refusals(&net, home.path());
+    sources(&net, home.path());
+    targets(&net, home.path());
     money(&net);
     settled(&net);
     why(&net);
@@ -174,6 +176,62 @@ fn refusals(net: &Net, home: &std::path::Path) {
     let nowhere =
         Command::new(POSYNC).args(["--net", "/nonexistent", "ls"]).output().expect("the program starts");
     assert_eq!(nowhere.status.code(), Some(3));
+}
+
+/// What is stored is what was there, whole, or an error and nothing.
+fn sources(net: &Net, home: &std::path::Path) {
+    let out = home.join("out");
+    let read = |name: &str| {
+        net.ask(&["get", name, out.to_str().expect("text")]);
+        std::fs::read(&out).expect("written")
+    };
+    // A file that says it holds nothing, and a pipe that does not say what it holds.
+    net.ask(&["put", "/proc/version", "version"]);
+    assert_eq!(read("version"), std::fs::read("/proc/version").expect("readable"));
+    let put = |arguments: &[&str], bytes: &[u8]| {
+        let mut command = Command::new(POSYNC);
+        command.arg("--json").arg("--net").arg(&net.directory).args(arguments).stdin(Stdio::piped());
+        let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("it starts");
+        // A command that refused before it read them all has closed the pipe.
+        let _ = child.stdin.take().expect("it is piped").write_all(bytes);
+        child.wait().expect("it was started here").code()
+    };
+    assert_eq!(put(&["put", "-", "piped"], b"of no known length"), Some(0));
+    assert_eq!(read("piped"), b"of no known length");
+    for (length, name) in [("5", "longer"), ("7", "shorter")] {
+        assert_eq!(put(&["put", "-", name, "--length", length], b"123456"), Some(8), "{name}");
+        assert_eq!(net.refuse(&["get", name, "/dev/null"]).0, 4, "nothing of it is stored");
+    }
+    assert_eq!(net.refuse(&["put", "/dev/zero", "endless"]).0, 8);
+}
+
+/// No output harms what is there.
+fn targets(net: &Net, home: &std::path::Path) {
+    let part = home.join("target.part");
+    let target = home.join("target");
+    std::fs::write(&part, "the user's own").expect("writable");
+    let text = |path: &std::path::Path| path.to_str().expect("text").to_owned();
+    assert_eq!(net.refuse(&["get", "nothing", &text(&target)]).0, 4);
+    assert!(!target.exists());
+    net.ask(&["get", "piped", &text(&target)]);
+    assert_eq!(std::fs::read(&part).expect("still there"), b"the user's own");
+    let link = home.join("null");
+    std::os::unix::fs::symlink("/dev/null", &link).expect("made");
+    net.ask(&["get", "piped", &text(&link)]);
+    assert!(!std::fs::metadata("/dev/null").expect("there").is_file(), "a device stays a device");
+    assert!(std::fs::symlink_metadata(&link).expect("there").is_symlink(), "a link stays a link");
+    // A reader that has seen enough is no fault of a disk, and needs no words.
+    let mut get = Command::new(POSYNC);
+    get.arg("--net").arg(&net.directory).args(["get", "size-4194305", "-"]);
+    let mut get = get.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("it starts");
+    drop(get.stdout.take());
+    let ended = get.wait_with_output().expect("it was started here");
+    assert_eq!((ended.status.code(), ended.stderr.len()), (Some(141), 0));
+    let mut watch = Command::new(POSYNC);
+    watch.arg("--net").arg(&net.directory).arg("watch");
+    let mut watch = watch.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().expect("it starts");
+    drop(watch.stdout.take());
+    assert!(watch.wait().expect("it ends by itself").success());
 }
 
 fn money(net: &Net) {

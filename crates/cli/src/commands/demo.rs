@@ -1,16 +1,15 @@
 //! `posync demo`: the tour of [`crate::demo`], on a network of its own.
 
-use super::put;
 use crate::{
     demo::story::{self, Source},
     devnet::running::{Running, Size},
     failure::{Exit, Failure, Outcome},
     network,
     output::Output,
-    session,
+    session, source,
 };
 use std::{
-    fs, io,
+    fs,
     path::{Path, PathBuf},
 };
 
@@ -63,12 +62,12 @@ fn source(file: Option<PathBuf>) -> Outcome<Source> {
         return Ok(Source {
             label: "Cargo.lock".into(),
             bytes: OWN_FILE.len() as u64,
-            open: Box::new(|| Ok(Box::new(OWN_FILE))),
+            open: Box::new(|| Ok(source::Source::bytes("Cargo.lock", OWN_FILE))),
         });
     };
-    let (_, bytes) = put::open(&path)?;
+    let bytes = source::Source::open(&path)?.length();
     let label = path.display().to_string();
-    let open = move || -> Outcome<Box<dyn io::Read>> { Ok(Box::new(put::open(&path)?.0)) };
+    let open = move || source::Source::open(&path);
     Ok(Source { label, bytes, open: Box::new(open) })
 }
 

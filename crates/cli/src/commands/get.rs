@@ -1,16 +1,8 @@
-//! `posync get NAME FILE`: writes beside the target and renames, so a failed read leaves nothing.
+//! `posync get NAME FILE`: a failed read leaves what was there ([`crate::target`]).
 
-use crate::{
-    failure::{Failure, Outcome},
-    gateway::Gateway,
-    json,
-    output::Output,
-    session,
-};
+use crate::{failure::Outcome, gateway::Gateway, json, output::Output, session, target::Target};
 use std::{
-    ffi::OsString,
-    fs::{self, File},
-    io::{self, BufWriter, Write},
+    io::{self, Write},
     path::{Path, PathBuf},
 };
 
@@ -29,17 +21,9 @@ impl Get {
         if self.file == Path::new("-") {
             return self.read_into(net, output, &mut io::stdout().lock()).map(|_| ());
         }
-        let mut part = OsString::from(self.file.as_os_str());
-        part.push(".part");
-        let part = PathBuf::from(part);
-        let failed = |error| Failure::file(&self.file, "write", error);
-        let mut target = BufWriter::new(File::create(&part).map_err(failed)?);
-        let file = self.read_into(net, output, &mut target).inspect_err(|_| {
-            // The failure that led here is the one to report.
-            let _ = fs::remove_file(&part);
-        })?;
-        target.flush().and_then(|()| target.get_ref().sync_all()).map_err(failed)?;
-        fs::rename(&part, &self.file).map_err(failed)?;
+        let mut target = Target::open(&self.file)?;
+        let file = self.read_into(net, output, &mut target)?;
+        target.keep()?;
         output.answer(&json::file(&file), || {
             format!(
                 "wrote {}: {} bytes\nblake3 {}",

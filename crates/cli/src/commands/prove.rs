@@ -4,9 +4,9 @@ use super::recompute::{genesis, replay, root};
 use crate::{
     failure::{Exit, Failure, Outcome},
     ledger::Ledger,
-    network::{Network, replace},
+    network::Network,
     output::Output,
-    records, session,
+    records, session, target,
 };
 use posync_client::light::{Row, Subject};
 use posync_protocol::{
@@ -138,7 +138,7 @@ pub(crate) async fn export(ledger: &Ledger, subject: &Subject, path: &Path) -> O
 }
 
 fn write(path: &Path, proof: &[u8]) -> Outcome<u64> {
-    replace(path, proof)?;
+    target::replace(path, proof)?;
     Ok(proof.len() as u64)
 }
 

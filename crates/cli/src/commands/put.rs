@@ -6,12 +6,9 @@ use crate::{
     json,
     output::Output,
     session,
+    source::Source,
 };
-use std::{
-    fs::File,
-    io::{self, Read},
-    path::{Path, PathBuf},
-};
+use std::path::{Path, PathBuf};
 
 /// Arguments of `put`.
 #[derive(Debug, clap::Args)]
@@ -20,7 +17,7 @@ pub(crate) struct Put {
     file: PathBuf,
     /// Its name on the network; the file's own name if not given
     name: Option<String>,
-    /// How many bytes standard input will bring
+    /// How many bytes standard input will bring; without it they are copied aside first
     #[arg(long, value_name = "BYTES")]
     length: Option<u64>,
 }
@@ -28,20 +25,16 @@ pub(crate) struct Put {
 impl Put {
     /// Runs the command.
     pub(crate) fn run(self, net: &Path, output: Output) -> Outcome {
-        let (mut source, length): (Box<dyn Read>, u64) = if self.file == Path::new("-") {
-            (Box::new(io::stdin().lock()), self.length.ok_or_else(unknown_length)?)
-        } else {
-            let (file, length) = open(&self.file)?;
-            (Box::new(file), length)
-        };
         let name = match self.name {
             Some(name) => name,
             None => own_name(&self.file)?,
         };
+        let mut source =
+            if self.file == Path::new("-") { Source::stdin(self.length)? } else { Source::open(&self.file)? };
         session::run(async |context| {
             let gateway = Gateway::connect(&context, net).await?;
-            let bar = output.progress(length);
-            let file = gateway.put(&name, length, &mut source, |bytes| bar.inc(bytes)).await?;
+            let bar = output.progress(source.length());
+            let file = gateway.put(&name, &mut source, |bytes| bar.inc(bytes)).await?;
             bar.finish_and_clear();
             output.answer(&json::file(&file), || {
                 format!(
@@ -55,22 +48,6 @@ impl Put {
             })
         })
     }
-}
-
-fn unknown_length() -> Failure {
-    let why = "a file is announced with its length before its first byte";
-    Failure::new(Exit::Usage, "standard input has no known length", why, "give it with --length BYTES")
-}
-
-/// Opens a regular file and tells its length.
-pub(crate) fn open(path: &Path) -> Outcome<(File, u64)> {
-    let failed = |error| Failure::file(path, "read", error);
-    let file = File::open(path).map_err(failed)?;
-    let about = file.metadata().map_err(failed)?;
-    if !about.is_file() {
-        return Err(Failure::file(path, "store", "it is not a regular file"));
-    }
-    Ok((file, about.len()))
 }
 
 fn own_name(path: &Path) -> Outcome<String> {

@@ -45,6 +45,9 @@ impl Watch {
             let mut blocks = ledger.follow();
             loop {
                 let header = blocks.next().await.map_err(crate::ledger::failed)?;
+                if output.is_closed() {
+                    return Ok(());
+                }
                 for account in &accounts {
                     let (height, now) = look(&ledger, account, header.height).await?;
                     for (state, alert) in watches.entry(*account).or_default().step(now) {

@@ -14,7 +14,7 @@ use crate::{
     gateway::Gateway,
     ledger::{Ledger, accounted},
     network::{Member, Role},
-    ready, records,
+    ready, records, source,
     wait::{Look, until},
 };
 use commonware_runtime::tokio::Context;
@@ -25,7 +25,6 @@ use posync_protocol::{
 };
 use std::{
     collections::{BTreeMap, BTreeSet},
-    io,
     path::PathBuf,
     process::Command,
     time::{Duration, Instant},
@@ -49,7 +48,7 @@ pub(crate) struct Source {
     /// Its bytes.
     pub(crate) bytes: u64,
     /// Opens it from the start.
-    pub(crate) open: Box<dyn Fn() -> Outcome<Box<dyn io::Read>>>,
+    pub(crate) open: Box<dyn Fn() -> Outcome<source::Source>>,
 }
 
 /// A victim and when it was made one.
@@ -101,7 +100,7 @@ impl Tour<'_> {
         let blake3 = hash_of((source.open)()?)?;
         let mut reader = (source.open)()?;
         let start = Instant::now();
-        let file = self.gateway.put(NAME, source.bytes, &mut reader, |_| ()).await?;
+        let file = self.gateway.put(NAME, &mut reader, |_| ()).await?;
         self.say(&format!(
             "stored {} ({} bytes) in {} ms: {} of 8 shards, {} of {} durable, each with another operator",
             source.label,
@@ -400,10 +399,11 @@ fn progress(victim: &Victim, drawn: Option<u64>, found: Option<&Found>) -> Strin
     format!("{} ({}): {found}, {drawn}", victim.name, victim.kind)
 }
 
-fn hash_of(mut reader: Box<dyn io::Read>) -> Outcome<String> {
+fn hash_of(mut source: source::Source) -> Outcome<String> {
     let mut hasher = blake3::Hasher::new();
-    io::copy(&mut reader, &mut hasher)
-        .map_err(|error| Failure::file(std::path::Path::new("the file"), "read", error))?;
+    while let Some(bytes) = source.next(1 << 20)? {
+        hasher.update(&bytes);
+    }
     Ok(hasher.finalize().to_string())
 }
 

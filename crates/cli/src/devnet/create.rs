@@ -22,6 +22,7 @@ use crate::{
     failure::{Exit, Failure, Outcome},
     keys,
     network::{self, Endpoints, Member, Network, Role},
+    target,
 };
 use commonware_codec::Encode as _;
 use commonware_cryptography::Signer as _;
@@ -34,6 +35,7 @@ use posync_protocol::{Account, Amount, limits::Parameters};
 use rand_core::CryptoRng;
 use serde::{Deserialize, Serialize};
 use std::{
+    ffi::OsStr,
     fs::{self, DirBuilder, File},
     io,
     net::SocketAddr,
@@ -54,6 +56,8 @@ const PROVIDERS_USUAL: u16 = 10;
 pub(crate) const ROLE_FILE: &str = "role.json";
 /// A member's key.
 pub(crate) const KEY_FILE: &str = "node.key";
+/// Held by the process that supervises.
+const LOCK_FILE: &str = "lock";
 /// The network's beginning.
 pub(crate) const GENESIS_FILE: &str = "genesis";
 
@@ -102,7 +106,7 @@ impl RoleFile {
 
     fn write(&self, directory: &Path) -> Outcome {
         let json = serde_json::to_vec_pretty(self).expect("a role is plain data");
-        network::replace(&directory.join(ROLE_FILE), &json)
+        target::replace(&directory.join(ROLE_FILE), &json)
     }
 
     /// Has the member in `directory` post its alerts to `url` from its next start on; none if empty.
@@ -131,7 +135,7 @@ impl RoleFile {
 /// Takes the directory for this process; the lock lasts as long as the returned file.
 pub(crate) fn lock(directory: &Path) -> Outcome<File> {
     private(directory)?;
-    let path = directory.join("lock");
+    let path = directory.join(LOCK_FILE);
     let held = hold(&path).map_err(|error| Failure::file(&path, "lock", error))?;
     held.ok_or_else(|| {
         Failure::new(
@@ -141,6 +145,18 @@ pub(crate) fn lock(directory: &Path) -> Outcome<File> {
             "use that network, stop it, or name another directory with --dir",
         )
     })
+}
+
+/// Whether an entry of a network's directory has a name and a kind that [`open`] and [`lock`] make.
+pub(crate) fn makes(name: &OsStr, path: &Path) -> bool {
+    let Some(name) = name.to_str() else { return false };
+    let about = fs::symlink_metadata(path);
+    if [network::FILE, GENESIS_FILE, network::USER_KEY, LOCK_FILE].contains(&name) {
+        return about.is_ok_and(|about| about.is_file());
+    }
+    let number = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    let numbered = ["authority-", "provider-"].iter().filter_map(|role| name.strip_prefix(role)).any(number);
+    (numbered || name == "gateway") && about.is_ok_and(|about| about.is_dir())
 }
 
 /// The network in `directory`: read if it is there, otherwise made.
@@ -153,7 +169,7 @@ pub(crate) fn open(directory: &Path, size: &Size, rng: &mut impl CryptoRng) -> O
     let stray = fs::read_dir(directory)
         .map_err(|error| Failure::file(directory, "read", error))?
         .filter_map(Result::ok)
-        .find(|entry| entry.file_name() != "lock");
+        .find(|entry| entry.file_name() != LOCK_FILE);
     if let Some(stray) = stray {
         return Err(Failure::new(
             Exit::Usage,
@@ -274,7 +290,7 @@ fn write_members(
         .map(|member| NodeService { address: member.address, account: member.account.clone() })
         .collect();
     let bytes = genesis.encode();
-    network::replace(&directory.join(GENESIS_FILE), &bytes)?;
+    target::replace(&directory.join(GENESIS_FILE), &bytes)?;
     let mut secrets = secrets.iter();
     // One of them keeps every block: old epochs can be explained, recomputed and proved.
     let mut archive = true;
@@ -286,7 +302,7 @@ fn write_members(
             Config::create(&own, genesis, &settings, secret)
                 .map_err(|error| Failure::file(&own, "write the node's directory", error))?;
         } else {
-            network::replace(&own.join(GENESIS_FILE), &bytes)?;
+            target::replace(&own.join(GENESIS_FILE), &bytes)?;
         }
         let (operator, region) = seat.offer.clone().unzip();
         let (role, listen, nodes) = (seat.role, seat.service, nodes.clone());

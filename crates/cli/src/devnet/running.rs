@@ -12,7 +12,7 @@ use crate::{
 use commonware_cryptography::ed25519::PrivateKey;
 use std::{
     fs::{self, File},
-    io::{Read as _, Seek as _, SeekFrom},
+    io::{self, Read as _, Seek as _, SeekFrom},
     path::{Path, PathBuf},
 };
 
@@ -125,19 +125,33 @@ fn tail(path: &Path) -> String {
     }
 }
 
-/// Removes a network's directory; refuses one that is neither a network's nor empty.
+/// Removes what a network made in its directory; refuses a directory that holds anything else.
 pub(crate) fn clear(directory: &Path) -> Outcome {
-    let Ok(entries) = fs::read_dir(directory) else { return Ok(()) };
-    let ours = [network::FILE, "lock", create::GENESIS_FILE].iter().any(|name| directory.join(name).exists());
-    if !ours && entries.count() > 0 {
+    let failed = |error| Failure::file(directory, "clear", error);
+    let entries = match fs::read_dir(directory) {
+        Ok(entries) => entries.collect::<Result<Vec<_>, _>>().map_err(failed)?,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(failed(error)),
+    };
+    let stray = entries.iter().find(|entry| !create::makes(&entry.file_name(), &entry.path()));
+    if let Some(stray) = stray {
         return Err(Failure::new(
             Exit::Usage,
             format!("will not clear {}", directory.display()),
-            "it is not empty and holds no network",
-            "name the directory of a network, or remove it yourself",
+            format!("it holds {}, which no network made", stray.file_name().display()),
+            "move that away, or name another directory with --dir",
         ));
+    }
+    if entries.is_empty() {
+        return Ok(());
     }
     // Held while the contents go, so that no other supervisor starts between.
     let _lock = create::lock(directory)?;
-    fs::remove_dir_all(directory).map_err(|error| Failure::file(directory, "remove", error))
+    for entry in entries {
+        let path = entry.path();
+        let is_directory = entry.file_type().map_err(failed)?.is_dir();
+        let removed = if is_directory { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
+        removed.map_err(|error| Failure::file(&path, "remove", error))?;
+    }
+    Ok(())
 }

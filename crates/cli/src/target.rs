@@ -1,0 +1,233 @@
+//! Where a command writes a file: whole or not at all, and nothing that was there is harmed.
+//!
+//! ```text
+//!   no file, or a regular one  -> a new file beside it, renamed over it at the end; its mode stays
+//!   a link                     -> what it leads to, by the same rules; the link stays
+//!   a device, FIFO or socket   -> opened and written to as the bytes come
+//!   a directory                -> refused before the first byte
+//! ```
+//!
+//! The file beside has a name that nobody has (made exclusively) and goes with every failure. Of two
+//! commands with one target the last rename wins, and each content is whole.
+
+use crate::failure::{Failure, Outcome};
+use std::{
+    fs::{self, File, OpenOptions, Permissions},
+    io::{self, BufWriter, Write},
+    os::unix::fs::PermissionsExt as _,
+    path::{Path, PathBuf},
+};
+use tempfile::NamedTempFile;
+
+/// Links that are followed before a loop is suspected, as the system does.
+const LINKS_MAX: usize = 40;
+/// Mode of a new file, less what the process masks.
+const MODE: u32 = 0o666;
+
+/// An open target.
+#[derive(Debug)]
+pub(crate) struct Target {
+    /// As the user named it.
+    named: PathBuf,
+    sink: Sink,
+}
+
+#[derive(Debug)]
+enum Sink {
+    /// Takes the bytes as they come.
+    Stream(File),
+    /// Becomes `path` in the end.
+    Beside { file: BufWriter<NamedTempFile>, path: PathBuf },
+}
+
+impl Target {
+    /// Judges and opens a target.
+    ///
+    /// # Errors
+    /// [`Failure::file`] for a directory, or what may not be written.
+    pub(crate) fn open(named: &Path) -> Outcome<Self> {
+        let sink = sink(named).map_err(|error| Failure::file(named, "write", error))?;
+        Ok(Self { named: named.to_path_buf(), sink })
+    }
+
+    /// Makes what was written durable, under its name.
+    ///
+    /// # Errors
+    /// [`Failure::file`]; what was there before is there still.
+    pub(crate) fn keep(self) -> Outcome {
+        let Self { named, sink } = self;
+        let kept = match sink {
+            Sink::Stream(mut file) => file.flush(),
+            Sink::Beside { file, path } => rename(file, &path),
+        };
+        kept.map_err(|error| Failure::file(&named, "write", error))
+    }
+}
+
+impl Write for Target {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match &mut self.sink {
+            Sink::Stream(file) => file.write(bytes),
+            Sink::Beside { file, .. } => file.write(bytes),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        match &mut self.sink {
+            Sink::Stream(file) => file.flush(),
+            Sink::Beside { file, .. } => file.flush(),
+        }
+    }
+}
+
+/// Replaces a file's content whole or not at all.
+///
+/// # Errors
+/// [`Failure::file`].
+pub(crate) fn replace(path: &Path, bytes: &[u8]) -> Outcome {
+    let mut target = Target::open(path)?;
+    target.write_all(bytes).map_err(|error| Failure::file(path, "write", error))?;
+    target.keep()
+}
+
+fn sink(named: &Path) -> io::Result<Sink> {
+    let path = follow(named)?;
+    let mode = match fs::metadata(&path) {
+        Ok(about) if about.is_dir() => return Err(io::ErrorKind::IsADirectory.into()),
+        Ok(about) if !about.is_file() => {
+            return OpenOptions::new().write(true).open(&path).map(Sink::Stream);
+        }
+        Ok(about) => {
+            // A file that may not be written is not replaced either.
+            OpenOptions::new().write(true).open(&path)?;
+            Some(about.permissions())
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+        Err(error) => return Err(error),
+    };
+    let beside = tempfile::Builder::new()
+        .prefix(".posync-")
+        .suffix(".part")
+        .permissions(Permissions::from_mode(MODE))
+        .tempfile_in(parent(&path))?;
+    if let Some(mode) = mode {
+        beside.as_file().set_permissions(mode)?;
+    }
+    Ok(Sink::Beside { file: BufWriter::new(beside), path })
+}
+
+/// Where a chain of links ends; the end need not exist.
+fn follow(named: &Path) -> io::Result<PathBuf> {
+    let mut path = named.to_path_buf();
+    for _ in 0..LINKS_MAX {
+        let is_link = fs::symlink_metadata(&path).is_ok_and(|about| about.is_symlink());
+        if !is_link {
+            return Ok(path);
+        }
+        let to = fs::read_link(&path)?;
+        path = parent(&path).join(to);
+    }
+    Err(io::Error::other("too many links lead from it"))
+}
+
+fn parent(path: &Path) -> PathBuf {
+    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+    parent.map_or_else(|| PathBuf::from("."), Path::to_path_buf)
+}
+
+fn rename(file: BufWriter<NamedTempFile>, path: &Path) -> io::Result<()> {
+    let file = file.into_inner().map_err(io::IntoInnerError::into_error)?;
+    file.as_file().sync_all()?;
+    file.persist(path).map_err(|failed| failed.error)?;
+    File::open(parent(path))?.sync_all()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::symlink;
+
+    /// Names in a directory.
+    fn names(directory: &Path) -> Vec<String> {
+        let entries = fs::read_dir(directory).expect("readable");
+        let mut names: Vec<String> =
+            entries.map(|entry| entry.expect("an entry").file_name().into_string().expect("text")).collect();
+        names.sort();
+        names
+    }
+
+    #[test]
+    fn a_failed_write_leaves_what_was_there_and_nothing_beside_it() {
+        let home = tempfile::tempdir().expect("a directory");
+        let path = home.path().join("f");
+        fs::write(&path, "before").expect("writable");
+        fs::write(home.path().join("f.part"), "the user's own").expect("writable");
+        let mut target = Target::open(&path).expect("a file");
+        target.write_all(b"half").expect("writable");
+        assert_eq!(names(home.path()).len(), 3, "written beside");
+        drop(target);
+        assert_eq!(fs::read(&path).expect("readable"), b"before");
+        assert_eq!(fs::read(home.path().join("f.part")).expect("readable"), b"the user's own");
+        assert_eq!(names(home.path()), ["f", "f.part"]);
+    }
+
+    #[test]
+    fn a_replaced_file_keeps_its_mode_and_a_new_one_obeys_the_mask() {
+        let home = tempfile::tempdir().expect("a directory");
+        let (old, new, plain) = (home.path().join("old"), home.path().join("new"), home.path().join("plain"));
+        fs::write(&old, "x").expect("writable");
+        fs::write(&plain, "x").expect("writable");
+        fs::set_permissions(&old, Permissions::from_mode(0o751)).expect("own file");
+        replace(&old, b"y").expect("replaced");
+        replace(&new, b"y").expect("made");
+        let mode = |path: &Path| fs::metadata(path).expect("there").permissions().mode() & 0o777;
+        assert_eq!((mode(&old), mode(&new)), (0o751, mode(&plain)));
+        assert_eq!(
+            (fs::read(&old).expect("there"), fs::read(&new).expect("there")),
+            (b"y".into(), b"y".into())
+        );
+    }
+
+    #[test]
+    fn a_link_is_followed_and_stays() {
+        let home = tempfile::tempdir().expect("a directory");
+        let at = |name: &str| home.path().join(name);
+        fs::create_dir(at("d")).expect("made");
+        symlink("d/real", at("link")).expect("made");
+        symlink("link", at("again")).expect("made");
+        replace(&at("again"), b"through both").expect("written");
+        assert_eq!(fs::read(at("d/real")).expect("made by it"), b"through both");
+        assert!(fs::symlink_metadata(at("link")).expect("there").is_symlink());
+        symlink("loop", at("loop")).expect("made");
+        assert!(Target::open(&at("loop")).is_err());
+    }
+
+    #[test]
+    fn what_is_no_regular_file_is_written_to_and_a_directory_is_refused() {
+        let home = tempfile::tempdir().expect("a directory");
+        assert!(Target::open(home.path()).is_err());
+        let link = home.path().join("null");
+        symlink("/dev/null", &link).expect("made");
+        let mut target = Target::open(&link).expect("a device");
+        target.write_all(b"gone").expect("taken");
+        target.keep().expect("nothing to rename");
+        assert_eq!(names(home.path()), ["null"]);
+        assert!(!fs::metadata("/dev/null").expect("still there").is_file(), "the device stays one");
+    }
+
+    #[test]
+    fn of_two_writers_the_last_wins_and_is_whole() {
+        let home = tempfile::tempdir().expect("a directory");
+        let path = home.path().join("f");
+        let (mut first, mut second) = (Target::open(&path).expect("one"), Target::open(&path).expect("two"));
+        for _ in 0..100 {
+            first.write_all(b"11").expect("writable");
+            second.write_all(b"222").expect("writable");
+        }
+        second.keep().expect("kept");
+        assert_eq!(fs::read(&path).expect("there"), b"2".repeat(300));
+        first.keep().expect("kept");
+        assert_eq!(fs::read(&path).expect("there"), b"1".repeat(200));
+        assert_eq!(names(home.path()), ["f"]);
+    }
+}

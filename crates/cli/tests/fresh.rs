@@ -1,0 +1,42 @@
+//! `--fresh` removes what a network made and nothing else.
+
+mod common;
+
+use common::POSYNC;
+use std::{fs, process::Command};
+
+/// What would be harmed: entry, whether it is a directory.
+const STRAYS: &[(&str, bool)] = &[
+    ("notes.txt", false),
+    ("provider-3", false),
+    ("devnet.json", true),
+    ("provider-x", true),
+    ("Gateway", true),
+];
+
+#[test]
+fn a_directory_that_holds_anything_else_stays_as_it_is() {
+    for (stray, is_directory) in STRAYS {
+        let home = tempfile::tempdir().expect("a directory");
+        let at = |name: &str| home.path().join(name);
+        fs::write(at("lock"), "").expect("writable");
+        fs::write(at("genesis"), "old").expect("writable");
+        fs::create_dir(at("authority-0")).expect("made");
+        if *is_directory {
+            fs::create_dir(at(stray)).expect("made");
+        } else {
+            fs::write(at(stray), "mine").expect("writable");
+        }
+        let output = Command::new(POSYNC)
+            .args(["--json", "devnet", "--fresh", "--dir"])
+            .arg(home.path())
+            .output()
+            .expect("it starts");
+        assert_eq!(output.status.code(), Some(2), "{stray}");
+        let error = String::from_utf8_lossy(&output.stderr);
+        assert!(error.contains(stray), "it names what is in the way: {error}");
+        for kept in ["lock", "genesis", "authority-0", stray] {
+            assert!(at(kept).exists(), "{kept} beside {stray}");
+        }
+    }
+}
