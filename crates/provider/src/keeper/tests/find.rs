@@ -1,0 +1,289 @@
+//! Agreements that were opened and never used: nobody tells the provider of them.
+
+use super::*;
+use posync_protocol::operation::{CLOSE_NAMESPACE, Close};
+
+/// All that paul offers, for so many epochs.
+fn all_of_it(bench: &Bench, slot: u32, epochs: u64) -> Open {
+    let body = open_body(&bench.ledger.world.lock(), slot, epochs);
+    Open { quota_leaves: register_body().capacity, ..body }
+}
+
+/// A little of it.
+fn little(bench: &Bench, slot: u32, epochs: u64) -> Open {
+    let body = open_body(&bench.ledger.world.lock(), slot, epochs);
+    Open { quota_leaves: 1 << 10, quota_egress: 1 << 20, ..body }
+}
+
+impl Bench {
+    /// Blocks, each with what the keeper does, and what it started beside.
+    async fn watch_blocks(&mut self, context: &Context, blocks: u64) {
+        for _ in 0..blocks {
+            self.step().await;
+            context.sleep(Duration::from_millis(1)).await;
+        }
+    }
+
+    /// Blocks that go by while the provider is away.
+    fn away(&self, blocks: u64) {
+        (0..blocks).for_each(|_| drop(self.ledger.block()));
+    }
+
+    fn asked(&self) -> Vec<u64> {
+        std::mem::take(&mut self.ledger.blocks.lock().asked)
+    }
+
+    fn found(&self) -> Vec<AgreementId> {
+        self.keeper.finder.finds.all().map(|(id, _)| *id).collect()
+    }
+
+    fn submit(&self, who: &str, body: Body) -> Result<Code, Code> {
+        let mut world = self.ledger.world.lock();
+        let operation = world.sign(who, body);
+        world.submit(&operation)
+    }
+
+    fn height(&self) -> u64 {
+        self.ledger.world.lock().height
+    }
+
+    /// paul's own operation about itself.
+    fn update(&self, leave: bool, exit: Option<u64>) -> Result<Code, Code> {
+        let (provider, registration) = (self.provider(), register_body());
+        let body = UpdateProvider {
+            bond_add: Amount::ZERO,
+            capacity: registration.capacity,
+            capacity_egress: registration.capacity_egress,
+            capacity_gas: 0,
+            reserve_storage: 0,
+            reserve_egress: 0,
+            reserve_gas: 0,
+            term_max: registration.term_max,
+            addresses: registration.addresses,
+            index: provider.index,
+            leave,
+            exit,
+        };
+        self.submit("paul", Body::UpdateProvider(body))
+    }
+}
+
+async fn registered(context: &Context) -> Bench {
+    let mut bench = Bench::new(context).await;
+    bench.watch_blocks(context, 10).await;
+    bench
+}
+
+#[test]
+fn an_agreement_that_nobody_ever_used_is_cleared_after_its_end_and_an_exit_completes() {
+    run(|context| async move {
+        let mut bench = registered(&context).await;
+        let id = bench.open_with(all_of_it(&bench, 5, 2));
+        bench.watch_blocks(&context, 10).await;
+        assert_eq!(bench.found(), [id]);
+        let again = Body::Open(all_of_it(&bench, 6, 2));
+        assert_eq!(bench.submit("carol", again), Ok(Code::NoCapacity), "all of the room is held");
+        let epoch = bench.epoch_blocks();
+        bench.watch_blocks(&context, 5 * epoch).await;
+        let Provider { slots, sold, sold_egress, .. } = bench.provider();
+        assert_eq!((slots, sold, sold_egress), (0, 0, 0));
+        assert!(bench.found().is_empty(), "and its absence is proved");
+        bench.open_with(all_of_it(&bench, 6, 2));
+        assert_eq!(bench.update(true, None), Ok(Code::Done));
+        bench.watch_blocks(&context, 23 * epoch).await;
+        let standing: Option<Standing> = bench.ledger.world.lock().get(Standing::key(&account("paul")));
+        let registered = standing.expect("registered").registered;
+        assert_eq!(bench.update(false, Some(registered)), Ok(Code::Done), "no agreement is left");
+    });
+}
+
+#[test]
+fn more_than_one_operation_may_name_are_all_cleared() {
+    run(|context| async move {
+        let mut bench = registered(&context).await;
+        for slot in 0..70 {
+            bench.open_with(little(&bench, slot * 7, 3));
+        }
+        bench.watch_blocks(&context, 10).await;
+        assert_eq!(bench.found().len(), 70);
+        let blocks = 6 * bench.epoch_blocks();
+        bench.watch_blocks(&context, blocks).await;
+        assert_eq!((bench.provider().slots, bench.found().len()), (0, 0));
+    });
+}
+
+#[test]
+fn one_that_its_consumer_closes_alone_is_cleared_after_the_window() {
+    run(|context| async move {
+        let mut bench = registered(&context).await;
+        let agreement = bench.open_with(all_of_it(&bench, 5, 300));
+        bench.watch_blocks(&context, 10).await;
+        let close = posync_protocol::operation::CloseAlone { agreement };
+        assert_eq!(bench.submit("carol", Body::CloseAlone(close)), Ok(Code::Done));
+        let blocks = 4 * bench.epoch_blocks();
+        bench.watch_blocks(&context, blocks).await;
+        assert_eq!((bench.provider().slots, bench.found().len()), (0, 0));
+    });
+}
+
+#[test]
+fn one_that_somebody_else_cleared_does_not_hold_up_the_others() {
+    run(|context| async move {
+        let mut bench = registered(&context).await;
+        let ids: Vec<_> = (0..3).map(|slot| bench.open_with(little(&bench, slot, 2))).collect();
+        bench.watch_blocks(&context, 10).await;
+        assert_eq!(bench.found(), ids);
+        let terms: Agreement =
+            bench.ledger.world.lock().get(Agreement::key(&account("paul"), 0)).expect("stands");
+        while bench.ledger.world.lock().epoch() < terms.end_epoch + 2 {
+            bench.away(1);
+        }
+        let slots = Bounded::new(vec![(0, terms.consumer, terms.end_epoch)]).expect("one");
+        let (index, endings) = (bench.provider().index, Bounded::default());
+        let settle = posync_protocol::operation::Settle { provider: account("paul"), index, slots, endings };
+        assert_eq!(bench.submit("carol", Body::Settle(settle)), Ok(Code::Done));
+        // The first operation that is sent names those that stand, and no other.
+        bench.watch_blocks(&context, 2).await;
+        assert_eq!(bench.provider().slots, 0);
+    });
+}
+
+#[test]
+fn while_the_counts_agree_no_block_is_asked_for() {
+    run(|context| async move {
+        let mut bench = registered(&context).await;
+        let id = bench.open(6);
+        bench.set(id, 1, &[], &[data(1, 100_000)]).await;
+        bench.ledger.world.lock().draws = true;
+        let blocks = 10 * bench.epoch_blocks();
+        bench.watch_blocks(&context, blocks).await;
+        assert_eq!(bench.provider().slots, 0, "it came and went");
+        assert_eq!(bench.asked(), [0; 0]);
+    });
+}
+
+#[test]
+fn where_the_counts_agreed_no_block_is_ever_asked_for() {
+    run(|context| async move {
+        let mut bench = registered(&context).await;
+        let id = bench.open(600);
+        bench.set(id, 1, &[], &[data(1, 100_000)]).await;
+        bench.watch_blocks(&context, 600).await;
+        let before = bench.height();
+        bench.open_with(little(&bench, 9, 5));
+        bench.watch_blocks(&context, 10).await;
+        assert_eq!(bench.found().len(), 1);
+        let round = bench.ledger.world.lock().parameters.round_blocks;
+        assert!(bench.asked().iter().all(|height| *height + 2 * round > before));
+        // A new process knows it, too, but for the last few hundred blocks.
+        bench = bench.restart(&context, Reporter::default()).await;
+        bench.open_with(little(&bench, 10, 5));
+        bench.watch_blocks(&context, 20).await;
+        assert_eq!(bench.found().len(), 2);
+        let asked = bench.asked();
+        assert!(!asked.is_empty() && asked.iter().all(|height| height + 300 > before), "{asked:?}");
+    });
+}
+
+#[test]
+fn one_opened_while_another_is_closed_is_found_although_the_counts_agree() {
+    run(|context| async move {
+        let mut bench = registered(&context).await;
+        let id = bench.open_with(little(&bench, 0, 600));
+        let round = bench.ledger.world.lock().parameters.round_blocks;
+        bench.set(id, 1, &[], &[data(1, 10_000)]).await;
+        bench.watch_blocks(&context, 2 * round).await;
+        // Emptied and closed by both, and in the next block another stands in its place.
+        let world = bench.ledger.world.lock().clone();
+        let terms: Agreement = world.get(Agreement::key(&account("paul"), 0)).expect("stands");
+        let last = world.height + 100;
+        let second = sign(&key("paul"), CLOSE_NAMESPACE, &with_chain(&world.chain, &(id, last)));
+        let (index, consumer, end_epoch) = (bench.provider().index, terms.consumer, terms.end_epoch);
+        let close = Close { agreement: id, consumer, index, end_epoch, last, second };
+        assert_eq!(bench.submit("carol", Body::Close(close)), Ok(Code::Done));
+        let other = bench.open_with(little(&bench, 4, 3));
+        bench.watch_blocks(&context, 6 * round).await;
+        assert_eq!(bench.found(), [other]);
+    });
+}
+
+#[test]
+fn a_lying_hint_is_ignored() {
+    run(|context| async move {
+        let mut bench = registered(&context).await;
+        bench.ledger.blocks.lock().lies = vec![0, 3, 5, u32::MAX];
+        bench.away(20);
+        let ids = [bench.open_with(little(&bench, 3, 3)), bench.open_with(little(&bench, 5, 3))];
+        bench.away(20);
+        bench.watch_blocks(&context, 10).await;
+        assert!(bench.asked().len() > 20);
+        assert_eq!(bench.found(), ids, "each once, with the height of its opening");
+        let blocks = 6 * bench.epoch_blocks();
+        bench.watch_blocks(&context, blocks).await;
+        assert_eq!((bench.provider().slots, bench.found().len()), (0, 0));
+    });
+}
+
+#[test]
+fn a_restart_in_the_middle_goes_on_where_it_was() {
+    run(|context| async move {
+        let mut bench = registered(&context).await;
+        let early = bench.open_with(little(&bench, 3, 300));
+        bench.away(200);
+        let late = bench.open_with(little(&bench, 4, 300));
+        bench.watch_blocks(&context, 4).await;
+        let before = bench.asked();
+        assert_eq!(bench.found(), [early], "in the middle");
+        bench = bench.restart(&context, Reporter::default()).await;
+        assert_eq!(bench.found(), [early], "durable");
+        bench.watch_blocks(&context, 12).await;
+        assert_eq!(bench.found(), [early, late]);
+        let after = bench.asked();
+        let (last, first) = (*before.last().expect("some"), after[0]);
+        assert!(first > last - finds::BLOCKS_A_TICK, "{last} {first}: but for what was under way");
+        assert!(after.windows(2).all(|pair| pair[0] + 1 == pair[1]), "each once: {after:?}");
+        bench = bench.restart(&context, Reporter::default()).await;
+        bench.watch_blocks(&context, 12).await;
+        assert_eq!(bench.asked(), [0; 0], "nothing is left to look for");
+    });
+}
+
+#[test]
+fn what_no_node_keeps_is_asked_for_again_until_an_archive_has_it() {
+    run(|context| async move {
+        let mut bench = registered(&context).await;
+        let old = bench.open_with(little(&bench, 3, 600));
+        bench.away(100);
+        let new = bench.open_with(little(&bench, 4, 600));
+        bench.ledger.blocks.lock().kept = new.opened;
+        bench.watch_blocks(&context, 20).await;
+        assert_eq!(bench.found(), [new], "what is kept is looked through first");
+        bench.asked();
+        bench.watch_blocks(&context, 20).await;
+        assert!(bench.asked().iter().all(|height| *height > new.opened), "not in every block");
+        bench = bench.restart(&context, Reporter::default()).await;
+        bench.watch_blocks(&context, 20).await;
+        let asked = bench.asked().into_iter().filter(|height| *height < new.opened).count();
+        assert!((1..10).contains(&asked), "once by a new process: {asked}");
+        bench.ledger.blocks.lock().kept = 0;
+        context.sleep(Duration::from_secs(3_600)).await;
+        bench.watch_blocks(&context, 20).await;
+        assert_eq!(bench.found(), [old, new]);
+    });
+}
+
+#[test]
+fn a_node_that_is_behind_makes_nothing_forgotten() {
+    run(|context| async move {
+        let mut bench = registered(&context).await;
+        let behind = bench.ledger.world.lock().clone();
+        let id = bench.open_with(little(&bench, 3, 600));
+        bench.watch_blocks(&context, 1).await;
+        bench.ledger.blocks.lock().behind = Some(behind);
+        bench.watch_blocks(&context, 100).await;
+        bench.ledger.blocks.lock().behind = None;
+        context.sleep(Duration::from_secs(300)).await;
+        bench.watch_blocks(&context, 10).await;
+        assert_eq!(bench.found(), [id]);
+    });
+}
