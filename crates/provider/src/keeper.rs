@@ -31,7 +31,7 @@ use crate::{
     till::State,
     view::Question,
 };
-use commonware_runtime::{Blob, Clock, Handle, Spawner};
+use commonware_runtime::{Blob, Handle, Spawner};
 use commonware_storage::Context;
 use commonware_utils::channel::mpsc;
 use posync_protocol::{

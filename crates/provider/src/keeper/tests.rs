@@ -16,7 +16,7 @@ use crate::{
     view::View,
     world::{World, account, key},
 };
-use commonware_runtime::{Runner as _, Supervisor as _, deterministic};
+use commonware_runtime::{Clock as _, Runner as _, Supervisor as _, deterministic};
 use commonware_utils::sync::Mutex;
 use posync_protocol::{
     Bounded, Code, Key,
