@@ -67,7 +67,8 @@ pub(super) struct Finder<E: Context> {
     pause: Duration,
     /// What no node kept is not asked for before.
     again: Option<SystemTime>,
-    told: Option<SystemTime>,
+    /// When the operator was told last of what cannot be found.
+    pub(super) told: Option<SystemTime>,
     /// Height and slots as proved last.
     slots: (u64, u32),
     /// An earlier such pair: once every agreement was proved since, the counts are compared.
@@ -132,10 +133,6 @@ impl<E: Spawner + Context, B: Blob, L: Ledger> Keeper<E, B, L> {
     async fn keep_found(&mut self, born: u64) -> Result<(), KeeperError> {
         let Some(Looked { blocks, done, found, stop }) = self.finder.take() else { return Ok(()) };
         let (now, before) = (self.context.current(), self.finder.reach(born));
-        if blocks.start != before.next && blocks.start != before.missed.0 {
-            // Meanwhile the counts agreed: what was found is known.
-            return Ok(());
-        }
         let mut reach = before.looked(blocks.start, done);
         match stop {
             None => (self.finder.wait, self.finder.pause) = (None, PAUSE),

@@ -48,11 +48,11 @@ impl Reach {
         (!ahead.is_empty()).then_some(ahead)
     }
 
-    /// What began at `from` was looked at, up to before `done`.
+    /// What began at `from` was looked at, up to before `done`; nothing if it begins elsewhere by now.
     pub(super) fn looked(mut self, from: u64, done: u64) -> Self {
         if from == self.next {
             self.next = done;
-        } else {
+        } else if from == self.missed.0 {
             self.missed.0 = done;
         }
         self
@@ -255,6 +255,7 @@ mod tests {
         let reach = reach.looked(7, 10).skip(10, 50);
         assert_eq!(reach.ahead(99, true), Some(50..100));
         let reach = reach.looked(50, 100);
+        assert_eq!(reach.looked(70, 80), reach, "the counts agreed while it was under way");
         assert_eq!(reach.ahead(99, true), Some(10..50));
         assert_eq!(reach.ahead(101, true), Some(10..50), "although the chain goes on");
         assert_eq!(reach.ahead(101, false), Some(100..102));

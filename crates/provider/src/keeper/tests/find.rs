@@ -162,46 +162,59 @@ fn while_the_counts_agree_no_block_is_asked_for() {
     });
 }
 
+/// The blocks that are asked for when another opens after 600 blocks at which the counts agreed, a
+/// new process in between or not; and the last block before.
+async fn asked_after_agreement(context: Context, restarts: bool) -> (Vec<u64>, u64) {
+    let mut bench = registered(&context).await;
+    let id = bench.open(600);
+    bench.set(id, 1, &[], &[data(1, 100_000)]).await;
+    bench.watch_blocks(&context, 600).await;
+    let before = bench.height();
+    if restarts {
+        bench = bench.restart(&context, Reporter::default()).await;
+    }
+    let other = bench.open_with(little(&bench, 9, 5));
+    bench.watch_blocks(&context, 20).await;
+    assert_eq!(bench.found(), [other]);
+    (bench.asked(), before)
+}
+
 #[test]
 fn where_the_counts_agreed_no_block_is_ever_asked_for() {
-    run(|context| async move {
-        let mut bench = registered(&context).await;
-        let id = bench.open(600);
-        bench.set(id, 1, &[], &[data(1, 100_000)]).await;
-        bench.watch_blocks(&context, 600).await;
-        let before = bench.height();
-        bench.open_with(little(&bench, 9, 5));
-        bench.watch_blocks(&context, 10).await;
-        assert_eq!(bench.found().len(), 1);
-        let round = bench.ledger.world.lock().parameters.round_blocks;
-        assert!(bench.asked().iter().all(|height| *height + 2 * round > before));
-        // A new process knows it, too, but for the last few hundred blocks.
-        bench = bench.restart(&context, Reporter::default()).await;
-        bench.open_with(little(&bench, 10, 5));
-        bench.watch_blocks(&context, 20).await;
-        assert_eq!(bench.found().len(), 2);
-        let asked = bench.asked();
-        assert!(!asked.is_empty() && asked.iter().all(|height| height + 300 > before), "{asked:?}");
-    });
+    // A new process knows it, too, but for the last few hundred blocks.
+    for (restarts, late) in [(false, 16), (true, 300)] {
+        run(|context| async move {
+            let (asked, before) = asked_after_agreement(context, restarts).await;
+            assert!(!asked.is_empty() && asked.iter().all(|height| height + late > before), "{asked:?}");
+        });
+    }
 }
 
 #[test]
 fn one_opened_while_another_is_closed_is_found_although_the_counts_agree() {
     run(|context| async move {
         let mut bench = registered(&context).await;
-        let id = bench.open_with(little(&bench, 0, 600));
-        let round = bench.ledger.world.lock().parameters.round_blocks;
-        bench.set(id, 1, &[], &[data(1, 10_000)]).await;
-        bench.watch_blocks(&context, 2 * round).await;
-        // Emptied and closed by both, and in the next block another stands in its place.
+        let (chain, round) = (bench.ledger.world.lock().chain, 8);
+        // More than are proved in one round.
+        for slot in 0..90 {
+            let id = bench.open_with(little(&bench, slot, 600));
+            let voucher = Voucher::signed(&key("carol"), &chain, id, 1, 0);
+            let kept = Redemption { voucher, session_key: account("carol"), claim: None };
+            bench.desk.parts().till.keep(kept).await.expect("durable");
+        }
+        bench.watch_blocks(&context, 4 * round).await;
+        assert_eq!(bench.found(), []);
+        // The one whose turn comes last is closed by both, and in the next block another is opened.
+        let id = bench.keeper.refreshed.expect("all were looked at");
         let world = bench.ledger.world.lock().clone();
-        let terms: Agreement = world.get(Agreement::key(&account("paul"), 0)).expect("stands");
+        let terms: Agreement = world.get(Agreement::key(&account("paul"), id.slot)).expect("stands");
         let last = world.height + 100;
         let second = sign(&key("paul"), CLOSE_NAMESPACE, &with_chain(&world.chain, &(id, last)));
         let (index, consumer, end_epoch) = (bench.provider().index, terms.consumer, terms.end_epoch);
         let close = Close { agreement: id, consumer, index, end_epoch, last, second };
         assert_eq!(bench.submit("carol", Body::Close(close)), Ok(Code::Done));
-        let other = bench.open_with(little(&bench, 4, 3));
+        let other = bench.open_with(little(&bench, 100, 3));
+        assert_eq!(bench.provider().slots, 90);
         bench.watch_blocks(&context, 6 * round).await;
         assert_eq!(bench.found(), [other]);
     });
@@ -212,11 +225,13 @@ fn a_lying_hint_is_ignored() {
     run(|context| async move {
         let mut bench = registered(&context).await;
         bench.ledger.blocks.lock().lies = vec![0, 3, 5, u32::MAX];
-        bench.away(20);
+        bench.away(60);
         let ids = [bench.open_with(little(&bench, 3, 3)), bench.open_with(little(&bench, 5, 3))];
-        bench.away(20);
+        bench.watch_blocks(&context, 2).await;
+        let asked = bench.asked();
+        assert!(asked[0] > bench.provider().born, "not before the counts agreed last");
+        assert!(asked.len() > 20 && bench.found().is_empty(), "nor is a true slot at a wrong height taken");
         bench.watch_blocks(&context, 10).await;
-        assert!(bench.asked().len() > 20);
         assert_eq!(bench.found(), ids, "each once, with the height of its opening");
         let blocks = 6 * bench.epoch_blocks();
         bench.watch_blocks(&context, blocks).await;
@@ -259,7 +274,10 @@ fn what_no_node_keeps_is_asked_for_again_until_an_archive_has_it() {
         bench.watch_blocks(&context, 20).await;
         assert_eq!(bench.found(), [new], "what is kept is looked through first");
         bench.asked();
+        let told = bench.keeper.finder.told;
+        assert!(told.is_some(), "and the operator is told");
         bench.watch_blocks(&context, 20).await;
+        assert_eq!(bench.keeper.finder.told, told, "not in every block");
         assert!(bench.asked().iter().all(|height| *height > new.opened), "not in every block");
         bench = bench.restart(&context, Reporter::default()).await;
         bench.watch_blocks(&context, 20).await;
@@ -277,13 +295,30 @@ fn a_node_that_is_behind_makes_nothing_forgotten() {
     run(|context| async move {
         let mut bench = registered(&context).await;
         let behind = bench.ledger.world.lock().clone();
+        bench.ledger.blocks.lock().behind = Some(behind.clone());
         let id = bench.open_with(little(&bench, 3, 600));
-        bench.watch_blocks(&context, 1).await;
-        bench.ledger.blocks.lock().behind = Some(behind);
         bench.watch_blocks(&context, 100).await;
+        assert_eq!(bench.found(), [], "its absence there says nothing");
         bench.ledger.blocks.lock().behind = None;
         context.sleep(Duration::from_secs(300)).await;
         bench.watch_blocks(&context, 10).await;
         assert_eq!(bench.found(), [id]);
+        bench.ledger.blocks.lock().behind = Some(behind);
+        bench.watch_blocks(&context, 100).await;
+        assert_eq!(bench.found(), [id], "nor does it once it is known");
+    });
+}
+
+#[test]
+fn a_node_that_is_behind_ends_no_agreement_that_was_used() {
+    run(|context| async move {
+        let mut bench = registered(&context).await;
+        let behind = bench.ledger.world.lock().clone();
+        let id = bench.open(600);
+        bench.set(id, 1, &[], &[data(1, 10_000)]).await;
+        bench.ledger.blocks.lock().behind = Some(behind);
+        bench.watch_blocks(&context, 40).await;
+        assert_eq!(bench.desk.parts().store.totals().bytes, 10_000);
+        assert!(bench.desk.parts().books.with(|state| state.agreements().eq([id])));
     });
 }
