@@ -72,7 +72,7 @@ pub(super) struct Finder<E: Context> {
     /// Height and slots as proved last.
     slots: (u64, u32),
     /// An earlier such pair: once every agreement was proved since, the counts are compared.
-    witness: Option<(u64, u32)>,
+    pub(super) witness: Option<(u64, u32)>,
     /// Up to here every agreement is known.
     agreed: u64,
 }
@@ -131,7 +131,7 @@ impl<E: Spawner + Context, B: Blob, L: Ledger> Keeper<E, B, L> {
 
     /// Keeps what the last blocks had, and how far they were looked through.
     async fn keep_found(&mut self, born: u64) -> Result<(), KeeperError> {
-        let Some(Looked { blocks, done, found, stop }) = self.finder.take() else { return Ok(()) };
+        let Some(Looked { blocks, done, mut found, stop }) = self.finder.take() else { return Ok(()) };
         let (now, before) = (self.context.current(), self.finder.reach(born));
         let mut reach = before.looked(blocks.start, done);
         match stop {
@@ -147,6 +147,8 @@ impl<E: Spawner + Context, B: Blob, L: Ledger> Keeper<E, B, L> {
                 self.finder.back_off(now);
             }
         }
+        let used = self.used();
+        found.retain(|id| !used.contains(id));
         for id in &found {
             tracing::info!(slot = id.slot, opened = id.opened, "found an agreement that nobody told of");
         }
