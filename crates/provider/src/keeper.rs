@@ -418,7 +418,7 @@ impl<E: Spawner + Context, B: Blob, L: Ledger> Keeper<E, B, L> {
                 match terms.filter(|terms| terms.id == *id) {
                     // A node that is behind proves the absence of what came since.
                     None if height < self.last_seen(id) => {}
-                    None => self.end(*id).await?,
+                    None => self.end(*id, height).await?,
                     Some(terms) => {
                         let going = self.desk.parts().books.observe(*id, terms.data.clone()).await?;
                         self.desk.parts().view.learn(terms);
@@ -446,7 +446,9 @@ impl<E: Spawner + Context, B: Blob, L: Ledger> Keeper<E, B, L> {
         all
     }
 
-    async fn end(&mut self, id: AgreementId) -> Result<(), KeeperError> {
+    /// Gives back what an agreement held that was proved gone at a height.
+    async fn end(&mut self, id: AgreementId, height: u64) -> Result<(), KeeperError> {
+        self.finder.ended(height);
         let parts = self.desk.parts();
         tracing::info!(slot = id.slot, opened = id.opened, "an agreement is over; its space comes back");
         let going = parts.books.end(id).await?;

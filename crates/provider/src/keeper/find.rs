@@ -71,6 +71,8 @@ pub(super) struct Finder<E: Context> {
     pub(super) told: Option<SystemTime>,
     /// Height and slots as proved last.
     slots: (u64, u32),
+    /// The last height at which an agreement was proved gone.
+    gone: u64,
     /// An earlier such pair: once every agreement was proved since, the counts are compared.
     pub(super) witness: Option<(u64, u32)>,
     /// Up to here every agreement is known.
@@ -79,14 +81,19 @@ pub(super) struct Finder<E: Context> {
 
 impl<E: Context> Finder<E> {
     pub(super) const fn new(finds: Finds<E>) -> Self {
-        let (slots, agreed) = ((0, 0), 0);
-        let (wait, pause) = (None, PAUSE);
-        Self { finds, task: None, wait, pause, again: None, told: None, slots, witness: None, agreed }
+        let (slots, gone, witness, agreed) = ((0, 0), 0, None, 0);
+        let (task, wait, pause, again, told) = (None, None, PAUSE, None, None);
+        Self { finds, task, wait, pause, again, told, slots, gone, witness, agreed }
     }
 
     /// Notes the slots that were proved at a height.
     pub(super) const fn saw(&mut self, height: u64, slots: u32) {
         self.slots = (height, slots);
+    }
+
+    /// Notes that an agreement was proved gone at a height: slots of before it may count it.
+    pub(super) fn ended(&mut self, height: u64) {
+        self.gone = self.gone.max(height);
     }
 
     fn reach(&self, born: u64) -> Reach {
@@ -115,7 +122,8 @@ impl<E: Spawner + Context, B: Blob, L: Ledger> Keeper<E, B, L> {
         let known = self.known().len();
         let now = self.context.current();
         let waits = |until: Option<SystemTime>| until.is_some_and(|until| now < until);
-        if slots as usize <= known || waits(self.finder.wait) || self.finder.task.is_some() {
+        let is_short = slots as usize > known && height >= self.finder.gone;
+        if !is_short || waits(self.finder.wait) || self.finder.task.is_some() {
             return Ok(());
         }
         let reach = self.finder.reach(born);
@@ -197,12 +205,14 @@ impl<E: Spawner + Context, B: Blob, L: Ledger> Keeper<E, B, L> {
         let found = |id: &AgreementId| self.finder.finds.proof(id).map_or(0, |proof| proof.height);
         let proved = |id: &AgreementId| view.kept(id).map_or(0, |terms| terms.height).max(found(id));
         let known = self.known();
-        let mut stood = known.iter().filter(|id| id.opened <= height);
         let (mut count, mut all) = (0, true);
-        stood.by_ref().for_each(|id| match proved(id) >= height {
-            true => count += 1,
-            false => all = false,
-        });
+        for id in known.iter().filter(|id| id.opened <= height) {
+            if proved(id) >= height {
+                count += 1;
+            } else {
+                all = false;
+            }
+        }
         if count == slots {
             self.finder.agreed = self.finder.agreed.max(height);
         }
@@ -250,7 +260,7 @@ impl<E: Spawner + Context, B: Blob, L: Ledger> Keeper<E, B, L> {
                     }
                     standing.push(terms);
                 } else if height >= self.last_seen(id) {
-                    self.end(*id).await?;
+                    self.end(*id, height).await?;
                 }
             }
         }

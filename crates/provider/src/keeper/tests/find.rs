@@ -334,3 +334,28 @@ fn a_node_that_is_behind_ends_no_agreement_that_was_used() {
         assert!(bench.desk.parts().books.with(|state| state.agreements().eq([id])));
     });
 }
+
+#[test]
+fn slots_of_a_state_before_one_was_gone_start_no_search() {
+    run(|context| async move {
+        let mut bench = registered(&context).await;
+        bench.open_with(little(&bench, 3, 2));
+        while bench.ledger.waiting.lock().is_empty() {
+            bench.watch_blocks(&context, 1).await;
+        }
+        assert_eq!((bench.found().len(), bench.asked().is_empty()), (1, false));
+        let before = bench.ledger.world.lock().clone();
+        bench.ledger.block();
+        assert_eq!(bench.provider().slots, 0, "cleared");
+        // Its absence is proved by one node, the own records by another that is behind.
+        let after = std::mem::replace(&mut *bench.ledger.world.lock(), before);
+        bench.desk.parts().view.advance(after.height + 8);
+        bench.ledger.blocks.lock().behind = Some(after);
+        for _ in 0..4 {
+            bench.keeper.step().await.expect("nothing fails");
+            context.sleep(Duration::from_millis(1)).await;
+        }
+        assert!(bench.found().is_empty() && bench.provider().slots == 1);
+        assert_eq!((bench.asked(), bench.keeper.finder.told), (vec![], None));
+    });
+}
