@@ -52,7 +52,7 @@ struct Blocks {
     kept: u64,
     /// The heights that it was asked for.
     asked: Vec<u64>,
-    /// The state that it proves agreements from, when another node is asked (that is behind).
+    /// The state that it proves agreements from, when that is another node's: older, or newer.
     behind: Option<World>,
 }
 
