@@ -6,6 +6,7 @@
 //!                          --> capacity cut by a refusal?  declare again what there is room for
 //!                          --> challenge open?  statement (again until the record says answered)
 //!                          --> none, and asleep or with slots that ended?  free upkeep
+//!                          --> more agreements than are known?  look for them in blocks
 //!              each round --> terms of all books: versions in force, ended agreements, their space
 //!                          --> loose shards go, due vouchers redeemed, claims brought that pay
 //! ```
@@ -14,6 +15,10 @@
 //! state, so a restart at any point goes on where it was.
 
 mod bring;
+mod find;
+mod finds;
+
+pub use finds::Finds;
 
 use crate::{
     ledger::{Ledger, LedgerError, decode},
@@ -26,7 +31,8 @@ use crate::{
     till::State,
     view::Question,
 };
-use commonware_runtime::{Blob, Clock, Handle, Spawner};
+use commonware_runtime::{Blob, Handle, Spawner};
+use commonware_storage::Context;
 use commonware_utils::channel::mpsc;
 use posync_protocol::{
     Account, AgreementId, Amount, Body, Code, Hash,
@@ -64,13 +70,16 @@ pub enum KeeperError {
     /// The till failed.
     #[error(transparent)]
     Till(#[from] crate::till::TillError),
+    /// The list of agreements that were found failed.
+    #[error("the keeper's journal failed: {0}; check the volume, then start again")]
+    Finds(#[from] crate::journal::Error),
     /// A step could not be done now; the next height tries again.
     #[error(transparent)]
     Ledger(#[from] LedgerError),
 }
 
 /// The keeper.
-pub struct Keeper<E: Spawner + Clock, B, L> {
+pub struct Keeper<E: Spawner + Context, B, L> {
     context: E,
     desk: Arc<Desk<E, B>>,
     ledger: L,
@@ -90,6 +99,7 @@ pub struct Keeper<E: Spawner + Clock, B, L> {
     declared: Option<u64>,
     redeeming: Option<Handle<()>>,
     bringer: bring::Bringer,
+    finder: find::Finder<E>,
     costs: Costs,
 }
 
@@ -102,7 +112,7 @@ struct Costs {
     base_fee: u64,
 }
 
-impl<E: Spawner + Clock, B: Blob, L: Ledger> Keeper<E, B, L> {
+impl<E: Spawner + Context, B: Blob, L: Ledger> Keeper<E, B, L> {
     /// A keeper of a desk.
     pub const fn new(
         context: E,
@@ -111,6 +121,7 @@ impl<E: Spawner + Clock, B: Blob, L: Ledger> Keeper<E, B, L> {
         registration: RegisterProvider,
         loose: Duration,
         report: Reporter,
+        finds: Finds<E>,
     ) -> Self {
         Self {
             context,
@@ -128,6 +139,7 @@ impl<E: Spawner + Clock, B: Blob, L: Ledger> Keeper<E, B, L> {
             declared: None,
             redeeming: None,
             bringer: bring::Bringer::new(),
+            finder: find::Finder::new(finds),
             costs: Costs { index: 0, base_fee: 0 },
         }
     }
@@ -182,6 +194,7 @@ impl<E: Spawner + Clock, B: Blob, L: Ledger> Keeper<E, B, L> {
         self.keep_asked(&case).await?;
         self.costs.index = case.provider.index;
         self.declare(&case).await?;
+        self.find(case.provider.born).await?;
         let Some(challenge) = case.audit.challenge else {
             self.free(case).await?;
             return self.tidy_each_round(height).await;
@@ -220,17 +233,21 @@ impl<E: Spawner + Clock, B: Blob, L: Ledger> Keeper<E, B, L> {
         Ok(())
     }
 
-    /// Frees what ended, by what was proved of it in the last round.
+    /// Frees what ended: of the agreements that were used, by what was proved of them in the last
+    /// round, and of those that were found in blocks.
     async fn free(&mut self, mut case: Case) -> Result<(), KeeperError> {
         if self.freed_at.is_some_and(|at| case.height < at + RETRY_BLOCKS) {
             return Ok(());
         }
-        let parts = self.desk.parts();
-        let agreements: Vec<AgreementId> = parts.books.with(|state| state.agreements().collect());
-        let kept = agreements.iter().filter_map(|id| parts.view.kept(id));
+        let view = &self.desk.parts().view;
+        let kept = self.used().into_iter().filter_map(|id| view.kept(&id));
         case.terms = kept.map(|terms| (terms.id.slot, terms)).collect();
-        if let Some(settle) = case.upkeep() {
+        case.terms = self.due_now(&case).await?;
+        let settle = case.upkeep();
+        if settle.is_some() || !case.terms.is_empty() {
             self.freed_at = Some(case.height);
+        }
+        if let Some(settle) = settle {
             self.ledger.send(Body::Settle(settle)).await?;
         }
         Ok(())
@@ -289,6 +306,7 @@ impl<E: Spawner + Clock, B: Blob, L: Ledger> Keeper<E, B, L> {
         let Some(provider) = decode::<Provider>(slot(0))? else { return Ok(None) };
         let Some(offer) = decode::<Offer>(slot(4))? else { return Ok(None) };
         let (audit, endings) = (decode::<Audit>(slot(1))?.unwrap_or_default(), decode::<Endings>(slot(2))?);
+        self.finder.saw(at, provider.slots);
         let (height, anchor, terms) = (at.max(height), [0; 32], BTreeMap::new());
         let standing = decode::<Standing>(slot(3))?;
         Ok(Some(Case {
@@ -306,7 +324,7 @@ impl<E: Spawner + Clock, B: Blob, L: Ledger> Keeper<E, B, L> {
     }
 
     /// Proves the records of slots; absent agreements are `None`.
-    async fn read_slots(&self, slots: &[u32]) -> Result<Vec<Option<Terms>>, LedgerError> {
+    async fn read_slots(&self, slots: &[u32]) -> Result<(u64, Vec<Option<Terms>>), LedgerError> {
         read_slots(&self.ledger, &self.account(), slots).await
     }
 
@@ -317,7 +335,7 @@ impl<E: Spawner + Clock, B: Blob, L: Ledger> Keeper<E, B, L> {
             parts.books.with(|state| state.agreements().map(|agreement| agreement.slot).collect());
         let slots: Vec<u32> = slots.into_iter().collect();
         for page in slots.chunks(SLOTS_READ) {
-            for terms in self.read_slots(page).await?.into_iter().flatten() {
+            for terms in self.read_slots(page).await?.1.into_iter().flatten() {
                 parts.view.learn(terms.clone());
                 case.terms.insert(terms.id.slot, terms);
             }
@@ -378,6 +396,7 @@ impl<E: Spawner + Clock, B: Blob, L: Ledger> Keeper<E, B, L> {
     /// Refreshes some agreements, gives back what is no longer held, and redeems.
     async fn tidy(&mut self) -> Result<(), KeeperError> {
         self.refresh().await?;
+        self.recheck().await?;
         for (agreement, mut shards) in self.desk.expired(self.loose) {
             shards.retain(|shard| !self.desk.is_loose(agreement, *shard));
             let going = self.desk.parts().books.let_go(agreement, shards);
@@ -394,9 +413,12 @@ impl<E: Spawner + Clock, B: Blob, L: Ledger> Keeper<E, B, L> {
         self.refreshed = due.last().copied().or(Some(nobody()));
         for page in due.chunks(SLOTS_READ) {
             let slots: Vec<u32> = page.iter().map(|id| id.slot).collect();
-            for (id, terms) in page.iter().zip(self.read_slots(&slots).await?) {
+            let (height, all) = self.read_slots(&slots).await?;
+            for (id, terms) in page.iter().zip(all) {
                 match terms.filter(|terms| terms.id == *id) {
-                    None => self.end(*id).await?,
+                    // A node that is behind proves the absence of what came since.
+                    None if height < self.last_seen(id) => {}
+                    None => self.end(*id, height).await?,
                     Some(terms) => {
                         let going = self.desk.parts().books.observe(*id, terms.data.clone()).await?;
                         self.desk.parts().view.learn(terms);
@@ -410,22 +432,30 @@ impl<E: Spawner + Clock, B: Blob, L: Ledger> Keeper<E, B, L> {
 
     /// The agreements to look at now: those after the last one, then from the start.
     fn due(&self) -> Vec<AgreementId> {
-        let parts = self.desk.parts();
-        let mut all: BTreeSet<AgreementId> = parts.books.with(|state| state.agreements().collect());
-        all.extend(parts.till.with(|till| till.agreements().collect::<Vec<_>>()));
+        let all = self.used();
         let from = self.refreshed.unwrap_or_else(nobody);
         let later = all.iter().filter(|id| **id > from);
         later.chain(all.iter().filter(|id| **id <= from)).take(REFRESH_MAX).copied().collect()
     }
 
-    async fn end(&self, id: AgreementId) -> Result<(), KeeperError> {
+    /// The agreements that books or till tell of.
+    fn used(&self) -> BTreeSet<AgreementId> {
+        let parts = self.desk.parts();
+        let mut all: BTreeSet<AgreementId> = parts.books.with(|state| state.agreements().collect());
+        all.extend(parts.till.with(|till| till.agreements().collect::<Vec<_>>()));
+        all
+    }
+
+    /// Gives back what an agreement held that was proved gone at a height.
+    async fn end(&mut self, id: AgreementId, height: u64) -> Result<(), KeeperError> {
+        self.finder.ended(height);
         let parts = self.desk.parts();
         tracing::info!(slot = id.slot, opened = id.opened, "an agreement is over; its space comes back");
         let going = parts.books.end(id).await?;
         self.unlink(id, going).await?;
         parts.till.forget(id).await?;
         parts.view.forget(id.slot);
-        Ok(())
+        self.drop_found(id).await
     }
 
     async fn unlink(&self, id: AgreementId, shards: Vec<Hash>) -> Result<(), KeeperError> {
@@ -492,7 +522,7 @@ fn is_over(task: &mut Handle<()>) -> bool {
     futures::FutureExt::now_or_never(task).is_some()
 }
 
-/// Proves the records of at most [`SLOTS_READ`] slots.
+/// Proves the records of at most [`SLOTS_READ`] slots, and says at which height.
 ///
 /// # Errors
 /// `Unreachable`, `Record`.
@@ -500,7 +530,7 @@ pub async fn read_slots<L: Ledger>(
     ledger: &L,
     account: &Account,
     slots: &[u32],
-) -> Result<Vec<Option<Terms>>, LedgerError> {
+) -> Result<(u64, Vec<Option<Terms>>), LedgerError> {
     let keys = slots.iter().flat_map(|slot| {
         [Agreement::key(account, *slot), Use::key(account, *slot), DataSet::key(account, *slot)]
     });
@@ -516,7 +546,7 @@ pub async fn read_slots<L: Ledger>(
             Terms { id, height, agreement, usage, data }
         }));
     }
-    Ok(all)
+    Ok((height, all))
 }
 
 /// Answers the view's questions, one proven read each.
@@ -527,7 +557,7 @@ pub async fn answer_questions<L: Ledger>(
 ) {
     while let Some(Question { slot, done }) = questions.recv().await {
         match read_slots(&ledger, &view.account, &[slot]).await {
-            Ok(mut terms) => {
+            Ok((_, mut terms)) => {
                 let terms = terms.pop().flatten();
                 if let Some(terms) = &terms {
                     view.learn(terms.clone());

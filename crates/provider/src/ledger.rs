@@ -14,6 +14,9 @@ pub enum LedgerError {
     /// The operation was refused before or in a block.
     #[error("the ledger refused it: {}", .0.explain())]
     Refused(Code),
+    /// No node that was asked keeps the block any more.
+    #[error("no node keeps the block any more")]
+    Pruned,
     /// A proven slot does not decode: this program is older than the ledger.
     #[error("a record of the ledger does not decode; install a newer version")]
     Record,
@@ -29,6 +32,13 @@ pub trait Ledger: Clone + Send + Sync + 'static {
 
     /// Waits for a certified height above `height`; skips to the newest.
     fn above(&self, height: u64) -> impl Future<Output = Result<u64, LedgerError>> + Send;
+
+    /// Slots at which an operation of the block at `height` asks to open an agreement with this
+    /// provider: hints, each to be proved.
+    ///
+    /// # Errors
+    /// `Pruned` when every node that may be asked has let the block go; the others may pass.
+    fn openings(&self, height: u64) -> impl Future<Output = Result<Vec<u32>, LedgerError>> + Send;
 
     /// Signs a free operation and hands it to a node; whether it reached a block shows in state.
     fn send(&self, body: Body) -> impl Future<Output = Result<(), LedgerError>> + Send;

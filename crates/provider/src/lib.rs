@@ -5,6 +5,7 @@
 //!                           |-----> books    (data sets)   in force, next, and every signed one above
 //!                           +-----> till     (vouchers)    durable before the next slice leaves
 //!   ledger <--proven reads-- keeper --> prover (statements), redeem, claims, upkeep, registration
+//!   blocks <--bodies-------- keeper     only while the ledger counts agreements that are not known here
 //!                            probe  --> other providers: counted egress, once an epoch
 //! ```
 //!

@@ -1,14 +1,14 @@
 //! The ledger as a provider sees it: over a light connection to the network's nodes.
 
 use crate::ledger::{Ledger, LedgerError, Proven};
-use commonware_cryptography::ed25519::PrivateKey;
+use commonware_cryptography::{Signer as _, ed25519::PrivateKey};
 use commonware_runtime::{Clock, Spawner};
 use commonware_utils::channel::watch;
 use posync_client::{
     account::Submitter,
     connection::{Connection, Error},
 };
-use posync_protocol::{Amount, Body, Key, Operation, limits::Parameters, wire::node::Unavailable};
+use posync_protocol::{Account, Amount, Body, Key, Operation, limits::Parameters, wire::node::Unavailable};
 use std::time::Duration;
 
 /// Pause after the nodes were out of reach.
@@ -28,6 +28,7 @@ impl From<Error> for LedgerError {
     fn from(error: Error) -> Self {
         match error {
             Error::Refused(code) => Self::Refused(code),
+            Error::Unavailable(Unavailable::Pruned) => Self::Pruned,
             other => Self::Unreachable(other.to_string()),
         }
     }
@@ -78,6 +79,18 @@ impl Ledger for Node {
         let mut heights = self.height.clone();
         let newest = heights.wait_for(|newest| *newest > height).await;
         newest.map(|newest| *newest).map_err(|_| LedgerError::Unreachable("the follower ended".into()))
+    }
+
+    async fn openings(&self, height: u64) -> Result<Vec<u32>, LedgerError> {
+        // The body is checked against the certified header: no node can leave an opening out.
+        let header = self.connection.header(height).await?;
+        let body = self.connection.body(&header).await?;
+        let account = Account::of(&self.key.public_key());
+        let slots = body.operations.iter().filter_map(|operation| match &operation.body {
+            Body::Open(open) if open.provider == account => Some(open.slot),
+            _ => None,
+        });
+        Ok(slots.collect())
     }
 
     async fn send(&self, body: Body) -> Result<(), LedgerError> {

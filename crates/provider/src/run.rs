@@ -12,7 +12,7 @@
 use crate::{
     books::{Books, BooksError, Held},
     config::{Config, ConfigError},
-    keeper::{Keeper, KeeperError, answer_questions},
+    keeper::{Finds, Keeper, KeeperError, answer_questions},
     node::Node,
     probe::{Prober, Shared},
     scrub::{self, Unreadable},
@@ -89,6 +89,7 @@ where
         Books::open(context.child("books"), &name("books"), key, chain, held).await?;
     let (till, mut till_task) = Till::open(context.child("till"), &name("till")).await?;
 
+    let finds = Finds::open(context.child("finds"), &name("finds")).await.map_err(KeeperError::from)?;
     let (view, questions) = View::new(account, chain, parameters);
     let clock = Arc::new(context.child("clock"));
     let (capacity_leaves, asking, seen) = (config.capacity_leaves(), view.clone(), view.clone());
@@ -115,6 +116,7 @@ where
         registration,
         config.loose,
         config.report.clone(),
+        finds,
     );
     let mut keeper_task = context.child("keeper_task").spawn(move |_| keeper.run());
     let every = config.scrub;

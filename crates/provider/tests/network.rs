@@ -122,6 +122,10 @@ impl Consumer {
     }
 
     async fn open(&self, slot: u32) -> AgreementId {
+        self.open_until(slot, 50, 1 << 30).await
+    }
+
+    async fn open_until(&self, slot: u32, end_epoch: u64, quota_egress: u64) -> AgreementId {
         let price = |price: u128| u64::try_from(price).expect("small");
         let body = Body::Open(Open {
             provider: account(PROVIDER),
@@ -132,11 +136,11 @@ impl Consumer {
             max_egress_price: price(P.price_egress),
             max_gas_price: price(P.price_gas),
             quota_leaves: 1 << 15,
-            quota_egress: 1 << 30,
+            quota_egress,
             quota_gas: 0,
             rate_egress: 1 << 30,
             rate_gas: 0,
-            end_epoch: 50,
+            end_epoch,
             voucher_reserve: Amount::sync(10),
             storage_reserve_max: Amount::sync(10_000),
         });
@@ -311,6 +315,34 @@ fn it_registers_keeps_proves_sells_and_survives_being_killed() {
         assert_eq!(on_ledger.current.version, 1);
         let provider: Provider = consumer.read(Provider::key(&account(PROVIDER))).await.expect("there");
         assert!(provider.acc > 0, "it was paid for storage");
+        running.abort();
+    });
+}
+
+/// Nobody tells it of them: it reads the bodies of blocks.
+#[test]
+fn agreements_that_nobody_ever_used_are_found_in_blocks_and_cleared() {
+    run(|context| async move {
+        let (world, consumer, running) = set_up(&context).await;
+        let now = P.epoch(consumer.connection.height().await.expect("the network answers"));
+        consumer.open_until(7, now + 2, 1 << 26).await;
+        // Killed before or after it was seen; another is opened while it is away.
+        running.abort();
+        consumer.open_until(1 << 19, now + 2, 1 << 26).await;
+        let running = start(&world, 4_002);
+        let provider = Provider::key(&account(PROVIDER));
+        let over = (now + 3 + P.redemption_epochs) * P.epoch_blocks();
+        loop {
+            let Provider { slots, sold, sold_egress, .. } =
+                consumer.read(provider).await.expect("registered");
+            if slots == 0 {
+                assert_eq!((sold, sold_egress), (0, 0), "the room is on offer again");
+                break;
+            }
+            let height = consumer.connection.height().await.expect("the network answers");
+            assert!(height < over, "cleared within an epoch");
+            context.sleep(Duration::from_millis(500)).await;
+        }
         running.abort();
     });
 }

@@ -6,7 +6,8 @@
 
 use super::{Keeper, REGISTER_BLOCKS, is_over};
 use crate::{books::Bringing, ledger::Ledger, terms::Terms};
-use commonware_runtime::{Blob, Clock, Handle, Spawner};
+use commonware_runtime::{Blob, Handle, Spawner};
+use commonware_storage::Context;
 use posync_client::account::paying;
 use posync_protocol::{
     AgreementId, Amount, Body, Operation,
@@ -34,7 +35,7 @@ impl Bringer {
     }
 }
 
-impl<E: Spawner + Clock, B: Blob, L: Ledger> Keeper<E, B, L> {
+impl<E: Spawner + Context, B: Blob, L: Ledger> Keeper<E, B, L> {
     /// Submits the claim whose lack costs the provider most pay, if that is more than its fee; one at a
     /// time, beside other work.
     pub(super) fn bring(&mut self) {

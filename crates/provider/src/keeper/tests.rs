@@ -3,6 +3,7 @@
 use super::*;
 
 mod alerts;
+mod find;
 mod sets;
 
 use crate::{
@@ -15,14 +16,16 @@ use crate::{
     view::View,
     world::{World, account, key},
 };
-use commonware_runtime::{Runner as _, Supervisor as _, deterministic};
+use commonware_runtime::{Clock as _, Runner as _, Supervisor as _, deterministic};
 use commonware_utils::sync::Mutex;
 use posync_protocol::{
     Bounded, Code, Key,
     amount::ONE,
     block::with_chain,
     ledger::Event,
-    operation::{DATA_SET_NAMESPACE, DataSetClaim, Redemption, RefusedPlacement, SetDataSet, Voucher, sign},
+    operation::{
+        DATA_SET_NAMESPACE, DataSetClaim, Open, Redemption, RefusedPlacement, SetDataSet, Voucher, sign,
+    },
     tree::SumTree,
     wire::provider::Sign,
 };
@@ -35,6 +38,22 @@ type StoreBlob = <Context as commonware_runtime::Storage>::Blob;
 struct Memory {
     world: Arc<Mutex<World>>,
     waiting: Arc<Mutex<Vec<Body>>>,
+    blocks: Arc<Mutex<Blocks>>,
+}
+
+/// What a node says of blocks.
+#[derive(Default)]
+struct Blocks {
+    /// Height and slot of every opening.
+    openings: Vec<(u64, u32)>,
+    /// Slots that it claims of every block.
+    lies: Vec<u32>,
+    /// The first block that it keeps.
+    kept: u64,
+    /// The heights that it was asked for.
+    asked: Vec<u64>,
+    /// The state that it proves agreements from, when that is another node's: older, or newer.
+    behind: Option<World>,
 }
 
 impl Memory {
@@ -51,13 +70,25 @@ impl Memory {
 impl Ledger for Memory {
     async fn read(&self, keys: Vec<Key>) -> Result<crate::ledger::Proven, LedgerError> {
         assert!(keys.len() <= READ_KEYS_MAX);
-        let world = self.world.lock();
+        let (world, blocks) = (self.world.lock(), self.blocks.lock());
+        let behind = blocks.behind.as_ref().filter(|_| !keys.contains(&System::key()));
+        let world = behind.unwrap_or(&world);
         Ok((world.height, keys.iter().map(|key| world.state.get(key).copied()).collect()))
     }
 
     async fn above(&self, _: u64) -> Result<u64, LedgerError> {
         self.block();
         Ok(self.world.lock().height)
+    }
+
+    async fn openings(&self, height: u64) -> Result<Vec<u32>, LedgerError> {
+        let mut blocks = self.blocks.lock();
+        blocks.asked.push(height);
+        if height < blocks.kept {
+            return Err(LedgerError::Pruned);
+        }
+        let opened = blocks.openings.iter().filter(|(at, _)| *at == height).map(|(_, slot)| *slot);
+        Ok(opened.chain(blocks.lies.iter().copied()).collect())
     }
 
     async fn send(&self, body: Body) -> Result<(), LedgerError> {
@@ -82,22 +113,15 @@ struct Bench {
     shards: Vec<(Hash, u64)>,
 }
 
-fn keeper(
-    context: &Context,
-    desk: &Arc<Desk<Context, StoreBlob>>,
-    ledger: &Memory,
-) -> Keeper<Context, StoreBlob, Memory> {
-    reporting(context, desk, ledger, Reporter::default())
-}
-
-fn reporting(
+async fn keeper(
     context: &Context,
     desk: &Arc<Desk<Context, StoreBlob>>,
     ledger: &Memory,
     report: Reporter,
 ) -> Keeper<Context, StoreBlob, Memory> {
     let loose = Duration::from_secs(60);
-    Keeper::new(context.child("keeper"), desk.clone(), ledger.clone(), register_body(), loose, report)
+    let finds = Finds::open(context.child("finds"), "finds").await.expect("opens");
+    Keeper::new(context.child("keeper"), desk.clone(), ledger.clone(), register_body(), loose, report, finds)
 }
 
 impl Bench {
@@ -105,7 +129,8 @@ impl Bench {
         let world = World::new(&["paul", "carol"]);
         let (view, questions) = View::new(account("paul"), world.chain, world.parameters);
         let chain = world.chain;
-        let ledger = Memory { world: Arc::new(Mutex::new(world)), waiting: Arc::default() };
+        let ledger =
+            Memory { world: Arc::new(Mutex::new(world)), waiting: Arc::default(), blocks: Arc::default() };
         let (asked, answered) = (ledger.clone(), view.clone());
         context.child("questions").spawn(move |_| answer_questions(asked, answered, questions));
         let config = StoreConfig::for_capacity("store", 64 << 20, 1 << 20);
@@ -125,8 +150,16 @@ impl Bench {
             capacity_leaves: 1 << 20,
             key: key("paul"),
         }));
-        let keeper = keeper(context, &desk, &ledger);
+        let keeper = keeper(context, &desk, &ledger, Reporter::default()).await;
         Self { ledger, desk, keeper, shards: vec![] }
+    }
+
+    /// A new keeper, once the old one is gone: it knows what is on disk and on the ledger.
+    async fn restart(self, context: &Context, report: Reporter) -> Self {
+        let Self { ledger, desk, keeper: old, shards } = self;
+        drop(old);
+        let keeper = keeper(context, &desk, &ledger, report).await;
+        Self { ledger, desk, keeper, shards }
     }
 
     /// A block, then what the keeper does at its height.
@@ -150,10 +183,16 @@ impl Bench {
     }
 
     fn open(&self, epochs: u64) -> AgreementId {
-        let mut world = self.ledger.world.lock();
-        let operation = world.sign("carol", Body::Open(open_body(&world, 0, epochs)));
+        let body = open_body(&self.ledger.world.lock(), 0, epochs);
+        self.open_with(body)
+    }
+
+    fn open_with(&self, body: Open) -> AgreementId {
+        let (mut world, slot) = (self.ledger.world.lock(), body.slot);
+        let operation = world.sign("carol", Body::Open(body));
         assert_eq!(world.submit(&operation), Ok(Code::Done));
-        AgreementId { provider: account("paul"), slot: 0, opened: world.height }
+        self.ledger.blocks.lock().openings.push((world.height, slot));
+        AgreementId { provider: account("paul"), slot, opened: world.height }
     }
 
     /// Stores shards, has the version signed and puts it on the ledger.
@@ -233,7 +272,7 @@ where
     F: FnOnce(Context) -> Fut,
     Fut: Future<Output = ()>,
 {
-    deterministic::Runner::timed(Duration::from_secs(3_600)).start(work);
+    deterministic::Runner::timed(Duration::from_secs(7_200)).start(work);
 }
 
 #[test]
@@ -250,7 +289,7 @@ fn it_registers_itself_and_answers_every_draw_across_restarts() {
         assert!(good > 15 && bad == 0, "{good} {bad}");
         for version in 2..6 {
             // A new process knows nothing but what is on disk and on the ledger.
-            bench.keeper = keeper(&context, &bench.desk, &bench.ledger);
+            bench = bench.restart(&context, Reporter::default()).await;
             bench.set(id, version, &[], &[data(version, 3_000)]).await;
             let (good, bad) = audited(&bench.steps(20).await);
             assert!(good > 3 && bad == 0, "{good} {bad}");

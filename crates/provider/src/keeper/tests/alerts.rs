@@ -56,7 +56,7 @@ async fn bench(context: &Context) -> (Bench, Alerts, Receiver<Posted>) {
     let alerts = Alerts::to(Some(&url)).expect("an address");
     let mut bench = Bench::new(context).await;
     let report = Reporter::new(alerts.clone(), None);
-    bench.keeper = reporting(context, &bench.desk, &bench.ledger, report);
+    bench = bench.restart(context, report).await;
     bench.steps(10).await;
     let id = bench.open(600);
     bench.set(id, 1, &[], &[data(1, 100_000), data(2, 5_000)]).await;

@@ -1,0 +1,338 @@
+//! Finds the agreements that were opened with this provider and never used: nobody tells it of them,
+//! and until they are removed they hold its room (AG-4, AG-7).
+//!
+//! ```text
+//!   proven Provider.slots > known ones --> blocks from where it last looked, some a tick
+//!     --> hint: an opening that names us --> proven Agreement, opened at that height --> kept
+//!     --> over --> proven once more --> free upkeep (ST-7) --> proven absent --> dropped
+//! ```
+//!
+//! While the counts agree no block is asked for, and where they agreed none need ever be.
+
+use super::{
+    Case, Finds, Keeper, KeeperError, REFRESH_MAX, SLOTS_READ,
+    finds::{BLOCKS_A_TICK, Proof, Reach},
+    read_slots,
+};
+use crate::{
+    ledger::{Ledger, LedgerError, decode},
+    terms::Terms,
+};
+use commonware_runtime::{Blob, Handle, Spawner};
+use commonware_storage::Context;
+use futures::FutureExt as _;
+use posync_protocol::{
+    Account, AgreementId,
+    limits::{READ_KEYS_MAX, SETTLE_SLOTS_MAX, SLOTS_MAX},
+    record::Agreement,
+};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    ops::Range,
+    time::{Duration, SystemTime},
+};
+
+/// Pause after a block could not be had; doubled each time.
+const PAUSE: Duration = Duration::from_secs(1);
+/// Between tries to get what no node kept, and between warnings.
+const HOUR: Duration = Duration::from_secs(3_600);
+/// Longest pause while nodes are busy or out of reach.
+const BUSY_MAX: Duration = Duration::from_secs(300);
+/// Blocks by which the counts' agreement moves before it is made durable.
+const AGREED_BLOCKS: u64 = 256;
+
+/// What some blocks had for us.
+struct Looked {
+    blocks: Range<u64>,
+    /// The first block that was not looked at.
+    done: u64,
+    found: Vec<AgreementId>,
+    /// Why it is not the end.
+    stop: Option<Stop>,
+}
+
+enum Stop {
+    /// No node keeps the block; the first that is kept.
+    Pruned(u64),
+    /// It cannot be had now.
+    Later(LedgerError),
+}
+
+/// Looks through blocks.
+pub(super) struct Finder<E: Context> {
+    pub(super) finds: Finds<E>,
+    task: Option<Handle<Looked>>,
+    /// Nothing is asked for before, and the pause after the next failure.
+    wait: Option<SystemTime>,
+    pause: Duration,
+    /// What no node kept is not asked for before.
+    again: Option<SystemTime>,
+    /// When the operator was told last of what cannot be found.
+    pub(super) told: Option<SystemTime>,
+    /// Height and slots as proved last.
+    slots: (u64, u32),
+    /// The last height at which an agreement was proved gone.
+    gone: u64,
+    /// An earlier such pair: once every agreement was proved since, the counts are compared.
+    pub(super) witness: Option<(u64, u32)>,
+    /// Up to here every agreement is known.
+    agreed: u64,
+}
+
+impl<E: Context> Finder<E> {
+    pub(super) const fn new(finds: Finds<E>) -> Self {
+        let (slots, gone, witness, agreed) = ((0, 0), 0, None, 0);
+        let (task, wait, pause, again, told) = (None, None, PAUSE, None, None);
+        Self { finds, task, wait, pause, again, told, slots, gone, witness, agreed }
+    }
+
+    /// Notes the slots that were proved at a height.
+    pub(super) const fn saw(&mut self, height: u64, slots: u32) {
+        self.slots = (height, slots);
+    }
+
+    /// Notes that an agreement was proved gone at a height: slots of before it may count it.
+    pub(super) fn ended(&mut self, height: u64) {
+        self.gone = self.gone.max(height);
+    }
+
+    fn reach(&self, born: u64) -> Reach {
+        let reach = self.finds.reach().since(born);
+        if self.agreed >= reach.next { reach.agreed(self.agreed) } else { reach }
+    }
+
+    /// What the blocks had, once they were looked through.
+    fn take(&mut self) -> Option<Looked> {
+        let done = self.task.as_mut().and_then(|task| task.now_or_never())?;
+        self.task = None;
+        done.map_err(|error| tracing::error!(%error, "looking through blocks ended")).ok()
+    }
+
+    fn back_off(&mut self, now: SystemTime) {
+        self.wait = Some(now + self.pause);
+        self.pause = (2 * self.pause).min(BUSY_MAX);
+    }
+}
+
+impl<E: Spawner + Context, B: Blob, L: Ledger> Keeper<E, B, L> {
+    /// Looks through blocks, beside the rest, while the ledger counts more agreements than are known.
+    pub(super) async fn find(&mut self, born: u64) -> Result<(), KeeperError> {
+        self.keep_found(born).await?;
+        let (height, slots) = self.finder.slots;
+        let known = self.known().len();
+        let now = self.context.current();
+        let waits = |until: Option<SystemTime>| until.is_some_and(|until| now < until);
+        let is_short = slots as usize > known && height >= self.finder.gone;
+        if !is_short || waits(self.finder.wait) || self.finder.task.is_some() {
+            return Ok(());
+        }
+        let reach = self.finder.reach(born);
+        let Some(blocks) = reach.ahead(height, !waits(self.finder.again)) else {
+            self.tell(now, reach);
+            return Ok(());
+        };
+        let (ledger, account) = (self.ledger.clone(), self.account());
+        let look = move |_| async move { look(&ledger, &account, blocks).await };
+        self.finder.task = Some(self.context.child("find").spawn(look));
+        Ok(())
+    }
+
+    /// Keeps what the last blocks had, and how far they were looked through.
+    async fn keep_found(&mut self, born: u64) -> Result<(), KeeperError> {
+        let Some(Looked { blocks, done, mut found, stop }) = self.finder.take() else { return Ok(()) };
+        let (now, before) = (self.context.current(), self.finder.reach(born));
+        let mut reach = before.looked(blocks.start, done);
+        match stop {
+            None => (self.finder.wait, self.finder.pause) = (None, PAUSE),
+            // Another node may keep it later: an archive that is added, or back.
+            Some(Stop::Pruned(kept)) if kept == before.missed.1 => {
+                self.finder.again = Some(now + HOUR);
+                self.tell(now, reach);
+            }
+            Some(Stop::Pruned(kept)) => reach = reach.skip(done, kept),
+            Some(Stop::Later(error)) => {
+                tracing::debug!(%error, height = done, "a block cannot be looked through now");
+                self.finder.back_off(now);
+            }
+        }
+        let used = self.used();
+        found.retain(|id| !used.contains(id));
+        for id in &found {
+            tracing::info!(slot = id.slot, opened = id.opened, "found an agreement that nobody told of");
+        }
+        Ok(self.finder.finds.keep(found, reach).await?)
+    }
+
+    /// Says what cannot be found, at most once an hour.
+    fn tell(&mut self, now: SystemTime, reach: Reach) {
+        if self.finder.told.is_some_and(|at| now < at + HOUR) {
+            return;
+        }
+        self.finder.told = Some(now);
+        let missing = (self.finder.slots.1 as usize).saturating_sub(self.known().len());
+        let (from, to) = reach.missed;
+        tracing::warn!(
+            missing,
+            from,
+            to,
+            "the ledger counts agreements that hold room here and that no kept block shows; \
+             add a node that keeps all blocks (an archive)"
+        );
+    }
+
+    /// The own agreements that books, till or blocks tell of.
+    fn known(&self) -> BTreeSet<AgreementId> {
+        let mut known = self.used();
+        known.extend(self.finder.finds.all().map(|(id, _)| *id));
+        known
+    }
+
+    /// Once a round: proves found agreements that were not proved for an epoch, then compares counts.
+    pub(super) async fn recheck(&mut self) -> Result<(), KeeperError> {
+        let view = &self.desk.parts().view;
+        let oldest = view.height().saturating_sub(view.parameters.epoch_blocks());
+        let stale = self.finder.finds.all().filter(|(_, proof)| proof.height <= oldest);
+        let stale: Vec<AgreementId> = stale.map(|(id, _)| *id).take(REFRESH_MAX).collect();
+        self.prove(&stale).await?;
+        self.compare().await
+    }
+
+    /// Where as many agreements stood as are known to have stood then, all are known: no block up to
+    /// there need be looked through.
+    async fn compare(&mut self) -> Result<(), KeeperError> {
+        let (height, slots) = *self.finder.witness.get_or_insert(self.finder.slots);
+        let view = &self.desk.parts().view;
+        let found = |id: &AgreementId| self.finder.finds.proof(id).map_or(0, |proof| proof.height);
+        let proved = |id: &AgreementId| view.kept(id).map_or(0, |terms| terms.height).max(found(id));
+        let known = self.known();
+        let (mut count, mut all) = (0, true);
+        for id in known.iter().filter(|id| id.opened <= height) {
+            if proved(id) >= height {
+                count += 1;
+            } else {
+                all = false;
+            }
+        }
+        if count == slots {
+            self.finder.agreed = self.finder.agreed.max(height);
+        }
+        if all || count == slots {
+            self.finder.witness = None;
+        }
+        let reach = self.finder.finds.reach();
+        if self.finder.agreed > reach.next.saturating_add(AGREED_BLOCKS) {
+            self.finder.finds.keep(vec![], reach.agreed(self.finder.agreed)).await?;
+        }
+        Ok(())
+    }
+
+    /// What of `case.terms` is due for upkeep, and what was found and is over, proved at this moment:
+    /// who names one that somebody else has cleared is refused as a whole.
+    pub(super) async fn due_now(&mut self, case: &Case) -> Result<BTreeMap<u32, Terms>, KeeperError> {
+        let settle = case.upkeep();
+        let slots = settle.iter().flat_map(|settle| settle.slots.iter().map(|(slot, ..)| slot));
+        let mut due: Vec<AgreementId> =
+            slots.filter_map(|slot| case.terms.get(slot)).map(|terms| terms.id).collect();
+        let kept: BTreeSet<AgreementId> = case.terms.values().map(|terms| terms.id).collect();
+        let epoch = case.parameters.epoch(case.height);
+        let over = self.finder.finds.all().filter(|(id, proof)| proof.over <= epoch && !kept.contains(id));
+        due.extend(over.map(|(id, _)| *id).take(SETTLE_SLOTS_MAX));
+        let proved = self.prove(&due).await?;
+        Ok(proved.into_iter().map(|terms| (terms.id.slot, terms)).collect())
+    }
+
+    /// Proves agreements: the terms of those that stand; those that are gone end here, too.
+    async fn prove(&mut self, ids: &[AgreementId]) -> Result<Vec<Terms>, KeeperError> {
+        let (ledger, account) = (self.ledger.clone(), self.account());
+        let view = self.desk.parts().view.clone();
+        let window = view.parameters.redemption_epochs;
+        let mut standing = vec![];
+        for page in ids.chunks(SLOTS_READ) {
+            let slots: Vec<u32> = page.iter().map(|id| id.slot).collect();
+            let (height, all) = read_slots(&ledger, &account, &slots).await?;
+            for (id, terms) in page.iter().zip(all) {
+                if let Some(terms) = terms.filter(|terms| terms.id == *id) {
+                    let end = terms.agreement.end_epoch.saturating_add(window);
+                    let over = terms.usage.closing_epoch.unwrap_or(end).min(end);
+                    self.finder.finds.note(id, Proof { height, over });
+                    if view.kept(id).is_some() {
+                        view.learn(terms.clone());
+                    }
+                    standing.push(terms);
+                } else if height >= self.last_seen(id) {
+                    self.end(*id, height).await?;
+                }
+            }
+        }
+        Ok(standing)
+    }
+
+    /// The height from which on an absence says that an agreement is gone for good.
+    pub(super) fn last_seen(&self, id: &AgreementId) -> u64 {
+        let found = self.finder.finds.proof(id).map_or(0, |proof| proof.height);
+        let kept = self.desk.parts().view.kept(id).map_or(0, |terms| terms.height);
+        id.opened.max(found).max(kept)
+    }
+
+    /// Drops an agreement that was proved gone.
+    pub(super) async fn drop_found(&mut self, id: AgreementId) -> Result<(), KeeperError> {
+        Ok(self.finder.finds.drop_gone(id).await?)
+    }
+}
+
+/// Looks through the first of these blocks, up to one that cannot be had.
+async fn look<L: Ledger>(ledger: &L, account: &Account, blocks: Range<u64>) -> Looked {
+    let (mut found, mut stop, mut done) = (vec![], None, blocks.start);
+    let end = blocks.end.min(done.saturating_add(BLOCKS_A_TICK));
+    while done < end && stop.is_none() {
+        match opened_at(ledger, account, done).await {
+            Ok(ids) => {
+                found.extend(ids);
+                done += 1;
+            }
+            Err(LedgerError::Pruned) => {
+                let kept = first_kept(ledger, done, blocks.end).await;
+                stop = Some(kept.map_or_else(Stop::Later, Stop::Pruned));
+            }
+            Err(error) => stop = Some(Stop::Later(error)),
+        }
+    }
+    Looked { blocks, done, found, stop }
+}
+
+/// The first block after `pruned` that some node keeps, or `end`: who keeps one keeps all later ones.
+async fn first_kept<L: Ledger>(ledger: &L, mut pruned: u64, end: u64) -> Result<u64, LedgerError> {
+    let mut kept = end;
+    while pruned + 1 < kept {
+        let middle = pruned + (kept - pruned) / 2;
+        match ledger.openings(middle).await {
+            Ok(_) => kept = middle,
+            Err(LedgerError::Pruned) => pruned = middle,
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(kept)
+}
+
+/// The agreements with us that were opened at a height and stand, by proof.
+async fn opened_at<L: Ledger>(
+    ledger: &L,
+    account: &Account,
+    height: u64,
+) -> Result<Vec<AgreementId>, LedgerError> {
+    let hints: BTreeSet<u32> = ledger.openings(height).await?.into_iter().collect();
+    let hints: Vec<u32> = hints.into_iter().filter(|slot| *slot < SLOTS_MAX).collect();
+    let mut found = vec![];
+    for page in hints.chunks(READ_KEYS_MAX) {
+        let keys = page.iter().map(|slot| Agreement::key(account, *slot)).collect();
+        let (at, records) = ledger.read(keys).await?;
+        if at < height {
+            return Err(LedgerError::Unreachable("the node is behind the block".into()));
+        }
+        for (slot, record) in page.iter().zip(&records) {
+            let agreement: Option<Agreement> = decode(record.as_ref())?;
+            found.extend(agreement.filter(|a| a.opened == height).map(|a| a.id(*account, *slot)));
+        }
+    }
+    Ok(found)
+}
