@@ -11,10 +11,14 @@ use posync_protocol::{Account, limits::Parameters};
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex},
+    time::Duration,
 };
 
 /// Entries of one provider on their way at once.
 const MOVED_AT_ONCE: usize = 16;
+
+/// Time for a shard to be read, stored and signed for; who never signs holds nobody up.
+const SHIFT_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// Entries on their way to a successor, by agreement and sequence.
 #[derive(Clone, Default)]
@@ -105,7 +109,8 @@ pub(super) fn drain(
             let (core, old) = (core.clone(), old.clone());
             core.clone().common.environment.spawn(async move {
                 let _moved = moved;
-                if let Err(why) = shift(&core, &old, room, entry).await {
+                let shifted = core.common.environment.within(SHIFT_TIMEOUT, shift(&core, &old, room, entry));
+                if let Err(why) = shifted.await.unwrap_or_else(|| Err("it takes too long".into())) {
                     tracing::debug!(why, "a shard is not renewed yet");
                 }
             });
