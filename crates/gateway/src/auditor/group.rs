@@ -138,7 +138,7 @@ where
             return Ok(());
         }
         reading.purse.retired.store(true, Ordering::Release);
-        if !reading.core.deeds().is_empty() || !reading.purse.upkeep.opening().is_empty() {
+        if !reading.core.deeds().is_empty() || reading.purse.is_opening() {
             return Ok(());
         }
         let body = |amount| Body::Transfer(Transfer { to: seat.account, amount });

@@ -91,7 +91,7 @@ struct Seen {
 /// Runs for ever.
 pub async fn start(purse: Arc<Purse>) {
     let (mut seen, mut tick) = (Seen::default(), 0u64);
-    purse.resume().await;
+    purse.resume();
     purse.core.common.environment.spawn(purse.clone().bring());
     loop {
         if let Err(error) = purse.look(&mut seen, tick).await {

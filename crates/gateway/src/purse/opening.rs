@@ -1,6 +1,11 @@
 //! Opens agreements: finds a free slot, asks the ledger, and takes up what it opened.
 
-use super::{actor::Purse, slots::pages, state::Stage};
+use super::{
+    actor::Purse,
+    slots::pages,
+    state::Stage,
+    upkeep::{Busy, Job},
+};
 use crate::{
     catalogue::{LoadedDeed, row::DeedRow},
     deed::{Deed, session_key, storage_key},
@@ -13,6 +18,7 @@ use posync_protocol::{
     operation::{Body, Open},
     record::{Agreement, CLASSES},
 };
+use std::sync::Arc;
 
 /// Free slots among which one is chosen.
 const SLOTS_TRIED: usize = 16;
@@ -145,15 +151,29 @@ impl Purse {
         }
     }
 
+    /// Whether agreements are being opened.
+    pub(crate) fn is_opening(&self) -> bool {
+        let waits = !self.opening.lock().expect("no holder of this lock panics").is_empty();
+        waits || !self.upkeep.opening().is_empty()
+    }
+
     /// Goes on with what was being opened when the gateway stopped: asking again is harmless, since
     /// a slot that is taken by us shows our key.
-    pub(super) async fn resume(&self) {
-        let opening = std::mem::take(&mut *self.opening.lock().expect("no holder of this lock panics"));
-        for loaded in opening {
-            let most = Limits { prices: self.policy.price_max, reserve: Amount::MAX };
-            if let Err(error) = self.ask(loaded.number, loaded.row, most).await {
+    pub(super) fn resume(self: &Arc<Self>) {
+        let mut waiting = self.opening.lock().expect("no holder of this lock panics");
+        // Nothing else is opened with these providers meanwhile.
+        let of = |loaded: &LoadedDeed| self.upkeep.take(Job::Open(loaded.row.agreement.provider), 0);
+        let busy: Vec<Busy> = waiting.iter().filter_map(of).collect();
+        let opening = std::mem::take(&mut *waiting);
+        drop(waiting);
+        let purse = self.clone();
+        self.core.common.environment.spawn(async move {
+            let most = Limits { prices: purse.policy.price_max, reserve: Amount::MAX };
+            let asked = opening.into_iter().map(|loaded| purse.ask(loaded.number, loaded.row, most));
+            for error in join_all(asked).await.into_iter().filter_map(Result::err) {
                 tracing::warn!(%error, "an agreement that was being opened is looked at after the next start");
             }
-        }
+            drop(busy);
+        });
     }
 }
