@@ -93,6 +93,9 @@ impl Customer {
             opening: Default::default(),
             retired: Default::default(),
             needed: Default::default(),
+            upkeep: Default::default(),
+            moving: Default::default(),
+            reclaimed: Default::default(),
         });
         take_up(&purse, loaded.deeds);
         Ok(Self { core, purse, heard, incomplete: loaded.open, disk })

@@ -134,6 +134,11 @@ impl Link {
         self.account
     }
 
+    /// Last certified height seen.
+    pub fn height(&self) -> u64 {
+        self.heights.height.load(Ordering::Relaxed)
+    }
+
     /// Where it is dialed from now on.
     pub fn set_address(&self, address: SocketAddr) {
         *self.address.lock().expect("no holder of this lock panics") = Some(address);
@@ -232,10 +237,6 @@ impl Link {
                 })
             }
         }
-    }
-
-    fn height(&self) -> u64 {
-        self.heights.height.load(Ordering::Relaxed)
     }
 
     fn silence(&self) -> MutexGuard<'_, Silence> {

@@ -63,7 +63,7 @@ fn posted(world: &World) -> Posted {
     let prices = std::array::from_fn::<_, CLASSES, _>(|class| {
         pair(world.get::<Market>(Market::key(class as u8)), class, &P)
     });
-    Posted { prices, height: world.height }
+    Posted { prices, balance: world.balance("g"), height: world.height }
 }
 
 /// What an agreement that nobody uses burns from its opening to its removal, and the epochs between.

@@ -9,14 +9,15 @@ use super::{
     state::{LEAD_EPOCHS, account_key, group_of, phase},
 };
 use crate::{core::Core, customer::Customer, ledger::Error, purse::Purse, sample::Sample};
-use commonware_cryptography::Signer as _;
+use commonware_cryptography::{Signer as _, ed25519::PrivateKey};
 use commonware_runtime::{Clock, Handle, Metrics, Network, Spawner, Storage};
 use commonware_utils::channel::{mpsc, oneshot};
+use posync_client::account::{paying, sign_paying};
 use posync_protocol::{
-    Account, Amount, Hash,
-    limits::SERVICE_DRAWS,
+    Account, Amount, Code, Hash, ledger,
+    limits::{Parameters, SERVICE_DRAWS},
     operation::{Body, Transfer},
-    record::AccountState,
+    record::{AccountState, System},
 };
 use rand_core::CryptoRng;
 use std::{
@@ -29,11 +30,17 @@ const FUNDS: Amount = Amount::sync(50);
 /// Below this an account may not be able to open agreements with all who are drawn: it gets the same
 /// sum again.
 const LOW: Amount = Amount::sync(10);
-/// Left when an account is emptied: the fee of that.
-const LAST_FEE: Amount = match Amount::new(1_000_000) {
-    Some(amount) => amount,
-    None => Amount::ZERO,
-};
+/// Times the fee at the base fee that was seen that is left for the transfer which empties an account:
+/// the client offers four times, and the base fee may rise before it is signed.
+const FEE_TIMES: u128 = 8;
+
+/// What a last operation may cost.
+fn last_fee(key: &PrivateKey, parameters: &Parameters, system: &System, body: &Body) -> Amount {
+    // A fee depends on the size of the operation, not on the chain or the height.
+    let context = paying(Hash::default(), *parameters, 0);
+    let base_fee = ledger::base_fee(system, parameters);
+    sign_paying(key, &context, base_fee, FEE_TIMES, u64::MAX, u64::MAX, body).max_fee
+}
 
 /// An account at work.
 struct Reading {
@@ -124,21 +131,27 @@ where
             return Ok(());
         }
         if !self.all.contains_key(&group) {
-            self.open(group, active, seat.seats().await?).await?;
+            self.open(group, active, seat.system().await?.seats).await?;
         }
         let Some(reading) = self.all.get(&group) else { return Ok(()) };
         if active {
             return Ok(());
         }
         reading.purse.retired.store(true, Ordering::Release);
-        if !reading.core.deeds().is_empty() {
+        if !reading.core.deeds().is_empty() || reading.purse.is_opening() {
             return Ok(());
         }
-        let left = state.balance.saturating_sub(LAST_FEE);
+        let body = |amount| Body::Transfer(Transfer { to: seat.account, amount });
+        let fee =
+            last_fee(&self.config.key, &self.config.parameters, &seat.system().await?, &body(state.balance));
+        let left = state.balance.saturating_sub(fee);
         if left > Amount::ZERO {
-            let body = Body::Transfer(Transfer { to: seat.account, amount: left });
-            let code = reading.purse.ledger.execute(body).await?;
-            tracing::info!(group, ?code, "what is left of an account is given back");
+            let code = reading.purse.ledger.execute(body(left)).await?;
+            if code != Code::Done {
+                tracing::warn!(group, ?code, "an account is not emptied yet: {}", code.explain());
+                return Ok(());
+            }
+            tracing::info!(group, "what is left of an account is given back");
         }
         self.close(group).await;
         Ok(())
@@ -186,5 +199,29 @@ where
             }
         }
         tracing::info!(group, "an account is retired");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use posync_protocol::operation::Operation;
+
+    #[test]
+    fn what_is_left_for_the_last_fee_follows_the_base_fee() {
+        let (key, parameters) = (PrivateKey::from_seed(1), Parameters::LOCAL);
+        let body = Body::Transfer(Transfer { to: Account([9; 32]), amount: FUNDS });
+        let context = paying([7; 32], parameters, 1_000_000);
+        let operation = Operation::signed(&key, &context.chain, 9, Amount::ZERO, 1_000_100, body.clone());
+        for base_fee in [0, 100, 1_000_000] {
+            let system = System { base_fee, ..System::default() };
+            let charged = ledger::fee(&context, ledger::base_fee(&system, &parameters), &operation).grains();
+            let left = last_fee(&key, &parameters, &system, &body).grains();
+            // The client offers four times the fee at what it sees.
+            assert!(
+                charged > 0 && left >= 4 * charged && left <= 16 * charged,
+                "{base_fee}: {left} {charged}"
+            );
+        }
     }
 }

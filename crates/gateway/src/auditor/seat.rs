@@ -144,12 +144,12 @@ impl Seat {
         Ok(self.ledger.record(AccountState::key(account)).await?.unwrap_or_default())
     }
 
-    /// How many seats there are.
+    /// The ledger's totals.
     ///
     /// # Errors
     /// [`Error::Unreachable`].
-    pub(super) async fn seats(&self) -> Result<u32, Error> {
-        Ok(self.ledger.record::<System>(System::key()).await?.unwrap_or_default().seats)
+    pub(super) async fn system(&self) -> Result<System, Error> {
+        Ok(self.ledger.record::<System>(System::key()).await?.unwrap_or_default())
     }
 
     /// Gives to an account.

@@ -108,6 +108,23 @@ pub fn storage_key(master: &Hash, deed: u32) -> PrivateKey {
     key(master, "posync gateway 2026-11 storage key", deed)
 }
 
+/// Looks at the ledger since a claim was refused.
+#[derive(Debug, Default)]
+struct Looks {
+    /// The height of the refusal, or of the last look that counts.
+    height: u64,
+    /// Those that count: each later than the one before.
+    count: u32,
+}
+
+impl Looks {
+    fn at(&mut self, height: u64) {
+        if height > self.height {
+            (self.height, self.count) = (height, self.count.saturating_add(1));
+        }
+    }
+}
+
 /// An agreement that is open.
 pub struct Deed {
     /// Its number in the catalogue.
@@ -121,8 +138,7 @@ pub struct Deed {
     waiters: Mutex<BTreeMap<Hash, oneshot::Sender<bool>>>,
     waiting: Mutex<Option<SignedClaim>>,
     on_ledger: AtomicU64,
-    looks: AtomicU64,
-    refused_at: AtomicU64,
+    looks: Mutex<Looks>,
     tries: AtomicU32,
     meter: AsyncMutex<Meter>,
     trust: AtomicU64,
@@ -158,8 +174,7 @@ impl Deed {
             waiters: Mutex::default(),
             waiting: Mutex::new(waiting.claim),
             on_ledger: AtomicU64::new(on_ledger),
-            looks: AtomicU64::new(0),
-            refused_at: AtomicU64::new(0),
+            looks: Mutex::default(),
             tries: AtomicU32::new(0),
             meter: AsyncMutex::new(Meter::resumed(paid.egress)),
             trust: AtomicU64::new(ONE),
@@ -244,19 +259,18 @@ impl Deed {
         self.ahead() >= VERSIONS_AHEAD
     }
 
-    /// Takes note of the ledger's last version. A provider whose answer was lost may have submitted a
-    /// change that it signed: then the change is signed.
+    /// Takes note of the ledger's last version at `height`. A provider whose answer was lost may have
+    /// submitted a change that it signed: then the change is signed, also one that was given up.
     ///
     /// # Errors
     /// [`Stopped`].
-    pub async fn looked(&self, last: &Version) -> Result<(), Stopped> {
-        let is_ours = |claim: &DataSetClaim| (claim.version, claim.root) == (last.version, last.root);
-        if self.with_state(|state| state.intended().as_ref().is_some_and(is_ours)) {
+    pub async fn looked(&self, last: &Version, height: u64) -> Result<(), Stopped> {
+        if self.with_state(|state| state.adopt(last)) {
             // No claim is brought with it: the ledger has this one.
             self.signed([0; 64]).await?;
         }
         self.settled(last.version).await?;
-        self.looks.fetch_add(1, Ordering::AcqRel);
+        lock(&self.looks).at(height);
         self.wake.notify_one();
         Ok(())
     }
@@ -367,18 +381,18 @@ impl Deed {
 
     /// Whether a claim that the provider refuses may be right all the same, so that the very same is
     /// asked for: the provider may have signed it before and brought it to the ledger, which two looks
-    /// show, or hold as many versions above the ledger's as it can and not have heard of a later one.
+    /// of the ledger after the refusal show, or hold as many versions above the ledger's as it can and
+    /// not have heard of a later one.
     fn may_be_right(&self, error: &Error) -> bool {
         if !matches!(error, Error::Refused(_, Refusal::Claim, _)) {
             return false;
         }
-        let looks = self.looks.load(Ordering::Acquire);
         let tries = self.tries.fetch_add(1, Ordering::AcqRel);
         if tries == 0 {
-            self.refused_at.store(looks, Ordering::Release);
+            *lock(&self.looks) = Looks { height: self.link.height(), count: 0 };
         }
         self.common.signed.notify_one();
-        let unseen = looks < self.refused_at.load(Ordering::Acquire).saturating_add(2);
+        let unseen = lock(&self.looks).count < 2;
         let many = self.with_state(|state| state.version()) >= VERSIONS_AHEAD_MAX;
         unseen || many && tries < CLAIM_TRIES
     }

@@ -9,7 +9,9 @@
 //! Invariants
 //! 1. One intent at a time, and the same one until it is signed or refused for good.
 //! 2. `entries` by sequence is the order of the tree that both sides signed.
-//! 3. Leaves in entries, queue and reservations never exceed the quota.
+//! 3. Leaves in entries, queue and reservations never exceed the quota, but while something is adopted
+//!    that was given up.
+//! 4. What was given up is remembered until the next version is signed: the ledger may show it.
 
 use crate::{
     catalogue::{
@@ -19,10 +21,13 @@ use crate::{
     limits::SIGN_BATCH,
 };
 use posync_protocol::{
-    AgreementId, Bounded, Hash, Signature, chunk, operation::DataSetClaim, tree::SumTree,
+    AgreementId, Bounded, Hash, Signature, chunk, operation::DataSetClaim, record::Version, tree::SumTree,
     wire::provider::Sign,
 };
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+/// Intents that were given up and are remembered.
+const WITHDRAWN_MAX: usize = 8;
 
 /// One agreement's data set.
 pub struct State {
@@ -35,6 +40,8 @@ pub struct State {
     queue: VecDeque<Added>,
     drops: BTreeSet<u64>,
     intent: Option<Intent>,
+    /// Given up under the next version; the provider may have signed one of them all the same.
+    withdrawn: VecDeque<Intent>,
     held: u64,
     reserved: u64,
 }
@@ -82,6 +89,7 @@ impl State {
             queue,
             drops,
             intent: intent_before,
+            withdrawn: VecDeque::new(),
             held,
             reserved,
         };
@@ -259,6 +267,7 @@ impl State {
         for removed in intent.removes.iter() {
             self.entries.remove(&removed.sequence);
         }
+        self.withdrawn.clear();
         self.held = intent.claim.leaves;
         for added in intent.adds.iter() {
             self.entries.insert(added.sequence, Entry { added: *added, dropped: false });
@@ -278,11 +287,40 @@ impl State {
     /// The provider refuses the intent for good. Returns what will not be added.
     pub fn refuse(&mut self) -> Vec<Added> {
         let Some(intent) = self.intent.take() else { return Vec::new() };
-        self.drops.extend(intent.removes.iter().map(|removed| removed.sequence));
         intent.adds.iter().for_each(|added| self.release(added.bytes.into()));
+        self.undo(&intent);
+        self.withdrawn.truncate(WITHDRAWN_MAX - 1);
+        self.withdrawn.push_front(intent.clone());
+        intent.adds.into_inner()
+    }
+
+    /// Takes an intent out of the tree; what it removes waits again.
+    fn undo(&mut self, intent: &Intent) {
+        self.drops.extend(intent.removes.iter().map(|removed| removed.sequence));
         let shards: Vec<_> = self.entries.values().map(|entry| pair(&entry.added)).collect();
         self.tree = SumTree::new(&shards).expect("these entries made a tree before");
-        intent.adds.into_inner()
+    }
+
+    /// Whether the ledger's last version is what is asked of the provider. One that was given up is asked
+    /// again when the ledger shows it; what is asked in its place goes back to the queue.
+    pub fn adopt(&mut self, last: &Version) -> bool {
+        let is_shown = |claim: &DataSetClaim| (claim.version, claim.root) == (last.version, last.root);
+        if self.intended().as_ref().is_some_and(is_shown) {
+            return true;
+        }
+        let Some(place) = self.withdrawn.iter().position(|intent| is_shown(&intent.claim)) else {
+            return false;
+        };
+        let shown = self.withdrawn.remove(place).expect("found above");
+        if let Some(other) = self.intent.take() {
+            self.undo(&other);
+            other.adds.into_inner().into_iter().rev().for_each(|added| self.queue.push_front(added));
+        }
+        self.reserved += shown.adds.iter().map(|added| leaves(added.bytes.into())).sum::<u64>();
+        shown.removes.iter().for_each(|removed| _ = self.drops.remove(&removed.sequence));
+        self.apply(&shown).expect("nothing was signed since it was applied before");
+        self.intent = Some(shown);
+        true
     }
 
     /// The agreement is gone with all that it held. Returns that.
@@ -291,6 +329,7 @@ impl State {
         self.entries.clear();
         self.drops.clear();
         self.intent = None;
+        self.withdrawn.clear();
         self.held = 0;
         self.tree = SumTree::new(&[]).expect("nothing is a tree");
         all

@@ -1,35 +1,37 @@
-//! The task that looks at the ledger once a tick and does what the state says.
+//! The task that looks at the ledger once a tick and does what the state says. What is paid for is
+//! begun and not waited for ([`super::upkeep`]): watching providers goes on.
 
 use super::{
     policy::{Policy, Posted, wanted},
-    renew,
+    renew::{self, Moving},
     settle::settle,
-    state::{Around, Stage, Standing, Step, View, failed_since, is_late, next, passes},
+    state::{
+        Around, Stage, Standing, Step, View, failed_since, is_late, is_late_in_term, is_old, next, passes,
+    },
     survey::{Survey, details, posted, survey},
+    upkeep::{Busy, Job, Upkeep, is_closed},
 };
 use crate::{
     catalogue::{LoadedDeed, row::DeedRow},
     core::{Core, Known},
-    deed::{Deed, session_key, storage_key},
+    deed::Deed,
     ledger::{Error, Ledger},
     link::{Dialer, Link},
     repair::Notice,
 };
-use commonware_cryptography::Signer as _;
-use futures::future::join_all;
 use posync_client::rpc::Provider;
 use posync_protocol::{
-    Account, AgreementId, Amount, Code,
-    limits::{Parameters, READ_KEYS_MAX},
-    operation::{Body, CloseAlone, Open, TopUp},
-    record::{Agreement, EGRESS, GAS, STORAGE},
+    Account, Amount, Code,
+    limits::Parameters,
+    operation::{Body, CloseAlone, TopUp},
+    record::EGRESS,
     standing::check_takes,
 };
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::{
         Arc, Mutex,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU32, Ordering},
     },
     time::Duration,
 };
@@ -40,8 +42,6 @@ const TICK: Duration = Duration::from_secs(1);
 const SURVEY_TICKS: u64 = 10;
 /// Looks between two questions for a provider's own scrub.
 const SCRUB_TICKS: u64 = 5;
-/// Free slots among which one is chosen.
-const SLOTS_TRIED: usize = 16;
 /// Epochs for which a retired customer keeps an agreement at least: who closes sooner stands out.
 const KEPT_EPOCHS: u64 = 16;
 
@@ -67,6 +67,12 @@ pub struct Purse {
     pub retired: AtomicBool,
     /// Providers with whom an agreement is needed, beside those that the policy wants.
     pub needed: Mutex<BTreeSet<Account>>,
+    /// What is under way, and what pauses.
+    pub upkeep: Upkeep,
+    /// Shards on their way to a successor.
+    pub moving: Moving,
+    /// The last closed agreement that was looked after.
+    pub reclaimed: AtomicU32,
 }
 
 #[derive(Default)]
@@ -74,6 +80,10 @@ struct Seen {
     providers: BTreeMap<Account, (View, Known)>,
     drawn: BTreeMap<Account, u32>,
     late: BTreeMap<Account, u64>,
+    /// Agreements whose shards move to other providers.
+    away: BTreeSet<u32>,
+    /// By agreement, the epoch in which it was last warned that what it holds has nowhere to go.
+    warned: BTreeMap<u32, u64>,
     /// By agreement, what was read and the epoch since which it is empty and no more was.
     idle: BTreeMap<u32, (u64, u64)>,
 }
@@ -81,7 +91,7 @@ struct Seen {
 /// Runs for ever.
 pub async fn start(purse: Arc<Purse>) {
     let (mut seen, mut tick) = (Seen::default(), 0u64);
-    purse.resume().await;
+    purse.resume();
     purse.core.common.environment.spawn(purse.clone().bring());
     loop {
         if let Err(error) = purse.look(&mut seen, tick).await {
@@ -107,21 +117,46 @@ impl Purse {
         self.core.height.fetch_max(found.height, Ordering::Relaxed);
         self.learn(seen, found, all);
         self.watch(seen).await;
-        self.upkeep(seen).await?;
+        // What fails here is tried at the next look; repair, claims and scrubs go on.
+        if let Err(error) = self.upkeep(seen).await {
+            tracing::warn!(%error, "agreements could not be looked after");
+        }
         // An agreement that never held anything has nothing to bring.
-        self.settle_all(Deed::is_used).await;
-        self.bring_refusals().await?;
+        self.settle_some(Deed::is_used);
+        self.begin(Job::Refusals, |purse, _| async move { purse.bring_refusals().await });
         if tick.is_multiple_of(SCRUB_TICKS) {
             self.ask_scrubs();
         }
         if all {
-            self.reclaim().await?;
+            self.begin(Job::Reclaim, |purse, _| async move {
+                purse.reclaim().await;
+                Ok(())
+            });
         }
         Ok(())
     }
 
+    /// Begins a job, unless it is under way or pauses after a refusal. The look does not wait for it.
+    fn begin<F>(self: &Arc<Self>, job: Job, work: impl FnOnce(Arc<Self>, Arc<Busy>) -> F)
+    where
+        F: Future<Output = Result<(), Error>> + Send + 'static,
+    {
+        let Some(busy) = self.upkeep.take(job, self.height()).map(Arc::new) else { return };
+        let work = work(self.clone(), busy.clone());
+        self.core.common.environment.spawn(async move {
+            let _busy = busy;
+            if let Err(error) = work.await {
+                tracing::warn!(%error, ?job, "it is tried again");
+            }
+        });
+    }
+
+    fn height(&self) -> u64 {
+        self.core.height.load(Ordering::Relaxed)
+    }
+
     fn epoch(&self) -> u64 {
-        self.parameters.epoch(self.core.height.load(Ordering::Relaxed))
+        self.parameters.epoch(self.height())
     }
 
     fn learn(&self, seen: &mut Seen, found: Survey, all: bool) {
@@ -191,7 +226,9 @@ impl Purse {
     }
 
     async fn upkeep(self: &Arc<Self>, seen: &mut Seen) -> Result<(), Error> {
-        let posted = posted(&self.ledger, &self.parameters).await?;
+        let posted = posted(&self.ledger, &self.account, &self.parameters).await?;
+        // What is being opened now may be open before the agreements are counted, or after.
+        let opening = self.upkeep.opening();
         let standings = self.standings(seen).await;
         let rows: Vec<Standing> = standings.iter().map(|(_, standing)| standing.clone()).collect();
         let views = seen.providers.iter().map(|(account, (view, _))| (*account, view.clone())).collect();
@@ -200,65 +237,104 @@ impl Purse {
             let needed = self.needed.lock().expect("no holder of this lock panics").clone();
             let wants = (&self.policy, self.core.demand(self.policy.providers));
             let all = wanted(&views, &needed, &rows, wants, &posted, &self.parameters);
-            let opened = all.into_iter().map(|(account, opens)| self.open(account, opens, &views));
-            join_all(opened).await.into_iter().collect::<Result<Vec<()>, _>>()?;
+            for (account, opens) in all.into_iter().filter(|(account, _)| !opening.contains(account)) {
+                let held = views.get(&account).map_or(0, |view: &View| view.provider.slots);
+                self.begin(Job::Open(account), |purse, busy| async move {
+                    // Each attempt takes a number and a fee.
+                    match purse.open(account, opens, held).await {
+                        Ok(true) => busy.done(),
+                        Ok(false) => busy.refused(purse.height()),
+                        Err(error) => return Err(error),
+                    }
+                    Ok(())
+                });
+            }
         }
-        for (deed, standing) in &standings {
+        for of in &standings {
+            let (deed, standing) = of;
             let kept = self.parameters.epoch(deed.agreement.opened) + KEPT_EPOCHS;
             let step = if retired && self.epoch() >= kept && Stage::of(&standing.row) == Stage::Open {
                 Step::Drain
             } else {
-                self.next(deed, standing, &rows, &views, &posted)
+                self.next(seen, deed, standing, &rows, &posted)
             };
-            self.step(deed, step, &posted).await?;
-            if Stage::of(&standing.row) == Stage::Draining {
-                renew::drain(&self.core, deed);
-            }
+            self.step(of, step, &posted).await?;
         }
+        let away = &seen.away;
+        renew::drain(&self.core, &standings, away, &self.moving, self.epoch(), &self.parameters);
         Ok(())
     }
 
     fn next(
         &self,
+        seen: &mut Seen,
         deed: &Deed,
         standing: &Standing,
         rows: &[Standing],
-        views: &BTreeMap<Account, View>,
         posted: &Posted,
     ) -> Step {
-        let provider = deed.provider();
+        let (provider, epoch) = (deed.provider(), self.epoch());
         let mine: Vec<&Standing> = rows.iter().filter(|s| s.row.agreement.provider == provider).collect();
-        let holds = views.get(&provider).is_some_and(|view| {
+        let holds = seen.providers.get(&provider).is_some_and(|(view, _)| {
             view.provider.leaves_at == 0 && passes(&view.audit) && check_takes(&view.standing).is_ok()
         });
         let awaited = self.core.demand(1) > 0;
+        let old = is_old(&standing.row, epoch, &self.parameters);
+        let successor =
+            || renew::successor(&self.core, deed, renew::smallest(deed), epoch, &self.parameters).is_some();
         let around = Around {
-            successor: holds && renew::successor(&self.core, deed).is_some(),
-            idle: !awaited && self.policy.is_idle(standing, &mine, self.epoch(), &self.parameters),
+            successor: holds && old && successor(),
+            idle: !awaited && self.policy.is_idle(standing, &mine, epoch, &self.parameters),
             egress_price: posted.prices[EGRESS].price,
         };
-        next(standing, self.epoch(), around, &self.policy, &self.parameters)
+        let is_kept = matches!(Stage::of(&standing.row), Stage::Open | Stage::Draining) && standing.load > 0;
+        let ends = is_kept && old && !around.successor;
+        if ends && seen.warned.insert(standing.number, epoch) != Some(epoch) {
+            let left = standing.row.end_epoch.saturating_sub(epoch);
+            tracing::warn!(%provider, agreement = standing.number, leaves = standing.load, epochs = left,
+                "what is held is not renewed: no room at its provider, or no money; it ends with the agreement");
+        }
+        let leaves = seen.providers.get(&provider).is_some_and(|(view, _)| view.provider.leaves_at != 0);
+        if is_kept && (leaves || !around.successor && is_late_in_term(&standing.row, epoch, &self.parameters))
+        {
+            seen.away.insert(standing.number);
+        } else {
+            seen.away.remove(&standing.number);
+        }
+        match next(standing, epoch, around, &self.policy, &self.parameters) {
+            Step::Nothing | Step::TopUp(_)
+                if seen.away.contains(&standing.number) && Stage::of(&standing.row) == Stage::Open =>
+            {
+                Step::Drain
+            }
+            step => step,
+        }
     }
 
     /// Has more money locked for vouchers. What was read is brought first: what the provider redeems
     /// before the top-up keeps its price (AG-8).
-    async fn top_up(&self, deed: &Deed, amount: Amount, posted: &Posted) -> Result<(), Error> {
+    async fn top_up(&self, deed: &Deed, amount: Amount, posted: u64, busy: &Busy) -> Result<(), Error> {
         if let Err(error) = deed.pay().await {
             tracing::debug!(%error, "a voucher is brought again");
         }
-        let price = |class: usize| posted.prices[class].price.min(self.policy.price_max[class]);
-        let egress_price = deed.terms().egress_price.max(price(EGRESS));
+        let egress_price = deed.terms().egress_price.max(posted.min(self.policy.price_max[EGRESS]));
         let body = TopUp {
             agreement: deed.agreement,
             amount,
             max_egress_price: egress_price,
-            max_gas_price: self.policy.price_max[GAS],
+            // No gas is bought, so its price costs nothing.
+            max_gas_price: u64::MAX,
         };
-        let code = self.ledger.execute(Body::TopUp(body)).await?;
+        let code = self.ledger.execute(Body::TopUp(body)).await;
+        if code != Ok(Code::Done) {
+            busy.refused(self.height());
+        }
+        let code = code?;
         if code != Code::Done {
             tracing::warn!(?code, "a voucher reserve could not be topped up: {}", code.explain());
             return Ok(());
         }
+        busy.done();
         let more = |row: &mut DeedRow| {
             row.voucher_reserve = row.voucher_reserve.checked_add(amount).unwrap_or(row.voucher_reserve);
             row.egress_price = egress_price;
@@ -266,17 +342,55 @@ impl Purse {
         deed.set_terms(more).await.map_err(|_| Error::Stopping)
     }
 
-    async fn step(&self, deed: &Arc<Deed>, step: Step, posted: &Posted) -> Result<(), Error> {
+    /// Closes an agreement. An answer that does not say that it is closed leaves it as it is: the close
+    /// is tried again, after a pause.
+    async fn close(&self, deed: &Deed, busy: &Busy) -> Result<(), Error> {
+        let close = CloseAlone { agreement: deed.agreement };
+        let code = self.ledger.execute(Body::CloseAlone(close)).await;
+        if !code.as_ref().is_ok_and(|code| is_closed(*code)) {
+            busy.refused(self.height());
+        }
+        let code = code?;
+        if !is_closed(code) {
+            tracing::warn!(?code, deed = deed.number, "an agreement was not closed: {}", code.explain());
+            return Ok(());
+        }
+        busy.done();
+        tracing::info!(?code, deed = deed.number, "an agreement is closed");
+        deed.set_terms(|row| row.stage = Stage::Closing as u8).await.map_err(|_| Error::Stopping)
+    }
+
+    async fn step(
+        self: &Arc<Self>,
+        (deed, standing): &(Arc<Deed>, Standing),
+        step: Step,
+        posted: &Posted,
+    ) -> Result<(), Error> {
         let stopped = |_| Error::Stopping;
         match step {
             Step::Nothing => {}
-            Step::TopUp(amount) => self.top_up(deed, amount, posted).await?,
+            // The ledger would refuse what the account does not have.
+            Step::TopUp(amount) if amount > posted.balance => {
+                tracing::debug!(deed = deed.number, "no money for a voucher reserve");
+            }
+            Step::TopUp(amount) => {
+                let (of, price) = (deed.clone(), posted.prices[EGRESS].price);
+                // An earlier one became final since the agreement was judged.
+                if of.terms().voucher_reserve != standing.row.voucher_reserve {
+                    return Ok(());
+                }
+                self.begin(Job::TopUp(deed.number), |purse, busy| async move {
+                    purse.top_up(&of, amount, price, &busy).await
+                });
+            }
             Step::Drain => deed.set_terms(|row| row.stage = Stage::Draining as u8).await.map_err(stopped)?,
+            Step::Close if Stage::of(&deed.terms()) == Stage::Closing => {}
             Step::Close => {
-                let close = CloseAlone { agreement: deed.agreement };
-                let code = self.ledger.execute(Body::CloseAlone(close)).await?;
-                tracing::info!(?code, deed = deed.number, "an agreement is closed");
-                deed.set_terms(|row| row.stage = Stage::Closing as u8).await.map_err(stopped)?;
+                let of = deed.clone();
+                self.begin(
+                    Job::Close(deed.number),
+                    |purse, busy| async move { purse.close(&of, &busy).await },
+                );
             }
             Step::Forget => self.forget(deed).await?,
         }
@@ -301,16 +415,20 @@ impl Purse {
     async fn bring(self: Arc<Self>) {
         loop {
             self.core.common.signed.notified().await;
-            self.settle_all(|deed| deed.is_due()).await;
+            self.settle_some(|deed| deed.is_due());
         }
     }
 
-    async fn settle_all(&self, some: impl Fn(&Deed) -> bool) {
-        let deeds: Vec<_> = self.core.deeds().into_iter().filter(|deed| some(deed)).collect();
-        let settled =
-            join_all(deeds.iter().map(|deed| settle(&self.core, &self.ledger, deed, &self.parameters))).await;
-        for error in settled.into_iter().filter_map(Result::err) {
-            tracing::debug!(%error, "a data set waits for the ledger");
+    /// Brings what waits of some agreements, each by itself: one that waits for the ledger holds up
+    /// neither the others nor a look.
+    fn settle_some(self: &Arc<Self>, some: impl Fn(&Deed) -> bool) {
+        for deed in self.core.deeds().into_iter().filter(|deed| some(deed)) {
+            let purse = self.clone();
+            self.core.common.environment.spawn(async move {
+                if let Err(error) = settle(&purse.core, &purse.ledger, &deed, &purse.parameters).await {
+                    tracing::debug!(%error, "a data set waits for the ledger");
+                }
+            });
         }
     }
 
@@ -359,126 +477,5 @@ impl Purse {
             link.set_address(address);
         }
         link
-    }
-
-    /// Opens agreements with a provider at once, each from its number to its first shard.
-    async fn open(
-        &self,
-        provider: Account,
-        opens: Vec<Open>,
-        views: &BTreeMap<Account, View>,
-    ) -> Result<(), Error> {
-        let Some(view) = views.get(&provider) else { return Ok(()) };
-        let slots = self.free_slots(provider, view.provider.slots).await?;
-        let mut rows = Vec::new();
-        for (open, slot) in opens.into_iter().zip(slots) {
-            let row = DeedRow {
-                agreement: AgreementId { provider, slot, opened: 0 },
-                stage: Stage::Opening as u8,
-                end_epoch: open.end_epoch,
-                quota_leaves: open.quota_leaves,
-                quota_egress: open.quota_egress,
-                voucher_reserve: open.voucher_reserve,
-                egress_price: open.max_egress_price,
-            };
-            let number = self.core.common.catalogue.add_deed(row.clone()).await;
-            let Some(number) = number.map_err(|_| Error::Stopping)? else {
-                let full = "this gateway has opened all the agreements that it may; start a new one";
-                return Err(Error::Full(full));
-            };
-            rows.push((number, row));
-        }
-        let asked = join_all(rows.into_iter().map(|(number, row)| self.ask(number, row))).await;
-        asked.into_iter().collect()
-    }
-
-    /// Free slots of a provider, from where some are likely, in an order of their own: others may be
-    /// opening agreements with it at the same moment.
-    async fn free_slots(&self, provider: Account, held: u32) -> Result<Vec<u32>, Error> {
-        let first = held.saturating_sub(READ_KEYS_MAX as u32 / 2);
-        let slots: Vec<u32> = (first..first + READ_KEYS_MAX as u32).collect();
-        let keys = slots.iter().map(|slot| Agreement::key(&provider, *slot)).collect();
-        let (_, found) = self.ledger.read(keys).await?;
-        let free = slots.into_iter().zip(found).filter(|(_, found)| found.is_none()).map(|(slot, _)| slot);
-        let mut few: Vec<u32> = free.take(SLOTS_TRIED).collect();
-        let place = usize::from(self.core.common.environment.random()[0]) % few.len().max(1);
-        few.rotate_left(place);
-        Ok(few)
-    }
-
-    /// Has the ledger open what the row says, and takes it up.
-    async fn ask(&self, number: u32, row: DeedRow) -> Result<(), Error> {
-        let (master, policy) = (&self.core.common.master, &self.policy);
-        let account = |key: commonware_cryptography::ed25519::PrivateKey| Account::of(&key.public_key());
-        let session_key = account(session_key(master, number));
-        let open = Open {
-            provider: row.agreement.provider,
-            slot: row.agreement.slot,
-            session_key,
-            storage_key: account(storage_key(master, number)),
-            max_storage_price: policy.price_max[STORAGE],
-            max_egress_price: policy.price_max[EGRESS],
-            max_gas_price: policy.price_max[GAS],
-            quota_leaves: row.quota_leaves,
-            quota_egress: row.quota_egress,
-            quota_gas: 0,
-            rate_egress: policy.rate_egress,
-            rate_gas: 0,
-            end_epoch: row.end_epoch,
-            voucher_reserve: row.voucher_reserve,
-            storage_reserve_max: policy.storage_reserve_max,
-        };
-        let code = self.ledger.execute(Body::Open(open)).await;
-        let key = Agreement::key(&row.agreement.provider, row.agreement.slot);
-        let found = self.ledger.record::<Agreement>(key).await?;
-        let ours = found.filter(|found| found.consumer == self.account && found.session_key == session_key);
-        match (ours, code) {
-            (Some(found), _) => self.take_up(number, row, &found).await,
-            (None, Ok(code)) => {
-                let provider = row.agreement.provider;
-                tracing::warn!(%provider, ?code, "an agreement was not opened: {}", code.explain());
-                self.give_up(number, row).await
-            }
-            (None, Err(Error::Expired)) => self.give_up(number, row).await,
-            (None, Err(error)) => Err(error),
-        }
-    }
-
-    async fn give_up(&self, number: u32, row: DeedRow) -> Result<(), Error> {
-        let gone = DeedRow { stage: Stage::Gone as u8, ..row };
-        self.core.common.catalogue.put_deed(number, gone).await.map_err(|_| Error::Stopping)
-    }
-
-    async fn take_up(&self, number: u32, row: DeedRow, found: &Agreement) -> Result<(), Error> {
-        let row = DeedRow {
-            agreement: found.id(row.agreement.provider, row.agreement.slot),
-            stage: Stage::Open as u8,
-            egress_price: found.egress_price,
-            ..row
-        };
-        self.core.common.catalogue.put_deed(number, row.clone()).await.map_err(|_| Error::Stopping)?;
-        let loaded = LoadedDeed::fresh(number, row);
-        self.add(loaded);
-        Ok(())
-    }
-
-    /// Takes up an agreement that is open.
-    pub fn add(&self, loaded: LoadedDeed) {
-        let link = self.link(loaded.row.agreement.provider);
-        match Deed::start(loaded, link, self.core.common.clone()) {
-            Ok(deed) => self.core.add_deed(deed),
-            Err(damaged) => tracing::error!(%damaged, "an agreement is left alone"),
-        }
-    }
-
-    /// Goes on with what was being opened when the gateway stopped: asking again is harmless, since
-    /// a slot that is taken by us shows our key.
-    async fn resume(&self) {
-        let opening = std::mem::take(&mut *self.opening.lock().expect("no holder of this lock panics"));
-        for loaded in opening {
-            if let Err(error) = self.ask(loaded.number, loaded.row).await {
-                tracing::warn!(%error, "an agreement that was being opened is looked at after the next start");
-            }
-        }
     }
 }

@@ -8,12 +8,17 @@
 //! ```
 
 mod actor;
+mod opening;
 pub mod policy;
 mod reclaim;
 mod renew;
 mod settle;
+mod slots;
 pub mod state;
 mod survey;
+mod upkeep;
 
 pub use actor::{Purse, start};
 pub use policy::Policy;
+pub use renew::Moving;
+pub use upkeep::Upkeep;

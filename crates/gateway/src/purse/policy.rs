@@ -11,20 +11,31 @@
 //! 1. With one provider no room is opened that the load does not need: while an agreement is below
 //!    three quarters full no other is opened for it, and each is twice the largest before it, up to
 //!    the largest quota of the genesis.
-//! 2. An opening is proposed only if the ledger's own rules would accept it ([`check_offer`]).
+//! 2. An opening is proposed only if the ledger's own rules would accept it ([`check_offer`]) and the
+//!    account can pay for it.
+//! 3. What does not fit in one piece is asked for in halves, down to the first quota: what is held is
+//!    renewed piece by piece.
+//! 4. What is held has no highest price but the account's balance: a limit holds for new data alone.
 
-use super::state::{Stage, Standing, View, is_old, passes};
+use super::state::{Stage, Standing, View, is_old, passes, takes_over};
+use crate::{
+    coding::{SEGMENT_BYTES, shard_bytes},
+    deed::state::leaves,
+};
 use posync_protocol::{
     Account, Amount,
-    agreement::{Seen, check_offer, terms},
+    agreement::{Seen, check_offer, locked, terms},
     amount::{UNIT, mul_div_up},
     books::Pair,
-    capacity::sellable_egress,
+    capacity::{sellable_egress, share},
     limits::{LEAF_BYTES, Parameters},
     operation::Open,
-    record::{CLASSES, EGRESS, GAS, STORAGE},
+    record::{Agreement, CLASSES, EGRESS, GAS, STORAGE},
 };
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    iter::successors,
+};
 
 /// Leaves of the first agreement with a provider: 8 MiB.
 const FIRST_LEAVES: u64 = 1 << 13;
@@ -34,8 +45,11 @@ const EGRESS_TIMES: u64 = 4;
 const EGRESS_PART: u64 = 16;
 /// Bytes of egress quota below which an agreement whose quota had to be cut is not opened.
 const EGRESS_LEAST: u64 = 16 << 20;
-/// Highest prices accepted, in multiples of the genesis prices.
+/// Highest prices accepted for new data, in multiples of the genesis prices.
 const PRICES: u64 = 4;
+/// What is asked for with slack grows by one part of this: prices may rise before an opening is
+/// executed, by an eighth at once.
+const SLACK_PART: u64 = 4;
 /// Shortest agreement worth opening, in epochs.
 const TERM_LEAST: u64 = 8;
 /// Leaves that are opened ahead with one provider at most, whatever a put announces: 256 MiB.
@@ -69,17 +83,26 @@ pub struct Policy {
     pub voucher_reserve: Amount,
     /// Epochs of each agreement, at most; the offer may name fewer.
     pub epochs: u64,
-    /// Most that may be locked in one storage reserve.
-    pub storage_reserve_max: Amount,
-    /// Highest prices accepted, by class.
+    /// Highest prices accepted for new data, by class. Of a class without a quota any price is.
     pub price_max: [u64; CLASSES],
 }
 
-/// The prices that the ledger posts.
+/// What an agreement is opened for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Need {
+    /// New data, or reads.
+    New,
+    /// What is held already and would end with its agreement.
+    Held,
+}
+
+/// The prices that the ledger posts, and what the account has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Posted {
     /// The prices of the classes.
     pub prices: [Pair; CLASSES],
+    /// The account's balance.
+    pub balance: Amount,
     /// The height at which they were read.
     pub height: u64,
 }
@@ -90,8 +113,6 @@ impl Policy {
     pub fn of(parameters: &Parameters) -> Self {
         let price = |price: u128| u64::try_from(price).unwrap_or(u64::MAX).saturating_mul(PRICES);
         let most = Quota { leaves: parameters.quota_leaves_max, egress: parameters.quota_egress_max };
-        let [storage, egress, gas] =
-            [parameters.price_storage, parameters.price_egress, parameters.price_gas];
         Self {
             providers: 10,
             first: Quota::to_hold(FIRST_LEAVES.min(most.leaves), most),
@@ -99,8 +120,8 @@ impl Policy {
             rate_egress: parameters.rate_egress_max,
             voucher_reserve: Amount::sync(100),
             epochs: parameters.agreement_epochs_max,
-            storage_reserve_max: Amount::sync(1_000),
-            price_max: [price(storage), price(egress), price(gas)],
+            // No gas is bought.
+            price_max: [price(parameters.price_storage), price(parameters.price_egress), u64::MAX],
         }
     }
 
@@ -122,22 +143,36 @@ impl Policy {
         self.epochs.min(view.offer.term_max.into()).min(parameters.agreement_epochs_max)
     }
 
-    /// The opening that asks a provider for a quota; the caller fills in provider, slot and keys.
-    /// `None` if the ledger would refuse it, or the policy does not want it.
+    /// The opening that asks a provider for a quota of new data; the caller fills in provider, slot and
+    /// keys. `None` if the ledger would refuse it, or the policy does not want it.
     pub fn open(&self, view: &View, quota: Quota, posted: &Posted, p: &Parameters) -> Option<Open> {
+        self.open_for(Need::New, view, quota, posted, p)
+    }
+
+    /// The same for either need. What is held is renewed at the posted price, and where little or no
+    /// egress is left.
+    fn open_for(
+        &self,
+        need: Need,
+        view: &View,
+        quota: Quota,
+        posted: &Posted,
+        p: &Parameters,
+    ) -> Option<Open> {
         let term = self.term(view, p);
         let free = sellable_egress(&view.offer, view.measured.as_ref());
         let free = free.saturating_sub(view.provider.sold_egress);
         let egress = quota.egress.min((free / EGRESS_PART).saturating_mul(term));
         let price = posted.prices[EGRESS].price;
-        let open = Open {
+        let most = self.highest(need, Quota { egress, ..quota }, posted);
+        let mut open = Open {
             provider: Account::default(),
             slot: 0,
             session_key: Account::default(),
             storage_key: Account::default(),
-            max_storage_price: self.price_max[STORAGE],
-            max_egress_price: self.price_max[EGRESS],
-            max_gas_price: self.price_max[GAS],
+            max_storage_price: most[STORAGE],
+            max_egress_price: most[EGRESS],
+            max_gas_price: most[GAS],
             quota_leaves: quota.leaves,
             quota_egress: egress,
             quota_gas: 0,
@@ -145,9 +180,12 @@ impl Policy {
             rate_gas: 0,
             end_epoch: p.epoch(posted.height).saturating_add(term),
             voucher_reserve: self.reserve(price.saturating_add(price / 8), egress),
-            storage_reserve_max: self.storage_reserve_max,
+            storage_reserve_max: Amount::ZERO,
         };
-        let agreement = terms(&Account::default(), &open, &posted.prices, posted.height);
+        let agreement = agreement(&open, posted);
+        let storage = locked(&agreement, &view.provider, p).storage;
+        let slack = storage.grains() / u128::from(SLACK_PART);
+        open.storage_reserve_max = Amount::new(storage.grains() + slack).unwrap_or(Amount::MAX);
         let seen = Seen {
             offer: &view.offer,
             provider: &view.provider,
@@ -156,8 +194,68 @@ impl Policy {
             is_taken: false,
             height: posted.height,
         };
-        let wanted = term >= TERM_LEAST && egress >= quota.egress.min(EGRESS_LEAST) && passes(&view.audit);
-        (wanted && check_offer(&agreement, &open, &seen, p).is_ok()).then_some(open)
+        let reads = need == Need::Held || egress >= quota.egress.min(EGRESS_LEAST);
+        let wanted = term >= TERM_LEAST && reads && passes(&view.audit);
+        let paid = cost(&open, view, posted, p) <= posted.balance;
+        (wanted && paid && check_offer(&agreement, &open, &seen, p).is_ok()).then_some(open)
+    }
+
+    /// The highest prices that an opening of this quota names, by class.
+    fn highest(&self, need: Need, quota: Quota, posted: &Posted) -> [u64; CLASSES] {
+        let bought = [quota.leaves, quota.egress, 0];
+        let mut most = self.price_max;
+        for ((most, pair), bought) in most.iter_mut().zip(posted.prices).zip(bought) {
+            let dear = pair.price.saturating_add(pair.price / SLACK_PART);
+            *most = match need {
+                _ if bought == 0 => u64::MAX,
+                Need::New => *most,
+                Need::Held => (*most).max(dear),
+            };
+        }
+        most
+    }
+
+    /// Openings for these quotas, one after another: each that does not fit is halved until it does, down
+    /// to the first quota.
+    fn fit(&self, need: Need, view: &View, quotas: &[Quota], posted: &Posted, p: &Parameters) -> Vec<Open> {
+        let (mut view, mut opens) = (view.clone(), Vec::new());
+        for quota in quotas {
+            let mut halves = successors(Some(*quota), |quota| self.half(*quota));
+            let Some(open) = halves.find_map(|half| self.open_for(need, &view, half, posted, p)) else {
+                continue;
+            };
+            let sold = &mut view.provider;
+            let egress = share(open.quota_egress, posted.height, open.end_epoch, p);
+            sold.sold = sold.sold.saturating_add(open.quota_leaves);
+            sold.sold_egress = sold.sold_egress.saturating_add(egress);
+            opens.push(open);
+        }
+        opens
+    }
+
+    /// Half of a quota that stores, at least the first one.
+    fn half(&self, quota: Quota) -> Option<Quota> {
+        let is_more = self.stores() && quota.leaves > self.first.leaves;
+        is_more.then(|| Quota::to_hold((quota.leaves / 2).max(self.first.leaves), self.most))
+    }
+
+    /// The openings with one provider: `quotas`, as far as they fit, or at least room for what is held
+    /// and has nowhere to go.
+    fn pieces(
+        &self,
+        view: &View,
+        mine: &[&Standing],
+        quotas: &[Quota],
+        posted: &Posted,
+        p: &Parameters,
+    ) -> Vec<Open> {
+        let mut opens = self.fit(Need::New, view, quotas, posted, p);
+        let homeless = homeless(mine, p.epoch(posted.height), p);
+        if self.stores() && homeless > 0 && opens.iter().all(|open| open.quota_leaves == 0) {
+            let quota = Quota::to_hold(self.large_enough(homeless), self.most);
+            opens.extend(self.fit(Need::Held, view, &[quota], posted, p));
+        }
+        opens
     }
 
     /// The voucher reserve for `bytes` at `price`, at most the policy's.
@@ -168,8 +266,8 @@ impl Policy {
     /// The quotas to open with a provider, beside the agreements `mine` with it, while `demand` leaves
     /// are on their way to it.
     pub fn openings(&self, mine: &[&Standing], demand: u64, epoch: u64, p: &Parameters) -> Vec<Quota> {
-        let (live, over): (Vec<&Standing>, Vec<&Standing>) = mine.iter().partition(|s| is_live(s, epoch, p));
-        let mut quotas = self.rooms(&live, &over, demand);
+        let live: Vec<&Standing> = mine.iter().filter(|s| is_live(s, epoch, p)).copied().collect();
+        let mut quotas = self.rooms(mine, demand, epoch, p);
         let egress: u64 = live.iter().map(|s| s.row.quota_egress).fold(0, u64::saturating_add);
         let opened = quotas.iter().map(|quota| quota.egress).fold(egress, u64::saturating_add);
         let read = live.iter().map(|s| s.egress).fold(0, u64::saturating_add);
@@ -180,20 +278,22 @@ impl Policy {
         quotas
     }
 
-    /// Quotas for the `demand` and for what the agreements that are `over` still hold, each twice the
-    /// one before; at least one if no `live` agreement is below three quarters.
-    fn rooms(&self, live: &[&Standing], over: &[&Standing], demand: u64) -> Vec<Quota> {
+    /// Quotas for the `demand` and for what the agreements that are over still hold, each twice the one
+    /// before; at least one if no live agreement is below three quarters.
+    fn rooms(&self, mine: &[&Standing], demand: u64, epoch: u64, p: &Parameters) -> Vec<Quota> {
         if !self.stores() {
             return Vec::new();
         }
+        let (live, over): (Vec<&Standing>, Vec<&Standing>) = mine.iter().partition(|s| is_live(s, epoch, p));
         let storing: Vec<&&Standing> = live.iter().filter(|s| s.row.quota_leaves > 0).collect();
         let mut largest = storing.iter().map(|s| s.row.quota_leaves).max();
-        let mut free: u64 = storing.iter().map(|s| s.row.quota_leaves.saturating_sub(s.load)).sum();
         let fresh = storing.iter().any(|s| !three_quarters(s.load, s.row.quota_leaves));
-        let moves: u64 = over.iter().map(|s| s.load).sum();
+        let moves: u64 = over.iter().map(|s| s.load).fold(0, u64::saturating_add);
+        let free: u64 = storing.iter().map(|s| room(s)).fold(0, u64::saturating_add);
         let needed = demand.min(AHEAD_LEAVES).saturating_add(moves);
-        let mut quotas = Vec::new();
-        while quotas.len() < AT_ONCE && (!fresh && quotas.is_empty() || free < needed) {
+        let short = needed.saturating_sub(free).max(homeless(mine, epoch, p));
+        let (mut quotas, mut opened) = (Vec::new(), 0u64);
+        while quotas.len() < AT_ONCE && (!fresh && quotas.is_empty() || opened < short) {
             let leaves = match largest {
                 Some(largest) => largest.saturating_mul(2),
                 None => self.large_enough(moves),
@@ -201,7 +301,7 @@ impl Policy {
             let leaves = leaves.min(self.most.leaves);
             quotas.push(Quota::to_hold(leaves, self.most));
             largest = Some(leaves);
-            free = free.saturating_add(leaves);
+            opened = opened.saturating_add(leaves);
         }
         quotas
     }
@@ -247,6 +347,32 @@ fn is_live(standing: &Standing, epoch: u64, p: &Parameters) -> bool {
     matches!(Stage::of(&standing.row), Stage::Open | Stage::Opening) && !is_old(&standing.row, epoch, p)
 }
 
+/// Leaves that shards of any size find room for.
+fn room(standing: &Standing) -> u64 {
+    let free = standing.row.quota_leaves.saturating_sub(standing.load);
+    free - free % leaves(shard_bytes(SEGMENT_BYTES) as u64).max(1)
+}
+
+/// Leaves under agreements that are over for which those that may take them on have no room.
+fn homeless(mine: &[&Standing], epoch: u64, p: &Parameters) -> u64 {
+    let over: Vec<&&Standing> = mine.iter().filter(|s| s.load > 0 && !is_live(s, epoch, p)).collect();
+    let takes = |new: &&&Standing| over.iter().all(|old| takes_over(&new.row, &old.row, epoch, p));
+    let free = mine.iter().filter(takes).map(|s| room(s)).fold(0, u64::saturating_add);
+    over.iter().map(|s| s.load).fold(0u64, u64::saturating_add).saturating_sub(free)
+}
+
+/// The agreement that an opening leads to at the posted prices.
+const fn agreement(open: &Open, posted: &Posted) -> Agreement {
+    terms(&Account([0; 32]), open, &posted.prices, posted.height)
+}
+
+/// What an opening takes from the account.
+fn cost(open: &Open, view: &View, posted: &Posted, p: &Parameters) -> Amount {
+    let locks = locked(&agreement(open, posted), &view.provider, p);
+    let sum = locks.storage.checked_add(locks.deposit).and_then(|sum| sum.checked_add(open.voucher_reserve));
+    sum.unwrap_or(Amount::MAX)
+}
+
 /// Whether three quarters or more are used.
 fn three_quarters(used: u64, quota: u64) -> bool {
     u128::from(used) * 4 >= u128::from(quota) * 3
@@ -257,9 +383,10 @@ pub fn egress_cost(price: u64, bytes: u64) -> Option<Amount> {
     Amount::new(mul_div_up(u128::from(price), u128::from(bytes), UNIT)?)
 }
 
-/// The openings to send now: with all of the `needed` providers, and with others until the policy's
-/// number of providers have what they need. Providers with an agreement come first, then by account.
-/// `demand` is the number of leaves on their way to each used provider.
+/// The openings to send now: with all of the `needed` providers and with all that hold something, and
+/// with others until the policy's number of providers have what they need. Those that hold something
+/// come before new ones, then by account; together they cost at most what the account has. `demand` is
+/// the number of leaves on their way to each used provider.
 pub fn wanted(
     views: &BTreeMap<Account, View>,
     needed: &BTreeSet<Account>,
@@ -271,22 +398,37 @@ pub fn wanted(
     let epoch = p.epoch(posted.height);
     let (mut covered, mut missing) = (0, Vec::new());
     for (account, view) in views {
-        let mine: Vec<_> = standings.iter().filter(|s| s.row.agreement.provider == *account).collect();
+        let end = epoch.saturating_add(policy.term(view, p));
+        // What a new agreement would not outlive waits: that its shards have somewhere to go.
+        let renews = |s: &&Standing| is_live(s, epoch, p) || s.row.end_epoch < end;
+        let of = |s: &&Standing| s.row.agreement.provider == *account;
+        let mine: Vec<_> = standings.iter().filter(of).filter(renews).collect();
         let quotas = policy.openings(&mine, demand, epoch, p);
         if quotas.is_empty() {
             covered += 1;
             continue;
         }
-        let opens: Vec<Open> =
-            quotas.iter().map_while(|quota| policy.open(view, *quota, posted, p)).collect();
+        let opens = policy.pieces(view, &mine, &quotas, posted, p);
         if !opens.is_empty() {
-            missing.push((!needed.contains(account), mine.is_empty(), *account, opens));
+            let holds = mine.iter().any(|s| s.load > 0);
+            missing.push((!needed.contains(account), !holds, mine.is_empty(), *account, opens));
         }
     }
-    missing.sort_unstable_by_key(|(other, new, account, _)| (*other, *new, *account));
-    let first = missing.iter().filter(|(other, ..)| !other).count();
+    missing.sort_unstable_by_key(|(other, idle, new, account, _)| (*other, *idle, *new, *account));
+    let first = missing.iter().filter(|(other, idle, ..)| !other || !idle).count();
     let most = policy.providers.saturating_sub(covered).max(first);
-    missing.into_iter().take(most).map(|(.., account, opens)| (account, opens)).collect()
+    let mut left = posted.balance;
+    let mut paid = |account: &Account, open: &Open| {
+        let cost = cost(open, &views[account], posted, p);
+        let is_paid = cost <= left;
+        left = if is_paid { left.saturating_sub(cost) } else { left };
+        is_paid
+    };
+    let chosen = missing.into_iter().take(most).map(|(.., account, mut opens)| {
+        opens.retain(|open| paid(&account, open));
+        (account, opens)
+    });
+    chosen.filter(|(_, opens)| !opens.is_empty()).collect()
 }
 
 #[cfg(test)]

@@ -12,19 +12,33 @@ use posync_protocol::{
     operation::{Body, Settle},
     record::{Agreement, Audit, Use},
 };
-use std::sync::Arc;
+use std::sync::{Arc, atomic::Ordering};
 
 /// Agreements looked at in one go.
 const AT_ONCE: usize = 16;
 
+/// The next few of `all`, which are in order of their numbers, after the number `after`, and round
+/// again: those that cannot be removed starve nobody.
+fn turn<T>(mut all: Vec<T>, after: u32, number: impl Fn(&T) -> u32) -> Vec<T> {
+    let first = all.partition_point(|one| number(one) <= after);
+    let first = if first == all.len() { 0 } else { first };
+    all.rotate_left(first);
+    all.truncate(AT_ONCE);
+    all
+}
+
 impl Purse {
-    /// Looks after some closed agreements.
-    pub(super) async fn reclaim(&self) -> Result<(), Error> {
-        let closing = |deed: &Arc<Deed>| Stage::of(&deed.terms()) == Stage::Closing;
-        for deed in self.core.deeds().into_iter().filter(closing).take(AT_ONCE) {
-            self.reclaim_one(&deed).await?;
+    /// Looks after some closed agreements, others than the last time.
+    pub(super) async fn reclaim(&self) {
+        let after = self.reclaimed.load(Ordering::Relaxed);
+        let mut closing: Vec<Arc<Deed>> = self.core.deeds();
+        closing.retain(|deed| Stage::of(&deed.terms()) == Stage::Closing);
+        for deed in turn(closing, after, |deed| deed.number) {
+            self.reclaimed.store(deed.number, Ordering::Relaxed);
+            if let Err(error) = self.reclaim_one(&deed).await {
+                tracing::debug!(%error, deed = deed.number, "a closed agreement waits for the ledger");
+            }
         }
-        Ok(())
     }
 
     async fn reclaim_one(&self, deed: &Arc<Deed>) -> Result<(), Error> {
@@ -39,7 +53,13 @@ impl Purse {
             tracing::info!(deed = deed.number, "an agreement is gone; its reserves are back");
             return self.forget(deed).await;
         };
-        let over = is_over(&agreement, &usage, self.parameters.epoch(height), &self.parameters);
+        let epoch = self.parameters.epoch(height);
+        if usage.closing_epoch.is_none() && epoch < agreement.end_epoch {
+            // An earlier answer to the close said something else: it is tried again.
+            let again = deed.set_terms(|row| row.stage = Stage::Draining as u8).await;
+            return again.map_err(|_| Error::Stopping);
+        }
+        let over = is_over(&agreement, &usage, epoch, &self.parameters);
         let Some(known) = self.core.known(&provider).filter(|_| over && audit.challenge.is_none()) else {
             return Ok(());
         };
@@ -54,5 +74,27 @@ impl Purse {
             }
             Err(error) => Err(error),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_closed_agreement_has_its_turn() {
+        let all: Vec<u32> = (0..40).collect();
+        let (mut seen, mut after) = (Vec::new(), 0);
+        for _ in 0..3 {
+            let few = turn(all.clone(), after, |number| *number);
+            assert_eq!(few.len(), AT_ONCE);
+            after = few[AT_ONCE - 1];
+            seen.extend(few);
+        }
+        seen.sort_unstable();
+        seen.dedup();
+        assert_eq!(seen, all);
+        assert_eq!(turn(vec![3, 9], 9, |number| *number), [3, 9], "round again");
+        assert!(turn(Vec::<u32>::new(), 9, |number| *number).is_empty());
     }
 }

@@ -1,50 +1,148 @@
-//! Moves what a draining agreement holds to the newer one with the same provider.
+//! Moves what draining agreements hold to those with the same provider that end later, or to others
+//! where the provider leaves or has no room till late.
 
+use super::state::{Stage, Standing, takes_over};
 use crate::{
-    catalogue::row::{Added, DeedRow},
+    catalogue::row::Added,
     core::Core,
-    deed::Deed,
-    purse::state::Stage,
+    deed::{Deed, Room, state::leaves},
 };
-use std::sync::Arc;
+use posync_protocol::{Account, limits::Parameters};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
-/// Entries moved between two looks.
-const MOVED_PER_LOOK: usize = 8;
+/// Entries of one provider on their way at once.
+const MOVED_AT_ONCE: usize = 16;
 
-/// The newest open agreement with the same provider that may hold something, if it is another one.
-pub(super) fn successor(core: &Core, old: &Deed) -> Option<Arc<Deed>> {
-    let newer = |deed: &Arc<Deed>| {
-        let terms = deed.terms();
-        deed.number > old.number && Stage::of(&terms) == Stage::Open && holds_as_well(&terms, &old.terms())
-    };
-    core.deeds_with(&old.provider()).into_iter().rfind(newer)
-}
+/// Time for a shard to be read, stored and signed for; who never signs holds nobody up.
+const SHIFT_TIMEOUT: Duration = Duration::from_secs(120);
 
-/// Whether what is held under the old terms may be held under the new ones.
-const fn holds_as_well(new: &DeedRow, old: &DeedRow) -> bool {
-    new.end_epoch > old.end_epoch && (new.quota_leaves > 0 || old.quota_leaves == 0)
-}
+/// Entries on their way to a successor, by agreement and sequence.
+#[derive(Clone, Default)]
+pub struct Moving(Arc<Mutex<BTreeSet<(u32, u64)>>>);
 
-/// Moves some entries on, in the background.
-pub(super) fn drain(core: &Arc<Core>, old: &Arc<Deed>) {
-    let Some(new) = successor(core, old) else { return };
-    let live = old.with_state(|state| state.live());
-    for entry in live.into_iter().take(MOVED_PER_LOOK) {
-        let (core, old, new) = (core.clone(), old.clone(), new.clone());
-        core.clone().common.environment.spawn(async move {
-            if let Err(why) = shift(&core, &old, &new, entry).await {
-                tracing::debug!(why, "a shard is not renewed yet");
-            }
-        });
+struct Moved(Moving, (u32, u64));
+
+impl Moving {
+    fn take(&self, entry: (u32, u64)) -> Option<Moved> {
+        let mut all = self.0.lock().expect("no holder of this lock panics");
+        all.insert(entry).then(|| Moved(self.clone(), entry))
+    }
+
+    fn of(&self, deed: u32) -> usize {
+        self.0.lock().expect("no holder of this lock panics").range((deed, 0)..=(deed, u64::MAX)).count()
     }
 }
 
+impl Drop for Moved {
+    fn drop(&mut self) {
+        self.0.0.lock().expect("no holder of this lock panics").remove(&self.1);
+    }
+}
+
+/// The agreement with the same provider that ends last of those that take on `bytes` of the old one.
+pub(super) fn successor(
+    core: &Core,
+    old: &Deed,
+    bytes: u64,
+    epoch: u64,
+    p: &Parameters,
+) -> Option<Arc<Deed>> {
+    let terms = old.terms();
+    let takes = |deed: &Arc<Deed>| {
+        let (new, load) = (deed.terms(), deed.with_state(|state| state.load()));
+        let has_room = load.saturating_add(leaves(bytes)) <= new.quota_leaves;
+        deed.number != old.number
+            && !deed.is_closed()
+            && takes_over(&new, &terms, epoch, p)
+            && (bytes == 0 || has_room)
+    };
+    let all = core.deeds_with(&old.provider()).into_iter().filter(takes);
+    all.max_by_key(|deed| (deed.terms().end_epoch, deed.number))
+}
+
+/// Bytes of the smallest shard in force under an agreement; 0 for none.
+pub(super) fn smallest(deed: &Deed) -> u64 {
+    let live = deed.with_state(|state| state.live());
+    live.iter().map(|entry| u64::from(entry.bytes)).min().unwrap_or(0)
+}
+
+/// Moves some entries on, in the background: with each provider those of the agreement that holds least
+/// first, so that it can be closed and its room is there for the next. What is held under those that go
+/// `away` moves to other providers.
+pub(super) fn drain(
+    core: &Arc<Core>,
+    standings: &[(Arc<Deed>, Standing)],
+    away: &BTreeSet<u32>,
+    moving: &Moving,
+    epoch: u64,
+    p: &Parameters,
+) {
+    let mut draining: Vec<&(Arc<Deed>, Standing)> =
+        standings.iter().filter(|(_, s)| Stage::of(&s.row) == Stage::Draining).collect();
+    draining.sort_by_key(|(_, standing)| (standing.load, standing.number));
+    let mut under_way: BTreeMap<Account, usize> = BTreeMap::new();
+    for (deed, _) in &draining {
+        *under_way.entry(deed.provider()).or_default() += moving.of(deed.number);
+    }
+    for (old, _) in draining {
+        let count = under_way.entry(old.provider()).or_default();
+        if *count >= MOVED_AT_ONCE {
+            continue;
+        }
+        for entry in old.with_state(|state| state.live()) {
+            if *count >= MOVED_AT_ONCE {
+                break;
+            }
+            let Some(moved) = moving.take((old.number, entry.sequence)) else { continue };
+            let bytes = u64::from(entry.bytes);
+            let leaves = away.contains(&old.number);
+            let new = if leaves { None } else { successor(core, old, bytes, epoch, p) };
+            let room = new.and_then(|new| new.reserve(bytes));
+            if room.is_none() && !leaves {
+                continue;
+            }
+            *count += 1;
+            let (core, old) = (core.clone(), old.clone());
+            core.clone().common.environment.spawn(async move {
+                let _moved = moved;
+                let shifted = core.common.environment.within(SHIFT_TIMEOUT, shift(&core, &old, room, entry));
+                if let Err(why) = shifted.await.unwrap_or_else(|| Err("it takes too long".into())) {
+                    tracing::debug!(why, "a shard is not renewed yet");
+                }
+            });
+        }
+    }
+}
+
+/// Room for a shard with an operator that holds no other one of its segment.
+async fn elsewhere(core: &Core, old: &Deed, entry: &Added) -> Result<Room, String> {
+    let found = core.common.catalogue.segment(entry.file, entry.segment).await;
+    let row = found.map_err(|stopped| stopped.to_string())?.ok_or("it is nobody's any more")?;
+    let accounts = |dropped: bool| -> BTreeSet<Account> {
+        let of = row.holdings.iter().filter(|holding| holding.dropped == dropped);
+        of.filter_map(|holding| core.deed(holding.deed)).map(|deed| deed.provider()).collect()
+    };
+    let (mut kept, mut avoided) = (accounts(false), accounts(true));
+    kept.remove(&old.provider());
+    avoided.insert(old.provider());
+    let label = [&entry.file[..], &entry.segment.to_be_bytes()].concat();
+    let rooms = core.rooms(&label, 1, entry.bytes.into(), &kept, &avoided);
+    rooms.into_iter().next().ok_or_else(|| "no other operator has room".into())
+}
+
 /// The same shard under the new agreement, signed, then out of the old one.
-async fn shift(core: &Core, old: &Arc<Deed>, new: &Arc<Deed>, entry: Added) -> Result<(), String> {
+async fn shift(core: &Core, old: &Arc<Deed>, room: Option<Room>, entry: Added) -> Result<(), String> {
+    let room = match room {
+        Some(room) => room,
+        None => elsewhere(core, old, &entry).await?,
+    };
     let _memory = core.get_memory.acquire().await.map_err(|error| error.to_string())?;
     let payer = core.payer(old, entry.bytes.into()).await;
     let bytes = payer.fetch(entry.name, entry.bytes.into()).await.map_err(|error| error.to_string())?;
-    let room = new.reserve(entry.bytes.into()).ok_or("the new agreement is full")?;
     let unsigned = room.store(Added { moves: true, ..entry }, bytes).await.map_err(|e| e.to_string())?;
     if !unsigned.signed().await {
         return Err("the provider refused to sign".into());

@@ -64,13 +64,13 @@ pub(super) async fn settle(
     let slot = deed.agreement.slot;
     let provider = deed.provider();
     let keys = vec![DataSet::key(&provider, slot), Audit::key(&provider), Use::key(&provider, slot)];
-    let (_, slots) = ledger.read(keys).await?;
+    let (height, slots) = ledger.read(keys).await?;
     let data_set: DataSet = decode(slots.first().copied().flatten())?.unwrap_or_default();
     let audit: Audit = decode(slots.get(1).copied().flatten())?.unwrap_or_default();
     let usage: Use = decode(slots.get(2).copied().flatten())?.unwrap_or_default();
     deed.set_trust(trust(&usage, parameters));
     let last = data_set.next.unwrap_or(data_set.current);
-    deed.looked(&last).await.map_err(stopped)?;
+    deed.looked(&last, height).await.map_err(stopped)?;
     let Some(known) = core.known(&provider) else { return Ok(()) };
     let waiting = deed.waiting();
     let claim = waiting.as_ref().map(|signed| &signed.claim);

@@ -8,7 +8,8 @@
 //! Invariants
 //! 1. Agreements are opened before they are needed: a put waits for one only when it is larger than
 //!    all the room there is.
-//! 2. A renewal opens the new agreement first; the old one only drains while a successor is open.
+//! 2. A renewal opens the new agreement first; the old one only drains while a successor is open, or its
+//!    provider leaves, or none is open till seven eighths of the term: then it drains to others.
 //! 3. Nothing is forgotten before the redemption window is over: vouchers stay good until then.
 
 use super::policy::{Policy, egress_cost};
@@ -16,7 +17,7 @@ use crate::catalogue::row::DeedRow;
 use posync_protocol::{
     Amount,
     limits::{HISTORY, Parameters},
-    record::{Audit, Measured, Offer, Provider, Standing as Scores},
+    record::{Audit, EGRESS, Measured, Offer, Provider, Standing as Scores},
 };
 
 /// How far an agreement is.
@@ -108,6 +109,19 @@ pub fn is_old(row: &DeedRow, epoch: u64, p: &Parameters) -> bool {
     row.agreement.opened > 0 && row.end_epoch.saturating_sub(epoch) <= term / 4
 }
 
+/// Whether seven eighths of the term are over.
+pub fn is_late_in_term(row: &DeedRow, epoch: u64, p: &Parameters) -> bool {
+    let term = row.end_epoch.saturating_sub(p.epoch(row.agreement.opened));
+    row.agreement.opened > 0 && row.end_epoch.saturating_sub(epoch) <= term / 8
+}
+
+/// Whether shards under the `old` terms may move to the `new` ones: open, not old itself, and ending
+/// later. What is counted as room for a move and where shards are moved is the same.
+pub fn takes_over(new: &DeedRow, old: &DeedRow, epoch: u64, p: &Parameters) -> bool {
+    let holds = new.quota_leaves > 0 || old.quota_leaves == 0;
+    Stage::of(new) == Stage::Open && !is_old(new, epoch, p) && new.end_epoch > old.end_epoch && holds
+}
+
 /// What an agreement needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step {
@@ -143,21 +157,21 @@ pub fn next(standing: &Standing, epoch: u64, around: Around, policy: &Policy, p:
         _ if over => Step::Forget,
         Stage::Opening | Stage::Closing => Step::Nothing,
         Stage::Draining if standing.empty => Step::Close,
-        stage => match more(standing, around.egress_price, policy) {
-            Some(amount) => Step::TopUp(amount),
-            None if stage == Stage::Open && (around.idle || around.successor && is_old(row, epoch, p)) => {
-                Step::Drain
-            }
-            None => Step::Nothing,
-        },
+        // The move comes first: it must not wait for money that the ledger may never take.
+        Stage::Open if around.idle || around.successor && is_old(row, epoch, p) => Step::Drain,
+        _ => more(standing, around.egress_price, policy).map_or(Step::Nothing, Step::TopUp),
     }
 }
 
 /// The amount to add to a voucher reserve that the whole egress quota would empty. Due at half used,
 /// while the posted price is not above the agreement's: a top-up buys all that is left at the higher
-/// of the two (AG-8). Due at three quarters used in any case.
+/// of the two (AG-8). Due at three quarters used in any case, unless that is above what the policy
+/// pays: the ledger would refuse it.
 fn more(standing: &Standing, posted: u64, policy: &Policy) -> Option<Amount> {
     let row = &standing.row;
+    if posted > row.egress_price.max(policy.price_max[EGRESS]) {
+        return None;
+    }
     let cost = |bytes| egress_cost(row.egress_price.max(posted), bytes).unwrap_or(Amount::MAX);
     let (used, whole) = (cost(standing.egress).grains(), cost(row.quota_egress));
     let part = if posted <= row.egress_price { 2 } else { 3 };
@@ -245,6 +259,33 @@ mod tests {
         whole.row.voucher_reserve = Amount::sync(66);
         let around = Around { successor: false, idle: false, egress_price: POSTED };
         assert_eq!(next(&whole, 0, around, &policy, &P), Step::Nothing, "all of the quota is covered");
+    }
+
+    /// Found by audit 2: a top-up that the ledger refuses each time (the posted price is above what the
+    /// policy pays) is asked for again at every look, for a fee, and comes before the move to the
+    /// successor: what is held ends with the term.
+    #[test]
+    fn what_cannot_be_topped_up_moves_on_all_the_same() {
+        let policy = Policy::of(&P);
+        let dear = policy.price_max[posync_protocol::record::EGRESS] + 1;
+        let old =
+            Standing { egress: 28_000 << 20, load: 1 << 20, empty: false, ..standing(Stage::Open, 720) };
+        let around = Around { successor: true, idle: false, egress_price: dear };
+        for epoch in 540..720 {
+            assert_eq!(next(&old, epoch, around, &policy, &P), Step::Drain, "epoch {epoch}");
+        }
+    }
+
+    #[test]
+    fn room_for_a_move_is_open_and_ends_later_and_a_last_eighth_is_left_for_others() {
+        let row = |stage, end_epoch| standing(stage, end_epoch).row;
+        let old = row(Stage::Draining, 720);
+        let takes = |new: &DeedRow| takes_over(new, &old, 540, &P);
+        assert!(takes(&row(Stage::Open, 900)));
+        assert!(!takes(&row(Stage::Draining, 900)) && !takes(&row(Stage::Open, 720)));
+        assert!(!takes_over(&row(Stage::Open, 721), &old, 541, &P), "it is old itself");
+        assert!(!takes(&DeedRow { quota_leaves: 0, ..row(Stage::Open, 900) }), "it stores nothing");
+        assert_eq!([629, 630].map(|epoch| is_late_in_term(&old, epoch, &P)), [false, true]);
     }
 
     #[test]

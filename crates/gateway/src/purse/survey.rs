@@ -9,7 +9,10 @@ use posync_protocol::{
     Account,
     books::pair,
     limits::{HISTORY, Parameters, READ_KEYS_MAX},
-    record::{Audit, CLASSES, Endpoint, Market, Measured, Offer, Provider, ProviderAt, Standing, System},
+    record::{
+        AccountState, Audit, CLASSES, Endpoint, Market, Measured, Offer, Provider, ProviderAt, Standing,
+        System,
+    },
     standing::check_takes,
 };
 use std::collections::BTreeMap;
@@ -46,17 +49,23 @@ pub(super) async fn survey(ledger: &Ledger) -> Result<Survey, Error> {
     details(ledger, &accounts).await
 }
 
-/// Reads what is posted.
+/// Reads what is posted, and what the account has.
 ///
 /// # Errors
 /// [`Error`].
-pub(super) async fn posted(ledger: &Ledger, parameters: &Parameters) -> Result<Posted, Error> {
-    let (height, slots) = ledger.read((0..CLASSES as u8).map(Market::key).collect()).await?;
+pub(super) async fn posted(
+    ledger: &Ledger,
+    account: &Account,
+    parameters: &Parameters,
+) -> Result<Posted, Error> {
+    let markets = (0..CLASSES as u8).map(Market::key);
+    let (height, slots) = ledger.read(markets.chain([AccountState::key(account)]).collect()).await?;
+    let state: Option<AccountState> = decode(slots.get(CLASSES).copied().flatten())?;
     let found = |class: usize| decode::<Market>(slots.get(class).copied().flatten());
     let found = [found(0)?, found(1)?, found(2)?];
     let mut class = 0..;
     let prices = found.map(|market| pair(market, class.next().expect("without end"), parameters));
-    Ok(Posted { prices, height })
+    Ok(Posted { prices, balance: state.unwrap_or_default().balance, height })
 }
 
 /// Reads these providers.

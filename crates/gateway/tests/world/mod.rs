@@ -423,7 +423,7 @@ async fn ledger(core: Arc<Core>, desks: Vec<Desked>, seen: Arc<Ledgered>) {
                 set.current = Version { grown_at, ..next };
             }
             let last = set.next.unwrap_or(set.current);
-            deed.looked(&last).await.expect("runs");
+            deed.looked(&last, block).await.expect("runs");
             let below = set.next.is_none_or(|next| next.leaves < set.current.leaves);
             deed.set_may_shrink((deed.waiting().is_none() && settled(set) && below).then_some(last.version));
             let parts = desk.parts();

@@ -1,0 +1,179 @@
+//! Opens agreements: finds a free slot, asks the ledger, and takes up what it opened.
+
+use super::{
+    actor::Purse,
+    slots::pages,
+    state::Stage,
+    upkeep::{Busy, Job},
+};
+use crate::{
+    catalogue::{LoadedDeed, row::DeedRow},
+    deed::{Deed, session_key, storage_key},
+    ledger::Error,
+};
+use commonware_cryptography::Signer as _;
+use futures::future::join_all;
+use posync_protocol::{
+    Account, AgreementId, Amount,
+    operation::{Body, Open},
+    record::{Agreement, CLASSES},
+};
+use std::sync::Arc;
+
+/// Free slots among which one is chosen.
+const SLOTS_TRIED: usize = 16;
+
+/// The most that an opening may cost.
+#[derive(Clone, Copy, Debug)]
+struct Limits {
+    /// By class.
+    prices: [u64; CLASSES],
+    /// The storage reserve.
+    reserve: Amount,
+}
+
+impl Limits {
+    const fn of(open: &Open) -> Self {
+        let prices = [open.max_storage_price, open.max_egress_price, open.max_gas_price];
+        Self { prices, reserve: open.storage_reserve_max }
+    }
+}
+
+impl Purse {
+    /// Opens agreements with a provider at once, each from its number to its first shard. Whether one is
+    /// open.
+    pub(super) async fn open(&self, provider: Account, opens: Vec<Open>, held: u32) -> Result<bool, Error> {
+        let slots = self.free_slots(provider, held).await?;
+        let mut rows = Vec::new();
+        for (open, slot) in opens.into_iter().zip(slots) {
+            let row = DeedRow {
+                agreement: AgreementId { provider, slot, opened: 0 },
+                stage: Stage::Opening as u8,
+                end_epoch: open.end_epoch,
+                quota_leaves: open.quota_leaves,
+                quota_egress: open.quota_egress,
+                voucher_reserve: open.voucher_reserve,
+                egress_price: open.max_egress_price,
+            };
+            let number = self.core.common.catalogue.add_deed(row.clone()).await;
+            let Some(number) = number.map_err(|_| Error::Stopping)? else {
+                let full = "this gateway has opened all the agreements that it may; start a new one";
+                return Err(Error::Full(full));
+            };
+            rows.push((number, row, Limits::of(&open)));
+        }
+        let asked = join_all(rows.into_iter().map(|(number, row, most)| self.ask(number, row, most))).await;
+        Ok(asked.into_iter().collect::<Result<Vec<bool>, _>>()?.contains(&true))
+    }
+
+    /// Free slots of a provider, in an order of their own: others may be opening agreements with it at
+    /// the same moment.
+    async fn free_slots(&self, provider: Account, held: u32) -> Result<Vec<u32>, Error> {
+        let random = self.core.common.environment.random();
+        for slots in pages(held, &random) {
+            let keys = slots.clone().map(|slot| Agreement::key(&provider, slot)).collect();
+            let (_, found) = self.ledger.read(keys).await?;
+            let free = slots.zip(found).filter(|(_, found)| found.is_none()).map(|(slot, _)| slot);
+            let mut few: Vec<u32> = free.take(SLOTS_TRIED).collect();
+            if !few.is_empty() {
+                let place = usize::from(random[0]) % few.len();
+                few.rotate_left(place);
+                return Ok(few);
+            }
+        }
+        tracing::warn!(%provider, held, "no free slot was found at a provider; others are looked at next time");
+        Ok(Vec::new())
+    }
+
+    /// Has the ledger open what the row says, and takes it up; `false` if it did not.
+    async fn ask(&self, number: u32, row: DeedRow, most: Limits) -> Result<bool, Error> {
+        let (master, policy) = (&self.core.common.master, &self.policy);
+        let [max_storage_price, max_egress_price, max_gas_price] = most.prices;
+        let account = |key: commonware_cryptography::ed25519::PrivateKey| Account::of(&key.public_key());
+        let session_key = account(session_key(master, number));
+        let open = Open {
+            provider: row.agreement.provider,
+            slot: row.agreement.slot,
+            session_key,
+            storage_key: account(storage_key(master, number)),
+            max_storage_price,
+            max_egress_price,
+            max_gas_price,
+            quota_leaves: row.quota_leaves,
+            quota_egress: row.quota_egress,
+            quota_gas: 0,
+            rate_egress: policy.rate_egress,
+            rate_gas: 0,
+            end_epoch: row.end_epoch,
+            voucher_reserve: row.voucher_reserve,
+            storage_reserve_max: most.reserve,
+        };
+        let code = self.ledger.execute(Body::Open(open)).await;
+        let key = Agreement::key(&row.agreement.provider, row.agreement.slot);
+        let found = self.ledger.record::<Agreement>(key).await?;
+        let ours = found.filter(|found| found.consumer == self.account && found.session_key == session_key);
+        match (ours, code) {
+            (Some(found), _) => self.take_up(number, row, &found).await.map(|()| true),
+            (None, Ok(code)) => {
+                let provider = row.agreement.provider;
+                tracing::warn!(%provider, ?code, "an agreement was not opened: {}", code.explain());
+                self.give_up(number, row).await.map(|()| false)
+            }
+            (None, Err(Error::Expired)) => self.give_up(number, row).await.map(|()| false),
+            (None, Err(error)) => Err(error),
+        }
+    }
+
+    async fn give_up(&self, number: u32, row: DeedRow) -> Result<(), Error> {
+        let gone = DeedRow { stage: Stage::Gone as u8, ..row };
+        self.core.common.catalogue.put_deed(number, gone).await.map_err(|_| Error::Stopping)
+    }
+
+    async fn take_up(&self, number: u32, row: DeedRow, found: &Agreement) -> Result<(), Error> {
+        let row = DeedRow {
+            agreement: found.id(row.agreement.provider, row.agreement.slot),
+            stage: Stage::Open as u8,
+            egress_price: found.egress_price,
+            ..row
+        };
+        self.core.common.catalogue.put_deed(number, row.clone()).await.map_err(|_| Error::Stopping)?;
+        let loaded = LoadedDeed::fresh(number, row);
+        self.add(loaded);
+        Ok(())
+    }
+
+    /// Takes up an agreement that is open.
+    pub fn add(&self, loaded: LoadedDeed) {
+        let link = self.link(loaded.row.agreement.provider);
+        match Deed::start(loaded, link, self.core.common.clone()) {
+            Ok(deed) => self.core.add_deed(deed),
+            Err(damaged) => tracing::error!(%damaged, "an agreement is left alone"),
+        }
+    }
+
+    /// Whether agreements are being opened.
+    pub(crate) fn is_opening(&self) -> bool {
+        let waits = !self.opening.lock().expect("no holder of this lock panics").is_empty();
+        waits || !self.upkeep.opening().is_empty()
+    }
+
+    /// Goes on with what was being opened when the gateway stopped: asking again is harmless, since
+    /// a slot that is taken by us shows our key.
+    pub(super) fn resume(self: &Arc<Self>) {
+        let mut waiting = self.opening.lock().expect("no holder of this lock panics");
+        // Nothing else is opened with these providers meanwhile.
+        let of = |loaded: &LoadedDeed| self.upkeep.take(Job::Open(loaded.row.agreement.provider), 0);
+        let busy: Vec<Busy> = waiting.iter().filter_map(of).collect();
+        let opening = std::mem::take(&mut *waiting);
+        drop(waiting);
+        let purse = self.clone();
+        self.core.common.environment.spawn(async move {
+            let most = Limits { prices: purse.policy.price_max, reserve: Amount::MAX };
+            let asked = opening.into_iter().map(|loaded| purse.ask(loaded.number, loaded.row, most));
+            for error in join_all(asked).await.into_iter().filter_map(Result::err) {
+                tracing::warn!(%error, "an agreement that was being opened is looked at after the next start");
+            }
+            drop(busy);
+        });
+    }
+}

@@ -1,0 +1,137 @@
+//! What is under way for the agreements, and what waits after a refusal. A look starts paid work and
+//! goes on: it never waits for an operation to become final.
+//!
+//! Invariants
+//! 1. Of each [`Job`] at most one is under way.
+//! 2. After a refusal a job pauses for a time that doubles: what the ledger refuses for ever costs ever
+//!    fewer fees.
+
+use posync_protocol::{Account, Code};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{Arc, Mutex, MutexGuard},
+};
+
+/// Blocks of the first pause.
+const PAUSE_BLOCKS: u64 = 8;
+/// Times that a pause doubles.
+const DOUBLINGS: u32 = 10;
+
+/// Work that is paid for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Job {
+    /// Agreements are opened with a provider.
+    Open(Account),
+    /// Money is added to an agreement's voucher reserve.
+    TopUp(u32),
+    /// An agreement is closed.
+    Close(u32),
+    /// Agreements that are over are removed.
+    Reclaim,
+    /// Signed refusals are brought.
+    Refusals,
+}
+
+#[derive(Default)]
+struct Jobs {
+    busy: BTreeSet<Job>,
+    /// By job, refusals in a row and the height until which it pauses.
+    pauses: BTreeMap<Job, (u32, u64)>,
+}
+
+/// The jobs of an account.
+#[derive(Clone, Default)]
+pub struct Upkeep(Arc<Mutex<Jobs>>);
+
+/// A job under way, until this is dropped.
+pub(super) struct Busy {
+    job: Job,
+    upkeep: Upkeep,
+}
+
+impl Upkeep {
+    fn lock(&self) -> MutexGuard<'_, Jobs> {
+        self.0.lock().expect("no holder of this lock panics")
+    }
+
+    /// Takes a job at `height`, unless it is under way or pauses.
+    pub(super) fn take(&self, job: Job, height: u64) -> Option<Busy> {
+        let mut jobs = self.lock();
+        let pauses = jobs.pauses.get(&job).is_some_and(|(_, until)| height < *until);
+        (!pauses && jobs.busy.insert(job)).then(|| Busy { job, upkeep: self.clone() })
+    }
+
+    /// The providers with whom agreements are being opened.
+    pub(crate) fn opening(&self) -> BTreeSet<Account> {
+        let of = |job: &Job| if let Job::Open(account) = job { Some(*account) } else { None };
+        self.lock().busy.iter().filter_map(of).collect()
+    }
+}
+
+impl Busy {
+    /// It did what it was to do.
+    pub(super) fn done(&self) {
+        self.upkeep.lock().pauses.remove(&self.job);
+    }
+
+    /// It was refused, or did not become final, at `height`.
+    pub(super) fn refused(&self, height: u64) {
+        let mut jobs = self.upkeep.lock();
+        let (times, until) = jobs.pauses.entry(self.job).or_default();
+        *until = height.saturating_add(PAUSE_BLOCKS << (*times).min(DOUBLINGS));
+        *times = times.saturating_add(1);
+    }
+}
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        self.upkeep.lock().busy.remove(&self.job);
+    }
+}
+
+/// Whether an answer to a close says that the agreement is closed.
+pub(super) const fn is_closed(code: Code) -> bool {
+    matches!(code, Code::Done | Code::AgreementClosed | Code::AgreementEnded | Code::AgreementUnknown)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_job_is_under_way_once() {
+        let upkeep = Upkeep::default();
+        let open = Job::Open(Account([1; 32]));
+        let busy = upkeep.take(open, 0).expect("free");
+        assert!(upkeep.take(open, 0).is_none() && upkeep.opening().len() == 1, "one is under way");
+        assert!(upkeep.take(Job::Close(1), 0).is_some(), "another is not held up");
+        drop(busy);
+        assert!(upkeep.opening().is_empty() && upkeep.take(open, 0).is_some());
+    }
+
+    #[test]
+    fn what_is_refused_for_ever_is_asked_ever_less_often() {
+        let upkeep = Upkeep::default();
+        let asked = |job, heights: std::ops::Range<u64>| {
+            let refused =
+                |height: &u64| upkeep.take(job, *height).map(|busy| busy.refused(*height)).is_some();
+            heights.filter(refused).collect::<Vec<_>>()
+        };
+        assert_eq!(asked(Job::TopUp(3), 0..130), [0, 8, 24, 56, 120]);
+        assert!(asked(Job::TopUp(3), 130..100_000).len() < 20, "never for good");
+        assert_eq!(asked(Job::TopUp(4), 0..8), [0], "each agreement by itself");
+        let busy = upkeep.take(Job::TopUp(3), 1 << 40).expect("its pause is over");
+        busy.done();
+        drop(busy);
+        assert_eq!(asked(Job::TopUp(3), 0..9), [0, 8], "from the beginning");
+    }
+
+    #[test]
+    fn only_an_answer_that_says_so_closes_an_agreement() {
+        let closed: Vec<Code> = Code::ALL.iter().copied().filter(|code| is_closed(*code)).collect();
+        let mut expected =
+            vec![Code::Done, Code::AgreementUnknown, Code::AgreementClosed, Code::AgreementEnded];
+        expected.sort();
+        assert_eq!(closed, expected);
+    }
+}
