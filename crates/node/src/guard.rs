@@ -160,6 +160,32 @@ mod tests {
         assert_eq!(sparing(&mut vec![1, 2], always), Err("the ground broke".into()));
     }
 
+    /// Found by audit 2: beyond eight, what never panicked is remembered as if it had, and so much of it
+    /// that what did panic is forgotten and tried again.
+    #[test]
+    fn what_does_not_panic_is_not_condemned_and_what_does_stays_so() {
+        let operation = |nonce: u64| Operation {
+            signer: Account([1; 32]),
+            nonce,
+            max_fee: Amount::ZERO,
+            expires: 9,
+            body: Body::Transfer(Transfer { to: Account([2; 32]), amount: Amount::ZERO }),
+            signature: [0; 64],
+        };
+        let work = |items: &[Operation]| {
+            assert!(items.iter().all(|operation| operation.nonce >= 8), "it broke");
+        };
+        let all: Vec<Operation> = (0..1_200).map(operation).collect();
+        let mut items = all.clone();
+        let ((), spared) = sparing(&mut items, work).expect("an empty block is fine");
+        let condemned = Condemned::default();
+        condemned.add(7, &spared);
+        let mut next = all;
+        condemned.filter(&mut next);
+        assert!(guarded(|| work(&next)).is_ok(), "the same operations stop it again: {} of 8", next.iter().filter(|o| o.nonce < 8).count());
+        assert_eq!(next.len(), 1_192, "nothing is refused that does not panic");
+    }
+
     #[test]
     fn what_was_left_out_is_not_tried_again_and_the_memory_is_bounded() {
         let operation = |nonce: u64| Operation {

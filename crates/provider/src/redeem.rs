@@ -132,4 +132,19 @@ mod tests {
         let dear = 1_000_000 / REDEMPTION_BYTES + 1;
         assert!(!is_due(&closing, &kept(0, MIB), P.epoch_blocks(), dear, &P), "not above a fee that rose");
     }
+
+    /// Found by audit 2: at the end of an epoch an auditor's read is redeemed at any fee.
+    #[test]
+    fn no_read_is_redeemed_at_a_fee_beyond_all_that_it_is_worth() {
+        let last_round = (P.epoch_rounds - 1) * P.round_blocks;
+        // 40 full blocks above the floor: 13 million grains for a voucher of 62,500; 60: 137 million.
+        for base_fee in [10_712, 112_929] {
+            let fee = u128::from(base_fee) * u128::from(REDEMPTION_BYTES);
+            let worth = value(&terms(), &kept(0, MIB / 16), 4, &P).expect("good").grains();
+            assert!(
+                !is_due(&terms(), &kept(0, MIB / 16), last_round, base_fee, &P),
+                "a fee of {fee} for {worth} grains"
+            );
+        }
+    }
 }

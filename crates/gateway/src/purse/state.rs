@@ -247,6 +247,25 @@ mod tests {
         assert_eq!(next(&whole, 0, around, &policy, &P), Step::Nothing, "all of the quota is covered");
     }
 
+    /// Found by audit 2: a top-up that the ledger refuses each time (the posted price is above what the
+    /// policy pays) is asked for again at every look, for a fee, and comes before the move to the
+    /// successor: what is held ends with the term.
+    #[test]
+    fn what_cannot_be_topped_up_moves_on_all_the_same() {
+        let policy = Policy::of(&P);
+        let dear = policy.price_max[posync_protocol::record::EGRESS] + 1;
+        let old = Standing {
+            egress: 28_000 << 20,
+            load: 1 << 20,
+            empty: false,
+            ..standing(Stage::Open, 720)
+        };
+        let around = Around { successor: true, idle: false, egress_price: dear };
+        for epoch in 540..720 {
+            assert_eq!(next(&old, epoch, around, &policy, &P), Step::Drain, "epoch {epoch}");
+        }
+    }
+
     #[test]
     fn late_and_failed() {
         let late = |height| {

@@ -241,6 +241,20 @@ mod tests {
         assert_eq!(admitted(&operation, &open), Err(Code::NothingToSettle));
     }
 
+    /// Found by audit 2: only the first slot is looked at. A consumer whose own agreement is over names a
+    /// second slot that does not exist: refused by every block, for nothing, and it holds the place of all
+    /// upkeep of slots of that provider.
+    #[test]
+    fn a_consumer_cannot_hold_up_the_upkeep_of_its_provider() {
+        let mut pool = super::super::state::Pool::default();
+        let mut put = |operation: &Operation| {
+            let admission = admitted(operation, &state())?;
+            pool.insert(operation.id(), operation.clone(), admission)
+        };
+        let _ = put(&upkeep(C, &[(3, C, 20), (4, STRANGER, 20)], &[]));
+        assert_eq!(put(&upkeep(P, &[(3, C, 20)], &[])), Ok(()));
+    }
+
     #[test]
     fn the_reserved_lane_is_of_seats_that_are_not_jailed() {
         let commit = |signer| {
@@ -256,5 +270,46 @@ mod tests {
         let pay = signed(STRANGER, Body::Transfer(Transfer { to: P, amount: Amount::sync(1) }));
         let units = Size::of(&next(), &pay).units();
         assert_eq!(admitted(&pay, &state()), Ok(Admission::Paid { funds, units }));
+    }
+}
+
+/// Found by audit 2.
+#[cfg(test)]
+mod audit2 {
+    use super::*;
+    use posync_protocol::{Account, Amount, Bounded, limits::Parameters};
+
+    /// ST-7, DR-6: `Settle` of a provider itself wakes it. The door turns away the only operation with
+    /// which it can: `posync_provider::prover::Case::upkeep` sends exactly this.
+    #[test]
+    fn a_provider_that_is_asleep_may_ask_to_be_woken() {
+        let account = Account([1; 32]);
+        let provider = Provider { index: 7, paid: 5, weighed: 0, phi: 5, ..Provider::default() };
+        assert!(!posync_protocol::audit::is_awake(&provider));
+        let funds = AccountState { nonce: 0, balance: Amount::sync(1) };
+        let slots = Slots::from([
+            (Provider::key(&account), provider.to_slot()),
+            (Audit::key(&account), Audit::default().to_slot()),
+            (AccountState::key(&account), funds.to_slot()),
+        ]);
+        let next = BlockContext {
+            chain: [9; 32],
+            parameters: Parameters::LOCAL,
+            height: 400,
+            leader: account,
+            parent: [0; 32],
+            seed: None,
+        };
+        let settle =
+            Settle { provider: account, index: 7, slots: Bounded::default(), endings: Bounded::default() };
+        let operation = Operation {
+            signer: account,
+            nonce: 0,
+            max_fee: Amount::ZERO,
+            expires: 500,
+            body: Body::Settle(settle),
+            signature: [0; 64],
+        };
+        assert_eq!(admit(&operation, &next, &slots), Ok(Admission::Upkeep { is_party: true }));
     }
 }

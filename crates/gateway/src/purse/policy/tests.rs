@@ -359,3 +359,64 @@ fn what_an_auditor_reads_is_paid_in_full_so_that_it_backs_its_reports() {
 fn floor(price: u64, bytes: u64) -> Option<Amount> {
     Amount::new(u128::from(price) * u128::from(bytes) / UNIT)
 }
+
+/// Found by audit 2: six agreements of one upload become old together. Their provider has room for all
+/// that they hold, and the gateway asks for twice as much in one piece, or for nothing.
+#[test]
+fn what_is_held_is_renewed_where_there_is_room_for_it() {
+    let policy = Policy::of(&P);
+    // A provider of 1 GiB; 504 MiB are sold to us, 520 MiB are free.
+    let mine: Vec<Standing> = (0..6).map(|i| standing(1, i, 1 << (13 + i), 1 << (13 + i))).collect();
+    let sold: u64 = mine.iter().map(|s| s.row.quota_leaves).sum();
+    let (held, capacity) = (sold, 1 << 20);
+    assert!(capacity - sold >= held, "{sold}");
+    let full = change(|v| (v.offer.capacity, v.provider.sold, v.provider.slots) = (capacity, sold, 6));
+    let views = BTreeMap::from([(account(1), full)]);
+    let epoch = |epoch: u64| Posted { height: epoch * P.epoch_blocks(), ..posted() };
+    let asked = |at: u64| wanted(&views, &BTreeSet::new(), &mine, (&policy, 0), &epoch(at), &P);
+    let never = (540..720).all(|at| asked(at).is_empty());
+    assert!(!never, "from three quarters of the term to its end nothing is opened: all of it is lost");
+}
+
+/// Found by audit 2: room in an older agreement counts as room for what an old one holds, but only the
+/// newest is ever moved to ([`super::super::renew`]).
+#[test]
+fn what_is_old_has_somewhere_to_go() {
+    let policy = Policy::of(&P);
+    let first = 1 << 13;
+    let of = |number: u32, leaves: u64, load: u64, end_epoch: u64| {
+        let it = standing(1, number, leaves, load);
+        let opened = (end_epoch - 720) * P.epoch_blocks() + 1;
+        let agreement = AgreementId { opened, ..it.row.agreement };
+        Standing { row: DeedRow { end_epoch, agreement, ..it.row }, ..it }
+    };
+    // The second has room because files were removed; the third filled up before.
+    let mine =
+        [of(0, first, first, 720), of(1, 2 * first, first / 2, 920), of(2, 4 * first, 4 * first, 930)];
+    let all: Vec<&Standing> = mine.iter().collect();
+    for epoch in [540, 600, 680] {
+        // `renew::successor`: the newest that is open, newer and ends later.
+        let newest = mine.iter().rfind(|s| s.number > 0 && s.row.end_epoch > 720).expect("two");
+        let room = newest.row.quota_leaves - newest.load;
+        let opened: u64 = policy.openings(&all, 0, epoch, &P).iter().map(|quota| quota.leaves).sum();
+        assert!(room + opened >= first, "epoch {epoch}: {room} leaves of room, {opened} opened, {first} to move");
+    }
+}
+
+/// Found by audit 2: with more providers in use than the policy names, one that needs a renewal is
+/// not asked for it.
+#[test]
+fn whom_we_use_beyond_the_number_is_renewed_too() {
+    let policy = Policy::of(&P);
+    let views: BTreeMap<_, _> = (0..11).map(|i| (account(i), view())).collect();
+    let old = |it: Standing| Standing { row: DeedRow { end_epoch: 720, ..it.row }, ..it };
+    let fresh = |i: u8| {
+        let it = standing(i, i.into(), 1 << 13, 9);
+        Standing { row: DeedRow { end_epoch: 1_300, agreement: AgreementId { opened: 580 * P.epoch_blocks(), ..it.row.agreement }, ..it.row }, ..it }
+    };
+    let mut mine: Vec<Standing> = (0..10).map(fresh).collect();
+    mine.push(old(standing(10, 10, 1 << 13, 1 << 12)));
+    let at = Posted { height: 600 * P.epoch_blocks(), ..posted() };
+    let asked = wanted(&views, &BTreeSet::new(), &mine, (&policy, 0), &at, &P);
+    assert_eq!(asked.into_iter().map(|(who, _)| who).collect::<Vec<_>>(), [account(10)]);
+}
