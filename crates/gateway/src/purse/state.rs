@@ -254,12 +254,8 @@ mod tests {
     fn what_cannot_be_topped_up_moves_on_all_the_same() {
         let policy = Policy::of(&P);
         let dear = policy.price_max[posync_protocol::record::EGRESS] + 1;
-        let old = Standing {
-            egress: 28_000 << 20,
-            load: 1 << 20,
-            empty: false,
-            ..standing(Stage::Open, 720)
-        };
+        let old =
+            Standing { egress: 28_000 << 20, load: 1 << 20, empty: false, ..standing(Stage::Open, 720) };
         let around = Around { successor: true, idle: false, egress_price: dear };
         for epoch in 540..720 {
             assert_eq!(next(&old, epoch, around, &policy, &P), Step::Drain, "epoch {epoch}");

@@ -391,15 +391,17 @@ fn what_is_old_has_somewhere_to_go() {
         Standing { row: DeedRow { end_epoch, agreement, ..it.row }, ..it }
     };
     // The second has room because files were removed; the third filled up before.
-    let mine =
-        [of(0, first, first, 720), of(1, 2 * first, first / 2, 920), of(2, 4 * first, 4 * first, 930)];
+    let mine = [of(0, first, first, 720), of(1, 2 * first, first / 2, 920), of(2, 4 * first, 4 * first, 930)];
     let all: Vec<&Standing> = mine.iter().collect();
     for epoch in [540, 600, 680] {
         // `renew::successor`: the newest that is open, newer and ends later.
         let newest = mine.iter().rfind(|s| s.number > 0 && s.row.end_epoch > 720).expect("two");
         let room = newest.row.quota_leaves - newest.load;
         let opened: u64 = policy.openings(&all, 0, epoch, &P).iter().map(|quota| quota.leaves).sum();
-        assert!(room + opened >= first, "epoch {epoch}: {room} leaves of room, {opened} opened, {first} to move");
+        assert!(
+            room + opened >= first,
+            "epoch {epoch}: {room} leaves of room, {opened} opened, {first} to move"
+        );
     }
 }
 
@@ -412,7 +414,14 @@ fn whom_we_use_beyond_the_number_is_renewed_too() {
     let old = |it: Standing| Standing { row: DeedRow { end_epoch: 720, ..it.row }, ..it };
     let fresh = |i: u8| {
         let it = standing(i, i.into(), 1 << 13, 9);
-        Standing { row: DeedRow { end_epoch: 1_300, agreement: AgreementId { opened: 580 * P.epoch_blocks(), ..it.row.agreement }, ..it.row }, ..it }
+        Standing {
+            row: DeedRow {
+                end_epoch: 1_300,
+                agreement: AgreementId { opened: 580 * P.epoch_blocks(), ..it.row.agreement },
+                ..it.row
+            },
+            ..it
+        }
     };
     let mut mine: Vec<Standing> = (0..10).map(fresh).collect();
     mine.push(old(standing(10, 10, 1 << 13, 1 << 12)));
