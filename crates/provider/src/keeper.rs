@@ -13,6 +13,7 @@
 //! Everything that it decides follows from the ledger's records and this provider's own durable
 //! state, so a restart at any point goes on where it was.
 
+mod beside;
 mod bring;
 
 use crate::{
@@ -26,10 +27,12 @@ use crate::{
     till::State,
     view::Question,
 };
-use commonware_runtime::{Blob, Clock, Handle, Spawner};
+use beside::Beside;
+use commonware_runtime::{Blob, Clock, Spawner};
 use commonware_utils::channel::mpsc;
 use posync_protocol::{
     Account, AgreementId, Amount, Body, Code, Hash,
+    amount::UNIT,
     ledger::base_fee,
     limits::READ_KEYS_MAX,
     operation::{Redeem, Redemption, RegisterProvider, UpdateProvider},
@@ -88,7 +91,9 @@ pub struct Keeper<E: Spawner + Clock, B, L> {
     freed_at: Option<u64>,
     /// The epoch in which it declared its capacity last.
     declared: Option<u64>,
-    redeeming: Option<Handle<()>>,
+    declaring: Beside,
+    freeing: Beside,
+    redeeming: Beside,
     bringer: bring::Bringer,
     costs: Costs,
 }
@@ -100,6 +105,8 @@ struct Costs {
     index: u32,
     /// Grains per unit that the next block charges.
     base_fee: u64,
+    /// Grains that an epoch of good answers pays for storage, of which fees are paid.
+    pay: u128,
 }
 
 impl<E: Spawner + Clock, B: Blob, L: Ledger> Keeper<E, B, L> {
@@ -126,9 +133,11 @@ impl<E: Spawner + Clock, B: Blob, L: Ledger> Keeper<E, B, L> {
             tidied: None,
             freed_at: None,
             declared: None,
-            redeeming: None,
+            declaring: Beside::new(),
+            freeing: Beside::new(),
+            redeeming: Beside::new(),
             bringer: bring::Bringer::new(),
-            costs: Costs { index: 0, base_fee: 0 },
+            costs: Costs { index: 0, base_fee: 0, pay: 0 },
         }
     }
 
@@ -181,9 +190,11 @@ impl<E: Spawner + Clock, B: Blob, L: Ledger> Keeper<E, B, L> {
         self.look(&case);
         self.keep_asked(&case).await?;
         self.costs.index = case.provider.index;
-        self.declare(&case).await?;
+        let rounds = u128::from(case.parameters.epoch_rounds);
+        self.costs.pay = case.provider.paid_base.saturating_mul(rounds) / UNIT;
+        self.declare(&case);
         let Some(challenge) = case.audit.challenge else {
-            self.free(case).await?;
+            self.free(case);
             return self.tidy_each_round(height).await;
         };
         let waits = self
@@ -220,10 +231,10 @@ impl<E: Spawner + Clock, B: Blob, L: Ledger> Keeper<E, B, L> {
         Ok(())
     }
 
-    /// Frees what ended, by what was proved of it in the last round.
-    async fn free(&mut self, mut case: Case) -> Result<(), KeeperError> {
-        if self.freed_at.is_some_and(|at| case.height < at + RETRY_BLOCKS) {
-            return Ok(());
+    /// Frees what ended, by what was proved of it in the last round, beside other work.
+    fn free(&mut self, mut case: Case) {
+        if self.freed_at.is_some_and(|at| case.height < at + RETRY_BLOCKS) || self.freeing.is_busy() {
+            return;
         }
         let parts = self.desk.parts();
         let agreements: Vec<AgreementId> = parts.books.with(|state| state.agreements().collect());
@@ -231,9 +242,8 @@ impl<E: Spawner + Clock, B: Blob, L: Ledger> Keeper<E, B, L> {
         case.terms = kept.map(|terms| (terms.id.slot, terms)).collect();
         if let Some(settle) = case.upkeep() {
             self.freed_at = Some(case.height);
-            self.ledger.send(Body::Settle(settle)).await?;
+            self.freeing = self.send_beside(Body::Settle(settle), "upkeep could not be sent now");
         }
-        Ok(())
     }
 
     async fn register(&mut self, height: u64) -> Result<(), KeeperError> {
@@ -250,14 +260,15 @@ impl<E: Spawner + Clock, B: Blob, L: Ledger> Keeper<E, B, L> {
     }
 
     /// Declares again what there is room for when a refusal has cut the capacity (PV-5), as far as the
-    /// bond covers it: at most once an epoch, since each try costs a fee.
-    async fn declare(&mut self, case: &Case) -> Result<(), KeeperError> {
+    /// bond covers it, beside other work: at most once an epoch, since each try costs a fee.
+    fn declare(&mut self, case: &Case) {
         let Case { provider, offer, parameters, height, .. } = case;
         let (epoch, capacity) = (parameters.epoch(*height), self.registration.capacity);
         let capacity = sellable(&Offer { capacity, ..offer.clone() }, provider, parameters);
         let leaves = provider.leaves_at != 0;
-        if leaves || capacity <= offer.capacity || self.declared == Some(epoch) {
-            return Ok(());
+        let is_tried = self.declared == Some(epoch) || self.declaring.is_busy();
+        if leaves || capacity <= offer.capacity || is_tried {
+            return;
         }
         self.declared = Some(epoch);
         tracing::info!(from = offer.capacity, to = capacity, "declaring the capacity again");
@@ -275,7 +286,8 @@ impl<E: Spawner + Clock, B: Blob, L: Ledger> Keeper<E, B, L> {
             leave: false,
             exit: None,
         };
-        Ok(self.ledger.pay(Body::UpdateProvider(update)).await?)
+        let failed = "the capacity could not be declared again now";
+        self.declaring = self.pay_beside(Body::UpdateProvider(update), failed);
     }
 
     /// The own records without slots; `None` when not registered.
@@ -383,7 +395,7 @@ impl<E: Spawner + Clock, B: Blob, L: Ledger> Keeper<E, B, L> {
             let going = self.desk.parts().books.let_go(agreement, shards);
             self.unlink(agreement, going).await?;
         }
-        self.redeem().await;
+        self.redeem();
         self.bring();
         Ok(())
     }
@@ -439,22 +451,22 @@ impl<E: Spawner + Clock, B: Blob, L: Ledger> Keeper<E, B, L> {
     }
 
     /// Pays for a redemption when some voucher must not wait; one at a time, beside the rest.
-    async fn redeem(&mut self) {
-        let parts = self.desk.parts();
-        let (height, parameters, base_fee) =
-            (parts.view.height(), parts.view.parameters, self.costs.base_fee);
-        let is_due = |(terms, kept): &(Terms, _)| redeem::is_due(terms, kept, height, base_fee, &parameters);
-        let due = self.kept().into_iter().filter(is_due).map(|(_, kept)| kept);
-        let vouchers = crate::prover::up_to(due);
-        if vouchers.is_empty() || self.redeeming.as_mut().is_some_and(|task| !is_over(task)) {
+    fn redeem(&mut self) {
+        if self.redeeming.is_busy() {
             return;
         }
-        let ledger = self.ledger.clone();
-        self.redeeming = Some(self.context.child("redeem").spawn(move |_| async move {
-            if let Err(error) = ledger.pay(Body::Redeem(Redeem { vouchers })).await {
-                tracing::warn!(%error, "vouchers could not be redeemed now");
-            }
-        }));
+        let (view, Costs { base_fee, pay, .. }) = (&self.desk.parts().view, self.costs);
+        let (height, parameters, kept) = (view.height(), view.parameters, self.kept());
+        let reads = kept.iter().filter(|(terms, kept)| redeem::is_read(terms, kept)).count();
+        let spare = redeem::spare(pay, reads);
+        let is_due =
+            |(terms, kept): &(Terms, _)| redeem::is_due(terms, kept, height, base_fee, spare, &parameters);
+        let due = kept.into_iter().filter(is_due).map(|(_, kept)| kept);
+        let vouchers = crate::prover::up_to(due);
+        if !vouchers.is_empty() {
+            let body = Body::Redeem(Redeem { vouchers });
+            self.redeeming = self.pay_beside(body, "vouchers could not be redeemed now");
+        }
     }
 
     /// At the start: what the store holds and no book names is loose; what a book names and the
@@ -486,10 +498,6 @@ impl<E: Spawner + Clock, B: Blob, L: Ledger> Keeper<E, B, L> {
 
 const fn nobody() -> AgreementId {
     AgreementId { provider: Account([0; 32]), slot: 0, opened: 0 }
-}
-
-fn is_over(task: &mut Handle<()>) -> bool {
-    futures::FutureExt::now_or_never(task).is_some()
 }
 
 /// Proves the records of at most [`SLOTS_READ`] slots.
