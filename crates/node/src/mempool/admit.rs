@@ -334,7 +334,7 @@ mod tests {
         let with = |leaves, next, acc, settled_round| {
             let version = |leaves| Version { leaves, ..Version::default() };
             let next = Some(version(9)).filter(|_| next);
-            let set = DataSet { current: version(leaves), next, ..DataSet::default() };
+            let set = DataSet { current: version(leaves), next };
             let provider = Provider { index: 7, settled_round, phi: 1, ..Provider::default() };
             let mut state = state();
             let agreement = Agreement { end_epoch: self::next().epoch(), ..agreement() };
