@@ -10,6 +10,7 @@
 use crate::{Alert, Kind, Space};
 use posync_protocol::{
     amount::ONE,
+    books::proven_of,
     economics::score::CORRECTNESS_MIN,
     limits::{HISTORY, Parameters, READS},
     provider::bond_needed,
@@ -90,7 +91,7 @@ impl Facts<'_> {
     }
 }
 
-/// Reads that were not proved: failing, warned, jail next, in jail.
+/// Answered reads that were not proved: failing, warned, jail next, in jail.
 fn reads(facts: &Facts<'_>, standing: &Standing, alerts: &mut Vec<Alert>) {
     if standing.jailed_until != 0 {
         let (what, due) = match standing.jailed_until {
@@ -101,9 +102,13 @@ fn reads(facts: &Facts<'_>, standing: &Standing, alerts: &mut Vec<Alert>) {
         alerts.push(Alert { kind: Kind::Jailed, what, next, due });
         return;
     }
-    let (passed, drawn) = newest(facts.audit.history, facts.audit.drawn.into());
-    let fails = drawn > 0 && is_below(passed, drawn, CORRECTNESS_MIN);
-    let figures = format!("{passed} of its last {drawn} reads were proved");
+    // As the ledger judges (JL-1): reads that nobody answered are no evidence of damage.
+    let Audit { history, silent, drawn, .. } = facts.audit;
+    let (passed, drawn) = ((history & !silent).count_ones(), (*drawn).min(HISTORY));
+    let answered = drawn.saturating_sub(silent.count_ones());
+    let fails = proven_of(facts.audit) < CORRECTNESS_MIN;
+    let figures =
+        format!("{passed} of the {answered} that it answered of its last {drawn} reads were proved");
     let low = standing.low_correct;
     if low > 0 {
         let what =
@@ -128,7 +133,10 @@ fn answers(facts: &Facts<'_>, standing: &Standing, alerts: &mut Vec<Alert>) {
     let figures = format!("{on_time} of its last {drawn} answers were on time");
     if standing.suspended != 0 {
         let what = format!("suspended since epoch {}: {figures}", standing.suspended);
-        let next = "no new agreements and no new data until an epoch with half of the answers on time".into();
+        let next =
+            "no new agreements and no new data until an epoch with half of the answers on time, or one in \
+                    which nothing was read and it answered a challenge"
+                .into();
         alerts.push(Alert { kind: Kind::Suspended, what, next, due: None });
         return;
     }
@@ -259,6 +267,46 @@ mod tests {
         assert_eq!(kinds(|_, _, standing, _| standing.low_correct = 2), [Kind::WarnedReads, Kind::JailNext]);
         assert_eq!(kinds(|_, _, standing, _| standing.jailed_until = 99), [Kind::Jailed]);
         assert_eq!(kinds(|_, _, standing, _| standing.jailed_until = u64::MAX), [Kind::Jailed]);
+    }
+
+    /// JL-1: nobody is jailed for reads that nobody answered; availability judges those.
+    #[test]
+    fn reads_that_nobody_answered_are_no_failing_ones() {
+        let audit = |silent: u64, failed: u64| Audit {
+            history: !(silent | failed),
+            silent,
+            on_time: u64::MAX,
+            drawn: 400,
+            ..Audit::default()
+        };
+        let of = |silent, failed| kinds(|_, now, _, _| *now = audit(silent, failed));
+        assert_eq!(of(u64::MAX >> 1, 0), [], "one read is left, and it was proved");
+        assert_eq!(of(u64::MAX, 0), [], "none is left");
+        assert_eq!(of(u64::MAX >> 32, 1 << 40), [], "31 of 32");
+        assert_eq!(of(u64::MAX >> 32, 0xf << 40), [Kind::ReadsFail], "28 of 32, 60 of 64");
+        let low = |_: &mut Provider, now: &mut Audit, standing: &mut Standing, _: &mut Option<Space>| {
+            (*now, standing.low_correct) = (audit(u64::MAX, 0), 1);
+        };
+        assert_eq!(kinds(low), [Kind::WarnedReads], "jail is not next");
+    }
+
+    #[test]
+    fn a_suspended_provider_is_told_both_ways_out() {
+        let (provider, audit, offer) = (provider(), Audit::default(), offer());
+        let standing = Standing { suspended: 9, ..Standing::newborn(0) };
+        let facts = Facts {
+            parameters: &P,
+            height: 1_000,
+            provider: &provider,
+            offer: &offer,
+            audit: &audit,
+            standing: Some(&standing),
+            space: None,
+        };
+        let alerts = conditions(&facts);
+        let next = &alerts.iter().find(|alert| alert.kind == Kind::Suspended).expect("it is").next;
+        assert!(next.contains("half of the answers on time"), "{next}");
+        assert!(next.contains("nothing was read and it answered a challenge"), "{next}");
     }
 
     #[test]

@@ -2,15 +2,18 @@
 //!
 //! ```text
 //!  send(body) ── nonce n ──► signed ──submit──► waits ──receipt──► done
-//!                  ▲                    │ lost, restarted: the same bytes again
+//!                  ▲           ▲                │ lost, restarted: the same bytes again
+//!                  │           └────────────────┤ the base fee rose above its offer: sign n with a higher one
 //!                  └── expired, and the proved nonce is still n: sign anew
 //! ```
 //!
 //! Invariants
 //! 1. Operations are submitted in the order of their nonces, several may wait at once.
-//! 2. A body is signed a second time only when it is proved that the first can never stand in a
+//! 2. A body is signed under another nonce only when it is proved that the first can never stand in a
 //!    block: its expiry height is final and the account's nonce has not passed it.
-//! 3. At most [`SIGN_ATTEMPTS`] signatures a body.
+//! 3. It is signed again under the same nonce when the proved base fee is above what it offers: of those
+//!    at most one ever stands in a block, and what follows on it is not held up.
+//! 4. At most [`SIGN_ATTEMPTS`] signatures a body under one nonce, and as many nonces.
 //!
 //! One key must have one submitter. A second process with the same key is noticed (`NonceOld`) and
 //! costs attempts, never money.
@@ -20,7 +23,7 @@ use commonware_cryptography::{Signer as _, ed25519::PrivateKey};
 use posync_protocol::{
     Account, Amount, Body, Code, Hash, Operation,
     ledger::{self, BlockContext},
-    limits::{Parameters, SIGN_ATTEMPTS},
+    limits::{MEMPOOL_REPLACE_PERCENT, Parameters, SIGN_ATTEMPTS},
     operation::Lane,
     record::{AccountState, System},
     wire::node::Receipt,
@@ -50,6 +53,26 @@ pub fn sign_paying(
     let sign = |fee| Operation::signed(key, &context.chain, nonce, fee, expires, body.clone());
     let fee = ledger::fee(context, base_fee, &sign(Amount::ZERO)).grains().saturating_mul(margin);
     sign(Amount::new(fee).unwrap_or(Amount::MAX))
+}
+
+/// A paid operation signed anew, if what it offers is below its fee at `base_fee`: under the same nonce,
+/// so that at most one of the two ever stands in a block, for so much more that nodes take it in the
+/// other's place. `None` if it offers enough.
+pub fn outbid(
+    key: &PrivateKey,
+    context: &BlockContext,
+    base_fee: u64,
+    expires: u64,
+    operation: &Operation,
+) -> Option<Operation> {
+    let offered = operation.max_fee;
+    if !operation.body.has_nonce() || ledger::fee(context, base_fee, operation) <= offered {
+        return None;
+    }
+    let expires = expires.max(operation.expires);
+    let raised = sign_paying(key, context, base_fee, FEE_MARGIN, operation.nonce, expires, &operation.body);
+    let least = offered.grains().saturating_mul(MEMPOOL_REPLACE_PERCENT).div_ceil(100);
+    (raised.max_fee.grains() >= least).then_some(raised)
 }
 
 /// An operation that is final.
@@ -118,7 +141,7 @@ impl Submitter {
             } else {
                 self.submit_bare(&body).await?
             };
-            match self.settle(&operation).await? {
+            match self.settle(operation).await? {
                 Attempt::Final(receipt) => return Ok(receipt),
                 Attempt::Again(error) => last = error,
             }
@@ -203,24 +226,39 @@ impl Submitter {
         }
     }
 
-    /// Waits for the receipt; submits the same bytes again while there is none.
-    async fn settle(&self, operation: &Operation) -> Result<Attempt, Error> {
-        let id = operation.id();
+    /// Waits for the receipt. While there is none, submits the same bytes again, or the same body under the
+    /// same nonce for more once the base fee rose above what they offer.
+    async fn settle(&self, operation: Operation) -> Result<Attempt, Error> {
+        // All that was signed under this nonce: nodes that were lost may hold any of it.
+        let mut signed = vec![operation.clone()];
+        let mut waiting = operation;
         loop {
             let seen = self.proved_nonce().await?;
-            if let Some(receipt) = self.0.connection.receipt(&id).await? {
-                return Ok(Attempt::Final(Final { id, receipt }));
+            let passed = waiting.body.has_nonce() && seen.value > waiting.nonce;
+            let asked = if passed { &signed[..] } else { std::slice::from_ref(&waiting) };
+            if let Some(found) = self.any_final(asked).await? {
+                return Ok(Attempt::Final(found));
             }
-            if seen.header.height > operation.expires {
+            if signed.iter().all(|operation| seen.header.height > operation.expires) {
                 *self.0.next.lock().await = None;
-                let passed = operation.body.has_nonce() && seen.value > operation.nonce;
                 return if passed {
                     Err(Error::Refused(Code::NonceOld))
                 } else {
                     Ok(Attempt::Again(Error::Expired))
                 };
             }
-            match self.offer(operation).await {
+            if !passed
+                && signed.len() < SIGN_ATTEMPTS as usize
+                && let Some(raised) = self.outbid(&waiting).await?
+            {
+                signed.push(raised.clone());
+                // Refused, for the balance does not cover it, say: what waits may still come to stand.
+                if self.offer(&raised).await.is_ok() {
+                    waiting = raised;
+                    continue;
+                }
+            }
+            match self.offer(&waiting).await {
                 // Above what it offers, it waits until the base fee falls or it expires.
                 Ok(())
                 | Err(Error::Refused(
@@ -228,16 +266,85 @@ impl Submitter {
                 )) => {}
                 // It may have become final a moment ago; if not, the refusal stays.
                 Err(error) => {
-                    let receipt = self.0.connection.receipt(&id).await?;
-                    return receipt.map(|receipt| Attempt::Final(Final { id, receipt })).ok_or(error);
+                    return self.any_final(&signed).await?.map(Attempt::Final).ok_or(error);
                 }
             }
         }
+    }
+
+    /// The first of some operations that is final, the newest asked first.
+    async fn any_final(&self, operations: &[Operation]) -> Result<Option<Final>, Error> {
+        for operation in operations.iter().rev() {
+            let id = operation.id();
+            if let Some(receipt) = self.0.connection.receipt(&id).await? {
+                return Ok(Some(Final { id, receipt }));
+            }
+        }
+        Ok(None)
+    }
+
+    /// The same operation for more, if the proved base fee is above what it offers.
+    async fn outbid(&self, operation: &Operation) -> Result<Option<Operation>, Error> {
+        if !operation.body.has_nonce() {
+            return Ok(None);
+        }
+        let (height, expires) = self.expiry().await?;
+        let context = paying(self.0.connection.light().chain(), self.0.parameters, height);
+        Ok(outbid(&self.0.key, &context, self.base_fee().await?, expires, operation))
     }
 
     async fn proved_nonce(&self) -> Result<Proved<u64>, Error> {
         let read = self.0.connection.read::<AccountState>(AccountState::key(&self.0.account)).await?;
         let nonce = read.value.unwrap_or_default().nonce;
         Ok(Proved { header: read.header, value: nonce })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use posync_protocol::operation::Transfer;
+
+    /// A payment under nonce 7 that offers four times its fee at a base fee of 100, and its context.
+    fn waiting() -> (PrivateKey, BlockContext, Operation) {
+        let (key, context) = (PrivateKey::from_seed(1), paying([9; 32], Parameters::LOCAL, 50));
+        let body = Body::Transfer(Transfer { to: Account([2; 32]), amount: Amount::sync(1) });
+        let operation = sign_paying(&key, &context, 100, FEE_MARGIN, 7, 90, &body);
+        (key, context, operation)
+    }
+
+    #[test]
+    fn what_offers_too_little_is_signed_again_under_its_nonce_for_a_tenth_more_at_least() {
+        let (key, context, operation) = waiting();
+        for base_fee in [0, 100, 400] {
+            assert_eq!(outbid(&key, &context, base_fee, 120, &operation), None, "it pays {base_fee}");
+        }
+        let mut last = operation.clone();
+        for base_fee in [401, 1_700, 6_900, 1 << 40] {
+            let raised = outbid(&key, &context, base_fee, 120, &last).expect("it offers too little");
+            assert_eq!((raised.nonce, &raised.body, raised.expires), (7, &operation.body, 120));
+            assert!(raised.max_fee.grains() * 100 >= last.max_fee.grains() * MEMPOOL_REPLACE_PERCENT);
+            assert!(raised.max_fee >= ledger::fee(&context, base_fee, &raised));
+            assert_eq!(outbid(&key, &context, base_fee, 120, &raised), None, "once for a base fee");
+            last = raised;
+        }
+        // It never expires before the first: the nonce would be signed for anew while that may stand.
+        let raised = outbid(&key, &context, 401, 60, &operation).expect("it offers too little");
+        assert_eq!(raised.expires, 90);
+    }
+
+    #[test]
+    fn what_cannot_offer_a_tenth_more_or_is_free_is_not_signed_again() {
+        let (key, context, operation) = waiting();
+        let most = Operation { max_fee: Amount::MAX, ..operation };
+        assert_eq!(outbid(&key, &context, u64::MAX, 120, &most), None);
+        let settle = posync_protocol::operation::Settle {
+            provider: Account([3; 32]),
+            index: 0,
+            slots: posync_protocol::Bounded::default(),
+            endings: posync_protocol::Bounded::default(),
+        };
+        let free = sign_paying(&key, &context, 100, 0, 0, 90, &Body::Settle(settle));
+        assert_eq!(outbid(&key, &context, u64::MAX, 120, &free), None);
     }
 }

@@ -191,9 +191,10 @@ impl<E: Runtime> Application<E> {
         batch: &Batch<E>,
         context: &BlockContext,
         system: &System,
-    ) -> Result<Roster, Invalid> {
-        let keys = ledger::roster_keys(context, system);
-        Roster::new(context, system, &fetch::<E>(batch, keys).await)
+    ) -> Result<Roster, Refused> {
+        let keys = guarded(|| ledger::roster_keys(context, system)).map_err(Refused::Panic)?;
+        let records = fetch::<E>(batch, keys).await;
+        Ok(guarded(|| Roster::new(context, system, &records)).map_err(Refused::Panic)??)
     }
 
     /// What a proposal holds: whom the beacon draws, found by searching the state, and what fits
@@ -204,11 +205,12 @@ impl<E: Runtime> Application<E> {
         context: &BlockContext,
     ) -> Result<(Vec<Option<Draw>>, Vec<Operation>), Refused> {
         let system = parse_system(fetch::<E>(batch, vec![System::key()]).await)?;
-        let mut resolver = Resolver::new(context, &system);
-        while let Some(keys) = resolver.needs() {
-            resolver.feed(&fetch::<E>(batch, keys).await);
+        let mut resolver = guarded(|| Resolver::new(context, &system)).map_err(Refused::Panic)?;
+        while let Some(keys) = guarded(|| resolver.needs()).map_err(Refused::Panic)? {
+            let records = fetch::<E>(batch, keys).await;
+            guarded(|| resolver.feed(&records)).map_err(Refused::Panic)?;
         }
-        let draws = resolver.draws();
+        let draws = guarded(|| resolver.draws()).map_err(Refused::Panic)?;
         let base_fee = ledger::base_fee(&system, &context.parameters);
         let mut candidates = self.0.setup.operations.candidates(context, base_fee);
         self.0.condemned.filter(&mut candidates);

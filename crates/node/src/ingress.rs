@@ -38,23 +38,34 @@ pub fn decode(bytes: &[u8]) -> Result<Operation, Code> {
 /// # Errors
 /// `Expired`, `BadShape`, `FeeAboveMaximum`.
 pub fn check(operation: &Operation, next: &BlockContext, base_fee: u64) -> Result<(), Code> {
-    let judged = guard::guarded(|| {
+    guarded(operation, || {
         check_structure(operation, next)?;
         if ledger::fee(next, base_fee, operation) > operation.max_fee {
             Err(Code::FeeAboveMaximum)
         } else {
             Ok(())
         }
-    });
-    judged.unwrap_or_else(|cause| {
-        let id = guard::hex(&operation.id());
-        tracing::error!(
-            operation = id,
-            cause,
-            "the rules panicked on an operation at the door: it is turned away"
-        );
+    })
+}
+
+/// Judges an operation by the rules; if they panic on it, that is told.
+///
+/// # Errors
+/// What `work` says, or `BadShape` if it panics.
+pub fn guarded<T>(operation: &Operation, work: impl FnOnce() -> Result<T, Code>) -> Result<T, Code> {
+    guard::guarded(work).unwrap_or_else(|cause| {
+        tell_panic(operation, &cause);
         Err(Code::BadShape)
     })
+}
+
+fn tell_panic(operation: &Operation, cause: &str) {
+    let id = guard::hex(&operation.id());
+    tracing::error!(
+        operation = id,
+        cause,
+        "the rules panicked on an operation at the door: it is turned away"
+    );
 }
 
 struct Check {
@@ -102,7 +113,27 @@ fn holds(rng: &mut impl CryptoRng, batch: &[&Check]) -> bool {
 }
 
 /// Which of the operations carry only signatures that verify, in one batch; a bad one among n good
-/// ones costs about log n batches more.
+/// ones costs about log n batches more. If the rules panic on them, each is judged alone, and one on which
+/// they panic is bad.
+pub fn verify_guarded<'a>(
+    mut rng: impl CryptoRng,
+    chain: &Hash,
+    operations: impl IntoIterator<Item = &'a Operation>,
+) -> Vec<bool> {
+    let operations: Vec<&Operation> = operations.into_iter().collect();
+    let all = guard::guarded(|| verify(&mut rng, chain, operations.iter().copied()));
+    all.unwrap_or_else(|_| {
+        let mut alone = |operation| {
+            guard::guarded(|| verify(&mut rng, chain, [operation])).unwrap_or_else(|cause| {
+                tell_panic(operation, &cause);
+                vec![false]
+            })
+        };
+        operations.into_iter().flat_map(&mut alone).collect()
+    })
+}
+
+/// Which of the operations carry only signatures that verify, in one batch.
 pub fn verify<'a>(
     mut rng: impl CryptoRng,
     chain: &Hash,
@@ -164,6 +195,14 @@ mod tests {
     fn pay(seed: u64) -> Operation {
         let body = Body::Transfer(Transfer { to: account(1), amount: Amount::sync(1) });
         signed(seed, Amount::sync(1), 100, body)
+    }
+
+    #[test]
+    fn an_operation_on_which_the_rules_panic_is_turned_away() {
+        let judged = guarded(&pay(1), || -> Result<(), Code> { panic!("it broke") });
+        assert_eq!(judged, Err(Code::BadShape));
+        assert_eq!(guarded(&pay(1), || Ok(7)), Ok(7));
+        assert_eq!(guarded(&pay(1), || Err::<(), _>(Code::Expired)), Err(Code::Expired));
     }
 
     #[test]

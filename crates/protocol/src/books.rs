@@ -25,7 +25,7 @@ pub mod tree;
 
 pub(crate) use market::touches as touches_market;
 pub use market::{Pair, pair};
-pub use measure::{Figures, figures_of, on_time_of, quality_of};
+pub use measure::{Figures, figures_of, on_time_of, proven_of, quality_of};
 
 use crate::{
     Account, Amount, Code, Record, authority,

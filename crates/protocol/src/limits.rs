@@ -147,6 +147,15 @@ pub const MEMPOOL_SETTLE_PER_ACCOUNT: usize = 64 << 10;
 pub const MEMPOOL_RESERVED_BYTES: usize = 4 << 20;
 /// Operations of the reserved lane that wait of one account: all batches of a seat, and evidence.
 pub const MEMPOOL_RESERVED_PER_ACCOUNT: usize = REPORT_BATCHES_MAX + 4;
+/// Evidence among them: two faults may come to light at once.
+pub const MEMPOOL_EVIDENCE_PER_ACCOUNT: usize = 2;
+/// Bytes that paid operations may fill which wait for an earlier nonce of their account: no block can
+/// hold them yet.
+pub const MEMPOOL_GAP_BYTES: usize = 1 << 20;
+/// Bytes of them that one account signed.
+pub const MEMPOOL_GAP_BYTES_PER_ACCOUNT: usize = 64 << 10;
+/// Operations of one account among them.
+pub const MEMPOOL_GAP_PER_ACCOUNT: usize = 16;
 /// Paid operations of one account that wait.
 pub const MEMPOOL_PER_ACCOUNT: usize = 64;
 /// A waiting operation with the same nonce gives way to one that offers this much more, in percent.
@@ -207,7 +216,10 @@ const _: () = assert!(SEATS_MAX as usize * 3 < KEYS_MAX / 4);
 const _: () = assert!(SHARD_BYTES_MAX / LEAF_BYTES == 1 << CHUNK_LEVELS_MAX);
 const _: () = assert!(FRAME_BYTES_MAX as u64 > SHARD_BYTES_MAX);
 const _: () = assert!(MEMPOOL_FREE_BYTES >= FREE_LANE_BYTES && MEMPOOL_SETTLE_BYTES < MEMPOOL_FREE_BYTES);
-const _: () = assert!(MEMPOOL_BYTES - MEMPOOL_FREE_BYTES - MEMPOOL_RESERVED_BYTES >= 4 * BODY_BYTES_MAX);
+const _: () = assert!(
+    MEMPOOL_BYTES - MEMPOOL_FREE_BYTES - MEMPOOL_RESERVED_BYTES - MEMPOOL_GAP_BYTES >= 4 * BODY_BYTES_MAX
+);
+const _: () = assert!(MEMPOOL_GAP_BYTES_PER_ACCOUNT >= OPERATION_BYTES_MAX);
 const _: () = assert!(CALL_BYTES_MAX >= 4 * FRAME_BYTES_MAX);
 const _: () = assert!((SEATS_MAX * SERVICE_DRAWS) as usize <= REPORTS_MAX * REPORT_BATCHES_MAX);
 const _: () = assert!(AUDITORS_MAX <= 3 * REPORTS_PER_PART);

@@ -4,7 +4,10 @@
 //! fee, so it redeems on its own only what would else be lost or is worth it; and in the last round
 //! of an epoch whatever is as much as one read of an auditor. A report counts only as far as its
 //! reads are redeemed by then, nobody can tell whose read it was, and whose reads never count keeps
-//! a quality of one half: that is worth more than the fee.
+//! a quality of one half: that is worth more than the fee. But not more than any fee: anyone can make a
+//! read look like an auditor's and fill blocks as an epoch ends. So all such reads of an epoch
+//! cost at most a tenth of what the provider is paid in it ([`spare`]): a tenth that is certain against
+//! the half that is at stake. Who is paid nothing yet risks four times what the voucher pays.
 
 use crate::terms::Terms;
 use posync_protocol::{
@@ -15,6 +18,10 @@ use posync_protocol::{
 
 /// Bytes of one redemption in an operation, with the records that it names.
 const REDEMPTION_BYTES: u64 = 192 + 2 * FEE_BYTES_PER_KEY;
+/// All reads of an epoch cost at most this part of its pay.
+const READS_SHARE: u128 = 10;
+/// A read is redeemed for its epoch's sake up to this many times what it pays itself.
+const READ_WORTH: u128 = 4;
 
 /// What a kept voucher would pay now; `None` if the ledger would refuse it.
 pub fn value(terms: &Terms, kept: &Redemption, round: u64, parameters: &Parameters) -> Option<Amount> {
@@ -46,10 +53,28 @@ pub fn payable<'a>(
     all.into_iter().map(|(_, kept)| kept).collect()
 }
 
+/// Whether an auditor's read may be among what a voucher has not redeemed.
+pub const fn is_read(terms: &Terms, kept: &Redemption) -> bool {
+    kept.voucher.egress.saturating_sub(terms.usage.egress) >= AUDIT_READ_BYTES
+}
+
+/// What the redemption of one of `reads` may cost for its epoch's sake: a tenth of the epoch's `pay`, in
+/// grains, for all of them together.
+pub fn spare(pay: u128, reads: usize) -> u128 {
+    pay / READS_SHARE / (reads as u128).max(1)
+}
+
 /// Whether a voucher is worth an operation of its own at this height and base fee: its agreement's window is
 /// about to close, it is worth half of what is left of the reserve, or the epoch is in its last
-/// round and an auditor's read may be in it.
-pub fn is_due(terms: &Terms, kept: &Redemption, height: u64, base_fee: u64, parameters: &Parameters) -> bool {
+/// round, an auditor's read may be in it, and its fee is at most `spare` or four times what it pays.
+pub fn is_due(
+    terms: &Terms,
+    kept: &Redemption,
+    height: u64,
+    base_fee: u64,
+    spare: u128,
+    parameters: &Parameters,
+) -> bool {
     let (round, epoch) = (parameters.round(height), parameters.epoch(height));
     let Some(fee) = value(terms, kept, round, parameters) else { return false };
     let own = u128::from(base_fee) * u128::from(REDEMPTION_BYTES);
@@ -58,8 +83,8 @@ pub fn is_due(terms: &Terms, kept: &Redemption, height: u64, base_fee: u64, para
     let is_last = epoch + 1 >= over;
     let is_much = fee.grains().saturating_mul(2) >= terms.usage.voucher_reserve.grains();
     let epoch_ends = round + 1 >= parameters.epoch_start(epoch + 1);
-    let is_read = kept.voucher.egress.saturating_sub(terms.usage.egress) >= AUDIT_READ_BYTES;
-    (epoch_ends && is_read) || (fee.grains() > own && (is_last || is_much))
+    let is_worth = own <= spare.max(fee.grains().saturating_mul(READ_WORTH));
+    (epoch_ends && is_read(terms, kept) && is_worth) || (fee.grains() > own && (is_last || is_much))
 }
 
 #[cfg(test)]
@@ -127,13 +152,30 @@ mod tests {
             ("half of the reserve", &small, MIB, round, true),
             ("refused by the ledger", &small, u64::MAX, round, false),
         ] {
-            assert_eq!(is_due(terms, &kept(0, egress), height, floor, &P), expected, "{name}");
+            assert_eq!(is_due(terms, &kept(0, egress), height, floor, 0, &P), expected, "{name}");
         }
         let dear = 1_000_000 / REDEMPTION_BYTES + 1;
-        assert!(!is_due(&closing, &kept(0, MIB), P.epoch_blocks(), dear, &P), "not above a fee that rose");
+        assert!(!is_due(&closing, &kept(0, MIB), P.epoch_blocks(), dear, 0, &P), "not above a fee that rose");
     }
 
-    /// Found by audit 2: at the end of an epoch an auditor's read is redeemed at any fee.
+    #[test]
+    fn reads_of_an_epoch_are_redeemed_for_at_most_a_tenth_of_its_pay_together() {
+        let last_round = (P.epoch_rounds - 1) * P.round_blocks;
+        let (read, pay) = (kept(0, MIB / 16), 1_000_000_000u128);
+        for reads in [0, 1, 7, 61] {
+            let spare = spare(pay, reads);
+            assert!(spare * reads as u128 <= pay / 10, "{reads}");
+            let dear = u64::try_from(spare / u128::from(REDEMPTION_BYTES)).expect("small");
+            let due = |base_fee| is_due(&terms(), &read, last_round, base_fee, spare, &P);
+            assert!(due(dear) && !due(dear + 1), "{reads}");
+        }
+        // Without pay it is four times what the read itself pays.
+        let worth = value(&terms(), &read, 4, &P).expect("good").grains();
+        let dear = u64::try_from(4 * worth / u128::from(REDEMPTION_BYTES)).expect("small");
+        let due = |base_fee| is_due(&terms(), &read, last_round, base_fee, spare(0, 1), &P);
+        assert!(due(dear) && !due(dear + 1));
+    }
+
     #[test]
     fn no_read_is_redeemed_at_a_fee_beyond_all_that_it_is_worth() {
         let last_round = (P.epoch_rounds - 1) * P.round_blocks;
@@ -142,7 +184,7 @@ mod tests {
             let fee = u128::from(base_fee) * u128::from(REDEMPTION_BYTES);
             let worth = value(&terms(), &kept(0, MIB / 16), 4, &P).expect("good").grains();
             assert!(
-                !is_due(&terms(), &kept(0, MIB / 16), last_round, base_fee, &P),
+                !is_due(&terms(), &kept(0, MIB / 16), last_round, base_fee, spare(fee * 10 - 1, 1), &P),
                 "a fee of {fee} for {worth} grains"
             );
         }

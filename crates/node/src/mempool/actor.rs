@@ -26,6 +26,7 @@ use posync_protocol::{
     Account, Body, Bounded, Code, Hash, Key, Operation, Record as _,
     ledger::{self, BlockContext},
     limits::{GATHER_MS, GOSSIP_BYTES_MAX, INGRESS_QUEUED_MAX, OPERATIONS_MAX},
+    operation::Lane,
     record::{AccountState, System},
 };
 use rand_core::CryptoRng;
@@ -39,6 +40,8 @@ use std::{
 const BATCH_MAX: usize = 512;
 /// Statements that came before their block; the next ones are refused.
 const EARLY_MAX: usize = 256;
+/// Records that one batch of upkeep reads: of 31 that name as much as they may. More is told `Full`.
+const UPKEEP_KEYS_MAX: usize = 8192;
 /// How far ahead of the applied state a challenge may be.
 const EARLY_BLOCKS_MAX: u64 = 64;
 
@@ -237,7 +240,7 @@ impl<E: Clock + CryptoRng, S: Sender> Actor<E, S> {
             }
         }
         let operations = open.iter().map(|arrival| &arrival.operation);
-        let good = ingress::verify(&mut self.context, &next.chain, operations);
+        let good = ingress::verify_guarded(&mut self.context, &next.chain, operations);
         let mut verified = Vec::new();
         for (arrival, good) in open.into_iter().zip(good) {
             if good { verified.push(arrival) } else { arrival.answer(Err(Code::BadSignature.into())) }
@@ -248,8 +251,25 @@ impl<E: Clock + CryptoRng, S: Sender> Actor<E, S> {
                 self.handle.witness().commitment(&operation.signer, commit);
             }
         }
-        let keys = verified.iter().flat_map(|arrival| admit::keys(&arrival.operation)).collect();
-        let slots = self.look_up(keys).await;
+        let (mut keys, mut left) = (BTreeSet::new(), UPKEEP_KEYS_MAX);
+        let mut named = Vec::new();
+        // Upkeep that the provider itself sends is looked at first.
+        verified.sort_by_key(|arrival| !is_own_upkeep(&arrival.operation));
+        for arrival in verified {
+            let operation = &arrival.operation;
+            match ingress::guarded(operation, || Ok(admit::keys(operation, &next.parameters))) {
+                Ok(names) if operation.body.lane() == Lane::Upkeep && names.len() > left => {
+                    arrival.answer(Err(Refused::Full));
+                }
+                Ok(names) => {
+                    left -= if operation.body.lane() == Lane::Upkeep { names.len() } else { 0 };
+                    keys.extend(names);
+                    named.push(arrival);
+                }
+                Err(code) => arrival.answer(Err(code.into())),
+            }
+        }
+        let (verified, slots) = (named, self.look_up(keys).await);
         let mut own = Vec::new();
         for arrival in verified {
             self.place(arrival, &next, &slots, &mut own);
@@ -266,7 +286,8 @@ impl<E: Clock + CryptoRng, S: Sender> Actor<E, S> {
 
     /// Puts one verified operation into the pool, or says why not.
     fn place(&mut self, arrival: Arrival, next: &BlockContext, slots: &Slots, own: &mut Vec<Operation>) {
-        let admission = match (admit::admit(&arrival.operation, next, slots), &arrival.operation.body) {
+        let judged = ingress::guarded(&arrival.operation, || admit::admit(&arrival.operation, next, slots));
+        let admission = match (judged, &arrival.operation.body) {
             (Ok(admission), _) => admission,
             (Err(_), Body::Statement(statement)) => {
                 let height = statement.height;
@@ -274,7 +295,14 @@ impl<E: Clock + CryptoRng, S: Sender> Actor<E, S> {
             }
             (Err(code), _) => return arrival.answer(Err(code.into())),
         };
-        let result = self.mempool.pool().insert(arrival.id, arrival.operation.clone(), admission);
+        let mut pool = self.mempool.pool();
+        let result = pool.insert(arrival.id, arrival.operation.clone(), admission);
+        let is_behind_gap = pool.is_behind_gap(&arrival.id);
+        drop(pool);
+        if is_behind_gap {
+            // The block with the nonce before it may have become final since its signer was looked up.
+            self.mempool.dirty.lock().expect("the set does not panic").insert(arrival.operation.signer);
+        }
         if result.is_ok() && arrival.done.is_some() {
             own.push(arrival.operation.clone());
         }
@@ -329,6 +357,10 @@ impl<E: Clock + CryptoRng, S: Sender> Actor<E, S> {
         let batch = Batch::new(batch).expect("a batch has fewer operations than a body");
         self.sender.send(Recipients::All, batch.encode(), false);
     }
+}
+
+fn is_own_upkeep(operation: &Operation) -> bool {
+    matches!(&operation.body, Body::Settle(settle) if settle.provider == operation.signer)
 }
 
 /// A peer's batch; bytes that do not decode are no batch.

@@ -1,34 +1,42 @@
 //! Whether the pool admits an operation, judged by the applied state.
 //!
-//! A statement needs its open challenge, a commitment or a reveal needs a seat, upkeep needs a
-//! provider with something due. All but statements need an account. The ledger judges again, over
+//! A statement needs its open challenge, a commitment or a reveal needs a seat, evidence needs a seat
+//! that it is against, upkeep needs a provider with something due in all that it names. All but
+//! statements need an account. The ledger judges again, over
 //! every record that the operation names; this check keeps out what could never stand in a block.
 
 use super::state::{Admission, Funds};
 use posync_protocol::{
-    Body, Code, Key, Operation, Record, Slot,
-    audit::is_expired,
+    Account, Body, Code, Key, Operation, Record, Slot,
+    agreement::is_over,
+    audit::{is_awake, is_expired},
     ledger::{BlockContext, Size},
-    operation::{Lane, Settle},
-    record::{AccountState, Agreement, Audit, DataSet, Endings, Provider, Seat, Use},
+    limits::{EVIDENCE_EPOCHS_MAX, Parameters},
+    operation::{Evidence, Lane, Settle},
+    record::{AccountState, Agreement, Audit, DataSet, Ending, Endings, Offences, Provider, Seat, Use},
 };
 use std::collections::BTreeMap;
 
 /// Slots of the applied state.
 pub(super) type Slots = BTreeMap<Key, Slot>;
 
-/// The records that decide whether the pool admits an operation: a handful, whatever it names.
-pub(super) fn keys(operation: &Operation) -> Vec<Key> {
+/// The records that decide whether the pool admits an operation: a handful, and four for each slot that
+/// upkeep names.
+pub(super) fn keys(operation: &Operation, parameters: &Parameters) -> Vec<Key> {
     let signer = &operation.signer;
     let mut keys = match &operation.body {
         Body::Statement(_) => return vec![Audit::key(signer)],
         Body::AuditCommit(_) | Body::AuditReveal(_) => vec![Seat::key(signer)],
+        Body::Evidence(evidence) => {
+            let offences = Offences::at(evidence.epoch(parameters));
+            vec![Seat::key(signer), Seat::key(&evidence.offender()), offences]
+        }
         Body::Settle(settle) => {
             let provider = &settle.provider;
             let mut keys = vec![Provider::key(provider), Audit::key(provider), Endings::key(provider)];
-            if let Some((slot, _, _)) = settle.slots.first() {
+            for (slot, _, end_epoch) in settle.slots.iter() {
                 keys.extend([Agreement::key(provider, *slot), Use::key(provider, *slot)]);
-                keys.push(DataSet::key(provider, *slot));
+                keys.extend([DataSet::key(provider, *slot), Ending::key(provider, *end_epoch)]);
             }
             keys
         }
@@ -51,8 +59,10 @@ pub(super) fn funds(slot: &Slot) -> Option<Funds> {
 /// Admits an operation that waits for the block `next`, to its lane.
 ///
 /// # Errors
-/// `NotDrawn` for a statement without its challenge, `UnknownAccount`, `AuditNotSeat`; for upkeep
-/// `ProviderUnknown`, `BadShape` for a wrong hint, or `NothingToSettle`.
+/// `NotDrawn` for a statement without its challenge, `UnknownAccount`, `AuditNotSeat`; for evidence
+/// `EvidenceStale`, `SeatUnknown`, `EvidenceKnown`; for upkeep
+/// `ProviderUnknown`, `AgreementUnknown`, `EndingsMissing`, `BadShape` for a wrong hint,
+/// `NothingToSettle` or `SettledAlready`.
 pub(super) fn admit(operation: &Operation, next: &BlockContext, slots: &Slots) -> Result<Admission, Code> {
     let signer = &operation.signer;
     if let Body::Statement(statement) = &operation.body {
@@ -61,66 +71,129 @@ pub(super) fn admit(operation: &Operation, next: &BlockContext, slots: &Slots) -
         return if is_drawn { Ok(Admission::Statement) } else { Err(Code::NotDrawn) };
     }
     let funds = slots.get(&AccountState::key(signer)).and_then(funds).ok_or(Code::UnknownAccount)?;
+    let is_seat = || read::<Seat>(slots, Seat::key(signer)).is_some_and(|seat| seat.jailed.is_none());
     match (&operation.body, operation.body.lane()) {
-        (Body::Settle(settle), _) => {
-            let is_party = check_due(settle, next, slots)?.is_some_and(|consumer| consumer == *signer);
-            Ok(Admission::Upkeep { is_party: is_party || settle.provider == *signer })
+        (Body::Settle(settle), _) => Upkeep::new(settle, signer, next, slots)?.check(),
+        (Body::Evidence(evidence), _) => {
+            check_evidence(evidence, next, slots)?;
+            Ok(Admission::Reserved { funds, is_seat: is_seat() })
         }
-        (Body::Evidence(_), _) => Ok(Admission::Reserved(funds)),
-        (_, Lane::Reserved) => match read::<Seat>(slots, Seat::key(signer)) {
-            Some(seat) if seat.jailed.is_none() => Ok(Admission::Reserved(funds)),
-            _ => Err(Code::AuditNotSeat),
-        },
+        (_, Lane::Reserved) if is_seat() => Ok(Admission::Reserved { funds, is_seat: true }),
+        (_, Lane::Reserved) => Err(Code::AuditNotSeat),
         _ => Ok(Admission::Paid { funds, units: Size::of(next, operation).units() }),
     }
 }
 
-/// Checks that upkeep finds its provider and something due. Returns the consumer of its first slot, if
-/// it names one.
-fn check_due(
-    settle: &Settle,
-    next: &BlockContext,
-    slots: &Slots,
-) -> Result<Option<posync_protocol::Account>, Code> {
-    let account = &settle.provider;
-    let provider: Provider = read(slots, Provider::key(account)).ok_or(Code::ProviderUnknown)?;
-    if provider.index != settle.index {
-        return Err(Code::BadShape);
-    }
-    let challenge = read::<Audit>(slots, Audit::key(account)).and_then(|audit| audit.challenge);
-    let expires = challenge.is_some_and(|open| is_expired(&open, next.height, &next.parameters));
-    if let Some(last) = settle.endings.last() {
-        // A challenge that expires settles up to its own round first.
-        let settled = expires || next.parameters.epoch_start(*last) <= provider.settled_round;
-        let endings: Endings = read(slots, Endings::key(account)).ok_or(Code::EndingsMissing)?;
-        if !settled || !endings.due(*last).eq(settle.endings.iter().copied()) {
-            return Err(Code::EndingsMissing);
+/// Checks that evidence is against a seat, counts still, and is not known (AU-5).
+fn check_evidence(evidence: &Evidence, next: &BlockContext, slots: &Slots) -> Result<(), Code> {
+    let epoch = evidence.epoch(&next.parameters);
+    next.epoch().checked_sub(epoch).filter(|age| *age <= EVIDENCE_EPOCHS_MAX).ok_or(Code::EvidenceStale)?;
+    let seat: Seat = read(slots, Seat::key(&evidence.offender())).ok_or(Code::SeatUnknown)?;
+    let known = Offences::of(epoch, read(slots, Offences::at(epoch)));
+    if known.has(seat.index) { Err(Code::EvidenceKnown) } else { Ok(()) }
+}
+
+/// Upkeep, and what the applied state says of its provider.
+struct Upkeep<'a> {
+    settle: &'a Settle,
+    signer: &'a Account,
+    next: &'a BlockContext,
+    slots: &'a Slots,
+    provider: Provider,
+    /// A challenge is open.
+    is_challenged: bool,
+    /// It is, and expires with this operation.
+    expires: bool,
+    endings: Option<Endings>,
+}
+
+impl<'a> Upkeep<'a> {
+    fn new(
+        settle: &'a Settle,
+        signer: &'a Account,
+        next: &'a BlockContext,
+        slots: &'a Slots,
+    ) -> Result<Self, Code> {
+        let account = &settle.provider;
+        let provider: Provider = read(slots, Provider::key(account)).ok_or(Code::ProviderUnknown)?;
+        if provider.index != settle.index {
+            return Err(Code::BadShape);
         }
+        let challenge = read::<Audit>(slots, Audit::key(account)).and_then(|audit| audit.challenge);
+        let expires = challenge.is_some_and(|open| is_expired(&open, next.height, &next.parameters));
+        let endings = read(slots, Endings::key(account));
+        let is_challenged = challenge.is_some();
+        Ok(Self { settle, signer, next, slots, provider, is_challenged, expires, endings })
     }
-    let Some((slot, consumer, end_epoch)) = settle.slots.first() else {
-        let is_due = expires || !settle.endings.is_empty();
-        return if is_due { Ok(None) } else { Err(Code::SettledAlready) };
-    };
-    let agreement: Agreement = read(slots, Agreement::key(account, *slot)).ok_or(Code::AgreementUnknown)?;
-    if (agreement.consumer, agreement.end_epoch) != (*consumer, *end_epoch) {
-        return Err(Code::BadShape);
+
+    /// Checks that everything named is due, or something that need not be named (ST-7).
+    fn check(&self) -> Result<Admission, Code> {
+        let Self { settle, signer, .. } = self;
+        let is_provider = settle.provider == **signer;
+        if let Some(last) = settle.endings.last() {
+            let endings = self.endings.as_ref().ok_or(Code::EndingsMissing)?;
+            if !self.is_settled(*last) || !endings.due(*last).eq(settle.endings.iter().copied()) {
+                return Err(Code::EndingsMissing);
+            }
+        }
+        let mut is_party = is_provider;
+        for (slot, consumer, end_epoch) in settle.slots.iter() {
+            self.check_slot(*slot, consumer, *end_epoch)?;
+            is_party |= *consumer == **signer;
+        }
+        // DR-6: it wakes itself, unless it has to answer first.
+        let wakes = is_provider && (!self.is_challenged || self.expires) && !is_awake(&self.provider);
+        let is_due = self.expires || wakes || !settle.endings.is_empty() || !settle.slots.is_empty();
+        if is_due { Ok(Admission::Upkeep { is_party }) } else { Err(Code::SettledAlready) }
     }
-    let closing = read::<Use>(slots, Use::key(account, *slot)).and_then(|usage| usage.closing_epoch);
-    let waits = read::<DataSet>(slots, DataSet::key(account, *slot)).is_some_and(|set| set.next.is_some());
-    let epoch = next.epoch();
-    let is_over = closing.is_some_and(|closing| epoch >= closing) || epoch >= agreement.end_epoch;
-    let is_due = (challenge.is_none() || expires) && (is_over || waits);
-    if is_due { Ok(Some(*consumer)) } else { Err(Code::NothingToSettle) }
+
+    /// Whether all rounds before an epoch are settled. A challenge that expires settles them first.
+    fn is_settled(&self, epoch: u64) -> bool {
+        self.expires || self.next.parameters.epoch_start(epoch) <= self.provider.settled_round
+    }
+
+    /// Checks that something of a slot is due, after the endings that are named.
+    fn check_slot(&self, slot: u32, consumer: &Account, end_epoch: u64) -> Result<(), Code> {
+        let (account, slots) = (&self.settle.provider, self.slots);
+        let agreement: Agreement =
+            read(slots, Agreement::key(account, slot)).ok_or(Code::AgreementUnknown)?;
+        if (agreement.consumer, agreement.end_epoch) != (*consumer, end_epoch) {
+            return Err(Code::BadShape);
+        }
+        if self.is_challenged && !self.expires {
+            return Err(Code::NothingToSettle);
+        }
+        let usage: Use = read(slots, Use::key(account, slot)).ok_or(Code::AgreementUnknown)?;
+        let data: DataSet = read(slots, DataSet::key(account, slot)).unwrap_or_default();
+        let ending: Ending = read(slots, Ending::key(account, end_epoch)).ok_or(Code::EndingsMissing)?;
+        let epoch = self.next.epoch();
+        let has_ended = epoch >= end_epoch;
+        let is_crossed = ending.acc.is_some() || self.settle.endings.contains(&end_epoch);
+        let is_paid = !is_crossed && data.current.leaves > 0;
+        let is_due = match has_ended {
+            _ if is_over(&agreement, &usage, epoch, &self.next.parameters) => !(has_ended && is_paid),
+            true => (data.current.leaves > 0 || data.next.is_some()) && !is_paid,
+            false => data.next.is_some() && self.may_take_effect(),
+        };
+        if is_due { Ok(()) } else { Err(Code::NothingToSettle) }
+    }
+
+    /// Whether a data set that waits may come into force: all rounds up to now are settled and all endings
+    /// crossed, or the provider is paid for nothing.
+    fn may_take_effect(&self) -> bool {
+        let mut due = self.endings.iter().flat_map(|endings| endings.due(self.next.epoch()));
+        let is_now = self.expires || self.provider.settled_round == self.next.round();
+        self.provider.phi == 0 || (is_now && due.all(|ending| self.settle.endings.contains(&ending)))
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use posync_protocol::{
-        Account, Amount, Bounded,
-        limits::Parameters,
-        operation::{AuditCommit, Transfer},
-        record::Challenge,
+        Amount, Bounded,
+        operation::{AuditCommit, Commitments, Transfer},
+        record::{Challenge, Version},
     };
 
     const P: Account = Account([1; 32]);
@@ -153,6 +226,7 @@ mod tests {
             (Endings::key(&P), endings.to_slot()),
             (Agreement::key(&P, 3), agreement.to_slot()),
             (Use::key(&P, 3), usage.to_slot()),
+            (Ending::key(&P, 20), Ending::default().to_slot()),
             (Seat::key(&C), Seat::new(0, Amount::sync(1)).to_slot()),
         ]);
         for who in [P, C, STRANGER] {
@@ -193,7 +267,7 @@ mod tests {
     }
 
     fn admitted(operation: &Operation, state: &Slots) -> Result<Admission, Code> {
-        let keys = keys(operation);
+        let keys = keys(operation, &next().parameters);
         let seen = state.iter().filter(|(key, _)| keys.contains(key)).map(|(key, slot)| (*key, *slot));
         admit(operation, &next(), &seen.collect())
     }
@@ -241,9 +315,8 @@ mod tests {
         assert_eq!(admitted(&operation, &open), Err(Code::NothingToSettle));
     }
 
-    /// Found by audit 2: only the first slot is looked at. A consumer whose own agreement is over names a
-    /// second slot that does not exist: refused by every block, for nothing, and it holds the place of all
-    /// upkeep of slots of that provider.
+    /// A consumer whose own agreement is over names a second slot that does not exist: every block refuses it,
+    /// for nothing, so it may not hold the place of all upkeep of slots of that provider.
     #[test]
     fn a_consumer_cannot_hold_up_the_upkeep_of_its_provider() {
         let mut pool = super::super::state::Pool::default();
@@ -255,13 +328,81 @@ mod tests {
         assert_eq!(put(&upkeep(P, &[(3, C, 20)], &[])), Ok(()));
     }
 
+    /// All that it names is looked at, with the eyes of the ledger.
+    #[test]
+    fn upkeep_names_nothing_that_is_not_due() {
+        let with = |leaves, next, acc, settled_round| {
+            let version = |leaves| Version { leaves, ..Version::default() };
+            let next = Some(version(9)).filter(|_| next);
+            let set = DataSet { current: version(leaves), next };
+            let provider = Provider { index: 7, settled_round, phi: 1, ..Provider::default() };
+            let mut state = state();
+            let agreement = Agreement { end_epoch: self::next().epoch(), ..agreement() };
+            state.insert(Provider::key(&P), provider.to_slot());
+            state.insert(Agreement::key(&P, 5), agreement.to_slot());
+            state.insert(Use::key(&P, 5), Use::default().to_slot());
+            state.insert(DataSet::key(&P, 5), set.to_slot());
+            state
+                .insert(Ending::key(&P, self::next().epoch()), Ending { acc, ..Ending::default() }.to_slot());
+            state.insert(Agreement::key(&P, 6), self::agreement().to_slot());
+            state.insert(Use::key(&P, 6), Use::default().to_slot());
+            state.insert(DataSet::key(&P, 6), set.to_slot());
+            state
+        };
+        let (no, yes) = (Err(Code::NothingToSettle), Ok(Admission::Upkeep { is_party: true }));
+        let now = self::next().round();
+        let (ended, open): (&[_], &[_]) =
+            (&[(3, C, 20), (5, C, self::next().epoch())], &[(3, C, 20), (6, C, 20)]);
+        for (name, state, slots, endings, expected) in [
+            ("ended, to be paid", with(8, false, None, 30), ended, &[][..], no),
+            ("ended and crossed", with(8, false, Some(1), 30), ended, &[], yes),
+            ("ended and empty", with(0, false, Some(1), 30), ended, &[], no),
+            ("ended, with a set that waits", with(0, true, None, 30), ended, &[], yes),
+            ("open, with a set that waits", with(0, true, None, now), open, &[4], yes),
+            ("that waits for an ending", with(0, true, None, now), open, &[], no),
+            ("that waits for a round", with(0, true, None, 40), open, &[4], no),
+            ("open, with none", with(0, false, None, now), open, &[4], no),
+        ] {
+            assert_eq!(admitted(&upkeep(C, slots, endings), &state), expected, "{name}");
+        }
+    }
+
+    #[test]
+    fn evidence_waits_only_against_a_seat_whose_fault_counts_and_is_not_known() {
+        let with = |seat, epoch| {
+            let commit = |digest| AuditCommit { epoch, digest: [digest; 32], signature: [0; 64] };
+            let commits = Bounded::new(vec![commit(1), commit(2)]).expect("two");
+            Body::Evidence(Evidence::Commitments(Commitments { seat, commits }))
+        };
+        let now = next().epoch();
+        let mut state = state();
+        let mut known = Offences::of(now - 1, None);
+        assert!(known.add(0));
+        state.insert(Offences::at(now - 1), known.to_slot());
+        let funds = Funds { nonce: 0, balance: Amount::sync(1) };
+        let ok = |is_seat| Ok(Admission::Reserved { funds, is_seat });
+        for (name, signer, seat, epoch, expected) in [
+            ("of a stranger", STRANGER, C, now, ok(false)),
+            ("of a seat", C, C, now, ok(true)),
+            ("known", STRANGER, C, now - 1, Err(Code::EvidenceKnown)),
+            ("against nobody", STRANGER, P, now, Err(Code::SeatUnknown)),
+            ("of the future", STRANGER, C, now + 1, Err(Code::EvidenceStale)),
+        ] {
+            assert_eq!(admitted(&signed(signer, with(seat, epoch)), &state), expected, "{name}");
+        }
+        let old = signed(STRANGER, with(C, 2));
+        let late = |epoch| BlockContext { height: next().parameters.epoch_blocks() * epoch, ..next() };
+        assert_eq!(admit(&old, &late(16), &state), ok(false));
+        assert_eq!(admit(&old, &late(17), &state), Err(Code::EvidenceStale));
+    }
+
     #[test]
     fn the_reserved_lane_is_of_seats_that_are_not_jailed() {
         let commit = |signer| {
             signed(signer, Body::AuditCommit(AuditCommit { epoch: 1, digest: [0; 32], signature: [0; 64] }))
         };
         let funds = Funds { nonce: 0, balance: Amount::sync(1) };
-        assert_eq!(admitted(&commit(C), &state()), Ok(Admission::Reserved(funds)));
+        assert_eq!(admitted(&commit(C), &state()), Ok(Admission::Reserved { funds, is_seat: true }));
         assert_eq!(admitted(&commit(STRANGER), &state()), Err(Code::AuditNotSeat));
         let mut jailed = state();
         let seat = Seat { jailed: Some(1), ..Seat::new(0, Amount::sync(1)) };
@@ -273,14 +414,13 @@ mod tests {
     }
 }
 
-/// Found by audit 2.
 #[cfg(test)]
-mod audit2 {
+mod waking {
     use super::*;
-    use posync_protocol::{Account, Amount, Bounded, limits::Parameters};
+    use posync_protocol::{Amount, Bounded};
 
-    /// ST-7, DR-6: `Settle` of a provider itself wakes it. The door turns away the only operation with
-    /// which it can: `posync_provider::prover::Case::upkeep` sends exactly this.
+    /// ST-7, DR-6: `Settle` of a provider itself wakes it; `posync_provider::prover::Case::upkeep` sends
+    /// exactly this.
     #[test]
     fn a_provider_that_is_asleep_may_ask_to_be_woken() {
         let account = Account([1; 32]);

@@ -3,29 +3,35 @@
 //! Lanes
 //! - *Statements*, keyed (provider, challenge height): oldest challenge first; a later one replaces
 //!   an earlier one with the same key.
-//! - *Reserved* (RD-8), keyed (signer, kind, epoch, batch): after the statements, first come first.
-//! - *Upkeep*, keyed (provider, kind of work): after those, of the provider itself and its consumers
-//!   first, who also take the place of a stranger's.
+//! - *Reserved* (RD-8), keyed (signer, kind, epoch, batch): after the statements, those of seats first,
+//!   who also take the place of a stranger's evidence; then first come first.
+//! - *Upkeep*, keyed (provider, kind of work): after those, of the provider itself first, then of its
+//!   consumers. Each takes the place of who comes after it, and the provider that of all kinds.
 //! - *Paid*: by offered fee per charged unit, then arrival; the nonces of an account in order,
-//!   without gaps. What offers less than the base fee waits for it to fall.
+//!   without gaps. What offers less than the base fee waits for it to fall. What waits for an
+//!   earlier nonce of its account has a small part of its own ([`paid`]).
 //!
 //! Invariants
 //! 1. Bytes never exceed [`MEMPOOL_BYTES`], and paid ones leave [`MEMPOOL_FREE_BYTES`] and
 //!    [`MEMPOOL_RESERVED_BYTES`] alone: no flood of paid operations displaces a statement, a reveal
-//!    or evidence, and no flood of upkeep displaces a statement.
+//!    or evidence, no flood of upkeep displaces a statement, and none of evidence what a seat sends.
 //! 2. An account has at most [`MEMPOOL_PER_ACCOUNT`] paid operations, and its balance covers their
 //!    fees as far as was last seen.
 //! 3. Nothing waits past its expiry height.
 //! 4. An account's upkeep stays within [`MEMPOOL_SETTLE_PER_ACCOUNT`] bytes, its reserved operations
 //!    within [`MEMPOOL_RESERVED_PER_ACCOUNT`].
-//! 5. Given the same calls in the same order, the same operations are offered.
+//! 5. What is refused displaces nothing: room is checked before anything goes.
+//! 6. Given the same calls in the same order, the same operations are offered.
+
+mod paid;
 
 use commonware_codec::EncodeSize as _;
+use paid::Place;
 use posync_protocol::{
     Account, Amount, Body, Code, Hash, Operation,
     limits::{
-        BODY_BYTES_MAX, MEMPOOL_BYTES, MEMPOOL_FREE_BYTES, MEMPOOL_PER_ACCOUNT, MEMPOOL_REFUSALS_MAX,
-        MEMPOOL_REPLACE_PERCENT, MEMPOOL_RESERVED_BYTES, MEMPOOL_RESERVED_PER_ACCOUNT, MEMPOOL_SETTLE_BYTES,
+        BODY_BYTES_MAX, MEMPOOL_EVIDENCE_PER_ACCOUNT, MEMPOOL_FREE_BYTES, MEMPOOL_REFUSALS_MAX,
+        MEMPOOL_RESERVED_BYTES, MEMPOOL_RESERVED_PER_ACCOUNT, MEMPOOL_SETTLE_BYTES,
         MEMPOOL_SETTLE_PER_ACCOUNT, OPERATIONS_MAX, PAID_LANE_BYTES,
     },
     operation::{Evidence, Lane, Settle},
@@ -34,11 +40,6 @@ use std::{
     cmp::Reverse,
     collections::{BTreeMap, BTreeSet, BinaryHeap},
 };
-
-/// Bytes that paid operations may fill.
-const PAID_BYTES: usize = MEMPOOL_BYTES - MEMPOOL_FREE_BYTES - MEMPOOL_RESERVED_BYTES;
-/// Fees per unit are compared in millionths of a grain.
-const RATE_SCALE: u128 = 1_000_000;
 
 /// Why an operation may not wait here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,8 +70,13 @@ pub struct Funds {
 pub enum Admission {
     /// The answer to an open challenge.
     Statement,
-    /// Of a seat, or evidence; its signer's funds.
-    Reserved(Funds),
+    /// Of a seat, or evidence.
+    Reserved {
+        /// Its signer's.
+        funds: Funds,
+        /// Whether its signer has a seat that is not jailed.
+        is_seat: bool,
+    },
     /// Upkeep that is due.
     Upkeep {
         /// Whether the provider itself or one of its consumers sent it.
@@ -102,6 +108,16 @@ enum Work {
     Slots,
 }
 
+/// Who sent a free operation, as far as it decides who gives way to whom.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Sender {
+    Stranger,
+    /// A consumer, to upkeep of its provider.
+    Party,
+    /// The provider itself, or a seat.
+    Own,
+}
+
 fn upkeep_key(settle: &Settle) -> UpkeepKey {
     let work = match (settle.slots.is_empty(), settle.endings.is_empty()) {
         (false, _) => Work::Slots,
@@ -120,12 +136,15 @@ fn reserved_key(operation: &Operation) -> Option<ReservedKey> {
                 Evidence::Proposals(pair) => pair.headers.first().map_or(0, |header| header.term),
                 Evidence::Commitments(pair) => pair.commits.first().map_or(0, |commit| commit.epoch),
             };
-            (2, number, 0, evidence.offender())
+            (EVIDENCE, number, 0, evidence.offender())
         }
         _ => return None,
     };
     Some((operation.signer, kind, number, batch, about))
 }
+
+/// The kind of evidence in a [`ReservedKey`].
+const EVIDENCE: u8 = 2;
 
 struct Entry {
     operation: Operation,
@@ -133,7 +152,8 @@ struct Entry {
     units: u64,
     rank: Rank,
     refusals: u8,
-    is_party: bool,
+    sender: Sender,
+    place: Place,
 }
 
 struct Pending {
@@ -146,7 +166,10 @@ struct Pending {
 pub struct Pool {
     entries: BTreeMap<Hash, Entry>,
     accounts: BTreeMap<Account, Pending>,
-    paid: BTreeSet<(Rank, Hash)>,
+    /// Paid ones that can stand in a block, the worst first.
+    paid: BTreeSet<paid::Key>,
+    /// Paid ones behind a gap, by arrival.
+    gaps: BTreeSet<(u64, Hash)>,
     statements: BTreeMap<(u64, Account), Hash>,
     reserved: BTreeMap<ReservedKey, Hash>,
     settles: BTreeMap<UpkeepKey, Hash>,
@@ -154,6 +177,7 @@ pub struct Pool {
     expiries: BTreeSet<(u64, Hash)>,
     arrivals: u64,
     paid_bytes: usize,
+    gap_bytes: usize,
     statement_bytes: usize,
     reserved_bytes: usize,
     settle_bytes: usize,
@@ -172,7 +196,7 @@ impl Pool {
 
     /// Bytes that wait.
     pub const fn bytes(&self) -> usize {
-        self.paid_bytes + self.statement_bytes + self.reserved_bytes + self.settle_bytes
+        self.paid_bytes + self.gap_bytes + self.statement_bytes + self.reserved_bytes + self.settle_bytes
     }
 
     /// Whether the operation with that id waits: its signatures were verified.
@@ -195,10 +219,18 @@ impl Pool {
                 self.insert_statement(id, key, operation)
             }
             (Body::Settle(settle), Admission::Upkeep { is_party }) => {
+                let sender = match (settle.provider == operation.signer, is_party) {
+                    (true, _) => Sender::Own,
+                    (false, true) => Sender::Party,
+                    (false, false) => Sender::Stranger,
+                };
                 let key = upkeep_key(settle);
-                self.insert_settle(id, key, operation, is_party)
+                self.insert_settle(id, key, operation, sender)
             }
-            (_, Admission::Reserved(funds)) => self.insert_reserved(id, operation, funds),
+            (_, Admission::Reserved { funds, is_seat }) => {
+                let sender = if is_seat { Sender::Own } else { Sender::Stranger };
+                self.insert_reserved(id, operation, funds, sender)
+            }
             (body, Admission::Paid { funds, units }) if body.has_nonce() => {
                 self.insert_paid(id, operation, funds, units)
             }
@@ -206,23 +238,52 @@ impl Pool {
         }
     }
 
-    fn insert_reserved(&mut self, id: Hash, operation: Operation, funds: Funds) -> Result<(), Refused> {
+    fn insert_reserved(
+        &mut self,
+        id: Hash,
+        operation: Operation,
+        funds: Funds,
+        sender: Sender,
+    ) -> Result<(), Refused> {
         let key = reserved_key(&operation).ok_or(Code::BadShape)?;
         if operation.max_fee > funds.balance {
             return Err(Code::Balance.into());
         }
-        if let Some(old) = self.reserved.get(&key).copied() {
-            self.remove(&old);
-        }
-        let bytes = operation.encode_size();
         let first = (operation.signer, 0, 0, 0, Account::default());
-        let own = self.reserved.range(first..).take_while(|(key, _)| key.0 == operation.signer).count();
-        if own >= MEMPOOL_RESERVED_PER_ACCOUNT || self.reserved_bytes + bytes > MEMPOOL_RESERVED_BYTES {
+        let own = self.reserved.range(first..).take_while(|(other, _)| other.0 == operation.signer);
+        let (mut all, mut evidence) = (0, 0);
+        for (other, _) in own.filter(|(other, _)| **other != key) {
+            all += 1;
+            evidence += usize::from(other.1 == EVIDENCE);
+        }
+        let is_many = key.1 == EVIDENCE && evidence >= MEMPOOL_EVIDENCE_PER_ACCOUNT;
+        if all >= MEMPOOL_RESERVED_PER_ACCOUNT || is_many {
             return Err(Refused::Full);
         }
+        let bytes = operation.encode_size();
+        let mut going: Vec<Hash> = self.reserved.get(&key).copied().into_iter().collect();
+        let mut left = self.reserved_bytes - going.iter().map(|id| self.entries[id].bytes).sum::<usize>();
+        if left + bytes > MEMPOOL_RESERVED_BYTES {
+            // Who has no seat gives way to who has, the last that came first.
+            let mut weaker: Vec<&Hash> =
+                self.reserved.values().filter(|id| self.entries[*id].sender < sender).collect();
+            weaker.retain(|id| !going.contains(*id));
+            weaker.sort_by_key(|id| self.entries[*id].rank.1);
+            for victim in weaker {
+                if left + bytes <= MEMPOOL_RESERVED_BYTES {
+                    break;
+                }
+                left -= self.entries[victim].bytes;
+                going.push(*victim);
+            }
+        }
+        if left + bytes > MEMPOOL_RESERVED_BYTES {
+            return Err(Refused::Full);
+        }
+        going.iter().for_each(|id| self.remove(id));
         self.reserved_bytes += bytes;
         self.reserved.insert(key, id);
-        self.keep(id, Entry::new(operation, bytes));
+        self.keep(id, Entry { sender, ..Entry::new(operation, bytes) });
         Ok(())
     }
 
@@ -232,16 +293,24 @@ impl Pool {
         key: (u64, Account),
         operation: Operation,
     ) -> Result<(), Refused> {
-        if let Some(old) = self.statements.get(&key).copied() {
-            self.remove(&old);
-        }
         let bytes = operation.encode_size();
-        while self.statement_bytes + self.settle_bytes + bytes > MEMPOOL_FREE_BYTES {
-            // Upkeep gives way first, then the youngest challenge.
-            let youngest = self.statements.last_key_value().filter(|(last, _)| **last > key);
-            let victim = self.settles.values().next().or(youngest.map(|(_, id)| id)).copied();
-            self.remove(&victim.ok_or(Refused::Full)?);
+        let old = self.statements.get(&key).copied();
+        // Upkeep gives way first, then the youngest challenge.
+        let younger = self.statements.range(key..).rev().filter(|(other, _)| **other != key);
+        let weaker = self.settles.values().chain(younger.map(|(_, id)| id));
+        let mut left = self.statement_bytes + self.settle_bytes;
+        let mut going = Vec::new();
+        for victim in old.iter().chain(weaker) {
+            if left + bytes <= MEMPOOL_FREE_BYTES && Some(*victim) != old {
+                break;
+            }
+            left -= self.entries[victim].bytes;
+            going.push(*victim);
         }
+        if left + bytes > MEMPOOL_FREE_BYTES {
+            return Err(Refused::Full);
+        }
+        going.iter().for_each(|id| self.remove(id));
         self.statement_bytes += bytes;
         self.statements.insert(key, id);
         self.keep(id, Entry::new(operation, bytes));
@@ -253,99 +322,44 @@ impl Pool {
         id: Hash,
         key: UpkeepKey,
         operation: Operation,
-        is_party: bool,
+        sender: Sender,
     ) -> Result<(), Refused> {
-        if let Some(old) = self.settles.get(&key).copied() {
-            let waiting = &self.entries[&old];
-            let gives_way = waiting.operation.signer == operation.signer || (is_party && !waiting.is_party);
-            if !gives_way {
+        let of_provider = (key.0, Work::Expire)..=(key.0, Work::Slots);
+        let mut going = Vec::new();
+        for (other, id) in self.settles.range(of_provider) {
+            let waiting = &self.entries[id];
+            let is_ours = waiting.operation.signer == operation.signer;
+            let (is_same, is_own) = (*other == key, sender.max(waiting.sender) == Sender::Own);
+            if !is_same && (is_ours || !is_own) {
+                continue;
+            }
+            if !is_ours && waiting.sender >= sender {
                 return Err(Refused::Full);
             }
-            self.remove(&old);
+            going.push(*id);
         }
         let bytes = operation.encode_size();
-        let own = self.settle_bytes_of.get(&operation.signer).copied().unwrap_or(0) + bytes;
-        let free = self.statement_bytes + self.settle_bytes;
+        let of = |signer: Option<Account>| {
+            let entries = going.iter().map(|id| &self.entries[id]);
+            entries
+                .filter(|entry| signer.is_none_or(|signer| entry.operation.signer == signer))
+                .map(|entry| entry.bytes)
+                .sum::<usize>()
+        };
+        let own = self.settle_bytes_of.get(&operation.signer).copied().unwrap_or(0);
+        let own = own - of(Some(operation.signer)) + bytes;
+        let settles = self.settle_bytes - of(None) + bytes;
         let fits = own <= MEMPOOL_SETTLE_PER_ACCOUNT
-            && self.settle_bytes + bytes <= MEMPOOL_SETTLE_BYTES
-            && free + bytes <= MEMPOOL_FREE_BYTES;
+            && settles <= MEMPOOL_SETTLE_BYTES
+            && self.statement_bytes + settles <= MEMPOOL_FREE_BYTES;
         if !fits {
             return Err(Refused::Full);
         }
+        going.iter().for_each(|id| self.remove(id));
         self.settle_bytes += bytes;
         self.settle_bytes_of.insert(operation.signer, own);
         self.settles.insert(key, id);
-        self.keep(id, Entry { is_party, ..Entry::new(operation, bytes) });
-        Ok(())
-    }
-
-    fn insert_paid(
-        &mut self,
-        id: Hash,
-        operation: Operation,
-        funds: Funds,
-        units: u64,
-    ) -> Result<(), Refused> {
-        let (signer, nonce) = (operation.signer, operation.nonce);
-        let bytes = operation.encode_size();
-        let rate = operation.max_fee.grains().saturating_mul(RATE_SCALE) / u128::from(units.max(1));
-        self.refresh(&signer, funds);
-        let funds = self.accounts.get(&signer).map_or(funds, |pending| pending.funds);
-        if nonce < funds.nonce {
-            return Err(Code::NonceOld.into());
-        }
-        if nonce - funds.nonce >= MEMPOOL_PER_ACCOUNT as u64 {
-            return Err(Code::NonceGap.into());
-        }
-        let old = self.accounts.get(&signer).and_then(|pending| pending.by_nonce.get(&nonce)).copied();
-        if let Some(old) = old {
-            let offered = self.entries[&old].rank.0;
-            if rate.saturating_mul(100) < offered.saturating_mul(MEMPOOL_REPLACE_PERCENT) {
-                return Err(Code::NonceOld.into());
-            }
-        }
-        self.check_balance(&signer, nonce, operation.max_fee, funds)?;
-        self.make_room(bytes, rate, &signer, old)?;
-        if let Some(old) = old {
-            self.remove(&old);
-        }
-        let pending = self.accounts.entry(signer).or_insert(Pending { funds, by_nonce: BTreeMap::new() });
-        pending.by_nonce.insert(nonce, id);
-        self.paid_bytes += bytes;
-        let rank = (rate, Reverse(0));
-        let rank = self.keep(id, Entry { units, rank, ..Entry::new(operation, bytes) });
-        self.paid.insert((rank, id));
-        Ok(())
-    }
-
-    /// The fees of an account's waiting operations, this one included, stay within its balance.
-    fn check_balance(&self, signer: &Account, nonce: u64, fee: Amount, funds: Funds) -> Result<(), Code> {
-        let others = self.accounts.get(signer).into_iter().flat_map(|pending| &pending.by_nonce);
-        let fees = others
-            .filter(|(other, _)| **other != nonce)
-            .try_fold(fee, |sum, (_, id)| sum.checked_add(self.entries[id].operation.max_fee));
-        if fees.is_some_and(|fees| fees <= funds.balance) { Ok(()) } else { Err(Code::Balance) }
-    }
-
-    /// Makes room among the paid by dropping those that offer less, with what follows on them.
-    fn make_room(
-        &mut self,
-        bytes: usize,
-        rate: u128,
-        signer: &Account,
-        old: Option<Hash>,
-    ) -> Result<(), Refused> {
-        let returned = old.map_or(0, |old| self.entries[&old].bytes);
-        while self.paid_bytes - returned + bytes > PAID_BYTES {
-            let Some(((worst, _), victim)) = self.paid.first().copied() else {
-                return Err(Refused::Full);
-            };
-            // An account never displaces its own earlier nonces.
-            if worst >= rate || self.entries[&victim].operation.signer == *signer {
-                return Err(Refused::Full);
-            }
-            self.drop_from(&victim);
-        }
+        self.keep(id, Entry { sender, ..Entry::new(operation, bytes) });
         Ok(())
     }
 
@@ -367,16 +381,15 @@ impl Pool {
     }
 
     /// Keeps an entry; its rank takes the order of arrival in.
-    fn keep(&mut self, id: Hash, mut entry: Entry) -> Rank {
+    fn keep(&mut self, id: Hash, mut entry: Entry) {
         entry.rank.1 = Reverse(self.arrivals);
-        let rank = entry.rank;
         self.arrivals += 1;
         self.expiries.insert((entry.operation.expires, id));
         self.entries.insert(id, entry);
-        rank
     }
 
     fn remove(&mut self, id: &Hash) {
+        self.put_at(id, Place::None);
         let Some(entry) = self.entries.remove(id) else { return };
         let operation = &entry.operation;
         self.expiries.remove(&(operation.expires, *id));
@@ -400,8 +413,6 @@ impl Pool {
                 reserved_key(operation).map(|key| self.reserved.remove(&key));
             }
             _ => {
-                self.paid_bytes -= entry.bytes;
-                self.paid.remove(&(entry.rank, *id));
                 if let Some(pending) = self.accounts.get_mut(&operation.signer) {
                     pending.by_nonce.remove(&operation.nonce);
                     if pending.by_nonce.is_empty() {
@@ -409,30 +420,6 @@ impl Pool {
                     }
                 }
             }
-        }
-    }
-
-    /// What the state now says of an account: old nonces go, and what its balance no longer covers.
-    pub fn refresh(&mut self, account: &Account, funds: Funds) {
-        let Some(pending) = self.accounts.get_mut(account) else { return };
-        // What was read may be a block older than what is known to be final.
-        let funds = Funds { nonce: funds.nonce.max(pending.funds.nonce), ..funds };
-        pending.funds = funds;
-        let old: Vec<Hash> = pending.by_nonce.range(..funds.nonce).map(|(_, id)| *id).collect();
-        old.iter().for_each(|id| self.remove(id));
-        let Some(pending) = self.accounts.get(account) else { return };
-        let mut left = funds.balance;
-        let uncovered = pending.by_nonce.values().find(|id| {
-            match left.checked_sub(self.entries[*id].operation.max_fee) {
-                Some(rest) => {
-                    left = rest;
-                    false
-                }
-                None => true,
-            }
-        });
-        if let Some(id) = uncovered.copied() {
-            self.drop_from(&id);
         }
     }
 
@@ -514,14 +501,17 @@ impl Pool {
         let mut ids: Vec<&Hash> = self.settles.values().collect();
         ids.sort_by_key(|id| {
             let entry = &self.entries[*id];
-            (!entry.is_party, Reverse(entry.rank.1))
+            (Reverse(entry.sender), Reverse(entry.rank.1))
         });
         ids.into_iter()
     }
 
     fn reserved_in_order(&self) -> impl Iterator<Item = &Hash> {
         let mut ids: Vec<&Hash> = self.reserved.values().collect();
-        ids.sort_by_key(|id| Reverse(self.entries[*id].rank.1));
+        ids.sort_by_key(|id| {
+            let entry = &self.entries[*id];
+            (Reverse(entry.sender), Reverse(entry.rank.1))
+        });
         ids.into_iter()
     }
 
@@ -540,7 +530,15 @@ impl Pool {
 
 impl Entry {
     const fn new(operation: Operation, bytes: usize) -> Self {
-        Self { operation, bytes, units: 0, rank: (0, Reverse(0)), refusals: 0, is_party: false }
+        Self {
+            operation,
+            bytes,
+            units: 0,
+            rank: (0, Reverse(0)),
+            refusals: 0,
+            sender: Sender::Stranger,
+            place: Place::None,
+        }
     }
 }
 

@@ -17,6 +17,8 @@ use posync_protocol::{
 use proptest::prelude::*;
 use std::collections::BTreeMap;
 
+mod keeps_out;
+
 const EXPIRES: u64 = 100;
 
 fn account(number: u64) -> Account {
@@ -88,7 +90,7 @@ fn add(pool: &mut Pool, operation: &Operation, funds: Option<Funds>) -> Result<(
     let of = || funds.unwrap_or(Funds { nonce: 0, balance: Amount::ZERO });
     let admission = match operation.body.lane() {
         Lane::Statement => Admission::Statement,
-        Lane::Reserved => Admission::Reserved(of()),
+        Lane::Reserved => Admission::Reserved { funds: of(), is_seat: true },
         Lane::Upkeep => Admission::Upkeep { is_party: false },
         Lane::Paid => Admission::Paid { funds: of(), units: operation.encode_size() as u64 },
     };
@@ -477,88 +479,4 @@ proptest! {
             prop_assert_eq!(first, second, "the same calls, the same offer");
         }
     }
-}
-
-/// Found by audit 2: who leaves out its next nonce is never offered to a block and never charged, and
-/// still keeps everybody else out.
-#[test]
-fn what_can_never_stand_in_a_block_keeps_nobody_out() {
-    let mut pool = Pool::default();
-    let base_fee = 100;
-    let units = |operation: &Operation| operation.encode_size() as u128;
-    let (mut accounts, mut balance) = (0, 0);
-    'fill: for signer in 1.. {
-        accounts = signer;
-        for nonce in 1..MEMPOOL_PER_ACCOUNT as u64 {
-            let fee = units(&bulky(signer, nonce, 0)) * base_fee * 5;
-            match add(&mut pool, &bulky(signer, nonce, fee), rich(0)) {
-                Ok(()) => balance += fee,
-                Err(refused) => {
-                    assert_eq!(refused, Refused::Full);
-                    break 'fill;
-                }
-            }
-        }
-    }
-    // The last bytes, with small ones.
-    accounts += 1;
-    for nonce in 1.. {
-        let fee = units(&pay(accounts, nonce, 0)) * base_fee * 5;
-        match add(&mut pool, &pay(accounts, nonce, fee), rich(0)) {
-            Ok(()) => balance += fee,
-            Err(Refused::Code(Code::NonceGap)) => panic!("one more account fills it"),
-            Err(_) => break,
-        }
-    }
-    println!("{accounts} accounts, {balance} grains of balance, none of them spent; {} wait", pool.len());
-    assert!(pool.candidates(1, base_fee as u64).is_empty(), "none of it can stand in any block");
-    // A wallet offers four times the fee of today.
-    let honest = pay(1_000, 0, units(&pay(1_000, 0, 0)) * base_fee * 4);
-    assert_eq!(add(&mut pool, &honest, rich(0)), Ok(()));
-}
-
-/// Found by audit 2: evidence against nobody passes the door; it is refused by every block, for nothing.
-#[test]
-fn evidence_against_nobody_keeps_no_seat_out() {
-    use super::admit::{self, Slots};
-    use posync_protocol::{
-        Record as _,
-        ledger::BlockContext,
-        limits::Parameters,
-        operation::{Commitments, Evidence, check_structure},
-        record::AccountState,
-    };
-    let next = BlockContext {
-        chain: [9; 32],
-        parameters: Parameters::LOCAL,
-        height: 50,
-        leader: account(0),
-        parent: [0; 32],
-        seed: None,
-    };
-    let evidence = |signer: u64, number: u64| {
-        let commit = |digest| AuditCommit { epoch: number, digest: [digest; 32], signature: [0; 64] };
-        let commits = Bounded::new(vec![commit(1), commit(2)]).expect("two");
-        let pair = Commitments { seat: account(900_000 + number), commits };
-        operation(signer, 0, 10, Body::Evidence(Evidence::Commitments(pair)))
-    };
-    let mut pool = Pool::default();
-    let poor = AccountState { nonce: 0, balance: Amount::new(10).expect("small") };
-    let (mut signer, mut number) = (1, 0);
-    loop {
-        let operation = evidence(signer, number);
-        assert_eq!(check_structure(&operation, &next), Ok(()), "the door lets it in");
-        // No seat is named in the state.
-        let slots = Slots::from([(AccountState::key(&account(signer)), poor.to_slot())]);
-        let Ok(admission) = admit::admit(&operation, &next, &slots) else { break };
-        number += 1;
-        if pool.insert(operation.id(), operation, admission).is_err() {
-            if number > 1 && pool.bytes() + 1_000 > MEMPOOL_RESERVED_BYTES {
-                break;
-            }
-            signer += 1;
-        }
-    }
-    println!("{signer} accounts with a few grains each, {} operations", pool.len());
-    assert_eq!(add(&mut pool, &commit(500_000, 1, 10), rich(0)), Ok(()), "a seat commits");
 }

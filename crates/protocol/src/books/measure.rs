@@ -47,7 +47,7 @@ pub fn on_time_of(audit: &Audit) -> u64 {
 }
 
 /// Passed share of the answered reads among the last 64; [`UNMEASURED`] without one (JL-1).
-pub(super) fn proven_of(audit: &Audit) -> u64 {
+pub fn proven_of(audit: &Audit) -> u64 {
     let answered = u64::from(audit.drawn.min(HISTORY).saturating_sub(audit.silent.count_ones()));
     let passed = u64::from((audit.history & !audit.silent).count_ones());
     (passed * ONE).checked_div(answered).unwrap_or(UNMEASURED)

@@ -4,9 +4,9 @@
 //! A claim describes the whole set (DS-1), so the newest one is enough. It costs a fee: the provider
 //! waits until the pay that it missed is worth more.
 
-use super::{Keeper, REGISTER_BLOCKS, is_over};
+use super::{Keeper, REGISTER_BLOCKS, beside::Beside};
 use crate::{books::Bringing, ledger::Ledger, terms::Terms};
-use commonware_runtime::{Blob, Handle, Spawner};
+use commonware_runtime::{Blob, Spawner};
 use commonware_storage::Context;
 use posync_client::account::paying;
 use posync_protocol::{
@@ -18,20 +18,14 @@ use posync_protocol::{
 
 /// The claims that are being submitted.
 pub(super) struct Bringer {
-    task: Option<Handle<()>>,
+    task: Beside,
     /// The claim brought last, its version, and when.
     last: Option<(AgreementId, u64, u64)>,
 }
 
 impl Bringer {
     pub(super) const fn new() -> Self {
-        Self { task: None, last: None }
-    }
-
-    fn is_busy(&mut self) -> bool {
-        // One that is over may not be asked again.
-        self.task = self.task.take().and_then(|mut task| (!is_over(&mut task)).then_some(task));
-        self.task.is_some()
+        Self { task: Beside::new(), last: None }
     }
 }
 
@@ -41,7 +35,7 @@ impl<E: Spawner + Context, B: Blob, L: Ledger> Keeper<E, B, L> {
     pub(super) fn bring(&mut self) {
         let view = &self.desk.parts().view;
         let height = view.height();
-        if self.bringer.is_busy() || view.check_grows().is_err() {
+        if self.bringer.task.is_busy() || view.check_grows().is_err() {
             return;
         }
         let Some((body, claimed)) = self.worth_bringing(height) else { return };
@@ -56,12 +50,8 @@ impl<E: Spawner + Context, B: Blob, L: Ledger> Keeper<E, B, L> {
             version,
             "bringing a data set that was signed here to the ledger"
         );
-        let ledger = self.ledger.clone();
-        self.bringer.task = Some(self.context.child("bring").spawn(move |_| async move {
-            if let Err(error) = ledger.pay(body).await {
-                tracing::warn!(%error, "a data set could not be brought to the ledger now");
-            }
-        }));
+        let task = self.pay_beside(body, "a data set could not be brought to the ledger now");
+        self.bringer.task = task;
     }
 
     /// The operation that misses most, and what it claims; `None` if none is worth its fee.

@@ -16,7 +16,7 @@ use crate::{
     view::View,
     world::{World, account, key},
 };
-use commonware_runtime::{Clock as _, Runner as _, Supervisor as _, deterministic};
+use commonware_runtime::{Clock as _, Runner as _, Supervisor as _, deterministic, reschedule};
 use commonware_utils::sync::Mutex;
 use posync_protocol::{
     Bounded, Code, Key,
@@ -29,6 +29,7 @@ use posync_protocol::{
     tree::SumTree,
     wire::provider::Sign,
 };
+use std::sync::atomic::{AtomicBool, Ordering};
 
 type Context = deterministic::Context;
 type StoreBlob = <Context as commonware_runtime::Storage>::Blob;
@@ -39,6 +40,8 @@ struct Memory {
     world: Arc<Mutex<World>>,
     waiting: Arc<Mutex<Vec<Body>>>,
     blocks: Arc<Mutex<Blocks>>,
+    /// No node takes anything but statements, nor says so.
+    is_stuck: Arc<AtomicBool>,
 }
 
 /// What a node says of blocks.
@@ -92,11 +95,17 @@ impl Ledger for Memory {
     }
 
     async fn send(&self, body: Body) -> Result<(), LedgerError> {
+        if self.is_stuck.load(Ordering::Relaxed) && !matches!(body, Body::Statement(_)) {
+            futures::future::pending::<()>().await;
+        }
         self.waiting.lock().push(body);
         Ok(())
     }
 
     async fn pay(&self, body: Body) -> Result<(), LedgerError> {
+        if self.is_stuck.load(Ordering::Relaxed) {
+            futures::future::pending::<()>().await;
+        }
         let mut world = self.world.lock();
         let operation = world.sign("paul", body);
         match world.submit(&operation) {
@@ -130,7 +139,12 @@ impl Bench {
         let (view, questions) = View::new(account("paul"), world.chain, world.parameters);
         let chain = world.chain;
         let ledger =
-            Memory { world: Arc::new(Mutex::new(world)), waiting: Arc::default(), blocks: Arc::default() };
+            Memory {
+                world: Arc::new(Mutex::new(world)),
+                waiting: Arc::default(),
+                blocks: Arc::default(),
+                is_stuck: Arc::default(),
+            };
         let (asked, answered) = (ledger.clone(), view.clone());
         context.child("questions").spawn(move |_| answer_questions(asked, answered, questions));
         let config = StoreConfig::for_capacity("store", 64 << 20, 1 << 20);
@@ -167,6 +181,8 @@ impl Bench {
         let events = self.ledger.block();
         self.desk.parts().view.advance(self.ledger.world.lock().height);
         self.keeper.step().await.expect("nothing fails");
+        // What goes beside it gets its turn.
+        reschedule().await;
         events
     }
 
@@ -459,5 +475,39 @@ fn what_a_refusal_cut_is_declared_again() {
             bench.steps(after).await;
             assert_eq!(capacity(&bench), expected, "after {after} blocks");
         }
+    });
+}
+
+#[test]
+fn nothing_that_is_sent_beside_delays_an_answer() {
+    run(|context| async move {
+        let mut bench = Bench::new(&context).await;
+        bench.steps(10).await;
+        let id = bench.open(100);
+        bench.set(id, 1, &[], &[data(1, 100_000)]).await;
+        let declared = |bench: &Bench| {
+            let offer = bench.ledger.world.lock().get::<Offer>(Offer::key(&account("paul")));
+            offer.expect("registered").capacity
+        };
+        {
+            let mut world = bench.ledger.world.lock();
+            let refused = RefusedPlacement {
+                provider: account("paul"),
+                consumer: account("carol"),
+                agreement: None,
+                leaves: 1,
+                height: world.height,
+                signature: [0; 64],
+            };
+            let body = Body::Refusal(refused.signed(&key("paul"), &world.chain));
+            let operation = world.sign("carol", body);
+            assert_eq!(world.submit(&operation), Ok(Code::Done));
+            world.draws = true;
+        }
+        let before = declared(&bench);
+        bench.ledger.is_stuck.store(true, Ordering::Relaxed);
+        let (good, bad) = audited(&bench.steps(2 * bench.epoch_blocks()).await);
+        assert!(good > 20 && bad == 0, "{good} {bad}");
+        assert_eq!(declared(&bench), before, "the declaration hangs");
     });
 }

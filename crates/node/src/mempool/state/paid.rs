@@ -1,0 +1,222 @@
+//! The paid lane: which of it can stand in a block, and what gives way.
+//!
+//! The *main part* holds, of each account, the operations from its next nonce on without a gap: each
+//! of them is charged once it stands in a block. What waits behind a gap can stand in none and
+//! is never charged, so it gets a small part of its own, in which the oldest gives way.
+//!
+//! Invariants
+//! 1. The main part stays within [`PAID_BYTES`], the other within [`MEMPOOL_GAP_BYTES`], of one account
+//!    within [`MEMPOOL_GAP_BYTES_PER_ACCOUNT`] and [`MEMPOOL_GAP_PER_ACCOUNT`].
+//! 2. In the main part each counts as much as the least that its account offers up to it: it cannot
+//!    stand before those.
+
+use super::{Entry, Funds, Pending, Pool, Rank, Refused};
+use commonware_codec::EncodeSize as _;
+use posync_protocol::{
+    Account, Amount, Code, Hash, Operation,
+    limits::{
+        MEMPOOL_BYTES, MEMPOOL_FREE_BYTES, MEMPOOL_GAP_BYTES, MEMPOOL_GAP_BYTES_PER_ACCOUNT,
+        MEMPOOL_GAP_PER_ACCOUNT, MEMPOOL_PER_ACCOUNT, MEMPOOL_REPLACE_PERCENT, MEMPOOL_RESERVED_BYTES,
+    },
+};
+use std::{cmp::Reverse, collections::BTreeMap};
+
+/// Bytes that paid operations may fill which can stand in a block.
+const PAID_BYTES: usize = MEMPOOL_BYTES - MEMPOOL_FREE_BYTES - MEMPOOL_RESERVED_BYTES - MEMPOOL_GAP_BYTES;
+/// Fees per unit are compared in millionths of a grain.
+const RATE_SCALE: u128 = 1_000_000;
+
+/// The least rank of its account up to it; later nonces give way first.
+pub(super) type Key = (Rank, Reverse<u64>, Hash);
+
+/// The part in which a paid operation waits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Place {
+    /// In neither.
+    None,
+    /// In the main part, at this rank.
+    Main(Rank),
+    /// Behind a gap.
+    Gap,
+}
+
+impl Pool {
+    pub(super) fn insert_paid(
+        &mut self,
+        id: Hash,
+        operation: Operation,
+        funds: Funds,
+        units: u64,
+    ) -> Result<(), Refused> {
+        let (signer, nonce) = (operation.signer, operation.nonce);
+        let bytes = operation.encode_size();
+        let rate = operation.max_fee.grains().saturating_mul(RATE_SCALE) / u128::from(units.max(1));
+        self.refresh(&signer, funds);
+        let funds = self.accounts.get(&signer).map_or(funds, |pending| pending.funds);
+        if nonce < funds.nonce {
+            return Err(Code::NonceOld.into());
+        }
+        if nonce - funds.nonce >= MEMPOOL_PER_ACCOUNT as u64 {
+            return Err(Code::NonceGap.into());
+        }
+        let old = self.accounts.get(&signer).and_then(|pending| pending.by_nonce.get(&nonce)).copied();
+        if let Some(old) = old {
+            let offered = self.entries[&old].rank.0;
+            if rate.saturating_mul(100) < offered.saturating_mul(MEMPOOL_REPLACE_PERCENT) {
+                return Err(Code::NonceOld.into());
+            }
+        }
+        self.check_balance(&signer, nonce, operation.max_fee, funds)?;
+        let rank = (rate, Reverse(self.arrivals));
+        match self.before(&signer, funds.nonce, nonce) {
+            Some(before) => self.check_room(bytes, old, (before.min(rank), Reverse(nonce)))?,
+            None => self.make_gap(bytes, old, &signer)?,
+        }
+        if let Some(old) = old {
+            self.remove(&old);
+        }
+        let pending = self.accounts.entry(signer).or_insert(Pending { funds, by_nonce: BTreeMap::new() });
+        pending.by_nonce.insert(nonce, id);
+        self.keep(id, Entry { units, rank, ..Entry::new(operation, bytes) });
+        self.arrange(&signer);
+        self.shrink();
+        Ok(())
+    }
+
+    /// The fees of an account's waiting operations, this one included, stay within its balance.
+    fn check_balance(&self, signer: &Account, nonce: u64, fee: Amount, funds: Funds) -> Result<(), Code> {
+        let others = self.accounts.get(signer).into_iter().flat_map(|pending| &pending.by_nonce);
+        let fees = others
+            .filter(|(other, _)| **other != nonce)
+            .try_fold(fee, |sum, (_, id)| sum.checked_add(self.entries[id].operation.max_fee));
+        if fees.is_some_and(|fees| fees <= funds.balance) { Ok(()) } else { Err(Code::Balance) }
+    }
+
+    /// The least rank of an account from its next nonce up to before `nonce`; `None` if one is missing.
+    fn before(&self, signer: &Account, next: u64, nonce: u64) -> Option<Rank> {
+        let by_nonce = self.accounts.get(signer).map(|pending| &pending.by_nonce);
+        (next..nonce).try_fold((u128::MAX, Reverse(0)), |least: Rank, nonce| {
+            by_nonce?.get(&nonce).map(|id| least.min(self.entries[id].rank))
+        })
+    }
+
+    /// Whether what gives way to `key` in the main part, and `old`, leave room for `bytes`.
+    fn check_room(&self, bytes: usize, old: Option<Hash>, key: (Rank, Reverse<u64>)) -> Result<(), Refused> {
+        let returned = old.filter(|old| self.entries[old].place != Place::Gap);
+        let returned = returned.map_or(0, |old| self.entries[&old].bytes);
+        let mut over = (self.paid_bytes - returned + bytes).saturating_sub(PAID_BYTES);
+        for (rank, nonce, victim) in &self.paid {
+            if over == 0 || (*rank, *nonce) >= key {
+                break;
+            }
+            if Some(*victim) != old {
+                over = over.saturating_sub(self.entries[victim].bytes);
+            }
+        }
+        if over == 0 { Ok(()) } else { Err(Refused::Full) }
+    }
+
+    /// Makes room behind gaps: those that wait longest go.
+    fn make_gap(&mut self, bytes: usize, old: Option<Hash>, signer: &Account) -> Result<(), Refused> {
+        let pending = self.accounts.get(signer).into_iter().flat_map(|pending| pending.by_nonce.values());
+        let own = pending.filter(|id| Some(**id) != old).map(|id| &self.entries[id]);
+        let (mut count, mut own_bytes) = (1, bytes);
+        for entry in own.filter(|entry| entry.place == Place::Gap) {
+            (count, own_bytes) = (count + 1, own_bytes + entry.bytes);
+        }
+        if count > MEMPOOL_GAP_PER_ACCOUNT || own_bytes > MEMPOOL_GAP_BYTES_PER_ACCOUNT {
+            return Err(Refused::Full);
+        }
+        let returned = old.map_or(0, |old| self.entries[&old].bytes);
+        while self.gap_bytes - returned + bytes > MEMPOOL_GAP_BYTES {
+            let oldest = self.gaps.iter().map(|(_, id)| *id).find(|id| Some(*id) != old);
+            self.remove(&oldest.ok_or(Refused::Full)?);
+        }
+        Ok(())
+    }
+
+    /// Puts each paid operation of an account into its part.
+    fn arrange(&mut self, signer: &Account) {
+        let Some(pending) = self.accounts.get(signer) else { return };
+        let (mut next, mut least): (u64, Rank) = (pending.funds.nonce, (u128::MAX, Reverse(0)));
+        let all: Vec<(u64, Hash)> = pending.by_nonce.iter().map(|(nonce, id)| (*nonce, *id)).collect();
+        for (nonce, id) in all {
+            let place = if nonce == next {
+                next = next.saturating_add(1);
+                least = least.min(self.entries[&id].rank);
+                Place::Main(least)
+            } else {
+                Place::Gap
+            };
+            self.put_at(&id, place);
+        }
+    }
+
+    /// Moves a paid operation to another part, or out of both.
+    pub(super) fn put_at(&mut self, id: &Hash, place: Place) {
+        let Some(entry) = self.entries.get_mut(id) else { return };
+        let (bytes, nonce, Reverse(arrival)) = (entry.bytes, Reverse(entry.operation.nonce), entry.rank.1);
+        match std::mem::replace(&mut entry.place, place) {
+            Place::None => {}
+            Place::Main(rank) => {
+                self.paid.remove(&(rank, nonce, *id));
+                self.paid_bytes -= bytes;
+            }
+            Place::Gap => {
+                self.gaps.remove(&(arrival, *id));
+                self.gap_bytes -= bytes;
+            }
+        }
+        match place {
+            Place::None => {}
+            Place::Main(rank) => {
+                self.paid.insert((rank, nonce, *id));
+                self.paid_bytes += bytes;
+            }
+            Place::Gap => {
+                self.gaps.insert((arrival, *id));
+                self.gap_bytes += bytes;
+            }
+        }
+    }
+
+    /// Drops the worst of the main part, with what follows on it, while it is too large.
+    fn shrink(&mut self) {
+        while self.paid_bytes > PAID_BYTES
+            && let Some((_, _, worst)) = self.paid.first().copied()
+        {
+            self.drop_from(&worst);
+        }
+    }
+
+    /// Whether an operation waits behind a gap.
+    pub(in crate::mempool) fn is_behind_gap(&self, id: &Hash) -> bool {
+        self.entries.get(id).is_some_and(|entry| entry.place == Place::Gap)
+    }
+
+    /// What the state now says of an account: old nonces go, and what its balance no longer covers.
+    pub fn refresh(&mut self, account: &Account, funds: Funds) {
+        let Some(pending) = self.accounts.get_mut(account) else { return };
+        // What was read may be a block older than what is known to be final.
+        let funds = Funds { nonce: funds.nonce.max(pending.funds.nonce), ..funds };
+        pending.funds = funds;
+        let old: Vec<Hash> = pending.by_nonce.range(..funds.nonce).map(|(_, id)| *id).collect();
+        old.iter().for_each(|id| self.remove(id));
+        let Some(pending) = self.accounts.get(account) else { return };
+        let mut left = funds.balance;
+        let uncovered = pending.by_nonce.values().find(|id| {
+            match left.checked_sub(self.entries[*id].operation.max_fee) {
+                Some(rest) => {
+                    left = rest;
+                    false
+                }
+                None => true,
+            }
+        });
+        if let Some(id) = uncovered.copied() {
+            self.drop_from(&id);
+        }
+        self.arrange(account);
+        self.shrink();
+    }
+}
