@@ -5,6 +5,8 @@ mod account;
 mod agreement;
 mod any_number;
 mod anything;
+mod audit_sleep;
+mod audit_small;
 mod audits;
 mod authority;
 mod books;
