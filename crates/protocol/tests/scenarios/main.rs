@@ -7,6 +7,7 @@ mod any_number;
 mod anything;
 mod audit_sleep;
 mod audit_small;
+mod audit_topup;
 mod audits;
 mod authority;
 mod books;
