@@ -9,7 +9,7 @@ use crate::{
     world::account,
 };
 use posync_protocol::{
-    Body, Bounded, Code,
+    Body, Bounded, Code, Record,
     audit::is_awake,
     chunk,
     ledger::Event,
@@ -231,5 +231,55 @@ fn what_ended_between_two_draws_is_not_paid_untested() {
         "of the {} rounds in which it held nothing, after {} answers",
         (17 - epoch) * 5,
         answers - before
+    );
+}
+
+/// RD-11: a provider that answers all that it is asked is paid for what it held. Its only customer lets
+/// each agreement end before the next turn and opens the next one in time: it never pays a grain.
+#[test]
+fn a_customer_pays_though_its_agreements_end_between_two_draws() {
+    let mut stage = Stage::new();
+    stage.world.check_every = 97;
+    populate(&mut stage.world, OTHERS);
+    stage.play("p register\n q register\n a open p quota=100 end=5\n b open q quota=900000 end=700");
+    let (mut p, mut q) = (Keeper::new("p"), Keeper::new("q"));
+    let set = p.change(&stage.world, 0, &[], &[bytes(1, 3_000)]);
+    assert_eq!(submit(&mut stage, "a", Body::SetDataSet(set)), Ok(Code::Done));
+    let set = q.change(&stage.world, 0, &[], &[bytes(77, 4_000_000)]);
+    assert_eq!(submit(&mut stage, "b", Body::SetDataSet(set)), Ok(Code::Done));
+    // It is no newcomer any more.
+    let old = posync_protocol::record::Audit { closed: 64, ..p.audit(&stage.world) };
+    stage.world.state.insert(posync_protocol::record::Audit::key(&account("p")), old.to_slot());
+    stage.world.draws = true;
+    let (mut asked, mut proved, mut earned) = (0, 0, 0);
+    let mut is_open_again = false;
+    while stage.world.epoch() < 19 {
+        if stage.world.epoch() == 5 && !is_open_again {
+            is_open_again = true;
+            stage.play("a open p slot=1 quota=100 end=17");
+            let set = p.change(&stage.world, 1, &[], &[bytes(1, 3_000)]);
+            assert_eq!(submit(&mut stage, "a", Body::SetDataSet(set)), Ok(Code::Done));
+        }
+        let statements: Vec<_> = [&p, &q]
+            .into_iter()
+            .filter_map(|keeper| {
+                Some(stage.world.sign(&keeper.name, Body::Statement(keeper.statement(&stage.world)?)))
+            })
+            .collect();
+        stage.world.block(&statements).expect("right answers may stand in a block");
+        for event in &stage.world.events {
+            match event {
+                Event::Audited { provider, passed, answered, .. } if *provider == account("p") => {
+                    asked += 1;
+                    proved += u32::from(*answered && *passed == 4);
+                }
+                Event::Settled { provider, pay, .. } if *provider == account("p") => earned += pay.grains(),
+                _ => {}
+            }
+        }
+    }
+    assert!(
+        earned > 0,
+        "17 epochs of storage, {asked} challenges answered ({proved} with reads), {earned} grains"
     );
 }
