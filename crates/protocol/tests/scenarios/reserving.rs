@@ -154,13 +154,15 @@ fn an_option_pays_the_price_of_the_day_it_is_used() {
 #[test]
 fn a_top_up_raises_what_is_not_redeemed_and_lowers_nothing() {
     let mut stage = Stage::new();
-    stage.play("p register\n a open p rate=1073741824\n p redeem p/0 egress=1048576\n a topup p/0 1");
+    stage.play(
+        "p register\n a open p rate=1073741824 reserve=1999998\n p redeem p/0 egress=1048576\n a topup p/0 1",
+    );
     assert_eq!((signed(&stage), usage(&stage.world).lock), (1_000_000, None), "nothing rose");
     post(&mut stage, EGRESS, 500_000, 400_000);
     stage.play("a topup p/0 1\n p redeem p/0 egress=2097152");
     assert_eq!((signed(&stage), usage(&stage.world).lock), (2_000_000, None), "a fall locks nothing");
     post(&mut stage, EGRESS, 3_000_000, 2_000_000);
-    stage.play("a topup p/0 1\n p redeem p/0 egress=3145728");
+    stage.play("a topup p/0 3000000\n p redeem p/0 egress=3145728");
     assert_eq!(signed(&stage), 5_000_000, "what was redeemed before keeps its price");
     let locked = usage(&stage.world).lock.expect("it rose");
     assert_eq!((locked.egress_price, locked.egress_slow, locked.egress), (3_000_000, 2_000_000, 2 * MIB));
@@ -169,7 +171,7 @@ fn a_top_up_raises_what_is_not_redeemed_and_lowers_nothing() {
     assert_eq!(row.base.grains(), 4_000_000, "the base is at the slow price of the pair");
     post(&mut stage, EGRESS, 2_000_000, 2_000_000);
     post(&mut stage, GAS, 5_000, 1_000);
-    stage.play("a topup p/0 1\n p redeem p/0 egress=4194304 gas=1048576");
+    stage.play("a topup p/0 3005000\n p redeem p/0 egress=4194304 gas=1048576");
     assert_eq!(signed(&stage), 8_005_000, "egress stays at three millions, gas rises");
     assert_eq!(terms(&stage.world).egress_price, 1_000_000, "the agreement stays what was opened");
 }
@@ -177,7 +179,7 @@ fn a_top_up_raises_what_is_not_redeemed_and_lowers_nothing() {
 #[test]
 fn a_claim_beyond_a_raised_voucher_is_worth_the_raised_price() {
     let mut stage = Stage::new();
-    stage.play("p register\n a open p rate=1073741824");
+    stage.play("p register\n a open p rate=1073741824 reserve=0");
     post(&mut stage, EGRESS, 3_000_000, 3_000_000);
     stage.play("a topup p/0 1s\n p redeem p/0 egress=2097152 claim=3145728");
     assert_eq!(usage(&stage.world).disputed.grains(), 3_000_000);

@@ -336,6 +336,10 @@ fn agreement_records() -> Vec<(&'static str, Slot)> {
             gas_slow: u64::MAX,
             egress: u64::MAX,
             gas: u64::MAX,
+            egress_before: u64::MAX,
+            egress_base_before: u64::MAX,
+            gas_before: u64::MAX,
+            gas_base_before: u64::MAX,
         }),
     };
     let ending = Ending {
