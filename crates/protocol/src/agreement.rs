@@ -388,11 +388,12 @@ pub(crate) fn rotate(working: &mut Working<'_>, signer: &Account, body: &RotateK
         return Err(Code::WrongParty);
     }
     check_open(&agreement, &usage, epoch)?;
-    if epoch < usage.old_key_until {
+    if epoch < usage.old_key_until.into() {
         return Err(Code::KeyRotated);
     }
     usage.old_session_key = core::mem::replace(&mut agreement.session_key, body.session_key);
-    usage.old_key_until = epoch.saturating_add(working.context.parameters.redemption_epochs);
+    let until = epoch.saturating_add(working.context.parameters.redemption_epochs);
+    usage.old_key_until = u32::try_from(until).unwrap_or(u32::MAX);
     working.put(Agreement::key(&account, slot), &agreement)?;
     working.put(Use::key(&account, slot), &usage)
 }

@@ -370,7 +370,7 @@ record! {
         /// The session key before the last rotation.
         old_session_key: Account,
         /// Epoch until which the old key redeems; 0 when none.
-        old_key_until: u64,
+        old_key_until: u32,
         /// Value of accepted vouchers, in all.
         signed: Amount,
         /// Claims beyond signatures, at most `signed`.

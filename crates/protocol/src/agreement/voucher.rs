@@ -51,7 +51,7 @@ pub fn check(
     parameters: &Parameters,
 ) -> Result<Delta, Code> {
     let epoch = parameters.epoch_of_round(round);
-    let old_key = *session_key == usage.old_session_key && epoch < usage.old_key_until;
+    let old_key = *session_key == usage.old_session_key && epoch < usage.old_key_until.into();
     if *session_key != agreement.session_key && !old_key {
         return Err(Code::BadSignature);
     }

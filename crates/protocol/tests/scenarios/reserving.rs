@@ -12,7 +12,10 @@ use posync_protocol::{
     Account, Amount, Body, Code, Record,
     agreement::{deposit, last_round, storage_reserve, unused},
     limits::Parameters,
-    record::{Agreement, CLASSES, CLOSING_RING, Closing, EGRESS, GAS, Market, Offer, Provider, STORAGE, Use},
+    record::{
+        Agreement, CLASSES, CLOSING_RING, Closing, EGRESS, GAS, Market, Offer, Provider, STORAGE, Standing,
+        Use,
+    },
     settlement::hold,
 };
 use proptest::prelude::*;
@@ -309,6 +312,32 @@ fn what_is_offered_is_of_those_who_answered_lately() {
         stage.world.skip_to_epoch(epoch);
         assert!(epoch == 2 || offered(&stage.world, epoch - 2) == (epoch - 2 < 9), "epoch {epoch}");
     }
+}
+
+/// Jailed, suspended or leaving, a provider sells nothing: no price takes it for an offer.
+#[test]
+fn who_may_sell_nothing_offers_nothing() {
+    fn stand(stage: &mut Stage, change: fn(&mut Standing)) {
+        let key = Standing::key(&account("p"));
+        let mut standing: Standing = stage.world.get(key).expect("it registered");
+        change(&mut standing);
+        stage.world.state.insert(key, standing.to_slot());
+    }
+    let offered = |why: fn(&mut Stage)| {
+        let (mut stage, keeper) = holding(&[70_000]);
+        run_to(&mut stage, &keeper, 2, true);
+        why(&mut stage);
+        for epoch in 3..=4 {
+            stage.world.skip_to_epoch(epoch);
+        }
+        let closing: Closing = stage.world.get(Closing::of(2)).expect("it is measured");
+        assert_eq!(closing.epoch, 2);
+        closing.capacity[STORAGE]
+    };
+    assert!(offered(|_| ()) > 0);
+    assert_eq!(offered(|stage| stage.play("p leave")), 0, "leaving");
+    assert_eq!(offered(|stage| stand(stage, |standing| standing.jailed_until = 40)), 0, "jailed");
+    assert_eq!(offered(|stage| stand(stage, |standing| standing.suspended = 2)), 0, "suspended");
 }
 
 #[test]

@@ -99,15 +99,11 @@ fn each_sum_buys_at_the_price_of_its_day() {
 #[test]
 fn a_rise_of_one_class_leaves_the_other_alone() {
     let mut stage = Stage::new();
-    stage.play("p register\n a open p rate=1073741824 rate_gas=1099511627776 quota_gas=1099511627776 reserve=2000000");
+    stage.play("p register\n a open p rate=1073741824 rate_gas=900000000 reserve=2000000");
     post(&mut stage, 4_000_000, 4_000_000);
-    stage.play("a topup p/0 9000000\n p redeem p/0 egress=3145728 gas=1048576000");
+    stage.play("a topup p/0 9000000\n p redeem p/0 egress=3145728 gas=524288000");
     let usage: Use = stage.world.get(Use::key(&account("p"), 0)).expect("it stands");
-    assert_eq!(
-        usage.signed.grains(),
-        1_000_000 + 2_000_000 + 4_000_000,
-        "a thousand MiB of gas, three of egress"
-    );
+    assert_eq!(usage.signed.grains(), 500_000 + 2_000_000 + 4_000_000, "500 MiB of gas, three of egress");
     let lock = usage.lock.expect("egress rose");
     assert_eq!((lock.egress, lock.gas, lock.gas_price, lock.gas_before), (2 << 20, 0, 1_000, 1_000));
 }
