@@ -9,9 +9,10 @@ use crate::{
 };
 use posync_protocol::{
     Amount, Body, Code, Record,
+    agreement::unused,
     ledger::{BlockContext, Event, Size, touches_operation},
     limits::SETTLEMENT_RING,
-    record::{Provider, Settlement, Standing, Use},
+    record::{Agreement, Provider, Settlement, Standing, Use},
 };
 
 fn standing(world: &World) -> Option<Standing> {
@@ -210,13 +211,18 @@ fn a_close_by_both_ends_the_pay_though_a_challenge_is_open() {
     stage.world.draws = false;
     answer(&mut stage, &keeper);
     let (burned, consumer) = (stage.world.system().burned, stage.world.balance("a"));
+    let terms: Agreement = stage.world.get(Agreement::key(&account("p"), 0)).expect("it stands");
     let settle = keeper.settle(&stage.world, &[0]);
     assert_eq!(submit(&mut stage, "b", Body::Settle(settle)), Ok(Code::Done));
     let returned = stage.world.balance("a").grains() - consumer.grains();
     let costs = stage.world.system().burned.grains() - burned.grains();
     let whole = closed.storage_reserve.grains() + closed.voucher_reserve.grains() + closed.deposit.grains();
-    assert_eq!(returned + costs, whole);
-    let (again, other) = (closed.held_round, stage.world.parameters.round(stage.world.height));
-    assert!(other >= again + 8, "{again} {other}: much later");
+    let parameters = stage.world.parameters;
+    let then = unused(&terms, &closed, parameters.round(stage.world.height), &parameters).grains();
+    let dust = returned + costs - whole;
+    assert!(dust <= 1 && costs - dust == then, "{costs}, {then} by the close, {dust} of dust");
+    let open = Use { closing_epoch: None, ..closed };
+    let now = unused(&terms, &open, parameters.round(stage.world.height), &parameters).grains();
+    assert!(now > then, "{now} by its removal");
     assert_eq!(keeper.provider(&stage.world).phi, 0);
 }
