@@ -80,11 +80,10 @@ impl Lock {
         of_egress.prices().reach(used, grains)
     }
 
-    /// The grains that cumulative `gas` costs beyond `used`, rounded up.
+    /// The grains that cumulative `gas` costs beyond `used`.
     pub fn gas_cost(&self, used: u64, gas: u64) -> u128 {
         let [_, of_gas] = self.classes();
-        let cost = of_gas.prices().value(gas).saturating_sub(of_gas.prices().value(used));
-        if gas > used { cost.saturating_add(1) } else { cost }
+        of_gas.prices().value(gas).saturating_sub(of_gas.prices().value(used))
     }
 
     /// Where on the way to `units` (egress and gas beyond those redeemed, in proportion) a price rises.
