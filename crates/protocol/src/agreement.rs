@@ -18,15 +18,17 @@
 //! 3. A close by one party, an end and a key rotation leave the redemption window to redeem (AG-5).
 //! 4. Removal returns both reserves and the deposit to the consumer, less what reserving cost, and
 //!    frees slot and capacity (AG-4, AG-7).
-//! 5. A top-up buys at today's price: none makes what is not redeemed yet cheaper (AG-8).
+//! 5. A top-up buys at today's price, and reprices nothing that was paid in before it (AG-8).
 
 mod credit;
+mod lock;
 mod reserve;
 mod voucher;
 
 pub use credit::{credit_window, trust};
+pub use lock::{lock_of, raise};
 pub use reserve::{Locked, Seen, check_offer, deposit, last_round, locked, storage_reserve, terms, unused};
-pub use voucher::{Delta, check, lock_of, raise};
+pub use voucher::{Delta, check};
 pub(crate) use voucher::{redeem, touches_redeem};
 
 use crate::{
@@ -65,6 +67,17 @@ pub fn check_open(agreement: &Agreement, usage: &Use, epoch: u64) -> Result<(), 
 pub fn is_over(agreement: &Agreement, usage: &Use, epoch: u64, parameters: &Parameters) -> bool {
     let end = agreement.end_epoch.saturating_add(parameters.redemption_epochs);
     epoch >= usage.closing_epoch.unwrap_or(end).min(end)
+}
+
+/// Stands in `Use::closing_epoch` after a close by both that waits for a challenge to be closed.
+const CLOSED_BY_BOTH: u64 = 0;
+
+impl Use {
+    /// Whether both parties closed the agreement and only its removal waits: a challenge was open. It is
+    /// over, paid to the provider's last settlement before the close, and costs nothing more (ST-8).
+    pub fn is_closed(&self) -> bool {
+        self.closing_epoch == Some(CLOSED_BY_BOTH)
+    }
 }
 
 /// Names an opening's records.
@@ -173,9 +186,9 @@ pub(crate) fn touches_top_up(body: &TopUp, touched: &mut Touched) {
     books::touches_market(touched);
 }
 
-/// Adds to the voucher reserve of the consumer's open agreement, and buys at today's price: what is
-/// not redeemed yet costs the posted price where that is above the one in force (AG-8). A stranger's
-/// grain would raise the price of somebody else.
+/// Adds to the voucher reserve of the consumer's open agreement, and buys at today's price: beyond what
+/// the reserve pays for already, units cost the posted price where that is above the one in force
+/// (AG-8). A stranger's grain would raise the price of somebody else.
 ///
 /// # Errors
 /// `Balance`, `AgreementUnknown`, `WrongParty`, `AgreementClosed`, `AgreementEnded`,
@@ -206,8 +219,8 @@ pub(crate) fn touches_close(body: &Close, touched: &mut Touched) {
     touches_removal(&provider, body.index, slot, &body.consumer, body.end_epoch, touched);
 }
 
-/// Ends an agreement by both: removed at once, or by `Settle` if a challenge is open, which may
-/// still draw from it. Nothing is redeemable from now on.
+/// Ends an agreement by both: removed at once, or by `Settle` if a challenge is open, whose reads may
+/// lie in it. Pay ends at the last settlement, and nothing is redeemable from now on (ST-8).
 ///
 /// # Errors
 /// `Expired` after the last height of the second signature (AG-5), `BadShape` for a wrong hint,
@@ -228,8 +241,13 @@ pub(crate) fn close(working: &mut Working<'_>, signer: &Account, body: &Close) -
     }
     let audit: Option<Audit> = working.get(Audit::key(&account))?;
     if audit.is_some_and(|audit| audit.challenge.is_some()) {
-        usage.closing_epoch = Some(working.context.epoch());
-        working.put(Use::key(&account, slot), &usage)?;
+        if !usage.is_closed() {
+            settlement::charge(working, &account, slot)?;
+            data_set::end_pay(working, &account, slot)?;
+            usage = working.need(Use::key(&account, slot), Code::AgreementUnknown)?;
+            usage.closing_epoch = Some(CLOSED_BY_BOTH);
+            working.put(Use::key(&account, slot), &usage)?;
+        }
         tell(working, &agreement, account, slot, AgreementChange::Closing);
         return Ok(());
     }
@@ -370,11 +388,12 @@ pub(crate) fn rotate(working: &mut Working<'_>, signer: &Account, body: &RotateK
         return Err(Code::WrongParty);
     }
     check_open(&agreement, &usage, epoch)?;
-    if epoch < usage.old_key_until {
+    if epoch < usage.old_key_until.into() {
         return Err(Code::KeyRotated);
     }
     usage.old_session_key = core::mem::replace(&mut agreement.session_key, body.session_key);
-    usage.old_key_until = epoch.saturating_add(working.context.parameters.redemption_epochs);
+    let until = epoch.saturating_add(working.context.parameters.redemption_epochs);
+    usage.old_key_until = u32::try_from(until).unwrap_or(u32::MAX);
     working.put(Agreement::key(&account, slot), &agreement)?;
     working.put(Use::key(&account, slot), &usage)
 }

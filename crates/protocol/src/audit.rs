@@ -19,7 +19,7 @@
 //!    body with any others, or with one left out, is invalid (DR-2, DR-4).
 //! 2. A draw is lost (nothing accumulates) without a seed, when nobody pays, on a vacant index, on a
 //!    provider with an open challenge, also a stale one, which it closes, and when it finds that a
-//!    newcomer no longer is one (DR-5).
+//!    newcomer no longer is one (DR-5). Who lost a stale challenge to a draw is drawn no more in that block.
 //! 3. Which chunk is read next is known only to who has the chunk before it (RD-1).
 //! 4. A provider weighs in the fee tree what it is paid for, or nothing while it is asleep (DR-3, DR-6).
 
@@ -31,7 +31,7 @@ pub use draw::Resolver;
 pub(crate) use draw::{apply_draws, touches_draws};
 pub use reads::{Live, Prover, Question, Reads, Share};
 pub use weight::is_awake;
-pub(crate) use weight::{touches_weight, wake, weigh};
+pub(crate) use weight::{proved_nothing, touches_weight, wake, weigh};
 
 use crate::{
     Account, Hash,

@@ -19,12 +19,12 @@
 //! 3. No shrink below the set in force within two settlements of its last growth in force (DS-3).
 //!    What waits as `next` never weighed, so nothing is judged against it but versions.
 //! 4. No data set grows with a provider that is suspended or jailed (JL-4): a claim with more leaves
-//!    than are in force is refused. Test: `faults::who_is_jailed_or_suspended_grows_no_data_set`.
+//!    than are in force is refused, and growth that waits goes on waiting. Test: `faults::who_is_jailed_or_suspended_grows_no_data_set`.
 
 use crate::{
     Account, Code,
     agreement::check_open,
-    audit::{self, is_awake},
+    audit::{self, is_awake, proved_nothing},
     fenwick,
     ledger::{Touched, Working},
     limits::{LEAF_BYTES, PLACES_MAX},
@@ -156,6 +156,23 @@ pub(crate) fn is_settled(working: &mut Working<'_>, account: &Account) -> Result
     Ok(crossed && provider.settled_round == round)
 }
 
+/// Whether a `next` that waits may take effect: growth may not while its provider is jailed or
+/// suspended, and goes on waiting (JL-4). Needs the provider's `Standing`.
+///
+/// # Errors
+/// If its record was not named.
+pub(crate) fn may_take_effect(
+    working: &mut Working<'_>,
+    account: &Account,
+    slot: u32,
+    next: &Version,
+) -> Result<bool, Code> {
+    let data_set: DataSet = working.get(DataSet::key(account, slot))?.unwrap_or_default();
+    let standing: Option<Standing> = working.get(Standing::key(account))?;
+    let grows = next.leaves > data_set.current.leaves;
+    Ok(!grows || standing.is_none_or(|standing| check_grows(&standing).is_ok()))
+}
+
 /// Puts `version` in force at a settled point: charges for what was held, then moves the weights.
 /// Whether it counts as growth, and since when, is decided here (DS-3): only a set in force is read.
 ///
@@ -218,28 +235,11 @@ fn weigh(
     if before == after {
         return Ok(());
     }
+    weigh_paid(working, account, slot, before, after)?;
     let agreement: Agreement = working.need(Agreement::key(account, slot), Code::AgreementUnknown)?;
     let mut provider: Provider = working.need(Provider::key(account), Code::ProviderUnknown)?;
-    let weights = |rate: u64| Step {
-        before: u128::from(rate) * u128::from(before),
-        after: u128::from(rate) * u128::from(after),
-    };
-    let paid = weights(agreement.storage_price);
-    let base = weights(agreement.storage_price.min(agreement.storage_slow));
+    let paid = Step::of_rate(agreement.storage_price, before, after);
     provider.phi = paid.of(provider.phi)?;
-    let ending_key = Ending::key(account, agreement.end_epoch);
-    let mut ending: Ending = working.need(ending_key, Code::EndingsMissing)?;
-    if ending.acc.is_none() {
-        let (awake, leaves) = (is_awake(&provider), Step { before: before.into(), after: after.into() });
-        provider.paid = paid.of(provider.paid)?;
-        provider.paid_base = base.of(provider.paid_base)?;
-        provider.leaves = leaves.of_leaves(provider.leaves)?;
-        ending.paid = paid.of(ending.paid)?;
-        ending.paid_base = base.of(ending.paid_base)?;
-        ending.leaves = leaves.of_leaves(ending.leaves)?;
-        working.put(ending_key, &ending)?;
-        audit::weigh(working, &mut provider, awake)?;
-    }
     working.put(Provider::key(account), &provider)?;
     if after > 0 {
         let key = Endings::key(account);
@@ -255,6 +255,49 @@ fn weigh(
     Ok(())
 }
 
+/// Moves a slot's weight in the sums of what is paid: `paid`, `paid_base`, `leaves`, those of the ending
+/// record and the weight in the fee tree. Once its ending is crossed, or both closed it, none counts it.
+fn weigh_paid(
+    working: &mut Working<'_>,
+    account: &Account,
+    slot: u32,
+    before: u64,
+    after: u64,
+) -> Result<(), Code> {
+    let agreement: Agreement = working.need(Agreement::key(account, slot), Code::AgreementUnknown)?;
+    let usage: Use = working.need(Use::key(account, slot), Code::AgreementUnknown)?;
+    let ending_key = Ending::key(account, agreement.end_epoch);
+    let mut ending: Ending = working.need(ending_key, Code::EndingsMissing)?;
+    if ending.acc.is_some() || usage.is_closed() {
+        return Ok(());
+    }
+    let mut provider: Provider = working.need(Provider::key(account), Code::ProviderUnknown)?;
+    let audit: Audit = working.need(Audit::key(account), Code::ProviderUnknown)?;
+    let awake = is_awake(&provider) && (provider.weighed > 0 || !proved_nothing(&audit));
+    let paid = Step::of_rate(agreement.storage_price, before, after);
+    let base = Step::of_rate(agreement.storage_price.min(agreement.storage_slow), before, after);
+    let leaves = Step::of_rate(1, before, after);
+    provider.paid = paid.of(provider.paid)?;
+    provider.paid_base = base.of(provider.paid_base)?;
+    provider.leaves = leaves.of_leaves(provider.leaves)?;
+    ending.paid = paid.of(ending.paid)?;
+    ending.paid_base = base.of(ending.paid_base)?;
+    ending.leaves = leaves.of_leaves(ending.leaves)?;
+    working.put(ending_key, &ending)?;
+    audit::weigh(working, &mut provider, awake)?;
+    working.put(Provider::key(account), &provider)
+}
+
+/// Ends the pay of an agreement that both closed while a challenge is open (ST-8). Its leaves stay in
+/// `phi` and in the slot tree, where reads of that challenge may lie, until it is removed.
+pub(crate) fn end_pay(working: &mut Working<'_>, account: &Account, slot: u32) -> Result<(), Code> {
+    let data_set: DataSet = working.get(DataSet::key(account, slot))?.unwrap_or_default();
+    match data_set.current.leaves {
+        0 => Ok(()),
+        leaves => weigh_paid(working, account, slot, leaves, 0),
+    }
+}
+
 /// A change of one weight within a sum.
 #[derive(Clone, Copy)]
 struct Step {
@@ -263,6 +306,11 @@ struct Step {
 }
 
 impl Step {
+    fn of_rate(rate: u64, before: u64, after: u64) -> Self {
+        let weight = |leaves| u128::from(rate) * u128::from(leaves);
+        Self { before: weight(before), after: weight(after) }
+    }
+
     fn of(self, sum: u128) -> Result<u128, Code> {
         let rest = sum.checked_sub(self.before).ok_or(Code::Balance)?;
         rest.checked_add(self.after).ok_or(Code::Balance)

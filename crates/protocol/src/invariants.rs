@@ -300,7 +300,7 @@ fn count_agreement(
     add(&mut sums.nodes, place(agreement.end_epoch, slot), PLACES_MAX, weight);
     let ending = sums.endings.entry(agreement.end_epoch).or_default();
     ending.agreements += 1;
-    if !crossed {
+    if !crossed && !usage.is_closed() {
         sums.leaves += data_set.current.leaves;
         ending.leaves += data_set.current.leaves;
         sums.paid += weight;
@@ -311,13 +311,19 @@ fn count_agreement(
     Ok(())
 }
 
-/// A top-up only raises prices, and only of what is not redeemed yet (AG-8).
+/// A top-up only raises prices and bases, and only beyond what was paid in (AG-8).
 fn check_lock(agreement: &Agreement, usage: &Use) -> Result<(), Broken> {
     let Some(lock) = usage.lock else { return Ok(()) };
-    at_most("a lock counts from what was redeemed", lock.egress, usage.egress)?;
-    at_most("a lock counts from what was redeemed", lock.gas, usage.gas)?;
-    at_most("a lock at the opening's prices or above", agreement.egress_price, lock.egress_price)?;
-    at_most("a lock at the opening's prices or above", agreement.gas_price, lock.gas_price)
+    let Agreement { egress_price, egress_slow, gas_price, gas_slow, .. } = *agreement;
+    at_most("a lock at the opening's prices or above", egress_price, lock.egress_before)?;
+    at_most("a lock at the opening's prices or above", gas_price, lock.gas_before)?;
+    at_most("a lock at the opening's base or above", egress_price.min(egress_slow), lock.egress_base_before)?;
+    at_most("a lock at the opening's base or above", gas_price.min(gas_slow), lock.gas_base_before)?;
+    let bases = [lock.egress_price.min(lock.egress_slow), lock.gas_price.min(lock.gas_slow)];
+    at_most("what was paid in is not dearer", lock.egress_before, lock.egress_price)?;
+    at_most("what was paid in is not dearer", lock.gas_before, lock.gas_price)?;
+    at_most("the base in force never falls", lock.egress_base_before, bases[0])?;
+    at_most("the base in force never falls", lock.gas_base_before, bases[1])
 }
 
 fn check_provider(state: &State, account: &Account, provider: &Provider, sums: &Sums) -> Result<(), Broken> {

@@ -370,7 +370,7 @@ record! {
         /// The session key before the last rotation.
         old_session_key: Account,
         /// Epoch until which the old key redeems; 0 when none.
-        old_key_until: u64,
+        old_key_until: u32,
         /// Value of accepted vouchers, in all.
         signed: Amount,
         /// Claims beyond signatures, at most `signed`.
@@ -385,7 +385,7 @@ record! {
 }
 
 encoded! {
-    /// Prices that a top-up locked, and what was redeemed before it.
+    /// Prices that a top-up locked, and those of what was paid in before it (AG-8).
     #[derive(Copy)]
     Lock {
         /// Posted egress price then.
@@ -396,10 +396,18 @@ encoded! {
         gas_price: u64,
         /// Slow gas price then.
         gas_slow: u64,
-        /// Egress bytes redeemed before.
+        /// Cumulative egress bytes up to which the reserve paid when egress rose.
         egress: u64,
-        /// Gas redeemed before.
+        /// Cumulative gas up to which the reserve paid when gas rose.
         gas: u64,
+        /// Egress price of the bytes up to `egress`.
+        egress_before: u64,
+        /// What of it is base.
+        egress_base_before: u64,
+        /// Gas price of the gas up to `gas`.
+        gas_before: u64,
+        /// What of it is base.
+        gas_base_before: u64,
     }
 }
 

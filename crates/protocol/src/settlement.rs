@@ -34,7 +34,7 @@ use crate::{
     ledger::{BlockContext, Touched, Working},
     limits::{ENDINGS_MAX, Parameters, READS},
     operation::Settle,
-    record::{Agreement, Audit, DataSet, Ending, Endings, Provider, Use},
+    record::{Agreement, Audit, DataSet, Ending, Endings, Provider, Standing, Use},
 };
 use alloc::vec::Vec;
 use ruint::aliases::U256;
@@ -48,6 +48,9 @@ pub fn owed(
     ending: &Ending,
     provider: &Provider,
 ) -> Amount {
+    if usage.is_closed() {
+        return Amount::ZERO;
+    }
     let acc = ending.acc.unwrap_or(provider.acc);
     let weight = u128::from(agreement.storage_price) * u128::from(data_set.current.leaves);
     let grains = mul_div_up(weight, acc.saturating_sub(usage.acc), u128::from(ONE) * UNIT);
@@ -56,10 +59,10 @@ pub fn owed(
 
 /// The grains that an agreement with `leaves` in force burns when it is touched in `round` (AG-7): a
 /// tenth of the price of the leaves of its quota beyond those, since it was last touched, at most to
-/// the end of the redemption window after its end, floored.
+/// the end of the redemption window after its end, floored. Closed by both it burns nothing more.
 pub fn hold(agreement: &Agreement, usage: &Use, leaves: u64, round: u64, parameters: &Parameters) -> Amount {
     let until = round.min(last_round(agreement, parameters));
-    let rounds = until.saturating_sub(usage.held_round);
+    let rounds = if usage.is_closed() { 0 } else { until.saturating_sub(usage.held_round) };
     let weight =
         u128::from(agreement.storage_price) * u128::from(agreement.quota_leaves.saturating_sub(leaves));
     let tenths = u128::from(rounds) * u128::from(parameters.reserve_share);
@@ -79,7 +82,7 @@ pub(crate) fn charge(working: &mut Working<'_>, account: &Account, slot: u32) ->
     let ending: Ending = working.get(Ending::key(account, agreement.end_epoch))?.unwrap_or_default();
     let (round, parameters) = (working.context.round(), &working.context.parameters);
     let held = hold(&agreement, &usage, data_set.current.leaves, round, parameters);
-    usage.held_round = usage.held_round.max(round);
+    usage.held_round = if usage.is_closed() { usage.held_round } else { usage.held_round.max(round) };
     usage.storage_reserve = usage.storage_reserve.saturating_sub(held);
     provider.pool = provider.pool.checked_sub(held).ok_or(Code::Balance)?;
     let system = &mut working.system;
@@ -106,7 +109,8 @@ pub(crate) fn touches_settle(
 }
 
 /// Settles the interval of a provider that answered with `passed` of four reads, up to the round
-/// `through`; the rounds from there to now are not paid. The provider is awake from here on (DR-6).
+/// `through`; the rounds from there to now are not paid. From here on the provider is awake, or asleep if it
+/// proved nothing (DR-6).
 ///
 /// `endings` must name the endings that lie in the interval, at most the first [`ENDINGS_MAX`]. Others
 /// are ignored, so that a statement stays good if the epoch changes before its block. Where more are
@@ -148,7 +152,9 @@ pub(crate) fn settle(
     let unpaid = round.saturating_sub(through);
     provider.settled_round = provider.settled_round.saturating_add(unpaid).min(round);
     provider.pool = provider.pool.checked_sub(fee).ok_or(Code::Balance)?;
-    audit::weigh(working, &mut provider, true)?;
+    let answered: Audit = working.need(Audit::key(account), Code::ProviderUnknown)?;
+    let awake = passed > 0 || !audit::proved_nothing(&answered);
+    audit::weigh(working, &mut provider, awake)?;
     working.put(Provider::key(account), &provider)?;
     let pools = &mut working.system.storage_pools;
     *pools = pools.checked_sub(fee).ok_or(Code::Balance)?;
@@ -224,6 +230,9 @@ pub(crate) fn touches(context: &BlockContext, signer: &Account, body: &Settle, t
     if *signer == body.provider || !body.endings.is_empty() {
         audit::touches_weight(body.index, touched);
     }
+    if !body.slots.is_empty() {
+        touched.readable.push(Standing::key(&body.provider));
+    }
     for (slot, consumer, end_epoch) in body.slots.iter() {
         touches_removal(&body.provider, body.index, *slot, consumer, *end_epoch, touched);
     }
@@ -231,7 +240,7 @@ pub(crate) fn touches(context: &BlockContext, signer: &Account, body: &Settle, t
 
 /// Runs upkeep (ST-7): closes an expired challenge, crosses endings that are settled, and for each
 /// slot removes an agreement that is over, frees an ended one's place in the tree, or puts `next` in
-/// force. Sent by the provider itself, it also wakes the provider if no challenge is open (DR-6).
+/// force. Sent by the provider itself, it may also wake the provider (DR-6).
 ///
 /// # Errors
 /// `BadShape` for a wrong hint, `ProviderUnknown`, `AgreementUnknown`, `EndingsMissing`,
@@ -322,7 +331,10 @@ pub(crate) fn tend(
         return Ok(false);
     }
     match data_set.next {
-        Some(next) if data_set::is_settled(working, account)? => {
+        Some(next)
+            if data_set::may_take_effect(working, account, slot, &next)?
+                && data_set::is_settled(working, account)? =>
+        {
             data_set::take_effect(working, account, slot, next)?;
             Ok(true)
         }

@@ -28,7 +28,7 @@ use crate::{
     ledger::{BlockContext, Event, Touched, Working},
     limits::{MISSING_MAX, REASKS},
     operation::{Answer, FoundRead, MissingRead, ProvedRead, Reasked, Statement, SumPath},
-    record::{Agreement, Audit, Challenge, DataSet, Missing, Provider, RoundInfo, SlotTree, Use},
+    record::{Agreement, Audit, Challenge, DataSet, Missing, Provider, RoundInfo, SlotTree, Standing, Use},
     settlement,
 };
 use alloc::{collections::BTreeSet, vec::Vec};
@@ -53,6 +53,9 @@ pub(crate) fn touches(context: &BlockContext, signer: &Account, body: &Statement
         };
         touched.readable.extend([Agreement::key(signer, slot), DataSet::key(signer, slot)]);
         touched.writable.push(Use::key(signer, slot));
+    }
+    if !body.apply.is_empty() {
+        touched.readable.push(Standing::key(signer));
     }
     for (slot, _, end_epoch) in body.apply.iter() {
         data_set::touches_weight(signer, body.index, *slot, *end_epoch, touched);
@@ -102,7 +105,8 @@ pub(crate) fn apply(working: &mut Working<'_>, signer: &Account, body: &Statemen
         faults::count_on_time(working, &challenge)?;
     }
     audit::note(&mut audit, challenge.height, &reads, timing);
-    audit.answered = audit.answered.saturating_add(1);
+    // What is excused says as little for the provider as against it (NF-3).
+    audit.answered = audit.answered.saturating_add(u32::from(!excused || reads.is_empty()));
     working.put(Audit::key(signer), &audit)?;
     working.events.push(Event::Audited {
         provider: *signer,
@@ -324,7 +328,12 @@ fn put_in_force(
     if (consumer, end_epoch) != (agreement.consumer, agreement.end_epoch) {
         return Err(Code::BadShape);
     }
-    if working.context.epoch() < end_epoch && data_set::is_settled(working, account)? {
+    let usage: Use = working.need(Use::key(account, slot), Code::BadShape)?;
+    if working.context.epoch() < end_epoch
+        && !usage.is_closed()
+        && data_set::is_settled(working, account)?
+        && data_set::may_take_effect(working, account, slot, &next)?
+    {
         data_set::take_effect(working, account, slot, next)?;
     }
     Ok(())

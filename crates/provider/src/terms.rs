@@ -51,11 +51,9 @@ impl Terms {
         let rounds = round.saturating_sub(start_round(&self.agreement, parameters)) + 1;
         let by_rate = self.agreement.rate_egress.saturating_mul(rounds);
         let lock = lock_of(&self.agreement, &self.usage);
-        let gas = u128::from(gas.saturating_sub(self.usage.gas));
-        let for_gas = mul_div_up(gas, lock.gas_price.into(), UNIT).unwrap_or(u128::MAX);
+        let for_gas = lock.gas_cost(self.usage.gas, gas);
         let left = self.usage.voucher_reserve.grains().saturating_sub(for_gas);
-        let affordable = left.saturating_mul(UNIT) / u128::from(lock.egress_price.max(1));
-        let by_reserve = u64::try_from(affordable).unwrap_or(u64::MAX).saturating_add(self.usage.egress);
+        let by_reserve = lock.egress_reach(self.usage.egress, left);
         self.agreement.quota_egress.min(by_rate).min(by_reserve)
     }
 }
@@ -81,6 +79,10 @@ mod tests {
             gas_slow: 1,
             egress: MIB,
             gas: 7,
+            egress_before: 1_000_000,
+            egress_base_before: 1,
+            gas_before: 1_000_000,
+            gas_base_before: 1,
         };
         for (name, gas, lock, expected) in [
             ("four MiB at the opening's price", 0, None, 5 * MIB),

@@ -9,11 +9,10 @@
 //! 4. Units count as far as they were paid, nowhere further: where the reserve is short, what is
 //!    redeemed is what it pays for (VO-3).
 
-use super::{is_over, start_round};
+use super::{is_over, lock_of, start_round};
 use crate::{
     Account, AgreementId, Amount, Code,
     amount::{UNIT, mul_div},
-    books::Pair,
     fees::{self, Entry},
     ledger::{BlockContext, Event, Touched, Working},
     limits::Parameters,
@@ -52,7 +51,7 @@ pub fn check(
     parameters: &Parameters,
 ) -> Result<Delta, Code> {
     let epoch = parameters.epoch_of_round(round);
-    let old_key = *session_key == usage.old_session_key && epoch < usage.old_key_until;
+    let old_key = *session_key == usage.old_session_key && epoch < usage.old_key_until.into();
     if *session_key != agreement.session_key && !old_key {
         return Err(Code::BadSignature);
     }
@@ -99,69 +98,52 @@ pub(super) fn cost(egress: u128, egress_price: u64, gas: u128, gas_price: u64) -
     class(egress_price, egress).saturating_add(class(gas_price, gas))
 }
 
-/// The prices in force for vouchers, and what was redeemed before them: of the last top-up that raised
-/// them, or of the opening.
-pub fn lock_of(agreement: &Agreement, usage: &Use) -> Lock {
-    let Agreement { egress_price, egress_slow, gas_price, gas_slow, .. } = *agreement;
-    let opening = Lock { egress_price, egress_slow, gas_price, gas_slow, egress: 0, gas: 0 };
-    usage.lock.unwrap_or(opening)
-}
-
-/// The prices that a top-up locks for everything not redeemed yet: for each class the posted pair, if
-/// its price is above the one in force (AG-8). `None` if neither is: nothing changes.
-pub fn raise(agreement: &Agreement, usage: &Use, egress: Pair, gas: Pair) -> Option<Lock> {
-    let before = lock_of(agreement, usage);
-    let mut lock = Lock { egress: usage.egress, gas: usage.gas, ..before };
-    if egress.price > before.egress_price {
-        (lock.egress_price, lock.egress_slow) = (egress.price, egress.slow);
-    }
-    if gas.price > before.gas_price {
-        (lock.gas_price, lock.gas_slow) = (gas.price, gas.slow);
-    }
-    let raised = (lock.egress_price, lock.gas_price) != (before.egress_price, before.gas_price);
-    raised.then_some(lock)
-}
-
-impl Lock {
-    /// The price of cumulative units in grains, from those on that were redeemed before the lock.
-    fn value(&self, egress: u64, gas: u64) -> u128 {
-        self.cost(egress, self.egress_price, gas, self.gas_price)
-    }
-
-    /// The same at the lower of price and slow price: the provider's base.
-    fn base(&self, egress: u64, gas: u64) -> u128 {
-        let egress_price = self.egress_price.min(self.egress_slow);
-        self.cost(egress, egress_price, gas, self.gas_price.min(self.gas_slow))
-    }
-
-    fn cost(&self, egress: u64, egress_price: u64, gas: u64, gas_price: u64) -> u128 {
-        let (egress, gas) = (egress.saturating_sub(self.egress), gas.saturating_sub(self.gas));
-        cost(egress.into(), egress_price, gas.into(), gas_price)
-    }
-}
-
-/// What `egress` and `gas` beyond what was redeemed add, as far as the reserve pays: with its price
-/// above what is left, each class advances by floor(units x left / price), and the fee is the price of
-/// that (VO-3). Fee and base are differences of cumulative prices (VO-7).
+/// What `egress` and `gas` beyond what was redeemed add, as far as the reserve pays (VO-3). Fee and base
+/// are differences of cumulative prices (VO-7).
 fn pay(agreement: &Agreement, usage: &Use, egress: u64, gas: u64) -> Result<Delta, Code> {
     let lock = lock_of(agreement, usage);
-    let rise = |of: fn(&Lock, u64, u64) -> u128, egress: u64, gas: u64| {
+    let rise = |of: fn(&Lock, u64, u64) -> u128, (egress, gas): (u64, u64)| {
         let after = of(&lock, usage.egress.saturating_add(egress), usage.gas.saturating_add(gas));
         after.saturating_sub(of(&lock, usage.egress, usage.gas))
     };
-    let (full, left) = (rise(Lock::value, egress, gas), usage.voucher_reserve.grains());
-    let (mut paid, mut fee) = ((egress, gas), full);
-    if full > left {
-        let part = |units: u64| mul_div(units.into(), left, full).and_then(|units| u64::try_from(units).ok());
-        paid = (part(egress).unwrap_or_default(), part(gas).unwrap_or_default());
-        fee = rise(Lock::value, paid.0, paid.1).min(left);
-    }
+    let (units, left) = ((egress, gas), usage.voucher_reserve.grains());
+    let full = rise(Lock::value, units);
+    let paid = if full > left {
+        affordable(units, lock.bends(usage, units), left, |units| rise(Lock::value, units))
+    } else {
+        units
+    };
+    let fee = rise(Lock::value, paid).min(left);
     if full > 0 && fee == 0 {
         return Err(Code::VoucherReserveEmpty);
     }
-    let base = rise(Lock::base, paid.0, paid.1).min(fee);
+    let base = rise(Lock::base, paid).min(fee);
     let grains = |grains| Amount::new(grains).ok_or(Code::Balance);
     Ok(Delta { egress: paid.0, gas: paid.1, fee: grains(fee)?, base: grains(base)? })
+}
+
+/// What `left` pays for of `units`, both classes in proportion. Between two `bends` of the price each
+/// class advances by floor(units x left / price) (VO-3).
+fn affordable(
+    units: (u64, u64),
+    bends: [Option<(u64, u64)>; 2],
+    left: u128,
+    price: impl Fn((u64, u64)) -> u128,
+) -> (u64, u64) {
+    let (mut paid, mut next) = ((0, 0), units);
+    for bend in bends.into_iter().flatten() {
+        if price(bend) <= left {
+            paid = if price(bend) > price(paid) { bend } else { paid };
+        } else if price(bend) < price(next) {
+            next = bend;
+        }
+    }
+    let (left, full) = (left.saturating_sub(price(paid)), price(next).saturating_sub(price(paid)));
+    let part = |from: u64, to: u64| {
+        let more = mul_div(to.saturating_sub(from).into(), left, full);
+        from.saturating_add(more.and_then(|units| u64::try_from(units).ok()).unwrap_or_default())
+    };
+    (part(paid.0, next.0), part(paid.1, next.1))
 }
 
 /// Names the records of redemptions by `provider`: agreements, uses, its account, the epoch's row.

@@ -1,6 +1,6 @@
 //! Who is drawn: found by the proposer, checked by everyone, marked in the provider's record.
 
-use super::{expire, is_expired, is_on_time, reduce, touches_weight, weigh};
+use super::{expire, is_awake, is_expired, is_on_time, reduce, touches_weight, weigh};
 use crate::{
     Account, Code, Hash, Key, Record,
     block::Draw,
@@ -207,8 +207,11 @@ pub(crate) fn apply_draws(working: &mut Working<'_>, draws: &[Option<Draw>]) -> 
         }
     }
     keep(working, line).map_err(|_| Invalid::State)?;
-    for (account, by_fee) in drawn {
-        mark(working, &account, by_fee).map_err(|_| Invalid::State)?;
+    let mut closed = BTreeSet::new();
+    for (account, by_fee) in drawn.into_iter() {
+        if !closed.contains(&account) && mark(working, &account, by_fee).map_err(|_| Invalid::State)? {
+            closed.insert(account);
+        }
     }
     Ok(())
 }
@@ -238,35 +241,42 @@ fn keep(working: &mut Working<'_>, line: Line) -> Result<(), Code> {
     Ok(())
 }
 
-/// Opens a challenge, unless one is open.
-fn mark(working: &mut Working<'_>, account: &Account, by_fee: bool) -> Result<(), Code> {
+/// Opens a challenge, unless one is open; who is asleep is not paid for the time before it (DR-6).
+/// Returns whether it closed a stale one: then no draw of the block opens another (DR-5).
+fn mark(working: &mut Working<'_>, account: &Account, by_fee: bool) -> Result<bool, Code> {
     let context = working.context;
-    let Some(provider) = working.get::<Provider>(Provider::key(account))? else { return Ok(()) };
+    let Some(mut provider) = working.get::<Provider>(Provider::key(account))? else { return Ok(false) };
     let mut audit: Audit = working.need(Audit::key(account), Code::ProviderUnknown)?;
     if let Some(open) = audit.challenge {
         return lose(working, account, (provider, audit), &open, by_fee);
     }
-    let Some(seed) = context.seed else { return Ok(()) };
+    let Some(seed) = context.seed else { return Ok(false) };
+    if !is_awake(&provider) {
+        provider.settled_round = context.round();
+        working.put(Provider::key(account), &provider)?;
+    }
     audit.challenge = Some(Challenge { height: context.height, seed, by_fee });
     working.put(Audit::key(account), &audit)?;
     if by_fee {
         faults::count_drawn(working)?;
     }
     working.events.push(Event::Drawn { provider: *account, height: context.height });
-    Ok(())
+    Ok(false)
 }
 
 /// A draw that finds a challenge open is lost. It closes a stale one, so that the weights can move
 /// before the next draw (DR-5); by fee, it takes out of the fee tree who let the deadline pass (DR-6).
+/// Returns whether it closed one.
 fn lose(
     working: &mut Working<'_>,
     account: &Account,
     (mut provider, mut audit): (Provider, Audit),
     open: &Challenge,
     by_fee: bool,
-) -> Result<(), Code> {
+) -> Result<bool, Code> {
     let (context, parameters) = (working.context, &working.context.parameters);
-    if is_expired(open, context.height, parameters) {
+    let is_stale = is_expired(open, context.height, parameters);
+    if is_stale {
         let excused = faults::is_excused(working, open)?;
         let event = expire(context, account, &mut provider, &mut audit, open, excused);
         working.events.push(event);
@@ -275,7 +285,8 @@ fn lose(
     if by_fee && !is_on_time(open, context.height, parameters) {
         weigh(working, &mut provider, false)?;
     }
-    working.put(Provider::key(account), &provider)
+    working.put(Provider::key(account), &provider)?;
+    Ok(is_stale)
 }
 
 /// The proposer's search for the block's draws: read what [`Self::needs`] names, [`Self::feed`]

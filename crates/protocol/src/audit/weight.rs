@@ -2,23 +2,35 @@
 //!
 //! ```text
 //!   awake: weighed = paid --draw by fee finds a challenge past its deadline--> asleep: weighed = 0
-//!     ^-- it answers, or sends a `Settle` itself while no challenge is open --------+
+//!     |                   --an answer of which no read passed----------------------->  |
+//!     ^-- a read passes, or it sends a `Settle` itself while no challenge is open -----+
+//!         and the last reads that it answered did not all fail
 //! ```
 //!
 //! A draw that finds an open challenge is lost (DR-5), so a silent provider would otherwise use up
-//! draws of those that answer (DR-6). Asleep it is still drawn in turn, and what it holds is paid as
-//! before.
+//! draws of those that answer (DR-6); so would one that answers and proves nothing. Asleep it is still
+//! drawn in turn, and it earns nothing for the time: nobody asks it meanwhile.
 
 use crate::{
     Account, Code, fenwick,
     ledger::{Touched, Working},
-    limits::PROVIDERS_MAX,
+    limits::{HISTORY, PROVIDERS_MAX, READS},
     record::{Audit, FeeTree, Provider},
 };
 
 /// Whether the provider weighs what it is paid for. (One that is paid for nothing is awake.)
 pub const fn is_awake(provider: &Provider) -> bool {
     provider.weighed == provider.paid
+}
+
+/// Whether no read passed in the last challenge with reads that it answered, as far as its histories
+/// go back: then a passed read alone wakes it (DR-6).
+pub(crate) fn proved_nothing(audit: &Audit) -> bool {
+    let group = (1_u64 << READS) - 1;
+    let noted = audit.drawn.min(HISTORY) / READS as u32;
+    let groups = (0..noted).map(|place| place * READS as u32);
+    let mut answered = groups.filter(|shift| audit.silent >> shift & group == 0);
+    answered.next().is_some_and(|shift| audit.history >> shift & group == 0)
 }
 
 /// Names a provider's path in the fee tree.
@@ -50,17 +62,18 @@ pub(crate) fn weigh(working: &mut Working<'_>, provider: &mut Provider, awake: b
     Ok(())
 }
 
-/// Puts a provider that is asleep back into the fee tree, unless it has an open challenge (DR-6).
-/// Returns whether it did.
+/// Puts a provider that is asleep back into the fee tree, unless it has an open challenge or proved
+/// nothing when it last answered (DR-6). The time asleep is not paid. Returns whether it did.
 ///
 /// # Errors
 /// `ProviderUnknown`.
 pub(crate) fn wake(working: &mut Working<'_>, account: &Account) -> Result<bool, Code> {
     let audit: Audit = working.need(Audit::key(account), Code::ProviderUnknown)?;
     let mut provider: Provider = working.need(Provider::key(account), Code::ProviderUnknown)?;
-    if audit.challenge.is_some() || is_awake(&provider) {
+    if audit.challenge.is_some() || is_awake(&provider) || proved_nothing(&audit) {
         return Ok(false);
     }
+    provider.settled_round = working.context.round();
     weigh(working, &mut provider, true)?;
     working.put(Provider::key(account), &provider)?;
     Ok(true)

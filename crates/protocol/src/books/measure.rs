@@ -17,6 +17,7 @@ use crate::{
         Standing, UNMEASURED,
     },
     service::{self, Verdict},
+    standing::check_takes,
 };
 use alloc::vec::Vec;
 
@@ -72,7 +73,7 @@ pub fn quality_of(figures: &Figures) -> Option<u64> {
 }
 
 /// The capacity of each class in the epoch, in units of its use (MK-3). Storage: what the bond covers,
-/// if the provider answered a challenge lately. Egress: as far as it was measured (CP-6). Gas is not
+/// if the provider answered a challenge lately. Who may sell nothing offers nothing. Egress: as far as it was measured (CP-6). Gas is not
 /// measured yet, so its price rests.
 fn capacities(
     (offer, provider): (&Offer, &Provider),
@@ -82,6 +83,9 @@ fn capacities(
     parameters: &Parameters,
 ) -> [u128; CLASSES] {
     let mut capacities = [0; CLASSES];
+    if check_takes(standing).is_err() || provider.leaves_at != 0 {
+        return capacities;
+    }
     if u64::from(standing.silent) < ANSWERED_FRESH_EPOCHS {
         let leaves = u128::from(sellable(offer, provider, parameters));
         capacities[STORAGE] = leaves * u128::from(parameters.epoch_rounds);

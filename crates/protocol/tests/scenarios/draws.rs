@@ -440,6 +440,27 @@ fn a_close_is_refunded_although_its_provider_never_answers() {
     assert_eq!((stage.world.system().agreements, keeper.provider(&stage.world).phi), (0, 0));
 }
 
+/// DR-5: a draw that closes a stale challenge opens none, so that who closed is refunded in the block
+/// that closes it. With eight draws a block, as production has, the next draw of the block opens one.
+#[test]
+fn a_close_is_refunded_with_the_draws_of_production() {
+    let (mut stage, keeper) = holding(&[60_000]);
+    (stage.world.parameters.draws, stage.world.parameters.draw_every_blocks) = (8, 1);
+    until_drawn(&mut stage, &keeper);
+    stage.play("a closealone p/0");
+    let window = stage.world.epoch() + stage.world.parameters.redemption_epochs;
+    stage.play(&format!("epoch {window}"));
+    let mut closed = false;
+    for _ in 0..400 {
+        let upkeep = stage.world.sign("b", Body::Settle(keeper.settle(&stage.world, &[0])));
+        if stage.world.submit(&upkeep) == Ok(Code::Done) {
+            closed = true;
+            break;
+        }
+    }
+    assert!(closed, "a challenge is open in every block for {} epochs", 400 / 40);
+}
+
 #[test]
 fn a_draw_that_closes_a_stale_challenge_opens_none() {
     let (mut stage, keeper) = holding(&[60_000]);

@@ -1,15 +1,18 @@
 //! Leaving: when the bond returns, what goes along, and what stays.
 
 use crate::{
+    audits::{answer, holding, submit, until_drawn},
     books::row,
     script::Stage,
+    sets::settled,
     world::{World, account},
 };
 use posync_protocol::{
-    Amount, Body, Record,
+    Amount, Body, Code, Record,
+    agreement::unused,
     ledger::{BlockContext, Event, Size, touches_operation},
     limits::SETTLEMENT_RING,
-    record::{Provider, Settlement, Standing},
+    record::{Agreement, Provider, Settlement, Standing, Use},
 };
 
 fn standing(world: &World) -> Option<Standing> {
@@ -174,4 +177,52 @@ fn who_comes_back_is_paid_nothing_of_its_earlier_life() {
     note(crate::books::run_to(&mut stage, &keeper, 30, false), &mut later);
     assert_eq!(later, [], "the last that it earned was of {last}");
     assert!((0..24).all(|epoch| row(&stage.world, &account("p"), epoch).is_none()));
+}
+
+/// AG-5, ST-8: signed by both, a close is immediate and ends the agreement's pay at the last settlement,
+/// though a challenge is open and nobody removes it. It then burns nothing more, either.
+#[test]
+fn a_close_by_both_ends_the_pay_though_a_challenge_is_open() {
+    let (mut stage, keeper) = holding(&[60_000]);
+    settled(&mut stage, &keeper);
+    stage.world.draws = true;
+    until_drawn(&mut stage, &keeper);
+    let read = |stage: &Stage| -> Use { stage.world.get(Use::key(&account("p"), 0)).expect("it stands") };
+    stage.play("a close p/0 second=p");
+    let closed = read(&stage);
+    let (before, phi) = (keeper.provider(&stage.world), keeper.provider(&stage.world).phi);
+    assert!(closed.is_closed() && phi > 0, "its reads are due");
+    assert_eq!((before.paid, before.paid_base, before.leaves, before.weighed), (0, 0, 0, 0));
+    let (mut answered, mut paid) = (0, 0);
+    for _ in 0..80 {
+        match answer(&mut stage, &keeper) {
+            Some(result) => answered += u32::from(result == Ok(Code::Done)),
+            None => drop(stage.world.block(&[]).expect("an empty block is valid")),
+        }
+        paid += stage
+            .world
+            .events
+            .iter()
+            .filter(|event| matches!(event, Event::Settled { fee, .. } if fee.grains() > 0))
+            .count();
+    }
+    assert!(answered > 0 && keeper.provider(&stage.world).acc > before.acc, "it answers on");
+    assert_eq!(paid, 0, "for nothing");
+    stage.world.draws = false;
+    answer(&mut stage, &keeper);
+    let (burned, consumer) = (stage.world.system().burned, stage.world.balance("a"));
+    let terms: Agreement = stage.world.get(Agreement::key(&account("p"), 0)).expect("it stands");
+    let settle = keeper.settle(&stage.world, &[0]);
+    assert_eq!(submit(&mut stage, "b", Body::Settle(settle)), Ok(Code::Done));
+    let returned = stage.world.balance("a").grains() - consumer.grains();
+    let costs = stage.world.system().burned.grains() - burned.grains();
+    let whole = closed.storage_reserve.grains() + closed.voucher_reserve.grains() + closed.deposit.grains();
+    let parameters = stage.world.parameters;
+    let then = unused(&terms, &closed, parameters.round(stage.world.height), &parameters).grains();
+    let dust = returned + costs - whole;
+    assert!(dust <= 1 && costs - dust == then, "{costs}, {then} by the close, {dust} of dust");
+    let open = Use { closing_epoch: None, ..closed };
+    let now = unused(&terms, &open, parameters.round(stage.world.height), &parameters).grains();
+    assert!(now > then, "{now} by its removal");
+    assert_eq!(keeper.provider(&stage.world).phi, 0);
 }

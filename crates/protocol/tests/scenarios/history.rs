@@ -47,7 +47,7 @@ fn market() -> World {
     stage.world.leaders = ["s", "t", "u", "v", "s"].map(account).to_vec();
     stage.world.draws = true;
     p.lose_tenths(1);
-    let (keepers, mut dice, mut codes) = ([p, q], Dice(1), BTreeSet::new());
+    let (keepers, mut dice, mut codes) = ([p, q], Dice(2), BTreeSet::new());
     for _ in 0..STEPS {
         if dice.below(3) > 0 {
             let statements = keepers.iter().filter_map(|keeper| {

@@ -34,8 +34,10 @@ mod script;
 mod service;
 mod sets;
 mod signatures;
+mod sleep;
 mod storage;
 mod targets;
+mod topup;
 mod voucher;
 mod world;
 

@@ -346,3 +346,19 @@ fn who_leaves_jail_has_a_bond_for_what_it_declares() {
     stage.world.state.insert(System::key(), system.to_slot());
     stage.play("epoch 2\n p unjail => BondTooSmall\n p unjail bond=1s");
 }
+
+/// JL-4: no data set with who is jailed gets more leaves than are in force. What was brought before and
+/// waits does.
+#[test]
+fn growth_that_waits_does_not_take_effect_in_jail() {
+    let (mut stage, mut keeper) = holding(&[10_000]);
+    until_drawn(&mut stage, &keeper);
+    let large = keeper.change(&stage.world, 0, &[], &[bytes(7, 900_000)]);
+    assert_eq!(submit(&mut stage, "a", Body::SetDataSet(large)), Ok(Code::Done));
+    let place = Standing::key(&account("p"));
+    let mut standing: Standing = stage.world.get(place).expect("it registered");
+    (standing.jailed_until, standing.jailings, standing.last_jailed) = (40, 1, 1);
+    stage.world.state.insert(place, standing.to_slot());
+    assert_eq!(answer(&mut stage, &keeper), Some(Ok(Code::Done)));
+    assert_eq!(keeper.data_set(&stage.world, 0).current.leaves, 10, "as many as were in force");
+}

@@ -12,7 +12,10 @@ use posync_protocol::{
     Account, Amount, Body, Code, Record,
     agreement::{deposit, last_round, storage_reserve, unused},
     limits::Parameters,
-    record::{Agreement, CLASSES, CLOSING_RING, Closing, EGRESS, GAS, Market, Offer, Provider, STORAGE, Use},
+    record::{
+        Agreement, CLASSES, CLOSING_RING, Closing, EGRESS, GAS, Market, Offer, Provider, STORAGE, Standing,
+        Use,
+    },
     settlement::hold,
 };
 use proptest::prelude::*;
@@ -154,13 +157,15 @@ fn an_option_pays_the_price_of_the_day_it_is_used() {
 #[test]
 fn a_top_up_raises_what_is_not_redeemed_and_lowers_nothing() {
     let mut stage = Stage::new();
-    stage.play("p register\n a open p rate=1073741824\n p redeem p/0 egress=1048576\n a topup p/0 1");
+    stage.play(
+        "p register\n a open p rate=1073741824 reserve=1999998\n p redeem p/0 egress=1048576\n a topup p/0 1",
+    );
     assert_eq!((signed(&stage), usage(&stage.world).lock), (1_000_000, None), "nothing rose");
     post(&mut stage, EGRESS, 500_000, 400_000);
     stage.play("a topup p/0 1\n p redeem p/0 egress=2097152");
     assert_eq!((signed(&stage), usage(&stage.world).lock), (2_000_000, None), "a fall locks nothing");
     post(&mut stage, EGRESS, 3_000_000, 2_000_000);
-    stage.play("a topup p/0 1\n p redeem p/0 egress=3145728");
+    stage.play("a topup p/0 3000000\n p redeem p/0 egress=3145728");
     assert_eq!(signed(&stage), 5_000_000, "what was redeemed before keeps its price");
     let locked = usage(&stage.world).lock.expect("it rose");
     assert_eq!((locked.egress_price, locked.egress_slow, locked.egress), (3_000_000, 2_000_000, 2 * MIB));
@@ -169,7 +174,7 @@ fn a_top_up_raises_what_is_not_redeemed_and_lowers_nothing() {
     assert_eq!(row.base.grains(), 4_000_000, "the base is at the slow price of the pair");
     post(&mut stage, EGRESS, 2_000_000, 2_000_000);
     post(&mut stage, GAS, 5_000, 1_000);
-    stage.play("a topup p/0 1\n p redeem p/0 egress=4194304 gas=1048576");
+    stage.play("a topup p/0 3005000\n p redeem p/0 egress=4194304 gas=1048576");
     assert_eq!(signed(&stage), 8_005_000, "egress stays at three millions, gas rises");
     assert_eq!(terms(&stage.world).egress_price, 1_000_000, "the agreement stays what was opened");
 }
@@ -177,7 +182,7 @@ fn a_top_up_raises_what_is_not_redeemed_and_lowers_nothing() {
 #[test]
 fn a_claim_beyond_a_raised_voucher_is_worth_the_raised_price() {
     let mut stage = Stage::new();
-    stage.play("p register\n a open p rate=1073741824");
+    stage.play("p register\n a open p rate=1073741824 reserve=0");
     post(&mut stage, EGRESS, 3_000_000, 3_000_000);
     stage.play("a topup p/0 1s\n p redeem p/0 egress=2097152 claim=3145728");
     assert_eq!(usage(&stage.world).disputed.grains(), 3_000_000);
@@ -307,6 +312,41 @@ fn what_is_offered_is_of_those_who_answered_lately() {
         stage.world.skip_to_epoch(epoch);
         assert!(epoch == 2 || offered(&stage.world, epoch - 2) == (epoch - 2 < 9), "epoch {epoch}");
     }
+}
+
+/// Jailed, suspended or leaving, a provider sells nothing: no price takes it for an offer.
+#[test]
+fn who_may_sell_nothing_offers_nothing() {
+    fn stand(stage: &mut Stage, change: fn(&mut Standing)) {
+        let key = Standing::key(&account("p"));
+        let mut standing: Standing = stage.world.get(key).expect("it registered");
+        change(&mut standing);
+        stage.world.state.insert(key, standing.to_slot());
+    }
+    let offered = |why: fn(&mut Stage)| {
+        let (mut stage, keeper) = holding(&[70_000]);
+        run_to(&mut stage, &keeper, 2, true);
+        while stage.world.epoch() < 4 {
+            why(&mut stage);
+            stage.world.block(&[]).expect("an empty block is valid");
+        }
+        let closing: Closing = stage.world.get(Closing::of(2)).expect("it is measured");
+        assert_eq!(closing.epoch, 2);
+        closing.capacity[STORAGE]
+    };
+    assert!(offered(|_| ()) > 0);
+    let leave = |stage: &mut Stage| {
+        if stage.world.epoch() == 2 && stage.world.height.is_multiple_of(40) {
+            stage.play("p leave");
+        }
+    };
+    assert_eq!(offered(leave), 0, "leaving");
+    assert_eq!(offered(|stage| stand(stage, |standing| standing.jailed_until = 40)), 0, "jailed");
+    assert_eq!(
+        offered(|stage| stand(stage, |standing| (standing.suspended, standing.on_time) = (2, 0))),
+        0,
+        "suspended"
+    );
 }
 
 #[test]

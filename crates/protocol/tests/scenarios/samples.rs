@@ -324,7 +324,7 @@ fn agreement_records() -> Vec<(&'static str, Slot)> {
         acc: u128::MAX,
         closing_epoch: Some(u64::MAX),
         old_session_key: ACCOUNT,
-        old_key_until: u64::MAX,
+        old_key_until: u32::MAX,
         signed: money,
         disputed: money,
         audited: u64::MAX,
@@ -336,6 +336,10 @@ fn agreement_records() -> Vec<(&'static str, Slot)> {
             gas_slow: u64::MAX,
             egress: u64::MAX,
             gas: u64::MAX,
+            egress_before: u64::MAX,
+            egress_base_before: u64::MAX,
+            gas_before: u64::MAX,
+            gas_base_before: u64::MAX,
         }),
     };
     let ending = Ending {

@@ -1,0 +1,355 @@
+//! Sleep (DR-6): who lets a challenge expire, or proves nothing, is drawn in turn only, at a time that
+//! everybody can reckon, and is paid for none of the time in between. And what stays open where draws
+//! are rare (RD-11).
+
+use crate::{
+    audits::{answer, holding, submit, until_drawn},
+    crowd::populate,
+    keeper::{Keeper, bytes},
+    script::Stage,
+    world::account,
+};
+use posync_protocol::{
+    Body, Bounded, Code, Record,
+    audit::is_awake,
+    chunk,
+    ledger::Event,
+    operation::Settle,
+    record::{Audit, Ending, Provider},
+};
+
+/// Others that are registered and hold nothing: a turn comes every twelve epochs.
+const OTHERS: u32 = 60;
+
+/// The next block, in which the keeper answers if it is drawn.
+fn answering(stage: &mut Stage, keeper: &Keeper) {
+    if answer(stage, keeper).is_none() {
+        stage.world.block(&[]).expect("an empty block is valid");
+    }
+}
+
+fn silent(stage: &mut Stage) {
+    stage.world.block(&[]).expect("an empty block is valid");
+}
+
+/// Whether the last block drew somebody in turn, and `p` it was.
+fn was_turn(stage: &Stage) -> bool {
+    let height = stage.world.height;
+    height % 4 == 2
+        && stage.world.events.iter().any(
+            |event| matches!(event, Event::Drawn { provider, height: at } if *provider == account("p") && *at == height),
+        )
+}
+
+/// `p` holds 293 leaves of `a` until `end` and one leaf of its own until epoch 700; it earns all the
+/// fees there are, so that every draw by fee falls on it, and answers all until its turn was there.
+fn heavy(end: u64) -> (Stage, Keeper) {
+    let mut stage = Stage::new();
+    stage.world.check_every = 97;
+    populate(&mut stage.world, OTHERS);
+    stage.play(&format!("p register\n a open p quota=1000 end={end}\n p open p slot=1 quota=1 end=700"));
+    let mut keeper = Keeper::new("p");
+    for (who, slot, length) in [("a", 0, 300_000), ("p", 1, 1_000)] {
+        let set = keeper.change(&stage.world, slot, &[], &[bytes(u64::from(slot) + 1, length)]);
+        assert_eq!(submit(&mut stage, who, Body::SetDataSet(set)), Ok(Code::Done));
+        assert!(keeper.data_set(&stage.world, slot).current.leaves > 0, "at once");
+    }
+    stage.world.draws = true;
+    while !was_turn(&stage) {
+        answering(&mut stage, &keeper);
+        assert!(stage.world.height < 2_000);
+    }
+    assert_eq!(answer(&mut stage, &keeper), Some(Ok(Code::Done)));
+    (stage, keeper)
+}
+
+/// Lets one challenge expire; anyone (here `b`) closes it. Asleep, and no challenge is open.
+fn fall_asleep(stage: &mut Stage, keeper: &Keeper) {
+    while is_awake(&keeper.provider(&stage.world)) {
+        silent(stage);
+    }
+    let open = keeper.audit(&stage.world).challenge.expect("it is open");
+    let parameters = stage.world.parameters;
+    let last = parameters.round(open.height) + parameters.pending_rounds_max;
+    while parameters.round(stage.world.height + 1) <= last {
+        silent(stage);
+    }
+    let close = Settle {
+        provider: account("p"),
+        index: OTHERS,
+        slots: Bounded::default(),
+        endings: Bounded::default(),
+    };
+    assert_eq!(submit(stage, "b", Body::Settle(close)), Ok(Code::Done));
+    let provider: Provider = keeper.provider(&stage.world);
+    assert!(!is_awake(&provider) && keeper.audit(&stage.world).challenge.is_none());
+}
+
+/// RD-1, RD-11, DR-6: nobody is paid for what it did not hold. The data of `a` is gone from the moment
+/// of sleep; no draw comes before its agreement has ended, and the one that comes then reads the one
+/// leaf that lives.
+#[test]
+fn who_sleeps_is_not_paid_for_what_it_lost() {
+    let (mut stage, mut keeper) = heavy(17);
+    fall_asleep(&mut stage, &keeper);
+    let lost = bytes(1, 300_000);
+    let name = chunk::name(&lost);
+    keeper.lost.extend((0..lost.len().div_ceil(1024) as u64).map(|place| (name, place)));
+    let asleep = keeper.provider(&stage.world);
+    let (epoch, earned) = (stage.world.epoch(), stage.world.balance("p").grains());
+    while keeper.audit(&stage.world).challenge.is_none() {
+        silent(&mut stage);
+        assert!(stage.world.height < 2_000);
+    }
+    assert_eq!(answer(&mut stage, &keeper), Some(Ok(Code::Done)));
+    let ending: Ending = stage.world.get(Ending::key(&account("p"), 17)).expect("it was crossed");
+    let rounds = (ending.acc.expect("it was crossed") - asleep.acc) / 1_000_000_000;
+    let now = stage.world.epoch();
+    let pay = stage.world.balance("p").grains() - earned;
+    assert_eq!(
+        rounds, 0,
+        "asleep in epochs {epoch} to {now}, it was paid {rounds} rounds ({pay} grains) for bytes that it did not have"
+    );
+}
+
+/// RD-10, DR-6: nobody asks who sleeps, so who sleeps gains nothing: neither by the turn that comes at
+/// last, nor by waking itself before it.
+#[test]
+fn who_sleeps_gains_nothing_from_not_being_asked() {
+    for wakes_itself in [false, true] {
+        let (mut stage, mut keeper) = heavy(700);
+        fall_asleep(&mut stage, &keeper);
+        let lost = bytes(1, 300_000);
+        let name = chunk::name(&lost);
+        let places: Vec<_> = (0..lost.len().div_ceil(1024) as u64).map(|place| (name, place)).collect();
+        keeper.lost.extend(places.iter().copied());
+        let (asleep, earned) = (keeper.provider(&stage.world), stage.world.balance("p"));
+        let until = stage.world.height + 41 * 8;
+        while stage.world.height < until && keeper.audit(&stage.world).challenge.is_none() {
+            silent(&mut stage);
+        }
+        if wakes_itself && keeper.audit(&stage.world).challenge.is_none() {
+            let own = Body::Settle(keeper.settle(&stage.world, &[]));
+            assert_eq!(submit(&mut stage, "p", own), Ok(Code::Done), "an honest one wakes for nothing");
+            assert!(is_awake(&keeper.provider(&stage.world)));
+        }
+        // Before it is asked it has fetched all of it again.
+        for place in &places {
+            keeper.lost.remove(place);
+        }
+        let woken = stage.world.parameters.round(stage.world.height);
+        while keeper.audit(&stage.world).challenge.is_none() {
+            silent(&mut stage);
+            assert!(stage.world.height < 3_000);
+        }
+        let asked = stage.world.parameters.round(stage.world.height);
+        assert_eq!(answer(&mut stage, &keeper), Some(Ok(Code::Done)));
+        let after = keeper.provider(&stage.world);
+        let now = stage.world.parameters.round(stage.world.height);
+        let paid = (after.acc - asleep.acc) / 1_000_000_000;
+        let since = if wakes_itself { woken } else { asked };
+        assert!(paid <= u128::from(now - since), "{paid} rounds, held since {since}, now {now}");
+        assert!(asked >= asleep.settled_round + 30, "it was long asleep");
+        assert!(is_awake(&after) && stage.world.balance("p") >= earned);
+    }
+}
+
+/// DR-3, DR-6: a provider that proves nothing draws nobody's audits to itself for nothing. `q` has no
+/// byte of its own false data set; it says so in time, is charged nothing, and takes the draws by fee.
+#[test]
+fn who_proves_nothing_takes_no_draws_from_who_proves() {
+    let draws = |with_enemy: bool| {
+        let (mut stage, p) = holding(&[60_000]);
+        stage.world.draws = false;
+        let mut q = Keeper::new("q");
+        if with_enemy {
+            stage.play("q register\n q open q quota=3000 end=700");
+            let set = q.change(&stage.world, 0, &[], &[bytes(99, 3_000_000)]);
+            assert_eq!(submit(&mut stage, "q", Body::SetDataSet(set)), Ok(Code::Done));
+            q.lose_every(1);
+        }
+        stage.world.draws = true;
+        let wealth = |stage: &Stage| {
+            let own = stage.world.balance("q").grains();
+            let bond = if with_enemy { q.provider(&stage.world).bond.grains() } else { 0 };
+            let used: Option<posync_protocol::record::Use> =
+                stage.world.get(posync_protocol::record::Use::key(&account("q"), 0));
+            own + bond + used.map_or(0, |used| used.storage_reserve.grains())
+        };
+        let before = wealth(&stage);
+        let mut by_fee = 0;
+        for _ in 0..40 * 20 {
+            let mut statements = Vec::new();
+            if let Some(statement) = p.statement(&stage.world) {
+                statements.push(stage.world.sign("p", Body::Statement(statement)));
+            }
+            if with_enemy
+                && let Some(statement) = q.statement(&stage.world)
+                && stage.world.height + 1 >= statement.height + stage.world.parameters.deadline_blocks
+            {
+                statements.push(stage.world.sign("q", Body::Statement(statement)));
+            }
+            stage.world.block(&statements).expect("right answers may stand in a block");
+            by_fee += stage
+                .world
+                .events
+                .iter()
+                .filter(|event| {
+                    matches!(event, Event::Drawn { provider, height } if *provider == account("p") && height % 4 == 0)
+                })
+                .count();
+        }
+        (by_fee, before, wealth(&stage))
+    };
+    let (alone, ..) = draws(false);
+    let (beside, before, after) = draws(true);
+    assert!(
+        beside * 2 >= alone || after < before,
+        "{beside} draws by fee of {alone}, and all of it cost {} grains",
+        before - after
+    );
+}
+
+/// DR-6: after an answer of which no read passed, a passed read alone wakes: no `Settle` of its own, not
+/// even after a challenge that expired, and no growth from nothing.
+#[test]
+fn who_proved_nothing_wakes_by_proof_alone() {
+    let (mut stage, mut keeper) = holding(&[60_000]);
+    until_drawn(&mut stage, &keeper);
+    keeper.lose_every(1);
+    assert_eq!(answer(&mut stage, &keeper), Some(Ok(Code::Done)));
+    let wake = |stage: &mut Stage, keeper: &Keeper| {
+        let own = Body::Settle(keeper.settle(&stage.world, &[]));
+        submit(stage, "p", own)
+    };
+    stage.world.draws = false;
+    let asleep = keeper.provider(&stage.world);
+    assert!(!is_awake(&asleep) && asleep.weighed == 0 && stage.world.system().phi == 0);
+    assert_eq!(wake(&mut stage, &keeper), Err(Code::SettledAlready));
+    stage.world.draws = true;
+    until_drawn(&mut stage, &keeper);
+    let asked = keeper.provider(&stage.world);
+    assert_eq!(asked.settled_round, stage.world.parameters.round(stage.world.height), "unpaid until here");
+    stage.world.draws = false;
+    let open = keeper.audit(&stage.world).challenge.expect("it is open");
+    let parameters = stage.world.parameters;
+    while parameters.round(stage.world.height + 1)
+        <= parameters.round(open.height) + parameters.pending_rounds_max
+    {
+        silent(&mut stage);
+    }
+    assert_eq!(wake(&mut stage, &keeper), Ok(Code::Done), "it closes the challenge");
+    assert!(!is_awake(&keeper.provider(&stage.world)), "and sleeps on");
+    assert_eq!(wake(&mut stage, &keeper), Err(Code::SettledAlready));
+    stage.world.draws = true;
+    until_drawn(&mut stage, &keeper);
+    keeper.lost.clear();
+    assert_eq!(answer(&mut stage, &keeper), Some(Ok(Code::Done)));
+    assert!(is_awake(&keeper.provider(&stage.world)), "by what it proved");
+}
+
+/// RD-11: who earns little is drawn in turn only, awake or asleep. What ends between two turns is never
+/// read, and is paid as soon as one leaf lives: at most the rounds of one turn cycle, as docs/threats.md
+/// publishes it.
+#[test]
+fn what_is_paid_untested_is_at_most_one_turn_cycle() {
+    let mut stage = Stage::new();
+    stage.world.check_every = 97;
+    populate(&mut stage.world, OTHERS);
+    stage.play("p register\n q register\n a open p quota=1000 end=17\n p open p slot=1 quota=1 end=700\n b open q quota=900000 end=700");
+    let (mut p, mut q) = (Keeper::new("p"), Keeper::new("q"));
+    for (slot, length) in [(0, 3_000), (1, 1_000)] {
+        let set = p.change(&stage.world, slot, &[], &[bytes(u64::from(slot) + 1, length)]);
+        assert_eq!(submit(&mut stage, "a", Body::SetDataSet(set)), Ok(Code::Done));
+    }
+    let set = q.change(&stage.world, 0, &[], &[bytes(77, 4_000_000)]);
+    assert_eq!(submit(&mut stage, "b", Body::SetDataSet(set)), Ok(Code::Done));
+    stage.world.draws = true;
+    let (mut answers, mut lost_at) = (0, None);
+    while stage.world.epoch() < 19 {
+        let mut statements = Vec::new();
+        for keeper in [&p, &q] {
+            if let Some(statement) = keeper.statement(&stage.world) {
+                answers += u32::from(keeper.name == "p");
+                statements.push(stage.world.sign(&keeper.name, Body::Statement(statement)));
+            }
+        }
+        let turned = !statements.is_empty() && statements.iter().any(|s| s.signer == account("p"));
+        stage.world.block(&statements).expect("right answers may stand in a block");
+        // After its turn it throws away all that it holds for others.
+        if turned && lost_at.is_none() {
+            lost_at = Some((stage.world.epoch(), p.provider(&stage.world).acc, answers));
+            let name = chunk::name(&bytes(1, 3_000));
+            p.lost.extend((0..3).map(|place| (name, place)));
+        }
+    }
+    let (epoch, acc, before) = lost_at.expect("its turn came");
+    let ending: Ending = stage.world.get(Ending::key(&account("p"), 17)).expect("it is there");
+    let rounds = (ending.acc.unwrap_or(acc) - acc) / 1_000_000_000;
+    let cycle = u128::from(cycle_rounds(&stage));
+    assert!(
+        rounds > 0 && rounds <= cycle,
+        "paid {rounds} of the {} rounds in which it held nothing, after {} answers; a cycle has {cycle}",
+        (17 - epoch) * 5,
+        answers - before
+    );
+}
+
+/// The rounds in which the turn line comes round once: a draw in turn every fourth block.
+fn cycle_rounds(stage: &Stage) -> u64 {
+    let system = stage.world.system();
+    let line = u64::from(system.providers) + u64::from(system.newcomers);
+    (line * 4).div_ceil(stage.world.parameters.round_blocks)
+}
+
+/// What `p` earns of one customer until epoch `until`: agreements over these epochs, one after the other,
+/// every challenge answered. `p` earns little, so that it is drawn in turn only.
+fn earned_of(terms: &[(u64, u64)], until: u64) -> (u128, u64) {
+    let mut stage = Stage::new();
+    stage.world.check_every = 97;
+    populate(&mut stage.world, OTHERS);
+    stage.play("p register\n q register\n b open q quota=900000 end=700");
+    let (mut p, mut q) = (Keeper::new("p"), Keeper::new("q"));
+    let set = q.change(&stage.world, 0, &[], &[bytes(77, 4_000_000)]);
+    assert_eq!(submit(&mut stage, "b", Body::SetDataSet(set)), Ok(Code::Done));
+    // It is no newcomer any more.
+    let old = Audit { closed: 64, ..p.audit(&stage.world) };
+    stage.world.state.insert(Audit::key(&account("p")), old.to_slot());
+    stage.world.draws = true;
+    let (mut earned, mut waiting) = (0, terms.iter().enumerate());
+    let mut next = waiting.next();
+    while stage.world.epoch() < until {
+        if let Some((slot, (from, end))) = next.filter(|(_, (from, _))| stage.world.epoch() >= *from) {
+            stage.play(&format!("a open p slot={slot} quota=100 end={end}"));
+            let set = p.change(&stage.world, slot as u32, &[], &[bytes(1, 3_000)]);
+            assert_eq!(submit(&mut stage, "a", Body::SetDataSet(set)), Ok(Code::Done), "from {from}");
+            next = waiting.next();
+        }
+        let statements: Vec<_> = [&p, &q]
+            .into_iter()
+            .filter_map(|keeper| {
+                Some(stage.world.sign(&keeper.name, Body::Statement(keeper.statement(&stage.world)?)))
+            })
+            .collect();
+        stage.world.block(&statements).expect("right answers may stand in a block");
+        let events = stage.world.events.iter();
+        earned += events
+            .map(|event| match event {
+                Event::Settled { provider, pay, .. } if *provider == account("p") => pay.grains(),
+                _ => 0,
+            })
+            .sum::<u128>();
+    }
+    (earned, cycle_rounds(&stage))
+}
+
+/// RD-11: a customer whose agreements all end between two turns pays nothing: each is shorter than a turn
+/// cycle, as docs/threats.md publishes it. One that lasts two cycles pays.
+#[test]
+fn only_what_is_shorter_than_a_turn_cycle_can_stay_unpaid() {
+    let (earned, cycle) = earned_of(&[(0, 5), (5, 17)], 19);
+    assert_eq!(earned, 0);
+    assert!(12 * 5 <= cycle, "the longer one has 60 rounds, a cycle {cycle}");
+    let (earned, _) = earned_of(&[(0, 29)], 29);
+    assert!(earned > 0, "two cycles of 12 epochs hold a draw");
+}
