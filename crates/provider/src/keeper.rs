@@ -260,6 +260,278 @@ impl<E: Spawner + Context, B: Blob, L: Ledger> Keeper<E, B, L> {
         }
         if let Some(settle) = settle {
             self.freeing = self.send_beside(Body::Settle(settle), "upkeep could not be sent now");
+        }
+        Ok(())
+    }
+
+    async fn register(&mut self, height: u64) -> Result<(), KeeperError> {
+        if self.is_registered {
+            // It left, or was removed: coming back is the operator's decision, by a new start.
+            return Ok(());
+        }
+        if self.registered_at.is_none_or(|at| height >= at + REGISTER_BLOCKS) {
+            self.registered_at = Some(height);
+            tracing::info!("registering as a provider");
+            self.ledger.pay(Body::RegisterProvider(self.registration.clone())).await?;
+        }
+        Ok(())
+    }
+
+    /// Declares again what there is room for when a refusal has cut the capacity (PV-5), as far as the
+    /// bond covers it, beside other work: at most once an epoch, since each try costs a fee.
+    fn declare(&mut self, case: &Case) {
+        let Case { provider, offer, parameters, height, .. } = case;
+        let (epoch, capacity) = (parameters.epoch(*height), self.registration.capacity);
+        let capacity = sellable(&Offer { capacity, ..offer.clone() }, provider, parameters);
+        let leaves = provider.leaves_at != 0;
+        let is_tried = self.declared == Some(epoch) || self.declaring.is_busy();
+        if leaves || capacity <= offer.capacity || is_tried {
+            return;
+        }
+        self.declared = Some(epoch);
+        tracing::info!(from = offer.capacity, to = capacity, "declaring the capacity again");
+        let update = UpdateProvider {
+            bond_add: Amount::ZERO,
+            capacity,
+            capacity_egress: offer.capacity_egress,
+            capacity_gas: offer.capacity_gas,
+            reserve_storage: offer.reserve_storage,
+            reserve_egress: offer.reserve_egress,
+            reserve_gas: offer.reserve_gas,
+            term_max: offer.term_max,
+            addresses: self.registration.addresses.clone(),
+            index: provider.index,
+            leave: false,
+            exit: None,
+        };
+        let failed = "the capacity could not be declared again now";
+        self.declaring = self.pay_beside(Body::UpdateProvider(update), failed);
+    }
+
+    /// The own records without slots; `None` when not registered.
+    async fn own(&mut self, height: u64) -> Result<Option<Case>, LedgerError> {
+        let (account, parameters) = (self.account(), self.desk.parts().view.parameters);
+        let mut keys = vec![Provider::key(&account), Audit::key(&account), Endings::key(&account)];
+        keys.extend([Standing::key(&account), Offer::key(&account), System::key()]);
+        let (at, slots) = self.ledger.read(keys).await?;
+        let slot = |place: usize| slots.get(place).and_then(Option::as_ref);
+        self.costs.base_fee = base_fee(&decode::<System>(slot(5))?.unwrap_or_default(), &parameters);
+        let Some(provider) = decode::<Provider>(slot(0))? else { return Ok(None) };
+        let Some(offer) = decode::<Offer>(slot(4))? else { return Ok(None) };
+        let (audit, endings) = (decode::<Audit>(slot(1))?.unwrap_or_default(), decode::<Endings>(slot(2))?);
+        self.finder.saw(at, provider.slots);
+        let (height, anchor, terms) = (at.max(height), [0; 32], BTreeMap::new());
+        let standing = decode::<Standing>(slot(3))?;
+        Ok(Some(Case {
+            account,
+            parameters,
+            height,
+            provider,
+            offer,
+            audit,
+            standing,
+            endings,
+            anchor,
+            terms,
+        }))
+    }
+
+    /// Proves the records of slots; absent agreements are `None`.
+    async fn read_slots(&self, slots: &[u32]) -> Result<(u64, Vec<Option<Terms>>), LedgerError> {
+        read_slots(&self.ledger, &self.account(), slots).await
+    }
+
+    /// Builds and sends a statement. `false` if there is none to send (now).
+    async fn answer(&mut self, mut case: Case) -> Result<bool, KeeperError> {
+        let parts = self.desk.parts();
+        let slots: BTreeSet<u32> =
+            parts.books.with(|state| state.agreements().map(|agreement| agreement.slot).collect());
+        let slots: Vec<u32> = slots.into_iter().collect();
+        for page in slots.chunks(SLOTS_READ) {
+            for terms in self.read_slots(page).await?.1.into_iter().flatten() {
+                parts.view.learn(terms.clone());
+                case.terms.insert(terms.id.slot, terms);
+            }
+        }
+        let Ok(challenge) = case.challenge() else { return Ok(false) };
+        let round = case.parameters.round(challenge.height);
+        let key = RoundInfo::key(round % case.parameters.round_ring);
+        let keys = vec![Audit::key(&case.account), Provider::key(&case.account), key];
+        let (at, last) = self.ledger.read(keys).await?;
+        let now: Option<Audit> = decode(last.first().and_then(Option::as_ref))?;
+        if now.as_ref().and_then(|audit| audit.challenge) != Some(challenge) {
+            return Ok(false);
+        }
+        let info: Option<RoundInfo> = decode(last.get(2).and_then(Option::as_ref))?;
+        let Some(info) = info.filter(|info| info.round == round) else { return Ok(false) };
+        (case.anchor, case.height) = (info.anchor, at);
+        let reader = Reader { store: &parts.store, books: &parts.books };
+        let vouchers = self.payable(&case);
+        let statement = match reader.answers(&case).await {
+            Ok(answers) => case.statement(answers, reader.reasked(&case).await, vouchers),
+            Err(error) => Err(error),
+        };
+        match statement {
+            Ok(statement) => {
+                self.ledger.send(Body::Statement(statement)).await?;
+                Ok(true)
+            }
+            Err(NoStatement::NotDrawn) => Ok(false),
+            Err(error) => {
+                tracing::error!(%error, height = challenge.height, "a challenge cannot be answered");
+                Ok(true)
+            }
+        }
+    }
+
+    fn payable(&self, case: &Case) -> Vec<Redemption> {
+        let kept = self.kept();
+        let round = case.parameters.round(case.height);
+        redeem::payable(kept.iter().map(|(terms, kept)| (terms, kept)), round, &case.parameters)
+    }
+
+    /// The kept vouchers with their terms, and with a claim where something is overdue.
+    fn kept(&self) -> Vec<(Terms, Redemption)> {
+        let parts = self.desk.parts();
+        let now = self.context.current();
+        let overdue = |till: &mut State| -> Vec<(Redemption, u64)> {
+            till.vouchers().map(|kept| (*kept, till.overdue(&kept.voucher.agreement, now))).collect()
+        };
+        let kept = parts.till.with(overdue).into_iter();
+        let with_terms = kept.filter_map(|(kept, overdue)| {
+            let terms = parts.view.kept(&kept.voucher.agreement)?;
+            let redemption = redeem::claiming(&kept, overdue, terms.disputed_bytes());
+            Some((terms, redemption))
+        });
+        with_terms.collect()
+    }
+
+    /// Refreshes some agreements, gives back what is no longer held, and redeems.
+    async fn tidy(&mut self) -> Result<(), KeeperError> {
+        self.refresh().await?;
+        self.recheck().await?;
+        for (agreement, mut shards) in self.desk.expired(self.loose) {
+            shards.retain(|shard| !self.desk.is_loose(agreement, *shard));
+            let going = self.desk.parts().books.let_go(agreement, shards);
+            self.unlink(agreement, going).await?;
+        }
+        self.redeem();
+        self.bring();
+        Ok(())
+    }
+
+    /// Proves the records of some agreements in turn; notes versions in force and ended ones.
+    async fn refresh(&mut self) -> Result<(), KeeperError> {
+        let due = self.due();
+        self.refreshed = due.last().copied().or(Some(nobody()));
+        for page in due.chunks(SLOTS_READ) {
+            let slots: Vec<u32> = page.iter().map(|id| id.slot).collect();
+            let (height, all) = self.read_slots(&slots).await?;
+            for (id, terms) in page.iter().zip(all) {
+                match terms.filter(|terms| terms.id == *id) {
+                    // A node that is behind proves the absence of what came since.
+                    None if height < self.last_seen(id) => {}
+                    None => self.end(*id, height).await?,
+                    Some(terms) => {
+                        let going = self.desk.parts().books.observe(*id, terms.data.clone()).await?;
+                        self.desk.parts().view.learn(terms);
+                        self.unlink(*id, going).await?;
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The agreements to look at now: those after the last one, then from the start.
+    fn due(&self) -> Vec<AgreementId> {
+        let all = self.used();
+        let from = self.refreshed.unwrap_or_else(nobody);
+        let later = all.iter().filter(|id| **id > from);
+        later.chain(all.iter().filter(|id| **id <= from)).take(REFRESH_MAX).copied().collect()
+    }
+
+    /// The agreements that books or till tell of.
+    fn used(&self) -> BTreeSet<AgreementId> {
+        let parts = self.desk.parts();
+        let mut all: BTreeSet<AgreementId> = parts.books.with(|state| state.agreements().collect());
+        all.extend(parts.till.with(|till| till.agreements().collect::<Vec<_>>()));
+        all
+    }
+
+    /// Gives back what an agreement held that was proved gone at a height.
+    async fn end(&mut self, id: AgreementId, height: u64) -> Result<(), KeeperError> {
+        self.finder.ended(height);
+        let parts = self.desk.parts();
+        tracing::info!(slot = id.slot, opened = id.opened, "an agreement is over; its space comes back");
+        let going = parts.books.end(id).await?;
+        self.unlink(id, going).await?;
+        parts.till.forget(id).await?;
+        parts.view.forget(id.slot);
+        self.drop_found(id).await
+    }
+
+    async fn unlink(&self, id: AgreementId, shards: Vec<Hash>) -> Result<(), KeeperError> {
+        if shards.is_empty() {
+            return Ok(());
+        }
+        let parts = self.desk.parts();
+        parts.store.unlink(id, &shards).await?;
+        parts.books.gone(id, &shards);
+        Ok(())
+    }
+
+    /// Pays for a redemption when some voucher must not wait; one at a time, beside the rest.
+    fn redeem(&mut self) {
+        if self.redeeming.is_busy() {
+            return;
+        }
+        let (view, Costs { base_fee, pay, .. }) = (&self.desk.parts().view, self.costs);
+        let (height, parameters, kept) = (view.height(), view.parameters, self.kept());
+        let reads = kept.iter().filter(|(terms, kept)| redeem::is_read(terms, kept)).count();
+        let spare = redeem::spare(pay, reads);
+        let is_due =
+            |(terms, kept): &(Terms, _)| redeem::is_due(terms, kept, height, base_fee, spare, &parameters);
+        let due = kept.into_iter().filter(is_due).map(|(_, kept)| kept);
+        let vouchers = crate::prover::up_to(due);
+        if !vouchers.is_empty() {
+            let body = Body::Redeem(Redeem { vouchers });
+            self.redeeming = self.pay_beside(body, "vouchers could not be redeemed now");
+        }
+    }
+
+    /// At the start: what the store holds and no book names is loose; what a book names and the
+    /// store no longer counts to its agreement is counted again.
+    async fn sweep(&self) -> Result<(), KeeperError> {
+        let parts = self.desk.parts();
+        let mut owed: BTreeSet<(AgreementId, Hash)> = parts.books.with(|state| state.kept());
+        let mut after = None;
+        loop {
+            let page = parts.store.page(after, 1024);
+            let Some(last) = page.last() else { break };
+            after = Some(*last);
+            for shard in page {
+                for agreement in parts.store.holders(&shard) {
+                    if !owed.remove(&(agreement, shard)) {
+                        self.desk.note_loose(agreement, shard);
+                    }
+                }
+            }
+        }
+        for (agreement, shard) in owed {
+            if let Ok(data) = parts.store.get(&shard).await {
+                parts.store.put(agreement, shard, data).await?;
+            }
+        }
+        Ok(())
+    }
+}
+
+const fn nobody() -> AgreementId {
+    AgreementId { provider: Account([0; 32]), slot: 0, opened: 0 }
+}
+
+/// Proves the records of at most [`SLOTS_READ`] slots, and says at which height.
 ///
 /// # Errors
 /// `Unreachable`, `Record`.

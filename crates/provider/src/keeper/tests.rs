@@ -138,13 +138,12 @@ impl Bench {
         let world = World::new(&["paul", "carol"]);
         let (view, questions) = View::new(account("paul"), world.chain, world.parameters);
         let chain = world.chain;
-        let ledger =
-            Memory {
-                world: Arc::new(Mutex::new(world)),
-                waiting: Arc::default(),
-                blocks: Arc::default(),
-                is_stuck: Arc::default(),
-            };
+        let ledger = Memory {
+            world: Arc::new(Mutex::new(world)),
+            waiting: Arc::default(),
+            blocks: Arc::default(),
+            is_stuck: Arc::default(),
+        };
         let (asked, answered) = (ledger.clone(), view.clone());
         context.child("questions").spawn(move |_| answer_questions(asked, answered, questions));
         let config = StoreConfig::for_capacity("store", 64 << 20, 1 << 20);
