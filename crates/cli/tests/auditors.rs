@@ -129,17 +129,19 @@ fn accounts(net: &Net, blocks: &[Value]) -> Accounts {
     assert!(auditors.len() >= seats.len(), "every seat reads under an account of its own: {auditors:?}");
     assert!(seats.iter().all(|seat| !auditors.contains(seat)), "a seat's own account opens nothing");
     for (_, transfer) in of_kind(blocks, "Transfer") {
-        assert_eq!(number(&transfer["fields"]["amount"]), 2_500_000_000_000, "one size: {transfer}");
+        assert_eq!(number(&transfer["fields"]["amount"]), 50_000_000_000, "one size: {transfer}");
         assert!(auditors.contains(text(&transfer["fields"]["to"])), "{transfer}");
     }
     Accounts { gateway, auditors }
 }
 
-/// Agreements differ in the provider, the slot and the keys; until its reveal, nothing else on the
-/// ledger is an auditor's.
+/// Agreements of auditors differ in the provider, the slot and the keys; until its reveal, nothing else
+/// on the ledger is an auditor's. Who stores holds leaves, who only reads does not: that tells the two
+/// apart, by decision (`docs/decisions/auditors-are-gateways.md`).
 fn the_ledger_shows_equal_customers(blocks: &[Value], accounts: &Accounts) {
     let mut terms = BTreeSet::new();
-    for (height, open) in of_kind(blocks, "Open") {
+    let read = of_kind(blocks, "Open").filter(|(_, open)| accounts.auditors.contains(text(&open["signer"])));
+    for (height, open) in read {
         let mut fields = open["fields"].clone();
         let length = number(&fields["end_epoch"]) - height / EPOCH;
         let object = fields.as_object_mut().expect("fields");
@@ -151,7 +153,7 @@ fn the_ledger_shows_equal_customers(blocks: &[Value], accounts: &Accounts) {
         }
         terms.insert(fields.to_string());
     }
-    assert_eq!(terms.len(), 1, "one kind of agreement: {terms:?}");
+    assert_eq!(terms.len(), 1, "readers open one kind of agreement: {terms:?}");
     let known = ["Open", "TopUp", "CloseAlone"];
     for (_, operation) in done(blocks).filter(|(_, o)| accounts.auditors.contains(text(&o["signer"]))) {
         assert!(known.contains(&text(&operation["kind"])), "no customer does this: {operation}");

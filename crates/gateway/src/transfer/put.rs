@@ -44,6 +44,8 @@ use tokio::sync::OwnedSemaphorePermit;
 const READY_TIMEOUT: Duration = Duration::from_secs(20);
 /// Pause between looks for room when there was too little.
 const ROOM_PAUSE: Duration = Duration::from_millis(500);
+/// Other places that a shard is brought to when one does not take it.
+const SHARD_ATTEMPTS: u32 = 4;
 /// How long the last two shards of a segment are waited for before repair takes over.
 const LINGER: Duration = Duration::from_secs(2);
 /// How long six signatures are waited for.
@@ -250,34 +252,70 @@ async fn encode(core: &Core, key: FileKey, segment: u32, plain: Vec<u8>) -> [Sha
     }
 }
 
-/// Brings one shard to its provider, or to another if that one cannot be reached, and waits for
-/// the signature.
+/// Brings one shard to its provider, or to others if that one cannot be reached or does not take it, and
+/// waits for the signature.
 async fn one(
     core: &Arc<Core>,
     place: &[u8],
     used: &Mutex<BTreeSet<Account>>,
-    room: Room,
+    mut room: Room,
     added: Added,
     bytes: Vec<u8>,
     memory: Arc<OwnedSemaphorePermit>,
 ) -> Result<(), String> {
-    let unsigned = match room.deed().link.ready().await {
-        Ok(()) => send(room, added, bytes).await?,
-        Err(error) => {
-            room.deed().link.doubt();
-            let other = instead(core, place, used, &room).ok_or_else(|| error.to_string())?;
-            drop(room);
-            send(other, added, bytes).await?
+    let mut attempts = 0;
+    let unsigned = loop {
+        let (full, length) = (room.deed().clone(), room.bytes());
+        let sent = match full.link.ready().await {
+            Ok(()) => send(room, added, bytes.clone()).await,
+            Err(error) => {
+                full.link.doubt();
+                Err(error.to_string())
+            }
+        };
+        match sent {
+            Ok(unsigned) => break unsigned,
+            Err(error) => {
+                attempts += 1;
+                room =
+                    elsewhere(core, place, used, (&full.provider(), length), attempts).await.ok_or(error)?;
+            }
         }
     };
-    drop(memory);
+    drop((memory, bytes));
     if unsigned.signed().await { Ok(()) } else { Err("a provider refused to sign".into()) }
 }
 
+/// Room for a shard that was not taken: with an operator that holds none of the segment, the one that
+/// did not take it included, which may have another agreement by now. Full is not final: agreements
+/// open meanwhile. `None` when that was waited for in vain.
+async fn elsewhere(
+    core: &Arc<Core>,
+    place: &[u8],
+    used: &Mutex<BTreeSet<Account>>,
+    (refused, bytes): (&Account, u64),
+    attempts: u32,
+) -> Option<Room> {
+    if attempts > SHARD_ATTEMPTS {
+        return None;
+    }
+    used.lock().expect("no holder of this lock panics").remove(refused);
+    let environment = &core.common.environment;
+    let found = async {
+        loop {
+            if let Some(room) = instead(core, place, used, bytes) {
+                return room;
+            }
+            environment.sleep(ROOM_PAUSE).await;
+        }
+    };
+    environment.within(SIGNED_TIMEOUT, found).await
+}
+
 /// Room at an operator that holds no shard of the segment.
-fn instead(core: &Core, place: &[u8], used: &Mutex<BTreeSet<Account>>, room: &Room) -> Option<Room> {
+fn instead(core: &Core, place: &[u8], used: &Mutex<BTreeSet<Account>>, bytes: u64) -> Option<Room> {
     let mut used = used.lock().expect("no holder of this lock panics");
-    let other = core.rooms(place, 1, room.bytes(), &used, &BTreeSet::new()).pop()?;
+    let other = core.rooms(place, 1, bytes, &used, &BTreeSet::new()).pop()?;
     used.insert(other.deed().provider());
     Some(other)
 }
