@@ -205,3 +205,21 @@ proptest! {
         prop_assert!(slash::unresponsive(n, k) <= ONE / 100 * 7);
     }
 }
+
+#[test]
+fn the_median_counts_no_report_without_weight() {
+    assert_eq!(score::lower_weighted_median(&[]), None);
+    assert_eq!(score::lower_weighted_median(&[(5, 0)]), None);
+    assert_eq!(score::lower_weighted_median(&[(5, 0), (7, 1), (9, 0)]), Some(7));
+}
+
+#[test]
+fn quality_begins_at_the_correctness_gate() {
+    assert_eq!(score::quality(score::CORRECTNESS_MIN - 1, ONE, ONE), 0);
+    assert!(score::quality(score::CORRECTNESS_MIN, ONE, ONE) > 0);
+}
+
+#[test]
+fn an_empty_pool_divides_nothing_and_keeps_a_prior() {
+    assert_eq!(pool::class_split(0, &[0, 0], &[ONE / 2, ONE / 2], ONE / 5), (vec![0, 0], 1));
+}

@@ -6,9 +6,10 @@ use crate::{
 };
 use posync_protocol::{
     Account, Body, Bounded, Code,
-    capacity::{rate, share_of},
+    capacity::{offered_egress, rate, share_of},
     economics::price,
     ledger::Event,
+    limits::MEASURED_FRESH_EPOCHS,
     operation::{Measure, ProbeCount},
     record::{Agreement, Closing, EGRESS, Market, Measured, Offer, Probe, Provider, ProviderAt},
 };
@@ -404,4 +405,16 @@ proptest! {
             prop_assert!(row.sold_egress <= offer.capacity_egress);
         }
     }
+}
+
+#[test]
+fn a_measurement_counts_as_offered_for_as_long_as_it_is_fresh_and_not_an_epoch_longer() {
+    let stage = measured_network(100);
+    let offer: Offer = stage.world.get(Offer::key(&account("p"))).expect("it registered");
+    let measured = |taken| Measured { taken, rates: [90, 50, 70], epochs: [3, 2, 1] };
+    let last = 3 + MEASURED_FRESH_EPOCHS;
+    assert_eq!(offered_egress(&offer, Some(&measured(3)), last), 70, "the median of three");
+    assert_eq!(offered_egress(&offer, Some(&measured(3)), last + 1), 0);
+    assert_eq!(offered_egress(&offer, Some(&measured(2)), 3), 0, "twice is not enough");
+    assert_eq!(offered_egress(&offer, None, 3), 0);
 }

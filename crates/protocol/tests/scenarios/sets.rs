@@ -9,7 +9,7 @@ use crate::{
 use posync_protocol::{
     Body, Code, Hash, Record,
     operation::SetDataSet,
-    record::{DataSet, Standing, Version},
+    record::{Audit, DataSet, Standing, Version},
     tree::EMPTY_ROOT,
 };
 use proptest::prelude::*;
@@ -545,5 +545,34 @@ proptest! {
         let audit = model.keeper.audit(&model.stage.world);
         prop_assert_eq!(audit.history.count_ones() + audit.silent.count_ones(), audit.drawn.min(64));
         prop_assert!(audit.missing.is_empty());
+    }
+}
+
+/// Endings are counted within a window of epochs; who was paid for nothing has none to keep.
+#[test]
+fn a_provider_that_was_paid_for_nothing_for_long_takes_data_for_a_whole_term() {
+    let mut stage = Stage::new();
+    stage.play("p register");
+    stage.world.skip_to_epoch(305);
+    stage.play("a open p quota=100000 end=1025");
+    let mut keeper = Keeper::new("p");
+    let set = keeper.change(&stage.world, 0, &[], &[bytes(1, 9_000)]);
+    assert_eq!(bring(&mut stage, "a", &set), Code::Done);
+    assert_eq!(current(&stage, &keeper).leaves, 9);
+}
+
+/// DR-6: who proved nothing is woken by a passed read, not by giving its data up and taking other.
+#[test]
+fn new_data_wakes_nobody_who_proved_nothing() {
+    for (history, weighed) in [(0, false), (1, true)] {
+        let mut stage = Stage::new();
+        stage.play("p register\n a open p quota=100000 end=700");
+        let mut keeper = Keeper::new("p");
+        let audit = Audit { drawn: 4, history, ..keeper.audit(&stage.world) };
+        stage.world.state.insert(Audit::key(&account("p")), audit.to_slot());
+        let set = keeper.change(&stage.world, 0, &[], &[bytes(1, 9_000)]);
+        assert_eq!(bring(&mut stage, "a", &set), Code::Done);
+        let provider = keeper.provider(&stage.world);
+        assert_eq!((provider.paid > 0, provider.weighed == provider.paid), (true, weighed), "{history}");
     }
 }
