@@ -89,3 +89,26 @@ encoded! {
         opened: u64,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use alloc::string::ToString;
+
+    #[test]
+    fn an_account_is_read_as_it_is_written_and_nothing_else_is() {
+        let account = Account([7; 32]);
+        let text = account.to_string();
+        assert_eq!(text.parse(), Ok(account));
+        let other = bech32::encode::<bech32::Bech32m>(bech32::Hrp::parse_unchecked("bc"), &[7; 32]);
+        let short = bech32::encode::<bech32::Bech32m>(PREFIX, &[7; 31]);
+        for (wrong, reason) in [
+            (other.expect("it is short"), "starts with 'bc', an account starts with 'sync'"),
+            (short.expect("it is short"), "holds 31 bytes, an account holds 32"),
+            (text[1..].to_string(), "is not a bech32m account"),
+        ] {
+            let error = wrong.parse::<Account>().expect_err("it is no account");
+            assert!(error.contains(reason), "{error}");
+        }
+    }
+}

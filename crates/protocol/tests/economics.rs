@@ -223,3 +223,9 @@ fn quality_begins_at_the_correctness_gate() {
 fn an_empty_pool_divides_nothing_and_keeps_a_prior() {
     assert_eq!(pool::class_split(0, &[0, 0], &[ONE / 2, ONE / 2], ONE / 5), (vec![0, 0], 1));
 }
+
+#[test]
+fn of_no_seats_none_is_spared_and_none_was_away() {
+    assert_eq!((slash::equivocation(0, 1), slash::unresponsive(0, 1)), (ONE, 0));
+    assert_eq!((slash::equivocation(1, 1), slash::unresponsive(1, 1)), (ONE, 0));
+}

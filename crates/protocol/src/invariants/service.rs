@@ -17,7 +17,6 @@ pub(super) fn check(state: &State, system: &System) -> Result<(), Broken> {
         equal("reports are in the order of their auditors", ascends && !findings.is_empty(), true)?;
     }
     let reports = u64::from(system.providers) * REPORT_PARTS as u64;
-    at_most("orphaned ServiceRound", state.count::<ServiceRound>(), CLOSING_RING)?;
     at_most("orphaned Commitment", state.count::<Commitment>(), u64::from(system.seats) * CLOSING_RING)?;
     at_most("orphaned Reports", state.count::<Reports>(), reports)
 }

@@ -83,6 +83,7 @@ pub(crate) const REFUSED: &str = "
     a close p/0 second=p end=max                       => BadShape
     a close p/0 second=p consumer=b                    => BadShape
     a close p/0 second=p index=1                       => BadShape
+    a close p/0 second=p index=1048576                 => !BadShape
     b closealone p/0                                   => WrongParty
     p closealone p/0                                   => NoticeMissing
     b rotate p/0 fresh                                 => WrongParty

@@ -12,7 +12,8 @@ use posync_protocol::{
     invariants::check_all,
     record::{
         AccountState, Agreement, Audit, Books, Closing, DataSet, Ending, Endings, Endpoint, FeeTree, Lock,
-        Market, Newcomer, Offer, Peak, Provider, ProviderAt, Settlement, SlotTree, Standing, System, Use,
+        Market, Newcomer, Offer, Peak, Probe, Provider, ProviderAt, Settlement, SlotTree, Standing, System,
+        Use,
     },
 };
 
@@ -72,6 +73,9 @@ const SUMS: &[Fault] = &[
     ("Provider.slots", |w, p| change(w, Provider::key(p), |r: &mut Provider| r.slots += 1)),
     ("Provider.sold", |w, p| change(w, Provider::key(p), |r: &mut Provider| r.sold += 1)),
     ("sold within the capacity", |w, p| change(w, Offer::key(p), |r: &mut Offer| r.capacity = 1)),
+    ("sold egress within the declared", |w, p| {
+        change(w, Provider::key(p), |r: &mut Provider| r.sold_egress = u64::MAX);
+    }),
     ("Provider.phi", |w, p| change(w, Provider::key(p), |r: &mut Provider| r.phi += 1)),
     ("Provider.weighed", |w, p| change(w, Provider::key(p), |r: &mut Provider| r.weighed -= 1)),
     ("System.phi", |w, p| change(w, Provider::key(p), |r: &mut Provider| r.weighed = 0)),
@@ -127,6 +131,15 @@ const RECORDS: &[Fault] = &[
     }),
     ("orphaned Ending", |w, p| insert(w, Ending::key(p, 99), Ending::default().to_slot())),
     ("orphaned DataSet", |w, p| insert(w, DataSet::key(p, 99), DataSet::default().to_slot())),
+    ("orphaned Audit", |w, _| insert(w, Audit::key(&Account::default()), Audit::default().to_slot())),
+    ("orphaned ProviderAt", |w, _| {
+        insert(w, ProviderAt::key(9), ProviderAt { account: None, next_vacant: None }.to_slot());
+    }),
+    ("orphaned Probe", |w, _| {
+        for place in 100..200 {
+            insert(w, Key([place; 32]), Probe { epoch: 1, seed: [0; 32], providers: 1 }.to_slot());
+        }
+    }),
     ("orphaned Use", |w, p| insert(w, Use::key(p, 99), Use::default().to_slot())),
     ("slots of a known kind", |w, _| insert(w, Key([9; 32]), [99; 256])),
     ("does not decode", |w, _| {

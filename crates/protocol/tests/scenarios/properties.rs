@@ -4,12 +4,13 @@ use crate::{
     script::Stage,
     world::{World, account},
 };
+use commonware_codec::EncodeSize as _;
 use posync_protocol::{
     Account, Amount, Body, Bounded, Code, Operation,
     amount::ONE,
     fees::{Split, split_fee},
     ledger::{Event, Invalid, Mode, execute, select},
-    limits::{BODY_BYTES_MAX, FREE_LANE_BYTES, SETTLE_SLOTS_MAX},
+    limits::{BODY_BYTES_MAX, FREE_LANE_BYTES, OPERATIONS_MAX, SETTLE_SLOTS_MAX},
     operation::{AuditCommit, Lane, Redeem, Settle, Transfer},
     record::Use,
 };
@@ -195,6 +196,58 @@ proptest! {
             prop_assert!(own.is_sorted());
         }
     }
+}
+
+/// BL-5: upkeep that names more records than a block may leaves half of them to who pays.
+#[test]
+fn what_is_free_leaves_half_of_the_records_to_who_pays() {
+    let world = World::new(&ACTORS);
+    let [settle, ..] = crowd();
+    let unsigned = |place: u8, body: Body, max_fee| Operation {
+        signer: Account([place; 32]),
+        nonce: 0,
+        max_fee,
+        expires: 9,
+        body,
+        signature: [0; 64],
+    };
+    let free = (0..200).map(|place| unsigned(place, apart(settle.clone(), place), Amount::ZERO));
+    let transfer = Body::Transfer(Transfer { to: account("b"), amount: Amount::sync(1) });
+    let candidates: Vec<Operation> = free.chain([unsigned(255, transfer, Amount::sync(1))]).collect();
+    let context = world.context(1);
+    let chosen = select(&context, &world.system(), &world.roster(&context), &[], &candidates);
+    assert!(chosen.len() < candidates.len(), "all that is free does not fit");
+    assert_eq!(chosen.last(), Some(&200), "who pays has room");
+}
+
+#[test]
+fn no_more_operations_are_selected_than_a_block_may_hold() {
+    let world = World::new(&ACTORS);
+    let [Body::Settle(settle), ..] = crowd() else { unreachable!("the first is upkeep") };
+    // The least of all: it names the same few records each time.
+    let body = Body::Settle(Settle { slots: Bounded::default(), ..settle });
+    let (signer, signature) = (account("a"), [0; 64]);
+    let least = Operation { signer, nonce: 0, max_fee: Amount::ZERO, expires: 9, body, signature };
+    let context = world.context(1);
+    let candidates = vec![least; OPERATIONS_MAX + 1];
+    let chosen = select(&context, &world.system(), &world.roster(&context), &[], &candidates);
+    assert_eq!(chosen.len(), OPERATIONS_MAX);
+}
+
+#[test]
+fn a_body_beyond_its_bytes_is_invalid() {
+    let world = World::new(&ACTORS);
+    let [body, ..] = crowd();
+    let (signer, signature) = (account("a"), [0; 64]);
+    let upkeep = Operation { signer, nonce: 0, max_fee: Amount::ZERO, expires: 9, body, signature };
+    let most = BODY_BYTES_MAX / upkeep.encode_size();
+    let context = world.context(1);
+    let run = |count| {
+        let operations = vec![upkeep.clone(); count];
+        let records = world.read(&context, &[], &operations)?;
+        execute(&context, &[], &operations, &records, Mode::Propose).map(|_| ())
+    };
+    assert_eq!((run(most), run(most + 1)), (Ok(()), Err(Invalid::Body)));
 }
 
 /// Bodies of a crowded mempool: none of them needs to be valid.

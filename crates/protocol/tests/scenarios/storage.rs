@@ -350,6 +350,21 @@ fn upkeep_changes_something_or_is_refused() {
             Code::BadShape,
         ),
         (
+            "a slot twice",
+            wrong(|s| s.slots = Bounded::new(vec![(0, account("a"), 700); 2]).expect("two")),
+            Code::BadShape,
+        ),
+        (
+            "endings that do not ascend",
+            wrong(|s| s.endings = Bounded::new(vec![1, 0]).expect("two")),
+            Code::BadShape,
+        ),
+        (
+            "an ending two epochs ahead",
+            wrong(|s| s.endings = Bounded::new(vec![2]).expect("one")),
+            Code::BadShape,
+        ),
+        (
             "another end",
             wrong(|s| s.slots = Bounded::new(vec![(0, account("a"), 7)]).expect("one")),
             Code::BadShape,
