@@ -221,3 +221,15 @@ fn a_refusal_counts_for_an_epoch_and_not_a_block_longer() {
     let last = stage.world.height + 1 - epoch;
     stage.play(&format!("b refusal p leaves=5 height={last}"));
 }
+
+#[test]
+fn a_bond_covers_the_capacity_that_it_pays_for_and_not_a_leaf_more() {
+    let mut stage = Stage::new();
+    stage.play(
+        "
+        p register bond=1200s
+        p update capacity=2000000001  => BondTooSmall
+        p update capacity=2000000000
+        ",
+    );
+}

@@ -196,3 +196,15 @@ proptest! {
         let _ = Receipts::decode(Copying(&bytes));
     }
 }
+
+#[test]
+fn each_seat_has_a_place_of_its_own_among_the_offences_of_an_epoch() {
+    for seat in 0..256 {
+        let mut offences = Offences::default();
+        assert!(offences.add(seat) && !offences.add(seat), "{seat} is new once");
+        let known: Vec<u32> = (0..256).filter(|other| offences.has(*other)).collect();
+        assert_eq!(known, [seat]);
+    }
+    let mut full = Offences::default();
+    assert!(!full.add(256) && !full.has(256), "there is no such seat");
+}
