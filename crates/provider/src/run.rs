@@ -12,8 +12,8 @@
 use crate::{
     books::{Books, BooksError, Held},
     config::{Config, ConfigError},
-    keeper::{Finds, Keeper, KeeperError, answer_questions},
-    node::Node,
+    keeper::{Ends, Finds, Journals, Keeper, KeeperError, Patience, answer_questions},
+    node::{Node, Witnesses},
     probe::{Prober, Shared},
     scrub::{self, Unreadable},
     segments::{Store, StoreError},
@@ -90,20 +90,20 @@ where
     let (till, mut till_task) = Till::open(context.child("till"), &name("till")).await?;
 
     let finds = Finds::open(context.child("finds"), &name("finds")).await.map_err(KeeperError::from)?;
+    let ends = Ends::open(context.child("ends"), &name("ends")).await.map_err(KeeperError::from)?;
     let (view, questions) = View::new(account, chain, parameters);
     let clock = Arc::new(context.child("clock"));
     let (capacity_leaves, asking, seen) = (config.capacity_leaves(), view.clone(), view.clone());
     let key = config.key.clone();
     let desk = Parts { clock, store: store.clone(), books, till, view, capacity_leaves, key };
     let desk = Arc::new(Desk::new(desk));
+    let uptime = desk.uptime().clone();
+    context.child("uptime").spawn(move |context| uptime.run(context));
     let mut listening = listen(&context, &network, &config, desk.clone()).await?;
     let registration = config.registration(listening.address)?;
 
     let network = Shared::new(network);
-    let light = Light::new(chain, config.network_key);
-    let (dialing, key) = (context.child("connection"), config.key.clone());
-    let connection = Connection::new(dialing, network.clone(), key, config.nodes.clone(), light);
-    let node = Node::start(context.child("follower"), connection, config.key.clone(), parameters);
+    let node = follow(&context, &network, &config);
     let asked = node.clone();
     context.child("questions").spawn(move |_| answer_questions(asked, asking, questions));
     let (probing, view, key) = (context.child("prober"), desk.parts().view.clone(), config.key.clone());
@@ -114,9 +114,9 @@ where
         desk.clone(),
         node,
         registration,
-        config.loose,
+        Patience { loose: config.loose, grace_blocks: config.grace_blocks() },
         config.report.clone(),
-        finds,
+        Journals { finds, ends },
     );
     let mut keeper_task = context.child("keeper_task").spawn(move |_| keeper.run());
     let every = config.scrub;
@@ -145,6 +145,25 @@ where
         }
     }
     ended
+}
+
+/// Follows the chain over a light connection to one node at a time; what is gone is asked of two.
+fn follow<E, N>(context: &E, network: &Shared<N>, config: &Config) -> Node
+where
+    E: Spawner + Clock + CryptoRng,
+    N: Network,
+{
+    let light = Light::new(config.chain, config.network_key);
+    let (asking, sockets, key, believed) =
+        (context.child("witness"), network.clone(), config.key.clone(), light.clone());
+    let alone = move |endpoint| {
+        let (context, key) = (asking.child("alone"), key.clone());
+        Connection::new(context, sockets.clone(), key, vec![endpoint], believed.clone())
+    };
+    let witnesses = Witnesses::new(&config.nodes, alone);
+    let (dialing, key) = (context.child("connection"), config.key.clone());
+    let connection = Connection::new(dialing, network.clone(), key, config.nodes.clone(), light);
+    Node::start(context.child("follower"), connection, witnesses, config.key.clone(), config.parameters)
 }
 
 fn held<B: commonware_runtime::Blob>(store: &Store<B>) -> Held {

@@ -75,6 +75,7 @@ tagged! {
         1 => Moved(Moved),
         2 => Ended(AgreementId),
         3 => Part(Part),
+        4 => Damaged(bool),
     }
 }
 
@@ -111,7 +112,8 @@ impl Books {
     where
         E: Context + Spawner,
     {
-        let (mut journal, mut state) = Journal::open(context.child("books"), partition, apply).await?;
+        let open = Journal::open(context.child("books"), partition, apply, snapshot, hurt);
+        let (mut journal, mut state) = open.await?;
         state.leaving.clear();
         if journal.is_long(state.size()) {
             journal.snapshot(snapshot(&state)).await?;
@@ -261,8 +263,14 @@ fn signed(change: Change, ask: Sign, height: u64) -> Record {
     })
 }
 
+/// Records were lost: shards may be owed that no book names.
+fn hurt(state: &mut State) {
+    state.damaged = true;
+}
+
 fn snapshot(state: &State) -> Vec<Record> {
     let mut records = vec![];
+    records.extend(state.damaged.then_some(Record::Damaged(true)));
     for (agreement, book) in &state.books {
         for (version, kept) in &book.versions {
             let (version, Kept { tree, signature, height }) = (*version, kept);
@@ -300,6 +308,7 @@ fn apply(state: &mut State, record: Record) {
         Record::Ended(agreement) => {
             state.end(&agreement);
         }
+        Record::Damaged(damaged) => state.damaged = damaged,
         Record::Part(part) => {
             let book = state.books.entry(part.agreement).or_default();
             let kept = book.versions.entry(part.version).or_default();

@@ -62,7 +62,8 @@ impl Till {
     where
         E: Context + Spawner,
     {
-        let (mut journal, state) = Journal::open(context.child("till"), partition, apply).await?;
+        let open = Journal::open(context.child("till"), partition, apply, snapshot, State::hurt);
+        let (mut journal, state) = open.await?;
         if journal.is_long(state.len() as u64) {
             journal.snapshot(snapshot(&state)).await?;
         }
