@@ -17,7 +17,7 @@ use crate::{
     view::View,
     world::{World, account, key},
 };
-use commonware_runtime::{Clock as _, Runner as _, Spawner as _, Supervisor as _, deterministic, reschedule};
+use commonware_runtime::{Clock as _, Runner as _, Supervisor as _, deterministic, reschedule};
 use commonware_utils::sync::Mutex;
 use posync_protocol::{
     Bounded, Code, Key,

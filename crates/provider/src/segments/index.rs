@@ -90,6 +90,8 @@ pub(super) struct Index {
     segments: BTreeMap<u32, Segment>,
     held: BTreeMap<AgreementId, Totals>,
     totals: Totals,
+    /// Files that were given up when nothing lay in them, and may be on disk still.
+    dropped: BTreeSet<u32>,
 }
 
 impl Index {
@@ -182,6 +184,23 @@ impl Index {
             self.segments.remove(&segment);
         }
         empty
+    }
+
+    /// Notes that an empty file is given up.
+    pub(super) fn give_up(&mut self, segment: u32) {
+        if self.drop_segment(segment) {
+            self.dropped.insert(segment);
+        }
+    }
+
+    /// Files that were given up and may be on disk still.
+    pub(super) const fn given_up(&self) -> &BTreeSet<u32> {
+        &self.dropped
+    }
+
+    /// A file that was given up is off the disk.
+    pub(super) fn off_disk(&mut self, segment: u32) {
+        self.dropped.remove(&segment);
     }
 
     /// A shard's entry.

@@ -130,6 +130,7 @@ impl<E: Context> Log<E> {
         let files = Record::Files(Bounded::new(files).ok_or(StoreError::Bound("segment files"))?);
         let all: Vec<Kept> = index.shards().map(|(shard, entry)| kept(shard, entry)).collect();
         let mut records = vec![files];
+        records.extend(index.given_up().iter().map(|number| Record::Dropped(*number)));
         for part in all.chunks(ENTRIES_MAX) {
             records.extend(Bounded::new(part.to_vec()).map(Record::Entries));
         }
@@ -184,8 +185,6 @@ fn apply(index: &mut Index, record: Record) {
                 start += frame.size();
             }
         }
-        Record::Dropped(segment) => {
-            index.drop_segment(segment);
-        }
+        Record::Dropped(segment) => index.give_up(segment),
     }
 }

@@ -35,8 +35,16 @@ impl<E: Context> Writer<E> {
         let numbers = self.numbers().await?;
         let newest = self.shared.lock().index.segments().keys().next_back().copied();
         let last = numbers.last().copied();
+        let given_up = self.shared.lock().index.given_up().clone();
         let mut sizes = BTreeMap::new();
+        eprintln!("DBG {numbers:?} {newest:?} {given_up:?} {:?}", self.shared.lock().index.segments());
         for number in numbers {
+            if given_up.contains(&number) {
+                // A crash came between the note that nothing lies in it and its removal.
+                let partition = self.config.segments_partition();
+                self.context.remove(&partition, Some(&number.to_be_bytes())).await?;
+                continue;
+            }
             let known = self.shared.lock().index.segments().get(&number).copied();
             let file = match self.shared.files.get(number).await {
                 Ok(file) => file,
@@ -60,6 +68,7 @@ impl<E: Context> Writer<E> {
             sizes.insert(number, file.size);
             self.active = number;
         }
+        given_up.iter().for_each(|number| self.shared.lock().index.off_disk(*number));
         self.lose_missing(&sizes);
         if !self.shared.lock().present.contains(&self.active) {
             self.open_segment(newest.map_or(0, |newest| newest + 1)).await?;

@@ -283,12 +283,14 @@ impl<E: Context> Writer<E> {
         self.log.sync().await?;
         {
             let mut state = self.shared.lock();
-            state.index.drop_segment(number);
+            state.index.give_up(number);
             state.present.remove(&number);
         }
         self.shared.files.close(number).await;
         let partition = self.config.segments_partition();
-        Ok(self.context.remove(&partition, Some(&number.to_be_bytes())).await?)
+        self.context.remove(&partition, Some(&number.to_be_bytes())).await?;
+        self.shared.lock().index.off_disk(number);
+        Ok(())
     }
 
     /// Frees space until `bytes` more fit below the cap.

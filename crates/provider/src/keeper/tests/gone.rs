@@ -101,7 +101,9 @@ fn without(world: &World, id: AgreementId) -> World {
         Use::key(&id.provider, id.slot),
         DataSet::key(&id.provider, id.slot),
     ];
-    keys.iter().for_each(|key| drop(world.state.remove(key)));
+    for key in keys {
+        world.state.remove(&key);
+    }
     world
 }
 
@@ -189,8 +191,12 @@ fn a_voucher_is_kept_until_its_window_is_over_whatever_is_absent() {
             bench.look(&context, 1).await;
         }
         assert_eq!((bench.stored(), bench.has_book(id)), (0, false), "its grace period is over for long");
-        bench.ledger.blocks.lock().witnesses = vec![];
-        let blocks = 2 * bench.epoch_blocks();
+        {
+            let mut blocks = bench.ledger.blocks.lock();
+            (blocks.behind, blocks.witnesses) = (None, vec![]);
+        }
+        bench.ledger.world.lock().draws = true;
+        let blocks = 4 * bench.epoch_blocks();
         bench.look(&context, blocks).await;
         assert_eq!(bench.paid(id), 0, "and then it goes, too");
     });
