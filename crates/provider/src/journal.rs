@@ -35,6 +35,11 @@ use mend::Mended;
 
 pub(crate) use commonware_storage::journal::Error;
 
+/// Whether a failed write says that the volume takes nothing now, and may later.
+pub(crate) fn is_full(error: &Error) -> bool {
+    matches!(error, Error::Runtime(error) if crate::segments::is_full(error))
+}
+
 /// Records after which a snapshot is considered.
 const TAIL_MIN: u64 = 1 << 12;
 /// Bytes of a page on disk, its checksums included.
@@ -153,6 +158,8 @@ impl<S: Default> Replayed<S> {
 
 /// A journal of records `R`.
 pub(crate) struct Journal<E: Context, R: Codec<Cfg = ()> + Send + Sync> {
+    context: E,
+    partition: String,
     sections: Option<Sections<E, Marked<R>>>,
     section: u64,
     next: u64,
@@ -203,7 +210,7 @@ impl<E: Context, R: Codec<Cfg = ()> + Clone + Send + Sync + 'static> Journal<E, 
             page_cache: CacheRef::new(page_size(PAGE_BYTES), NZUsize!(64)),
             write_buffer: NZUsize!(256 << 10),
         };
-        let sections = Sections::<E, Marked<R>>::init(context, config).await?;
+        let sections = Sections::<E, Marked<R>>::init(context.child("sections"), config).await?;
         let newest = sections.newest_section();
         let mut replayed = Replayed::<S>::new();
         let mut replay = sections.replay(0, 0, NZUsize!(1 << 20), ReadOptions::default()).await?;
@@ -214,11 +221,30 @@ impl<E: Context, R: Codec<Cfg = ()> + Clone + Send + Sync + 'static> Journal<E, 
         let sections = Some(replay.finish()?);
         let next = newest.map_or(0, |newest| newest + 1);
         let Replayed { state, section, tail, whole, .. } = replayed;
-        Ok((Self { sections, section, next, tail, whole, dirty: false }, state))
+        let partition = partition.into();
+        Ok((Self { context, partition, sections, section, next, tail, whole, dirty: false }, state))
+    }
+
+    /// The sections; opened again after a write that failed, cut off behind what is whole.
+    async fn sections(&mut self) -> Result<Sections<E, Marked<R>>, Error> {
+        if let Some(sections) = self.sections.take() {
+            return Ok(sections);
+        }
+        let (context, nothing) = (self.context.child("again"), |(): &mut (), _: R| ());
+        let (again, ()) = Self::open_whole(context, &self.partition, nothing).await?;
+        (self.section, self.next, self.tail, self.whole, self.dirty) =
+            (again.section, again.next, again.tail, again.whole, false);
+        again.sections.ok_or(Error::ReplayFailed)
     }
 
     async fn write(&mut self, item: Item<R>) -> Result<(), Error> {
-        let sections = self.sections.take().ok_or(Error::ReplayFailed)?;
+        let section = self.section;
+        let sections = self.sections().await?;
+        if section != self.section && !matches!(item, Item::Record(_)) {
+            // A snapshot is whole or not at all.
+            self.sections = Some(sections);
+            return Err(Error::ReplayFailed);
+        }
         let marked = Marked { item, after_sync: !self.dirty };
         self.dirty = true;
         let (sections, _, _) = sections.append(self.section, &marked).await?;

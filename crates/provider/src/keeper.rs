@@ -87,6 +87,19 @@ pub enum KeeperError {
     Ledger(#[from] LedgerError),
 }
 
+impl KeeperError {
+    /// Whether the volume took nothing: what was to be written is tried again at the next height.
+    fn is_full(&self) -> bool {
+        match self {
+            Self::Books(error) => matches!(error, crate::books::BooksError::NoSpace),
+            Self::Till(error) => matches!(error, crate::till::TillError::NoSpace),
+            Self::Store(error) => matches!(error, StoreError::NoSpace(_)),
+            Self::Finds(error) => crate::journal::is_full(error),
+            Self::Ledger(_) => false,
+        }
+    }
+}
+
 /// The keeper.
 pub struct Keeper<E: Spawner + Context, B, L> {
     context: E,
@@ -215,6 +228,10 @@ impl<E: Spawner + Context, B: Blob, L: Ledger> Keeper<E, B, L> {
                     self.trouble.holds(&error);
                     self.context.sleep(Duration::from_millis(250)).await;
                 }
+                Err(full) if full.is_full() => {
+                    self.trouble.holds(&full);
+                    self.context.sleep(Duration::from_millis(250)).await;
+                }
                 Err(fatal) => return Err(fatal),
             }
         }
@@ -225,8 +242,14 @@ impl<E: Spawner + Context, B: Blob, L: Ledger> Keeper<E, B, L> {
     /// # Errors
     /// [`KeeperError`]; `Ledger` may be tried again.
     pub async fn step(&mut self) -> Result<(), KeeperError> {
+        // What cannot be noted on a full disk holds up no answer.
+        let judged = self.judge_gone().await;
+        self.duties().await?;
+        judged
+    }
+
+    async fn duties(&mut self) -> Result<(), KeeperError> {
         let height = self.desk.parts().view.height();
-        self.judge_gone().await?;
         let (at, case) = self.own(height).await?;
         let Some(case) = case else {
             // A state from before the registration proves nothing of it.
@@ -240,10 +263,11 @@ impl<E: Spawner + Context, B: Blob, L: Ledger> Keeper<E, B, L> {
         let rounds = u128::from(case.parameters.epoch_rounds);
         self.costs.pay = case.provider.paid_base.saturating_mul(rounds) / UNIT;
         self.declare(&case);
-        self.find(case.provider.born).await?;
+        let found = self.find(case.provider.born).await;
         let Some(challenge) = case.audit.challenge else {
             self.free(case).await?;
-            return self.tidy_each_round(height).await;
+            self.tidy_each_round(height).await?;
+            return found;
         };
         let waits = self
             .answered
@@ -251,7 +275,8 @@ impl<E: Spawner + Context, B: Blob, L: Ledger> Keeper<E, B, L> {
         if !waits {
             self.answered = self.answer(case).await?.then_some((challenge.height, height));
         }
-        self.tidy_each_round(height).await
+        self.tidy_each_round(height).await?;
+        found
     }
 
     /// Tells the operator what these records mean, and the desk whether new data is of any use.
@@ -449,13 +474,15 @@ impl<E: Spawner + Context, B: Blob, L: Ledger> Keeper<E, B, L> {
 
     /// Refreshes some agreements, gives back what is no longer held, and redeems.
     async fn tidy(&mut self) -> Result<(), KeeperError> {
-        self.ender.ends.raise(self.desk.parts().view.height()).await?;
-        self.refresh().await?;
-        self.recheck().await?;
-        self.drop_loose().await?;
+        // What is due goes on although the disk takes nothing.
+        let height = self.desk.parts().view.height();
+        let raised = self.ender.ends.raise(height).await.map_err(KeeperError::from);
+        let refreshed = self.refresh().await;
         self.redeem();
         self.bring();
-        Ok(())
+        raised.and(refreshed)?;
+        self.recheck().await?;
+        self.drop_loose().await
     }
 
     /// Proves the records of some agreements in turn; notes versions in force and ended ones.

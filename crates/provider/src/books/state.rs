@@ -285,6 +285,11 @@ impl State {
         }
     }
 
+    /// Takes the books as they are durable; what leaves the disk or is asked again stays as it is.
+    pub(super) fn go_back(&mut self, durable: Self) {
+        (self.books, self.damaged) = (durable.books, self.damaged || durable.damaged);
+    }
+
     /// Whether every version that the ledger has of an agreement is known here.
     pub fn knows(&self, agreement: &AgreementId, data: &DataSet) -> bool {
         let both = [Some(&data.current), data.next.as_ref()];

@@ -169,7 +169,7 @@ fn a_full_volume_refuses_puts_goes_on_reading_and_takes_them_again_when_there_is
     deterministic::Runner::default().start(|context| async move {
         let fuse = Fuse::after(1_000_000);
         let cut = Cut::new(context.child("cut"), fuse.clone());
-        let (store, _writer) = Store::open(cut, config()).await.expect("opens");
+        let (store, writer) = Store::open(cut, config()).await.expect("opens");
         let before = fill(&store, 0..20).await;
         for round in 0..3u64 {
             fuse.set_full(true);
@@ -189,6 +189,8 @@ fn a_full_volume_refuses_puts_goes_on_reading_and_takes_them_again_when_there_is
         }
         assert_eq!(store.totals().shards, 80);
         store.close().await.expect("open");
+        writer.await.expect("ends").expect("cleanly");
+        drop(store);
         let (store, _writer) = Store::open(context.child("again"), config()).await.expect("opens");
         assert_eq!(store.totals().shards, 80);
         assert_eq!(missing(&store, &before).await, [0; 0]);

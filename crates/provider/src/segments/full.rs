@@ -13,7 +13,7 @@ const EDQUOT: i32 = 122;
 
 /// Whether a failed write says that the volume takes nothing now: full, over a quota, or failing. What
 /// was written before is there all the same.
-pub(super) fn is_full(error: &Error) -> bool {
+pub(crate) fn is_full(error: &Error) -> bool {
     let io = match error {
         Error::WriteFailed | Error::PartitionCreationFailed(_) => return true,
         Error::Io(io) => io,

@@ -36,6 +36,7 @@ mod store;
 
 pub use damage::{Extent, extents};
 pub use full::Volume;
+pub(crate) use full::is_full;
 pub use index::{Totals, leaves};
 
 use bytes::Bytes;

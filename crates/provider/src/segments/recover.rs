@@ -37,7 +37,6 @@ impl<E: Context> Writer<E> {
         let last = numbers.last().copied();
         let given_up = self.shared.lock().index.given_up().clone();
         let mut sizes = BTreeMap::new();
-        eprintln!("DBG {numbers:?} {newest:?} {given_up:?} {:?}", self.shared.lock().index.segments());
         for number in numbers {
             if given_up.contains(&number) {
                 // A crash came between the note that nothing lies in it and its removal.
@@ -50,7 +49,10 @@ impl<E: Context> Writer<E> {
                 Ok(file) => file,
                 Err(StoreError::Disk(error @ RuntimeError::Closed)) => return Err(error.into()),
                 Err(error) => {
-                    tracing::error!(%error, segment = number, "a segment file cannot be opened");
+                    // It is there: what lies in it is not lost, and every read tries again.
+                    tracing::error!(%error, segment = number, "a segment file cannot be opened now");
+                    self.shared.lock().present.insert(number);
+                    sizes.insert(number, u64::MAX);
                     continue;
                 }
             };

@@ -349,7 +349,9 @@ fn slots_of_a_state_before_one_was_gone_start_no_search() {
         assert_eq!(bench.provider().slots, 0, "cleared");
         // Its absence is proved by one node, the own records by another that is behind.
         let mut after = std::mem::replace(&mut *bench.ledger.world.lock(), before);
-        (0..8).for_each(|_| after.block(&[]).expect("an empty block"));
+        for _ in 0..8 {
+            after.block(&[]).expect("an empty block");
+        }
         bench.desk.parts().view.advance(after.height);
         bench.ledger.blocks.lock().behind = Some(after);
         for _ in 0..8 {
