@@ -38,7 +38,7 @@ use crate::{
     till::State,
     trouble::Trouble,
 };
-use beside::Beside;
+use beside::{Beside, Told};
 use commonware_runtime::{Blob, Spawner};
 use commonware_storage::Context;
 use posync_protocol::{
@@ -109,6 +109,9 @@ pub struct Keeper<E: Spawner + Context, B, L> {
     patience: Patience,
     report: Reporter,
     trouble: Trouble,
+    /// That a challenge cannot be answered.
+    unanswered: Trouble,
+    told: Told,
     /// The newest height at which the own records were proved.
     own_at: u64,
     is_registered: bool,
@@ -179,6 +182,8 @@ impl<E: Spawner + Context, B: Blob, L: Ledger> Keeper<E, B, L> {
             patience,
             report,
             trouble: Trouble::new("the ledger did not take what is due"),
+            unanswered: Trouble::new("a challenge cannot be answered"),
+            told: Told::default(),
             own_at: 0,
             is_registered: false,
             registered_at: None,
@@ -439,11 +444,12 @@ impl<E: Spawner + Context, B: Blob, L: Ledger> Keeper<E, B, L> {
         match statement {
             Ok(statement) => {
                 self.ledger.send(Body::Statement(statement)).await?;
+                self.unanswered.ended();
                 Ok(true)
             }
             Err(NoStatement::NotDrawn) => Ok(false),
             Err(error) => {
-                tracing::error!(%error, height = challenge.height, "a challenge cannot be answered");
+                self.unanswered.holds(&error);
                 Ok(true)
             }
         }

@@ -116,7 +116,7 @@ impl<E: Context> Writer<E> {
                 }
             }
         }
-        if behind && valid > end {
+        if behind && valid > end && !is_newest {
             tracing::error!(segment = number, "a segment file is damaged; what was not hit is kept");
         }
         if valid < file.size && is_newest {

@@ -131,6 +131,9 @@ impl<E: Context> Writer<E> {
             Err(StoreError::Disk(error)) if is_full(&error) => return Err(self.fill(&error).await),
             start => start?,
         };
+        if self.shared.lock().full.is_some() && self.config.volume.takes(0).is_ok() {
+            self.note_room();
+        }
         let mut at = start;
         {
             let mut state = self.shared.lock();
@@ -141,13 +144,17 @@ impl<E: Context> Writer<E> {
                 }
                 at += frame.size();
             }
-            if state.full.take().is_some() {
-                tracing::info!("over: the volume takes shards again");
-            }
         }
         self.log.group(self.active, start, &frames).await?;
         self.unlogged += at - start;
         self.maintain_log(false).await
+    }
+
+    /// Notes that the volume takes something, and tells it if it did not before.
+    fn note_room(&self) {
+        if self.shared.lock().full.take().is_some() {
+            tracing::info!("over: the volume takes shards again");
+        }
     }
 
     /// Appends to a file that takes it, durably; says where.
@@ -191,9 +198,13 @@ impl<E: Context> Writer<E> {
     /// # Errors
     /// `NoSpace`.
     pub(super) fn check_volume(&self, bytes: u64) -> Result<(), StoreError> {
-        self.config.volume.takes(bytes).map_err(|(free, reserve)| {
+        let taken = self.config.volume.takes(bytes).map_err(|(free, reserve)| {
             self.note_full(format!("{free} bytes are free on the volume, of which {reserve} stay free"))
-        })
+        });
+        if taken.is_ok() && !self.broken {
+            self.note_room();
+        }
+        taken
     }
 
     async fn maintain_log(&mut self, at_start: bool) -> Result<(), StoreError> {
@@ -226,7 +237,7 @@ impl<E: Context> Writer<E> {
             .find(|(number, file)| **number != self.active && file.live == 0)
             .map(|(n, _)| *n);
         let much = self.config.segment_bytes.max(index.file_bytes() / 4);
-        let is_due = state.full.is_none() && index.dead_bytes() > much;
+        let is_due = !self.broken && index.dead_bytes() > much;
         empty.or_else(|| is_due.then(|| index.emptiest(self.active, &state.damaged)).flatten())
     }
 
