@@ -79,8 +79,8 @@ where
     E: Spawner + Clock + Storage + Metrics + CryptoRng,
     N: Network,
 {
-    let (chain, parameters) = (config.chain, config.parameters);
-    let account = Account::of(&config.key.public_key());
+    let (chain, parameters, account) =
+        (config.chain, config.parameters, Account::of(&config.key.public_key()));
     config.registration(config.listen)?;
     let name = |part: &str| format!("{}-{part}", config.partition);
     let (store, mut store_task) = Store::open(context.child("store"), config.store()).await?;
@@ -88,27 +88,20 @@ where
     let (books, mut books_task) =
         Books::open(context.child("books"), &name("books"), key, chain, held).await?;
     let (till, mut till_task) = Till::open(context.child("till"), &name("till")).await?;
-
-    let finds = Finds::open(context.child("finds"), &name("finds")).await.map_err(KeeperError::from)?;
-    let ends = Ends::open(context.child("ends"), &name("ends")).await.map_err(KeeperError::from)?;
+    let journals = journals(&context, &config.partition).await?;
     let (view, questions) = View::new(account, chain, parameters);
-    let clock = Arc::new(context.child("clock"));
-    let (capacity_leaves, asking, seen) = (config.capacity_leaves(), view.clone(), view.clone());
+    let (asking, seen) = (view.clone(), view.clone());
+    let (clock, capacity_leaves) = (Arc::new(context.child("clock")), config.capacity_leaves());
     let key = config.key.clone();
     let desk = Parts { clock, store: store.clone(), books, till, view, capacity_leaves, key };
-    let desk = Arc::new(Desk::new(desk));
-    let uptime = desk.uptime().clone();
-    context.child("uptime").spawn(move |context| uptime.run(context));
+    let desk = open(&context, desk);
     let mut listening = listen(&context, &network, &config, desk.clone()).await?;
     let registration = config.registration(listening.address)?;
-
     let network = Shared::new(network);
     let node = follow(&context, &network, &config);
     let asked = node.clone();
     context.child("questions").spawn(move |_| answer_questions(asked, asking, questions));
-    let (probing, view, key) = (context.child("prober"), desk.parts().view.clone(), config.key.clone());
-    let prober = Prober::new(probing, network, view, node.clone(), key, config.egress_rate);
-    context.child("prober_task").spawn(move |_| prober.run());
+    measure(&context, network, &config, desk.parts().view.clone(), node.clone());
     let keeper = Keeper::new(
         context.child("keeper"),
         desk.clone(),
@@ -116,7 +109,7 @@ where
         registration,
         Patience { loose: config.loose, grace_blocks: config.grace_blocks() },
         config.report.clone(),
-        Journals { finds, ends },
+        journals,
     );
     let mut keeper_task = context.child("keeper_task").spawn(move |_| keeper.run());
     let every = config.scrub;
@@ -145,6 +138,35 @@ where
         }
     }
     ended
+}
+
+/// A desk over these parts, whose time passes.
+fn open<E: Spawner + Clock, B: commonware_runtime::Blob>(context: &E, parts: Parts<E, B>) -> Arc<Desk<E, B>> {
+    let desk = Arc::new(Desk::new(parts));
+    let uptime = desk.uptime().clone();
+    context.child("uptime").spawn(move |context| uptime.run(context));
+    desk
+}
+
+/// Measures egress in every epoch.
+fn measure<E, N>(context: &E, network: Shared<N>, config: &Config, view: View, node: Node)
+where
+    E: Spawner + Clock + CryptoRng,
+    N: Network,
+{
+    let (key, rate) = (config.key.clone(), config.egress_rate);
+    let prober = Prober::new(context.child("prober"), network, view, node, key, rate);
+    context.child("prober_task").spawn(move |_| prober.run());
+}
+
+/// What the keeper keeps on disk.
+async fn journals<E>(context: &E, partition: &str) -> Result<Journals<E>, KeeperError>
+where
+    E: Spawner + Clock + Storage + Metrics,
+{
+    let finds = Finds::open(context.child("finds"), &format!("{partition}-finds")).await?;
+    let ends = Ends::open(context.child("ends"), &format!("{partition}-ends")).await?;
+    Ok(Journals { finds, ends })
 }
 
 /// Follows the chain over a light connection to one node at a time; what is gone is asked of two.

@@ -9,7 +9,7 @@
 //!
 //! Time is counted in certified heights: no clock moves it, and it goes on across restarts.
 
-use super::{Keeper, KeeperError, REFRESH_MAX, SLOTS_READ, ends::Ends, slot_keys, terms_of};
+use super::{Keeper, KeeperError, REFRESH_MAX, RETRY_BLOCKS, SLOTS_READ, ends::Ends, slot_keys, terms_of};
 use crate::{
     ledger::{Ledger, LedgerError, Proven},
     terms::Terms,
@@ -18,7 +18,7 @@ use commonware_runtime::{Blob, Handle, Spawner};
 use commonware_storage::Context;
 use futures::FutureExt as _;
 use posync_protocol::{Account, AgreementId, Hash};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// What became of a suspicion.
 enum Verdict {
@@ -36,13 +36,18 @@ pub(super) struct Ender<E: Context> {
     /// A node proved that there is no record, in a state that may count.
     suspects: BTreeSet<AgreementId>,
     task: Option<Handle<Judged>>,
+    /// When witnesses were asked last.
+    asked: Option<u64>,
+    /// Given up but for a voucher, which is kept until this epoch.
+    waiting: BTreeMap<AgreementId, u64>,
     /// Blocks between the first confirmed proof and the last.
     grace: u64,
 }
 
 impl<E: Context> Ender<E> {
-    pub(super) const fn new(ends: Ends<E>, grace: u64) -> Self {
-        Self { ends, suspects: BTreeSet::new(), task: None, grace }
+    pub(super) fn new(ends: Ends<E>, grace: u64) -> Self {
+        let (suspects, waiting) = (BTreeSet::new(), BTreeMap::new());
+        Self { ends, suspects, task: None, asked: None, waiting, grace }
     }
 
     /// A node proved at a height that counts that there is no such record.
@@ -55,10 +60,16 @@ impl<E: Context> Ender<E> {
         self.ends.gone(id).is_some()
     }
 
-    /// What to ask witnesses of at `height`, and the least height of an answer that counts.
-    fn due(&self, height: u64, last_seen: impl Fn(&AgreementId) -> u64) -> Vec<(AgreementId, u64)> {
+    /// What to ask witnesses of at `height` in `epoch`, and the least height of an answer that counts.
+    fn due(
+        &self,
+        height: u64,
+        epoch: u64,
+        last_seen: impl Fn(&AgreementId) -> u64,
+    ) -> Vec<(AgreementId, u64)> {
         let over = |since: u64| since.saturating_add(self.grace);
         let ripe = self.ends.all_gone().filter(|(_, since)| over(**since) <= height);
+        let ripe = ripe.filter(|(id, _)| self.waiting.get(id).is_none_or(|until| epoch >= *until));
         let ripe = ripe.map(|(id, since)| (*id, over(*since)));
         let new = self.suspects.iter().filter(|id| !self.is_gone(id)).map(|id| (*id, 0));
         let floor = self.ends.floor();
@@ -84,10 +95,14 @@ impl<E: Spawner + Context, B: Blob, L: Ledger> Keeper<E, B, L> {
                 }
             }
         }
-        let height = self.desk.parts().view.height();
-        let due = self.ender.due(height, |id| self.last_seen(id));
+        let (height, epoch) = (self.desk.parts().view.height(), self.desk.parts().view.epoch());
+        if self.ender.asked.is_some_and(|at| height > at && height < at + RETRY_BLOCKS) {
+            return Ok(());
+        }
+        let due = self.ender.due(height, epoch, |id| self.last_seen(id));
         self.ender.suspects.clear();
         if !due.is_empty() {
+            self.ender.asked = Some(height);
             let (ledger, account) = (self.ledger.clone(), self.account());
             let ask = move |_| async move { witnessed(&ledger, &account, due).await };
             self.ender.task = Some(self.context.child("witnesses").spawn(ask));
@@ -108,6 +123,7 @@ impl<E: Spawner + Context, B: Blob, L: Ledger> Keeper<E, B, L> {
         self.ender.suspects.remove(&id);
         if self.ender.ends.gone(&id).is_some_and(|since| since <= terms.height) {
             tracing::warn!(slot = id.slot, opened = id.opened, "an agreement is back; all of it was kept");
+            self.ender.waiting.remove(&id);
             self.ender.ends.find(id).await?;
         }
         Ok(())
@@ -122,7 +138,12 @@ impl<E: Spawner + Context, B: Blob, L: Ledger> Keeper<E, B, L> {
             Some(_) => Ok(()),
             None if !self.used().contains(&id) => self.drop_found(id).await,
             None => {
-                tracing::info!(slot, opened, blocks, "an agreement is over; what it holds is kept so long");
+                tracing::info!(
+                    slot,
+                    opened,
+                    blocks,
+                    "an agreement is gone from the ledger; what it holds is kept so long"
+                );
                 Ok(self.ender.ends.lose(id, height).await?)
             }
         }
@@ -153,7 +174,10 @@ impl<E: Spawner + Context, B: Blob, L: Ledger> Keeper<E, B, L> {
             parts.till.forget(id).await?;
             parts.view.forget(id.slot);
             self.ender.ends.forget(id).await?;
+            self.ender.waiting.remove(&id);
             self.drop_found(id).await?;
+        } else {
+            self.ender.waiting.insert(id, over);
         }
         Ok(())
     }
