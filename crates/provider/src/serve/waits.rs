@@ -12,7 +12,7 @@ pub(super) const PUT_KIB: (u32, u32) = (16 << 10, 32 << 10);
 /// Requests that wait, of a peer and of all: half of the desk's places.
 pub(super) const REQUESTS: (u32, u32) = (64, super::LOAD_MAX / 2);
 
-const _: () = assert!(2 * (PUT_KIB.1 as usize) << 10 <= posync_protocol::limits::CALL_BYTES_MAX);
+const _: () = assert!(2 * 1024 * (PUT_KIB.1 as usize) <= posync_protocol::limits::CALL_BYTES_MAX);
 
 /// Counts what waits.
 pub(super) struct Waits {
