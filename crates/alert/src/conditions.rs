@@ -64,7 +64,7 @@ pub fn low_space(space: Space) -> Option<Alert> {
         (_, true) => format!("{free} bytes are free on the volume, and {promised} are under contract"),
     };
     let next = "what cannot be stored is refused, and a refusal cuts the declared capacity; a full volume \
-                ends the process: free space, or declare less";
+                takes no more data: free space, or declare less";
     Some(Alert { kind: Kind::LowSpace, what, next: next.into(), due: None })
 }
 

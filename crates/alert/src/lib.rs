@@ -61,6 +61,8 @@ pub enum Kind {
     BondShort,
     /// The volume has less room than was promised, or nearly none.
     LowSpace,
+    /// Something on the disk is damaged.
+    Damaged,
     /// An authority applied no block for a while.
     Behind,
     /// An authority's seat is in jail.

@@ -2,7 +2,7 @@
 
 use crate::{
     report::Reporter,
-    segments::{SEGMENT_BYTES_MIN, StoreConfig},
+    segments::{SEGMENT_BYTES_MIN, StoreConfig, Volume},
 };
 use commonware_cryptography::ed25519::PrivateKey;
 use posync_client::{connection::Endpoint, hold::hold, light::NetworkKey};
@@ -62,6 +62,9 @@ pub struct Config {
     pub scrub: Duration,
     /// Time after which a shard that was put but never signed for is removed.
     pub loose: Duration,
+    /// Time for which everything of an agreement is kept whose absence from the ledger was proved,
+    /// counted in certified blocks.
+    pub grace: Duration,
     /// Tells the operator what is about to go wrong.
     pub report: Reporter,
 }
@@ -74,6 +77,10 @@ pub const EGRESS_LOCAL: u64 = 4 << 20;
 pub const SEGMENT_BYTES: u64 = 256 << 20;
 /// Time between scrubs on a local network; 14 days in production.
 pub const SCRUB_LOCAL: Duration = Duration::from_secs(20);
+/// Time for which an agreement that is gone is kept all the same, in production.
+pub const GRACE: Duration = Duration::from_secs(6 * 3_600);
+/// The same on a local network.
+pub const GRACE_LOCAL: Duration = Duration::from_secs(20);
 /// Time for a signature after a put.
 pub const LOOSE: Duration = Duration::from_secs(120);
 
@@ -124,6 +131,13 @@ impl Config {
     pub fn store(&self) -> StoreConfig {
         StoreConfig::for_capacity(&self.partition, self.capacity_bytes, self.segment_bytes)
             .within(self.space_bytes)
+            .on(Volume::of(self.report.volume()))
+    }
+
+    /// Blocks for which an agreement that is gone is kept all the same.
+    pub fn grace_blocks(&self) -> u64 {
+        let blocks = self.grace.as_millis() / u128::from(self.parameters.block_ms.max(1));
+        u64::try_from(blocks).unwrap_or(u64::MAX).max(1)
     }
 
     /// Leaves that it offers: no more than it has room for.

@@ -16,23 +16,35 @@ use std::{
     ops::RangeInclusive,
     sync::{
         Arc,
-        atomic::{AtomicI64, Ordering},
+        atomic::{AtomicBool, AtomicI64, Ordering},
     },
     time::{Duration, SystemTime},
 };
 
-/// Operations left until the cut, shared by a context and everything opened through it.
+/// Operations left until the cut, and whether the volume is full, shared by a context and everything
+/// opened through it.
 #[derive(Clone, Default)]
-pub(crate) struct Fuse(Arc<AtomicI64>);
+pub(crate) struct Fuse(Arc<AtomicI64>, Arc<AtomicBool>);
 
 impl Fuse {
     pub(crate) fn after(operations: i64) -> Self {
-        Self(Arc::new(AtomicI64::new(operations)))
+        Self(Arc::new(AtomicI64::new(operations)), Arc::default())
     }
 
     /// Operations left; below zero when it has blown.
     pub(crate) fn left(&self) -> i64 {
         self.0.load(Ordering::SeqCst)
+    }
+
+    /// From now on every write says that no space is left on the device, or none does.
+    pub(crate) fn set_full(&self, full: bool) {
+        self.1.store(full, Ordering::SeqCst);
+    }
+
+    fn write(&self) -> Result<(), Error> {
+        self.burn()?;
+        let full = self.1.load(Ordering::SeqCst);
+        if full { Err(std::io::Error::from_raw_os_error(28).into()) } else { Ok(()) }
     }
 
     fn burn(&self) -> Result<(), Error> {
@@ -172,7 +184,7 @@ impl<B: Blob> Blob for CutBlob<B> {
         bufs: impl Into<IoBufs> + Send,
         options: WriteOptions,
     ) -> Result<(), Error> {
-        self.fuse.burn()?;
+        self.fuse.write()?;
         self.inner.write_at(offset, bufs, options).await
     }
     async fn resize(&self, len: u64) -> Result<(), Error> {
@@ -180,7 +192,7 @@ impl<B: Blob> Blob for CutBlob<B> {
         self.inner.resize(len).await
     }
     async fn sync(&self) -> Result<(), Error> {
-        self.fuse.burn()?;
+        self.fuse.write()?;
         self.inner.sync().await
     }
     async fn start_sync(&self) -> Handle<()> {

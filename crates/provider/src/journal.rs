@@ -12,12 +12,16 @@
 //!
 //! Invariants
 //! 1. A record is durable once `sync` returned after its `append`.
-//! 2. A torn end is cut off; damage before it is an error, never silence.
+//! 2. A torn end is cut off. Damage before it costs the records that it hit and is told ([`mend`]).
 //!
-//! The page checksums and the repair are those of `commonware_storage::journal`.
+//! The page checksums are those of `commonware_storage::journal`, whose own repair would cut off
+//! everything behind a damaged page.
+
+mod mend;
 
 use bytes::BufMut;
-use commonware_codec::{Codec, EncodeSize, Read, Write};
+use commonware_codec::{Codec, Encode as _, EncodeSize, Read, ReadExt as _, Write};
+use commonware_cryptography::Crc32;
 use commonware_runtime::{
     ReadOptions,
     buffer::paged::{CacheRef, page_size},
@@ -27,11 +31,27 @@ use commonware_storage::{
     journal::segmented::variable::{Config, Journal as Sections},
 };
 use commonware_utils::NZUsize;
+use mend::Mended;
 
 pub(crate) use commonware_storage::journal::Error;
 
+/// Whether a failed write says that the volume takes nothing now, and may later.
+pub(crate) fn is_full(error: &Error) -> bool {
+    matches!(error, Error::Runtime(error) if crate::segments::is_full(error))
+}
+
 /// Records after which a snapshot is considered.
 const TAIL_MIN: u64 = 1 << 12;
+/// Bytes of a page on disk, its checksums included.
+const PAGE_BYTES: u32 = 4096;
+/// First byte of an item with a checksum of its own; items of before have none.
+const MARKED: u8 = 3;
+/// The bytes after it.
+const MAGIC: [u8; 4] = *b"pjr1";
+/// Set in a kind: everything before this item was synced before it was written.
+const AFTER_SYNC: u8 = 0x80;
+/// Bytes before a marked item's record.
+const MARK_BYTES: usize = 1 + MAGIC.len() + 1 + 4;
 
 enum Item<R> {
     Begin,
@@ -39,55 +59,146 @@ enum Item<R> {
     Record(R),
 }
 
-impl<R: Write> Write for Item<R> {
-    fn write(&self, buf: &mut impl BufMut) {
+impl<R> Item<R> {
+    const fn kind(&self) -> u8 {
         match self {
-            Self::Begin => buf.put_u8(0),
-            Self::Complete => buf.put_u8(1),
-            Self::Record(record) => {
-                buf.put_u8(2);
-                record.write(buf);
-            }
+            Self::Begin => 0,
+            Self::Complete => 1,
+            Self::Record(_) => 2,
         }
     }
 }
 
-impl<R: EncodeSize> EncodeSize for Item<R> {
+/// An item as it is written: with a mark by which it is found behind damage.
+struct Marked<R> {
+    item: Item<R>,
+    after_sync: bool,
+}
+
+impl<R: Write + EncodeSize> Write for Marked<R> {
+    fn write(&self, buf: &mut impl BufMut) {
+        let kind = self.item.kind() | if self.after_sync { AFTER_SYNC } else { 0 };
+        let mut body = vec![kind];
+        if let Item::Record(record) = &self.item {
+            body.extend_from_slice(&record.encode());
+        }
+        buf.put_u8(MARKED);
+        buf.put_slice(&MAGIC);
+        buf.put_u8(kind);
+        buf.put_slice(&Crc32::checksum(&body).to_be_bytes());
+        buf.put_slice(&body[1..]);
+    }
+}
+
+impl<R: EncodeSize> EncodeSize for Marked<R> {
     fn encode_size(&self) -> usize {
-        1 + match self {
-            Self::Record(record) => record.encode_size(),
-            Self::Begin | Self::Complete => 0,
-        }
+        MARK_BYTES
+            + match &self.item {
+                Item::Record(record) => record.encode_size(),
+                Item::Begin | Item::Complete => 0,
+            }
     }
 }
 
-impl<R: Read<Cfg = ()>> Read for Item<R> {
+impl<R: Read<Cfg = ()>> Read for Marked<R> {
     type Cfg = ();
     fn read_cfg(buf: &mut impl commonware_codec::Buf, _: &()) -> Result<Self, commonware_codec::Error> {
-        match u8::read_cfg(buf, &())? {
-            0 => Ok(Self::Begin),
-            1 => Ok(Self::Complete),
-            2 => Ok(Self::Record(R::read_cfg(buf, &())?)),
-            tag => Err(commonware_codec::Error::InvalidEnum(tag)),
+        let mut kind = u8::read(buf)?;
+        if kind == MARKED {
+            let magic = <[u8; 4]>::read(buf)?;
+            kind = u8::read(buf)?;
+            let _checked_by_the_page = u32::read(buf)?;
+            if magic != MAGIC {
+                return Err(commonware_codec::Error::InvalidEnum(magic[0]));
+            }
+        }
+        let after_sync = kind & AFTER_SYNC != 0;
+        let item = match kind & !AFTER_SYNC {
+            0 => Item::Begin,
+            1 => Item::Complete,
+            2 => Item::Record(R::read_cfg(buf, &())?),
+            tag => return Err(commonware_codec::Error::InvalidEnum(tag)),
+        };
+        Ok(Self { item, after_sync })
+    }
+}
+
+/// Takes items one after the other.
+struct Replayed<S> {
+    state: S,
+    snapshot: Option<S>,
+    section: u64,
+    tail: u64,
+    whole: bool,
+}
+
+impl<S: Default> Replayed<S> {
+    fn new() -> Self {
+        Self { state: S::default(), snapshot: None, section: 0, tail: 0, whole: false }
+    }
+
+    fn take<R>(&mut self, at: u64, item: Item<R>, apply: &mut impl FnMut(&mut S, R)) {
+        match (item, self.snapshot.take()) {
+            (Item::Begin, _) => self.snapshot = Some(S::default()),
+            (Item::Complete, Some(done)) => {
+                (self.state, self.section, self.tail, self.whole) = (done, at, 0, true);
+            }
+            (Item::Complete, None) => {}
+            (Item::Record(record), Some(mut part)) => {
+                apply(&mut part, record);
+                self.snapshot = Some(part);
+            }
+            (Item::Record(record), None) => {
+                self.tail += 1;
+                apply(&mut self.state, record);
+            }
         }
     }
 }
 
 /// A journal of records `R`.
 pub(crate) struct Journal<E: Context, R: Codec<Cfg = ()> + Send + Sync> {
-    sections: Option<Sections<E, Item<R>>>,
+    context: E,
+    partition: String,
+    sections: Option<Sections<E, Marked<R>>>,
     section: u64,
     next: u64,
     tail: u64,
     whole: bool,
+    /// Something was appended since the last sync.
+    dirty: bool,
 }
 
-impl<E: Context, R: Codec<Cfg = ()> + Send + Sync + 'static> Journal<E, R> {
-    /// Opens the journal and rebuilds the state with `apply`, record after record.
+impl<E: Context, R: Codec<Cfg = ()> + Clone + Send + Sync + 'static> Journal<E, R> {
+    /// Opens the journal and rebuilds the state with `apply`, record after record. After damage that is
+    /// no torn end, what can be read is kept, `snapshot` being how, once `hurt` has noted it.
     ///
     /// # Errors
-    /// The disk failed, or a record is damaged (not merely torn at the end).
+    /// The disk failed.
     pub(crate) async fn open<S: Default>(
+        context: E,
+        partition: &str,
+        mut apply: impl FnMut(&mut S, R),
+        snapshot: impl Fn(&S) -> Vec<R>,
+        hurt: impl Fn(&mut S),
+    ) -> Result<(Self, S), Error> {
+        match mend::look(&context, partition, &mut apply).await? {
+            Mended::Whole => Self::open_whole(context, partition, apply).await,
+            Mended::Salvaged(mut state, damaged) => {
+                if damaged {
+                    hurt(&mut state);
+                }
+                let records = snapshot(&state);
+                mend::keep::<E, R>(&context, partition, records).await?;
+                // Read again as the next start will.
+                let (journal, _) = Self::open_whole(context, partition, apply).await?;
+                Ok((journal, state))
+            }
+        }
+    }
+
+    /// Opens a journal without looking for damage first.
+    pub(crate) async fn open_whole<S: Default>(
         context: E,
         partition: &str,
         mut apply: impl FnMut(&mut S, R),
@@ -96,38 +207,47 @@ impl<E: Context, R: Codec<Cfg = ()> + Send + Sync + 'static> Journal<E, R> {
             partition: partition.into(),
             compression: None,
             codec_config: (),
-            page_cache: CacheRef::new(page_size(4096), NZUsize!(64)),
+            page_cache: CacheRef::new(page_size(PAGE_BYTES), NZUsize!(64)),
             write_buffer: NZUsize!(256 << 10),
         };
-        let sections = Sections::<E, Item<R>>::init(context, config).await?;
+        let sections = Sections::<E, Marked<R>>::init(context.child("sections"), config).await?;
         let newest = sections.newest_section();
-        let (mut section, mut tail, mut whole) = (0, 0, false);
-        let (mut state, mut snapshot) = (S::default(), None);
+        let mut replayed = Replayed::<S>::new();
         let mut replay = sections.replay(0, 0, NZUsize!(1 << 20), ReadOptions::default()).await?;
         while let Some(item) = replay.next().await {
-            let (at, _, _, item) = item?;
-            match (item, snapshot.take()) {
-                (Item::Begin, _) => snapshot = Some(S::default()),
-                (Item::Complete, Some(done)) => (state, section, tail, whole) = (done, at, 0, true),
-                (Item::Complete, None) => {}
-                (Item::Record(record), Some(mut part)) => {
-                    apply(&mut part, record);
-                    snapshot = Some(part);
-                }
-                (Item::Record(record), None) => {
-                    tail += 1;
-                    apply(&mut state, record);
-                }
-            }
+            let (at, _, _, marked) = item?;
+            replayed.take(at, marked.item, &mut apply);
         }
         let sections = Some(replay.finish()?);
         let next = newest.map_or(0, |newest| newest + 1);
-        Ok((Self { sections, section, next, tail, whole }, state))
+        let Replayed { state, section, tail, whole, .. } = replayed;
+        let partition = partition.into();
+        Ok((Self { context, partition, sections, section, next, tail, whole, dirty: false }, state))
+    }
+
+    /// The sections; opened again after a write that failed, cut off behind what is whole.
+    async fn sections(&mut self) -> Result<Sections<E, Marked<R>>, Error> {
+        if let Some(sections) = self.sections.take() {
+            return Ok(sections);
+        }
+        let (context, nothing) = (self.context.child("again"), |(): &mut (), _: R| ());
+        let (again, ()) = Self::open_whole(context, &self.partition, nothing).await?;
+        (self.section, self.next, self.tail, self.whole, self.dirty) =
+            (again.section, again.next, again.tail, again.whole, false);
+        again.sections.ok_or(Error::ReplayFailed)
     }
 
     async fn write(&mut self, item: Item<R>) -> Result<(), Error> {
-        let sections = self.sections.take().ok_or(Error::ReplayFailed)?;
-        let (sections, _, _) = sections.append(self.section, &item).await?;
+        let section = self.section;
+        let sections = self.sections().await?;
+        if section != self.section && !matches!(item, Item::Record(_)) {
+            // A snapshot is whole or not at all.
+            self.sections = Some(sections);
+            return Err(Error::ReplayFailed);
+        }
+        let marked = Marked { item, after_sync: !self.dirty };
+        self.dirty = true;
+        let (sections, _, _) = sections.append(self.section, &marked).await?;
         self.sections = Some(sections);
         Ok(())
     }
@@ -142,6 +262,7 @@ impl<E: Context, R: Codec<Cfg = ()> + Send + Sync + 'static> Journal<E, R> {
     pub(crate) async fn sync(&mut self) -> Result<(), Error> {
         let sections = self.sections.take().ok_or(Error::ReplayFailed)?;
         self.sections = Some(sections.sync(self.section).await?);
+        self.dirty = false;
         Ok(())
     }
 
@@ -167,3 +288,6 @@ impl<E: Context, R: Codec<Cfg = ()> + Send + Sync + 'static> Journal<E, R> {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -16,36 +16,42 @@
 
 mod beside;
 mod bring;
+mod ends;
 mod find;
 mod finds;
+mod gone;
+mod loose;
+mod read;
 
+pub use ends::Ends;
 pub use finds::Finds;
+pub use read::answer_questions;
 
 use crate::{
     ledger::{Ledger, LedgerError, decode},
     prover::{Case, NoStatement, Reader},
     redeem,
-    report::Reporter,
+    report::{Disk, Reporter},
     segments::StoreError,
     serve::Desk,
     terms::Terms,
     till::State,
-    view::Question,
+    trouble::Trouble,
 };
-use beside::Beside;
+use beside::{Beside, Told};
 use commonware_runtime::{Blob, Spawner};
 use commonware_storage::Context;
-use commonware_utils::channel::mpsc;
 use posync_protocol::{
     Account, AgreementId, Amount, Body, Code, Hash,
     amount::UNIT,
     ledger::base_fee,
-    limits::READ_KEYS_MAX,
+    limits::{READ_KEYS_MAX, STALE_BLOCKS_MAX},
     operation::{Redeem, Redemption, RegisterProvider, UpdateProvider},
     provider::sellable,
-    record::{Agreement, Audit, DataSet, Endings, Offer, Provider, RoundInfo, Standing, System, Use},
+    record::{Audit, Endings, Offer, Provider, RoundInfo, Standing, System},
     standing::check_grows,
 };
+use read::{read_slots, slot_keys, terms_of};
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
@@ -81,14 +87,33 @@ pub enum KeeperError {
     Ledger(#[from] LedgerError),
 }
 
+impl KeeperError {
+    /// Whether the volume took nothing: what was to be written is tried again at the next height.
+    fn is_full(&self) -> bool {
+        match self {
+            Self::Books(error) => matches!(error, crate::books::BooksError::NoSpace),
+            Self::Till(error) => matches!(error, crate::till::TillError::NoSpace),
+            Self::Store(error) => matches!(error, StoreError::NoSpace(_)),
+            Self::Finds(error) => crate::journal::is_full(error),
+            Self::Ledger(_) => false,
+        }
+    }
+}
+
 /// The keeper.
 pub struct Keeper<E: Spawner + Context, B, L> {
     context: E,
     desk: Arc<Desk<E, B>>,
     ledger: L,
     registration: RegisterProvider,
-    loose: Duration,
+    patience: Patience,
     report: Reporter,
+    trouble: Trouble,
+    /// That a challenge cannot be answered.
+    unanswered: Trouble,
+    told: Told,
+    /// The newest height at which the own records were proved.
+    own_at: u64,
     is_registered: bool,
     registered_at: Option<u64>,
     /// The challenge answered last, and when.
@@ -105,7 +130,25 @@ pub struct Keeper<E: Spawner + Context, B, L> {
     redeeming: Beside,
     bringer: bring::Bringer,
     finder: find::Finder<E>,
+    ender: gone::Ender<E>,
     costs: Costs,
+}
+
+/// How long a keeper waits before it gives something up.
+#[derive(Clone, Copy, Debug)]
+pub struct Patience {
+    /// For a signature after a put.
+    pub loose: Duration,
+    /// Blocks for which everything of an agreement is kept whose absence was proved.
+    pub grace_blocks: u64,
+}
+
+/// What a keeper keeps on disk.
+pub struct Journals<E: Context> {
+    /// Agreements that were found in blocks.
+    pub finds: Finds<E>,
+    /// What must be known before one is given up.
+    pub ends: Ends<E>,
 }
 
 /// What an operation of its own costs depends on, as last proved.
@@ -121,22 +164,27 @@ struct Costs {
 
 impl<E: Spawner + Context, B: Blob, L: Ledger> Keeper<E, B, L> {
     /// A keeper of a desk.
-    pub const fn new(
+    pub fn new(
         context: E,
         desk: Arc<Desk<E, B>>,
         ledger: L,
         registration: RegisterProvider,
-        loose: Duration,
+        patience: Patience,
         report: Reporter,
-        finds: Finds<E>,
+        journals: Journals<E>,
     ) -> Self {
+        let Journals { finds, ends } = journals;
         Self {
             context,
             desk,
             ledger,
             registration,
-            loose,
+            patience,
             report,
+            trouble: Trouble::new("the ledger did not take what is due"),
+            unanswered: Trouble::new("a challenge cannot be answered"),
+            told: Told::default(),
+            own_at: 0,
             is_registered: false,
             registered_at: None,
             answered: None,
@@ -149,6 +197,7 @@ impl<E: Spawner + Context, B: Blob, L: Ledger> Keeper<E, B, L> {
             redeeming: Beside::new(),
             bringer: bring::Bringer::new(),
             finder: find::Finder::new(finds),
+            ender: gone::Ender::new(ends, patience.grace_blocks.max(1)),
             costs: Costs { index: 0, base_fee: 0, pay: 0 },
         }
     }
@@ -175,13 +224,17 @@ impl<E: Spawner + Context, B: Blob, L: Ledger> Keeper<E, B, L> {
                 Err(error) => Err(error.into()),
             };
             match step {
-                Ok(()) => {}
+                Ok(()) => drop(self.trouble.ended()),
                 // An earlier copy of the answer was still under way.
                 Err(KeeperError::Ledger(LedgerError::Refused(Code::NotDrawn))) => {
                     tracing::debug!(height, "the challenge is answered already");
                 }
                 Err(KeeperError::Ledger(error)) => {
-                    tracing::warn!(%error, height, "the ledger did not take what is due; trying again");
+                    self.trouble.holds(&error);
+                    self.context.sleep(Duration::from_millis(250)).await;
+                }
+                Err(full) if full.is_full() => {
+                    self.trouble.holds(&full);
                     self.context.sleep(Duration::from_millis(250)).await;
                 }
                 Err(fatal) => return Err(fatal),
@@ -194,21 +247,32 @@ impl<E: Spawner + Context, B: Blob, L: Ledger> Keeper<E, B, L> {
     /// # Errors
     /// [`KeeperError`]; `Ledger` may be tried again.
     pub async fn step(&mut self) -> Result<(), KeeperError> {
+        // What cannot be noted on a full disk holds up no answer.
+        let judged = self.judge_gone().await;
+        self.duties().await?;
+        judged
+    }
+
+    async fn duties(&mut self) -> Result<(), KeeperError> {
         let height = self.desk.parts().view.height();
-        let Some(case) = self.own(height).await? else {
-            return self.register(height).await;
+        let (at, case) = self.own(height).await?;
+        let Some(case) = case else {
+            // A state from before the registration proves nothing of it.
+            return if at < self.ender.ends.floor() { Ok(()) } else { self.register(height).await };
         };
         self.is_registered = true;
         self.look(&case);
-        self.keep_asked(&case).await?;
+        self.keep_asked(&case, at).await?;
+        self.own_at = self.own_at.max(at);
         self.costs.index = case.provider.index;
         let rounds = u128::from(case.parameters.epoch_rounds);
         self.costs.pay = case.provider.paid_base.saturating_mul(rounds) / UNIT;
         self.declare(&case);
-        self.find(case.provider.born).await?;
+        let found = self.find(case.provider.born).await;
         let Some(challenge) = case.audit.challenge else {
             self.free(case).await?;
-            return self.tidy_each_round(height).await;
+            self.tidy_each_round(height).await?;
+            return found;
         };
         let waits = self
             .answered
@@ -216,18 +280,26 @@ impl<E: Spawner + Context, B: Blob, L: Ledger> Keeper<E, B, L> {
         if !waits {
             self.answered = self.answer(case).await?.then_some((challenge.height, height));
         }
-        self.tidy_each_round(height).await
+        self.tidy_each_round(height).await?;
+        found
     }
 
     /// Tells the operator what these records mean, and the desk whether new data is of any use.
     fn look(&mut self, case: &Case) {
         let parts = self.desk.parts();
-        self.report.look(case, parts.store.totals().leaves);
+        let books = parts.books.with(crate::books::State::is_damaged);
+        let lost = (books, parts.till.with(|till| till.is_damaged()));
+        let disk = Disk { full: parts.store.full(), bad: self.desk.bad().len(), lost };
+        self.report.look(case, parts.store.totals().leaves, disk);
         parts.view.set_growth(case.standing.as_ref().map_or(Ok(()), check_grows));
     }
 
-    /// Keeps the shards of reads that are asked again, whatever is in force by now (RD-7).
-    async fn keep_asked(&self, case: &Case) -> Result<(), KeeperError> {
+    /// Keeps the shards of reads that are asked again, whatever is in force by now (RD-7). A record that
+    /// is older than one seen before, or than the floor, says of none that it is asked no more.
+    async fn keep_asked(&self, case: &Case, at: u64) -> Result<(), KeeperError> {
+        if at < self.own_at || at < self.ender.ends.floor() {
+            return Ok(());
+        }
         let asked = case.audit.missing.iter().map(|missing| (missing.slot, missing.shard)).collect();
         for (agreement, shard) in self.desk.parts().books.ask_again(asked) {
             self.unlink(agreement, vec![shard]).await?;
@@ -251,7 +323,8 @@ impl<E: Spawner + Context, B: Blob, L: Ledger> Keeper<E, B, L> {
             return Ok(());
         }
         let view = &self.desk.parts().view;
-        let kept = self.used().into_iter().filter_map(|id| view.kept(&id));
+        let used = self.used().into_iter().filter(|id| !self.ender.is_gone(id));
+        let kept = used.filter_map(|id| view.kept(&id));
         case.terms = kept.map(|terms| (terms.id.slot, terms)).collect();
         case.terms = self.due_now(&case).await?;
         let settle = case.upkeep();
@@ -308,32 +381,29 @@ impl<E: Spawner + Context, B: Blob, L: Ledger> Keeper<E, B, L> {
         self.declaring = self.pay_beside(Body::UpdateProvider(update), failed);
     }
 
-    /// The own records without slots; `None` when not registered.
-    async fn own(&mut self, height: u64) -> Result<Option<Case>, LedgerError> {
+    /// The own records without slots, and the height at which they stood so; `None` when not registered.
+    ///
+    /// # Errors
+    /// `Unreachable` if they are older than what an earlier process of this provider saw.
+    async fn own(&mut self, height: u64) -> Result<(u64, Option<Case>), LedgerError> {
         let (account, parameters) = (self.account(), self.desk.parts().view.parameters);
         let mut keys = vec![Provider::key(&account), Audit::key(&account), Endings::key(&account)];
         keys.extend([Standing::key(&account), Offer::key(&account), System::key()]);
         let (at, slots) = self.ledger.read(keys).await?;
+        if at.saturating_add(STALE_BLOCKS_MAX) < self.ender.ends.floor() {
+            return Err(LedgerError::Unreachable(format!("the node is at height {at}, far behind")));
+        }
         let slot = |place: usize| slots.get(place).and_then(Option::as_ref);
         self.costs.base_fee = base_fee(&decode::<System>(slot(5))?.unwrap_or_default(), &parameters);
-        let Some(provider) = decode::<Provider>(slot(0))? else { return Ok(None) };
-        let Some(offer) = decode::<Offer>(slot(4))? else { return Ok(None) };
+        let Some(provider) = decode::<Provider>(slot(0))? else { return Ok((at, None)) };
+        let Some(offer) = decode::<Offer>(slot(4))? else { return Ok((at, None)) };
         let (audit, endings) = (decode::<Audit>(slot(1))?.unwrap_or_default(), decode::<Endings>(slot(2))?);
         self.finder.saw(at, provider.slots);
         let (height, anchor, terms) = (at.max(height), [0; 32], BTreeMap::new());
         let standing = decode::<Standing>(slot(3))?;
-        Ok(Some(Case {
-            account,
-            parameters,
-            height,
-            provider,
-            offer,
-            audit,
-            standing,
-            endings,
-            anchor,
-            terms,
-        }))
+        let case =
+            Case { account, parameters, height, provider, offer, audit, standing, endings, anchor, terms };
+        Ok((at, Some(case)))
     }
 
     /// Proves the records of slots; absent agreements are `None`.
@@ -374,11 +444,12 @@ impl<E: Spawner + Context, B: Blob, L: Ledger> Keeper<E, B, L> {
         match statement {
             Ok(statement) => {
                 self.ledger.send(Body::Statement(statement)).await?;
+                self.unanswered.ended();
                 Ok(true)
             }
             Err(NoStatement::NotDrawn) => Ok(false),
             Err(error) => {
-                tracing::error!(%error, height = challenge.height, "a challenge cannot be answered");
+                self.unanswered.holds(&error);
                 Ok(true)
             }
         }
@@ -393,12 +464,13 @@ impl<E: Spawner + Context, B: Blob, L: Ledger> Keeper<E, B, L> {
     /// The kept vouchers with their terms, and with a claim where something is overdue.
     fn kept(&self) -> Vec<(Terms, Redemption)> {
         let parts = self.desk.parts();
-        let now = self.context.current();
+        let now = self.desk.uptime().now();
         let overdue = |till: &mut State| -> Vec<(Redemption, u64)> {
             till.vouchers().map(|kept| (*kept, till.overdue(&kept.voucher.agreement, now))).collect()
         };
         let kept = parts.till.with(overdue).into_iter();
-        let with_terms = kept.filter_map(|(kept, overdue)| {
+        let standing = kept.filter(|(kept, _)| !self.ender.is_gone(&kept.voucher.agreement));
+        let with_terms = standing.filter_map(|(kept, overdue)| {
             let terms = parts.view.kept(&kept.voucher.agreement)?;
             let redemption = redeem::claiming(&kept, overdue, terms.disputed_bytes());
             Some((terms, redemption))
@@ -408,16 +480,15 @@ impl<E: Spawner + Context, B: Blob, L: Ledger> Keeper<E, B, L> {
 
     /// Refreshes some agreements, gives back what is no longer held, and redeems.
     async fn tidy(&mut self) -> Result<(), KeeperError> {
-        self.refresh().await?;
-        self.recheck().await?;
-        for (agreement, mut shards) in self.desk.expired(self.loose) {
-            shards.retain(|shard| !self.desk.is_loose(agreement, *shard));
-            let going = self.desk.parts().books.let_go(agreement, shards);
-            self.unlink(agreement, going).await?;
-        }
+        // What is due goes on although the disk takes nothing.
+        let height = self.desk.parts().view.height();
+        let raised = self.ender.ends.raise(height).await.map_err(KeeperError::from);
+        let refreshed = self.refresh().await;
         self.redeem();
         self.bring();
-        Ok(())
+        raised.and(refreshed)?;
+        self.recheck().await?;
+        self.drop_loose().await
     }
 
     /// Proves the records of some agreements in turn; notes versions in force and ended ones.
@@ -427,18 +498,22 @@ impl<E: Spawner + Context, B: Blob, L: Ledger> Keeper<E, B, L> {
         for page in due.chunks(SLOTS_READ) {
             let slots: Vec<u32> = page.iter().map(|id| id.slot).collect();
             let (height, all) = self.read_slots(&slots).await?;
+            let mut proved = vec![];
             for (id, terms) in page.iter().zip(all) {
                 match terms.filter(|terms| terms.id == *id) {
                     // A node that is behind proves the absence of what came since.
                     None if height < self.last_seen(id) => {}
-                    None => self.end(*id, height).await?,
+                    None => self.ender.suspect(*id),
                     Some(terms) => {
                         let going = self.desk.parts().books.observe(*id, terms.data.clone()).await?;
+                        self.stands(&terms).await?;
+                        proved.push(terms.clone());
                         self.desk.parts().view.learn(terms);
                         self.unlink(*id, going).await?;
                     }
                 }
             }
+            self.note_windows(&proved).await?;
         }
         Ok(())
     }
@@ -451,24 +526,13 @@ impl<E: Spawner + Context, B: Blob, L: Ledger> Keeper<E, B, L> {
         later.chain(all.iter().filter(|id| **id <= from)).take(REFRESH_MAX).copied().collect()
     }
 
-    /// The agreements that books or till tell of.
+    /// The agreements that books, till or unsigned shards tell of.
     fn used(&self) -> BTreeSet<AgreementId> {
         let parts = self.desk.parts();
         let mut all: BTreeSet<AgreementId> = parts.books.with(|state| state.agreements().collect());
         all.extend(parts.till.with(|till| till.agreements().collect::<Vec<_>>()));
+        all.extend(self.desk.loose_agreements());
         all
-    }
-
-    /// Gives back what an agreement held that was proved gone at a height.
-    async fn end(&mut self, id: AgreementId, height: u64) -> Result<(), KeeperError> {
-        self.finder.ended(height);
-        let parts = self.desk.parts();
-        tracing::info!(slot = id.slot, opened = id.opened, "an agreement is over; its space comes back");
-        let going = parts.books.end(id).await?;
-        self.unlink(id, going).await?;
-        parts.till.forget(id).await?;
-        parts.view.forget(id.slot);
-        self.drop_found(id).await
     }
 
     async fn unlink(&self, id: AgreementId, shards: Vec<Hash>) -> Result<(), KeeperError> {
@@ -476,7 +540,13 @@ impl<E: Spawner + Context, B: Blob, L: Ledger> Keeper<E, B, L> {
             return Ok(());
         }
         let parts = self.desk.parts();
-        parts.store.unlink(id, &shards).await?;
+        match parts.store.unlink(id, &shards).await {
+            // It is tried again as with shards that nobody signed for.
+            Err(StoreError::NoSpace(_)) => {
+                shards.iter().for_each(|shard| self.desk.note_loose(id, *shard));
+            }
+            done => done?,
+        }
         parts.books.gone(id, &shards);
         Ok(())
     }
@@ -499,84 +569,10 @@ impl<E: Spawner + Context, B: Blob, L: Ledger> Keeper<E, B, L> {
             self.redeeming = self.pay_beside(body, "vouchers could not be redeemed now");
         }
     }
-
-    /// At the start: what the store holds and no book names is loose; what a book names and the
-    /// store no longer counts to its agreement is counted again.
-    async fn sweep(&self) -> Result<(), KeeperError> {
-        let parts = self.desk.parts();
-        let mut owed: BTreeSet<(AgreementId, Hash)> = parts.books.with(|state| state.kept());
-        let mut after = None;
-        loop {
-            let page = parts.store.page(after, 1024);
-            let Some(last) = page.last() else { break };
-            after = Some(*last);
-            for shard in page {
-                for agreement in parts.store.holders(&shard) {
-                    if !owed.remove(&(agreement, shard)) {
-                        self.desk.note_loose(agreement, shard);
-                    }
-                }
-            }
-        }
-        for (agreement, shard) in owed {
-            if let Ok(data) = parts.store.get(&shard).await {
-                parts.store.put(agreement, shard, data).await?;
-            }
-        }
-        Ok(())
-    }
 }
 
 const fn nobody() -> AgreementId {
     AgreementId { provider: Account([0; 32]), slot: 0, opened: 0 }
-}
-
-/// Proves the records of at most [`SLOTS_READ`] slots, and says at which height.
-///
-/// # Errors
-/// `Unreachable`, `Record`.
-pub async fn read_slots<L: Ledger>(
-    ledger: &L,
-    account: &Account,
-    slots: &[u32],
-) -> Result<(u64, Vec<Option<Terms>>), LedgerError> {
-    let keys = slots.iter().flat_map(|slot| {
-        [Agreement::key(account, *slot), Use::key(account, *slot), DataSet::key(account, *slot)]
-    });
-    let (height, records) = ledger.read(keys.collect()).await?;
-    let mut all = vec![];
-    for (slot, three) in slots.iter().zip(records.chunks(3)) {
-        let [agreement, usage, data] = three else { return Err(LedgerError::Record) };
-        let agreement: Option<Agreement> = decode(agreement.as_ref())?;
-        let usage: Option<Use> = decode(usage.as_ref())?;
-        let data: DataSet = decode(data.as_ref())?.unwrap_or_default();
-        all.push(agreement.zip(usage).map(|(agreement, usage)| {
-            let id = agreement.id(*account, *slot);
-            Terms { id, height, agreement, usage, data }
-        }));
-    }
-    Ok((height, all))
-}
-
-/// Answers the view's questions, one proven read each.
-pub async fn answer_questions<L: Ledger>(
-    ledger: L,
-    view: crate::view::View,
-    mut questions: mpsc::Receiver<Question>,
-) {
-    while let Some(Question { slot, done }) = questions.recv().await {
-        match read_slots(&ledger, &view.account, &[slot]).await {
-            Ok((_, mut terms)) => {
-                let terms = terms.pop().flatten();
-                if let Some(terms) = &terms {
-                    view.learn(terms.clone());
-                }
-                let _ = done.send(terms);
-            }
-            // Dropping the sender says that no proof could be had.
-            Err(error) => tracing::debug!(%error, slot, "no proof of an agreement"),
-        }
-    }
 }
 
 #[cfg(test)]

@@ -30,6 +30,17 @@ pub trait Ledger: Clone + Send + Sync + 'static {
     /// Proves at most [`posync_protocol::limits::READ_KEYS_MAX`] records.
     fn read(&self, keys: Vec<Key>) -> impl Future<Output = Result<Proven, LedgerError>> + Send;
 
+    /// Proves records by two different nodes, or by the only one that is known, each at or above a
+    /// height. Others are asked in place of those that are behind or do not answer.
+    ///
+    /// # Errors
+    /// `Unreachable` while fewer do.
+    fn witnesses(
+        &self,
+        keys: Vec<Key>,
+        least: u64,
+    ) -> impl Future<Output = Result<Vec<Proven>, LedgerError>> + Send;
+
     /// Waits for a certified height above `height`; skips to the newest.
     fn above(&self, height: u64) -> impl Future<Output = Result<u64, LedgerError>> + Send;
 

@@ -40,6 +40,8 @@ pub mod serve;
 pub mod spend;
 pub mod terms;
 pub mod till;
+mod trouble;
+pub mod uptime;
 pub mod view;
 #[cfg(test)]
 #[path = "../../protocol/tests/scenarios/world.rs"]

@@ -1,18 +1,77 @@
 //! The ledger as a provider sees it: over a light connection to the network's nodes.
 
-use crate::ledger::{Ledger, LedgerError, Proven};
+use crate::{
+    ledger::{Ledger, LedgerError, Proven},
+    trouble::Trouble,
+};
 use commonware_cryptography::{Signer as _, ed25519::PrivateKey};
 use commonware_runtime::{Clock, Spawner};
 use commonware_utils::channel::watch;
 use posync_client::{
     account::Submitter,
-    connection::{Connection, Error},
+    connection::{Connection, Endpoint, Error},
 };
 use posync_protocol::{Account, Amount, Body, Key, Operation, limits::Parameters, wire::node::Unavailable};
-use std::time::Duration;
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
 
 /// Pause after the nodes were out of reach.
 const PAUSE: Duration = Duration::from_millis(500);
+
+/// Nodes that have to prove that something is gone.
+const WITNESSES: usize = 2;
+
+/// Makes a connection to one node alone.
+type Alone = dyn Fn(Endpoint) -> Connection + Send + Sync;
+
+/// Asks nodes one by one, over connections of their own that end with the question.
+#[derive(Clone)]
+pub struct Witnesses {
+    endpoints: Vec<Endpoint>,
+    alone: Arc<Alone>,
+    /// Where the next question begins: each time elsewhere.
+    next: Arc<AtomicUsize>,
+}
+
+impl Witnesses {
+    /// Over the nodes of `endpoints`, each account once.
+    pub fn new(
+        endpoints: &[Endpoint],
+        alone: impl Fn(Endpoint) -> Connection + Send + Sync + 'static,
+    ) -> Self {
+        let mut once: Vec<Endpoint> = vec![];
+        for endpoint in endpoints {
+            if once.iter().all(|known| known.account != endpoint.account) {
+                once.push(*endpoint);
+            }
+        }
+        Self { endpoints: once, alone: Arc::new(alone), next: Arc::default() }
+    }
+
+    async fn prove(&self, keys: &[Key], least: u64) -> Result<Vec<Proven>, LedgerError> {
+        let (nodes, first) = (self.endpoints.len(), self.next.fetch_add(1, Ordering::Relaxed));
+        let mut proofs = vec![];
+        let mut last = LedgerError::Unreachable("no node is configured".into());
+        for place in (0..nodes).map(|place| (first + place) % nodes) {
+            match (self.alone)(self.endpoints[place]).read_many(keys).await {
+                Ok(proved) if proved.header.height >= least => {
+                    proofs.push((proved.header.height, proved.value));
+                }
+                Ok(_) => last = LedgerError::Unreachable("a node is behind".into()),
+                Err(error) => last = error.into(),
+            }
+            if proofs.len() == WITNESSES.min(nodes) {
+                return Ok(proofs);
+            }
+        }
+        Err(last)
+    }
+}
 
 /// A light connection, the sender of this provider's operations, and the newest certified height.
 #[derive(Clone)]
@@ -22,6 +81,7 @@ pub struct Node {
     key: PrivateKey,
     parameters: Parameters,
     height: watch::Receiver<u64>,
+    witnesses: Witnesses,
 }
 
 impl From<Error> for LedgerError {
@@ -39,6 +99,7 @@ impl Node {
     pub fn start<E: Spawner + Clock>(
         context: E,
         connection: Connection,
+        witnesses: Witnesses,
         key: PrivateKey,
         parameters: Parameters,
     ) -> Self {
@@ -46,23 +107,24 @@ impl Node {
         let followed = connection.clone();
         context.spawn(move |context| async move { follow(&context, &followed, &tell).await });
         let submitter = Submitter::new(connection.clone(), key.clone(), parameters);
-        Self { connection, submitter, key, parameters, height }
+        Self { connection, submitter, key, parameters, height, witnesses }
     }
 }
 
 /// Tells every new height; a gap in what nodes keep is skipped.
 async fn follow<E: Clock>(context: &E, connection: &Connection, tell: &watch::Sender<u64>) {
-    let mut chain = connection.follow(0);
+    let (mut chain, mut trouble) = (connection.follow(0), Trouble::new("the ledger cannot be followed"));
     loop {
         match chain.next().await {
             Ok(header) => {
+                trouble.ended();
                 tell.send_replace(header.height);
             }
             Err(error) => {
                 if matches!(error, Error::Unavailable(Unavailable::Pruned)) {
                     chain = connection.follow(0);
                 }
-                tracing::warn!(%error, "following the ledger was interrupted");
+                trouble.holds(&error);
                 context.sleep(PAUSE).await;
             }
         }
@@ -73,6 +135,10 @@ impl Ledger for Node {
     async fn read(&self, keys: Vec<Key>) -> Result<Proven, LedgerError> {
         let proved = self.connection.read_many(&keys).await?;
         Ok((proved.header.height, proved.value))
+    }
+
+    async fn witnesses(&self, keys: Vec<Key>, least: u64) -> Result<Vec<Proven>, LedgerError> {
+        self.witnesses.prove(&keys, least).await
     }
 
     async fn above(&self, height: u64) -> Result<u64, LedgerError> {

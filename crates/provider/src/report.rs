@@ -5,9 +5,52 @@
 //! ```
 
 use crate::prover::Case;
-use posync_alert::{Alerts, Facts, Space, Watch, conditions};
+use posync_alert::{Alert, Alerts, Facts, Kind, Space, Watch, conditions};
 use posync_protocol::{Account, limits::LEAF_BYTES};
 use std::path::PathBuf;
+
+/// What is the case on a provider's disk.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Disk {
+    /// Why nothing new is stored.
+    pub full: Option<String>,
+    /// Shards that are damaged or missing, as far as is known.
+    pub bad: usize,
+    /// Whether records of signed data sets, or of vouchers, were lost to damage.
+    pub lost: (bool, bool),
+}
+
+impl Disk {
+    fn alerts(self) -> Vec<Alert> {
+        let Self { full, bad, lost: (books, till) } = self;
+        let mut what = vec![];
+        if bad > 0 {
+            what.push(format!("{bad} shards are damaged or missing"));
+        }
+        if books {
+            what.push("records of signed data sets were lost".into());
+        }
+        if till {
+            what.push("records of vouchers were lost".into());
+        }
+        let damaged = (!what.is_empty()).then(|| Alert {
+            kind: Kind::Damaged,
+            what: format!("the disk is damaged: {}", what.join(", ")),
+            next:
+                "what was not hit is served, proved and paid; gateways rebuild lost shards elsewhere: check \
+                   the disk, and replace it if more follows"
+                    .into(),
+            due: None,
+        });
+        let full = full.map(|what| Alert {
+            kind: Kind::LowSpace,
+            what,
+            next: "no shard is taken until there is room; reading and proving go on: free space".into(),
+            due: None,
+        });
+        damaged.into_iter().chain(full).collect()
+    }
+}
 
 /// Where a provider's alerts go, and which hold now.
 #[derive(Clone, Debug, Default)]
@@ -23,13 +66,19 @@ impl Reporter {
         Self { alerts, volume, watch: Watch::default() }
     }
 
-    /// Tells what began and ended with these records, `stored` leaves being on the disk.
-    pub(crate) fn look(&mut self, case: &Case, stored: u64) {
+    /// A directory of the volume that holds the shards, if that is known.
+    pub(crate) fn volume(&self) -> Option<PathBuf> {
+        self.volume.clone()
+    }
+
+    /// Tells what began and ended with these records and this disk, `stored` leaves being on it.
+    pub(crate) fn look(&mut self, case: &Case, stored: u64, disk: Disk) {
         let promised = case.provider.sold.saturating_sub(stored).saturating_mul(LEAF_BYTES);
         let space = self.volume.as_deref().and_then(|volume| Space::of(volume, promised));
         let Case { parameters, height, provider, offer, audit, .. } = case;
         let (height, standing) = (*height, case.standing.as_ref());
-        let now = conditions(&Facts { parameters, height, provider, offer, audit, standing, space });
+        let mut now = conditions(&Facts { parameters, height, provider, offer, audit, standing, space });
+        now.extend(disk.alerts());
         self.alerts.watch(&mut self.watch, &case.account.to_string(), Some(height), now);
     }
 

@@ -12,8 +12,8 @@
 use crate::{
     books::{Books, BooksError, Held},
     config::{Config, ConfigError},
-    keeper::{Finds, Keeper, KeeperError, answer_questions},
-    node::Node,
+    keeper::{Ends, Finds, Journals, Keeper, KeeperError, Patience, answer_questions},
+    node::{Node, Witnesses},
     probe::{Prober, Shared},
     scrub::{self, Unreadable},
     segments::{Store, StoreError},
@@ -79,8 +79,8 @@ where
     E: Spawner + Clock + Storage + Metrics + CryptoRng,
     N: Network,
 {
-    let (chain, parameters) = (config.chain, config.parameters);
-    let account = Account::of(&config.key.public_key());
+    let (chain, parameters, account) =
+        (config.chain, config.parameters, Account::of(&config.key.public_key()));
     config.registration(config.listen)?;
     let name = |part: &str| format!("{}-{part}", config.partition);
     let (store, mut store_task) = Store::open(context.child("store"), config.store()).await?;
@@ -88,35 +88,28 @@ where
     let (books, mut books_task) =
         Books::open(context.child("books"), &name("books"), key, chain, held).await?;
     let (till, mut till_task) = Till::open(context.child("till"), &name("till")).await?;
-
-    let finds = Finds::open(context.child("finds"), &name("finds")).await.map_err(KeeperError::from)?;
+    let journals = journals(&context, &config.partition).await?;
     let (view, questions) = View::new(account, chain, parameters);
-    let clock = Arc::new(context.child("clock"));
-    let (capacity_leaves, asking, seen) = (config.capacity_leaves(), view.clone(), view.clone());
+    let (asking, seen) = (view.clone(), view.clone());
+    let (clock, capacity_leaves) = (Arc::new(context.child("clock")), config.capacity_leaves());
     let key = config.key.clone();
     let desk = Parts { clock, store: store.clone(), books, till, view, capacity_leaves, key };
-    let desk = Arc::new(Desk::new(desk));
+    let desk = open(&context, desk);
     let mut listening = listen(&context, &network, &config, desk.clone()).await?;
     let registration = config.registration(listening.address)?;
-
     let network = Shared::new(network);
-    let light = Light::new(chain, config.network_key);
-    let (dialing, key) = (context.child("connection"), config.key.clone());
-    let connection = Connection::new(dialing, network.clone(), key, config.nodes.clone(), light);
-    let node = Node::start(context.child("follower"), connection, config.key.clone(), parameters);
+    let node = follow(&context, &network, &config);
     let asked = node.clone();
     context.child("questions").spawn(move |_| answer_questions(asked, asking, questions));
-    let (probing, view, key) = (context.child("prober"), desk.parts().view.clone(), config.key.clone());
-    let prober = Prober::new(probing, network, view, node.clone(), key, config.egress_rate);
-    context.child("prober_task").spawn(move |_| prober.run());
+    measure(&context, network, &config, desk.parts().view.clone(), node.clone());
     let keeper = Keeper::new(
         context.child("keeper"),
         desk.clone(),
         node,
         registration,
-        config.loose,
+        Patience { loose: config.loose, grace_blocks: config.grace_blocks() },
         config.report.clone(),
-        finds,
+        journals,
     );
     let mut keeper_task = context.child("keeper_task").spawn(move |_| keeper.run());
     let every = config.scrub;
@@ -145,6 +138,54 @@ where
         }
     }
     ended
+}
+
+/// A desk over these parts, whose time passes.
+fn open<E: Spawner + Clock, B: commonware_runtime::Blob>(context: &E, parts: Parts<E, B>) -> Arc<Desk<E, B>> {
+    let desk = Arc::new(Desk::new(parts));
+    let uptime = desk.uptime().clone();
+    context.child("uptime").spawn(move |context| uptime.run(context));
+    desk
+}
+
+/// Measures egress in every epoch.
+fn measure<E, N>(context: &E, network: Shared<N>, config: &Config, view: View, node: Node)
+where
+    E: Spawner + Clock + CryptoRng,
+    N: Network,
+{
+    let (key, rate) = (config.key.clone(), config.egress_rate);
+    let prober = Prober::new(context.child("prober"), network, view, node, key, rate);
+    context.child("prober_task").spawn(move |_| prober.run());
+}
+
+/// What the keeper keeps on disk.
+async fn journals<E>(context: &E, partition: &str) -> Result<Journals<E>, KeeperError>
+where
+    E: Spawner + Clock + Storage + Metrics,
+{
+    let finds = Finds::open(context.child("finds"), &format!("{partition}-finds")).await?;
+    let ends = Ends::open(context.child("ends"), &format!("{partition}-ends")).await?;
+    Ok(Journals { finds, ends })
+}
+
+/// Follows the chain over a light connection to one node at a time; what is gone is asked of two.
+fn follow<E, N>(context: &E, network: &Shared<N>, config: &Config) -> Node
+where
+    E: Spawner + Clock + CryptoRng,
+    N: Network,
+{
+    let light = Light::new(config.chain, config.network_key);
+    let (asking, sockets, key, believed) =
+        (context.child("witness"), network.clone(), config.key.clone(), light.clone());
+    let alone = move |endpoint| {
+        let (context, key) = (asking.child("alone"), key.clone());
+        Connection::new(context, sockets.clone(), key, vec![endpoint], believed.clone())
+    };
+    let witnesses = Witnesses::new(&config.nodes, alone);
+    let (dialing, key) = (context.child("connection"), config.key.clone());
+    let connection = Connection::new(dialing, network.clone(), key, config.nodes.clone(), light);
+    Node::start(context.child("follower"), connection, witnesses, config.key.clone(), config.parameters)
 }
 
 fn held<B: commonware_runtime::Blob>(store: &Store<B>) -> Held {

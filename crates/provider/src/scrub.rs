@@ -1,4 +1,6 @@
 //! Rehashes what is stored, so that the provider knows of bit rot before a draw does.
+//!
+//! It reads at a rate: a store of terabytes takes days, a small one a moment, and no disk is busy with it.
 
 use crate::{segments::StoreError, serve::Desk};
 use commonware_runtime::{Blob, Clock};
@@ -7,6 +9,12 @@ use std::time::Duration;
 
 /// Shards looked up at once.
 const PAGE: usize = 256;
+/// Least bytes that are read a second.
+const RATE: u64 = 1 << 20;
+/// Most seconds that a round takes: two weeks. A store that would take longer is read faster.
+const ROUND_SECONDS: u64 = 14 * 24 * 3_600;
+/// Bytes that are read before a pause: two of the largest shards.
+const BURST: u64 = 8 << 20;
 
 /// Not one shard can be read.
 #[derive(Debug, thiserror::Error)]
@@ -18,28 +26,41 @@ pub struct Unreadable {
     pub last: StoreError,
 }
 
-/// Scrubs for ever, one pass every `every`.
+/// Scrubs for ever, one pass after the other, `every` between two.
 ///
 /// # Errors
 /// [`Unreadable`].
 pub async fn run<E: Clock, B: Blob>(desk: &Desk<E, B>, every: Duration) -> Result<(), Unreadable> {
+    let mut told = 0;
     loop {
         desk.parts().clock.sleep(every).await;
         let bad = pass(desk).await?;
-        if bad > 0 {
+        if bad > told {
             tracing::warn!(bad, "the scrub found shards that are damaged or missing; they are in the status");
+        } else if bad == 0 && told > 0 {
+            tracing::info!("over: the scrub finds every shard whole");
         }
+        told = bad;
     }
 }
 
-/// One pass: reads every shard against its name, and looks for owed ones that are not there.
+/// Bytes a second at which so many are read.
+const fn rate(bytes: u64) -> u64 {
+    let in_time = bytes / ROUND_SECONDS;
+    if in_time > RATE { in_time } else { RATE }
+}
+
+/// One pass: reads every shard against its name, at a rate, and looks for owed ones that are not there.
 /// Returns how many are bad.
 ///
 /// # Errors
 /// [`Unreadable`]: the disk failed on every one of them.
 pub async fn pass<E: Clock, B: Blob>(desk: &Desk<E, B>) -> Result<usize, Unreadable> {
-    let store = &desk.parts().store;
+    let (store, clock) = (&desk.parts().store, &desk.parts().clock);
+    look_for_missing(desk);
+    let rate = rate(store.totals().bytes);
     let (mut after, mut seen, mut failed, mut last) = (None, 0, 0, StoreError::Unknown);
+    let mut burst = 0_u64;
     loop {
         let page = store.page(after, PAGE);
         let Some(end) = page.last() else { break };
@@ -47,17 +68,41 @@ pub async fn pass<E: Clock, B: Blob>(desk: &Desk<E, B>) -> Result<usize, Unreada
         for shard in page {
             // A damaged one is noted by the store itself; one removed meanwhile is no fault.
             seen += 1;
+            burst = burst.saturating_add(store.length(&shard).unwrap_or(0).into());
             if let Err(error @ StoreError::Disk(_)) = store.get(&shard).await {
                 (failed, last) = (failed + 1, error);
             }
-            desk.parts().clock.sleep(Duration::ZERO).await;
+            clock.sleep(Duration::ZERO).await;
+            if burst >= BURST {
+                clock.sleep(Duration::from_micros(burst.saturating_mul(1_000_000) / rate)).await;
+                burst = 0;
+            }
         }
     }
     if seen > 0 && failed == seen {
         return Err(Unreadable { shards: seen, last });
     }
-    let owed = desk.parts().books.with(crate::books::State::owed);
-    let missing = owed.into_iter().filter(|shard| store.length(shard).is_none());
-    desk.set_missing(missing.take(BAD_SHARDS_MAX).collect());
+    look_for_missing(desk);
     Ok(desk.bad().len())
+}
+
+/// Notes owed shards that are not there: the index alone says so.
+fn look_for_missing<E: Clock, B: Blob>(desk: &Desk<E, B>) {
+    let owed = desk.parts().books.with(crate::books::State::owed);
+    let missing = owed.into_iter().filter(|shard| desk.parts().store.length(shard).is_none());
+    desk.set_missing(missing.take(BAD_SHARDS_MAX).collect());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_round_takes_days_and_never_more_than_two_weeks() {
+        const TIB: u64 = 1 << 40;
+        for (bytes, most) in [(0, 1), (1 << 20, 1), (TIB, 14 * 86_400), (100 * TIB, 14 * 86_400 + 1)] {
+            assert!(bytes / rate(bytes) <= most, "{bytes}");
+        }
+        assert!(TIB / rate(TIB) > 10 * 86_400, "a terabyte is no reason to hurry");
+    }
 }

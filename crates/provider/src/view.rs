@@ -26,6 +26,8 @@ const QUESTIONS_MAX: usize = 64;
 pub struct Question {
     /// The slot.
     pub slot: u32,
+    /// When the agreement that is asked for was opened: what is proved below it says nothing of it.
+    pub opened: u64,
     /// Where the answer goes.
     pub done: oneshot::Sender<Option<Terms>>,
 }
@@ -150,13 +152,18 @@ impl View {
         self.known.lock().get(&id.slot).filter(|terms| terms.id == *id).cloned()
     }
 
+    /// The kept terms of an agreement, if they were proved within the last epoch.
+    pub fn recent(&self, id: &AgreementId) -> Option<Terms> {
+        let oldest = self.height().saturating_sub(self.parameters.epoch_blocks());
+        self.kept(id).filter(|terms| terms.height >= oldest)
+    }
+
     /// The terms of an agreement, proved within the last epoch.
     ///
     /// # Errors
     /// [`NoTerms`].
     pub async fn terms(&self, id: &AgreementId) -> Result<Terms, NoTerms> {
-        let oldest = self.height().saturating_sub(self.parameters.epoch_blocks());
-        match self.kept(id).filter(|terms| terms.height >= oldest) {
+        match self.recent(id) {
             Some(terms) => Ok(terms),
             None => self.fresh(id).await,
         }
@@ -174,7 +181,10 @@ impl View {
             return Ok(terms);
         }
         let (done, answer) = oneshot::channel();
-        self.ask.send(Question { slot: id.slot, done }).await.map_err(|_| NoTerms::Unreachable)?;
+        self.ask
+            .send(Question { slot: id.slot, opened: id.opened, done })
+            .await
+            .map_err(|_| NoTerms::Unreachable)?;
         let terms = answer.await.map_err(|_| NoTerms::Unreachable)?;
         terms.filter(|terms| terms.id == *id).ok_or(NoTerms::Unknown)
     }

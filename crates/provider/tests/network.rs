@@ -29,7 +29,7 @@ use posync_protocol::{
 };
 use posync_provider::{
     Config,
-    config::{LOOSE, SCRUB_LOCAL},
+    config::{GRACE_LOCAL, LOOSE, SCRUB_LOCAL},
     till::OVERDUE,
 };
 use std::{net::SocketAddr, time::Duration};
@@ -92,6 +92,7 @@ fn start(world: &World, port: u16) -> Handle<()> {
         parameters: P,
         scrub: SCRUB_LOCAL,
         loose: LOOSE,
+        grace: GRACE_LOCAL,
         report: posync_provider::report::Reporter::default(),
     };
     let network = world.context.child("network");

@@ -24,7 +24,7 @@ use posync_node::{
     serve::{self, Serving},
 };
 use posync_provider::{
-    config::{self, EGRESS_LOCAL, LOOSE, SCRUB_LOCAL, SEGMENT_BYTES, TERM_MAX},
+    config::{self, EGRESS_LOCAL, GRACE_LOCAL, LOOSE, SCRUB_LOCAL, SEGMENT_BYTES, TERM_MAX},
     report::Reporter,
 };
 use std::{
@@ -199,6 +199,7 @@ fn provider(directory: &Path, role: &RoleFile) -> Outcome {
         parameters: genesis.parameters,
         scrub: SCRUB_LOCAL,
         loose: LOOSE,
+        grace: GRACE_LOCAL,
         report: Reporter::new(role.alerts()?, Some(directory.to_path_buf())),
     };
     let _lock = config::lock(directory).map_err(|error| ended(directory, error))?;

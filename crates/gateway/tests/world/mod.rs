@@ -146,6 +146,8 @@ impl Provider {
             capacity_leaves: 1 << 20,
             key: provider_key(index),
         }));
+        let uptime = desk.uptime().clone();
+        context.child("uptime").spawn(move |context| uptime.run(context));
         let kept = desk.parts().books.with(|books| books.kept());
         for shard in desk.parts().store.page(None, 1 << 20) {
             let holders = desk.parts().store.holders(&shard).into_iter();

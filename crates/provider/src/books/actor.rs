@@ -4,6 +4,7 @@ use super::state::{Change, Kept, No, State, Variant};
 use crate::{
     journal::{self, Journal},
     terms::Terms,
+    trouble::Trouble,
 };
 use commonware_cryptography::ed25519::PrivateKey;
 use commonware_runtime::{Handle, Spawner};
@@ -21,10 +22,13 @@ use posync_protocol::{
     tagged,
     wire::provider::{SIGN_SHARDS_MAX, Sign},
 };
-use std::{collections::BTreeSet, sync::Arc};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 /// Changes that wait: with full lists 10 MiB.
 const MAILBOX: usize = 32;
+
+/// Pause between tries to open the journal on a volume that takes nothing.
+const RETRY: Duration = Duration::from_secs(1);
 
 /// Why the books say no for good.
 #[derive(Debug, thiserror::Error)]
@@ -32,6 +36,9 @@ pub enum BooksError {
     /// The disk failed.
     #[error("the books' journal failed: {0}; check the volume, then start again")]
     Disk(#[from] journal::Error),
+    /// The volume took nothing: nothing was signed or dropped, and the next try may go through.
+    #[error("the volume is full; nothing was written, try again")]
+    NoSpace,
     /// They ended.
     #[error("the books are closed")]
     Closed,
@@ -75,6 +82,7 @@ tagged! {
         1 => Moved(Moved),
         2 => Ended(AgreementId),
         3 => Part(Part),
+        4 => Damaged(bool),
     }
 }
 
@@ -111,15 +119,16 @@ impl Books {
     where
         E: Context + Spawner,
     {
-        let (mut journal, mut state) = Journal::open(context.child("books"), partition, apply).await?;
+        let open = Journal::open(context.child("books"), partition, apply, snapshot, hurt);
+        let (mut journal, mut state) = open.await?;
         state.leaving.clear();
         if journal.is_long(state.size()) {
             journal.snapshot(snapshot(&state)).await?;
         }
         let state = Arc::new(Mutex::new(state));
         let (mailbox, commands) = mpsc::channel(MAILBOX);
-        let writer = Writer { journal, state: state.clone(), key, chain, held };
-        let task = context.child("books_writer").spawn(move |_| writer.run(commands));
+        let writer = Writer { journal, state: state.clone(), partition: partition.into(), key, chain, held };
+        let task = context.child("books_writer").spawn(move |context| writer.run(context, commands));
         Ok((Self { state, mailbox }, task))
     }
 
@@ -152,7 +161,7 @@ impl Books {
     async fn ask<T>(&self, command: impl FnOnce(oneshot::Sender<T>) -> Command) -> Result<T, BooksError> {
         let (done, answer) = oneshot::channel();
         self.mailbox.send(command(done)).await.map_err(|_| BooksError::Closed)?;
-        answer.await.map_err(|_| BooksError::Closed)
+        answer.await.map_err(|_| BooksError::NoSpace)
     }
 
     /// Looks at the state.
@@ -180,6 +189,7 @@ impl Books {
 struct Writer<E: Context> {
     journal: Journal<E, Record>,
     state: Arc<Mutex<State>>,
+    partition: String,
     key: PrivateKey,
     chain: Hash,
     held: Held,
@@ -188,29 +198,66 @@ struct Writer<E: Context> {
 type Reply = Box<dyn FnOnce() + Send>;
 
 impl<E: Context> Writer<E> {
-    async fn run(mut self, mut commands: mpsc::Receiver<Command>) -> Result<(), BooksError> {
+    async fn run(mut self, context: E, mut commands: mpsc::Receiver<Command>) -> Result<(), BooksError> {
+        let mut trouble = Trouble::new("the volume takes no data sets; who asks for one is asked again");
         while let Some(first) = commands.recv().await {
-            let (mut replies, mut dirty, mut next) = (vec![], false, Some(first));
-            while let Some(command) = next {
-                let (record, reply) = self.decide(command);
-                if let Some(record) = record {
-                    self.journal.append(record).await?;
-                    dirty = true;
+            match self.group(first, &mut commands).await {
+                Ok(()) => drop(trouble.ended()),
+                // No signature left: the books are again what is durable.
+                Err(error) if journal::is_full(&error) => {
+                    trouble.holds(&error);
+                    self.reopen(&context).await?;
                 }
-                replies.push(reply);
-                next = if replies.len() < MAILBOX { commands.try_recv().ok() } else { None };
-            }
-            if dirty {
-                self.journal.sync().await?;
-            }
-            replies.into_iter().for_each(|reply| reply());
-            let long = self.journal.is_long(self.state.lock().size());
-            if long {
-                let now = snapshot(&self.state.lock());
-                self.journal.snapshot(now).await?;
+                Err(error) => return Err(error.into()),
             }
         }
         Ok(())
+    }
+
+    /// Decides what waits, makes it durable with one sync, then answers.
+    async fn group(
+        &mut self,
+        first: Command,
+        commands: &mut mpsc::Receiver<Command>,
+    ) -> Result<(), journal::Error> {
+        let (mut replies, mut dirty, mut next) = (vec![], false, Some(first));
+        while let Some(command) = next {
+            let (record, reply) = self.decide(command);
+            if let Some(record) = record {
+                self.journal.append(record).await?;
+                dirty = true;
+            }
+            replies.push(reply);
+            next = if replies.len() < MAILBOX { commands.try_recv().ok() } else { None };
+        }
+        if dirty {
+            self.journal.sync().await?;
+        }
+        replies.into_iter().for_each(|reply| reply());
+        let long = self.journal.is_long(self.state.lock().size());
+        if long {
+            let now = snapshot(&self.state.lock());
+            self.journal.snapshot(now).await?;
+        }
+        Ok(())
+    }
+
+    /// Reads the journal again after a write failed.
+    async fn reopen(&mut self, context: &E) -> Result<(), BooksError> {
+        let mut trouble = Trouble::new("the books' journal cannot be opened");
+        loop {
+            let again = context.child("again");
+            match Journal::open(again, &self.partition, apply, snapshot, hurt).await {
+                Ok((journal, state)) => {
+                    self.journal = journal;
+                    self.state.lock().go_back(state);
+                    return Ok(());
+                }
+                Err(error) if journal::is_full(&error) => drop(trouble.holds(&error)),
+                Err(error) => return Err(error.into()),
+            }
+            context.sleep(RETRY).await;
+        }
     }
 
     /// Changes the state; the reply is given once the record is durable.
@@ -261,8 +308,14 @@ fn signed(change: Change, ask: Sign, height: u64) -> Record {
     })
 }
 
+/// Records were lost: shards may be owed that no book names.
+fn hurt(state: &mut State) {
+    state.damaged = true;
+}
+
 fn snapshot(state: &State) -> Vec<Record> {
     let mut records = vec![];
+    records.extend(state.damaged.then_some(Record::Damaged(true)));
     for (agreement, book) in &state.books {
         for (version, kept) in &book.versions {
             let (version, Kept { tree, signature, height }) = (*version, kept);
@@ -300,6 +353,7 @@ fn apply(state: &mut State, record: Record) {
         Record::Ended(agreement) => {
             state.end(&agreement);
         }
+        Record::Damaged(damaged) => state.damaged = damaged,
         Record::Part(part) => {
             let book = state.books.entry(part.agreement).or_default();
             let kept = book.versions.entry(part.version).or_default();
@@ -424,6 +478,28 @@ mod tests {
             let answer = books.sign(terms(), ask, 0).await.expect("open");
             assert!(answer.is_err_and(|(_, text)| text.contains("put it first")));
             assert_eq!(books.with(State::size), 0);
+        });
+    }
+
+    #[test]
+    fn a_full_volume_signs_nothing_and_signs_again_when_there_is_room() {
+        deterministic::Runner::default().start(|context| async move {
+            let fuse = crate::cut::Fuse::after(1_000_000);
+            let cut = Cut::new(context.child("cut"), fuse.clone());
+            let (books, _task) = Books::open(cut, "books", provider(), CHAIN, all()).await.expect("opens");
+            let steps = steps();
+            books.sign(terms(), steps[0].clone(), 0).await.expect("open").expect("right");
+            fuse.set_full(true);
+            for _ in 0..3 {
+                let signed = books.sign(terms(), steps[1].clone(), 0).await;
+                assert!(matches!(signed, Err(BooksError::NoSpace)), "{signed:?}");
+                let claim = steps[1].claim;
+                let known = books.with(|state| state.tree(&id(), (claim.version, claim.root)).is_some());
+                assert!(!known, "what is not durable is not known");
+            }
+            fuse.set_full(false);
+            books.sign(terms(), steps[1].clone(), 0).await.expect("open").expect("right");
+            assert!(books.with(|state| !state.is_damaged()));
         });
     }
 }

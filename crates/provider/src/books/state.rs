@@ -78,6 +78,8 @@ pub struct State {
     asked: BTreeSet<(u32, Hash)>,
     /// Held for nothing but a read that is asked again.
     pub(super) lingering: BTreeSet<(AgreementId, Hash)>,
+    /// Records of the journal were lost once: shards may be owed that no book names.
+    pub(super) damaged: bool,
 }
 
 /// A version that may be signed.
@@ -281,6 +283,23 @@ impl State {
             Some(book) => book.tree(variant),
             None => Book::default().tree(variant),
         }
+    }
+
+    /// Takes the books as they are durable; what leaves the disk or is asked again stays as it is.
+    pub(super) fn go_back(&mut self, durable: Self) {
+        (self.books, self.damaged) = (durable.books, self.damaged || durable.damaged);
+    }
+
+    /// Whether every version that the ledger has of an agreement is known here.
+    pub fn knows(&self, agreement: &AgreementId, data: &DataSet) -> bool {
+        let both = [Some(&data.current), data.next.as_ref()];
+        let mut both = both.into_iter().flatten().map(of);
+        both.all(|variant| variant.0 == 0 || self.tree(agreement, variant).is_some())
+    }
+
+    /// Whether records of the journal were lost once.
+    pub const fn is_damaged(&self) -> bool {
+        self.damaged
     }
 
     /// Agreements with a book.

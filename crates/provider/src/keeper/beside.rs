@@ -2,10 +2,30 @@
 //! challenge. One attempt each; whether it did anything shows in the next state.
 
 use super::Keeper;
-use crate::ledger::Ledger;
+use crate::{
+    ledger::{Ledger, LedgerError},
+    trouble::Trouble,
+};
 use commonware_runtime::{Blob, Handle, Spawner};
 use commonware_storage::Context;
+use commonware_utils::sync::Mutex;
 use posync_protocol::Body;
+use std::{collections::BTreeMap, sync::Arc};
+
+/// What could not be sent, each told when it begins and when it ends.
+#[derive(Clone, Default)]
+pub(super) struct Told(Arc<Mutex<BTreeMap<&'static str, Trouble>>>);
+
+impl Told {
+    fn tell(&self, failed: &'static str, done: Result<(), LedgerError>) {
+        let mut all = self.0.lock();
+        let trouble = all.entry(failed).or_insert_with(|| Trouble::new(failed));
+        match done {
+            Ok(()) => trouble.ended(),
+            Err(error) => trouble.holds(&error),
+        };
+    }
+}
 
 /// Something that is being sent, or nothing.
 pub(super) struct Beside(Option<Handle<()>>);
@@ -27,22 +47,20 @@ impl Beside {
 impl<E: Spawner + Context, B: Blob, L: Ledger> Keeper<E, B, L> {
     /// Sends a paid operation once; if that fails, tells `failed`.
     pub(super) fn pay_beside(&self, body: Body, failed: &'static str) -> Beside {
-        let ledger = self.ledger.clone();
+        let (ledger, told) = (self.ledger.clone(), self.told.clone());
         let task = self.context.child("pay").spawn(move |_| async move {
-            if let Err(error) = ledger.pay(body).await {
-                tracing::warn!(%error, failed);
-            }
+            let done = ledger.pay(body).await;
+            told.tell(failed, done);
         });
         Beside(Some(task))
     }
 
     /// Sends a free operation once; if that fails, tells `failed`.
     pub(super) fn send_beside(&self, body: Body, failed: &'static str) -> Beside {
-        let ledger = self.ledger.clone();
+        let (ledger, told) = (self.ledger.clone(), self.told.clone());
         let task = self.context.child("send").spawn(move |_| async move {
-            if let Err(error) = ledger.send(body).await {
-                tracing::warn!(%error, failed);
-            }
+            let done = ledger.send(body).await;
+            told.tell(failed, done);
         });
         Beside(Some(task))
     }

@@ -12,6 +12,7 @@
 use super::{
     Case, Finds, Keeper, KeeperError, REFRESH_MAX, SLOTS_READ,
     finds::{BLOCKS_A_TICK, Proof, Reach},
+    gone::window_end,
     read_slots,
 };
 use crate::{
@@ -180,10 +181,11 @@ impl<E: Spawner + Context, B: Blob, L: Ledger> Keeper<E, B, L> {
         );
     }
 
-    /// The own agreements that books, till or blocks tell of.
+    /// The own agreements that books, till or blocks tell of and that are not proved gone.
     fn known(&self) -> BTreeSet<AgreementId> {
         let mut known = self.used();
         known.extend(self.finder.finds.all().map(|(id, _)| *id));
+        known.retain(|id| !self.ender.is_gone(id));
         known
     }
 
@@ -236,12 +238,13 @@ impl<E: Spawner + Context, B: Blob, L: Ledger> Keeper<E, B, L> {
         let kept: BTreeSet<AgreementId> = case.terms.values().map(|terms| terms.id).collect();
         let epoch = case.parameters.epoch(case.height);
         let over = self.finder.finds.all().filter(|(id, proof)| proof.over <= epoch && !kept.contains(id));
+        let over = over.filter(|(id, _)| !self.ender.is_gone(id));
         due.extend(over.map(|(id, _)| *id).take(SETTLE_SLOTS_MAX));
         let proved = self.prove(&due).await?;
         Ok(proved.into_iter().map(|terms| (terms.id.slot, terms)).collect())
     }
 
-    /// Proves agreements: the terms of those that stand; those that are gone end here, too.
+    /// Proves agreements: the terms of those that stand; those that seem gone are suspected.
     async fn prove(&mut self, ids: &[AgreementId]) -> Result<Vec<Terms>, KeeperError> {
         let (ledger, account) = (self.ledger.clone(), self.account());
         let view = self.desk.parts().view.clone();
@@ -252,31 +255,19 @@ impl<E: Spawner + Context, B: Blob, L: Ledger> Keeper<E, B, L> {
             let (height, all) = read_slots(&ledger, &account, &slots).await?;
             for (id, terms) in page.iter().zip(all) {
                 if let Some(terms) = terms.filter(|terms| terms.id == *id) {
-                    let end = terms.agreement.end_epoch.saturating_add(window);
-                    let over = terms.usage.closing_epoch.unwrap_or(end).min(end);
+                    let over = window_end(&terms, window);
+                    self.stands(&terms).await?;
                     self.finder.finds.note(id, Proof { height, over });
                     if view.kept(id).is_some() {
                         view.learn(terms.clone());
                     }
                     standing.push(terms);
                 } else if height >= self.last_seen(id) {
-                    self.end(*id, height).await?;
+                    self.ender.suspect(*id);
                 }
             }
         }
         Ok(standing)
-    }
-
-    /// The height from which on an absence says that an agreement is gone for good.
-    pub(super) fn last_seen(&self, id: &AgreementId) -> u64 {
-        let found = self.finder.finds.proof(id).map_or(0, |proof| proof.height);
-        let kept = self.desk.parts().view.kept(id).map_or(0, |terms| terms.height);
-        id.opened.max(found).max(kept)
-    }
-
-    /// Drops an agreement that was proved gone.
-    pub(super) async fn drop_found(&mut self, id: AgreementId) -> Result<(), KeeperError> {
-        Ok(self.finder.finds.drop_gone(id).await?)
     }
 }
 

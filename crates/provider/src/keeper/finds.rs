@@ -106,7 +106,7 @@ impl<E: Context> Finds<E> {
     /// # Errors
     /// The disk failed.
     pub async fn open(context: E, partition: &str) -> Result<Self, Error> {
-        let (journal, state) = Journal::open(context, partition, apply).await?;
+        let (journal, state) = Journal::open(context, partition, apply, snapshot, hurt).await?;
         let mut finds = Self { journal, state };
         finds.shorten().await?;
         Ok(finds)
@@ -171,6 +171,12 @@ impl<E: Context> Finds<E> {
         }
         Ok(())
     }
+}
+
+/// Something that was found may be forgotten: blocks are looked through from the start while the
+/// ledger counts more than is known.
+fn hurt(state: &mut State) {
+    state.reach = Reach::default();
 }
 
 fn snapshot(state: &State) -> Vec<Record> {

@@ -4,6 +4,7 @@ use super::*;
 
 mod alerts;
 mod find;
+mod gone;
 mod sets;
 
 use crate::{
@@ -26,6 +27,7 @@ use posync_protocol::{
     operation::{
         DATA_SET_NAMESPACE, DataSetClaim, Open, Redemption, RefusedPlacement, SetDataSet, Voucher, sign,
     },
+    record::{Agreement, DataSet, Use},
     tree::SumTree,
     wire::provider::Sign,
 };
@@ -57,6 +59,8 @@ struct Blocks {
     asked: Vec<u64>,
     /// The state that it proves agreements from, when that is another node's: older, or newer.
     behind: Option<World>,
+    /// The states that the nodes prove that are asked one by one; none: the newest there is, twice.
+    witnesses: Vec<World>,
 }
 
 impl Memory {
@@ -77,6 +81,20 @@ impl Ledger for Memory {
         let behind = blocks.behind.as_ref().filter(|_| !keys.contains(&System::key()));
         let world = behind.unwrap_or(&world);
         Ok((world.height, keys.iter().map(|key| world.state.get(key).copied()).collect()))
+    }
+
+    async fn witnesses(&self, keys: Vec<Key>, least: u64) -> Result<Vec<crate::ledger::Proven>, LedgerError> {
+        let (world, blocks) = (self.world.lock(), self.blocks.lock());
+        let ahead = blocks.behind.as_ref().filter(|other| other.height > world.height);
+        let newest = ahead.unwrap_or(&world);
+        let nodes: Vec<&World> =
+            if blocks.witnesses.is_empty() { vec![newest; 2] } else { blocks.witnesses.iter().collect() };
+        let of =
+            |world: &World| (world.height, keys.iter().map(|key| world.state.get(key).copied()).collect());
+        let proofs = nodes.iter().filter(|world| world.height >= least).take(2).map(|world| of(world));
+        let proofs: Vec<_> = proofs.collect();
+        let enough = proofs.len() == nodes.len().min(2);
+        enough.then_some(proofs).ok_or_else(|| LedgerError::Unreachable("a node is behind".into()))
     }
 
     async fn above(&self, _: u64) -> Result<u64, LedgerError> {
@@ -115,6 +133,9 @@ impl Ledger for Memory {
     }
 }
 
+/// Blocks for which what is gone is kept.
+const GRACE: u64 = 20;
+
 struct Bench {
     ledger: Memory,
     desk: Arc<Desk<Context, StoreBlob>>,
@@ -128,9 +149,11 @@ async fn keeper(
     ledger: &Memory,
     report: Reporter,
 ) -> Keeper<Context, StoreBlob, Memory> {
-    let loose = Duration::from_secs(60);
+    let patience = Patience { loose: Duration::from_secs(60), grace_blocks: GRACE };
     let finds = Finds::open(context.child("finds"), "finds").await.expect("opens");
-    Keeper::new(context.child("keeper"), desk.clone(), ledger.clone(), register_body(), loose, report, finds)
+    let ends = Ends::open(context.child("ends"), "ends").await.expect("opens");
+    let (context, journals) = (context.child("keeper"), Journals { finds, ends });
+    Keeper::new(context, desk.clone(), ledger.clone(), register_body(), patience, report, journals)
 }
 
 impl Bench {
@@ -163,6 +186,8 @@ impl Bench {
             capacity_leaves: 1 << 20,
             key: key("paul"),
         }));
+        let uptime = desk.uptime().clone();
+        context.child("uptime").spawn(move |context| uptime.run(context));
         let keeper = keeper(context, &desk, &ledger, Reporter::default()).await;
         Self { ledger, desk, keeper, shards: vec![] }
     }
@@ -383,15 +408,16 @@ fn a_claim_reaches_the_books_once_although_statements_are_lost() {
         let id = bench.open(100);
         bench.set(id, 1, &[], &[data(1, 100_000)]).await;
         let (chain, till) = (bench.ledger.world.lock().chain, bench.desk.parts().till.clone());
+        let desk = bench.desk.clone();
         let paid = |egress| {
             let voucher = Voucher::signed(&key("carol"), &chain, id, egress, 0);
             till.keep(Redemption { voucher, session_key: account("carol"), claim: None })
         };
         let download = || {
             till.with(|state| {
-                state.begin(id, 0, context.current());
+                state.begin(id, 0, desk.uptime().now());
                 assert_eq!(state.draw(id, 64 << 10, ONE, u64::MAX), Credit::Send);
-                state.end(&id, context.current());
+                state.end(&id, desk.uptime().now());
             });
         };
         let used = |bench: &Bench| {

@@ -3,11 +3,13 @@
 use super::{Plan, Slot};
 use crate::{
     ledger::{Ledger, LedgerError, decode},
+    trouble::Trouble,
     view::View,
 };
 use commonware_cryptography::ed25519::PrivateKey;
 use commonware_macros::select;
 use commonware_runtime::{Clock, Network, SinkOf, Spawner, StreamOf};
+use commonware_utils::sync::Mutex;
 use futures::future::join_all;
 use posync_client::rpc::{self, Client};
 use posync_protocol::{
@@ -68,13 +70,15 @@ pub struct Prober<E, N, L> {
     ledger: L,
     /// Most bytes an epoch that it sends.
     most: u64,
+    trouble: Mutex<Trouble>,
 }
 
 impl<E: Spawner + Clock + CryptoRng, N: Network, L: Ledger> Prober<E, N, L> {
     /// Measures the provider of `view` and `key`; sends at most `rate` bytes a second.
     pub fn new(context: E, network: Shared<N>, view: View, ledger: L, key: PrivateKey, rate: u64) -> Self {
         let most = view.parameters.bytes_per_epoch(rate);
-        Self { context, network, key, view, ledger, most }
+        let trouble = Mutex::new(Trouble::new("egress cannot be measured in an epoch"));
+        Self { context, network, key, view, ledger, most, trouble }
     }
 
     /// Runs for as long as the provider does.
@@ -133,9 +137,12 @@ impl<E: Spawner + Clock + CryptoRng, N: Network, L: Ledger> Prober<E, N, L> {
     async fn measure(&self, slot: &Slot) {
         let epoch = slot.probe.epoch;
         match self.try_measure(slot).await {
-            Ok(Some(counts)) => tracing::info!(epoch, counts, "egress measured"),
+            Ok(Some(counts)) => {
+                self.trouble.lock().ended();
+                tracing::debug!(epoch, counts, "egress measured");
+            }
             Ok(None) => {}
-            Err(error) => tracing::warn!(%error, epoch, "egress could not be measured in this epoch"),
+            Err(error) => drop(self.trouble.lock().holds(&error)),
         }
     }
 
@@ -150,8 +157,7 @@ impl<E: Spawner + Clock + CryptoRng, N: Network, L: Ledger> Prober<E, N, L> {
         let counts: Vec<(u32, ProbeCount)> = counts.into_iter().flatten().collect();
         let number = counts.len();
         if number < PROBE_QUORUM {
-            tracing::warn!(number, "too few peers counted what was sent; tried again in the next epoch");
-            return Ok(None);
+            return Err(LedgerError::Unreachable(format!("{number} peers counted, {PROBE_QUORUM} have to")));
         }
         self.reach(slot.heights.end).await;
         let counts = Bounded::new(counts).expect("eight draws");

@@ -73,6 +73,10 @@ impl Ledger for Seat {
         Ok((world.height, keys.iter().map(|key| world.state.get(key).copied()).collect()))
     }
 
+    async fn witnesses(&self, keys: Vec<Key>, _: u64) -> Result<Vec<Proven>, LedgerError> {
+        Ok(vec![self.read(keys.clone()).await?, self.read(keys).await?])
+    }
+
     async fn above(&self, _: u64) -> Result<u64, LedgerError> {
         Err(LedgerError::Unreachable("nobody follows here".into()))
     }

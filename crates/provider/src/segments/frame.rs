@@ -13,7 +13,7 @@ use commonware_cryptography::Crc32;
 use posync_protocol::{AgreementId, Hash, encoded};
 
 /// First bytes of every frame.
-const MAGIC: [u8; 4] = *b"psg1";
+pub(super) const MAGIC: [u8; 4] = *b"psg1";
 /// Bytes before a frame's data.
 pub(super) const HEADER_BYTES: usize = 4 + 1 + 32 + 4 + 8 + 32 + 4 + 4;
 

@@ -10,7 +10,7 @@
 
 use super::frame::{Frame, HEADER_BYTES, Kind};
 use posync_protocol::{AgreementId, Hash, limits::LEAF_BYTES};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Where a shard's bytes lie.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -90,6 +90,8 @@ pub(super) struct Index {
     segments: BTreeMap<u32, Segment>,
     held: BTreeMap<AgreementId, Totals>,
     totals: Totals,
+    /// Files that were given up when nothing lay in them, and may be on disk still.
+    dropped: BTreeSet<u32>,
 }
 
 impl Index {
@@ -184,6 +186,23 @@ impl Index {
         empty
     }
 
+    /// Notes that an empty file is given up.
+    pub(super) fn give_up(&mut self, segment: u32) {
+        if self.drop_segment(segment) {
+            self.dropped.insert(segment);
+        }
+    }
+
+    /// Files that were given up and may be on disk still.
+    pub(super) const fn given_up(&self) -> &BTreeSet<u32> {
+        &self.dropped
+    }
+
+    /// A file that was given up is off the disk.
+    pub(super) fn off_disk(&mut self, segment: u32) {
+        self.dropped.remove(&segment);
+    }
+
     /// A shard's entry.
     pub(super) fn get(&self, shard: &Hash) -> Option<&Entry> {
         self.shards.get(shard)
@@ -192,6 +211,15 @@ impl Index {
     /// Whether the agreement holds the shard.
     pub(super) fn holds(&self, agreement: &AgreementId, shard: &Hash) -> bool {
         self.shards.get(shard).is_some_and(|entry| entry.holders.binary_search(agreement).is_ok())
+    }
+
+    /// The shards that an agreement holds.
+    pub(super) fn held_by(&self, agreement: &AgreementId) -> Vec<Hash> {
+        if !self.held.contains_key(agreement) {
+            return vec![];
+        }
+        let theirs = self.shards.iter().filter(|(_, entry)| entry.holders.binary_search(agreement).is_ok());
+        theirs.map(|(shard, _)| *shard).collect()
     }
 
     /// All shards in the order of their names.
@@ -206,11 +234,12 @@ impl Index {
         self.shards.range((from, Unbounded)).take(limit).map(|(shard, _)| *shard).collect()
     }
 
-    /// The first shards that lie in a file, until they reach `bytes`.
-    pub(super) fn in_segment(&self, segment: u32, bytes: u64) -> Vec<Hash> {
+    /// The first shards that lie in a file and are none of `but`, until they reach `bytes`.
+    pub(super) fn in_segment(&self, segment: u32, bytes: u64, but: &BTreeSet<Hash>) -> Vec<Hash> {
         let mut sum = 0;
         let lie = self.places.range((segment, 0)..=(segment, u64::MAX));
         lie.map(|(_, shard)| *shard)
+            .filter(|shard| !but.contains(shard))
             .take_while(|shard| {
                 let before = sum;
                 sum += self.shards.get(shard).map_or(0, |entry| entry.place.frame_bytes());
@@ -234,10 +263,18 @@ impl Index {
         self.segments.values().map(|file| file.end - file.live).sum()
     }
 
-    /// The file but `active` with the most dead bytes, if it has any.
-    pub(super) fn emptiest(&self, active: u32) -> Option<u32> {
+    /// The file but `active` with the most dead bytes, of those that nothing or more than `stuck` lies
+    /// in: what cannot be read cannot be moved.
+    pub(super) fn emptiest(&self, active: u32, stuck: &BTreeSet<Hash>) -> Option<u32> {
         let sealed = self.segments.iter().filter(|(number, file)| **number != active && file.end > file.live);
-        sealed.max_by_key(|(_, file)| file.end - file.live).map(|(number, _)| *number)
+        let mut sealed: Vec<(u64, u32)> =
+            sealed.map(|(number, file)| (file.end - file.live, *number)).collect();
+        sealed.sort_unstable_by(|a, b| b.cmp(a));
+        let moves = |number: u32| {
+            let is_empty = self.segments.get(&number).is_none_or(|file| file.live == 0);
+            is_empty || stuck.is_empty() || !self.in_segment(number, 1, stuck).is_empty()
+        };
+        sealed.into_iter().map(|(_, number)| number).find(|number| moves(*number))
     }
 
     /// Sums over all shards, each counted once.

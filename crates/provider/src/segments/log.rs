@@ -6,6 +6,7 @@
 use super::{
     StoreError,
     frame::Frame,
+    full::is_full,
     index::{Entry, Index, Place},
 };
 use crate::journal::{Error, Journal};
@@ -51,23 +52,44 @@ tagged! {
     }
 }
 
-/// The journal, open for appending.
-pub(super) struct Log<E: Context>(Journal<E, Record>);
+/// The journal. Without room for it the store goes on: it is a cache, and is written anew later.
+pub(super) struct Log<E: Context> {
+    context: E,
+    partition: String,
+    journal: Option<Journal<E, Record>>,
+}
+
+/// Whether an error says that bytes of the journal are bad, and not that the process is to end.
+fn is_damage(error: &Error) -> bool {
+    use commonware_runtime::Error as Runtime;
+    match error {
+        Error::Runtime(error) => matches!(
+            error,
+            Runtime::InvalidChecksum
+                | Runtime::Io(_)
+                | Runtime::ReadFailed
+                | Runtime::BlobCorrupt(..)
+                | Runtime::BlobInsufficientLength
+        ),
+        _ => true,
+    }
+}
 
 impl<E: Context> Log<E> {
-    /// Opens the journal and rebuilds what it knows. One that is damaged before its end is
-    /// discarded: everything is then read from the segment files' heads.
+    /// Opens the journal and rebuilds what it knows: a prefix of what was written, whatever a crash or
+    /// damage left of it. One that cannot be read at all is discarded. The rest is read from the segment
+    /// files' heads.
     pub(super) async fn open(context: E, partition: &str) -> Result<(Self, Index), StoreError> {
-        match Journal::open(context.child("index"), partition, apply).await {
-            Err(Error::Runtime(error)) => Err(error.into()),
-            Err(error) => {
+        let (journal, index) = match Journal::open_whole(context.child("index"), partition, apply).await {
+            Ok(open) => open,
+            Err(error) if is_damage(&error) => {
                 tracing::warn!(%error, "the index is damaged; rebuilding it from the segment files");
                 context.remove(partition, None).await?;
-                let (journal, index) = Journal::open(context, partition, apply).await?;
-                Ok((Self(journal), index))
+                Journal::open_whole(context.child("rebuilt"), partition, apply).await?
             }
-            Ok((journal, index)) => Ok((Self(journal), index)),
-        }
+            Err(error) => return Err(error.into()),
+        };
+        Ok((Self { context, partition: partition.into(), journal: Some(journal) }, index))
     }
 
     /// Notes frames that were written from `start` on; durable after [`Self::sync`].
@@ -78,22 +100,28 @@ impl<E: Context> Log<E> {
         frames: &[Frame],
     ) -> Result<(), StoreError> {
         let frames = Bounded::new(frames.to_vec()).ok_or(StoreError::Bound("frames of a group"))?;
-        Ok(self.0.append(Record::Group(Group { segment, start, frames })).await?)
+        let Some(journal) = &mut self.journal else { return Ok(()) };
+        let done = journal.append(Record::Group(Group { segment, start, frames })).await;
+        self.settle(done)
     }
 
     /// Notes that a file is about to go.
     pub(super) async fn dropped(&mut self, segment: u32) -> Result<(), StoreError> {
-        Ok(self.0.append(Record::Dropped(segment)).await?)
+        let Some(journal) = &mut self.journal else { return Ok(()) };
+        let done = journal.append(Record::Dropped(segment)).await;
+        self.settle(done)
     }
 
     /// Makes everything appended so far durable.
     pub(super) async fn sync(&mut self) -> Result<(), StoreError> {
-        Ok(self.0.sync().await?)
+        let Some(journal) = &mut self.journal else { return Ok(()) };
+        let done = journal.sync().await;
+        self.settle(done)
     }
 
     /// Whether a new snapshot is due.
     pub(super) fn is_long(&self, index: &Index) -> bool {
-        self.0.is_long(index.totals().shards)
+        self.journal.as_ref().is_none_or(|journal| journal.is_long(index.totals().shards))
     }
 
     /// Replaces the journal by a snapshot of the index.
@@ -102,10 +130,38 @@ impl<E: Context> Log<E> {
         let files = Record::Files(Bounded::new(files).ok_or(StoreError::Bound("segment files"))?);
         let all: Vec<Kept> = index.shards().map(|(shard, entry)| kept(shard, entry)).collect();
         let mut records = vec![files];
+        records.extend(index.given_up().iter().map(|number| Record::Dropped(*number)));
         for part in all.chunks(ENTRIES_MAX) {
             records.extend(Bounded::new(part.to_vec()).map(Record::Entries));
         }
-        Ok(self.0.snapshot(records).await?)
+        let done = self.rewrite(records).await;
+        self.settle(done)
+    }
+
+    async fn rewrite(&mut self, records: Vec<Record>) -> Result<(), Error> {
+        let mut journal = match self.journal.take() {
+            Some(journal) => journal,
+            None => {
+                let again = self.context.child("again");
+                Journal::open_whole::<Index>(again, &self.partition, apply).await?.0
+            }
+        };
+        journal.snapshot(records).await?;
+        self.journal = Some(journal);
+        Ok(())
+    }
+
+    /// Without room, or after damage, the journal is let go until a snapshot of it can be written.
+    fn settle(&mut self, done: Result<(), Error>) -> Result<(), StoreError> {
+        match done {
+            Err(Error::Runtime(error)) if is_full(&error) => {
+                if self.journal.take().is_some() {
+                    tracing::warn!(%error, "the index cannot be written now; a start reads more files");
+                }
+                Ok(())
+            }
+            done => Ok(done?),
+        }
     }
 }
 
@@ -129,8 +185,6 @@ fn apply(index: &mut Index, record: Record) {
                 start += frame.size();
             }
         }
-        Record::Dropped(segment) => {
-            index.drop_segment(segment);
-        }
+        Record::Dropped(segment) => index.give_up(segment),
     }
 }

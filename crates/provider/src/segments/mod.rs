@@ -17,18 +17,26 @@
 //! 2. A shard's bytes are never overwritten. A file goes only when no shard points into it and
 //!    the journal that says so is durable.
 //! 3. Files never exceed `cap_bytes`: a put that does not fit after compaction is refused.
-//! 4. A torn end is cut off at the last frame whose checksum and name hold.
+//! 4. The torn end of the newest file is cut off at the last frame whose checksum and name hold; no
+//!    other file is ever made shorter.
+//! 5. Bytes that cannot be read cost their shard, and a volume that takes nothing costs new shards
+//!    alone: a put is refused with [`StoreError::NoSpace`] until one goes through again.
 //!
-//! A failed write or sync ends the writer for good (the kernel may have dropped the pages): every
-//! later call answers [`StoreError::Closed`] and the provider stops.
+//! Another failed write or sync ends the writer for good: every later call answers
+//! [`StoreError::Closed`] and the provider stops.
 
 pub mod damage;
+mod files;
 mod frame;
+mod full;
 mod index;
 mod log;
+mod recover;
 mod store;
 
 pub use damage::{Extent, extents};
+pub use full::Volume;
+pub(crate) use full::is_full;
 pub use index::{Totals, leaves};
 
 use bytes::Bytes;
@@ -58,6 +66,8 @@ pub struct StoreConfig {
     pub segment_bytes: u64,
     /// Most bytes of all segment files together.
     pub cap_bytes: u64,
+    /// The volume, of which a reserve stays free.
+    pub volume: Volume,
 }
 
 impl StoreConfig {
@@ -65,7 +75,7 @@ impl StoreConfig {
     pub fn for_capacity(partition: &str, capacity: u64, segment_bytes: u64) -> Self {
         let spare = 2 * (segment_bytes + GROUP_BYTES);
         let cap_bytes = capacity.saturating_add(capacity / 8).saturating_add(spare);
-        Self { partition: partition.into(), segment_bytes, cap_bytes }
+        Self { partition: partition.into(), segment_bytes, cap_bytes, volume: Volume::default() }
     }
 
     /// With files of at most `space` bytes in all, and smaller ones if that is little.
@@ -73,6 +83,12 @@ impl StoreConfig {
     pub fn within(self, space: u64) -> Self {
         let segment_bytes = self.segment_bytes.min((space / 8).max(SEGMENT_BYTES_MIN));
         Self { cap_bytes: self.cap_bytes.min(space), segment_bytes, ..self }
+    }
+
+    /// On this volume.
+    #[must_use]
+    pub fn on(self, volume: Volume) -> Self {
+        Self { volume, ..self }
     }
 
     /// Bytes of shards that it has room for: heads take at most an eighth of them.
@@ -111,6 +127,9 @@ pub enum StoreError {
         /// Most bytes.
         cap: u64,
     },
+    /// The volume takes nothing now.
+    #[error("the volume is full: {0}; nothing new is stored until there is room")]
+    NoSpace(String),
     /// Not stored.
     #[error("no such shard")]
     Unknown,
@@ -174,7 +193,7 @@ impl<B: Blob> Store<B> {
     /// `shard` is the BLAKE3 hash of `data`.
     ///
     /// # Errors
-    /// `Full`, `Bound` or `Closed`.
+    /// `NoSpace`, `Full`, `Bound` or `Closed`.
     pub async fn put(&self, agreement: AgreementId, shard: Hash, data: Bytes) -> Result<(), StoreError> {
         if data.len() as u64 > SHARD_BYTES_MAX {
             return Err(StoreError::Bound("bytes of a shard"));
@@ -185,7 +204,7 @@ impl<B: Blob> Store<B> {
     /// Takes an agreement's hold off shards, durably; unknown ones are skipped.
     ///
     /// # Errors
-    /// `Closed`.
+    /// `NoSpace`: nothing was taken off, try again later; `Closed`.
     pub async fn unlink(&self, agreement: AgreementId, shards: &[Hash]) -> Result<(), StoreError> {
         for part in shards.chunks(UNLINK_MAX) {
             let shards = part.to_vec();
@@ -214,17 +233,25 @@ impl<B: Blob> Store<B> {
     /// `Unknown`; `Damaged` if the bytes do not have that name, `Disk` if they cannot be read
     /// (both noted: a new put replaces them).
     pub async fn get(&self, shard: &Hash) -> Result<Bytes, StoreError> {
-        let (place, file) = {
+        let (place, present) = {
             let state = self.shared.lock();
             let place = state.index.get(shard).ok_or(StoreError::Unknown)?.place;
-            (place, state.files.get(&place.segment).cloned())
+            (place, state.present.contains(&place.segment))
+        };
+        let file = if present {
+            self.shared.files.get(place.segment).await
+        } else {
+            Err(StoreError::MissingFile(place.segment))
         };
         let read = match file {
-            Some(file) => store::read_place(&file, &place, 0, place.length as usize).await,
-            None => Err(StoreError::MissingFile(place.segment)),
+            Ok(file) => store::read(&file.blob, place.offset, place.length as usize).await,
+            Err(error) => Err(error),
         };
         let error = match read {
-            Ok(data) if blake3::hash(&data).as_bytes() == shard => return Ok(data),
+            Ok(data) if blake3::hash(&data).as_bytes() == shard => {
+                self.shared.lock().damaged.remove(shard);
+                return Ok(data);
+            }
             Ok(_) => StoreError::Damaged,
             Err(error) => error,
         };
@@ -255,6 +282,11 @@ impl<B: Blob> Store<B> {
         self.shared.lock().index.get(shard).map(|entry| entry.holders.clone()).unwrap_or_default()
     }
 
+    /// The shards that an agreement holds.
+    pub fn held_by(&self, agreement: &AgreementId) -> Vec<Hash> {
+        self.shared.lock().index.held_by(agreement)
+    }
+
     /// Sums over all shards, each counted once.
     pub fn totals(&self) -> Totals {
         self.shared.lock().index.totals()
@@ -268,6 +300,11 @@ impl<B: Blob> Store<B> {
     /// Bytes of all segment files.
     pub fn file_bytes(&self) -> u64 {
         self.shared.lock().index.file_bytes()
+    }
+
+    /// Why nothing new is taken now, if that is so.
+    pub fn full(&self) -> Option<String> {
+        self.shared.lock().full.clone()
     }
 
     /// Shards found damaged and not put anew since, in order, at most `limit`.
@@ -298,7 +335,10 @@ async fn run<E: Context>(
             return result;
         }
         if let Some(victim) = victim {
-            writer.compact(victim).await?;
+            match writer.compact(victim).await {
+                Err(StoreError::NoSpace(_)) => {}
+                done => done?,
+            }
         }
     }
 }
@@ -318,7 +358,9 @@ async fn group<E: Context>(
                 let room = writer.make_room(group.bytes + data.len() as u64 + 2 * frame::HEADER_BYTES as u64);
                 match room.await {
                     Ok(()) => group.put(&writer.shared(), agreement, shard, data, done),
-                    Err(full @ StoreError::Full { .. }) => drop(done.send(Err(full))),
+                    Err(full @ (StoreError::Full { .. } | StoreError::NoSpace(_))) => {
+                        drop(done.send(Err(full)));
+                    }
                     Err(error) => return Err(error),
                 }
             }
@@ -331,9 +373,13 @@ async fn group<E: Context>(
         let full = group.bytes >= GROUP_BYTES || group.items.len() + UNLINK_MAX >= log::FRAMES_MAX;
         next = if full || closer.is_some() { None } else { commands.try_recv().ok() };
     }
-    writer.write(group.items).await?;
+    let full = match writer.write(group.items).await {
+        Err(StoreError::NoSpace(why)) => Some(why),
+        done => done.map(|()| None)?,
+    };
     for done in group.waiting {
-        let _ = done.send(Ok(()));
+        let answer = full.clone().map_or(Ok(()), |why| Err(StoreError::NoSpace(why)));
+        let _ = done.send(answer);
     }
     Ok(closer)
 }
@@ -396,5 +442,7 @@ impl Group {
     }
 }
 
+#[cfg(test)]
+mod faults;
 #[cfg(test)]
 mod tests;

@@ -1,8 +1,10 @@
-//! The one writer of the segment files: groups, recovery and compaction. No policy, no mailbox.
+//! The one writer of the segment files: groups and compaction. No policy, no mailbox.
 
 use super::{
     StoreConfig, StoreError,
-    frame::{Frame, HEADER_BYTES, Kind},
+    files::{File, Files},
+    frame::{Frame, Kind},
+    full::is_full,
     index::{Index, Place},
     log::{FRAMES_MAX, Log},
 };
@@ -11,10 +13,7 @@ use commonware_runtime::{Blob, Error as RuntimeError, IoBuf, ReadOptions, WriteO
 use commonware_storage::Context;
 use commonware_utils::sync::Mutex;
 use posync_protocol::Hash;
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::Arc,
-};
+use std::{collections::BTreeSet, sync::Arc};
 
 /// Bytes written before the index is synced: a start reads at most this much again.
 const UNLOGGED_BYTES_MAX: u64 = 64 << 20;
@@ -22,38 +21,55 @@ const UNLOGGED_BYTES_MAX: u64 = 64 << 20;
 const MOVE_BYTES: u64 = 8 << 20;
 
 /// What readers and the writer share.
-pub(super) struct State<B> {
+pub(super) struct State {
     /// Where everything lies.
     pub index: Index,
-    /// Open files.
-    pub files: BTreeMap<u32, Arc<B>>,
-    /// Shards that a read or the scrub found damaged: a new put writes them anew.
+    /// Files that are there.
+    pub present: BTreeSet<u32>,
+    /// Shards that a read, the scrub or compaction found damaged: a new put writes them anew.
     pub damaged: BTreeSet<Hash>,
+    /// Why nothing new is taken now.
+    pub full: Option<String>,
 }
 
-/// State behind its lock; never held across an await.
-pub(super) type Shared<B> = Arc<Mutex<State<B>>>;
+/// State behind its lock, never held across an await, and the files.
+pub(super) struct Inner<B> {
+    state: Mutex<State>,
+    pub files: Files<B>,
+}
+
+impl<B> Inner<B> {
+    pub(super) fn lock(&self) -> impl std::ops::DerefMut<Target = State> + '_ {
+        self.state.lock()
+    }
+}
+
+/// What readers and the writer share.
+pub(super) type Shared<B> = Arc<Inner<B>>;
 
 /// A frame and the bytes that follow it.
 pub(super) type Item = (Frame, Option<Bytes>);
 
 /// The writer.
 pub(super) struct Writer<E: Context> {
-    context: E,
-    config: StoreConfig,
-    shared: Shared<E::Blob>,
-    log: Log<E>,
-    active: u32,
+    pub(super) context: E,
+    pub(super) config: StoreConfig,
+    pub(super) shared: Shared<E::Blob>,
+    pub(super) log: Log<E>,
+    pub(super) active: u32,
     unlogged: u64,
+    /// The last write to the active file failed: it is written no more.
+    broken: bool,
 }
 
 impl<E: Context> Writer<E> {
     /// Opens the files, replays the index and reads what the index had not noted yet.
     pub(super) async fn open(context: E, config: StoreConfig) -> Result<Self, StoreError> {
         let (log, index) = Log::open(context.child("log"), &config.index_partition()).await?;
-        let state = State { index, files: BTreeMap::new(), damaged: BTreeSet::new() };
-        let shared = Arc::new(Mutex::new(state));
-        let mut writer = Self { context, config, shared, log, active: 0, unlogged: 0 };
+        let state = State { index, present: BTreeSet::new(), damaged: BTreeSet::new(), full: None };
+        let files = Files::new(context.child("files"), config.segments_partition());
+        let shared = Arc::new(Inner { state: Mutex::new(state), files });
+        let mut writer = Self { context, config, shared, log, active: 0, unlogged: 0, broken: false };
         writer.open_files().await?;
         writer.maintain_log(true).await?;
         Ok(writer)
@@ -64,102 +80,16 @@ impl<E: Context> Writer<E> {
         self.shared.clone()
     }
 
-    async fn open_files(&mut self) -> Result<(), StoreError> {
-        let partition = self.config.segments_partition();
-        let names = match self.context.scan(&partition).await {
-            Err(RuntimeError::PartitionMissing(_)) => vec![],
-            names => names?,
-        };
-        let mut numbers: Vec<u32> = vec![];
-        for name in names {
-            let bytes = <[u8; 4]>::try_from(name.as_slice()).map_err(|_| StoreError::Foreign(name))?;
-            numbers.push(u32::from_be_bytes(bytes));
-        }
-        numbers.sort_unstable();
-        let newest = self.shared.lock().index.segments().keys().next_back().copied();
-        let mut sizes = BTreeMap::new();
-        for number in numbers {
-            let known = self.shared.lock().index.segments().get(&number).copied();
-            if known.is_none() && newest.is_some_and(|newest| number < newest) {
-                self.context.remove(&partition, Some(&number.to_be_bytes())).await?;
-                continue;
-            }
-            let (blob, size) = self.context.open(&partition, &number.to_be_bytes()).await?;
-            self.shared.lock().files.insert(number, Arc::new(blob));
-            self.recover(number, known.map_or(0, |file| file.end), size).await?;
-            sizes.insert(number, size);
-            self.active = number;
-        }
-        self.lose_missing(&sizes);
-        if !self.shared.lock().files.contains_key(&self.active) {
-            self.open_segment(newest.map_or(0, |newest| newest + 1)).await?;
-        }
-        Ok(())
+    /// A file that is there.
+    pub(super) async fn file(&self, number: u32) -> Result<Arc<File<E::Blob>>, StoreError> {
+        let present = self.shared.lock().present.contains(&number);
+        if present { self.shared.files.get(number).await } else { Err(StoreError::MissingFile(number)) }
     }
 
-    /// Takes whole frames that the index had not noted; cuts off what a crash left behind them.
-    async fn recover(&mut self, number: u32, end: u64, size: u64) -> Result<(), StoreError> {
-        if size <= end {
-            return Ok(());
-        }
-        let file = self.file(number)?;
-        let (mut at, mut valid) = (end, end);
-        while at + HEADER_BYTES as u64 <= size {
-            let head = read(&file, at, HEADER_BYTES).await?;
-            let Some(frame) = Frame::parse(&head).filter(|frame| at + frame.size() <= size) else { break };
-            if whole(&file, at, &frame).await? {
-                self.shared.lock().index.apply(number, at, &frame);
-                self.log.group(number, at, &[frame]).await?;
-                valid = at + frame.size();
-            }
-            at += frame.size();
-        }
-        if valid < size {
-            tracing::info!(segment = number, valid, size, "cutting off what a crash left unfinished");
-            file.resize(valid).await?;
-            file.sync().await?;
-        }
-        Ok(())
-    }
-
-    /// Forgets shards whose file is gone or too short: the books still name them, so they are
-    /// reported as missing.
-    fn lose_missing(&self, sizes: &BTreeMap<u32, u64>) {
+    pub(super) async fn open_segment(&mut self, number: u32) -> Result<(), StoreError> {
+        self.shared.files.get(number).await?;
         let mut state = self.shared.lock();
-        let files: Vec<(u32, u64)> =
-            state.index.segments().iter().map(|(number, file)| (*number, file.end)).collect();
-        for (number, end) in files {
-            let size = sizes.get(&number).copied();
-            if size.unwrap_or(0) >= end {
-                continue;
-            }
-            let mut lost = state.index.in_segment(number, u64::MAX);
-            lost.retain(|shard| {
-                state.index.get(shard).is_none_or(|entry| entry.place.end() > size.unwrap_or(0))
-            });
-            tracing::error!(segment = number, shards = lost.len(), "a segment file is missing or too short");
-            for shard in lost {
-                let entry = state.index.get(&shard).cloned();
-                for agreement in entry.map(|entry| entry.holders).unwrap_or_default() {
-                    let frame = Frame { kind: Kind::Unlink, agreement, shard, length: 0 };
-                    state.index.apply(number, 0, &frame);
-                }
-            }
-            if size.is_none() {
-                state.index.drop_segment(number);
-            }
-        }
-    }
-
-    fn file(&self, number: u32) -> Result<Arc<E::Blob>, StoreError> {
-        self.shared.lock().files.get(&number).cloned().ok_or(StoreError::MissingFile(number))
-    }
-
-    async fn open_segment(&mut self, number: u32) -> Result<(), StoreError> {
-        let partition = self.config.segments_partition();
-        let (blob, _) = self.context.open(&partition, &number.to_be_bytes()).await?;
-        let mut state = self.shared.lock();
-        state.files.insert(number, Arc::new(blob));
+        state.present.insert(number);
         state.index.note_segment(number, 0);
         self.active = number;
         Ok(())
@@ -169,7 +99,9 @@ impl<E: Context> Writer<E> {
         self.log.sync().await?;
         self.unlogged = 0;
         let number = self.active.checked_add(1).ok_or(StoreError::Bound("segment numbers"))?;
-        self.open_segment(number).await
+        self.open_segment(number).await?;
+        self.broken = false;
+        Ok(())
     }
 
     fn active_end(&self) -> u64 {
@@ -177,6 +109,10 @@ impl<E: Context> Writer<E> {
     }
 
     /// Writes a group with one write and one sync; on return it is durable and readable.
+    ///
+    /// # Errors
+    /// `NoSpace` when the volume takes nothing now: nothing of the group happened, and the next one may
+    /// go through.
     pub(super) async fn write(&mut self, items: Vec<Item>) -> Result<(), StoreError> {
         if items.is_empty() {
             return Ok(());
@@ -184,11 +120,6 @@ impl<E: Context> Writer<E> {
         if items.len() > FRAMES_MAX {
             return Err(StoreError::Bound("frames of a group"));
         }
-        if self.active_end() >= self.config.segment_bytes {
-            self.rotate().await?;
-        }
-        let start = self.active_end();
-        let file = self.file(self.active)?;
         let mut buffers: Vec<IoBuf> = Vec::with_capacity(2 * items.len());
         let mut frames = Vec::with_capacity(items.len());
         for (frame, data) in items {
@@ -196,8 +127,13 @@ impl<E: Context> Writer<E> {
             buffers.extend(data.filter(|data| !data.is_empty()).map(IoBuf::from));
             frames.push(frame);
         }
-        file.write_at(start, buffers, WriteOptions::default()).await?;
-        file.sync().await?;
+        let start = match self.write_bytes(buffers).await {
+            Err(StoreError::Disk(error)) if is_full(&error) => return Err(self.fill(&error).await),
+            start => start?,
+        };
+        if self.shared.lock().full.is_some() && self.config.volume.takes(0).is_ok() {
+            self.note_room();
+        }
         let mut at = start;
         {
             let mut state = self.shared.lock();
@@ -212,6 +148,63 @@ impl<E: Context> Writer<E> {
         self.log.group(self.active, start, &frames).await?;
         self.unlogged += at - start;
         self.maintain_log(false).await
+    }
+
+    /// Notes that the volume takes something, and tells it if it did not before.
+    fn note_room(&self) {
+        if self.shared.lock().full.take().is_some() {
+            tracing::info!("over: the volume takes shards again");
+        }
+    }
+
+    /// Appends to a file that takes it, durably; says where.
+    async fn write_bytes(&mut self, buffers: Vec<IoBuf>) -> Result<u64, StoreError> {
+        if self.broken || self.active_end() >= self.config.segment_bytes {
+            self.rotate().await?;
+        }
+        let start = self.active_end();
+        let file = self.file(self.active).await?;
+        file.blob.write_at(start, buffers, WriteOptions::default()).await?;
+        file.blob.sync().await?;
+        Ok(start)
+    }
+
+    /// Notes that the volume takes nothing. What a failed write may have left is cut off, and the file is
+    /// written no more: the system may have dropped its pages.
+    async fn fill(&mut self, error: &RuntimeError) -> StoreError {
+        let (number, end) = (self.active, self.active_end());
+        if !self.broken {
+            if let Ok(file) = self.file(number).await {
+                let _ = file.blob.resize(end).await;
+            }
+            self.shared.files.close(number).await;
+            self.broken = true;
+        }
+        self.note_full(format!("the volume takes no more: {error}"))
+    }
+
+    /// Notes why nothing is taken, and tells it when it begins.
+    fn note_full(&self, why: String) -> StoreError {
+        let mut state = self.shared.lock();
+        if state.full.is_none() {
+            tracing::error!(%why, "no shard is taken until there is room; reading and proving go on");
+        }
+        state.full = Some(why.clone());
+        StoreError::NoSpace(why)
+    }
+
+    /// Whether the volume has room for so many bytes beside its reserve.
+    ///
+    /// # Errors
+    /// `NoSpace`.
+    pub(super) fn check_volume(&self, bytes: u64) -> Result<(), StoreError> {
+        let taken = self.config.volume.takes(bytes).map_err(|(free, reserve)| {
+            self.note_full(format!("{free} bytes are free on the volume, of which {reserve} stay free"))
+        });
+        if taken.is_ok() && !self.broken {
+            self.note_room();
+        }
+        taken
     }
 
     async fn maintain_log(&mut self, at_start: bool) -> Result<(), StoreError> {
@@ -233,7 +226,8 @@ impl<E: Context> Writer<E> {
         self.log.sync().await
     }
 
-    /// The next file worth compacting: an empty one at once, else one when much is dead.
+    /// The next file worth compacting: an empty one at once, else one when much is dead and the volume
+    /// takes what is moved.
     pub(super) fn victim(&self) -> Option<u32> {
         let state = self.shared.lock();
         let index = &state.index;
@@ -243,20 +237,28 @@ impl<E: Context> Writer<E> {
             .find(|(number, file)| **number != self.active && file.live == 0)
             .map(|(n, _)| *n);
         let much = self.config.segment_bytes.max(index.file_bytes() / 4);
-        empty.or_else(|| (index.dead_bytes() > much).then(|| index.emptiest(self.active)).flatten())
+        let is_due = !self.broken && index.dead_bytes() > much;
+        empty.or_else(|| is_due.then(|| index.emptiest(self.active, &state.damaged)).flatten())
     }
 
-    /// Moves some shards out of a file, and removes the file when none is left.
+    /// Moves some shards out of a file, and removes the file when none is left. One that cannot be read
+    /// stays where it is and is named damaged.
+    ///
+    /// # Errors
+    /// `NoSpace`, and what ends the writer.
     pub(super) async fn compact(&mut self, number: u32) -> Result<(), StoreError> {
-        let shards = self.shared.lock().index.in_segment(number, MOVE_BYTES);
-        if shards.is_empty() {
+        let (shards, is_empty) = {
+            let state = self.shared.lock();
+            let live = state.index.segments().get(&number).map_or(0, |file| file.live);
+            (state.index.in_segment(number, MOVE_BYTES, &state.damaged), live == 0)
+        };
+        if is_empty {
             return self.remove_file(number).await;
         }
-        let file = self.file(number)?;
         let mut items: Vec<Item> = vec![];
         for shard in shards {
             let Some(entry) = self.shared.lock().index.get(&shard).cloned() else { continue };
-            let data = read_place(&file, &entry.place, 0, entry.place.length as usize).await?;
+            let Some(data) = self.read_to_move(&shard, &entry.place).await? else { continue };
             let frame = |kind, agreement| Frame { kind, agreement, shard, length: entry.place.length };
             let mut holders = entry.holders.iter();
             items.extend(holders.next().map(|first| (frame(Kind::Keep, *first), Some(data))));
@@ -264,11 +266,27 @@ impl<E: Context> Writer<E> {
         }
         let mut rest = items.into_iter().peekable();
         while rest.peek().is_some() {
-            let damaged = self.shared.lock().damaged.clone();
             self.write(rest.by_ref().take(FRAMES_MAX).collect()).await?;
-            self.shared.lock().damaged.extend(damaged);
         }
         Ok(())
+    }
+
+    /// The bytes of a shard that is to be moved; `None`, and noted, if they are not what they should be.
+    async fn read_to_move(&self, shard: &Hash, place: &Place) -> Result<Option<Bytes>, StoreError> {
+        let read = match self.file(place.segment).await {
+            Ok(file) => read(&file.blob, place.offset, place.length as usize).await,
+            Err(error) => Err(error),
+        };
+        let why = match read {
+            Ok(data) if blake3::hash(&data).as_bytes() == shard => return Ok(Some(data)),
+            Ok(_) => StoreError::Damaged,
+            Err(StoreError::Disk(RuntimeError::Closed)) => return Err(RuntimeError::Closed.into()),
+            Err(error) => error,
+        };
+        tracing::error!(error = %why, shard = %crate::books::hex(shard), segment = place.segment,
+            "a shard cannot be read and stays where it is");
+        self.shared.lock().damaged.insert(*shard);
+        Ok(None)
     }
 
     async fn remove_file(&mut self, number: u32) -> Result<(), StoreError> {
@@ -276,57 +294,47 @@ impl<E: Context> Writer<E> {
         self.log.sync().await?;
         {
             let mut state = self.shared.lock();
-            state.index.drop_segment(number);
-            state.files.remove(&number);
+            state.index.give_up(number);
+            state.present.remove(&number);
         }
+        self.shared.files.close(number).await;
         let partition = self.config.segments_partition();
-        Ok(self.context.remove(&partition, Some(&number.to_be_bytes())).await?)
+        self.context.remove(&partition, Some(&number.to_be_bytes())).await?;
+        self.shared.lock().index.off_disk(number);
+        Ok(())
     }
 
     /// Frees space until `bytes` more fit below the cap.
     ///
     /// # Errors
-    /// `Full` when nothing dead is left.
+    /// `Full` when nothing dead is left, `NoSpace` when the volume has none.
     pub(super) async fn make_room(&mut self, bytes: u64) -> Result<(), StoreError> {
+        self.check_volume(bytes)?;
         loop {
             let (used, victim, active_dead) = {
                 let state = self.shared.lock();
                 let active = state.index.segments().get(&self.active).copied().unwrap_or_default();
-                (state.index.file_bytes(), state.index.emptiest(self.active), active.end - active.live)
+                let victim = state.index.emptiest(self.active, &state.damaged);
+                (state.index.file_bytes(), victim, active.end - active.live)
             };
             if used + bytes <= self.config.usable_bytes() {
                 return Ok(());
             }
             match victim {
                 Some(number) => self.compact(number).await?,
-                None if active_dead > 0 => self.rotate().await?,
+                None if active_dead > 0 => match self.rotate().await {
+                    Err(StoreError::Disk(error)) if is_full(&error) => return Err(self.fill(&error).await),
+                    rotated => rotated?,
+                },
                 None => return Err(StoreError::Full { used, cap: self.config.usable_bytes() }),
             }
         }
     }
 }
 
-async fn whole<B: Blob>(file: &B, at: u64, frame: &Frame) -> Result<bool, StoreError> {
-    if frame.kind != Kind::Keep {
-        return Ok(true);
-    }
-    let data = read(file, at + HEADER_BYTES as u64, frame.length as usize).await?;
-    Ok(blake3::hash(&data).as_bytes() == &frame.shard)
-}
-
-async fn read<B: Blob>(file: &B, offset: u64, length: usize) -> Result<Bytes, StoreError> {
+pub(super) async fn read<B: Blob>(file: &B, offset: u64, length: usize) -> Result<Bytes, StoreError> {
     if length == 0 {
         return Ok(Bytes::new());
     }
     Ok(file.read_at(offset, length, ReadOptions::default()).await?.coalesce().freeze().into())
-}
-
-/// Reads a range of a shard.
-pub(super) async fn read_place<B: Blob>(
-    file: &B,
-    place: &Place,
-    offset: u64,
-    length: usize,
-) -> Result<Bytes, StoreError> {
-    read(file, place.offset + offset, length).await
 }

@@ -4,12 +4,14 @@ use super::{
     LOAD_MAX, TERMS_WAIT_MS, answer, no, no_code,
     queue::{Demand, Place, Queue},
     tell,
+    waits::{PUT_KIB, REQUESTS, Waits},
 };
 use crate::{
     books::Books,
     segments::{Store, StoreError, leaves},
     terms::Terms,
     till::{Judged, Till, judge},
+    uptime::Uptime,
     view::{NoTerms, View},
 };
 use bytes::Bytes;
@@ -24,7 +26,7 @@ use posync_protocol::{
     wire::provider::{Answer, Ask, BAD_SHARDS_MAX, Put, Refusal, Refused, Sign, Status},
 };
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{
         Arc,
         atomic::{AtomicU32, Ordering},
@@ -55,6 +57,10 @@ pub struct Desk<E, B> {
     pub(super) parts: Parts<E, B>,
     queue: Queue,
     load: AtomicU32,
+    uptime: Uptime,
+    /// Requests that wait for a proof of their agreement, and the bytes of those that are puts.
+    waits: Waits,
+    waiting_bytes: Waits,
     /// Shards that are stored and in no signed version yet, and since when.
     loose: Mutex<BTreeMap<(AgreementId, Hash), SystemTime>>,
     missing: Mutex<Vec<Hash>>,
@@ -73,7 +79,10 @@ impl<E: Clock, B: Blob> Desk<E, B> {
     /// A desk over these parts.
     pub fn new(parts: Parts<E, B>) -> Self {
         let (load, queue) = (AtomicU32::new(0), Queue::default());
-        Self { parts, queue, load, loose: Mutex::default(), missing: Mutex::default() }
+        let uptime = Uptime::default();
+        let (waits, waiting_bytes) = (Waits::new(REQUESTS), Waits::new(PUT_KIB));
+        let (loose, missing) = (Mutex::default(), Mutex::default());
+        Self { parts, queue, load, uptime, waits, waiting_bytes, loose, missing }
     }
 
     /// Answers a call.
@@ -95,7 +104,7 @@ impl<E: Clock, B: Blob> Desk<E, B> {
                     Ok(()) => return,
                     Err(refused) => Answer::Refused(refused),
                 },
-                Ask::Pay(voucher) => match self.pay(&voucher).await {
+                Ask::Pay(voucher) => match self.pay(peer, &voucher).await {
                     Ok(()) => return,
                     Err(refused) => Answer::Refused(refused),
                 },
@@ -111,12 +120,29 @@ impl<E: Clock, B: Blob> Desk<E, B> {
 
     /// The proven terms, if the caller is the agreement's consumer and it is open.
     pub(super) async fn admit(&self, peer: Account, id: &AgreementId) -> Result<Terms, Refused> {
-        let terms = self.terms(id, false).await?;
+        self.admit_with(peer, id, 0).await
+    }
+
+    /// The same of a request that holds so many bytes while it waits.
+    async fn admit_with(&self, peer: Account, id: &AgreementId, bytes: usize) -> Result<Terms, Refused> {
+        let terms = self.known_to(peer, id, bytes).await?;
         if terms.agreement.consumer != peer {
             return Err(no(Refusal::Agreement, "you are not the consumer of this agreement"));
         }
         terms.check_open(self.parts.view.epoch()).map_err(|code| no_code(Refusal::Agreement, code))?;
         Ok(terms)
+    }
+
+    /// The proven terms; what waits for a proof takes a place among a bounded number.
+    async fn known_to(&self, peer: Account, id: &AgreementId, bytes: usize) -> Result<Terms, Refused> {
+        if let Some(terms) = self.parts.view.recent(id) {
+            return Ok(terms);
+        }
+        let kib = u32::try_from(bytes.div_ceil(1024)).unwrap_or(u32::MAX);
+        let places = self.waits.enter(peer, 1).zip(self.waiting_bytes.enter(peer, kib));
+        let full = "too many requests wait for a proof of their agreement; try again in a second";
+        let _places = places.ok_or_else(|| no(Refusal::Busy, full))?;
+        self.terms(id, false).await
     }
 
     /// Waits for the consumer's turn at disk and uplink.
@@ -143,7 +169,7 @@ impl<E: Clock, B: Blob> Desk<E, B> {
     }
 
     async fn put(&self, peer: Account, put: Put) -> Result<Hash, Refused> {
-        let terms = self.admit(peer, &put.agreement).await?;
+        let terms = self.admit_with(peer, &put.agreement, put.data.len()).await?;
         // What the ledger does not let grow would be stored for nobody.
         self.parts.view.check_grows().map_err(|code| no_code(Refusal::Space, code))?;
         let data = Bytes::from(put.data.into_inner());
@@ -165,7 +191,7 @@ impl<E: Clock, B: Blob> Desk<E, B> {
         if books.with(|state| state.is_leaving(&put.agreement, &put.shard)) {
             return Err(no(Refusal::Busy, "this shard is just being removed; put it again"));
         }
-        let now = self.parts.clock.current();
+        let now = self.uptime.now();
         self.loose.lock().insert((put.agreement, put.shard), now);
         store.put(put.agreement, put.shard, data).await.map_err(|error| match error {
             // The quota is within the declared capacity, so this is a broken promise.
@@ -173,7 +199,8 @@ impl<E: Clock, B: Blob> Desk<E, B> {
                 signed: Some(self.refusal(peer, put.agreement, more)),
                 ..no(Refusal::Space, error.to_string())
             },
-            _ => no(Refusal::Busy, format!("{error}; choose another provider")),
+            // Full is not final: there may be room again, and no promise is broken for good.
+            _ => no(Refusal::Busy, format!("{error}; choose another provider, or try again later")),
         })?;
         Ok(put.shard)
     }
@@ -202,8 +229,8 @@ impl<E: Clock, B: Blob> Desk<E, B> {
     }
 
     /// Takes a voucher: durable when this returns.
-    pub(super) async fn pay(&self, voucher: &Voucher) -> Result<(), Refused> {
-        let terms = self.terms(&voucher.agreement, false).await?;
+    pub(super) async fn pay(&self, peer: Account, voucher: &Voucher) -> Result<(), Refused> {
+        let terms = self.known_to(peer, &voucher.agreement, 0).await?;
         let judged = match self.judge(&terms, voucher) {
             // The terms may have changed since they were proved: a rotated key, a top-up.
             Err(Code::BadSignature | Code::VoucherReserveEmpty | Code::VoucherOverRate) => {
@@ -252,13 +279,13 @@ impl<E: Clock, B: Blob> Desk<E, B> {
 
     /// Notes shards that no signed version holds, found at a start.
     pub fn note_loose(&self, agreement: AgreementId, shard: Hash) {
-        let now = self.parts.clock.current();
+        let now = self.uptime.now();
         self.loose.lock().entry((agreement, shard)).or_insert(now);
     }
 
     /// Takes out the shards that were put more than `age` ago and never signed for.
     pub fn expired(&self, age: Duration) -> BTreeMap<AgreementId, Vec<Hash>> {
-        let now = self.parts.clock.current();
+        let now = self.uptime.now();
         let mut expired: BTreeMap<AgreementId, Vec<Hash>> = BTreeMap::new();
         self.loose.lock().retain(|(agreement, shard), since| {
             let old = now.duration_since(*since).is_ok_and(|waited| waited > age);
@@ -273,6 +300,21 @@ impl<E: Clock, B: Blob> Desk<E, B> {
     /// Whether a shard was put again since [`Self::expired`] took it out.
     pub fn is_loose(&self, agreement: AgreementId, shard: Hash) -> bool {
         self.loose.lock().contains_key(&(agreement, shard))
+    }
+
+    /// Agreements under which something is stored and in no signed version.
+    pub fn loose_agreements(&self) -> BTreeSet<AgreementId> {
+        self.loose.lock().keys().map(|(agreement, _)| *agreement).collect()
+    }
+
+    /// Forgets what is loose of an agreement whose shards are gone.
+    pub fn forget_loose(&self, agreement: &AgreementId) {
+        self.loose.lock().retain(|(id, _), _| id != agreement);
+    }
+
+    /// The time by which unsigned shards and unpaid downloads age; who runs the desk lets it pass.
+    pub const fn uptime(&self) -> &Uptime {
+        &self.uptime
     }
 
     /// Requests that wait for their turn.

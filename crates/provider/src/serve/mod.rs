@@ -13,7 +13,8 @@
 //! 2. No byte leaves beyond the credit window of its agreement, none beyond what can be redeemed.
 //! 3. Every slice is proved to the shard's name; a damaged shard is refused, never served.
 //! 4. At most [`LOAD_MAX`] requests at once; puts and downloads wait in a fair [`queue`] that bounds
-//!    their number and bytes, so a greedy consumer delays nobody else.
+//!    their number and bytes, so a greedy consumer delays nobody else. What waits for a proof of its
+//!    agreement is bounded for each peer ([`waits`]).
 
 mod count;
 mod desk;
@@ -21,6 +22,7 @@ pub mod queue;
 mod stream;
 #[cfg(test)]
 mod tests;
+mod waits;
 
 pub use desk::{Desk, Parts};
 

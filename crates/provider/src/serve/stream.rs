@@ -1,7 +1,7 @@
 //! A download: slices out, vouchers in, never more than the window between them.
 
-use super::{Desk, PAY_WAIT_MS, Parts, no, tell};
-use crate::{credit::Credit, segments::StoreError, terms::Terms, till::Till};
+use super::{Desk, PAY_WAIT_MS, no, tell};
+use crate::{credit::Credit, segments::StoreError, terms::Terms, till::Till, uptime::Uptime};
 use bytes::Bytes;
 use commonware_macros::select;
 use commonware_runtime::{Blob, Clock};
@@ -45,25 +45,25 @@ fn range(get: &Get, shard_bytes: u64) -> Option<Range<u64>> {
 
 /// A download that runs. Dropped when it is over, also when the caller hung up and nothing else of
 /// it runs on: then the till knows, and credit for what did not leave is given back.
-struct Download<'a, E: Clock> {
+struct Download<'a> {
     till: &'a Till,
-    clock: &'a E,
+    uptime: &'a Uptime,
     agreement: AgreementId,
     /// Bytes for which credit was drawn and that are not with the connection yet.
     drawn: u64,
 }
 
-impl<'a, E: Clock> Download<'a, E> {
-    fn begin<B>(parts: &'a Parts<E, B>, terms: &Terms) -> Self {
-        let now = parts.clock.current();
-        parts.till.with(|state| state.begin(terms.id, terms.disputed_bytes(), now));
-        Self { till: &parts.till, clock: &parts.clock, agreement: terms.id, drawn: 0 }
+impl<'a> Download<'a> {
+    fn begin(till: &'a Till, uptime: &'a Uptime, terms: &Terms) -> Self {
+        let now = uptime.now();
+        till.with(|state| state.begin(terms.id, terms.disputed_bytes(), now));
+        Self { till, uptime, agreement: terms.id, drawn: 0 }
     }
 }
 
-impl<E: Clock> Drop for Download<'_, E> {
+impl Drop for Download<'_> {
     fn drop(&mut self) {
-        let now = self.clock.current();
+        let now = self.uptime.now();
         self.till.with(|state| {
             state.give_back(&self.agreement, self.drawn);
             state.end(&self.agreement, now);
@@ -86,7 +86,7 @@ impl<E: Clock, B: Blob> Desk<E, B> {
         })?;
         let source = Source { outboard: chunk::outboard(&data), data };
         let mut offset = range.start;
-        let mut download = Download::begin(&self.parts, &terms);
+        let mut download = Download::begin(&self.parts.till, self.uptime(), &terms);
         loop {
             let slice = source.slice(offset, range.end).ok_or_else(unknown)?;
             let (bytes, last) = (slice.data.len() as u64, slice.last);
@@ -149,7 +149,7 @@ impl<E: Clock, B: Blob> Desk<E, B> {
     async fn take(&self, peer: Account, message: Option<Ask>) -> Result<(), Refused> {
         message.iter().for_each(|message| tell(&peer, message));
         match message {
-            Some(Ask::Pay(voucher)) => self.pay(&voucher).await,
+            Some(Ask::Pay(voucher)) => self.pay(peer, &voucher).await,
             Some(_) => Err(no(Refusal::Shape, "only vouchers belong into a running download")),
             None => Err(no(Refusal::Shape, "the caller gave up")),
         }
@@ -165,7 +165,7 @@ impl<E: Clock, B: Blob> Desk<E, B> {
             };
             message.iter().for_each(|message| tell(&call.peer(), message));
             match message {
-                Some(Ask::Pay(voucher)) => self.pay(&voucher).await?,
+                Some(Ask::Pay(voucher)) => self.pay(call.peer(), &voucher).await?,
                 _ => return Ok(()),
             }
         }

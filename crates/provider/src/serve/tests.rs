@@ -64,7 +64,11 @@ async fn desk_on(context: &Context, terms: Vec<Terms>, config: StoreConfig) -> T
     let (books, _) = books.await.expect("opens");
     let (till, _) = Till::open(context.child("till"), "till").await.expect("opens");
     let clock = Arc::new(context.child("clock"));
-    Arc::new(Desk::new(Parts { clock, store, books, till, view, capacity_leaves: 64 << 10, key: provider() }))
+    let parts = Parts { clock, store, books, till, view, capacity_leaves: 64 << 10, key: provider() };
+    let desk = Arc::new(Desk::new(parts));
+    let uptime = desk.uptime().clone();
+    context.child("uptime").spawn(move |context| uptime.run(context));
+    desk
 }
 
 async fn listen(context: &Context, desk: &TestDesk) -> SocketAddr {
@@ -200,7 +204,7 @@ fn who_hangs_up_owes_what_was_sent_and_nothing_else() {
         let (name, data) = shard(1, 4 * S);
         client.call(put(id(), name, &data)).await.expect("answered");
         let till = &desk.parts().till;
-        let overdue = || till.with(|state| state.overdue(&id(), context.current()));
+        let overdue = || till.with(|state| state.overdue(&id(), desk.uptime().now()));
         let mut call = client.open(get(name)).await.expect("open");
         assert!(matches!(call.recv().await, Some(Answer::Slice(_))));
         // It waits for a voucher when the caller is gone.
@@ -315,7 +319,7 @@ fn loose_shards_expire_and_signed_ones_stay() {
         client.call(Ask::Sign(sign_of(1, &[], &[], &[(kept, 2_000)]))).await.expect("answered");
         let age = Duration::from_secs(60);
         assert!(desk.expired(age).is_empty());
-        context.sleep(age + Duration::from_secs(1)).await;
+        context.sleep(age + Duration::from_secs(2)).await;
         let expired = desk.expired(age);
         assert_eq!(expired.into_iter().collect::<Vec<_>>(), [(id(), vec![loose])]);
         assert!(desk.expired(age).is_empty());
@@ -412,5 +416,55 @@ fn what_may_not_grow_takes_no_new_shards_and_goes_on_serving() {
         desk.parts().view.set_growth(Ok(()));
         let (more, bytes) = shard(2, 3_000);
         assert_eq!(client.call(put(id(), more, &bytes)).await.expect("answered"), Answer::Stored(more));
+    });
+}
+
+/// F6: whoever names agreements that do not exist fills places of its own, and no more than half of the
+/// bytes that the listener holds.
+#[test]
+fn who_names_agreements_that_do_not_exist_holds_up_nobody_else() {
+    run(|context| async move {
+        let (view, _unanswered) = View::new(Account::of(&provider().public_key()), CHAIN, Parameters::LOCAL);
+        let desk = desk(&context, terms()).await;
+        let parts = desk.parts();
+        let parts = Parts {
+            clock: parts.clock.clone(),
+            store: parts.store.clone(),
+            books: parts.books.clone(),
+            till: parts.till.clone(),
+            view: view.clone(),
+            capacity_leaves: 64 << 10,
+            key: provider(),
+        };
+        view.advance(8);
+        view.learn(Terms { height: 8, ..terms() });
+        let desk: TestDesk = Arc::new(Desk::new(parts));
+        let address = listen(&context, &desk).await;
+        let (cheap, honest) = (dial(&context, 77, address).await, dial(&context, 2, address).await);
+        let (name, data) = shard(1, 4 << 20);
+        let mut calls = vec![];
+        for slot in 1..16 {
+            calls.push(cheap.open(put(AgreementId { slot, ..id() }, name, &data)).await.expect("open"));
+        }
+        // Four wait; those that find no place hear so at once, whichever they are.
+        let start = context.current();
+        let soon = calls.into_iter().map(|mut call| {
+            let late = context.sleep(Duration::from_secs(3));
+            async move {
+                commonware_macros::select! {
+                    answer = call.recv() => answer,
+                    () = late => None,
+                }
+            }
+        });
+        let stored = async {
+            let answer = honest.call(put(id(), name, &data)).await.expect("answered");
+            (answer, context.current().duration_since(start).expect("forward"))
+        };
+        let (soon, (answer, waited)) = futures::join!(futures::future::join_all(soon), stored);
+        let busy = |answer: &&Option<Answer>| matches!(answer, Some(Answer::Refused(no)) if no.reason == Refusal::Busy);
+        assert_eq!(soon.iter().filter(busy).count(), 11);
+        assert_eq!(answer, Answer::Stored(name));
+        assert!(waited < Duration::from_secs(1), "{waited:?}");
     });
 }

@@ -4,6 +4,7 @@ use super::state::State;
 use crate::{
     credit::Credit,
     journal::{self, Journal},
+    trouble::Trouble,
 };
 use commonware_runtime::{Handle, Spawner};
 use commonware_storage::Context;
@@ -13,10 +14,13 @@ use commonware_utils::{
 };
 use posync_client::watch;
 use posync_protocol::{AgreementId, operation::Redemption, tagged};
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 /// Vouchers that wait for the disk.
 const MAILBOX: usize = 256;
+
+/// Pause between tries to open the journal on a volume that takes nothing.
+const RETRY: Duration = Duration::from_secs(1);
 
 /// Why the till says no.
 #[derive(Debug, thiserror::Error)]
@@ -24,6 +28,9 @@ pub enum TillError {
     /// The disk failed.
     #[error("the till's journal failed: {0}; check the volume, then start again")]
     Disk(#[from] journal::Error),
+    /// The volume took nothing: what was asked for is not durable, and the next try may go through.
+    #[error("the volume is full; nothing was written, try again")]
+    NoSpace,
     /// It ended.
     #[error("the till is closed")]
     Closed,
@@ -62,15 +69,16 @@ impl Till {
     where
         E: Context + Spawner,
     {
-        let (mut journal, state) = Journal::open(context.child("till"), partition, apply).await?;
+        let open = Journal::open(context.child("till"), partition, apply, snapshot, State::hurt);
+        let (mut journal, state) = open.await?;
         if journal.is_long(state.len() as u64) {
             journal.snapshot(snapshot(&state)).await?;
         }
         let state = Arc::new(Mutex::new(state));
         let (mailbox, commands) = mpsc::channel(MAILBOX);
         let (tell, changed) = watch::channel(());
-        let shared = state.clone();
-        let task = context.child("till_writer").spawn(move |_| run(journal, shared, commands, tell));
+        let writer = Writer { journal, state: state.clone(), partition: partition.into(), tell };
+        let task = context.child("till_writer").spawn(move |context| writer.run(context, commands));
         Ok((Self { state, mailbox, changed }, task))
     }
 
@@ -93,7 +101,7 @@ impl Till {
     async fn ask(&self, record: Record) -> Result<(), TillError> {
         let (done, answer) = oneshot::channel();
         self.mailbox.send(Command { record, done }).await.map_err(|_| TillError::Closed)?;
-        answer.await.map_err(|_| TillError::Closed)
+        answer.await.map_err(|_| TillError::NoSpace)
     }
 
     /// Looks at the state, or draws credit.
@@ -118,38 +126,74 @@ impl Till {
     }
 }
 
-async fn run<E: Context>(
-    mut journal: Journal<E, Record>,
+struct Writer<E: Context> {
+    journal: Journal<E, Record>,
     state: Arc<Mutex<State>>,
-    mut commands: mpsc::Receiver<Command>,
+    partition: String,
     tell: watch::Sender<()>,
-) -> Result<(), TillError> {
-    while let Some(first) = commands.recv().await {
-        let mut group = vec![first];
-        while group.len() < MAILBOX
-            && let Ok(next) = commands.try_recv()
-        {
-            group.push(next);
+}
+
+impl<E: Context> Writer<E> {
+    async fn run(mut self, context: E, mut commands: mpsc::Receiver<Command>) -> Result<(), TillError> {
+        let mut trouble = Trouble::new("the volume takes no vouchers; who pays is asked to try again");
+        while let Some(first) = commands.recv().await {
+            let mut group = vec![first];
+            while group.len() < MAILBOX
+                && let Ok(next) = commands.try_recv()
+            {
+                group.push(next);
+            }
+            match self.write(group).await {
+                Ok(()) => drop(trouble.ended()),
+                // Nobody was told that these are kept; the journal goes on where it was.
+                Err(error) if journal::is_full(&error) => {
+                    trouble.holds(&error);
+                    self.reopen(&context).await?;
+                }
+                Err(error) => return Err(error.into()),
+            }
         }
+        Ok(())
+    }
+
+    async fn write(&mut self, group: Vec<Command>) -> Result<(), journal::Error> {
         for command in &group {
-            journal.append(command.record.clone()).await?;
+            self.journal.append(command.record.clone()).await?;
         }
-        journal.sync().await?;
+        self.journal.sync().await?;
         let size = {
-            let mut state = state.lock();
+            let mut state = self.state.lock();
             group.iter().for_each(|command| apply(&mut state, command.record.clone()));
             state.len() as u64
         };
-        tell.send_replace(());
+        self.tell.send_replace(());
         for command in group {
             let _ = command.done.send(());
         }
-        if journal.is_long(size) {
-            let now = snapshot(&state.lock());
-            journal.snapshot(now).await?;
+        if self.journal.is_long(size) {
+            let now = snapshot(&self.state.lock());
+            self.journal.snapshot(now).await?;
+        }
+        Ok(())
+    }
+
+    /// Reads the journal again after a write failed: what is durable is what is known.
+    async fn reopen(&mut self, context: &E) -> Result<(), TillError> {
+        let mut trouble = Trouble::new("the till's journal cannot be opened");
+        loop {
+            let context_of = context.child("again");
+            let open = Journal::open(context_of, &self.partition, apply, snapshot, State::hurt);
+            match open.await {
+                Ok((journal, _)) => {
+                    self.journal = journal;
+                    return Ok(());
+                }
+                Err(error) if journal::is_full(&error) => drop(trouble.holds(&error)),
+                Err(error) => return Err(error.into()),
+            }
+            context.sleep(RETRY).await;
         }
     }
-    Ok(())
 }
 
 fn snapshot(state: &State) -> Vec<Record> {
@@ -231,6 +275,30 @@ mod tests {
             assert_eq!(waiter.await.expect("lives"), Credit::Send);
             till.forget(id()).await.expect("open");
             assert_eq!(till.with(|state| state.len()), 9);
+        });
+    }
+
+    #[test]
+    fn a_full_volume_loses_no_voucher_and_takes_them_again_when_there_is_room() {
+        deterministic::Runner::default().start(|context| async move {
+            let fuse = Fuse::after(1_000_000);
+            let cut = Cut::new(context.child("cut"), fuse.clone());
+            let (till, task) = Till::open(cut, "till").await.expect("opens");
+            for round in 1..=3u64 {
+                till.keep(redemption(0, 1_000 * round)).await.expect("durable");
+                fuse.set_full(true);
+                for _ in 0..3 {
+                    let kept = till.keep(redemption(0, 1_000 * round + 500)).await;
+                    assert!(matches!(kept, Err(TillError::NoSpace)), "{kept:?}");
+                }
+                assert_eq!(till.with(|state| state.paid(&id())), 1_000 * round);
+                fuse.set_full(false);
+            }
+            till.keep(redemption(0, 5_000)).await.expect("durable");
+            drop(till);
+            task.await.expect("lives").expect("did not fail");
+            let (till, _task) = Till::open(context.child("again"), "till").await.expect("opens");
+            assert_eq!(till.with(|state| (state.paid(&id()), state.is_damaged())), (5_000, false));
         });
     }
 }

@@ -22,6 +22,8 @@ pub const OVERDUE: Duration = Duration::from_secs(60);
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct State {
     all: BTreeMap<AgreementId, Kept>,
+    /// The journal was damaged when it was read: the best voucher of some agreement may be gone.
+    damaged: bool,
 }
 
 /// What is kept of an agreement; only `best` survives a restart.
@@ -183,6 +185,16 @@ impl State {
     /// Everything of which something is kept.
     pub fn agreements(&self) -> impl Iterator<Item = AgreementId> {
         self.all.keys().copied()
+    }
+
+    /// Notes that the journal was damaged.
+    pub(super) fn hurt(&mut self) {
+        self.damaged = true;
+    }
+
+    /// Whether the journal was damaged when it was read.
+    pub const fn is_damaged(&self) -> bool {
+        self.damaged
     }
 
     /// Drops an agreement that redeems nothing any more.

@@ -19,7 +19,7 @@ use posync_node::{
     serve::{Serving, simulated},
 };
 use posync_protocol::Amount;
-use posync_provider::config::{LOOSE, SCRUB_LOCAL};
+use posync_provider::config::{GRACE_LOCAL, LOOSE, SCRUB_LOCAL};
 use std::{collections::BTreeMap, fmt::Display, future::Future, net::SocketAddr, sync::Arc};
 
 /// Egress that a simulated provider offers, bytes a second: little, since every byte is simulated.
@@ -192,6 +192,7 @@ impl<'a> World<'a> {
             parameters: self.lasting.plan.parameters,
             scrub: SCRUB_LOCAL,
             loose: LOOSE,
+            grace: GRACE_LOCAL,
             report: posync_provider::report::Reporter::default(),
         };
         let network = self.network(process);

@@ -348,10 +348,13 @@ fn slots_of_a_state_before_one_was_gone_start_no_search() {
         bench.ledger.block();
         assert_eq!(bench.provider().slots, 0, "cleared");
         // Its absence is proved by one node, the own records by another that is behind.
-        let after = std::mem::replace(&mut *bench.ledger.world.lock(), before);
-        bench.desk.parts().view.advance(after.height + 8);
+        let mut after = std::mem::replace(&mut *bench.ledger.world.lock(), before);
+        for _ in 0..8 {
+            after.block(&[]).expect("an empty block");
+        }
+        bench.desk.parts().view.advance(after.height);
         bench.ledger.blocks.lock().behind = Some(after);
-        for _ in 0..4 {
+        for _ in 0..8 {
             bench.keeper.step().await.expect("nothing fails");
             context.sleep(Duration::from_millis(1)).await;
         }

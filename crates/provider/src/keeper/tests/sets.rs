@@ -192,6 +192,7 @@ fn what_ended_while_it_was_silent_is_cleared_without_a_draw() {
         bench.steps(40).await;
         assert_eq!(bench.provider().phi, 0, "cleared within the epoch (RD-9)");
         assert_eq!(bench.provider().slots, 0);
+        bench.steps(2 * GRACE).await;
         assert_eq!(bench.desk.parts().store.totals().shards, 0);
     });
 }

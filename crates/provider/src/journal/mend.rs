@@ -1,0 +1,241 @@
+//! Reads a damaged journal: whatever record carries its own checksum is kept.
+//!
+//! ```text
+//!   every page's checksum holds? --> open as ever
+//!   else: every record whose mark and checksum hold, in order
+//!     --> a snapshot of them in `<partition>-mended`, synced --> the old files go
+//!     --> the same snapshot in their place, synced --> `-mended` goes
+//! ```
+//!
+//! A crash at any point goes on where it was: a whole `-mended` stands for what it was made from.
+//! A record that was written after a sync proves that everything before it was durable: a gap before
+//! one is damage; a gap with none behind it is a torn end.
+
+use super::{AFTER_SYNC, Error, Item, Journal, MAGIC, MARK_BYTES, MARKED, Marked, PAGE_BYTES, Replayed};
+use bytes::Buf as _;
+use commonware_codec::{Codec, Copying, EncodeSize, Read};
+use commonware_cryptography::Crc32;
+use commonware_runtime::{Blob, Error as RuntimeError, ReadOptions};
+use commonware_storage::Context;
+
+const PAGE: usize = PAGE_BYTES as usize;
+/// Bytes of checksums at the end of a page: twice a length and the checksum of so many bytes.
+const SUMS: usize = 12;
+/// Pages read at once.
+const PAGES: usize = 256;
+/// Most bytes of a length before an item.
+const PREFIX_BYTES: usize = 5;
+
+/// What a look at a journal's files found.
+pub(super) enum Mended<S> {
+    /// Every page is whole, or there is none.
+    Whole,
+    /// What can be read, and whether durable records are missing from it.
+    Salvaged(S, bool),
+}
+
+fn mended(partition: &str) -> String {
+    format!("{partition}-mended")
+}
+
+async fn names<E: Context>(context: &E, partition: &str) -> Result<Vec<Vec<u8>>, Error> {
+    match context.scan(partition).await {
+        Err(RuntimeError::PartitionMissing(_)) => Ok(vec![]),
+        Err(error) => Err(error.into()),
+        Ok(mut names) => {
+            names.sort();
+            Ok(names)
+        }
+    }
+}
+
+/// Looks at every page; reads what can be read if one is not whole.
+pub(super) async fn look<E, R, S>(
+    context: &E,
+    partition: &str,
+    apply: &mut impl FnMut(&mut S, R),
+) -> Result<Mended<S>, Error>
+where
+    E: Context,
+    R: Codec<Cfg = ()> + Clone + Send + Sync + 'static,
+    S: Default,
+{
+    let beside = mended(partition);
+    if !names(context, &beside).await?.is_empty() {
+        let (journal, state) =
+            Journal::<E, R>::open_whole(context.child("mended"), &beside, &mut *apply).await?;
+        if journal.whole {
+            return Ok(Mended::Salvaged(state, false));
+        }
+        drop(journal);
+        context.remove(&beside, None).await?;
+    }
+    if is_whole(context, partition).await? {
+        return Ok(Mended::Whole);
+    }
+    let (mut replayed, mut damaged) = (Replayed::<S>::new(), false);
+    for name in names(context, partition).await? {
+        let section = <[u8; 8]>::try_from(name.as_slice()).map_or(0, u64::from_be_bytes);
+        let (blob, size) = match context.open(partition, &name).await {
+            // The file's own head is hit: what is in it cannot be had, and the others are.
+            Err(RuntimeError::BlobCorrupt(..)) => {
+                damaged = true;
+                continue;
+            }
+            open => open?,
+        };
+        let bytes = payload(&read_all(&blob, size).await?);
+        damaged |= walk(&bytes, |item| replayed.take(section, item, apply));
+    }
+    // A snapshot whose end was hit: nothing older is whole, so it is the best there is.
+    if !replayed.whole
+        && let Some(part) = replayed.snapshot.take()
+    {
+        replayed.state = part;
+    }
+    if damaged {
+        tracing::error!(partition, "a journal is damaged on disk; what was not hit is kept");
+    } else {
+        tracing::info!(partition, "cutting off what a crash left unfinished in a journal");
+    }
+    Ok(Mended::Salvaged(replayed.state, damaged))
+}
+
+/// Replaces a journal's files by a snapshot.
+pub(super) async fn keep<E, R>(context: &E, partition: &str, records: Vec<R>) -> Result<(), Error>
+where
+    E: Context,
+    R: Codec<Cfg = ()> + Clone + Send + Sync + 'static,
+{
+    let beside = mended(partition);
+    let nothing = |(): &mut (), _: R| ();
+    let (mut copy, ()) = Journal::<E, R>::open_whole(context.child("copy"), &beside, nothing).await?;
+    if !copy.whole {
+        copy.snapshot(records.clone()).await?;
+    }
+    drop(copy);
+    if !names(context, partition).await?.is_empty() {
+        context.remove(partition, None).await?;
+    }
+    let (mut again, ()) = Journal::<E, R>::open_whole(context.child("again"), partition, nothing).await?;
+    again.snapshot(records).await?;
+    drop(again);
+    Ok(context.remove(&beside, None).await?)
+}
+
+/// Whether every page of every file is whole.
+pub(super) async fn is_whole<E: Context>(context: &E, partition: &str) -> Result<bool, Error> {
+    for name in names(context, partition).await? {
+        let (blob, size) = match context.open(partition, &name).await {
+            Err(RuntimeError::BlobCorrupt(..)) => return Ok(false),
+            open => open?,
+        };
+        if !are_whole(&read_all(&blob, size).await?) {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+/// A file's bytes; those that cannot be read are zero.
+///
+/// # Errors
+/// Not one can be read.
+async fn read_all<B: Blob>(blob: &B, size: u64) -> Result<Vec<u8>, Error> {
+    let size = usize::try_from(size).map_err(|_| Error::OffsetOverflow)?;
+    let mut bytes = Vec::with_capacity(size);
+    let mut failed: Option<RuntimeError> = None;
+    let mut read = 0;
+    while bytes.len() < size {
+        let part = (size - bytes.len()).min(PAGES * PAGE);
+        match read_part(blob, bytes.len(), part).await {
+            Ok(part) => {
+                read += 1;
+                bytes.extend_from_slice(&part);
+            }
+            Err(_) => {
+                for _ in 0..part.div_ceil(PAGE) {
+                    let page = (size - bytes.len()).min(PAGE);
+                    match read_part(blob, bytes.len(), page).await {
+                        Ok(page) => {
+                            read += 1;
+                            bytes.extend_from_slice(&page);
+                        }
+                        Err(error) => {
+                            failed = Some(error);
+                            bytes.resize(bytes.len() + page, 0);
+                        }
+                    }
+                }
+            }
+        }
+    }
+    match failed {
+        Some(error) if read == 0 => Err(error.into()),
+        _ => Ok(bytes),
+    }
+}
+
+async fn read_part<B: Blob>(blob: &B, at: usize, length: usize) -> Result<Vec<u8>, RuntimeError> {
+    let read = blob.read_at(at as u64, length, ReadOptions::default()).await?;
+    Ok(read.coalesce().as_ref().to_vec())
+}
+
+/// How many bytes of a page a checksum covers that holds; 0 for none.
+fn covered(page: &[u8]) -> usize {
+    let Some((body, sums)) = page.split_last_chunk::<SUMS>() else { return 0 };
+    let of = |at: usize| {
+        let length = usize::from(u16::from_be_bytes([sums[at], sums[at + 1]]));
+        let sum = [sums[at + 2], sums[at + 3], sums[at + 4], sums[at + 5]];
+        let holds = body.get(..length).is_some_and(|part| Crc32::checksum(part).to_be_bytes() == sum);
+        if holds { length } else { 0 }
+    };
+    of(0).max(of(6))
+}
+
+fn are_whole(bytes: &[u8]) -> bool {
+    let pages = bytes.chunks(PAGE);
+    let last = pages.len().saturating_sub(1);
+    let mut pages = pages.enumerate();
+    pages.all(|(place, page)| {
+        let covered = covered(page);
+        covered == PAGE - SUMS || (place == last && covered > 0)
+    })
+}
+
+/// The bytes between the checksums.
+fn payload(bytes: &[u8]) -> Vec<u8> {
+    bytes.chunks(PAGE).flat_map(|page| page.iter().take(PAGE - SUMS)).copied().collect()
+}
+
+/// Takes every item whose mark and checksum hold, in order. Says whether a durable one is missing.
+fn walk<R: Read<Cfg = ()> + EncodeSize>(bytes: &[u8], mut take: impl FnMut(Item<R>)) -> bool {
+    let (mut at, mut end, mut gap, mut damaged) = (0, 0, false, false);
+    while at < bytes.len() {
+        let Some((marked, length)) = item(&bytes[at..]) else {
+            at += 1;
+            continue;
+        };
+        gap |= at - end > PREFIX_BYTES;
+        damaged |= gap && marked.after_sync;
+        at += length;
+        end = at;
+        take(marked.item);
+    }
+    damaged
+}
+
+/// The marked item at the start of these bytes, and its length.
+fn item<R: Read<Cfg = ()> + EncodeSize>(bytes: &[u8]) -> Option<(Marked<R>, usize)> {
+    if bytes.len() < MARK_BYTES || bytes[0] != MARKED || bytes[1..5] != MAGIC {
+        return None;
+    }
+    let (kind, sum) = (bytes[5], [bytes[6], bytes[7], bytes[8], bytes[9]]);
+    let mut rest = Copying(bytes);
+    let marked = Marked::<R>::read_cfg(&mut rest, &()).ok()?;
+    let length = bytes.len() - rest.remaining();
+    debug_assert_eq!(marked.after_sync, kind & AFTER_SYNC != 0);
+    let mut body = vec![kind];
+    body.extend_from_slice(&bytes[MARK_BYTES..length]);
+    (Crc32::checksum(&body).to_be_bytes() == sum).then_some((marked, length))
+}

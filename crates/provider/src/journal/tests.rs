@@ -1,0 +1,170 @@
+//! Damage costs the record that it hits; a torn end is no damage.
+
+use super::*;
+use crate::cut::{CUTS, Cut, power_cut};
+use commonware_runtime::{
+    Blob as _, Runner as _, Storage as _, Supervisor as _, WriteOptions, deterministic,
+};
+use posync_protocol::encoded;
+use std::collections::BTreeSet;
+
+encoded! {
+    /// A record.
+    Row {
+        number: u64,
+        rest: [u8; 32],
+    }
+}
+
+fn row(number: u64) -> Row {
+    Row { number, rest: [7; 32] }
+}
+
+type State = (BTreeSet<u64>, bool);
+
+fn apply(state: &mut State, record: Row) {
+    state.0.insert(record.number);
+}
+
+fn snapshot(state: &State) -> Vec<Row> {
+    state.0.iter().map(|number| row(*number)).collect()
+}
+
+fn hurt(state: &mut State) {
+    state.1 = true;
+}
+
+async fn open<E: Context>(context: &E) -> Result<(Journal<E, Row>, State), Error> {
+    Journal::open(context.child("journal"), "j", apply, snapshot, hurt).await
+}
+
+/// Writes `count` records, one sync each, after a snapshot of none.
+async fn write<E: Context>(context: &E, count: u64) {
+    let (mut journal, _) = open(context).await.expect("opens");
+    journal.snapshot(vec![]).await.expect("durable");
+    for number in 0..count {
+        journal.append(row(number)).await.expect("taken");
+        journal.sync().await.expect("durable");
+    }
+}
+
+/// Flips a bit of a byte in the one file of the journal; says how long it is.
+async fn flip<E: Context>(context: &E, at: u64) -> u64 {
+    let names = context.scan("j").await.expect("there");
+    assert_eq!(names.len(), 1);
+    let (blob, size) = context.open("j", &names[0]).await.expect("opens");
+    let at = at.min(size - 1);
+    let mut byte =
+        blob.read_at(at, 1, ReadOptions::default()).await.expect("readable").coalesce().as_ref().to_vec();
+    byte[0] ^= 0x10;
+    blob.write_at(at, byte, WriteOptions::default()).await.expect("writable");
+    blob.sync().await.expect("durable");
+    size
+}
+
+#[test]
+fn one_flipped_bit_costs_at_most_the_record_that_it_hits_wherever_it_is() {
+    // One page, and several: a record takes about 50 bytes.
+    for (count, step) in [(12, 29), (400, 499)] {
+        let mut at = 0;
+        loop {
+            let size = deterministic::Runner::default().start(|context| async move {
+                write(&context, count).await;
+                let size = flip(&context, at).await;
+                let (mut journal, state) = open(&context.child("again")).await.expect("opens");
+                let lost: Vec<u64> = (0..count).filter(|number| !state.0.contains(number)).collect();
+                assert!(lost.len() <= 1, "byte {at} of {size}: {lost:?} of {count}");
+                let is_last = lost.iter().all(|number| number + 1 == count);
+                assert!(is_last || state.1, "byte {at}: {lost:?} went without a word");
+                journal.append(row(count)).await.expect("works on");
+                journal.sync().await.expect("durable");
+                drop(journal);
+                let (_, after) = open(&context.child("third")).await.expect("opens");
+                assert_eq!(after.0.len(), state.0.len() + 1, "byte {at}");
+                size
+            });
+            at += step;
+            if at >= size {
+                break;
+            }
+        }
+    }
+}
+
+#[test]
+fn mending_survives_a_power_cut_at_every_operation() {
+    for cut in CUTS {
+        let mut operation = 0;
+        let work = |context: Cut<deterministic::Context>| async move {
+            // Written and damaged first, whatever comes then.
+            let Ok((mut journal, _)) = open(&context).await else { return false };
+            if journal.snapshot(vec![]).await.is_err() {
+                return false;
+            }
+            for number in 0..30 {
+                if journal.append(row(number)).await.is_err() || journal.sync().await.is_err() {
+                    return false;
+                }
+            }
+            drop(journal);
+            let Ok(names) = context.scan("j").await else { return false };
+            let Ok((blob, _)) = context.open("j", &names[0]).await else { return false };
+            let wrote = blob.write_at(900, vec![0xff; 9], WriteOptions::default()).await;
+            if wrote.is_err() || blob.sync().await.is_err() {
+                return false;
+            }
+            drop(blob);
+            drop(open(&context).await);
+            true
+        };
+        while !power_cut(operation, cut, work, |context, damaged| async move {
+            let (_, state) = open(&context.child("again")).await.expect("recovers");
+            let lost = (0..30).filter(|number| !state.0.contains(number)).count();
+            assert!(!damaged || lost <= 1, "{lost} records are lost");
+        }) {
+            operation += 1;
+        }
+        assert!(operation > 40, "{operation}");
+    }
+}
+
+#[test]
+fn a_torn_end_is_no_damage() {
+    for cut in CUTS {
+        let mut operation = 0;
+        let work = |context: Cut<deterministic::Context>| async move {
+            let Ok((mut journal, _)) = open(&context).await else { return 0 };
+            if journal.snapshot(vec![]).await.is_err() {
+                return 0;
+            }
+            for group in 0..8 {
+                for number in 0..60 {
+                    if journal.append(row(60 * group + number)).await.is_err() {
+                        return 60 * group;
+                    }
+                }
+                if journal.sync().await.is_err() {
+                    return 60 * group;
+                }
+            }
+            480
+        };
+        while !power_cut(operation, cut, work, |context, durable: u64| async move {
+            let (_, state) = open(&context.child("again")).await.expect("recovers");
+            assert!(!state.1, "a crash is no damage");
+            assert!((0..durable).all(|number| state.0.contains(&number)), "{durable}");
+        }) {
+            operation += 1;
+        }
+        assert!(operation > 10, "{operation}");
+    }
+}
+
+#[test]
+fn items_of_before_are_read() {
+    let mut old = vec![2];
+    old.extend_from_slice(&row(7).encode());
+    let read = Marked::<Row>::read_cfg(&mut commonware_codec::Copying(&old[..]), &());
+    let marked = read.expect("decodes");
+    assert!(matches!(marked.item, Item::Record(Row { number: 7, .. })) && !marked.after_sync);
+}

@@ -1,0 +1,65 @@
+//! Shards that no signed version holds: they go after a while, but only where every version that the
+//! ledger has is known here.
+//!
+//! A shard that no book names may be one whose book was damaged. So its agreement has to stand, as
+//! proved, with data sets that the books know; of an agreement that is gone, `gone` decides.
+
+use super::{Keeper, KeeperError};
+use crate::{ledger::Ledger, segments::StoreError};
+use commonware_runtime::{Blob, Spawner};
+use commonware_storage::Context;
+use posync_protocol::{AgreementId, Hash};
+use std::collections::BTreeSet;
+
+impl<E: Spawner + Context, B: Blob, L: Ledger> Keeper<E, B, L> {
+    /// Removes what was put long ago and never signed for.
+    pub(super) async fn drop_loose(&mut self) -> Result<(), KeeperError> {
+        for (agreement, mut shards) in self.desk.expired(self.patience.loose) {
+            shards.retain(|shard| !self.desk.is_loose(agreement, *shard));
+            if !self.is_known_here(&agreement) {
+                shards.into_iter().for_each(|shard| self.desk.note_loose(agreement, shard));
+                continue;
+            }
+            let going = self.desk.parts().books.let_go(agreement, shards);
+            self.unlink(agreement, going).await?;
+        }
+        Ok(())
+    }
+
+    /// Whether the agreement stands, as proved last, with nothing in its data set that is unknown here.
+    fn is_known_here(&self, id: &AgreementId) -> bool {
+        let parts = self.desk.parts();
+        let terms = parts.view.kept(id).filter(|_| !self.ender.is_gone(id));
+        terms.is_some_and(|terms| parts.books.with(|state| state.knows(id, &terms.data)))
+    }
+
+    /// At the start: what the store holds and no book names is loose; what a book names and the
+    /// store no longer counts to its agreement is counted again. After damage of the books nothing is
+    /// loose that they do not name: it stays until its agreement is over.
+    pub(super) async fn sweep(&self) -> Result<(), KeeperError> {
+        let parts = self.desk.parts();
+        let mut owed: BTreeSet<(AgreementId, Hash)> = parts.books.with(|state| state.kept());
+        let (mut after, is_whole) = (None, parts.books.with(|state| !state.is_damaged()));
+        loop {
+            let page = parts.store.page(after, 1024);
+            let Some(last) = page.last() else { break };
+            after = Some(*last);
+            for shard in page {
+                for agreement in parts.store.holders(&shard) {
+                    if !owed.remove(&(agreement, shard)) && is_whole {
+                        self.desk.note_loose(agreement, shard);
+                    }
+                }
+            }
+        }
+        for (agreement, shard) in owed {
+            if let Ok(data) = parts.store.get(&shard).await {
+                match parts.store.put(agreement, shard, data).await {
+                    Err(StoreError::NoSpace(_) | StoreError::Full { .. }) => {}
+                    done => done?,
+                }
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,97 @@
+//! Proven records of agreements.
+
+use super::SLOTS_READ;
+use crate::{
+    ledger::{Ledger, LedgerError, decode},
+    terms::Terms,
+    view::{Question, View},
+};
+use commonware_utils::channel::mpsc;
+use posync_protocol::{
+    Account, Key, Slot,
+    record::{Agreement, DataSet, Use},
+};
+
+/// Questions that one read answers.
+const TOGETHER: usize = SLOTS_READ;
+
+/// The keys of the three records of each slot.
+pub(super) fn slot_keys(account: &Account, slots: &[u32]) -> Vec<Key> {
+    let keys = slots.iter().flat_map(|slot| {
+        [Agreement::key(account, *slot), Use::key(account, *slot), DataSet::key(account, *slot)]
+    });
+    keys.collect()
+}
+
+/// What proven records say of slots; absent agreements are `None`.
+///
+/// # Errors
+/// `Record`.
+pub(super) fn terms_of(
+    account: &Account,
+    slots: &[u32],
+    height: u64,
+    records: &[Option<Slot>],
+) -> Result<Vec<Option<Terms>>, LedgerError> {
+    if records.len() != 3 * slots.len() {
+        return Err(LedgerError::Record);
+    }
+    let mut all = vec![];
+    for (slot, three) in slots.iter().zip(records.chunks(3)) {
+        let [agreement, usage, data] = three else { return Err(LedgerError::Record) };
+        let agreement: Option<Agreement> = decode(agreement.as_ref())?;
+        let usage: Option<Use> = decode(usage.as_ref())?;
+        let data: DataSet = decode(data.as_ref())?.unwrap_or_default();
+        all.push(agreement.zip(usage).map(|(agreement, usage)| {
+            let id = agreement.id(*account, *slot);
+            Terms { id, height, agreement, usage, data }
+        }));
+    }
+    Ok(all)
+}
+
+/// Proves the records of at most [`SLOTS_READ`] slots, and says at which height.
+///
+/// # Errors
+/// `Unreachable`, `Record`.
+pub(super) async fn read_slots<L: Ledger>(
+    ledger: &L,
+    account: &Account,
+    slots: &[u32],
+) -> Result<(u64, Vec<Option<Terms>>), LedgerError> {
+    let (height, records) = ledger.read(slot_keys(account, slots)).await?;
+    Ok((height, terms_of(account, slots, height, &records)?))
+}
+
+/// Answers the view's questions: those that wait together with one proven read.
+pub async fn answer_questions<L: Ledger>(ledger: L, view: View, mut questions: mpsc::Receiver<Question>) {
+    while let Some(first) = questions.recv().await {
+        let mut asked = vec![first];
+        while asked.len() < TOGETHER
+            && let Ok(next) = questions.try_recv()
+        {
+            asked.push(next);
+        }
+        // Who gave up waiting is not asked for.
+        asked.retain(|question| !question.done.is_closed());
+        let slots: Vec<u32> = asked.iter().map(|question| question.slot).collect();
+        if slots.is_empty() {
+            continue;
+        }
+        match read_slots(&ledger, &view.account, &slots).await {
+            Ok((height, all)) => {
+                for (Question { opened, done, .. }, terms) in asked.into_iter().zip(all) {
+                    if let Some(terms) = &terms {
+                        view.learn(terms.clone());
+                    }
+                    // A state from before the opening proves nothing of it: no answer is given.
+                    if terms.is_some() || height >= opened {
+                        let _ = done.send(terms);
+                    }
+                }
+            }
+            // Dropping the senders says that no proof could be had.
+            Err(error) => tracing::debug!(%error, "no proof of an agreement"),
+        }
+    }
+}

@@ -1,0 +1,223 @@
+//! F1: nothing is given up because a node proved an old state.
+
+use super::*;
+
+impl Bench {
+    fn stored(&self) -> u64 {
+        self.desk.parts().store.totals().bytes
+    }
+
+    fn has_book(&self, id: AgreementId) -> bool {
+        self.desk.parts().books.with(|state| state.agreements().any(|known| known == id))
+    }
+
+    async fn pay(&self, id: AgreementId, egress: u64) {
+        let chain = self.ledger.world.lock().chain;
+        let voucher = Voucher::signed(&key("carol"), &chain, id, egress, 0);
+        let kept = Redemption { voucher, session_key: account("carol"), claim: None };
+        self.desk.parts().till.keep(kept).await.expect("durable");
+    }
+
+    fn paid(&self, id: AgreementId) -> u64 {
+        self.desk.parts().till.with(|till| till.paid(&id))
+    }
+
+    /// A new process: it has seen no height yet, and asks a node that proves `state`.
+    async fn restart_behind(self, context: &Context, state: World) -> Self {
+        let Self { ledger, desk, keeper: old, shards } = self;
+        drop(old);
+        let now = std::mem::replace(&mut *ledger.world.lock(), state);
+        let parts = desk.parts();
+        let (view, questions) = View::new(account("paul"), now.chain, now.parameters);
+        let (asked, answered) = (ledger.clone(), view.clone());
+        context.child("questions").spawn(move |_| answer_questions(asked, answered, questions));
+        let desk = Arc::new(Desk::new(Parts {
+            clock: parts.clock.clone(),
+            store: parts.store.clone(),
+            books: parts.books.clone(),
+            till: parts.till.clone(),
+            view,
+            capacity_leaves: 1 << 20,
+            key: key("paul"),
+        }));
+        let keeper = keeper(context, &desk, &ledger, Reporter::default()).await;
+        ledger.blocks.lock().behind = None;
+        Self { ledger, desk, keeper, shards }
+    }
+
+    /// Steps of the keeper, the node being wherever its state is.
+    async fn look(&mut self, context: &Context, times: u64) {
+        for _ in 0..times {
+            self.ledger.block();
+            self.desk.parts().view.advance(self.ledger.world.lock().height);
+            match self.keeper.step().await {
+                Ok(()) | Err(KeeperError::Ledger(_)) => {}
+                Err(fatal) => panic!("{fatal}"),
+            }
+            context.sleep(Duration::from_millis(1)).await;
+        }
+    }
+}
+
+/// The scenario of F1: an agreement is opened and filled, the power goes, and a provider comes back before
+/// the node that it asks, which proves the state of before and catches up.
+#[test]
+fn a_restart_beside_a_node_that_lags_loses_nothing_and_what_is_over_is_ended_later() {
+    run(|context| async move {
+        let mut bench = Bench::new(&context).await;
+        bench.steps(10).await;
+        let old = bench.ledger.world.lock().clone();
+        bench.steps(16).await;
+        let id = bench.open(3);
+        bench.set(id, 1, &[], &[data(1, 100_000), data(2, 50_000)]).await;
+        bench.pay(id, 1 << 20).await;
+        // It went on for a while: the floor is above the opening.
+        bench.steps(30).await;
+        let now = bench.ledger.world.lock().clone();
+        let floor = bench.keeper.ender.ends.floor();
+        assert!(floor > id.opened, "{floor}");
+        bench = bench.restart_behind(&context, old).await;
+        // It catches up block by block, and has no such agreement at any height: a fork of lies.
+        bench.look(&context, now.height + 40 - floor).await;
+        let kept = (bench.stored(), bench.has_book(id), bench.paid(id));
+        assert_eq!(kept, (150_000, true, 1 << 20), "an old state ends nothing");
+        // Now it is where the others are.
+        *bench.ledger.world.lock() = now;
+        bench.ledger.world.lock().draws = true;
+        bench.look(&context, 40).await;
+        assert_eq!((bench.stored(), bench.has_book(id)), (150_000, true));
+        let blocks = 9 * bench.epoch_blocks();
+        bench.look(&context, blocks).await;
+        assert_eq!((bench.stored(), bench.has_book(id), bench.paid(id)), (0, false, 0), "truly over");
+        assert!(bench.keeper.ender.ends.all_gone().next().is_none());
+    });
+}
+
+/// A state in which the agreement was never opened, as new as any other.
+fn without(world: &World, id: AgreementId) -> World {
+    let mut world = world.clone();
+    let keys = [
+        Agreement::key(&id.provider, id.slot),
+        Use::key(&id.provider, id.slot),
+        DataSet::key(&id.provider, id.slot),
+    ];
+    for key in keys {
+        world.state.remove(&key);
+    }
+    world
+}
+
+#[test]
+fn an_absence_that_only_one_node_proves_ends_nothing() {
+    run(|context| async move {
+        let mut bench = Bench::new(&context).await;
+        bench.steps(10).await;
+        let id = bench.open(100);
+        bench.set(id, 1, &[], &[data(1, 100_000)]).await;
+        bench.steps(20).await;
+        for _ in 0..2 * GRACE {
+            let world = bench.ledger.world.lock().clone();
+            let lie = without(&world, id);
+            {
+                let mut blocks = bench.ledger.blocks.lock();
+                blocks.behind = Some(lie.clone());
+                blocks.witnesses = vec![lie, world];
+            }
+            bench.look(&context, 1).await;
+        }
+        assert!(!bench.keeper.ender.is_gone(&id) && bench.has_book(id));
+        assert_eq!(bench.stored(), 100_000);
+    });
+}
+
+#[test]
+fn a_record_that_appears_within_the_grace_period_takes_everything_back() {
+    run(|context| async move {
+        let mut bench = Bench::new(&context).await;
+        bench.steps(10).await;
+        let id = bench.open(100);
+        bench.set(id, 1, &[], &[data(1, 100_000)]).await;
+        bench.pay(id, 1 << 20).await;
+        bench.steps(20).await;
+        let two = |bench: &Bench| {
+            let lie = without(&bench.ledger.world.lock(), id);
+            let mut blocks = bench.ledger.blocks.lock();
+            blocks.behind = Some(lie.clone());
+            blocks.witnesses = vec![lie.clone(), lie];
+        };
+        // Two nodes say so, for nearly as long as it takes, across a restart.
+        for _ in 0..GRACE / 2 {
+            two(&bench);
+            bench.look(&context, 1).await;
+        }
+        let since = bench.keeper.ender.ends.gone(&id).expect("two nodes proved it");
+        bench = bench.restart(&context, Reporter::default()).await;
+        assert_eq!(bench.keeper.ender.ends.gone(&id), Some(since), "it survives a restart");
+        while bench.ledger.world.lock().height + 2 < since + GRACE {
+            two(&bench);
+            bench.look(&context, 1).await;
+            assert_eq!((bench.stored(), bench.has_book(id), bench.paid(id)), (100_000, true, 1 << 20));
+        }
+        {
+            let mut blocks = bench.ledger.blocks.lock();
+            (blocks.behind, blocks.witnesses) = (None, vec![]);
+        }
+        bench.look(&context, 20).await;
+        assert!(!bench.keeper.ender.is_gone(&id), "it is back");
+        bench.look(&context, 3 * GRACE).await;
+        assert_eq!((bench.stored(), bench.has_book(id), bench.paid(id)), (100_000, true, 1 << 20));
+    });
+}
+
+/// The record may be gone, all the same the voucher is kept until nothing can redeem it, as proved last.
+#[test]
+fn a_voucher_is_kept_until_its_window_is_over_whatever_is_absent() {
+    run(|context| async move {
+        let mut bench = Bench::new(&context).await;
+        bench.steps(10).await;
+        let id = bench.open(3);
+        bench.set(id, 1, &[], &[data(1, 100_000)]).await;
+        bench.pay(id, 1 << 20).await;
+        bench.steps(20).await;
+        let over = bench.keeper.ender.ends.window(&id).expect("noted");
+        while bench.ledger.world.lock().epoch() < over {
+            assert_eq!(bench.paid(id), 1 << 20);
+            let lie = without(&bench.ledger.world.lock(), id);
+            {
+                let mut blocks = bench.ledger.blocks.lock();
+                blocks.behind = Some(lie.clone());
+                blocks.witnesses = vec![lie.clone(), lie];
+            }
+            bench.look(&context, 1).await;
+        }
+        assert_eq!((bench.stored(), bench.has_book(id)), (0, false), "its grace period is over for long");
+        {
+            let mut blocks = bench.ledger.blocks.lock();
+            (blocks.behind, blocks.witnesses) = (None, vec![]);
+        }
+        bench.ledger.world.lock().draws = true;
+        let blocks = 4 * bench.epoch_blocks();
+        bench.look(&context, blocks).await;
+        assert_eq!(bench.paid(id), 0, "and then it goes, too");
+    });
+}
+
+/// A book that damage took away: what it named is no loose shard.
+#[test]
+fn a_shard_whose_data_set_is_unknown_here_is_not_taken_for_unsigned() {
+    run(|context| async move {
+        let mut bench = Bench::new(&context).await;
+        bench.steps(10).await;
+        let id = bench.open(100);
+        bench.set(id, 1, &[], &[data(1, 100_000)]).await;
+        bench.steps(10).await;
+        let held = bench.desk.parts().store.held_by(&id);
+        // The books forget it.
+        bench.desk.parts().books.end(id).await.expect("open");
+        bench.desk.parts().books.gone(id, &held);
+        held.iter().for_each(|shard| bench.desk.note_loose(id, *shard));
+        context.sleep(Duration::from_secs(200)).await;
+        bench.look(&context, 30).await;
+        assert_eq!(bench.stored(), 100_000);
+    });
+}

@@ -1,0 +1,198 @@
+//! F11: a disk that fails in parts costs a shard, and a full one costs new shards alone.
+
+use super::*;
+use crate::cut::{Cut, Fuse};
+use commonware_runtime::{Runner as _, Supervisor as _, deterministic, tokio};
+use posync_protocol::Account;
+use std::path::Path;
+
+fn config() -> StoreConfig {
+    StoreConfig { cap_bytes: 64 << 20, segment_bytes: 6_000, ..StoreConfig::for_capacity("t", 0, 0) }
+}
+
+fn agreement() -> AgreementId {
+    AgreementId { provider: Account([1; 32]), slot: 3, opened: 5 }
+}
+
+fn shard(tag: u64, length: usize) -> (Hash, Bytes) {
+    let mut bytes = vec![0; length];
+    blake3::Hasher::new().update(&tag.to_be_bytes()).finalize_xof().fill(&mut bytes);
+    (*blake3::hash(&bytes).as_bytes(), bytes.into())
+}
+
+async fn fill<B: Blob>(store: &Store<B>, tags: std::ops::Range<u64>) -> Vec<(Hash, Bytes)> {
+    let all: Vec<_> = tags.map(|tag| shard(tag, 900)).collect();
+    for (name, data) in &all {
+        store.put(agreement(), *name, data.clone()).await.expect("fits");
+    }
+    all
+}
+
+async fn missing<B: Blob>(store: &Store<B>, all: &[(Hash, Bytes)]) -> Vec<usize> {
+    let mut missing = vec![];
+    for (place, (name, data)) in all.iter().enumerate() {
+        match store.get(name).await {
+            Ok(read) => assert_eq!(&read, data),
+            Err(_) => missing.push(place),
+        }
+    }
+    missing
+}
+
+fn flip(path: &Path, at: u64) {
+    let mut bytes = std::fs::read(path).expect("readable");
+    bytes[usize::try_from(at).expect("small")] ^= 1;
+    std::fs::write(path, bytes).expect("writable");
+}
+
+/// A process of its own on a real directory.
+fn on_disk<F, Fut, T>(directory: &Path, work: F) -> T
+where
+    F: FnOnce(tokio::Context) -> Fut,
+    Fut: Future<Output = T>,
+{
+    let config = tokio::Config::default().with_storage_directory(directory);
+    tokio::Runner::new(config).start(work)
+}
+
+#[test]
+fn a_shard_that_cannot_be_read_stops_neither_compaction_nor_the_provider() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path().to_path_buf();
+    on_disk(directory.path(), |context| async move {
+        let (store, _writer) = Store::open(context.child("store"), config()).await.expect("opens");
+        let all = fill(&store, 0..60).await;
+        let hit = all[2].0;
+        let extent = extents(&path).expect("readable").into_iter().find(|extent| extent.shard == hit);
+        let extent = extent.expect("listed");
+        flip(&extent.path, extent.offset + 9);
+        // All of its file but two go: it is the first to be compacted, again and again.
+        for (place, (name, _)) in all.iter().enumerate() {
+            if place % 6 > 2 || place > 40 {
+                store.unlink(agreement(), &[*name]).await.expect("open");
+            }
+        }
+        let more = fill(&store, 100..160).await;
+        let kept: Vec<_> = all
+            .iter()
+            .enumerate()
+            .filter(|(place, _)| place % 6 <= 2 && *place <= 40)
+            .map(|(_, one)| one.clone())
+            .collect();
+        assert_eq!(missing(&store, &kept).await, [2], "it alone");
+        assert_eq!(missing(&store, &more).await, [0; 0]);
+        assert_eq!(store.damaged(9), [hit], "and it is named");
+        assert!(extent.path.exists(), "its file stays");
+        // A new put mends it, and its file goes in the end.
+        store.put(agreement(), hit, all[2].1.clone()).await.expect("mends");
+        assert_eq!(missing(&store, &kept).await, [0; 0]);
+        store.close().await.expect("open");
+    });
+}
+
+#[test]
+fn a_bad_head_and_a_lost_index_cost_one_shard_and_shorten_no_file() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path().to_path_buf();
+    let all = on_disk(directory.path(), |context| async move {
+        let (store, _writer) = Store::open(context.child("store"), config()).await.expect("opens");
+        let all = fill(&store, 0..53).await;
+        store.close().await.expect("open");
+        all
+    });
+    let hit = extents(&path).expect("readable").into_iter().find(|extent| extent.shard == all[3].0);
+    let hit = hit.expect("listed");
+    flip(&hit.path, hit.offset - 20);
+    let before = std::fs::metadata(&hit.path).expect("there").len();
+    std::fs::remove_dir_all(path.join("t-index")).expect("there");
+    on_disk(directory.path(), |context| async move {
+        let (store, _writer) = Store::open(context.child("store"), config()).await.expect("opens");
+        assert_eq!(missing(&store, &all).await, [3], "the others are all there");
+        store.put(agreement(), all[3].0, all[3].1.clone()).await.expect("fits");
+        store.close().await.expect("open");
+        drop(store);
+        let (store, _writer) = Store::open(context.child("again"), config()).await.expect("opens");
+        assert_eq!(missing(&store, &all).await, [0; 0]);
+    });
+    assert_eq!(std::fs::metadata(&hit.path).expect("there").len(), before, "a sealed file is never cut");
+}
+
+#[test]
+fn a_file_that_was_away_is_taken_back_and_nothing_goes_because_the_index_lacks_it() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path().to_path_buf();
+    let all = on_disk(directory.path(), |context| async move {
+        let (store, _writer) = Store::open(context.child("store"), config()).await.expect("opens");
+        let all = fill(&store, 0..40).await;
+        store.close().await.expect("open");
+        all
+    });
+    let first = extents(&path).expect("readable").into_iter().find(|extent| extent.shard == all[0].0);
+    let (first, away) = (first.expect("listed").path, path.join("away"));
+    std::fs::rename(&first, &away).expect("moved");
+    let lost = on_disk(directory.path(), |context| {
+        let all = all.clone();
+        async move {
+            let (store, _writer) = Store::open(context.child("store"), config()).await.expect("opens");
+            let lost = missing(&store, &all).await;
+            store.close().await.expect("open");
+            lost
+        }
+    });
+    assert!(lost.len() > 3, "{lost:?}");
+    std::fs::rename(&away, &first).expect("back");
+    on_disk(directory.path(), |context| async move {
+        let (store, _writer) = Store::open(context.child("store"), config()).await.expect("opens");
+        assert_eq!(missing(&store, &all).await, [0; 0]);
+        assert!(all.iter().all(|(name, _)| store.holds(&agreement(), name)));
+        store.close().await.expect("open");
+    });
+}
+
+#[test]
+fn open_files_are_bounded_however_many_there_are() {
+    let directory = tempfile::tempdir().expect("a directory");
+    on_disk(directory.path(), |context| async move {
+        let (store, _writer) = Store::open(context.child("store"), config()).await.expect("opens");
+        let all = fill(&store, 0..400).await;
+        assert!(store.shared.lock().present.len() > 50);
+        assert_eq!(missing(&store, &all).await, [0; 0]);
+        assert!(store.shared.files.open().await <= files::OPEN_MAX);
+        let reads = all.iter().map(|(name, _)| store.get(name));
+        assert!(futures::future::join_all(reads).await.iter().all(Result::is_ok), "all at once, too");
+        store.close().await.expect("open");
+    });
+}
+
+#[test]
+fn a_full_volume_refuses_puts_goes_on_reading_and_takes_them_again_when_there_is_room() {
+    deterministic::Runner::default().start(|context| async move {
+        let fuse = Fuse::after(1_000_000);
+        let cut = Cut::new(context.child("cut"), fuse.clone());
+        let (store, writer) = Store::open(cut, config()).await.expect("opens");
+        let before = fill(&store, 0..20).await;
+        for round in 0..3u64 {
+            fuse.set_full(true);
+            for tag in 0..5 {
+                let (name, data) = shard(1_000 + tag, 900);
+                let refused = store.put(agreement(), name, data).await;
+                assert!(matches!(refused, Err(StoreError::NoSpace(_))), "{refused:?}");
+                assert!(matches!(store.get(&name).await, Err(StoreError::Unknown)), "it was refused");
+            }
+            let refused = store.unlink(agreement(), &[before[0].0]).await;
+            assert!(matches!(refused, Err(StoreError::NoSpace(_))), "{refused:?}");
+            assert!(store.full().is_some() && store.holds(&agreement(), &before[0].0));
+            assert_eq!(missing(&store, &before).await, [0; 0], "reading goes on");
+            fuse.set_full(false);
+            let after = fill(&store, 100 * (round + 1)..100 * (round + 1) + 20).await;
+            assert_eq!((missing(&store, &after).await, store.full()), (vec![], None));
+        }
+        assert_eq!(store.totals().shards, 80);
+        store.close().await.expect("open");
+        writer.await.expect("ends").expect("cleanly");
+        drop(store);
+        let (store, _writer) = Store::open(context.child("again"), config()).await.expect("opens");
+        assert_eq!(store.totals().shards, 80);
+        assert_eq!(missing(&store, &before).await, [0; 0]);
+    });
+}
