@@ -9,7 +9,7 @@
 //! It decides nothing: callers verify what it says. Every wait has an end, every answer a bound.
 
 use crate::{
-    engine::{Finalization, Runtime},
+    engine::{Finalization, PublicKey, Runtime},
     feed::Feed,
     handle::{Handle, Operations, ReadError},
     mempool::{Inbox, Mempool, state::Refused},
@@ -27,7 +27,7 @@ use posync_client::{
     rpc::{self, Incoming, Server, Service as _},
 };
 use posync_protocol::{
-    Bounded, Hash, Key,
+    Account, Bounded, Hash, Key,
     block::{Header, Receipts, sha256},
     limits::{EVENTS_MAX, RECEIPT_WAIT_MS},
     wire::node::{self, Answer, Ask, BlockEvents, Certified, Info, NETWORK_KEY_BYTES, Unavailable},
@@ -111,7 +111,7 @@ where
     E: Runtime,
     N: Network,
     S: Sender,
-    R: Receiver,
+    R: Receiver<PublicKey = PublicKey>,
 {
     let feed = Feed::default();
     let service = Service {
@@ -152,7 +152,7 @@ impl<E: Clock> Service<E> {
     async fn answer(self, call: Incoming<rpc::Node>, ask: Ask) {
         let answer = match ask {
             Ask::Info(_) => self.info(),
-            Ask::Submit(bytes) => self.submit(bytes.into_inner()).await,
+            Ask::Submit(bytes) => self.submit(call.peer(), bytes.into_inner()).await,
             Ask::Receipt(id) => self.receipt(&id).await,
             Ask::Read(keys) => self.read(keys.into_inner()).await,
             Ask::Header(height) => self.header(height).await,
@@ -178,12 +178,12 @@ impl<E: Clock> Service<E> {
         })
     }
 
-    async fn submit(&self, bytes: Vec<u8>) -> Answer {
+    async fn submit(&self, caller: Account, bytes: Vec<u8>) -> Answer {
         let id = sha256(&bytes);
         if self.feed.receipt(&id).is_some() {
             return Answer::Accepted(id);
         }
-        match self.mempool.submit(bytes).await {
+        match self.mempool.submit_of(caller, bytes).await {
             Ok(id) => Answer::Accepted(id),
             Err(Refused::Code(code)) => Answer::Refused(code),
             Err(Refused::Full) => Answer::Unavailable(Unavailable::Busy),
