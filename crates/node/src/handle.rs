@@ -16,7 +16,7 @@
 //! 2. A follower gets every block from its start on, in order, each once; a slow one costs nothing.
 
 use crate::{
-    engine::{Block, Database, Digest, Finalization, Marshal, NetworkKey, Runtime, Scheme},
+    engine::{Block, Database, Digest, Finalization, Marshal, NetworkKey, Runtime, Scheme, Taking},
     genesis::Genesis,
     outcomes::{BlockOutcome, Outcomes},
     witness::Witness,
@@ -140,6 +140,7 @@ pub struct Handle {
     applied: watch::Receiver<u64>,
     witness: Witness,
     headers: Arc<Headers>,
+    taking: Taking,
 }
 
 /// What was read of recent blocks, so that followers and readers take no part of the block store's time.
@@ -198,7 +199,7 @@ impl Handle {
         database: Shared<Database<E>>,
         outcomes: Outcomes<E>,
         applied: watch::Receiver<u64>,
-        witness: Witness,
+        (witness, taking): (Witness, Taking),
     ) -> Self {
         let chain = genesis.chain();
         Self {
@@ -209,12 +210,18 @@ impl Handle {
             applied,
             witness,
             headers: Arc::default(),
+            taking,
         }
     }
 
     /// What this node saw others sign.
     pub const fn witness(&self) -> &Witness {
         &self.witness
+    }
+
+    /// Whether the node takes part in consensus; one whose volume is full does not, and serves on.
+    pub const fn taking(&self) -> &Taking {
+        &self.taking
     }
 
     /// The beginning of the network.

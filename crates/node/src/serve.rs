@@ -13,7 +13,7 @@ use crate::{
     feed::Feed,
     handle::{Handle, Operations, ReadError},
     mempool::{Inbox, Mempool, state::Refused},
-    run::{SimServices, TokioServices},
+    run::{RunError, SimServices, TokioServices},
     witness::bring,
 };
 use commonware_codec::Encode as _;
@@ -29,7 +29,7 @@ use posync_client::{
 use posync_protocol::{
     Account, Bounded, Hash, Key,
     block::{Header, Receipts, sha256},
-    limits::{EVENTS_MAX, RECEIPT_WAIT_MS},
+    limits::{BODY_BYTES_MAX, EVENTS_MAX, RECEIPT_WAIT_MS},
     wire::node::{self, Answer, Ask, BlockEvents, Certified, Info, NETWORK_KEY_BYTES, Unavailable},
 };
 use std::{net::SocketAddr, sync::Arc, time::Duration};
@@ -71,10 +71,7 @@ pub fn over_sockets(serving: Serving) -> (Arc<dyn Operations>, TokioServices) {
     let services: TokioServices = Box::new(move |context, handle, channel| {
         async move {
             let network = context.child("network");
-            let ended = run(context, network, serving, handle, (mempool, inbox), channel).await;
-            if let Err(error) = ended {
-                tracing::error!(%error, "the node service cannot start");
-            }
+            run(context, network, serving, handle, (mempool, inbox), channel).await
         }
         .boxed()
     });
@@ -88,7 +85,10 @@ pub fn simulated<N: Network>(network: N, serving: Serving) -> (Arc<dyn Operation
     let services: SimServices = Box::new(move |context, handle, channel| {
         async move {
             let ended = run(context, network, serving, handle, (mempool, inbox), channel).await;
-            ended.expect("a simulated address is free");
+            if let Err(error) = ended {
+                assert!(!matches!(error, RunError::Service(_)), "a simulated address is free: {error}");
+                tracing::error!(%error, "the node service ended");
+            }
         }
         .boxed()
     });
@@ -98,7 +98,7 @@ pub fn simulated<N: Network>(network: N, serving: Serving) -> (Arc<dyn Operation
 /// Runs mempool, feed and node service until one of them ends, which it should not.
 ///
 /// # Errors
-/// The address cannot be bound.
+/// The address cannot be bound, or the part that ended.
 pub async fn run<E, N, S, R>(
     context: E,
     network: N,
@@ -106,7 +106,7 @@ pub async fn run<E, N, S, R>(
     handle: Handle,
     (mempool, inbox): (Mempool, Inbox),
     channel: (S, R),
-) -> Result<(), posync_client::channel::Error>
+) -> Result<(), RunError>
 where
     E: Runtime,
     N: Network,
@@ -139,17 +139,20 @@ where
     let pooling = context
         .child("mempool")
         .spawn(move |context| async move { mempool.run(context, handle, inbox, channel).await });
-    select! {
-        _ = listening.task => tracing::error!("the listener of the node service ended"),
-        _ = feeding => tracing::error!("the feed ended"),
-        _ = pooling => tracing::error!("the mempool ended"),
-        _ = bringing => tracing::error!("nobody brings evidence any more"),
-    }
-    Ok(())
+    let part = select! {
+        _ = listening.task => "the listener of the node service",
+        _ = feeding => "the feed of receipts",
+        _ = pooling => "the mempool",
+        _ = bringing => "what brings evidence",
+    };
+    Err(RunError::Ended(part.into()))
 }
 
 impl<E: Clock> Service<E> {
-    async fn answer(self, call: Incoming<rpc::Node>, ask: Ask) {
+    async fn answer(self, mut call: Incoming<rpc::Node>, ask: Ask) {
+        if matches!(ask, Ask::Body(_) | Ask::Events(_)) {
+            call.reserve(BODY_BYTES_MAX).await;
+        }
         let answer = match ask {
             Ask::Info(_) => self.info(),
             Ask::Submit(bytes) => self.submit(call.peer(), bytes.into_inner()).await,
