@@ -26,4 +26,5 @@ mod outcomes;
 mod repair;
 pub mod run;
 pub mod serve;
+pub mod steady;
 pub mod witness;

@@ -7,7 +7,11 @@
 //!                 ──panic again─────────────────► 2. all of storage and the shares ──► set-aside-N+1/
 //!                                                    (it signs with the next term's share)
 //!   storage gone, shares there ─────────────────► as 2
+//!   a file `set-state-aside` ───────────────────► as 1
 //! ```
+//!
+//! What fails once the state is readable is no damage as far as anyone knows: a fault in the program would stop
+//! all authorities at once, and none must give up its state for that. An operator decides.
 //!
 //! Invariants
 //! 1. Nothing is deleted. A directory is renamed within its volume.
@@ -33,8 +37,8 @@ const ASIDE_MAX: u32 = 8;
 const SYNC: &str = "sync-state";
 /// Says that the node has had state: storage that is missing is lost.
 const STARTED: &str = "started";
-/// Says with which panic the last run ended before it applied a block.
-const PANICKED: &str = "panicked";
+/// The operator's wish that the next start sets the state aside.
+pub(crate) const WISH: &str = "set-state-aside";
 /// Partitions that stay with the node when its state is set aside: what it signed and dealt.
 const SIGNED: [&str; 2] = ["posync-orchestrator", "posync-reshare"];
 
@@ -84,9 +88,9 @@ impl<'a> Repair<'a> {
     /// # Errors
     /// Files cannot be moved.
     pub(crate) fn before_start(&self) -> Result<(), ConfigError> {
-        if let Ok(cause) = fs::read_to_string(self.directory.join(PANICKED)) {
-            self.set_aside(Damage::State, &cause)?;
-            return self.unmark(PANICKED);
+        if self.directory.join(WISH).exists() {
+            self.set_aside(Damage::State, "its operator asked for it")?;
+            return self.unmark(WISH);
         }
         let has_state = partitions(&self.directory.join("storage")).next().is_some();
         let had_state = self.directory.join(STARTED).exists() || self.secrets.has_later_share();
@@ -103,14 +107,6 @@ impl<'a> Repair<'a> {
     pub(crate) fn started(&self) -> Result<(), ConfigError> {
         self.mark(STARTED, "")?;
         self.unmark(SYNC)
-    }
-
-    /// Remembers a panic for the next start.
-    ///
-    /// # Errors
-    /// Files cannot be written.
-    pub(crate) fn remember(&self, cause: &str) -> Result<(), ConfigError> {
-        self.mark(PANICKED, cause)
     }
 
     /// Sets damaged state aside, so that the next start takes it from the others.
@@ -183,10 +179,8 @@ fn partitions(storage: &Path) -> impl Iterator<Item = String> + use<> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use commonware_cryptography::bls12381::primitives::{
-        group::{Scalar, Share},
-        sharing::Mode,
-    };
+    use commonware_cryptography::bls12381::primitives::group::{Private, Scalar, Share};
+    use commonware_utils::Participant;
 
     fn node(directory: &Path) -> Secrets {
         let secrets = Secrets::disk(directory.join("secrets")).expect("writable");
@@ -255,12 +249,12 @@ mod tests {
     }
 
     #[test]
-    fn a_panic_of_the_last_run_is_mended_once_and_too_many_are_told() {
+    fn an_operator_may_ask_for_it_once_and_too_many_are_told() {
         let directory = tempfile::tempdir().expect("a directory");
         let path = directory.path();
         let secrets = node(path);
         let repair = Repair::new(path, &secrets);
-        repair.remember("it broke").expect("writable");
+        fs::write(path.join(WISH), "").expect("writable");
         repair.before_start().expect("movable");
         assert!(has(path, "set-aside-0/posync-state-log/00") && repair.needs_state());
         repair.before_start().expect("nothing more to do");

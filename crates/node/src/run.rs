@@ -10,7 +10,8 @@ use crate::{
     genesis::Genesis,
     guard::guarded,
     handle::{Handle, Operations},
-    repair::{Damage, Repair},
+    repair::{Damage, Repair, WISH},
+    steady::{Anchor, ClockWatch, News, Steady},
 };
 use commonware_cryptography::{ChaCha20Poly1305, Signer as _};
 use commonware_p2p::{
@@ -31,11 +32,12 @@ use posync_client::{
     descriptors::{self, TooFew},
     volume, watch,
 };
+use posync_protocol::limits::HANDSHAKE_SKEW_MS_MAX;
 use std::{
     num::NonZeroUsize,
     path::{Path, PathBuf},
     sync::{Arc, Mutex},
-    time::Duration,
+    time::{Duration, Instant},
 };
 use thiserror::Error;
 
@@ -57,6 +59,13 @@ pub enum RunError {
     /// One of its parts ended.
     #[error("a part of the node ended: {0}; the reason is above, start the node again")]
     Ended(String),
+    /// One of its parts ended before the node had applied anything new.
+    #[error(
+        "a part of the node ended soon after its start: {0}; start it again. If this authority alone ends so at \
+         each start, its state may be damaged: make an empty file named {WISH} in its directory, and the next \
+         start sets the state aside and takes it from the other authorities"
+    )]
+    Stuck(String),
     /// It cannot start on a full volume.
     #[error(
         "the node cannot start: only {0} bytes are free on the volume of its directory; make room and start it again"
@@ -69,7 +78,7 @@ pub type Services<E, S, R, T = ()> = Box<dyn FnOnce(E, Handle, (S, R)) -> BoxFut
 /// Services over sockets; their error is the node's.
 pub type TokioServices = Services<
     tokio::Context,
-    lookup::Sender<PublicKey, tokio::Context>,
+    lookup::Sender<PublicKey, Steady<tokio::Context>>,
     lookup::Receiver<PublicKey>,
     Result<(), RunError>,
 >;
@@ -120,11 +129,10 @@ pub fn run_tokio(
             && let Some(damage) = damages.next()
         {
             repair.set_aside(damage, &cause)?;
-        } else {
-            if !start.has_progressed() {
-                repair.remember(&cause)?;
-            }
+        } else if start.has_progressed() {
             return Err(RunError::Ended(cause));
+        } else {
+            return Err(RunError::Stuck(cause));
         }
     }
 }
@@ -155,7 +163,9 @@ async fn serve(
     operations: Arc<dyn Operations>,
     start: &Start,
 ) -> Result<(), RunError> {
-    let (mut network, oracle) = lookup::Network::new(context.child("network"), network_config(config));
+    let anchor = Anchor::now();
+    let steady = Steady::new(context.child("steady"), anchor);
+    let (mut network, oracle) = lookup::Network::new(steady.child("network"), network_config(config));
     let channels = channels::ENGINE.map(|channel| network.register(channel, engine::quota())).into();
     let mempool = network.register(channels::MEMPOOL, engine::quota());
     let transport = Transport { manager: oracle.clone(), blocker: oracle, channels };
@@ -170,7 +180,7 @@ async fn serve(
         archive: config.settings.archive,
         page_cache_pages: NonZeroUsize::new(config.settings.page_cache_pages).unwrap_or(NonZeroUsize::MIN),
     };
-    let mut running = engine::start(context.child("engine"), parts, transport).await;
+    let mut running = engine::start(steady.child("engine"), parts, transport).await;
     repair.started()?;
     let handle = running.handle;
     *start.applied.lock().expect("no holder panics") = Some((handle.applied(), handle.heights()));
@@ -178,7 +188,9 @@ async fn serve(
     let services = services.expect("the state becomes readable once");
     let (directory, watched) = (config.directory.clone(), handle.clone());
     let room = context.child("room").spawn(move |context| watch_room(context, directory, watched));
-    running.actors.extend([network_task, room]);
+    let watched = handle.clone();
+    let clock = context.child("clock").spawn(move |context| watch_clock(context, anchor, watched));
+    running.actors.extend([network_task, room, clock]);
     let services = services(context.child("services"), handle, mempool);
     let ended = Task::select(running.actors).map(|result| Err(RunError::Ended(format!("{result:?}"))));
     futures::future::select(Box::pin(ended), services).await.factor_first().0
@@ -190,6 +202,7 @@ const ROOM_LOW: u64 = 32 << 20;
 const ROOM_AGAIN: u64 = 48 << 20;
 /// How often it looks.
 const ROOM_LOOK: Duration = Duration::from_secs(1);
+const CLOCK_LOOK: Duration = Duration::from_secs(2);
 
 /// Whether a node takes part that has `free` bytes and did or did not so far.
 const fn has_room(free: u64, takes_part: bool) -> bool {
@@ -219,14 +232,36 @@ async fn watch_room(context: tokio::Context, directory: PathBuf, handle: Handle)
     }
 }
 
+/// Tells when the machine's clock is set, or is far from what the others' blocks show.
+async fn watch_clock(context: tokio::Context, anchor: Anchor, handle: Handle) {
+    let pace = Duration::from_millis(handle.genesis().parameters.block_ms) / 2;
+    let mut watch = ClockWatch::default();
+    let (mut height, mut since) = (handle.applied(), Instant::now());
+    loop {
+        context.sleep(CLOCK_LOOK).await;
+        let applied = handle.applied();
+        let mut news = vec![watch.step(anchor.step())];
+        // Blocks that come faster are old ones, fetched: they say nothing of now.
+        let is_live = applied > height && since.elapsed() / (applied - height) as u32 >= pace;
+        if is_live && let Some(header) = handle.header(applied).await {
+            news.push(watch.block(Anchor::ahead_of(header.time_ms)));
+        }
+        if applied > height {
+            (height, since) = (applied, Instant::now());
+        }
+        news.into_iter().flatten().for_each(News::tell);
+    }
+}
+
 type Handshake = Cups<Sake<PrivateKey>, ChaCha20Poly1305>;
 
 fn network_config(config: &Config) -> lookup::Config<Handshake> {
     let handshake = Cups::new(
         Sake {
             signer: config.key.clone(),
-            synchrony_bound: Duration::from_secs(5),
-            max_handshake_age: Duration::from_secs(10),
+            // Keys decide: a clock that is off keeps no authority out.
+            synchrony_bound: Duration::from_millis(HANDSHAKE_SKEW_MS_MAX),
+            max_handshake_age: Duration::from_millis(HANDSHAKE_SKEW_MS_MAX),
             version: sake::Version::V1,
         },
         cups::Version::V1,

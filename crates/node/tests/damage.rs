@@ -7,6 +7,7 @@ use posync_node::{
     genesis,
     handle::{Handle, Operations},
     run::{RunError, TokioServices, run_tokio},
+    serve::{Serving, over_sockets},
 };
 use posync_protocol::{Amount, Operation, ledger::BlockContext, limits::Parameters};
 use std::{
@@ -15,7 +16,7 @@ use std::{
     path::{Path, PathBuf},
     sync::{Arc, mpsc},
     thread,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 /// How long anything here may take.
@@ -64,12 +65,13 @@ impl Authority {
     }
 
     fn reach(&self, height: u64) {
-        let begin = Instant::now();
+        let (done, reached) = mpsc::channel();
         let mut heights = self.handle.heights();
-        while self.handle.applied() < height {
-            assert!(begin.elapsed() < PATIENCE, "it stands at {}", self.handle.applied());
-            let _ = futures::executor::block_on(heights.changed());
-        }
+        thread::spawn(move || {
+            let _ = futures::executor::block_on(heights.wait_for(|applied| *applied >= height));
+            let _ = done.send(());
+        });
+        reached.recv_timeout(PATIENCE).unwrap_or_else(|_| panic!("it stands at {}", self.handle.applied()));
     }
 
     fn stop(self) {
@@ -84,9 +86,8 @@ fn data_files(directory: &Path, partition: &str) -> Vec<PathBuf> {
         let entries = fs::read_dir(path).expect("a directory").map(|entry| entry.expect("readable").path());
         entries.collect::<Vec<_>>()
     };
-    let starts = |path: &PathBuf| {
-        path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(partition))
-    };
+    let starts =
+        |path: &PathBuf| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(partition));
     let storage = names(&directory.join("storage")).into_iter();
     let files: Vec<PathBuf> = storage.filter(starts).flat_map(|at| names(&at)).collect();
     assert!(!files.is_empty(), "there is such a partition");
@@ -115,22 +116,25 @@ fn an_authority_takes_damaged_or_lost_state_from_the_others() {
     running[0].reach(12);
 
     // The log of the state loses less or more of its tail, or what says how long it is.
-    for (partition, keep) in [("posync-state-log", 2), ("posync-state-log", 64), ("posync-state-merkle", 64)] {
+    for (partition, keep) in [("posync-state-log", 2), ("posync-state-log", 64), ("posync-state-merkle", 64)]
+    {
         running.remove(0).stop();
         for file in data_files(&directories[0], partition) {
             let length = fs::metadata(&file).expect("readable").len();
-            eprintln!("{} has {length} bytes", file.display());
             let file = fs::OpenOptions::new().write(true).open(&file).expect("writable");
             file.set_len(length / keep).expect("cut");
         }
         let first = Authority::start(&directories[0]);
         let then = running[0].handle.applied();
         first.reach(then + 4);
-        eprintln!("{:?}", fs::read_dir(&directories[0]).expect("readable").map(|entry| entry.expect("readable").file_name()).collect::<Vec<_>>());
         running.insert(0, first);
     }
     assert!(directories[0].join("set-aside-0").is_dir(), "what was damaged is kept");
     assert!(directories[0].join("secrets/share-00000000000000000000").exists(), "its share stays in use");
+
+    // A node that took its state from the others has a share of the key again in the term after the next.
+    let term = Parameters::LOCAL.term_blocks();
+    running[0].reach((running[0].handle.applied() / term + 2) * term + 4);
 
     // All of storage is gone, and the shares are there.
     running.remove(1).stop();
@@ -138,9 +142,29 @@ fn an_authority_takes_damaged_or_lost_state_from_the_others() {
     let second = Authority::start(&directories[1]);
     let then = running[0].handle.applied();
     second.reach(then + 4);
-    assert!(directories[1].join("set-aside-0/share-00000000000000000000").exists(), "nothing is deleted");
+    let aside = fs::read_dir(directories[1].join("set-aside-0")).expect("what is left is kept");
+    let is_share = |entry: fs::DirEntry| entry.file_name().to_string_lossy().starts_with("share-");
+    assert!(aside.map(|entry| entry.expect("readable")).any(is_share), "nothing is deleted");
     running.insert(1, second);
     for authority in running {
         authority.stop();
     }
+}
+
+/// A service that cannot listen ends the authority with an error that says so.
+#[test]
+fn a_taken_port_is_an_error() {
+    let home = tempfile::tempdir().expect("a directory");
+    let addresses: Vec<SocketAddr> = (0..4).map(|_| free()).collect();
+    let supply = Amount::sync(1_000_000_000);
+    let (genesis, secrets) =
+        genesis::deal(&addresses, Parameters::LOCAL, supply, Vec::new(), TestRng::new(7)).expect("valid");
+    let taken = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let service = taken.local_addr().expect("it is bound");
+    let settings = Settings::local(addresses[0], service, false);
+    Config::create(home.path(), &genesis, &settings, &secrets[0]).expect("writable");
+    let (operations, services) = over_sockets(Serving { key: secrets[0].key.clone(), address: service });
+    let ended = run_tokio(home.path(), operations, services);
+    let told = ended.expect_err("it cannot serve").to_string();
+    assert!(told.contains("cannot listen on") && told.contains(&service.to_string()), "{told}");
 }

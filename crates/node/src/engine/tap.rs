@@ -76,7 +76,10 @@ impl Seeds {
 /// For each recent block, a timer of one pace that began when it was first seen here. A timer and no time:
 /// a clock that steps back holds up no block.
 #[derive(Clone, Default)]
-pub struct Arrivals(Arc<Mutex<VecDeque<(Digest, watch::Receiver<bool>)>>>);
+pub struct Arrivals(Arc<Mutex<VecDeque<(Digest, Due)>>>);
+
+/// Whether a block is one pace old.
+type Due = watch::Receiver<bool>;
 
 impl Arrivals {
     fn note<E: Runtime>(&self, digest: Digest, context: &E, pace: Duration) {
