@@ -427,3 +427,31 @@ impl<E: Runtime> State for Store<E> {
         self.outcomes.get(height).boxed()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::genesis::deal;
+    use commonware_runtime::deterministic;
+    use commonware_utils::TestRng;
+    use posync_protocol::{Amount, limits::Parameters};
+
+    /// Whoever asks for all blocks of the past cannot make a node keep them in memory.
+    #[test]
+    fn what_is_remembered_of_blocks_is_bounded() {
+        let address = std::net::SocketAddr::from(([127, 0, 0, 1], 9_000));
+        let (genesis, _) =
+            deal(&[address], Parameters::LOCAL, Amount::sync(10_000), Vec::new(), TestRng::new(1))
+                .expect("valid");
+        let header = genesis.block::<deterministic::Context>().header().clone();
+        let headers = Headers::default();
+        for height in 1..=3 * HEADERS_MAX as u64 {
+            headers.add(height, Some(&header), None);
+            headers.add(height, Some(&header), None);
+        }
+        assert_eq!(headers.known().headers.len(), HEADERS_MAX);
+        assert_eq!(headers.known().order.len(), HEADERS_MAX);
+        assert!(headers.header(3 * HEADERS_MAX as u64).is_some());
+        assert!(headers.header(2 * HEADERS_MAX as u64).is_none(), "the first read is forgotten first");
+    }
+}

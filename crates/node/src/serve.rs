@@ -34,6 +34,10 @@ use posync_protocol::{
 };
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
+/// Most bytes of the headers to a certificate: 64 of half a KiB, and slack.
+const HEADERS_BYTES: usize = 48 << 10;
+/// Most bytes of a record and its proof.
+const RECORD_BYTES: usize = 2_560;
 /// Times that a read is tried again while the state moves under it.
 const READ_ATTEMPTS: usize = 8;
 
@@ -150,8 +154,12 @@ where
 
 impl<E: Clock> Service<E> {
     async fn answer(self, mut call: Incoming<rpc::Node>, ask: Ask) {
-        if matches!(ask, Ask::Body(_) | Ask::Events(_)) {
-            call.reserve(BODY_BYTES_MAX).await;
+        // A caller that does not read what it asked for holds up itself.
+        match &ask {
+            Ask::Body(_) | Ask::Events(_) => call.reserve(BODY_BYTES_MAX).await,
+            Ask::Read(keys) => call.reserve(HEADERS_BYTES + keys.len() * RECORD_BYTES).await,
+            Ask::Header(_) => call.reserve(HEADERS_BYTES).await,
+            _ => {}
         }
         let answer = match ask {
             Ask::Info(_) => self.info(),

@@ -145,9 +145,9 @@ where
     let taking = Taking::default();
     let [votes, certificates, missing, backfill, broadcast, state, reshare, probe, told] =
         <[_; 9]>::try_from(transport.channels).ok().expect("a transport carries every engine channel");
-    let gated = |(sender, receiver)| (sender, Gated::new(receiver, &taking));
     let [votes, certificates, missing, backfill, broadcast, reshare] =
-        [votes, certificates, missing, backfill, broadcast, reshare].map(gated);
+        [votes, certificates, missing, backfill, broadcast, reshare]
+            .map(|(sender, receiver)| (sender, Gated::new(receiver, &taking)));
 
     let plan = Sync::init(node.context.child("plan"), node.files.partition("engine")).await;
     let (plan, synced, probe, probe_task) = node.probe(plan, probe).await;
@@ -193,12 +193,9 @@ where
     probe.attach(marshal.clone());
     let stateful_task = stateful.start();
 
+    let sweep_task = node.past_terms(applied.clone());
     let database = mailbox.subscribe_databases().await;
     let witness = node.witness.clone();
-    let (files, sweeping) = (node.files.clone(), node.context.child("past_terms"));
-    let (term, heights) = (node.term, applied.clone());
-    let sweep_task =
-        sweeping.spawn(move |context| terms::run(context, term, heights, move |term| files.consensus(term)));
     let handle =
         Handle::new(node.parts.genesis.clone(), marshal, database, outcomes, applied, (witness, taking));
     ledger.send_replace(Some(handle.clone()));
@@ -461,6 +458,13 @@ where
         let (sender, receiver) = channel;
         let receiver = Overheard::new(receiver, self.witness.clone());
         (mailbox, engine.start((sender, receiver)))
+    }
+
+    /// Removes the journals of past terms.
+    fn past_terms(&self, applied: watch::Receiver<u64>) -> Task<()> {
+        let (files, term) = (self.files.clone(), self.term);
+        let run = move |context| terms::run(context, term, applied, move |term| files.consensus(term));
+        self.context.child("past_terms").spawn(run)
     }
 
     fn witness_task<S, R>(&self, channel: Channel<S, R>) -> Task<()>
