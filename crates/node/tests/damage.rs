@@ -164,7 +164,10 @@ fn a_taken_port_is_an_error() {
     let settings = Settings::local(addresses[0], service, false);
     Config::create(home.path(), &genesis, &settings, &secrets[0]).expect("writable");
     let (operations, services) = over_sockets(Serving { key: secrets[0].key.clone(), address: service });
-    let ended = run_tokio(home.path(), operations, services);
+    let directory = home.path().to_path_buf();
+    let node = move || run_tokio(&directory, operations, services);
+    let thread = thread::Builder::new().stack_size(8 << 20).spawn(node).expect("threads are at hand");
+    let ended = thread.join().expect("it does not panic");
     let told = ended.expect_err("it cannot serve").to_string();
     assert!(told.contains("cannot listen on") && told.contains(&service.to_string()), "{told}");
 }
