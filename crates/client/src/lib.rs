@@ -3,7 +3,9 @@
 pub mod account;
 pub mod channel;
 pub mod connection;
+pub mod descriptors;
 pub mod hold;
 pub mod light;
 pub mod rpc;
+pub mod volume;
 pub mod watch;

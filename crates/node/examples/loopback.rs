@@ -10,7 +10,7 @@ use posync_node::{
     config::{Config, Settings},
     genesis::{self, Genesis},
     handle::{Handle, Operations},
-    run::run_tokio,
+    run::{RunError, run_tokio},
 };
 use posync_protocol::{
     Account, Amount, Body, Hash, Operation, ledger::BlockContext, limits::Parameters, operation::Transfer,
@@ -103,14 +103,15 @@ fn create(directory: &std::path::Path) {
 /// Who applied which height, when it was proposed (ms since 1970), and its operations.
 type Applied = (usize, u64, u64, usize);
 
-async fn follow(index: usize, handle: Handle, sender: mpsc::Sender<Applied>) {
+async fn follow(index: usize, handle: Handle, sender: mpsc::Sender<Applied>) -> Result<(), RunError> {
     let mut follow = handle.subscribe_finalized(handle.applied() + 1);
     while let Ok(block) = follow.next().await {
         let operations = block.body.operations.len();
         if sender.send((index, block.header.height, block.header.time_ms, operations)).is_err() {
-            return;
+            return Ok(());
         }
     }
+    Ok(())
 }
 
 /// Prints the block rate and how long after its proposal a block was applied.

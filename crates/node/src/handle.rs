@@ -16,7 +16,7 @@
 //! 2. A follower gets every block from its start on, in order, each once; a slow one costs nothing.
 
 use crate::{
-    engine::{Block, Database, Digest, Finalization, Marshal, NetworkKey, Runtime, Scheme},
+    engine::{Block, Database, Digest, Finalization, Marshal, NetworkKey, Runtime, Scheme, Taking},
     genesis::Genesis,
     outcomes::{BlockOutcome, Outcomes},
     witness::Witness,
@@ -26,6 +26,7 @@ use commonware_codec::Encode as _;
 use commonware_consensus::{marshal::Identifier, types::Height};
 use commonware_cryptography::Digested;
 use commonware_glue::stateful::db::Shared;
+use commonware_utils::sync::{AsyncMutex, AsyncMutexGuard};
 use futures::{FutureExt as _, future::BoxFuture};
 use posync_client::watch;
 use posync_protocol::{
@@ -34,11 +35,16 @@ use posync_protocol::{
     ledger::BlockContext,
     limits::READ_KEYS_MAX,
 };
-use std::sync::Arc;
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::{Arc, Mutex, MutexGuard},
+};
 use thiserror::Error;
 
 /// Most headers between a block and the next certificate that a proof may carry.
 pub const HEADERS_TO_CERTIFICATE_MAX: u64 = 64;
+/// Headers and certificates that stay in memory: about 1 MiB.
+const HEADERS_MAX: usize = 2048;
 /// How far around the applied height the header of the current state is looked for.
 const APPLIED_WINDOW: u64 = 64;
 
@@ -133,6 +139,57 @@ pub struct Handle {
     state: Arc<dyn State>,
     applied: watch::Receiver<u64>,
     witness: Witness,
+    headers: Arc<Headers>,
+    taking: Taking,
+}
+
+/// What was read of recent blocks, so that followers and readers take no part of the block store's time.
+/// A final header never changes; the one that was read first is forgotten first.
+#[derive(Default)]
+struct Headers {
+    known: Mutex<Known>,
+    /// One reader at a time asks the store about the newest blocks: the others find the answer here.
+    turn: AsyncMutex<()>,
+}
+
+#[derive(Default)]
+struct Known {
+    headers: BTreeMap<u64, Header>,
+    certificates: BTreeMap<u64, Finalization>,
+    order: VecDeque<u64>,
+}
+
+impl Headers {
+    fn known(&self) -> MutexGuard<'_, Known> {
+        self.known.lock().expect("no holder panics")
+    }
+
+    fn header(&self, height: u64) -> Option<Header> {
+        self.known().headers.get(&height).cloned()
+    }
+
+    fn certificate(&self, height: u64) -> Option<Finalization> {
+        self.known().certificates.get(&height).cloned()
+    }
+
+    fn add(&self, height: u64, header: Option<&Header>, certificate: Option<&Finalization>) {
+        let mut known = self.known();
+        if !known.headers.contains_key(&height) && !known.certificates.contains_key(&height) {
+            known.order.push_back(height);
+        }
+        if let Some(header) = header {
+            known.headers.insert(height, header.clone());
+        }
+        if let Some(certificate) = certificate {
+            known.certificates.insert(height, certificate.clone());
+        }
+        while known.order.len() > HEADERS_MAX
+            && let Some(oldest) = known.order.pop_front()
+        {
+            known.headers.remove(&oldest);
+            known.certificates.remove(&oldest);
+        }
+    }
 }
 
 impl Handle {
@@ -142,15 +199,29 @@ impl Handle {
         database: Shared<Database<E>>,
         outcomes: Outcomes<E>,
         applied: watch::Receiver<u64>,
-        witness: Witness,
+        (witness, taking): (Witness, Taking),
     ) -> Self {
         let chain = genesis.chain();
-        Self { genesis, chain, marshal, state: Arc::new(Store { database, outcomes }), applied, witness }
+        Self {
+            genesis,
+            chain,
+            marshal,
+            state: Arc::new(Store { database, outcomes }),
+            applied,
+            witness,
+            headers: Arc::default(),
+            taking,
+        }
     }
 
     /// What this node saw others sign.
     pub const fn witness(&self) -> &Witness {
         &self.witness
+    }
+
+    /// Whether the node takes part in consensus; one whose volume is full does not, and serves on.
+    pub const fn taking(&self) -> &Taking {
+        &self.taking
     }
 
     /// The beginning of the network.
@@ -191,7 +262,14 @@ impl Handle {
 
     /// The finalized header at `height`, if kept.
     pub async fn header(&self, height: u64) -> Option<Header> {
-        Some(self.block(height).await?.inner().header().clone())
+        if let Some(header) = self.headers.header(height) {
+            return Some(header);
+        }
+        let _turn = self.turn(height).await;
+        match self.headers.header(height) {
+            Some(header) => Some(header),
+            None => Some(self.block(height).await?.inner().header().clone()),
+        }
     }
 
     /// The finalized body at `height`, if kept.
@@ -206,7 +284,25 @@ impl Handle {
 
     /// The certificate of the block at `height`; not every final block has its own.
     pub async fn finalization(&self, height: u64) -> Option<Finalization> {
-        self.marshal.get_finalization(Height::new(height)).await
+        if let Some(certificate) = self.headers.certificate(height) {
+            return Some(certificate);
+        }
+        let _turn = self.turn(height).await;
+        if let Some(certificate) = self.headers.certificate(height) {
+            return Some(certificate);
+        }
+        let certificate = self.marshal.get_finalization(Height::new(height)).await?;
+        self.headers.add(height, None, Some(&certificate));
+        Some(certificate)
+    }
+
+    /// Readers of the newest blocks come all at once, with each block.
+    async fn turn(&self, height: u64) -> Option<AsyncMutexGuard<'_, ()>> {
+        if height.saturating_add(APPLIED_WINDOW) > self.applied() {
+            Some(self.headers.turn.lock().await)
+        } else {
+            None
+        }
     }
 
     /// The headers from `height` to the next block with a certificate, and that certificate.
@@ -248,7 +344,9 @@ impl Handle {
         if height == 0 {
             return None;
         }
-        self.marshal.get_block(Height::new(height)).await
+        let block = self.marshal.get_block(Height::new(height)).await?;
+        self.headers.add(height, Some(block.inner().header()), None);
+        Some(block)
     }
 
     /// The header that commits to `root`: the applied block's, or one close to it.
@@ -327,5 +425,33 @@ impl<E: Runtime> State for Store<E> {
 
     fn outcome(&self, height: u64) -> BoxFuture<'_, Option<BlockOutcome>> {
         self.outcomes.get(height).boxed()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::genesis::deal;
+    use commonware_runtime::deterministic;
+    use commonware_utils::TestRng;
+    use posync_protocol::{Amount, limits::Parameters};
+
+    /// Whoever asks for all blocks of the past cannot make a node keep them in memory.
+    #[test]
+    fn what_is_remembered_of_blocks_is_bounded() {
+        let address = std::net::SocketAddr::from(([127, 0, 0, 1], 9_000));
+        let (genesis, _) =
+            deal(&[address], Parameters::LOCAL, Amount::sync(10_000), Vec::new(), TestRng::new(1))
+                .expect("valid");
+        let header = genesis.block::<deterministic::Context>().header().clone();
+        let headers = Headers::default();
+        for height in 1..=3 * HEADERS_MAX as u64 {
+            headers.add(height, Some(&header), None);
+            headers.add(height, Some(&header), None);
+        }
+        assert_eq!(headers.known().headers.len(), HEADERS_MAX);
+        assert_eq!(headers.known().order.len(), HEADERS_MAX);
+        assert!(headers.header(3 * HEADERS_MAX as u64).is_some());
+        assert!(headers.header(2 * HEADERS_MAX as u64).is_none(), "the first read is forgotten first");
     }
 }

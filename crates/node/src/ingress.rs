@@ -1,10 +1,13 @@
 //! The door: what can be told wrong about an operation without reading the ledger.
 //!
 //! ```text
-//!   bytes ──decode──► operation ──structure, fee──► signatures, in one batch with its neighbours ──► mempool
-//!            TooLarge             Expired, BadShape,             BadSignature
+//!   bytes ──decode──► operation ──structure, fee──► standing ──► signatures, in batches ──► mempool
+//!            TooLarge             Expired, BadShape,  (mempool)     BadSignature
 //!            Malformed            FeeAboveMaximum
 //! ```
+//!
+//! Signatures come last, the signer's own before those that its operation carries: whoever has no
+//! standing in the state, or did not sign, costs a look-up or one signature.
 //!
 //! A signature is verified once per node: whoever comes
 //! through here is known to the mempool by its id, and a block that brings it is not verified again.
@@ -75,7 +78,16 @@ struct Check {
     signature: ed25519::Signature,
 }
 
-fn checks(chain: &Hash, operation: &Operation) -> Option<Vec<Check>> {
+/// Which signatures of an operation.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Part {
+    /// Its signer's.
+    Own,
+    /// All, those of what it carries included.
+    All,
+}
+
+fn checks(chain: &Hash, operation: &Operation, part: Part) -> Option<Vec<Check>> {
     let decode = |check: posync_protocol::operation::SignatureCheck| {
         Some(Check {
             namespace: check.namespace,
@@ -84,7 +96,8 @@ fn checks(chain: &Hash, operation: &Operation) -> Option<Vec<Check>> {
             signature: ed25519::Signature::decode(Copying(&check.signature)).ok()?,
         })
     };
-    operation.signatures(chain).into_iter().map(decode).collect()
+    let most = if part == Part::Own { 1 } else { usize::MAX };
+    operation.signatures(chain).into_iter().take(most).map(decode).collect()
 }
 
 fn entry<'a>(_: usize, check: &'a &Check) -> BatchEntry<'a, ed25519::PublicKey> {
@@ -103,7 +116,7 @@ pub fn verify_all<'a>(
     operations: impl IntoIterator<Item = &'a Operation>,
 ) -> bool {
     let checks: Option<Vec<Vec<Check>>> =
-        operations.into_iter().map(|operation| checks(chain, operation)).collect();
+        operations.into_iter().map(|operation| checks(chain, operation, Part::All)).collect();
     let Some(checks) = checks else { return false };
     holds(&mut rng, &checks.iter().flatten().collect::<Vec<_>>())
 }
@@ -112,19 +125,20 @@ fn holds(rng: &mut impl CryptoRng, batch: &[&Check]) -> bool {
     batch.is_empty() || ed25519::PublicKey::verify_batch(rng, batch, entry, &Sequential)
 }
 
-/// Which of the operations carry only signatures that verify, in one batch; a bad one among n good
+/// Which of the operations have only signatures that verify in that part, in one batch; a bad one among n good
 /// ones costs about log n batches more. If the rules panic on them, each is judged alone, and one on which
 /// they panic is bad.
 pub fn verify_guarded<'a>(
     mut rng: impl CryptoRng,
     chain: &Hash,
     operations: impl IntoIterator<Item = &'a Operation>,
+    part: Part,
 ) -> Vec<bool> {
     let operations: Vec<&Operation> = operations.into_iter().collect();
-    let all = guard::guarded(|| verify(&mut rng, chain, operations.iter().copied()));
+    let all = guard::guarded(|| verify(&mut rng, chain, operations.iter().copied(), part));
     all.unwrap_or_else(|_| {
         let mut alone = |operation| {
-            guard::guarded(|| verify(&mut rng, chain, [operation])).unwrap_or_else(|cause| {
+            guard::guarded(|| verify(&mut rng, chain, [operation], part)).unwrap_or_else(|cause| {
                 tell_panic(operation, &cause);
                 vec![false]
             })
@@ -133,14 +147,15 @@ pub fn verify_guarded<'a>(
     })
 }
 
-/// Which of the operations carry only signatures that verify, in one batch.
+/// Which of the operations have only signatures that verify in that part, in one batch.
 pub fn verify<'a>(
     mut rng: impl CryptoRng,
     chain: &Hash,
     operations: impl IntoIterator<Item = &'a Operation>,
+    part: Part,
 ) -> Vec<bool> {
     let checks: Vec<Option<Vec<Check>>> =
-        operations.into_iter().map(|operation| checks(chain, operation)).collect();
+        operations.into_iter().map(|operation| checks(chain, operation, part)).collect();
     let mut good = vec![false; checks.len()];
     let decoded: Vec<usize> = (0..checks.len()).filter(|index| checks[*index].is_some()).collect();
     let mut open = vec![decoded];
@@ -287,7 +302,11 @@ mod tests {
             let rotated: Vec<_> = mixed[start..].iter().chain(&mixed[..start]).collect();
             let operations = rotated.iter().map(|(operation, _)| operation);
             let expected: Vec<bool> = rotated.iter().map(|(_, good)| *good).collect();
-            assert_eq!(verify(TestRng::new(1), &CHAIN, operations.clone()), expected, "from {start}");
+            assert_eq!(
+                verify(TestRng::new(1), &CHAIN, operations.clone(), Part::All),
+                expected,
+                "from {start}"
+            );
             assert!(!verify_all(TestRng::new(1), &CHAIN, operations));
             let singly: Vec<bool> = rotated
                 .iter()
@@ -295,9 +314,14 @@ mod tests {
                 .collect();
             assert_eq!(singly, expected, "a batch and single checks agree");
         }
+        let own = verify(TestRng::new(1), &CHAIN, mixed.iter().map(|(operation, _)| operation), Part::Own);
+        assert_eq!(own, [true, false, true, true, true, true, false, false, true], "only the signer's own");
         let good: Vec<Operation> = (0..100).map(pay).chain([redeem(true), close(true)]).collect();
-        assert!(verify(TestRng::new(1), &CHAIN, &good).iter().all(|good| *good));
+        assert!(verify(TestRng::new(1), &CHAIN, &good, Part::All).iter().all(|good| *good));
         assert!(verify_all(TestRng::new(1), &CHAIN, &good));
-        assert!(verify(TestRng::new(1), &CHAIN, []).is_empty() && verify_all(TestRng::new(1), &CHAIN, []));
+        assert!(
+            verify(TestRng::new(1), &CHAIN, [], Part::All).is_empty()
+                && verify_all(TestRng::new(1), &CHAIN, [])
+        );
     }
 }

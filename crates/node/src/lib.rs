@@ -23,6 +23,8 @@ pub mod handle;
 pub mod ingress;
 pub mod mempool;
 mod outcomes;
+mod repair;
 pub mod run;
 pub mod serve;
+pub mod steady;
 pub mod witness;

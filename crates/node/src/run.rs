@@ -8,21 +8,37 @@ use crate::{
     engine::{self, Parts, PrivateKey, PublicKey, Transport, channels},
     epoch::secrets::Secrets,
     genesis::Genesis,
+    guard::guarded,
     handle::{Handle, Operations},
+    repair::{Damage, Repair, WISH},
+    steady::{Anchor, ClockWatch, News, Steady},
 };
 use commonware_cryptography::{ChaCha20Poly1305, Signer as _};
 use commonware_p2p::{
     authenticated::lookup,
     simulated::{self, Oracle},
 };
-use commonware_runtime::{Handle as Task, Runner as _, Spawner as _, Supervisor as _, deterministic, tokio};
+use commonware_runtime::{
+    Clock as _, Handle as Task, Runner as _, Spawner as _, Supervisor as _, deterministic, tokio,
+};
 use commonware_stream::{
     cups::{self, Cups},
     sake::{self, Sake},
 };
 use commonware_utils::NZUsize;
 use futures::{FutureExt as _, future::BoxFuture};
-use std::{num::NonZeroUsize, path::Path, sync::Arc, time::Duration};
+use posync_client::{
+    channel,
+    descriptors::{self, TooFew},
+    volume, watch,
+};
+use posync_protocol::limits::HANDSHAKE_SKEW_MS_MAX;
+use std::{
+    num::NonZeroUsize,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex},
+    time::{Duration, Instant},
+};
 use thiserror::Error;
 
 /// Stack of a worker thread: the engine's futures are large where they are not optimised.
@@ -34,16 +50,38 @@ pub enum RunError {
     /// Its directory cannot be used.
     #[error(transparent)]
     Config(#[from] ConfigError),
+    /// It may not open as many files as it needs.
+    #[error(transparent)]
+    TooFew(#[from] TooFew),
+    /// Its service cannot listen.
+    #[error("the node service cannot start: {0}")]
+    Service(#[from] channel::Error),
     /// One of its parts ended.
     #[error("a part of the node ended: {0}; the reason is above, start the node again")]
     Ended(String),
+    /// One of its parts ended before the node had applied anything new.
+    #[error(
+        "a part of the node ended soon after its start: {0}; start it again. If this authority alone ends so at \
+         each start, its state may be damaged: make an empty file named {WISH} in its directory, and the next \
+         start sets the state aside and takes it from the other authorities"
+    )]
+    Stuck(String),
+    /// It cannot start on a full volume.
+    #[error(
+        "the node cannot start: only {0} bytes are free on the volume of its directory; make room and start it again"
+    )]
+    Full(u64),
 }
 
 /// What runs beside the engine: given the runtime, the node's handle and the mempool's channel.
-pub type Services<E, S, R> = Box<dyn FnOnce(E, Handle, (S, R)) -> BoxFuture<'static, ()> + Send>;
-/// Services over sockets.
-pub type TokioServices =
-    Services<tokio::Context, lookup::Sender<PublicKey, tokio::Context>, lookup::Receiver<PublicKey>>;
+pub type Services<E, S, R, T = ()> = Box<dyn FnOnce(E, Handle, (S, R)) -> BoxFuture<'static, T> + Send>;
+/// Services over sockets; their error is the node's.
+pub type TokioServices = Services<
+    tokio::Context,
+    lookup::Sender<PublicKey, Steady<tokio::Context>>,
+    lookup::Receiver<PublicKey>,
+    Result<(), RunError>,
+>;
 /// Services on the deterministic runtime.
 pub type SimServices = Services<
     deterministic::Context,
@@ -53,6 +91,8 @@ pub type SimServices = Services<
 
 /// Runs the authority in `directory` until `services` returns, which is how it is stopped.
 ///
+/// State that cannot be used is set aside, and taken from the other authorities ([`crate::repair`]).
+///
 /// # Errors
 /// [`RunError`]: the directory cannot be used, or a part of the node ended first.
 pub fn run_tokio(
@@ -61,27 +101,77 @@ pub fn run_tokio(
     services: TokioServices,
 ) -> Result<(), RunError> {
     let config = Config::open(directory)?;
-    let runtime = tokio::Config::new()
-        .with_storage_directory(config.directory.join("storage"))
-        .with_tcp_nodelay(Some(true))
-        .with_thread_stack_size(STACK_BYTES)
-        .with_catch_panics(false);
-    tokio::Runner::new(runtime).start(|context| serve(context, config, operations, services))
+    let limit = descriptors::require(engine::DESCRIPTORS)?;
+    tracing::debug!(limit, "files that this node may have open");
+    let repair = Repair::new(&config.directory, &config.secrets);
+    repair.before_start()?;
+    let start = Start { services: Mutex::new(Some(services)), applied: Mutex::new(None) };
+    let mut damages = [Damage::State, Damage::Votes].into_iter();
+    loop {
+        let runtime = tokio::Config::new()
+            .with_storage_directory(config.directory.join("storage"))
+            .with_tcp_nodelay(Some(true))
+            .with_thread_stack_size(STACK_BYTES)
+            .with_catch_panics(false);
+        let run = guarded(|| {
+            tokio::Runner::new(runtime)
+                .start(|context| serve(context, &config, &repair, operations.clone(), &start))
+        });
+        let cause = match run {
+            Ok(ended) => return ended,
+            Err(cause) => cause,
+        };
+        let room = volume::free(&config.directory).unwrap_or(u64::MAX);
+        if room < ROOM_LOW {
+            return Err(RunError::Full(room));
+        }
+        if start.has_services()
+            && let Some(damage) = damages.next()
+        {
+            repair.set_aside(damage, &cause)?;
+        } else if start.has_progressed() {
+            return Err(RunError::Ended(cause));
+        } else {
+            return Err(RunError::Stuck(cause));
+        }
+    }
+}
+
+/// How far a start has come.
+struct Start {
+    /// Until the state is readable.
+    services: Mutex<Option<TokioServices>>,
+    /// From then on: the height that was applied, and what follows it.
+    applied: Mutex<Option<(u64, watch::Receiver<u64>)>>,
+}
+
+impl Start {
+    fn has_services(&self) -> bool {
+        self.services.lock().is_ok_and(|services| services.is_some())
+    }
+
+    fn has_progressed(&self) -> bool {
+        let applied = self.applied.lock().expect("no holder panics");
+        applied.as_ref().is_some_and(|(before, now)| *now.borrow() > *before)
+    }
 }
 
 async fn serve(
     context: tokio::Context,
-    config: Config,
+    config: &Config,
+    repair: &Repair<'_>,
     operations: Arc<dyn Operations>,
-    services: TokioServices,
+    start: &Start,
 ) -> Result<(), RunError> {
-    let (mut network, oracle) = lookup::Network::new(context.child("network"), network_config(&config));
+    let anchor = Anchor::now();
+    let steady = Steady::new(context.child("steady"), anchor);
+    let (mut network, oracle) = lookup::Network::new(steady.child("network"), network_config(config));
     let channels = channels::ENGINE.map(|channel| network.register(channel, engine::quota())).into();
     let mempool = network.register(channels::MEMPOOL, engine::quota());
     let transport = Transport { manager: oracle.clone(), blocker: oracle, channels };
     let network_task = network.start();
     let parts = Parts {
-        state_sync: config.secrets.is_empty(),
+        state_sync: repair.needs_state(),
         genesis: Arc::new(config.genesis.clone()),
         key: config.key.clone(),
         secrets: config.secrets.clone(),
@@ -90,11 +180,77 @@ async fn serve(
         archive: config.settings.archive,
         page_cache_pages: NonZeroUsize::new(config.settings.page_cache_pages).unwrap_or(NonZeroUsize::MIN),
     };
-    let mut running = engine::start(context.child("engine"), parts, transport).await;
-    running.actors.push(network_task);
-    let services = services(context.child("services"), running.handle, mempool);
+    let mut running = engine::start(steady.child("engine"), parts, transport).await;
+    repair.started()?;
+    let handle = running.handle;
+    *start.applied.lock().expect("no holder panics") = Some((handle.applied(), handle.heights()));
+    let services = start.services.lock().expect("no holder panics").take();
+    let services = services.expect("the state becomes readable once");
+    let (directory, watched) = (config.directory.clone(), handle.clone());
+    let room = context.child("room").spawn(move |context| watch_room(context, directory, watched));
+    let watched = handle.clone();
+    let clock = context.child("clock").spawn(move |context| watch_clock(context, anchor, watched));
+    running.actors.extend([network_task, room, clock]);
+    let services = services(context.child("services"), handle, mempool);
     let ended = Task::select(running.actors).map(|result| Err(RunError::Ended(format!("{result:?}"))));
-    futures::future::select(Box::pin(ended), services.map(Ok)).await.factor_first().0
+    futures::future::select(Box::pin(ended), services).await.factor_first().0
+}
+
+/// Free bytes of the volume below which the node takes no part, and from which on it does again. What it
+/// has begun when it stops, 16 blocks at most, fits well.
+const ROOM_LOW: u64 = 32 << 20;
+const ROOM_AGAIN: u64 = 48 << 20;
+/// How often it looks.
+const ROOM_LOOK: Duration = Duration::from_secs(1);
+const CLOCK_LOOK: Duration = Duration::from_secs(2);
+
+/// Whether a node takes part that has `free` bytes and did or did not so far.
+const fn has_room(free: u64, takes_part: bool) -> bool {
+    free >= if takes_part { ROOM_LOW } else { ROOM_AGAIN }
+}
+
+/// Stops taking part before the volume is full, and begins again when there is room.
+async fn watch_room(context: tokio::Context, directory: PathBuf, handle: Handle) {
+    loop {
+        // A volume that cannot be asked is no full one.
+        let free = volume::free(&directory).unwrap_or(u64::MAX);
+        let (before, now) = (handle.taking().is_on(), has_room(free, handle.taking().is_on()));
+        if now != before {
+            handle.taking().set(now);
+            if now {
+                tracing::warn!(free, "there is room on the volume again: this node takes part again");
+            } else {
+                tracing::error!(
+                    free,
+                    "the volume of {} is nearly full: this node stops taking part, so that nothing breaks, and \
+                     serves what it has; make room, and it goes on by itself",
+                    directory.display()
+                );
+            }
+        }
+        context.sleep(ROOM_LOOK).await;
+    }
+}
+
+/// Tells when the machine's clock is set, or is far from what the others' blocks show.
+async fn watch_clock(context: tokio::Context, anchor: Anchor, handle: Handle) {
+    let pace = Duration::from_millis(handle.genesis().parameters.block_ms) / 2;
+    let mut watch = ClockWatch::default();
+    let (mut height, mut since) = (handle.applied(), Instant::now());
+    loop {
+        context.sleep(CLOCK_LOOK).await;
+        let applied = handle.applied();
+        let mut news = vec![watch.step(anchor.step())];
+        // Blocks that come faster are old ones, fetched: they say nothing of now.
+        let is_live = applied > height && since.elapsed() / (applied - height) as u32 >= pace;
+        if is_live && let Some(header) = handle.header(applied).await {
+            news.push(watch.block(Anchor::ahead_of(header.time_ms)));
+        }
+        if applied > height {
+            (height, since) = (applied, Instant::now());
+        }
+        news.into_iter().flatten().for_each(News::tell);
+    }
 }
 
 type Handshake = Cups<Sake<PrivateKey>, ChaCha20Poly1305>;
@@ -103,8 +259,9 @@ fn network_config(config: &Config) -> lookup::Config<Handshake> {
     let handshake = Cups::new(
         Sake {
             signer: config.key.clone(),
-            synchrony_bound: Duration::from_secs(5),
-            max_handshake_age: Duration::from_secs(10),
+            // Keys decide: a clock that is off keeps no authority out.
+            synchrony_bound: Duration::from_millis(HANDSHAKE_SKEW_MS_MAX),
+            max_handshake_age: Duration::from_millis(HANDSHAKE_SKEW_MS_MAX),
             version: sake::Version::V1,
         },
         cups::Version::V1,
@@ -183,4 +340,15 @@ pub fn run_sim(
         .boxed()
     });
     SimRunning { handle, task }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_node_stops_before_its_volume_is_full_and_goes_on_with_room_to_spare() {
+        assert!(has_room(ROOM_LOW, true) && !has_room(ROOM_LOW - 1, true));
+        assert!(has_room(ROOM_AGAIN, false) && !has_room(ROOM_AGAIN - 1, false), "it does not flap");
+    }
 }

@@ -9,11 +9,11 @@
 //! It decides nothing: callers verify what it says. Every wait has an end, every answer a bound.
 
 use crate::{
-    engine::{Finalization, Runtime},
+    engine::{Finalization, PublicKey, Runtime},
     feed::Feed,
     handle::{Handle, Operations, ReadError},
     mempool::{Inbox, Mempool, state::Refused},
-    run::{SimServices, TokioServices},
+    run::{RunError, SimServices, TokioServices},
     witness::bring,
 };
 use commonware_codec::Encode as _;
@@ -27,13 +27,17 @@ use posync_client::{
     rpc::{self, Incoming, Server, Service as _},
 };
 use posync_protocol::{
-    Bounded, Hash, Key,
+    Account, Bounded, Hash, Key,
     block::{Header, Receipts, sha256},
-    limits::{EVENTS_MAX, RECEIPT_WAIT_MS},
+    limits::{BODY_BYTES_MAX, EVENTS_MAX, RECEIPT_WAIT_MS},
     wire::node::{self, Answer, Ask, BlockEvents, Certified, Info, NETWORK_KEY_BYTES, Unavailable},
 };
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
+/// Most bytes of the headers to a certificate: 64 of half a KiB, and slack.
+const HEADERS_BYTES: usize = 48 << 10;
+/// Most bytes of a record and its proof.
+const RECORD_BYTES: usize = 2_560;
 /// Times that a read is tried again while the state moves under it.
 const READ_ATTEMPTS: usize = 8;
 
@@ -71,10 +75,7 @@ pub fn over_sockets(serving: Serving) -> (Arc<dyn Operations>, TokioServices) {
     let services: TokioServices = Box::new(move |context, handle, channel| {
         async move {
             let network = context.child("network");
-            let ended = run(context, network, serving, handle, (mempool, inbox), channel).await;
-            if let Err(error) = ended {
-                tracing::error!(%error, "the node service cannot start");
-            }
+            run(context, network, serving, handle, (mempool, inbox), channel).await
         }
         .boxed()
     });
@@ -88,7 +89,10 @@ pub fn simulated<N: Network>(network: N, serving: Serving) -> (Arc<dyn Operation
     let services: SimServices = Box::new(move |context, handle, channel| {
         async move {
             let ended = run(context, network, serving, handle, (mempool, inbox), channel).await;
-            ended.expect("a simulated address is free");
+            if let Err(error) = ended {
+                assert!(!matches!(error, RunError::Service(_)), "a simulated address is free: {error}");
+                tracing::error!(%error, "the node service ended");
+            }
         }
         .boxed()
     });
@@ -98,7 +102,7 @@ pub fn simulated<N: Network>(network: N, serving: Serving) -> (Arc<dyn Operation
 /// Runs mempool, feed and node service until one of them ends, which it should not.
 ///
 /// # Errors
-/// The address cannot be bound.
+/// The address cannot be bound, or the part that ended.
 pub async fn run<E, N, S, R>(
     context: E,
     network: N,
@@ -106,12 +110,12 @@ pub async fn run<E, N, S, R>(
     handle: Handle,
     (mempool, inbox): (Mempool, Inbox),
     channel: (S, R),
-) -> Result<(), posync_client::channel::Error>
+) -> Result<(), RunError>
 where
     E: Runtime,
     N: Network,
     S: Sender,
-    R: Receiver,
+    R: Receiver<PublicKey = PublicKey>,
 {
     let feed = Feed::default();
     let service = Service {
@@ -139,20 +143,27 @@ where
     let pooling = context
         .child("mempool")
         .spawn(move |context| async move { mempool.run(context, handle, inbox, channel).await });
-    select! {
-        _ = listening.task => tracing::error!("the listener of the node service ended"),
-        _ = feeding => tracing::error!("the feed ended"),
-        _ = pooling => tracing::error!("the mempool ended"),
-        _ = bringing => tracing::error!("nobody brings evidence any more"),
-    }
-    Ok(())
+    let part = select! {
+        _ = listening.task => "the listener of the node service",
+        _ = feeding => "the feed of receipts",
+        _ = pooling => "the mempool",
+        _ = bringing => "what brings evidence",
+    };
+    Err(RunError::Ended(part.into()))
 }
 
 impl<E: Clock> Service<E> {
-    async fn answer(self, call: Incoming<rpc::Node>, ask: Ask) {
+    async fn answer(self, mut call: Incoming<rpc::Node>, ask: Ask) {
+        // A caller that does not read what it asked for holds up itself.
+        match &ask {
+            Ask::Body(_) | Ask::Events(_) => call.reserve(BODY_BYTES_MAX).await,
+            Ask::Read(keys) => call.reserve(HEADERS_BYTES + keys.len() * RECORD_BYTES).await,
+            Ask::Header(_) => call.reserve(HEADERS_BYTES).await,
+            _ => {}
+        }
         let answer = match ask {
             Ask::Info(_) => self.info(),
-            Ask::Submit(bytes) => self.submit(bytes.into_inner()).await,
+            Ask::Submit(bytes) => self.submit(call.peer(), bytes.into_inner()).await,
             Ask::Receipt(id) => self.receipt(&id).await,
             Ask::Read(keys) => self.read(keys.into_inner()).await,
             Ask::Header(height) => self.header(height).await,
@@ -178,12 +189,12 @@ impl<E: Clock> Service<E> {
         })
     }
 
-    async fn submit(&self, bytes: Vec<u8>) -> Answer {
+    async fn submit(&self, caller: Account, bytes: Vec<u8>) -> Answer {
         let id = sha256(&bytes);
         if self.feed.receipt(&id).is_some() {
             return Answer::Accepted(id);
         }
-        match self.mempool.submit(bytes).await {
+        match self.mempool.submit_of(caller, bytes).await {
             Ok(id) => Answer::Accepted(id),
             Err(Refused::Code(code)) => Answer::Refused(code),
             Err(Refused::Full) => Answer::Unavailable(Unavailable::Busy),

@@ -9,7 +9,7 @@ use commonware_cryptography::{
 };
 use commonware_glue::dkg::types::EpochOutcome;
 use commonware_parallel::Sequential;
-use commonware_runtime::{Runner as _, Supervisor as _, deterministic};
+use commonware_runtime::{Clock as _, Runner as _, Storage as _, Supervisor as _, deterministic};
 use commonware_storage::{
     mmr,
     qmdb::{
@@ -327,5 +327,59 @@ fn three_of_four_go_on() {
         world.reach(2 * TERM + 5).await;
         let roots = world.roots(2 * TERM).await;
         assert!(roots.len() == 3 && roots.iter().all(|root| *root == roots[0]));
+    });
+}
+
+/// An authority that is killed at every point around the ends of terms goes on, and its journals of terms that
+/// are long final are gone.
+#[test]
+fn journals_of_past_terms_go_and_no_crash_needs_one() {
+    runner(11).start(|context| async move {
+        let mut world = World::start(context.child("world"), network()).await;
+        let mut next = TERM - 2;
+        while next < 2 * TERM + 24 {
+            world.reach(next).await;
+            world.crash(0);
+            world.boot(0).await;
+            // More often around an end of a term and where a journal goes.
+            next += if (next + 3) % TERM < 24 { 3 } else { 12 };
+        }
+        world.reach(2 * TERM + 24).await;
+        let roots = world.roots(2 * TERM).await;
+        assert!(roots.iter().all(|root| *root == roots[0]));
+        for index in 0..4 {
+            let kept = |term: u64| {
+                let partition = format!("authority-{index}-orchestrator_consensus_{term}");
+                let context = &world.context;
+                async move { context.scan(&partition).await.is_ok() }
+            };
+            assert!(!kept(0).await, "authority {index} keeps what nobody needs");
+            assert!(kept(1).await && kept(2).await, "authority {index} keeps what it may need");
+        }
+    });
+}
+
+/// An authority whose volume is nearly full hears nothing, applies nothing new and serves what it has; with room
+/// it catches up.
+#[test]
+fn an_authority_without_room_stands_still_and_serves_and_catches_up() {
+    runner(12).start(|context| async move {
+        let world = World::start(context.child("world"), network()).await;
+        world.reach(10).await;
+        let (full, other) = (world.handles[&3].clone(), world.handles[&0].clone());
+        full.taking().set(false);
+        let stood = full.applied();
+        while other.applied() < stood + 40 {
+            context.sleep(Duration::from_millis(50)).await;
+        }
+        assert!(full.applied() <= stood + 16, "it applied {} blocks", full.applied() - stood);
+        let height = full.applied();
+        assert_eq!(full.header(height).await, other.header(height).await);
+        assert!(full.read(vec![AccountState::key(&account(&alice()))]).await.is_ok(), "it answers");
+        full.taking().set(true);
+        let goal = other.applied() + 4;
+        world.reach(goal).await;
+        let roots = world.roots(goal).await;
+        assert!(roots.iter().all(|root| *root == roots[0]));
     });
 }

@@ -19,10 +19,10 @@ use posync_node::{
     serve::{Serving, simulated},
 };
 use posync_protocol::{
-    Account, Amount, Body, Bounded, Code, Operation,
+    Account, AgreementId, Amount, Body, Bounded, Code, Operation,
     ledger::{self, BlockContext},
-    limits::{OPERATION_BYTES_MAX, Parameters},
-    operation::{Settle, Statement, Transfer},
+    limits::{OPERATION_BYTES_MAX, Parameters, REDEEM_VOUCHERS_MAX},
+    operation::{Redeem, Redemption, Settle, Statement, Transfer, Voucher},
     record::{AccountState, System},
     wire::node::{Answer, Ask, Unavailable},
 };
@@ -389,6 +389,59 @@ fn refusals_at_the_door() {
         let refused = connection.submit(&second).await;
         assert!(matches!(refused, Err(Error::Refused(Code::NonceOld))), "{refused:?}");
         assert_eq!(state(&connection, 3).await.expect("exists").balance, Amount::sync(1));
+    });
+}
+
+/// A redemption of as many vouchers as there may be, whose signatures are all wrong.
+fn bad_redeem(provider: u64) -> Body {
+    let bad = |slot| {
+        let agreement = AgreementId { provider: account(provider), slot, opened: 1 };
+        let voucher = Voucher { agreement, egress: 1, gas: 0, signature: [7; 64] };
+        Redemption { voucher, session_key: account(6), claim: None }
+    };
+    let vouchers = (0..REDEEM_VOUCHERS_MAX as u32).map(bad).collect();
+    Body::Redeem(Redeem { vouchers: Bounded::new(vouchers).expect("as many as there may be") })
+}
+
+/// What a stranger sends costs a look-up: its signatures are not looked at. What a member's operation carries
+/// is looked at once until the next block when it is bad, and delays nobody else.
+#[test]
+fn bad_signatures_cost_a_look_up_or_one_try_a_block() {
+    run(|context| async move {
+        let world = world(&context).await;
+        world.reach(2).await;
+        let Endpoint { account: peer, address } = endpoints(&world.network, 0)[0];
+        let network = world.context.child("network");
+        let raw = world.context.child("raw");
+        let client = rpc::Client::<rpc::Node>::dial(raw, &network, &key(8), peer, address).await;
+        let client = client.expect("connects");
+        let height = world.handles[&0].applied();
+        let submit = |operation: Operation| {
+            let bytes = Bounded::new(operation.encode().to_vec()).expect("may travel");
+            client.call(Ask::Submit(bytes))
+        };
+        let refused = |code| Answer::Refused(code);
+        let mut forged = signed(&world, 9, 0, height, pay(3, 1));
+        forged.signature[3] ^= 1;
+        assert_eq!(submit(forged).await.expect("answers"), refused(Code::UnknownAccount));
+        let stranger = signed(&world, 9, 0, height, bad_redeem(9));
+        assert_eq!(submit(stranger).await.expect("answers"), refused(Code::UnknownAccount));
+        let mut stale = signed(&world, 1, 64, height, pay(3, 1));
+        stale.signature[3] ^= 1;
+        assert_eq!(submit(stale).await.expect("answers"), refused(Code::NonceGap));
+        // Once until the next block.
+        world.reach(world.handles[&0].applied() + 1).await;
+        let before = world.handles[&0].applied();
+        let first = submit(signed(&world, 1, 0, height, bad_redeem(1))).await.expect("answers");
+        assert_eq!(first, refused(Code::BadSignature));
+        let second = submit(signed(&world, 1, 1, height, bad_redeem(1))).await.expect("answers");
+        assert_eq!(world.handles[&0].applied(), before, "all in one block's time");
+        assert_eq!(second, Answer::Unavailable(Unavailable::Busy));
+        let other = signed(&world, 2, 0, height, pay(3, 1));
+        assert!(matches!(submit(other).await.expect("answers"), Answer::Accepted(_)));
+        world.reach(before + 2).await;
+        let later = submit(signed(&world, 1, 0, height, bad_redeem(1))).await.expect("answers");
+        assert_eq!(later, refused(Code::BadSignature), "the next block forgives");
     });
 }
 

@@ -12,20 +12,27 @@
 //! Invariants
 //! 1. No byte reaches a caller before the peer's key is proved and the whole frame authenticates.
 //! 2. A frame holds at most [`FRAME_BYTES_MAX`] bytes; a longer one is refused unread.
-//! 3. A handshake ends within [`HANDSHAKE_MS_MAX`]; a listener serves at most its bound of connections.
+//! 3. A handshake ends within [`HANDSHAKE_MS_MAX`]; handshakes and connections of a listener are bounded,
+//!    in all and for each origin and key ([`places`]). A listener never stops to accept.
 //! 4. Any error closes that half for good.
+//! 5. A listener reads a message only when there is memory for it ([`memory`]): at most
+//!    [`READ_BYTES_MAX`] in all.
 //!
 //! An empty frame only says "still here" and is never seen by a caller.
 //! Sources: `commonware_stream::{cups, sake}`. The TCP options (no delay, timeouts) are the runtime's.
 
 mod cipher;
+pub(crate) mod memory;
+mod places;
 #[cfg(test)]
 mod tests;
 
 pub use cipher::Aes256Gcm;
+pub use places::{HANDSHAKES_MAX, HANDSHAKES_PER_ORIGIN, KEY_CONNECTIONS_MAX};
 
 use bytes::Bytes;
 use commonware_cryptography::ed25519::PrivateKey;
+use commonware_macros::select;
 use commonware_runtime::{
     Clock, Handle, IoBufs, Listener as _, ListenerOf, Network, Sink, SinkOf, Spawner, Stream, StreamOf,
 };
@@ -35,18 +42,35 @@ use commonware_stream::{
     sake::{self, Sake},
     utils::{Timeout, TimeoutError},
 };
+use memory::{Budget, Gate, Held, Metered};
+use places::{Origin, Place, Places};
 use posync_protocol::{
     Account,
-    limits::{CONNECTIONS_MAX, FRAME_BYTES_MAX, HANDSHAKE_MS_MAX, HANDSHAKE_SKEW_MS_MAX},
+    limits::{CALL_BYTES_MAX, CONNECTIONS_MAX, FRAME_BYTES_MAX, HANDSHAKE_MS_MAX, HANDSHAKE_SKEW_MS_MAX},
 };
 use rand_core::CryptoRng;
 use std::{net::SocketAddr, sync::Arc, time::Duration};
-use tokio::sync::Semaphore;
 
-/// Accept errors in a row after which a listener gives up.
-const ACCEPT_FAILURES_MAX: u32 = 100;
-/// Pause after an accept error (out of file descriptors, mostly).
+/// Bytes of messages that the connections of one listener hold unread by their handlers.
+pub const READ_BYTES_MAX: usize = 2 * CALL_BYTES_MAX;
+/// Bytes of answers that the connections of one listener hold until they are sent.
+pub const WRITE_BYTES_MAX: usize = 2 * CALL_BYTES_MAX;
+/// Read buffer of a socket.
+const SOCKET_BYTES: usize = 64 << 10;
+/// What all connections of one listener may hold at worst: each message once in its budget and once
+/// more while it is decoded or sealed, and the read buffers. 548 MiB.
+const WORST_BYTES: usize =
+    2 * (READ_BYTES_MAX + WRITE_BYTES_MAX) + (CONNECTIONS_MAX + HANDSHAKES_MAX) * SOCKET_BYTES;
+const _: () = assert!(WORST_BYTES < 560 << 20);
+// One key's half takes a whole window of the largest slices, so that a put never waits for itself.
+const _: () = assert!(READ_BYTES_MAX / 2 > 32 * ((1 << 20) + memory::OVERHEAD));
+
+/// Pause after the first accept error (out of file descriptors, mostly); doubled with each.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// Longest pause after accept errors.
+const ACCEPT_PAUSE_MAX: Duration = Duration::from_secs(3);
+/// Accept errors in a row between two errors in the log.
+const ACCEPT_FAILURES_TOLD: u32 = 100;
 
 /// Why a channel could not be opened or is gone.
 #[derive(Debug, thiserror::Error)]
@@ -87,7 +111,11 @@ impl From<cups::Error> for Error {
 pub struct Sender<O>(cups::Sender<Aes256Gcm, O>);
 
 /// The receiving half.
-pub struct Receiver<I>(cups::Receiver<Aes256Gcm, I>);
+pub struct Receiver<I> {
+    inner: cups::Receiver<Aes256Gcm, Metered<I>>,
+    /// Of a listener's side.
+    gate: Option<Arc<Gate>>,
+}
 
 /// Both halves, on the network `N`.
 pub type Channel<N> = (Sender<SinkOf<N>>, Receiver<StreamOf<N>>);
@@ -124,17 +152,28 @@ impl<I: Stream> Receiver<I> {
     /// # Errors
     /// [`Error::Lost`]; the channel is closed then. Dropping the future closes it too.
     pub async fn recv(&mut self) -> Result<Bytes, Error> {
+        Ok(self.recv_held().await?.0)
+    }
+
+    /// The next frame that is not empty, and on a listener's side the memory that it holds.
+    pub(crate) async fn recv_held(&mut self) -> Result<(Bytes, Option<Held>), Error> {
         loop {
-            let frame = self.0.recv().await?.coalesce();
+            let frame = self.inner.recv().await?.coalesce();
+            let held = self.gate.as_ref().and_then(|gate| gate.taken());
             if !frame.is_empty() {
-                return Ok(frame.into());
+                return Ok((frame.into(), held));
             }
         }
     }
 
+    /// What the listener knows of this connection; `None` on the caller's side.
+    pub(crate) fn gate(&self) -> Option<Arc<Gate>> {
+        self.gate.clone()
+    }
+
     #[cfg(test)]
     pub(crate) async fn recv_length(&mut self) -> Result<usize, Error> {
-        Ok(self.0.recv().await?.len())
+        Ok(self.inner.recv().await?.len())
     }
 }
 
@@ -177,11 +216,12 @@ where
 {
     let public = peer.public_key().ok_or(Error::Key(peer))?;
     let (sink, stream) = network.dial(address).await.map_err(|error| Error::Dial(address, error))?;
+    let stream = Metered { stream, gate: None };
     let (sender, receiver) = upgrade(key)
         .dial(context, namespace, FRAME, public, stream, sink)
         .await
         .map_err(|error| refused(address, error))?;
-    Ok((Sender(sender), Receiver(receiver)))
+    Ok((Sender(sender), Receiver { inner: receiver, gate: None }))
 }
 
 /// Where and as whom to listen.
@@ -193,7 +233,7 @@ pub struct Listen {
     pub namespace: &'static [u8],
     /// Port 0 takes any free one.
     pub address: SocketAddr,
-    /// Most connections at once, handshakes included.
+    /// Most proved connections at once.
     pub connections_max: usize,
 }
 
@@ -208,13 +248,14 @@ impl Listen {
 pub struct Listening {
     /// The bound address.
     pub address: SocketAddr,
-    /// Ends only when accepting fails for good.
+    /// Ends when it is aborted, or with the task that started it.
     pub task: Handle<()>,
 }
 
 /// Accepts any key and gives each proved connection to `serve`, in a task of its own.
 ///
-/// Callers beyond the bound wait in the system's backlog.
+/// When there are too many, connections that prove nothing, hold no call or belong to whom holds most
+/// give way. Accept errors are logged and waited out.
 ///
 /// # Errors
 /// [`Error::Bind`].
@@ -243,33 +284,94 @@ where
     F: Fn(E, Account, Sender<SinkOf<N>>, Receiver<StreamOf<N>>) -> Fut + Clone + Send + Sync + 'static,
     Fut: Future<Output = ()> + Send + 'static,
 {
-    let slots = Arc::new(Semaphore::new(config.connections_max));
-    let mut failures = 0;
-    while failures < ACCEPT_FAILURES_MAX {
-        let slot = slots.clone().acquire_owned().await.expect("the semaphore is never closed");
+    let places = Places::default();
+    let (reads, writes) = (Budget::new(READ_BYTES_MAX), Budget::new(WRITE_BYTES_MAX));
+    let mut failures = 0_u32;
+    loop {
         let (address, sink, stream) = match listener.accept().await {
             Ok(accepted) => accepted,
             Err(error) => {
-                failures += 1;
-                tracing::warn!(%error, "cannot accept a connection");
-                context.sleep(ACCEPT_PAUSE).await;
+                tell_accept_error(config.address, failures, &error);
+                let pause = ACCEPT_PAUSE * 2_u32.pow(failures.min(5));
+                failures = failures.saturating_add(1);
+                context.sleep(pause.min(ACCEPT_PAUSE_MAX)).await;
                 continue;
             }
         };
-        failures = 0;
-        let (upgrade, namespace, serve) = (upgrade(&config.key), config.namespace, serve.clone());
+        if failures > 0 {
+            tracing::warn!(failures, "the listener on {} accepts connections again", config.address);
+            failures = 0;
+        }
+        let origin = Origin::of(address.ip());
+        let (place, cut) = places.arrive(origin);
+        let (config, serve) = (config.clone(), serve.clone());
+        let gate = Gate::new(context.child("gate"), origin, reads.clone(), writes.clone());
         context.child("connection").spawn(move |context| async move {
-            let _slot = slot;
-            let anyone = |_| async { true };
-            let handshake =
-                upgrade.listen(context.child("handshake"), namespace, FRAME, anyone, stream, sink);
-            match handshake.await {
-                Ok((key, sender, receiver)) => {
-                    serve(context, Account::of(&key), Sender(sender), Receiver(receiver)).await;
-                }
-                Err(error) => tracing::debug!(%address, %error, "handshake failed"),
+            let connection = connect::<E, N, F, Fut>(
+                context,
+                config,
+                serve,
+                &place,
+                Arc::new(gate),
+                (address, sink, stream),
+            );
+            select! {
+                () = connection => {},
+                _ = cut => tracing::debug!(%address, "a connection gives way to another"),
             }
         });
     }
-    tracing::error!("the listener on {} stops after {failures} failures in a row", config.address);
+}
+
+/// An accept error is logged when it begins and from time to time while it lasts.
+fn tell_accept_error(address: SocketAddr, failures: u32, error: &commonware_runtime::Error) {
+    if failures == 0 {
+        tracing::warn!(%error, "the listener on {address} cannot accept a connection; it tries again");
+    } else if failures.is_multiple_of(ACCEPT_FAILURES_TOLD) {
+        tracing::error!(
+            %error,
+            failures,
+            "the listener on {address} accepts no connection: nobody new is served; \
+             look at the number of open files of this process"
+        );
+    }
+}
+
+/// Proves the other end's key and serves it.
+async fn connect<E, N, F, Fut>(
+    context: E,
+    config: Listen,
+    serve: F,
+    place: &Place,
+    gate: Arc<Gate>,
+    (address, sink, stream): (SocketAddr, SinkOf<N>, StreamOf<N>),
+) where
+    E: Spawner + Clock + CryptoRng,
+    N: Network,
+    F: Fn(E, Account, Sender<SinkOf<N>>, Receiver<StreamOf<N>>) -> Fut + Clone + Send + Sync + 'static,
+    Fut: Future<Output = ()> + Send + 'static,
+{
+    let anyone = |_| {
+        place.speaks();
+        async { true }
+    };
+    let stream = Metered { stream, gate: Some(gate.clone()) };
+    let handshake = upgrade(&config.key).listen(
+        context.child("handshake"),
+        config.namespace,
+        FRAME,
+        anyone,
+        stream,
+        sink,
+    );
+    let (key, sender, receiver) = match handshake.await {
+        Ok(proved) => proved,
+        Err(error) => return tracing::debug!(%address, %error, "handshake failed"),
+    };
+    let peer = Account::of(&key);
+    let Some(calls) = place.prove(peer, config.connections_max) else {
+        return tracing::debug!(%address, %peer, "no place for a connection: its key or all keys hold too many");
+    };
+    gate.open(peer, calls);
+    serve(context, peer, Sender(sender), Receiver { inner: receiver, gate: Some(gate) }).await;
 }

@@ -43,6 +43,13 @@ where
     (listening.await.expect("the port is free").address, seen)
 }
 
+async fn dial_as<E>(context: &E, seed: u64, address: SocketAddr) -> Result<Channel<E>, Error>
+where
+    E: Spawner + Clock + CryptoRng + Network,
+{
+    dial(context.child("dial"), context, &key(seed), SERVICE, account(1), address).await
+}
+
 async fn frames_come_back<E>(context: E, port: u16)
 where
     E: Spawner + Clock + CryptoRng + Network,
@@ -170,6 +177,104 @@ fn a_silent_caller_gives_its_slot_back() {
         assert_eq!(seen.recv().await, Some(account(2)));
         sender.send(Bytes::from_static(b"x")).await.expect("sends");
         assert_eq!(receiver.recv().await.expect("comes back"), b"x"[..]);
+    });
+}
+
+/// Twice as many silent connections as a listener looks at, renewed all the time, make no caller fail.
+#[test]
+fn silent_connections_make_no_honest_caller_fail() {
+    tokio::Runner::default().start(|context| async move {
+        let (address, mut seen) = echo(&context, &context, 0, 4).await;
+        let mut silent = std::collections::VecDeque::new();
+        for _ in 0..2 * HANDSHAKES_MAX {
+            silent.push_back(context.dial(address).await.expect("the listener accepts"));
+        }
+        for _ in 0..6 {
+            for _ in 0..HANDSHAKES_PER_ORIGIN {
+                silent.pop_front();
+                silent.push_back(context.dial(address).await.expect("the listener accepts"));
+            }
+            let dialing = dial_as(&context, 2, address);
+            let (mut sender, mut receiver) = dialing.await.expect("an honest caller is served");
+            assert_eq!(seen.recv().await, Some(account(2)));
+            sender.send(Bytes::from_static(b"x")).await.expect("sends");
+            assert_eq!(receiver.recv().await.expect("comes back"), b"x"[..]);
+        }
+    });
+}
+
+/// Four keys that hold all places without a call, kept alive for an hour, give way to one that asks.
+#[test]
+fn connections_without_a_call_give_way_to_a_caller() {
+    deterministic::Runner::default().start(|context| async move {
+        let (address, mut seen) = echo(&context, &context, 9000, 4).await;
+        let mut held = Vec::new();
+        for seed in 10..14 {
+            let dialing = dial_as(&context, seed, address);
+            held.push(dialing.await.expect("there is room"));
+            assert_eq!(seen.recv().await, Some(account(seed)));
+        }
+        for _ in 0..180 {
+            context.sleep(Duration::from_secs(20)).await;
+            for (sender, _) in &mut held {
+                sender.keep_alive().await.expect("nobody else asks");
+            }
+        }
+        let dialing = dial_as(&context, 2, address);
+        let (mut sender, mut receiver) = dialing.await.expect("it is looked at");
+        assert_eq!(seen.recv().await, Some(account(2)));
+        sender.send(Bytes::from_static(b"x")).await.expect("sends");
+        assert_eq!(receiver.recv().await.expect("comes back"), b"x"[..]);
+    });
+}
+
+/// A network whose listeners fail to accept a number of times, as without file descriptors.
+#[derive(Clone)]
+struct Failing<N>(N, u32);
+
+struct FailingListener<L>(L, u32);
+
+impl<L: commonware_runtime::Listener> commonware_runtime::Listener for FailingListener<L> {
+    type Sink = L::Sink;
+    type Stream = L::Stream;
+
+    async fn accept(&mut self) -> Result<(SocketAddr, L::Sink, L::Stream), commonware_runtime::Error> {
+        if self.1 > 0 {
+            self.1 -= 1;
+            return Err(commonware_runtime::Error::Closed);
+        }
+        self.0.accept().await
+    }
+
+    fn local_addr(&self) -> Result<SocketAddr, std::io::Error> {
+        self.0.local_addr()
+    }
+}
+
+impl<N: Network> Network for Failing<N> {
+    type Listener = FailingListener<N::Listener>;
+
+    async fn bind(&self, socket: SocketAddr) -> Result<Self::Listener, commonware_runtime::Error> {
+        Ok(FailingListener(self.0.bind(socket).await?, self.1))
+    }
+
+    async fn dial(
+        &self,
+        socket: SocketAddr,
+    ) -> Result<(SinkOf<Self>, StreamOf<Self>), commonware_runtime::Error> {
+        self.0.dial(socket).await
+    }
+}
+
+#[test]
+fn a_listener_outlives_a_thousand_accept_errors_in_a_row() {
+    deterministic::Runner::default().start(|context| async move {
+        let network = Failing(context.child("network"), 1_000);
+        let (address, mut seen) = echo(&context, &network, 9000, 4).await;
+        context.sleep(ACCEPT_PAUSE_MAX * 1_000).await;
+        let dialing = dial_as(&context, 2, address);
+        let _channel = dialing.await.expect("it accepts again");
+        assert_eq!(seen.recv().await, Some(account(2)));
     });
 }
 

@@ -2,7 +2,7 @@
 
 use super::{
     Error, Service,
-    shared::{Frame, Half, Memory, Shared, Slot, frame, read, write},
+    shared::{Frame, Half, Shared, Slot, frame, frame_bytes, idle, read, write},
 };
 use crate::channel::{self, Receiver, Sender};
 use commonware_cryptography::ed25519::PrivateKey;
@@ -16,8 +16,13 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
+    time::Duration,
 };
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+/// Time without an open call after which a caller ends a connection, twice that at most: sooner than
+/// the server would, so that no call meets a connection that is just being ended.
+const IDLE_MS_MAX: u64 = super::server::IDLE_MS_MAX / 3;
 
 /// A connection to a service; clones share it. It closes when the last clone and call are dropped.
 pub struct Client<S: Service> {
@@ -78,7 +83,7 @@ impl<S: Service> Client<S> {
         O: Sink,
         I: Stream,
     {
-        let (shared, mut queue) = Shared::<S::Answer>::new();
+        let (shared, mut queue) = Shared::<S::Answer>::new(None);
         let gone = Arc::new(AtomicBool::new(false));
         let (weak, flag) = (Arc::downgrade(&shared), gone.clone());
         context.spawn(move |context| async move {
@@ -87,8 +92,9 @@ impl<S: Service> Client<S> {
                 weak.upgrade()?.common(id, frame, held)
             };
             select! {
-                () = write(&context, &mut sender, &mut queue) => {},
-                () = read(&mut receiver, None::<Memory<'_, E>>, take) => {},
+                () = write(&context, &mut sender, &mut queue, |_| {}) => {},
+                () = read(&mut receiver, None, take) => {},
+                () = idle(&context, &weak, Duration::from_millis(IDLE_MS_MAX)) => {},
             }
             flag.store(true, Ordering::Release);
             if let Some(shared) = weak.upgrade() {
@@ -124,17 +130,17 @@ impl<S: Service> Client<S> {
     pub async fn open(&self, ask: S::Ask) -> Result<Call<S>, Error> {
         let place = self.inner.calls.clone().acquire_owned().await.map_err(|_| Error::Gone)?;
         let shared = &self.inner.shared;
-        let queued = shared.place().await?;
-        let (slot, inbox) = Slot::new();
+        let room = shared.room(frame_bytes(&ask)?, None).await?;
+        let (slot, inbox) = Slot::new(true);
         let credit = slot.credit.clone();
         // Under one lock: ids reach the queue in their order.
         let mut next = self.inner.next.lock().expect("no holder of this lock panics");
         let id = *next;
         let bytes = frame(&Frame::Open(()), id, &ask)?;
         *next += 1;
-        shared.with(|slots| slots.insert(id, slot)).ok_or(Error::Gone)?;
+        shared.insert(id, slot).ok_or(Error::Gone)?;
         let half = Half { id, shared: shared.clone(), inbox, credit, taken: 0 };
-        shared.push(bytes, queued)?;
+        shared.push(bytes, room)?;
         drop(next);
         Ok(Call { half, _client: self.clone(), _place: place })
     }

@@ -16,9 +16,11 @@
 //! 2. A slow reader of one call stops that call only.
 //! 3. Dropping a [`Call`] drops its handler; losing the connection does so for all. A handler must
 //!    therefore leave work that has to finish to an actor of its own.
-//! 4. All connections of one server hold at most [`CALL_BYTES_MAX`] bytes of messages longer than
-//!    [`SMALL_BYTES`] that no handler has taken; beyond it they are not read from, and a connection
-//!    that is not served for [`CALL_MEMORY_MS_MAX`] is cut: its own calls may hold what it waits for.
+//! 4. What messages hold is bounded for each key, each origin and the listener, both ways and small ones
+//!    too ([`crate::channel`]): a message is not read before there is memory for it, an answer is not
+//!    encoded. A connection that gets none for [`CALL_MEMORY_MS_MAX`] is cut: its own calls may hold
+//!    what it waits for.
+//! 5. A connection without a call for [`IDLE_MS_MAX`] ends; one whose peer does not read is not read.
 //!
 //! A call that asks once and is answered once is [`Client::call`].
 
@@ -29,16 +31,14 @@ mod shared;
 mod tests;
 
 pub use client::{Call, Client};
-pub use server::{Incoming, Server};
+pub use server::{IDLE_MS_MAX, Incoming, Server};
 
 use crate::channel;
 use commonware_codec::Codec;
 #[cfg(doc)]
 use posync_protocol::limits::CALL_MEMORY_MS_MAX;
-use posync_protocol::limits::{CALL_BYTES_MAX, CALL_WINDOW, CALLS_MAX};
-
-/// Messages up to this size are bounded by their number alone.
-pub const SMALL_BYTES: usize = 4096;
+#[cfg(doc)]
+use posync_protocol::limits::{CALL_WINDOW, CALLS_MAX};
 
 /// What a service speaks.
 pub trait Service: Send + Sync + 'static {
@@ -48,6 +48,10 @@ pub trait Service: Send + Sync + 'static {
     type Ask: Codec<Cfg = ()> + Send + 'static;
     /// What the server sends.
     type Answer: Codec<Cfg = ()> + Send + 'static;
+
+    /// Whether a caller may send more messages after that ask. Where no handler reads them, they would
+    /// hold memory for as long as the call is open: a caller that sends them is cut off.
+    fn takes_more(ask: &Self::Ask) -> bool;
 }
 
 /// The service of an authority, [`posync_protocol::wire::node`].
@@ -66,18 +70,31 @@ impl Service for Node {
     const NAMESPACE: &'static [u8] = posync_protocol::wire::node::NAMESPACE;
     type Ask = posync_protocol::wire::node::Ask;
     type Answer = posync_protocol::wire::node::Answer;
+
+    fn takes_more(_: &Self::Ask) -> bool {
+        false
+    }
 }
 
 impl Service for Provider {
     const NAMESPACE: &'static [u8] = posync_protocol::wire::provider::NAMESPACE;
     type Ask = posync_protocol::wire::provider::Ask;
     type Answer = posync_protocol::wire::provider::Answer;
+
+    fn takes_more(ask: &Self::Ask) -> bool {
+        use posync_protocol::wire::provider::Ask;
+        matches!(ask, Ask::Get(_) | Ask::Probe(_))
+    }
 }
 
 impl Service for Gateway {
     const NAMESPACE: &'static [u8] = posync_protocol::wire::gateway::NAMESPACE;
     type Ask = posync_protocol::wire::gateway::Ask;
     type Answer = posync_protocol::wire::gateway::Answer;
+
+    fn takes_more(ask: &Self::Ask) -> bool {
+        matches!(ask, posync_protocol::wire::gateway::Ask::Put(_))
+    }
 }
 
 /// Why a call failed.
@@ -96,5 +113,3 @@ pub enum Error {
     #[error("a message of {0} bytes exceeds a frame; split it")]
     TooLarge(usize),
 }
-
-const _: () = assert!(CALLS_MAX * CALL_WINDOW * SMALL_BYTES <= CALL_BYTES_MAX);

@@ -2,21 +2,25 @@
 
 use super::{
     Error, Service,
-    shared::{Frame, Half, Memory, Shared, Slot, frame, memory, read, write},
+    shared::{Frame, Half, Shared, Slot, frame, frame_bytes, idle, read, write},
 };
-use crate::channel::{self, Listen, Listening};
+use crate::channel::{self, Listen, Listening, memory::Held};
 use commonware_macros::select;
 use commonware_runtime::{Clock, Network, Sink, Spawner, Stream};
 use posync_protocol::{Account, limits::CALLS_MAX};
 use rand_core::CryptoRng;
-use std::{marker::PhantomData, sync::Arc};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use std::{marker::PhantomData, sync::Arc, time::Duration};
+
+/// Time without an open call after which a server ends a connection, twice that at most. A call that
+/// stays open, like one that follows blocks, keeps its connection.
+pub const IDLE_MS_MAX: u64 = 300_000;
 
 /// A call as its handler sees it. Dropping it without an answer closes the call.
 pub struct Incoming<S: Service> {
     half: Half<S::Ask>,
     peer: Account,
-    _held: Option<OwnedSemaphorePermit>,
+    _held: Option<Held>,
+    reserved: Option<Held>,
     _service: PhantomData<fn() -> S>,
 }
 
@@ -31,6 +35,12 @@ impl<S: Service> Incoming<S> {
         self.half.recv().await
     }
 
+    /// Waits for memory for the last answer, of at most `bytes`. A handler whose answer is large asks
+    /// before it makes the answer: callers that do not read cannot make it hold many.
+    pub async fn reserve(&mut self, bytes: usize) {
+        self.reserved = self.half.shared.memory(bytes).await;
+    }
+
     /// Sends one of several answers when the caller's window has room.
     ///
     /// # Errors
@@ -43,27 +53,27 @@ impl<S: Service> Incoming<S> {
     ///
     /// # Errors
     /// As [`Self::send`].
-    pub async fn finish(self, answer: &S::Answer) -> Result<(), Error> {
+    pub async fn finish(mut self, answer: &S::Answer) -> Result<(), Error> {
         let (id, shared) = (self.half.id, self.half.shared.clone());
-        let bytes = frame(&Frame::Last(()), id, answer)?;
+        let size = frame_bytes(answer)?;
         self.half.credit.acquire().await.map_err(|_| Error::Gone)?.forget();
-        let place = shared.place().await?;
+        let room = shared.room(size, self.reserved.take()).await?;
+        let bytes = frame(&Frame::Last(()), id, answer)?;
         // Forgotten first, so that dropping `self` sends no Close behind the answer.
         shared.forget(id);
-        shared.push(bytes, place)
+        shared.push(bytes, room)
     }
 }
 
 /// A service that answers calls with `handler`, each in a task of its own.
 pub struct Server<S, F> {
     handler: F,
-    memory: Arc<Semaphore>,
     _service: PhantomData<fn() -> S>,
 }
 
 impl<S, F: Clone> Clone for Server<S, F> {
     fn clone(&self) -> Self {
-        Self { handler: self.handler.clone(), memory: self.memory.clone(), _service: PhantomData }
+        Self { handler: self.handler.clone(), _service: PhantomData }
     }
 }
 
@@ -75,7 +85,7 @@ where
 {
     /// Answers with `handler`.
     pub fn new(handler: F) -> Self {
-        Self { handler, memory: memory(), _service: PhantomData }
+        Self { handler, _service: PhantomData }
     }
 
     /// Listens and serves every caller.
@@ -111,7 +121,9 @@ where
         O: Sink,
         I: Stream,
     {
-        let (shared, mut queue) = Shared::<S::Ask>::new();
+        let (shared, mut queue) = Shared::<S::Ask>::new(receiver.gate());
+        // Also when this future is dropped: every handler goes with its connection.
+        let _closing = Closing(shared.clone());
         let mut next = 0;
         let take = |id, frame, held| match frame {
             Frame::Open(ask) => {
@@ -124,11 +136,14 @@ where
             Frame::Last(_) => None,
             other => shared.common(id, other, held),
         };
+        let weak = Arc::downgrade(&shared);
         select! {
-            () = write(context, &mut sender, &mut queue) => {},
-            () = read(&mut receiver, Some(Memory { context, kib: &self.memory }), take) => {},
+            () = write(context, &mut sender, &mut queue, |frames| shared.wrote(frames)) => {},
+            () = read(&mut receiver, Some(&*shared), take) => {},
+            () = idle(context, &weak, Duration::from_millis(IDLE_MS_MAX)) => {
+                tracing::debug!(%peer, "a connection without a call ends");
+            },
         }
-        shared.close();
     }
 
     fn start<E: Spawner>(
@@ -138,22 +153,17 @@ where
         peer: Account,
         id: u64,
         ask: S::Ask,
-        held: Option<OwnedSemaphorePermit>,
+        held: Option<Held>,
     ) -> Option<()> {
-        let (slot, inbox) = Slot::new();
+        let (slot, inbox) = Slot::new(S::takes_more(&ask));
         let credit = slot.credit.clone();
-        let full = shared.with(|slots| {
-            let full = slots.len() >= CALLS_MAX;
-            if !full {
-                slots.insert(id, slot);
-            }
-            full
-        })?;
-        if full {
+        // Only this task adds calls.
+        if shared.with(|slots| slots.len())? >= CALLS_MAX {
             return None;
         }
+        shared.insert(id, slot)?;
         let half = Half { id, shared: shared.clone(), inbox, credit, taken: 0 };
-        let incoming = Incoming { half, peer, _held: held, _service: PhantomData };
+        let incoming = Incoming { half, peer, _held: held, reserved: None, _service: PhantomData };
         let handler = self.handler.clone();
         let task = context.child("call").spawn(move |_| handler(incoming, ask));
         shared.with(|slots| {
@@ -162,5 +172,13 @@ where
                 slot.task = Some(task);
             }
         })
+    }
+}
+
+struct Closing<T>(Arc<Shared<T>>);
+
+impl<T> Drop for Closing<T> {
+    fn drop(&mut self) {
+        self.0.close();
     }
 }

@@ -1,20 +1,28 @@
 //! What both ends of a connection share: the table of calls, the frames, the queue to the writer.
 
-use super::{Error, SMALL_BYTES};
-use crate::channel::{Receiver, Sender};
+use super::Error;
+use crate::channel::{
+    Receiver, Sender,
+    memory::{Gate, Held},
+};
 use bytes::{Buf as _, BufMut as _, Bytes, BytesMut};
 use commonware_codec::{DecodeExt as _, EncodeSize, Read, Write};
 use commonware_macros::select;
 use commonware_runtime::{Clock, Handle, Sink, Stream};
-use posync_protocol::limits::{
-    CALL_BYTES_MAX, CALL_MEMORY_MS_MAX, CALL_WINDOW, FRAME_BYTES_MAX, FRAMES_QUEUED_MAX, KEEP_ALIVE_MS,
-};
+use posync_protocol::limits::{CALL_WINDOW, CALLS_MAX, FRAME_BYTES_MAX, FRAMES_QUEUED_MAX, KEEP_ALIVE_MS};
 use std::{
     collections::BTreeMap,
-    sync::{Arc, Mutex, MutexGuard},
+    sync::{
+        Arc, Mutex, MutexGuard, Weak,
+        atomic::{AtomicU64, AtomicUsize, Ordering},
+    },
     time::Duration,
 };
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc};
+
+/// Frames that wait to be written beyond which a server reads no more of that connection: a peer that
+/// does not read cannot make it queue answers.
+const QUEUED_MAX: usize = 4 * CALLS_MAX;
 
 const OPEN: u8 = 0;
 const MESSAGE: u8 = 1;
@@ -33,12 +41,15 @@ pub(super) enum Frame<T> {
     Close,
 }
 
+/// Bytes of the frame that carries a message.
+pub(super) fn frame_bytes<T: EncodeSize>(message: &T) -> Result<usize, Error> {
+    let size = HEAD_BYTES + message.encode_size();
+    if size > FRAME_BYTES_MAX { Err(Error::TooLarge(size)) } else { Ok(size) }
+}
+
 /// Encodes a frame that carries a message.
 pub(super) fn frame<T: Write + EncodeSize>(kind: &Frame<()>, id: u64, message: &T) -> Result<Bytes, Error> {
-    let size = HEAD_BYTES + message.encode_size();
-    if size > FRAME_BYTES_MAX {
-        return Err(Error::TooLarge(size));
-    }
+    let size = frame_bytes(message)?;
     let mut bytes = BytesMut::with_capacity(size);
     bytes.put_u8(match kind {
         Frame::Open(()) => OPEN,
@@ -74,24 +85,27 @@ pub(super) fn parse<T: Read<Cfg = ()>>(mut bytes: Bytes) -> Option<(u64, Frame<T
     Some((id, frame))
 }
 
-/// A message and the memory that it holds of the server's bound.
-pub(super) type Held<T> = (T, Option<OwnedSemaphorePermit>);
+/// A message and the memory that it holds of the listener's.
+pub(super) type Kept<T> = (T, Option<Held>);
 
 /// One end's view of an open call.
 pub(super) struct Slot<T> {
     /// To whoever reads this call.
-    pub(super) inbox: mpsc::Sender<Held<T>>,
+    pub(super) inbox: mpsc::Sender<Kept<T>>,
     /// Messages that this side may still send.
     pub(super) credit: Arc<Semaphore>,
     /// The handler, on the server's side.
     pub(super) task: Option<Handle<()>>,
+    /// Whether the peer may send more messages.
+    more: bool,
 }
 
 impl<T> Slot<T> {
-    pub(super) fn new() -> (Self, mpsc::Receiver<Held<T>>) {
+    /// Of a call in which the peer may send `more` messages, or none.
+    pub(super) fn new(more: bool) -> (Self, mpsc::Receiver<Kept<T>>) {
         let (inbox, outlet) = mpsc::channel(CALL_WINDOW);
         let credit = Arc::new(Semaphore::new(CALL_WINDOW));
-        (Self { inbox, credit, task: None }, outlet)
+        (Self { inbox, credit, task: None, more }, outlet)
     }
 }
 
@@ -104,23 +118,44 @@ impl<T> Drop for Slot<T> {
     }
 }
 
-/// A frame for the writer, and its place in the bounded queue if it carries a message.
-pub(super) type Queued = (Bytes, Option<OwnedSemaphorePermit>);
+/// Where a message waits to be written: a place in the bounded queue, and memory on a server's side.
+pub(super) struct Room {
+    _place: OwnedSemaphorePermit,
+    _held: Option<Held>,
+}
+
+/// A frame for the writer, and its room if it carries a message.
+pub(super) type Queued = (Bytes, Option<Room>);
 
 /// One end of a connection; `T` is what arrives.
 pub(super) struct Shared<T> {
     slots: Mutex<Option<BTreeMap<u64, Slot<T>>>>,
     queue: mpsc::UnboundedSender<Queued>,
     places: Arc<Semaphore>,
+    /// On a server's side: whose memory is used.
+    gate: Option<Arc<Gate>>,
+    /// Calls that were ever opened.
+    opened: AtomicU64,
+    /// Frames in the queue.
+    queued: AtomicUsize,
+    written: Notify,
 }
 
 impl<T> Shared<T> {
-    pub(super) fn new() -> (Arc<Self>, mpsc::UnboundedReceiver<Queued>) {
+    pub(super) fn new(gate: Option<Arc<Gate>>) -> (Arc<Self>, mpsc::UnboundedReceiver<Queued>) {
         // Unbounded in type only: messages take a place; a call has one Close and one Grant per
-        // half window, and no new call starts while the writer stands still.
+        // half window, and a server reads nothing while QUEUED_MAX frames wait.
         let (queue, outlet) = mpsc::unbounded_channel();
-        let places = Arc::new(Semaphore::new(FRAMES_QUEUED_MAX));
-        (Arc::new(Self { slots: Mutex::new(Some(BTreeMap::new())), queue, places }), outlet)
+        let shared = Self {
+            slots: Mutex::new(Some(BTreeMap::new())),
+            queue,
+            places: Arc::new(Semaphore::new(FRAMES_QUEUED_MAX)),
+            gate,
+            opened: AtomicU64::new(0),
+            queued: AtomicUsize::new(0),
+            written: Notify::new(),
+        };
+        (Arc::new(shared), outlet)
     }
 
     fn lock(&self) -> MutexGuard<'_, Option<BTreeMap<u64, Slot<T>>>> {
@@ -129,7 +164,40 @@ impl<T> Shared<T> {
 
     /// Works on the table; `None` once the connection is gone.
     pub(super) fn with<R>(&self, work: impl FnOnce(&mut BTreeMap<u64, Slot<T>>) -> R) -> Option<R> {
-        self.lock().as_mut().map(work)
+        let mut slots = self.lock();
+        let slots = slots.as_mut()?;
+        let done = work(slots);
+        if let Some(calls) = self.gate.as_ref().and_then(|gate| gate.calls()) {
+            calls.store(slots.len(), Ordering::Relaxed);
+        }
+        Some(done)
+    }
+
+    /// Enters a call into the table; `None` once the connection is gone.
+    pub(super) fn insert(&self, id: u64, slot: Slot<T>) -> Option<()> {
+        self.opened.fetch_add(1, Ordering::Relaxed);
+        self.with(|slots| slots.insert(id, slot)).map(drop)
+    }
+
+    /// Calls that were ever opened and calls that are open; `None` once the connection is gone.
+    pub(super) fn activity(&self) -> Option<(u64, usize)> {
+        self.with(|slots| (self.opened.load(Ordering::Relaxed), slots.len()))
+    }
+
+    /// Waits until the writer keeps up, on a server's side.
+    async fn keeps_up(&self) {
+        while self.gate.is_some() && self.queued.load(Ordering::Acquire) > QUEUED_MAX {
+            let mut written = std::pin::pin!(self.written.notified());
+            written.as_mut().enable();
+            if self.queued.load(Ordering::Acquire) > QUEUED_MAX {
+                written.await;
+            }
+        }
+    }
+
+    fn enqueue(&self, queued: Queued) -> Result<(), Error> {
+        self.queued.fetch_add(1, Ordering::AcqRel);
+        self.queue.send(queued).map_err(|_| Error::Gone)
     }
 
     /// Ends every call.
@@ -139,14 +207,25 @@ impl<T> Shared<T> {
         drop(slots);
     }
 
-    /// Waits for a place in the writer's queue.
-    pub(super) async fn place(&self) -> Result<OwnedSemaphorePermit, Error> {
-        self.places.clone().acquire_owned().await.map_err(|_| Error::Gone)
+    /// Waits for room for a message of `bytes`, if it is not `held` already.
+    pub(super) async fn room(&self, bytes: usize, held: Option<Held>) -> Result<Room, Error> {
+        let place = self.places.clone().acquire_owned().await.map_err(|_| Error::Gone)?;
+        let held = match held {
+            Some(held) => Some(held),
+            None => self.memory(bytes).await,
+        };
+        Ok(Room { _place: place, _held: held })
+    }
+
+    /// Waits for memory for an answer of `bytes`, on a server's side.
+    pub(super) async fn memory(&self, bytes: usize) -> Option<Held> {
+        let gate = self.gate.as_ref()?;
+        Some(gate.writes.take(gate.holder()?, bytes).await)
     }
 
     /// Queues a message at its place.
-    pub(super) fn push(&self, bytes: Bytes, place: OwnedSemaphorePermit) -> Result<(), Error> {
-        self.queue.send((bytes, Some(place))).map_err(|_| Error::Gone)
+    pub(super) fn push(&self, bytes: Bytes, room: Room) -> Result<(), Error> {
+        self.enqueue((bytes, Some(room)))
     }
 
     /// Forgets a call without telling the peer: its last message does. The handler runs on.
@@ -159,18 +238,18 @@ impl<T> Shared<T> {
     pub(super) fn grant(&self, id: u64, messages: u32) {
         let mut bytes = control(GRANT, id);
         bytes.put_u32(messages);
-        let _ = self.queue.send((bytes.freeze(), None));
+        let _ = self.enqueue((bytes.freeze(), None));
     }
 
     /// Forgets a call and tells the peer, if it was still open. The handler runs on.
     pub(super) fn end(&self, id: u64) {
         if self.forget(id) {
-            let _ = self.queue.send((control(CLOSE, id).freeze(), None));
+            let _ = self.enqueue((control(CLOSE, id).freeze(), None));
         }
     }
 
     /// Handles what means the same on both sides. `None`: the peer broke the rules.
-    pub(super) fn common(&self, id: u64, frame: Frame<T>, held: Option<OwnedSemaphorePermit>) -> Option<()> {
+    pub(super) fn common(&self, id: u64, frame: Frame<T>, held: Option<Held>) -> Option<()> {
         let taken = self.with(|slots| match frame {
             Frame::Open(_) => None,
             Frame::Message(message) => match slots.get(&id) {
@@ -191,8 +270,11 @@ impl<T> Shared<T> {
     }
 }
 
-/// `None` when the window is overrun; a reader that has gone loses the message.
-fn deliver<T>(slot: &Slot<T>, message: T, held: Option<OwnedSemaphorePermit>) -> Option<Option<Slot<T>>> {
+/// `None` when the window is overrun or the call takes no more; a reader that has gone loses the message.
+fn deliver<T>(slot: &Slot<T>, message: T, held: Option<Held>) -> Option<Option<Slot<T>>> {
+    if !slot.more {
+        return None;
+    }
     match slot.inbox.try_send((message, held)) {
         Ok(()) | Err(mpsc::error::TrySendError::Closed(_)) => Some(None),
         Err(mpsc::error::TrySendError::Full(_)) => None,
@@ -212,7 +294,7 @@ fn grant<T>(slot: &Slot<T>, messages: u32) -> Option<Option<Slot<T>>> {
 pub(super) struct Half<In> {
     pub(super) id: u64,
     pub(super) shared: Arc<Shared<In>>,
-    pub(super) inbox: mpsc::Receiver<Held<In>>,
+    pub(super) inbox: mpsc::Receiver<Kept<In>>,
     pub(super) credit: Arc<Semaphore>,
     pub(super) taken: u32,
 }
@@ -220,10 +302,10 @@ pub(super) struct Half<In> {
 impl<In> Half<In> {
     /// Sends a message when the peer's window has room.
     pub(super) async fn send<Out: Write + EncodeSize>(&self, message: &Out) -> Result<(), Error> {
-        let bytes = frame(&Frame::Message(()), self.id, message)?;
+        let size = frame_bytes(message)?;
         self.credit.acquire().await.map_err(|_| Error::Gone)?.forget();
-        let place = self.shared.place().await?;
-        self.shared.push(bytes, place)
+        let room = self.shared.room(size, None).await?;
+        self.shared.push(frame(&Frame::Message(()), self.id, message)?, room)
     }
 
     /// The next message; `None` when the peer ended the call or the connection is gone.
@@ -249,6 +331,7 @@ pub(super) async fn write<E: Clock, O: Sink>(
     context: &E,
     sender: &mut Sender<O>,
     queue: &mut mpsc::UnboundedReceiver<Queued>,
+    written: impl Fn(usize),
 ) {
     loop {
         let first = select! {
@@ -269,57 +352,61 @@ pub(super) async fn write<E: Clock, O: Sink>(
             frames.push(frame);
             places.push(place);
         }
+        let count = frames.len();
         if sender.send_many(frames).await.is_err() {
             return;
         }
+        written(count);
     }
 }
 
-/// The bound of large messages, on a clock: who waits too long for memory loses the connection.
-pub(super) struct Memory<'a, E> {
-    pub(super) context: &'a E,
-    pub(super) kib: &'a Arc<Semaphore>,
+impl<T> Shared<T> {
+    /// Notes that the writer has written frames.
+    pub(super) fn wrote(&self, frames: usize) {
+        self.queued.fetch_sub(frames, Ordering::AcqRel);
+        self.written.notify_waiters();
+    }
 }
 
-impl<E: Clock> Memory<'_, E> {
-    async fn hold(&self, bytes: usize) -> Option<OwnedSemaphorePermit> {
-        let kib = u32::try_from(bytes.div_ceil(1024)).expect("a frame is below 4 GiB");
-        select! {
-            held = self.kib.clone().acquire_many_owned(kib) => Some(held.expect("the semaphore is never closed")),
-            () = self.context.sleep(Duration::from_millis(CALL_MEMORY_MS_MAX)) => None,
+/// Waits until the connection had no call for `time`, twice that at most. It does not keep it open.
+pub(super) async fn idle<E: Clock, T>(context: &E, shared: &Weak<Shared<T>>, time: Duration) {
+    let mut before = None;
+    loop {
+        let Some(now) = shared.upgrade().and_then(|shared| shared.activity()) else { return };
+        if before == Some(now) && now.1 == 0 {
+            return;
         }
+        before = Some(now);
+        context.sleep(time).await;
     }
 }
 
 /// Reads frames into `take` until the connection ends or `take` says that the peer broke the rules.
-pub(super) async fn read<E: Clock, I: Stream, T: Read<Cfg = ()>>(
+pub(super) async fn read<I: Stream, T: Read<Cfg = ()>>(
     receiver: &mut Receiver<I>,
-    memory: Option<Memory<'_, E>>,
-    mut take: impl FnMut(u64, Frame<T>, Option<OwnedSemaphorePermit>) -> Option<()>,
+    shared: Option<&Shared<T>>,
+    mut take: impl FnMut(u64, Frame<T>, Option<Held>) -> Option<()>,
 ) {
-    while let Ok(bytes) = receiver.recv().await {
-        let held = match &memory {
-            Some(memory) if bytes.len() > SMALL_BYTES => {
-                let Some(held) = memory.hold(bytes.len()).await else {
-                    tracing::warn!("no memory for a message in time; the connection is cut");
-                    return;
-                };
-                Some(held)
-            }
-            _ => None,
-        };
+    loop {
+        if let Some(shared) = shared {
+            shared.keeps_up().await;
+        }
+        let Ok((bytes, mut held)) = receiver.recv_held().await else { return };
+        let size = bytes.len();
         let Some((id, frame)) = parse(bytes) else {
             tracing::debug!("the peer sent a frame that does not decode");
             return;
         };
+        if held.is_none()
+            && !matches!(frame, Frame::Grant(_) | Frame::Close)
+            && let Some(gate) = receiver.gate()
+        {
+            let Ok(taken) = gate.take(size).await else { return };
+            held = taken;
+        }
         if take(id, frame, held).is_none() {
             tracing::debug!(id, "the peer overran a bound of the connection");
             return;
         }
     }
-}
-
-/// The bound of all large messages of a server, in KiB.
-pub(super) fn memory() -> Arc<Semaphore> {
-    Arc::new(Semaphore::new(CALL_BYTES_MAX / 1024))
 }

@@ -1,12 +1,15 @@
 //! Calls under many callers, slow readers, lost peers and peers that break the rules.
 
 use super::*;
-use crate::channel::{Listen, dial};
+use crate::channel::{Listen, READ_BYTES_MAX, dial};
 use bytes::{BufMut as _, Bytes, BytesMut};
 use commonware_codec::Encode as _;
 use commonware_cryptography::{Signer as _, ed25519};
 use commonware_runtime::{Clock, Network, Runner as _, Spawner, Supervisor as _, deterministic, tokio};
-use posync_protocol::{Account, Bounded};
+use posync_protocol::{
+    Account, Bounded,
+    limits::{CALL_WINDOW, CALLS_MAX},
+};
 use proptest::prelude::*;
 use rand_core::CryptoRng;
 use std::{
@@ -26,6 +29,10 @@ impl Service for Test {
     const NAMESPACE: &'static [u8] = b"posync/test/1";
     type Ask = Message;
     type Answer = Message;
+
+    fn takes_more(ask: &Message) -> bool {
+        ask.first() != Some(&b'1')
+    }
 }
 
 fn message(bytes: &[u8]) -> Message {
@@ -252,6 +259,7 @@ fn peers_that_break_the_rules_are_cut_off() {
     let over = |count: usize| (0..count as u64).map(|id| frame(0, id, &hang)).collect::<Vec<_>>();
     let mut window = vec![frame(0, 0, &hang)];
     window.extend((0..=CALL_WINDOW).map(|_| frame(1, 0, &message(b"x").encode())));
+    let single = vec![frame(0, 0, &message(b"1").encode()), frame(1, 0, &message(b"x").encode())];
     let table: Vec<(&str, Vec<Bytes>)> = vec![
         ("too short", vec![Bytes::from_static(&[0, 1])]),
         ("unknown kind", vec![frame(9, 0, &[])]),
@@ -265,6 +273,7 @@ fn peers_that_break_the_rules_are_cut_off() {
         ("a grant of everything", vec![frame(0, 0, &hang), frame(3, 0, &u32::MAX.to_be_bytes())]),
         ("more calls than allowed", over(CALLS_MAX + 1)),
         ("more messages than the window", window),
+        ("a message that no handler would read", single),
     ];
     deterministic::Runner::default().start(|context| async move {
         let (address, seen) = serve(&context, 9000).await;
@@ -290,35 +299,91 @@ fn peers_that_break_the_rules_are_cut_off() {
     });
 }
 
-/// Large messages that no handler is done with hold memory; beyond the bound nobody is read from,
-/// small ones on other connections go on, and who waits in vain is cut.
+/// Large messages that no handler is done with hold memory: one key's at most half of it, so that others
+/// are served at once; beyond its share a key is not read from, and who waits in vain is cut.
 #[test]
-fn large_messages_wait_for_memory() {
+fn one_key_cannot_hold_the_memory_of_a_listener() {
     deterministic::Runner::default().start(|context| async move {
         let (address, seen) = serve(&context, 9000).await;
         let (first, second) = (connect(&context, address).await, connect(&context, address).await);
-        let third = connect(&context, address).await;
+        let other = Client::<Test>::dial(context.child("other"), &context, &key(3), account(1), address)
+            .await
+            .expect("connects");
         let large = message(&[&b"h"[..], &vec![0; (2 << 20) - 100]].concat());
-        let fits = CALL_BYTES_MAX / (2 << 20);
+        let share = READ_BYTES_MAX / 2 / (2 << 20);
         let mut held = Vec::new();
-        for _ in 0..fits {
+        for _ in 0..share {
             held.push(first.open(large.clone()).await.expect("opens"));
         }
-        until(&context, || seen.running.load(Ordering::SeqCst) == fits).await;
-        let waiting = second.open(large.clone()).await.expect("opens");
-        third.call(message(b"e")).await.expect("small ones go on");
-        assert_eq!(seen.running.load(Ordering::SeqCst), fits);
+        until(&context, || seen.running.load(Ordering::SeqCst) == share).await;
+        let mut waiting =
+            second.open(message(&[&b"e"[..], &vec![0; (2 << 20) - 100]].concat())).await.expect("opens");
+        other.call(large_echo()).await.expect("another key has its own share");
+        assert_eq!(seen.running.load(Ordering::SeqCst), share);
         held.pop();
-        until(&context, || seen.running.load(Ordering::SeqCst) == fits).await;
-        drop(waiting);
-        until(&context, || seen.running.load(Ordering::SeqCst) == fits - 1).await;
-        // All memory is the connection's own: it would wait for ever.
+        waiting.recv().await.expect("it had its turn");
         held.push(first.open(large.clone()).await.expect("opens"));
+        until(&context, || seen.running.load(Ordering::SeqCst) == share).await;
+        // All that it may hold is held by its own calls: it would wait for ever.
         let mut stuck = first.open(large.clone()).await.expect("opens");
         assert!(stuck.recv().await.is_none());
         assert!(first.is_gone());
         until(&context, || seen.running.load(Ordering::SeqCst) == 0).await;
-        third.call(large_echo()).await.expect("the memory is free again");
+        assert!(!second.is_gone(), "its other connection lives");
+        other.call(large_echo()).await.expect("the memory is free again");
+    });
+}
+
+/// A peer that asks for much and reads nothing fills its share of what answers may hold, and delays nobody.
+#[test]
+fn a_peer_that_reads_nothing_delays_nobody() {
+    tokio::Runner::default().start(|context| async move {
+        let (address, seen) = serve(&context, 0).await;
+        let (mut sender, _unread) =
+            dial(context.child("raw"), &context, &key(3), Test::NAMESPACE, account(1), address)
+                .await
+                .expect("connects");
+        for id in 0..40u64 {
+            let mut frame = BytesMut::new();
+            frame.put_u8(0);
+            frame.put_u64(id);
+            frame.extend_from_slice(&large_echo().encode());
+            sender.send(frame.freeze()).await.expect("sends");
+        }
+        until(&context, || seen.running.load(Ordering::SeqCst) > 8).await;
+        let client = connect(&context, address).await;
+        for _ in 0..10 {
+            client.call(large_echo()).await.expect("answers");
+        }
+    });
+}
+
+/// A connection without a call ends, kept alive or not; one with a call that lasts stays.
+#[test]
+fn only_connections_without_a_call_end() {
+    deterministic::Runner::default().start(|context| async move {
+        let (address, seen) = serve(&context, 9000).await;
+        let follower = connect(&context, address).await;
+        let _follows = follower.open(message(b"h")).await.expect("opens");
+        let unused = connect(&context, address).await;
+        let (mut sender, mut receiver) =
+            dial(context.child("raw"), &context, &key(2), Test::NAMESPACE, account(1), address)
+                .await
+                .expect("connects");
+        let ends = async {
+            let before = context.current();
+            while receiver.recv_length().await.is_ok() {
+                let _ = sender.keep_alive().await;
+            }
+            context.current().duration_since(before).expect("time goes on")
+        };
+        let lasted = ends.await.as_millis() as u64;
+        assert!((IDLE_MS_MAX..=2 * IDLE_MS_MAX + 1_000).contains(&lasted), "{lasted}");
+        assert!(unused.is_gone(), "a caller ends what it does not use");
+        context.sleep(Duration::from_millis(10 * IDLE_MS_MAX)).await;
+        assert!(!follower.is_gone());
+        assert_eq!(seen.running.load(Ordering::SeqCst), 1);
+        follower.call(message(b"e")).await.expect("it is still served");
     });
 }
 

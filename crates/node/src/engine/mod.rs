@@ -17,13 +17,16 @@
 //! Sources: the crates `commonware-consensus` (Simplex, marshal) and `commonware-glue` (stateful, dkg).
 
 mod block;
+mod gate;
 mod sizes;
 mod tap;
+mod terms;
 mod wiring;
 
 pub use block::{BLOCK_BYTES_MAX, Block, EpochInfo, Payload, dkg_bytes};
+pub use gate::Taking;
 pub(crate) use sizes::Files;
-pub use sizes::{channels, message_bytes_max, quota};
+pub use sizes::{DESCRIPTORS, channels, message_bytes_max, quota};
 pub use tap::{Arrivals, Seeds, Tap};
 pub use wiring::{Parts, Running, Transport, start};
 

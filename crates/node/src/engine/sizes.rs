@@ -21,7 +21,7 @@ use commonware_glue::{
 use commonware_p2p::max_message_size;
 use commonware_parallel::Sequential;
 use commonware_runtime::{
-    Quota,
+    Quota, Storage,
     buffer::paged::{CacheRef, page_size},
 };
 use commonware_storage::{
@@ -29,7 +29,8 @@ use commonware_storage::{
     mmr, qmdb::current::FixedConfig, translator::EightCap,
 };
 use commonware_utils::{NZDuration, NZU32, NZU64, NZUsize};
-use posync_protocol::limits::{BLOCKS_KEPT, Parameters};
+use posync_client::channel::HANDSHAKES_MAX;
+use posync_protocol::limits::{BLOCKS_KEPT, CONNECTIONS_MAX, Parameters};
 use std::{
     num::{NonZeroU16, NonZeroU64, NonZeroUsize},
     time::Duration,
@@ -73,7 +74,16 @@ pub(super) const SYNC_BATCH: NonZeroU64 = NZU64!(256);
 pub(super) const PENDING_ACKS: NonZeroUsize = NZUsize!(16);
 /// Blocks of which the store keeps the operations, for nodes that sync.
 pub(super) const STATE_BLOCKS_KEPT: usize = 256;
-pub(super) const VIEWS_KEPT: ViewDelta = ViewDelta::new(64);
+/// Views whose votes and unfinished blocks stay on disk. Each is a file, and what a term has fewer views of
+/// is owed by terms before it, 16 files each: so it is well below the shortest term.
+pub(super) const VIEWS_KEPT: ViewDelta = ViewDelta::new(16);
+/// Blocks in a file of an archive node: it keeps every file open, 6 for this many blocks.
+const ARCHIVE_ITEMS_PER_SECTION: NonZeroU64 = NZU64!(1 << 20);
+/// Operations of the state's log, and nodes of its tree, in a file of an archive node, which prunes none.
+const ARCHIVE_ITEMS_PER_BLOB: NonZeroU64 = NZU64!(1 << 22);
+/// Files that a node may need to have open: measured below 300 with an empty ledger, and the listener's
+/// sockets. The state's log has a file for each 8,192 of its entries beyond that.
+pub const DESCRIPTORS: u64 = 400 + (CONNECTIONS_MAX + HANDSHAKES_MAX) as u64;
 pub(super) const FETCH_TIMEOUT: Duration = Duration::from_secs(2);
 pub(super) const FETCH_RETRY: Duration = Duration::from_millis(100);
 pub(super) const RESHARE_NAMESPACE: &[u8] = b"posync/reshare/1";
@@ -118,17 +128,41 @@ pub(super) const fn sync_config() -> SyncEngineConfig {
 pub(crate) struct Files {
     prefix: String,
     page_cache: CacheRef,
+    /// Files of the size for a node that prunes nothing.
+    is_large: bool,
 }
 
 impl Files {
-    /// Partitions that start with `prefix`, over a cache of `pages`.
-    pub(super) fn new(prefix: String, pages: NonZeroUsize) -> Self {
-        Self { prefix, page_cache: CacheRef::new(PAGE_SIZE, pages) }
+    /// Partitions that start with `prefix`, over a cache of `pages`. An archive has large files, unless
+    /// its directory has small ones from before, whose size is fixed.
+    pub(super) async fn open<E: Storage>(
+        context: &E,
+        prefix: String,
+        pages: NonZeroUsize,
+        archive: bool,
+    ) -> Self {
+        let files = Self { prefix, page_cache: CacheRef::new(PAGE_SIZE, pages), is_large: false };
+        let is_large = archive && context.scan(&files.partition("blocks-metadata")).await.is_err();
+        Self { is_large, ..files }
     }
 
     /// The partition (or prefix of partitions) of one part.
     pub(crate) fn partition(&self, part: &str) -> String {
         format!("{}-{part}", self.prefix)
+    }
+
+    /// The partition of a part whose files are larger in an archive.
+    fn sized(&self, part: &str) -> String {
+        self.partition(&if self.is_large { format!("archive-{part}") } else { part.into() })
+    }
+
+    const fn pick(&self, small: NonZeroU64, large: NonZeroU64) -> NonZeroU64 {
+        if self.is_large { large } else { small }
+    }
+
+    /// Consensus of a term writes there.
+    pub(super) fn consensus(&self, term: u64) -> String {
+        format!("{}_consensus_{term}", self.partition("orchestrator"))
     }
 
     /// The memory that all partitions share.
@@ -140,13 +174,13 @@ impl Files {
     pub(crate) fn archive(&self, name: &str) -> prunable::Config<EightCap, ()> {
         prunable::Config {
             translator: EightCap,
-            metadata_partition: self.partition(&format!("{name}-metadata")),
-            key_partition: self.partition(&format!("{name}-key")),
+            metadata_partition: self.sized(&format!("{name}-metadata")),
+            key_partition: self.sized(&format!("{name}-key")),
             key_page_cache: self.page_cache.clone(),
-            value_partition: self.partition(&format!("{name}-value")),
+            value_partition: self.sized(&format!("{name}-value")),
             compression: None,
             codec_config: (),
-            items_per_section: ITEMS_PER_SECTION,
+            items_per_section: self.pick(ITEMS_PER_SECTION, ARCHIVE_ITEMS_PER_SECTION),
             key_write_buffer: BUFFER,
             value_write_buffer: BUFFER,
             replay_buffer: BUFFER,
@@ -157,22 +191,22 @@ impl Files {
     pub(super) fn store(&self) -> FixedConfig<EightCap, Sequential> {
         FixedConfig {
             merkle_config: MerkleConfig {
-                journal_partition: self.partition("state-merkle-journal"),
-                metadata_partition: self.partition("state-merkle-metadata"),
-                items_per_blob: NZU64!(65_536),
+                journal_partition: self.sized("state-merkle-journal"),
+                metadata_partition: self.sized("state-merkle-metadata"),
+                items_per_blob: self.pick(NZU64!(65_536), ARCHIVE_ITEMS_PER_BLOB),
                 write_buffer: BUFFER,
                 replay_buffer: BUFFER,
                 strategy: Sequential,
                 page_cache: self.page_cache.clone(),
             },
             journal_config: LogConfig {
-                partition: self.partition("state-log"),
-                items_per_blob: NZU64!(8_192),
+                partition: self.sized("state-log"),
+                items_per_blob: self.pick(NZU64!(8_192), ARCHIVE_ITEMS_PER_BLOB),
                 page_cache: self.page_cache.clone(),
                 write_buffer: BUFFER,
                 replay_buffer: BUFFER,
             },
-            grafted_metadata_partition: self.partition("state-grafted"),
+            grafted_metadata_partition: self.sized("state-grafted"),
             translator: EightCap,
             init_cache: Some(NZUsize!(65_536)),
             init_buffer: NZUsize!(1 << 20),

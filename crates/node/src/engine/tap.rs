@@ -24,7 +24,7 @@ use posync_client::watch;
 use std::{
     collections::{BTreeMap, VecDeque},
     sync::{Arc, Mutex},
-    time::{Duration, SystemTime},
+    time::Duration,
 };
 
 /// Rounds whose seed is remembered.
@@ -73,12 +73,16 @@ impl Seeds {
     }
 }
 
-/// When each recent block was first seen here.
+/// For each recent block, a timer of one pace that began when it was first seen here. A timer and no time:
+/// a clock that steps back holds up no block.
 #[derive(Clone, Default)]
-pub struct Arrivals(Arc<Mutex<VecDeque<(Digest, SystemTime)>>>);
+pub struct Arrivals(Arc<Mutex<VecDeque<(Digest, Due)>>>);
+
+/// Whether a block is one pace old.
+type Due = watch::Receiver<bool>;
 
 impl Arrivals {
-    fn note(&self, digest: Digest, now: SystemTime) {
+    fn note<E: Runtime>(&self, digest: Digest, context: &E, pace: Duration) {
         let mut arrivals = self.0.lock().expect("no holder panics");
         if arrivals.iter().any(|(seen, _)| *seen == digest) {
             return;
@@ -86,13 +90,25 @@ impl Arrivals {
         if arrivals.len() == ARRIVALS_MAX {
             arrivals.pop_front();
         }
-        arrivals.push_back((digest, now));
+        let due = watch::Sender::new(false);
+        arrivals.push_back((digest, due.subscribe()));
+        drop(arrivals);
+        context.child("pace").spawn(move |clock| async move {
+            clock.sleep(pace).await;
+            due.send_replace(true);
+        });
     }
 
-    fn of(&self, digest: &Digest) -> Option<SystemTime> {
-        let arrivals = self.0.lock().expect("no holder panics");
-        let (_, time) = arrivals.iter().find(|(seen, _)| seen == digest)?;
-        Some(*time)
+    /// Waits until a block is one pace old; not for one that was not seen.
+    async fn wait(&self, digest: &Digest) {
+        let due = {
+            let arrivals = self.0.lock().expect("no holder panics");
+            arrivals.iter().find(|(seen, _)| seen == digest).map(|(_, due)| due.clone())
+        };
+        if let Some(mut due) = due {
+            // A timer that is gone holds nobody up.
+            let _ = due.wait_for(|due| *due).await;
+        }
     }
 }
 
@@ -126,7 +142,7 @@ impl<E: Runtime, D> Tap<E, D> {
     }
 
     /// Waits until a child of the parent in `context` may be built.
-    async fn ready(&self, clock: &E, context: &Context) {
+    async fn ready(&self, context: &Context) {
         let (parent_view, parent) = context.parent;
         if parent_view != View::zero() {
             let round = Round::new(context.round.epoch(), parent_view);
@@ -137,8 +153,7 @@ impl<E: Runtime, D> Tap<E, D> {
             }
             self.seeds.wait(round).await;
         }
-        let arrived = self.arrivals.of(&parent).unwrap_or(SystemTime::UNIX_EPOCH);
-        clock.sleep_until(arrived + self.pace).await;
+        self.arrivals.wait(&parent).await;
     }
 
     async fn finalization(&self, digest: &Digest) -> Option<Finalization> {
@@ -158,16 +173,16 @@ where
     async fn propose(&mut self, context: Context) -> oneshot::Receiver<Digest> {
         let (mut sender, receiver) = oneshot::channel();
         let mut tap = self.clone();
-        self.context.child("propose").spawn(move |clock| async move {
+        self.context.child("propose").spawn(move |_| async move {
             let build = async {
-                tap.ready(&clock, &context).await;
+                tap.ready(&context).await;
                 tap.inner.propose(context).await.await
             };
             select! {
                 () = sender.closed() => {},
                 built = build => {
                     if let Ok(digest) = built {
-                        tap.arrivals.note(digest, clock.current());
+                        tap.arrivals.note(digest, &*tap.context, tap.pace);
                         let _ = sender.send(digest);
                     }
                 },
@@ -177,7 +192,7 @@ where
     }
 
     async fn verify(&mut self, context: Context, digest: Digest) -> oneshot::Receiver<bool> {
-        self.arrivals.note(digest, self.context.current());
+        self.arrivals.note(digest, &*self.context, self.pace);
         self.inner.verify(context, digest).await
     }
 }

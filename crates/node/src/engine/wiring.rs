@@ -5,11 +5,13 @@
 
 use super::{
     AUTHORITIES_MAX, Block, Database, Digest, Marshal, PrivateKey, PublicKey, Runtime, Scheme, Seeds,
-    StoreOperation, Tap, Variant,
+    StoreOperation, Taking, Tap, Variant,
+    gate::Gated,
     sizes::{
         BUFFER, FETCH_RETRY, FETCH_TIMEOUT, Files, ITEMS_PER_SECTION, MAILBOX, PENDING_ACKS,
         RESHARE_NAMESPACE, SYNC_BATCH, VIEWS_KEPT, prune_config, sync_config,
     },
+    terms,
 };
 use crate::{
     application::{Application, Setup},
@@ -139,9 +141,13 @@ where
     S: Sender<PublicKey = PublicKey>,
     R: Receiver<PublicKey = PublicKey>,
 {
-    let node = Node::new(context, parts, transport.manager, transport.blocker);
+    let node = Node::new(context, parts, transport.manager, transport.blocker).await;
+    let taking = Taking::default();
     let [votes, certificates, missing, backfill, broadcast, state, reshare, probe, told] =
         <[_; 9]>::try_from(transport.channels).ok().expect("a transport carries every engine channel");
+    let [votes, certificates, missing, backfill, broadcast, reshare] =
+        [votes, certificates, missing, backfill, broadcast, reshare]
+            .map(|(sender, receiver)| (sender, Gated::new(receiver, &taking)));
 
     let plan = Sync::init(node.context.child("plan"), node.files.partition("engine")).await;
     let (plan, synced, probe, probe_task) = node.probe(plan, probe).await;
@@ -187,12 +193,15 @@ where
     probe.attach(marshal.clone());
     let stateful_task = stateful.start();
 
+    let sweep_task = node.past_terms(applied.clone());
     let database = mailbox.subscribe_databases().await;
     let witness = node.witness.clone();
-    let handle = Handle::new(node.parts.genesis.clone(), marshal, database, outcomes, applied, witness);
+    let handle =
+        Handle::new(node.parts.genesis.clone(), marshal, database, outcomes, applied, (witness, taking));
     ledger.send_replace(Some(handle.clone()));
     let actors = vec![
         node.witness_task(told),
+        sweep_task,
         probe_task,
         resolver_task,
         reshare_task,
@@ -210,7 +219,7 @@ where
     M: AddressableManager<PublicKey = PublicKey> + std::marker::Sync,
     B: Blocker<PublicKey = PublicKey> + std::marker::Sync,
 {
-    fn new(context: E, parts: Parts, manager: M, blocker: B) -> Self {
+    async fn new(context: E, parts: Parts, manager: M, blocker: B) -> Self {
         let term = parts.genesis.parameters.term_blocks();
         let kept = PENDING_ACKS.get() as u64 + 1 + BLOCKS_KEPT;
         assert!(
@@ -221,9 +230,11 @@ where
         assert!(payload <= DKG_BYTES_MAX, "a body holds {DKG_BYTES_MAX} bytes of reshare, not {payload}");
         let weights = Weights::default();
         let genesis = parts.genesis.block::<E>();
+        let pages = parts.page_cache_pages;
+        let files = Files::open(&context, parts.prefix.clone(), pages, parts.archive).await;
         Self {
             peers: Peers::new(manager, weights.clone()),
-            files: Files::new(parts.prefix.clone(), parts.page_cache_pages),
+            files,
             term: NonZeroU64::new(term).expect("a checked genesis has blocks in a term"),
             genesis: Digested::precomputed(genesis.clone(), genesis.digest()),
             schemes: Schemes::default(),
@@ -447,6 +458,13 @@ where
         let (sender, receiver) = channel;
         let receiver = Overheard::new(receiver, self.witness.clone());
         (mailbox, engine.start((sender, receiver)))
+    }
+
+    /// Removes the journals of past terms.
+    fn past_terms(&self, applied: watch::Receiver<u64>) -> Task<()> {
+        let (files, term) = (self.files.clone(), self.term);
+        let run = move |context| terms::run(context, term, applied, move |term| files.consensus(term));
+        self.context.child("past_terms").spawn(run)
     }
 
     fn witness_task<S, R>(&self, channel: Channel<S, R>) -> Task<()>

@@ -73,6 +73,34 @@ impl Secrets {
         }
     }
 
+    fn names(&self) -> Vec<String> {
+        match self {
+            Self::Disk(directory) => entries(directory),
+            Self::Memory(table) => table.lock().expect("no holder panics").keys().cloned().collect(),
+        }
+    }
+
+    /// Whether it holds a share of the network key.
+    pub fn has_share(&self) -> bool {
+        self.names().iter().any(|name| name.starts_with("share-"))
+    }
+
+    /// Whether it holds a share that a reshare gave: the node has run before.
+    pub(crate) fn has_later_share(&self) -> bool {
+        let later =
+            |name: &String| name.starts_with("share-") && epoch_of(name).is_some_and(|epoch| epoch > 0);
+        self.names().iter().any(later)
+    }
+
+    /// Moves everything but the last proposed view to `aside`, so that nothing is signed with it.
+    pub(crate) fn set_shares_aside(&self, aside: &Path) -> io::Result<()> {
+        let Self::Disk(directory) = self else { return Ok(()) };
+        for name in entries(directory).into_iter().filter(|name| name != PROPOSED) {
+            fs::rename(directory.join(&name), aside.join(&name))?;
+        }
+        File::open(directory)?.sync_all()
+    }
+
     fn put(&self, name: &str, bytes: &[u8]) {
         match self {
             Self::Disk(directory) => write_private(directory, name, bytes)

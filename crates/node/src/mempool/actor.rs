@@ -1,20 +1,24 @@
 //! Moves operations: from callers and other authorities through the door into the pool, and out.
 //!
-//! One task owns the order of things. It gathers for [`GATHER_MS`] what callers and peers bring,
-//! verifies all signatures of the batch at once, asks the applied state about signers, and only
-//! then locks the pool, for microseconds. An answer to a challenge that this node has not applied
-//! yet waits for its block.
+//! One task owns the order of things. It gathers for [`GATHER_MS`] what callers and peers bring, asks
+//! the applied state about signers, verifies signatures of those that have standing, and only then
+//! locks the pool, for microseconds. The free lanes go first, and again after each [`CHECKS_MAX`]
+//! signatures of paid ones: an answer to a challenge waits for some milliseconds at most. An answer
+//! to a challenge that this node has not applied yet waits for its block.
 //!
-//! Bounds: [`INGRESS_QUEUED_MAX`] operations of callers in each lane, [`EARLY_MAX`] early statements, batches of
-//! [`BATCH_MAX`]; what exceeds them is told `Full`.
+//! Bounds: [`INGRESS_QUEUED_MAX`] operations of callers in each lane, [`QUEUED_PER_PEER`] of one caller,
+//! [`EARLY_MAX`] early statements, batches of [`BATCH_MAX`]; what exceeds them is told `Full`. A signer
+//! whose own operation carries a bad signature, and an authority that passes one on, is heard again with
+//! the next block.
 
 use super::{
     admit::{self, Slots, funds},
-    state::{Pool, Refused},
+    state::{Admission, Pool, Refused},
 };
 use crate::{
+    engine::PublicKey,
     handle::{Handle, Operations},
-    ingress,
+    ingress::{self, Part},
 };
 use commonware_codec::{Copying, Decode as _, Encode as _, EncodeSize as _};
 use commonware_macros::select;
@@ -27,17 +31,23 @@ use posync_protocol::{
     ledger::{self, BlockContext},
     limits::{GATHER_MS, GOSSIP_BYTES_MAX, INGRESS_QUEUED_MAX, OPERATIONS_MAX},
     operation::Lane,
-    record::{AccountState, System},
+    record::{AccountState, Audit, System},
 };
 use rand_core::CryptoRng;
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex, MutexGuard},
     time::Duration,
 };
 
 /// Operations that one batch verifies.
 const BATCH_MAX: usize = 512;
+/// Signatures of paid operations that are verified before the free lanes are looked at again: ~20 ms.
+const CHECKS_MAX: usize = 512;
+/// Operations of one caller that wait to be checked.
+const QUEUED_PER_PEER: usize = INGRESS_QUEUED_MAX / 8;
+/// Signers and authorities that are remembered until the next block for a bad signature.
+const LIARS_MAX: usize = 1024;
 /// Statements that came before their block; the next ones are refused.
 const EARLY_MAX: usize = 256;
 /// Records that one batch of upkeep reads: of 31 that name as much as they may. More is told `Full`.
@@ -55,6 +65,8 @@ struct Arrival {
     id: Hash,
     operation: Operation,
     done: Option<oneshot::Sender<Submitted>>,
+    /// The authority that passed it on.
+    from: Option<Account>,
 }
 
 impl Arrival {
@@ -74,6 +86,38 @@ pub struct Mempool {
     paid: mpsc::Sender<Arrival>,
     dirty: Arc<Mutex<BTreeSet<Account>>>,
     moved: watch::Sender<u64>,
+    /// Operations of each caller that wait to be checked.
+    callers: Arc<Mutex<BTreeMap<Account, usize>>>,
+}
+
+/// Counts an operation of a caller while it waits.
+struct Queued<'a> {
+    callers: &'a Mutex<BTreeMap<Account, usize>>,
+    caller: Account,
+}
+
+impl<'a> Queued<'a> {
+    fn new(callers: &'a Mutex<BTreeMap<Account, usize>>, caller: Account) -> Option<Self> {
+        let mut all = callers.lock().expect("no holder panics");
+        let count = all.entry(caller).or_insert(0);
+        if *count >= QUEUED_PER_PEER {
+            return None;
+        }
+        *count += 1;
+        Some(Self { callers, caller })
+    }
+}
+
+impl Drop for Queued<'_> {
+    fn drop(&mut self) {
+        let mut all = self.callers.lock().expect("no holder panics");
+        if let Some(count) = all.get_mut(&self.caller) {
+            *count -= 1;
+            if *count == 0 {
+                all.remove(&self.caller);
+            }
+        }
+    }
 }
 
 /// The other end, to be given to [`Mempool::run`].
@@ -88,12 +132,21 @@ impl Mempool {
         let (free, free_inbox) = mpsc::channel(INGRESS_QUEUED_MAX);
         let (paid, paid_inbox) = mpsc::channel(INGRESS_QUEUED_MAX);
         let (pool, dirty, moved) = (Arc::default(), Arc::default(), watch::Sender::new(0));
-        let mempool = Self { pool, free, paid, dirty, moved };
+        let mempool = Self { pool, free, paid, dirty, moved, callers: Arc::default() };
         (mempool, Inbox { free: free_inbox, paid: paid_inbox })
     }
 
     fn pool(&self) -> MutexGuard<'_, Pool> {
         self.pool.lock().expect("the pool does not panic")
+    }
+
+    /// Takes an encoded operation of `caller`, as [`Self::submit`]; each has its share of what waits.
+    ///
+    /// # Errors
+    /// [`Refused`].
+    pub async fn submit_of(&self, caller: Account, bytes: Vec<u8>) -> Submitted {
+        let _queued = Queued::new(&self.callers, caller).ok_or(Refused::Full)?;
+        self.submit(bytes).await
     }
 
     /// Takes an encoded operation and waits until it is checked.
@@ -105,7 +158,7 @@ impl Mempool {
         let (done, answer) = oneshot::channel();
         // Apart from the first step on: a queue full of payments holds up no answer to a challenge.
         let queue = if operation.body.has_nonce() { &self.paid } else { &self.free };
-        let arrival = Arrival { id: operation.id(), operation, done: Some(done) };
+        let arrival = Arrival { id: operation.id(), operation, done: Some(done), from: None };
         queue.try_send(arrival).map_err(|_| Refused::Full)?;
         answer.await.unwrap_or(Err(Refused::Full))
     }
@@ -125,11 +178,18 @@ impl Mempool {
     where
         E: Clock + CryptoRng,
         S: Sender,
-        R: Receiver,
+        R: Receiver<PublicKey = PublicKey>,
     {
         let moved = self.moved.subscribe();
         let heights = handle.heights();
-        let actor = Actor { mempool: self, context, handle, sender: channel.0, early: Vec::new() };
+        let actor = Actor {
+            mempool: self,
+            context,
+            handle,
+            sender: channel.0,
+            early: Vec::new(),
+            liars: BTreeSet::new(),
+        };
         actor.run(inbox, channel.1, moved, heights).await;
     }
 }
@@ -164,10 +224,15 @@ struct Actor<E, S> {
     handle: Handle,
     sender: S,
     early: Vec<Arrival>,
+    /// Who signed or passed on a bad signature since the last block.
+    liars: BTreeSet<Account>,
 }
 
+/// An operation with standing, in its lane.
+type Standing = (Arrival, Admission);
+
 impl<E: Clock + CryptoRng, S: Sender> Actor<E, S> {
-    async fn run<R: Receiver>(
+    async fn run<R: Receiver<PublicKey = PublicKey>>(
         mut self,
         mut inbox: Inbox,
         mut gossip: R,
@@ -182,16 +247,19 @@ impl<E: Clock + CryptoRng, S: Sender> Actor<E, S> {
                     Err(_) => return,
                 },
                 changed = heights.changed() => match changed {
-                    Ok(()) => arrivals.append(&mut self.early),
-                    Err(_) => return,
-                },
-                message = gossip.recv() => match message {
-                    Ok((_, bytes)) => arrivals.extend(unpacked(bytes.as_ref())),
+                    Ok(()) => {
+                        self.liars.clear();
+                        arrivals.append(&mut self.early);
+                    }
                     Err(_) => return,
                 },
                 arrival = inbox.free.recv() => match arrival {
                     Some(arrival) => arrivals.push(arrival),
                     None => return,
+                },
+                message = gossip.recv() => match message {
+                    Ok((from, bytes)) => arrivals.extend(self.passed_on(Account::of(&from), bytes.as_ref())),
+                    Err(_) => return,
                 },
                 arrival = inbox.paid.recv() => match arrival {
                     Some(arrival) => arrivals.push(arrival),
@@ -200,16 +268,22 @@ impl<E: Clock + CryptoRng, S: Sender> Actor<E, S> {
             }
             if arrivals.iter().any(|arrival| arrival.done.is_some()) {
                 self.context.sleep(Duration::from_millis(GATHER_MS)).await;
-                while arrivals.len() < BATCH_MAX
-                    && let Ok(arrival) = inbox.free.try_recv().or_else(|_| inbox.paid.try_recv())
-                {
-                    arrivals.push(arrival);
-                }
+            }
+            // Also beside gossip that never ends.
+            while arrivals.len() < BATCH_MAX
+                && let Ok(arrival) = inbox.free.try_recv().or_else(|_| inbox.paid.try_recv())
+            {
+                arrivals.push(arrival);
             }
             if !arrivals.is_empty() {
-                self.admit(arrivals).await;
+                self.admit(arrivals, &mut inbox.free).await;
             }
         }
+    }
+
+    /// A batch of an authority, unless it passed on a bad signature since the last block.
+    fn passed_on(&self, from: Account, bytes: &[u8]) -> Vec<Arrival> {
+        if self.liars.contains(&from) { Vec::new() } else { unpacked(from, bytes) }
     }
 
     /// What the next block knows, as far as the door needs it.
@@ -224,7 +298,40 @@ impl<E: Clock + CryptoRng, S: Sender> Actor<E, S> {
         }
     }
 
-    async fn admit(&mut self, arrivals: Vec<Arrival>) {
+    /// Checks what arrived, the free lanes first and again between pieces of the paid one.
+    async fn admit(&mut self, arrivals: Vec<Arrival>, free: &mut mpsc::Receiver<Arrival>) {
+        let (paid, first): (Vec<_>, Vec<_>) =
+            arrivals.into_iter().partition(|arrival| arrival.operation.body.has_nonce());
+        let mut own = Vec::new();
+        self.admit_batch(first, &mut own).await;
+        let mut paid = self.standing(paid).await.into_iter().peekable();
+        while paid.peek().is_some() {
+            let (mut piece, mut checks) = (Vec::new(), 0);
+            while let Some((arrival, _)) = paid.peek()
+                && (piece.is_empty() || checks < CHECKS_MAX)
+            {
+                checks += arrival.operation.signatures(&self.handle.chain()).len();
+                piece.extend(paid.next());
+            }
+            self.verify(piece, &mut own);
+            let between: Vec<Arrival> = std::iter::from_fn(|| free.try_recv().ok()).take(BATCH_MAX).collect();
+            self.admit_batch(between, &mut own).await;
+        }
+        self.send(own);
+    }
+
+    async fn admit_batch(&mut self, arrivals: Vec<Arrival>, own: &mut Vec<Operation>) {
+        if !arrivals.is_empty() {
+            let standing = self.standing(arrivals).await;
+            self.verify(standing, own);
+        }
+    }
+
+    /// Answers what is known, malformed or without standing in the applied state; returns the rest.
+    async fn standing(&mut self, arrivals: Vec<Arrival>) -> Vec<Standing> {
+        if arrivals.is_empty() {
+            return Vec::new();
+        }
         let next = self.next();
         let slots = self.look_up(BTreeSet::from([System::key()])).await;
         let system = slots.get(&System::key()).and_then(|slot| System::from_slot(slot).ok());
@@ -239,23 +346,11 @@ impl<E: Clock + CryptoRng, S: Sender> Actor<E, S> {
                 open.push(arrival);
             }
         }
-        let operations = open.iter().map(|arrival| &arrival.operation);
-        let good = ingress::verify_guarded(&mut self.context, &next.chain, operations);
-        let mut verified = Vec::new();
-        for (arrival, good) in open.into_iter().zip(good) {
-            if good { verified.push(arrival) } else { arrival.answer(Err(Code::BadSignature.into())) }
-        }
-        for Arrival { operation, .. } in &verified {
-            // Also one that may not wait here, beside another with its nonce, was signed.
-            if let Body::AuditCommit(commit) = &operation.body {
-                self.handle.witness().commitment(&operation.signer, commit);
-            }
-        }
         let (mut keys, mut left) = (BTreeSet::new(), UPKEEP_KEYS_MAX);
         let mut named = Vec::new();
         // Upkeep that the provider itself sends is looked at first.
-        verified.sort_by_key(|arrival| !is_own_upkeep(&arrival.operation));
-        for arrival in verified {
+        open.sort_by_key(|arrival| !is_own_upkeep(&arrival.operation));
+        for arrival in open {
             let operation = &arrival.operation;
             match ingress::guarded(operation, || Ok(admit::keys(operation, &next.parameters))) {
                 Ok(names) if operation.body.lane() == Lane::Upkeep && names.len() > left => {
@@ -269,12 +364,69 @@ impl<E: Clock + CryptoRng, S: Sender> Actor<E, S> {
                 Err(code) => arrival.answer(Err(code.into())),
             }
         }
-        let (verified, slots) = (named, self.look_up(keys).await);
-        let mut own = Vec::new();
-        for arrival in verified {
-            self.place(arrival, &next, &slots, &mut own);
+        let slots = self.look_up(keys).await;
+        named.into_iter().filter_map(|arrival| self.judge(arrival, &next, &slots)).collect()
+    }
+
+    /// The lane of an operation by the applied state, or its answer.
+    fn judge(&mut self, arrival: Arrival, next: &BlockContext, slots: &Slots) -> Option<Standing> {
+        let operation = &arrival.operation;
+        let judged = ingress::guarded(operation, || {
+            let admission = admit::admit(operation, next, slots)?;
+            admit::check_funds(operation, &admission).map(|()| admission)
+        });
+        match (judged, &operation.body) {
+            (Ok(_), _) if self.liars.contains(&operation.signer) => arrival.answer(Err(Refused::Full)),
+            (Ok(admission), _) => return Some((arrival, admission)),
+            (Err(_), Body::Statement(statement)) => {
+                // Who is no provider is never asked.
+                let height = statement.height;
+                let is_provider = slots.contains_key(&Audit::key(&operation.signer));
+                self.wait_or_refuse(arrival, height, is_provider);
+            }
+            (Err(code), _) => arrival.answer(Err(code.into())),
         }
-        self.send(own);
+        None
+    }
+
+    /// Puts into the pool what carries only good signatures: the signer's own are verified first.
+    fn verify(&mut self, standing: Vec<Standing>, own: &mut Vec<Operation>) {
+        let chain = self.handle.chain();
+        let signed = self.only_good(standing, Part::Own);
+        let (carriers, single): (Vec<_>, Vec<_>) =
+            signed.into_iter().partition(|(arrival, _)| arrival.operation.signatures(&chain).len() > 1);
+        let mut good = single;
+        good.extend(self.only_good(carriers, Part::All));
+        for (arrival, admission) in good {
+            if let Body::AuditCommit(commit) = &arrival.operation.body {
+                // Also one that may not wait here, beside another with its nonce, was signed.
+                self.handle.witness().commitment(&arrival.operation.signer, commit);
+            }
+            self.place(arrival, admission, own);
+        }
+    }
+
+    /// Answers those with a bad signature, and remembers whose fault it is.
+    fn only_good(&mut self, standing: Vec<Standing>, part: Part) -> Vec<Standing> {
+        let operations = standing.iter().map(|(arrival, _)| &arrival.operation);
+        let chain = self.handle.chain();
+        let verdicts = ingress::verify_guarded(&mut self.context, &chain, operations, part);
+        let mut good = Vec::new();
+        for ((arrival, admission), is_good) in standing.into_iter().zip(verdicts) {
+            if is_good {
+                good.push((arrival, admission));
+                continue;
+            }
+            // What it carries is its signer's fault; who signed is not known before.
+            let signer = (part == Part::All).then_some(arrival.operation.signer);
+            for liar in signer.into_iter().chain(arrival.from) {
+                if self.liars.len() < LIARS_MAX {
+                    self.liars.insert(liar);
+                }
+            }
+            arrival.answer(Err(Code::BadSignature.into()));
+        }
+        good
     }
 
     /// Reads slots of the applied state.
@@ -285,16 +437,7 @@ impl<E: Clock + CryptoRng, S: Sender> Actor<E, S> {
     }
 
     /// Puts one verified operation into the pool, or says why not.
-    fn place(&mut self, arrival: Arrival, next: &BlockContext, slots: &Slots, own: &mut Vec<Operation>) {
-        let judged = ingress::guarded(&arrival.operation, || admit::admit(&arrival.operation, next, slots));
-        let admission = match (judged, &arrival.operation.body) {
-            (Ok(admission), _) => admission,
-            (Err(_), Body::Statement(statement)) => {
-                let height = statement.height;
-                return self.wait_or_refuse(arrival, height);
-            }
-            (Err(code), _) => return arrival.answer(Err(code.into())),
-        };
+    fn place(&mut self, arrival: Arrival, admission: Admission, own: &mut Vec<Operation>) {
         let mut pool = self.mempool.pool();
         let result = pool.insert(arrival.id, arrival.operation.clone(), admission);
         let is_behind_gap = pool.is_behind_gap(&arrival.id);
@@ -310,9 +453,10 @@ impl<E: Clock + CryptoRng, S: Sender> Actor<E, S> {
     }
 
     /// A challenge of a block that is not applied here yet may come true; any other is refused.
-    fn wait_or_refuse(&mut self, arrival: Arrival, height: u64) {
+    fn wait_or_refuse(&mut self, arrival: Arrival, height: u64, is_provider: bool) {
         let applied = self.handle.applied();
-        if height > applied && height - applied <= EARLY_BLOCKS_MAX && self.early.len() < EARLY_MAX {
+        let has_room = is_provider && self.early.len() < EARLY_MAX;
+        if has_room && height > applied && height - applied <= EARLY_BLOCKS_MAX {
             self.early.push(arrival);
         } else {
             arrival.answer(Err(Code::NotDrawn.into()));
@@ -364,9 +508,10 @@ fn is_own_upkeep(operation: &Operation) -> bool {
 }
 
 /// A peer's batch; bytes that do not decode are no batch.
-fn unpacked(bytes: &[u8]) -> Vec<Arrival> {
+fn unpacked(from: Account, bytes: &[u8]) -> Vec<Arrival> {
     let batch = (bytes.len() <= 2 * GOSSIP_BYTES_MAX).then(|| Batch::decode_cfg(Copying(bytes), &()));
     let operations = batch.and_then(Result::ok).map(Bounded::into_inner).unwrap_or_default();
-    let arrival = |operation: Operation| Arrival { id: operation.id(), operation, done: None };
+    let arrival =
+        |operation: Operation| Arrival { id: operation.id(), operation, done: None, from: Some(from) };
     operations.into_iter().map(arrival).collect()
 }

@@ -4,6 +4,7 @@
 //! that it is against, upkeep needs a provider with something due in all that it names. All but
 //! statements need an account. The ledger judges again, over
 //! every record that the operation names; this check keeps out what could never stand in a block.
+//! It comes before signatures are verified: what a stranger sends costs a look-up.
 
 use super::state::{Admission, Funds};
 use posync_protocol::{
@@ -11,7 +12,7 @@ use posync_protocol::{
     agreement::is_over,
     audit::{is_awake, is_expired},
     ledger::{BlockContext, Size},
-    limits::{EVIDENCE_EPOCHS_MAX, Parameters},
+    limits::{EVIDENCE_EPOCHS_MAX, MEMPOOL_PER_ACCOUNT, Parameters},
     operation::{Evidence, Lane, Settle},
     record::{AccountState, Agreement, Audit, DataSet, Ending, Endings, Offences, Provider, Seat, Use},
 };
@@ -82,6 +83,23 @@ pub(super) fn admit(operation: &Operation, next: &BlockContext, slots: &Slots) -
         (_, Lane::Reserved) => Err(Code::AuditNotSeat),
         _ => Ok(Admission::Paid { funds, units: Size::of(next, operation).units() }),
     }
+}
+
+/// Checks that the signer may pay what it offers and that its nonce is near: what the applied state can
+/// say of it before its signatures are verified.
+///
+/// # Errors
+/// `NonceOld`, `NonceGap`, `Balance`.
+pub(super) fn check_funds(operation: &Operation, admission: &Admission) -> Result<(), Code> {
+    let funds = match admission {
+        Admission::Paid { funds, .. } if operation.nonce < funds.nonce => return Err(Code::NonceOld),
+        Admission::Paid { funds, .. } if operation.nonce - funds.nonce >= MEMPOOL_PER_ACCOUNT as u64 => {
+            return Err(Code::NonceGap);
+        }
+        Admission::Paid { funds, .. } | Admission::Reserved { funds, .. } => funds,
+        Admission::Statement | Admission::Upkeep { .. } => return Ok(()),
+    };
+    if operation.max_fee > funds.balance { Err(Code::Balance) } else { Ok(()) }
 }
 
 /// Checks that evidence is against a seat, counts still, and is not known (AU-5).

@@ -1,0 +1,67 @@
+//! The number of files that a process may have open, raised at start and checked against what it needs.
+//!
+//! A role calls [`require`] before it opens anything: too low a limit is told then, with the number to
+//! set, and not by a failure hours later.
+
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+/// The limit is below what the role needs, and this process may not raise it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "this process may have {limit} files open at once, and {needed} are needed; raise the hard limit: \
+     `ulimit -n {needed}` in the shell that starts it, or LimitNOFILE={needed} in its service unit"
+)]
+pub struct TooFew {
+    /// What the process may open.
+    pub limit: u64,
+    /// What it needs.
+    pub needed: u64,
+}
+
+/// Raises the soft limit of open files to the hard limit, and checks that it is at least `needed`.
+/// Returns the limit that holds from now on.
+///
+/// # Errors
+/// [`TooFew`].
+pub fn require(needed: u64) -> Result<u64, TooFew> {
+    let before = getrlimit(Resource::Nofile);
+    if before.current != before.maximum {
+        let raised = Rlimit { current: before.maximum, maximum: before.maximum };
+        // Systems may cap it below the hard limit; what holds is read back.
+        let _ = setrlimit(Resource::Nofile, raised);
+    }
+    let limit = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+    if limit < needed { Err(TooFew { limit, needed }) } else { Ok(limit) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::process::Command;
+
+    const CHILD: &str = "POSYNC_TEST_DESCRIPTORS";
+
+    /// Runs this test again in a shell with limits of its own.
+    fn with_limits(soft: u64, hard: u64, needed: u64) -> bool {
+        let program = std::env::current_exe().expect("this test");
+        let script = format!(
+            "ulimit -Sn {soft} && ulimit -Hn {hard} && exec \"$0\" --exact \
+             descriptors::tests::the_limit_is_raised_and_too_few_are_named"
+        );
+        let mut child = Command::new("sh");
+        child.arg("-c").arg(script).arg(program).env(CHILD, needed.to_string());
+        child.output().expect("a shell").status.success()
+    }
+
+    #[test]
+    fn the_limit_is_raised_and_too_few_are_named() {
+        if let Ok(needed) = std::env::var(CHILD) {
+            require(needed.parse().expect("a number")).expect("enough");
+            return;
+        }
+        assert!(with_limits(64, 128, 100), "the soft limit is raised to the hard one");
+        assert!(!with_limits(64, 128, 129), "one too few is refused");
+        let told = TooFew { limit: 128, needed: 129 }.to_string();
+        assert!(told.contains("ulimit -n 129") && told.contains("128 files"), "{told}");
+    }
+}

@@ -1,0 +1,268 @@
+//! What an authority does about damaged or lost local state: it sets it aside, never deletes it, and takes
+//! the state from the others.
+//!
+//! ```text
+//!   start ──panic before the state is readable──► 1. state, blocks, outcomes ──► set-aside-N/   start again:
+//!                                                    (votes and shares stay)                   state sync
+//!                 ──panic again─────────────────► 2. all of storage and the shares ──► set-aside-N+1/
+//!                                                    (it signs with the next term's share)
+//!   storage gone, shares there ─────────────────► as 2
+//!   a file `set-state-aside` ───────────────────► as 1
+//! ```
+//!
+//! What fails once the state is readable is no damage as far as anyone knows: a fault in the program would stop
+//! all authorities at once, and none must give up its state for that. An operator decides.
+//!
+//! Invariants
+//! 1. Nothing is deleted. A directory is renamed within its volume.
+//! 2. Nothing is signed twice. Where the journals of votes stay, they are replayed. Where they are lost or
+//!    damaged, the shares of the running terms are set aside with them: the node follows, and signs again
+//!    with the share of the next term, of which it has signed nothing. The last view it proposed in
+//!    stays with it in both cases.
+//! 3. A crash at any point of it is taken up by the next start: the request for state sync is on disk
+//!    before anything is moved, and goes when the state is readable again.
+
+use crate::{
+    config::ConfigError,
+    epoch::secrets::{Secrets, write_private},
+};
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+};
+
+/// Directories of set-aside state; with more, something else is wrong.
+const ASIDE_MAX: u32 = 8;
+/// Asks for state sync at the next start.
+const SYNC: &str = "sync-state";
+/// Says that the node has had state: storage that is missing is lost.
+const STARTED: &str = "started";
+/// The operator's wish that the next start sets the state aside.
+pub(crate) const WISH: &str = "set-state-aside";
+/// Partitions that stay with the node when its state is set aside: what it signed and dealt.
+const SIGNED: [&str; 2] = ["posync-orchestrator", "posync-reshare"];
+
+/// What is wrong with the local state.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Damage {
+    /// The state, or what belongs to it.
+    State,
+    /// Also the journals of what it signed, as far as anyone knows.
+    Votes,
+}
+
+/// An authority's directory.
+pub(crate) struct Repair<'a> {
+    directory: &'a Path,
+    secrets: &'a Secrets,
+}
+
+impl<'a> Repair<'a> {
+    /// Of a locked directory.
+    pub(crate) const fn new(directory: &'a Path, secrets: &'a Secrets) -> Self {
+        Self { directory, secrets }
+    }
+
+    fn at<T>(&self, name: &str, result: io::Result<T>) -> Result<T, ConfigError> {
+        result.map_err(|source| ConfigError::File { path: self.directory.join(name), source })
+    }
+
+    fn mark(&self, name: &str, text: &str) -> Result<(), ConfigError> {
+        self.at(name, write_private(self.directory, name, text.as_bytes()))
+    }
+
+    fn unmark(&self, name: &str) -> Result<(), ConfigError> {
+        match fs::remove_file(self.directory.join(name)) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            result => self.at(name, result),
+        }
+    }
+
+    /// Whether the node has to take its state from the others.
+    pub(crate) fn needs_state(&self) -> bool {
+        self.directory.join(SYNC).exists() || !self.secrets.has_share()
+    }
+
+    /// Before a start: what the last run left to mend.
+    ///
+    /// # Errors
+    /// Files cannot be moved.
+    pub(crate) fn before_start(&self) -> Result<(), ConfigError> {
+        if self.directory.join(WISH).exists() {
+            self.set_aside(Damage::State, "its operator asked for it")?;
+            return self.unmark(WISH);
+        }
+        let has_state = partitions(&self.directory.join("storage")).next().is_some();
+        let had_state = self.directory.join(STARTED).exists() || self.secrets.has_later_share();
+        if !has_state && had_state && self.secrets.has_share() {
+            self.set_aside(Damage::Votes, "storage/ is missing or empty, and this node has run before")?;
+        }
+        Ok(())
+    }
+
+    /// Once the state is readable.
+    ///
+    /// # Errors
+    /// Files cannot be written.
+    pub(crate) fn started(&self) -> Result<(), ConfigError> {
+        self.mark(STARTED, "")?;
+        self.unmark(SYNC)
+    }
+
+    /// Sets damaged state aside, so that the next start takes it from the others.
+    ///
+    /// # Errors
+    /// Files cannot be moved, or it was done too often.
+    pub(crate) fn set_aside(&self, damage: Damage, cause: &str) -> Result<(), ConfigError> {
+        self.mark(SYNC, "")?;
+        let (name, aside) = self.next_aside()?;
+        let storage = self.directory.join("storage");
+        for partition in partitions(&storage) {
+            let is_signed = SIGNED.iter().any(|signed| partition.starts_with(signed));
+            if damage == Damage::Votes || !is_signed {
+                self.at(&name, fs::rename(storage.join(&partition), aside.join(&partition)))?;
+            }
+        }
+        if damage == Damage::Votes {
+            self.at(&name, self.secrets.set_shares_aside(&aside))?;
+        }
+        for directory in [&aside, &storage, &self.directory.join("secrets")] {
+            if directory.exists() {
+                self.at(&name, fs::File::open(directory).and_then(|directory| directory.sync_all()))?;
+            }
+        }
+        let directory = self.directory.display();
+        match damage {
+            Damage::State => tracing::error!(
+                cause,
+                "the local state in {directory} is damaged: it is set aside in {name}, and this node takes the \
+                 state from the other authorities; what it signed is kept, so it signs nothing twice"
+            ),
+            Damage::Votes => tracing::error!(
+                cause,
+                "the local state in {directory} is lost or damaged, and with it the record of what this node \
+                 signed: what is left is set aside in {name} with its shares of the network key. It takes the \
+                 state from the other authorities, follows them, and signs again from the next term on; if no \
+                 other authority has the state, stop all of them and put back a storage/ and secrets/ of \
+                 one moment"
+            ),
+        }
+        Ok(())
+    }
+
+    fn next_aside(&self) -> Result<(String, PathBuf), ConfigError> {
+        for number in 0..ASIDE_MAX {
+            let name = format!("set-aside-{number}");
+            let path = self.directory.join(&name);
+            match fs::create_dir(&path) {
+                Ok(()) => return Ok((name, path)),
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+                Err(source) => return Err(ConfigError::File { path, source }),
+            }
+        }
+        Err(ConfigError::Damaged {
+            path: self.directory.join("storage"),
+            reason: format!(
+                "its state was set aside {ASIDE_MAX} times: check the disk and the memory of this machine, then \
+                 move the set-aside-* directories away and start it again"
+            ),
+        })
+    }
+}
+
+/// Names of the partitions of a storage directory.
+fn partitions(storage: &Path) -> impl Iterator<Item = String> + use<> {
+    let entries = fs::read_dir(storage).into_iter().flatten().filter_map(Result::ok);
+    entries.filter_map(|entry| entry.file_name().into_string().ok()).filter(|name| name.starts_with("posync"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use commonware_cryptography::bls12381::primitives::group::{Private, Scalar, Share};
+    use commonware_utils::Participant;
+
+    fn node(directory: &Path) -> Secrets {
+        let secrets = Secrets::disk(directory.join("secrets")).expect("writable");
+        let share = Share::new(Participant::new(0), Private::new(Scalar::from_u64(7)));
+        secrets.seed(&share);
+        assert!(secrets.may_propose(3, 9));
+        for partition in
+            ["posync-state-log", "posync-blocks-key", "posync-orchestrator_consensus_3", "posync-reshare"]
+        {
+            let at = directory.join("storage").join(partition);
+            fs::create_dir_all(&at).expect("writable");
+            fs::write(at.join("00"), partition).expect("writable");
+        }
+        secrets
+    }
+
+    fn has(directory: &Path, path: &str) -> bool {
+        directory.join(path).exists()
+    }
+
+    #[test]
+    fn damaged_state_is_set_aside_and_what_was_signed_stays() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path();
+        let secrets = node(path);
+        let repair = Repair::new(path, &secrets);
+        assert!(!repair.needs_state());
+        repair.set_aside(Damage::State, "the log ends early").expect("movable");
+        assert!(repair.needs_state());
+        assert!(
+            has(path, "set-aside-0/posync-state-log/00") && has(path, "set-aside-0/posync-blocks-key/00")
+        );
+        assert!(
+            has(path, "storage/posync-orchestrator_consensus_3/00") && has(path, "storage/posync-reshare/00")
+        );
+        assert!(secrets.has_share());
+        repair.started().expect("writable");
+        assert!(!repair.needs_state());
+    }
+
+    #[test]
+    fn who_lost_its_votes_sets_its_shares_aside_and_never_proposes_again_what_it_did() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path();
+        let secrets = node(path);
+        let repair = Repair::new(path, &secrets);
+        repair.before_start().expect("nothing to do");
+        assert!(!has(path, "set-aside-0"), "a sound node is left alone");
+        repair.started().expect("writable");
+        fs::remove_dir_all(path.join("storage")).expect("it was there");
+        repair.before_start().expect("movable");
+        assert!(!secrets.has_share() && repair.needs_state());
+        assert!(has(path, "set-aside-0/share-00000000000000000000"), "nothing is deleted");
+        assert!(!secrets.may_propose(3, 9), "it remembers what it proposed");
+        repair.before_start().expect("nothing more to do");
+        assert!(!has(path, "set-aside-1"));
+    }
+
+    #[test]
+    fn a_new_node_is_no_node_that_lost_its_state() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let secrets = node(directory.path());
+        fs::remove_dir_all(directory.path().join("storage")).expect("it was there");
+        Repair::new(directory.path(), &secrets).before_start().expect("nothing to do");
+        assert!(secrets.has_share() && !has(directory.path(), "set-aside-0"));
+    }
+
+    #[test]
+    fn an_operator_may_ask_for_it_once_and_too_many_are_told() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path();
+        let secrets = node(path);
+        let repair = Repair::new(path, &secrets);
+        fs::write(path.join(WISH), "").expect("writable");
+        repair.before_start().expect("movable");
+        assert!(has(path, "set-aside-0/posync-state-log/00") && repair.needs_state());
+        repair.before_start().expect("nothing more to do");
+        assert!(!has(path, "set-aside-1"));
+        for _ in 1..ASIDE_MAX {
+            repair.set_aside(Damage::State, "again").expect("movable");
+        }
+        let told = repair.set_aside(Damage::State, "again").expect_err("enough").to_string();
+        assert!(told.contains("check the disk"), "{told}");
+    }
+}

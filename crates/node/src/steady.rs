@@ -1,0 +1,337 @@
+//! A runtime whose clock never steps, and the eye on the clock that may.
+//!
+//! Consensus, its timeouts and the quotas of the network work with moments of [`Clock::current`]. If
+//! that were the machine's clock, a step back of 20 s would stop them all for 20 s, and quotas for
+//! as long. So an authority starts them on [`Steady`]: the machine's time at its start, and from then on the
+//! monotonic clock. Only the time that its own blocks show is taken from it as well; no rule reads that.
+//!
+//! The machine's clock is watched: a step, and a distance to what the other authorities' blocks show, is
+//! told when it begins and when it ends.
+
+use commonware_runtime::{
+    BlobVersion, Clock, Error, Handle, Metrics, Name, Network, Resolver, SinkOf, Spawner, Storage, StreamOf,
+    Supervisor,
+    signal::Signal,
+    telemetry::metrics::{Metric, Registered},
+};
+use governor::clock::{Clock as GovernorClock, ReasonablyRealtime};
+use rand_core::{TryCryptoRng, TryRng};
+use std::{
+    collections::VecDeque,
+    net::{IpAddr, SocketAddr},
+    ops::RangeInclusive,
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+};
+
+/// When the steady clock began.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Anchor {
+    wall: SystemTime,
+    began: Instant,
+}
+
+impl Anchor {
+    /// Now.
+    pub(crate) fn now() -> Self {
+        Self { wall: SystemTime::now(), began: Instant::now() }
+    }
+
+    fn current(&self) -> SystemTime {
+        self.wall + self.began.elapsed()
+    }
+
+    /// Seconds by which the machine's clock is ahead of the steady one, negative if it is behind.
+    pub(crate) fn step(&self) -> i64 {
+        seconds(SystemTime::now()) - seconds(self.current())
+    }
+
+    /// Seconds by which the machine's clock is ahead of a moment in milliseconds since 1970.
+    pub(crate) fn ahead_of(time_ms: u64) -> i64 {
+        seconds(SystemTime::now()) - i64::try_from(time_ms / 1_000).unwrap_or(i64::MAX)
+    }
+}
+
+fn seconds(time: SystemTime) -> i64 {
+    let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
+}
+
+/// A runtime with a clock that never steps.
+pub struct Steady<E> {
+    inner: E,
+    anchor: Anchor,
+}
+
+impl<E> Steady<E> {
+    /// Over `inner`.
+    pub(crate) const fn new(inner: E, anchor: Anchor) -> Self {
+        Self { inner, anchor }
+    }
+}
+
+impl<E: Supervisor> Supervisor for Steady<E> {
+    fn name(&self) -> Name {
+        self.inner.name()
+    }
+
+    fn child(&self, label: &'static str) -> Self {
+        Self { inner: self.inner.child(label), anchor: self.anchor }
+    }
+
+    fn with_attribute(self, key: &'static str, value: impl std::fmt::Display) -> Self {
+        Self { inner: self.inner.with_attribute(key, value), anchor: self.anchor }
+    }
+}
+
+impl<E: Clock> Clock for Steady<E> {
+    fn current(&self) -> SystemTime {
+        self.anchor.current()
+    }
+
+    fn sleep(&self, duration: Duration) -> impl Future<Output = ()> + Send + 'static + use<E> {
+        self.inner.sleep(duration)
+    }
+
+    fn sleep_until(&self, deadline: SystemTime) -> impl Future<Output = ()> + Send + 'static + use<E> {
+        self.inner.sleep(deadline.duration_since(self.current()).unwrap_or_default())
+    }
+}
+
+impl<E: Clock> GovernorClock for Steady<E> {
+    type Instant = SystemTime;
+
+    fn now(&self) -> SystemTime {
+        self.current()
+    }
+}
+
+impl<E: Clock> ReasonablyRealtime for Steady<E> {}
+
+impl<E: Metrics> Metrics for Steady<E> {
+    fn register<N: Into<String>, H: Into<String>, M: Metric>(
+        &self,
+        name: N,
+        help: H,
+        metric: M,
+    ) -> Registered<M> {
+        self.inner.register(name, help, metric)
+    }
+
+    fn encode(&self) -> String {
+        self.inner.encode()
+    }
+}
+
+impl<E: TryRng> TryRng for Steady<E> {
+    type Error = E::Error;
+
+    fn try_next_u32(&mut self) -> Result<u32, E::Error> {
+        self.inner.try_next_u32()
+    }
+
+    fn try_next_u64(&mut self) -> Result<u64, E::Error> {
+        self.inner.try_next_u64()
+    }
+
+    fn try_fill_bytes(&mut self, bytes: &mut [u8]) -> Result<(), E::Error> {
+        self.inner.try_fill_bytes(bytes)
+    }
+}
+
+impl<E: TryCryptoRng> TryCryptoRng for Steady<E> {}
+
+impl<E: Spawner> Spawner for Steady<E> {
+    fn shared(self, blocking: bool) -> Self {
+        Self { inner: self.inner.shared(blocking), anchor: self.anchor }
+    }
+
+    fn dedicated(self) -> Self {
+        Self { inner: self.inner.dedicated(), anchor: self.anchor }
+    }
+
+    fn spawn<F, Fut, T>(self, f: F) -> Handle<T>
+    where
+        F: FnOnce(Self) -> Fut + Send + 'static,
+        Fut: Future<Output = T> + Send + 'static,
+        T: Send + 'static,
+    {
+        let anchor = self.anchor;
+        self.inner.spawn(move |inner| f(Self { inner, anchor }))
+    }
+
+    async fn stop(self, value: i32, timeout: Option<Duration>) -> Result<(), Error> {
+        self.inner.stop(value, timeout).await
+    }
+
+    fn stopped(&self) -> Signal {
+        self.inner.stopped()
+    }
+}
+
+impl<E: Storage> Storage for Steady<E> {
+    type Blob = E::Blob;
+
+    async fn open_versioned(
+        &self,
+        partition: &str,
+        name: &[u8],
+        versions: RangeInclusive<BlobVersion>,
+    ) -> Result<(E::Blob, u64, BlobVersion), Error> {
+        self.inner.open_versioned(partition, name, versions).await
+    }
+
+    async fn remove(&self, partition: &str, name: Option<&[u8]>) -> Result<(), Error> {
+        self.inner.remove(partition, name).await
+    }
+
+    async fn scan(&self, partition: &str) -> Result<Vec<Vec<u8>>, Error> {
+        self.inner.scan(partition).await
+    }
+}
+
+impl<E: Network> Network for Steady<E> {
+    type Listener = E::Listener;
+
+    async fn bind(&self, socket: SocketAddr) -> Result<E::Listener, Error> {
+        self.inner.bind(socket).await
+    }
+
+    async fn dial(&self, socket: SocketAddr) -> Result<(SinkOf<E>, StreamOf<E>), Error> {
+        self.inner.dial(socket).await
+    }
+}
+
+impl<E: Resolver> Resolver for Steady<E> {
+    async fn resolve(&self, host: &str) -> Result<Vec<IpAddr>, Error> {
+        self.inner.resolve(host).await
+    }
+}
+
+/// Seconds of a step, or of a distance to the others, from which on it is told.
+const FAR: i64 = 10;
+/// Seconds below which it is over.
+const NEAR: i64 = 5;
+/// Blocks that must agree on a distance.
+const BLOCKS: usize = 16;
+
+/// Something about the clock that begins or ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum News {
+    /// The machine's clock was set, by so many seconds since the node's start.
+    Stepped(i64),
+    /// It is where it would be without a step.
+    Steady,
+    /// It is so many seconds ahead of what all recent blocks show.
+    Off(i64),
+    /// It agrees with the others.
+    Agrees,
+}
+
+/// Remembers what was told of the clock.
+#[derive(Default)]
+pub(crate) struct ClockWatch {
+    is_stepped: bool,
+    is_off: bool,
+    distances: VecDeque<i64>,
+}
+
+impl ClockWatch {
+    /// Looks at the distance of the machine's clock from the steady one.
+    pub(crate) fn step(&mut self, step: i64) -> Option<News> {
+        let far = step.abs() >= if self.is_stepped { NEAR } else { FAR };
+        if far == self.is_stepped {
+            return None;
+        }
+        self.is_stepped = far;
+        Some(if far { News::Stepped(step) } else { News::Steady })
+    }
+
+    /// Looks at a block of another authority that came at its pace: by how many seconds the machine's clock
+    /// was ahead of what it shows. All recent ones must agree, so one lying leader proves nothing.
+    pub(crate) fn block(&mut self, ahead: i64) -> Option<News> {
+        self.distances.push_back(ahead);
+        if self.distances.len() > BLOCKS {
+            self.distances.pop_front();
+        }
+        if self.distances.len() < BLOCKS {
+            return None;
+        }
+        let (least, most) = (self.distances.iter().min()?, self.distances.iter().max()?);
+        let nearest = if *least > 0 {
+            *least
+        } else if *most < 0 {
+            *most
+        } else {
+            0
+        };
+        let off = nearest.abs() >= if self.is_off { NEAR } else { FAR };
+        if off == self.is_off {
+            return None;
+        }
+        self.is_off = off;
+        Some(if off { News::Off(nearest) } else { News::Agrees })
+    }
+}
+
+impl News {
+    /// Tells the operator.
+    pub(crate) fn tell(self) {
+        match self {
+            Self::Stepped(seconds) => tracing::error!(
+                seconds,
+                "the clock of this machine was set while the node ran; the node goes on by its own: see \
+                 that one time service sets it, and in small steps"
+            ),
+            Self::Steady => tracing::warn!("the clock of this machine is where it was before it was set"),
+            Self::Off(seconds) => tracing::error!(
+                seconds,
+                "the clock of this machine is that far ahead of (if negative, behind) what the blocks of the other \
+                 authorities show: set it; certificates, logs and file times of this machine are wrong"
+            ),
+            Self::Agrees => {
+                tracing::warn!("the clock of this machine agrees with the other authorities again")
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use commonware_runtime::{Runner as _, deterministic};
+
+    #[test]
+    fn a_step_is_told_once_when_it_begins_and_once_when_it_ends() {
+        let mut watch = ClockWatch::default();
+        let steps = [0, 2, -20, -20, -21, -6, -2, 0, 3_600, 3_600, 0];
+        let told: Vec<_> = steps.into_iter().filter_map(|step| watch.step(step)).collect();
+        assert_eq!(told, [News::Stepped(-20), News::Steady, News::Stepped(3_600), News::Steady]);
+    }
+
+    #[test]
+    fn a_clock_is_off_only_if_all_recent_blocks_say_so() {
+        let mut watch = ClockWatch::default();
+        let mut feed =
+            |ahead: i64, times: usize| (0..times).filter_map(|_| watch.block(ahead)).collect::<Vec<_>>();
+        assert_eq!(feed(0, 40), []);
+        assert_eq!(feed(3_600, 1), [], "one leader's clock");
+        assert_eq!(feed(0, BLOCKS), []);
+        assert_eq!(feed(-60, BLOCKS), [News::Off(-60)]);
+        assert_eq!(feed(-60, 40), []);
+        assert_eq!(feed(1, 1), [News::Agrees]);
+    }
+
+    #[test]
+    fn time_goes_on_whatever_the_clock_below_shows() {
+        // The clock below is virtual and stands still; the steady one is the monotonic clock.
+        deterministic::Runner::default().start(|context| async move {
+            let anchor =
+                Anchor { wall: UNIX_EPOCH + Duration::from_secs(1_000_000_000), began: Instant::now() };
+            let steady = Steady::new(context, anchor);
+            let first = steady.current();
+            assert!(first >= anchor.wall && steady.child("x").current() >= first);
+            assert!(anchor.step() > 0, "the machine's clock is after 2001");
+            steady.sleep_until(first).await;
+        });
+    }
+}
