@@ -3,6 +3,7 @@
 //! The exit code is part of the interface: scripts branch on it, so a number never changes its
 //! meaning (the table is in README.md).
 
+use crate::plain::{inline, plain};
 use miette::Diagnostic;
 use serde_json::json;
 use std::{fmt, path::Path};
@@ -27,6 +28,10 @@ pub(crate) enum Exit {
     TimedOut = 7,
     /// A local file or directory cannot be read or written.
     Local = 8,
+    /// Ctrl-C, as a shell reports it of other programs.
+    Interrupted = 130,
+    /// Told to end (SIGTERM, SIGHUP), as a shell reports the first of other programs.
+    Terminated = 143,
     /// Whoever read standard output has seen enough, as a shell reports it of other programs.
     Closed = 141,
 }
@@ -59,7 +64,9 @@ impl Failure {
         why: impl fmt::Display,
         next: impl Into<String>,
     ) -> Self {
-        Self { exit, what: what.into(), why: Why(why.to_string()), next: next.into() }
+        let (what, why, next) = (what.into(), why.to_string(), next.into());
+        let (what, why) = (inline(&what).into_owned(), plain(&why).into_owned());
+        Self { exit, what, why: Why(why), next: inline(&next).into_owned() }
     }
 
     /// A file that cannot be used.
@@ -86,6 +93,12 @@ impl Failure {
         next: impl Into<String>,
     ) -> Self {
         Self::new(Exit::TimedOut, format!("{awaited}: did not happen within {seconds} s"), seen, next)
+    }
+
+    /// Everything in one line, for a log.
+    pub(crate) fn in_one_line(&self) -> String {
+        let Self { what, why, next, .. } = self;
+        format!("{what}: {}; {next}", why.0).replace(['\n', '\r'], " ")
     }
 
     /// For `--json`: one object on stderr.

@@ -6,6 +6,7 @@ use crate::{
     failure::{Exit, Failure, Outcome},
     keys,
     network::{Network, Role, USER_KEY},
+    plain::inline,
     source::Source,
 };
 use commonware_cryptography::ed25519::PrivateKey;
@@ -198,7 +199,7 @@ fn accepted(answer: Answer) -> Outcome<Answer> {
 fn refused(text: &str) -> Failure {
     let exit = if text.contains("no file") { Exit::NotFound } else { Exit::Refused };
     let next = "look at `posync ls`, `posync status` and the gateway's log";
-    Failure::new(exit, "the gateway refused", text, next)
+    Failure::new(exit, "the gateway refused", inline(text), next)
 }
 
 fn unexpected(answer: &Answer) -> Failure {
@@ -216,7 +217,7 @@ fn lost(error: rpc::Error) -> Failure {
         Exit::Unreachable,
         "the connection to the gateway is lost",
         error,
-        "check `posync status`, then repeat the command: an unfinished put left nothing behind",
+        "check `posync status`; it may have been done all the same, so look at `posync ls` before you repeat it",
     )
 }
 

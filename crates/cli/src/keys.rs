@@ -3,28 +3,22 @@
 //! Secrets come from files only, never from arguments or the environment, where other users of
 //! the machine could read them.
 
-use crate::failure::{Failure, Outcome};
+use crate::{
+    failure::{Failure, Outcome},
+    target,
+};
 use commonware_codec::{Copying, DecodeExt as _, Encode as _};
 use commonware_cryptography::{Signer as _, ed25519::PrivateKey};
 use commonware_math::algebra::Random as _;
 use posync_protocol::Account;
 use rand_core::CryptoRng;
-use std::{
-    fs::{self, OpenOptions},
-    io::Write as _,
-    os::unix::fs::OpenOptionsExt as _,
-    path::Path,
-};
+use std::{fs, path::Path};
 
-/// Makes a key and writes it; an existing file is never overwritten.
+/// Makes a key and writes it, durably; an existing file is never overwritten.
 pub(crate) fn create(path: &Path, rng: &mut impl CryptoRng) -> Outcome<PrivateKey> {
     let key = PrivateKey::random(rng);
-    let write = || {
-        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
-        file.write_all(hex::encode(key.encode()).as_bytes())?;
-        file.sync_all()
-    };
-    write().map_err(|error| Failure::file(path, "write the key", error))?;
+    let written = target::create(path, hex::encode(key.encode()).as_bytes());
+    written.map_err(|error| Failure::file(path, "write the key", error))?;
     Ok(key)
 }
 

@@ -7,15 +7,19 @@
 mod books;
 mod commands;
 mod demo;
+mod descriptors;
 mod devnet;
 mod egress;
 mod failure;
 mod gateway;
+mod interrupt;
 mod json;
 mod keys;
 mod ledger;
+mod log;
 mod network;
 mod output;
+mod plain;
 mod ready;
 mod records;
 mod replay;
@@ -24,15 +28,15 @@ mod source;
 mod target;
 mod wait;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 use failure::{Exit, Failure, Outcome};
 use output::Output;
 use std::{
-    io::{self, IsTerminal as _},
+    ffi::OsString,
+    io::{self, Write as _},
     path::PathBuf,
     process::ExitCode,
 };
-use tracing_subscriber::EnvFilter;
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -41,9 +45,9 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 #[derive(Debug, Parser)]
 #[command(name = "posync", version, propagate_version = true, arg_required_else_help = true)]
 struct Arguments {
-    /// Directory of the network to talk to (its devnet.json)
-    #[arg(long, global = true, env = "POSYNC_NET", default_value = "devnet", value_name = "DIR")]
-    net: PathBuf,
+    /// Directory of the network to talk to (its devnet.json); if not given, what POSYNC_NET names, or `devnet`
+    #[arg(long, global = true, value_name = "DIR")]
+    net: Option<PathBuf>,
     /// Print one JSON value instead of text
     #[arg(long, global = true)]
     json: bool,
@@ -97,17 +101,63 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    let arguments = Arguments::parse();
+    let arguments = match parse() {
+        Ok(arguments) => arguments,
+        Err(error) => return misused(&error),
+    };
     let output = Output { json: arguments.json };
-    log_to_stderr(matches!(arguments.command, Command::RunRole(_)));
-    match run(arguments, output) {
+    if let Command::RunRole(command) = arguments.command {
+        log::member(command.directory());
+        return match command.run() {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(failure) => {
+                tracing::error!("{}", failure.in_one_line());
+                ExitCode::from(failure.exit as u8)
+            }
+        };
+    }
+    log::command();
+    match descriptors::ensure("a command", descriptors::COMMAND).and_then(|()| run(arguments, output)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => report(failure, output),
     }
 }
 
+/// Reads the command line. A negative number is a bad value, not an unknown option.
+fn parse() -> Result<Arguments, clap::Error> {
+    fn numbers(command: clap::Command) -> clap::Command {
+        let takes = |arg: clap::Arg| {
+            let takes_a_value = arg.get_action().takes_values();
+            if takes_a_value { arg.allow_negative_numbers(true) } else { arg }
+        };
+        command.mut_args(takes).mut_subcommands(numbers)
+    }
+    let mut matches = numbers(Arguments::command()).try_get_matches()?;
+    Arguments::from_arg_matches_mut(&mut matches)
+}
+
+/// Says why a command line cannot be read: as an object with `--json`, like every other failure.
+fn misused(error: &clap::Error) -> ExitCode {
+    if !error.use_stderr() || !std::env::args_os().any(|argument| argument == "--json") {
+        error.exit();
+    }
+    let text = error.render().to_string();
+    let why = text.trim_start_matches("error: ").split("\n\n").next().unwrap_or_default();
+    let next = "look at `posync --help`, or at `posync COMMAND --help`";
+    report(
+        Failure::new(Exit::Usage, "the command line cannot be read", why.trim(), next),
+        Output { json: true },
+    )
+}
+
+/// What an environment variable says; an empty one is none.
+pub(crate) fn variable(name: &str) -> Option<OsString> {
+    std::env::var_os(name).filter(|value| !value.is_empty())
+}
+
 fn run(arguments: Arguments, output: Output) -> Outcome {
-    let net = arguments.net;
+    let named = arguments.net.or_else(|| variable("POSYNC_NET").map(PathBuf::from));
+    let net = named.unwrap_or_else(|| "devnet".into());
     match arguments.command {
         Command::Demo(command) => command.run(output),
         Command::Devnet(command) => command.run(&net, output),
@@ -132,30 +182,16 @@ fn run(arguments: Arguments, output: Output) -> Outcome {
     }
 }
 
-/// What a member of a network logs: its own story, and the engine's warnings.
-const MEMBER_LOG: &str =
-    "warn,posync_node=info,posync_provider=info,posync_gateway=info,posync_client=info,posync::alert=info";
-
-/// `POSYNC_LOG` filters what is logged (`info`, `posync_provider=debug`).
-fn log_to_stderr(member: bool) {
-    let usual = if member { MEMBER_LOG } else { "error" };
-    let filter = EnvFilter::try_from_env("POSYNC_LOG").unwrap_or_else(|_| EnvFilter::new(usual));
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(io::stderr)
-        .with_ansi(io::stderr().is_terminal())
-        .init();
-}
-
 fn report(failure: Failure, output: Output) -> ExitCode {
     let code = ExitCode::from(failure.exit as u8);
     if failure.exit == Exit::Closed {
         return code;
     }
-    if output.json {
-        eprintln!("{}", failure.to_json());
+    // Whoever closed standard error does not want to know.
+    let _ = if output.json {
+        writeln!(io::stderr(), "{}", failure.to_json())
     } else {
-        eprintln!("{:?}", miette::Report::new(failure));
-    }
+        writeln!(io::stderr(), "{:?}", miette::Report::new(failure))
+    };
     code
 }

@@ -10,7 +10,7 @@ use crate::{
 use posync_protocol::Account;
 use serde::{Deserialize, Serialize};
 use std::{
-    fs,
+    fmt, fs,
     net::SocketAddr,
     path::{Path, PathBuf},
 };
@@ -30,6 +30,16 @@ pub(crate) enum Role {
     Provider,
     /// Stores files for users.
     Gateway,
+}
+
+impl fmt::Display for Role {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Authority => "authority",
+            Self::Provider => "provider",
+            Self::Gateway => "gateway",
+        })
+    }
 }
 
 /// A process of the network.
@@ -114,7 +124,7 @@ impl Network {
     /// The account of a member.
     pub(crate) fn account(&self, member: &Member) -> Outcome<Account> {
         member.account.parse().map_err(|error: String| {
-            let next = "restore devnet.json, or start over with `posync devnet --fresh`";
+            let next = "restore devnet.json: the accounts stand in the members' role.json too, under `nodes`";
             Failure::new(Exit::Usage, format!("devnet.json is damaged at {}", member.name), error, next)
         })
     }

@@ -1,6 +1,8 @@
 //! `posync get NAME FILE`: a failed read leaves what was there ([`crate::target`]).
 
-use crate::{failure::Outcome, gateway::Gateway, json, output::Output, session, target::Target};
+use crate::{
+    failure::Outcome, gateway::Gateway, json, output::Output, plain::inline, session, target::Target,
+};
 use std::{
     io::{self, Write},
     path::{Path, PathBuf},
@@ -27,7 +29,7 @@ impl Get {
         output.answer(&json::file(&file), || {
             format!(
                 "wrote {}: {} bytes\nblake3 {}",
-                self.file.display(),
+                inline(&self.file.to_string_lossy()),
                 file.bytes,
                 hex::encode(file.blake3)
             )

@@ -5,6 +5,7 @@ use crate::{
     gateway::Gateway,
     json,
     output::Output,
+    plain::inline,
     session,
     source::Source,
 };
@@ -38,7 +39,8 @@ impl Put {
             bar.finish_and_clear();
             output.answer(&json::file(&file), || {
                 format!(
-                    "stored '{name}': {} bytes, {} segments, {} of {} shards durable\nblake3 {}",
+                    "stored '{}': {} bytes, {} segments, {} of {} shards durable\nblake3 {}",
+                    inline(&name),
                     file.bytes,
                     file.segments,
                     file.shards_durable,

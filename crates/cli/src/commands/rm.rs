@@ -1,6 +1,6 @@
 //! `posync rm NAME`.
 
-use crate::{failure::Outcome, gateway::Gateway, json, output::Output, session};
+use crate::{failure::Outcome, gateway::Gateway, json, output::Output, plain::inline, session};
 use std::path::Path;
 
 /// Arguments of `rm`.
@@ -15,7 +15,9 @@ impl Rm {
     pub(crate) fn run(self, net: &Path, output: Output) -> Outcome {
         session::run(async |context| {
             let file = Gateway::connect(&context, net).await?.remove(&self.name).await?;
-            output.answer(&json::file(&file), || format!("removed '{}': {} bytes", self.name, file.bytes))
+            output.answer(&json::file(&file), || {
+                format!("removed '{}': {} bytes", inline(&self.name), file.bytes)
+            })
         })
     }
 }
