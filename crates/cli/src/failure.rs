@@ -79,6 +79,11 @@ impl Failure {
         )
     }
 
+    /// A file that can be read and does not say what it must; `next` tells where that can be had.
+    pub(crate) fn damaged(path: &Path, why: impl fmt::Display, next: &str) -> Self {
+        Self::new(Exit::Local, format!("{} is damaged", path.display()), why, next)
+    }
+
     /// Nobody reads standard output any more: no words are due, `yes | head` has none either.
     pub(crate) fn closed() -> Self {
         let next = "read the output to its end";

@@ -14,6 +14,9 @@ use posync_protocol::Account;
 use rand_core::CryptoRng;
 use std::{fs, path::Path};
 
+/// What to do when a key's file is damaged.
+const LOST: &str = "restore the key's file from a copy: nobody else has it";
+
 /// Makes a key and writes it, durably; an existing file is never overwritten.
 pub(crate) fn create(path: &Path, rng: &mut impl CryptoRng) -> Outcome<PrivateKey> {
     let key = PrivateKey::random(rng);
@@ -26,9 +29,9 @@ pub(crate) fn create(path: &Path, rng: &mut impl CryptoRng) -> Outcome<PrivateKe
 pub(crate) fn read(path: &Path) -> Outcome<PrivateKey> {
     let text = fs::read_to_string(path).map_err(|error| Failure::file(path, "read the key", error))?;
     let bytes = hex::decode(text.trim())
-        .map_err(|error| Failure::file(path, "read the key", format!("not hex digits: {error}")))?;
+        .map_err(|error| Failure::damaged(path, format!("a key is 64 hex digits: {error}"), LOST))?;
     PrivateKey::decode(Copying(&bytes))
-        .map_err(|error| Failure::file(path, "read the key", format!("not an Ed25519 private key: {error}")))
+        .map_err(|error| Failure::damaged(path, format!("it is no Ed25519 private key: {error}"), LOST))
 }
 
 /// The account of a key.

@@ -20,6 +20,10 @@ pub(crate) const FILE: &str = "devnet.json";
 /// The key that `send` and the other commands use.
 pub(crate) const USER_KEY: &str = "user.key";
 
+/// What to do when it is damaged: the members and their money are still there.
+const DAMAGED: &str =
+    "restore devnet.json from a copy; it holds no secret, and the members' directories are untouched";
+
 /// A member's work.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -107,7 +111,7 @@ impl Network {
             )
         })?;
         let mut network: Self =
-            serde_json::from_str(&text).map_err(|error| Failure::file(&path, "read", error))?;
+            serde_json::from_str(&text).map_err(|error| Failure::damaged(&path, error, DAMAGED))?;
         // Members live beside the file, wherever the directory was moved or copied to.
         for member in &mut network.nodes {
             member.dir = directory.join(&member.name);
@@ -124,8 +128,7 @@ impl Network {
     /// The account of a member.
     pub(crate) fn account(&self, member: &Member) -> Outcome<Account> {
         member.account.parse().map_err(|error: String| {
-            let next = "restore devnet.json: the accounts stand in the members' role.json too, under `nodes`";
-            Failure::new(Exit::Usage, format!("devnet.json is damaged at {}", member.name), error, next)
+            Failure::new(Exit::Usage, format!("devnet.json is damaged at {}", member.name), error, DAMAGED)
         })
     }
 

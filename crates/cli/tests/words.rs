@@ -31,7 +31,7 @@ fn a_command_line_that_cannot_be_read_is_an_error_object_for_a_script() {
         (&["--json", "blocks", "--from", "x"], "invalid value 'x'"),
         (&["--json", "blocks", "--from", "-1"], "invalid value '-1'"),
         (&["--json", "devnet", "--providers", "3"], "3 is not in 8..=200"),
-        (&["--json"], "Usage"),
+        (&["--json"], "requires a subcommand"),
     ] {
         let (code, error) = refused(&[], arguments);
         assert_eq!((code, &error["exit"]), (2, &Value::from(2)), "{arguments:?}");

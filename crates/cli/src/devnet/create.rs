@@ -101,7 +101,9 @@ impl RoleFile {
     pub(crate) fn read(directory: &Path) -> Outcome<Self> {
         let path = directory.join(ROLE_FILE);
         let text = fs::read_to_string(&path).map_err(|error| Failure::file(&path, "read", error))?;
-        serde_json::from_str(&text).map_err(|error| Failure::file(&path, "read", error))
+        let next =
+            "restore it from a copy, or write it after the role.json of another member with the same role";
+        serde_json::from_str(&text).map_err(|error| Failure::damaged(&path, error, next))
     }
 
     fn write(&self, directory: &Path) -> Outcome {

@@ -6,7 +6,7 @@ use super::{
     watching,
 };
 use crate::{
-    commands::watch::hook,
+    commands::{recompute::FROM_A_MEMBER, watch::hook},
     descriptors,
     failure::{Exit, Failure, Outcome},
     keys,
@@ -250,7 +250,7 @@ fn only_here(directory: &Path) -> Outcome<fs::File> {
 fn genesis(directory: &Path) -> Outcome<Genesis> {
     let path = directory.join(GENESIS_FILE);
     let bytes = fs::read(&path).map_err(|error| Failure::file(&path, "read", error))?;
-    Genesis::from_bytes(&bytes).map_err(|error| Failure::file(&path, "read", error))
+    Genesis::from_bytes(&bytes).map_err(|error| Failure::damaged(&path, error, FROM_A_MEMBER))
 }
 
 fn runner(directory: &Path) -> Runner {

@@ -9,20 +9,14 @@
 mod repeats;
 mod rotating;
 
-use repeats::Repeats;
+use repeats::{Repeats, Told};
 use rotating::Rotating;
 use std::{
     io::{self, IsTerminal as _, Write as _},
     panic,
     path::Path,
 };
-use tracing_subscriber::{
-    EnvFilter, Layer as _, Registry,
-    filter::FilterExt as _,
-    fmt::{self, writer::BoxMakeWriter},
-    layer::SubscriberExt as _,
-    util::SubscriberInitExt as _,
-};
+use tracing_subscriber::{EnvFilter, fmt::writer::BoxMakeWriter};
 
 /// What a member of a network logs: its own story, and the engine's warnings.
 const MEMBER: &str =
@@ -63,8 +57,12 @@ pub(crate) fn member(directory: &Path) {
     };
     let repeats = Repeats::default();
     repeats.tell_ends();
-    let lines = fmt::layer().with_writer(writer).with_ansi(io::stderr().is_terminal());
-    Registry::default().with(lines.with_filter(filter(MEMBER).and(repeats))).init();
+    tracing_subscriber::fmt()
+        .with_env_filter(filter(MEMBER))
+        .with_writer(writer)
+        .with_ansi(io::stderr().is_terminal())
+        .event_format(Told(repeats))
+        .init();
     panic::set_hook(Box::new(|panicked| {
         tracing::error!(
             "this is a fault of the program, report it: {}",

@@ -14,13 +14,17 @@ use std::{
     time::{Duration, Instant},
 };
 use tracing::{
-    Event, Level, Metadata, Subscriber,
+    Event, Level, Subscriber,
     callsite::Identifier,
     field::{Field, Visit},
-    level_filters::LevelFilter,
-    subscriber::Interest,
 };
-use tracing_subscriber::layer::{Context, Filter};
+use tracing_subscriber::{
+    fmt::{
+        FmtContext, FormatEvent, FormatFields,
+        format::{Format, Writer},
+    },
+    registry::LookupSpan,
+};
 
 /// A place that says nothing for so long has said that its condition is over.
 const SILENT_FOR: Duration = Duration::from_secs(60);
@@ -140,20 +144,8 @@ impl Repeats {
     }
 }
 
-impl<S: Subscriber> Filter<S> for Repeats {
-    fn enabled(&self, _: &Metadata<'_>, _: &Context<'_, S>) -> bool {
-        true
-    }
-
-    fn callsite_enabled(&self, _: &'static Metadata<'static>) -> Interest {
-        Interest::always()
-    }
-
-    fn max_level_hint(&self) -> Option<LevelFilter> {
-        Some(LevelFilter::TRACE)
-    }
-
-    fn event_enabled(&self, event: &Event<'_>, _: &Context<'_, S>) -> bool {
+impl Repeats {
+    fn is_told(&self, event: &Event<'_>) -> bool {
         let about = event.metadata();
         if *about.level() > Level::WARN || about.target() == ALERTS {
             return true;
@@ -165,11 +157,29 @@ impl<S: Subscriber> Filter<S> for Repeats {
     }
 }
 
+/// The usual format, of lines that are told.
+pub(super) struct Told(pub(super) Repeats);
+
+impl<S, N> FormatEvent<S, N> for Told
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+    N: for<'a> FormatFields<'a> + 'static,
+{
+    fn format_event(
+        &self,
+        context: &FmtContext<'_, S, N>,
+        writer: Writer<'_>,
+        event: &Event<'_>,
+    ) -> fmt::Result {
+        // What is not formatted is an empty line without its end: nothing is written.
+        if self.0.is_told(event) { Format::default().format_event(context, writer, event) } else { Ok(()) }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use std::io::{self, Write};
-    use tracing_subscriber::{Layer as _, Registry, layer::SubscriberExt as _};
 
     #[derive(Clone, Default)]
     struct Lines(Arc<Mutex<Vec<u8>>>);
@@ -188,9 +198,8 @@ mod tests {
     fn written(say: impl FnOnce()) -> (Vec<String>, Vec<Over>) {
         let (lines, repeats) = (Lines::default(), Repeats::default());
         let made = lines.clone();
-        let layer = tracing_subscriber::fmt::layer().with_ansi(false).with_writer(move || made.clone());
-        let subscriber = Registry::default().with(layer.with_filter(repeats.clone()));
-        tracing::subscriber::with_default(subscriber, say);
+        let format = tracing_subscriber::fmt().with_ansi(false).event_format(Told(repeats.clone()));
+        tracing::subscriber::with_default(format.with_writer(move || made.clone()).finish(), say);
         let text = String::from_utf8(lines.0.lock().expect("no panic").clone()).expect("text");
         let mut conditions = repeats.0.lock().expect("no panic");
         assert_eq!(conditions.over(Instant::now()), [], "nothing is over yet");

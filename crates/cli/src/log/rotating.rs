@@ -157,8 +157,8 @@ mod tests {
         let home = tempfile::tempdir().expect("a directory");
         let mut log = open(home.path(), 10);
         writeln!(log, "before").expect("written");
-        fs::create_dir(home.path().join("log.1")).expect("made");
-        fs::write(home.path().join("log.1/in the way"), "x").expect("made");
+        fs::create_dir_all(home.path().join("log.3/in the way")).expect("made");
+        fs::create_dir(home.path().join("log.2")).expect("made");
         writeln!(log, "after").expect("written");
         let text = fs::read_to_string(home.path().join("log")).expect("there");
         assert!(text.starts_with("before\n") && text.ends_with("after\n"), "{text}");
