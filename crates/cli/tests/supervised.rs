@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::{Net, POSYNC, end, eventually, file, signal};
+use common::{Net, POSYNC, end, eventually, file, runs, signal};
 use std::{
     fs,
     net::{SocketAddr, TcpListener},
@@ -49,7 +49,11 @@ fn a_member_that_dies_is_started_again_alone_and_who_is_told_to_end_stays_stoppe
     eventually(60, "who is well again is told", || net.told().contains("gateway runs again (process"));
     assert_eq!(net.pid("provider-9"), 0, "it stays stopped");
     assert_eq!(net.told().matches("gateway does not run").count(), 1, "{}", net.told());
-    net.down();
+
+    // Even one that is stopped does not outlive a supervisor that is killed.
+    signal("STOP", net.pid("provider-5"));
+    let pids = net.kill_supervisor();
+    eventually(20, "no orphan is left", || !pids.iter().any(|pid| *pid != 0 && runs(*pid)));
 }
 
 fn a_second_gateway_on_one_directory_is_refused(net: &Net) {

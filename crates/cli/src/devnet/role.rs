@@ -96,6 +96,9 @@ fn end_with_the_parent() {
     if !is_pipe {
         return;
     }
+    // A member that was stopped (SIGSTOP) does not notice the pipe; the system ends it all the same.
+    #[cfg(target_os = "linux")]
+    let _ = rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL));
     thread::spawn(|| {
         let mut bytes = [0; 64];
         while matches!(io::stdin().read(&mut bytes), Ok(read) if read > 0) {}

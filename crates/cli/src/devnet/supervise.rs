@@ -8,7 +8,9 @@
 //!
 //! A child's standard input is a pipe whose other end only this process holds. It never carries a
 //! byte: when it ends, because the parent stopped the child or because the parent died, the child
-//! ends too. So even a parent killed with SIGKILL leaves no orphan. A child has a process group of
+//! ends too; on Linux the system kills it, so that one that was stopped ends as well. So even a parent
+//! killed with SIGKILL leaves no orphan. Children are started by the main thread alone: they would not
+//! outlive the thread that starts them either. A child has a process group of
 //! its own: Ctrl-C reaches the parent alone, which ends the children in order.
 //!
 //! Whoever ends with code 0 was told to end (SIGTERM), and stays stopped until the network starts
