@@ -15,6 +15,8 @@ use std::{
 
 /// Growth, in percent, that is none.
 const GROWTH_MAX: u64 = 10;
+/// Minutes if nobody says otherwise.
+const MINUTES_USUAL: usize = 30;
 /// Time between two samples.
 const EVERY: Duration = Duration::from_secs(60);
 
@@ -40,15 +42,14 @@ const FIGURES: [Figure; 4] = [
 ];
 
 /// Runs a network for so many minutes, and judges it.
-pub(crate) fn run(minutes: &str) -> ExitCode {
-    let minutes = match minutes.parse::<usize>() {
-        Ok(minutes) if minutes >= 3 => minutes,
-        _ => {
-            eprintln!("idle --minutes takes a number, 3 at least: minute N is compared with minute N/3");
-            return ExitCode::from(2);
-        }
+pub(crate) fn run(options: &[&str]) -> ExitCode {
+    let Some((minutes, program)) = read(options) else {
+        eprintln!(
+            "usage: cargo xtask idle [--minutes N] [--program FILE]; N is 3 at least: minute N is compared with N/3"
+        );
+        return ExitCode::from(2);
     };
-    match measure(minutes) {
+    match measure(minutes, program) {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(error) => {
@@ -58,14 +59,26 @@ pub(crate) fn run(minutes: &str) -> ExitCode {
     }
 }
 
-fn measure(minutes: usize) -> Result<bool, String> {
+/// How many minutes, and of which program if one is named.
+fn read(options: &[&str]) -> Option<(usize, Option<PathBuf>)> {
+    let (mut minutes, mut program) = (MINUTES_USUAL, None);
+    for option in options.chunks(2) {
+        match option {
+            ["--minutes", number] => minutes = number.parse().ok().filter(|minutes| *minutes >= 3)?,
+            ["--program", file] => program = Some(PathBuf::from(file)),
+            _ => return None,
+        }
+    }
+    Some((minutes, program))
+}
+
+fn measure(minutes: usize, program: Option<PathBuf>) -> Result<bool, String> {
     let target = crate::tools::target_directory();
-    let built = crate::cargo(&["build", "--release", "--locked", "--package", "posync-cli"]);
-    if !built {
+    if program.is_none() && !crate::cargo(&["build", "--release", "--locked", "--package", "posync-cli"]) {
         return Err("the release build failed".into());
     }
     let directory = target.join(format!("idle-{}", std::process::id()));
-    let net = Net::start(&target.join("release/posync"), &directory)?;
+    let net = Net::start(&program.unwrap_or_else(|| target.join("release/posync")), &directory)?;
     let hertz = ticks_per_second();
     let (mut samples, mut busy) = (vec![net.sample()?], Vec::new());
     let mut since = Instant::now();
@@ -238,6 +251,16 @@ fn size(directory: &Path) -> (u64, u64) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn options_are_read_or_refused() {
+        assert_eq!(read(&[]), Some((30, None)));
+        let program = Some(PathBuf::from("posync"));
+        assert_eq!(read(&["--program", "posync", "--minutes", "3"]), Some((3, program)));
+        for bad in [&["--minutes"][..], &["--minutes", "2"], &["--minutes", "x"], &["--hours", "1"], &["5"]] {
+            assert_eq!(read(bad), None, "{bad:?}");
+        }
+    }
 
     #[test]
     fn only_what_is_more_than_a_tenth_larger_grew() {

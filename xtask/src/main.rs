@@ -75,14 +75,14 @@ const STEPS: &[Step] = &[
 ];
 
 const USAGE: &str =
-    "usage: cargo xtask test | fuzz [--seconds N] | mutants [--sample N] [--seed S] | idle [--minutes N]
+    "usage: cargo xtask test | fuzz [--seconds N] | mutants [--sample N] [--seed S] | idle [--minutes N] [--program FILE]
 
   test      every check: format, the rules built alone, lint, all tests with real processes, a
             history of the ledger with the settings of a release, and a minute of each fuzz target
             where a nightly toolchain is installed
   fuzz      runs each fuzz target of fuzz/ for N seconds (60); needs a nightly toolchain and c++
   mutants   N wrong versions (300) of the rules, chosen by seed S (1): which does no test notice?
-  idle      a local network of a release build for N minutes (30): descriptors, files, memory, disk and
+  idle      a local network of a release build (or of FILE) for N minutes (30): descriptors, files, memory, disk and
             processor time of every process, and whether minute N is within 10 % of minute N/3";
 
 fn main() -> ExitCode {
@@ -92,8 +92,7 @@ fn main() -> ExitCode {
         ["fuzz"] => tools::fuzz("60"),
         ["fuzz", "--seconds", seconds] => tools::fuzz(seconds),
         ["mutants", ref options @ ..] => tools::mutants(options),
-        ["idle"] => idle::run("30"),
-        ["idle", "--minutes", minutes] => idle::run(minutes),
+        ["idle", ref options @ ..] => idle::run(options),
         ["help" | "--help" | "-h"] => {
             println!("{USAGE}");
             ExitCode::SUCCESS

@@ -3,7 +3,6 @@
 //! The exit code is part of the interface: scripts branch on it, so a number never changes its
 //! meaning (the table is in README.md).
 
-use crate::plain::{inline, plain};
 use miette::Diagnostic;
 use serde_json::json;
 use std::{fmt, path::Path};
@@ -64,9 +63,7 @@ impl Failure {
         why: impl fmt::Display,
         next: impl Into<String>,
     ) -> Self {
-        let (what, why, next) = (what.into(), why.to_string(), next.into());
-        let (what, why) = (inline(&what).into_owned(), plain(&why).into_owned());
-        Self { exit, what, why: Why(why), next: inline(&next).into_owned() }
+        Self { exit, what: what.into(), why: Why(why.to_string()), next: next.into() }
     }
 
     /// A file that cannot be used.

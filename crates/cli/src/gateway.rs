@@ -6,7 +6,6 @@ use crate::{
     failure::{Exit, Failure, Outcome},
     keys,
     network::{Network, Role, USER_KEY},
-    plain::inline,
     source::Source,
 };
 use commonware_cryptography::ed25519::PrivateKey;
@@ -199,7 +198,7 @@ fn accepted(answer: Answer) -> Outcome<Answer> {
 fn refused(text: &str) -> Failure {
     let exit = if text.contains("no file") { Exit::NotFound } else { Exit::Refused };
     let next = "look at `posync ls`, `posync status` and the gateway's log";
-    Failure::new(exit, "the gateway refused", inline(text), next)
+    Failure::new(exit, "the gateway refused", text, next)
 }
 
 fn unexpected(answer: &Answer) -> Failure {

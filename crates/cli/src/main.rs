@@ -19,7 +19,6 @@ mod ledger;
 mod log;
 mod network;
 mod output;
-mod plain;
 mod ready;
 mod records;
 mod replay;
@@ -28,11 +27,10 @@ mod source;
 mod target;
 mod wait;
 
-use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
+use clap::{Parser, Subcommand};
 use failure::{Exit, Failure, Outcome};
 use output::Output;
 use std::{
-    ffi::OsString,
     io::{self, Write as _},
     path::PathBuf,
     process::ExitCode,
@@ -45,9 +43,9 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 #[derive(Debug, Parser)]
 #[command(name = "posync", version, propagate_version = true, arg_required_else_help = true)]
 struct Arguments {
-    /// Directory of the network to talk to (its devnet.json); if not given, what POSYNC_NET names, or `devnet`
-    #[arg(long, global = true, value_name = "DIR")]
-    net: Option<PathBuf>,
+    /// Directory of the network to talk to (its devnet.json)
+    #[arg(long, global = true, env = "POSYNC_NET", default_value = "devnet", value_name = "DIR")]
+    net: PathBuf,
     /// Print one JSON value instead of text
     #[arg(long, global = true)]
     json: bool,
@@ -101,10 +99,7 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    let arguments = match parse() {
-        Ok(arguments) => arguments,
-        Err(error) => return misused(&error),
-    };
+    let arguments = Arguments::parse();
     let output = Output { json: arguments.json };
     if let Command::RunRole(command) = arguments.command {
         log::member(command.directory());
@@ -123,41 +118,8 @@ fn main() -> ExitCode {
     }
 }
 
-/// Reads the command line. A negative number is a bad value, not an unknown option.
-fn parse() -> Result<Arguments, clap::Error> {
-    fn numbers(command: clap::Command) -> clap::Command {
-        let takes = |arg: clap::Arg| {
-            let takes_a_value = arg.get_action().takes_values();
-            if takes_a_value { arg.allow_negative_numbers(true) } else { arg }
-        };
-        command.mut_args(takes).mut_subcommands(numbers)
-    }
-    let mut matches = numbers(Arguments::command()).try_get_matches()?;
-    Arguments::from_arg_matches_mut(&mut matches)
-}
-
-/// Says why a command line cannot be read: as an object with `--json`, like every other failure.
-fn misused(error: &clap::Error) -> ExitCode {
-    if !error.use_stderr() || !std::env::args_os().any(|argument| argument == "--json") {
-        error.exit();
-    }
-    let text = error.render().to_string();
-    let why = text.trim_start_matches("error: ").split("\n\n").next().unwrap_or_default();
-    let next = "look at `posync --help`, or at `posync COMMAND --help`";
-    report(
-        Failure::new(Exit::Usage, "the command line cannot be read", why.trim(), next),
-        Output { json: true },
-    )
-}
-
-/// What an environment variable says; an empty one is none.
-pub(crate) fn variable(name: &str) -> Option<OsString> {
-    std::env::var_os(name).filter(|value| !value.is_empty())
-}
-
 fn run(arguments: Arguments, output: Output) -> Outcome {
-    let named = arguments.net.or_else(|| variable("POSYNC_NET").map(PathBuf::from));
-    let net = named.unwrap_or_else(|| "devnet".into());
+    let net = arguments.net;
     match arguments.command {
         Command::Demo(command) => command.run(output),
         Command::Devnet(command) => command.run(&net, output),

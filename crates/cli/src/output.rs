@@ -3,10 +3,7 @@
 //! With `--json` the answer is one JSON value (or one a line, where a command says so) and nothing
 //! else goes to stdout. A progress bar shows only where a person can see it move.
 
-use crate::{
-    failure::{Failure, Outcome},
-    plain::plain,
-};
+use crate::failure::{Failure, Outcome};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use serde::Serialize;
@@ -27,7 +24,6 @@ impl Output {
         } else {
             text()
         };
-        let line = if self.json { line.into() } else { plain(&line) };
         match writeln!(io::stdout(), "{}", line.trim_end()) {
             // Whoever read has seen enough.
             Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),

@@ -1,8 +1,6 @@
 //! `posync get NAME FILE`: a failed read leaves what was there ([`crate::target`]).
 
-use crate::{
-    failure::Outcome, gateway::Gateway, json, output::Output, plain::inline, session, target::Target,
-};
+use crate::{failure::Outcome, gateway::Gateway, json, output::Output, session, target::Target};
 use std::{
     io::{self, Write},
     path::{Path, PathBuf},
@@ -29,7 +27,7 @@ impl Get {
         output.answer(&json::file(&file), || {
             format!(
                 "wrote {}: {} bytes\nblake3 {}",
-                inline(&self.file.to_string_lossy()),
+                self.file.display(),
                 file.bytes,
                 hex::encode(file.blake3)
             )

@@ -5,7 +5,6 @@ use crate::{
     gateway::Gateway,
     json,
     output::Output,
-    plain::inline,
     session,
     source::Source,
 };
@@ -40,7 +39,7 @@ impl Put {
             output.answer(&json::file(&file), || {
                 format!(
                     "stored '{}': {} bytes, {} segments, {} of {} shards durable\nblake3 {}",
-                    inline(&name),
+                    name.escape_debug(),
                     file.bytes,
                     file.segments,
                     file.shards_durable,

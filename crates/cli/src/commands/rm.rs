@@ -1,6 +1,6 @@
 //! `posync rm NAME`.
 
-use crate::{failure::Outcome, gateway::Gateway, json, output::Output, plain::inline, session};
+use crate::{failure::Outcome, gateway::Gateway, json, output::Output, session};
 use std::path::Path;
 
 /// Arguments of `rm`.
@@ -16,7 +16,7 @@ impl Rm {
         session::run(async |context| {
             let file = Gateway::connect(&context, net).await?.remove(&self.name).await?;
             output.answer(&json::file(&file), || {
-                format!("removed '{}': {} bytes", inline(&self.name), file.bytes)
+                format!("removed '{}': {} bytes", self.name.escape_debug(), file.bytes)
             })
         })
     }

@@ -26,7 +26,8 @@ const COMMAND: &str = "error";
 
 /// `POSYNC_LOG` filters what is logged (`info`, `posync_provider=debug`).
 fn filter(usual: &str) -> EnvFilter {
-    let asked = crate::variable("POSYNC_LOG");
+    // An empty variable is as if unset.
+    let asked = std::env::var_os("POSYNC_LOG").filter(|asked| !asked.is_empty());
     let Some(asked) = asked.as_ref().map(|asked| asked.to_string_lossy()) else {
         return EnvFilter::new(usual);
     };
