@@ -72,8 +72,10 @@ impl Devnet {
                         "not everything is ready: {late}; the network goes on, and what is late may come"
                     ));
                 }
-                announce(&running.borrow(), height, output)?;
-                std::future::pending::<Outcome>().await
+                if let Err(failure) = announce(&running.borrow(), height, output) {
+                    tell(&failure.in_one_line());
+                }
+                std::future::pending::<()>().await;
             };
             let supervised = async {
                 loop {
@@ -82,10 +84,11 @@ impl Devnet {
                 }
             };
             tokio::select! {
-                result = ready => result,
-                () = supervised => Ok(()),
-                () = stop.wait() => Ok(()),
+                () = ready => {}
+                () = supervised => {}
+                () = stop.wait() => {}
             }
+            Ok(())
         });
         running.into_inner().stop()?;
         result
