@@ -21,7 +21,7 @@ const FIRST_BLOCK_WITHIN: Duration = Duration::from_secs(60);
 /// Until every provider is registered and the gateway answers.
 const MEMBERS_WITHIN: Duration = Duration::from_secs(60);
 /// A network in which nothing moved for so long is announced as it is.
-const STILL_FOR: Duration = Duration::from_secs(30);
+const STILL_FOR: Duration = Duration::from_secs(60);
 /// How often it is looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 /// Agreements that a file needs: one for each shard of a segment.
@@ -57,14 +57,14 @@ pub(crate) async fn soon(context: &Context, running: &RefCell<Running>) -> (Opti
         Ok(key) => key,
         Err(failure) => return (None, Some(failure.in_one_line())),
     };
-    let first = patiently(FIRST_BLOCK_WITHIN, FIRST_BLOCK_WITHIN, async || {
+    let first = patiently(FIRST_BLOCK_WITHIN * 2, FIRST_BLOCK_WITHIN * 2, async || {
         first_block(context, &network, &key).await
     });
     let ledger = match first.await {
         Ok(ledger) => ledger,
         Err(seen) => return (None, Some(seen)),
     };
-    let late = patiently(MEMBERS_WITHIN * 2, STILL_FOR, async || {
+    let late = patiently(MEMBERS_WITHIN * 4, STILL_FOR, async || {
         let wanted = {
             let running = running.borrow();
             let up = |member: &&crate::network::Member| running.is_up(&member.name);
