@@ -4,6 +4,7 @@
 //! in which they fail fastest, and stops at the first that fails. No dependencies: it must build
 //! in a second on a cold machine.
 
+mod idle;
 mod tools;
 
 use std::{
@@ -73,13 +74,16 @@ const STEPS: &[Step] = &[
     },
 ];
 
-const USAGE: &str = "usage: cargo xtask test | fuzz [--seconds N] | mutants [--sample N] [--seed S]
+const USAGE: &str =
+    "usage: cargo xtask test | fuzz [--seconds N] | mutants [--sample N] [--seed S] | idle [--minutes N] [--program FILE]
 
   test      every check: format, the rules built alone, lint, all tests with real processes, a
             history of the ledger with the settings of a release, and a minute of each fuzz target
             where a nightly toolchain is installed
   fuzz      runs each fuzz target of fuzz/ for N seconds (60); needs a nightly toolchain and c++
-  mutants   N wrong versions (300) of the rules, chosen by seed S (1): which does no test notice?";
+  mutants   N wrong versions (300) of the rules, chosen by seed S (1): which does no test notice?
+  idle      a local network of a release build (or of FILE) for N minutes (30): descriptors, files, memory, disk and
+            processor time of every process, and whether minute N is within 10 % of minute N/3";
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = env::args().skip(1).collect();
@@ -88,6 +92,7 @@ fn main() -> ExitCode {
         ["fuzz"] => tools::fuzz("60"),
         ["fuzz", "--seconds", seconds] => tools::fuzz(seconds),
         ["mutants", ref options @ ..] => tools::mutants(options),
+        ["idle", ref options @ ..] => idle::run(options),
         ["help" | "--help" | "-h"] => {
             println!("{USAGE}");
             ExitCode::SUCCESS
@@ -143,7 +148,7 @@ fn report(summary: &[String], passed: bool) -> ExitCode {
 }
 
 /// Runs cargo with the caller's terminal; a cargo that does not start counts as failed.
-fn cargo(arguments: &[&str]) -> bool {
+pub(crate) fn cargo(arguments: &[&str]) -> bool {
     match Command::new(cargo_path()).args(arguments).status() {
         Ok(status) => status.success(),
         Err(error) => {

@@ -27,6 +27,10 @@ pub(crate) enum Exit {
     TimedOut = 7,
     /// A local file or directory cannot be read or written.
     Local = 8,
+    /// Ctrl-C, as a shell reports it of other programs.
+    Interrupted = 130,
+    /// Told to end (SIGTERM, SIGHUP), as a shell reports the first of other programs.
+    Terminated = 143,
     /// Whoever read standard output has seen enough, as a shell reports it of other programs.
     Closed = 141,
 }
@@ -72,6 +76,11 @@ impl Failure {
         )
     }
 
+    /// A file that can be read and does not say what it must; `next` tells where that can be had.
+    pub(crate) fn damaged(path: &Path, why: impl fmt::Display, next: &str) -> Self {
+        Self::new(Exit::Local, format!("{} is damaged", path.display()), why, next)
+    }
+
     /// Nobody reads standard output any more: no words are due, `yes | head` has none either.
     pub(crate) fn closed() -> Self {
         let next = "read the output to its end";
@@ -86,6 +95,12 @@ impl Failure {
         next: impl Into<String>,
     ) -> Self {
         Self::new(Exit::TimedOut, format!("{awaited}: did not happen within {seconds} s"), seen, next)
+    }
+
+    /// Everything in one line, for a log.
+    pub(crate) fn in_one_line(&self) -> String {
+        let Self { what, why, next, .. } = self;
+        format!("{what}: {}; {next}", why.0).replace(['\n', '\r'], " ")
     }
 
     /// For `--json`: one object on stderr.

@@ -216,7 +216,7 @@ fn lost(error: rpc::Error) -> Failure {
         Exit::Unreachable,
         "the connection to the gateway is lost",
         error,
-        "check `posync status`, then repeat the command: an unfinished put left nothing behind",
+        "check `posync status`; it may have been done all the same, so look at `posync ls` before you repeat it",
     )
 }
 

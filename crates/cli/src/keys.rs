@@ -3,28 +3,25 @@
 //! Secrets come from files only, never from arguments or the environment, where other users of
 //! the machine could read them.
 
-use crate::failure::{Failure, Outcome};
+use crate::{
+    failure::{Failure, Outcome},
+    target,
+};
 use commonware_codec::{Copying, DecodeExt as _, Encode as _};
 use commonware_cryptography::{Signer as _, ed25519::PrivateKey};
 use commonware_math::algebra::Random as _;
 use posync_protocol::Account;
 use rand_core::CryptoRng;
-use std::{
-    fs::{self, OpenOptions},
-    io::Write as _,
-    os::unix::fs::OpenOptionsExt as _,
-    path::Path,
-};
+use std::{fs, path::Path};
 
-/// Makes a key and writes it; an existing file is never overwritten.
+/// What to do when a key's file is damaged.
+const LOST: &str = "restore the key's file from a copy: nobody else has it";
+
+/// Makes a key and writes it, durably; an existing file is never overwritten.
 pub(crate) fn create(path: &Path, rng: &mut impl CryptoRng) -> Outcome<PrivateKey> {
     let key = PrivateKey::random(rng);
-    let write = || {
-        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
-        file.write_all(hex::encode(key.encode()).as_bytes())?;
-        file.sync_all()
-    };
-    write().map_err(|error| Failure::file(path, "write the key", error))?;
+    let written = target::create(path, hex::encode(key.encode()).as_bytes());
+    written.map_err(|error| Failure::file(path, "write the key", error))?;
     Ok(key)
 }
 
@@ -32,9 +29,9 @@ pub(crate) fn create(path: &Path, rng: &mut impl CryptoRng) -> Outcome<PrivateKe
 pub(crate) fn read(path: &Path) -> Outcome<PrivateKey> {
     let text = fs::read_to_string(path).map_err(|error| Failure::file(path, "read the key", error))?;
     let bytes = hex::decode(text.trim())
-        .map_err(|error| Failure::file(path, "read the key", format!("not hex digits: {error}")))?;
+        .map_err(|error| Failure::damaged(path, format!("a key is 64 hex digits: {error}"), LOST))?;
     PrivateKey::decode(Copying(&bytes))
-        .map_err(|error| Failure::file(path, "read the key", format!("not an Ed25519 private key: {error}")))
+        .map_err(|error| Failure::damaged(path, format!("it is no Ed25519 private key: {error}"), LOST))
 }
 
 /// The account of a key.

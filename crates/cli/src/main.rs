@@ -7,13 +7,16 @@
 mod books;
 mod commands;
 mod demo;
+mod descriptors;
 mod devnet;
 mod egress;
 mod failure;
 mod gateway;
+mod interrupt;
 mod json;
 mod keys;
 mod ledger;
+mod log;
 mod network;
 mod output;
 mod ready;
@@ -28,11 +31,10 @@ use clap::{Parser, Subcommand};
 use failure::{Exit, Failure, Outcome};
 use output::Output;
 use std::{
-    io::{self, IsTerminal as _},
+    io::{self, Write as _},
     path::PathBuf,
     process::ExitCode,
 };
-use tracing_subscriber::EnvFilter;
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -99,8 +101,18 @@ enum Command {
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let output = Output { json: arguments.json };
-    log_to_stderr(matches!(arguments.command, Command::RunRole(_)));
-    match run(arguments, output) {
+    if let Command::RunRole(command) = arguments.command {
+        log::member(command.directory());
+        return match command.run() {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(failure) => {
+                tracing::error!("{}", failure.in_one_line());
+                ExitCode::from(failure.exit as u8)
+            }
+        };
+    }
+    log::command();
+    match descriptors::ensure("a command", descriptors::COMMAND).and_then(|()| run(arguments, output)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => report(failure, output),
     }
@@ -132,30 +144,16 @@ fn run(arguments: Arguments, output: Output) -> Outcome {
     }
 }
 
-/// What a member of a network logs: its own story, and the engine's warnings.
-const MEMBER_LOG: &str =
-    "warn,posync_node=info,posync_provider=info,posync_gateway=info,posync_client=info,posync::alert=info";
-
-/// `POSYNC_LOG` filters what is logged (`info`, `posync_provider=debug`).
-fn log_to_stderr(member: bool) {
-    let usual = if member { MEMBER_LOG } else { "error" };
-    let filter = EnvFilter::try_from_env("POSYNC_LOG").unwrap_or_else(|_| EnvFilter::new(usual));
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(io::stderr)
-        .with_ansi(io::stderr().is_terminal())
-        .init();
-}
-
 fn report(failure: Failure, output: Output) -> ExitCode {
     let code = ExitCode::from(failure.exit as u8);
     if failure.exit == Exit::Closed {
         return code;
     }
-    if output.json {
-        eprintln!("{}", failure.to_json());
+    // Whoever closed standard error does not want to know.
+    let _ = if output.json {
+        writeln!(io::stderr(), "{}", failure.to_json())
     } else {
-        eprintln!("{:?}", miette::Report::new(failure));
-    }
+        writeln!(io::stderr(), "{:?}", miette::Report::new(failure))
+    };
     code
 }

@@ -10,7 +10,7 @@ use crate::{
 use posync_protocol::Account;
 use serde::{Deserialize, Serialize};
 use std::{
-    fs,
+    fmt, fs,
     net::SocketAddr,
     path::{Path, PathBuf},
 };
@@ -19,6 +19,10 @@ use std::{
 pub(crate) const FILE: &str = "devnet.json";
 /// The key that `send` and the other commands use.
 pub(crate) const USER_KEY: &str = "user.key";
+
+/// What to do when it is damaged: the members and their money are still there.
+const DAMAGED: &str =
+    "restore devnet.json from a copy; it holds no secret, and the members' directories are untouched";
 
 /// A member's work.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -30,6 +34,16 @@ pub(crate) enum Role {
     Provider,
     /// Stores files for users.
     Gateway,
+}
+
+impl fmt::Display for Role {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Authority => "authority",
+            Self::Provider => "provider",
+            Self::Gateway => "gateway",
+        })
+    }
 }
 
 /// A process of the network.
@@ -97,7 +111,7 @@ impl Network {
             )
         })?;
         let mut network: Self =
-            serde_json::from_str(&text).map_err(|error| Failure::file(&path, "read", error))?;
+            serde_json::from_str(&text).map_err(|error| Failure::damaged(&path, error, DAMAGED))?;
         // Members live beside the file, wherever the directory was moved or copied to.
         for member in &mut network.nodes {
             member.dir = directory.join(&member.name);
@@ -114,8 +128,7 @@ impl Network {
     /// The account of a member.
     pub(crate) fn account(&self, member: &Member) -> Outcome<Account> {
         member.account.parse().map_err(|error: String| {
-            let next = "restore devnet.json, or start over with `posync devnet --fresh`";
-            Failure::new(Exit::Usage, format!("devnet.json is damaged at {}", member.name), error, next)
+            Failure::new(Exit::Usage, format!("devnet.json is damaged at {}", member.name), error, DAMAGED)
         })
     }
 

@@ -90,6 +90,25 @@ pub(crate) fn replace(path: &Path, bytes: &[u8]) -> Outcome {
     target.keep()
 }
 
+/// Makes a file that only its owner may read, whole and durable or not at all.
+///
+/// # Errors
+/// The system's; [`io::ErrorKind::AlreadyExists`] if there is one.
+pub(crate) fn create(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let directory = parent(path);
+    let mut file = beside(&directory, 0o600)?;
+    file.write_all(bytes)?;
+    file.as_file().sync_all()?;
+    file.persist_noclobber(path).map_err(|failed| failed.error)?;
+    File::open(directory)?.sync_all()
+}
+
+/// A file in `directory` with a name that nobody has.
+fn beside(directory: &Path, mode: u32) -> io::Result<NamedTempFile> {
+    let mut named = tempfile::Builder::new();
+    named.prefix(".posync-").suffix(".part").permissions(Permissions::from_mode(mode)).tempfile_in(directory)
+}
+
 fn sink(named: &Path) -> io::Result<Sink> {
     let path = follow(named)?;
     let mode = match fs::metadata(&path) {
@@ -105,11 +124,7 @@ fn sink(named: &Path) -> io::Result<Sink> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => None,
         Err(error) => return Err(error),
     };
-    let beside = tempfile::Builder::new()
-        .prefix(".posync-")
-        .suffix(".part")
-        .permissions(Permissions::from_mode(MODE))
-        .tempfile_in(parent(&path))?;
+    let beside = beside(&parent(&path), MODE)?;
     if let Some(mode) = mode {
         beside.as_file().set_permissions(mode)?;
     }
@@ -185,6 +200,20 @@ mod tests {
         assert_eq!(
             (fs::read(&old).expect("there"), fs::read(&new).expect("there")),
             (b"y".into(), b"y".into())
+        );
+    }
+
+    #[test]
+    fn a_made_file_is_its_owners_alone_and_replaces_nothing() {
+        let home = tempfile::tempdir().expect("a directory");
+        let path = home.path().join("key");
+        create(&path, b"secret").expect("made");
+        assert_eq!(fs::metadata(&path).expect("there").permissions().mode() & 0o777, 0o600);
+        let again = create(&path, b"another").expect_err("it is there");
+        assert_eq!(again.kind(), io::ErrorKind::AlreadyExists);
+        assert_eq!(
+            (fs::read(&path).expect("there"), names(home.path())),
+            (b"secret".into(), vec!["key".into()])
         );
     }
 

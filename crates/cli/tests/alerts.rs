@@ -1,9 +1,9 @@
 //! Alerts reach a webhook from a real provider whose shards are damaged, and `watch` speaks for one
-//! that was killed.
+//! that was stopped.
 
 mod common;
 
-use common::{Net, POSYNC, file, signal};
+use common::{Net, POSYNC, end, file, signal};
 use posync_alert::test_utils::{Posted, listen};
 use posync_provider::segments::extents;
 use serde_json::Value;
@@ -84,7 +84,7 @@ fn a_webhook_and_a_watcher_hear_of_it_before_the_penalty() {
         why["ledger"]["alerts"].as_array().is_some_and(|alerts| !alerts.is_empty())
     });
 
-    signal("KILL", *pid);
+    end(*pid);
     let mut watch = Command::new(POSYNC)
         .arg("--json")
         .arg("--net")
@@ -102,7 +102,7 @@ fn a_webhook_and_a_watcher_hear_of_it_before_the_penalty() {
     });
     watch.kill().expect("it was started here");
     watch.wait().expect("it was started here");
-    assert!(waits.is_some(), "a killed provider's challenge waits");
+    assert!(waits.is_some(), "a stopped provider's challenge waits");
     authorities_say_that_they_are_behind(&net, &got);
 }
 

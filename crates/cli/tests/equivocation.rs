@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::{Net, signal};
+use common::{Net, end};
 use commonware_codec::{Copying, DecodeExt as _};
 use commonware_cryptography::{Signer as _, ed25519::PrivateKey};
 use commonware_runtime::{Runner as _, Supervisor as _, tokio};
@@ -127,7 +127,7 @@ fn of_five_one_that_signed_twice_is_out_and_two_may_be_gone() {
     assert!(led_by(&net, &account, 0) > 0, "it led before");
     assert_eq!(led_by(&net, &account, first * TERM), 0, "it leads no more");
     for gone in [GUILTY, "authority-3"] {
-        signal("KILL", pid(&net, gone));
+        end(pid(&net, gone));
     }
     // Of five voters four are needed: this height is reached by three of the four that are left.
     reach(&net, (first + 3) * TERM + 4);

@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{Net, file, signal};
+use common::{Net, end, file};
 use std::collections::BTreeMap;
 
 #[test]
@@ -17,7 +17,7 @@ fn losses_do_not_lose_files() {
     let holders = holders(&net);
     assert!(holders.len() >= 8, "{holders:?}");
     for pid in holders.values().take(4) {
-        signal("KILL", *pid);
+        end(*pid);
     }
     net.reads(&source, "precious");
     // Two spares take what two of the four lost; while that goes on, the file reads.

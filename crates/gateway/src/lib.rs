@@ -89,6 +89,9 @@ pub enum Error {
     /// Its catalogue failed.
     #[error(transparent)]
     Catalogue(#[from] catalogue::Error),
+    /// Accepting connections failed for good.
+    #[error("nothing can be heard on {0} any more: accepting connections failed too often")]
+    Deaf(SocketAddr),
     /// A part of it ended.
     #[error(transparent)]
     Stopped(#[from] Stopped),
@@ -131,6 +134,8 @@ where
             _ => Err(Stopped.into()),
         },
         ended = repair => Ok(ended?),
+        // A gateway that hears nobody is no gateway: its supervisor starts it again.
+        _ = listening.task => Err(Error::Deaf(listening.address)),
     }
 }
 

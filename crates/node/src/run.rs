@@ -43,6 +43,14 @@ use thiserror::Error;
 
 /// Stack of a worker thread: the engine's futures are large where they are not optimised.
 const STACK_BYTES: usize = 8 << 20;
+/// Least worker threads.
+const WORKERS_MIN: usize = 2;
+
+/// Worker threads of a role: as many as the machine runs at once, and never so few that one that
+/// waits for the disk holds up all others.
+pub fn workers() -> usize {
+    std::thread::available_parallelism().map_or(WORKERS_MIN, NonZeroUsize::get).max(WORKERS_MIN)
+}
 
 /// Why a node ended.
 #[derive(Debug, Error)]
@@ -111,6 +119,7 @@ pub fn run_tokio(
         let runtime = tokio::Config::new()
             .with_storage_directory(config.directory.join("storage"))
             .with_tcp_nodelay(Some(true))
+            .with_worker_threads(workers())
             .with_thread_stack_size(STACK_BYTES)
             .with_catch_panics(false);
         let run = guarded(|| {

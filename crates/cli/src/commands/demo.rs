@@ -33,7 +33,7 @@ impl Demo {
         let source = source(self.file)?;
         let directory = match &self.dir {
             Some(dir) => dir.clone(),
-            None => std::env::temp_dir().join(format!("posync-demo-{}", std::process::id())),
+            None => temporary()?,
         };
         if directory.join(network::FILE).exists() {
             return Err(Failure::new(
@@ -55,6 +55,15 @@ impl Demo {
         }
         Ok(())
     }
+}
+
+/// A directory with a name that nobody has; the tour's proof stays in it.
+fn temporary() -> Outcome<PathBuf> {
+    let made = tempfile::Builder::new().prefix("posync-demo-").tempdir();
+    made.map(tempfile::TempDir::keep).map_err(|error| {
+        let next = "make room in the temporary directory, or name another one with --dir";
+        Failure::new(Exit::Local, "cannot make a temporary directory", error, next)
+    })
 }
 
 fn source(file: Option<PathBuf>) -> Outcome<Source> {

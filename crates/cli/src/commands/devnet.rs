@@ -1,5 +1,5 @@
 //! `posync devnet`: a network of processes on this machine, until it is stopped. A member that
-//! ends is told, and missed: surviving that is what the network is for.
+//! ends is told and started again, alone: surviving that is what the network is for.
 
 use super::watch::hook;
 use crate::{
@@ -13,7 +13,8 @@ use crate::{
     ready, session,
 };
 use std::{
-    io,
+    cell::RefCell,
+    io::{self, Write as _},
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -61,54 +62,79 @@ impl Devnet {
         let Self { authorities, providers, alert_url, alert_ca, .. } = self;
         let alert_ca = alert_ca.map(absolute).transpose()?;
         let size = Size { authorities, providers, alert_url, alert_ca };
-        let mut running = Running::start(&directory, &size)?;
-        let result = session::run(async |context| {
+        let running = RefCell::new(Running::start(&directory, &size)?);
+        let result = session::until_done(async |context| {
             let mut stop = Stop::new()?;
             let ready = async {
-                let height = ready::wait(&context, &mut running).await?;
-                announce(&running, height, output)?;
+                let (height, late) = ready::soon(&context, &running).await;
+                if let Some(late) = late {
+                    tell(&format!(
+                        "not everything is ready: {late}; the network goes on, and what is late may come"
+                    ));
+                }
+                if let Err(failure) = announce(&running.borrow(), height, output) {
+                    tell(&failure.in_one_line());
+                }
+                std::future::pending::<()>().await;
+            };
+            let supervised = async {
                 loop {
-                    for ended in running.ended() {
-                        eprintln!("{ended}; the others go on without it");
-                    }
+                    running.borrow_mut().look().iter().for_each(|line| tell(line));
                     tokio::time::sleep(LOOK_EVERY).await;
                 }
             };
             tokio::select! {
-                result = ready => result,
-                () = stop.wait() => Ok(()),
+                () = ready => {}
+                () = supervised => {}
+                () = stop.wait() => {}
             }
+            Ok(())
         });
-        running.stop()?;
+        running.into_inner().stop()?;
         result
     }
 }
 
+/// Says something beside the answer. Whoever stopped listening does not stop the network.
+fn tell(line: &str) {
+    let _ = writeln!(io::stderr(), "{line}");
+}
+
 /// A request to stop, from a terminal or a supervisor.
-pub(crate) struct Stop(tokio::signal::unix::Signal, tokio::signal::unix::Signal);
+pub(crate) struct Stop([tokio::signal::unix::Signal; 3]);
 
 impl Stop {
     /// Starts to listen.
     pub(crate) fn new() -> Outcome<Self> {
         let listen = || -> io::Result<Self> {
-            Ok(Self(signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?))
+            let [terminate, interrupt, hang_up] =
+                [SignalKind::terminate(), SignalKind::interrupt(), SignalKind::hangup()].map(signal);
+            Ok(Self([terminate?, interrupt?, hang_up?]))
         };
         listen().map_err(|error| {
-            Failure::new(Exit::Failed, "cannot listen for signals", error, "check the limits of this process")
+            Failure::new(
+                Exit::Failed,
+                "cannot listen for signals",
+                error,
+                "raise the limits of open files and threads (`ulimit -n`, `ulimit -u`), and try again",
+            )
         })
     }
 
     /// Waits for the request.
     pub(crate) async fn wait(&mut self) {
+        let Self([terminate, interrupt, hang_up]) = self;
         tokio::select! {
-            _ = self.0.recv() => {}
-            _ = self.1.recv() => {}
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+            _ = hang_up.recv() => {}
         }
     }
 }
 
-fn announce(running: &Running, height: u64, output: Output) -> Outcome {
+fn announce(running: &Running, height: Option<u64>, output: Output) -> Outcome {
     let network = &running.network;
+    let height = height.map_or_else(|| "no block yet".into(), |height| height.to_string());
     output.answer(network, || {
         let count = |role| network.members(role).count();
         format!(

@@ -38,7 +38,8 @@ impl Put {
             bar.finish_and_clear();
             output.answer(&json::file(&file), || {
                 format!(
-                    "stored '{name}': {} bytes, {} segments, {} of {} shards durable\nblake3 {}",
+                    "stored '{}': {} bytes, {} segments, {} of {} shards durable\nblake3 {}",
+                    name.escape_debug(),
                     file.bytes,
                     file.segments,
                     file.shards_durable,

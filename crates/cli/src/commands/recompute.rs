@@ -42,15 +42,21 @@ impl Recompute {
     }
 }
 
+/// Where a genesis can be had.
+pub(crate) const FROM_A_MEMBER: &str =
+    "copy `genesis` from the directory of any member: it is the same for all";
+
 /// The genesis in `net`, if it is the one that `devnet.json` names.
 pub(crate) fn genesis(net: &Path, network: &Network) -> Outcome<Genesis> {
     let path = net.join(GENESIS_FILE);
     let bytes = fs::read(&path).map_err(|error| Failure::file(&path, "read", error))?;
-    let genesis = Genesis::from_bytes(&bytes).map_err(|error| Failure::file(&path, "read", error))?;
+    let genesis =
+        Genesis::from_bytes(&bytes).map_err(|error| Failure::damaged(&path, error, FROM_A_MEMBER))?;
     if hex::encode(genesis.chain()) == network.chain {
         return Ok(genesis);
     }
-    Err(Failure::file(&path, "use", "it is the genesis of another network than devnet.json names"))
+    let why = "it is the genesis of another network than devnet.json names";
+    Err(Failure::damaged(&path, why, FROM_A_MEMBER))
 }
 
 /// A provider's row, computed and as the ledger has it.

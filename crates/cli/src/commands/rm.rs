@@ -15,7 +15,9 @@ impl Rm {
     pub(crate) fn run(self, net: &Path, output: Output) -> Outcome {
         session::run(async |context| {
             let file = Gateway::connect(&context, net).await?.remove(&self.name).await?;
-            output.answer(&json::file(&file), || format!("removed '{}': {} bytes", self.name, file.bytes))
+            output.answer(&json::file(&file), || {
+                format!("removed '{}': {} bytes", self.name.escape_debug(), file.bytes)
+            })
         })
     }
 }

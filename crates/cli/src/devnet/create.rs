@@ -101,7 +101,9 @@ impl RoleFile {
     pub(crate) fn read(directory: &Path) -> Outcome<Self> {
         let path = directory.join(ROLE_FILE);
         let text = fs::read_to_string(&path).map_err(|error| Failure::file(&path, "read", error))?;
-        serde_json::from_str(&text).map_err(|error| Failure::file(&path, "read", error))
+        let next =
+            "restore it from a copy, or write it after the role.json of another member with the same role";
+        serde_json::from_str(&text).map_err(|error| Failure::damaged(&path, error, next))
     }
 
     fn write(&self, directory: &Path) -> Outcome {
@@ -124,7 +126,7 @@ impl RoleFile {
                     Exit::Usage,
                     "the role file is damaged",
                     error,
-                    "start over with `posync devnet --fresh`",
+                    "copy `nodes` from the role.json of another member: it is the same for all",
                 )
             })
         };
@@ -147,11 +149,18 @@ pub(crate) fn lock(directory: &Path) -> Outcome<File> {
     })
 }
 
+/// Whether an entry of a network's directory is the supervisor's lock.
+pub(crate) fn is_lock(name: &OsStr) -> bool {
+    name == LOCK_FILE
+}
+
 /// Whether an entry of a network's directory has a name and a kind that [`open`] and [`lock`] make.
 pub(crate) fn makes(name: &OsStr, path: &Path) -> bool {
     let Some(name) = name.to_str() else { return false };
     let about = fs::symlink_metadata(path);
-    if [network::FILE, GENESIS_FILE, network::USER_KEY, LOCK_FILE].contains(&name) {
+    // The last: what a supervisor was killed over while it replaced a file.
+    let half_written = name.starts_with(".posync-") && name.ends_with(".part");
+    if half_written || [network::FILE, GENESIS_FILE, network::USER_KEY, LOCK_FILE].contains(&name) {
         return about.is_ok_and(|about| about.is_file());
     }
     let number = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
@@ -190,7 +199,7 @@ fn same_size(directory: &Path, network: &Network, size: &Size) -> Outcome {
         if asked.is_some_and(|asked| usize::from(asked) != has) {
             return Err(Failure::new(
                 Exit::Usage,
-                format!("the network in {} has {has} members of role {role:?}", directory.display()),
+                format!("the network in {} has {has} members with the role {role}", directory.display()),
                 "a network's members are part of its genesis and stay",
                 "leave the number out, name another directory, or start over with --fresh",
             ));

@@ -12,9 +12,11 @@
 //! 1. No child outlives its parent, however the parent ends.
 //! 2. A directory holds one network for ever: starting again continues the same chain.
 //! 3. Two supervisors never run on one directory.
+//! 4. A member that is late, broken or dead takes no other down; it is started again, alone.
 
 pub(crate) mod create;
 pub(crate) mod layout;
+mod restart;
 pub(crate) mod role;
 pub(crate) mod running;
 pub(crate) mod supervise;

@@ -2,31 +2,34 @@
 
 use super::{
     create::{GENESIS_FILE, KEY_FILE, RoleFile},
+    restart::Restarts,
     watching,
 };
 use crate::{
-    commands::watch::hook,
+    commands::{recompute::FROM_A_MEMBER, watch::hook},
+    descriptors,
     failure::{Exit, Failure, Outcome},
     keys,
     network::Role,
 };
 use commonware_cryptography::ed25519::PrivateKey;
 use commonware_runtime::{
-    ListenerOf, Network, Runner as _, SinkOf, Spawner as _, StreamOf, Supervisor as _,
+    Clock as _, ListenerOf, Network, Runner as _, SinkOf, Spawner as _, StreamOf, Supervisor as _,
     tokio::{Config, Context, Runner},
 };
 use posync_alert::Alerts;
-use posync_client::connection::Endpoint;
+use posync_client::{connection::Endpoint, hold::hold};
 use posync_gateway::{Policy, auditor};
 use posync_node::{
     genesis::Genesis,
-    run::{TokioServices, run_tokio},
+    run::{TokioServices, run_tokio, workers},
     serve::{self, Serving},
 };
 use posync_provider::{
     config::{self, EGRESS_LOCAL, GRACE_LOCAL, LOOSE, SCRUB_LOCAL, SEGMENT_BYTES, TERM_MAX},
     report::Reporter,
 };
+use rustix::fs::{FileType, fstat};
 use std::{
     fs,
     io::{self, Read as _},
@@ -48,33 +51,70 @@ pub(crate) struct RunRole {
     directory: PathBuf,
 }
 
+/// Descriptors of an authority: 550 for journals and caches, 256 connections, those of its auditor.
+const DESCRIPTORS_AUTHORITY: u64 = 1_024;
+/// Of a provider and of a gateway: 256 connections, as many to others, and files.
+const DESCRIPTORS_SERVICE: u64 = 768;
+/// Why a member ended whose parts did not say.
+const SERVICE_ENDED: &str = "one of its services ended; the lines above say why";
+/// What no member needs more than.
+pub(crate) const DESCRIPTORS_MAX: u64 = DESCRIPTORS_AUTHORITY;
+
 impl RunRole {
-    /// Runs the member; returns only when it fails.
+    /// The member's directory.
+    pub(crate) fn directory(&self) -> &Path {
+        &self.directory
+    }
+
+    /// Runs the member; returns only when it fails. Whoever asks it to end is answered with code 0.
     pub(crate) fn run(self) -> Outcome {
         let role = RoleFile::read(&self.directory)?;
         end_with_the_parent();
         end_on_signals()?;
+        let (who, needed) = match role.role {
+            Role::Authority => ("an authority", DESCRIPTORS_AUTHORITY),
+            Role::Provider => ("a provider", DESCRIPTORS_SERVICE),
+            Role::Gateway => ("a gateway", DESCRIPTORS_SERVICE),
+        };
+        descriptors::ensure(who, needed)?;
         match role.role {
             Role::Authority => authority(&self.directory, &role),
             Role::Provider => provider(&self.directory, &role),
             Role::Gateway => gateway(&self.directory, &role),
-        }
+        }?;
+        // Nobody asked it to: what a member does has no end.
+        Err(ended(&self.directory, SERVICE_ENDED))
     }
 }
 
 /// Ends the process when the supervisor closes the pipe or dies. Nothing is lost by ending at
-/// once: whatever was acknowledged is on disk already.
+/// once: whatever was acknowledged is on disk already. An input that is no pipe is nobody's: a member
+/// that another supervisor started without one ends on a signal alone.
 fn end_with_the_parent() {
+    let is_pipe =
+        fstat(io::stdin()).is_ok_and(|about| FileType::from_raw_mode(about.st_mode) == FileType::Fifo);
+    if !is_pipe {
+        return;
+    }
+    // A member that was stopped (SIGSTOP) does not notice the pipe; the system ends it all the same.
+    #[cfg(target_os = "linux")]
+    let _ = rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL));
     thread::spawn(|| {
         let mut bytes = [0; 64];
         while matches!(io::stdin().read(&mut bytes), Ok(read) if read > 0) {}
+        tracing::info!("the supervisor has let go of this member: it ends");
         process::exit(0);
     });
 }
 
 fn end_on_signals() -> Outcome {
     let failed = |error: io::Error| {
-        Failure::new(Exit::Failed, "cannot listen for signals", error, "check the limits of this process")
+        Failure::new(
+            Exit::Failed,
+            "cannot listen for signals",
+            error,
+            "raise the limits of open files and threads (`ulimit -n`, `ulimit -u`), and try again",
+        )
     };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(failed)?;
     let (mut terminate, mut interrupt) = {
@@ -88,6 +128,7 @@ fn end_on_signals() -> Outcome {
                 _ = interrupt.recv() => {}
             }
         });
+        tracing::info!("a signal asked this member to end: it ends");
         process::exit(0);
     });
     Ok(())
@@ -110,10 +151,12 @@ fn authority(directory: &Path, role: &RoleFile) -> Outcome {
     let mut nodes = role.nodes()?;
     // The own node knows first what is final.
     nodes.sort_by_key(|node| node.address != role.listen);
-    run_tokio(directory, operations, beside(key, nodes, alerts.clone(), services)).map_err(|error| {
-        alerts.offline(&account, None, &error);
-        ended(directory, error)
-    })
+    let why = match run_tokio(directory, operations, beside(key, nodes, alerts.clone(), services)) {
+        Ok(()) => SERVICE_ENDED.to_owned(),
+        Err(error) => error.to_string(),
+    };
+    alerts.offline(&account, None, &why);
+    Err(ended(directory, why))
 }
 
 /// The services of a node and, beside them, the auditor of its seat and who watches it. If those end,
@@ -131,16 +174,38 @@ fn beside(key: PrivateKey, nodes: Vec<Endpoint>, alerts: Alerts, services: Tokio
             parameters: genesis.parameters,
             heights: handle.heights(),
         };
-        let sockets = Sockets(Arc::new(context.child("auditor_sockets")));
-        let auditing = context.child("auditor").spawn(|context| async move {
-            if let Err(error) = auditor::run(context, sockets, config).await {
-                tracing::error!(%error, "the auditor has ended; this seat reports nothing until a restart");
-            }
-        });
         // It lives as long as the node's services do, whatever becomes of its handle.
-        drop(auditing);
+        drop(context.child("audit").spawn(|context| audit(context, config)));
         services(context, handle, channel)
     })
+}
+
+/// Runs the auditor, and again when it ended: a seat without one reports nothing and earns less.
+async fn audit(context: Context, config: auditor::Config) {
+    let began = context.current();
+    let since = |moment| context.current().duration_since(moment).unwrap_or_default();
+    let mut restarts = Restarts::default();
+    loop {
+        let started = context.current();
+        let sockets = Sockets(Arc::new(context.child("auditor_sockets")));
+        let run = config.clone();
+        let auditing = context.child("auditor").spawn(|context| auditor::run(context, sockets, run));
+        let why = match auditing.await {
+            // Its node has ended, or this process was asked to.
+            Ok(Ok(())) => return,
+            Ok(Err(error)) => error.to_string(),
+            Err(error) => error.to_string(),
+        };
+        if let Some((starts, down)) = restarts.runs(since(started), since(began)) {
+            tracing::info!(starts, seconds = down.as_secs(), "the auditor ran again until now");
+        }
+        let (pause, _) = restarts.ended(since(began));
+        tracing::error!(
+            error = why,
+            "the auditor has ended; until it is started again this seat reports nothing"
+        );
+        context.sleep(pause).await;
+    }
 }
 
 fn ended(directory: &Path, why: impl std::fmt::Display) -> Failure {
@@ -150,6 +215,7 @@ fn ended(directory: &Path, why: impl std::fmt::Display) -> Failure {
 
 fn gateway(directory: &Path, role: &RoleFile) -> Outcome {
     let genesis = genesis(directory)?;
+    let alerts = role.alerts()?;
     let config = posync_gateway::Config {
         key: keys::read(&directory.join(KEY_FILE))?,
         partition: "gateway".into(),
@@ -160,19 +226,41 @@ fn gateway(directory: &Path, role: &RoleFile) -> Outcome {
         parameters: genesis.parameters,
         policy: Policy::of(&genesis.parameters),
     };
+    let _lock = only_here(directory)?;
+    let account = keys::account(&config.key).to_string();
     runner(directory)
         .start(async |context| posync_gateway::run(context.child("gateway"), context, config).await)
-        .map_err(|error| ended(directory, error))
+        .map_err(|error| {
+            alerts.offline(&account, None, &error);
+            ended(directory, error)
+        })
+}
+
+/// Takes a gateway's directory for this process: a second one would spend from the same account.
+fn only_here(directory: &Path) -> Outcome<fs::File> {
+    let path = directory.join("gateway.lock");
+    let held = hold(&path).map_err(|error| Failure::file(&path, "lock", error))?;
+    held.ok_or_else(|| {
+        Failure::new(
+            Exit::Refused,
+            format!("a gateway runs in {} already", directory.display()),
+            "another process holds its lock",
+            "use that one, or stop it first; a second gateway needs a directory and a key of its own",
+        )
+    })
 }
 
 fn genesis(directory: &Path) -> Outcome<Genesis> {
     let path = directory.join(GENESIS_FILE);
     let bytes = fs::read(&path).map_err(|error| Failure::file(&path, "read", error))?;
-    Genesis::from_bytes(&bytes).map_err(|error| Failure::file(&path, "read", error))
+    Genesis::from_bytes(&bytes).map_err(|error| Failure::damaged(&path, error, FROM_A_MEMBER))
 }
 
 fn runner(directory: &Path) -> Runner {
-    let config = Config::new().with_storage_directory(directory.join("storage")).with_tcp_nodelay(Some(true));
+    let config = Config::new()
+        .with_storage_directory(directory.join("storage"))
+        .with_tcp_nodelay(Some(true))
+        .with_worker_threads(workers());
     Runner::new(config)
 }
 

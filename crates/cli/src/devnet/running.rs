@@ -1,10 +1,14 @@
 //! A network that runs: its description, its processes and the lock on its directory.
+//!
+//! One member that is not well keeps no other from starting, and takes no other down.
 
 use super::{
     create::{self, RoleFile},
+    role,
     supervise::Processes,
 };
 use crate::{
+    descriptors,
     failure::{Exit, Failure, Outcome},
     keys,
     network::{self, Network},
@@ -46,34 +50,64 @@ pub(crate) struct Running {
     /// Its description, as in `devnet.json`.
     pub(crate) network: Network,
     processes: Processes,
+    /// What there is to say, and was not asked for yet.
+    told: Vec<String>,
     _lock: File,
 }
 
 impl Running {
-    /// Makes the network if the directory is new, and starts every member.
+    /// Makes the network if the directory is new, and starts every member that can be started.
     pub(crate) fn start(directory: &Path, size: &Size) -> Outcome<Self> {
+        descriptors::ensure("a member of the network", role::DESCRIPTORS_MAX)?;
         let lock = create::lock(directory)?;
         let directory =
             fs::canonicalize(directory).map_err(|error| Failure::file(directory, "resolve", error))?;
         let network = create::open(&directory, size, &mut commonware_utils::sys_rng())?;
-        let mut running = Self { directory, network, processes: Processes::default(), _lock: lock };
-        for member in &mut running.network.nodes {
-            if let Some(url) = &size.alert_url {
-                RoleFile::set_alert(&member.dir, url, size.alert_ca.as_deref())?;
+        let (processes, told) = Default::default();
+        let mut running = Self { directory, network, processes, told, _lock: lock };
+        for member in &running.network.nodes {
+            if let Some(url) = &size.alert_url
+                && let Err(failure) = RoleFile::set_alert(&member.dir, url, size.alert_ca.as_deref())
+            {
+                running.told.push(format!(
+                    "{} does not get the alert hook: {}",
+                    member.name,
+                    failure.in_one_line()
+                ));
             }
-            member.pid = running.processes.start(&member.name, &member.dir)?;
+            running.told.extend(running.processes.start(&member.name, &member.dir));
         }
+        running.note_processes();
         running.network.write(&running.directory)?;
         Ok(running)
     }
 
-    /// Members that ended since the last call, in words.
-    pub(crate) fn ended(&mut self) -> Vec<String> {
-        self.processes
-            .ended()
-            .into_iter()
-            .map(|(name, status)| format!("{name} has ended ({status})"))
-            .collect()
+    /// Starts again whoever ended unasked; returns what there is to say since the last call.
+    pub(crate) fn look(&mut self) -> Vec<String> {
+        let mut lines = std::mem::take(&mut self.told);
+        lines.extend(self.processes.look());
+        if self.note_processes()
+            && let Err(failure) = self.network.write(&self.directory)
+        {
+            lines.push(format!("devnet.json names old processes: {}", failure.in_one_line()));
+        }
+        lines
+    }
+
+    /// Whether a member has a process now.
+    pub(crate) fn is_up(&self, name: &str) -> bool {
+        self.processes.pid(name) != 0
+    }
+
+    /// Enters the members' processes into the description; whether one is another than before.
+    fn note_processes(&mut self) -> bool {
+        let mut changed = false;
+        for member in &mut self.network.nodes {
+            let pid = self.processes.pid(&member.name);
+            changed |= pid != member.pid;
+            member.pid = pid;
+        }
+        changed
     }
 
     /// The key of the network's user.
@@ -81,13 +115,13 @@ impl Running {
         keys::read(&self.directory.join(network::USER_KEY))
     }
 
-    /// Fails if a member ended that nobody stopped, with the end of its log.
+    /// Fails if a member does not run that nobody stopped, with the end of its log.
     pub(crate) fn check(&mut self) -> Outcome {
-        let Some((name, status)) = self.processes.ended().into_iter().next() else { return Ok(()) };
+        let Some((name, why)) = self.processes.unwell() else { return Ok(()) };
         let log = self.network.member(&name).map(|member| member.dir.join("log")).unwrap_or_default();
         Err(Failure::new(
             Exit::Failed,
-            format!("{name} has ended ({status})"),
+            format!("{name} has ended ({why})"),
             tail(&log),
             format!("read {}, mend the cause, and start the network again", log.display()),
         ))
@@ -108,17 +142,19 @@ impl Running {
     }
 }
 
-/// The end of a log, or why it cannot be read.
-fn tail(path: &Path) -> String {
-    let read = || {
-        let mut file = File::open(path)?;
-        let length = file.metadata()?.len();
-        file.seek(SeekFrom::Start(length.saturating_sub(LOG_TAIL)))?;
-        let mut bytes = Vec::new();
-        file.read_to_end(&mut bytes)?;
-        Ok::<_, std::io::Error>(String::from_utf8_lossy(&bytes).into_owned())
-    };
-    match read() {
+/// The end of a log.
+pub(crate) fn end_of(log: &Path) -> io::Result<String> {
+    let mut file = File::open(log)?;
+    let length = file.metadata()?.len();
+    file.seek(SeekFrom::Start(length.saturating_sub(LOG_TAIL)))?;
+    let mut bytes = Vec::new();
+    file.take(LOG_TAIL).read_to_end(&mut bytes)?;
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
+}
+
+/// The end of a log in words, or why it cannot be read.
+fn tail(log: &Path) -> String {
+    match end_of(log) {
         Ok(text) if text.trim().is_empty() => "its log is empty".into(),
         Ok(text) => format!("the end of its log:\n{}", text.trim()),
         Err(error) => format!("its log cannot be read: {error}"),
@@ -147,7 +183,8 @@ pub(crate) fn clear(directory: &Path) -> Outcome {
     }
     // Held while the contents go, so that no other supervisor starts between.
     let _lock = create::lock(directory)?;
-    for entry in entries {
+    // The lock itself stays: another process may be waiting for this very file.
+    for entry in entries.iter().filter(|entry| !create::is_lock(&entry.file_name())) {
         let path = entry.path();
         let is_directory = entry.file_type().map_err(failed)?.is_dir();
         let removed = if is_directory { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };

@@ -1,96 +1,138 @@
-//! Starts the members as processes of their own and stops them, all of them, always.
+//! Starts the members as processes of their own, starts them again, and stops them, all of them, always.
+//!
+//! ```text
+//!             start                 ends unasked                pause over
+//!   (new) ───────────────► runs ────────────────────► waits ────────────────► runs
+//!     └─ cannot start ─► waits     ends with code 0, or killed by us ─► stopped
+//! ```
 //!
 //! A child's standard input is a pipe whose other end only this process holds. It never carries a
 //! byte: when it ends, because the parent stopped the child or because the parent died, the child
-//! ends too. So even a parent killed with SIGKILL leaves no orphan.
+//! ends too; on Linux the system kills it, so that one that was stopped ends as well. So even a parent
+//! killed with SIGKILL leaves no orphan. Children are started by the main thread alone: they would not
+//! outlive the thread that starts them either. A child has a process group of
+//! its own: Ctrl-C reaches the parent alone, which ends the children in order.
+//!
+//! Whoever ends with code 0 was told to end (SIGTERM), and stays stopped until the network starts
+//! again. Every other end is an accident: the member is started again, alone, after a pause.
 
+use super::restart::{Restarts, Told};
 use crate::failure::{Failure, Outcome};
 use rustix::process::{Pid, Signal, kill_process};
 use std::{
     fs::OpenOptions,
-    os::unix::fs::OpenOptionsExt as _,
-    path::Path,
-    process::{Child, Command, ExitStatus, Stdio},
+    os::unix::{fs::OpenOptionsExt as _, process::CommandExt as _},
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
     thread,
     time::{Duration, Instant},
 };
 
-/// How long a child may take to end by itself before it is killed.
-const STOP_WITHIN: Duration = Duration::from_secs(10);
+/// How long members of one rank may take to end by themselves before they are killed.
+const STOP_WITHIN: Duration = Duration::from_secs(3);
 /// How often an ending child is looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
+/// Bytes of a line of a log that are shown.
+const LINE_MAX: usize = 400;
 /// The hidden subcommand that runs one member.
 pub(crate) const COMMAND: &str = "run-role";
 
-/// A running member.
 #[derive(Debug)]
-struct Running {
-    name: String,
-    child: Child,
+enum State {
+    Runs { child: Child, since: Instant },
+    Waits { until: Instant },
+    Stopped,
 }
 
-/// The processes of a network; dropping it stops them.
-#[derive(Debug, Default)]
-pub(crate) struct Processes(Vec<Running>);
+/// A member and its process.
+#[derive(Debug)]
+struct Supervised {
+    name: String,
+    directory: PathBuf,
+    state: State,
+    restarts: Restarts,
+    /// Why it does not run.
+    why: String,
+}
+
+/// The processes of a network, in the order in which they start; dropping it stops them.
+#[derive(Debug)]
+pub(crate) struct Processes {
+    members: Vec<Supervised>,
+    began: Instant,
+}
+
+impl Default for Processes {
+    fn default() -> Self {
+        Self { members: Vec::new(), began: Instant::now() }
+    }
+}
 
 impl Processes {
-    /// Starts the member in `directory`; its log is appended to `directory/log`.
-    pub(crate) fn start(&mut self, name: &str, directory: &Path) -> Outcome<u32> {
-        let log = directory.join("log");
-        let open = || OpenOptions::new().create(true).append(true).mode(0o600).open(&log);
-        let failed = |error| Failure::file(&log, "write", error);
-        let (out, err) = (open().map_err(failed)?, open().map_err(failed)?);
-        let program = std::env::current_exe()
-            .map_err(|error| Failure::file(Path::new("posync"), "find the program", error))?;
-        let child = Command::new(&program)
-            .arg(COMMAND)
-            .arg(directory)
-            .stdin(Stdio::piped())
-            .stdout(out)
-            .stderr(err)
-            .spawn()
-            .map_err(|error| Failure::file(&program, "start", error))?;
-        let pid = child.id();
-        self.0.push(Running { name: name.into(), child });
-        Ok(pid)
+    /// Starts the member in `directory`; its log is `directory/log`. What there is to say if it
+    /// cannot be started; it is tried again then, as after an end.
+    pub(crate) fn start(&mut self, name: &str, directory: &Path) -> Option<String> {
+        let mut member = Supervised {
+            name: name.into(),
+            directory: directory.into(),
+            state: State::Stopped,
+            restarts: Restarts::default(),
+            why: String::new(),
+        };
+        let line = member.start(self.began);
+        self.members.push(member);
+        line
     }
 
-    /// Members that have ended though nobody stopped them, with how.
-    pub(crate) fn ended(&mut self) -> Vec<(String, ExitStatus)> {
-        let mut ended = Vec::new();
-        self.0.retain_mut(|running| match running.child.try_wait() {
-            Ok(Some(status)) => {
-                ended.push((running.name.clone(), status));
-                false
-            }
-            _ => true,
-        });
-        ended
+    /// Looks at every member, starts again whoever is due, and returns what there is to say.
+    pub(crate) fn look(&mut self) -> Vec<String> {
+        let began = self.began;
+        self.members.iter_mut().filter_map(|member| member.look(began)).collect()
     }
 
-    /// Kills one member at once, as a power cut would, and forgets it.
-    pub(crate) fn kill(&mut self, name: &str) -> bool {
-        let Some(place) = self.0.iter().position(|running| running.name == name) else { return false };
-        let mut running = self.0.swap_remove(place);
-        running.child.kill().is_ok() && running.child.wait().is_ok()
-    }
-
-    /// Asks every member to end, waits for them, and kills what does not listen.
-    pub(crate) fn stop(&mut self) {
-        for running in &mut self.0 {
-            drop(running.child.stdin.take());
-            if let Some(pid) = Pid::from_raw(running.child.id().cast_signed()) {
-                // It may have ended already, which is what is wanted.
-                let _ = kill_process(pid, Signal::TERM);
+    /// The first member that does not run though nobody stopped it, and why.
+    pub(crate) fn unwell(&mut self) -> Option<(String, String)> {
+        for member in &mut self.members {
+            if let State::Runs { child, .. } = &mut member.state
+                && let Ok(Some(status)) = child.try_wait()
+            {
+                member.why = status.to_string();
+                member.state = State::Waits { until: Instant::now() };
             }
         }
-        let deadline = Instant::now() + STOP_WITHIN;
-        for mut running in self.0.drain(..) {
-            while Instant::now() < deadline && matches!(running.child.try_wait(), Ok(None)) {
-                thread::sleep(LOOK_EVERY);
-            }
-            let _ = running.child.kill();
-            let _ = running.child.wait();
+        let unwell = self.members.iter().find(|member| matches!(member.state, State::Waits { .. }));
+        unwell.map(|member| (member.name.clone(), member.why.clone()))
+    }
+
+    /// The process of a member; 0 if it does not run.
+    pub(crate) fn pid(&self, name: &str) -> u32 {
+        let member = self.members.iter().find(|member| member.name == name);
+        member.map_or(0, |member| match &member.state {
+            State::Runs { child, .. } => child.id(),
+            State::Waits { .. } | State::Stopped => 0,
+        })
+    }
+
+    /// Kills one member at once, as a power cut would; it stays stopped.
+    pub(crate) fn kill(&mut self, name: &str) -> bool {
+        let Some(member) = self.members.iter_mut().find(|member| member.name == name) else { return false };
+        match std::mem::replace(&mut member.state, State::Stopped) {
+            State::Runs { mut child, .. } => child.kill().is_ok() && child.wait().is_ok(),
+            State::Waits { .. } | State::Stopped => false,
+        }
+    }
+
+    /// Ends every member, last started first by rank: who asks others before who answers them. Each
+    /// rank has [`STOP_WITHIN`]; what does not listen is killed.
+    pub(crate) fn stop(&mut self) {
+        let mut members = std::mem::take(&mut self.members);
+        while let Some(last) = members.last() {
+            let rank = rank(&last.name).to_owned();
+            let of_rank = members.iter().rposition(|member| self::rank(&member.name) != rank);
+            let mut ending = members.split_off(of_rank.map_or(0, |place| place + 1));
+            ending.iter_mut().for_each(Supervised::ask_to_end);
+            let deadline = Instant::now() + STOP_WITHIN;
+            ending.into_iter().for_each(|member| member.end_by(deadline));
         }
     }
 }
@@ -98,5 +140,155 @@ impl Processes {
 impl Drop for Processes {
     fn drop(&mut self) {
         self.stop();
+    }
+}
+
+/// `provider` of `provider-3`.
+fn rank(name: &str) -> &str {
+    name.split_once('-').map_or(name, |(rank, _)| rank)
+}
+
+impl Supervised {
+    /// Starts the process; what to say if that fails.
+    fn start(&mut self, began: Instant) -> Option<String> {
+        match spawn(&self.directory) {
+            Ok(child) => {
+                self.state = State::Runs { child, since: Instant::now() };
+                None
+            }
+            Err(failure) => self.ended(failure.in_one_line(), began),
+        }
+    }
+
+    fn look(&mut self, began: Instant) -> Option<String> {
+        match &mut self.state {
+            State::Runs { child, since } => match child.try_wait() {
+                Ok(Some(status)) if status.success() => {
+                    self.state = State::Stopped;
+                    Some(format!(
+                        "{} was told to end and has; it stays stopped until the network starts again",
+                        self.name
+                    ))
+                }
+                Ok(Some(status)) => {
+                    let said = last_line(&self.directory.join("log"));
+                    self.ended(format!("{status}: {said}"), began)
+                }
+                // A child that cannot be asked is there still.
+                Ok(None) | Err(_) => {
+                    let (lived, pid) = (since.elapsed(), child.id());
+                    let (starts, down) = self.restarts.runs(lived, began.elapsed())?;
+                    let (name, down) = (&self.name, down.as_secs());
+                    Some(format!("{name} runs again (process {pid}), after {starts} starts and {down} s"))
+                }
+            },
+            State::Waits { until } if Instant::now() >= *until => self.start(began),
+            State::Waits { .. } | State::Stopped => None,
+        }
+    }
+
+    fn ended(&mut self, why: String, began: Instant) -> Option<String> {
+        let (pause, told) = self.restarts.ended(began.elapsed());
+        self.state = State::Waits { until: Instant::now() + pause };
+        let (name, seconds) = (&self.name, pause.as_secs());
+        let line = match told {
+            Told::Begins => Some(format!(
+                "{name} does not run ({why}); the others go on, and it is started again in {seconds} s"
+            )),
+            Told::Lasts => Some(format!(
+                "{name} still does not run ({why}); it is tried every {seconds} s from now on: mend what the \
+                 reason names, its log is {}",
+                self.directory.join("log").display()
+            )),
+            Told::Nothing => None,
+        };
+        self.why = why;
+        line
+    }
+
+    fn ask_to_end(&mut self) {
+        if let State::Runs { child, .. } = &mut self.state {
+            drop(child.stdin.take());
+            if let Some(pid) = Pid::from_raw(child.id().cast_signed()) {
+                // It may have ended already, which is what is wanted.
+                let _ = kill_process(pid, Signal::TERM);
+            }
+        }
+    }
+
+    fn end_by(self, deadline: Instant) {
+        if let State::Runs { mut child, .. } = self.state {
+            while Instant::now() < deadline && matches!(child.try_wait(), Ok(None)) {
+                thread::sleep(LOOK_EVERY);
+            }
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
+
+fn spawn(directory: &Path) -> Outcome<Child> {
+    let log = directory.join("log");
+    let open = || OpenOptions::new().create(true).append(true).mode(0o600).open(&log);
+    let failed = |error| Failure::file(&log, "write", error);
+    let (out, err) = (open().map_err(failed)?, open().map_err(failed)?);
+    let program = std::env::current_exe()
+        .map_err(|error| Failure::file(Path::new("posync"), "find the program", error))?;
+    Command::new(&program)
+        .arg(COMMAND)
+        .arg(directory)
+        .stdin(Stdio::piped())
+        .stdout(out)
+        .stderr(err)
+        .process_group(0)
+        .spawn()
+        .map_err(|error| Failure::file(&program, "start", error))
+}
+
+/// What a member said last, from the end of its log.
+fn last_line(log: &Path) -> String {
+    match super::running::end_of(log) {
+        Ok(text) => {
+            let line = text.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or("its log is empty");
+            line.trim().chars().take(LINE_MAX).collect()
+        }
+        Err(error) => format!("its log cannot be read: {error}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn members_of_one_rank_end_together() {
+        assert_eq!(
+            (rank("provider-3"), rank("authority-31"), rank("gateway")),
+            ("provider", "authority", "gateway")
+        );
+    }
+
+    #[test]
+    fn a_member_whose_directory_is_gone_is_told_once_and_tried_again() {
+        let home = tempfile::tempdir().expect("a directory");
+        let mut processes = Processes::default();
+        let line = processes.start("provider-3", &home.path().join("gone")).expect("it cannot start");
+        assert!(line.contains("provider-3") && line.contains("started again in 1 s"), "{line}");
+        assert!(line.contains("gone/log"), "it says what is missing: {line}");
+        assert_eq!(processes.look(), Vec::<String>::new(), "nothing new");
+        assert_eq!(processes.pid("provider-3"), 0);
+        assert_eq!(processes.unwell().expect("it waits").0, "provider-3");
+        assert!(!processes.kill("provider-3") && processes.unwell().is_none(), "stopped is not unwell");
+    }
+
+    #[test]
+    fn the_last_line_of_a_log_is_shown_within_a_bound() {
+        let home = tempfile::tempdir().expect("a directory");
+        let log = home.path().join("log");
+        assert!(last_line(&log).contains("cannot be read"));
+        std::fs::write(&log, "\n\n").expect("writable");
+        assert_eq!(last_line(&log), "its log is empty");
+        std::fs::write(&log, format!("first\nlast {}\n\n", "x".repeat(9_000))).expect("writable");
+        assert_eq!(last_line(&log).len(), LINE_MAX);
     }
 }

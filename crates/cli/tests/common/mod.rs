@@ -4,8 +4,8 @@
 use serde_json::Value;
 use std::{
     ffi::OsStr,
-    fs,
-    io::{BufRead as _, BufReader, Read as _},
+    fs::{self, File},
+    io::{BufRead as _, BufReader},
     path::{Path, PathBuf},
     process::{Child, Command, Output, Stdio},
     time::{Duration, Instant},
@@ -58,18 +58,35 @@ impl Net {
             .args(&self.arguments)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
+            .stderr(self.err())
             .spawn()
             .expect("the program starts");
         let mut line = String::new();
         let stdout = child.stdout.take().expect("it is piped");
         BufReader::new(stdout).read_line(&mut line).expect("readable");
         if line.is_empty() {
-            let mut text = String::new();
-            child.stderr.take().expect("it is piped").read_to_string(&mut text).expect("text");
-            panic!("the network did not start: {text}{}", self.logs());
+            panic!("the network did not start: {}{}", self.told(), self.logs());
         }
         self.process = Some(child);
+    }
+
+    /// Where `devnet` says what is not its answer.
+    fn err(&self) -> File {
+        let path = self.directory.with_file_name("devnet.err");
+        File::options().create(true).append(true).open(path).expect("writable")
+    }
+
+    /// What `devnet` said so far.
+    pub(crate) fn told(&self) -> String {
+        fs::read_to_string(self.directory.with_file_name("devnet.err")).unwrap_or_default()
+    }
+
+    /// The process of a member; 0 if it does not run.
+    pub(crate) fn pid(&self, name: &str) -> u32 {
+        let description = self.description();
+        let nodes = description["nodes"].as_array().expect("a list");
+        let node = nodes.iter().find(|node| node["name"] == name).expect("a member");
+        u32::try_from(node["pid"].as_u64().expect("a number")).expect("a pid")
     }
 
     /// SIGTERM to the supervisor; waits for it and for every member.
@@ -212,6 +229,21 @@ impl Drop for Net {
             let _ = child.wait();
         }
     }
+}
+
+/// Looks until `holds`; panics after `seconds`.
+pub(crate) fn eventually(seconds: u64, what: &str, mut holds: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !holds() {
+        assert!(start.elapsed() < Duration::from_secs(seconds), "{what}: not within {seconds} s");
+        std::thread::park_timeout(Duration::from_millis(20));
+    }
+}
+
+/// Ends a member for good: who is told to end is not started again.
+pub(crate) fn end(pid: u32) {
+    signal("TERM", pid);
+    eventually(10, "a member ends when it is told to", || !runs(pid));
 }
 
 /// Sends a signal to a process that the test started.

@@ -57,8 +57,13 @@ impl Committee {
     }
 
     fn finalize(&self, header: &Header) -> Bounded<u8, 256> {
-        let round = Round::new(Epoch::new(header.term), View::new(header.view));
-        let proposal = Proposal::new(round, View::new(header.parent_view), digest(header.digest()));
+        self.finalize_in(header, header.term, (header.view, header.parent_view))
+    }
+
+    /// The header made final by a round that may be another than its own.
+    fn finalize_in(&self, header: &Header, term: u64, (view, parent): (u64, u64)) -> Bounded<u8, 256> {
+        let round = Round::new(Epoch::new(term), View::new(view));
+        let proposal = Proposal::new(round, View::new(parent), digest(header.digest()));
         let votes: Vec<_> = self.schemes[..3]
             .iter()
             .map(|scheme| Finalize::sign(scheme, proposal.clone()).expect("signs"))
@@ -209,6 +214,22 @@ fn records_and_their_absence_are_believed() {
     });
 }
 
+/// The engine proposes the last block of a term again, as it is, until a view makes it final.
+#[test]
+fn a_block_that_only_a_later_view_made_final_is_believed() {
+    run(|context| async move {
+        let (database, committee) = (store(&context).await, Committee::new(1));
+        let light = Light::new(CHAIN, committee.network_key);
+        for length in [1, 3] {
+            let (keys, mut answer) = read(&database, &committee, &[5, 7], length).await;
+            let last = answer.certified.headers.last().expect("one at least");
+            let rounds = (last.view + 3, last.view + 2);
+            answer.certified.finalization = committee.finalize_in(last, last.term, rounds);
+            assert!(light.read(&keys, &answer).is_ok(), "{length} headers");
+        }
+    });
+}
+
 /// Each row changes one thing of an honest answer; none may be believed.
 #[test]
 fn answers_that_differ_are_refused() {
@@ -223,7 +244,7 @@ fn answers_that_differ_are_refused() {
         change(&mut records);
         read.records = Bounded::new(records).expect("few");
     }
-    let table: [(&str, Error, Change); 14] = [
+    let table: [(&str, Error, Change); 16] = [
         ("no header", Error::Headers, |_, read, _| with(read, Vec::clear)),
         ("another chain", Error::Chain, |_, read, _| with(read, |h| h[0].chain = [0; 32])),
         ("a header left out", Error::Headers, |_, read, _| {
@@ -238,6 +259,16 @@ fn answers_that_differ_are_refused() {
         }),
         ("another committee", Error::Certificate, |_, read, _| {
             read.certified.finalization = Committee::new(2).finalize(&read.certified.headers[2]);
+        }),
+        ("a view before its own", Error::Certificate, |_, read, committee| {
+            let last = &read.certified.headers[2];
+            let finalization = committee.finalize_in(last, last.term, (last.view - 1, last.parent_view - 1));
+            read.certified.finalization = finalization;
+        }),
+        ("another term", Error::Certificate, |_, read, committee| {
+            let last = &read.certified.headers[2];
+            let finalization = committee.finalize_in(last, last.term + 1, (last.view, last.parent_view));
+            read.certified.finalization = finalization;
         }),
         ("no certificate", Error::Malformed("the certificate"), |_, read, _| {
             read.certified.finalization = Bounded::default();

@@ -1,0 +1,108 @@
+//! When a member that ended is started again. Decides; starts nothing.
+//!
+//! ```text
+//!   ends ─► 1 s ─► ends ─► 2 s ─► ends ─► 4 s ... 60 s, 60 s, for ever
+//!                    └─ runs for 30 s: over, the next end starts at 1 s again
+//! ```
+
+use std::time::Duration;
+
+/// Pause before the first start after an end.
+const PAUSE_MIN: Duration = Duration::from_secs(1);
+/// Longest pause: what was mended is running again within it.
+const PAUSE_MAX: Duration = Duration::from_secs(60);
+/// Who ran so long is well again.
+const WELL_AFTER: Duration = Duration::from_secs(30);
+
+/// How often a member ended, and since when it does.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Restarts {
+    /// Ends since it was last well.
+    ends: u32,
+    /// When the first of them was.
+    since: Duration,
+}
+
+/// What to say of an end: only what an operator does not know yet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Told {
+    /// It was well until now.
+    Begins,
+    /// From now on the pauses are as long as they get.
+    Lasts,
+    /// The same as before.
+    Nothing,
+}
+
+impl Restarts {
+    /// An end at `now`: the pause before the next start, and what to say.
+    pub(crate) fn ended(&mut self, now: Duration) -> (Duration, Told) {
+        if self.ends == 0 {
+            self.since = now;
+        }
+        let pause = Self::pause(self.ends);
+        let told = match self.ends {
+            0 => Told::Begins,
+            before if pause == PAUSE_MAX && Self::pause(before - 1) < PAUSE_MAX => Told::Lasts,
+            _ => Told::Nothing,
+        };
+        self.ends = self.ends.saturating_add(1);
+        (pause, told)
+    }
+
+    /// It has run for `lived` at `now`. `Some` once after it became well: how many starts that took,
+    /// and how long it was not.
+    pub(crate) fn runs(&mut self, lived: Duration, now: Duration) -> Option<(u32, Duration)> {
+        if self.ends == 0 || lived < WELL_AFTER {
+            return None;
+        }
+        let Self { ends, since } = std::mem::take(self);
+        Some((ends, now.saturating_sub(lived).saturating_sub(since)))
+    }
+
+    fn pause(ends: u32) -> Duration {
+        PAUSE_MIN.saturating_mul(2_u32.saturating_pow(ends)).min(PAUSE_MAX)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const fn at(seconds: u64) -> Duration {
+        Duration::from_secs(seconds)
+    }
+
+    #[test]
+    fn pauses_grow_to_a_bound_and_only_what_is_new_is_told() {
+        let mut restarts = Restarts::default();
+        let told: Vec<(u64, Told)> = (0..9)
+            .map(|i| {
+                let (pause, told) = restarts.ended(at(i));
+                (pause.as_secs(), told)
+            })
+            .collect();
+        let nothing = Told::Nothing;
+        assert_eq!(told[..2], [(1, Told::Begins), (2, nothing)]);
+        assert_eq!(told[5..], [(32, nothing), (60, Told::Lasts), (60, nothing), (60, nothing)]);
+    }
+
+    #[test]
+    fn an_end_after_any_number_of_ends_is_answered() {
+        let mut restarts = Restarts { ends: u32::MAX - 1, since: at(0) };
+        assert_eq!(restarts.ended(at(9)), (PAUSE_MAX, Told::Nothing));
+        assert_eq!(restarts.ended(at(9)), (PAUSE_MAX, Told::Nothing));
+    }
+
+    #[test]
+    fn who_runs_for_a_while_is_well_again_and_starts_from_the_shortest_pause() {
+        let mut restarts = Restarts::default();
+        assert_eq!(restarts.runs(at(90), at(90)), None, "it never ended");
+        restarts.ended(at(100));
+        restarts.ended(at(102));
+        assert_eq!(restarts.runs(at(29), at(133)), None, "not yet");
+        assert_eq!(restarts.runs(at(30), at(134)), Some((2, at(4))));
+        assert_eq!(restarts.runs(at(31), at(135)), None, "told once");
+        assert_eq!(restarts.ended(at(200)), (PAUSE_MIN, Told::Begins));
+    }
+}

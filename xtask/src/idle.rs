@@ -1,0 +1,291 @@
+//! What an idle network costs: starts one from a release build, counts what every process holds each
+//! minute, and compares the last minute with the one at a third of the time.
+//!
+//! It reads `/proc`, so it runs on Linux alone.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    io::{BufRead as _, BufReader},
+    path::{Path, PathBuf},
+    process::{Child, Command, ExitCode, Stdio},
+    thread,
+    time::{Duration, Instant},
+};
+
+/// Growth, in percent, that is none.
+const GROWTH_MAX: u64 = 10;
+/// Minutes if nobody says otherwise.
+const MINUTES_USUAL: usize = 30;
+/// Time between two samples.
+const EVERY: Duration = Duration::from_secs(60);
+
+/// What one process holds.
+#[derive(Clone, Copy, Default)]
+struct Sample {
+    descriptors: u64,
+    files: u64,
+    resident: u64,
+    disk: u64,
+    /// Processor time since its start, in ticks.
+    ticks: u64,
+}
+
+/// Figures of a minute: name, its value, whether its growth is judged.
+type Figure = (&'static str, fn(&Sample) -> u64, bool);
+
+const FIGURES: [Figure; 4] = [
+    ("descriptors", |sample| sample.descriptors, true),
+    ("files", |sample| sample.files, true),
+    ("resident KiB", |sample| sample.resident >> 10, true),
+    ("disk KiB", |sample| sample.disk >> 10, false),
+];
+
+/// Runs a network for so many minutes, and judges it.
+pub(crate) fn run(options: &[&str]) -> ExitCode {
+    let Some((minutes, program)) = read(options) else {
+        eprintln!(
+            "usage: cargo xtask idle [--minutes N] [--program FILE]; N is 3 at least: minute N is compared with N/3"
+        );
+        return ExitCode::from(2);
+    };
+    match measure(minutes, program) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("idle: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// How many minutes, and of which program if one is named.
+fn read(options: &[&str]) -> Option<(usize, Option<PathBuf>)> {
+    let (mut minutes, mut program) = (MINUTES_USUAL, None);
+    for option in options.chunks(2) {
+        match option {
+            ["--minutes", number] => minutes = number.parse().ok().filter(|minutes| *minutes >= 3)?,
+            ["--program", file] => program = Some(PathBuf::from(file)),
+            _ => return None,
+        }
+    }
+    Some((minutes, program))
+}
+
+fn measure(minutes: usize, program: Option<PathBuf>) -> Result<bool, String> {
+    let target = crate::tools::target_directory();
+    if program.is_none() && !crate::cargo(&["build", "--release", "--locked", "--package", "posync-cli"]) {
+        return Err("the release build failed".into());
+    }
+    let directory = target.join(format!("idle-{}", std::process::id()));
+    let net = Net::start(&program.unwrap_or_else(|| target.join("release/posync")), &directory)?;
+    let hertz = ticks_per_second();
+    let (mut samples, mut busy) = (vec![net.sample()?], Vec::new());
+    let mut since = Instant::now();
+    for minute in 1..=minutes {
+        thread::sleep(EVERY.saturating_sub(since.elapsed()));
+        let seconds = since.elapsed().as_secs_f64();
+        since = Instant::now();
+        samples.push(net.sample()?);
+        let cores = cores(&samples[minute - 1], &samples[minute], hertz) / seconds;
+        busy.push(cores);
+        let sums =
+            FIGURES.map(|(name, of, _)| format!("{} {name}", samples[minute].values().map(of).sum::<u64>()));
+        println!("minute {minute:>3}  {}  {cores:.3} cores", sums.join("  "));
+    }
+    drop(net);
+    let _ = fs::remove_dir_all(&directory);
+    let mean = busy.iter().sum::<f64>() / busy.len() as f64;
+    Ok(judge(&samples, minutes, mean))
+}
+
+/// Prints the table and the verdict: nothing that is judged grew.
+fn judge(samples: &[BTreeMap<String, Sample>], minutes: usize, cores: f64) -> bool {
+    let (early, late) = (&samples[minutes / 3], &samples[minutes]);
+    println!("\nminute {} -> minute {minutes}", minutes / 3);
+    println!("{:<14} {}", "process", FIGURES.map(|(name, ..)| format!("{name:>24}")).join(""));
+    let mut grew = Vec::new();
+    for (name, before) in early {
+        let Some(after) = late.get(name) else {
+            grew.push(format!("{name} does not run any more"));
+            continue;
+        };
+        let cells = FIGURES.map(|(_, of, _)| format!("{:>24}", format!("{} -> {}", of(before), of(after))));
+        println!("{name:<14} {}", cells.join(""));
+        grew.extend(
+            FIGURES
+                .iter()
+                .filter(|(_, of, judged)| *judged && grows(of(before), of(after)))
+                .map(|(what, of, _)| format!("{name}: {what} grew from {} to {}", of(before), of(after))),
+        );
+    }
+    let disk = |sample: &BTreeMap<String, Sample>| sample.values().map(|one| one.disk).sum::<u64>();
+    let rate = disk(late).saturating_sub(disk(early)) / (minutes - minutes / 3) as u64;
+    println!("\nbytes on disk: {rate} more each minute\nprocessor: {cores:.3} cores on average");
+    for line in &grew {
+        println!("GREW  {line}");
+    }
+    if grew.is_empty() {
+        println!(
+            "nothing grew by more than {GROWTH_MAX} % between minute {} and minute {minutes}",
+            minutes / 3
+        );
+    }
+    grew.is_empty()
+}
+
+const fn grows(before: u64, after: u64) -> bool {
+    after.saturating_mul(100) > before.saturating_mul(100 + GROWTH_MAX)
+}
+
+/// Seconds of processor time between two samples.
+fn cores(before: &BTreeMap<String, Sample>, after: &BTreeMap<String, Sample>, hertz: f64) -> f64 {
+    let ticks = |(name, sample): (&String, &Sample)| {
+        sample.ticks.saturating_sub(before.get(name).map_or(0, |before| before.ticks))
+    };
+    after.iter().map(ticks).sum::<u64>() as f64 / hertz
+}
+
+fn ticks_per_second() -> f64 {
+    let told = Command::new("getconf").arg("CLK_TCK").output().ok();
+    let text = told.and_then(|output| String::from_utf8(output.stdout).ok());
+    text.and_then(|text| text.trim().parse().ok()).unwrap_or(100.0)
+}
+
+/// A network; it stops when dropped.
+struct Net {
+    supervisor: Child,
+    directory: PathBuf,
+}
+
+impl Net {
+    /// Starts a network and waits until it says that it is ready.
+    fn start(program: &Path, directory: &Path) -> Result<Self, String> {
+        let started = Command::new(program)
+            .args(["--json", "devnet", "--dir"])
+            .arg(directory)
+            .env_remove("POSYNC_LOG")
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .spawn();
+        let mut supervisor = started.map_err(|error| format!("{}: {error}", program.display()))?;
+        let stdout = supervisor.stdout.take();
+        let net = Self { supervisor, directory: directory.to_path_buf() };
+        let mut line = String::new();
+        let read = stdout.map(|stdout| BufReader::new(stdout).read_line(&mut line));
+        match read {
+            Some(Ok(length)) if length > 0 => Ok(net),
+            _ => Err("the network did not start; what it said is above".into()),
+        }
+    }
+
+    /// What every process of the network holds now, by its name.
+    fn sample(&self) -> Result<BTreeMap<String, Sample>, String> {
+        let mut samples = BTreeMap::new();
+        let processes = fs::read_dir("/proc").map_err(|error| format!("/proc: {error}"))?;
+        let pids = processes.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<u32>().ok());
+        for pid in pids {
+            let Some((parent, ticks)) = stat(pid) else { continue };
+            let (name, directory) = if pid == self.supervisor.id() {
+                ("devnet".to_owned(), None)
+            } else if parent == self.supervisor.id() {
+                let Some(directory) = last_argument(pid) else { continue };
+                let name = directory.file_name().unwrap_or_default().to_string_lossy().into_owned();
+                (name, Some(directory))
+            } else {
+                continue;
+            };
+            let (files, disk) = directory.map_or((0, 0), |directory| size(&directory));
+            let descriptors = fs::read_dir(format!("/proc/{pid}/fd")).map_or(0, Iterator::count) as u64;
+            samples.insert(name, Sample { descriptors, files, resident: resident(pid), disk, ticks });
+        }
+        if samples.len() < 2 {
+            return Err(format!("no member of {} runs", self.directory.display()));
+        }
+        Ok(samples)
+    }
+}
+
+impl Drop for Net {
+    fn drop(&mut self) {
+        let _ = Command::new("kill").arg(self.supervisor.id().to_string()).status();
+        let _ = self.supervisor.wait();
+    }
+}
+
+/// Parent and processor time of a process.
+fn stat(pid: u32) -> Option<(u32, u64)> {
+    let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The program's name may hold spaces and ends with the last bracket; fields count from 3 after it.
+    let fields: Vec<&str> = text.rsplit_once(')')?.1.split_whitespace().collect();
+    let field = |number: usize| fields.get(number - 3)?.parse::<u64>().ok();
+    Some((u32::try_from(field(4)?).ok()?, field(14)? + field(15)?))
+}
+
+/// Resident bytes of a process.
+fn resident(pid: u32) -> u64 {
+    let text = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let line = text.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let kilobytes = line.and_then(|line| line.trim().strip_suffix(" kB")?.trim().parse::<u64>().ok());
+    kilobytes.unwrap_or(0) << 10
+}
+
+fn last_argument(pid: u32) -> Option<PathBuf> {
+    let line = fs::read(format!("/proc/{pid}/cmdline")).ok()?;
+    let last = line.split(|byte| *byte == 0).rfind(|argument| !argument.is_empty())?;
+    Some(PathBuf::from(String::from_utf8(last.to_vec()).ok()?))
+}
+
+/// Files below a directory, and their bytes. What goes meanwhile does not count.
+fn size(directory: &Path) -> (u64, u64) {
+    let Ok(entries) = fs::read_dir(directory) else { return (0, 0) };
+    let mut sum = (0, 0);
+    for entry in entries.filter_map(Result::ok) {
+        let Ok(about) = entry.metadata() else { continue };
+        let (files, bytes) = if about.is_dir() { size(&entry.path()) } else { (1, about.len()) };
+        sum = (sum.0 + files, sum.1 + bytes);
+    }
+    sum
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn options_are_read_or_refused() {
+        assert_eq!(read(&[]), Some((30, None)));
+        let program = Some(PathBuf::from("posync"));
+        assert_eq!(read(&["--program", "posync", "--minutes", "3"]), Some((3, program)));
+        for bad in [&["--minutes"][..], &["--minutes", "2"], &["--minutes", "x"], &["--hours", "1"], &["5"]] {
+            assert_eq!(read(bad), None, "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn only_what_is_more_than_a_tenth_larger_grew() {
+        assert!(!grows(100, 110) && grows(100, 111) && !grows(100, 3) && grows(0, 1) && !grows(0, 0));
+    }
+
+    #[test]
+    fn a_member_that_grew_or_went_is_named_and_fails() {
+        let minute = |descriptors| {
+            BTreeMap::from([("gateway".to_owned(), Sample { descriptors, ..Sample::default() })])
+        };
+        let minutes = |counts: [u64; 4]| counts.map(minute).to_vec();
+        assert!(judge(&minutes([90, 100, 400, 110]), 3, 0.1), "what came and went is no growth");
+        assert!(!judge(&minutes([90, 100, 100, 111]), 3, 0.1));
+        let mut gone = minutes([90, 100, 100, 100]);
+        gone[3].clear();
+        assert!(!judge(&gone, 3, 0.1));
+    }
+
+    #[test]
+    fn a_process_says_what_it_holds() {
+        let own = std::process::id();
+        assert!(stat(own).is_some_and(|(parent, _)| parent > 0));
+        assert!(resident(own) > 1 << 20);
+        assert!(last_argument(own).is_some());
+        assert!(size(Path::new(env!("CARGO_MANIFEST_DIR"))).0 >= 4);
+    }
+}
