@@ -9,7 +9,10 @@ use crate::{
     link::Heights,
     placement::{Candidate, choose},
     purse::state::Stage,
-    repair::Notice,
+    repair::{
+        Notice,
+        suspects::{Grace, Suspects},
+    },
     why::Recent,
 };
 use commonware_utils::channel::mpsc;
@@ -66,6 +69,10 @@ pub struct Core {
     pub repairs_open: AtomicU32,
     /// Last certified height seen.
     pub height: Arc<AtomicU64>,
+    /// Providers that do not answer.
+    pub suspects: Suspects,
+    /// How long they are waited for.
+    pub grace: Grace,
     /// Genesis parameters.
     parameters: Parameters,
     notices: mpsc::Sender<Notice>,
@@ -92,6 +99,8 @@ impl Core {
             expecting: Notify::new(),
             repairs_open: AtomicU32::new(0),
             height: Arc::default(),
+            suspects: Suspects::default(),
+            grace: Grace::of(&parameters),
             parameters,
             notices,
             deeds: Mutex::default(),

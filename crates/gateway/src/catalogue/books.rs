@@ -11,12 +11,12 @@ use super::{
     store::{Error, Store},
 };
 use crate::{
-    coding::{FileId, SHARDS},
+    coding::{DATA, FileId, SHARDS},
     limits::{DEEDS_MAX, FAULTS_MAX, FILES_MAX},
 };
 use commonware_runtime::{Clock, Metrics, Spawner, Storage};
 use posync_protocol::{
-    Hash,
+    Bounded, Hash,
     wire::gateway::{File, ROWS_MAX},
 };
 use std::collections::{BTreeMap, BTreeSet};
@@ -381,7 +381,10 @@ impl<E: Storage + Clock + Metrics + Spawner> Books<E> {
     /// A second holder of a position is kept as dropped: the first stays in force, unless the
     /// second was meant to take its place.
     async fn hold(&mut self, add: &Added, holding: Holding) -> Result<bool, Error> {
-        let Some(row) = self.segment(&add.file, add.segment).await? else { return Ok(false) };
+        let Some(row) = self.segment(&add.file, add.segment).await? else {
+            self.orphan(add, holding);
+            return Ok(false);
+        };
         let taken = row.holder(usize::from(add.position)).is_some();
         let holding = Holding { dropped: taken && !add.moves, ..holding };
         self.change_holdings(&add.file, add.segment, |holdings| {
@@ -391,6 +394,19 @@ impl<E: Storage + Clock + Metrics + Spawner> Books<E> {
         })
         .await?;
         Ok(!holding.dropped)
+    }
+
+    /// A shard whose segment was forgotten while its provider signed: it is in the data set all the same,
+    /// so it has a row, and a job that takes it out.
+    fn orphan(&mut self, add: &Added, holding: Holding) {
+        let names = vec![add.name; SHARDS];
+        let row = SegmentRow {
+            plain: add.bytes.saturating_mul(DATA as u32),
+            names: Bounded::new(names).expect("eight"),
+            holdings: Bounded::new(vec![Holding { dropped: true, ..holding }]).expect("one"),
+        };
+        self.place(&add.file, add.segment, &row);
+        self.add_job(JobRow { file: add.file, segments: add.segment.saturating_add(1) });
     }
 
     async fn change_holdings(

@@ -296,9 +296,9 @@ impl World {
         Ok(bytes)
     }
 
-    /// Waits until `done` holds, at most two minutes of the runtime's time.
+    /// Waits until `done` holds, at most ten minutes of the runtime's time.
     pub(crate) async fn until(&self, what: &str, mut done: impl AsyncFnMut(&Self) -> bool) {
-        for _ in 0..1200 {
+        for _ in 0..6000 {
             if done(self).await {
                 return;
             }
