@@ -8,7 +8,7 @@ use crate::{
     limits::{SEGMENTS_IN_FLIGHT, SEGMENTS_READ_MAX, TRANSFERS_MAX},
     link::Heights,
     placement::{Candidate, choose},
-    purse::state::Stage,
+    purse::state::{Stage, is_ended},
     repair::{
         Notice,
         suspects::{Grace, Suspects},
@@ -227,7 +227,8 @@ impl Core {
     /// The agreement under which `bytes` that are held under this one are read: itself while its egress
     /// lasts, else the one with the same provider that has most left.
     pub async fn payer(&self, deed: &Arc<Deed>, bytes: u64) -> Arc<Deed> {
-        let own = deed.unread().await;
+        let epoch = self.parameters.epoch(self.height.load(Ordering::Relaxed));
+        let own = if is_ended(&deed.terms(), epoch) { 0 } else { deed.unread().await };
         // Others read under it at this moment.
         if own >= bytes.saturating_mul(READS_AT_ONCE) {
             return deed.clone();
@@ -236,6 +237,7 @@ impl Core {
         for other in self.deeds_with(&deed.provider()) {
             let left = other.unread().await;
             let pays = matches!(Stage::of(&other.terms()), Stage::Open | Stage::Draining);
+            let pays = pays && !is_ended(&other.terms(), epoch);
             if pays && !other.is_closed() && left > most {
                 (most, payer) = (left, other);
             }

@@ -9,7 +9,7 @@ use posync_client::rpc;
 use posync_gateway::{
     catalogue::row::SegmentRow,
     coding::{SEGMENT_BYTES, shard_bytes},
-    repair::Notice,
+    repair::{self, Notice},
     sample::{
         self, Found, Sample, Sampler,
         names::{Known, Named},
@@ -295,6 +295,22 @@ fn what_cannot_be_rebuilt_stays_with_its_silent_holders_until_they_are_back() {
         assert_eq!(after.len(), 8, "nothing was given up");
         assert!(before.iter().zip(&after).all(|(b, a)| b.2 == a.2), "the same names");
         assert!(world.get("file").await.expect("six answer") == plain);
+    });
+}
+
+/// What moves to another agreement late in a term need not come from a provider that is silent.
+#[test]
+fn a_silent_providers_shard_is_made_anew_from_the_others() {
+    run(|context| async move {
+        let mut world = World::start(&context).await;
+        world.put("file", &bytes(300_000, 4)).await.expect("stored");
+        world.until("eight holders", async |w| whole(w, "file").await).await;
+        let (_, silent, name) = holders(&world, "file", 0).await[1];
+        let index = index_of(&world, &silent);
+        world.replace(index, |_call, _ask| futures::future::pending()).await;
+        let entry = world.core.deeds_with(&silent)[0].with_state(|state| state.live())[0];
+        let made = repair::restore(&world.core, &entry).await.expect("seven others");
+        assert_eq!((*blake3::hash(&made).as_bytes(), entry.name), (name, name));
     });
 }
 

@@ -128,6 +128,11 @@ impl State {
         self.entries.values().filter(|entry| !entry.dropped).map(|entry| entry.added).collect()
     }
 
+    /// Whether any entry is in force.
+    pub fn is_live(&self) -> bool {
+        self.entries.values().any(|entry| !entry.dropped)
+    }
+
     /// Every entry.
     pub fn all(&self) -> Vec<Added> {
         self.entries.values().map(|entry| entry.added).collect()

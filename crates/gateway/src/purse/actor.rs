@@ -215,12 +215,14 @@ impl Purse {
         for deed in self.core.deeds() {
             let load = deed.with_state(|state| state.load());
             let empty = deed.with_state(|state| state.is_empty()) && deed.waiting().is_none();
+            let live = deed.with_state(|state| state.is_live());
             let (egress, number) = (deed.egress().await, deed.number);
             let since = before.get(&number).filter(|(read, _)| empty && *read == egress);
             let since = since.map_or(epoch, |(_, since)| *since);
             seen.idle.insert(number, (egress, since));
             let idle = epoch.saturating_sub(since);
-            standings.push((deed.clone(), Standing { number, row: deed.terms(), load, egress, empty, idle }));
+            let standing = Standing { number, row: deed.terms(), load, egress, empty, live, idle };
+            standings.push((deed.clone(), standing));
         }
         standings
     }
@@ -287,12 +289,13 @@ impl Purse {
             idle: !awaited && self.policy.is_idle(standing, &mine, epoch, &self.parameters),
             egress_price: posted.prices[EGRESS].price,
         };
-        let is_kept = matches!(Stage::of(&standing.row), Stage::Open | Stage::Draining) && standing.load > 0;
+        let is_kept = matches!(Stage::of(&standing.row), Stage::Open | Stage::Draining) && standing.live;
         let ends = is_kept && old && !around.successor;
         if ends && seen.warned.insert(standing.number, epoch) != Some(epoch) {
             let left = standing.row.end_epoch.saturating_sub(epoch);
             tracing::warn!(%provider, agreement = standing.number, leaves = standing.load, epochs = left,
-                "what is held is not renewed: no room at its provider, or no money; it ends with the agreement");
+                "an agreement with data is near its end without a successor: no room at its provider, it is in \
+                 jail or leaves, or there is no money; add money or providers before the epochs are over");
         }
         let leaves = seen.providers.get(&provider).is_some_and(|(view, _)| view.provider.leaves_at != 0);
         if is_kept && (leaves || !around.successor && is_late_in_term(&standing.row, epoch, &self.parameters))
@@ -397,9 +400,13 @@ impl Purse {
         Ok(())
     }
 
-    /// An agreement is gone from the ledger, or will be: what it held is nobody's.
+    /// An agreement is gone from the ledger, or will be. What is in force under it is not given up with it:
+    /// the provider may have it still, or the others of its segment bring it back; then it moves on first.
     pub(super) async fn forget(&self, deed: &Arc<Deed>) -> Result<(), Error> {
         let stopped = |_| Error::Stopping;
+        if deed.with_state(|state| state.is_live()) {
+            return deed.set_terms(|row| row.stage = Stage::Draining as u8).await.map_err(stopped);
+        }
         let held = deed.close();
         self.core.common.catalogue.erase_holdings(deed.number, held.clone()).await.map_err(stopped)?;
         deed.set_terms(|row| row.stage = Stage::Gone as u8).await.map_err(stopped)?;

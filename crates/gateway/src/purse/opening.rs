@@ -10,6 +10,7 @@ use crate::{
     catalogue::{LoadedDeed, row::DeedRow},
     deed::{Deed, session_key, storage_key},
     ledger::Error,
+    repair::Notice,
 };
 use commonware_cryptography::Signer as _;
 use futures::future::join_all;
@@ -18,7 +19,7 @@ use posync_protocol::{
     operation::{Body, Open},
     record::{Agreement, CLASSES},
 };
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
 /// Free slots among which one is chosen.
 const SLOTS_TRIED: usize = 16;
@@ -145,9 +146,19 @@ impl Purse {
     /// Takes up an agreement that is open.
     pub fn add(&self, loaded: LoadedDeed) {
         let link = self.link(loaded.row.agreement.provider);
+        let held: BTreeSet<_> = loaded.entries.values().map(|e| (e.added.file, e.added.segment)).collect();
         match Deed::start(loaded, link, self.core.common.clone()) {
             Ok(deed) => self.core.add_deed(deed),
-            Err(damaged) => tracing::error!(%damaged, "an agreement is left alone"),
+            Err(damaged) => {
+                let segments = held.len();
+                tracing::error!(%damaged, segments, "an agreement cannot be used; what it holds is rebuilt under others");
+                let core = self.core.clone();
+                self.core.common.environment.spawn(async move {
+                    for (file, segment) in held {
+                        core.notice_surely(Notice::Incomplete { file, segment }).await;
+                    }
+                });
+            }
         }
     }
 

@@ -52,6 +52,9 @@ const PRICES: u64 = 4;
 const SLACK_PART: u64 = 4;
 /// Shortest agreement worth opening, in epochs.
 const TERM_LEAST: u64 = 8;
+/// Terms differ by up to one part of this, in so many steps.
+const TERM_PART: u64 = 8;
+const TERMS: u64 = 16;
 /// Leaves that are opened ahead with one provider at most, whatever a put announces: 256 MiB.
 const AHEAD_LEAVES: u64 = 1 << 18;
 /// Agreements opened with one provider at once.
@@ -138,9 +141,12 @@ impl Policy {
         self.first.leaves > 0
     }
 
-    /// The epochs of an agreement with a provider.
+    /// The epochs of an agreement with a provider: up to an eighth less than the longest, by provider.
+    /// What is opened in one moment with ten of them does not end in one.
     fn term(&self, view: &View, parameters: &Parameters) -> u64 {
-        self.epochs.min(view.offer.term_max.into()).min(parameters.agreement_epochs_max)
+        let most = self.epochs.min(view.offer.term_max.into()).min(parameters.agreement_epochs_max);
+        let place = u64::from(view.provider.index) % TERMS;
+        most - (most / TERM_PART).saturating_mul(place) / TERMS
     }
 
     /// The opening that asks a provider for a quota of new data; the caller fills in provider, slot and

@@ -67,7 +67,8 @@ pub(super) async fn suspected(core: Arc<Core>, provider: Account) {
 pub(super) fn places(core: &Core, row: &crate::catalogue::row::SegmentRow) -> [Place; SHARDS] {
     std::array::from_fn(|position| {
         let Some(holding) = row.holder(position) else { return Place::Open };
-        let Some(deed) = core.deed(holding.deed) else { return Place::Open };
+        // Under an agreement that this gateway cannot go on with: nothing can be asked there.
+        let Some(deed) = core.deed(holding.deed) else { return Place::Silent(Duration::MAX) };
         core.suspects.silent_for(&deed.provider()).map_or(Place::Live, Place::Silent)
     })
 }

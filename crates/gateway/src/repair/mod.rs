@@ -27,6 +27,7 @@ pub mod suspects;
 
 pub use actor::start;
 pub use reaper::reap;
+pub use rebuild::restore;
 
 use crate::coding::FileId;
 use posync_protocol::{Account, Hash};

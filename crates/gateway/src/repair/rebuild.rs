@@ -63,6 +63,21 @@ pub(super) async fn rebuild(
     Ok(rebuilt)
 }
 
+/// The bytes of a shard, made from any four of its segment; they have its name.
+///
+/// # Errors
+/// Why it cannot be had now.
+pub async fn restore(core: &Arc<Core>, entry: &Added) -> Result<Vec<u8>, String> {
+    let row = core.common.catalogue.segment(entry.file, entry.segment).await;
+    let row = row.map_err(|stopped| stopped.to_string())?.ok_or("its segment is gone")?;
+    let mut held = gather(core, entry.segment, &row).await.map_err(|error| error.to_string())?;
+    let key = FileKey::derive(&core.common.master, &entry.file);
+    let shards = coding::rebuild(&key, entry.segment, row.plain as usize, &mut held);
+    let shard = shards.map_err(|error| error.to_string())?.into_iter().nth(usize::from(entry.position));
+    let shard = shard.filter(|shard| shard.name == entry.name);
+    shard.map(|shard| shard.bytes).ok_or_else(|| "what was rebuilt has another name".into())
+}
+
 /// Positions without a holder, and those whose silent holder is to be replaced.
 fn missing(core: &Core, row: &SegmentRow) -> BTreeSet<usize> {
     row.open_positions().chain(core.grace.overdue(&places(core, row))).collect()
