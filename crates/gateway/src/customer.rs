@@ -80,17 +80,21 @@ impl Customer {
         let (notices, heard) = mpsc::channel(MAILBOX);
         let core = Core::new(common, notices, parameters);
         let (dialing, light) = (context.child("nodes"), Light::new(chain, network_key));
-        let connection = Connection::new(dialing, Shared(network.clone()), key.clone(), nodes, light);
+        let (mut others, asking) = (nodes.clone(), context.child("second_node"));
+        others.rotate_left(1.min(nodes.len()));
+        let connection = Connection::new(dialing, Shared(network.clone()), key.clone(), nodes, light.clone());
+        let second = Connection::new(asking, Shared(network.clone()), key.clone(), others, light);
         let submitter = Submitter::new(connection.clone(), key.clone(), parameters);
         let purse = Arc::new(Purse {
             core: core.clone(),
-            ledger: Ledger::new(connection, submitter),
+            ledger: Ledger::new(connection, submitter).beside(second),
             account: Account::of(&key.public_key()),
             parameters,
             policy,
             dialer: dialer(context, network, &key),
             links: Default::default(),
             opening: Default::default(),
+            unsure: Default::default(),
             retired: Default::default(),
             needed: Default::default(),
             upkeep: Default::default(),

@@ -2,6 +2,7 @@
 //! begun and not waited for ([`super::upkeep`]): watching providers goes on.
 
 use super::{
+    opening::Asked,
     policy::{Policy, Posted, wanted},
     renew::{self, Moving},
     settle::settle,
@@ -63,6 +64,8 @@ pub struct Purse {
     pub links: Mutex<BTreeMap<Account, Arc<Link>>>,
     /// Agreements that were being opened when the gateway stopped.
     pub opening: Mutex<Vec<LoadedDeed>>,
+    /// Openings of which nobody knows yet whether they happened.
+    pub unsure: Mutex<Vec<Asked>>,
     /// Nothing is wanted any more: what is open is closed in its time.
     pub retired: AtomicBool,
     /// Providers with whom an agreement is needed, beside those that the policy wants.
@@ -128,6 +131,7 @@ impl Purse {
             self.ask_scrubs();
         }
         if all {
+            self.begin(Job::LookUp, |purse, _| async move { purse.look_up().await });
             self.begin(Job::Reclaim, |purse, _| async move {
                 purse.reclaim().await;
                 Ok(())
@@ -151,7 +155,7 @@ impl Purse {
         });
     }
 
-    fn height(&self) -> u64 {
+    pub(super) fn height(&self) -> u64 {
         self.core.height.load(Ordering::Relaxed)
     }
 
