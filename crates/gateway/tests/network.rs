@@ -3,11 +3,11 @@
 #[allow(dead_code, reason = "other tests use the rest")]
 mod world;
 
-use commonware_runtime::{Clock as _, Runner as _, deterministic};
+use commonware_runtime::{Clock as _, Runner as _, Storage as _, Supervisor as _, deterministic};
 use commonware_utils::channel::mpsc;
 use posync_client::rpc;
 use posync_gateway::{
-    catalogue::row::SegmentRow,
+    catalogue::{self, row::SegmentRow},
     coding::{SEGMENT_BYTES, shard_bytes},
     repair::{self, Notice},
     sample::{
@@ -649,6 +649,34 @@ fn a_power_cut_anywhere_loses_nothing_acknowledged() {
             world.until("all space comes back", async |w| w.leaves() == 0).await;
         });
     }
+}
+
+#[test]
+fn a_file_is_read_back_after_the_catalogue_was_destroyed_and_restored() {
+    let plain = bytes(SEGMENT_BYTES / 16, 3);
+    let ((), checkpoint) = runner(1).start_and_recover(|context| {
+        let plain = plain.clone();
+        async move {
+            let world = World::start(&context).await;
+            world.put("file", &plain).await.expect("stored");
+            world.until("eight holders", async |w| whole(w, "file").await).await;
+        }
+    });
+    let (backup, checkpoint) =
+        deterministic::Runner::from(checkpoint).start_and_recover(|context| async move {
+            let mut out = Vec::new();
+            catalogue::backup(context.child("backup"), "gateway", &mut out).await.expect("it is sound");
+            for partition in catalogue::partitions("gateway") {
+                let _ = context.remove(&partition, None).await;
+            }
+            out
+        });
+    deterministic::Runner::from(checkpoint).start(|context| async move {
+        let restored = catalogue::restore(context.child("restore"), "gateway", || Ok(&backup[..])).await;
+        assert_eq!(restored.expect("it is whole").files, 1);
+        let world = World::start(&context).await;
+        assert!(world.get("file").await.expect("its key and its holders are known") == plain);
+    });
 }
 
 /// Lets the ledger's time pass at the pace of blocks.

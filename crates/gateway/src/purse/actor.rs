@@ -310,7 +310,8 @@ impl Purse {
         }
         match next(standing, epoch, around, &self.policy, &self.parameters) {
             Step::Nothing | Step::TopUp(_)
-                if seen.away.contains(&standing.number) && Stage::of(&standing.row) == Stage::Open =>
+                if (seen.away.contains(&standing.number) || deed.disagrees())
+                    && Stage::of(&standing.row) == Stage::Open =>
             {
                 Step::Drain
             }
