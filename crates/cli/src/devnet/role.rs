@@ -159,6 +159,7 @@ fn gateway(directory: &Path, role: &RoleFile) -> Outcome {
         network_key: genesis.network_key(),
         parameters: genesis.parameters,
         policy: Policy::of(&genesis.parameters),
+        alerts: role.alerts()?,
     };
     runner(directory)
         .start(async |context| posync_gateway::run(context.child("gateway"), context, config).await)

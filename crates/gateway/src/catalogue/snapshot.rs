@@ -9,8 +9,8 @@
 //! Invariants
 //! 1. A backup is of one committed state; one that is cut or changed anywhere is refused whole.
 //! 2. A backup replaces no catalogue that knows a file, a put or an agreement.
-//! 3. Nothing is signed or paid under an agreement from a backup, which may be older than what was signed
-//!    since: it drains, and what it holds moves to a new one.
+//! 3. An agreement from a backup may be older than what was signed since: it takes nothing new and drains,
+//!    and is read under a new one as soon as there is one.
 
 use super::{
     row::{DeedRow, FaultRow, FileRow, Intent, JobRow, Key, Meta, PaidRow, SegmentRow, SetRow, Waiting},
@@ -175,10 +175,10 @@ impl<R: Read> Reader<R> {
     }
 }
 
-/// An agreement as it comes back: it takes nothing, and nothing is read or paid under it.
+/// An agreement as it comes back: it takes nothing, and what it holds moves on.
 fn drained(row: DeedRow) -> DeedRow {
     match Stage::of(&row) {
-        Stage::Open | Stage::Draining => DeedRow { stage: Stage::Draining as u8, quota_egress: 0, ..row },
+        Stage::Open | Stage::Draining => DeedRow { stage: Stage::Draining as u8, ..row },
         _ => row,
     }
 }

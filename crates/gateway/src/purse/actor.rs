@@ -2,6 +2,7 @@
 //! begun and not waited for ([`super::upkeep`]): watching providers goes on.
 
 use super::{
+    alerts::alerts,
     opening::Asked,
     policy::{Policy, Posted, wanted},
     renew::{self, Moving},
@@ -20,6 +21,7 @@ use crate::{
     link::{Dialer, Link},
     repair::Notice,
 };
+use posync_alert::{Alerts, Watch};
 use posync_client::rpc::Provider;
 use posync_protocol::{
     Account, Amount, Code,
@@ -66,6 +68,10 @@ pub struct Purse {
     pub opening: Mutex<Vec<LoadedDeed>>,
     /// Openings of which nobody knows yet whether they happened.
     pub unsure: Mutex<Vec<Asked>>,
+    /// Where alerts go.
+    pub alerts: Alerts,
+    /// Rows of the catalogue that do not decode.
+    pub aside: Vec<String>,
     /// Nothing is wanted any more: what is open is closed in its time.
     pub retired: AtomicBool,
     /// Providers with whom an agreement is needed, beside those that the policy wants.
@@ -85,6 +91,10 @@ struct Seen {
     late: BTreeMap<Account, u64>,
     /// Agreements whose shards move to other providers.
     away: BTreeSet<u32>,
+    /// Agreements with data that are near their end without a successor, and the epochs that are left.
+    ending: BTreeMap<u32, u64>,
+    /// Which alerts hold.
+    watch: Watch,
     /// By agreement, the epoch in which it was last warned that what it holds has nowhere to go.
     warned: BTreeMap<u32, u64>,
     /// By agreement, what was read and the epoch since which it is empty and no more was.
@@ -225,7 +235,8 @@ impl Purse {
             let since = since.map_or(epoch, |(_, since)| *since);
             seen.idle.insert(number, (egress, since));
             let idle = epoch.saturating_sub(since);
-            let standing = Standing { number, row: deed.terms(), load, egress, empty, live, idle };
+            let pace = before.get(&number).map_or(0, |(read, _)| egress.saturating_sub(*read));
+            let standing = Standing { number, row: deed.terms(), load, egress, pace, empty, live, idle };
             standings.push((deed.clone(), standing));
         }
         standings
@@ -256,6 +267,7 @@ impl Purse {
                 });
             }
         }
+        seen.ending.clear();
         for of in &standings {
             let (deed, standing) = of;
             let kept = self.parameters.epoch(deed.agreement.opened) + KEPT_EPOCHS;
@@ -266,6 +278,8 @@ impl Purse {
             };
             self.step(of, step, &posted).await?;
         }
+        let now = alerts(&seen.ending, &self.aside);
+        self.alerts.watch(&mut seen.watch, &self.account.to_string(), Some(self.height()), now);
         let away = &seen.away;
         renew::drain(&self.core, &standings, away, &self.moving, self.epoch(), &self.parameters);
         Ok(())
@@ -295,6 +309,9 @@ impl Purse {
         };
         let is_kept = matches!(Stage::of(&standing.row), Stage::Open | Stage::Draining) && standing.live;
         let ends = is_kept && old && !around.successor;
+        if ends {
+            seen.ending.insert(standing.number, standing.row.end_epoch.saturating_sub(epoch));
+        }
         if ends && seen.warned.insert(standing.number, epoch) != Some(epoch) {
             let left = standing.row.end_epoch.saturating_sub(epoch);
             tracing::warn!(%provider, agreement = standing.number, leaves = standing.load, epochs = left,

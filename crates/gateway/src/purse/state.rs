@@ -98,6 +98,8 @@ pub struct Standing {
     pub load: u64,
     /// Egress bytes signed away.
     pub egress: u64,
+    /// Those since the last look.
+    pub pace: u64,
     /// Nothing is held, asked or waiting for the ledger.
     pub empty: bool,
     /// A shard is in force under it: it may be read nowhere else.
@@ -209,7 +211,7 @@ mod tests {
             voucher_reserve: Amount::sync(28),
             egress_price: POSTED,
         };
-        Standing { number: 0, row, load: 0, egress: 0, empty: true, live: false, idle: 0 }
+        Standing { number: 0, row, load: 0, egress: 0, pace: 0, empty: true, live: false, idle: 0 }
     }
 
     #[test]
