@@ -17,7 +17,7 @@ use posync_gateway::{
     transfer::Error,
 };
 use posync_protocol::{
-    Account, Bounded, Hash,
+    Account, Bounded,
     limits::{Parameters, SLICE_BYTES},
     wire::provider::{Answer, Ask, Slice},
 };
@@ -29,7 +29,7 @@ use std::{
     },
     time::Duration,
 };
-use world::{CHAIN, Context, MASTER, World, bytes, corrupt, holders, index_of, row, unconnected, whole};
+use world::{CHAIN, Context, MASTER, World, bytes, corrupt, holders, index_of, unconnected, whole};
 
 fn runner(seed: u64) -> deterministic::Runner {
     let config =
