@@ -69,6 +69,10 @@ pub enum Kind {
     SeatJailed,
     /// The role has ended.
     Offline,
+    /// A gateway's agreement with data is near its end without a successor.
+    AgreementEnds,
+    /// Rows of a gateway's catalogue do not decode.
+    RowsSetAside,
 }
 
 /// Something that an operator should do something about.

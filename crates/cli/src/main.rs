@@ -75,6 +75,8 @@ enum Command {
     Providers(commands::providers::Providers),
     /// List the gateway's agreements
     Agreements(commands::agreements::Agreements),
+    /// Save the gateway's catalogue to a file, or bring it back
+    Gateway(commands::gateway::Gateway),
     /// Show what storage and egress cost, and what moves their prices
     Prices(commands::prices::Prices),
     /// Explain why a provider gets shards or not, and how the ledger sees it
@@ -131,6 +133,7 @@ fn run(arguments: Arguments, output: Output) -> Outcome {
         Command::Status(command) => command.run(&net, output),
         Command::Providers(command) => command.run(&net, output),
         Command::Agreements(command) => command.run(&net, output),
+        Command::Gateway(command) => command.run(&net, output),
         Command::Prices(command) => command.run(&net, output),
         Command::Why(command) => command.run(&net, output),
         Command::Watch(command) => command.run(&net, output),

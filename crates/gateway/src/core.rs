@@ -8,8 +8,11 @@ use crate::{
     limits::{SEGMENTS_IN_FLIGHT, SEGMENTS_READ_MAX, TRANSFERS_MAX},
     link::Heights,
     placement::{Candidate, choose},
-    purse::state::Stage,
-    repair::Notice,
+    purse::state::{Stage, is_ended},
+    repair::{
+        Notice,
+        suspects::{Grace, Suspects},
+    },
     why::Recent,
 };
 use commonware_utils::channel::mpsc;
@@ -66,6 +69,10 @@ pub struct Core {
     pub repairs_open: AtomicU32,
     /// Last certified height seen.
     pub height: Arc<AtomicU64>,
+    /// Providers that do not answer.
+    pub suspects: Suspects,
+    /// How long they are waited for.
+    pub grace: Grace,
     /// Genesis parameters.
     parameters: Parameters,
     notices: mpsc::Sender<Notice>,
@@ -92,6 +99,8 @@ impl Core {
             expecting: Notify::new(),
             repairs_open: AtomicU32::new(0),
             height: Arc::default(),
+            suspects: Suspects::default(),
+            grace: Grace::of(&parameters),
             parameters,
             notices,
             deeds: Mutex::default(),
@@ -215,20 +224,27 @@ impl Core {
         self.expected.leaves().div_ceil(providers.max(1) as u64)
     }
 
-    /// The agreement under which `bytes` that are held under this one are read: itself while its egress
-    /// lasts, else the one with the same provider that has most left.
+    /// The agreement under which `bytes` that are held under this one are read: itself while it is open and
+    /// its egress lasts, else an open one with the same provider that has enough left, else the one that
+    /// has most.
     pub async fn payer(&self, deed: &Arc<Deed>, bytes: u64) -> Arc<Deed> {
-        let own = deed.unread().await;
         // Others read under it at this moment.
-        if own >= bytes.saturating_mul(READS_AT_ONCE) {
-            return deed.clone();
-        }
-        let (mut most, mut payer) = (own, deed.clone());
-        for other in self.deeds_with(&deed.provider()) {
-            let left = other.unread().await;
+        let enough = bytes.saturating_mul(READS_AT_ONCE);
+        let epoch = self.parameters.epoch(self.height.load(Ordering::Relaxed));
+        let is_open = |deed: &Deed| Stage::of(&deed.terms()) == Stage::Open;
+        let (mut most, mut payer) = ((false, 0), deed.clone());
+        for other in [vec![deed.clone()], self.deeds_with(&deed.provider())].concat() {
             let pays = matches!(Stage::of(&other.terms()), Stage::Open | Stage::Draining);
-            if pays && !other.is_closed() && left > most {
-                (most, payer) = (left, other);
+            if !pays || other.is_closed() || is_ended(&other.terms(), epoch) {
+                continue;
+            }
+            let left = other.unread().await;
+            let of = (is_open(&other) && left >= enough, left);
+            if of.0 && other.number == deed.number {
+                return other;
+            }
+            if of > most {
+                (most, payer) = (of, other);
             }
         }
         payer

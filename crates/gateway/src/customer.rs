@@ -19,6 +19,7 @@ use crate::{
 use commonware_cryptography::{Signer as _, ed25519::PrivateKey};
 use commonware_runtime::{Clock, Handle, Metrics, Network, Spawner, Storage};
 use commonware_utils::channel::mpsc;
+use posync_alert::Alerts;
 use posync_client::{
     account::Submitter,
     connection::{Connection, Endpoint},
@@ -45,6 +46,8 @@ pub(crate) struct Means {
     pub(crate) parameters: Parameters,
     /// What agreements to open.
     pub(crate) policy: Policy,
+    /// Where its alerts go.
+    pub(crate) alerts: Alerts,
 }
 
 /// A customer that is not at work yet.
@@ -71,7 +74,7 @@ impl Customer {
         E: Spawner + Clock + Storage + Metrics + CryptoRng,
         N: Network,
     {
-        let Means { key, partition, nodes, chain, network_key, parameters, policy } = means;
+        let Means { key, partition, nodes, chain, network_key, parameters, policy, alerts } = means;
         let environment = Environment::new(context);
         let opened = catalogue::start(context.child("catalogue"), &partition, environment.random()).await;
         let (catalogue, loaded, disk) = opened?;
@@ -80,17 +83,23 @@ impl Customer {
         let (notices, heard) = mpsc::channel(MAILBOX);
         let core = Core::new(common, notices, parameters);
         let (dialing, light) = (context.child("nodes"), Light::new(chain, network_key));
-        let connection = Connection::new(dialing, Shared(network.clone()), key.clone(), nodes, light);
+        let (mut others, asking) = (nodes.clone(), context.child("second_node"));
+        others.rotate_left(1.min(nodes.len()));
+        let connection = Connection::new(dialing, Shared(network.clone()), key.clone(), nodes, light.clone());
+        let second = Connection::new(asking, Shared(network.clone()), key.clone(), others, light);
         let submitter = Submitter::new(connection.clone(), key.clone(), parameters);
         let purse = Arc::new(Purse {
             core: core.clone(),
-            ledger: Ledger::new(connection, submitter),
+            ledger: Ledger::new(connection, submitter).beside(second),
             account: Account::of(&key.public_key()),
             parameters,
             policy,
             dialer: dialer(context, network, &key),
             links: Default::default(),
             opening: Default::default(),
+            unsure: Default::default(),
+            alerts,
+            aside: loaded.aside,
             retired: Default::default(),
             needed: Default::default(),
             upkeep: Default::default(),

@@ -48,13 +48,49 @@ impl From<connection::Error> for Error {
 pub struct Ledger {
     connection: Connection,
     submitter: Submitter,
+    /// Begins with another node: what is to be given up is asked of two.
+    second: Option<Connection>,
     places: Arc<Semaphore>,
 }
 
 impl Ledger {
     /// Reads over `connection`, spends as `submitter`.
     pub fn new(connection: Connection, submitter: Submitter) -> Self {
-        Self { connection, submitter, places: Arc::new(Semaphore::new(IN_FLIGHT_MAX)) }
+        Self { connection, submitter, second: None, places: Arc::new(Semaphore::new(IN_FLIGHT_MAX)) }
+    }
+
+    /// Asks `second` too before something counts as absent.
+    #[must_use]
+    pub fn beside(self, second: Connection) -> Self {
+        Self { second: Some(second), ..self }
+    }
+
+    /// The newest certified height seen.
+    ///
+    /// # Errors
+    /// [`Error::Unreachable`].
+    pub async fn height(&self) -> Result<u64, Error> {
+        Ok(self.connection.height().await?)
+    }
+
+    /// Whether two nodes prove, at heights of at least `floor`, that no record at `key` is `ours`. One
+    /// node alone may lag behind what happened.
+    ///
+    /// # Errors
+    /// [`Error::Unreachable`].
+    pub async fn is_absent<R: Record>(
+        &self,
+        key: Key,
+        floor: u64,
+        ours: impl Fn(&R) -> bool,
+    ) -> Result<bool, Error> {
+        for connection in [Some(&self.connection), self.second.as_ref()].into_iter().flatten() {
+            let proved = connection.read::<R>(key).await?;
+            if proved.header.height < floor || proved.value.is_some_and(|found| ours(&found)) {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 
     /// Records of one certified state, and its height; at most
@@ -88,17 +124,25 @@ impl Ledger {
         }
     }
 
-    /// Has an operation executed; what its receipt says.
+    /// Has an operation executed; what its receipt says, or a node that does not take it.
     ///
     /// # Errors
     /// [`Error`].
     pub async fn execute(&self, body: Body) -> Result<Code, Error> {
+        Ok(self.ask(body).await?.0)
+    }
+
+    /// Has an operation executed. Whether its receipt says so, or only a node's word.
+    ///
+    /// # Errors
+    /// [`Error`].
+    pub async fn ask(&self, body: Body) -> Result<(Code, bool), Error> {
         let _place = self.places.acquire().await.expect("the semaphore is never closed");
         match self.submitter.send(body).await {
-            Ok(done) => Ok(done.receipt.code),
+            Ok(done) => Ok((done.receipt.code, true)),
             // Another operation took its nonce, or its receipt is gone.
             Err(connection::Error::Refused(Code::NonceOld | Code::NonceGap)) => Err(Error::Expired),
-            Err(connection::Error::Refused(code)) => Ok(code),
+            Err(connection::Error::Refused(code)) => Ok((code, false)),
             Err(error) => Err(error.into()),
         }
     }

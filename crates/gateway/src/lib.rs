@@ -39,6 +39,7 @@ pub mod silence;
 pub mod transfer;
 pub mod why;
 
+pub use posync_alert::Alerts;
 pub use purse::Policy;
 
 use crate::{
@@ -78,6 +79,8 @@ pub struct Config {
     pub parameters: Parameters,
     /// What agreements to open.
     pub policy: Policy,
+    /// Where its alerts go.
+    pub alerts: Alerts,
 }
 
 /// Why a gateway ended.
@@ -117,6 +120,7 @@ where
         network_key: config.network_key,
         parameters: config.parameters,
         policy: config.policy,
+        alerts: config.alerts,
     };
     let customer = Customer::open(&context, &network, means).await?;
     customer.start(None);

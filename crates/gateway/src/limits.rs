@@ -27,8 +27,11 @@ pub const HOLDINGS_MAX: usize = 32;
 pub const VERSIONS_AHEAD_MAX: u64 = 24;
 /// Versions above the ledger's last from which on the newest is brought at once, not at the next look.
 pub const VERSIONS_AHEAD: u64 = 8;
-/// Agreements that a gateway ever opens.
+/// Agreements of a gateway at one time.
 pub const DEEDS_MAX: usize = 4096;
+/// Numbers of agreements that are given away before those of agreements that are gone are used again:
+/// what is still under way for one that is gone is long over by then.
+pub const DEEDS_FRESH: usize = 1024;
 /// Files of one gateway.
 pub const FILES_MAX: usize = 1 << 22;
 /// Faults remembered; the oldest goes.
@@ -42,6 +45,7 @@ pub const COMMIT_ROWS_MAX: usize = 4096;
 
 const _: () = assert!(ACKNOWLEDGE_SHARDS > crate::coding::DATA && ACKNOWLEDGE_SHARDS <= SHARDS);
 const _: () = assert!(VERSIONS_AHEAD < VERSIONS_AHEAD_MAX);
+const _: () = assert!(DEEDS_FRESH < DEEDS_MAX);
 const _: () = assert!(SIGN_BATCH * 96 < ROW_BYTES_MAX);
 const _: () = assert!((SEGMENT_BYTES / crate::coding::DATA) as u64 <= SHARD_BYTES_MAX);
 const _: () = assert!(SEGMENT_BYTES / crate::coding::DATA < FRAME_BYTES_MAX);

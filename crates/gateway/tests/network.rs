@@ -7,7 +7,6 @@ use commonware_runtime::{Clock as _, Runner as _, deterministic};
 use commonware_utils::channel::mpsc;
 use posync_client::rpc;
 use posync_gateway::{
-    catalogue::row::SegmentRow,
     coding::{SEGMENT_BYTES, shard_bytes},
     repair::Notice,
     sample::{
@@ -18,7 +17,7 @@ use posync_gateway::{
     transfer::Error,
 };
 use posync_protocol::{
-    Account, Bounded, Hash,
+    Account, Bounded,
     limits::{Parameters, SLICE_BYTES},
     wire::provider::{Answer, Ask, Slice},
 };
@@ -30,7 +29,7 @@ use std::{
     },
     time::Duration,
 };
-use world::{CHAIN, Context, MASTER, World, bytes, corrupt, unconnected};
+use world::{CHAIN, Context, MASTER, World, bytes, corrupt, holders, index_of, unconnected, whole};
 
 fn runner(seed: u64) -> deterministic::Runner {
     let config =
@@ -40,34 +39,6 @@ fn runner(seed: u64) -> deterministic::Runner {
 
 fn run<Fut: Future<Output = ()>>(work: impl FnOnce(Context) -> Fut) {
     runner(1).start(work);
-}
-
-/// The row of a file's segment.
-async fn row(world: &World, name: &str, segment: u32) -> SegmentRow {
-    let catalogue = &world.core.common.catalogue;
-    let file = catalogue.file(name.as_bytes().to_vec()).await.expect("runs").expect("there");
-    catalogue.segment(file.id, segment).await.expect("runs").expect("there")
-}
-
-/// Providers that hold the positions of a segment, and the shards' names.
-async fn holders(world: &World, name: &str, segment: u32) -> Vec<(usize, Account, Hash)> {
-    let row = row(world, name, segment).await;
-    let of = |position: usize| {
-        let holder = row.holder(position)?;
-        Some((position, world.core.deed(holder.deed)?.provider(), row.names[position]))
-    };
-    (0..8).filter_map(of).collect()
-}
-
-async fn whole(world: &World, name: &str) -> bool {
-    let file =
-        world.core.common.catalogue.file(name.as_bytes().to_vec()).await.expect("runs").expect("there");
-    let file = world.core.common.catalogue.describe(file).await.expect("runs");
-    file.shards_durable == file.shards
-}
-
-fn index_of(world: &World, account: &Account) -> usize {
-    world.providers.iter().position(|provider| provider.account == *account).expect("one of ours")
 }
 
 #[test]
@@ -166,53 +137,6 @@ fn a_put_goes_around_a_stopped_provider() {
         }
         let refused = world.put("more", &bytes(100, 1)).await;
         assert!(matches!(refused, Err(Error::Operators(..) | Error::Unsigned(..))), "{refused:?}");
-    });
-}
-
-#[test]
-fn a_stopped_providers_shards_are_rebuilt_with_their_names() {
-    run(|context| async move {
-        let mut world = World::start(&context).await;
-        let plain = bytes(SEGMENT_BYTES + 5000, 4);
-        world.put("file", &plain).await.expect("stored");
-        world.until("eight holders", async |w| whole(w, "file").await).await;
-        let before = holders(&world, "file", 0).await;
-        let stopped = before[2].1;
-        let index = index_of(&world, &stopped);
-        world.providers[index].stop();
-        // Late on a draw; it answers nothing.
-        world.core.notice_surely(Notice::Late(stopped)).await;
-        let moved = async |w: &World| {
-            whole(w, "file").await && holders(w, "file", 0).await.iter().all(|(_, a, _)| *a != stopped)
-        };
-        world.until("its shards have new holders", moved).await;
-        let after = holders(&world, "file", 0).await;
-        for (position, _, name) in &before {
-            assert_eq!(after[*position].2, *name, "the same name");
-        }
-        let (_, spare, name) = after[2];
-        let held =
-            world.providers[index_of(&world, &spare)].desk.parts().store.get(&name).await.expect("held");
-        assert_eq!(*blake3::hash(&held).as_bytes(), name);
-        let faults = world.core.common.catalogue.faults().await.expect("runs");
-        assert_eq!(faults.len(), 1);
-        assert_eq!((faults[0].1.provider, faults[0].1.found_by), (stopped, 0));
-        assert_eq!(faults[0].1.lost, faults[0].1.repaired);
-        assert!(world.get("file").await.expect("read") == plain);
-    });
-}
-
-#[test]
-fn a_slow_answer_is_no_loss() {
-    run(|context| async move {
-        let world = World::start(&context).await;
-        world.put("file", &bytes(1000, 4)).await.expect("stored");
-        world.until("eight holders", async |w| whole(w, "file").await).await;
-        let before = holders(&world, "file", 0).await;
-        world.core.notice_surely(Notice::Late(before[0].1)).await;
-        context.sleep(Duration::from_secs(20)).await;
-        assert_eq!(holders(&world, "file", 0).await, before, "it answers us: nothing moves");
-        assert!(world.core.common.catalogue.faults().await.expect("runs").is_empty());
     });
 }
 

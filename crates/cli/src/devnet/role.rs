@@ -225,6 +225,7 @@ fn gateway(directory: &Path, role: &RoleFile) -> Outcome {
         network_key: genesis.network_key(),
         parameters: genesis.parameters,
         policy: Policy::of(&genesis.parameters),
+        alerts: role.alerts()?,
     };
     let _lock = only_here(directory)?;
     let account = keys::account(&config.key).to_string();

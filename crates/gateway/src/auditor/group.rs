@@ -59,6 +59,28 @@ pub(super) struct Groups<E: Spawner + Clock + Storage + Metrics + CryptoRng, N: 
     all: BTreeMap<u64, Reading>,
     /// The oldest group that may still have something to close.
     oldest: Option<u64>,
+    /// Groups before it that an earlier process left.
+    left: BTreeSet<u64>,
+}
+
+/// Groups left by an earlier process that are looked after at once.
+const LEFT_AT_ONCE: usize = 4;
+
+/// The groups below `now` whose catalogues are there: their accounts were not emptied.
+async fn left<E: Storage>(context: &E, partition: &str, now: u64) -> BTreeSet<u64> {
+    let mut left = BTreeSet::new();
+    for group in 0..now {
+        let [rows, ..] = crate::catalogue::partitions(&of_group(partition, group));
+        if context.scan(&rows).await.is_ok_and(|blobs| !blobs.is_empty()) {
+            left.insert(group);
+        }
+    }
+    left
+}
+
+/// The partition of a group's account.
+fn of_group(partition: &str, group: u64) -> String {
+    format!("{partition}-{group}")
 }
 
 impl<E, N> Groups<E, N>
@@ -69,7 +91,16 @@ where
     /// None at work.
     pub(super) fn new(context: E, network: Arc<N>, config: Config, tell: mpsc::Sender<Sample>) -> Self {
         let phase = phase(&config.key);
-        Self { context, network, config, phase, tell, all: BTreeMap::new(), oldest: None }
+        Self {
+            context,
+            network,
+            config,
+            phase,
+            tell,
+            all: BTreeMap::new(),
+            oldest: None,
+            left: BTreeSet::new(),
+        }
     }
 
     fn of(&self, epoch: u64) -> Option<&Reading> {
@@ -109,14 +140,23 @@ where
     /// Opens the accounts that read in `epoch` or soon will, and retires those that no longer do.
     pub(super) async fn keep(&mut self, epoch: u64, seat: &Seat) {
         let (now, soon) = (group_of(epoch, self.phase), group_of(epoch + LEAD_EPOCHS, self.phase));
-        // At a start, the group before may still have agreements to close.
+        // At a start, the group before may still have agreements to close, and so may earlier ones.
+        if self.oldest.is_none() {
+            self.left = left(&self.context, &self.config.partition, now.saturating_sub(1)).await;
+        }
         let oldest = self.oldest.unwrap_or_else(|| now.saturating_sub(1));
-        for group in oldest..=soon {
+        let earlier: Vec<u64> = self.left.iter().copied().take(LEFT_AT_ONCE).collect();
+        let mut waiting = BTreeSet::new();
+        for group in earlier.iter().copied().chain(oldest..=soon) {
             if let Err(error) = self.look_after(group, group >= now, seat).await {
                 tracing::warn!(%error, group, "a reading account waits for the ledger");
+                waiting.insert(group);
             }
         }
-        let gone = (oldest..now).take_while(|group| !self.all.contains_key(group)).count();
+        let is_done = |group: &u64| !self.all.contains_key(group) && !waiting.contains(group);
+        let gone = (oldest..now).take_while(is_done).count();
+        let done: BTreeSet<u64> = earlier.iter().copied().filter(is_done).collect();
+        self.left.retain(|group| !done.contains(group));
         self.oldest = Some(oldest + gone as u64);
     }
 
@@ -183,7 +223,7 @@ where
     }
 
     fn partition(&self, group: u64) -> String {
-        format!("{}-{group}", self.config.partition)
+        of_group(&self.config.partition, group)
     }
 
     /// Ends an account's tasks and forgets its catalogue.
@@ -206,6 +246,22 @@ where
 mod tests {
     use super::*;
     use posync_protocol::operation::Operation;
+
+    #[test]
+    fn what_an_earlier_process_left_is_found_however_old_it_is() {
+        use commonware_runtime::{Runner as _, Supervisor as _};
+        commonware_runtime::deterministic::Runner::default().start(|context| async move {
+            for group in [3, 40] {
+                let partition = of_group("auditor", group);
+                let opened = crate::catalogue::start(context.child("account"), &partition, [1; 32]).await;
+                let (catalogue, _, disk) = opened.expect("opens");
+                drop(catalogue);
+                disk.await.expect("ends").expect("no disk error");
+            }
+            assert_eq!(left(&context, "auditor", 60).await, BTreeSet::from([3, 40]));
+            assert_eq!(left(&context, "auditor", 40).await, BTreeSet::from([3]));
+        });
+    }
 
     #[test]
     fn what_is_left_for_the_last_fee_follows_the_base_fee() {

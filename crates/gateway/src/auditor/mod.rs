@@ -34,6 +34,7 @@ use commonware_macros::select;
 use commonware_runtime::{Clock, Metrics, Network, Spawner, Storage};
 use commonware_utils::channel::mpsc;
 use group::Groups;
+use posync_alert::Alerts;
 use posync_client::{connection::Endpoint, light::NetworkKey, watch};
 use posync_protocol::{Account, Hash, limits::Parameters};
 use rand_core::CryptoRng;
@@ -71,6 +72,8 @@ impl Config {
             network_key: self.network_key,
             parameters: self.parameters,
             policy: Policy::to_read(&self.parameters, state::READ_EPOCHS, state::READ_BYTES),
+            // It stores nothing that could be lost.
+            alerts: Alerts::quiet(),
         }
     }
 }

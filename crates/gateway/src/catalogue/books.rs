@@ -11,15 +11,16 @@ use super::{
     store::{Error, Store},
 };
 use crate::{
-    coding::{FileId, SHARDS},
-    limits::{DEEDS_MAX, FAULTS_MAX, FILES_MAX},
+    coding::{DATA, FileId, SHARDS},
+    limits::{DEEDS_FRESH, DEEDS_MAX, FAULTS_MAX, FILES_MAX},
+    purse::state::Stage,
 };
 use commonware_runtime::{Clock, Metrics, Spawner, Storage};
 use posync_protocol::{
-    Hash,
+    AgreementId, Bounded, Hash,
     wire::gateway::{File, ROWS_MAX},
 };
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 /// A shard in an agreement's data set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,6 +69,8 @@ pub struct Loaded {
     pub open: Vec<(FileId, u32)>,
     /// Jobs.
     pub jobs: Vec<(u32, JobRow)>,
+    /// Rows that do not decode, by kind and number.
+    pub aside: Vec<String>,
 }
 
 /// A change that both sides signed.
@@ -92,7 +95,13 @@ pub struct Books<E: Storage + Clock + Metrics> {
     names: BTreeMap<Vec<u8>, u32>,
     free_files: BTreeSet<u32>,
     free_jobs: BTreeSet<u32>,
+    /// Numbers of agreements that are gone, those that went first first.
+    free_deeds: VecDeque<u32>,
+    /// Which agreement a number stands for.
+    identities: BTreeMap<u32, AgreementId>,
     durable: BTreeMap<FileId, u32>,
+    /// Rows that do not decode.
+    aside: Vec<String>,
 }
 
 impl<E: Storage + Clock + Metrics + Spawner> Books<E> {
@@ -102,11 +111,18 @@ impl<E: Storage + Clock + Metrics + Spawner> Books<E> {
     /// [`Error`].
     pub async fn open(context: E, partition: &str, secret: Hash) -> Result<(Self, Loaded), Error> {
         let mut store = Store::open(context, partition).await?;
-        let meta = match store.get::<Meta>(&Meta::key()).await? {
+        // The secret of all files stands in one row: it has a copy.
+        let found = match store.get::<Meta>(&Meta::key()).await {
+            Ok(Some(meta)) => Some(meta),
+            Ok(None) | Err(Error::Damaged(_)) => store.get::<Meta>(&Meta::copy()).await?,
+            Err(error) => return Err(error),
+        };
+        let meta = match found {
             Some(meta) => meta,
             None => {
                 let meta = Meta { master: secret, ..Meta::default() };
                 store.put(Meta::key(), &meta);
+                store.put(Meta::copy(), &meta);
                 store.commit().await?;
                 meta
             }
@@ -117,6 +133,9 @@ impl<E: Storage + Clock + Metrics + Spawner> Books<E> {
             names: BTreeMap::new(),
             free_files: BTreeSet::new(),
             free_jobs: BTreeSet::new(),
+            free_deeds: VecDeque::new(),
+            identities: BTreeMap::new(),
+            aside: Vec::new(),
             durable: BTreeMap::new(),
         };
         let loaded = books.load().await?;
@@ -125,32 +144,62 @@ impl<E: Storage + Clock + Metrics + Spawner> Books<E> {
 
     async fn load(&mut self) -> Result<Loaded, Error> {
         let mut loaded = Loaded { master: self.meta.master, ..Loaded::default() };
+        let mut deeds = BTreeMap::new();
         for number in 0..self.meta.deeds {
-            let row = self.need(&DeedRow::key(number)).await?;
-            let intent = self.store.get(&Intent::key(number)).await?;
-            let waiting = self.store.get(&Waiting::key(number)).await?.unwrap_or_default();
-            let set = self.store.get(&SetRow::key(number)).await?.unwrap_or_default();
-            let paid = self.store.get(&PaidRow::key(number)).await?.unwrap_or_default();
-            let entries = BTreeMap::new();
-            loaded.deeds.push(LoadedDeed { number, row, set, paid, intent, waiting, entries });
+            if let Some(deed) = self.aside("agreement", number, self.load_deed(number).await)? {
+                self.identities.insert(number, deed.row.agreement);
+                deeds.insert(number, deed);
+            }
         }
         for number in 0..self.meta.files {
-            let Some(file) = self.store.get::<FileRow>(&FileRow::key(number)).await? else {
-                self.free_files.insert(number);
-                continue;
-            };
-            self.load_segments(&file.id, file.segments, true, &mut loaded).await?;
-            self.names.insert(file.name.to_vec(), number);
+            let found = self.store.get::<FileRow>(&FileRow::key(number)).await;
+            match self.aside("file", number, found)? {
+                Some(Some(file)) => {
+                    self.load_segments(&file.id, file.segments, true, &mut deeds, &mut loaded.open).await?;
+                    self.names.insert(file.name.to_vec(), number);
+                }
+                Some(None) => drop(self.free_files.insert(number)),
+                None => {}
+            }
         }
         for number in 0..self.meta.jobs {
-            let Some(job) = self.store.get::<JobRow>(&JobRow::key(number)).await? else {
-                self.free_jobs.insert(number);
-                continue;
-            };
-            self.load_segments(&job.file, job.segments, false, &mut loaded).await?;
-            loaded.jobs.push((number, job));
+            let found = self.store.get::<JobRow>(&JobRow::key(number)).await;
+            match self.aside("job", number, found)? {
+                Some(Some(job)) => {
+                    self.load_segments(&job.file, job.segments, false, &mut deeds, &mut loaded.open).await?;
+                    loaded.jobs.push((number, job));
+                }
+                Some(None) => drop(self.free_jobs.insert(number)),
+                None => {}
+            }
         }
+        let is_free = |deed: &LoadedDeed| Stage::of(&deed.row) == Stage::Gone && deed.entries.is_empty();
+        self.free_deeds = deeds.values().filter(|deed| is_free(deed)).map(|deed| deed.number).collect();
+        loaded.deeds = deeds.into_values().collect();
+        loaded.aside = self.aside.clone();
         Ok(loaded)
+    }
+
+    async fn load_deed(&self, number: u32) -> Result<LoadedDeed, Error> {
+        let row = self.need(&DeedRow::key(number)).await?;
+        let intent = self.store.get(&Intent::key(number)).await?;
+        let waiting = self.store.get(&Waiting::key(number)).await?.unwrap_or_default();
+        let set = self.store.get(&SetRow::key(number)).await?.unwrap_or_default();
+        let paid = self.store.get(&PaidRow::key(number)).await?.unwrap_or_default();
+        Ok(LoadedDeed { number, row, set, paid, intent, waiting, entries: BTreeMap::new() })
+    }
+
+    /// A row that does not decode is set aside: it stays as it is, its number is not given away, and all
+    /// else goes on. `None` for such a one.
+    fn aside<T>(&mut self, kind: &str, number: u32, read: Result<T, Error>) -> Result<Option<T>, Error> {
+        match read {
+            Err(Error::Damaged(why)) => {
+                tracing::error!(%why, kind, number, "a row of the catalogue does not decode; it is set aside, and all else goes on");
+                self.aside.push(format!("{kind} {number}"));
+                Ok(None)
+            }
+            other => other.map(Some),
+        }
     }
 
     async fn load_segments(
@@ -158,13 +207,14 @@ impl<E: Storage + Clock + Metrics + Spawner> Books<E> {
         file: &FileId,
         segments: u32,
         wanted: bool,
-        loaded: &mut Loaded,
+        deeds: &mut BTreeMap<u32, LoadedDeed>,
+        without: &mut Vec<(FileId, u32)>,
     ) -> Result<(), Error> {
         let mut durable = 0;
         for segment in 0..segments {
-            let Some(row) = self.store.get::<SegmentRow>(&SegmentRow::key(file, segment)).await? else {
-                continue;
-            };
+            let found = self.store.get::<SegmentRow>(&SegmentRow::key(file, segment)).await;
+            let Some(Some(row)) = self.aside("segment", segment, found)? else { continue };
+            let mut homeless = false;
             for holding in row.holdings.iter() {
                 let added = Added {
                     file: *file,
@@ -176,14 +226,15 @@ impl<E: Storage + Clock + Metrics + Spawner> Books<E> {
                     moves: false,
                 };
                 let entry = Entry { added, dropped: holding.dropped || !wanted };
-                if let Some(deed) = loaded.deeds.get_mut(holding.deed as usize) {
-                    deed.entries.insert(holding.sequence, entry);
+                match deeds.get_mut(&holding.deed) {
+                    Some(deed) => drop(deed.entries.insert(holding.sequence, entry)),
+                    None => homeless |= !holding.dropped,
                 }
             }
             let open = row.open_positions().count();
             durable += (SHARDS - open) as u32;
-            if wanted && open > 0 {
-                loaded.open.push((*file, segment));
+            if wanted && (open > 0 || homeless) {
+                without.push((*file, segment));
             }
         }
         self.durable.insert(*file, durable);
@@ -197,12 +248,24 @@ impl<E: Storage + Clock + Metrics + Spawner> Books<E> {
 
     fn put_meta(&mut self) {
         self.store.put(Meta::key(), &self.meta);
+        self.store.put(Meta::copy(), &self.meta);
+    }
+
+    /// A row; one that does not decode counts as none: it costs what it described, and no more.
+    async fn known<R: super::store::Row>(&self, key: &super::row::Key) -> Result<Option<R>, Error> {
+        match self.store.get(key).await {
+            Err(Error::Damaged(why)) => {
+                tracing::error!(%why, ?key, "a row of the catalogue does not decode; what it described cannot be had");
+                Ok(None)
+            }
+            other => other,
+        }
     }
 
     /// The file of that name.
     pub async fn file(&self, name: &[u8]) -> Result<Option<FileRow>, Error> {
         let Some(number) = self.names.get(name) else { return Ok(None) };
-        self.store.get(&FileRow::key(*number)).await
+        self.known(&FileRow::key(*number)).await
     }
 
     /// What users see of a file.
@@ -221,7 +284,7 @@ impl<E: Storage + Clock + Metrics + Spawner> Books<E> {
     pub async fn list(&self, from: &[u8]) -> Result<Vec<File>, Error> {
         let mut files = Vec::new();
         for number in self.names.range(from.to_vec()..).map(|(_, number)| *number).take(ROWS_MAX) {
-            files.push(self.describe(&self.need(&FileRow::key(number)).await?));
+            files.extend(self.known(&FileRow::key(number)).await?.map(|row| self.describe(&row)));
         }
         Ok(files)
     }
@@ -233,7 +296,7 @@ impl<E: Storage + Clock + Metrics + Spawner> Books<E> {
 
     /// The segment's row.
     pub async fn segment(&self, file: &FileId, segment: u32) -> Result<Option<SegmentRow>, Error> {
-        self.store.get(&SegmentRow::key(file, segment)).await
+        self.known(&SegmentRow::key(file, segment)).await
     }
 
     fn add_job(&mut self, job: JobRow) -> u32 {
@@ -276,11 +339,10 @@ impl<E: Storage + Clock + Metrics + Spawner> Books<E> {
             },
         };
         let replaced = match known {
-            Some(_) => {
-                let old: FileRow = self.need(&FileRow::key(number)).await?;
+            Some(_) => self.known::<FileRow>(&FileRow::key(number)).await?.map(|old| {
                 let old = JobRow { file: old.id, segments: old.segments };
-                Some((self.add_job(old), old))
-            }
+                (self.add_job(old), old)
+            }),
             None => None,
         };
         self.store.put(FileRow::key(number), row);
@@ -293,7 +355,7 @@ impl<E: Storage + Clock + Metrics + Spawner> Books<E> {
     /// Forgets a name; its segments become a job.
     pub async fn remove(&mut self, name: &[u8]) -> Result<Option<(File, u32, JobRow)>, Error> {
         let Some(number) = self.names.remove(name) else { return Ok(None) };
-        let row: FileRow = self.need(&FileRow::key(number)).await?;
+        let Some(row) = self.known::<FileRow>(&FileRow::key(number)).await? else { return Ok(None) };
         self.store.delete(FileRow::key(number));
         self.free_files.insert(number);
         let job = JobRow { file: row.id, segments: row.segments };
@@ -304,7 +366,7 @@ impl<E: Storage + Clock + Metrics + Spawner> Books<E> {
     pub async fn jobs(&self, most: usize) -> Result<Vec<(u32, JobRow)>, Error> {
         let mut jobs = Vec::new();
         for number in (0..self.meta.jobs).filter(|number| !self.free_jobs.contains(number)).take(most) {
-            jobs.push((number, self.need(&JobRow::key(number)).await?));
+            jobs.extend(self.known(&JobRow::key(number)).await?.map(|job| (number, job)));
         }
         Ok(jobs)
     }
@@ -321,29 +383,46 @@ impl<E: Storage + Clock + Metrics + Spawner> Books<E> {
         self.store.delete(SegmentRow::key(file, segment));
     }
 
-    /// A new agreement's number.
+    /// A new agreement's number: a new one while there are some, then that of the agreement which went
+    /// first.
     ///
     /// # Errors
-    /// [`Error::Full`] above [`DEEDS_MAX`].
+    /// [`Error::Full`] when there are [`DEEDS_MAX`].
     pub fn add_deed(&mut self, row: &DeedRow) -> Result<u32, Error> {
-        let number = self.meta.deeds;
-        if number as usize >= DEEDS_MAX {
-            return Err(Error::Full("too many agreements"));
-        }
-        self.meta.deeds += 1;
-        self.put_meta();
-        self.store.put(DeedRow::key(number), row);
+        let fresh = (self.meta.deeds as usize) < DEEDS_FRESH;
+        let gone = if fresh { None } else { self.free_deeds.pop_front() };
+        let number = match gone {
+            Some(number) => {
+                let rows = [Intent::key, Waiting::key, SetRow::key, PaidRow::key];
+                rows.into_iter().for_each(|key| self.store.delete(key(number)));
+                number
+            }
+            None if self.meta.deeds as usize >= DEEDS_MAX => return Err(Error::Full("too many agreements")),
+            None => {
+                self.meta.deeds += 1;
+                self.put_meta();
+                self.meta.deeds - 1
+            }
+        };
+        self.put_deed(number, row);
         Ok(number)
     }
 
-    /// An agreement's row.
+    /// An agreement's row. The number of one that is gone is given away again.
     pub fn put_deed(&mut self, number: u32, row: &DeedRow) {
+        if Stage::of(row) == Stage::Gone && !self.free_deeds.contains(&number) {
+            self.free_deeds.push_back(number);
+        }
+        self.identities.insert(number, row.agreement);
         self.store.put(DeedRow::key(number), row);
     }
 
-    /// What the next voucher signs away, before it is sent.
-    pub fn put_paid(&mut self, number: u32, row: &PaidRow) {
-        self.store.put(PaidRow::key(number), row);
+    /// What the next voucher of an agreement signs away, before it is sent. A number that stands for
+    /// another agreement by now is left alone.
+    pub fn put_paid(&mut self, number: u32, agreement: &AgreementId, row: &PaidRow) {
+        if self.identities.get(&number) == Some(agreement) {
+            self.store.put(PaidRow::key(number), row);
+        }
     }
 
     /// What is about to be asked of a provider.
@@ -381,7 +460,13 @@ impl<E: Storage + Clock + Metrics + Spawner> Books<E> {
     /// A second holder of a position is kept as dropped: the first stays in force, unless the
     /// second was meant to take its place.
     async fn hold(&mut self, add: &Added, holding: Holding) -> Result<bool, Error> {
-        let Some(row) = self.segment(&add.file, add.segment).await? else { return Ok(false) };
+        let Some(row) = self.segment(&add.file, add.segment).await? else {
+            // What does not decode is kept as it is.
+            if self.store.raw(&SegmentRow::key(&add.file, add.segment)).await?.is_none() {
+                self.orphan(add, holding);
+            }
+            return Ok(false);
+        };
         let taken = row.holder(usize::from(add.position)).is_some();
         let holding = Holding { dropped: taken && !add.moves, ..holding };
         self.change_holdings(&add.file, add.segment, |holdings| {
@@ -391,6 +476,19 @@ impl<E: Storage + Clock + Metrics + Spawner> Books<E> {
         })
         .await?;
         Ok(!holding.dropped)
+    }
+
+    /// A shard whose segment was forgotten while its provider signed: it is in the data set all the same,
+    /// so it has a row, and a job that takes it out.
+    fn orphan(&mut self, add: &Added, holding: Holding) {
+        let names = vec![add.name; SHARDS];
+        let row = SegmentRow {
+            plain: add.bytes.saturating_mul(DATA as u32),
+            names: Bounded::new(names).expect("eight"),
+            holdings: Bounded::new(vec![Holding { dropped: true, ..holding }]).expect("one"),
+        };
+        self.place(&add.file, add.segment, &row);
+        self.add_job(JobRow { file: add.file, segments: add.segment.saturating_add(1) });
     }
 
     async fn change_holdings(
@@ -434,7 +532,7 @@ impl<E: Storage + Clock + Metrics + Spawner> Books<E> {
 
     /// The ledger knows every version up to this one.
     pub async fn settled(&mut self, deed: u32, version: u64) -> Result<(), Error> {
-        let waiting: Waiting = self.store.get(&Waiting::key(deed)).await?.unwrap_or_default();
+        let waiting: Waiting = self.known(&Waiting::key(deed)).await?.unwrap_or_default();
         if waiting.claim.is_some_and(|signed| signed.claim.version <= version) {
             self.store.delete(Waiting::key(deed));
         }
@@ -462,7 +560,11 @@ impl<E: Storage + Clock + Metrics + Spawner> Books<E> {
         let first = self.meta.faults.saturating_sub(FAULTS_MAX as u64);
         let mut rows = Vec::new();
         for number in first..self.meta.faults {
-            rows.push((number, self.need(&FaultRow::key((number % FAULTS_MAX as u64) as u32)).await?));
+            match self.store.get(&FaultRow::key((number % FAULTS_MAX as u64) as u32)).await {
+                Ok(Some(row)) => rows.push((number, row)),
+                Ok(None) | Err(Error::Damaged(_)) => {}
+                Err(error) => return Err(error),
+            }
         }
         Ok(rows)
     }

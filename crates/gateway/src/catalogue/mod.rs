@@ -18,11 +18,13 @@
 
 mod books;
 pub mod row;
+mod snapshot;
 mod store;
 #[cfg(test)]
 mod tests;
 
 pub use books::{Agreed, Books, Entry, Loaded, LoadedDeed};
+pub use snapshot::{Held, backup, restore};
 pub use store::{Error, partitions};
 
 use crate::{
@@ -31,7 +33,7 @@ use crate::{
 };
 use commonware_runtime::{Clock, Handle, Metrics, Spawner, Storage};
 use commonware_utils::channel::{mpsc, oneshot};
-use posync_protocol::{Hash, wire::gateway::File};
+use posync_protocol::{AgreementId, Hash, wire::gateway::File};
 use row::{Added, DeedRow, FaultRow, FileRow, Intent, JobRow, PaidRow, SegmentRow};
 
 /// The catalogue's actor is gone: the process is stopping or its disk failed.
@@ -57,7 +59,7 @@ enum Message {
     ForgetSegment(FileId, u32, Reply<()>),
     AddDeed(DeedRow, Reply<Option<u32>>),
     PutDeed(u32, DeedRow, Reply<()>),
-    PutPaid(u32, PaidRow, Reply<()>),
+    PutPaid(u32, AgreementId, PaidRow, Reply<()>),
     Intend(u32, Intent, Reply<()>),
     Withdraw(u32, Reply<()>),
     Agreed(Agreed, Reply<Vec<Added>>),
@@ -169,7 +171,7 @@ where
             later(answers, reply, number);
         }
         M::PutDeed(number, row, reply) => later(answers, reply, books.put_deed(number, &row)),
-        M::PutPaid(number, row, reply) => later(answers, reply, books.put_paid(number, &row)),
+        M::PutPaid(number, of, row, reply) => later(answers, reply, books.put_paid(number, &of, &row)),
         M::Intend(deed, intent, reply) => later(answers, reply, books.intend(deed, &intent)),
         M::Withdraw(deed, reply) => later(answers, reply, books.withdraw(deed)),
         M::Agreed(agreed, reply) => {
@@ -246,7 +248,7 @@ asks! {
     /// An agreement's row.
     put_deed(number: u32, row: DeedRow) -> () = PutDeed;
     /// What the next voucher signs away; durable before the voucher leaves.
-    put_paid(number: u32, row: PaidRow) -> () = PutPaid;
+    put_paid(number: u32, agreement: AgreementId, row: PaidRow) -> () = PutPaid;
     /// What is about to be asked of a provider.
     intend(deed: u32, intent: Intent) -> () = Intend;
     /// The provider refused the intent for good.

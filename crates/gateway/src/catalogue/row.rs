@@ -63,6 +63,13 @@ encoded! {
     }
 }
 
+impl Meta {
+    /// Where its copy stands.
+    pub fn copy() -> Key {
+        place(0, &[&[0]])
+    }
+}
+
 encoded! {
     /// A file that is durable.
     FileRow {

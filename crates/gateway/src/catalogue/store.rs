@@ -28,9 +28,28 @@ pub enum Error {
     /// The disk refused; nothing more is acknowledged.
     #[error("the catalogue's disk failed: {0}; free space or replace the disk, then start again")]
     Disk(String),
+    /// A page of the store is damaged.
+    #[error(
+        "a page of the catalogue is damaged ({0}); stop the gateway, move its `storage` directory aside and \
+         bring back the last backup with `posync gateway restore FILE`: what it knows is read from the \
+         providers as before, files stored since then are not"
+    )]
+    Page(String),
     /// A row does not decode.
-    #[error("a row of the catalogue does not decode ({0}); restore this gateway's directory")]
+    #[error(
+        "a row of the catalogue does not decode ({0}); it is kept as it is. If files are missing, stop the \
+         gateway, move its `storage` directory aside and run `posync gateway restore FILE` with a backup"
+    )]
     Damaged(commonware_codec::Error),
+    /// A backup is not one.
+    #[error("this is no whole backup of a catalogue: {0}; take another one")]
+    Backup(&'static str),
+    /// A backup does not replace what is there.
+    #[error(
+        "the catalogue here is not empty; a backup replaces none. To give it up, stop the gateway and move \
+         its `storage` directory aside, then restore"
+    )]
+    NotEmpty,
     /// A bound is reached.
     #[error("the catalogue is full: {0}")]
     Full(&'static str),
@@ -87,11 +106,24 @@ impl<E: Storage + Clock + Metrics + Spawner> Store<E> {
     /// # Errors
     /// The disk, or bytes that are no such row.
     pub(super) async fn get<R: Row>(&self, key: &Key) -> Result<Option<R>, Error> {
-        let bytes = match self.staged.get(key) {
-            Some(staged) => staged.clone(),
-            None => self.table()?.get(key).await.map_err(disk)?,
-        };
+        let bytes = self.raw(key).await?;
         bytes.map(|bytes| R::decode_cfg(Bytes::from(bytes), &()).map_err(Error::Damaged)).transpose()
+    }
+
+    /// The bytes of the row at `key`.
+    ///
+    /// # Errors
+    /// The disk.
+    pub(super) async fn raw(&self, key: &Key) -> Result<Option<Vec<u8>>, Error> {
+        match self.staged.get(key) {
+            Some(staged) => Ok(staged.clone()),
+            None => self.table()?.get(key).await.map_err(disk),
+        }
+    }
+
+    /// Stages the bytes of a row.
+    pub(super) fn put_raw(&mut self, key: Key, bytes: Vec<u8>) {
+        self.staged.insert(key, Some(bytes));
     }
 
     /// Stages a row.
@@ -131,5 +163,8 @@ impl<E: Storage + Clock + Metrics + Spawner> Store<E> {
 }
 
 fn disk(error: impl std::fmt::Display) -> Error {
-    Error::Disk(error.to_string())
+    let text = error.to_string();
+    let damage = ["checksum", "corrupt", "mismatch"];
+    let is_damage = damage.iter().any(|word| text.to_lowercase().contains(word));
+    if is_damage { Error::Page(text) } else { Error::Disk(text) }
 }

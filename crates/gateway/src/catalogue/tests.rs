@@ -87,7 +87,9 @@ async fn change(catalogue: &Catalogue, step: u64) -> Result<(), Stopped> {
             let removes = vec![Removed { file: id(1), segment: 0, sequence: 2 }];
             catalogue.agreed(agreed(round as u32, 2, vec![added(id(1), 2, 10)], removes)).await?;
         }
-        9 if round.is_multiple_of(2) => catalogue.put_paid(round as u32, PaidRow { egress: step }).await?,
+        9 if round.is_multiple_of(2) => {
+            catalogue.put_paid(round as u32, agreement(round as u32), PaidRow { egress: step }).await?;
+        }
         9 => catalogue.settled(round as u32, 1).await?,
         10 => drop(catalogue.remove(b"one".to_vec()).await?),
         11 => {
@@ -181,4 +183,144 @@ fn every_cut_keeps_what_was_acknowledged() {
         );
     }
     assert!(cut_early > 50 && under_way > 5, "{cut_early} cut, {under_way} with a change under way");
+}
+
+/// Ten files of one segment each under three agreements, and a fault.
+async fn fill(context: &commonware_runtime::deterministic::Context) {
+    let (catalogue, _, handle) = start(context.child("fill"), "test", [9; 32]).await.expect("opens");
+    for deed in 0..3 {
+        assert_eq!(catalogue.add_deed(deed_row(deed, 1)).await.expect("runs"), Some(deed));
+    }
+    for file in 0..10u8 {
+        let job = catalogue.begin([file; 16], 1).await.expect("runs");
+        catalogue.place([file; 16], 0, segment_row()).await.expect("runs");
+        let adds = vec![added([file; 16], file % 8, file.into())];
+        catalogue.agreed(agreed(u32::from(file) % 3, 1, adds, vec![])).await.expect("runs");
+        let row = file_row(&format!("file {file}"), [file; 16]);
+        catalogue.finish(job, row).await.expect("runs").expect("room");
+    }
+    let row = FaultRow { provider: Account([1; 32]), found_by: 0, round: 1, lost: 1, repaired: 0 };
+    catalogue.add_fault(row).await.expect("runs");
+    drop(catalogue);
+    handle.await.expect("ends").expect("no disk error");
+}
+
+fn names(files: &[posync_protocol::wire::gateway::File]) -> Vec<String> {
+    files.iter().map(|file| String::from_utf8_lossy(&file.name).into_owned()).collect()
+}
+
+#[test]
+fn a_row_that_does_not_decode_costs_what_it_described_and_no_more() {
+    for (what, key, files, agreements, aside) in [
+        ("a file", FileRow::key(4), 9, 3, 1),
+        ("a segment", SegmentRow::key(&[4; 16], 0), 10, 3, 1),
+        ("an agreement", DeedRow::key(1), 10, 2, 1),
+        ("its data set", SetRow::key(1), 10, 2, 1),
+        ("a fault", FaultRow::key(0), 10, 3, 0),
+        ("the numbers and the secret", Meta::key(), 10, 3, 0),
+        ("their copy", Meta::copy(), 10, 3, 0),
+    ] {
+        Runner::default().start(|context| async move {
+            fill(&context).await;
+            let mut store = store::Store::open(context.child("spoil"), "test").await.expect("opens");
+            store.put_raw(key.clone(), vec![0xff; 3]);
+            store.commit().await.expect("works");
+            drop(store);
+            let started = start(context.child("again"), "test", [7; 32]).await;
+            let (catalogue, loaded, handle) = started.unwrap_or_else(|error| panic!("{what}: {error}"));
+            assert_eq!(loaded.master, [9; 32], "{what}: the secret of all files is there");
+            assert_eq!((loaded.deeds.len(), loaded.aside.len()), (agreements, aside), "{what}");
+            assert_eq!(catalogue.list(vec![]).await.expect("runs").len(), files, "{what}");
+            catalogue.faults().await.expect("runs");
+            let others = (0..10).filter(|file| *file != 4);
+            for file in others {
+                let name = format!("file {file}").into_bytes();
+                let row = catalogue.file(name).await.expect("runs").expect("it is not hit");
+                assert!(catalogue.segment(row.id, 0).await.expect("runs").is_some(), "{what}: {file}");
+            }
+            // Whatever touches the damaged one goes on, too, and takes its place for nothing else.
+            catalogue.drop_holdings(1, vec![added([4; 16], 4, 4)]).await.expect("runs");
+            catalogue.agreed(agreed(1, 2, vec![added([4; 16], 4, 70)], vec![])).await.expect("runs");
+            let job = catalogue.begin([20; 16], 0).await.expect("runs");
+            let new = catalogue.finish(job, file_row("new", [20; 16])).await.expect("runs");
+            assert!(new.is_ok() && catalogue.remove(b"file 4".to_vec()).await.is_ok(), "{what}");
+            assert_eq!(catalogue.add_deed(deed_row(9, 1)).await.expect("runs"), Some(3), "{what}");
+            drop(catalogue);
+            handle.await.expect("ends").expect("no disk error");
+            let store = store::Store::open(context.child("look"), "test").await.expect("opens");
+            let kept = store.raw(&key).await.expect("reads");
+            let is_kept = kept.as_deref() == Some(&[0xff; 3][..]);
+            let rewritten = [Meta::key(), Meta::copy(), SetRow::key(1), FaultRow::key(0)];
+            assert!(is_kept || rewritten.contains(&key), "{what}: it is kept as it is");
+        });
+    }
+}
+
+#[test]
+fn a_damaged_page_is_told_from_a_full_disk_and_the_way_out_works() {
+    use commonware_runtime::{Blob as _, IoBufs, ReadOptions, WriteOptions};
+    let (backup, checkpoint) = Runner::default().start_and_recover(|context| async move {
+        fill(&context).await;
+        let mut out = Vec::new();
+        let held = backup(context.child("backup"), "test", &mut out).await.expect("it is sound");
+        assert_eq!((held.files, held.agreements), (10, 3));
+        let refused = restore(context.child("over"), "test", || Ok(&out[..])).await;
+        assert!(matches!(refused, Err(Error::NotEmpty)), "a catalogue is not overwritten: {refused:?}");
+        for partition in partitions("test") {
+            for name in context.scan(&partition).await.unwrap_or_default() {
+                let (blob, size) = context.open(&partition, &name).await.expect("opens");
+                let at = size / 3;
+                let byte = blob.read_at(at, 1, ReadOptions::default()).await.expect("reads").coalesce();
+                let flipped = vec![byte.as_ref()[0] ^ 0xff];
+                blob.write_at(at, IoBufs::from(flipped), WriteOptions::SYNC).await.expect("writes");
+            }
+        }
+        out
+    });
+    Runner::from(checkpoint).start(|context| async move {
+        let started = start(context.child("damaged"), "test", [7; 32]).await;
+        let Err(error) = started else { panic!("it starts with a damaged page") };
+        let text = error.to_string();
+        assert!(text.contains("damaged") && text.contains("posync gateway restore"), "{text}");
+        // As the message says: aside with it, and back from the backup.
+        for partition in partitions("test") {
+            let _ = context.remove(&partition, None).await;
+        }
+        let changed = restore(context.child("cut"), "test", || Ok(&backup[..backup.len() - 1])).await;
+        assert!(matches!(changed, Err(Error::Backup(_))), "{changed:?}");
+        let held = restore(context.child("restore"), "test", || Ok(&backup[..])).await.expect("it is whole");
+        assert_eq!((held.files, held.agreements), (10, 3));
+        let (catalogue, loaded, _handle) =
+            start(context.child("again"), "test", [7; 32]).await.expect("opens");
+        assert_eq!(loaded.master, [9; 32]);
+        assert!(loaded.deeds.iter().all(|deed| deed.row.stage == 2));
+        assert_eq!(loaded.deeds.iter().map(|deed| deed.entries.len()).sum::<usize>(), 10);
+        let expected: Vec<String> = (0..10).map(|file| format!("file {file}")).collect();
+        assert_eq!(names(&catalogue.list(vec![]).await.expect("runs")), expected);
+    });
+}
+
+#[test]
+fn numbers_of_agreements_that_are_gone_are_used_again_and_never_run_out() {
+    Runner::default().start(|context| async move {
+        let (catalogue, _, _handle) = start(context.child("work"), "test", [9; 32]).await.expect("opens");
+        let most = crate::limits::DEEDS_MAX as u32;
+        for opened in 0..2 * most {
+            let number = catalogue.add_deed(deed_row(opened, 0)).await.expect("runs").expect("a number");
+            assert!(number <= crate::limits::DEEDS_FRESH as u32, "{number}");
+            if opened > 0 {
+                let gone = DeedRow { stage: 4, ..deed_row(opened, 4) };
+                catalogue.put_deed(number, gone).await.expect("runs");
+            }
+        }
+        // What comes late for one that is gone does not reach the one that has its number now.
+        let number = catalogue.add_deed(deed_row(7, 1)).await.expect("runs").expect("a number");
+        catalogue.put_paid(number, agreement(8), PaidRow { egress: 5 }).await.expect("runs");
+        catalogue.put_paid(number, agreement(7), PaidRow { egress: 3 }).await.expect("runs");
+        drop(catalogue);
+        _handle.await.expect("ends").expect("no disk error");
+        let (_, loaded, _) = start(context.child("again"), "test", [9; 32]).await.expect("opens");
+        let deed = loaded.deeds.iter().find(|deed| deed.number == number).expect("it is open");
+        assert_eq!((deed.paid.egress, loaded.deeds[0].row.stage), (3, 0));
+    });
 }

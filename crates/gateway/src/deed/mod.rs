@@ -73,6 +73,10 @@ const PAY_IDLE: Duration = Duration::from_millis(100);
 const PAY_PAUSE: Duration = Duration::from_secs(10);
 /// Pause after a signature that did not come.
 const SIGN_PAUSE: Duration = Duration::from_millis(500);
+/// Claims refused for good, in a row, after which the two sides do not agree on what the data set is.
+const REFUSALS: u32 = 3;
+/// Pause before such a provider is asked again.
+const DISAGREE_PAUSE: Duration = Duration::from_secs(60);
 /// Times that a refused claim is asked for again: the provider may hold as many versions above the
 /// ledger's as it can, and learn of the ledger's state later than the gateway.
 const CLAIM_TRIES: u32 = 10;
@@ -140,6 +144,8 @@ pub struct Deed {
     on_ledger: AtomicU64,
     looks: Mutex<Looks>,
     tries: AtomicU32,
+    /// Claims that the provider refused for good, in a row.
+    refusals: AtomicU32,
     meter: AsyncMutex<Meter>,
     trust: AtomicU64,
     owing: Notify,
@@ -176,6 +182,7 @@ impl Deed {
             on_ledger: AtomicU64::new(on_ledger),
             looks: Mutex::default(),
             tries: AtomicU32::new(0),
+            refusals: AtomicU32::new(0),
             meter: AsyncMutex::new(Meter::resumed(paid.egress)),
             trust: AtomicU64::new(ONE),
             owing: Notify::new(),
@@ -275,6 +282,12 @@ impl Deed {
         Ok(())
     }
 
+    /// Whether its provider and this gateway take the data set for different ones, as after a restored
+    /// backup: nothing more will be signed under it.
+    pub fn disagrees(&self) -> bool {
+        self.refusals.load(Ordering::Acquire) >= REFUSALS
+    }
+
     /// Whether the ledger may have something of this agreement's data set, or will.
     pub fn is_used(&self) -> bool {
         self.with_state(|state| state.version() > 0 || state.intended().is_some())
@@ -370,10 +383,14 @@ impl Deed {
             Err(error) => {
                 tracing::warn!(%error, agreement = self.number, "a data set was not signed");
                 self.tries.store(0, Ordering::Release);
+                if matches!(error, Error::Refused(_, Refusal::Claim, _)) {
+                    self.refusals.fetch_add(1, Ordering::AcqRel);
+                }
                 self.common.catalogue.withdraw(self.number).await?;
                 let refused = self.with_state(State::refuse);
                 refused.iter().for_each(|added| self.answer(&added.name, false));
-                self.common.environment.sleep(SIGN_PAUSE).await;
+                let pause = if self.disagrees() { DISAGREE_PAUSE } else { SIGN_PAUSE };
+                self.common.environment.sleep(pause).await;
             }
         }
         Ok(())
@@ -419,6 +436,7 @@ impl Deed {
     async fn signed(&self, signature: Signature) -> Result<(), Stopped> {
         let Some(agreed) = self.with_state(|state| state.sign(signature)) else { return Ok(()) };
         self.tries.store(0, Ordering::Release);
+        self.refusals.store(0, Ordering::Release);
         let (claim, names) = (agreed.claim, agreed.adds.iter().map(|a| a.name).collect::<Vec<_>>());
         let orphans = self.common.catalogue.agreed(agreed).await?;
         *lock(&self.waiting) = Some(claim);
@@ -563,7 +581,7 @@ impl Deed {
         let mut meter = self.meter.lock().await;
         meter.verify(bytes);
         if let Some(egress) = meter.due(all, most, trust) {
-            let paid = self.common.catalogue.put_paid(self.number, PaidRow { egress }).await;
+            let paid = self.common.catalogue.put_paid(self.number, self.agreement, PaidRow { egress }).await;
             paid.map_err(|stopped| Error::Unreachable(self.provider(), stopped.to_string()))?;
             meter.sign(egress);
         } else if !(all && meter.is_unacknowledged()) {

@@ -1,10 +1,13 @@
 //! A shard's way into a data set, from the room that is kept for it to the provider's signature.
 
-use super::{Deed, lock};
+use super::{Deed, lock, state::State};
 use crate::{catalogue::row::Added, link::Error};
 use commonware_utils::channel::oneshot;
-use posync_protocol::Hash;
-use std::sync::Arc;
+use posync_protocol::{Hash, wire::provider::Refusal};
+use std::{sync::Arc, time::Duration};
+
+/// Time for which an agreement without room at its provider is passed over.
+const CROWDED: Duration = Duration::from_secs(60);
 
 /// Room that was reserved: given back unless a shard takes it.
 pub struct Room {
@@ -36,7 +39,12 @@ impl Room {
     /// # Errors
     /// [`Error`]; the room is free again.
     pub async fn store(mut self, added: Added, bytes: Vec<u8>) -> Result<Unsigned, Error> {
-        self.deed.link.put(self.deed.agreement, added.name, bytes).await?;
+        if let Err(error) = self.deed.link.put(self.deed.agreement, added.name, bytes).await {
+            if matches!(error, Error::Refused(_, Refusal::Space, _)) {
+                crowd(&self.deed);
+            }
+            return Err(error);
+        }
         self.kept = true;
         let (deed, name) = (self.deed.clone(), added.name);
         let (waiter, answer) = oneshot::channel();
@@ -45,6 +53,20 @@ impl Room {
         deed.wake.notify_one();
         Ok(Unsigned { deed, name, answer })
     }
+}
+
+/// The provider has no room under an agreement, whatever is counted here: others are filled, and another
+/// is opened, for a while.
+fn crowd(deed: &Arc<Deed>) {
+    if !deed.with_state(State::crowd) {
+        return;
+    }
+    tracing::info!(provider = %deed.provider(), agreement = deed.number, "a provider has no room under an agreement; others are used");
+    let (deed, pause) = (deed.clone(), deed.common.environment.sleep(CROWDED));
+    deed.clone().common.environment.spawn(async move {
+        pause.await;
+        deed.with_state(State::uncrowd);
+    });
 }
 
 impl Unsigned {

@@ -44,6 +44,9 @@ pub struct State {
     withdrawn: VecDeque<Intent>,
     held: u64,
     reserved: u64,
+    /// Leaves that the provider counts and this side does not: what it stored and nobody signed for, or
+    /// what left the data set and is in force still.
+    crowded: u64,
 }
 
 /// The entries do not make a tree: the catalogue is damaged.
@@ -92,6 +95,7 @@ impl State {
             withdrawn: VecDeque::new(),
             held,
             reserved,
+            crowded: 0,
         };
         if let Some(intent) = intent {
             state.reserved = intent.adds.iter().map(|a| leaves(a.bytes.into())).sum();
@@ -102,9 +106,22 @@ impl State {
         Ok(state)
     }
 
-    /// Leaves held, queued and reserved.
+    /// Leaves held, queued and reserved, and those that only the provider counts.
     pub const fn load(&self) -> u64 {
-        self.held.saturating_add(self.reserved)
+        self.held.saturating_add(self.reserved).saturating_add(self.crowded)
+    }
+
+    /// The provider says that there is no room: there is none until [`Self::uncrowd`]. Whether that is new.
+    pub const fn crowd(&mut self) -> bool {
+        let is_new = self.crowded == 0;
+        self.crowded = 0;
+        self.crowded = self.quota.saturating_sub(self.load());
+        is_new
+    }
+
+    /// What it counted may be gone by now.
+    pub const fn uncrowd(&mut self) {
+        self.crowded = 0;
     }
 
     /// Shards and bytes that both sides signed for.
@@ -126,6 +143,11 @@ impl State {
     /// The entries in force.
     pub fn live(&self) -> Vec<Added> {
         self.entries.values().filter(|entry| !entry.dropped).map(|entry| entry.added).collect()
+    }
+
+    /// Whether any entry is in force.
+    pub fn is_live(&self) -> bool {
+        self.entries.values().any(|entry| !entry.dropped)
     }
 
     /// Every entry.

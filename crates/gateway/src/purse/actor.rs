@@ -2,6 +2,8 @@
 //! begun and not waited for ([`super::upkeep`]): watching providers goes on.
 
 use super::{
+    alerts::alerts,
+    opening::Asked,
     policy::{Policy, Posted, wanted},
     renew::{self, Moving},
     settle::settle,
@@ -19,6 +21,7 @@ use crate::{
     link::{Dialer, Link},
     repair::Notice,
 };
+use posync_alert::{Alerts, Watch};
 use posync_client::rpc::Provider;
 use posync_protocol::{
     Account, Amount, Code,
@@ -63,6 +66,12 @@ pub struct Purse {
     pub links: Mutex<BTreeMap<Account, Arc<Link>>>,
     /// Agreements that were being opened when the gateway stopped.
     pub opening: Mutex<Vec<LoadedDeed>>,
+    /// Openings of which nobody knows yet whether they happened.
+    pub unsure: Mutex<Vec<Asked>>,
+    /// Where alerts go.
+    pub alerts: Alerts,
+    /// Rows of the catalogue that do not decode.
+    pub aside: Vec<String>,
     /// Nothing is wanted any more: what is open is closed in its time.
     pub retired: AtomicBool,
     /// Providers with whom an agreement is needed, beside those that the policy wants.
@@ -82,6 +91,10 @@ struct Seen {
     late: BTreeMap<Account, u64>,
     /// Agreements whose shards move to other providers.
     away: BTreeSet<u32>,
+    /// Agreements with data that are near their end without a successor, and the epochs that are left.
+    ending: BTreeMap<u32, u64>,
+    /// Which alerts hold.
+    watch: Watch,
     /// By agreement, the epoch in which it was last warned that what it holds has nowhere to go.
     warned: BTreeMap<u32, u64>,
     /// By agreement, what was read and the epoch since which it is empty and no more was.
@@ -128,6 +141,7 @@ impl Purse {
             self.ask_scrubs();
         }
         if all {
+            self.begin(Job::LookUp, |purse, _| async move { purse.look_up().await });
             self.begin(Job::Reclaim, |purse, _| async move {
                 purse.reclaim().await;
                 Ok(())
@@ -151,7 +165,7 @@ impl Purse {
         });
     }
 
-    fn height(&self) -> u64 {
+    pub(super) fn height(&self) -> u64 {
         self.core.height.load(Ordering::Relaxed)
     }
 
@@ -215,12 +229,15 @@ impl Purse {
         for deed in self.core.deeds() {
             let load = deed.with_state(|state| state.load());
             let empty = deed.with_state(|state| state.is_empty()) && deed.waiting().is_none();
+            let live = deed.with_state(|state| state.is_live());
             let (egress, number) = (deed.egress().await, deed.number);
             let since = before.get(&number).filter(|(read, _)| empty && *read == egress);
             let since = since.map_or(epoch, |(_, since)| *since);
             seen.idle.insert(number, (egress, since));
             let idle = epoch.saturating_sub(since);
-            standings.push((deed.clone(), Standing { number, row: deed.terms(), load, egress, empty, idle }));
+            let pace = before.get(&number).map_or(0, |(read, _)| egress.saturating_sub(*read));
+            let standing = Standing { number, row: deed.terms(), load, egress, pace, empty, live, idle };
+            standings.push((deed.clone(), standing));
         }
         standings
     }
@@ -250,6 +267,7 @@ impl Purse {
                 });
             }
         }
+        seen.ending.clear();
         for of in &standings {
             let (deed, standing) = of;
             let kept = self.parameters.epoch(deed.agreement.opened) + KEPT_EPOCHS;
@@ -260,6 +278,8 @@ impl Purse {
             };
             self.step(of, step, &posted).await?;
         }
+        let now = alerts(&seen.ending, &self.aside);
+        self.alerts.watch(&mut seen.watch, &self.account.to_string(), Some(self.height()), now);
         let away = &seen.away;
         renew::drain(&self.core, &standings, away, &self.moving, self.epoch(), &self.parameters);
         Ok(())
@@ -287,12 +307,16 @@ impl Purse {
             idle: !awaited && self.policy.is_idle(standing, &mine, epoch, &self.parameters),
             egress_price: posted.prices[EGRESS].price,
         };
-        let is_kept = matches!(Stage::of(&standing.row), Stage::Open | Stage::Draining) && standing.load > 0;
+        let is_kept = matches!(Stage::of(&standing.row), Stage::Open | Stage::Draining) && standing.live;
         let ends = is_kept && old && !around.successor;
+        if ends {
+            seen.ending.insert(standing.number, standing.row.end_epoch.saturating_sub(epoch));
+        }
         if ends && seen.warned.insert(standing.number, epoch) != Some(epoch) {
             let left = standing.row.end_epoch.saturating_sub(epoch);
             tracing::warn!(%provider, agreement = standing.number, leaves = standing.load, epochs = left,
-                "what is held is not renewed: no room at its provider, or no money; it ends with the agreement");
+                "an agreement with data is near its end without a successor: no room at its provider, it is in \
+                 jail or leaves, or there is no money; add money or providers before the epochs are over");
         }
         let leaves = seen.providers.get(&provider).is_some_and(|(view, _)| view.provider.leaves_at != 0);
         if is_kept && (leaves || !around.successor && is_late_in_term(&standing.row, epoch, &self.parameters))
@@ -303,7 +327,8 @@ impl Purse {
         }
         match next(standing, epoch, around, &self.policy, &self.parameters) {
             Step::Nothing | Step::TopUp(_)
-                if seen.away.contains(&standing.number) && Stage::of(&standing.row) == Stage::Open =>
+                if (seen.away.contains(&standing.number) || deed.disagrees())
+                    && Stage::of(&standing.row) == Stage::Open =>
             {
                 Step::Drain
             }
@@ -397,9 +422,13 @@ impl Purse {
         Ok(())
     }
 
-    /// An agreement is gone from the ledger, or will be: what it held is nobody's.
+    /// An agreement is gone from the ledger, or will be. What is in force under it is not given up with it:
+    /// the provider may have it still, or the others of its segment bring it back; then it moves on first.
     pub(super) async fn forget(&self, deed: &Arc<Deed>) -> Result<(), Error> {
         let stopped = |_| Error::Stopping;
+        if deed.with_state(|state| state.is_live()) {
+            return deed.set_terms(|row| row.stage = Stage::Draining as u8).await.map_err(stopped);
+        }
         let held = deed.close();
         self.core.common.catalogue.erase_holdings(deed.number, held.clone()).await.map_err(stopped)?;
         deed.set_terms(|row| row.stage = Stage::Gone as u8).await.map_err(stopped)?;

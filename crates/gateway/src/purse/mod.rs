@@ -8,6 +8,7 @@
 //! ```
 
 mod actor;
+mod alerts;
 mod opening;
 pub mod policy;
 mod reclaim;

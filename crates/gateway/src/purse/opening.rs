@@ -10,15 +10,16 @@ use crate::{
     catalogue::{LoadedDeed, row::DeedRow},
     deed::{Deed, session_key, storage_key},
     ledger::Error,
+    repair::Notice,
 };
 use commonware_cryptography::Signer as _;
 use futures::future::join_all;
 use posync_protocol::{
-    Account, AgreementId, Amount,
+    Account, AgreementId, Amount, Code,
     operation::{Body, Open},
     record::{Agreement, CLASSES},
 };
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
 /// Free slots among which one is chosen.
 const SLOTS_TRIED: usize = 16;
@@ -39,6 +40,15 @@ impl Limits {
     }
 }
 
+/// An opening that was asked for.
+#[derive(Clone, Debug)]
+pub struct Asked {
+    number: u32,
+    row: DeedRow,
+    /// The height from which on it can no longer happen.
+    floor: u64,
+}
+
 impl Purse {
     /// Opens agreements with a provider at once, each from its number to its first shard. Whether one is
     /// open.
@@ -57,7 +67,8 @@ impl Purse {
             };
             let number = self.core.common.catalogue.add_deed(row.clone()).await;
             let Some(number) = number.map_err(|_| Error::Stopping)? else {
-                let full = "this gateway has opened all the agreements that it may; start a new one";
+                let full =
+                    "this gateway has as many agreements as it may; another is opened when one is over";
                 return Err(Error::Full(full));
             };
             rows.push((number, row, Limits::of(&open)));
@@ -108,20 +119,63 @@ impl Purse {
             voucher_reserve: row.voucher_reserve,
             storage_reserve_max: most.reserve,
         };
-        let code = self.ledger.execute(Body::Open(open)).await;
+        let code = self.ledger.ask(Body::Open(open)).await;
+        if let Ok(Some(found)) = self.opened(number, &row).await {
+            return self.take_up(number, row, &found).await.map(|()| true);
+        }
+        let provider = row.agreement.provider;
+        if let Ok((code, is_final)) = &code {
+            tracing::warn!(%provider, ?code, "an agreement was not opened: {}", code.explain());
+            // Its receipt says that it will never be there.
+            if *is_final && *code != Code::Done {
+                return self.give_up(number, row).await.map(|()| false);
+            }
+        }
+        self.doubt(number, row).await;
+        match code {
+            Ok(_) | Err(Error::Expired) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The agreement that an opening led to, as far as a node shows it.
+    async fn opened(&self, number: u32, row: &DeedRow) -> Result<Option<Agreement>, Error> {
         let key = Agreement::key(&row.agreement.provider, row.agreement.slot);
         let found = self.ledger.record::<Agreement>(key).await?;
-        let ours = found.filter(|found| found.consumer == self.account && found.session_key == session_key);
-        match (ours, code) {
-            (Some(found), _) => self.take_up(number, row, &found).await.map(|()| true),
-            (None, Ok(code)) => {
-                let provider = row.agreement.provider;
-                tracing::warn!(%provider, ?code, "an agreement was not opened: {}", code.explain());
-                self.give_up(number, row).await.map(|()| false)
+        Ok(found.filter(|found| self.is_ours(number, found)))
+    }
+
+    fn is_ours(&self, number: u32, found: &Agreement) -> bool {
+        let key = session_key(&self.core.common.master, number).public_key();
+        found.consumer == self.account && found.session_key == Account::of(&key)
+    }
+
+    /// What was asked for is not there, and may come: its number and reserve are not given up before it
+    /// no longer can.
+    async fn doubt(&self, number: u32, row: DeedRow) {
+        let seen = self.ledger.height().await.unwrap_or_default().max(self.height());
+        let floor = seen.saturating_add(self.parameters.expiry_blocks_max).saturating_add(1);
+        self.unsure.lock().expect("no holder of this lock panics").push(Asked { number, row, floor });
+    }
+
+    /// Looks up which of the openings in doubt happened. One is given up when two nodes prove that it is
+    /// not there, at heights at which it can no longer come.
+    pub(super) async fn look_up(&self) -> Result<(), Error> {
+        let all = self.unsure.lock().expect("no holder of this lock panics").clone();
+        for Asked { number, row, floor } in all {
+            let found = self.opened(number, &row).await?;
+            let key = Agreement::key(&row.agreement.provider, row.agreement.slot);
+            let ours = |found: &Agreement| self.is_ours(number, found);
+            if found.is_none() && !self.ledger.is_absent(key, floor, ours).await? {
+                continue;
             }
-            (None, Err(Error::Expired)) => self.give_up(number, row).await.map(|()| false),
-            (None, Err(error)) => Err(error),
+            self.unsure.lock().expect("no holder of this lock panics").retain(|asked| asked.number != number);
+            match found {
+                Some(found) => self.take_up(number, row, &found).await?,
+                None => self.give_up(number, row).await?,
+            }
         }
+        Ok(())
     }
 
     async fn give_up(&self, number: u32, row: DeedRow) -> Result<(), Error> {
@@ -137,6 +191,7 @@ impl Purse {
             ..row
         };
         self.core.common.catalogue.put_deed(number, row.clone()).await.map_err(|_| Error::Stopping)?;
+        self.upkeep.forget(number);
         let loaded = LoadedDeed::fresh(number, row);
         self.add(loaded);
         Ok(())
@@ -145,16 +200,27 @@ impl Purse {
     /// Takes up an agreement that is open.
     pub fn add(&self, loaded: LoadedDeed) {
         let link = self.link(loaded.row.agreement.provider);
+        let held: BTreeSet<_> = loaded.entries.values().map(|e| (e.added.file, e.added.segment)).collect();
         match Deed::start(loaded, link, self.core.common.clone()) {
             Ok(deed) => self.core.add_deed(deed),
-            Err(damaged) => tracing::error!(%damaged, "an agreement is left alone"),
+            Err(damaged) => {
+                let segments = held.len();
+                tracing::error!(%damaged, segments, "an agreement cannot be used; what it holds is rebuilt under others");
+                let core = self.core.clone();
+                self.core.common.environment.spawn(async move {
+                    for (file, segment) in held {
+                        core.notice_surely(Notice::Incomplete { file, segment }).await;
+                    }
+                });
+            }
         }
     }
 
     /// Whether agreements are being opened.
     pub(crate) fn is_opening(&self) -> bool {
         let waits = !self.opening.lock().expect("no holder of this lock panics").is_empty();
-        waits || !self.upkeep.opening().is_empty()
+        let doubts = !self.unsure.lock().expect("no holder of this lock panics").is_empty();
+        waits || doubts || !self.upkeep.opening().is_empty()
     }
 
     /// Goes on with what was being opened when the gateway stopped: asking again is harmless, since
@@ -171,7 +237,7 @@ impl Purse {
             let most = Limits { prices: purse.policy.price_max, reserve: Amount::MAX };
             let asked = opening.into_iter().map(|loaded| purse.ask(loaded.number, loaded.row, most));
             for error in join_all(asked).await.into_iter().filter_map(Result::err) {
-                tracing::warn!(%error, "an agreement that was being opened is looked at after the next start");
+                tracing::warn!(%error, "an agreement that was being opened is looked up again");
             }
             drop(busy);
         });

@@ -52,6 +52,11 @@ const PRICES: u64 = 4;
 const SLACK_PART: u64 = 4;
 /// Shortest agreement worth opening, in epochs.
 const TERM_LEAST: u64 = 8;
+/// Terms differ by up to one part of this, in so many steps.
+const TERM_PART: u64 = 8;
+const TERMS: u64 = 16;
+/// Looks that an opening may take: what is read meanwhile must not spend all egress.
+const PACE_LOOKS: u64 = 16;
 /// Leaves that are opened ahead with one provider at most, whatever a put announces: 256 MiB.
 const AHEAD_LEAVES: u64 = 1 << 18;
 /// Agreements opened with one provider at once.
@@ -138,9 +143,12 @@ impl Policy {
         self.first.leaves > 0
     }
 
-    /// The epochs of an agreement with a provider.
+    /// The epochs of an agreement with a provider: up to an eighth less than the longest, by provider.
+    /// What is opened in one moment with ten of them does not end in one.
     fn term(&self, view: &View, parameters: &Parameters) -> u64 {
-        self.epochs.min(view.offer.term_max.into()).min(parameters.agreement_epochs_max)
+        let most = self.epochs.min(view.offer.term_max.into()).min(parameters.agreement_epochs_max);
+        let place = u64::from(view.provider.index) % TERMS;
+        most - (most / TERM_PART).saturating_mul(place) / TERMS
     }
 
     /// The opening that asks a provider for a quota of new data; the caller fills in provider, slot and
@@ -195,7 +203,9 @@ impl Policy {
             height: posted.height,
         };
         let reads = need == Need::Held || egress >= quota.egress.min(EGRESS_LEAST);
-        let wanted = term >= TERM_LEAST && reads && passes(&view.audit);
+        // Who fails its reads gets no new data; what is there already must be read all the same.
+        let serves = quota.leaves == 0 || passes(&view.audit);
+        let wanted = term >= TERM_LEAST && reads && serves;
         let paid = cost(&open, view, posted, p) <= posted.balance;
         (wanted && paid && check_offer(&agreement, &open, &seen, p).is_ok()).then_some(open)
     }
@@ -271,8 +281,12 @@ impl Policy {
         let egress: u64 = live.iter().map(|s| s.row.quota_egress).fold(0, u64::saturating_add);
         let opened = quotas.iter().map(|quota| quota.egress).fold(egress, u64::saturating_add);
         let read = live.iter().map(|s| s.egress).fold(0, u64::saturating_add);
-        if opened == 0 || three_quarters(read, opened) {
-            let egress = read.saturating_mul(2).clamp(self.first.egress, self.most.egress);
+        // At the pace of the last look it would be spent before another one is open.
+        let pace = live.iter().map(|s| s.pace).fold(0, u64::saturating_add);
+        let ahead = pace.saturating_mul(PACE_LOOKS);
+        if opened == 0 || three_quarters(read, opened) || ahead > opened.saturating_sub(read) {
+            let egress = read.saturating_mul(2).max(ahead.saturating_mul(2));
+            let egress = egress.clamp(self.first.egress, self.most.egress);
             quotas.push(Quota { leaves: 0, egress });
         }
         quotas

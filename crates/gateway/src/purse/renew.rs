@@ -4,8 +4,11 @@
 use super::state::{Stage, Standing, takes_over};
 use crate::{
     catalogue::row::Added,
+    coding::SHARDS,
     core::Core,
     deed::{Deed, Room, state::leaves},
+    limits::HOLDINGS_MAX,
+    repair::restore,
 };
 use posync_protocol::{Account, limits::Parameters};
 use std::{
@@ -109,7 +112,8 @@ pub(super) fn drain(
             let (core, old) = (core.clone(), old.clone());
             core.clone().common.environment.spawn(async move {
                 let _moved = moved;
-                let shifted = core.common.environment.within(SHIFT_TIMEOUT, shift(&core, &old, room, entry));
+                let shifted = shift(&core, &old, room, entry, leaves);
+                let shifted = core.common.environment.within(SHIFT_TIMEOUT, shifted);
                 if let Err(why) = shifted.await.unwrap_or_else(|| Err("it takes too long".into())) {
                     tracing::debug!(why, "a shard is not renewed yet");
                 }
@@ -134,15 +138,39 @@ async fn elsewhere(core: &Core, old: &Deed, entry: &Added) -> Result<Room, Strin
     rooms.into_iter().next().ok_or_else(|| "no other operator has room".into())
 }
 
-/// The same shard under the new agreement, signed, then out of the old one.
-async fn shift(core: &Core, old: &Arc<Deed>, room: Option<Room>, entry: Added) -> Result<(), String> {
+/// The bytes of a shard: from its provider, or made anew from those of its segment when it is late and
+/// the provider does not bring it.
+async fn bytes_of(core: &Arc<Core>, old: &Arc<Deed>, entry: &Added, late: bool) -> Result<Vec<u8>, String> {
+    let payer = core.payer(old, entry.bytes.into()).await;
+    match payer.fetch(entry.name, entry.bytes.into()).await {
+        Err(error) if late => {
+            tracing::debug!(%error, agreement = old.number, "a shard that moves is made from the others");
+            restore(core, entry).await
+        }
+        fetched => fetched.map_err(|error| error.to_string()),
+    }
+}
+
+/// The same shard under the new agreement, signed, then out of the old one. What is `late` need not come
+/// from its provider.
+async fn shift(
+    core: &Arc<Core>,
+    old: &Arc<Deed>,
+    room: Option<Room>,
+    entry: Added,
+    late: bool,
+) -> Result<(), String> {
+    let row = core.common.catalogue.segment(entry.file, entry.segment).await;
+    let row = row.map_err(|stopped| stopped.to_string())?.ok_or("it is nobody's any more")?;
+    if row.holdings.len() >= HOLDINGS_MAX - SHARDS {
+        return Err("many copies of its segment wait to be taken out".into());
+    }
     let room = match room {
         Some(room) => room,
         None => elsewhere(core, old, &entry).await?,
     };
     let _memory = core.get_memory.acquire().await.map_err(|error| error.to_string())?;
-    let payer = core.payer(old, entry.bytes.into()).await;
-    let bytes = payer.fetch(entry.name, entry.bytes.into()).await.map_err(|error| error.to_string())?;
+    let bytes = bytes_of(core, old, &entry, late).await?;
     let unsigned = room.store(Added { moves: true, ..entry }, bytes).await.map_err(|e| e.to_string())?;
     if !unsigned.signed().await {
         return Err("the provider refused to sign".into());

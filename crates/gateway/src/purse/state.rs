@@ -10,7 +10,8 @@
 //!    all the room there is.
 //! 2. A renewal opens the new agreement first; the old one only drains while a successor is open, or its
 //!    provider leaves, or none is open till seven eighths of the term: then it drains to others.
-//! 3. Nothing is forgotten before the redemption window is over: vouchers stay good until then.
+//! 3. Nothing is forgotten before the redemption window is over: vouchers stay good until then. Nor is it
+//!    afterwards while a shard is in force under it: what cannot move is not given up on a date.
 
 use super::policy::{Policy, egress_cost};
 use crate::catalogue::row::DeedRow;
@@ -97,8 +98,12 @@ pub struct Standing {
     pub load: u64,
     /// Egress bytes signed away.
     pub egress: u64,
+    /// Those since the last look.
+    pub pace: u64,
     /// Nothing is held, asked or waiting for the ledger.
     pub empty: bool,
+    /// A shard is in force under it: it may be read nowhere else.
+    pub live: bool,
     /// Epochs for which it was empty and not read.
     pub idle: u64,
 }
@@ -107,6 +112,11 @@ pub struct Standing {
 pub fn is_old(row: &DeedRow, epoch: u64, p: &Parameters) -> bool {
     let term = row.end_epoch.saturating_sub(p.epoch(row.agreement.opened));
     row.agreement.opened > 0 && row.end_epoch.saturating_sub(epoch) <= term / 4
+}
+
+/// Whether the term is over: its provider serves nothing under it and signs no change.
+pub const fn is_ended(row: &DeedRow, epoch: u64) -> bool {
+    epoch >= row.end_epoch
 }
 
 /// Whether seven eighths of the term are over.
@@ -133,7 +143,7 @@ pub enum Step {
     Drain,
     /// To be closed by us.
     Close,
-    /// The redemption window is over: what it held is nobody's.
+    /// The redemption window is over, and nothing is in force under it any more.
     Forget,
 }
 
@@ -154,7 +164,10 @@ pub fn next(standing: &Standing, epoch: u64, around: Around, policy: &Policy, p:
     let over = epoch >= row.end_epoch.saturating_add(p.redemption_epochs);
     match Stage::of(row) {
         Stage::Gone => Step::Nothing,
-        _ if over => Step::Forget,
+        _ if over && !standing.live => Step::Forget,
+        // What is in force moves to others, also when its own term is over.
+        Stage::Closing if over => Step::Drain,
+        Stage::Draining if over => Step::Nothing,
         Stage::Opening | Stage::Closing => Step::Nothing,
         Stage::Draining if standing.empty => Step::Close,
         // The move comes first: it must not wait for money that the ledger may never take.
@@ -198,7 +211,7 @@ mod tests {
             voucher_reserve: Amount::sync(28),
             egress_price: POSTED,
         };
-        Standing { number: 0, row, load: 0, egress: 0, empty: true, idle: 0 }
+        Standing { number: 0, row, load: 0, egress: 0, pace: 0, empty: true, live: false, idle: 0 }
     }
 
     #[test]
@@ -209,6 +222,8 @@ mod tests {
         let around = Around { successor: false, idle: false, egress_price: POSTED };
         let successor = Around { successor: true, ..around };
         let idle = Around { idle: true, ..around };
+        let dropped = |stage| Standing { load: 9, empty: false, ..standing(stage, 720) };
+        let live = |stage| Standing { live: true, ..dropped(stage) };
         let rows = [
             ("fresh", open(), 0, around, Step::Nothing),
             ("old without a successor", open(), 540, around, Step::Nothing),
@@ -228,6 +243,9 @@ mod tests {
             ("ended, redeemable", standing(Stage::Closing, 720), 721, around, Step::Nothing),
             ("ended for good", standing(Stage::Closing, 720), 722, around, Step::Forget),
             ("never opened", standing(Stage::Opening, 720), 722, around, Step::Forget),
+            ("ended with data", live(Stage::Draining), 900, around, Step::Nothing),
+            ("closed with data", live(Stage::Closing), 722, around, Step::Drain),
+            ("ended with what is dropped", dropped(Stage::Draining), 722, around, Step::Forget),
             ("gone", standing(Stage::Gone, 720), 900, around, Step::Nothing),
         ];
         for (what, standing, epoch, around, expected) in rows {

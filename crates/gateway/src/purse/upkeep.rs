@@ -26,6 +26,8 @@ pub(super) enum Job {
     TopUp(u32),
     /// An agreement is closed.
     Close(u32),
+    /// It is looked up which openings happened.
+    LookUp,
     /// Agreements that are over are removed.
     Reclaim,
     /// Signed refusals are brought.
@@ -59,6 +61,12 @@ impl Upkeep {
         let mut jobs = self.lock();
         let pauses = jobs.pauses.get(&job).is_some_and(|(_, until)| height < *until);
         (!pauses && jobs.busy.insert(job)).then(|| Busy { job, upkeep: self.clone() })
+    }
+
+    /// Nothing of an agreement pauses: its number stands for another one now.
+    pub(super) fn forget(&self, number: u32) {
+        let of = |job: &Job| matches!(job, Job::TopUp(of) | Job::Close(of) if *of == number);
+        self.lock().pauses.retain(|job, _| !of(job));
     }
 
     /// The providers with whom agreements are being opened.

@@ -7,8 +7,9 @@ use super::{
 };
 use crate::{
     catalogue::{Stopped, row::FaultRow},
-    coding::FileId,
+    coding::{DATA, FileId, SHARDS},
     core::Core,
+    deed::Deed,
     limits::REPAIRS_AT_ONCE,
 };
 use commonware_macros::select;
@@ -21,7 +22,7 @@ use std::{
     time::Duration,
 };
 
-/// Pause between looks at what could not be repaired.
+/// Pause between looks at what could not be repaired, and at who is silent.
 const TICK: Duration = Duration::from_secs(2);
 
 struct Actor {
@@ -57,6 +58,8 @@ pub async fn start(
             },
             () = &mut tick => {
                 actor.state.tick();
+                actor.core.suspects.wait(TICK);
+                actor.core.suspects.all().into_iter().for_each(|provider| actor.examine(provider, Look::Suspected));
                 tick = Box::pin(core.common.environment.sleep(TICK));
             },
         }
@@ -68,6 +71,17 @@ async fn next<T>(workers: &mut FuturesUnordered<BoxFuture<'static, T>>) -> T {
         Some(done) => done,
         None => futures::future::pending().await,
     }
+}
+
+/// Why a provider is looked at.
+#[derive(Clone, Copy)]
+enum Look {
+    /// It is late on a draw.
+    Late,
+    /// A draw found reads missing.
+    Failed,
+    /// It did not answer before.
+    Suspected,
 }
 
 impl Actor {
@@ -88,8 +102,11 @@ impl Actor {
                 self.lost(deed, vec![sequence], FoundBy::Read).await?;
             }
             Notice::Lost { deed, sequences, found_by } => self.lost(deed, sequences, found_by).await?,
-            Notice::Late(provider) => self.examine(provider, false),
-            Notice::Failed(provider) => self.examine(provider, true),
+            Notice::Late(provider) => self.examine(provider, Look::Late),
+            Notice::Failed(provider) => self.examine(provider, Look::Failed),
+            Notice::Silent(provider) => self.silent(provider),
+            Notice::Answers(provider) => self.answers(&provider).await?,
+            Notice::Overdue(provider, shards) => self.overdue(provider, shards).await?,
             Notice::Examined(provider) => drop(self.examined.remove(&provider)),
             Notice::Bad(provider, names) => self.bad(&provider, &names.into_iter().collect()).await?,
         }
@@ -97,19 +114,58 @@ impl Actor {
     }
 
     /// One look at a provider at a time.
-    fn examine(&mut self, provider: Account, failed: bool) {
+    fn examine(&mut self, provider: Account, look: Look) {
         if !self.examined.insert(provider) {
             return;
         }
         let core = self.core.clone();
         self.core.common.environment.spawn(async move {
-            if failed {
-                examine::failed(core.clone(), provider).await;
-            } else {
-                examine::late(core.clone(), provider).await;
+            match look {
+                Look::Late => examine::late(core.clone(), provider).await,
+                Look::Failed => examine::failed(core.clone(), provider).await,
+                Look::Suspected => examine::suspected(core.clone(), provider).await,
             }
             core.notice_surely(Notice::Examined(provider)).await;
         });
+    }
+
+    /// A provider does not answer: it gets nothing new, and what it holds still counts.
+    fn silent(&self, provider: Account) {
+        let trusted = self.core.known(&provider).is_some_and(|known| known.trusted);
+        if !self.core.suspects.suspect(provider, trusted) {
+            return;
+        }
+        self.core.trust(&provider, false);
+        let (whole, short) = (self.core.grace.whole.as_secs(), self.core.grace.short.as_secs());
+        tracing::warn!(%provider, seconds = whole, seconds_near_the_fewest = short,
+            "a provider does not answer; its shards still count and are rebuilt elsewhere if it stays silent");
+    }
+
+    /// A suspected provider answered: nothing is lost.
+    async fn answers(&mut self, provider: &Account) -> Result<(), Stopped> {
+        let Some((silent, was_trusted)) = self.core.suspects.withdraw(provider) else { return Ok(()) };
+        if was_trusted {
+            self.core.trust(provider, true);
+        }
+        tracing::info!(%provider, seconds = silent.as_secs(), "a provider that was silent answers again; it keeps its shards");
+        if let Some((number, row)) = self.state.withdraw(provider) {
+            self.write(Some(number), row).await?;
+        }
+        Ok(())
+    }
+
+    /// A provider was silent for too long: these shards are rebuilt beside it.
+    async fn overdue(&mut self, provider: Account, mut shards: Vec<(Task, u8)>) -> Result<(), Stopped> {
+        shards.retain(|(task, position)| !self.state.is_owed(task, *position));
+        if shards.is_empty() || self.core.suspects.silent_for(&provider).is_none() {
+            return Ok(());
+        }
+        tracing::warn!(%provider, shards = shards.len(),
+            "a provider stays silent; its shards are rebuilt elsewhere and stay with it until they are");
+        let (number, row) = self.state.lost(provider, FoundBy::Late, self.core.round(), &shards);
+        self.write(number, row).await?;
+        shards.into_iter().for_each(|(task, _)| self.state.push(task));
+        Ok(())
     }
 
     async fn bad(&mut self, provider: &Account, names: &BTreeSet<Hash>) -> Result<(), Stopped> {
@@ -123,7 +179,8 @@ impl Actor {
 
     async fn lost(&mut self, deed: u32, sequences: Vec<u64>, found_by: FoundBy) -> Result<(), Stopped> {
         let Some(deed) = self.core.deed(deed) else { return Ok(()) };
-        let entries = deed.drop_entries(sequences).await?;
+        let spared = spared(&self.core, &deed, sequences).await?;
+        let entries = deed.drop_entries(spared).await?;
         if entries.is_empty() {
             return Ok(());
         }
@@ -154,4 +211,23 @@ impl Actor {
         }
         Ok(())
     }
+}
+
+/// Those of the entries without which their segments still have enough holders. The others stay:
+/// whatever else answers, they may be the last that is to be had.
+async fn spared(core: &Core, deed: &Deed, sequences: Vec<u64>) -> Result<Vec<u64>, Stopped> {
+    let live = deed.with_state(|state| state.live());
+    let wanted: BTreeSet<u64> = sequences.into_iter().collect();
+    let mut spared = Vec::new();
+    for entry in live.into_iter().filter(|entry| wanted.contains(&entry.sequence)) {
+        let row = core.common.catalogue.segment(entry.file, entry.segment).await?;
+        let held = row.map_or(SHARDS, |row| SHARDS - row.open_positions().count());
+        if held > DATA {
+            spared.push(entry.sequence);
+        } else {
+            tracing::error!(provider = %deed.provider(), segment = entry.segment,
+                "a shard is damaged and too few others are held; it is kept until its provider is well");
+        }
+    }
+    Ok(spared)
 }

@@ -1,19 +1,21 @@
 //! Finds what providers lost and rebuilds it elsewhere, under its old name.
 //!
 //! ```text
-//!   late on a draw ─► does it answer us? no ─► everything it held is lost ─┐
-//!   failed draw ────► read what it holds ────► what does not verify ───────┤
-//!   failed read, its own scrub ──────────────► those shards ───────────────┤
-//!                                                                          ▼
-//!   holdings dropped on disk ─► segment queue ─► any 4 of 8 ─► same shard ─► another operator
-//!                            └► taken out of the old data set             └► signed: in force
+//!   late on a draw ─► does it answer us? no ─► suspected ─► silent for the grace period ─┐ beside it
+//!                                               └─ answers: nothing happened              │
+//!   failed draw ────► read of what it holds ─► what does not verify ─┐                    │
+//!   failed read, its own scrub ──────────────► those shards ─────────┤ dropped            │
+//!                                                                    ▼                    ▼
+//!             segment queue ─► any 4 of 8 ─► the same shard ─► another operator ─► signed: in force,
+//!                                                          a silent holder's is dropped with that
 //! ```
 //!
 //! Invariants
 //! 1. Progress is what the catalogue says: a start finds every segment without eight holders.
 //! 2. A rebuilt shard has the name that the catalogue always had, or nothing is stored.
-//! 3. A slow answer is no loss: only silence after a missed draw, bytes that do not verify, or the
-//!    provider's own word are.
+//! 3. Silence is no loss ([`suspects`]): a silent provider's shards count, are read last, and stay in its
+//!    data set until others have signed for them. Bytes that do not verify and the provider's own word
+//!    are a loss, unless too few others are held.
 //! 4. At most [`crate::limits::REPAIRS_AT_ONCE`] segments are rebuilt at once.
 
 mod actor;
@@ -21,13 +23,15 @@ mod examine;
 mod reaper;
 mod rebuild;
 pub mod state;
+pub mod suspects;
 
 pub use actor::start;
 pub use reaper::reap;
+pub use rebuild::restore;
 
 use crate::coding::FileId;
 use posync_protocol::{Account, Hash};
-use state::FoundBy;
+use state::{FoundBy, Task};
 
 /// What repair is told.
 #[derive(Debug)]
@@ -48,6 +52,12 @@ pub enum Notice {
     },
     /// A provider is late on a draw.
     Late(Account),
+    /// A provider that is late does not answer.
+    Silent(Account),
+    /// A suspected provider answers.
+    Answers(Account),
+    /// A suspected provider was silent for too long for these segments and positions.
+    Overdue(Account, Vec<(Task, u8)>),
     /// A draw found a provider's reads missing.
     Failed(Account),
     /// A provider says that these are damaged.

@@ -1,13 +1,17 @@
-//! Rebuilds the open positions of one segment.
+//! Rebuilds the open positions of one segment, and those whose holders were silent for too long.
 
 use crate::{
     catalogue::{
         Stopped,
         row::{Added, SegmentRow},
     },
-    coding::{self, FileKey, Shard},
+    coding::{self, FileKey, SHARDS, Shard},
     core::Core,
-    repair::state::{Rebuilt, Task},
+    limits::HOLDINGS_MAX,
+    repair::{
+        examine::places,
+        state::{Rebuilt, Task},
+    },
     transfer::gather,
 };
 use posync_protocol::Account;
@@ -25,8 +29,8 @@ pub(super) async fn rebuild(
     let Some(row) = core.common.catalogue.segment(file, segment).await? else {
         return Ok(Rebuilt { whole: true, positions: Vec::new() });
     };
-    let open: Vec<usize> = row.open_positions().collect();
-    if open.is_empty() {
+    let missing = missing(&core, &row);
+    if missing.is_empty() {
         return Ok(Rebuilt { whole: true, positions: Vec::new() });
     }
     let _memory = core.get_memory.clone().acquire_owned().await.expect("the semaphore is never closed");
@@ -46,7 +50,8 @@ pub(super) async fn rebuild(
         }
     };
     let mut rebuilt = Rebuilt { whole: true, positions: Vec::new() };
-    for (position, shard) in shards.into_iter().enumerate().filter(|(position, _)| open.contains(position)) {
+    for (position, shard) in shards.into_iter().enumerate().filter(|(position, _)| missing.contains(position))
+    {
         let same = shard.name == row.names[position];
         let number = u8::try_from(position).expect("below eight");
         if same && place(&core, (file, segment), &row, number, shard, &lost_by).await {
@@ -58,7 +63,28 @@ pub(super) async fn rebuild(
     Ok(rebuilt)
 }
 
-/// Stores a rebuilt shard with an operator that holds no other one of the segment.
+/// The bytes of a shard, made from any four of its segment; they have its name.
+///
+/// # Errors
+/// Why it cannot be had now.
+pub async fn restore(core: &Arc<Core>, entry: &Added) -> Result<Vec<u8>, String> {
+    let row = core.common.catalogue.segment(entry.file, entry.segment).await;
+    let row = row.map_err(|stopped| stopped.to_string())?.ok_or("its segment is gone")?;
+    let mut held = gather(core, entry.segment, &row).await.map_err(|error| error.to_string())?;
+    let key = FileKey::derive(&core.common.master, &entry.file);
+    let shards = coding::rebuild(&key, entry.segment, row.plain as usize, &mut held);
+    let shard = shards.map_err(|error| error.to_string())?.into_iter().nth(usize::from(entry.position));
+    let shard = shard.filter(|shard| shard.name == entry.name);
+    shard.map(|shard| shard.bytes).ok_or_else(|| "what was rebuilt has another name".into())
+}
+
+/// Positions without a holder, and those whose silent holder is to be replaced.
+fn missing(core: &Core, row: &SegmentRow) -> BTreeSet<usize> {
+    row.open_positions().chain(core.grace.overdue(&places(core, row))).collect()
+}
+
+/// Stores a rebuilt shard with an operator that holds no other one of the segment. A silent holder's
+/// shard is dropped in the same commit that brings the new one in force.
 async fn place(
     core: &Arc<Core>,
     (file, segment): Task,
@@ -69,6 +95,18 @@ async fn place(
 ) -> bool {
     // As it is now: earlier positions of this very repair have new holders.
     let Ok(Some(now)) = core.common.catalogue.segment(file, segment).await else { return false };
+    let old = now.holder(usize::from(position)).copied();
+    if !missing(core, &now).contains(&usize::from(position)) {
+        // Its holder answers again.
+        return true;
+    }
+    if now.holdings.len() >= HOLDINGS_MAX - SHARDS {
+        tracing::warn!(
+            segment,
+            "many copies of a segment wait to be taken out at silent providers; it is tried again"
+        );
+        return false;
+    }
     let accounts = |dropped: bool| -> BTreeSet<Account> {
         let of = now.holdings.iter().filter(|holding| holding.dropped == dropped);
         of.filter_map(|holding| core.deed(holding.deed)).map(|deed| deed.provider()).collect()
@@ -87,7 +125,7 @@ async fn place(
         sequence: 0,
         name: shard.name,
         bytes: u32::try_from(shard.bytes.len()).expect("a shard is 1 MiB"),
-        moves: false,
+        moves: old.is_some(),
     };
     let deed = room.deed().clone();
     let (name, provider) = (blake3::Hash::from_bytes(shard.name), deed.provider());
@@ -101,7 +139,14 @@ async fn place(
         }
     };
     match core.common.environment.within(STORE_TIMEOUT, work).await.flatten() {
-        Some(signed) => signed,
+        Some(signed) => {
+            if let Some((old, deed)) = old.and_then(|old| Some((old, core.deed(old.deed)?)))
+                && signed
+            {
+                return deed.drop_entries(vec![old.sequence]).await.is_ok();
+            }
+            signed
+        }
         None => {
             tracing::warn!(%provider, shard = %name, "a rebuilt shard is brought to another provider");
             deed.link.doubt();

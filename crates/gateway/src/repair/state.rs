@@ -18,7 +18,7 @@ pub type Task = (FileId, u32);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum FoundBy {
-    /// It did not answer a draw in time, and does not answer us.
+    /// It did not answer a draw in time, and did not answer us for the whole grace period.
     Late = 0,
     /// A draw found reads missing, and so did we.
     Draw = 1,
@@ -37,7 +37,7 @@ pub struct State {
     running: BTreeSet<Task>,
     again: BTreeSet<Task>,
     faults: BTreeMap<Account, (Option<u64>, FaultRow)>,
-    owed: BTreeMap<Task, BTreeMap<u8, Account>>,
+    owed: BTreeMap<Task, BTreeMap<u8, (Account, FoundBy)>>,
     resumed: BTreeSet<Task>,
     earlier: BTreeMap<Account, u32>,
 }
@@ -70,7 +70,7 @@ impl State {
 
     /// Who lost what of a segment: a rebuilt shard goes to none of them.
     pub fn owed(&self, task: &Task) -> BTreeSet<Account> {
-        self.owed.get(task).into_iter().flat_map(|lost| lost.values().copied()).collect()
+        self.owed.get(task).into_iter().flat_map(|lost| lost.values().map(|(who, _)| *who)).collect()
     }
 
     /// The repair ended. What was reported meanwhile is done again. The faults that changed, to be
@@ -89,7 +89,7 @@ impl State {
         let whole = rebuilt.whole && !again;
         let restored = |position: &u8| whole || rebuilt.positions.contains(position);
         let closed: Vec<Account> =
-            owed.extract_if(.., |position, _| restored(position)).map(|(_, who)| who).collect();
+            owed.extract_if(.., |position, _| restored(position)).map(|(_, (who, _))| who).collect();
         if !owed.is_empty() {
             self.owed.insert(task, owed);
         }
@@ -125,12 +125,38 @@ impl State {
         shards: &[(Task, u8)],
     ) -> (Option<u64>, FaultRow) {
         for (task, position) in shards {
-            self.owed.entry(*task).or_default().insert(*position, provider);
+            self.owed.entry(*task).or_default().insert(*position, (provider, found_by));
         }
         let fresh = FaultRow { provider, found_by: found_by as u8, round, lost: 0, repaired: 0 };
         let fault = self.faults.entry(provider).or_insert((None, fresh));
         fault.1.lost = fault.1.lost.saturating_add(u32::try_from(shards.len()).unwrap_or(u32::MAX));
         *fault
+    }
+
+    /// Whether a position is known to be missing.
+    pub fn is_owed(&self, task: &Task, position: u8) -> bool {
+        self.owed.get(task).is_some_and(|lost| lost.contains_key(&position))
+    }
+
+    /// A provider that was silent answers: what it was only suspected to have lost is not lost. The fault
+    /// to write.
+    pub fn withdraw(&mut self, provider: &Account) -> Option<(u64, FaultRow)> {
+        let mut back = 0u32;
+        for lost in self.owed.values_mut() {
+            let is_back = |_: &u8, (who, found_by): &mut (Account, FoundBy)| {
+                *who == *provider && *found_by == FoundBy::Late
+            };
+            back =
+                back.saturating_add(u32::try_from(lost.extract_if(.., is_back).count()).unwrap_or(u32::MAX));
+        }
+        self.owed.retain(|_, lost| !lost.is_empty());
+        let fault = self.faults.get_mut(provider).filter(|_| back > 0)?;
+        fault.1.lost = fault.1.lost.saturating_sub(back);
+        let (number, row) = (fault.0?, fault.1);
+        if row.repaired >= row.lost {
+            self.faults.remove(provider);
+        }
+        Some((number, row))
     }
 
     /// The fault was written under this number.
@@ -232,6 +258,21 @@ mod tests {
         assert_eq!(figures(state.done(A, &of_one)), [(0, 1, 1)]);
         assert_eq!(state.pop(), Some(A));
         assert_eq!(figures(state.done(A, &whole())), [(1, 1, 1)]);
+    }
+
+    #[test]
+    fn what_was_only_silent_is_taken_back_and_what_was_damaged_is_not() {
+        let (mut state, who) = (State::default(), Account([7; 32]));
+        state.lost(who, FoundBy::Late, 5, &[(A, 0), (B, 3)]);
+        state.numbered(&who, 4);
+        assert!(state.is_owed(&A, 0) && !state.is_owed(&A, 1));
+        state.lost(who, FoundBy::Scrub, 5, &[(A, 1)]);
+        let back = state.withdraw(&who).into_iter().collect();
+        assert_eq!(figures(back), [(4, 1, 0)], "one was damaged");
+        assert!(!state.is_owed(&A, 0) && state.is_owed(&A, 1));
+        assert_eq!(state.withdraw(&who), None);
+        assert_eq!(figures(state.done(A, &whole())), [(4, 1, 1)]);
+        assert_eq!(state.owed(&B), BTreeSet::new());
     }
 
     #[test]

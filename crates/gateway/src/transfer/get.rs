@@ -8,7 +8,8 @@
 //! Invariants
 //! 1. Every byte that leaves here was verified against a shard's name from the catalogue.
 //! 2. Segments leave in order; at most [`SEGMENTS_READ_AHEAD`] of a get are in memory.
-//! 3. A provider that shows that it lost a shard is told to repair; one that is late only waits.
+//! 3. A provider that shows that it lost a shard is told to repair; one that is late only waits, and one
+//!    that is suspected of a loss is asked last.
 
 use super::Error;
 use crate::{
@@ -106,7 +107,7 @@ pub async fn segment(core: &Arc<Core>, file: FileId, index: u32) -> Result<Vec<u
                 Ok(held) => return Ok(Some((row, held))),
                 Err(error) => last = unreadable(error),
             }
-            if row.open_positions().count() > SHARDS - DATA {
+            if sources(core, &row).len() < DATA {
                 return Ok(None);
             }
             environment.sleep(AGAIN).await;
@@ -125,16 +126,26 @@ struct Source {
     deed: Arc<Deed>,
 }
 
-/// Holders in the order of asking: those that answer before those that do not, data before parity.
+/// Holders in the order of asking: those that answer before those that do not, the silent ones after
+/// them, data before parity. Last comes what is to be taken out of a data set and may be there still, at
+/// positions that nobody else holds.
 fn sources(core: &Core, row: &SegmentRow) -> VecDeque<Source> {
-    let mut all: Vec<Source> = (0..SHARDS)
+    let of = |position: usize| {
+        let mut there = row.holdings.iter().filter(move |holding| usize::from(holding.position) == position);
+        row.holder(position).or_else(|| there.next_back())
+    };
+    let mut all: Vec<(bool, Source)> = (0..SHARDS)
         .filter_map(|position| {
-            let holding = row.holder(position)?;
-            Some(Source { position, sequence: holding.sequence, deed: core.holder(holding)? })
+            let holding = of(position)?;
+            let source = Source { position, sequence: holding.sequence, deed: core.holder(holding)? };
+            Some((holding.dropped, source))
         })
         .collect();
-    all.sort_by_key(|source| (source.deed.link.is_doubtful(), source.position));
-    all.into()
+    all.sort_by_key(|(dropped, source)| {
+        let silent = core.suspects.silent_for(&source.deed.provider()).is_some();
+        (*dropped, silent, source.deed.link.is_doubtful(), source.position)
+    });
+    all.into_iter().map(|(_, source)| source).collect()
 }
 
 /// Any four shards of a segment, verified.

@@ -17,14 +17,21 @@ use posync_client::{
     rpc::{self, Incoming, Server, Service as _},
 };
 use posync_gateway::{
-    catalogue::{self, LoadedDeed, row::DeedRow},
+    catalogue::{
+        self, LoadedDeed,
+        row::{DeedRow, SegmentRow},
+    },
     core::{Core, Known},
     deed::{Common, Deed, session_key, storage_key},
     dialer,
     environment::Environment,
     ledger::Ledger,
     link::{Dialer, Link},
-    purse::state::Stage,
+    purse::{
+        Policy,
+        policy::Quota,
+        state::{Stage, Standing},
+    },
     repair,
     transfer::{self, Reader},
 };
@@ -47,6 +54,7 @@ use posync_provider::{
     view::View,
 };
 use std::{
+    collections::BTreeMap,
     net::SocketAddr,
     sync::{
         Arc, Mutex,
@@ -91,8 +99,24 @@ fn provider_key(index: usize) -> PrivateKey {
     PrivateKey::from_seed(index as u64 + 1)
 }
 
+/// An agreement that the ledger has beside the first ones.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Opened {
+    pub(crate) number: u32,
+    pub(crate) leaves: u64,
+    pub(crate) egress: u64,
+}
+
+/// The agreements of the ledger, by provider and slot.
+pub(crate) type Book = Arc<Mutex<BTreeMap<(usize, u32), Opened>>>;
+
 pub(crate) fn terms(index: usize) -> Terms {
-    let deed = u32::try_from(index).expect("few");
+    let number = u32::try_from(index).expect("few");
+    terms_of(index, 0, Opened { number, leaves: 1 << 20, egress: 1 << 40 })
+}
+
+fn terms_of(index: usize, slot: u32, opened: Opened) -> Terms {
+    let deed = opened.number;
     let agreement = Agreement {
         opened: 1,
         consumer: account(&gateway_key()),
@@ -105,24 +129,26 @@ pub(crate) fn terms(index: usize) -> Terms {
         egress_slow: 1_000_000,
         gas_price: 1_000,
         gas_slow: 1_000,
-        quota_leaves: 1 << 20,
-        quota_egress: 1 << 40,
+        quota_leaves: opened.leaves,
+        quota_egress: opened.egress,
         quota_gas: 0,
         rate_egress: 1 << 40,
         rate_gas: 0,
     };
     let usage = Use { voucher_reserve: Amount::sync(100_000), ..Use::default() };
-    Terms { id: agreement_of(index), height: 8, agreement, usage, data: DataSet::default() }
+    let id = AgreementId { slot, ..agreement_of(index) };
+    Terms { id, height: 8, agreement, usage, data: DataSet::default() }
 }
 
 impl Provider {
-    async fn start(context: Context, index: usize) -> Self {
+    async fn start(context: Context, index: usize, book: Book) -> Self {
         let account = account(&provider_key(index));
         let (view, mut questions) = View::new(account, CHAIN, Parameters::LOCAL);
         view.advance(8);
         context.child("ledger").spawn(move |_| async move {
             while let Some(question) = questions.recv().await {
-                let _ = question.done.send((question.slot == 0).then(|| terms(index)));
+                let found = book.lock().expect("no panic").get(&(index, question.slot)).copied();
+                let _ = question.done.send(found.map(|opened| terms_of(index, question.slot, opened)));
             }
         });
         let name = |what: &str| format!("provider{index}-{what}");
@@ -213,6 +239,7 @@ pub(crate) struct World {
     pub(crate) core: Arc<Core>,
     pub(crate) providers: Vec<Provider>,
     pub(crate) ledger: Arc<Ledgered>,
+    book: Book,
 }
 
 /// What a test sees of the ledger, and does to it.
@@ -229,10 +256,18 @@ pub(crate) struct Ledgered {
 impl World {
     /// Ten providers of ten operators and a gateway with an agreement with each.
     pub(crate) async fn start(context: &Context) -> Self {
+        Self::start_with(context, 1 << 20, 1 << 40).await
+    }
+
+    /// The same with first agreements of so many leaves and bytes of egress.
+    pub(crate) async fn start_with(context: &Context, leaves: u64, egress: u64) -> Self {
+        let first = |index: usize| Opened { number: index as u32, leaves, egress };
+        let book: Book = Arc::new(Mutex::new((0..10).map(|index| ((index, 0), first(index))).collect()));
+        let deed_row = |index| row_of(index, 0, first(index));
         let mut providers = Vec::new();
         for index in 0..10 {
-            providers
-                .push(Provider::start(context.child("provider").with_attribute("i", index), index).await);
+            let child = context.child("provider").with_attribute("i", index);
+            providers.push(Provider::start(child, index, book.clone()).await);
         }
         let environment = Environment::new(context);
         let started = catalogue::start(context.child("catalogue"), "gateway", MASTER).await;
@@ -271,7 +306,30 @@ impl World {
         let desks = providers.iter().map(|provider| provider.desk.clone()).collect();
         let seen = Arc::<Ledgered>::default();
         environment.spawn(ledger(core.clone(), desks, seen.clone()));
-        Self { core, providers, ledger: seen }
+        Self { core, providers, ledger: seen, book }
+    }
+
+    /// Opens what a policy asks for, look by look, each time two seconds later as a ledger does.
+    pub(crate) fn open_by(&self, policy: Policy) {
+        let (core, book) = (self.core.clone(), self.book.clone());
+        self.core.common.environment.spawn(async move {
+            let mut read = BTreeMap::new();
+            loop {
+                let mut asked = Vec::new();
+                let standings = standings(&core, &mut read).await;
+                for index in 0..10 {
+                    let own = |s: &&Standing| s.row.agreement.provider == account(&provider_key(index));
+                    let mine: Vec<&Standing> = standings.iter().filter(own).collect();
+                    let quotas = policy.openings(&mine, core.demand(10), 0, &Parameters::LOCAL);
+                    asked.extend(quotas.into_iter().map(|quota| (index, quota)));
+                }
+                core.common.environment.sleep(Duration::from_secs(2)).await;
+                for (index, quota) in asked {
+                    open(&core, &book, index, quota).await;
+                }
+                core.common.environment.sleep(Duration::from_millis(500)).await;
+            }
+        });
     }
 
     pub(crate) async fn put(&self, name: &str, bytes: &[u8]) -> Result<File, transfer::Error> {
@@ -298,9 +356,9 @@ impl World {
         Ok(bytes)
     }
 
-    /// Waits until `done` holds, at most two minutes of the runtime's time.
+    /// Waits until `done` holds, at most ten minutes of the runtime's time.
     pub(crate) async fn until(&self, what: &str, mut done: impl AsyncFnMut(&Self) -> bool) {
-        for _ in 0..1200 {
+        for _ in 0..6000 {
             if done(self).await {
                 return;
             }
@@ -367,13 +425,38 @@ pub(crate) fn name_of(name: &str) -> Name {
     Bounded::new(name.as_bytes().to_vec()).expect("short")
 }
 
-fn deed_row(index: usize) -> DeedRow {
+/// How the gateway's agreements stand; `read` is what was read before.
+async fn standings(core: &Core, read: &mut BTreeMap<u32, u64>) -> Vec<Standing> {
+    let mut all = Vec::new();
+    for deed in core.deeds() {
+        let (load, live) = deed.with_state(|state| (state.load(), state.is_live()));
+        let egress = deed.egress().await;
+        let pace = egress - read.insert(deed.number, egress).unwrap_or(egress);
+        let (number, row) = (deed.number, deed.terms());
+        all.push(Standing { number, row, load, egress, pace, empty: load == 0, live, idle: 0 });
+    }
+    all
+}
+
+/// Opens one more agreement with a provider.
+async fn open(core: &Arc<Core>, book: &Book, index: usize, quota: Quota) {
+    let slot = book.lock().expect("no panic").keys().filter(|(of, _)| *of == index).count() as u32;
+    let mut opened = Opened { number: 0, leaves: quota.leaves, egress: quota.egress };
+    let added = core.common.catalogue.add_deed(row_of(index, slot, opened)).await;
+    opened.number = added.expect("runs").expect("room");
+    book.lock().expect("no panic").insert((index, slot), opened);
+    let loaded = LoadedDeed::fresh(opened.number, row_of(index, slot, opened));
+    let link = core.deeds_with(&account(&provider_key(index)))[0].link.clone();
+    core.add_deed(Deed::start(loaded, link, core.common.clone()).expect("sound"));
+}
+
+fn row_of(index: usize, slot: u32, opened: Opened) -> DeedRow {
     DeedRow {
-        agreement: agreement_of(index),
+        agreement: AgreementId { slot, ..agreement_of(index) },
         stage: Stage::Open as u8,
         end_epoch: 700,
-        quota_leaves: 1 << 20,
-        quota_egress: 1 << 40,
+        quota_leaves: opened.leaves,
+        quota_egress: opened.egress,
         voucher_reserve: Amount::sync(100_000),
         egress_price: 1_000_000,
     }
@@ -399,11 +482,14 @@ const SETTLED_EVERY: u64 = 6;
 /// tells its provider, as the ledger does: an old version is refused (DS-1), a shrink below what is in
 /// force waits for two settlements (DS-3).
 async fn ledger(core: Arc<Core>, desks: Vec<Desked>, seen: Arc<Ledgered>) {
-    let mut sets = vec![DataSet::default(); desks.len()];
+    let mut sets = BTreeMap::<u32, DataSet>::new();
     for block in 1u64.. {
         core.common.environment.sleep(Duration::from_millis(Parameters::LOCAL.block_ms)).await;
         let settlements = u32::try_from(block / SETTLED_EVERY).expect("a short run");
-        for ((deed, desk), set) in core.deeds().iter().zip(&desks).zip(&mut sets) {
+        for deed in core.deeds() {
+            let at = |desk: &&Desked| desk.parts().view.account == deed.provider();
+            let desk = desks.iter().find(at).expect("one of ours");
+            let set = sets.entry(deed.number).or_default();
             let settled = |set: &DataSet| settlements >= set.current.grown_at + 2;
             let own = |claim: &mut DataSetClaim| claim.agreement == deed.agreement;
             let theirs = seen.theirs.lock().expect("no panic").extract_if(.., own).next();
@@ -446,4 +532,34 @@ pub(crate) fn bytes(length: usize, seed: u64) -> Vec<u8> {
     let mut bytes = vec![0; length];
     blake3::Hasher::new().update(&seed.to_be_bytes()).finalize_xof().fill(&mut bytes);
     bytes
+}
+
+/// The row of a file's segment.
+pub(crate) async fn row(world: &World, name: &str, segment: u32) -> SegmentRow {
+    let catalogue = &world.core.common.catalogue;
+    let file = catalogue.file(name.as_bytes().to_vec()).await.expect("runs").expect("there");
+    catalogue.segment(file.id, segment).await.expect("runs").expect("there")
+}
+
+/// Providers that hold the positions of a segment, and the shards' names.
+pub(crate) async fn holders(world: &World, name: &str, segment: u32) -> Vec<(usize, Account, Hash)> {
+    let row = row(world, name, segment).await;
+    let of = |position: usize| {
+        let holder = row.holder(position)?;
+        Some((position, world.core.deed(holder.deed)?.provider(), row.names[position]))
+    };
+    (0..8).filter_map(of).collect()
+}
+
+/// Whether all shards of a file have holders.
+pub(crate) async fn whole(world: &World, name: &str) -> bool {
+    let file =
+        world.core.common.catalogue.file(name.as_bytes().to_vec()).await.expect("runs").expect("there");
+    let file = world.core.common.catalogue.describe(file).await.expect("runs");
+    file.shards_durable == file.shards
+}
+
+/// The place of a provider.
+pub(crate) fn index_of(world: &World, account: &Account) -> usize {
+    world.providers.iter().position(|provider| provider.account == *account).expect("one of ours")
 }

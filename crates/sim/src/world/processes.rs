@@ -215,6 +215,7 @@ impl<'a> World<'a> {
             network_key: self.lasting.genesis.network_key(),
             parameters,
             policy: posync_gateway::Policy::of(&parameters),
+            alerts: posync_gateway::Alerts::quiet(),
         };
         let network = self.network(process);
         let context = self.context.child("gateway").with_attribute("index", index);

@@ -1,5 +1,7 @@
 //! Quotas that follow the load, and what they cost.
 
+mod years;
+
 use super::*;
 use crate::{
     auditor::{
@@ -62,7 +64,7 @@ fn standing(provider: u8, number: u32, leaves: u64, load: u64) -> Standing {
         voucher_reserve: Amount::sync(1),
         egress_price: P.price_egress as u64,
     };
-    Standing { number, row, load, egress: 0, empty: load == 0, idle: 0 }
+    Standing { number, row, load, egress: 0, pace: 0, empty: load == 0, live: load > 0, idle: 0 }
 }
 
 fn leaves_of(quotas: &[Quota]) -> Vec<u64> {
@@ -100,6 +102,44 @@ fn quotas_begin_small_and_double_with_the_load() {
     read.egress = 24 * MIB;
     let more = policy.openings(&[&read], 0, 0, &P);
     assert_eq!(more, [Quota { leaves: 0, egress: 48 * MIB }], "reading needs no room");
+}
+
+#[test]
+fn egress_is_extended_before_it_is_spent_at_the_pace_of_the_reads() {
+    let policy = Policy::of(&P);
+    let reads = |egress: u64, pace: u64| {
+        let it = Standing { egress: egress * MIB, pace: pace * MIB, ..standing(1, 0, 1 << 13, 9) };
+        policy.openings(&[&it], 0, 0, &P).iter().map(|quota| quota.egress / MIB).collect::<Vec<_>>()
+    };
+    // The first quota is 32 MiB.
+    for (egress, pace, opened) in [
+        (8, 0, vec![]),
+        (8, 1, vec![]),
+        (16, 1, vec![]),
+        (17, 1, vec![34]),
+        (4, 4, vec![128]),
+        (10, 100, vec![3_200]),
+        (24, 0, vec![48]),
+    ] {
+        assert_eq!(reads(egress, pace), opened, "{egress} MiB read, {pace} since the last look");
+    }
+}
+
+/// Ten restarts of a network cost every provider a few draws. Nothing was lost, and their agreements'
+/// egress is spent: it must be possible to read on.
+#[test]
+fn who_missed_draws_is_still_read_and_gets_no_new_data() {
+    let policy = Policy::of(&P);
+    let missed = || change(|v| (v.audit.drawn, v.audit.history) = (64, u64::MAX << 10));
+    let reading = Quota { leaves: 0, ..policy.first };
+    assert!(policy.open(&missed(), reading, &posted(), &P).is_some());
+    assert_eq!(policy.open(&missed(), policy.first, &posted(), &P), None);
+    let spent = Standing { egress: 32 * MIB, ..standing(1, 0, 1 << 13, 9) };
+    let opens = asked(missed(), &[spent], 0, &posted());
+    assert_eq!(
+        opens.iter().map(|open| (open.quota_leaves, open.quota_egress)).collect::<Vec<_>>(),
+        [(0, 64 * MIB)]
+    );
 }
 
 #[test]
@@ -536,4 +576,20 @@ fn what_a_new_agreement_would_not_outlive_is_not_renewed_again_and_again() {
     };
     assert_eq!(asked(short(), &[ending(0), opened(1)], 0, &at(601, 1)), []);
     assert_eq!(asked(short(), &[ending(0)], 0, &at(690, 1)).len(), 1, "once it would");
+}
+
+#[test]
+fn agreements_of_one_gateway_do_not_end_together() {
+    let policy = Policy::of(&P);
+    let ends = |term: u32| -> Vec<u64> {
+        let of = |index| change(|v| (v.provider.index, v.offer.term_max) = (index, term));
+        let open = |index| policy.open(&of(index), policy.first, &posted(), &P);
+        (0..10).map(|index| open(index).expect("accepted").end_epoch).collect()
+    };
+    let of_720 = ends(720);
+    let apart: BTreeSet<u64> = of_720.iter().copied().collect();
+    assert_eq!((apart.len(), of_720[0]), (10, 720), "{of_720:?}");
+    assert!(of_720.iter().all(|end| *end > 720 * 7 / 8), "a term is hardly shorter: {of_720:?}");
+    assert!(ends(40).iter().collect::<BTreeSet<_>>().len() > 2);
+    assert!(ends(8).iter().all(|end| *end == 8), "a short one is not cut");
 }

@@ -1,0 +1,171 @@
+//! `posync gateway backup|restore FILE`: the catalogue of a network's gateway, with the secret of its files.
+
+use crate::{
+    failure::{Exit, Failure, Outcome},
+    network::{Network, Role},
+    output::Output,
+};
+use commonware_runtime::{
+    Runner as _, Supervisor as _,
+    tokio::{Config, Runner},
+};
+use posync_gateway::catalogue::{self, Held};
+use serde_json::json;
+use std::{
+    collections::BTreeMap,
+    fs::{self, File, TryLockError},
+    io::{self, BufReader, BufWriter},
+    path::{Path, PathBuf},
+    time::SystemTime,
+};
+use tempfile::{Builder, NamedTempFile};
+
+/// The gateway's partition in its storage.
+const PARTITION: &str = "gateway";
+/// What the runtime holds while it uses a storage directory.
+const HOLD: &str = ".hold";
+/// Times that the catalogue of a running gateway is copied until nothing changed meanwhile.
+const COPIES: u32 = 10;
+
+/// Arguments of `gateway`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Gateway {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Command {
+    /// Save the gateway's catalogue with the secret of its files, while it runs or is stopped
+    Backup {
+        /// A new file, readable by its owner alone: who has it can read every stored file
+        file: PathBuf,
+    },
+    /// Bring a catalogue back into the empty storage of a stopped gateway
+    Restore {
+        /// A backup
+        file: PathBuf,
+    },
+}
+
+impl Gateway {
+    /// Runs the command.
+    pub(crate) fn run(self, net: &Path, output: Output) -> Outcome {
+        let network = Network::read(net)?;
+        let of = network.nodes.iter().find(|member| member.role == Role::Gateway);
+        let member = of.ok_or_else(|| {
+            let next = "name the directory of a network with a gateway with --net";
+            Failure::new(Exit::Local, "there is no gateway", "the network names none", next)
+        })?;
+        let storage = member.dir.join("storage");
+        let (held, file, done) = match self.command {
+            Command::Backup { file } => (backup(&storage, &file)?, file, "saved to"),
+            Command::Restore { file } => (restore(&storage, &file)?, file, "restored from"),
+        };
+        let value =
+            json!({ "file": file, "files": held.files, "agreements": held.agreements, "rows": held.rows });
+        let (files, agreements) = (held.files, held.agreements);
+        output.answer(&value, || format!("{done} {}: {files} files, {agreements} agreements", file.display()))
+    }
+}
+
+fn failed(file: &Path, doing: &str, why: impl std::fmt::Display) -> Failure {
+    let next = "do what the reason names; nothing was changed";
+    Failure::new(Exit::Local, format!("cannot {doing} {}", file.display()), why, next)
+}
+
+/// Copies the catalogue and writes what the copy holds: a copy of a running gateway's is what a power cut
+/// would have left, and is taken up as that is.
+fn backup(storage: &Path, file: &Path) -> Outcome<Held> {
+    let doing = |error: io::Error| failed(file, "save the catalogue to", error);
+    if fs::symlink_metadata(file).is_ok() {
+        return Err(failed(file, "save the catalogue to", "there is a file of that name; choose another"));
+    }
+    let beside = match file.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    };
+    let copied = Builder::new().prefix(".posync-").tempdir_in(beside).map_err(doing)?;
+    copy_all(storage, copied.path()).map_err(doing)?;
+    let mut out = NamedTempFile::new_in(beside).map_err(doing)?;
+    let config = Config::new().with_storage_directory(copied.path());
+    let work = async |context: commonware_runtime::tokio::Context| {
+        catalogue::backup(context.child("backup"), PARTITION, BufWriter::new(out.as_file_mut())).await
+    };
+    let held = Runner::new(config).start(work).map_err(|why| failed(file, "save the catalogue to", why))?;
+    out.as_file().sync_all().map_err(doing)?;
+    out.persist_noclobber(file).map_err(|error| doing(error.error))?;
+    File::open(beside).and_then(|directory| directory.sync_all()).map_err(doing)?;
+    Ok(held)
+}
+
+fn restore(storage: &Path, file: &Path) -> Outcome<Held> {
+    let doing = |error: io::Error| failed(file, "restore", error);
+    if let Ok(hold) = File::open(storage.join(HOLD))
+        && matches!(hold.try_lock(), Err(TryLockError::WouldBlock))
+    {
+        return Err(failed(file, "restore", "the gateway runs; stop the network first"));
+    }
+    File::open(file).map_err(doing)?;
+    fs::create_dir_all(storage).map_err(doing)?;
+    let config = Config::new().with_storage_directory(storage);
+    let open = || File::open(file).map(BufReader::new);
+    let work = async |context: commonware_runtime::tokio::Context| {
+        catalogue::restore(context.child("restore"), PARTITION, open).await
+    };
+    Runner::new(config).start(work).map_err(|why| failed(file, "restore", why))
+}
+
+/// The files of the catalogue, with their lengths and times.
+type Listed = BTreeMap<PathBuf, (u64, Option<SystemTime>)>;
+
+fn list(storage: &Path) -> io::Result<Listed> {
+    let mut listed = Listed::new();
+    for partition in catalogue::partitions(PARTITION) {
+        let entries = match fs::read_dir(storage.join(&partition)) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            entries => entries?,
+        };
+        for entry in entries {
+            let entry = entry?;
+            let data = entry.metadata()?;
+            let name = Path::new(&partition).join(entry.file_name());
+            listed.insert(name, (data.len(), data.modified().ok()));
+        }
+    }
+    Ok(listed)
+}
+
+/// Copies the catalogue's files: again while they change, and at last once more when the same files are
+/// there afterwards, whose ends may have grown.
+fn copy_all(storage: &Path, to: &Path) -> io::Result<()> {
+    for copy in 1.. {
+        let before = list(storage)?;
+        let copied = copy_once(storage, to, &before);
+        let after = list(storage)?;
+        if copied.is_ok() && (before == after || copy >= COPIES && before.keys().eq(after.keys())) {
+            return Ok(());
+        }
+        if copy >= 2 * COPIES {
+            let busy =
+                io::Error::new(io::ErrorKind::ResourceBusy, "the catalogue changes all the time; try again");
+            return Err(copied.err().unwrap_or(busy));
+        }
+    }
+    unreachable!("the loop ends by itself")
+}
+
+fn copy_once(storage: &Path, to: &Path, listed: &Listed) -> io::Result<()> {
+    for partition in catalogue::partitions(PARTITION) {
+        let partition = to.join(partition);
+        match fs::remove_dir_all(&partition) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => fs::create_dir_all(&partition)?,
+        }
+    }
+    // Where the rows lie is written after them, so it is copied before them.
+    for name in listed.keys().rev() {
+        fs::copy(storage.join(name), to.join(name))?;
+    }
+    Ok(())
+}

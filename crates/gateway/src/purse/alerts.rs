@@ -1,0 +1,52 @@
+//! What an operator of a gateway should do something about: decides, tells nobody.
+
+use posync_alert::{Alert, Kind};
+use std::collections::BTreeMap;
+
+/// The alerts that hold: `ending` are agreements with data that are near their end without a successor,
+/// with the epochs that are left, `aside` the rows that do not decode.
+pub(super) fn alerts(ending: &BTreeMap<u32, u64>, aside: &[String]) -> Vec<Alert> {
+    let mut alerts = Vec::new();
+    if let Some(left) = ending.values().min() {
+        alerts.push(Alert {
+            kind: Kind::AgreementEnds,
+            what: format!("{} agreements with data have no successor; the first ends in {left} epochs", ending.len()),
+            next: "add money to the gateway's account, or providers with room; what cannot move by then may be lost".into(),
+            due: None,
+        });
+    }
+    if let Some(first) = aside.first() {
+        alerts.push(Alert {
+            kind: Kind::RowsSetAside,
+            what: format!("{} rows of the catalogue do not decode, the first is of {first}", aside.len()),
+            next:
+                "all else goes on; take a backup, and restore an older one with `posync gateway restore` if \
+                   files are missing"
+                    .into(),
+            due: None,
+        });
+    }
+    alerts
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_may_be_lost_is_told_before_it_is() {
+        let kinds = |ending: &[(u32, u64)], aside: &[&str]| {
+            let aside: Vec<String> = aside.iter().map(ToString::to_string).collect();
+            let all = alerts(&ending.iter().copied().collect(), &aside);
+            all.into_iter().map(|alert| (alert.kind, alert.what)).collect::<Vec<_>>()
+        };
+        assert_eq!(kinds(&[], &[]), []);
+        let told = kinds(&[(3, 90), (7, 12)], &["file 4"]);
+        assert_eq!(
+            told.iter().map(|(kind, _)| *kind).collect::<Vec<_>>(),
+            [Kind::AgreementEnds, Kind::RowsSetAside]
+        );
+        assert!(told[0].1.contains("2 agreements") && told[0].1.contains("12 epochs"), "{told:?}");
+        assert!(told[1].1.contains("file 4"), "{told:?}");
+    }
+}

@@ -1,0 +1,129 @@
+//! What is held, over the terms of many agreements.
+
+use super::*;
+use crate::purse::state::{Around, Step, is_late_in_term, next};
+
+/// What a gateway does over years with what it holds: agreements with ten providers, by the very
+/// decisions of [`wanted`] and [`next`]; what moves, moves as [`super::super::renew`] has it.
+struct Years {
+    views: BTreeMap<Account, View>,
+    all: Vec<Standing>,
+    price: u64,
+    /// Leaves that move under one agreement in an epoch.
+    pace: u64,
+}
+
+impl Years {
+    fn held(&self, epoch: u64) -> u64 {
+        let running = |s: &&Standing| epoch < s.row.end_epoch && Stage::of(&s.row) != Stage::Gone;
+        self.all.iter().filter(running).map(|s| s.load).sum()
+    }
+
+    fn holds(&self, provider: &Account) -> bool {
+        let view = &self.views[provider];
+        view.provider.leaves_at == 0 && view.standing.jailed_until == 0
+    }
+
+    /// The place of the agreement that takes on something of the one at `old`.
+    fn successor(&self, old: usize, epoch: u64, away: bool) -> Option<usize> {
+        let from = &self.all[old].row;
+        let takes = |s: &Standing| {
+            let provider = s.row.agreement.provider;
+            let with =
+                if away { provider != from.agreement.provider } else { provider == from.agreement.provider };
+            let later = if away {
+                Stage::of(&s.row) == Stage::Open && !is_old(&s.row, epoch, &P)
+            } else {
+                takes_over(&s.row, from, epoch, &P)
+            };
+            with && later && self.holds(&provider) && room(s) > 0
+        };
+        (0..self.all.len())
+            .filter(|at| *at != old && takes(&self.all[*at]))
+            .max_by_key(|at| room(&self.all[*at]))
+    }
+
+    fn shift(&mut self, from: usize, to: usize) {
+        let moved = self.pace.min(room(&self.all[to])).min(self.all[from].load);
+        self.all[from].load -= moved;
+        self.all[to].load += moved;
+        for at in [from, to] {
+            let load = self.all[at].load;
+            (self.all[at].empty, self.all[at].live) = (load == 0, load > 0);
+        }
+    }
+
+    fn epoch(&mut self, epoch: u64) {
+        let (policy, posted) = (Policy::of(&P), at(epoch, self.price));
+        let asked = wanted(&self.views, &BTreeSet::new(), &self.all, (&policy, 0), &posted, &P);
+        for at in 0..self.all.len() {
+            let it = self.all[at].clone();
+            let (old, open) = (is_old(&it.row, epoch, &P), Stage::of(&it.row) == Stage::Open);
+            let successor =
+                old && self.holds(&it.row.agreement.provider) && self.successor(at, epoch, false).is_some();
+            let away = it.live && old && !successor && is_late_in_term(&it.row, epoch, &P);
+            let around = Around { successor, idle: false, egress_price: posted.prices[EGRESS].price };
+            match next(&it, epoch, around, &policy, &P) {
+                Step::Drain => self.all[at].row.stage = Stage::Draining as u8,
+                Step::Nothing | Step::TopUp(_) if away && open => {
+                    self.all[at].row.stage = Stage::Draining as u8
+                }
+                Step::Close => self.all[at].row.stage = Stage::Closing as u8,
+                Step::Forget => {
+                    assert_eq!(it.load, 0, "epoch {epoch}: what is in force is forgotten");
+                    self.all[at].row.stage = Stage::Gone as u8;
+                }
+                Step::Nothing | Step::TopUp(_) => {}
+            }
+            if Stage::of(&self.all[at].row) == Stage::Draining
+                && let Some(to) = self.successor(at, epoch, away)
+            {
+                self.shift(at, to);
+            }
+        }
+        for (provider, opens) in asked {
+            for open in opens {
+                let mut new = standing(provider.0[0], self.all.len() as u32, open.quota_leaves, 0);
+                new.row.agreement.opened = posted.height;
+                (new.row.end_epoch, new.row.quota_egress) = (open.end_epoch, open.quota_egress);
+                self.all.push(new);
+            }
+        }
+    }
+}
+
+#[test]
+fn what_is_held_outlives_its_agreements_whatever_their_load() {
+    let quota = 1 << 16;
+    type Spoils = fn(&mut Years);
+    let cases: [(&str, u64, u64, Spoils); 7] = [
+        ("full", quota, 1, |_| ()),
+        ("nearly full", quota * 3 / 4, 1, |_| ()),
+        ("nearly empty", 1 << 10, 1, |_| ()),
+        ("its egress is spent", quota, 1, |years| {
+            years.all.iter_mut().for_each(|s| s.egress = s.row.quota_egress)
+        }),
+        ("prices are five times what they were", quota, 5, |_| ()),
+        ("two providers are in jail", quota, 1, |years| {
+            for id in [3, 7] {
+                years.views.get_mut(&account(id)).expect("there").standing.jailed_until = u64::MAX;
+            }
+        }),
+        ("a provider sells no more egress", quota, 1, |years| {
+            years.views.get_mut(&account(4)).expect("there").provider.sold_egress = 1 << 30;
+        }),
+    ];
+    for (what, load, price, spoil) in cases {
+        let views = (0..10u8).map(|i| (account(i), change(|v| v.provider.index = i.into()))).collect();
+        let all = (0..10u8).map(|i| standing(i, i.into(), quota, load)).collect();
+        let mut years = Years { views, all, price: 1, pace: 1 << 13 };
+        for epoch in 0..1_500 {
+            if epoch == 500 {
+                spoil(&mut years);
+                years.price = price;
+            }
+            years.epoch(epoch);
+            assert_eq!(years.held(epoch), 10 * load, "{what}: epoch {epoch}");
+        }
+    }
+}

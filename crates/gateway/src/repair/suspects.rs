@@ -1,0 +1,172 @@
+//! Which providers are suspected of a loss because they are silent, and when their shards are rebuilt
+//! elsewhere: decides, moves no bytes.
+//!
+//! ```text
+//!   late on a draw, two questions unanswered ─► suspected ──any answer──► withdrawn, nothing happened
+//!                                                   └─ silent for the grace period ─► rebuilt beside it
+//! ```
+//!
+//! Invariants
+//! 1. Silence is not loss: a suspected holder's shard counts and is read until another provider has
+//!    signed for the same shard.
+//! 2. Silence is measured by what this process has waited, never by a wall clock: while the gateway
+//!    itself is stopped, nobody is silent.
+//! 3. Nothing of a segment is replaced while fewer holders than suffice are free of suspicion: then it
+//!    could not be rebuilt, and the suspected ones are all that there is.
+
+use crate::coding::{DATA, SHARDS};
+use posync_protocol::{Account, limits::Parameters};
+use std::{
+    collections::BTreeMap,
+    sync::{Mutex, MutexGuard},
+    time::Duration,
+};
+
+/// Parts of an epoch for which a silent provider is waited for: six hours in production.
+const WHOLE_PART: u64 = 4;
+/// The same for segments that are near the fewest holders that suffice: one hour in production.
+const SHORT_PART: u64 = 24;
+/// The shortest grace periods, where epochs are short as in a local network: longer than every timeout.
+const WHOLE_LEAST: Duration = Duration::from_secs(120);
+const SHORT_LEAST: Duration = Duration::from_secs(60);
+/// Holders free of suspicion at or below which a segment is near the fewest.
+const NEAR: usize = DATA + 1;
+
+/// How long a silent provider is waited for before its shards are rebuilt elsewhere.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Grace {
+    /// For any segment.
+    pub whole: Duration,
+    /// For a segment that could not lose many more.
+    pub short: Duration,
+}
+
+/// A position of a segment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// Nobody holds it.
+    Open,
+    /// Its holder is not suspected.
+    Live,
+    /// Its holder has been silent for so long.
+    Silent(Duration),
+}
+
+impl Grace {
+    /// The grace periods of a network.
+    pub fn of(p: &Parameters) -> Self {
+        let epoch = p.epoch_blocks().saturating_mul(p.block_ms);
+        let part = |part: u64, least: Duration| Duration::from_millis(epoch / part).max(least);
+        Self { whole: part(WHOLE_PART, WHOLE_LEAST), short: part(SHORT_PART, SHORT_LEAST) }
+    }
+
+    /// Positions of a segment whose silent holders are to be replaced now.
+    pub fn overdue(&self, places: &[Place; SHARDS]) -> Vec<usize> {
+        let live = places.iter().filter(|place| **place == Place::Live).count();
+        let limit = if live <= NEAR { self.short } else { self.whole };
+        let is_overdue = |place: &Place| matches!(place, Place::Silent(silent) if *silent >= limit);
+        let overdue = (0..SHARDS).filter(|position| is_overdue(&places[*position]));
+        if live < DATA { Vec::new() } else { overdue.collect() }
+    }
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Suspect {
+    silent: Duration,
+    was_trusted: bool,
+}
+
+/// The suspected providers.
+#[derive(Debug, Default)]
+pub struct Suspects(Mutex<BTreeMap<Account, Suspect>>);
+
+impl Suspects {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<Account, Suspect>> {
+        self.0.lock().expect("no holder of this lock panics")
+    }
+
+    /// A provider is silent from now on. Whether it was not suspected before.
+    pub fn suspect(&self, provider: Account, was_trusted: bool) -> bool {
+        let mut all = self.lock();
+        let is_new = !all.contains_key(&provider);
+        all.entry(provider).or_insert(Suspect { silent: Duration::ZERO, was_trusted });
+        is_new
+    }
+
+    /// A provider answered: how long it was silent, and whether it was trusted before; `None` if it
+    /// was not suspected.
+    pub fn withdraw(&self, provider: &Account) -> Option<(Duration, bool)> {
+        self.lock().remove(provider).map(|suspect| (suspect.silent, suspect.was_trusted))
+    }
+
+    /// This process waited for so long.
+    pub fn wait(&self, waited: Duration) {
+        self.lock().values_mut().for_each(|suspect| suspect.silent = suspect.silent.saturating_add(waited));
+    }
+
+    /// How long a provider has been silent; `None` if it is not suspected.
+    pub fn silent_for(&self, provider: &Account) -> Option<Duration> {
+        self.lock().get(provider).map(|suspect| suspect.silent)
+    }
+
+    /// All of them.
+    pub fn all(&self) -> Vec<Account> {
+        self.lock().keys().copied().collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Place::*, *};
+
+    const fn secs(seconds: u64) -> Duration {
+        Duration::from_secs(seconds)
+    }
+
+    #[test]
+    fn the_grace_period_is_hours_in_production_and_longer_than_every_timeout_locally() {
+        let production = Grace { whole: secs(6 * 3_600), short: secs(3_600) };
+        assert_eq!(Grace::of(&Parameters::PRODUCTION), production);
+        assert_eq!(Grace::of(&Parameters::LOCAL), Grace { whole: secs(120), short: secs(60) });
+    }
+
+    #[test]
+    fn silent_holders_are_replaced_after_their_grace_and_never_when_others_do_not_suffice() {
+        let grace = Grace { whole: secs(120), short: secs(60) };
+        let places = |silent: &[u64], open: usize| -> [Place; SHARDS] {
+            std::array::from_fn(|at| match silent.get(at) {
+                Some(silent) => Silent(secs(*silent)),
+                None if at < silent.len() + open => Open,
+                None => Live,
+            })
+        };
+        for (what, silent, open, overdue) in [
+            ("nobody is silent", vec![], 0, vec![]),
+            ("within the grace period", vec![119], 0, vec![]),
+            ("over", vec![120, 3], 0, vec![0]),
+            ("three silent, five live: near the fewest", vec![60, 59, 60], 0, vec![0, 2]),
+            ("two silent, six live", vec![60, 119], 0, vec![]),
+            ("one silent, two open: near as well", vec![60], 2, vec![0]),
+            ("four live", vec![60, 60, 60, 60], 0, vec![0, 1, 2, 3]),
+            ("three live: it could not be rebuilt", vec![9_999; 5], 0, vec![]),
+            ("all silent", vec![9_999; 8], 0, vec![]),
+        ] {
+            assert_eq!(grace.overdue(&places(&silent, open)), overdue, "{what}");
+        }
+    }
+
+    #[test]
+    fn an_answer_withdraws_the_suspicion_and_the_next_silence_begins_anew() {
+        let (suspects, who) = (Suspects::default(), Account([7; 32]));
+        suspects.wait(secs(100));
+        assert_eq!(suspects.silent_for(&who), None);
+        assert!(suspects.suspect(who, true));
+        suspects.wait(secs(100));
+        assert!(!suspects.suspect(who, false), "it is suspected already");
+        suspects.wait(secs(10));
+        assert_eq!(suspects.withdraw(&who), Some((secs(110), true)));
+        assert_eq!(suspects.withdraw(&who), None);
+        assert!(suspects.suspect(who, false));
+        assert_eq!(suspects.silent_for(&who), Some(Duration::ZERO));
+    }
+}

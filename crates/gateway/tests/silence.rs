@@ -1,0 +1,177 @@
+//! Silence is not loss: providers that pause, come back, or never do.
+
+#[allow(dead_code, reason = "other tests use the rest")]
+mod world;
+
+use commonware_runtime::{Clock as _, Runner as _, deterministic};
+use posync_gateway::{
+    coding::SEGMENT_BYTES,
+    repair::{self, Notice},
+};
+use posync_protocol::{Account, Hash};
+use std::{collections::BTreeSet, time::Duration};
+use world::{Context, World, bytes, holders, index_of, whole};
+
+fn run<Fut: Future<Output = ()>>(work: impl FnOnce(Context) -> Fut) {
+    let config = deterministic::Config::default().with_seed(1).with_timeout(Some(Duration::from_secs(900)));
+    deterministic::Runner::new(config).start(work);
+}
+
+#[test]
+fn a_stopped_providers_shards_are_rebuilt_with_their_names() {
+    run(|context| async move {
+        let mut world = World::start(&context).await;
+        let plain = bytes(SEGMENT_BYTES + 5000, 4);
+        world.put("file", &plain).await.expect("stored");
+        world.until("eight holders", async |w| whole(w, "file").await).await;
+        let before = holders(&world, "file", 0).await;
+        let stopped = before[2].1;
+        let index = index_of(&world, &stopped);
+        world.providers[index].stop();
+        // Late on a draw; it answers nothing.
+        world.core.notice_surely(Notice::Late(stopped)).await;
+        context.sleep(Duration::from_secs(100)).await;
+        assert_eq!(holders(&world, "file", 0).await, before, "within the grace period it keeps them");
+        assert!(world.core.common.catalogue.faults().await.expect("runs").is_empty());
+        let moved = async |w: &World| {
+            whole(w, "file").await && holders(w, "file", 0).await.iter().all(|(_, a, _)| *a != stopped)
+        };
+        world.until("its shards have new holders", moved).await;
+        let after = holders(&world, "file", 0).await;
+        for (position, _, name) in &before {
+            assert_eq!(after[*position].2, *name, "the same name");
+        }
+        let (_, spare, name) = after[2];
+        let held =
+            world.providers[index_of(&world, &spare)].desk.parts().store.get(&name).await.expect("held");
+        assert_eq!(*blake3::hash(&held).as_bytes(), name);
+        let faults = world.core.common.catalogue.faults().await.expect("runs");
+        assert_eq!(faults.len(), 1);
+        assert_eq!((faults[0].1.provider, faults[0].1.found_by), (stopped, 0));
+        assert_eq!(faults[0].1.lost, faults[0].1.repaired);
+        assert!(world.get("file").await.expect("read") == plain);
+    });
+}
+
+/// Entries in force under all agreements with a provider, by name.
+fn kept(world: &World, provider: usize) -> BTreeSet<Hash> {
+    let deeds = world.core.deeds_with(&world.providers[provider].account);
+    let live = deeds.iter().flat_map(|deed| deed.with_state(|state| state.live()));
+    live.map(|entry| entry.name).collect()
+}
+
+/// What the ledger says while providers do not answer: late on a draw, at every look.
+fn late_at_every_look(world: &World, paused: &[usize]) -> commonware_runtime::Handle<()> {
+    let core = world.core.clone();
+    let late: Vec<Account> = paused.iter().map(|index| world.providers[*index].account).collect();
+    world.core.common.environment.spawn(async move {
+        loop {
+            for provider in &late {
+                core.notice_surely(Notice::Late(*provider)).await;
+            }
+            core.common.environment.sleep(Duration::from_secs(1)).await;
+        }
+    })
+}
+
+#[test]
+fn holders_that_pause_and_come_back_lose_nothing_and_nothing_is_rebuilt_for_them() {
+    for (count, seconds) in [(5, 58), (7, 110), (10, 110)] {
+        run(move |context| async move {
+            let mut world = World::start(&context).await;
+            let plain = |turn: usize| bytes(300_000 + turn, turn as u64);
+            for turn in 0..6 {
+                let name = format!("file {turn}");
+                world.put(&name, &plain(turn)).await.expect("stored");
+                world.until("eight holders", async |w| whole(w, &name).await).await;
+            }
+            let before: Vec<_> = (0..10).map(|index| kept(&world, index)).collect();
+            let paused: Vec<usize> = (0..count).collect();
+            for index in &paused {
+                // It takes connections and says nothing, as a process that is stopped.
+                world.replace(*index, |_call, _ask| futures::future::pending()).await;
+            }
+            let late = late_at_every_look(&world, &paused);
+            context.sleep(Duration::from_secs(seconds)).await;
+            late.abort();
+            for index in &paused {
+                world.reconnect(*index).await;
+            }
+            for turn in 0..6 {
+                let read = world.get(&format!("file {turn}")).await;
+                assert!(read.expect("at once") == plain(turn), "{count} were silent for {seconds} s");
+            }
+            let trusted = async |w: &World| w.core.all_known().values().all(|known| known.trusted);
+            world.until("those that are back are given shards again", trusted).await;
+            world.put("afterwards", &plain(7)).await.expect("there are ten operators");
+            context.sleep(Duration::from_secs(200)).await;
+            for (index, before) in before.iter().enumerate() {
+                assert!(kept(&world, index).is_superset(before), "provider {index} keeps what it had");
+            }
+            assert!(world.core.common.catalogue.faults().await.expect("runs").is_empty());
+        });
+    }
+}
+
+/// More holders are silent for good than a segment can spare: what can be rebuilt is, beside them, and
+/// what cannot stays with them. One of them comes back late, and all is read.
+#[test]
+fn what_cannot_be_rebuilt_stays_with_its_silent_holders_until_they_are_back() {
+    run(|context| async move {
+        let mut world = World::start(&context).await;
+        let plain = bytes(300_000, 4);
+        world.put("file", &plain).await.expect("stored");
+        world.until("eight holders", async |w| whole(w, "file").await).await;
+        let before = holders(&world, "file", 0).await;
+        let paused: Vec<usize> =
+            before[..5].iter().map(|(_, account, _)| index_of(&world, account)).collect();
+        for index in &paused {
+            world.replace(*index, |_call, _ask| futures::future::pending()).await;
+        }
+        let late = late_at_every_look(&world, &paused);
+        context.sleep(Duration::from_secs(400)).await;
+        assert_eq!(holders(&world, "file", 0).await, before, "three answer: nothing can be rebuilt");
+        late.abort();
+        world.reconnect(paused[0]).await;
+        assert!(world.get("file").await.expect("four answer") == plain);
+        let live = async |w: &World| {
+            let silent = |account: &Account| w.core.suspects.silent_for(account).is_some();
+            holders(w, "file", 0).await.iter().filter(|(_, account, _)| !silent(account)).count() == 6
+        };
+        world.until("two others hold what two silent ones did", live).await;
+        let after = holders(&world, "file", 0).await;
+        assert_eq!(after.len(), 8, "nothing was given up");
+        assert!(before.iter().zip(&after).all(|(b, a)| b.2 == a.2), "the same names");
+        assert!(world.get("file").await.expect("six answer") == plain);
+    });
+}
+
+/// What moves to another agreement late in a term need not come from a provider that is silent.
+#[test]
+fn a_silent_providers_shard_is_made_anew_from_the_others() {
+    run(|context| async move {
+        let mut world = World::start(&context).await;
+        world.put("file", &bytes(300_000, 4)).await.expect("stored");
+        world.until("eight holders", async |w| whole(w, "file").await).await;
+        let (_, silent, name) = holders(&world, "file", 0).await[1];
+        let index = index_of(&world, &silent);
+        world.replace(index, |_call, _ask| futures::future::pending()).await;
+        let entry = world.core.deeds_with(&silent)[0].with_state(|state| state.live())[0];
+        let made = repair::restore(&world.core, &entry).await.expect("seven others");
+        assert_eq!((*blake3::hash(&made).as_bytes(), entry.name), (name, name));
+    });
+}
+
+#[test]
+fn a_slow_answer_is_no_loss() {
+    run(|context| async move {
+        let world = World::start(&context).await;
+        world.put("file", &bytes(1000, 4)).await.expect("stored");
+        world.until("eight holders", async |w| whole(w, "file").await).await;
+        let before = holders(&world, "file", 0).await;
+        world.core.notice_surely(Notice::Late(before[0].1)).await;
+        context.sleep(Duration::from_secs(20)).await;
+        assert_eq!(holders(&world, "file", 0).await, before, "it answers us: nothing moves");
+        assert!(world.core.common.catalogue.faults().await.expect("runs").is_empty());
+    });
+}
