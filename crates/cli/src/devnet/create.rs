@@ -151,7 +151,7 @@ pub(crate) fn lock(directory: &Path) -> Outcome<File> {
 pub(crate) fn makes(name: &OsStr, path: &Path) -> bool {
     let Some(name) = name.to_str() else { return false };
     let about = fs::symlink_metadata(path);
-    if [network::FILE, GENESIS_FILE, network::USER_KEY, LOCK_FILE].contains(&name) {
+    if [network::FILE, GENESIS_FILE, network::USER_KEY, network::USER_TURN, LOCK_FILE].contains(&name) {
         return about.is_ok_and(|about| about.is_file());
     }
     let number = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
