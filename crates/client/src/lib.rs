@@ -3,6 +3,7 @@
 pub mod account;
 pub mod channel;
 pub mod connection;
+pub mod floor;
 pub mod hold;
 pub mod light;
 pub mod rpc;

@@ -22,6 +22,7 @@ use commonware_utils::channel::mpsc;
 use posync_client::{
     account::Submitter,
     connection::{Connection, Endpoint},
+    floor,
     light::{Light, NetworkKey},
 };
 use posync_protocol::{Account, Hash, limits::Parameters};
@@ -37,6 +38,8 @@ pub(crate) struct Means {
     pub(crate) partition: String,
     /// Nodes to ask, in turn.
     pub(crate) nodes: Vec<Endpoint>,
+    /// Whether the newest proved height is kept through a restart.
+    pub(crate) keeps_floor: bool,
     /// SHA-256 of the genesis.
     pub(crate) chain: Hash,
     /// Under which certificates verify.
@@ -71,7 +74,7 @@ impl Customer {
         E: Spawner + Clock + Storage + Metrics + CryptoRng,
         N: Network,
     {
-        let Means { key, partition, nodes, chain, network_key, parameters, policy } = means;
+        let Means { key, partition, nodes, keeps_floor, chain, network_key, parameters, policy } = means;
         let environment = Environment::new(context);
         let opened = catalogue::start(context.child("catalogue"), &partition, environment.random()).await;
         let (catalogue, loaded, disk) = opened?;
@@ -81,6 +84,9 @@ impl Customer {
         let core = Core::new(common, notices, parameters);
         let (dialing, light) = (context.child("nodes"), Light::new(chain, network_key));
         let connection = Connection::new(dialing, Shared(network.clone()), key.clone(), nodes, light);
+        if keeps_floor {
+            floor::keep(context.child("floor"), &connection, &format!("{partition}-floor")).await;
+        }
         let submitter = Submitter::new(connection.clone(), key.clone(), parameters);
         let purse = Arc::new(Purse {
             core: core.clone(),

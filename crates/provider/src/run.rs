@@ -27,6 +27,7 @@ use commonware_runtime::{Clock, Metrics, Network, Spawner, Storage};
 use posync_client::{
     channel::{self, Listen},
     connection::Connection,
+    floor,
     light::Light,
     rpc::{self, Server, Service as _},
 };
@@ -103,6 +104,7 @@ where
     let light = Light::new(chain, config.network_key);
     let (dialing, key) = (context.child("connection"), config.key.clone());
     let connection = Connection::new(dialing, network.clone(), key, config.nodes.clone(), light);
+    floor::keep(context.child("floor"), &connection, &name("floor")).await;
     let node = Node::start(context.child("follower"), connection, config.key.clone(), parameters);
     let asked = node.clone();
     context.child("questions").spawn(move |_| answer_questions(asked, asking, questions));
