@@ -199,7 +199,7 @@ pub(crate) fn failed(error: Error) -> Failure {
             (Exit::NotFound, "the nodes cannot answer", "wait a moment and repeat the command")
         }
         Error::Expired => {
-            (Exit::TimedOut, "the operation is not final", "look at `posync status`, then send it again")
+            (Exit::Refused, "the operation did not happen", "look at `posync status`, then send it again")
         }
         Error::Undecided { .. } => (
             Exit::TimedOut,

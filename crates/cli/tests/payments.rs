@@ -17,7 +17,7 @@ use posync_client::{
 use posync_protocol::{
     Account, Amount, Body, Code,
     operation::Transfer,
-    wire::node::{Answer, Ask},
+    wire::node::{Answer, Ask, Unavailable},
 };
 use serde_json::{Value, json};
 use std::{
@@ -51,7 +51,8 @@ fn money_moves_once_and_says_so() {
     let net = Net::start();
     ones_own_account_is_shown(&net);
     ten_equal_payments_at_once_are_ten(&net);
-    a_node_that_lies_makes_nobody_pay_twice(&net);
+    pays_once(&net, 60, &[Way::SaysOld]);
+    pays_once(&net, 70, &[Way::Lost, Way::Synced]);
     usage_errors_are_failures_like_others(&net);
     every_amount_is_a_string_of_digits(&net);
     a_network_without_a_quorum_says_so(&net);
@@ -101,23 +102,44 @@ fn ten_equal_payments_at_once_are_ten(net: &Net) {
     assert!(last - first < 20, "blocks {first} to {last}");
 }
 
-/// A node that passes an operation on, says that its nonce was used, and knows of no receipt.
-async fn liar(context: &tokio::Context, honest: Endpoint) -> Endpoint {
-    let own = PrivateKey::from_seed(66);
+/// What a node between a client and an honest one does; none of them knows a receipt.
+#[derive(Clone, Copy, Debug)]
+enum Way {
+    /// Passes an operation on and says that its nonce was used.
+    SaysOld,
+    /// Passes an operation on and is lost before it answers.
+    Lost,
+    /// Began with a state a moment ago: it knows nonces, and no block before.
+    Synced,
+}
+
+/// What it says instead of the honest answer; `Some(None)`: nothing at all.
+async fn lie(way: Way, ask: &Ask) -> Option<Option<Answer>> {
+    Some(match (way, ask) {
+        (_, Ask::Receipt(_)) => Some(Answer::Receipt(None)),
+        (Way::SaysOld | Way::Synced, Ask::Submit(_)) => Some(Answer::Refused(Code::NonceOld)),
+        (Way::Lost, Ask::Submit(_)) => None,
+        (Way::Synced, Ask::Header(_) | Ask::Body(_) | Ask::Events(_)) => {
+            Some(Answer::Unavailable(Unavailable::Pruned))
+        }
+        _ => return None,
+    })
+}
+
+async fn between(context: &tokio::Context, way: Way, seed: u64, honest: Endpoint) -> Endpoint {
+    let own = PrivateKey::from_seed(seed);
     let behind = context.child("behind");
     let dialled = rpc::Client::<rpc::Node>::dial(behind, context, &own, honest.account, honest.address);
     let behind = dialled.await.expect("connects");
     let server = Server::<rpc::Node, _>::new(move |call: Incoming<rpc::Node>, ask| {
         let behind = behind.clone();
         async move {
-            let lie = match ask {
-                Ask::Submit(_) => Some(Answer::Refused(Code::NonceOld)),
-                Ask::Receipt(_) => Some(Answer::Receipt(None)),
-                _ => None,
-            };
+            let lie = lie(way, &ask).await;
             let mut answers = behind.open(ask).await.expect("the honest node lives");
             while let Some(answer) = answers.recv().await {
-                if call.send(lie.as_ref().unwrap_or(&answer)).await.is_err() {
+                let said = lie.clone().unwrap_or(Some(answer));
+                let Some(said) = said else { return };
+                if call.send(&said).await.is_err() {
                     return;
                 }
             }
@@ -125,11 +147,12 @@ async fn liar(context: &tokio::Context, honest: Endpoint) -> Endpoint {
     });
     let free = TcpListener::bind("127.0.0.1:0").and_then(|free| free.local_addr()).expect("a free port");
     let listen = Listen::new(own.clone(), rpc::Node::NAMESPACE, free);
-    let listening = server.listen(context.child("liar"), context, listen).await.expect("listens");
+    let listening = server.listen(context.child("between"), context, listen).await.expect("listens");
     Endpoint { account: Account::of(&own.public_key()), address: listening.address }
 }
 
-fn a_node_that_lies_makes_nobody_pay_twice(net: &Net) {
+/// With these nodes before the honest ones, a payment is one payment.
+fn pays_once(net: &Net, seed: u64, ways: &[Way]) {
     let description = net.description();
     let light = Light::new(
         bytes(&description["chain"]),
@@ -142,12 +165,15 @@ fn a_node_that_lies_makes_nobody_pay_twice(net: &Net) {
     let nodes = description["nodes"].as_array().expect("a list").iter();
     let honest: Vec<Endpoint> = nodes.filter(|node| node["role"] == "authority").map(endpoint).collect();
     let user = key(&net.directory.join("user.key"));
-    let payee = Account::of(&PrivateKey::from_seed(67).public_key());
+    let payee = Account::of(&PrivateKey::from_seed(seed).public_key());
     let scratch = tempfile::tempdir().expect("a temporary directory");
     let config = tokio::Config::new().with_storage_directory(scratch.path());
     let before = net.ask(&["account"])["nonce"].as_u64().expect("a number");
     tokio::Runner::new(config).start(|context| async move {
-        let mut nodes = vec![liar(&context, honest[0]).await];
+        let mut nodes = Vec::new();
+        for (place, way) in ways.iter().enumerate() {
+            nodes.push(between(&context, *way, seed + 1 + place as u64, honest[0]).await);
+        }
         nodes.extend(&honest[1..]);
         let (client, over) = (context.child("client"), context.child("network"));
         let connection = Connection::new(client, over, user.clone(), nodes, light).beginning_at(0);
@@ -159,7 +185,7 @@ fn a_node_that_lies_makes_nobody_pay_twice(net: &Net) {
         let mut blocks = connection.follow(sent.receipt.height);
         while blocks.next().await.expect("goes on").height < sent.receipt.height + 12 {}
     });
-    assert_eq!(balance(net, &payee.to_string()), 3_000_000_000, "it was paid once");
+    assert_eq!(balance(net, &payee.to_string()), 3_000_000_000, "it was paid once: {ways:?}");
     assert_eq!(net.ask(&["account"])["nonce"], before + 1, "one operation");
 }
 

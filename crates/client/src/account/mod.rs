@@ -38,7 +38,7 @@ use posync_protocol::{
     Account, Amount, Body, Code, Hash, Operation, Record as _,
     block::Header,
     ledger,
-    limits::{MEMPOOL_PER_ACCOUNT, Parameters, SIGN_ATTEMPTS},
+    limits::{MEMPOOL_PER_ACCOUNT, MEMPOOL_REPLACE_PERCENT, Parameters, SIGN_ATTEMPTS},
     operation::{Lane, check_structure},
     record::{AccountState, System},
     wire::node::Receipt,
@@ -51,10 +51,12 @@ use std::{
 use tokio::sync::Mutex;
 use turn::Turn;
 
-/// What an operation may be charged is raised by less than this at random: a thousandth of a SYNC.
-const OFFER_SPREAD: u64 = 1 << 20;
-/// An operation expires by fewer blocks than this earlier, at random.
-const EXPIRY_SPREAD: u64 = 16;
+/// What an operation may be charged is raised by up to this part of it, at random: too little to take the
+/// place of another one in a mempool.
+const OFFER_PART: u128 = 16;
+const _: () = assert!(100 + 100 / OFFER_PART < MEMPOOL_REPLACE_PERCENT);
+/// An operation expires by up to this part of its time earlier, at random.
+const EXPIRY_PART: u64 = 2;
 /// Nonces of ours that wait at most: beyond them a sender waits for a block, below the mempool's bound.
 const AHEAD_MAX: u64 = MEMPOOL_PER_ACCOUNT as u64 / 4 * 3;
 
@@ -272,16 +274,18 @@ impl Submitter {
         let chain = self.0.connection.light().chain();
         let context = paying(chain, self.0.parameters, height);
         let half = self.0.parameters.expiry_blocks_max / 2;
-        let expires = height + half - draw % EXPIRY_SPREAD.min(half.max(1));
+        let earlier = (half / EXPIRY_PART).max(1);
+        let expires = height + half - draw % earlier;
         let operation = sign_paying(&self.0.key, &context, seen.base_fee, FEE_MARGIN, nonce, expires, body);
         check_structure(&operation, &context).map_err(Error::Refused)?;
         let left = state.balance.checked_sub(operation.max_fee).ok_or(Error::Refused(Code::Balance))?;
-        Ok(self.spread(operation, draw / EXPIRY_SPREAD, left))
+        Ok(self.spread(operation, draw / earlier, left))
     }
 
     /// The same operation for a little more, drawn at random, as far as `left` allows.
     fn spread(&self, operation: Operation, draw: u64, left: Amount) -> Operation {
-        let more = u128::from(draw % OFFER_SPREAD).min(left.grains());
+        let most = operation.max_fee.grains() / OFFER_PART;
+        let more = (u128::from(draw) % (most + 1)).min(left.grains());
         let fee = Amount::new(operation.max_fee.grains().saturating_add(more)).unwrap_or(Amount::MAX);
         let chain = self.0.connection.light().chain();
         Operation::signed(&self.0.key, &chain, operation.nonce, fee, operation.expires, operation.body)

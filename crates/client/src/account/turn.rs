@@ -39,9 +39,14 @@ impl Turn {
     pub(super) async fn take(path: &Path, chain: &Hash, connection: &Connection) -> Option<Self> {
         let mut options = OpenOptions::new();
         let options = options.read(true).write(true).create(true).truncate(false).mode(0o600);
-        let file = options.open(path).inspect_err(|error| unused(path, error)).ok()?;
+        let mut file = options.open(path).inspect_err(|error| unused(path, error)).ok()?;
         for _ in 0..TRIES {
             match file.try_lock() {
+                // Nobody writes it now.
+                Ok(()) if !is_ours(&mut file) => {
+                    unused(path, &io::Error::other("it holds something else"));
+                    return None;
+                }
                 Ok(()) => {
                     let chain = chain.iter().map(|byte| format!("{byte:02x}")).collect();
                     return Some(Self { file, chain });
@@ -81,6 +86,60 @@ impl Turn {
     }
 }
 
+/// Whether a file is empty, or what [`Turn::give`] writes: nobody else's file is written to.
+fn is_ours(file: &mut File) -> bool {
+    let mut text = String::new();
+    let is_file = file.metadata().is_ok_and(|about| about.is_file() && about.len() <= BYTES_MAX);
+    if !is_file || file.rewind().is_err() || (&*file).take(BYTES_MAX).read_to_string(&mut text).is_err() {
+        return false;
+    }
+    let words: Vec<&str> = text.split_ascii_whitespace().collect();
+    let hex = |word: &str| word.len() == 64 && word.bytes().all(|byte| byte.is_ascii_hexdigit());
+    text.is_empty()
+        || matches!(words[..], [chain, next, expires]
+            if hex(chain) && next.parse::<u64>().is_ok() && expires.parse::<u64>().is_ok())
+}
+
 fn unused(path: &Path, error: &io::Error) {
     tracing::debug!(path = %path.display(), %error, "no turn among processes; nonces are found by blocks");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn opened(path: &Path) -> File {
+        OpenOptions::new().read(true).write(true).open(path).expect("it is there")
+    }
+
+    fn turn(path: &Path, chain: &str) -> Turn {
+        Turn { file: opened(path), chain: chain.into() }
+    }
+
+    #[test]
+    fn the_next_process_goes_on_behind_what_is_on_its_way() {
+        let path = std::env::temp_dir().join(format!("posync-turn-{}", std::process::id()));
+        std::fs::write(&path, "").expect("writable");
+        let (chain, other) = ("a".repeat(64), "b".repeat(64));
+        assert_eq!(turn(&path, &chain).next(5), None);
+        turn(&path, &chain).give(1_000_000, 120);
+        turn(&path, &chain).give(8, 90);
+        assert!(is_ours(&mut opened(&path)));
+        assert_eq!(turn(&path, &chain).next(90), Some(8));
+        assert_eq!(turn(&path, &chain).next(91), None, "what had that nonce has expired");
+        assert_eq!(turn(&path, &other).next(5), None, "of another network");
+        std::fs::remove_file(&path).expect("it was made here");
+    }
+
+    #[test]
+    fn a_file_of_somebody_else_is_left_as_it_is() {
+        let path = std::env::temp_dir().join(format!("posync-not-a-turn-{}", std::process::id()));
+        for text in ["my notes\n", "zz 1 2", "1 2 3", &"a".repeat(64), &"x".repeat(4_000)] {
+            std::fs::write(&path, text).expect("writable");
+            assert!(!is_ours(&mut opened(&path)), "{text}");
+        }
+        assert_eq!(turn(&path, &"a".repeat(64)).next(0), None);
+        assert!(!is_ours(&mut opened(Path::new("/dev/null"))), "a device");
+        std::fs::remove_file(&path).expect("it was made here");
+    }
 }

@@ -28,7 +28,10 @@ use crate::{
 };
 use commonware_cryptography::ed25519::PrivateKey;
 use commonware_runtime::{Clock, Network, Spawner};
-use futures::{FutureExt as _, future::join_all};
+use futures::{
+    FutureExt as _,
+    future::{Either, join_all, select as either},
+};
 use posync_protocol::{
     Account, Bounded, Code, Hash, Key, Operation, Record, Slot,
     block::{BlockBody, Header, Receipts},
@@ -40,6 +43,7 @@ use posync_protocol::{
 use rand_core::CryptoRng;
 use std::{
     net::SocketAddr,
+    pin::pin,
     sync::{
         Arc, Mutex,
         atomic::{AtomicU64, Ordering},
@@ -56,6 +60,8 @@ const STILL: Duration = Duration::from_secs(5);
 const APART_BLOCKS_MAX: u64 = 4;
 /// How long a node may take to say its height when all are asked or two are compared.
 const COMPARE: Duration = Duration::from_secs(2);
+/// How much longer the second of two may take.
+const GRACE: Duration = Duration::from_millis(500);
 /// How long a node may take to answer.
 const ANSWER: Duration = Duration::from_millis(ANSWER_MS_MAX);
 
@@ -228,20 +234,28 @@ impl Connection {
     }
 
     /// Asks two nodes for their newest certified header; what is read from now on is not far below the
-    /// newer one. One that does not answer within 2 s is not waited for.
+    /// newer one. One that is half a second slower than the other is not waited for.
     ///
     /// # Errors
     /// [`Error`], if no node answers.
     pub async fn compare(&self) -> Result<u64, Error> {
         let first = self.0.pool.current();
-        let here = async { self.newest_at(first).await };
-        let there = async {
-            match self.0.pool.beside(first) {
-                Some(place) => self.newest_at(place).await.ok(),
-                None => None,
-            }
+        let Some(second) = self.0.pool.beside(first) else {
+            return Ok(self.read::<System>(System::key()).await?.header.height);
         };
-        let (here, there) = futures::join!(here, there);
+        let (mut here, mut there) = (pin!(self.newest_at(first)), pin!(self.newest_at(second)));
+        let late = |error| Failed { at: At::nowhere(first), error };
+        let (here, there) = match either(here.as_mut(), there.as_mut()).await {
+            Either::Left((Ok(here), _)) => {
+                (Ok(here), self.0.pool.within(GRACE, there).await.ok().and_then(Result::ok))
+            }
+            Either::Left((failed, _)) => (failed, there.await.ok()),
+            Either::Right((Ok(there), _)) => {
+                let here = self.0.pool.within(GRACE, here).await;
+                (here.map_err(late).and_then(|here| here), Some(there))
+            }
+            Either::Right((Err(_), _)) => (here.await, None),
+        };
         match (here, there) {
             (Err(_), None) => Ok(self.read::<System>(System::key()).await?.header.height),
             (Err(failed), Some(_)) => {

@@ -39,6 +39,13 @@ pub(crate) struct At {
     generation: u64,
 }
 
+impl At {
+    /// The node at `place`, over no connection that is known.
+    pub(super) const fn nowhere(place: usize) -> Self {
+        Self { place, generation: 0 }
+    }
+}
+
 /// A question that failed, and where.
 #[derive(Debug)]
 pub(crate) struct Failed {
@@ -106,7 +113,7 @@ impl Pool {
 
     /// An open connection to the node at `place`.
     pub(super) async fn client(&self, place: usize) -> Result<(At, Client<rpc::Node>), Failed> {
-        let nobody = At { place, generation: 0 };
+        let nobody = At::nowhere(place);
         let failed = |error| Failed { at: nobody, error };
         let node = self.nodes.get(place).ok_or_else(|| failed(Error::NoEndpoint))?;
         let mut held = node.open.lock().await;
@@ -159,9 +166,10 @@ impl Pool {
         ask: &Ask,
         judge: &(impl Fn(Answer) -> Result<T, Error> + Sync),
     ) -> Result<(At, T), Failed> {
-        let nobody = At { place, generation: 0 };
+        let generation = AtomicU64::new(0);
         let asked = async {
             let (at, client) = self.client(place).await?;
+            generation.store(at.generation, Ordering::Relaxed);
             let answer =
                 client.call(ask.clone()).await.map_err(|error| Error::Unreachable(error.to_string()));
             match answer.and_then(judge) {
@@ -169,7 +177,9 @@ impl Pool {
                 Err(error) => Err(Failed { at, error }),
             }
         };
-        let asked = self.within(limit, asked).await.map_err(|error| Failed { at: nobody, error })?;
+        let asked = self.within(limit, asked).await;
+        let silent = At { place, generation: generation.load(Ordering::Relaxed) };
+        let asked = asked.map_err(|error| Failed { at: silent, error })?;
         let (at, value) = asked?;
         self.clear(at);
         Ok((at, value))
@@ -197,7 +207,7 @@ impl Pool {
         match either(asked.as_mut(), second.as_mut()).await {
             Either::Left((Ok(done), _)) => Ok(done),
             Either::Right((Ok(done), _)) => {
-                self.leave(At { place: first, generation: 0 });
+                self.leave(At::nowhere(first));
                 Ok(done)
             }
             Either::Left((Err(failed), _)) => {
