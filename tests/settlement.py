@@ -112,7 +112,7 @@ class Books:
         def rise(units):
             return [after - before for after, before in zip(slot.cost(units), slot.cost(slot.redeemed))]
 
-        new = (voucher["egress"], voucher["gas"])
+        new = (voucher["egress"], int(voucher["gas"]))
         full, base = rise(new)
         if full <= slot.reserve:
             return new, full, min(base, full)
@@ -215,7 +215,7 @@ class Books:
         best = {}
         for voucher in vouchers:
             id = voucher["agreement"]
-            units = (voucher["egress"], voucher["gas"])
+            units = (voucher["egress"], int(voucher["gas"]))
             number = id["slot"]
             if number not in best or units > best[number][0]:
                 best[number] = (units, id, voucher)

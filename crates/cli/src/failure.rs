@@ -3,6 +3,7 @@
 //! The exit code is part of the interface: scripts branch on it, so a number never changes its
 //! meaning (the table is in README.md).
 
+use crate::output::visible;
 use miette::Diagnostic;
 use serde_json::json;
 use std::{fmt, path::Path};
@@ -63,7 +64,8 @@ impl Failure {
         why: impl fmt::Display,
         next: impl Into<String>,
     ) -> Self {
-        Self { exit, what: what.into(), why: Why(why.to_string()), next: next.into() }
+        let (what, why, next) = (what.into(), why.to_string(), next.into());
+        Self { exit, what: visible(&what), why: Why(visible(&why)), next: visible(&next) }
     }
 
     /// A file that cannot be used.

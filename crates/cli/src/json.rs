@@ -1,7 +1,8 @@
 //! Protocol values as JSON, for `--json` and for scripts that recompute the books.
 //!
-//! Accounts are bech32m, hashes and signatures hex, money integer grains. A number above 64 bits
-//! becomes a string of digits, which no local network reaches.
+//! Accounts are bech32m, hashes and signatures hex. Money, prices, gas and the ledger's weights are always
+//! strings of decimal digits, money in grains: readers of JSON round numbers above 2^53 (`docs/formats.md`).
+//! Heights, epochs, counts, bytes and parts per billion are numbers.
 
 use crate::records::ratio;
 use posync_protocol::{
@@ -18,9 +19,9 @@ use posync_protocol::{
 };
 use serde_json::{Value, json};
 
-/// An integer of any size.
-pub(crate) fn number(value: u128) -> Value {
-    u64::try_from(value).map_or_else(|_| Value::String(value.to_string()), Value::from)
+/// An integer that may exceed 2^53, as digits.
+pub(crate) fn number(value: impl Into<u128>) -> Value {
+    Value::String(value.into().to_string())
 }
 
 /// Money in grains.
@@ -116,24 +117,24 @@ fn body_fields(body: &Body) -> (&'static str, Value) {
         Body::RegisterProvider(x) => (
             "RegisterProvider",
             json!({ "operator": text(&x.operator), "bond": grains(x.bond), "capacity": x.capacity,
-                "capacity_egress": x.capacity_egress, "capacity_gas": x.capacity_gas,
-                "reserve_storage": x.reserve_storage, "reserve_egress": x.reserve_egress,
-                "reserve_gas": x.reserve_gas, "term_max": x.term_max, "address": address(&x.addresses),
+                "capacity_egress": x.capacity_egress, "capacity_gas": number(x.capacity_gas),
+                "reserve_storage": number(x.reserve_storage), "reserve_egress": number(x.reserve_egress),
+                "reserve_gas": number(x.reserve_gas), "term_max": x.term_max, "address": address(&x.addresses),
                 "region": text(&x.region) }),
         ),
         Body::UpdateProvider(x) => (
             "UpdateProvider",
             json!({ "bond_add": grains(x.bond_add), "capacity": x.capacity,
-                "capacity_egress": x.capacity_egress, "capacity_gas": x.capacity_gas,
-                "reserve_storage": x.reserve_storage, "reserve_egress": x.reserve_egress,
-                "reserve_gas": x.reserve_gas, "term_max": x.term_max, "address": address(&x.addresses),
+                "capacity_egress": x.capacity_egress, "capacity_gas": number(x.capacity_gas),
+                "reserve_storage": number(x.reserve_storage), "reserve_egress": number(x.reserve_egress),
+                "reserve_gas": number(x.reserve_gas), "term_max": x.term_max, "address": address(&x.addresses),
                 "leave": x.leave, "exit": x.exit }),
         ),
         Body::Open(x) => (
             "Open",
             json!({ "provider": x.provider.to_string(), "slot": x.slot,
-                "quota_leaves": x.quota_leaves, "quota_egress": x.quota_egress, "quota_gas": x.quota_gas,
-                "rate_egress": x.rate_egress, "rate_gas": x.rate_gas, "end_epoch": x.end_epoch,
+                "quota_leaves": x.quota_leaves, "quota_egress": x.quota_egress, "quota_gas": number(x.quota_gas),
+                "rate_egress": x.rate_egress, "rate_gas": number(x.rate_gas), "end_epoch": x.end_epoch,
                 "voucher_reserve": grains(x.voucher_reserve),
                 "storage_reserve_max": grains(x.storage_reserve_max) }),
         ),
@@ -142,7 +143,7 @@ fn body_fields(body: &Body) -> (&'static str, Value) {
             (
                 "TopUp",
                 json!({ "agreement": agreement(&x.agreement), "amount": grains(x.amount),
-                    "max_egress_price": egress, "max_gas_price": gas }),
+                    "max_egress_price": number(egress), "max_gas_price": number(gas) }),
             )
         }
         Body::Close(x) => ("Close", ending(&x.agreement, &x.consumer, x.end_epoch)),
@@ -236,8 +237,8 @@ fn reasked(x: &Reasked) -> Value {
 }
 
 fn redemption(x: &Redemption) -> Value {
-    let claim = x.claim.map(|(egress, gas)| json!({ "egress": egress, "gas": gas }));
-    json!({ "agreement": agreement(&x.voucher.agreement), "egress": x.voucher.egress, "gas": x.voucher.gas,
+    let claim = x.claim.map(|(egress, gas)| json!({ "egress": egress, "gas": number(gas) }));
+    json!({ "agreement": agreement(&x.voucher.agreement), "egress": x.voucher.egress, "gas": number(x.voucher.gas),
         "claim": claim })
 }
 
@@ -274,7 +275,7 @@ pub(crate) fn event(event: &Event) -> Value {
             "event": "Pool", "epoch": epoch, "weight": number(*weight), "emission": grains(*emission),
             "pool": grains(*pool), "drawn": grains(*drawn) }),
         Event::Priced { epoch, class, price, slow } => json!({
-            "event": "Priced", "epoch": epoch, "class": class, "price": price, "slow": slow }),
+            "event": "Priced", "epoch": epoch, "class": class, "price": number(*price), "slow": number(*slow) }),
         Event::Subsidy { epoch, provider, amount } => json!({
             "event": "Subsidy", "epoch": epoch, "provider": provider.to_string(), "amount": grains(*amount) }),
         Event::Standing { provider, epoch, step, reason, evidence, until } => json!({

@@ -9,8 +9,8 @@ use crate::{
 use commonware_cryptography::ed25519::PrivateKey;
 use commonware_runtime::{Supervisor as _, tokio::Context};
 use posync_client::{
-    account::{Final, Submitter},
-    connection::{Connection, Endpoint, Error, Follow},
+    account::{Final, Submitter, beside},
+    connection::{Connection, Endpoint, Error, Follow, Heard},
     light::{self, Light, Subject, SyncProof},
 };
 use posync_protocol::{
@@ -25,6 +25,10 @@ use std::{net::TcpStream, path::Path, time::Duration};
 
 /// How long a node may take to accept a connection before it counts as gone.
 const ACCEPT_WITHIN: Duration = Duration::from_secs(1);
+
+/// How long an operation waits while no newer block is proved; what became of it is not known then. Four
+/// times as long while blocks come without it.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A finalized block with what came of it.
 #[derive(Debug)]
@@ -69,6 +73,8 @@ impl Ledger {
         }
         let (client, over) = (context.child("ledger"), context.child("network"));
         let connection = Connection::new(client, over, key.clone(), endpoints, light);
+        // No node shows an old state alone: two are compared, and what is read is not far below.
+        connection.compare().await.map_err(failed)?;
         let parameters = connection.info().await.map_err(failed)?.parameters;
         Ok(Self { connection, parameters })
     }
@@ -86,6 +92,17 @@ impl Ledger {
     /// A proven record.
     pub(crate) async fn read<R: Record>(&self, key: Key) -> Outcome<Option<R>> {
         Ok(self.connection.read(key).await.map_err(failed)?.value)
+    }
+
+    /// A proven record, and the height of the state that holds it.
+    pub(crate) async fn read_at<R: Record>(&self, key: Key) -> Outcome<(u64, Option<R>)> {
+        let proved = self.connection.read(key).await.map_err(failed)?;
+        Ok((proved.header.height, proved.value))
+    }
+
+    /// What every authority proves when all are asked, in their order.
+    pub(crate) async fn survey(&self) -> Vec<Heard> {
+        self.connection.survey().await
     }
 
     /// Proven records, in the order asked for.
@@ -125,9 +142,11 @@ impl Ledger {
         self.connection.follow(0)
     }
 
-    /// Signs an operation with the account's next nonce, sends it and waits until it is final.
-    pub(crate) async fn run(&self, key: &PrivateKey, body: Body) -> Outcome<Final> {
-        let submitter = Submitter::new(self.connection.clone(), key.clone(), self.parameters);
+    /// Signs an operation with the account's next nonce, sends it and waits until it is final. Processes
+    /// that share the key file at `path` take turns.
+    pub(crate) async fn run(&self, key: &PrivateKey, path: &Path, body: Body) -> Outcome<Final> {
+        let (connection, turns) = (self.connection.clone(), Some(beside(path)));
+        let submitter = Submitter::for_command(connection, key.clone(), self.parameters, turns, PATIENCE);
         submitter.send(body).await.and_then(Final::done).map_err(failed)
     }
 }
@@ -180,8 +199,19 @@ pub(crate) fn failed(error: Error) -> Failure {
             (Exit::NotFound, "the nodes cannot answer", "wait a moment and repeat the command")
         }
         Error::Expired => {
-            (Exit::TimedOut, "the operation is not final", "look at `posync status`, then send it again")
+            (Exit::Refused, "the operation did not happen", "look at `posync status`, then send it again")
         }
+        Error::Undecided { .. } => (
+            Exit::TimedOut,
+            "it is not known what becomes of the operation",
+            "do not send it again yet: `posync status` says whether blocks come, `posync account` shows the \
+             next nonce, `posync blocks --json` what stands in blocks",
+        ),
+        Error::Behind { .. } => (
+            Exit::NotFound,
+            "the nodes that answer show an old state",
+            "look at `posync status`: wait until they caught up, or start the other nodes",
+        ),
         Error::TooLarge(_) => {
             (Exit::Failed, "the question is too large", "report this: it should not depend on you")
         }

@@ -19,12 +19,14 @@ mod ledger;
 mod log;
 mod network;
 mod output;
+mod pulse;
 mod ready;
 mod records;
 mod replay;
 mod session;
 mod source;
 mod target;
+mod usage;
 mod wait;
 
 use clap::{Parser, Subcommand};
@@ -44,14 +46,18 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 #[command(name = "posync", version, propagate_version = true, arg_required_else_help = true)]
 struct Arguments {
     /// Directory of the network to talk to (its devnet.json)
-    #[arg(long, global = true, env = "POSYNC_NET", default_value = "devnet", value_name = "DIR")]
-    net: PathBuf,
+    /// [env: POSYNC_NET] [default: devnet]
+    #[arg(long, global = true, value_name = "DIR")]
+    net: Option<PathBuf>,
     /// Print one JSON value instead of text
     #[arg(long, global = true)]
     json: bool,
     #[command(subcommand)]
     command: Command,
 }
+
+/// Names the network's directory where `--net` does not; empty is as if unset.
+const NET: &str = "POSYNC_NET";
 
 #[derive(Debug, Subcommand)]
 enum Command {
@@ -69,6 +75,8 @@ enum Command {
     Rm(commands::rm::Rm),
     /// Send money
     Send(commands::send::Send),
+    /// Show an account, its balance and its next nonce; your own if none is named
+    Account(commands::account::Account),
     /// Show the height, the processes and the money of the network
     Status(commands::status::Status),
     /// List providers: what they store, how they were audited, what they earned
@@ -101,7 +109,10 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    let arguments = Arguments::parse();
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) => return usage::report(&error),
+    };
     let output = Output { json: arguments.json };
     if let Command::RunRole(command) = arguments.command {
         log::member(command.directory());
@@ -121,7 +132,8 @@ fn main() -> ExitCode {
 }
 
 fn run(arguments: Arguments, output: Output) -> Outcome {
-    let net = arguments.net;
+    let named = || std::env::var_os(NET).filter(|value| !value.is_empty()).map(PathBuf::from);
+    let net = arguments.net.or_else(named).unwrap_or_else(|| "devnet".into());
     match arguments.command {
         Command::Demo(command) => command.run(output),
         Command::Devnet(command) => command.run(&net, output),
@@ -130,6 +142,7 @@ fn run(arguments: Arguments, output: Output) -> Outcome {
         Command::Ls(command) => command.run(&net, output),
         Command::Rm(command) => command.run(&net, output),
         Command::Send(command) => command.run(&net, output),
+        Command::Account(command) => command.run(&net, output),
         Command::Status(command) => command.run(&net, output),
         Command::Providers(command) => command.run(&net, output),
         Command::Agreements(command) => command.run(&net, output),

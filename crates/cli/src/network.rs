@@ -19,6 +19,8 @@ use std::{
 pub(crate) const FILE: &str = "devnet.json";
 /// The key that `send` and the other commands use.
 pub(crate) const USER_KEY: &str = "user.key";
+/// Where the processes that use it take turns.
+pub(crate) const USER_TURN: &str = "user.key.turn";
 
 /// What to do when it is damaged: the members and their money are still there.
 const DAMAGED: &str =

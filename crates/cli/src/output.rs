@@ -22,7 +22,7 @@ impl Output {
         let line = if self.json {
             serde_json::to_string(value).expect("answers are plain data with string keys")
         } else {
-            text()
+            visible(&text())
         };
         match writeln!(io::stdout(), "{}", line.trim_end()) {
             // Whoever read has seen enough.
@@ -55,8 +55,31 @@ fn lost(error: io::Error) -> Failure {
     Failure::file(std::path::Path::new("standard output"), "write to", error)
 }
 
+/// The text with its control characters, which a terminal would obey, written as escapes; a line may end.
+pub(crate) fn visible(text: &str) -> String {
+    escaped(text, |character| character.is_control() && character != '\n')
+}
+
+/// A name or another word of somebody's choice: on one line, without control characters.
+pub(crate) fn word(text: &str) -> String {
+    escaped(text, char::is_control)
+}
+
+fn escaped(text: &str, is_raw: impl Fn(char) -> bool) -> String {
+    let mut all = String::with_capacity(text.len());
+    for character in text.chars() {
+        if is_raw(character) {
+            all.extend(character.escape_default());
+        } else {
+            all.push(character);
+        }
+    }
+    all
+}
+
 /// Lines up rows of cells under a heading, two spaces between columns.
 pub(crate) fn table(heading: &[&str], rows: &[Vec<String>]) -> String {
+    let rows: Vec<Vec<String>> = rows.iter().map(|row| row.iter().map(|cell| word(cell)).collect()).collect();
     let width = |column: usize| {
         let cells = rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count());
         cells.chain([heading[column].len()]).max().unwrap_or(0)
@@ -73,11 +96,20 @@ pub(crate) fn table(heading: &[&str], rows: &[Vec<String>]) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::table;
+    use super::{table, visible, word};
 
     #[test]
     fn a_table_lines_up() {
         let rows = [vec!["a".into(), "1".into()], vec!["long".into(), "22".into()]];
         assert_eq!(table(&["name", "n"], &rows), "name  n\na     1\nlong  22");
+    }
+
+    #[test]
+    fn a_terminal_obeys_no_name() {
+        assert_eq!(visible("a\u{1b}[2Jb\rc\nd\u{9b}"), "a\\u{1b}[2Jb\\rc\nd\\u{9b}");
+        assert_eq!(word("a\nb\tc"), "a\\nb\\tc");
+        assert_eq!(word("über ✓"), "über ✓");
+        let rows = [vec!["a\nb".into(), "1".into()]];
+        assert_eq!(table(&["name", "n"], &rows), "name  n\na\\nb  1");
     }
 }

@@ -45,7 +45,7 @@ pub(crate) fn describe(slot: &Slot) -> Option<(&'static str, Value)> {
             let x = Market::from_slot(slot).ok()?;
             (
                 "market",
-                json!({ "price": x.price, "slow": x.slow, "excess": x.excess, "bucket": number(x.bucket),
+                json!({ "price": number(x.price), "slow": number(x.slow), "excess": number(x.excess), "bucket": number(x.bucket),
                     "capacity": number(x.capacity), "used": number(x.used), "epoch": x.epoch }),
             )
         }
@@ -79,7 +79,7 @@ pub(crate) fn ratio(parts: u64) -> Option<u64> {
 /// The row of a provider and an epoch.
 pub(crate) fn row(x: &Settlement) -> Value {
     json!({ "epoch": x.epoch, "fee": grains(x.fee), "burn": grains(x.burn), "committee": grains(x.committee),
-        "provider_pay": grains(x.pay), "base": grains(x.base), "egress": x.egress, "gas": x.gas,
+        "provider_pay": grains(x.pay), "base": grains(x.base), "egress": x.egress, "gas": number(x.gas),
         "storage": x.storage,
         "signed": grains(x.signed), "disputed": grains(x.disputed), "reads": x.reads, "answers": x.answers,
         "correct": x.correct.map(Ratio::measured), "available": x.available.measured(), "latency": x.latency.ppb(),
@@ -107,8 +107,8 @@ pub(crate) fn measured(x: &Measured) -> Value {
 pub(crate) fn books(x: &Books) -> Value {
     json!({ "epoch": x.epoch, "rows": x.rows, "root": hex::encode(x.root), "burn": grains(x.burn),
         "weight": number(x.weight), "emission": grains(x.emission), "pool": grains(x.pool),
-        "drawn": grains(x.drawn), "paid": grains(x.paid), "carry": grains(x.carry), "prices": x.prices,
-        "slow": x.slow, "committee": grains(x.committee), "credits": x.credits })
+        "drawn": grains(x.drawn), "paid": grains(x.paid), "carry": grains(x.carry), "prices": x.prices.map(number),
+        "slow": x.slow.map(number), "committee": grains(x.committee), "credits": x.credits })
 }
 
 /// An authority's seat; `credits` of the epochs that are not paid yet, at epoch mod 4.
@@ -128,15 +128,15 @@ pub(crate) fn system(x: &System) -> Value {
 
 fn provider(x: &Provider) -> Value {
     json!({ "index": x.index, "born": x.born, "leaves_at": x.leaves_at, "bond": grains(x.bond),
-        "sold": x.sold, "sold_egress": x.sold_egress, "sold_gas": x.sold_gas, "slots": x.slots,
+        "sold": x.sold, "sold_egress": x.sold_egress, "sold_gas": number(x.sold_gas), "slots": x.slots,
         "leaves": x.leaves, "phi": number(x.phi), "paid": number(x.paid), "weighed": number(x.weighed),
         "pool": grains(x.pool), "settled_round": x.settled_round })
 }
 
 fn offer(x: &Offer) -> Value {
     json!({ "operator": text(&x.operator), "capacity": x.capacity, "capacity_egress": x.capacity_egress,
-        "capacity_gas": x.capacity_gas, "reserve_storage": x.reserve_storage,
-        "reserve_egress": x.reserve_egress, "reserve_gas": x.reserve_gas, "term_max": x.term_max,
+        "capacity_gas": number(x.capacity_gas), "reserve_storage": number(x.reserve_storage),
+        "reserve_egress": number(x.reserve_egress), "reserve_gas": number(x.reserve_gas), "term_max": x.term_max,
         "region": text(&x.region) })
 }
 
@@ -148,13 +148,13 @@ fn audit(x: &Audit) -> Value {
 
 fn agreement(x: &Agreement) -> Value {
     json!({ "opened": x.opened, "consumer": x.consumer.to_string(), "end_epoch": x.end_epoch,
-        "storage_price": x.storage_price, "egress_price": x.egress_price, "gas_price": x.gas_price,
-        "quota_leaves": x.quota_leaves, "quota_egress": x.quota_egress, "quota_gas": x.quota_gas })
+        "storage_price": number(x.storage_price), "egress_price": number(x.egress_price), "gas_price": number(x.gas_price),
+        "quota_leaves": x.quota_leaves, "quota_egress": x.quota_egress, "quota_gas": number(x.quota_gas) })
 }
 
 fn usage(x: &Use) -> Value {
     json!({ "storage_reserve": grains(x.storage_reserve), "voucher_reserve": grains(x.voucher_reserve),
-        "deposit": grains(x.deposit), "egress": x.egress, "gas": x.gas, "signed": grains(x.signed),
+        "deposit": grains(x.deposit), "egress": x.egress, "gas": number(x.gas), "signed": grains(x.signed),
         "audited": x.audited })
 }
 

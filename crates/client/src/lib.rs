@@ -4,6 +4,7 @@ pub mod account;
 pub mod channel;
 pub mod connection;
 pub mod descriptors;
+pub mod floor;
 pub mod hold;
 pub mod light;
 pub mod rpc;

@@ -23,6 +23,7 @@ use posync_alert::Alerts;
 use posync_client::{
     account::Submitter,
     connection::{Connection, Endpoint},
+    floor,
     light::{Light, NetworkKey},
 };
 use posync_protocol::{Account, Hash, limits::Parameters};
@@ -38,6 +39,8 @@ pub(crate) struct Means {
     pub(crate) partition: String,
     /// Nodes to ask, in turn.
     pub(crate) nodes: Vec<Endpoint>,
+    /// Whether the newest proved height is kept through a restart.
+    pub(crate) keeps_floor: bool,
     /// SHA-256 of the genesis.
     pub(crate) chain: Hash,
     /// Under which certificates verify.
@@ -74,7 +77,7 @@ impl Customer {
         E: Spawner + Clock + Storage + Metrics + CryptoRng,
         N: Network,
     {
-        let Means { key, partition, nodes, chain, network_key, parameters, policy, alerts } = means;
+        let Means { key, partition, nodes, keeps_floor, chain, network_key, parameters, policy, alerts } = means;
         let environment = Environment::new(context);
         let opened = catalogue::start(context.child("catalogue"), &partition, environment.random()).await;
         let (catalogue, loaded, disk) = opened?;
@@ -87,6 +90,9 @@ impl Customer {
         others.rotate_left(1.min(nodes.len()));
         let connection = Connection::new(dialing, Shared(network.clone()), key.clone(), nodes, light.clone());
         let second = Connection::new(asking, Shared(network.clone()), key.clone(), others, light);
+        if keeps_floor {
+            floor::keep(context.child("floor"), &connection, &format!("{partition}-floor")).await;
+        }
         let submitter = Submitter::new(connection.clone(), key.clone(), parameters);
         let purse = Arc::new(Purse {
             core: core.clone(),

@@ -116,6 +116,7 @@ where
         key: config.key.clone(),
         partition: config.partition,
         nodes: config.nodes,
+        keeps_floor: true,
         chain: config.chain,
         network_key: config.network_key,
         parameters: config.parameters,

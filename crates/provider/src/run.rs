@@ -27,6 +27,7 @@ use commonware_runtime::{Clock, Metrics, Network, Spawner, Storage};
 use posync_client::{
     channel::{self, Listen},
     connection::Connection,
+    floor,
     light::Light,
     rpc::{self, Server, Service as _},
 };
@@ -98,7 +99,7 @@ where
     let mut listening = listen(&context, &network, &config, desk.clone()).await?;
     let registration = config.registration(listening.address)?;
     let network = Shared::new(network);
-    let node = follow(&context, &network, &config);
+    let node = follow(&context, &network, &config).await;
     let asked = node.clone();
     context.child("questions").spawn(move |_| answer_questions(asked, asking, questions));
     measure(&context, network, &config, desk.parts().view.clone(), node.clone());
@@ -170,9 +171,9 @@ where
 }
 
 /// Follows the chain over a light connection to one node at a time; what is gone is asked of two.
-fn follow<E, N>(context: &E, network: &Shared<N>, config: &Config) -> Node
+async fn follow<E, N>(context: &E, network: &Shared<N>, config: &Config) -> Node
 where
-    E: Spawner + Clock + CryptoRng,
+    E: Spawner + Clock + Storage + Metrics + CryptoRng,
     N: Network,
 {
     let light = Light::new(config.chain, config.network_key);
@@ -185,6 +186,7 @@ where
     let witnesses = Witnesses::new(&config.nodes, alone);
     let (dialing, key) = (context.child("connection"), config.key.clone());
     let connection = Connection::new(dialing, network.clone(), key, config.nodes.clone(), light);
+    floor::keep(context.child("floor"), &connection, &format!("{}-floor", config.partition)).await;
     Node::start(context.child("follower"), connection, witnesses, config.key.clone(), config.parameters)
 }
 

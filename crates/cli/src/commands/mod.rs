@@ -1,5 +1,6 @@
 //! One file per command.
 
+pub(crate) mod account;
 pub(crate) mod agreements;
 pub(crate) mod blocks;
 pub(crate) mod demo;

@@ -32,10 +32,11 @@ impl Send {
     pub(crate) fn run(self, net: &Path, output: Output) -> Outcome {
         let amount = parse(&self.amount)?;
         let to = Network::read(net)?.resolve(&self.to)?;
-        let key = keys::read(&self.key.unwrap_or_else(|| net.join(USER_KEY)))?;
+        let path = self.key.unwrap_or_else(|| net.join(USER_KEY));
+        let key = keys::read(&path)?;
         session::run(async |context| {
             let ledger = Ledger::open(&context, net).await?;
-            let sent = ledger.run(&key, Body::Transfer(Transfer { to, amount })).await?;
+            let sent = ledger.run(&key, &path, Body::Transfer(Transfer { to, amount })).await?;
             let value = json!({ "to": to.to_string(), "grains": crate::json::grains(amount),
                 "operation": hex::encode(sent.id), "height": sent.receipt.height });
             output.answer(&value, || format!("sent {amount} SYNC to {to} in block {}", sent.receipt.height))

@@ -6,6 +6,7 @@ use crate::{
     ledger::{Ledger, accounted},
     network::{Network, Role},
     output::{Output, table},
+    pulse::Pulse,
     records, session,
 };
 use posync_protocol::{
@@ -26,14 +27,15 @@ impl Status {
         let network = Network::read(net)?;
         session::run(async |context| {
             let ledger = Ledger::open(&context, net).await?;
+            let pulse = Pulse::take(&ledger, &network).await;
             let system: System = ledger.read(System::key()).await?.unwrap_or_default();
             let gateway = match Gateway::connect(&context, net).await {
-                Ok(gateway) => Some(gateway.status().await?),
+                Ok(gateway) => gateway.status().await.ok(),
                 Err(_) => None,
             };
             let seats = read_seats(&ledger, &network).await?;
             let parameters = ledger.parameters();
-            let height = ledger.height().await?;
+            let height = pulse.height;
             let alive = |pid| pid > 0 && Pid::from_raw(pid).is_some_and(|pid| test_kill_process(pid).is_ok());
             let members: Vec<Value> = network
                 .nodes
@@ -44,10 +46,12 @@ impl Status {
                 })
                 .collect();
             let value = json!({ "network_key": network.network_key, "chain": network.chain, "height": height,
-                "round": parameters.round(height), "epoch": parameters.epoch(height),
+                "round": parameters.round(height), "epoch": parameters.epoch(height), "consensus": pulse.to_json(),
                 "system": records::system(&system), "accounted": crate::json::grains(accounted(&system)),
                 "gateway": gateway.as_ref().map(gateway_json), "seats": seats.iter().map(seat_json).collect::<Vec<_>>(), "members": members });
-            output.answer(&value, || to_text(&value, &system, &seats))
+            output.answer(&value, || {
+                format!("network   {}\n{}", pulse.to_text(), to_text(&value, &system, &seats))
+            })
         })
     }
 }

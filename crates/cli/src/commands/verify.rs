@@ -66,7 +66,7 @@ fn read(path: &Path) -> Outcome<Vec<u8>> {
 fn describe(verified: &Verified) -> Value {
     let header = &verified.header;
     let (kind, fields) = match verified.slot.as_ref().map(records::describe) {
-        None => ("nothing", Value::Null),
+        None => (NOTHING, Value::Null),
         Some(None) => ("an index of the ledger", Value::Null),
         Some(Some((kind, fields))) => (kind, fields),
     };
@@ -89,9 +89,15 @@ fn describe(verified: &Verified) -> Value {
     })
 }
 
+/// What is said of a record that is proved to be absent.
+const NOTHING: &str = "nothing";
+
 fn to_text(value: &Value) -> String {
-    let mut lines =
-        vec![format!("proved: this {} is in the state", value["record"].as_str().unwrap_or_default())];
+    let first = match value["record"].as_str().unwrap_or_default() {
+        NOTHING => "proved: the state holds no such record at this height".to_owned(),
+        record => format!("proved: this {record} is in the state"),
+    };
+    let mut lines = vec![first];
     for name in ["account", "chain", "height"] {
         if !value[name].is_null() {
             lines.push(format!("  {name:<16} {}", plain(&value[name])));
@@ -114,6 +120,13 @@ fn plain(value: &Value) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_absence_reads_in_plain_words() {
+        let text = to_text(&json!({ "record": NOTHING, "height": 7, "account": null, "fields": null }));
+        assert!(text.starts_with("proved: the state holds no such record at this height"), "{text}");
+        assert!(text.contains("height           7") && !text.contains("this nothing"), "{text}");
+    }
 
     #[test]
     fn a_wrong_key_is_explained() {

@@ -160,7 +160,8 @@ pub(crate) fn makes(name: &OsStr, path: &Path) -> bool {
     let about = fs::symlink_metadata(path);
     // The last: what a supervisor was killed over while it replaced a file.
     let half_written = name.starts_with(".posync-") && name.ends_with(".part");
-    if half_written || [network::FILE, GENESIS_FILE, network::USER_KEY, LOCK_FILE].contains(&name) {
+    let own = [network::FILE, GENESIS_FILE, network::USER_KEY, network::USER_TURN, LOCK_FILE];
+    if half_written || own.contains(&name) {
         return about.is_ok_and(|about| about.is_file());
     }
     let number = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());

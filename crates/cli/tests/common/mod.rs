@@ -246,6 +246,12 @@ pub(crate) fn end(pid: u32) {
     eventually(10, "a member ends when it is told to", || !runs(pid));
 }
 
+/// Money in an answer: always a string of digits, in grains.
+pub(crate) fn grains(value: &Value) -> u128 {
+    let digits = value.as_str().unwrap_or_else(|| panic!("money is a string of digits, this is {value}"));
+    digits.parse().expect("digits")
+}
+
 /// Sends a signal to a process that the test started.
 pub(crate) fn signal(name: &str, pid: u32) {
     let status = Command::new("kill").arg(format!("-{name}")).arg(pid.to_string()).status();

@@ -31,7 +31,7 @@ pub use cipher::Aes256Gcm;
 pub use places::{HANDSHAKES_MAX, HANDSHAKES_PER_ORIGIN, KEY_CONNECTIONS_MAX};
 
 use bytes::Bytes;
-use commonware_cryptography::ed25519::PrivateKey;
+use commonware_cryptography::{ed25519::PrivateKey, handshake::sake::Error as Handshake};
 use commonware_macros::select;
 use commonware_runtime::{
     Clock, Handle, IoBufs, Listener as _, ListenerOf, Network, Sink, SinkOf, Spawner, Stream, StreamOf,
@@ -85,7 +85,7 @@ pub enum Error {
     #[error("{0} is not a valid key; check the account")]
     Key(Account),
     /// The other end did not prove the expected key.
-    #[error("the peer at {0} did not prove the expected key: {1}; check its account and the service")]
+    #[error("the peer at {address} {why}", address = .0, why = refusal(.1))]
     Handshake(SocketAddr, #[source] sake::Error),
     /// The other end took too long.
     #[error("the handshake with {0} took more than {HANDSHAKE_MS_MAX} ms; the peer is busy or not posync")]
@@ -96,6 +96,26 @@ pub enum Error {
     /// The connection ended or broke a rule.
     #[error("the connection is lost: {0}")]
     Lost(#[source] cups::Error),
+}
+
+/// What a failed handshake means. A listener that finds the caller's clock far off ends the handshake
+/// without a word, and does the same for another account or service.
+fn refusal(reason: &sake::Error) -> String {
+    const HOURS: u64 = HANDSHAKE_SKEW_MS_MAX / 3_600_000;
+    match reason {
+        sake::Error::HandshakeError(Handshake::InvalidTimestamp(theirs, _)) => {
+            format!(
+                "has a clock that is more than {HOURS} h from this machine's: it says {} s since 1970; set \
+                 the wrong one right (compare with `date -u +%s`)",
+                theirs / 1_000
+            )
+        }
+        sake::Error::Frame(_) => format!(
+            "ended the handshake: is this machine's clock right (`date -u`; more than {HOURS} h off is refused)? \
+             If it is, check the peer's account and the service"
+        ),
+        other => format!("did not prove the expected key: {other}; check its account and the service"),
+    }
 }
 
 impl From<cups::Error> for Error {

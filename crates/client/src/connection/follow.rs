@@ -1,21 +1,31 @@
 //! The chain as it grows: certified headers in order, each once, over whatever node answers.
 
-use super::{Connection, Error, unexpected};
+use super::{
+    Connection, Error,
+    pool::{At, Failed},
+    unexpected,
+};
 use crate::{
     light,
     rpc::{self, Call},
 };
+use commonware_macros::select;
 use posync_protocol::{
     block::{BlockBody, Header},
     limits::ASK_ATTEMPTS,
     wire::node::{Answer, Ask},
 };
-use std::collections::VecDeque;
+use std::{collections::VecDeque, pin::pin, time::Duration};
+
+/// Silence after which another node is asked whether it has newer blocks.
+const QUIET: Duration = Duration::from_secs(4);
+/// Such silences after which a node is left all the same.
+const QUIETS_MAX: u32 = 4;
 
 /// Certified headers without end. It connects again by itself and never skips or repeats one.
 pub struct Follow {
     connection: Connection,
-    call: Option<Call<rpc::Node>>,
+    call: Option<(At, Call<rpc::Node>)>,
     ready: VecDeque<Header>,
     last: Option<Header>,
     from: u64,
@@ -34,9 +44,9 @@ impl Follow {
     pub async fn next(&mut self) -> Result<Header, Error> {
         let mut attempt = 0;
         while self.ready.is_empty() {
-            if let Err(error) = self.fill().await {
+            if let Err(failed) = self.fill().await {
                 self.call = None;
-                let error = self.connection.after(error, attempt).await?;
+                let error = self.connection.after(failed, attempt).await?;
                 attempt += 1;
                 if attempt == ASK_ATTEMPTS {
                     return Err(error);
@@ -50,13 +60,19 @@ impl Follow {
         self.last.as_ref().map_or(self.from, |last| last.height + 1)
     }
 
-    async fn fill(&mut self) -> Result<(), Error> {
+    async fn fill(&mut self) -> Result<(), Failed> {
+        let wanted = self.wanted();
         if self.call.is_none() {
-            self.call = Some(self.connection.open(Ask::Follow(self.wanted())).await?);
+            self.call = Some(self.connection.open(Ask::Follow(wanted)).await?);
         }
-        let call = self.call.as_mut().expect("just opened");
-        // A quiet network is no error, a node that says nothing for long is left.
-        match self.connection.within(call.recv()).await? {
+        let (at, call) = self.call.as_mut().expect("just opened");
+        let at = *at;
+        let answer = heard(&self.connection, at, call, wanted).await;
+        answer.and_then(|answer| self.take(answer)).map_err(|error| Failed { at, error })
+    }
+
+    fn take(&mut self, answer: Option<Answer>) -> Result<(), Error> {
+        match answer {
             Some(Answer::Certified(certified)) => {
                 self.connection.light().certified(&certified)?;
                 let first = certified.headers.first().expect("a verified answer has one");
@@ -76,6 +92,29 @@ impl Follow {
             None => Err(Error::Unreachable("the connection ended".into())),
         }
     }
+}
+
+/// The next answer of a followed node. A quiet network is no error; a node that says nothing while
+/// another one has newer blocks, or for long, is left.
+async fn heard(
+    connection: &Connection,
+    at: At,
+    call: &mut Call<rpc::Node>,
+    wanted: u64,
+) -> Result<Option<Answer>, Error> {
+    let mut answer = pin!(call.recv());
+    for _ in 0..QUIETS_MAX {
+        let quiet = connection.sleep(QUIET);
+        select! {
+            answer = answer.as_mut() => return Ok(answer),
+            () = quiet => {},
+        }
+        let seen = if wanted == 0 { connection.floor() } else { wanted - 1 };
+        if connection.is_left_behind(at, seen).await {
+            return Err(Error::Behind { height: seen, floor: connection.floor() });
+        }
+    }
+    Err(Error::Unreachable("no new block in time".into()))
 }
 
 /// Certified headers and their bodies.

@@ -10,22 +10,30 @@
 //!    a node's word and say so.
 //! 2. A node that is lost, late or caught with an answer that does not verify is left for the next,
 //!    and a refusal is asked of a second one; a question is put at most [`ASK_ATTEMPTS`] times.
-//! 3. A proven read is at most [`STALE_BLOCKS_MAX`] blocks behind the newest header seen here.
+//! 3. A proven read is at most [`STALE_BLOCKS_MAX`] blocks behind the newest header seen here, or
+//!    remembered from before ([`Connection::raise_floor`]).
+//! 4. A node at which no block comes for [`STILL`] is compared with a second one, and left if that is ahead.
 //!
 //! It may be cloned and used from many tasks; clones share the connection.
 
+mod error;
 mod follow;
+mod pool;
 
+pub use error::Error;
 pub use follow::{Follow, FollowBodies};
+use pool::{At, Failed, Pool};
 
 use crate::{
     light::{self, Light, SYNC_PROOF_BYTES_MAX, Subject, SyncProof, network_key_bytes},
     rpc::{self, Call, Client},
 };
 use commonware_cryptography::ed25519::PrivateKey;
-use commonware_macros::select;
 use commonware_runtime::{Clock, Network, Spawner};
-use futures::{FutureExt as _, future::BoxFuture};
+use futures::{
+    FutureExt as _,
+    future::{Either, join_all, select as either},
+};
 use posync_protocol::{
     Account, Bounded, Code, Hash, Key, Operation, Record, Slot,
     block::{BlockBody, Header, Receipts},
@@ -37,47 +45,27 @@ use posync_protocol::{
 use rand_core::CryptoRng;
 use std::{
     net::SocketAddr,
+    pin::pin,
     sync::{
-        Arc,
-        atomic::{AtomicU64, AtomicUsize, Ordering},
+        Arc, Mutex,
+        atomic::{AtomicU64, Ordering},
     },
-    time::Duration,
+    time::{Duration, SystemTime},
 };
-use tokio::sync::Mutex;
 
 /// Longest pause between two attempts.
 const PAUSE_MAX: Duration = Duration::from_secs(2);
-
-/// Why a question has no answer.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// No node answered in time.
-    #[error("no node answers, the last one said: {0}; check that the network runs")]
-    Unreachable(String),
-    /// No endpoint was given.
-    #[error("no node is configured; name at least one")]
-    NoEndpoint,
-    /// What the nodes say does not lead to the network key.
-    #[error("a node's answer is not believed: {0}")]
-    NotBelieved(#[from] light::Error),
-    /// The nodes cannot answer it.
-    #[error("the nodes cannot answer: {}", match .0 {
-        Unavailable::Pruned => "the block is older than what they keep",
-        Unavailable::NotYet => "the block is not final yet",
-        Unavailable::Moved => "the state moves too fast",
-        Unavailable::Busy => "they are busy; try later",
-    })]
-    Unavailable(Unavailable),
-    /// The operation is refused.
-    #[error("the ledger refuses the operation, code {}: {}", *.0 as u8, .0.explain())]
-    Refused(Code),
-    /// The operation did not become final before its expiry height.
-    #[error("the operation did not become final before it expired; send it again")]
-    Expired,
-    /// The question is outside its bounds.
-    #[error("the question is too large: {0}")]
-    TooLarge(&'static str),
-}
+/// For how long a node may show no newer block before a second one is asked for its height. The wall
+/// clock decides: a step of it costs or saves one question.
+const STILL: Duration = Duration::from_secs(5);
+/// Blocks by which a node may differ from another one at any moment.
+const APART_BLOCKS_MAX: u64 = 4;
+/// How long a node may take to say its height when all are asked or two are compared.
+const COMPARE: Duration = Duration::from_secs(2);
+/// How much longer the second of two may take.
+const GRACE: Duration = Duration::from_millis(500);
+/// How long a node may take to answer.
+const ANSWER: Duration = Duration::from_millis(ANSWER_MS_MAX);
 
 /// A node: who it is and where.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -106,17 +94,23 @@ pub struct Outcome {
     pub events: Vec<Event>,
 }
 
-type Dial = dyn Fn(Endpoint) -> BoxFuture<'static, Result<Client<rpc::Node>, rpc::Error>> + Send + Sync;
-type Sleep = dyn Fn(Duration) -> BoxFuture<'static, ()> + Send + Sync;
+/// What a node answers when all are asked for their height.
+#[derive(Clone, Debug)]
+pub struct Heard {
+    /// The node.
+    pub endpoint: Endpoint,
+    /// The newest certified header that it proves, or why there is none.
+    pub newest: Result<Header, String>,
+}
 
 struct Inner {
-    endpoints: Vec<Endpoint>,
-    current: AtomicUsize,
-    client: Mutex<Option<Client<rpc::Node>>>,
-    dial: Box<Dial>,
-    sleep: Box<Sleep>,
+    pool: Pool,
+    random: Box<dyn Fn() -> u64 + Send + Sync>,
+    now: Box<dyn Fn() -> SystemTime + Send + Sync>,
     light: Light,
     height: AtomicU64,
+    /// When the height rose, or was compared with another node's.
+    moved: Mutex<Option<SystemTime>>,
 }
 
 /// A connection to a network's nodes.
@@ -124,28 +118,122 @@ struct Inner {
 pub struct Connection(Arc<Inner>);
 
 impl Connection {
-    /// Will ask `endpoints` in turn, beginning with the first, as the holder of `key`.
+    /// Will ask `endpoints` in turn, beginning with any, as the holder of `key`.
     pub fn new<E, N>(context: E, network: N, key: PrivateKey, endpoints: Vec<Endpoint>, light: Light) -> Self
     where
         E: Spawner + Clock + CryptoRng,
         N: Network,
     {
+        let random = Mutex::new(context.child("random"));
+        let random = move || random.lock().expect("no holder of this lock panics").next_u64();
+        let start = random() as usize;
         let (dialing, network) = (Arc::new(context), Arc::new(network));
-        let sleeping = dialing.clone();
+        let (sleeping, clock) = (dialing.clone(), dialing.clone());
         let dial = move |endpoint: Endpoint| {
             let (context, network, key) = (dialing.child("node"), network.clone(), key.clone());
             async move { Client::dial(context, &*network, &key, endpoint.account, endpoint.address).await }
                 .boxed()
         };
+        let sleep = move |pause| sleeping.sleep(pause).boxed();
         Self(Arc::new(Inner {
-            endpoints,
-            current: AtomicUsize::new(0),
-            client: Mutex::new(None),
-            dial: Box::new(dial),
-            sleep: Box::new(move |pause| sleeping.sleep(pause).boxed()),
+            pool: Pool::new(endpoints, start, Box::new(dial), Box::new(sleep)),
+            random: Box::new(random),
+            now: Box::new(move || clock.current()),
             light,
             height: AtomicU64::new(0),
+            moved: Mutex::new(None),
         }))
+    }
+
+    /// Asks the endpoint at `place` first; otherwise any is.
+    #[must_use]
+    pub fn beginning_at(self, place: usize) -> Self {
+        self.0.pool.begin_at(place);
+        self
+    }
+
+    /// What was proved before: no read is believed that is far below `height`.
+    pub fn raise_floor(&self, height: u64) {
+        self.0.height.fetch_max(height, Ordering::AcqRel);
+    }
+
+    /// The newest height that was proved or remembered; 0: none.
+    pub fn floor(&self) -> u64 {
+        self.0.height.load(Ordering::Acquire)
+    }
+
+    /// Random bits, of the runtime.
+    pub(crate) fn random(&self) -> u64 {
+        (self.0.random)()
+    }
+
+    /// Waits.
+    pub(crate) fn sleep(&self, duration: Duration) -> impl Future<Output = ()> + Send + Unpin + use<> {
+        self.0.pool.sleep(duration)
+    }
+
+    /// Asks two nodes for their newest certified header; what is read from now on is not far below the
+    /// newer one. One that is half a second slower than the other is not waited for.
+    ///
+    /// # Errors
+    /// [`Error`], if no node answers.
+    pub async fn compare(&self) -> Result<u64, Error> {
+        let first = self.0.pool.current();
+        let Some(second) = self.0.pool.beside(first) else {
+            return Ok(self.read::<System>(System::key()).await?.header.height);
+        };
+        let (mut here, mut there) = (pin!(self.newest_at(first)), pin!(self.newest_at(second)));
+        let late = |error| Failed { at: At::nowhere(first), error };
+        let (here, there) = match either(here.as_mut(), there.as_mut()).await {
+            Either::Left((Ok(here), _)) => {
+                (Ok(here), self.0.pool.within(GRACE, there).await.ok().and_then(Result::ok))
+            }
+            Either::Left((failed, _)) => (failed, there.await.ok()),
+            Either::Right((Ok(there), _)) => {
+                let here = self.0.pool.within(GRACE, here).await;
+                (here.map_err(late).and_then(|here| here), Some(there))
+            }
+            Either::Right((Err(_), _)) => (here.await, None),
+        };
+        match (here, there) {
+            (Err(_), None) => Ok(self.read::<System>(System::key()).await?.header.height),
+            (Err(failed), Some(_)) => {
+                self.0.pool.leave(failed.at);
+                Ok(self.floor())
+            }
+            (Ok((at, header)), Some(other)) if header.height + APART_BLOCKS_MAX < other.1.height => {
+                self.0.pool.leave(at);
+                Ok(self.floor())
+            }
+            (Ok(_), _) => Ok(self.floor()),
+        }
+    }
+
+    /// Asks every node, at the same time, for its newest certified header.
+    pub async fn survey(&self) -> Vec<Heard> {
+        let places = 0..self.0.pool.len();
+        join_all(places.map(|place| async move {
+            let newest = self.newest_at(place).await;
+            let newest = newest.map(|(_, header)| header).map_err(|failed| failed.error.to_string());
+            Heard { endpoint: self.0.pool.endpoint(place).expect("it is in the list"), newest }
+        }))
+        .await
+    }
+
+    /// The newest certified header of the node at `place`.
+    async fn newest_at(&self, place: usize) -> Result<(At, Header), Failed> {
+        let keys = [System::key()];
+        let ask = Ask::Read(Bounded::new(keys.to_vec()).expect("one"));
+        let judge = |answer| match answer {
+            Answer::Read(read) => {
+                self.0.light.read(&keys, &read)?;
+                let last = read.certified.headers.last().expect("a verified answer has one");
+                self.saw(last.height);
+                Ok(last.clone())
+            }
+            other => unexpected(&other),
+        };
+        self.0.pool.once(place, COMPARE, &ask, &judge).await
     }
 
     /// What is believed in.
@@ -158,7 +246,7 @@ impl Connection {
     /// # Errors
     /// [`Error`].
     pub async fn height(&self) -> Result<u64, Error> {
-        match self.0.height.load(Ordering::Acquire) {
+        match self.floor() {
             0 => Ok(self.read::<System>(System::key()).await?.header.height),
             height => Ok(height),
         }
@@ -187,13 +275,16 @@ impl Connection {
     pub async fn submit(&self, operation: &Operation) -> Result<Hash, Error> {
         let ask = Ask::submit(operation).ok_or(Error::Refused(Code::TooLarge))?;
         let id = operation.id();
-        self.ask(ask, |answer| match answer {
-            Answer::Accepted(accepted) if accepted == id => Ok(id),
-            Answer::Accepted(_) => Err(light::Error::Question.into()),
-            Answer::Refused(code) => Err(Error::Refused(code)),
-            other => unexpected(&other),
-        })
-        .await
+        self.ask(ask, |answer| accepted(id, answer)).await
+    }
+
+    /// Gives an operation to one node: the `turn`-th after the current one.
+    pub(crate) async fn submit_at(&self, turn: usize, operation: &Operation) -> Result<(), Error> {
+        let ask = Ask::submit(operation).ok_or(Error::Refused(Code::TooLarge))?;
+        let place = (self.0.pool.current() + turn) % self.0.pool.len().max(1);
+        let id = operation.id();
+        let given = self.0.pool.once(place, COMPARE, &ask, &|answer| accepted(id, answer)).await;
+        given.map(drop).map_err(|failed| failed.error)
     }
 
     /// What became of an operation, checked against its block; `None` if it is not final yet, after
@@ -269,7 +360,7 @@ impl Connection {
                 return Ok(proof);
             }
             // Its block has no certificate of its own; a later one will.
-            (self.0.sleep)(Duration::from_millis(ASK_PAUSE_MS)).await;
+            self.sleep(Duration::from_millis(ASK_PAUSE_MS)).await;
         }
         Err(Error::Unavailable(Unavailable::Moved))
     }
@@ -312,28 +403,32 @@ impl Connection {
         for attempt in 0..ASK_ATTEMPTS {
             match self.outcome_once(&header).await {
                 Ok(value) => return Ok(Proved { header, value }),
-                Err(error) => last = self.after(error, attempt).await?,
+                Err(failed) => last = self.after(failed, attempt).await?,
             }
         }
         Err(last)
     }
 
-    async fn outcome_once(&self, header: &Header) -> Result<Outcome, Error> {
-        let mut call = self.open(Ask::Events(header.height)).await?;
+    async fn outcome_once(&self, header: &Header) -> Result<Outcome, Failed> {
+        let (at, mut call) = self.open(Ask::Events(header.height)).await?;
         let mut events = Vec::new();
-        loop {
-            match self.within(call.recv()).await? {
-                Some(Answer::Events(part)) => {
-                    Light::receipts(header, &part.receipts)?;
-                    events.extend(part.events.into_inner());
-                    if part.last {
-                        return Ok(Outcome { receipts: part.receipts, events });
+        let parts = async {
+            loop {
+                match self.within(call.recv()).await? {
+                    Some(Answer::Events(part)) => {
+                        Light::receipts(header, &part.receipts)?;
+                        events.extend(part.events.into_inner());
+                        if part.last {
+                            return Ok(part.receipts);
+                        }
                     }
+                    Some(other) => return unexpected(&other),
+                    None => return Err(Error::Unreachable("the connection ended".into())),
                 }
-                Some(other) => return unexpected(&other),
-                None => return Err(Error::Unreachable("the connection ended".into())),
             }
-        }
+        };
+        let receipts = parts.await.map_err(|error| Failed { at, error })?;
+        Ok(Outcome { receipts, events })
     }
 
     /// Certified headers from `from` on (0: from the newest), one after the other, without end.
@@ -348,59 +443,98 @@ impl Connection {
 
     async fn proven(&self, keys: &[Key]) -> Result<Read, Error> {
         let asked = Bounded::<Key, READ_KEYS_MAX>::new(keys.to_vec());
-        let asked = asked.ok_or(Error::TooLarge("a read names at most 64 records"))?;
-        self.ask(Ask::Read(asked), |answer| match answer {
+        let ask = Ask::Read(asked.ok_or(Error::TooLarge("a read names at most 64 records"))?);
+        let judge = |answer| match answer {
             Answer::Read(read) => {
                 self.0.light.read(keys, &read)?;
                 let (first, last) = (read.certified.headers.first(), read.certified.headers.last());
                 let (first, last) = first.zip(last).expect("a verified answer has one");
-                if first.height + STALE_BLOCKS_MAX < self.0.height.load(Ordering::Acquire) {
-                    return Err(Error::Unavailable(Unavailable::Moved));
+                let floor = self.floor();
+                if first.height + STALE_BLOCKS_MAX < floor {
+                    return Err(Error::Behind { height: first.height, floor });
                 }
-                self.saw(last.height);
-                Ok(read)
+                let height = last.height;
+                self.saw(height);
+                Ok((height, read))
             }
             other => unexpected(&other),
-        })
-        .await
+        };
+        for _ in 0..self.0.pool.len() {
+            let (at, (height, read)) = self.ask_at(&ask, &judge).await?;
+            if !self.stands_still(at, height).await {
+                return Ok(read);
+            }
+            self.0.pool.leave(at);
+        }
+        Ok(self.ask_at(&ask, &judge).await?.1.1)
+    }
+
+    /// Whether a node that shows `height` stands still while another one goes on.
+    async fn stands_still(&self, at: At, height: u64) -> bool {
+        let now = (self.0.now)();
+        let is_due = {
+            let mut moved = self.0.moved.lock().expect("no holder of this lock panics");
+            let since = *moved.get_or_insert(now);
+            let is_due = now.duration_since(since).map_or(true, |still| still >= STILL);
+            if is_due {
+                *moved = Some(now);
+            }
+            is_due
+        };
+        is_due && self.is_left_behind(at, height).await
+    }
+
+    /// Whether another node than the one at `at` proves a block that is well above `height`.
+    pub(super) async fn is_left_behind(&self, at: At, height: u64) -> bool {
+        let Some(other) = self.0.pool.beside(at.place) else { return false };
+        let ahead = self.newest_at(other).await;
+        ahead.is_ok_and(|(_, header)| height + APART_BLOCKS_MAX < header.height)
     }
 
     /// Notes a certified height.
     pub(crate) fn saw(&self, height: u64) {
-        self.0.height.fetch_max(height, Ordering::AcqRel);
+        if self.0.height.fetch_max(height, Ordering::AcqRel) < height {
+            let now = (self.0.now)();
+            *self.0.moved.lock().expect("no holder of this lock panics") = Some(now);
+        }
     }
 
     /// Puts a question until `judge` accepts an answer, or there is no point in asking again.
-    async fn ask<T>(&self, ask: Ask, judge: impl Fn(Answer) -> Result<T, Error>) -> Result<T, Error> {
+    async fn ask<T>(&self, ask: Ask, judge: impl Fn(Answer) -> Result<T, Error> + Sync) -> Result<T, Error> {
+        Ok(self.ask_at(&ask, &judge).await?.1)
+    }
+
+    async fn ask_at<T>(
+        &self,
+        ask: &Ask,
+        judge: &(impl Fn(Answer) -> Result<T, Error> + Sync),
+    ) -> Result<(At, T), Error> {
         let mut last = Error::NoEndpoint;
         for attempt in 0..ASK_ATTEMPTS {
-            let asked = async {
-                let client = self.client().await?;
-                let answer = self.within(client.call(ask.clone())).await?;
-                judge(answer.map_err(|error| Error::Unreachable(error.to_string()))?)
-            };
-            match asked.await {
-                Ok(value) => return Ok(value),
-                Err(error) => last = self.after(error, attempt).await?,
+            match self.0.pool.ask(ANSWER, ask, judge).await {
+                Ok(answered) => return Ok(answered),
+                Err(failed) => last = self.after(failed, attempt).await?,
             }
         }
         Err(last)
     }
 
     /// Opens a call for several answers.
-    pub(crate) async fn open(&self, ask: Ask) -> Result<Call<rpc::Node>, Error> {
-        let client = self.client().await?;
-        client.open(ask).await.map_err(|error| Error::Unreachable(error.to_string()))
+    pub(crate) async fn open(&self, ask: Ask) -> Result<(At, Call<rpc::Node>), Failed> {
+        let (at, client) = self.0.pool.connected().await?;
+        let call = client.open(ask).await.map_err(|error| Error::Unreachable(error.to_string()));
+        call.map(|call| (at, call)).map_err(|error| Failed { at, error })
     }
 
     /// What to do after a failed attempt: give up with the error, or leave the node and pause.
     ///
     /// # Errors
     /// The error, when asking again cannot help.
-    pub(crate) async fn after(&self, error: Error, attempt: u32) -> Result<Error, Error> {
-        let nodes = self.0.endpoints.len() as u32;
+    pub(crate) async fn after(&self, failed: Failed, attempt: u32) -> Result<Error, Error> {
+        let nodes = self.0.pool.len() as u32;
+        let Failed { at, error } = failed;
         let give_up = match error {
-            Error::Unreachable(_) | Error::NotBelieved(_) => false,
+            Error::Unreachable(_) | Error::NotBelieved(_) | Error::Behind { .. } => false,
             Error::Unavailable(Unavailable::Moved | Unavailable::Busy) if attempt.is_multiple_of(2) => {
                 return self.pause(error, attempt).await;
             }
@@ -415,43 +549,31 @@ impl Connection {
         if give_up {
             return Err(error);
         }
-        self.leave().await;
+        self.0.pool.leave(at);
         self.pause(error, attempt).await
     }
 
     async fn pause(&self, error: Error, attempt: u32) -> Result<Error, Error> {
         if attempt + 1 < ASK_ATTEMPTS {
             let pause = Duration::from_millis(ASK_PAUSE_MS) * 2_u32.saturating_pow(attempt);
-            (self.0.sleep)(pause.min(PAUSE_MAX)).await;
+            self.sleep(pause.min(PAUSE_MAX)).await;
         }
         Ok(error)
     }
 
     /// Waits for an answer no longer than a node may take.
     pub(crate) async fn within<T>(&self, work: impl Future<Output = T>) -> Result<T, Error> {
-        let limit = (self.0.sleep)(Duration::from_millis(ANSWER_MS_MAX));
-        select! {
-            done = work => Ok(done),
-            () = limit => Err(Error::Unreachable("no answer in time".into())),
-        }
+        self.0.pool.within(ANSWER, work).await
     }
+}
 
-    async fn client(&self) -> Result<Client<rpc::Node>, Error> {
-        let mut client = self.0.client.lock().await;
-        if let Some(open) = client.as_ref().filter(|client| !client.is_gone()) {
-            return Ok(open.clone());
-        }
-        let place = self.0.current.load(Ordering::Relaxed) % self.0.endpoints.len().max(1);
-        let endpoint = self.0.endpoints.get(place).ok_or(Error::NoEndpoint)?;
-        let open = (self.0.dial)(*endpoint).await.map_err(|error| Error::Unreachable(error.to_string()))?;
-        *client = Some(open.clone());
-        Ok(open)
-    }
-
-    /// Leaves the current node for the next one.
-    pub(crate) async fn leave(&self) {
-        *self.0.client.lock().await = None;
-        self.0.current.fetch_add(1, Ordering::Relaxed);
+/// Whether an answer says that the operation with that id was taken.
+fn accepted(id: Hash, answer: Answer) -> Result<Hash, Error> {
+    match answer {
+        Answer::Accepted(accepted) if accepted == id => Ok(id),
+        Answer::Accepted(_) => Err(light::Error::Question.into()),
+        Answer::Refused(code) => Err(Error::Refused(code)),
+        other => unexpected(&other),
     }
 }
 

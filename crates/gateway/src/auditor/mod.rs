@@ -68,6 +68,8 @@ impl Config {
             key,
             partition,
             nodes: self.nodes.clone(),
+            // Each group of accounts has partitions of its own; its node stands beside it.
+            keeps_floor: false,
             chain: self.chain,
             network_key: self.network_key,
             parameters: self.parameters,

@@ -44,7 +44,9 @@ impl Seat {
         let (key, chain) = (config.key.clone(), config.chain);
         let (dialing, light) = (context.child("seat"), Light::new(chain, config.network_key));
         let nodes = config.nodes.clone();
+        // The seat's own node is the first: it knows first what is final.
         let connection = Connection::new(dialing, Shared(network.clone()), key.clone(), nodes, light);
+        let connection = connection.beginning_at(0);
         let submitter = Submitter::new(connection.clone(), key.clone(), config.parameters);
         let ledger = Ledger::new(connection, submitter);
         let account = Account::of(&key.public_key());

@@ -1,0 +1,155 @@
+//! Whether blocks come: which authorities answer, what they prove, and since when nothing is new.
+
+use crate::{
+    ledger::Ledger,
+    network::{Network, Role},
+};
+use serde_json::{Value, json};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// Blocks that may be late before that is said, and the least time that is.
+const LATE_BLOCKS: u64 = 20;
+const LATE_MS_MIN: u64 = 10_000;
+/// Blocks by which an authority may be behind the newest and still keep up.
+const BEHIND_BLOCKS_MAX: u64 = 16;
+
+/// An authority, as asked a moment ago.
+struct Authority {
+    name: String,
+    /// The newest block that it proves, or why there is none.
+    newest: Result<u64, String>,
+}
+
+/// The state of the network, from the outside.
+pub(crate) struct Pulse {
+    /// The newest proved height; 0: none.
+    pub(crate) height: u64,
+    /// Since the newest block's own time, by this machine's clock.
+    age_ms: Option<u64>,
+    late_ms: u64,
+    authorities: Vec<Authority>,
+}
+
+impl Pulse {
+    /// Asks every authority.
+    pub(crate) async fn take(ledger: &Ledger, network: &Network) -> Self {
+        let heard = ledger.survey().await;
+        let newest = heard.iter().filter_map(|heard| heard.newest.as_ref().ok());
+        let newest = newest.max_by_key(|header| header.height);
+        let (height, time_ms) = newest.map_or((0, None), |header| (header.height, Some(header.time_ms)));
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
+        let now = u64::try_from(now).unwrap_or(u64::MAX);
+        let authorities = network.members(Role::Authority).zip(heard).map(|(member, heard)| {
+            let newest = heard.newest.map(|header| header.height);
+            Authority { name: member.name.clone(), newest }
+        });
+        let late_ms = (ledger.parameters().block_ms * LATE_BLOCKS).max(LATE_MS_MIN);
+        let age_ms = time_ms.map(|time_ms| now.saturating_sub(time_ms));
+        Self { height, age_ms, late_ms, authorities: authorities.collect() }
+    }
+
+    /// Authorities that answer and keep up.
+    fn answering(&self) -> usize {
+        let keeps_up = |height: &u64| height + BEHIND_BLOCKS_MAX >= self.height;
+        self.authorities.iter().filter(|one| one.newest.as_ref().is_ok_and(keeps_up)).count()
+    }
+
+    /// How many must agree on a block: all but a third that may be faulty.
+    fn needed(&self) -> usize {
+        let all = self.authorities.len();
+        all - all.saturating_sub(1) / 3
+    }
+
+    fn has_quorum(&self) -> bool {
+        self.answering() >= self.needed()
+    }
+
+    /// Whether no block came for longer than it should.
+    fn is_late(&self) -> bool {
+        self.age_ms.is_none_or(|age| age > self.late_ms)
+    }
+
+    const fn state(&self, is_late: bool, has_quorum: bool) -> &'static str {
+        match (is_late, has_quorum) {
+            (false, true) => "running",
+            (_, false) => "no quorum",
+            (true, true) => "no blocks",
+        }
+    }
+
+    pub(crate) fn to_json(&self) -> Value {
+        let authorities: Vec<Value> = self
+            .authorities
+            .iter()
+            .map(|one| {
+                json!({ "name": one.name, "answers": one.newest.is_ok(), "height": one.newest.as_ref().ok(),
+                    "why": one.newest.as_ref().err() })
+            })
+            .collect();
+        json!({ "state": self.state(self.is_late(), self.has_quorum()), "quorum": self.has_quorum(),
+            "answering": self.answering(), "needed": self.needed(),
+            "seconds_since_block": self.age_ms.map(|age| age / 1_000), "authorities": authorities })
+    }
+
+    pub(crate) fn to_text(&self) -> String {
+        let (answering, needed, all) = (self.answering(), self.needed(), self.authorities.len());
+        let age = self.age_ms.map_or_else(
+            || "no block is proved".to_owned(),
+            |age| format!("the newest block is {} s old", age / 1_000),
+        );
+        let text = match self.state(self.is_late(), self.has_quorum()) {
+            "no quorum" => format!(
+                "NO QUORUM: {answering} of {all} authorities answer and keep up, {needed} are needed; {age}. \
+                 Nothing becomes final until more are back"
+            ),
+            "no blocks" => format!(
+                "NO BLOCKS: {age}, though {answering} of {all} authorities answer; look at their logs, and \
+                 whether this machine's clock is right"
+            ),
+            _ => format!("{answering} of {all} authorities answer, {age}"),
+        };
+        let silent = self.authorities.iter().filter_map(|one| {
+            let why = one.newest.as_ref().err()?;
+            Some(format!("\n          {} does not answer: {why}", one.name))
+        });
+        text + &silent.collect::<String>()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pulse(newest: &[Option<u64>], age_ms: u64) -> Pulse {
+        let authority = |(place, newest): (usize, &Option<u64>)| Authority {
+            name: format!("authority-{place}"),
+            newest: newest.ok_or_else(|| "it hangs".to_owned()),
+        };
+        let authorities = newest.iter().enumerate().map(authority).collect();
+        Pulse { height: 100, age_ms: Some(age_ms), late_ms: 10_000, authorities }
+    }
+
+    #[test]
+    fn the_state_of_consensus_is_said_plainly() {
+        let (up, behind, gone) = (Some(100), Some(50), None);
+        let table = [
+            (vec![up, up, up, up], 200, "running", 4, 3),
+            (vec![up, up, up, gone], 200, "running", 3, 3),
+            (vec![up, up, gone, gone], 200, "no quorum", 2, 3),
+            (vec![up, up, behind, gone], 90_000, "no quorum", 2, 3),
+            (vec![up, up, up, up], 90_000, "no blocks", 4, 3),
+            (vec![up, up, up, up, gone], 200, "running", 4, 4),
+            (vec![up, up, up, gone, gone], 200, "no quorum", 3, 4),
+        ];
+        for (newest, age_ms, state, answering, needed) in table {
+            let pulse = pulse(&newest, age_ms);
+            let json = pulse.to_json();
+            assert_eq!(json["state"], state, "{newest:?} {age_ms}");
+            assert_eq!((pulse.answering(), pulse.needed()), (answering, needed), "{newest:?}");
+            let text = pulse.to_text();
+            assert_eq!(text.contains("NO QUORUM"), state == "no quorum", "{text}");
+            assert_eq!(text.contains("it hangs"), newest.contains(&gone), "{text}");
+            assert!(text.contains(&format!("{} s old", age_ms / 1_000)), "{text}");
+        }
+    }
+}

@@ -1,0 +1,67 @@
+//! Why a question has no answer, and what is known of an operation then.
+
+use crate::light;
+use posync_protocol::{Code, Hash, wire::node::Unavailable};
+
+/// Why a question has no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// No node answered in time.
+    #[error("no node answers, the last one said: {0}; check that the network runs")]
+    Unreachable(String),
+    /// No endpoint was given.
+    #[error("no node is configured; name at least one")]
+    NoEndpoint,
+    /// What the nodes say does not lead to the network key.
+    #[error("a node's answer is not believed: {0}")]
+    NotBelieved(#[from] light::Error),
+    /// The nodes cannot answer it.
+    #[error("the nodes cannot answer: {}", match .0 {
+        Unavailable::Pruned => "the block is older than what they keep",
+        Unavailable::NotYet => "the block is not final yet",
+        Unavailable::Moved => "the state moves too fast",
+        Unavailable::Busy => "they are busy; try later",
+    })]
+    Unavailable(Unavailable),
+    /// The operation is refused.
+    #[error("the ledger refuses the operation, code {}: {}", *.0 as u8, .0.explain())]
+    Refused(Code),
+    /// The operation did not become final before its expiry height, and never will.
+    #[error("the operation did not become final before it expired, and never will; send it again")]
+    Expired,
+    /// The nodes show a state that is older than what was proved before.
+    #[error(
+        "the nodes show block {height}, but block {floor} was proved before; they are catching up, or hold \
+         back: wait, or ask other nodes"
+    )]
+    Behind {
+        /// What is shown.
+        height: u64,
+        /// What was proved.
+        floor: u64,
+    },
+    /// An operation was given to the network, and what became of it is not proved.
+    #[error(
+        "operation {} was given to the network, but what became of it is not proved: {why}; it may still \
+         happen until block {expires} is final. Do not send it again before: it has nonce {nonce}, and while \
+         the account's next nonce is {nonce} at a block above {expires}, it never happened", hex(.id)
+    )]
+    Undecided {
+        /// Of the last bytes that were signed for it.
+        id: Hash,
+        /// Its nonce.
+        nonce: u64,
+        /// The last block that may hold it.
+        expires: u64,
+        /// Why nothing is proved.
+        why: String,
+    },
+    /// The question is outside its bounds.
+    #[error("the question is too large: {0}")]
+    TooLarge(&'static str),
+}
+
+/// A hash in hex.
+fn hex(hash: &Hash) -> String {
+    hash.iter().map(|byte| format!("{byte:02x}")).collect()
+}

@@ -1,0 +1,243 @@
+//! Which node is asked: one at a time, a second one when the first is slow, none of them trusted.
+//!
+//! ```text
+//!   ask ──► current ──(silent for HEDGE)──► the next best beside it ──► the first good answer counts
+//!              ✕ lost, late, behind, or not believed: strike, the next best becomes current
+//! ```
+//!
+//! Invariants
+//! 1. A node is left by whoever failed at it, once: of many tasks that fail together one moves on, and a
+//!    connection that another made since is kept.
+//! 2. Dialling one node holds up nobody who asks another.
+//! 3. Nodes with fewer failures in a row are asked first; an answer that counts clears them.
+
+use super::{Endpoint, Error};
+use crate::rpc::{self, Client};
+use commonware_macros::select;
+use futures::future::{BoxFuture, Either, select as either};
+use posync_protocol::wire::node::{Answer, Ask};
+use std::{
+    pin::pin,
+    sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering},
+    time::Duration,
+};
+use tokio::sync::Mutex;
+
+pub(super) type Dial =
+    dyn Fn(Endpoint) -> BoxFuture<'static, Result<Client<rpc::Node>, rpc::Error>> + Send + Sync;
+pub(super) type Sleep = dyn Fn(Duration) -> BoxFuture<'static, ()> + Send + Sync;
+
+/// How long a node may be silent before a second one is asked beside it.
+const HEDGE: Duration = Duration::from_secs(1);
+
+/// Which connection to which node was asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct At {
+    /// The node's place in the list.
+    pub(super) place: usize,
+    /// The connection; 0: there was none.
+    generation: u64,
+}
+
+impl At {
+    /// The node at `place`, over no connection that is known.
+    pub(super) const fn nowhere(place: usize) -> Self {
+        Self { place, generation: 0 }
+    }
+}
+
+/// A question that failed, and where.
+#[derive(Debug)]
+pub(crate) struct Failed {
+    pub(super) at: At,
+    pub(super) error: Error,
+}
+
+struct Open {
+    generation: u64,
+    client: Client<rpc::Node>,
+}
+
+struct Node {
+    endpoint: Endpoint,
+    open: Mutex<Option<Open>>,
+    /// Failures since the last answer that counted.
+    strikes: AtomicU32,
+}
+
+/// The nodes, and which of them is asked.
+pub(super) struct Pool {
+    nodes: Vec<Node>,
+    current: AtomicUsize,
+    generations: AtomicU64,
+    dial: Box<Dial>,
+    sleep: Box<Sleep>,
+}
+
+impl Pool {
+    /// Begins at the endpoint at `start`, modulo their number.
+    pub(super) fn new(endpoints: Vec<Endpoint>, start: usize, dial: Box<Dial>, sleep: Box<Sleep>) -> Self {
+        let node = |endpoint| Node { endpoint, open: Mutex::new(None), strikes: AtomicU32::new(0) };
+        let current = AtomicUsize::new(start % endpoints.len().max(1));
+        let nodes = endpoints.into_iter().map(node).collect();
+        Self { nodes, current, generations: AtomicU64::new(0), dial, sleep }
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.nodes.len()
+    }
+
+    pub(super) fn endpoint(&self, place: usize) -> Option<Endpoint> {
+        self.nodes.get(place).map(|node| node.endpoint)
+    }
+
+    pub(super) fn current(&self) -> usize {
+        self.current.load(Ordering::Acquire)
+    }
+
+    /// Asks the endpoint at `place` first from now on.
+    pub(super) fn begin_at(&self, place: usize) {
+        self.current.store(place % self.nodes.len().max(1), Ordering::Release);
+    }
+
+    pub(super) fn sleep(&self, duration: Duration) -> BoxFuture<'static, ()> {
+        (self.sleep)(duration)
+    }
+
+    /// The best node beside the one at `place`: fewest strikes, then the next in the list.
+    pub(super) fn beside(&self, place: usize) -> Option<usize> {
+        let count = self.nodes.len();
+        let others = (1..count).map(|step| (place + step) % count);
+        others.min_by_key(|other| self.nodes[*other].strikes.load(Ordering::Relaxed))
+    }
+
+    /// An open connection to the node at `place`.
+    pub(super) async fn client(&self, place: usize) -> Result<(At, Client<rpc::Node>), Failed> {
+        let nobody = At::nowhere(place);
+        let failed = |error| Failed { at: nobody, error };
+        let node = self.nodes.get(place).ok_or_else(|| failed(Error::NoEndpoint))?;
+        let mut held = node.open.lock().await;
+        if let Some(open) = held.as_ref().filter(|open| !open.client.is_gone()) {
+            return Ok((At { place, generation: open.generation }, open.client.clone()));
+        }
+        let client = (self.dial)(node.endpoint).await;
+        let client = client.map_err(|error| failed(Error::Unreachable(error.to_string())))?;
+        let generation = self.generations.fetch_add(1, Ordering::Relaxed) + 1;
+        *held = Some(Open { generation, client: client.clone() });
+        Ok((At { place, generation }, client))
+    }
+
+    /// Leaves a node for the next best one, unless somebody did already.
+    pub(super) fn leave(&self, at: At) {
+        let Some(node) = self.nodes.get(at.place) else { return };
+        node.strikes.fetch_add(1, Ordering::Relaxed);
+        // Held: somebody dials it anew.
+        if let Ok(mut held) = node.open.try_lock()
+            && held.as_ref().is_some_and(|open| open.generation == at.generation)
+        {
+            *held = None;
+        }
+        if let Some(next) = self.beside(at.place) {
+            let _ = self.current.compare_exchange(at.place, next, Ordering::AcqRel, Ordering::Acquire);
+        }
+    }
+
+    /// The node's answer counts.
+    fn clear(&self, at: At) {
+        if let Some(node) = self.nodes.get(at.place) {
+            node.strikes.store(0, Ordering::Relaxed);
+        }
+    }
+
+    /// What `work` gives within `limit`.
+    pub(super) async fn within<T>(&self, limit: Duration, work: impl Future<Output = T>) -> Result<T, Error> {
+        let limit = self.sleep(limit);
+        select! {
+            done = work => Ok(done),
+            () = limit => Err(Error::Unreachable("no answer in time".into())),
+        }
+    }
+
+    /// Puts a question to the node at `place`, once, and judges its answer.
+    pub(super) async fn once<T>(
+        &self,
+        place: usize,
+        limit: Duration,
+        ask: &Ask,
+        judge: &(impl Fn(Answer) -> Result<T, Error> + Sync),
+    ) -> Result<(At, T), Failed> {
+        let generation = AtomicU64::new(0);
+        let asked = async {
+            let (at, client) = self.client(place).await?;
+            generation.store(at.generation, Ordering::Relaxed);
+            let answer =
+                client.call(ask.clone()).await.map_err(|error| Error::Unreachable(error.to_string()));
+            match answer.and_then(judge) {
+                Ok(value) => Ok((at, value)),
+                Err(error) => Err(Failed { at, error }),
+            }
+        };
+        let asked = self.within(limit, asked).await;
+        let silent = At { place, generation: generation.load(Ordering::Relaxed) };
+        let asked = asked.map_err(|error| Failed { at: silent, error })?;
+        let (at, value) = asked?;
+        self.clear(at);
+        Ok((at, value))
+    }
+
+    /// Runs `work` at the current node, and at the next best one too if that is silent for `patience`;
+    /// the first that succeeds counts, and a silent one is left for it.
+    pub(super) async fn hedged<T, F>(
+        &self,
+        patience: Duration,
+        work: impl Fn(usize) -> F,
+    ) -> Result<(At, T), Failed>
+    where
+        F: Future<Output = Result<(At, T), Failed>>,
+    {
+        let first = self.current();
+        let mut asked = pin!(work(first));
+        let late = self.sleep(patience);
+        let other = match either(asked.as_mut(), late).await {
+            Either::Left((done, _)) => return done,
+            Either::Right(_) => self.beside(first),
+        };
+        let Some(other) = other else { return asked.await };
+        let mut second = pin!(work(other));
+        match either(asked.as_mut(), second.as_mut()).await {
+            Either::Left((Ok(done), _)) => Ok(done),
+            Either::Right((Ok(done), _)) => {
+                self.leave(At::nowhere(first));
+                Ok(done)
+            }
+            Either::Left((Err(failed), _)) => {
+                self.leave(failed.at);
+                second.await
+            }
+            Either::Right((Err(failed), _)) => {
+                self.leave(failed.at);
+                asked.await
+            }
+        }
+    }
+
+    /// A connection to the current node, or to the next best one if that is slow.
+    pub(super) async fn connected(&self) -> Result<(At, Client<rpc::Node>), Failed> {
+        self.hedged(HEDGE, |place| self.client(place)).await
+    }
+
+    /// A question, asked of a second node beside a slow one.
+    pub(super) async fn ask<T>(
+        &self,
+        limit: Duration,
+        ask: &Ask,
+        judge: &(impl Fn(Answer) -> Result<T, Error> + Sync),
+    ) -> Result<(At, T), Failed> {
+        // A node holds a question about a receipt by its rules: only beyond that it is slow.
+        let patience = match ask {
+            Ask::Receipt(_) => HEDGE + Duration::from_millis(posync_protocol::limits::RECEIPT_WAIT_MS),
+            _ => HEDGE,
+        };
+        self.hedged(patience, |place| self.once(place, limit, ask, judge)).await
+    }
+}

@@ -1,0 +1,366 @@
+//! A client never pays twice and never counts one payment twice, whatever a node says: four authorities,
+//! real channels, and nodes between that lie, forget, withhold or hang.
+
+#[allow(dead_code, reason = "each test file uses its part of what they share")]
+mod common;
+
+use common::{Network4, Serve, World};
+use commonware_codec::{Copying, DecodeExt as _};
+use commonware_cryptography::{Signer as _, ed25519::PrivateKey};
+use commonware_runtime::{
+    Clock as _, Listener as _, Network as _, Runner as _, Spawner as _, Supervisor as _, deterministic,
+};
+use posync_client::{
+    account::{Final, Submitter},
+    channel::Listen,
+    connection::{Connection, Endpoint, Error},
+    light::Light,
+    rpc::{self, Incoming, Server, Service as _},
+};
+use posync_node::serve::{Serving, simulated};
+use posync_protocol::{
+    Account, Amount, Body, Code, Operation,
+    limits::{Parameters, STALE_BLOCKS_MAX},
+    operation::Transfer,
+    record::{AccountState, System},
+    wire::node::{Answer, Ask, Unavailable},
+};
+use std::{
+    collections::BTreeSet,
+    net::SocketAddr,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+fn key(seed: u64) -> PrivateKey {
+    PrivateKey::from_seed(seed)
+}
+
+fn account(seed: u64) -> Account {
+    Account::of(&key(seed).public_key())
+}
+
+fn address(index: usize, start: u64) -> SocketAddr {
+    SocketAddr::from(([10, 0, index as u8, 1], 7_000 + start as u16))
+}
+
+fn serve() -> Option<Serve> {
+    Some(Box::new(|context, node, index, start| {
+        let serving = Serving { key: node.key.clone(), address: address(index, start) };
+        simulated(context.child("sockets"), serving)
+    }))
+}
+
+fn endpoints(network: &Network4) -> Vec<Endpoint> {
+    let endpoint = |(index, node): (usize, &posync_node::run::SimNode)| Endpoint {
+        account: Account::of(&node.key.public_key()),
+        address: address(index, index as u64 + 1),
+    };
+    network.nodes.iter().enumerate().map(endpoint).collect()
+}
+
+fn connect(world: &World, endpoints: Vec<Endpoint>) -> Connection {
+    let (context, network) = (world.context.child("client"), world.context.child("network"));
+    let genesis = &world.network.genesis;
+    let light = Light::new(genesis.chain(), genesis.network_key());
+    Connection::new(context, network, key(77), endpoints, light).beginning_at(0)
+}
+
+async fn world(context: &deterministic::Context) -> World {
+    let accounts = vec![(account(1), Amount::sync(1_000)), (account(2), Amount::sync(1))];
+    let network = Network4::deal(4, Parameters::LOCAL, accounts);
+    let world = World::start_serving(context.child("world"), network, serve()).await;
+    world.reach(2).await;
+    world
+}
+
+fn run<F: Future<Output = ()>>(test: impl FnOnce(deterministic::Context) -> F) {
+    let config = deterministic::Config::new().with_seed(5).with_timeout(Some(Duration::from_secs(600)));
+    deterministic::Runner::new(config).start(test);
+}
+
+fn pay(to: u64, amount: u64) -> Body {
+    Body::Transfer(Transfer { to: account(to), amount: Amount::sync(amount) })
+}
+
+/// What two honest nodes prove of an account, when everything that waits had time to stand in a block.
+async fn later(world: &World, seed: u64) -> AccountState {
+    let connection = connect(world, endpoints(&world.network));
+    let height = connection.height().await.expect("answers");
+    world.reach(height + 24).await;
+    let state = connection.read(AccountState::key(&account(seed))).await.expect("answers");
+    state.value.unwrap_or_default()
+}
+
+/// What a node between a client and an honest one does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Way {
+    /// Passes an operation on, says that its nonce is used, and knows no receipt.
+    SaysOld,
+    /// Passes an operation on, refuses it, and knows no receipt.
+    SaysNo,
+    /// Passes an operation on and is lost before it answers.
+    Lost,
+    /// Has a state and no block before it: it takes an operation once another one is final.
+    Synced,
+    /// Gives every answer to a read as it gave the first.
+    Withholds,
+}
+
+/// Answers for a [`Way`]; `None`: the call ends without one.
+async fn twist(
+    way: Way,
+    ask: Ask,
+    behind: &rpc::Client<rpc::Node>,
+    first: &Mutex<Option<Answer>>,
+    context: &deterministic::Context,
+) -> Option<Answer> {
+    if way == Way::Synced && matches!(ask, Ask::Submit(_)) {
+        // As a node does that begins with a state in which the operation stands already.
+        context.sleep(Duration::from_secs(2)).await;
+        return Some(Answer::Refused(Code::NonceOld));
+    }
+    let answer = behind.call(ask.clone()).await.ok();
+    match (way, &ask) {
+        (Way::SaysOld, Ask::Submit(_)) => Some(Answer::Refused(Code::NonceOld)),
+        (Way::SaysNo, Ask::Submit(_)) => Some(Answer::Refused(Code::Balance)),
+        (Way::Lost, Ask::Submit(_)) => None,
+        (Way::SaysOld | Way::SaysNo | Way::Lost | Way::Synced, Ask::Receipt(_)) => {
+            Some(Answer::Receipt(None))
+        }
+        (Way::Synced, Ask::Header(_) | Ask::Body(_) | Ask::Events(_)) => {
+            Some(Answer::Unavailable(Unavailable::Pruned))
+        }
+        (Way::Withholds, Ask::Read(_)) => {
+            let mut first = first.lock().expect("not poisoned");
+            Some(first.get_or_insert(answer?).clone())
+        }
+        _ => answer,
+    }
+}
+
+/// A node that is one of these, in front of an honest one.
+async fn between(world: &World, way: Way, seed: u64) -> Endpoint {
+    let honest = endpoints(&world.network)[0];
+    let network = world.context.child("network");
+    let own = key(seed);
+    let behind = world.context.child("behind");
+    let behind = rpc::Client::<rpc::Node>::dial(behind, &network, &own, honest.account, honest.address);
+    let behind = behind.await.expect("connects");
+    let (context, first) = (Arc::new(world.context.child("between")), Arc::new(Mutex::new(None)));
+    let server = Server::<rpc::Node, _>::new(move |call: Incoming<rpc::Node>, ask| {
+        let (behind, context, first) = (behind.clone(), context.clone(), first.clone());
+        async move {
+            if let Ask::Follow(_) = ask {
+                let mut blocks = behind.open(ask).await.expect("the honest node lives");
+                while let Some(answer) = blocks.recv().await {
+                    if call.send(&answer).await.is_err() {
+                        return;
+                    }
+                }
+            } else if let Some(answer) = twist(way, ask, &behind, &first, &context).await {
+                let _ = call.finish(&answer).await;
+            }
+        }
+    });
+    let address = SocketAddr::from(([10, 9, 9, seed as u8], 100));
+    let listen = Listen::new(own.clone(), rpc::Node::NAMESPACE, address);
+    server.listen(world.context.child("listener"), &network, listen).await.expect("listens");
+    Endpoint { account: account(seed), address }
+}
+
+/// Sends 1 SYNC to a stranger with these nodes before the honest ones; the payer must have paid once.
+fn pays_once(ways: &'static [Way]) {
+    run(|context| async move {
+        let world = world(&context).await;
+        let mut nodes = Vec::new();
+        for (place, way) in ways.iter().enumerate() {
+            nodes.push(between(&world, *way, 60 + place as u64).await);
+        }
+        nodes.extend(endpoints(&world.network).into_iter().skip(1));
+        let sender = Submitter::new(connect(&world, nodes), key(1), Parameters::LOCAL);
+        let sent = sender.send(pay(3, 1)).await.expect("final").done().expect("done");
+        assert_eq!(later(&world, 3).await.balance, Amount::sync(1), "{ways:?}");
+        assert_eq!(later(&world, 1).await.nonce, 1, "{ways:?}");
+        // The receipt is that of the one payment.
+        let connection = connect(&world, endpoints(&world.network));
+        let body = connection.header(sent.receipt.height).await.expect("kept");
+        let body = connection.body(&body).await.expect("kept");
+        assert_eq!(body.operations[sent.receipt.index as usize].id(), sent.id);
+    });
+}
+
+#[test]
+fn a_node_that_says_the_nonce_is_used_makes_nobody_pay_twice() {
+    pays_once(&[Way::SaysOld]);
+}
+
+#[test]
+fn a_node_that_refuses_what_it_passed_on_makes_nobody_say_refused() {
+    pays_once(&[Way::SaysNo]);
+}
+
+#[test]
+fn a_node_that_knows_the_nonce_and_not_the_receipt_makes_nobody_pay_twice() {
+    pays_once(&[Way::Lost, Way::Synced]);
+}
+
+/// Whatever is signed at one moment with one key, each success is a payment of its own.
+#[test]
+fn equal_payments_of_many_processes_are_as_many_payments() {
+    const SENDERS: u64 = 10;
+    run(|context| async move {
+        let world = world(&context).await;
+        let height = world.handles[&0].applied();
+        let sends = (0..SENDERS).map(|place| {
+            // A process of its own, at a node of its own.
+            let nodes = endpoints(&world.network);
+            let connection = connect(&world, nodes).beginning_at(place as usize);
+            let sender = Submitter::new(connection, key(1), Parameters::LOCAL);
+            async move { sender.send(pay(3, 1)).await }
+        });
+        let sent: Vec<Final> = futures::future::join_all(sends)
+            .await
+            .into_iter()
+            .map(|sent| sent.expect("final").done().expect("done"))
+            .collect();
+        let ids: BTreeSet<_> = sent.iter().map(|sent| sent.id).collect();
+        let took = world.handles[&0].applied() - height;
+        assert_eq!(ids.len() as u64, SENDERS, "each has an id of its own");
+        assert!(took <= 5 * 4, "they took {took} blocks, of which there are four a second");
+        assert_eq!(later(&world, 3).await.balance, Amount::sync(SENDERS));
+        assert_eq!(later(&world, 1).await.nonce, SENDERS);
+    });
+}
+
+/// What the proved state refuses is refused at once: nothing was signed.
+#[test]
+fn what_cannot_be_paid_is_refused_before_anything_is_signed() {
+    run(|context| async move {
+        let world = world(&context).await;
+        let connection = connect(&world, endpoints(&world.network));
+        let sender = Submitter::new(connection, key(9), Parameters::LOCAL);
+        let refused = sender.send(pay(3, 1)).await;
+        assert!(matches!(refused, Err(Error::Refused(Code::UnknownAccount))), "{refused:?}");
+    });
+}
+
+/// Without a quorum no block comes: the wait ends, and what is said is not "refused".
+#[test]
+fn without_a_quorum_a_payment_ends_within_its_bound_and_says_that_it_may_still_happen() {
+    run(|context| async move {
+        let mut world = world(&context).await;
+        world.crash(2);
+        world.crash(3);
+        let nodes = endpoints(&world.network).into_iter().take(2).collect();
+        let connection = connect(&world, nodes);
+        let bound = Duration::from_secs(30);
+        let sender = Submitter::for_command(connection, key(1), Parameters::LOCAL, None, bound);
+        let before = context.current();
+        let sent = sender.send(pay(3, 1)).await;
+        let took = context.current().duration_since(before).expect("time goes on");
+        let Err(Error::Undecided { id, nonce, expires, .. }) = sent else { panic!("{sent:?}") };
+        assert!(took < bound * 2, "{took:?}");
+        // And it does happen once there is one again.
+        world.boot(2).await;
+        world.boot(3).await;
+        let state = later(&world, 3).await;
+        assert_eq!((state.balance, nonce), (Amount::sync(1), 0), "{id:?} {expires}");
+    });
+}
+
+/// A node at which time stands still is left though nothing but reads is asked of it.
+#[test]
+fn a_node_that_withholds_blocks_is_left_by_who_only_reads() {
+    run(|context| async move {
+        let world = world(&context).await;
+        let mut nodes = vec![between(&world, Way::Withholds, 60).await];
+        nodes.extend(endpoints(&world.network).into_iter().skip(1));
+        let connection = connect(&world, nodes);
+        let read =
+            || async { connection.read::<System>(System::key()).await.expect("answers").header.height };
+        let first = read().await;
+        world.reach(first + 40).await;
+        read().await;
+        let newest = world.handles[&1].applied();
+        assert!(read().await + STALE_BLOCKS_MAX >= newest, "it reads an old state for ever");
+    });
+}
+
+/// What was proved once is the least that is believed, also after a restart.
+#[test]
+fn a_state_below_what_was_proved_before_is_not_believed() {
+    run(|context| async move {
+        let world = world(&context).await;
+        let withholding = between(&world, Way::Withholds, 60).await;
+        let old = connect(&world, vec![withholding]);
+        let seen = old.read::<System>(System::key()).await.expect("answers").header.height;
+        world.reach(seen + STALE_BLOCKS_MAX + 8).await;
+        let floor = world.handles[&1].applied();
+        let restarted = connect(&world, vec![withholding]);
+        restarted.raise_floor(floor);
+        let refused = restarted.read::<System>(System::key()).await;
+        assert!(matches!(refused, Err(Error::Behind { .. })), "{refused:?}");
+        let mut nodes = vec![withholding];
+        nodes.extend(endpoints(&world.network).into_iter().skip(1));
+        // Nothing remembered: two nodes are compared.
+        let compared = connect(&world, nodes);
+        compared.compare().await.expect("answers");
+        let height = compared.read::<System>(System::key()).await.expect("answers").header.height;
+        assert!(height + STALE_BLOCKS_MAX >= floor, "{height} {floor}");
+    });
+}
+
+/// A node that takes connections and says nothing costs a moment once, not five seconds a question.
+#[test]
+fn a_node_that_hangs_is_asked_last() {
+    run(|context| async move {
+        let world = world(&context).await;
+        let hung = SocketAddr::from(([10, 9, 9, 9], 100));
+        let mut listener = world.context.child("hung").bind(hung).await.expect("free");
+        world.context.child("silent").spawn(move |_| async move {
+            let mut taken = Vec::new();
+            while let Ok(connection) = listener.accept().await {
+                taken.push(connection);
+            }
+        });
+        let mut nodes = vec![Endpoint { account: account(66), address: hung }];
+        nodes.extend(endpoints(&world.network).into_iter().skip(1));
+        let connection = connect(&world, nodes);
+        let start = context.current();
+        // Many tasks at once move on together, to one node.
+        let reads = (0..7).map(|_| connection.read::<System>(System::key()));
+        for read in futures::future::join_all(reads).await {
+            read.expect("answers");
+        }
+        let first = context.current().duration_since(start).expect("time goes on");
+        assert!(first < Duration::from_millis(2_500), "{first:?}");
+        for _ in 0..8 {
+            let start = context.current();
+            connection.read::<System>(System::key()).await.expect("answers");
+            let took = context.current().duration_since(start).expect("time goes on");
+            assert!(took < Duration::from_secs(1), "{took:?}");
+        }
+    });
+}
+
+/// Different operations of equal content have different bytes, which all decode.
+#[test]
+fn equal_payments_have_different_bytes() {
+    run(|context| async move {
+        let world = world(&context).await;
+        let connection = connect(&world, endpoints(&world.network));
+        let mut ids = BTreeSet::new();
+        for _ in 0..3 {
+            let sender = Submitter::new(connection.clone(), key(1), Parameters::LOCAL);
+            let sent = sender.send(pay(3, 1)).await.expect("final").done().expect("done");
+            let header = connection.header(sent.receipt.height).await.expect("kept");
+            let body = connection.body(&header).await.expect("kept");
+            let operation = &body.operations[sent.receipt.index as usize];
+            let bytes = commonware_codec::Encode::encode(operation);
+            assert_eq!(&Operation::decode(Copying(&bytes)).expect("canonical"), operation);
+            ids.insert((operation.max_fee, operation.expires - header.height));
+        }
+        assert_eq!(ids.len(), 3, "their offers differ");
+    });
+}
