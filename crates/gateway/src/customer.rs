@@ -86,10 +86,13 @@ impl Customer {
         let (notices, heard) = mpsc::channel(MAILBOX);
         let core = Core::new(common, notices, parameters);
         let (dialing, light) = (context.child("nodes"), Light::new(chain, network_key));
-        let (mut others, asking) = (nodes.clone(), context.child("second_node"));
-        others.rotate_left(1.min(nodes.len()));
-        let connection = Connection::new(dialing, Shared(network.clone()), key.clone(), nodes, light.clone());
-        let second = Connection::new(asking, Shared(network.clone()), key.clone(), others, light);
+        let (asking, others) = (context.child("second_node"), nodes.clone());
+        // Any of them, and the next one: what one says is gone is asked of another.
+        let first = usize::from(key.public_key().as_ref()[0]);
+        let connection = Connection::new(dialing, Shared(network.clone()), key.clone(), nodes, light.clone())
+            .beginning_at(first);
+        let second = Connection::new(asking, Shared(network.clone()), key.clone(), others, light)
+            .beginning_at(first + 1);
         if keeps_floor {
             floor::keep(context.child("floor"), &connection, &format!("{partition}-floor")).await;
         }
