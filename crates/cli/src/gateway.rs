@@ -14,7 +14,7 @@ use posync_client::rpc::{self, Call, Client};
 use posync_protocol::{
     Account, Bounded,
     wire::{
-        gateway::{AgreementRow, Answer, Ask, DATA_BYTES_MAX, File, Get, Name, Put, Status, Why},
+        gateway::{AgreementRow, Answer, Ask, File, Get, Name, Put, Status, Why},
         node::Nothing,
     },
 };
@@ -22,6 +22,10 @@ use std::{
     io::{self, Write},
     path::Path,
 };
+
+/// Bytes of a file in one message. What a gateway has not taken is bounded in messages, so this is also
+/// how much of a file waits there, and how fast a slow line gets leave to send on.
+const PIECE_BYTES: usize = 64 << 10;
 
 /// A connection to the gateway.
 pub(crate) struct Gateway(Client<rpc::Gateway>);
@@ -163,7 +167,7 @@ async fn send_file(
     source: &mut Source,
     sent: impl Fn(u64),
 ) -> Outcome<Result<(), rpc::Error>> {
-    while let Some(data) = source.next(DATA_BYTES_MAX)? {
+    while let Some(data) = source.next(PIECE_BYTES)? {
         let piece = data.len() as u64;
         let data = Bounded::new(data).expect("a piece is at most one message");
         if let Err(error) = call.send(&Ask::Data(data)).await {
@@ -194,11 +198,12 @@ fn accepted(answer: Answer) -> Outcome<Answer> {
     }
 }
 
-/// A gateway's refusal says what, why and what next in one text.
+/// A gateway's refusal says why and, behind the last semicolon, what to do.
 fn refused(text: &str) -> Failure {
-    let exit = if text.contains("no file") { Exit::NotFound } else { Exit::Refused };
-    let next = "look at `posync ls`, `posync status` and the gateway's log";
-    Failure::new(exit, "the gateway refused", text, next)
+    let exit = if text.starts_with("there is no file") { Exit::NotFound } else { Exit::Refused };
+    let usual = (text, "look at `posync ls`, `posync status` and the gateway's log");
+    let (why, next) = text.rsplit_once("; ").unwrap_or(usual);
+    Failure::new(exit, "the gateway refused", why, next)
 }
 
 fn unexpected(answer: &Answer) -> Failure {
@@ -264,6 +269,30 @@ mod tests {
         expected[1023] = b'y';
         assert_eq!(after(&longest), Some(expected));
         assert_eq!(after(&[u8::MAX; 1024]), None);
+    }
+
+    #[test]
+    fn a_refusal_says_why_and_what_to_do() {
+        for (text, code, why, next) in [
+            (
+                "there is no file 'a; b'; `posync ls` lists the names",
+                4,
+                "there is no file 'a; b'",
+                "`posync ls`",
+            ),
+            (
+                "account x is not served here; ask the owner",
+                5,
+                "account x is not served here",
+                "ask the owner",
+            ),
+            ("no", 5, "no", "look at `posync ls`"),
+        ] {
+            let failure = refused(text);
+            let error = &failure.to_json()["error"];
+            assert_eq!((&error["exit"], &error["why"]), (&code.into(), &why.into()), "{text}");
+            assert!(error["next"].as_str().is_some_and(|text| text.starts_with(next)), "{error}");
+        }
     }
 
     #[test]

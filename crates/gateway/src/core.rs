@@ -5,7 +5,7 @@ use crate::{
     coding::{self, FileId, SHARDS},
     deed::{Common, Deed, Room, state::leaves},
     expected::{Coming, Expected},
-    limits::{SEGMENTS_IN_FLIGHT, SEGMENTS_READ_MAX, TRANSFERS_MAX},
+    limits::{CODING_BYTES_MAX, SEGMENTS_MENDED_MAX, SEGMENTS_READ_MAX, TAILS_MAX},
     link::Heights,
     placement::{Candidate, choose},
     purse::state::{Stage, is_ended},
@@ -55,12 +55,14 @@ pub struct Known {
 pub struct Core {
     /// Runtime, catalogue, secrets.
     pub common: Common,
-    /// Segments of puts in memory.
-    pub put_memory: Arc<Semaphore>,
-    /// Segments of gets and repairs in memory.
+    /// Memory of puts while segments are coded and shards are on their way, in KiB.
+    pub coding: Arc<Semaphore>,
+    /// Segments that gets gather.
+    pub reads: Arc<Semaphore>,
+    /// Segments that repair and renewal read.
     pub get_memory: Arc<Semaphore>,
-    /// Puts and gets at once.
-    pub transfers: Arc<Semaphore>,
+    /// Acknowledged segments whose last shards are on their way.
+    pub tails: Arc<Semaphore>,
     /// Wakes whoever waits for agreements.
     pub opened: Notify,
     /// Wakes who opens agreements: something larger than the room there is comes.
@@ -92,9 +94,10 @@ impl Core {
     pub fn new(common: Common, notices: mpsc::Sender<Notice>, parameters: Parameters) -> Arc<Self> {
         Arc::new(Self {
             common,
-            put_memory: Arc::new(Semaphore::new(SEGMENTS_IN_FLIGHT)),
-            get_memory: Arc::new(Semaphore::new(SEGMENTS_READ_MAX)),
-            transfers: Arc::new(Semaphore::new(TRANSFERS_MAX)),
+            coding: Arc::new(Semaphore::new(CODING_BYTES_MAX / 1024)),
+            reads: Arc::new(Semaphore::new(SEGMENTS_READ_MAX)),
+            get_memory: Arc::new(Semaphore::new(SEGMENTS_MENDED_MAX)),
+            tails: Arc::new(Semaphore::new(TAILS_MAX)),
             opened: Notify::new(),
             expecting: Notify::new(),
             repairs_open: AtomicU32::new(0),
@@ -184,8 +187,8 @@ impl Core {
 
     /// The first agreement of each provider that has room for `leaves` more, with the load and capacity
     /// of all of them: one is filled before the next is begun, so that few data sets change. Without
-    /// room the provider counts as full.
-    fn usable(&self, leaves: u64) -> Vec<(Candidate, Arc<Deed>)> {
+    /// room the provider counts as full. With `late`, also those that kept somebody waiting a moment ago.
+    fn usable(&self, leaves: u64, late: bool) -> Vec<(Candidate, Arc<Deed>)> {
         let known = lock(&self.known);
         let mut all: BTreeMap<Account, (Candidate, Arc<Deed>, bool)> = BTreeMap::new();
         for deed in self.deeds() {
@@ -194,7 +197,8 @@ impl Core {
             if terms.stage != Stage::Open as u8 || deed.is_closed() || capacity == 0 {
                 continue;
             }
-            let eligible = of.trusted && of.takes && !deed.link.is_doubtful();
+            let answers = if late { deed.link.unanswered().1 == 0 } else { !deed.link.is_doubtful() };
+            let eligible = of.trusted && of.takes && answers;
             let has_room = load.saturating_add(leaves) <= capacity;
             let candidate = Candidate { eligible, ..Self::candidate(&deed.provider(), of) };
             let one = all.entry(deed.provider()).or_insert_with(|| (candidate, deed.clone(), false));
@@ -250,11 +254,39 @@ impl Core {
         payer
     }
 
-    /// Operators that could take a shard now.
-    pub fn operators(&self) -> usize {
-        let usable = self.usable(1);
-        let eligible = usable.iter().filter(|(c, _)| c.eligible);
+    /// Operators that could take a shard of `leaves` now, those that kept somebody waiting a moment ago
+    /// included.
+    pub fn operators(&self, leaves: u64) -> usize {
+        let usable = self.usable(leaves, true);
+        let fits = |c: &Candidate| c.eligible && c.load.saturating_add(leaves) <= c.capacity;
+        let eligible = usable.iter().filter(|(c, _)| fits(c));
         eligible.map(|(c, _)| &c.operator).collect::<BTreeSet<_>>().len()
+    }
+
+    /// Why the others cannot take a shard of `leaves`: how many providers for which reason.
+    pub fn hindrances(&self, leaves: u64) -> String {
+        let usable: BTreeMap<Account, Candidate> =
+            self.usable(leaves, true).into_iter().map(|(c, _)| (c.account, c)).collect();
+        let mut counts = BTreeMap::<&str, usize>::new();
+        for (account, known) in self.all_known() {
+            let silent = self.deeds_with(&account).iter().any(|deed| deed.link.unanswered().1 > 0);
+            let reason = match usable.get(&account) {
+                _ if !known.takes => "suspended or in jail",
+                _ if !known.trusted => "late or failed at a read",
+                _ if silent => "silent when they were offered shards",
+                None => "without an open agreement",
+                Some(of) if of.load.saturating_add(leaves) > of.capacity => {
+                    "full until another agreement opens"
+                }
+                Some(_) => continue,
+            };
+            *counts.entry(reason).or_default() += 1;
+        }
+        if counts.is_empty() {
+            return "no other provider is known".into();
+        }
+        let count = |(reason, count): (&str, usize)| format!("{count} {reason}");
+        counts.into_iter().map(count).collect::<Vec<_>>().join(", ")
     }
 
     /// Room for `wanted` shards of `bytes` of a segment, beside those that `kept` providers hold and
@@ -267,9 +299,34 @@ impl Core {
         kept: &BTreeSet<Account>,
         avoided: &BTreeSet<Account>,
     ) -> Vec<Room> {
+        self.rooms_of(place, wanted, bytes, kept, avoided, false)
+    }
+
+    /// As [`Self::rooms`], with those that kept somebody waiting a moment ago where there are too few
+    /// others: the last in the order.
+    pub fn all_rooms(&self, place: &[u8], wanted: usize, bytes: u64, kept: &BTreeSet<Account>) -> Vec<Room> {
+        let nobody = BTreeSet::new();
+        let mut rooms = self.rooms(place, wanted, bytes, kept, &nobody);
+        if rooms.len() < wanted {
+            let more = wanted - rooms.len();
+            let kept = kept | &rooms.iter().map(|room| room.deed().provider()).collect();
+            rooms.extend(self.rooms_of(place, more, bytes, &kept, &nobody, true));
+        }
+        rooms
+    }
+
+    fn rooms_of(
+        &self,
+        place: &[u8],
+        wanted: usize,
+        bytes: u64,
+        kept: &BTreeSet<Account>,
+        avoided: &BTreeSet<Account>,
+        late: bool,
+    ) -> Vec<Room> {
         let (mut candidates, mut deeds) = (Vec::new(), Vec::new());
         let leaves = leaves(bytes);
-        for (candidate, deed) in self.usable(leaves) {
+        for (candidate, deed) in self.usable(leaves, late) {
             if !kept.contains(&candidate.account) && !avoided.contains(&candidate.account) {
                 candidates.push(candidate);
                 deeds.push(deed);
@@ -285,7 +342,8 @@ impl Core {
 
     /// What placement says of a provider now.
     pub fn why(&self, provider: &Account) -> Why {
-        let candidates: Vec<Candidate> = self.usable(1).into_iter().map(|(candidate, _)| candidate).collect();
+        let candidates: Vec<Candidate> =
+            self.usable(1, false).into_iter().map(|(candidate, _)| candidate).collect();
         let silence = self.deeds_with(provider).first().map_or((0, 0), |deed| deed.link.unanswered());
         lock(&self.recent).why(provider, self.known(provider).as_ref(), silence, &candidates)
     }

@@ -18,6 +18,7 @@
 //! 2. Nothing is paid that did not verify; what is signed is on disk first.
 //! 3. A crash at any point loses nothing that was acknowledged and forgets nothing that is paid.
 
+pub mod access;
 pub mod auditor;
 pub mod catalogue;
 pub mod coding;
@@ -43,9 +44,11 @@ pub use posync_alert::Alerts;
 pub use purse::Policy;
 
 use crate::{
+    access::{Access, TooMany},
     catalogue::Stopped,
     customer::{Customer, Means},
     link::Dialer,
+    serve::Service,
 };
 use commonware_cryptography::{Signer as _, ed25519::PrivateKey};
 use commonware_macros::select;
@@ -54,11 +57,14 @@ use posync_client::{
     channel::{self, Listen},
     connection::Endpoint,
     light::NetworkKey,
-    rpc::{Client, Gateway, Server, Service},
+    rpc::{self, Client, Gateway, Server},
 };
 use posync_protocol::{Account, Hash, limits::Parameters};
 use rand_core::CryptoRng;
-use std::{net::SocketAddr, sync::Arc};
+use std::{
+    net::{Ipv4Addr, Ipv6Addr, SocketAddr},
+    sync::Arc,
+};
 
 /// What a gateway is told.
 #[derive(Clone)]
@@ -67,8 +73,12 @@ pub struct Config {
     pub key: PrivateKey,
     /// Prefix of its partitions in the runtime's storage.
     pub partition: String,
-    /// Where users reach it.
+    /// Where users reach it; see [`listening`].
     pub listen: SocketAddr,
+    /// Whose gateway it is.
+    pub owner: Account,
+    /// Other accounts that may store files here, at most [`limits::USERS_MAX`].
+    pub users: Vec<Account>,
     /// Nodes to ask, in turn.
     pub nodes: Vec<Endpoint>,
     /// SHA-256 of the genesis.
@@ -98,6 +108,24 @@ pub enum Error {
     /// A part of it ended.
     #[error(transparent)]
     Stopped(#[from] Stopped),
+    /// It cannot serve so many.
+    #[error(transparent)]
+    Users(#[from] TooMany),
+}
+
+/// Where a gateway listens: as it is told, but "every address" means the loopback one while it serves its
+/// owner alone. Another address is one that somebody gave on purpose.
+pub fn listening(listen: SocketAddr, users: &[Account]) -> SocketAddr {
+    if !users.is_empty() || !listen.ip().is_unspecified() {
+        return listen;
+    }
+    let loopback = if listen.is_ipv4() { Ipv4Addr::LOCALHOST.into() } else { Ipv6Addr::LOCALHOST.into() };
+    tracing::warn!(
+        port = listen.port(),
+        "no users are listed: this gateway listens on the loopback address only; list users, or give it one \
+         address to listen on"
+    );
+    SocketAddr::new(loopback, listen.port())
 }
 
 /// Runs a gateway until the runtime is asked to stop or its disk fails.
@@ -112,6 +140,8 @@ where
     let mut stopped = context.stopped();
     let network = Arc::new(network);
     let account = Account::of(&config.key.public_key());
+    let access = Access::new(config.owner, &config.users)?;
+    let address = listening(config.listen, &config.users);
     let means = Means {
         key: config.key.clone(),
         partition: config.partition,
@@ -128,10 +158,11 @@ where
     let Customer { core, heard, incomplete, disk, .. } = customer;
     core.common.environment.spawn(repair::reap(core.clone()));
     let repair = repair::start(core.clone(), heard, incomplete);
-    let server = Server::<Gateway, _>::new(move |call, ask| serve::handle(core.clone(), account, call, ask));
-    let listen = Listen::new(config.key, Gateway::NAMESPACE, config.listen);
+    let service = Arc::new(Service { core, account, access });
+    let server = Server::<Gateway, _>::new(move |call, ask| serve::handle(service.clone(), call, ask));
+    let listen = Listen::new(config.key, <Gateway as rpc::Service>::NAMESPACE, address);
     let listening = server.listen(context.child("listen"), &*network, listen).await?;
-    tracing::info!(address = %listening.address, %account, "the gateway serves");
+    tracing::info!(address = %listening.address, %account, owner = %config.owner, users = config.users.len(), "the gateway serves");
     select! {
         _ = &mut stopped => Ok(()),
         ended = disk => match ended {
@@ -165,7 +196,7 @@ impl<N: Network> Network for Shared<N> {
 /// Makes connections of one service as this gateway.
 pub fn dialer<S, E, N>(context: &E, network: &Arc<N>, key: &PrivateKey) -> Dialer<S>
 where
-    S: Service,
+    S: rpc::Service,
     E: Spawner + Clock + CryptoRng,
     N: Network,
 {
@@ -178,4 +209,24 @@ where
             dialed.map_err(|error| error.to_string())
         })
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_address_is_loopback_until_users_are_listed() {
+        let user = [Account([1; 32])];
+        for (told, users, listens) in [
+            ("0.0.0.0:7", &[][..], "127.0.0.1:7"),
+            ("[::]:7", &[], "[::1]:7"),
+            ("0.0.0.0:7", &user, "0.0.0.0:7"),
+            ("127.0.0.2:7", &[], "127.0.0.2:7"),
+            ("192.0.2.1:7", &[], "192.0.2.1:7"),
+        ] {
+            let told = told.parse().expect("an address");
+            assert_eq!(listening(told, users), listens.parse().expect("an address"), "{told}");
+        }
+    }
 }

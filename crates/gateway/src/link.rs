@@ -7,19 +7,22 @@
 //!    to an offer (a shard, a data set) is listened for: its absence must be noticed ([`crate::silence`]).
 
 use crate::{environment::Environment, silence::Silence};
+use bytes::BufMut;
+use commonware_codec::{EncodeSize, Write};
 use commonware_utils::channel::oneshot;
 use futures::future::BoxFuture;
 use posync_client::rpc::{Call, Client, Provider};
 use posync_protocol::{
     Account, AgreementId, Bounded, Hash, Signature,
+    limits::SHARD_BYTES_MAX,
     operation::{RefusedPlacement, Voucher},
-    wire::provider::{Answer, Ask, Get, Put, Refusal, Refused, Sign, Slice, Status},
+    wire::provider::{Answer, Ask, Get, Refusal, Refused, Sign, Slice, Status},
 };
 use std::{
     net::SocketAddr,
     sync::{
         Arc, Mutex, MutexGuard,
-        atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -33,8 +36,11 @@ pub const PUT_TIMEOUT: Duration = Duration::from_secs(20);
 pub const SIGN_TIMEOUT: Duration = Duration::from_secs(20);
 /// Time for a short answer.
 pub const ASK_TIMEOUT: Duration = Duration::from_secs(5);
-/// Time for which others are asked first after it kept somebody waiting.
+/// Time for which others are asked first after it kept somebody waiting, unless it answers an offer
+/// meanwhile; doubled each time in a row that it is late with an offer, up to [`DOUBT_DOUBLED_MAX`] times.
 pub const DOUBT: Duration = Duration::from_secs(5);
+/// See [`DOUBT`]: 80 seconds at most.
+pub const DOUBT_DOUBLED_MAX: u32 = 4;
 /// Time without dialing after a failure.
 pub const DIAL_PAUSE: Duration = Duration::from_secs(1);
 
@@ -85,6 +91,79 @@ pub struct Heights {
     pub epoch_blocks: u64,
 }
 
+/// The bytes of a shard, shared by all whom it is offered to.
+#[derive(Clone)]
+pub struct Parcel(Arc<Bounded<u8, { SHARD_BYTES_MAX as usize }>>);
+
+impl Parcel {
+    /// Takes the bytes of a shard; `None` if they are more than one holds.
+    pub fn new(bytes: Vec<u8>) -> Option<Self> {
+        Some(Self(Arc::new(Bounded::new(bytes)?)))
+    }
+}
+
+/// What is sent as an [`Ask`]: one, or what encodes as one.
+trait Asks: Write + EncodeSize + Sync {}
+
+impl Asks for Ask {}
+
+/// Encodes as [`Ask::Put`], without taking the bytes.
+struct Offer<'a> {
+    agreement: AgreementId,
+    shard: Hash,
+    parcel: &'a Parcel,
+}
+
+impl Asks for Offer<'_> {}
+
+impl Write for Offer<'_> {
+    fn write(&self, buf: &mut impl BufMut) {
+        buf.put_u8(0);
+        self.agreement.write(buf);
+        self.shard.write(buf);
+        self.parcel.0.write(buf);
+    }
+}
+
+impl EncodeSize for Offer<'_> {
+    fn encode_size(&self) -> usize {
+        1 + self.agreement.encode_size() + self.shard.encode_size() + self.parcel.0.encode_size()
+    }
+}
+
+/// Whether a provider kept somebody waiting a moment ago.
+#[derive(Debug, Default)]
+struct Doubt {
+    /// The number of the doubt that is open.
+    open: Option<u64>,
+    number: u64,
+    /// Doubts in a row that began because it was late with an offer.
+    late: u32,
+}
+
+impl Doubt {
+    /// Opens a doubt: its number and how long it lasts. `None` while one is open.
+    fn begin(&mut self, late: bool) -> Option<(u64, Duration)> {
+        if self.open.is_some() {
+            return None;
+        }
+        let doubled = if late { self.late.min(DOUBT_DOUBLED_MAX) } else { 0 };
+        self.late = self.late.saturating_add(u32::from(late));
+        self.number += 1;
+        self.open = Some(self.number);
+        Some((self.number, DOUBT * 2_u32.pow(doubled)))
+    }
+
+    fn end(&mut self, number: u64) {
+        self.open.take_if(|open| *open == number);
+    }
+
+    /// It answered an offer: it is there.
+    const fn answered(&mut self) {
+        (self.open, self.late) = (None, 0);
+    }
+}
+
 enum State {
     Idle,
     Open(Client<Provider>),
@@ -100,7 +179,8 @@ pub struct Link {
     dialer: Dialer<Provider>,
     environment: Environment,
     resumed: Arc<AtomicBool>,
-    doubts: AtomicU32,
+    doubt: Mutex<Doubt>,
+    last_refusal: Mutex<Option<String>>,
     refusal: Mutex<Option<RefusedPlacement>>,
     heights: Heights,
     silence: Mutex<Silence>,
@@ -122,7 +202,8 @@ impl Link {
             dialer,
             environment,
             resumed: Arc::default(),
-            doubts: AtomicU32::new(0),
+            doubt: Mutex::default(),
+            last_refusal: Mutex::default(),
             refusal: Mutex::new(None),
             heights,
             silence: Mutex::default(),
@@ -196,12 +277,12 @@ impl Link {
     /// caller goes: a put does not wait for the last shards, and who never answers is found out so.
     async fn offer(
         self: &Arc<Self>,
-        ask: Ask,
+        ask: &impl Asks,
         patience: Duration,
         place: Option<OwnedSemaphorePermit>,
     ) -> Result<Answer, Error> {
         let offered = self.height();
-        let open = async { self.client().await?.open(ask).await.map_err(|error| self.unreachable(error)) };
+        let open = async { self.client().await?.open_as(ask).await.map_err(|error| self.unreachable(error)) };
         let opened = self.environment.within(patience, open).await;
         let mut call = opened.ok_or(Error::Slow(self.account))??;
         let (sender, receiver) = oneshot::channel();
@@ -219,6 +300,9 @@ impl Link {
     /// is signed, or refused.
     fn heard(self: &Arc<Self>, offered: u64, answer: Option<Option<Answer>>) -> Result<Answer, Error> {
         let (height, mut silence) = (self.height(), self.silence());
+        if let Some(Some(_)) = answer {
+            self.doubts().answered();
+        }
         match answer {
             Some(Some(Answer::Stored(name))) => Ok(Answer::Stored(name)),
             Some(Some(answer)) => {
@@ -230,7 +314,7 @@ impl Link {
             }
             missing => {
                 silence.missed(offered, height, self.heights.epoch_blocks);
-                self.doubt();
+                self.late();
                 Err(match missing {
                     None => Error::Slow(self.account),
                     Some(_) => self.unreachable("the connection ended before it answered"),
@@ -251,6 +335,7 @@ impl Link {
 
     fn refused(&self, refused: Refused) -> Error {
         let text = String::from_utf8_lossy(&refused.text).into_owned();
+        *self.last_refusal.lock().expect("no holder of this lock panics") = Some(text.clone());
         if refused.signed.is_some() {
             *self.refusal.lock().expect("no holder of this lock panics") = refused.signed;
         }
@@ -260,6 +345,11 @@ impl Link {
     /// The last signed refusal, once: for the ledger.
     pub fn take_refusal(&self) -> Option<RefusedPlacement> {
         self.refusal.lock().expect("no holder of this lock panics").take()
+    }
+
+    /// What it said when it refused something last.
+    pub fn last_refusal(&self) -> Option<String> {
+        self.last_refusal.lock().expect("no holder of this lock panics").clone()
     }
 
     const fn wrong(&self, what: &'static str) -> Error {
@@ -279,16 +369,30 @@ impl Link {
 
     /// Whether it failed lately, or leaves offers unanswered: others are asked.
     pub fn is_doubtful(&self) -> bool {
-        self.doubts.load(Ordering::Relaxed) > 0 || self.unanswered().1 > 0
+        self.doubts().open.is_some() || self.unanswered().1 > 0
     }
 
     /// It kept somebody waiting: others are asked first for [`DOUBT`].
     pub fn doubt(self: &Arc<Self>) {
-        self.doubts.fetch_add(1, Ordering::Relaxed);
-        let (link, pause) = (self.clone(), self.environment.sleep(DOUBT));
+        self.open_doubt(false);
+    }
+
+    /// It is late with the answer to an offer: others are asked first, for longer each time in a row. What
+    /// several find together counts once.
+    pub fn late(self: &Arc<Self>) {
+        self.open_doubt(true);
+    }
+
+    fn doubts(&self) -> MutexGuard<'_, Doubt> {
+        self.doubt.lock().expect("no holder of this lock panics")
+    }
+
+    fn open_doubt(self: &Arc<Self>, late: bool) {
+        let Some((number, time)) = self.doubts().begin(late) else { return };
+        let (link, pause) = (self.clone(), self.environment.sleep(time));
         self.environment.spawn(async move {
             pause.await;
-            link.doubts.fetch_sub(1, Ordering::Relaxed);
+            link.doubts().end(number);
         });
     }
 
@@ -300,11 +404,11 @@ impl Link {
         self: &Arc<Self>,
         agreement: AgreementId,
         shard: Hash,
-        bytes: Vec<u8>,
+        parcel: &Parcel,
     ) -> Result<(), Error> {
         let place = self.puts.clone().acquire_owned().await.expect("the semaphore is never closed");
-        let data = Bounded::new(bytes).ok_or_else(|| self.wrong("a shard above 4 MiB"))?;
-        match self.offer(Ask::Put(Put { agreement, shard, data }), PUT_TIMEOUT, Some(place)).await? {
+        let offer = Offer { agreement, shard, parcel };
+        match self.offer(&offer, PUT_TIMEOUT, Some(place)).await? {
             Answer::Stored(name) if name == shard => Ok(()),
             _ => Err(self.wrong("it stored something else")),
         }
@@ -315,7 +419,7 @@ impl Link {
     /// # Errors
     /// [`Error`].
     pub async fn sign(self: &Arc<Self>, sign: Sign) -> Result<Signature, Error> {
-        match self.offer(Ask::Sign(sign), SIGN_TIMEOUT, None).await? {
+        match self.offer(&Ask::Sign(sign), SIGN_TIMEOUT, None).await? {
             Answer::Signed(signature) => Ok(signature),
             _ => Err(self.wrong("no signature")),
         }
@@ -338,9 +442,12 @@ impl Link {
     /// [`Error`].
     pub async fn pay(&self, voucher: Voucher) -> Result<(), Error> {
         let work = async {
-            let call = self.client().await?.open(Ask::Pay(voucher)).await;
+            let client = self.client().await?;
+            let call = client.open(Ask::Pay(voucher)).await;
             let mut call = call.map_err(|error| self.unreachable(error))?;
             match call.recv().await {
+                // The end of the call is its answer, but that of the connection is none.
+                None if client.is_gone() => Err(self.unreachable("the connection ended before it answered")),
                 None => Ok(()),
                 Some(Answer::Refused(refused)) => Err(self.refused(refused)),
                 Some(_) => Err(self.wrong("an answer to a voucher")),
@@ -389,5 +496,50 @@ impl Slices<'_> {
     /// [`Error::Unreachable`].
     pub async fn pay(&self, voucher: Voucher) -> Result<(), Error> {
         self.call.send(&Ask::Pay(voucher)).await.map_err(|error| self.link.unreachable(error))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use commonware_codec::Encode as _;
+    use posync_protocol::wire::provider::Put;
+
+    #[test]
+    fn who_is_late_again_is_asked_last_for_longer_and_an_answer_forgives() {
+        let mut doubt = Doubt::default();
+        let mut seconds = Vec::new();
+        for _ in 0..7 {
+            let (number, time) = doubt.begin(true).expect("none is open");
+            assert!(doubt.begin(true).is_none(), "found together, it counts once");
+            seconds.push(time.as_secs());
+            doubt.end(number);
+        }
+        assert_eq!(seconds, [5, 10, 20, 40, 80, 80, 80]);
+        let (old, _) = doubt.begin(true).expect("none is open");
+        doubt.answered();
+        assert!(doubt.open.is_none());
+        let (new, time) = doubt.begin(true).expect("none is open");
+        assert_eq!(time, DOUBT);
+        doubt.end(old);
+        assert_eq!(doubt.open, Some(new), "the end of an old one is not that of a new one");
+        doubt.end(new);
+        assert_eq!(doubt.begin(false).expect("none is open").1, DOUBT, "a slow read counts no further");
+    }
+
+    #[test]
+    fn an_offer_is_a_put_on_the_wire() {
+        let agreement = AgreementId { provider: Account([7; 32]), slot: 9, opened: 11 };
+        for length in [0, 1, 255, 70_000] {
+            let bytes = vec![5; length];
+            let parcel = Parcel::new(bytes.clone()).expect("small");
+            let put = Put { agreement, shard: [3; 32], data: Bounded::new(bytes).expect("small") };
+            let offer = Offer { agreement, shard: [3; 32], parcel: &parcel };
+            let mut encoded = Vec::new();
+            offer.write(&mut encoded);
+            assert_eq!(encoded.len(), offer.encode_size());
+            assert_eq!(encoded, Ask::Put(put).encode().to_vec());
+        }
+        assert!(Parcel::new(vec![0; SHARD_BYTES_MAX as usize + 1]).is_none());
     }
 }

@@ -1,13 +1,16 @@
-//! The gateway service: whole files by name, for users.
+//! The gateway service: whole files by name, for the owner and the accounts it lists.
 //!
 //! Invariants
-//! 1. A reader or writer that stalls holds at most its call's window, and is cut off after
-//!    [`STALL`].
-//! 2. Every refusal says what happened, why, and what to do.
-//! 3. At most [`crate::limits::TRANSFERS_MAX`] files move at once; more wait.
+//! 1. Nothing is answered to whom [`Access`] does not know, but that it is not served and what to do.
+//! 2. A caller that stalls holds its own share only, and for as long as it lives: it is given up when it
+//!    moved less than [`SPAN_BYTES`] in [`SPAN`]. Who is gone is noticed by the connection.
+//! 3. Every refusal says what happened, why, and what to do.
 
 use crate::{
+    access::{Access, Share},
+    catalogue::row::{FileRow, Named},
     core::Core,
+    environment::Environment,
     purse::state::Stage,
     transfer::{Error, Reader, put},
 };
@@ -15,31 +18,69 @@ use futures::StreamExt as _;
 use posync_client::rpc::{Gateway, Incoming};
 use posync_protocol::{
     Account, Bounded,
-    wire::gateway::{AgreementRow, Answer, Ask, DATA_BYTES_MAX, Fault, Get, Name, Put, ROWS_MAX, Status},
+    wire::gateway::{AgreementRow, Answer, Ask, Fault, Get, Name, Put, ROWS_MAX, Status},
 };
 use std::{
     sync::{Arc, atomic::Ordering},
     time::Duration,
 };
 
-/// How long one piece of a file may take to be sent or to arrive.
-const STALL: Duration = Duration::from_secs(60);
+/// Bytes of a file in one message: what a caller that does not take them keeps on its way is
+/// [`posync_protocol::limits::CALL_WINDOW`] times this, 2 MiB.
+const PIECE_BYTES: usize = 64 << 10;
+/// How long a caller is waited for in all, before it is asked what it moved meanwhile.
+const SPAN: Duration = Duration::from_secs(3600);
+/// What it moves at least in that time.
+const SPAN_BYTES: usize = 64 << 10;
+/// How long a caller may take to make room for the last answer.
+const LAST: Duration = Duration::from_secs(60);
+
+/// What the service works with.
+pub struct Service {
+    /// Agreements, catalogue, memory.
+    pub core: Arc<Core>,
+    /// The gateway's account.
+    pub account: Account,
+    /// Who is served.
+    pub access: Access,
+}
 
 /// Answers a call.
-pub async fn handle(core: Arc<Core>, own: Account, mut call: Incoming<Gateway>, ask: Ask) {
-    let answer = match ask {
-        Ask::Put(put) => store(&core, &mut call, put).await,
-        Ask::Get(get) => read(&core, &mut call, get).await,
-        Ask::Remove(name) => remove(&core, name).await,
-        Ask::List(from) => list(&core, from).await,
-        Ask::Status(_) => status(&core, own).await,
-        Ask::Agreements(_) => Ok(agreements(&core).await),
-        Ask::Why(provider) => Ok(Answer::Why(core.why(&provider))),
-        Ask::Data(_) | Ask::Cancel(_) => Ok(refused("no put is open in this call; begin with one")),
+pub async fn handle(service: Arc<Service>, mut call: Incoming<Gateway>, ask: Ask) {
+    let peer = call.peer();
+    let answer = match service.access.of(&peer) {
+        Some(share) => service.answer(&share, &mut call, ask).await,
+        None => Err(Error::Stranger(peer)),
     };
+    if let Err(error) = &answer {
+        tracing::debug!(%peer, %error, "a call is refused");
+    }
     let answer = answer.unwrap_or_else(|error| refused(&error.to_string()));
-    if let Err(error) = call.finish(&answer).await {
-        tracing::debug!(%error, "the caller is gone");
+    match service.core.common.environment.within(LAST, call.finish(&answer)).await {
+        Some(Ok(())) => {}
+        Some(Err(error)) => tracing::debug!(%peer, %error, "the caller is gone"),
+        None => tracing::debug!(%peer, "the caller does not take its answer"),
+    }
+}
+
+impl Service {
+    async fn answer(
+        &self,
+        share: &Arc<Share>,
+        call: &mut Incoming<Gateway>,
+        ask: Ask,
+    ) -> Result<Answer, Error> {
+        let core = &self.core;
+        match ask {
+            Ask::Put(ask) => store(core, share, call, ask).await,
+            Ask::Get(ask) => read(core, share, call, ask).await,
+            Ask::Remove(name) => remove(core, share, name).await,
+            Ask::List(from) => list(core, share, from).await,
+            Ask::Status(_) => status(core, share, self.account).await,
+            Ask::Agreements(_) => Ok(agreements(core).await),
+            Ask::Why(provider) => Ok(Answer::Why(core.why(&provider))),
+            Ask::Data(_) | Ask::Cancel(_) => Err(Error::NoPut),
+        }
     }
 }
 
@@ -49,54 +90,115 @@ fn refused(text: &str) -> Answer {
 }
 
 fn text(name: &Name) -> String {
-    String::from_utf8_lossy(name).into_owned()
+    String::from_utf8_lossy(name).escape_debug().to_string()
 }
 
-async fn store(core: &Arc<Core>, call: &mut Incoming<Gateway>, ask: Put) -> Result<Answer, Error> {
-    let _place = core.transfers.acquire().await.expect("the semaphore is never closed");
-    let pieces = futures::stream::unfold(call, |call| async move {
-        match core.common.environment.within(STALL, call.recv()).await {
-            Some(Some(Ask::Data(piece))) => Some((piece.into_inner(), call)),
-            _ => None,
+/// How fast a caller is, while it is waited for: the gateway's own waiting does not count.
+struct Pace<'a> {
+    environment: &'a Environment,
+    waited: Duration,
+    moved: usize,
+}
+
+impl<'a> Pace<'a> {
+    const fn new(environment: &'a Environment) -> Self {
+        Self { environment, waited: Duration::ZERO, moved: 0 }
+    }
+
+    /// What `work` of the caller gives; `None` when the caller is too slow.
+    async fn wait<T>(&mut self, work: impl Future<Output = T>) -> Option<T> {
+        let begun = self.environment.now();
+        let done = self.environment.within(SPAN.saturating_sub(self.waited), work).await;
+        self.waited += self.environment.now().duration_since(begun).unwrap_or_default();
+        done
+    }
+
+    /// The caller took or brought `bytes`.
+    fn moved(&mut self, bytes: usize) {
+        self.moved += bytes;
+        if self.moved >= SPAN_BYTES {
+            (self.waited, self.moved) = (Duration::ZERO, 0);
         }
-    });
-    Ok(Answer::Stored(put(core, ask.name, ask.length, pieces.boxed()).await?))
+    }
 }
 
-async fn read(core: &Arc<Core>, call: &mut Incoming<Gateway>, ask: Get) -> Result<Answer, Error> {
-    let _place = core.transfers.acquire().await.expect("the semaphore is never closed");
-    let file = core.common.catalogue.file(ask.name.to_vec()).await?;
+async fn store(
+    core: &Arc<Core>,
+    share: &Arc<Share>,
+    call: &mut Incoming<Gateway>,
+    ask: Put,
+) -> Result<Answer, Error> {
+    let _place = share.puts.acquire().await.expect("the semaphore is never closed");
+    let pace = Pace::new(&core.common.environment);
+    let pieces = futures::stream::unfold((call, pace), |(call, mut pace)| async move {
+        let piece = match pace.wait(call.recv()).await {
+            Some(Some(Ask::Data(piece))) => Ok(piece.into_inner()),
+            Some(Some(Ask::Cancel(_))) => Err(Error::Cancelled),
+            Some(Some(_)) => Err(Error::NoPiece),
+            Some(None) => Err(Error::Gone),
+            None => Err(Error::SlowSource(SPAN, SPAN_BYTES)),
+        };
+        pace.moved(piece.as_ref().map_or(0, Vec::len));
+        Some((piece, (call, pace)))
+    });
+    Ok(Answer::Stored(put(core, share, ask.name, ask.length, pieces.boxed()).await?))
+}
+
+async fn read(
+    core: &Arc<Core>,
+    share: &Arc<Share>,
+    call: &mut Incoming<Gateway>,
+    ask: Get,
+) -> Result<Answer, Error> {
+    let _place = share.gets.acquire().await.expect("the semaphore is never closed");
+    let file = core.common.catalogue.file(Named(share.owner, ask.name.to_vec())).await?;
     let file = file.ok_or_else(|| Error::NoFile(text(&ask.name)))?;
     let found = core.common.catalogue.describe(file.clone()).await?;
-    if call.send(&Answer::Found(found)).await.is_err() {
-        return Err(Error::Cancelled);
-    }
-    let mut reader = Reader::open(core, &file, ask.offset, ask.length)?;
-    while let Some(bytes) = reader.next().await? {
-        for piece in bytes.chunks(DATA_BYTES_MAX) {
+    let mut pace = Pace::new(&core.common.environment);
+    let sent = pace.wait(call.send(&Answer::Found(found))).await;
+    sent.ok_or(Error::SlowReader(SPAN, SPAN_BYTES))?.map_err(|_| Error::Gone)?;
+    let mut reader = Reader::open(core, share, &file, ask.offset, ask.length)?;
+    while let Some(bytes) = next(core, share, &mut reader, &file).await? {
+        for piece in bytes.chunks(PIECE_BYTES) {
             let data = Answer::Data(Bounded::new(piece.to_vec()).expect("cut to size"));
-            let sent = core.common.environment.within(STALL, call.send(&data)).await;
-            if !matches!(sent, Some(Ok(()))) {
-                return Err(Error::Cancelled);
-            }
+            let sent = pace.wait(call.send(&data)).await;
+            sent.ok_or(Error::SlowReader(SPAN, SPAN_BYTES))?.map_err(|_| Error::Gone)?;
+            pace.moved(piece.len());
         }
     }
     Ok(Answer::End(Default::default()))
 }
 
-async fn remove(core: &Core, name: Name) -> Result<Answer, Error> {
-    match core.common.catalogue.remove(name.to_vec()).await? {
+/// The next piece. A file that was removed or replaced meanwhile is no fault of its providers.
+async fn next(
+    core: &Core,
+    share: &Share,
+    reader: &mut Reader,
+    file: &FileRow,
+) -> Result<Option<Vec<u8>>, Error> {
+    let next = reader.next().await;
+    if let Err(Error::Unreadable(..)) = &next {
+        let now = core.common.catalogue.file(Named(share.owner, file.name.to_vec())).await?;
+        if now.is_none_or(|now| now.id != file.id) {
+            return Err(Error::Changed);
+        }
+    }
+    next
+}
+
+async fn remove(core: &Core, share: &Share, name: Name) -> Result<Answer, Error> {
+    match core.common.catalogue.remove(Named(share.owner, name.to_vec())).await? {
         Some((file, ..)) => Ok(Answer::Removed(file)),
         None => Err(Error::NoFile(text(&name))),
     }
 }
 
-async fn list(core: &Core, from: Name) -> Result<Answer, Error> {
-    let files = core.common.catalogue.list(from.to_vec()).await?;
+async fn list(core: &Core, share: &Share, from: Name) -> Result<Answer, Error> {
+    let files = core.common.catalogue.list(Named(share.owner, from.to_vec())).await?;
     Ok(Answer::Files(Bounded::new(files).expect("one page at most")))
 }
 
-async fn status(core: &Core, account: Account) -> Result<Answer, Error> {
+async fn status(core: &Core, share: &Share, account: Account) -> Result<Answer, Error> {
     let faults = core.common.catalogue.faults().await?;
     let faults = faults.into_iter().map(|(_, row)| Fault {
         provider: row.provider,
@@ -108,7 +210,7 @@ async fn status(core: &Core, account: Account) -> Result<Answer, Error> {
     Ok(Answer::Status(Status {
         account,
         height: core.height.load(Ordering::Relaxed),
-        files: core.common.catalogue.files().await?,
+        files: core.common.catalogue.files(share.owner).await?,
         repairs_open: core.repairs_open.load(Ordering::Relaxed),
         faults: Bounded::new(faults.collect()).expect("the ring holds fewer"),
     }))
@@ -133,3 +235,4 @@ async fn agreements(core: &Core) -> Answer {
 }
 
 const _: () = assert!(crate::limits::FAULTS_MAX <= ROWS_MAX);
+const _: () = assert!(PIECE_BYTES <= posync_protocol::wire::gateway::DATA_BYTES_MAX);

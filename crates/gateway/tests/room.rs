@@ -7,6 +7,7 @@ use commonware_runtime::{Runner as _, Storage as _, Supervisor as _, determinist
 use posync_gateway::{
     catalogue,
     coding::SEGMENT_BYTES,
+    link::Parcel,
     purse::{Policy, policy::Quota},
 };
 use posync_protocol::limits::Parameters;
@@ -87,7 +88,8 @@ fn an_agreement_that_its_provider_calls_full_is_passed_over() {
             for seed in 0..4 {
                 let stray = bytes(1 << 20, 100 + seed);
                 let name = *blake3::hash(&stray).as_bytes();
-                deed.link.put(deed.agreement, name, stray).await.expect("there is room");
+                let parcel = Parcel::new(stray).expect("a shard's size");
+                deed.link.put(deed.agreement, name, &parcel).await.expect("there is room");
             }
         }
         let mut policy = Policy::of(&Parameters::LOCAL);

@@ -30,6 +30,7 @@ impl Status {
             let pulse = Pulse::take(&ledger, &network).await;
             let system: System = ledger.read(System::key()).await?.unwrap_or_default();
             let gateway = match Gateway::connect(&context, net).await {
+                // It may serve others only: the network's state is everybody's all the same.
                 Ok(gateway) => gateway.status().await.ok(),
                 Err(_) => None,
             };

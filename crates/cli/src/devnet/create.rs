@@ -91,6 +91,12 @@ pub(crate) struct RoleFile {
     /// Certificates of the authorities that may have signed that host's; without it, the public ones.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) alert_ca: Option<PathBuf>,
+    /// Whose a gateway is; without it, the user's of the network whose directory it lies in.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) owner: Option<String>,
+    /// Other accounts that may store files at a gateway.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) users: Vec<String>,
     /// Most bytes that a provider's shards may take on its volume; without it, what it offers needs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) space_bytes: Option<u64>,
@@ -117,6 +123,19 @@ impl RoleFile {
         Self { alert_url, alert_ca, ..Self::read(directory)? }.write(directory)
     }
 
+    /// Whose the gateway in `directory` is.
+    pub(crate) fn owner(&self, directory: &Path) -> Outcome<Account> {
+        match &self.owner {
+            Some(owner) => account(owner, "owner"),
+            None => Ok(keys::account(&keys::read(&directory.join("..").join(network::USER_KEY))?)),
+        }
+    }
+
+    /// Who else a gateway serves.
+    pub(crate) fn users(&self) -> Outcome<Vec<Account>> {
+        self.users.iter().map(|user| account(user, "users")).collect()
+    }
+
     /// The node services, as the roles take them.
     pub(crate) fn nodes(&self) -> Outcome<Vec<Endpoint>> {
         let parse = |node: &NodeService| {
@@ -132,6 +151,14 @@ impl RoleFile {
         };
         self.nodes.iter().map(parse).collect()
     }
+}
+
+/// An account as a role file names it.
+fn account(text: &str, field: &str) -> Outcome<Account> {
+    text.parse().map_err(|error: String| {
+        let what = format!("{ROLE_FILE} names no account under \"{field}\": {text:?}");
+        Failure::new(Exit::Usage, what, error, "write an account there, as `posync status` prints them")
+    })
 }
 
 /// Takes the directory for this process; the lock lasts as long as the returned file.
@@ -236,7 +263,7 @@ fn create(directory: &Path, authorities: u16, providers: u16, rng: &mut impl Cry
     let all: Vec<Account> =
         secrets.iter().map(|secret| Account::of(&secret.key.public_key())).chain(accounts).collect();
     let network = describe(directory, port, &genesis, seats.iter().zip(&all));
-    write_members(directory, &seats, &network, &genesis, &secrets)?;
+    write_members(directory, &seats, &network, &genesis, (&keys::account(&user), &secrets))?;
     network.write(directory)?;
     Ok(network)
 }
@@ -293,7 +320,7 @@ fn write_members(
     seats: &[Seat],
     network: &Network,
     genesis: &Genesis,
-    secrets: &[AuthoritySecret],
+    (user, secrets): (&Account, &[AuthoritySecret]),
 ) -> Outcome {
     let nodes: Vec<NodeService> = network
         .members(Role::Authority)
@@ -316,8 +343,21 @@ fn write_members(
         }
         let (operator, region) = seat.offer.clone().unzip();
         let (role, listen, nodes) = (seat.role, seat.service, nodes.clone());
-        let (alert_url, alert_ca, space_bytes) = Default::default();
-        RoleFile { role, listen, operator, region, nodes, alert_url, alert_ca, space_bytes }.write(&own)?;
+        let owner = (role == Role::Gateway).then(|| user.to_string());
+        let (alert_url, alert_ca, users, space_bytes) = Default::default();
+        let file = RoleFile {
+            role,
+            listen,
+            operator,
+            region,
+            nodes,
+            alert_url,
+            alert_ca,
+            owner,
+            users,
+            space_bytes,
+        };
+        file.write(&own)?;
     }
     Ok(())
 }

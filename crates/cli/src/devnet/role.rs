@@ -220,6 +220,8 @@ fn gateway(directory: &Path, role: &RoleFile) -> Outcome {
         key: keys::read(&directory.join(KEY_FILE))?,
         partition: "gateway".into(),
         listen: role.listen,
+        owner: role.owner(directory)?,
+        users: role.users()?,
         nodes: role.nodes()?,
         chain: genesis.chain(),
         network_key: genesis.network_key(),

@@ -5,6 +5,7 @@ use super::{
     shared::{Frame, Half, Shared, Slot, frame, frame_bytes, idle, read, write},
 };
 use crate::channel::{self, Receiver, Sender};
+use commonware_codec::{EncodeSize, Write};
 use commonware_cryptography::ed25519::PrivateKey;
 use commonware_macros::select;
 use commonware_runtime::{Clock, Network, Sink, Spawner, Stream};
@@ -128,15 +129,23 @@ impl<S: Service> Client<S> {
     /// # Errors
     /// The connection ended, or the ask is too large for a frame.
     pub async fn open(&self, ask: S::Ask) -> Result<Call<S>, Error> {
+        self.open_as(&ask).await
+    }
+
+    /// As [`Self::open`], with what encodes as an ask: large bytes need not be owned by one.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub async fn open_as(&self, ask: &(impl Write + EncodeSize)) -> Result<Call<S>, Error> {
         let place = self.inner.calls.clone().acquire_owned().await.map_err(|_| Error::Gone)?;
         let shared = &self.inner.shared;
-        let room = shared.room(frame_bytes(&ask)?, None).await?;
+        let room = shared.room(frame_bytes(ask)?, None).await?;
         let (slot, inbox) = Slot::new(true);
         let credit = slot.credit.clone();
         // Under one lock: ids reach the queue in their order.
         let mut next = self.inner.next.lock().expect("no holder of this lock panics");
         let id = *next;
-        let bytes = frame(&Frame::Open(()), id, &ask)?;
+        let bytes = frame(&Frame::Open(()), id, ask)?;
         *next += 1;
         shared.insert(id, slot).ok_or(Error::Gone)?;
         let half = Half { id, shared: shared.clone(), inbox, credit, taken: 0 };

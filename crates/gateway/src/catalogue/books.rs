@@ -5,8 +5,8 @@
 
 use super::{
     row::{
-        Added, DeedRow, FaultRow, FileRow, Holding, Intent, JobRow, Meta, PaidRow, Removed, SegmentRow,
-        SetRow, SignedClaim, Waiting,
+        Added, DeedRow, FaultRow, FileRow, Holding, Intent, JobRow, Meta, Named, Owner, PaidRow, Removed,
+        SegmentRow, SetRow, SignedClaim, Waiting,
     },
     store::{Error, Store},
 };
@@ -92,7 +92,7 @@ pub struct Agreed {
 pub struct Books<E: Storage + Clock + Metrics> {
     pub(super) store: Store<E>,
     meta: Meta,
-    names: BTreeMap<Vec<u8>, u32>,
+    names: BTreeMap<Owner, BTreeMap<Vec<u8>, u32>>,
     free_files: BTreeSet<u32>,
     free_jobs: BTreeSet<u32>,
     /// Numbers of agreements that are gone, those that went first first.
@@ -156,7 +156,7 @@ impl<E: Storage + Clock + Metrics + Spawner> Books<E> {
             match self.aside("file", number, found)? {
                 Some(Some(file)) => {
                     self.load_segments(&file.id, file.segments, true, &mut deeds, &mut loaded.open).await?;
-                    self.names.insert(file.name.to_vec(), number);
+                    self.names.entry(file.owner).or_default().insert(file.name.to_vec(), number);
                 }
                 Some(None) => drop(self.free_files.insert(number)),
                 None => {}
@@ -263,8 +263,9 @@ impl<E: Storage + Clock + Metrics + Spawner> Books<E> {
     }
 
     /// The file of that name.
-    pub async fn file(&self, name: &[u8]) -> Result<Option<FileRow>, Error> {
-        let Some(number) = self.names.get(name) else { return Ok(None) };
+    pub async fn file(&self, Named(owner, name): &Named) -> Result<Option<FileRow>, Error> {
+        let number = self.names.get(owner).and_then(|names| names.get(name));
+        let Some(number) = number else { return Ok(None) };
         self.known(&FileRow::key(*number)).await
     }
 
@@ -280,18 +281,19 @@ impl<E: Storage + Clock + Metrics + Spawner> Books<E> {
         }
     }
 
-    /// One page of files at or after `from`, by name.
-    pub async fn list(&self, from: &[u8]) -> Result<Vec<File>, Error> {
+    /// One page of an account's files at or after `from`, by name.
+    pub async fn list(&self, Named(owner, from): Named) -> Result<Vec<File>, Error> {
         let mut files = Vec::new();
-        for number in self.names.range(from.to_vec()..).map(|(_, number)| *number).take(ROWS_MAX) {
+        let Some(names) = self.names.get(&owner) else { return Ok(files) };
+        for number in names.range(from..).map(|(_, number)| *number).take(ROWS_MAX) {
             files.extend(self.known(&FileRow::key(number)).await?.map(|row| self.describe(&row)));
         }
         Ok(files)
     }
 
-    /// Files in all.
-    pub fn files(&self) -> u64 {
-        self.names.len() as u64
+    /// An account's files.
+    pub fn files(&self, owner: &Owner) -> u64 {
+        self.names.get(owner).map_or(0, |names| names.len() as u64)
     }
 
     /// The segment's row.
@@ -325,7 +327,7 @@ impl<E: Storage + Clock + Metrics + Spawner> Books<E> {
     /// # Errors
     /// [`Error::Full`] above [`FILES_MAX`] names.
     pub async fn finish(&mut self, job: u32, row: &FileRow) -> Result<Option<(u32, JobRow)>, Error> {
-        let known = self.names.get(row.name.as_ref()).copied();
+        let known = self.names.get(&row.owner).and_then(|names| names.get(&row.name[..])).copied();
         let number = match known {
             Some(number) => number,
             None => match self.free_files.pop_first() {
@@ -348,13 +350,14 @@ impl<E: Storage + Clock + Metrics + Spawner> Books<E> {
         self.store.put(FileRow::key(number), row);
         self.store.delete(JobRow::key(job));
         self.free_jobs.insert(job);
-        self.names.insert(row.name.to_vec(), number);
+        self.names.entry(row.owner).or_default().insert(row.name.to_vec(), number);
         Ok(replaced)
     }
 
     /// Forgets a name; its segments become a job.
-    pub async fn remove(&mut self, name: &[u8]) -> Result<Option<(File, u32, JobRow)>, Error> {
-        let Some(number) = self.names.remove(name) else { return Ok(None) };
+    pub async fn remove(&mut self, Named(owner, name): &Named) -> Result<Option<(File, u32, JobRow)>, Error> {
+        let number = self.names.get_mut(owner).and_then(|names| names.remove(name));
+        let Some(number) = number else { return Ok(None) };
         let Some(row) = self.known::<FileRow>(&FileRow::key(number)).await? else { return Ok(None) };
         self.store.delete(FileRow::key(number));
         self.free_files.insert(number);

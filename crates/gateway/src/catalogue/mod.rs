@@ -14,6 +14,8 @@
 //!    intent that is asked again: nothing that we pay for is forgotten.
 //! 4. After a failed write nothing is acknowledged any more: the actor ends.
 //!
+//! Files belong to accounts ([`row::Owner`]): what one names, lists or removes is its own.
+//!
 //! Memory: about 100 bytes and the name per file, 30 bytes per row, the page cache of 8 MiB.
 
 mod books;
@@ -34,7 +36,7 @@ use crate::{
 use commonware_runtime::{Clock, Handle, Metrics, Spawner, Storage};
 use commonware_utils::channel::{mpsc, oneshot};
 use posync_protocol::{AgreementId, Hash, wire::gateway::File};
-use row::{Added, DeedRow, FaultRow, FileRow, Intent, JobRow, PaidRow, SegmentRow};
+use row::{Added, DeedRow, FaultRow, FileRow, Intent, JobRow, Named, Owner, PaidRow, SegmentRow};
 
 /// The catalogue's actor is gone: the process is stopping or its disk failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -44,16 +46,16 @@ pub struct Stopped;
 type Reply<T> = oneshot::Sender<T>;
 
 enum Message {
-    File(Vec<u8>, Reply<Option<FileRow>>),
+    File(Named, Reply<Option<FileRow>>),
     Describe(FileRow, Reply<File>),
-    List(Vec<u8>, Reply<Vec<File>>),
-    Files(Reply<u64>),
+    List(Named, Reply<Vec<File>>),
+    Files(Owner, Reply<u64>),
     Segment(FileId, u32, Reply<Option<SegmentRow>>),
     Faults(Reply<Vec<(u64, FaultRow)>>),
     Begin(FileId, u32, Reply<u32>),
     Place(FileId, u32, SegmentRow, Reply<()>),
     Finish(u32, FileRow, Reply<Finished>),
-    Remove(Vec<u8>, Reply<Option<(File, u32, JobRow)>>),
+    Remove(Named, Reply<Option<(File, u32, JobRow)>>),
     Jobs(usize, Reply<Vec<(u32, JobRow)>>),
     JobDone(u32, JobRow, Reply<()>),
     ForgetSegment(FileId, u32, Reply<()>),
@@ -129,8 +131,8 @@ where
     match message {
         M::File(name, reply) => drop(reply.send(books.file(&name).await?)),
         M::Describe(row, reply) => drop(reply.send(books.describe(&row))),
-        M::List(from, reply) => drop(reply.send(books.list(&from).await?)),
-        M::Files(reply) => drop(reply.send(books.files())),
+        M::List(from, reply) => drop(reply.send(books.list(from).await?)),
+        M::Files(owner, reply) => drop(reply.send(books.files(&owner))),
         M::Segment(file, segment, reply) => drop(reply.send(books.segment(&file, segment).await?)),
         M::Faults(reply) => drop(reply.send(books.faults().await?)),
         M::Begin(file, segments, reply) => {
@@ -209,7 +211,7 @@ macro_rules! asks {
             /// [`Stopped`].
             pub async fn $name(&self, $($argument: $type),*) -> Result<$answer, Stopped> {
                 let (reply, answer) = oneshot::channel();
-                self.0.send(Message::$message($($argument,)* reply)).await.map_err(|_| Stopped)?;
+                self.0.send(Message::$message($($argument.into(),)* reply)).await.map_err(|_| Stopped)?;
                 answer.await.map_err(|_| Stopped)
             })*
         }
@@ -217,14 +219,14 @@ macro_rules! asks {
 }
 
 asks! {
-    /// The file of that name.
-    file(name: Vec<u8>) -> Option<FileRow> = File;
+    /// The file of that name: an account's, or the gateway owner's if only the name is given.
+    file(name: impl Into<Named>) -> Option<FileRow> = File;
     /// What users see of a file.
     describe(row: FileRow) -> File = Describe;
-    /// One page of files at or after `from`, by name.
-    list(from: Vec<u8>) -> Vec<File> = List;
-    /// Files in all.
-    files() -> u64 = Files;
+    /// One page of an account's files at or after `from`, by name.
+    list(from: impl Into<Named>) -> Vec<File> = List;
+    /// An account's files.
+    files(owner: Owner) -> u64 = Files;
     /// A segment's row.
     segment(file: FileId, segment: u32) -> Option<SegmentRow> = Segment;
     /// Faults, oldest first, with their numbers.
@@ -236,7 +238,7 @@ asks! {
     /// The put with that job is whole: its name points to it.
     finish(job: u32, row: FileRow) -> Finished = Finish;
     /// Forgets a name; returns the job that clears its segments away.
-    remove(name: Vec<u8>) -> Option<(File, u32, JobRow)> = Remove;
+    remove(name: impl Into<Named>) -> Option<(File, u32, JobRow)> = Remove;
     /// Jobs, at most `most`.
     jobs(most: usize) -> Vec<(u32, JobRow)> = Jobs;
     /// None of the job's segments has a row any more.

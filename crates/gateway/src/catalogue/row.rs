@@ -9,6 +9,7 @@ use crate::{
     coding::{FileId, SHARDS},
     limits::{HOLDINGS_MAX, SIGN_BATCH},
 };
+use commonware_codec::{Buf, EncodeSize, Read, Write};
 use posync_protocol::{
     Account, AgreementId, Amount, Bounded, Hash, Signature, encoded, operation::DataSetClaim,
     wire::gateway::Name,
@@ -70,6 +71,42 @@ impl Meta {
     }
 }
 
+/// Whose a file is: an account's that the gateway's owner lists or, without one, the owner's. Rows that
+/// were written when there was nobody else end where this begins: they are the owner's.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Owner(pub Option<Account>);
+
+impl Write for Owner {
+    fn write(&self, buf: &mut impl bytes::BufMut) {
+        self.0.iter().for_each(|account| account.write(buf));
+    }
+}
+
+impl EncodeSize for Owner {
+    fn encode_size(&self) -> usize {
+        self.0.as_ref().map_or(0, EncodeSize::encode_size)
+    }
+}
+
+impl Read for Owner {
+    type Cfg = ();
+
+    fn read_cfg(buf: &mut impl Buf, (): &()) -> Result<Self, commonware_codec::Error> {
+        if buf.has_remaining() { Ok(Self(Some(Account::read_cfg(buf, &())?))) } else { Ok(Self(None)) }
+    }
+}
+
+/// What a file is found by: accounts name theirs without regard to each other.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Named(pub Owner, pub Vec<u8>);
+
+/// A name of the gateway's owner.
+impl From<Vec<u8>> for Named {
+    fn from(name: Vec<u8>) -> Self {
+        Self(Owner::default(), name)
+    }
+}
+
 encoded! {
     /// A file that is durable.
     FileRow {
@@ -83,6 +120,8 @@ encoded! {
         blake3: Hash,
         /// Segments.
         segments: u32,
+        /// Whose it is. Last: see [`Owner`].
+        owner: Owner,
     }
 }
 
@@ -270,5 +309,39 @@ encoded! {
         lost: u32,
         /// Rebuilt elsewhere so far.
         repaired: u32,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use commonware_codec::{Decode as _, Encode as _};
+
+    #[test]
+    fn a_file_of_before_there_were_users_is_the_owners() {
+        let name = Bounded::new(b"name".to_vec()).expect("short");
+        let of = |owner| FileRow {
+            name: name.clone(),
+            id: [1; 16],
+            bytes: 9,
+            blake3: [2; 32],
+            segments: 1,
+            owner,
+        };
+        let before = [&name.encode()[..], &[1; 16], &9_u64.encode(), &[2; 32], &1_u32.encode()].concat();
+        assert_eq!(
+            FileRow::decode_cfg(bytes::Bytes::from(before), &()).expect("it decodes"),
+            of(Owner::default())
+        );
+        for owner in [Owner::default(), Owner(Some(Account([7; 32])))] {
+            let encoded = of(owner).encode();
+            assert_eq!(FileRow::decode_cfg(encoded.clone(), &()).expect("it decodes"), of(owner));
+            if owner.0.is_some() {
+                assert!(
+                    FileRow::decode_cfg(encoded.slice(..encoded.len() - 1), &()).is_err(),
+                    "cut in an account"
+                );
+            }
+        }
     }
 }

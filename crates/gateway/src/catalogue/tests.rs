@@ -39,7 +39,7 @@ fn segment_row() -> SegmentRow {
 
 fn file_row(name: &str, id: FileId) -> FileRow {
     let name = Bounded::new(name.as_bytes().to_vec()).expect("short");
-    FileRow { name, id, bytes: 1000, blake3: [1; 32], segments: 1 }
+    FileRow { name, id, bytes: 1000, blake3: [1; 32], segments: 1, owner: Owner::default() }
 }
 
 fn added(file: FileId, position: u8, sequence: u64) -> Added {

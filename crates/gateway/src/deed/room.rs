@@ -1,7 +1,10 @@
 //! A shard's way into a data set, from the room that is kept for it to the provider's signature.
 
 use super::{Deed, lock, state::State};
-use crate::{catalogue::row::Added, link::Error};
+use crate::{
+    catalogue::row::Added,
+    link::{Error, Parcel},
+};
 use commonware_utils::channel::oneshot;
 use posync_protocol::{Hash, wire::provider::Refusal};
 use std::{sync::Arc, time::Duration};
@@ -34,12 +37,21 @@ impl Room {
         self.bytes
     }
 
+    /// As [`Self::give`], with bytes that nobody else needs.
+    ///
+    /// # Errors
+    /// As [`Self::give`].
+    pub async fn store(self, added: Added, bytes: Vec<u8>) -> Result<Unsigned, Error> {
+        let wrong = Error::Wrong(self.deed.provider(), "a shard above 4 MiB is offered");
+        self.give(added, &Parcel::new(bytes).ok_or(wrong)?).await
+    }
+
     /// Gives the shard to the provider. On success its signature is under way.
     ///
     /// # Errors
     /// [`Error`]; the room is free again.
-    pub async fn store(mut self, added: Added, bytes: Vec<u8>) -> Result<Unsigned, Error> {
-        if let Err(error) = self.deed.link.put(self.deed.agreement, added.name, bytes).await {
+    pub async fn give(mut self, added: Added, parcel: &Parcel) -> Result<Unsigned, Error> {
+        if let Err(error) = self.deed.link.put(self.deed.agreement, added.name, parcel).await {
             if matches!(error, Error::Refused(_, Refusal::Space, _)) {
                 crowd(&self.deed);
             }

@@ -7,13 +7,19 @@
 //!
 //! Invariants
 //! 1. Every byte that leaves here was verified against a shard's name from the catalogue.
-//! 2. Segments leave in order; at most [`SEGMENTS_READ_AHEAD`] of a get are in memory.
+//! 2. Segments leave in order; at most [`SEGMENTS_READ_AHEAD`] of a get are in memory beside the one that
+//!    leaves, of the reader's own share. A place to gather is held while a segment is gathered, not while
+//!    it waits for its reader.
 //! 3. A provider that shows that it lost a shard is told to repair; one that is late only waits, and one
 //!    that is suspected of a loss is asked last.
 
 use super::Error;
 use crate::{
-    catalogue::row::{FileRow, SegmentRow},
+    access::{Buffer, Share},
+    catalogue::{
+        Stopped,
+        row::{FileRow, SegmentRow},
+    },
     coding::{self, DATA, FileId, FileKey, Held, SEGMENT_BYTES, SHARDS},
     core::Core,
     deed::Deed,
@@ -22,30 +28,38 @@ use crate::{
     repair::Notice,
 };
 use commonware_macros::select;
+use commonware_utils::channel::oneshot;
 use futures::{
-    StreamExt as _,
-    future::pending,
-    stream::{BoxStream, FuturesUnordered},
+    FutureExt as _, StreamExt as _,
+    future::{BoxFuture, pending},
+    stream::FuturesUnordered,
 };
 use std::{collections::VecDeque, sync::Arc, time::Duration};
-use tokio::sync::OwnedSemaphorePermit;
 
 /// How long four shards are waited for before a fifth is asked for.
 const HEDGE: Duration = Duration::from_millis(750);
 
 /// How long a segment whose holders do not answer is waited for: a network that has just started
 /// is there in a moment.
-const PATIENCE: Duration = Duration::from_secs(10);
+const PATIENCE: Duration = Duration::from_secs(30);
 /// Pause before its holders are asked again.
 const AGAIN: Duration = Duration::from_millis(500);
 
-type Memory = OwnedSemaphorePermit;
+/// A segment's plain bytes, and the memory that they are in.
+type Gathered = Result<(Vec<u8>, Buffer), Error>;
 
 /// A range of a file, read piece by piece.
 pub struct Reader {
-    segments: BoxStream<'static, Result<(Vec<u8>, Memory), Error>>,
+    core: Arc<Core>,
+    share: Arc<Share>,
+    file: FileId,
+    bytes: u64,
+    /// On their way, in order.
+    ahead: VecDeque<BoxFuture<'static, Gathered>>,
+    /// The next segment that is not on its way.
+    next: u64,
     /// Of the piece that was given last: it may still be on its way out.
-    _memory: Option<Memory>,
+    buffer: Option<Buffer>,
     offset: u64,
     end: u64,
 }
@@ -55,16 +69,27 @@ impl Reader {
     ///
     /// # Errors
     /// [`Error::Range`].
-    pub fn open(core: &Arc<Core>, file: &FileRow, offset: u64, length: Option<u64>) -> Result<Self, Error> {
+    pub fn open(
+        core: &Arc<Core>,
+        share: &Arc<Share>,
+        file: &FileRow,
+        offset: u64,
+        length: Option<u64>,
+    ) -> Result<Self, Error> {
         let end = length.map_or(Some(file.bytes), |length| offset.checked_add(length));
         let end = end.filter(|end| offset <= *end && *end <= file.bytes);
         let end = end.ok_or(Error::Range(offset, file.bytes))?;
-        let (step, id, core) = (SEGMENT_BYTES as u64, file.id, core.clone());
-        let indices = offset / step..end.div_ceil(step);
-        let segments = futures::stream::iter(indices)
-            .map(move |index| one(core.clone(), id, u32::try_from(index).expect("segments are numbered")))
-            .buffered(SEGMENTS_READ_AHEAD);
-        Ok(Self { segments: segments.boxed(), _memory: None, offset, end })
+        Ok(Self {
+            core: core.clone(),
+            share: share.clone(),
+            file: file.id,
+            bytes: file.bytes,
+            ahead: VecDeque::new(),
+            next: offset / SEGMENT_BYTES as u64,
+            buffer: None,
+            offset,
+            end,
+        })
     }
 
     /// The next piece, at most a segment; `None` after the last.
@@ -72,12 +97,23 @@ impl Reader {
     /// # Errors
     /// [`Error`]; what was given before is right all the same.
     pub async fn next(&mut self) -> Result<Option<Vec<u8>>, Error> {
-        self._memory = None;
+        self.buffer = None;
         if self.offset >= self.end {
             return Ok(None);
         }
-        let (mut plain, memory) = self.segments.next().await.expect("one per segment of the range")?;
-        self._memory = Some(memory);
+        if self.ahead.is_empty() {
+            let buffer = self.share.outgoing(self.plain()).await;
+            self.gather(buffer);
+        }
+        while self.ahead.len() <= SEGMENTS_READ_AHEAD
+            && self.next * (SEGMENT_BYTES as u64) < self.end
+            && let Some(buffer) = self.share.ahead(self.plain())
+        {
+            self.gather(buffer);
+        }
+        let first = self.ahead.pop_front().expect("one is on its way");
+        let (mut plain, buffer) = first.await?;
+        self.buffer = Some(buffer);
         let start = self.offset / SEGMENT_BYTES as u64 * SEGMENT_BYTES as u64;
         let within = |at: u64| usize::try_from(at - start).expect("within a segment");
         plain.truncate(within(self.end.min(start + SEGMENT_BYTES as u64)));
@@ -85,36 +121,63 @@ impl Reader {
         self.offset += piece.len() as u64;
         Ok(Some(piece))
     }
-}
 
-async fn one(core: Arc<Core>, file: FileId, index: u32) -> Result<(Vec<u8>, Memory), Error> {
-    let memory = core.get_memory.clone().acquire_owned().await.expect("the semaphore is never closed");
-    Ok((segment(&core, file, index).await?, memory))
+    fn segment(&self) -> u32 {
+        u32::try_from(self.next).expect("segments are numbered")
+    }
+
+    /// Plain bytes of the next segment that is not on its way.
+    fn plain(&self) -> usize {
+        coding::segment_bytes(self.bytes, self.segment())
+    }
+
+    /// Begins to gather the next segment: it goes on while its reader takes those before it.
+    fn gather(&mut self, buffer: Buffer) {
+        let (core, share, file, index) = (self.core.clone(), self.share.clone(), self.file, self.segment());
+        let (sender, receiver) = oneshot::channel();
+        self.next += 1;
+        self.core.common.environment.spawn(async move {
+            let mut sender = sender;
+            let found = select! {
+                found = segment(&core, &share, file, index) => found,
+                // The reader is gone.
+                () = sender.closed() => return,
+            };
+            // As above.
+            let _ = sender.send(found.map(|plain| (plain, buffer)));
+        });
+        let stopping = |_| Error::Stopped(Stopped);
+        self.ahead.push_back(receiver.map(move |found| found.map_err(stopping).flatten()).boxed());
+    }
 }
 
 /// The plain bytes of a segment.
 ///
 /// # Errors
 /// [`Error`].
-pub async fn segment(core: &Arc<Core>, file: FileId, index: u32) -> Result<Vec<u8>, Error> {
+async fn segment(core: &Arc<Core>, share: &Share, file: FileId, index: u32) -> Result<Vec<u8>, Error> {
     let unreadable = |error| Error::Unreadable(index, error);
     let environment = &core.common.environment;
-    let mut last = unreadable(coding::Error::TooFew(0));
-    let patient = async {
-        loop {
-            let Some(row) = core.common.catalogue.segment(file, index).await? else { return Ok(None) };
-            match gather(core, index, &row).await {
-                Ok(held) => return Ok(Some((row, held))),
-                Err(error) => last = unreadable(error),
+    let (mut waited, mut held) = (Duration::ZERO, Held::default());
+    let (row, _place) = loop {
+        let row = core.common.catalogue.segment(file, index).await?.ok_or(Error::Changed)?;
+        // Waiting for a place is no fault of the holders.
+        let place = share.reads(core).await;
+        let begun = environment.now();
+        let gathered = gather_rest(core, index, &row, &mut held);
+        let gathered = environment.within(PATIENCE.saturating_sub(waited), gathered).await;
+        waited += environment.now().duration_since(begun).unwrap_or_default() + AGAIN;
+        let few = || coding::Error::TooFew(held.iter().flatten().count());
+        match gathered.unwrap_or_else(|| Err(few())) {
+            Ok(()) => break (row, place),
+            Err(error) if waited >= PATIENCE || sources(core, &row).len() < DATA => {
+                return Err(unreadable(error));
             }
-            if sources(core, &row).len() < DATA {
-                return Ok(None);
-            }
-            environment.sleep(AGAIN).await;
+            Err(_) => {}
         }
+        drop(place);
+        environment.sleep(AGAIN).await;
     };
-    let found: Result<_, Error> = environment.within(PATIENCE, patient).await.unwrap_or(Ok(None));
-    let Some((row, mut held)) = found? else { return Err(last) };
     let key = FileKey::derive(&core.common.master, &file);
     coding::decode(&key, index, row.plain as usize, &mut held).map_err(unreadable)
 }
@@ -153,8 +216,21 @@ fn sources(core: &Core, row: &SegmentRow) -> VecDeque<Source> {
 /// # Errors
 /// [`coding::Error::TooFew`].
 pub async fn gather(core: &Arc<Core>, index: u32, row: &SegmentRow) -> Result<Held, coding::Error> {
-    let mut rest = sources(core, row);
     let mut held = Held::default();
+    gather_rest(core, index, row, &mut held).await?;
+    Ok(held)
+}
+
+/// Adds shards to those that are `held` until they are four; what came stays, whatever the others do.
+async fn gather_rest(
+    core: &Arc<Core>,
+    index: u32,
+    row: &SegmentRow,
+    held: &mut Held,
+) -> Result<(), coding::Error> {
+    let mut rest = sources(core, row);
+    rest.retain(|source| held[source.position].is_none());
+    let mut count = held.iter().flatten().count();
     let mut under_way = FuturesUnordered::new();
     let fetch = |source: Source| fetch(core, source, row);
     let mut asked: Vec<(usize, Arc<link::Link>)> = Vec::new();
@@ -162,8 +238,7 @@ pub async fn gather(core: &Arc<Core>, index: u32, row: &SegmentRow) -> Result<He
         asked.push((source.position, source.deed.link.clone()));
         fetch(source)
     };
-    under_way.extend(rest.drain(..rest.len().min(DATA)).map(&mut ask));
-    let mut count = 0;
+    under_way.extend(rest.drain(..rest.len().min(DATA.saturating_sub(count))).map(&mut ask));
     while count < DATA {
         let hedge = async {
             if rest.is_empty() {
@@ -192,7 +267,7 @@ pub async fn gather(core: &Arc<Core>, index: u32, row: &SegmentRow) -> Result<He
         .iter()
         .filter(|(position, _)| asked.len() > DATA && held[*position].is_none())
         .for_each(|(_, l)| l.doubt());
-    Ok(held)
+    Ok(())
 }
 
 /// Reads a shard. One that is not waited for any more still ends, and pays.

@@ -17,15 +17,17 @@ use posync_client::{
     rpc::{self, Incoming, Server, Service as _},
 };
 use posync_gateway::{
+    access::{Access, Share},
     catalogue::{
         self, LoadedDeed,
-        row::{DeedRow, SegmentRow},
+        row::{DeedRow, Owner, SegmentRow},
     },
     core::{Core, Known},
     deed::{Common, Deed, session_key, storage_key},
     dialer,
     environment::Environment,
     ledger::Ledger,
+    limits::SHARE_BYTES_MAX,
     link::{Dialer, Link},
     purse::{
         Policy,
@@ -33,6 +35,7 @@ use posync_gateway::{
         state::{Stage, Standing},
     },
     repair,
+    serve::{self, Service},
     transfer::{self, Reader},
 };
 use posync_protocol::{
@@ -41,8 +44,8 @@ use posync_protocol::{
     operation::DataSetClaim,
     record::{Agreement, DataSet, Use, Version},
     wire::{
-        gateway::{File, Name},
-        provider::Ask,
+        gateway::{self, File, Name},
+        provider::{self, Ask, Refusal, Refused},
     },
 };
 use posync_provider::{
@@ -237,6 +240,8 @@ pub(crate) async fn corrupt(context: &Context, index: usize) {
 /// A gateway and its providers.
 pub(crate) struct World {
     pub(crate) core: Arc<Core>,
+    /// Of the gateway's owner.
+    pub(crate) share: Arc<Share>,
     pub(crate) providers: Vec<Provider>,
     pub(crate) ledger: Arc<Ledgered>,
     book: Book,
@@ -306,7 +311,8 @@ impl World {
         let desks = providers.iter().map(|provider| provider.desk.clone()).collect();
         let seen = Arc::<Ledgered>::default();
         environment.spawn(ledger(core.clone(), desks, seen.clone()));
-        Self { core, providers, ledger: seen, book }
+        let share = Arc::new(Share::new(Owner::default(), SHARE_BYTES_MAX));
+        Self { core, share, providers, ledger: seen, book }
     }
 
     /// Opens what a policy asks for, look by look, each time two seconds later as a ledger does.
@@ -342,13 +348,14 @@ impl World {
         length: u64,
         pieces: Vec<Vec<u8>>,
     ) -> Result<File, transfer::Error> {
-        transfer::put(&self.core, name_of(name), length, futures::stream::iter(pieces).boxed()).await
+        let pieces = futures::stream::iter(pieces.into_iter().map(Ok)).boxed();
+        transfer::put(&self.core, &self.share, name_of(name), length, pieces).await
     }
 
     pub(crate) async fn get(&self, name: &str) -> Result<Vec<u8>, transfer::Error> {
         let row = self.core.common.catalogue.file(name.as_bytes().to_vec()).await?;
         let row = row.ok_or_else(|| transfer::Error::NoFile(name.into()))?;
-        let mut reader = Reader::open(&self.core, &row, 0, None)?;
+        let mut reader = Reader::open(&self.core, &self.share, &row, 0, None)?;
         let mut bytes = Vec::new();
         while let Some(piece) = reader.next().await? {
             bytes.extend(piece);
@@ -365,6 +372,46 @@ impl World {
             self.core.common.environment.sleep(Duration::from_millis(100)).await;
         }
         panic!("still waiting: {what}");
+    }
+
+    /// Serves users from now on.
+    pub(crate) async fn serve(&self, context: &Context, owner: Account, users: &[Account]) -> Served {
+        let access = Access::new(owner, users).expect("few");
+        let service = Service { core: self.core.clone(), account: account(&gateway_key()), access };
+        let service = Arc::new(service);
+        let address = SocketAddr::from(([10, 1, 0, 1], 4000));
+        let listen = Listen::new(gateway_key(), rpc::Gateway::NAMESPACE, address);
+        let server =
+            Server::<rpc::Gateway, _>::new(move |call, ask| serve::handle(service.clone(), call, ask));
+        let network = context.child("network");
+        let listening = server.listen(context.child("users"), &network, listen).await;
+        Served { context: context.child("callers"), address: listening.expect("the address is free").address }
+    }
+
+    /// Has `indices` answer to an ask with what `judge` says; to what it says nothing of, as they do.
+    pub(crate) async fn judge(
+        &mut self,
+        indices: impl IntoIterator<Item = usize>,
+        judge: impl Fn(&Ask) -> Verdict + Clone + Send + Sync + 'static,
+    ) {
+        for index in indices {
+            let (desk, judge) = (self.providers[index].desk.clone(), judge.clone());
+            let handler = move |call: Incoming<rpc::Provider>, ask: Ask| {
+                let (desk, verdict) = (desk.clone(), judge(&ask));
+                async move {
+                    match verdict {
+                        Verdict::Answers => desk.handle(call, ask).await,
+                        Verdict::Hangs => futures::future::pending().await,
+                        Verdict::Refuses(reason, text) => {
+                            let text = Bounded::new(text.as_bytes().to_vec()).expect("short");
+                            let refused = Refused { reason, text, signed: None };
+                            let _ = call.finish(&provider::Answer::Refused(refused)).await;
+                        }
+                    }
+                }
+            };
+            self.replace(index, handler).await;
+        }
     }
 
     /// Lets a provider answer with `handler`.
@@ -405,6 +452,90 @@ impl World {
     /// Leaves that all providers hold.
     pub(crate) fn leaves(&self) -> u64 {
         self.providers.iter().map(Provider::leaves).sum()
+    }
+}
+
+/// What a provider does with an ask.
+pub(crate) enum Verdict {
+    Answers,
+    Hangs,
+    Refuses(Refusal, &'static str),
+}
+
+/// A gateway's listener.
+pub(crate) struct Served {
+    context: Context,
+    address: SocketAddr,
+}
+
+impl Served {
+    /// A connection of whoever has `key`.
+    pub(crate) async fn dial(&self, key: &PrivateKey) -> User {
+        let (context, network) = (self.context.child("user"), self.context.child("network"));
+        let dialed = rpc::Client::dial(context, &network, key, account(&gateway_key()), self.address).await;
+        User(dialed.expect("the gateway listens"))
+    }
+}
+
+/// Somebody at the gateway's door.
+pub(crate) struct User(pub(crate) rpc::Client<rpc::Gateway>);
+
+impl User {
+    pub(crate) async fn ask(&self, ask: gateway::Ask) -> gateway::Answer {
+        self.0.call(ask).await.expect("an answer")
+    }
+
+    /// A put whose bytes are still to come.
+    pub(crate) async fn begin(&self, name: &str, length: usize) -> rpc::Call<rpc::Gateway> {
+        let put = gateway::Put { name: name_of(name), length: length as u64 };
+        self.0.open(gateway::Ask::Put(put)).await.expect("it is connected")
+    }
+
+    pub(crate) async fn put(&self, name: &str, bytes: &[u8]) -> gateway::Answer {
+        let mut call = self.begin(name, bytes.len()).await;
+        for piece in bytes.chunks(64 << 10) {
+            send(&call, piece).await;
+        }
+        call.recv().await.expect("an answer")
+    }
+
+    /// A get, after its first answer.
+    pub(crate) async fn open(&self, name: &str) -> (rpc::Call<rpc::Gateway>, gateway::Answer) {
+        let get = gateway::Get { name: name_of(name), offset: 0, length: None };
+        let mut call = self.0.open(gateway::Ask::Get(get)).await.expect("it is connected");
+        let answer = call.recv().await.expect("an answer");
+        (call, answer)
+    }
+
+    /// A file's bytes, or what was said instead.
+    pub(crate) async fn get(&self, name: &str) -> Result<Vec<u8>, String> {
+        let (mut call, found) = self.open(name).await;
+        if let gateway::Answer::Refused(text) = found {
+            return Err(String::from_utf8_lossy(&text).into_owned());
+        }
+        let mut bytes = Vec::new();
+        loop {
+            match call.recv().await.expect("an answer") {
+                gateway::Answer::Data(data) => bytes.extend_from_slice(&data),
+                gateway::Answer::End(_) => return Ok(bytes),
+                gateway::Answer::Refused(text) => return Err(String::from_utf8_lossy(&text).into_owned()),
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+}
+
+/// Brings bytes of an open put; a gateway that stopped listening says why.
+pub(crate) async fn send(call: &rpc::Call<rpc::Gateway>, piece: &[u8]) {
+    let data = Bounded::new(piece.to_vec()).expect("a piece");
+    let _ = call.send(&gateway::Ask::Data(data)).await;
+}
+
+/// The words of a refusal.
+pub(crate) fn refusal(answer: &gateway::Answer) -> String {
+    match answer {
+        gateway::Answer::Refused(text) => String::from_utf8_lossy(text).into_owned(),
+        other => panic!("no refusal: {other:?}"),
     }
 }
 

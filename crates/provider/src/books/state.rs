@@ -154,8 +154,10 @@ impl State {
             return claim(format!("the ledger has version {last}; a new one is above it"));
         }
         if book.waiting().count() >= VERSIONS_MAX && !book.versions.contains_key(&variant(&ask.claim)) {
-            return claim(format!(
-                "{VERSIONS_MAX} signed versions wait for the ledger; bring one there first"
+            // It passes: one of them in the ledger makes room.
+            return Err((
+                Refusal::Busy,
+                format!("{VERSIONS_MAX} signed versions wait for the ledger; bring one there first"),
             ));
         }
         find_parent(book, terms, ask)

@@ -1,6 +1,6 @@
 //! Starts, crashes and cuts off processes.
 
-use super::{PORT, World, account, member_key, place};
+use super::{PORT, World, account, member_key, place, user_key};
 use crate::{
     network::SimNetwork,
     plan::{Gossip, Process},
@@ -18,7 +18,7 @@ use posync_node::{
     run::{SimNode, SimRunning, run_sim},
     serve::{Serving, simulated},
 };
-use posync_protocol::Amount;
+use posync_protocol::{Account, Amount};
 use posync_provider::config::{GRACE_LOCAL, LOOSE, SCRUB_LOCAL};
 use std::{collections::BTreeMap, fmt::Display, future::Future, net::SocketAddr, sync::Arc};
 
@@ -210,6 +210,8 @@ impl<'a> World<'a> {
             key: member_key(process),
             partition: format!("gateway-{index}"),
             listen: address(process),
+            owner: Account::of(&user_key(0).public_key()),
+            users: Vec::new(),
             nodes: self.nodes(),
             chain: self.lasting.genesis.chain(),
             network_key: self.lasting.genesis.network_key(),

@@ -1,0 +1,62 @@
+//! A network's gateway serves its user; somebody else's key gets nothing until the owner lists it.
+
+mod common;
+
+use common::{Net, POSYNC, file};
+use serde_json::{Value, json};
+use std::{fs, path::Path, process::Command};
+
+/// Runs a command with the description and the key in `directory`: its exit code and what it said.
+fn run(directory: &Path, arguments: &[&str]) -> (Option<i32>, String) {
+    let output = Command::new(POSYNC).arg("--json").arg("--net").arg(directory).args(arguments).output();
+    let output = output.expect("the program starts");
+    let text = [output.stdout, output.stderr].concat();
+    (output.status.code(), String::from_utf8(text).expect("UTF-8"))
+}
+
+/// Has the gateway serve these accounts, too, from its next start on.
+fn list(net: &Net, users: &[&str]) {
+    let path = net.directory.join("gateway/role.json");
+    let mut role: Value = serde_json::from_slice(&fs::read(&path).expect("readable")).expect("JSON");
+    role["users"] = json!(users);
+    fs::write(&path, serde_json::to_vec(&role).expect("plain data")).expect("writable");
+}
+
+#[test]
+fn who_is_not_listed_gets_nothing_and_who_is_gets_its_own_files_alone() {
+    let mut net = Net::start();
+    let home = tempfile::tempdir().expect("a temporary directory");
+    let (of_owner, of_other) = (file(home.path(), "owner", 10_000, 1), file(home.path(), "other", 7_000, 2));
+    let [of_owner, of_other] = [&of_owner, &of_other].map(|path| path.to_str().expect("UTF-8"));
+    net.ask(&["put", of_owner, "name"]);
+
+    let other = home.path().join("their network");
+    fs::create_dir(&other).expect("made");
+    fs::copy(net.directory.join("devnet.json"), other.join("devnet.json")).expect("copied");
+    fs::write(other.join("user.key"), "5a".repeat(32)).expect("written");
+    let out = home.path().join("out");
+    let out = out.to_str().expect("UTF-8");
+    let mut said = String::new();
+    for arguments in [&["ls"][..], &["get", "name", out], &["put", of_other, "name"], &["rm", "name"]] {
+        let (code, text) = run(&other, arguments);
+        assert_eq!(code, Some(5), "{arguments:?}: {text}");
+        assert!(text.contains("ask the gateway's owner to add your account"), "{arguments:?}: {text}");
+        said = text;
+    }
+    assert_eq!(run(&other, &["status"]).0, Some(0), "the network's state is everybody's");
+    let account = said.split_whitespace().find(|word| word.starts_with("sync1")).expect("it names who asked");
+
+    net.down();
+    list(&net, &[account]);
+    net.up();
+    assert_eq!(run(&other, &["ls"]), (Some(0), "[]\n".into()), "nothing of the owner's");
+    assert_eq!(run(&other, &["get", "name", out]).0, Some(4));
+    assert_eq!(run(&other, &["rm", "name"]).0, Some(4));
+    assert_eq!(run(&other, &["put", of_other, "name"]).0, Some(0));
+    assert_eq!(run(&other, &["get", "name", out]).0, Some(0));
+    assert_eq!(fs::read(out).expect("written"), fs::read(of_other).expect("readable"));
+    net.reads(Path::new(of_owner), "name");
+    assert_eq!(net.ask(&["ls"]).as_array().map(Vec::len), Some(1));
+    assert_eq!(run(&other, &["rm", "name"]).0, Some(0));
+    net.reads(Path::new(of_owner), "name");
+}

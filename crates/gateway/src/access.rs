@@ -1,0 +1,183 @@
+//! Who is served, and how much of the gateway's memory each may hold.
+//!
+//! The gateway's owner and the accounts that the owner lists are served; a stranger is told whom to ask.
+//! Everybody served sees, reads, replaces and removes the files that it stored itself, and no others:
+//! the owner has no right to more than its own either.
+//!
+//! Invariants
+//! 1. [`Access::of`] is asked once for each call, before anything else of it is looked at.
+//! 2. What one account holds is taken from its own [`Share`]: who is slow holds up nobody else.
+//! 3. All shares together are at most [`BUFFERS_BYTES`] in each direction.
+
+use crate::{
+    catalogue::row::Owner,
+    coding::SEGMENT_BYTES,
+    core::Core,
+    limits::{
+        ACCOUNT_PERCENT, BUFFERS_BYTES, CODING_BYTES_MAX, SEGMENTS_READ_MAX, SHARE_BYTES_MAX,
+        TRANSFERS_PER_ACCOUNT, USERS_MAX,
+    },
+};
+use posync_protocol::Account;
+use std::{collections::BTreeMap, sync::Arc};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+/// More accounts are listed than can be served.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "{0} accounts are listed as users and a gateway serves at most {USERS_MAX} beside its owner; take some off the list"
+)]
+pub struct TooMany(usize);
+
+/// Everybody who is served.
+pub struct Access(BTreeMap<Account, Arc<Share>>);
+
+/// What one account may hold of the gateway at once.
+pub struct Share {
+    /// Whose.
+    pub owner: Owner,
+    /// Files on their way in; more wait for their turn.
+    pub puts: Semaphore,
+    /// Files on their way out.
+    pub gets: Semaphore,
+    incoming: Arc<Semaphore>,
+    outgoing: Arc<Semaphore>,
+    coding: Arc<Semaphore>,
+    reads: Arc<Semaphore>,
+    bytes: usize,
+}
+
+/// Memory or a place of an account's own and, of the same size, of all accounts together. Given back
+/// when it is dropped.
+pub struct Part {
+    own: OwnedSemaphorePermit,
+    common: OwnedSemaphorePermit,
+}
+
+impl Part {
+    async fn take(own: &Arc<Semaphore>, common: &Arc<Semaphore>, permits: u32) -> Self {
+        let closed = "the semaphore is never closed";
+        let own = own.clone().acquire_many_owned(permits).await.expect(closed);
+        let common = common.clone().acquire_many_owned(permits).await.expect(closed);
+        Self { own, common }
+    }
+
+    /// Takes memory for `bytes` off this; what is left if it is less.
+    pub fn split(&mut self, bytes: usize) -> Self {
+        let permits = self.own.num_permits().min(kib(bytes) as usize);
+        let few = "no more than there are";
+        Self { own: self.own.split(permits).expect(few), common: self.common.split(permits).expect(few) }
+    }
+}
+
+/// Memory for a segment's plain bytes, given back when it is dropped.
+pub type Buffer = OwnedSemaphorePermit;
+
+fn kib(bytes: usize) -> u32 {
+    u32::try_from(bytes.div_ceil(1024)).expect("a segment is 4 MiB")
+}
+
+impl Access {
+    /// Serves `owner` and `users`.
+    ///
+    /// # Errors
+    /// [`TooMany`] above [`USERS_MAX`].
+    pub fn new(owner: Account, users: &[Account]) -> Result<Self, TooMany> {
+        if users.len() > USERS_MAX {
+            return Err(TooMany(users.len()));
+        }
+        let bytes = (BUFFERS_BYTES / (1 + users.len())).min(SHARE_BYTES_MAX);
+        let listed = users.iter().map(|user| (*user, Arc::new(Share::new(Owner(Some(*user)), bytes))));
+        let mut all: BTreeMap<_, _> = listed.collect();
+        // Listed as a user too, the owner is the owner.
+        all.insert(owner, Arc::new(Share::new(Owner::default(), bytes)));
+        Ok(Self(all))
+    }
+
+    /// The share of an account that is served.
+    pub fn of(&self, account: &Account) -> Option<Arc<Share>> {
+        self.0.get(account).cloned()
+    }
+}
+
+impl Share {
+    /// A share of `bytes` in each direction.
+    pub fn new(owner: Owner, bytes: usize) -> Self {
+        Self {
+            owner,
+            puts: Semaphore::new(TRANSFERS_PER_ACCOUNT),
+            gets: Semaphore::new(TRANSFERS_PER_ACCOUNT),
+            incoming: Arc::new(Semaphore::new(bytes / 1024)),
+            outgoing: Arc::new(Semaphore::new(bytes / 1024)),
+            coding: Arc::new(Semaphore::new(CODING_BYTES_MAX / 1024 * ACCOUNT_PERCENT / 100)),
+            reads: Arc::new(Semaphore::new(SEGMENTS_READ_MAX * ACCOUNT_PERCENT / 100)),
+            bytes,
+        }
+    }
+
+    /// Waits for memory for `bytes` of a segment and of its shards.
+    pub async fn coding(&self, core: &Core, bytes: usize) -> Part {
+        Part::take(&self.coding, &core.coding, kib(bytes)).await
+    }
+
+    /// Waits for a place to gather a segment.
+    pub async fn reads(&self, core: &Core) -> Part {
+        Part::take(&self.reads, &core.reads, 1).await
+    }
+
+    /// Waits for memory for a segment of `bytes` on its way in.
+    pub async fn incoming(&self, bytes: usize) -> Buffer {
+        let buffer = self.incoming.clone().acquire_many_owned(kib(bytes));
+        buffer.await.expect("the semaphore is never closed")
+    }
+
+    /// Waits for memory for a segment of `bytes` on its way out.
+    pub async fn outgoing(&self, bytes: usize) -> Buffer {
+        let buffer = self.outgoing.clone().acquire_many_owned(kib(bytes));
+        buffer.await.expect("the semaphore is never closed")
+    }
+
+    /// Memory for a segment that is read ahead: `None` when half of the share is taken, so that readers
+    /// who do not take what was read leave room for each other.
+    pub fn ahead(&self, bytes: usize) -> Option<Buffer> {
+        let is_free = self.outgoing.available_permits() * 1024 >= self.bytes / 2 + bytes;
+        is_free.then(|| self.outgoing.clone().try_acquire_many_owned(kib(bytes)).ok()).flatten()
+    }
+}
+
+const _: () = assert!(BUFFERS_BYTES / (1 + USERS_MAX) >= SEGMENT_BYTES, "each has room for a segment");
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_owner_and_the_listed_are_served_and_nobody_else() {
+        let [owner, user, stranger] = [1, 2, 3].map(|byte| Account([byte; 32]));
+        let access = Access::new(owner, &[user, owner]).expect("few");
+        assert_eq!(access.of(&owner).expect("served").owner, Owner(None));
+        assert_eq!(access.of(&user).expect("served").owner, Owner(Some(user)));
+        assert!(access.of(&stranger).is_none());
+    }
+
+    #[test]
+    fn shares_are_bounded_together_and_each_holds_a_segment() {
+        for users in [0, 1, 5, USERS_MAX] {
+            let listed: Vec<Account> = (0..users).map(|number| Account([number as u8; 32])).collect();
+            let access = Access::new(Account([255; 32]), &listed).expect("few enough");
+            let all: usize = access.0.values().map(|share| share.bytes).sum();
+            assert!(all <= BUFFERS_BYTES, "{users}: {all}");
+            assert!(access.0.values().all(|share| share.bytes >= SEGMENT_BYTES), "{users}");
+        }
+        let listed = vec![Account([7; 32]); USERS_MAX + 1];
+        assert_eq!(Access::new(Account([255; 32]), &listed).err(), Some(TooMany(USERS_MAX + 1)));
+    }
+
+    #[test]
+    fn what_is_read_ahead_leaves_room_for_other_readers() {
+        let share = Share::new(Owner::default(), 4 * SEGMENT_BYTES);
+        let ahead: Vec<_> = std::iter::from_fn(|| share.ahead(SEGMENT_BYTES)).collect();
+        assert_eq!(ahead.len(), 2);
+        assert_eq!(share.outgoing.available_permits() * 1024, 2 * SEGMENT_BYTES);
+    }
+}

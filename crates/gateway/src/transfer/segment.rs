@@ -1,0 +1,365 @@
+//! Brings the shards of one segment to eight operators.
+//!
+//! ```text
+//!   eight rooms ─► each: connect ─► bytes ─► stored ─► signature ──► the sixth: durable
+//!                          │ refused, or late: another operator's room  └─► the rest goes on behind
+//! ```
+//!
+//! Invariants
+//! 1. The segment's row is on disk before a shard leaves: what is signed for has its place there, and
+//!    after a crash repair finds what is missing.
+//! 2. Nobody waits for the seventh shard, and no provider decides whether a put succeeds.
+//! 3. A provider that has no time now ([`Refusal::Busy`]) is asked again; it uses up no attempt.
+//! 4. A shard's bytes are shared by all attempts and given up as soon as one provider has them.
+
+use super::{Error, put::Fate};
+use crate::{
+    access::{Buffer, Part, Share},
+    catalogue::row::{Added, SegmentRow},
+    coding::{self, DATA, FileId, FileKey, SHARDS, Shard},
+    core::Core,
+    deed::{Room, Unsigned, state::leaves},
+    expected::Coming,
+    limits::ACKNOWLEDGE_SHARDS,
+    link::{self, Link, Parcel},
+};
+use commonware_macros::select;
+use futures::{
+    StreamExt as _,
+    future::{BoxFuture, pending},
+    stream::FuturesUnordered,
+};
+use posync_protocol::{Account, Bounded, wire::provider::Refusal};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{
+        Arc, Mutex, MutexGuard,
+        atomic::{AtomicU64, AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+use tokio::sync::OwnedSemaphorePermit;
+
+/// How long room at enough operators is waited for: agreements fill up while others open.
+const ROOM_TIMEOUT: Duration = Duration::from_secs(20);
+/// Pause between looks for room when there was too little.
+const ROOM_PAUSE: Duration = Duration::from_millis(500);
+/// Other places that a shard is brought to when one refuses it.
+const SHARD_ATTEMPTS: u32 = 4;
+/// How long a provider may take to store a shard before another one is asked, too.
+const HEDGE: Duration = Duration::from_secs(1);
+/// How long after the sixth signature the others may take before their providers count as slow.
+const LINGER: Duration = Duration::from_secs(2);
+/// How long the next signature is waited for: a provider signs no more while the ledger has to take what
+/// waits, and one that pauses comes back.
+const SIGNED_TIMEOUT: Duration = Duration::from_secs(180);
+/// Providers that a failure names.
+const NAMED_MAX: usize = 4;
+/// Characters of what one of them said.
+const SAID_MAX: usize = 120;
+
+type UnderWay = FuturesUnordered<BoxFuture<'static, ()>>;
+
+/// A segment on its way to providers.
+pub(super) struct Task {
+    core: Arc<Core>,
+    share: Arc<Share>,
+    fate: Arc<Fate>,
+    file: FileId,
+    segment: u32,
+    /// Bytes of a shard.
+    bytes: usize,
+    /// Names the segment to placement.
+    place: Vec<u8>,
+    signed: AtomicUsize,
+    /// Providers that hold a shard of it, or are asked to.
+    used: Mutex<BTreeSet<Account>>,
+    /// Who has not answered yet, by number of the question.
+    asked: Mutex<BTreeMap<u64, Arc<Link>>>,
+    questions: AtomicU64,
+    /// Why not, by provider: the last word of each.
+    said: Mutex<BTreeMap<Account, String>>,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().expect("no holder of this lock panics")
+}
+
+/// A provider that has not answered yet.
+struct Asked<'a>(&'a Task, u64);
+
+impl Drop for Asked<'_> {
+    fn drop(&mut self) {
+        lock(&self.0.asked).remove(&self.1);
+    }
+}
+
+impl Task {
+    /// A segment of `plain` bytes.
+    pub(super) fn new(
+        core: &Arc<Core>,
+        share: &Arc<Share>,
+        fate: &Arc<Fate>,
+        (file, segment): (FileId, u32),
+        plain: usize,
+    ) -> Arc<Self> {
+        Arc::new(Self {
+            core: core.clone(),
+            share: share.clone(),
+            fate: fate.clone(),
+            file,
+            segment,
+            bytes: coding::shard_bytes(plain),
+            place: [&file[..], &segment.to_be_bytes()].concat(),
+            signed: AtomicUsize::new(0),
+            used: Mutex::default(),
+            asked: Mutex::default(),
+            questions: AtomicU64::new(0),
+            said: Mutex::default(),
+        })
+    }
+
+    /// Codes the segment and brings its shards to eight operators; returns when six have signed.
+    pub(super) async fn store(
+        self: Arc<Self>,
+        key: FileKey,
+        plain: Vec<u8>,
+        buffer: Buffer,
+        coming: &Coming,
+    ) -> Result<(), Error> {
+        let length = u32::try_from(plain.len()).expect("a segment is 4 MiB");
+        let rooms = self.rooms().await?;
+        coming.placed(leaves(self.bytes as u64).saturating_mul(SHARDS as u64));
+        lock(&self.used).extend(rooms.iter().map(|room| room.deed().provider()));
+        let mut memory = self.share.coding(&self.core, (DATA + SHARDS) * self.bytes).await;
+        let shards = self.encode(key, plain).await;
+        drop((buffer, memory.split(DATA * self.bytes)));
+        let names = Bounded::new(shards.iter().map(|shard| shard.name).collect()).expect("eight");
+        let row = SegmentRow { plain: length, names, holdings: Bounded::default() };
+        self.core.common.catalogue.place(self.file, self.segment, row).await?;
+        let under_way = UnderWay::new();
+        for ((position, shard), room) in shards.into_iter().enumerate().zip(rooms) {
+            let (name, parcel) = (shard.name, Parcel::new(shard.bytes));
+            let parcel = parcel.expect("a shard is 1 MiB");
+            let added = Added {
+                file: self.file,
+                segment: self.segment,
+                position: position as u8,
+                sequence: 0,
+                name,
+                bytes: u32::try_from(self.bytes).expect("a shard is 1 MiB"),
+                moves: false,
+            };
+            under_way.push(Box::pin(self.clone().bring(room, added, parcel, memory.split(self.bytes))));
+        }
+        drop(memory);
+        self.collect(under_way).await
+    }
+
+    /// Room at eight operators, or at six when there are no more.
+    async fn rooms(&self) -> Result<Vec<Room>, Error> {
+        let (core, nobody) = (&self.core, BTreeSet::new());
+        let enough = async {
+            loop {
+                let rooms = core.all_rooms(&self.place, SHARDS, self.bytes as u64, &nobody);
+                if rooms.len() >= ACKNOWLEDGE_SHARDS {
+                    return rooms;
+                }
+                drop(rooms);
+                core.common.environment.sleep(ROOM_PAUSE).await;
+            }
+        };
+        let rooms = core.common.environment.within(ROOM_TIMEOUT, enough).await;
+        let leaves = leaves(self.bytes as u64);
+        rooms.ok_or_else(|| {
+            Error::Operators(core.operators(leaves), ACKNOWLEDGE_SHARDS, core.hindrances(leaves))
+        })
+    }
+
+    async fn encode(&self, key: FileKey, plain: Vec<u8>) -> [Shard; SHARDS] {
+        let (sender, receiver) = commonware_utils::channel::oneshot::channel();
+        let segment = self.segment;
+        self.core.common.environment.spawn(async move {
+            // The put may be gone: then nobody wants the shards.
+            let _ = sender.send(coding::encode(&key, segment, &plain));
+        });
+        match receiver.await {
+            Ok(shards) => shards,
+            // The runtime is stopping: so is this future.
+            Err(_) => pending().await,
+        }
+    }
+
+    fn signed(&self) -> usize {
+        self.signed.load(Ordering::Acquire)
+    }
+
+    /// Waits for six signatures, and leaves the others to go on behind.
+    async fn collect(self: &Arc<Self>, mut under_way: UnderWay) -> Result<(), Error> {
+        let environment = &self.core.common.environment;
+        while self.signed() < ACKNOWLEDGE_SHARDS {
+            let possible = self.signed() + under_way.len() >= ACKNOWLEDGE_SHARDS;
+            let next = environment.within(SIGNED_TIMEOUT, under_way.next());
+            if !possible || next.await.flatten().is_none() {
+                return Err(Error::Unsigned(self.signed(), self.why()));
+            }
+        }
+        if self.signed() < SHARDS {
+            let place = self.core.tails.clone().try_acquire_owned().ok();
+            environment.spawn(self.clone().go_on(under_way, place));
+        }
+        Ok(())
+    }
+
+    /// The last shards of a segment that is durable. Without a `place` there are too many of these, and
+    /// repair brings them.
+    async fn go_on(self: Arc<Self>, mut under_way: UnderWay, place: Option<OwnedSemaphorePermit>) {
+        let environment = &self.core.common.environment;
+        if place.is_some() {
+            let rest = async { while under_way.next().await.is_some() {} };
+            let patient = async {
+                tokio::pin!(rest);
+                if environment.within(LINGER, &mut rest).await.is_none() {
+                    lock(&self.asked).values().for_each(Link::late);
+                    environment.within(SIGNED_TIMEOUT, rest).await;
+                }
+            };
+            select! {
+                () = patient => {},
+                () = self.fate.failed() => {},
+            }
+        }
+        drop((under_way, place));
+        if self.signed() < SHARDS {
+            self.fate.incomplete(self.segment).await;
+        }
+    }
+
+    /// Brings one shard to its provider, or to others if that one is late or refuses, and waits for the
+    /// signature.
+    async fn bring(self: Arc<Self>, room: Room, added: Added, parcel: Parcel, memory: Part) {
+        let given = self.give(room, added, &parcel).await;
+        drop((parcel, memory));
+        let Some((link, unsigned)) = given else { return };
+        let _asked = self.ask(&link);
+        if unsigned.signed().await {
+            self.signed.fetch_add(1, Ordering::AcqRel);
+        } else {
+            let why = link.last_refusal().unwrap_or_else(|| "it did not sign".into());
+            self.note(link.account(), format!("provider {}: {why}", link.account()));
+        }
+    }
+
+    /// Has one provider store a shard: the one with `room`, or whoever is faster when it is late.
+    async fn give(&self, room: Room, added: Added, parcel: &Parcel) -> Option<(Arc<Link>, Unsigned)> {
+        let environment = &self.core.common.environment;
+        let mut attempts = FuturesUnordered::new();
+        let (mut refused, mut hedged) = (0, false);
+        attempts.push(self.attempt(room, added, parcel));
+        loop {
+            let late = async {
+                match hedged {
+                    true => pending().await,
+                    false => environment.sleep(HEDGE).await,
+                }
+            };
+            let answer = select! {
+                answer = attempts.next() => Some(answer?),
+                () = late => None,
+            };
+            match answer {
+                Some(Ok(given)) => return Some(given),
+                Some(Err((provider, is_busy))) => {
+                    lock(&self.used).remove(&provider);
+                    refused += u32::from(!is_busy);
+                    if attempts.is_empty() {
+                        let room = if refused > SHARD_ATTEMPTS { None } else { self.elsewhere().await };
+                        attempts.push(self.attempt(room?, added, parcel));
+                    }
+                }
+                None => {
+                    hedged = true;
+                    attempts.extend(self.instead(false).map(|room| self.attempt(room, added, parcel)));
+                }
+            }
+        }
+    }
+
+    /// Has one provider store a shard. Else who it is, and whether it is only busy.
+    async fn attempt(
+        &self,
+        room: Room,
+        added: Added,
+        parcel: &Parcel,
+    ) -> Result<(Arc<Link>, Unsigned), (Account, bool)> {
+        let link = room.deed().link.clone();
+        let _asked = self.ask(&link);
+        let given = match link.ready().await {
+            Ok(()) => room.give(added, parcel).await,
+            Err(error) => Err(error),
+        };
+        given.map(|unsigned| (link.clone(), unsigned)).map_err(|error| {
+            link.doubt();
+            self.note(link.account(), error.to_string());
+            (link.account(), matches!(error, link::Error::Refused(_, Refusal::Busy, _)))
+        })
+    }
+
+    /// Room for a shard that was not taken: with an operator that holds none of the segment, the one that
+    /// did not take it included, which may have another agreement by now, or time. Full is not final:
+    /// agreements open meanwhile. `None` when that was waited for in vain.
+    async fn elsewhere(&self) -> Option<Room> {
+        let environment = &self.core.common.environment;
+        let found = async {
+            loop {
+                if let Some(room) = self.instead(false) {
+                    return room;
+                }
+                environment.sleep(ROOM_PAUSE).await;
+                if let Some(room) = self.instead(true) {
+                    return room;
+                }
+            }
+        };
+        environment.within(SIGNED_TIMEOUT, found).await
+    }
+
+    /// Room at an operator that holds no shard of the segment; with `late`, also at one that kept somebody
+    /// waiting a moment ago.
+    fn instead(&self, late: bool) -> Option<Room> {
+        let (mut used, bytes) = (lock(&self.used), self.bytes as u64);
+        let mut rooms = match late {
+            true => self.core.all_rooms(&self.place, 1, bytes, &used),
+            false => self.core.rooms(&self.place, 1, bytes, &used, &BTreeSet::new()),
+        };
+        let room = rooms.pop()?;
+        used.insert(room.deed().provider());
+        Some(room)
+    }
+
+    fn ask(&self, link: &Arc<Link>) -> Asked<'_> {
+        let question = self.questions.fetch_add(1, Ordering::Relaxed);
+        lock(&self.asked).insert(question, link.clone());
+        Asked(self, question)
+    }
+
+    fn note(&self, provider: Account, why: String) {
+        tracing::debug!(%why, segment = self.segment, "a shard is not taken");
+        let said = why.chars().flat_map(char::escape_debug).take(SAID_MAX + 80).collect();
+        lock(&self.said).insert(provider, said);
+    }
+
+    /// Who did not take a shard, and what each of them said.
+    fn why(&self) -> String {
+        let mut all = lock(&self.said).clone();
+        for link in lock(&self.asked).values() {
+            let late = || format!("provider {} has not answered yet", link.account());
+            all.entry(link.account()).or_insert_with(late);
+        }
+        let (count, mut named) = (all.len(), all.into_values().take(NAMED_MAX).collect::<Vec<_>>());
+        if count > NAMED_MAX {
+            named.push(format!("and {} others", count - NAMED_MAX));
+        }
+        named.join(", ")
+    }
+}

@@ -1,0 +1,321 @@
+//! Slow is not lost, full is not final: who stalls holds up nobody else, and no provider decides whether
+//! a put succeeds.
+
+#[allow(dead_code, reason = "other tests use the rest")]
+mod world;
+
+use commonware_cryptography::{Signer as _, ed25519::PrivateKey};
+use commonware_runtime::{Clock as _, Runner as _, deterministic};
+use futures::future::join_all;
+use posync_gateway::{repair::Notice, transfer::Error};
+use posync_protocol::wire::{
+    gateway::{self, Answer},
+    provider::{Ask, Refusal},
+};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
+    time::Duration,
+};
+use world::{Context, Served, Verdict, World, account, bytes, refusal, send};
+
+fn runner(seconds: u64) -> deterministic::Runner {
+    let limit = Some(Duration::from_secs(seconds));
+    deterministic::Runner::new(deterministic::Config::default().with_seed(1).with_timeout(limit))
+}
+
+fn run<Fut: Future<Output = ()>>(work: impl FnOnce(Context) -> Fut) {
+    runner(900).start(work);
+}
+
+fn key(seed: u64) -> PrivateKey {
+    PrivateKey::from_seed(77_000 + seed)
+}
+
+async fn serve(context: &Context, world: &World) -> Served {
+    world.serve(context, account(&key(0)), &[account(&key(1))]).await
+}
+
+async fn timed<T>(context: &Context, work: impl Future<Output = T>) -> (T, Duration) {
+    let before = context.current();
+    let done = work.await;
+    (done, context.current().duration_since(before).expect("time goes on"))
+}
+
+async fn whole(world: &World, name: &str) -> bool {
+    let catalogue = &world.core.common.catalogue;
+    let file = catalogue.file(name.as_bytes().to_vec()).await.expect("runs").expect("there");
+    let file = catalogue.describe(file).await.expect("runs");
+    file.shards_durable == file.shards
+}
+
+const MIB: usize = 1 << 20;
+
+#[test]
+fn uploads_that_stall_hold_up_nobody() {
+    run(|context| async move {
+        let world = World::start(&context).await;
+        let served = serve(&context, &world).await;
+        let (slow, user) = (served.dial(&key(0)).await, served.dial(&key(0)).await);
+        let mut stalled = Vec::new();
+        for number in 0..12 {
+            let call = slow.begin(&format!("slow {number}"), 20 * MIB).await;
+            // Some bring nothing at all, some a part of a segment, some a segment and a part.
+            for piece in bytes([0, MIB / 16, 4 * MIB + MIB / 8][number % 3], 1).chunks(64 << 10) {
+                send(&call, piece).await;
+            }
+            stalled.push(call);
+        }
+        context.sleep(Duration::from_secs(100)).await;
+        for who in [&user, &served.dial(&key(1)).await] {
+            let plain = bytes(3 * MIB, 2);
+            let (stored, took) = timed(&context, who.put("file", &plain)).await;
+            assert!(matches!(stored, Answer::Stored(_)), "{stored:?}");
+            assert!(took < Duration::from_secs(2), "{took:?}");
+            assert!(who.get("file").await == Ok(plain));
+        }
+        drop(stalled);
+    });
+}
+
+#[test]
+fn a_source_that_pauses_is_no_error() {
+    runner(20_000).start(|context| async move {
+        let world = World::start(&context).await;
+        let served = serve(&context, &world).await;
+        let user = served.dial(&key(0)).await;
+        let mut call = user.begin("paused", 6).await;
+        for (pause, piece) in [(65, "he"), (600, "ll"), (2_500, "o\n")] {
+            context.sleep(Duration::from_secs(pause)).await;
+            send(&call, piece.as_bytes()).await;
+            let stored = if piece == "o\n" { call.recv().await } else { None };
+            assert!(stored.is_none_or(|answer| matches!(answer, Answer::Stored(_))), "after {pause} s");
+        }
+        assert_eq!(user.get("paused").await, Ok(b"hello\n".to_vec()));
+    });
+}
+
+#[test]
+fn every_end_of_a_put_has_its_own_reason() {
+    runner(20_000).start(|context| async move {
+        let world = World::start(&context).await;
+        let served = serve(&context, &world).await;
+        let user = served.dial(&key(0)).await;
+        let mut cancelled = user.begin("file", 6).await;
+        cancelled.send(&gateway::Ask::Cancel(Default::default())).await.expect("it is connected");
+        assert!(refusal(&cancelled.recv().await.expect("an answer")).contains("was cancelled"));
+        let mut odd = user.begin("file", 6).await;
+        odd.send(&gateway::Ask::List(Default::default())).await.expect("it is connected");
+        assert!(refusal(&odd.recv().await.expect("an answer")).contains("something else came"));
+        let mut long = user.begin("file", 6).await;
+        send(&long, b"sevenxx").await;
+        assert!(refusal(&long.recv().await.expect("an answer")).contains("7 of 6 announced bytes"));
+        let mut slow = user.begin("file", 6).await;
+        send(&slow, b"five").await;
+        let (answer, took) = timed(&context, slow.recv()).await;
+        let said = refusal(&answer.expect("an answer"));
+        assert!(said.contains("arrived in 3600s of waiting") && !said.contains("cancelled"), "{said}");
+        assert!(took > Duration::from_secs(3500), "{took:?}");
+        assert!(user.get("file").await.expect_err("nothing is stored").contains("there is no file"));
+    });
+}
+
+#[test]
+fn a_reader_at_150_kilobytes_a_second_gets_its_file() {
+    run(|context| async move {
+        let world = World::start(&context).await;
+        let served = serve(&context, &world).await;
+        let user = served.dial(&key(0)).await;
+        // More than a window of the largest messages: what follows has to be granted.
+        let plain = bytes(34 * MIB, 3);
+        assert!(matches!(user.put("file", &plain).await, Answer::Stored(_)));
+        let (mut call, _) = user.open("file").await;
+        let mut got = Vec::new();
+        while got.len() < plain.len() {
+            match call.recv().await.expect("an answer") {
+                Answer::Data(data) => {
+                    context.sleep(Duration::from_micros(data.len() as u64 * 1_000 / 150)).await;
+                    got.extend_from_slice(&data);
+                }
+                other => panic!("after {} bytes: {other:?}", got.len()),
+            }
+        }
+        assert!(got == plain);
+    });
+}
+
+#[test]
+fn readers_that_stall_hold_up_neither_others_nor_repair() {
+    run(|context| async move {
+        let mut world = World::start(&context).await;
+        let served = serve(&context, &world).await;
+        let (slow, user) = (served.dial(&key(0)).await, served.dial(&key(0)).await);
+        let plain = bytes(5 * MIB, 3);
+        assert!(matches!(user.put("file", &plain).await, Answer::Stored(_)));
+        world.until("eight holders", async |w| whole(w, "file").await).await;
+        let mut stalled = Vec::new();
+        for _ in 0..12 {
+            stalled.push(slow.open("file").await);
+        }
+        context.sleep(Duration::from_secs(100)).await;
+        for who in [&user, &served.dial(&key(1)).await] {
+            assert!(matches!(who.put("other", &plain).await, Answer::Stored(_)));
+            let (got, took) = timed(&context, who.get("other")).await;
+            assert!(got.is_ok_and(|got| got == plain));
+            assert!(took < Duration::from_secs(5), "{took:?}");
+        }
+        let stopped = world.core.deeds()[0].provider();
+        world.providers[0].stop();
+        world.core.notice_surely(Notice::Late(stopped)).await;
+        let moved = async |w: &World| {
+            w.core.deeds()[0].with_state(|state| state.live().is_empty()) && whole(w, "file").await
+        };
+        world.until("what it held is rebuilt", moved).await;
+        drop(stalled);
+    });
+}
+
+#[test]
+fn nobody_waits_for_the_seventh_shard_and_the_file_is_whole_later() {
+    for hangs_at_put in [true, false] {
+        run(move |context| async move {
+            let mut world = World::start(&context).await;
+            let judge = move |ask: &Ask| match ask {
+                Ask::Put(_) if hangs_at_put => Verdict::Hangs,
+                Ask::Sign(_) => Verdict::Hangs,
+                _ => Verdict::Answers,
+            };
+            world.judge([0, 1], judge).await;
+            for number in 0..100 {
+                let name = format!("file {number}");
+                let (stored, took) = timed(&context, world.put(&name, &bytes(4096, number))).await;
+                stored.expect("six others sign");
+                assert!(took < Duration::from_millis(500), "{number}: {took:?}");
+            }
+            world.judge([0, 1], |_| Verdict::Answers).await;
+            for number in 0..100 {
+                let name = format!("file {number}");
+                world.until("the other shards follow", async |w| whole(w, &name).await).await;
+            }
+        });
+    }
+}
+
+#[test]
+fn who_is_silent_is_remembered_and_asked_last() {
+    run(|context| async move {
+        let mut world = World::start(&context).await;
+        // Four of ten: six are left, and each of them is needed.
+        world
+            .judge(
+                [2, 4, 6, 8],
+                |ask| if matches!(ask, Ask::Put(_)) { Verdict::Hangs } else { Verdict::Answers },
+            )
+            .await;
+        let mut slow = 0;
+        for number in 0..60 {
+            let (stored, took) =
+                timed(&context, world.put(&format!("file {number}"), &bytes(4096, number))).await;
+            stored.expect("six others sign");
+            assert!(took < Duration::from_secs(5), "{number}: {took:?}");
+            slow += u32::from(took > Duration::from_millis(500));
+            context.sleep(Duration::from_millis(500)).await;
+        }
+        assert!(slow <= 6, "{slow} of 60 waited for a silent provider");
+    });
+}
+
+/// Runs a power cut right behind the acknowledgement, with two shards on their way.
+#[test]
+fn a_put_that_six_signed_is_whole_after_a_power_cut() {
+    let plain = bytes(5 * MIB, 4);
+    let ((), checkpoint) = runner(900).start_and_recover(|context| {
+        let plain = plain.clone();
+        async move {
+            let mut world = World::start(&context).await;
+            world
+                .judge(
+                    [0, 1],
+                    |ask| if matches!(ask, Ask::Put(_)) { Verdict::Hangs } else { Verdict::Answers },
+                )
+                .await;
+            let file = world.put("file", &plain).await.expect("six others sign");
+            assert!(file.shards_durable >= 6 * file.segments, "{file:?}");
+        }
+    });
+    deterministic::Runner::from(checkpoint).start(|context| async move {
+        let world = World::start(&context).await;
+        assert!(world.get("file").await.expect("acknowledged") == plain);
+        world.until("eight holders", async |w| whole(w, "file").await).await;
+    });
+}
+
+#[test]
+fn busy_providers_end_no_put() {
+    run(|context| async move {
+        let mut world = World::start(&context).await;
+        let (puts, signs) = (Arc::new(AtomicU32::new(0)), Arc::new(AtomicU32::new(0)));
+        let judge = move |ask: &Ask| {
+            let busy = |count: &AtomicU32| count.fetch_add(1, Ordering::Relaxed) < 80;
+            match ask {
+                Ask::Put(_) if busy(&puts) => Verdict::Refuses(Refusal::Busy, "try again"),
+                Ask::Sign(_) if busy(&signs) => Verdict::Refuses(Refusal::Busy, "32 signed versions wait"),
+                _ => Verdict::Answers,
+            }
+        };
+        world.judge(0..10, judge).await;
+        let names: Vec<String> = (0..4).map(|number| format!("file {number}")).collect();
+        for put in join_all(names.iter().map(|name| world.put(name, b"of a patient user"))).await {
+            put.expect("they have time in a moment");
+        }
+    });
+}
+
+#[test]
+fn a_failure_names_who_refused_and_why() {
+    run(|context| async move {
+        let mut world = World::start(&context).await;
+        world
+            .judge(0..10, |ask| match ask {
+                Ask::Put(_) => Verdict::Refuses(Refusal::Space, "no space left\non this volume"),
+                _ => Verdict::Answers,
+            })
+            .await;
+        let failed = world.put("file", &bytes(1000, 1)).await.expect_err("nobody takes it");
+        let Error::Unsigned(0, why) = &failed else { panic!("{failed:?}") };
+        assert!(why.contains("no space left\\non this volume"), "why, without control characters: {why}");
+        let named = world.providers.iter().filter(|provider| why.contains(&provider.account.to_string()));
+        assert!(named.count() >= 3, "{why}");
+        assert!(why.contains("others"), "and how many more: {why}");
+        assert!(failed.to_string().len() < 1024, "{failed}");
+    });
+}
+
+#[test]
+fn a_failed_put_leaves_nothing_to_repair() {
+    run(|context| async move {
+        let mut world = World::start(&context).await;
+        world
+            .judge(
+                [0, 1, 2],
+                |ask| if matches!(ask, Ask::Put(_)) { Verdict::Hangs } else { Verdict::Answers },
+            )
+            .await;
+        // Two segments are signed for by six or seven; the third never comes.
+        let pieces = bytes(9 * MIB, 5).chunks(MIB).map(<[u8]>::to_vec).collect();
+        let failed = world.put_pieces("file", 12 * MIB as u64, pieces).await;
+        assert!(matches!(failed, Err(Error::Incomplete(..))), "{failed:?}");
+        let mut repairs = 0;
+        for _ in 0..300 {
+            context.sleep(Duration::from_millis(100)).await;
+            repairs += world.core.repairs_open.load(Ordering::Relaxed);
+        }
+        assert_eq!(repairs, 0, "nothing of it is repaired");
+        world.judge([0, 1, 2], |_| Verdict::Answers).await;
+        world.until("its space comes back", async |w| w.leaves() == 0).await;
+        let jobs = async |w: &World| w.core.common.catalogue.jobs(9).await.expect("runs").is_empty();
+        world.until("no job is left", jobs).await;
+    });
+}
