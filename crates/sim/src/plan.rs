@@ -128,6 +128,10 @@ pub enum Step {
     /// A user tries to store a file while the network is not well: it may be refused, but what was
     /// acknowledged counts.
     Try(Sample),
+    /// The canary of lost files: a user removes one, and nobody tells the judge.
+    Remove(Sample),
+    /// The canary of payments: one that the judge is not told of.
+    SendUntold,
     /// Every process loses power at once, and none starts by itself.
     Blackout,
     /// Every task of a provider or gateway stops, as by SIGSTOP; an authority, whose engine cannot be

@@ -45,6 +45,8 @@ impl World<'_> {
                 self.user("send", self.send(account(&user_key(1)))).await?;
                 self.lasting.paid += 1;
             }
+            Step::SendUntold => self.user("send", self.send(account(&user_key(1)))).await?,
+            Step::Remove(sample) => self.user("remove", self.remove(sample)).await?,
             Step::Fund(authority) => {
                 let to = account(&self.lasting.seats[usize::from(*authority)].key);
                 self.user("fund", self.send(to)).await?;
@@ -120,6 +122,14 @@ impl World<'_> {
                 Some(Answer::End(_)) => return Err("other bytes came back".into()),
                 other => return Err(explain(other)),
             }
+        }
+    }
+
+    async fn remove(&self, sample: &Sample) -> Result<(), String> {
+        let answer = self.gateway().await?.call(Ask::Remove(name(sample))).await;
+        match answer.map_err(|error| error.to_string())? {
+            Answer::Removed(_) => Ok(()),
+            other => Err(explain(Some(other))),
         }
     }
 
