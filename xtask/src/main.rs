@@ -5,6 +5,7 @@
 //! in a second on a cold machine.
 
 mod campaign;
+mod planted;
 mod tools;
 
 use std::{
@@ -75,21 +76,26 @@ const STEPS: &[Step] = &[
 ];
 
 const USAGE: &str = "usage: cargo xtask test | campaign --seeds A..B [--jobs N] | fuzz [--seconds N] |
-                        mutants [--sample N] [--seed S]
+                        mutants [--sample N] [--seed S] | planted [NAME...]
 
   test      every check: format, the rules built alone, lint, all tests with real processes, a
-            history of the ledger with the settings of a release, 40 seeds of the campaign, and a
+            history of the ledger with the settings of a release, 14 seeds of the campaign, and a
             minute of each fuzz target where a nightly toolchain is installed
   campaign  whole networks with faults drawn from seeds, each run twice: is anything lost? Also
             --only KINDS, --without KINDS, --show
   fuzz      runs each fuzz target of fuzz/ for N seconds (60); needs a nightly toolchain and c++
-  mutants   N wrong versions (300) of the rules, chosen by seed S (1): which does no test notice?";
+  mutants   N wrong versions (300) of the rules, chosen by seed S (1): which does no test notice?
+  planted   builds each bug of docs/planted.md in turn: is it found by the test that must find it?";
 
 fn main() -> ExitCode {
+    if let Some(code) = planted::wrapper() {
+        return code;
+    }
     let arguments: Vec<String> = env::args().skip(1).collect();
     match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         ["test"] => test(),
         ["campaign", ref options @ ..] => campaign::run(options),
+        ["planted", ref names @ ..] => planted::run(names),
         ["fuzz"] => tools::fuzz("60"),
         ["fuzz", "--seconds", seconds] => tools::fuzz(seconds),
         ["mutants", ref options @ ..] => tools::mutants(options),

