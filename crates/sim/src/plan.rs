@@ -1,6 +1,6 @@
 //! What a run of the world is: declared before it starts, equal plans give equal runs.
 
-use crate::network::Link;
+use crate::{machine::Damage, network::Link};
 use commonware_runtime::deterministic::FaultConfig;
 use posync_protocol::{ledger::Event, limits::Parameters};
 use std::time::Duration;
@@ -121,6 +121,71 @@ pub enum Step {
     Storage(FaultConfig),
     /// The planted fault of the canary: one grain appears in an account.
     Mint,
+    /// Wait for this many more blocks.
+    Pass(u64),
+    /// Wait.
+    Wait(Duration),
+    /// A user tries to store a file while the network is not well: it may be refused, but what was
+    /// acknowledged counts.
+    Try(Sample),
+    /// The canary of lost files: a user removes one, and nobody tells the judge.
+    Remove(Sample),
+    /// The canary of payments: one that the judge is not told of.
+    SendUntold,
+    /// Every process loses power at once, and none starts by itself.
+    Blackout,
+    /// Every task of a provider or gateway stops, as by SIGSTOP; an authority, whose engine cannot be
+    /// stopped, hears and is heard by nobody instead.
+    Pause(Process),
+    /// It goes on.
+    Resume(Process),
+    /// An authority gets no more blocks, and serves the state that it has.
+    Lag(u8),
+    /// It gets them again.
+    CatchUp(u8),
+    /// An authority's service lies to everybody.
+    Lie(u8, Lie),
+    /// The sector of a provider's store that it reads next is damaged, for good.
+    Damage(u8, Damage),
+    /// A provider's volume is full.
+    Fill(u8),
+    /// It has room again.
+    Empty(u8),
+    /// Users that read and write a few bytes at a time, and stay.
+    Loiter(Loiterers),
+    /// They go.
+    Leave,
+    /// All faults end, every process runs; then, within [`JUDGED_WITHIN`] blocks, every acknowledged
+    /// file must be read in full, and every payment must have been made once.
+    Promises,
+}
+
+/// Blocks within which every acknowledged byte must come after all faults ended.
+pub const JUDGED_WITHIN: u64 = 240;
+
+/// How the service of an authority lies. It cannot forge a proof.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Lie {
+    /// It tells the truth.
+    #[default]
+    Nothing,
+    /// It takes every question and answers none.
+    Withhold,
+    /// It tells of no new block, and answers a question that it knows as it did the first time.
+    StandStill,
+    /// It passes operations on, and says that they came too late and were never seen.
+    Deny,
+}
+
+/// Users that are slow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Loiterers {
+    /// How many read.
+    pub readers: u8,
+    /// How many write.
+    pub writers: u8,
+    /// What each reads; it was put before.
+    pub file: Sample,
 }
 
 impl Plan {

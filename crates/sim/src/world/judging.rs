@@ -121,6 +121,8 @@ impl World<'_> {
             audit: self.context.auditor().state(),
             events: std::mem::take(&mut self.lasting.events),
             state: self.lasting.judge.ledger.state.clone(),
+            faults: std::mem::take(&mut self.lasting.faults),
+            refused: self.lasting.refused,
         })
     }
 

@@ -14,20 +14,24 @@
 //! 3. A step that does not come true in bounded virtual time fails the plan.
 //! 4. No authority ever holds another for one that signed twice, unless the plan made it do so.
 
+mod faults;
+mod front;
 mod judging;
 mod liar;
 mod processes;
+mod promises;
 mod users;
 
 use crate::{
     judge::Judge,
     ledger::{Fault, Ledger},
+    machine::{Disk, Gate},
     network::{Fabric, Role, host},
-    plan::{Gossip, Plan, Process, Step},
+    plan::{Gossip, Plan, Process, Sample, Step},
 };
 use commonware_cryptography::{Signer as _, ed25519::PrivateKey};
 use commonware_p2p::simulated::Oracle;
-use commonware_runtime::deterministic;
+use commonware_runtime::{Handle as Task, deterministic};
 use commonware_utils::TestRng;
 use posync_node::{
     engine::PublicKey,
@@ -88,6 +92,19 @@ pub enum Failure {
     /// A process ended by itself.
     #[error("{0}")]
     Ended(String),
+    /// A file that was acknowledged did not come back.
+    #[error("'{name}' was acknowledged, and {blocks} blocks after all faults it is lost: {reason}")]
+    Lost {
+        /// Of the file.
+        name: &'static str,
+        /// How long everything had been well.
+        blocks: u64,
+        /// What came instead.
+        reason: String,
+    },
+    /// Something happened twice, or not at all.
+    #[error("not once: {0}")]
+    NotOnce(String),
     /// A user did not get what was promised.
     #[error("{what}: {reason}")]
     User {
@@ -115,6 +132,10 @@ pub struct Report {
     pub seats: Vec<(Account, Seat, AccountState)>,
     /// Every record after the last block.
     pub state: BTreeMap<Key, Slot>,
+    /// What was done to the network: how often each kind of fault.
+    pub faults: BTreeMap<&'static str, u32>,
+    /// Puts that were refused while the network was not well.
+    pub refused: u32,
 }
 
 /// An authority's keys.
@@ -135,6 +156,15 @@ struct Lasting {
     judge: Judge,
     events: Vec<(u64, Event)>,
     up: BTreeSet<Process>,
+    disks: BTreeMap<Process, Disk>,
+    faults: BTreeMap<&'static str, u32>,
+    /// Files that a gateway acknowledged.
+    acknowledged: Vec<Sample>,
+    refused: u32,
+    /// Payments that a user was told of.
+    paid: u32,
+    /// What each authority's service says.
+    fronts: Vec<front::Front>,
 }
 
 /// A network that runs.
@@ -144,6 +174,8 @@ struct World<'a> {
     running: BTreeMap<Process, Running>,
     ended: Arc<Mutex<Vec<String>>>,
     gossip: Gossip,
+    paused: BTreeMap<Process, Gate>,
+    loiterers: Vec<Task<()>>,
     lasting: &'a mut Lasting,
 }
 
@@ -157,10 +189,10 @@ pub fn run(plan: Plan) -> Result<Report, Failure> {
     let mut runner = deterministic::Runner::new(config);
     let mut lasting = Lasting::new(plan);
     let steps: Vec<(usize, Step)> = std::mem::take(&mut lasting.plan.steps).into_iter().enumerate().collect();
-    let mut phases = steps.split(|(_, step)| matches!(step, Step::PowerCut)).peekable();
+    let mut phases = steps.split_inclusive(|(_, step)| cuts(step));
     loop {
-        let steps = phases.next().expect("a split has at least one part");
-        let last = phases.peek().is_none();
+        let steps = phases.next().unwrap_or_default();
+        let last = !steps.last().is_some_and(|(_, step)| cuts(step));
         let (result, checkpoint) =
             runner.start_and_recover(|context| phase(context, &mut lasting, steps, last));
         match result? {
@@ -168,6 +200,11 @@ pub fn run(plan: Plan) -> Result<Report, Failure> {
             None => runner = deterministic::Runner::from(checkpoint),
         }
     }
+}
+
+/// Whether the power goes.
+const fn cuts(step: &Step) -> bool {
+    matches!(step, Step::PowerCut | Step::Blackout)
 }
 
 /// Runs a plan twice; both must end alike.
@@ -221,6 +258,12 @@ impl Lasting {
             judge: Judge::new(ledger, parent),
             events: Vec::new(),
             liars: BTreeSet::new(),
+            disks: BTreeMap::new(),
+            faults: BTreeMap::new(),
+            acknowledged: Vec::new(),
+            refused: 0,
+            paid: 0,
+            fronts: (0..plan.authorities).map(|_| front::Front::default()).collect(),
             up: authorities.chain(members.into_iter().map(|(process, _)| process)).collect(),
             seats: secrets.into_iter().enumerate().map(seat).collect(),
             genesis,

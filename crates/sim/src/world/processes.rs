@@ -2,6 +2,7 @@
 
 use super::{PORT, World, account, member_key, place, user_key};
 use crate::{
+    machine::{Gate, Machine},
     network::SimNetwork,
     plan::{Gossip, Process},
 };
@@ -64,7 +65,8 @@ impl<'a> World<'a> {
         drop(network.start());
         let gossip = lasting.plan.gossip;
         let (running, ended) = (BTreeMap::new(), Arc::default());
-        let mut world = Self { context, oracle, running, ended, gossip, lasting };
+        let (paused, loiterers) = (BTreeMap::new(), Vec::new());
+        let mut world = Self { context, oracle, running, ended, gossip, paused, loiterers, lasting };
         world.link_all(gossip).await;
         for process in world.lasting.up.clone() {
             world.start_process(process);
@@ -97,7 +99,7 @@ impl<'a> World<'a> {
     }
 
     /// Sets, or takes away, every link to and from an authority.
-    async fn link(&self, seat: usize, gossip: Option<Gossip>) {
+    pub(super) async fn link(&self, seat: usize, gossip: Option<Gossip>) {
         for other in (0..self.lasting.seats.len()).filter(|other| *other != seat) {
             for (from, to) in [(seat, other), (other, seat)] {
                 let (from, to) = (self.key(from), self.key(to));
@@ -126,6 +128,10 @@ impl<'a> World<'a> {
 
     pub(super) async fn crash(&mut self, process: Process) {
         self.lasting.up.remove(&process);
+        self.paused.remove(&process);
+        if let Process::Authority(index) = process {
+            self.stop_front(index);
+        }
         let task = match self.running.remove(&process) {
             Some(Running::Authority(running, _)) => running.task,
             Some(Running::Other(task)) => task,
@@ -145,7 +151,10 @@ impl<'a> World<'a> {
 
     pub(super) fn start_process(&mut self, process: Process) {
         let running = match process {
-            Process::Authority(index) => self.start_authority(index),
+            Process::Authority(index) => {
+                self.start_front(index);
+                self.start_authority(index)
+            }
             Process::Provider(index) => self.start_provider(index),
             Process::Gateway(index) => self.start_gateway(index),
         };
@@ -157,7 +166,7 @@ impl<'a> World<'a> {
         let process = Process::Authority(index);
         let context = self.context.child("authority").with_attribute("index", index);
         let seat = &self.lasting.seats[usize::from(index)];
-        let serving = Serving { key: seat.key.clone(), address: address(process) };
+        let serving = Serving { key: seat.key.clone(), address: inner_address(index) };
         let (operations, services) = simulated(self.network(process), serving);
         let node = SimNode {
             genesis: self.lasting.genesis.clone(),
@@ -169,7 +178,14 @@ impl<'a> World<'a> {
         Running::Authority(run_sim(context, self.oracle.clone(), node, services), None)
     }
 
-    fn start_provider(&self, index: u8) -> Running {
+    /// The runtime as a process sees it: its gate is new with each life, its disk is not.
+    fn machine(&mut self, process: Process, context: Context) -> Machine {
+        let gate = Gate::default();
+        self.paused.insert(process, gate.clone());
+        Machine::new(context, gate, self.lasting.disks.entry(process).or_default().clone())
+    }
+
+    fn start_provider(&mut self, index: u8) -> Running {
         let process = Process::Provider(index);
         let config = posync_provider::Config {
             key: member_key(process),
@@ -197,13 +213,14 @@ impl<'a> World<'a> {
         };
         let network = self.network(process);
         let context = self.context.child("provider").with_attribute("index", index);
+        let context = self.machine(process, context);
         let started = |address| tracing::info!(%address, "a provider serves");
         self.supervise(context, process, move |context| {
             posync_provider::run(context, network, config, started)
         })
     }
 
-    fn start_gateway(&self, index: u8) -> Running {
+    fn start_gateway(&mut self, index: u8) -> Running {
         let process = Process::Gateway(index);
         let parameters = self.lasting.plan.parameters;
         let config = posync_gateway::Config {
@@ -221,15 +238,16 @@ impl<'a> World<'a> {
         };
         let network = self.network(process);
         let context = self.context.child("gateway").with_attribute("index", index);
+        let context = self.machine(process, context);
         self.supervise(context, process, move |context| posync_gateway::run(context, network, config))
     }
 
     /// Runs a role; if it ends by itself, the plan fails.
     fn supervise<F, E>(
         &self,
-        context: Context,
+        context: Machine,
         process: Process,
-        role: impl FnOnce(Context) -> F + Send + 'static,
+        role: impl FnOnce(Machine) -> F + Send + 'static,
     ) -> Running
     where
         F: Future<Output = Result<(), E>> + Send + 'static,
@@ -249,6 +267,11 @@ impl<'a> World<'a> {
 /// Where a process serves.
 pub(super) fn address(process: Process) -> SocketAddr {
     SocketAddr::new(place(process), PORT)
+}
+
+/// Where an authority's own service listens, behind the [front](super::front) that all others ask.
+pub(super) fn inner_address(authority: u8) -> SocketAddr {
+    SocketAddr::new(place(Process::Authority(authority)), PORT + 1)
 }
 
 fn link(gossip: Gossip) -> Link {

@@ -29,15 +29,24 @@ const GATEWAY: Process = Process::Gateway(0);
 
 impl World<'_> {
     pub(super) async fn step(&mut self, number: usize, step: &Step) -> Result<(), Failure> {
+        self.count(step);
         match step {
             Step::Reach(height) => self.reach(*height).await?,
             Step::Until(condition, last) => self.until(number, *condition, *last).await?,
             Step::Crash(process) => self.crash(*process).await,
             Step::Restart(process) => self.start_process(*process),
             Step::Wipe(index) => self.wipe(*index),
-            Step::Put(sample) => self.user("put", self.put(sample)).await?,
+            Step::Put(sample) => {
+                self.user("put", self.put(sample)).await?;
+                self.lasting.acknowledged.push(*sample);
+            }
             Step::Get(sample) => self.user("get", self.get(sample)).await?,
-            Step::Send => self.user("send", self.send(account(&user_key(1)))).await?,
+            Step::Send => {
+                self.user("send", self.send(account(&user_key(1)))).await?;
+                self.lasting.paid += 1;
+            }
+            Step::SendUntold => self.user("send", self.send(account(&user_key(1)))).await?,
+            Step::Remove(sample) => self.user("remove", self.remove(sample)).await?,
             Step::Fund(authority) => {
                 let to = account(&self.lasting.seats[usize::from(*authority)].key);
                 self.user("fund", self.send(to)).await?;
@@ -49,7 +58,10 @@ impl World<'_> {
             Step::Rejoin(process) => self.rejoin(*process).await,
             Step::Storage(config) => *self.context.storage_fault_config().write() = config.clone(),
             Step::Mint => self.lasting.judge.ledger.mint(),
-            Step::PowerCut => unreachable!("a power cut ends the phase"),
+            // The phase ends with this step, and with it all that is not on a disk.
+            Step::PowerCut => {}
+            Step::Blackout => self.lasting.up.clear(),
+            other => self.fault(other).await?,
         }
         Ok(())
     }
@@ -63,7 +75,7 @@ impl World<'_> {
         result.map_err(|reason| Failure::User { what: what.into(), reason })
     }
 
-    async fn gateway(&self) -> Result<Client<Gateway>, String> {
+    pub(super) async fn gateway(&self) -> Result<Client<Gateway>, String> {
         let network = self.lasting.fabric.at(&self.context, host(Role::User, 0));
         let peer = account(&member_key(GATEWAY));
         Client::dial(self.context.child("user"), &network, &user_key(0), peer, address(GATEWAY))
@@ -72,7 +84,7 @@ impl World<'_> {
     }
 
     /// Puts a file; a gateway that says "try again" is taken at its word.
-    async fn put(&self, sample: &Sample) -> Result<(), String> {
+    pub(super) async fn put(&self, sample: &Sample) -> Result<(), String> {
         for _ in 0..PUTS_MAX {
             match self.put_once(sample).await {
                 Err(reason) if reason.contains("try again") => self.context.sleep(AGAIN).await,
@@ -97,7 +109,7 @@ impl World<'_> {
         }
     }
 
-    async fn get(&self, sample: &Sample) -> Result<(), String> {
+    pub(super) async fn get(&self, sample: &Sample) -> Result<(), String> {
         let (client, bytes) = (self.gateway().await?, sample.bytes());
         let ask = Ask::Get(Get { name: name(sample), offset: 0, length: None });
         let mut call = client.open(ask).await.map_err(|error| error.to_string())?;
@@ -110,6 +122,14 @@ impl World<'_> {
                 Some(Answer::End(_)) => return Err("other bytes came back".into()),
                 other => return Err(explain(other)),
             }
+        }
+    }
+
+    async fn remove(&self, sample: &Sample) -> Result<(), String> {
+        let answer = self.gateway().await?.call(Ask::Remove(name(sample))).await;
+        match answer.map_err(|error| error.to_string())? {
+            Answer::Removed(_) => Ok(()),
+            other => Err(explain(Some(other))),
         }
     }
 
@@ -126,7 +146,7 @@ impl World<'_> {
     }
 }
 
-fn name(sample: &Sample) -> Name {
+pub(super) fn name(sample: &Sample) -> Name {
     Bounded::new(sample.name.as_bytes().to_vec()).expect("a short name")
 }
 

@@ -1,0 +1,97 @@
+//! `cargo xtask campaign` runs this: whole networks from seeds, each twice.
+
+use posync_sim::{
+    campaign::{Seed, campaign},
+    drawn::Kind,
+    plan::Plan,
+};
+use std::{env, ops::Range, process::ExitCode, thread, time::Instant};
+
+const USAGE: &str = "usage: campaign --seeds A..B [--jobs N] [--only KIND,...] [--without KIND,...] [--show]
+
+  kinds: lagging any-order paused majority lying disk slow
+  --show prints the steps of each seed and runs nothing
+  RUST_LOG=info tells what happens, for a single seed";
+
+struct Options {
+    seeds: Range<u64>,
+    jobs: usize,
+    kinds: Vec<Kind>,
+    show: bool,
+}
+
+fn parse(arguments: &[String]) -> Option<Options> {
+    let jobs = thread::available_parallelism().map_or(1, usize::from);
+    let mut options = Options { seeds: 0..0, jobs, kinds: Kind::ALL.to_vec(), show: false };
+    let mut rest = arguments.iter();
+    while let Some(name) = rest.next() {
+        if name == "--show" {
+            options.show = true;
+            continue;
+        }
+        let value = rest.next()?;
+        match name.as_str() {
+            "--seeds" => {
+                let (from, to) = value.split_once("..")?;
+                options.seeds = from.parse().ok()?..to.parse().ok()?;
+            }
+            "--jobs" => options.jobs = value.parse().ok().filter(|jobs| (1..=256).contains(jobs))?,
+            "--only" => options.kinds = kinds(value)?,
+            "--without" => {
+                let without = kinds(value)?;
+                options.kinds.retain(|kind| !without.contains(kind));
+            }
+            _ => return None,
+        }
+    }
+    (!options.seeds.is_empty() && !options.kinds.is_empty()).then_some(options)
+}
+
+fn kinds(names: &str) -> Option<Vec<Kind>> {
+    names.split(',').map(|name| Kind::ALL.into_iter().find(|kind| kind.name() == name)).collect()
+}
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = env::args().skip(1).collect();
+    let Some(options) = parse(&arguments) else {
+        eprintln!("{USAGE}");
+        return ExitCode::from(2);
+    };
+    if options.show {
+        for seed in options.seeds {
+            println!("seed {seed}");
+            let steps = Plan::drawn_of(seed, &options.kinds).steps;
+            steps.iter().for_each(|step| println!("  {step:?}"));
+        }
+        return ExitCode::SUCCESS;
+    }
+    let filter = tracing_subscriber::EnvFilter::from_default_env();
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).without_time().init();
+    let start = Instant::now();
+    let totals = campaign(options.seeds, options.jobs, &options.kinds, tell);
+    let seconds = start.elapsed().as_secs_f64();
+    for (kind, count) in &totals.faults {
+        println!("  {count:>6} {kind}");
+    }
+    println!("  {} puts refused while the network was not well", totals.refused);
+    println!(
+        "  {} blocks, each run twice; {:.3} seeds a second",
+        totals.blocks,
+        totals.seeds as f64 / seconds
+    );
+    for (seed, reason) in &totals.open {
+        println!("  OPEN seed {seed}: {reason}");
+    }
+    println!("{} seeds, {} faults, {} open", totals.seeds, totals.faults(), totals.open.len());
+    if totals.open.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+fn tell(seed: &Seed) {
+    match &seed.result {
+        Ok(report) => {
+            let faults: u32 = report.faults.values().sum();
+            println!("seed {}: {} blocks, {faults} faults, holds", seed.seed, report.height);
+        }
+        Err(reason) => println!("seed {}: OPEN: {reason}", seed.seed),
+    }
+}

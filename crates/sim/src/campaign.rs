@@ -1,0 +1,102 @@
+//! Many drawn plans, each run twice: what is lost, and with which seed it is lost again.
+
+use crate::{
+    drawn::Kind,
+    plan::Plan,
+    world::{Report, run},
+};
+use std::{
+    collections::BTreeMap,
+    ops::Range,
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::Mutex,
+};
+
+/// What came of one seed.
+#[derive(Debug)]
+pub struct Seed {
+    /// Which.
+    pub seed: u64,
+    /// The report of both runs, or what was lost.
+    pub result: Result<Box<Report>, String>,
+}
+
+/// What came of a campaign.
+#[derive(Debug, Default)]
+pub struct Totals {
+    /// Seeds that were run.
+    pub seeds: u64,
+    /// Blocks, of one run of each seed that held.
+    pub blocks: u64,
+    /// Faults by kind, of one run of each seed that held.
+    pub faults: BTreeMap<&'static str, u32>,
+    /// Puts that were refused while the network was not well.
+    pub refused: u32,
+    /// Seeds that did not hold, with what was lost.
+    pub open: Vec<(u64, String)>,
+}
+
+impl Totals {
+    fn add(&mut self, seed: Seed) {
+        self.seeds += 1;
+        match seed.result {
+            Ok(report) => {
+                self.blocks += report.height;
+                self.refused += report.refused;
+                for (kind, count) in report.faults {
+                    *self.faults.entry(kind).or_default() += count;
+                }
+            }
+            Err(reason) => self.open.push((seed.seed, reason)),
+        }
+    }
+
+    /// All faults.
+    pub fn faults(&self) -> u32 {
+        self.faults.values().sum()
+    }
+}
+
+/// Runs the plan of a seed twice; both runs must end alike.
+pub fn twice(seed: u64, kinds: &[Kind]) -> Seed {
+    let once = || {
+        let run = catch_unwind(AssertUnwindSafe(|| run(Plan::drawn_of(seed, kinds))));
+        let result = run.map_err(|panic| format!("a process panicked: {}", message(&*panic)))?;
+        result.map_err(|failure| failure.to_string())
+    };
+    let result = once().and_then(|first| match once() {
+        Ok(second) if second == first => Ok(Box::new(first)),
+        Ok(_) => Err("two runs of this seed differ".into()),
+        Err(reason) => Err(format!("only the second run failed: {reason}")),
+    });
+    Seed { seed, result }
+}
+
+fn message(panic: &(dyn std::any::Any + Send)) -> String {
+    let text = panic.downcast_ref::<String>().cloned();
+    text.or_else(|| panic.downcast_ref::<&str>().map(ToString::to_string)).unwrap_or_default()
+}
+
+/// Runs every seed on `jobs` threads; `tell` hears of each as it ends.
+///
+/// # Panics
+/// If `tell` does.
+pub fn campaign(seeds: Range<u64>, jobs: usize, kinds: &[Kind], tell: impl Fn(&Seed) + Sync) -> Totals {
+    let (left, totals) = (Mutex::new(seeds), Mutex::new(Totals::default()));
+    std::thread::scope(|scope| {
+        for _ in 0..jobs.max(1) {
+            scope.spawn(|| {
+                loop {
+                    let next = left.lock().expect("no holder panics").next();
+                    let Some(seed) = next else { return };
+                    let seed = twice(seed, kinds);
+                    tell(&seed);
+                    totals.lock().expect("no holder panics").add(seed);
+                }
+            });
+        }
+    });
+    let mut totals = totals.into_inner().expect("no holder panics");
+    totals.open.sort();
+    totals
+}

@@ -1,0 +1,305 @@
+//! Plans of a whole network that are drawn from a seed: an ordinary day with faults in it, and at its
+//! end the question whether everything promised is there.
+//!
+//! Each plan has two episodes; the first one's kind goes round with the seed, so that any run of
+//! seeds meets every kind.
+
+use crate::{
+    machine::Damage,
+    plan::{Lie, Loiterers, Plan, Process, Sample, Step},
+};
+use commonware_runtime::deterministic::{FaultConfig, PartialWriteMode, ResizeConfig, WriteConfig};
+use commonware_utils::{Probability, TestRng};
+use posync_protocol::ledger::{AgreementChange, Event};
+use rand_core::Rng as _;
+use std::time::Duration;
+
+/// Blocks that every drawn plan reaches.
+pub const BLOCKS_MIN: u64 = 150;
+/// Authorities and providers of a drawn network.
+const AUTHORITIES: u8 = 4;
+const PROVIDERS: u8 = 10;
+/// By when a new network has an agreement with every provider.
+const READY_BY: u64 = 240;
+/// Names of files, in the order in which they are stored.
+const NAMES: [&str; 8] = ["one", "two", "three", "four", "five", "six", "seven", "eight"];
+
+/// A kind of fault.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// A node serves old state while providers start.
+    Lagging,
+    /// All lose power, and come back in any order.
+    AnyOrder,
+    /// A process stops for longer than a timeout, and goes on.
+    Paused,
+    /// More than half of every segment's holders are away, and come back.
+    Majority,
+    /// A node lies to everybody.
+    Lying,
+    /// A sector or a bit is lost, a volume is full, a power cut tears writes.
+    Disk,
+    /// Users read and write a few bytes at a time.
+    Slow,
+}
+
+impl Kind {
+    /// Every kind.
+    pub const ALL: [Self; 7] =
+        [Self::Lagging, Self::AnyOrder, Self::Paused, Self::Majority, Self::Lying, Self::Disk, Self::Slow];
+
+    /// Its name on a command line.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Lagging => "lagging",
+            Self::AnyOrder => "any-order",
+            Self::Paused => "paused",
+            Self::Majority => "majority",
+            Self::Lying => "lying",
+            Self::Disk => "disk",
+            Self::Slow => "slow",
+        }
+    }
+}
+
+impl Plan {
+    /// The plan of a seed, with every kind of fault.
+    pub fn drawn(seed: u64) -> Self {
+        Self::drawn_of(seed, &Kind::ALL)
+    }
+
+    /// The plan of a seed, with these kinds of fault alone; at least one.
+    ///
+    /// # Panics
+    /// Without a kind.
+    pub fn drawn_of(seed: u64, kinds: &[Kind]) -> Self {
+        let first = kinds[(seed % kinds.len() as u64) as usize];
+        let mut draw = Draw { rng: TestRng::new(seed), steps: Vec::new(), files: 0 };
+        let second = kinds[draw.below(kinds.len() as u64) as usize];
+        let behind = draw.prelude(first);
+        draw.steps.push(Step::Until(ready, READY_BY));
+        let file = draw.file();
+        draw.steps.extend([Step::Put(file), Step::Get(file), Step::Send]);
+        draw.episode(first, behind);
+        draw.episode(second, None);
+        let last = draw.file();
+        draw.steps.extend([Step::Try(last), Step::Reach(BLOCKS_MIN), Step::Promises]);
+        Self::whole(seed, draw.steps)
+    }
+}
+
+fn ready(events: &[(u64, Event)]) -> bool {
+    let opened = |event: &Event| matches!(event, Event::Agreement { change: AgreementChange::Opened, .. });
+    events.iter().filter(|(_, event)| opened(event)).count() >= usize::from(PROVIDERS)
+}
+
+struct Draw {
+    rng: TestRng,
+    steps: Vec<Step>,
+    files: usize,
+}
+
+impl Draw {
+    fn below(&mut self, bound: u64) -> u64 {
+        self.rng.next_u64() % bound
+    }
+
+    fn between(&mut self, least: u64, most: u64) -> u64 {
+        least + self.below(most - least + 1)
+    }
+
+    /// Authority 0, whom all ask first, in half of all cases.
+    fn authority(&mut self) -> u8 {
+        if self.below(2) == 0 { 0 } else { self.below(AUTHORITIES.into()) as u8 }
+    }
+
+    fn provider(&mut self) -> u8 {
+        self.below(PROVIDERS.into()) as u8
+    }
+
+    fn file(&mut self) -> Sample {
+        let name = NAMES[self.files];
+        self.files += 1;
+        Sample { name, length: self.between(20_000, 200_000) as usize }
+    }
+
+    fn shuffled<T>(&mut self, mut items: Vec<T>) -> Vec<T> {
+        for last in (1..items.len()).rev() {
+            let other = self.below(last as u64 + 1) as usize;
+            items.swap(last, other);
+        }
+        items
+    }
+
+    fn wait(&mut self, most_ms: u64) {
+        let time = Duration::from_millis(self.below(most_ms + 1));
+        self.steps.push(Step::Wait(time));
+    }
+
+    /// What happens before the first agreement: an authority stays behind that will answer for it.
+    fn prelude(&mut self, first: Kind) -> Option<u8> {
+        let fault = match first {
+            Kind::Lagging => Step::Lag,
+            Kind::AnyOrder => |index| Step::Crash(Process::Authority(index)),
+            _ => return None,
+        };
+        let (behind, height) = (self.authority(), self.between(3, 8));
+        self.steps.extend([Step::Reach(height), fault(behind)]);
+        Some(behind)
+    }
+
+    fn episode(&mut self, kind: Kind, behind: Option<u8>) {
+        match kind {
+            Kind::Lagging => self.lagging(behind),
+            Kind::AnyOrder => self.any_order(behind),
+            Kind::Paused => self.paused(),
+            Kind::Majority => self.majority(),
+            Kind::Lying => self.lying(),
+            Kind::Disk => self.disk(),
+            Kind::Slow => self.slow(),
+        }
+    }
+
+    fn lagging(&mut self, behind: Option<u8>) {
+        let behind = behind.unwrap_or_else(|| {
+            let behind = self.authority();
+            self.steps.push(Step::Lag(behind));
+            behind
+        });
+        let (blocks, file) = (self.between(4, 20), self.file());
+        self.steps.extend([Step::Try(file), Step::Pass(blocks)]);
+        let several = self.between(4, u64::from(PROVIDERS)) as usize;
+        let all = self.shuffled((0..PROVIDERS).collect());
+        for provider in &all[..several] {
+            self.steps.push(Step::Crash(Process::Provider(*provider)));
+        }
+        for provider in &all[..several] {
+            self.wait(300);
+            self.steps.push(Step::Restart(Process::Provider(*provider)));
+        }
+        let blocks = self.between(8, 24);
+        self.steps.extend([Step::Pass(blocks), Step::CatchUp(behind)]);
+    }
+
+    fn any_order(&mut self, behind: Option<u8>) {
+        let behind = behind.unwrap_or_else(|| {
+            let behind = self.authority();
+            self.steps.push(Step::Crash(Process::Authority(behind)));
+            behind
+        });
+        let (blocks, file) = (self.between(4, 12), self.file());
+        self.steps.extend([Step::Try(file), Step::Pass(blocks), Step::Blackout]);
+        let others = (0..AUTHORITIES).filter(|index| *index != behind).map(Process::Authority);
+        let providers = (0..PROVIDERS).map(Process::Provider);
+        let order = if self.below(2) == 0 {
+            // Who is behind, all who will ask it, and the rest later.
+            let first = self.shuffled(providers.collect());
+            let last = self.shuffled(others.chain([Process::Gateway(0)]).collect());
+            [vec![Process::Authority(behind)], first, last].concat()
+        } else {
+            let all = others.chain(providers).chain([Process::Gateway(0), Process::Authority(behind)]);
+            self.shuffled(all.collect())
+        };
+        for process in order {
+            self.steps.push(Step::Restart(process));
+            self.wait(800);
+        }
+        self.steps.push(Step::Pass(8));
+    }
+
+    fn paused(&mut self) {
+        let whom = match self.below(4) {
+            0 => vec![Process::Gateway(0)],
+            1 => vec![Process::Authority(self.authority())],
+            _ => {
+                let all = self.shuffled((0..PROVIDERS).map(Process::Provider).collect());
+                all[..self.between(1, 2) as usize].to_vec()
+            }
+        };
+        let (blocks, file) = (self.between(60, 300), self.file());
+        self.steps.extend(whom.iter().map(|process| Step::Pause(*process)));
+        if !whom.contains(&Process::Gateway(0)) {
+            self.steps.push(Step::Try(file));
+        }
+        self.steps.push(Step::Pass(blocks));
+        self.steps.extend(whom.iter().map(|process| Step::Resume(*process)));
+        self.steps.push(Step::Pass(8));
+    }
+
+    fn majority(&mut self) {
+        let all = self.shuffled((0..PROVIDERS).map(Process::Provider).collect());
+        let whom = &all[..self.between(7, 9) as usize];
+        let cut = self.below(3) == 0;
+        self.steps.extend(whom.iter().map(|process| match cut {
+            true => Step::Isolate(*process),
+            false => Step::Pause(*process),
+        }));
+        let blocks = self.between(120, 200);
+        self.steps.push(Step::Pass(blocks));
+        self.steps.extend(whom.iter().map(|process| match cut {
+            true => Step::Rejoin(*process),
+            false => Step::Resume(*process),
+        }));
+        self.steps.push(Step::Pass(16));
+    }
+
+    fn lying(&mut self) {
+        let liar = self.authority();
+        let lie = [Lie::Withhold, Lie::StandStill, Lie::Deny][self.below(3) as usize];
+        let (file, provider) = (self.file(), Process::Provider(self.provider()));
+        self.steps.extend([
+            Step::Lie(liar, lie),
+            Step::Send,
+            Step::Try(file),
+            Step::Crash(provider),
+            Step::Restart(provider),
+            Step::Send,
+            Step::Pass(8),
+            Step::Lie(liar, Lie::Nothing),
+        ]);
+    }
+
+    fn disk(&mut self) {
+        let provider = self.provider();
+        let file = self.file();
+        match self.below(4) {
+            0 => {
+                self.steps.extend([Step::Fill(provider), Step::Try(file), Step::Pass(16)]);
+                self.steps.push(Step::Empty(provider));
+            }
+            1 => {
+                let retained = Probability::new(self.below(101), 100).expect("at most a hundred");
+                let mode = [PartialWriteMode::Prefix, PartialWriteMode::Subset][self.below(2) as usize];
+                let never = Probability::new(0, 100).expect("none of a hundred");
+                let write = WriteConfig { failure_rate: never, retention_rate: retained, mode };
+                let resize = ResizeConfig { failure_rate: never, partial_rate: never };
+                let torn = FaultConfig::default().write(write).resize(resize);
+                let blocks = self.between(1, 8);
+                self.steps.extend([Step::Storage(torn), Step::Try(file), Step::Pass(blocks), Step::PowerCut]);
+                self.steps.extend([Step::Storage(FaultConfig::default()), Step::Pass(8)]);
+            }
+            other => {
+                let damage = if other == 2 { Damage::Unreadable } else { Damage::FlippedBit };
+                self.steps.extend([Step::Damage(provider, damage), Step::Try(file), Step::Get(self.first())]);
+                self.steps.push(Step::Pass(24));
+            }
+        }
+    }
+
+    /// The file that is stored in every plan, of the length that its `Put` says.
+    fn first(&self) -> Sample {
+        let put = self.steps.iter().find_map(|step| match step {
+            Step::Put(sample) => Some(*sample),
+            _ => None,
+        });
+        put.expect("every plan puts a file before its first episode")
+    }
+
+    fn slow(&mut self) {
+        let (file, other) = (self.first(), self.file());
+        let loiterers =
+            Loiterers { readers: self.between(1, 3) as u8, writers: self.between(3, 5) as u8, file };
+        self.steps.extend([Step::Loiter(loiterers), Step::Put(other), Step::Get(file), Step::Pass(8)]);
+        self.steps.push(Step::Leave);
+    }
+}

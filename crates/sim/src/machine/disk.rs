@@ -1,0 +1,182 @@
+//! A disk that fails in parts: one sector, one bit, or for want of room.
+
+use super::Machine;
+use commonware_runtime::{
+    Blob, BlobVersion, Error, Handle, IoBufs, IoBufsMut, ReadOptions, Storage, WriteOptions, deterministic,
+};
+use std::{
+    ops::RangeInclusive,
+    sync::{Arc, Mutex},
+};
+
+/// What becomes of the place that is read next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Damage {
+    /// It cannot be read any more.
+    Unreadable,
+    /// One bit of it is another one.
+    FlippedBit,
+}
+
+/// The faults of one machine's disk; its bytes are the runtime's. Cloning shares it.
+#[derive(Clone, Debug, Default)]
+pub struct Disk(Arc<Mutex<State>>);
+
+#[derive(Debug, Default)]
+struct State {
+    /// Strikes at the next read of a partition with this ending.
+    armed: Option<(&'static str, Damage)>,
+    places: Vec<Place>,
+    full: bool,
+}
+
+#[derive(Debug)]
+struct Place {
+    partition: String,
+    name: Vec<u8>,
+    offset: u64,
+    damage: Damage,
+}
+
+impl Disk {
+    /// The place that is read next from a partition with this ending is damaged, for good.
+    pub fn damage(&self, ending: &'static str, damage: Damage) {
+        self.0.lock().expect("no holder panics").armed = Some((ending, damage));
+    }
+
+    /// Whether every write fails for want of room.
+    pub fn fill(&self, full: bool) {
+        self.0.lock().expect("no holder panics").full = full;
+    }
+
+    /// Places that are damaged.
+    pub fn damaged(&self) -> usize {
+        self.0.lock().expect("no holder panics").places.len()
+    }
+}
+
+/// A file of a [`Machine`].
+pub struct MachineBlob {
+    blob: <deterministic::Context as Storage>::Blob,
+    partition: String,
+    name: Vec<u8>,
+    disk: Disk,
+}
+
+impl MachineBlob {
+    /// What was read, as the disk gives it.
+    fn given(&self, offset: u64, bytes: IoBufsMut, length: usize) -> Result<IoBufsMut, Error> {
+        let mut state = self.disk.0.lock().expect("no holder panics");
+        if let Some((ending, damage)) = state.armed
+            && self.partition.ends_with(ending)
+            && length > 0
+        {
+            state.armed = None;
+            let (partition, name) = (self.partition.clone(), self.name.clone());
+            state.places.push(Place { partition, name, offset: offset + length as u64 / 2, damage });
+        }
+        let end = offset + length as u64;
+        let here = |place: &&Place| self.is_mine(place) && (offset..end).contains(&place.offset);
+        let mut flips = Vec::new();
+        for place in state.places.iter().filter(here) {
+            match place.damage {
+                Damage::Unreadable => return Err(Error::ReadFailed),
+                Damage::FlippedBit => flips.push((place.offset - offset) as usize),
+            }
+        }
+        if flips.is_empty() {
+            return Ok(bytes);
+        }
+        let mut bytes = bytes.coalesce();
+        flips.into_iter().for_each(|at| bytes.as_mut()[at] ^= 1);
+        Ok(bytes.into())
+    }
+
+    fn is_mine(&self, place: &Place) -> bool {
+        place.partition == self.partition && place.name == self.name
+    }
+
+    /// A place that is written anew is well again.
+    fn forget(&self, lost: impl Fn(u64) -> bool) {
+        let mut state = self.disk.0.lock().expect("no holder panics");
+        state.places.retain(|place| !self.is_mine(place) || !lost(place.offset));
+    }
+
+    fn has_room(&self) -> bool {
+        !self.disk.0.lock().expect("no holder panics").full
+    }
+}
+
+impl Blob for MachineBlob {
+    async fn read_at_buf(
+        &self,
+        offset: u64,
+        len: usize,
+        bufs: impl Into<IoBufsMut> + Send,
+        options: ReadOptions,
+    ) -> Result<IoBufsMut, Error> {
+        let bytes = self.blob.read_at_buf(offset, len, bufs, options).await?;
+        self.given(offset, bytes, len)
+    }
+
+    async fn read_at(&self, offset: u64, len: usize, options: ReadOptions) -> Result<IoBufsMut, Error> {
+        let bytes = self.blob.read_at(offset, len, options).await?;
+        self.given(offset, bytes, len)
+    }
+
+    async fn write_at(
+        &self,
+        offset: u64,
+        bufs: impl Into<IoBufs> + Send,
+        options: WriteOptions,
+    ) -> Result<(), Error> {
+        if !self.has_room() {
+            return Err(Error::WriteFailed);
+        }
+        let bufs = bufs.into();
+        let end = offset + bufs.len() as u64;
+        self.blob.write_at(offset, bufs, options).await?;
+        self.forget(|place| (offset..end).contains(&place));
+        Ok(())
+    }
+
+    async fn resize(&self, len: u64) -> Result<(), Error> {
+        self.blob.resize(len).await?;
+        self.forget(|place| place >= len);
+        Ok(())
+    }
+
+    async fn sync(&self) -> Result<(), Error> {
+        self.blob.sync().await
+    }
+
+    async fn start_sync(&self) -> Handle<()> {
+        self.blob.start_sync().await
+    }
+}
+
+impl Storage for Machine {
+    type Blob = MachineBlob;
+
+    async fn open_versioned(
+        &self,
+        partition: &str,
+        name: &[u8],
+        versions: RangeInclusive<BlobVersion>,
+    ) -> Result<(MachineBlob, u64, BlobVersion), Error> {
+        let (blob, length, version) = self.context.open_versioned(partition, name, versions).await?;
+        let (partition, name) = (partition.to_owned(), name.to_vec());
+        Ok((MachineBlob { blob, partition, name, disk: self.disk.clone() }, length, version))
+    }
+
+    async fn remove(&self, partition: &str, name: Option<&[u8]>) -> Result<(), Error> {
+        self.context.remove(partition, name).await?;
+        let gone = |place: &Place| place.partition == partition && name.is_none_or(|name| name == place.name);
+        self.disk.0.lock().expect("no holder panics").places.retain(|place| !gone(place));
+        Ok(())
+    }
+
+    async fn scan(&self, partition: &str) -> Result<Vec<Vec<u8>>, Error> {
+        self.context.scan(partition).await
+    }
+}

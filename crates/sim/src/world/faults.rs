@@ -1,0 +1,142 @@
+//! Faults that a drawn plan does to the network, and their end. Each is counted by its kind.
+
+use super::{Failure, World, users::name};
+use crate::plan::{Lie, Loiterers, Process, Step};
+use commonware_macros::select;
+use commonware_runtime::{Clock as _, Spawner as _, Supervisor as _, deterministic::Context};
+use posync_client::rpc::{Client, Gateway};
+use posync_protocol::{
+    Bounded,
+    wire::gateway::{Ask, Get, Put},
+};
+use std::time::Duration;
+
+/// What a user waits for a put while the network is not well.
+const TRIES: Duration = Duration::from_secs(30);
+/// Between two steps of a slow user: below every bound on a silence.
+const SLOW: Duration = Duration::from_secs(15);
+/// What a slow user says that it will write, and how much of it comes at a time.
+const SLOW_FILE: u64 = 1 << 20;
+const SLOW_PART: usize = 1_000;
+
+impl World<'_> {
+    /// Counts a fault by its kind.
+    pub(super) fn count(&mut self, step: &Step) {
+        let kind = match step {
+            Step::PowerCut => "power cut",
+            Step::Blackout => "power cut, started in any order",
+            Step::Crash(_) | Step::Wipe(_) => "crash",
+            Step::Isolate(_) => "cut off",
+            Step::Pause(_) => "pause",
+            Step::Lag(_) => "lagging node",
+            Step::Lie(_, Lie::Nothing) => return,
+            Step::Lie(..) => "lying node",
+            Step::Damage(..) => "damaged sector",
+            Step::Fill(_) => "full disk",
+            Step::Storage(_) => "torn writes",
+            Step::Loiter(loiterers) => {
+                let users = u32::from(loiterers.readers) + u32::from(loiterers.writers);
+                *self.lasting.faults.entry("slow user").or_default() += users;
+                return;
+            }
+            _ => return,
+        };
+        *self.lasting.faults.entry(kind).or_default() += 1;
+    }
+
+    pub(super) async fn fault(&mut self, step: &Step) -> Result<(), Failure> {
+        match step {
+            Step::Pass(blocks) => self.reach(self.lasting.judge.height() + blocks).await?,
+            Step::Wait(time) => self.context.sleep(*time).await,
+            Step::Try(sample) => {
+                let done = select! {
+                    result = self.put(sample) => result.is_ok(),
+                    _ = self.context.sleep(TRIES) => false,
+                };
+                if done {
+                    self.lasting.acknowledged.push(*sample);
+                } else {
+                    self.lasting.refused += 1;
+                }
+            }
+            Step::Pause(process) => self.pause(*process).await,
+            Step::Resume(process) => self.resume(*process).await,
+            Step::Lag(index) => self.link((*index).into(), None).await,
+            Step::CatchUp(index) => self.link((*index).into(), Some(self.gossip)).await,
+            Step::Lie(index, lie) => self.lasting.fronts[usize::from(*index)].say(*lie),
+            Step::Damage(index, damage) => {
+                let disk = self.lasting.disks.entry(Process::Provider(*index)).or_default();
+                disk.damage("-segments", *damage);
+            }
+            Step::Fill(index) => self.fill(*index, true),
+            Step::Empty(index) => self.fill(*index, false),
+            Step::Loiter(loiterers) => self.loiter(loiterers).await?,
+            Step::Leave => self.loiterers.drain(..).for_each(|task| task.abort()),
+            Step::Promises => self.promises().await?,
+            other => unreachable!("{other:?} is done elsewhere"),
+        }
+        Ok(())
+    }
+
+    fn fill(&mut self, provider: u8, full: bool) {
+        self.lasting.disks.entry(Process::Provider(provider)).or_default().fill(full);
+    }
+
+    async fn pause(&mut self, process: Process) {
+        match self.paused.get(&process) {
+            Some(gate) => gate.close(),
+            None => self.isolate(process).await,
+        }
+    }
+
+    pub(super) async fn resume(&mut self, process: Process) {
+        match self.paused.get(&process) {
+            Some(gate) => gate.open(),
+            None => self.rejoin(process).await,
+        }
+    }
+
+    /// Slow users, each with a connection of its own.
+    async fn loiter(&mut self, loiterers: &Loiterers) -> Result<(), Failure> {
+        let failed = |reason| Failure::User { what: "a slow user".into(), reason };
+        for _ in 0..loiterers.readers {
+            let client = self.gateway().await.map_err(failed)?;
+            let ask = Ask::Get(Get { name: name(&loiterers.file), offset: 0, length: None });
+            let context = self.context.child("slow");
+            self.loiterers.push(context.spawn(move |context| read_slowly(context, client, ask)));
+        }
+        for _ in 0..loiterers.writers {
+            let client = self.gateway().await.map_err(failed)?;
+            let name = Bounded::new(b"a slow file".to_vec()).expect("a short name");
+            let ask = Ask::Put(Put { name, length: SLOW_FILE });
+            let context = self.context.child("slow");
+            self.loiterers.push(context.spawn(move |context| write_slowly(context, client, ask)));
+        }
+        // All have begun before the next step.
+        self.context.sleep(Duration::from_secs(1)).await;
+        Ok(())
+    }
+}
+
+/// Takes an answer at a time, with long pauses, until there are no more.
+async fn read_slowly(context: Context, client: Client<Gateway>, ask: Ask) {
+    let Ok(mut call) = client.open(ask).await else { return };
+    loop {
+        context.sleep(SLOW).await;
+        if call.recv().await.is_none() {
+            return;
+        }
+    }
+}
+
+/// Brings a few bytes at a time, until the gateway has enough of it.
+async fn write_slowly(context: Context, client: Client<Gateway>, ask: Ask) {
+    let Ok(call) = client.open(ask).await else { return };
+    let part = || Ask::Data(Bounded::new(vec![7; SLOW_PART]).expect("a short part"));
+    for _ in 0..SLOW_FILE / SLOW_PART as u64 {
+        if call.send(&part()).await.is_err() {
+            return;
+        }
+        context.sleep(SLOW).await;
+    }
+}

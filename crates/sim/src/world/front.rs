@@ -1,0 +1,183 @@
+//! What stands between everybody and an authority's own service: it answers with the authority's key
+//! what the service answers, or lies. It holds no other key, so it can forge no proof.
+
+use super::{
+    World, account,
+    processes::{address, inner_address},
+};
+use crate::plan::{Lie, Process};
+use bytes::Bytes;
+use commonware_codec::Encode as _;
+use commonware_cryptography::ed25519::PrivateKey;
+use commonware_runtime::{Clock as _, Spawner as _, Supervisor as _, deterministic::Context};
+use futures::lock::Mutex as AsyncMutex;
+use posync_client::{
+    channel::Listen,
+    rpc::{Client, Incoming, Node, Server, Service as _},
+};
+use posync_protocol::{
+    Account, Code,
+    wire::node::{Answer, Ask},
+};
+use std::{
+    collections::BTreeMap,
+    net::SocketAddr,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+/// First answers that a front remembers.
+const REMEMBERED_MAX: usize = 4_096;
+/// Between two tries to reach the service behind.
+const AGAIN: Duration = Duration::from_millis(200);
+
+/// What an authority's front says. Cloning shares it; it survives the crash of its authority.
+#[derive(Clone, Default)]
+pub(super) struct Front(Arc<Mutex<Said>>);
+
+#[derive(Default)]
+struct Said {
+    lie: Lie,
+    first: BTreeMap<Vec<u8>, Bytes>,
+    running: Option<commonware_runtime::Handle<()>>,
+}
+
+impl Front {
+    pub(super) fn say(&self, lie: Lie) {
+        self.0.lock().expect("no holder panics").lie = lie;
+    }
+
+    fn lie(&self) -> Lie {
+        self.0.lock().expect("no holder panics").lie
+    }
+
+    /// The first answer to this question, which `answer` is if there was none.
+    fn first(&self, ask: &Ask, answer: Answer) -> Answer {
+        if !matches!(answer, Answer::Read(_) | Answer::Info(_)) {
+            return answer;
+        }
+        let mut said = self.0.lock().expect("no holder panics");
+        let key = ask.encode().to_vec();
+        match said.first.get(&key) {
+            Some(first) if said.lie == Lie::StandStill => {
+                commonware_codec::DecodeExt::decode(first.clone()).expect("it was encoded here")
+            }
+            None if said.first.len() < REMEMBERED_MAX => {
+                said.first.insert(key, answer.encode());
+                answer
+            }
+            _ => answer,
+        }
+    }
+}
+
+/// The way to the service behind.
+struct Behind {
+    context: Context,
+    network: crate::network::SimNetwork,
+    key: PrivateKey,
+    peer: Account,
+    address: SocketAddr,
+    client: AsyncMutex<Option<Client<Node>>>,
+}
+
+impl Behind {
+    async fn client(&self) -> Client<Node> {
+        let mut held = self.client.lock().await;
+        loop {
+            if let Some(client) = held.as_ref().filter(|client| !client.is_gone()) {
+                return client.clone();
+            }
+            let context = self.context.child("behind");
+            match Client::dial(context, &self.network, &self.key, self.peer, self.address).await {
+                Ok(client) => *held = Some(client),
+                Err(_) => self.context.sleep(AGAIN).await,
+            }
+        }
+    }
+}
+
+async fn answer(front: Front, behind: Arc<Behind>, call: Incoming<Node>, ask: Ask) {
+    match (front.lie(), &ask) {
+        (Lie::Withhold, _) | (Lie::StandStill, Ask::Follow(_)) => return std::future::pending().await,
+        (Lie::Deny, Ask::Receipt(_)) => {
+            let _ = call.finish(&Answer::Receipt(None)).await;
+            return;
+        }
+        _ => {}
+    }
+    let client = behind.client().await;
+    let Ok(mut inner) = client.open(copy(&ask)).await else { return };
+    let mut last = None;
+    while let Some(next) = inner.recv().await {
+        // A caller that has gone ends this at the next answer.
+        if let Some(answer) = last.replace(front.first(&ask, next))
+            && call.send(&answer).await.is_err()
+        {
+            return;
+        }
+        if let Ask::Follow(_) = ask
+            && let Some(answer) = last.take()
+        {
+            while front.lie() == Lie::StandStill {
+                behind.context.sleep(AGAIN).await;
+            }
+            if call.send(&answer).await.is_err() {
+                return;
+            }
+        }
+    }
+    let Some(last) = last else { return };
+    let last = match (front.lie(), &ask) {
+        (Lie::Deny, Ask::Submit(_)) => Answer::Refused(Code::NonceOld),
+        _ => last,
+    };
+    let _ = call.finish(&last).await;
+}
+
+fn copy(ask: &Ask) -> Ask {
+    commonware_codec::DecodeExt::decode(ask.encode()).expect("it was encoded here")
+}
+
+impl World<'_> {
+    /// Puts a front before an authority, for as long as this phase lasts.
+    pub(super) fn start_front(&self, index: u8) {
+        let seat = &self.lasting.seats[usize::from(index)];
+        let front = self.lasting.fronts[usize::from(index)].clone();
+        if let Some(old) = front.0.lock().expect("no holder panics").running.take() {
+            old.abort();
+        }
+        let network = self.network(Process::Authority(index));
+        let context = self.context.child("front").with_attribute("index", index);
+        let behind = Arc::new(Behind {
+            context: context.child("relay"),
+            network: network.clone(),
+            key: seat.key.clone(),
+            peer: account(&seat.key),
+            address: inner_address(index),
+            client: AsyncMutex::new(None),
+        });
+        let listen = Listen::new(seat.key.clone(), Node::NAMESPACE, address(Process::Authority(index)));
+        let said = front.clone();
+        let running = context.spawn(move |context| async move {
+            let server =
+                Server::<Node, _>::new(move |call, ask| answer(said.clone(), behind.clone(), call, ask));
+            loop {
+                match server.clone().listen(context.child("listener"), &network, listen.clone()).await {
+                    Ok(listening) => drop(listening.task.await),
+                    Err(_) => context.sleep(AGAIN).await,
+                }
+            }
+        });
+        front.0.lock().expect("no holder panics").running = Some(running);
+    }
+
+    /// Takes the front of an authority that ends away with it.
+    pub(super) fn stop_front(&self, index: u8) {
+        if let Some(running) =
+            self.lasting.fronts[usize::from(index)].0.lock().expect("no holder panics").running.take()
+        {
+            running.abort();
+        }
+    }
+}

@@ -1,0 +1,143 @@
+//! Bugs planted behind a compile-time switch, each with the test of the gate that must find it:
+//! `cargo xtask planted`. The table with their kinds is docs/planted.md.
+//!
+//! This binary is also the compiler's wrapper while they are built: it adds the switch to the unit
+//! tests of the one crate in which the bug stands, so that no other artifact ever holds one.
+
+use std::{
+    env, fs,
+    path::{Path, PathBuf},
+    process::{Command, ExitCode, Stdio},
+    time::SystemTime,
+};
+
+/// Names the bug, for the wrapper.
+const BUG: &str = "POSYNC_PLANTED";
+/// Names the crate in which it stands, for the wrapper.
+const CRATE: &str = "POSYNC_PLANTED_CRATE";
+
+/// A bug: its name in `cfg(planted = "...")`, the file in which it stands, and the test that finds it.
+struct Bug {
+    name: &'static str,
+    file: &'static str,
+    test: &'static str,
+}
+
+const fn bug(name: &'static str, file: &'static str, test: &'static str) -> Bug {
+    Bug { name, file, test }
+}
+
+/// All bugs; those of a crate stand together, so that it is built from its neighbours once.
+const BUGS: [Bug; 20] = [
+    bug("forged-slice", "protocol/src/chunk.rs", "every_part_verifies_and_no_other"),
+    bug("unsigned", "client/src/light/mod.rs", "answers_that_differ_are_refused"),
+    bug("any-window", "client/src/rpc/shared.rs", "peers_that_break_the_rules_are_cut_off"),
+    bug("kept-slot", "client/src/channel/mod.rs", "a_silent_caller_gives_its_slot_back"),
+    bug(
+        "old-absence",
+        "provider/src/keeper/find.rs",
+        "a_node_that_is_behind_ends_no_agreement_that_was_used",
+    ),
+    bug(
+        "unsynced-shard",
+        "provider/src/segments/store.rs",
+        "acknowledged_shards_survive_a_power_cut_at_every_storage_operation",
+    ),
+    bug("unnamed-bytes", "provider/src/segments/mod.rs", "a_damaged_shard_is_named_and_a_new_put_mends_it"),
+    bug(
+        "unsynced-voucher",
+        "provider/src/till/actor.rs",
+        "what_was_counted_as_paid_survives_a_power_cut_at_every_operation",
+    ),
+    bug("worse-voucher", "provider/src/till/state.rs", "only_a_better_voucher_is_kept_in_any_order"),
+    bug("own-rule", "provider/src/till/state.rs", "the_ledgers_check_decides"),
+    bug("anyone-asks", "provider/src/serve/desk.rs", "refusals_say_why"),
+    bug("slow-is-lost", "gateway/src/silence.rs", "three_in_a_row_leave_it_out_and_an_answer_forgives"),
+    bug("one-stall-many", "gateway/src/silence.rs", "three_in_a_row_leave_it_out_and_an_answer_forgives"),
+    bug("for-ever", "gateway/src/silence.rs", "the_time_doubles_up_to_its_bound"),
+    bug("one-operator", "gateway/src/placement.rs", "operators_differ_and_order_does_not_matter"),
+    bug("nonce-again", "node/src/mempool/state/paid.rs", "what_the_paid_lane_refuses"),
+    bug("in-place", "cli/src/target.rs", "a_failed_write_leaves_what_was_there_and_nothing_beside_it"),
+    bug("changed-source", "cli/src/source.rs", "a_file_that_changes_on_the_way_never_gives_its_last_bytes"),
+    bug("rounded-amount", "cli/src/commands/send.rs", "amounts_are_exact"),
+    bug("no-words", "cli/src/commands/why.rs", "every_reason_has_words_of_its_own"),
+];
+
+/// Acts as the compiler's wrapper, if cargo called this binary as one.
+pub(crate) fn wrapper() -> Option<ExitCode> {
+    let (bug, of) = (env::var(BUG).ok()?, env::var(CRATE).ok()?);
+    let mut arguments = env::args_os().skip(1);
+    let compiler = arguments.next()?;
+    let arguments: Vec<_> = arguments.collect();
+    let is_it = arguments.windows(2).any(|pair| pair[0] == "--crate-name" && pair[1] == of.as_str())
+        && arguments.iter().any(|argument| argument == "--test");
+    let mut command = Command::new(compiler);
+    command.args(&arguments);
+    if is_it {
+        command.args(["--cfg", &format!("planted=\"{bug}\"")]);
+    }
+    let ended = command.status().ok()?;
+    Some(ExitCode::from(u8::try_from(ended.code().unwrap_or(1)).unwrap_or(1)))
+}
+
+/// Builds with each bug in turn, or with the named ones, and runs the test that must fail then.
+pub(crate) fn run(names: &[&str]) -> ExitCode {
+    let chosen: Vec<&Bug> = BUGS.iter().filter(|bug| names.is_empty() || names.contains(&bug.name)).collect();
+    if chosen.is_empty() || chosen.len() < names.len() {
+        eprintln!("no such bug; there are: {}", BUGS.map(|bug| bug.name).join(" "));
+        return ExitCode::from(2);
+    }
+    let found = chosen.iter().filter(|bug| is_found(bug)).count();
+    println!("{} planted, {found} found", chosen.len());
+    if found == chosen.len() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// Whether the bug's test fails, as it must.
+fn is_found(bug: &Bug) -> bool {
+    let passes = test(bug);
+    match &passes {
+        Ok(true) => println!("{}: NOT FOUND by {}", bug.name, bug.test),
+        Ok(false) => println!("{}: found by {}", bug.name, bug.test),
+        Err(reason) => println!("{}: {reason}", bug.name),
+    }
+    passes == Ok(false)
+}
+
+/// Whether the test passes with the bug; an error if it was not built or did not run.
+fn test(bug: &Bug) -> Result<bool, String> {
+    let directory = bug.file.split('/').next().unwrap_or_default();
+    let (package, unit) =
+        (format!("posync-{directory}"), if directory == "cli" { "--bins" } else { "--lib" });
+    let path = root().join("crates").join(bug.file);
+    // Cargo cannot see the switch: the file counts as changed while the bug is built.
+    let file = fs::File::options().append(true).open(&path);
+    let file = file.map_err(|error| format!("{}: {error}", path.display()))?;
+    let before = file.metadata().and_then(|about| about.modified()).map_err(|error| error.to_string())?;
+    file.set_modified(SystemTime::now()).map_err(|error| error.to_string())?;
+    let this = env::current_exe().map_err(|error| error.to_string())?;
+    let krate = if directory == "cli" { "posync".into() } else { package.replace('-', "_") };
+    let cargo = |last: &str| {
+        Command::new(crate::cargo_path())
+            .args(["test", "--quiet", "--locked", "--package", &package, unit, last])
+            .env("RUSTC_WORKSPACE_WRAPPER", &this)
+            .env(BUG, bug.name)
+            .env(CRATE, &krate)
+            .stdin(Stdio::null())
+            .output()
+            .map_err(|error| format!("cargo did not start: {error}"))
+    };
+    let built = cargo("--no-run")?;
+    if !built.status.success() {
+        return Err(format!("it does not build: {}", String::from_utf8_lossy(&built.stderr)));
+    }
+    let ran = cargo(bug.test)?;
+    file.set_modified(before).map_err(|error| error.to_string())?;
+    if !String::from_utf8_lossy(&ran.stdout).contains("running 1 test") {
+        return Err(format!("there is no test {}", bug.test));
+    }
+    Ok(ran.status.success())
+}
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().map(Path::to_path_buf).unwrap_or_default()
+}
