@@ -104,6 +104,19 @@ impl<E: Runtime> Clone for Application<E> {
     }
 }
 
+/// What a proposal holds, and what came of running it.
+struct Plan {
+    draws: Vec<Option<Draw>>,
+    operations: Vec<Operation>,
+    records: Records,
+    outcome: Outcome,
+    /// Operations that the rules refused on the way.
+    refused: Vec<Hash>,
+}
+
+/// Selections that a proposal makes at most, each without what the rules refused in those before it.
+const SELECTIONS_MAX: usize = 4;
+
 /// What a proposed or checked block leaves behind.
 struct Executed<E: Runtime> {
     sealed: Sealed<E>,
@@ -146,24 +159,23 @@ impl<E: Runtime> Application<E> {
 
     /// Runs the operations of an own proposal. Those on which the rules panic are taken out of them,
     /// told, and not tried again.
-    async fn build(
+    async fn run(
         &self,
-        batch: Batch<E>,
+        batch: &Batch<E>,
         context: &BlockContext,
+        (system, roster): (&System, &Roster),
         draws: &[Option<Draw>],
         operations: &mut Vec<Operation>,
-    ) -> Result<Executed<E>, Refused> {
-        let system = parse_system(fetch::<E>(&batch, vec![System::key()]).await)?;
-        let roster = self.roster(&batch, context, &system).await?;
-        let name = |operations: &[Operation]| ledger::touches(context, &system, &roster, draws, operations);
+    ) -> Result<(Records, Outcome), Refused> {
+        let name = |operations: &[Operation]| ledger::touches(context, system, roster, draws, operations);
         let (keys, spared) = sparing(operations, name).map_err(Refused::Panic)?;
         self.0.condemned.add(context.height, &spared);
-        let records = fetch::<E>(&batch, keys?).await;
+        let records = fetch::<E>(batch, keys?).await;
         let run =
             |operations: &[Operation]| ledger::execute(context, draws, operations, &records, Mode::Propose);
         let (outcome, spared) = sparing(operations, run).map_err(Refused::Panic)?;
         self.0.condemned.add(context.height, &spared);
-        Ok(seal::<E>(batch, &records, outcome?).await)
+        Ok((records, outcome?))
     }
 
     /// Runs a block of others. One on which the rules panic is refused: it gets no vote of this node.
@@ -198,12 +210,9 @@ impl<E: Runtime> Application<E> {
     }
 
     /// What a proposal holds: whom the beacon draws, found by searching the state, and what fits
-    /// a block of the operations that wait.
-    async fn plan(
-        &self,
-        batch: &Batch<E>,
-        context: &BlockContext,
-    ) -> Result<(Vec<Option<Draw>>, Vec<Operation>), Refused> {
+    /// a block of the operations that wait. What the rules refuse gives its room to what waits behind it:
+    /// otherwise who says nothing but what is refused would keep others out for nothing (LE-3).
+    async fn plan(&self, batch: &Batch<E>, context: &BlockContext) -> Result<Plan, Refused> {
         let system = parse_system(fetch::<E>(batch, vec![System::key()]).await)?;
         let mut resolver = guarded(|| Resolver::new(context, &system)).map_err(Refused::Panic)?;
         while let Some(keys) = guarded(|| resolver.needs()).map_err(Refused::Panic)? {
@@ -215,10 +224,32 @@ impl<E: Runtime> Application<E> {
         let mut candidates = self.0.setup.operations.candidates(context, base_fee);
         self.0.condemned.filter(&mut candidates);
         let roster = self.roster(batch, context, &system).await?;
-        let select = |candidates: &[Operation]| ledger::select(context, &system, &roster, &draws, candidates);
-        let (chosen, spared) = sparing(&mut candidates, select).map_err(Refused::Panic)?;
-        self.0.condemned.add(context.height, &spared);
-        Ok((draws, chosen.into_iter().map(|place| candidates[place].clone()).collect()))
+        let mut refused = BTreeSet::new();
+        for left in (0..SELECTIONS_MAX).rev() {
+            let select =
+                |candidates: &[Operation]| ledger::select(context, &system, &roster, &draws, candidates);
+            let (chosen, spared) = sparing(&mut candidates, select).map_err(Refused::Panic)?;
+            self.0.condemned.add(context.height, &spared);
+            let mut operations: Vec<Operation> =
+                chosen.into_iter().map(|place| candidates[place].clone()).collect();
+            let judges = (&system, &roster);
+            let (records, outcome) = self.run(batch, context, judges, &draws, &mut operations).await?;
+            let all_tried = operations.len() == candidates.len();
+            let kept: BTreeSet<usize> = outcome.kept.iter().copied().collect();
+            let dropped: BTreeSet<Hash> = (0..operations.len())
+                .filter(|place| !kept.contains(place))
+                .map(|place| operations[place].id())
+                .collect();
+            let done = left == 0 || all_tried || dropped.is_empty();
+            refused.extend(dropped);
+            if done {
+                let operations = kept.into_iter().map(|place| operations[place].clone()).collect();
+                let refused = refused.into_iter().collect();
+                return Ok(Plan { draws, operations, records, outcome, refused });
+            }
+            candidates.retain(|operation| !refused.contains(&operation.id()));
+        }
+        unreachable!("the last selection returns")
     }
 
     /// Whether every signature verifies that was not verified at this node's door.
@@ -444,18 +475,13 @@ impl<E: Runtime> Stateful<E> for Application<E> {
         let mut header = self.header(&context, &parent, now_ms)?;
         let block_context = self.context(&header);
         let batch = self.open(batches, header.height);
-        let (draws, mut candidates) = tell(self.plan(&batch, &block_context).await)?;
-        let executed = tell(self.build(batch, &block_context, &draws, &mut candidates).await)?;
-        let kept: BTreeSet<usize> = executed.outcome.kept.iter().copied().collect();
-        let left = (0..candidates.len()).filter(|index| !kept.contains(index));
-        let left: Vec<Hash> = left.map(|index| candidates[index].id()).collect();
-        self.0.setup.operations.refused(&left);
-        let operations = candidates.into_iter().enumerate().filter(|(index, _)| kept.contains(index));
+        let plan = tell(self.plan(&batch, &block_context).await)?;
+        self.0.setup.operations.refused(&plan.refused);
+        let executed = seal::<E>(batch, &plan.records, plan.outcome).await;
         let payload = input.upstream.payload;
         let body = BlockBody {
-            draws: Bounded::new(draws).expect("a block draws at most that many"),
-            operations: Bounded::new(operations.map(|(_, operation)| operation).collect())
-                .expect("at most that many are selected"),
+            draws: Bounded::new(plan.draws).expect("a block draws at most that many"),
+            operations: Bounded::new(plan.operations).expect("at most that many are selected"),
             dkg: dkg_bytes(&payload),
         };
         set_roots(&mut header, &executed);

@@ -24,7 +24,7 @@ use posync_node::{
 use posync_protocol::{
     Account, Amount, Body, Bounded, Code, Key, Operation, Record as _, Slot,
     block::{HEADER_NAMESPACE, Header},
-    limits::Parameters,
+    limits::{OPERATIONS_MAX, Parameters},
     operation::{Evidence, Proposals, Transfer, sign},
     record::{AccountState, Seat},
 };
@@ -141,6 +141,23 @@ fn a_transfer_is_proved() {
 }
 
 /// A state's height and the seats in it.
+/// What can stand in no block waits in front, as much of it as a block holds.
+#[test]
+fn what_is_refused_keeps_nothing_out_of_a_block() {
+    runner(3).start(|context| async move {
+        let world = World::start(context.child("world"), network()).await;
+        let (bob, chain) = (Account([9; 32]), world.network.genesis.chain());
+        let stranger = ed25519::PrivateKey::from_seed(77);
+        for nonce in 0..OPERATIONS_MAX as u64 {
+            let body = Body::Transfer(Transfer { to: bob, amount: Amount::sync(1) });
+            world.network.queue.add(Operation::signed(&stranger, &chain, nonce, Amount::sync(1), 200, body));
+        }
+        world.network.queue.add(transfer(&world.network, 0, bob, Amount::sync(5)));
+        world.reach(12).await;
+        assert_eq!(balance(&world.handles[&2], &bob).await, Some(Amount::sync(5)));
+    });
+}
+
 async fn seats(handle: &Handle, accounts: &[Account]) -> (u64, Vec<Seat>) {
     let read = handle.read(accounts.iter().map(Seat::key).collect()).await.expect("the state is at hand");
     let seat = |slot: Option<Slot>| Seat::from_slot(&slot.expect("every authority has a seat"));

@@ -31,7 +31,8 @@ pub use draw::Resolver;
 pub(crate) use draw::{apply_draws, touches_draws};
 pub use reads::{Live, Prover, Question, Reads, Share};
 pub use weight::is_awake;
-pub(crate) use weight::{proved_nothing, touches_weight, wake, weigh};
+pub use weight::proved_nothing;
+pub(crate) use weight::{touches_weight, wake, weigh};
 
 use crate::{
     Account, Hash,

@@ -10,7 +10,7 @@ use super::state::{Admission, Funds};
 use posync_protocol::{
     Account, Body, Code, Key, Operation, Record, Slot,
     agreement::is_over,
-    audit::{is_awake, is_expired},
+    audit::{is_awake, is_expired, proved_nothing},
     ledger::{BlockContext, Size},
     limits::{EVIDENCE_EPOCHS_MAX, MEMPOOL_PER_ACCOUNT, Parameters},
     operation::{Evidence, Lane, Settle},
@@ -122,6 +122,8 @@ struct Upkeep<'a> {
     is_challenged: bool,
     /// It is, and expires with this operation.
     expires: bool,
+    /// It is asleep, and a `Settle` of its own may wake it (DR-6).
+    is_asleep: bool,
     endings: Option<Endings>,
 }
 
@@ -137,11 +139,13 @@ impl<'a> Upkeep<'a> {
         if provider.index != settle.index {
             return Err(Code::BadShape);
         }
-        let challenge = read::<Audit>(slots, Audit::key(account)).and_then(|audit| audit.challenge);
+        let audit: Option<Audit> = read(slots, Audit::key(account));
+        let challenge = audit.as_ref().and_then(|audit| audit.challenge);
+        let is_asleep = !is_awake(&provider) && !audit.as_ref().is_some_and(proved_nothing);
         let expires = challenge.is_some_and(|open| is_expired(&open, next.height, &next.parameters));
         let endings = read(slots, Endings::key(account));
         let is_challenged = challenge.is_some();
-        Ok(Self { settle, signer, next, slots, provider, is_challenged, expires, endings })
+        Ok(Self { settle, signer, next, slots, provider, is_challenged, expires, is_asleep, endings })
     }
 
     /// Checks that everything named is due, or something that need not be named (ST-7).
@@ -159,8 +163,13 @@ impl<'a> Upkeep<'a> {
             self.check_slot(*slot, consumer, *end_epoch)?;
             is_party |= *consumer == **signer;
         }
+        // It may stand behind the answer in the same block, so a party's waits: the consumer of a provider
+        // that is drawn all the time would else never come out. Others come back when no challenge is open.
+        if self.is_challenged && !self.expires && !settle.slots.is_empty() && !is_party {
+            return Err(Code::NothingToSettle);
+        }
         // DR-6: it wakes itself, unless it has to answer first.
-        let wakes = is_provider && (!self.is_challenged || self.expires) && !is_awake(&self.provider);
+        let wakes = is_provider && (!self.is_challenged || self.expires) && self.is_asleep;
         let is_due = self.expires || wakes || !settle.endings.is_empty() || !settle.slots.is_empty();
         if is_due { Ok(Admission::Upkeep { is_party }) } else { Err(Code::SettledAlready) }
     }
@@ -177,9 +186,6 @@ impl<'a> Upkeep<'a> {
             read(slots, Agreement::key(account, slot)).ok_or(Code::AgreementUnknown)?;
         if (agreement.consumer, agreement.end_epoch) != (*consumer, end_epoch) {
             return Err(Code::BadShape);
-        }
-        if self.is_challenged && !self.expires {
-            return Err(Code::NothingToSettle);
         }
         let usage: Use = read(slots, Use::key(account, slot)).ok_or(Code::AgreementUnknown)?;
         let data: DataSet = read(slots, DataSet::key(account, slot)).unwrap_or_default();
@@ -200,7 +206,7 @@ impl<'a> Upkeep<'a> {
     /// crossed, or the provider is paid for nothing.
     fn may_take_effect(&self) -> bool {
         let mut due = self.endings.iter().flat_map(|endings| endings.due(self.next.epoch()));
-        let is_now = self.expires || self.provider.settled_round == self.next.round();
+        let is_now = self.expires || self.is_challenged || self.provider.settled_round == self.next.round();
         self.provider.phi == 0 || (is_now && due.all(|ending| self.settle.endings.contains(&ending)))
     }
 }
@@ -316,7 +322,7 @@ mod tests {
         for (name, operation, expected) in table {
             assert_eq!(admitted(&operation, &state()), expected, "{name}");
         }
-        // Nothing of a slot is due while its reads are, nor while it is open.
+        // Nothing of a slot is due to a stranger while its reads are, nor to anybody while it is open.
         let challenge = |height| Some(Challenge { height, seed: [0; 32], by_fee: false });
         let with = |height| {
             let audit = Audit { challenge: challenge(height), ..Audit::default() };
@@ -325,7 +331,9 @@ mod tests {
             state
         };
         let operation = upkeep(P, &[(3, C, 20)], &[]);
-        assert_eq!(admitted(&operation, &with(399)), Err(Code::NothingToSettle));
+        assert_eq!(admitted(&operation, &with(399)), party(true), "behind the answer, in one block");
+        let of_stranger = upkeep(STRANGER, &[(3, C, 20)], &[]);
+        assert_eq!(admitted(&of_stranger, &with(399)), Err(Code::NothingToSettle));
         assert_eq!(admitted(&operation, &with(1)), party(true), "the challenge has expired");
         assert_eq!(admitted(&upkeep(STRANGER, &[], &[]), &with(1)), party(false));
         let mut open = state();
@@ -440,16 +448,18 @@ mod waking {
     /// ST-7, DR-6: `Settle` of a provider itself wakes it; `posync_provider::prover::Case::upkeep` sends
     /// exactly this.
     #[test]
-    fn a_provider_that_is_asleep_may_ask_to_be_woken() {
+    fn a_provider_that_is_asleep_may_ask_to_be_woken_unless_it_must_prove_something_first() {
         let account = Account([1; 32]);
         let provider = Provider { index: 7, paid: 5, weighed: 0, phi: 5, ..Provider::default() };
         assert!(!posync_protocol::audit::is_awake(&provider));
         let funds = AccountState { nonce: 0, balance: Amount::sync(1) };
-        let slots = Slots::from([
-            (Provider::key(&account), provider.to_slot()),
-            (Audit::key(&account), Audit::default().to_slot()),
-            (AccountState::key(&account), funds.to_slot()),
-        ]);
+        let slots = |audit: Audit| {
+            Slots::from([
+                (Provider::key(&account), provider.to_slot()),
+                (Audit::key(&account), audit.to_slot()),
+                (AccountState::key(&account), funds.to_slot()),
+            ])
+        };
         let next = BlockContext {
             chain: [9; 32],
             parameters: Parameters::LOCAL,
@@ -468,6 +478,9 @@ mod waking {
             body: Body::Settle(settle),
             signature: [0; 64],
         };
-        assert_eq!(admit(&operation, &next, &slots), Ok(Admission::Upkeep { is_party: true }));
+        let admitted = |audit| admit(&operation, &next, &slots(audit));
+        assert_eq!(admitted(Audit::default()), Ok(Admission::Upkeep { is_party: true }));
+        let proved_nothing = Audit { drawn: 4, ..Audit::default() };
+        assert_eq!(admitted(proved_nothing), Err(Code::SettledAlready));
     }
 }

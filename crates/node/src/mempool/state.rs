@@ -156,6 +156,9 @@ struct Entry {
     place: Place,
 }
 
+/// Challenges of which refusals are remembered; the oldest are forgotten first.
+const REFUSED_MAX: usize = 4_096;
+
 struct Pending {
     funds: Funds,
     by_nonce: BTreeMap<u64, Hash>,
@@ -171,6 +174,8 @@ pub struct Pool {
     /// Paid ones behind a gap, by arrival.
     gaps: BTreeSet<(u64, Hash)>,
     statements: BTreeMap<(u64, Account), Hash>,
+    /// Challenges for which a statement was refused: whatever answers them comes last.
+    refused: BTreeSet<(u64, Account)>,
     reserved: BTreeMap<ReservedKey, Hash>,
     settles: BTreeMap<UpkeepKey, Hash>,
     settle_bytes_of: BTreeMap<Account, usize>,
@@ -429,6 +434,7 @@ impl Pool {
             match &operation.body {
                 Body::Statement(statement) => {
                     let key = (statement.height, operation.signer);
+                    self.refused.remove(&key);
                     if let Some(id) = self.statements.get(&key).copied() {
                         self.remove(&id);
                     }
@@ -450,17 +456,25 @@ impl Pool {
         }
     }
 
-    /// Operations that an own proposal had to leave out: a statement goes after several, what is of
-    /// the reserved lane or upkeep at once. Paid ones stay.
+    /// Operations that an own proposal had to leave out: a statement goes after several, and so does upkeep
+    /// of a party, which may wait for an answer; what is of the reserved lane and upkeep of others at once.
+    /// Paid ones stay.
     pub fn refused(&mut self, ids: &[Hash]) {
         for id in ids {
             let Some(entry) = self.entries.get_mut(id) else { continue };
-            let most = match entry.operation.body.lane() {
-                Lane::Statement => MEMPOOL_REFUSALS_MAX,
-                Lane::Reserved | Lane::Upkeep => 1,
-                Lane::Paid => continue,
+            let most = match (entry.operation.body.lane(), entry.sender) {
+                (Lane::Statement, _) => MEMPOOL_REFUSALS_MAX,
+                (Lane::Upkeep, Sender::Stranger) | (Lane::Reserved, _) => 1,
+                (Lane::Upkeep, _) => MEMPOOL_REFUSALS_MAX,
+                (Lane::Paid, _) => continue,
             };
             entry.refusals += 1;
+            if let Body::Statement(statement) = &entry.operation.body {
+                self.refused.insert((statement.height, entry.operation.signer));
+                if self.refused.len() > REFUSED_MAX {
+                    self.refused.pop_first();
+                }
+            }
             if entry.refusals >= most {
                 self.remove(id);
             }
@@ -472,7 +486,7 @@ impl Pool {
     pub fn candidates(&self, height: u64, base_fee: u64) -> Vec<Operation> {
         let mut chosen = Vec::new();
         let mut free = FreeBytes { left: BODY_BYTES_MAX };
-        for id in self.statements.values().chain(self.reserved_in_order()).chain(self.settles_in_order()) {
+        for id in self.statements_in_order().chain(self.reserved_in_order()).chain(self.settles_in_order()) {
             let entry = &self.entries[id];
             if chosen.len() < OPERATIONS_MAX && entry.operation.expires >= height && free.take(entry.bytes) {
                 chosen.push(entry.operation.clone());
@@ -495,6 +509,13 @@ impl Pool {
             }
         }
         chosen
+    }
+
+    /// Those of which none was refused for its challenge first, then the oldest challenge.
+    fn statements_in_order(&self) -> impl Iterator<Item = &Hash> {
+        let again = |(key, _): &(&(u64, Account), &Hash)| self.refused.contains(*key);
+        let (late, first): (Vec<_>, Vec<_>) = self.statements.iter().partition(again);
+        first.into_iter().chain(late).map(|(_, id)| id)
     }
 
     fn settles_in_order(&self) -> impl Iterator<Item = &Hash> {

@@ -213,6 +213,22 @@ fn free_operations_that_proposals_leave_out_go() {
 }
 
 #[test]
+fn who_was_refused_for_a_challenge_answers_it_behind_those_who_were_not() {
+    let mut pool = Pool::default();
+    let (old, young) = (statement(7, 4), statement(8, 5));
+    for operation in [&young, &old] {
+        add(&mut pool, operation, None).expect("taken");
+    }
+    assert_eq!(ids(&pool.candidates(5, 0)), ids(&[old.clone(), young.clone()]), "the oldest challenge first");
+    for _ in 0..MEMPOOL_REFUSALS_MAX {
+        pool.refused(&[old.id()]);
+    }
+    assert_eq!(ids(&pool.candidates(5, 0)), [young.id()], "it was refused often enough");
+    add(&mut pool, &old, None).expect("taken again");
+    assert_eq!(ids(&pool.candidates(5, 0)), ids(&[young, old]), "and comes last for this challenge");
+}
+
+#[test]
 fn what_is_refused_once_in_the_reserved_lane_or_as_upkeep_goes() {
     let mut pool = Pool::default();
     let all = [commit(1, 0, 10), settle(2, 9), pay(1, 0, 10)];

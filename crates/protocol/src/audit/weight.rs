@@ -25,7 +25,7 @@ pub const fn is_awake(provider: &Provider) -> bool {
 
 /// Whether no read passed in the last challenge with reads that it answered, as far as its histories
 /// go back: then a passed read alone wakes it (DR-6).
-pub(crate) fn proved_nothing(audit: &Audit) -> bool {
+pub fn proved_nothing(audit: &Audit) -> bool {
     let group = (1_u64 << READS) - 1;
     let noted = audit.drawn.min(HISTORY) / READS as u32;
     let groups = (0..noted).map(|place| place * READS as u32);

@@ -18,8 +18,8 @@ use alloc::{
 };
 use commonware_codec::EncodeSize;
 
-/// Chooses from `candidates`, given in the order of preference, what one block can hold, and
-/// returns their places in the order of the block: statements, oldest challenge first, then
+/// Chooses from `candidates`, given in the order of preference within each lane, what one block can
+/// hold, and returns their places in the order of the block: statements, oldest challenge first, then
 /// reserved ones, at most two of an account, then upkeep, then the paid ones. All but the paid
 /// ones get their bytes and half of the keys before the paid ones get the rest; what those leave
 /// over, the others may fill too. A sender's later paid operation never overtakes an earlier one:
@@ -38,7 +38,7 @@ pub fn select(
         Body::Statement(statement) => (Lane::Statement, statement.height),
         body => (body.lane(), 0),
     };
-    others.sort_by_key(order);
+    others.sort_by_key(|place| candidates[*place].body.lane());
     room.bytes_max = FREE_LANE_BYTES;
     room.keys_max = KEYS_MAX - PAID_LANE_KEYS;
     let (mut chosen, late): (Vec<usize>, Vec<usize>) =

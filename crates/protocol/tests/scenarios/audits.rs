@@ -528,3 +528,22 @@ fn a_draw_by_fee_names_neither_who_is_below_the_drawn_unit_nor_who_is_above() {
     }
     assert_eq!(seen.len(), 2, "each of them was drawn");
 }
+
+/// ST-7: statements stand before upkeep in a block, so what is over comes out however often its provider
+/// is drawn.
+#[test]
+fn what_is_over_is_removed_behind_the_answer_in_the_same_block() {
+    let (mut stage, keeper) = holding(&[60_000]);
+    stage.world.draws = false;
+    stage.world.check_every = 97;
+    stage.play("a closealone p/0\n epoch 2");
+    stage.world.draws = true;
+    until_drawn(&mut stage, &keeper);
+    let removal = stage.world.sign("a", Body::Settle(keeper.settle(&stage.world, &[0])));
+    assert_ne!(stage.world.submit(&removal), Ok(Code::Done), "its reads are due");
+    let statement = keeper.statement(&stage.world).expect("it is drawn");
+    let answer = stage.world.sign("p", Body::Statement(statement));
+    let removal = stage.world.sign("a", Body::Settle(keeper.settle(&stage.world, &[0])));
+    stage.world.block(&[answer, removal]).expect("a valid block");
+    assert!(keeper.agreement(&stage.world, 0).is_none());
+}
