@@ -333,6 +333,26 @@ fn a_report_that_does_not_count_has_a_code_and_changes_nothing() {
     }
 }
 
+/// The receipt of a reveal of which nothing counts is the lowest of its codes, whatever its order.
+#[test]
+fn a_reveal_of_which_nothing_counts_is_refused_with_the_lowest_code() {
+    for swapped in [false, true] {
+        let mut stage = audited(4, 4);
+        let mut wrong = ["p", "q"].map(|name| report(&stage, 0, name, GOOD));
+        wrong[0].slot = 77;
+        wrong[1].index = 9;
+        if swapped {
+            wrong.reverse();
+        }
+        let batch = batch(wrong.to_vec());
+        assert_eq!(commit(&mut stage, 0, &batch), Code::Done);
+        stage.play("epoch 2");
+        let signed = stage.world.sign(&seat_name(0), Body::AuditReveal(batch));
+        let lowest = Code::AuditNotAssigned.min(Code::AuditAgreement);
+        assert_eq!(stage.world.submit(&signed), Err(lowest), "{swapped}");
+    }
+}
+
 /// Codes that tests of this file assert.
 pub(crate) const ALSO: &[Code] = &[
     Code::AuditNotSeat,
@@ -626,6 +646,7 @@ proptest! {
             prop_assert_eq!(auditors, round.auditors() as usize);
         }
         prop_assert_eq!((round.stratum(providers), round.auditor(0, seats)), (None, None));
+        prop_assert_eq!(round.seat(round.drawn(), 0), None);
     }
 
     #[test]
