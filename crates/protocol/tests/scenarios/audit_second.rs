@@ -1,0 +1,264 @@
+//! What a second audit of the rules found: each test fails as long as its fault is there.
+
+use crate::{
+    audits::{answer, holding, submit, until_drawn},
+    books::steps,
+    crowd::populate,
+    keeper::{Keeper, bytes},
+    script::Stage,
+    world::account,
+};
+use posync_protocol::{
+    Account, Amount, Body, Bounded, Code, Operation, Record,
+    block::sha256,
+    chunk,
+    ledger::{StandingReason, StandingStep, select, touches_operation},
+    operation::{Answer, EndedRead, Statement},
+    record::{Audit, Finding, Market, Provider, Reports, STORAGE, Use},
+};
+use std::collections::BTreeSet;
+
+/// A statement of nothing: it names the open challenge and as many records as it can.
+fn garbage(stage: &Stage, provider: Account, index: u32, slots: u32) -> Option<Operation> {
+    let challenge = stage.world.get::<Audit>(Audit::key(&provider))?.challenge?;
+    let apply = (0..slots).map(|place| (2 * place, provider, 5 + 7 * u64::from(place))).collect();
+    let ended = |place: u32| Answer::Ended(EndedRead { place: (1 << 30) - 2 - place * 99_999_998 });
+    let statement = Statement {
+        height: challenge.height,
+        anchor: [0; 32],
+        index,
+        answers: Bounded::new((0..4).map(ended).collect()).expect("four"),
+        reasked: Bounded::default(),
+        vouchers: Bounded::default(),
+        apply: Bounded::new(apply).expect("64"),
+        endings: Bounded::default(),
+    };
+    Some(Operation {
+        signer: provider,
+        nonce: 0,
+        max_fee: Amount::ZERO,
+        expires: stage.world.height + 1,
+        body: Body::Statement(statement),
+        signature: [0; 64],
+    })
+}
+
+/// BL-5, LE-3: what may not stand in a block keeps no answer out of it. Some providers that were drawn
+/// say nothing; each has one free statement wait that no block can hold.
+#[test]
+fn statements_that_cannot_stand_keep_no_answer_out() {
+    const SILENT: u32 = 20;
+    let mut stage = Stage::new();
+    populate(&mut stage.world, SILENT);
+    stage.play("p register\n a open p quota=1000 end=700");
+    let mut keeper = Keeper::new("p");
+    let set = keeper.change(&stage.world, 0, &[], &[bytes(1, 60_000)]);
+    assert_eq!(submit(&mut stage, "a", Body::SetDataSet(set)), Ok(Code::Done));
+    stage.world.draws = true;
+    let mut waiting = Vec::new();
+    for _ in 0..400 {
+        if answer(&mut stage, &keeper).is_none() {
+            stage.world.block(&[]).expect("an empty block is valid");
+        }
+        let drawn = (0..SILENT).map(|index| (Account(sha256(&index.to_be_bytes())), index));
+        let slots = |index: u32| [64; 10].into_iter().chain([8, 4, 1]).nth(index as usize).unwrap_or(0);
+        waiting = drawn.filter_map(|(account, index)| garbage(&stage, account, index, slots(index))).collect();
+        if waiting.len() == SILENT as usize && keeper.audit(&stage.world).challenge.is_some() {
+            break;
+        }
+    }
+    assert_eq!(waiting.len(), SILENT as usize, "each of them was drawn");
+    let statement = keeper.statement(&stage.world).expect("it is drawn");
+    waiting.push(stage.world.sign("p", Body::Statement(statement)));
+    let context = stage.world.context(stage.world.height + 1);
+    let keys = |operation: &Operation| {
+        let touched = touches_operation(&context, operation);
+        touched.writable.into_iter().chain(touched.readable).collect::<BTreeSet<_>>().len()
+    };
+    let named: Vec<usize> = waiting.iter().map(keys).collect();
+    let draws = stage.world.resolve(&context);
+    let system = stage.world.system();
+    let chosen = select(&context, &system, &stage.world.roster(&context), &draws, &waiting);
+    let chosen: Vec<Operation> = chosen.into_iter().map(|place| waiting[place].clone()).collect();
+    let kept = stage.world.block(&chosen).expect("what may not stand is left out").kept.len();
+    println!("{named:?} chosen {}", chosen.len());
+    assert_eq!(kept, 1, "of {} chosen; all together name {named:?} records", chosen.len());
+}
+
+/// What `p` owns: free, its bond, or in its agreement with itself in slot 1.
+fn wealth(stage: &Stage) -> i128 {
+    let own: Option<Use> = stage.world.get(Use::key(&account("p"), 1));
+    let own = own.map_or(0, |own| own.storage_reserve.grains() + own.deposit.grains());
+    let bond = stage.world.get::<Provider>(Provider::key(&account("p"))).map_or(0, |p| p.bond.grains());
+    (stage.world.balance("p").grains() + bond + own) as i128
+}
+
+/// `p` lost all that it holds for `a`, and holds forty times as many leaves under an agreement with itself,
+/// which it `closes` with both signatures as soon as it is drawn. It answers when it can. What it gained in
+/// sixty epochs, in how many rounds that it was paid.
+fn diluted(closes: bool) -> (i128, u128) {
+    let mut stage = Stage::new();
+    stage.world.check_every = 97;
+    let dear = Market { price: 1_000_000_000_000, slow: 1_000_000_000_000, ..Market::default() };
+    stage.world.state.insert(Market::key(STORAGE as u8), dear.to_slot());
+    stage.play("p register bond=100000s\n a open p quota=98 end=700 storage_max=100000s");
+    let mut keeper = Keeper::new("p");
+    let (lost, own) = (bytes(1, 98 << 10), bytes(2, 3_990 << 10));
+    let set = keeper.change(&stage.world, 0, &[], std::slice::from_ref(&lost));
+    assert_eq!(submit(&mut stage, "a", Body::SetDataSet(set)), Ok(Code::Done));
+    keeper.lost.extend((0..98).map(|place| (chunk::name(&lost), place)));
+    let before = wealth(&stage);
+    stage.play("p open p slot=1 quota=3990 quota_egress=0 quota_gas=0 reserve=0 storage_max=100000s end=80");
+    let set = keeper.change(&stage.world, 1, &[], &[own]);
+    assert_eq!(submit(&mut stage, "p", Body::SetDataSet(set)), Ok(Code::Done));
+    stage.world.draws = true;
+    let settled = keeper.provider(&stage.world);
+    assert_eq!(settled.leaves, 98 + 3_990);
+    until_drawn(&mut stage, &keeper);
+    if closes {
+        stage.play("p close p/1 second=p");
+    }
+    while stage.world.epoch() < 60 {
+        let provider = keeper.provider(&stage.world);
+        match keeper.statement(&stage.world) {
+            Some(statement) if statement.answers.iter().all(|read| matches!(read, Answer::Proved(_))) => {
+                assert_eq!(submit(&mut stage, "p", Body::Statement(statement)), Ok(Code::Done));
+            }
+            None if provider.weighed != provider.paid => {
+                let own = keeper.settle(&stage.world, &[]);
+                let _ = submit(&mut stage, "p", Body::Settle(own));
+            }
+            _ => drop(stage.world.block(&[]).expect("an empty block is valid")),
+        }
+    }
+    let paid = keeper.provider(&stage.world).acc;
+    stage.world.draws = false;
+    stage.play("blocks 128");
+    let expiry = keeper.settle(&stage.world, &[]);
+    let _ = submit(&mut stage, "p", Body::Settle(expiry));
+    // Everything that it owes itself is charged, the rest returns.
+    if closes {
+        let removal = keeper.settle(&stage.world, &[1]);
+        assert_eq!(submit(&mut stage, "b", Body::Settle(removal)), Ok(Code::Done));
+    } else {
+        stage.play("p close p/1 second=p");
+    }
+    assert!(keeper.agreement(&stage.world, 1).is_none());
+    let gained = wealth(&stage) - before;
+    (gained, (paid - settled.acc) / 1_000_000_000)
+}
+
+/// RD-1, ST-8: reads are weighted by what is paid for, so that hiding lost data behind data of one's own
+/// costs a quarter of what it weighs. A close by both must not give that back.
+#[test]
+fn a_close_by_both_hides_no_lost_data() {
+    let (paying, rounds) = diluted(false);
+    assert!(paying < 0 && rounds > 0, "who pays for the weight loses: {paying} in {rounds} rounds");
+    let (gained, rounds) = diluted(true);
+    assert!(gained <= 0, "{gained} grains in {rounds} rounds for data that it did not have ({paying} if it pays)");
+}
+
+/// One good report of the only seat on `p`, for the epoch that the next block may close.
+fn praise(stage: &mut Stage) {
+    let (world, p) = (&mut stage.world, account("p"));
+    let Some(epoch) = world.epoch().checked_sub(1) else { return };
+    if world.height % world.parameters.epoch_blocks() == 6 {
+        let finding = Finding { auditor: 0, asked: 4, answered: 4, correct: 4, latency: 0, throughput: 3 };
+        let reports = Reports { epoch, findings: Bounded::new(vec![finding]).expect("one") };
+        world.state.insert(Reports::of(&p, epoch, 0), reports.to_slot());
+    }
+}
+
+/// JL-3: half of its data is gone, it says so each time that it answers, and its egress is good. It says
+/// nothing for an epoch after every second one: it is jailed all the same.
+#[test]
+fn a_silent_epoch_washes_off_no_wrong_answer() {
+    let wrong = |pauses: bool| {
+        let (mut stage, mut keeper) = holding(&[70_000]);
+        stage.world.seat("b");
+        keeper.lose_tenths(5);
+        let mut events = Vec::new();
+        while stage.world.epoch() < 40 {
+            praise(&mut stage);
+            let parameters = &stage.world.parameters;
+            // Its epoch is measured in the first block after the first round of the next one.
+            let measured = (stage.world.height + 1 - parameters.round_blocks.min(stage.world.height + 1))
+                / parameters.epoch_blocks();
+            let rests = pauses && measured % 3 == 2;
+            if rests || answer(&mut stage, &keeper).is_none() {
+                stage.world.block(&[]).expect("an empty block is valid");
+            }
+            events.extend(stage.world.events.iter().cloned());
+        }
+        let answered = keeper.audit(&stage.world).answered;
+        (steps(&events).contains(&(StandingStep::Jailed, StandingReason::Correctness)), answered)
+    };
+    assert!(wrong(false).0, "who never pauses is jailed");
+    let (jailed, answered) = wrong(true);
+    assert!(jailed, "it answered {answered} challenges in 40 epochs");
+}
+
+/// RD-11, ST-8, threats.md: a light provider refuses short terms and holds a leaf that lives, as it is told
+/// to. Its customer takes long terms, closes alone as soon as its set is in force, and frees the slot when
+/// the close takes effect, before the next draw in turn. It pays for what it stored.
+#[test]
+fn who_closes_alone_pays_for_what_it_stored() {
+    let mut stage = Stage::new();
+    stage.world.check_every = 97;
+    populate(&mut stage.world, 60);
+    stage.play("p register\n q register\n b open q quota=900000 end=700\n p open p quota=1 end=700");
+    let (mut p, mut q) = (Keeper::new("p"), Keeper::new("q"));
+    let set = q.change(&stage.world, 0, &[], &[bytes(77, 4_000_000)]);
+    assert_eq!(submit(&mut stage, "b", Body::SetDataSet(set)), Ok(Code::Done));
+    let set = p.change(&stage.world, 0, &[], &[bytes(5, 1_000)]);
+    assert_eq!(submit(&mut stage, "p", Body::SetDataSet(set)), Ok(Code::Done));
+    // It is no newcomer any more.
+    let old = Audit { closed: 64, ..p.audit(&stage.world) };
+    stage.world.state.insert(Audit::key(&account("p")), old.to_slot());
+    stage.world.draws = true;
+    let (mut in_force, mut stored, mut charged) = (0_u64, 0_u64, 0_u128);
+    let mut prepaid = 0;
+    while stage.world.epoch() < 60 {
+        let used: Option<Use> = stage.world.get(Use::key(&account("p"), 1));
+        let data = p.data_set(&stage.world, 1);
+        match &used {
+            None => {
+                stage.play("a open p slot=1 quota=30 end=700 quota_egress=0 quota_gas=0 reserve=0");
+                let set = p.change(&stage.world, 1, &[], &[bytes(9, 30 << 10)]);
+                assert_eq!(submit(&mut stage, "a", Body::SetDataSet(set)), Ok(Code::Done));
+                prepaid = stage.world.get::<Use>(Use::key(&account("p"), 1)).expect("open").storage_reserve.grains();
+            }
+            Some(used) if used.closing_epoch.is_none() && data.current.leaves > 0 => {
+                stage.play("a closealone p/1");
+            }
+            Some(used) if used.closing_epoch.is_some_and(|at| at <= stage.world.epoch()) => {
+                let before = stage.world.balance("a").grains();
+                let removal = p.settle(&stage.world, &[1]);
+                if submit(&mut stage, "a", Body::Settle(removal)) == Ok(Code::Done) {
+                    let returned = stage.world.balance("a").grains() - before;
+                    charged += prepaid + used.deposit.grains() - returned;
+                }
+            }
+            _ => {}
+        }
+        let statements: Vec<Operation> = [&p, &q]
+            .into_iter()
+            .filter_map(|keeper| {
+                Some(stage.world.sign(&keeper.name, Body::Statement(keeper.statement(&stage.world)?)))
+            })
+            .collect();
+        let round = |stage: &Stage| stage.world.parameters.round(stage.world.height);
+        let before = round(&stage);
+        stage.world.block(&statements).expect("right answers may stand in a block");
+        let data = p.data_set(&stage.world, 1);
+        in_force += (round(&stage) - before) * u64::from(data.current.leaves > 0);
+        stored += (round(&stage) - before) * u64::from(data.current.leaves > 0 || data.next.is_some());
+    }
+    let price = |rounds: u64| u128::from(rounds) * 30 * 10_000_000 / (1 << 20);
+    assert!(
+        charged * 2 > price(in_force),
+        "charged {charged} grains; stored for {stored} rounds, in force {in_force}: {} and {}",
+        price(stored),
+        price(in_force)
+    );
+}
