@@ -195,9 +195,10 @@ pub(crate) fn judge(standing: &mut Standing, row: &Settlement, now: u64) -> Vec<
     };
     let mut steps = Vec::new();
     let is_wrong = is_wrong(standing, row);
-    if !is_wrong {
+    // Good egress says nothing of storage that was not measured: wrong answers of before still stand.
+    if !is_wrong && standing.proven >= CORRECTNESS_MIN {
         standing.low_correct = 0;
-    } else if row.answers > 0 {
+    } else if is_wrong && row.answers > 0 {
         standing.low_correct = standing.low_correct.saturating_add(1);
     }
     // What auditors found in an earlier epoch weighs, but is held against nobody twice.
