@@ -361,6 +361,32 @@ fn who_closes_alone_pays_for_what_it_stored() {
     );
 }
 
+/// AG-5, DR-5: with the draws of production, who earns nearly all fees is drawn in each block that finds no
+/// challenge, and draws come before upkeep. It answers in time, for ever: the close of its customer takes
+/// effect all the same, and it is not paid until the end of the term.
+#[test]
+fn a_close_takes_effect_although_its_provider_answers_always() {
+    let (mut stage, keeper) = holding(&[60_000]);
+    stage.world.draws = false;
+    stage.world.check_every = 97;
+    (stage.world.parameters.draws, stage.world.parameters.draw_every_blocks) = (8, 1);
+    stage.play("a closealone p/0\n epoch 2");
+    stage.world.draws = true;
+    let (acc, mut refused) = (keeper.provider(&stage.world).acc, 0);
+    while stage.world.epoch() < 22 && keeper.agreement(&stage.world, 0).is_some() {
+        if answer(&mut stage, &keeper).is_none() {
+            // A node takes upkeep of slots only while the state shows no challenge.
+            let removal = keeper.settle(&stage.world, &[0]);
+            refused += u32::from(submit(&mut stage, "a", Body::Settle(removal)) != Ok(Code::Done));
+        }
+    }
+    let rounds = (keeper.provider(&stage.world).acc - acc) / 1_000_000_000;
+    assert!(
+        keeper.agreement(&stage.world, 0).is_none(),
+        "twenty epochs after the close took effect: {refused} times refused, {rounds} rounds paid"
+    );
+}
+
 /// An agreement for egress alone, and beside it the queue of sums that it should be.
 struct Purse {
     agreement: Agreement,
