@@ -213,3 +213,19 @@ fn most(price: u64, grains: u128) -> u64 {
         .and_then(|units| u64::try_from(units).ok())
         .unwrap_or(u64::MAX)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_reaches_to_the_rise_of_the_price_is_all_below_it() {
+        let unit = u64::try_from(UNIT).expect("2^30");
+        // A unit and a half cost one grain; so does the half that is left.
+        let from = unit + unit / 2;
+        let steps = Steps { from, before: 1, beyond: 2 };
+        assert_eq!(steps.reach(0, 1), from);
+        assert_eq!(steps.reach(unit, 0), from);
+        assert_eq!((steps.reach(0, 0), steps.reach(0, 3)), (0, from + unit));
+    }
+}

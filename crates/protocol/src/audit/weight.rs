@@ -78,3 +78,29 @@ pub(crate) fn wake(working: &mut Working<'_>, account: &Account) -> Result<bool,
     working.put(Provider::key(account), &provider)?;
     Ok(true)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_challenge_that_was_answered_says_whether_anything_was_proved() {
+        // Groups of four reads, the newest lowest: passed, and silent.
+        for (history, silent, drawn, nothing) in [
+            (0x0_u64, 0x0_u64, 0, false),
+            (0x0, 0x0, 4, true),
+            (0x1, 0x0, 4, false),
+            (0x8, 0x0, 4, false),
+            (0xf0, 0x0, 8, true),
+            (0x0f, 0x0, 8, false),
+            (0x0, 0xf, 4, false),
+            (0xf0, 0x0f, 8, false),
+            (0x00, 0x0f, 8, true),
+            (0x00, 0xf0, 8, true),
+            (0x0f, 0xf0, 8, false),
+        ] {
+            let audit = Audit { history, silent, drawn, ..Audit::default() };
+            assert_eq!(proved_nothing(&audit), nothing, "{history:x} {silent:x} {drawn}");
+        }
+    }
+}

@@ -64,12 +64,15 @@ pub(crate) const REFUSED: &str = "
     a close p/0 second=p consumer=a                    => AgreementUnknown
     a closealone p/0                                   => AgreementUnknown
     a rotate p/0 fresh                                 => AgreementUnknown
-    a open p
+    p update storage=10000000 egress=1000000
+    a open p max_storage=10000000 max_egress=1000000 max_gas=1000
+    p update
     b open p                                           => SlotTaken
     b topup p/0 1                                      => WrongParty
     p topup p/0 1                                      => WrongParty
     a topup p/0 1 max_egress=999999                    => PriceAboveMaximum
     a topup p/0 1 max_gas=999                          => PriceAboveMaximum
+    a topup p/0 1 max_egress=1000000 max_gas=1000
     a topup p/0 1 opened=1                             => AgreementUnknown
     a topup p/0 1 opened=max                           => AgreementUnknown
     a topup p/0 0                                      => !BadShape

@@ -3,14 +3,18 @@
 use crate::{
     audits::holding,
     books::run_to,
+    samples::header,
     script::Stage,
     world::{World, account},
 };
 use posync_protocol::{
-    Account, Amount, Record,
+    Account, Amount, Bounded, Record,
     amount::ONE,
+    block::Header,
     economics::slash,
     ledger::{Event, StandingReason, StandingStep},
+    limits::Parameters,
+    operation::{Evidence, Proposals},
     record::{Books, Closing, Offences, Seat, SeatAt, Standing},
 };
 use proptest::prelude::*;
@@ -294,6 +298,18 @@ fn the_invariant_knows_the_seats() {
         world.state.insert(SeatAt::key(0), SeatAt { account: at }.to_slot());
         let found = crate::canary::broken(&world);
         assert!(found.contains(expected), "planted '{expected}', found '{found}'");
+    }
+}
+
+#[test]
+fn the_epoch_of_two_headers_follows_from_their_term() {
+    for parameters in [Parameters::LOCAL, Parameters::PRODUCTION] {
+        for term in [0, 1, 2, 3, 23, 24, 25, 1_000] {
+            let headers = vec![Header { term, ..header() }; 2];
+            let headers = Bounded::new(headers).expect("at most two");
+            let epoch = Evidence::Proposals(Proposals { headers }).epoch(&parameters);
+            assert_eq!(epoch, term * parameters.term_blocks() / parameters.epoch_blocks(), "term {term}");
+        }
     }
 }
 

@@ -122,6 +122,17 @@ fn a_row_starts_again_in_its_next_epoch() {
 }
 
 #[test]
+fn vouchers_that_are_all_refused_are_refused_with_the_lowest_code_in_any_order() {
+    let mut stage = opened();
+    assert_eq!(redeem(&mut stage, &[(300, 7)]), Code::Done);
+    let lowest = Code::VoucherOverQuota.min(Code::VoucherWentBack);
+    assert_ne!(Code::VoucherOverQuota, Code::VoucherWentBack);
+    for refused in [[(100, 0), (1 << 40, 0)], [(1 << 40, 0), (100, 0)]] {
+        assert_eq!(redeem(&mut stage, &refused), lowest);
+    }
+}
+
+#[test]
 fn each_voucher_is_judged_apart() {
     let mut stage = opened();
     assert_eq!(redeem(&mut stage, &[(100, 0), (1 << 40, 0), (300, 7)]), Code::Done);
