@@ -328,9 +328,7 @@ fn put_in_force(
     if (consumer, end_epoch) != (agreement.consumer, agreement.end_epoch) {
         return Err(Code::BadShape);
     }
-    let usage: Use = working.need(Use::key(account, slot), Code::BadShape)?;
     if working.context.epoch() < end_epoch
-        && !usage.is_closed()
         && data_set::is_settled(working, account)?
         && data_set::may_take_effect(working, account, slot, &next)?
     {
