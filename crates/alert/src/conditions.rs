@@ -109,17 +109,23 @@ fn reads(facts: &Facts<'_>, standing: &Standing, alerts: &mut Vec<Alert>) {
     let fails = proven_of(facts.audit) < CORRECTNESS_MIN;
     let figures =
         format!("{passed} of the {answered} that it answered of its last {drawn} reads were proved");
-    let low = standing.low_correct;
+    let low = standing.low_correct.max(standing.low_egress);
     if low > 0 {
-        let what =
-            format!("warned in epoch {} for reads that were not proved: {low} low epochs", standing.warned);
+        let why = if standing.low_egress > standing.low_correct {
+            "wrong bytes to auditors"
+        } else {
+            "reads that were not proved"
+        };
+        let what = format!("warned in epoch {} for {why}: {low} low epochs", standing.warned);
         let next = format!("the {LOW_EPOCHS}rd in a row is jail: restore the shards, or have them rebuilt");
         alerts.push(Alert { kind: Kind::WarnedReads, what, next, due: Some(facts.judged(low)) });
     } else if fails {
         let next = "an epoch below nine tenths is warned, the third in a row is jail: check the disk".into();
         alerts.push(Alert { kind: Kind::ReadsFail, what: figures.clone(), next, due: None });
     }
-    if low + u8::from(fails) >= LOW_EPOCHS - 1 {
+    // Each class counts alone (JL-3).
+    let near = standing.low_correct.saturating_add(u8::from(fails)).max(standing.low_egress);
+    if near >= LOW_EPOCHS - 1 {
         let what = format!("{figures}, after {low} low epochs");
         let next = "jail follows if reads go on failing: restore the shards, or have them rebuilt".into();
         alerts.push(Alert { kind: Kind::JailNext, what, next, due: Some(facts.judged(low)) });
@@ -265,6 +271,12 @@ mod tests {
         assert_eq!(kinds(failing(1)), [Kind::WarnedReads, Kind::JailNext]);
         assert_eq!(kinds(failing(2)), [Kind::WarnedReads, Kind::JailNext]);
         assert_eq!(kinds(|_, _, standing, _| standing.low_correct = 2), [Kind::WarnedReads, Kind::JailNext]);
+        assert_eq!(kinds(|_, _, standing, _| standing.low_egress = 1), [Kind::WarnedReads]);
+        assert_eq!(kinds(|_, _, standing, _| standing.low_egress = 2), [Kind::WarnedReads, Kind::JailNext]);
+        let both = |_: &mut Provider, _: &mut Audit, standing: &mut Standing, _: &mut Option<Space>| {
+            (standing.low_correct, standing.low_egress) = (1, 1);
+        };
+        assert_eq!(kinds(both), [Kind::WarnedReads], "each class counts alone");
         assert_eq!(kinds(|_, _, standing, _| standing.jailed_until = 99), [Kind::Jailed]);
         assert_eq!(kinds(|_, _, standing, _| standing.jailed_until = u64::MAX), [Kind::Jailed]);
     }

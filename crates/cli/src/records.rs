@@ -81,7 +81,8 @@ pub(crate) fn row(x: &Settlement) -> Value {
     json!({ "epoch": x.epoch, "fee": grains(x.fee), "burn": grains(x.burn), "committee": grains(x.committee),
         "provider_pay": grains(x.pay), "base": grains(x.base), "egress": x.egress, "gas": number(x.gas),
         "storage": x.storage,
-        "signed": grains(x.signed), "disputed": grains(x.disputed), "reads": x.reads, "answers": x.answers,
+        "signed": grains(x.signed), "disputed": grains(x.disputed), "reads": x.reads,
+        "answers": x.answers, "wrong": x.wrong,
         "correct": x.correct.map(Ratio::measured), "available": x.available.measured(), "latency": x.latency.ppb(),
         "quality": x.quality.measured(), "least_quality": x.least.ppb(), "weight": number(x.weight),
         "subsidy": grains(x.subsidy), "scores": x.scores.map(Ratio::measured), "auditors": x.assigned,
@@ -92,8 +93,8 @@ pub(crate) fn row(x: &Settlement) -> Value {
 pub(crate) fn standing(x: &Standing) -> Value {
     json!({ "registered": x.registered, "scores": x.scores.map(ratio), "score": x.score(),
         "qualities": x.qualities.map(ratio), "idle": x.idle, "low_correct": x.low_correct,
-        "low_available": x.low_available, "suspended": x.suspended, "warned": x.warned,
-        "jailed_until": x.jailed_until, "jailings": x.jailings, "probation": x.probation,
+        "low_egress": x.low_egress, "low_available": x.low_available,
+        "suspended": x.suspended, "warned": x.warned, "jailed_until": x.jailed_until, "jailings": x.jailings, "probation": x.probation,
         "answered": ratio(x.answered), "latency": x.latency, "on_time": ratio(x.on_time) })
 }
 

@@ -69,17 +69,6 @@ pub fn is_over(agreement: &Agreement, usage: &Use, epoch: u64, parameters: &Para
     epoch >= usage.closing_epoch.unwrap_or(end).min(end)
 }
 
-/// Stands in `Use::closing_epoch` after a close by both that waits for a challenge to be closed.
-const CLOSED_BY_BOTH: u64 = 0;
-
-impl Use {
-    /// Whether both parties closed the agreement and only its removal waits: a challenge was open. It is
-    /// over, paid to the provider's last settlement before the close, and costs nothing more (ST-8).
-    pub fn is_closed(&self) -> bool {
-        self.closing_epoch == Some(CLOSED_BY_BOTH)
-    }
-}
-
 /// Names an opening's records.
 pub(crate) fn touches_open(body: &Open, touched: &mut Touched) {
     let Open { provider, slot, end_epoch, .. } = body;
@@ -219,18 +208,19 @@ pub(crate) fn touches_close(body: &Close, touched: &mut Touched) {
     touches_removal(&provider, body.index, slot, &body.consumer, body.end_epoch, touched);
 }
 
-/// Ends an agreement by both: removed at once, or by `Settle` if a challenge is open, whose reads may
-/// lie in it. Pay ends at the last settlement, and nothing is redeemable from now on (ST-8).
+/// Ends an agreement by both: removed at once. Pay ends at the last settlement, and nothing is redeemable
+/// from now on (ST-8). While a challenge is open it is refused: its reads are due, and may lie in these
+/// leaves.
 ///
 /// # Errors
 /// `Expired` after the last height of the second signature (AG-5), `BadShape` for a wrong hint,
-/// `AgreementUnknown`, `WrongParty`.
+/// `AgreementUnknown`, `WrongParty`, `ChallengeOpen`.
 pub(crate) fn close(working: &mut Working<'_>, signer: &Account, body: &Close) -> Result<(), Code> {
     if working.context.height > body.last {
         return Err(Code::Expired);
     }
     let AgreementId { provider: account, slot, .. } = body.agreement;
-    let (agreement, mut usage) = named(working, &body.agreement)?;
+    let (agreement, _) = named(working, &body.agreement)?;
     let provider: Provider = working.need(Provider::key(&account), Code::ProviderUnknown)?;
     let hints = (body.consumer, body.end_epoch, body.index);
     if hints != (agreement.consumer, agreement.end_epoch, provider.index) {
@@ -241,15 +231,7 @@ pub(crate) fn close(working: &mut Working<'_>, signer: &Account, body: &Close) -
     }
     let audit: Option<Audit> = working.get(Audit::key(&account))?;
     if audit.is_some_and(|audit| audit.challenge.is_some()) {
-        if !usage.is_closed() {
-            settlement::charge(working, &account, slot)?;
-            data_set::end_pay(working, &account, slot)?;
-            usage = working.need(Use::key(&account, slot), Code::AgreementUnknown)?;
-            usage.closing_epoch = Some(CLOSED_BY_BOTH);
-            working.put(Use::key(&account, slot), &usage)?;
-        }
-        tell(working, &agreement, account, slot, AgreementChange::Closing);
-        return Ok(());
+        return Err(Code::ChallengeOpen);
     }
     settlement::charge(working, &account, slot)?;
     data_set::clear(working, &account, slot)?;
@@ -278,7 +260,7 @@ pub(crate) fn touches_removal(
     data_set::touches_slot(provider, index, slot, end_epoch, touched);
 }
 
-/// Deletes an agreement that is closed by both or [`is_over`], was charged and whose data set was
+/// Deletes an agreement that both close or that [`is_over`], was charged and whose data set was
 /// cleared (`settlement::charge`, then `data_set::clear`): burns what the egress and gas that were
 /// reserved and not used cost (AG-7), returns both reserves and the rest of the deposit to the
 /// consumer, frees slot and capacity, drops the ending record with its last agreement,

@@ -256,7 +256,7 @@ fn weigh(
 }
 
 /// Moves a slot's weight in the sums of what is paid: `paid`, `paid_base`, `leaves`, those of the ending
-/// record and the weight in the fee tree. Once its ending is crossed, or both closed it, none counts it.
+/// record and the weight in the fee tree. Once its ending is crossed none counts it.
 fn weigh_paid(
     working: &mut Working<'_>,
     account: &Account,
@@ -265,10 +265,9 @@ fn weigh_paid(
     after: u64,
 ) -> Result<(), Code> {
     let agreement: Agreement = working.need(Agreement::key(account, slot), Code::AgreementUnknown)?;
-    let usage: Use = working.need(Use::key(account, slot), Code::AgreementUnknown)?;
     let ending_key = Ending::key(account, agreement.end_epoch);
     let mut ending: Ending = working.need(ending_key, Code::EndingsMissing)?;
-    if ending.acc.is_some() || usage.is_closed() {
+    if ending.acc.is_some() {
         return Ok(());
     }
     let mut provider: Provider = working.need(Provider::key(account), Code::ProviderUnknown)?;
@@ -286,16 +285,6 @@ fn weigh_paid(
     working.put(ending_key, &ending)?;
     audit::weigh(working, &mut provider, awake)?;
     working.put(Provider::key(account), &provider)
-}
-
-/// Ends the pay of an agreement that both closed while a challenge is open (ST-8). Its leaves stay in
-/// `phi` and in the slot tree, where reads of that challenge may lie, until it is removed.
-pub(crate) fn end_pay(working: &mut Working<'_>, account: &Account, slot: u32) -> Result<(), Code> {
-    let data_set: DataSet = working.get(DataSet::key(account, slot))?.unwrap_or_default();
-    match data_set.current.leaves {
-        0 => Ok(()),
-        leaves => weigh_paid(working, account, slot, leaves, 0),
-    }
 }
 
 /// A change of one weight within a sum.

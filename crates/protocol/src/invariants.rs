@@ -300,7 +300,7 @@ fn count_agreement(
     add(&mut sums.nodes, place(agreement.end_epoch, slot), PLACES_MAX, weight);
     let ending = sums.endings.entry(agreement.end_epoch).or_default();
     ending.agreements += 1;
-    if !crossed && !usage.is_closed() {
+    if !crossed {
         sums.leaves += data_set.current.leaves;
         ending.leaves += data_set.current.leaves;
         sums.paid += weight;

@@ -47,6 +47,8 @@ pub const FAULT_MISSED_SHARE: u64 = ONE / 5;
 /// At most this share of the rounds of any [`FAULT_EPOCHS`] epochs are faulty: who silences others
 /// for longer than that silences them at their cost.
 pub const FAULT_ROUNDS_SHARE: u64 = ONE / 10;
+/// One part in so many of a restitution is burned, rounded up.
+pub const RESTITUTION_BURN: u128 = 10;
 /// Slots whose pending data set one statement applies, and slots of one `Settle`.
 pub const SETTLE_SLOTS_MAX: usize = 64;
 /// Vouchers in a statement and in a `Redeem`.

@@ -109,6 +109,7 @@ codes! {
     112 NoEgress "the egress quota, spread over the agreement's epochs, exceeds what the provider may sell; ask for less or choose another";
     116 GrowthJailed "the provider is in jail and takes no new data; shrink its data sets, or store elsewhere";
     117 GrowthSuspended "the provider was away for three epochs and takes no new data; store elsewhere, or wait until it is back";
+    118 ChallengeOpen "reads of the provider are due, and a close by both would hide them; close again once it has answered";
 }
 
 impl commonware_codec::Write for Code {

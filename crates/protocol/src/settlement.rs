@@ -48,9 +48,6 @@ pub fn owed(
     ending: &Ending,
     provider: &Provider,
 ) -> Amount {
-    if usage.is_closed() {
-        return Amount::ZERO;
-    }
     let acc = ending.acc.unwrap_or(provider.acc);
     let weight = u128::from(agreement.storage_price) * u128::from(data_set.current.leaves);
     let grains = mul_div_up(weight, acc.saturating_sub(usage.acc), u128::from(ONE) * UNIT);
@@ -59,10 +56,10 @@ pub fn owed(
 
 /// The grains that an agreement with `leaves` in force burns when it is touched in `round` (AG-7): a
 /// tenth of the price of the leaves of its quota beyond those, since it was last touched, at most to
-/// the end of the redemption window after its end, floored. Closed by both it burns nothing more.
+/// the end of the redemption window after its end, floored.
 pub fn hold(agreement: &Agreement, usage: &Use, leaves: u64, round: u64, parameters: &Parameters) -> Amount {
     let until = round.min(last_round(agreement, parameters));
-    let rounds = if usage.is_closed() { 0 } else { until.saturating_sub(usage.held_round) };
+    let rounds = until.saturating_sub(usage.held_round);
     let weight =
         u128::from(agreement.storage_price) * u128::from(agreement.quota_leaves.saturating_sub(leaves));
     let tenths = u128::from(rounds) * u128::from(parameters.reserve_share);
@@ -82,7 +79,7 @@ pub(crate) fn charge(working: &mut Working<'_>, account: &Account, slot: u32) ->
     let ending: Ending = working.get(Ending::key(account, agreement.end_epoch))?.unwrap_or_default();
     let (round, parameters) = (working.context.round(), &working.context.parameters);
     let held = hold(&agreement, &usage, data_set.current.leaves, round, parameters);
-    usage.held_round = if usage.is_closed() { usage.held_round } else { usage.held_round.max(round) };
+    usage.held_round = usage.held_round.max(round);
     usage.storage_reserve = usage.storage_reserve.saturating_sub(held);
     provider.pool = provider.pool.checked_sub(held).ok_or(Code::Balance)?;
     let system = &mut working.system;

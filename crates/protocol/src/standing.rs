@@ -23,7 +23,7 @@ use crate::{
     ledger::{Event, StandingReason, StandingStep, Touched, Working},
     operation::Unjail,
     provider::bond_needed,
-    record::{CLASSES, EGRESS, Offer, Provider, QUALITIES, Ratio, STORAGE, Settlement, Standing, UNMEASURED},
+    record::{CLASSES, EGRESS, Offer, Provider, QUALITIES, STORAGE, Settlement, Standing, UNMEASURED},
     service::is_quorum,
 };
 use alloc::vec::Vec;
@@ -56,6 +56,7 @@ impl Standing {
             drawn_at_close: 0,
             answered_at_close: 0,
             low_correct: 0,
+            low_egress: 0,
             low_available: 0,
             suspended: 0,
             warned: 0,
@@ -168,14 +169,35 @@ impl Step {
     }
 }
 
-/// Whether a measured epoch is low in correctness (JL-1): by the answered reads of its storage, if
-/// a read was drawn, or by what auditors agreed on for another class.
-fn is_wrong(standing: &Standing, row: &Settlement) -> bool {
-    let low = |(class, correct): (usize, &Ratio)| match class {
-        STORAGE => correct.measured().is_some() && standing.proven < CORRECTNESS_MIN,
-        _ => correct.ppb() < CORRECTNESS_MIN,
+/// Counts the low epochs in a row of each class by itself, and returns the highest count of those that are
+/// low in this epoch (JL-1, JL-3). An epoch that did not measure a class says nothing of it. Neither does
+/// one in which too few of the newest reads of storage passed, but none of the epoch's own failed: it holds
+/// nothing against the provider twice, and does not make good what was wrong. Nothing counts in jail: after
+/// it a warning comes first again.
+fn count_wrong(standing: &mut Standing, row: &Settlement) -> Option<u8> {
+    if standing.jailed_until != 0 {
+        return None;
+    }
+    let is_storage = row.correct[STORAGE].measured().is_some();
+    let storage = match (standing.proven < CORRECTNESS_MIN, row.wrong > 0) {
+        (false, _) => Some(false),
+        (true, is_fresh) => is_fresh.then_some(true),
     };
-    row.correct.iter().enumerate().any(low)
+    let egress = row.correct[EGRESS].measured().map(|correct| correct < CORRECTNESS_MIN);
+    let counts =
+        [(&mut standing.low_correct, storage.filter(|_| is_storage)), (&mut standing.low_egress, egress)];
+    let mut highest = None;
+    for (count, is_low) in counts {
+        match is_low {
+            Some(true) if row.answers > 0 => {
+                *count = count.saturating_add(1);
+                highest = highest.max(Some(*count));
+            }
+            Some(false) => *count = 0,
+            _ => {}
+        }
+    }
+    highest
 }
 
 /// Ends the suspension of a provider that has nothing to read, once it answered a challenge (JL-2).
@@ -194,12 +216,7 @@ pub(crate) fn judge(standing: &mut Standing, row: &Settlement, now: u64) -> Vec<
         return resume_idle(standing, row, now).into_iter().collect();
     };
     let mut steps = Vec::new();
-    let is_wrong = is_wrong(standing, row);
-    if !is_wrong {
-        standing.low_correct = 0;
-    } else if row.answers > 0 {
-        standing.low_correct = standing.low_correct.saturating_add(1);
-    }
+    let wrong = count_wrong(standing, row);
     // What auditors found in an earlier epoch weighs, but is held against nobody twice.
     let is_reported = row.assigned > 0 && is_quorum(row.reported.into(), row.assigned);
     let is_away = if is_reported { row.available.ppb() } else { standing.on_time } < AVAILABLE_MIN;
@@ -209,13 +226,15 @@ pub(crate) fn judge(standing: &mut Standing, row: &Settlement, now: u64) -> Vec<
     }
     let mut step = |step, reason, until| steps.push(Step { step, reason, until });
     let penalty = |count: u8| now.saturating_add((LOW_EPOCHS - count).into());
-    if standing.jailed_until == 0 && is_wrong && row.answers > 0 {
-        if standing.low_correct >= LOW_EPOCHS {
+    match wrong {
+        Some(count) if count >= LOW_EPOCHS => {
             step(StandingStep::Jailed, StandingReason::Correctness, jail(standing, now));
-        } else {
-            standing.warned = now;
-            step(StandingStep::Warned, StandingReason::Correctness, penalty(standing.low_correct));
         }
+        Some(count) => {
+            standing.warned = now;
+            step(StandingStep::Warned, StandingReason::Correctness, penalty(count));
+        }
+        None => {}
     }
     match (is_away, standing.suspended) {
         (true, 0) if standing.low_available >= LOW_EPOCHS => {
@@ -244,7 +263,7 @@ fn jail(standing: &mut Standing, now: u64) -> u64 {
     standing.jailings = standing.jailings.saturating_add(1);
     standing.last_jailed = now;
     standing.jailed_until = until;
-    standing.low_correct = 0;
+    (standing.low_correct, standing.low_egress) = (0, 0);
     until
 }
 
@@ -293,6 +312,7 @@ pub(crate) fn unjail(working: &mut Working<'_>, signer: &Account, body: &Unjail)
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::record::Ratio;
 
     #[test]
     fn a_stay_in_jail_doubles_for_each_before_it_within_its_memory() {
@@ -300,5 +320,57 @@ mod tests {
             let mut standing = Standing { jailings: 2, last_jailed: 1_000, ..Standing::newborn(0) };
             assert_eq!(jail(&mut standing, 1_000 + gap), 1_000 + gap + stay);
         }
+    }
+
+    /// The row of an epoch: reads of storage that failed, if one was drawn, and the share of right bytes
+    /// that auditors agreed on, if they looked.
+    fn row(wrong: Option<u8>, egress: Option<u64>, answers: u32) -> Settlement {
+        let ratio = |share: Option<u64>| share.map_or(Ratio::UNMEASURED, Ratio::new);
+        let correct = [ratio(wrong.map(|_| ONE)), ratio(egress), Ratio::UNMEASURED];
+        let (quality, wrong) = (Ratio::new(ONE), wrong.unwrap_or(0));
+        Settlement { correct, answers, wrong, quality, available: quality, ..Settlement::default() }
+    }
+
+    #[test]
+    fn each_class_counts_alone_and_each_low_epoch_has_a_failed_read_of_its_own() {
+        const LOW: u64 = CORRECTNESS_MIN - 1;
+        let mut standing = Standing { on_time: ONE, ..Standing::newborn(0) };
+        for (proven, wrong, egress, answers, counts) in [
+            (LOW, Some(4), None, 1, (1, 0)),
+            // No read of the epoch failed; auditors alone looked; it was away.
+            (LOW, Some(0), None, 1, (1, 0)),
+            (LOW, None, Some(ONE), 1, (1, 0)),
+            (LOW, Some(0), Some(0), 0, (1, 0)),
+            (LOW, None, Some(0), 1, (1, 1)),
+            // Right storage makes no wrong egress good.
+            (CORRECTNESS_MIN, Some(1), None, 1, (0, 1)),
+            (ONE, Some(0), Some(LOW), 1, (0, 2)),
+            (LOW, Some(1), None, 1, (1, 2)),
+            (LOW, Some(1), Some(CORRECTNESS_MIN), 1, (2, 0)),
+            (UNMEASURED, Some(0), Some(LOW), 1, (0, 1)),
+        ] {
+            standing.proven = proven;
+            judge(&mut standing, &row(wrong, egress, answers), 9);
+            let now = (standing.low_correct, standing.low_egress);
+            assert_eq!(now, counts, "{proven} {wrong:?} {egress:?} {answers}");
+        }
+    }
+
+    #[test]
+    fn who_leaves_jail_is_warned_before_the_next_jailing() {
+        let jailed = Standing { jailed_until: 20, on_time: ONE, ..Standing::newborn(0) };
+        let mut standing = Standing { proven: 0, ..jailed };
+        let steps = |standing: &mut Standing| {
+            let bad = row(Some(4), Some(0), 1);
+            judge(standing, &bad, 9).iter().map(|step| (step.step, step.until)).collect::<Vec<_>>()
+        };
+        for _ in 0..4 {
+            assert_eq!(steps(&mut standing), [], "in jail nothing counts");
+        }
+        standing.jailed_until = 0;
+        assert_eq!(steps(&mut standing), [(StandingStep::Warned, 9 + 2)]);
+        assert_eq!(steps(&mut standing), [(StandingStep::Warned, 9 + 1)]);
+        assert_eq!(steps(&mut standing), [(StandingStep::Jailed, 9 + JAIL_EPOCHS)]);
+        assert_eq!((standing.low_correct, standing.low_egress), (0, 0));
     }
 }

@@ -17,7 +17,7 @@
 //! 3. Which reads there are and which pass never depends on when the answer comes: what lives is
 //!    what lived when the challenge was drawn, and data sets do not change meanwhile (RD-9, RD-12).
 //! 4. Stake moves only for a read declared missing in four statements running, and only to the
-//!    agreement that paid for it (RD-7).
+//!    agreement that paid for it, less a tenth that is burned (RD-7).
 
 use crate::{
     Account, Amount, Bounded, Code,
@@ -26,7 +26,7 @@ use crate::{
     audit::{self, Live, Reads, Timing},
     chunk, data_set, faults, fenwick,
     ledger::{BlockContext, Event, Touched, Working},
-    limits::{MISSING_MAX, REASKS},
+    limits::{MISSING_MAX, REASKS, RESTITUTION_BURN},
     operation::{Answer, FoundRead, MissingRead, ProvedRead, Reasked, Statement, SumPath},
     record::{Agreement, Audit, Challenge, DataSet, Missing, Provider, RoundInfo, SlotTree, Standing, Use},
     settlement,
@@ -273,7 +273,8 @@ fn check_found(missing: &Missing, read: &FoundRead) -> Result<(), Code> {
     if proved { Ok(()) } else { Err(Code::ReadLeaf) }
 }
 
-/// Twice the agreement's fee of an epoch moves from the bond to its storage reserve.
+/// Twice the agreement's fee of an epoch leaves the bond. A tenth of it, rounded up, is burned, the rest
+/// goes to its storage reserve: a bond does not come back for nothing through an agreement with oneself.
 fn restitute(
     working: &mut Working<'_>,
     account: &Account,
@@ -287,12 +288,15 @@ fn restitute(
     let rounds = u128::from(working.context.parameters.epoch_rounds);
     let fee = mul_div(weight, 2 * rounds, UNIT).and_then(Amount::new).unwrap_or(Amount::MAX);
     let amount = fee.min(provider.bond);
+    let burned = Amount::new(amount.grains().div_ceil(RESTITUTION_BURN)).ok_or(Code::Balance)?;
+    let given = amount.saturating_sub(burned);
     provider.bond = provider.bond.saturating_sub(amount);
-    provider.pool = provider.pool.checked_add(amount).ok_or(Code::Balance)?;
-    usage.storage_reserve = usage.storage_reserve.checked_add(amount).ok_or(Code::Balance)?;
+    provider.pool = provider.pool.checked_add(given).ok_or(Code::Balance)?;
+    usage.storage_reserve = usage.storage_reserve.checked_add(given).ok_or(Code::Balance)?;
     let system = &mut working.system;
     system.bonds = system.bonds.checked_sub(amount).ok_or(Code::Balance)?;
-    system.storage_pools = system.storage_pools.checked_add(amount).ok_or(Code::Balance)?;
+    system.storage_pools = system.storage_pools.checked_add(given).ok_or(Code::Balance)?;
+    system.burned = system.burned.checked_add(burned).ok_or(Code::Balance)?;
     working.put(Provider::key(account), &provider)?;
     working.put(Use::key(account, slot), &usage)?;
     let agreement = agreement.id(*account, slot);
@@ -328,9 +332,7 @@ fn put_in_force(
     if (consumer, end_epoch) != (agreement.consumer, agreement.end_epoch) {
         return Err(Code::BadShape);
     }
-    let usage: Use = working.need(Use::key(account, slot), Code::BadShape)?;
     if working.context.epoch() < end_epoch
-        && !usage.is_closed()
         && data_set::is_settled(working, account)?
         && data_set::may_take_effect(working, account, slot, &next)?
     {

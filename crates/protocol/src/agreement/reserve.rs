@@ -163,11 +163,9 @@ pub fn deposit(agreement: &Agreement, parameters: &Parameters) -> Option<Amount>
 }
 
 /// The part of the deposit that a removal in `round` burns (AG-7): a tenth of the price of the egress
-/// and gas that were held until then (or until both closed it) and not redeemed, floored, at the prices
-/// of the opening.
+/// and gas that were held until then and not redeemed, floored, at the prices of the opening.
 pub fn unused(agreement: &Agreement, usage: &Use, round: u64, parameters: &Parameters) -> Amount {
-    let until = if usage.is_closed() { usage.held_round } else { round };
-    let [egress, gas] = held(agreement, until, parameters);
+    let [egress, gas] = held(agreement, round, parameters);
     let (egress, gas) = (egress.saturating_sub(usage.egress.into()), gas.saturating_sub(usage.gas.into()));
     let price = cost(egress, agreement.egress_price, gas, agreement.gas_price);
     let tenth = mul_div(price, parameters.reserve_share.into(), ONE.into());

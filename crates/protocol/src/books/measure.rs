@@ -54,6 +54,13 @@ pub fn proven_of(audit: &Audit) -> u64 {
     (passed * ONE).checked_div(answered).unwrap_or(UNMEASURED)
 }
 
+/// How many of the newest `reads` were answered and did not pass, as far as the history goes back (JL-1).
+/// Of more than 64 reads the newest are all that the 0.9 of the same rule looks at.
+fn wrong_of(audit: &Audit, reads: u32) -> u8 {
+    let newest = u64::MAX.checked_shr(HISTORY.saturating_sub(reads)).unwrap_or_default();
+    (!audit.history & !audit.silent & newest).count_ones() as u8
+}
+
 /// The figures of a provider at a close (SC-1). `egress` is the correct share that its auditors
 /// agreed on in this epoch; what they last agreed on of availability and latency stands in
 /// `standing`.
@@ -127,6 +134,7 @@ pub(super) fn measure(
     row.quality = quality_of(&figures).map_or(Ratio::UNMEASURED, Ratio::new);
     row.reads = audit.drawn.saturating_sub(standing.drawn_at_close);
     row.answers = audit.answered.saturating_sub(standing.answered_at_close);
+    row.wrong = wrong_of(&audit, row.reads);
     remember(&mut standing, &row, &audit);
     let measured: Vec<u64> = standing.qualities.into_iter().filter(|q| *q != UNMEASURED).collect();
     row.least = Ratio::new(measured.iter().copied().min().unwrap_or(0));
@@ -162,4 +170,29 @@ fn add(sums: &mut Closing, row: &Settlement, offered: [u128; CLASSES]) -> Option
         }
     }
     Some(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn wrong_are_the_answered_reads_of_the_epoch_that_failed() {
+        // The newest read stands in the lowest bit.
+        for (history, silent, reads, wrong) in [
+            (0_u64, 0_u64, 0, 0),
+            (0, 0, 4, 4),
+            (0b1011, 0, 4, 1),
+            (0x0f, 0, 4, 0),
+            (0x0f, 0, 8, 4),
+            (0x0f, 0xf0, 8, 0),
+            (u64::MAX >> 1, 0, 63, 0),
+            (u64::MAX >> 1, 0, 64, 1),
+            (0, 0, 900, 64),
+            (u64::MAX, 0, 900, 0),
+        ] {
+            let audit = Audit { history, silent, ..Audit::default() };
+            assert_eq!(wrong_of(&audit, reads), wrong, "{history:x} {silent:x} {reads}");
+        }
+    }
 }

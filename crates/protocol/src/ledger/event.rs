@@ -63,13 +63,14 @@ pub enum Event {
         /// Why.
         code: Code,
     },
-    /// Stake moved to an agreement's storage reserve: a read was still missing after three re-asks.
+    /// Stake moved to an agreement's storage reserve, less the tenth that is burned: a read was still
+    /// missing after three re-asks.
     Restitution {
         /// The provider.
         provider: Account,
         /// The agreement.
         agreement: AgreementId,
-        /// How much.
+        /// How much left the bond.
         amount: Amount,
     },
     /// A provider refused a placement within its declared capacity, which is cut to what is sold.

@@ -92,6 +92,8 @@ record! {
         reads: u32,
         /// Challenges answered between the last close and this one.
         answers: u32,
+        /// Of the newest 64 of its reads, those that were answered and did not pass.
+        wrong: u8,
         /// Correct share of each class at the close; not measured if not in this epoch.
         correct: [Ratio; CLASSES],
         /// Available share at the close.
@@ -151,8 +153,10 @@ record! {
         drawn_at_close: u32,
         /// `Audit::answered` at the last close.
         answered_at_close: u32,
-        /// Epochs in a row with too few correct reads in which it answered.
+        /// Low epochs in a row in the correctness of storage.
         low_correct: u8,
+        /// Low epochs in a row in the correctness of egress.
+        low_egress: u8,
         /// Measured epochs in a row with too few answers on time.
         low_available: u8,
         /// Epoch since which it takes no new agreements for being away; 0 when it does.

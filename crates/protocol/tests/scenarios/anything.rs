@@ -11,6 +11,7 @@ use crate::{
 };
 use posync_protocol::{
     Body, Code, Operation, Record,
+    audit::is_expired,
     operation::{AuditCommit, AuditReveal, digest_of},
     record::{Provider, Standing},
 };
@@ -49,6 +50,11 @@ enum Move {
     Settle {
         of: usize,
         slot: u32,
+        by: &'static str,
+    },
+    /// Waits until the open challenge of a provider can no longer be answered, and asks to close it.
+    Expire {
+        of: usize,
         by: &'static str,
     },
     Measure {
@@ -110,6 +116,7 @@ fn moves() -> impl Strategy<Value = Move> {
         2 => (any::<prop::sample::Index>(), by()).prop_map(|(claim, by)| Move::Again { claim, by }),
         12 => (0..2_usize).prop_map(Move::Answer),
         4 => (0..2_usize, 0..5_u32, by()).prop_map(|(of, slot, by)| Move::Settle { of, slot, by }),
+        1 => (0..2_usize, by()).prop_map(|(of, by)| Move::Expire { of, by }),
         3 => (0..2_usize, prop_oneof![Just(u64::MAX), 0..1_u64 << 30])
             .prop_map(|(of, bytes)| Move::Measure { of, bytes }),
         2 => (0..SEATS).prop_map(Move::Commit),
@@ -193,6 +200,7 @@ impl Anything {
                 let body = Body::Settle(self.keepers[*of].settle(&self.stage.world, slots));
                 self.submit(by, body);
             }
+            Move::Expire { of, by } if self.stands(*of) => self.expire(*of, by),
             Move::Measure { of, bytes } if self.stands(*of) => {
                 let (who, epoch) = (PROVIDERS[*of], self.stage.world.epoch());
                 let measure = measure_of(&self.stage.world, who, epoch, &[*bytes; 8]);
@@ -215,6 +223,20 @@ impl Anything {
             }
             _ => {}
         }
+    }
+
+    fn expire(&mut self, of: usize, by: &str) {
+        let parameters = self.stage.world.parameters;
+        for _ in 0..(parameters.pending_rounds_max + 2) * parameters.round_blocks {
+            let open = self.keepers[of].audit(&self.stage.world).challenge;
+            let next = self.stage.world.height + 1;
+            if open.is_some_and(|open| is_expired(&open, next, &parameters)) {
+                break;
+            }
+            self.stage.world.block(&[]).expect("an empty block is valid");
+        }
+        let body = Body::Settle(self.keepers[of].settle(&self.stage.world, &[]));
+        self.submit(by, body);
     }
 
     fn commit(&mut self, seat: usize) {

@@ -246,7 +246,8 @@ fn a_missing_read_is_asked_three_times_more_then_paid_back() {
     assert!(!paid.is_empty() && paid.iter().all(|amount| *amount == (2 * epoch_fee) >> 20));
     let moved: u128 = paid.iter().sum();
     assert_eq!(bond.grains() - keeper.provider(&stage.world).bond.grains(), moved);
-    assert_eq!(reserve(&stage).storage_reserve.grains() - before.grains(), moved);
+    let burned: u128 = paid.iter().map(|amount| amount.div_ceil(10)).sum();
+    assert_eq!(reserve(&stage).storage_reserve.grains() - before.grains(), moved - burned);
     let audit: Audit = keeper.audit(&stage.world);
     assert_eq!((audit.history, audit.on_time, audit.drawn), (0, 0b1111, 16));
 }

@@ -5,6 +5,7 @@ mod account;
 mod agreement;
 mod any_number;
 mod anything;
+mod audit_second;
 mod audits;
 mod authority;
 mod books;

@@ -313,7 +313,7 @@ fn storage_is_paid_at_the_slow_price_where_that_is_lower() {
 }
 
 /// Codes that tests of this file assert.
-pub(crate) const ALSO: &[Code] = &[Code::EndingsMissing, Code::NothingToSettle];
+pub(crate) const ALSO: &[Code] = &[Code::EndingsMissing, Code::NothingToSettle, Code::ChallengeOpen];
 
 /// Upkeep that changes nothing is refused, so that nobody fills blocks with it.
 #[test]
@@ -402,15 +402,16 @@ fn an_agreement_that_is_over_returns_everything_that_was_not_used() {
 }
 
 #[test]
-fn a_close_by_both_while_a_challenge_is_open_is_finished_by_upkeep() {
+fn a_close_by_both_while_a_challenge_is_open_is_refused_and_upkeep_does_not_finish_it() {
     let (mut stage, keeper) = holding(&[5_000]);
     until_drawn(&mut stage, &keeper);
-    stage.play("a close p/0 second=p");
+    stage.play("a close p/0 second=p => ChallengeOpen");
     let upkeep = Body::Settle(keeper.settle(&stage.world, &[0]));
     assert_eq!(submit(&mut stage, "b", upkeep.clone()), Err(Code::NothingToSettle));
     assert_eq!(answer(&mut stage, &keeper), Some(Ok(Code::Done)));
     stage.world.draws = false;
-    assert_eq!(submit(&mut stage, "b", upkeep.clone()), Ok(Code::Done));
+    assert_eq!(submit(&mut stage, "b", upkeep.clone()), Err(Code::NothingToSettle), "it stands");
+    stage.play("a close p/0 second=p");
     assert_eq!(submit(&mut stage, "b", upkeep), Err(Code::AgreementUnknown));
     assert_eq!(stage.world.system().storage_pools, Default::default());
 }
