@@ -77,7 +77,8 @@ impl Customer {
         E: Spawner + Clock + Storage + Metrics + CryptoRng,
         N: Network,
     {
-        let Means { key, partition, nodes, keeps_floor, chain, network_key, parameters, policy, alerts } = means;
+        let Means { key, partition, nodes, keeps_floor, chain, network_key, parameters, policy, alerts } =
+            means;
         let environment = Environment::new(context);
         let opened = catalogue::start(context.child("catalogue"), &partition, environment.random()).await;
         let (catalogue, loaded, disk) = opened?;
