@@ -11,7 +11,8 @@ use std::{
 };
 
 const BYTES: u64 = 1 << 30;
-const MEMORY_MAX_KIB: u64 = 256 << 10;
+/// What one account may hold for what it brings and takes, what is coded at once, and the program.
+const MEMORY_MAX_KIB: u64 = 384 << 10;
 const PIECE: usize = 1 << 20;
 
 #[test]

@@ -87,10 +87,11 @@ fn members_that_are_not_well_keep_nobody_from_starting_and_come_back_when_mended
     // A log that is full already is rotated by the member itself.
     fs::write(net.directory.join("provider-0/log"), vec![b'\n'; 16 << 20]).expect("writable");
     net.up();
-    let told = net.told();
     for name in ["provider-7", "provider-2", "authority-3"] {
-        assert!(told.contains(&format!("{name} does not run (")), "{name}: {told}");
+        let told = format!("{name} does not run (");
+        eventually(BACK_WITHIN, &format!("{name} is told of"), || net.told().contains(&told));
     }
+    let told = net.told();
     assert_eq!(net.pid("provider-7"), 0, "there is nothing to start");
     assert!(told.contains("provider-7/log"), "it says what is missing: {told}");
     net.reads(&source, "kept");

@@ -115,7 +115,7 @@ struct Plan {
 }
 
 /// Selections that a proposal makes at most, each without what the rules refused in those before it.
-const SELECTIONS_MAX: usize = 4;
+pub(crate) const SELECTIONS_MAX: usize = 4;
 
 /// What a proposed or checked block leaves behind.
 struct Executed<E: Runtime> {

@@ -109,6 +109,13 @@ impl<'a> Repair<'a> {
         self.unmark(SYNC)
     }
 
+    fn sync(&self, name: &str, directories: &[&PathBuf]) -> Result<(), ConfigError> {
+        for directory in directories.iter().filter(|directory| directory.exists()) {
+            self.at(name, fs::File::open(directory).and_then(|directory| directory.sync_all()))?;
+        }
+        Ok(())
+    }
+
     /// Sets damaged state aside, so that the next start takes it from the others.
     ///
     /// # Errors
@@ -117,20 +124,18 @@ impl<'a> Repair<'a> {
         self.mark(SYNC, "")?;
         let (name, aside) = self.next_aside()?;
         let storage = self.directory.join("storage");
+        // Shares go first: with shares and without its votes a node could sign twice, wherever this stops.
+        if damage == Damage::Votes {
+            self.at(&name, self.secrets.set_shares_aside(&aside))?;
+            self.sync(&name, &[&aside, &self.directory.join("secrets")])?;
+        }
         for partition in partitions(&storage) {
             let is_signed = SIGNED.iter().any(|signed| partition.starts_with(signed));
             if damage == Damage::Votes || !is_signed {
                 self.at(&name, fs::rename(storage.join(&partition), aside.join(&partition)))?;
             }
         }
-        if damage == Damage::Votes {
-            self.at(&name, self.secrets.set_shares_aside(&aside))?;
-        }
-        for directory in [&aside, &storage, &self.directory.join("secrets")] {
-            if directory.exists() {
-                self.at(&name, fs::File::open(directory).and_then(|directory| directory.sync_all()))?;
-            }
-        }
+        self.sync(&name, &[&aside, &storage])?;
         let directory = self.directory.display();
         match damage {
             Damage::State => tracing::error!(

@@ -34,6 +34,7 @@ use posync_client::{
 };
 use posync_protocol::limits::HANDSHAKE_SKEW_MS_MAX;
 use std::{
+    net::{SocketAddr, TcpListener},
     num::NonZeroUsize,
     path::{Path, PathBuf},
     sync::{Arc, Mutex},
@@ -64,6 +65,12 @@ pub enum RunError {
     /// Its service cannot listen.
     #[error("the node service cannot start: {0}")]
     Service(#[from] channel::Error),
+    /// It cannot listen to the other authorities.
+    #[error(
+        "the node cannot listen to the other authorities at {0}: {1}; end what holds the address, or wait until \
+         this machine has it"
+    )]
+    Peers(SocketAddr, std::io::Error),
     /// One of its parts ended.
     #[error("a part of the node ended: {0}; the reason is above, start the node again")]
     Ended(String),
@@ -114,6 +121,7 @@ pub fn run_tokio(
     let repair = Repair::new(&config.directory, &config.secrets);
     repair.before_start()?;
     let start = Start { services: Mutex::new(Some(services)), applied: Mutex::new(None) };
+    can_listen(config.settings.listen)?;
     let mut damages = [Damage::State, Damage::Votes].into_iter();
     loop {
         let runtime = tokio::Config::new()
@@ -130,6 +138,8 @@ pub fn run_tokio(
             Ok(ended) => return ended,
             Err(cause) => cause,
         };
+        // The engine's listener panics where it cannot listen: that is no damage.
+        can_listen(config.settings.listen)?;
         let room = volume::free(&config.directory).unwrap_or(u64::MAX);
         if room < ROOM_LOW {
             return Err(RunError::Full(room));
@@ -144,6 +154,11 @@ pub fn run_tokio(
             return Err(RunError::Stuck(cause));
         }
     }
+}
+
+/// Whether the other authorities can be listened to at that address.
+fn can_listen(address: SocketAddr) -> Result<(), RunError> {
+    TcpListener::bind(address).map(drop).map_err(|error| RunError::Peers(address, error))
 }
 
 /// How far a start has come.

@@ -152,22 +152,30 @@ fn an_authority_takes_damaged_or_lost_state_from_the_others() {
 }
 
 /// A service that cannot listen ends the authority with an error that says so.
+/// An address that another process holds is no damage: nothing is set aside for it.
 #[test]
 fn a_taken_port_is_an_error() {
-    let home = tempfile::tempdir().expect("a directory");
-    let addresses: Vec<SocketAddr> = (0..4).map(|_| free()).collect();
-    let supply = Amount::sync(1_000_000_000);
-    let (genesis, secrets) =
-        genesis::deal(&addresses, Parameters::LOCAL, supply, Vec::new(), TestRng::new(7)).expect("valid");
-    let taken = TcpListener::bind("127.0.0.1:0").expect("a free port");
-    let service = taken.local_addr().expect("it is bound");
-    let settings = Settings::local(addresses[0], service, false);
-    Config::create(home.path(), &genesis, &settings, &secrets[0]).expect("writable");
-    let (operations, services) = over_sockets(Serving { key: secrets[0].key.clone(), address: service });
-    let directory = home.path().to_path_buf();
-    let node = move || run_tokio(&directory, operations, services);
-    let thread = thread::Builder::new().stack_size(8 << 20).spawn(node).expect("threads are at hand");
-    let ended = thread.join().expect("it does not panic");
-    let told = ended.expect_err("it cannot serve").to_string();
-    assert!(told.contains("cannot listen on") && told.contains(&service.to_string()), "{told}");
+    for of_service in [true, false] {
+        let home = tempfile::tempdir().expect("a directory");
+        let taken = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let taken = (taken.local_addr().expect("it is bound"), taken);
+        let mut addresses: Vec<SocketAddr> = (0..4).map(|_| free()).collect();
+        let service = if of_service { taken.0 } else { free() };
+        if !of_service {
+            addresses[0] = taken.0;
+        }
+        let supply = Amount::sync(1_000_000_000);
+        let (genesis, secrets) =
+            genesis::deal(&addresses, Parameters::LOCAL, supply, Vec::new(), TestRng::new(7)).expect("valid");
+        let settings = Settings::local(addresses[0], service, false);
+        Config::create(home.path(), &genesis, &settings, &secrets[0]).expect("writable");
+        let (operations, services) = over_sockets(Serving { key: secrets[0].key.clone(), address: service });
+        let directory = home.path().to_path_buf();
+        let node = move || run_tokio(&directory, operations, services);
+        let thread = thread::Builder::new().stack_size(8 << 20).spawn(node).expect("threads are at hand");
+        let ended = thread.join().expect("it does not panic");
+        let told = ended.expect_err("it cannot listen").to_string();
+        assert!(told.contains("cannot listen") && told.contains(&taken.0.to_string()), "{told}");
+        assert!(!home.path().join("set-aside-0").exists(), "{told}");
+    }
 }

@@ -82,6 +82,8 @@ pub struct Node {
     parameters: Parameters,
     height: watch::Receiver<u64>,
     witnesses: Witnesses,
+    /// Which node is given an operation beside the current one.
+    turn: Arc<AtomicUsize>,
 }
 
 impl From<Error> for LedgerError {
@@ -107,7 +109,7 @@ impl Node {
         let followed = connection.clone();
         context.spawn(move |context| async move { follow(&context, &followed, &tell).await });
         let submitter = Submitter::new(connection.clone(), key.clone(), parameters);
-        Self { connection, submitter, key, parameters, height, witnesses }
+        Self { connection, submitter, key, parameters, height, witnesses, turn: Arc::default() }
     }
 }
 
@@ -165,7 +167,11 @@ impl Ledger for Node {
         let expires = height + self.parameters.round_blocks.min(self.parameters.expiry_blocks_max);
         let chain = self.connection.light().chain();
         let operation = Operation::signed(&self.key, &chain, 0, Amount::ZERO, expires, body);
-        self.connection.submit(&operation).await?;
+        // Two nodes, the second in turn: one that takes it and keeps it to itself delays nothing.
+        let turn = 1 + self.turn.fetch_add(1, Ordering::Relaxed);
+        let given = (self.connection.submit(&operation), self.connection.submit_at(turn, &operation));
+        let (first, second) = futures::join!(given.0, given.1);
+        first.map(drop).or_else(|error| second.map_err(|_| error))?;
         Ok(())
     }
 

@@ -75,7 +75,11 @@ impl Open {
                 _ => {}
             }
         }
-        fs::rename(&self.path, full(1))?;
+        // It is gone where an earlier rotation ended in the middle.
+        match fs::rename(&self.path, full(1)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
         self.file = append_to(&self.path)?;
         (self.follow)(&self.file)
     }
@@ -93,7 +97,9 @@ impl Write for Rotating {
                 let _ = writeln!(open.file, "this log could not be rotated: {error}");
             }
         }
-        let written = open.file.write(line)?;
+        // A full volume loses lines, not members: an error here would be told on standard error, which is
+        // this log.
+        let written = open.file.write(line).unwrap_or(line.len());
         open.length = open.length.saturating_add(written as u64);
         Ok(written)
     }

@@ -279,7 +279,10 @@ impl Connection {
     }
 
     /// Gives an operation to one node: the `turn`-th after the current one.
-    pub(crate) async fn submit_at(&self, turn: usize, operation: &Operation) -> Result<(), Error> {
+    ///
+    /// # Errors
+    /// As [`Self::submit`].
+    pub async fn submit_at(&self, turn: usize, operation: &Operation) -> Result<(), Error> {
         let ask = Ask::submit(operation).ok_or(Error::Refused(Code::TooLarge))?;
         let place = (self.0.pool.current() + turn) % self.0.pool.len().max(1);
         let id = operation.id();

@@ -25,6 +25,7 @@ use commonware_macros::select;
 use commonware_p2p::{Receiver, Recipients, Sender};
 use commonware_runtime::Clock;
 use commonware_utils::channel::{mpsc, oneshot};
+use futures::FutureExt as _;
 use posync_client::watch;
 use posync_protocol::{
     Account, Body, Bounded, Code, Hash, Key, Operation, Record as _,
@@ -274,6 +275,10 @@ impl<E: Clock + CryptoRng, S: Sender> Actor<E, S> {
                 && let Ok(arrival) = inbox.free.try_recv().or_else(|_| inbox.paid.try_recv())
             {
                 arrivals.push(arrival);
+            }
+            // One message of the other authorities each time, whatever callers bring.
+            if let Some(Ok((from, bytes))) = gossip.recv().now_or_never() {
+                arrivals.extend(self.passed_on(Account::of(&from), bytes.as_ref()));
             }
             if !arrivals.is_empty() {
                 self.admit(arrivals, &mut inbox.free).await;

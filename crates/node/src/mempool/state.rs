@@ -25,6 +25,7 @@
 
 mod paid;
 
+use crate::application::SELECTIONS_MAX;
 use commonware_codec::EncodeSize as _;
 use paid::Place;
 use posync_protocol::{
@@ -482,7 +483,7 @@ impl Pool {
     }
 
     /// Operations for the next block, whose paid ones pay `base_fee`, best first: as many as a body
-    /// holds, of each lane. Who offers less, and what follows on it, waits.
+    /// holds, of each lane, and of paid ones as many as all selections of a proposal could take. Who offers less, and what follows on it, waits.
     pub fn candidates(&self, height: u64, base_fee: u64) -> Vec<Operation> {
         let mut chosen = Vec::new();
         let mut free = FreeBytes { left: BODY_BYTES_MAX };
@@ -492,13 +493,14 @@ impl Pool {
                 chosen.push(entry.operation.clone());
             }
         }
-        let mut paid = FreeBytes { left: PAID_LANE_BYTES };
+        let mut paid = FreeBytes { left: SELECTIONS_MAX * PAID_LANE_BYTES };
+        let most = chosen.len() + SELECTIONS_MAX * OPERATIONS_MAX;
         let mut heads: BinaryHeap<(Rank, Hash)> =
             self.accounts.values().filter_map(|pending| self.head(pending, pending.funds.nonce)).collect();
         while let Some((_, id)) = heads.pop() {
             let entry = &self.entries[&id];
             let fee = u128::from(base_fee) * u128::from(entry.units);
-            let fits = chosen.len() < OPERATIONS_MAX
+            let fits = chosen.len() < most
                 && entry.operation.expires >= height
                 && entry.operation.max_fee.grains() >= fee;
             // What does not fit takes the later nonces of its account with it.

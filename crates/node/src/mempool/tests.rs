@@ -1,6 +1,7 @@
 //! The pool by table and by property. Signatures play no part here: the door has seen to them.
 
 use super::state::{Admission, Funds, Pool, Refused};
+use crate::application::SELECTIONS_MAX;
 use commonware_codec::EncodeSize as _;
 use posync_protocol::{
     Account, AgreementId, Amount, Body, Bounded, Code, Hash, Operation,
@@ -382,7 +383,10 @@ fn a_flood_displaces_no_statement() {
     let after = pool.candidates(1, 0);
     assert_eq!(ids(&after)[..before.len()], before);
     let paid: usize = after[before.len()..].iter().map(|operation| operation.encode_size()).sum();
-    assert!(paid <= BODY_BYTES_MAX - FREE_LANE_BYTES && paid > (BODY_BYTES_MAX - FREE_LANE_BYTES) / 2);
+    assert!(
+        paid <= SELECTIONS_MAX * (BODY_BYTES_MAX - FREE_LANE_BYTES)
+            && paid > (BODY_BYTES_MAX - FREE_LANE_BYTES) / 2
+    );
     // One more statement still comes in, and one that offers less than all the flood does not.
     add(&mut pool, &statement(99, 99), None).expect("its share is its own");
     assert_eq!(add(&mut pool, &bulky(1, 0, 1), rich(0)), Err(Refused::Full));
@@ -441,7 +445,7 @@ fn check(pool: &Pool, nonces: &BTreeMap<u64, u64>, height: u64) {
         }
         assert!(!free_ended || operation.body.has_nonce(), "paid ones come last");
     }
-    assert!(paid <= BODY_BYTES_MAX - FREE_LANE_BYTES && all <= 2 * BODY_BYTES_MAX);
+    assert!(paid <= SELECTIONS_MAX * (BODY_BYTES_MAX - FREE_LANE_BYTES) && all <= 2 * BODY_BYTES_MAX);
 }
 
 proptest! {

@@ -13,7 +13,7 @@
 use super::{Entry, Funds, Pending, Pool, Rank, Refused};
 use commonware_codec::EncodeSize as _;
 use posync_protocol::{
-    Account, Amount, Code, Hash, Operation,
+    Account, Amount, Body, Code, Hash, Operation,
     limits::{
         MEMPOOL_BYTES, MEMPOOL_FREE_BYTES, MEMPOOL_GAP_BYTES, MEMPOOL_GAP_BYTES_PER_ACCOUNT,
         MEMPOOL_GAP_PER_ACCOUNT, MEMPOOL_PER_ACCOUNT, MEMPOOL_REPLACE_PERCENT, MEMPOOL_RESERVED_BYTES,
@@ -38,6 +38,18 @@ pub(super) enum Place {
     Main(Rank),
     /// Behind a gap.
     Gap,
+}
+
+/// What an operation moves out of its signer's balance beside its fee, at least.
+fn moved(body: &Body) -> Amount {
+    match body {
+        Body::Transfer(transfer) => transfer.amount,
+        Body::RegisterProvider(registration) => registration.bond,
+        Body::UpdateProvider(update) => update.bond_add,
+        Body::Open(open) => open.voucher_reserve,
+        Body::TopUp(top_up) => top_up.amount,
+        _ => Amount::ZERO,
+    }
 }
 
 impl Pool {
@@ -66,7 +78,7 @@ impl Pool {
                 return Err(Code::NonceOld.into());
             }
         }
-        self.check_balance(&signer, nonce, operation.max_fee, funds)?;
+        self.check_balance(&operation, funds)?;
         let rank = (rate, Reverse(self.arrivals));
         match self.before(&signer, funds.nonce, nonce) {
             Some(before) => self.check_room(bytes, old, (before.min(rank), Reverse(nonce)))?,
@@ -83,13 +95,20 @@ impl Pool {
         Ok(())
     }
 
-    /// The fees of an account's waiting operations, this one included, stay within its balance.
-    fn check_balance(&self, signer: &Account, nonce: u64, fee: Amount, funds: Funds) -> Result<(), Code> {
-        let others = self.accounts.get(signer).into_iter().flat_map(|pending| &pending.by_nonce);
-        let fees = others
-            .filter(|(other, _)| **other != nonce)
-            .try_fold(fee, |sum, (_, id)| sum.checked_add(self.entries[id].operation.max_fee));
-        if fees.is_some_and(|fees| fees <= funds.balance) { Ok(()) } else { Err(Code::Balance) }
+    /// What an account's waiting operations cost, this one included, stays within its balance: the fees of
+    /// all, and what all but the last of them move away. Otherwise the first could spend what the others
+    /// offer for their places.
+    fn check_balance(&self, operation: &Operation, funds: Funds) -> Result<(), Code> {
+        let others = self.accounts.get(&operation.signer).into_iter().flat_map(|pending| &pending.by_nonce);
+        let others = others.filter(|(nonce, _)| **nonce != operation.nonce);
+        let mut all: Vec<&Operation> = others.map(|(_, id)| &self.entries[id].operation).collect();
+        all.push(operation);
+        let last = all.iter().map(|operation| operation.nonce).max();
+        let cost = all.iter().try_fold(Amount::ZERO, |sum, operation| {
+            let moved = if Some(operation.nonce) == last { Amount::ZERO } else { moved(&operation.body) };
+            sum.checked_add(operation.max_fee)?.checked_add(moved)
+        });
+        if cost.is_some_and(|cost| cost <= funds.balance) { Ok(()) } else { Err(Code::Balance) }
     }
 
     /// The least rank of an account from its next nonce up to before `nonce`; `None` if one is missing.

@@ -196,3 +196,26 @@ fn upkeep_of_the_provider_itself_displaces_every_other_of_it() {
     put(&mut pool, &by(9, 3, vec![4]), true).expect("it replaces its own");
     assert_eq!(pool.len(), 1);
 }
+
+/// An offer that an earlier operation of the account spends is never charged.
+#[test]
+fn an_offer_is_not_spent_by_what_stands_before_it() {
+    let funds = |balance| Some(Funds { nonce: 0, balance: Amount::new(balance).expect("small") });
+    let moves = |nonce, grains| {
+        let amount = Amount::new(grains).expect("small");
+        operation(1, nonce, 10, Body::Transfer(Transfer { to: account(2), amount }))
+    };
+    // In either order of arrival.
+    for turned in [false, true] {
+        let mut both = [moves(0, 981), moves(1, 0)];
+        if turned {
+            both.reverse();
+        }
+        let mut pool = Pool::default();
+        assert_eq!(add(&mut pool, &both[0], funds(1_000)), Ok(()));
+        assert_eq!(add(&mut pool, &both[1], funds(1_000)), Err(Code::Balance.into()));
+        assert_eq!(add(&mut pool, &both[1], funds(1_001)), Ok(()), "both can be charged");
+    }
+    let mut pool = Pool::default();
+    assert_eq!(add(&mut pool, &moves(0, 990), funds(1_000)), Ok(()), "the last may move all");
+}
