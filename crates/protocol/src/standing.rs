@@ -357,6 +357,18 @@ mod tests {
     }
 
     #[test]
+    fn probation_ends_with_its_last_good_epoch_and_not_with_others() {
+        let mut standing = Standing { probation: 2, on_time: ONE, proven: ONE, ..Standing::newborn(0) };
+        let good = row(Some(0), None, 1);
+        let poor = Settlement { quality: Ratio::new(PROBATION_QUALITY - 1), ..good.clone() };
+        let left = [&good, &poor, &good, &good].map(|row| {
+            judge(&mut standing, row, 9);
+            standing.probation
+        });
+        assert_eq!(left, [1, 1, 0, 0]);
+    }
+
+    #[test]
     fn who_leaves_jail_is_warned_before_the_next_jailing() {
         let jailed = Standing { jailed_until: 20, on_time: ONE, ..Standing::newborn(0) };
         let mut standing = Standing { proven: 0, ..jailed };

@@ -25,7 +25,7 @@ const CUT: std::ops::Range<u8> = 0..8;
 /// Ten providers can be drawn a few times a round each, so a round of this network says something with
 /// fewer challenges than a large one.
 const PARAMETERS: Parameters =
-    Parameters { draw_every_blocks: 1, draws: 2, fault_draws_min: 4, ..Parameters::LOCAL };
+    Parameters { draw_every_blocks: 1, draws: 2, fault_draws_min: 2, ..Parameters::LOCAL };
 /// The first block of the round in which they fall silent.
 const SILENT: u64 = 40 * PARAMETERS.round_blocks;
 const BACK: u64 = SILENT + 3 * PARAMETERS.round_blocks;

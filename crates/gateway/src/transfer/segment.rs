@@ -269,9 +269,9 @@ impl Task {
             };
             match answer {
                 Some(Ok(given)) => return Some(given),
-                Some(Err((provider, is_busy))) => {
+                Some(Err((provider, uses_none))) => {
                     lock(&self.used).remove(&provider);
-                    refused += u32::from(!is_busy);
+                    refused += u32::from(!uses_none);
                     if attempts.is_empty() {
                         let room = if refused > SHARD_ATTEMPTS { None } else { self.elsewhere().await };
                         attempts.push(self.attempt(room?, added, parcel));
@@ -285,7 +285,8 @@ impl Task {
         }
     }
 
-    /// Has one provider store a shard. The error is the provider's account, and whether it is only busy.
+    /// Has one provider store a shard. The error is the provider's account, and whether it is only busy or the
+    /// agreement is full. A full agreement is passed over from now on, and others open meanwhile.
     async fn attempt(
         &self,
         room: Room,
@@ -301,7 +302,8 @@ impl Task {
         given.map(|unsigned| (link.clone(), unsigned)).map_err(|error| {
             link.doubt();
             self.note(link.account(), error.to_string());
-            (link.account(), matches!(error, link::Error::Refused(_, Refusal::Busy, _)))
+            let goes_on = matches!(error, link::Error::Refused(_, Refusal::Busy | Refusal::Space, _));
+            (link.account(), goes_on)
         })
     }
 
