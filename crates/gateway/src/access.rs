@@ -1,4 +1,4 @@
-//! Who is served, and how much of the gateway's memory each may hold.
+//! The accounts that are served, and the share of the gateway's memory that each may hold.
 //!
 //! The gateway's owner and the accounts that the owner lists are served; a stranger is told whom to ask.
 //! Everybody served sees, reads, replaces and removes the files that it stored itself, and no others:
@@ -6,7 +6,7 @@
 //!
 //! Invariants
 //! 1. [`Access::of`] is asked once for each call, before anything else of it is looked at.
-//! 2. What one account holds is taken from its own [`Share`]: who is slow holds up nobody else.
+//! 2. What one account holds is taken from its own [`Share`]: a slow account holds up no other.
 //! 3. All shares together are at most [`BUFFERS_BYTES`] in each direction.
 
 use crate::{
@@ -29,12 +29,12 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 )]
 pub struct TooMany(usize);
 
-/// Everybody who is served.
+/// All accounts that are served.
 pub struct Access(BTreeMap<Account, Arc<Share>>);
 
 /// What one account may hold of the gateway at once.
 pub struct Share {
-    /// Whose.
+    /// The owner of its files.
     pub owner: Owner,
     /// Files on their way in; more wait for their turn.
     pub puts: Semaphore,
@@ -62,7 +62,7 @@ impl Part {
         Self { own, common }
     }
 
-    /// Takes memory for `bytes` off this; what is left if it is less.
+    /// Splits off memory for `bytes`, or all of it if it is less.
     pub fn split(&mut self, bytes: usize) -> Self {
         let permits = self.own.num_permits().min(kib(bytes) as usize);
         let few = "no more than there are";

@@ -1,5 +1,5 @@
-//! What an authority does about damaged or lost local state: it sets it aside, never deletes it, and takes
-//! the state from the others.
+//! Damaged or lost local state of an authority: it is set aside, never deleted, and the state is taken from
+//! the other authorities.
 //!
 //! ```text
 //!   start ──panic before the state is readable──► 1. state, blocks, outcomes ──► set-aside-N/   start again:
@@ -10,8 +10,8 @@
 //!   a file `set-state-aside` ───────────────────► as 1
 //! ```
 //!
-//! What fails once the state is readable is no damage as far as anyone knows: a fault in the program would stop
-//! all authorities at once, and none must give up its state for that. An operator decides.
+//! A failure after the state is readable does not count as damage: a fault in the program would stop all
+//! authorities at once, and none must give up its state for that. An operator decides.
 //!
 //! Invariants
 //! 1. Nothing is deleted. A directory is renamed within its volume.
@@ -19,8 +19,8 @@
 //!    damaged, the shares of the running terms are set aside with them: the node follows, and signs again
 //!    with the share of the next term, of which it has signed nothing. The last view it proposed in
 //!    stays with it in both cases.
-//! 3. A crash at any point of it is taken up by the next start: the request for state sync is on disk
-//!    before anything is moved, and goes when the state is readable again.
+//! 3. After a crash at any point the next start goes on with it: the request for state sync is on disk
+//!    before anything is moved, and is removed when the state is readable again.
 
 use crate::{
     config::ConfigError,
@@ -31,13 +31,13 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// Directories of set-aside state; with more, something else is wrong.
+/// Most directories of set-aside state: if that is not enough, something else is wrong.
 const ASIDE_MAX: u32 = 8;
 /// Asks for state sync at the next start.
 const SYNC: &str = "sync-state";
 /// Says that the node has had state: storage that is missing is lost.
 const STARTED: &str = "started";
-/// The operator's wish that the next start sets the state aside.
+/// A file by which the operator asks the next start to set the state aside.
 pub(crate) const WISH: &str = "set-state-aside";
 /// Partitions that stay with the node when its state is set aside: what it signed and dealt.
 const SIGNED: [&str; 2] = ["posync-orchestrator", "posync-reshare"];
@@ -83,7 +83,7 @@ impl<'a> Repair<'a> {
         self.directory.join(SYNC).exists() || !self.secrets.has_share()
     }
 
-    /// Before a start: what the last run left to mend.
+    /// Before a start: mends what the last run left.
     ///
     /// # Errors
     /// Files cannot be moved.

@@ -220,15 +220,15 @@ async fn serve(
     futures::future::select(Box::pin(ended), services).await.factor_first().0
 }
 
-/// Free bytes of the volume below which the node takes no part, and from which on it does again. What it
-/// has begun when it stops, 16 blocks at most, fits well.
+/// Free bytes of the volume below which the node takes no part in consensus, and from which on it does
+/// again. The blocks that it has begun when it stops, 16 at most, still fit.
 const ROOM_LOW: u64 = 32 << 20;
 const ROOM_AGAIN: u64 = 48 << 20;
 /// How often it looks.
 const ROOM_LOOK: Duration = Duration::from_secs(1);
 const CLOCK_LOOK: Duration = Duration::from_secs(2);
 
-/// Whether a node takes part that has `free` bytes and did or did not so far.
+/// Whether a node with `free` bytes takes part; `takes_part`: whether it did so far.
 const fn has_room(free: u64, takes_part: bool) -> bool {
     free >= if takes_part { ROOM_LOW } else { ROOM_AGAIN }
 }
@@ -236,7 +236,7 @@ const fn has_room(free: u64, takes_part: bool) -> bool {
 /// Stops taking part before the volume is full, and begins again when there is room.
 async fn watch_room(context: tokio::Context, directory: PathBuf, handle: Handle) {
     loop {
-        // A volume that cannot be asked is no full one.
+        // A volume that cannot be asked does not count as full.
         let free = volume::free(&directory).unwrap_or(u64::MAX);
         let (before, now) = (handle.taking().is_on(), has_room(free, handle.taking().is_on()));
         if now != before {
@@ -256,7 +256,7 @@ async fn watch_room(context: tokio::Context, directory: PathBuf, handle: Handle)
     }
 }
 
-/// Tells when the machine's clock is set, or is far from what the others' blocks show.
+/// Logs when the machine's clock is set, or is far from the time of the others' blocks.
 async fn watch_clock(context: tokio::Context, anchor: Anchor, handle: Handle) {
     let pace = Duration::from_millis(handle.genesis().parameters.block_ms) / 2;
     let mut watch = ClockWatch::default();
@@ -265,7 +265,7 @@ async fn watch_clock(context: tokio::Context, anchor: Anchor, handle: Handle) {
         context.sleep(CLOCK_LOOK).await;
         let applied = handle.applied();
         let mut news = vec![watch.step(anchor.step())];
-        // Blocks that come faster are old ones, fetched: they say nothing of now.
+        // Blocks that come faster are old ones that are fetched: their time is not now.
         let is_live = applied > height && since.elapsed() / (applied - height) as u32 >= pace;
         if is_live && let Some(header) = handle.header(applied).await {
             news.push(watch.block(Anchor::ahead_of(header.time_ms)));

@@ -1,12 +1,12 @@
-//! A runtime whose clock never steps, and the eye on the clock that may.
+//! A runtime whose clock never steps, and the watch over the machine's clock, which may.
 //!
 //! Consensus, its timeouts and the quotas of the network work with moments of [`Clock::current`]. If
 //! that were the machine's clock, a step back of 20 s would stop them all for 20 s, and quotas for
 //! as long. So an authority starts them on [`Steady`]: the machine's time at its start, and from then on the
 //! monotonic clock. Only the time that its own blocks show is taken from it as well; no rule reads that.
 //!
-//! The machine's clock is watched: a step, and a distance to what the other authorities' blocks show, is
-//! told when it begins and when it ends.
+//! The machine's clock is watched: a step, and a distance to the time of the other authorities' blocks, is
+//! logged when it begins and when it ends.
 
 use commonware_runtime::{
     BlobVersion, Clock, Error, Handle, Metrics, Name, Network, Resolver, SinkOf, Spawner, Storage, StreamOf,
@@ -207,7 +207,7 @@ impl<E: Resolver> Resolver for Steady<E> {
     }
 }
 
-/// Seconds of a step, or of a distance to the others, from which on it is told.
+/// Seconds of a step, or of a distance to the others, from which on it is logged.
 const FAR: i64 = 10;
 /// Seconds below which it is over.
 const NEAR: i64 = 5;
@@ -227,7 +227,7 @@ pub(crate) enum News {
     Agrees,
 }
 
-/// Remembers what was told of the clock.
+/// Remembers what was logged of the clock.
 #[derive(Default)]
 pub(crate) struct ClockWatch {
     is_stepped: bool,
@@ -274,7 +274,7 @@ impl ClockWatch {
 }
 
 impl News {
-    /// Tells the operator.
+    /// Logs it for the operator.
     pub(crate) fn tell(self) {
         match self {
             Self::Stepped(seconds) => tracing::error!(

@@ -109,10 +109,10 @@ pub struct Keeper<E: Spawner + Context, B, L> {
     patience: Patience,
     report: Reporter,
     trouble: Trouble,
-    /// That a challenge cannot be answered.
+    /// The condition that a challenge cannot be answered.
     unanswered: Trouble,
     told: Told,
-    /// The newest height at which the own records were proved.
+    /// The newest height at which the provider's own records were proved.
     own_at: u64,
     is_registered: bool,
     registered_at: Option<u64>,
@@ -147,11 +147,11 @@ pub struct Patience {
 pub struct Journals<E: Context> {
     /// Agreements that were found in blocks.
     pub finds: Finds<E>,
-    /// What must be known before one is given up.
+    /// What must be known before an agreement is given up.
     pub ends: Ends<E>,
 }
 
-/// What an operation of its own costs depends on, as last proved.
+/// What the cost of the provider's own operations depends on, as last proved.
 #[derive(Clone, Copy, Debug, Default)]
 struct Costs {
     /// Its index: names the path in the fee tree.
@@ -209,8 +209,8 @@ impl<E: Spawner + Context, B: Blob, L: Ledger> Keeper<E, B, L> {
     /// Runs until the disk fails or every handle of the desk is gone.
     ///
     /// # Errors
-    /// The store, the books or the till failed. The ledger being out of reach is no error: it is
-    /// told, and tried again.
+    /// The store, the books or the till failed. A ledger that is out of reach is no error: it is logged,
+    /// and tried again.
     pub async fn run(mut self) -> Result<(), KeeperError> {
         self.sweep().await?;
         let mut height = 0;
@@ -247,7 +247,7 @@ impl<E: Spawner + Context, B: Blob, L: Ledger> Keeper<E, B, L> {
     /// # Errors
     /// [`KeeperError`]; `Ledger` may be tried again.
     pub async fn step(&mut self) -> Result<(), KeeperError> {
-        // What cannot be noted on a full disk holds up no answer.
+        // A full disk on which something cannot be noted delays no answer.
         let judged = self.judge_gone().await;
         self.duties().await?;
         judged
@@ -316,7 +316,7 @@ impl<E: Spawner + Context, B: Blob, L: Ledger> Keeper<E, B, L> {
         Ok(())
     }
 
-    /// Frees what ended, beside other work: of the agreements that were used, by what was proved of
+    /// Frees the slots of ended agreements, beside other work: of those that were used, by what was proved of
     /// them in the last round, and of those that were found in blocks.
     async fn free(&mut self, mut case: Case) -> Result<(), KeeperError> {
         if self.freed_at.is_some_and(|at| case.height < at + RETRY_BLOCKS) || self.freeing.is_busy() {
@@ -350,8 +350,8 @@ impl<E: Spawner + Context, B: Blob, L: Ledger> Keeper<E, B, L> {
         Ok(())
     }
 
-    /// Declares again what there is room for when a refusal has cut the capacity (PV-5), as far as the
-    /// bond covers it, beside other work: at most once an epoch, since each try costs a fee.
+    /// After a refusal has cut the capacity (PV-5), declares again what there is room for, as far as the bond
+    /// covers it, beside other work. This happens at most once an epoch, since each try costs a fee.
     fn declare(&mut self, case: &Case) {
         let Case { provider, offer, parameters, height, .. } = case;
         let (epoch, capacity) = (parameters.epoch(*height), self.registration.capacity);

@@ -22,9 +22,9 @@ use tempfile::{Builder, NamedTempFile};
 
 /// The gateway's partition in its storage.
 const PARTITION: &str = "gateway";
-/// What the runtime holds while it uses a storage directory.
+/// The file that the runtime locks while it uses a storage directory.
 const HOLD: &str = ".hold";
-/// Times that the catalogue of a running gateway is copied until nothing changed meanwhile.
+/// How often the catalogue of a running gateway is copied anew because it changed meanwhile.
 const COPIES: u32 = 10;
 
 /// Arguments of `gateway`.
@@ -38,7 +38,7 @@ pub(crate) struct Gateway {
 enum Command {
     /// Save the gateway's catalogue with the secret of its files, while it runs or is stopped
     Backup {
-        /// A new file, readable by its owner alone: who has it can read every stored file
+        /// A new file, readable by its owner alone: anyone who has it can read every stored file
         file: PathBuf,
     },
     /// Bring a catalogue back into the empty storage of a stopped gateway
@@ -74,8 +74,8 @@ fn failed(file: &Path, doing: &str, why: impl std::fmt::Display) -> Failure {
     Failure::new(Exit::Local, format!("cannot {doing} {}", file.display()), why, next)
 }
 
-/// Copies the catalogue and writes what the copy holds: a copy of a running gateway's is what a power cut
-/// would have left, and is taken up as that is.
+/// Copies the catalogue and writes the rows of the copy. The copy of a running gateway's catalogue is as a
+/// power cut would have left it, and is opened as after one.
 fn backup(storage: &Path, file: &Path) -> Outcome<Held> {
     let doing = |error: io::Error| failed(file, "save the catalogue to", error);
     if fs::symlink_metadata(file).is_ok() {
@@ -136,8 +136,8 @@ fn list(storage: &Path) -> io::Result<Listed> {
     Ok(listed)
 }
 
-/// Copies the catalogue's files: again while they change, and at last once more when the same files are
-/// there afterwards, whose ends may have grown.
+/// Copies the catalogue's files, again while they change. After [`COPIES`] times it is enough that the same
+/// files are there afterwards; their ends may have grown.
 fn copy_all(storage: &Path, to: &Path) -> io::Result<()> {
     for copy in 1.. {
         let before = list(storage)?;

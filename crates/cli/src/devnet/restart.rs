@@ -9,12 +9,12 @@ use std::time::Duration;
 
 /// Pause before the first start after an end.
 const PAUSE_MIN: Duration = Duration::from_secs(1);
-/// Longest pause: what was mended is running again within it.
+/// Longest pause: a member whose trouble was mended runs again within it.
 const PAUSE_MAX: Duration = Duration::from_secs(60);
-/// Who ran so long is well again.
+/// A member that ran for so long is well again.
 const WELL_AFTER: Duration = Duration::from_secs(30);
 
-/// How often a member ended, and since when it does.
+/// How often a member ended since it was last well, and since when.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Restarts {
     /// Ends since it was last well.
@@ -23,7 +23,7 @@ pub(crate) struct Restarts {
     since: Duration,
 }
 
-/// What to say of an end: only what an operator does not know yet.
+/// What to report of an end: only what an operator does not know yet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Told {
     /// It was well until now.

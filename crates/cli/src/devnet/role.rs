@@ -51,13 +51,14 @@ pub(crate) struct RunRole {
     directory: PathBuf,
 }
 
-/// Descriptors of an authority: 550 for journals and caches, 256 connections, those of its auditor.
+/// Descriptors of an authority: below 300 for journals and caches of the engine, 256 connections and 256
+/// handshakes, and those of its auditor.
 const DESCRIPTORS_AUTHORITY: u64 = 1_024;
-/// Of a provider and of a gateway: 256 connections, as many to others, and files.
+/// Descriptors of a provider and of a gateway: 256 connections, as many to others, and files.
 const DESCRIPTORS_SERVICE: u64 = 768;
-/// Why a member ended whose parts did not say.
+/// Why a member ended if none of its parts gave a reason.
 const SERVICE_ENDED: &str = "one of its services ended; the lines above say why";
-/// What no member needs more than.
+/// No member needs more than this.
 pub(crate) const DESCRIPTORS_MAX: u64 = DESCRIPTORS_AUTHORITY;
 
 impl RunRole {
@@ -66,7 +67,7 @@ impl RunRole {
         &self.directory
     }
 
-    /// Runs the member; returns only when it fails. Whoever asks it to end is answered with code 0.
+    /// Runs the member; returns only when it fails. When it is told to end, the process ends with code 0.
     pub(crate) fn run(self) -> Outcome {
         let role = RoleFile::read(&self.directory)?;
         end_with_the_parent();
@@ -88,8 +89,8 @@ impl RunRole {
 }
 
 /// Ends the process when the supervisor closes the pipe or dies. Nothing is lost by ending at
-/// once: whatever was acknowledged is on disk already. An input that is no pipe is nobody's: a member
-/// that another supervisor started without one ends on a signal alone.
+/// once: whatever was acknowledged is on disk already. If the input is no pipe, the member ends on a signal
+/// alone, as under another supervisor.
 fn end_with_the_parent() {
     let is_pipe =
         fstat(io::stdin()).is_ok_and(|about| FileType::from_raw_mode(about.st_mode) == FileType::Fifo);
@@ -102,7 +103,7 @@ fn end_with_the_parent() {
     thread::spawn(|| {
         let mut bytes = [0; 64];
         while matches!(io::stdin().read(&mut bytes), Ok(read) if read > 0) {}
-        tracing::info!("the supervisor has let go of this member: it ends");
+        tracing::info!("the supervisor has ended or closed this member's input: the member ends");
         process::exit(0);
     });
 }
@@ -159,8 +160,8 @@ fn authority(directory: &Path, role: &RoleFile) -> Outcome {
     Err(ended(directory, why))
 }
 
-/// The services of a node and, beside them, the auditor of its seat and who watches it. If those end,
-/// the node goes on.
+/// The services of a node and, beside them, the auditor of its seat and the alerts of the seat. If those
+/// end, the node goes on.
 fn beside(key: PrivateKey, nodes: Vec<Endpoint>, alerts: Alerts, services: TokioServices) -> TokioServices {
     Box::new(move |context, handle, channel| {
         watching::seat(context.child("seat_alerts"), handle.clone(), keys::account(&key), alerts);
@@ -180,7 +181,7 @@ fn beside(key: PrivateKey, nodes: Vec<Endpoint>, alerts: Alerts, services: Tokio
     })
 }
 
-/// Runs the auditor, and again when it ended: a seat without one reports nothing and earns less.
+/// Runs the auditor and restarts it when it ends: a seat without one reports nothing and earns less.
 async fn audit(context: Context, config: auditor::Config) {
     let began = context.current();
     let since = |moment| context.current().duration_since(moment).unwrap_or_default();

@@ -1,4 +1,4 @@
-//! Starts the members as processes of their own, starts them again, and stops them, all of them, always.
+//! Starts the members as processes of their own, restarts those that fail, and always stops all of them.
 //!
 //! ```text
 //!             start                 ends unasked                pause over
@@ -8,13 +8,13 @@
 //!
 //! A child's standard input is a pipe whose other end only this process holds. It never carries a
 //! byte: when it ends, because the parent stopped the child or because the parent died, the child
-//! ends too; on Linux the system kills it, so that one that was stopped ends as well. So even a parent
+//! ends too. On Linux the system kills it, so that a paused child (SIGSTOP) ends as well. So even a parent
 //! killed with SIGKILL leaves no orphan. Children are started by the main thread alone: they would not
 //! outlive the thread that starts them either. A child has a process group of
 //! its own: Ctrl-C reaches the parent alone, which ends the children in order.
 //!
-//! Whoever ends with code 0 was told to end (SIGTERM), and stays stopped until the network starts
-//! again. Every other end is an accident: the member is started again, alone, after a pause.
+//! A member that ends with code 0 was told to end (SIGTERM), and stays stopped until the network starts
+//! again. Every other end is a failure: the member is started again, alone, after a pause.
 
 use super::restart::{Restarts, Told};
 use crate::failure::{Failure, Outcome};
@@ -69,8 +69,8 @@ impl Default for Processes {
 }
 
 impl Processes {
-    /// Starts the member in `directory`; its log is `directory/log`. What there is to say if it
-    /// cannot be started; it is tried again then, as after an end.
+    /// Starts the member in `directory`; its log is `directory/log`. Returns a message if it cannot be
+    /// started; it is tried again then, as after an end.
     pub(crate) fn start(&mut self, name: &str, directory: &Path) -> Option<String> {
         let mut member = Supervised {
             name: name.into(),
@@ -84,7 +84,7 @@ impl Processes {
         line
     }
 
-    /// Looks at every member, starts again whoever is due, and returns what there is to say.
+    /// Looks at every member, restarts those whose pause is over, and returns messages for the operator.
     pub(crate) fn look(&mut self) -> Vec<String> {
         let began = self.began;
         self.members.iter_mut().filter_map(|member| member.look(began)).collect()
@@ -122,8 +122,8 @@ impl Processes {
         }
     }
 
-    /// Ends every member, last started first by rank: who asks others before who answers them. Each
-    /// rank has [`STOP_WITHIN`]; what does not listen is killed.
+    /// Ends every member, by rank: the last started rank first, so that members that ask end before those that
+    /// answer. Each rank has [`STOP_WITHIN`]; a member that still runs then is killed.
     pub(crate) fn stop(&mut self) {
         let mut members = std::mem::take(&mut self.members);
         while let Some(last) = members.last() {
@@ -149,7 +149,7 @@ fn rank(name: &str) -> &str {
 }
 
 impl Supervised {
-    /// Starts the process; what to say if that fails.
+    /// Starts the process; returns a message if that fails.
     fn start(&mut self, began: Instant) -> Option<String> {
         match spawn(&self.directory) {
             Ok(child) => {
@@ -174,7 +174,7 @@ impl Supervised {
                     let said = last_line(&self.directory.join("log"));
                     self.ended(format!("{status}: {said}"), began)
                 }
-                // A child that cannot be asked is there still.
+                // A child whose status cannot be read counts as running.
                 Ok(None) | Err(_) => {
                     let (lived, pid) = (since.elapsed(), child.id());
                     let (starts, down) = self.restarts.runs(lived, began.elapsed())?;
@@ -245,7 +245,7 @@ fn spawn(directory: &Path) -> Outcome<Child> {
         .map_err(|error| Failure::file(&program, "start", error))
 }
 
-/// What a member said last, from the end of its log.
+/// The last line of a member's log.
 fn last_line(log: &Path) -> String {
     match super::running::end_of(log) {
         Ok(text) => {

@@ -26,17 +26,17 @@ use tracing_subscriber::{
     registry::LookupSpan,
 };
 
-/// A place that says nothing for so long has said that its condition is over.
+/// A condition is over when its place logged nothing for so long.
 const SILENT_FOR: Duration = Duration::from_secs(60);
-/// Conditions of one place that are told apart; further ones are counted.
+/// Conditions of one place that are kept apart; further ones are counted.
 const APART_MAX: usize = 16;
-/// How often it is looked for ends.
+/// How often ends are looked for.
 const LOOK_EVERY: Duration = Duration::from_secs(10);
 /// Bytes of a line that its end repeats.
 const WHAT_MAX: usize = 200;
 /// Fields that name what a condition happened to, not which it is.
 const OBJECTS: [&str; 7] = ["shard", "segment", "height", "epoch", "attempt", "version", "id"];
-/// Alerts are told once already.
+/// Alerts are logged once already.
 const ALERTS: &str = "posync::alert";
 
 /// Lets the first line of every condition pass.
@@ -79,7 +79,7 @@ impl Conditions {
         is_new
     }
 
-    /// Forgets what is over; what there is to say of it.
+    /// Forgets conditions that are over; returns those with lines that were not written.
     fn over(&mut self, now: Instant) -> Vec<Over> {
         let mut over = Vec::new();
         self.0.retain(|_, condition| {
@@ -103,7 +103,7 @@ impl Conditions {
 struct Line {
     /// Message and fields.
     text: String,
-    /// The same without what it happened to.
+    /// The same without the fields that name what it happened to.
     identity: DefaultHasher,
 }
 
@@ -157,7 +157,7 @@ impl Repeats {
     }
 }
 
-/// The usual format, of lines that are told.
+/// The usual format, for lines that are written.
 pub(super) struct Told(pub(super) Repeats);
 
 impl<S, N> FormatEvent<S, N> for Told

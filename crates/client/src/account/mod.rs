@@ -15,8 +15,8 @@
 //!    block: the nonce is not passed at a height above its expiry, or a block holds another
 //!    operation with that nonce. A node's word (a refusal, "no receipt") decides nothing.
 //! 3. It is signed again under the same nonce when the proved base fee is above what it offers: of those
-//!    at most one ever stands in a block, and what follows on it is not held up.
-//! 4. At most [`SIGN_ATTEMPTS`] signatures a body under one nonce, and as many nonces.
+//!    at most one ever stands in a block, and later operations are not held up.
+//! 4. A body is signed at most [`SIGN_ATTEMPTS`] times under one nonce, and under as many nonces.
 //! 5. Equal operations that two processes sign under one nonce differ in their bytes, so each finds out
 //!    which of them stands: what they may be charged at most, and their expiry, are drawn at random.
 //! 6. Once it was given to a node, an operation is never said to be refused, unless that is proved:
@@ -57,10 +57,10 @@ const OFFER_PART: u128 = 16;
 const _: () = assert!(100 + 100 / OFFER_PART < MEMPOOL_REPLACE_PERCENT);
 /// An operation expires by up to this part of its time earlier, at random.
 const EXPIRY_PART: u64 = 2;
-/// Nonces of ours that wait at most: beyond them a sender waits for a block, below the mempool's bound.
+/// Nonces of this key that may wait, below the mempool's bound: beyond that a sender waits for a block.
 const AHEAD_MAX: u64 = MEMPOOL_PER_ACCOUNT as u64 / 4 * 3;
 
-/// How many times its patience a submitter waits while blocks come.
+/// How many times its patience a submitter waits while blocks come without the operation.
 pub const PATIENCES: u32 = 4;
 /// How long nodes may take to take an operation before the wait for a block begins all the same.
 const OFFER: Duration = Duration::from_secs(10);
@@ -108,13 +108,13 @@ pub struct Submitter(Arc<Inner>);
 /// An operation on its way.
 struct Flight {
     nonce: u64,
-    /// All that was signed under this nonce: nodes may hold any of it.
+    /// All operations signed under this nonce: nodes may hold any of them.
     signed: Vec<Operation>,
-    /// Which of it is given to nodes again while it waits.
+    /// The one of `signed` that is given to nodes again while it waits.
     waiting: usize,
-    /// At this proved height the nonce was not passed.
+    /// A proved height at which the nonce was not passed.
     since: u64,
-    /// The last refusal at the door.
+    /// The last refusal by a node's mempool.
     refusal: Option<Code>,
     /// Why its fate is not known.
     why: String,
@@ -125,13 +125,13 @@ impl Flight {
         &self.signed[self.waiting]
     }
 
-    /// Takes in another signature under the nonce; it is what waits from now on.
+    /// Adds another operation under the nonce, which waits from now on.
     fn push(&mut self, operation: Operation) {
         self.waiting = self.signed.len();
         self.signed.push(operation);
     }
 
-    /// The last block that may hold any of it.
+    /// The last block that may hold any of the signed operations.
     fn expires(&self) -> u64 {
         self.signed.iter().map(|operation| operation.expires).max().unwrap_or(0)
     }
@@ -142,7 +142,7 @@ impl Flight {
     }
 }
 
-/// What is proved of the account and of the fees.
+/// Proved state: of the account and of the fees.
 struct Seen {
     header: Header,
     account: Option<AccountState>,
@@ -214,7 +214,7 @@ impl Submitter {
         Err(last)
     }
 
-    /// Has what carries no nonce executed: doing it again changes nothing.
+    /// Has an operation without a nonce executed: a repetition changes nothing.
     async fn send_bare(&self, body: &Body) -> Result<Final, Error> {
         let (mut last, mut turn) = (Error::Expired, 0);
         for _ in 0..SIGN_ATTEMPTS {
@@ -245,7 +245,7 @@ impl Submitter {
                 turn += 1;
                 let _ = self.0.connection.submit_at(turn, &operation).await;
             }
-            // Its time is over: there is no receipt to wait for.
+            // It has expired: there is no receipt to wait for.
             if body.lane() == Lane::Reserved {
                 break;
             }
@@ -269,8 +269,8 @@ impl Submitter {
         Ok(Seen { header, account: account.transpose().map_err(damaged)?, base_fee })
     }
 
-    /// Signs `body` under `nonce`, with bytes that nobody else signs. Nothing is given away yet, so what
-    /// the proved state refuses is refused for certain.
+    /// Signs `body` under `nonce`, with bytes that no other process signs. Nothing was sent yet, so what the
+    /// proved state refuses is refused for certain.
     fn sign(&self, seen: &Seen, nonce: u64, body: &Body) -> Result<Operation, Error> {
         let state = seen.account.as_ref().ok_or(Error::Refused(Code::UnknownAccount))?;
         let (height, draw) = (seen.header.height, self.0.connection.random());
@@ -298,7 +298,7 @@ impl Submitter {
     /// that share the key's turn.
     ///
     /// # Errors
-    /// Nothing was given away: what the proved state refuses, or the network's.
+    /// Those of the proved state, and the network's. Nothing was sent then.
     async fn launch(&self, body: &Body) -> Result<Flight, Error> {
         let _order = self.0.turn.lock().await;
         let connection = &self.0.connection;
@@ -328,7 +328,7 @@ impl Submitter {
         };
         // From here on the network may hold it, whatever a node answers.
         self.offer(&mut flight).await;
-        // The base fee rose beyond four times what was seen: by what it is now.
+        // The base fee rose beyond four times what was seen: sign by the fee of now.
         for _ in 0..2 {
             if flight.refusal != Some(Code::FeeAboveMaximum) {
                 break;
@@ -359,7 +359,7 @@ impl Submitter {
         let next = self.0.connection.follow(height + 1).next().await;
         match next {
             Ok(header) => Ok(header.height),
-            // The nodes moved on beyond what they keep.
+            // The nodes no longer keep that block.
             Err(Error::Unavailable(_)) => {
                 Ok(self.0.connection.read::<System>(System::key()).await?.header.height)
             }
@@ -368,7 +368,7 @@ impl Submitter {
     }
 }
 
-/// What `work` gives within `limit`.
+/// The result of `work` if it comes within `limit`.
 async fn bounded<T>(connection: &Connection, limit: Duration, work: impl Future<Output = T>) -> Option<T> {
     let late = connection.sleep(limit);
     select! {

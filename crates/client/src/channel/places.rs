@@ -1,4 +1,4 @@
-//! Who holds a connection of a listener, and who gives way when there is no room.
+//! The connections of a listener, and which of them gives way when there is no room.
 //!
 //! ```text
 //!  accepted ──► silent ──key──► speaking ──proof──► proved
@@ -8,8 +8,8 @@
 //! ```
 //!
 //! Invariants
-//! 1. A newcomer is always looked at: connections that prove nothing push out one another, never a
-//!    proved one.
+//! 1. A newcomer is always accepted for a handshake: connections that prove nothing push out one another,
+//!    never a proved one.
 //! 2. One key holds at most [`KEY_CONNECTIONS_MAX`] proved connections.
 //! 3. A full listener takes a newcomer in the place of a connection without a call, or of one of an
 //!    origin (then of a key) that holds at least two more than the newcomer's. Otherwise it refuses
@@ -26,9 +26,9 @@ use std::{
 };
 use tokio::sync::oneshot;
 
-/// Connections of one listener that have not proved a key yet: times a read buffer, about 16 MiB.
+/// Connections of one listener that have not proved a key yet. With a read buffer each, about 16 MiB.
 pub const HANDSHAKES_MAX: usize = 256;
-/// Those of one origin.
+/// Connections of one origin that have not proved a key yet.
 pub const HANDSHAKES_PER_ORIGIN: usize = 128;
 /// Proved connections of one key.
 pub const KEY_CONNECTIONS_MAX: usize = 32;
@@ -36,7 +36,7 @@ pub const KEY_CONNECTIONS_MAX: usize = 32;
 const _: () = assert!(HANDSHAKES_PER_ORIGIN < HANDSHAKES_MAX);
 const _: () = assert!(KEY_CONNECTIONS_MAX * 8 <= posync_protocol::limits::CONNECTIONS_MAX);
 
-/// Whom an address belongs to: an IPv4 address, or the /64 network of an IPv6 address.
+/// The origin of a connection: an IPv4 address, or the /64 network of an IPv6 address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Origin(IpAddr);
 
@@ -181,7 +181,7 @@ impl Place {
         }
     }
 
-    /// The other end has proved `key`: its count of open calls, or `None` when it has to go.
+    /// The other end has proved `key`: its count of open calls, or `None` when the listener refuses it.
     pub(super) fn prove(&self, key: Account, connections_max: usize) -> Option<Calls> {
         let mut table = self.places.lock();
         let origin = table.entries.get(&self.id)?.origin;

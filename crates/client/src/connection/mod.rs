@@ -60,14 +60,14 @@ const PAUSE_MAX: Duration = Duration::from_secs(2);
 const STILL: Duration = Duration::from_secs(5);
 /// Blocks by which a node may differ from another one at any moment.
 const APART_BLOCKS_MAX: u64 = 4;
-/// How long a node may take to say its height when all are asked or two are compared.
+/// How long a node may take to answer with its height when all are asked or two are compared.
 const COMPARE: Duration = Duration::from_secs(2);
 /// How much longer the second of two may take.
 const GRACE: Duration = Duration::from_millis(500);
 /// How long a node may take to answer.
 const ANSWER: Duration = Duration::from_millis(ANSWER_MS_MAX);
 
-/// A node: who it is and where.
+/// A node: its account and its address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Endpoint {
     /// Its account.
@@ -152,7 +152,7 @@ impl Connection {
         self
     }
 
-    /// What was proved before: no read is believed that is far below `height`.
+    /// Sets the floor: no read is believed that is far below `height`, which was proved before.
     pub fn raise_floor(&self, height: u64) {
         self.0.height.fetch_max(height, Ordering::AcqRel);
     }
@@ -236,7 +236,7 @@ impl Connection {
         self.0.pool.once(place, COMPARE, &ask, &judge).await
     }
 
-    /// What is believed in.
+    /// The light client that verifies answers.
     pub fn light(&self) -> &Light {
         &self.0.light
     }
@@ -542,9 +542,9 @@ impl Connection {
                 return self.pause(error, attempt).await;
             }
             Error::Unavailable(Unavailable::Moved | Unavailable::Busy) => false,
-            // One node's word; another may keep more, or be further.
+            // This is one node's word; another may keep more, or be ahead.
             Error::Unavailable(_) => attempt + 1 >= nodes,
-            // Nonces differ from node to node for a moment: asking another would mislead.
+            // For a moment nonces differ from node to node: the answer of another would mislead.
             Error::Refused(Code::NonceOld | Code::NonceGap) => true,
             Error::Refused(_) => attempt + 1 >= nodes.min(2),
             _ => true,

@@ -1,4 +1,4 @@
-//! Which node is asked: one at a time, a second one when the first is slow, none of them trusted.
+//! Chooses the node that is asked: one at a time, a second one when the first is slow. None is trusted.
 //!
 //! ```text
 //!   ask ──► current ──(silent for HEDGE)──► the next best beside it ──► the first good answer counts
@@ -6,9 +6,9 @@
 //! ```
 //!
 //! Invariants
-//! 1. A node is left by whoever failed at it, once: of many tasks that fail together one moves on, and a
-//!    connection that another made since is kept.
-//! 2. Dialling one node holds up nobody who asks another.
+//! 1. Tasks that fail together leave a node once: one of them moves on, and a connection that another one
+//!    made since is kept.
+//! 2. Dialling one node delays no question to another.
 //! 3. Nodes with fewer failures in a row are asked first; an answer that counts clears them.
 
 use super::{Endpoint, Error};
@@ -30,7 +30,7 @@ pub(super) type Sleep = dyn Fn(Duration) -> BoxFuture<'static, ()> + Send + Sync
 /// How long a node may be silent before a second one is asked beside it.
 const HEDGE: Duration = Duration::from_secs(1);
 
-/// Which connection to which node was asked.
+/// The node and the connection that a question went to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct At {
     /// The node's place in the list.
@@ -127,11 +127,11 @@ impl Pool {
         Ok((At { place, generation }, client))
     }
 
-    /// Leaves a node for the next best one, unless somebody did already.
+    /// Leaves a node for the next best one, unless another task did already.
     pub(super) fn leave(&self, at: At) {
         let Some(node) = self.nodes.get(at.place) else { return };
         node.strikes.fetch_add(1, Ordering::Relaxed);
-        // Held: somebody dials it anew.
+        // The lock is held: another task dials the node anew.
         if let Ok(mut held) = node.open.try_lock()
             && held.as_ref().is_some_and(|open| open.generation == at.generation)
         {
@@ -149,7 +149,7 @@ impl Pool {
         }
     }
 
-    /// What `work` gives within `limit`.
+    /// The result of `work` if it comes within `limit`.
     pub(super) async fn within<T>(&self, limit: Duration, work: impl Future<Output = T>) -> Result<T, Error> {
         let limit = self.sleep(limit);
         select! {

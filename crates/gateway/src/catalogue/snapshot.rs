@@ -4,13 +4,14 @@
 //!   magic | key length, value length, key, value | .. | 0, 0 | rows | BLAKE3 of all before
 //! ```
 //!
-//! It holds the secret of all files: who has it and reaches the providers as this gateway reads them all.
+//! It holds the secret of all files: anyone who has it, and reaches the providers as this gateway, can read
+//! them all.
 //!
 //! Invariants
 //! 1. A backup is of one committed state; one that is cut or changed anywhere is refused whole.
 //! 2. A backup replaces no catalogue that knows a file, a put or an agreement.
-//! 3. An agreement from a backup may be older than what was signed since: it takes nothing new and drains,
-//!    and is read under a new one as soon as there is one.
+//! 3. An agreement from a backup may be older than what was signed since. It takes no new shards, and its
+//!    data moves to a new agreement, under which it is read as soon as there is one.
 
 use super::{
     row::{DeedRow, FaultRow, FileRow, Intent, JobRow, Key, Meta, PaidRow, SegmentRow, SetRow, Waiting},
@@ -63,7 +64,7 @@ impl<W: Write> Writer<W> {
         self.bytes(&u32::try_from(value).expect(bound).to_be_bytes())
     }
 
-    /// A row, if it is there. Whether it is.
+    /// Writes a row if it is there; returns whether it is.
     async fn row<E>(&mut self, store: &Store<E>, key: &Key) -> Result<bool, Error>
     where
         E: Storage + Clock + Metrics + Spawner,
@@ -87,7 +88,7 @@ impl<W: Write> Writer<W> {
     }
 }
 
-/// Writes the catalogue in `partition`, which nobody else has open, to `out`.
+/// Writes the catalogue in `partition`, which must not be open elsewhere, to `out`.
 ///
 /// # Errors
 /// [`Error`]; [`Error::Backup`] if there is none.
@@ -160,7 +161,7 @@ impl<R: Read> Reader<R> {
         if length > most { Err(Error::Backup("a row is too long")) } else { Ok(length) }
     }
 
-    /// The next row; `None` after the last, when all that came is proved whole.
+    /// The next row; `None` after the last, when the backup is proved whole.
     fn row(&mut self, rows: u64) -> Result<Option<(Key, Vec<u8>)>, Error> {
         let (key, value) = (self.length(KEY_BYTES_MAX)?, self.length(ROW_BYTES_MAX)?);
         if key > 0 {
@@ -203,8 +204,8 @@ fn check(from: impl Read) -> Result<(), Error> {
     Ok(())
 }
 
-/// Fills the empty catalogue in `partition`, which nobody else has open, from a backup; `open` opens it
-/// anew, as it is read twice: nothing is written before it is proved whole.
+/// Fills the empty catalogue in `partition`, which must not be open elsewhere, from a backup. `open` opens
+/// the backup anew, as it is read twice: nothing is written before it is proved whole.
 ///
 /// # Errors
 /// [`Error::NotEmpty`], [`Error::Backup`], or the disk.

@@ -1,5 +1,5 @@
-//! Which providers are suspected of a loss because they are silent, and when their shards are rebuilt
-//! elsewhere: decides, moves no bytes.
+//! Decides which providers are suspected of a loss because they are silent, and when their shards are
+//! rebuilt elsewhere. It moves no bytes.
 //!
 //! ```text
 //!   late on a draw, two questions unanswered ─► suspected ──any answer──► withdrawn, nothing happened
@@ -10,7 +10,7 @@
 //! 1. Silence is not loss: a suspected holder's shard counts and is read until another provider has
 //!    signed for the same shard.
 //! 2. Silence is measured by what this process has waited, never by a wall clock: while the gateway
-//!    itself is stopped, nobody is silent.
+//!    itself is stopped, no provider counts as silent.
 //! 3. Nothing of a segment is replaced while fewer holders than suffice are free of suspicion: then it
 //!    could not be rebuilt, and the suspected ones are all that there is.
 
@@ -44,7 +44,7 @@ pub struct Grace {
 /// A position of a segment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Place {
-    /// Nobody holds it.
+    /// No provider holds it.
     Open,
     /// Its holder is not suspected.
     Live,

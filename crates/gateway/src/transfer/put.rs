@@ -10,10 +10,11 @@
 //! Invariants
 //! 1. `Ok` means that at least 6 of 8 shards of every segment are durable on providers that signed
 //!    for them, and the catalogue says so on disk. No block is waited for, nor a seventh shard.
-//! 2. Dropping the future at any point leaves a job that gives the space back, and repair hears of no
-//!    segment of it.
-//! 3. What arrives is kept in the caller's share; [`crate::limits::CODING_BYTES_MAX`] bytes over all puts
-//!    are taken when a segment is whole, never while its caller is waited for.
+//! 2. Dropping the future at any point leaves a job that frees the space again, and repair hears of no
+//!    segment of the file.
+//! 3. Arriving bytes are kept in the caller's share of memory. Memory that all puts have in common
+//!    ([`crate::limits::CODING_BYTES_MAX`]) is taken when a segment is whole, never while its caller is
+//!    waited for.
 
 use super::{Error, segment};
 use crate::{
@@ -38,13 +39,13 @@ use std::{
 };
 use tokio::sync::watch;
 
-/// How long an empty network is given to open agreements.
+/// How long a put waits for agreements to open in a new network.
 const READY_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// Stores `length` bytes from `pieces` under `name`, for the account whose share it is.
 ///
 /// # Errors
-/// [`Error`], that of the first piece which is one included; nothing of the file stays.
+/// [`Error`]; a piece may be an error, which is returned. Nothing of the file stays.
 pub async fn put(
     core: &Arc<Core>,
     share: &Arc<Share>,
@@ -89,7 +90,7 @@ async fn ready(core: &Arc<Core>, segments: u32) -> Result<(), Error> {
     }
 }
 
-/// How a put ends, for what goes on behind it.
+/// The state of a put, for the shards that follow after it was acknowledged.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum End {
     Open,
@@ -97,12 +98,12 @@ enum End {
     Failed,
 }
 
-/// What becomes of a file whose segments are acknowledged one by one.
+/// The fate of a file whose segments are acknowledged one by one.
 pub(super) struct Fate {
     core: Arc<Core>,
     file: FileId,
     end: watch::Sender<End>,
-    /// Segments that are left with fewer than eight shards; repair hears of them once the file is one.
+    /// Segments with fewer than eight shards; repair hears of them once the file is stored.
     incomplete: Mutex<Vec<u32>>,
 }
 
@@ -111,13 +112,13 @@ impl Fate {
         Self { core, file, end: watch::Sender::new(End::Open), incomplete: Mutex::default() }
     }
 
-    /// Ends when the file will never be one.
+    /// Resolves when the put has failed, so that the file will never exist.
     pub(super) async fn failed(&self) {
         // The sender is this one.
         let _ = self.end.subscribe().wait_for(|end| *end == End::Failed).await;
     }
 
-    /// A segment is left with fewer than eight shards: repair goes on with it, if the file is one.
+    /// Notes a segment with fewer than eight shards: repair completes it if the file is stored.
     pub(super) async fn incomplete(&self, segment: u32) {
         {
             let mut incomplete = self.incomplete.lock().expect("no holder of this lock panics");
@@ -148,7 +149,7 @@ impl Fate {
     }
 }
 
-/// Dropped before the file is one, the put has failed.
+/// If this is dropped before the file is stored, the put has failed.
 struct Ending(Arc<Fate>);
 
 impl Drop for Ending {
@@ -194,7 +195,7 @@ impl UnderWay<'_> {
                     return Err(Error::Incomplete(arrived, self.length));
                 }
                 hasher.update(&piece);
-                // Not before something came: who brings nothing holds nothing.
+                // Memory is taken once bytes came: a caller that sends nothing holds nothing.
                 if buffer.is_none() {
                     buffer = Some(among(&mut under_way, self.share.incoming(plain)).await?);
                     bytes.reserve_exact(plain.saturating_sub(bytes.len()));
@@ -203,7 +204,7 @@ impl UnderWay<'_> {
             }
             let buffer = match buffer {
                 Some(buffer) => buffer,
-                // All of it came with the segment before.
+                // The segment before took all of the piece.
                 None => among(&mut under_way, self.share.incoming(plain)).await?,
             };
             rest = bytes.split_off(plain);
@@ -220,7 +221,7 @@ impl UnderWay<'_> {
     }
 }
 
-/// Waits for `work` while segments go on their way; the first of them that fails ends the wait.
+/// Waits for `work` while segments are being stored; the first one that fails ends the wait.
 async fn among<T>(
     under_way: &mut FuturesUnordered<impl Future<Output = Result<(), Error>>>,
     work: impl Future<Output = T>,

@@ -8,9 +8,9 @@
 //! Invariants
 //! 1. The segment's row is on disk before a shard leaves: what is signed for has its place there, and
 //!    after a crash repair finds what is missing.
-//! 2. Nobody waits for the seventh shard, and no provider decides whether a put succeeds.
-//! 3. A provider that has no time now ([`Refusal::Busy`]) is asked again; it uses up no attempt.
-//! 4. A shard's bytes are shared by all attempts and given up as soon as one provider has them.
+//! 2. A put does not wait for the seventh shard, and no single provider decides whether it succeeds.
+//! 3. A provider that is busy ([`Refusal::Busy`]) is asked again; that uses up no attempt.
+//! 4. All attempts share a shard's bytes, which are freed as soon as one provider has them.
 
 use super::{Error, put::Fate};
 use crate::{
@@ -40,18 +40,18 @@ use std::{
 };
 use tokio::sync::OwnedSemaphorePermit;
 
-/// How long room at enough operators is waited for: agreements fill up while others open.
+/// How long a segment waits for room at enough operators: agreements fill up while others open.
 const ROOM_TIMEOUT: Duration = Duration::from_secs(20);
 /// Pause between looks for room when there was too little.
 const ROOM_PAUSE: Duration = Duration::from_millis(500);
-/// Other places that a shard is brought to when one refuses it.
+/// How many other places are tried for a shard that was refused.
 const SHARD_ATTEMPTS: u32 = 4;
 /// How long a provider may take to store a shard before another one is asked, too.
 const HEDGE: Duration = Duration::from_secs(1);
 /// How long after the sixth signature the others may take before their providers count as slow.
 const LINGER: Duration = Duration::from_secs(2);
-/// How long the next signature is waited for: a provider signs no more while the ledger has to take what
-/// waits, and one that pauses comes back.
+/// How long a put waits for its next signature: a provider stops signing while signed data sets wait for
+/// the ledger, and a provider that pauses comes back.
 const SIGNED_TIMEOUT: Duration = Duration::from_secs(180);
 /// Providers that a failure names.
 const NAMED_MAX: usize = 4;
@@ -74,10 +74,10 @@ pub(super) struct Task {
     signed: AtomicUsize,
     /// Providers that hold a shard of it, or are asked to.
     used: Mutex<BTreeSet<Account>>,
-    /// Who has not answered yet, by number of the question.
+    /// Providers that have not answered yet, by number of the question.
     asked: Mutex<BTreeMap<u64, Arc<Link>>>,
     questions: AtomicU64,
-    /// Why not, by provider: the last word of each.
+    /// Why a provider did not take a shard: the last reason of each.
     said: Mutex<BTreeMap<Account, String>>,
 }
 
@@ -180,7 +180,7 @@ impl Task {
         let (sender, receiver) = commonware_utils::channel::oneshot::channel();
         let segment = self.segment;
         self.core.common.environment.spawn(async move {
-            // The put may be gone: then nobody wants the shards.
+            // The put may be gone: then the shards are not wanted any more.
             let _ = sender.send(coding::encode(&key, segment, &plain));
         });
         match receiver.await {
@@ -194,7 +194,7 @@ impl Task {
         self.signed.load(Ordering::Acquire)
     }
 
-    /// Waits for six signatures, and leaves the others to go on behind.
+    /// Waits for six signatures; the other shards are brought in the background.
     async fn collect(self: &Arc<Self>, mut under_way: UnderWay) -> Result<(), Error> {
         let environment = &self.core.common.environment;
         while self.signed() < ACKNOWLEDGE_SHARDS {
@@ -211,8 +211,8 @@ impl Task {
         Ok(())
     }
 
-    /// The last shards of a segment that is durable. Without a `place` there are too many of these, and
-    /// repair brings them.
+    /// Brings the last shards of a segment that is durable. Without a `place` too many segments are at that
+    /// point, and repair brings them.
     async fn go_on(self: Arc<Self>, mut under_way: UnderWay, place: Option<OwnedSemaphorePermit>) {
         let environment = &self.core.common.environment;
         if place.is_some() {
@@ -250,7 +250,7 @@ impl Task {
         }
     }
 
-    /// Has one provider store a shard: the one with `room`, or whoever is faster when it is late.
+    /// Has one provider store a shard: the one with `room`, or, when that is late, the faster of two.
     async fn give(&self, room: Room, added: Added, parcel: &Parcel) -> Option<(Arc<Link>, Unsigned)> {
         let environment = &self.core.common.environment;
         let mut attempts = FuturesUnordered::new();
@@ -285,8 +285,8 @@ impl Task {
         }
     }
 
-    /// Has one provider store a shard. Else who it is, and whether it is only busy, or an agreement with it
-    /// is full: that one is passed over from now on, and others open meanwhile.
+    /// Has one provider store a shard. The error is the provider's account, and whether it is only busy or the
+    /// agreement is full. A full agreement is passed over from now on, and others open meanwhile.
     async fn attempt(
         &self,
         room: Room,
@@ -307,9 +307,9 @@ impl Task {
         })
     }
 
-    /// Room for a shard that was not taken: with an operator that holds none of the segment, the one that
-    /// did not take it included, which may have another agreement by now, or time. Full is not final:
-    /// agreements open meanwhile. `None` when that was waited for in vain.
+    /// Room for a shard that was not taken, with an operator that holds none of the segment. That may be the
+    /// one that did not take it: it may have another agreement by now, or be less busy. Full is not final:
+    /// agreements open meanwhile. `None` when the wait was in vain.
     async fn elsewhere(&self) -> Option<Room> {
         let environment = &self.core.common.environment;
         let found = async {
@@ -326,8 +326,8 @@ impl Task {
         environment.within(SIGNED_TIMEOUT, found).await
     }
 
-    /// Room at an operator that holds no shard of the segment; with `late`, also at one that kept somebody
-    /// waiting a moment ago.
+    /// Room at an operator that holds no shard of the segment; with `late`, also at one that was late a
+    /// moment ago.
     fn instead(&self, late: bool) -> Option<Room> {
         let (mut used, bytes) = (lock(&self.used), self.bytes as u64);
         let mut rooms = match late {
@@ -351,7 +351,7 @@ impl Task {
         lock(&self.said).insert(provider, said);
     }
 
-    /// Who did not take a shard, and what each of them said.
+    /// The providers that did not take a shard, and the reason of each.
     fn why(&self) -> String {
         let mut all = lock(&self.said).clone();
         for link in lock(&self.asked).values() {

@@ -1,13 +1,13 @@
-//! Moves operations: from callers and other authorities through the door into the pool, and out.
+//! Moves operations: from callers and other authorities through admission into the pool, and out.
 //!
-//! One task owns the order of things. It gathers for [`GATHER_MS`] what callers and peers bring, asks
-//! the applied state about signers, verifies signatures of those that have standing, and only then
-//! locks the pool, for microseconds. The free lanes go first, and again after each [`CHECKS_MAX`]
+//! One task owns the order of things. It gathers operations of callers and peers for [`GATHER_MS`], asks
+//! the applied state about signers, verifies the signatures of those that have standing there, and only
+//! then locks the pool, for microseconds. The free lanes go first, and again after each [`CHECKS_MAX`]
 //! signatures of paid ones: an answer to a challenge waits for some milliseconds at most. An answer
 //! to a challenge that this node has not applied yet waits for its block.
 //!
 //! Bounds: [`INGRESS_QUEUED_MAX`] operations of callers in each lane, [`QUEUED_PER_PEER`] of one caller,
-//! [`EARLY_MAX`] early statements, batches of [`BATCH_MAX`]; what exceeds them is told `Full`. A signer
+//! [`EARLY_MAX`] early statements, batches of [`BATCH_MAX`]; what exceeds them is answered `Full`. A signer
 //! whose own operation carries a bad signature, and an authority that passes one on, is heard again with
 //! the next block.
 
@@ -51,14 +51,14 @@ const QUEUED_PER_PEER: usize = INGRESS_QUEUED_MAX / 8;
 const LIARS_MAX: usize = 1024;
 /// Statements that came before their block; the next ones are refused.
 const EARLY_MAX: usize = 256;
-/// Records that one batch of upkeep reads: of 31 that name as much as they may. More is told `Full`.
+/// Records that one batch of upkeep reads: of 31 that name as much as they may. More is answered `Full`.
 const UPKEEP_KEYS_MAX: usize = 8192;
 /// How far ahead of the applied state a challenge may be.
 const EARLY_BLOCKS_MAX: u64 = 64;
 
 type Batch = Bounded<Operation, OPERATIONS_MAX>;
 
-/// What a caller is told.
+/// The answer to a caller.
 pub type Submitted = Result<Hash, Refused>;
 
 /// An operation on its way in. Peers wait for no answer.
@@ -157,7 +157,7 @@ impl Mempool {
     pub async fn submit(&self, bytes: Vec<u8>) -> Submitted {
         let operation = ingress::decode(&bytes)?;
         let (done, answer) = oneshot::channel();
-        // Apart from the first step on: a queue full of payments holds up no answer to a challenge.
+        // Lanes are apart from the first step on: a queue full of payments delays no answer to a challenge.
         let queue = if operation.body.has_nonce() { &self.paid } else { &self.free };
         let arrival = Arrival { id: operation.id(), operation, done: Some(done), from: None };
         queue.try_send(arrival).map_err(|_| Refused::Full)?;
@@ -225,7 +225,7 @@ struct Actor<E, S> {
     handle: Handle,
     sender: S,
     early: Vec<Arrival>,
-    /// Who signed or passed on a bad signature since the last block.
+    /// Signers and authorities with a bad signature since the last block.
     liars: BTreeSet<Account>,
 }
 
@@ -291,7 +291,7 @@ impl<E: Clock + CryptoRng, S: Sender> Actor<E, S> {
         if self.liars.contains(&from) { Vec::new() } else { unpacked(from, bytes) }
     }
 
-    /// What the next block knows, as far as the door needs it.
+    /// The context of the next block, as far as admission needs it.
     fn next(&self) -> BlockContext {
         BlockContext {
             chain: self.handle.chain(),
@@ -384,7 +384,7 @@ impl<E: Clock + CryptoRng, S: Sender> Actor<E, S> {
             (Ok(_), _) if self.liars.contains(&operation.signer) => arrival.answer(Err(Refused::Full)),
             (Ok(admission), _) => return Some((arrival, admission)),
             (Err(_), Body::Statement(statement)) => {
-                // Who is no provider is never asked.
+                // An account that is no provider is never challenged.
                 let height = statement.height;
                 let is_provider = slots.contains_key(&Audit::key(&operation.signer));
                 self.wait_or_refuse(arrival, height, is_provider);
@@ -422,7 +422,7 @@ impl<E: Clock + CryptoRng, S: Sender> Actor<E, S> {
                 good.push((arrival, admission));
                 continue;
             }
-            // What it carries is its signer's fault; who signed is not known before.
+            // A bad signature among what it carries is its signer's fault, once the signer's own is good.
             let signer = (part == Part::All).then_some(arrival.operation.signer);
             for liar in signer.into_iter().chain(arrival.from) {
                 if self.liars.len() < LIARS_MAX {

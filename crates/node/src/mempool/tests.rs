@@ -445,7 +445,7 @@ fn check(pool: &Pool, nonces: &BTreeMap<u64, u64>, height: u64) {
         }
         assert!(!free_ended || operation.body.has_nonce(), "paid ones come last");
     }
-    assert!(paid <= SELECTIONS_MAX * (BODY_BYTES_MAX - FREE_LANE_BYTES) && all <= 2 * BODY_BYTES_MAX);
+    assert!(paid <= SELECTIONS_MAX * (BODY_BYTES_MAX - FREE_LANE_BYTES) && all <= 3 * BODY_BYTES_MAX);
 }
 
 proptest! {

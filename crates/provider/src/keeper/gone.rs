@@ -1,4 +1,4 @@
-//! Gives up agreements that are gone, and nothing before it is certain.
+//! Gives up agreements that are gone from the ledger, and none before that is certain.
 //!
 //! ```text
 //!   a node proves no record --> suspected
@@ -7,7 +7,7 @@
 //!     --> two nodes prove it again --> books and bytes go; vouchers once their window is over, too
 //! ```
 //!
-//! Time is counted in certified heights: no clock moves it, and it goes on across restarts.
+//! The grace period is counted in certified heights: no clock moves it, and it goes on across restarts.
 
 use super::{Keeper, KeeperError, REFRESH_MAX, RETRY_BLOCKS, SLOTS_READ, ends::Ends, slot_keys, terms_of};
 use crate::{
@@ -38,7 +38,7 @@ pub(super) struct Ender<E: Context> {
     task: Option<Handle<Judged>>,
     /// When witnesses were asked last.
     asked: Option<u64>,
-    /// Given up but for a voucher, which is kept until this epoch.
+    /// Agreements that are given up except for their voucher, which is kept until this epoch.
     waiting: BTreeMap<AgreementId, u64>,
     /// Blocks between the first confirmed proof and the last.
     grace: u64,
@@ -125,7 +125,11 @@ impl<E: Spawner + Context, B: Blob, L: Ledger> Keeper<E, B, L> {
         let id = terms.id;
         self.ender.suspects.remove(&id);
         if self.ender.ends.gone(&id).is_some_and(|since| since <= terms.height) {
-            tracing::warn!(slot = id.slot, opened = id.opened, "an agreement is back; all of it was kept");
+            tracing::warn!(
+                slot = id.slot,
+                opened = id.opened,
+                "an agreement is on the ledger again; everything of it was kept"
+            );
             self.ender.waiting.remove(&id);
             self.ender.ends.find(id).await?;
         }
@@ -145,14 +149,15 @@ impl<E: Spawner + Context, B: Blob, L: Ledger> Keeper<E, B, L> {
                     slot,
                     opened,
                     blocks,
-                    "an agreement is gone from the ledger; what it holds is kept so long"
+                    "an agreement is gone from the ledger; its data is kept for this many blocks more"
                 );
                 Ok(self.ender.ends.lose(id, height).await?)
             }
         }
     }
 
-    /// Gives back what an agreement held that is gone for good; its vouchers when their window is over.
+    /// Frees the space of an agreement that is gone for good, and drops its vouchers when their window is
+    /// over.
     async fn end(&mut self, id: AgreementId, height: u64) -> Result<(), KeeperError> {
         let (store, books) = (&self.desk.parts().store, &self.desk.parts().books);
         let mut going: BTreeSet<Hash> = books.end(id).await?.into_iter().collect();
@@ -169,7 +174,7 @@ impl<E: Spawner + Context, B: Blob, L: Ledger> Keeper<E, B, L> {
         self.desk.forget_loose(&id);
         let view = &self.desk.parts().view;
         let (parameters, term) = (view.parameters, u64::from(self.registration.term_max));
-        // Of one that was never proved here: as long as any may last.
+        // For an agreement that was never proved here: as long as any may last.
         let longest = parameters.epoch(id.opened).saturating_add(term + 1 + parameters.redemption_epochs);
         let over = self.ender.ends.window(&id).unwrap_or(longest);
         let parts = self.desk.parts();
@@ -204,8 +209,8 @@ pub(super) fn window_end(terms: &Terms, epochs: u64) -> u64 {
     terms.usage.closing_epoch.unwrap_or(end).min(end)
 }
 
-/// What two nodes prove of agreements, each at or above its least height; what cannot be had now is
-/// left out.
+/// What two nodes prove of agreements, each at or above its least height. An agreement whose proofs cannot
+/// be had now is left out.
 async fn witnessed<L: Ledger>(ledger: &L, account: &Account, due: Vec<(AgreementId, u64)>) -> Judged {
     let mut judged = vec![];
     for page in due.chunks(SLOTS_READ) {

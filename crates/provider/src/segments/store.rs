@@ -28,7 +28,7 @@ pub(super) struct State {
     pub present: BTreeSet<u32>,
     /// Shards that a read, the scrub or compaction found damaged: a new put writes them anew.
     pub damaged: BTreeSet<Hash>,
-    /// Why nothing new is taken now.
+    /// Why no new shard is taken now; `None`: they are taken.
     pub full: Option<String>,
 }
 
@@ -58,7 +58,7 @@ pub(super) struct Writer<E: Context> {
     pub(super) log: Log<E>,
     pub(super) active: u32,
     unlogged: u64,
-    /// The last write to the active file failed: it is written no more.
+    /// The last write to the active file failed: it is not written to again.
     broken: bool,
 }
 
@@ -150,7 +150,7 @@ impl<E: Context> Writer<E> {
         self.maintain_log(false).await
     }
 
-    /// Notes that the volume takes something, and tells it if it did not before.
+    /// Notes that the volume takes bytes, and logs that if it did not before.
     fn note_room(&self) {
         if self.shared.lock().full.take().is_some() {
             tracing::info!("over: the volume takes shards again");
@@ -171,8 +171,8 @@ impl<E: Context> Writer<E> {
         Ok(start)
     }
 
-    /// Notes that the volume takes nothing. What a failed write may have left is cut off, and the file is
-    /// written no more: the system may have dropped its pages.
+    /// Notes that the volume takes nothing. The remains of a failed write are cut off, and the file is not
+    /// written to again: the system may have dropped its pages.
     async fn fill(&mut self, error: &RuntimeError) -> StoreError {
         let (number, end) = (self.active, self.active_end());
         if !self.broken {
@@ -185,7 +185,7 @@ impl<E: Context> Writer<E> {
         self.note_full(format!("the volume takes no more: {error}"))
     }
 
-    /// Notes why nothing is taken, and tells it when it begins.
+    /// Notes why no shard is taken, and logs it when it begins.
     fn note_full(&self, why: String) -> StoreError {
         let mut state = self.shared.lock();
         if state.full.is_none() {
