@@ -365,13 +365,22 @@ impl<E: Storage + Clock + Metrics + Spawner> Books<E> {
         Ok(Some((self.describe(&row), self.add_job(job), job)))
     }
 
-    /// Jobs, at most `most`.
-    pub async fn jobs(&self, most: usize) -> Result<Vec<(u32, JobRow)>, Error> {
+    /// Jobs with the number `from` or a higher one, lowest first, at most `most`; those that do not decode
+    /// take nobody's place.
+    pub async fn jobs(&self, from: u32, most: usize) -> Result<Vec<(u32, JobRow)>, Error> {
         let mut jobs = Vec::new();
-        for number in (0..self.meta.jobs).filter(|number| !self.free_jobs.contains(number)).take(most) {
+        for number in (from..self.meta.jobs).filter(|number| !self.free_jobs.contains(number)) {
+            if jobs.len() >= most {
+                break;
+            }
             jobs.extend(self.known(&JobRow::key(number)).await?.map(|job| (number, job)));
         }
         Ok(jobs)
+    }
+
+    /// The job with that number.
+    pub async fn job(&self, number: u32) -> Result<Option<JobRow>, Error> {
+        self.known(&JobRow::key(number)).await
     }
 
     /// The job is done: none of its segments has a row.

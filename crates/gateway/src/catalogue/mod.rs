@@ -56,7 +56,8 @@ enum Message {
     Place(FileId, u32, SegmentRow, Reply<()>),
     Finish(u32, FileRow, Reply<Finished>),
     Remove(Named, Reply<Option<(File, u32, JobRow)>>),
-    Jobs(usize, Reply<Vec<(u32, JobRow)>>),
+    Jobs(u32, usize, Reply<Vec<(u32, JobRow)>>),
+    Job(u32, Reply<Option<JobRow>>),
     JobDone(u32, JobRow, Reply<()>),
     ForgetSegment(FileId, u32, Reply<()>),
     AddDeed(DeedRow, Reply<Option<u32>>),
@@ -152,7 +153,8 @@ where
             let removed = books.remove(&name).await?;
             later(answers, reply, removed);
         }
-        M::Jobs(most, reply) => drop(reply.send(books.jobs(most).await?)),
+        M::Jobs(from, most, reply) => drop(reply.send(books.jobs(from, most).await?)),
+        M::Job(number, reply) => drop(reply.send(books.job(number).await?)),
         M::JobDone(number, job, reply) => later(answers, reply, books.job_done(number, &job)),
         M::ForgetSegment(file, segment, reply) => {
             later(answers, reply, books.forget_segment(&file, segment));
@@ -239,8 +241,10 @@ asks! {
     finish(job: u32, row: FileRow) -> Finished = Finish;
     /// Forgets a name; returns the job that clears its segments away.
     remove(name: impl Into<Named>) -> Option<(File, u32, JobRow)> = Remove;
-    /// Jobs, at most `most`.
-    jobs(most: usize) -> Vec<(u32, JobRow)> = Jobs;
+    /// Jobs with the number `from` or a higher one, lowest first, at most `most`.
+    jobs(from: u32, most: usize) -> Vec<(u32, JobRow)> = Jobs;
+    /// The job with that number.
+    job(number: u32) -> Option<JobRow> = Job;
     /// None of the job's segments has a row any more.
     job_done(number: u32, job: JobRow) -> () = JobDone;
     /// Forgets a segment that nobody holds.
