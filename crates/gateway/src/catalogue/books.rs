@@ -404,11 +404,7 @@ impl<E: Storage + Clock + Metrics + Spawner> Books<E> {
         let fresh = (self.meta.deeds as usize) < DEEDS_FRESH;
         let gone = if fresh { None } else { self.free_deeds.pop_front() };
         let number = match gone {
-            Some(number) => {
-                let rows = [Intent::key, Waiting::key, SetRow::key, PaidRow::key];
-                rows.into_iter().for_each(|key| self.store.delete(key(number)));
-                number
-            }
+            Some(number) => number,
             None if self.meta.deeds as usize >= DEEDS_MAX => return Err(Error::Full("too many agreements")),
             None => {
                 self.meta.deeds += 1;
@@ -416,6 +412,9 @@ impl<E: Storage + Clock + Metrics + Spawner> Books<E> {
                 self.meta.deeds - 1
             }
         };
+        // A fresh number may have rows, too: of a backup that was brought back in part.
+        let rows = [Intent::key, Waiting::key, SetRow::key, PaidRow::key];
+        rows.into_iter().for_each(|key| self.store.delete(key(number)));
         self.put_deed(number, row);
         Ok(number)
     }

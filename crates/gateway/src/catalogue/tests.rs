@@ -301,6 +301,26 @@ fn a_damaged_page_is_told_from_a_full_disk_and_the_way_out_works() {
 }
 
 #[test]
+fn a_new_agreement_begins_with_nothing_whatever_lies_under_its_number() {
+    Runner::default().start(|context| async move {
+        // What a restore that was cut leaves: rows of agreements, and no row that counts them.
+        let mut store = store::Store::open(context.child("cut"), "test").await.expect("opens");
+        store.put(PaidRow::key(0), &PaidRow { egress: 5 });
+        store.put(SetRow::key(0), &SetRow { version: 3, sequence: 30 });
+        let claim = agreed(0, 3, vec![], vec![]).claim;
+        store.put(Waiting::key(0), &Waiting { claim: Some(claim) });
+        store.commit().await.expect("works");
+        drop(store);
+        let (catalogue, _, handle) = start(context.child("work"), "test", [9; 32]).await.expect("opens");
+        assert_eq!(catalogue.add_deed(deed_row(0, 1)).await.expect("runs"), Some(0));
+        drop(catalogue);
+        handle.await.expect("ends").expect("no disk error");
+        let (_, loaded, _) = start(context.child("again"), "test", [9; 32]).await.expect("opens");
+        assert_eq!(loaded.deeds, [LoadedDeed::fresh(0, deed_row(0, 1))]);
+    });
+}
+
+#[test]
 fn numbers_of_agreements_that_are_gone_are_used_again_and_never_run_out() {
     Runner::default().start(|context| async move {
         let (catalogue, _, _handle) = start(context.child("work"), "test", [9; 32]).await.expect("opens");
