@@ -73,6 +73,14 @@ pub struct Loaded {
     pub aside: Vec<String>,
 }
 
+impl Loaded {
+    /// Whether a file, a segment or a job was set aside: shards that nothing else names may be held under
+    /// any agreement of this start.
+    pub fn hides_shards(&self) -> bool {
+        self.aside.iter().any(|row| !row.starts_with("agreement"))
+    }
+}
+
 /// A change that both sides signed.
 #[derive(Debug)]
 pub struct Agreed {

@@ -230,6 +230,7 @@ fn a_row_that_does_not_decode_costs_what_it_described_and_no_more() {
             let (catalogue, loaded, handle) = started.unwrap_or_else(|error| panic!("{what}: {error}"));
             assert_eq!(loaded.master, [9; 32], "{what}: the secret of all files is there");
             assert_eq!((loaded.deeds.len(), loaded.aside.len()), (agreements, aside), "{what}");
+            assert_eq!(loaded.hides_shards(), ["a file", "a segment"].contains(&what), "{what}");
             assert_eq!(catalogue.list(vec![]).await.expect("runs").len(), files, "{what}");
             catalogue.faults().await.expect("runs");
             let others = (0..10).filter(|file| *file != 4);
