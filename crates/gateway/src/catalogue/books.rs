@@ -119,6 +119,9 @@ impl<E: Storage + Clock + Metrics + Spawner> Books<E> {
     /// [`Error`].
     pub async fn open(context: E, partition: &str, secret: Hash) -> Result<(Self, Loaded), Error> {
         let mut store = Store::open(context, partition).await?;
+        if store.raw(&super::row::restoring()).await?.is_some() {
+            return Err(Error::Restoring);
+        }
         // The secret of all files stands in one row: it has a copy.
         let found = match store.get::<Meta>(&Meta::key()).await {
             Ok(Some(meta)) => Some(meta),

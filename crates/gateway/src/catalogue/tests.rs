@@ -289,6 +289,12 @@ fn a_damaged_page_is_told_from_a_full_disk_and_the_way_out_works() {
         }
         let changed = restore(context.child("cut"), "test", || Ok(&backup[..backup.len() - 1])).await;
         assert!(matches!(changed, Err(Error::Backup(_))), "{changed:?}");
+        let mut store = store::Store::open(context.child("half"), "test").await.expect("opens");
+        store.put_raw(restoring(), vec![1]);
+        store.commit().await.expect("works");
+        drop(store);
+        let half = start(context.child("begun"), "test", [7; 32]).await.map(drop);
+        assert!(matches!(half, Err(Error::Restoring)), "what is half there does not start: {half:?}");
         let held = restore(context.child("restore"), "test", || Ok(&backup[..])).await.expect("it is whole");
         assert_eq!((held.files, held.agreements), (10, 3));
         let (catalogue, loaded, _handle) =
