@@ -4,6 +4,7 @@
 //! holder. Everything else is read when it is needed.
 
 use super::{
+    loaded::{Entry, Loaded, LoadedDeed},
     row::{
         Added, DeedRow, FaultRow, FileRow, Holding, Intent, JobRow, Meta, Named, Owner, PaidRow, Removed,
         SegmentRow, SetRow, SignedClaim, Waiting,
@@ -21,65 +22,6 @@ use posync_protocol::{
     wire::gateway::{File, ROWS_MAX},
 };
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-
-/// A shard in an agreement's data set.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Entry {
-    /// What was added.
-    pub added: Added,
-    /// Waits to be taken out.
-    pub dropped: bool,
-}
-
-/// An agreement as it was left.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct LoadedDeed {
-    /// Its number.
-    pub number: u32,
-    /// Its terms.
-    pub row: DeedRow,
-    /// How far its data set is.
-    pub set: SetRow,
-    /// What was signed away.
-    pub paid: PaidRow,
-    /// A change that may be signed already.
-    pub intent: Option<Intent>,
-    /// The newest signed data set, if the ledger may not know it.
-    pub waiting: Waiting,
-    /// Its data set, by sequence.
-    pub entries: BTreeMap<u64, Entry>,
-}
-
-impl LoadedDeed {
-    /// A new agreement.
-    pub fn fresh(number: u32, row: DeedRow) -> Self {
-        let (set, paid, waiting) = (SetRow::default(), PaidRow::default(), Waiting::default());
-        Self { number, row, set, paid, intent: None, waiting, entries: BTreeMap::new() }
-    }
-}
-
-/// What a start finds.
-#[derive(Debug, Default)]
-pub struct Loaded {
-    /// The gateway's secret.
-    pub master: Hash,
-    /// Agreements, by number.
-    pub deeds: Vec<LoadedDeed>,
-    /// Segments of files that lack a holder.
-    pub open: Vec<(FileId, u32)>,
-    /// Jobs.
-    pub jobs: Vec<(u32, JobRow)>,
-    /// Rows that do not decode, by kind and number.
-    pub aside: Vec<String>,
-}
-
-impl Loaded {
-    /// Whether a file, a segment or a job was set aside: shards that nothing else names may be held under
-    /// any agreement of this start.
-    pub fn hides_shards(&self) -> bool {
-        self.aside.iter().any(|row| !row.starts_with("agreement"))
-    }
-}
 
 /// A change that both sides signed.
 #[derive(Debug)]
@@ -426,12 +368,22 @@ impl<E: Storage + Clock + Metrics + Spawner> Books<E> {
         // A fresh number may have rows, too: of a backup that was brought back in part.
         let rows = [Intent::key, Waiting::key, SetRow::key, PaidRow::key];
         rows.into_iter().for_each(|key| self.store.delete(key(number)));
+        self.identities.remove(&number);
         self.put_deed(number, row);
         Ok(number)
     }
 
+    /// Whether the number stands for that agreement, or for the asking that led to it: who comes late for
+    /// one that is gone is not heard.
+    fn stands_for(&self, number: u32, it: &AgreementId) -> bool {
+        self.identities.get(&number).is_none_or(|now| now == it || *now == AgreementId { opened: 0, ..*it })
+    }
+
     /// An agreement's row. The number of one that is gone is given away again.
     pub fn put_deed(&mut self, number: u32, row: &DeedRow) {
+        if !self.stands_for(number, &row.agreement) {
+            return;
+        }
         if Stage::of(row) == Stage::Gone && !self.free_deeds.contains(&number) {
             self.free_deeds.push_back(number);
         }
@@ -449,12 +401,16 @@ impl<E: Storage + Clock + Metrics + Spawner> Books<E> {
 
     /// What is about to be asked of a provider.
     pub fn intend(&mut self, deed: u32, intent: &Intent) {
-        self.store.put(Intent::key(deed), intent);
+        if self.stands_for(deed, &intent.claim.agreement) {
+            self.store.put(Intent::key(deed), intent);
+        }
     }
 
     /// The provider refused it for good.
-    pub fn withdraw(&mut self, deed: u32) {
-        self.store.delete(Intent::key(deed));
+    pub fn withdraw(&mut self, deed: u32, agreement: &AgreementId) {
+        if self.stands_for(deed, agreement) {
+            self.store.delete(Intent::key(deed));
+        }
     }
 
     /// Both signed. Returns what came in and belongs to no segment any more.

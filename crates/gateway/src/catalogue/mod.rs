@@ -19,13 +19,15 @@
 //! Memory: about 100 bytes and the name per file, 30 bytes per row, the page cache of 8 MiB.
 
 mod books;
+mod loaded;
 pub mod row;
 mod snapshot;
 mod store;
 #[cfg(test)]
 mod tests;
 
-pub use books::{Agreed, Books, Entry, Loaded, LoadedDeed};
+pub use books::{Agreed, Books};
+pub use loaded::{Entry, Loaded, LoadedDeed};
 pub use snapshot::{Held, backup, restore};
 pub use store::{Error, partitions};
 
@@ -64,7 +66,7 @@ enum Message {
     PutDeed(u32, DeedRow, Reply<()>),
     PutPaid(u32, AgreementId, PaidRow, Reply<()>),
     Intend(u32, Intent, Reply<()>),
-    Withdraw(u32, Reply<()>),
+    Withdraw(u32, AgreementId, Reply<()>),
     Agreed(Agreed, Reply<Vec<Added>>),
     Drop(u32, Vec<Added>, Reply<()>),
     Erase(u32, Vec<Added>, Reply<()>),
@@ -177,7 +179,7 @@ where
         M::PutDeed(number, row, reply) => later(answers, reply, books.put_deed(number, &row)),
         M::PutPaid(number, of, row, reply) => later(answers, reply, books.put_paid(number, &of, &row)),
         M::Intend(deed, intent, reply) => later(answers, reply, books.intend(deed, &intent)),
-        M::Withdraw(deed, reply) => later(answers, reply, books.withdraw(deed)),
+        M::Withdraw(deed, of, reply) => later(answers, reply, books.withdraw(deed, &of)),
         M::Agreed(agreed, reply) => {
             let orphans = books.agreed(&agreed).await?;
             later(answers, reply, orphans);
@@ -258,7 +260,7 @@ asks! {
     /// What is about to be asked of a provider.
     intend(deed: u32, intent: Intent) -> () = Intend;
     /// The provider refused the intent for good.
-    withdraw(deed: u32) -> () = Withdraw;
+    withdraw(deed: u32, agreement: AgreementId) -> () = Withdraw;
     /// Both signed; returns what was added and has no place any more.
     agreed(agreed: Agreed) -> Vec<Added> = Agreed;
     /// These holdings are lost or no longer wanted.

@@ -344,10 +344,20 @@ fn numbers_of_agreements_that_are_gone_are_used_again_and_never_run_out() {
         let number = catalogue.add_deed(deed_row(7, 1)).await.expect("runs").expect("a number");
         catalogue.put_paid(number, agreement(8), PaidRow { egress: 5 }).await.expect("runs");
         catalogue.put_paid(number, agreement(7), PaidRow { egress: 3 }).await.expect("runs");
+        let intent = |deed: u32, version| {
+            let claim = agreed(deed, version, vec![], vec![]).claim.claim;
+            let (adds, removes) = (Bounded::new(vec![]), Bounded::new(vec![]));
+            Intent { claim, adds: adds.expect("none"), removes: removes.expect("none") }
+        };
+        catalogue.intend(number, intent(7, 1)).await.expect("runs");
+        catalogue.intend(number, intent(8, 2)).await.expect("runs");
+        catalogue.withdraw(number, agreement(8)).await.expect("runs");
+        catalogue.put_deed(number, deed_row(8, 4)).await.expect("runs");
         drop(catalogue);
         _handle.await.expect("ends").expect("no disk error");
         let (_, loaded, _) = start(context.child("again"), "test", [9; 32]).await.expect("opens");
         let deed = loaded.deeds.iter().find(|deed| deed.number == number).expect("it is open");
         assert_eq!((deed.paid.egress, loaded.deeds[0].row.stage), (3, 0));
+        assert_eq!((&deed.row, &deed.intent), (&deed_row(7, 1), &Some(intent(7, 1))));
     });
 }
