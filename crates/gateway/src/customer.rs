@@ -28,7 +28,7 @@ use posync_client::{
 };
 use posync_protocol::{Account, Hash, limits::Parameters};
 use rand_core::CryptoRng;
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
 /// What a customer is told.
 #[derive(Clone)]
@@ -98,6 +98,7 @@ impl Customer {
             floor::keep(context.child("floor"), &connection, &format!("{partition}-floor")).await;
         }
         let submitter = Submitter::new(connection.clone(), key.clone(), parameters);
+        let kept = if loaded.hides_shards() { kept(&loaded.deeds) } else { Default::default() };
         let purse = Arc::new(Purse {
             core: core.clone(),
             ledger: Ledger::new(connection, submitter).beside(second),
@@ -109,6 +110,7 @@ impl Customer {
             opening: Default::default(),
             unsure: Default::default(),
             alerts,
+            kept,
             aside: loaded.aside,
             retired: Default::default(),
             needed: Default::default(),
@@ -133,6 +135,12 @@ impl Customer {
         self.core.common.environment.spawn(purse::start(self.purse.clone()));
         self.core.common.environment.spawn(sample::start(Arc::new(sampler)));
     }
+}
+
+/// Agreements under which shards may be held.
+fn kept(deeds: &[LoadedDeed]) -> BTreeSet<u32> {
+    let may_hold = |deed: &&LoadedDeed| !matches!(Stage::of(&deed.row), Stage::Gone | Stage::Opening);
+    deeds.iter().filter(may_hold).map(|deed| deed.number).collect()
 }
 
 /// Goes on with the agreements that the catalogue knows.

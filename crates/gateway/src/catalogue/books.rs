@@ -4,6 +4,7 @@
 //! holder. Everything else is read when it is needed.
 
 use super::{
+    loaded::{Entry, Loaded, LoadedDeed},
     row::{
         Added, DeedRow, FaultRow, FileRow, Holding, Intent, JobRow, Meta, Named, Owner, PaidRow, Removed,
         SegmentRow, SetRow, SignedClaim, Waiting,
@@ -21,57 +22,6 @@ use posync_protocol::{
     wire::gateway::{File, ROWS_MAX},
 };
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-
-/// A shard in an agreement's data set.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Entry {
-    /// What was added.
-    pub added: Added,
-    /// Waits to be taken out.
-    pub dropped: bool,
-}
-
-/// An agreement as it was left.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct LoadedDeed {
-    /// Its number.
-    pub number: u32,
-    /// Its terms.
-    pub row: DeedRow,
-    /// How far its data set is.
-    pub set: SetRow,
-    /// What was signed away.
-    pub paid: PaidRow,
-    /// A change that may be signed already.
-    pub intent: Option<Intent>,
-    /// The newest signed data set, if the ledger may not know it.
-    pub waiting: Waiting,
-    /// Its data set, by sequence.
-    pub entries: BTreeMap<u64, Entry>,
-}
-
-impl LoadedDeed {
-    /// A new agreement.
-    pub fn fresh(number: u32, row: DeedRow) -> Self {
-        let (set, paid, waiting) = (SetRow::default(), PaidRow::default(), Waiting::default());
-        Self { number, row, set, paid, intent: None, waiting, entries: BTreeMap::new() }
-    }
-}
-
-/// What a start finds.
-#[derive(Debug, Default)]
-pub struct Loaded {
-    /// The gateway's secret.
-    pub master: Hash,
-    /// Agreements, by number.
-    pub deeds: Vec<LoadedDeed>,
-    /// Segments of files that lack a holder.
-    pub open: Vec<(FileId, u32)>,
-    /// Jobs.
-    pub jobs: Vec<(u32, JobRow)>,
-    /// Rows that do not decode, by kind and number.
-    pub aside: Vec<String>,
-}
 
 /// A change that both sides signed.
 #[derive(Debug)]
@@ -111,6 +61,9 @@ impl<E: Storage + Clock + Metrics + Spawner> Books<E> {
     /// [`Error`].
     pub async fn open(context: E, partition: &str, secret: Hash) -> Result<(Self, Loaded), Error> {
         let mut store = Store::open(context, partition).await?;
+        if store.raw(&super::row::restoring()).await?.is_some() {
+            return Err(Error::Restoring);
+        }
         // The secret of all files stands in one row: it has a copy.
         let found = match store.get::<Meta>(&Meta::key()).await {
             Ok(Some(meta)) => Some(meta),
@@ -365,13 +318,22 @@ impl<E: Storage + Clock + Metrics + Spawner> Books<E> {
         Ok(Some((self.describe(&row), self.add_job(job), job)))
     }
 
-    /// Jobs, at most `most`.
-    pub async fn jobs(&self, most: usize) -> Result<Vec<(u32, JobRow)>, Error> {
+    /// Jobs with the number `from` or a higher one, lowest first, at most `most`; those that do not decode
+    /// take nobody's place.
+    pub async fn jobs(&self, from: u32, most: usize) -> Result<Vec<(u32, JobRow)>, Error> {
         let mut jobs = Vec::new();
-        for number in (0..self.meta.jobs).filter(|number| !self.free_jobs.contains(number)).take(most) {
+        for number in (from..self.meta.jobs).filter(|number| !self.free_jobs.contains(number)) {
+            if jobs.len() >= most {
+                break;
+            }
             jobs.extend(self.known(&JobRow::key(number)).await?.map(|job| (number, job)));
         }
         Ok(jobs)
+    }
+
+    /// The job with that number.
+    pub async fn job(&self, number: u32) -> Result<Option<JobRow>, Error> {
+        self.known(&JobRow::key(number)).await
     }
 
     /// The job is done: none of its segments has a row.
@@ -395,11 +357,7 @@ impl<E: Storage + Clock + Metrics + Spawner> Books<E> {
         let fresh = (self.meta.deeds as usize) < DEEDS_FRESH;
         let gone = if fresh { None } else { self.free_deeds.pop_front() };
         let number = match gone {
-            Some(number) => {
-                let rows = [Intent::key, Waiting::key, SetRow::key, PaidRow::key];
-                rows.into_iter().for_each(|key| self.store.delete(key(number)));
-                number
-            }
+            Some(number) => number,
             None if self.meta.deeds as usize >= DEEDS_MAX => return Err(Error::Full("too many agreements")),
             None => {
                 self.meta.deeds += 1;
@@ -407,12 +365,25 @@ impl<E: Storage + Clock + Metrics + Spawner> Books<E> {
                 self.meta.deeds - 1
             }
         };
+        // A fresh number may have rows, too: of a backup that was brought back in part.
+        let rows = [Intent::key, Waiting::key, SetRow::key, PaidRow::key];
+        rows.into_iter().for_each(|key| self.store.delete(key(number)));
+        self.identities.remove(&number);
         self.put_deed(number, row);
         Ok(number)
     }
 
+    /// Whether the number stands for that agreement, or for the asking that led to it: who comes late for
+    /// one that is gone is not heard.
+    fn stands_for(&self, number: u32, it: &AgreementId) -> bool {
+        self.identities.get(&number).is_none_or(|now| now == it || *now == AgreementId { opened: 0, ..*it })
+    }
+
     /// An agreement's row. The number of one that is gone is given away again.
     pub fn put_deed(&mut self, number: u32, row: &DeedRow) {
+        if !self.stands_for(number, &row.agreement) {
+            return;
+        }
         if Stage::of(row) == Stage::Gone && !self.free_deeds.contains(&number) {
             self.free_deeds.push_back(number);
         }
@@ -430,12 +401,16 @@ impl<E: Storage + Clock + Metrics + Spawner> Books<E> {
 
     /// What is about to be asked of a provider.
     pub fn intend(&mut self, deed: u32, intent: &Intent) {
-        self.store.put(Intent::key(deed), intent);
+        if self.stands_for(deed, &intent.claim.agreement) {
+            self.store.put(Intent::key(deed), intent);
+        }
     }
 
     /// The provider refused it for good.
-    pub fn withdraw(&mut self, deed: u32) {
-        self.store.delete(Intent::key(deed));
+    pub fn withdraw(&mut self, deed: u32, agreement: &AgreementId) {
+        if self.stands_for(deed, agreement) {
+            self.store.delete(Intent::key(deed));
+        }
     }
 
     /// Both signed. Returns what came in and belongs to no segment any more.

@@ -19,13 +19,15 @@
 //! Memory: about 100 bytes and the name per file, 30 bytes per row, the page cache of 8 MiB.
 
 mod books;
+mod loaded;
 pub mod row;
 mod snapshot;
 mod store;
 #[cfg(test)]
 mod tests;
 
-pub use books::{Agreed, Books, Entry, Loaded, LoadedDeed};
+pub use books::{Agreed, Books};
+pub use loaded::{Entry, Loaded, LoadedDeed};
 pub use snapshot::{Held, backup, restore};
 pub use store::{Error, partitions};
 
@@ -56,14 +58,15 @@ enum Message {
     Place(FileId, u32, SegmentRow, Reply<()>),
     Finish(u32, FileRow, Reply<Finished>),
     Remove(Named, Reply<Option<(File, u32, JobRow)>>),
-    Jobs(usize, Reply<Vec<(u32, JobRow)>>),
+    Jobs(u32, usize, Reply<Vec<(u32, JobRow)>>),
+    Job(u32, Reply<Option<JobRow>>),
     JobDone(u32, JobRow, Reply<()>),
     ForgetSegment(FileId, u32, Reply<()>),
     AddDeed(DeedRow, Reply<Option<u32>>),
     PutDeed(u32, DeedRow, Reply<()>),
     PutPaid(u32, AgreementId, PaidRow, Reply<()>),
     Intend(u32, Intent, Reply<()>),
-    Withdraw(u32, Reply<()>),
+    Withdraw(u32, AgreementId, Reply<()>),
     Agreed(Agreed, Reply<Vec<Added>>),
     Drop(u32, Vec<Added>, Reply<()>),
     Erase(u32, Vec<Added>, Reply<()>),
@@ -152,7 +155,8 @@ where
             let removed = books.remove(&name).await?;
             later(answers, reply, removed);
         }
-        M::Jobs(most, reply) => drop(reply.send(books.jobs(most).await?)),
+        M::Jobs(from, most, reply) => drop(reply.send(books.jobs(from, most).await?)),
+        M::Job(number, reply) => drop(reply.send(books.job(number).await?)),
         M::JobDone(number, job, reply) => later(answers, reply, books.job_done(number, &job)),
         M::ForgetSegment(file, segment, reply) => {
             later(answers, reply, books.forget_segment(&file, segment));
@@ -175,7 +179,7 @@ where
         M::PutDeed(number, row, reply) => later(answers, reply, books.put_deed(number, &row)),
         M::PutPaid(number, of, row, reply) => later(answers, reply, books.put_paid(number, &of, &row)),
         M::Intend(deed, intent, reply) => later(answers, reply, books.intend(deed, &intent)),
-        M::Withdraw(deed, reply) => later(answers, reply, books.withdraw(deed)),
+        M::Withdraw(deed, of, reply) => later(answers, reply, books.withdraw(deed, &of)),
         M::Agreed(agreed, reply) => {
             let orphans = books.agreed(&agreed).await?;
             later(answers, reply, orphans);
@@ -239,8 +243,10 @@ asks! {
     finish(job: u32, row: FileRow) -> Finished = Finish;
     /// Forgets a name; returns the job that clears its segments away.
     remove(name: impl Into<Named>) -> Option<(File, u32, JobRow)> = Remove;
-    /// Jobs, at most `most`.
-    jobs(most: usize) -> Vec<(u32, JobRow)> = Jobs;
+    /// Jobs with the number `from` or a higher one, lowest first, at most `most`.
+    jobs(from: u32, most: usize) -> Vec<(u32, JobRow)> = Jobs;
+    /// The job with that number.
+    job(number: u32) -> Option<JobRow> = Job;
     /// None of the job's segments has a row any more.
     job_done(number: u32, job: JobRow) -> () = JobDone;
     /// Forgets a segment that nobody holds.
@@ -254,7 +260,7 @@ asks! {
     /// What is about to be asked of a provider.
     intend(deed: u32, intent: Intent) -> () = Intend;
     /// The provider refused the intent for good.
-    withdraw(deed: u32) -> () = Withdraw;
+    withdraw(deed: u32, agreement: AgreementId) -> () = Withdraw;
     /// Both signed; returns what was added and has no place any more.
     agreed(agreed: Agreed) -> Vec<Added> = Agreed;
     /// These holdings are lost or no longer wanted.

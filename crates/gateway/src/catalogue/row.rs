@@ -34,6 +34,11 @@ macro_rules! rows {
     };
 }
 
+/// Where it is noted that a restore is under way.
+pub(super) fn restoring() -> Key {
+    place(10, &[])
+}
+
 rows! {
     0 Meta () [];
     1 FileRow (number: u32) [number.to_be_bytes()];

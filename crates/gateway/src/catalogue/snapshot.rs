@@ -14,7 +14,10 @@
 //!    data moves to a new agreement, under which it is read as soon as there is one.
 
 use super::{
-    row::{DeedRow, FaultRow, FileRow, Intent, JobRow, Key, Meta, PaidRow, SegmentRow, SetRow, Waiting},
+    row::{
+        DeedRow, FaultRow, FileRow, Intent, JobRow, Key, Meta, PaidRow, SegmentRow, SetRow, Waiting,
+        restoring,
+    },
     store::{Error, Store},
 };
 use crate::{
@@ -229,8 +232,10 @@ where
     reader.bytes(MAGIC.len())?;
     let mut held = Held::default();
     let (files, deeds) = (FileRow::key(0)[0], DeedRow::key(0)[0]);
-    // The row that says how far all others go is written last: a restore that is cut leaves an empty
-    // catalogue, and can be begun again.
+    // The row that says how far all others go is written last: a restore that is cut leaves a catalogue
+    // that does not open, and can be begun again.
+    store.put_raw(restoring(), vec![1]);
+    store.commit().await?;
     let mut last = Vec::new();
     while let Some((key, value)) = reader.row(held.rows)? {
         held.rows += 1;
@@ -250,6 +255,7 @@ where
         }
     }
     last.into_iter().for_each(|(key, value)| store.put_raw(key, value));
+    store.delete(restoring());
     store.commit().await?;
     Ok(held)
 }

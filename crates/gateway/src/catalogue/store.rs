@@ -50,6 +50,9 @@ pub enum Error {
          its `storage` directory aside, then restore"
     )]
     NotEmpty,
+    /// A restore was cut.
+    #[error("a restore into this catalogue did not end; run `posync gateway restore FILE` again, then start")]
+    Restoring,
     /// A bound is reached.
     #[error("the catalogue is full: {0}")]
     Full(&'static str),

@@ -230,6 +230,7 @@ fn a_row_that_does_not_decode_costs_what_it_described_and_no_more() {
             let (catalogue, loaded, handle) = started.unwrap_or_else(|error| panic!("{what}: {error}"));
             assert_eq!(loaded.master, [9; 32], "{what}: the secret of all files is there");
             assert_eq!((loaded.deeds.len(), loaded.aside.len()), (agreements, aside), "{what}");
+            assert_eq!(loaded.hides_shards(), ["a file", "a segment"].contains(&what), "{what}");
             assert_eq!(catalogue.list(vec![]).await.expect("runs").len(), files, "{what}");
             catalogue.faults().await.expect("runs");
             let others = (0..10).filter(|file| *file != 4);
@@ -288,6 +289,12 @@ fn a_damaged_page_is_told_from_a_full_disk_and_the_way_out_works() {
         }
         let changed = restore(context.child("cut"), "test", || Ok(&backup[..backup.len() - 1])).await;
         assert!(matches!(changed, Err(Error::Backup(_))), "{changed:?}");
+        let mut store = store::Store::open(context.child("half"), "test").await.expect("opens");
+        store.put_raw(restoring(), vec![1]);
+        store.commit().await.expect("works");
+        drop(store);
+        let half = start(context.child("begun"), "test", [7; 32]).await.map(drop);
+        assert!(matches!(half, Err(Error::Restoring)), "what is half there does not start: {half:?}");
         let held = restore(context.child("restore"), "test", || Ok(&backup[..])).await.expect("it is whole");
         assert_eq!((held.files, held.agreements), (10, 3));
         let (catalogue, loaded, _handle) =
@@ -297,6 +304,26 @@ fn a_damaged_page_is_told_from_a_full_disk_and_the_way_out_works() {
         assert_eq!(loaded.deeds.iter().map(|deed| deed.entries.len()).sum::<usize>(), 10);
         let expected: Vec<String> = (0..10).map(|file| format!("file {file}")).collect();
         assert_eq!(names(&catalogue.list(vec![]).await.expect("runs")), expected);
+    });
+}
+
+#[test]
+fn a_new_agreement_begins_with_nothing_whatever_lies_under_its_number() {
+    Runner::default().start(|context| async move {
+        // What a restore that was cut leaves: rows of agreements, and no row that counts them.
+        let mut store = store::Store::open(context.child("cut"), "test").await.expect("opens");
+        store.put(PaidRow::key(0), &PaidRow { egress: 5 });
+        store.put(SetRow::key(0), &SetRow { version: 3, sequence: 30 });
+        let claim = agreed(0, 3, vec![], vec![]).claim;
+        store.put(Waiting::key(0), &Waiting { claim: Some(claim) });
+        store.commit().await.expect("works");
+        drop(store);
+        let (catalogue, _, handle) = start(context.child("work"), "test", [9; 32]).await.expect("opens");
+        assert_eq!(catalogue.add_deed(deed_row(0, 1)).await.expect("runs"), Some(0));
+        drop(catalogue);
+        handle.await.expect("ends").expect("no disk error");
+        let (_, loaded, _) = start(context.child("again"), "test", [9; 32]).await.expect("opens");
+        assert_eq!(loaded.deeds, [LoadedDeed::fresh(0, deed_row(0, 1))]);
     });
 }
 
@@ -317,10 +344,20 @@ fn numbers_of_agreements_that_are_gone_are_used_again_and_never_run_out() {
         let number = catalogue.add_deed(deed_row(7, 1)).await.expect("runs").expect("a number");
         catalogue.put_paid(number, agreement(8), PaidRow { egress: 5 }).await.expect("runs");
         catalogue.put_paid(number, agreement(7), PaidRow { egress: 3 }).await.expect("runs");
+        let intent = |deed: u32, version| {
+            let claim = agreed(deed, version, vec![], vec![]).claim.claim;
+            let (adds, removes) = (Bounded::new(vec![]), Bounded::new(vec![]));
+            Intent { claim, adds: adds.expect("none"), removes: removes.expect("none") }
+        };
+        catalogue.intend(number, intent(7, 1)).await.expect("runs");
+        catalogue.intend(number, intent(8, 2)).await.expect("runs");
+        catalogue.withdraw(number, agreement(8)).await.expect("runs");
+        catalogue.put_deed(number, deed_row(8, 4)).await.expect("runs");
         drop(catalogue);
         _handle.await.expect("ends").expect("no disk error");
         let (_, loaded, _) = start(context.child("again"), "test", [9; 32]).await.expect("opens");
         let deed = loaded.deeds.iter().find(|deed| deed.number == number).expect("it is open");
         assert_eq!((deed.paid.egress, loaded.deeds[0].row.stage), (3, 0));
+        assert_eq!((&deed.row, &deed.intent), (&deed_row(7, 1), &Some(intent(7, 1))));
     });
 }

@@ -386,7 +386,7 @@ impl Deed {
                 if matches!(error, Error::Refused(_, Refusal::Claim, _)) {
                     self.refusals.fetch_add(1, Ordering::AcqRel);
                 }
-                self.common.catalogue.withdraw(self.number).await?;
+                self.common.catalogue.withdraw(self.number, self.agreement).await?;
                 let refused = self.with_state(State::refuse);
                 refused.iter().for_each(|added| self.answer(&added.name, false));
                 let pause = if self.disagrees() { DISAGREE_PAUSE } else { SIGN_PAUSE };

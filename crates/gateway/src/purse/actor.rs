@@ -72,6 +72,8 @@ pub struct Purse {
     pub alerts: Alerts,
     /// Rows of the catalogue that do not decode.
     pub aside: Vec<String>,
+    /// Agreements under which such rows may describe shards: none of them is closed or forgotten.
+    pub kept: BTreeSet<u32>,
     /// Nothing is wanted any more: what is open is closed in its time.
     pub retired: AtomicBool,
     /// Providers with whom an agreement is needed, beside those that the policy wants.
@@ -278,7 +280,8 @@ impl Purse {
             };
             self.step(of, step, &posted).await?;
         }
-        let now = alerts(&seen.ending, &self.aside);
+        let kept = rows.iter().filter(|standing| self.kept.contains(&standing.number));
+        let now = alerts(&seen.ending, &self.aside, kept.map(|standing| standing.row.end_epoch).min());
         self.alerts.watch(&mut seen.watch, &self.account.to_string(), Some(self.height()), now);
         let away = &seen.away;
         renew::drain(&self.core, &standings, away, &self.moving, self.epoch(), &self.parameters);
@@ -305,6 +308,7 @@ impl Purse {
         let around = Around {
             successor: holds && old && successor(),
             idle: !awaited && self.policy.is_idle(standing, &mine, epoch, &self.parameters),
+            kept: self.kept.contains(&standing.number),
             egress_price: posted.prices[EGRESS].price,
         };
         let is_kept = matches!(Stage::of(&standing.row), Stage::Open | Stage::Draining) && standing.live;

@@ -4,8 +4,9 @@ use posync_alert::{Alert, Kind};
 use std::collections::BTreeMap;
 
 /// The alerts that hold: `ending` are agreements with data that are near their end without a successor,
-/// with the epochs that are left, `aside` the rows that do not decode.
-pub(super) fn alerts(ending: &BTreeMap<u32, u64>, aside: &[String]) -> Vec<Alert> {
+/// with the epochs that are left, `aside` the rows that do not decode, `ends` the first epoch in which an
+/// agreement ends under which they may describe shards.
+pub(super) fn alerts(ending: &BTreeMap<u32, u64>, aside: &[String], ends: Option<u64>) -> Vec<Alert> {
     let mut alerts = Vec::new();
     if let Some(left) = ending.values().min() {
         alerts.push(Alert {
@@ -23,7 +24,7 @@ pub(super) fn alerts(ending: &BTreeMap<u32, u64>, aside: &[String]) -> Vec<Alert
                 "all else goes on; take a backup, and restore an older one with `posync gateway restore` if \
                    files are missing"
                     .into(),
-            due: None,
+            due: ends,
         });
     }
     alerts
@@ -37,16 +38,16 @@ mod tests {
     fn what_may_be_lost_is_told_before_it_is() {
         let kinds = |ending: &[(u32, u64)], aside: &[&str]| {
             let aside: Vec<String> = aside.iter().map(ToString::to_string).collect();
-            let all = alerts(&ending.iter().copied().collect(), &aside);
-            all.into_iter().map(|alert| (alert.kind, alert.what)).collect::<Vec<_>>()
+            let all = alerts(&ending.iter().copied().collect(), &aside, Some(77));
+            all.into_iter().map(|alert| (alert.kind, alert.what, alert.due)).collect::<Vec<_>>()
         };
         assert_eq!(kinds(&[], &[]), []);
         let told = kinds(&[(3, 90), (7, 12)], &["file 4"]);
         assert_eq!(
-            told.iter().map(|(kind, _)| *kind).collect::<Vec<_>>(),
+            told.iter().map(|(kind, ..)| *kind).collect::<Vec<_>>(),
             [Kind::AgreementEnds, Kind::RowsSetAside]
         );
         assert!(told[0].1.contains("2 agreements") && told[0].1.contains("12 epochs"), "{told:?}");
-        assert!(told[1].1.contains("file 4"), "{told:?}");
+        assert!(told[1].1.contains("file 4") && told[1].2 == Some(77), "{told:?}");
     }
 }

@@ -49,6 +49,12 @@ pub struct Asked {
     floor: u64,
 }
 
+/// Whether a final receipt says that what was asked for will never be there. A taken slot does not: after
+/// a restart the opening is asked for a second time, and the first may have taken it.
+fn never_opened(code: Code) -> bool {
+    !matches!(code, Code::Done | Code::SlotTaken)
+}
+
 impl Purse {
     /// Opens agreements with a provider at once, each from its number to its first shard. Whether one is
     /// open.
@@ -120,14 +126,14 @@ impl Purse {
             storage_reserve_max: most.reserve,
         };
         let code = self.ledger.ask(Body::Open(open)).await;
-        if let Ok(Some(found)) = self.opened(number, &row).await {
-            return self.take_up(number, row, &found).await.map(|()| true);
+        let opened = self.opened(number, &row).await;
+        if let Ok(Some(found)) = &opened {
+            return self.take_up(number, row, found).await.map(|()| true);
         }
         let provider = row.agreement.provider;
         if let Ok((code, is_final)) = &code {
             tracing::warn!(%provider, ?code, "an agreement was not opened: {}", code.explain());
-            // Its receipt says that it will never be there.
-            if *is_final && *code != Code::Done {
+            if opened.is_ok() && *is_final && never_opened(*code) {
                 return self.give_up(number, row).await.map(|()| false);
             }
         }
@@ -241,5 +247,17 @@ impl Purse {
             }
             drop(busy);
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_slot_that_is_taken_may_be_taken_by_us() {
+        assert!(!never_opened(Code::SlotTaken) && !never_opened(Code::Done));
+        let others = Code::ALL.iter().filter(|code| !matches!(code, Code::SlotTaken | Code::Done));
+        assert!(others.copied().all(never_opened));
     }
 }

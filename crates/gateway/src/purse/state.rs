@@ -154,6 +154,9 @@ pub struct Around {
     pub successor: bool,
     /// It can be closed ([`Policy::is_idle`]).
     pub idle: bool,
+    /// A row that does not decode may describe shards under it: that nothing is known to be held proves
+    /// nothing.
+    pub kept: bool,
     /// The egress price that is posted.
     pub egress_price: u64,
 }
@@ -164,14 +167,18 @@ pub fn next(standing: &Standing, epoch: u64, around: Around, policy: &Policy, p:
     let over = epoch >= row.end_epoch.saturating_add(p.redemption_epochs);
     match Stage::of(row) {
         Stage::Gone => Step::Nothing,
+        _ if over && !standing.live && around.kept => Step::Nothing,
         _ if over && !standing.live => Step::Forget,
         // What is in force moves to others, also when its own term is over.
         Stage::Closing if over => Step::Drain,
         Stage::Draining if over => Step::Nothing,
         Stage::Opening | Stage::Closing => Step::Nothing,
-        Stage::Draining if standing.empty => Step::Close,
+        Stage::Draining if standing.empty && !around.kept => Step::Close,
+        Stage::Draining if standing.empty => Step::Nothing,
         // The move comes first: it must not wait for money that the ledger may never take.
-        Stage::Open if around.idle || around.successor && is_old(row, epoch, p) => Step::Drain,
+        Stage::Open if around.idle && !around.kept || around.successor && is_old(row, epoch, p) => {
+            Step::Drain
+        }
         _ => more(standing, around.egress_price, policy).map_or(Step::Nothing, Step::TopUp),
     }
 }
@@ -219,9 +226,10 @@ mod tests {
         let policy = Policy::of(&P);
         let open = || standing(Stage::Open, 720);
         let full = || Standing { load: 1 << 21, empty: false, ..open() };
-        let around = Around { successor: false, idle: false, egress_price: POSTED };
+        let around = Around { successor: false, idle: false, kept: false, egress_price: POSTED };
         let successor = Around { successor: true, ..around };
         let idle = Around { idle: true, ..around };
+        let kept = Around { kept: true, ..around };
         let dropped = |stage| Standing { load: 9, empty: false, ..standing(stage, 720) };
         let live = |stage| Standing { live: true, ..dropped(stage) };
         let rows = [
@@ -246,6 +254,11 @@ mod tests {
             ("ended with data", live(Stage::Draining), 900, around, Step::Nothing),
             ("closed with data", live(Stage::Closing), 722, around, Step::Drain),
             ("ended with what is dropped", dropped(Stage::Draining), 722, around, Step::Forget),
+            ("a row is set aside, idle", open(), 0, Around { kept: true, ..idle }, Step::Nothing),
+            ("a row is set aside, drained", standing(Stage::Draining, 720), 0, kept, Step::Nothing),
+            ("a row is set aside, ended", standing(Stage::Draining, 720), 900, kept, Step::Nothing),
+            ("a row is set aside, closed", standing(Stage::Closing, 720), 900, kept, Step::Nothing),
+            ("a row is set aside, old", full(), 540, Around { kept: true, ..successor }, Step::Drain),
             ("gone", standing(Stage::Gone, 720), 900, around, Step::Nothing),
         ];
         for (what, standing, epoch, around, expected) in rows {
@@ -263,7 +276,7 @@ mod tests {
         let used = |mib: u64| Standing { egress: mib << 20, ..standing(Stage::Open, 720) };
         // The whole quota costs 65.536 SYNC, 28 are locked: 28,000 MiB.
         let step = |mib, egress_price| {
-            let around = Around { successor: false, idle: false, egress_price };
+            let around = Around { successor: false, idle: false, kept: false, egress_price };
             next(&used(mib), 0, around, &policy, &P)
         };
         let rest = Amount::sync(65_536).grains() / 1_000 - Amount::sync(28).grains();
@@ -275,7 +288,7 @@ mod tests {
         assert!(matches!(step(21_000, dearer), Step::TopUp(_)), "before there is none left");
         let mut whole = used(21_000);
         whole.row.voucher_reserve = Amount::sync(66);
-        let around = Around { successor: false, idle: false, egress_price: POSTED };
+        let around = Around { successor: false, idle: false, kept: false, egress_price: POSTED };
         assert_eq!(next(&whole, 0, around, &policy, &P), Step::Nothing, "all of the quota is covered");
     }
 
@@ -288,7 +301,7 @@ mod tests {
         let dear = policy.price_max[posync_protocol::record::EGRESS] + 1;
         let old =
             Standing { egress: 28_000 << 20, load: 1 << 20, empty: false, ..standing(Stage::Open, 720) };
-        let around = Around { successor: true, idle: false, egress_price: dear };
+        let around = Around { successor: true, idle: false, kept: false, egress_price: dear };
         for epoch in 540..720 {
             assert_eq!(next(&old, epoch, around, &policy, &P), Step::Drain, "epoch {epoch}");
         }

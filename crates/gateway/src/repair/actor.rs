@@ -4,10 +4,11 @@ use super::{
     Notice, examine,
     rebuild::rebuild,
     state::{FoundBy, Rebuilt, State, Task},
+    suspects,
 };
 use crate::{
     catalogue::{Stopped, row::FaultRow},
-    coding::{DATA, FileId, SHARDS},
+    coding::FileId,
     core::Core,
     deed::Deed,
     limits::REPAIRS_AT_ONCE,
@@ -213,7 +214,7 @@ impl Actor {
     }
 }
 
-/// Those of the entries without which their segments still have enough holders. The others stay:
+/// Those of the entries without which enough holders of their segments answer. The others stay:
 /// whatever else answers, they may be the last that is to be had.
 async fn spared(core: &Core, deed: &Deed, sequences: Vec<u64>) -> Result<Vec<u64>, Stopped> {
     let live = deed.with_state(|state| state.live());
@@ -221,12 +222,17 @@ async fn spared(core: &Core, deed: &Deed, sequences: Vec<u64>) -> Result<Vec<u64
     let mut spared = Vec::new();
     for entry in live.into_iter().filter(|entry| wanted.contains(&entry.sequence)) {
         let row = core.common.catalogue.segment(entry.file, entry.segment).await?;
-        let held = row.map_or(SHARDS, |row| SHARDS - row.open_positions().count());
-        if held > DATA {
+        let suffices = row.is_none_or(|row| {
+            let position = usize::from(entry.position);
+            let is_it =
+                row.holder(position).is_some_and(|h| (h.deed, h.sequence) == (deed.number, entry.sequence));
+            suspects::suffice(&examine::places(core, &row), is_it.then_some(position))
+        });
+        if suffices {
             spared.push(entry.sequence);
         } else {
             tracing::error!(provider = %deed.provider(), segment = entry.segment,
-                "a shard is damaged and too few others are held; it is kept until its provider is well");
+                "a shard is damaged and too few others can be had; it is kept until they answer or its provider is well");
         }
     }
     Ok(spared)

@@ -52,6 +52,13 @@ pub enum Place {
     Silent(Duration),
 }
 
+/// Whether a segment is still to be had when the holder of `without` is given up: enough others are free of
+/// suspicion. Silent ones count for nothing here: they may never answer again.
+pub fn suffice(places: &[Place; SHARDS], without: Option<usize>) -> bool {
+    let others = (0..SHARDS).filter(|position| Some(*position) != without);
+    others.filter(|position| places[*position] == Place::Live).count() >= DATA
+}
+
 impl Grace {
     /// The grace periods of a network.
     pub fn of(p: &Parameters) -> Self {
@@ -153,6 +160,26 @@ mod tests {
         ] {
             assert_eq!(grace.overdue(&places(&silent, open)), overdue, "{what}");
         }
+    }
+
+    #[test]
+    fn silent_holders_are_no_reason_to_give_up_a_damaged_shard() {
+        let silent = Silent(Duration::ZERO);
+        for (what, places, suffices) in [
+            ("all others answer", [Live; SHARDS], true),
+            ("four others answer", [Live, Live, Live, Live, Live, silent, silent, Open], true),
+            ("three others answer", [Live, Live, Live, Live, silent, silent, silent, silent], false),
+            (
+                "four others answer and it does not",
+                [silent, Live, Live, Live, Live, silent, Open, Open],
+                true,
+            ),
+            ("nobody else answers", [Live, silent, silent, silent, silent, silent, silent, silent], false),
+        ] {
+            assert_eq!(suffice(&places, Some(0)), suffices, "{what}");
+        }
+        let others = [Live, Live, Live, Live, Open, Open, Open, Open];
+        assert!(suffice(&others, None), "a second holder is none of the four");
     }
 
     #[test]

@@ -62,7 +62,8 @@ impl Years {
             let successor =
                 old && self.holds(&it.row.agreement.provider) && self.successor(at, epoch, false).is_some();
             let away = it.live && old && !successor && is_late_in_term(&it.row, epoch, &P);
-            let around = Around { successor, idle: false, egress_price: posted.prices[EGRESS].price };
+            let around =
+                Around { successor, idle: false, kept: false, egress_price: posted.prices[EGRESS].price };
             match next(&it, epoch, around, &policy, &P) {
                 Step::Drain => self.all[at].row.stage = Stage::Draining as u8,
                 Step::Nothing | Step::TopUp(_) if away && open => {
