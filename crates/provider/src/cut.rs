@@ -24,11 +24,11 @@ use std::{
 /// Operations left until the cut, and whether the volume is full, shared by a context and everything
 /// opened through it.
 #[derive(Clone, Default)]
-pub(crate) struct Fuse(Arc<AtomicI64>, Arc<AtomicBool>);
+pub(crate) struct Fuse(Arc<AtomicI64>, Arc<AtomicBool>, Arc<AtomicI64>);
 
 impl Fuse {
     pub(crate) fn after(operations: i64) -> Self {
-        Self(Arc::new(AtomicI64::new(operations)), Arc::default())
+        Self(Arc::new(AtomicI64::new(operations)), Arc::default(), Arc::default())
     }
 
     /// Operations left; below zero when it has blown.
@@ -39,6 +39,22 @@ impl Fuse {
     /// From now on every write says that no space is left on the device, or none does.
     pub(crate) fn set_full(&self, full: bool) {
         self.1.store(full, Ordering::SeqCst);
+    }
+
+    /// The n-th opening or reading of a segment file fails once.
+    pub(crate) fn fail_segments(&self, nth: i64) {
+        self.2.store(nth, Ordering::SeqCst);
+    }
+
+    /// Whether the failure that was asked for is still to come.
+    pub(crate) fn is_segment_failure_due(&self) -> bool {
+        self.2.load(Ordering::SeqCst) > 0
+    }
+
+    fn segment(&self, is_segment: bool) -> Result<(), Error> {
+        self.burn()?;
+        let fails = is_segment && self.2.fetch_sub(1, Ordering::SeqCst) == 1;
+        if fails { Err(std::io::Error::from_raw_os_error(5).into()) } else { Ok(()) }
     }
 
     fn write(&self) -> Result<(), Error> {
@@ -143,9 +159,10 @@ impl<E: Storage> Storage for Cut<E> {
         name: &[u8],
         versions: RangeInclusive<BlobVersion>,
     ) -> Result<(Self::Blob, u64, BlobVersion), Error> {
-        self.fuse.burn()?;
+        let is_segment = partition.ends_with("-segments");
+        self.fuse.segment(is_segment)?;
         let (inner, size, version) = self.inner.open_versioned(partition, name, versions).await?;
-        Ok((CutBlob { inner, fuse: self.fuse.clone() }, size, version))
+        Ok((CutBlob { inner, fuse: self.fuse.clone(), is_segment }, size, version))
     }
     async fn remove(&self, partition: &str, name: Option<&[u8]>) -> Result<(), Error> {
         self.fuse.burn()?;
@@ -161,6 +178,7 @@ impl<E: Storage> Storage for Cut<E> {
 pub(crate) struct CutBlob<B> {
     inner: B,
     fuse: Fuse,
+    is_segment: bool,
 }
 
 impl<B: Blob> Blob for CutBlob<B> {
@@ -171,11 +189,11 @@ impl<B: Blob> Blob for CutBlob<B> {
         bufs: impl Into<IoBufsMut> + Send,
         options: ReadOptions,
     ) -> Result<IoBufsMut, Error> {
-        self.fuse.burn()?;
+        self.fuse.segment(self.is_segment)?;
         self.inner.read_at_buf(offset, len, bufs, options).await
     }
     async fn read_at(&self, offset: u64, len: usize, options: ReadOptions) -> Result<IoBufsMut, Error> {
-        self.fuse.burn()?;
+        self.fuse.segment(self.is_segment)?;
         self.inner.read_at(offset, len, options).await
     }
     async fn write_at(

@@ -1,7 +1,7 @@
 //! F11: a disk that fails in parts costs a shard, and a full one costs new shards alone.
 
 use super::*;
-use crate::cut::{Cut, Fuse};
+use crate::cut::{CUTS, Cut, Fuse, power_cut};
 use commonware_runtime::{Runner as _, Supervisor as _, deterministic, tokio};
 use posync_protocol::Account;
 use std::path::Path;
@@ -106,10 +106,11 @@ fn a_bad_head_and_a_lost_index_cost_one_shard_and_shorten_no_file() {
     let before = std::fs::metadata(&hit.path).expect("there").len();
     std::fs::remove_dir_all(path.join("t-index")).expect("there");
     on_disk(directory.path(), |context| async move {
-        let (store, _writer) = Store::open(context.child("store"), config()).await.expect("opens");
+        let (store, writer) = Store::open(context.child("store"), config()).await.expect("opens");
         assert_eq!(missing(&store, &all).await, [3], "the others are all there");
         store.put(agreement(), all[3].0, all[3].1.clone()).await.expect("fits");
         store.close().await.expect("open");
+        writer.await.expect("ends").expect("cleanly");
         drop(store);
         let (store, _writer) = Store::open(context.child("again"), config()).await.expect("opens");
         assert_eq!(missing(&store, &all).await, [0; 0]);
@@ -195,4 +196,42 @@ fn a_full_volume_refuses_puts_goes_on_reading_and_takes_them_again_when_there_is
         assert_eq!(store.totals().shards, 80);
         assert_eq!(missing(&store, &before).await, [0; 0]);
     });
+}
+
+/// Puts that are durable, of which the index notes nothing behind the last rotation.
+async fn unlogged(context: Cut<deterministic::Context>) -> Vec<(Hash, Bytes)> {
+    let (store, _writer) = Store::open(context, config()).await.expect("opens");
+    fill(&store, 0..10).await
+}
+
+#[test]
+fn no_opening_and_no_read_that_fails_once_at_a_start_costs_an_acknowledged_shard() {
+    let (mut nth, mut ended) = (0, false);
+    while !ended {
+        nth += 1;
+        power_cut(1_000_000, CUTS[0], unlogged, |context, mut all| {
+            let ended = &mut ended;
+            async move {
+                let fuse = Fuse::after(1_000_000);
+                fuse.fail_segments(nth);
+                let (store, writer) = Store::open(Cut::new(context.child("fails"), fuse.clone()), config())
+                    .await
+                    .expect("opens");
+                *ended = fuse.is_segment_failure_due();
+                fuse.fail_segments(0);
+                all.extend(fill(&store, 100..120).await);
+                for (name, _) in &all[10..20] {
+                    store.unlink(agreement(), &[*name]).await.expect("open");
+                }
+                all.drain(10..20);
+                store.close().await.expect("open");
+                writer.await.expect("ends").expect("cleanly");
+                drop(store);
+                let (store, _writer) = Store::open(context.child("again"), config()).await.expect("opens");
+                assert_eq!(missing(&store, &all).await, [0; 0], "failure {nth}");
+                assert!(all.iter().all(|(name, _)| store.holds(&agreement(), name)), "failure {nth}");
+            }
+        });
+    }
+    assert!(nth > 5, "openings and reads must have failed: {nth}");
 }

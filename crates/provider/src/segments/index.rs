@@ -46,7 +46,7 @@ pub(super) struct Entry {
 /// A segment file.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Segment {
-    /// Bytes written.
+    /// Bytes written; of a file that could not be read in parts, those before them.
     pub end: u64,
     /// Bytes that entries still point at.
     pub live: u64,
@@ -260,13 +260,21 @@ impl Index {
 
     /// Bytes that nothing points at.
     pub(super) fn dead_bytes(&self) -> u64 {
-        self.segments.values().map(|file| file.end - file.live).sum()
+        self.segments.values().map(|file| file.end.saturating_sub(file.live)).sum()
     }
 
     /// The file but `active` with the most dead bytes, of those that nothing or more than `stuck` lies
-    /// in: what cannot be read cannot be moved.
-    pub(super) fn emptiest(&self, active: u32, stuck: &BTreeSet<Hash>) -> Option<u32> {
-        let sealed = self.segments.iter().filter(|(number, file)| **number != active && file.end > file.live);
+    /// in: what cannot be read cannot be moved. None of `unread`.
+    pub(super) fn emptiest(
+        &self,
+        active: u32,
+        stuck: &BTreeSet<Hash>,
+        unread: &BTreeSet<u32>,
+    ) -> Option<u32> {
+        let sealed = self
+            .segments
+            .iter()
+            .filter(|(number, file)| **number != active && file.end > file.live && !unread.contains(number));
         let mut sealed: Vec<(u64, u32)> =
             sealed.map(|(number, file)| (file.end - file.live, *number)).collect();
         sealed.sort_unstable_by(|a, b| b.cmp(a));

@@ -105,6 +105,15 @@ impl<E: Context> Log<E> {
         self.settle(done)
     }
 
+    /// Notes where a shard lies and holders of it, whatever its file's end is; durable after
+    /// [`Self::sync`].
+    pub(super) async fn entry(&mut self, shard: &Hash, entry: &Entry) -> Result<(), StoreError> {
+        let entries = Bounded::new(vec![kept(shard, entry)]).ok_or(StoreError::Bound("entries"))?;
+        let Some(journal) = &mut self.journal else { return Ok(()) };
+        let done = journal.append(Record::Entries(entries)).await;
+        self.settle(done)
+    }
+
     /// Notes that a file is about to go.
     pub(super) async fn dropped(&mut self, segment: u32) -> Result<(), StoreError> {
         let Some(journal) = &mut self.journal else { return Ok(()) };

@@ -17,8 +17,9 @@
 //! 2. A shard's bytes are never overwritten. A file goes only when no shard points into it and
 //!    the journal that says so is durable.
 //! 3. Files never exceed `cap_bytes`: a put that does not fit after compaction is refused.
-//! 4. The torn end of the newest file is cut off at the last frame whose checksum and name hold; no
-//!    other file is ever made shorter.
+//! 4. The torn end of the newest file is cut off at the last frame whose checksum and name hold, if all
+//!    of it was read; no other file is ever made shorter. A file that a start could not open or read
+//!    whole is neither written nor removed until one could.
 //! 5. Bytes that cannot be read cost their shard, and a volume that takes nothing costs new shards
 //!    alone: a put is refused with [`StoreError::NoSpace`] until one goes through again.
 //!

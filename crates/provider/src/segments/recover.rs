@@ -6,13 +6,15 @@
 //!   a bad head --> the next head that is whole; behind it nothing is taken off a shard
 //! ```
 //!
-//! Only the torn end of the newest file is cut off. A sealed file is never made shorter: what looks bad
-//! today may be read tomorrow.
+//! Only the torn end of the newest file is cut off, and only when all of it was read. A sealed file is
+//! never made shorter: what looks bad today may be read tomorrow. A file of which something could not be
+//! read is written and removed no more, and the next start reads it again from there.
 
 use super::{
     StoreError,
     files::File,
     frame::{Frame, HEADER_BYTES, Kind, MAGIC},
+    index::{Entry, Place},
     store::{Writer, read},
 };
 use commonware_runtime::{Blob, Error as RuntimeError};
@@ -22,11 +24,20 @@ use std::collections::BTreeMap;
 /// Bytes in which the next head is looked for at once.
 const SEARCH_BYTES: usize = 64 << 10;
 
-/// A frame that was found whole, and whether it stands behind a bad head.
+/// What a walk through a file has passed.
+#[derive(Clone, Copy, Default)]
+struct Passed {
+    /// A bad head.
+    bad: bool,
+    /// Bytes that could not be read: nobody knows what lies there.
+    unread: bool,
+}
+
+/// A frame whose head was found whole, and what stands before it.
 struct Found {
     at: u64,
     frame: Frame,
-    behind: bool,
+    passed: Passed,
 }
 
 impl<E: Context> Writer<E> {
@@ -51,7 +62,10 @@ impl<E: Context> Writer<E> {
                 Err(error) => {
                     // It is there: what lies in it is not lost, and every read tries again.
                     tracing::error!(%error, segment = number, "a segment file cannot be opened now");
-                    self.shared.lock().present.insert(number);
+                    let mut state = self.shared.lock();
+                    state.present.insert(number);
+                    state.unread.insert(number);
+                    drop(state);
                     sizes.insert(number, u64::MAX);
                     continue;
                 }
@@ -60,11 +74,9 @@ impl<E: Context> Writer<E> {
             let is_old = newest.is_some_and(|newest| number < newest);
             match known {
                 None if is_old => self.adopt(number, &file).await?,
-                // A later file was begun after this one's frames were noted.
-                Some(_) if is_old => {}
                 known => {
                     let end = known.map_or(0, |file| file.end);
-                    self.recover(number, end, &file, last == Some(number)).await?;
+                    self.recover(number, end, &file, is_old, last == Some(number)).await?;
                 }
             }
             sizes.insert(number, file.size);
@@ -72,8 +84,17 @@ impl<E: Context> Writer<E> {
         }
         given_up.iter().for_each(|number| self.shared.lock().index.off_disk(*number));
         self.lose_missing(&sizes);
-        if !self.shared.lock().present.contains(&self.active) {
-            self.open_segment(newest.map_or(0, |newest| newest + 1)).await?;
+        let top = last.max(newest);
+        let is_usable = {
+            let state = self.shared.lock();
+            // The highest file alone may be written on, and only when all of it is known.
+            top == Some(self.active)
+                && state.present.contains(&self.active)
+                && !state.unread.contains(&self.active)
+        };
+        if !is_usable {
+            let number = top.map_or(Some(0), |top| top.checked_add(1));
+            self.open_segment(number.ok_or(StoreError::Bound("segment numbers"))?).await?;
         }
         Ok(())
     }
@@ -93,30 +114,35 @@ impl<E: Context> Writer<E> {
     }
 
     /// Takes whole frames that the index had not noted; of the newest file, cuts off what a crash left
-    /// behind them.
+    /// behind them. Of an old file, whose later ones were noted without it, nothing is taken off a shard.
     async fn recover(
         &mut self,
         number: u32,
         end: u64,
         file: &File<E::Blob>,
+        is_old: bool,
         is_newest: bool,
     ) -> Result<(), StoreError> {
         if file.size <= end {
             return Ok(());
         }
-        let (mut at, mut behind, mut valid) = (end, false, end);
-        while let Some(found) = next(file, at, &mut behind).await? {
+        let (mut at, mut passed, mut valid) = (end, Passed::default(), end);
+        while let Some(found) = next(file, at, &mut passed).await? {
             at = found.at + found.frame.size();
-            if is_whole(file, &found).await? {
+            if is_whole(file, &found, &mut passed).await? {
                 valid = at;
                 // A head behind a bad one may be part of what somebody stored.
-                if !(found.behind && found.frame.kind == Kind::Unlink) {
-                    self.shared.lock().index.apply(number, found.at, &found.frame);
-                    self.log.group(number, found.at, &[found.frame]).await?;
+                let keeps_all = is_old || found.passed.bad || found.passed.unread;
+                if !(keeps_all && found.frame.kind == Kind::Unlink) {
+                    self.take(number, &found, is_old).await?;
                 }
             }
         }
-        if behind && valid > end && !is_newest {
+        if passed.unread {
+            self.leave_unread(number, end);
+            return Ok(());
+        }
+        if passed.bad && valid > end && !is_newest {
             tracing::error!(segment = number, "a segment file is damaged; what was not hit is kept");
         }
         if valid < file.size && is_newest {
@@ -130,27 +156,61 @@ impl<E: Context> Writer<E> {
         Ok(())
     }
 
+    /// Takes a frame into the index. Behind bytes that were not read, the file's end stays before them. Of
+    /// an old file, a shard that lies elsewhere by now stays there.
+    async fn take(&mut self, number: u32, found: &Found, is_old: bool) -> Result<(), StoreError> {
+        let Frame { kind, agreement, shard, length } = found.frame;
+        let here = Place { segment: number, offset: found.at + HEADER_BYTES as u64, length };
+        let known = self.shared.lock().index.get(&shard).map(|entry| entry.place);
+        let place = if kind == Kind::Keep && !(is_old && known.is_some()) { Some(here) } else { known };
+        if found.passed.unread {
+            let Some(place) = place else { return Ok(()) };
+            let entry = Entry { place, holders: vec![agreement] };
+            self.log.entry(&shard, &entry).await?;
+            self.shared.lock().index.restore(shard, entry);
+            return Ok(());
+        }
+        let moves = kind == Kind::Keep && place != Some(here);
+        let frame = if moves { Frame { kind: Kind::Link, ..found.frame } } else { found.frame };
+        self.shared.lock().index.apply(number, found.at, &frame);
+        self.log.group(number, found.at, &[frame]).await
+    }
+
+    /// Notes that something in a file could not be read.
+    fn leave_unread(&self, number: u32, end: u64) {
+        tracing::error!(
+            segment = number,
+            "a segment file cannot be read in parts now; it stays as it is, and the next start reads it again"
+        );
+        let mut state = self.shared.lock();
+        state.index.note_segment(number, end);
+        state.unread.insert(number);
+    }
+
     /// Takes the shards of a file that the index does not know and that lie nowhere else: it may have been
     /// away, or a crash left it when everything had moved. Nothing goes because an index lacks it.
     async fn adopt(&mut self, number: u32, file: &File<E::Blob>) -> Result<(), StoreError> {
-        let (mut at, mut behind, mut shards) = (0, false, 0_usize);
-        while let Some(found) = next(file, at, &mut behind).await? {
-            let (start, frame) = (found.at, found.frame);
-            at = start + frame.size();
+        let (mut at, mut passed, mut shards) = (0, Passed::default(), 0_usize);
+        while let Some(found) = next(file, at, &mut passed).await? {
+            let frame = found.frame;
+            at = found.at + frame.size();
             let place = self.shared.lock().index.get(&frame.shard).map(|entry| entry.place);
             let here = place.is_some_and(|place| place.segment == number);
             let takes = match frame.kind {
-                Kind::Keep => place.is_none() && is_whole(file, &found).await?,
+                Kind::Keep => place.is_none() && is_whole(file, &found, &mut passed).await?,
                 Kind::Link => here,
                 Kind::Unlink => false,
             };
             if takes {
                 shards += usize::from(frame.kind == Kind::Keep);
-                self.shared.lock().index.apply(number, start, &frame);
-                self.log.group(number, start, &[frame]).await?;
+                self.take(number, &found, true).await?;
             }
         }
-        self.shared.lock().index.note_segment(number, file.size);
+        if passed.unread {
+            self.leave_unread(number, 0);
+        } else {
+            self.shared.lock().index.note_segment(number, file.size);
+        }
         tracing::info!(segment = number, shards, "took what lies in a segment file that the index lacked");
         Ok(())
     }
@@ -185,34 +245,34 @@ impl<E: Context> Writer<E> {
     }
 }
 
-/// The first frame at or behind `at` whose head is whole and that ends within the file. `behind` is set
-/// once a bad head was passed.
+/// The first frame at or behind `at` whose head is whole and that ends within the file. `passed`
+/// notes what lies before it.
 ///
 /// # Errors
 /// The process is to end.
-async fn next<B: Blob>(file: &File<B>, at: u64, behind: &mut bool) -> Result<Option<Found>, StoreError> {
+async fn next<B: Blob>(file: &File<B>, at: u64, passed: &mut Passed) -> Result<Option<Found>, StoreError> {
     let mut at = at;
     while at + HEADER_BYTES as u64 <= file.size {
-        if let Some(frame) = head(file, at).await? {
-            return Ok(Some(Found { at, frame, behind: *behind }));
+        if let Some(frame) = head(file, at, passed).await? {
+            return Ok(Some(Found { at, frame, passed: *passed }));
         }
-        *behind = true;
-        at = search(file, at + 1).await?;
+        passed.bad = true;
+        at = search(file, at + 1, passed).await?;
     }
     Ok(None)
 }
 
-async fn head<B: Blob>(file: &File<B>, at: u64) -> Result<Option<Frame>, StoreError> {
-    let Some(head) = try_read(file, at, HEADER_BYTES).await? else { return Ok(None) };
+async fn head<B: Blob>(file: &File<B>, at: u64, passed: &mut Passed) -> Result<Option<Frame>, StoreError> {
+    let Some(head) = try_read(file, at, HEADER_BYTES, passed).await? else { return Ok(None) };
     Ok(Frame::parse(&head).filter(|frame| at + frame.size() <= file.size))
 }
 
 /// Where the next head may begin, from `at` on; the end of the file if none does.
-async fn search<B: Blob>(file: &File<B>, at: u64) -> Result<u64, StoreError> {
+async fn search<B: Blob>(file: &File<B>, at: u64, passed: &mut Passed) -> Result<u64, StoreError> {
     let mut at = at;
     while at + HEADER_BYTES as u64 <= file.size {
         let length = usize::try_from(file.size - at).unwrap_or(usize::MAX).min(SEARCH_BYTES);
-        match try_read(file, at, length).await? {
+        match try_read(file, at, length, passed).await? {
             Some(bytes) => {
                 if let Some(place) = bytes.windows(MAGIC.len()).position(|part| part == MAGIC) {
                     return Ok(at + place as u64);
@@ -226,24 +286,28 @@ async fn search<B: Blob>(file: &File<B>, at: u64) -> Result<u64, StoreError> {
     Ok(file.size)
 }
 
-/// Bytes, or `None` where the disk has none.
+/// Bytes, or `None`, and noted, where the disk gives none.
 async fn try_read<B: Blob>(
     file: &File<B>,
     at: u64,
     length: usize,
+    passed: &mut Passed,
 ) -> Result<Option<bytes::Bytes>, StoreError> {
     match read(&file.blob, at, length).await {
         Ok(bytes) => Ok(Some(bytes)),
         Err(StoreError::Disk(error @ RuntimeError::Closed)) => Err(error.into()),
-        Err(_) => Ok(None),
+        Err(_) => {
+            passed.unread = true;
+            Ok(None)
+        }
     }
 }
 
-async fn is_whole<B: Blob>(file: &File<B>, found: &Found) -> Result<bool, StoreError> {
+async fn is_whole<B: Blob>(file: &File<B>, found: &Found, passed: &mut Passed) -> Result<bool, StoreError> {
     let Found { at, frame, .. } = found;
     if frame.kind != Kind::Keep {
         return Ok(true);
     }
-    let data = try_read(file, at + HEADER_BYTES as u64, frame.length as usize).await?;
+    let data = try_read(file, at + HEADER_BYTES as u64, frame.length as usize, passed).await?;
     Ok(data.is_some_and(|data| blake3::hash(&data).as_bytes() == &frame.shard))
 }

@@ -26,6 +26,8 @@ pub(super) struct State {
     pub index: Index,
     /// Files that are there.
     pub present: BTreeSet<u32>,
+    /// Files of which a start could not read everything that the index lacks: none is removed.
+    pub unread: BTreeSet<u32>,
     /// Shards that a read, the scrub or compaction found damaged: a new put writes them anew.
     pub damaged: BTreeSet<Hash>,
     /// Why no new shard is taken now; `None`: they are taken.
@@ -66,7 +68,13 @@ impl<E: Context> Writer<E> {
     /// Opens the files, replays the index and reads what the index had not noted yet.
     pub(super) async fn open(context: E, config: StoreConfig) -> Result<Self, StoreError> {
         let (log, index) = Log::open(context.child("log"), &config.index_partition()).await?;
-        let state = State { index, present: BTreeSet::new(), damaged: BTreeSet::new(), full: None };
+        let state = State {
+            index,
+            present: BTreeSet::new(),
+            unread: BTreeSet::new(),
+            damaged: BTreeSet::new(),
+            full: None,
+        };
         let files = Files::new(context.child("files"), config.segments_partition());
         let shared = Arc::new(Inner { state: Mutex::new(state), files });
         let mut writer = Self { context, config, shared, log, active: 0, unlogged: 0, broken: false };
@@ -87,7 +95,11 @@ impl<E: Context> Writer<E> {
     }
 
     pub(super) async fn open_segment(&mut self, number: u32) -> Result<(), StoreError> {
-        self.shared.files.get(number).await?;
+        let mut number = number;
+        // A file that came back meanwhile is left alone: the next start reads it.
+        while self.shared.files.get(number).await?.size > 0 {
+            number = number.checked_add(1).ok_or(StoreError::Bound("segment numbers"))?;
+        }
         let mut state = self.shared.lock();
         state.present.insert(number);
         state.index.note_segment(number, 0);
@@ -210,7 +222,11 @@ impl<E: Context> Writer<E> {
     }
 
     async fn maintain_log(&mut self, at_start: bool) -> Result<(), StoreError> {
-        let long = self.log.is_long(&self.shared.lock().index);
+        let long = {
+            let state = self.shared.lock();
+            // What was not read is older than what is written from now on: the next start must know.
+            self.log.is_long(&state.index) || (at_start && !state.unread.is_empty())
+        };
         if long {
             let index = self.shared.lock().index.clone();
             self.log.snapshot(&index).await?;
@@ -236,11 +252,13 @@ impl<E: Context> Writer<E> {
         let empty = index
             .segments()
             .iter()
-            .find(|(number, file)| **number != self.active && file.live == 0)
+            .find(|(number, file)| {
+                **number != self.active && file.live == 0 && !state.unread.contains(number)
+            })
             .map(|(n, _)| *n);
         let much = self.config.segment_bytes.max(index.file_bytes() / 4);
         let is_due = !self.broken && index.dead_bytes() > much;
-        empty.or_else(|| is_due.then(|| index.emptiest(self.active, &state.damaged)).flatten())
+        empty.or_else(|| is_due.then(|| index.emptiest(self.active, &state.damaged, &state.unread)).flatten())
     }
 
     /// Moves some shards out of a file, and removes the file when none is left. One that cannot be read
@@ -316,8 +334,8 @@ impl<E: Context> Writer<E> {
             let (used, victim, active_dead) = {
                 let state = self.shared.lock();
                 let active = state.index.segments().get(&self.active).copied().unwrap_or_default();
-                let victim = state.index.emptiest(self.active, &state.damaged);
-                (state.index.file_bytes(), victim, active.end - active.live)
+                let victim = state.index.emptiest(self.active, &state.damaged, &state.unread);
+                (state.index.file_bytes(), victim, active.end.saturating_sub(active.live))
             };
             if used + bytes <= self.config.usable_bytes() {
                 return Ok(());
