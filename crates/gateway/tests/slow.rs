@@ -315,7 +315,7 @@ fn a_failed_put_leaves_nothing_to_repair() {
         assert_eq!(repairs, 0, "nothing of it is repaired");
         world.judge([0, 1, 2], |_| Verdict::Answers).await;
         world.until("its space comes back", async |w| w.leaves() == 0).await;
-        let jobs = async |w: &World| w.core.common.catalogue.jobs(9).await.expect("runs").is_empty();
+        let jobs = async |w: &World| w.core.common.catalogue.jobs(0, 9).await.expect("runs").is_empty();
         world.until("no job is left", jobs).await;
     });
 }
