@@ -96,7 +96,7 @@ fn the_same_name_and_the_same_content_twice() {
         world.core.common.catalogue.remove(b"name".to_vec()).await.expect("runs").expect("there");
         world.core.common.catalogue.remove(b"other name".to_vec()).await.expect("runs").expect("there");
         world.until("all space comes back", async |w| w.leaves() == 0).await;
-        let jobs = async |w: &World| w.core.common.catalogue.jobs(9).await.expect("runs").is_empty();
+        let jobs = async |w: &World| w.core.common.catalogue.jobs(0, 9).await.expect("runs").is_empty();
         world.until("no job is left", jobs).await;
     });
 }
@@ -407,7 +407,7 @@ fn a_cancelled_put_gives_its_space_back() {
             world.core.common.environment.within(Duration::from_millis(millis), put).await;
         }
         world.until("its space comes back", async |w| w.leaves() == 0).await;
-        let jobs = async |w: &World| w.core.common.catalogue.jobs(9).await.expect("runs").is_empty();
+        let jobs = async |w: &World| w.core.common.catalogue.jobs(0, 9).await.expect("runs").is_empty();
         world.until("no job is left", jobs).await;
     });
 }
