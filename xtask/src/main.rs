@@ -81,7 +81,7 @@ const USAGE: &str = "usage: cargo xtask test | campaign --seeds A..B [--jobs N] 
                         idle [--minutes N] [--program FILE]
 
   test      every check: format, the rules built alone, lint, all tests with real processes, a
-            history of the ledger with the settings of a release, 14 seeds of the campaign, and a
+            history of the ledger with the settings of a release, 6 seeds of the campaign, and a
             minute of each fuzz target where a nightly toolchain is installed
   campaign  whole networks with faults drawn from seeds, each run twice: is anything lost? Also
             --only KINDS, --without KINDS, --show
