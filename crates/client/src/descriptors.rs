@@ -30,7 +30,12 @@ pub fn require(needed: u64) -> Result<u64, TooFew> {
         // Systems may cap it below the hard limit; what holds is read back.
         let _ = setrlimit(Resource::Nofile, raised);
     }
-    let limit = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+    judge(needed, getrlimit(Resource::Nofile).current)
+}
+
+/// Whether `limit`, without a bound if `None`, is enough.
+fn judge(needed: u64, limit: Option<u64>) -> Result<u64, TooFew> {
+    let limit = limit.unwrap_or(u64::MAX);
     if limit < needed { Err(TooFew { limit, needed }) } else { Ok(limit) }
 }
 
@@ -51,6 +56,13 @@ mod tests {
         let mut child = Command::new("sh");
         child.arg("-c").arg(script).arg(program).env(CHILD, needed.to_string());
         child.output().expect("a shell").status.success()
+    }
+
+    #[test]
+    fn as_many_as_are_needed_are_enough() {
+        for (may, fits) in [(Some(63), false), (Some(64), true), (Some(1 << 20), true), (None, true)] {
+            assert_eq!(judge(64, may).is_ok(), fits, "{may:?}");
+        }
     }
 
     #[test]

@@ -266,6 +266,17 @@ impl<E: Context, R: Codec<Cfg = ()> + Clone + Send + Sync + 'static> Journal<E, 
         Ok(())
     }
 
+    /// Appends records and makes them durable, with one sync.
+    pub(crate) async fn keep(&mut self, records: &[R]) -> Result<(), Error>
+    where
+        R: Clone,
+    {
+        for record in records {
+            self.append(record.clone()).await?;
+        }
+        self.sync().await
+    }
+
     /// Whether there is no snapshot yet, or what came since the last outgrew a state of `size`
     /// records. Before the first append it is always so on a new journal: write one.
     pub(crate) fn is_long(&self, size: u64) -> bool {

@@ -131,7 +131,7 @@ impl RoleFile {
         }
     }
 
-    /// Who else a gateway serves.
+    /// Accounts that a gateway serves beside its owner.
     pub(crate) fn users(&self) -> Outcome<Vec<Account>> {
         self.users.iter().map(|user| account(user, "users")).collect()
     }

@@ -120,10 +120,7 @@ impl<E: Context> Ends<E> {
         if records.is_empty() {
             return Ok(());
         }
-        for record in &records {
-            self.journal.append(record.clone()).await?;
-        }
-        self.journal.sync().await?;
+        self.journal.keep(&records).await?;
         records.into_iter().for_each(|record| apply(&mut self.state, record));
         self.shorten().await
     }
