@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::{Net, file};
+use common::{Net, file, text};
 use serde_json::Value;
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -20,10 +20,6 @@ const COMPARED: u64 = 3;
 
 fn number(value: &Value) -> u64 {
     value.as_u64().expect("a number")
-}
-
-fn text(value: &Value) -> &str {
-    value.as_str().expect("text")
 }
 
 /// Every block, newest last.

@@ -3,9 +3,8 @@
 
 mod common;
 
-use common::{Net, end};
-use commonware_codec::{Copying, DecodeExt as _};
-use commonware_cryptography::{Signer as _, ed25519::PrivateKey};
+use common::{Net, bytes, end, key, text};
+use commonware_cryptography::Signer as _;
 use commonware_runtime::{Runner as _, Supervisor as _, tokio};
 use posync_alert::test_utils::listen;
 use posync_client::{
@@ -19,26 +18,13 @@ use posync_protocol::{
     operation::{Evidence, Proposals, sign},
 };
 use serde_json::Value;
-use std::{fs, path::Path, time::Duration};
+use std::{path::Path, time::Duration};
 
 /// Blocks of a term of a local network.
 const TERM: u64 = 40;
 const GUILTY: &str = "authority-2";
 /// Time for five terms on a busy machine.
 const PATIENCE: u64 = 600;
-
-fn text(value: &Value) -> &str {
-    value.as_str().expect("text")
-}
-
-fn bytes<const N: usize>(value: &Value) -> [u8; N] {
-    hex::decode(text(value)).expect("hex digits").try_into().expect("the right length")
-}
-
-fn key(path: &Path) -> PrivateKey {
-    let digits = fs::read_to_string(path).expect("a key file");
-    PrivateKey::decode(Copying(&hex::decode(digits.trim()).expect("hex digits"))).expect("a key")
-}
 
 fn member(net: &Net, name: &str) -> Value {
     let description = net.description();

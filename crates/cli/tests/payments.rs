@@ -3,8 +3,7 @@
 
 mod common;
 
-use common::{Net, POSYNC, grains, signal};
-use commonware_codec::{Copying, DecodeExt as _};
+use common::{Net, POSYNC, bytes, grains, key, signal, text};
 use commonware_cryptography::{Signer as _, ed25519::PrivateKey};
 use commonware_runtime::{Runner as _, Supervisor as _, tokio};
 use posync_client::{
@@ -22,25 +21,10 @@ use posync_protocol::{
 use serde_json::{Value, json};
 use std::{
     collections::BTreeSet,
-    fs,
     net::TcpListener,
-    path::Path,
     process::{Command, Stdio},
     time::{Duration, Instant},
 };
-
-fn text(value: &Value) -> &str {
-    value.as_str().expect("text")
-}
-
-fn bytes<const N: usize>(value: &Value) -> [u8; N] {
-    hex::decode(text(value)).expect("hex digits").try_into().expect("the right length")
-}
-
-fn key(path: &Path) -> PrivateKey {
-    let digits = fs::read_to_string(path).expect("a key file");
-    PrivateKey::decode(Copying(&hex::decode(digits.trim()).expect("hex digits"))).expect("a key")
-}
 
 fn balance(net: &Net, who: &str) -> u128 {
     grains(&net.ask(&["account", who])["balance"])

@@ -1,5 +1,6 @@
 //! Four authorities on one thread and one seed: terms, transfers, crashes, restarts.
 
+#[allow(dead_code, reason = "each test file uses its part of what they share")]
 mod common;
 
 use common::{Network4, World};

@@ -4,7 +4,7 @@
 #[allow(dead_code, reason = "each test file uses its part of what they share")]
 mod common;
 
-use common::{Network4, Serve, World};
+use common::{Network4, World, address, serve};
 use commonware_cryptography::{Signer as _, ed25519::PrivateKey};
 use commonware_runtime::{Clock as _, Runner as _, Supervisor as _, deterministic};
 use posync_client::{
@@ -12,23 +12,18 @@ use posync_client::{
     connection::{Connection, Endpoint},
     light::Light,
 };
-use posync_node::serve::{Serving, simulated};
 use posync_protocol::{
     Account, Amount, Body, Code,
     limits::Parameters,
     operation::AuditCommit,
     record::{AccountState, Seat},
 };
-use std::{net::SocketAddr, time::Duration};
+use std::time::Duration;
 
 const LIAR: usize = 1;
 
 fn account(key: &PrivateKey) -> Account {
     Account::of(&key.public_key())
-}
-
-fn address(index: usize, start: u64) -> SocketAddr {
-    SocketAddr::from(([10, 0, index as u8, 1], 7_000 + start as u16))
 }
 
 /// Four authorities, of which those in `funded` have money.
@@ -73,11 +68,7 @@ async fn seats(world: &World) -> Vec<(Seat, AccountState)> {
 fn run(funded: &'static [usize], reporter: usize) {
     let config = deterministic::Config::new().with_seed(5).with_timeout(Some(Duration::from_secs(600)));
     deterministic::Runner::new(config).start(|context| async move {
-        let serve: Serve = Box::new(|context, node, index, start| {
-            let serving = Serving { key: node.key.clone(), address: address(index, start) };
-            simulated(context.child("sockets"), serving)
-        });
-        let world = World::start_serving(context.child("world"), network(funded), Some(serve)).await;
+        let world = World::start_serving(context.child("world"), network(funded), serve()).await;
         world.reach(3).await;
         let (chain, key) = (world.network.genesis.chain(), &world.network.nodes[LIAR].key);
         let sender = submitter(&world, 0);

@@ -4,7 +4,7 @@
 #[allow(dead_code, reason = "each test file uses its part of what they share")]
 mod common;
 
-use common::{Network4, Serve, World};
+use common::{Network4, World, address, serve};
 use commonware_codec::{Copying, DecodeExt as _};
 use commonware_cryptography::{Signer as _, ed25519::PrivateKey};
 use commonware_runtime::{
@@ -17,7 +17,6 @@ use posync_client::{
     light::Light,
     rpc::{self, Incoming, Server, Service as _},
 };
-use posync_node::serve::{Serving, simulated};
 use posync_protocol::{
     Account, Amount, Body, Code, Operation,
     limits::{Parameters, STALE_BLOCKS_MAX},
@@ -38,17 +37,6 @@ fn key(seed: u64) -> PrivateKey {
 
 fn account(seed: u64) -> Account {
     Account::of(&key(seed).public_key())
-}
-
-fn address(index: usize, start: u64) -> SocketAddr {
-    SocketAddr::from(([10, 0, index as u8, 1], 7_000 + start as u16))
-}
-
-fn serve() -> Option<Serve> {
-    Some(Box::new(|context, node, index, start| {
-        let serving = Serving { key: node.key.clone(), address: address(index, start) };
-        simulated(context.child("sockets"), serving)
-    }))
 }
 
 fn endpoints(network: &Network4) -> Vec<Endpoint> {

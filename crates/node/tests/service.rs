@@ -3,7 +3,7 @@
 #[allow(dead_code, reason = "each test file uses its part of what they share")]
 mod common;
 
-use common::{Network4, Serve, World};
+use common::{Network4, World, address, serve};
 use commonware_codec::Encode as _;
 use commonware_cryptography::{Signer as _, ed25519::PrivateKey};
 use commonware_runtime::{Clock as _, Runner as _, Supervisor as _, deterministic};
@@ -14,10 +14,7 @@ use posync_client::{
     light::{Light, Subject, SyncProof},
     rpc::{self, Incoming, Server, Service as _},
 };
-use posync_node::{
-    genesis::Genesis,
-    serve::{Serving, simulated},
-};
+use posync_node::genesis::Genesis;
 use posync_protocol::{
     Account, AgreementId, Amount, Body, Bounded, Code, Operation,
     ledger::{self, BlockContext},
@@ -34,18 +31,6 @@ fn key(seed: u64) -> PrivateKey {
 
 fn account(seed: u64) -> Account {
     Account::of(&key(seed).public_key())
-}
-
-/// The node service of an authority at its n-th start: the simulated network frees no address.
-fn address(index: usize, start: u64) -> SocketAddr {
-    SocketAddr::from(([10, 0, index as u8, 1], 7_000 + start as u16))
-}
-
-fn serve() -> Option<Serve> {
-    Some(Box::new(|context, node, index, start| {
-        let serving = Serving { key: node.key.clone(), address: address(index, start) };
-        simulated(context.child("sockets"), serving)
-    }))
 }
 
 /// The endpoints of a freshly started world, beginning with `first`.

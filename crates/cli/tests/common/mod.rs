@@ -1,6 +1,8 @@
 //! A real network for a test: processes, sockets, disks; everything through the command line.
 #![allow(dead_code, reason = "every test file uses its own part")]
 
+use commonware_codec::{Copying, DecodeExt as _};
+use commonware_cryptography::ed25519::PrivateKey;
 use serde_json::Value;
 use std::{
     ffi::OsStr,
@@ -244,6 +246,22 @@ pub(crate) fn eventually(seconds: u64, what: &str, mut holds: impl FnMut() -> bo
 pub(crate) fn end(pid: u32) {
     signal("TERM", pid);
     eventually(10, "a member ends when it is told to", || !runs(pid));
+}
+
+/// A word of an answer.
+pub(crate) fn text(value: &Value) -> &str {
+    value.as_str().expect("text")
+}
+
+/// Bytes in an answer, which are hex digits.
+pub(crate) fn bytes<const N: usize>(value: &Value) -> [u8; N] {
+    hex::decode(text(value)).expect("hex digits").try_into().expect("the right length")
+}
+
+/// The key in a file.
+pub(crate) fn key(path: &Path) -> PrivateKey {
+    let digits = fs::read_to_string(path).expect("a key file");
+    PrivateKey::decode(Copying(&hex::decode(digits.trim()).expect("hex digits"))).expect("a key")
 }
 
 /// Money in an answer: always a string of digits, in grains.

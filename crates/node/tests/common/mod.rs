@@ -10,6 +10,7 @@ use posync_node::{
     genesis::{self, Genesis},
     handle::{Handle, Operations},
     run::{SimNode, SimRunning, SimServices, run_sim},
+    serve::{Serving, simulated},
 };
 use posync_protocol::{Account, Amount, Operation, ledger::BlockContext, limits::Parameters};
 use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
@@ -80,6 +81,19 @@ pub(crate) struct World {
 /// Gives an authority its operations and services, at its n-th start.
 pub(crate) type Serve =
     Box<dyn Fn(&deterministic::Context, &SimNode, usize, u64) -> (Arc<dyn Operations>, SimServices)>;
+
+/// The node service of an authority at its n-th start: the simulated network frees no address.
+pub(crate) fn address(index: usize, start: u64) -> SocketAddr {
+    SocketAddr::from(([10, 0, index as u8, 1], 7_000 + start as u16))
+}
+
+/// Has every authority serve there.
+pub(crate) fn serve() -> Option<Serve> {
+    Some(Box::new(|context, node, index, start| {
+        let serving = Serving { key: node.key.clone(), address: address(index, start) };
+        simulated(context.child("sockets"), serving)
+    }))
+}
 
 impl World {
     /// Connects all authorities with links of 10 ms and starts them.
