@@ -60,7 +60,7 @@ pub struct Core {
     /// Segments that gets gather.
     pub reads: Arc<Semaphore>,
     /// Segments that repair and renewal read.
-    pub get_memory: Arc<Semaphore>,
+    pub mending: Arc<Semaphore>,
     /// Acknowledged segments whose last shards are on their way.
     pub tails: Arc<Semaphore>,
     /// Wakes whoever waits for agreements.
@@ -96,7 +96,7 @@ impl Core {
             common,
             coding: Arc::new(Semaphore::new(CODING_BYTES_MAX / 1024)),
             reads: Arc::new(Semaphore::new(SEGMENTS_READ_MAX)),
-            get_memory: Arc::new(Semaphore::new(SEGMENTS_MENDED_MAX)),
+            mending: Arc::new(Semaphore::new(SEGMENTS_MENDED_MAX)),
             tails: Arc::new(Semaphore::new(TAILS_MAX)),
             opened: Notify::new(),
             expecting: Notify::new(),

@@ -224,8 +224,9 @@ impl<E: Runtime> Application<E> {
         let mut candidates = self.0.setup.operations.candidates(context, base_fee);
         self.0.condemned.filter(&mut candidates);
         let roster = self.roster(batch, context, &system).await?;
-        let mut refused = BTreeSet::new();
-        for left in (0..SELECTIONS_MAX).rev() {
+        let (mut refused, mut left) = (BTreeSet::new(), SELECTIONS_MAX);
+        loop {
+            left -= 1;
             let select =
                 |candidates: &[Operation]| ledger::select(context, &system, &roster, &draws, candidates);
             let (chosen, spared) = sparing(&mut candidates, select).map_err(Refused::Panic)?;
@@ -234,22 +235,17 @@ impl<E: Runtime> Application<E> {
                 chosen.into_iter().map(|place| candidates[place].clone()).collect();
             let judges = (&system, &roster);
             let (records, outcome) = self.run(batch, context, judges, &draws, &mut operations).await?;
-            let all_tried = operations.len() == candidates.len();
             let kept: BTreeSet<usize> = outcome.kept.iter().copied().collect();
-            let dropped: BTreeSet<Hash> = (0..operations.len())
-                .filter(|place| !kept.contains(place))
-                .map(|place| operations[place].id())
-                .collect();
-            let done = left == 0 || all_tried || dropped.is_empty();
-            refused.extend(dropped);
-            if done {
+            let dropped = operations.iter().enumerate().filter(|(place, _)| !kept.contains(place));
+            refused.extend(dropped.map(|(_, operation)| operation.id()));
+            let all_stand = kept.len() == operations.len();
+            if left == 0 || all_stand || operations.len() == candidates.len() {
                 let operations = kept.into_iter().map(|place| operations[place].clone()).collect();
                 let refused = refused.into_iter().collect();
                 return Ok(Plan { draws, operations, records, outcome, refused });
             }
             candidates.retain(|operation| !refused.contains(&operation.id()));
         }
-        unreachable!("the last selection returns")
     }
 
     /// Whether every signature verifies that was not verified at this node's door.

@@ -169,7 +169,7 @@ async fn shift(
         Some(room) => room,
         None => elsewhere(core, old, &entry).await?,
     };
-    let _memory = core.get_memory.acquire().await.map_err(|error| error.to_string())?;
+    let _place = core.mending.acquire().await.map_err(|error| error.to_string())?;
     let bytes = bytes_of(core, old, &entry, late).await?;
     let unsigned = room.store(Added { moves: true, ..entry }, bytes).await.map_err(|e| e.to_string())?;
     if !unsigned.signed().await {

@@ -33,7 +33,7 @@ pub(super) async fn rebuild(
     if missing.is_empty() {
         return Ok(Rebuilt { whole: true, positions: Vec::new() });
     }
-    let _memory = core.get_memory.clone().acquire_owned().await.expect("the semaphore is never closed");
+    let _place = core.mending.clone().acquire_owned().await.expect("the semaphore is never closed");
     let mut held = match gather(&core, segment, &row).await {
         Ok(held) => held,
         Err(error) => {
