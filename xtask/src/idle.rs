@@ -3,12 +3,12 @@
 //!
 //! It reads `/proc`, so it runs on Linux alone.
 
+use crate::net::{self, Net};
 use std::{
     collections::BTreeMap,
     fs,
-    io::{BufRead as _, BufReader},
     path::{Path, PathBuf},
-    process::{Child, Command, ExitCode, Stdio},
+    process::{Command, ExitCode},
     thread,
     time::{Duration, Instant},
 };
@@ -73,20 +73,16 @@ fn read(options: &[&str]) -> Option<(usize, Option<PathBuf>)> {
 }
 
 fn measure(minutes: usize, program: Option<PathBuf>) -> Result<bool, String> {
-    let target = crate::tools::target_directory();
-    if program.is_none() && !crate::cargo(&["build", "--release", "--locked", "--package", "posync-cli"]) {
-        return Err("the release build failed".into());
-    }
-    let directory = target.join(format!("idle-{}", std::process::id()));
-    let net = Net::start(&program.unwrap_or_else(|| target.join("release/posync")), &directory)?;
+    let program = net::program(program)?;
+    let net = Net::start(&program, "idle")?;
     let hertz = ticks_per_second();
-    let (mut samples, mut busy) = (vec![net.sample()?], Vec::new());
+    let (mut samples, mut busy) = (vec![sample(&net)?], Vec::new());
     let mut since = Instant::now();
     for minute in 1..=minutes {
         thread::sleep(EVERY.saturating_sub(since.elapsed()));
         let seconds = since.elapsed().as_secs_f64();
         since = Instant::now();
-        samples.push(net.sample()?);
+        samples.push(sample(&net)?);
         let cores = cores(&samples[minute - 1], &samples[minute], hertz) / seconds;
         busy.push(cores);
         let sums =
@@ -94,7 +90,6 @@ fn measure(minutes: usize, program: Option<PathBuf>) -> Result<bool, String> {
         println!("minute {minute:>3}  {}  {cores:.3} cores", sums.join("  "));
     }
     drop(net);
-    let _ = fs::remove_dir_all(&directory);
     let mean = busy.iter().sum::<f64>() / busy.len() as f64;
     Ok(judge(&samples, minutes, mean))
 }
@@ -152,65 +147,30 @@ fn ticks_per_second() -> f64 {
     text.and_then(|text| text.trim().parse().ok()).unwrap_or(100.0)
 }
 
-/// A network; it stops when dropped.
-struct Net {
-    supervisor: Child,
-    directory: PathBuf,
-}
-
-impl Net {
-    /// Starts a network and waits until it says that it is ready.
-    fn start(program: &Path, directory: &Path) -> Result<Self, String> {
-        let started = Command::new(program)
-            .args(["--json", "devnet", "--dir"])
-            .arg(directory)
-            .env_remove("POSYNC_LOG")
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .spawn();
-        let mut supervisor = started.map_err(|error| format!("{}: {error}", program.display()))?;
-        let stdout = supervisor.stdout.take();
-        let net = Self { supervisor, directory: directory.to_path_buf() };
-        let mut line = String::new();
-        let read = stdout.map(|stdout| BufReader::new(stdout).read_line(&mut line));
-        match read {
-            Some(Ok(length)) if length > 0 => Ok(net),
-            _ => Err("the network did not start; what it said is above".into()),
-        }
+/// What every process of the network holds now, by its name.
+fn sample(net: &Net) -> Result<BTreeMap<String, Sample>, String> {
+    let (supervisor, mut samples) = (net.supervisor(), BTreeMap::new());
+    let processes = fs::read_dir("/proc").map_err(|error| format!("/proc: {error}"))?;
+    let pids = processes.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<u32>().ok());
+    for pid in pids {
+        let Some((parent, ticks)) = stat(pid) else { continue };
+        let (name, directory) = if pid == supervisor {
+            ("devnet".to_owned(), None)
+        } else if parent == supervisor {
+            let Some(directory) = net::last_argument(pid) else { continue };
+            let name = directory.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            (name, Some(directory))
+        } else {
+            continue;
+        };
+        let (files, disk) = directory.map_or((0, 0), |directory| size(&directory));
+        let descriptors = fs::read_dir(format!("/proc/{pid}/fd")).map_or(0, Iterator::count) as u64;
+        samples.insert(name, Sample { descriptors, files, resident: resident(pid), disk, ticks });
     }
-
-    /// What every process of the network holds now, by its name.
-    fn sample(&self) -> Result<BTreeMap<String, Sample>, String> {
-        let mut samples = BTreeMap::new();
-        let processes = fs::read_dir("/proc").map_err(|error| format!("/proc: {error}"))?;
-        let pids = processes.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<u32>().ok());
-        for pid in pids {
-            let Some((parent, ticks)) = stat(pid) else { continue };
-            let (name, directory) = if pid == self.supervisor.id() {
-                ("devnet".to_owned(), None)
-            } else if parent == self.supervisor.id() {
-                let Some(directory) = last_argument(pid) else { continue };
-                let name = directory.file_name().unwrap_or_default().to_string_lossy().into_owned();
-                (name, Some(directory))
-            } else {
-                continue;
-            };
-            let (files, disk) = directory.map_or((0, 0), |directory| size(&directory));
-            let descriptors = fs::read_dir(format!("/proc/{pid}/fd")).map_or(0, Iterator::count) as u64;
-            samples.insert(name, Sample { descriptors, files, resident: resident(pid), disk, ticks });
-        }
-        if samples.len() < 2 {
-            return Err(format!("no member of {} runs", self.directory.display()));
-        }
-        Ok(samples)
+    if samples.len() < 2 {
+        return Err(format!("no member of {} runs", net.directory.display()));
     }
-}
-
-impl Drop for Net {
-    fn drop(&mut self) {
-        let _ = Command::new("kill").arg(self.supervisor.id().to_string()).status();
-        let _ = self.supervisor.wait();
-    }
+    Ok(samples)
 }
 
 /// Parent and processor time of a process.
@@ -228,12 +188,6 @@ fn resident(pid: u32) -> u64 {
     let line = text.lines().find_map(|line| line.strip_prefix("VmRSS:"));
     let kilobytes = line.and_then(|line| line.trim().strip_suffix(" kB")?.trim().parse::<u64>().ok());
     kilobytes.unwrap_or(0) << 10
-}
-
-fn last_argument(pid: u32) -> Option<PathBuf> {
-    let line = fs::read(format!("/proc/{pid}/cmdline")).ok()?;
-    let last = line.split(|byte| *byte == 0).rfind(|argument| !argument.is_empty())?;
-    Some(PathBuf::from(String::from_utf8(last.to_vec()).ok()?))
 }
 
 /// Files below a directory, and their bytes. What goes meanwhile does not count.
@@ -285,7 +239,7 @@ mod tests {
         let own = std::process::id();
         assert!(stat(own).is_some_and(|(parent, _)| parent > 0));
         assert!(resident(own) > 1 << 20);
-        assert!(last_argument(own).is_some());
+        assert!(net::last_argument(own).is_some());
         assert!(size(Path::new(env!("CARGO_MANIFEST_DIR"))).0 >= 4);
     }
 }

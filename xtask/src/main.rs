@@ -6,8 +6,10 @@
 
 mod campaign;
 mod idle;
+mod net;
 mod planted;
 mod tools;
+mod trials;
 
 use std::{
     env,
@@ -78,7 +80,7 @@ const STEPS: &[Step] = &[
 
 const USAGE: &str = "usage: cargo xtask test | campaign --seeds A..B [--jobs N] | fuzz [--seconds N] |
                         mutants [--sample N] [--seed S] | planted [NAME...] |
-                        idle [--minutes N] [--program FILE]
+                        idle [--minutes N] [--program FILE] | trials [NAME...] [--program FILE]
 
   test      every check: format, the rules built alone, lint, all tests with real processes, a
             history of the ledger with the settings of a release, 6 seeds of the campaign, and a
@@ -89,6 +91,8 @@ const USAGE: &str = "usage: cargo xtask test | campaign --seeds A..B [--jobs N] 
   mutants   N wrong versions (300) of the rules, chosen by seed S (1): which does no test notice?
   idle      a local network of a release build (or of FILE) for N minutes (30): descriptors, files, memory, disk and
             processor time of every process, and whether minute N is within 10 % of minute N/3
+  trials    large files, many small ones, a slow reader, stopped providers, equal payments on a local network of a
+            release build: does each stay within its limit?
   planted   builds each bug of docs/planted.md in turn: is it found by the test that must find it?";
 
 fn main() -> ExitCode {
@@ -104,6 +108,7 @@ fn main() -> ExitCode {
         ["fuzz", "--seconds", seconds] => tools::fuzz(seconds),
         ["mutants", ref options @ ..] => tools::mutants(options),
         ["idle", ref options @ ..] => idle::run(options),
+        ["trials", ref options @ ..] => trials::run(options),
         ["help" | "--help" | "-h"] => {
             println!("{USAGE}");
             ExitCode::SUCCESS
