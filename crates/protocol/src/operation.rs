@@ -1,8 +1,8 @@
-//! What members ask of the ledger: a closed set of operations in a signed envelope.
+//! Operations: the closed set of requests that members send to the ledger, each in a signed envelope.
 //!
-//! The id of an operation is SHA-256 of its bytes. Signatures are checked outside, in batches,
-//! once per node ([`crate::wire::node`] carries the bytes). Outside the paid lane ([`Lane`]) `nonce`
-//! is 0; in free operations (`Statement`, `Settle`) `max_fee` is 0, too.
+//! An operation's id is the SHA-256 of its bytes. Signatures are verified outside this module, in
+//! batches, once per node ([`crate::wire::node`] carries the bytes). Outside the paid lane ([`Lane`])
+//! `nonce` is 0. In free operations (`Statement`, `Settle`) `max_fee` is 0 as well.
 
 mod lane;
 mod service;
@@ -29,232 +29,234 @@ use crate::{
     record::Address,
 };
 
-/// Namespace of an operation's signature, before the chain id.
+/// Namespace of an operation's signature; the chain id follows it.
 pub const OPERATION_NAMESPACE: &[u8] = b"posync/op/1";
 /// Namespace of a voucher's signature.
 pub const VOUCHER_NAMESPACE: &[u8] = b"posync/voucher/1";
-/// Namespace of a data set's signatures.
+/// Namespace of both parties' signatures on a data set.
 pub const DATA_SET_NAMESPACE: &[u8] = b"posync/data-set/1";
-/// Namespace of a provider's signature under a refused placement.
+/// Namespace of a provider's signature on a refused placement.
 pub const REFUSAL_NAMESPACE: &[u8] = b"posync/refusal/1";
-/// Namespace of a receiver's signature under what it counted.
+/// Namespace of a receiver's signature on the bytes that it counted.
 pub const PROBE_NAMESPACE: &[u8] = b"posync/probe/1";
-/// Namespace of the second signature of a close.
+/// Namespace of the other party's signature on a close.
 pub const CLOSE_NAMESPACE: &[u8] = b"posync/close/1";
 
 encoded! {
-    /// Moves money.
+    /// Moves money from the signer to another account.
     Transfer {
-        /// To whom.
+        /// Account that receives the money.
         to: Account,
-        /// How much.
+        /// Money to move; must be above zero.
         amount: Amount,
     }
 }
 
 encoded! {
-    /// A provider's standing offer: registering it is consent to any opening within it.
+    /// A provider's offer. Registering it is consent to any opening within it (PV-1).
     RegisterProvider {
         /// Declared operator, zero padded UTF-8.
         operator: [u8; OPERATOR_BYTES],
-        /// Money to lock.
+        /// Bond to lock, taken from the signer's balance.
         bond: Amount,
-        /// Leaves offered.
+        /// Capacity offered, in leaves.
         capacity: u64,
-        /// Egress offered, bytes an epoch.
+        /// Egress offered, in bytes per epoch.
         capacity_egress: u64,
-        /// Gas offered, an epoch.
+        /// Gas offered per epoch.
         capacity_gas: u64,
-        /// Least storage price.
+        /// Lowest storage price that it accepts.
         reserve_storage: u64,
-        /// Least egress price.
+        /// Lowest egress price that it accepts.
         reserve_egress: u64,
-        /// Least gas price; no rule reads it yet.
+        /// Lowest gas price that it accepts; no rule reads it yet.
         reserve_gas: u64,
-        /// Longest agreement that it takes, in epochs.
+        /// Longest agreement that it accepts, in epochs.
         term_max: u32,
-        /// Where it is reached.
+        /// Addresses at which clients reach it, preferred one first.
         addresses: Bounded<Address, ADDRESSES_MAX>,
-        /// Region.
+        /// Name of its region, UTF-8.
         region: Bounded<u8, REGION_BYTES_MAX>,
     }
 }
 
 encoded! {
-    /// Changes an offer, adds to the bond, or announces the exit.
+    /// Changes an offer, adds to the bond, announces the exit, or completes it.
     UpdateProvider {
-        /// Added to the bond.
+        /// Money to add to the bond.
         bond_add: Amount,
-        /// New capacity, not below what is sold.
+        /// New capacity in leaves, not below what is sold.
         capacity: u64,
-        /// New egress offered, not below what is sold.
+        /// New egress offer in bytes per epoch, not below what is sold.
         capacity_egress: u64,
-        /// New gas offered, not below what is sold.
+        /// New gas offer per epoch, not below what is sold.
         capacity_gas: u64,
-        /// New least storage price.
+        /// New lowest storage price.
         reserve_storage: u64,
-        /// New least egress price.
+        /// New lowest egress price.
         reserve_egress: u64,
-        /// New least gas price.
+        /// New lowest gas price.
         reserve_gas: u64,
         /// New longest agreement, in epochs.
         term_max: u32,
-        /// New addresses.
+        /// New addresses, preferred one first.
         addresses: Bounded<Address, ADDRESSES_MAX>,
-        /// Its index, checked.
+        /// The provider's fee-tree index; a hint that must match its record.
         index: u32,
-        /// Announce the exit.
+        /// True to announce the exit (PV-3).
         leave: bool,
-        /// Complete the exit, and change nothing else: the epoch of its registration, checked (names
-        /// its rows).
+        /// `Some` completes the exit and changes nothing else. The value is the epoch of registration: a
+        /// hint that names the provider's rows and must match.
         exit: Option<u64>,
     }
 }
 
 encoded! {
-    /// Opens an agreement. Escrow = storage reserve (from the terms) + voucher reserve.
+    /// Opens an agreement. Its escrow is the storage reserve, computed from the terms, plus the voucher
+    /// reserve (AG-3).
     Open {
-        /// With whom.
+        /// Provider to contract with.
         provider: Account,
-        /// The slot to use.
+        /// Free slot of that provider which the agreement takes.
         slot: u32,
-        /// Signs vouchers.
+        /// Key that signs vouchers and nothing else.
         session_key: Account,
-        /// Signs data sets.
+        /// Key that signs data sets.
         storage_key: Account,
-        /// Highest storage price accepted.
+        /// Highest posted storage price that the consumer accepts.
         max_storage_price: u64,
-        /// Highest egress price accepted.
+        /// Highest posted egress price that the consumer accepts.
         max_egress_price: u64,
-        /// Highest gas price accepted.
+        /// Highest posted gas price that the consumer accepts.
         max_gas_price: u64,
-        /// Leaves.
+        /// Storage quota, in leaves.
         quota_leaves: u64,
-        /// Egress bytes.
+        /// Egress quota over the whole term, in bytes.
         quota_egress: u64,
-        /// Gas.
+        /// Gas quota over the whole term.
         quota_gas: u64,
-        /// Egress bytes per round.
+        /// Rate cap on egress, in bytes per round (VO-2).
         rate_egress: u64,
-        /// Gas per round.
+        /// Rate cap on gas, per round (VO-2).
         rate_gas: u64,
-        /// Epoch of the end.
+        /// Epoch in which the agreement ends, exclusive.
         end_epoch: u64,
-        /// Money for vouchers.
+        /// Money to lock for vouchers.
         voucher_reserve: Amount,
-        /// Most that may be locked in the storage reserve.
+        /// Upper bound on the storage reserve that the opening may lock.
         storage_reserve_max: Amount,
     }
 }
 
 encoded! {
-    /// Adds to an agreement's voucher reserve.
+    /// Adds to an agreement's voucher reserve (AG-8).
     TopUp {
-        /// Which.
+        /// Agreement to top up.
         agreement: AgreementId,
-        /// How much.
+        /// Money to lock for further vouchers.
         amount: Amount,
-        /// Highest egress price accepted for what is not redeemed yet.
+        /// Highest egress price that the consumer accepts for units beyond the new boundary.
         max_egress_price: u64,
-        /// Highest gas price accepted, likewise.
+        /// Highest gas price that the consumer accepts for units beyond the new boundary.
         max_gas_price: u64,
     }
 }
 
 encoded! {
-    /// Ends an agreement at once: signed by the sender and the other party.
+    /// Ends an agreement at once, signed by the sender and by the other party (AG-5).
     Close {
-        /// Which.
+        /// Agreement to end at once.
         agreement: AgreementId,
-        /// The consumer, checked.
+        /// The agreement's consumer; a hint that must match its record.
         consumer: Account,
-        /// The provider's index, checked (names the fee tree's path).
+        /// The provider's index; a hint that names the fee tree's path and must match.
         index: u32,
-        /// Its end epoch, checked (names the ending record).
+        /// The agreement's end epoch; a hint that names the ending record and must match.
         end_epoch: u64,
-        /// Last height at which the second signature is good.
+        /// Last height at which the second signature is valid.
         last: u64,
-        /// The other party's signature over id and `last`, namespace `CLOSE_NAMESPACE`.
+        /// The other party's signature over chain id, agreement id and `last`, in `CLOSE_NAMESPACE`.
         second: Signature,
     }
 }
 
 encoded! {
-    /// Ends an agreement by one party: vouchers stay redeemable for the redemption window.
+    /// Ends an agreement on one party's word. Vouchers stay redeemable for the redemption window.
     CloseAlone {
-        /// Which.
+        /// Agreement to end after the redemption window.
         agreement: AgreementId,
     }
 }
 
 encoded! {
-    /// Replaces the session key; the old one redeems for the redemption window.
+    /// Replaces the session key. Vouchers of the old one stay redeemable for the redemption window.
     RotateKey {
-        /// Which.
+        /// Agreement whose key is replaced.
         agreement: AgreementId,
-        /// The new key.
+        /// Session key that signs vouchers from now on.
         session_key: Account,
     }
 }
 
 encoded! {
-    /// What both sides sign when a data set changes.
+    /// A new version of an agreement's data set, as both parties sign it.
     #[derive(Copy)]
     DataSetClaim {
-        /// The agreement.
+        /// Agreement that the data set belongs to.
         agreement: AgreementId,
-        /// Above that of the last one on the ledger.
+        /// Version number, above every earlier one on the ledger (DS-1).
         version: u64,
-        /// Root of the Merkle-sum tree; zeros when empty.
+        /// Root of the Merkle-sum tree; zeros for an empty set.
         root: Hash,
-        /// Chunks.
+        /// Size of the set in leaves of 1 KiB.
         leaves: u64,
-        /// Bytes.
+        /// Size of the set in bytes, at most `leaves` x 1 KiB.
         bytes: u64,
     }
 }
 
 encoded! {
-    /// Puts a data set in force (or in `next` while a challenge is pending). Sent by either party.
+    /// Puts a data set in force, or in `next` while the provider is not at a settled point (DS-4).
+    /// Either party may send it.
     SetDataSet {
-        /// What is claimed.
+        /// The new version, which both signatures cover.
         claim: DataSetClaim,
-        /// The provider's index, checked (names the fee tree's path).
+        /// The provider's index; a hint that names the fee tree's path and must match.
         index: u32,
-        /// The end epoch, checked (names the ending record).
+        /// The agreement's end epoch; a hint that names the ending record and must match.
         end_epoch: u64,
-        /// The agreement's storage key, checked.
+        /// The agreement's storage key; a hint that must match.
         storage_key: Account,
-        /// By the storage key, over chain id and claim.
+        /// Signature by the storage key over chain id and claim.
         consumer_signature: Signature,
-        /// By the provider, needed when it grows.
+        /// Signature by the provider over the same bytes; required unless the set is empty (DS-3).
         provider_signature: Option<Signature>,
     }
 }
 
 encoded! {
-    /// A path from a leaf to the root of a Merkle-sum tree, leaf side first.
+    /// A path from a leaf to the root of a Merkle-sum tree, starting at the leaf.
     SumPath {
-        /// Bit j is set when the sibling at level j stands on the left.
+        /// Bit j is set when the sibling at level j is on the left.
         lefts: u32,
-        /// The siblings and their sums.
+        /// Hash and sum of the sibling at each level.
         siblings: Bounded<(Hash, u64), SUM_LEVELS_MAX>,
     }
 }
 
 encoded! {
-    /// A drawn chunk and its way to the signed root.
+    /// A drawn chunk with its proof up to the signed root of the data set (RD-2).
     ProvedRead {
-        /// The place in the slot tree that holds the drawn index: names the agreement's slot and,
-        /// modulo the ring, its end.
+        /// Place in the slot tree that holds the drawn index. It names the agreement's slot and, modulo
+        /// the ring, its end epoch.
         place: u32,
-        /// The shard's name: its plain BLAKE3 hash.
+        /// Name of the shard: its plain BLAKE3 hash.
         shard: Hash,
-        /// The shard's exact length.
+        /// Exact length of the shard, in bytes.
         length: u64,
-        /// From the shard to the data set's root.
+        /// Path from the shard to the data set's root.
         position: SumPath,
-        /// The chunk's bytes.
+        /// Content of the chunk, at most 1 KiB.
         chunk: Bounded<u8, { LEAF_BYTES as usize }>,
         /// Sibling chaining values from the chunk to the shard's hash.
         path: Bounded<Hash, CHUNK_LEVELS_MAX>,
@@ -262,44 +264,44 @@ encoded! {
 }
 
 encoded! {
-    /// A read that the provider declares missing. The shard and its place are still proved.
+    /// A read that the provider declares missing. It still proves the shard and its place.
     MissingRead {
-        /// The place in the slot tree that holds the drawn index.
+        /// Place in the slot tree that holds the drawn index.
         place: u32,
-        /// The shard's name.
+        /// Name of the shard: its plain BLAKE3 hash.
         shard: Hash,
-        /// Its exact length.
+        /// Exact length of the shard, in bytes.
         length: u64,
-        /// From the shard to the root.
+        /// Path from the shard to the data set's root.
         position: SumPath,
     }
 }
 
 encoded! {
-    /// A read in the slot of an agreement that had ended when the challenge was drawn: nobody cleared
-    /// it until its place came into the range again (RD-9). It never passes; anyone may free the slot by
-    /// `Settle`.
+    /// A read in the slot of an agreement that had ended before the challenge was drawn, and that was
+    /// not cleared before its place came into range again (RD-9). It never passes; anyone can free the
+    /// slot with `Settle`.
     #[derive(Copy)]
     EndedRead {
-        /// The place in the slot tree that holds the drawn index.
+        /// Place in the slot tree that holds the drawn index.
         place: u32,
     }
 }
 
 tagged! {
-    /// One of the four dependent reads.
+    /// The answer to one of a challenge's four dependent reads (RD-1).
     Answer {
-        /// Proved.
+        /// The chunk, with its proof.
         0 => Proved(ProvedRead),
-        /// Declared missing.
+        /// The provider lacks the chunk.
         1 => Missing(MissingRead),
-        /// Its agreement has ended.
+        /// The agreement of the drawn slot has ended.
         2 => Ended(EndedRead),
     }
 }
 
 impl Answer {
-    /// The place in the slot tree that it speaks of.
+    /// Place in the slot tree that this answer is about.
     pub const fn place(&self) -> u32 {
         match self {
             Self::Proved(read) => read.place,
@@ -308,33 +310,33 @@ impl Answer {
         }
     }
 
-    /// The slot at that place.
+    /// Slot of the agreement at that place.
     pub const fn slot(&self) -> u32 {
         slot_at(self.place())
     }
 }
 
 tagged! {
-    /// A read that is asked again.
+    /// The answer to a read that is asked again (RD-7).
     Reasked {
-        /// Found again.
+        /// The chunk is back, with its proof.
         0 => Proved(FoundRead),
-        /// Still missing.
+        /// The chunk is still missing, or its agreement has ended.
         1 => Missing(StillMissing),
     }
 }
 
 encoded! {
-    /// A chunk that was declared missing and is there again. Its place was proved then: the path to
-    /// the shard's name is enough.
+    /// A chunk that was declared missing and has been found. Its place was proved when it was declared,
+    /// so the path to the shard's name suffices (RD-7).
     FoundRead {
-        /// The agreement's slot.
+        /// Slot of the agreement.
         slot: u32,
-        /// The shard's name.
+        /// Name of the shard: its plain BLAKE3 hash.
         shard: Hash,
-        /// The shard's exact length.
+        /// Exact length of the shard, in bytes.
         length: u64,
-        /// The chunk's bytes.
+        /// Content of the chunk, at most 1 KiB.
         chunk: Bounded<u8, { LEAF_BYTES as usize }>,
         /// Sibling chaining values from the chunk to the shard's hash.
         path: Bounded<Hash, CHUNK_LEVELS_MAX>,
@@ -342,230 +344,231 @@ encoded! {
 }
 
 encoded! {
-    /// Nothing to say about a read that is still missing, or whose agreement has ended, but which
-    /// one it is.
+    /// Names a remembered read that is still missing, or whose agreement has ended, and proves nothing.
     #[derive(Copy)]
     StillMissing {
-        /// The agreement's slot.
+        /// Slot of the agreement.
         slot: u32,
     }
 }
 
 encoded! {
-    /// Cumulative use of one agreement, by the session key (VO-1).
+    /// Cumulative use of one agreement, signed by its session key (VO-1).
     #[derive(Copy)]
     Voucher {
-        /// The agreement, whole.
+        /// Full id of the agreement, so that a reused slot voids it.
         agreement: AgreementId,
         /// Egress bytes since the opening.
         egress: u64,
         /// Gas since the opening.
         gas: u64,
-        /// Ed25519 by the session key over chain id and the fields above.
+        /// Ed25519 signature by the session key over chain id and the fields above.
         signature: Signature,
     }
 }
 
 encoded! {
-    /// A voucher and, optionally, what the provider claims beyond it.
+    /// A voucher with an optional claim by the provider beyond it (BK-8).
     #[derive(Copy)]
     Redemption {
-        /// The voucher.
+        /// The voucher to redeem.
         voucher: Voucher,
-        /// The key that signed it, checked against the agreement's session key.
+        /// Key that signed it; must be the agreement's session key, or the old one within its window.
         session_key: Account,
-        /// Egress bytes and gas that the provider says it gave since the opening, at or above the
-        /// voucher's: what is above is never paid, only counted as disputed, once.
+        /// Egress bytes and gas that the provider says it has served since the opening, each at least
+        /// the voucher's. The excess is never paid; it counts as disputed, once.
         claim: Option<(u64, u64)>,
     }
 }
 
 encoded! {
-    /// The answer to a challenge: free, keyed (provider, height), idempotent.
+    /// A storage proof: the answer to a challenge. Free, keyed by (provider, height), idempotent (RD-8).
     Statement {
-        /// Height of the block that drew it.
+        /// Height of the block that drew the challenge.
         height: u64,
-        /// Digest of the block that was final when it was drawn: the round's anchor.
+        /// Anchor of that block's round: digest of the block that was final when the challenge was drawn
+        /// (RD-3).
         anchor: Hash,
-        /// The provider's index, checked (names the fee tree's path).
+        /// The provider's index; a hint that names the fee tree's path and must match.
         index: u32,
-        /// The four reads in order; empty when nothing lived.
+        /// The four answers in order; empty if no agreement lived (RD-11).
         answers: Bounded<Answer, READS>,
-        /// Answers to reads asked again, in the order of the record.
+        /// Answers to reads asked again, in the order of the provider's record.
         reasked: Bounded<Reasked, MISSING_MAX>,
-        /// Vouchers, each judged apart.
+        /// Vouchers to redeem, each judged on its own (VO-4).
         vouchers: Bounded<Redemption, STATEMENT_VOUCHERS_MAX>,
-        /// Slots whose `next` takes effect, with consumer and end epoch, checked.
+        /// Slots whose `next` takes effect; consumer and end epoch are hints that must match.
         apply: Bounded<(u32, Account, u64), SETTLE_SLOTS_MAX>,
-        /// End epochs to cross, ascending.
+        /// End epochs to cross, ascending (ST-5).
         endings: Bounded<u64, ENDINGS_MAX>,
     }
 }
 
 encoded! {
-    /// Redeems vouchers for a fee, outside a challenge.
+    /// Redeems vouchers for a fee, independently of any challenge.
     Redeem {
-        /// Vouchers, each judged apart.
+        /// Vouchers to redeem, each judged on its own (VO-4).
         vouchers: Bounded<Redemption, REDEEM_VOUCHERS_MAX>,
     }
 }
 
 encoded! {
-    /// Free upkeep of anyone: expires a stale challenge, applies `next`, charges and removes ended agreements.
-    /// Sent by the provider itself, with no challenge open, it also puts it back into the fee tree.
+    /// Free upkeep that anyone may send (ST-7): expires a stale challenge, applies `next`, charges and
+    /// removes ended agreements. Sent by the provider itself while no challenge is open, it also puts
+    /// the provider back into the fee tree (DR-6).
     Settle {
-        /// The provider.
+        /// Provider whose records are brought up to date.
         provider: Account,
-        /// Its index, checked.
+        /// Its fee-tree index; a hint that must match.
         index: u32,
-        /// Slots, with consumer and end epoch, checked.
+        /// Slots to apply, charge or remove; consumer and end epoch are hints that must match.
         slots: Bounded<(u32, Account, u64), SETTLE_SLOTS_MAX>,
-        /// End epochs to cross, ascending.
+        /// End epochs to cross, ascending (ST-5).
         endings: Bounded<u64, ENDINGS_MAX>,
     }
 }
 
 encoded! {
-    /// Leaves jail once the time is over.
+    /// Leaves jail after the sentence, for a burned price (JL-5).
     Unjail {
-        /// Added to the bond.
+        /// Money to add to the bond, which must cover the capacity again.
         bond_add: Amount,
     }
 }
 
 encoded! {
-    /// A provider's signed word that it did not take what it was offered. Given to who was refused;
-    /// anyone may bring it to the ledger, which cuts a declaration that it contradicts.
+    /// A provider's signed refusal of a placement (PV-5). The refused consumer holds it; anyone may
+    /// submit it, and the ledger then lowers the declared capacity to what is sold.
     #[derive(Copy)]
     RefusedPlacement {
-        /// Who refused.
+        /// Provider that refused and signed.
         provider: Account,
-        /// Who was refused.
+        /// Consumer whose placement was refused.
         consumer: Account,
-        /// Under which agreement; `None` for a quote.
+        /// Agreement of the placement; `None` if a quote was refused.
         agreement: Option<AgreementId>,
-        /// Leaves that it did not take.
+        /// Size of the refused placement, in leaves.
         leaves: u64,
-        /// The last certified height that it had seen.
+        /// Last certified height that the provider had seen when it signed.
         height: u64,
-        /// Ed25519 by the provider over chain id and the fields above.
+        /// Ed25519 signature by the provider over chain id and the fields above.
         signature: Signature,
     }
 }
 
 encoded! {
-    /// Two headers that one leader signed for one view.
+    /// Two headers that one leader signed for the same view: evidence of equivocation.
     Proposals {
-        /// Both.
+        /// The contradicting headers, each with its signature.
         headers: Bounded<Header, 2>,
     }
 }
 
 encoded! {
-    /// Two different commitments of one seat for one epoch.
+    /// Two different commitments of one seat for the same epoch: evidence of equivocation.
     Commitments {
-        /// Who signed both.
+        /// Seat that signed both commitments.
         seat: Account,
-        /// Both.
+        /// The contradicting commitments, each with its signature.
         commits: Bounded<AuditCommit, 2>,
     }
 }
 
 tagged! {
-    /// Two signatures of one seat of which only one can be honest.
+    /// Two signatures of one seat that contradict each other (AU-4).
     Evidence {
-        /// Two proposals of one view.
+        /// Two block proposals for one view.
         1 => Proposals(Proposals),
-        /// Two commitments of one epoch.
+        /// Two audit commitments for one epoch.
         2 => Commitments(Commitments),
     }
 }
 
 encoded! {
-    /// What a drawn peer received of a provider in an epoch's slot, signed by the peer.
+    /// Bytes that a drawn peer received from a provider in the epoch's slot, signed by the peer (CP-2).
     #[derive(Copy)]
     ProbeCount {
-        /// The epoch.
+        /// Epoch in which the bytes were counted.
         epoch: u64,
-        /// Who sent.
+        /// Provider that sent the bytes.
         sender: Account,
-        /// Who counted.
+        /// Peer that counted them and signs.
         receiver: Account,
-        /// The sender's draw, 0 to 7, that hit the receiver.
+        /// Number of the sender's draw, 0 to 7, that selected this receiver.
         draw: u8,
         /// Bytes that arrived within the slot.
         bytes: u64,
-        /// Ed25519 by the receiver over chain id and the fields above.
+        /// Ed25519 signature by the receiver over chain id and the fields above.
         signature: Signature,
     }
 }
 
 encoded! {
-    /// A provider's measurement of an epoch: what its drawn peers counted.
+    /// A provider's measurement of its egress in an epoch, from the counts of its drawn peers (CP-3).
     Measure {
-        /// The epoch.
+        /// Epoch that was measured.
         epoch: u64,
-        /// Counts in the order of their draws, each with its receiver's index, checked.
+        /// Counts in the order of the draws. Each has its receiver's index, a hint that must match.
         counts: Bounded<(u32, ProbeCount), PROBE_PEERS>,
     }
 }
 
 tagged! {
-    /// What is asked.
+    /// The request of an operation, one variant per kind.
     Body {
-        /// Moves money.
+        /// Moves money between two accounts.
         1 => Transfer(Transfer),
-        /// Becomes a provider.
+        /// Registers the signer as a provider.
         2 => RegisterProvider(RegisterProvider),
-        /// Changes an offer.
+        /// Changes a provider's offer, or announces or completes its exit.
         3 => UpdateProvider(UpdateProvider),
-        /// Opens an agreement.
+        /// Opens an agreement with a provider.
         4 => Open(Open),
-        /// Adds to a voucher reserve.
+        /// Adds to an agreement's voucher reserve.
         5 => TopUp(TopUp),
-        /// Ends an agreement, both.
+        /// Ends an agreement, signed by both parties.
         6 => Close(Close),
-        /// Ends an agreement, one.
+        /// Ends an agreement, signed by one party.
         7 => CloseAlone(CloseAlone),
-        /// Replaces the session key.
+        /// Replaces an agreement's session key.
         8 => RotateKey(RotateKey),
-        /// Changes a data set.
+        /// Changes an agreement's data set.
         9 => SetDataSet(SetDataSet),
-        /// Answers a challenge (free).
+        /// Answers a challenge; free.
         10 => Statement(Statement),
-        /// Redeems vouchers.
+        /// Redeems vouchers outside a challenge.
         11 => Redeem(Redeem),
-        /// Upkeep (free).
+        /// Brings a provider's records up to date; free.
         12 => Settle(Settle),
-        /// Leaves jail.
+        /// Ends a provider's time in jail.
         13 => Unjail(Unjail),
-        /// Cuts the declared capacity of a provider that refused within it.
+        /// Lowers the declared capacity of a provider that refused a placement within it.
         14 => Refusal(RefusedPlacement),
-        /// Slashes and jails a seat that signed against itself.
+        /// Slashes and jails a seat that signed contradicting messages.
         15 => Evidence(Evidence),
-        /// Reports what drawn peers counted of a provider's egress.
+        /// Submits the drawn peers' counts of a provider's egress.
         18 => Measure(Measure),
-        /// Commits to what an auditor found.
+        /// Commits an auditor to its reports of an epoch.
         16 => AuditCommit(AuditCommit),
-        /// Reveals what it committed to.
+        /// Reveals a batch of the reports that an auditor committed to.
         17 => AuditReveal(AuditReveal),
     }
 }
 
 encoded! {
-    /// An operation in its envelope.
+    /// A request in its signed envelope.
     Operation {
-        /// Who asks and pays.
+        /// Account that sends the operation and pays its fee.
         signer: Account,
-        /// The account's next nonce; 0 outside the paid lane.
+        /// The signer's next nonce; 0 outside the paid lane.
         nonce: u64,
-        /// Most that may be burned as fee; 0 for free operations.
+        /// Upper bound on the fee that may be burned; 0 for free operations.
         max_fee: Amount,
-        /// Last height at which it may stand in a block.
+        /// Last height at which a block may hold it.
         expires: u64,
-        /// What is asked.
+        /// The request, which decides the lane.
         body: Body,
-        /// Ed25519 over `OPERATION_NAMESPACE`, chain id and the fields above.
+        /// Ed25519 signature in `OPERATION_NAMESPACE` over chain id and the fields above.
         signature: Signature,
     }
 }

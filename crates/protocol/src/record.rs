@@ -1,8 +1,8 @@
-//! What the ledger remembers: fixed records of 256 bytes in an authenticated key-value store.
+//! Records of the ledger: fixed slots of 256 bytes in an authenticated key-value store.
 //!
-//! Key = SHA-256("posync/record" | kind | id), value = kind, version, the fields in order, zeros.
-//! Fixed slots let the engine's own state sync and proofs carry them as they are. State is
-//! bounded: every record is paid for by a deposit, a bond or a ring.
+//! Key = SHA-256("posync/record" | kind | id); value = kind, version, the fields in order, zeros.
+//! Because slots have a fixed size, the engine's state sync and its proofs carry them unchanged. State
+//! is bounded: each record is paid for by a deposit or a bond, or is part of a ring.
 
 use crate::{
     Account, AgreementId, Amount, Bounded, Hash,
@@ -12,10 +12,10 @@ use bytes::BufMut;
 use commonware_codec::{Copying, EncodeSize, Error, FixedSize, Read, Write};
 use commonware_cryptography::{Hasher, Sha256};
 
-/// A record's bytes.
+/// Encoded value of a record, padded with zeros.
 pub type Slot = [u8; 256];
 
-/// A record's place: SHA-256 over its kind and id.
+/// Key of a record in the store: SHA-256 over its kind and id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Key(pub [u8; 32]);
 
@@ -34,10 +34,10 @@ impl Read for Key {
     }
 }
 
-/// Bytes of a ring of ending epochs.
+/// Size in bytes of the ring of bits for ending epochs.
 pub const ENDING_BYTES: usize = ENDING_RING as usize / 8;
 
-/// The format version in every slot's second byte.
+/// Format version, the second byte of every slot.
 pub const VERSION: u8 = 1;
 
 fn key(kind: u8, id: &[&[u8]]) -> Key {
@@ -49,20 +49,20 @@ fn key(kind: u8, id: &[&[u8]]) -> Key {
     Key(bytes)
 }
 
-/// The place of the record of that kind ([`Record::KIND`]), given its id's parts in one row.
+/// The key of a record of kind [`Record::KIND`] whose id's parts are concatenated in `id`.
 pub fn place(kind: u8, id: &[u8]) -> Key {
     key(kind, &[id])
 }
 
-/// A kind of record: how it becomes a slot and back.
+/// A kind of record, with its encoding as a slot.
 pub trait Record: Write + EncodeSize + Read<Cfg = ()> {
-    /// First byte of every slot of this kind.
+    /// The first byte of every slot of this kind.
     const KIND: u8;
 
-    /// The slot's bytes.
+    /// Encodes the record as a slot.
     ///
     /// # Panics
-    /// If the fields exceed 254 bytes: a bug, caught by the test of each kind's largest value.
+    /// If the fields exceed 254 bytes. That is a bug; a test of each kind's largest value catches it.
     fn to_slot(&self) -> Slot {
         let mut slot = [0; 256];
         let mut rest = &mut slot[..];
@@ -72,10 +72,10 @@ pub trait Record: Write + EncodeSize + Read<Cfg = ()> {
         slot
     }
 
-    /// Reads a slot of this kind.
+    /// Decodes a slot of this kind.
     ///
     /// # Errors
-    /// Another kind or version, fields that do not decode, or trailing bytes that are not zero.
+    /// Another kind or version, fields that do not decode, or trailing bytes other than zero.
     fn from_slot(slot: &Slot) -> Result<Self, Error> {
         if slot[0] != Self::KIND || slot[1] != VERSION {
             return Err(Error::Invalid("Slot", "another kind or version"));
@@ -95,7 +95,7 @@ macro_rules! record {
         encoded! { $(#[$meta])* $name { $($(#[$fmeta])* $field: $type,)* } }
         impl Record for $name { const KIND: u8 = $kind; }
         impl $name {
-            /// Where this record stands.
+            /// The key of the record with this id.
             pub fn key($($id: $id_type),*) -> Key { key($kind, &[$($part),*]) }
         }
     };
@@ -114,299 +114,302 @@ pub use seats::*;
 pub use service::*;
 
 record! {
-    /// The one record of sums; each money field is part of the conserved total.
+    /// The ledger's totals, a single record. Each money field is part of the conserved sum (LE-5).
     #[derive(Default)]
     0 System () [] {
         /// Height of the block that wrote it.
         height: u64,
-        /// Indices given out so far: every provider's index is below this.
+        /// Provider indices given out so far: every index is below this.
         providers: u32,
-        /// The first vacant index below `providers`, if one left; the next is in its `ProviderAt`.
+        /// First vacant index below `providers`, if a provider left. Its `ProviderAt` names the next
+        /// one.
         vacant: Option<u32>,
-        /// Places in the newcomers' line: they stand in the turn line a second time.
+        /// Length of the newcomers' line: their second places in the turn line (DR-3).
         newcomers: u32,
-        /// Open agreements.
+        /// Number of agreements that hold a slot.
         agreements: u64,
-        /// Sum of all balances.
+        /// Sum of the balances of all accounts.
         balances: Amount,
-        /// Sum of all voucher reserves.
+        /// Sum of the voucher reserves of all agreements.
         voucher_reserves: Amount,
-        /// Sum of all storage pools of providers.
+        /// Sum of the storage pools of all providers.
         storage_pools: Amount,
-        /// Sum of all bonds.
+        /// Sum of the bonds of all providers.
         bonds: Amount,
-        /// Sum of all deposits.
+        /// Sum of the deposits of all agreements.
         deposits: Amount,
-        /// Burned so far.
+        /// Money burned since genesis.
         burned: Amount,
-        /// The committee's pool.
+        /// Fees collected for the seats and not yet paid out.
         committee: Amount,
-        /// What no one has yet: all supply exists at genesis.
+        /// Supply that was not emitted yet: all of it exists at genesis.
         reserve: Amount,
-        /// Drawn from the reserve for the subsidy and not yet paid.
+        /// Money drawn from the reserve for the subsidy and not yet paid out.
         carry: Amount,
-        /// Sum of what providers weigh in the fee tree.
+        /// Sum of the weights of all providers in the fee tree.
         phi: u128,
-        /// Next index in turn.
+        /// Position in the turn line of the next draw in turn.
         turn: u64,
-        /// Seats of authorities: every seat's index is below this.
+        /// Number of authorities' seats: every seat's index is below this.
         seats: u32,
         /// Sum of the bonds of all seats.
         seat_bonds: Amount,
-        /// Base fee of the next block: grains per unit of a paid operation (AC-3).
+        /// Base fee of the next block, in grains per unit of a paid operation (AC-3).
         base_fee: u64,
     }
 }
 
 record! {
-    /// An account's money and its next nonce.
+    /// An account's balance and next nonce.
     #[derive(Default)]
     1 AccountState (account: &Account) [&account.0] {
         /// The nonce that the next paid operation must carry.
         nonce: u64,
-        /// Free money.
+        /// Money that is not locked anywhere.
         balance: Amount,
     }
 }
 
 record! {
-    /// What the ledger counts of a provider: its bond, its totals and its storage pool. What it
-    /// declares is its [`Offer`].
+    /// A provider as the ledger counts it: bond, totals and storage pool. Its declarations are in
+    /// [`Offer`].
     #[derive(Default)]
     2 Provider (account: &Account) [&account.0] {
-        /// Place in the fee tree and in the turn line.
+        /// Index in the fee tree and in the turn line.
         index: u32,
-        /// Height of the block of its registration: names this life of its account.
+        /// Height of the block of its registration; distinguishes registrations of one account.
         born: u64,
-        /// 0 active, else the epoch at which it may end agreements alone.
+        /// Epoch from which it may end agreements alone, after its notice; 0 while it is active.
         leaves_at: u64,
-        /// Locked money.
+        /// Money locked as bond.
         bond: Amount,
-        /// Leaves under contract (quotas).
+        /// Leaves under contract: the sum of the agreements' quotas.
         sold: u64,
-        /// Egress under contract: quotas spread over the epochs of their agreements.
+        /// Egress under contract, bytes per epoch: quotas spread over the epochs of their agreements
+        /// (CP-5).
         sold_egress: u64,
         /// Gas under contract; no rule counts it yet.
         sold_gas: u64,
-        /// Height of the block that last cut its offer after a signed refusal; 0 without one.
+        /// Height of the block that last lowered its offer after a signed refusal; 0 if none did.
         cut: u64,
-        /// Agreements that hold a slot.
+        /// Number of agreements that hold a slot.
         slots: u32,
-        /// Leaves of its data sets in force whose agreements have not been crossed as ended.
+        /// Leaves in force, without those of agreements whose end was crossed.
         leaves: u64,
-        /// The slot tree's total: sum of rate x leaves, ended slots included until they are cleared.
+        /// Total of its slot tree: sum of rate x leaves, with ended slots until they are cleared.
         phi: u128,
         /// Sum of rate x leaves over live agreements.
         paid: u128,
-        /// The same at min(p, slow p).
+        /// The same sum at min(price, slow price).
         paid_base: u128,
-        /// What it weighs in the fee tree: `paid` while awake, 0 asleep.
+        /// Its weight in the fee tree: `paid` while awake, 0 while asleep (DR-6).
         weighed: u128,
-        /// Prepaid storage, not yet earned.
+        /// Prepaid storage money that it has not earned yet.
         pool: Amount,
-        /// Sum of rounds x passed x ONE / 4.
+        /// Accumulated pay per unit of rate x leaves: sum of rounds x passed x ONE / 4 (ST-4).
         acc: u128,
-        /// Round up to which it is settled.
+        /// Round up to which storage is settled.
         settled_round: u64,
     }
 }
 
 record! {
-    /// What a provider declares: any opening within it is accepted.
+    /// A provider's declared offer: any opening within it is accepted.
     37 Offer (account: &Account) [&account.0] {
         /// Declared operator, zero padded UTF-8.
         operator: [u8; OPERATOR_BYTES],
-        /// Leaves.
+        /// Capacity offered, in leaves.
         capacity: u64,
-        /// Egress, bytes an epoch.
+        /// Egress, in bytes per epoch.
         capacity_egress: u64,
-        /// Gas an epoch; no rule sells by it yet.
+        /// Gas per epoch; no rule sells by it yet.
         capacity_gas: u64,
-        /// Least price for storage.
+        /// Lowest storage price that it accepts.
         reserve_storage: u64,
-        /// Least price for egress.
+        /// Lowest egress price that it accepts.
         reserve_egress: u64,
-        /// Least price for gas; no rule reads it yet.
+        /// Lowest gas price that it accepts; no rule reads it yet.
         reserve_gas: u64,
-        /// Longest agreement, in epochs: for how long it locks its prices.
+        /// Longest agreement in epochs, and so the longest time for which it locks its prices.
         term_max: u32,
-        /// Region's name.
+        /// Name of its region, UTF-8.
         region: Bounded<u8, REGION_BYTES_MAX>,
     }
 }
 
 encoded! {
-    /// A read declared missing, asked again beside the next three challenges.
+    /// A read that was declared missing and is asked again beside the next three challenges (RD-7).
     #[derive(Copy, Default)]
     Missing {
-        /// The agreement's slot.
+        /// Slot of the agreement.
         slot: u32,
-        /// The shard's name.
+        /// Name of the shard: its plain BLAKE3 hash.
         shard: Hash,
-        /// The chunk within it.
+        /// Number of the chunk within the shard.
         chunk: u32,
-        /// Challenges in which it will still be asked.
+        /// Number of challenges that will still ask for it.
         asks_left: u8,
     }
 }
 
 encoded! {
-    /// An open challenge.
+    /// A challenge that waits for its answer.
     #[derive(Copy)]
     Challenge {
         /// Height of the block that drew it.
         height: u64,
         /// Digest of the beacon seed that decides its reads.
         seed: Hash,
-        /// Drawn in proportion to the storage fee, not in turn.
+        /// True if drawn in proportion to the fee, false if drawn in turn.
         by_fee: bool,
     }
 }
 
 record! {
-    /// A provider's audit state.
+    /// A provider's open challenge and the history of its reads.
     #[derive(Default)]
     3 Audit (account: &Account) [&account.0] {
-        /// The challenge that waits for its answer.
+        /// The open challenge, if any.
         challenge: Option<Challenge>,
-        /// Last 64 drawn reads, newest in the lowest bit, 1 = passed.
+        /// Last 64 drawn reads, newest in the lowest bit; 1 = passed.
         history: u64,
-        /// Last 64 challenges with reads, 1 = answered on time.
+        /// Last 64 challenges with reads, newest in the lowest bit; 1 = answered on time.
         on_time: u64,
-        /// Last 64 drawn reads as in `history`, 1 = nobody answered.
+        /// Last 64 drawn reads, aligned with `history`; 1 = the challenge was not answered.
         silent: u64,
-        /// Reads drawn in its life.
+        /// Reads drawn since registration, without excused ones (NF-3).
         drawn: u32,
-        /// Settlements in its life.
+        /// Challenges with reads that were closed since registration; data sets count their growth by
+        /// it.
         settlements: u32,
-        /// Challenges closed in its life, as far as it may stand in the line twice.
+        /// Challenges closed since registration, counted up to [`crate::limits::NEWCOMER_CLOSED`].
         closed: u8,
-        /// Challenges answered in its life, on time or late.
+        /// Challenges answered since registration, on time or late, without excused ones that had reads.
         answered: u32,
-        /// Challenge height last answered or expired.
+        /// Height of the challenge that was last answered or expired.
         last_height: u64,
-        /// Reads to be asked again.
+        /// Reads declared missing, to be asked again.
         missing: Bounded<Missing, MISSING_MAX>,
     }
 }
 
 record! {
-    /// Who stands at an index of the fee tree; once it left, a link in the list of vacant indices.
+    /// The provider at an index of the fee tree. After it left, a link in the list of vacant indices.
     4 ProviderAt (index: u32) [&index.to_be_bytes()] {
-        /// The provider; `None` when it left: a draw that hits this index in turn is lost.
+        /// The provider; `None` if it left. A draw in turn that hits a vacant index is lost.
         account: Option<Account>,
-        /// The next vacant index, when this one is vacant.
+        /// Next vacant index, if this one is vacant and not the last.
         next_vacant: Option<u32>,
     }
 }
 
-/// `host:port`, UTF-8.
+/// A provider's address as `host:port`, UTF-8.
 pub type Address = Bounded<u8, ADDRESS_BYTES_MAX>;
 
 record! {
-    /// Where a provider is reached.
+    /// The addresses at which clients reach a provider.
     5 Endpoint (account: &Account) [&account.0] {
-        /// Its addresses, the one to try first at the front.
+        /// Addresses, the one to try first at the front.
         addresses: Bounded<Address, ADDRESSES_MAX>,
     }
 }
 
 record! {
-    /// The terms of an agreement; never changes but for the session key.
+    /// The terms of an agreement. Only the session key ever changes.
     6 Agreement (provider: &Account, slot: u32) [&provider.0, &slot.to_be_bytes()] {
         /// Height of the block that opened it.
         opened: u64,
-        /// Who pays.
+        /// Account that opened the agreement and pays it.
         consumer: Account,
-        /// Signs vouchers only.
+        /// Key that signs vouchers and nothing else.
         session_key: Account,
-        /// Signs data sets.
+        /// Key that signs data sets.
         storage_key: Account,
-        /// Last epoch, exclusive: a provider's ending record stands there.
+        /// Epoch in which it ends, exclusive; key of the provider's ending record.
         end_epoch: u64,
-        /// Posted storage price at opening.
+        /// Posted storage price at the opening.
         storage_price: u64,
-        /// Slow storage price at opening.
+        /// Slow storage price at the opening.
         storage_slow: u64,
-        /// Posted egress price at opening.
+        /// Posted egress price at the opening.
         egress_price: u64,
-        /// Slow egress price at opening.
+        /// Slow egress price at the opening.
         egress_slow: u64,
-        /// Posted gas price at opening.
+        /// Posted gas price at the opening.
         gas_price: u64,
-        /// Slow gas price at opening.
+        /// Slow gas price at the opening.
         gas_slow: u64,
-        /// Most leaves.
+        /// Storage quota, in leaves.
         quota_leaves: u64,
-        /// Most egress bytes.
+        /// Egress quota over the whole term, in bytes.
         quota_egress: u64,
-        /// Most gas.
+        /// Gas quota over the whole term.
         quota_gas: u64,
-        /// Egress bytes per round.
+        /// Rate cap on egress, in bytes per round.
         rate_egress: u64,
-        /// Gas per round.
+        /// Rate cap on gas, per round.
         rate_gas: u64,
     }
 }
 
 record! {
-    /// What was used of an agreement and what is left of its reserves.
+    /// The use of an agreement so far, and the rest of its reserves.
     #[derive(Default)]
     7 Use (provider: &Account, slot: u32) [&provider.0, &slot.to_be_bytes()] {
-        /// Storage money paid in and not yet charged (a claim on the provider's pool, not money of its own).
+        /// Prepaid storage money, not yet charged: a claim on the provider's pool, not money of its own.
         storage_reserve: Amount,
-        /// Money that vouchers draw from.
+        /// Money from which vouchers are paid.
         voucher_reserve: Amount,
-        /// Returned when the records go, less what reserving egress and gas cost.
+        /// Returned when the records are deleted, less the cost of reserved egress and gas (AG-7).
         deposit: Amount,
-        /// Egress bytes redeemed.
+        /// Egress redeemed so far, in bytes.
         egress: u64,
-        /// Gas redeemed.
+        /// Gas redeemed so far.
         gas: u64,
-        /// The provider's `acc` when this agreement was last charged.
+        /// The provider's `acc` at the last charge of this agreement.
         acc: u128,
-        /// Epoch from which a close is in effect for redemption; `None` while open.
+        /// After a close by one party, epoch from which nothing can be redeemed; `None` while open.
         closing_epoch: Option<u64>,
-        /// The session key before the last rotation.
+        /// Session key before the last rotation.
         old_session_key: Account,
-        /// Epoch until which the old key redeems; 0 when none.
+        /// Epoch from which the old key no longer redeems; 0 if there was no rotation.
         old_key_until: u32,
-        /// Value of accepted vouchers, in all.
+        /// Value of all accepted vouchers.
         signed: Amount,
-        /// Claims beyond signatures, at most `signed`.
+        /// Claims beyond signed vouchers, at most `signed` (BK-8).
         disputed: Amount,
-        /// Redeemed egress bytes that back a report of an auditor.
+        /// Part of the redeemed egress, in bytes, that backs auditors' reports (SQ-5).
         audited: u64,
-        /// Round up to which its unused leaves were charged.
+        /// Round up to which unused leaves were charged (AG-7).
         held_round: u64,
-        /// The prices of vouchers since a top-up; `None` while those of the opening hold.
+        /// Voucher prices since a top-up raised them; `None` while those of the opening hold.
         lock: Option<Lock>,
     }
 }
 
 encoded! {
-    /// Prices that a top-up locked, and those of what was paid in before it (AG-8).
+    /// Voucher prices that a top-up locked, and the earlier ones up to the boundaries (AG-8).
     #[derive(Copy)]
     Lock {
-        /// Posted egress price then.
+        /// Posted egress price that was locked.
         egress_price: u64,
-        /// Slow egress price then.
+        /// Slow egress price that was locked.
         egress_slow: u64,
-        /// Posted gas price then.
+        /// Posted gas price that was locked.
         gas_price: u64,
-        /// Slow gas price then.
+        /// Slow gas price that was locked.
         gas_slow: u64,
-        /// Cumulative egress bytes up to which the reserve paid when egress rose.
+        /// Boundary of egress: cumulative bytes that the reserve covered before the raise.
         egress: u64,
-        /// Cumulative gas up to which the reserve paid when gas rose.
+        /// Boundary of gas: cumulative gas that the reserve covered before the raise.
         gas: u64,
-        /// Egress price of the bytes up to `egress`.
+        /// Egress price up to the boundary.
         egress_before: u64,
-        /// What of it is base.
+        /// Part of `egress_before` that counts as base (ST-3).
         egress_base_before: u64,
-        /// Gas price of the gas up to `gas`.
+        /// Gas price up to the boundary.
         gas_before: u64,
-        /// What of it is base.
+        /// Part of `gas_before` that counts as base (ST-3).
         gas_base_before: u64,
     }
 }
@@ -415,69 +418,69 @@ encoded! {
     /// A version of an agreement's data set.
     #[derive(Copy, Default)]
     Version {
-        /// Above that of every set before it.
+        /// Version number, above those of all sets before it.
         version: u64,
-        /// Root of the Merkle-sum tree.
+        /// Root of the Merkle-sum tree; zeros if empty.
         root: Hash,
-        /// Chunks in all.
+        /// Size in leaves of 1 KiB.
         leaves: u64,
-        /// Bytes in all.
+        /// Size in bytes, at most `leaves` x 1 KiB.
         bytes: u64,
-        /// The provider's settlement count when a set of at least as many leaves as before last took
-        /// effect; in `next` nothing reads it.
+        /// `Audit::settlements` when a set of at least as many leaves as its predecessor last took
+        /// effect; not read in `next`.
         grown_at: u32,
     }
 }
 
 record! {
-    /// What an agreement's provider holds, and what it will hold from the next settled point on.
+    /// An agreement's data set in force, and the one that takes effect at the next settled point (DS-4).
     #[derive(Default)]
     8 DataSet (provider: &Account, slot: u32) [&provider.0, &slot.to_be_bytes()] {
-        /// In force: draws read here.
+        /// The version in force, which draws read.
         current: Version,
-        /// Waits while a challenge is pending.
+        /// Version that waits for a settled point, if any.
         next: Option<Version>,
     }
 }
 
 record! {
-    /// A Fenwick node over a provider's slots: sums of rate x leaves.
+    /// A Fenwick node over the places of a provider's slot tree: a partial sum of rate x leaves.
     9 SlotTree (provider: &Account, node: u32) [&provider.0, &node.to_be_bytes()] {
-        /// The partial sum.
+        /// Partial sum that the node covers.
         sum: u128,
     }
 }
 
 record! {
-    /// A Fenwick node over provider indices: sums of what they weigh.
+    /// A Fenwick node over provider indices: a partial sum of their weights.
     10 FeeTree (node: u32) [&node.to_be_bytes()] {
-        /// The partial sum.
+        /// Partial sum that the node covers.
         sum: u128,
     }
 }
 
 record! {
-    /// What ends for a provider at an epoch.
+    /// Totals of a provider's agreements that end in one epoch (ST-5).
     #[derive(Default)]
     11 Ending (provider: &Account, epoch: u64) [&provider.0, &epoch.to_be_bytes()] {
-        /// Rate x leaves that ends.
+        /// Rate x leaves of those agreements.
         paid: u128,
-        /// The same at the base price.
+        /// The same at min(price, slow price).
         paid_base: u128,
-        /// Leaves that end.
+        /// Leaves of those agreements.
         leaves: u64,
-        /// The provider's `acc` at that epoch's end, once crossed.
+        /// The provider's `acc` at the end of that epoch; `None` until the ending is crossed.
         acc: Option<u128>,
-        /// Agreements that end then; the record goes with the last one.
+        /// Number of those agreements; the record is deleted with the last one.
         agreements: u32,
     }
 }
 
 record! {
-    /// Epochs at which something that is paid for ends, not crossed yet: who settles can tell that
-    /// none was left out, without a look at every epoch.
+    /// Epochs with an ending that was not crossed yet. A settlement proves with this one record that it
+    /// omits none (ST-5).
     15 Endings (provider: &Account) [&provider.0] {
-        /// Every ending up to this epoch was crossed.
+        /// Epoch up to which every ending was crossed.
         crossed: u64,
         /// Bit `epoch mod ENDING_RING` for each of the next `ENDING_RING` epochs.
         bits: [u8; ENDING_BYTES],
@@ -485,48 +488,48 @@ record! {
 }
 
 record! {
-    /// A round's anchor and how its draws by fee were answered, in a ring.
+    /// A round's anchor, and the count of answers to its draws by fee. Kept in a ring.
     #[derive(Default)]
     12 RoundInfo (place: u64) [&place.to_be_bytes()] {
-        /// The round.
+        /// Number of the round.
         round: u64,
-        /// Digest of the parent of its first block.
+        /// The round's anchor: digest of the parent of its first block.
         anchor: Hash,
-        /// Challenges that its draws by fee opened.
+        /// Challenges opened by draws in proportion to the fee.
         drawn: u32,
-        /// Of them, those answered on time.
+        /// Those of them that were answered on time.
         on_time: u32,
     }
 }
 
 record! {
-    /// The newcomers' line: the account at a place below `System::newcomers`.
+    /// One place in the newcomers' line, below `System::newcomers`.
     ///
-    /// Registration appends. A draw that hits a place whose provider left or has had its 64 reads
-    /// moves the last entry there (both keys follow from `System` alone), so that graduating
-    /// never needs a record that the operation could not name.
+    /// Registration appends a place. A draw that hits a place whose provider left or is no longer a
+    /// newcomer moves the last entry there. Both keys follow from `System` alone, so this never needs a
+    /// record that the operation could not name.
     14 Newcomer (place: u32) [&place.to_be_bytes()] {
-        /// The provider.
+        /// Provider that has this place.
         account: Account,
-        /// [`Provider::born`] of the life that stands in the line.
+        /// [`Provider::born`] of the registration that has this place.
         born: u64,
     }
 }
 
 impl Agreement {
-    /// The id of this agreement at its place.
+    /// The id of this agreement, given its provider and slot.
     pub const fn id(&self, provider: Account, slot: u32) -> AgreementId {
         AgreementId { provider, slot, opened: self.opened }
     }
 }
 
 impl Endings {
-    /// Nothing ends after `crossed`.
+    /// A ring without endings, crossed up to `crossed`.
     pub const fn new(crossed: u64) -> Self {
         Self { crossed, bits: [0; ENDING_BYTES] }
     }
 
-    /// The epochs to cross up to and including `last`, ascending.
+    /// Epochs with endings to cross up to and including `last`, ascending.
     pub fn due(&self, last: u64) -> impl Iterator<Item = u64> {
         let last = last.min(self.crossed.saturating_add(ENDING_RING));
         (self.crossed.saturating_add(1)..=last).filter(|epoch| {
@@ -535,7 +538,7 @@ impl Endings {
         })
     }
 
-    /// Something ends at `epoch`; `None` outside the ring.
+    /// Marks that something ends in `epoch`; `None` if the epoch is outside the ring.
     pub fn set(&mut self, epoch: u64) -> Option<()> {
         let ahead = epoch.checked_sub(self.crossed)?;
         (ahead > 0 && ahead <= ENDING_RING).then_some(())?;
@@ -544,7 +547,7 @@ impl Endings {
         Some(())
     }
 
-    /// Everything up to `last` was crossed.
+    /// Marks every ending up to `last` as crossed.
     pub fn cross(&mut self, last: u64) {
         let due: alloc::vec::Vec<u64> = self.due(last).collect();
         for epoch in due {

@@ -1,24 +1,24 @@
-//! Lanes of a block: where an operation stands, what it pays, and whether it carries a nonce (BL-5,
-//! RD-8).
+//! Lanes of a block: the order of operations, the fee that they pay, and their nonces (BL-5, RD-8).
 
 use super::Body;
 
-/// A part of a block's body. The lanes stand in this order; an operation's kind alone decides its
-/// lane.
+/// A part of a block's body. Lanes follow each other in this order. An operation's kind alone decides
+/// its lane.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Lane {
     /// Answers to challenges: free, without a nonce.
     Statement,
-    /// Audits and evidence: at the fee floor, without a nonce, may not stand if refused (RD-8).
+    /// Audits and evidence: at the fee floor, without a nonce; a block with a refused one is invalid
+    /// (RD-8).
     Reserved,
-    /// Upkeep of anyone: free, without a nonce, may not stand if refused.
+    /// Upkeep by anyone: free, without a nonce; a block with a refused one is invalid.
     Upkeep,
-    /// Everything else: at the base fee, in the order of nonces; stands even if refused.
+    /// Everything else: at the base fee, in the order of nonces; may be in a block even if refused.
     Paid,
 }
 
 impl Body {
-    /// The lane in which it stands.
+    /// The lane of this kind of operation.
     pub const fn lane(&self) -> Lane {
         match self {
             Self::Statement(_) => Lane::Statement,
@@ -28,12 +28,12 @@ impl Body {
         }
     }
 
-    /// Whether it costs nothing.
+    /// True for kinds that pay no fee: statements and upkeep.
     pub const fn is_free(&self) -> bool {
         matches!(self.lane(), Lane::Statement | Lane::Upkeep)
     }
 
-    /// Whether it carries its account's next nonce.
+    /// True for kinds that carry the account's next nonce: those of the paid lane.
     pub const fn has_nonce(&self) -> bool {
         matches!(self.lane(), Lane::Paid)
     }

@@ -1,12 +1,11 @@
-//! What auditors send: a commitment in the epoch, and what was committed in the first round of the
-//! next one.
+//! Audit operations: a commitment within the epoch, and its reveal in the first round of the next one.
 //!
 //! ```text
 //!   batch b  = BLAKE3("posync/audit-batch/1" | salt | b | reports on strata [64 b, 64 b + 64))
 //!   digest   = BLAKE3("posync/audit-digest/1" | auditor | epoch | batch 0 | batch 1 | ..)
 //! ```
-//! A report's stratum decides its batch, so that a commitment holds one report of a provider and
-//! nobody can choose between two after it has seen those of others.
+//! A report's stratum decides its batch. So a commitment holds one report on a provider, and an auditor
+//! cannot choose between two after it has seen the reports of others (SQ-4).
 
 use super::{sign, signatures::unsigned};
 use crate::{
@@ -22,75 +21,78 @@ use bytes::{Bytes, BytesMut};
 use commonware_codec::{Encode, EncodeSize, Write};
 use commonware_cryptography::{Signer, ed25519};
 
-/// Namespace of a report's signature, by the session key of its agreement.
+/// Namespace of a report's signature, made with the session key of its agreement.
 pub const REPORT_NAMESPACE: &[u8] = b"posync/report/1";
-/// Namespace of a commitment's signature, by the seat: two different ones of an epoch are evidence.
+/// Namespace of a commitment's signature, made by the seat. Two different ones of an epoch are evidence
+/// (AU-4).
 pub const AUDIT_NAMESPACE: &[u8] = b"posync/audit/1";
 
 encoded! {
-    /// What an auditor found in an epoch at one drawn provider.
+    /// An auditor's measurements of one drawn provider in an epoch.
     #[derive(Copy)]
     Report {
-        /// Which of the drawn providers: its stratum.
+        /// Stratum of the draw that selected the provider.
         stratum: u16,
-        /// Which of that provider's auditors this seat is, checked.
+        /// This seat's number among the provider's auditors; checked against the draw.
         auditor: u8,
-        /// Who stands at the drawn index.
+        /// Provider at the drawn index.
         provider: Account,
-        /// The drawn index.
+        /// Provider index that the stratum's draw selected.
         index: u32,
-        /// The slot of the agreement under which the auditor read.
+        /// Slot of the agreement under which the auditor read.
         slot: u32,
-        /// The height at which that agreement was opened.
+        /// Height of the block that opened that agreement.
         opened: u64,
-        /// The agreement's session key: only who reads under it can sign this.
+        /// The agreement's session key: only the auditor that reads under the agreement can sign with
+        /// it.
         session_key: Account,
-        /// Reads that it asked for, each of [`crate::limits::AUDIT_READ_BYTES`].
+        /// Reads requested, each of [`crate::limits::AUDIT_READ_BYTES`].
         asked: u16,
-        /// Reads that were answered in time, rightly or not.
+        /// Reads answered in time, whether or not the bytes were right.
         answered: u16,
-        /// Reads whose bytes verified, and which it therefore paid for.
+        /// Reads whose bytes verified, so that the auditor paid for them.
         correct: u16,
-        /// Latency band of the answered reads ([`crate::service::latency_band`]); 0 without any.
+        /// Latency band of the answered reads ([`crate::service::latency_band`]); 0 if there are none.
         latency: u8,
         /// Throughput band of the answered reads ([`crate::service::throughput_band`]).
         throughput: u8,
-        /// Ed25519 by the session key over chain id, epoch, auditor and the fields above.
+        /// Ed25519 signature by the session key over chain id, epoch, auditor and the fields above.
         signature: Signature,
     }
 }
 
 encoded! {
-    /// An auditor's word, hidden, within the epoch that it is about.
+    /// An auditor's commitment to its reports, hidden as a digest, made within the epoch that they cover
+    /// (SQ-3).
     #[derive(Copy)]
     AuditCommit {
-        /// The epoch.
+        /// Epoch that the reports cover.
         epoch: u64,
-        /// [`digest_of`] everything that it will reveal.
+        /// [`digest_of`] all reveals that will follow.
         digest: Hash,
-        /// Ed25519 by the seat's key over chain id and the fields above.
+        /// Ed25519 signature by the seat's key over chain id and the fields above.
         signature: Signature,
     }
 }
 
 encoded! {
-    /// A batch of what an auditor committed to, in the first round of the epoch after.
+    /// One batch of committed reports, revealed in the first round of the following epoch (SQ-4).
     AuditReveal {
-        /// The epoch that it is about.
+        /// Epoch that the reports cover.
         epoch: u64,
-        /// The auditor's secret.
+        /// Secret of the auditor, which kept the digest from being guessed.
         salt: Hash,
-        /// Which batch these reports are.
+        /// Number of this batch within the commitment.
         batch: u8,
-        /// Digests of the other batches of the commitment, in their order.
+        /// Digests of the commitment's other batches, in order.
         others: Bounded<Hash, { REPORT_BATCHES_MAX - 1 }>,
-        /// The reports, by stratum.
+        /// Reports of the batch, ascending by stratum.
         reports: Bounded<Report, REPORTS_MAX>,
     }
 }
 
 impl Report {
-    /// Signs as the session key's holder; `self.signature` is replaced.
+    /// Signs with the session key. Replaces `session_key` and `signature`.
     pub fn signed(
         mut self,
         session: &ed25519::PrivateKey,
@@ -103,7 +105,7 @@ impl Report {
         self
     }
 
-    /// The agreement that was read under.
+    /// Id of the agreement under which the auditor read.
     pub const fn agreement(&self) -> AgreementId {
         AgreementId { provider: self.provider, slot: self.slot, opened: self.opened }
     }
@@ -118,7 +120,7 @@ impl Report {
         bytes.freeze()
     }
 
-    /// The signature to check.
+    /// The session key's signature, ready to verify.
     pub fn check(&self, chain: &Hash, epoch: u64, auditor: &Account) -> SignatureCheck {
         SignatureCheck {
             namespace: REPORT_NAMESPACE,
@@ -128,7 +130,7 @@ impl Report {
         }
     }
 
-    /// Whether every field lies within its range.
+    /// True if every field is in range.
     fn fits(&self) -> bool {
         usize::from(self.auditor) < AUDITORS_MAX
             && self.index < PROVIDERS_MAX
@@ -142,7 +144,7 @@ impl Report {
 }
 
 impl AuditCommit {
-    /// Signs with the seat's key.
+    /// Builds a commitment and signs it with the seat's key.
     pub fn signed(seat: &ed25519::PrivateKey, chain: &Hash, epoch: u64, digest: Hash) -> Self {
         let mut commit = Self { epoch, digest, signature: [0; 64] };
         commit.signature = sign(seat, AUDIT_NAMESPACE, &commit.signed_bytes(chain));
@@ -153,7 +155,8 @@ impl AuditCommit {
         unsigned(chain, self, &self.signature)
     }
 
-    /// The signature to check, if `seat` committed. Evidence of two different ones needs both checks.
+    /// The commitment's signature, to verify against `seat`. Evidence needs both of its commitments
+    /// verified.
     pub fn check(&self, chain: &Hash, seat: Account) -> SignatureCheck {
         SignatureCheck {
             namespace: AUDIT_NAMESPACE,
@@ -164,12 +167,12 @@ impl AuditCommit {
     }
 }
 
-/// The batch in which a report on `stratum` stands.
+/// Number of the batch that holds the report on `stratum`.
 pub const fn batch_of(stratum: u16) -> usize {
     stratum as usize / REPORTS_MAX
 }
 
-/// The digest of one batch.
+/// Digest of one batch; the formula is in the module header.
 fn batch_digest(salt: &Hash, batch: u8, reports: &[Report]) -> Hash {
     let mut hasher = blake3::Hasher::new();
     hasher.update(b"posync/audit-batch/1").update(salt).update(&[batch]);
@@ -179,7 +182,7 @@ fn batch_digest(salt: &Hash, batch: u8, reports: &[Report]) -> Hash {
     *hasher.finalize().as_bytes()
 }
 
-/// What a commitment names, from the digests of its batches in their order.
+/// Digest of a commitment, computed from its batches' digests in order.
 fn commitment<'a>(auditor: &Account, epoch: u64, batches: impl Iterator<Item = &'a Hash>) -> Hash {
     let mut hasher = blake3::Hasher::new();
     hasher.update(b"posync/audit-digest/1").update(&auditor.0).update(&epoch.to_be_bytes());
@@ -190,7 +193,7 @@ fn commitment<'a>(auditor: &Account, epoch: u64, batches: impl Iterator<Item = &
 }
 
 impl AuditReveal {
-    /// The commitment of `auditor` that this is a part of.
+    /// Digest of the commitment of `auditor` to which this batch belongs.
     pub fn digest(&self, auditor: &Account) -> Hash {
         let own = batch_digest(&self.salt, self.batch, &self.reports);
         let (before, after) = self.others.split_at(usize::from(self.batch).min(self.others.len()));
@@ -205,7 +208,8 @@ impl AuditReveal {
         self.reports.iter().map(move |report| report.check(chain, self.epoch, auditor))
     }
 
-    /// Whether the batch is one of the commitment's and its reports are those of its strata.
+    /// True if the batch number exists in the commitment and the reports are valid, in order, and of its
+    /// strata.
     pub(super) fn fits(&self) -> bool {
         let batch = usize::from(self.batch);
         batch <= self.others.len()
@@ -215,8 +219,8 @@ impl AuditReveal {
     }
 }
 
-/// What an auditor commits to, and then reveals batch by batch: signed reports of one epoch, at
-/// most one of a stratum. `None` if there are none or two of a stratum.
+/// Splits an auditor's signed reports of one epoch into the batches to commit to and reveal. `None` if
+/// there are no reports, two for one stratum, or a stratum beyond the last batch.
 pub fn reveals(epoch: u64, salt: Hash, mut reports: Vec<Report>) -> Option<Vec<AuditReveal>> {
     reports.sort_unstable_by_key(|report| report.stratum);
     let ascends = reports.windows(2).all(|pair| pair[0].stratum < pair[1].stratum);
@@ -242,7 +246,7 @@ pub fn reveals(epoch: u64, salt: Hash, mut reports: Vec<Report>) -> Option<Vec<A
         .collect()
 }
 
-/// The digest that an auditor commits to: that of any of its [`reveals`].
+/// The digest to commit to, the same for each of the [`reveals`]; `None` if there are none.
 pub fn digest_of(reveals: &[AuditReveal], auditor: &Account) -> Option<Hash> {
     reveals.first().map(|reveal| reveal.digest(auditor))
 }

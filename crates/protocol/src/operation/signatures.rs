@@ -1,4 +1,4 @@
-//! What an operation is signed with: its own signature, and those of others that it carries.
+//! Signatures of an operation: its own, and those of others that it carries.
 
 use super::{
     Body, CLOSE_NAMESPACE, DATA_SET_NAMESPACE, Evidence, OPERATION_NAMESPACE, Operation, PROBE_NAMESPACE,
@@ -13,21 +13,21 @@ use bytes::Bytes;
 use commonware_codec::{Copying, DecodeExt, Encode};
 use commonware_cryptography::{Signer, Verifier, ed25519};
 
-/// One signature that an operation stands on. Checked in batches, once per node.
+/// One signature that an operation depends on. Verified in batches, once per node.
 #[derive(Clone, Debug)]
 pub struct SignatureCheck {
-    /// Domain.
+    /// Namespace that separates kinds of messages.
     pub namespace: &'static [u8],
-    /// What was signed.
+    /// Bytes that were signed, without the namespace.
     pub message: Bytes,
-    /// By whom.
+    /// Account whose key must have signed.
     pub key: Account,
-    /// The signature.
+    /// Raw Ed25519 signature to verify.
     pub signature: Signature,
 }
 
 impl SignatureCheck {
-    /// Verifies this one alone.
+    /// Verifies this signature on its own, outside a batch.
     pub fn verify(&self) -> bool {
         let Some(key) = self.key.public_key() else { return false };
         let Ok(signature) = ed25519::Signature::decode(Copying(&self.signature)) else { return false };
@@ -35,7 +35,7 @@ impl SignatureCheck {
     }
 }
 
-/// Signs `message` under `namespace`.
+/// Signs `message` in `namespace`.
 pub fn sign(key: &ed25519::PrivateKey, namespace: &[u8], message: &[u8]) -> Signature {
     let mut bytes = [0; 64];
     bytes.copy_from_slice(key.sign(namespace, message).as_ref());
@@ -58,17 +58,17 @@ impl Operation {
         operation
     }
 
-    /// SHA-256 of the encoding: the operation's name.
+    /// The operation's id: SHA-256 of its encoding.
     pub fn id(&self) -> Hash {
         sha256(&self.encode())
     }
 
-    /// What the envelope's signature covers: chain id and every field before it.
+    /// Bytes that the envelope's signature covers: chain id and every field before it.
     pub fn signed_bytes(&self, chain: &Hash) -> Bytes {
         unsigned(chain, self, &self.signature)
     }
 
-    /// Every signature that the operation stands on, its own first.
+    /// All signatures that the operation depends on, its own first.
     pub fn signatures(&self, chain: &Hash) -> Vec<SignatureCheck> {
         let mut checks = alloc::vec![SignatureCheck {
             namespace: OPERATION_NAMESPACE,
@@ -122,14 +122,15 @@ impl SetDataSet {
     }
 }
 
-/// What is signed of a value that ends with its signature: the chain id and everything before it.
+/// Bytes that are signed of a value whose last field is its signature: the chain id and everything
+/// before it.
 pub(super) fn unsigned(chain: &Hash, value: &impl Encode, signature: &Signature) -> Bytes {
     let all = with_chain(chain, value);
     all.slice(..all.len() - signature.len())
 }
 
 impl Header {
-    /// The leader's signature, to check.
+    /// The leader's signature on the header, ready to verify.
     pub fn check(&self) -> SignatureCheck {
         SignatureCheck {
             namespace: HEADER_NAMESPACE,
@@ -141,7 +142,7 @@ impl Header {
 }
 
 impl Evidence {
-    /// What the seat signed; the chain is part of each header.
+    /// The seat's contradicting signatures. A header carries the chain id itself, a commitment does not.
     fn signatures(&self, chain: &Hash) -> Vec<SignatureCheck> {
         match self {
             Self::Proposals(pair) => pair.headers.iter().map(Header::check).collect(),
@@ -153,13 +154,13 @@ impl Evidence {
 }
 
 impl RefusedPlacement {
-    /// Signs with the provider's key; `self.signature` is replaced.
+    /// Signs with the provider's key and replaces `self.signature`.
     pub fn signed(mut self, key: &ed25519::PrivateKey, chain: &Hash) -> Self {
         self.signature = sign(key, REFUSAL_NAMESPACE, &unsigned(chain, &self, &self.signature));
         self
     }
 
-    /// The signature to check.
+    /// The provider's signature, ready to verify.
     pub fn check(&self, chain: &Hash) -> SignatureCheck {
         SignatureCheck {
             namespace: REFUSAL_NAMESPACE,
@@ -171,13 +172,13 @@ impl RefusedPlacement {
 }
 
 impl ProbeCount {
-    /// Signs with the receiver's key; `self.signature` is replaced.
+    /// Signs with the receiver's key and replaces `self.signature`.
     pub fn signed(mut self, key: &ed25519::PrivateKey, chain: &Hash) -> Self {
         self.signature = sign(key, PROBE_NAMESPACE, &unsigned(chain, &self, &self.signature));
         self
     }
 
-    /// The signature to check.
+    /// The receiver's signature, ready to verify.
     pub fn check(&self, chain: &Hash) -> SignatureCheck {
         SignatureCheck {
             namespace: PROBE_NAMESPACE,
@@ -195,7 +196,7 @@ impl Redemption {
 }
 
 impl Voucher {
-    /// Signs cumulative units with the session key.
+    /// Builds a voucher for cumulative units and signs it with the session key.
     pub fn signed(
         key: &ed25519::PrivateKey,
         chain: &Hash,
@@ -208,12 +209,12 @@ impl Voucher {
         voucher
     }
 
-    /// What its signature covers.
+    /// Bytes that the session key signs: chain id and every field before the signature.
     pub fn signed_bytes(&self, chain: &Hash) -> Bytes {
         unsigned(chain, self, &self.signature)
     }
 
-    /// The signature to check, if `key` is the session key.
+    /// The voucher's signature, to verify against `key` as its session key.
     pub fn check(&self, chain: &Hash, key: Account) -> SignatureCheck {
         SignatureCheck {
             namespace: VOUCHER_NAMESPACE,

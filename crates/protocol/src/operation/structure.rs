@@ -1,8 +1,8 @@
-//! What can be told wrong from an operation alone, before any record is read.
+//! Checks of an operation that need no record: size, expiry, ranges of fields.
 //!
-//! Runs at a node's door and again in every block: an operation that fails here is never charged
-//! and makes a block invalid. Everything that [`crate::ledger::touches`] computes keys from is
-//! within its range afterwards.
+//! A node runs them on arrival and again in every block. An operation that fails here is never charged
+//! and makes a block invalid. In one that passes, every field from which [`crate::ledger::touches`]
+//! computes keys is in range.
 
 use super::{Body, Measure, Operation, RefusedPlacement, RegisterProvider, Settle, Statement};
 use crate::{
@@ -17,7 +17,8 @@ use commonware_codec::EncodeSize;
 /// Checks size, expiry and the ranges of fields, in the order of the codes.
 ///
 /// # Errors
-/// `TooLarge`, `Expired`, `BadShape`, `WrongParty` for vouchers of another provider, `NotEvidence`.
+/// `TooLarge`, `Expired`, `BadShape`, `NotEvidence`; `WrongParty` for vouchers or counts of another
+/// provider.
 pub fn check_structure(operation: &Operation, context: &BlockContext) -> Result<(), Code> {
     if operation.encode_size() > OPERATION_BYTES_MAX {
         return Err(Code::TooLarge);
@@ -44,7 +45,7 @@ pub fn check_structure(operation: &Operation, context: &BlockContext) -> Result<
     }
 }
 
-/// Whether every field lies within its range.
+/// True if every field is in range.
 pub(crate) fn body_fits(body: &Body, context: &BlockContext) -> bool {
     match body {
         Body::Transfer(body) => body.amount > Amount::ZERO,
@@ -73,7 +74,7 @@ const fn id_fits(id: &AgreementId) -> bool {
     id.slot < SLOTS_MAX
 }
 
-/// UTF-8 that can be shown on one line, not empty.
+/// True for non-empty UTF-8 without control characters, which fits on one line.
 fn is_text(bytes: &[u8]) -> bool {
     core::str::from_utf8(bytes).is_ok_and(|text| !text.is_empty() && !text.contains(char::is_control))
 }
@@ -82,7 +83,7 @@ fn registration_fits(body: &RegisterProvider) -> bool {
     addresses_fit(&body.addresses) && is_text(&body.region)
 }
 
-/// At least one address, each of them text.
+/// True if there is at least one address and each is text.
 fn addresses_fit(addresses: &[Address]) -> bool {
     !addresses.is_empty() && addresses.iter().all(|address| is_text(address))
 }
@@ -124,8 +125,9 @@ fn slots_fit(slots: &[(u32, Account, u64)]) -> bool {
     slots.iter().all(|(slot, _, _)| *slot < SLOTS_MAX) && slots.windows(2).all(|pair| pair[0].0 < pair[1].0)
 }
 
-/// Endings ascend, and none lies beyond the epoch after the block's: nothing later can be crossed. One
-/// epoch of grace, so that a node that is a block behind does not turn away who is not (ST-5).
+/// Endings ascend, and none is beyond the epoch after the block's, because later ones cannot be crossed
+/// yet. The one epoch of grace lets a node that is a block behind accept operations of one that is not
+/// (ST-5).
 fn endings_fit(epochs: &[u64], context: &BlockContext) -> bool {
     let last = context.epoch().saturating_add(1);
     epochs.windows(2).all(|pair| pair[0] < pair[1]) && epochs.last().is_none_or(|epoch| *epoch <= last)
@@ -139,13 +141,13 @@ fn redemptions_fit(redemptions: &[Redemption]) -> bool {
     })
 }
 
-/// Only the provider redeems: its account and its row are the ones that are named.
+/// Only the provider itself may redeem: the operation names its account and its row.
 fn check_redemptions(signer: &Account, redemptions: &[Redemption]) -> Result<(), Code> {
     let own = redemptions.iter().all(|redemption| redemption.voucher.agreement.provider == *signer);
     if own { Ok(()) } else { Err(Code::WrongParty) }
 }
 
-/// Only the provider brings what was counted of it.
+/// Only the measured provider may submit counts of its bytes.
 fn check_senders(signer: &Account, body: &Measure) -> Result<(), Code> {
     let own = body.counts.iter().all(|(_, count)| count.sender == *signer);
     if own { Ok(()) } else { Err(Code::WrongParty) }

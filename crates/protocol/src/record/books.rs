@@ -1,28 +1,29 @@
-//! Records of the books: what an epoch adds up to, and how a provider stands.
+//! Records of the epoch accounting: rows, totals and prices of an epoch, and each provider's reputation.
 //!
-//! `Settlement` is the row of one provider and epoch; `Closing` gathers an epoch while it is closed,
-//! `Books` keeps its outcome for ever, `Peak` the row tree's edge in between. See [`crate::books`].
+//! `Settlement` is the row of one provider and epoch. `Closing` gathers an epoch while it is closed,
+//! `Peak` holds the row tree's edge meanwhile, and `Books` keeps the outcome for ever. See
+//! [`crate::books`].
 
 use super::{Key, Record, key};
 use crate::{Account, Amount, Hash};
 use commonware_codec::{Buf, Error, FixedSize, Read, Write};
 
-/// Stands for a ratio that was never measured.
+/// Marks a ratio that was never measured.
 pub const UNMEASURED: u64 = u64::MAX;
-/// Epochs whose qualities weigh: the least of them counts.
+/// Number of past epochs whose qualities are kept; the lowest of them weighs (BK-3).
 pub const QUALITIES: usize = 8;
-/// Epochs that are closed at the same time have a record each in a ring of this many.
+/// Size of the ring of records for epochs that are being closed.
 pub const CLOSING_RING: u64 = 4;
-/// Classes of what is sold: storage, egress, gas.
+/// Number of classes of goods: storage, egress, gas.
 pub const CLASSES: usize = 3;
-/// Storage among the classes.
+/// Place of storage among the classes.
 pub const STORAGE: usize = 0;
-/// Egress among the classes.
+/// Place of egress among the classes.
 pub const EGRESS: usize = 1;
-/// Gas among the classes.
+/// Place of gas among the classes.
 pub const GAS: usize = 2;
 
-/// A ratio as a row keeps it: parts per billion in four bytes, all ones for one never measured.
+/// A ratio as stored in a row: parts per billion in four bytes, all ones if never measured.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Ratio(u32);
 
@@ -30,17 +31,17 @@ impl Ratio {
     /// A ratio that was never measured.
     pub const UNMEASURED: Self = Self(u32::MAX);
 
-    /// From parts per billion; [`UNMEASURED`] and whatever is above all ratios is not measured.
+    /// From parts per billion. [`UNMEASURED`], and any value that does not fit, becomes unmeasured.
     pub const fn new(ppb: u64) -> Self {
         if ppb < u32::MAX as u64 { Self(ppb as u32) } else { Self::UNMEASURED }
     }
 
-    /// Parts per billion, or [`UNMEASURED`].
+    /// The ratio in parts per billion, or [`UNMEASURED`].
     pub const fn ppb(self) -> u64 {
         if self.0 == u32::MAX { UNMEASURED } else { self.0 as u64 }
     }
 
-    /// Parts per billion, if it was measured.
+    /// The ratio in parts per billion, or `None` if never measured.
     pub fn measured(self) -> Option<u64> {
         (self != Self::UNMEASURED).then_some(self.ppb())
     }
@@ -62,214 +63,216 @@ impl Read for Ratio {
 }
 
 record! {
-    /// The row of a provider and an epoch, in a ring of 512: what was settled, then how it was
-    /// measured and what it was paid. Complete once [`Books`] of the epoch stand.
+    /// The row of one provider and epoch, in a ring of 512: settled fees, then measurements, then pay.
+    /// Complete once the epoch's [`Books`] are written.
     #[derive(Default)]
     13 Settlement (provider: &Account, place: u64) [&provider.0, &place.to_be_bytes()] {
-        /// The epoch.
+        /// Epoch that the row belongs to.
         epoch: u64,
-        /// Consumers paid.
+        /// Fees that consumers paid.
         fee: Amount,
-        /// Burned of it.
+        /// Part of `fee` that was burned.
         burn: Amount,
-        /// The committee's part.
+        /// Part of `fee` that went to the committee's pool.
         committee: Amount,
-        /// The provider's part.
+        /// Part of `fee` that the provider got.
         pay: Amount,
-        /// The fees at min(price, slow price): what weighs.
+        /// The fees at min(price, slow price); the weight is computed from it.
         base: Amount,
-        /// Egress bytes redeemed.
+        /// Egress redeemed, in bytes.
         egress: u64,
-        /// Gas redeemed.
+        /// Gas redeemed in the epoch.
         gas: u64,
-        /// Leaf-rounds paid.
+        /// Storage paid for, in leaf-rounds.
         storage: u64,
         /// Value that counterparties signed: vouchers and settled storage.
         signed: Amount,
-        /// Claims beyond signatures.
+        /// Claims beyond signed vouchers (BK-8).
         disputed: Amount,
-        /// Reads drawn between the last close and this one.
+        /// Reads drawn between the previous close and this one.
         reads: u32,
-        /// Challenges answered between the last close and this one.
+        /// Challenges answered between the previous close and this one.
         answers: u32,
-        /// Of the newest 64 of its reads, those that were answered and did not pass.
+        /// Reads since the previous close, at most the last 64, that were answered and did not pass.
         wrong: u8,
-        /// Correct share of each class at the close; not measured if not in this epoch.
+        /// Correct share of each class at the close; unmeasured if not measured in this epoch.
         correct: [Ratio; CLASSES],
-        /// Available share at the close.
+        /// Availability at the close: the A of SC-1.
         available: Ratio,
-        /// Latency score at the close.
+        /// Latency score at the close: the L of SC-1.
         latency: Ratio,
-        /// Quality of the epoch: the least of the measured classes.
+        /// Quality of the epoch: the lowest of the measured classes.
         quality: Ratio,
-        /// The least quality of the measured epochs among the last eight; 0 when there is none.
+        /// Lowest quality of the measured epochs among the last eight; 0 if none was measured.
         least: Ratio,
-        /// floor(base x least / ONE).
+        /// Weight in the epoch's pool: floor(base x least / ONE).
         weight: u128,
-        /// Its share of the epoch's pool.
+        /// Share of the epoch's pool that was paid.
         subsidy: Amount,
-        /// Score of each class after the epoch; not measured for a class that never was.
+        /// Score of each class after the epoch; unmeasured if the class never was.
         scores: [Ratio; CLASSES],
-        /// Auditors that were drawn for it.
+        /// Number of auditors drawn for the provider.
         assigned: u8,
-        /// Auditors whose reports on it count.
+        /// Number of auditors whose reports count.
         reported: u8,
     }
 }
 
 record! {
-    /// The posted price of a class and what moves it. No record yet: the genesis price.
+    /// The posted price of a class and the state that moves it (MK-2). Without a record the genesis
+    /// price holds.
     #[derive(Default)]
     16 Market (class: u8) [&[class]] {
-        /// Posted price.
+        /// Posted price, in grains per 2^20 units.
         price: u64,
-        /// Slow price.
+        /// Slow price, in grains per 2^20 units.
         slow: u64,
-        /// What use beyond the target has added up to.
+        /// Accumulated use beyond the target, which sets the price.
         excess: u64,
-        /// Paid units that have not counted yet.
+        /// Paid units that have not counted as use yet.
         bucket: u128,
-        /// Capacity of the last epoch that moved it.
+        /// Capacity in the last epoch that moved the price.
         capacity: u128,
-        /// Use of that epoch.
+        /// Use that counted in that epoch.
         used: u128,
-        /// That epoch.
+        /// Last epoch that moved the price.
         epoch: u64,
     }
 }
 
 record! {
-    /// How a provider stands: scores, recent qualities, and what it was warned of.
+    /// A provider's reputation: scores, recent qualities, warnings, suspension and jail.
     17 Standing (account: &Account) [&account.0] {
-        /// Epoch of its registration.
+        /// Epoch of the registration.
         registered: u64,
-        /// Score of each class; `UNMEASURED` for a class that was never measured.
+        /// Score of each class; `UNMEASURED` if the class never was measured.
         scores: [u64; CLASSES],
-        /// Qualities of the last epochs, newest first; `UNMEASURED` ones do not count.
+        /// Qualities of the last epochs, newest first; `UNMEASURED` ones are skipped.
         qualities: [u64; QUALITIES],
-        /// Epochs in a row without a drawn read.
+        /// Number of epochs in a row without a drawn read.
         idle: u32,
-        /// `Audit::drawn` at the last close.
+        /// `Audit::drawn` at the previous close.
         drawn_at_close: u32,
-        /// `Audit::answered` at the last close.
+        /// `Audit::answered` at the previous close.
         answered_at_close: u32,
-        /// Low epochs in a row in the correctness of storage.
+        /// Number of epochs in a row that were low in the correctness of storage (JL-1).
         low_correct: u8,
-        /// Low epochs in a row in the correctness of egress.
+        /// Number of epochs in a row that were low in the correctness of egress (JL-1).
         low_egress: u8,
-        /// Measured epochs in a row with too few answers on time.
+        /// Number of measured epochs in a row that were low in availability (JL-1).
         low_available: u8,
-        /// Epoch since which it takes no new agreements for being away; 0 when it does.
+        /// Epoch since which it is suspended and gets no new agreements; 0 if it is not.
         suspended: u64,
-        /// Epoch of the last warning; 0 without one.
+        /// Epoch of the last warning; 0 if there was none.
         warned: u64,
-        /// Epoch from which it may leave jail; 0 outside, `u64::MAX` never.
+        /// Epoch from which it may leave jail; 0 if it is not jailed, `u64::MAX` if it is for ever.
         jailed_until: u64,
-        /// Jailings, each within 256 epochs of the one before.
+        /// Number of jailings, each within 256 epochs of the one before.
         jailings: u8,
         /// Epoch of the last jailing.
         last_jailed: u64,
-        /// Good epochs still needed after jail.
+        /// Number of good epochs still needed after jail.
         probation: u8,
-        /// The answered share that auditors last agreed on; `UNMEASURED` before the first time.
+        /// Answered share that auditors last agreed on; `UNMEASURED` before the first time.
         answered: u64,
-        /// The latency score that auditors last agreed on; 0 before the first time.
+        /// Latency score that auditors last agreed on; 0 before the first time.
         latency: u64,
-        /// On-time share of its last 64 challenges at the last close.
+        /// Share of its last 64 challenges that were answered on time, at the previous close.
         on_time: u64,
-        /// Passed share of the answered reads among the last 64 at the last close; `UNMEASURED`
-        /// without one.
+        /// Share of the answered reads among its last 64 that passed, at the previous close;
+        /// `UNMEASURED` if none was answered.
         proven: u64,
-        /// Epochs in a row in which it answered no challenge; the largest number before its first answer.
+        /// Number of epochs in a row without an answered challenge; the largest `u8` before the first
+        /// answer.
         silent: u8,
     }
 }
 
 record! {
-    /// An epoch while it is closed: sums of the first pass, then what the second has paid.
+    /// An epoch while it is closed: totals of the first pass, then those that the second has paid.
     #[derive(Default)]
     18 Closing (place: u64) [&place.to_be_bytes()] {
-        /// The epoch.
+        /// Epoch that is closed.
         epoch: u64,
-        /// Provider indices at its end.
+        /// Number of provider indices at the epoch's end.
         providers: u32,
-        /// Rows complete so far.
+        /// Number of rows that are complete.
         rows: u64,
-        /// Sum of burns of settled fees.
+        /// Sum of the burned parts of settled fees.
         burn: Amount,
-        /// Sum of weights.
+        /// Sum of the rows' weights.
         weight: u128,
-        /// Capacity of each class: leaf-rounds, egress bytes and gas of an epoch.
+        /// Capacity of each class in the epoch: leaf-rounds, bytes of egress, gas.
         capacity: [u128; CLASSES],
-        /// Use of each class: leaf-rounds, egress bytes and gas that were paid, of those whose
+        /// Use of each class in the epoch, in the same units: paid units of those providers whose
         /// capacity counts.
         used: [u128; CLASSES],
-        /// What the reserve emits.
+        /// Emission of the reserve for the epoch: upper bound of the pool.
         emission: Amount,
-        /// What the rows share.
+        /// Pool that the rows share by weight.
         pool: Amount,
-        /// Of it, what was taken from the reserve.
+        /// Part of the pool that was taken from the reserve.
         drawn: Amount,
-        /// Paid so far.
+        /// Part of the pool that the second pass has paid so far.
         paid: Amount,
-        /// What the seats share of its fees; zero once shared.
+        /// Pool of the seats, from the committee's part of fees; zero once it is paid.
         committee: Amount,
     }
 }
 
 record! {
-    /// A closed epoch, for ever.
+    /// The accounts of a closed epoch; kept for ever.
     #[derive(Default)]
     19 Books (epoch: u64) [&epoch.to_be_bytes()] {
-        /// The epoch.
+        /// Epoch that was closed.
         epoch: u64,
-        /// Rows.
+        /// Number of rows under the root.
         rows: u64,
-        /// Root over the rows in the order of their indices.
+        /// Root over the rows in the order of their providers' indices.
         root: Hash,
-        /// Sum of burns of settled fees.
+        /// Sum of the burned parts of settled fees.
         burn: Amount,
-        /// Sum of weights.
+        /// Sum of the rows' weights.
         weight: u128,
-        /// What the reserve emitted.
+        /// Emission of the reserve for the epoch: upper bound of the pool.
         emission: Amount,
-        /// What the rows shared.
+        /// Pool that the rows shared by weight.
         pool: Amount,
-        /// Of it, what was taken from the reserve.
+        /// Part of the pool that was taken from the reserve.
         drawn: Amount,
-        /// What the rows were paid.
+        /// Subsidies paid to all rows.
         paid: Amount,
-        /// The carry after it.
+        /// Carry left for the following epoch.
         carry: Amount,
-        /// Posted prices that its use led to.
+        /// Posted price of each class that this epoch's use led to.
         prices: [u64; CLASSES],
-        /// Slow prices with them.
+        /// Slow price of each class that this epoch's use led to.
         slow: [u64; CLASSES],
-        /// What the seats shared of its fees.
+        /// Pool that the seats shared, from the committee's part of fees.
         committee: Amount,
-        /// Among how many credits.
+        /// Number of the seats' credits that shared it.
         credits: u64,
     }
 }
 
 record! {
-    /// The edge of a row tree that still grows: the root of 2^level rows.
+    /// One peak of a row tree that still grows: the root of 2^level rows.
     #[derive(Default)]
     20 Peak (place: u64, level: u8) [&place.to_be_bytes(), &[level]] {
-        /// The node.
+        /// Hash of the peak.
         node: Hash,
     }
 }
 
 impl Settlement {
-    /// The row of `epoch` in its place of the ring: what stands there, or an empty one.
+    /// The row of `epoch`: the one found at its place in the ring, or an empty one if that is older.
     pub fn of(epoch: u64, found: Option<Self>) -> Self {
         found.filter(|row| row.epoch == epoch).unwrap_or(Self { epoch, ..Self::default() })
     }
 }
 
 impl Closing {
-    /// Where the closing of `epoch` stands.
+    /// The key of the record in which `epoch` is closed.
     pub fn of(epoch: u64) -> Key {
         Self::key(epoch % CLOSING_RING)
     }

@@ -3,32 +3,32 @@
 use super::{Record, key};
 use crate::{Account, Hash, Key};
 
-/// Measurements of which the lower median counts.
+/// Number of measurements kept; their lower median counts (CP-4).
 pub const MEASURED: usize = 3;
-/// Slots of epochs have a record each in a ring of this many.
+/// Size of the ring of records for the slots of epochs.
 pub const PROBE_RING: u64 = 4;
 
 record! {
-    /// What a provider was measured to send: the last three epochs in which it was.
+    /// A provider's measured egress, from the last three epochs in which it was measured.
     #[derive(Default)]
     27 Measured (account: &Account) [&account.0] {
-        /// Measurements so far, at most three.
+        /// Number of measurements so far, at most three.
         taken: u8,
-        /// Their epochs, newest first.
+        /// Epochs of the measurements, newest first.
         epochs: [u64; MEASURED],
-        /// Bytes an epoch, newest first.
+        /// Measured rates in bytes per epoch, newest first.
         rates: [u64; MEASURED],
     }
 }
 
 record! {
-    /// The slot of an epoch in which everybody is measured, and what its peers are drawn from.
+    /// The slot of an epoch in which all providers are measured: the inputs of its draws (CP-1).
     30 Probe (place: u64) [&place.to_be_bytes()] {
-        /// The epoch.
+        /// Epoch of the slot.
         epoch: u64,
-        /// Digest of the first seed of the epoch.
+        /// Digest of the epoch's first seed.
         seed: Hash,
-        /// Provider indices when it became known.
+        /// Number of provider indices when the seed became known.
         providers: u32,
     }
 }

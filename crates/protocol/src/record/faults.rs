@@ -1,27 +1,28 @@
-//! Records of network faults: how many rounds were faulty, and which. See [`crate::faults`].
+//! Records of network faults: the number of faulty rounds, and which ones they were. See
+//! [`crate::faults`].
 //!
-//! Both are written when a round is found faulty and never otherwise, so a network without faults
-//! pays nothing for them.
+//! Both are written only when a round is found faulty, so a network without faults pays nothing for
+//! them.
 
 use super::{Key, Record, key};
 use crate::limits::{FAULT_EPOCHS, FAULT_RING};
 
-/// Bytes of a ring of faulty rounds.
+/// Size in bytes of the ring of bits for rounds.
 pub const FAULT_BYTES: usize = FAULT_RING as usize / 8;
 
 record! {
-    /// Faulty rounds of the last epochs, counted: what keeps them few.
+    /// Number of faulty rounds in each of the last epochs; it bounds how many there may be (NF-2).
     23 FaultRing () [] {
-        /// The epoch of the newest faulty round.
+        /// Epoch of the newest faulty round.
         epoch: u64,
-        /// Faulty rounds of an epoch, at its number modulo the ring; those in the ring's span that
-        /// ends with `epoch`.
+        /// Faulty rounds of each epoch, at epoch mod `FAULT_EPOCHS`, for the ring's span that ends with
+        /// `epoch`.
         counts: [u16; FAULT_EPOCHS],
     }
 }
 
 record! {
-    /// Which rounds were faulty, so that a challenge that is closed much later still knows.
+    /// Bits that mark faulty rounds, for challenges that are closed much later (NF-5).
     29 FaultBits () [] {
         /// The newest faulty round.
         last: u64,
@@ -43,7 +44,7 @@ impl Default for FaultBits {
 }
 
 impl FaultRing {
-    /// Faulty rounds of the ring's span of epochs that ends with `epoch`, which is not before the
+    /// Number of faulty rounds in the span of epochs that ends with `epoch`, which must not precede the
     /// newest faulty round's.
     pub fn recent(&self, epoch: u64) -> u64 {
         let span = FAULT_EPOCHS as u64;
@@ -51,7 +52,7 @@ impl FaultRing {
         (first..=self.epoch).map(|epoch| u64::from(self.counts[Self::place(epoch)])).sum()
     }
 
-    /// Counts one more faulty round, of an epoch that is not before the last one counted.
+    /// Counts one more faulty round. Its epoch must not precede the last one counted.
     pub fn add(&mut self, epoch: u64) {
         let epoch = epoch.max(self.epoch);
         let passed = (epoch - self.epoch).min(FAULT_EPOCHS as u64);
@@ -69,15 +70,15 @@ impl FaultRing {
 }
 
 impl FaultBits {
-    /// Whether a round is known as faulty. One that lies a whole ring before the newest faulty
-    /// round is forgotten: it counts as any other.
+    /// True if the round is known to be faulty. A round that precedes the newest faulty one by a whole
+    /// ring is forgotten and counts as any other.
     pub fn is_faulty(&self, round: u64) -> bool {
         let (byte, bit) = Self::place(round);
         let is_kept = round <= self.last && self.last - round < FAULT_RING;
         is_kept && self.bits[byte] & bit != 0
     }
 
-    /// Marks a round that is not before the last one marked.
+    /// Marks a round as faulty. It must not precede the last one marked.
     pub fn mark(&mut self, round: u64) {
         let round = round.max(self.last);
         for ahead in 0..(round - self.last).min(FAULT_RING) {

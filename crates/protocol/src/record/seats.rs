@@ -1,5 +1,4 @@
-//! Records of the authorities: who has a seat, what it locked, and what it earned. See
-//! [`crate::authority`].
+//! Records of the authorities: seats, their bonds, credits and faults. See [`crate::authority`].
 
 use super::{CLOSING_RING, Key, Record, key};
 use crate::{
@@ -7,86 +6,86 @@ use crate::{
     limits::{EVIDENCE_EPOCHS_MAX, SEATS_MAX},
 };
 
-/// Epochs whose credits, and faults, wait at the same time.
+/// Number of epochs whose credits and faults are open at the same time.
 const RING: usize = CLOSING_RING as usize;
-/// Epochs of which faults are remembered: no evidence is older.
+/// Number of epochs whose faults are remembered; older evidence is refused.
 const OFFENCE_RING: u64 = EVIDENCE_EPOCHS_MAX + 2;
-/// A bit for each seat.
+/// Size in bytes of a set of seats, one bit each.
 const SEAT_BYTES: usize = SEATS_MAX as usize / 8;
 
 record! {
-    /// An authority's seat.
+    /// An authority's seat: bond, credits, jail and pay.
     21 Seat (account: &Account) [&account.0] {
-        /// Its place among the seats.
+        /// Place of the seat among all seats.
         index: u32,
-        /// Locked money.
+        /// Money locked as bond.
         bond: Amount,
         /// Credits of the epochs that are not paid yet, at epoch mod `CLOSING_RING`.
         credits: [u32; RING],
-        /// The bond before the slash for a fault in an epoch that is not closed yet, at the same
-        /// places; zero without a fault.
+        /// Bond before the slash for a fault in an epoch that is not closed yet, at the same places;
+        /// zero without a fault.
         exposed: [Amount; RING],
-        /// Height of the block that first proved a fault of it: no credits from then on, for ever,
-        /// and soon no leadership and no share of the key (AU-9, AU-10).
+        /// Height of the block that first proved a fault of the seat. From then on it earns no credits,
+        /// and soon it leads no block and holds no share of the key (AU-9, AU-10).
         jailed: Option<u64>,
-        /// Paid from the committee's pool, in all.
+        /// Total paid to it from the committee's pool.
         paid: Amount,
-        /// Taken from the bond, in all.
+        /// Total taken from its bond.
         slashed: Amount,
     }
 }
 
 record! {
-    /// Who has the seat of an index.
+    /// The account at a seat's index.
     22 SeatAt (index: u32) [&index.to_be_bytes()] {
-        /// The authority.
+        /// Authority that has the seat.
         account: Account,
     }
 }
 
 record! {
-    /// Which seats are proven to have signed against themselves in an epoch, in a ring: each is
-    /// punished for an epoch once, and all of them together for how many they are.
+    /// Seats that are proved to have equivocated in an epoch, in a ring. Each is slashed once per epoch,
+    /// and at the close all of them by their number (AU-6).
     #[derive(Default)]
     28 Offences (place: u64) [&place.to_be_bytes()] {
-        /// The epoch.
+        /// Epoch of the faults.
         epoch: u64,
-        /// Bit `index` for each seat.
+        /// Set of seats: bit `index` for each of them.
         seats: [u8; SEAT_BYTES],
     }
 }
 
 impl Offences {
-    /// Where the faults of `epoch` stand.
+    /// The key of the record of faults in `epoch`.
     pub fn at(epoch: u64) -> Key {
         Self::key(epoch % OFFENCE_RING)
     }
 
-    /// The faults of `epoch` in its place of the ring: what stands there, or none.
+    /// The faults of `epoch`: those found at its place in the ring, or none if they are older.
     pub fn of(epoch: u64, found: Option<Self>) -> Self {
         found.filter(|offences| offences.epoch == epoch).unwrap_or(Self { epoch, ..Self::default() })
     }
 
-    /// Whether a seat is among them.
+    /// True if the seat is in the set.
     pub fn has(&self, seat: u32) -> bool {
         self.seats.get(seat as usize / 8).is_some_and(|byte| byte >> (seat % 8) & 1 == 1)
     }
 
-    /// Adds a seat; whether it is new and has a place.
+    /// Adds a seat. Returns true if it is new and its index is in range.
     pub fn add(&mut self, seat: u32) -> bool {
         let is_new = !self.has(seat);
         let byte = self.seats.get_mut(seat as usize / 8);
         byte.map(|byte| *byte |= 1 << (seat % 8)).is_some() && is_new
     }
 
-    /// How many seats.
+    /// Number of seats in the set.
     pub fn count(&self) -> u32 {
         self.seats.iter().map(|byte| byte.count_ones()).sum()
     }
 }
 
 impl Seat {
-    /// A seat without a past.
+    /// A seat with a bond and no history.
     pub const fn new(index: u32, bond: Amount) -> Self {
         Self {
             index,
@@ -99,7 +98,7 @@ impl Seat {
         }
     }
 
-    /// The place of an epoch's credits and faults.
+    /// Place of the epoch in the rings of credits and exposed bonds.
     pub const fn place(epoch: u64) -> usize {
         (epoch % CLOSING_RING) as usize
     }

@@ -1,4 +1,4 @@
-//! Records of the service audits: whom an epoch draws, what auditors committed to and reported. See
+//! Records of the service audits: an epoch's draws, auditors' commitments and their reports. See
 //! [`crate::service`].
 
 use super::{CLOSING_RING, Key, Record, key};
@@ -8,82 +8,82 @@ use crate::{
 };
 
 record! {
-    /// Whom an epoch's service audit draws: everything that the draws follow from.
+    /// An epoch's service audit: the inputs from which all its draws follow (SQ-1).
     24 ServiceRound (place: u64) [&place.to_be_bytes()] {
-        /// The epoch.
+        /// Epoch that is audited.
         epoch: u64,
-        /// Digest of the seed of the first block of the epoch that carries one.
+        /// Digest of the seed in the epoch's first block that carries one.
         seed: Hash,
-        /// Provider indices at that block.
+        /// Number of provider indices at that block.
         providers: u32,
-        /// Seats at that block.
+        /// Number of seats at that block.
         seats: u32,
     }
 }
 
 record! {
-    /// What an auditor committed to for an epoch.
+    /// An auditor's commitment to its reports of an epoch (SQ-3).
     25 Commitment (seat: &Account, place: u64) [&seat.0, &place.to_be_bytes()] {
-        /// The epoch.
+        /// Epoch that the reports cover.
         epoch: u64,
-        /// The digest.
+        /// Digest of all reports and a secret.
         digest: Hash,
     }
 }
 
 encoded! {
-    /// A report that counts.
+    /// One auditor's measurements, as kept for the verdict.
     #[derive(Copy)]
     Finding {
-        /// Which of the provider's auditors reported.
+        /// Number of the auditor among those drawn for the provider.
         auditor: u8,
-        /// Reads asked for.
+        /// Reads that the auditor requested.
         asked: u16,
-        /// Reads answered in time.
+        /// Reads that were answered in time.
         answered: u16,
         /// Reads whose bytes verified.
         correct: u16,
-        /// Latency band.
+        /// Latency band of the answered reads.
         latency: u8,
-        /// Throughput band.
+        /// Throughput band of the answered reads.
         throughput: u8,
     }
 }
 
 record! {
-    /// The reports on a provider between their reveal and the close, by auditor.
+    /// Revealed reports on a provider until the close, ascending by auditor.
     26 Reports (provider: &Account, part: u32) [&provider.0, &part.to_be_bytes()] {
-        /// The epoch.
+        /// Epoch that the reports cover.
         epoch: u64,
-        /// The reports.
+        /// One finding per auditor.
         findings: Bounded<Finding, REPORTS_PER_PART>,
     }
 }
 
-/// Records that hold the reports on one provider.
+/// Number of records that hold the reports on one provider.
 pub const REPORT_PARTS: usize = AUDITORS_MAX.div_ceil(REPORTS_PER_PART);
 
 impl ServiceRound {
-    /// Where the round of `epoch` stands.
+    /// The key of the record for `epoch`.
     pub fn of(epoch: u64) -> Key {
         Self::key(epoch % CLOSING_RING)
     }
 }
 
 impl Commitment {
-    /// Where the commitment of `seat` for `epoch` stands.
+    /// The key of the commitment of `seat` for `epoch`.
     pub fn of(seat: &Account, epoch: u64) -> Key {
         Self::key(seat, epoch % CLOSING_RING)
     }
 }
 
 impl Reports {
-    /// Where a report of this auditor of the provider stands, for `epoch`.
+    /// The key of the record that holds this auditor's report on the provider for `epoch`.
     pub fn of(provider: &Account, epoch: u64, auditor: u8) -> Key {
         Self::part(provider, epoch, usize::from(auditor) / REPORTS_PER_PART)
     }
 
-    /// Where all reports on `provider` for `epoch` stand.
+    /// The keys of all records that hold reports on `provider` for `epoch`.
     pub fn parts(provider: &Account, epoch: u64) -> impl Iterator<Item = Key> + '_ {
         (0..REPORT_PARTS).map(move |part| Self::part(provider, epoch, part))
     }
