@@ -7,7 +7,7 @@ use crate::{
     record::AccountState,
 };
 
-/// The records of a transfer beyond the signer's.
+/// Names the records of a transfer, except the signer's account.
 pub(crate) fn touches(body: &Transfer, touched: &mut Touched) {
     touched.writable.push(AccountState::key(&body.to));
 }
@@ -15,7 +15,7 @@ pub(crate) fn touches(body: &Transfer, touched: &mut Touched) {
 /// Takes `amount` from a balance.
 ///
 /// # Errors
-/// `Balance` if it does not cover the amount.
+/// `Balance` if the balance is below `amount`.
 pub fn debit(working: &mut Working<'_>, account: &Account, amount: Amount) -> Result<(), Code> {
     let key = AccountState::key(account);
     let mut state: AccountState = working.need(key, Code::Balance)?;
@@ -24,10 +24,11 @@ pub fn debit(working: &mut Working<'_>, account: &Account, amount: Amount) -> Re
     working.put(key, &state)
 }
 
-/// Adds `amount` to a balance, opening the account if need be; nothing opens no account.
+/// Adds `amount` to a balance and creates the account if it does not exist. An amount of zero creates
+/// none.
 ///
 /// # Errors
-/// `Balance` above the bound of all money, which conservation excludes.
+/// `Balance` above the bound of all money, which conservation rules out.
 pub fn credit(working: &mut Working<'_>, account: &Account, amount: Amount) -> Result<(), Code> {
     if amount == Amount::ZERO {
         return Ok(());
@@ -39,11 +40,11 @@ pub fn credit(working: &mut Working<'_>, account: &Account, amount: Amount) -> R
     working.put(key, &state)
 }
 
-/// Checks the nonce, where there is one, and burns the fee (AC-2).
+/// Checks the nonce, if the operation carries one, and burns the fee (AC-2).
 ///
 /// # Errors
-/// `UnknownAccount`, `NonceOld`, `NonceGap`, `FeeAboveMaximum`, `Balance`: it may not stand in a
-/// block.
+/// `UnknownAccount`, `NonceOld`, `NonceGap`, `FeeAboveMaximum`, `Balance`; with any of them the
+/// operation may not be in a block.
 pub(crate) fn charge(working: &mut Working<'_>, operation: &Operation, fee: Amount) -> Result<(), Code> {
     let key = AccountState::key(&operation.signer);
     let mut state: AccountState = working.need(key, Code::UnknownAccount)?;
@@ -63,10 +64,10 @@ pub(crate) fn charge(working: &mut Working<'_>, operation: &Operation, fee: Amou
     Ok(())
 }
 
-/// Moves money from the signer; opening an account burns what its record costs for ever (AC-4).
+/// Moves money from the signer. Creating the receiving account burns `account_burn` on top (AC-4).
 ///
 /// # Errors
-/// `Balance`.
+/// `Balance` if the signer's balance does not cover both.
 pub(crate) fn transfer(working: &mut Working<'_>, from: &Account, body: &Transfer) -> Result<(), Code> {
     if working.get::<AccountState>(AccountState::key(&body.to))?.is_none() {
         let burned = working.context.parameters.account_burn;

@@ -1,61 +1,61 @@
-//! Money: integer grains, and the two divisions that the rules use.
+//! Money as integer grains, and the two divisions that the rules use.
 //!
-//! 1 SYNC = 10^9 grains. Ratios are parts per billion ([`ONE`]). Products go through 256 bits,
-//! so no rule can overflow below the supply bound of 2^100 grains (economics.md, section 1).
+//! 1 SYNC = 10^9 grains. Ratios are in parts per billion ([`ONE`]). Products are computed in 256 bits,
+//! so no rule overflows below the supply bound of 2^100 grains (`docs/invariants.md`, 7).
 
 use core::fmt;
 use ruint::aliases::U256;
 
-/// One, in parts per billion.
+/// The ratio one, in parts per billion.
 pub const ONE: u64 = 1_000_000_000;
 /// Grains in one SYNC.
 pub const SYNC: u128 = 1_000_000_000;
-/// Prices are grains per `UNIT` leaf-rounds, bytes or gas.
+/// Number of units that a price refers to: grains per `UNIT` leaf-rounds, bytes or gas.
 pub const UNIT: u128 = 1 << 20;
 
-/// An amount of money in grains, never negative, checked on every step.
+/// An amount of money in grains, from zero to [`Amount::MAX`]. Arithmetic is checked.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Amount(u128);
 
 impl Amount {
-    /// Nothing.
+    /// An amount of zero grains.
     pub const ZERO: Self = Self(0);
-    /// No amount in the system may exceed this: 2^100 grains.
+    /// The largest amount, 2^100 grains: above any supply.
     pub const MAX: Self = Self(1 << 100);
 
-    /// `grains`, if within [`Amount::MAX`].
+    /// An amount of `grains`; `None` above [`Amount::MAX`].
     pub const fn new(grains: u128) -> Option<Self> {
         if grains <= Self::MAX.0 { Some(Self(grains)) } else { None }
     }
 
-    /// `whole` SYNC.
+    /// An amount of `whole` SYNC.
     pub const fn sync(whole: u64) -> Self {
         Self(whole as u128 * SYNC)
     }
 
-    /// The number of grains.
+    /// The amount as a number of grains.
     pub const fn grains(self) -> u128 {
         self.0
     }
 
-    /// `self + other`, `None` above [`Amount::MAX`].
+    /// `self + other`; `None` above [`Amount::MAX`].
     pub fn checked_add(self, other: Self) -> Option<Self> {
         Self::new(self.0.checked_add(other.0)?)
     }
 
-    /// `self - other`, `None` below zero.
+    /// `self - other`; `None` below zero.
     pub fn checked_sub(self, other: Self) -> Option<Self> {
         self.0.checked_sub(other.0).map(Self)
     }
 
-    /// `self - other`, or zero.
+    /// `self - other`, or zero if that is negative.
     pub fn saturating_sub(self, other: Self) -> Self {
         Self(self.0.saturating_sub(other.0))
     }
 }
 
 impl fmt::Display for Amount {
-    /// SYNC with nine decimals.
+    /// Shows SYNC with nine decimals.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}.{:09}", self.0 / SYNC, self.0 % SYNC)
     }

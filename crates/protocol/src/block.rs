@@ -1,7 +1,7 @@
-//! A block: a header that a certificate covers, and the body that it commits to.
+//! A block: a header, which a certificate covers, and the body whose root it holds.
 //!
-//! Digest = SHA-256 of the encoded header, the leader's signature included, so that two headers
-//! for one view are evidence that anyone can check. SHA-256 because browsers have it.
+//! The digest is the SHA-256 of the encoded header with the leader's signature, so that anyone can check
+//! two headers for one view as evidence. It is SHA-256 because browsers provide it.
 
 use crate::{
     Account, Bounded, Code, Hash, Operation, Signature,
@@ -14,7 +14,7 @@ use commonware_cryptography::{Hasher, Sha256};
 /// Namespace of a header's signature.
 pub const HEADER_NAMESPACE: &[u8] = b"posync/header/1";
 
-/// SHA-256 of `bytes`.
+/// SHA-256 digest of `bytes`.
 pub fn sha256(bytes: &[u8]) -> Hash {
     let mut out = [0; 32];
     out.copy_from_slice(Sha256::hash(&[bytes]).as_ref());
@@ -22,52 +22,52 @@ pub fn sha256(bytes: &[u8]) -> Hash {
 }
 
 encoded! {
-    /// What a certificate covers.
+    /// A block's header: the part that a certificate covers.
     Header {
-        /// Format version.
+        /// Version of the block format.
         version: u16,
-        /// SHA-256 of the genesis.
+        /// Chain id: SHA-256 of the genesis.
         chain: Hash,
-        /// The engine's epoch.
+        /// Number of the term: the consensus engine's epoch.
         term: u64,
-        /// The engine's view within the term.
+        /// The consensus engine's view within the term.
         view: u64,
-        /// Who proposed it.
+        /// Authority that proposed the block.
         leader: Account,
-        /// The parent's view; 0 in the first block of a term.
+        /// View of the parent; 0 in the first block of a term.
         parent_view: u64,
-        /// The parent's digest.
+        /// Digest of the parent's header.
         parent: Hash,
-        /// Height.
+        /// Number of the block; its parent's is one less.
         height: u64,
-        /// Milliseconds since 1970, for display; parent's <= t <= parent's + 10 s.
+        /// Time in milliseconds since 1970, for display: from the parent's time to 10 s after it.
         time_ms: u64,
-        /// The parent's VRF seed signature; `None` iff `parent_view` is 0.
+        /// VRF seed signature of the parent's view; `None` exactly if `parent_view` is 0.
         beacon: Option<[u8; 48]>,
         /// SHA-256 of the encoded body.
         body_root: Hash,
         /// SHA-256 of the encoded receipts.
         receipts_root: Hash,
-        /// Root of the state after this block (`current` root of the store).
+        /// Root of the state after this block: the store's `current` root.
         state_root: Hash,
         /// Root over the store's operations, for state sync.
         ops_root: Hash,
-        /// First location of the synced range.
+        /// First location of the range that state sync transfers.
         range_start: u64,
-        /// End of the synced range.
+        /// End of the range that state sync transfers.
         range_end: u64,
-        /// Ed25519 by the leader over everything above.
+        /// Ed25519 signature by the leader over all fields above.
         signature: Signature,
     }
 }
 
 impl Header {
-    /// The digest that certificates name.
+    /// The digest by which certificates name the block.
     pub fn digest(&self) -> Hash {
         sha256(&self.encode())
     }
 
-    /// The bytes that the leader signs.
+    /// The bytes that the leader signs: every field before the signature.
     pub fn signed_bytes(&self) -> Bytes {
         let all = self.encode();
         all.slice(..all.len() - self.signature.encode_size())
@@ -78,48 +78,48 @@ encoded! {
     /// A provider that the block's beacon drew.
     #[derive(Copy)]
     Draw {
-        /// Its index in the fee tree.
+        /// Index of the provider in the fee tree.
         index: u32,
-        /// Who stands there.
+        /// Account of the provider at that index.
         account: Account,
     }
 }
 
 encoded! {
-    /// What a block does.
+    /// A block's content, below its header.
     BlockBody {
-        /// Drawn providers: a fixed number per block; `None` is a lost draw.
+        /// Providers drawn, a fixed number per block; `None` is a draw that names no provider.
         draws: Bounded<Option<Draw>, DRAWS_MAX>,
-        /// Operations in the proposer's order.
+        /// Operations in the proposer's order, lane by lane.
         operations: Bounded<Operation, OPERATIONS_MAX>,
-        /// The engine's reshare payload, empty when none.
+        /// The engine's payload for resharing the key; empty if there is none.
         dkg: Bounded<u8, DKG_BYTES_MAX>,
     }
 }
 
 impl BlockBody {
-    /// The root that the header carries.
+    /// The hash that the header holds as `body_root`.
     pub fn root(&self) -> Hash {
         sha256(&self.encode())
     }
 }
 
 encoded! {
-    /// What became of the operations of a block, in order.
+    /// The outcomes of a block's operations, in order.
     Receipts {
-        /// Operation id and code.
+        /// Operation id and receipt code of each.
         rows: Bounded<(Hash, Code), OPERATIONS_MAX>,
     }
 }
 
 impl Receipts {
-    /// The root that the header carries.
+    /// The hash that the header holds as `receipts_root`.
     pub fn root(&self) -> Hash {
         sha256(&self.encode())
     }
 }
 
-/// Bytes that a signature covers: chain id, then the value's encoding.
+/// The bytes that a signature covers: chain id, then the value's encoding.
 pub fn with_chain(chain: &Hash, value: &impl Encode) -> Bytes {
     let mut bytes = bytes::BytesMut::with_capacity(32 + value.encode_size());
     chain.write(&mut bytes);

@@ -1,14 +1,13 @@
-//! Encoding helpers: structs whose bytes are their fields in order, and lists with a bound.
+//! Encoding helpers: structs encoded as their fields in order, and lists with a bound.
 //!
-//! Everything on the wire and in state goes through `commonware_codec`; these two macros and
-//! [`Bounded`] only remove the repetition. Invariant: no decoder here allocates more than the
-//! bound that its type names.
+//! Everything on the wire and in the state is encoded with `commonware_codec`. The two macros and
+//! [`Bounded`] only remove repetition. Invariant: no decoder here allocates more than its type's bound.
 
 use alloc::vec::Vec;
 use bytes::BufMut;
 use commonware_codec::{Buf, EncodeSize, Error, RangeCfg, Read, Write};
 
-/// A list of at most `MAX` items; a longer one does not decode.
+/// A list of at most `MAX` items. A longer one does not decode.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Bounded<T, const MAX: usize>(Vec<T>);
 
@@ -19,12 +18,12 @@ impl<T, const MAX: usize> Default for Bounded<T, MAX> {
 }
 
 impl<T, const MAX: usize> Bounded<T, MAX> {
-    /// Takes `items` if there are at most `MAX` of them.
+    /// Wraps `items`; `None` if there are more than `MAX`.
     pub fn new(items: Vec<T>) -> Option<Self> {
         (items.len() <= MAX).then_some(Self(items))
     }
 
-    /// The items.
+    /// Unwraps the list into a plain vector.
     pub fn into_inner(self) -> Vec<T> {
         self.0
     }
@@ -56,7 +55,7 @@ impl<T: Read<Cfg: Default>, const MAX: usize> Read for Bounded<T, MAX> {
     }
 }
 
-/// Declares a public struct whose encoding is its fields in order.
+/// Declares a public struct that is encoded as its fields in order.
 #[macro_export]
 #[doc(hidden)]
 macro_rules! encoded {
@@ -80,7 +79,7 @@ macro_rules! encoded {
     };
 }
 
-/// Declares a public enum of one-field variants, encoded as a tag byte and the field.
+/// Declares a public enum of one-field variants, encoded as a tag byte and then the field.
 #[macro_export]
 #[doc(hidden)]
 macro_rules! tagged {

@@ -1,12 +1,12 @@
-//! The bytes of an event, so that a node can keep them and a client can read them.
+//! The encoding of events, in which a node keeps them and a client reads them.
 //!
-//! Events are not part of the state: these bytes are never hashed, and a tag is never reused.
+//! Events are not part of the state: these bytes are never hashed. A tag is never reused.
 
 use crate::ledger::{AgreementChange, Event, StandingReason, StandingStep};
 use bytes::BufMut;
 use commonware_codec::{Buf, EncodeSize, Error, FixedSize, Read, ReadExt as _, Write};
 
-/// An enum without fields as one byte: its variants in their order.
+/// Encodes an enum without fields as one byte. The tags must equal the variants' order of declaration.
 macro_rules! tag_codec {
     ($name:ident { $($tag:literal $variant:ident)* }) => {
         impl Write for $name {
@@ -33,7 +33,7 @@ tag_codec! { AgreementChange { 0 Opened 1 Closing 2 Deleted } }
 tag_codec! { StandingStep { 0 Warned 1 Suspended 2 Resumed 3 Jailed 4 Unjailed } }
 tag_codec! { StandingReason { 0 Correctness 1 Availability 2 Request 3 Equivocation } }
 
-/// Writes the tag and the fields in order; reads them back the same way.
+/// Encodes an event as its tag and its fields in order, and decodes it likewise.
 macro_rules! event_codec {
     ($($tag:literal $variant:ident { $($field:ident),* })*) => {
         impl Write for Event {
@@ -85,7 +85,7 @@ mod tests {
     use crate::{Account, AgreementId, Amount, Code};
     use commonware_codec::{DecodeExt as _, Encode as _};
 
-    /// What is told of service audits.
+    /// One event of each kind that service audits emit.
     fn of_service(provider: Account) -> [Event; 2] {
         [
             Event::ServiceMeasured {

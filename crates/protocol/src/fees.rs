@@ -1,7 +1,7 @@
-//! How a fee is split: burn, committee, provider (ST-3).
+//! The split of a fee into burn, committee and provider (ST-3).
 //!
-//! The consumer pays F at the price of its agreement; the provider's base is P at the lower of
-//! price and slow price, so that pumping the posted price only feeds the burn.
+//! The consumer pays F at the price of its agreement. The provider's base P is the same units at the
+//! lower of price and slow price, so raising the posted price artificially only increases the burn.
 
 use crate::{
     Account, AgreementId, Amount, Code,
@@ -11,45 +11,45 @@ use crate::{
     record::{AccountState, Settlement},
 };
 
-/// What a fee was paid for.
+/// A fee to book, and the units that it pays for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Entry {
-    /// The voucher agreement; `None` for storage.
+    /// Agreement of the voucher; `None` for storage.
     pub(crate) agreement: Option<AgreementId>,
-    /// Paid by the consumers.
+    /// Fee that the consumers pay.
     pub(crate) fee: Amount,
-    /// The provider's base within it.
+    /// Part of the fee that counts as the provider's base.
     pub(crate) base: Amount,
-    /// Egress bytes redeemed.
+    /// Egress redeemed, in bytes.
     pub(crate) egress: u64,
-    /// Gas redeemed.
+    /// Gas that was redeemed.
     pub(crate) gas: u64,
-    /// Leaf-rounds paid.
+    /// Storage paid for, in leaf-rounds.
     pub(crate) storage: u64,
-    /// Claimed beyond the signature.
+    /// Value that the provider claims beyond the signed voucher (BK-8).
     pub(crate) disputed: Amount,
 }
 
-/// A fee in its three parts.
+/// A fee, split into its three parts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Split {
-    /// Gone.
+    /// Part that leaves circulation.
     pub burn: Amount,
-    /// To the committee's pool.
+    /// Part for the committee's pool.
     pub committee: Amount,
-    /// To the provider.
+    /// Part for the provider.
     pub pay: Amount,
 }
 
-/// Splits a fee `paid` whose provider's base is `base`, with `burn` and `committee` in parts per
-/// billion: burn = ceil(burn x base) + (paid - base), committee = floor(committee x base), the
-/// provider keeps the rest. Guarantees, for `base <= paid` and `burn + committee < ONE`:
+/// Splits a fee `paid` with the provider's base `base`; `burn` and `committee` are shares in parts per
+/// billion. burn = ceil(burn x base) + (paid - base), committee = floor(committee x base), and the
+/// provider gets the rest. Guarantees, for `base <= paid` and `burn + committee < ONE`:
 ///
 /// 1. The three parts sum to `paid` exactly.
-/// 2. The burn is at least its share of `base`, so no rounding favours paying oneself.
-/// 3. The provider is never paid more than `base`.
+/// 2. The burn is at least its share of `base`, so rounding never favours a provider that pays itself.
+/// 3. The provider never gets more than `base`.
 ///
-/// `None` if the arguments are outside these bounds.
+/// `None` if the arguments violate these bounds, or a sum overflows.
 pub fn split_fee(paid: Amount, base: Amount, burn: u64, committee: u64) -> Option<Split> {
     if burn.checked_add(committee)? >= ONE {
         return None;
@@ -61,18 +61,18 @@ pub fn split_fee(paid: Amount, base: Amount, burn: u64, committee: u64) -> Optio
     Some(Split { burn: share.checked_add(premium)?, committee, pay })
 }
 
-/// Names the records of a provider's pay in this block: its account and the epoch's row.
+/// Names the records that paying a provider writes: its account and its row of the epoch.
 pub(crate) fn touches(context: &BlockContext, provider: &Account, touched: &mut Touched) {
     touched.writable.push(AccountState::key(provider));
     touched.writable.push(Settlement::key(provider, context.epoch() % SETTLEMENT_RING));
 }
 
-/// Books (BK-8) a fee that just left its pot (the caller has lowered the pot and its sum in `System`):
-/// burns, credits the committee and the provider, adds to the epoch's row, tells the event. An
-/// entry of nothing does nothing.
+/// Books a fee whose money the caller has taken out of its pot and of that pot's sum in `System` (BK-8):
+/// burns, credits the committee and the provider, adds to the epoch's row and emits the event. Without a
+/// fee, egress and gas it does nothing, even with `storage` or `disputed` set.
 ///
 /// # Errors
-/// `Balance` if money were not conserved: unreachable.
+/// `Balance` if money were not conserved, which cannot happen.
 pub(crate) fn book(working: &mut Working<'_>, provider: &Account, entry: Entry) -> Result<(), Code> {
     let Entry { agreement, fee, base, .. } = entry;
     if fee == Amount::ZERO && entry.egress == 0 && entry.gas == 0 {
@@ -94,7 +94,7 @@ pub(crate) fn book(working: &mut Working<'_>, provider: &Account, entry: Entry) 
     Ok(())
 }
 
-/// Adds to the row of (provider, epoch mod ring).
+/// Adds the entry to the provider's row; `None` on overflow.
 fn add_row(row: Settlement, entry: &Entry, split: Split) -> Option<Settlement> {
     Some(Settlement {
         fee: row.fee.checked_add(entry.fee)?,

@@ -1,7 +1,7 @@
-//! Who: an Ed25519 key is an account is a node. Also the names of agreements and contents.
+//! Identities: one Ed25519 key is both an account and a node. Also the ids of agreements and contents.
 //!
-//! Keys are kept as 32 plain bytes; a point is decoded only where a signature is verified, once
-//! per node and in batches. Shown as bech32m with the prefix `sync` (BIP 350).
+//! Keys are kept as 32 plain bytes. A curve point is decoded only where a signature is verified, once
+//! per node and in batches. Accounts are shown as bech32m with the prefix `sync` (BIP 350).
 
 use alloc::string::{String, ToString};
 use commonware_cryptography::ed25519;
@@ -9,7 +9,7 @@ use core::{fmt, str::FromStr};
 
 /// A BLAKE3 (contents) or SHA-256 (headers, state) digest.
 pub type Hash = [u8; 32];
-/// Raw Ed25519 signature bytes.
+/// An Ed25519 signature as raw bytes.
 pub type Signature = [u8; 64];
 
 const PREFIX: bech32::Hrp = bech32::Hrp::parse_unchecked("sync");
@@ -19,14 +19,14 @@ const PREFIX: bech32::Hrp = bech32::Hrp::parse_unchecked("sync");
 pub struct Account(pub [u8; 32]);
 
 impl Account {
-    /// The account of a public key.
+    /// The account that belongs to a public key.
     pub fn of(key: &ed25519::PublicKey) -> Self {
         let mut bytes = [0; 32];
         bytes.copy_from_slice(key.as_ref());
         Self(bytes)
     }
 
-    /// The public key, if the bytes are a valid point.
+    /// The public key; `None` if the bytes are not a valid curve point.
     pub fn public_key(&self) -> Option<ed25519::PublicKey> {
         commonware_codec::DecodeExt::decode(commonware_codec::Copying(&self.0)).ok()
     }
@@ -47,7 +47,7 @@ impl fmt::Debug for Account {
 
 impl FromStr for Account {
     type Err = String;
-    /// Reads the bech32m form; the error says what is wrong with the text.
+    /// Parses the bech32m form. The error says what is wrong with the text.
     fn from_str(text: &str) -> Result<Self, String> {
         let (prefix, bytes) =
             bech32::decode(text).map_err(|e| alloc::format!("'{text}' is not a bech32m account: {e}"))?;
@@ -78,14 +78,15 @@ impl commonware_codec::Read for Account {
 }
 
 encoded! {
-    /// Names one agreement for ever: the slot may be used again, the opening height not (AG-1).
+    /// Identifies an agreement forever: a slot can be reused, but not with the same opening height
+    /// (AG-1).
     #[derive(Copy, PartialOrd, Ord)]
     AgreementId {
-        /// Who provides.
+        /// Provider of the agreement.
         provider: Account,
         /// The provider's slot, below [`crate::limits::SLOTS_MAX`].
         slot: u32,
-        /// Height of the block that opened it.
+        /// Height of the block that opened the agreement.
         opened: u64,
     }
 }

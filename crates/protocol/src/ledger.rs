@@ -1,19 +1,19 @@
-//! A block's work: name the records, then execute over them, all or nothing per operation.
+//! Execution of a block: name the records, then run the operations over them, each all or nothing.
 //!
 //! ```text
-//!   roster_keys -> Roster               who stands, or has a seat, where this block closes the books
+//!   roster_keys -> Roster               providers and seats whose books this block closes
 //!   touches(op) -> keys, bounded        one batched read by the node
 //!   execute: round anchor -> books -> leader's credit -> draws -> operations in order -> System
 //!            each operation: charge its fee, run on an overlay, keep it or drop it whole
 //! ```
 //!
 //! Invariants
-//! 1. A refused operation leaves only its fee and its nonce behind (LE-2).
-//! 2. An operation whose fee cannot be charged, or one outside the paid lane that is refused, makes
-//!    the block invalid: a proposer leaves it out ([`Mode::Propose`]), a verifier rejects
-//!    ([`Mode::Verify`]) (LE-3).
-//! 3. An operation reads and writes only records that it named itself (LE-1), and names a number
-//!    that its bytes bound (LE-4).
+//! 1. A refused operation has no effect but its fee and its nonce (LE-2).
+//! 2. A block is invalid with an operation whose fee cannot be charged, or with a refused one outside
+//!    the paid lane (LE-3). A proposer leaves such operations out ([`Mode::Propose`]), a verifier
+//!    rejects the block ([`Mode::Verify`]).
+//! 3. An operation reads and writes only records that it named itself (LE-1), and its size bounds how
+//!    many it names (LE-4).
 
 mod event;
 mod fee;
@@ -42,108 +42,108 @@ use alloc::{
 };
 use commonware_codec::{Encode, EncodeSize};
 
-/// Records read for a block: a named key that is absent from state maps to `None`.
+/// Records read for a block. A named key that is absent from the state maps to `None`.
 pub type Records = BTreeMap<Key, Option<Slot>>;
 
-/// What a block knows of itself before it runs.
+/// Facts about a block that are known before it runs.
 #[derive(Clone, Debug)]
 pub struct BlockContext {
-    /// SHA-256 of the genesis.
+    /// Chain id: SHA-256 of the genesis.
     pub chain: Hash,
-    /// Genesis parameters.
+    /// Parameters that the genesis fixes.
     pub parameters: Parameters,
-    /// This block's height.
+    /// Height of this block.
     pub height: u64,
-    /// Who leads it.
+    /// Authority that leads the block.
     pub leader: Account,
-    /// The parent's digest.
+    /// Digest of the parent block.
     pub parent: Hash,
-    /// Digest of the parent's seed, `None` in the first block of a term.
+    /// Digest of the parent's seed; `None` in the first block of a term.
     pub seed: Option<Hash>,
 }
 
 impl BlockContext {
-    /// This block's round.
+    /// The round of this block's height.
     pub const fn round(&self) -> u64 {
         self.parameters.round(self.height)
     }
 
-    /// This block's epoch.
+    /// The epoch of this block's height.
     pub const fn epoch(&self) -> u64 {
         self.parameters.epoch(self.height)
     }
 }
 
-/// Who runs the block: a proposer leaves out what a verifier would reject.
+/// How a block runs. A proposer leaves out what would make a verifier reject the block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
-    /// Drop operations that would make the block invalid.
+    /// Skip operations that would make the block invalid.
     Propose,
-    /// Fail on them.
+    /// Fail on the first such operation.
     Verify,
 }
 
-/// Why a block is invalid.
+/// Why a block may be neither built nor voted for.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Invalid {
-    /// An operation could not pay, or one outside the paid lane was refused.
+    /// An operation is malformed or cannot pay its fee, or one outside the paid lane was refused.
     #[error("operation {index} makes the block invalid: {}", code.explain())]
     Operation {
-        /// Its place.
+        /// Position of the operation in the body.
         index: usize,
-        /// Why.
+        /// Receipt code that says why.
         code: Code,
     },
-    /// The draws are not those of the beacon.
+    /// A draw differs from the beacon's.
     #[error("draw {index} is not what the beacon drew")]
     Draw {
-        /// Its place.
+        /// Position of the draw in the body.
         index: usize,
     },
-    /// More records than a block may name.
+    /// The block names more records than [`KEYS_MAX`].
     #[error("the block names more than {KEYS_MAX} records")]
     Keys,
-    /// More operations, more bytes, or more bytes of paid operations than a body may hold; lanes out
-    /// of order; or too many reserved operations of one account.
+    /// The body exceeds its limits on operations, bytes or paid bytes; its lanes are out of order; or an
+    /// account has too many reserved operations.
     #[error(
         "the operations do not fit a body: at most {OPERATIONS_MAX}, {BODY_BYTES_MAX} bytes, {PAID_LANE_BYTES} of them paid; statements, reserved ones, upkeep and paid ones in this order; {RESERVED_PER_ACCOUNT} reserved ones of an account"
     )]
     Body,
-    /// A slot does not decode: the state is damaged.
+    /// A slot of the state does not decode: the state is damaged.
     #[error("a record of the state does not decode; restore this node from a peer")]
     State,
 }
 
-/// The records that an operation names.
+/// The keys that an operation names before it runs.
 #[derive(Debug, Default)]
 pub struct Touched {
-    /// May change; each is charged.
+    /// Keys that may be written; the fee counts each.
     pub writable: Vec<Key>,
-    /// Only read.
+    /// Keys that may only be read; free.
     pub readable: Vec<Key>,
 }
 
-/// What a block does to the state.
+/// The result of running a block.
 #[derive(Debug, Default)]
 pub struct Outcome {
-    /// New slots, `None` to delete, in key order.
+    /// New slots in key order; `None` deletes the record.
     pub changes: BTreeMap<Key, Option<Slot>>,
     /// Id and code of each kept operation.
     pub receipts: Vec<(Hash, Code)>,
-    /// Places (in the input) of the operations that were kept; all of them under `Verify`.
+    /// Positions in the input of the operations that were kept; all of them under `Verify`.
     pub kept: Vec<usize>,
-    /// What happened, for people and books; not part of the state.
+    /// Events for users and statistics; not part of the state.
     pub events: Vec<Event>,
 }
 
-/// Registrations among `operations`.
+/// Number of registrations among `operations`.
 fn registrations(operations: &[Operation]) -> u32 {
     let count = operations.iter().filter(|o| matches!(o.body, Body::RegisterProvider(_))).count();
     u32::try_from(count).unwrap_or(u32::MAX)
 }
 
-/// The records that `count` registrations need and that follow from the parent's `System`: the
-/// next indices, the first vacant one, and the newcomers' next places (each draw may free one).
+/// Keys that `count` registrations need and that follow from the parent's `System`: the next indices,
+/// the first vacant one, and the newcomers' next places (each draw may free one).
 fn shared_keys(system: &System, draws: &[Option<Draw>], count: u32) -> Vec<Key> {
     if count == 0 {
         return Vec::new();
@@ -155,7 +155,7 @@ fn shared_keys(system: &System, draws: &[Option<Draw>], count: u32) -> Vec<Key> 
     keys.chain(system.vacant.map(ProviderAt::key)).collect()
 }
 
-/// The records of the system step: the round's anchor, the books and the draws.
+/// Keys of the system step: fault findings, books, draws, the round's anchor and the epoch's seeds.
 fn touches_system(
     context: &BlockContext,
     system: &System,
@@ -174,9 +174,9 @@ fn touches_system(
     touched
 }
 
-/// The records that one operation names, its signer's account included. Depends on nothing but
-/// the operation, the genesis and the epoch, so that a wallet computes its size alone. An operation
-/// whose fields are out of range names no more than that account.
+/// Keys that one operation names, including its signer's account. They depend only on the operation, the
+/// genesis and the epoch, so a wallet can compute its size by itself. An operation with a field out of
+/// range names only that account.
 pub fn touches_operation(context: &BlockContext, operation: &Operation) -> Touched {
     let mut touched = Touched::default();
     if !operation.body.is_free() {
@@ -209,11 +209,11 @@ pub fn touches_operation(context: &BlockContext, operation: &Operation) -> Touch
     touched
 }
 
-/// Every record that the block names, sorted and unique, for one batched read. `system` is the
-/// parent's; its own key is among them. `roster` is read before ([`roster_keys`]).
+/// All keys that the block names, sorted and unique, for one batched read. `system` is the parent's
+/// record; its key is included. `roster` must have been read before ([`roster_keys`]).
 ///
 /// # Errors
-/// [`Invalid::Keys`] above [`KEYS_MAX`]; [`Invalid::Operation`] for one whose structure is wrong.
+/// [`Invalid::Keys`] above [`KEYS_MAX`]; [`Invalid::Operation`] if [`check_structure`] fails.
 pub fn touches(
     context: &BlockContext,
     system: &System,
@@ -236,8 +236,8 @@ pub fn touches(
     Ok(keys.into_iter().collect())
 }
 
-/// Operations fit a body: their number, their bytes, the order of the lanes, and what the paid lane
-/// and an account in the reserved lane may hold (RD-8). Kinds alone decide.
+/// Checks the operations against the limits of a body: their number, bytes and order of lanes, the bytes
+/// of the paid lane, and the reserved operations per account (RD-8). Only kinds and sizes matter.
 fn check_body(operations: &[Operation]) -> Result<(), Invalid> {
     let (mut all, mut paid) = (0_usize, 0_usize);
     let mut reserved: BTreeMap<Account, usize> = BTreeMap::new();
@@ -258,11 +258,11 @@ fn check_body(operations: &[Operation]) -> Result<(), Invalid> {
     if fits { Ok(()) } else { Err(Invalid::Body) }
 }
 
-/// Runs a block on the records that [`touches`] named. Structure is checked here, signatures
-/// were checked before, in batches ([`Operation::signatures`]).
+/// Runs a block on the records that [`touches`] named. It checks structure; signatures must have been
+/// verified before, in batches ([`Operation::signatures`]).
 ///
 /// # Errors
-/// [`Invalid`]: the block may not be built or voted for.
+/// [`Invalid`] if the block may be neither built nor voted for.
 pub fn execute(
     context: &BlockContext,
     draws: &[Option<Draw>],
@@ -307,7 +307,7 @@ pub fn execute(
     Ok(working.finish(outcome))
 }
 
-/// The first block of a round fixes the round's anchor: its parent. (Round 0 begins after genesis.)
+/// Records the anchor of a new round: the parent of its first block. Round 0 begins with block 1.
 fn open_round(working: &mut Working<'_>) -> Result<(), Code> {
     let context = working.context;
     if !context.height.is_multiple_of(context.parameters.round_blocks) && context.height != 1 {
@@ -318,8 +318,8 @@ fn open_round(working: &mut Working<'_>) -> Result<(), Code> {
     working.put(RoundInfo::key(round % context.parameters.round_ring), &info)
 }
 
-/// Charges and runs one operation. `Ok`: it stands in the block with that receipt.
-/// `Err(code)`: it may not stand in a block, and nothing of it stays.
+/// Charges and runs one operation. `Ok` has the receipt's code and the size that was charged. With `Err`
+/// the operation may not be in a block, and all its effects are undone.
 fn apply(working: &mut Working<'_>, base_fee: u64, operation: &Operation) -> Result<(Code, Size), Code> {
     check_structure(operation, working.context)?;
     let touched = touches_operation(working.context, operation);

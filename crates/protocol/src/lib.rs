@@ -1,7 +1,7 @@
-//! The rules of Proof of Sync: what every node must compute identically.
+//! The rules of Proof of Sync: the computations on which all nodes must agree.
 //!
-//! Nothing here does IO, waits, reads a clock, uses floats, hash maps or randomness. A node
-//! gathers the records that a block names, calls one function, and writes what comes back:
+//! This crate does no IO, never waits, and uses no clock, floats, hash maps or randomness. A node
+//! gathers the records that a block names, calls one function, and writes the changes that it returns:
 //!
 //! ```text
 //!   operations --touches--> keys --(node: one batched read)--> records
@@ -10,7 +10,7 @@
 //!
 //! Invariants
 //! 1. Equal inputs give equal bytes on every machine and build profile.
-//! 2. No operation does work proportional to the number of members.
+//! 2. The work of an operation does not grow with the number of members.
 //! 3. Money is conserved to the grain ([`invariants::check_all`]).
 //!
 //! The numbered rules are in `docs/protocol.md`.

@@ -1,215 +1,220 @@
-//! Every bound and every genesis parameter, with its reason. They argue at compile time below.
+//! Bounds and genesis parameters, each with its reason. Assertions below relate them at compile time.
 
 use crate::amount::{Amount, ONE};
 
-/// A BLAKE3 chunk: the unit that is drawn, proved and paid for.
+/// Size of a leaf, a BLAKE3 chunk: the unit that is drawn, proved and paid for.
 pub const LEAF_BYTES: u64 = 1024;
-/// Slots of one provider.
+/// Most slots, and so agreements, of one provider.
 pub const SLOTS_MAX: u32 = 1 << 20;
-/// End epochs that a slot tree tells apart: above the longest agreement, so that what lives in an
-/// epoch is one range of the tree (RD-12).
+/// Distinct end epochs in a slot tree: more than the longest agreement, so that the agreements that live
+/// in an epoch are one range of the tree (RD-12).
 pub const ENDS_RING: u32 = 1 << 10;
-/// Places of a provider's slot tree, by end epoch and slot: 30 levels.
+/// Places of a provider's slot tree, ordered by end epoch and slot: 30 levels.
 pub const PLACES_MAX: u32 = ENDS_RING * SLOTS_MAX;
-/// Providers the fee tree can hold: 20 levels.
+/// Most providers in the fee tree: 20 levels.
 pub const PROVIDERS_MAX: u32 = 1 << 20;
-/// Largest shard: what one frame carries.
+/// Largest shard, so that one frame carries it.
 pub const SHARD_BYTES_MAX: u64 = 4 << 20;
-/// Shards of one data set: the sum path has at most this many levels (2^20 shards).
+/// Most levels of the sum path in one data set, which limits it to 2^20 shards.
 pub const SUM_LEVELS_MAX: usize = 20;
-/// Path from a 1 KiB chunk to the hash of a 4 MiB shard.
+/// Most levels of the path from a 1 KiB chunk to the hash of a 4 MiB shard.
 pub const CHUNK_LEVELS_MAX: usize = 12;
 /// Dependent reads of one challenge.
 pub const READS: usize = 4;
-/// Missing reads that a provider's record remembers.
+/// Most missing reads that a provider's record remembers.
 pub const MISSING_MAX: usize = 4;
-/// Drawn reads and answers in the history: one 64-bit word each.
+/// Number of drawn reads, and of answers, in the history: one 64-bit word each.
 pub const HISTORY: u32 = 64;
 /// Challenges in which a remembered read is asked again.
 pub const REASKS: u8 = 3;
-/// Drawn reads after which a provider no longer stands in the turn line twice.
+/// Number of drawn reads after which a provider loses its second place in the turn line.
 pub const NEWCOMER_READS: u32 = 64;
-/// Closed challenges after which it does not either: a provider that holds nothing has no reads drawn.
+/// Number of closed challenges after which it loses that place too. A provider that holds nothing has no
+/// reads drawn.
 pub const NEWCOMER_CLOSED: u8 = 64;
-/// Endings that one statement crosses (a record each). More can only wait in an interval that was
-/// not settled for as many epochs.
+/// Most endings that one statement crosses, each a record. More can be due only if as many epochs were
+/// not settled.
 pub const ENDINGS_MAX: usize = 64;
-/// Epochs, from the last one crossed, in which agreements of a provider may end: a ring of bits
-/// in one record. Above the longest agreement by what a provider may be away.
+/// Epochs, counted from the last one crossed, in which a provider's agreements may end: a ring of bits
+/// in one record. It exceeds the longest agreement by the time that a provider may be away.
 pub const ENDING_RING: u64 = 1920;
-/// Epochs in which faulty rounds are counted: at most [`FAULT_ROUNDS_SHARE`] of their rounds.
+/// Span of epochs in which faulty rounds are at most [`FAULT_ROUNDS_SHARE`] of all rounds.
 pub const FAULT_EPOCHS: usize = 64;
-/// Rounds back from the newest faulty one for which it is known whether they were: one record of
-/// bits, above the longest time that a challenge may be pending.
+/// Number of rounds, back from the newest faulty one, for which one record of bits keeps whether they
+/// were faulty. It exceeds the longest time that a challenge may be pending.
 pub const FAULT_RING: u64 = 1920;
-/// A round is faulty when more than this share of its draws by fee were not answered on time.
+/// Share above which missing answers to a round's draws by fee make the round faulty (NF-1).
 pub const FAULT_MISSED_SHARE: u64 = ONE / 5;
-/// At most this share of the rounds of any [`FAULT_EPOCHS`] epochs are faulty: who silences others
-/// for longer than that silences them at their cost.
+/// Largest share of faulty rounds in any [`FAULT_EPOCHS`] epochs (NF-2). An attacker that silences
+/// others for longer does so at their expense.
 pub const FAULT_ROUNDS_SHARE: u64 = ONE / 10;
-/// One part in so many of a restitution is burned, rounded up.
+/// A restitution burns one part in this many, rounded up (RD-7).
 pub const RESTITUTION_BURN: u128 = 10;
-/// Slots whose pending data set one statement applies, and slots of one `Settle`.
+/// Most slots whose pending data set one statement applies, and most slots of one `Settle`.
 pub const SETTLE_SLOTS_MAX: usize = 64;
-/// Vouchers in a statement and in a `Redeem`.
+/// Most vouchers in one statement.
 pub const STATEMENT_VOUCHERS_MAX: usize = 64;
-/// Vouchers in a `Redeem`: as many as fit an operation, each with a claim.
+/// Most vouchers in one `Redeem`: as many as fit an operation, each with a claim.
 pub const REDEEM_VOUCHERS_MAX: usize = 160;
-/// Encoded size of one operation; a full statement is below 23 kB.
+/// Most bytes of one encoded operation; a full statement is below 23 kB.
 pub const OPERATION_BYTES_MAX: usize = 32 << 10;
-/// Operations' bytes in a body.
+/// Most bytes of the operations in a body.
 pub const BODY_BYTES_MAX: usize = 1 << 20;
-/// Operations in a body.
+/// Most operations in a body.
 pub const OPERATIONS_MAX: usize = 4096;
-/// Bytes of a body that only statements, reserved operations and upkeep may fill.
+/// Bytes of a body reserved for statements, reserved operations and upkeep.
 pub const FREE_LANE_BYTES: usize = BODY_BYTES_MAX / 2;
-/// Bytes of a body that paid operations may fill: a full lane.
+/// Most bytes of paid operations in a body: a full paid lane.
 pub const PAID_LANE_BYTES: usize = BODY_BYTES_MAX - FREE_LANE_BYTES;
-/// Writable records, summed over paid operations, at which the paid lane counts as full (AC-5).
+/// Number of writable records, summed over paid operations, that fills the paid lane (AC-5).
 pub const PAID_LANE_KEYS: usize = KEYS_MAX / 2;
-/// Operations of one account in the reserved lane of a body: a seat reveals its audits in several.
+/// Most reserved operations of one account in a body; a seat reveals its audits in several.
 pub const RESERVED_PER_ACCOUNT: usize = 2;
-/// Draws in a body.
+/// Most draws in a body.
 pub const DRAWS_MAX: usize = 8;
-/// Bytes of the DKG payload in a body.
+/// Most bytes of the DKG payload in a body.
 pub const DKG_BYTES_MAX: usize = 256 << 10;
-/// Records one block may name: 3 us each.
+/// Most records that one block may name; each takes 3 us.
 pub const KEYS_MAX: usize = 16_384;
 /// Bytes charged for each record that an operation names as writable.
 pub const FEE_BYTES_PER_KEY: u64 = 512;
-/// Operator names, zero padded.
+/// Bytes of an operator's name, padded with zeros.
 pub const OPERATOR_BYTES: usize = 32;
-/// One address of a provider, as text: a host name or number and a port.
+/// Most bytes of one provider address in text form: host name or IP address, and port.
 pub const ADDRESS_BYTES_MAX: usize = 120;
-/// Addresses of a provider.
+/// Most addresses of a provider.
 pub const ADDRESSES_MAX: usize = 2;
-/// A region's name.
+/// Most bytes of a region's name.
 pub const REGION_BYTES_MAX: usize = 24;
-/// A file's name in a gateway's catalogue.
+/// Most bytes of a file's name in a gateway's catalogue.
 pub const NAME_BYTES_MAX: usize = 1024;
-/// Epochs for which a provider's row stays in state.
+/// Number of epochs for which a provider's row stays in the state.
 pub const SETTLEMENT_RING: u64 = 512;
-/// Peers that count what a provider sends when it is measured.
+/// Number of peers that count the bytes which a provider sends while it is measured.
 pub const PROBE_PEERS: usize = 8;
-/// Counts that a measurement needs: of fewer the lower median of eight is zero.
+/// Fewest counts for a measurement: with fewer, the lower median of eight is zero.
 pub const PROBE_QUORUM: usize = 5;
-/// Milliseconds for which everybody is measured at the same time.
+/// Length in milliseconds of the slot in which all providers are measured at the same time.
 pub const PROBE_SLOT_MS: u64 = 2_000;
-/// Bytes of one message that is sent to be counted.
+/// Bytes of one message that a measured provider sends.
 pub const PROBE_BYTES: usize = 64 << 10;
-/// Epochs for which a measurement tells the market what is offered.
+/// Number of epochs for which a measurement counts as egress offered to the market (CP-6).
 pub const MEASURED_FRESH_EPOCHS: u64 = 8;
 /// The market counts a provider's storage as offered if it answered a challenge in one of this many
-/// epochs, the closed one included (MK-3).
+/// epochs, including the closed one (MK-3).
 pub const ANSWERED_FRESH_EPOCHS: u64 = 8;
-/// A frame on any authenticated channel.
+/// Most bytes of a frame on an authenticated channel.
 pub const FRAME_BYTES_MAX: usize = (4 << 20) + (64 << 10);
-/// Milliseconds within which both ends of a channel prove their keys.
+/// Milliseconds within which both ends of a channel must prove their keys.
 pub const HANDSHAKE_MS_MAX: u64 = 5_000;
-/// How far two clocks may differ at a handshake: keys decide, so this only needs to end some day.
+/// Most milliseconds by which two clocks may differ at a handshake. Keys decide, so this only needs an
+/// end.
 pub const HANDSHAKE_SKEW_MS_MAX: u64 = 2 * 60 * 60 * 1_000;
-/// Milliseconds of silence after which a side sends an empty frame: a third of the socket's patience.
+/// Milliseconds without traffic after which a side sends an empty frame: a third of the socket's
+/// timeout.
 pub const KEEP_ALIVE_MS: u64 = 20_000;
-/// Connections of one listener: times a frame each, its memory.
+/// Most connections of one listener; its memory is this many times a frame.
 pub const CONNECTIONS_MAX: usize = 256;
-/// Calls open at once on a connection.
+/// Most calls that are open at once on a connection.
 pub const CALLS_MAX: usize = 64;
-/// Messages of a call, in one direction, that the receiver has not taken: 2 MiB of slices.
+/// Most messages of a call, in one direction, that the receiver has not taken: 2 MiB of slices.
 pub const CALL_WINDOW: usize = 32;
-/// Frames of a connection that wait to be written.
+/// Most frames of a connection that wait to be written.
 pub const FRAMES_QUEUED_MAX: usize = 8;
-/// Bytes of messages that all connections of one listener hold: beyond it nobody is read from.
+/// Most bytes of messages that all connections of one listener hold. Beyond it, reading pauses.
 pub const CALL_BYTES_MAX: usize = 64 << 20;
-/// Milliseconds for which a connection may wait for memory.
+/// Milliseconds for which a connection may wait for memory before it is closed.
 pub const CALL_MEMORY_MS_MAX: u64 = 60_000;
-/// A verified slice of a download.
+/// Bytes of a slice, the part of a download that is verified at once.
 pub const SLICE_BYTES: u64 = 64 << 10;
-/// Credit window of an agreement: paid bytes / 16, within these (VO-5). A slice at least, so
-/// that a window is always of use.
+/// Lower bound of an agreement's credit window, which is a sixteenth of the paid bytes (VO-5). It is one
+/// slice, so that a window is always useful.
 pub const CREDIT_MIN: u64 = SLICE_BYTES;
-/// Upper bound of the credit window.
+/// Upper bound of an agreement's credit window.
 pub const CREDIT_MAX: u64 = 4 << 20;
-/// What downloads may leave unpaid beyond a sixteenth of what was paid before nothing more is sent.
-/// With the window that is open then: four slices, worth less than opening an agreement burns.
+/// Most bytes that downloads may leave unpaid beyond a sixteenth of the paid bytes before nothing more
+/// is sent. With the window open at that time, a loss is four slices: less than opening an agreement
+/// burns.
 pub const CREDIT_LOST_MAX: u64 = 3 * SLICE_BYTES;
-/// A block's time lies within the parent's and this many milliseconds after it.
+/// A block's time is at least its parent's, and at most this many milliseconds later.
 pub const TIME_STEP_MS_MAX: u64 = 10_000;
-/// Blocks that an authority keeps.
+/// Number of recent blocks that an authority keeps.
 pub const BLOCKS_KEPT: u64 = 4096;
-/// Bytes that wait for a block, in all.
+/// Most bytes of waiting operations in the mempool.
 pub const MEMPOOL_BYTES: usize = 16 << 20;
-/// Bytes of them that only free operations may fill: 180 full statements, or 9 minutes of draws.
+/// Most of those bytes for free operations: 180 full statements, or 9 minutes of draws.
 pub const MEMPOOL_FREE_BYTES: usize = 4 << 20;
-/// Bytes of the free part that upkeep of anyone may fill; statements take it back when they need it.
+/// Most bytes of the free part for upkeep by anyone; statements displace it when they need room.
 pub const MEMPOOL_SETTLE_BYTES: usize = 1 << 20;
 /// Bytes of waiting upkeep that one account signed.
 pub const MEMPOOL_SETTLE_PER_ACCOUNT: usize = 64 << 10;
-/// Bytes that only operations of the reserved lane may fill: a third of what 256 seats reveal of an
-/// epoch, within whose first round they offer it again.
+/// Bytes that only reserved operations may fill: a third of the reveals of 256 seats for an epoch, which
+/// the seats offer again within the epoch's first round.
 pub const MEMPOOL_RESERVED_BYTES: usize = 4 << 20;
-/// Operations of the reserved lane that wait of one account: all batches of a seat, and evidence.
+/// Most waiting reserved operations of one account: all batches of a seat, and evidence.
 pub const MEMPOOL_RESERVED_PER_ACCOUNT: usize = REPORT_BATCHES_MAX + 4;
-/// Evidence among them: two faults may come to light at once.
+/// Most waiting evidence of one account: two faults may come to light at once.
 pub const MEMPOOL_EVIDENCE_PER_ACCOUNT: usize = 2;
-/// Bytes that paid operations may fill which wait for an earlier nonce of their account: no block can
+/// Most bytes of paid operations that wait for an earlier nonce of their account, so that no block can
 /// hold them yet.
 pub const MEMPOOL_GAP_BYTES: usize = 1 << 20;
-/// Bytes of them that one account signed.
+/// Most of those bytes signed by one account.
 pub const MEMPOOL_GAP_BYTES_PER_ACCOUNT: usize = 64 << 10;
-/// Operations of one account among them.
+/// Most of those operations signed by one account.
 pub const MEMPOOL_GAP_PER_ACCOUNT: usize = 16;
-/// Paid operations of one account that wait.
+/// Most waiting paid operations of one account.
 pub const MEMPOOL_PER_ACCOUNT: usize = 64;
-/// A waiting operation with the same nonce gives way to one that offers this much more, in percent.
+/// An operation replaces a waiting one with the same nonce if its fee rate is at least this percentage
+/// of the other's.
 pub const MEMPOOL_REPLACE_PERCENT: u128 = 110;
-/// Own proposals that may leave out a statement before it is dropped.
+/// Number of own proposals that may leave out a statement, or a party's upkeep, before it is dropped.
 pub const MEMPOOL_REFUSALS_MAX: u8 = 4;
-/// Bytes of one batch that authorities send each other.
+/// Most bytes of one batch of operations that authorities send each other.
 pub const GOSSIP_BYTES_MAX: usize = 256 << 10;
-/// Milliseconds in which operations gather for one batch of signatures and of gossip.
+/// Milliseconds for which operations are collected into one batch of signatures and of gossip.
 pub const GATHER_MS: u64 = 10;
-/// Operations that wait to be checked; more are told that the node is busy.
+/// Most operations that wait to be checked, in each lane; the node answers further ones that it is busy.
 pub const INGRESS_QUEUED_MAX: usize = 1024;
-/// Headers from a block to the next certificate: the engine finalizes most blocks by their own.
+/// Most headers from a block to the next certificate; the engine finalizes most blocks by their own.
 pub const HEADERS_MAX: usize = 64;
-/// Events in one part of an answer: below a megabyte.
+/// Most events in one part of an answer, which keeps it below a megabyte.
 pub const EVENTS_MAX: usize = 4096;
-/// Milliseconds for which a node holds a question about a receipt that is not there yet.
+/// Milliseconds for which a node delays its answer about a receipt that does not exist yet.
 pub const RECEIPT_WAIT_MS: u64 = 10_000;
-/// Milliseconds for an answer of a node, beyond what it may hold a question.
+/// Milliseconds to wait for a node's answer, including the time for which it may delay it.
 pub const ANSWER_MS_MAX: u64 = RECEIPT_WAIT_MS + 5_000;
-/// Times a question is put, to one node after the other, before the caller is told.
+/// Number of attempts at a question, to one node after the other, before the caller gets an error.
 pub const ASK_ATTEMPTS: u32 = 12;
-/// Milliseconds before the second attempt; doubled each time up to 2 s.
+/// Milliseconds before the second attempt. The pause doubles with each attempt, up to 2 s.
 pub const ASK_PAUSE_MS: u64 = 50;
-/// Blocks that a proven read may lag behind the newest header seen.
+/// Number of blocks by which a proven read may lag behind the newest header seen.
 pub const STALE_BLOCKS_MAX: u64 = 16;
-/// Times that an operation is signed anew after it expired or its nonce was taken.
+/// Most signatures of a body under one nonce, and most nonces tried, after expiry or a taken nonce.
 pub const SIGN_ATTEMPTS: u32 = 16;
-/// Epochs for which evidence of a fault counts: below any unbonding time.
+/// Number of epochs for which evidence of a fault is accepted: less than any unbonding time.
 pub const EVIDENCE_EPOCHS_MAX: u64 = 14;
-/// Seats of authorities: all of them are paid in one block.
+/// Most seats of authorities; all of them are paid in one block.
 pub const SEATS_MAX: u32 = 256;
-/// Seats of authorities that no removal goes below, and fewest that hold shares of the network's key: the
-/// least that tolerate a fault.
+/// Fewest seats that removals leave, and fewest that hold shares of the network's key: the smallest
+/// number that tolerates a fault.
 pub const SEATS_MIN: u32 = 4;
-/// Keys in one proven read.
+/// Most keys in one proven read.
 pub const READ_KEYS_MAX: usize = 64;
-/// Auditors of a provider: at 61 drawn ones, 30 % of all seats outvote the rest in 1 of 2,000 epochs.
+/// Most auditors of a provider. With 61, 30 % of all seats outvote the rest in 1 of 2,000 epochs.
 pub const AUDITORS_MAX: usize = 61;
-/// Providers that an epoch's service audit draws for each seat.
+/// Number of providers that an epoch's service audit draws for each seat.
 pub const SERVICE_DRAWS: u32 = 4;
-/// Reports in one reveal, and strata of one batch.
+/// Most reports in one reveal, and number of strata in one batch.
 pub const REPORTS_MAX: usize = 64;
-/// Batches of a commitment: all strata of 256 seats.
+/// Most batches of a commitment: all strata of 256 seats.
 pub const REPORT_BATCHES_MAX: usize = 16;
-/// Reports on a provider that one record holds.
+/// Most reports on a provider in one record.
 pub const REPORTS_PER_PART: usize = 21;
-/// Bytes of one read of an auditor: a verified slice.
+/// Bytes of one read by an auditor: a verified slice.
 pub const AUDIT_READ_BYTES: u64 = SLICE_BYTES;
-/// Latency bands of a report.
+/// Number of latency bands in a report.
 pub const LATENCY_BANDS: usize = 10;
-/// Throughput bands of a report.
+/// Number of throughput bands in a report.
 pub const THROUGHPUT_BANDS: usize = 7;
 
 const _: () = assert!(PROBE_QUORUM == PROBE_PEERS - (PROBE_PEERS - 1) / 2);
@@ -227,98 +232,102 @@ const _: () = assert!((SEATS_MAX * SERVICE_DRAWS) as usize <= REPORTS_MAX * REPO
 const _: () = assert!(AUDITORS_MAX <= 3 * REPORTS_PER_PART);
 
 encoded! {
-    /// The parameters that the genesis fixes; nothing changes them later.
+    /// The parameters that the genesis fixes. Nothing changes them later.
     #[derive(Copy)]
     Parameters {
-        /// Least milliseconds between blocks: local pacing, no rule reads a clock.
+        /// Least milliseconds between blocks. This is local pacing; no rule reads a clock.
         block_ms: u64,
-        /// R: blocks in a round. A drawn provider needs about three.
+        /// R: blocks in a round. A drawn provider needs about three to answer.
         round_blocks: u64,
-        /// T: rounds in a term (key reshare). 40 blocks give each of four dealers 10 turns.
+        /// T: rounds in a term, after which the key is reshared. 40 blocks give each of four dealers 10
+        /// turns.
         term_rounds: u64,
-        /// E: rounds in an epoch (books), a multiple of T.
+        /// E: rounds in an epoch, after which the books are closed; a multiple of T.
         epoch_rounds: u64,
-        /// Simplex leader timeout, above the pacing.
+        /// Leader timeout of Simplex in milliseconds, above the pacing.
         leader_timeout_ms: u64,
-        /// Simplex certification timeout.
+        /// Certification timeout of Simplex in milliseconds.
         certification_timeout_ms: u64,
-        /// A draw in every block whose height is a multiple of this.
+        /// Distance between blocks with draws: those whose height is a multiple of it.
         draw_every_blocks: u64,
-        /// Draws in such a block.
+        /// Number of draws in such a block.
         draws: u32,
-        /// Blocks within which an answer is on time.
+        /// Number of blocks within which an answer is on time.
         deadline_blocks: u64,
-        /// Rounds after which an unanswered challenge expires.
+        /// Number of rounds after which an unanswered challenge expires.
         pending_rounds_max: u64,
-        /// Epochs for which an old session key or a closed agreement still redeems.
+        /// Number of epochs in which an old session key, or a closed agreement, still redeems.
         redemption_epochs: u64,
         /// Longest agreement, in epochs.
         agreement_epochs_max: u64,
-        /// Epochs from a provider's notice until it may end agreements alone.
+        /// Epochs from a provider's notice until it may end agreements alone (PV-3).
         exit_epochs: u64,
-        /// Epochs from a provider's notice until its bond returns: above the age of evidence.
+        /// Epochs from a provider's notice until its bond returns: more than evidence stays valid
+        /// (PV-3).
         unbonding_epochs: u64,
-        /// RoundInfo ring: above pending_rounds_max and the longest gap.
+        /// Size of the `RoundInfo` ring: above `pending_rounds_max` and the longest gap.
         round_ring: u64,
-        /// Mempool life of an operation, in blocks.
+        /// Most blocks that an operation's expiry may lie ahead.
         expiry_blocks_max: u64,
-        /// Burned share of a provider's base, parts per billion.
+        /// Burned share of a provider's base, in parts per billion.
         burn: u64,
-        /// Committee's share, parts per billion.
+        /// Committee's share of a provider's base, in parts per billion.
         committee: u64,
-        /// The fee floor, in grains per unit: the base fee starts here and never falls below (AC-5).
+        /// The fee floor, in grains per unit: the base fee starts at it and never falls below it (AC-5).
         base_fee: Amount,
-        /// Returned when an agreement's records are deleted.
+        /// Deposit of an agreement, returned when its records are deleted (AG-4).
         deposit: Amount,
-        /// Share of the price that reserving without use costs, parts per billion (AG-7).
+        /// Share of the price that unused reservations cost, in parts per billion (AG-7).
         reserve_share: u64,
-        /// Burned by a transfer that opens an account (AC-4).
+        /// Burned by a transfer that creates an account (AC-4).
         account_burn: Amount,
-        /// Least bond of a provider.
+        /// Lowest bond of a provider.
         bond_min: Amount,
-        /// Bond for each declared leaf: what a leaf can earn between draws, twice.
+        /// Bond per declared leaf: twice the amount that a leaf can earn between draws.
         bond_per_leaf: Amount,
-        /// Burned at registration: at least the cost of 64 audits.
+        /// Burned at registration: at least the cost of 64 audits (PV-1).
         registration_burn: Amount,
-        /// Storage price per 2^20 leaf-rounds; posted and slow price start equal.
+        /// Storage price in grains per 2^20 leaf-rounds; posted and slow price start at it.
         price_storage: u128,
-        /// Egress price per 2^20 bytes.
+        /// Egress price in grains per 2^20 bytes.
         price_egress: u128,
-        /// Compute price per 2^20 gas.
+        /// Price of computation in grains per 2^20 gas.
         price_gas: u128,
-        /// Most leaves one agreement may hold.
+        /// Largest storage quota of one agreement, in leaves.
         quota_leaves_max: u64,
-        /// Most egress bytes of one agreement.
+        /// Largest egress quota of one agreement, in bytes.
         quota_egress_max: u64,
-        /// Most gas of one agreement.
+        /// Largest gas quota of one agreement.
         quota_gas_max: u64,
-        /// Most egress bytes per round of one agreement.
+        /// Highest rate cap on egress of one agreement, in bytes per round.
         rate_egress_max: u64,
-        /// Most gas per round of one agreement.
+        /// Highest rate cap on gas of one agreement, per round.
         rate_gas_max: u64,
-        /// S: providers that a block closes in each pass. Registrations end where a pass would no
-        /// longer fit its epoch.
+        /// S: number of providers that a block closes in each pass. Registration stops when a pass would
+        /// no longer fit its epoch (BK-4).
         closing_slice: u64,
-        /// An epoch emits the reserve divided by this: half of it in 2,839 epochs.
+        /// The emission of an epoch is the reserve divided by this, which would halve the reserve in
+        /// 2,839 epochs.
         emission_divisor: u64,
-        /// Part of the emission that follows use, parts per billion.
+        /// Part of the emission that follows use, in parts per billion.
         usage_share: u64,
-        /// The subsidy is at most this share of the burn of what weighs: below one, so that paying
-        /// oneself loses.
+        /// Largest subsidy, as a share of the burn of the fees that weigh, in parts per billion. Below
+        /// one, so that a provider that pays itself loses.
         subsidy_cap: u64,
-        /// Burned by a provider that leaves jail.
+        /// Burned by a provider that leaves jail (JL-5).
         unjail_burn: Amount,
-        /// What each authority's seat locks at genesis: ten times the least bond of a provider,
-        /// because who orders blocks can harm everyone.
+        /// Bond of each authority's seat at genesis: ten times the lowest bond of a provider, because an
+        /// authority that orders blocks can harm everyone.
         seat_bond: Amount,
-        /// Least challenges by fee of a round that may be found faulty: fewer say nothing of the
-        /// network. A local network draws two a round, so it has no faults.
+        /// Fewest challenges by fee of a round that may be found faulty; fewer show nothing about the
+        /// network. A local network draws two per round, so it has no faults.
         fault_draws_min: u32,
     }
 }
 
-/// What follows from the parameters is defined for every value of them and of its argument: heights,
-/// rounds and epochs stand in what others send, and a node tells its parameters to whoever asks (LE-6).
+/// Values derived from the parameters. They are defined for all values of the parameters and arguments,
+/// because heights, rounds and epochs come from other parties, and so do the parameters that a node
+/// reports (LE-6).
 impl Parameters {
     /// The local network: a block every 250 ms, an epoch of about 10 s.
     pub const LOCAL: Self = Self {
@@ -354,7 +363,7 @@ impl Parameters {
             None => Amount::ZERO,
         },
         bond_min: Amount::sync(1_000),
-        // 8 GiB (2^23 leaves) need 5 SYNC.
+        // A capacity of 8 GiB (2^23 leaves) needs 5 SYNC.
         bond_per_leaf: match Amount::new(600) {
             Some(x) => x,
             None => Amount::ZERO,
@@ -380,7 +389,8 @@ impl Parameters {
         fault_draws_min: 16,
     };
 
-    /// A block a second, rounds of a minute, terms of an hour, epochs of a day.
+    /// The production network: a block per second, a round per minute, a term per hour, an epoch per
+    /// day.
     pub const PRODUCTION: Self = Self {
         block_ms: 1_000,
         round_blocks: 60,
@@ -400,53 +410,53 @@ impl Parameters {
         ..Self::LOCAL
     };
 
-    /// Blocks in a term.
+    /// Number of blocks in a term.
     pub const fn term_blocks(&self) -> u64 {
         self.round_blocks.saturating_mul(self.term_rounds)
     }
 
-    /// Blocks in an epoch.
+    /// Number of blocks in an epoch.
     pub const fn epoch_blocks(&self) -> u64 {
         self.round_blocks.saturating_mul(self.epoch_rounds)
     }
 
-    /// The round of a height.
+    /// The round that contains a height.
     pub const fn round(&self, height: u64) -> u64 {
         quotient(height, self.round_blocks)
     }
 
-    /// The epoch of a height.
+    /// The epoch that contains a height.
     pub const fn epoch(&self, height: u64) -> u64 {
         quotient(height, self.epoch_blocks())
     }
 
-    /// The epoch of a round.
+    /// The epoch that contains a round.
     pub const fn epoch_of_round(&self, round: u64) -> u64 {
         quotient(round, self.epoch_rounds)
     }
 
-    /// Provider indices that a closing pass can visit within an epoch: one slice in each block
-    /// after the first round.
+    /// Number of provider indices that a closing pass can visit in an epoch: one slice in each block
+    /// after the first round (BK-4).
     pub const fn indices_max(&self) -> u64 {
         let blocks = self.epoch_blocks().saturating_sub(self.round_blocks);
         let visited = blocks.saturating_mul(self.closing_slice);
         if visited < PROVIDERS_MAX as u64 { visited } else { PROVIDERS_MAX as u64 }
     }
 
-    /// Most faulty rounds in [`FAULT_EPOCHS`] epochs.
+    /// Most faulty rounds in [`FAULT_EPOCHS`] epochs (NF-2).
     pub const fn faults_max(&self) -> u64 {
         let rounds = self.epoch_rounds as u128 * FAULT_EPOCHS as u128;
         (rounds * FAULT_ROUNDS_SHARE as u128 / ONE as u128) as u64
     }
 
-    /// The first round of an epoch; saturates, because epochs come from the wire.
+    /// The first round of an epoch. Saturates, because epochs come from the wire.
     pub const fn epoch_start(&self, epoch: u64) -> u64 {
         epoch.saturating_mul(self.epoch_rounds)
     }
 }
 
-/// `number / divisor`; zero for a divisor of zero: a node that is asked for its network's parameters
-/// may answer anything, and who asks must not stop on it.
+/// `number / divisor`, or zero for a divisor of zero. A node may report any parameters of its network,
+/// and the party that asks must not panic on them.
 const fn quotient(number: u64, divisor: u64) -> u64 {
     match number.checked_div(divisor) {
         Some(quotient) => quotient,
@@ -464,14 +474,15 @@ const _: () = {
         assert!(p.agreement_epochs_max < ENDING_RING && p.agreement_epochs_max < ENDS_RING as u64);
         assert!(p.unbonding_epochs >= p.exit_epochs && p.unbonding_epochs > EVIDENCE_EPOCHS_MAX);
         assert!(p.reserve_share < ONE);
-        // A round is judged two rounds later, when nothing of it can be answered on time any more.
+        // A round is judged two rounds later, when none of its challenges can be answered on time any
+        // more.
         assert!(p.deadline_blocks <= p.round_blocks && p.fault_draws_min > 0);
         assert!(p.pending_rounds_max + 2 < FAULT_RING && p.epoch_rounds < 1 << 16);
         assert!(p.leader_timeout_ms > p.block_ms && p.certification_timeout_ms > p.leader_timeout_ms);
         assert!(p.burn > 0 && p.burn + p.committee < ONE);
         assert!(p.subsidy_cap < ONE && p.usage_share <= ONE && p.emission_divisor > 0);
-        // Both passes of a block name about a dozen records for each provider, its reports in
-        // three more, and every seat's two.
+        // The two passes of a block name about a dozen records per provider, three more for its reports,
+        // and two per seat.
         let closing = p.closing_slice as usize * 15 + 2 * SEATS_MAX as usize;
         assert!(p.closing_slice > 0 && closing < KEYS_MAX / 4);
         i += 1;

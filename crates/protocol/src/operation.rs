@@ -183,7 +183,7 @@ encoded! {
 encoded! {
     /// Ends an agreement on one party's word. Vouchers stay redeemable for the redemption window.
     CloseAlone {
-        /// Agreement to end after the redemption window.
+        /// Agreement to close; its records stay for the redemption window.
         agreement: AgreementId,
     }
 }

@@ -1,5 +1,5 @@
-//! Receipt codes: what became of an operation. Numbers are never reused; where several apply,
-//! the lowest is given. Every refusal says what the sender can do next.
+//! Receipt codes: the outcome of an operation. Numbers are never reused. If several codes apply, the
+//! lowest is given. Every refusal says what the sender can do next.
 
 macro_rules! codes {
     ($($number:literal $name:ident $text:literal;)*) => {
@@ -12,12 +12,12 @@ macro_rules! codes {
             /// All codes, lowest first.
             pub const ALL: &'static [Self] = &[$(Self::$name,)*];
 
-            /// What happened and what to do.
+            /// The outcome in words, and the next step for the sender.
             pub const fn explain(self) -> &'static str {
                 match self { $(Self::$name => $text,)* }
             }
 
-            /// The code of a number.
+            /// The code with this number, if any.
             pub fn from_number(number: u8) -> Option<Self> {
                 match number { $($number => Some(Self::$name),)* _ => None }
             }

@@ -1,280 +1,283 @@
-//! What happened in a block, for people and books. Events are not state: whoever needs them
-//! replays the block.
+//! Events of a block, for users and statistics. They are not part of the state; replaying a block yields
+//! its events again.
 
 use crate::{Account, AgreementId, Amount, Code, Hash};
 
-/// Something that happened, in the order of the block.
+/// Something that happened in a block, listed in order.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
-    /// A fee was paid and split; `agreement` is `None` for storage (per provider).
+    /// A fee was paid and split. For storage, `agreement` is `None` and the fee is the provider's total.
     Settled {
-        /// Epoch of the books.
+        /// Epoch whose row counts the fee.
         epoch: u64,
-        /// The provider.
+        /// Provider that was paid.
         provider: Account,
-        /// The voucher agreement, if any.
+        /// Agreement of the voucher; `None` for storage.
         agreement: Option<AgreementId>,
-        /// Paid by consumers.
+        /// Fee that the consumers paid.
         fee: Amount,
-        /// Burned of it.
+        /// Part of the fee that was burned.
         burn: Amount,
-        /// To the committee's pool.
+        /// Part of the fee that went to the committee's pool.
         committee: Amount,
-        /// To the provider.
+        /// Part of the fee that the provider got.
         pay: Amount,
     },
-    /// A provider was drawn.
+    /// A provider was drawn and got a challenge.
     Drawn {
-        /// The provider.
+        /// Provider that was challenged.
         provider: Account,
-        /// At this height.
+        /// Height of the block that drew it.
         height: u64,
     },
-    /// A challenge was answered, or expired (`answered` false: four missing, late).
+    /// A challenge was answered, or expired (`answered` is false, and its reads count as missing and
+    /// late).
     Audited {
-        /// The provider.
+        /// Provider that was challenged.
         provider: Account,
-        /// Height of the draw.
+        /// Height of the block that drew the challenge.
         height: u64,
-        /// Whether it was answered at all.
+        /// True if answered, false if it expired.
         answered: bool,
-        /// Reads proved, 0 to 4.
+        /// Number of reads that were proved, 0 to 4.
         passed: u8,
-        /// Reads drawn: 4, or 0 when nothing was paid for.
+        /// Number of reads drawn: 4, or 0 if the provider was paid for nothing.
         reads: u8,
-        /// Whether it was on time.
+        /// True if answered within the deadline.
         on_time: bool,
-        /// Late in a faulty round: the histories leave it out.
+        /// True if it was late in a faulty round, so that the histories leave it out (NF-3).
         excused: bool,
     },
     /// An agreement was opened, closed or deleted.
     Agreement {
-        /// Which.
+        /// Id of the agreement that changed.
         agreement: AgreementId,
-        /// The consumer.
+        /// Consumer of the agreement.
         consumer: Account,
-        /// What became of it.
+        /// New state of the agreement.
         change: AgreementChange,
     },
-    /// A redemption in a batch was refused; the rest stands.
+    /// One redemption of a batch was refused; the others are unaffected (VO-4).
     VoucherRefused {
-        /// The agreement.
+        /// Agreement of the refused voucher.
         agreement: AgreementId,
-        /// Why.
+        /// Code that says why it was refused.
         code: Code,
     },
-    /// Stake moved to an agreement's storage reserve, less the tenth that is burned: a read was still
-    /// missing after three re-asks.
+    /// Money moved from a provider's bond to an agreement's storage reserve, less the tenth that is
+    /// burned, because a read was still missing when it was asked for the last time (RD-7).
     Restitution {
-        /// The provider.
+        /// Provider that lacks the read.
         provider: Account,
-        /// The agreement.
+        /// Agreement that the read belongs to.
         agreement: AgreementId,
-        /// How much left the bond.
+        /// Amount that left the bond, including the burned part.
         amount: Amount,
     },
-    /// A provider refused a placement within its declared capacity, which is cut to what is sold.
+    /// A provider refused a placement within its declared capacity, which was lowered to what is sold
+    /// (PV-5).
     CapacityCut {
-        /// The provider.
+        /// Provider that signed the refusal.
         provider: Account,
-        /// Who was refused.
+        /// Consumer whose placement was refused.
         consumer: Account,
-        /// Declared leaves before.
+        /// Declared capacity before, in leaves.
         before: u64,
-        /// Declared leaves now.
+        /// Declared capacity now, in leaves.
         after: u64,
     },
-    /// What a provider can send was counted by its peers.
+    /// A provider's egress was measured from its peers' counts (CP-3).
     CapacityMeasured {
-        /// The epoch.
+        /// Epoch that was measured.
         epoch: u64,
-        /// The provider.
+        /// Provider that was measured.
         provider: Account,
-        /// Bytes an epoch.
+        /// Measured rate, in bytes per epoch.
         rate: u64,
-        /// The lower median of the last three, once there are three.
+        /// Lower median of the last three rates, in bytes per epoch; `None` before the third.
         median: Option<u64>,
     },
-    /// An epoch was measured: what its providers share of the reserve's emission.
+    /// All rows of an epoch are measured, and the pool that they share is fixed (BK-5).
     Pool {
-        /// The epoch.
+        /// Epoch whose pool it is.
         epoch: u64,
-        /// Sum of weights.
+        /// Sum of the rows' weights.
         weight: u128,
-        /// What the reserve emitted.
+        /// Emission of the reserve for the epoch: upper bound of the pool.
         emission: Amount,
-        /// What is shared.
+        /// Pool that the rows share by weight.
         pool: Amount,
-        /// Of it, what came from the reserve now.
+        /// Part of the pool that was taken from the reserve.
         drawn: Amount,
     },
-    /// A class's price moved by an epoch's use; in force from this block on.
+    /// An epoch's use moved the price of a class; in force from this block on (MK-2).
     Priced {
-        /// The epoch.
+        /// Epoch whose use moved the price.
         epoch: u64,
-        /// Its place among the classes.
+        /// Class: 0 storage, 1 egress, 2 gas.
         class: u8,
-        /// Posted.
+        /// Posted price, in grains per 2^20 units.
         price: u64,
-        /// Slow.
+        /// Slow price, in grains per 2^20 units.
         slow: u64,
     },
-    /// A provider was paid its share of an epoch's pool.
+    /// A provider was paid its share of an epoch's pool (BK-6).
     Subsidy {
-        /// The epoch.
+        /// Epoch of the pool.
         epoch: u64,
-        /// The provider.
+        /// Provider that was paid.
         provider: Account,
-        /// How much.
+        /// Amount credited to its balance.
         amount: Amount,
     },
-    /// A provider was warned, suspended, jailed or is let go again.
+    /// A provider was warned, suspended, jailed, or released.
     Standing {
-        /// The provider.
+        /// Provider whose reputation changed.
         provider: Account,
-        /// The epoch whose row shows why, or in which it asked.
+        /// Epoch of the row that shows the reason, or in which the provider asked.
         epoch: u64,
-        /// What happened.
+        /// Change that was made.
         step: StandingStep,
-        /// Why.
+        /// Cause of the change.
         reason: StandingReason,
-        /// Hash of the row in the epoch's tree; zeros where the provider asked.
+        /// Hash of the row in the epoch's tree, or of the evidence; zeros if the provider asked.
         evidence: Hash,
-        /// A warning: the epoch of the penalty if nothing gets better. A penalty: the first epoch
-        /// in which it can be lifted. Else the epoch itself.
+        /// For a warning, the epoch of the penalty if nothing improves. For a penalty, the first epoch
+        /// in which it can end. Otherwise the epoch itself.
         until: u64,
     },
     /// An auditor's report on a provider was revealed.
     Reported {
-        /// The epoch.
+        /// Epoch that the report covers.
         epoch: u64,
-        /// The provider.
+        /// Provider that was audited.
         provider: Account,
-        /// The seat.
+        /// Seat that revealed the report.
         auditor: Account,
-        /// Reads asked for.
+        /// Reads that the auditor requested.
         asked: u16,
-        /// Reads answered in time.
+        /// Reads that were answered in time.
         answered: u16,
         /// Reads whose bytes verified.
         correct: u16,
-        /// Latency band.
+        /// Latency band of the answered reads.
         latency: u8,
-        /// Throughput band.
+        /// Throughput band of the answered reads.
         throughput: u8,
-        /// `Done` if it counts, or why it does not.
+        /// `Done` if the report counts; otherwise the reason.
         code: Code,
     },
-    /// The reports on a provider were judged; without auditors it was not drawn. A figure without a
-    /// quorum is [`crate::record::UNMEASURED`]: the last one stands.
+    /// The reports on a provider were judged (SQ-6). If `assigned` is 0, it was not drawn. A figure
+    /// without a quorum is [`crate::record::UNMEASURED`], and the last value stays in force.
     ServiceMeasured {
-        /// The epoch.
+        /// Epoch that was audited.
         epoch: u64,
-        /// The provider.
+        /// Provider that was audited.
         provider: Account,
-        /// Auditors drawn.
+        /// Number of auditors drawn for the provider.
         assigned: u8,
-        /// Auditors whose reports count.
+        /// Number of auditors whose reports count.
         reported: u8,
-        /// On-time share of its last 64 challenges at the close.
+        /// Share of its last 64 challenges answered on time, at the close; parts per billion.
         on_time: u64,
-        /// Median answered share.
+        /// Median share of requested reads that were answered.
         answered: u64,
-        /// Median correct share.
+        /// Median share of answered reads that verified.
         correct: u64,
-        /// Median latency score.
+        /// Median latency score, in parts per billion.
         latency: u64,
-        /// Median throughput band.
+        /// Median throughput band of the reports.
         throughput: u64,
-        /// Answered share and latency score that stand from this close on.
+        /// Answered share and latency score in force from this close on.
         stands: [u64; 2],
     },
-    /// A seat was paid its share of the committee's pool of an epoch.
+    /// A seat was paid its share of an epoch's committee pool (AU-3).
     CommitteePaid {
-        /// The epoch.
+        /// Epoch of the pool.
         epoch: u64,
-        /// The seat.
+        /// Seat that was paid.
         seat: Account,
-        /// Its credits.
+        /// Credits that it earned in the epoch.
         credits: u32,
-        /// How much.
+        /// Amount credited to its balance.
         amount: Amount,
     },
-    /// A seat lost a part of its bond, and is jailed: it signed two things of which one must be a
-    /// lie, or so many did in one epoch that each pays more.
+    /// A seat lost a part of its bond, either on evidence of equivocation, which also jails it, or when
+    /// the epoch of its fault was closed and the number of offenders raised the cost (AU-5, AU-6).
     Slashed {
-        /// The seat.
+        /// Seat that was slashed.
         seat: Account,
         /// Epoch of the fault.
         epoch: u64,
-        /// Parts per billion of the bond that the fault costs so far, in all.
+        /// Total cost of the fault so far, in parts per billion of the bond.
         parts: u64,
-        /// Taken now.
+        /// Amount taken from the bond by this event.
         amount: Amount,
-        /// Burned of it.
+        /// Part of the amount that was burned.
         burned: Amount,
-        /// Who brought the evidence and got the rest; `None` where the epoch was closed.
+        /// Account that submitted the evidence and got the rest; `None` at the close of the epoch.
         reporter: Option<Account>,
-        /// SHA-256 of the evidence; where the epoch was closed, of its record of offences.
+        /// SHA-256 of the evidence, or at the close of the epoch, of its record of offences.
         evidence: Hash,
-        /// The first epoch in which the jail can be lifted: `u64::MAX`, never.
+        /// First epoch in which the jail can end; `u64::MAX` if never.
         until: u64,
     },
-    /// A round is the network's fault: what its draws by fee missed leaves the histories alone.
+    /// A round was found to be the network's fault: late answers to its draws by fee are excused (NF-1,
+    /// NF-3).
     RoundFaulty {
-        /// The round.
+        /// Number of the faulty round.
         round: u64,
-        /// Challenges that its draws by fee opened.
+        /// Challenges opened by draws in proportion to the fee.
         drawn: u32,
-        /// Of them, those answered on time.
+        /// Those of them that were answered on time.
         on_time: u32,
     },
-    /// An epoch's books stand for ever.
+    /// An epoch's books were sealed; they never change (BK-7).
     Closed {
-        /// The epoch.
+        /// Epoch that was closed.
         epoch: u64,
-        /// Rows.
+        /// Number of rows under the root.
         rows: u64,
-        /// Root over the rows.
+        /// Root over the rows in the order of their providers' indices.
         root: Hash,
     },
 }
 
-/// A step in how a provider stands.
+/// A change in a provider's reputation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StandingStep {
-    /// It goes on like this, then the penalty follows.
+    /// A penalty follows if it goes on like this.
     Warned,
-    /// No new agreements until a good epoch.
+    /// Gets no new agreements until it is back (JL-2).
     Suspended,
-    /// Takes new agreements again.
+    /// Gets new agreements again.
     Resumed,
-    /// No new agreements until it asks, after its time.
+    /// Gets no new agreements until its time is over and it asks (JL-3).
     Jailed,
-    /// Left jail, on probation.
+    /// Left jail and is on probation.
     Unjailed,
 }
 
-/// Why a provider's standing changed.
+/// The cause of a change in a provider's reputation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StandingReason {
-    /// Correct reads below nine tenths.
+    /// Correctness of a class below nine tenths.
     Correctness,
-    /// Answers on time below one half.
+    /// Availability below one half, or above it again.
     Availability,
-    /// It asked.
+    /// Request by the provider itself.
     Request,
-    /// It has a seat and signed against itself.
+    /// Equivocation by the seat of the same account.
     Equivocation,
 }
 
-/// What became of an agreement.
+/// A change in the state of an agreement.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AgreementChange {
-    /// Opened.
+    /// The agreement is open.
     Opened,
-    /// Closed, redeemable for the window.
+    /// Closed by one party; vouchers are redeemable for the window.
     Closing,
-    /// Its records are gone, deposit and rest returned.
+    /// Its records are deleted, and deposit and reserves returned.
     Deleted,
 }

@@ -1,4 +1,4 @@
-//! What an operation costs, and how the base fee follows the fullness of blocks.
+//! Fees of operations, and the base fee that follows the fullness of blocks.
 //!
 //! ```text
 //!   fee of the paid lane     = base fee of the parent x (bytes + 512 per record named as writable)
@@ -7,8 +7,8 @@
 //! ```
 //!
 //! Invariants
-//! 1. The base fee is never below the fee floor. A block moves it by at most an eighth of it, or by
-//!    one (AC-5).
+//! 1. The base fee is never below the fee floor. A block changes it by at most an eighth, or by one
+//!    grain (AC-5).
 //! 2. Only the paid lane moves the base fee (AC-5).
 
 use super::{BlockContext, Touched, touches_operation};
@@ -22,17 +22,17 @@ use crate::{
 use alloc::collections::BTreeSet;
 use commonware_codec::EncodeSize;
 
-/// Fullness at which the base fee rests, parts per billion.
+/// Fullness at which the base fee stays the same, in parts per billion.
 const TARGET: u128 = ONE as u128 / 2;
-/// A full block, or an empty one, moves the base fee by this part of it.
+/// A full or an empty block changes the base fee by one part in this many.
 const STEP_DIVISOR: u128 = 8;
 
-/// The size of an operation, or of several: what a fee is computed from.
+/// The size of an operation, or of several, from which fees are computed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Size {
-    /// Encoded bytes.
+    /// Bytes of the encoding.
     pub bytes: u64,
-    /// Distinct records named as writable.
+    /// Number of distinct records named as writable.
     pub records: u64,
 }
 
@@ -47,7 +47,7 @@ impl Size {
         Self { bytes: operation.encode_size() as u64, records: keys.len() as u64 }
     }
 
-    /// Units of fee: bytes, and [`FEE_BYTES_PER_KEY`] for each record.
+    /// The units that are paid for: bytes, plus [`FEE_BYTES_PER_KEY`] for each record.
     pub const fn units(&self) -> u64 {
         self.bytes.saturating_add(self.records.saturating_mul(FEE_BYTES_PER_KEY))
     }
@@ -58,19 +58,19 @@ impl Size {
     }
 }
 
-/// The fee floor: the least base fee, in grains per unit. The genesis fixes it.
+/// The fee floor: the lowest base fee, in grains per unit, which the genesis fixes.
 pub fn floor(parameters: &Parameters) -> u64 {
     u64::try_from(parameters.base_fee.grains()).unwrap_or(u64::MAX)
 }
 
-/// The base fee, in grains per unit, of the block after the one that wrote `system`. Never below
-/// the floor.
+/// The base fee, in grains per unit, of the block after the one that wrote `system`. Never below the
+/// floor.
 pub fn base_fee(system: &System, parameters: &Parameters) -> u64 {
     system.base_fee.max(floor(parameters))
 }
 
-/// The fee of an operation in a block whose parent left `base_fee` (AC-3): nothing for a free one,
-/// at the floor in the reserved lane. Saturates.
+/// The fee of an operation in a block whose parent left `base_fee` (AC-3): zero for free ones, at the
+/// floor in the reserved lane. Saturates.
 pub fn fee(context: &BlockContext, base_fee: u64, operation: &Operation) -> Amount {
     fee_of(context, base_fee, operation.body.lane(), Size::of(context, operation))
 }
@@ -84,10 +84,9 @@ pub(super) fn fee_of(context: &BlockContext, base_fee: u64, lane: Lane, size: Si
     Amount::new(u128::from(price) * u128::from(size.units())).unwrap_or(Amount::MAX)
 }
 
-/// The base fee after a block whose paid operations have `paid` bytes and records in all (AC-5):
-/// with its fullness u = max(bytes / 512 KiB, records / 8,192), at most 1, up by
-/// max(1, base x (u - 1/2) / 4) above one half, down by base x (1/2 - u) / 4 below, never below
-/// `floor`. Saturates.
+/// The base fee after a block whose paid operations total `paid` (AC-5). The fullness is u = max(bytes /
+/// 512 KiB, records / 8,192), at most 1. Above one half the fee rises by max(1, base x (u - 1/2) / 4),
+/// below it falls by base x (1/2 - u) / 4, never below `floor`. Saturates.
 pub fn next_base_fee(base_fee: u64, floor: u64, paid: Size) -> u64 {
     let share = |part: u64, whole: usize| u128::from(part) * u128::from(ONE) / whole as u128;
     let fullness = share(paid.bytes, PAID_LANE_BYTES).max(share(paid.records, PAID_LANE_KEYS));

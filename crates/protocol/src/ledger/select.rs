@@ -1,5 +1,5 @@
-//! Which operations go into a block: bytes, keys and lanes. Policy of the proposer; the bounds
-//! themselves are checked by [`super::touches`] and [`super::execute`].
+//! The proposer's choice of operations for a block. This is policy; [`super::touches`] and
+//! [`super::execute`] check the bounds themselves.
 
 use super::{BlockContext, Roster, check_structure, shared_keys, touches_operation, touches_system};
 use crate::{
@@ -18,12 +18,11 @@ use alloc::{
 };
 use commonware_codec::EncodeSize;
 
-/// Chooses from `candidates`, given in the order of preference within each lane, what one block can
-/// hold, and returns their places in the order of the block: statements, oldest challenge first, then
-/// reserved ones, at most two of an account, then upkeep, then the paid ones. All but the paid
-/// ones get their bytes and half of the keys before the paid ones get the rest; what those leave
-/// over, the others may fill too. A sender's later paid operation never overtakes an earlier one:
-/// once one does not fit, its later ones wait.
+/// Selects from `candidates`, sorted by preference within each lane, those that fit one block. Returns
+/// their positions in the order of the block: statements, oldest challenge first; reserved ones, at most
+/// two of an account; upkeep; paid ones. The other lanes get their share of the bytes and half of the
+/// keys before the paid lane gets the rest, and then also what the paid lane leaves over. A sender's
+/// paid operations never overtake each other: once one does not fit, its later ones wait.
 pub fn select(
     context: &BlockContext,
     system: &System,
@@ -64,7 +63,7 @@ pub fn select(
     chosen
 }
 
-/// What a block holds so far, and what it may hold.
+/// The contents of the block so far, and the limits that apply.
 struct Room<'a> {
     context: &'a BlockContext,
     system: &'a System,
@@ -102,7 +101,7 @@ impl<'a> Room<'a> {
         }
     }
 
-    /// Takes the operation if it is well formed and fits.
+    /// Adds the operation if it is well-formed and fits. Returns true if it was added.
     fn take(&mut self, operation: &Operation) -> bool {
         let bytes = self.bytes + operation.encode_size();
         let is_reserved = operation.body.lane() == Lane::Reserved;

@@ -1,13 +1,13 @@
-//! The state under a running block: records as read, the block's changes, the operation's changes.
+//! The state while a block runs: records as read, the block's changes, the operation's changes.
 //!
 //! ```text
 //!   records (read once) <- block (kept operations) <- overlay (this operation, undone if refused)
 //! ```
 //!
 //! Invariants
-//! 1. An operation reads only what it named and writes only what it named as writable, whatever
-//!    else its block names: a proposer that drops another operation changes nothing for it.
-//! 2. `System` is never named: it is read once and written once, at the end of the block.
+//! 1. An operation reads only what it named and writes only what it named as writable, whatever else its
+//!    block names. So it behaves the same if a proposer drops another operation.
+//! 2. `System` is never named: it is read once, and written once at the end of the block.
 
 use super::{BlockContext, Event, Invalid, Outcome, Records, Touched};
 use crate::{Code, Key, Record, Slot, record::System};
@@ -16,13 +16,13 @@ use alloc::{
     vec::Vec,
 };
 
-/// The state under a running block.
+/// The state while a block runs.
 pub struct Working<'a> {
-    /// The block.
+    /// Context of the running block.
     pub context: &'a BlockContext,
-    /// The record of sums, written once at the end.
+    /// The ledger's totals, written once at the end of the block.
     pub system: System,
-    /// Events so far.
+    /// Events emitted so far, in order.
     pub events: Vec<Event>,
     records: &'a Records,
     shared: BTreeSet<Key>,
@@ -52,21 +52,21 @@ impl<'a> Working<'a> {
         })
     }
 
-    /// Records that every operation of the block may use: those that follow from `System`.
+    /// Adds keys that every operation of the block may use, because they follow from `System`.
     pub(super) fn share(&mut self, keys: impl IntoIterator<Item = Key>) {
         self.shared.extend(keys);
     }
 
-    /// Begins an operation (or the system step) that named `touched`.
+    /// Begins an operation, or the system step, that named `touched`.
     pub(super) fn begin(&mut self, touched: Touched) {
         self.writable = touched.writable.into_iter().collect();
         self.readable = touched.readable.into_iter().collect();
     }
 
-    /// The record at `key`.
+    /// The record at `key`, or `None` if there is none.
     ///
     /// # Errors
-    /// `BadShape` if this operation did not name the key (a wrong hint).
+    /// `BadShape` if this operation did not name the key, because a hint was wrong.
     pub fn get<R: Record>(&mut self, key: Key) -> Result<Option<R>, Code> {
         if !self.may_write(&key) && !self.readable.contains(&key) {
             return Err(Code::BadShape);
@@ -88,7 +88,7 @@ impl<'a> Working<'a> {
         self.get(key)?.ok_or(missing)
     }
 
-    /// Writes a record; seen by what follows in this operation, kept only if it succeeds.
+    /// Writes a record. Later steps of this operation see it; it is kept only if the operation succeeds.
     ///
     /// # Errors
     /// `BadShape` if this operation did not name the key as writable.
@@ -96,7 +96,7 @@ impl<'a> Working<'a> {
         self.set(key, Some(record.to_slot()))
     }
 
-    /// Deletes a record.
+    /// Deletes the record at `key`.
     ///
     /// # Errors
     /// `BadShape` if this operation did not name the key as writable.
@@ -113,7 +113,7 @@ impl<'a> Working<'a> {
         Ok(())
     }
 
-    /// Whether this operation may write `key`.
+    /// True if this operation may write `key`.
     pub fn names(&self, key: &Key) -> bool {
         self.may_write(key)
     }
@@ -122,7 +122,7 @@ impl<'a> Working<'a> {
         self.writable.contains(key) || self.shared.contains(key)
     }
 
-    /// The store lacks a named record or holds bytes that no version wrote.
+    /// Notes that the state is damaged: it lacks a named record, or holds bytes that no version wrote.
     fn damage(&mut self) -> Code {
         self.damaged = true;
         Code::BadShape
@@ -132,10 +132,10 @@ impl<'a> Working<'a> {
         if self.damaged { Err(Invalid::State) } else { Ok(()) }
     }
 
-    /// Runs `work` all or nothing: on a refusal its writes, sums and events are undone.
+    /// Runs `work` all or nothing: if it fails, its writes, totals and events are undone.
     ///
     /// # Errors
-    /// What `work` returns.
+    /// The error of `work`.
     pub fn atomically<T>(&mut self, work: impl FnOnce(&mut Self) -> Result<T, Code>) -> Result<T, Code> {
         let (mark, system, events) = (self.undo.len(), self.system.clone(), self.events.len());
         let result = work(self);
@@ -152,13 +152,13 @@ impl<'a> Working<'a> {
         result
     }
 
-    /// Keeps what the operation wrote.
+    /// Keeps the changes of the operation that ran last.
     pub(super) fn commit(&mut self) {
         self.block.append(&mut self.overlay);
         self.undo.clear();
     }
 
-    /// Ends the block: `System` is written once.
+    /// Ends the block: writes `System` and hands over changes and events.
     pub(super) fn finish(mut self, mut outcome: Outcome) -> Outcome {
         self.system.height = self.context.height;
         self.block.insert(System::key(), Some(self.system.to_slot()));

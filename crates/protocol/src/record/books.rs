@@ -1,7 +1,7 @@
 //! Records of the epoch accounting: rows, totals and prices of an epoch, and each provider's reputation.
 //!
 //! `Settlement` is the row of one provider and epoch. `Closing` gathers an epoch while it is closed,
-//! `Peak` holds the row tree's edge meanwhile, and `Books` keeps the outcome for ever. See
+//! `Peak` holds the row tree's edge meanwhile, and `Books` keeps the outcome forever. See
 //! [`crate::books`].
 
 use super::{Key, Record, key};
@@ -165,7 +165,7 @@ record! {
         suspended: u64,
         /// Epoch of the last warning; 0 if there was none.
         warned: u64,
-        /// Epoch from which it may leave jail; 0 if it is not jailed, `u64::MAX` if it is for ever.
+        /// Epoch from which it may leave jail; 0 if it is not jailed, `u64::MAX` if it is forever.
         jailed_until: u64,
         /// Number of jailings, each within 256 epochs of the one before.
         jailings: u8,
@@ -221,7 +221,7 @@ record! {
 }
 
 record! {
-    /// The accounts of a closed epoch; kept for ever.
+    /// The accounts of a closed epoch; kept forever.
     #[derive(Default)]
     19 Books (epoch: u64) [&epoch.to_be_bytes()] {
         /// Epoch that was closed.
