@@ -6,19 +6,19 @@
 //!             +--end_epoch--> ended (vouchers redeem for the redemption window) --+--> removed
 //! ```
 //!
-//! The escrow of an opening is split: the *storage reserve*, prepaid into the provider's pool, and
-//! the *voucher reserve*, from which only vouchers draw, so that no meter empties the other's.
-//! What is reserved and not used costs a tenth of its price, by time, and is burned ([`unused`],
+//! The escrow of an opening is split into the *storage reserve*, prepaid into the provider's pool, and the
+//! *voucher reserve*, from which only vouchers draw: no meter empties the reserve of another. Units that are
+//! reserved and not used cost a tenth of their price, by time; that cost is burned ([`unused`],
 //! [`settlement::hold`]).
 //!
 //! Invariants
-//! 1. A slot's agreement is named whole (provider, slot, opening height): an old signature is
-//!    never good for the slot's next agreement (AG-1).
+//! 1. An agreement is named by provider, slot and opening height: an old signature never applies to the
+//!    slot's next agreement (AG-1).
 //! 2. `sum of storage_reserve over a provider's agreements <= pool`.
-//! 3. A close by one party, an end and a key rotation leave the redemption window to redeem (AG-5).
-//! 4. Removal returns both reserves and the deposit to the consumer, less what reserving cost, and
-//!    frees slot and capacity (AG-4, AG-7).
-//! 5. A top-up buys at today's price, and reprices nothing that was paid in before it (AG-8).
+//! 3. After a close by one party, an end or a key rotation, vouchers redeem for the redemption window (AG-5).
+//! 4. Removal returns both reserves and the deposit to the consumer, less the cost of reserving, and frees
+//!    slot and capacity (AG-4, AG-7).
+//! 5. A top-up buys at today's price and does not reprice money that was paid in before (AG-8).
 
 mod credit;
 mod lock;
@@ -51,7 +51,7 @@ pub const fn start_round(agreement: &Agreement, parameters: &Parameters) -> u64 
     parameters.round(agreement.opened)
 }
 
-/// Whether new use is covered at `epoch`: neither closing nor ended.
+/// Checks that new use is covered at `epoch`: the agreement is neither closing nor ended.
 ///
 /// # Errors
 /// `AgreementClosed`, `AgreementEnded`.
@@ -62,14 +62,14 @@ pub fn check_open(agreement: &Agreement, usage: &Use, epoch: u64) -> Result<(), 
     if epoch >= agreement.end_epoch { Err(Code::AgreementEnded) } else { Ok(()) }
 }
 
-/// Whether nothing more can be redeemed, so that the records may go: closed and its epoch
+/// Returns true once nothing more can be redeemed and the records may be deleted: the closing epoch is
 /// reached, or the redemption window after the end is over.
 pub fn is_over(agreement: &Agreement, usage: &Use, epoch: u64, parameters: &Parameters) -> bool {
     let end = agreement.end_epoch.saturating_add(parameters.redemption_epochs);
     epoch >= usage.closing_epoch.unwrap_or(end).min(end)
 }
 
-/// Names an opening's records.
+/// Names the records of an opening.
 pub(crate) fn touches_open(body: &Open, touched: &mut Touched) {
     let Open { provider, slot, end_epoch, .. } = body;
     touched.writable.extend([
@@ -82,7 +82,7 @@ pub(crate) fn touches_open(body: &Open, touched: &mut Touched) {
     books::touches_market(touched);
 }
 
-/// Opens an agreement within the provider's standing offer, at the posted prices (AG-2).
+/// Opens an agreement within the provider's offer, at the posted prices (AG-2).
 ///
 /// # Errors
 /// `Balance`, `ProviderUnknown`, `ProviderLeaving`, `PriceAboveMaximum`, `PriceBelowReserve`,
@@ -111,7 +111,7 @@ pub(crate) fn open(working: &mut Working<'_>, signer: &Account, body: &Open) -> 
     };
     check_offer(&agreement, body, &seen, parameters)?;
     if provider.phi == 0 {
-        // Nothing was owed since it last settled: the interval starts here.
+        // The provider was owed nothing since it last settled: the interval starts here.
         provider.settled_round = context.round();
     }
     let usage = Use {
@@ -135,7 +135,7 @@ fn posted(working: &mut Working<'_>, class: usize) -> Result<Pair, Code> {
     Ok(books::pair(market, class, &working.context.parameters))
 }
 
-/// Counts a new agreement in the provider's, the ending's and the ledger's sums.
+/// Adds a new agreement to the sums of the provider, the ending and the ledger.
 fn admit(working: &mut Working<'_>, body: &Open, mut provider: Provider, locked: Locked) -> Result<(), Code> {
     let Locked { storage, deposit } = locked;
     provider.slots += 1;
@@ -157,7 +157,7 @@ fn admit(working: &mut Working<'_>, body: &Open, mut provider: Provider, locked:
     Ok(())
 }
 
-/// Reads an agreement that is named whole.
+/// Reads an agreement and its usage; fails unless the opening height in `id` matches.
 fn named(working: &mut Working<'_>, id: &AgreementId) -> Result<(Agreement, Use), Code> {
     let agreement: Agreement = working.need(Agreement::key(&id.provider, id.slot), Code::AgreementUnknown)?;
     if agreement.opened != id.opened {
@@ -167,7 +167,7 @@ fn named(working: &mut Working<'_>, id: &AgreementId) -> Result<(Agreement, Use)
     Ok((agreement, usage))
 }
 
-/// Names a top-up's records.
+/// Names the records of a top-up.
 pub(crate) fn touches_top_up(body: &TopUp, touched: &mut Touched) {
     let AgreementId { provider, slot, .. } = body.agreement;
     touched.readable.push(Agreement::key(&provider, slot));
@@ -175,9 +175,9 @@ pub(crate) fn touches_top_up(body: &TopUp, touched: &mut Touched) {
     books::touches_market(touched);
 }
 
-/// Adds to the voucher reserve of the consumer's open agreement, and buys at today's price: beyond what
-/// the reserve pays for already, units cost the posted price where that is above the one in force
-/// (AG-8). A stranger's grain would raise the price of somebody else.
+/// Adds to the voucher reserve of the consumer's open agreement, at today's price: units beyond those that
+/// the reserve already pays for cost the posted price where it is above the one in force (AG-8). Only the
+/// consumer may do so, because a stranger's top-up could raise its price.
 ///
 /// # Errors
 /// `Balance`, `AgreementUnknown`, `WrongParty`, `AgreementClosed`, `AgreementEnded`,
@@ -202,15 +202,15 @@ pub(crate) fn top_up(working: &mut Working<'_>, signer: &Account, body: &TopUp) 
     working.put(Use::key(&body.agreement.provider, body.agreement.slot), &usage)
 }
 
-/// Names a close's records: those of a removal.
+/// Names the records of a close, which are those of a removal.
 pub(crate) fn touches_close(body: &Close, touched: &mut Touched) {
     let AgreementId { provider, slot, .. } = body.agreement;
     touches_removal(&provider, body.index, slot, &body.consumer, body.end_epoch, touched);
 }
 
-/// Ends an agreement by both: removed at once. Pay ends at the last settlement, and nothing is redeemable
-/// from now on (ST-8). While a challenge is open it is refused: its reads are due, and may lie in these
-/// leaves.
+/// Closes an agreement that both parties signed off, and removes it at once. Pay ends at the last settlement,
+/// and nothing is redeemable from now on (ST-8). Refused while a challenge is open: its reads are due and may
+/// lie in the leaves of this agreement.
 ///
 /// # Errors
 /// `Expired` after the last height of the second signature (AG-5), `BadShape` for a wrong hint,
@@ -238,8 +238,8 @@ pub(crate) fn close(working: &mut Working<'_>, signer: &Account, body: &Close) -
     remove(working, &account, slot)
 }
 
-/// Names what [`remove`] and the clearing of the data set before it need: the provider's totals
-/// and paths, the agreement's records, the consumer's account.
+/// Names the records of [`remove`] and of clearing the data set before it: the provider's totals and paths,
+/// the agreement's records, the consumer's account.
 pub(crate) fn touches_removal(
     provider: &Account,
     index: u32,
@@ -260,11 +260,11 @@ pub(crate) fn touches_removal(
     data_set::touches_slot(provider, index, slot, end_epoch, touched);
 }
 
-/// Deletes an agreement that both close or that [`is_over`], was charged and whose data set was
-/// cleared (`settlement::charge`, then `data_set::clear`): burns what the egress and gas that were
-/// reserved and not used cost (AG-7), returns both reserves and the rest of the deposit to the
-/// consumer, frees slot and capacity, drops the ending record with its last agreement,
-/// burns the pool's dust with the provider's last agreement. Needs [`touches_removal`].
+/// Deletes an agreement that both parties close or that [`is_over`]. The caller has charged it
+/// (`settlement::charge`) and then cleared its data set (`data_set::clear`). Burns the cost of unused egress
+/// and gas (AG-7), returns both reserves and the rest of the deposit to the consumer, and frees slot and
+/// capacity. Drops the ending record with its last agreement, and burns the pool's dust with the provider's
+/// last agreement. Needs [`touches_removal`].
 pub(crate) fn remove(working: &mut Working<'_>, account: &Account, slot: u32) -> Result<(), Code> {
     let agreement: Agreement = working.need(Agreement::key(account, slot), Code::AgreementUnknown)?;
     let usage: Use = working.need(Use::key(account, slot), Code::AgreementUnknown)?;
@@ -290,7 +290,7 @@ pub(crate) fn remove(working: &mut Working<'_>, account: &Account, slot: u32) ->
     Ok(())
 }
 
-/// Takes a removed agreement out of the ledger's sums. `None` if money were not conserved.
+/// Subtracts a removed agreement from the ledger's sums. `None` if money were not conserved.
 fn unbook(working: &mut Working<'_>, usage: &Use, storage: Amount, dust: Amount, cost: Amount) -> Option<()> {
     let system = &mut working.system;
     system.agreements = system.agreements.checked_sub(1)?;
@@ -308,15 +308,15 @@ fn drop_ending(working: &mut Working<'_>, account: &Account, end_epoch: u64) -> 
     if ending.agreements == 0 { working.delete(key) } else { working.put(key, &ending) }
 }
 
-/// Names a one-sided close's records.
+/// Names the records of a close by one party.
 pub(crate) fn touches_close_alone(body: &CloseAlone, touched: &mut Touched) {
     let AgreementId { provider, slot, .. } = body.agreement;
     touched.readable.extend([Agreement::key(&provider, slot), Provider::key(&provider)]);
     touched.writable.push(Use::key(&provider, slot));
 }
 
-/// Ends an agreement by one party after the redemption window. A provider may do so only once it
-/// announced its exit, and not before it may leave (AG-6).
+/// Ends an agreement by one party after the redemption window. A provider may do so only after it announced
+/// its exit, and not before it may leave (AG-6).
 ///
 /// # Errors
 /// `NoticeMissing`, `AgreementUnknown`, `WrongParty`, `AgreementClosed`, `AgreementEnded`.
@@ -351,14 +351,14 @@ pub(crate) fn close_alone(
     Ok(())
 }
 
-/// Names a rotation's records.
+/// Names the records of a key rotation.
 pub(crate) fn touches_rotate(body: &RotateKey, touched: &mut Touched) {
     let AgreementId { provider, slot, .. } = body.agreement;
     touched.writable.extend([Agreement::key(&provider, slot), Use::key(&provider, slot)]);
 }
 
-/// Replaces the session key; the old one redeems for the redemption window, in which there is no
-/// second rotation: it would void the first key's vouchers (AG-6).
+/// Replaces the session key. The old key redeems for the redemption window; a second rotation within it is
+/// refused, because it would void the vouchers of the first key (AG-6).
 ///
 /// # Errors
 /// `AgreementUnknown`, `WrongParty`, `AgreementClosed`, `AgreementEnded`, `KeyRotated`.

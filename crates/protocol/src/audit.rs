@@ -1,4 +1,4 @@
-//! Draws: whom the beacon asks, and which chunks it asks for. Nobody sends a challenge.
+//! Draws: the beacon chooses the providers to ask, and the chunks. No party sends a challenge.
 //!
 //! ```text
 //!   seed of the parent --+-- draw n even: x = H(seed, n) mod phi of all  -> fee tree  -> provider
@@ -7,21 +7,23 @@
 //!   i0 = H(seed, provider, 0) mod L -> place, leaf -> chunk -> i1 = H(seed, provider, 0, chunk) ..
 //! ```
 //!
-//! L is what lives in the epoch of the draw: one range of the provider's slot tree, which is
-//! ordered by end epoch ([`crate::fenwick::window`]). What ended is not read, whoever left it there.
+//! L is the weight of the agreements that live in the epoch of the draw: one range of the provider's slot
+//! tree, which is ordered by end epoch ([`crate::fenwick::window`]). Ended agreements are not read, cleared
+//! or not.
 //!
-//! The turn line is every index, then the newcomers (their first 64 reads) a second time. The
-//! proposer searches the fee tree ([`Resolver`]) and writes (index, account) of each draw into the
-//! body; everyone else checks `prefix(index) <= x < prefix(index + 1)` in one batched read.
+//! The turn line is every index, then the newcomers (their first 64 reads) a second time. The proposer
+//! searches the fee tree ([`Resolver`]) and writes (index, account) of each draw into the body; every
+//! verifier checks `prefix(index) <= x < prefix(index + 1)` in one batched read.
 //!
 //! Invariants
-//! 1. The draws of a block follow from the seed that it carries and the parent's state alone: a
-//!    body with any others, or with one left out, is invalid (DR-2, DR-4).
-//! 2. A draw is lost (nothing accumulates) without a seed, when nobody pays, on a vacant index, on a
-//!    provider with an open challenge, also a stale one, which it closes, and when it finds that a
-//!    newcomer no longer is one (DR-5). Who lost a stale challenge to a draw is drawn no more in that block.
-//! 3. Which chunk is read next is known only to who has the chunk before it (RD-1).
-//! 4. A provider weighs in the fee tree what it is paid for, or nothing while it is asleep (DR-3, DR-6).
+//! 1. The draws of a block follow from the seed that it carries and the parent's state alone: a body with
+//!    other draws, or without one of them, is invalid (DR-2, DR-4).
+//! 2. A draw is lost (nothing accumulates) without a seed, while no provider is paid, on a vacant index, and
+//!    when it finds that a newcomer no longer is one. It is lost on a provider with an open challenge, also a
+//!    stale one, which it closes; that provider is then not drawn again in the same block (DR-5).
+//! 3. Only a provider that has one chunk can know which chunk is read next (RD-1).
+//! 4. The weight of a provider in the fee tree is what it is paid for, or zero while it is asleep (DR-3,
+//!    DR-6).
 
 mod draw;
 mod reads;
@@ -48,32 +50,32 @@ pub(crate) fn reduce(hash: blake3::Hash, modulus: u128) -> Option<u128> {
     (modulus != 0).then(|| number % U256::from(modulus))?.try_into().ok()
 }
 
-/// Whether an answer in a block of `height` is on time.
+/// Returns true if an answer in a block of `height` meets the deadline of the challenge.
 pub const fn is_on_time(challenge: &Challenge, height: u64, parameters: &Parameters) -> bool {
     height.saturating_sub(challenge.height) <= parameters.deadline_blocks
 }
 
-/// Whether a challenge can no longer be answered in a block of `height`.
+/// Returns true if a challenge can no longer be answered in a block of `height`.
 pub const fn is_expired(challenge: &Challenge, height: u64, parameters: &Parameters) -> bool {
     let waited = parameters.round(height).saturating_sub(parameters.round(challenge.height));
     waited > parameters.pending_rounds_max
 }
 
-/// What became of a challenge.
+/// The outcome of a challenge.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Timing {
     /// Answered within the deadline.
     OnTime,
-    /// Answered later.
+    /// Answered after the deadline, while the challenge was pending.
     Late,
-    /// Nobody answered.
+    /// Expired without an answer.
     Silent,
-    /// Late, in a round that is the network's fault: the histories leave it out.
+    /// Late, in a round that is the network's fault: left out of the histories.
     Excused,
 }
 
-/// Writes the outcome of a challenge into the histories and closes it. What is excused is left out
-/// of both, and of the count of reads that says how far back they go (NF-3).
+/// Writes the outcome of a challenge into the histories and closes it. An excused one is left out of both
+/// histories, and of the count of reads that gives their length (NF-3).
 pub(crate) fn note(audit: &mut Audit, height: u64, reads: &[bool], timing: Timing) {
     if timing != Timing::Excused {
         for passed in reads {
@@ -91,9 +93,9 @@ pub(crate) fn note(audit: &mut Audit, height: u64, reads: &[bool], timing: Timin
     audit.challenge = None;
 }
 
-/// Closes a challenge that was pending too long: four missing and one late if the provider is paid
-/// for anything, and the rounds since the last settlement are not paid. (If they were, silence would
-/// be a way to skip bad draws.) Excused, it leaves the histories alone and is as little paid (NF-4).
+/// Closes a challenge that was pending too long. If the provider is paid for anything, four reads are missing
+/// and one answer is late. The rounds since the last settlement are not paid: if they were, silence would be
+/// a way to skip bad draws. An excused challenge does not change the histories and is not paid either (NF-4).
 pub(crate) fn expire(
     context: &BlockContext,
     account: &Account,
@@ -117,5 +119,5 @@ pub(crate) fn expire(
     }
 }
 
-/// The leaf that a missing chunk stands for.
+/// The hash that stands for the chunk of a missing read.
 pub const NO_LEAF: Hash = [0; 32];

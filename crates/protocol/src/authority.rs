@@ -1,5 +1,4 @@
-//! Authorities: what a seat earns by credits, and what it loses when it signs two things of which
-//! only one can be true.
+//! Authorities: the pay of a seat by credits, and its loss when it signs two contradicting statements.
 //!
 //! ```text
 //!   epoch e                 e + 1                    e + 2        e + 3
@@ -10,12 +9,12 @@
 //!
 //! Invariants
 //! 1. Only credits count, and only those of seats without a proven fault at that time (AU-2).
-//! 2. What an epoch's fees put into the committee's pool is shared once; what floors leave, or nobody
-//!    earned, belongs to the pool of a later epoch (AU-3).
-//! 3. A seat loses at most its bond, and for the faults of one epoch exactly the share that its
-//!    number of offenders says (AU-5, AU-6).
+//! 2. The fees of an epoch in the committee's pool are shared once; rounding and unearned shares belong to
+//!    the pool of a later epoch (AU-3).
+//! 3. A seat loses at most its bond. For the faults of one epoch it loses exactly the share that follows from
+//!    the number of offenders (AU-5, AU-6).
 //! 4. All of it happens in the first block of an epoch, over at most `SEATS_MAX` seats.
-//! 5. Who orders blocks follows from what the seats' records say at one height of a term (AU-9).
+//! 5. The seats that order blocks follow from the seats' records at one height of a term (AU-9).
 
 mod evidence;
 pub mod roster;
@@ -33,10 +32,10 @@ use crate::{
 };
 use alloc::vec::Vec;
 
-/// Epochs after which the faults and the credits of an epoch are closed, as its books are.
+/// Epochs after which the faults and the credits of an epoch are closed, like its books.
 pub(crate) const CLOSED_AFTER: u64 = 3;
 
-/// What must be read before a block can name the seats: who has them, where it closes an epoch.
+/// The records to read before a block can name the seats: the holders of the seats, if it closes an epoch.
 pub(crate) fn roster_keys(context: &BlockContext, system: &System) -> Vec<Key> {
     let seats = if begins_epoch(context) { system.seats } else { 0 };
     (0..seats).map(SeatAt::key).collect()
@@ -54,14 +53,14 @@ pub(crate) fn touches(context: &BlockContext, seats: &[Account], touched: &mut T
     }
 }
 
-/// The leader of a block earns a credit (AU-2).
+/// Gives the leader of a block a credit (AU-2).
 pub(crate) fn lead(working: &mut Working<'_>) -> Result<(), Code> {
     let (leader, epoch) = (working.context.leader, working.context.epoch());
     credit(working, &leader, epoch)
 }
 
-/// Gives a seat one credit of `epoch`, which must not be closed yet: for a block that it led, or an
-/// audit that is paid (AU-2). Who has no seat, or was jailed, earns none.
+/// Gives a seat one credit of `epoch`, which must not be closed yet: for a block that it led, or for a paid
+/// audit (AU-2). An account without a seat, or with a jailed one, earns none.
 ///
 /// # Errors
 /// `BadShape` if the seat was not named as writable.
@@ -75,17 +74,17 @@ pub(crate) fn credit(working: &mut Working<'_>, account: &Account, epoch: u64) -
     working.put(key, &seat)
 }
 
-/// Fixes the committee's pool of the epoch that just ended: what is there less `owed`, the pool of
-/// the epoch before it, which is not shared yet (AU-3).
+/// Fixes the committee's pool of the epoch that just ended: the balance less `owed`, the pool of the epoch
+/// before it, which is not shared yet (AU-3).
 pub(crate) fn fix_pool(working: &Working<'_>, owed: Amount) -> Result<Amount, Code> {
     working.system.committee.checked_sub(owed).ok_or(Code::Balance)
 }
 
-/// Closes an epoch for all seats: shares the pool in `sums` by credits, each share floored, and
-/// takes what correlated faults cost beyond their first slash (AU-3, AU-6). Returns all credits.
+/// Closes an epoch for all seats: shares the pool in `sums` by credits, each share floored, and takes the
+/// cost of correlated faults beyond the first slash (AU-3, AU-6). Returns all credits.
 ///
-/// Guarantees: the shares sum to at most the pool; equal credits, equal shares; without a credit
-/// nothing is paid; the rest stays in the committee's pool.
+/// Guarantees: the shares sum to at most the pool; equal credits earn equal shares; without a credit nothing
+/// is paid; the rest stays in the committee's pool.
 pub(crate) fn close(working: &mut Working<'_>, seats: &[Account], sums: &Closing) -> Result<u64, Code> {
     let (epoch, place) = (sums.epoch, Seat::place(sums.epoch));
     let mut records: Vec<Seat> = Vec::with_capacity(seats.len());
@@ -107,7 +106,7 @@ pub(crate) fn close(working: &mut Working<'_>, seats: &[Account], sums: &Closing
     Ok(credits.into_iter().sum::<u128>().try_into().unwrap_or(u64::MAX))
 }
 
-/// Pays a seat what it earned, also if it was jailed since (AU-7).
+/// Pays a seat its share, also if it was jailed since (AU-7).
 fn pay_seat(
     working: &mut Working<'_>,
     account: &Account,
@@ -126,8 +125,8 @@ fn pay_seat(
     Ok(())
 }
 
-/// Takes what the faults of a closed epoch cost beyond the first slash: all of it is burned, because
-/// the reporter was paid for finding, not for how many did the same (AU-6).
+/// Takes the cost of the faults of a closed epoch beyond the first slash. All of it is burned: the reporter
+/// was paid for the finding, not for the number of offenders (AU-6).
 fn take_rest(
     working: &mut Working<'_>,
     account: &Account,
@@ -156,10 +155,10 @@ fn take_rest(
     Ok(())
 }
 
-/// Moves `amount` out of a seat's bond: a quarter to the reporter if there is one, the rest is
-/// burned (AU-5). Returns what was burned.
+/// Moves `amount` out of a seat's bond: a quarter to the reporter if there is one, the rest is burned (AU-5).
+/// Returns the burned amount.
 ///
-/// Guarantees: burned and reward sum to `amount`; the reward is at most a quarter, so who reports
+/// Guarantees: burned and reward sum to `amount`; the reward is at most a quarter, so a seat that reports
 /// itself loses three quarters.
 fn take(
     working: &mut Working<'_>,

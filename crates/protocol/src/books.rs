@@ -1,4 +1,4 @@
-//! The books: how an epoch is closed, measured and paid without a block that grows with the members.
+//! The books: how an epoch is measured, paid and sealed while no block's work grows with the members.
 //!
 //! ```text
 //!   epoch e          e + 1                    e + 2                      e + 3
@@ -6,16 +6,15 @@
 //!                                             pass 2: score, pay, hash --> root (first block)
 //! ```
 //!
-//! After its first round, each block of an epoch closes one slice of provider indices: the second
-//! pass of the epoch before the last one, then the first pass of the last one. Which slice follows
-//! from the height alone. What a pass needs of an epoch as a whole (the sum of weights, the pool)
-//! is known before the next pass begins.
+//! After its first round, each block of an epoch closes one slice of provider indices: the second pass of the
+//! epoch before the last one, then the first pass of the last one. The slice follows from the height alone.
+//! The totals of an epoch that a pass needs (the sum of weights, the pool) are known before that pass begins.
 //!
 //! Invariants
-//! 1. A block visits at most `closing_slice` providers, in both passes the same (BK-2).
-//! 2. An epoch's rows, sums and root follow from the state alone; no operation moves them (BK-3).
-//! 3. What is paid comes out of the carry, what enters the carry comes out of the reserve, and the
-//!    payments of an epoch are at most its pool (BK-6).
+//! 1. A block visits at most `closing_slice` providers, the same ones in both passes (BK-2).
+//! 2. An epoch's rows, sums and root follow from the state alone; no operation changes them (BK-3).
+//! 3. Payments come out of the carry, the carry is filled from the reserve, and the payments of an epoch are
+//!    at most its pool (BK-6).
 //! 4. A closed epoch is never changed: its row, its books and its root stand (BK-7).
 
 mod market;
@@ -39,14 +38,14 @@ use crate::{
 use alloc::vec::Vec;
 use core::ops::Range;
 
-/// Who stands at the indices that a block closes, who audited them, and who has the seats.
+/// The accounts that a block closes: the providers at its indices, the epoch's service audit, and the seats.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Roster {
-    /// Indices and who stands there.
+    /// The occupied indices of the slice, each with the account that stands there.
     providers: Vec<(u32, Account)>,
     /// The service audit of the epoch that the first pass measures.
     service: Option<ServiceRound>,
-    /// All seats in order, where an epoch is closed for them or their audits are.
+    /// All seats in order, if the block closes an epoch or a slice; else empty.
     seats: Vec<Account>,
 }
 
@@ -62,9 +61,8 @@ fn slice(context: &BlockContext, system: &System) -> Range<u32> {
     bound(first)..bound(first.saturating_add(parameters.closing_slice))
 }
 
-/// What must be read before [`crate::ledger::touches`] can name a block's records: who stands at
-/// the indices that it closes, whom the epoch's service audit drew, and who has the seats. `system`
-/// is the parent's.
+/// The records to read before [`crate::ledger::touches`] can name a block's records: the accounts at the
+/// indices that it closes, the epoch's service audit, and the seats. `system` is the parent's.
 pub fn roster_keys(context: &BlockContext, system: &System) -> Vec<Key> {
     let round = audited_epoch(context, system).map(ServiceRound::of);
     let providers = slice(context, system).map(ProviderAt::key);
@@ -76,14 +74,14 @@ fn audited_epoch(context: &BlockContext, system: &System) -> Option<u64> {
     context.epoch().checked_sub(1).filter(|_| !slice(context, system).is_empty())
 }
 
-/// The seats: where an epoch is closed for them, and where their audits are.
+/// The keys of the seats, if the block closes an epoch for them or closes a slice with their audits.
 fn seat_keys(context: &BlockContext, system: &System) -> impl Iterator<Item = Key> {
     let auditing = if slice(context, system).is_empty() { 0 } else { system.seats };
     authority::roster_keys(context, system).into_iter().chain((0..auditing).map(SeatAt::key))
 }
 
 impl Roster {
-    /// From the records of [`roster_keys`].
+    /// Builds the roster from the records of [`roster_keys`].
     ///
     /// # Errors
     /// [`Invalid::State`] if one is missing or does not decode.
@@ -104,18 +102,18 @@ impl Roster {
         Ok(roster)
     }
 
-    /// Who has the seats, in the order of their indices; nobody where it is not asked for.
+    /// Accounts of all seats in the order of their indices; empty if the block does not need them.
     pub(crate) fn seats(&self) -> &[Account] {
         &self.seats
     }
 
-    /// The epoch's service audit and the stratum in which it draws `index`, if it does.
+    /// The epoch's service audit and the stratum in which it draws `index`; `None` if it does not.
     fn audited(&self, index: u32) -> Option<(&ServiceRound, u32)> {
         let round = self.service.as_ref()?;
         Some((round, round.stratum(index)?))
     }
 
-    /// Names what the service audit of the slice's providers needs: at most all seats, and a
+    /// Names the records of the service audit of the slice's providers: at most all seats, and each
     /// provider's reports.
     fn touches_service(&self, touched: &mut Touched) {
         for (index, account) in &self.providers {
@@ -127,7 +125,7 @@ impl Roster {
         }
     }
 
-    /// The accounts, in the order of their indices.
+    /// Accounts of the slice's providers, in the order of their indices.
     pub fn accounts(&self) -> impl Iterator<Item = &Account> {
         self.providers.iter().map(|(_, account)| account)
     }
@@ -138,7 +136,7 @@ fn read<R: Record>(records: &Records, key: &Key) -> Result<R, Invalid> {
     R::from_slot(&slot).map_err(|_| Invalid::State)
 }
 
-/// Whether the block is the first of an epoch after the first epoch.
+/// Returns true for the first block of every epoch but the first.
 pub(crate) fn begins_epoch(context: &BlockContext) -> bool {
     context.height > 0 && context.height.is_multiple_of(context.parameters.epoch_blocks())
 }
@@ -179,12 +177,12 @@ pub(crate) fn touches(context: &BlockContext, system: &System, roster: &Roster, 
     }
 }
 
-/// The closing of `epoch`, if it was begun.
+/// The closing record of `epoch`; `None` if its closing has not begun.
 fn closing(working: &mut Working<'_>, epoch: u64) -> Result<Option<Closing>, Code> {
     Ok(working.get::<Closing>(Closing::of(epoch))?.filter(|closing| closing.epoch == epoch))
 }
 
-/// The books' part of a block, before its draws and operations.
+/// Does the books' part of a block, before its draws and operations.
 ///
 /// # Errors
 /// `Balance` if money were not conserved, `BadShape` for a record that was not named: unreachable.
@@ -202,7 +200,7 @@ pub(crate) fn close(working: &mut Working<'_>, roster: &Roster) -> Result<(), Co
     if roster.providers.is_empty() {
         return Ok(());
     }
-    // The second pass first: it judges by the counters that the first pass moves on.
+    // The second pass runs first: it judges by the counters that the first pass changes.
     if let Some(paid) = epoch.checked_sub(2)
         && let Some(mut sums) = closing(working, paid)?
     {
@@ -224,7 +222,7 @@ pub(crate) fn close(working: &mut Working<'_>, roster: &Roster) -> Result<(), Co
     Ok(())
 }
 
-/// Fixes which indices the epoch that just ended has, and what its seats will share (BK-1, AU-3).
+/// Fixes the number of indices and the committee's pool of the epoch that just ended (BK-1, AU-3).
 fn begin(working: &mut Working<'_>, epoch: u64) -> Result<(), Code> {
     let before = epoch.checked_sub(1).map_or(Ok(None), |before| closing(working, before))?;
     let owed = before.map_or(Amount::ZERO, |before| before.committee);
@@ -233,7 +231,7 @@ fn begin(working: &mut Working<'_>, epoch: u64) -> Result<(), Code> {
     working.put(Closing::of(epoch), &Closing { epoch, providers, committee, ..Closing::default() })
 }
 
-/// Ends the first pass of an epoch: its pool, and the prices that its use leads to.
+/// Ends the first pass of an epoch: draws its pool, and moves the prices by its use.
 fn settle_epoch(working: &mut Working<'_>, epoch: u64) -> Result<(), Code> {
     let Some(mut sums) = closing(working, epoch)? else { return Ok(()) };
     pay::draw_pool(working, &mut sums)?;

@@ -1,20 +1,20 @@
-//! Measured capacity: what a provider can send, as counted by those who received it.
+//! Measured capacity: the rate at which a provider can send, as counted by the receivers.
 //!
 //! ```text
-//!   first round of e            the slot of e (the same for everybody)        slot over .. end of e + 1
+//!   first round of e            the slot of e (the same for all)              slot over .. end of e + 1
 //!   seed, providers fixed  -->  provider --bytes--> eight drawn peers     -->  Measure: their signed counts
 //!                                        <--count--                            --> ring of three, median
 //! ```
 //!
-//! Everybody is measured at the same time, so that one rented line cannot be shown by many. A
-//! measurement pays nothing: it caps what may be sold and tells the market what there is.
+//! All providers are measured at the same time, so that one rented line cannot be shown under many names. A
+//! measurement earns nothing: it caps a provider's sales and gives the market the real capacity.
 //!
 //! Invariants
-//! 1. Slot and peers follow from a seed that nobody knew when the members registered (CP-1, CP-2).
-//! 2. Up to three peers that do not answer and up to four that lie upwards move nothing beyond what
-//!    an honest peer counted (CP-3).
+//! 1. Slot and peers follow from a seed that no member knew when it registered (CP-1, CP-2).
+//! 2. Up to three peers that do not answer, or up to four that lie upwards, change nothing beyond an honest
+//!    peer's count (CP-3).
 //! 3. `sold_egress` is the sum of the agreements' shares, and at most `capacity_egress` (CP-5).
-//! 4. No money moves.
+//! 4. A measurement moves no money.
 
 use crate::{
     Account, Code, Key,
@@ -27,7 +27,7 @@ use crate::{
 use core::ops::Range;
 
 impl Parameters {
-    /// Blocks of a slot in which everybody is measured: two seconds.
+    /// Blocks of the slot in which all providers are measured: two seconds.
     pub const fn probe_blocks(&self) -> u64 {
         let blocks = PROBE_SLOT_MS.div_ceil(if self.block_ms == 0 { 1 } else { self.block_ms });
         if blocks < self.epoch_blocks() { blocks } else { 1 }
@@ -40,7 +40,7 @@ impl Parameters {
         if all > u64::MAX as u128 { u64::MAX } else { all as u64 }
     }
 
-    /// The rate in bytes a second of so many bytes an epoch.
+    /// The rate in bytes a second that gives `bytes` bytes an epoch.
     pub const fn bytes_per_second(&self, bytes: u64) -> u64 {
         let ms = self.block_ms as u128 * self.epoch_blocks() as u128;
         let rate = bytes as u128 * 1_000 / if ms == 0 { 1 } else { ms };
@@ -49,13 +49,13 @@ impl Parameters {
 }
 
 impl Probe {
-    /// Where the slot of `epoch` stands, in a ring.
+    /// The key of the slot record of `epoch`, in a ring.
     pub fn of(epoch: u64) -> Key {
         Self::key(epoch % PROBE_RING)
     }
 
-    /// Heights in which everybody is measured: a slot within the epoch after its second round, at
-    /// a place that the seed decides (CP-1).
+    /// Heights in which all providers are measured: a slot within the epoch after its second round, at a
+    /// place that the seed decides (CP-1).
     pub fn slot(&self, parameters: &Parameters) -> Range<u64> {
         let first = self.epoch.saturating_mul(parameters.epoch_blocks());
         let early = parameters.round_blocks.saturating_mul(2);
@@ -68,8 +68,8 @@ impl Probe {
         start..start.saturating_add(length)
     }
 
-    /// The index of the peer that counts the bytes of the provider at `index` in one of its eight
-    /// draws, never itself; `None` where there are not two providers (CP-2).
+    /// The index of the peer that counts the bytes of the provider at `index` in one of its eight draws,
+    /// never itself; `None` if there are fewer than two providers (CP-2).
     pub fn peer(&self, sender: &Account, index: u32, draw: u8) -> Option<u32> {
         if self.providers < 2 || usize::from(draw) >= PROBE_PEERS {
             return None;
@@ -82,7 +82,7 @@ impl Probe {
 }
 
 impl Measured {
-    /// The lower median of the last three measurements, once there are three, in bytes an epoch.
+    /// The lower median of the last three measurements, in bytes an epoch; `None` before the third.
     pub fn median(&self) -> Option<u64> {
         let mut rates = self.rates;
         rates.sort_unstable();
@@ -102,11 +102,11 @@ impl Measured {
     }
 }
 
-/// What a provider sent, scaled from the slot to an epoch: eight times the lower median of what
-/// its eight peers counted, a peer that did not sign counting as nothing (CP-3).
+/// A provider's rate, scaled from the slot to an epoch: eight times the lower median of the bytes that its
+/// eight peers counted. A peer that did not sign counts as zero (CP-3).
 ///
-/// Guarantees: at most what the fourth lowest of eight counted; not moved by the size of counts
-/// above it; zero below five counts.
+/// Guarantees: at most eight times the fourth lowest of the eight counts, scaled; independent of the size of
+/// counts above it; zero below five counts.
 pub fn rate(counts: impl IntoIterator<Item = u64>, parameters: &Parameters) -> u64 {
     let mut all = [0_u64; PROBE_PEERS];
     for (place, count) in all.iter_mut().zip(counts) {
@@ -119,27 +119,27 @@ pub fn rate(counts: impl IntoIterator<Item = u64>, parameters: &Parameters) -> u
     u64::try_from(scaled).unwrap_or(u64::MAX)
 }
 
-/// What an agreement takes of its provider's egress in each of its epochs: its quota spread over
-/// them, rounded up (CP-5).
+/// The part of an egress quota that an agreement takes in each of its epochs: the quota spread over them,
+/// rounded up (CP-5). A gas quota is spread in the same way (AG-7).
 pub const fn share(quota_egress: u64, opened: u64, end_epoch: u64, parameters: &Parameters) -> u64 {
     let epochs = end_epoch.saturating_sub(parameters.epoch(opened));
     quota_egress.div_ceil(if epochs == 0 { 1 } else { epochs })
 }
 
-/// The share of an agreement that stands.
+/// The egress share of an agreement, in bytes an epoch.
 pub const fn share_of(agreement: &Agreement, parameters: &Parameters) -> u64 {
     share(agreement.quota_egress, agreement.opened, agreement.end_epoch, parameters)
 }
 
-/// Bytes an epoch that may be under contract: what is declared, as far as it was measured. Who
-/// was not measured three times sells what it declares (CP-4).
+/// Bytes an epoch that may be under contract: the declared egress, at most the measured one. A provider with
+/// fewer than three measurements sells what it declares (CP-4).
 pub fn sellable_egress(offer: &Offer, measured: Option<&Measured>) -> u64 {
     let most = measured.and_then(Measured::median).unwrap_or(u64::MAX);
     offer.capacity_egress.min(most)
 }
 
-/// Bytes an epoch that the market counts as offered in `epoch`: as [`sellable_egress`], but only
-/// of who was measured three times, the last time within the last epochs (CP-6).
+/// Bytes an epoch that the market counts as offered in `epoch`: as [`sellable_egress`], but zero unless the
+/// provider was measured three times, the last time within the last epochs (CP-6).
 pub fn offered_egress(offer: &Offer, measured: Option<&Measured>, epoch: u64) -> u64 {
     let fresh = measured.filter(|measured| {
         measured.newest().is_some_and(|newest| newest.saturating_add(MEASURED_FRESH_EPOCHS) >= epoch)
@@ -155,8 +155,8 @@ pub(crate) fn touches_seed(context: &BlockContext, touched: &mut Touched) {
     }
 }
 
-/// The first block of an epoch that carries a seed fixes its slot and its peers; without one in
-/// the first round nobody is measured (CP-1).
+/// Fixes the slot and the peers of an epoch in its first block that carries a seed. Without such a block in
+/// the first round no provider is measured (CP-1).
 pub(crate) fn fix_seed(working: &mut Working<'_>) -> Result<(), Code> {
     let (context, providers) = (working.context, working.system.providers);
     let (epoch, key) = (context.epoch(), Probe::of(context.epoch()));
@@ -167,7 +167,8 @@ pub(crate) fn fix_seed(working: &mut Working<'_>) -> Result<(), Code> {
     working.put(key, &Probe { epoch, seed, providers })
 }
 
-/// Whether the counts are all about the signer and the epoch, each of another draw.
+/// Checks that all counts are about the body's epoch, each of another draw, and that there are enough of
+/// them.
 pub(crate) fn counts_fit(body: &Measure) -> bool {
     let ascends = body.counts.windows(2).all(|pair| pair[0].1.draw < pair[1].1.draw);
     let each =
@@ -175,7 +176,7 @@ pub(crate) fn counts_fit(body: &Measure) -> bool {
     body.counts.len() >= PROBE_QUORUM && ascends && body.counts.iter().all(each)
 }
 
-/// Names a measurement's records: those of the sender, and of who stands where it was drawn.
+/// Names the records of a measurement: those of the sender, and the accounts at the drawn indices.
 pub(crate) fn touches(signer: &Account, body: &Measure, touched: &mut Touched) {
     touched.writable.push(Measured::key(signer));
     touched.readable.extend([Probe::of(body.epoch), Provider::key(signer), Standing::key(signer)]);
@@ -184,7 +185,7 @@ pub(crate) fn touches(signer: &Account, body: &Measure, touched: &mut Touched) {
     }
 }
 
-/// Takes what the drawn peers counted as the provider's measurement of an epoch (CP-2, CP-3).
+/// Records the counts of the drawn peers as the provider's measurement of an epoch (CP-2, CP-3).
 ///
 /// # Errors
 /// `ProviderUnknown`, `MeasureUndrawn`, `MeasureUntimely`, `MeasuredAlready`, `MeasurePeer`.
@@ -218,14 +219,15 @@ pub(crate) fn measure(working: &mut Working<'_>, signer: &Account, body: &Measur
     working.put(Measured::key(signer), &measured)
 }
 
-/// Who registers when the seed is known could choose its account by who is drawn (CP-2).
+/// Checks that `account` registered before `epoch`. A provider that registers after the seed is public could
+/// grind its key until it is drawn (CP-2).
 fn check_before(working: &mut Working<'_>, account: &Account, epoch: u64) -> Result<(), Code> {
     let standing: Option<Standing> = working.get(Standing::key(account))?;
     let before = standing.is_some_and(|standing| standing.registered < epoch);
     if before { Ok(()) } else { Err(Code::MeasurePeer) }
 }
 
-/// Whether an agreement that takes `asked` bytes an epoch fits what its provider may sell (CP-4, CP-5).
+/// Checks that an agreement that takes `asked` bytes an epoch fits what its provider may sell (CP-4, CP-5).
 ///
 /// # Errors
 /// `NoEgress`.
@@ -239,7 +241,7 @@ pub fn check_opening(
     if asked > free { Err(Code::NoEgress) } else { Ok(()) }
 }
 
-/// The share of an agreement that this block opens.
+/// The egress share of an agreement that this block opens, in bytes an epoch.
 pub(crate) const fn opening_share(context: &BlockContext, body: &Open) -> u64 {
     share(body.quota_egress, context.height, body.end_epoch, &context.parameters)
 }

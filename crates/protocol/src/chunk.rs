@@ -1,9 +1,9 @@
 //! Parts of a shard proved to its plain BLAKE3 hash: the chunk that is audited (1 KiB) and the
 //! slice that is streamed (64 KiB).
 //!
-//! BLAKE3 is a tree over 1 KiB chunks already, so a shard's name (what `b3sum` prints) is the root
-//! of every proof; nothing but the name and the exact length is signed. The length fixes the
-//! tree's shape, hence it must come from a place that is proved (the leaf of the data set).
+//! BLAKE3 is already a tree over 1 KiB chunks, so a shard's name (the output of `b3sum`) is the root of every
+//! proof. Only the name and the exact length are signed. The length fixes the tree's shape, so it must come
+//! from a proved source (the leaf of the data set).
 //!
 //! ```text
 //!            name                      path = siblings, from the part upwards
@@ -13,13 +13,13 @@
 //!   chunks ..    chunks ..
 //! ```
 //!
-//! Provers need the part's own 16 KiB group and the outboard: the values of all groups (0.2 % of
-//! the data); verifiers need neither.
+//! A prover needs the part's own 16 KiB group and the outboard, which holds the values of all groups (0.2 %
+//! of the data). A verifier needs neither.
 //!
 //! Invariants
-//! 1. A verifier accepts exactly the bytes at that place of the shard of that name, given its true
-//!    length. (A part that is not the last one verifies under some other lengths as well.)
-//! 2. Work is bounded by the part and [`CHUNK_LEVELS_MAX`] merges; nothing panics on any input.
+//! 1. A verifier accepts exactly the bytes at that place of the shard of that name, given its true length. (A
+//!    part that is not the last one verifies under some other lengths as well.)
+//! 2. The work is bounded by the part and [`CHUNK_LEVELS_MAX`] merges; no input causes a panic.
 //!
 //! Source: the BLAKE3 paper, section 2.1; `blake3::hazmat`.
 
@@ -33,20 +33,20 @@ use blake3::{
     hazmat::{HasherExt, Mode, left_subtree_len, merge_subtrees_non_root, merge_subtrees_root},
 };
 
-/// Bytes of a group in the outboard.
+/// Bytes of shard data in a group, for which the outboard holds one value.
 pub const GROUP_BYTES: u64 = 16 << 10;
 
-/// Chunks of a shard: at least one.
+/// Number of chunks of a shard of `length` bytes, at least one.
 pub const fn chunks(length: u64) -> u64 {
     if length == 0 { 1 } else { length.div_ceil(LEAF_BYTES) }
 }
 
-/// A shard's name.
+/// The name of a shard: the plain BLAKE3 hash of its bytes.
 pub fn name(data: &[u8]) -> Hash {
     *blake3::hash(data).as_bytes()
 }
 
-/// The values of a shard's 16 KiB groups, in order; empty when one group holds all of it.
+/// The values of a shard's 16 KiB groups, in order; empty if one group holds the whole shard.
 pub fn outboard(data: &[u8]) -> Vec<Hash> {
     if data.len() as u64 <= GROUP_BYTES {
         return Vec::new();
@@ -55,7 +55,7 @@ pub fn outboard(data: &[u8]) -> Vec<Hash> {
     groups.map(|(offset, group)| value(group, offset)).collect()
 }
 
-/// The name that an outboard of a shard of `length` bytes leads to; `None` if it does not fit.
+/// The name that follows from the outboard of a shard of `length` bytes; `None` if it does not fit.
 pub fn outboard_name(length: u64, outboard: &[Hash]) -> Option<Hash> {
     let whole = Part { offset: 0, length };
     (length > GROUP_BYTES && outboard.len() as u64 == length.div_ceil(GROUP_BYTES)).then_some(())?;
@@ -64,7 +64,7 @@ pub fn outboard_name(length: u64, outboard: &[Hash]) -> Option<Hash> {
     Some(*merge_subtrees_root(&left, &right, Mode::Hash).as_bytes())
 }
 
-/// The bytes of chunk `index` and its path, from the group that holds it and the outboard.
+/// The bytes of chunk `index` and its path, from the outboard and the group that holds the chunk.
 ///
 /// `group` is the 16 KiB at `index / 16 * 16 KiB` (shorter at the end). `None` if an argument does
 /// not fit the length.
@@ -88,12 +88,12 @@ pub fn prove_slice(length: u64, offset: u64, outboard: &[Hash]) -> Option<Vec<Ha
     prove(length, slice_part(length, offset)?, outboard)
 }
 
-/// Whether `chunk` is chunk `index` of the shard called `shard`, of `length` bytes.
+/// Returns true if `chunk` is chunk `index` of the shard `shard`, which has `length` bytes.
 pub fn verify_chunk(shard: &Hash, length: u64, index: u64, chunk: &[u8], path: &[Hash]) -> bool {
     chunk_part(length, index).is_some_and(|part| verify(shard, length, part, chunk, path))
 }
 
-/// Whether `data` is the 64 KiB slice (shorter at the end) at `offset` of the shard called `shard`.
+/// Returns true if `data` is the 64 KiB slice (shorter at the end) at `offset` of the shard `shard`.
 pub fn verify_slice(shard: &Hash, length: u64, offset: u64, data: &[u8], path: &[Hash]) -> bool {
     slice_part(length, offset).is_some_and(|part| verify(shard, length, part, data, path))
 }
@@ -106,14 +106,14 @@ struct Part {
 }
 
 impl Part {
-    /// Both subtrees of a part of more than one chunk.
+    /// The two subtrees of a part of more than one chunk.
     fn halves(self) -> (Self, Self) {
         let left = left_subtree_len(self.length);
         let right = Self { offset: self.offset + left, length: self.length - left };
         (Self { offset: self.offset, length: left }, right)
     }
 
-    /// Its value, a part of whole groups of a larger shard.
+    /// The chaining value of this part, which consists of whole groups of a larger shard.
     fn value(self, outboard: &[Hash]) -> Option<Hash> {
         if self.length <= GROUP_BYTES {
             return outboard.get(usize::try_from(self.offset / GROUP_BYTES).ok()?).copied();
@@ -135,12 +135,12 @@ fn slice_part(length: u64, offset: u64) -> Option<Part> {
     Some(Part { offset, length: SLICE_BYTES.min(length - offset) })
 }
 
-/// The value of a subtree that is not the whole shard: its bytes and where they start.
+/// The chaining value of a subtree that is not the whole shard, from its bytes and their offset.
 fn value(data: &[u8], offset: u64) -> Hash {
     Hasher::new().set_input_offset(offset).update(data).finalize_non_root()
 }
 
-/// The siblings of `part` within `tree`, from `part` upwards, each with whether it stands left.
+/// The siblings of `part` within `tree`, from `part` upwards; the flag is true for a left sibling.
 fn siblings(tree: Part, part: Part) -> Option<Vec<(Part, bool)>> {
     let mut found = Vec::new();
     let mut at = tree;
@@ -225,7 +225,7 @@ mod tests {
         (0..length).map(|i| ((i * 7919) >> 3) as u8 ^ (i >> 11) as u8).collect()
     }
 
-    /// Places worth trying among `count`: the ends, and some between.
+    /// Chunk or slice numbers below `count` to test: the ends, and some between.
     fn places(count: u64) -> Vec<u64> {
         let mut all: Vec<u64> =
             [0, 1, 15, 16, 17, 63, 64, count / 3, count / 2, count.saturating_sub(2), count - 1].into();
@@ -279,7 +279,7 @@ mod tests {
         }
     }
 
-    /// Each argument changed alone must be refused.
+    /// Checks that each argument, changed alone, is refused.
     fn tampered(shard: &Hash, length: u64, index: u64, chunk: &[u8], path: &[Hash]) {
         for bit in [0, 3, 7] {
             for byte in [0, chunk.len() / 2, chunk.len().saturating_sub(1)] {

@@ -1,25 +1,26 @@
-//! Versioned data sets: what a provider holds under an agreement, signed by both parties.
+//! Versioned data sets: the shards that a provider holds under an agreement, signed by both parties.
 //!
 //! ```text
 //!   SetDataSet --+-- settled point --> current (weights move: phi, paid, weighed, trees, ending)
 //!                +-- otherwise ------> next --statement / Settle at a settled point--> current
 //! ```
 //!
-//! A *settled point* of a provider: no challenge is open, and it is settled up to this round (or
-//! is paid for nothing). Weights move there only (DS-4). Between two settlements nobody can say which
-//! of the rounds a later audit speaks for, so growth in between would be paid for rounds before it,
-//! a shrink would take back what was earned, and a provider could dilute reads for nothing.
+//! A *settled point* of a provider: no challenge is open, and it is settled up to this round (or is paid for
+//! nothing). Weights move only there (DS-4). Between two settlements it is undecided which rounds a later
+//! audit covers. Growth in between would be paid for rounds before it, a shrink would take back earned pay,
+//! and a provider could dilute reads for free.
 //!
 //! Invariants
-//! 1. A version is above the last one (that of `next` if there is one), and a claim describes the
-//!    whole set. So an old set is void, and only the newest need reach the ledger (DS-1).
-//! 2. A provider need not prove what it did not sign: only the *empty* data set stands on the
-//!    consumer's signature alone (DS-3). (Otherwise a consumer could name shards that never existed,
-//!    and make every audit of the provider unanswerable.) Deletion needs no consent: empty the set.
-//! 3. No shrink below the set in force within two settlements of its last growth in force (DS-3).
-//!    What waits as `next` never weighed, so nothing is judged against it but versions.
-//! 4. No data set grows with a provider that is suspended or jailed (JL-4): a claim with more leaves
-//!    than are in force is refused, and growth that waits goes on waiting. Test: `faults::who_is_jailed_or_suspended_grows_no_data_set`.
+//! 1. A version is above the last one (that of `next` if there is one), and a claim describes the whole set.
+//!    So older sets are void, and only the newest one need reach the ledger (DS-1).
+//! 2. A provider need not prove a set that it did not sign: only the *empty* data set is valid with the
+//!    consumer's signature alone (DS-3). (Otherwise a consumer could name shards that never existed, and make
+//!    every audit of the provider unanswerable.) A consumer deletes without consent by emptying the set.
+//! 3. No shrink below the set in force within two settlements of its last growth in force (DS-3). A set that
+//!    waits as `next` never had a weight, so a new claim is compared with it by version alone.
+//! 4. No data set grows with a provider that is suspended or jailed (JL-4). A claim with more leaves than are
+//!    in force is refused, and growth that waits keeps waiting. Test:
+//!    `faults::who_is_jailed_or_suspended_grows_no_data_set`.
 
 use crate::{
     Account, Code,
@@ -39,7 +40,7 @@ use alloc::vec::Vec;
 /// Settlements that must lie between a growth and the next shrink.
 pub const SHRINK_SETTLEMENTS: u32 = 2;
 
-/// Names what moving a slot's weight needs.
+/// Names the records that a move of a slot's weight needs.
 pub(crate) fn touches_weight(
     provider: &Account,
     index: u32,
@@ -59,14 +60,14 @@ pub(crate) fn touches_weight(
     touches_slot(provider, index, slot, end_epoch, touched);
 }
 
-/// Names a slot's path in its provider's tree, and the provider's in the fee tree.
+/// Names a slot's path in its provider's tree, and the provider's path in the fee tree.
 pub(crate) fn touches_slot(provider: &Account, index: u32, slot: u32, end_epoch: u64, touched: &mut Touched) {
     let nodes = fenwick::update_path(fenwick::place(end_epoch, slot), PLACES_MAX).into_iter();
     touched.writable.extend(nodes.map(|node| SlotTree::key(provider, node)));
     audit::touches_weight(index, touched);
 }
 
-/// Names the records of a change beyond the signer's account.
+/// Names the records of a change, without the signer's account.
 pub(crate) fn touches(body: &SetDataSet, touched: &mut Touched) {
     let id = body.claim.agreement;
     touches_weight(&id.provider, body.index, id.slot, body.end_epoch, touched);
@@ -137,7 +138,7 @@ fn check_claim(
     Ok(())
 }
 
-/// Whether weights may move now. A provider that is paid for nothing is settled up to now.
+/// Returns true if weights may move now. A provider that is paid for nothing is marked as settled up to now.
 pub(crate) fn is_settled(working: &mut Working<'_>, account: &Account) -> Result<bool, Code> {
     let (round, epoch) = (working.context.round(), working.context.epoch());
     let mut provider: Provider = working.need(Provider::key(account), Code::ProviderUnknown)?;
@@ -156,11 +157,11 @@ pub(crate) fn is_settled(working: &mut Working<'_>, account: &Account) -> Result
     Ok(crossed && provider.settled_round == round)
 }
 
-/// Whether a `next` that waits may take effect: growth may not while its provider is jailed or
-/// suspended, and goes on waiting (JL-4). Needs the provider's `Standing`.
+/// Returns true if a waiting `next` may take effect. Growth may not while its provider is jailed or
+/// suspended; it keeps waiting (JL-4). Needs the provider's `Standing`.
 ///
 /// # Errors
-/// If its record was not named.
+/// A code if a record was not named.
 pub(crate) fn may_take_effect(
     working: &mut Working<'_>,
     account: &Account,
@@ -173,8 +174,8 @@ pub(crate) fn may_take_effect(
     Ok(!grows || standing.is_none_or(|standing| check_grows(&standing).is_ok()))
 }
 
-/// Puts `version` in force at a settled point: charges for what was held, then moves the weights.
-/// Whether it counts as growth, and since when, is decided here (DS-3): only a set in force is read.
+/// Puts `version` in force at a settled point: charges for the set held so far, then moves the weights. This
+/// decides whether the version counts as growth, and since when (DS-3): only a set in force is read.
 ///
 /// # Errors
 /// `ProviderUnknown`, `AgreementUnknown`, `EndingsMissing`.
@@ -197,10 +198,10 @@ pub(crate) fn take_effect(
     working.put(key, &DataSet { current: version, next: None })
 }
 
-/// Takes what the agreement at `slot` holds out of every sum, as if it shrank to nothing, and
-/// drops `next`: trees, `phi`, `paid`, `paid_base`, `weighed`, the ending record. It was charged before and
-/// no challenge is open. The caller deletes the record. Away from a settled point the provider
-/// loses the pay of the rounds since it last settled.
+/// Removes the leaves of the agreement at `slot` from every sum, as if it shrank to nothing: trees, `phi`,
+/// `paid`, `paid_base`, `weighed`, the ending record. It also drops `next`. The agreement was charged before,
+/// and no challenge is open. The caller deletes the record. Away from a settled point the provider loses the
+/// pay of the rounds since it last settled.
 pub(crate) fn clear(working: &mut Working<'_>, account: &Account, slot: u32) -> Result<(), Code> {
     let key = DataSet::key(account, slot);
     let Some(mut data_set) = working.get::<DataSet>(key)? else { return Ok(()) };
@@ -255,8 +256,8 @@ fn weigh(
     Ok(())
 }
 
-/// Moves a slot's weight in the sums of what is paid: `paid`, `paid_base`, `leaves`, those of the ending
-/// record and the weight in the fee tree. Once its ending is crossed none counts it.
+/// Moves a slot's weight in the sums of paid weights: `paid`, `paid_base`, `leaves`, those of the ending
+/// record, and the weight in the fee tree. Once its ending is crossed, none of them counts it.
 fn weigh_paid(
     working: &mut Working<'_>,
     account: &Account,

@@ -1,4 +1,4 @@
-//! Network faults: when too many are silent at once, the network is at fault and not they.
+//! Network faults: when too many providers are silent at once, the network is at fault and not they.
 //!
 //! ```text
 //!   round r          r + 1               r + 2, first block
@@ -7,17 +7,17 @@
 //!   late answer or expiry of such a draw, from here on: the histories leave it out
 //! ```
 //!
-//! Only draws by fee count and only they are excused: they follow money, so that cheap identities,
-//! which the line serves in turn, can neither make a round faulty nor hide in one.
+//! Only draws by fee count, and only they are excused. They follow money, so that cheap identities, which are
+//! drawn in turn, can neither make a round faulty nor hide in one.
 //!
 //! Guarantees
-//! 1. A round is faulty by what the ledger saw of it until nothing of it could be on time any more;
-//!    nobody declares it (NF-1). Tests: `faults::a_round_is_faulty_above_a_fifth`.
-//! 2. Any 64 epochs have at most a tenth of their rounds faulty (NF-2).
-//!    Tests: `faults::faults_stay_within_their_share`, `record::faults` against a list.
-//! 3. What is excused moves no history and no count of reads, and no money otherwise than without the
-//!    rule (NF-3, NF-4). Tests: `faults::pay_is_the_same_with_and_without_the_rule`.
-//! 4. Two records, written when a round is faulty; a block does no more for more providers.
+//! 1. A round is judged once every deadline of its challenges has passed. The finding follows from state; no
+//!    one submits it (NF-1). Tests: `faults::a_round_is_faulty_above_a_fifth`.
+//! 2. In any 64 epochs at most a tenth of the rounds are faulty (NF-2). Tests:
+//!    `faults::faults_stay_within_their_share`, `record::faults` against a list.
+//! 3. An excused challenge changes no history and no count of reads; money moves as it would without the rule
+//!    (NF-3, NF-4). Tests: `faults::pay_is_the_same_with_and_without_the_rule`.
+//! 4. A faulty round writes two records; the work of a block does not grow with the providers.
 
 use crate::{
     Code,
@@ -27,25 +27,26 @@ use crate::{
     record::{Challenge, FaultBits, FaultRing, Key, RoundInfo},
 };
 
-/// Whether a round with these challenges by fee is the network's fault (NF-1).
+/// Returns true if a round with these challenges by fee is the network's fault (NF-1).
 pub const fn is_faulty(drawn: u32, on_time: u32, parameters: &Parameters) -> bool {
     let missed = drawn.saturating_sub(on_time) as u128;
     let many = missed * ONE as u128 > drawn as u128 * FAULT_MISSED_SHARE as u128;
     drawn >= parameters.fault_draws_min && many
 }
 
-/// Where the round of `height` stands.
+/// The key of the record of the round that holds `height`.
 pub(crate) fn place(height: u64, parameters: &Parameters) -> Key {
     RoundInfo::key(parameters.round(height).checked_rem(parameters.round_ring).unwrap_or_default())
 }
 
-/// The round that the first block of a round judges.
+/// The round that this block judges; `None` unless it is the first of its round.
 fn judged(context: &BlockContext) -> Option<u64> {
     let begins = context.height.is_multiple_of(context.parameters.round_blocks);
     context.round().checked_sub(2).filter(|_| begins)
 }
 
-/// Names the records of the judgement, and those that tell a draw whether what it closes is excused.
+/// Names the records of the judgement, and the record that decides whether a challenge that a draw closes is
+/// excused.
 pub(crate) fn touches_round(context: &BlockContext, touched: &mut Touched) {
     touches(touched);
     if let Some(round) = judged(context) {
@@ -54,12 +55,12 @@ pub(crate) fn touches_round(context: &BlockContext, touched: &mut Touched) {
     }
 }
 
-/// Names the record that tells whether a round was faulty.
+/// Names the record that marks the faulty rounds.
 pub(crate) fn touches(touched: &mut Touched) {
     touched.readable.push(FaultBits::key());
 }
 
-/// The first block of round r + 2 judges round r, unless faults are at their limit (NF-1, NF-2).
+/// Judges round r in the first block of round r + 2, unless faults are at their limit (NF-1, NF-2).
 pub(crate) fn judge(working: &mut Working<'_>) -> Result<(), Code> {
     let (context, parameters) = (working.context, &working.context.parameters);
     let Some(round) = judged(context) else { return Ok(()) };
@@ -91,7 +92,7 @@ pub(crate) fn count_drawn(working: &mut Working<'_>) -> Result<(), Code> {
     working.put(key, &info)
 }
 
-/// Counts an answer on time to a draw by fee.
+/// Counts an answer on time, if a draw by fee opened the challenge.
 pub(crate) fn count_on_time(working: &mut Working<'_>, challenge: &Challenge) -> Result<(), Code> {
     if !challenge.by_fee {
         return Ok(());
@@ -102,8 +103,8 @@ pub(crate) fn count_on_time(working: &mut Working<'_>, challenge: &Challenge) ->
     working.put(key, &info)
 }
 
-/// Whether a challenge that was not answered on time is left out of the histories (NF-3, NF-5): drawn by
-/// fee in a round that was judged faulty.
+/// Returns true if a challenge that was not answered on time is left out of the histories: it was drawn by
+/// fee in a round that was judged faulty (NF-3, NF-5).
 pub(crate) fn is_excused(working: &mut Working<'_>, challenge: &Challenge) -> Result<bool, Code> {
     if !challenge.by_fee {
         return Ok(false);

@@ -1,9 +1,8 @@
-//! Fenwick trees over records: which nodes an index touches, and sums from those nodes.
+//! Fenwick trees over records: the nodes that an index touches, and sums from those nodes.
 //!
-//! The ledger keeps two kinds of such trees, one record per node: the fees of providers by index
-//! and, per provider, `rate x leaves` by end epoch and slot. A draw falls on an index in proportion
-//! to what is paid for; changing or checking one index reads at most a node for each level,
-//! however many members there are.
+//! The ledger keeps two kinds of such trees, one record per node: the fees of providers by index and, per
+//! provider, `rate x leaves` by end epoch and slot. A draw hits an index in proportion to its paid weight.
+//! Changing or checking one index reads at most a node for each level, however many members there are.
 //!
 //! ```text
 //!   node n (counted from 1) holds items [n - lowbit(n), n)
@@ -15,33 +14,32 @@
 //! ```
 //!
 //! Invariants
-//! 1. `prefix(i)` is the sum of the items below `i`; a draw `x` falls on `i` when
-//!    `prefix(i) <= x < prefix(i + 1)`.
+//! 1. `prefix(i)` is the sum of the items below `i`; a draw `x` hits `i` if `prefix(i) <= x < prefix(i + 1)`.
 //! 2. A path has at most [`PATH_MAX`] nodes.
-//! 3. What ends in the `span` epochs after `d` lies in the [`window`] of `d`, and nothing that ended
-//!    within the last `ENDS_RING - span` epochs does (RD-9, RD-12).
+//! 3. An agreement that ends in the `span` epochs after `d` lies in the [`window`] of `d`; one that ended
+//!    within the last `ENDS_RING - span` epochs does not (RD-9, RD-12).
 //!
 //! Source: P. Fenwick, A new data structure for cumulative frequency tables, 1994.
 
 use crate::limits::{ENDS_RING, SLOTS_MAX};
 use alloc::vec::Vec;
 
-/// Longest path: 2^30 places.
+/// Nodes of the longest path, in a tree of 2^30 places.
 pub const PATH_MAX: usize = 31;
 
-/// A slot's place in its provider's tree, from its end epoch and number: slots that end together
-/// stand together (RD-12).
+/// A slot's place in its provider's tree, from its end epoch and number: slots with the same end are adjacent
+/// (RD-12).
 pub const fn place(end_epoch: u64, slot: u32) -> u32 {
     (end_epoch % ENDS_RING as u64) as u32 * SLOTS_MAX + slot % SLOTS_MAX
 }
 
-/// The slot that stands at a place.
+/// The number of the slot at a place.
 pub const fn slot_at(place: u32) -> u32 {
     place % SLOTS_MAX
 }
 
-/// The places of what lives in `epoch`, if nothing ends more than `span` epochs later (RD-12): from
-/// the first up to, not including, the last, round the ring.
+/// The places that live in `epoch`, if no agreement ends more than `span` epochs later (RD-12): from the
+/// first up to, not including, the last, around the ring.
 pub const fn window(epoch: u64, span: u64) -> (u32, u32) {
     let most = ENDS_RING as u64 - 1;
     let span = if span < most { span } else { most };
@@ -69,10 +67,10 @@ pub fn prefix_path(index: u32) -> Vec<u32> {
     .collect()
 }
 
-/// The sum of the items below `index`, `node(n)` giving the sum at node `n`.
+/// The sum of the items below `index`; `node(n)` gives the sum at node `n`.
 ///
 /// # Errors
-/// What `node` returns; `overflow` if the sum exceeds 128 bits.
+/// The errors of `node`; `overflow` if the sum exceeds 128 bits.
 pub fn prefix<E>(index: u32, overflow: E, mut node: impl FnMut(u32) -> Result<u128, E>) -> Result<u128, E> {
     let mut sum = 0u128;
     for place in prefix_path(index) {
@@ -84,8 +82,8 @@ pub fn prefix<E>(index: u32, overflow: E, mut node: impl FnMut(u32) -> Result<u1
     Ok(sum)
 }
 
-/// A search for the item that holds `x`, from the widest node down: ask for [`Self::node`], give
-/// its sum to [`Self::step`], until it is `None`; then [`Self::index`] is the item.
+/// A search for the item that holds `x`, from the widest node down: give the sum of [`Self::node`] to
+/// [`Self::step`] until the former is `None`; then [`Self::index`] is the item.
 #[derive(Clone, Copy, Debug)]
 pub struct Descent {
     rest: u128,
@@ -95,7 +93,8 @@ pub struct Descent {
 }
 
 impl Descent {
-    /// A search for `x`, below the sum of all, in a tree whose items at and above `items` are zero.
+    /// Starts a search for `x`, which is below the sum of all items, in a tree whose items from `items` on
+    /// are zero.
     pub const fn new(x: u128, items: u32) -> Self {
         let width = if items == 0 { 0 } else { 1 << items.ilog2() };
         Self { rest: x, position: 0, width, items }.skip()
@@ -113,7 +112,7 @@ impl Descent {
         if self.width == 0 { None } else { Some(self.position + self.width) }
     }
 
-    /// Goes one level down, `sum` being the sum at [`Self::node`].
+    /// Goes one level down; `sum` is the sum at [`Self::node`].
     pub const fn step(mut self, sum: u128) -> Self {
         if sum <= self.rest {
             self.rest -= sum;
@@ -128,12 +127,12 @@ impl Descent {
         self.position
     }
 
-    /// How far into the item `x` lies, once [`Self::node`] is `None`.
+    /// The offset of `x` within the item, once [`Self::node`] is `None`.
     pub const fn rest(&self) -> u128 {
         self.rest
     }
 
-    /// The nodes that the next `levels` steps may ask for: at most `2^levels - 1`.
+    /// The nodes that the next `levels` steps may need: at most `2^levels - 1`.
     pub fn ahead(&self, levels: u32) -> Vec<u32> {
         let mut nodes = Vec::new();
         let mut front = alloc::vec![*self];
@@ -201,7 +200,7 @@ mod tests {
         {
             let (from, to) = window(epoch, 720);
             assert_eq!(ends(from, to), (first, last, 0, 0), "epoch {epoch}");
-            // Ten nodes each, at most: their lower 20 levels are empty.
+            // At most ten nodes each: the lower 20 bits of the places are zero.
             assert!(prefix_path(from).len() <= 10 && prefix_path(to).len() <= 10);
         }
         assert_eq!(window(u64::MAX, u64::MAX), window(1_023, 1_023), "and no epoch of the wire overflows");

@@ -1,18 +1,19 @@
-//! The whole-ledger invariant: one function over all slots, run after every block in tests and in
-//! simulation. It recomputes every sum from the records that it stands for.
+//! The invariant of the whole ledger: one function over all slots, run after every block in tests and in
+//! simulation. It recomputes every sum from the records.
 //!
-//! Keys are hashes, so records are found the way the rules find them: from `System` to the
-//! indices, to the providers, to their slots; what is not reached that way is an orphan.
+//! Keys are hashes, so records are found in the way the rules find them: from `System` to the indices, to the
+//! providers, to their slots. A record that is not reached that way is an orphan.
 //!
 //! Invariants checked
-//! 1. Money: each sum in `System` equals its records', and all of it is the genesis supply (LE-5).
+//! 1. Money: each sum in `System` equals the sum over its records, and all of it is the genesis supply
+//!    (LE-5).
 //! 2. Providers: index, account and records agree; vacant indices form one list.
-//! 3. Agreements: slots, capacity sold, pool and endings equal what the agreements say.
-//! 4. Draw weights: `phi`, `paid`, `paid_base`, `weighed` and every Fenwick node equal the
-//!    recomputed ones, each slot at its place.
-//! 5. The books: rows add up to their epoch, pools cover what is paid, ratios are ratios.
-//! 6. Seats: index and account agree, the bonds add up.
-//! 7. No record is unreachable.
+//! 3. Agreements: slots, sold capacity, pool and endings equal the sums over the agreements.
+//! 4. Draw weights: `phi`, `paid`, `paid_base`, `weighed` and every Fenwick node equal the recomputed ones,
+//!    each slot at its place.
+//! 5. The books: rows add up to their epoch, pools cover payments, ratios are at most one.
+//! 6. Seats: index and account agree, the bonds add up to their sum.
+//! 7. Every record is reachable.
 
 mod books;
 mod seats;
@@ -35,26 +36,26 @@ use alloc::{collections::BTreeMap, vec::Vec};
 /// The invariant that does not hold.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Broken {
-    /// A slot is of no known kind, or does not decode.
+    /// A slot has no known kind, or does not decode.
     #[error("a slot of kind {kind} does not decode")]
     Slot {
-        /// Its first byte.
+        /// First byte of the slot, which names its kind.
         kind: u8,
     },
-    /// A record that others refer to does not exist.
+    /// A record that others refer to is missing.
     #[error("{what}: the record is missing")]
     Missing {
-        /// Which.
+        /// Name of the record, or the reference to it.
         what: &'static str,
     },
-    /// A sum differs from what it sums.
+    /// A recorded value differs from the recomputed one, or exceeds its bound.
     #[error("{what}: recorded {recorded}, the records say {counted}")]
     Sum {
-        /// Which.
+        /// Name of the invariant or of the field.
         what: &'static str,
-        /// What a record says.
+        /// The recorded value, or the bound.
         recorded: u128,
-        /// What recomputing it gives.
+        /// The value that the records give.
         counted: u128,
     },
 }
@@ -69,7 +70,7 @@ fn at_most(what: &'static str, part: impl Into<u128>, whole: impl Into<u128>) ->
     if counted <= recorded { Ok(()) } else { Err(Broken::Sum { what, recorded, counted }) }
 }
 
-/// All records, and how many of each kind.
+/// All records, and the number of each kind.
 struct State {
     slots: BTreeMap<Key, Slot>,
     kinds: BTreeMap<u8, u64>,
@@ -95,7 +96,7 @@ impl State {
     }
 }
 
-/// What the walk over providers and slots has reached.
+/// The counts and sums that the walk over providers and slots has reached.
 #[derive(Default)]
 struct Reached {
     providers: u64,
@@ -106,7 +107,7 @@ struct Reached {
     slot_nodes: u64,
     phi: u128,
     fee_nodes: BTreeMap<u32, u128>,
-    /// Who stands at the indices.
+    /// Accounts of the providers, in the order of their indices.
     accounts: Vec<Account>,
 }
 
@@ -234,7 +235,7 @@ fn add(nodes: &mut BTreeMap<u32, u128>, place: u32, places: u32, weight: u128) {
     }
 }
 
-/// What a provider's agreements add up to.
+/// The sums over a provider's agreements.
 #[derive(Default)]
 struct Sums {
     slots: u32,
@@ -292,7 +293,7 @@ fn count_agreement(
     at_most("disputed within signed", usage.disputed.grains(), usage.signed.grains())?;
     sums.slots += 1;
     sums.sold += agreement.quota_leaves;
-    // Credited to the provider already, charged when the agreement is next touched.
+    // Credited to the provider already; charged when the agreement is next touched.
     let owed = owed(agreement, &usage, &data_set, &ending, provider);
     sums.reserves += usage.storage_reserve.saturating_sub(owed).grains();
     check_lock(agreement, &usage)?;
@@ -311,7 +312,7 @@ fn count_agreement(
     Ok(())
 }
 
-/// A top-up only raises prices and bases, and only beyond what was paid in (AG-8).
+/// Checks that a top-up only raised prices and bases, and only beyond the money paid in before (AG-8).
 fn check_lock(agreement: &Agreement, usage: &Use) -> Result<(), Broken> {
     let Some(lock) = usage.lock else { return Ok(()) };
     let Agreement { egress_price, egress_slow, gas_price, gas_slow, .. } = *agreement;

@@ -1,4 +1,4 @@
-//! Providers: registration, the standing offer, the exit.
+//! Providers: registration, the public offer, the exit.
 //!
 //! ```text
 //!   RegisterProvider -> active -> UpdateProvider{leave} -> leaving -> UpdateProvider{exit} -> gone
@@ -7,11 +7,11 @@
 //! ```
 //!
 //! Invariants
-//! 1. Nothing is sold that the bond does not cover ([`sellable`]): a bond that restitution lowered
-//!    stops new agreements until it is added to, not those that stand.
-//! 2. `sold <= capacity`, also of egress: a capacity never goes below what is under contract (PV-2).
-//! 3. An index belongs to one provider; a vacant one is in the list that starts at
-//!    `System::vacant`, and has no weight in the fee tree.
+//! 1. All sold capacity is covered by the bond at the time of sale ([`sellable`]): a bond that restitution
+//!    lowered stops new agreements until it is added to, but existing ones go on (PV-4).
+//! 2. `sold <= capacity`, also for egress: a capacity never falls below the amount under contract (PV-2).
+//! 3. An index belongs to one provider. A vacant one is in the list that starts at `System::vacant`, and has
+//!    no weight in the fee tree.
 
 use crate::{
     Account, Amount, Code,
@@ -27,13 +27,13 @@ use crate::{
 };
 use core::ops::RangeInclusive;
 
-/// The least bond for `capacity` declared leaves.
+/// The least bond for `capacity` declared leaves, in grains.
 pub fn bond_needed(capacity: u64, parameters: &Parameters) -> Amount {
     let by_capacity = parameters.bond_per_leaf.grains().checked_mul(u128::from(capacity));
     by_capacity.and_then(Amount::new).unwrap_or(Amount::MAX).max(parameters.bond_min)
 }
 
-/// Leaves that may be under contract: what is declared, as far as the bond covers it (PV-4).
+/// Leaves that may be under contract: the declared ones, as far as the bond covers them (PV-4).
 pub fn sellable(offer: &Offer, provider: &Provider, parameters: &Parameters) -> u64 {
     if provider.bond < parameters.bond_min {
         return 0;
@@ -42,26 +42,26 @@ pub fn sellable(offer: &Offer, provider: &Provider, parameters: &Parameters) -> 
     u64::try_from(covered).unwrap_or(u64::MAX).min(offer.capacity)
 }
 
-/// Whether the bytes are a name: UTF-8, not empty, then only zeros.
+/// Returns true if the bytes are a name: UTF-8, not empty, padded with zeros only.
 pub fn is_operator(name: &[u8; OPERATOR_BYTES]) -> bool {
     let used = name.iter().position(|byte| *byte == 0).unwrap_or(OPERATOR_BYTES);
     let (text, rest) = name.split_at(used);
     !text.is_empty() && rest.iter().all(|byte| *byte == 0) && core::str::from_utf8(text).is_ok()
 }
 
-/// Names a registration's records; index and newcomer place follow from `System`.
+/// Names the records of a registration; index and newcomer place follow from `System`.
 pub(crate) fn touches_register(signer: &Account, touched: &mut Touched) {
     touched.writable.extend([Provider::key(signer), Audit::key(signer)]);
     touched.writable.extend([Offer::key(signer), Endpoint::key(signer), Standing::key(signer)]);
     touched.readable.push(Seat::key(signer));
 }
 
-/// The epochs whose rows of a provider that registered in `registered` may stand in `epoch`.
+/// The epochs in which rows of a provider that registered in `registered` may still exist in `epoch`.
 fn row_epochs(registered: u64, epoch: u64) -> RangeInclusive<u64> {
     registered.max(epoch.saturating_sub(SETTLEMENT_RING - 1))..=epoch
 }
 
-/// Names an update's records; an exit also gives the index back and takes its rows along.
+/// Names the records of an update; an exit also returns the index and deletes the provider's rows.
 pub(crate) fn touches_update(
     context: &BlockContext,
     signer: &Account,
@@ -78,12 +78,12 @@ pub(crate) fn touches_update(
     }
 }
 
-/// Names the record of who refused.
+/// Names the records of the provider that signed the refusal.
 pub(crate) fn touches_cut(body: &RefusedPlacement, touched: &mut Touched) {
     touched.writable.extend([Provider::key(&body.provider), Offer::key(&body.provider)]);
 }
 
-/// Locks the bond, burns the registration's price, and takes an index (PV-1).
+/// Locks the bond, burns the cost of registration, and takes an index (PV-1).
 ///
 /// # Errors
 /// `Balance`, `ProviderExists`, `BondTooSmall`, `OperatorEmpty`, `ProviderFull`.
@@ -141,8 +141,8 @@ fn newborn(index: u32, bond: Amount, context: &BlockContext) -> Provider {
     Provider { index, born: context.height, bond, settled_round: context.round(), ..Provider::default() }
 }
 
-/// The first vacant index if this block could name it, else the next new one: as many as a closing
-/// pass can visit in an epoch (BK-4).
+/// The first vacant index if this block named it, else the next new one. Indices are limited to as many as a
+/// closing pass can visit in an epoch (BK-4).
 fn take_index(working: &mut Working<'_>) -> Result<u32, Code> {
     if let Some(index) = working.system.vacant
         && working.names(&ProviderAt::key(index))
@@ -165,8 +165,7 @@ fn lock(working: &mut Working<'_>, signer: &Account, bond: Amount) -> Result<(),
     Ok(())
 }
 
-/// Changes the offer; with `leave`, announces the exit; with `exit`, completes it and changes nothing
-/// else.
+/// Changes the offer. With `leave`, announces the exit; with `exit`, completes it and changes nothing else.
 ///
 /// # Errors
 /// `BadShape` for a wrong hint, `Balance`, `ProviderUnknown`, `BondTooSmall`, `HasAgreements`,
@@ -211,9 +210,9 @@ pub(crate) fn update(working: &mut Working<'_>, signer: &Account, body: &UpdateP
     working.put(key, &provider)
 }
 
-/// Lowers the capacity that a provider declared and refused to what is under contract (PV-5). A
-/// refusal under an agreement is always within the declaration: its quota is sold. Every refusal that
-/// was signed before a cut, or before the provider registered, is void.
+/// Lowers a provider's declared capacity to the leaves under contract, because it signed a refusal of a
+/// placement (PV-5). A refusal under an agreement is always within the declaration, because its quota is
+/// sold. A refusal that was signed before an earlier cut, or before the provider registered, is void.
 ///
 /// # Errors
 /// `ProviderUnknown`, `RefusalStale`, `RefusalBeyond`, `RefusalCut`.
@@ -247,8 +246,8 @@ pub(crate) fn cut(working: &mut Working<'_>, body: &RefusedPlacement) -> Result<
     working.put(key, &offer)
 }
 
-/// Completes the exit: returns the bond, deletes the records and rows, frees the index (PV-3). The
-/// standing stays while jail counts (PV-6).
+/// Completes the exit: returns the bond, deletes the records and rows, frees the index (PV-3). The standing
+/// stays while a jailing still counts (PV-6).
 fn leave(
     working: &mut Working<'_>,
     signer: &Account,
@@ -288,11 +287,11 @@ fn leave(
     working.delete(Endpoint::key(signer))
 }
 
-/// Deletes the rows of a provider that leaves; the roots over them stand (PV-3). An epoch that is
-/// still being closed, or was just sealed, needs the rows that are part of its sums.
+/// Deletes the rows of a provider that leaves; the roots over them stay (PV-3). An epoch that is still being
+/// closed, or was just sealed, needs the rows that are part of its sums.
 ///
 /// # Errors
-/// `ExitEarly` if the running epoch or one of the last [`CLOSING_RING`] epochs paid it.
+/// `ExitEarly` if the running epoch or one of the last [`CLOSING_RING`] epochs paid the provider.
 fn take_rows(working: &mut Working<'_>, signer: &Account, registered: u64) -> Result<(), Code> {
     let now = working.context.epoch();
     for epoch in row_epochs(registered, now) {

@@ -1,22 +1,22 @@
-//! Service quality: what drawn auditors find when they read like any other customer.
+//! Service quality: the findings of drawn auditors, who read like any consumer.
 //!
 //! ```text
 //!   epoch e                                   first round of e + 1         slices of e + 1
-//!   seed -> who is audited, by whom           AuditReveal: checked,        pass 1: quorum, medians,
+//!   seed -> providers and auditors            AuditReveal: checked,        pass 1: quorum, medians,
 //!   auditors read, pay, AuditCommit (hidden)  kept per provider            figures, seat credits
 //! ```
 //!
-//! Who audits whom follows from the seed of the epoch's first block that has one: one index in each
-//! of `m` strata of providers, for each of them one seat in each of `a` strata of seats. Whether a
-//! report is of an assigned auditor about a drawn provider is checked from that record, never
-//! searched. Until the reveal the ledger holds nothing of an audit but a hash.
+//! The assignment of auditors follows from the seed of the epoch's first block that has one: one index in
+//! each of `m` strata of providers, and for each of them one seat in each of `a` strata of seats. The ledger
+//! checks from that record that a report is from an assigned auditor about a drawn provider; it never
+//! searches. Until the reveal it holds only a hash of the reports.
 //!
 //! Invariants
-//! 1. Draws follow from the round's record alone; at most one report of an auditor on a provider
-//!    counts, and only if it was committed to before the epoch ended (SQ-1, SQ-4).
+//! 1. Draws follow from the round's record alone. At most one report of an auditor on a provider counts, and
+//!    only if it was committed to before the epoch ended (SQ-1, SQ-4).
 //! 2. A report counts only as far as vouchers under its own key paid for the reads (SQ-5).
-//! 3. Fewer than a third of a provider's auditors, whatever they say, cannot move a figure beyond
-//!    what the others say (SQ-6).
+//! 3. While fewer than a third of a provider's auditors lie, no figure leaves the range of the other reports
+//!    (SQ-6).
 
 mod audit;
 mod median;
@@ -35,18 +35,18 @@ use crate::{
     record::ServiceRound,
 };
 
-/// Upper bounds of the latency bands in milliseconds, from the request to the first verified
-/// slice; the last band has none.
+/// Upper bounds of the latency bands in milliseconds, from the request to the first verified slice; the last
+/// band has no upper bound.
 pub const LATENCY_BOUNDS_MS: [u64; LATENCY_BANDS - 1] = [200, 300, 400, 500, 700, 900, 1_200, 1_500, 1_800];
-/// At or below this latency the score is `ONE`.
+/// At this latency or below, the score is `ONE`.
 pub const LATENCY_LOW_MS: u64 = 200;
-/// At or above this latency the score is zero.
+/// At this latency or above, the score is zero.
 pub const LATENCY_HIGH_MS: u64 = 2_000;
-/// Lower bounds of the throughput bands above the lowest, in bytes per second.
+/// Lower bounds of the throughput bands in bytes per second; the lowest band begins at zero.
 pub const THROUGHPUT_BOUNDS: [u64; THROUGHPUT_BANDS - 1] =
     [64 << 10, 256 << 10, 1 << 20, 4 << 20, 16 << 20, 64 << 20];
 
-/// The band of a latency.
+/// The band of a latency in milliseconds.
 pub fn latency_band(milliseconds: u64) -> u8 {
     LATENCY_BOUNDS_MS.iter().take_while(|bound| **bound < milliseconds).count() as u8
 }
@@ -56,13 +56,13 @@ pub fn throughput_band(bytes_per_second: u64) -> u8 {
     THROUGHPUT_BOUNDS.iter().take_while(|bound| **bound <= bytes_per_second).count() as u8
 }
 
-/// What a latency band is worth, parts per billion: the score of its upper bound (SQ-7).
+/// The score of a latency band, parts per billion: that of its upper bound (SQ-7).
 pub fn latency_score(band: u8) -> u64 {
     let bound = LATENCY_BOUNDS_MS.get(usize::from(band));
     bound.map_or(0, |bound| score::latency(*bound, LATENCY_LOW_MS, LATENCY_HIGH_MS))
 }
 
-/// `part` of `whole` in parts per billion; zero of nothing.
+/// The ratio `part` / `whole`, parts per billion; zero if `whole` is zero.
 pub fn share(part: u16, whole: u16) -> u64 {
     (u64::from(part) * ONE).checked_div(whole.into()).unwrap_or(0)
 }
@@ -73,7 +73,7 @@ fn bound(stratum: u32, strata: u32, whole: u32) -> u32 {
     u32::try_from(first).unwrap_or(u32::MAX)
 }
 
-/// The stratum of `strata` over `whole` that holds `index`; `None` outside.
+/// The stratum, of `strata` over `whole` indices, that holds `index`; `None` if `index` is not below `whole`.
 fn stratum_of(index: u32, strata: u32, whole: u32) -> Option<u32> {
     (index < whole && strata > 0).then_some(())?;
     let above = (u64::from(index) + 1) * u64::from(strata);
@@ -81,17 +81,17 @@ fn stratum_of(index: u32, strata: u32, whole: u32) -> Option<u32> {
 }
 
 impl ServiceRound {
-    /// How many providers the round draws: at most [`SERVICE_DRAWS`] a seat.
+    /// Number of providers that the round draws: at most [`SERVICE_DRAWS`] per seat.
     pub fn drawn(&self) -> u32 {
         self.providers.min(self.seats.saturating_mul(SERVICE_DRAWS))
     }
 
-    /// How many auditors each of them has.
+    /// Number of auditors of each drawn provider.
     pub fn auditors(&self) -> u32 {
         self.seats.min(AUDITORS_MAX as u32)
     }
 
-    /// The index that is drawn in `stratum` (SQ-1).
+    /// The index that is drawn in `stratum` (SQ-1); `None` if there is no such stratum.
     pub fn provider(&self, stratum: u32) -> Option<u32> {
         let drawn = self.drawn();
         (stratum < drawn).then_some(())?;
@@ -113,21 +113,21 @@ impl ServiceRound {
         pick(&self.seed, b"posync/auditor/1", &[stratum, auditor], bounds)
     }
 
-    /// Which of the auditors of the provider drawn in `stratum` the seat is; `None` if it is none.
+    /// The auditor number of `seat` for the provider drawn in `stratum`; `None` if it is not drawn.
     pub fn auditor(&self, stratum: u32, seat: u32) -> Option<u8> {
         let auditor = u8::try_from(stratum_of(seat, self.auditors(), self.seats)?).ok()?;
         (self.seat(stratum, auditor) == Some(seat)).then_some(auditor)
     }
 
-    /// What a seat audits: strata and provider indices. As many as are drawn are looked at, so
-    /// this is for auditors; the ledger checks with [`Self::provider`] and [`Self::auditor`].
+    /// The audits of a seat: strata and provider indices. It goes through all drawn providers, so it is for
+    /// auditors; the ledger checks with [`Self::provider`] and [`Self::seat`].
     pub fn assigned(&self, seat: u32) -> impl Iterator<Item = (u16, u32)> + '_ {
         let own = (0..self.drawn()).filter(move |stratum| self.auditor(*stratum, seat).is_some());
         own.filter_map(|stratum| Some((u16::try_from(stratum).ok()?, self.provider(stratum)?)))
     }
 }
 
-/// The index in `[first, end)` that the seed decides.
+/// The index in `[first, end)` that the seed draws.
 fn pick(seed: &Hash, tag: &[u8], numbers: &[u32], (first, end): (u32, u32)) -> Option<u32> {
     let mut hasher = blake3::Hasher::new();
     hasher.update(tag).update(seed);

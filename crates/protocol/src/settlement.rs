@@ -7,24 +7,24 @@
 //!          acc ------------- acc of the ending ----- acc
 //! ```
 //!
-//! The provider is credited at once from its storage pool; each agreement is charged from its
-//! storage reserve (a claim on that pool) when it is next touched, by how far `acc` moved:
+//! The provider is credited at once from its storage pool. Each agreement is charged when it is next touched,
+//! from its storage reserve (a claim on that pool), by the change of `acc` since then:
 //!
 //! credit = floor(sum of paid x rounds x passed / (4 x 2^20)) (ST-2)
 //! charge = ceil(rate x leaves x change of acc / (ONE x 2^20)),  acc += rounds x passed x ONE / 4 (ST-4)
 //!
-//! Before a charge, a tenth of the price of the leaves that the agreement reserves and does not hold
-//! is burned from the same reserve ([`hold`], AG-7).
+//! Before a charge, the price of holding unused leaves is burned from the same reserve: a tenth of the price
+//! of the reserved leaves that the agreement does not hold ([`hold`], AG-7).
 //!
 //! Invariants
-//! 1. Weights move at settled points only ([`crate::data_set`]), so the sum of all charges due
-//!    exceeds what was credited by at least 0 and less than one grain per charge and per
-//!    settlement. A close alone ends an agreement's pay at the last settlement (ST-8). A hold is
-//!    floored, and is for leaves that are not charged: charges and holds stay within the reserve.
-//! 2. What ends at an epoch is crossed in order: its agreements are charged up to `acc` at that
-//!    epoch's end, whenever that happens (ST-5, ST-6), and weigh in no draw by fee any more (DR-3).
-//! 3. Free upkeep ([`apply`]) changes something for every slot it names, or is refused: nobody
-//!    fills blocks with it (ST-7).
+//! 1. Weights move at settled points only ([`crate::data_set`]). So the sum of all charges due is never below
+//!    the credited sum, and exceeds it by less than one grain per charge and per settlement. A close alone
+//!    ends an agreement's pay at the last settlement (ST-8). A hold is floored, and is for leaves that are
+//!    not charged: charges and holds stay within the reserve.
+//! 2. Endings are crossed in order. The agreements of one are charged up to `acc` at the end of that epoch,
+//!    whenever the crossing happens (ST-5, ST-6), and have no weight in draws by fee any more (DR-3).
+//! 3. Free upkeep ([`apply`]) changes something for every slot that it names, or is refused, so that it
+//!    cannot be used to fill blocks (ST-7).
 
 use crate::{
     Account, Amount, Code,
@@ -39,8 +39,8 @@ use crate::{
 use alloc::vec::Vec;
 use ruint::aliases::U256;
 
-/// The grains that the agreement owes for storage and was not charged yet, at most its storage
-/// reserve (ST-4). `ending` is the record of its end epoch.
+/// The grains that the agreement owes for storage and was not charged yet, at most its storage reserve
+/// (ST-4). `ending` is the record of its end epoch.
 pub fn owed(
     agreement: &Agreement,
     usage: &Use,
@@ -54,9 +54,9 @@ pub fn owed(
     grains.and_then(Amount::new).unwrap_or(Amount::MAX).min(usage.storage_reserve)
 }
 
-/// The grains that an agreement with `leaves` in force burns when it is touched in `round` (AG-7): a
-/// tenth of the price of the leaves of its quota beyond those, since it was last touched, at most to
-/// the end of the redemption window after its end, floored.
+/// The grains that an agreement with `leaves` in force burns when it is touched in `round` (AG-7): a tenth of
+/// the price of the other leaves of its quota, since it was last touched, at most to the end of the
+/// redemption window after its end, floored.
 pub fn hold(agreement: &Agreement, usage: &Use, leaves: u64, round: u64, parameters: &Parameters) -> Amount {
     let until = round.min(last_round(agreement, parameters));
     let rounds = until.saturating_sub(usage.held_round);
@@ -67,10 +67,10 @@ pub fn hold(agreement: &Agreement, usage: &Use, leaves: u64, round: u64, paramet
     grains.and_then(Amount::new).unwrap_or(Amount::MAX).min(usage.storage_reserve)
 }
 
-/// Charges the agreement at `slot` for storage up to the last settlement (or up to its end): moves
-/// its `Use::acc` forward and takes the charge off `Use::storage_reserve`, never below zero. Before
-/// that, the cost of unused leaves is burned ([`hold`]): reserve and pool fall by it.
-/// Named by the caller: Agreement, DataSet, Ending readable; Provider, Use writable.
+/// Charges the agreement at `slot` for storage up to the last settlement (or up to its end). Moves its
+/// `Use::acc` forward and takes the charge off `Use::storage_reserve`, never below zero. Before that, burns
+/// the cost of unused leaves ([`hold`]) from reserve and pool. The caller names Agreement, DataSet, Ending as
+/// readable and Provider, Use as writable.
 pub(crate) fn charge(working: &mut Working<'_>, account: &Account, slot: u32) -> Result<(), Code> {
     let mut provider: Provider = working.need(Provider::key(account), Code::ProviderUnknown)?;
     let agreement: Agreement = working.need(Agreement::key(account, slot), Code::AgreementUnknown)?;
@@ -92,7 +92,7 @@ pub(crate) fn charge(working: &mut Working<'_>, account: &Account, slot: u32) ->
     working.put(Use::key(account, slot), &usage)
 }
 
-/// Names what settling a provider needs.
+/// Names the records that settling a provider needs.
 pub(crate) fn touches_settle(
     context: &BlockContext,
     account: &Account,
@@ -105,14 +105,14 @@ pub(crate) fn touches_settle(
     touched.writable.extend(endings.iter().map(|epoch| Ending::key(account, *epoch)));
 }
 
-/// Settles the interval of a provider that answered with `passed` of four reads, up to the round
-/// `through`; the rounds from there to now are not paid. From here on the provider is awake, or asleep if it
-/// proved nothing (DR-6).
+/// Settles the interval of a provider that answered with `passed` of four reads, up to the round `through`;
+/// the rounds from there to now are not paid. Afterwards the provider is awake, or asleep if it proved
+/// nothing (DR-6).
 ///
-/// `endings` must name the endings that lie in the interval, at most the first [`ENDINGS_MAX`]. Others
-/// are ignored, so that a statement stays good if the epoch changes before its block. Where more are
-/// due, it settles up to the last named one; the next statement settles the rest, less the rounds
-/// that the provider let wait (ST-5).
+/// `endings` must name the endings that lie in the interval, at most the first [`ENDINGS_MAX`]. Others are
+/// ignored, so that a statement stays good if the epoch changes before its block. If more are due, it settles
+/// up to the last named one. The next statement settles the rest, less the rounds that the provider let wait
+/// (ST-5).
 ///
 /// # Errors
 /// `EndingsMissing`.
@@ -160,20 +160,20 @@ pub(crate) fn settle(
     fees::book(working, account, entry)
 }
 
-/// A provider's interval while it is paid, piece by piece.
+/// The interval of a provider while it is paid, piece by piece.
 struct Interval {
     provider: Provider,
     passed: u64,
-    /// Sum of paid x rounds x passed.
+    /// Sum of `paid` x rounds x passed.
     fee: U256,
-    /// The same with `paid_base`.
+    /// Sum of `paid_base` x rounds x passed.
     base: U256,
-    /// The same with leaves.
+    /// Sum of leaves x rounds x passed.
     leaves: U256,
 }
 
 impl Interval {
-    /// Pays from where the provider is settled up to `round`; `None` on overflow.
+    /// Pays from the provider's settled round up to `round`; `None` on overflow.
     fn pay_until(&mut self, round: u64) -> Option<()> {
         let provider = &mut self.provider;
         let units = u128::from(round.saturating_sub(provider.settled_round)) * u128::from(self.passed);
@@ -186,7 +186,7 @@ impl Interval {
         Some(())
     }
 
-    /// Leaf-rounds that are paid, floored once: what the market counts as used (MK-3).
+    /// Paid leaf-rounds, floored once: the use of storage that the market counts (MK-3).
     fn leaf_rounds(&self) -> u64 {
         u64::try_from(self.leaves / U256::from(READS)).unwrap_or(u64::MAX)
     }
@@ -199,8 +199,8 @@ impl Interval {
     }
 }
 
-/// Crosses an epoch's end: agreements that end there are no longer paid or counted, and the ending
-/// record keeps the `acc` of that moment. The caller writes the provider and sets its weight.
+/// Crosses an epoch's end: agreements that end there are no longer paid or counted, and the ending record
+/// keeps the `acc` of that moment. The caller writes the provider and sets its weight.
 fn cross(
     working: &mut Working<'_>,
     account: &Account,
@@ -221,7 +221,7 @@ fn endings_of(working: &mut Working<'_>, account: &Account) -> Result<Endings, C
     Ok(working.get(Endings::key(account))?.unwrap_or_else(|| Endings::new(now)))
 }
 
-/// Names the records of an upkeep.
+/// Names the records of an upkeep operation.
 pub(crate) fn touches(context: &BlockContext, signer: &Account, body: &Settle, touched: &mut Touched) {
     touches_settle(context, &body.provider, &body.endings, touched);
     if *signer == body.provider || !body.endings.is_empty() {
@@ -235,13 +235,13 @@ pub(crate) fn touches(context: &BlockContext, signer: &Account, body: &Settle, t
     }
 }
 
-/// Runs upkeep (ST-7): closes an expired challenge, crosses endings that are settled, and for each
-/// slot removes an agreement that is over, frees an ended one's place in the tree, or puts `next` in
-/// force. Sent by the provider itself, it may also wake the provider (DR-6).
+/// Runs upkeep (ST-7): closes an expired challenge and crosses settled endings. For each slot it removes an
+/// agreement that is over, frees an ended one's place in the tree, or puts `next` in force. If the provider
+/// itself sent it, it may also wake the provider (DR-6).
 ///
 /// # Errors
-/// `BadShape` for a wrong hint, `ProviderUnknown`, `AgreementUnknown`, `EndingsMissing`,
-/// `SettledAlready` or, with slots, `NothingToSettle` when something named would not change.
+/// `BadShape` for a wrong hint, `ProviderUnknown`, `AgreementUnknown`, `EndingsMissing`, `SettledAlready` or,
+/// with slots, `NothingToSettle` if a named slot would not change.
 pub(crate) fn apply(working: &mut Working<'_>, signer: &Account, body: &Settle) -> Result<(), Code> {
     let account = &body.provider;
     let provider: Provider = working.need(Provider::key(account), Code::ProviderUnknown)?;
@@ -279,8 +279,8 @@ fn expire_stale(working: &mut Working<'_>, account: &Account) -> Result<bool, Co
     Ok(true)
 }
 
-/// Crosses the named endings, which must be the first of those due, in order, and lie in rounds that
-/// are settled. (An expired challenge settles rounds without naming endings.)
+/// Crosses the named endings, which must be the first of those due, in order, and lie in settled rounds. (An
+/// expired challenge settles rounds without naming endings.)
 fn cross_settled(working: &mut Working<'_>, account: &Account, endings: &[u64]) -> Result<(), Code> {
     let Some(last) = endings.last() else { return Ok(()) };
     let mut provider: Provider = working.need(Provider::key(account), Code::ProviderUnknown)?;
@@ -299,7 +299,7 @@ fn cross_settled(working: &mut Working<'_>, account: &Account, endings: &[u64]) 
     working.put(Provider::key(account), &provider)
 }
 
-/// Does what is due for one slot while no challenge is open. Returns whether anything was due.
+/// Does the upkeep that is due for one slot while no challenge is open. Returns true if any was due.
 pub(crate) fn tend(
     working: &mut Working<'_>,
     account: &Account,

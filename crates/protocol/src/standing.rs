@@ -5,15 +5,15 @@
 //!                                       \----> jailed (wrong) --Unjail, later--> probation --> good
 //! ```
 //!
-//! Being away costs new agreements, being wrong costs more: neither takes stake. Every step is an
-//! event with its reason, the row that shows it, and the epoch at which it can be lifted.
+//! Being away costs new agreements, being wrong costs more; neither costs stake. Every step is an event with
+//! its reason, the hash of the row that shows it, and the epoch at which it can be lifted.
 //!
 //! Invariants
 //! 1. A score depends on ratios of measured epochs, never on volume; it stays within [0, ONE] (SC-4).
 //! 2. A provider is warned in an epoch before it is suspended or jailed (JL-2).
-//! 3. Only a provider that answered is jailed, and for what it answered: reads that nobody answered
-//!    lower its correctness and its quality, but are no evidence against it (JL-1, JL-3).
-//! 4. Suspension and jail touch nothing that was agreed or closed before (JL-4).
+//! 3. Only a provider that answered is jailed, and for its answers: unanswered reads lower its correctness
+//!    and its quality, but are no evidence against it (JL-1, JL-3).
+//! 4. Suspension and jail change nothing that was agreed or closed before (JL-4).
 
 use crate::{
     Account, Code, Hash,
@@ -28,25 +28,25 @@ use crate::{
 };
 use alloc::vec::Vec;
 
-/// Idle epochs that leave the score alone.
+/// Epochs in a row without a drawn read after which the storage score starts to fall.
 pub const IDLE_GRACE: u32 = 3;
 /// Low epochs in a row that suspend or jail.
 pub const LOW_EPOCHS: u8 = 3;
-/// Below this on-time share an epoch is low.
+/// An epoch with an on-time share below this is low.
 pub const AVAILABLE_MIN: u64 = ONE / 2;
-/// Epochs of a first stay in jail; doubled by each before it, up to six times.
+/// Epochs of a first stay in jail; each earlier jailing doubles it, up to six times.
 pub const JAIL_EPOCHS: u64 = 8;
 /// Epochs after which a jailing no longer counts.
 pub const JAIL_MEMORY: u64 = 256;
-/// Good epochs after jail before the score rises.
+/// Good epochs after jail before a score can rise.
 pub const PROBATION: u8 = 3;
-/// Quality of a good epoch on probation.
+/// Least quality of a good epoch on probation.
 pub const PROBATION_QUALITY: u64 = ONE / 10 * 9;
-/// Reads until the score counts in full.
+/// Reads drawn before the score counts in full.
 pub const VETTING_READS: u64 = 64;
 
 impl Standing {
-    /// Of a provider that registers in `epoch`.
+    /// The standing of a provider that registers in `epoch` for the first time.
     pub const fn newborn(epoch: u64) -> Self {
         Self {
             registered: epoch,
@@ -72,9 +72,9 @@ impl Standing {
         }
     }
 
-    /// The standing of an account that registers in `epoch`; `before` is what an earlier registration
-    /// left. Jail, its memory and probation go on, scores begin anew (PV-6). The account of a jailed
-    /// seat is jailed for ever.
+    /// The standing of an account that registers in `epoch`; `before` is the record of an earlier
+    /// registration. Jail, its count and probation carry over; scores start anew (PV-6). The account of a
+    /// jailed seat is jailed forever.
     pub(crate) fn reborn(epoch: u64, before: Option<&Self>, is_jailed_seat: bool) -> Self {
         let mut standing = Self::newborn(epoch);
         if let Some(before) = before {
@@ -90,8 +90,8 @@ impl Standing {
         standing
     }
 
-    /// Whether the record stays after its provider's exit in `epoch`: while the provider is jailed, or
-    /// a jailing still counts (PV-6).
+    /// Returns true if the record stays after its provider's exit in `epoch`: the provider is jailed, or a
+    /// jailing still counts (PV-6).
     pub(crate) fn outlives(&self, epoch: u64) -> bool {
         let counts = self.jailings > 0 && epoch.saturating_sub(self.last_jailed) <= JAIL_MEMORY;
         self.jailed_until != 0 || counts
@@ -103,7 +103,7 @@ impl Standing {
         measured.min().unwrap_or(SCORE_START)
     }
 
-    /// The score as far as `drawn` reads in its life vouch for it (SC-5).
+    /// The score, scaled by the part of [`VETTING_READS`] that was drawn in the provider's life (SC-5).
     pub fn effective(&self, drawn: u32) -> u64 {
         let vetted = u128::from(u64::from(drawn).min(VETTING_READS));
         let score = mul_div(self.score().into(), vetted, VETTING_READS.into());
@@ -111,7 +111,7 @@ impl Standing {
     }
 }
 
-/// Whether the provider takes new agreements (JL-4).
+/// Checks that the provider takes new agreements (JL-4).
 ///
 /// # Errors
 /// `ProviderJailed`, `ProviderSuspended`.
@@ -122,8 +122,8 @@ pub fn check_takes(standing: &Standing) -> Result<(), Code> {
     if standing.suspended != 0 { Err(Code::ProviderSuspended) } else { Ok(()) }
 }
 
-/// Whether a data set at the provider may grow (JL-4): an old quota must not be a way around jail or
-/// suspension.
+/// Checks that a data set at the provider may grow (JL-4). Otherwise an old quota would be a way around jail
+/// or suspension.
 ///
 /// # Errors
 /// `GrowthJailed`, `GrowthSuspended`.
@@ -134,8 +134,8 @@ pub fn check_grows(standing: &Standing) -> Result<(), Code> {
     })
 }
 
-/// Moves the scores by a measured row (SC-3). Idle beyond the grace, storage decays; egress that
-/// nobody measured keeps its score. On probation nothing rises; jailed for ever nothing moves.
+/// Moves the scores by a measured row (SC-3). Storage decays when idle beyond the grace; an unmeasured egress
+/// score stays. On probation no score rises; a provider that is jailed forever has no score to move.
 pub(crate) fn score(standing: &mut Standing, row: &Settlement) {
     if standing.jailed_until == u64::MAX {
         return;
@@ -154,7 +154,7 @@ pub(crate) fn score(standing: &mut Standing, row: &Settlement) {
     }
 }
 
-/// A step of a provider's standing.
+/// A step of a provider's standing, before it becomes an event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Step {
     step: StandingStep,
@@ -169,11 +169,11 @@ impl Step {
     }
 }
 
-/// Counts the low epochs in a row of each class by itself, and returns the highest count of those that are
-/// low in this epoch (JL-1, JL-3). An epoch that did not measure a class says nothing of it. Neither does
-/// one in which too few of the newest reads of storage passed, but none of the epoch's own failed: it holds
-/// nothing against the provider twice, and does not make good what was wrong. Nothing counts in jail: after
-/// it a warning comes first again.
+/// Counts the low epochs in a row of each class by itself, and returns the highest count of the classes that
+/// are low in this epoch (JL-1, JL-3). An epoch that did not measure a class leaves its count unchanged. So
+/// does one in which too few of the newest reads of storage passed, but none of the epoch's own failed: it
+/// counts no failure twice, and does not clear an earlier one. Nothing counts in jail, so a warning comes
+/// first again after it.
 fn count_wrong(standing: &mut Standing, row: &Settlement) -> Option<u8> {
     if standing.jailed_until != 0 {
         return None;
@@ -200,8 +200,8 @@ fn count_wrong(standing: &mut Standing, row: &Settlement) -> Option<u8> {
     highest
 }
 
-/// Ends the suspension of a provider that has nothing to read, once it answered a challenge (JL-2).
-/// No epoch could ever measure it again, because it takes no agreements either.
+/// Ends the suspension of a provider that has nothing to read, once it answered a challenge (JL-2). It takes
+/// no agreements, so no epoch could ever measure it again.
 fn resume_idle(standing: &mut Standing, row: &Settlement, now: u64) -> Option<Step> {
     (standing.suspended != 0 && row.reads == 0 && row.answers > 0).then(|| {
         (standing.suspended, standing.low_available) = (0, 0);
@@ -217,7 +217,7 @@ pub(crate) fn judge(standing: &mut Standing, row: &Settlement, now: u64) -> Vec<
     };
     let mut steps = Vec::new();
     let wrong = count_wrong(standing, row);
-    // What auditors found in an earlier epoch weighs, but is held against nobody twice.
+    // A share that auditors found in an earlier epoch lowers the quality, but does not count a second time.
     let is_reported = row.assigned > 0 && is_quorum(row.reported.into(), row.assigned);
     let is_away = if is_reported { row.available.ppb() } else { standing.on_time } < AVAILABLE_MIN;
     standing.low_available = if is_away { standing.low_available.saturating_add(1) } else { 0 };
@@ -254,7 +254,7 @@ pub(crate) fn judge(standing: &mut Standing, row: &Settlement, now: u64) -> Vec<
     steps
 }
 
-/// Jails a provider; returns the epoch from which it may leave.
+/// Jails a provider; returns the first epoch in which it may leave jail.
 fn jail(standing: &mut Standing, now: u64) -> u64 {
     if now.saturating_sub(standing.last_jailed) > JAIL_MEMORY {
         standing.jailings = 0;
@@ -267,13 +267,13 @@ fn jail(standing: &mut Standing, now: u64) -> u64 {
     until
 }
 
-/// Names the records of leaving jail beyond the signer's account.
+/// Names the records of leaving jail, without the signer's account.
 pub(crate) fn touches_unjail(signer: &Account, touched: &mut Touched) {
     touched.writable.extend([Provider::key(signer), Standing::key(signer)]);
     touched.readable.push(Offer::key(signer));
 }
 
-/// Leaves jail after its time, with a sufficient bond, for a burned price (JL-5).
+/// Releases a provider from jail after its time, with a sufficient bond, for a burned price (JL-5).
 ///
 /// # Errors
 /// `Balance`, `ProviderUnknown`, `BondTooSmall`, `NotJailed`, `JailedStill`.
@@ -322,8 +322,8 @@ mod tests {
         }
     }
 
-    /// The row of an epoch: reads of storage that failed, if one was drawn, and the share of right bytes
-    /// that auditors agreed on, if they looked.
+    /// The row of an epoch: `wrong` failed reads of storage if any was drawn, and the share of correct bytes
+    /// that auditors agreed on, if any looked.
     fn row(wrong: Option<u8>, egress: Option<u64>, answers: u32) -> Settlement {
         let ratio = |share: Option<u64>| share.map_or(Ratio::UNMEASURED, Ratio::new);
         let correct = [ratio(wrong.map(|_| ONE)), ratio(egress), Ratio::UNMEASURED];
@@ -337,12 +337,12 @@ mod tests {
         let mut standing = Standing { on_time: ONE, ..Standing::newborn(0) };
         for (proven, wrong, egress, answers, counts) in [
             (LOW, Some(4), None, 1, (1, 0)),
-            // No read of the epoch failed; auditors alone looked; it was away.
+            // In turn: no read of the epoch failed; only auditors looked; the provider was away.
             (LOW, Some(0), None, 1, (1, 0)),
             (LOW, None, Some(ONE), 1, (1, 0)),
             (LOW, Some(0), Some(0), 0, (1, 0)),
             (LOW, None, Some(0), 1, (1, 1)),
-            // Right storage makes no wrong egress good.
+            // Correct storage does not clear wrong egress.
             (CORRECTNESS_MIN, Some(1), None, 1, (0, 1)),
             (ONE, Some(0), Some(LOW), 1, (0, 2)),
             (LOW, Some(1), None, 1, (1, 2)),

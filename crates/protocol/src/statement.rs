@@ -1,4 +1,4 @@
-//! The answer to a challenge: four dependent reads, each proved to the signed data set, or not.
+//! The answer to a challenge: four dependent reads, each proved to the signed data set or declared missing.
 //!
 //! ```text
 //!   anchor ok -> read 0 .. 3: prefix(place) <= i < prefix(place + 1)
@@ -6,17 +6,17 @@
 //!             -> reads asked again -> histories -> settle the interval -> `next` -> vouchers
 //! ```
 //!
-//! A statement that does not verify is no statement: it may not stand in a block. A read is proved,
-//! or declared missing (its shard and place still proved), or lies in an agreement that ended so long
-//! ago that its end came round again.
+//! A statement that does not verify may not stand in a block. A read is proved, or declared missing (its
+//! shard and place are still proved), or lies in an agreement that ended so long ago that its end came round
+//! again.
 //!
 //! Invariants
-//! 1. One answer per challenge: keyed (provider, height), no nonce, no fee (RD-8).
-//! 2. Silence is never better than an answer: until it answers, the same reads stay due and
-//!    nothing accrues; an expired challenge settles at zero of four (RD-4, RD-5, RD-6).
-//! 3. Which reads there are and which pass never depends on when the answer comes: what lives is
-//!    what lived when the challenge was drawn, and data sets do not change meanwhile (RD-9, RD-12).
-//! 4. Stake moves only for a read declared missing in four statements running, and only to the
+//! 1. One answer per challenge: it is keyed by (provider, height), and has no nonce and no fee (RD-8).
+//! 2. Silence is never better than an answer. Until the provider answers, the same reads stay due and no pay
+//!    accrues; an expired challenge settles at zero of four (RD-4, RD-5, RD-6).
+//! 3. The time of the answer changes neither the reads nor which of them pass. The live agreements are those
+//!    at the draw, and data sets do not change meanwhile (RD-9, RD-12).
+//! 4. Stake moves only for a read that was declared missing in four statements in a row, and only to the
 //!    agreement that paid for it, less a tenth that is burned (RD-7).
 
 use crate::{
@@ -63,12 +63,12 @@ pub(crate) fn touches(context: &BlockContext, signer: &Account, body: &Statement
     touches_redeem(context, signer, &body.vouchers, touched);
 }
 
-/// The places of what lived when the challenge of `height` was drawn.
+/// The range of places that were live when the challenge of `height` was drawn.
 const fn live(context: &BlockContext, height: u64) -> (u32, u32) {
     fenwick::window(context.parameters.epoch(height), context.parameters.agreement_epochs_max)
 }
 
-/// What the slots before `place` weigh.
+/// Weight of the slots before `place`.
 fn below(working: &mut Working<'_>, account: &Account, place: u32) -> Result<u128, Code> {
     let node = |node| Ok(working.get::<SlotTree>(SlotTree::key(account, node))?.map_or(0, |n| n.sum));
     fenwick::prefix(place, Code::ReadOutsideSlot, node)
@@ -105,7 +105,7 @@ pub(crate) fn apply(working: &mut Working<'_>, signer: &Account, body: &Statemen
         faults::count_on_time(working, &challenge)?;
     }
     audit::note(&mut audit, challenge.height, &reads, timing);
-    // What is excused says as little for the provider as against it (NF-3).
+    // An excused answer counts neither for the provider nor against it (NF-3).
     audit.answered = audit.answered.saturating_add(u32::from(!excused || reads.is_empty()));
     working.put(Audit::key(signer), &audit)?;
     working.events.push(Event::Audited {
@@ -122,7 +122,7 @@ pub(crate) fn apply(working: &mut Working<'_>, signer: &Account, body: &Statemen
     for slot in body.apply.iter() {
         put_in_force(working, signer, *slot)?;
     }
-    // Each voucher is judged apart: a refused one is told as an event and voids nothing.
+    // Each voucher is judged on its own: a refused one becomes an event and voids nothing else.
     let _ = redeem(working, &body.vouchers);
     Ok(())
 }
@@ -136,8 +136,8 @@ fn open_challenge(context: &BlockContext, audit: &Audit, body: &Statement) -> Re
     }
 }
 
-/// The statement names the block that was final when it was drawn: the parent of the round's
-/// first (RD-3).
+/// Checks that the statement names the block that was final when the challenge was drawn: the parent of the
+/// round's first block (RD-3).
 fn check_anchor(working: &mut Working<'_>, body: &Statement) -> Result<(), Code> {
     let parameters = &working.context.parameters;
     let round = parameters.round(body.height);
@@ -146,14 +146,14 @@ fn check_anchor(working: &mut Working<'_>, body: &Statement) -> Result<(), Code>
     if matches { Ok(()) } else { Err(Code::WrongAnchor) }
 }
 
-/// What became of one of the four reads.
+/// The outcome of one of the four reads.
 struct Judged {
     passed: bool,
-    /// To be asked again.
+    /// The read to ask again, if it was declared missing.
     missing: Option<Missing>,
 }
 
-/// Follows the four reads; each answer decides what is read next.
+/// Follows the four reads; each answer decides the next read.
 fn judge(
     working: &mut Working<'_>,
     account: &Account,
@@ -211,7 +211,7 @@ fn judge_one(
     }
 }
 
-/// Which chunk of the shard is leaf `leaf` of the data set in force, if the path proves it (RD-2).
+/// The chunk of the shard that is leaf `leaf` of the data set in force, if the path proves it (RD-2).
 fn chunk_of(
     data_set: &DataSet,
     leaf: u64,
@@ -231,7 +231,7 @@ fn check_chunk(read: &ProvedRead, chunk: u64) -> Result<(), Code> {
     if proved { Ok(()) } else { Err(Code::ReadLeaf) }
 }
 
-/// Judges the reads that were missing before; returns those that will be asked once more.
+/// Judges the reads that were missing before; returns those to ask once more.
 fn ask_again(
     working: &mut Working<'_>,
     account: &Account,
@@ -262,8 +262,8 @@ fn ask_again(
     Bounded::new(kept).ok_or(Code::ReaskedWrong)
 }
 
-/// A read that was missing and is there again. Its place was proved when it was declared missing,
-/// so the path to the shard's name is enough (RD-7): a later data set cannot make it unprovable.
+/// Checks the proof of a read that was missing and is found. Its place was proved when it was declared
+/// missing, so the path to the shard's name suffices (RD-7): a later data set cannot make it unprovable.
 fn check_found(missing: &Missing, read: &FoundRead) -> Result<(), Code> {
     if (read.slot, read.shard) != (missing.slot, missing.shard) {
         return Err(Code::ReaskedWrong);
@@ -273,8 +273,9 @@ fn check_found(missing: &Missing, read: &FoundRead) -> Result<(), Code> {
     if proved { Ok(()) } else { Err(Code::ReadLeaf) }
 }
 
-/// Twice the agreement's fee of an epoch leaves the bond. A tenth of it, rounded up, is burned, the rest
-/// goes to its storage reserve: a bond does not come back for nothing through an agreement with oneself.
+/// Takes twice the agreement's fee of an epoch from the bond. A tenth of it, rounded up, is burned, so that a
+/// bond does not come back free through an agreement with oneself; the rest goes to the agreement's storage
+/// reserve.
 fn restitute(
     working: &mut Working<'_>,
     account: &Account,
@@ -304,7 +305,7 @@ fn restitute(
     Ok(())
 }
 
-/// Remembers reads declared missing, as far as there is room.
+/// Remembers reads that were declared missing, as far as there is room.
 fn remember(audit: &mut Audit, judged: &[Judged]) {
     let mut kept = core::mem::take(&mut audit.missing).into_inner();
     for missing in judged.iter().filter_map(|read| read.missing) {
@@ -318,9 +319,9 @@ fn remember(audit: &mut Audit, judged: &[Judged]) {
     audit.missing = Bounded::new(kept).unwrap_or_default();
 }
 
-/// Puts a slot's `next` in force, now that the provider is settled. While a challenge is open
-/// nothing else takes it away, so a slot that has none was named for nothing: a free operation
-/// would make the block read records that nobody needs.
+/// Puts a slot's `next` in force, now that the provider is settled. While a challenge is open nothing else
+/// removes `next`. So a statement that names a slot without one is invalid; otherwise a free operation could
+/// make the block read records for nothing.
 fn put_in_force(
     working: &mut Working<'_>,
     account: &Account,

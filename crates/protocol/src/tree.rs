@@ -1,7 +1,7 @@
-//! The Merkle-sum tree of a data set: which shard holds a leaf number, proved to the signed root.
+//! The Merkle-sum tree of a data set: it proves to the signed root which shard holds a leaf number.
 //!
-//! A data set of any size is 32 bytes in the ledger. A draw names a leaf number; the sums on the
-//! path show which shard and chunk that is, so neither side can argue about places.
+//! A data set of any size takes 32 bytes on the ledger. A draw names a leaf number; the sums on the path fix
+//! its shard and chunk, so the two sides cannot disagree about places.
 //!
 //! ```text
 //!   node = H(0x01, h_left, n_left, h_right, n_right)          sums are leaves (1 KiB chunks)
@@ -10,9 +10,10 @@
 //! ```
 //!
 //! Invariants
-//! 1. The root depends on the shards and their order only, not on the history of changes.
-//! 2. A path that verifies says how many leaves stand left of the shard: they sum exactly (DS-2).
-//! 3. The empty data set has the root of zeros and no leaves.
+//! 1. The root depends only on the shards and their order, not on the history of changes.
+//! 2. A path that verifies gives the exact number of leaves before the shard: the sums are part of the hashes
+//!    (DS-2).
+//! 3. The empty data set has a root of zeros and no leaves.
 
 use crate::{
     Bounded, Hash, chunk,
@@ -24,10 +25,10 @@ use alloc::vec::Vec;
 const TAG: &[u8] = b"posync/sum/1";
 /// The root of the empty data set.
 pub const EMPTY_ROOT: Hash = [0; 32];
-/// Most shards of one data set.
+/// Largest number of shards in one data set.
 pub const SHARDS_MAX: usize = 1 << SUM_LEVELS_MAX;
 
-/// A node: its hash and the leaves below it.
+/// A node: its hash and the number of leaves below it.
 type Node = (Hash, u64);
 
 fn leaf(shard: &Hash, length: u64) -> Node {
@@ -45,7 +46,7 @@ fn parent(left: &Node, right: &Node) -> Option<Node> {
     Some((*hasher.finalize().as_bytes(), left.1.checked_add(right.1)?))
 }
 
-/// What a path proves.
+/// The position and the root that a path proves for a shard.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Place {
     /// Number of the shard's first leaf.
@@ -59,7 +60,7 @@ pub struct Place {
 }
 
 impl SumPath {
-    /// Where a shard stands, and in which data set; `None` if the path is not well formed.
+    /// The place of a shard, and the root of its data set; `None` if the path is not well formed.
     pub fn place(&self, shard: &Hash, length: u64) -> Option<Place> {
         let (levels, lefts) = (self.siblings.len(), u64::from(self.lefts));
         (length <= SHARD_BYTES_MAX && lefts >> levels == 0).then_some(())?;
@@ -77,16 +78,16 @@ impl SumPath {
     }
 }
 
-/// A chunk of a shard and the shard's way to the root.
+/// A chunk of a shard, with the shard's path to the root.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ShardRead {
-    /// The shard's name.
+    /// Name of the shard: its BLAKE3 hash.
     pub shard: Hash,
-    /// Its length in bytes.
+    /// Length of the shard in bytes.
     pub length: u64,
-    /// The chunk within it.
+    /// Number of the chunk within the shard.
     pub chunk: u64,
-    /// From the shard to the root.
+    /// Path from the shard to the root.
     pub position: SumPath,
 }
 
@@ -99,18 +100,18 @@ pub struct SumTree {
 }
 
 impl SumTree {
-    /// The tree of these shards (name, length), `None` if one is too long or they are too many.
+    /// Builds the tree of these shards (name, length); `None` if one is too long or they are too many.
     pub fn new(shards: &[(Hash, u64)]) -> Option<Self> {
         let mut tree = Self::default();
         tree.change(&[], shards)?;
         Some(tree)
     }
 
-    /// Takes out the shards at `removes` (ascending positions; the rest keep their order), then
-    /// appends `adds`. Only the paths from the first change onwards are computed again.
+    /// Removes the shards at `removes` (ascending positions; the rest keep their order), then appends `adds`.
+    /// Only the paths from the first change onwards are recomputed.
     ///
-    /// `None`, and no change, if a position is not there or out of order, a shard is longer than
-    /// [`SHARD_BYTES_MAX`], or more than [`SHARDS_MAX`] would remain.
+    /// Returns `None`, without any change, if a position does not exist or is out of order, a shard is longer
+    /// than [`SHARD_BYTES_MAX`], or more than [`SHARDS_MAX`] would remain.
     pub fn change(&mut self, removes: &[u32], adds: &[(Hash, u64)]) -> Option<()> {
         let ascending = removes.windows(2).all(|pair| pair[0] < pair[1]);
         let inside = removes.last().is_none_or(|last| (*last as usize) < self.shards.len());
@@ -158,12 +159,12 @@ impl SumTree {
         self.levels.truncate(if self.shards.is_empty() { 0 } else { level + 1 });
     }
 
-    /// Shards in it.
+    /// Number of shards in the data set.
     pub fn len(&self) -> usize {
         self.shards.len()
     }
 
-    /// Whether it holds nothing.
+    /// Returns true if the data set has no shards.
     pub fn is_empty(&self) -> bool {
         self.shards.is_empty()
     }
@@ -173,17 +174,17 @@ impl SumTree {
         &self.shards
     }
 
-    /// Leaves in all.
+    /// Number of leaves of all shards.
     pub fn leaves(&self) -> u64 {
         self.top().1
     }
 
-    /// Bytes in all.
+    /// Number of bytes of all shards.
     pub const fn bytes(&self) -> u64 {
         self.bytes
     }
 
-    /// The root that both sides sign.
+    /// The root that both parties sign.
     pub fn root(&self) -> Hash {
         self.top().0
     }
@@ -192,7 +193,7 @@ impl SumTree {
         self.levels.last().and_then(|level| level.first()).copied().unwrap_or((EMPTY_ROOT, 0))
     }
 
-    /// The path of the shard at a position.
+    /// The path of the shard at a position; `None` if there is none.
     pub fn path(&self, position: usize) -> Option<SumPath> {
         (position < self.shards.len()).then_some(())?;
         let (mut lefts, mut siblings, mut at) = (0, Vec::new(), position);
@@ -206,7 +207,7 @@ impl SumTree {
         Some(SumPath { lefts, siblings: Bounded::new(siblings)? })
     }
 
-    /// The position of the shard that holds leaf `number`, and the chunk within it.
+    /// The position of the shard that holds leaf `number`, and the chunk within that shard.
     pub fn find(&self, number: u64) -> Option<(usize, u64)> {
         (number < self.leaves()).then_some(())?;
         let (mut at, mut rest) = (0, number);
@@ -222,7 +223,7 @@ impl SumTree {
     }
 }
 
-/// A pair's parent; an odd node rises unchanged.
+/// The parent of a pair; an odd node rises unchanged.
 fn join(pair: &[Node]) -> Node {
     match pair {
         [left, right] => {

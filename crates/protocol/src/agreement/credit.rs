@@ -1,15 +1,15 @@
-//! Credit: how far a provider sends ahead of what was paid. Both sides compute it from the same
-//! figures, the provider to stop in time, the consumer to pay in time.
+//! Credit: how far a provider sends ahead of payment. Both sides compute it from the same figures, the
+//! provider to stop in time, the consumer to pay in time.
 //!
-//! What earlier downloads left unpaid (*lost*: taken, or on its way when a connection broke) counts
-//! against the next ones until a sixteenth of what is paid has outgrown it.
+//! Bytes that earlier downloads left unpaid are *lost*: taken, or in flight when a connection broke. They
+//! count against the next downloads until a sixteenth of the paid bytes outgrows them.
 //!
 //! Invariants
-//! 1. A window is never below one slice unless it is nothing, so whoever may go on can go on.
-//! 2. More paid or more trust never shrinks a window, more lost never widens it.
-//! 3. Whatever the order of paying and not paying, at most `paid / 16 + 4 slices` are ever unpaid
-//!    when everything paid was paid before: a consumer that takes all it can has paid for 16 of 17
-//!    bytes, or got less than its opening fee is worth (VO-8).
+//! 1. A window is zero or at least one slice, so a consumer that may go on can go on.
+//! 2. More paid or more trust never shrinks a window; more lost never widens it.
+//! 3. In whatever order a consumer pays and does not pay, at most `paid / 16 + 4 slices` are ever unpaid when
+//!    everything paid was paid before: a consumer that takes all it can has paid for 16 of 17 bytes, or got
+//!    less than its opening fee is worth (VO-8).
 
 use crate::{
     amount::{ONE, mul_div},
@@ -18,15 +18,15 @@ use crate::{
     record::Use,
 };
 
-/// The trust of an agreement: the share of what was sent that its consumer signed for, on the ledger
-/// (BK-9): one deposit of good faith, what was signed, what was disputed.
+/// The trust of an agreement, parts per billion (BK-9): (genesis deposit + signed) / (genesis deposit +
+/// signed + disputed), as the ledger counts both sums.
 pub fn trust(usage: &Use, parameters: &Parameters) -> u64 {
     score::books(usage.signed.grains(), usage.disputed.grains(), parameters.deposit.grains())
 }
 
-/// Bytes that running downloads may owe together (VO-5): a sixteenth of the bytes paid, scaled by
-/// `trust`, less what earlier downloads lost, within [`CREDIT_MIN`] and [`CREDIT_MAX`]. Nothing when
-/// more than [`CREDIT_LOST_MAX`] beyond that sixteenth is lost (VO-8).
+/// Bytes that running downloads may owe together (VO-5): a sixteenth of the bytes paid, scaled by `trust`,
+/// less the bytes that earlier downloads lost, within [`CREDIT_MIN`] and [`CREDIT_MAX`]. Zero if the lost
+/// bytes exceed that sixteenth by more than [`CREDIT_LOST_MAX`] (VO-8).
 pub fn credit_window(paid: u64, lost: u64, trust: u64) -> u64 {
     let share = mul_div(u128::from(paid / 16), trust.min(ONE).into(), ONE.into());
     let share = share.and_then(|share| u64::try_from(share).ok()).unwrap_or(paid / 16);
@@ -76,7 +76,7 @@ mod tests {
             (16 * MIB, MIB, ONE / 2, 0),
             (0, 192 * KIB, ONE, 64 * KIB),
             (0, 192 * KIB + 1, ONE, 0),
-            // Outgrown: of much traffic, what was lost is little.
+            // Outgrown: the loss is small beside the traffic.
             (1 << 40, 64 * MIB, ONE, 4 * MIB),
         ] {
             assert_eq!(credit_window(paid, lost, trust), expected, "{paid} {lost} {trust}");

@@ -1,4 +1,4 @@
-//! The prices of vouchers: one up to where the money paid in reaches, another beyond.
+//! The prices of vouchers: one for the units that the money paid in covers, another beyond.
 //!
 //! ```text
 //!   price          +--------- price, slow: of the top-up that raised it
@@ -9,8 +9,8 @@
 //! ```
 //!
 //! Invariants
-//! 1. What the reserve paid for before a top-up, it pays for after it, at the same price in all and at
-//!    no lower base (AG-8).
+//! 1. After a top-up, the reserve pays for the same units as before, at the same price in all and at no lower
+//!    base (AG-8).
 //! 2. Neither price nor base ever falls, from one raise to the next and from one unit to the next.
 //! 3. Each class counts alone, so that the price of cumulative units depends on no order (VO-7).
 
@@ -20,7 +20,7 @@ use crate::{
     record::{Agreement, Lock, Use},
 };
 
-/// The prices in force for vouchers: of the last top-up that raised them, or of the opening.
+/// The prices in force for vouchers: those of the last top-up that raised them, or those of the opening.
 pub fn lock_of(agreement: &Agreement, usage: &Use) -> Lock {
     let Agreement { egress_price, egress_slow, gas_price, gas_slow, .. } = *agreement;
     let opening = Lock {
@@ -38,9 +38,9 @@ pub fn lock_of(agreement: &Agreement, usage: &Use) -> Lock {
     usage.lock.unwrap_or(opening)
 }
 
-/// The prices that a top-up locks: for each class the posted pair, if its price is above the one in
-/// force, from where what is in the reserve no longer pays (AG-8). `None` if neither is: nothing
-/// changes. `usage` is that before the top-up.
+/// The prices that a top-up locks. For each class, the posted pair holds from where the money in the reserve
+/// ends, if its price is above the one in force (AG-8). `None` if no price rises: nothing changes. `usage` is
+/// that before the top-up.
 pub fn raise(agreement: &Agreement, usage: &Use, egress: Pair, gas: Pair) -> Option<Lock> {
     let (before, left) = (lock_of(agreement, usage), usage.voucher_reserve.grains());
     let [of_egress, of_gas] = before.classes();
@@ -62,13 +62,13 @@ pub fn raise(agreement: &Agreement, usage: &Use, egress: Pair, gas: Pair) -> Opt
 }
 
 impl Lock {
-    /// The price of cumulative units in grains; each class floors alone.
+    /// The price of cumulative units in grains; each class is floored alone.
     pub(super) fn value(&self, egress: u64, gas: u64) -> u128 {
         let [of_egress, of_gas] = self.classes();
         of_egress.prices().value(egress).saturating_add(of_gas.prices().value(gas))
     }
 
-    /// The same at the lower of price and slow price: the provider's base.
+    /// The provider's base for cumulative units in grains: their value at the lower of price and slow price.
     pub(super) fn base(&self, egress: u64, gas: u64) -> u128 {
         let [of_egress, of_gas] = self.classes();
         of_egress.bases().value(egress).saturating_add(of_gas.bases().value(gas))
@@ -86,7 +86,8 @@ impl Lock {
         of_gas.prices().value(gas).saturating_sub(of_gas.prices().value(used))
     }
 
-    /// Where on the way to `units` (egress and gas beyond those redeemed, in proportion) a price rises.
+    /// The points on the way to `units` (egress and gas beyond those redeemed, in proportion) at which a
+    /// price rises.
     pub(super) fn bends(&self, usage: &Use, (egress, gas): (u64, u64)) -> [Option<(u64, u64)>; 2] {
         let to =
             |from: u64, used: u64, units: u64| from.checked_sub(used).filter(|to| *to > 0 && *to < units);
@@ -99,7 +100,7 @@ impl Lock {
         [by_egress, by_gas]
     }
 
-    /// Egress and gas.
+    /// Splits the lock into its two classes: egress, then gas.
     fn classes(&self) -> [Class; 2] {
         let egress = Class {
             from: self.egress,
@@ -143,14 +144,15 @@ impl Class {
         self.price.min(self.slow)
     }
 
-    /// After a top-up at `posted`: the new price holds from where `left` grains no longer pay for what
-    /// is beyond `used`. Where two prices hold up to there, their mean does, rounded up: the same in all.
+    /// The lock after a top-up at `posted`: the new price holds from where `left` grains no longer pay for
+    /// units beyond `used`. If two prices hold up to there, their mean replaces them, rounded up: the sum
+    /// stays the same.
     fn raised(self, used: u64, left: u128, posted: Pair) -> Self {
         if posted.price <= self.price {
             return self;
         }
         let (prices, bases) = (self.prices(), self.bases());
-        // Of what costs nothing, nothing was paid in.
+        // At a price of zero no money was paid in for units ahead.
         let from = if self.price == 0 { used } else { prices.reach(used, left) };
         let before = prices.mean(used, from);
         Self {
@@ -190,7 +192,7 @@ impl Steps {
         reach.max(used)
     }
 
-    /// The price at which the units from `used` to `to` cost as much as they do, rounded up.
+    /// The price at which the units from `used` to `to` cost as much as at their own prices, rounded up.
     fn mean(self, used: u64, to: u64) -> u64 {
         if to <= self.from {
             return self.before;
@@ -205,7 +207,7 @@ impl Steps {
     }
 }
 
-/// The units that `grains` buy at `price`, floored; without end at no price.
+/// The units that `grains` buy at `price`, floored; unlimited at a price of zero.
 fn most(price: u64, grains: u128) -> u64 {
     grains
         .saturating_mul(UNIT)
@@ -221,7 +223,7 @@ mod tests {
     #[test]
     fn what_reaches_to_the_rise_of_the_price_is_all_below_it() {
         let unit = u64::try_from(UNIT).expect("2^30");
-        // A unit and a half cost one grain; so does the half that is left.
+        // A unit and a half cost one grain; so does the half unit that is left.
         let from = unit + unit / 2;
         let steps = Steps { from, before: 1, beyond: 2 };
         assert_eq!(steps.reach(0, 1), from);

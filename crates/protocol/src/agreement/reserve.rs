@@ -6,15 +6,15 @@
 //!     |  deposit: that of genesis, and a tenth of the price of egress and gas over all of it
 //! ```
 //!
-//! Everything here is pure, so that a consumer can ask the ledger's own rules before it sends an
-//! opening ([`check_offer`]). The cost of reserving is burned: it is the price of keeping others out,
-//! not pay for capacity that nobody proved.
+//! Everything here is pure, so that a consumer can run the ledger's own checks before it sends an opening
+//! ([`check_offer`]). The cost of reserving is burned: it is the price of keeping others out, not pay for
+//! capacity without proof.
 //!
 //! Invariants
-//! 1. What an agreement is charged for leaves, and burns for those it does not hold, is at most what
-//!    it prepaid: what is locked is rounded up, what is burned is floored (AG-3, AG-7).
-//! 2. What a removal burns is at most the deposit beyond that of genesis (AG-4, AG-7).
-//! 3. Reserving costs by time: closed by both in the round of its opening, it costs nothing.
+//! 1. The charges of an agreement for its leaves, and the burn for leaves that it does not hold, are together
+//!    at most its prepayment: the prepayment is rounded up, the burn is floored (AG-3, AG-7).
+//! 2. A removal burns at most the deposit beyond that of genesis (AG-4, AG-7).
+//! 3. Reserving costs by time: closed by both in the round of its opening, an agreement costs nothing.
 
 use super::{start_round, voucher::cost};
 use crate::{
@@ -32,17 +32,17 @@ use crate::{
 /// The records that decide an opening, and the height of its block.
 #[derive(Clone, Copy, Debug)]
 pub struct Seen<'a> {
-    /// What the provider offers.
+    /// The provider's reserve prices, declared capacity and longest term.
     pub offer: &'a Offer,
-    /// What the ledger counts of the provider.
+    /// The provider's totals on the ledger: sold units, bond, pool and notice of exit.
     pub provider: &'a Provider,
-    /// Its score, warnings and jail.
+    /// The provider's score, warnings, suspension and jail.
     pub standing: &'a Standing,
-    /// Its measured egress, if there is any.
+    /// The provider's measured egress; `None` before its first measurement.
     pub measured: Option<&'a Measured>,
-    /// Whether another agreement holds the slot.
+    /// True if another agreement holds the slot.
     pub is_taken: bool,
-    /// The block's height.
+    /// Height of the block that holds the opening.
     pub height: u64,
 }
 
@@ -51,7 +51,7 @@ pub struct Seen<'a> {
 pub struct Locked {
     /// Prepaid into the provider's pool (AG-3).
     pub storage: Amount,
-    /// Returns when the records are deleted, less what reserving cost (AG-4).
+    /// Returned when the records are deleted, less the cost of reserving (AG-4).
     pub deposit: Amount,
 }
 
@@ -78,9 +78,9 @@ pub const fn terms(consumer: &Account, body: &Open, prices: &[Pair; CLASSES], he
     }
 }
 
-/// Checks an opening whose [`terms`] are `agreement` against both sides' conditions, in the order of
-/// the codes (AG-2). The ledger runs the same check: a consumer that ran it before sending is refused
-/// only for lack of money, or for what changed in between.
+/// Checks an opening whose [`terms`] are `agreement` against both sides' conditions, in the order of the
+/// codes (AG-2). The ledger runs the same check. An opening that passed it before sending is refused only for
+/// lack of money, or because a record changed in between.
 ///
 /// # Errors
 /// `ProviderLeaving`, `PriceAboveMaximum`, `PriceBelowReserve`, `NoCapacity`, `SlotTaken`,
@@ -124,11 +124,11 @@ pub fn check_offer(
     capacity::check_opening(offer, provider, seen.measured, asked)
 }
 
-/// The money that an opening with these terms locks at a provider; the maximum above all money there
-/// can be.
+/// The money that an opening with these terms locks at a provider; [`Amount::MAX`] where a sum is above all
+/// money there can be.
 pub fn locked(agreement: &Agreement, provider: &Provider, parameters: &Parameters) -> Locked {
     let opened = start_round(agreement, parameters);
-    // A provider that is paid for nothing is owed nothing since it last settled.
+    // A provider that is paid for nothing has been owed nothing since it last settled.
     let since = if provider.phi == 0 { 0 } else { opened.saturating_sub(provider.settled_round) };
     let to_end = parameters.epoch_start(agreement.end_epoch).saturating_sub(opened);
     let rounds = to_end.saturating_add(since);
@@ -139,9 +139,9 @@ pub fn locked(agreement: &Agreement, provider: &Provider, parameters: &Parameter
     }
 }
 
-/// The storage reserve of an opening (AG-3), at `rate` per 2^20 leaf-rounds: rate x quota x `rounds`
-/// (those to the end and those since the provider last settled), and a tenth of rate x quota over the
-/// redemption window, each rounded up. `None` above all money there can be.
+/// The storage reserve of an opening (AG-3), at `rate` per 2^20 leaf-rounds: rate x quota x `rounds` (those
+/// to the end and those since the provider last settled), and a tenth of rate x quota over the redemption
+/// window. Both terms are rounded up. `None` above all money there can be.
 pub fn storage_reserve(rate: u64, quota: u64, rounds: u64, parameters: &Parameters) -> Option<Amount> {
     let weight = u128::from(rate) * u128::from(quota);
     let pay = mul_div_up(weight, rounds.into(), UNIT)?;
@@ -150,9 +150,9 @@ pub fn storage_reserve(rate: u64, quota: u64, rounds: u64, parameters: &Paramete
     Amount::new(pay.checked_add(mul_div_up(weight, held, u128::from(ONE) * UNIT)?)?)
 }
 
-/// The deposit of an opening (AG-4): that of genesis, and a tenth of the price of the quotas of egress
-/// and gas, spread over the agreement and its redemption window, rounded up. `None` above all money
-/// there can be. A term above the longest, which [`check_offer`] refuses, counts as the longest.
+/// The deposit of an opening (AG-4): that of genesis, and a tenth of the price of the quotas of egress and
+/// gas, spread over the agreement and its redemption window, rounded up. `None` above all money there can be.
+/// A term above the longest, which [`check_offer`] refuses, counts as the longest.
 pub fn deposit(agreement: &Agreement, parameters: &Parameters) -> Option<Amount> {
     let epochs = parameters.agreement_epochs_max.saturating_add(parameters.redemption_epochs);
     let longest = start_round(agreement, parameters).saturating_add(parameters.epoch_start(epochs));
@@ -162,8 +162,8 @@ pub fn deposit(agreement: &Agreement, parameters: &Parameters) -> Option<Amount>
     parameters.deposit.checked_add(Amount::new(tenth)?)
 }
 
-/// The part of the deposit that a removal in `round` burns (AG-7): a tenth of the price of the egress
-/// and gas that were held until then and not redeemed, floored, at the prices of the opening.
+/// The part of the deposit that a removal in `round` burns (AG-7): a tenth of the price of the egress and gas
+/// that were held until then and not redeemed, floored, at the prices of the opening.
 pub fn unused(agreement: &Agreement, usage: &Use, round: u64, parameters: &Parameters) -> Amount {
     let [egress, gas] = held(agreement, round, parameters);
     let (egress, gas) = (egress.saturating_sub(usage.egress.into()), gas.saturating_sub(usage.gas.into()));
@@ -173,14 +173,13 @@ pub fn unused(agreement: &Agreement, usage: &Use, round: u64, parameters: &Param
     tenth.and_then(Amount::new).unwrap_or(Amount::MAX).min(most)
 }
 
-/// The first round in which reserving costs nothing more: the redemption window after the end is
-/// over.
+/// The first round in which reserving costs nothing more: the redemption window after the end is over.
 pub const fn last_round(agreement: &Agreement, parameters: &Parameters) -> u64 {
     parameters.epoch_start(agreement.end_epoch.saturating_add(parameters.redemption_epochs))
 }
 
-/// Units of egress and gas that were kept from others from the opening to `round`: what the agreement
-/// takes of an epoch (CP-5) x rounds / rounds of an epoch, floored.
+/// Units of egress and gas that were kept from others from the opening to `round`: the agreement's share of
+/// an epoch (CP-5) x rounds / rounds of an epoch, floored.
 fn held(agreement: &Agreement, round: u64, parameters: &Parameters) -> [u128; 2] {
     let until = round.min(last_round(agreement, parameters));
     let rounds = until.saturating_sub(start_round(agreement, parameters));

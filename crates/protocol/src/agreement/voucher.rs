@@ -1,13 +1,12 @@
-//! Vouchers: cumulative units on signed terms, and the one check that provider and ledger share.
+//! Vouchers: cumulative units on signed terms, and the check that provider and ledger share.
 //!
 //! Invariants
-//! 1. What is redeemed never goes back, exceeds no quota and no rate cap (VO-1, VO-2).
-//! 2. Accepted in any order or batches, vouchers cost the consumer the same in all: the price of
-//!    the units redeemed last (fees are differences of cumulative prices, VO-7). The split of each
-//!    payment rounds its burn up, so redeeming in more pieces never favours who redeems.
-//! 3. A refused voucher changes nothing beside it (VO-4).
-//! 4. Units count as far as they were paid, nowhere further: where the reserve is short, what is
-//!    redeemed is what it pays for (VO-3).
+//! 1. Redeemed units never decrease and exceed no quota and no rate cap (VO-1, VO-2).
+//! 2. Accepted in any order or batches, vouchers cost the consumer the same in all: the price of the units
+//!    redeemed last (fees are differences of cumulative prices, VO-7). The split of each payment rounds its
+//!    burn up, so a provider gains nothing by redeeming in more pieces.
+//! 3. A refused voucher does not affect the others of its batch (VO-4).
+//! 4. Only paid units count: if the reserve is short, only the units that it pays for are redeemed (VO-3).
 
 use super::{is_over, lock_of, start_round};
 use crate::{
@@ -21,27 +20,27 @@ use crate::{
 };
 use alloc::vec::Vec;
 
-/// The units that a voucher redeems and their price: all that is new in it, or as much as the reserve
-/// pays for (VO-3).
+/// The units that a voucher redeems and their price: all new units, or as many as the reserve pays for
+/// (VO-3).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Delta {
-    /// Egress bytes that are paid.
+    /// Egress bytes that this redemption pays for.
     pub egress: u64,
-    /// Gas that is paid.
+    /// Gas that this redemption pays for.
     pub gas: u64,
-    /// What the consumer pays: the price of these units, at most what is left of the voucher reserve.
+    /// The consumer's payment: the price of these units, at most the rest of the voucher reserve.
     pub fee: Amount,
     /// The provider's base within `fee`, at the lower of price and slow price.
     pub base: Amount,
 }
 
-/// THE voucher check: a provider runs it before it sends on, the ledger when it pays, so that the
+/// The one voucher check: the provider runs it before it sends more, the ledger before it pays, so that the
 /// two cannot disagree. `session_key` is the key whose signature on the voucher was verified.
 ///
 /// # Errors
-/// The lowest that applies of `BadSignature` (not a key of this agreement), `AgreementUnknown`
-/// (another agreement's voucher), `WindowOver`, `VoucherWentBack`, `VoucherNothingNew`,
-/// `VoucherOverQuota`, `VoucherOverRate`, `VoucherReserveEmpty`.
+/// The lowest that applies of `BadSignature` (not a key of this agreement), `AgreementUnknown` (a voucher of
+/// another agreement), `WindowOver`, `VoucherWentBack`, `VoucherNothingNew`, `VoucherOverQuota`,
+/// `VoucherOverRate`, `VoucherReserveEmpty`.
 pub fn check(
     agreement: &Agreement,
     usage: &Use,
@@ -76,7 +75,8 @@ pub fn check(
     pay(agreement, usage, egress, gas)
 }
 
-/// Cumulative units <= cap x (rounds since the start + 1); no round after the end counts.
+/// Checks that cumulative units are at most cap x (rounds since the start + 1); no round after the end
+/// counts.
 fn check_rate(
     agreement: &Agreement,
     voucher: &Voucher,
@@ -92,14 +92,14 @@ fn check_rate(
     Ok(())
 }
 
-/// The price of cumulative units in grains: each class floors alone.
+/// The price of cumulative units in grains: each class is floored alone.
 pub(super) fn cost(egress: u128, egress_price: u64, gas: u128, gas_price: u64) -> u128 {
     let class = |price: u64, units: u128| mul_div(price.into(), units, UNIT).unwrap_or(u128::MAX);
     class(egress_price, egress).saturating_add(class(gas_price, gas))
 }
 
-/// What `egress` and `gas` beyond what was redeemed add, as far as the reserve pays (VO-3). Fee and base
-/// are differences of cumulative prices (VO-7).
+/// Prices `egress` and `gas` beyond the redeemed units, as far as the reserve pays (VO-3). Fee and base are
+/// differences of cumulative prices (VO-7).
 fn pay(agreement: &Agreement, usage: &Use, egress: u64, gas: u64) -> Result<Delta, Code> {
     let lock = lock_of(agreement, usage);
     let rise = |of: fn(&Lock, u64, u64) -> u128, (egress, gas): (u64, u64)| {
@@ -122,8 +122,8 @@ fn pay(agreement: &Agreement, usage: &Use, egress: u64, gas: u64) -> Result<Delt
     Ok(Delta { egress: paid.0, gas: paid.1, fee: grains(fee)?, base: grains(base)? })
 }
 
-/// What `left` pays for of `units`, both classes in proportion. Between two `bends` of the price each
-/// class advances by floor(units x left / price) (VO-3).
+/// The part of `units` that `left` grains pay for, both classes in proportion. Between two `bends` of the
+/// price each class advances by floor(units x left / price) (VO-3).
 fn affordable(
     units: (u64, u64),
     bends: [Option<(u64, u64)>; 2],
@@ -146,7 +146,7 @@ fn affordable(
     (part(paid.0, next.0), part(paid.1, next.1))
 }
 
-/// Names the records of redemptions by `provider`: agreements, uses, its account, the epoch's row.
+/// Names the records of redemptions by `provider`: agreements, uses, its account, and its row of the epoch.
 pub(crate) fn touches_redeem(
     context: &BlockContext,
     provider: &Account,
@@ -161,11 +161,11 @@ pub(crate) fn touches_redeem(
     }
 }
 
-/// Redeems vouchers, each judged apart (VO-4); a refused one becomes an event. The best come first, so
-/// the order in the list changes nothing. Returns how many were accepted.
+/// Redeems vouchers, each judged on its own (VO-4); a refused one becomes an event. The best come first, so
+/// the order in the list does not matter. Returns how many were accepted.
 ///
 /// # Errors
-/// The lowest code, if there were vouchers and all were refused; a statement stands nevertheless.
+/// The lowest code, if there were vouchers and all were refused; the statement that carries them stands.
 pub(crate) fn redeem(working: &mut Working<'_>, redemptions: &[Redemption]) -> Result<usize, Code> {
     let mut best_first: Vec<&Redemption> = redemptions.iter().collect();
     best_first.sort_by_key(|r| {
@@ -213,9 +213,9 @@ fn redeem_one(working: &mut Working<'_>, redemption: &Redemption) -> Result<(), 
     )
 }
 
-/// What a claim beyond the voucher adds to the disputed sum (BK-8): what the claim, cumulative as the
-/// voucher, is above the voucher and was not disputed before, so that a gap counts once however often
-/// it is claimed; at most what the voucher pays, so that one unpaid claimant cannot outweigh a
+/// The amount by which a claim raises the disputed sum (BK-8): the value of the claim, which is cumulative
+/// like the voucher, above the voucher and above the sum already disputed. So a gap counts once, however
+/// often it is claimed. At most the fee of the voucher, so that one unpaid claimant cannot outweigh a
 /// counterparty's signatures.
 fn disputed(
     agreement: &Agreement,

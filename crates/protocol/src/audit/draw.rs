@@ -1,4 +1,4 @@
-//! Who is drawn: found by the proposer, checked by everyone, marked in the provider's record.
+//! The draw of providers: found by the proposer, checked by every verifier, marked in the provider's record.
 
 use super::{expire, is_awake, is_expired, is_on_time, reduce, touches_weight, weigh};
 use crate::{
@@ -18,14 +18,14 @@ use alloc::{
 /// Levels of the fee tree that one round of reading covers: 31 nodes a draw.
 const LEVELS: u32 = 5;
 
-/// How a draw chooses.
+/// The way in which a draw chooses its provider.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
-    /// In proportion to the storage fee: this unit of what all providers weigh.
+    /// In proportion to the storage fee: this unit of the weight of all providers.
     Fee(u128),
     /// The next in the turn line.
     Turn,
-    /// Lost: no seed, or nothing is paid for.
+    /// Lost: there is no seed, no weight, or no provider.
     Lost,
 }
 
@@ -52,7 +52,7 @@ fn fee_point(seed: &Hash, place: u32, phi: u128) -> Option<u128> {
     reduce(hasher.finalize(), phi)
 }
 
-/// Where records come from: the store's answers so far, or a running block.
+/// The source of records: the store's answers so far, or a running block.
 trait Lookup {
     type Error;
     fn find<R: Record>(&mut self, key: Key) -> Result<Option<R>, Self::Error>;
@@ -65,7 +65,7 @@ impl Lookup for Working<'_> {
     }
 }
 
-/// A record is not there yet, or does not decode.
+/// A record that was not read yet, or does not decode.
 enum Gap {
     Unread(Key),
     Damaged,
@@ -97,8 +97,8 @@ impl Line {
         Self { providers, newcomers, turn, moved: BTreeMap::new() }
     }
 
-    /// The draw of whoever is next, and whether it counts. A newcomer that no longer is one loses
-    /// the draw and its place, which the last of the line takes.
+    /// The next draw in turn, and true if it counts. A newcomer that no longer is one loses the draw and its
+    /// place, which the last newcomer of the line takes.
     fn next<L: Lookup>(&mut self, from: &mut L) -> Result<(Option<Draw>, bool), L::Error> {
         let length = u64::from(self.providers) + u64::from(self.newcomers);
         let at = if self.turn < length { self.turn } else { 0 };
@@ -160,7 +160,7 @@ pub(crate) fn touches_draws(
             Some(place) => touched.writable.push(Newcomer::key(place)),
         }
     }
-    // Each freed place shortens the line: it then begins again earlier, and its end moves.
+    // Each freed place shortens the line: it then starts again earlier, and its end moves.
     let restart = (0..turns.min(system.providers)).map(ProviderAt::key);
     touched.readable.extend(restart);
     let last = (1..=turns).filter_map(|back| system.newcomers.checked_sub(back));
@@ -180,10 +180,10 @@ pub(crate) fn touches_draws(
     }
 }
 
-/// Checks the block's draws against the beacon, then marks who was drawn.
+/// Checks the block's draws against the beacon, then marks the drawn providers.
 ///
 /// # Errors
-/// [`Invalid::Draw`] at the first that is not what the seed decides.
+/// [`Invalid::Draw`] at the first draw that differs from the one the seed decides.
 pub(crate) fn apply_draws(working: &mut Working<'_>, draws: &[Option<Draw>]) -> Result<(), Invalid> {
     let (context, system) = (working.context, working.system.clone());
     let kinds = kinds(context, &system);
@@ -216,7 +216,7 @@ pub(crate) fn apply_draws(working: &mut Working<'_>, draws: &[Option<Draw>]) -> 
     Ok(())
 }
 
-/// Whether `draw` names who holds unit `x` of all fees.
+/// Checks that `draw` names the provider that holds unit `x` of all fees.
 fn check_fee(working: &mut Working<'_>, draw: &Option<Draw>, x: u128) -> Result<(), Code> {
     let draw = draw.as_ref().ok_or(Code::BadShape)?;
     let at: Option<ProviderAt> = working.get(ProviderAt::key(draw.index))?;
@@ -228,7 +228,7 @@ fn check_fee(working: &mut Working<'_>, draw: &Option<Draw>, x: u128) -> Result<
     if holds && at.and_then(|at| at.account) == Some(draw.account) { Ok(()) } else { Err(Code::BadShape) }
 }
 
-/// Writes the line's new state.
+/// Writes the new state of the line.
 fn keep(working: &mut Working<'_>, line: Line) -> Result<(), Code> {
     for place in line.newcomers..working.system.newcomers {
         working.delete(Newcomer::key(place))?;
@@ -241,8 +241,8 @@ fn keep(working: &mut Working<'_>, line: Line) -> Result<(), Code> {
     Ok(())
 }
 
-/// Opens a challenge, unless one is open; who is asleep is not paid for the time before it (DR-6).
-/// Returns whether it closed a stale one: then no draw of the block opens another (DR-5).
+/// Opens a challenge, unless one is open. A provider that is asleep is not paid for the time before the
+/// challenge (DR-6). Returns true if it closed a stale one: then no draw of the block opens another (DR-5).
 fn mark(working: &mut Working<'_>, account: &Account, by_fee: bool) -> Result<bool, Code> {
     let context = working.context;
     let Some(mut provider) = working.get::<Provider>(Provider::key(account))? else { return Ok(false) };
@@ -264,9 +264,9 @@ fn mark(working: &mut Working<'_>, account: &Account, by_fee: bool) -> Result<bo
     Ok(false)
 }
 
-/// A draw that finds a challenge open is lost. It closes a stale one, so that the weights can move
-/// before the next draw (DR-5); by fee, it takes out of the fee tree who let the deadline pass (DR-6).
-/// Returns whether it closed one.
+/// Handles a draw that finds a challenge open: it is lost. It closes a stale challenge, so that the weights
+/// can move before the next draw (DR-5). A draw by fee takes a provider that let the deadline pass out of the
+/// fee tree (DR-6). Returns true if it closed one.
 fn lose(
     working: &mut Working<'_>,
     account: &Account,
@@ -289,8 +289,8 @@ fn lose(
     Ok(is_stale)
 }
 
-/// The proposer's search for the block's draws: read what [`Self::needs`] names, [`Self::feed`]
-/// it, until nothing is needed. At most seven rounds of at most 31 records a draw.
+/// The proposer's search for the block's draws: read the records that [`Self::needs`] names and
+/// [`Self::feed`] them, until nothing is needed. At most seven rounds of at most 31 records a draw.
 #[derive(Clone, Debug)]
 pub struct Resolver {
     system: System,
@@ -301,7 +301,7 @@ pub struct Resolver {
 }
 
 impl Resolver {
-    /// For the block of `context` on the state that `system` is part of.
+    /// Starts the search for the block of `context`, on the state that `system` is part of.
     pub fn new(context: &BlockContext, system: &System) -> Self {
         let kinds = kinds(context, system);
         let mut resolver = Self {
@@ -320,21 +320,21 @@ impl Resolver {
         (!self.needs.is_empty()).then(|| self.needs.iter().copied().collect())
     }
 
-    /// Gives records that were read; what is not in state is `None`. Unread ones stay needed.
+    /// Adds records that were read; `None` is a record that is not in state. Unread ones stay needed.
     pub fn feed(&mut self, records: &Records) {
         self.records.extend(records.iter().map(|(key, slot)| (*key, *slot)));
         self.search();
     }
 
-    /// The block's draws, once nothing is needed. A damaged record loses the draw: the block then
-    /// fails on it.
+    /// The block's draws, once nothing is needed. A damaged record loses the draw; the block then fails on
+    /// it.
     pub fn draws(&self) -> Vec<Option<Draw>> {
         self.draws.clone()
     }
 
     fn search(&mut self) {
         let (mut needs, mut draws) = (BTreeSet::new(), Vec::new());
-        // What follows in the line depends on what comes before.
+        // Each place in the line depends on the places before it.
         let mut line = Some(Line::new(&self.system));
         for kind in self.kinds.clone() {
             let found = match (kind, &mut line) {

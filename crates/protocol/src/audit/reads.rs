@@ -14,20 +14,20 @@ use core::convert::Infallible;
 /// The part of a provider's slot tree that lives in the epoch of a draw (RD-12).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Live {
-    /// What all slots weigh, ended ones included.
+    /// Weight of all slots, ended ones included.
     phi: u128,
-    /// What the places before the first live one weigh.
+    /// Weight of the places before the first live one.
     start: u128,
-    /// What lives.
+    /// Weight of the live places.
     weight: u128,
 }
 
 impl Live {
-    /// Of a tree that weighs `phi` and in which the places before `place` weigh `below(place)`;
+    /// Builds the live part of a tree that weighs `phi` and whose places before `place` weigh `below(place)`;
     /// first and last place as of [`fenwick::window`].
     ///
     /// # Errors
-    /// What `below` returns.
+    /// The errors of `below`.
     pub fn new<E>(
         phi: u128,
         (first, last): (u32, u32),
@@ -39,19 +39,19 @@ impl Live {
         Ok(Self { phi, start, weight })
     }
 
-    /// What lives: sum of `rate x leaves`.
+    /// The live weight: sum of `rate x leaves`.
     pub const fn weight(&self) -> u128 {
         self.weight
     }
 
-    /// Where unit `number` of what lives stands in the whole tree.
+    /// The unit of the whole tree that is unit `number` of the live part.
     const fn place(&self, number: u128) -> u128 {
         let to_end = self.phi.saturating_sub(self.start);
         if number < to_end { self.start.saturating_add(number) } else { number - to_end }
     }
 }
 
-/// Walks through the reads of a challenge: [`Self::index`] is asked, [`Self::next`] goes on.
+/// Walks through the reads of a challenge: [`Self::index`] is the current one, [`Self::next`] goes on.
 #[derive(Clone, Debug)]
 pub struct Reads {
     seed: Hash,
@@ -62,18 +62,18 @@ pub struct Reads {
 }
 
 impl Reads {
-    /// The first read of a provider's challenge; `None` when nothing of it lives (RD-11).
+    /// The first read of a provider's challenge; `None` if nothing of the provider lives (RD-11).
     pub fn new(challenge: &Challenge, provider: &Account, live: Live) -> Option<Self> {
         let index = draw(&challenge.seed, provider, 0, None, live)?;
         Some(Self { seed: challenge.seed, provider: *provider, live, number: 0, index })
     }
 
-    /// Which unit of `rate x leaves`, counted over the places in order, is read.
+    /// The unit of `rate x leaves`, counted over the places in order, that is read.
     pub const fn index(&self) -> u128 {
         self.index
     }
 
-    /// The read after this one, which was answered with `answer`; `None` after the fourth.
+    /// The read after this one, given the `answer` to this one; `None` after the fourth.
     pub fn next(self, answer: &Answer) -> Option<Self> {
         let leaf = match answer {
             Answer::Proved(read) => chunk::name(&read.chunk),
@@ -95,16 +95,16 @@ fn draw(seed: &Hash, provider: &Account, number: u32, leaf: Option<&Hash>, live:
     reduce(hasher.finalize(), live.weight).map(|number| live.place(number))
 }
 
-/// What one slot weighs in its provider's tree.
+/// The weight of one slot in its provider's tree.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Share {
-    /// The slot.
+    /// The slot of the agreement at its provider.
     pub slot: u32,
     /// The agreement's storage price at opening.
     pub rate: u64,
     /// Leaves in force (`DataSet::current`).
     pub leaves: u64,
-    /// The agreement's end: from that epoch on nothing is drawn from it.
+    /// The agreement's end: from that epoch on it is not drawn.
     pub end_epoch: u64,
 }
 
@@ -121,18 +121,18 @@ impl Share {
 /// A read that the provider must answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Question {
-    /// The slot.
+    /// The slot of the agreement that is read.
     pub slot: u32,
-    /// Its place in the tree: what the answer names.
+    /// The place of the slot in the tree, which the answer names.
     pub place: u32,
-    /// The leaf of its data set in force: [`SumTree::find`] says which chunk of which shard.
+    /// The leaf of its data set in force: [`SumTree::find`] gives shard and chunk.
     pub leaf: u64,
-    /// The agreement had ended when the challenge was drawn, and nobody cleared it until its end came
+    /// True if the agreement had ended when the challenge was drawn and was not cleared before its end came
     /// round again: the answer is `Ended`, nothing else (RD-9).
     pub ended: bool,
 }
 
-/// Builds the answers of a statement: the provider looks each question up and answers it.
+/// Builds the answers of a statement: the provider looks up each question and answers it.
 #[derive(Clone, Debug)]
 pub struct Prover {
     reads: Option<Reads>,
@@ -142,7 +142,7 @@ pub struct Prover {
 }
 
 impl Prover {
-    /// For a provider's open challenge; `shares` are all slots with leaves, those that have ended
+    /// Prepares the answers to a provider's open challenge. `shares` are all slots with leaves, ended ones
     /// included, in any order.
     pub fn new(
         challenge: &Challenge,
@@ -163,7 +163,7 @@ impl Prover {
         Self { reads, shares, epoch, answers: Vec::new() }
     }
 
-    /// What is asked now; `None` when all is answered.
+    /// The read to answer now; `None` when all are answered.
     pub fn question(&self) -> Option<Question> {
         let mut rest = self.reads.as_ref()?.index();
         for share in &self.shares {
@@ -178,7 +178,7 @@ impl Prover {
         None
     }
 
-    /// Answers what is asked now.
+    /// Records the answer to the current question.
     pub fn answer(&mut self, answer: Answer) {
         self.reads = self.reads.take().and_then(|reads| reads.next(&answer));
         self.answers.push(answer);
@@ -206,11 +206,11 @@ mod tests {
     use alloc::collections::{BTreeMap, BTreeSet};
     use proptest::prelude::*;
 
-    /// Longest agreement.
+    /// Longest term of an agreement, in epochs.
     const SPAN: u64 = 720;
 
-    /// (end, slot, weight) of what may stand in a tree in epoch `drawn_in`: nothing ends later than the
-    /// longest agreement; what ended at most 303 epochs before may not have been cleared yet.
+    /// (end, slot, weight) of the slots that may stand in a tree in epoch `drawn_in`: none ends later than
+    /// the longest agreement, and one that ended at most 303 epochs before may not have been cleared yet.
     fn slots(drawn_in: u64) -> impl Strategy<Value = Vec<(u64, u64)>> {
         let ahead = prop_oneof![Just(1), Just(SPAN), 1..=SPAN].prop_map(move |more| drawn_in + more);
         let past =
@@ -221,7 +221,7 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(3_000))]
 
-        /// Against every unit counted one by one, in the ledger's own nodes.
+        /// Compares with a count of every unit one by one, in the ledger's own nodes.
         #[test]
         fn what_is_drawn_from_is_what_lives_and_each_unit_of_it_once(
             (drawn_in, ends) in (0..3_000_u64).prop_flat_map(|epoch| (Just(epoch), slots(epoch))),
@@ -256,7 +256,7 @@ mod tests {
                 prop_assert!(owner.is_some_and(|owner| owner.end_epoch > drawn_in), "unit {} has ended", at);
                 prop_assert!(drawn.insert(at), "unit {} is drawn twice", at);
             }
-            // The provider's own view of it asks the same.
+            // The provider computes the same reads from its own records.
             let parameters = Parameters { agreement_epochs_max: SPAN, ..Parameters::LOCAL };
             let challenge = Challenge { height: drawn_in * parameters.epoch_blocks(), seed, by_fee: false };
             let provider = Account([9; 32]);

@@ -1,15 +1,15 @@
-//! The weight of a provider in the fee tree: what it is paid for, or nothing while it is asleep.
+//! The weight of a provider in the fee tree: what it is paid for, or zero while it is asleep.
 //!
 //! ```text
 //!   awake: weighed = paid --draw by fee finds a challenge past its deadline--> asleep: weighed = 0
-//!     |                   --an answer of which no read passed----------------------->  |
+//!     |                   --an answer without a passed read------------------------->  |
 //!     ^-- a read passes, or it sends a `Settle` itself while no challenge is open -----+
 //!         and the last reads that it answered did not all fail
 //! ```
 //!
-//! A draw that finds an open challenge is lost (DR-5), so a silent provider would otherwise use up
-//! draws of those that answer (DR-6); so would one that answers and proves nothing. Asleep it is still
-//! drawn in turn, and it earns nothing for the time: nobody asks it meanwhile.
+//! A draw that finds an open challenge is lost (DR-5), so a silent provider would otherwise use up draws of
+//! those that answer (DR-6). The same holds for a provider that answers and proves nothing. A provider that
+//! is asleep is still drawn in turn. It earns nothing for that time, because it is not asked.
 
 use crate::{
     Account, Code, fenwick,
@@ -18,13 +18,13 @@ use crate::{
     record::{Audit, FeeTree, Provider},
 };
 
-/// Whether the provider weighs what it is paid for. (One that is paid for nothing is awake.)
+/// Returns true if the provider has its full weight. (A provider that is paid for nothing is awake.)
 pub const fn is_awake(provider: &Provider) -> bool {
     provider.weighed == provider.paid
 }
 
-/// Whether no read passed in the last challenge with reads that it answered, as far as its histories
-/// go back: then a passed read alone wakes it (DR-6).
+/// Returns true if no read passed in the last challenge with reads that the provider answered, as far as its
+/// histories go back. Then only a passed read wakes it (DR-6).
 pub fn proved_nothing(audit: &Audit) -> bool {
     let group = (1_u64 << READS) - 1;
     let noted = audit.drawn.min(HISTORY) / READS as u32;
@@ -33,13 +33,13 @@ pub fn proved_nothing(audit: &Audit) -> bool {
     answered.next().is_some_and(|shift| audit.history >> shift & group == 0)
 }
 
-/// Names a provider's path in the fee tree.
+/// Names the path of a provider in the fee tree.
 pub(crate) fn touches_weight(index: u32, touched: &mut Touched) {
     touched.writable.extend(fenwick::update_path(index, PROVIDERS_MAX).into_iter().map(FeeTree::key));
 }
 
-/// Sets a provider's weight: what it is paid for if `awake`, else nothing. The caller writes the
-/// provider, and has named [`touches_weight`].
+/// Sets a provider's weight: what it is paid for if `awake`, else zero. The caller writes the provider and
+/// has named [`touches_weight`].
 ///
 /// # Errors
 /// `Balance` if the sums did not hold the old weight: unreachable.
@@ -62,8 +62,8 @@ pub(crate) fn weigh(working: &mut Working<'_>, provider: &mut Provider, awake: b
     Ok(())
 }
 
-/// Puts a provider that is asleep back into the fee tree, unless it has an open challenge or proved
-/// nothing when it last answered (DR-6). The time asleep is not paid. Returns whether it did.
+/// Puts a provider that is asleep back into the fee tree, unless it has an open challenge or proved nothing
+/// when it last answered (DR-6). The time asleep is not paid. Returns true if it woke the provider.
 ///
 /// # Errors
 /// `ProviderUnknown`.

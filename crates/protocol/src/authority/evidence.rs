@@ -1,5 +1,5 @@
-//! Evidence: two signatures of one seat of which only one can be honest. Whoever holds both brings
-//! them; nobody is believed.
+//! Evidence: two signatures of one seat that contradict each other. Any party that holds both can submit
+//! them; they need no trust in that party.
 
 use super::{CLOSED_AFTER, take};
 use crate::{
@@ -14,7 +14,7 @@ use crate::{
 use commonware_codec::Encode;
 
 impl Evidence {
-    /// Who signed both.
+    /// Account of the seat that signed both.
     pub fn offender(&self) -> Account {
         match self {
             Self::Proposals(pair) => pair.headers.first().map(|header| header.leader).unwrap_or_default(),
@@ -22,8 +22,8 @@ impl Evidence {
         }
     }
 
-    /// The epoch of the fault. Of two proposals it follows from the term, which consensus fixes, and
-    /// not from the height that each claims.
+    /// The epoch of the fault. For two proposals it follows from the term, which consensus fixes, and not
+    /// from the heights that they claim.
     pub fn epoch(&self, parameters: &Parameters) -> u64 {
         match self {
             Self::Proposals(pair) => {
@@ -35,8 +35,8 @@ impl Evidence {
     }
 }
 
-/// Whether the two signatures contradict each other (AU-4): of this chain and one seat, for one
-/// place, over different bytes. That two signatures under the same bytes differ is no fault.
+/// Checks that the two signatures contradict each other (AU-4): same chain, seat and place, different bytes.
+/// Two different signatures over the same bytes are no fault.
 ///
 /// # Errors
 /// `NotEvidence`.
@@ -59,14 +59,14 @@ fn proposals_contradict(first: &Header, second: &Header, chain: &Hash) -> bool {
     first.chain == *chain && place(first) == place(second) && first.signed_bytes() != second.signed_bytes()
 }
 
-/// Names the records of evidence beyond the signer's account.
+/// Names the records of evidence, without the signer's account.
 pub(crate) fn touches(evidence: &Evidence, parameters: &Parameters, touched: &mut Touched) {
     let offender = evidence.offender();
     let offences = Offences::at(evidence.epoch(parameters));
     touched.writable.extend([Seat::key(&offender), Standing::key(&offender), offences]);
 }
 
-/// Slashes and jails the seat that signed both, once for each epoch in which it did (AU-5).
+/// Slashes and jails the seat that signed both, once for each epoch with a fault of its own (AU-5).
 ///
 /// # Errors
 /// `EvidenceStale`, `SeatUnknown`, `EvidenceKnown`.
@@ -103,7 +103,8 @@ pub(crate) fn apply(working: &mut Working<'_>, reporter: &Account, evidence: &Ev
     jail_provider(working, offender, hash)
 }
 
-/// An authority that is a provider, too, takes no new agreements either, and has no score left.
+/// Jails the provider of the same account forever, if there is one, and sets its scores to zero: it takes no
+/// new agreements.
 fn jail_provider(working: &mut Working<'_>, provider: Account, evidence: Hash) -> Result<(), Code> {
     let key = Standing::key(&provider);
     let Some(mut standing) = working.get::<Standing>(key)? else { return Ok(()) };

@@ -1,5 +1,5 @@
-//! Who orders the blocks of the terms to come: a seat that signed against itself leads no more, and
-//! holds no share of the network's key as soon as enough others do.
+//! The seats that order the blocks of the coming terms. A seat that signed against itself leads no more, and
+//! holds no share of the network's key once enough others do.
 //!
 //! ```text
 //!   term t                            t + 1                 t + 2               t + 3
@@ -8,12 +8,11 @@
 //!                                     still votes           still votes ------> votes no more
 //! ```
 //!
-//! A share is dealt during one term and used in the next, by those whom the term before named.
-//! That is why leading ends one term after the proof, and voting three.
+//! A share is dealt during one term and used in the next, among the seats that the term before named. That is
+//! why leading ends one term after the proof, and voting three.
 //!
-//! Guarantees: what a term decides is fixed by the block of [`decided_at`] and is the same whatever
-//! later state it is read from, because a seat is jailed once and for ever. Tests:
-//! `what_comes_later_changes_nothing`.
+//! Guarantees: the block of [`decided_at`] fixes the decision of a term. Every later state gives the same
+//! answer, because a seat is jailed once and forever. Tests: `what_comes_later_changes_nothing`.
 
 use crate::{
     limits::{Parameters, SEATS_MIN},
@@ -21,17 +20,18 @@ use crate::{
 };
 use alloc::vec::Vec;
 
-/// Height of the block whose state says who leads in the term after `term` and is dealt a share in
-/// the one after that: the last of the term's first half (AU-9). The engine asks in the second half.
+/// Height of the block whose state decides the leaders of the term after `term` and the holders of shares in
+/// the one after that: the last block of the term's first half (AU-9). The engine reads it in the second
+/// half.
 pub const fn decided_at(parameters: &Parameters, term: u64) -> u64 {
     let blocks = parameters.term_blocks();
     term.saturating_mul(blocks).saturating_add(blocks / 2).saturating_sub(1)
 }
 
-/// Which seats are dealt a share, in their order: who is not jailed; and if those are fewer than
-/// four, jailed ones too, lowest index first, until they are four or all (AU-10).
+/// The seats that are dealt a share, in order of their indices: those that are not jailed. If these are fewer
+/// than four, jailed ones are added, lowest index first, until they are four or all (AU-10).
 ///
-/// Guarantees: at least `min(4, seats)`; no jailed one while four others are there. Tests:
+/// Guarantees: at least `min(4, seats)`; no jailed seat while four others are there. Tests:
 /// `the_jailed_play_only_where_four_others_do_not`.
 pub fn players(jailed: &[bool]) -> Vec<bool> {
     let free = jailed.iter().filter(|jailed| !**jailed).count();
@@ -45,7 +45,7 @@ pub fn players(jailed: &[bool]) -> Vec<bool> {
 }
 
 impl Seat {
-    /// Whether a fault of it was proved by the block at `height` or before.
+    /// Returns true if a fault of the seat was proved by the block at `height` or before.
     pub fn jailed_by(&self, height: u64) -> bool {
         self.jailed.is_some_and(|proved| proved <= height)
     }
@@ -58,7 +58,7 @@ mod tests {
 
     #[test]
     fn the_jailed_play_only_where_four_others_do_not() {
-        // A seat in each column: x is jailed, P plays.
+        // One seat per column: x is jailed, P gets a share.
         let cases = [
             ("....", "PPPP"),
             ("x...", "PPPP"),

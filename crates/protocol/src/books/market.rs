@@ -1,4 +1,4 @@
-//! Posted prices: one record a class, moved once an epoch by the use of a closed one.
+//! Posted prices: one record per class, moved once per epoch by the use of a closed one.
 
 use crate::{
     Code,
@@ -8,21 +8,21 @@ use crate::{
     record::{CLASSES, Closing, Key, Market},
 };
 
-/// A posted price and the slow one that follows it: an agreement keeps both.
+/// A posted price and the slow one that follows it, in grains per 2^20 units; an agreement keeps both.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Pair {
-    /// What consumers pay.
+    /// The price that consumers pay.
     pub price: u64,
-    /// The provider's base is at the lower of the two.
+    /// The slow price; the provider's base is at the lower of the two.
     pub slow: u64,
 }
 
-/// The keys of all classes.
+/// The keys of the market records of all classes.
 pub(super) fn keys() -> impl Iterator<Item = Key> {
     (0..CLASSES).map(|class| Market::key(class as u8))
 }
 
-/// Names what an opening reads of the market.
+/// Names the market records that an opening reads.
 pub(crate) fn touches(touched: &mut Touched) {
     touched.readable.extend(keys());
 }
@@ -36,7 +36,7 @@ fn saturate(price: u128) -> u64 {
     u64::try_from(price).unwrap_or(u64::MAX)
 }
 
-/// The class's record, or what the genesis posts.
+/// The class's record, or the genesis prices while there is none.
 fn of(found: Option<Market>, class: usize, parameters: &Parameters) -> Market {
     let genesis = saturate(least(class, parameters));
     found.unwrap_or(Market { price: genesis, slow: genesis, ..Market::default() })
@@ -48,7 +48,7 @@ pub fn pair(found: Option<Market>, class: usize, parameters: &Parameters) -> Pai
     Pair { price: market.price, slow: market.slow }
 }
 
-/// What a class's epoch leads to (MK-2, MK-3): of what was paid, an eighth of a bucket counts.
+/// The class's record after an epoch (MK-2, MK-3): an eighth of the bucket of paid units counts as use.
 fn next(market: Market, class: usize, sums: &Closing, parameters: &Parameters) -> Market {
     let (used, bucket) = price::bucket_next(market.bucket, sums.used[class]);
     let (target, fraction) = (price::TARGET_FLOW, price::FRACTION_FLOW);
@@ -59,7 +59,7 @@ fn next(market: Market, class: usize, sums: &Closing, parameters: &Parameters) -
     Market { price: posted, slow, excess, bucket, capacity, used, epoch: sums.epoch }
 }
 
-/// Moves every class's price by the epoch's use: in force from this block on.
+/// Moves every class's price by the epoch's use; the new prices hold from this block on.
 pub(super) fn move_prices(working: &mut Working<'_>, sums: &Closing) -> Result<(), Code> {
     for (class, key) in keys().enumerate() {
         let parameters = &working.context.parameters;

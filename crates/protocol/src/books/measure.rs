@@ -1,4 +1,4 @@
-//! The first pass: what a provider was in an epoch, and what it weighs.
+//! The first pass: the figures of a provider in an epoch, and its weight.
 //!
 //! Only ratios enter the quality, never volume; only the row's base and the least quality of the
 //! last epochs enter the weight.
@@ -21,15 +21,15 @@ use crate::{
 };
 use alloc::vec::Vec;
 
-/// What quality is computed from, parts per billion.
+/// The inputs of the quality, parts per billion.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Figures {
     /// Correct share of storage and egress; [`UNMEASURED`] for a class not measured in the epoch.
     pub correct: [u64; CLASSES],
-    /// The lower of the on-time share of the last 64 challenges and of the answered share that
-    /// auditors last agreed on; [`UNMEASURED`] before the first of both.
+    /// The lower of the on-time share of the last 64 challenges and of the answered share that auditors last
+    /// agreed on; [`UNMEASURED`] before the first of both.
     pub available: u64,
-    /// Latency score that auditors last agreed on; 0 until then, which halves the quality.
+    /// Latency score that auditors last agreed on; 0 before the first, which halves the quality.
     pub latency: u64,
 }
 
@@ -54,16 +54,15 @@ pub fn proven_of(audit: &Audit) -> u64 {
     (passed * ONE).checked_div(answered).unwrap_or(UNMEASURED)
 }
 
-/// How many of the newest `reads` were answered and did not pass, as far as the history goes back (JL-1).
-/// Of more than 64 reads the newest are all that the 0.9 of the same rule looks at.
+/// Counts those of the newest `reads` that were answered and did not pass, as far as the history goes back
+/// (JL-1). The history of 64 reads suffices: the 0.9 of the same rule looks at no more.
 fn wrong_of(audit: &Audit, reads: u32) -> u8 {
     let newest = u64::MAX.checked_shr(HISTORY.saturating_sub(reads)).unwrap_or_default();
     (!audit.history & !audit.silent & newest).count_ones() as u8
 }
 
-/// The figures of a provider at a close (SC-1). `egress` is the correct share that its auditors
-/// agreed on in this epoch; what they last agreed on of availability and latency stands in
-/// `standing`.
+/// The figures of a provider at a close (SC-1). `egress` is the correct share that its auditors agreed on in
+/// this epoch. The availability and latency that they last agreed on are in `standing`.
 pub fn figures_of(offer: &Offer, standing: &Standing, audit: &Audit, egress: Option<u64>) -> Figures {
     let is_drawn = audit.drawn > standing.drawn_at_close && offer.capacity > 0;
     let storage = if is_drawn { share(audit.history, audit.drawn.into()) } else { UNMEASURED };
@@ -72,16 +71,15 @@ pub fn figures_of(offer: &Offer, standing: &Standing, audit: &Audit, egress: Opt
     Figures { correct, available, latency: standing.latency }
 }
 
-/// The quality of an epoch: the least over the classes that were measured; `None` without one
-/// (SC-2).
+/// The quality of an epoch: the least over the measured classes; `None` if no class was measured (SC-2).
 pub fn quality_of(figures: &Figures) -> Option<u64> {
     let measured = figures.correct.iter().filter(|correct| **correct != UNMEASURED);
     measured.map(|correct| score::quality(*correct, figures.available, figures.latency)).min()
 }
 
-/// The capacity of each class in the epoch, in units of its use (MK-3). Storage: what the bond covers,
-/// if the provider answered a challenge lately. Who may sell nothing offers nothing. Egress: as far as it was measured (CP-6). Gas is not
-/// measured yet, so its price rests.
+/// The capacity of each class in the epoch, in units of its use (MK-3). Storage counts as far as the bond
+/// covers it, if the provider answered a challenge lately. Egress counts as far as it was measured (CP-6).
+/// Gas is not measured yet, so its price rests. A provider that may sell nothing offers nothing.
 fn capacities(
     (offer, provider): (&Offer, &Provider),
     standing: &Standing,
@@ -101,8 +99,8 @@ fn capacities(
     capacities
 }
 
-/// Measures one provider: completes the row up to its weight, moves the standing's memory on and
-/// adds to the epoch's sums (BK-3).
+/// Measures one provider: completes the row up to its weight, updates the history in its standing, and adds
+/// to the epoch's sums (BK-3).
 pub(super) fn measure(
     working: &mut Working<'_>,
     sums: &mut Closing,
@@ -158,8 +156,8 @@ fn remember(standing: &mut Standing, row: &Settlement, audit: &Audit) {
     standing.proven = proven_of(audit);
 }
 
-/// Adds a row to the epoch's sums. Use counts where the capacity does: one measured provider among
-/// others that sell more would otherwise look sold out (MK-3, CP-6).
+/// Adds a row to the epoch's sums. Use counts only where the capacity does. Otherwise one measured provider
+/// among others that sell more would look sold out (MK-3, CP-6).
 fn add(sums: &mut Closing, row: &Settlement, offered: [u128; CLASSES]) -> Option<()> {
     sums.burn = sums.burn.checked_add(row.burn)?;
     sums.weight = sums.weight.checked_add(row.weight)?;
@@ -178,7 +176,7 @@ mod tests {
 
     #[test]
     fn wrong_are_the_answered_reads_of_the_epoch_that_failed() {
-        // The newest read stands in the lowest bit.
+        // The newest read is the lowest bit.
         for (history, silent, reads, wrong) in [
             (0_u64, 0_u64, 0, 0),
             (0, 0, 4, 4),

@@ -1,4 +1,4 @@
-//! The second pass: an epoch's pool is shared, scores move, the row is hashed; then it is sealed.
+//! The second pass: shares an epoch's pool, moves scores and hashes the rows; then seals the epoch.
 
 use super::{closing, tree};
 use crate::{
@@ -13,7 +13,7 @@ use crate::{
 };
 use alloc::vec::Vec;
 
-/// Draws the epoch's pool: what the carry does not hold comes from the reserve (BK-5).
+/// Draws the epoch's pool: the part that the carry does not hold comes from the reserve (BK-5).
 pub(super) fn draw_pool(working: &mut Working<'_>, sums: &mut Closing) -> Result<(), Code> {
     let parameters = &working.context.parameters;
     let system = &mut working.system;
@@ -36,13 +36,13 @@ pub(super) fn draw_pool(working: &mut Working<'_>, sums: &mut Closing) -> Result
     Ok(())
 }
 
-/// Pays one provider its share and moves its scores; the row is complete and enters the tree (BK-6).
+/// Pays one provider its share and moves its scores; its row is then complete and enters the tree (BK-6).
 pub(super) fn pay(working: &mut Working<'_>, sums: &mut Closing, account: &Account) -> Result<(), Code> {
     let epoch = sums.epoch;
     let mut standing: Standing = working.need(Standing::key(account), Code::ProviderUnknown)?;
     let key = Settlement::key(account, epoch % SETTLEMENT_RING);
     let found = working.get::<Settlement>(key)?.filter(|row| row.epoch == epoch);
-    // Whoever came back has no row of its earlier life: an exit takes them along (PV-3).
+    // A provider that came back has no row of its earlier registration: an exit deletes them (PV-3).
     let Some(mut row) = found else { return Ok(()) };
     let share = pool::share(sums.pool.grains(), row.weight, sums.weight);
     row.subsidy = Amount::new(share).ok_or(Code::Balance)?;
@@ -63,7 +63,7 @@ pub(super) fn pay(working: &mut Working<'_>, sums: &mut Closing, account: &Accou
     append(working, sums, leaf)
 }
 
-/// Adds a row's leaf: full subtrees of equal size merge.
+/// Appends a row's leaf: full subtrees of equal size merge.
 fn append(working: &mut Working<'_>, sums: &mut Closing, leaf: Hash) -> Result<(), Code> {
     let place = sums.epoch % CLOSING_RING;
     let (mut node, mut level) = (leaf, 0);
@@ -76,7 +76,7 @@ fn append(working: &mut Working<'_>, sums: &mut Closing, leaf: Hash) -> Result<(
     working.put(Peak::key(place, level), &Peak { node })
 }
 
-/// Writes the books of an epoch that is paid, once its seats are paid, too (BK-7).
+/// Writes the books of an epoch whose providers are paid, after it pays the seats (BK-7).
 pub(super) fn seal(working: &mut Working<'_>, epoch: u64, seats: &[Account]) -> Result<(), Code> {
     let Some(mut sums) = closing(working, epoch)? else { return Ok(()) };
     let credits = authority::close(working, seats, &sums)?;

@@ -1,21 +1,21 @@
-//! The tree over an epoch's rows: appended row by row, its root kept for ever.
+//! The tree over an epoch's rows: appended row by row, its root kept forever.
 //!
 //! ```text
 //!   leaf = SHA-256(0x00 | account | row's slot)       node = SHA-256(0x01 | left | right)
 //!   peaks of 7 rows: [4 rows] [2 rows] [1 row]        root = SHA-256(0x02 | 7 | (4, (2, 1)))
 //! ```
 //!
-//! Only the roots of full subtrees (the peaks) are kept while it grows, so a row costs one step on
-//! average and at most [`LEVELS`]. The number of rows is part of the root. A row of any epoch is
-//! proved by the [`path`] from its leaf to the root.
+//! Only the roots of full subtrees (the peaks) are kept while it grows, so a row costs one step on average
+//! and at most [`LEVELS`]. The number of rows is part of the root. The [`path`] from its leaf to the root
+//! proves a row of any epoch.
 
 use crate::{Account, Hash, Slot};
 use alloc::vec::Vec;
 use commonware_cryptography::{Hasher, Sha256};
 
-/// Highest level of a peak: as many rows as there can be providers.
+/// Highest level of a peak: there can be as many rows as providers.
 pub const LEVELS: u8 = 20;
-/// Nodes of a path at most: up a full subtree, one for all peaks after it, and the peaks before it.
+/// Most nodes of a path: up a full subtree, one for all peaks after it, and the peaks before it.
 pub const PATH_MAX: usize = LEVELS as usize + 1;
 const _: () = assert!(1 << LEVELS == crate::limits::PROVIDERS_MAX);
 
@@ -26,7 +26,7 @@ fn hash(tag: u8, left: &[u8], right: &[u8]) -> Hash {
     bytes
 }
 
-/// The leaf of a provider's row: the row itself does not name its provider, the leaf does.
+/// The leaf of a provider's row. It covers the account, which the row itself does not contain.
 pub fn leaf(account: &Account, row: &Slot) -> Hash {
     hash(0, &account.0, row)
 }
@@ -36,20 +36,20 @@ pub fn node(left: &Hash, right: &Hash) -> Hash {
     hash(1, left, right)
 }
 
-/// The root over `rows` rows with these peaks, largest first: bagged from the right, with the
-/// number of rows.
+/// The root over `rows` rows with these peaks, largest first: the peaks are bagged from the right, and the
+/// number of rows is part of the hash.
 pub fn root(rows: u64, peaks: &[Hash]) -> Hash {
     let bagged = peaks.iter().rev().copied().reduce(|right, left| node(&left, &right));
     let bagged = bagged.as_ref().map_or(&[][..], |hash| &hash[..]);
     hash(2, &rows.to_be_bytes(), bagged)
 }
 
-/// The root over all leaves of an epoch, in the order of their indices: what `Books::root` says.
+/// The root over all leaves of an epoch, in the order of their indices: the value of `Books::root`.
 pub fn root_of(leaves: &[Hash]) -> Hash {
     root(leaves.len() as u64, &full_subtrees(leaves).into_iter().map(perfect).collect::<Vec<_>>())
 }
 
-/// The leaves of each full subtree, the largest first: its root is a peak.
+/// The leaves of each full subtree, the largest first; the root of each is a peak.
 fn full_subtrees(leaves: &[Hash]) -> Vec<&[Hash]> {
     let (mut rest, mut subtrees) = (leaves, Vec::new());
     while let Some(level) = rest.len().checked_ilog2() {
@@ -62,13 +62,13 @@ fn full_subtrees(leaves: &[Hash]) -> Vec<&[Hash]> {
 
 /// The peak that a leaf lies in, among those of `rows` leaves, largest first.
 struct Place {
-    /// Peaks before it.
+    /// Number of peaks before the leaf's own.
     before: usize,
-    /// Its level: it has 2^level leaves.
+    /// Level of the peak, which has 2^level leaves.
     level: u32,
-    /// The leaf's place in it.
+    /// The leaf's offset within its peak.
     offset: u64,
-    /// Whether peaks follow.
+    /// True if peaks follow the leaf's own.
     more: bool,
 }
 
@@ -84,8 +84,8 @@ fn place(rows: u64, index: u64) -> Option<Place> {
     None
 }
 
-/// What leads from the leaf at `index` to the root: its siblings from the bottom up, the peaks after
-/// its own bagged into one, the peaks before it from the nearest on. `None` without such a leaf.
+/// The path from the leaf at `index` to the root: its siblings from the bottom up, the peaks after its own
+/// bagged into one, then the peaks before it from the nearest on. `None` if there is no such leaf.
 pub fn path(leaves: &[Hash], index: usize) -> Option<Vec<Hash>> {
     let place = place(leaves.len() as u64, index as u64)?;
     let subtrees = full_subtrees(leaves);
@@ -107,8 +107,8 @@ fn siblings(leaves: &[Hash], mut at: usize) -> Vec<Hash> {
     nodes
 }
 
-/// PF-2. The root that a path leads to from the leaf at `index` of `rows`. `None` if the path is not as
-/// long as that place asks for.
+/// The root that a path leads to from the leaf at `index` of `rows` (PF-2). `None` if the path does not have
+/// the length of that place.
 pub fn root_by_path(leaf: &Hash, index: u64, rows: u64, path: &[Hash]) -> Option<Hash> {
     let place = place(rows, index)?;
     let (up, over) = path.split_at_checked(place.level as usize)?;

@@ -1,12 +1,12 @@
-//! Who is served under contention: weighted dominant-resource fairness in whole tasks.
+//! The order of service under contention: weighted dominant-resource fairness in whole tasks.
 //!
 //! A user's key is its shares of each resource, divided by its weight, largest first; the least
 //! key is served next, ties by index (Ghodsi et al., NSDI 2011). Keys are compared by cross
 //! multiplication, so nothing is rounded.
 //!
-//! [`dominant_resource`] is progressive filling: grant one task at a time to the least key, leave
-//! out a user once its next task does not fit. Counts can be large, so whole stretches in which
-//! everything fits are granted at once; the result is that of the one-by-one loop.
+//! [`dominant_resource`] is progressive filling: it grants one task at a time to the least key, and leaves a
+//! user out once its next task does not fit. Counts can be large, so it grants whole stretches in which
+//! everything fits at once; the result is that of the one-by-one loop.
 
 use alloc::vec::Vec;
 use core::cmp::Ordering;
@@ -25,8 +25,8 @@ fn compare_shares(a: Share, weight_a: u64, b: Share, weight_b: u64) -> Ordering 
     left.cmp(&right)
 }
 
-/// A user's shares, largest first. A resource of which there is none counts only if some is held:
-/// then its total is taken as one.
+/// A user's shares, largest first. A resource with a total of zero counts only if some is held: then its
+/// total is taken as one.
 fn key(total: &[u64], amounts: impl Iterator<Item = u128>) -> Vec<Share> {
     let mut shares: Vec<Share> =
         amounts.zip(total).map(|(amount, total)| Share { amount, total: (*total).max(1) }).collect();
@@ -50,7 +50,7 @@ fn weight(weights: &[u64], user: usize) -> u64 {
     weights.get(user).copied().unwrap_or(1)
 }
 
-/// Who is served next, first to last, given what each holds. Missing weights count as one.
+/// Users in the order of service, the next one first, given their allocations. Missing weights count as one.
 pub fn order(total: &[u64], allocated: &[Vec<u64>], weights: &[u64]) -> Vec<usize> {
     let keys: Vec<Vec<Share>> =
         allocated.iter().map(|held| key(total, held.iter().map(|x| u128::from(*x)))).collect();
@@ -71,11 +71,11 @@ struct Filling<'a> {
     waiting: Vec<usize>,
 }
 
-/// Whole tasks granted to each user. Missing weights count as one; a user of weight zero, or that
-/// asks for nothing, gets nothing; `demands[i]` shorter than `total` asks for zero of the rest.
+/// Whole tasks granted to each user. Missing weights count as one. A user of weight zero, or that asks for
+/// nothing, gets nothing. If `demands[i]` is shorter than `total`, its missing entries are zero.
 ///
-/// Guarantees: never above the total; no further task of any served user fits; with equal weights
-/// nobody prefers another's bundle, and nobody gains by asking for more than it needs.
+/// Guarantees: never above the total; no further task of any served user fits; with equal weights no user
+/// prefers another's bundle, and no user gains by asking for more than it needs.
 pub fn dominant_resource(total: &[u64], demands: &[Vec<u64>], weights: &[u64]) -> Vec<u64> {
     let asks = |user: &usize| {
         weight(weights, *user) > 0 && demands[*user].iter().zip(total).any(|(demand, _)| *demand > 0)
@@ -121,7 +121,7 @@ impl Filling<'_> {
         least
     }
 
-    /// One by one, until somebody's next task does not fit.
+    /// Grants tasks one by one, until some user's next task does not fit.
     fn until_blocked(&mut self) {
         loop {
             let user = self.next();
@@ -136,16 +136,16 @@ impl Filling<'_> {
         }
     }
 
-    /// Tasks that `user` starts while its weighted dominant share is below `level / 2^128`: so fine
-    /// that two levels differ by one task of a user at most.
+    /// Number of tasks that `user` starts while its weighted dominant share is below `level / 2^128`. The
+    /// steps are so fine that two adjacent levels differ by at most one task of a user.
     fn tasks_below(&self, user: usize, level: U256) -> U512 {
         let dominant = key(self.total, self.demands[user].iter().map(|demand| u128::from(*demand)))[0];
         let top = U512::from(level) * U512::from(dominant.total) * U512::from(weight(self.weights, user));
         top.div_ceil(U512::from(dominant.amount) << 128)
     }
 
-    /// What the waiting users hold if all tasks below `level` were granted, or `None` if that does
-    /// not fit.
+    /// Grants and used totals if all tasks of the waiting users below `level` were granted; `None` if that
+    /// does not fit.
     fn at_level(&self, level: U256) -> Option<(Vec<u64>, Vec<u128>)> {
         let (mut granted, mut used) = (self.granted.clone(), self.used.clone());
         for user in &self.waiting {
@@ -162,9 +162,9 @@ impl Filling<'_> {
         Some((granted, used))
     }
 
-    /// Grants, at once, every task below the highest level at which all of them fit.
+    /// Grants every task below the highest level at which all of them fit, at once.
     fn stretch(&mut self) {
-        // Weighted shares are at most one over the least weight, hence at most one.
+        // Weighted shares are at most one over the least weight, and so at most one.
         let (mut low, mut high): (U256, U256) = (U256::ZERO, U256::from(1) << 128);
         while low < high {
             let middle = low + (high - low).div_ceil(U256::from(2));

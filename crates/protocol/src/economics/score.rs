@@ -1,4 +1,4 @@
-//! Quality of an epoch, the slow sync score, and the median of what auditors report.
+//! Quality of an epoch, the slow sync score, and the median of auditors' reports.
 //!
 //! Everything is in parts per billion and stays within `[0, ONE]`. A score depends on ratios,
 //! never on volume; it rises by a sixteenth of the gap and falls by an eighth (a quarter when
@@ -10,7 +10,7 @@ use ruint::aliases::U256;
 
 /// Below this share of passed reads, quality is zero.
 pub const CORRECTNESS_MIN: u64 = ONE / 10 * 9;
-/// The score of a newcomer.
+/// The score of a newcomer: a quarter.
 pub const SCORE_START: u64 = ONE / 4;
 
 /// The lower weighted median: the smallest value `v` with `2 * weight(<= v) >= total`. `None`
@@ -32,7 +32,7 @@ pub fn lower_weighted_median(reports: &[(u64, u128)]) -> Option<u64> {
     None
 }
 
-/// `floor(a * b / ONE)`; both at most `ONE`.
+/// The product of two ratios: `floor(a * b / ONE)`; both are at most `ONE`.
 fn times(a: u64, b: u64) -> u64 {
     u64::try_from(u128::from(a) * u128::from(b) / u128::from(ONE)).expect("a product of ratios is a ratio")
 }
@@ -40,7 +40,7 @@ fn times(a: u64, b: u64) -> u64 {
 /// Quality `q = C^2 * A * (1 + L) / 2`, zero below the correctness gate. Inputs above `ONE` count
 /// as `ONE`.
 ///
-/// * `c` - correctness: passed share of drawn reads or confirmed receipts.
+/// * `c` - correctness: passed share of drawn reads (storage), or the correct share by auditors (egress).
 /// * `a` - availability: on-time share.
 /// * `l` - latency score.
 pub fn quality(c: u64, a: u64, l: u64) -> u64 {
@@ -76,8 +76,8 @@ pub fn latency(latency: u64, low: u64, high: u64) -> u64 {
     u64::try_from(share).expect("a share is at most ONE")
 }
 
-/// Trust (BK-9): the share of a provider's claims that its counterparties signed. `b0` is the deposit
-/// of one agreement. Shown and used for credit, never part of quality.
+/// Trust (BK-9): the share of a provider's claims that its counterparties signed. `b0` is the deposit of one
+/// agreement. Trust is shown and used for credit, and is never part of quality.
 pub fn books(signed: u128, disputed: u128, b0: u128) -> u64 {
     let good = U256::from(b0) + U256::from(signed);
     let all = good + U256::from(disputed);

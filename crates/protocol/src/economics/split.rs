@@ -1,4 +1,4 @@
-//! Sharing a pool among weights: two ways, and what each guarantees.
+//! Two ways to share a pool among weights, with their guarantees.
 //!
 //! | | sum of shares | carry | pool grows: anyone worse off | splitting an identity gains |
 //! | --- | --- | --- | --- | --- |
@@ -11,7 +11,7 @@ use alloc::vec::Vec;
 use ruint::aliases::{U256, U512};
 
 fn total(weights: &[u128]) -> U256 {
-    // Fewer than 2^128 weights below 2^128 each.
+    // Cannot overflow: fewer than 2^128 weights, each below 2^128.
     weights.iter().map(|weight| U256::from(*weight)).fold(U256::ZERO, |sum, weight| sum + weight)
 }
 
@@ -21,11 +21,11 @@ fn share(pool: u128, weight: u128, total: U256) -> (u128, U256) {
     (quotient.try_into().expect("a share is at most the pool"), remainder)
 }
 
-/// Shares `pool` in proportion to `weights`, each share floored; what is left is the carry.
+/// Shares `pool` in proportion to `weights`, each share floored; the rest is the carry.
 ///
-/// Guarantees: shares and carry sum to `pool`; the carry is below the number of weights (all of
-/// `pool` if every weight is zero); equal weights get equal shares, a larger weight never less; a
-/// larger pool gives nobody less; splitting one weight in parts never gains.
+/// Guarantees: shares and carry sum to `pool`; the carry is below the number of weights (all of `pool` if
+/// every weight is zero); equal weights get equal shares, a larger weight never less; a larger pool lowers no
+/// share; splitting one weight in parts never gains.
 pub fn floor_carry(pool: u128, weights: &[u128]) -> (Vec<u128>, u128) {
     let total = total(weights);
     if total.is_zero() {

@@ -9,7 +9,7 @@ use crate::{
 };
 use alloc::collections::{BTreeMap, BTreeSet};
 
-/// What the rows of one epoch add up to.
+/// Sums over the rows of one epoch.
 #[derive(Default)]
 struct Rows {
     burn: u128,
@@ -69,8 +69,8 @@ fn check_rows(state: &State) -> Result<BTreeMap<u64, Rows>, Broken> {
     Ok(rows)
 }
 
-/// Every row is of somebody who is registered, and so is every standing but of those who were jailed
-/// and left (PV-3).
+/// Checks that every row belongs to a registered provider. So must every standing, except those of providers
+/// that were jailed and left (PV-6).
 pub(super) fn check_reached(state: &State, providers: &[Account]) -> Result<(), Broken> {
     let mut places = BTreeSet::new();
     for row in state.all::<Settlement>() {
@@ -90,7 +90,7 @@ pub(super) fn check_reached(state: &State, providers: &[Account]) -> Result<(), 
         let standing: Standing = state.need(Standing::key(account), "Standing of a provider")?;
         own += u64::from(standing.jailed_until == 0 && standing.jailings == 0);
     }
-    // Whoever never was jailed has a standing only while it is registered.
+    // An account that was never jailed has a standing only while it is registered.
     equal("orphaned Standing", state.count::<Standing>(), own + kept)
 }
 

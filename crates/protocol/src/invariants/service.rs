@@ -1,5 +1,5 @@
-//! The service audits' part of the invariant: each record stands in its place of the ring, and
-//! reports stand only until their provider's close.
+//! The service audits' part of the invariant: each record stands in its place of the ring, and reports exist
+//! only until their provider's close.
 
 use super::{Broken, State, at_most, equal};
 use crate::record::{CLOSING_RING, Commitment, REPORT_PARTS, Reports, ServiceRound, System};

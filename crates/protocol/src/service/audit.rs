@@ -1,4 +1,4 @@
-//! Commit, then reveal: how a report comes to count.
+//! Commit, then reveal: the way of a report from an auditor to the record of its provider.
 
 use crate::{
     Account, Bounded, Code, Key,
@@ -10,14 +10,14 @@ use crate::{
     },
 };
 
-/// Whether the block lies in the first round of its epoch.
+/// Returns true if the block lies in the first round of its epoch.
 fn is_first_round(working: &Working<'_>) -> bool {
     let parameters = &working.context.parameters;
     working.context.height % parameters.epoch_blocks() < parameters.round_blocks
 }
 
-/// Names the record that the first block of an epoch with a seed writes. Passes begin after the
-/// first round, so a seed that comes later would draw nobody.
+/// Names the record that the first block of an epoch with a seed writes. The passes begin after the first
+/// round, so a later seed would draw no provider.
 pub(crate) fn touches_round(context: &BlockContext, touched: &mut Touched) {
     let parameters = &context.parameters;
     if context.height % parameters.epoch_blocks() < parameters.round_blocks {
@@ -36,19 +36,19 @@ pub(crate) fn open_round(working: &mut Working<'_>) -> Result<(), Code> {
     working.put(ServiceRound::of(epoch), &ServiceRound { epoch, seed, providers, seats })
 }
 
-/// The round of an epoch, if it was drawn and still stands.
+/// The round of an epoch; `None` if it was not drawn or its record was overwritten.
 pub(super) fn round(working: &mut Working<'_>, epoch: u64) -> Result<Option<ServiceRound>, Code> {
     let found: Option<ServiceRound> = working.get(ServiceRound::of(epoch))?;
     Ok(found.filter(|round| round.epoch == epoch))
 }
 
-/// The seat of an auditor; one that was jailed has none any more.
+/// The seat of an auditor; refused if it was jailed.
 fn seat(working: &mut Working<'_>, signer: &Account) -> Result<Seat, Code> {
     let seat: Seat = working.need(Seat::key(signer), Code::AuditNotSeat)?;
     if seat.jailed.is_some() { Err(Code::AuditNotSeat) } else { Ok(seat) }
 }
 
-/// The reports that may still stand on a provider which leaves: those of the epoch before.
+/// The records of reports that a leaving provider may still have: those about the epoch before.
 pub(crate) fn touches_forget<'a>(
     context: &BlockContext,
     provider: &'a Account,
@@ -64,13 +64,13 @@ pub(crate) fn forget(working: &mut Working<'_>, provider: &Account) -> Result<()
     Ok(())
 }
 
-/// Names a commitment's records.
+/// Names the records of a commitment.
 pub(crate) fn touches_commit(signer: &Account, body: &AuditCommit, touched: &mut Touched) {
     touched.readable.extend([Seat::key(signer), ServiceRound::of(body.epoch)]);
     touched.writable.push(Commitment::of(signer, body.epoch));
 }
 
-/// Keeps an auditor's hidden word, once, within the epoch that it is about (SQ-3).
+/// Stores the digest of an auditor's reports, once, within the epoch that they are about (SQ-3).
 ///
 /// # Errors
 /// `AuditNotSeat`, `AuditTime`, `AuditUndrawn`, `AuditCommitted`.
@@ -91,7 +91,7 @@ pub(crate) fn commit(working: &mut Working<'_>, signer: &Account, body: &AuditCo
     working.put(key, &Commitment { epoch, digest })
 }
 
-/// Names a reveal's records.
+/// Names the records of a reveal.
 pub(crate) fn touches_reveal(signer: &Account, body: &AuditReveal, touched: &mut Touched) {
     let epoch = body.epoch;
     touched.readable.extend([Seat::key(signer), ServiceRound::of(epoch), Commitment::of(signer, epoch)]);
@@ -106,8 +106,8 @@ pub(crate) fn touches_reveal(signer: &Account, body: &AuditReveal, touched: &mut
     }
 }
 
-/// Takes the reports of a batch that was committed to, each judged apart: one that does not count
-/// is told as an event, and may be revealed again within the round (SQ-4).
+/// Accepts the reports of a batch that was committed to, each judged on its own. A report that does not count
+/// becomes an event, and may be revealed again within the round (SQ-4).
 ///
 /// # Errors
 /// `AuditNotSeat`, `AuditTime`, `AuditUndrawn`, `AuditUncommitted`, `AuditAltered`; the lowest code of
@@ -154,8 +154,8 @@ pub(crate) fn reveal(working: &mut Working<'_>, signer: &Account, body: &AuditRe
     }
 }
 
-/// Keeps one report: of an auditor that was drawn about a provider that was drawn, the first of
-/// its epoch, paid for under the key that signed it.
+/// Stores one report. It must come from a drawn auditor about a drawn provider, be the first of its epoch,
+/// and be backed by egress that its own key paid for.
 fn take(working: &mut Working<'_>, round: &ServiceRound, seat: &Seat, report: &Report) -> Result<(), Code> {
     check_assigned(working, round, seat, report)?;
     let key = Reports::of(&report.provider, round.epoch, report.auditor);
@@ -173,8 +173,8 @@ fn take(working: &mut Working<'_>, round: &ServiceRound, seat: &Seat, report: &R
     working.put(key, &Reports { epoch: round.epoch, findings })
 }
 
-/// Whether the round draws this seat to audit this provider, who stood there when the epoch began
-/// (SQ-2).
+/// Checks that the round draws this seat to audit this provider, and that the provider registered before the
+/// epoch and still has its index (SQ-2).
 fn check_assigned(
     working: &mut Working<'_>,
     round: &ServiceRound,
@@ -191,8 +191,8 @@ fn check_assigned(
     if drawn && stands { Ok(()) } else { Err(Code::AuditNotAssigned) }
 }
 
-/// Uses up redeemed egress of the agreement whose key signed, an audit read for each correct one:
-/// wrong bytes are not paid for (SQ-5).
+/// Uses up redeemed egress of the agreement whose key signed: one audit read for each correct read. Wrong
+/// bytes are not paid for, so they need no backing (SQ-5).
 fn back(working: &mut Working<'_>, report: &Report) -> Result<(), Code> {
     let Report { provider, slot, opened, session_key, .. } = report;
     let agreement: Agreement = working.need(Agreement::key(provider, *slot), Code::AuditAgreement)?;
@@ -206,8 +206,8 @@ fn back(working: &mut Working<'_>, report: &Report) -> Result<(), Code> {
 }
 
 impl Report {
-    /// What would back reports under its agreement once this one counted, too; `None` if too little
-    /// was redeemed for its correct reads (SQ-5).
+    /// Bytes of redeemed egress that back reports under its agreement once this one counts, too; `None` if
+    /// too little was redeemed for its correct reads (SQ-5).
     pub fn backed_by(&self, usage: &Use) -> Option<u64> {
         let needed = u64::from(self.correct) * AUDIT_READ_BYTES;
         usage.audited.checked_add(needed).filter(|audited| *audited <= usage.egress)

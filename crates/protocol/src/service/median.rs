@@ -1,4 +1,4 @@
-//! What the reports on a provider come to: quorum, medians, and which auditors are paid.
+//! The result of the reports on a provider: quorum, medians, and the auditors that are paid.
 
 use super::{latency_score, share};
 use crate::{
@@ -11,38 +11,38 @@ use crate::{
 };
 use alloc::vec::Vec;
 
-/// How far a report's shares may lie from the medians and still be paid.
+/// Largest distance between a report's shares and the medians at which it is still paid.
 pub const PAID_WITHIN: u64 = ONE / 10;
 
-/// Whether reports of two thirds of the assigned auditors are there (SQ-6).
+/// Returns true if two thirds of the assigned auditors have reported (SQ-6).
 pub const fn is_quorum(reported: usize, assigned: u8) -> bool {
     3 * reported >= 2 * assigned as usize
 }
 
-/// The outcome of a provider's service audit. A figure without a quorum of its own is `None`: the
-/// last one stands.
+/// The outcome of a provider's service audit. A figure without a quorum of its own is `None`: the last value
+/// stands.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Verdict {
-    /// Auditors that were drawn.
+    /// Number of auditors that were drawn.
     pub assigned: u8,
-    /// Auditors whose reports count.
+    /// Number of auditors whose reports count.
     pub reported: u8,
     /// Median answered share, parts per billion.
     pub answered: Option<u64>,
     /// Median share of correct reads among the answered ones.
     pub correct: Option<u64>,
-    /// Median latency score.
+    /// Median latency score, parts per billion.
     pub latency: Option<u64>,
-    /// Median throughput band: shown, decides nothing.
+    /// Median throughput band: shown, but decides nothing.
     pub throughput: Option<u64>,
 }
 
 impl Verdict {
     /// The verdict of the reports that count, of `assigned` auditors (SQ-6).
     ///
-    /// Guarantees: an order of the reports changes nothing; while fewer than a third of `assigned`
-    /// lie, every figure lies within what honest reports of it say; one report moves a figure at
-    /// most to the report next to it.
+    /// Guarantees: the order of the reports does not matter; while fewer than a third of `assigned` lie,
+    /// every figure lies within the range of the honest reports of it; one report moves a figure at most to
+    /// the report next to it.
     pub fn of(findings: &[Finding], assigned: u8) -> Self {
         let median = |figure: &dyn Fn(&Finding) -> Option<u64>| {
             let values: Vec<(u64, u128)> =
@@ -62,7 +62,7 @@ impl Verdict {
         }
     }
 
-    /// Whether a report earns its auditor a credit: it paid for a read, and its shares lie within
+    /// Returns true if a report earns its auditor a credit: it paid for a read, and its shares lie within
     /// [`PAID_WITHIN`] of the medians (SQ-8).
     pub fn pays(&self, finding: &Finding) -> bool {
         let near = |value: u64, median: Option<u64>| median.is_some_and(|m| value.abs_diff(m) <= PAID_WITHIN);
@@ -73,20 +73,19 @@ impl Verdict {
 }
 
 impl Finding {
-    /// Answered of what was asked, parts per billion.
+    /// Answered share of the reads asked, parts per billion.
     pub fn answered_share(&self) -> u64 {
         share(self.answered, self.asked)
     }
 
-    /// Correct of what was answered, parts per billion; zero if nothing was.
+    /// Correct share of the answered reads, parts per billion; zero if none was answered.
     pub fn correct_share(&self) -> u64 {
         share(self.correct, self.answered)
     }
 }
 
-/// Ends a provider's service audit: reads and removes its reports, moves its figures where there
-/// is a quorum, and credits the seats of the auditors that are paid. `seats` are all seats in
-/// order.
+/// Ends a provider's service audit: reads and removes its reports, updates its figures where there is a
+/// quorum, and credits the seats of the paid auditors. `seats` are all seats in order.
 pub(crate) fn close(
     working: &mut Working<'_>,
     round: &ServiceRound,
@@ -116,7 +115,7 @@ pub(crate) fn close(
     Ok(verdict)
 }
 
-/// What is told of a verdict.
+/// The event that reports a verdict and the values that stand after it.
 pub(crate) fn event(
     epoch: u64,
     provider: Account,

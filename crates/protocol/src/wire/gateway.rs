@@ -2,59 +2,59 @@
 
 use crate::{Account, AgreementId, Amount, Bounded, Hash, limits::NAME_BYTES_MAX, wire::node::Nothing};
 
-/// Namespace of the handshake.
+/// Namespace of the channel's handshake.
 pub const NAMESPACE: &[u8] = b"posync/gateway/1";
-/// Bytes in one `Data` message.
+/// Most bytes in one `Data` message.
 pub const DATA_BYTES_MAX: usize = 1 << 20;
-/// Rows in one page of an answer.
+/// Most rows in one answer.
 pub const ROWS_MAX: usize = 1024;
 
-/// Segments that one `Why` looks at.
+/// Most segments in the answer to one `Why`.
 pub const PLACEMENTS_MAX: usize = 32;
 
-/// A file's name.
+/// Name of a file, at most [`NAME_BYTES_MAX`] bytes.
 pub type Name = Bounded<u8, NAME_BYTES_MAX>;
 
 encoded! {
     /// A request and its id.
     Request {
-        /// Repeated in the answers.
+        /// Id of the caller's choice, repeated in the answers.
         id: u64,
-        /// What is asked.
+        /// The request, without its id.
         ask: Ask,
     }
 }
 
 tagged! {
-    /// What a user asks a gateway.
+    /// A user's request to a gateway.
     Ask {
         /// Store a file: `length` bytes follow as `Data`; answered `Stored` when it is durable.
         0 => Put(Put),
-        /// Bytes of the open `Put` with this id, in order.
+        /// The next bytes of the open `Put` with this id.
         1 => Data(Bounded<u8, DATA_BYTES_MAX>),
-        /// Give up the open `Put`; its space comes back.
+        /// Give up the open `Put`; its space is freed.
         2 => Cancel(Nothing),
         /// Read a range of a file.
         3 => Get(Get),
-        /// Names at or after `from`, in order, one page.
+        /// One page of the caller's files whose names are `from` or later, in order.
         4 => List(Name),
-        /// Forget a file; its space comes back.
+        /// Remove a file; its space is freed.
         5 => Remove(Name),
-        /// How it is doing, with detected faults.
+        /// The gateway's state, with the faults that it found.
         6 => Status(Nothing),
-        /// Its agreements.
+        /// The gateway's agreements with providers.
         7 => Agreements(Nothing),
-        /// Why a provider gets shards, or gets none.
+        /// The reasons why a provider gets shards, or gets none.
         8 => Why(Account),
     }
 }
 
 encoded! {
-    /// A file to come.
+    /// A file that the following `Data` messages carry.
     Put {
-        /// Its name.
+        /// Name under which the file is stored.
         name: Name,
-        /// Its bytes.
+        /// Length of the file in bytes.
         length: u64,
     }
 }
@@ -62,11 +62,11 @@ encoded! {
 encoded! {
     /// A range of a file.
     Get {
-        /// Its name.
+        /// Name of the file to read.
         name: Name,
-        /// First byte.
+        /// Offset of the first byte.
         offset: u64,
-        /// Bytes; `None` means to the end.
+        /// Number of bytes; `None` reads to the end.
         length: Option<u64>,
     }
 }
@@ -74,35 +74,35 @@ encoded! {
 encoded! {
     /// An answer and the id of its request.
     Response {
-        /// Of the request.
+        /// Id of the request that this answers.
         id: u64,
-        /// The answer.
+        /// The answer, without its id.
         answer: Answer,
     }
 }
 
 tagged! {
-    /// What a gateway answers.
+    /// A gateway's answer to a user.
     Answer {
         /// The file is durable: at least 6 of 8 shards of each segment are on providers that signed.
         0 => Stored(File),
-        /// What a `Get` will bring; `Data` follows.
+        /// The file that a `Get` reads; its bytes follow as `Data`.
         1 => Found(File),
-        /// Bytes in order.
+        /// The next bytes of the file, in order.
         2 => Data(Bounded<u8, DATA_BYTES_MAX>),
         /// The `Get` is complete.
         3 => End(Nothing),
         /// A page of files.
         4 => Files(Bounded<File, ROWS_MAX>),
-        /// Done.
+        /// The file is removed; this was its row.
         5 => Removed(File),
-        /// Health.
+        /// The state and the faults of the gateway.
         6 => Status(Status),
-        /// Agreements.
+        /// One row for each agreement of the gateway.
         7 => Agreements(Bounded<AgreementRow, ROWS_MAX>),
-        /// No, and why: what happened, why, what to do.
+        /// The request failed; the text says what happened, why, and what to do.
         8 => Refused(Bounded<u8, 1024>),
-        /// What placement says of a provider.
+        /// Reasons of the placement about a provider.
         9 => Why(Why),
     }
 }
@@ -110,31 +110,31 @@ tagged! {
 encoded! {
     /// A file in the catalogue.
     File {
-        /// Its name.
+        /// Name under which the file is stored.
         name: Name,
-        /// Its bytes.
+        /// Length of the file in bytes.
         bytes: u64,
-        /// Plain BLAKE3 of its bytes.
+        /// Plain BLAKE3 hash of the file's bytes.
         blake3: Hash,
-        /// Segments.
+        /// Number of segments of the file.
         segments: u32,
-        /// Shards that are durable now.
+        /// Shards that are durable at providers now.
         shards_durable: u32,
-        /// Shards that it should have.
+        /// Shards that the file has when all its segments are complete.
         shards: u32,
     }
 }
 
 encoded! {
-    /// How a gateway is doing.
+    /// The state of a gateway.
     Status {
-        /// Its account.
+        /// Account of the gateway, which opens its agreements.
         account: Account,
-        /// Last certified height it has seen.
+        /// Last certified height that the gateway has seen.
         height: u64,
-        /// Files.
+        /// Number of the caller's files.
         files: u64,
-        /// Shards that wait for repair.
+        /// Number of shards that wait for repair.
         repairs_open: u32,
         /// Faults found so far, oldest first.
         faults: Bounded<Fault, ROWS_MAX>,
@@ -142,49 +142,50 @@ encoded! {
 }
 
 encoded! {
-    /// A provider that failed, and what was done.
+    /// A provider that failed, and the repair of its shards.
     Fault {
-        /// The provider.
+        /// Account of the provider that failed.
         provider: Account,
-        /// 0 late on a draw, 1 failed a draw, 2 failed a read, 3 its scrub said so.
+        /// 0 late on a draw and then silent, 1 failed a draw, 2 failed a read, 3 its own scrub reported the
+        /// shard.
         found_by: u8,
-        /// Round in which it was found.
+        /// Round in which the fault was found.
         round: u64,
-        /// Shards that it held of ours.
+        /// Shards of this gateway that the provider held.
         shards_lost: u32,
-        /// Shards rebuilt elsewhere so far, each with the same name.
+        /// Shards rebuilt at other providers so far, each with the same name.
         shards_repaired: u32,
     }
 }
 
 encoded! {
-    /// An agreement of the gateway's.
+    /// One of the gateway's agreements.
     AgreementRow {
-        /// Which.
+        /// Provider, slot and opening height of the agreement.
         agreement: AgreementId,
-        /// Shards under it.
+        /// Number of shards stored under the agreement.
         shards: u64,
-        /// Bytes under it.
+        /// Bytes of the shards stored under the agreement.
         bytes: u64,
-        /// Last data set version that both signed.
+        /// Last data set version that both parties signed.
         version: u64,
-        /// Egress bytes paid by voucher.
+        /// Egress bytes paid by vouchers.
         egress: u64,
-        /// Epoch of its end.
+        /// Epoch in which the agreement ends.
         end_epoch: u64,
-        /// What the voucher reserve was when opened.
+        /// Money paid into the voucher reserve so far, top-ups included.
         voucher_reserve: Amount,
     }
 }
 
 encoded! {
-    /// What a gateway's placement says of a provider now.
+    /// The view that a gateway's placement has of a provider now.
     Why {
-        /// What the gateway knows of it; `None` if it has not seen it on the ledger.
+        /// The provider's data in the gateway; `None` if the gateway has not seen it on the ledger.
         seen: Option<Seen>,
-        /// Whether `placements` are recent segments; else, after a start, segments made up as a sample.
+        /// True if `placements` are recent segments; false after a start, when they are made up as a sample.
         recent: bool,
-        /// Recent segments, newest first, as they would be placed now.
+        /// The segments, newest first, as they would be placed now.
         placements: Bounded<Placement, PLACEMENTS_MAX>,
     }
 }
@@ -193,36 +194,36 @@ encoded! {
     /// A provider as a gateway's placement sees it.
     #[derive(Copy)]
     Seen {
-        /// It answers, and its reads were found.
+        /// True if the provider answers and its reads were found.
         trusted: bool,
-        /// It was drawn for its first reads already: no newcomer.
+        /// True if its first reads were drawn already, so that it is no newcomer.
         vetted: bool,
-        /// Its sync score, parts per billion.
+        /// Sync score of the provider, parts per billion.
         score: u64,
         /// Leaves held and leaves that may be held under the open agreement; `None` if none is open.
         room: Option<(u64, u64)>,
-        /// Offers in a row that it left unanswered.
+        /// Number of offers in a row that it left unanswered.
         unanswered: u32,
-        /// Blocks for which it is left out of placement for that.
+        /// Blocks for which it is left out of placement because of those offers.
         left_out: u64,
     }
 }
 
 encoded! {
-    /// A provider's fate in a segment's placement.
+    /// A provider's result in the placement of one segment.
     Placement {
-        /// Names the segment to the rule.
+        /// Name of the segment, as the placement rule uses it.
         segment: Bounded<u8, 32>,
-        /// Leaves of a shard.
+        /// Number of leaves of each shard.
         leaves: u64,
         /// 0 chosen, 1 chosen first as a newcomer, 2 chosen although its region or network was taken,
         /// 3 late, failed or silent, 4 no room, 5 its operator holds another shard, 6 its network does,
         /// 7 its region holds two, 8 others stood before it, 9 no open agreement with it,
         /// 10 it left offers unanswered.
         reason: u8,
-        /// Providers that were looked at.
+        /// Number of providers that were considered.
         candidates: u32,
-        /// Providers that were chosen.
+        /// Number of providers that were chosen.
         chosen: u32,
     }
 }

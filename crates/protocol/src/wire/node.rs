@@ -1,9 +1,8 @@
 //! The node service: submit operations, read proven state, follow finalized blocks.
 //!
-//! What a node says is of three kinds. *Proved*: headers up to the next certificate, one
-//! certificate, proofs against a header's roots. *Checkable*: bodies and receipts, by the roots in
-//! a proved header. *Its word*: `Info`, the height of a receipt, events. Clients believe the
-//! first two only.
+//! The answers of a node are of three kinds. *Proved*: headers up to the next certificate, one certificate,
+//! proofs against a header's roots. *Checkable*: bodies and receipts, by the roots in a proved header. *Its
+//! word*: `Info`, the height of a receipt, events. Clients rely on the first two only.
 
 use crate::{
     Bounded, Code, Hash, Key, Operation, Slot,
@@ -14,99 +13,101 @@ use crate::{
 
 use commonware_codec::Encode;
 
-/// Namespace of the handshake.
+/// Namespace of the channel's handshake.
 pub const NAMESPACE: &[u8] = b"posync/node/1";
-/// Bytes of what may be submitted: more than an operation, so that one too large is told so.
+/// Most bytes that a client may submit: more than an operation, so that the node can reject one that is too
+/// large by its code.
 pub const SUBMIT_BYTES_MAX: usize = 4 * OPERATION_BYTES_MAX;
-/// Bytes of an encoded finalization: 132 today.
+/// Most bytes of an encoded finalization, which has 132 today.
 pub const FINALIZATION_BYTES_MAX: usize = 256;
-/// Bytes of an encoded inclusion or exclusion proof: below 600 at a million records.
+/// Most bytes of an encoded inclusion or exclusion proof, which is below 600 at a million records.
 pub const PROOF_BYTES_MAX: usize = 2048;
 /// Bytes of an encoded network key.
 pub const NETWORK_KEY_BYTES: usize = 96;
 
 encoded! {
-    /// Nothing more to say.
+    /// A message without content.
     #[derive(Copy, Default)]
     Nothing {}
 }
 
 tagged! {
-    /// What a client asks a node.
+    /// A client's request to a node.
     Ask {
-        /// Chain, network key, parameters, tip.
+        /// The chain, the network key, the parameters and the tip.
         0 => Info(Nothing),
-        /// Take an encoded operation; answered `Accepted` or `Refused`.
+        /// Submit an encoded operation; answered `Accepted` or `Refused`.
         1 => Submit(Bounded<u8, SUBMIT_BYTES_MAX>),
-        /// What became of an operation, by id; waits for it up to [`crate::limits::RECEIPT_WAIT_MS`].
+        /// The receipt of an operation, by id; the node waits for it up to
+        /// [`crate::limits::RECEIPT_WAIT_MS`].
         2 => Receipt(Hash),
         /// Records with proofs against a certified header.
         3 => Read(Bounded<Key, READ_KEYS_MAX>),
-        /// Certified headers from a height on (0: from the tip), without end: `Certified` each.
+        /// Certified headers from a height on (0: from the tip), without end, each as `Certified`.
         4 => Follow(u64),
         /// A body by height.
         5 => Body(u64),
         /// Receipts and events by height.
         6 => Events(u64),
-        /// The header at a height and what certifies it.
+        /// The header at a height, with its certificate.
         7 => Header(u64),
     }
 }
 
 impl Ask {
-    /// Asks a node to take `operation`; `None` if it is far too large to travel.
+    /// A request that submits `operation`; `None` if it exceeds [`SUBMIT_BYTES_MAX`].
     pub fn submit(operation: &Operation) -> Option<Self> {
         Bounded::new(operation.encode().to_vec()).map(Self::Submit)
     }
 }
 
 tagged! {
-    /// What a node answers.
+    /// A node's answer to a client.
     Answer {
-        /// To `Info`.
+        /// The answer to an `Info` request.
         0 => Info(Info),
-        /// The operation waits for a block, or stands in one.
+        /// The operation waits for a block, or is in one.
         1 => Accepted(Hash),
         /// The operation is refused.
         2 => Refused(Code),
-        /// What became of the operation; `None` when it is not final yet.
+        /// The receipt of the operation; `None` while it is not final.
         3 => Receipt(Option<Receipt>),
-        /// To `Read`.
+        /// The answer to a `Read` request.
         4 => Read(Read),
-        /// To `Header`, and each step of `Follow`.
+        /// The answer to `Header`, and each step of `Follow`.
         5 => Certified(Certified),
-        /// To `Body`.
+        /// The answer to a `Body` request.
         6 => Body(BlockBody),
-        /// To `Events`, in parts.
+        /// One part of the answer to `Events`.
         7 => Events(BlockEvents),
-        /// Not now, or not any more.
+        /// The node cannot answer now, or not any more.
         8 => Unavailable(Unavailable),
     }
 }
 
 encoded! {
-    /// What a node says of itself and its network; only its word.
+    /// A node's statement about itself and its network, without proof.
     Info {
         /// SHA-256 of the genesis.
         chain: Hash,
-        /// Under which every certificate verifies.
+        /// Key under which every certificate verifies.
         network_key: [u8; NETWORK_KEY_BYTES],
-        /// Of the genesis.
+        /// Parameters that the genesis fixes.
         parameters: Parameters,
-        /// Highest finalized height that it can answer about.
+        /// Highest finalized height about which it can answer.
         height: u64,
     }
 }
 
 encoded! {
-    /// Where an operation stands.
+    /// The place and the outcome of an operation.
     #[derive(Copy)]
     Receipt {
-        /// Of the block.
+        /// Height of the block that holds the operation.
         height: u64,
-        /// Place in the block.
+        /// Place of the operation in the block.
         index: u32,
-        /// What became of it.
+        /// Outcome of the operation: done, or the reason of its refusal.
         code: Code,
     }
 }
@@ -124,17 +125,17 @@ encoded! {
 encoded! {
     /// Records of the state after the first header of `certified`, in the order asked for.
     Read {
-        /// The header and what certifies it.
+        /// The headers and the certificate against which the records are proved.
         certified: Certified,
-        /// The records.
+        /// The records with their proofs, one for each key.
         records: Bounded<ProvenRecord, READ_KEYS_MAX>,
     }
 }
 
 encoded! {
-    /// A record, or its absence, with the proof.
+    /// A record, or its absence, with its proof.
     ProvenRecord {
-        /// The slot; `None` when there is none.
+        /// The slot of the record; `None` if there is none.
         slot: Option<Slot>,
         /// An encoded key-value proof, or an encoded exclusion proof.
         proof: Bounded<u8, PROOF_BYTES_MAX>,
@@ -142,28 +143,28 @@ encoded! {
 }
 
 encoded! {
-    /// What a block did, in as many parts as its events need.
+    /// The receipts and events of a block, in as many parts as its events need.
     BlockEvents {
-        /// By the header's `receipts_root`; the same in every part.
+        /// Proved by the header's `receipts_root`; the same in every part.
         receipts: Receipts,
-        /// The node's word.
+        /// Events of the block, by the node's word only.
         events: Bounded<Event, EVENTS_MAX>,
-        /// Whether no part follows.
+        /// True if no part follows.
         last: bool,
     }
 }
 
-/// Why a node cannot answer.
+/// Reasons why a node cannot answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Unavailable {
-    /// The block is older than what is kept.
+    /// The block is older than those that the node keeps.
     Pruned = 0,
     /// The block is not final yet.
     NotYet = 1,
-    /// The state moved while it was read, or no certificate is at hand yet; ask again.
+    /// The state changed while it was read, or no certificate is available yet; ask again.
     Moved = 2,
-    /// Too much at once; ask again later.
+    /// Too many requests at once; ask again later.
     Busy = 3,
 }
 

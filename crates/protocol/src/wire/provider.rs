@@ -1,4 +1,4 @@
-//! The provider service: keep shards, sign data sets, stream verified slices against vouchers.
+//! The provider service: store shards, sign data sets, stream verified slices against vouchers.
 
 use crate::{
     AgreementId, Bounded, Hash, Signature,
@@ -7,52 +7,54 @@ use crate::{
     wire::node::Nothing,
 };
 
-/// Namespace of the handshake.
+/// Namespace of the channel's handshake.
 pub const NAMESPACE: &[u8] = b"posync/provider/1";
-/// Shards that one `Sign` adds or removes.
+/// Most shards that one `Sign` adds, and most that it removes.
 pub const SIGN_SHARDS_MAX: usize = 8192;
-/// Bad shards that one `Status` lists.
+/// Most bad shards that one `Status` lists.
 pub const BAD_SHARDS_MAX: usize = 8192;
 
 encoded! {
     /// A request and its id.
     Request {
-        /// Repeated in the answers.
+        /// Id of the caller's choice, repeated in the answers.
         id: u64,
-        /// What is asked.
+        /// The request, without its id.
         ask: Ask,
     }
 }
 
 tagged! {
-    /// What a consumer asks a provider.
+    /// A consumer's request to a provider.
     Ask {
-        /// Keep a shard under an agreement of the caller's; answered `Stored` once it is durable.
+        /// Store a shard under an agreement of the caller; answered `Stored` once it is durable.
         0 => Put(Put),
         /// Sign a new version of an agreement's data set.
         1 => Sign(Sign),
         /// Stream a range of a shard, as verified slices.
         2 => Get(Get),
-        /// A voucher for an agreement, alone or within a `Get`. Alone, the call ends without an answer
-        /// once it is durable there; within a `Get`, one that races with the call's end may be lost.
+        /// A voucher for an agreement, alone or within a `Get`. Alone, the call ends without an answer once
+        /// the voucher is durable at the provider. Within a `Get`, a voucher that races with the end of the
+        /// call may be lost.
         3 => Pay(Voucher),
-        /// How it is doing.
+        /// The provider's free space, load and bad shards.
         4 => Status(Nothing),
-        /// Count what follows: between providers, in an epoch's slot. Answered `Counted` after the last `Filler`.
+        /// Count the bytes that follow: between providers, in an epoch's slot. Answered `Counted` after the
+        /// last `Filler`.
         5 => Probe(Probe),
-        /// Bytes that are counted and thrown away, within a `Probe`.
+        /// Bytes that are counted and discarded, within a `Probe`.
         6 => Filler(Filler),
     }
 }
 
 encoded! {
-    /// A shard to keep.
+    /// A shard that the provider is to store.
     Put {
-        /// Under which agreement.
+        /// The agreement under which the shard is stored.
         agreement: AgreementId,
-        /// Its name: plain BLAKE3 of the bytes.
+        /// Name of the shard: plain BLAKE3 of its bytes.
         shard: Hash,
-        /// The bytes.
+        /// All bytes of the shard.
         data: Bounded<u8, { SHARD_BYTES_MAX as usize }>,
     }
 }
@@ -60,13 +62,13 @@ encoded! {
 encoded! {
     /// A change of a data set that the storage key has signed.
     Sign {
-        /// The new version.
+        /// The new version of the data set.
         claim: DataSetClaim,
-        /// Appended at the end of the tree, in this order: name and length.
+        /// Shards appended at the end of the tree, in this order: name and length.
         adds: Bounded<(Hash, u64), SIGN_SHARDS_MAX>,
-        /// Taken out first: positions in the current tree, ascending; the rest keep their order.
+        /// Shards removed first: positions in the current tree, ascending; the rest keep their order.
         removes: Bounded<u32, SIGN_SHARDS_MAX>,
-        /// By the storage key over the claim.
+        /// Signature of the storage key over the claim.
         signature: Signature,
     }
 }
@@ -76,22 +78,22 @@ encoded! {
     Get {
         /// The agreement that pays.
         agreement: AgreementId,
-        /// The shard's name.
+        /// Name of the shard to read.
         shard: Hash,
-        /// First byte.
+        /// Offset of the first byte.
         offset: u64,
-        /// Bytes; 0 means to the end.
+        /// Number of bytes; 0 reads to the end.
         length: u64,
     }
 }
 
 encoded! {
-    /// A drawn provider begins to send what the receiver counts.
+    /// The start of the bytes that a provider sends to a drawn receiver, which counts them.
     #[derive(Copy)]
     Probe {
-        /// The epoch whose slot this is.
+        /// Epoch of the slot in which they are sent.
         epoch: u64,
-        /// The sender's index.
+        /// Index of the sending provider.
         index: u32,
         /// The sender's draw, 0 to 7, that hit the receiver.
         draw: u8,
@@ -99,11 +101,11 @@ encoded! {
 }
 
 encoded! {
-    /// Bytes to count.
+    /// Bytes that the receiver counts.
     Filler {
-        /// The bytes.
+        /// The content, which the receiver discards.
         data: Bounded<u8, PROBE_BYTES>,
-        /// Whether these are the last.
+        /// True if no bytes follow.
         last: bool,
     }
 }
@@ -111,15 +113,15 @@ encoded! {
 encoded! {
     /// An answer and the id of its request.
     Response {
-        /// Of the request.
+        /// Id of the request that this answers.
         id: u64,
-        /// The answer.
+        /// The answer, without its id.
         answer: Answer,
     }
 }
 
 tagged! {
-    /// What a provider answers.
+    /// A provider's answer to a consumer.
     Answer {
         /// The shard is durable.
         0 => Stored(Hash),
@@ -127,11 +129,11 @@ tagged! {
         1 => Signed(Signature),
         /// A slice; the last one of a range has `last`.
         2 => Slice(Slice),
-        /// How it is doing.
+        /// The provider's free space, load and bad shards.
         3 => Status(Status),
-        /// No, and why.
+        /// The request is refused, with the reason.
         4 => Refused(Refused),
-        /// What arrived within the slot, signed.
+        /// The signed count of the bytes that arrived within the slot.
         5 => Counted(ProbeCount),
     }
 }
@@ -139,25 +141,25 @@ tagged! {
 encoded! {
     /// A slice of a shard and its path to the shard's name.
     Slice {
-        /// The shard's exact length.
+        /// Exact length of the whole shard in bytes.
         shard_bytes: u64,
-        /// Where it starts.
+        /// Offset of the slice in the shard.
         offset: u64,
-        /// The bytes: 64 KiB but at the end.
+        /// Bytes of the slice: 64 KiB, fewer at the end of the shard.
         data: Bounded<u8, { SLICE_BYTES as usize }>,
         /// Sibling chaining values, slice side first.
         path: Bounded<Hash, CHUNK_LEVELS_MAX>,
-        /// Whether the range ends here.
+        /// True if the range ends with this slice.
         last: bool,
     }
 }
 
 encoded! {
-    /// A provider's own view.
+    /// The state of a provider in its own view.
     Status {
         /// Leaves that it can still store.
         free_leaves: u64,
-        /// Requests waiting or running.
+        /// Number of requests that wait or run.
         load: u32,
         /// Shards that its scrub found damaged or missing.
         bad: Bounded<Hash, BAD_SHARDS_MAX>,
@@ -165,42 +167,43 @@ encoded! {
 }
 
 encoded! {
-    /// A refusal.
+    /// Reason of a refused request.
     Refused {
-        /// Why.
+        /// The reason as a code.
         reason: Refusal,
-        /// In words, for people.
+        /// The reason as text for people.
         text: Bounded<u8, 512>,
-        /// Signed when it could not take what its declared capacity promises: the ledger takes it.
+        /// Signed if the provider could not take a placement that its declared capacity promises; anyone may
+        /// submit it to the ledger (PV-5).
         signed: Option<RefusedPlacement>,
     }
 }
 
-/// Why a provider says no.
+/// Reasons for which a provider refuses a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Refusal {
-    /// No such agreement, or the caller is not its consumer.
+    /// There is no such agreement, or the caller is not its consumer.
     Agreement = 0,
-    /// The bytes do not have that name.
+    /// The bytes do not have the given name.
     Content = 1,
-    /// No space, or above the quota.
+    /// No space is left, or the quota is exceeded.
     Space = 2,
-    /// No such shard.
+    /// The provider has no such shard.
     Unknown = 3,
     /// The shard is damaged on disk.
     Damaged = 4,
-    /// The version, root, leaves or signature is not what this provider computes.
+    /// The version, root, leaves or signature differs from the one that this provider computes.
     Claim = 5,
-    /// The voucher is refused.
+    /// The voucher is not valid.
     Voucher = 6,
     /// The credit window is used up; pay first.
     Credit = 7,
-    /// Too many requests at once.
+    /// Too many requests at once; ask again later.
     Busy = 8,
-    /// The request's fields are outside their range.
+    /// A field of the request is outside its range.
     Shape = 9,
-    /// Not drawn to be counted here, or not now.
+    /// This receiver was not drawn to count the sender, or not now.
     Slot = 10,
 }
 

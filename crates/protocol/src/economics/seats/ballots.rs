@@ -1,7 +1,7 @@
 //! Votes of seats for and against accounts, in the sense of EIP-225 (Clique).
 //!
 //! Source: <https://eips.ethereum.org/EIPS/eip-225>, whose table of cases these ballots reproduce.
-//! Who may sign a block is the engine's business and not theirs.
+//! The engine, not these ballots, decides which seats may sign a block.
 
 use crate::{Account, limits::SEATS_MAX};
 use alloc::collections::{BTreeMap, BTreeSet};
@@ -9,19 +9,19 @@ use alloc::collections::{BTreeMap, BTreeSet};
 /// Votes of one seat that may be pending at the same time.
 pub const BALLOTS_MAX: usize = 16;
 
-/// What a vote decided about the account that it named.
+/// The decision of a vote about the account that it named.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Decision {
-    /// It has a seat from now on.
+    /// The account has a seat from now on.
     Admitted,
-    /// It has none from now on.
+    /// The account has no seat from now on.
     Removed,
 }
 
-/// Why a vote is refused: nothing changed.
+/// Why a vote is refused; a refused vote changes nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refused {
-    /// Whoever voted has no seat.
+    /// The voting account has no seat.
     Stranger,
     /// The seat has [`BALLOTS_MAX`] votes pending about other accounts; withdraw one first.
     TooMany,
@@ -29,36 +29,36 @@ pub enum Refused {
 
 /// The seats, and the votes that are pending in this epoch (SE-3).
 ///
-/// A vote that could change nothing (to admit who has a seat or when all [`SEATS_MAX`] are taken, to
-/// remove who has none) is not counted, but takes back what the same seat said before about the
-/// same account. So all votes pending about an account want the same.
+/// A vote that could change nothing is not counted: to admit an account that has a seat, to admit while all
+/// [`SEATS_MAX`] are taken, or to remove an account without one. It only withdraws the same seat's earlier
+/// vote about the same account. So all pending votes about an account ask for the same change.
 ///
-/// Guarantees: a seat counts once about an account; more than half of the seats decide, at once;
-/// only the account of the vote changes, also where others reached a majority meanwhile (they
-/// change when they are next voted about); a decision clears the votes about its account; the
-/// removed take their votes with them. At most `SEATS_MAX x BALLOTS_MAX` votes are kept.
+/// Guarantees: a seat counts once about an account; more than half of the seats decide, at once; only the
+/// account of the vote changes, even if others reached a majority meanwhile (they change when they are next
+/// voted about); a decision clears the votes about its account; a removed seat's votes are cleared. At most
+/// `SEATS_MAX x BALLOTS_MAX` votes are kept.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Ballots {
     seats: BTreeSet<Account>,
-    /// By seat: the accounts whose having a seat it wants to change.
+    /// For each seat, the accounts for which it wants to change whether they have a seat.
     votes: BTreeMap<Account, BTreeSet<Account>>,
 }
 
 impl Ballots {
-    /// Without any vote; seats beyond [`SEATS_MAX`] are left out.
+    /// Starts without votes; seats beyond [`SEATS_MAX`] are left out.
     pub fn new(seats: impl IntoIterator<Item = Account>) -> Self {
         Self { seats: seats.into_iter().take(SEATS_MAX as usize).collect(), votes: BTreeMap::new() }
     }
 
-    /// Who has a seat.
+    /// The accounts that have a seat.
     pub const fn seats(&self) -> &BTreeSet<Account> {
         &self.seats
     }
 
-    /// A seat's vote on whether `about` should have one.
+    /// Records a seat's vote: `about` should have a seat if `admit`, else none.
     ///
     /// # Errors
-    /// [`Refused`]: the vote is as if it had not been.
+    /// [`Refused`]: the vote has no effect.
     pub fn vote(
         &mut self,
         seat: &Account,
@@ -82,7 +82,7 @@ impl Ballots {
         Ok((2 * wanted > self.seats.len()).then(|| self.decide(about)))
     }
 
-    /// Turns whether `about` has a seat.
+    /// Gives `about` a seat, or takes it away if it has one.
     fn decide(&mut self, about: &Account) -> Decision {
         for about_whom in self.votes.values_mut() {
             about_whom.remove(about);
@@ -95,7 +95,7 @@ impl Ballots {
         Decision::Admitted
     }
 
-    /// The epoch ends: what is pending is forgotten.
+    /// Ends the epoch: clears all pending votes.
     pub fn end_epoch(&mut self) {
         self.votes.clear();
     }

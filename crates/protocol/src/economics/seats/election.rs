@@ -1,8 +1,8 @@
-//! One term's changes of seats, as one function of who is in, who wants in and how they stood.
+//! One term's changes of seats, as one function of the seats, the candidates and their scores over time.
 //!
-//! Order: who ought to leave goes first (voted out before low, lower scores before higher), then
-//! who wants in comes (voted in before automatic, higher scores before lower), as far as the
-//! term's churn allows. Ties go to the lower account.
+//! Order: seats due to leave go first (voted out before low, lower scores before higher). Candidates then
+//! come in (voted in before automatic, higher scores before lower), as far as the term's churn allows. Ties
+//! go to the lower account.
 
 use super::{Track, automatic_max, churn_max, seats_for};
 use crate::{
@@ -12,71 +12,71 @@ use crate::{
 use alloc::{collections::BTreeSet, vec::Vec};
 use core::cmp::Reverse;
 
-/// Who has a seat.
+/// A member that has a seat.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Seated {
-    /// The authority.
+    /// Account of the authority.
     pub account: Account,
-    /// Its operator.
+    /// Declared operator of the authority.
     pub operator: [u8; OPERATOR_BYTES],
-    /// Its effective score.
+    /// Effective score of the authority, parts per billion.
     pub score: u64,
-    /// How the score has stood.
+    /// Runs of high and low epochs of the score.
     pub track: Track,
-    /// Whether it got in without votes.
+    /// True if the seat was given without votes.
     pub automatic: bool,
-    /// Whether the seats removed it, or it signed against itself: for good.
+    /// True if the seats removed it, or it signed against itself; no later score changes that.
     pub ousted: bool,
 }
 
 impl Seated {
-    /// Whether it ought to leave, and so neither leads nor vetoes.
+    /// Returns true if the seat is to leave; it then neither leads nor vetoes.
     pub const fn leaves(&self) -> bool {
         self.ousted || self.track.is_due()
     }
 }
 
-/// Who wants a seat, has locked the bond of one, and is neither jailed nor suspended.
+/// An account that wants a seat, has locked the bond for one, and is neither jailed nor suspended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Candidate {
-    /// The account.
+    /// Account that wants the seat.
     pub account: Account,
-    /// Its operator.
+    /// Declared operator of the account.
     pub operator: [u8; OPERATOR_BYTES],
-    /// Its effective score.
+    /// Effective score of the account, parts per billion.
     pub score: u64,
-    /// How the score has stood.
+    /// Runs of high and low epochs of the score.
     pub track: Track,
-    /// Whether the seats admitted it by a majority.
+    /// True if the seats admitted it by a majority.
     pub voted: bool,
-    /// Seats whose veto stands, each once; others are not counted.
+    /// Accounts whose veto stands, each once; only those of seats are counted.
     pub vetoes: BTreeSet<Account>,
 }
 
 /// How a seat was given.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Way {
-    /// By a majority of the seats.
+    /// By a majority vote of the seats.
     Vote,
     /// Into an open seat, because no more than a third objected.
     Automatic,
 }
 
-/// What a term changes.
+/// The changes of seats in one term.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Changes {
-    /// Who gets a seat, in the order in which it was given.
+    /// Accounts that get a seat, in the order in which it was given.
     pub admitted: Vec<(Account, Way)>,
-    /// Who loses its seat, in the order in which it was taken.
+    /// Accounts that lose their seat, in the order in which it was taken.
     pub removed: Vec<Account>,
-    /// Who ought to leave and stays without leadership until a replacement is in, or for the next
+    /// Accounts that are to leave and stay without leadership until a replacement is in, or until the next
     /// term's churn.
     pub waiting: Vec<Account>,
-    /// Seats whose score fell below the line in this epoch, by account.
+    /// Accounts of seats whose score fell below the line in this epoch, in ascending order.
     pub warned: Vec<Account>,
 }
 
-/// Numbers that move while a term's changes are decided.
+/// The counters that change while a term's changes are decided.
 struct Room {
     seats: usize,
     automatic: usize,
@@ -84,8 +84,8 @@ struct Room {
 }
 
 impl Room {
-    /// Takes a seat away if the term's churn, the least number of seats and the share of automatic
-    /// ones allow it.
+    /// Takes a seat away if the term's churn, the least number of seats and the share of automatic ones allow
+    /// it. Returns true if it did.
     const fn take(&mut self, automatic: bool) -> bool {
         let left = self.automatic - automatic as usize;
         let few = self.seats <= SEATS_MIN as usize;
@@ -97,7 +97,7 @@ impl Room {
         true
     }
 
-    /// Gives a seat if the same allow it.
+    /// Gives a seat if the same limits and the largest number of seats allow it. Returns true if it did.
     const fn give(&mut self, way: Way) -> bool {
         let automatic = self.automatic + matches!(way, Way::Automatic) as usize;
         let is_over = matches!(way, Way::Automatic) && automatic > automatic_max(self.seats + 1);
@@ -109,14 +109,14 @@ impl Room {
     }
 }
 
-/// Decides a term's changes; `providers` are the bonded ones whose score is at least
+/// Decides a term's changes; `providers` is the number of bonded ones whose score is at least
 /// [`super::LEAVE`]. Accounts are distinct.
 ///
-/// Guarantees, for `n` seats: at most [`churn_max`]`(n)` are given or taken; none is taken that would
-/// leave fewer than four (SE-5), or more automatic ones than [`automatic_max`] of those left (SE-6);
-/// nobody gets one who is not eligible, has one, or whose operator has one (SE-4); without votes only
-/// an open seat is given, and none against the vetoes of more than a third (SE-4); a seat is taken
-/// only from who was voted out or was low for long enough. The order of the inputs changes nothing.
+/// Guarantees, for `n` seats: at most [`churn_max`]`(n)` are given or taken; none is taken that would leave
+/// fewer than four (SE-5), or more automatic ones than [`automatic_max`] of those left (SE-6); an account
+/// gets a seat only if it is eligible, has none, and its operator has none (SE-4); without votes only an open
+/// seat is given, and none against the vetoes of more than a third (SE-4); a seat is taken only if it was
+/// voted out or was low for long enough. The order of the inputs changes nothing.
 pub fn elect(seats: &[Seated], candidates: &[Candidate], providers: u64) -> Changes {
     let automatic = seats.iter().filter(|seat| seat.automatic).count();
     let mut room = Room { seats: seats.len(), automatic, churn: churn_max(seats.len()) };
@@ -128,7 +128,7 @@ pub fn elect(seats: &[Seated], candidates: &[Candidate], providers: u64) -> Chan
         let list = if taken { &mut changes.removed } else { &mut changes.waiting };
         list.push(seat.account);
     }
-    // A seat that only waits to be replaced is open.
+    // A seat that only waits for its replacement counts as open.
     let mut open = seats_for(providers).saturating_sub(room.seats - changes.waiting.len());
     let staying = || seats.iter().filter(|seat| !changes.removed.contains(&seat.account));
     let mut operators: BTreeSet<[u8; OPERATOR_BYTES]> = staying().map(|seat| seat.operator).collect();
