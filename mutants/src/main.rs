@@ -291,7 +291,7 @@ fn judge(
     batches: &[run::Batch],
     directory: &Path,
 ) -> Result<(), String> {
-    // A mutant that survives some of the tests may not survive all of them, so the results are kept apart.
+    // Results of a part of the tests are kept apart: a mutant that survives it may not survive all.
     let part = if options.skipped.is_empty() { "" } else { "-part" };
     let path = options.target.join(format!("mutants/results-{}{part}.tsv", options.seed));
     let before = fs::read_to_string(&path).unwrap_or_default();

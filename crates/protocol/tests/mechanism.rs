@@ -1,5 +1,5 @@
 //! Properties of the mechanism as a whole; those of its single functions are in `economics.rs`.
-//! They check who gains by which plan, which results no order changes, and the ends of all ranges.
+//! They check which plans gain, which results no order changes, and the ends of all ranges.
 //! The numbers are those of `docs/invariants.md`.
 
 use posync_protocol::{

@@ -115,7 +115,7 @@ pub enum Step {
     Isolate(Process),
     /// An isolated process is connected again.
     Rejoin(Process),
-    /// Every process loses power at once: what was not synced may be lost.
+    /// Every process loses power at once: bytes that were not synced may be lost.
     PowerCut,
     /// The storage of every process gets these faults.
     Storage(FaultConfig),

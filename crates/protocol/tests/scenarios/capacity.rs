@@ -1,4 +1,4 @@
-//! Measured capacity: who is drawn, which counts are valid, the caps that follow, and the effect on
+//! Measured capacity: the drawn peers, which counts are valid, the caps that follow, and the effect on
 //! the market.
 
 use crate::{

@@ -525,7 +525,7 @@ fn a_data_set_names_at_most_59_writable_records() {
     assert_eq!(most, 59);
 }
 
-/// Upkeep that names nothing is not free for the provider itself either.
+/// Upkeep that names no slot or ending is not free, not even for the provider itself.
 #[test]
 fn upkeep_of_ones_own_wakes_or_is_refused() {
     let (mut stage, keeper) = holding(&[60_000]);
