@@ -1,5 +1,5 @@
-//! The targets, as the tests of `crates/protocol` have them: a fuzzer finds inputs, the tests replay
-//! them. Nothing is written twice.
+//! The fuzz targets are those of the tests in `crates/protocol`: a fuzzer finds inputs, and the
+//! tests replay them.
 
 #![allow(dead_code)]
 
@@ -20,16 +20,16 @@ mod targets;
 #[path = "../../crates/protocol/tests/scenarios/world.rs"]
 mod world;
 
-/// Runs the target of this name.
+/// Runs the target with this name.
 ///
 /// # Panics
-/// If a promise of the rules is broken, or there is no such target.
+/// If a promise of the rules is broken, or if there is no such target.
 pub fn run(name: &str, data: &[u8]) {
     let target = targets::TARGETS.iter().find(|(own, _)| *own == name);
     target.expect("a target of this name").1(data);
 }
 
-/// Writes the [`seeds`] into the directory that `POSYNC_SEEDS` names, if it names one, and ends.
+/// Writes the [`seeds`] into the directory in `POSYNC_SEEDS`, if it is set, and exits.
 pub fn seed() {
     let Some(root) = std::env::var_os("POSYNC_SEEDS") else { return };
     for (number, (target, input)) in seeds().into_iter().enumerate() {
@@ -41,7 +41,7 @@ pub fn seed() {
     std::process::exit(0);
 }
 
-/// Where a fuzzer without a corpus begins: a value of everything, as (target, input).
+/// Inputs with which a fuzzer starts without a corpus: a value of everything, as (target, input).
 fn seeds() -> Vec<(&'static str, Vec<u8>)> {
     use commonware_codec::Encode as _;
     let mut seeds = Vec::new();
@@ -59,7 +59,7 @@ fn seeds() -> Vec<(&'static str, Vec<u8>)> {
     let messages = messages::messages().into_iter();
     seeds.extend(messages.map(|message| ("message", [&[message.kind], &message.bytes[..]].concat())));
     for moment in 0..populated::moments().len() as u8 {
-        // One operation a block, in turn, as it is.
+        // One unchanged operation a block, in turn.
         let turns = (0..populated::OPERATIONS as u8).step_by(8);
         let blocks =
             turns.map(|first| (first..first + 8).flat_map(|number| [1, number, 0]).collect::<Vec<u8>>());

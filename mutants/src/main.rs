@@ -1,12 +1,12 @@
-//! Mutation testing of `crates/protocol`: does a test notice when one place of the rules is wrong?
+//! Mutation testing of `crates/protocol`: checks that a test fails when one place of the rules is wrong.
 //!
 //! ```text
 //!   sources --sites--> sample by seed --schema--> one copy of the crate --cargo--> test programs
 //!   for each mutant: quick tests, slow tests, golden digests; the first failure kills it
 //! ```
-//! All mutants of a sample are compiled into one program; an environment variable chooses. Results
-//! are kept in `<target>/mutants`, so that a run that was stopped goes on. `--skip PROGRAM` leaves a
-//! test program out, for a quick look.
+//! All mutants of a sample are compiled into one program, and an environment variable selects one.
+//! Results are kept in `<target>/mutants`, so that a stopped run can continue. `--skip PROGRAM`
+//! leaves out a test program, for a quick look.
 
 mod run;
 mod schema;
@@ -23,10 +23,10 @@ use std::{
     time::Instant,
 };
 
-/// Files of the crate, or of the repository, that its tests read.
+/// Files of the crate or the repository that its tests read.
 const COPIED: [&str; 6] =
     ["Cargo.lock", "rustfmt.toml", "clippy.toml", ".cargo/config.toml", "crates/protocol", "fuzz/corpus"];
-/// Test programs that say nothing about behaviour: they read source text.
+/// Test programs that are skipped, because they check source text and not behaviour.
 const SKIPPED: [&str; 2] = ["rules", "tidy"];
 
 struct Options {
@@ -72,7 +72,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// A mutant: its file and its site.
+/// A mutant, as its file and its site.
 type Mutant = (PathBuf, Site);
 
 fn work(options: &Options) -> Result<(), String> {
@@ -123,7 +123,7 @@ fn all_mutants(sources: &Path) -> Result<Vec<Mutant>, String> {
     Ok(all)
 }
 
-/// A few of all, by seed: a shuffle of which the first are taken, in the order of the sources.
+/// A sample of all mutants by seed: shuffles them, takes the first, and restores the order of the sources.
 fn sample(all: &[Mutant], options: &Options) -> BTreeMap<u32, Mutant> {
     let (mut places, mut state) = ((0..all.len()).collect::<Vec<_>>(), options.seed.wrapping_add(1));
     for last in (1..places.len()).rev() {
@@ -135,7 +135,7 @@ fn sample(all: &[Mutant], options: &Options) -> BTreeMap<u32, Mutant> {
     (1..).zip(taken.into_iter().map(|place| all[place].clone())).collect()
 }
 
-/// The copy that is compiled, by file: the crate in a workspace of its own.
+/// Contents of the copy to compile, by file: the crate in a workspace of its own.
 fn copy(root: &Path) -> Result<BTreeMap<PathBuf, Vec<u8>>, String> {
     let failed = |error: std::io::Error| format!("reading {}: {error}", root.display());
     let (mut copy, mut paths) = (BTreeMap::new(), Vec::new());
@@ -166,8 +166,8 @@ fn copy(root: &Path) -> Result<BTreeMap<PathBuf, Vec<u8>>, String> {
     Ok(copy)
 }
 
-/// Brings the directory in line with `copy`. What is there already keeps its time, so that a run that
-/// goes on compiles nothing again.
+/// Makes the directory equal to `copy`. Unchanged files keep their time, so that a continued run
+/// compiles nothing again.
 fn lay_out(copy: &BTreeMap<PathBuf, Vec<u8>>, scratch: &Path) -> Result<(), String> {
     let failed = |error: std::io::Error| format!("the copy in {}: {error}", scratch.display());
     for (name, bytes) in copy {
@@ -185,7 +185,7 @@ fn lay_out(copy: &BTreeMap<PathBuf, Vec<u8>>, scratch: &Path) -> Result<(), Stri
     stale.filter(|path| !path.ends_with("proptest-regressions")).try_for_each(fs::remove_file).map_err(failed)
 }
 
-/// Writes the mutants into the copy; their texts by file.
+/// Writes the mutants into the copy. Returns the written texts by file.
 fn write(
     copy: &mut BTreeMap<PathBuf, Vec<u8>>,
     sources: &Path,
@@ -204,7 +204,7 @@ fn write(
     Ok(written)
 }
 
-/// Compiles; a mutant that does not compile is no mutant and is taken out.
+/// Compiles the copy, and removes the mutants that do not compile.
 fn build(
     sources: &Path,
     scratch: &Path,
@@ -229,7 +229,8 @@ fn build(
             ])
             .args(["--jobs", "1", "--message-format", "short"])
             .current_dir(scratch)
-            // Of its own: cargo names the programs of the copy and of the crate alike.
+            // A separate directory, because cargo gives the programs of the copy and of the crate
+            // the same names.
             .env("CARGO_TARGET_DIR", options.target.join("mutants/build"))
             .stdout(Stdio::null())
             .output()
@@ -248,11 +249,11 @@ fn build(
     Err("after 20 rounds there are still mutants that do not compile".into())
 }
 
-/// Lines around an error that are searched where its own line holds no mutant: a statement that is
-/// left out makes the compiler complain where its value is used.
+/// Lines around an error that are searched if its own line holds no mutant. The compiler reports a
+/// removed statement where its value is used.
 const NEAR: usize = 12;
 
-/// `crates/protocol/src/a.rs:12:34: error..`: the mutants on those lines, else those around them.
+/// Parses `crates/protocol/src/a.rs:12:34: error..` into the mutants on those lines, else those near them.
 fn wrong(told: &str, written: &BTreeMap<PathBuf, String>) -> BTreeSet<u32> {
     let errors = told.lines().filter(|line| line.contains(" error"));
     let places = errors.filter_map(|line| {
@@ -269,7 +270,7 @@ fn wrong(told: &str, written: &BTreeMap<PathBuf, String>) -> BTreeSet<u32> {
     blamed.flatten().collect()
 }
 
-/// `  Executable tests/economics.rs (target/debug/deps/economics-0123)`.
+/// Parses `  Executable tests/economics.rs (target/debug/deps/economics-0123)`.
 fn programs(told: &str) -> Vec<Program> {
     let executables = told.lines().filter(|line| line.trim_start().starts_with("Executable"));
     let paths = executables.filter_map(|line| line.rsplit_once('(')?.1.strip_suffix(')'));
@@ -290,7 +291,7 @@ fn judge(
     batches: &[run::Batch],
     directory: &Path,
 ) -> Result<(), String> {
-    // What survives a part of the tests says nothing about all of them.
+    // Results of a part of the tests are kept apart: a mutant that survives it may not survive all.
     let part = if options.skipped.is_empty() { "" } else { "-part" };
     let path = options.target.join(format!("mutants/results-{}{part}.tsv", options.seed));
     let before = fs::read_to_string(&path).unwrap_or_default();

@@ -1,4 +1,4 @@
-//! Runs test programs with one mutant on, and stops at the first test that notices.
+//! Runs test programs with one mutant switched on, and stops at the first test that fails.
 
 use std::{
     collections::BTreeMap,
@@ -9,36 +9,36 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// A test program and its tests in the order in which they are tried.
+/// A test program to run.
 pub struct Program {
-    /// The file.
+    /// Path of the program file.
     pub path: PathBuf,
-    /// Its name without the hash.
+    /// Name of the program, without cargo's hash.
     pub name: String,
 }
 
 /// Tests of one program that run in one process.
 pub struct Batch {
-    /// Whose.
+    /// Path of the test program.
     pub program: PathBuf,
-    /// Their full names.
+    /// Full names of the tests.
     pub tests: Vec<String>,
-    /// How long they take without a mutant.
+    /// Seconds that they take together without a mutant.
     pub seconds: f64,
 }
 
-/// What became of a mutant.
+/// The result of a mutant.
 pub enum Fate {
-    /// A test failed, or more than one could be blamed.
+    /// A test failed; the text names it, or the program if it failed otherwise.
     Killed(String),
-    /// The tests did not end in a multiple of their time.
+    /// The tests did not end within a multiple of their usual time.
     Hung(String),
-    /// Every test passed.
+    /// Every test passed, so no test notices the mutant.
     Survived,
 }
 
-/// Tests whose digest of everything changes with any change of behaviour: tried last, so that a
-/// mutant that only they notice is told as such.
+/// Tests with a digest of everything, which any change of behaviour changes. They run last, so that
+/// the report shows the mutants that only they notice.
 const GOLDEN: [&str; 2] = ["no_byte_changed", "history::"];
 
 fn command(program: &Path, directory: &Path) -> Command {
@@ -49,10 +49,10 @@ fn command(program: &Path, directory: &Path) -> Command {
     command
 }
 
-/// Seconds of each test without a mutant.
+/// Measures the seconds of each test without a mutant.
 ///
 /// # Errors
-/// A test that fails without a mutant, or a program that does not start.
+/// If a test fails without a mutant, or if the program does not start.
 pub fn baseline(program: &Program, directory: &Path) -> Result<BTreeMap<String, f64>, String> {
     let mut child = command(&program.path, directory).spawn().map_err(|error| error.to_string())?;
     let output = BufReader::new(child.stdout.take().ok_or("no output")?);
@@ -69,13 +69,13 @@ pub fn baseline(program: &Program, directory: &Path) -> Result<BTreeMap<String, 
     Ok(times)
 }
 
-/// `test a::b ... ok`.
+/// Parses `test a::b ... ok` into name and verdict.
 fn verdict(line: &str) -> Option<(&str, &str)> {
     let (name, verdict) = line.strip_prefix("test ")?.split_once(" ... ")?;
     Some((name.split(" - ").next()?, verdict))
 }
 
-/// All tests in the order in which they are tried: quick ones first, those of a golden digest last.
+/// All tests in running order: quick ones first, those with a golden digest last.
 pub fn batches(all: &[(PathBuf, BTreeMap<String, f64>)]) -> Vec<Batch> {
     let golden = |name: &str| GOLDEN.iter().any(|golden| name.contains(golden));
     let class = |name: &str, seconds: f64| match seconds {
@@ -98,7 +98,7 @@ pub fn batches(all: &[(PathBuf, BTreeMap<String, f64>)]) -> Vec<Batch> {
     batches
 }
 
-/// Whether the programs ask which mutant is on: then a word instead of a number makes a test fail.
+/// True if the programs read the switch: a word instead of a number must then make a test fail.
 pub fn knows_switch(batches: &[Batch], directory: &Path) -> bool {
     batches.iter().any(|batch| !matches!(try_batch("canary", batch, directory), Fate::Survived))
 }

@@ -1,15 +1,15 @@
-//! One program that holds all mutants: each place asks at run time which one is on.
+//! Builds one program that holds all mutants: each place asks at run time which one is on.
 
 use crate::sites::Site;
 
-/// A site and its number, from 1.
+/// A site with its number, counted from 1.
 pub type Numbered<'a> = (u32, &'a Site);
 
-/// The text of a file with its mutants built in: `(if on(7) { mutated } else { original })`. Within
-/// a mutant's own text nothing else is changed, since one is on at a time.
+/// The text of a file with its mutants built in: `(if on(7) { mutated } else { original })`. A
+/// mutant's own text contains no other mutant, because only one is on at a time.
 pub fn render(text: &str, mutants: &[Numbered<'_>]) -> String {
     let mut sorted = mutants.to_vec();
-    // Of nested places the outer one first; of equal ones, the order of their numbers.
+    // The outer of two nested places comes first; equal places keep the order of their numbers.
     sorted.sort_by_key(|(number, site)| (site.range.start, std::cmp::Reverse(site.range.end), *number));
     part(text, 0, text.len(), &sorted)
 }
@@ -38,7 +38,7 @@ fn choose(mutants: &[Numbered<'_>], original: String) -> String {
     })
 }
 
-/// The module that says which mutant is on.
+/// Source of the module that reads the switch.
 pub const SWITCH: &str = "//! Which mutant is on: none without a number in the environment.
 extern crate std;
 
@@ -50,7 +50,7 @@ pub(crate) fn on(number: u32) -> bool {
 }
 ";
 
-/// Numbers of the mutants that a compiler's complaint about a line of a rendered file concerns.
+/// Numbers of the mutants that can cause a compiler error on a line of a rendered file.
 pub fn blamed(rendered: &str, line: usize) -> Vec<u32> {
     let lines: Vec<&str> = rendered.lines().collect();
     let at = line.clamp(1, lines.len().max(1));

@@ -1,33 +1,34 @@
-//! Where one place of a source file can be wrong, and how.
+//! Finds the places of a source file that can be wrong, and the change of each.
 //!
-//! Only what a test of the rules could see is changed: no test code, nothing that is computed at
-//! compile time (a mutant is chosen when the program starts), nothing inside macros.
+//! Only code whose change a test of the rules could notice is changed: no test code, no value
+//! computed at compile time (a mutant is selected when the program starts), and nothing inside
+//! macros.
 
 use proc_macro2::Span;
 use std::ops::Range;
 use syn::{spanned::Spanned, visit::Visit};
 
-/// A place and what stands there instead.
+/// A place in a source file and its replacement.
 #[derive(Clone, Debug)]
 pub struct Site {
-    /// Bytes of the expression or statement in its file.
+    /// Byte range of the expression or statement in its file.
     pub range: Range<usize>,
-    /// What stands there in the mutant.
+    /// Text that replaces the place in the mutant.
     pub mutated: String,
-    /// Whether the place is a statement, which is left out and not replaced.
+    /// True if the place is a statement, which is removed instead of replaced.
     pub is_statement: bool,
-    /// What was changed, for people.
+    /// Description of the change, for reports.
     pub change: String,
-    /// Line of the change.
+    /// Line of the change in its file.
     pub line: usize,
-    /// Column of the change.
+    /// Column of the change in its line.
     pub column: usize,
 }
 
-/// All sites of a source text.
+/// Finds all sites of a source text.
 ///
 /// # Errors
-/// What the parser says of a text that is no Rust.
+/// The parser's error if the text is not Rust.
 pub fn find(text: &str) -> syn::Result<Vec<Site>> {
     let file = syn::parse_file(text)?;
     let mut finder = Finder { text, sites: Vec::new() };
@@ -40,7 +41,7 @@ struct Finder<'a> {
     sites: Vec<Site>,
 }
 
-/// Methods and functions that are told apart by one test: each gives the other.
+/// Methods and functions that one test can distinguish; each is replaced by the other.
 const PAIRS: [(&str, &str); 5] = [
     ("checked_add", "checked_sub"),
     ("saturating_add", "saturating_sub"),
@@ -74,7 +75,7 @@ fn operator(op: &syn::BinOp) -> Option<(&'static str, &'static str)> {
     })
 }
 
-/// A condition with `let` in it can be no part of another expression.
+/// A condition that contains `let` cannot be part of another expression.
 fn has_let(expression: &syn::Expr) -> bool {
     match expression {
         syn::Expr::Let(_) => true,
@@ -92,7 +93,7 @@ fn is_test(attributes: &[syn::Attribute]) -> bool {
     })
 }
 
-/// Statements that only have an effect: leaving one out compiles.
+/// Statements that only have an effect; the code compiles without them.
 fn has_effect(expression: &syn::Expr) -> bool {
     use syn::BinOp::*;
     match expression {
@@ -110,7 +111,7 @@ fn has_effect(expression: &syn::Expr) -> bool {
     }
 }
 
-/// `if condition { return Err(..) }`: a guard.
+/// Recognizes a guard: `if condition { return Err(..) }`.
 fn is_guard(expression: &syn::ExprIf) -> bool {
     let [syn::Stmt::Expr(syn::Expr::Return(returned), _)] = &expression.then_branch.stmts[..] else {
         return false;
@@ -125,7 +126,7 @@ impl Finder<'_> {
         &self.text[span.byte_range()]
     }
 
-    /// The text of `whole` with `part` replaced by `by`.
+    /// The text of `whole` in which `by` replaces `part`.
     fn replaced(&self, whole: Span, part: Span, by: &str) -> String {
         let (whole, part) = (whole.byte_range(), part.byte_range());
         format!("{}{by}{}", &self.text[whole.start..part.start], &self.text[part.end..whole.end])
@@ -175,7 +176,7 @@ impl<'ast> Visit<'ast> for Finder<'_> {
         }
     }
 
-    // Computed by the compiler, or no code.
+    // Skipped: items that the compiler evaluates, or that contain no code.
     fn visit_item_const(&mut self, _: &'ast syn::ItemConst) {}
     fn visit_item_static(&mut self, _: &'ast syn::ItemStatic) {}
     fn visit_impl_item_const(&mut self, _: &'ast syn::ImplItemConst) {}

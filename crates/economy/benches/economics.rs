@@ -1,4 +1,4 @@
-//! What an epoch costs at scale: a split over a million weights, and the close of ten thousand.
+//! Cost of an epoch at scale: a split over a million weights, and a close with ten thousand providers.
 
 use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
 use posync_economy::{

@@ -1,4 +1,4 @@
-//! The ledger's audits as a process of integers: draws, four dependent reads, pending, pay.
+//! The ledger's audits as an integer process: draws, four dependent reads, pending, pay.
 //!
 //! ```text
 //!   each block, two draws: one by fee, one in turn (newcomers stand in the line twice)
@@ -6,20 +6,20 @@
 //!                             `-> past its limit: expired, the interval is unpaid, four missing
 //! ```
 //!
-//! Two mutants switch a rule off: answering may be optional, reads may follow bytes.
+//! Two mutants remove a rule each: answering becomes optional, or reads are drawn by bytes.
 
 use crate::chance::Chance;
 use posync_protocol::amount::ONE;
 
 /// Blocks for which a challenge may stay open.
 pub const PENDING_BLOCKS_MAX: u64 = 120;
-/// Challenges in which a read declared missing is asked again.
+/// A read that was declared missing is asked again in this many challenges.
 const REASKS: u8 = 3;
 const HISTORY: u32 = 64;
-/// Agreements in a lot.
+/// Number of agreements that make up a lot.
 const AGREEMENTS: u64 = 16;
 
-/// Which rules are in force.
+/// The rules that are in force.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Rules {
     /// A mutant: an unanswered challenge is forgotten, and the next answer pays the interval.
@@ -28,36 +28,36 @@ pub struct Rules {
     pub by_bytes: bool,
 }
 
-/// When a provider answers.
+/// How a provider answers a challenge.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Answers {
-    /// Always, and says what is missing.
+    /// It always answers, and declares the reads that are missing.
     Always,
-    /// Only when it holds all four reads.
+    /// It answers only when it holds all four reads.
     Complete,
 }
 
-/// One lot of data under one price.
+/// Data under one price.
 #[derive(Clone, Copy, Debug)]
 pub struct Lot {
-    /// Fee per block.
+    /// Fee per block, in grains.
     pub fee: u64,
-    /// Leaves.
+    /// Number of leaves in the lot.
     pub leaves: u64,
-    /// Parts per billion that the provider does not hold.
+    /// Share that the provider does not hold, parts per billion.
     pub missing: u64,
 }
 
 /// A provider under audit.
 #[derive(Clone, Debug)]
 pub struct Member {
-    /// What it is paid for.
+    /// The lots that it is paid for.
     pub lots: Vec<Lot>,
-    /// Its behaviour.
+    /// How it answers challenges.
     pub answers: Answers,
     /// Grains of storage fees earned, before the split.
     pub earned: u128,
-    /// Grains of stake that went back to the agreements.
+    /// Grains of its bond that were paid back to the agreements.
     pub restitution: u128,
     reads: u32,
     passed: u64,
@@ -65,12 +65,12 @@ pub struct Member {
     settled: u64,
     remembered: Option<u8>,
     failed: u64,
-    /// Lifetime draws.
+    /// Number of draws so far.
     pub drawn: u64,
 }
 
 impl Member {
-    /// A member with `lots` that answers as it does.
+    /// A member with `lots` that answers as `answers` says.
     pub fn new(lots: Vec<Lot>, answers: Answers) -> Self {
         Self {
             lots,
@@ -87,12 +87,12 @@ impl Member {
         }
     }
 
-    /// Fee per block of all lots.
+    /// Fee per block of all lots, in grains.
     pub fn fee(&self) -> u64 {
         self.lots.iter().map(|lot| lot.fee).sum()
     }
 
-    /// C: passed share of the last 64 drawn reads.
+    /// Correctness: the share of the last 64 drawn reads that passed.
     pub fn correct(&self) -> u64 {
         if self.reads == 0 { ONE } else { u64::from(self.passed.count_ones()) * ONE / u64::from(self.reads) }
     }
@@ -118,8 +118,8 @@ impl Member {
     }
 
     /// A declared read stays missing: it is asked again beside three challenges, then twice its
-    /// agreement's epoch fee goes back, once for each of the lot's agreements: what failed for good
-    /// is repaired elsewhere.
+    /// agreement's epoch fee is paid back. This happens once for each of the lot's agreements,
+    /// because a read that failed for good is repaired elsewhere.
     fn reask(&mut self, passed: u32, epoch_blocks: u64) {
         self.remembered = match self.remembered {
             Some(times) if times + 1 >= REASKS => {
@@ -139,7 +139,7 @@ impl Member {
             if height - since <= PENDING_BLOCKS_MAX {
                 return;
             }
-            // Expired: four missing, the interval is unpaid.
+            // Expired: four reads count as missing, and the interval is unpaid.
             self.remember(0);
             self.settled = height;
             self.challenge = None;
@@ -157,10 +157,10 @@ impl Member {
     }
 }
 
-/// Members and their draws.
+/// The members of an audited network and their draws.
 #[derive(Debug)]
 pub struct Audits {
-    /// Who is drawn.
+    /// Providers that can be drawn.
     pub members: Vec<Member>,
     rules: Rules,
     height: u64,
@@ -170,12 +170,12 @@ pub struct Audits {
 }
 
 impl Audits {
-    /// A network in which draws come from `chance`.
+    /// A network whose draws come from `chance`.
     pub fn new(members: Vec<Member>, rules: Rules, epoch_blocks: u64, chance: Chance) -> Self {
         Self { members, rules, height: 0, turn: 0, epoch_blocks, chance }
     }
 
-    /// One block: a draw by fee and the next in turn.
+    /// Runs one block: one draw by fee, and one in turn.
     pub fn block(&mut self) {
         self.height += 1;
         let total: u64 = self.members.iter().map(Member::fee).sum();
@@ -197,7 +197,7 @@ impl Audits {
         self.members[index].draw(height, rules, blocks, &mut self.chance);
     }
 
-    /// One epoch of blocks.
+    /// Runs the blocks of one epoch.
     pub fn epoch(&mut self) {
         for _ in 0..self.epoch_blocks {
             self.block();

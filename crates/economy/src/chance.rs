@@ -3,8 +3,7 @@
 use rand_chacha::ChaCha12Rng;
 use rand_core::{Rng as _, SeedableRng as _};
 
-/// A stream that depends on the seed and on what it is for, so that adding a scenario changes no
-/// other.
+/// A stream that depends on the seed and on its topic, so that a new scenario changes no other.
 #[derive(Clone, Debug)]
 pub struct Chance(ChaCha12Rng);
 
@@ -20,13 +19,13 @@ impl Chance {
         Self(ChaCha12Rng::from_seed(key))
     }
 
-    /// An integer below `bound`, which is not zero.
+    /// An integer below `bound`, which must not be zero.
     pub fn below(&mut self, bound: u64) -> u64 {
         let wide = u128::from(self.0.next_u64()) * u128::from(bound);
         u64::try_from(wide >> 64).expect("below the bound")
     }
 
-    /// An integer within `spread` of `centre`.
+    /// An integer at most `spread` away from `centre`.
     pub fn around(&mut self, centre: u64, spread: u64) -> u64 {
         centre - spread + self.below(2 * spread + 1)
     }

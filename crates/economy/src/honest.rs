@@ -1,4 +1,4 @@
-//! Honest worlds: is pay proportional to what was verified, conserved, and no more concentrated?
+//! Honest worlds: pay is proportional to verified contribution, conserved, and no more concentrated.
 
 use crate::{
     Plan,
@@ -18,23 +18,23 @@ use posync_protocol::{
 };
 use serde::Serialize;
 
-/// A network of one size: how pay spreads.
+/// The spread of contribution and pay in a network of one size.
 #[derive(Clone, Debug, Serialize)]
 pub struct Size {
-    /// Nodes.
+    /// Number of providers in the network.
     pub nodes: usize,
     /// Gini coefficient of verified contribution, parts per billion.
     pub gini_contribution: u64,
-    /// Gini coefficient of pay.
+    /// Gini coefficient of pay, parts per billion.
     pub gini_pay: u64,
-    /// Least number of nodes with more than a third of the contribution.
+    /// Least number of nodes that have more than a third of the contribution.
     pub nakamoto_contribution: usize,
-    /// The same of pay.
+    /// Least number of nodes that have more than a third of the pay.
     pub nakamoto_pay: usize,
-    /// The largest gap between a node's share of all pay and of all contribution, parts per billion
-    /// of the latter.
+    /// The largest gap between a node's share of all pay and its share of all contribution, in
+    /// parts per billion of the latter.
     pub share_gap: u64,
-    /// `(contribution, pay)` of nodes, at most a thousand.
+    /// `(contribution, pay)` of the first nodes, at most a thousand.
     pub sample: Vec<(u128, u128)>,
 }
 
@@ -42,7 +42,7 @@ pub struct Size {
 pub fn gini(values: &[u128]) -> u64 {
     let mut sorted = values.to_vec();
     sorted.sort_unstable();
-    // A resolution of 2^40 of the sum keeps the products within 128 bits.
+    // Shifting the sum to at most 60 bits keeps the products within 128 bits.
     let sum: u128 = sorted.iter().sum();
     let shift = (128 - sum.leading_zeros()).saturating_sub(60);
     let (count, sum) = (sorted.len() as u128, (sum >> shift).max(1));
@@ -52,7 +52,7 @@ pub fn gini(values: &[u128]) -> u64 {
     u64::try_from(scaled.saturating_sub((count + 1) * one / count)).expect("a ratio")
 }
 
-/// Least number of holders with more than a third of all.
+/// Least number of holders that have more than a third of the sum.
 pub fn nakamoto(values: &[u128]) -> usize {
     let mut sorted = values.to_vec();
     sorted.sort_unstable_by(|a, b| b.cmp(a));
@@ -65,14 +65,14 @@ pub fn nakamoto(values: &[u128]) -> usize {
     beyond.map_or(sorted.len(), |place| place + 1)
 }
 
-/// Bases with a heavy tail: most nodes near a SYNC, few near a thousand.
+/// Bases with a heavy tail: most near one SYNC, a few near a thousand.
 fn contributions(chance: &mut Chance, nodes: usize) -> Vec<u128> {
     (0..nodes)
         .map(|_| 1_000 * SYNC / (1 + u128::from(chance.below(1_000))) + u128::from(chance.below(1_000)))
         .collect()
 }
 
-/// An epoch of honest deals: each node serves three consumers; use moves by a fifth.
+/// The honest deals of an epoch: each node serves three consumers, and use varies by a fifth.
 fn deals(chance: &mut Chance, bases: &[u128], consumers: usize) -> Vec<Deal> {
     let mut deals = Vec::with_capacity(3 * bases.len());
     for (node, base) in bases.iter().enumerate() {
@@ -93,8 +93,8 @@ fn marks(chance: &mut Chance, nodes: usize) -> Vec<Option<Mark>> {
     (0..nodes).map(|_| Some(mark())).collect()
 }
 
-/// How far any node's pay is from its verified share, in parts per billion of it, rounding
-/// included: the fees' part against its base, the subsidy against its weight.
+/// The largest gap between a node's pay and its verified share, in parts per billion of that share,
+/// rounding included. The fee part is compared with the base, the subsidy with the weight.
 pub fn deviation(terms: &Terms, books: &Books) -> u64 {
     let total: u128 = books.lines.iter().map(|line| line.weight).sum();
     let keeps = u128::from(ONE - terms.burn - terms.committee);
@@ -108,25 +108,25 @@ pub fn deviation(terms: &Terms, books: &Books) -> u64 {
     u64::try_from(worst).unwrap_or(u64::MAX)
 }
 
-/// A world at work: closed epochs, the first fault found, the worst deviation, the seats.
+/// Results of a long honest run.
 #[derive(Debug, Default)]
 pub struct Worked {
-    /// Epochs that conserved every grain.
+    /// Number of epochs that conserved every grain.
     pub conserved: u64,
-    /// Epochs that a second computation matched, node by node.
+    /// Number of epochs that the second computation matched, node by node.
     pub recomputed: u64,
-    /// Worst deviation of pay from the verified share, parts per billion.
+    /// Largest deviation of pay from the verified share, parts per billion.
     pub deviation: u64,
-    /// Epochs in whose term every bound of the seats held.
+    /// Number of epochs in whose term every bound of the seats held.
     pub in_bounds: u64,
-    /// Seats at the end.
+    /// Number of seats at the end.
     pub seats: usize,
     /// Nakamoto coefficient of leadership at the end.
     pub leaders: usize,
 }
 
-/// Runs `epochs` honest epochs of `nodes` nodes and checks each. Four nodes have seats at first; who
-/// has one shares the committee's pool.
+/// Runs `epochs` honest epochs of `nodes` nodes and checks each. Four nodes have seats at first;
+/// nodes with a seat share the committee's pool.
 pub fn work(seed: u64, nodes: usize, epochs: u64) -> Worked {
     let mut chance = Chance::new(seed, "honest");
     let mut world = World::new(Terms::DEFAULT, nodes, SEATS_MIN as usize, 16);
@@ -151,8 +151,8 @@ pub fn work(seed: u64, nodes: usize, epochs: u64) -> Worked {
     worked
 }
 
-/// Providers spend what they earned: whoever could not pay an epoch's deals is handed the holdings
-/// of the providers, so that a long run never ends for want of money.
+/// Providers spend their earnings: when a consumer could not pay an epoch's deals, all consumers
+/// get the holdings of the providers, so that a long run never stops for lack of money.
 fn refill(world: &mut World, deals: &[Deal]) {
     let needed: u128 = deals.iter().map(|deal| deal.paid).sum();
     if world.consumers.iter().any(|purse| *purse < needed) {
@@ -165,8 +165,7 @@ fn refill(world: &mut World, deals: &[Deal]) {
     }
 }
 
-/// The network grows to `nodes`, then sixteen epochs: the sums of contribution (base times quality)
-/// and pay.
+/// Grows the network to `nodes` and runs sixteen epochs. Sums contribution (base times quality) and pay.
 fn grow(world: &mut World, seed: u64, nodes: usize) -> Size {
     const EPOCHS: u64 = 16;
     let mut chance = Chance::new(seed, "growth");
@@ -200,7 +199,7 @@ fn grow(world: &mut World, seed: u64, nodes: usize) -> Size {
     }
 }
 
-/// Splits a pool over `count` weights both ways; the grains that do not sum up.
+/// Splits a pool over `count` weights in both ways. Returns the grains that do not sum up.
 pub fn pure_split(seed: u64, count: usize) -> u128 {
     let mut chance = Chance::new(seed, "split");
     let weights: Vec<u128> = (0..count).map(|_| u128::from(chance.below(1 << 60))).collect();
@@ -210,7 +209,7 @@ pub fn pure_split(seed: u64, count: usize) -> u128 {
     pool.abs_diff(shares.iter().sum::<u128>() + carry) + pool.abs_diff(exact)
 }
 
-/// One network through all sizes up to `nodes`; every close of it conserves money.
+/// Takes one network through all sizes up to `nodes`. Every close conserves money.
 pub fn growth(seed: u64, nodes: usize) -> Vec<Size> {
     let steps = [10, 30, 100, 300, 1_000, 3_000, 10_000, 30_000, 100_000];
     let mut world = World::new(Terms::DEFAULT, 0, 0, 16);
@@ -279,7 +278,7 @@ fn worked_rows(region: &str, nodes: usize, epochs: u64, worked: &Worked) -> Vec<
     ]
 }
 
-/// The rows of this file, and the sizes for the plots.
+/// The rows of this module, and the sizes for the plots.
 pub fn rows(plan: Plan) -> (Vec<Row>, Vec<Size>) {
     let sizes = growth(plan.seed, plan.nodes);
     let mut rows = growth_rows(&sizes);

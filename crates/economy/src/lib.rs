@@ -1,9 +1,9 @@
 //! The economics at scale: honest worlds, attacks, prices and scores, with asserted outcomes.
 //!
-//! What needs many members runs the rules' own integer functions (`posync_protocol::economics`,
-//! `fees::split_fee`) over a model without blocks or signatures, so that a year of 10,000 nodes takes
-//! minutes. What depends on operations and their order runs the ledger itself (`ledger`). Each
-//! outcome says which ([`row::Runs`]). Floats occur in plots only.
+//! Scenarios with many members run the rules' own integer functions (`posync_protocol::economics`,
+//! `fees::split_fee`) over a model without blocks or signatures, so that a year of 10,000 nodes
+//! takes minutes. Scenarios that depend on operations and their order run the ledger itself
+//! (`ledger`). Each outcome says which it runs ([`row::Runs`]). Only plots use floats.
 //!
 //! ```text
 //!   world   members, money, one close       audit   draws, four reads, pending, pay
@@ -31,16 +31,16 @@ pub mod world;
 use posync_protocol::{amount::ONE, economics::price as rules};
 use row::{Bound, Row, Topic};
 
-/// What to run.
+/// The parameters of a run.
 #[derive(Clone, Copy, Debug)]
 pub struct Plan {
-    /// Of every stream of chance.
+    /// Seed of every random stream.
     pub seed: u64,
-    /// Epochs of the conservation run.
+    /// Number of epochs in the conservation run.
     pub epochs: u64,
-    /// Most nodes of the growth run.
+    /// Number of nodes at which the growth run stops.
     pub nodes: usize,
-    /// Whether to run 365 epochs with the most nodes.
+    /// True to also run 365 epochs with `nodes` nodes.
     pub year: bool,
 }
 
@@ -50,7 +50,8 @@ impl Default for Plan {
     }
 }
 
-/// Runs everything; the rows in the order of the report, and what growth measured.
+/// Runs everything. Returns the rows in the order of the report, and the sizes that the growth run
+/// measured.
 pub fn run(plan: Plan) -> (Vec<Row>, Vec<honest::Size>) {
     let (mut rows, sizes) = honest::rows(plan);
     rows.extend(price_rows());
@@ -61,9 +62,9 @@ pub fn run(plan: Plan) -> (Vec<Row>, Vec<honest::Size>) {
 
 /// Elasticities, in hundredths, of the experiments.
 pub const ELASTICITIES: [u64; 6] = [25, 50, 100, 200, 400, 800];
-/// The largest of them at which prices settle, by lag.
+/// For each lag, the largest of them at which prices settle.
 const SETTLES: [u64; 3] = [800, 800, 400];
-/// Epochs of a price experiment, of which the last count.
+/// Epochs of a price experiment; the last [`TAIL`] are measured.
 const PRICE_EPOCHS: usize = 3_000;
 const TAIL: usize = 200;
 
@@ -71,7 +72,7 @@ fn price_row(name: String, region: &str, swing: u64, bound: Bound) -> Row {
     Row::new(Topic::Price, name, region, i128::from(swing / 1_000), "swing, ppm", bound)
 }
 
-/// The outcomes asserted of prices: a swing is the highest over the lowest price.
+/// The asserted outcomes of the price experiments. A swing is the highest price over the lowest.
 pub fn price_rows() -> Vec<Row> {
     let swing =
         |elasticity, lag, bucket| price::swing(&price::respond(elasticity, lag, bucket, PRICE_EPOCHS), TAIL);
@@ -100,8 +101,9 @@ pub fn price_rows() -> Vec<Row> {
     rows
 }
 
-/// A class that is sold out while its quotas are used by three fifths: its price must rise, or everything
-/// is sold at the floor. Under a target of four fifths, as of a stock, it falls.
+/// A class that is sold out while its quotas are used by three fifths. Its price must rise, or
+/// everything is sold at the floor. At a target of four fifths, the target of a stock, the price
+/// falls.
 fn sold_out_rows() -> [Row; 2] {
     let grows = |target: u64| {
         let used = price::CAPACITY / 5 * 3;
@@ -121,8 +123,9 @@ fn sold_out_rows() -> [Row; 2] {
     ]
 }
 
-/// Redemption of the same use every `every` epochs: means of ten epochs, and the slow price, stay
-/// near those of redemption in each; how far a single epoch's price is off is shown.
+/// Redeems the same use every `every` epochs and compares the prices with redemption in each epoch.
+/// The mean of ten epochs and the slow price stay close; the third row shows how far a single epoch
+/// is off.
 fn redemption_rows(every: usize) -> [Row; 3] {
     const EPOCHS: usize = 1_000;
     let (smooth, smooth_slow) = price::redeemed_every(1, EPOCHS);

@@ -1,4 +1,4 @@
-//! Tables and pictures of a run. The only place with floats: they end on a screen.
+//! Tables and plots of a run. The only module with floats, because its results are only displayed.
 
 use crate::{
     ELASTICITIES,
@@ -12,31 +12,31 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// A file that could not be written.
+/// A table or plot could not be written.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The disk said no.
+    /// The file could not be written.
     #[error("{}: {source}", path.display())]
     File {
-        /// Which file.
+        /// File that was being written.
         path: PathBuf,
-        /// Why.
+        /// Error of the operating system.
         source: io::Error,
     },
     /// The plot could not be drawn.
     #[error("{}: {reason}", path.display())]
     Plot {
-        /// Which file.
+        /// File that was being written.
         path: PathBuf,
-        /// Why.
+        /// Error of the plotting library.
         reason: String,
     },
 }
 
-/// A curve: its name and its points.
+/// A curve: its label and its points.
 type Curve = (String, Vec<(f64, f64)>);
 
-/// Writes all tables and plots into `directory`; the names of the files.
+/// Writes all tables and plots into `directory`. Returns the names of the files.
 ///
 /// # Errors
 /// [`Error`] names the file.
@@ -127,7 +127,7 @@ fn responses() -> impl Iterator<Item = (u64, bool)> {
     ELASTICITIES.into_iter().map(|elasticity| (elasticity, true)).chain([(1_800, false)])
 }
 
-/// For display; nothing is decided by it.
+/// A number as a coordinate, for display only.
 #[expect(clippy::cast_precision_loss, reason = "a place on a picture")]
 fn place(value: u128) -> f64 {
     value as f64
@@ -216,7 +216,7 @@ fn draw_lines(path: &Path, title: &str, labels: (&str, &str), curves: &[Curve]) 
     Ok(root.present()?)
 }
 
-/// Profits on a logarithmic scale: losses to the left, gains to the right.
+/// Draws profits on a logarithmic scale: losses to the left, gains to the right.
 fn bars(path: &Path, rows: &[Row]) -> Result<(), Error> {
     let failed = |reason: String| Error::Plot { path: path.into(), reason };
     draw_bars(path, rows).map_err(|error| failed(error.to_string()))

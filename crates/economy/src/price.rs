@@ -8,21 +8,21 @@ use posync_protocol::{
     economics::price::{self, fake_exponential},
 };
 
-/// Capacity per epoch, in units.
+/// Capacity of an epoch, in units of the class.
 pub const CAPACITY: u128 = 1 << 50;
-/// The least price, grains per 2^20 units.
+/// The least price, in grains per 2^20 units.
 pub const PRICE_MIN: u128 = 1_000_000;
 
-/// The controller of one class.
+/// The price controller of one class.
 #[derive(Clone, Copy, Debug)]
 pub struct Class {
-    /// Accumulated excess.
+    /// Accumulated excess of use over the target.
     pub excess: u64,
-    /// The posted price.
+    /// Price of the next epoch, in grains per 2^20 units.
     pub price: u128,
-    /// The slow price.
+    /// Smoothed price, which moves a small step each epoch.
     pub slow: u128,
-    /// Capacity per epoch.
+    /// Capacity per epoch, in units.
     pub capacity: u128,
     bucket: Option<u128>,
     target: u64,
@@ -30,7 +30,8 @@ pub struct Class {
 }
 
 impl Class {
-    /// A flow class at `excess`, its bucket filled by use at target, the slow price arrived.
+    /// A flow class at `excess`, with a bucket filled by use at the target and a slow price equal
+    /// to the posted price.
     pub fn flow(excess: u64) -> Self {
         let price = price::posted(PRICE_MIN, excess, price::FRACTION_FLOW);
         let bucket = CAPACITY / 2 * 7;
@@ -45,7 +46,7 @@ impl Class {
         }
     }
 
-    /// The same without a bucket: what is settled counts at once.
+    /// The same class without a bucket: settled units count at once.
     pub fn bare(self) -> Self {
         Self { bucket: None, ..self }
     }
@@ -66,7 +67,7 @@ impl Class {
     }
 }
 
-/// Units wanted at `excess` by consumers that want `usual` at `origin`; elasticity in hundredths.
+/// Units that consumers want at `excess` if they want `usual` at `origin`. `elasticity` is in hundredths.
 pub fn demand(usual: u128, origin: u64, excess: u64, elasticity: u64) -> u128 {
     let power = u128::from(elasticity) * u128::from(excess.abs_diff(origin)) / 100;
     let fraction = u128::from(price::FRACTION_FLOW);
@@ -78,11 +79,10 @@ pub fn demand(usual: u128, origin: u64, excess: u64, elasticity: u64) -> u128 {
     posync_protocol::amount::mul_div(usual, scale, shrunk).expect("at most the usual demand")
 }
 
-/// Where experiments start from equilibrium: six times the least price's logarithm.
+/// Excess from which experiments start in equilibrium: the price is `e^6` times the least.
 pub const ORIGIN: u64 = 6 * price::FRACTION_FLOW;
 
-/// Prices of `epochs` epochs after demand doubled at once; consumers see the price of `lag` epochs
-/// ago.
+/// Prices of `epochs` epochs after demand doubled at once. Consumers see the price of `lag` epochs ago.
 pub fn respond(elasticity: u64, lag: usize, bucket: bool, epochs: usize) -> Vec<u128> {
     let class = Class::flow(ORIGIN);
     let mut class = if bucket { class } else { class.bare() };
@@ -98,15 +98,15 @@ pub fn respond(elasticity: u64, lag: usize, bucket: bool, epochs: usize) -> Vec<
     prices
 }
 
-/// The highest over the lowest price of the last `tail` epochs, parts per billion.
+/// The highest price over the lowest of the last `tail` epochs, in parts per billion.
 pub fn swing(prices: &[u128], tail: usize) -> u64 {
     let tail = &prices[prices.len() - tail..];
     let (low, high) = (tail.iter().min().expect("some"), tail.iter().max().expect("some"));
     u64::try_from(high * u128::from(ONE) / (*low).max(1)).unwrap_or(u64::MAX)
 }
 
-/// Posted and slow prices when the same use is redeemed every `every` epochs; use follows price with
-/// elasticity one.
+/// Posted and slow prices when the same use is redeemed every `every` epochs. Use follows the price
+/// with elasticity one.
 pub fn redeemed_every(every: usize, epochs: usize) -> (Vec<u128>, Vec<u128>) {
     let mut class = Class::flow(ORIGIN);
     let (mut waiting, mut prices, mut slow) = (0, vec![class.price], vec![class.slow]);

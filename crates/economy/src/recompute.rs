@@ -1,13 +1,14 @@
-//! A closed epoch again, from its fees and qualities alone.
+//! Recomputes a closed epoch from its fees and qualities alone.
 //!
-//! Plain 128-bit arithmetic written out, none of the rules' functions: if both agree on every
-//! grain, neither has slipped. It fits because a simulated epoch stays below 2^68 grains of base.
+//! Plain 128-bit arithmetic, written out without the rules' functions: if both agree on every
+//! grain, the rules' functions are right. 128 bits suffice because a simulated epoch stays below
+//! 2^68 grains of base.
 
 use crate::world::{Books, Terms};
 
 const ONE: u128 = 1_000_000_000;
 
-/// The first line that differs, if any.
+/// Describes the first line that differs from the books; `None` if all agree.
 pub fn differs(terms: &Terms, books: &Books) -> Option<String> {
     let nodes = books.lines.len();
     let (mut base, mut pay, mut burned) = (vec![0u128; nodes], vec![0u128; nodes], 0u128);
@@ -40,7 +41,7 @@ pub fn differs(terms: &Terms, books: &Books) -> Option<String> {
     None
 }
 
-/// `floor(pool x weight / total)` by long multiplication, bit by bit: products need no 256 bits.
+/// `floor(pool x weight / total)` by long multiplication, bit by bit, so that no product needs 256 bits.
 fn long_share(pool: u128, weight: u128, total: u128) -> u128 {
     if total == 0 {
         return 0;

@@ -1,40 +1,40 @@
-//! One asserted outcome: a figure, what it must satisfy, and where that is claimed.
+//! One asserted outcome: a figure, its bound, and the region in which the bound is claimed.
 
 use serde::Serialize;
 
-/// What a figure must satisfy.
+/// The bound of a figure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Bound {
-    /// At most this.
+    /// The figure is at most this value.
     AtMost(i128),
-    /// At least this.
+    /// The figure is at least this value.
     AtLeast(i128),
-    /// Above zero: a mutant that the rules exclude, or an exception that is published.
+    /// The figure is positive: a mutant that the rules exclude, or a published exception.
     Positive,
-    /// Exactly this.
+    /// The figure equals this value.
     Exactly(i128),
 }
 
-/// Which part of the economics an outcome belongs to.
+/// The part of the economics that an outcome belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Topic {
-    /// Honest worlds.
+    /// Honest worlds: pay, conservation and growth.
     Honest,
-    /// The price controller.
+    /// The price controller of a class.
     Price,
-    /// Scores and seats.
+    /// Sync scores and the seats that follow from them.
     Score,
     /// An attack: the figure is its profit per epoch in grains, against honesty.
     Attack,
-    /// An attack that pays and is published as such.
+    /// An attack that pays and is published as an exception.
     Published,
-    /// A rule taken out: the attack must pay.
+    /// A world with one rule removed, in which the attack must pay.
     Mutant,
 }
 
-/// What a scenario executes.
+/// The code that a scenario executes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Runs {
@@ -42,12 +42,12 @@ pub enum Runs {
     Ledger,
     /// The rules' functions over a model of members.
     Functions,
-    /// Arithmetic of its own, about what the rules say or will say.
+    /// A formula in the scenario itself, about rules that exist or are planned.
     Formula,
 }
 
 impl Runs {
-    /// The word of the reports.
+    /// The name that reports print.
     pub const fn text(self) -> &'static str {
         match self {
             Self::Ledger => "the ledger",
@@ -57,27 +57,27 @@ impl Runs {
     }
 }
 
-/// An asserted outcome.
+/// One asserted outcome of the report.
 #[derive(Clone, Debug, Serialize)]
 pub struct Row {
-    /// Part of the economics.
+    /// Part of the economics that it belongs to.
     pub topic: Topic,
     /// Short name, the attack's number first.
     pub name: String,
     /// The region in which the bound is claimed.
     pub region: String,
-    /// The figure.
+    /// The measured value, in `unit`.
     pub figure: i128,
-    /// Its unit.
+    /// Unit of the figure.
     pub unit: &'static str,
-    /// What it must satisfy.
+    /// The bound that the figure must satisfy.
     pub bound: Bound,
-    /// What it executes.
+    /// The code that the scenario executes.
     pub runs: Runs,
 }
 
 impl Row {
-    /// A row of any topic.
+    /// A row of any topic; it runs the rules' functions.
     pub fn new(
         topic: Topic,
         name: impl Into<String>,
@@ -94,27 +94,27 @@ impl Row {
         Self::new(Topic::Attack, name, region, profit, GRAINS, Bound::AtMost(0))
     }
 
-    /// A mutant of a rule, under which the attack must pay.
+    /// A mutant without one rule, under which the attack must pay.
     pub fn mutant(name: impl Into<String>, region: impl Into<String>, profit: i128) -> Self {
         Self::new(Topic::Mutant, name, region, profit, GRAINS, Bound::Positive)
     }
 
-    /// An attack that pays, and is published.
+    /// An attack that pays and is published.
     pub fn published(name: impl Into<String>, region: impl Into<String>, profit: i128) -> Self {
         Self::new(Topic::Published, name, region, profit, GRAINS, Bound::Positive)
     }
 
-    /// The same row, told what it executes.
+    /// Sets the code that the row executes.
     pub fn runs(self, runs: Runs) -> Self {
         Self { runs, ..self }
     }
 
-    /// The same row with a figure of another unit.
+    /// Sets the unit of the figure.
     pub fn unit(self, unit: &'static str) -> Self {
         Self { unit, ..self }
     }
 
-    /// Whether the figure satisfies its bound.
+    /// True if the figure satisfies its bound.
     pub fn holds(&self) -> bool {
         match self.bound {
             Bound::AtMost(most) => self.figure <= most,
@@ -125,10 +125,10 @@ impl Row {
     }
 }
 
-/// The unit of profits.
+/// Unit of the profits of attacks.
 pub const GRAINS: &str = "grains/epoch";
 
-/// The bound, for a table.
+/// Formats a bound for a table.
 pub fn bound_text(bound: Bound) -> String {
     match bound {
         Bound::AtMost(most) => format!("<= {most}"),

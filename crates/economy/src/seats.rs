@@ -1,8 +1,8 @@
-//! Seats of a simulated network, by the rules' own election: under noise, in good and bad times.
+//! Seats of a simulated network, given by the rules' own election: under noise, in good and bad times.
 //!
-//! A term is an epoch here. Every provider wants a seat and is its own operator; seats vote for the
-//! best candidates in one term of four, and in the others whoever is eligible gets in unasked, as
-//! far as the rules allow.
+//! A term is an epoch here. Every provider wants a seat and is its own operator. In one term of
+//! four the seats vote for the best candidates; in the others, eligible candidates get in without
+//! votes, as far as the rules allow.
 
 use crate::{
     chance::Chance,
@@ -23,10 +23,10 @@ use posync_protocol::{
 };
 use std::collections::BTreeSet;
 
-/// One term of so many has votes.
+/// Votes are cast in one term out of this many.
 const VOTES_EVERY: u64 = 4;
 
-/// The account of a node.
+/// The account that stands for a node.
 pub fn account(node: usize) -> Account {
     let mut bytes = [0; 32];
     bytes[..8].copy_from_slice(&(node as u64).to_be_bytes());
@@ -38,7 +38,7 @@ fn node(account: &Account) -> usize {
     u64::from_be_bytes([a, b, c, d, e, f, g, h]) as usize
 }
 
-/// A seat of a node without a past.
+/// A seat of a node without history.
 pub fn seated(node: usize, score: u64) -> Seated {
     let account = account(node);
     Seated { account, operator: account.0, score, track: Track::default(), automatic: false, ousted: false }
@@ -50,30 +50,30 @@ pub fn candidate(node: usize, score: u64, track: Track) -> Candidate {
     Candidate { account, operator: account.0, score, track, voted: false, vetoes: BTreeSet::new() }
 }
 
-/// What became of the seats.
+/// Counts of seat changes over a run.
 #[derive(Clone, Copy, Debug)]
 pub struct Record {
     /// Seats given without votes.
     pub automatic: u64,
     /// Seats given by votes.
     pub voted: u64,
-    /// Seats taken.
+    /// Seats that were lost.
     pub taken: u64,
-    /// Most seats given and taken in one term.
+    /// Most seats given and lost in one term.
     pub most: usize,
     /// Terms after which a bound did not hold: churn, the floor, the third without votes.
     pub broken: u64,
-    /// The least Nakamoto coefficient of leadership since there were eight seats.
+    /// The least Nakamoto coefficient of leadership in terms with at least [`LEADERS_MIN`] seats.
     pub leaders: usize,
 }
 
-/// The seats, and how every node's score has stood.
+/// The seats, and the record of every node's score.
 #[derive(Clone, Debug)]
 pub struct Roster {
     seats: Vec<Seated>,
     tracks: Vec<Track>,
     terms: u64,
-    /// What became of them.
+    /// Counts of the changes so far.
     pub record: Record,
 }
 
@@ -88,22 +88,22 @@ impl Roster {
         }
     }
 
-    /// Nodes with a seat.
+    /// The nodes that have a seat.
     pub fn nodes(&self) -> impl Iterator<Item = usize> {
         self.seats.iter().map(|seat| node(&seat.account))
     }
 
-    /// Seats.
+    /// Number of seats at present.
     pub const fn len(&self) -> usize {
         self.seats.len()
     }
 
-    /// Whether nobody has one.
+    /// True if no node has a seat.
     pub const fn is_empty(&self) -> bool {
         self.seats.is_empty()
     }
 
-    /// An epoch ends with these scores, one for each node, and a term's changes follow.
+    /// Ends an epoch with these scores, one per node, and makes the changes of a term.
     pub fn term(&mut self, scores: &[u64]) -> Changes {
         self.tracks.resize(scores.len(), Track::default());
         for (track, score) in self.tracks.iter_mut().zip(scores) {
@@ -127,7 +127,7 @@ impl Roster {
         changes
     }
 
-    /// Every seat votes for the best, as many as a term can take.
+    /// Every seat votes for the best candidates, as many as a term can admit.
     fn vote(&self, candidates: &mut [Candidate]) {
         candidates.sort_unstable_by(|a, b| b.score.cmp(&a.score).then(a.account.cmp(&b.account)));
         let mut ballots = Ballots::new(self.seats.iter().map(|seat| seat.account));
@@ -160,7 +160,7 @@ impl Roster {
         record.broken += u64::from(is_broken);
     }
 
-    /// The Nakamoto coefficient of leadership: who waits to leave does not lead.
+    /// The Nakamoto coefficient of leadership. A seat that waits to leave does not lead.
     pub fn leaders(&self) -> usize {
         let scores = self.seats.iter().map(|seat| if seat.leaves() { 0 } else { seat.score });
         let weights = leader_weights(&scores.collect::<Vec<u64>>());
@@ -168,7 +168,7 @@ impl Roster {
     }
 }
 
-/// What becomes of 20 seats among `members` in `epochs` epochs whose quality is `centre` within `noise`.
+/// Runs 20 seats among `members` for `epochs` epochs with qualities within `noise` of `centre`.
 pub fn noisy(seed: u64, members: usize, epochs: u64, centre: u64, noise: u64) -> Record {
     let mut chance = Chance::new(seed, "seats");
     let mut roster = Roster::new(20);
@@ -199,7 +199,7 @@ pub fn good_and_bad_times(seed: u64, members: usize, epochs: u64) -> Roster {
     roster
 }
 
-/// The rows of this file.
+/// The rows of this module.
 pub fn rows(seed: u64) -> Vec<Row> {
     let row = |name: &str, region: &str, figure: u64, unit, bound| {
         Row::new(Topic::Score, name, region, figure.into(), unit, bound)

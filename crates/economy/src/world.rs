@@ -1,11 +1,11 @@
-//! Members, money and one epoch's close, with the rules' own functions.
+//! Members, money and the close of an epoch, computed with the rules' own functions.
 //!
 //! ```text
 //!   deals -> split_fee -> burn, committee pool, provider        marks -> quality -> score, history
 //!                                 base x least of 8 qualities = weight -> usage_pool -> pay_pool
 //! ```
 //!
-//! **Invariant:** after every close, everything that exists sums to the supply, to the grain.
+//! **Invariant:** after every close, all money sums to the supply, to the grain.
 
 use posync_protocol::economics::pool::{self, Payout};
 use posync_protocol::{
@@ -14,37 +14,37 @@ use posync_protocol::{
     fees::split_fee,
 };
 
-/// Epochs over which the least quality weighs pay.
+/// Epochs whose least quality weighs a provider's pay.
 pub const QUALITY_EPOCHS: usize = 8;
 
-/// What caps the usage subsidy.
+/// The figure that caps the usage subsidy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Cap {
     /// The burn of the quality-weighted base: the rule.
     Weighted,
-    /// The burn of the whole base: a mutant under which paying oneself can win.
+    /// The burn of the whole base: a mutant under which paying oneself can pay off.
     Aggregate,
 }
 
-/// The parameters of the books, ratios in parts per billion.
+/// The parameters of epoch accounting; ratios are in parts per billion.
 #[derive(Clone, Copy, Debug)]
 pub struct Terms {
-    /// Burned share.
+    /// Share of a base that is burned.
     pub burn: u64,
-    /// Committee's share.
+    /// Share of a base that goes to the committee.
     pub committee: u64,
-    /// Subsidy over burn.
+    /// The most subsidy per burned grain.
     pub kappa: u64,
-    /// Usage part of the emission.
+    /// Share of the emission that may subsidise usage.
     pub gamma: u64,
-    /// Epochs' emission is the reserve over this.
+    /// An epoch emits the reserve divided by this.
     pub divisor: u128,
-    /// The subsidy's cap.
+    /// The figure that caps the subsidy.
     pub cap: Cap,
 }
 
 impl Terms {
-    /// The defaults of the economics.
+    /// The default parameters of the network.
     pub const DEFAULT: Self = Self {
         burn: ONE / 5,
         committee: ONE / 20,
@@ -55,16 +55,16 @@ impl Terms {
     };
 }
 
-/// A settled fee: who pays whom, and the provider's base (the fee at the lower price of its pair).
+/// A settled fee: payer, provider, and the provider's base (the fee at the lower price of its pair).
 #[derive(Clone, Copy, Debug)]
 pub struct Deal {
     /// Index of the consumer.
     pub payer: usize,
     /// Index of the provider.
     pub provider: usize,
-    /// Grains paid.
+    /// Grains that the payer paid.
     pub paid: u128,
-    /// Of them, the provider's base.
+    /// Part of `paid` that is the provider's base, in grains.
     pub base: u128,
 }
 
@@ -75,42 +75,42 @@ impl Deal {
     }
 }
 
-/// What an epoch measured of a provider, parts per billion.
+/// Measurements of a provider in one epoch, parts per billion.
 #[derive(Clone, Copy, Debug)]
 pub struct Mark {
-    /// Passed share of drawn reads.
+    /// Share of drawn reads that passed.
     pub correct: u64,
-    /// On-time share.
+    /// Share of draws that were answered in time.
     pub available: u64,
-    /// Latency score.
+    /// Score of its read latency.
     pub latency: u64,
 }
 
 impl Mark {
-    /// Nothing to complain about.
+    /// A provider without any fault.
     pub const PERFECT: Self = Self { correct: ONE, available: ONE, latency: ONE };
 
-    /// A mark whose quality is about `quality`: through availability alone.
+    /// A mark whose quality is about `quality`, lowered by availability alone.
     pub const fn of(quality: u64) -> Self {
         Self { correct: ONE, available: quality, latency: ONE }
     }
 
-    /// Its quality.
+    /// Quality that the rules compute from the three figures.
     pub fn quality(self) -> u64 {
         score::quality(self.correct, self.available, self.latency)
     }
 }
 
-/// A provider.
+/// A provider of the model.
 #[derive(Clone, Debug)]
 pub struct Node {
-    /// Grains it holds.
+    /// Grains that the provider holds.
     pub balance: u128,
-    /// Its sync score.
+    /// Sync score, parts per billion.
     pub score: u64,
-    /// Qualities of the last epochs; unmeasured ones are left out.
+    /// Qualities of the last epochs; `None` for an unmeasured epoch.
     pub history: [Option<u64>; QUALITY_EPOCHS],
-    /// Its share of the committee's credits.
+    /// Weight of its share of the committee's pool.
     pub credit: u128,
 }
 
@@ -127,71 +127,71 @@ impl Node {
         self.score = score::update(self.score, quality, failed);
     }
 
-    /// The qualities that count.
+    /// The qualities of the measured epochs.
     pub fn measured(&self) -> Vec<u64> {
         self.history.iter().flatten().copied().collect()
     }
 }
 
-/// One provider's line of a closed epoch.
+/// A provider's line in the accounting of a closed epoch.
 #[derive(Clone, Debug, Default)]
 pub struct Line {
-    /// Settled base.
+    /// Sum of its settled bases, in grains.
     pub base: u128,
-    /// Its part of the fees.
+    /// Its part of the fees, in grains.
     pub pay: u128,
-    /// The qualities that weighed it.
+    /// The measured qualities; the least of them weighs its base.
     pub qualities: Vec<u64>,
-    /// Weight in the subsidy.
+    /// Weight in the split of the subsidy.
     pub weight: u128,
-    /// Subsidy.
+    /// Usage subsidy, in grains.
     pub subsidy: u128,
-    /// Of the committee's pool.
+    /// Its part of the committee's pool, in grains.
     pub seat: u128,
 }
 
-/// A closed epoch.
+/// The accounting of a closed epoch.
 #[derive(Clone, Debug)]
 pub struct Books {
-    /// Reserve and carry when it began to close.
+    /// Reserve and carry before the close.
     pub before: (u128, u128),
-    /// Fees, and the base that a mutant's cap looks at.
+    /// The fees that were settled.
     pub fees: Vec<Deal>,
-    /// The usage pool.
+    /// The usage pool, in grains.
     pub pool: u128,
-    /// Drawn from the reserve.
+    /// Grains drawn from the reserve.
     pub drawn: u128,
-    /// Burned in this epoch.
+    /// Grains burned in this epoch.
     pub burned: u128,
-    /// One line for each provider.
+    /// One line per provider.
     pub lines: Vec<Line>,
 }
 
-/// Everything that exists.
+/// All members and all money of the model.
 #[derive(Clone, Debug)]
 pub struct World {
-    /// The parameters.
+    /// The parameters of epoch accounting.
     pub terms: Terms,
-    /// Not yet emitted.
+    /// Grains that are not emitted yet.
     pub reserve: u128,
-    /// Drawn and not yet paid, used first.
+    /// Grains drawn and not yet paid; they are used first.
     pub carry: u128,
-    /// The committee's pool: its floor carry.
+    /// The committee's pool between closes, in grains: the carry of its split.
     pub committee: u128,
-    /// Gone.
+    /// Grains burned since the start.
     pub burned: u128,
-    /// Consumers' purses.
+    /// Balances of the consumers, in grains.
     pub consumers: Vec<u128>,
-    /// Providers.
+    /// The providers, by index.
     pub nodes: Vec<Node>,
-    /// Epochs closed.
+    /// Number of closed epochs.
     pub epoch: u64,
     supply: u128,
 }
 
 impl World {
-    /// `nodes` providers, of which the first `seats` share the committee's pool equally, and
-    /// `consumers` with a billion SYNC each; ten billion in the reserve.
+    /// A world of `nodes` providers and `consumers` consumers. The first `seats` providers share
+    /// the committee's pool equally. Each consumer has a billion SYNC, the reserve ten billion.
     pub fn new(terms: Terms, nodes: usize, seats: usize, consumers: usize) -> Self {
         let reserve = 10_000_000_000 * SYNC;
         let purse = 1_000_000_000 * SYNC;
@@ -208,25 +208,25 @@ impl World {
         }
     }
 
-    /// A provider joins; the newcomer's index.
+    /// Adds a provider and returns its index.
     pub fn join(&mut self) -> usize {
         self.nodes.push(Node::new(0));
         self.nodes.len() - 1
     }
 
-    /// A consumer burns a fee of the ledger.
+    /// Burns a ledger fee of a consumer.
     pub fn burn(&mut self, consumer: usize, grains: u128) {
         self.consumers[consumer] -= grains;
         self.burned += grains;
     }
 
-    /// What a group of providers and consumers holds.
+    /// Sum of the balances of some providers and consumers, in grains.
     pub fn wealth(&self, nodes: &[usize], consumers: &[usize]) -> u128 {
         let nodes: u128 = nodes.iter().map(|index| self.nodes[*index].balance).sum();
         nodes + consumers.iter().map(|index| self.consumers[*index]).sum::<u128>()
     }
 
-    /// Whether everything sums to the supply.
+    /// True if all money sums to the supply.
     pub fn conserved(&self) -> bool {
         let nodes: u128 = self.nodes.iter().map(|node| node.balance).sum();
         let consumers: u128 = self.consumers.iter().sum();
@@ -273,7 +273,7 @@ impl World {
         }
     }
 
-    /// Closes an epoch. `marks` beyond the given ones are unmeasured.
+    /// Closes an epoch. Providers beyond the end of `marks` are unmeasured.
     pub fn close(&mut self, deals: Vec<Deal>, marks: &[Option<Mark>]) -> Books {
         let (before, burned) = ((self.reserve, self.carry), self.burned);
         let mut lines = vec![Line::default(); self.nodes.len()];

@@ -1,4 +1,4 @@
-//! Every outcome that the command asserts, by topic.
+//! Checks every outcome that the command asserts, by topic.
 
 use posync_economy::{
     Plan, attacks, honest, plots, price_rows,
@@ -9,7 +9,7 @@ use std::{sync::OnceLock, thread};
 
 const SEED: u64 = 1;
 
-/// The attacks under the default seed: they run once for all tests.
+/// The attacks under the default seed, which run once for all tests.
 fn attacked() -> &'static [Row] {
     static ROWS: OnceLock<Vec<Row>> = OnceLock::new();
     ROWS.get_or_init(|| attacks::all(SEED))
@@ -41,7 +41,7 @@ fn noise_moves_no_seat() {
 const ON_THE_LEDGER: [u64; 11] = [4, 6, 7, 14, 15, 21, 23, 25, 28, 29, 30];
 /// Attacks on rules that do not exist yet.
 const NOT_YET: [u64; 3] = [18, 26, 27];
-/// An attack and the rule without which it pays: the same plans, one rule taken out.
+/// Pairs of an attack and the rule that stops it: the same plans, with that rule removed, must pay.
 const RULES: [(&str, &str); 17] = [
     ("A1 wash usage", "aggregate cap"),
     ("A3 dropped storage, silent", "answering optional"),
@@ -110,7 +110,7 @@ fn attacks_lose_under_other_seeds() {
     });
 }
 
-/// The document shows every outcome, what it runs and what is asserted of it.
+/// The document shows every outcome with its region, its bound and the code that it runs.
 #[test]
 fn the_document_shows_every_outcome() {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/simulation.md");

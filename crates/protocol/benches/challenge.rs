@@ -1,4 +1,4 @@
-//! What an audit costs: proving and verifying the four reads of a challenge, beside its limits in
+//! Cost of an audit: proving and verifying the four reads of a challenge, beside two yardsticks in
 //! the same run (hashing the shard once, checking one signature).
 //!
 //! `cargo bench --package posync-protocol --bench challenge`; results in `docs/benchmarks.md`.
@@ -14,7 +14,7 @@ use posync_protocol::{
 use std::hint::black_box;
 
 const SHARD_BYTES: usize = 1 << 20;
-/// Shards of the data set: 17 levels above each.
+/// Number of shards in the data set, so that 17 levels lie above each.
 const SHARDS: usize = 1 << 17;
 const NAMESPACE: &[u8] = b"posync/bench";
 
@@ -45,7 +45,7 @@ impl Fixture {
         Self { shard, name, outboard, tree }
     }
 
-    /// The four reads of a challenge: one group of 16 KiB from the shard each.
+    /// The four reads of a challenge. Each is one group of 16 KiB from the shard.
     fn prove(&self) -> Vec<Read> {
         let read = |number: u64| {
             let index = number * 211 % (SHARD_BYTES as u64 / LEAF_BYTES);

@@ -1,8 +1,9 @@
-//! What closing the books costs a block, at 10, 1,000 and 100,000 providers.
+//! Cost to a block of closing the books, at 10, 1,000 and 100,000 providers.
 //!
 //! A block closes a slice of at most 64 providers in each of two passes, so its cost must not grow
-//! with their number. Measured is the rules' part of the block (name the records, execute), on the
-//! records of a real ledger in memory; the yardstick in the same run is one Ed25519 verification.
+//! with their number. The benchmark measures the rules' part of the block (name the records, execute)
+//! on the records of a real ledger in memory. The yardstick in the same run is one Ed25519
+//! verification.
 
 use commonware_cryptography::{Signer as _, Verifier as _, ed25519};
 use criterion::{Criterion, criterion_group, criterion_main};
@@ -21,7 +22,7 @@ mod script;
 #[path = "../tests/scenarios/world.rs"]
 mod world;
 
-/// A ledger before the first block of its third epoch that closes a slice in both passes.
+/// A ledger before the first block of its third epoch in which both passes close a slice.
 fn ledger(providers: u32) -> Stage {
     let mut stage = Stage::new();
     populate(&mut stage.world, providers);

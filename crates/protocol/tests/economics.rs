@@ -1,4 +1,4 @@
-//! Properties that the doc comments of `economics` promise, and one oracle for the fast filling.
+//! Properties from the doc comments of `economics`, and an oracle for the fast filling.
 
 use posync_protocol::{
     amount::ONE,
@@ -6,7 +6,7 @@ use posync_protocol::{
 };
 use proptest::prelude::*;
 
-/// Progressive filling, one task at a time: slow and obvious.
+/// Progressive filling, one task at a time: slow and simple.
 fn filling_one_by_one(total: &[u64], demands: &[Vec<u64>], weights: &[u64]) -> Vec<u64> {
     let mut granted = vec![0u64; demands.len()];
     let mut blocked: Vec<bool> =

@@ -1,6 +1,6 @@
-//! Properties of the mechanism as a whole, beside those of its single functions in `economics.rs`:
-//! who gains by what, what no order changes, and the ends of all ranges. `docs/simulation.md` lists
-//! which invariant each holds.
+//! Properties of the mechanism as a whole; those of its single functions are in `economics.rs`.
+//! They check which plans gain, which results no order changes, and the ends of all ranges.
+//! The numbers are those of `docs/invariants.md`.
 
 use posync_protocol::{
     Amount,
@@ -14,14 +14,14 @@ const BETA: u64 = ONE / 5;
 const ALPHA: u64 = ONE / 20;
 const KAPPA: u64 = ONE / 5 * 2;
 
-/// A provider in an epoch: base and quality.
+/// A provider in an epoch, as `(base, quality)`.
 type Provider = (u128, u64);
 
 fn weights(providers: &[Provider]) -> Vec<u128> {
     providers.iter().map(|(base, quality)| pool::weight(*base, &[*quality])).collect()
 }
 
-/// The subsidy of each, the cap taken of `capped`.
+/// The subsidy of each provider, capped by the burn of `capped`.
 fn subsidies(reserve: u128, providers: &[Provider], capped: u128) -> Vec<u128> {
     let (_, target) = pool::usage_pool(reserve, 4096, ONE / 2, KAPPA, BETA, capped);
     pool::pay_pool(target, 0, &weights(providers)).shares
@@ -31,7 +31,7 @@ fn capped(providers: &[Provider]) -> u128 {
     weights(providers).iter().sum()
 }
 
-/// Of a fee at one price: the burn, the committee's part, the provider's.
+/// Splits a fee at one price into burn, committee's part and provider's part.
 fn parts(fee: u128) -> [u128; 3] {
     let fee = Amount::new(fee).expect("below all money");
     let split = split_fee(fee, fee, BETA, ALPHA).expect("within bounds");
@@ -47,8 +47,8 @@ fn reserves() -> impl Strategy<Value = u128> {
     prop_oneof![0..1_000_000_u128, 0..1_u128 << 100]
 }
 
-/// A world in which a coalition owns some providers and some of the committee's credit, and settles
-/// `fake` with itself at the first of them, in one epoch.
+/// A world in which a coalition owns the first `own` providers and the share `credit` of the
+/// committee, and settles `fake` with itself at the first of them, in one epoch.
 #[derive(Clone, Debug)]
 struct Wash {
     reserve: u128,
@@ -59,7 +59,7 @@ struct Wash {
 }
 
 impl Wash {
-    /// What the coalition holds more than without the fake use; `cap` says what caps the subsidy.
+    /// Gain of the coalition from the fake use; `cap` computes the base that caps the subsidy.
     fn profit(&self, cap: fn(&[Provider]) -> u128) -> i128 {
         let subsidy = |providers: &[Provider]| -> u128 {
             subsidies(self.reserve, providers, cap(providers))[..self.own].iter().sum()
@@ -83,7 +83,7 @@ fn wash() -> impl Strategy<Value = Wash> {
     )
 }
 
-/// A small generator, for searches that must find the same in every run.
+/// A small generator, for searches that must find the same result in every run.
 struct Dice(u64);
 
 impl Dice {
@@ -109,19 +109,19 @@ proptest! {
         prop_assert!(pay(&improved) >= before, "better quality");
     }
 
-    /// 16: paying oneself loses, whoever else is there; by rounding alone it never wins.
+    /// 16: paying oneself loses in any company; rounding alone never makes it win.
     #[test]
     fn paying_oneself_loses_in_any_world(wash in wash()) {
         let profit = wash.profit(capped);
-        // It loses beta (1 - kappa), 0.12, of the fake; the floor of each of its shares, and that of
-        // the pool, move by less than a grain each.
+        // It loses beta (1 - kappa) of the fake, which is 0.12. The floors of its shares and of the
+        // pool move by less than a grain each.
         let (lost, rounding) = ((wash.fake * 12 / 100) as i128, wash.own as i128 + 1);
         prop_assert!(profit <= rounding - lost, "{profit} of {}", wash.fake);
         prop_assert!(wash.own > 1 || profit <= 0);
     }
 
-    /// 15: splitting one weight in k parts gains at most k - 1 units under largest remainders, and
-    /// nothing under floors.
+    /// 15: splitting one weight into k parts gains at most k - 1 units under largest remainders,
+    /// and nothing under floors.
     #[test]
     fn a_split_identity_gains_at_most_a_unit_a_further_part(pool in 0..10_000_u128, others in prop::collection::vec(0..1_000_u128, 0..8), part in prop::collection::vec(0..1_000_u128, 2..6)) {
         let own: u128 = part.iter().sum();
@@ -135,7 +135,7 @@ proptest! {
         prop_assert!(gain(|pool, weights| split::floor_carry(pool, weights).0) <= 0);
     }
 
-    /// 8: no order of the inputs changes a byte of what comes out for each.
+    /// 8: no order of the inputs changes a byte of anyone's result.
     #[test]
     fn no_order_of_the_inputs_changes_anything(
         (rows, shuffled) in prop::collection::vec((0..50_u64, 0..1_u128 << 60), 1..12)
@@ -151,7 +151,7 @@ proptest! {
         for (place, share) in shuffled.iter().zip(&of_turned) {
             prop_assert_eq!(share, &shares[*place]);
         }
-        // Ties of remainder and weight go to the lower index: equal weights may trade places.
+        // Ties of remainder and weight go to the lower index, so equal weights may trade places.
         let sorted = |rows: &[(u64, u128)]| {
             let weights = weights(rows);
             let mut pairs: Vec<_> = split::largest_remainder(pool, &weights).into_iter().zip(weights).collect();
@@ -161,7 +161,7 @@ proptest! {
         prop_assert_eq!(sorted(&rows), sorted(&turned));
     }
 
-    /// 18: the score's step is monotone in both and brings any two scores no further apart.
+    /// 18: the score's step is monotone in both arguments, and two scores never move further apart.
     #[test]
     fn the_scores_step_is_monotone_and_contracts(a in 0..=ONE, b in 0..=ONE, q in 0..=ONE, better in 0..=ONE, failed in any::<bool>()) {
         let (low, high) = (a.min(b), a.max(b));
@@ -174,7 +174,7 @@ proptest! {
         prop_assert!(step(a, Some(q.max(better))) >= step(a, Some(q)));
     }
 
-    /// 19: any weights, any silence that leaves a quorum of two thirds, less than a third lying.
+    /// 19: any weights, any silence that leaves a quorum of two thirds, and less than a third that lies.
     #[test]
     fn a_quorum_with_less_than_a_third_lying_stays_within_the_honest(
         honest in prop::collection::vec((0..=ONE, 1..1_000_u128), 1..20),
@@ -191,8 +191,8 @@ proptest! {
         prop_assert!(least <= Some(median) && Some(median) <= most);
     }
 
-    /// 21: one counterparty, whose disputes count at most its signed value, moves the books by at
-    /// most a half.
+    /// 21: one counterparty, whose disputes count for at most its signed value, moves the books by
+    /// at most a half.
     #[test]
     fn one_counterparty_moves_the_books_by_at_most_a_half(signed in 0..1_u128 << 100, disputed in 0..1_u128 << 100, own in 0..1_u128 << 100, claimed in any::<u128>(), b0 in 1..1_u128 << 40) {
         let disputed = disputed.min(signed);
@@ -202,7 +202,7 @@ proptest! {
         prop_assert!(after >= ONE / 2 - 1);
     }
 
-    /// 23: off the clamp only the sum of what happened matters, not its order.
+    /// 23: off the clamp only the sum of the use matters, not its order.
     #[test]
     fn prices_depend_on_no_path_off_the_clamp(
         (steps, turned) in prop::collection::vec(0..=1_000_000_u128, 1..40)
@@ -215,21 +215,21 @@ proptest! {
         prop_assert_eq!(walk(&steps), walk(&turned));
     }
 
-    /// 23: one epoch moves a price by at most an eighth of the lower one, whatever is used.
+    /// 23: one epoch moves a price by at most an eighth of the lower one, for any use.
     #[test]
     fn one_epoch_moves_a_price_by_a_bounded_ratio(x in 0..64 * price::FRACTION_FLOW, used in any::<u128>(), capacity in 1..1_u128 << 100, least in 1_000_000..1_u128 << 35) {
         let (target, fraction) = (price::TARGET_FLOW, price::FRACTION_FLOW);
         let next = price::excess_next(x, used, capacity, target, fraction);
         let (before, after) = (price::posted(least, x, fraction), price::posted(least, next, fraction));
         let (low, high) = (before.min(after), before.max(after));
-        // e^(1/2 / 4.245) is 1.125; two grains of rounding.
+        // e^(1/2 / 4.245) is 1.125; rounding adds at most two grains.
         let most = mul_div(low, 1_125_001, 1_000_000).expect("below 2^128") + 2;
         prop_assert!(high <= most, "{low} {high}");
     }
 
-    /// 31: with whole tasks, everybody gets the n-th part of the resource that it needs most, less
-    /// the mean of everybody's task in it; and nobody could run more of its tasks with another's
-    /// grant, beyond one task of each.
+    /// 31: with whole tasks, each user gets the n-th part of the resource that it needs most, minus
+    /// the mean of all users' tasks in it. With another's grant, no user could run more of its own
+    /// tasks, beyond one task of each of the two.
     #[test]
     fn sharing_pays_and_nobody_envies_beyond_a_task(total in prop::collection::vec(1..300_u64, 1..4), demands in prop::collection::vec(prop::collection::vec(0..10_u64, 3), 2..6)) {
         let demands: Vec<Vec<u64>> = demands.iter().map(|demand| demand[..total.len()].to_vec()).collect();
@@ -249,24 +249,24 @@ proptest! {
     }
 }
 
-/// One, as a share: all shares have this denominator.
+/// The share of 1: all shares have this denominator.
 fn whole(total: &[u64]) -> u128 {
     total.iter().map(|amount| u128::from(*amount)).product()
 }
 
-/// The share of one task in the resource of which it needs most.
+/// The share of one task in the resource that it needs most.
 fn dominant(total: &[u64], demand: &[u64]) -> u128 {
     let share = |(amount, of): (&u64, &u64)| whole(total) / u128::from(*of) * u128::from(*amount);
     demand.iter().zip(total).map(share).max().unwrap_or(0)
 }
 
-/// Whole tasks that fit in what is held.
+/// Number of whole tasks that fit in the held resources.
 fn runs(held: &[u64], demand: &[u64]) -> u64 {
     demand.iter().zip(held).filter(|(need, _)| **need > 0).map(|(need, held)| held / need).min().unwrap_or(0)
 }
 
-/// 31: whoever says that it needs something else runs no more of its real tasks, beyond what whole
-/// tasks leave undivided: one task of everybody.
+/// 31: a user that lies about its demand runs no more of its real tasks, beyond the remainder of
+/// whole tasks: one task of each user.
 #[test]
 fn a_lie_about_ones_demand_gains_nothing_beyond_a_task() {
     let mut dice = Dice(31);
@@ -288,7 +288,8 @@ fn a_lie_about_ones_demand_gains_nothing_beyond_a_task() {
     }
 }
 
-/// 16, the mutant: with a cap on the whole base instead of the weighted one, some worlds pay.
+/// 16, the mutant: with a cap on the whole base instead of the weighted one, paying oneself pays in
+/// some worlds.
 #[test]
 fn paying_oneself_wins_in_some_world_under_an_aggregate_cap() {
     let mut dice = Dice(16);
@@ -306,9 +307,9 @@ fn paying_oneself_wins_in_some_world_under_an_aggregate_cap() {
     assert!(won > 0, "the test can see profit");
 }
 
-/// 19: at exactly a third the guarantee ends. One of three lies and another is silent, so two
-/// thirds reported and half of what was reported lies: the *lower* median follows a lie downwards,
-/// never upwards.
+/// 19: the guarantee ends at exactly a third. One of three lies and another is silent, so two
+/// thirds reported and half of the reports are lies. The *lower* median then follows a lie
+/// downwards, never upwards.
 #[test]
 fn at_exactly_a_third_a_lie_moves_the_median_down_only() {
     let (truth, low, high) = ((ONE / 2, 1), (0, 1), (ONE, 1));
@@ -341,7 +342,7 @@ fn nothing_overflows_at_the_ends_of_the_ranges() {
     let all = split_fee(Amount::MAX, Amount::MAX, BETA, ALPHA).expect("within bounds");
     let sum = [all.burn, all.committee, all.pay].map(Amount::grains).iter().sum::<u128>();
     assert_eq!(sum, Amount::MAX.grains());
-    // The dearest price of the range times 2^64 units, per 2^20: saturated or refused, never wrapped.
+    // The highest price of the range times 2^64 units, per 2^20: saturated or refused, never wrapped.
     let dearest = price::posted(1 << 35, 64 * price::FRACTION_FLOW, price::FRACTION_FLOW);
     assert_eq!(mul_div(dearest, u64::MAX.into(), 1 << 20), None, "2^171 is no amount");
     assert!(mul_div(1 << 63, u64::MAX.into(), 1 << 20).and_then(Amount::new).is_none(), "above all money");

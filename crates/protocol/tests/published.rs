@@ -1,7 +1,8 @@
-//! Worked examples that others published, and the project's own reference, against the mechanism.
+//! Checks the mechanism against worked examples that others published, and against the project's
+//! own reference.
 //!
-//! The files stand in `tests/vectors`; a newer copy in `../shared` beside the repository is taken
-//! first. Each file names its source, commit and licence; only numbers were copied.
+//! The files are in `tests/vectors`. A copy in `../shared` beside the repository takes precedence.
+//! Each file names its source, commit and licence; only numbers were copied.
 
 use posync_protocol::{
     Account, Amount, Record,
@@ -79,7 +80,7 @@ fn largest_remainder_rows_and_the_alabama_paradox() {
     for row in rows(&table["rows"]) {
         assert_eq!(split::largest_remainder(int(&row[1]), &ints(&row[0])), ints(&row[2]), "{row}");
     }
-    // More seats, yet the last party loses one: the reason why the books do not use it.
+    // More seats, yet the last party loses one: the reason for which the books do not use this split.
     let weights = [1500, 1500, 900, 500, 500, 200];
     let (before, after) = (split::largest_remainder(25, &weights), split::largest_remainder(26, &weights));
     assert!(before.iter().zip(&after).any(|(before, after)| after < before));
@@ -133,7 +134,7 @@ fn correlated_slash_rows() {
     }
 }
 
-/// Decimals with at most nine digits after the point, as parts per billion.
+/// Converts a decimal with at most nine digits after the point to parts per billion.
 fn parts(value: &Value) -> u64 {
     let text = value.as_str().expect("a decimal");
     let (whole, part) = text.split_once('.').unwrap_or((text, "0"));
@@ -141,8 +142,8 @@ fn parts(value: &Value) -> u64 {
     digits(whole) * ONE + digits(&format!("{part:0<9}"))
 }
 
-/// The rows of a median at a majority of 0.51 agree with the lower median at one half, but for the
-/// first: of no reports there is none.
+/// The rows of a median at a majority of 0.51 agree with the lower median at one half. The
+/// exception is the first row: no reports have no median.
 #[test]
 fn weighted_medians_of_subtensor() {
     let table = rows(&load("weighted_median.json")["weighted_median"]["rows"]).to_vec();
@@ -170,10 +171,10 @@ fn wash_trading_of_hip_10_loses() {
     assert_eq!(fee.grains() - split.pay.grains() - subsidy, 24_650_000_000);
 }
 
-/// All 23 rows of EIP-225's table. Two of them refuse a block because its signer signed another one
-/// lately (`errRecentlySigned`): who may sign a block, and how often, is the engine's rule, and a
-/// ballot has no block; they say nothing about votes and do not apply. The row of a signer that is
-/// none applies as: its vote is refused. A block without a vote is nothing to a ballot.
+/// All 23 rows of EIP-225's table. Two of them reject a block because its signer signed another one
+/// lately (`errRecentlySigned`). The engine rules who signs a block and how often, and a ballot has
+/// no block, so these two say nothing about votes and do not apply. In the row of a signer without
+/// a seat, its vote is refused. A block without a vote does not affect a ballot.
 #[test]
 fn clique_ballots_of_eip_225() {
     let account = |name: &Value| Account([name.as_str().expect("a name").as_bytes()[0]; 32]);
@@ -305,7 +306,7 @@ fn reference_fees() {
     }
 }
 
-/// A record whose fields are all zero.
+/// A record with all fields zero.
 fn blank<R: Record>() -> R {
     let mut slot = [0; 256];
     (slot[0], slot[1]) = (R::KIND, VERSION);

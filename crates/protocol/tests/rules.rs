@@ -1,5 +1,5 @@
-//! The rules and the code name each other: `docs/protocol.md` numbers the rules and names
-//! functions, the code cites the numbers. This checks both directions.
+//! Checks both directions between the rules and the code: `docs/protocol.md` numbers the rules and
+//! names functions, and the code cites the numbers.
 
 use std::{collections::BTreeSet, fs, path::Path};
 
@@ -32,7 +32,7 @@ fn code() -> Vec<(String, String)> {
     found
 }
 
-/// Rule numbers in a text: a prefix, a dash, digits.
+/// The rule numbers in a text: a prefix, a dash, digits.
 fn numbers(text: &str) -> BTreeSet<String> {
     let words = text.split(|c: char| !c.is_ascii_alphanumeric() && c != '-');
     let is_number = |word: &&str| {
@@ -86,10 +86,10 @@ fn every_function_in_the_rules_exists() {
     }
 }
 
-/// Rules that a provider keeps, and a figure that a test keeps.
+/// Rules that a provider keeps, and a figure that a test checks.
 const NOT_OF_THE_LEDGER: [&str; 3] = ["VO-5", "VO-6", "RD-10"];
 
-/// Rules of the ledger that the code must name where it keeps them.
+/// The code must cite each rule of the ledger where it implements it.
 #[test]
 fn every_rule_of_the_ledger_is_cited() {
     let cited: BTreeSet<String> = code().iter().flat_map(|(_, source)| numbers(source)).collect();
@@ -104,7 +104,7 @@ fn every_rule_of_the_ledger_is_cited() {
     assert!(missing.is_empty(), "no code cites {missing:?}");
 }
 
-/// `docs/invariants.md` says which test holds what: each of them exists, and every number has one.
+/// Each test that `docs/invariants.md` names exists, and every invariant has a test.
 #[test]
 fn every_test_that_holds_an_invariant_exists() {
     let text = fs::read_to_string(root().join("docs/invariants.md")).expect("docs/invariants.md");

@@ -1,5 +1,5 @@
-//! What the doc comments of `economics::seats` promise: tables for each rule, properties for each
-//! guarantee. The published cases of ballots stand in `published.rs`.
+//! Promises from the doc comments of `economics::seats`: a table for each rule, a property for each
+//! guarantee. The published cases of ballots are in `published.rs`.
 
 use posync_protocol::{
     Account,
@@ -24,7 +24,7 @@ fn stood(scores: &[u64]) -> Track {
     scores.iter().fold(Track::default(), |track, score| track.after(*score))
 }
 
-/// A track that is eligible, stands between the lines, was warned in this epoch, or is due.
+/// Tracks in each state: eligible, between the lines, warned in this epoch, due.
 fn eligible() -> Track {
     stood(&[ENTER; 8])
 }
@@ -67,7 +67,7 @@ fn candidate(number: u8) -> Candidate {
     }
 }
 
-/// So many providers that there are seats for all.
+/// Number of providers at which there are seats for all.
 const MANY: u64 = 10_000;
 
 #[test]
@@ -244,7 +244,7 @@ fn ballots_hold_at_most_all_seats() {
     }
 }
 
-/// One term after the other; what a caller keeps between them.
+/// Carries the seats and candidates from one term to the next, as a caller does.
 fn apply(seats: &mut Vec<Seated>, candidates: &mut Vec<Candidate>, changes: &Changes) {
     seats.retain(|seat| !changes.removed.contains(&seat.account));
     for (account, way) in &changes.admitted {
@@ -260,7 +260,7 @@ fn automatic(seats: &[Seated]) -> usize {
     seats.iter().filter(|seat| seat.automatic).count()
 }
 
-/// Seats and candidates in any state; among those given, as many automatic as are allowed.
+/// Seats and candidates in any state, with no more automatic seats than allowed.
 fn roster() -> impl Strategy<Value = (Vec<Seated>, Vec<Candidate>, u64)> {
     let ins = (0..5_u8, 0..4_u64, any::<bool>(), any::<bool>());
     let outs = (0..5_u8, 0..4_u64, any::<bool>(), prop::collection::btree_set(0..60_u8, 0..20));
@@ -276,7 +276,7 @@ fn roster() -> impl Strategy<Value = (Vec<Seated>, Vec<Candidate>, u64)> {
             });
             let seats: Vec<Seated> = seats.collect();
             let candidates = (100..).zip(outs).map(|(number, (kind, score, voted, vetoes))| Candidate {
-                // Some share an operator with a seat or with each other.
+                // Some candidates share an operator with a seat or with each other.
                 operator: [number % 50 + 50; 32],
                 track: track(kind),
                 score,
@@ -340,8 +340,8 @@ proptest! {
         prop_assert_eq!(elect(&seats, &candidates, providers), expected);
     }
 
-    /// Whatever is voted: one vote changes at most the account that it names, more than half of the
-    /// seats wanted that, and no pending vote of a stranger is left.
+    /// For any votes: a vote changes at most the account that it names, more than half of the seats
+    /// voted for that change, and no pending vote of a stranger remains.
     #[test]
     fn a_vote_decides_about_its_account_alone(count in 1..9_u8, votes in prop::collection::vec((0..12_u8, 0..12_u8, any::<bool>()), 0..200)) {
         let mut ballots = Ballots::new((0..count).map(account));
@@ -386,7 +386,7 @@ proptest! {
 
 #[test]
 fn the_largest_leaders_are_lowered_to_an_eighth_of_all() {
-    // One above an eighth of the rest; two; and, with eight alone, all but the least.
+    // One above an eighth of the rest; two above it; and, with exactly eight, all but the least.
     assert_eq!(leader_weights(&[100, 9, 9, 9, 9, 9, 9, 9, 9]), [10, 9, 9, 9, 9, 9, 9, 9, 9]);
     let mut two = vec![10; 20];
     (two[3], two[9]) = (900, 800);
@@ -399,14 +399,14 @@ fn the_largest_leaders_are_lowered_to_an_eighth_of_all() {
     assert_eq!(leader_weights(&[]), [] as [u64; 0]);
 }
 
-/// A small generator: the test must repeat.
+/// A small generator, because the test must repeat.
 fn next(state: &mut u64) -> u64 {
     *state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
     *state >> 33
 }
 
-/// 1,000 epochs in which every score is 0.7 within 0.05, as the score itself or as the quality that
-/// moves it, with open seats and candidates: nobody comes, nobody goes, nobody is even warned.
+/// 1,000 epochs in which every score is within 0.05 of 0.7, as the score itself or as the quality
+/// that moves it, with open seats and candidates. No seat is given, lost or even warned.
 #[test]
 fn noise_within_a_twentieth_of_seven_tenths_moves_no_seat_in_1_000_epochs() {
     for moves_quality in [false, true] {
@@ -436,8 +436,8 @@ fn noise_within_a_twentieth_of_seven_tenths_moves_no_seat_in_1_000_epochs() {
     }
 }
 
-/// The same network with good and bad times instead of noise: the seats do change, and every bound
-/// of a term holds over 1,000 of them.
+/// The same network with good and bad times instead of noise: seats do change, and every bound of a
+/// term holds over 1,000 of them.
 #[test]
 fn churn_floor_and_third_hold_over_1_000_epochs_of_good_and_bad_times() {
     let mut state = 7;

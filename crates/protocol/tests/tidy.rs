@@ -1,8 +1,8 @@
-//! Taste as a test: the rules stay pure, files and functions stay short.
+//! Style checks: the rules stay pure, files and functions stay short.
 
 use std::{fs, path::Path};
 
-/// What the rules may not use, and why.
+/// Names that the rules may not use, with the reason.
 const FORBIDDEN: &[(&str, &str)] = &[
     ("async ", "the rules do not wait"),
     (".await", "the rules do not wait"),
@@ -44,7 +44,7 @@ fn all() -> Vec<(String, String)> {
     found
 }
 
-/// The lines of a file that are code of the rules: no comments, no unit tests.
+/// The lines of a file that are code of the rules, without comments and unit tests.
 fn code(text: &str) -> impl Iterator<Item = &str> {
     let rules = text.lines().take_while(|line| *line != "#[cfg(test)]");
     rules.map(|line| line.split_once("//").map_or(line, |(code, _)| code))
@@ -54,7 +54,7 @@ fn impure(text: &str) -> Option<(&'static str, &'static str)> {
     code(text).find_map(|line| FORBIDDEN.iter().find(|(word, _)| line.contains(word)).copied())
 }
 
-/// The longest function: its first line and its length.
+/// The longest function of a file: its first line and its number of lines.
 fn longest(text: &str) -> (String, usize) {
     let lines: Vec<&str> = text.lines().collect();
     let mut longest = (String::new(), 0);

@@ -1,4 +1,4 @@
-//! Many drawn plans, each run twice: what is lost, and with which seed it is lost again.
+//! Many drawn plans, each run twice: reports every loss with the seed that repeats it.
 
 use crate::{
     drawn::Kind,
@@ -12,27 +12,27 @@ use std::{
     sync::Mutex,
 };
 
-/// What came of one seed.
+/// The result of one seed.
 #[derive(Debug)]
 pub struct Seed {
-    /// Which.
+    /// Seed that the plan was drawn from.
     pub seed: u64,
-    /// The report of both runs, or what was lost.
+    /// The report of both runs, or the failure.
     pub result: Result<Box<Report>, String>,
 }
 
-/// What came of a campaign.
+/// The sums of a campaign.
 #[derive(Debug, Default)]
 pub struct Totals {
-    /// Seeds that were run.
+    /// Number of seeds that were run.
     pub seeds: u64,
-    /// Blocks, of one run of each seed that held.
+    /// Number of blocks, counting one run of each seed that held.
     pub blocks: u64,
-    /// Faults by kind, of one run of each seed that held.
+    /// Number of faults by kind, counting one run of each seed that held.
     pub faults: BTreeMap<&'static str, u32>,
-    /// Puts that were refused while the network was not well.
+    /// Number of puts that were refused while the network had faults.
     pub refused: u32,
-    /// Seeds that did not hold, with what was lost.
+    /// Seeds that failed, with the reason.
     pub open: Vec<(u64, String)>,
 }
 
@@ -51,13 +51,13 @@ impl Totals {
         }
     }
 
-    /// All faults.
+    /// Number of faults of all kinds.
     pub fn faults(&self) -> u32 {
         self.faults.values().sum()
     }
 }
 
-/// Runs the plan of a seed twice; both runs must end alike.
+/// Runs the plan of a seed twice; both runs must have the same result.
 pub fn twice(seed: u64, kinds: &[Kind]) -> Seed {
     let once = || {
         let run = catch_unwind(AssertUnwindSafe(|| run(Plan::drawn_of(seed, kinds))));
@@ -77,10 +77,10 @@ fn message(panic: &(dyn std::any::Any + Send)) -> String {
     text.or_else(|| panic.downcast_ref::<&str>().map(ToString::to_string)).unwrap_or_default()
 }
 
-/// Runs every seed on `jobs` threads; `tell` hears of each as it ends.
+/// Runs every seed on `jobs` threads. The callback gets each result as it becomes available.
 ///
 /// # Panics
-/// If `tell` does.
+/// If the callback panics.
 pub fn campaign(seeds: Range<u64>, jobs: usize, kinds: &[Kind], tell: impl Fn(&Seed) + Sync) -> Totals {
     let (left, totals) = (Mutex::new(seeds), Mutex::new(Totals::default()));
     std::thread::scope(|scope| {

@@ -1,8 +1,8 @@
-//! Plans of a whole network that are drawn from a seed: an ordinary day with faults in it, and at its
-//! end the question whether everything promised is there.
+//! Plans of a whole network, drawn from a seed: an ordinary day with faults in it, and at its end a
+//! check that the network kept every promise.
 //!
-//! Each plan has two episodes; the first one's kind goes round with the seed, so that any run of
-//! seeds meets every kind.
+//! Each plan has two episodes. The first one's kind cycles with the seed, so that any seven
+//! consecutive seeds cover every kind.
 
 use crate::{
     machine::Damage,
@@ -16,10 +16,10 @@ use std::time::Duration;
 
 /// Blocks that every drawn plan reaches.
 pub const BLOCKS_MIN: u64 = 150;
-/// Authorities and providers of a drawn network.
+/// Number of authorities, and of providers ([`PROVIDERS`]), in a drawn network.
 const AUTHORITIES: u8 = 4;
 const PROVIDERS: u8 = 10;
-/// By when a new network has an agreement with every provider.
+/// Height by which a new network has an agreement with every provider.
 const READY_BY: u64 = 240;
 /// Names of files, in the order in which they are stored.
 const NAMES: [&str; 8] = ["one", "two", "three", "four", "five", "six", "seven", "eight"];
@@ -29,26 +29,26 @@ const NAMES: [&str; 8] = ["one", "two", "three", "four", "five", "six", "seven",
 pub enum Kind {
     /// A node serves old state while providers start.
     Lagging,
-    /// All lose power, and come back in any order.
+    /// All processes lose power and restart in any order.
     AnyOrder,
-    /// A process stops for longer than a timeout, and goes on.
+    /// A process pauses for longer than a timeout, and resumes.
     Paused,
-    /// More than half of every segment's holders are away, and come back.
+    /// More than half of every segment's holders are away for a while.
     Majority,
-    /// A node lies to everybody.
+    /// A node service lies to all its clients.
     Lying,
-    /// A sector or a bit is lost, a volume is full, a power cut tears writes.
+    /// A sector or a bit is damaged, a volume is full, or a power cut tears writes.
     Disk,
     /// Users read and write a few bytes at a time.
     Slow,
 }
 
 impl Kind {
-    /// Every kind.
+    /// Every kind, in the order in which seeds cycle through them.
     pub const ALL: [Self; 7] =
         [Self::Lagging, Self::AnyOrder, Self::Paused, Self::Majority, Self::Lying, Self::Disk, Self::Slow];
 
-    /// Its name on a command line.
+    /// Name of the kind on a command line.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Lagging => "lagging",
@@ -68,10 +68,10 @@ impl Plan {
         Self::drawn_of(seed, &Kind::ALL)
     }
 
-    /// The plan of a seed, with these kinds of fault alone; at least one.
+    /// The plan of a seed, with faults of these kinds alone.
     ///
     /// # Panics
-    /// Without a kind.
+    /// If `kinds` is empty.
     pub fn drawn_of(seed: u64, kinds: &[Kind]) -> Self {
         let first = kinds[(seed % kinds.len() as u64) as usize];
         let mut draw = Draw { rng: TestRng::new(seed), steps: Vec::new(), files: 0 };
@@ -108,7 +108,7 @@ impl Draw {
         least + self.below(most - least + 1)
     }
 
-    /// Authority 0, whom all ask first, in half of all cases.
+    /// Authority 0, which clients ask first, with a chance of a half; else any authority.
     fn authority(&mut self) -> u8 {
         if self.below(2) == 0 { 0 } else { self.below(AUTHORITIES.into()) as u8 }
     }
@@ -136,7 +136,7 @@ impl Draw {
         self.steps.push(Step::Wait(time));
     }
 
-    /// What happens before the first agreement: an authority stays behind that will answer for it.
+    /// Steps before the first agreement. An authority falls behind there; the episode continues with it.
     fn prelude(&mut self, first: Kind) -> Option<u8> {
         let fault = match first {
             Kind::Lagging => Step::Lag,
@@ -192,7 +192,8 @@ impl Draw {
         let others = (0..AUTHORITIES).filter(|index| *index != behind).map(Process::Authority);
         let providers = (0..PROVIDERS).map(Process::Provider);
         let order = if self.below(2) == 0 {
-            // Who is behind, all who will ask it, and the rest later.
+            // The authority that is behind starts first, then the providers that will ask it, then
+            // the rest.
             let first = self.shuffled(providers.collect());
             let last = self.shuffled(others.chain([Process::Gateway(0)]).collect());
             [vec![Process::Authority(behind)], first, last].concat()
@@ -286,7 +287,7 @@ impl Draw {
         }
     }
 
-    /// The file that is stored in every plan, of the length that its `Put` says.
+    /// The file that every plan stores, with the length from its `Put`.
     fn first(&self) -> Sample {
         let put = self.steps.iter().find_map(|step| match step {
             Step::Put(sample) => Some(*sample),

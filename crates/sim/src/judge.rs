@@ -1,9 +1,9 @@
-//! Judges a chain from its blocks alone: runs each again, from the genesis on, in its own map.
+//! Judges a chain from its blocks alone: runs each block again, from the genesis on, in its own map.
 //!
 //! It shares the rules with the nodes and nothing else: no engine, no database, no mempool.
 //!
-//! Checked for every block
-//! 1. It follows the one before: height, parent digest, time.
+//! Checks for every block
+//! 1. It follows its parent: height, parent digest, time.
 //! 2. Its body and its receipts are those that its header commits to.
 //! 3. The rules accept it, and the state after it holds every invariant.
 
@@ -15,7 +15,7 @@ use posync_protocol::{
     limits::TIME_STEP_MS_MAX,
 };
 
-/// A judge and all it knows.
+/// A judge with its state.
 #[derive(Clone, Debug)]
 pub struct Judge {
     /// The state after the last block.
@@ -36,7 +36,7 @@ impl Judge {
         self.height
     }
 
-    /// Digest of the last judged block: it covers the whole history.
+    /// Digest of the last judged block, which covers the whole history.
     pub const fn digest(&self) -> Hash {
         self.digest
     }

@@ -1,5 +1,5 @@
-//! The state as one map, and blocks run on it exactly as a node runs them: name the records, read
-//! them, execute, write. After every block the whole state is checked.
+//! The state as one map. Blocks run on it exactly as on a node: name the records, read them,
+//! execute, write. After every block the whole state is checked.
 
 use posync_protocol::{
     Account, Amount, Hash, Key, Operation, Record as _, Slot,
@@ -11,61 +11,61 @@ use posync_protocol::{
 };
 use std::collections::BTreeMap;
 
-/// Why a block, or the state after it, is wrong.
+/// A fault in a block, or in the state after it.
 #[derive(Debug, thiserror::Error)]
 pub enum Fault {
-    /// The rules refuse the block.
+    /// The rules reject the block.
     #[error("block {height} breaks a rule: {source}")]
     Invalid {
-        /// Of the block.
+        /// Height of the rejected block.
         height: u64,
-        /// Which rule.
+        /// The rule that rejects it.
         source: Invalid,
     },
     /// The state after the block is wrong.
     #[error("the state after block {height} is wrong: {reason}")]
     State {
-        /// Of the block.
+        /// Height of the block before the wrong state.
         height: u64,
-        /// How.
+        /// Description of the broken invariant.
         reason: String,
     },
     /// The chain of blocks is broken.
     #[error("block {height}: {reason}")]
     Chain {
-        /// Of the block.
+        /// Height of the block that does not follow.
         height: u64,
-        /// How.
+        /// Description of the mismatch.
         reason: String,
     },
 }
 
-/// A ledger in memory.
+/// A ledger with its state in memory.
 #[derive(Clone, Debug)]
 pub struct Ledger {
-    /// The name of the chain.
+    /// Identifier of the chain.
     pub chain: Hash,
-    /// Genesis parameters.
+    /// Parameters from the genesis.
     pub parameters: Parameters,
-    /// All money.
+    /// All money that exists, in every form.
     pub supply: Amount,
-    /// Every record.
+    /// Every record, by key.
     pub state: BTreeMap<Key, Slot>,
-    /// The whole state is checked, and a proposer's block verified, at every height that is a
-    /// multiple of this: 1, but where thousands of futures of one checked history are run.
+    /// Heights at which the whole state is checked and a proposer's block verified: the multiples
+    /// of this. It is 1, except for runs of thousands of futures of one checked history.
     pub check_every: u64,
 }
 
 impl Ledger {
-    /// The record of sums.
+    /// Reads the `System` record, which holds the sums.
     ///
     /// # Panics
-    /// If the state has none: it then is no state.
+    /// If the state has none, so that it is not a valid state.
     pub fn system(&self) -> System {
         self.record(System::key()).expect("every state has a System record")
     }
 
-    /// A record.
+    /// Reads and decodes a record.
     ///
     /// # Panics
     /// If its slot does not decode: only the rules write slots.
@@ -73,7 +73,7 @@ impl Ledger {
         self.state.get(&key).map(|slot| R::from_slot(slot).expect("the rules wrote this slot"))
     }
 
-    /// What a block of `leader` knows of itself at `height`.
+    /// The context of a block by `leader` at `height`.
     pub const fn context(
         &self,
         height: u64,
@@ -84,8 +84,8 @@ impl Ledger {
         BlockContext { chain: self.chain, parameters: self.parameters, height, leader, parent, seed }
     }
 
-    /// Runs a block and keeps what it writes. Under [`Mode::Propose`] the kept operations are run
-    /// again as a verifier would, and must leave the same.
+    /// Runs a block and writes its changes. Under [`Mode::Propose`] the kept operations run again
+    /// in the verifier's mode and must leave the same state.
     ///
     /// # Errors
     /// [`Fault`]; the state is unchanged if the block is invalid.
@@ -118,7 +118,7 @@ impl Ledger {
         Ok(outcome)
     }
 
-    /// Who stands at the indices that a block closes.
+    /// The accounts at the indices that a block closes.
     ///
     /// # Errors
     /// [`Invalid::State`] if an index has no record.
@@ -143,10 +143,10 @@ impl Ledger {
         ledger::execute(context, draws, operations, &records, mode).map_err(invalid)
     }
 
-    /// Plants a fault: one grain appears in the sum of balances.
+    /// Plants a fault: adds one grain to the sum of balances.
     ///
     /// # Panics
-    /// If that is more than all money there can be.
+    /// If the sum exceeds the most money that can exist.
     pub fn mint(&mut self) {
         let mut system = self.system();
         system.balances = system.balances.checked_add(Amount::new(1).expect("one")).expect("below the bound");

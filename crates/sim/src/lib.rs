@@ -1,4 +1,4 @@
-//! Tries to break the network, reproducibly: every process of it on one thread and one seed.
+//! Tries to break the network reproducibly: all its processes run on one thread, from one seed.
 
 pub mod campaign;
 pub mod drawn;

@@ -1,41 +1,41 @@
-//! What a run of the world is: declared before it starts, equal plans give equal runs.
+//! The declaration of a run: equal plans give equal runs.
 
 use crate::{machine::Damage, network::Link};
 use commonware_runtime::deterministic::FaultConfig;
 use posync_protocol::{ledger::Event, limits::Parameters};
 use std::time::Duration;
 
-/// A whole run.
+/// A whole run of the world.
 #[derive(Clone, Debug)]
 pub struct Plan {
-    /// Decides every random choice: keys, order of tasks, jitter, loss.
+    /// Seed of every random choice: keys, order of tasks, jitter, loss.
     pub seed: u64,
-    /// How many authorities.
+    /// Number of authorities in the network.
     pub authorities: u8,
-    /// How many providers, each of its own operator.
+    /// Number of providers, each with its own operator.
     pub providers: u8,
-    /// How many gateways.
+    /// Number of gateways in the network.
     pub gateways: u8,
-    /// Genesis parameters.
+    /// Parameters of the genesis.
     pub parameters: Parameters,
-    /// Between authorities.
+    /// Links between the authorities.
     pub gossip: Gossip,
-    /// Between all others, and between them and the authorities.
+    /// Links between all other processes, and between them and the authorities.
     pub data: Link,
-    /// What the storage does wrong, from the start.
+    /// Faults of the storage from the start.
     pub storage: FaultConfig,
-    /// What happens, in order.
+    /// Steps of the run, in order.
     pub steps: Vec<Step>,
 }
 
-/// The links between authorities: messages, not streams, so what is lost is lost.
+/// The links between authorities. They carry messages, not streams, so a lost message stays lost.
 #[derive(Clone, Copy, Debug)]
 pub struct Gossip {
-    /// Mean time on the way.
+    /// Mean latency of a message.
     pub latency: Duration,
-    /// Its standard deviation.
+    /// Standard deviation of the latency.
     pub jitter: Duration,
-    /// Lost messages, of a hundred.
+    /// Share of messages that are lost, in percent.
     pub loss_percent: u8,
 }
 
@@ -50,23 +50,23 @@ impl Gossip {
 pub enum Process {
     /// An authority with its node service.
     Authority(u8),
-    /// A provider.
+    /// A provider with its store.
     Provider(u8),
-    /// A gateway.
+    /// A gateway with its catalogue.
     Gateway(u8),
 }
 
-/// A file that a user stores: its name decides its bytes.
+/// A file that a user stores; its name determines its contents.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Sample {
-    /// Its name.
+    /// Name of the file.
     pub name: &'static str,
-    /// Its bytes.
+    /// Number of bytes of the file.
     pub length: usize,
 }
 
 impl Sample {
-    /// Its contents.
+    /// The contents of the file.
     pub fn bytes(&self) -> Vec<u8> {
         let mut bytes = vec![0; self.length];
         blake3::Hasher::new().update(self.name.as_bytes()).finalize_xof().fill(&mut bytes);
@@ -74,10 +74,10 @@ impl Sample {
     }
 }
 
-/// What a plan waits for: decided from all events so far.
+/// A condition that a plan waits for, evaluated on all events so far.
 pub type Condition = fn(&[(u64, Event)]) -> bool;
 
-/// One thing that happens.
+/// One step of a plan.
 #[derive(Clone, Debug)]
 pub enum Step {
     /// Wait until the block at this height is final and judged.
@@ -86,105 +86,105 @@ pub enum Step {
     Until(Condition, u64),
     /// A process ends without warning; its disk stays.
     Crash(Process),
-    /// It starts again on its disk.
+    /// A process starts again on its disk.
     Restart(Process),
     /// An authority starts again with its keys alone.
     Wipe(u8),
     /// A user stores a file through the first gateway.
     Put(Sample),
-    /// A user reads it and compares.
+    /// A user reads a file and compares its contents.
     Get(Sample),
     /// A user moves one SYNC to another, through the node service.
     Send,
     /// A user moves one SYNC to an authority's account.
     Fund(u8),
-    /// The leader of the first view, which must be down and is authority 0, shows one block to every
-    /// second authority and another to the rest, and votes for each.
+    /// The leader of the first view signs two blocks: it shows one to every second authority and
+    /// the other to the rest, and votes for each. It must be authority 0, and must be down.
     Equivocate(u8),
     /// The key of an authority that is down signs another version of the last final block that it
-    /// led, and shows it to one other.
+    /// led, and shows it to one other authority.
     SignAgain {
-        /// Who.
+        /// Authority whose key signs.
         liar: u8,
-        /// To whom.
+        /// Authority that gets the second version.
         to: u8,
     },
     /// The links between authorities change.
     Gossip(Gossip),
-    /// A process hears and is heard by nobody.
+    /// A process can neither send nor receive.
     Isolate(Process),
-    /// It is back.
+    /// An isolated process is connected again.
     Rejoin(Process),
-    /// Every process loses power at once: what was not synced may be lost.
+    /// Every process loses power at once: bytes that were not synced may be lost.
     PowerCut,
-    /// The storage of everybody changes its manners.
+    /// The storage of every process gets these faults.
     Storage(FaultConfig),
-    /// The planted fault of the canary: one grain appears in an account.
+    /// The planted fault of the canary: adds one grain to the sum of balances.
     Mint,
     /// Wait for this many more blocks.
     Pass(u64),
-    /// Wait.
+    /// Wait for this long in virtual time.
     Wait(Duration),
-    /// A user tries to store a file while the network is not well: it may be refused, but what was
-    /// acknowledged counts.
+    /// A user tries to store a file while the network has faults. It may be refused, but an
+    /// acknowledged file counts.
     Try(Sample),
-    /// The canary of lost files: a user removes one, and nobody tells the judge.
+    /// The canary of lost files: a user removes a file, and the judge is not notified.
     Remove(Sample),
-    /// The canary of payments: one that the judge is not told of.
+    /// The canary of payments: a payment that the judge is not notified of.
     SendUntold,
-    /// Every process loses power at once, and none starts by itself.
+    /// Every process loses power at once, and none restarts by itself.
     Blackout,
-    /// Every task of a provider or gateway stops, as by SIGSTOP; an authority, whose engine cannot be
-    /// stopped, hears and is heard by nobody instead.
+    /// Every task of a provider or gateway stops, as after SIGSTOP. An authority, whose engine
+    /// cannot be stopped, is isolated instead.
     Pause(Process),
-    /// It goes on.
+    /// A paused process resumes.
     Resume(Process),
-    /// An authority gets no more blocks, and serves the state that it has.
+    /// An authority receives no more blocks, and serves its old state.
     Lag(u8),
-    /// It gets them again.
+    /// A lagging authority receives blocks again.
     CatchUp(u8),
-    /// An authority's service lies to everybody.
+    /// The service of an authority lies to all its clients.
     Lie(u8, Lie),
-    /// The sector of a provider's store that it reads next is damaged, for good.
+    /// The next sector that a provider reads from its store is damaged permanently.
     Damage(u8, Damage),
-    /// A provider's volume is full.
+    /// The volume of a provider becomes full.
     Fill(u8),
-    /// It has room again.
+    /// The volume of a provider has room again.
     Empty(u8),
-    /// Users that read and write a few bytes at a time, and stay.
+    /// Users connect that read and write a few bytes at a time.
     Loiter(Loiterers),
-    /// They go.
+    /// The slow users disconnect.
     Leave,
-    /// All faults end, every process runs; then, within [`JUDGED_WITHIN`] blocks, every acknowledged
-    /// file must be read in full, and every payment must have been made once.
+    /// All faults end and every process runs. Then, within [`JUDGED_WITHIN`] blocks, every
+    /// acknowledged file must be read in full, and every payment must have been made exactly once.
     Promises,
 }
 
-/// Blocks within which every acknowledged byte must come after all faults ended.
+/// Blocks within which every acknowledged byte must be readable after all faults ended.
 pub const JUDGED_WITHIN: u64 = 240;
 
 /// How the service of an authority lies. It cannot forge a proof.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Lie {
-    /// It tells the truth.
+    /// It answers every question honestly.
     #[default]
     Nothing,
-    /// It takes every question and answers none.
+    /// It accepts every question and answers none.
     Withhold,
-    /// It tells of no new block, and answers a question that it knows as it did the first time.
+    /// It reports no new block, and repeats its first answer to a known question.
     StandStill,
-    /// It passes operations on, and says that they came too late and were never seen.
+    /// It forwards operations, but answers that they came too late and that it never saw them.
     Deny,
 }
 
-/// Users that are slow.
+/// A group of slow users.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Loiterers {
-    /// How many read.
+    /// Number of users that read.
     pub readers: u8,
-    /// How many write.
+    /// Number of users that write.
     pub writers: u8,
-    /// What each reads; it was put before.
+    /// File that each reader reads; it was put before.
     pub file: Sample,
 }
 

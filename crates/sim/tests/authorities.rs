@@ -1,4 +1,4 @@
-//! Four authorities on one thread: crashes, cuts, loss, and a canary that must fail.
+//! Four authorities on one thread: crashes, cuts, loss, and canaries that must fail.
 
 use posync_sim::{
     ledger::Fault,
@@ -8,7 +8,7 @@ use posync_sim::{
 
 #[test]
 fn authorities_agree_and_reshare_their_key() {
-    // Two terms of 40 blocks and a bit.
+    // Slightly more than two terms of 40 blocks.
     let report = run_twice(&Plan::new(1, vec![Step::Reach(90)]));
     assert!(report.height >= 90);
 }

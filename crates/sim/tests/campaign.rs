@@ -1,4 +1,4 @@
-//! The judge of drawn plans: what it misses when it is taken, and what plans are made of.
+//! The judge of drawn plans: the losses that it finds, and the contents of the plans.
 
 use posync_protocol::ledger::{AgreementChange, Event};
 use posync_sim::{
@@ -58,7 +58,7 @@ fn every_plan_reaches_its_blocks_ends_every_fault_and_asks_for_what_was_promised
 
 #[test]
 fn any_seven_seeds_in_a_row_meet_every_kind() {
-    // The steps that only a plan of this kind begins with after the first file is stored.
+    // Some steps occur only if the plan has an episode of this kind.
     let first = |seed| {
         let kind = Kind::ALL[(seed % 7) as usize];
         let behind = matches!(Plan::drawn(seed).steps[1], Step::Lag(_) | Step::Crash(Process::Authority(_)));

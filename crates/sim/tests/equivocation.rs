@@ -1,4 +1,4 @@
-//! Authorities whose key signs two blocks of one view: caught without anybody's help, and only they.
+//! Authorities whose key signs two blocks of one view: they are caught automatically, and only they.
 
 use posync_protocol::{amount::ONE, economics::slash, ledger::Event, limits::Parameters};
 use posync_sim::{
@@ -7,12 +7,12 @@ use posync_sim::{
 };
 use std::time::Duration;
 
-/// The first slash of a seat, once there is one.
+/// True once a seat was slashed.
 fn is_slashed(events: &[(u64, Event)]) -> bool {
     events.iter().any(|(_, event)| matches!(event, Event::Slashed { .. }))
 }
 
-/// The liar alone lost, and of the first slash the reporter alone got a quarter; it was brought once.
+/// Only the liar lost money, only the reporter got a quarter of the first slash, and it was reported once.
 fn check(report: &Report, liar: usize, reporter: usize) {
     let bond = Parameters::LOCAL.seat_bond.grains();
     let first = bond / u128::from(ONE / slash::EQUIVOCATION_MIN);
@@ -20,7 +20,7 @@ fn check(report: &Report, liar: usize, reporter: usize) {
         assert_eq!(seat.jailed.is_some(), index == liar, "{account}");
         assert_eq!(seat.bond.grains() + seat.slashed.grains(), bond);
         assert_eq!(seat.slashed.grains() > 0, index == liar, "{account}");
-        // Evidence carries no nonce: what was brought, and by whom, shows in the slashes below.
+        // Evidence carries no nonce; its content and its reporter show in the slashes below.
         assert_eq!(state.nonce, 0, "{account} sent {} other operations", state.nonce);
     }
     let slashes: Vec<_> = report.events.iter().filter_map(|(_, event)| slashed(event)).collect();
@@ -45,7 +45,7 @@ fn slashed(
 }
 
 /// The leader of the first view shows one block to half of the others and another to the rest. No
-/// block of the view is final, so nobody sees both before they talk.
+/// block of the view is final, so no authority sees both before they exchange them.
 #[test]
 fn two_blocks_of_one_view_are_found_brought_and_paid_for() {
     let liar = Process::Authority(0);
@@ -56,7 +56,7 @@ fn two_blocks_of_one_view_are_found_brought_and_paid_for() {
         Step::Fund(2),
         Step::Fund(3),
         Step::Until(is_slashed, 60),
-        // The epoch of the fault closes with the first block of the third one after it.
+        // The epoch of the fault closes with the first block of the third epoch after it.
         Step::Reach(3 * Parameters::LOCAL.epoch_blocks() + 5),
     ];
     let report = run_twice(&Plan::new(31, steps));
@@ -66,7 +66,8 @@ fn two_blocks_of_one_view_are_found_brought_and_paid_for() {
     assert_eq!(report.seats[0].1.slashed.grains(), all, "with the rest, 9/16");
 }
 
-/// A final block is signed again for one other, which stops at once: it has told the rest by then.
+/// A final block is signed again and shown to one other authority, which stops at once. It has
+/// informed the rest by then.
 #[test]
 fn a_second_version_of_a_final_block_is_found_by_who_is_shown_it() {
     let steps = vec![
@@ -84,8 +85,8 @@ fn a_second_version_of_a_final_block_is_found_by_who_is_shown_it() {
     check(&run_twice(&Plan::new(32, steps)), 2, 3);
 }
 
-/// Crashes, cuts, loss and a wiped disk, for seven terms, with money to accuse: the world fails if
-/// any authority ever holds another for a liar.
+/// Crashes, cuts, loss and a wiped disk for seven terms, with money to pay for accusations. The
+/// world fails if any authority accuses another.
 #[test]
 fn nobody_honest_is_accused_whatever_happens() {
     let [a, b, c] = [1, 2, 3].map(Process::Authority);

@@ -1,6 +1,7 @@
-//! A network fault in a whole network: eight of ten providers are cut off for three rounds. The round in
-//! which they fell silent is found faulty; what was drawn of them by fee in it leaves their figures
-//! alone, and nothing is paid for the time; the others are paid as always (NF-1 to NF-4).
+//! A network fault in a whole network: eight of ten providers are cut off for three rounds. The
+//! round in which they become silent is found faulty. Draws of them by fee in that round do not
+//! change their figures, and they are not paid for the time. The others are paid as usual (NF-1 to
+//! NF-4).
 
 use posync_protocol::{
     Account, Amount, Record,
@@ -20,13 +21,13 @@ const FILES: [Sample; 4] = [
     Sample { name: "three", length: 60_000 },
     Sample { name: "four", length: 70_000 },
 ];
-/// Providers that are cut off: so many that some are drawn by fee before they are in turn, whatever the seed.
+/// Providers that are cut off. With this many, some are drawn by fee before they are in turn, for any seed.
 const CUT: std::ops::Range<u8> = 0..8;
-/// Ten providers can be drawn a few times a round each, so a round of this network says something with
-/// fewer challenges than a large one.
+/// Ten providers can be drawn a few times a round each, so fewer challenges than in a large network
+/// decide about a round.
 const PARAMETERS: Parameters =
     Parameters { draw_every_blocks: 1, draws: 2, fault_draws_min: 2, ..Parameters::LOCAL };
-/// The first block of the round in which they fall silent.
+/// The first block of the round in which they become silent.
 const SILENT: u64 = 40 * PARAMETERS.round_blocks;
 const BACK: u64 = SILENT + 3 * PARAMETERS.round_blocks;
 const END: u64 = BACK + 4 * PARAMETERS.round_blocks;
@@ -38,7 +39,7 @@ fn ready(events: Events<'_>) -> bool {
     events.iter().filter(|(_, event)| opened(event)).count() >= 10
 }
 
-/// Providers that proved four of four reads.
+/// Providers that proved all four reads of a challenge.
 fn proved(events: Events<'_>) -> BTreeSet<Account> {
     let provider = |event: &Event| match event {
         Event::Audited { provider, passed: 4, reads: 4, .. } => Some(*provider),
@@ -63,7 +64,7 @@ fn plan(seed: u64) -> Plan {
     Plan { parameters: PARAMETERS, ..Plan::whole(seed, steps) }
 }
 
-/// What a provider was paid for storage in these blocks.
+/// Sum of a provider's storage payments in these blocks.
 fn paid(report: &Report, provider: &Account, blocks: std::ops::Range<u64>) -> Amount {
     let pays =
         report.events.iter().filter(|(height, _)| blocks.contains(height)).filter_map(
@@ -75,7 +76,7 @@ fn paid(report: &Report, provider: &Account, blocks: std::ops::Range<u64>) -> Am
     pays.fold(Amount::ZERO, |sum, pay| sum.checked_add(pay).expect("below all money"))
 }
 
-/// Late answers of a provider: excused, and not.
+/// Number of late answers of a provider that were excused, and that were not.
 fn late(report: &Report, provider: &Account) -> (usize, usize) {
     let of = |is: bool| {
         let late = |event: &Event| {
@@ -87,7 +88,7 @@ fn late(report: &Report, provider: &Account) -> (usize, usize) {
     (of(true), of(false))
 }
 
-/// Challenges by fee of a round, and those answered on time.
+/// The round, its challenges by fee, and the number of them that were answered on time.
 fn counted(report: &Report, round: u64) -> (u64, u32, u32) {
     let key = RoundInfo::key(round % PARAMETERS.round_ring);
     let info = RoundInfo::from_slot(&report.state[&key]).expect("a record");

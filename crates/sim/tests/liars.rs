@@ -1,4 +1,4 @@
-//! Providers that lie to the ledger: which code refuses them, and what they are left with.
+//! Providers that lie to the ledger: the code that refuses them, and the money they keep.
 
 use posync_protocol::{
     AgreementId, Amount, Body, Bounded, Code, Hash,
@@ -11,7 +11,7 @@ use posync_sim::market::{CONSUMER, Manner, Market, Terms};
 
 const LOCAL: Parameters = Parameters::LOCAL;
 
-/// A provider that was just drawn and has not answered.
+/// A market whose first provider was just drawn and has not answered.
 fn drawn(seed: u64) -> (Market, Challenge) {
     let mut market = Market::new(seed, LOCAL, &[Terms::new(Manner::Truthful); 4]);
     market.reach(2 * LOCAL.epoch_blocks()).expect("the rules hold");
@@ -26,7 +26,7 @@ fn wait_for_draw(market: &mut Market, after: u64) -> Challenge {
         market.block().expect("the rules hold");
         match market.members[0].challenge(&market.ledger) {
             Some(challenge) if challenge.height > after => return challenge,
-            // One from before is still answered.
+            // A challenge from before is answered first.
             Some(_) => market.members[0].terms.manner = Manner::Truthful,
             None => market.members[0].terms.manner = Manner::Silent,
         }
@@ -131,7 +131,7 @@ fn an_old_data_set_proves_nothing_once_a_newer_one_is_in_force() {
     let mut terms = [Terms::new(Manner::Truthful); 4];
     terms[0].shards = 60;
     let mut market = Market::new(3, LOCAL, &terms);
-    // Version 2 drops the last third; the provider answers from version 1 as if nothing happened.
+    // Version 2 drops the last third; the provider still answers from version 1.
     market.reach(4 * LOCAL.epoch_blocks()).expect("the rules hold");
     let old = market.members[0].clone();
     market.members[0].hold(40);

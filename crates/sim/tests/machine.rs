@@ -1,4 +1,4 @@
-//! A machine stops when it is told to, and its disk alone is what fails.
+//! A machine pauses on command, and its faults stay on its own disk.
 
 use commonware_runtime::{
     Blob as _, Clock as _, Error, ReadOptions, Runner as _, Spawner as _, Storage as _, Supervisor as _,
@@ -32,7 +32,7 @@ fn no_task_of_a_paused_process_runs_until_it_goes_on() {
         let (machine, gate, _) = machine(&context);
         let seconds = Arc::new(AtomicU32::new(0));
         let counting = seconds.clone();
-        // A task of a task: both are of the process.
+        // A task that spawns a task: both belong to the process.
         let parent = machine.spawn(move |machine| async move {
             let child = machine.child("child").spawn(move |machine| async move {
                 loop {
@@ -81,7 +81,7 @@ fn a_damaged_sector_is_met_at_every_read_of_it_and_at_no_other_place() {
                 read.map(|bytes| bytes.coalesce().as_ref().to_vec())
             };
             disk.damage("-segments", damage);
-            // The middle of the first read: byte 16.
+            // The damage is in the middle of the first read: byte 16.
             for _ in 0..3 {
                 match (damage, read(8, 16).await) {
                     (Damage::Unreadable, Err(Error::ReadFailed)) => {}

@@ -1,4 +1,4 @@
-//! What providers earn for what they do, over thousands of blocks of the ledger alone. The whole
+//! Earnings of providers by behaviour, over thousands of blocks of the ledger alone. The whole
 //! state is checked after every block.
 
 use commonware_codec::EncodeSize as _;
@@ -12,7 +12,7 @@ use posync_sim::market::{CONSUMER, Manner, Market, Terms};
 
 const LOCAL: Parameters = Parameters::LOCAL;
 
-/// Rounds within which `docs/protocol.md` promises that a dropped tenth is failed.
+/// Rounds within which `docs/protocol.md` promises that a dropped tenth fails a read.
 const DETECTION_ROUNDS: u64 = 64;
 
 #[test]
@@ -21,7 +21,7 @@ fn truthful_providers_pass_every_read_and_are_paid_to_the_end() {
     let mut market = Market::new(1, LOCAL, &terms);
     market.reach(18 * LOCAL.epoch_blocks()).expect("the rules hold");
     let audits = market.events.iter().filter_map(|(_, event)| match event {
-        // Who was drawn before its data set was in force had nothing to prove.
+        // A provider that was drawn before its data set was in force had nothing to prove.
         Event::Audited { passed, reads: reads @ 1.., on_time, .. } => Some((*passed, *reads, *on_time)),
         _ => None,
     });
@@ -33,7 +33,7 @@ fn truthful_providers_pass_every_read_and_are_paid_to_the_end() {
     }
 }
 
-/// What a provider earns that lost `lost` of its 40 shards, among seven truthful others.
+/// Earnings of a provider that lost `lost` of its 40 shards, among seven truthful others.
 fn earned(seed: u64, manner: Manner, lost: usize) -> Amount {
     let mut terms = [Terms::new(Manner::Truthful); 8];
     terms[0].manner = manner;
@@ -63,7 +63,7 @@ fn a_dropped_tenth_is_failed_within_the_documented_rounds() {
     let mut terms = [Terms::new(Manner::Truthful); 10];
     terms[8..].fill(Terms { shards: 0, ..Terms::new(Manner::Truthful) });
     let mut market = Market::new(1, LOCAL, &terms);
-    // Newcomers are drawn more often: let them grow old first.
+    // Newcomers are drawn more often, so they age first.
     market.reach(30 * LOCAL.epoch_blocks()).expect("the rules hold");
     market.events.clear();
     let mut rounds: Vec<u64> = (0..SEEDS).map(|seed| rounds_to_failure(market.clone(), seed)).collect();
@@ -79,7 +79,7 @@ fn a_dropped_tenth_is_failed_within_the_documented_rounds() {
 fn rounds_to_failure(mut market: Market, seed: u64) -> u64 {
     market.reseed(seed);
     market.ledger.check_every = 16;
-    // Every seed begins at another place in the round and with another tenth.
+    // Every seed starts at another place in the round and loses another tenth.
     let start = market.height + seed % LOCAL.round_blocks;
     market.reach(start).expect("the rules hold");
     market.members[0].lose(4, seed);
@@ -96,7 +96,7 @@ fn rounds_to_failure(mut market: Market, seed: u64) -> u64 {
     }
 }
 
-/// When each challenge of a run was answered: (provider, drawn at, answered at).
+/// Times of each answered challenge: (provider, height of the draw, height of the answer).
 fn answers(market: &Market) -> Vec<(Account, u64, u64)> {
     let audited = market.events.iter().filter_map(|(at, event)| match event {
         Event::Audited { provider, height, on_time, .. } => {
@@ -108,11 +108,11 @@ fn answers(market: &Market) -> Vec<(Account, u64, u64)> {
     audited.collect()
 }
 
-/// The flood fills every block until the base fee, an eighth more each time, is above what it offers:
-/// it ends by itself, and while it lasts it keeps nobody's answer out.
+/// The flood fills every block until the base fee, which rises by an eighth each time, exceeds its
+/// offer. It ends by itself, and meanwhile it keeps no answer out.
 #[test]
 fn a_flood_of_mempools_delays_no_answer_and_prices_itself_out() {
-    /// What a node keeps of operations that wait.
+    /// Bytes of waiting operations that a node keeps.
     const MEMPOOL_BYTES: usize = 16 << 20;
     let mut quiet = Market::new(7, LOCAL, &[Terms::new(Manner::Truthful); 8]);
     let mut flooded = quiet.clone();
@@ -135,7 +135,7 @@ fn a_flood_of_mempools_delays_no_answer_and_prices_itself_out() {
     assert!(answers(&quiet).len() > 50);
 }
 
-/// As large as an operation may be, naming two records for each voucher: redemptions of agreements that do not exist.
+/// The largest operation, naming two records for each voucher: redemptions of agreements that do not exist.
 fn flood() -> Body {
     let redemption = |slot| {
         let agreement = AgreementId { provider: CONSUMER, slot, opened: 1 };
@@ -150,7 +150,7 @@ fn flood() -> Body {
 fn what_ends_is_charged_freed_and_leaves_no_money_behind() {
     let terms = Terms { end_epoch: 6, ..Terms::new(Manner::Truthful) };
     let mut market = Market::new(8, LOCAL, &[terms; 4]);
-    // Past the end, the grace epoch and the redemption window.
+    // After the end, the grace epoch and the redemption window.
     market.reach(9 * LOCAL.epoch_blocks()).expect("the rules hold");
     for place in 0..4 {
         let member = market.members[place].clone();
@@ -163,7 +163,7 @@ fn what_ends_is_charged_freed_and_leaves_no_money_behind() {
         };
         let operation = market.free(market.members[0].account, Body::Settle(body));
         while market.verdict(&operation) != Code::Done {
-            // While it is drawn, its answer comes first.
+            // While the provider is drawn, its answer comes first.
             market.block().expect("the rules hold");
             assert!(market.height < 12 * LOCAL.epoch_blocks(), "{:?}", market.verdict(&operation));
         }

@@ -1,4 +1,4 @@
-//! The in-memory data plane keeps the promises of its header.
+//! Checks the invariants in the header of the in-memory network.
 
 use commonware_runtime::{
     Clock as _, Error, Listener as _, Network as _, Runner as _, Sink as _, Spawner as _, Stream as _,
@@ -39,7 +39,7 @@ fn since(context: &Context, start: SystemTime) -> Duration {
     context.current().duration_since(start).expect("time goes forward")
 }
 
-/// Runs `test` and returns how long it took in virtual time.
+/// Runs `test` in virtual time, for at most an hour, and returns its result.
 fn run<F: Future<Output = T>, T>(test: impl FnOnce(Context) -> F) -> T {
     Runner::timed(Duration::from_secs(3600)).start(test)
 }
@@ -84,7 +84,7 @@ fn an_address_is_free_again_when_its_listener_is_gone() {
             context.sleep(Duration::from_millis(5)).await;
             assert!(matches!(server.bind(ADDRESS).await, Err(Error::BindFailed)));
             let (mut sink, mut stream) = client.dial(ADDRESS).await.expect("dials");
-            // One more waits in the backlog when the crash comes.
+            // One more stream waits in the backlog at the crash.
             let (_, mut waiting) = client.dial(ADDRESS).await.expect("dials");
             role.abort();
             assert!(matches!(stream.recv(1).await, Err(Error::RecvFailed)));

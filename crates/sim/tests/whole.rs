@@ -23,7 +23,7 @@ fn ready(events: Events<'_>) -> bool {
     opened(events) >= 10
 }
 
-/// Providers that proved four of four reads.
+/// Number of providers that proved all four reads of a challenge.
 fn proved(events: Events<'_>) -> usize {
     let provider = |event: &Event| match event {
         Event::Audited { provider, passed: 4, reads: 4, .. } => Some(*provider),
@@ -32,7 +32,7 @@ fn proved(events: Events<'_>) -> usize {
     events.iter().filter_map(|(_, event)| provider(event)).collect::<BTreeSet<_>>().len()
 }
 
-/// Agreements that a voucher was paid for.
+/// Number of agreements with a paid voucher.
 fn redeemed(events: Events<'_>) -> usize {
     let agreement = |event: &Event| match event {
         Event::Settled { agreement: Some(agreement), .. } => Some(*agreement),
@@ -41,7 +41,7 @@ fn redeemed(events: Events<'_>) -> usize {
     events.iter().filter_map(|(_, event)| agreement(event)).collect::<BTreeSet<AgreementId>>().len()
 }
 
-/// Every fee is the sum of its parts.
+/// Checks that every fee is the sum of its parts.
 fn check_books(report: &Report) {
     for (height, event) in &report.events {
         if let Event::Settled { fee, burn, committee, pay, .. } = event {
@@ -51,10 +51,10 @@ fn check_books(report: &Report) {
     }
 }
 
-/// `RUST_LOG=info cargo test -p posync-sim --test whole NAME -- --nocapture` tells what happens.
+/// `RUST_LOG=info cargo test -p posync-sim --test whole NAME -- --nocapture` logs the run.
 fn log() {
     let filter = tracing_subscriber::EnvFilter::from_default_env();
-    // Another test of this process may have been first.
+    // Another test of this process may have set the logger first.
     let _ = tracing_subscriber::fmt().with_env_filter(filter).without_time().try_init();
 }
 

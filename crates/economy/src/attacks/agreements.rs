@@ -1,4 +1,4 @@
-//! Attacks around agreements: windows, closes, repair.
+//! Attacks on agreements: credit windows, closes and repair.
 
 use crate::{
     row::{Row, Runs},
@@ -13,7 +13,7 @@ use posync_protocol::{
 
 const RULES: Parameters = Parameters::PRODUCTION;
 
-/// Burned for opening an agreement: some 400 bytes and six writable records at the least base fee.
+/// Burn of opening an agreement: some 400 bytes and six writable records at the least base fee, in grains.
 pub fn opening_fee() -> u128 {
     RULES.base_fee.grains() * u128::from(400 + 6 * FEE_BYTES_PER_KEY)
 }
@@ -29,15 +29,15 @@ fn signed(grains: u128) -> i128 {
 /// How the credit window grows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Window {
-    /// A sixteenth of what was paid, less what was lost, within 64 KiB and 4 MiB: the rule.
+    /// A sixteenth of the paid bytes, minus the lost bytes, between 64 KiB and 4 MiB: the rule.
     Sixteenth,
-    /// Twice the last window with every voucher: a mutant.
+    /// Twice the last window after each voucher: a mutant.
     Doubling,
 }
 
-/// Bytes taken and not paid by a consumer that signs honestly for `paid` bytes and then takes the
-/// open window, hangs up, comes again and takes the next while there is one; and what it signed for.
-/// No provider ever claims: its trust stays whole.
+/// Bytes that a consumer reads without paying, and the bytes it signed for. It signs honestly for
+/// `paid` bytes, then reads the open window, disconnects, returns and reads the next, until none is
+/// left. No provider ever claims, so that trust in it stays whole.
 fn theft(window: Window, paid: u64) -> (u64, u64) {
     if window == Window::Sixteenth {
         let mut lost = 0;
@@ -54,8 +54,8 @@ fn theft(window: Window, paid: u64) -> (u64, u64) {
     (open, signed)
 }
 
-/// Worth of the windows taken, above a seventeenth of all traffic and the opening fee: at most zero
-/// means that the theft is within what is published.
+/// Worth of the stolen windows above a seventeenth of all traffic and the opening fee. At most zero
+/// means that the theft is within the published bound.
 pub fn window_theft(window: Window) -> i128 {
     let sizes = (16..36).map(|bits| 1u64 << bits).chain([0, 1, 1 << 40]);
     let profit = |paid: u64| {
@@ -65,15 +65,15 @@ pub fn window_theft(window: Window) -> i128 {
     sizes.map(profit).max().expect("some sizes")
 }
 
-/// Profit of a consumer that opens, takes all windows that are open to it, never signs, and opens again.
+/// Profit of a consumer that opens, reads all windows open to it, never signs, and opens again.
 pub fn refuses_to_sign() -> i128 {
     let (stolen, paid) = theft(Window::Sixteenth, 0);
     assert_eq!((stolen, paid), (CREDIT_LOST_MAX + CREDIT_MIN, 0), "four slices are the whole loss");
     signed(value(stolen)) - signed(opening_fee())
 }
 
-/// Profit of a ring in which one provider fails a read for good so that its friend repairs: the
-/// penalty and the unspent reserve move to the friend's agreement, which serves it out.
+/// Profit of a ring in which one provider fails a read for good so that its friend repairs. The
+/// penalty and the unspent reserve move to the friend's agreement, which uses them up.
 pub fn repair_ring(unspent: u128, epoch_fee: u128) -> i128 {
     let penalty = 2 * epoch_fee;
     let amount = |grains| Amount::new(grains).expect("below the supply");
@@ -81,13 +81,13 @@ pub fn repair_ring(unspent: u128, epoch_fee: u128) -> i128 {
         let split = split_fee(amount(fee), amount(fee), Terms::DEFAULT.burn, Terms::DEFAULT.committee);
         split.expect("a base equal to the fee").pay.grains()
     };
-    // Four shards are read to rebuild one; the price of a read is least for the smallest shard.
+    // Four shards are read to rebuild one; the smallest shard has the cheapest reads.
     let reads = 4 * value(1 << 20);
     let ring = signed(pay(unspent + penalty)) - signed(penalty) - signed(reads) - signed(opening_fee());
     ring - signed(pay(unspent))
 }
 
-/// The rows of this file.
+/// The rows of this module.
 pub fn rows() -> Vec<Row> {
     let ring = [0, SYNC, 1_000 * SYNC].map(|unspent| repair_ring(unspent, SYNC));
     vec![

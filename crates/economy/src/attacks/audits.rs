@@ -1,5 +1,5 @@
-//! Attacks on storage audits in a model of draws and answers: dropped, diluted or silent data, and idle
-//! names. Those on the ledger itself are in `stored`.
+//! Attacks on storage audits in a model of draws and answers: dropped, diluted or silent data, and
+//! idle names. The attacks on the ledger itself are in `stored`.
 
 use crate::{
     audit::{Answers, Audits, Lot, Member, Rules},
@@ -14,7 +14,7 @@ const EPOCH_BLOCKS: u64 = 400;
 const EPOCHS: u64 = 60;
 const FEE: u64 = 1_000_000;
 const LEAVES: u64 = 1 << 20;
-/// What holding a leaf costs, of its fee: four fifths of what the provider keeps of it.
+/// Cost of holding a leaf, as a share of its fee: four fifths of the provider's part of the fee.
 const COST: u64 = ONE / 10 * 6;
 
 fn full() -> Lot {
@@ -25,9 +25,9 @@ fn part(whole: u128, share: u64) -> i128 {
     i128::try_from(whole * u128::from(share) / u128::from(ONE)).expect("below the supply")
 }
 
-/// What an attacker with these lots holds after all epochs: its part of the fees, the subsidy by
-/// the least quality of eight epochs, less storage that it keeps, fees that it pays to itself for
-/// `fake` of its lots, and restitution.
+/// An attacker's wealth after all epochs, in grains: its part of the fees and the subsidy by the
+/// least quality of eight epochs, minus the cost of the storage it keeps, the fees that it pays to
+/// itself for `fake` of its lots, and restitution.
 fn wealth(seed: u64, rules: Rules, lots: &[Lot], answers: Answers, fake: u64) -> i128 {
     let honest = (1..MEMBERS).map(|_| Member::new(vec![full()], Answers::Always));
     let attacker = Member::new(lots.to_vec(), answers);
@@ -45,7 +45,7 @@ fn wealth(seed: u64, rules: Rules, lots: &[Lot], answers: Answers, fake: u64) ->
         history.push(score::quality(audits.members[0].correct(), ONE, ONE));
         let quality = *history.iter().rev().take(8).min().expect("an epoch");
         let weighed = u128::from(subsidy) * u128::from(quality) / u128::from(ONE);
-        // A fake lot's fee comes out of the attacker's own purse, as far as it is charged.
+        // The attacker pays the fee of a fake lot itself, as far as it is charged.
         let fees: u64 = lots.iter().map(|lot| lot.fee).sum();
         let own = i128::try_from(earned * u128::from(fake) / u128::from(fees)).expect("below the supply");
         total += part(earned, ONE - burn - committee);
@@ -59,30 +59,31 @@ fn against_honesty(seed: u64, rules: Rules, lots: &[Lot], answers: Answers, fake
     (wealth(seed, rules, lots, answers, fake) - honest) / i128::from(EPOCHS)
 }
 
-/// Profit of not holding `missing` parts per billion.
+/// Profit of dropping `missing` parts per billion of the data.
 pub fn dropped(seed: u64, rules: Rules, missing: u64, answers: Answers) -> i128 {
     against_honesty(seed, rules, &[Lot { missing, ..full() }], answers, 0)
 }
 
-/// Gain of answering only when complete over answering always: the same data, the same seed.
+/// Gain of answering only when complete over answering always, with the same data and seed.
 pub fn silence_gains(seed: u64, rules: Rules, missing: u64) -> i128 {
     dropped(seed, rules, missing, Answers::Complete) - dropped(seed, rules, missing, Answers::Always)
 }
 
-/// Profit of dropping a third of the paid data and filling up with a hundred times as many leaves
-/// that anybody could compute, at `price` parts per billion of the usual fee in all. Fake leaves
-/// cost nothing to hold.
+/// Profit of dropping a third of the paid data and adding a hundred times as many leaves that
+/// anyone could compute, at `price` parts per billion of the usual fee in all. Fake leaves cost
+/// nothing to hold.
 pub fn diluted(seed: u64, rules: Rules, price: u64) -> i128 {
     let fee = u64::try_from(u128::from(FEE) * u128::from(price) / u128::from(ONE)).expect("a fee");
     let real = Lot { missing: ONE / 3, ..full() };
     let fake = Lot { fee, leaves: 100 * LEAVES, missing: 0 };
     let profit = against_honesty(seed, rules, &[real, fake], Answers::Always, fee);
-    // `wealth` charges the cost of holding by fee: fake data has none.
+    // `wealth` charges the cost of holding by fee, but fake data costs nothing.
     profit + part(u128::from(fee) * u128::from(EPOCH_BLOCKS), COST)
 }
 
 /// On-time share of a provider with a tenth of the fees that is away in every fourth round, among
-/// `idle` silent names without fees; `by_fee`: the rule of the network fault looks at fee draws.
+/// `idle` silent names without fees. With `by_fee`, the rule of the network fault counts fee draws
+/// only.
 fn on_time_with(seed: u64, idle: u64, by_fee: bool) -> u64 {
     const FEE_DRAWS: u64 = 48;
     let mut chance = Chance::new(seed, "network fault");
@@ -90,7 +91,7 @@ fn on_time_with(seed: u64, idle: u64, by_fee: bool) -> u64 {
     for round in 0..6_400u64 {
         let away = round % 4 == 0;
         let mine = (0..FEE_DRAWS).filter(|_| chance.below(10) == 0).count() as u64;
-        // In turn: the attacker is one of 24 who answer, the idle names never do.
+        // In turn: the attacker is one of 24 that answer; the idle names never answer.
         let idle_drawn = (0..FEE_DRAWS).filter(|_| chance.below(24 + idle) >= 24).count() as u64;
         let missed = if away { mine } else { 0 };
         let (missed_in_all, draws) =
@@ -98,7 +99,7 @@ fn on_time_with(seed: u64, idle: u64, by_fee: bool) -> u64 {
         if round % 64 == 0 {
             faulty = 0;
         }
-        // At most a tenth of 64 rounds is excused.
+        // The rule excuses at most a tenth of 64 rounds.
         if 5 * missed_in_all > draws && faulty < 6 {
             faulty += 1;
             if away {
@@ -111,8 +112,8 @@ fn on_time_with(seed: u64, idle: u64, by_fee: bool) -> u64 {
     on_time * ONE / owed
 }
 
-/// Profit of `idle` silent names that shall make rounds count as faulty: the subsidy that excused
-/// misses save in an epoch, less the registrations, over a year.
+/// Profit of `idle` silent names that should make rounds count as faulty: the subsidy that excused
+/// misses save in an epoch, minus the registrations spread over a year.
 pub fn idle_sybils(seed: u64, idle: u64, by_fee: bool) -> i128 {
     let base = u128::from(FEE) * u128::from(EPOCH_BLOCKS);
     let subsidy = |idle: u64| part(base, on_time_with(seed, idle, by_fee) / 25 * 2);
@@ -126,7 +127,7 @@ fn worst(profit: impl Fn(u64) -> i128) -> i128 {
     SHARES.into_iter().map(profit).max().expect("some shares")
 }
 
-/// The rows of this file.
+/// The rows of this module.
 pub fn rows(seed: u64) -> Vec<Row> {
     let rules = Rules::default();
     let optional = Rules { optional: true, ..rules };

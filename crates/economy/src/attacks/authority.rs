@@ -25,8 +25,8 @@ fn signed(grains: u128) -> i128 {
     i128::try_from(grains).expect("below the supply")
 }
 
-/// Profit of incumbents that veto a newcomer to keep its share of the committee's pool. The newcomer
-/// is in sync from the first epoch on, a seat is open, and nobody votes.
+/// Profit of incumbents that veto a newcomer to keep its share of the committee's pool. The
+/// newcomer is in sync from the first epoch on, a seat is open, and no seat votes.
 pub fn incumbents(seats: usize, cartel: usize) -> i128 {
     const PROVIDERS: u64 = 10_000;
     let seated: Vec<_> = (0..seats).map(|node| seated(node, ONE)).collect();
@@ -48,8 +48,9 @@ pub fn incumbents(seats: usize, cartel: usize) -> i128 {
     (run(true) - run(false)) / 40
 }
 
-/// Profit of a fork by bought keys of a past committee, `age` epochs old, against a verifier whose
-/// checkpoint is `checkpoint` epochs old; its worth is the bonds of a third of the seats, at most.
+/// Profit of a fork made with bought keys of a past committee, `age` epochs old, against a verifier
+/// whose checkpoint is `checkpoint` epochs old. The fork is worth at most the bonds of a third of
+/// the seats.
 pub fn long_range(age: u64, checkpoint: u64) -> i128 {
     const UNBONDING: u64 = 21;
     let seats = 64u64;
@@ -63,8 +64,9 @@ pub fn long_range(age: u64, checkpoint: u64) -> i128 {
     signed(STAKE * u128::from(seats / 3)) - signed(taken * u128::from(quorum))
 }
 
-/// Profit per epoch of committing to compute receipts of which `fake` parts per billion were never
-/// computed, and not opening those that are drawn: each costs the slash share of what is at stake.
+/// Profit per epoch of committing to compute receipts, `fake` parts per billion of them never
+/// computed, and not opening those that are drawn. Each such receipt costs the slash share of the
+/// stake.
 pub fn unveiled(seed: u64, fake: u64) -> i128 {
     let mut chance = Chance::new(seed, "unveiled");
     let (rounds, value) = (10_000u64, 1_000_000u128);
@@ -86,7 +88,7 @@ pub fn unveiled(seed: u64, fake: u64) -> i128 {
     profit / i128::from(rounds)
 }
 
-/// The rows of this file.
+/// The rows of this module.
 pub fn rows(seed: u64) -> Vec<Row> {
     let forks = (0..60).flat_map(|age| (0..21).map(move |checkpoint| long_range(age, checkpoint)));
     let fakes = [ONE / 100, ONE / 10, ONE / 2].map(|fake| unveiled(seed, fake));

@@ -1,4 +1,4 @@
-//! Keeping everybody out of blocks: what it burns when the base fee follows how full they are.
+//! Full blocks that keep everyone else out: the burn they cost when the base fee follows fullness.
 
 use crate::{
     ledger::{Bench, key, signed},
@@ -14,14 +14,14 @@ use posync_protocol::{
 };
 use std::sync::OnceLock;
 
-/// Bytes of a block that paid operations may fill.
+/// Bytes of a block's paid lane.
 const LANE: u128 = PAID_LANE_BYTES as u128;
 
 fn floor() -> u128 {
     Parameters::PRODUCTION.base_fee.grains()
 }
 
-/// The base fee after a block of fullness `full`, parts per billion: the ledger's own.
+/// The base fee after a block of fullness `full` (parts per billion), computed by the ledger.
 fn next(base: u128, full: u64) -> u128 {
     let bytes = u128::from(full.min(ONE)) * LANE / u128::from(ONE);
     let paid = Size { bytes: u64::try_from(bytes).expect("a lane"), records: 0 };
@@ -29,17 +29,17 @@ fn next(base: u128, full: u64) -> u128 {
     ledger::next_base_fee(base, ledger::floor(&Parameters::PRODUCTION), paid).into()
 }
 
-/// What fills a block.
+/// The resource that exhausts a block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Filler {
-    /// As many bytes as an operation may have, on one record.
+    /// Operations with as many bytes as allowed, all on one record.
     Bytes,
-    /// As many records as an operation may name.
+    /// Operations that name as many records as allowed.
     Records,
 }
 
-/// What one sender burns that fills the paid lane of `blocks` blocks on the ledger, SYNC. `rests`: the
-/// mutant in which the base fee stays at its floor.
+/// Burn of one sender that fills the paid lane of `blocks` blocks on the ledger, in SYNC. `rests`
+/// selects the mutant in which the base fee stays at its floor.
 fn filled(filler: Filler, blocks: u64, rests: bool) -> i128 {
     let mut bench = Bench::new(1, &["c", "x"]);
     bench.play("x register\n c open x quota=0 reserve=0");
@@ -61,13 +61,13 @@ fn filled(filler: Filler, blocks: u64, rests: bool) -> i128 {
     (before - bench.fortune(&["x"])) / signed(SYNC)
 }
 
-/// Operations of one sender after which no other fits: refused, and charged.
+/// Operations of one sender after which no other fits. Each is refused and charged.
 fn full_block(bench: &Bench, filler: Filler) -> Vec<Operation> {
     let context = bench.world().context(bench.world().height + 1);
     let largest = redeem(bench, filler, VOUCHERS);
     let size = Size::of(&context, &largest);
     let fit = (PAID_LANE_BYTES as u64 / size.bytes).min(PAID_LANE_KEYS as u64 / size.records);
-    // One more for the bytes that are left.
+    // One more operation fills the bytes that are left.
     let left = PAID_LANE_BYTES as u64 - fit * size.bytes;
     let each = (size.bytes - Size::of(&context, &redeem(bench, filler, 0)).bytes) / VOUCHERS;
     let rest = redeem(bench, filler, (left / each).saturating_sub(1).min(VOUCHERS));
@@ -79,10 +79,10 @@ fn full_block(bench: &Bench, filler: Filler) -> Vec<Operation> {
     numbered.collect()
 }
 
-/// Vouchers of the largest operation.
+/// Number of vouchers in the largest operation.
 const VOUCHERS: u64 = 160;
 
-/// A redemption of so many vouchers that are no good.
+/// A redemption of `count` invalid vouchers.
 fn redeem(bench: &Bench, filler: Filler, count: u64) -> Operation {
     let voucher = bench.stage.redemption_of(bench.stage.id("x/0"), "nobody", 1, 0);
     let of = |place: u64| {
@@ -94,7 +94,7 @@ fn redeem(bench: &Bench, filler: Filler, count: u64) -> Operation {
     bench.world().sign("x", Body::Redeem(Redeem { vouchers }))
 }
 
-/// The cheapest filler.
+/// Burn of the cheapest filler, in SYNC.
 fn filled_least(blocks: u64, rests: bool) -> i128 {
     [Filler::Bytes, Filler::Records]
         .map(|filler| filled(filler, blocks, rests))
@@ -103,12 +103,12 @@ fn filled_least(blocks: u64, rests: bool) -> i128 {
         .expect("two")
 }
 
-/// The base fee and what was burned after `blocks` blocks that are full to the last byte.
+/// The base fee after `blocks` blocks that are full to the last byte, and the grains they burned.
 fn fill(blocks: u64) -> (u128, u128) {
     (0..blocks).fold((floor(), 0), |(base, burned), _| (next(base, ONE), burned + base * LANE))
 }
 
-/// Empty blocks until the base fee is at its floor again, after `blocks` full ones.
+/// Number of empty blocks that bring the base fee back to its floor after `blocks` full ones.
 fn recovery(blocks: u64) -> i128 {
     let (mut base, mut empty) = (fill(blocks).0, 0);
     while base > floor() {
@@ -118,8 +118,8 @@ fn recovery(blocks: u64) -> i128 {
     empty
 }
 
-/// The fullness that is wanted at `base` when `demand` parts per billion of a block are at the floor;
-/// elasticity in halves.
+/// The fullness that consumers want at `base` if they want `demand` parts per billion of a block at
+/// the floor. The elasticity is in halves.
 fn wanted(demand: u64, base: u128, halves: u32) -> u64 {
     let root = |square: u128| square.isqrt();
     let one = u128::from(ONE);
@@ -133,7 +133,7 @@ fn wanted(demand: u64, base: u128, halves: u32) -> u64 {
     u64::try_from(full).expect("below any demand")
 }
 
-/// Base fees of the last blocks under elastic demand: the last one, and highest over lowest.
+/// The last base fee under elastic demand, and the highest over the lowest of the last 200 blocks (ppm).
 fn settled(demand: u64, halves: u32) -> (u128, u128) {
     let mut base = floor();
     let mut tail = Vec::new();
@@ -151,7 +151,7 @@ fn row(topic: Topic, name: &str, region: &str, figure: i128, unit: &'static str,
     Row::new(topic, name, region, figure, unit, bound)
 }
 
-/// What was run on the ledger: nothing is drawn, so that one run serves every seed.
+/// The rows of the ledger runs. They draw nothing, so one run serves every seed.
 fn ledger_rows() -> Vec<Row> {
     static ROWS: OnceLock<Vec<Row>> = OnceLock::new();
     ROWS.get_or_init(|| {
@@ -179,7 +179,7 @@ fn ledger_rows() -> Vec<Row> {
     .clone()
 }
 
-/// The rows of this file.
+/// The rows of this module.
 pub fn rows() -> Vec<Row> {
     let mut rows = ledger_rows();
     for (blocks, empty) in [(20, 18), (40, 36), (60, 54)] {

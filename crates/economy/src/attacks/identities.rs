@@ -1,5 +1,5 @@
-//! Attacks by names and seats, on the ledger itself: standing that outlives its owner, and evidence
-//! against oneself.
+//! Attacks with names and seats, on the ledger itself: standing that outlives its owner, and
+//! evidence against oneself.
 
 use crate::{
     audit::Answers,
@@ -13,25 +13,26 @@ use posync_protocol::{
     record::{Seat, Standing},
 };
 
-/// Storage price that makes a few leaves worth more than an operation.
+/// Storage price at which a few leaves are worth more than an operation's fee.
 const PRICE: u128 = 1 << 44;
-/// Egress that the new name's customer redeems in an epoch.
+/// Egress that the new name's customer redeems in an epoch, in bytes.
 const EGRESS: u64 = 1 << 32;
 const EPOCHS: u64 = 4;
 
-/// Who stands where an old provider stood.
+/// The successor of a provider that left.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Heir {
-    /// A new account at another index: the base that the others are held against.
+    /// A new account at another index: the base of the comparison.
     Nobody,
     /// The same account, registered again.
     Itself,
-    /// A new account at the old one's index.
+    /// A new account at the old provider's index.
     Index,
 }
 
-/// What an owner has whose provider served well and left, and who registers `gap` epochs later.
-/// `keeps`: the mutant in which the standing of who left is the newcomer's.
+/// Money of an owner whose provider served well and left, and that registers again `gap` epochs
+/// later. `keeps` selects the mutant in which the newcomer inherits the standing of the provider
+/// that left.
 fn heir(seed: u64, heir: Heir, gap: u64, keeps: bool) -> i128 {
     let mut bench = Bench::new(seed, &["a", "c", "o", "n", "g"]);
     bench.stage.world.parameters.price_storage = PRICE;
@@ -56,7 +57,7 @@ fn heir(seed: u64, heir: Heir, gap: u64, keeps: bool) -> i128 {
     bench.run_to(back);
     let name = if heir == Heir::Itself { "o" } else { "n" };
     if heir != Heir::Index {
-        // Somebody else takes the vacant index first, or another one.
+        // Another account takes the vacant index first, or a different one.
         let others = ["a register", &format!("{name} register")].map(str::to_owned);
         let order = if heir == Heir::Nobody { [0, 1] } else { [1, 0] };
         order.into_iter().for_each(|place| bench.play(&others[place]));
@@ -89,26 +90,26 @@ fn serve(bench: &mut Bench, name: &str) {
     bench.run_to(paid);
 }
 
-/// The best profit of inheriting over coming anew, per epoch.
+/// The best profit of inheriting, per epoch, above coming as a new account.
 fn inherited(seed: u64, keeps: bool) -> i128 {
     let plans = (0..4).flat_map(|gap| [Heir::Itself, Heir::Index].map(|who| (who, gap)));
     let profit = |(who, gap)| heir(seed, who, gap, keeps) - heir(seed, Heir::Nobody, gap, keeps);
     plans.map(profit).max().expect("some plans") / i128::from(EPOCHS)
 }
 
-/// A plan of an owner of seats against itself.
+/// A plan by which an owner of seats reports itself.
 #[derive(Clone, Copy, Debug)]
 struct Fault {
     seats: usize,
     offenders: usize,
-    /// Epochs in which each offends.
+    /// Number of epochs in which each offends.
     epochs: u64,
-    /// Epochs until it is reported.
+    /// Epochs between an offence and its report.
     delay: u64,
 }
 
-/// Profit of an owner of all offenders that reports them itself. `generous`: the mutant in which the
-/// reporter's quarter is one of the bond, not of what was taken.
+/// Profit of an owner of all offenders that reports them itself. `generous` selects the mutant in
+/// which the reporter gets a quarter of the bond instead of a quarter of the slashed amount.
 fn self_slash(plan: Fault, generous: bool) -> i128 {
     let names: Vec<String> = (0..plan.seats).map(|seat| format!("s{seat}")).collect();
     let mut actors = vec!["r"];
@@ -129,7 +130,7 @@ fn self_slash(plan: Fault, generous: bool) -> i128 {
     bench.fortune(&actors) - before
 }
 
-/// Brings evidence against a seat.
+/// Submits evidence against a seat.
 fn report(bench: &mut Bench, seat: usize, term: u64, generous: bool) {
     let name = format!("s{seat}");
     let bond = bench.world().get::<Seat>(Seat::key(&account(&name))).map_or(0, |seat| seat.bond.grains());
@@ -153,7 +154,7 @@ fn self_slash_best(generous: bool) -> i128 {
     plans.map(|plan| self_slash(plan, generous)).max().expect("some plans")
 }
 
-/// The rows of this file.
+/// The rows of this module.
 pub fn rows(seed: u64) -> Vec<Row> {
     let rows = [
         Row::attack(

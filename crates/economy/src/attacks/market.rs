@@ -7,12 +7,12 @@ use crate::{
 };
 use posync_protocol::amount::{ONE, UNIT, mul_div};
 
-/// Which price a provider's base is settled at.
+/// The price at which a provider's base is settled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Base {
     /// The lower of posted and slow price: the rule.
     Lower,
-    /// The posted price.
+    /// The posted price: a mutant.
     Posted,
 }
 
@@ -24,29 +24,28 @@ pub(super) fn part(grains: i128, share: u64) -> i128 {
     grains * i128::from(share) / i128::from(ONE)
 }
 
-/// What a provider keeps of its base, subsidy at full quality included.
+/// Share of its base that a provider keeps, with the subsidy at full quality, in parts per billion.
 pub(super) fn kept() -> u64 {
     let Terms { burn, committee, kappa, .. } = Terms::DEFAULT;
     ONE - burn - committee
         + u64::try_from(u128::from(burn) * u128::from(kappa) / u128::from(ONE)).expect("a ratio")
 }
 
-/// A pump: its share of the class, the elasticity of demand in hundredths, what the base is settled
-/// at, and for how many epochs it buys.
+/// A plan to raise the posted price by buying from oneself.
 #[derive(Clone, Copy, Debug)]
 pub struct Pump {
     /// The pumping provider's share of the class, parts per billion.
     pub share: u64,
-    /// Elasticity in hundredths.
+    /// Elasticity of demand, in hundredths.
     pub elasticity: u64,
-    /// What the base is settled at.
+    /// The price at which the base is settled.
     pub base: Base,
-    /// Epochs of buying; as many follow in which the price comes down.
+    /// Epochs of buying. As many follow, in which the price comes down.
     pub epochs: u64,
 }
 
-/// Profit per epoch, in parts per billion of the provider's honest income, of buying from itself
-/// whatever keeps the price up by about a tenth.
+/// Profit per epoch of buying enough from oneself to keep the price up by about a tenth, in parts
+/// per billion of the provider's honest income.
 pub fn pump(plan: Pump) -> i128 {
     let usual = CAPACITY / 2;
     let mut class = Class::flow(ORIGIN);
@@ -69,9 +68,9 @@ pub fn pump(plan: Pump) -> i128 {
     profit / i128::from(2 * plan.epochs) * i128::from(ONE) / honest
 }
 
-/// Profit per epoch, in parts per billion of its honest income, of a provider of `share` that
-/// withholds a tenth of its capacity and loses that part of its sales, at the price reached.
-/// `supply`: elasticity of the others' supply, in hundredths.
+/// Profit per epoch of a provider of `share` that withholds a tenth of its capacity and loses that
+/// part of its sales, at the price reached. In parts per billion of its honest income. `supply` is
+/// the elasticity of the others' supply, in hundredths.
 pub fn withhold(share: u64, elasticity: u64, supply: u64) -> i128 {
     let usual = CAPACITY / 2;
     let mut class = Class::flow(ORIGIN);
@@ -79,7 +78,7 @@ pub fn withhold(share: u64, elasticity: u64, supply: u64) -> i128 {
     let held_back = part(i128::try_from(CAPACITY).expect("small") / 10, share);
     let (mut last, epochs) = (0, 1_200);
     for _ in 0..epochs {
-        // The others bring capacity as the price rises: e^(supply (x - x0)/f).
+        // The others add capacity as the price rises: e^(supply (x - x0)/f).
         let others =
             demand(CAPACITY - CAPACITY * u128::from(share) / u128::from(ONE), class.excess, ORIGIN, supply);
         let others = others.max(CAPACITY - CAPACITY * u128::from(share) / u128::from(ONE));
@@ -94,12 +93,12 @@ pub fn withhold(share: u64, elasticity: u64, supply: u64) -> i128 {
     last * i128::from(ONE) / honest
 }
 
-/// A pump's shape: share and elasticity in hundredths, base, epochs.
+/// Profit of a pump with share and elasticity in hundredths.
 fn shaped(share: u64, elasticity: u64, base: Base, epochs: u64) -> i128 {
     pump(Pump { share: ONE / 100 * share, elasticity, base, epochs })
 }
 
-/// The rows of this file. Profits are parts per billion of the provider's honest income.
+/// The rows of this module. Profits are in parts per billion of the provider's honest income.
 pub fn rows() -> Vec<Row> {
     let of_income = |row: Row| Row { unit: "ppb of income", ..row };
     let rows = [

@@ -1,7 +1,7 @@
-//! The attacks of the economics, one small scenario each, and the mutants that make them pay.
+//! The attacks on the economics, one small scenario each, and the mutants that make them pay.
 //!
-//! A profit is what a coalition holds more, per epoch, than if it had done its honest business in
-//! the same world under the same seed, costs that the ledger does not see included.
+//! A profit is per epoch: the coalition's holdings, minus its holdings after honest business in the
+//! same world under the same seed. It includes costs that the ledger does not see.
 
 pub mod agreements;
 pub mod audits;
@@ -22,7 +22,7 @@ use crate::{
     world::{Deal, Mark, World},
 };
 
-/// All attacks, exceptions and mutants.
+/// The rows of all attacks, exceptions and mutants.
 pub fn all(seed: u64) -> Vec<Row> {
     let parts = [
         usage::rows(seed),
@@ -50,13 +50,13 @@ fn number(name: &str) -> u64 {
     if name.starts_with('A') { digits.parse().unwrap_or(u64::MAX) } else { u64::MAX }
 }
 
-/// What a behaviour does in an epoch: fees, and marks of all nodes.
+/// The fees that a behaviour settles in an epoch, and the marks of all nodes.
 pub(crate) struct Doing {
     pub(crate) deals: Vec<Deal>,
     pub(crate) marks: Vec<Option<Mark>>,
 }
 
-/// Runs a behaviour for some epochs; what the coalition holds at the end.
+/// Runs a behaviour for some epochs. Returns the coalition's holdings at the end, in grains.
 pub(crate) fn held(
     mut world: World,
     epochs: u64,

@@ -1,5 +1,5 @@
-//! Attacks on posted prices, on the ledger itself: use that a provider buys from itself, use that nobody
-//! pays for, and room that is only reserved.
+//! Attacks on posted prices, on the ledger itself: use that a provider buys from itself, use
+//! without payment, and room that is only reserved.
 
 use crate::{
     audit::Answers,
@@ -16,12 +16,12 @@ use posync_protocol::{
 };
 use std::sync::OnceLock;
 
-/// Egress of all providers an epoch.
+/// Egress of all providers, in bytes an epoch.
 const CAPACITY: u64 = 1 << 32;
-/// The attacker's part of it, parts per billion, and the elasticity of demand in hundredths.
+/// The attacker's share of it in parts per billion, and the elasticity of demand in hundredths.
 const SHARE: u64 = ONE / 100 * 33;
 const ELASTICITY: u64 = 25;
-/// Epochs of pumping; as many follow in which the price comes down.
+/// Epochs of pumping. As many follow, in which the price comes down.
 const EPOCHS: u64 = 32;
 
 /// Where the attacker's use comes from.
@@ -31,11 +31,11 @@ enum Source {
     Bought,
     /// Signed for over a reserve of one grain.
     Unpaid,
-    /// A mutant: counted as use without a grain.
+    /// A mutant: counted as use without any payment.
     Counted,
 }
 
-/// A pump: what it uses, which part of the usual use, and how far above the usual price it goes.
+/// A pump: its source, its push as a share of the usual use, and its goal above the usual price.
 #[derive(Clone, Copy, Debug)]
 struct Pump {
     from: Source,
@@ -47,7 +47,7 @@ fn part(whole: u64, share: u64) -> u64 {
     u64::try_from(u128::from(whole) * u128::from(share) / u128::from(ONE)).expect("a part")
 }
 
-/// Both providers, measured in every epoch, in a market that rests.
+/// Both providers, measured in every epoch, in a market at rest.
 fn market() -> Bench {
     let mut bench = Bench::new(1, &["c", "x", "p", "h"]);
     for (name, share) in [("p", SHARE), ("h", ONE - SHARE)] {
@@ -76,7 +76,8 @@ fn posted_now(bench: &Bench, class: usize) -> Market {
     bench.world().get(Market::key(class as u8)).unwrap_or_default()
 }
 
-/// Opens, redeems and closes by both: use of one epoch. `reserve` in grains; `None` pays for all.
+/// Opens, redeems and closes with both signatures: the use of one epoch. `reserve` is in grains;
+/// `None` reserves enough to pay for all bytes.
 fn use_of(bench: &mut Bench, consumer: &str, provider: &str, bytes: u64, reserve: Option<u128>) {
     if bytes == 0 {
         return;
@@ -91,7 +92,7 @@ fn use_of(bench: &mut Bench, consumer: &str, provider: &str, bytes: u64, reserve
     bench.play(&format!("{consumer} close {provider}/0 second={provider}"));
 }
 
-/// Counts use of `p` that nobody paid for.
+/// Counts unpaid use of `p`.
 fn count(bench: &mut Bench, bytes: u64) {
     let epoch = bench.world().epoch();
     let key = Settlement::key(&account("p"), epoch % SETTLEMENT_RING);
@@ -100,7 +101,7 @@ fn count(bench: &mut Bench, bytes: u64) {
     bench.stage.world.state.insert(key, row.to_slot());
 }
 
-/// What the attacker, its consumer included, has after pumping and as long a time without.
+/// Money of the attacker and its consumer after pumping, and as long a time without it.
 fn pumped(pump: Option<Pump>) -> i128 {
     let mut bench = market();
     for epoch in 1..=2 * EPOCHS {
@@ -128,7 +129,7 @@ fn pumped(pump: Option<Pump>) -> i128 {
     bench.fortune(&["p", "x"])
 }
 
-/// The best pump of a kind, per epoch: parts per billion of the provider's honest income.
+/// The best pump of the given sources, per epoch, in parts per billion of the provider's honest income.
 fn pumped_best(from: &[Source]) -> i128 {
     let before = market().fortune(&["p", "x"]);
     let honest = pumped(None);
@@ -144,8 +145,8 @@ fn pumped_best(from: &[Source]) -> i128 {
     profit / i128::from(2 * EPOCHS) * i128::from(ONE) / income
 }
 
-/// How far reserving all free room, without a byte stored, moves the posted price of storage in
-/// a dozen epochs: parts per million.
+/// Change of the posted storage price in a dozen epochs in which all free room is reserved and not
+/// a byte of it used, in parts per million.
 fn reserved() -> i128 {
     let run = |leaves: u64| {
         let mut bench = Bench::new(1, &["c", "x", "p", "h"]);
@@ -171,7 +172,7 @@ fn reserved() -> i128 {
     i128::try_from(mul_div(moved, 1_000_000, rests).expect("a ratio")).expect("a ratio") - 1_000_000
 }
 
-/// The rows of this file: nothing is drawn in them, so that one run serves every seed.
+/// The rows of this module. They draw nothing, so one run serves every seed.
 pub fn rows() -> Vec<Row> {
     static ROWS: OnceLock<Vec<Row>> = OnceLock::new();
     ROWS.get_or_init(|| {

@@ -1,5 +1,5 @@
-//! Attacks on vouchers, on the ledger itself: use that its consumer never pays, and audits that were
-//! never read.
+//! Attacks on vouchers, on the ledger itself: use that its consumer never pays for, and audits
+//! without any reads.
 
 use crate::{
     audit::Answers,
@@ -14,29 +14,29 @@ use posync_protocol::{
     record::{Provider, Seat, ServiceRound, Use},
 };
 
-/// Bytes that a consumer takes and signs for in a block.
+/// Bytes that a consumer reads and signs for in a block.
 const PER_BLOCK: u64 = 1 << 25;
-/// Epoch in which the consumer acts.
+/// Epoch in which the consumer tries to void its debt.
 const ACTS: u64 = 3;
-/// Epoch by which everything is over.
+/// Epoch by which all agreements and redemptions are over.
 const OVER: u64 = 10;
 
-/// How a consumer tries to void what it signed.
+/// How a consumer tries to void its signed vouchers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Way {
-    /// Closes alone.
+    /// Closes the agreement alone.
     Close,
-    /// Replaces its session key, and again as soon as it may.
+    /// Replaces its session key, and replaces it again as soon as allowed.
     Rotate,
-    /// Replaces its key, then closes.
+    /// Replaces its session key, then closes.
     RotateClose,
-    /// Has the agreement end.
+    /// Lets the agreement end.
     End,
 }
 
 const WAYS: [Way; 4] = [Way::Close, Way::Rotate, Way::RotateClose, Way::End];
 
-/// When the provider redeems: in every `every`-th epoch from `phase` on, in block `block` of it.
+/// When the provider redeems: in epochs with `epoch % every == phase`, from block `block` of the epoch on.
 #[derive(Clone, Copy, Debug)]
 struct Redeems {
     every: u64,
@@ -44,8 +44,8 @@ struct Redeems {
     block: u64,
 }
 
-/// Profit of a consumer that takes all it can, signs for it, and acts in block `at` of its epoch: the
-/// worth of what it took, less all that it has less in the end.
+/// Profit of a consumer that reads all it can, signs for it, and acts in block `at` of its epoch:
+/// the worth of the bytes it read, minus its loss of money.
 fn voided(way: Way, at: u64, redeems: Redeems, window: u64) -> i128 {
     let mut bench = Bench::new(1, &["x", "p"]);
     bench.stage.world.parameters.redemption_epochs = window;
@@ -81,8 +81,8 @@ fn voided(way: Way, at: u64, redeems: Redeems, window: u64) -> i128 {
 }
 
 impl Way {
-    /// What the consumer sends, one after the other: two at once, the third when the first key may no
-    /// longer redeem.
+    /// The operations that the consumer sends, in order: two at once, the third when the first key
+    /// can no longer redeem.
     fn line(self, place: u64) -> Option<&'static str> {
         let lines: &[&str] = match self {
             Self::Close => &["x closealone p/0"],
@@ -94,7 +94,7 @@ impl Way {
     }
 }
 
-/// Removes the agreement, so that its money is the consumer's again.
+/// Removes the agreement, which frees the consumer's money.
 fn finish(bench: &mut Bench) {
     let keeper = &bench.holders["p"].keeper;
     if keeper.agreement(bench.world(), 0).is_none() {
@@ -117,43 +117,43 @@ fn voided_best(every: u64, window: u64) -> i128 {
     profits.max().expect("some plans")
 }
 
-/// Auditors of the provider `p`: four seats, of which the first is lazy.
+/// Auditors of the provider `p`: four seats, the first of them lazy.
 const AUDITORS: [&str; 4] = ["s0", "s1", "s2", "s3"];
-/// Epoch that is audited.
+/// Epoch whose reads are audited.
 const AUDITED: u64 = 1;
-/// Reads of an honest audit.
+/// Number of reads in an honest audit.
 const READS: u16 = 4;
 
-/// What a lazy auditor does instead of reading.
+/// The plan of an auditor that does not read.
 #[derive(Clone, Copy, Debug)]
 struct Lazy {
-    /// Reads that it says it asked for, and of them those that it says were right.
+    /// Reads that it claims to have asked for, and how many of them it claims were correct.
     said: (u16, u16),
-    /// Reads that it signs a voucher for.
+    /// Number of reads that it signs a voucher for.
     signs: u64,
-    /// Money that it sets aside for them, grains.
+    /// Grains that it sets aside for them.
     reserve: u128,
 }
 
-/// What `reads` audit reads cost.
+/// Price of `reads` audit reads, in grains.
 fn price_of(reads: u16) -> u128 {
     u128::from(reads) * u128::from(AUDIT_READ_BYTES) * Parameters::LOCAL.price_egress / UNIT
 }
 
 impl Lazy {
-    /// Reads what it says and pays for it: no laziness at all.
+    /// An auditor that makes the reads it reports, and pays for them.
     fn honest(reads: u16) -> Self {
         Self { said: (reads, reads), signs: reads.into(), reserve: price_of(reads) }
     }
 }
 
-/// What the first auditor has when everybody was paid. `unpaid`: the mutant in which use counts that
-/// nobody paid for.
+/// The first auditor's money after everyone was paid. `unpaid` selects the mutant in which unpaid
+/// use counts.
 fn audit(seed: u64, plan: Lazy, unpaid: bool) -> i128 {
     let mut bench = Bench::new(seed, &["c", "p", "s0", "s1", "s2", "s3"]);
     AUDITORS.iter().for_each(|name| bench.stage.world.seat(name));
     bench.play("p register");
-    // A customer whose fees fill the committee's pool.
+    // A customer's fees fill the committee's pool.
     bench.play(
         "c open p slot=9 quota=0 quota_egress=64000000000 quota_gas=0 rate=4000000000 reserve=1000s end=40",
     );
@@ -191,7 +191,7 @@ fn audit(seed: u64, plan: Lazy, unpaid: bool) -> i128 {
     bench.fortune(&["s0"])
 }
 
-/// Counts egress of the lazy auditor's agreement that nobody paid for.
+/// Counts unpaid egress in the lazy auditor's agreement.
 fn give(bench: &mut Bench, egress: u64) {
     let key = Use::key(&account("p"), 0);
     let mut usage: Use = bench.world().get(key).expect("it is open");
@@ -199,7 +199,7 @@ fn give(bench: &mut Bench, egress: u64) {
     bench.stage.world.state.insert(key, usage.to_slot());
 }
 
-/// What `name` reveals of `p`: `(asked, correct)`.
+/// The reveal of `name` about `p`, reporting `(asked, correct)`.
 fn reveal(bench: &Bench, slot: u32, name: &str, (asked, correct): (u16, u16)) -> AuditReveal {
     let (world, provider) = (bench.world(), account("p"));
     let round: ServiceRound = world.get(ServiceRound::of(AUDITED)).expect("it was drawn");
@@ -231,8 +231,8 @@ fn commit(bench: &Bench, name: &str, reveal: &AuditReveal) -> Operation {
     bench.stage.world.sign(name, Body::AuditCommit(commit))
 }
 
-/// The best profit over reading what one says, of an auditor that reads nothing. It signs for as much
-/// as it says, for less, or puts aside a grain; it says what everybody says, or nothing.
+/// The best profit of an auditor that reads nothing, above reading what it reports. It signs for as
+/// much as it reports, for less, or sets aside a grain; it reports the usual figures, or nothing.
 fn lazy_best(seed: u64, unpaid: bool) -> i128 {
     let honest = audit(seed, Lazy::honest(READS), false);
     let all = u64::from(READS);
@@ -243,7 +243,7 @@ fn lazy_best(seed: u64, unpaid: bool) -> i128 {
     plans.map(|plan| audit(seed, plan, unpaid) - honest).max().expect("some plans")
 }
 
-/// The rows of this file.
+/// The rows of this module.
 pub fn rows(seed: u64) -> Vec<Row> {
     let once = audit(seed, Lazy::honest(1), false) - audit(seed, Lazy::honest(READS), false);
     let rows = [

@@ -1,4 +1,4 @@
-//! Attacks by auditors, and on what is reported of a provider.
+//! Attacks by auditors, and attacks on the reports about a provider.
 
 use super::{Doing, held};
 use crate::{
@@ -12,24 +12,24 @@ use posync_protocol::{
 };
 
 const AUDITORS: usize = 61;
-/// Below a third of 61.
+/// Seats of the cartel: below a third of 61.
 const CARTEL: usize = 18;
 const EPOCHS: u64 = 200;
 const NOISE: u64 = ONE / 50;
 const BASE: u128 = 1_000 * SYNC;
 
-/// What the cartel reports: a figure, or nothing after its commitment.
+/// The cartel's report: a figure, or silence after its commitment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Lie {
-    /// The same figure always.
+    /// The same figure in every epoch.
     Figure(u64),
-    /// As high as is still paid: a tenth above the truth.
+    /// The highest figure that is still paid: a tenth above the truth.
     Paid,
-    /// Withheld.
+    /// Commits and withholds the reveal.
     Silence,
 }
 
-/// An epoch's honest reports around `truth`, and the median with the cartel's.
+/// The honest reports of an epoch around `truth`, and the median of all reports with the cartel's.
 fn figures(chance: &mut Chance, truth: u64, lie: Option<Lie>) -> (Vec<u64>, u64) {
     let mut reports: Vec<u64> = (0..AUDITORS).map(|_| chance.around(truth, NOISE)).collect();
     let honest = reports[CARTEL..].to_vec();
@@ -44,9 +44,9 @@ fn figures(chance: &mut Chance, truth: u64, lie: Option<Lie>) -> (Vec<u64>, u64)
     (honest, score::lower_weighted_median(&weighted).expect("some reports"))
 }
 
-/// `(profit, most)` per epoch of a cartel with a friend whose true availability is `truth`: the
-/// friend's subsidy and the cartel's own audit pay against honesty, and what the friend would gain
-/// if the median were the highest honest report.
+/// `(profit, most)` per epoch of a cartel with a friend whose true availability is `truth`. The
+/// profit is the friend's subsidy and the cartel's own audit pay, minus those of honesty. `most` is
+/// the friend's gain if the median were the highest honest report.
 pub fn cartel(seed: u64, truth: u64, lie: Lie) -> (i128, i128) {
     let run = |lie: Option<Lie>, best: bool| {
         let mut chance = Chance::new(seed, "cartel");
@@ -71,16 +71,16 @@ pub fn cartel(seed: u64, truth: u64, lie: Lie) -> (i128, i128) {
     (per_epoch(run(Some(lie), false)), per_epoch(run(None, true)))
 }
 
-/// What `reports` reports on one of four providers earn: the audits' part, a half, of the
-/// committee's pool by credit.
+/// Pay for `reports` reports on one of four providers: from the audits' half of the committee's
+/// pool, split by credit.
 fn audit_pay(reports: usize) -> u128 {
     let pool = BASE * u128::from(Terms::DEFAULT.committee) / u128::from(ONE) / 2;
     let (shares, _) = floor_carry(pool, &[1; AUDITORS]);
     shares[0] * reports as u128
 }
 
-/// What a claimant that never pays changes: `(profit, the victim's books)`. It opens an agreement,
-/// disputes without end, and is counted for at most what it signed.
+/// Effect of a claimant that never pays: `(profit, the victim's books)`. It opens an agreement and
+/// disputes without end, and the dispute counts for at most the amount that it signed.
 pub fn griefed_books(claimed: u128) -> (i128, u64) {
     let signed = 20 * 100 * SYNC;
     let own = 100 * SYNC;
@@ -91,7 +91,7 @@ pub fn griefed_books(claimed: u128) -> (i128, u64) {
             if grief && epoch == 0 {
                 world.burn(1, super::agreements::opening_fee());
             }
-            // Books are no part of quality: the victim's mark and pay stay as they are.
+            // Books do not affect quality: the victim's mark and pay stay the same.
             let deals = vec![Deal::plain(0, 0, signed), Deal::plain(1, 0, own)];
             Doing { deals, marks: vec![Some(Mark::PERFECT); 4] }
         })
@@ -105,7 +105,7 @@ fn bounded(name: &str, lie: Lie, seed: u64, truth: u64) -> Row {
     Row::new(Topic::Attack, name, region, profit, GRAINS, Bound::AtMost(most.max(0)))
 }
 
-/// The rows of this file.
+/// The rows of this module.
 pub fn rows(seed: u64) -> Vec<Row> {
     let (grief, books) = griefed_books(1_000_000 * SYNC);
     let (down, _) = cartel(seed, ONE / 10 * 9, Lie::Figure(0));

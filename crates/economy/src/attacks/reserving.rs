@@ -1,5 +1,5 @@
-//! Attacks by what is reserved and not used: squatting, the free option, prices moved by quotas. And
-//! honest customers beside them, who pay for the room that they leave empty.
+//! Attacks with quotas that are reserved and not used: squatting, the free option, prices moved by
+//! quotas. Honest customers stand beside them and pay for the room that they leave empty.
 //!
 //! ```text
 //!   quota - leaves in force --x rate x rounds--> a tenth, burned        until the end and the window
@@ -23,10 +23,10 @@ use posync_protocol::{
     settlement,
 };
 
-/// What reserving costs, of the price of what is reserved, parts per billion (AG-7).
+/// Price of reserving, as a share of the price of the reserved quota, in parts per billion (AG-7).
 const RESERVE_SHARE: u64 = Parameters::PRODUCTION.reserve_share;
 
-/// An agreement from epoch 0 until `end` on these quotas, at these prices.
+/// An agreement from epoch 0 to `end` with these `(price, quota)` pairs.
 fn agreement(storage: (u64, u64), egress: (u64, u64), end: u64) -> Agreement {
     let ((storage_price, quota_leaves), (egress_price, quota_egress)) = (storage, egress);
     Agreement {
@@ -49,7 +49,7 @@ fn agreement(storage: (u64, u64), egress: (u64, u64), end: u64) -> Agreement {
     }
 }
 
-/// Whoever is touched has this much left.
+/// A usage record with more money than any charge.
 fn rich() -> Use {
     Use { storage_reserve: Amount::MAX, deposit: Amount::MAX, ..Use::default() }
 }
@@ -58,18 +58,18 @@ fn ratio(part: u128, whole: u128) -> i128 {
     i128::try_from(mul_div(part, u128::from(ONE), whole.max(1)).expect("below 2^128")).expect("a ratio")
 }
 
-/// What `unused` leaves cost for `rounds` rounds: the ledger's own charge.
+/// Cost of `unused` leaves for `rounds` rounds: the ledger's own charge, in grains.
 fn hold(rate: u64, unused: u64, rounds: u64) -> u128 {
     let long = agreement((rate, unused), (0, 0), 720);
     settlement::hold(&long, &rich(), 0, rounds, &Parameters::PRODUCTION).grains()
 }
 
-/// What `leaves` leaves in use pay in `rounds` rounds.
+/// Fee for `leaves` used leaves over `rounds` rounds, in grains.
 fn fee(rate: u64, leaves: u64, rounds: u64) -> u128 {
     mul_div(u128::from(rate) * u128::from(leaves), u128::from(rounds), UNIT).expect("below 2^128")
 }
 
-/// What squatting `leaves` leaves for a term costs, and what their honest use would pay for as long as
+/// Cost of squatting `leaves` leaves for a term, and the price of their honest use for as long as
 /// they are blocked. Without `window` only the term is charged: a mutant.
 fn squat(parameters: &Parameters, leaves: u64, term: u64, window: bool) -> (u128, u128) {
     let rate = u64::try_from(parameters.price_storage).expect("a price");
@@ -80,7 +80,7 @@ fn squat(parameters: &Parameters, leaves: u64, term: u64, window: bool) -> (u128
     (burned, fee(rate, leaves, blocked))
 }
 
-/// The same of `egress` bytes an epoch.
+/// The same two amounts for `egress` bytes an epoch.
 fn squat_egress(parameters: &Parameters, egress: u64, term: u64) -> (u128, u128) {
     let blocked = term + parameters.redemption_epochs;
     let price = u64::try_from(parameters.price_egress).expect("a price");
@@ -89,8 +89,8 @@ fn squat_egress(parameters: &Parameters, egress: u64, term: u64) -> (u128, u128)
     (burned.grains(), u128::from(egress) * u128::from(blocked) * parameters.price_egress / UNIT)
 }
 
-/// The least that squatting costs of what honest use of the room blocked would pay, over terms and
-/// networks, parts per billion.
+/// The least cost of squatting over terms and networks, as a share of the price of honest use of
+/// the blocked room, in parts per billion.
 fn squat_least(window: bool) -> i128 {
     let terms = [1, 40, 720];
     let all = [Parameters::LOCAL, Parameters::PRODUCTION].into_iter().flat_map(|parameters| {
@@ -102,9 +102,9 @@ fn squat_least(window: bool) -> i128 {
     all.min().expect("some terms")
 }
 
-/// Profit of a provider with `share` of a class that blocks all the free room of its rivals, so that
-/// their demand comes to its own free room, at `margin` of the fee: parts per billion of what the whole
-/// class's capacity would pay. The class is used by half.
+/// Profit of a provider with `share` of a class that blocks all free room of its rivals, so that
+/// their demand moves to its own free room, at `margin` of the fee. In parts per billion of the
+/// price of the whole class's capacity, half of which is used.
 fn rivals(share: u64, margin: u64) -> i128 {
     let (share, margin, one) = (i128::from(share), i128::from(margin), i128::from(ONE));
     let free = share / 2;
@@ -113,38 +113,38 @@ fn rivals(share: u64, margin: u64) -> i128 {
     (margin * diverted - i128::from(RESERVE_SHARE) * blocked) / one
 }
 
-/// What a customer pays more that uses `share` of its quota, parts per billion of what its use costs.
+/// Extra cost of a customer that uses `share` of its quota, in parts per billion of the price of its use.
 fn honest(share: u64) -> i128 {
     let (quota, rate, rounds) = (1_000_000, 10 << 20, 3_600);
     let used = u64::try_from(u128::from(share) * quota as u128 / u128::from(ONE)).expect("below the quota");
     ratio(hold(rate, quota - used, rounds), fee(rate, used, rounds))
 }
 
-/// How a top-up is priced.
+/// The price of a top-up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Lock {
-    /// At the price of the opening: the free option, a mutant.
+    /// The price of the opening: the free option, a mutant.
     Opening,
-    /// At today's, for all that is left: the rule (AG-8).
+    /// Today's price, for all units that are left: the rule (AG-8).
     Today,
 }
 
-/// When the holder puts money in, and how much of it.
+/// When the holder adds money, and how much.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Pays {
-    /// In each epoch what it uses in that epoch.
+    /// In each epoch, the price of that epoch's use.
     AsItGoes,
-    /// All that is left, as soon as the price is this far above the one of the opening, parts per billion
-    /// of it.
+    /// The price of all that is left, once the price reaches this share of the opening's, in parts
+    /// per billion.
     At(u64),
 }
 
-/// Epochs of the agreement, and of the time in which demand is doubled.
+/// Epochs of the agreement, and of the time in which demand is doubled ([`SURGE`]).
 const TERM: usize = 720;
 const SURGE: usize = 120;
 
-/// Prices of a term's epochs from the one on in which demand doubles, for [`SURGE`] epochs: parts per
-/// billion of the price before. A price of the ledger is one epoch late.
+/// Prices of a term's epochs, starting with the epoch in which demand doubles for [`SURGE`] epochs,
+/// in parts per billion of the price before. A price of the ledger is one epoch late.
 fn surge(elasticity: u64) -> Vec<u128> {
     let mut class = Class::flow(ORIGIN);
     let (first, mut seen) = (class.price, class.excess);
@@ -159,7 +159,7 @@ fn surge(elasticity: u64) -> Vec<u128> {
     prices
 }
 
-/// Terms in which the surge begins at any time: until then the price rests.
+/// Terms in which the surge begins at a random epoch; the price is constant before it.
 fn paths(seed: u64, elasticity: u64) -> Vec<Vec<u128>> {
     const PATHS: usize = 100;
     let mut chance = Chance::new(seed, "surges");
@@ -172,9 +172,9 @@ fn paths(seed: u64, elasticity: u64) -> Vec<Vec<u128>> {
     (0..PATHS).map(path).collect()
 }
 
-/// Gain of a holder that opens in epoch `from`, at the price of then, until the end of the term; uses its
-/// quota evenly where that pays, and resells at nine tenths of the posted price: parts per billion of
-/// the whole term's quota at the first price.
+/// Gain of a holder that opens in epoch `from` at that epoch's price, until the end of the term. It
+/// uses its quota evenly where that pays, and resells at nine tenths of the posted price. In parts
+/// per billion of the whole term's quota at the first price.
 fn option(prices: &[u128], from: usize, pays: Pays, lock: Lock) -> i128 {
     let opening = prices[from];
     let (mut locked, mut is_paid) = (opening, false);
@@ -199,11 +199,12 @@ fn option(prices: &[u128], from: usize, pays: Pays, lock: Lock) -> i128 {
     (gain - if lock == Lock::Today { held } else { 0 }) / TERM as i128
 }
 
-/// Mean over the paths; of these plans the best. `anew`: who opens only when it would pay.
+/// The best of these plans by its mean over the paths. With `anew`, the holder opens only when it
+/// would pay.
 fn option_best(paths: &[Vec<u128>], plans: &[Pays], lock: Lock, anew: bool) -> i128 {
     let mean = |pays: Pays| {
         let gain = |prices: &Vec<u128>| match pays {
-            // Who opens when the price has risen has held nothing before, and pays at once.
+            // A holder that opens after the rise has held nothing before, and pays at once.
             Pays::At(rise) if anew => {
                 let from = prices.iter().position(|price| *price >= u128::from(rise));
                 option(prices, from.unwrap_or(TERM - 1), Pays::At(0), lock)
@@ -215,18 +216,18 @@ fn option_best(paths: &[Vec<u128>], plans: &[Pays], lock: Lock, anew: bool) -> i
     plans.iter().map(|plan| mean(*plan)).max().expect("some plans")
 }
 
-/// Whether the price counts what is reserved.
+/// The use that moves the price.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Sees {
-    /// What was paid: the rule (MK-3).
+    /// Paid use: the rule (MK-3).
     Paid,
-    /// What is sold, used or not: a mutant.
+    /// Sold quota, used or not: a mutant.
     Sold,
 }
 
-/// Profit per epoch of a provider with a third of the class that reserves, at others' and its own,
-/// whatever keeps the price up by about a tenth; what it reserves costs a tenth. Parts per billion of its
-/// honest income.
+/// Profit per epoch of a provider with a third of the class that reserves, at others and at itself,
+/// enough to keep the price up by about a tenth. The reserved quota costs a tenth. In parts per
+/// billion of its honest income.
 fn reserve_pump(sees: Sees, size: u128) -> i128 {
     const PUMP_EPOCHS: u64 = 64;
     let (usual, share) = (CAPACITY / 2, ONE / 100 * 33);
@@ -250,7 +251,7 @@ fn reserve_pump_best(sees: Sees) -> i128 {
     [5, 10, 20, 40].map(|size| reserve_pump(sees, size)).into_iter().max().expect("some sizes")
 }
 
-/// Profit of reserving a quota worth `quota` at one's own provider, of which a tenth is burned and
+/// Profit of reserving a quota worth `quota` at one's own provider. A tenth of it is burned, and
 /// `weighs` of it weighs in the subsidy, among others of the same weight.
 fn own_quota(quota: u128, weighs: u128) -> i128 {
     let others = quota;
@@ -262,8 +263,8 @@ fn own_quota(quota: u128, weighs: u128) -> i128 {
     i128::try_from(subsidy).expect("small") - i128::try_from(quota / 10).expect("small")
 }
 
-/// Grains by which what holds took exceeds what was set aside for them, after `touches` touches within
-/// the term of one epoch; `up`: the mutant that rounds each hold up.
+/// Grains by which holds exceed the money set aside for them, after `touches` touches within the
+/// term of one epoch. `up` selects the mutant that rounds each hold up.
 fn overdrawn(rate: u64, quota: u64, touches: u64, up: bool) -> i128 {
     let rounds: u64 = 3 * 1_440;
     let exact = u128::from(rate) * u128::from(quota) * u128::from(RESERVE_SHARE) * u128::from(rounds);
@@ -285,9 +286,9 @@ fn overdrawn_most(up: bool) -> i128 {
 
 const SHARES: &str = "ppb of what the room would pay";
 const QUOTA: &str = "ppb of the quota's price";
-/// Elasticities, in hundredths, and the highest price of a surge.
+/// Elasticities of a surge, in hundredths, and their names in the report.
 const SURGES: [(u64, &str); 3] = [(25, "elasticity 0.25"), (50, "elasticity 0.5"), (100, "elasticity 1")];
-/// Rises at which a holder puts its money in: at once, as soon as the price moves, or later.
+/// Rises at which a holder adds its money: at once, when the price first moves, or later.
 const RISES: [Pays; 5] = [
     Pays::At(ONE),
     Pays::At(ONE / 100 * 102),
@@ -300,7 +301,7 @@ fn row(topic: Topic, name: &str, region: &str, figure: i128, unit: &'static str,
     Row::new(topic, name, region, figure, unit, bound).runs(Runs::Functions)
 }
 
-/// Squatting: what it costs, and where blocking rivals pays nevertheless.
+/// Squatting: its cost, and the cases in which blocking rivals pays nevertheless.
 fn squat_rows() -> Vec<Row> {
     let (burned, worth) = squat_egress(&Parameters::PRODUCTION, 1 << 30, 60);
     let cost =
@@ -384,7 +385,7 @@ fn option_rows(seed: u64) -> Vec<Row> {
     rows
 }
 
-/// Customers, prices, weights and roundings of what is reserved.
+/// Customers, prices, weights and roundings of reserved quotas.
 fn customer_rows() -> Vec<Row> {
     let more = |share: u64, most: i128| {
         let region = format!("{} % of the quota used", share / (ONE / 100));
@@ -447,7 +448,7 @@ fn customer_rows() -> Vec<Row> {
     ]
 }
 
-/// The rows of this file.
+/// The rows of this module.
 pub fn rows(seed: u64) -> Vec<Row> {
     let mut rows = squat_rows();
     rows.extend(option_rows(seed));

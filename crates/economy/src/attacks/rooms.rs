@@ -1,5 +1,5 @@
-//! Room that is reserved, on the ledger itself: what squatting costs, what an honest customer pays more,
-//! and what an option to buy later brings.
+//! Reserved room on the ledger itself: the cost of squatting, the extra cost of an honest customer,
+//! and the gain of an option to buy later.
 
 use crate::{
     audit::Answers,
@@ -14,12 +14,12 @@ use posync_protocol::{
 };
 use std::sync::OnceLock;
 
-/// Makes the next block the first of `epoch`, without the empty ones before it.
+/// Makes the next block the first of `epoch`, without running the empty blocks before it.
 fn leap(bench: &mut Bench, epoch: u64) {
     bench.stage.world.height = epoch * bench.world().parameters.epoch_blocks() - 1;
 }
 
-/// Removes agreements that are over; nothing is drawn, so that nothing waits.
+/// Removes agreements that have ended. Draws are off, so no challenge delays the removal.
 fn remove(bench: &mut Bench, slots: &[u32]) {
     let settle = bench.holders["p"].keeper.settle(bench.world(), slots);
     let operation = bench.stage.world.sign("p", Body::Settle(settle));
@@ -38,8 +38,9 @@ fn ratio(part: i128, whole: u128) -> i128 {
     part * i128::from(ONE) / signed(whole)
 }
 
-/// What it costs to keep everybody out of all room of a provider for a term, of what the room's honest
-/// use would pay for as long as it is blocked: parts per billion, storage and egress.
+/// Cost of keeping everyone out of all room of a provider for a term, as a share of the price of
+/// the room's honest use for as long as it is blocked. In parts per billion, for storage and
+/// egress.
 fn squatted(parameters: Parameters, term: u64) -> [i128; 2] {
     let blocked = term + parameters.redemption_epochs;
     let mut storage = stand(parameters, &format!("capacity={}", 4 * parameters.quota_leaves_max));
@@ -68,7 +69,8 @@ fn squatted(parameters: Parameters, term: u64) -> [i128; 2] {
     [held, ratio(before - egress.fortune(&["x"]), worth)]
 }
 
-/// The least of [`squatted`] over terms and networks. `free`: the mutant in which reserving costs nothing.
+/// The least of [`squatted`] over terms and networks. `free` selects the mutant without a charge
+/// for reserving.
 fn squatted_least(free: bool) -> i128 {
     let all = [Parameters::LOCAL, Parameters::PRODUCTION].into_iter().flat_map(|parameters| {
         let reserve_share = if free { 0 } else { parameters.reserve_share };
@@ -79,8 +81,8 @@ fn squatted_least(free: bool) -> i128 {
     all.min().expect("some terms")
 }
 
-/// What a customer pays that stores `leaves` leaves under a quota of `quota` for some epochs and closes:
-/// fees of operations are small beside it.
+/// Payments of a customer that stores `leaves` leaves under a quota of `quota` for some epochs and
+/// closes, in grains. Fees of operations are small beside them.
 fn paid(leaves: u64, quota: u64) -> i128 {
     const EPOCHS: u64 = 20;
     let mut bench = stand(Parameters { price_storage: 1 << 44, ..Parameters::LOCAL }, "");
@@ -95,7 +97,7 @@ fn paid(leaves: u64, quota: u64) -> i128 {
     before - bench.fortune(&["c"])
 }
 
-/// What a customer pays more that uses `percent` of its quota: parts per billion of its fee.
+/// Extra cost of a customer that uses `percent` of its quota, in parts per billion of its fee.
 fn honest(percent: u64) -> i128 {
     let quota = 320;
     let leaves = quota * percent / 100 / 8 * 8;
@@ -103,17 +105,17 @@ fn honest(percent: u64) -> i128 {
     ratio(paid(leaves, quota) - used, u128::try_from(used).expect("it pays"))
 }
 
-/// When the holder of an option puts its money in: at which price, percent of the opening's, and which
-/// part of what it then wants.
+/// When the holder of an option adds its money: the price in percent of the opening's, and the
+/// percentage of the quota that it then buys.
 #[derive(Clone, Copy, Debug)]
 struct Rise {
     at: u64,
     percent: u64,
 }
 
-/// Profit of a holder that opens without money, puts it in at a rise, and resells all that it was paid for
-/// at nine tenths of the price posted then.
-/// `forgets`: the mutant in which a top-up raises no price.
+/// Profit of a holder that opens without money, adds it at a rise, and resells all units that it
+/// paid for at nine tenths of the price posted then. `forgets` selects the mutant in which a top-up
+/// raises no price.
 fn option(plan: Rise, forgets: bool) -> i128 {
     const QUOTA: u64 = 1 << 32;
     let mut bench = stand(Parameters::LOCAL, "");
@@ -146,7 +148,7 @@ fn option_best(forgets: bool) -> i128 {
     plans.map(|plan| option(plan, forgets)).max().expect("some plans")
 }
 
-/// The rows of this file: one run serves every seed.
+/// The rows of this module; one run serves every seed.
 pub fn rows() -> Vec<Row> {
     static ROWS: OnceLock<Vec<Row>> = OnceLock::new();
     ROWS.get_or_init(|| {
@@ -155,7 +157,7 @@ pub fn rows() -> Vec<Row> {
         let least = squatted_least(false);
         let more = |percent: u64| {
             let exact = i128::from(ONE / 10 * (100 - percent) / percent);
-            // The rounds after the last settlement are held and not paid.
+            // Rounds after the last settlement are held and not paid.
             let bound = Bound::AtMost(exact + exact / 20);
             let region = format!("{percent} % of the quota used for 20 epochs");
             Row::new(

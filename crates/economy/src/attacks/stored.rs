@@ -1,5 +1,5 @@
-//! Attacks on stored data, on the ledger itself: data that is not there, not new, not real, or read at
-//! a time that the provider chose. The attacker searches its plans; the figure is its best one.
+//! Attacks on stored data, on the ledger itself: data that is missing, old or fake, or read at a
+//! time that the provider chose. The attacker tries its plans; the figure is the best of them.
 
 use crate::{
     audit::Answers,
@@ -14,36 +14,37 @@ use posync_protocol::{
     record::Provider,
 };
 
-/// Grains per 2^20 leaf-rounds: a leaf stands for many, so that an operation's fee is small beside an
-/// epoch's pay, as in a provider of gigabytes.
+/// Grains per 2^20 leaf-rounds. A leaf stands for many, so that an operation's fee is small beside
+/// an epoch's pay, as it is for a provider of gigabytes.
 const PRICE: u128 = 1 << 44;
-/// What holding a leaf costs, of its fee: four fifths of what the provider keeps of it.
+/// Cost of holding a leaf, as a share of its fee: four fifths of the provider's part of the fee.
 const COST: u64 = ONE / 10 * 6;
-/// Epochs of a run.
+/// Number of epochs in a run.
 const EPOCHS: u64 = 10;
-/// Agreements of the customer with a provider, and leaves of each.
+/// Agreements of the customer with each provider. The data of each is [`LEAVES`] leaves in
+/// [`SHARDS`] shards.
 const AGREEMENTS: u32 = 4;
 const LEAVES: u64 = 16;
 const SHARDS: u64 = 4;
 
-/// What holding `leaves` leaves for `rounds` rounds costs.
+/// Cost of holding `leaves` leaves for `rounds` rounds, in grains.
 fn cost(leaves: u64, rounds: u64) -> i128 {
     let fee = u128::from(leaves) * u128::from(rounds) * PRICE / UNIT;
     signed(fee * u128::from(COST) / u128::from(ONE))
 }
 
-/// Data of slot `slot` at the provider number `number`, encrypted for it alone; `alike` is the mutant in
-/// which every provider is given the same bytes.
+/// Data of slot `slot` at provider number `number`, encrypted for it alone. `alike` selects the
+/// mutant in which every provider gets the same bytes.
 fn data(number: u64, slot: u32, alike: bool) -> Vec<Vec<u8>> {
     let whose = if alike { 0 } else { number };
     shards((whose << 8) + u64::from(slot) + 1, SHARDS, (LEAVES / SHARDS * LEAF_BYTES) as usize)
 }
 
-/// Providers that hold the customer's data; the first ones are the attacker's.
+/// Providers that hold the customer's data; the attacker owns the first two.
 const PROVIDERS: [&str; 4] = ["p", "q", "g", "h"];
 
-/// A ledger in which the customer `c` stores with every provider under `agreements`, and whose draws
-/// begin with its next block. The attacker's providers have `answers`.
+/// A ledger in which the customer `c` stores with every provider under `agreements` agreements, and
+/// draws begin with the next block. The attacker's providers answer as `answers` says.
 fn stocked(
     seed: u64,
     answers: Answers,
@@ -67,15 +68,15 @@ fn stocked(
     bench
 }
 
-/// A ledger as it is, four agreements a provider.
+/// A ledger with the usual parameters and four agreements per provider.
 fn usual(seed: u64, answers: Answers, alike: bool) -> Bench {
     stocked(seed, answers, AGREEMENTS, |_| (), alike)
 }
 
-/// An opening that buys storage alone.
+/// Terms of an opening that buys storage alone.
 const TERMS: &str = "quota_egress=0 quota_gas=0 reserve=0 storage_max=100000s";
 
-/// Per epoch, of what a run of [`EPOCHS`] brought.
+/// A total over [`EPOCHS`], divided into epochs.
 fn per_epoch(total: i128) -> i128 {
     total / i128::from(EPOCHS)
 }
@@ -84,17 +85,17 @@ fn rounds(bench: &Bench) -> u64 {
     bench.world().parameters.epoch_rounds * EPOCHS
 }
 
-/// Parts of a whole that an attacker tries.
+/// Shares of its data that an attacker tries to drop.
 const SHARES: [u64; 4] = [ONE / 16, ONE / 4, ONE / 2, ONE];
 const WAYS: [Answers; 2] = [Answers::Always, Answers::Complete];
 
-/// Whether place `place` of many lies in `share` of them, scattered.
+/// True if `place` lies in a scattered `share` of all places.
 fn within(place: u64, share: u64) -> bool {
     place * 7 % 16 < share / (ONE / 16)
 }
 
-/// What an owner of two names, each of which sells, has on one disk: of the second name's chunks it keeps
-/// what it has anyway and, of the rest, all but `share`. `alike`: see [`data`].
+/// Money of an owner of two selling names on one disk. Of the second name's chunks it keeps those
+/// that equal the first name's, and all others but `share`. For `alike` see [`data`].
 fn one_disk(seed: u64, share: u64, answers: Answers, alike: bool) -> i128 {
     let mut bench = usual(seed, answers, alike);
     let mut saved = 0;
@@ -118,20 +119,21 @@ fn one_disk_best(seed: u64, alike: bool) -> i128 {
     best(plans.map(|(share, way)| per_epoch(one_disk(seed, share, way, alike) - honest)))
 }
 
-/// Which version of its data set an attacker would rather have in force.
+/// The version of its data set that an attacker would like to have in force.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Old {
-    /// The consumer deleted a part: the larger one from before, to be paid for it further.
+    /// The consumer deleted a part: the attacker wants the larger, older version, to be paid for it
+    /// further.
     Larger,
-    /// The data grew: the smaller one from before, without what was added.
+    /// The data grew: the attacker wants the smaller, older version, and drops the added data.
     Smaller,
-    /// The data grew: none, but what was added is not kept.
+    /// The data grew: the attacker wants no other version, but drops the added data.
     Unkept,
 }
 
-/// What a provider has that brings, in every epoch, the data set that both signed before the last change
-/// of `share`, as it was and under the next version. Without `attacks` it is honest. `unversioned`: the
-/// mutant in which what is signed names no version.
+/// Money of a provider that submits, in every epoch, the data set that both signed before the last
+/// change of `share`, first as it was and then under the next version. Without `attacks` it is
+/// honest. `unversioned` selects the mutant in which signatures name no version.
 fn replayed(seed: u64, plan: Replay, attacks: bool, unversioned: bool) -> i128 {
     let Replay { old, share, answers } = plan;
     let mut bench = usual(seed, answers, false);
@@ -152,7 +154,7 @@ fn replayed(seed: u64, plan: Replay, attacks: bool, unversioned: bool) -> i128 {
         let next = bench.world().epoch() + 1;
         bench.run_to(next);
     }
-    // The honest one holds what was added, and no longer what the consumer deleted.
+    // The honest provider holds the added data, and no longer holds the deleted data.
     let holds = attacks == (old == Old::Larger);
     bench.fortune(&["p"]) - if holds { cost(leaves, rounds(&bench)) } else { 0 }
 }
@@ -176,7 +178,7 @@ fn replayed_best(seed: u64, unversioned: bool) -> i128 {
     }))
 }
 
-/// Makes the change after which there is an old version; the old one.
+/// Makes the change that leaves an old version behind. Returns the old version.
 fn change(bench: &mut Bench, slot: u32, old: Old, added: &[Vec<u8>]) -> SetDataSet {
     let holder = bench.holders["p"].keeper.clone();
     let version = holder.data_set(bench.world(), slot).current;
@@ -184,7 +186,7 @@ fn change(bench: &mut Bench, slot: u32, old: Old, added: &[Vec<u8>]) -> SetDataS
         Old::Larger => ((0..added.len() as u32).collect(), &[]),
         Old::Smaller | Old::Unkept => (vec![], added),
     };
-    // What both signed for the version in force, as a provider keeps it.
+    // The claim that both signed for the version in force, as a provider keeps it.
     let mut before = bench.claim("c", "p", slot, &[], &[]).0;
     before.claim.version = version.version;
     (before.claim.root, before.claim.leaves, before.claim.bytes) =
@@ -198,7 +200,7 @@ fn change(bench: &mut Bench, slot: u32, old: Old, added: &[Vec<u8>]) -> SetDataS
     resigned(bench, before)
 }
 
-/// The same claim with both signatures over it, as they were given when it was new.
+/// The same claim with both signatures, as they were made when it was new.
 fn resigned(bench: &Bench, mut set: SetDataSet) -> SetDataSet {
     use crate::ledger::key;
     use posync_protocol::{
@@ -211,8 +213,8 @@ fn resigned(bench: &Bench, mut set: SetDataSet) -> SetDataSet {
     set
 }
 
-/// Brings an old claim, as it was signed; then as the next version, which a node takes only if the
-/// signatures say nothing of it.
+/// Submits an old claim as it was signed, then as the next version. A node accepts the second only
+/// if the signatures cover no version.
 fn bring(bench: &mut Bench, old: &SetDataSet, unversioned: bool) {
     let operation = bench.stage.world.sign("p", Body::SetDataSet(old.clone()));
     bench.block(&[operation]);
@@ -230,12 +232,12 @@ fn bring(bench: &mut Bench, old: &SetDataSet, unversioned: bool) {
     }
 }
 
-/// Fake data that a provider stores with itself: it costs nothing to hold.
+/// Fake data that a provider stores with itself; holding it costs nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Fake {
-    /// For the whole time.
+    /// Stored for the whole run.
     Live,
-    /// Opened shortly before an epoch ends, to end with it: for the rest of the time it has ended.
+    /// Opened shortly before an epoch ends, to end with it: it counts as ended for the rest of the time.
     Ended,
 }
 
@@ -243,23 +245,24 @@ enum Fake {
 #[derive(Clone, Copy, Debug)]
 struct Dilution {
     fake: Fake,
-    /// Leaves of its own for each of the customer's.
+    /// Number of the attacker's own leaves for each leaf of the customer.
     times: u64,
-    /// Share of the customer's data that it drops.
+    /// Share of the customer's data that it drops, parts per billion.
     share: u64,
-    /// Blocks before the end of an epoch at which it opens what ends with it.
+    /// Blocks before the end of an epoch at which it opens the fake agreement.
     lead: u64,
-    /// What it says of what it lacks.
+    /// How it answers for missing data.
     answers: Answers,
 }
 
-/// Agreements of the customer where data is diluted; the attacker's own follow.
+/// Agreements of the customer in a dilution; the attacker's own use the slots after them.
 const SPREAD: u32 = 16;
-/// Epochs of a dilution.
+/// Number of epochs in a dilution.
 const LONG_EPOCHS: u64 = 3;
 
-/// As in a large network: an epoch is long beside a round and a provider is drawn seldom, so that a
-/// short agreement of its own is cheap. `free`: the mutant in which paying oneself costs nothing.
+/// Parameters as in a large network: an epoch is long beside a round and a provider is drawn
+/// rarely, so that a short agreement with oneself is cheap. `free` selects the mutant in which
+/// paying oneself costs nothing.
 fn large(parameters: &mut Parameters, free: bool) {
     (parameters.epoch_rounds, parameters.term_rounds) = (160, 160);
     parameters.draw_every_blocks = 8;
@@ -269,7 +272,7 @@ fn large(parameters: &mut Parameters, free: bool) {
     }
 }
 
-/// What a provider and its own consumer have that follow a plan; without one, they are honest.
+/// Money of a provider and its own consumer that follow a plan; without one, they are honest.
 fn diluted(seed: u64, plan: Option<Dilution>, free: bool) -> i128 {
     let answers = plan.map_or(Answers::Always, |plan| plan.answers);
     let mut bench = stocked(seed, answers, SPREAD, |parameters| large(parameters, free), false);
@@ -277,7 +280,7 @@ fn diluted(seed: u64, plan: Option<Dilution>, free: bool) -> i128 {
     let mut saved = 0;
     for epoch in first..first + LONG_EPOCHS {
         if let Some(plan) = plan {
-            // It drops only behind what covers it, and holds everything until then.
+            // It drops data only behind a cover, and holds everything until then.
             let is_covered = cover(&mut bench, plan, epoch, first);
             if is_covered && saved == 0 {
                 for slot in 0..SPREAD {
@@ -290,14 +293,14 @@ fn diluted(seed: u64, plan: Option<Dilution>, free: bool) -> i128 {
     }
     let customers: Vec<u32> = (0..SPREAD).collect();
     bench.close("c", "p", &customers);
-    // What is over gives its reserves back.
+    // Agreements that are over return their reserves.
     bench.stage.world.draws = true;
     bench.run_to(first + LONG_EPOCHS + 2);
     (SPREAD..SPREAD + 4).for_each(|slot| tidy(&mut bench, slot));
     bench.fortune(&["p", "x"]) + cost(saved, bench.world().parameters.epoch_rounds) / 256
 }
 
-/// Brings the fake data of an epoch under way; whether it weighs.
+/// Stores the fake data of an epoch. Returns true if it weighs in draws.
 fn cover(bench: &mut Bench, plan: Dilution, epoch: u64, first: u64) -> bool {
     let Dilution { fake, times, lead, .. } = plan;
     let own = times * LEAVES * u64::from(SPREAD);
@@ -311,7 +314,7 @@ fn cover(bench: &mut Bench, plan: Dilution, epoch: u64, first: u64) -> bool {
     dilute(bench, SPREAD + (epoch % 4) as u32, own, epoch + 1)
 }
 
-/// The best of [`diluted`] above honesty, per epoch. Under the mutant, as much of its own as it likes.
+/// The best of [`diluted`] above honesty, per epoch. The mutant may store as much of its own as it likes.
 fn diluted_best(seed: u64, free: bool) -> i128 {
     let honest = diluted(seed, None, free);
     let live = |share, times, answers| Dilution { fake: Fake::Live, times, share, lead: 0, answers };
@@ -329,8 +332,8 @@ fn diluted_best(seed: u64, free: bool) -> i128 {
     best(plans.into_iter().map(|plan| (diluted(seed, Some(plan), free) - honest) / i128::from(LONG_EPOCHS)))
 }
 
-/// Opens an agreement of the attacker with itself until `end`, and fills it as soon as a claim takes
-/// effect at once.
+/// Opens an agreement of the attacker with itself until `end`, and fills it once a claim takes
+/// effect immediately. Returns true if the claim was accepted.
 fn dilute(bench: &mut Bench, slot: u32, leaves: u64, end: u64) -> bool {
     let open = format!("x open p slot={slot} {TERMS} quota={leaves} end={end}");
     if bench.attempt(&open) != "Done" {
@@ -351,7 +354,7 @@ fn dilute(bench: &mut Bench, slot: u32, leaves: u64, end: u64) -> bool {
     false
 }
 
-/// Removes what is over as soon as the provider is settled beyond its end.
+/// Removes an agreement once the provider is settled beyond its end.
 fn tidy(bench: &mut Bench, slot: u32) {
     while bench.holders["p"].keeper.agreement(bench.world(), slot).is_some() {
         let settle = bench.holders["p"].keeper.settle(bench.world(), &[slot]);
@@ -360,7 +363,7 @@ fn tidy(bench: &mut Bench, slot: u32) {
     }
 }
 
-/// Operations by which an attacker could move a draw or its reads.
+/// Operations with which an attacker could move a draw or its reads.
 fn moves(bench: &mut Bench, step: u64) -> Vec<Operation> {
     let grow = {
         let mut trial = bench.clone();
@@ -376,9 +379,10 @@ fn moves(bench: &mut Bench, step: u64) -> Vec<Operation> {
     vec![grow, other, register, bench.sign(&format!("q update index={}", index + 1))]
 }
 
-/// Profit of moving draws after the seed is known, above not moving them: the provider lacks `share` of
-/// its data, looks a block ahead, and sends whatever leaves it without a challenge that it would fail.
-/// `ahead`: the mutant in which the seed is known a block before the draws look at the state.
+/// Profit of moving draws after the seed is known, above not moving them. The provider lacks
+/// `share` of its data, looks a block ahead, and sends any operation that avoids a challenge it
+/// would fail. `ahead` selects the mutant in which the seed is known a block before the draws read
+/// the state.
 fn moved(seed: u64, share: u64, ahead: bool) -> i128 {
     let run = |attacks: bool| {
         let mut bench = usual(seed, Answers::Always, false);
@@ -408,14 +412,14 @@ fn moved(seed: u64, share: u64, ahead: bool) -> i128 {
     per_epoch(run(true) - run(false))
 }
 
-/// The keeper remembers the tree of a move that is sent.
+/// Makes the keeper remember the tree of a move that is sent.
 fn keep_tree(bench: &mut Bench, number: usize) {
     let step = bench.world().height;
     let (name, seed) = [("p", 1 << 30), ("q", 1 << 31)][number];
     bench.claim("x", name, AGREEMENTS, &[], &shards(seed | step, 1, 1));
 }
 
-/// The first move after which the provider is not drawn for what it lacks, if it would be without one.
+/// If the provider would be drawn for missing data, the first move after which it is not.
 fn best_move(bench: &mut Bench, ahead: bool) -> Option<(usize, Operation)> {
     let open = |bench: &Bench| bench.holders["p"].keeper.audit(bench.world()).challenge.map(|c| c.height);
     let before = open(bench);
@@ -440,7 +444,7 @@ fn best(profits: impl Iterator<Item = i128>) -> i128 {
     profits.max().expect("some plans")
 }
 
-/// The rows of this file.
+/// The rows of this module.
 pub fn rows(seed: u64) -> Vec<Row> {
     let moves = |ahead| best(SHARES[..3].iter().map(|share| moved(seed, *share, ahead)));
     let rows = [

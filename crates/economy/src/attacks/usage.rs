@@ -1,4 +1,4 @@
-//! Attacks on the usage subsidy: fake, lumpy, split, dusty or moody usage.
+//! Attacks on the usage subsidy: fake, lumpy, split, dust and on-off use.
 
 use super::{Doing, held};
 use crate::{
@@ -14,24 +14,24 @@ use posync_protocol::{
 
 const NODES: usize = 20;
 const EPOCHS: u64 = 40;
-/// Honest base of each provider in an epoch.
+/// Honest base of each provider in an epoch, in grains.
 const BASE: u128 = 1_000 * SYNC;
 
-/// Consumer 0 is honest, consumer 1 belongs to the attacker, as does provider 0.
+/// Consumer 1 and provider 0 belong to the attacker; consumer 0 is honest.
 const COALITION: (&[usize], &[usize]) = (&[0], &[1]);
 
 fn honest() -> Vec<Deal> {
     (0..NODES).map(|node| Deal::plain(0, node, BASE)).collect()
 }
 
-/// Everybody has `quality`, but the attacker is perfect.
+/// Marks in which the attacker is perfect and every other node has `quality`.
 fn marks(quality: u64) -> Vec<Option<Mark>> {
     let mut marks = vec![Some(Mark::of(quality)); NODES];
     marks[0] = Some(Mark::PERFECT);
     marks
 }
 
-/// Profit per epoch of settling `fake` with itself in every epoch.
+/// Profit per epoch of a provider that settles `fake` with itself in every epoch.
 pub fn wash(terms: Terms, seats: usize, quality: u64, fake: u128) -> i128 {
     let run = |fake: u128| {
         held(World::new(terms, NODES, seats, 2), EPOCHS, COALITION, |_, _| {
@@ -59,7 +59,7 @@ fn best_wash() -> i128 {
     best
 }
 
-/// Profit of redeeming the use of `every` epochs at once, against redeeming it in each.
+/// Profit of redeeming the use of `every` epochs at once, against redeeming in each epoch.
 pub fn lumpy(seed: u64, every: u64, divisor: u128) -> i128 {
     let terms = Terms { divisor, ..Terms::DEFAULT };
     let run = |every: u64| {
@@ -75,7 +75,8 @@ pub fn lumpy(seed: u64, every: u64, divisor: u128) -> i128 {
             }
             deals[0].base = deals[0].paid;
             let mut marks = marks(ONE);
-            // Good and bad days: a lump waits for no better one, the least of eight weighs it.
+            // Good and bad days: waiting for a better day gains nothing, because the least of eight
+            // weighs a lump.
             marks[0] = Some(Mark::of(chance.around(ONE / 10 * 8, ONE / 10)));
             Doing { deals, marks }
         })
@@ -83,8 +84,8 @@ pub fn lumpy(seed: u64, every: u64, divisor: u128) -> i128 {
     (run(every) - run(1)) / i128::from(EPOCHS)
 }
 
-/// Profit of switching off in one epoch of four: half of that epoch's use is lost, the cost of
-/// `cost` parts per billion of the base is saved, quality and score fall.
+/// Profit of switching off in one epoch of four. Half of that epoch's use is lost, costs of `cost`
+/// parts per billion of the lost base are saved, and quality and score fall.
 pub fn moody(cost: u64) -> i128 {
     let run = |off: bool| {
         let mut saved = 0;
@@ -120,8 +121,9 @@ pub fn split_identity(parts: usize) -> i128 {
     (run(parts) - run(1)) / i128::from(EPOCHS)
 }
 
-/// Profit of a new name after a bad epoch, against living it down. Placement gives a share of the
-/// usual use that follows effective score; a newcomer has none for its first epoch.
+/// Profit of a new name after a bad epoch, against recovering under the old name. Placement gives a
+/// share of the usual use that follows the effective score; a newcomer gets none in its first
+/// epoch.
 pub fn whitewash() -> i128 {
     let stay = {
         let mut score = ONE * 9 / 10;
@@ -165,11 +167,11 @@ pub fn dust() -> i128 {
             Doing { deals, marks: marks(ONE / 2) }
         })
     };
-    // No division at the end: dust is about single grains.
+    // The profit is not divided by epochs, because dust is about single grains.
     (1..=24).map(|grains| run(64, grains) - run(0, grains)).max().expect("some sizes")
 }
 
-/// The rows of this file.
+/// The rows of this module.
 pub fn rows(seed: u64) -> Vec<Row> {
     let aggregate = Terms { cap: Cap::Aggregate, ..Terms::DEFAULT };
     let lumps = [2, 5, 8].into_iter().flat_map(|every| [4096, 1_000_000].map(|d| lumpy(seed, every, d)));

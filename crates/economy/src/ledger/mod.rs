@@ -6,14 +6,14 @@
 //!   Resolver -> draws ---------+    (check_all, sampled)
 //! ```
 //!
-//! World, keeper and script are those of the rules' scenario tests: one set of fixtures, so that an
+//! World, keeper and script come from the rules' scenario tests. With one set of fixtures, an
 //! operation is built in one place and a change of the rules reaches both.
 //!
 //! Invariants
-//! 1. An operation enters a block only if its signatures verify, as a node sees to it; a mutant says
-//!    otherwise by name ([`Bench::forge`]).
-//! 2. A coalition's fortune is what the ledger's records say it can still take out: nothing is
-//!    estimated.
+//! 1. An operation enters a block only if its signatures verify, as on a node. Only a mutant skips
+//! the check, by calling [`Bench::forge`].
+//! 2. A coalition's fortune is the money that the ledger's records still let it take out; nothing
+//! is estimated.
 
 #[allow(dead_code, reason = "the scenario tests use the rest")]
 #[path = "../../../protocol/tests/scenarios/keeper.rs"]
@@ -38,41 +38,41 @@ use posync_protocol::{
 };
 use std::collections::BTreeMap;
 
-/// Blocks from one whose whole state is checked to the next.
+/// Number of blocks between checks of the whole state.
 const CHECK_EVERY: u64 = 50;
 
-/// Slots of a provider that are looked at.
+/// Number of a provider's slots that the keeper watches.
 const SLOTS: u32 = 32;
 
-/// A provider of the world and how it answers.
+/// A provider of the world, and how it answers.
 #[derive(Clone)]
 pub(crate) struct Holder {
     pub(crate) keeper: Keeper,
     answers: Answers,
-    /// The challenge that it leaves unanswered.
+    /// Height of the challenge that it leaves unanswered.
     silent_at: Option<u64>,
 }
 
-/// A ledger, the providers that hold data in it, and what they were seen to do.
+/// A ledger, the providers that hold data in it, and the outcomes of their audits.
 #[derive(Clone)]
 pub(crate) struct Bench {
     pub(crate) stage: Stage,
     pub(crate) holders: BTreeMap<String, Holder>,
-    /// Challenges that were answered or ran out, by provider.
+    /// Results of the challenges that were answered or expired, by provider.
     pub(crate) audited: BTreeMap<Account, Audited>,
 }
 
-/// What became of a provider's challenges.
+/// Read counts of a provider's challenges.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Audited {
-    /// Reads that passed.
+    /// Number of reads that passed.
     pub(crate) passed: u64,
-    /// Reads that did not.
+    /// Number of reads that failed.
     pub(crate) failed: u64,
 }
 
 impl Bench {
-    /// A genesis with these actors funded; `seed` decides every draw. Draws are off.
+    /// A genesis in which these actors have money. `seed` decides every draw. Draws are off.
     pub(crate) fn new(seed: u64, actors: &[&str]) -> Self {
         let mut world = World::new(actors);
         world.chain[..8].copy_from_slice(&seed.to_be_bytes());
@@ -88,25 +88,25 @@ impl Bench {
         &self.stage.world
     }
 
-    /// Runs script lines, a block each, every one with the receipt that it names.
+    /// Runs script lines, one block each, and asserts the receipt that each names.
     pub(crate) fn play(&mut self, script: &str) {
         self.stage.play(script);
     }
 
-    /// Runs one script line whatever comes of it.
+    /// Runs one script line and returns its outcome.
     pub(crate) fn attempt(&mut self, line: &str) -> String {
         let got = self.stage.attempt(line).expect("an operation");
         self.notice();
         got
     }
 
-    /// `name` registers and answers as it does.
+    /// Registers `name` as a provider that answers as `answers` says.
     pub(crate) fn provider(&mut self, name: &str, answers: Answers) {
         self.play(&format!("{name} register bond=5000s"));
         self.holder(name, answers);
     }
 
-    /// `name`, which is registered, answers as it does.
+    /// Makes the registered provider `name` answer as `answers` says.
     pub(crate) fn holder(&mut self, name: &str, answers: Answers) {
         let mut keeper = Keeper::new(name);
         keeper.slots = SLOTS;
@@ -114,7 +114,7 @@ impl Bench {
         self.holders.insert(name.into(), holder);
     }
 
-    /// Changes the data set in a slot of `provider`; both sides sign, `sender` pays. The operation.
+    /// Builds a change of the data set in a slot of `provider`. Both sides sign, `sender` pays.
     pub(crate) fn claim(
         &mut self,
         sender: &str,
@@ -129,14 +129,15 @@ impl Bench {
         (set, operation)
     }
 
-    /// One block of this claim, which must be accepted.
+    /// Runs one block with such a change, which must be accepted.
     pub(crate) fn store(&mut self, sender: &str, provider: &str, slot: u32, adds: &[Vec<u8>]) {
         let (_, operation) = self.claim(sender, provider, slot, &[], adds);
         let outcome = self.block(&[operation]);
         assert_eq!(outcome, [Code::Done], "{provider}/{slot}");
     }
 
-    /// `provider` no longer has any chunk of `data` for which `is_lost` holds.
+    /// Removes from `provider` each chunk of `data` whose position satisfies `is_lost`. Returns how
+    /// many it removed.
     pub(crate) fn lose(
         &mut self,
         provider: &str,
@@ -155,13 +156,13 @@ impl Bench {
         (holder.keeper.lost.len() - before) as u64
     }
 
-    /// Whether a node would take it: all signatures verify.
+    /// True if all signatures verify, so that a node would accept the operation.
     pub(crate) fn is_signed(&self, operation: &Operation) -> bool {
         operation.signatures(&self.stage.world.chain).iter().all(|check| check.verify())
     }
 
-    /// One block: these operations and the statements of who is drawn and willing. Receipts of the
-    /// operations that were kept, statements not among them.
+    /// Runs one block with these operations and the statements of the drawn providers that answer.
+    /// Returns the receipts of the kept operations, without those of statements.
     pub(crate) fn block(&mut self, operations: &[Operation]) -> Vec<Code> {
         for operation in operations {
             assert!(self.is_signed(operation), "a node refuses what is not signed: {operation:?}");
@@ -169,9 +170,9 @@ impl Bench {
         self.forge(operations)
     }
 
-    /// The same without a look at the signatures.
+    /// Runs a block like [`Bench::block`], without the check of signatures.
     pub(crate) fn forge(&mut self, operations: &[Operation]) -> Vec<Code> {
-        // Lanes stand in their order, and who is drawn answers first.
+        // Lanes keep their order, and statements come first.
         let asked = (0..).zip(operations).map(|(place, operation)| (Some(place), operation.clone()));
         let mut all: Vec<(Option<usize>, Operation)> = asked.collect();
         all.extend(self.statements().into_iter().map(|statement| (None, statement)));
@@ -196,7 +197,7 @@ impl Bench {
         }
     }
 
-    /// What `name` answers now: nothing without a challenge, or in silence.
+    /// The statement of `name`; `None` without an open challenge, or if the provider stays silent.
     pub(crate) fn statement(&mut self, name: &str) -> Option<Operation> {
         let world = &self.stage.world;
         let holder = self.holders.get_mut(name)?;
@@ -221,7 +222,7 @@ impl Bench {
         names.iter().filter_map(|name| self.statement(name)).collect()
     }
 
-    /// Signs a script line without sending it.
+    /// Signs a script line without submitting it.
     pub(crate) fn sign(&self, line: &str) -> Operation {
         self.stage.sign(line)
     }
@@ -231,14 +232,14 @@ impl Bench {
         self.sign(&format!("{reporter} evidence {seat} term={term}"))
     }
 
-    /// Blocks without operations until the first block of `epoch` is next.
+    /// Runs empty blocks until the next block is the first of `epoch`.
     pub(crate) fn run_to(&mut self, epoch: u64) {
         while self.stage.world.epoch() < epoch {
             self.block(&[]);
         }
     }
 
-    /// Ends the agreements in these slots by both, so that all their money is free again.
+    /// Closes the agreements in these slots with both signatures, which frees all their money.
     pub(crate) fn close(&mut self, consumer: &str, provider: &str, slots: &[u32]) {
         self.stage.world.draws = true;
         while self.holders[provider].keeper.audit(self.world()).challenge.is_some() {
@@ -250,7 +251,7 @@ impl Bench {
         }
     }
 
-    /// Balances, bonds and seats of a coalition.
+    /// Sum of the balances, bonds and seat bonds of a coalition, in grains.
     pub(crate) fn fortune(&self, names: &[&str]) -> i128 {
         let world = self.world();
         let held = |name: &str| {
@@ -262,7 +263,7 @@ impl Bench {
         signed(names.iter().map(|name| held(name)).sum())
     }
 
-    /// Pays an account out of the reserve: a mutant in which the ledger rewards too much.
+    /// Pays an account out of the reserve: for mutants in which the ledger rewards too much.
     pub(crate) fn grant(&mut self, name: &str, grains: u128) {
         let key = AccountState::key(&account(name));
         let world = &mut self.stage.world;
@@ -277,17 +278,17 @@ impl Bench {
     }
 }
 
-/// Grains that may be negative.
+/// Converts grains for a sum that may be negative.
 pub(crate) fn signed(grains: u128) -> i128 {
     i128::try_from(grains).expect("below the supply")
 }
 
-/// Shards of `length` bytes that only `seed` decides.
+/// `count` shards of `length` bytes, derived from `seed`.
 pub(crate) fn shards(seed: u64, count: u64, length: usize) -> Vec<Vec<u8>> {
     (0..count).map(|place| bytes(seed << 16 | place, length)).collect()
 }
 
-/// Answers whether a provider would fail the challenge that it has now.
+/// True if the provider would fail its open challenge.
 pub(crate) fn would_fail(bench: &Bench, provider: &str) -> bool {
     let statement = bench.holders[provider].keeper.statement(bench.world());
     let is_missing = |answer: &Answer| matches!(answer, Answer::Missing(_));

@@ -1,5 +1,5 @@
-//! No number that somebody else chose makes a node panic: neither in an operation, nor in what a
-//! block says of itself, nor in a message.
+//! No number that someone else chose makes a node panic: neither in an operation, nor in a block's
+//! header, nor in a message.
 
 use crate::{
     messages::{Message, messages},
@@ -23,7 +23,7 @@ use std::{
     panic::{AssertUnwindSafe, catch_unwind},
 };
 
-/// Heights at which a block with wrong numbers also runs, beside the next one: where heights end.
+/// Heights at which a block with wrong numbers also runs, besides the next one: the ends of the range.
 const HEIGHTS: [u64; 4] = [0, u64::MAX / 2, u64::MAX - 1_000, u64::MAX];
 
 /// A kind of operation: its tag on the wire.
@@ -31,7 +31,7 @@ fn kind(operation: &Operation) -> u8 {
     operation.body.encode()[0]
 }
 
-/// The operations of a moment that can be built then, with the number of each.
+/// The operations that can be built at a moment, each with its number.
 fn operations_of(at: &Moment) -> Vec<(usize, Operation)> {
     let build = |number| Some((number, operation(&mut at.clone(), number)?));
     (0..OPERATIONS).filter_map(build).collect()
@@ -42,7 +42,7 @@ fn context_at(world: &World, height: u64) -> BlockContext {
     BlockContext { height, seed: Some([5; 32]).filter(|_| height % 3 == 1), ..next }
 }
 
-/// Runs the body of a block; what it panicked with, if it did.
+/// Runs the body of a block. Returns the text of the panic, if it panicked.
 fn panics(world: &World, context: &BlockContext, body: &BlockBody) -> Option<String> {
     let outcome = catch_unwind(AssertUnwindSafe(|| {
         if let Ok(outcome) = run(world, context, &body.draws, &body.operations)
@@ -56,7 +56,8 @@ fn panics(world: &World, context: &BlockContext, body: &BlockBody) -> Option<Str
     Some(text.or_else(|| cause.downcast_ref::<&str>().copied()).unwrap_or("a panic").into())
 }
 
-/// Sets every number of a block's body (draws and one operation) to each of its edges and runs it.
+/// Sets every number of a block's body (draws and one operation) to each of its edges, and runs it.
+/// Returns the number of runs, and the panics.
 fn break_every_number(at: &Moment, name: usize, operation: Operation) -> (usize, Vec<String>) {
     let world = &at.stage.world;
     let draws = world.resolve(&world.context(world.height + 1));
@@ -86,7 +87,7 @@ fn break_every_number(at: &Moment, name: usize, operation: Operation) -> (usize,
     (ran, found)
 }
 
-/// What became of an operation alone in the next block of a moment.
+/// The outcome of an operation that is alone in the next block of a moment.
 fn alone(at: &Moment, operation: &Operation) -> Result<Code, Code> {
     let world = &at.stage.world;
     let context = world.context(world.height + 1);
@@ -97,7 +98,7 @@ fn alone(at: &Moment, operation: &Operation) -> Result<Code, Code> {
     }
 }
 
-/// Every operation at every moment, but each only once for each way in which it ends as it is.
+/// Every operation at every moment, but only once for each outcome that it has unchanged.
 fn distinct() -> Vec<(&'static Moment, usize, Operation)> {
     let mut seen = BTreeSet::new();
     let all = moments()
@@ -134,8 +135,8 @@ fn no_number_of_any_operation_makes_a_block_panic() {
     );
 }
 
-/// What the test above stands on: every kind of operation is tried, and each succeeds at some moment
-/// as it is, so that a wrong number meets all of the code and not its first check.
+/// The test above depends on this: every kind of operation is tried, and each succeeds unchanged at
+/// some moment, so that a wrong number reaches all of the code and not only its first check.
 #[test]
 fn every_kind_of_operation_succeeds_at_some_moment() {
     let mut codes: BTreeMap<u8, BTreeSet<Result<Code, Code>>> = BTreeMap::new();
@@ -149,7 +150,7 @@ fn every_kind_of_operation_succeeds_at_some_moment() {
     }
 }
 
-/// A block says of itself where it stands, who leads it and when.
+/// A block's header says its height, its leader and its time.
 #[test]
 fn no_number_of_a_header_makes_a_block_panic() {
     let bytes = samples::header().encode().to_vec();
@@ -176,8 +177,8 @@ fn no_number_of_a_header_makes_a_block_panic() {
     assert!(ran > 1_000);
 }
 
-/// A body of every kind with every list filled and every number at its largest: a list that no
-/// operation above fills is met here.
+/// A body of every kind with every list filled and every number at its largest, for lists that no
+/// operation above fills.
 #[test]
 fn no_number_in_a_full_list_makes_a_block_panic() {
     let (at, mut ran) = (&moments()[1], 0);
@@ -211,7 +212,7 @@ fn broken_messages<T: Encode + Read<Cfg = ()>>(message: &T) -> Vec<T> {
     all.filter_map(|(number, value)| T::decode(Copying(&number.set(&bytes, value))).ok()).collect()
 }
 
-/// A node tells its network's parameters, and nobody checks them before it uses them.
+/// A node sends its network's parameters, and clients use them unchecked.
 #[test]
 fn no_number_of_told_parameters_makes_a_client_panic() {
     for parameters in [Parameters::LOCAL, Parameters::PRODUCTION] {
@@ -226,7 +227,7 @@ fn no_number_of_told_parameters_makes_a_client_panic() {
     }
 }
 
-/// A client computes the fee of what it sends from what a node told.
+/// A client computes the fee of an operation from a node's answer.
 fn fees_of_everything(parameters: &Parameters) {
     let world = &moments()[0].stage.world;
     let context = BlockContext { parameters: *parameters, ..world.context(world.height + 1) };
@@ -258,7 +259,7 @@ fn every_kind_of_record_is_a_target() {
     }
 }
 
-/// What the fuzzer found worth keeping, on whatever toolchain the tests run.
+/// The inputs that the fuzzer kept, on the toolchain that runs the tests.
 #[test]
 fn the_corpus_of_the_fuzzer_holds() {
     for (name, target) in TARGETS {
@@ -274,8 +275,8 @@ fn the_corpus_of_the_fuzzer_holds() {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
-    /// Every kind of operation, with numbers at their edges and of any value, several a block, over
-    /// epochs: [`blocks`] checks the whole state after each block.
+    /// Every kind of operation, with numbers of any value and at their edges, several a block, over
+    /// epochs. [`blocks`] checks the whole state after each block.
     #[test]
     fn any_blocks_with_any_numbers_conserve_to_the_grain(data in prop::collection::vec(any::<u8>(), 0..300)) {
         blocks(&data);

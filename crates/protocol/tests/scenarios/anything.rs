@@ -1,6 +1,6 @@
-//! Any operation of anybody, sensible or not, on a ledger in which everything is in use: draws,
+//! Any operation of any actor, sensible or not, on a ledger in which everything is in use: draws,
 //! data sets with real answers, upkeep, measurements, audits, evidence, jail. `World::block` checks
-//! the whole state, every sum and that proposer and verifier agree after each of them.
+//! the whole state and every sum after each block, and that proposer and verifier agree.
 
 use crate::{
     capacity::measure_of,
@@ -25,12 +25,12 @@ const ACTORS: [&str; 4] = ["a", "b", "p", "q"];
 const PROVIDERS: [&str; 2] = ["p", "q"];
 const SEATS: usize = 3;
 
-/// What somebody does.
+/// An action of some actor.
 #[derive(Clone, Debug)]
 enum Move {
-    /// A line of a script.
+    /// A line of a script, as in `script.rs`.
     Line(String),
-    /// Both sign a new version; any party brings it, with or without the provider's signature.
+    /// Both sign a new version; any party submits it, with or without the provider's signature.
     Set {
         of: usize,
         slot: u32,
@@ -40,7 +40,7 @@ enum Move {
         by: &'static str,
         signed: bool,
     },
-    /// Brings any version that was signed before, again.
+    /// Submits again any version that was signed before.
     Again {
         claim: prop::sample::Index,
         by: &'static str,
@@ -52,7 +52,7 @@ enum Move {
         slot: u32,
         by: &'static str,
     },
-    /// Waits until the open challenge of a provider can no longer be answered, and asks to close it.
+    /// Waits until the open challenge of a provider can no longer be answered, and requests its close.
     Expire {
         of: usize,
         by: &'static str,
@@ -64,12 +64,12 @@ enum Move {
     Commit(usize),
     /// Commits in the epoch of the audit, and reveals in the first round of the next.
     Reveal(usize),
-    /// A provider loses every n-th chunk.
+    /// A provider loses every n-th chunk of its data.
     Lose(usize, u64),
     Blocks(u64),
 }
 
-/// A number as a script writes it: small, large, or the largest there is.
+/// A number as a script writes it: small, large, or near the largest possible.
 fn number() -> impl Strategy<Value = String> {
     prop_oneof![
         8 => (0..200_000_u64).prop_map(|number| number.to_string()),
@@ -137,8 +137,8 @@ struct Anything {
 }
 
 impl Anything {
-    /// Epoch 1 with its audit drawn: three seats that read from both providers, a fourth one that
-    /// signs two blocks of a view, and `q` in jail for two epochs more.
+    /// Epoch 1 with its audit drawn: three seats that read from both providers, a fourth that signs
+    /// two blocks of a view, and `q` in jail for two more epochs.
     fn new() -> Self {
         let mut stage = audited(SEATS, 4);
         stage.world.seat("s");
@@ -257,7 +257,7 @@ proptest! {
         steps.iter().for_each(|step| anything.run(step));
     }
 
-    /// Several operations a block, one a sender: whatever is dropped changes nothing for the rest.
+    /// Several operations a block, one per sender: a dropped operation does not affect the others.
     #[test]
     fn any_operations_of_a_block_conserve_to_the_grain(
         blocks in prop::collection::vec(prop::collection::vec(moves(), 0..5), 1..16),
@@ -267,7 +267,7 @@ proptest! {
             let world = &anything.stage.world;
             let mut operations = signed(world, &mut anything.keepers, steps, &anything.stage);
             let (context, draws) = (world.context(world.height + 1), world.resolve(&world.context(world.height + 1)));
-            // What is malformed never reaches a proposer.
+            // Malformed operations never reach a proposer.
             operations.retain(|operation| world.read(&context, &draws, std::slice::from_ref(operation)).is_ok());
             operations.sort_by_key(|operation| operation.body.lane());
             anything.stage.world.block(&operations).expect("a proposer drops what is not valid");
@@ -275,7 +275,7 @@ proptest! {
     }
 }
 
-/// The operations of these moves, each as if it were the only one of its block.
+/// The operations of these moves, each built as if it were alone in its block.
 fn signed(world: &World, keepers: &mut [Keeper; 2], steps: &[Move], stage: &Stage) -> Vec<Operation> {
     let stands = |of: usize| world.get::<Provider>(Provider::key(&account(PROVIDERS[of]))).is_some();
     let sign = |step: &Move| match step {
@@ -297,7 +297,7 @@ fn signed(world: &World, keepers: &mut [Keeper; 2], steps: &[Move], stage: &Stag
     steps.iter().filter_map(sign).collect()
 }
 
-/// What is generated is also reached: of every kind something is accepted.
+/// The generator reaches every kind: at least one operation of each is accepted.
 #[test]
 fn the_generator_reaches_every_kind_of_operation() {
     let config = Config { cases: 24, failure_persistence: None, ..Config::default() };

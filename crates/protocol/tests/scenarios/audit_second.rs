@@ -1,5 +1,5 @@
-//! What a second audit of the rules found: each test fails as long as its fault is there, or as long as
-//! what is left of it is not what docs/threats.md publishes. docs/faults.md says what became of each.
+//! Findings of a second audit of the rules. Each test fails as long as its fault exists, or as long
+//! as the rest of it differs from docs/threats.md. docs/faults.md records the outcome of each.
 
 use crate::{
     audits::{answer, holding, submit, until_drawn},
@@ -24,7 +24,7 @@ use posync_protocol::{
 use proptest::prelude::*;
 use std::collections::{BTreeSet, VecDeque};
 
-/// A statement of nothing: it names the open challenge and as many records as it can.
+/// A statement without content: it names the open challenge and as many records as it can.
 fn garbage(stage: &Stage, provider: Account, index: u32, slots: u32) -> Option<Operation> {
     let challenge = stage.world.get::<Audit>(Audit::key(&provider))?.challenge?;
     let apply = (0..slots).map(|place| (2 * place, provider, 5 + 7 * u64::from(place))).collect();
@@ -49,8 +49,8 @@ fn garbage(stage: &Stage, provider: Account, index: u32, slots: u32) -> Option<O
     })
 }
 
-/// BL-5, LE-3: what may not stand in a block keeps no answer out of it. Some providers that were drawn
-/// say nothing; each has one free statement wait that no block can hold.
+/// BL-5, LE-3: operations that may not stand in a block keep no answer out of it. Some drawn
+/// providers stay silent; each has a free statement waiting that no block can hold.
 #[test]
 fn statements_that_cannot_stand_keep_no_answer_out() {
     const SILENT: u32 = 20;
@@ -86,7 +86,8 @@ fn statements_that_cannot_stand_keep_no_answer_out() {
     let draws = stage.world.resolve(&context);
     let (system, roster) = (stage.world.system(), stage.world.roster(&context));
     let answer = waiting.last().expect("it waits").id();
-    // As a proposer: what is refused gives its room to what waits behind it, four times at most.
+    // The block runs as a proposer's: a refused operation gives its room to the next waiting one,
+    // four times at most.
     let mut is_in = false;
     for _ in 0..4 {
         let chosen = select(&context, &system, &roster, &draws, &waiting);
@@ -100,7 +101,7 @@ fn statements_that_cannot_stand_keep_no_answer_out() {
     assert!(is_in, "all together name {named:?} records");
 }
 
-/// What `p` owns: free, its bond, or in its agreement with itself in slot 1.
+/// Grains that `p` owns: its balance, its bond, and its agreement with itself in slot 1.
 fn wealth(stage: &Stage) -> i128 {
     let own: Option<Use> = stage.world.get(Use::key(&account("p"), 1));
     let own = own.map_or(0, |own| own.storage_reserve.grains() + own.deposit.grains());
@@ -108,9 +109,10 @@ fn wealth(stage: &Stage) -> i128 {
     (stage.world.balance("p").grains() + bond + own) as i128
 }
 
-/// `p` lost all that it holds for `a`, and holds forty times as many leaves under an agreement with itself,
-/// which it `closes` with both signatures as soon as it is drawn, or as soon after that as it may. It
-/// answers when it can. What it gained in sixty epochs, in how many rounds that it was paid.
+/// `p` lost all data of `a`, and holds forty times as many leaves under an agreement with itself.
+/// With `closes`, it closes that agreement with both signatures as soon as possible after each
+/// draw. It answers when it can. Returns its gain in sixty epochs, and the number of rounds that it
+/// was paid for.
 fn diluted(closes: bool) -> (i128, u128) {
     let mut stage = Stage::new();
     stage.world.check_every = 97;
@@ -154,7 +156,7 @@ fn diluted(closes: bool) -> (i128, u128) {
     stage.play("blocks 128");
     let expiry = keeper.settle(&stage.world, &[]);
     let _ = submit(&mut stage, "p", Body::Settle(expiry));
-    // Everything that it owes itself is charged, the rest returns.
+    // Everything that it owes itself is charged; the rest returns.
     if keeper.agreement(&stage.world, 1).is_some() {
         stage.play("p close p/1 second=p");
     }
@@ -163,8 +165,8 @@ fn diluted(closes: bool) -> (i128, u128) {
     (gained, (paid - settled.acc) / 1_000_000_000)
 }
 
-/// RD-1, ST-8: reads are weighted by what is paid for, so that hiding lost data behind data of one's own
-/// costs a quarter of what it weighs. A close by both must not give that back.
+/// RD-1, ST-8: reads are weighted by pay, so hiding lost data behind one's own data costs a quarter
+/// of the weight. A close by both must not pay that back.
 #[test]
 fn a_close_by_both_hides_no_lost_data() {
     let (paying, rounds) = diluted(false);
@@ -176,7 +178,7 @@ fn a_close_by_both_hides_no_lost_data() {
     );
 }
 
-/// A report of the only seat on `p`, for the epoch that the next blocks close.
+/// Adds a report of the only seat about `p`, for the epoch that the next blocks close.
 fn report(stage: &mut Stage, correct: u16) {
     let (world, p) = (&mut stage.world, account("p"));
     let Some(epoch) = world.epoch().checked_sub(1) else { return };
@@ -187,8 +189,8 @@ fn report(stage: &mut Stage, correct: u16) {
     }
 }
 
-/// JL-3: half of its data is gone, it says so each time that it answers, and its egress is good. It says
-/// nothing for an epoch after every second one: it is jailed all the same.
+/// JL-3: a provider lost half of its data and declares that in each answer; its egress is good. It
+/// stays silent for an epoch after every second one, and is jailed all the same.
 #[test]
 fn a_silent_epoch_washes_off_no_wrong_answer() {
     let wrong = |pauses: bool| {
@@ -199,7 +201,7 @@ fn a_silent_epoch_washes_off_no_wrong_answer() {
         while stage.world.epoch() < 40 {
             report(&mut stage, 4);
             let parameters = &stage.world.parameters;
-            // Its epoch is measured in the first block after the first round of the next one.
+            // An epoch is measured in the first block after the first round of the next one.
             let measured = (stage.world.height + 1 - parameters.round_blocks.min(stage.world.height + 1))
                 / parameters.epoch_blocks();
             let rests = pauses && measured % 3 == 2;
@@ -216,8 +218,9 @@ fn a_silent_epoch_washes_off_no_wrong_answer() {
     assert!(jailed, "it answered {answered} challenges in 40 epochs");
 }
 
-/// JL-3: three epochs in a row in which it answers wrongly jail. One bad challenge is one bad epoch, however
-/// rarely it is drawn: it was repaired at once, and every answer after it is right.
+/// JL-3: three epochs in a row with wrong answers lead to jail. One bad challenge makes one bad
+/// epoch, even if the provider is rarely drawn: it repaired the data at once, and every later
+/// answer is right.
 #[test]
 fn one_bad_challenge_jails_nobody_who_is_drawn_rarely() {
     let (mut stage, mut keeper) = holding(&[70_000]);
@@ -243,8 +246,9 @@ fn one_bad_challenge_jails_nobody_who_is_drawn_rarely() {
     );
 }
 
-/// JL-1, JL-3: whenever auditors look at it, it gives wrong bytes. Where there are more than four times as
-/// many providers as seats that is not in every epoch. That it stores well says nothing of what it sends.
+/// JL-1, JL-3: a provider sends wrong bytes to every auditor. With more than four times as many
+/// providers as seats, it is not audited in every epoch. Good storage does not compensate for bad
+/// egress.
 #[test]
 fn wrong_egress_jails_though_it_is_not_audited_in_every_epoch() {
     for every in [1, 2] {
@@ -265,8 +269,8 @@ fn wrong_egress_jails_though_it_is_not_audited_in_every_epoch() {
     }
 }
 
-/// PV-3, RD-7: a bond returns after the unbonding. What comes back before, as restitution to an agreement
-/// with oneself that both close, has burned a tenth.
+/// PV-3, RD-7: a bond returns after the unbonding. A tenth is burned of any money that returns
+/// earlier, as restitution to an agreement with oneself that both sides close.
 #[test]
 fn restitution_to_oneself_is_no_way_around_the_unbonding() {
     let mut stage = Stage::new();
@@ -297,9 +301,10 @@ fn restitution_to_oneself_is_no_way_around_the_unbonding() {
     assert!(gone > 0 && back * 10 <= gone * 9, "{back} of the bond came back, {gone} are gone from it");
 }
 
-/// RD-11, ST-8: a light provider refuses short terms and holds a leaf that lives. Its customer takes long
-/// terms, closes alone as soon as its set is in force, and frees the slot when the close takes effect,
-/// before the next draw in turn. It pays what threats.md says, and no agreement costs its provider more.
+/// RD-11, ST-8: a light provider refuses short terms and holds a live leaf. Its customer takes long
+/// terms, closes alone as soon as its set is in force, and frees the slot when the close takes
+/// effect, before the next draw in turn. It pays the amount in docs/threats.md, and no agreement
+/// costs its provider more.
 #[test]
 fn who_closes_alone_pays_what_is_published() {
     let mut stage = Stage::new();
@@ -311,7 +316,7 @@ fn who_closes_alone_pays_what_is_published() {
     assert_eq!(submit(&mut stage, "b", Body::SetDataSet(set)), Ok(Code::Done));
     let set = p.change(&stage.world, 0, &[], &[bytes(5, 1_000)]);
     assert_eq!(submit(&mut stage, "p", Body::SetDataSet(set)), Ok(Code::Done));
-    // It is no newcomer any more.
+    // The provider is no longer a newcomer.
     let old = Audit { closed: 64, ..p.audit(&stage.world) };
     stage.world.state.insert(Audit::key(&account("p")), old.to_slot());
     stage.world.draws = true;
@@ -362,16 +367,18 @@ fn who_closes_alone_pays_what_is_published() {
     let price = |rounds: u64| u128::from(rounds) * 30 * 10_000_000 / (1 << 20);
     let share = charged * 100 / price(stored);
     assert_eq!(share, 9, "charged {charged}; stored for {stored} rounds, in force {in_force}");
-    // At most one turn cycle (every second draw, newcomers stand twice), and the two epochs of a close.
+    // At most one turn cycle (every second draw is in turn, newcomers stand twice), and the two
+    // epochs of a close.
     let parameters = &stage.world.parameters;
     let cycle = 2 * 62 * 2 * parameters.draw_every_blocks / parameters.round_blocks;
     let most = agreements * (cycle + 2 * parameters.epoch_rounds);
     assert!(agreements > 2 && stored <= most, "{stored} of {most} rounds in {agreements} agreements");
 }
 
-/// AG-5, DR-5: with the draws of production, who earns nearly all fees is drawn in each block that finds no
-/// challenge, and draws come before upkeep. It answers in time, for ever: the close of its customer takes
-/// effect all the same, and it is not paid until the end of the term.
+/// AG-5, DR-5: with the draws of production, a provider that earns nearly all fees is drawn in each
+/// block in which it has no open challenge, and draws come before upkeep. It always answers in
+/// time. The close of its customer takes effect all the same, and the provider is not paid until
+/// the end of the term.
 #[test]
 fn a_close_takes_effect_although_its_provider_answers_always() {
     let (mut stage, keeper) = holding(&[60_000]);
@@ -383,7 +390,7 @@ fn a_close_takes_effect_although_its_provider_answers_always() {
     let (acc, mut refused) = (keeper.provider(&stage.world).acc, 0);
     while stage.world.epoch() < 22 && keeper.agreement(&stage.world, 0).is_some() {
         let removal = stage.world.sign("a", Body::Settle(keeper.settle(&stage.world, &[0])));
-        // Upkeep stands behind the answer in one block.
+        // Upkeep comes after the answer in the same block.
         let answer = keeper.statement(&stage.world);
         let answer = answer.map(|statement| stage.world.sign("p", Body::Statement(statement)));
         let block: Vec<_> = answer.into_iter().chain([removal]).collect();
@@ -397,16 +404,16 @@ fn a_close_takes_effect_although_its_provider_answers_always() {
     );
 }
 
-/// An agreement for egress alone, and beside it the queue of sums that it should be.
+/// An agreement for egress alone, and beside it the queue of sums that it should behave like.
 struct Purse {
     agreement: Agreement,
     usage: Use,
-    /// Posted now, and in force.
+    /// The posted pair of prices; `force` is the pair in force.
     posted: Pair,
     force: Pair,
-    /// Sums that wait: grains, price, base.
+    /// Sums that wait in the queue: grains, price, base.
     queue: VecDeque<(f64, f64, f64)>,
-    /// Units and base that the queue gave, and the base that the rules gave.
+    /// Units and base that the queue gave; `got` is the base that the rules gave.
     units: f64,
     base: f64,
     got: u128,
@@ -456,7 +463,7 @@ impl Purse {
         self.queue.push_back((grains as f64, self.force.price as f64, self.force.slow as f64));
     }
 
-    /// Redeems about so many percent of what is in the reserve.
+    /// Redeems about `percent` percent of the reserve.
     fn redeem(&mut self, percent: u64) {
         let left = self.usage.voucher_reserve.grains() as f64 * percent as f64 / 100.0;
         let units = (left / self.force.price as f64 * 1_048_576.0) as u64 + 1;
@@ -491,7 +498,8 @@ impl Purse {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(400))]
 
-    /// AG-8 against a queue of sums, each with the price of its day: what a class buys, and what of it is base.
+    /// AG-8 against a queue of sums, each with the price of its day: the units that a class buys,
+    /// and their base.
     #[test]
     fn sums_buy_as_a_queue_of_them_would(
         days in proptest::collection::vec((0u64..4, 1u64..50_000_000, 1u64..400, 0u64..100), 1..40),

@@ -1,4 +1,4 @@
-//! Challenges: draws, statements, reads that are missing, and every way to answer wrongly.
+//! Challenges: draws, statements, missing reads, and every kind of wrong answer.
 
 use crate::{
     keeper::{Keeper, bytes},
@@ -34,7 +34,7 @@ pub(crate) fn submit(stage: &mut Stage, who: &str, body: Body) -> Result<Code, C
     stage.world.submit(&operation)
 }
 
-/// Empty blocks until the keeper has an open challenge.
+/// Runs empty blocks until the keeper has an open challenge.
 pub(crate) fn until_drawn(stage: &mut Stage, keeper: &Keeper) {
     for _ in 0..100 {
         if keeper.audit(&stage.world).challenge.is_some() {
@@ -45,7 +45,7 @@ pub(crate) fn until_drawn(stage: &mut Stage, keeper: &Keeper) {
     panic!("100 blocks without a draw");
 }
 
-/// Answers the open challenge; `None` when none is open.
+/// Answers the open challenge; `None` if none is open.
 pub(crate) fn answer(stage: &mut Stage, keeper: &Keeper) -> Option<Result<Code, Code>> {
     let statement = keeper.statement(&stage.world)?;
     Some(submit(stage, &keeper.name, Body::Statement(statement)))
@@ -103,7 +103,7 @@ fn none<T, const MAX: usize>() -> Bounded<T, MAX> {
     Bounded::new(Vec::new()).expect("nothing")
 }
 
-/// A mutation of a good statement, and the code that refuses it.
+/// A change of a good statement, and the code that refuses it.
 type Row = (&'static str, fn(&mut Statement), Code);
 
 fn first(statement: &mut Statement, change: impl FnOnce(&mut ProvedRead)) {
@@ -119,7 +119,7 @@ fn flip<const MAX: usize>(bytes: &Bounded<u8, MAX>) -> Bounded<u8, MAX> {
     Bounded::new(bytes).expect("as many")
 }
 
-/// Codes that tests of this file assert beside the tables.
+/// Codes that tests of this file assert besides the tables.
 pub(crate) const ALSO: &[Code] = &[Code::DataSetShrinkEarly, Code::SettledAlready];
 
 pub(crate) const WRONG_STATEMENTS: &[Row] = &[
@@ -426,7 +426,7 @@ fn everyone_is_drawn_within_one_round_of_the_line() {
     stage.world.draws = true;
     let line = u64::from(stage.world.system().providers + stage.world.system().newcomers);
     let mut drawn = BTreeSet::new();
-    // One draw in two blocks, every second one in turn.
+    // One draw in two blocks, and every second draw is in turn.
     for _ in 0..4 * line {
         stage.world.block(&[]).expect("an empty block is valid");
         drawn.extend(stage.world.events.iter().filter_map(|event| match event {
@@ -452,7 +452,7 @@ fn a_provider_that_left_loses_its_place_in_both_lines() {
     assert!(keeper.audit(&stage.world).challenge.is_some());
 }
 
-/// A mutation of a good change of a data set, and the code that refuses it.
+/// A change of a good data set change, and the code that refuses it.
 type DataSetRow = (&'static str, fn(&mut SetDataSet), Code);
 
 pub(crate) const WRONG_DATA_SETS: &[DataSetRow] = &[
@@ -468,7 +468,7 @@ pub(crate) const WRONG_DATA_SETS: &[DataSetRow] = &[
     ("another index", |s| s.index += 1, Code::BadShape),
 ];
 
-/// Data sets, one mutation each of a good change.
+/// Data sets: each row changes one thing of a good change.
 #[test]
 fn wrong_data_sets_are_refused() {
     let (mut stage, mut keeper) = holding(&[4096, 3000, 1]);
@@ -498,7 +498,7 @@ fn wrong_data_sets_are_refused() {
     assert_eq!(submit(&mut stage, "a", Body::SetDataSet(more)), Ok(Code::AgreementClosed));
 }
 
-/// Whoever stands below the drawn unit does not hold it: a proposer cannot draw its friends.
+/// A provider below or above the drawn unit does not hold it, so a proposer cannot draw its friends.
 #[test]
 fn a_draw_by_fee_names_neither_who_is_below_the_drawn_unit_nor_who_is_above() {
     let (mut stage, _) = holding(&[50_000]);
@@ -530,8 +530,8 @@ fn a_draw_by_fee_names_neither_who_is_below_the_drawn_unit_nor_who_is_above() {
     assert_eq!(seen.len(), 2, "each of them was drawn");
 }
 
-/// ST-7: statements stand before upkeep in a block, so what is over comes out however often its provider
-/// is drawn.
+/// ST-7: statements come before upkeep in a block, so an ended agreement is removed even if its
+/// provider is drawn often.
 #[test]
 fn what_is_over_is_removed_behind_the_answer_in_the_same_block() {
     let (mut stage, keeper) = holding(&[60_000]);

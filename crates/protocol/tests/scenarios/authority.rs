@@ -1,4 +1,4 @@
-//! Authorities: seats are paid by credits, and lose their bond when they sign against themselves.
+//! Authorities: seats are paid by credits, and lose their bond if they sign against themselves.
 
 use crate::{
     audits::holding,
@@ -77,7 +77,7 @@ fn table() {
 fn the_seats_share_an_epoch_by_the_blocks_that_they_led() {
     let (mut stage, keeper) = holding(&[70_000]);
     SEATS.iter().for_each(|name| stage.world.seat(name));
-    // Of four blocks `s` leads two, `t` one, and one leader has no seat.
+    // Of four blocks, `s` leads two and `t` one; one leader has no seat.
     stage.world.leaders = ["s", "t", "s", "nobody"].map(account).to_vec();
     let mut events = Vec::new();
     for epoch in 1..10 {
@@ -140,7 +140,7 @@ fn a_slash_is_split_at_once_and_told() {
     assert!(told, "{:?}", world.events);
 }
 
-/// What is left of the bonds of `offenders` of four seats, and what was burned, once epoch 0 is closed.
+/// The remaining bonds of `offenders` among four seats after the close of epoch 0, and the burn.
 fn bonds_after(offenders: &[&str]) -> Vec<u128> {
     let mut stage = seated();
     offenders.iter().for_each(|name| stage.play(&format!("a evidence {name}")));
@@ -186,7 +186,7 @@ fn evidence_after_the_close_exposes_nothing() {
 #[test]
 fn every_epoch_of_faults_is_paid_for_and_never_more_than_the_bond() {
     let mut stage = seated();
-    // A small old fault, reported by itself, shields nobody from the larger one.
+    // A small old fault that a seat reports itself does not shield it from the larger one.
     stage.play("epoch 4\n s send s 1 => !UnknownAccount\n a evidence s term=0");
     stage.play("a evidence s term=4\n a evidence t term=4\n epoch 8");
     assert_eq!(["s", "t"].map(|name| seat(&stage.world, name).bond), [Amount::ZERO; 2]);
@@ -252,9 +252,9 @@ fn two_hundred_and_fifty_six_seats_are_closed_in_one_block() {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(24))]
 
-    /// Whatever is proven when: the ledger conserves (checked after every block), a seat never
-    /// loses more than its bond, at least three quarters of it is burned, and exactly the seats
-    /// with a fault are jailed.
+    /// For any evidence at any time: the ledger conserves (checked after every block), a seat never
+    /// loses more than its bond, at least three quarters of the loss is burned, and exactly the
+    /// seats with a fault are jailed.
     #[test]
     fn evidence_in_any_order_conserves(
         faults in prop::collection::vec((0_usize..4, 0_u64..6, 0_u64..3), 1..12),
@@ -280,7 +280,7 @@ proptest! {
     }
 }
 
-/// Planted in a ledger with seats, each is found by the invariant of that name.
+/// Each fault planted in a ledger with seats is found by the invariant of its name.
 #[test]
 fn the_invariant_knows_the_seats() {
     type Fault = (&'static str, fn(&mut Seat, &mut Account));
@@ -313,8 +313,7 @@ fn the_epoch_of_two_headers_follows_from_their_term() {
     }
 }
 
-/// What late evidence finds is not held against what the seat does in the epoch that has its place
-/// in the ring now.
+/// Late evidence does not touch the exposed bond of the epoch that now uses the same place in the ring.
 #[test]
 fn evidence_of_a_closed_epoch_leaves_the_exposed_bond_of_the_running_one() {
     let mut stage = Stage::new();

@@ -1,4 +1,5 @@
-//! The books: epochs are measured, paid and sealed; who is away or wrong is warned, suspended, jailed.
+//! The books: epochs are measured, paid and sealed; absent or wrong providers are warned, suspended
+//! or jailed.
 
 use crate::{
     audits::{answer, holding, submit},
@@ -31,7 +32,7 @@ pub(crate) const REFUSED: &str = "
     p unjail bond=2000000s => Balance
 ";
 
-/// What a provider that is jailed or suspended is refused, once [`stand`] made it so.
+/// Refusals for a provider that [`stand`] jailed or suspended.
 pub(crate) const JAILED: &str = "
     a open p  => ProviderJailed
     p unjail  => JailedStill
@@ -56,7 +57,7 @@ fn table() {
     stand(|standing| standing.suspended = 1).play(SUSPENDED);
 }
 
-/// A stage whose provider `p` stands as `change` says.
+/// A stage in which `change` was applied to the standing of provider `p`.
 fn stand(change: impl FnOnce(&mut Standing)) -> Stage {
     let mut stage = Stage::new();
     stage.play("p register bond=2000s");
@@ -82,7 +83,7 @@ pub(crate) fn row(world: &World, who: &Account, epoch: u64) -> Option<Settlement
     row.filter(|row| row.epoch == epoch)
 }
 
-/// Blocks up to an epoch, in which the keeper answers what it is asked, or nothing.
+/// Runs blocks up to an epoch. The keeper answers its challenges, or stays silent.
 pub(crate) fn run_to(stage: &mut Stage, keeper: &Keeper, epoch: u64, answers: bool) -> Vec<Event> {
     let mut events = Vec::new();
     while stage.world.epoch() < epoch {
@@ -135,7 +136,7 @@ fn an_epoch_is_measured_paid_and_sealed() {
     assert_eq!(standing(world).effective(64), expected);
 }
 
-/// A block in which whoever is drawn answers.
+/// Runs a block in which every drawn keeper answers.
 fn answered_block(stage: &mut Stage, keepers: &[Keeper]) -> Vec<Event> {
     let statements = keepers.iter().filter_map(|keeper| {
         Some(stage.world.sign(&keeper.name, Body::Statement(keeper.statement(&stage.world)?)))
@@ -198,7 +199,7 @@ fn an_idle_provider_is_unmeasured_and_decays_after_the_grace() {
 fn prices_follow_paid_leaf_rounds_and_openings_lock_the_pair() {
     let (mut stage, keeper) = holding(&[70_000]);
     stage.world.draws = false;
-    // The bond covers so many leaves that what is held fills what is offered.
+    // The bond covers exactly the held leaves, so all offered room is in use.
     let held = keeper.data_set(&stage.world, 0).current.leaves;
     offer_only(&mut stage, held);
     stage.world.draws = true;
@@ -230,7 +231,7 @@ fn prices_follow_paid_leaf_rounds_and_openings_lock_the_pair() {
     assert_eq!((agreement.storage_price, agreement.storage_slow), (market.price, market.slow));
 }
 
-/// Makes the bond of `p` cover `leaves` alone, whatever it declares.
+/// Makes the bond of `p` cover only `leaves`, regardless of its declaration.
 fn offer_only(stage: &mut Stage, leaves: u64) {
     let parameters = &mut stage.world.parameters;
     let bond = Amount::sync(1_000).grains() / u128::from(leaves);

@@ -1,4 +1,4 @@
-//! The invariant can fail: every planted fault in a sound state is found.
+//! Checks that the invariants can fail: they find every fault planted in a sound state.
 
 use crate::{
     audits::holding,
@@ -41,7 +41,7 @@ fn more(amount: &mut Amount) {
     *amount = Amount::new(amount.grains() + 1).expect("below the bound");
 }
 
-/// Plants a lock at the opening's prices, changed.
+/// Plants a lock at the opening's prices, with a change.
 fn lock(world: &mut World, p: &Account, work: impl FnOnce(&mut Lock)) {
     let terms: Agreement = world.get(Agreement::key(p, 0)).expect("it stands");
     change(world, Use::key(p, 0), |usage: &mut Use| {
@@ -109,7 +109,7 @@ const SUMS: &[Fault] = &[
     ("System.phi", |w, _| change(w, ProviderAt::key(0), |r: &mut ProviderAt| r.account = None)),
 ];
 
-/// Records that are gone, or that nothing refers to.
+/// Faults with records that are missing, or that no record refers to.
 const RECORDS: &[Fault] = &[
     ("System", |w, _| remove(w, System::key())),
     ("ProviderAt", |w, _| remove(w, ProviderAt::key(0))),
@@ -153,7 +153,7 @@ fn row(account: &Account, epoch: u64) -> Key {
     Settlement::key(account, epoch)
 }
 
-/// Faults in the books of a ledger whose last block is in epoch 4.
+/// Faults in the accounting of a ledger whose last block is in epoch 4.
 const BOOKS: &[Fault] = &[
     ("the supply", |w, _| change(w, System::key(), |r: &mut System| more(&mut r.carry))),
     ("Closing.weight", |w, _| change(w, Closing::of(3), |r: &mut Closing| r.weight += 1)),

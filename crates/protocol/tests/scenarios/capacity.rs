@@ -1,4 +1,5 @@
-//! Measured capacity: who is drawn, what counts, what it caps, and what the market makes of it.
+//! Measured capacity: the drawn peers, which counts are valid, the caps that follow, and the effect on
+//! the market.
 
 use crate::{
     keeper::Keeper,
@@ -19,7 +20,7 @@ use proptest::prelude::*;
 const PROVIDERS: [&str; 4] = ["a", "b", "p", "q"];
 const MIB: u64 = 1 << 20;
 
-/// Four providers, and an epoch that has drawn their peers: the next block is of epoch 1.
+/// Four providers, and an epoch whose peers are drawn; the next block is in epoch 1.
 pub(crate) fn measured_network(out: u64) -> Stage {
     let mut stage = Stage::new();
     stage.world.draws = true;
@@ -42,7 +43,7 @@ fn measured(world: &World, who: &str) -> Option<Measured> {
     world.get(Measured::key(&account(who)))
 }
 
-/// What the drawn peers of `who` counted: `bytes` of the first eight draws.
+/// The counts of the drawn peers of `who`: `bytes` for the first eight draws.
 pub(crate) fn measure_of(world: &World, who: &str, epoch: u64, bytes: &[u64]) -> Measure {
     let (sender, mut counts) = (account(who), Vec::new());
     let Some(probe) = probe(world, epoch) else { return unheard(world, sender, epoch) };
@@ -54,7 +55,7 @@ pub(crate) fn measure_of(world: &World, who: &str, epoch: u64, bytes: &[u64]) ->
     Measure { epoch, counts: Bounded::new(counts).expect("at most eight") }
 }
 
-/// Counts for an epoch that drew nobody.
+/// Counts for an epoch in which no peer was drawn.
 fn unheard(world: &World, sender: Account, epoch: u64) -> Measure {
     let count = |draw| (0, counted(world, epoch, sender, account("q"), draw, 1));
     Measure { epoch, counts: Bounded::new((0..8).map(count).collect()).expect("eight") }
@@ -78,7 +79,7 @@ fn submit(stage: &mut Stage, who: &str, measure: Measure) -> Result<Code, Code> 
     stage.world.submit(&operation)
 }
 
-/// Empty blocks until the slot of the epoch is over.
+/// Runs empty blocks until the measuring slot of the epoch is over.
 fn after_slot(stage: &mut Stage, epoch: u64) {
     let end = probe(&stage.world, epoch).expect("it drew").slot(&stage.world.parameters).end;
     while stage.world.height + 1 < end {
@@ -86,7 +87,7 @@ fn after_slot(stage: &mut Stage, epoch: u64) {
     }
 }
 
-/// Measures `who` in each of the epochs at `bytes` a peer.
+/// Measures `who` in each of the epochs, with `bytes` from each peer.
 pub(crate) fn measure_in(stage: &mut Stage, who: &str, epochs: core::ops::Range<u64>, bytes: u64) {
     for epoch in epochs {
         stage.world.skip_to_epoch(epoch);
@@ -98,7 +99,7 @@ pub(crate) fn measure_in(stage: &mut Stage, who: &str, epochs: core::ops::Range<
     }
 }
 
-/// Three epochs in which `p` was measured.
+/// A world in which `p` was measured in three epochs.
 pub(crate) fn measured_thrice() -> World {
     let mut stage = measured_network(1 << 30);
     measure_in(&mut stage, "p", 1..4, 8 * MIB);
@@ -149,13 +150,13 @@ fn the_counts_of_drawn_peers_are_a_measurement() {
     );
 }
 
-/// Codes that the tests below reach.
+/// Codes that the tests below assert.
 pub(crate) const ALSO: &[Code] =
     &[Code::MeasureUndrawn, Code::MeasureUntimely, Code::MeasuredAlready, Code::MeasurePeer, Code::NoEgress];
 
 type Change = fn(&World, &mut Measure);
 
-/// What is wrong with a measurement, and what becomes of it.
+/// Wrong measurements, each with its outcome.
 const WRONG: &[(&str, Change, Result<Code, Code>)] = &[
     ("nothing", |_, _| {}, Ok(Code::Done)),
     ("four counts", |_, m| shorten(m, 4), Err(Code::BadShape)),
@@ -210,7 +211,7 @@ fn reindex(measure: &mut Measure, place: usize, index: u32) {
     measure.counts = Bounded::new(counts).unwrap();
 }
 
-/// Has another provider than the drawn one count the first draw, rightly named and signed.
+/// Replaces the drawn peer of the first count by another provider, correctly named and signed.
 fn redirect(world: &World, measure: &mut Measure) {
     let mut counts = measure.counts.to_vec();
     let (drawn, count) = counts[0];
@@ -273,7 +274,7 @@ fn who_registers_in_the_epoch_neither_sends_nor_counts() {
     assert_eq!(submit(&mut stage, "b", measure), Ok(Code::MeasurePeer));
     let measure = measure_of(&stage.world, "p", 22, &[7; 8]);
     assert_eq!(submit(&mut stage, "p", measure), Ok(Code::Done), "q registered before");
-    // An index that is taken anew after the seed: whoever stands there now was not drawn.
+    // An index that was taken anew after the seed was known: its new holder was not drawn.
     let mut stage = Stage::new();
     stage.world.draws = true;
     stage.play("q register\n p register\n q leave\n epoch 21\n blocks 2\n q leave\n a register");
@@ -286,7 +287,7 @@ fn who_registers_in_the_epoch_neither_sends_nor_counts() {
 fn three_measurements_cap_what_is_sold() {
     let mut stage = measured_network(100 * MIB);
     measure_in(&mut stage, "p", 1..3, MIB);
-    // Twice is not enough: what is declared is sold. 20 epochs of 5 MiB.
+    // Two measurements are not enough, so the declared capacity is sold. 20 epochs of 5 MiB.
     stage.play(&format!("a open p slot=0 end=22 quota_egress={}", 100 * MIB));
     assert_eq!(provider(&stage.world, "p").sold_egress, 5 * MIB);
     measure_in(&mut stage, "p", 3..4, MIB);
@@ -301,7 +302,7 @@ fn three_measurements_cap_what_is_sold() {
     ));
     assert_eq!(provider(&stage.world, "p").sold_egress, 40 * MIB);
     stage.play(&format!("p update out={} => CapacityBelowSold\n p update out={}", 40 * MIB - 1, 40 * MIB));
-    // A lower median stops sales; what is under contract goes on, and comes back at its end.
+    // A lower median stops sales. Egress under contract continues, and becomes free at its end.
     measure_in(&mut stage, "p", 4..6, MIB / 8);
     stage.play(&format!("{} => NoEgress\n a open p slot=2 end=23 quota_egress=0", open(2, 1)));
     stage.world.draws = false;
@@ -342,7 +343,7 @@ fn the_price_of_egress_follows_the_use_of_what_was_measured() {
     let market = |world: &World| world.get::<Market>(Market::key(EGRESS as u8)).expect("it was looked at");
     let before = market(&stage.world);
     assert_eq!((before.price, before.capacity), (least, 0), "nothing measured, nothing moves");
-    // An eighth of the bucket counts: 320 MiB fill 40 MiB an epoch at once.
+    // An eighth of the bucket counts: 320 MiB use up 40 MiB an epoch at once.
     for epoch in 5..12 {
         stage.world.skip_to_epoch(epoch);
         stage.play(&format!("p redeem p/0 egress={}", (epoch - 4) * 320 * MIB));
@@ -352,7 +353,7 @@ fn the_price_of_egress_follows_the_use_of_what_was_measured() {
     assert!(now.price > least && now.slow > least, "{now:?}");
     let posted = price::posted(least.into(), now.excess, price::FRACTION_FLOW);
     assert_eq!(u128::from(now.price), posted);
-    // Measurements grow old: the newest is of epoch 3. Then nothing counts, and the price rests.
+    // Measurements expire: the newest is of epoch 3. Then no capacity counts, and the price stays.
     stage.world.skip_to_epoch(14);
     stage.world.block(&[]).unwrap();
     let closing: Closing = stage.world.get(Closing::of(12)).expect("it stands");
@@ -366,7 +367,7 @@ fn the_price_of_egress_follows_the_use_of_what_was_measured() {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(48))]
 
-    /// Whatever peers count: one that is silent or lies moves the rate within what others counted.
+    /// A peer that is silent or lies moves the rate only within the range of the others' counts.
     #[test]
     fn a_minority_of_peers_decides_nothing(
         honest in prop::collection::vec(1..1_000_000_u64, 8),
@@ -385,8 +386,8 @@ proptest! {
         prop_assert!(rate >= kept.iter().min().unwrap() * scale);
     }
 
-    /// `sold_egress` is the sum of the shares of the agreements that stand, and never above what
-    /// is declared.
+    /// `sold_egress` is the sum of the shares of the open agreements, and never exceeds the
+    /// declared capacity.
     #[test]
     fn shares_add_up(steps in prop::collection::vec((0..6_u8, 0..3_u32, 0..4_000_u64, 1..9_u64), 1..24)) {
         let mut stage = Stage::new();

@@ -1,4 +1,4 @@
-//! Ledgers with many providers, and blocks run without checking all of them after each.
+//! Ledgers with many providers, and blocks that run without a check of the whole state.
 
 use crate::{
     script::Stage,
@@ -11,7 +11,7 @@ use posync_protocol::{
     record::{Audit, Endpoint, Newcomer, Offer, Provider, ProviderAt, Standing, System},
 };
 
-/// Adds `count` registered providers with indices from 0, as registration leaves them.
+/// Adds `count` providers with indices from 0, in the state after a registration.
 pub(crate) fn populate(world: &mut World, count: u32) {
     let template = {
         let mut stage = Stage::new();
@@ -45,7 +45,7 @@ pub(crate) fn populate(world: &mut World, count: u32) {
     world.state.insert(System::key(), system.to_slot());
 }
 
-/// Runs a block; records named, records changed.
+/// Runs a block. Returns the numbers of records that it named and changed.
 pub(crate) fn unchecked(stage: &mut Stage, operations: &[Operation]) -> (usize, usize) {
     let world = &mut stage.world;
     let context = world.context(world.height + 1);
@@ -62,7 +62,7 @@ pub(crate) fn unchecked(stage: &mut Stage, operations: &[Operation]) -> (usize, 
     (records.len(), outcome.changes.len())
 }
 
-/// Runs the block of that height alone.
+/// Runs only the block at that height.
 pub(crate) fn block_at(stage: &mut Stage, height: u64) -> (usize, usize) {
     stage.world.height = height - 1;
     unchecked(stage, &[])

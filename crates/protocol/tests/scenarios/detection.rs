@@ -1,4 +1,4 @@
-//! What chance decides, with fixed seeds: how soon a dropped tenth fails, what draws weigh by.
+//! Detection by chance, with fixed seeds: the time until a dropped tenth fails, and the weights of draws.
 
 use crate::{audits::holding, world::account};
 use posync_protocol::{
@@ -15,7 +15,7 @@ use std::collections::BTreeSet;
 /// Rounds within which a provider that dropped a tenth of its data fails a read (documented).
 const DETECTED_ROUNDS: u64 = 41;
 
-/// An answer that holds, as far as the next read is concerned: any bytes stand for the chunk.
+/// An answer that is valid as far as the next read is concerned; any bytes stand for the chunk.
 fn held(place: u32, leaf: u64) -> Answer {
     Answer::Proved(ProvedRead {
         place,
@@ -31,11 +31,11 @@ fn seed(number: u64, height: u64) -> Hash {
     sha256(&[number.to_be_bytes(), height.to_be_bytes()].concat())
 }
 
-/// An end that lies ahead in every test of this file.
+/// An end that is in the future in every test of this file.
 const END: u64 = 700;
 
-/// Whether one of the four reads of a challenge hits the tenth of `leaves` that is not there, beside
-/// `ended` leaves of agreements that ended and that nobody cleared.
+/// True if one of the four reads of a challenge hits the missing tenth of `leaves`. Besides them
+/// there are `ended` leaves of agreements that ended and were not cleared.
 fn fails(challenge: &Challenge, leaves: u64, ended: u64) -> bool {
     let share = Share { slot: 0, rate: 10_000_000, leaves, end_epoch: END };
     let past = Share { slot: 1, leaves: ended, end_epoch: 0, ..share };
@@ -50,8 +50,8 @@ fn fails(challenge: &Challenge, leaves: u64, ended: u64) -> bool {
     false
 }
 
-/// Ten providers, eight of them hold as much, all past their first reads; the first dropped a
-/// tenth and answers three blocks after each draw. The block in which it failed.
+/// Ten providers, eight of them with equal data, all past their first reads. The first dropped a
+/// tenth and answers three blocks after each draw. Returns the block in which it failed.
 fn failed_at(number: u64, ended: u64) -> u64 {
     let parameters = Parameters::LOCAL;
     let mut open_until = 0;
@@ -74,7 +74,7 @@ fn failed_at(number: u64, ended: u64) -> u64 {
     unreachable!("a tenth is found at last")
 }
 
-/// However much of what it holds has ended: nothing, or 98.3 % as in the attack of `draws`.
+/// The share of ended data does not matter: none, or 98.3 % as in the attack of `draws`.
 #[test]
 fn a_dropped_tenth_fails_within_the_documented_rounds() {
     for ended in [0, (8 << 10) * 4_096 / 69] {
@@ -86,7 +86,7 @@ fn a_dropped_tenth_fails_within_the_documented_rounds() {
     }
 }
 
-/// The same on the ledger itself: draws, statements, histories.
+/// The same on the ledger itself, with draws, statements and histories.
 #[test]
 fn the_ledger_fails_a_dropped_tenth_within_the_documented_rounds() {
     for number in 0..4_u8 {
@@ -108,7 +108,7 @@ fn the_ledger_fails_a_dropped_tenth_within_the_documented_rounds() {
     }
 }
 
-/// Fake bulk at a price of nothing takes reads by what it pays, not by its size.
+/// Fake data at a price of nearly nothing attracts reads by its pay, not by its size.
 #[test]
 fn reads_follow_what_is_paid() {
     let real = Share { slot: 0, rate: 10_000_000, leaves: 1_000, end_epoch: END };
@@ -128,7 +128,7 @@ fn reads_follow_what_is_paid() {
         }
     }
     assert_eq!(all, 8_000);
-    // A part in eleven is 727; three standard deviations are 77.
+    // One part in eleven is 727; three standard deviations are 77.
     assert!((650..=804).contains(&faked), "{faked} of {all} reads in the fake data");
     assert!(leaves.len() > 990, "every leaf of the real data is read some day: {}", leaves.len());
 }
@@ -151,13 +151,13 @@ fn an_answer_decides_the_next_read() {
         walk([held(0, 1), held(0, 2), ended.clone()]),
         walk([ended.clone(), ended.clone(), ended]),
     ];
-    // Only the last answer and the seed decide; what came before decided that answer's question.
+    // Only the last answer and the seed decide. Earlier answers decided the questions before.
     assert_eq!(all[0], all[1]);
     assert_eq!(all[2], all[3]);
     assert_ne!(all[0], all[2]);
 }
 
-/// However many providers there are: as many draws, found in a bounded number of reads.
+/// A million providers have as many draws as a few, and each takes a bounded number of reads.
 #[test]
 fn draws_are_as_many_and_as_cheap_among_a_million() {
     for (parameters, draws) in [(Parameters::LOCAL, 1), (Parameters::PRODUCTION, 8)] {

@@ -1,4 +1,4 @@
-//! Whom draws reach and what their reads fall on: nothing that ended, nobody that is silent.
+//! The targets of draws and of their reads: no ended data, no silent provider.
 
 use crate::{
     audits::{answer, holding, submit, until_drawn},
@@ -17,7 +17,7 @@ use posync_protocol::{
     record::{Newcomer, Use},
 };
 
-/// (passed, reads) of the challenges that the last block closed by an answer.
+/// `(passed, reads)` of the challenges that an answer closed in the last block.
 fn judged(stage: &Stage) -> (u64, u64) {
     let audited = stage.world.events.iter().filter_map(|event| match event {
         Event::Audited { answered: true, passed, reads, .. } => Some((u64::from(*passed), u64::from(*reads))),
@@ -26,7 +26,7 @@ fn judged(stage: &Stage) -> (u64, u64) {
     audited.fold((0, 0), |sum, audit| (sum.0 + audit.0, sum.1 + audit.1))
 }
 
-/// The next block, in which the keeper answers if it is drawn; what was judged.
+/// Runs the next block, in which the keeper answers if it is drawn. Returns [`judged`].
 fn answering(stage: &mut Stage, keeper: &Keeper) -> (u64, u64) {
     if answer(stage, keeper).is_none() {
         stage.world.block(&[]).expect("an empty block is valid");
@@ -38,8 +38,8 @@ fn copy(stage: &Stage) -> Stage {
     Stage { world: stage.world.clone(), opened: stage.opened.clone() }
 }
 
-/// `p` holds 69 leaves of `a` until epoch 700, and 4,096 of its own that are in force for one round
-/// before the end of epoch 2, when their agreement ends. Draws are off.
+/// `p` holds 69 leaves of `a` until epoch 700. It also holds 4,096 leaves of its own, which are in
+/// force for one round before their agreement ends with epoch 2. Draws are off.
 fn hiding() -> (Stage, Keeper) {
     let (mut stage, mut keeper) = holding(&[69 * 1024]);
     stage.world.draws = false;
@@ -75,7 +75,8 @@ fn an_own_agreement_that_ended_hides_no_lost_leaf_of_a_customer() {
     assert_eq!(keeper.audit(&stage.world).missing.len(), 4, "and what is lost is asked again");
 }
 
-/// A tenth of a customer's data is gone, 98.3 % of the tree has ended: found as soon as without it.
+/// A tenth of a customer's data is missing, and 98.3 % of the tree has ended. It is found as soon
+/// as without the ended data.
 #[test]
 fn ended_weight_hides_no_dropped_tenth() {
     for number in 0..4_u8 {
@@ -93,7 +94,7 @@ fn ended_weight_hides_no_dropped_tenth() {
     }
 }
 
-/// Where an ending is crossed, its weight leaves the fee tree, the leaves and what draws by fee see.
+/// When an ending is crossed, its weight leaves the fee tree, the leaves and the weights of draws by fee.
 #[test]
 fn crossing_an_ending_takes_its_weight_out_of_the_draws_by_fee() {
     let (mut stage, keeper) = hiding();
@@ -108,7 +109,7 @@ fn crossing_an_ending_takes_its_weight_out_of_the_draws_by_fee() {
     assert_eq!(after.phi, before.phi, "the slot keeps its place until it is freed");
 }
 
-/// Two blocks a round, two rounds an epoch: years of epochs.
+/// Two blocks a round and two rounds an epoch, for runs over many epochs.
 fn short(parameters: &mut Parameters) {
     (parameters.round_blocks, parameters.epoch_rounds, parameters.term_rounds) = (2, 2, 2);
     (parameters.deadline_blocks, parameters.draw_every_blocks) = (2, 1);
@@ -163,7 +164,7 @@ fn an_ended_slot_that_nobody_clears_is_missing_from_304_epochs_after_its_end() {
     }
 }
 
-/// A provider that lost what a challenge asks for waits until the agreement has ended.
+/// A provider that lost the data of a challenge waits until the agreement has ended.
 #[test]
 fn waiting_with_the_answer_until_the_data_ended_proves_nothing() {
     let (mut stage, mut keeper) = holding(&[]);
@@ -211,7 +212,7 @@ fn what_could_not_be_tested_because_nothing_lives_stays_with_the_consumer() {
     let provider = keeper.provider(&stage.world);
     assert_eq!((provider.acc, provider.paid, provider.weighed), (0, 0, 0), "crossed and unpaid");
     assert_eq!(reserve(&stage), Some(prepaid));
-    // Who is paid for nothing has nothing missing, though the slot keeps its place.
+    // An unpaid provider misses nothing, though the slot keeps its place.
     let mut unpaid = copy(&stage);
     unpaid.play("blocks 140");
     let audit = keeper.audit(&unpaid.world);
@@ -223,14 +224,14 @@ fn what_could_not_be_tested_because_nothing_lives_stays_with_the_consumer() {
     let upkeep = Body::Settle(keeper.settle(&stage.world, &[1]));
     assert_eq!(submit(&mut stage, "q", upkeep), Ok(Code::Done));
     assert!(stage.world.balance("b").grains() >= balance + prepaid.grains(), "it returns at the removal");
-    // Who is paid for something and says nothing is silent all the same.
+    // A provider that is paid and stays silent counts as silent all the same.
     let mut stage = silent;
     stage.play("blocks 130");
     let audit = keeper.audit(&stage.world);
     assert_eq!((audit.history, audit.on_time, audit.drawn), (0, 0, 4));
 }
 
-/// `p` and `q` each hold a shard for `a`, `p` the greater one.
+/// `p` and `q` each hold a shard for `a`; that of `p` is larger.
 fn two() -> (Stage, Keeper, Keeper) {
     let mut stage = Stage::new();
     let mut keepers = Vec::new();
@@ -246,7 +247,7 @@ fn two() -> (Stage, Keeper, Keeper) {
     (stage, keepers.pop().expect("two"), q)
 }
 
-/// A block in which those answer who are drawn; `false` says that `p` is silent.
+/// Runs a block in which the drawn providers answer; `false` silences the provider at that place.
 fn block(stage: &mut Stage, keepers: [&Keeper; 2], answers: [bool; 2]) {
     let statements: Vec<_> = keepers
         .iter()
@@ -259,12 +260,12 @@ fn block(stage: &mut Stage, keepers: [&Keeper; 2], answers: [bool; 2]) {
     stage.world.block(&statements).expect("right answers may stand in a block");
 }
 
-/// Whether the draws of the next block are by fee.
+/// True if the draws of the next block are by fee.
 fn by_fee(stage: &Stage) -> bool {
     (stage.world.height + 1).is_multiple_of(4)
 }
 
-/// Both pay, and the wrong index lies below the drawn unit as often as above it.
+/// Both providers earn fees, and the wrong index is below the drawn unit as often as above it.
 #[test]
 fn a_draw_by_fee_names_who_holds_the_unit_and_nobody_beside() {
     let (mut stage, p, q) = two();
@@ -319,7 +320,7 @@ fn who_is_silent_past_its_deadline_is_drawn_in_turn_only_until_it_answers() {
     assert!(stage.world.height > at + 40);
 }
 
-/// Blocks of `p`'s silence until it sleeps and its challenge may be closed; draws are off then.
+/// Runs blocks until the silent `p` is asleep and its challenge can be closed. Draws are off then.
 fn until_stale(stage: &mut Stage, keepers: [&Keeper; 2], answers: [bool; 2]) {
     while is_awake(&keepers[0].provider(&stage.world)) {
         block(stage, keepers, answers);
@@ -355,7 +356,7 @@ fn who_sleeps_wakes_itself_once_its_challenge_expired_and_once_for_each() {
         assert_eq!(submit(&mut stage, "p", body), Err(Code::SettledAlready), "there is nothing to wake");
         stage.world.draws = true;
     }
-    // Asleep, its weights move as ever, and it goes on sleeping.
+    // While it sleeps, its weights change as usual, and it stays asleep.
     until_stale(&mut stage, [&p, &q], [false, true]);
     let body = Body::Settle(p.settle(&stage.world, &[]));
     assert_eq!(submit(&mut stage, "b", body), Ok(Code::Done));
@@ -383,7 +384,7 @@ fn crossing_an_ending_of_who_sleeps_wakes_nobody() {
     until_stale(&mut stage, [&p, &q], [false, true]);
     let before = p.provider(&stage.world);
     for _ in 0..2 {
-        // The first closes the challenge and so settles, the second crosses what lies before.
+        // The first closes the challenge and thereby settles; the second crosses the earlier endings.
         let upkeep = Body::Settle(p.settle(&stage.world, &[]));
         assert_eq!(submit(&mut stage, "b", upkeep), Ok(Code::Done));
     }
@@ -417,8 +418,8 @@ fn after_an_outage_of_all_each_wakes_by_its_late_answer() {
     assert_eq!(on_time, [1, 1], "and all is as before");
 }
 
-/// The only provider is drawn in turn in every block and never answers: who closed is refunded all the
-/// same, in the block that closes the stale challenge.
+/// The only provider is drawn in turn in every block and never answers. The closing consumer is
+/// refunded in the block that closes the stale challenge.
 #[test]
 fn a_close_is_refunded_although_its_provider_never_answers() {
     let (mut stage, keeper) = holding(&[60_000]);
@@ -440,8 +441,9 @@ fn a_close_is_refunded_although_its_provider_never_answers() {
     assert_eq!((stage.world.system().agreements, keeper.provider(&stage.world).phi), (0, 0));
 }
 
-/// DR-5: a draw that closes a stale challenge opens none, so that who closed is refunded in the block
-/// that closes it. With eight draws a block, as production has, the next draw of the block opens one.
+/// DR-5: a draw that closes a stale challenge opens no other, so that the closing consumer is
+/// refunded in the same block. With eight draws a block, as in production, the next draw of the
+/// block opens one.
 #[test]
 fn a_close_is_refunded_with_the_draws_of_production() {
     let (mut stage, keeper) = holding(&[60_000]);
@@ -487,7 +489,7 @@ fn who_holds_nothing_leaves_the_newcomers_line_after_64_challenges() {
         stage.world.block(&[]).expect("an empty block is valid");
         assert!(closed < 70, "it stays in the line for ever");
     }
-    // The draw that finds its second place frees it: the first after the 64th.
+    // The draw that reaches its second place frees the place: the first draw after the 64th.
     let audit = keeper.audit(&stage.world);
     assert!((64..=66).contains(&closed) && audit.closed == 64 && audit.drawn == 0, "{closed}");
 }
@@ -523,7 +525,7 @@ fn a_data_set_names_at_most_59_writable_records() {
     assert_eq!(most, 59);
 }
 
-/// Upkeep of one's own that names nothing is as little for free as anyone's.
+/// Upkeep that names no slot or ending is not free, not even for the provider itself.
 #[test]
 fn upkeep_of_ones_own_wakes_or_is_refused() {
     let (mut stage, keeper) = holding(&[60_000]);

@@ -1,4 +1,4 @@
-//! Leaving: when the bond returns, what goes along, and what stays.
+//! Leaving: the time when the bond returns, the records that are removed, and those that stay.
 
 use crate::{
     audits::{answer, holding, until_drawn},
@@ -19,7 +19,7 @@ fn standing(world: &World) -> Option<Standing> {
     world.get(Standing::key(&account("p")))
 }
 
-/// A provider `p` that stands as `change` says.
+/// A stage in which `change` was applied to the standing of provider `p`.
 fn stand(change: impl FnOnce(&mut Standing)) -> Stage {
     let mut stage = Stage::new();
     stage.play("p register bond=2000s");
@@ -179,8 +179,8 @@ fn who_comes_back_is_paid_nothing_of_its_earlier_life() {
     assert!((0..24).all(|epoch| row(&stage.world, &account("p"), epoch).is_none()));
 }
 
-/// AG-5, ST-8: while reads are due a close by both is refused and changes nothing. Once the provider has
-/// answered, it removes the agreement at once, which was paid up to that answer.
+/// AG-5, ST-8: a close by both is refused and changes nothing while reads are due. Once the
+/// provider has answered, the close removes the agreement at once, paid up to that answer.
 #[test]
 fn a_close_by_both_waits_for_the_reads_that_are_due() {
     let (mut stage, keeper) = holding(&[60_000]);
@@ -206,7 +206,7 @@ fn a_close_by_both_waits_for_the_reads_that_are_due() {
     let provider = keeper.provider(&stage.world);
     assert_eq!((provider.phi, provider.paid, provider.weighed, provider.slots), (0, 0, 0, 0));
     assert_eq!(provider.acc, settled.acc, "nothing is paid after the last settlement");
-    // What was left of all that was locked came back, but what reserving costs.
+    // All of the locked money that was left came back, except the price of reserving.
     let parameters = stage.world.parameters;
     let cost = unused(&terms, &used, parameters.round(stage.world.height), &parameters).grains();
     let whole = settled.pool.grains() + used.voucher_reserve.grains() + used.deposit.grains();

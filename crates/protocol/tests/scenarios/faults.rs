@@ -1,4 +1,4 @@
-//! Network faults: which rounds are faulty, what is excused then, and what is not.
+//! Network faults: which rounds are faulty, and which misses are excused.
 
 use crate::{
     audits::{answer, holding, submit, until_drawn},
@@ -18,8 +18,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 pub(crate) const ALSO: &[Code] = &[Code::GrowthJailed, Code::GrowthSuspended];
 
-/// Providers `p0`, `p1`, .. that each hold a shard for `a`; 16 draws by fee a round, 16 in turn,
-/// so that most draws find a provider with no challenge open.
+/// Providers `p0`, `p1`, .. that each hold a shard for `a`. A round has 16 draws by fee and 16 in
+/// turn, so that most draws find a provider without an open challenge.
 struct Fleet {
     world: World,
     keepers: Vec<Keeper>,
@@ -47,7 +47,7 @@ impl Fleet {
         fleet
     }
 
-    /// The round of the next block.
+    /// Round of the next block.
     fn round(&self) -> u64 {
         self.world.parameters.round(self.world.height + 1)
     }
@@ -56,7 +56,7 @@ impl Fleet {
         self.keepers[index].audit(&self.world)
     }
 
-    /// A block in which those answer who do so.
+    /// Runs a block in which the providers chosen by `answers` answer.
     fn block(&mut self, answers: impl Fn(&World, usize) -> bool) -> Vec<Event> {
         let statement = |(index, keeper): (usize, &Keeper)| {
             let statement = keeper.statement(&self.world).filter(|_| answers(&self.world, index))?;
@@ -66,7 +66,7 @@ impl Fleet {
         self.world.block(&statements).expect("an answered block is valid").events
     }
 
-    /// Blocks up to the last one before a round.
+    /// Runs blocks up to the last one before a round.
     fn until_round(&mut self, round: u64, answers: impl Fn(&World, usize) -> bool) -> Vec<Event> {
         let mut events = Vec::new();
         while self.round() < round {
@@ -75,8 +75,8 @@ impl Fleet {
         events
     }
 
-    /// A round in which the first `silent` answer nothing, and one more; what happened up to the
-    /// block that judges it, which is the next.
+    /// A round in which the first `silent` providers do not answer, and one more. Returns the
+    /// events up to the block before the one that judges the round.
     fn outage(&mut self, silent: usize) -> Vec<Event> {
         let round = self.round();
         assert!((self.world.height + 1).is_multiple_of(self.world.parameters.round_blocks));
@@ -92,7 +92,7 @@ fn faulty(events: &[Event]) -> Vec<(u64, u32, u32)> {
     events.iter().filter_map(round).collect()
 }
 
-/// (provider, answered, passed, excused)
+/// The audits in these events: (provider, answered, passed, excused).
 fn audited(events: &[Event]) -> Vec<(Account, bool, u8, bool)> {
     let audited = |event: &Event| match event {
         Event::Audited { provider, answered, passed, excused, .. } => {
@@ -152,7 +152,7 @@ fn an_outage_is_judged_two_rounds_later_and_excuses_only_draws_by_fee() {
             let bits = old.on_time << 1 | u64::from(on_time);
             assert_eq!((new.on_time, new.drawn), (bits, old.drawn + 4), "counted");
         }
-        // What is excused says as little for it as against it.
+        // An excused miss counts neither for the provider nor against it.
         let answered = old.answered + u32::from(!excused);
         assert_eq!((new.settlements, new.answered), (old.settlements + 1, answered));
         assert_eq!(new.challenge, None);
@@ -179,7 +179,7 @@ fn few_misses_and_few_draws_are_nobodys_excuse() {
 fn an_answer_before_the_judgement_is_late_and_counts() {
     let mut fleet = Fleet::new(24, |_| ());
     let round = fleet.round();
-    // A challenge of the round's first block is late from its tenth on, and judged from the 17th.
+    // A challenge of the round's first block is late from its tenth block on, and judged from the 17th.
     let first = fleet.world.height + 1;
     let late = |world: &World, index: usize| index >= 12 || world.height + 1 >= first + 15;
     let events = fleet.until_round(round + 2, late);
@@ -213,7 +213,7 @@ fn an_expiry_of_a_faulty_round_is_excused_however_it_is_closed() {
             assert_eq!(by_anyone.world.submit(&upkeep), Ok(Code::Done));
             by_anyone.audit(index)
         } else {
-            // The next draw closed it, and opened the next challenge.
+            // The next draw closed this challenge and opened the next one.
             Audit { challenge: None, ..fleet.audit(index) }
         };
         let (old, kept) = (&before[index], u64::from(!challenge.by_fee));
@@ -239,7 +239,7 @@ fn pay_is_the_same_with_and_without_the_rule() {
     let run = |least: u32| {
         let mut fleet = Fleet::new(24, |parameters| parameters.fault_draws_min = least);
         let (mut events, round) = (fleet.outage(12), fleet.round());
-        // Half of the silent come back, the others never.
+        // Half of the silent providers return, the others never do.
         events.extend(fleet.until_round(round + 3, |_, index| index >= 4));
         fleet
             .keepers
@@ -257,13 +257,13 @@ fn pay_is_the_same_with_and_without_the_rule() {
     assert!(with.iter().zip(&without).all(|(with, without)| with.0 == without.0));
 }
 
-/// What a reader of blocks computes of the rule, from `NF-1` to `NF-3` as they stand in the book.
+/// A reader of blocks that computes the rules `NF-1` to `NF-3` as docs/protocol.md states them.
 #[derive(Default)]
 struct Model {
-    /// Draws by fee of a round: opened and on time.
+    /// Draws by fee of a round: opened, and answered on time.
     rounds: BTreeMap<u64, (u32, u32)>,
     faulty: BTreeSet<u64>,
-    /// Open challenges: whose, from which height, whether by fee.
+    /// Open challenges by provider: the height of the draw, and true if it was by fee.
     open: BTreeMap<Account, (u64, bool)>,
     /// Counted on-time bits of a provider, oldest first.
     counted: BTreeMap<Account, Vec<bool>>,
@@ -282,7 +282,7 @@ impl Model {
         is_faulty.then(|| self.faulty.insert(round)).map(|_| round)
     }
 
-    /// Enters a block's events; whether each audit is excused as the rule says.
+    /// Enters a block's events, and checks that each audit is excused if the rule says so.
     fn enter(&mut self, world: &World, events: &[Event]) {
         let parameters = &world.parameters;
         let judged = self.judge(parameters, world.height);
@@ -291,7 +291,7 @@ impl Model {
         for event in events {
             match event {
                 Event::Drawn { provider, height } => {
-                    // Answered in the block of its draw or still open: the record knows how it was drawn.
+                    // The challenge is still open, and the record says how it was drawn.
                     let audit: Audit = world.get(Audit::key(provider)).expect("registered");
                     let by_fee = audit.challenge.expect("nobody answers in the block of a draw").by_fee;
                     self.open.insert(*provider, (*height, by_fee));
@@ -325,7 +325,7 @@ impl Model {
     }
 }
 
-/// Runs `rounds` of weather: each says who is silent in it, as bits.
+/// Runs `rounds` of weather; each is a bit set of the silent providers.
 fn weather(parameters: impl FnOnce(&mut Parameters), rounds: &[u16]) -> (Fleet, Model) {
     let mut fleet = Fleet::new(6, |given| {
         (given.draws, given.fault_draws_min) = (2, 3);
@@ -361,7 +361,7 @@ fn weather(parameters: impl FnOnce(&mut Parameters), rounds: &[u16]) -> (Fleet, 
 proptest! {
     #![proptest_config(ProptestConfig { cases: 6, ..ProptestConfig::default() })]
 
-    /// Whoever is silent when: rounds, excuses and histories are what a reader of blocks computes.
+    /// For any silence: rounds, excuses and histories equal those that a reader of blocks computes.
     #[test]
     fn the_rule_is_what_a_reader_computes(rounds in prop::collection::vec(0..64_u16, 20..40)) {
         let (_, model) = weather(|_| (), &rounds);
@@ -371,7 +371,7 @@ proptest! {
 
 #[test]
 fn faults_stay_within_their_share() {
-    // Two rounds an epoch: twelve of 128 rounds may be faulty, and others are as bad.
+    // Two rounds an epoch: twelve of 128 rounds may be faulty, and other rounds are as bad.
     let two = |parameters: &mut Parameters| {
         (parameters.term_rounds, parameters.epoch_rounds) = (2, 2);
     };
@@ -387,7 +387,8 @@ fn faults_stay_within_their_share() {
     assert!(model.faulty.len() as u64 > most, "after 64 epochs there may be faults again");
 }
 
-/// Outages of two rounds, over and over: what the first provider is left with.
+/// Repeats outages of two rounds. Returns the standing of the first provider, and its number of
+/// on-time draws.
 fn outages(least: u32) -> (Standing, u32) {
     let mut fleet = Fleet::new(24, |parameters| parameters.fault_draws_min = least);
     for _ in 0..12 {
@@ -405,7 +406,7 @@ fn outages_cost_less_of_a_score_than_absence() {
     assert!(on_time <= less, "what is excused is not counted as on time either");
 }
 
-/// How a provider stands, and what growth is refused with.
+/// A change of a standing, and the code that refuses growth under it.
 type Stood = (fn(&mut Standing), Code);
 
 #[test]
@@ -431,7 +432,7 @@ fn who_is_jailed_or_suspended_grows_no_data_set() {
             assert_eq!(submit(&mut stage, sender, Body::SetDataSet(grown)), Ok(code), "by {sender}");
         }
         assert_eq!(keeper.data_set(&stage.world, 0).next, None, "nothing waits for better days");
-        // What is held goes on being read and paid, and the same leaves may hold other bytes.
+        // Data already held is still read and paid, and the same leaves may hold other bytes.
         let same = keeper.change(&stage.world, 0, &[1], &[bytes(8, 4_100)]);
         assert_eq!(submit(&mut stage, "a", Body::SetDataSet(same)), Ok(Code::Done));
         for _ in 0..3 {

@@ -1,4 +1,4 @@
-//! Fees: what spam costs, what does not move them, and the lane that no spam reaches.
+//! Fees: the cost of spam, operations that do not move them, and the lane that no spam reaches.
 
 use crate::{
     script::Stage,
@@ -22,7 +22,7 @@ fn base(world: &World) -> u64 {
     world.system().base_fee
 }
 
-/// An operation of `p` with the nonce that is `after` its next.
+/// An operation of `p` whose nonce is `after` above its next one.
 fn unsigned(world: &World, after: u64, body: Body) -> Operation {
     let state: AccountState = world.get(AccountState::key(&account("p"))).expect("it is funded");
     let (nonce, expires) = (state.nonce + after, world.height + 1);
@@ -38,7 +38,7 @@ fn bulk(count: usize) -> Body {
     Body::Redeem(Redeem { vouchers: Bounded::new(vec![one; count]).expect("within the bound") })
 }
 
-/// The cheapest way to leave no room in the paid lane: as few records as there can be.
+/// The cheapest operations that fill the paid lane: they name as few records as possible.
 fn spam(world: &World) -> Vec<Operation> {
     let transfer = Body::Transfer(Transfer { to: account("p"), amount: Amount::new(1).expect("small") });
     let bodies = (1..=REDEEM_VOUCHERS_MAX).rev().step_by(3).map(bulk).chain([transfer]);
@@ -72,7 +72,7 @@ fn keeping_everybody_out_for_sixty_blocks_costs_four_hundred_sync() {
         assert_eq!(run.unwrap_err(), Invalid::Body, "nobody else fits");
         let mut floor_fee = None;
         if block == 40 {
-            // Evidence does not notice, and pays what it always paid.
+            // Evidence is not affected, and pays the usual fee.
             let evidence = stage.sign("b evidence s");
             floor_fee = Some(evidence.max_fee);
             assert_eq!(evidence.max_fee, fee(&context, u64::MAX, &evidence));
@@ -112,7 +112,7 @@ fn the_base_fee_moves_by_an_eighth_and_never_below_the_floor() {
     assert_eq!((run(777, 1_000, half), run(100, 9, half)), (777, 100), "half full, it rests");
     let above = Size { bytes: FULL.bytes / 2 + 1, records: 0 };
     assert_eq!(run(100, 1, above), 101, "the least step up is one");
-    // The larger share counts, and more than full is full.
+    // The larger share counts, and more than full counts as full.
     let keys = Size { bytes: 0, records: PAID_LANE_KEYS as u64 };
     assert_eq!(
         [keys, FULL, Size { bytes: u64::MAX, records: u64::MAX }].map(|paid| run(800, 1, paid)),
@@ -166,7 +166,7 @@ fn a_block_moves_the_fee_of_the_next_one_by_what_pays_it_alone() {
     stage.play("a send b 1 fee=300000 => !FeeAboveMaximum");
 }
 
-/// The fee at the floor.
+/// Fee of an operation at the floor, in grains.
 fn stage_fee(stage: &Stage, operation: &Operation) -> u128 {
     fee(&stage.world.context(stage.world.height + 1), floor(&Parameters::LOCAL), operation).grains()
 }
@@ -280,8 +280,8 @@ fn what_waits_for_a_nonce_holds_up_no_evidence() {
 }
 
 proptest! {
-    /// Whatever a block holds, the fee stays at or above the floor, moves by at most an eighth (or
-    /// one), and more use never makes it lower.
+    /// For any block, the fee stays at or above the floor, moves by at most an eighth (or one), and
+    /// more use never lowers it.
     #[test]
     fn any_fullness_moves_the_fee_within_its_bounds(
         base in prop_oneof![0..1_000_u64, any::<u64>()],

@@ -1,11 +1,11 @@
 //! One long, mixed history ends in the same bytes in every thread, profile and machine.
 //!
-//! `history.txt` holds the digest of all that its blocks changed, answered and told. It is what ties
-//! profiles and machines together: `cargo test` meets it with the dev profile, debug assertions on,
-//! `cargo xtask test` runs this test once more with the release profile's settings for the rules,
-//! and `cargo test --release` meets it, too. So no thread, optimisation, assertion or machine moves
-//! a byte of the state. A rule that changes what happens changes the digest, and is decided as a
-//! format is: `CONFORMANCE=write cargo test --package posync-protocol no_byte_changed`.
+//! `history.txt` holds the digest of all changes, receipts and events of its blocks. It ties
+//! profiles and machines together. `cargo test` checks it with the dev profile and debug
+//! assertions; `cargo xtask test` runs this test again with the release profile's settings for the
+//! rules; `cargo test --release` checks it, too. So no thread, optimisation, assertion or machine
+//! changes a byte of the state. A rule that changes behaviour changes the digest, and is decided
+//! like a format change: `CONFORMANCE=write cargo test --package posync-protocol no_byte_changed`.
 
 use crate::{
     audits::{holding, submit},
@@ -17,12 +17,12 @@ use crate::{
 use posync_protocol::{Body, Code, Hash, Operation, block::sha256};
 use std::collections::BTreeSet;
 
-/// Threads that run the history at the same time.
+/// Number of threads that run the history at the same time.
 const THREADS: usize = 4;
-/// Steps of the market: several epochs.
+/// Steps of the market, which take several epochs.
 const STEPS: u64 = 1_200;
 
-/// A small generator: the history must repeat.
+/// A small generator, because the history must repeat.
 struct Dice(u64);
 
 impl Dice {

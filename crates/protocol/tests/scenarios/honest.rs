@@ -1,4 +1,4 @@
-//! Honest providers with the troubles that honest providers have: nobody takes a grain of stake.
+//! Honest providers with ordinary troubles: none of them loses a grain of its bond.
 
 use crate::{
     audits::{answer, holding, until_drawn},
@@ -9,10 +9,10 @@ use crate::{
 };
 use posync_protocol::{ledger::Event, record::Standing};
 
-/// A trouble: what happens to a provider that holds a shard and is drawn.
+/// A trouble of a provider that holds a shard and is drawn.
 type Trouble = fn(&mut Stage, &mut Keeper) -> Vec<Event>;
 
-/// Rounds of two hours in production.
+/// Number of rounds in two hours of production.
 const OUTAGE_ROUNDS: u64 = 120;
 
 fn epochs(stage: &mut Stage, keeper: &Keeper, count: u64, answers: bool) -> Vec<Event> {
@@ -20,7 +20,7 @@ fn epochs(stage: &mut Stage, keeper: &Keeper, count: u64, answers: bool) -> Vec<
     run_to(stage, keeper, until, answers)
 }
 
-/// A cable is loose: reads are missing, are asked again, and are there once it sits.
+/// A loose cable: reads are missing, are asked again, and succeed once it is fixed.
 fn loose_disk(stage: &mut Stage, keeper: &mut Keeper) -> Vec<Event> {
     keeper.lose_tenths(3);
     let mut events = Vec::new();
@@ -51,7 +51,7 @@ fn moved(stage: &mut Stage, keeper: &mut Keeper) -> Vec<Event> {
     events
 }
 
-/// Every answer comes three rounds late.
+/// Every answer arrives three rounds late.
 fn slow_disk(stage: &mut Stage, keeper: &mut Keeper) -> Vec<Event> {
     let mut events = Vec::new();
     for _ in 0..12 {
@@ -67,7 +67,7 @@ fn slow_disk(stage: &mut Stage, keeper: &mut Keeper) -> Vec<Event> {
     events
 }
 
-/// It declared more than there is room for, and refuses.
+/// The provider declared more capacity than it has, and refuses data.
 fn full_disk(stage: &mut Stage, keeper: &mut Keeper) -> Vec<Event> {
     stage.world.draws = false;
     stage.play("p update capacity=200000\n b refusal p leaves=1000");
@@ -91,7 +91,7 @@ fn honest_troubles_take_no_stake_and_jail_nobody() {
         troubles.into_iter().flat_map(|(name, of)| [(name, of, false), (name, of, true)])
     {
         let (mut stage, mut keeper) = holding(&[70_000, 3_000]);
-        // Drawn once an epoch, it takes sixteen of them until 64 reads vouch for it.
+        // At one draw an epoch, it takes sixteen epochs until 64 reads vouch for it.
         let before = if rarely { 16 } else { 2 };
         if rarely {
             one_draw_an_epoch(&mut stage);

@@ -1,4 +1,4 @@
-//! A provider as the rules see it: it keeps real bytes, signs data sets, proves drawn chunks.
+//! A provider as the rules see it: it keeps real bytes, signs data sets, and proves drawn chunks.
 
 use super::world::{World, account, key};
 use posync_protocol::{
@@ -16,20 +16,20 @@ use posync_protocol::{
 };
 use std::collections::{BTreeMap, BTreeSet};
 
-/// What a provider holds, and what it lost.
+/// The data of a provider, and the chunks that it lost.
 #[derive(Clone, Default)]
 pub(crate) struct Keeper {
     pub(crate) name: String,
-    /// Slots that it looks at.
+    /// Number of slots that it watches, from 0.
     pub(crate) slots: u32,
-    /// Every tree it ever signed, by root.
+    /// Every tree that it signed, by root.
     trees: BTreeMap<Hash, SumTree>,
     shards: BTreeMap<Hash, Vec<u8>>,
-    /// Chunks that it no longer has.
+    /// Chunks that it no longer has, by shard and number.
     pub(crate) lost: BTreeSet<(Hash, u64)>,
 }
 
-/// `length` bytes that only `seed` decides.
+/// `length` bytes, derived from `seed`.
 pub(crate) fn bytes(seed: u64, length: usize) -> Vec<u8> {
     let mut reader = blake3::Hasher::new().update(&seed.to_be_bytes()).finalize_xof();
     let mut bytes = vec![0; length];
@@ -62,7 +62,7 @@ impl Keeper {
         self.trees.get(&version.root).cloned().unwrap_or_default()
     }
 
-    /// Takes shards in and out of the newest data set of a slot; both sides sign.
+    /// Removes shards from the newest data set of a slot, and adds others. Both sides sign.
     pub(crate) fn change(
         &mut self,
         world: &World,
@@ -75,8 +75,8 @@ impl Keeper {
         self.sign(world, slot, (last.root, last.version + 1), removes, adds)
     }
 
-    /// Signs, with the consumer, any version on top of any set that it signed before: the root of
-    /// that set, and the version of the new one.
+    /// Signs, with the consumer, any version on top of any set that it signed before. The pair is
+    /// the root of the old set and the version of the new one.
     pub(crate) fn sign(
         &mut self,
         world: &World,
@@ -97,7 +97,7 @@ impl Keeper {
         set
     }
 
-    /// Deletes every set but these, and the bytes that none of them names.
+    /// Deletes every set but these, and the shards that none of them contains.
     pub(crate) fn prune(&mut self, kept: &BTreeSet<Hash>) {
         self.trees.retain(|root, _| kept.contains(root));
         let named: BTreeSet<Hash> =
@@ -105,7 +105,7 @@ impl Keeper {
         self.shards.retain(|name, _| named.contains(name));
     }
 
-    /// Both signatures over any claim.
+    /// Signs a claim with both keys.
     pub(crate) fn claim(&self, world: &World, slot: u32, version: u64, tree: &SumTree) -> SetDataSet {
         let provider = account(&self.name);
         let terms = self.agreement(world, slot);
@@ -128,7 +128,7 @@ impl Keeper {
         }
     }
 
-    /// What its slots weigh, as the provider computes it.
+    /// The weights of its slots, as the provider computes them.
     pub(crate) fn shares(&self, world: &World) -> Vec<Share> {
         let share = |slot| {
             let terms = self.agreement(world, slot)?;
@@ -167,13 +167,14 @@ impl Keeper {
         })
     }
 
-    /// Ends that a statement in the next block crosses.
+    /// Endings that a statement in the next block crosses.
     fn endings(&self, world: &World) -> Vec<u64> {
         let endings: Option<Endings> = world.get(Endings::key(&account(&self.name)));
         endings.map_or(vec![], |endings| endings.due(world.epoch()).take(ENDINGS_MAX).collect())
     }
 
-    /// `None` about a data set that this keeper never signed: tests may skip signatures.
+    /// Answers a read. `None` for a data set that this keeper never signed, because tests may skip
+    /// signatures.
     fn answer(&self, world: &World, question: Question) -> Option<Answer> {
         let Question { slot, place, leaf, ended } = question;
         if ended {
@@ -209,7 +210,7 @@ impl Keeper {
         (Bounded::new(chunk).expect("a chunk"), Bounded::new(path).expect("a path"))
     }
 
-    /// A read asked again needs the shard's bytes alone, in force or not (RD-7).
+    /// Answers a read that is asked again: it needs only the shard's bytes, in force or not (RD-7).
     fn again(&self, missing: &Missing) -> Reasked {
         let Missing { slot, shard, chunk, .. } = *missing;
         let held = self.shards.get(&shard).filter(|_| !self.lost.contains(&(shard, chunk.into())));
@@ -218,13 +219,13 @@ impl Keeper {
         Reasked::Proved(FoundRead { slot, shard, length: data.len() as u64, chunk, path })
     }
 
-    /// Shards in the newest data set of a slot.
+    /// Number of shards in the newest data set of a slot.
     pub(crate) fn held(&self, world: &World, slot: u32) -> u32 {
         let data_set = self.data_set(world, slot);
         self.tree(&data_set.next.unwrap_or(data_set.current)).len().try_into().expect("few shards")
     }
 
-    /// Loses every `n`-th chunk of what it holds.
+    /// Loses every `n`-th chunk of its data.
     pub(crate) fn lose_every(&mut self, n: u64) {
         self.lose(|place| place % n == 0);
     }
@@ -243,7 +244,7 @@ impl Keeper {
         self.lost.extend(lost);
     }
 
-    /// Upkeep of the slots, with everything that the settled rounds have passed.
+    /// Upkeep of the slots that crosses every ending before the settled round.
     pub(crate) fn settle(&self, world: &World, slots: &[u32]) -> Settle {
         let provider = self.provider(world);
         let parameters = &world.parameters;

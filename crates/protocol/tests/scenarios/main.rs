@@ -1,5 +1,5 @@
-//! The rules as tables: every operation, accepted and refused, in memory, `check_all` after every
-//! block, and every block run twice (as its proposer and as a verifier) with equal outcomes.
+//! The rules as tables: every operation, accepted and refused, in memory. `check_all` runs after
+//! every block, and every block runs twice (as its proposer and as a verifier) with equal outcomes.
 
 mod account;
 mod agreement;
@@ -44,7 +44,7 @@ mod world;
 
 use posync_protocol::Code;
 
-/// Every table; a code without a row in one of them is not tested.
+/// Every table. A code without a row in one of them is not tested.
 const TABLES: &[&str] = &[
     account::ACCEPTED,
     account::REFUSED,
@@ -62,7 +62,7 @@ const TABLES: &[&str] = &[
     voucher::REFUSED,
 ];
 
-/// Codes that no script can reach: given by a node before the rules run, or tested by themselves.
+/// Codes that no script can reach: a node returns them before the rules run, or other tests cover them.
 const ELSEWHERE: &[Code] =
     &[Code::Done, Code::Malformed, Code::TooLarge, Code::WrongChain, Code::ProviderFull, Code::TooManyKeys];
 

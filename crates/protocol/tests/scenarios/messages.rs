@@ -1,4 +1,4 @@
-//! A full value of every message between processes, each with where its integers stand.
+//! A full value of every message between processes, with the places of its integers.
 
 use crate::{
     numbers::{Number, numbers},
@@ -15,9 +15,9 @@ use posync_protocol::{
 
 const ACCOUNT: Account = Account([0xaa; 32]);
 
-/// An encoded message.
+/// An encoded message and its integers.
 pub(crate) struct Message {
-    /// As [`crate::targets::a_message`] tells them apart.
+    /// Kind of the message, as [`crate::targets::a_message`] numbers them.
     pub(crate) kind: u8,
     pub(crate) bytes: Vec<u8>,
     pub(crate) numbers: Vec<Number>,
@@ -28,7 +28,7 @@ fn message<T: Encode + Read<Cfg = ()>>(kind: u8, value: &T) -> Message {
     Message { kind, numbers: numbers::<T>(&bytes), bytes }
 }
 
-/// Every message; a variant that is not here is missed by [`assert_complete`].
+/// Every message; [`assert_complete`] fails if a variant is missing here.
 pub(crate) fn messages() -> Vec<Message> {
     let node_asks = node_asks();
     let node_answers = node_answers();
@@ -51,7 +51,7 @@ pub(crate) fn messages() -> Vec<Message> {
     all
 }
 
-/// Whether each tag that decodes has a sample.
+/// Asserts that each tag that decodes has a sample.
 fn assert_complete<T: Encode + Read<Cfg = ()>>(samples: &[T]) {
     let known: Vec<u8> = samples.iter().map(|sample| sample.encode()[0]).collect();
     for tag in 0..=255 {
@@ -110,7 +110,7 @@ fn node_answers() -> Vec<node::Answer> {
     ]
 }
 
-/// A body of draws and one operation: the other operations are tried by themselves.
+/// A body of draws and one operation; the other operations are tried by themselves.
 fn node_body() -> posync_protocol::block::BlockBody {
     let body = block_body();
     let first = body.operations[..1].to_vec();

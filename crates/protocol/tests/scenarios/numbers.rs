@@ -1,22 +1,22 @@
-//! Where the integers of an encoding stand, and the values at which arithmetic breaks.
+//! The places of the integers in an encoding, and the values at which arithmetic breaks.
 //!
-//! The decoder itself tells: it reads the bytes through a buffer that writes down every integer that
-//! it is asked for. So a field that somebody adds to a body, a header or a message, also within a
-//! list, is found without a line here.
+//! The decoder finds them: it reads the bytes through a buffer that records every integer it is
+//! asked for. A field that is added to a body, a header or a message, also within a list, is
+//! therefore found without a change here.
 
 use bytes::{Buf, TryGetError};
 use commonware_codec::{Encode, Read};
 use posync_protocol::limits::Parameters;
 use std::collections::BTreeSet;
 
-/// An integer of an encoding: its first byte and how many it has.
+/// An integer in an encoding: its first byte and its number of bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Number {
     at: usize,
     width: usize,
 }
 
-/// Bytes that note which integers are read from them.
+/// Bytes that record which integers are read from them.
 struct Recorder<'a> {
     rest: &'a [u8],
     length: usize,
@@ -65,7 +65,7 @@ impl Buf for Recorder<'_> {
 
 impl commonware_codec::Buf for Recorder<'_> {}
 
-/// The integers of an encoded `T`, tags and lengths among them, in their order.
+/// The integers of an encoded `T` in their order, including tags and lengths.
 pub(crate) fn numbers<T: Read<Cfg = ()>>(bytes: &[u8]) -> Vec<Number> {
     let mut recorder = Recorder { rest: bytes, length: bytes.len(), numbers: Vec::new() };
     let decoded = T::read_cfg(&mut recorder, &());
@@ -75,12 +75,12 @@ pub(crate) fn numbers<T: Read<Cfg = ()>>(bytes: &[u8]) -> Vec<Number> {
 }
 
 impl Number {
-    /// Its value.
+    /// The value of this integer in `bytes`.
     pub(crate) fn get(self, bytes: &[u8]) -> u128 {
         bytes[self.at..self.at + self.width].iter().fold(0, |value, byte| value << 8 | u128::from(*byte))
     }
 
-    /// The bytes with another value in its place.
+    /// The bytes with `value` in the place of this integer.
     pub(crate) fn set(self, bytes: &[u8], value: u128) -> Vec<u8> {
         let mut bytes = bytes.to_vec();
         let big_endian = value.to_be_bytes();
@@ -88,17 +88,17 @@ impl Number {
         bytes
     }
 
-    /// The largest value that fits.
+    /// The largest value that fits into this integer.
     pub(crate) const fn max(self) -> u128 {
         if self.width == 16 { u128::MAX } else { (1 << (8 * self.width)) - 1 }
     }
 }
 
-/// Exponents of bounds: slots, providers, shards, quotas, words, all money.
+/// Exponents of bounds: slots, providers, shards, quotas, words, the supply.
 const POWERS: [u32; 14] = [6, 8, 10, 12, 16, 20, 21, 22, 32, 36, 48, 63, 64, 100];
 
-/// Bounds of the protocol and what lies beside them: each parameter of the genesis (found as any
-/// other number, so that a new one counts), powers of two, and what `near` names.
+/// Bounds of the protocol with both neighbours: each parameter of the genesis (found like any other
+/// number, so that a new one counts), powers of two, and the numbers in `near`.
 pub(crate) fn bounds(near: &[u64]) -> BTreeSet<u128> {
     let parameters = Parameters::LOCAL.encode();
     let fixed = numbers::<Parameters>(&parameters).into_iter().map(|number| number.get(&parameters));
@@ -107,8 +107,8 @@ pub(crate) fn bounds(near: &[u64]) -> BTreeSet<u128> {
     all.flat_map(|bound: u128| [bound.saturating_sub(1), bound, bound.saturating_add(1)]).collect()
 }
 
-/// The values that a number of this width is set to: the ends, those beside what stands there, and
-/// `bounds`.
+/// The values to which a number of this width is set: the ends of its range, the neighbours of its
+/// present value, and `bounds`.
 pub(crate) fn edges(number: Number, now: u128, bounds: &BTreeSet<u128>) -> BTreeSet<u128> {
     let max = number.max();
     let mut edges = BTreeSet::from([0, 1, max, max - 1, max / 2, max / 2 + 1]);
@@ -124,7 +124,7 @@ mod tests {
     use crate::samples;
     use posync_protocol::Operation;
 
-    /// If the recorder missed a kind of field, everything that stands on it would pass for nothing.
+    /// If the recorder missed a kind of field, all tests that depend on it would pass without effect.
     #[test]
     fn every_integer_of_a_nested_value_is_found_and_set() {
         let operation = samples::envelope(samples::bodies().swap_remove(0).1);

@@ -1,8 +1,8 @@
-//! Worlds in which every operation has something to do: moments of one history, and for each the
-//! operations that are right there.
+//! Worlds in which every operation has an effect: moments of one history, each with the operations
+//! that are valid then.
 //!
-//! What must hold of *any* operation is asked here, not in an empty world: a wrong number in a
-//! statement says nothing if nobody is drawn.
+//! Properties of *any* operation are checked here, not in an empty world: a wrong number in a
+//! statement shows nothing if no provider is drawn.
 
 use crate::{
     keeper::{Keeper, bytes},
@@ -20,17 +20,17 @@ use posync_protocol::{
 };
 use std::{collections::BTreeMap, sync::OnceLock};
 
-/// Everybody who may sign: consumers, providers, seats, and one that is nothing yet.
+/// Every actor that signs: consumers, providers, seats, and one without a role yet.
 const ACTORS: [&str; 10] = ["a", "b", "p", "q", "r", "s", "t", "u", "v", "fresh"];
 const PROVIDERS: [&str; 3] = ["p", "q", "r"];
 const SEATS: [&str; 4] = ["s", "t", "u", "v"];
-/// Secret of every seat's commitments.
+/// Salt of every seat's commitments.
 const SALT: [u8; 32] = [9; 32];
 
-/// A world at a moment, and what its providers hold.
+/// A world at a moment, with the keepers of its providers.
 #[derive(Clone)]
 pub(crate) struct Moment {
-    /// What is special then.
+    /// Short name of the moment's special state.
     pub(crate) name: &'static str,
     pub(crate) stage: Stage,
     pub(crate) keepers: [Keeper; 2],
@@ -60,7 +60,7 @@ impl Moment {
         moment
     }
 
-    /// Adds shards of these lengths to a slot of a keeper.
+    /// Adds shards of these lengths to the data set in a slot of a keeper.
     fn hold(&mut self, keeper: usize, slot: u32, lengths: &[usize]) {
         let world = &self.stage.world;
         let seed = world.height * 10 + u64::from(slot);
@@ -79,7 +79,7 @@ impl Moment {
         self.stage.play(&format!("blocks {count}"));
     }
 
-    /// Answers whatever challenge of a keeper is open.
+    /// Answers the open challenge of a keeper, if there is one.
     fn answer(&mut self, keeper: usize) {
         if let Some(statement) = self.keepers[keeper].statement(&self.stage.world) {
             let name = self.keepers[keeper].name.clone();
@@ -87,7 +87,7 @@ impl Moment {
         }
     }
 
-    /// Blocks until the first keeper is drawn.
+    /// Runs blocks until the first keeper is drawn.
     fn until_drawn(&mut self) {
         self.stage.world.draws = true;
         for _ in 0..100 {
@@ -105,7 +105,7 @@ impl Moment {
     }
 }
 
-/// The history, told by its moments.
+/// Runs the history and keeps its moments.
 fn history() -> Vec<Moment> {
     let mut at = Moment::begin();
     let mut moments = vec![at.clone()];
@@ -141,14 +141,14 @@ fn history() -> Vec<Moment> {
     moments
 }
 
-/// Puts a provider in jail until yesterday.
+/// Jails a provider until epoch 1.
 fn jail(world: &mut World, name: &str) {
     let key = Standing::key(&account(name));
     let standing: Standing = world.get(key).expect("it registered");
     world.state.insert(key, Standing { jailed_until: 1, jailings: 1, ..standing }.to_slot());
 }
 
-/// Each seat but the first commits to what it found in this epoch.
+/// Each seat but the first commits to its findings of this epoch.
 fn commit(at: &mut Moment) {
     let world = &at.stage.world;
     let commits: Vec<Operation> = (1..SEATS.len())
@@ -166,7 +166,7 @@ fn committed(at: &Moment, seat: usize, epoch: u64) -> Option<AuditCommit> {
     Some(AuditCommit::signed(&key(SEATS[seat]), &at.stage.world.chain, epoch, digest))
 }
 
-/// What a seat found at the drawn providers that somebody has an agreement with.
+/// Findings of a seat about the drawn providers that have an agreement with some consumer.
 fn revealed(at: &Moment, seat: usize, epoch: u64) -> Option<AuditReveal> {
     let world = &at.stage.world;
     let round: ServiceRound =
@@ -195,7 +195,7 @@ fn revealed(at: &Moment, seat: usize, epoch: u64) -> Option<AuditReveal> {
     Some(reveals(epoch, SALT, reports)?.swap_remove(0))
 }
 
-/// What the peers of a provider counted in an epoch.
+/// The counts that the peers of a provider made in an epoch.
 fn measured(world: &World, who: &str, epoch: u64) -> Option<Measure> {
     let sender = account(who);
     let probe: Probe = world.get(Probe::of(epoch)).filter(|probe: &Probe| probe.epoch == epoch)?;
@@ -210,7 +210,7 @@ fn measured(world: &World, who: &str, epoch: u64) -> Option<Measure> {
     Some(Measure { epoch, counts: Bounded::new((0..8).filter_map(count).collect())? })
 }
 
-/// Lines that are right in one moment or another.
+/// Script lines that are valid at some moment.
 const LINES: &[&str] = &[
     "a send b 5",
     "fresh register",
@@ -227,10 +227,10 @@ const LINES: &[&str] = &[
     "r unjail bond=1s",
 ];
 
-/// How many operations [`operation`] knows.
+/// Number of operations that [`operation`] can build.
 pub(crate) const OPERATIONS: usize = LINES.len() + 2 + 3 + 2 + 2 + 3 + 2;
 
-/// One of the operations that may be right at this moment; `None` if this one cannot be built then.
+/// Builds one of the operations that may be valid at this moment; `None` if it cannot be built then.
 pub(crate) fn operation(at: &mut Moment, number: usize) -> Option<Operation> {
     let world = &at.stage.world;
     let epoch = world.epoch();
@@ -262,7 +262,7 @@ fn few<T, const MAX: usize>(items: Vec<T>) -> Bounded<T, MAX> {
     Bounded::new(items).expect("few")
 }
 
-/// A statement that also redeems and names an ending, so that each of its lists holds something.
+/// A statement that also redeems and names an ending, so that none of its lists is empty.
 fn full_statement(at: &Moment) -> Option<Statement> {
     let statement = at.keepers[0].statement(&at.stage.world)?;
     let mut redemption = at.stage.redemption_of(at.stage.id("p/0"), "session", 2_600_000, 6);
@@ -274,7 +274,7 @@ fn full_statement(at: &Moment) -> Option<Statement> {
     Some(Statement { vouchers: few(vec![redemption]), endings: few(endings), ..statement })
 }
 
-/// The consumer's word alone that slot 1 holds nothing any more.
+/// The consumer's signature alone for an empty data set in slot 1.
 fn emptied(at: &mut Moment) -> Option<posync_protocol::operation::SetDataSet> {
     let held = at.keepers[0].held(&at.stage.world, 1);
     let removes: Vec<u32> = (0..held).collect();

@@ -1,4 +1,4 @@
-//! What must hold whatever is asked: conservation, order, splits, bounds of a block.
+//! Properties that hold for any operations: conservation, order, splits, bounds of a block.
 
 use crate::{
     script::Stage,
@@ -18,7 +18,7 @@ use proptest::prelude::*;
 
 const ACTORS: [&str; 4] = ["a", "b", "p", "q"];
 
-/// A line of some operation, most of them sensible.
+/// A line of a random operation; most are sensible.
 fn line() -> impl Strategy<Value = String> {
     let actor = prop::sample::select(ACTORS.to_vec());
     let provider = prop::sample::select(vec!["p", "q"]);
@@ -44,7 +44,7 @@ fn line() -> impl Strategy<Value = String> {
     )
 }
 
-/// Redeems `units` of agreement p/0 in one operation; the receipt and what was paid.
+/// Redeems `units` of agreement p/0 in one operation. Returns the receipt and the payments.
 fn redeem(stage: &mut Stage, units: &[(u64, u64)]) -> (Code, Vec<Split>) {
     let id = stage.id("p/0");
     let vouchers = units.iter().map(|(egress, gas)| stage.redemption_of(id, "session", *egress, *gas));
@@ -87,7 +87,7 @@ proptest! {
         }
     }
 
-    /// Several operations a block, one a sender: whatever is dropped changes nothing for the rest.
+    /// Several operations a block, one per sender: a dropped operation does not affect the others.
     #[test]
     fn any_blocks_conserve_to_the_grain(blocks in prop::collection::vec(prop::collection::vec(line(), 0..6), 1..12)) {
         let mut stage = Stage::new();
@@ -163,8 +163,8 @@ proptest! {
         prop_assert!(split.burn.grains() >= least.expect("below the base"));
     }
 
-    /// Whatever a mempool holds, what is selected fits a block, keeps its senders' order and that of
-    /// the lanes, and holds no third reserved operation of an account.
+    /// For any mempool, the selected operations fit a block, keep the order of their senders and of
+    /// the lanes, and contain at most two reserved operations of an account.
     #[test]
     fn what_is_selected_fits(picks in prop::collection::vec((0..5_usize, 0..9_u8), 0..90)) {
         let world = World::new(&ACTORS);
@@ -198,7 +198,7 @@ proptest! {
     }
 }
 
-/// BL-5: upkeep that names more records than a block may leaves half of them to who pays.
+/// BL-5: upkeep that names more records than a block may leaves half of them to paid operations.
 #[test]
 fn what_is_free_leaves_half_of_the_records_to_who_pays() {
     let world = World::new(&ACTORS);
@@ -225,7 +225,7 @@ fn what_is_free_leaves_half_of_the_records_to_who_pays() {
 fn no_more_operations_are_selected_than_a_block_may_hold() {
     let world = World::new(&ACTORS);
     let [Body::Settle(settle), ..] = crowd() else { unreachable!("the first is upkeep") };
-    // The least of all: it names the same few records each time.
+    // The smallest upkeep names the same few records each time.
     let body = Body::Settle(Settle { slots: Bounded::default(), ..settle });
     let (signer, signature) = (account("a"), [0; 64]);
     let least = Operation { signer, nonce: 0, max_fee: Amount::ZERO, expires: 9, body, signature };
@@ -251,7 +251,7 @@ fn a_body_beyond_its_bytes_is_invalid() {
     assert_eq!((run(most), run(most + 1)), (Ok(()), Err(Invalid::Body)));
 }
 
-/// Bodies of a crowded mempool: none of them needs to be valid.
+/// Bodies of a crowded mempool; they need not be valid.
 fn crowd() -> [Body; 5] {
     let stage = Stage::new();
     let slots = (0..SETTLE_SLOTS_MAX as u32).map(|slot| (slot, Account::default(), 1)).collect();

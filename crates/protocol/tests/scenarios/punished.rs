@@ -1,5 +1,5 @@
-//! Punished for what one did: silence is no wrong answer, suspension can be worked off, and a read
-//! that is there again costs nothing.
+//! Penalties follow actions: silence is not a wrong answer, suspension can be worked off, and a
+//! read that succeeds again costs nothing.
 
 use crate::{
     audits::{answer, holding, submit, until_drawn},
@@ -18,7 +18,7 @@ use posync_protocol::{
     record::{Provider, STORAGE, Standing, System, UNMEASURED},
 };
 
-/// Draws once an epoch instead of in every second block.
+/// Sets one draw an epoch instead of one in every second block.
 pub(crate) fn one_draw_an_epoch(stage: &mut Stage) {
     stage.world.parameters.draw_every_blocks = stage.world.parameters.epoch_blocks();
 }
@@ -31,7 +31,7 @@ fn answers(stage: &mut Stage, keeper: &Keeper, count: usize) {
     }
 }
 
-/// Says nothing until the open challenge was closed by a later draw.
+/// Stays silent until a later draw has closed the open challenge.
 fn let_expire(stage: &mut Stage, keeper: &Keeper) {
     until_drawn(stage, keeper);
     let open = keeper.audit(&stage.world).challenge;
@@ -88,7 +88,7 @@ fn what_nobody_answered_is_no_evidence_at_all() {
     assert_eq!(audit.silent.count_ones(), audit.drawn.min(64));
 }
 
-/// Suspended, and its only customer gone: nothing is left that could be read.
+/// A provider that is suspended and has lost its only customer, so that no data is left to read.
 fn emptied_while_suspended() -> (Stage, Keeper) {
     let (mut stage, keeper) = holding(&[70_000]);
     run_to(&mut stage, &keeper, 22, false);
@@ -149,7 +149,8 @@ fn restitutions(stage: &Stage) -> usize {
     stage.world.events.iter().filter(|event| matches!(event, Event::Restitution { .. })).count()
 }
 
-/// Four shards of a leaf each, all declared missing once, and the same shards under other names.
+/// Four shards of a leaf each, all declared missing once. The swap replaces them by shards with
+/// other names.
 fn declared_missing() -> (Stage, Keeper) {
     let (mut stage, mut keeper) = holding(&[1_000; 4]);
     keeper.lose_every(1);
@@ -158,7 +159,7 @@ fn declared_missing() -> (Stage, Keeper) {
     (stage, keeper)
 }
 
-/// Swaps every shard for one of equal length, which both sign.
+/// Replaces every shard by one of equal length; both parties sign.
 fn swap(stage: &mut Stage, keeper: &mut Keeper) {
     let others: Vec<Vec<u8>> = (50..54).map(|seed| bytes(seed, 1_000)).collect();
     let set = keeper.change(&stage.world, 0, &[0, 1, 2, 3], &others);
@@ -328,7 +329,7 @@ fn no_score_rises_on_probation() {
     }
 }
 
-/// Restitution may have lowered the bond since.
+/// The bond may be too small for the declaration, because restitution has lowered it since.
 #[test]
 fn who_leaves_jail_has_a_bond_for_what_it_declares() {
     let mut stage = Stage::new();
@@ -347,8 +348,8 @@ fn who_leaves_jail_has_a_bond_for_what_it_declares() {
     stage.play("epoch 2\n p unjail => BondTooSmall\n p unjail bond=1s");
 }
 
-/// JL-4: no data set with who is jailed gets more leaves than are in force. What was brought before and
-/// waits does.
+/// JL-4: a jailed provider's data set does not grow beyond the leaves in force. This includes
+/// growth that was submitted before and still waits.
 #[test]
 fn growth_that_waits_does_not_take_effect_in_jail() {
     let (mut stage, mut keeper) = holding(&[10_000]);

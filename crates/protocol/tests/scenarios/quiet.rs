@@ -1,4 +1,4 @@
-//! Epochs in which nothing, or hardly anything, is to be paid: they close like any other.
+//! Epochs with no or hardly any payments close like any other.
 
 use crate::{
     audits::{answer, holding},
@@ -46,8 +46,8 @@ fn without_use_providers_have_rows_and_no_pay() {
     assert_eq!(stage.world.system().reserve, reserve);
 }
 
-/// Jailed one and all, providers keep what they have agreed and are paid for it, but nobody can open more;
-/// the books close, and the pool goes to those that weigh.
+/// If all providers are jailed, they keep their agreements and are paid for them, but no agreement
+/// can be opened. The books close, and the pool goes to the providers with weight.
 #[test]
 fn with_everybody_in_jail_epochs_close_and_nothing_new_begins() {
     let (mut stage, keeper) = holding(&[70_000]);

@@ -1,4 +1,5 @@
-//! Bytes: every record fits its slot, what decodes is canonical, and no byte changes by accident.
+//! Encodings: every record fits its slot, decodes only from canonical bytes, and no byte changes by
+//! accident.
 
 use crate::samples::{block_body, bodies, envelope, header, receipts, records, redeem, statement};
 use commonware_codec::{Copying, DecodeExt, Encode, Read};
@@ -16,7 +17,7 @@ use posync_protocol::{
 use proptest::prelude::*;
 use std::fmt::Write;
 
-/// A kind and how its slots are read and written again.
+/// A record kind with the function that decodes and re-encodes its slots.
 type Kind = (u8, fn(&Slot) -> Option<Slot>);
 
 fn kind<R: Record>() -> Kind {
@@ -127,7 +128,7 @@ fn codes_have_numbers_that_come_back_and_are_in_order() {
     assert_eq!(Code::from_number(255), None);
 }
 
-/// Name, bytes and hash of everything that is encoded.
+/// Name, bytes and hash of every encoded value.
 fn snapshot() -> String {
     let mut rows: Vec<(String, Vec<u8>)> =
         records().into_iter().map(|(name, slot)| (name.to_string(), slot.to_vec())).collect();
@@ -151,7 +152,7 @@ fn snapshot() -> String {
     text
 }
 
-/// `CONFORMANCE=write` replaces the file: that is a decision, not a repair.
+/// `CONFORMANCE=write` replaces the file: a deliberate change of the format, not a repair.
 #[test]
 fn no_byte_changed() {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/conformance.toml");

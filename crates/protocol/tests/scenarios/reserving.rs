@@ -1,5 +1,5 @@
-//! Reserving costs its time, an option has a price, and neither moves a price: the attacks, and what
-//! honest customers pay beside them.
+//! Reserving costs by time, an option has a price, and neither moves a posted price: the attacks,
+//! and the payments of honest customers beside them.
 
 use crate::{
     audits::{answer, holding, submit},
@@ -23,7 +23,7 @@ use proptest::prelude::*;
 const UNIT: u128 = 1 << 20;
 const MIB: u64 = 1 << 20;
 
-/// Makes the next block the first of `epoch`, without the empty ones before it.
+/// Makes the next block the first of `epoch`, without running the empty blocks before it.
 fn leap(stage: &mut Stage, epoch: u64) {
     stage.world.height = epoch * stage.world.parameters.epoch_blocks() - 1;
 }
@@ -40,7 +40,7 @@ fn terms(world: &World) -> Agreement {
     world.get(Agreement::key(&account("p"), 0)).expect("it is open")
 }
 
-/// Removes agreements of `p` that are over, by a stranger, free: what that burned.
+/// Removes ended agreements of `p`, by free upkeep of a stranger. Returns the grains that this burned.
 fn removed(stage: &mut Stage, slots: &[u32]) -> u128 {
     let before = burned(&stage.world);
     let upkeep = Body::Settle(Keeper::new("p").settle(&stage.world, slots));
@@ -48,7 +48,7 @@ fn removed(stage: &mut Stage, slots: &[u32]) -> u128 {
     burned(&stage.world) - before
 }
 
-/// What squatting all of an 8 GiB provider for `term` epochs burns.
+/// Burn of squatting all of an 8 GiB provider for `term` epochs, in grains.
 fn squatted_storage(term: u64) -> u128 {
     let mut stage = Stage::new();
     stage.play("p register capacity=8388608");
@@ -65,7 +65,7 @@ fn squatted_storage(term: u64) -> u128 {
 #[test]
 fn squatting_storage_costs_a_tenth_of_what_it_keeps_out() {
     for (term, expected) in [(1, 120_000_000), (40, 1_680_000_000), (720, 28_880_000_000)] {
-        // Terms of one epoch pay for the window in which they keep others out, too.
+        // Terms of one epoch also pay for the window in which they keep others out.
         let honest = 4 * (1 << 21) * 10_000_000 * u128::from(term + 2) * 5 / UNIT;
         assert_eq!(expected * 10, honest, "the table is a tenth");
         assert_eq!(squatted_storage(term), expected, "{term} epochs");
@@ -129,7 +129,7 @@ fn closed_by_both_in_its_round_it_costs_nothing() {
     assert_eq!(fees(&stage), opening + of("a close p/0 second=p", &again));
 }
 
-/// Posts a pair of prices until the next epoch moves them.
+/// Posts a pair of prices, which the next epoch moves again.
 fn post(stage: &mut Stage, class: usize, price: u64, slow: u64) {
     let market = Market { price, slow, ..Market::default() };
     stage.world.state.insert(Market::key(class as u8), market.to_slot());
@@ -197,7 +197,7 @@ fn a_price_is_locked_no_longer_than_its_provider_agreed_to() {
     stage.play("p update term=0\n a open p slot=3 end=3 => TermTooLong");
 }
 
-/// Blocks until `p` has just answered with a few blocks of the round left.
+/// Runs blocks until `p` has just answered, with a few blocks of the round left.
 fn settled(stage: &mut Stage, keeper: &Keeper, epoch: u64) {
     run_to(stage, keeper, epoch, true);
     for _ in 0..200 {
@@ -213,11 +213,11 @@ fn settled(stage: &mut Stage, keeper: &Keeper, epoch: u64) {
     panic!("never answered early in a round");
 }
 
-/// What a customer pays that uses `percent` of its quotas for eight epochs: (in all, for what it used).
+/// Payments of a customer that uses `percent` of its quotas for eight epochs: (in all, for its use).
 fn customer(percent: u64) -> (u128, u128) {
     let mut stage = Stage::new();
     let (leaves, quota) = (1_000, 1_000 * 100 / percent);
-    // 4 MiB of egress an epoch.
+    // Egress of 4 MiB an epoch.
     stage.play("p register");
     stage.play(&format!("a open p quota={quota} quota_egress={} quota_gas=0 end=700", 2_800 * MIB));
     let mut keeper = Keeper::new("p");
@@ -275,7 +275,7 @@ fn reserving_moves_no_price() {
     assert!(markets(&sold)[STORAGE].as_ref().expect("it was looked at").used > 0, "what is paid is used");
 }
 
-/// A provider that is never audited sells all of itself to itself and stores what does not exist.
+/// A provider that is never audited sells all its room to its own consumer and stores nothing.
 #[test]
 fn an_own_provider_with_a_false_data_set_moves_no_price() {
     let (mut stage, keeper) = holding(&[70_000]);
@@ -297,7 +297,7 @@ fn an_own_provider_with_a_false_data_set_moves_no_price() {
     );
 }
 
-/// Who answered within eight epochs is offered; who went away no longer is.
+/// A provider that answered within eight epochs counts as offered; one that went away stops counting.
 #[test]
 fn what_is_offered_is_of_those_who_answered_lately() {
     let (mut stage, keeper) = holding(&[70_000]);
@@ -314,7 +314,7 @@ fn what_is_offered_is_of_those_who_answered_lately() {
     }
 }
 
-/// Jailed, suspended or leaving, a provider sells nothing: no price takes it for an offer.
+/// A jailed, suspended or leaving provider may not sell, so no price counts its room as offered.
 #[test]
 fn who_may_sell_nothing_offers_nothing() {
     fn stand(stage: &mut Stage, change: fn(&mut Standing)) {
@@ -362,7 +362,7 @@ fn leaf_rounds_count_as_far_as_reads_passed() {
     let acc = keeper.provider(&stage.world).acc;
     assert!(acc > 0 && acc < u128::from(15 * posync_protocol::amount::ONE), "some failed");
     let exact = leaves * acc / u128::from(posync_protocol::amount::ONE);
-    // One floor an interval.
+    // Each interval is floored once.
     assert!(paid <= exact && paid + 15 * 4 > exact, "{paid} of {exact}");
 }
 
@@ -388,16 +388,16 @@ fn agreement(price: u64, quota: u64, egress: u64, opened: u64, end: u64) -> Agre
     }
 }
 
-/// What is locked is rounded up, what is burned is floored: each figure has a rest.
+/// Locked money is rounded up and burned money is floored; each figure here has a remainder.
 #[test]
 fn every_rounding_of_reserving_is_on_the_side_of_the_pool() {
     let p = &Parameters::LOCAL;
-    // Pay 30.04.. and a tenth of two epochs 2.003..: 7 x 300,000 x 15 and x 10 / 10 per 2^20.
+    // Pay is 30.04.. and a tenth of two epochs 2.003..: 7 x 300,000 x 15 and x 10 / 10 per 2^20.
     assert_eq!(storage_reserve(7, 300_000, 15, p), Amount::new(31 + 3));
     assert_eq!(storage_reserve(7, 0, 15, p), Some(Amount::ZERO));
     assert_eq!(storage_reserve(u64::MAX, u64::MAX, u64::MAX, p), None, "above all money");
-    // 1,000,003 bytes over 3 epochs: 333,335 an epoch, 5 epochs held: 1,666,675 bytes at 7 grains a
-    // byte and 2^20, 11.126.. floored to 11, a tenth 1.1, up.
+    // 1,000,003 bytes over 3 epochs are 333,335 an epoch. 5 epochs held are 1,666,675 bytes at 7
+    // grains per 2^20 bytes: 11.126.. floored to 11; a tenth is 1.1, rounded up.
     let terms = agreement(7, 300_000, 1_000_003, 0, 3);
     let locked = deposit(&terms, p).expect("small");
     assert_eq!(locked.grains() - p.deposit.grains(), 2);
@@ -411,7 +411,7 @@ fn every_rounding_of_reserving_is_on_the_side_of_the_pool() {
     usage.deposit = p.deposit;
     usage.egress = 0;
     assert_eq!(unused(&terms, &usage, 25, p), Amount::ZERO, "never of the genesis deposit");
-    // 14 rounds: 2.8.. grains floored; a held round counts once.
+    // 14 rounds cost 2.8.. grains, floored; a held round counts once.
     assert_eq!(hold(&terms, &usage, 0, 14, p).grains(), 2);
     assert_eq!(hold(&terms, &usage, 0, 99, p), hold(&terms, &usage, 0, 25, p), "not beyond the window");
     assert_eq!(hold(&terms, &usage, 300_000, 14, p), Amount::ZERO, "what is held is not charged");
@@ -425,8 +425,8 @@ fn every_rounding_of_reserving_is_on_the_side_of_the_pool() {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(512))]
 
-    /// Whatever is held when, however often it is touched, in both networks: what is burned and what
-    /// is charged stay within what was prepaid. Rounded up, holds would not.
+    /// For any history of holdings and touches, on both networks, burn and charges stay within the
+    /// prepaid money. If holds were rounded up, they would not.
     #[test]
     fn no_history_is_short(
         production in any::<bool>(),

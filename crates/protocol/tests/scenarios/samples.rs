@@ -1,4 +1,4 @@
-//! The largest value of every record and a full value of everything else that is encoded.
+//! The largest value of every record, and a full value of every other encoded type.
 
 use posync_protocol::{
     Account, AgreementId, Amount, Body, Bounded, Code, Operation, Record, Slot,
@@ -40,7 +40,7 @@ fn version() -> Version {
     Version { version: u64::MAX, root: FULL, leaves: u64::MAX, bytes: u64::MAX, grown_at: u32::MAX }
 }
 
-/// Every kind of record at its largest.
+/// Every kind of record, with the largest values.
 pub(crate) fn records() -> Vec<(&'static str, Slot)> {
     let mut records = ledger_records();
     records.extend(agreement_records());
@@ -135,7 +135,7 @@ fn offer() -> Offer {
     }
 }
 
-/// The records of the authorities.
+/// Samples of the authorities' records.
 fn seat_records() -> Vec<(&'static str, Slot)> {
     let money = Amount::MAX;
     let seat = Seat {
@@ -154,7 +154,7 @@ fn seat_records() -> Vec<(&'static str, Slot)> {
     ]
 }
 
-/// The records of the service audits.
+/// Samples of the service audits' records.
 fn service_records() -> Vec<(&'static str, Slot)> {
     let round = ServiceRound { epoch: u64::MAX, seed: FULL, providers: u32::MAX, seats: u32::MAX };
     let finding = Finding {
@@ -172,7 +172,7 @@ fn service_records() -> Vec<(&'static str, Slot)> {
     ]
 }
 
-/// The records of the books.
+/// Samples of the records of epoch accounting.
 fn book_records() -> Vec<(&'static str, Slot)> {
     vec![
         ("record/Settlement", row().to_slot()),
@@ -370,7 +370,7 @@ fn redemption() -> Redemption {
     Redemption { voucher, session_key: ACCOUNT, claim: Some((u64::MAX, u64::MAX)) }
 }
 
-/// A statement at its largest.
+/// A statement with the largest values.
 pub(crate) fn statement() -> Statement {
     let read = ProvedRead {
         place: u32::MAX,
@@ -399,7 +399,7 @@ pub(crate) fn statement() -> Statement {
     }
 }
 
-/// A redemption at its largest.
+/// A redemption with the largest values.
 pub(crate) fn redeem() -> Redeem {
     Redeem { vouchers: full(redemption()) }
 }
@@ -414,7 +414,7 @@ fn missing() -> Statement {
     }
 }
 
-/// Every body.
+/// A sample of every operation body.
 pub(crate) fn bodies() -> Vec<(&'static str, Body)> {
     let amount = Amount::MAX;
     let claim =
@@ -477,7 +477,7 @@ const fn audit_commit() -> AuditCommit {
     AuditCommit { epoch: u64::MAX, digest: FULL, signature: [5; 64] }
 }
 
-/// A reveal at its largest.
+/// A reveal with the largest values.
 pub(crate) fn reveal() -> AuditReveal {
     let report = Report {
         stratum: u16::MAX,
@@ -573,12 +573,12 @@ fn open() -> Open {
     }
 }
 
-/// A body in an envelope.
+/// Wraps a body in an envelope.
 pub(crate) fn envelope(body: Body) -> Operation {
     Operation { signer: ACCOUNT, nonce: 5, max_fee: Amount::MAX, expires: 6, body, signature: [4; 64] }
 }
 
-/// A header with a beacon.
+/// A header that carries a beacon.
 pub(crate) fn header() -> Header {
     Header {
         version: 1,
@@ -601,7 +601,7 @@ pub(crate) fn header() -> Header {
     }
 }
 
-/// A body with every kind of operation.
+/// A block body with every kind of operation.
 pub(crate) fn block_body() -> BlockBody {
     let operations = bodies().into_iter().map(|(_, body)| envelope(body)).collect();
     let draw = Some(Draw { index: 3, account: ACCOUNT });
@@ -612,7 +612,7 @@ pub(crate) fn block_body() -> BlockBody {
     }
 }
 
-/// Receipts of every code.
+/// Receipts with every code.
 pub(crate) fn receipts() -> Receipts {
     let rows = Code::ALL.iter().map(|code| (FULL, *code)).collect();
     Receipts { rows: Bounded::new(rows).expect("fewer codes than operations") }

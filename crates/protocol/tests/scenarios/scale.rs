@@ -1,6 +1,6 @@
-//! No block does work proportional to members: the same block on ledgers of 10, 1,000 and
-//! 100,000 providers names the same number of records and changes the same number, also where it
-//! closes a slice of the books.
+//! No block does work proportional to the number of members: the same block names and changes the
+//! same number of records on ledgers of 10, 1,000 and 100,000 providers, also where it closes a
+//! slice of the books.
 
 use crate::{
     audits::holding,
@@ -16,21 +16,21 @@ use posync_protocol::{
     record::{Books, Closing, Settlement},
 };
 
-/// Records named, records changed.
+/// Numbers of records that the blocks name and change.
 fn work(providers: u32) -> (usize, usize) {
     let mut stage = Stage::new();
     populate(&mut stage.world, providers);
     if providers <= 1_000 {
         stage.play("p register\n a open p");
     } else {
-        // The same two blocks without checking a hundred thousand providers after each.
+        // Runs the same two blocks without checking a hundred thousand providers after each.
         for line in ["p register", "a open p"] {
             let operation = stage.sign(line);
             unchecked(&mut stage, &[operation]);
         }
         stage.opened.insert(("p".into(), 0), stage.world.height);
     }
-    // A block that draws: its height is even, and somebody stands in the line.
+    // A block with draws: its height is even, and the line is not empty.
     stage.world.draws = true;
     if stage.world.height.is_multiple_of(2) {
         stage.world.height += 1;
@@ -44,16 +44,16 @@ fn work(providers: u32) -> (usize, usize) {
 fn keys_of_a_block_do_not_grow_with_the_providers() {
     let few = work(10);
     assert!(few.0 < 100, "{few:?}");
-    // A path of a Fenwick tree has as many nodes as its index leaves: at most 21, whatever the
-    // number of providers, and fewer at some indices.
+    // A path of a Fenwick tree has as many nodes as its index allows: at most 21 for any number of
+    // providers, and fewer at some indices.
     for providers in [1_000, 100_000] {
         let (named, changed) = work(providers);
         assert!(named <= few.0 + 20 && changed <= few.1 + 20, "{providers}: {named} {changed}, {few:?}");
     }
 }
 
-/// Records named and changed by the first block of an epoch, by one that closes a slice in both
-/// passes, and by the one that seals.
+/// Records named and changed by three blocks: the first of an epoch, one that closes a slice in
+/// both passes, and the one that seals.
 fn closing_work(providers: u32) -> [(usize, usize); 4] {
     let mut stage = Stage::new();
     populate(&mut stage.world, providers);
@@ -97,7 +97,7 @@ fn the_root_covers_every_row_in_the_order_of_indices() {
     assert_eq!(tree::root_of(&[]), tree::root(0, &[]));
 }
 
-/// Scores depend on ratios: ten times the data and ten times the downloads leave them as they are.
+/// Scores depend on ratios: ten times the data and ten times the downloads do not change them.
 #[test]
 fn ten_times_the_volume_leaves_the_score_unchanged() {
     let run = |times: usize| {

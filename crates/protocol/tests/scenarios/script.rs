@@ -1,13 +1,13 @@
-//! A scenario is text: one line an operation, with the receipt it must get.
+//! A scenario as text: one line per operation, with the receipt that it must get.
 //!
 //! ```text
-//!   p register bond=1000s capacity=8192      accepted: Done is meant when nothing is said
-//!   a open p slot=1 quota=9000 => NoCapacity  refused: charged, and nothing else happens
+//!   p register bond=1000s capacity=8192      accepted: Done is expected if no code is given
+//!   a open p slot=1 quota=9000 => NoCapacity  refused: charged, without any other effect
 //!   a send b 5 nonce=9 => !NonceGap           may not even stand in a block
 //!   p leave                                   announces the exit; once announced, completes it
 //!   epoch 3                                   empty blocks until the next one is of epoch 3
 //! ```
-//! Words that are not given have the defaults of `Line` below. Amounts are grains; `s` means SYNC.
+//! Parameters that are not given have the defaults of `Line` below. Amounts are grains; `s` means SYNC.
 
 use super::world::{World, account, key};
 use posync_protocol::{
@@ -22,22 +22,22 @@ use posync_protocol::{
 };
 use std::collections::BTreeMap;
 
-/// Runs a script against a new world of funded actors `a`, `b`, `p`, `q` and returns the world.
+/// Runs a script on a new world of funded actors `a`, `b`, `p`, `q`, and returns the world.
 pub(crate) fn check(script: &str) -> World {
     let mut stage = Stage::new();
     stage.play(script);
     stage.world
 }
 
-/// A world and what the script has named in it.
+/// A world, and the agreements that the script opened in it.
 #[derive(Clone)]
 pub(crate) struct Stage {
     pub(crate) world: World,
-    /// Heights at which (provider, slot) was last opened.
+    /// Height at which each (provider, slot) was last opened.
     pub(crate) opened: BTreeMap<(String, u32), u64>,
 }
 
-/// `actor verb words.. name=value.. => code`
+/// A parsed line: `actor verb words.. name=value.. => code`
 struct Line<'a> {
     text: &'a str,
     actor: &'a str,
@@ -79,7 +79,7 @@ impl<'a> Line<'a> {
     }
 }
 
-/// `12` grains, `12s` SYNC.
+/// Parses an amount: `12` is in grains, `12s` in SYNC.
 fn grains(text: &str) -> Amount {
     let (digits, unit) = text.strip_suffix('s').map_or((text, 1), |digits| (digits, 1_000_000_000));
     let number: u128 = digits.parse().unwrap_or_else(|_| panic!("no amount: {text}"));
@@ -87,12 +87,12 @@ fn grains(text: &str) -> Amount {
 }
 
 impl Stage {
-    /// Funded actors `a`, `b`, `p`, `q`, nothing else.
+    /// A new world of funded actors `a`, `b`, `p`, `q`.
     pub(crate) fn new() -> Self {
         Self { world: World::new(&["a", "b", "p", "q"]), opened: BTreeMap::new() }
     }
 
-    /// Signs the operation of one line without sending it.
+    /// Signs the operation of one line without submitting it.
     pub(crate) fn sign(&self, text: &str) -> Operation {
         self.operation(&Line::parse(text))
     }
@@ -110,7 +110,7 @@ impl Stage {
         }
     }
 
-    /// Runs one line whatever comes of it; `None` for a line that only waits.
+    /// Runs one line and returns its outcome, which may be a refusal; `None` for a line that only waits.
     pub(crate) fn attempt(&mut self, text: &str) -> Option<String> {
         let line = Line::parse(text);
         if line.actor == "epoch" || line.actor == "blocks" {
@@ -138,7 +138,7 @@ impl Stage {
         }
     }
 
-    /// Signs the line's operation; `nonce`, `fee`, `expires` and `signer` may be set wrong.
+    /// Signs the line's operation. The line may set `nonce`, `fee`, `expires` and `signer` to wrong values.
     fn operation(&self, line: &Line<'_>) -> Operation {
         let right = self.world.sign(line.actor, self.body(line));
         let nonce = line.number("nonce", right.nonce);
@@ -147,7 +147,7 @@ impl Stage {
         Operation::signed(&key(line.actor), &self.world.chain, nonce, fee, expires, right.body)
     }
 
-    /// `p/3`: the agreement in slot 3 of `p`, as last opened there.
+    /// Resolves `p/3` to the agreement that was last opened in slot 3 of `p`.
     pub(crate) fn id(&self, text: &str) -> AgreementId {
         let (provider, slot) = text.split_once('/').unwrap_or((text, "0"));
         let slot: u32 = slot.parse().expect("a slot");
@@ -188,7 +188,7 @@ impl Stage {
         }
     }
 
-    /// `a refusal p leaves=5`: brings a refusal by `p` (or `by`) of a quote, or `within` an agreement.
+    /// `a refusal p leaves=5`: submits a refusal by `p` (or `by`) of a quote, or `within` an agreement.
     fn refusal(&self, line: &Line<'_>) -> RefusedPlacement {
         let refused = RefusedPlacement {
             provider: account(line.word(0)),
@@ -201,8 +201,8 @@ impl Stage {
         refused.signed(&key(line.named.get("by").unwrap_or(&line.word(0))), &self.world.chain)
     }
 
-    /// `a evidence s view=3`: two headers that `s` signed for one view of the term that runs, at
-    /// two times. What `other` names differs, too; `same` makes the two equal.
+    /// `a evidence s view=3`: two headers that `s` signed for one view of the current term, at two
+    /// times. A field named by `other` differs, too; `same` makes the two equal.
     fn proposals(&self, line: &Line<'_>) -> Evidence {
         let parameters = &self.world.parameters;
         let now = (self.world.height + 1) / parameters.term_blocks();
@@ -276,7 +276,7 @@ impl Stage {
         }
     }
 
-    /// A voucher by `session` (default: the first key of the agreements that `open` makes).
+    /// A voucher signed by `session` (default: the first key of the agreements that `open` makes).
     pub(crate) fn redemption_of(&self, id: AgreementId, session: &str, egress: u64, gas: u64) -> Redemption {
         let voucher = Voucher::signed(&key(session), &self.world.chain, id, egress, gas);
         Redemption { voucher, session_key: account(session), claim: None }
@@ -315,7 +315,7 @@ fn empty_header() -> Header {
     }
 }
 
-/// Longest agreement of an offer that names none.
+/// Longest term of an offer that names none, in epochs.
 const TERM_MAX: u32 = 720;
 
 fn addresses(line: &Line<'_>, default: &str) -> Bounded<Address, ADDRESSES_MAX> {

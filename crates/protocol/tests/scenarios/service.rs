@@ -1,4 +1,4 @@
-//! Service audits: who is drawn, how reports come to count, and what they come to.
+//! Service audits: the draws, the conditions for a report to count, and the resulting figures.
 
 use crate::{
     books::row,
@@ -24,7 +24,7 @@ use std::collections::BTreeMap;
 
 const SALT: Hash = [9; 32];
 
-/// Everything that a seat says of one provider.
+/// The figures that a seat reports of one provider.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Said {
     asked: u16,
@@ -39,12 +39,12 @@ pub(crate) fn seat_name(seat: usize) -> String {
     format!("seat {seat}")
 }
 
-/// The key under which a seat reads, at every provider.
+/// Name of the key under which a seat reads, at every provider.
 fn session_name(seat: usize) -> String {
     format!("session {seat}")
 }
 
-/// Gives `count` authorities a seat and makes the money for their bonds.
+/// Gives `count` authorities a seat, and creates the money for their bonds.
 fn seat(world: &mut World, count: usize) {
     let bond = world.parameters.seat_bond;
     let mut system = world.system();
@@ -59,8 +59,9 @@ fn seat(world: &mut World, count: usize) {
     world.state.insert(posync_protocol::record::System::key(), system.to_slot());
 }
 
-/// Epoch 1 with its audit drawn: providers `p` and `q`, `count` seats, an agreement of each seat
-/// with each provider (the slot is the seat's number), and `reads` redeemed under each.
+/// Epoch 1 with its audit drawn. It has providers `p` and `q`, `count` seats, an agreement of each
+/// seat with each provider (in the slot of the seat's number), and `reads` redeemed under each
+/// agreement.
 pub(crate) fn audited(count: usize, reads: u64) -> Stage {
     let names: Vec<String> = (0..count).map(seat_name).collect();
     let mut funded: Vec<&str> = vec!["a", "b", "p", "q"];
@@ -108,7 +109,7 @@ fn round(world: &World) -> ServiceRound {
     world.get(ServiceRound::of(1)).expect("epoch 1 had a seed")
 }
 
-/// What `seat` says of `provider`, signed.
+/// A signed report of `seat` about `provider`.
 pub(crate) fn report(stage: &Stage, seat: usize, provider: &str, said: Said) -> Report {
     let (world, round) = (&stage.world, round(&stage.world));
     let index = world.get::<Provider>(Provider::key(&account(provider))).map_or(0, |provider| provider.index);
@@ -137,7 +138,7 @@ pub(crate) fn batch(reports: Vec<Report>) -> AuditReveal {
     reveals(1, SALT, reports).expect("one of a stratum").remove(0)
 }
 
-/// `Done`, or why it may not stand in a block: a refused one of the reserved lane never does.
+/// `Done`, or the code for which it may not stand in a block: a refused reserved operation never does.
 fn submit(stage: &mut Stage, seat: usize, body: Body) -> Code {
     let signed = stage.world.sign(&seat_name(seat), body);
     assert!(signed.signatures(&stage.world.chain).iter().all(|check| check.verify()));
@@ -158,8 +159,8 @@ fn reveal(stage: &mut Stage, seat: usize, reveal: &AuditReveal) -> Code {
     submit(stage, seat, Body::AuditReveal(reveal.clone()))
 }
 
-/// Commits in epoch 1, reveals in the first round of epoch 2, many operations in a block, and runs
-/// until the epoch is measured; all events.
+/// Commits in epoch 1, reveals in the first round of epoch 2, with many operations in a block, and
+/// runs until the epoch is measured. Returns all events.
 fn judge(stage: &mut Stage, batches: &[(usize, AuditReveal)]) -> Vec<Event> {
     let commits: Vec<_> = batches
         .iter()
@@ -184,7 +185,7 @@ fn judge(stage: &mut Stage, batches: &[(usize, AuditReveal)]) -> Vec<Event> {
     events
 }
 
-/// An epoch in which three seats agree about `p`, one does not, and nobody says enough of `q`.
+/// An epoch in which three seats agree about `p`, one does not, and too few seats report about `q`.
 pub(crate) fn judged() -> World {
     let mut stage = audited(4, 4);
     let away = Said { asked: 4, answered: 2, correct: 2, latency: 0 };
@@ -278,10 +279,10 @@ fn below_the_quorum_the_last_figures_stand_and_nothing_is_held_against_anyone() 
     assert_eq!(standing(&stage.world, "p").suspended, 0, "an old figure suspends nobody");
 }
 
-/// A change of a good batch of seat 0, and what it is refused with.
+/// A change of a good batch of seat 0, and the code that refuses it.
 type Wrong = (&'static str, fn(&mut Stage, &mut Report), Code);
 
-/// Reports that are committed to and do not count.
+/// Reports that are committed and do not count.
 const WRONG_REPORTS: &[Wrong] = &[
     ("an index that is not drawn", |_, report| report.index = 9, Code::AuditNotAssigned),
     ("another account", |_, report| report.provider = account("b"), Code::AuditNotAssigned),
@@ -333,7 +334,7 @@ fn a_report_that_does_not_count_has_a_code_and_changes_nothing() {
     }
 }
 
-/// The receipt of a reveal of which nothing counts is the lowest of its codes, whatever its order.
+/// A reveal without any counting report is refused with the lowest of its codes, in any order.
 #[test]
 fn a_reveal_of_which_nothing_counts_is_refused_with_the_lowest_code() {
     for swapped in [false, true] {
@@ -353,7 +354,7 @@ fn a_reveal_of_which_nothing_counts_is_refused_with_the_lowest_code() {
     }
 }
 
-/// Codes that tests of this file assert.
+/// Codes that tests of this file assert besides the tables.
 pub(crate) const ALSO: &[Code] = &[
     Code::AuditNotSeat,
     Code::AuditTime,
@@ -459,7 +460,7 @@ fn what_was_not_redeemed_in_time_may_be_revealed_again_once_it_is() {
     assert_eq!((usage.audited, usage.egress), (8 * AUDIT_READ_BYTES, 8 * AUDIT_READ_BYTES));
 }
 
-/// It signs for reads that it never made, and leaves next to nothing to pay for them.
+/// A seat signs for reads that it never made, and leaves next to nothing to pay for them.
 #[test]
 fn a_report_is_backed_by_what_was_paid_alone() {
     let mut stage = audited(4, 4);
@@ -531,7 +532,7 @@ fn a_provider_that_leaves_before_it_is_judged_takes_its_reports_along() {
     let key = Provider::key(&account("p"));
     let provider: Provider = stage.world.get(key).expect("it is registered");
     stage.world.state.insert(key, Provider { leaves_at: 1, ..provider }.to_slot());
-    // The reads were paid for long ago, and the bond is free.
+    // The reads were paid for long ago, and the bond can be returned.
     stage.world.state.remove(&Settlement::key(&account("p"), 1));
     stage.world.state.remove(&Settlement::key(&account("p"), 2));
     stage.world.parameters.unbonding_epochs = stage.world.parameters.exit_epochs;
@@ -657,7 +658,7 @@ proptest! {
     }
 }
 
-/// Seven seats, of which at most two lie and at most two are silent.
+/// Seven seats, at most two of which lie or are silent.
 const JURY: usize = 7;
 
 fn verdict_of(stage: &Stage, said: &[(usize, Said)]) -> (Verdict, Vec<u32>) {
@@ -700,7 +701,7 @@ fn range(values: impl Iterator<Item = u64> + Clone) -> (u64, u64) {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(24))]
 
-    /// T-Median, through commitments, reveals, vouchers and the close.
+    /// Invariant 19 of docs/invariants.md, through commitments, reveals, vouchers and the close.
     #[test]
     fn fewer_than_a_third_cannot_move_a_figure_beyond_what_the_others_say(
         honest in prop::collection::vec(said(8), JURY - 2),
@@ -762,7 +763,7 @@ proptest! {
     }
 }
 
-/// Every block of a closing names a bounded number of records, whatever stands in the audit.
+/// Every block of a closing names a bounded number of records, for any audit.
 #[test]
 fn the_audit_of_a_full_slice_names_a_bounded_number_of_records() {
     let mut stage = Stage::new();

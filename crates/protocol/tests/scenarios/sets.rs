@@ -1,4 +1,4 @@
-//! Data sets: a claim says the whole set, so any party brings any signed version at any time.
+//! Data sets: a claim states the whole set, so any party may submit any signed version at any time.
 
 use crate::{
     audits::{answer, holding, submit, until_drawn},
@@ -15,7 +15,7 @@ use posync_protocol::{
 use proptest::prelude::*;
 use std::collections::{BTreeMap, BTreeSet};
 
-/// What the set in force is named by.
+/// Root and version that identify a set.
 type Named = (Hash, u64);
 
 fn bring(stage: &mut Stage, who: &str, set: &SetDataSet) -> Code {
@@ -30,19 +30,19 @@ fn named(set: &SetDataSet) -> Named {
     (set.claim.root, set.claim.version)
 }
 
-/// The next version on top of a signed one, with one shard more.
+/// The next version on top of a signed one, with one more shard.
 fn grown(stage: &Stage, keeper: &mut Keeper, on: Named, seed: u64, length: usize) -> SetDataSet {
     keeper.sign(&stage.world, 0, (on.0, on.1 + 1), &[], &[bytes(seed, length)])
 }
 
-/// The empty set under a version, on the consumer's signature alone.
+/// The empty set under a version, signed by the consumer alone.
 fn emptied(stage: &Stage, keeper: &mut Keeper, version: u64) -> SetDataSet {
     let mut set = keeper.sign(&stage.world, 0, (EMPTY_ROOT, version), &[], &[]);
     set.provider_signature = None;
     set
 }
 
-/// Version 1 of ten leaves in force, no draws, and nothing open.
+/// Version 1 with ten leaves in force, draws off, and no open challenge.
 fn quiet() -> (Stage, Keeper, Named) {
     let (mut stage, keeper) = holding(&[10_000]);
     stage.world.draws = false;
@@ -50,7 +50,7 @@ fn quiet() -> (Stage, Keeper, Named) {
     (stage, keeper, (now.root, now.version))
 }
 
-/// Draws until one settlement more.
+/// Runs draws until there is one more settlement.
 fn settle_once(stage: &mut Stage, keeper: &Keeper) {
     stage.world.draws = true;
     until_drawn(stage, keeper);
@@ -59,7 +59,7 @@ fn settle_once(stage: &mut Stage, keeper: &Keeper) {
     assert_eq!(keeper.audit(&stage.world).challenge, None, "no draw in the block of the answer");
 }
 
-/// One settlement early in a round: in the next block a change takes effect at once.
+/// Brings a settlement early in a round, so that in the next block a change takes effect at once.
 pub(crate) fn settled(stage: &mut Stage, keeper: &Keeper) {
     let round_blocks = stage.world.parameters.round_blocks;
     while !(stage.world.height + 1).is_multiple_of(round_blocks) {
@@ -184,7 +184,7 @@ fn what_waits_weighs_nothing_and_is_no_growth_to_shrink_from() {
     assert_eq!((current(&stage, &keeper).version, keeper.provider(&stage.world).phi), (3, phi));
 }
 
-/// Growth that takes effect at once, and growth that waited for its settled point.
+/// Growth that takes effect at once, and growth that waits for its settled point.
 #[test]
 fn a_set_that_grew_stands_for_two_settlements_in_force() {
     for waits in [false, true] {
@@ -319,7 +319,7 @@ fn of_two_variants_of_one_version_the_first_voids_the_other_but_not_its_children
     assert_eq!((now.root, now.leaves), (child.claim.root, 10 + 4 + 1));
 }
 
-/// DS-4: without an open challenge, but with rounds that nobody has settled.
+/// DS-4: growth without an open challenge, but after rounds that are not settled.
 #[test]
 fn growth_after_rounds_that_are_not_settled_waits() {
     let (mut stage, mut keeper, first) = quiet();
@@ -338,7 +338,7 @@ fn growth_after_rounds_that_are_not_settled_waits() {
     assert_eq!(submit(&mut stage, "b", upkeep), Err(Code::NothingToSettle), "nor does upkeep");
 }
 
-/// DS-4: settled up to this round, but over an ending that nobody crossed.
+/// DS-4: growth that is settled up to this round, but behind an ending that is not crossed.
 #[test]
 fn growth_behind_an_ending_that_is_not_crossed_waits() {
     let (mut stage, mut keeper, first) = quiet();
@@ -378,18 +378,18 @@ fn growth_behind_an_ending_that_is_not_crossed_waits() {
 /// One step of a random history.
 #[derive(Clone, Debug)]
 enum Step {
-    /// Both sign: on top of the newest or an earlier set, this many versions above the newest.
+    /// Both sign on top of the newest or an earlier set, `above` versions after the newest.
     Sign {
         on: prop::sample::Index,
         above: u64,
         remove: bool,
         add: Option<usize>,
     },
-    /// The consumer signs the empty set alone.
+    /// The consumer alone signs the empty set.
     Empty {
         above: u64,
     },
-    /// A party brings a signed claim.
+    /// A party submits a signed claim.
     Bring {
         claim: prop::sample::Index,
         newest: bool,
@@ -415,12 +415,12 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-/// The two parties and what they signed; the provider deletes whatever can no longer be brought.
+/// The two parties and their signed sets. The provider deletes the sets that can no longer be submitted.
 struct Model {
     stage: Stage,
     keeper: Keeper,
     signed: Vec<SetDataSet>,
-    /// Sets that the provider keeps.
+    /// Roots of the sets that the provider keeps.
     held: BTreeSet<Hash>,
     /// Every set that was in force, by version.
     forced: BTreeMap<u64, Hash>,
@@ -445,7 +445,7 @@ impl Model {
         data_set.next.unwrap_or(data_set.current).version
     }
 
-    /// The highest version that anybody signed or brought.
+    /// The highest version that was signed or submitted.
     fn newest(&self) -> u64 {
         self.signed.iter().map(|set| set.claim.version).max().unwrap_or(0).max(self.last())
     }
@@ -476,7 +476,7 @@ impl Model {
         self.check();
     }
 
-    /// The provider signs what it can build from sets that it still holds, above the ledger's last.
+    /// The provider signs a set built from one that it still holds, with a version above the ledger's last.
     fn sign(&mut self, on: &prop::sample::Index, above: u64, remove: bool, add: Option<usize>) {
         let held: Vec<Hash> = self.held.iter().copied().collect();
         let root = held[on.index(held.len())];
@@ -514,8 +514,8 @@ impl Model {
         }
     }
 
-    /// What is in force was always held, no version is in force twice, and nothing below the last
-    /// need be kept but what is in force.
+    /// Checks three things: the set in force is always held, no version is in force twice, and of
+    /// the sets up to the last version only those on the ledger need be kept.
     fn check(&mut self) {
         let DataSet { current, next } = self.data_set();
         assert!(self.held.contains(&current.root), "version {} is not held", current.version);
@@ -533,7 +533,7 @@ impl Model {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(48))]
 
-    /// Reads are answered from what is kept: a set in force that was pruned could not be proved.
+    /// Reads are answered from the kept sets, so a set in force that was pruned could not be proved.
     #[test]
     fn any_party_brings_any_signed_version_and_what_is_in_force_is_held(
         steps in prop::collection::vec(step(), 1..60),
@@ -548,12 +548,12 @@ proptest! {
     }
 }
 
-/// Endings are counted within a window of epochs; who was paid for nothing has none to keep.
+/// Endings are counted within a window of epochs; a provider that was paid nothing has none to keep.
 #[test]
 fn a_provider_that_was_paid_for_nothing_for_long_takes_data_for_a_whole_term() {
     let mut stage = Stage::new();
     stage.play("p register");
-    // What it held in the first epochs left this behind.
+    // Data that it held in the first epochs left this record behind.
     stage.world.state.insert(Endings::key(&account("p")), Endings::new(0).to_slot());
     stage.world.skip_to_epoch(305);
     stage.play("a open p quota=100000 end=1025");
@@ -563,7 +563,7 @@ fn a_provider_that_was_paid_for_nothing_for_long_takes_data_for_a_whole_term() {
     assert_eq!(current(&stage, &keeper).leaves, 9);
 }
 
-/// DR-6: who proved nothing is woken by a passed read, not by giving its data up and taking other.
+/// DR-6: a provider that proved nothing wakes by a passed read, not by replacing its data.
 #[test]
 fn new_data_wakes_nobody_who_proved_nothing() {
     for (history, weighed) in [(0, false), (1, true)] {

@@ -1,4 +1,4 @@
-//! What each operation must be signed by: a changed bit anywhere is noticed.
+//! The signatures of each operation: a changed bit anywhere is noticed.
 
 use crate::{
     samples::bodies,
@@ -65,7 +65,7 @@ fn audit_reveal(stage: &Stage) -> Body {
     Body::AuditReveal(reveals(3, [5; 32], vec![report(0), report(1)]).unwrap().remove(0))
 }
 
-/// Every operation that carries more than its envelope's signature.
+/// Every operation that carries more signatures than its envelope's.
 fn countersigned() -> Vec<(Operation, usize)> {
     let mut stage = Stage::new();
     stage.play("p register\n a open p");

@@ -1,6 +1,6 @@
-//! Sleep (DR-6): who lets a challenge expire, or proves nothing, is drawn in turn only, at a time that
-//! everybody can reckon, and is paid for none of the time in between. And what stays open where draws
-//! are rare (RD-11).
+//! Sleep (DR-6): a provider that lets a challenge expire, or proves nothing, is drawn in turn only,
+//! at a time that anyone can compute, and is not paid for the time in between. Also the limits of
+//! tests where draws are rare (RD-11).
 
 use crate::{
     audits::{answer, holding, submit, until_drawn},
@@ -18,10 +18,10 @@ use posync_protocol::{
     record::{Audit, Ending, Provider},
 };
 
-/// Others that are registered and hold nothing: a turn comes every twelve epochs.
+/// Number of other providers, which hold nothing: with them a turn comes every twelve epochs.
 const OTHERS: u32 = 60;
 
-/// The next block, in which the keeper answers if it is drawn.
+/// Runs the next block, in which the keeper answers if it is drawn.
 fn answering(stage: &mut Stage, keeper: &Keeper) {
     if answer(stage, keeper).is_none() {
         stage.world.block(&[]).expect("an empty block is valid");
@@ -32,7 +32,7 @@ fn silent(stage: &mut Stage) {
     stage.world.block(&[]).expect("an empty block is valid");
 }
 
-/// Whether the last block drew somebody in turn, and `p` it was.
+/// True if the last block drew in turn, and drew `p`.
 fn was_turn(stage: &Stage) -> bool {
     let height = stage.world.height;
     height % 4 == 2
@@ -41,8 +41,8 @@ fn was_turn(stage: &Stage) -> bool {
         )
 }
 
-/// `p` holds 293 leaves of `a` until `end` and one leaf of its own until epoch 700; it earns all the
-/// fees there are, so that every draw by fee falls on it, and answers all until its turn was there.
+/// `p` holds 293 leaves of `a` until `end`, and one leaf of its own until epoch 700. It earns all
+/// fees, so that every draw by fee falls on it, and answers all challenges until its turn has come.
 fn heavy(end: u64) -> (Stage, Keeper) {
     let mut stage = Stage::new();
     stage.world.check_every = 97;
@@ -63,7 +63,7 @@ fn heavy(end: u64) -> (Stage, Keeper) {
     (stage, keeper)
 }
 
-/// Lets one challenge expire; anyone (here `b`) closes it. Asleep, and no challenge is open.
+/// Lets one challenge expire, which `b`, a stranger, closes. Then `p` is asleep without an open challenge.
 fn fall_asleep(stage: &mut Stage, keeper: &Keeper) {
     while is_awake(&keeper.provider(&stage.world)) {
         silent(stage);
@@ -85,9 +85,9 @@ fn fall_asleep(stage: &mut Stage, keeper: &Keeper) {
     assert!(!is_awake(&provider) && keeper.audit(&stage.world).challenge.is_none());
 }
 
-/// RD-1, RD-11, DR-6: nobody is paid for what it did not hold. The data of `a` is gone from the moment
-/// of sleep; no draw comes before its agreement has ended, and the one that comes then reads the one
-/// leaf that lives.
+/// RD-1, RD-11, DR-6: a provider is not paid for data that it did not hold. The data of `a` is lost
+/// when the sleep begins. No draw comes before its agreement has ended, and the one that comes then
+/// reads the one live leaf.
 #[test]
 fn who_sleeps_is_not_paid_for_what_it_lost() {
     let (mut stage, mut keeper) = heavy(17);
@@ -112,8 +112,8 @@ fn who_sleeps_is_not_paid_for_what_it_lost() {
     );
 }
 
-/// RD-10, DR-6: nobody asks who sleeps, so who sleeps gains nothing: neither by the turn that comes at
-/// last, nor by waking itself before it.
+/// RD-10, DR-6: a sleeping provider is not asked, and gains nothing from that: neither from the
+/// turn that comes at last, nor from waking itself before it.
 #[test]
 fn who_sleeps_gains_nothing_from_not_being_asked() {
     for wakes_itself in [false, true] {
@@ -133,7 +133,7 @@ fn who_sleeps_gains_nothing_from_not_being_asked() {
             assert_eq!(submit(&mut stage, "p", own), Ok(Code::Done), "an honest one wakes for nothing");
             assert!(is_awake(&keeper.provider(&stage.world)));
         }
-        // Before it is asked it has fetched all of it again.
+        // Before it is asked, it has fetched all data again.
         for place in &places {
             keeper.lost.remove(place);
         }
@@ -154,8 +154,9 @@ fn who_sleeps_gains_nothing_from_not_being_asked() {
     }
 }
 
-/// DR-3, DR-6: a provider that proves nothing draws nobody's audits to itself for nothing. `q` has no
-/// byte of its own false data set; it says so in time, is charged nothing, and takes the draws by fee.
+/// DR-3, DR-6: a provider that proves nothing does not attract the audits of others for free. `q`
+/// has no byte of its own false data set. It declares that in time, is charged nothing, and would
+/// take the draws by fee.
 #[test]
 fn who_proves_nothing_takes_no_draws_from_who_proves() {
     let draws = |with_enemy: bool| {
@@ -210,8 +211,8 @@ fn who_proves_nothing_takes_no_draws_from_who_proves() {
     );
 }
 
-/// DR-6: after an answer of which no read passed, a passed read alone wakes: no `Settle` of its own, not
-/// even after a challenge that expired, and no growth from nothing.
+/// DR-6: after an answer without any passed read, only a passed read wakes the provider: neither
+/// its own `Settle`, not even after an expired challenge, nor growth from nothing.
 #[test]
 fn who_proved_nothing_wakes_by_proof_alone() {
     let (mut stage, mut keeper) = holding(&[60_000]);
@@ -248,9 +249,9 @@ fn who_proved_nothing_wakes_by_proof_alone() {
     assert!(is_awake(&keeper.provider(&stage.world)), "by what it proved");
 }
 
-/// RD-11: who earns little is drawn in turn only, awake or asleep. What ends between two turns is never
-/// read, and is paid as soon as one leaf lives: at most the rounds of one turn cycle, as docs/threats.md
-/// publishes it.
+/// RD-11: a provider that earns little is drawn in turn only, awake or asleep. Data that ends
+/// between two turns is never read, and is paid as soon as one leaf lives: for at most the rounds
+/// of one turn cycle, as docs/threats.md states.
 #[test]
 fn what_is_paid_untested_is_at_most_one_turn_cycle() {
     let mut stage = Stage::new();
@@ -276,7 +277,7 @@ fn what_is_paid_untested_is_at_most_one_turn_cycle() {
         }
         let turned = !statements.is_empty() && statements.iter().any(|s| s.signer == account("p"));
         stage.world.block(&statements).expect("right answers may stand in a block");
-        // After its turn it throws away all that it holds for others.
+        // After its turn it deletes all data that it holds for others.
         if turned && lost_at.is_none() {
             lost_at = Some((stage.world.epoch(), p.provider(&stage.world).acc, answers));
             let name = chunk::name(&bytes(1, 3_000));
@@ -295,15 +296,16 @@ fn what_is_paid_untested_is_at_most_one_turn_cycle() {
     );
 }
 
-/// The rounds in which the turn line comes round once: a draw in turn every fourth block.
+/// Rounds of one turn cycle: there is a draw in turn in every fourth block.
 fn cycle_rounds(stage: &Stage) -> u64 {
     let system = stage.world.system();
     let line = u64::from(system.providers) + u64::from(system.newcomers);
     (line * 4).div_ceil(stage.world.parameters.round_blocks)
 }
 
-/// What `p` earns of one customer until epoch `until`: agreements over these epochs, one after the other,
-/// every challenge answered. `p` earns little, so that it is drawn in turn only.
+/// Earnings of `p` from one customer until epoch `until`, and the rounds of a turn cycle. The
+/// agreements cover these epochs, one after the other, and `p` answers every challenge. It earns
+/// little, so that it is drawn in turn only.
 fn earned_of(terms: &[(u64, u64)], until: u64) -> (u128, u64) {
     let mut stage = Stage::new();
     stage.world.check_every = 97;
@@ -312,7 +314,7 @@ fn earned_of(terms: &[(u64, u64)], until: u64) -> (u128, u64) {
     let (mut p, mut q) = (Keeper::new("p"), Keeper::new("q"));
     let set = q.change(&stage.world, 0, &[], &[bytes(77, 4_000_000)]);
     assert_eq!(submit(&mut stage, "b", Body::SetDataSet(set)), Ok(Code::Done));
-    // It is no newcomer any more.
+    // The provider is no longer a newcomer.
     let old = Audit { closed: 64, ..p.audit(&stage.world) };
     stage.world.state.insert(Audit::key(&account("p")), old.to_slot());
     stage.world.draws = true;
@@ -343,8 +345,8 @@ fn earned_of(terms: &[(u64, u64)], until: u64) -> (u128, u64) {
     (earned, cycle_rounds(&stage))
 }
 
-/// RD-11: a customer whose agreements all end between two turns pays nothing: each is shorter than a turn
-/// cycle, as docs/threats.md publishes it. One that lasts two cycles pays.
+/// RD-11: a customer whose agreements all end between two turns pays nothing; each is shorter than
+/// a turn cycle, as docs/threats.md states. A customer whose agreement lasts two cycles pays.
 #[test]
 fn only_what_is_shorter_than_a_turn_cycle_can_stay_unpaid() {
     let (earned, cycle) = earned_of(&[(0, 5), (5, 17)], 19);

@@ -1,4 +1,4 @@
-//! Storage pay: intervals, endings, upkeep, and that nothing is charged or paid that was not owed.
+//! Storage pay: intervals, endings and upkeep; only owed money is charged or paid.
 
 use crate::{
     audits::{answer, holding, submit, until_drawn},
@@ -27,7 +27,7 @@ fn blocks(stage: &mut Stage, count: u64) {
     }
 }
 
-/// Blocks without draws, then one that draws `p`.
+/// Runs blocks without draws, then one that draws `p`.
 fn idle(stage: &mut Stage, keeper: &Keeper, count: u64) {
     stage.world.draws = false;
     blocks(stage, count);
@@ -35,7 +35,7 @@ fn idle(stage: &mut Stage, keeper: &Keeper, count: u64) {
     until_drawn(stage, keeper);
 }
 
-/// Storage fees that the last block paid to `p`.
+/// Storage fees that the last block paid to `p`, in grains.
 fn fees(world: &World) -> Vec<u128> {
     let fee = |event: &Event| match event {
         Event::Settled { agreement: None, fee, .. } => Some(fee.grains()),
@@ -44,7 +44,7 @@ fn fees(world: &World) -> Vec<u128> {
     world.events.iter().filter_map(fee).collect()
 }
 
-/// What left the provider's pool but is not charged yet, and what is left to agreements.
+/// Money that left the provider's pool and is not charged yet, and the money left to agreements.
 fn claims(keeper: &Keeper, world: &World, slots: u32) -> u128 {
     let provider = keeper.provider(world);
     let p = account(&keeper.name);
@@ -167,7 +167,7 @@ fn an_ended_slot_is_not_read_and_keeps_its_place_until_anyone_frees_it() {
     assert_eq!(nodes.count(), path.len(), "only slot 0 has nodes");
 }
 
-/// Operations of one sender with nonces in a row, each with its own fee.
+/// Operations of one sender with consecutive nonces, each with its own fee.
 fn in_a_row(world: &World, who: &str, bodies: Vec<Body>) -> Vec<Operation> {
     let first = world.sign(who, bodies[0].clone()).nonce;
     let sign = |(nonce, body): (u64, Body)| {
@@ -177,7 +177,7 @@ fn in_a_row(world: &World, who: &str, bodies: Vec<Body>) -> Vec<Operation> {
     (first..).zip(bodies).map(sign).collect()
 }
 
-/// What `p` passed in the last block.
+/// Number of reads that `p` passed in the last block.
 fn passed(world: &World) -> u128 {
     let passed = |event: &Event| match event {
         Event::Audited { passed, .. } => Some(u128::from(*passed)),
@@ -186,8 +186,8 @@ fn passed(world: &World) -> u128 {
     world.events.iter().find_map(passed).expect("it answered")
 }
 
-/// An agreement that lives on in slot 0 and one that ends with each of 66 epochs, and a challenge
-/// after the last of them.
+/// An agreement that lives on in slot 0, 66 agreements that end in successive epochs, and a
+/// challenge after the last end.
 fn many_endings() -> (Stage, Keeper) {
     let mut stage = Stage::new();
     (stage.world.parameters.term_rounds, stage.world.parameters.epoch_rounds) = (2, 2);
@@ -211,7 +211,7 @@ fn many_endings() -> (Stage, Keeper) {
     (stage, keeper)
 }
 
-/// Of the agreement in slot 1 of [`many_endings`].
+/// End epoch of the agreement in slot 1 of [`many_endings`].
 const FIRST_END: u32 = 12;
 
 #[test]
@@ -266,7 +266,7 @@ fn more_endings_than_a_statement_names_are_settled_up_to_the_last_it_may_name() 
     assert_eq!(keeper.provider(&late.world).settled_round, start(last) + waited, "waiting is never paid");
 }
 
-/// Its window is over, but its provider has yet to be settled up to its end (ST-8).
+/// An agreement whose window is over, but whose provider is not settled up to its end (ST-8).
 #[test]
 fn an_agreement_that_ended_is_not_removed_before_its_end_is_paid() {
     let (mut stage, mut keeper) = holding(&[10]);
@@ -286,7 +286,7 @@ fn an_agreement_that_ended_is_not_removed_before_its_end_is_paid() {
     assert!(keeper.agreement(&stage.world, 1).is_none());
 }
 
-/// A provider is paid from the lower of both prices: what a rise of the price adds is burned.
+/// A provider is paid at the lower of both prices; the part that a rise of the price adds is burned.
 #[test]
 fn storage_is_paid_at_the_slow_price_where_that_is_lower() {
     let mut stage = Stage::new();
@@ -315,7 +315,7 @@ fn storage_is_paid_at_the_slow_price_where_that_is_lower() {
 /// Codes that tests of this file assert.
 pub(crate) const ALSO: &[Code] = &[Code::EndingsMissing, Code::NothingToSettle, Code::ChallengeOpen];
 
-/// Upkeep that changes nothing is refused, so that nobody fills blocks with it.
+/// Upkeep that changes nothing is refused, so that it cannot fill blocks for free.
 #[test]
 fn upkeep_changes_something_or_is_refused() {
     let (mut stage, keeper) = holding(&[5_000]);
@@ -448,7 +448,7 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-/// A history under test: what was touched since the pool was last empty.
+/// A history under test, with the touches since the pool was last empty.
 struct History {
     stage: Stage,
     keeper: Keeper,
@@ -477,7 +477,7 @@ impl History {
             }
             Step::Answer => match answer(&mut self.stage, &self.keeper) {
                 None => {}
-                // A challenge may expire, and be closed by a draw, in the very block of its answer.
+                // A challenge may expire, and be closed by a draw, in the same block as its answer.
                 Some(Err(Code::NotDrawn | Code::AnsweredAlready)) => {}
                 Some(result) => assert_eq!(result, Ok(Code::Done)),
             },
@@ -506,12 +506,12 @@ impl History {
         let _ = submit(&mut self.stage, "a", Body::SetDataSet(set));
     }
 
-    /// Invariant 6 of the economics: charged - credited lies in [0, touches].
+    /// Invariant 6 of docs/invariants.md: charged - credited lies in [0, touches].
     fn check(&mut self) {
         let world = &self.stage.world;
         let provider: Provider = self.keeper.provider(world);
         let dust = provider.pool.grains() - claims(&self.keeper, world, 4);
-        // Each step charges at most its slot or settles once; each live agreement is rounded up.
+        // Each step charges at most its slot or settles once; the sum of each live agreement is rounded up.
         self.touches += 8;
         assert!(dust <= self.touches, "{dust} grains of dust after {} touches", self.touches);
         if provider.slots == 0 {
@@ -524,8 +524,8 @@ impl History {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(24))]
 
-    /// `World::block` checks that the pool covers every claim (charged >= credited) and that every
-    /// weight, Fenwick node and sum is right after each block; here the upper side is checked.
+    /// `World::block` checks that the pool covers every claim (charged >= credited), and that every
+    /// weight, Fenwick node and sum is right after each block. The upper bound is checked here.
     #[test]
     fn charges_exceed_credits_by_rounding_only(steps in prop::collection::vec(step(), 1..60)) {
         let mut stage = Stage::new();
@@ -539,7 +539,7 @@ proptest! {
     }
 }
 
-/// What `p` earned by storage in `blocks` blocks, answering always or only when it holds all.
+/// Storage pay of `p` in 500 steps if it answers always, or only when it holds all reads.
 fn earned(missing_of_ten: u64, only_lucky: bool) -> u128 {
     let lengths = vec![20_000; 10];
     let (mut stage, mut keeper) = holding(&lengths);

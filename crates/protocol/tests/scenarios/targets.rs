@@ -1,7 +1,7 @@
-//! What is fuzzed, and replayed from the corpus by an ordinary test: functions of bytes that return,
-//! whatever the bytes are, or panic because a promise is broken.
+//! The fuzz targets, which an ordinary test also replays from the corpus. Each is a function of
+//! bytes that returns for any bytes, or panics because a promise is broken.
 //!
-//! `fuzz/` includes this file, so that the fuzzer, the replay and the property tests run the same.
+//! `fuzz/` includes this file, so that the fuzzer, the replay and the property tests run the same code.
 
 use crate::{
     numbers::{bounds, edges, numbers},
@@ -21,10 +21,10 @@ use posync_protocol::{
     wire,
 };
 
-/// A target and its name: a directory of the corpus, and a binary of `fuzz/`.
+/// A target and its name, which is also a directory of the corpus and a binary of `fuzz/`.
 pub(crate) type Target = (&'static str, fn(&[u8]));
 
-/// All targets.
+/// All targets, by name.
 pub(crate) const TARGETS: &[Target] = &[
     ("operation", an_operation),
     ("block", a_block),
@@ -33,14 +33,14 @@ pub(crate) const TARGETS: &[Target] = &[
     ("execute", blocks),
 ];
 
-/// Decodes; what decodes is canonical.
+/// Decodes a value, and checks that the bytes are canonical if it decodes.
 fn decoded<T: Encode + Read<Cfg = ()>>(bytes: &[u8]) -> Option<T> {
     let value = T::decode(Copying(bytes)).ok()?;
     assert_eq!(value.encode(), bytes, "a value has one encoding");
     Some(value)
 }
 
-/// Any bytes as an operation: what a node's door and a wallet do with it, at any height.
+/// Any bytes as an operation, handled as by a node's ingress and a wallet, at any height.
 pub(crate) fn an_operation(data: &[u8]) {
     let Some(operation) = decoded::<Operation>(data) else { return };
     let chain = [7; 32];
@@ -70,14 +70,14 @@ pub(crate) fn a_block(data: &[u8]) {
     }
 }
 
-/// Reads a slot as a kind and writes it again; whether it is of that kind.
+/// Decodes a slot as a kind and encodes it again. Returns true if it is of that kind.
 fn of_kind<R: Record>(slot: &Slot) -> bool {
     let Ok(record) = R::from_slot(slot) else { return slot[0] == R::KIND };
     assert_eq!(record.to_slot(), *slot, "a record has one slot");
     true
 }
 
-/// Every kind of record.
+/// One function for every kind of record.
 const KINDS: &[fn(&Slot) -> bool] = &[
     of_kind::<System>,
     of_kind::<AccountState>,
@@ -113,12 +113,12 @@ const KINDS: &[fn(&Slot) -> bool] = &[
     of_kind::<Reports>,
 ];
 
-/// Whether a kind of record is known here.
+/// True if this file knows the kind of the record.
 pub(crate) fn is_known(slot: &Slot) -> bool {
     KINDS.iter().any(|kind| kind(slot))
 }
 
-/// Any bytes as a slot of any kind.
+/// Any bytes as a slot of any record kind.
 pub(crate) fn a_record(data: &[u8]) {
     let mut slot = [0; 256];
     let length = data.len().min(slot.len());
@@ -126,7 +126,7 @@ pub(crate) fn a_record(data: &[u8]) {
     is_known(&slot);
 }
 
-/// Any bytes as a message of every service, and what the rules compute from its numbers.
+/// Any bytes as a message of every service, and the figures that the rules compute from its numbers.
 pub(crate) fn a_message(data: &[u8]) {
     use wire::{gateway, node, provider};
     let Some((kind, rest)) = data.split_first() else { return };
@@ -161,7 +161,7 @@ pub(crate) fn a_message(data: &[u8]) {
     }
 }
 
-/// Everything that follows from parameters and a number; a node tells both.
+/// Everything that follows from parameters and a number; a node sends both.
 pub(crate) fn every_figure(parameters: &Parameters, number: u64) {
     parameters.term_blocks();
     parameters.epoch_blocks();
@@ -178,8 +178,8 @@ pub(crate) fn every_figure(parameters: &Parameters, number: u64) {
     posync_protocol::provider::bond_needed(number, parameters);
 }
 
-/// Runs a block's draws and operations as its proposer and as a verifier of all of it. Whatever they
-/// say, they come to an outcome or an [`Invalid`].
+/// Runs a block's draws and operations as its proposer, and as a verifier of all of them. For any
+/// input they return an outcome or an [`Invalid`].
 pub(crate) fn run(
     world: &World,
     context: &BlockContext,
@@ -197,7 +197,7 @@ pub(crate) fn run(
     let read = |keys: Vec<posync_protocol::Key>| {
         keys.into_iter().map(|key| (key, world.state.get(&key).copied())).collect::<ledger::Records>()
     };
-    // A proposer never sees an operation of a wrong structure, and `execute` must not trust that.
+    // A proposer never sees an operation with a wrong structure, and `execute` must not rely on that.
     let named = ledger::touches(context, &system, &roster, draws, operations);
     let records = match &named {
         Ok(keys) => read(keys.clone()),
@@ -215,7 +215,7 @@ pub(crate) fn run(
     }
 }
 
-/// Bytes that decide what happens next; zeros when they are used up.
+/// Bytes that decide each next choice; zeros when they are used up.
 struct Input<'a>(&'a [u8]);
 
 impl Input<'_> {
@@ -235,9 +235,9 @@ impl Input<'_> {
     }
 }
 
-/// Blocks of operations on a populated world, told by bytes: which moment, then for each block how
-/// many operations, which ones, and which of their numbers are set to what. After each block the
-/// whole state is checked, and money is conserved.
+/// Blocks of operations on a populated world, decoded from bytes: the moment, then for each block
+/// the number of operations, the operations, and new values for some of their numbers. After each
+/// block the whole state is checked, and money is conserved.
 pub(crate) fn blocks(data: &[u8]) {
     let mut input = Input(data);
     let all = moments();
@@ -272,7 +272,7 @@ fn changed(at: &mut Moment, input: &mut Input<'_>) -> Option<Operation> {
             _ => u128::from(input.word()),
         };
         let changed = number.set(&bytes, value);
-        // A tag or a length that does not decode would end everything that could follow.
+        // A tag or a length that does not decode would end the run early, so it is left unchanged.
         if Operation::decode(Copying(&changed)).is_ok() {
             bytes = changed;
         }
@@ -280,7 +280,7 @@ fn changed(at: &mut Moment, input: &mut Input<'_>) -> Option<Operation> {
     Operation::decode(Copying(&bytes)).ok()
 }
 
-/// Runs the next block as a node does with a full mempool: selects, proposes, verifies, applies.
+/// Runs the next block as a node with a full mempool does: selects, proposes, verifies, applies.
 fn block(world: &mut World, candidates: &[Operation]) {
     let context = world.context(world.height + 1);
     let draws = world.resolve(&context);

@@ -1,4 +1,4 @@
-//! A top-up buys at today's price and reprices nothing that was paid in before it (AG-8, VO-3).
+//! A top-up buys at today's price, and reprices no earlier payment (AG-8, VO-3).
 
 use crate::{books::row, script::Stage, world::account};
 use posync_protocol::{
@@ -11,7 +11,7 @@ fn post(stage: &mut Stage, price: u64, slow: u64) {
     stage.world.state.insert(Market::key(EGRESS as u8), market.to_slot());
 }
 
-/// What `p` is paid for eight MiB that it sent, whose voucher it holds and whose price is in the reserve.
+/// Pay of `p` for eight MiB that it sent, whose voucher it holds and whose price is in the reserve.
 fn paid(between: &str, (price, slow): (u64, u64)) -> u128 {
     let mut stage = Stage::new();
     stage.play("p register\n a open p rate=1073741824 reserve=8000000");
@@ -21,7 +21,7 @@ fn paid(between: &str, (price, slow): (u64, u64)) -> u128 {
     row(&stage.world, &account("p"), 0).expect("it was paid").pay.grains()
 }
 
-/// The posted price doubles in six epochs at most, the slow one follows by a 128th of the gap each.
+/// The posted price can double in six epochs; the slow price follows by a 128th of the gap in each.
 #[test]
 fn a_grain_on_top_burns_nothing_that_was_earned() {
     let alone = paid("blocks 1", (2_000_000, 1_030_000));
@@ -36,8 +36,9 @@ fn a_grain_on_top_burns_nothing_that_was_earned_at_sixteen_times_the_price() {
     assert!(after >= 6_000_000, "{after} of 6000000 grains, and nothing more will ever come");
 }
 
-/// AG-8: a top-up makes nothing that is not redeemed yet cheaper. The price fell for long and rose
-/// again: the consumer adds a grain, pays as much as before, and its provider gets a quarter.
+/// AG-8: a top-up lowers the price of no unredeemed use. After a long fall the price rises again.
+/// The consumer adds a grain and pays as much as before; without the rule, its provider would get a
+/// quarter.
 #[test]
 fn a_top_up_lowers_no_base_of_its_provider() {
     let mut stage = Stage::new();
@@ -52,8 +53,9 @@ fn a_top_up_lowers_no_base_of_its_provider() {
     assert!(base(&stage) - before >= before, "the same bytes: {} of {before}", base(&stage) - before);
 }
 
-/// Sixteen times the price, and the consumer signs for four MiB beyond what it paid in: at once, in
-/// any pieces, and again after one more grain, the old reserve pays for all eight that it bought.
+/// The price is sixteen times as high, and the consumer signs for four MiB beyond its payment. At
+/// once, in pieces, and again after one more grain, the old reserve pays for all eight MiB that it
+/// bought.
 #[test]
 fn a_voucher_beyond_the_old_reserve_costs_it_nothing() {
     for pieces in [&[12][..], &[8, 12], &[3, 12], &[1, 5, 12]] {
@@ -72,8 +74,8 @@ fn a_voucher_beyond_the_old_reserve_costs_it_nothing() {
     }
 }
 
-/// Above what the old reserve pays for, the price is that of the top-up, however often there was one:
-/// each sum buys at the price of its day, in one voucher as in many.
+/// Above the use that the old reserve pays for, the price is that of the top-up, for any number of
+/// top-ups. Each sum buys at the price of its day, in one voucher or in many.
 #[test]
 fn each_sum_buys_at_the_price_of_its_day() {
     for pieces in [&[8][..], &[1, 2, 3, 4, 5, 6, 7, 8], &[3, 8]] {
@@ -94,8 +96,8 @@ fn each_sum_buys_at_the_price_of_its_day() {
     }
 }
 
-/// Two classes share a reserve. Gas was bought with half of it; the price of egress rises: what egress
-/// the whole reserve would have bought keeps its price, and gas costs what it did.
+/// Two classes share a reserve, and half of it bought gas. The price of egress rises. The egress
+/// that the whole reserve would have bought keeps its price, and gas costs the same as before.
 #[test]
 fn a_rise_of_one_class_leaves_the_other_alone() {
     let mut stage = Stage::new();

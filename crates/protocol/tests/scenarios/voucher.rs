@@ -1,4 +1,4 @@
-//! Vouchers: the one check, and redemption.
+//! Vouchers: the check that all paths share, and redemption.
 
 use crate::{
     capacity::{measure_in, measured_network},
@@ -166,7 +166,7 @@ fn above_the_reserve_units_count_as_far_as_they_are_paid() {
 
 const GIB: u64 = 1 << 30;
 
-/// A whole byte costs less than a grain, the next one more: one grain buys nothing yet.
+/// A whole byte costs less than a grain, and the next one more: one grain buys nothing yet.
 #[test]
 fn a_voucher_of_which_not_a_grain_can_be_paid_is_refused() {
     let mut stage = Stage::new();
@@ -191,7 +191,7 @@ fn a_short_redemption_weighs_no_more_than_its_units_at_the_slow_price() {
     assert_eq!((row.egress, row.fee.grains(), row.base.grains()), (524, 999, 499));
 }
 
-/// Grain by grain the reserve pays as much in all as at once, for as many units.
+/// Paid in grain by grain, the reserve pays as much in all as at once, for as many units.
 #[test]
 fn tiny_top_ups_drift_nowhere() {
     let mut stage = Stage::new();
@@ -209,7 +209,8 @@ fn tiny_top_ups_drift_nowhere() {
     assert!(left <= 1, "{left}");
 }
 
-/// It redeems 4 GiB an epoch of an own agreement that holds a grain, where 1 GiB an epoch is offered.
+/// A provider redeems 4 GiB an epoch under its own agreement that holds a grain, where 1 GiB an
+/// epoch is offered.
 #[test]
 fn use_that_nobody_paid_pumps_no_price() {
     for pumped in ["p", "q"] {
@@ -230,7 +231,7 @@ fn use_that_nobody_paid_pumps_no_price() {
     }
 }
 
-/// Paid use of a provider that was never measured is no use of what the others offer.
+/// Paid use of a provider that was never measured does not count as use of the others' capacity.
 #[test]
 fn paid_use_counts_only_where_capacity_does() {
     let used = |seller: &str| {

@@ -1,4 +1,4 @@
-//! A whole ledger in a map: the only helper that knows how a block is run.
+//! A whole ledger in a map: the only helper that runs blocks.
 
 use commonware_codec::Encode as _;
 use commonware_cryptography::{Signer, ed25519::PrivateKey};
@@ -16,11 +16,11 @@ use posync_protocol::{
 };
 use std::{cell::RefCell, collections::BTreeMap};
 
-/// What each named actor owns at genesis.
+/// Balance of each named actor at genesis.
 pub(crate) const FUNDED: Amount = Amount::sync(1_000_000);
 
 thread_local! {
-    /// Keys of actors that were named before: to derive one costs more than to run a block.
+    /// Keys of actors that were named before, because deriving one costs more than running a block.
     static KEYS: RefCell<BTreeMap<String, (PrivateKey, Account)>> = const { RefCell::new(BTreeMap::new()) };
 }
 
@@ -36,42 +36,43 @@ fn named<T>(name: &str, part: impl Fn(&(PrivateKey, Account)) -> T) -> T {
     })
 }
 
-/// The key of a named actor.
+/// Derives the key of a named actor.
 pub(crate) fn key(name: &str) -> PrivateKey {
     named(name, |(key, _)| key.clone())
 }
 
-/// The account of a named actor.
+/// Derives the account of a named actor.
 pub(crate) fn account(name: &str) -> Account {
     named(name, |(_, account)| *account)
 }
 
-/// State, height and what happened in the last block.
+/// The state, the height, and the results of the last block.
 #[derive(Clone)]
 pub(crate) struct World {
     pub(crate) parameters: Parameters,
     pub(crate) chain: Hash,
-    /// Of the last block.
+    /// Height of the last block.
     pub(crate) height: u64,
     pub(crate) state: BTreeMap<Key, Slot>,
     pub(crate) supply: Amount,
-    /// Of the last block.
+    /// Events of the last block.
     pub(crate) events: Vec<Event>,
-    /// Records that the last block named.
+    /// Number of records that the last block named.
     pub(crate) named: usize,
-    /// Who leads blocks, in turn; nobody with a seat until a script asks.
+    /// Leaders of the blocks, in turn; none of them has a seat until a script asks.
     pub(crate) leaders: Vec<Account>,
-    /// Whether blocks carry a seed, from which they draw providers: off until a script asks.
+    /// True if blocks carry a seed, from which they draw providers; false until a script asks.
     pub(crate) draws: bool,
-    /// Over everything that every block changed, answered and told.
+    /// Hash over all changes, receipts and events of every block.
     pub(crate) history: Hash,
-    /// Blocks from one that is checked to the next: run again as a verifier runs it, and its whole
-    /// state held against the invariants. Every one in the scenarios; long simulations sample.
+    /// Number of blocks between checks. A checked block runs again as a verifier's, and its whole
+    /// state is held against the invariants. The scenarios check every block; long simulations
+    /// sample.
     pub(crate) check_every: u64,
 }
 
 impl World {
-    /// A genesis with these actors funded and as much again in the reserve.
+    /// A genesis in which these actors have money, with as much again in the reserve.
     pub(crate) fn new(funded: &[&str]) -> Self {
         let balances = Amount::new(FUNDED.grains() * funded.len() as u128).expect("few actors");
         let reserve = balances;
@@ -102,7 +103,7 @@ impl World {
         world
     }
 
-    /// Gives a named actor a seat, its bond out of the reserve, as a genesis does.
+    /// Gives a named actor a seat, with a bond from the reserve, as a genesis does.
     pub(crate) fn seat(&mut self, name: &str) {
         let (account, mut system) = (account(name), self.system());
         let bond = self.parameters.seat_bond;
@@ -134,7 +135,7 @@ impl World {
         self.get::<AccountState>(AccountState::key(&account(name))).unwrap_or_default().balance
     }
 
-    /// The epoch of the next block.
+    /// Epoch of the next block.
     pub(crate) fn epoch(&self) -> u64 {
         self.parameters.epoch(self.height + 1)
     }
@@ -157,14 +158,14 @@ impl World {
         resolver.draws()
     }
 
-    /// Who stands at the indices that a block closes.
+    /// The providers and seats at the indices that a block closes.
     pub(crate) fn roster(&self, context: &BlockContext) -> Roster {
         let keys = roster_keys(context, &self.system());
         let records = keys.into_iter().map(|key| (key, self.state.get(&key).copied())).collect();
         Roster::new(context, &self.system(), &records).expect("each index is taken or vacant")
     }
 
-    /// Reads what a block names.
+    /// Reads the records that a block names.
     pub(crate) fn read(
         &self,
         context: &BlockContext,
@@ -175,8 +176,8 @@ impl World {
         Ok(keys.into_iter().map(|key| (key, self.state.get(&key).copied())).collect())
     }
 
-    /// Runs the next block as its proposer and as a verifier of what was kept, applies it, and
-    /// checks the whole state.
+    /// Runs the next block as its proposer, and as a verifier of the kept operations. Applies it,
+    /// and checks the whole state.
     pub(crate) fn block(&mut self, operations: &[Operation]) -> Result<Outcome, Invalid> {
         let context = self.context(self.height + 1);
         let draws = self.resolve(&context);
@@ -190,7 +191,7 @@ impl World {
         Ok(proposed)
     }
 
-    /// Runs what a proposer kept as a verifier does: both must come to the same.
+    /// Runs the kept operations as a verifier, and asserts the proposer's outcome.
     fn verify(
         &mut self,
         context: &BlockContext,
@@ -230,8 +231,8 @@ impl World {
         }
     }
 
-    /// One block with one operation: its receipt, or why it may not stand in a block (then there
-    /// is an empty block).
+    /// Runs a block with one operation. Returns its receipt, or the code for which it may not stand
+    /// in a block (the block is then empty).
     pub(crate) fn submit(&mut self, operation: &Operation) -> Result<Code, Code> {
         let one = core::slice::from_ref(operation);
         let context = self.context(self.height + 1);
@@ -250,7 +251,7 @@ impl World {
         }
     }
 
-    /// Signs with the next nonce and the exact fee.
+    /// Signs an operation with the next nonce and the exact fee.
     pub(crate) fn sign(&self, who: &str, body: Body) -> Operation {
         let state = self.get::<AccountState>(AccountState::key(&account(who))).unwrap_or_default();
         let (nonce, height) = (state.nonce, self.height + 1);

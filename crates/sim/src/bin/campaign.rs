@@ -1,4 +1,4 @@
-//! `cargo xtask campaign` runs this: whole networks from seeds, each twice.
+//! The program behind `cargo xtask campaign`: runs whole networks from seeds, each twice.
 
 use posync_sim::{
     campaign::{Seed, campaign},

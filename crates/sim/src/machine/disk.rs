@@ -1,4 +1,4 @@
-//! A disk that fails in parts: one sector, one bit, or for want of room.
+//! A disk with partial failures: a bad sector, a flipped bit, or no room.
 
 use super::Machine;
 use commonware_runtime::{
@@ -9,22 +9,22 @@ use std::{
     sync::{Arc, Mutex},
 };
 
-/// What becomes of the place that is read next.
+/// The damage to the next place that is read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Damage {
-    /// It cannot be read any more.
+    /// Reads of the place fail.
     Unreadable,
-    /// One bit of it is another one.
+    /// One bit of the place is flipped.
     FlippedBit,
 }
 
-/// The faults of one machine's disk; its bytes are the runtime's. Cloning shares it.
+/// The faults of one machine's disk; the runtime stores its bytes. Clones share it.
 #[derive(Clone, Debug, Default)]
 pub struct Disk(Arc<Mutex<State>>);
 
 #[derive(Debug, Default)]
 struct State {
-    /// Strikes at the next read of a partition with this ending.
+    /// Damage that strikes the next read of a partition whose name has this ending.
     armed: Option<(&'static str, Damage)>,
     places: Vec<Place>,
     full: bool,
@@ -39,23 +39,23 @@ struct Place {
 }
 
 impl Disk {
-    /// The place that is read next from a partition with this ending is damaged, for good.
+    /// Damages permanently the place that is read next from a partition with this ending.
     pub fn damage(&self, ending: &'static str, damage: Damage) {
         self.0.lock().expect("no holder panics").armed = Some((ending, damage));
     }
 
-    /// Whether every write fails for want of room.
+    /// Sets whether every write fails because the disk is full.
     pub fn fill(&self, full: bool) {
         self.0.lock().expect("no holder panics").full = full;
     }
 
-    /// Places that are damaged.
+    /// Number of damaged places.
     pub fn damaged(&self) -> usize {
         self.0.lock().expect("no holder panics").places.len()
     }
 }
 
-/// A file of a [`Machine`].
+/// A file on the disk of a [`Machine`].
 pub struct MachineBlob {
     blob: <deterministic::Context as Storage>::Blob,
     partition: String,
@@ -64,7 +64,7 @@ pub struct MachineBlob {
 }
 
 impl MachineBlob {
-    /// What was read, as the disk gives it.
+    /// Applies the damage to the bytes of a read.
     fn given(&self, offset: u64, bytes: IoBufsMut, length: usize) -> Result<IoBufsMut, Error> {
         let mut state = self.disk.0.lock().expect("no holder panics");
         if let Some((ending, damage)) = state.armed
@@ -96,7 +96,7 @@ impl MachineBlob {
         place.partition == self.partition && place.name == self.name
     }
 
-    /// A place that is written anew is well again.
+    /// Repairs the places that a write or a truncation replaced.
     fn forget(&self, lost: impl Fn(u64) -> bool) {
         let mut state = self.disk.0.lock().expect("no holder panics");
         state.places.retain(|place| !self.is_mine(place) || !lost(place.offset));

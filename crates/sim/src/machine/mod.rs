@@ -2,9 +2,10 @@
 //! a switch that stops every task of the process, and a disk of its own that fails in parts.
 //!
 //! Invariants
-//! 1. While a [`Gate`] is closed no task of the process runs: it computes, sends and notices nothing,
+//! 1. While a [`Gate`] is closed, no task of the process runs: the process computes, sends and
+//! notices nothing,
 //!    as after SIGSTOP. Time goes on, so everything it waited for is overdue when the gate opens.
-//! 2. A fault of a [`Disk`] is met by this machine alone, and by all its later lives.
+//! 2. A fault of a [`Disk`] affects this machine alone, in this life and all later ones.
 
 mod disk;
 
@@ -26,7 +27,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-/// Whether the tasks of a process run. Cloning shares it.
+/// Controls whether the tasks of a process run. Clones share it.
 #[derive(Clone, Debug, Default)]
 pub struct Gate(Arc<Mutex<Closed>>);
 
@@ -37,19 +38,19 @@ struct Closed {
 }
 
 impl Gate {
-    /// Stops every task.
+    /// Stops every task of the process.
     pub fn close(&self) {
         self.0.lock().expect("no holder panics").closed = true;
     }
 
-    /// Lets every task run on.
+    /// Lets every task continue.
     pub fn open(&self) {
         let mut state = self.0.lock().expect("no holder panics");
         state.closed = false;
         state.waiting.drain(..).for_each(Waker::wake);
     }
 
-    /// `future`, polled only while the gate is open.
+    /// Polls `future` only while the gate is open.
     async fn pass<F: Future>(self, future: F) -> F::Output {
         let mut future = Box::pin(future);
         std::future::poll_fn(move |task| {
@@ -75,7 +76,7 @@ pub struct Machine {
 }
 
 impl Machine {
-    /// A machine that is switched on.
+    /// A machine with this gate and this disk.
     pub const fn new(context: Context, gate: Gate, disk: Disk) -> Self {
         Self { context, gate, disk }
     }

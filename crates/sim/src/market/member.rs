@@ -1,4 +1,4 @@
-//! A provider and its manner: what it holds, and what it says when it is drawn.
+//! A provider and its manner: the data it holds, and its answer when it is drawn.
 
 use crate::ledger::Ledger;
 use posync_protocol::{
@@ -17,22 +17,22 @@ use std::{
 /// How a provider behaves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Manner {
-    /// Answers always, and declares what it lacks.
+    /// Always answers, and declares the reads that it lacks.
     Truthful,
     /// Answers only when it holds all four reads.
     OnlyWhenLucky,
-    /// Never answers.
+    /// Never answers a challenge.
     Silent,
 }
 
-/// What a provider promised.
+/// The promises of a provider.
 #[derive(Clone, Copy, Debug)]
 pub struct Terms {
-    /// Its manner.
+    /// How the provider behaves.
     pub manner: Manner,
-    /// Shards of its data set; none: it only registers.
+    /// Number of shards in its data set; with 0 it only registers.
     pub shards: u32,
-    /// Bytes of each.
+    /// Bytes of each shard.
     pub shard_bytes: u32,
     /// Epoch at which its agreement ends.
     pub end_epoch: u64,
@@ -45,26 +45,26 @@ impl Terms {
     }
 }
 
-/// A shard's bytes and what proves their chunks.
+/// Bytes of a shard, and the hashes that prove its chunks.
 struct Shard {
     data: Vec<u8>,
     outboard: Vec<Hash>,
 }
 
-/// A provider.
+/// A provider of the market.
 #[derive(Clone)]
 pub struct Member {
-    /// Its account.
+    /// Account that it registered with.
     pub account: Account,
-    /// Its index in the fee tree.
+    /// Index of its leaf in the fee tree.
     pub index: u32,
-    /// Its agreement's slot.
+    /// Slot of its agreement.
     pub slot: u32,
     /// Height at which the agreement was opened.
     pub opened: u64,
-    /// What it promised.
+    /// Its manner and the size of its promise.
     pub terms: Terms,
-    /// Its data set.
+    /// The tree of its current data set.
     pub tree: SumTree,
     /// Vouchers that its next statement carries.
     pub vouchers: Vec<Redemption>,
@@ -102,7 +102,7 @@ impl Member {
         }
     }
 
-    /// Its agreement.
+    /// Identifier of its agreement.
     pub const fn agreement(&self) -> AgreementId {
         AgreementId { provider: self.account, slot: self.slot, opened: self.opened }
     }
@@ -111,7 +111,7 @@ impl Member {
         2 * self.terms.shards as u64 * (self.terms.shard_bytes as u64).div_ceil(1024)
     }
 
-    /// Loses `count` shards, which ones `seed` decides.
+    /// Loses `count` shards, chosen by `seed`.
     pub fn lose(&mut self, count: usize, seed: u64) {
         let mut order: Vec<(Hash, Hash)> = self
             .shards
@@ -125,18 +125,18 @@ impl Member {
         self.missing.extend(order.into_iter().take(count).map(|(_, name)| name));
     }
 
-    /// Signs another data set: its first `shards` shards only, or all of them again.
+    /// Replaces its data set by its first `shards` shards, or by all of them again.
     pub fn hold(&mut self, shards: usize) {
         let names: Vec<(Hash, u64)> = self.all.iter().take(shards).copied().collect();
         self.tree = SumTree::new(&names).expect("few short shards");
     }
 
-    /// Its open challenge.
+    /// The challenge that is open for it.
     pub fn challenge(&self, ledger: &Ledger) -> Option<Challenge> {
         ledger.record::<Audit>(Audit::key(&self.account))?.challenge
     }
 
-    /// What it says to its challenge in a block of `height`; `None` when it stays silent.
+    /// Its statement for a block of `height`; `None` if it stays silent.
     pub fn statement(&self, ledger: &Ledger, challenge: &Challenge, height: u64) -> Option<Statement> {
         if self.terms.manner == Manner::Silent {
             return None;
@@ -149,7 +149,7 @@ impl Member {
         Some(self.stating(ledger, challenge, height, answers))
     }
 
-    /// The statement that carries these answers.
+    /// Builds the statement that carries these answers.
     pub fn stating(
         &self,
         ledger: &Ledger,
@@ -179,13 +179,13 @@ impl Member {
         }
     }
 
-    /// The answers to a challenge, as truthful as its disk allows.
+    /// Its answers to a challenge, as true as its disk allows.
     pub fn answers(&self, ledger: &Ledger, challenge: &Challenge) -> Option<Vec<Answer>> {
         let data_set: DataSet = ledger.record(DataSet::key(&self.account, self.slot)).unwrap_or_default();
         self.answers_from(ledger, challenge, data_set.current.leaves)
     }
 
-    /// The answers as if its data set in force had `leaves` leaves.
+    /// Its answers if the data set in force had `leaves` leaves.
     pub fn answers_from(&self, ledger: &Ledger, challenge: &Challenge, leaves: u64) -> Option<Vec<Answer>> {
         let share = Share {
             slot: self.slot,

@@ -6,9 +6,9 @@
 //!                         └──► Ledger::run: as a proposer, then as a verifier, then check_all
 //! ```
 //!
-//! No signatures, no network, no engine: rules, proofs and money are the real ones. A block holds
-//! what `ledger::select` chooses, and a statement arrives [`ANSWER_BLOCKS`] after its draw, as a
-//! provider on a network manages.
+//! No signatures, no network, no engine; rules, proofs and money are real. A block holds the
+//! operations that `ledger::select` chooses, and a statement arrives [`ANSWER_BLOCKS`] after its
+//! draw, as on a network.
 
 mod member;
 
@@ -26,24 +26,24 @@ use posync_protocol::{
 };
 use std::collections::{BTreeMap, BTreeSet};
 
-/// Blocks from a draw to the block that holds the answer: the drawing block becomes final, the
-/// statement travels, the next leader takes it.
+/// Blocks from a draw to the block with the answer: the drawing block becomes final, the statement
+/// travels, the next leader includes it.
 pub const ANSWER_BLOCKS: u64 = 3;
 /// Blocks in which members register, open and sign, before anything is measured.
 pub const SETUP_BLOCKS: u64 = 4;
-/// Who pays for everything.
+/// The account that pays for everything.
 pub const CONSUMER: Account = Account([200; 32]);
 
-/// A ledger with members.
+/// A ledger and the providers on it.
 #[derive(Clone)]
 pub struct Market {
     /// The state and the rules.
     pub ledger: Ledger,
     /// Height of the last block.
     pub height: u64,
-    /// The providers.
+    /// The providers, by place.
     pub members: Vec<Member>,
-    /// What the blocks told since it was last taken, with their heights.
+    /// Events of the blocks since the list was last cleared, with their heights.
     pub events: Vec<(u64, Event)>,
     /// Receipts of the last block.
     pub receipts: Vec<(Hash, Code)>,
@@ -55,7 +55,7 @@ pub struct Market {
 }
 
 impl Market {
-    /// A ledger on which each of `terms` has become a provider, with an agreement and a data set.
+    /// A ledger on which each of `terms` is a registered provider with an agreement and a data set.
     ///
     /// # Panics
     /// If the setup breaks a rule.
@@ -112,24 +112,24 @@ impl Market {
         }
     }
 
-    /// From here on the beacon is another: one history, many futures.
+    /// Changes the beacon from here on: one history, many futures.
     pub fn reseed(&mut self, seed: u64) {
         self.beacon = sha256(&seed.to_be_bytes());
     }
 
-    /// Hands in a paid operation of `signer` for the next block.
+    /// Queues a paid operation of `signer` for the next block.
     pub fn submit(&mut self, signer: Account, body: Body) {
         let nonce = *self.nonces.entry(signer).and_modify(|nonce| *nonce += 1).or_default();
         let operation = self.operation(signer, nonce, Amount::sync(1_000), body);
         self.pending.push(operation);
     }
 
-    /// Hands in an operation for the next block as it is.
+    /// Queues an unchanged operation for the next block.
     pub fn hand_in(&mut self, operation: Operation) {
         self.pending.push(operation);
     }
 
-    /// A free operation of `signer`.
+    /// Builds a free operation of `signer`.
     pub fn free(&self, signer: Account, body: Body) -> Operation {
         self.operation(signer, 0, Amount::ZERO, body)
     }
@@ -142,7 +142,7 @@ impl Market {
     /// Makes the next block.
     ///
     /// # Errors
-    /// [`Fault`]: a rule or an invariant is broken.
+    /// [`Fault`] if a rule or an invariant is broken.
     pub fn block(&mut self) -> Result<(), Fault> {
         let context = self.next_context();
         let draws = self.draws(&context);
@@ -156,7 +156,7 @@ impl Market {
         let outcome = self.ledger.run(&context, &draws, &operations, Mode::Propose)?;
         let taken: BTreeSet<usize> = chosen.into_iter().collect();
         let left = candidates.into_iter().enumerate().filter(|(place, _)| !taken.contains(place));
-        // A provider states again in the next block; only paid operations wait.
+        // A provider builds a new statement for the next block; only paid operations wait.
         self.pending = left.map(|(_, operation)| operation).filter(|o| !o.body.is_free()).collect();
         self.height = context.height;
         self.parent = sha256(&[self.parent.as_slice(), &context.height.to_be_bytes()].concat());
@@ -176,8 +176,8 @@ impl Market {
         Ok(())
     }
 
-    /// What the rules say to one operation in the next block: the code with which it would be
-    /// refused, or `Done`. Nothing changes.
+    /// The code that the rules would give one operation in the next block: a refusal, or `Done`.
+    /// Nothing changes.
     pub fn verdict(&self, operation: &Operation) -> Code {
         let mut copy = self.clone();
         let context = copy.next_context();
@@ -193,7 +193,7 @@ impl Market {
 
     fn next_context(&self) -> BlockContext {
         let height = self.height + 1;
-        // The first block of a term has no parent's seed.
+        // The first block of a term gets no seed from its parent.
         let first = height.is_multiple_of(self.ledger.parameters.term_blocks());
         let seed = sha256(&[self.beacon.as_slice(), &height.to_be_bytes()].concat());
         self.ledger.context(height, Account::default(), self.parent, (!first).then_some(seed))
@@ -219,7 +219,7 @@ impl Market {
         self.members.iter().filter_map(due).collect()
     }
 
-    /// What a provider earned so far: all that came into its account beyond what it began with.
+    /// Sum of a provider's settlement payments in [`Self::events`].
     pub fn pay(&self, member: usize) -> Amount {
         let sum = |sum: Amount, (_, event): &(u64, Event)| match event {
             Event::Settled { provider, pay, .. } if *provider == self.members[member].account => {
@@ -230,7 +230,7 @@ impl Market {
         self.events.iter().fold(Amount::ZERO, sum)
     }
 
-    /// A provider's record.
+    /// Reads a provider's record.
     pub fn provider(&self, member: usize) -> Provider {
         self.ledger.record(Provider::key(&self.members[member].account)).expect("it registered")
     }
@@ -297,7 +297,7 @@ impl Member {
         }
     }
 
-    /// The operation that puts what it holds now on the ledger, signed by both.
+    /// The operation that records its current data set on the ledger, signed by both parties.
     pub fn data_set(&self, version: u64) -> SetDataSet {
         let claim = DataSetClaim {
             agreement: self.agreement(),

@@ -1,9 +1,9 @@
 //! The data plane in memory: streams between hosts, with the faults that TCP shows its users.
 //!
 //! The deterministic runtime's own network never releases a bound address, so a restarted server
-//! could not listen again, and its streams know no latency, loss or partition. This one keeps its
-//! map in a [`Fabric`] that outlives every crash; a role gets a [`SimNetwork`] that speaks for one
-//! host.
+//! could not listen again, and its streams have no latency, loss or partition. This network keeps
+//! its state in a [`Fabric`] that survives every crash. A role gets a [`SimNetwork`] that acts for
+//! one host.
 //!
 //! ```text
 //!  role at 10.0.1.0 ── SimNetwork ──┐            ┌── SimNetwork ── role at 10.0.2.3
@@ -13,8 +13,9 @@
 //!
 //! Invariants
 //! 1. Bytes of a stream arrive in order, once, or the stream breaks: no loss, no duplicates.
-//! 2. Loss is a stall: a lost part arrives one retransmission later, and so does all behind it.
-//! 3. A partition keeps bytes and handshakes until it heals; only [`Fabric::reset`] and a crash break streams.
+//! 2. Loss is a stall: a lost part arrives one retransmission later, and so does everything behind it.
+//! 3. A partition holds bytes and handshakes until it heals. Only [`Fabric::reset`] and a crash
+//! break streams.
 //! 4. Equal seeds and equal calls give equal deliveries.
 //! 5. At most [`WINDOW_BYTES`] of a stream and [`BACKLOG`] unaccepted streams wait.
 
@@ -34,66 +35,66 @@ use std::{
     sync::Arc,
 };
 
-/// What kind of process a host runs: the third byte of its address.
+/// The kind of process that a host runs: the third byte of its address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(u8)]
 pub enum Role {
     /// An authority's node service.
     Authority = 1,
-    /// A provider.
+    /// A provider with its service.
     Provider = 2,
-    /// A gateway.
+    /// A gateway with its service.
     Gateway = 3,
-    /// A user.
+    /// A user, who only dials.
     User = 4,
 }
 
-/// The host of the `index`-th process of a role: 10.0.role.index.
+/// Address of the `index`-th process of a role: 10.0.role.index.
 pub const fn host(role: Role, index: u8) -> IpAddr {
     IpAddr::V4(Ipv4Addr::new(10, 0, role as u8, index))
 }
 
-/// Everything between the hosts. Cloning shares it; it survives the crash of any of them.
+/// The links and streams between all hosts. Clones share it; it survives the crash of every host.
 #[derive(Clone)]
 pub struct Fabric(Arc<Mutex<State>>);
 
 impl Fabric {
-    /// A fabric whose every link is `link`; `seed` decides jitter and loss.
+    /// A fabric in which every link starts as `link`; `seed` determines jitter and loss.
     pub fn new(seed: u64, link: Link) -> Self {
         Self(Arc::new(Mutex::new(State::new(seed, link))))
     }
 
-    /// The network as `host` sees it. `context` gives the time.
+    /// The network as `host` sees it. `context` provides the time.
     pub fn at(&self, context: &Context, host: IpAddr) -> SimNetwork {
         SimNetwork { fabric: self.clone(), host, clock: Arc::new(context.child("network")) }
     }
 
-    /// Changes the way from `from` to `to`; what is under way keeps its time of arrival.
+    /// Changes the link from `from` to `to`. Bytes in flight keep their time of arrival.
     pub fn set_link(&self, from: IpAddr, to: IpAddr, link: Link) {
         self.0.lock().set_link(from, to, link);
     }
 
-    /// Cuts both ways between two hosts: bytes wait.
+    /// Cuts both directions between two hosts; bytes wait.
     pub fn partition(&self, a: IpAddr, b: IpAddr) {
         self.0.lock().set_up(a, b, false);
     }
 
-    /// Ends [`Self::partition`].
+    /// Restores both directions between two hosts after [`Self::partition`].
     pub fn heal(&self, a: IpAddr, b: IpAddr) {
         self.0.lock().set_up(a, b, true);
     }
 
-    /// Cuts a host from all others, in both directions.
+    /// Cuts a host off from all others, in both directions.
     pub fn isolate(&self, host: IpAddr) {
         self.0.lock().set_isolated(host, true);
     }
 
-    /// Ends [`Self::isolate`].
+    /// Reconnects a host after [`Self::isolate`].
     pub fn rejoin(&self, host: IpAddr) {
         self.0.lock().set_isolated(host, false);
     }
 
-    /// Breaks every stream between two hosts; both sides see it at their next call.
+    /// Breaks every stream between two hosts. Both sides notice at their next call.
     pub fn reset(&self, a: IpAddr, b: IpAddr) {
         self.0.lock().reset(a, b);
     }
@@ -167,7 +168,7 @@ impl commonware_runtime::Listener for SimListener {
 
     async fn accept(&mut self) -> Result<(SocketAddr, SimSink, SimStream), Error> {
         let (from, out, back) = self.incoming.recv().await.ok_or(Error::Closed)?;
-        // The dialer's outward pipe is the one that the accepting side reads.
+        // The accepting side reads the dialer's outward pipe.
         let (sink, stream) = self.network.ends(back, out);
         Ok((from, sink, stream))
     }

@@ -1,4 +1,4 @@
-//! Decides what arrives when; moves no bytes by itself and never waits.
+//! Decides which bytes arrive at which time. It does no I/O and never waits.
 
 use super::Event;
 use bytes::Bytes;
@@ -13,25 +13,25 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-/// Bytes of one stream and direction that are sent and not yet received.
+/// Limit of the bytes in flight in one direction of a stream.
 pub const WINDOW_BYTES: usize = 1 << 20;
-/// Streams that a listener has not accepted yet.
+/// Limit of the streams that a listener has not accepted yet.
 pub const BACKLOG: usize = 128;
-/// What a lost part costs: TCP's least retransmission timeout.
+/// Delay of a lost part: TCP's least retransmission timeout.
 pub const RETRANSMISSION: Duration = Duration::from_millis(200);
-/// One part of a stream: what is lost or delayed as one.
+/// Bytes of a part, the unit of a stream that is lost or delayed.
 const PART_BYTES: usize = 64 << 10;
 
-/// One direction between two hosts.
+/// The link in one direction between two hosts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Link {
-    /// Time on the way.
+    /// Time that a part takes on the way.
     pub latency: Duration,
-    /// At most this is added, evenly spread.
+    /// Upper bound of an additional delay, which is uniformly distributed.
     pub jitter: Duration,
-    /// Lost parts of 64 KiB, of a thousand.
+    /// Share of lost parts (64 KiB each), in thousandths.
     pub loss_per_mille: u16,
-    /// Whether anything passes.
+    /// True if the link passes anything.
     pub up: bool,
 }
 
@@ -54,14 +54,14 @@ struct Pipe {
     writer: Option<oneshot::Sender<()>>,
 }
 
-/// What `send` found.
+/// The result of `send`.
 pub(super) enum Room {
     Sent,
     Wait(Event),
     Broken,
 }
 
-/// What `receive` found.
+/// The result of `receive`.
 pub(super) enum Next {
     Took,
     At(SystemTime, Event),
@@ -159,7 +159,7 @@ impl State {
         }
     }
 
-    /// `None` if a handshake passes now, else an event to wait for.
+    /// `None` if a handshake can pass now, else an event to wait for.
     pub(super) fn way_is_cut(&mut self, from: IpAddr, to: IpAddr) -> Option<Event> {
         if self.link(from, to).up && self.link(to, from).up {
             return None;
@@ -174,7 +174,7 @@ impl State {
         self.time_on_the_way(from, to) + self.time_on_the_way(to, from)
     }
 
-    /// The outward and the backward pipe; `None` if nobody listens there.
+    /// Opens an outward and a backward pipe; `None` without a listener at `to`, or if its backlog is full.
     pub(super) fn connect(&mut self, from: IpAddr, to: SocketAddr) -> Option<(u64, u64)> {
         let sender = self.listeners.get(&to)?.1.clone();
         let number = self.number();
@@ -216,13 +216,13 @@ impl State {
         time
     }
 
-    /// Takes from `rest` what the window holds.
+    /// Moves from `rest` into the pipe as much as the window holds.
     pub(super) fn send(&mut self, number: u64, rest: &mut Bytes, now: SystemTime) -> Room {
         let (from, to) = match self.pipes.get(&number) {
             Some(pipe) => (pipe.from, pipe.to),
             None => return Room::Broken,
         };
-        // The news that the other side is gone travels too.
+        // The news that the other side has gone needs the way back.
         let news = self.link(to, from).up;
         loop {
             let pipe = self.pipes.get(&number).expect("looked up above");
@@ -248,7 +248,7 @@ impl State {
         Room::Wait(receiver)
     }
 
-    /// Moves what has arrived by `now` into `arrived`.
+    /// Moves the bytes that have arrived by `now` into `arrived`.
     pub(super) fn receive(&mut self, pipe: u64, now: SystemTime, arrived: &mut Vec<u8>) -> Next {
         let Some(up) = self.pipes.get(&pipe).map(|pipe| self.link(pipe.from, pipe.to).up) else {
             return Next::Broken;
@@ -301,6 +301,6 @@ impl Pipe {
 }
 
 fn wake(waiting: oneshot::Sender<()>) {
-    // Who no longer waits needs no news.
+    // The receiver may have stopped waiting.
     let _ = waiting.send(());
 }

@@ -1,4 +1,4 @@
-//! Faults that a drawn plan does to the network, and their end. Each is counted by its kind.
+//! Faults that a drawn plan inflicts on the network, and their end. Each is counted by its kind.
 
 use super::{Failure, World, users::name};
 use crate::plan::{Lie, Loiterers, Process, Step};
@@ -11,11 +11,11 @@ use posync_protocol::{
 };
 use std::time::Duration;
 
-/// What a user waits for a put while the network is not well.
+/// Time that a user waits for a put while the network has faults.
 const TRIES: Duration = Duration::from_secs(30);
-/// Between two steps of a slow user: below every bound on a silence.
+/// Pause between two steps of a slow user: below every timeout of silence.
 const SLOW: Duration = Duration::from_secs(15);
-/// What a slow user says that it will write, and how much of it comes at a time.
+/// Bytes that a slow user announces, and bytes that it sends at a time.
 const SLOW_FILE: u64 = 1 << 20;
 const SLOW_PART: usize = 1_000;
 
@@ -96,7 +96,7 @@ impl World<'_> {
         }
     }
 
-    /// Slow users, each with a connection of its own.
+    /// Starts slow users, each with its own connection.
     async fn loiter(&mut self, loiterers: &Loiterers) -> Result<(), Failure> {
         let failed = |reason| Failure::User { what: "a slow user".into(), reason };
         for _ in 0..loiterers.readers {
@@ -112,13 +112,13 @@ impl World<'_> {
             let context = self.context.child("slow");
             self.loiterers.push(context.spawn(move |context| write_slowly(context, client, ask)));
         }
-        // All have begun before the next step.
+        // Lets all of them begin before the next step.
         self.context.sleep(Duration::from_secs(1)).await;
         Ok(())
     }
 }
 
-/// Takes an answer at a time, with long pauses, until there are no more.
+/// Reads one answer at a time, with long pauses, until there are no more.
 async fn read_slowly(context: Context, client: Client<Gateway>, ask: Ask) {
     let Ok(mut call) = client.open(ask).await else { return };
     loop {
@@ -129,7 +129,7 @@ async fn read_slowly(context: Context, client: Client<Gateway>, ask: Ask) {
     }
 }
 
-/// Brings a few bytes at a time, until the gateway has enough of it.
+/// Sends a few bytes at a time, until the file is complete or the gateway ends the call.
 async fn write_slowly(context: Context, client: Client<Gateway>, ask: Ask) {
     let Ok(call) = client.open(ask).await else { return };
     let part = || Ask::Data(Bounded::new(vec![7; SLOW_PART]).expect("a short part"));

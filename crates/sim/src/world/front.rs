@@ -1,5 +1,5 @@
-//! What stands between everybody and an authority's own service: it answers with the authority's key
-//! what the service answers, or lies. It holds no other key, so it can forge no proof.
+//! A front between all clients and an authority's own service. It relays the service's answers
+//! under the authority's key, or lies. It holds no other key, so it cannot forge a proof.
 
 use super::{
     World, account,
@@ -26,12 +26,12 @@ use std::{
     time::Duration,
 };
 
-/// First answers that a front remembers.
+/// Number of first answers that a front remembers.
 const REMEMBERED_MAX: usize = 4_096;
-/// Between two tries to reach the service behind.
+/// Pause between two attempts to reach the service behind the front.
 const AGAIN: Duration = Duration::from_millis(200);
 
-/// What an authority's front says. Cloning shares it; it survives the crash of its authority.
+/// The front of an authority. Clones share it; it survives the crash of its authority.
 #[derive(Clone, Default)]
 pub(super) struct Front(Arc<Mutex<Said>>);
 
@@ -51,7 +51,7 @@ impl Front {
         self.0.lock().expect("no holder panics").lie
     }
 
-    /// The first answer to this question, which `answer` is if there was none.
+    /// While the front stands still, the first answer to this question; else `answer`, which is remembered.
     fn first(&self, ask: &Ask, answer: Answer) -> Answer {
         if !matches!(answer, Answer::Read(_) | Answer::Info(_)) {
             return answer;
@@ -71,7 +71,7 @@ impl Front {
     }
 }
 
-/// The way to the service behind.
+/// A connection to the service behind the front.
 struct Behind {
     context: Context,
     network: crate::network::SimNetwork,
@@ -110,7 +110,7 @@ async fn answer(front: Front, behind: Arc<Behind>, call: Incoming<Node>, ask: As
     let Ok(mut inner) = client.open(copy(&ask)).await else { return };
     let mut last = None;
     while let Some(next) = inner.recv().await {
-        // A caller that has gone ends this at the next answer.
+        // If the caller has gone, this ends with the next answer.
         if let Some(answer) = last.replace(front.first(&ask, next))
             && call.send(&answer).await.is_err()
         {
@@ -140,7 +140,7 @@ fn copy(ask: &Ask) -> Ask {
 }
 
 impl World<'_> {
-    /// Puts a front before an authority, for as long as this phase lasts.
+    /// Starts a front for an authority, which lasts as long as this phase.
     pub(super) fn start_front(&self, index: u8) {
         let seat = &self.lasting.seats[usize::from(index)];
         let front = self.lasting.fronts[usize::from(index)].clone();
@@ -172,7 +172,7 @@ impl World<'_> {
         front.0.lock().expect("no holder panics").running = Some(running);
     }
 
-    /// Takes the front of an authority that ends away with it.
+    /// Stops the front of an authority that ends.
     pub(super) fn stop_front(&self, index: u8) {
         if let Some(running) =
             self.lasting.fronts[usize::from(index)].0.lock().expect("no holder panics").running.take()

@@ -11,13 +11,13 @@ use posync_protocol::{
 };
 use std::time::Duration;
 
-/// How often the world looks whether something came true.
+/// Interval at which the world checks a condition.
 pub(super) const LOOK: Duration = Duration::from_millis(20);
-/// Looks in a row without a new block after which a plan has stalled: a minute.
+/// Checks in a row without a new block after which a plan has stalled: a minute.
 const LOOKS_MAX: u32 = 3_000;
 
 impl World<'_> {
-    /// Judges every block up to `height`, as they become final.
+    /// Judges the blocks up to `height`, as they become final.
     pub(super) async fn reach(&mut self, height: u64) -> Result<(), Failure> {
         let mut looks = 0;
         while self.lasting.judge.height() < height {
@@ -61,7 +61,7 @@ impl World<'_> {
         }
     }
 
-    /// Handles of the authorities that run and whose state is readable.
+    /// Handles of the running authorities whose state is readable.
     pub(super) fn handles(&mut self) -> Vec<(u8, Handle)> {
         let mut handles = Vec::new();
         for (process, running) in &mut self.running {
@@ -71,7 +71,7 @@ impl World<'_> {
         handles
     }
 
-    /// Judges the next block, if some authority has it.
+    /// Judges the next block if some authority has it. Returns false if none has.
     async fn judge_next(&mut self) -> Result<bool, Failure> {
         let next = self.lasting.judge.height() + 1;
         for (_, handle) in self.handles() {
@@ -87,7 +87,7 @@ impl World<'_> {
         Ok(false)
     }
 
-    /// Whether every authority thinks well of the honest ones.
+    /// Fails if an authority accuses an honest one.
     pub(super) fn check_accused(&mut self) -> Result<(), Failure> {
         for (authority, handle) in self.handles() {
             let accused = handle.witness().accused();
@@ -107,7 +107,7 @@ impl World<'_> {
         self.lasting.seats.iter().map(|keys| seat(account(&keys.key))).collect()
     }
 
-    /// Compares every living authority's store with the judge's state, record by record.
+    /// Compares the store of every running authority with the judge's state, record by record.
     pub(super) async fn report(&mut self) -> Result<Report, Failure> {
         let mut state_root = [0; 32];
         for (index, handle) in self.handles() {
@@ -128,7 +128,7 @@ impl World<'_> {
 
     async fn compare(&mut self, authority: u8, handle: &Handle) -> Result<Hash, Failure> {
         'again: for _ in 0..LOOKS_MAX {
-            // A state is compared while it is the newest one: the next block comes in a quarter second.
+            // A state is compared while it is the newest one; the next block follows in a quarter second.
             self.reach(handle.applied().max(self.lasting.judge.height())).await?;
             let height = self.lasting.judge.height();
             let differs = |reason: String| Failure::Differs { authority, height, reason };

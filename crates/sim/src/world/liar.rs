@@ -1,5 +1,5 @@
-//! An authority that lies. Its process is down; its key signs what an honest one never signs, and
-//! its place on the network shows it to whom it likes.
+//! An authority that lies. Its process is down; its key signs what an honest authority never signs,
+//! and its place on the network sends that to chosen peers.
 
 use super::{Failure, World, account, judging::LOOK};
 use commonware_codec::{Encode as _, varint::UInt};
@@ -17,11 +17,11 @@ use posync_protocol::{
     block::{BlockBody, Header},
 };
 
-/// Looks that what was shown may take to arrive and to be told on.
+/// Intervals of [`LOOK`] that a message may take to arrive and spread.
 const ARRIVES: u32 = 20;
 
 impl World<'_> {
-    /// Two blocks for the first view, half of the others are shown each.
+    /// Signs two blocks for the first view and shows each to half of the others.
     pub(super) async fn equivocate(&mut self, liar: u8) -> Result<(), Failure> {
         let others = self.lasting.seats.len() - 1;
         while self.handles().len() < others {
@@ -55,7 +55,7 @@ impl World<'_> {
             let round = Round::new(Epoch::zero(), View::new(1));
             let proposal = Proposal::new(round, View::zero(), block.digest());
             let notarize = Notarize::sign(&scheme, proposal).expect("it holds a share");
-            // Votes of a term travel on a channel of their own within the channel.
+            // Votes of a term travel on their own channel within the channel.
             let message = [UInt(0u64).encode(), Vote::Notarize(notarize).encode()].concat();
             vote.send(to, message, true);
         }
@@ -64,7 +64,7 @@ impl World<'_> {
         Ok(())
     }
 
-    /// Another version of a final block, long after it.
+    /// Signs another version of a final block, long after it.
     pub(super) async fn sign_again(&mut self, liar: u8, to: u8) -> Result<(), Failure> {
         let (key, tip) = (self.key_of(liar), self.lasting.judge.height());
         let (_, handle) = self.handles().into_iter().next().expect("somebody runs");
@@ -96,7 +96,7 @@ impl World<'_> {
         sender
     }
 
-    /// What an authority signs votes of the first term with.
+    /// The scheme with which an authority signs votes of the first term.
     async fn scheme(&self, authority: u8) -> Scheme {
         let (genesis, seat) = (&self.lasting.genesis, &self.lasting.seats[usize::from(authority)]);
         let share = seat.secrets.clone().get_share(Epoch::zero()).await.expect("it was dealt one");

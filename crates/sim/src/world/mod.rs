@@ -9,10 +9,10 @@
 //! ```
 //!
 //! Invariants
-//! 1. Nothing here is random but by the plan's seed: two runs of a plan end in equal reports.
-//! 2. What survives a power cut is what was synced, and [`Lasting`]: keys, the judge, the links.
+//! 1. The plan's seed is the only source of randomness: two runs of a plan end in equal reports.
+//! 2. A power cut leaves only the synced bytes and [`Lasting`]: keys, the judge, the links.
 //! 3. A step that does not come true in bounded virtual time fails the plan.
-//! 4. No authority ever holds another for one that signed twice, unless the plan made it do so.
+//! 4. No authority accuses another of signing twice, unless the plan made that one do so.
 
 mod faults;
 mod front;
@@ -52,105 +52,105 @@ use std::{
 
 /// All money of a simulated network.
 const SUPPLY: Amount = Amount::sync(1_000_000_000);
-/// What each provider, gateway and user begins with.
+/// Initial balance of each provider, gateway and user.
 const FUNDS: Amount = Amount::sync(1_000_000);
-/// Users of a simulated network.
+/// Number of users in a simulated network.
 const USERS: u8 = 2;
-/// The port of every service.
+/// Port of every service.
 const PORT: u16 = 7000;
 
-/// Why a plan failed.
+/// The reason for which a plan failed.
 #[derive(Debug, thiserror::Error)]
 pub enum Failure {
-    /// The judge found a fault.
+    /// The judge found a fault in a block or in the state.
     #[error(transparent)]
     Fault(#[from] Fault),
-    /// Nothing new came.
+    /// No new block became final for a minute.
     #[error("no block was final for a minute after height {0}")]
     Stalled(u64),
-    /// A condition did not come true.
+    /// A condition did not come true in time.
     #[error("step {0} did not come true until height {1}")]
     Never(usize, u64),
-    /// Two authorities differ.
+    /// An authority's store differs from the judge's state.
     #[error("authority {authority} differs at height {height}: {reason}")]
     Differs {
-        /// Who.
+        /// Index of the authority.
         authority: u8,
-        /// Where.
+        /// Height of the compared state.
         height: u64,
-        /// How.
+        /// Description of the difference.
         reason: String,
     },
-    /// An authority holds an honest one for a liar.
+    /// An authority accuses an honest one.
     #[error("authority {authority} holds {seat} for one that signed twice, and it did not")]
     Accused {
-        /// Who.
+        /// Index of the authority that accuses.
         authority: u8,
-        /// Whom.
+        /// Account of the accused seat.
         seat: Account,
     },
     /// A process ended by itself.
     #[error("{0}")]
     Ended(String),
-    /// A file that was acknowledged did not come back.
+    /// An acknowledged file could not be read.
     #[error("'{name}' was acknowledged, and {blocks} blocks after all faults it is lost: {reason}")]
     Lost {
-        /// Of the file.
+        /// Name of the lost file.
         name: &'static str,
-        /// How long everything had been well.
+        /// Number of blocks since all faults ended.
         blocks: u64,
-        /// What came instead.
+        /// Answer to the last attempt to read it.
         reason: String,
     },
-    /// Something happened twice, or not at all.
+    /// A payment or a change of an agreement happened twice, or not at all.
     #[error("not once: {0}")]
     NotOnce(String),
-    /// A user did not get what was promised.
+    /// A user's request failed.
     #[error("{what}: {reason}")]
     User {
-        /// What was asked.
+        /// Kind of the request.
         what: String,
-        /// What came instead.
+        /// Answer that the user got.
         reason: String,
     },
 }
 
-/// How a run ended.
+/// The result of a run.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Report {
     /// Height of the last judged block.
     pub height: u64,
-    /// Its digest, which covers all history.
+    /// Digest of that block, which covers all history.
     pub digest: Hash,
-    /// Its state root, found in the store of every living authority.
+    /// State root of that block, found in the store of every running authority.
     pub state_root: Hash,
-    /// The runtime's account of everything that ran, in order.
+    /// The runtime's audit hash of everything that ran, in order.
     pub audit: String,
-    /// What the blocks told, with their heights.
+    /// Events of the blocks, with their heights.
     pub events: Vec<(u64, Event)>,
     /// The authorities' accounts, seats and balances after the last block.
     pub seats: Vec<(Account, Seat, AccountState)>,
     /// Every record after the last block.
     pub state: BTreeMap<Key, Slot>,
-    /// What was done to the network: how often each kind of fault.
+    /// Number of faults, by kind.
     pub faults: BTreeMap<&'static str, u32>,
-    /// Puts that were refused while the network was not well.
+    /// Number of puts that were refused while the network had faults.
     pub refused: u32,
 }
 
-/// An authority's keys.
+/// Keys and storage prefix of an authority.
 struct Keys {
     key: PrivateKey,
     secrets: Secrets,
     prefix: String,
 }
 
-/// What a power cut does not take.
+/// State that a power cut leaves.
 struct Lasting {
     plan: Plan,
     genesis: Arc<Genesis>,
     seats: Vec<Keys>,
-    /// Who was made to sign twice.
+    /// Authorities that were made to sign twice.
     liars: BTreeSet<Account>,
     fabric: Fabric,
     judge: Judge,
@@ -161,13 +161,13 @@ struct Lasting {
     /// Files that a gateway acknowledged.
     acknowledged: Vec<Sample>,
     refused: u32,
-    /// Payments that a user was told of.
+    /// Number of payments that were acknowledged to a user.
     paid: u32,
-    /// What each authority's service says.
+    /// Fronts before the authorities' services.
     fronts: Vec<front::Front>,
 }
 
-/// A network that runs.
+/// A running network with its processes.
 struct World<'a> {
     context: deterministic::Context,
     oracle: Oracle<PublicKey, deterministic::Context>,
@@ -202,15 +202,15 @@ pub fn run(plan: Plan) -> Result<Report, Failure> {
     }
 }
 
-/// Whether the power goes.
+/// True if the step cuts the power.
 const fn cuts(step: &Step) -> bool {
     matches!(step, Step::PowerCut | Step::Blackout)
 }
 
-/// Runs a plan twice; both must end alike.
+/// Runs a plan twice; both runs must end in equal reports.
 ///
 /// # Panics
-/// If they do not, or fail.
+/// If a run fails, or if the reports differ.
 pub fn run_twice(plan: &Plan) -> Report {
     let first = run(plan.clone()).unwrap_or_else(|failure| panic!("seed {}: {failure}", plan.seed));
     let second = run(plan.clone()).unwrap_or_else(|failure| panic!("seed {}, again: {failure}", plan.seed));
@@ -301,12 +301,12 @@ fn user_key(user: u8) -> PrivateKey {
     PrivateKey::from_seed(30_000 + u64::from(user))
 }
 
-/// The account of a key.
+/// Derives the account of a key.
 pub fn account(key: &PrivateKey) -> Account {
     Account::of(&key.public_key())
 }
 
-/// Where a process is.
+/// Address of the host that runs a process.
 fn place(process: Process) -> IpAddr {
     match process {
         Process::Authority(index) => host(Role::Authority, index),

@@ -1,4 +1,4 @@
-//! Starts, crashes and cuts off processes.
+//! Starts, crashes and isolates processes.
 
 use super::{PORT, World, account, member_key, place, user_key};
 use crate::{
@@ -23,17 +23,17 @@ use posync_protocol::{Account, Amount};
 use posync_provider::config::{GRACE_LOCAL, LOOSE, SCRUB_LOCAL};
 use std::{collections::BTreeMap, fmt::Display, future::Future, net::SocketAddr, sync::Arc};
 
-/// Egress that a simulated provider offers, bytes a second: little, since every byte is simulated.
+/// Egress that a simulated provider offers, in bytes a second. It is low because every byte is simulated.
 const EGRESS_RATE: u64 = 256 << 10;
 
-/// A process that runs.
+/// A process that is running.
 pub(super) enum Running {
     Authority(SimRunning, Option<Handle>),
     Other(Task<()>),
 }
 
 impl Running {
-    /// Whether it ended, which no process should do by itself.
+    /// True if the process ended by itself, which none should do.
     pub(super) fn has_ended(&mut self) -> bool {
         let task = match self {
             Self::Authority(running, _) => &mut running.task,
@@ -82,7 +82,7 @@ impl<'a> World<'a> {
         self.lasting.fabric.at(&self.context, place(process))
     }
 
-    /// Every node service.
+    /// Endpoints of every node service.
     pub(super) fn nodes(&self) -> Vec<Endpoint> {
         let endpoint = |(index, seat): (u8, &super::Keys)| Endpoint {
             account: account(&seat.key),
@@ -98,12 +98,12 @@ impl<'a> World<'a> {
         }
     }
 
-    /// Sets, or takes away, every link to and from an authority.
+    /// Replaces, or removes, every link to and from an authority.
     pub(super) async fn link(&self, seat: usize, gossip: Option<Gossip>) {
         for other in (0..self.lasting.seats.len()).filter(|other| *other != seat) {
             for (from, to) in [(seat, other), (other, seat)] {
                 let (from, to) = (self.key(from), self.key(to));
-                // Absent at first, and after an isolation.
+                // Links are absent at first, and after an isolation.
                 let _ = self.oracle.remove_link(from.clone(), to.clone()).await;
                 if let Some(gossip) = gossip {
                     self.oracle.add_link(from, to, link(gossip)).await.expect("just removed");
@@ -138,7 +138,7 @@ impl<'a> World<'a> {
             None => return,
         };
         task.abort();
-        // Ends as aborted; what matters is that it ended.
+        // The task ends as aborted; only its end matters.
         let _ = task.await;
     }
 
@@ -178,7 +178,7 @@ impl<'a> World<'a> {
         Running::Authority(run_sim(context, self.oracle.clone(), node, services), None)
     }
 
-    /// The runtime as a process sees it: its gate is new with each life, its disk is not.
+    /// The runtime as a process sees it. Each start of the process gets a new gate; the disk stays.
     fn machine(&mut self, process: Process, context: Context) -> Machine {
         let gate = Gate::default();
         self.paused.insert(process, gate.clone());
@@ -242,7 +242,7 @@ impl<'a> World<'a> {
         self.supervise(context, process, move |context| posync_gateway::run(context, network, config))
     }
 
-    /// Runs a role; if it ends by itself, the plan fails.
+    /// Runs a role. If it ends by itself, the plan fails.
     fn supervise<F, E>(
         &self,
         context: Machine,
@@ -264,12 +264,12 @@ impl<'a> World<'a> {
     }
 }
 
-/// Where a process serves.
+/// Address at which a process serves.
 pub(super) fn address(process: Process) -> SocketAddr {
     SocketAddr::new(place(process), PORT)
 }
 
-/// Where an authority's own service listens, behind the [front](super::front) that all others ask.
+/// Address of an authority's own service, behind the [front](super::front) that clients ask.
 pub(super) fn inner_address(authority: u8) -> SocketAddr {
     SocketAddr::new(place(Process::Authority(authority)), PORT + 1)
 }

@@ -1,4 +1,4 @@
-//! What was promised, asked for when all faults have ended.
+//! Checks the promises of the network after all faults have ended.
 
 use super::{Failure, World, account, user_key};
 use crate::plan::{JUDGED_WITHIN, Lie, Process, Sample};
@@ -7,19 +7,19 @@ use commonware_runtime::{Clock as _, deterministic::FaultConfig};
 use posync_protocol::{Amount, ledger::Event, record::AccountState};
 use std::{collections::BTreeSet, time::Duration};
 
-/// What a reader waits before it asks again.
+/// Time that a reader waits for an answer, and its pause before the next attempt.
 const ASKS: Duration = Duration::from_secs(20);
 const AGAIN: Duration = Duration::from_secs(2);
 
 impl World<'_> {
-    /// Ends every fault, then holds the network to what it acknowledged.
+    /// Ends every fault, then checks that the network kept everything it acknowledged.
     pub(super) async fn promises(&mut self) -> Result<(), Failure> {
         self.end_faults().await;
         let start = self.lasting.judge.height();
         for sample in self.lasting.acknowledged.clone() {
             self.must_read(&sample, start).await?;
         }
-        // A block more, so that what a reader has just paid or asked for is in the books.
+        // One block more puts the reader's last payments and requests on the ledger.
         self.reach(self.lasting.judge.height() + 1).await?;
         self.check_payments()?;
         self.check_endings()
@@ -45,7 +45,7 @@ impl World<'_> {
         }
     }
 
-    /// Asks for a file until it comes or the time is over.
+    /// Asks for a file until it arrives or the time is over.
     async fn must_read(&mut self, sample: &Sample, start: u64) -> Result<(), Failure> {
         loop {
             let read = select! {
@@ -64,7 +64,7 @@ impl World<'_> {
         }
     }
 
-    /// Who was sent money has exactly what the sender was told.
+    /// The payee must have exactly the payments that were acknowledged to the sender.
     fn check_payments(&self) -> Result<(), Failure> {
         let key = AccountState::key(&account(&user_key(1)));
         let state: AccountState = self.lasting.judge.ledger.record(key).unwrap_or_default();
@@ -77,7 +77,7 @@ impl World<'_> {
         Err(Failure::NotOnce(format!("{told} payments of 1 SYNC were acknowledged, the payee has {balance}")))
     }
 
-    /// No agreement was opened, closed or deleted twice, and none ended in these few epochs.
+    /// No agreement may have made the same change twice.
     fn check_endings(&self) -> Result<(), Failure> {
         let mut seen = BTreeSet::new();
         for (height, event) in &self.lasting.events {

@@ -1,4 +1,4 @@
-//! What happens at each step: faults, and what users do.
+//! Carries out each step: faults, and the requests of users.
 
 use super::{Failure, World, account, member_key, processes::address, user_key};
 use crate::{
@@ -20,9 +20,9 @@ use posync_protocol::{
 };
 use std::time::Duration;
 
-/// A user's patience.
+/// Time after which a user gives up on a request.
 const PATIENCE: Duration = Duration::from_secs(600);
-/// Times that a user tries a put again, and the pause before.
+/// Number of times that a user repeats a put, and the pause before each.
 const PUTS_MAX: u32 = 10;
 const AGAIN: Duration = Duration::from_secs(2);
 const GATEWAY: Process = Process::Gateway(0);
@@ -58,7 +58,7 @@ impl World<'_> {
             Step::Rejoin(process) => self.rejoin(*process).await,
             Step::Storage(config) => *self.context.storage_fault_config().write() = config.clone(),
             Step::Mint => self.lasting.judge.ledger.mint(),
-            // The phase ends with this step, and with it all that is not on a disk.
+            // The phase ends with this step, and all state that is not on a disk is lost.
             Step::PowerCut => {}
             Step::Blackout => self.lasting.up.clear(),
             other => self.fault(other).await?,
@@ -66,7 +66,7 @@ impl World<'_> {
         Ok(())
     }
 
-    /// Bounds what a user waits.
+    /// Bounds the time that a user waits.
     async fn user(&self, what: &str, work: impl Future<Output = Result<(), String>>) -> Result<(), Failure> {
         let result = select! {
             result = work => result,
@@ -83,7 +83,7 @@ impl World<'_> {
             .map_err(|error| error.to_string())
     }
 
-    /// Puts a file; a gateway that says "try again" is taken at its word.
+    /// Puts a file, and tries again when the gateway says "try again".
     pub(super) async fn put(&self, sample: &Sample) -> Result<(), String> {
         for _ in 0..PUTS_MAX {
             match self.put_once(sample).await {
@@ -100,7 +100,7 @@ impl World<'_> {
         let mut call = client.open(ask).await.map_err(|error| error.to_string())?;
         for part in bytes.chunks(DATA_BYTES_MAX) {
             let part = Bounded::new(part.to_vec()).expect("a chunk of that size");
-            // A gateway that stops listening says why below.
+            // If the gateway stops listening, its reason is read below.
             let _ = call.send(&Ask::Data(part)).await;
         }
         match call.recv().await {
