@@ -1,4 +1,4 @@
-//! The child's side: runs one member in its directory until the supervisor lets go of it.
+//! The child process: runs one member in its directory until the supervisor lets go of it.
 
 use super::{
     create::{GENESIS_FILE, KEY_FILE, RoleFile},
@@ -150,7 +150,7 @@ fn authority(directory: &Path, role: &RoleFile) -> Outcome {
     let serving = Serving { key: key.clone(), address: role.listen };
     let (operations, services) = serve::over_sockets(serving);
     let mut nodes = role.nodes()?;
-    // The own node knows first what is final.
+    // The authority's own node knows first which blocks are final.
     nodes.sort_by_key(|node| node.address != role.listen);
     let why = match run_tokio(directory, operations, beside(key, nodes, alerts.clone(), services)) {
         Ok(()) => SERVICE_ENDED.to_owned(),
@@ -303,7 +303,7 @@ fn provider(directory: &Path, role: &RoleFile) -> Outcome {
         .map_err(|error| ended(directory, error))
 }
 
-/// The runtime's sockets, for those who hand them on.
+/// The runtime's sockets, in a form that can be cloned and passed on.
 #[derive(Clone)]
 struct Sockets(Arc<Context>);
 
