@@ -23,7 +23,7 @@ const SEALED_WITHIN: Duration = Duration::from_secs(90);
 /// A provider's pay for an epoch.
 #[derive(Clone, Debug)]
 pub(crate) struct Payout {
-    /// The provider's account.
+    /// Account of the provider that is paid.
     pub(crate) node: Account,
     /// Its settlement row of the epoch.
     pub(crate) row: Settlement,

@@ -19,7 +19,7 @@ pub(crate) struct File {
 /// The figures of one provider.
 #[derive(Clone, Debug)]
 pub(crate) struct Provider {
-    /// The provider's account.
+    /// Account of the provider, as text.
     pub(crate) id: String,
     /// The operator that it declares.
     pub(crate) operator: String,
@@ -38,7 +38,7 @@ pub(crate) struct Provider {
 /// A fault that the tour made, and that was found and repaired.
 #[derive(Clone, Debug)]
 pub(crate) struct Fault {
-    /// `stopped` or `corrupted`.
+    /// `stopped` for a killed process, `corrupted` for damaged shards.
     pub(crate) kind: &'static str,
     /// Account of the provider that it hit.
     pub(crate) provider: String,

@@ -46,7 +46,7 @@ const LOOK_AT_LOGS: &str = "read the logs in the members' directories; the netwo
 pub(crate) struct Source {
     /// Name of the file for people.
     pub(crate) label: String,
-    /// Length in bytes.
+    /// Length of the file in bytes.
     pub(crate) bytes: u64,
     /// Opens the file from its start.
     pub(crate) open: Box<dyn Fn() -> Outcome<source::Source>>,

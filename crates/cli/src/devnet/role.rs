@@ -41,13 +41,13 @@ use std::{
 };
 use tokio::signal::unix::{SignalKind, signal};
 
-/// What each provider of a local network offers to keep: 8 GiB.
+/// Capacity that each provider of a local network offers: 8 GiB.
 const CAPACITY_BYTES: u64 = 8 << 30;
 
 /// Arguments of the hidden command.
 #[derive(Debug, clap::Args)]
 pub(crate) struct RunRole {
-    /// The member's directory
+    /// Directory of the member to run
     directory: PathBuf,
 }
 
@@ -62,12 +62,12 @@ const SERVICE_ENDED: &str = "one of its services ended; the lines above say why"
 pub(crate) const DESCRIPTORS_MAX: u64 = DESCRIPTORS_AUTHORITY;
 
 impl RunRole {
-    /// The member's directory.
+    /// Directory of the member to run.
     pub(crate) fn directory(&self) -> &Path {
         &self.directory
     }
 
-    /// Runs the member; returns only when it fails. When it is told to end, the process ends with code 0.
+    /// Runs the member; returns only when it fails. If a signal asks it to end, the process exits with 0.
     pub(crate) fn run(self) -> Outcome {
         let role = RoleFile::read(&self.directory)?;
         end_with_the_parent();
