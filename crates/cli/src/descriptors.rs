@@ -4,7 +4,7 @@
 use crate::failure::{Exit, Failure, Outcome};
 use posync_client::descriptors::{TooFew, require};
 
-/// What a command needs: a runtime, a connection to each of 32 authorities and the gateway, files.
+/// Descriptors of a command: a runtime, connections to each of 32 authorities and the gateway, files.
 pub(crate) const COMMAND: u64 = 64;
 
 /// Raises this process's limit to what the system gives it; children inherit that.
