@@ -176,7 +176,7 @@ fn sample(net: &Net) -> Result<BTreeMap<String, Sample>, String> {
 /// Parent and processor time (in ticks) of a process.
 fn stat(pid: u32) -> Option<(u32, u64)> {
     let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // The program's name may hold spaces and ends with the last bracket; fields count from 3 after it.
+    // The program's name may hold spaces and ends at the last bracket; the field after it is number 3.
     let fields: Vec<&str> = text.rsplit_once(')')?.1.split_whitespace().collect();
     let field = |number: usize| fields.get(number - 3)?.parse::<u64>().ok();
     Some((u32::try_from(field(4)?).ok()?, field(14)? + field(15)?))

@@ -24,8 +24,8 @@ struct Step {
     component: Option<&'static str>,
 }
 
-/// `cargo test --workspace`, in order. The tests of `crates/cli` start real networks of
-/// processes, and one of them hands its exported blocks to `tests/settlement.py`.
+/// The cargo checks of `cargo xtask test`, in order. The tests of `crates/cli` start real networks of
+/// processes, and one of them passes its exported blocks to `tests/settlement.py`.
 const STEPS: &[Step] = &[
     Step { name: "format", arguments: &["fmt", "--all", "--check"], component: Some("fmt") },
     // Built alone, because the workspace's other members switch on features of shared dependencies

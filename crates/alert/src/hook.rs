@@ -93,7 +93,7 @@ impl Alerts {
     /// Sends alerts to the log and, as JSON, to this address if one is given.
     ///
     /// # Errors
-    /// [`BadHook::Url`].
+    /// [`BadHook::Url`] for an address that is no HTTP URL with a host.
     pub fn to(url: Option<&str>) -> Result<Self, BadHook> {
         Self::trusting(url, None)
     }
@@ -101,7 +101,7 @@ impl Alerts {
     /// As [`Alerts::to`]; the certificate of an `https` host must be signed by one of these (PEM), if given.
     ///
     /// # Errors
-    /// [`BadHook`].
+    /// [`BadHook`] for an unusable address or file.
     pub fn trusting(url: Option<&str>, authorities: Option<&[u8]>) -> Result<Self, BadHook> {
         let roots = trust::roots(authorities)?;
         url.map_or(Ok(Self::quiet()), |url| Self::paced(url, roots, PAUSE))

@@ -69,7 +69,7 @@ pub enum Kind {
     SeatJailed,
     /// The role has ended and does no work.
     Offline,
-    /// A gateway's agreement with data is near its end without a successor.
+    /// A gateway's agreement that holds data is near its end and has no successor.
     AgreementEnds,
     /// Rows of a gateway's catalogue do not decode.
     RowsSetAside,

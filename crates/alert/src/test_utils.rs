@@ -17,7 +17,7 @@ pub struct Posted {
     pub json: Value,
 }
 
-/// Reads one request and answers it with a status.
+/// Reads one HTTP request and answers it with a status.
 ///
 /// # Panics
 /// If the request has no JSON body.

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 /// The challenges and the pay of one provider.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Figures {
-    /// Challenges of which every drawn read was proved.
+    /// Challenges with every drawn read proved.
     pub(crate) passed: u64,
     /// Challenges with a missing read, and challenges without an answer.
     pub(crate) failed: u64,

@@ -12,7 +12,7 @@ use std::{fmt, path::Path};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub(crate) enum Exit {
-    /// A step did not hold, or something went wrong that no other code names.
+    /// A step did not hold, or another failure that has no code of its own.
     Failed = 1,
     /// The arguments contradict each other or the network's files.
     Usage = 2,
@@ -24,11 +24,11 @@ pub(crate) enum Exit {
     Refused = 5,
     /// A proof does not verify.
     Unproven = 6,
-    /// Something awaited did not happen within its bound.
+    /// An awaited event did not happen in time.
     TimedOut = 7,
     /// A local file or directory cannot be read or written.
     Local = 8,
-    /// Ctrl-C, as a shell reports it of other programs.
+    /// Interrupted by Ctrl-C, as a shell reports it of other programs.
     Interrupted = 130,
     /// Ended by SIGTERM or SIGHUP, as a shell reports the first of other programs.
     Terminated = 143,

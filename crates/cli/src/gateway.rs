@@ -1,6 +1,6 @@
 //! The commands' client of the gateway service.
 //!
-//! Nothing here holds more than one message of a file, so a file may be larger than memory.
+//! It keeps one message of a file in memory at a time, so a file may be larger than memory.
 
 use crate::{
     failure::{Exit, Failure, Outcome},

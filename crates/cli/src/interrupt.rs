@@ -57,7 +57,7 @@ impl Signals {
         Ok(Self(tell))
     }
 
-    /// Waits for the first one.
+    /// Waits for the first signal.
     pub(crate) async fn wait(&self) -> Interrupt {
         let mut told = self.0.subscribe();
         let by = told.wait_for(Option::is_some).await.map(|by| *by);

@@ -242,7 +242,7 @@ fn redemption(x: &Redemption) -> Value {
         "claim": claim })
 }
 
-/// An event: its name, beside its fields.
+/// An event: its name and its fields.
 pub(crate) fn event(event: &Event) -> Value {
     match event {
         Event::Settled { epoch, provider, agreement: id, fee, burn, committee, pay } => json!({
@@ -353,7 +353,7 @@ pub(crate) fn address(addresses: &[Address]) -> String {
     addresses.first().map(|address| text(address)).unwrap_or_default()
 }
 
-/// A file of the gateway's catalogue. A name that is not UTF-8 is shown with replacement characters.
+/// A file in the gateway's catalogue. A name that is not UTF-8 is shown with replacement characters.
 pub(crate) fn file(file: &File) -> Value {
     json!({ "name": String::from_utf8_lossy(&file.name), "bytes": file.bytes, "blake3": hex::encode(file.blake3),
         "segments": file.segments, "shards_durable": file.shards_durable, "shards": file.shards })

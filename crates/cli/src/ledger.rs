@@ -79,7 +79,7 @@ impl Ledger {
         Ok(Self { connection, parameters })
     }
 
-    /// The constants of the rules.
+    /// The constants of the network's rules.
     pub(crate) const fn parameters(&self) -> &Parameters {
         &self.parameters
     }

@@ -93,7 +93,7 @@ enum Command {
     Watch(commands::watch::Watch),
     /// Export a proof of one record, for anyone to check offline
     Prove(commands::prove::Prove),
-    /// Check a proof with nothing but the network key
+    /// Check a proof with the network key alone
     Verify(commands::verify::Verify),
     /// Show blocks; with --json everything in them, one block a line
     Blocks(commands::blocks::Blocks),

@@ -84,13 +84,13 @@ pub(crate) struct Endpoints {
     pub(crate) providers: Vec<SocketAddr>,
 }
 
-/// A network on this machine.
+/// The description of a network on this machine.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Network {
     /// Public key of the network, under which every certificate verifies, in hex.
     pub(crate) network_key: String,
-    /// SHA-256 of the genesis, hex.
+    /// SHA-256 of the genesis, in hex.
     pub(crate) chain: String,
     /// First port of the network; every listener's port derives from it.
     pub(crate) port: u16,

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   a regular file            -> its length; read whole, and checked again before its last byte is sent
-//!   one that says 0 and is not (files of /proc), a FIFO, standard input without --length
+//!   a file of length 0 that holds bytes (/proc), a FIFO, standard input without --length
 //!                             -> copied to an unnamed file first, then as above
 //!   a directory, a device     -> refused
 //! ```

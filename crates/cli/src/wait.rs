@@ -1,4 +1,4 @@
-//! Waiting with a bound: every wait of a command ends, and says what it waited for.
+//! Bounded waits: every wait of a command ends, and a failed one names the awaited event.
 
 use crate::failure::{Failure, Outcome};
 use std::time::{Duration, Instant};

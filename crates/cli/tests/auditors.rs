@@ -1,5 +1,5 @@
-//! Auditors in a real network: their findings raise quality, and until its reveal nothing that a provider
-//! or a reader of blocks sees distinguishes an auditor from another customer.
+//! Auditors in a real network: their findings raise quality, and until its reveal neither a provider
+//! nor a reader of blocks can distinguish an auditor from another customer.
 
 mod common;
 
@@ -85,7 +85,7 @@ fn quality_rises(net: &Net, blocks: &[Value], epoch: u64) {
         let lines = reward["lines"].as_array().expect("a list");
         let quality = lines.iter().find(|line| line["name"] == "quality").expect("a line");
         assert!(text(&quality["formula"]).contains("L "), "{quality}");
-        // Without latency it would be one half at most.
+        // Without latency, quality would be one half at most.
         raised += usize::from(text(&quality["value"]).parse::<u64>().expect("digits") > 500_000_000);
     }
     assert!(raised >= 6, "quality of honest providers rises above one half: {raised}");

@@ -120,7 +120,7 @@ fn a_cancelled_put_leaves_nothing(net: &Net) {
         rows.as_array().expect("a list").iter().map(|row| row["shards"].as_u64().expect("a number")).sum()
     };
     let before = stored(net);
-    // A pipe gives the command a file whose second half never comes.
+    // The command reads a pipe that never delivers the second half of the file.
     let mut put = Command::new(POSYNC)
         .arg("--net")
         .arg(&net.directory)

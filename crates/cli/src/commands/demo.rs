@@ -22,7 +22,7 @@ pub(crate) struct Demo {
     /// The file to store; this repository's Cargo.lock if not given
     #[arg(long)]
     file: Option<PathBuf>,
-    /// A new directory for the network; a temporary one if not given, removed when all held
+    /// A new directory for the network; if not given, a temporary one that is removed after a success
     #[arg(long)]
     dir: Option<PathBuf>,
 }

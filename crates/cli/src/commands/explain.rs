@@ -86,7 +86,7 @@ struct Fee {
     pay: Amount,
 }
 
-/// A provider's pay for an epoch.
+/// A provider's pay for an epoch, with the lines that lead to it.
 pub(crate) struct Reward {
     account: Account,
     epoch: u64,

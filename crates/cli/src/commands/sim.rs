@@ -27,7 +27,7 @@ pub(crate) struct Sim {
     /// Most nodes of the growth run, and nodes of the year
     #[arg(long, default_value_t = 10_000, value_name = "N", value_parser = clap::value_parser!(u64).range(10..=100_000))]
     nodes: u64,
-    /// Run a year, 365 epochs, with the most nodes as well; minutes
+    /// Also run a year (365 epochs) with the most nodes; takes minutes
     #[arg(long)]
     year: bool,
 }

@@ -58,7 +58,7 @@ impl Payout {
         format!("{percent} % of its drawn reads were correct")
     }
 
-    /// The row as JSON.
+    /// The payout as JSON, with its reason.
     pub(crate) fn to_json(&self) -> Value {
         json!({ "epoch": self.row.epoch, "node": self.node.to_string(), "amount": json::grains(self.amount()),
             "parts": { "provider_pay": json::grains(self.row.pay), "subsidy": json::grains(self.row.subsidy) },

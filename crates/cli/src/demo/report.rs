@@ -68,7 +68,7 @@ pub(crate) struct Proof {
 pub(crate) struct Report {
     /// Public key of the network, in hex.
     pub(crate) network_key: String,
-    /// Height of the last block that was seen.
+    /// Height of the last block that the tour read.
     pub(crate) blocks: u64,
     /// Milliseconds from a block's time to its certificate, median and 99th percentile.
     pub(crate) finality_ms: (u64, u64),

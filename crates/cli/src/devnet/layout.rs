@@ -29,7 +29,7 @@ pub(crate) struct Seat {
     pub(crate) offer: Option<(String, String)>,
 }
 
-/// The seats of a network whose first port is `port`.
+/// Plans the members of a network whose first port is `port`.
 pub(crate) fn seats(authorities: u16, providers: u16, port: u16) -> Vec<Seat> {
     let at = |a, b, port| SocketAddr::new(IpAddr::V4(Ipv4Addr::new(127, 0, a, b)), port);
     let authority = |i| Seat {

@@ -10,7 +10,7 @@
 //!
 //! Invariants
 //! 1. No child outlives its parent, however the parent ends.
-//! 2. A directory holds one network for ever: a new start continues the same chain.
+//! 2. A directory holds one network forever: a new start continues the same chain.
 //! 3. Two supervisors never run on one directory.
 //! 4. A member that is late, broken or dead stops no other; it alone is restarted.
 

@@ -1,7 +1,7 @@
 //! Decides when a member that ended is started again. Pure: starts no process.
 //!
 //! ```text
-//!   ends ─► 1 s ─► ends ─► 2 s ─► ends ─► 4 s ... 60 s, 60 s, for ever
+//!   ends ─► 1 s ─► ends ─► 2 s ─► ends ─► 4 s ... 60 s, 60 s, forever
 //!                    └─ runs for 30 s: over, the next end starts at 1 s again
 //! ```
 

@@ -47,7 +47,7 @@ impl Size {
 pub(crate) struct Running {
     /// The network's directory, as an absolute path.
     pub(crate) directory: PathBuf,
-    /// Its description, as in `devnet.json`.
+    /// The description, as in `devnet.json`.
     pub(crate) network: Network,
     processes: Processes,
     /// Messages for the user that were not fetched yet.
@@ -56,7 +56,7 @@ pub(crate) struct Running {
 }
 
 impl Running {
-    /// Makes the network if the directory is new, and starts every member that can be started.
+    /// Creates the network if the directory is new, and starts every member that can be started.
     pub(crate) fn start(directory: &Path, size: &Size) -> Outcome<Self> {
         descriptors::ensure("a member of the network", role::DESCRIPTORS_MAX)?;
         let lock = create::lock(directory)?;

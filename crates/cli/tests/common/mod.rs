@@ -16,7 +16,7 @@ use std::{
 /// Path of the program under test.
 pub(crate) const POSYNC: &str = env!("CARGO_BIN_EXE_posync");
 
-/// A network in a temporary directory; stopped when dropped.
+/// A network in a temporary directory; dropping it stops it.
 pub(crate) struct Net {
     /// The network's directory, inside a temporary one.
     pub(crate) directory: PathBuf,
@@ -253,7 +253,7 @@ pub(crate) fn text(value: &Value) -> &str {
     value.as_str().expect("text")
 }
 
-/// Bytes in an answer, where they stand as hex digits.
+/// Bytes in an answer, which holds them as hex digits.
 pub(crate) fn bytes<const N: usize>(value: &Value) -> [u8; N] {
     hex::decode(text(value)).expect("hex digits").try_into().expect("the right length")
 }
