@@ -2,8 +2,8 @@
 //!
 //! ```text
 //!   tell --> log
-//!       \-> queue (64) --thread--> POST --2xx--> next
-//!             full: dropped, with a warning in the log  \--else--> pause 1, 2, 4 .. 60 s, at most 8 times
+//!        \-> queue (64) --thread--> POST --2xx--> next
+//!              full: dropped and logged  \--else--> pause 1, 2, 4 .. 60 s, at most 8 times
 //! ```
 
 use crate::{Alert, Kind, Signal, State, Watch, trust};

@@ -1,4 +1,4 @@
-//! `posync ls`: the files in the gateway's catalogue.
+//! `posync ls`: the caller's files in the gateway's catalogue.
 
 use crate::{
     failure::Outcome,

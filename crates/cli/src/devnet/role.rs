@@ -56,7 +56,7 @@ pub(crate) struct RunRole {
 const DESCRIPTORS_AUTHORITY: u64 = 1_024;
 /// Descriptors of a provider and of a gateway: 256 connections, as many to others, and files.
 const DESCRIPTORS_SERVICE: u64 = 768;
-/// The reason of an end for which no part of the member gave one.
+/// Why a member ended if none of its parts gave a reason.
 const SERVICE_ENDED: &str = "one of its services ended; the lines above say why";
 /// No member needs more than this.
 pub(crate) const DESCRIPTORS_MAX: u64 = DESCRIPTORS_AUTHORITY;
