@@ -1,7 +1,7 @@
-//! What an idle network costs: starts one from a release build, counts what every process holds each
-//! minute, and compares the last minute with the one at a third of the time.
+//! Measures an idle network: starts one from a release build, samples every process each minute, and
+//! compares the last minute with the one at a third of the time.
 //!
-//! It reads `/proc`, so it runs on Linux alone.
+//! It reads `/proc`, so it runs on Linux only.
 
 use crate::net::{self, Net};
 use std::{
@@ -13,14 +13,14 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// Growth, in percent, that is none.
+/// Growth, in percent, up to which a figure counts as steady.
 const GROWTH_MAX: u64 = 10;
-/// Minutes if nobody says otherwise.
+/// Minutes that are measured without `--minutes`.
 const MINUTES_USUAL: usize = 30;
-/// Time between two samples.
+/// Time between two samples of the processes.
 const EVERY: Duration = Duration::from_secs(60);
 
-/// What one process holds.
+/// Resources of one process at one moment.
 #[derive(Clone, Copy, Default)]
 struct Sample {
     descriptors: u64,
@@ -31,7 +31,7 @@ struct Sample {
     ticks: u64,
 }
 
-/// Figures of a minute: name, its value, whether its growth is judged.
+/// A column of the table: its name, its value, and if growth of it fails the run.
 type Figure = (&'static str, fn(&Sample) -> u64, bool);
 
 const FIGURES: [Figure; 4] = [
@@ -41,7 +41,7 @@ const FIGURES: [Figure; 4] = [
     ("disk KiB", |sample| sample.disk >> 10, false),
 ];
 
-/// Runs a network for so many minutes, and judges it.
+/// Runs a network for as many minutes as asked, and judges its growth.
 pub(crate) fn run(options: &[&str]) -> ExitCode {
     let Some((minutes, program)) = read(options) else {
         eprintln!(
@@ -59,7 +59,7 @@ pub(crate) fn run(options: &[&str]) -> ExitCode {
     }
 }
 
-/// How many minutes, and of which program if one is named.
+/// Reads the minutes to measure, and the program if one is named.
 fn read(options: &[&str]) -> Option<(usize, Option<PathBuf>)> {
     let (mut minutes, mut program) = (MINUTES_USUAL, None);
     for option in options.chunks(2) {
@@ -94,7 +94,7 @@ fn measure(minutes: usize, program: Option<PathBuf>) -> Result<bool, String> {
     Ok(judge(&samples, minutes, mean))
 }
 
-/// Prints the table and the verdict: nothing that is judged grew.
+/// Prints the table and the verdict; true if no judged figure grew.
 fn judge(samples: &[BTreeMap<String, Sample>], minutes: usize, cores: f64) -> bool {
     let (early, late) = (&samples[minutes / 3], &samples[minutes]);
     println!("\nminute {} -> minute {minutes}", minutes / 3);
@@ -133,7 +133,7 @@ const fn grows(before: u64, after: u64) -> bool {
     after.saturating_mul(100) > before.saturating_mul(100 + GROWTH_MAX)
 }
 
-/// Seconds of processor time between two samples.
+/// Seconds of processor time that all processes spent between two samples.
 fn cores(before: &BTreeMap<String, Sample>, after: &BTreeMap<String, Sample>, hertz: f64) -> f64 {
     let ticks = |(name, sample): (&String, &Sample)| {
         sample.ticks.saturating_sub(before.get(name).map_or(0, |before| before.ticks))
@@ -147,7 +147,7 @@ fn ticks_per_second() -> f64 {
     text.and_then(|text| text.trim().parse().ok()).unwrap_or(100.0)
 }
 
-/// What every process of the network holds now, by its name.
+/// Samples every process of the network, by its name.
 fn sample(net: &Net) -> Result<BTreeMap<String, Sample>, String> {
     let (supervisor, mut samples) = (net.supervisor(), BTreeMap::new());
     let processes = fs::read_dir("/proc").map_err(|error| format!("/proc: {error}"))?;
@@ -173,10 +173,10 @@ fn sample(net: &Net) -> Result<BTreeMap<String, Sample>, String> {
     Ok(samples)
 }
 
-/// Parent and processor time of a process.
+/// Parent and processor time (in ticks) of a process.
 fn stat(pid: u32) -> Option<(u32, u64)> {
     let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // The program's name may hold spaces and ends with the last bracket; fields count from 3 after it.
+    // The program's name may hold spaces and ends at the last bracket; the field after it is number 3.
     let fields: Vec<&str> = text.rsplit_once(')')?.1.split_whitespace().collect();
     let field = |number: usize| fields.get(number - 3)?.parse::<u64>().ok();
     Some((u32::try_from(field(4)?).ok()?, field(14)? + field(15)?))
@@ -190,7 +190,7 @@ fn resident(pid: u32) -> u64 {
     kilobytes.unwrap_or(0) << 10
 }
 
-/// Files below a directory, and their bytes. What goes meanwhile does not count.
+/// Count of files below a directory, and their bytes. Files that vanish meanwhile are not counted.
 fn size(directory: &Path) -> (u64, u64) {
     let Ok(entries) = fs::read_dir(directory) else { return (0, 0) };
     let mut sum = (0, 0);

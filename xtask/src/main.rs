@@ -1,7 +1,7 @@
 //! The project's own commands: `cargo xtask test` is the one test command of the README.
 //!
 //! It runs every check on a machine that has only cargo, a C compiler and python3, in the order
-//! in which they fail fastest, and stops at the first that fails. No dependencies: it must build
+//! in which they fail fastest, and stops at the first failure. It has no dependencies: it must build
 //! in a second on a cold machine.
 
 mod campaign;
@@ -17,18 +17,18 @@ use std::{
     time::Instant,
 };
 
-/// A check: its name, what runs, and the cargo component without which it cannot run.
+/// A check: its name, its cargo arguments, and the cargo component that it needs.
 struct Step {
     name: &'static str,
     arguments: &'static [&'static str],
     component: Option<&'static str>,
 }
 
-/// `cargo test --workspace`, in order. The tests of `crates/cli` start real networks of
-/// processes, and one of them hands its exported blocks to `tests/settlement.py`.
+/// The cargo checks of `cargo xtask test`, in order. The tests of `crates/cli` start real networks of
+/// processes, and one of them passes its exported blocks to `tests/settlement.py`.
 const STEPS: &[Step] = &[
     Step { name: "format", arguments: &["fmt", "--all", "--check"], component: Some("fmt") },
-    // Alone, because the workspace's other members switch on features of shared dependencies
+    // Built alone, because the workspace's other members switch on features of shared dependencies
     // that would hide a use of std in the rules.
     Step {
         name: "rules alone (no_std)",
@@ -51,8 +51,8 @@ const STEPS: &[Step] = &[
     },
     Step { name: "tests", arguments: &["test", "--locked", "--workspace"], component: None },
     // The rules and their wide integers with the release profile's settings: the history that the
-    // tests ran must end in the same bytes. Other dependencies are those built already; all of them
-    // with `--release` takes minutes more and meets the same digest.
+    // tests ran must end in the same bytes. Other dependencies are reused as built; building all of them
+    // with `--release` takes minutes more and gives the same digest.
     Step {
         name: "history, as released",
         arguments: &[
@@ -171,7 +171,7 @@ fn report(summary: &[String], passed: bool) -> ExitCode {
     if passed { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-/// Runs cargo with the caller's terminal; a cargo that does not start counts as failed.
+/// Runs cargo on the caller's terminal; returns false if it fails or does not start.
 pub(crate) fn cargo(arguments: &[&str]) -> bool {
     match Command::new(cargo_path()).args(arguments).status() {
         Ok(status) => status.success(),

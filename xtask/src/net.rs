@@ -1,4 +1,4 @@
-//! A real local network for measurements: the processes of a release build, used by its own commands.
+//! A real local network for measurements: processes of a release build, driven by its own commands.
 
 use std::{
     fs,
@@ -7,7 +7,7 @@ use std::{
     process::{Child, Command, Output, Stdio},
 };
 
-/// The program to measure: the one named, or a release build made now.
+/// The program to measure: the named one, or a release build made now.
 pub(crate) fn program(named: Option<PathBuf>) -> Result<PathBuf, String> {
     if let Some(program) = named {
         return Ok(program);
@@ -26,7 +26,7 @@ pub(crate) struct Net {
 }
 
 impl Net {
-    /// Starts a network of ten providers and waits until it says that it is ready.
+    /// Starts a network of ten providers and waits until it reports that it is ready.
     pub(crate) fn start(program: &Path, name: &str) -> Result<Self, String> {
         let directory = crate::tools::target_directory().join(format!("{name}-{}", std::process::id()));
         let started = Command::new(program)
@@ -47,24 +47,24 @@ impl Net {
         }
     }
 
-    /// The process that starts and restarts the members.
+    /// Process id of the supervisor, which starts and restarts the members.
     pub(crate) fn supervisor(&self) -> u32 {
         self.supervisor.id()
     }
 
-    /// A command of the product against this network, not yet started.
+    /// A command of the product on this network, not yet started.
     pub(crate) fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(&self.program);
         command.arg("--json").arg("--net").arg(&self.directory).args(arguments).stdin(Stdio::null());
         command
     }
 
-    /// Runs a command to its end.
+    /// Runs a command on this network to its end.
     pub(crate) fn ask(&self, arguments: &[&str]) -> Result<Output, String> {
         self.command(arguments).output().map_err(|error| format!("{}: {error}", self.program.display()))
     }
 
-    /// The process of a member: the one whose last argument is the member's directory.
+    /// Process id of a member: the process whose last argument is the member's directory.
     pub(crate) fn member(&self, name: &str) -> Result<u32, String> {
         let directory = self.directory.join(name);
         let entries = fs::read_dir("/proc").map_err(|error| format!("/proc: {error}"))?;
@@ -74,7 +74,7 @@ impl Net {
             .ok_or_else(|| format!("{name} does not run"))
     }
 
-    /// Sends a signal to a member.
+    /// Sends a signal to a member's process.
     pub(crate) fn signal(&self, name: &str, signal: &str) -> Result<(), String> {
         let pid = self.member(name)?.to_string();
         let status = Command::new("kill").args(["-s", signal, &pid]).status();
@@ -85,7 +85,7 @@ impl Net {
         }
     }
 
-    /// Lines of a member's log that hold one of these texts.
+    /// Lines of a member's log that contain one of these texts.
     pub(crate) fn logged(&self, name: &str, texts: &[&str]) -> Vec<String> {
         let log = fs::read_to_string(self.directory.join(name).join("log")).unwrap_or_default();
         let found = log.lines().filter(|line| texts.iter().any(|text| line.contains(text)));
@@ -101,7 +101,7 @@ impl Drop for Net {
     }
 }
 
-/// The last argument of a process, as a path.
+/// Last argument of a process, as a path.
 pub(crate) fn last_argument(pid: u32) -> Option<PathBuf> {
     let line = fs::read(format!("/proc/{pid}/cmdline")).ok()?;
     let last = line.split(|byte| *byte == 0).rfind(|argument| !argument.is_empty())?;

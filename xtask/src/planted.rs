@@ -1,8 +1,8 @@
 //! Bugs planted behind a compile-time switch, each with the test of the gate that must find it:
-//! `cargo xtask planted`. The table with their kinds is docs/planted.md.
+//! `cargo xtask planted`. docs/planted.md lists them with their kinds.
 //!
-//! This binary is also the compiler's wrapper while they are built: it adds the switch to the unit
-//! tests of the one crate in which the bug stands, so that no other artifact ever holds one.
+//! While they are built, this binary is also the compiler's wrapper: it adds the switch to the unit
+//! tests of the one crate that has the bug, so that no other artifact ever contains one.
 
 use std::{
     env, fs,
@@ -11,12 +11,12 @@ use std::{
     time::SystemTime,
 };
 
-/// Names the bug, for the wrapper.
+/// Environment variable that names the bug for the wrapper.
 const BUG: &str = "POSYNC_PLANTED";
-/// Names the crate in which it stands, for the wrapper.
+/// Environment variable that names the crate with the bug for the wrapper.
 const CRATE: &str = "POSYNC_PLANTED_CRATE";
 
-/// A bug: its name in `cfg(planted = "...")`, the file in which it stands, and the test that finds it.
+/// A bug: its name in `cfg(planted = "...")`, the file that has it, and the test that finds it.
 struct Bug {
     name: &'static str,
     file: &'static str,
@@ -27,7 +27,7 @@ const fn bug(name: &'static str, file: &'static str, test: &'static str) -> Bug 
     Bug { name, file, test }
 }
 
-/// All bugs; those of a crate stand together, so that it is built from its neighbours once.
+/// All bugs, grouped by crate, so that a crate's dependencies are built once.
 const BUGS: [Bug; 20] = [
     bug("forged-slice", "protocol/src/chunk.rs", "every_part_verifies_and_no_other"),
     bug("unsigned", "client/src/light/mod.rs", "answers_that_differ_are_refused"),
@@ -63,7 +63,7 @@ const BUGS: [Bug; 20] = [
     bug("no-words", "cli/src/commands/why.rs", "every_reason_has_words_of_its_own"),
 ];
 
-/// Acts as the compiler's wrapper, if cargo called this binary as one.
+/// Acts as the compiler's wrapper if cargo called this binary as one.
 pub(crate) fn wrapper() -> Option<ExitCode> {
     let (bug, of) = (env::var(BUG).ok()?, env::var(CRATE).ok()?);
     let mut arguments = env::args_os().skip(1);
@@ -80,7 +80,7 @@ pub(crate) fn wrapper() -> Option<ExitCode> {
     Some(ExitCode::from(u8::try_from(ended.code().unwrap_or(1)).unwrap_or(1)))
 }
 
-/// Builds with each bug in turn, or with the named ones, and runs the test that must fail then.
+/// Builds with each bug in turn, or with the named ones, and runs the test that must then fail.
 pub(crate) fn run(names: &[&str]) -> ExitCode {
     let chosen: Vec<&Bug> = BUGS.iter().filter(|bug| names.is_empty() || names.contains(&bug.name)).collect();
     if chosen.is_empty() || chosen.len() < names.len() {
@@ -92,7 +92,7 @@ pub(crate) fn run(names: &[&str]) -> ExitCode {
     if found == chosen.len() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-/// Whether the bug's test fails, as it must.
+/// True if the bug's test fails, as it must.
 fn is_found(bug: &Bug) -> bool {
     let passes = test(bug);
     match &passes {
@@ -103,13 +103,13 @@ fn is_found(bug: &Bug) -> bool {
     passes == Ok(false)
 }
 
-/// Whether the test passes with the bug; an error if it was not built or did not run.
+/// Runs the test with the bug; true if it passes, an error if it was not built or did not run.
 fn test(bug: &Bug) -> Result<bool, String> {
     let directory = bug.file.split('/').next().unwrap_or_default();
     let (package, unit) =
         (format!("posync-{directory}"), if directory == "cli" { "--bins" } else { "--lib" });
     let path = root().join("crates").join(bug.file);
-    // Cargo cannot see the switch: the file counts as changed while the bug is built.
+    // Cargo does not see the switch: the file is marked as modified while the bug is built.
     let file = fs::File::options().append(true).open(&path);
     let file = file.map_err(|error| format!("{}: {error}", path.display()))?;
     let before = file.metadata().and_then(|about| about.modified()).map_err(|error| error.to_string())?;

@@ -1,4 +1,4 @@
-//! Tools that stand beside the workspace: the fuzzer and the mutants of the rules.
+//! Tools outside the workspace: the fuzzer and the mutants of the rules.
 
 use std::{
     env, fs,
@@ -6,16 +6,16 @@ use std::{
     process::{Command, ExitCode, Stdio},
 };
 
-/// The binaries of `fuzz/`, and the directories of its corpus.
+/// Binaries of `fuzz/`, which are also the directories of its corpus.
 const TARGETS: [&str; 5] = ["operation", "block", "record", "message", "execute"];
 
-/// Coverage that libFuzzer reads, checks that a release has, and nothing of a sanitizer: there is no
-/// unsafe code to look into. As `cargo fuzz build --sanitizer none`, without that tool.
+/// Coverage for libFuzzer, the checks of a debug build, and no sanitizer: there is no unsafe code
+/// to check. The flags are those of `cargo fuzz build --sanitizer none`, without that tool.
 const FLAGS: &str = "-Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \
     -Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-pc-table \
     -Cllvm-args=-sanitizer-coverage-trace-compares -Cdebug-assertions -Coverflow-checks --cfg fuzzing";
 
-/// Bytes of an input: more than a statement with four reads.
+/// Largest input in bytes: more than a statement with four reads.
 const INPUT_BYTES_MAX: &str = "16384";
 
 fn root() -> PathBuf {
@@ -26,7 +26,7 @@ pub(crate) fn target_directory() -> PathBuf {
     env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from)
 }
 
-/// The host that nightly's compiler builds for; `None` without a nightly.
+/// Host triple of the nightly compiler; `None` without a nightly toolchain.
 fn nightly_host() -> Option<String> {
     let output =
         Command::new("rustup").args(["run", "nightly", "rustc", "-vV"]).stderr(Stdio::null()).output();
@@ -34,7 +34,7 @@ fn nightly_host() -> Option<String> {
     told.lines().find_map(|line| line.strip_prefix("host: ")).map(str::to_string)
 }
 
-/// What this machine lacks for fuzzing.
+/// Names the first tool that fuzzing needs and this machine lacks.
 pub(crate) fn missing_for_fuzz() -> Option<&'static str> {
     if nightly_host().is_none() {
         return Some("no nightly toolchain (rustup toolchain install nightly)");
@@ -46,8 +46,8 @@ pub(crate) fn missing_for_fuzz() -> Option<&'static str> {
     (!compiler).then_some("no C++ compiler for libFuzzer")
 }
 
-/// Runs each target for so many seconds, from the corpus in the tree; what is found on the way stays in
-/// `<target>/fuzz`. An input that breaks a promise is named, and fails.
+/// Runs each target for as many seconds, from the corpus in the tree; new inputs are kept in
+/// `<target>/fuzz`. An input that breaks an invariant is reported, and fails the run.
 pub(crate) fn fuzz(seconds: &str) -> ExitCode {
     if let Some(missing) = missing_for_fuzz() {
         eprintln!("fuzzing cannot run here: {missing}");
@@ -60,7 +60,7 @@ pub(crate) fn fuzz(seconds: &str) -> ExitCode {
         .arg(root().join("fuzz/Cargo.toml"))
         .env("CARGO_TARGET_DIR", &directory)
         .env("RUSTFLAGS", FLAGS)
-        // Set by the toolchain that runs this.
+        // The toolchain that runs this program sets them.
         .env_remove("RUSTC")
         .env_remove("CARGO")
         .env_remove("RUSTUP_TOOLCHAIN")
@@ -69,7 +69,7 @@ pub(crate) fn fuzz(seconds: &str) -> ExitCode {
         eprintln!("the fuzz targets do not build");
         return ExitCode::FAILURE;
     }
-    // A value of everything in today's formats, whatever the corpus still holds of older ones.
+    // One value of every type in the current formats: the corpus may hold older ones only.
     let binaries = directory.join(&host).join("release");
     let seeded =
         Command::new(binaries.join("execute")).env("POSYNC_SEEDS", directory.join("corpus")).status();
@@ -102,7 +102,7 @@ pub(crate) fn fuzz(seconds: &str) -> ExitCode {
     ExitCode::SUCCESS
 }
 
-/// Runs the tool in `mutants/`.
+/// Runs the mutation tool in `mutants/`.
 pub(crate) fn mutants(options: &[&str]) -> ExitCode {
     let status = Command::new(env::var("CARGO").unwrap_or_else(|_| "cargo".into()))
         .args(["run", "--quiet", "--locked", "--manifest-path"])

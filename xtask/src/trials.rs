@@ -14,7 +14,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// A trial: its name, what it asks of the network, and how it is run.
+/// A trial: its name, its requirement in words, and its function.
 type Trial = (&'static str, &'static str, fn(&Net) -> Result<String, String>);
 
 const TRIALS: [Trial; 6] = [
@@ -40,7 +40,7 @@ const LARGE_FILES: u64 = 5;
 const SLOW_BYTES: u64 = 80_000_000;
 const SLOW_RATE: u64 = 150_000;
 
-/// Runs the trials named, or all; each has a network of its own.
+/// Runs the named trials, or all of them; each has a network of its own.
 pub(crate) fn run(options: &[&str]) -> ExitCode {
     let (mut names, mut named) = (Vec::new(), None);
     let mut rest = options.iter();
@@ -79,7 +79,7 @@ pub(crate) fn run(options: &[&str]) -> ExitCode {
     if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-/// Bytes that no coder can shrink, the same for the same seed (xorshift64*).
+/// Incompressible bytes, the same for the same seed (xorshift64*).
 struct Noise {
     state: u64,
     left: u64,
@@ -106,7 +106,7 @@ impl Read for Noise {
     }
 }
 
-/// Writes a file of noise into the network's directory.
+/// Writes a file of noise beside the network's members.
 fn write(net: &Net, seed: u64, bytes: u64) -> Result<PathBuf, String> {
     let path = net.directory.join(format!("trial-{seed}"));
     let mut noise = BufReader::with_capacity(1 << 20, Noise::new(seed, bytes));
@@ -116,7 +116,7 @@ fn write(net: &Net, seed: u64, bytes: u64) -> Result<PathBuf, String> {
     Ok(path)
 }
 
-/// Puts a file under its seed's name.
+/// Stores a file under its seed as its name.
 fn put(net: &Net, path: &Path, seed: u64) -> Result<(), String> {
     let output = net.ask(&["put", &path.to_string_lossy(), &seed.to_string()])?;
     if output.status.success() {
@@ -126,7 +126,7 @@ fn put(net: &Net, path: &Path, seed: u64) -> Result<(), String> {
     }
 }
 
-/// Reads a file back and compares every byte, no faster than `rate` bytes a second if there is one.
+/// Reads a file back and compares every byte, at most `rate` bytes a second if a rate is given.
 fn get(net: &Net, seed: u64, bytes: u64, rate: Option<u64>) -> Result<(), String> {
     let mut child = net
         .command(&["get", &seed.to_string(), "-"])
@@ -164,7 +164,7 @@ fn get(net: &Net, seed: u64, bytes: u64, rate: Option<u64>) -> Result<(), String
     }
 }
 
-/// The time below which `percent` of them lie.
+/// The smallest time that at least `percent` of all do not exceed; sorts them.
 fn percentile(times: &mut [Duration], percent: usize) -> Duration {
     times.sort_unstable();
     let place = (times.len() * percent).div_ceil(100).clamp(1, times.len().max(1));

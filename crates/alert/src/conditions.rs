@@ -1,4 +1,4 @@
-//! Which alerts hold: pure, from the ledger's records of a provider and the room on its volume.
+//! Computes the alerts that hold: pure, from the ledger's records of a provider and the room on its volume.
 //!
 //! ```text
 //!   figures now --> ReadsFail, AnswersLate        (no epoch judged yet)
@@ -18,25 +18,25 @@ use posync_protocol::{
     standing::{AVAILABLE_MIN, LOW_EPOCHS},
 };
 
-/// Free bytes below which a volume is nearly full, whatever was promised.
+/// Free bytes below which a volume counts as nearly full, whatever was promised.
 const SPACE_MIN: u64 = 1 << 30;
 
-/// What the ledger proves of a provider at a height, and the room on its volume if that is known.
+/// Proven records of a provider at one height, and the room on its volume if that is known.
 #[derive(Clone, Copy, Debug)]
 pub struct Facts<'a> {
-    /// Of the genesis.
+    /// Constants of the network, from the genesis.
     pub parameters: &'a Parameters,
-    /// At which the records stood so.
+    /// Height at which the ledger held these records.
     pub height: u64,
-    /// Its bond and sums.
+    /// Its bond and totals.
     pub provider: &'a Provider,
-    /// What it declares.
+    /// The capacity and the terms that it declares.
     pub offer: &'a Offer,
-    /// Its audit state.
+    /// Its history of challenges and reads, and its open challenge.
     pub audit: &'a Audit,
-    /// How it stands; `None` before it registered.
+    /// Its scores, warnings and penalties; `None` before it registered.
     pub standing: Option<&'a Standing>,
-    /// Room on its volume.
+    /// Free and promised bytes of its volume.
     pub space: Option<Space>,
 }
 
@@ -55,7 +55,7 @@ pub fn conditions(facts: &Facts<'_>) -> Vec<Alert> {
     alerts
 }
 
-/// An alert if a volume has less room than was promised of it, or nearly none.
+/// Returns an alert if a volume has less room than was promised of it, or nearly none.
 pub fn low_space(space: Space) -> Option<Alert> {
     let Space { free, promised } = space;
     let what = match (free < SPACE_MIN, free < promised) {
@@ -68,14 +68,14 @@ pub fn low_space(space: Space) -> Option<Alert> {
     Some(Alert { kind: Kind::LowSpace, what, next: next.into(), due: None })
 }
 
-/// Set bits among the newest `count` of a history, and how many those are.
+/// Counts the set bits among the newest `count` of a history; also returns how many bits were counted.
 fn newest(history: u64, count: u64) -> (u64, u64) {
     let count = count.min(HISTORY.into());
     let mask = if count >= 64 { u64::MAX } else { (1 << count) - 1 };
     ((history & mask).count_ones().into(), count)
 }
 
-/// Whether `part` of `whole` is below a share.
+/// True if `part` is less than `share` (of [`ONE`]) of `whole`.
 const fn is_below(part: u64, whole: u64, share: u64) -> bool {
     (part as u128 * ONE as u128) < whole as u128 * share as u128
 }
@@ -85,13 +85,13 @@ impl Facts<'_> {
         self.parameters.epoch(self.height)
     }
 
-    /// The epoch in which the third low epoch would be judged: two after it ends.
+    /// Epoch in which the third low epoch in a row is judged, if every epoch from now on is low.
     fn judged(&self, low: u8) -> u64 {
         self.epoch().saturating_add(LOW_EPOCHS.saturating_sub(low).into())
     }
 }
 
-/// Answered reads that were not proved: failing, warned, jail next, in jail.
+/// Alerts about answered reads that were not proved: failing, warned, jail next, in jail.
 fn reads(facts: &Facts<'_>, standing: &Standing, alerts: &mut Vec<Alert>) {
     if standing.jailed_until != 0 {
         let (what, due) = match standing.jailed_until {
@@ -102,7 +102,7 @@ fn reads(facts: &Facts<'_>, standing: &Standing, alerts: &mut Vec<Alert>) {
         alerts.push(Alert { kind: Kind::Jailed, what, next, due });
         return;
     }
-    // As the ledger judges (JL-1): reads that nobody answered are no evidence of damage.
+    // As the ledger judges (JL-1): unanswered reads are no evidence of damage.
     let Audit { history, silent, drawn, .. } = facts.audit;
     let (passed, drawn) = ((history & !silent).count_ones(), (*drawn).min(HISTORY));
     let answered = drawn.saturating_sub(silent.count_ones());
@@ -123,7 +123,7 @@ fn reads(facts: &Facts<'_>, standing: &Standing, alerts: &mut Vec<Alert>) {
         let next = "an epoch below nine tenths is warned, the third in a row is jail: check the disk".into();
         alerts.push(Alert { kind: Kind::ReadsFail, what: figures.clone(), next, due: None });
     }
-    // Each class counts alone (JL-3).
+    // Each class of reads is counted alone (JL-3).
     let near = standing.low_correct.saturating_add(u8::from(fails)).max(standing.low_egress);
     if near >= LOW_EPOCHS - 1 {
         let what = format!("{figures}, after {low} low epochs");
@@ -132,7 +132,7 @@ fn reads(facts: &Facts<'_>, standing: &Standing, alerts: &mut Vec<Alert>) {
     }
 }
 
-/// Answers that came late or not at all: late, warned, suspension next, suspended.
+/// Alerts about answers that came late or not at all: late, warned, suspension next, suspended.
 fn answers(facts: &Facts<'_>, standing: &Standing, alerts: &mut Vec<Alert>) {
     let (on_time, drawn) = newest(facts.audit.on_time, u64::from(facts.audit.drawn) / READS as u64);
     let away = drawn > 0 && is_below(on_time, drawn, AVAILABLE_MIN);
@@ -162,7 +162,7 @@ fn answers(facts: &Facts<'_>, standing: &Standing, alerts: &mut Vec<Alert>) {
     }
 }
 
-/// Reads declared missing: the only thing in storage that takes stake.
+/// The alert about reads declared missing, the only fault in storage that costs stake.
 fn missing(facts: &Facts<'_>, alerts: &mut Vec<Alert>) {
     let missing = &facts.audit.missing;
     let Some(left) = missing.iter().map(|missing| missing.asks_left).min() else { return };
@@ -174,7 +174,7 @@ fn missing(facts: &Facts<'_>, alerts: &mut Vec<Alert>) {
     alerts.push(Alert { kind: Kind::ReadsMissing, what, next, due: None });
 }
 
-/// An open challenge: past half its deadline, or past half the time after which it expires.
+/// Alerts about an open challenge: past half its deadline, or past half the time after which it expires.
 fn challenge(facts: &Facts<'_>, alerts: &mut Vec<Alert>) {
     let Some(open) = facts.audit.challenge else { return };
     let parameters = facts.parameters;
@@ -195,7 +195,7 @@ fn challenge(facts: &Facts<'_>, alerts: &mut Vec<Alert>) {
     }
 }
 
-/// A bond that restitution lowered.
+/// The alert about a bond that restitution lowered below what the capacity needs.
 fn bond(facts: &Facts<'_>, alerts: &mut Vec<Alert>) {
     let (bond, needed) = (facts.provider.bond, bond_needed(facts.offer.capacity, facts.parameters));
     if bond < needed {
@@ -234,7 +234,7 @@ mod tests {
         }
     }
 
-    /// The kinds that hold after `change` of a good provider at height 1,000.
+    /// The kinds of alerts for a good provider at height 1,000 after `change`.
     fn kinds(change: impl FnOnce(&mut Provider, &mut Audit, &mut Standing, &mut Option<Space>)) -> Vec<Kind> {
         let (mut provider, mut standing) = (provider(), Standing::newborn(0));
         let mut audit = Audit { history: u64::MAX, on_time: u64::MAX, drawn: 400, ..Audit::default() };
@@ -247,7 +247,7 @@ mod tests {
         alerts.into_iter().map(|alert| alert.kind).collect()
     }
 
-    /// History with `bad` zeros among its 64 bits.
+    /// A history whose newest `bad` of 64 bits are zero.
     fn with(bad: u32) -> u64 {
         u64::MAX << bad
     }
@@ -281,7 +281,7 @@ mod tests {
         assert_eq!(kinds(|_, _, standing, _| standing.jailed_until = u64::MAX), [Kind::Jailed]);
     }
 
-    /// JL-1: nobody is jailed for reads that nobody answered; availability judges those.
+    /// JL-1: unanswered reads jail no provider; they count against its availability.
     #[test]
     fn reads_that_nobody_answered_are_no_failing_ones() {
         let audit = |silent: u64, failed: u64| Audit {

@@ -1,9 +1,9 @@
-//! Tells signals: to the log at once, to a webhook through a bounded queue and a thread of its own.
+//! Sends signals: to the log at once, to a webhook through a bounded queue and a thread of its own.
 //!
 //! ```text
 //!   tell --> log
 //!        \-> queue (64) --thread--> POST --2xx--> next
-//!              full: dropped, told in the log       \--else--> pause 1, 2, 4 .. 60 s, at most 8 times
+//!              full: dropped and logged  \--else--> pause 1, 2, 4 .. 60 s, at most 8 times
 //! ```
 
 use crate::{Alert, Kind, Signal, State, Watch, trust};
@@ -18,32 +18,32 @@ use std::{
 };
 use ureq::tls::RootCerts;
 
-/// Signals that wait for the hook.
+/// Signals that may wait for the hook; further ones are dropped.
 const QUEUE: usize = 64;
-/// Times that one signal is sent before it is given up.
+/// Attempts to send one signal before it is given up.
 const ATTEMPTS: u32 = 8;
-/// Pause after the first failure; doubled up to [`PAUSE_MAX`].
+/// Pause after the first failed attempt; doubled after each, up to [`PAUSE_MAX`].
 const PAUSE: Duration = Duration::from_secs(1);
-/// Longest pause.
+/// Longest pause between two attempts.
 const PAUSE_MAX: Duration = Duration::from_secs(60);
-/// Time for one attempt, from the name to the last byte.
+/// Time limit of one attempt, from the name lookup to the last byte.
 const ATTEMPT: Duration = Duration::from_secs(10);
 
-/// Time that a node which ends takes to say so.
+/// Time that a node which ends waits for its last alert to be sent.
 const LAST_WORDS: Duration = Duration::from_secs(5);
 
-/// Alerts cannot go there.
+/// The error of an address or a certificate file that cannot be used for alerts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BadHook {
-    /// The address is none.
+    /// The address is no HTTP URL with a host.
     #[error("an alert URL begins with http:// or https:// and names a host")]
     Url,
-    /// The file of authorities is none.
+    /// The file holds no usable certificate of an authority.
     #[error("the file of certificate authorities holds no certificate that could sign another, in PEM form")]
     Authorities,
 }
 
-/// Where alerts go: cheap to clone, never waits.
+/// The destination of alerts: cheap to clone; sending never waits.
 #[derive(Clone, Default)]
 pub struct Alerts {
     hook: Option<Hook>,
@@ -52,7 +52,7 @@ pub struct Alerts {
 #[derive(Clone)]
 struct Hook {
     queue: SyncSender<Signal>,
-    /// Signals that are not sent or given up yet.
+    /// Count of the signals that are neither sent nor given up yet.
     waiting: Arc<Waiting>,
 }
 
@@ -79,29 +79,29 @@ impl Waiting {
 
 impl fmt::Debug for Alerts {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // The address is a secret of whoever may write there.
+        // The address is a secret: anyone who knows it may write there.
         f.debug_struct("Alerts").field("hook", &self.hook.is_some()).finish()
     }
 }
 
 impl Alerts {
-    /// To the log alone.
+    /// Sends alerts to the log alone.
     pub const fn quiet() -> Self {
         Self { hook: None }
     }
 
-    /// To the log, and as JSON to this address, if one is given.
+    /// Sends alerts to the log and, as JSON, to this address if one is given.
     ///
     /// # Errors
-    /// [`BadHook::Url`].
+    /// [`BadHook::Url`] for an address that is no HTTP URL with a host.
     pub fn to(url: Option<&str>) -> Result<Self, BadHook> {
         Self::trusting(url, None)
     }
 
-    /// The same, to a host whose certificate one of these authorities signed (PEM), if they are given.
+    /// As [`Alerts::to`]; the certificate of an `https` host must be signed by one of these (PEM), if given.
     ///
     /// # Errors
-    /// [`BadHook`].
+    /// [`BadHook`] for an unusable address or file.
     pub fn trusting(url: Option<&str>, authorities: Option<&[u8]>) -> Result<Self, BadHook> {
         let roots = trust::roots(authorities)?;
         url.map_or(Ok(Self::quiet()), |url| Self::paced(url, roots, PAUSE))
@@ -125,14 +125,14 @@ impl Alerts {
         Ok(Self { hook: Some(Hook { queue, waiting }) })
     }
 
-    /// Tells what began and what ended of `node`, now that these alerts hold.
+    /// Sends a signal for each alert of `node` that began or ended, given the alerts that hold now.
     pub fn watch(&self, watch: &mut Watch, node: &str, height: Option<u64>, now: Vec<Alert>) {
         for (state, alert) in watch.step(now) {
             self.tell(Signal::new(node.to_owned(), height, state, alert));
         }
     }
 
-    /// Tells a signal: the log at once, the hook as soon as it takes it.
+    /// Sends a signal: to the log at once, to the hook as soon as its thread is free.
     pub fn tell(&self, signal: Signal) {
         let Signal { alert, state, height, what, next, due, .. } = &signal;
         match state {
@@ -149,7 +149,7 @@ impl Alerts {
         }
     }
 
-    /// Tells that `node` has ended, and waits a little until that was heard.
+    /// Sends the alert that `node` has ended, and waits up to five seconds for its delivery.
     pub fn offline(&self, node: &str, height: Option<u64>, why: &dyn fmt::Display) {
         let next = "it earns and decides nothing until it runs again: mend the cause and start it";
         let (what, next) = (format!("it went offline: {why}"), next.into());
@@ -160,7 +160,7 @@ impl Alerts {
         }
     }
 
-    /// Waits until everything was sent or given up, at most this long; whether it was.
+    /// Waits at most this long until every signal was sent or given up; returns false if some still wait.
     pub fn flush(&self, within: Duration) -> bool {
         let Some(hook) = &self.hook else { return true };
         let deadline = Instant::now() + within;
@@ -174,7 +174,7 @@ impl Alerts {
     }
 }
 
-/// The thread: sends one signal after the other until nobody can tell any more.
+/// The body of the thread: sends one signal after the other until every sender is gone.
 fn deliver(url: &str, roots: RootCerts, signals: &Receiver<Signal>, waiting: &Waiting, pause: Duration) {
     let tls = trust::tls(roots);
     let agent = ureq::Agent::config_builder().timeout_global(Some(ATTEMPT)).tls_config(tls).build();
@@ -197,7 +197,7 @@ fn deliver(url: &str, roots: RootCerts, signals: &Receiver<Signal>, waiting: &Wa
     }
 }
 
-/// Whether the same request may succeed later.
+/// True if the same request may succeed later.
 const fn may_pass(error: &ureq::Error) -> bool {
     match error {
         ureq::Error::StatusCode(code) => *code == 408 || *code == 429 || *code >= 500,
@@ -205,7 +205,7 @@ const fn may_pass(error: &ureq::Error) -> bool {
     }
 }
 
-/// An error in words without the address.
+/// An error in words, without the address.
 fn describe(error: &ureq::Error) -> String {
     if let Some(handshake) = trust::describe(error) {
         return handshake.into();

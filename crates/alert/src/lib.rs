@@ -1,4 +1,4 @@
-//! Tells an operator what is about to go wrong, before the ledger makes it a penalty.
+//! Alerts for an operator: what is about to go wrong, before the ledger makes it a penalty.
 //!
 //! ```text
 //!   proven records, free space --conditions--> alerts that hold now
@@ -7,14 +7,14 @@
 //! ```
 //!
 //! Guarantees
-//! 1. What is said follows from proven records of the ledger and the node's own disk; `posync why`
+//! 1. Every alert follows from proven records of the ledger and the node's own disk; `posync why`
 //!    computes the same list from the same records. Tests: [`conditions`].
-//! 2. A penalty is preceded by an alert: what warns, suspends or jails shows in the figures before.
+//! 2. An alert precedes every penalty: what warns, suspends or jails shows in the figures before.
 //!    Tests: `alerts_come_before_the_penalties` of the provider, with a listener on a socket.
-//! 3. A role never waits for a webhook: the queue is bounded, what does not fit is dropped and told,
-//!    a hook that fails is tried again a bounded number of times. Tests: [`hook`].
-//! 4. The hook's address never reaches a log: whoever knows it may write to it.
-//! 5. Nothing is told to a host whose certificate is not believed. Tests: [`trust`].
+//! 3. A role never waits for a webhook: the queue is bounded, signals that do not fit are dropped with a
+//!    warning in the log, and a failing hook is retried a bounded number of times. Tests: [`hook`].
+//! 4. The hook's address never reaches a log: anyone who knows it may write to it.
+//! 5. No signal is sent to a host whose certificate is not trusted. Tests: [`trust`].
 
 mod conditions;
 mod hook;
@@ -31,25 +31,25 @@ pub use space::Space;
 
 use std::collections::BTreeMap;
 
-/// What an alert is about; at most one of each holds at a time.
+/// The subject of an alert; at most one alert of each kind holds at a time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Kind {
-    /// Too few of the last reads were proved; no epoch was judged by it yet.
+    /// Too few of the last reads were proved; no epoch was judged by that yet.
     ReadsFail,
-    /// Too few of the last answers were on time; no epoch was judged by it yet.
+    /// Too few of the last answers were on time; no epoch was judged by that yet.
     AnswersLate,
-    /// The ledger warned it for reads that were not proved.
+    /// The ledger warned the provider for reads that were not proved.
     WarnedReads,
-    /// The ledger warned it for answers that were late.
+    /// The ledger warned the provider for late answers.
     WarnedAnswers,
-    /// Jail follows if it goes on.
+    /// Jail follows if reads go on failing.
     JailNext,
-    /// Suspension follows if it goes on.
+    /// Suspension follows if answers go on being late.
     SuspendNext,
-    /// It is in jail.
+    /// The provider is in jail.
     Jailed,
-    /// It is suspended.
+    /// The provider is suspended.
     Suspended,
     /// Stake moves to a consumer if a missing read stays missing.
     ReadsMissing,
@@ -67,60 +67,60 @@ pub enum Kind {
     Behind,
     /// An authority's seat is in jail.
     SeatJailed,
-    /// The role has ended.
+    /// The role has ended and does no work.
     Offline,
-    /// A gateway's agreement with data is near its end without a successor.
+    /// A gateway's agreement that holds data is near its end and has no successor.
     AgreementEnds,
     /// Rows of a gateway's catalogue do not decode.
     RowsSetAside,
 }
 
-/// Something that an operator should do something about.
+/// A condition that an operator should act on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Alert {
-    /// What about.
+    /// The condition that it reports.
     pub kind: Kind,
-    /// What is the case.
+    /// The facts, in words.
     pub what: String,
-    /// What follows and what to do.
+    /// The consequence, and what to do about it.
     pub next: String,
     /// The epoch in which the penalty follows, or from which it can be lifted.
     pub due: Option<u64>,
 }
 
-/// Whether an alert begins or ends.
+/// Says if an alert begins or ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum State {
-    /// It holds from now on.
+    /// The alert holds from now on.
     Raised,
-    /// It holds no more.
+    /// The alert no longer holds.
     Cleared,
 }
 
-/// What is sent: an alert that begins or ends. The fields are those of the JSON that is posted.
+/// An alert that begins or ends, as it is sent. The fields are those of the JSON that is posted.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
 pub struct Signal {
-    /// All of it in a sentence: what chat services show.
+    /// The whole signal as one sentence, for chat services.
     pub text: String,
-    /// What about.
+    /// The condition that it reports.
     pub alert: Kind,
-    /// Whether it begins or ends.
+    /// `Raised` when it begins, `Cleared` when it ends.
     pub state: State,
-    /// The node's account.
+    /// Account of the node that the alert is about.
     pub node: String,
-    /// The ledger's height by which it was judged, for what the ledger says.
+    /// The ledger's height by which it was judged, if it follows from the ledger.
     pub height: Option<u64>,
-    /// What is the case.
+    /// The facts, in words.
     pub what: String,
-    /// What follows and what to do.
+    /// The consequence, and what to do about it.
     pub next: String,
     /// The epoch in which the penalty follows, or from which it can be lifted.
     pub due: Option<u64>,
 }
 
 impl Signal {
-    /// About `node`, seen at `height`.
+    /// Makes the signal of an alert about `node`, judged at `height`.
     pub fn new(node: String, height: Option<u64>, state: State, alert: Alert) -> Self {
         let Alert { kind, what, next, due } = alert;
         let text = match state {
@@ -131,12 +131,12 @@ impl Signal {
     }
 }
 
-/// Remembers which alerts hold, so that each is told when it begins and when it ends.
+/// Remembers which alerts hold, so that each is sent once when it begins and once when it ends.
 #[derive(Clone, Debug, Default)]
 pub struct Watch(BTreeMap<Kind, Alert>);
 
 impl Watch {
-    /// What began and what ended, now that these alerts hold.
+    /// Takes the alerts that hold now; returns those that began and those that ended since the last call.
     pub fn step(&mut self, now: Vec<Alert>) -> Vec<(State, Alert)> {
         let now: BTreeMap<Kind, Alert> = now.into_iter().map(|alert| (alert.kind, alert)).collect();
         let began = now.iter().filter(|(kind, _)| !self.0.contains_key(kind));

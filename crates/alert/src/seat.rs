@@ -1,16 +1,16 @@
-//! Which alerts hold for an authority: pure, from its seat's record and the age of its last block.
+//! Computes the alerts of an authority: pure, from its seat's record and the age of its last block.
 //!
-//! Who voted is not told: certificates carry a threshold signature, so nobody knows whose shares made
-//! it. A node that applies blocks keeps up; one that does not is behind, or all are.
+//! The voters of a block cannot be reported: its certificate is a threshold signature, which does not show
+//! whose shares made it. A node that applies blocks keeps up; one that applies none is behind, or all are.
 
 use crate::{Alert, Kind};
 use posync_protocol::{limits::Parameters, record::Seat};
 use std::time::Duration;
 
-/// Blocks in whose time a node must have applied one.
+/// Block times within which a node must have applied a block.
 const BEHIND_BLOCKS: u64 = 40;
 
-/// The alerts that hold for an authority whose last block came `since` ago (AU-5, AU-9, AU-10).
+/// The alerts that hold for an authority that applied its last block `since` ago (AU-5, AU-9, AU-10).
 pub fn seat_conditions(parameters: &Parameters, seat: Option<&Seat>, since: Duration) -> Vec<Alert> {
     let mut alerts = Vec::new();
     let most = Duration::from_millis(parameters.block_ms.saturating_mul(BEHIND_BLOCKS));

@@ -1,18 +1,18 @@
-//! Room on the volume.
+//! The room on a member's volume.
 
 use std::path::Path;
 
-/// Bytes that a volume has, and owes.
+/// Free and promised bytes of a volume.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Space {
-    /// Free for this process.
+    /// Bytes that this process may still write.
     pub free: u64,
-    /// Under contract and not stored yet.
+    /// Bytes that are under contract and not stored yet.
     pub promised: u64,
 }
 
 impl Space {
-    /// Of the volume that holds `directory`; `None` if it cannot be asked.
+    /// Measures the volume that holds `directory`; `None` if the system does not answer.
     pub fn of(directory: &Path, promised: u64) -> Option<Self> {
         let volume = rustix::fs::statvfs(directory).ok()?;
         Some(Self { free: volume.f_bavail.saturating_mul(volume.f_frsize), promised })

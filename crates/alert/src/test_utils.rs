@@ -1,4 +1,4 @@
-//! Test support: a webhook on a socket, for this crate's tests and those of who sends alerts.
+//! Test support: a webhook on a socket, for the tests of this crate and of those that send alerts.
 
 use serde_json::Value;
 use std::{
@@ -8,19 +8,19 @@ use std::{
     thread,
 };
 
-/// What was posted.
+/// A request that a test's webhook received.
 #[derive(Debug)]
 pub struct Posted {
-    /// The request's first line.
+    /// First line of the request.
     pub line: String,
-    /// Its body.
+    /// The request's body, parsed.
     pub json: Value,
 }
 
-/// Reads one request and answers it with a status.
+/// Reads one HTTP request and answers it with a status.
 ///
 /// # Panics
-/// If it is none with a JSON body.
+/// If the request has no JSON body.
 pub fn answer<S: Read + Write>(stream: S, status: u16) -> Posted {
     let mut reader = BufReader::new(stream);
     let (mut first, mut length) = (String::new(), 0);
@@ -44,8 +44,8 @@ pub fn answer<S: Read + Write>(stream: S, status: u16) -> Posted {
     Posted { line: first.trim().to_owned(), json: serde_json::from_slice(&body).expect("JSON") }
 }
 
-/// A hook that answers its requests with these statuses in turn, then with 200: its address and what
-/// is posted to it.
+/// Starts a hook that answers its requests with these statuses in turn, then with 200; returns its address
+/// and the requests that it receives.
 ///
 /// # Panics
 /// If no port is free.

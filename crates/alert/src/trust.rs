@@ -1,10 +1,10 @@
-//! Whom a webhook's certificate is believed for: the public authorities, or those of one's own.
+//! The certificate authorities that a webhook is checked against: the public ones, or the operator's own.
 //!
-//! A self-hosted hook often has a certificate of an authority that nobody else knows. Its file
-//! replaces the public ones: one address is posted to, so one list decides.
+//! A self-hosted hook often has a certificate of a private authority. The file of that authority
+//! replaces the public ones: alerts go to one address, so one list decides.
 //!
 //! Guarantees: a file without a usable certificate is refused at the start, not at the first alert;
-//! a certificate that is not believed is told apart from a host that is away. Tests: below, with a
+//! an untrusted certificate and an unreachable host give different errors. Tests: below, with a
 //! listener that speaks TLS.
 
 use crate::BadHook;
@@ -12,10 +12,10 @@ use rustls::{CertificateError, RootCertStore, pki_types::CertificateDer};
 use std::sync::Arc;
 use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig, parse_pem};
 
-/// Whom to believe: the certificates of a PEM file, or the public authorities without one.
+/// Trust roots: the certificates of a PEM file, or the public authorities without one.
 ///
 /// # Errors
-/// [`BadHook::Authorities`].
+/// [`BadHook::Authorities`] for a file that is no PEM or holds no usable certificate.
 pub(crate) fn roots(pem: Option<&[u8]>) -> Result<RootCerts, BadHook> {
     let Some(pem) = pem else { return Ok(RootCerts::WebPki) };
     let mut certificates = Vec::<Certificate<'static>>::new();
@@ -30,13 +30,13 @@ pub(crate) fn roots(pem: Option<&[u8]>) -> Result<RootCerts, BadHook> {
     if certificates.is_empty() { Err(BadHook::Authorities) } else { Ok(certificates.into()) }
 }
 
-/// How connections are encrypted.
+/// The TLS configuration of connections to the hook.
 pub(crate) fn tls(roots: RootCerts) -> TlsConfig {
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     TlsConfig::builder().unversioned_rustls_crypto_provider(provider).root_certs(roots).build()
 }
 
-/// What failed of a handshake, in words without the address; `None` if something else failed.
+/// The reason of a failed handshake in words, without the address; `None` if another step failed.
 pub(crate) fn describe(error: &ureq::Error) -> Option<&'static str> {
     let error = match error {
         ureq::Error::Rustls(error) => error,
@@ -92,7 +92,7 @@ mod tests {
         CertifiedIssuer::self_signed(params, key).expect("an authority")
     }
 
-    /// A hook with a certificate for `name` by `authority`: its address, what is posted, handshakes.
+    /// Starts a hook with a certificate for `name` by `authority`: its address, what is posted, handshakes.
     fn listen_tls(
         authority: &CertifiedIssuer<'static, KeyPair>,
         name: &str,
@@ -183,7 +183,7 @@ mod tests {
         let url = format!("https://{}/", listener.local_addr().expect("it is bound"));
         thread::spawn(move || {
             let (mut stream, _) = listener.accept().expect("a caller");
-            // What a server says that was not spoken to in its own tongue.
+            // The answer of a server that expects plain HTTP.
             let _ = stream.read(&mut [0; 512]).and_then(|_| stream.write_all(b"HTTP/1.1 400 Bad\r\n\r\n"));
         });
         let why = fails(&url, mine.pem());

@@ -1,37 +1,37 @@
-//! What the events of blocks add up to, provider by provider. Pure: events in, figures out.
+//! Adds up the events of blocks, provider by provider. Pure: events in, figures out.
 
 use crate::json;
 use posync_protocol::{Account, AgreementId, Amount, ledger::Event};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 
-/// A provider's figures.
+/// The challenges and the pay of one provider.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Figures {
-    /// Challenges in which every drawn read was proved.
+    /// Challenges with every drawn read proved.
     pub(crate) passed: u64,
-    /// Challenges with a missing read, or that were never answered.
+    /// Challenges with a missing read, and challenges without an answer.
     pub(crate) failed: u64,
-    /// Paid to it for storage and downloads.
+    /// Its pay for storage and downloads.
     pub(crate) earned: Amount,
 }
 
 /// One settled fee and its three parts.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Row {
-    /// Epoch of the books.
+    /// Epoch that the fee is booked in.
     pub(crate) epoch: u64,
     /// The agreement of a download; `None` for storage.
     pub(crate) agreement: Option<AgreementId>,
-    /// Who was paid.
+    /// The provider that was paid.
     pub(crate) provider: Account,
-    /// Paid by consumers.
+    /// The whole fee, paid by consumers.
     pub(crate) fee: Amount,
-    /// Burned of it.
+    /// Part of the fee that was burned.
     pub(crate) burn: Amount,
-    /// The committee's part.
+    /// Part of the fee that the committee got.
     pub(crate) committee: Amount,
-    /// The provider's part.
+    /// Part of the fee that the provider got.
     pub(crate) pay: Amount,
 }
 
@@ -43,7 +43,7 @@ impl Row {
             "committee": json::grains(self.committee), "provider_pay": json::grains(self.pay) })
     }
 
-    /// Whether the parts are the whole.
+    /// True if the parts add up to the fee.
     pub(crate) fn adds_up(&self) -> bool {
         self.burn.checked_add(self.committee).and_then(|sum| sum.checked_add(self.pay)) == Some(self.fee)
     }
@@ -52,16 +52,16 @@ impl Row {
 /// A challenge that was not passed in full.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Failure {
-    /// Whose.
+    /// The provider that was challenged.
     pub(crate) provider: Account,
-    /// Height of the block that says so.
+    /// Height of the block with the audit's event.
     pub(crate) height: u64,
 }
 
-/// Everything that was told so far.
+/// The figures of all blocks entered so far.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Books {
-    /// By provider.
+    /// Challenges and pay of each provider.
     pub(crate) providers: BTreeMap<Account, Figures>,
     /// Settled fees in the order of blocks.
     pub(crate) rows: Vec<Row>,
@@ -70,11 +70,11 @@ pub(crate) struct Books {
 }
 
 impl Books {
-    /// Enters the events of the block at `height`.
+    /// Adds the events of the block at `height`.
     pub(crate) fn enter(&mut self, height: u64, events: &[Event]) {
         for event in events {
             match event {
-                // Nothing was kept, so nothing was read.
+                // The provider kept no data, so no read was drawn.
                 Event::Audited { reads: 0, .. } => {}
                 Event::Audited { provider, passed, reads, answered, .. } => {
                     let figures = self.providers.entry(*provider).or_default();
@@ -118,7 +118,7 @@ impl Books {
         }
     }
 
-    /// Whether `provider` was paid for storage, or for downloads.
+    /// True if `provider` was paid for storage (`storage`), or for downloads (otherwise).
     pub(crate) fn settled(&self, provider: &Account, storage: bool) -> bool {
         self.rows.iter().any(|row| row.provider == *provider && row.agreement.is_none() == storage)
     }

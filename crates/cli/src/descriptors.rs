@@ -1,16 +1,16 @@
-//! File descriptors: as many as the system gives are taken at the start, and too few are an error
-//! then, with the number that is needed, not a panic an hour later.
+//! File descriptors: a process raises its limit as far as the system permits at its start. Too few are
+//! an error then, with the number that is needed, not a panic an hour later.
 
 use crate::failure::{Exit, Failure, Outcome};
 use posync_client::descriptors::{TooFew, require};
 
-/// What a command needs: a runtime, a connection to each of 32 authorities and the gateway, files.
+/// Descriptors of a command: a runtime, connections to each of 32 authorities and the gateway, files.
 pub(crate) const COMMAND: u64 = 64;
 
-/// Raises this process's limit to what the system gives it; children inherit that.
+/// Raises this process's limit as far as the system permits; children inherit it.
 ///
 /// # Errors
-/// [`Failure`] if that is less than `who` needs.
+/// [`Failure`] if the limit stays below `needed`; it names `who` needs them.
 pub(crate) fn ensure(who: &str, needed: u64) -> Outcome {
     require(needed).map(drop).map_err(|few| too_few(who, few))
 }

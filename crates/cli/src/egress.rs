@@ -1,4 +1,4 @@
-//! A provider's egress as people see it: declared, measured, sold, in bytes a second.
+//! A provider's egress as shown to users: declared, measured and sold, in bytes a second.
 
 use crate::failure::Outcome;
 use crate::{ledger::Ledger, records};
@@ -10,7 +10,7 @@ use posync_protocol::{
 };
 use serde_json::{Value, json};
 
-/// What the ledger says of a provider's egress.
+/// A provider's egress figures on the ledger.
 pub(crate) struct Egress {
     declared: u64,
     sold: u64,
@@ -20,7 +20,7 @@ pub(crate) struct Egress {
 }
 
 impl Egress {
-    /// Reads the measurements of a provider.
+    /// Reads the ledger's measurements of a provider.
     pub(crate) async fn read(
         ledger: &Ledger,
         account: &Account,
@@ -41,7 +41,7 @@ impl Egress {
         self.parameters.bytes_per_second(bytes)
     }
 
-    /// Rates, and the measurements behind them in bytes an epoch.
+    /// The rates, and the measurements behind them in bytes an epoch, as JSON.
     pub(crate) fn to_json(&self) -> Value {
         json!({ "declared_bytes_per_second": self.rate(self.declared),
             "measured_bytes_per_second": self.measured.median().map(|median| self.rate(median)),
@@ -51,14 +51,14 @@ impl Egress {
             "measurements": records::measured(&self.measured) })
     }
 
-    /// Declared and measured, for a table.
+    /// Declared and measured rates, as cells of a table.
     pub(crate) fn cells(&self) -> [String; 2] {
         let measured =
             self.measured.median().map_or_else(|| "-".to_owned(), |median| self.rate(median).to_string());
         [self.rate(self.declared).to_string(), measured]
     }
 
-    /// In words.
+    /// The rates and measurements as text.
     pub(crate) fn to_text(&self) -> String {
         let taken = usize::from(self.measured.taken).min(MEASURED);
         let each = self.measured.epochs.iter().zip(self.measured.rates).take(taken);

@@ -1,4 +1,4 @@
-//! What a command says when it cannot do what was asked: what happened, why, and what to do next.
+//! The message of a command that cannot do what was asked: what happened, why, and what to do next.
 //!
 //! The exit code is part of the interface: scripts branch on it, so a number never changes its
 //! meaning (the table is in README.md).
@@ -8,39 +8,39 @@ use miette::Diagnostic;
 use serde_json::json;
 use std::{fmt, path::Path};
 
-/// How the process ends. `0` is success; clap itself uses `2` for a command line it cannot read.
+/// Exit code of the process. `0` is success; clap itself uses `2` for a command line it cannot parse.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub(crate) enum Exit {
-    /// A step did not hold, or something went wrong that no other code names.
+    /// A step did not hold, or another failure that has no code of its own.
     Failed = 1,
     /// The arguments contradict each other or the network's files.
     Usage = 2,
-    /// No network answers.
+    /// No node or gateway of the network answers.
     Unreachable = 3,
-    /// What was named does not exist.
+    /// The named thing does not exist.
     NotFound = 4,
-    /// The network, a node or the gateway said no, with a reason.
+    /// The network, a node or the gateway refused, with a reason.
     Refused = 5,
     /// A proof does not verify.
     Unproven = 6,
-    /// Something awaited did not happen within its bound.
+    /// An awaited event did not happen in time.
     TimedOut = 7,
     /// A local file or directory cannot be read or written.
     Local = 8,
-    /// Ctrl-C, as a shell reports it of other programs.
+    /// Interrupted by Ctrl-C, as a shell reports it of other programs.
     Interrupted = 130,
-    /// Told to end (SIGTERM, SIGHUP), as a shell reports the first of other programs.
+    /// Ended by SIGTERM or SIGHUP, as a shell reports the first of other programs.
     Terminated = 143,
-    /// Whoever read standard output has seen enough, as a shell reports it of other programs.
+    /// The reader of standard output has closed it, as a shell reports it of other programs.
     Closed = 141,
 }
 
-/// A failed command.
+/// The failure of a command: what happened, why, and what to do next.
 #[derive(Debug, thiserror::Error)]
 #[error("{what}")]
 pub(crate) struct Failure {
-    /// The exit code.
+    /// Exit code of the process.
     pub(crate) exit: Exit,
     what: String,
     #[source]
@@ -48,16 +48,16 @@ pub(crate) struct Failure {
     next: String,
 }
 
-/// The reason, as a cause in the chain that is shown.
+/// The reason, as the cause in the error chain that is shown.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 struct Why(String);
 
-/// What every command returns.
+/// The result of every command.
 pub(crate) type Outcome<T = ()> = Result<T, Failure>;
 
 impl Failure {
-    /// `what` happened, `why`, and what to do `next`.
+    /// Makes a failure: `what` happened, `why`, and what to do `next`.
     pub(crate) fn new(
         exit: Exit,
         what: impl Into<String>,
@@ -68,7 +68,7 @@ impl Failure {
         Self { exit, what: visible(&what), why: Why(visible(&why)), next: visible(&next) }
     }
 
-    /// A file that cannot be used.
+    /// The failure of an operation (`doing`) on a file.
     pub(crate) fn file(path: &Path, doing: &str, why: impl fmt::Display) -> Self {
         Self::new(
             Exit::Local,
@@ -78,18 +78,18 @@ impl Failure {
         )
     }
 
-    /// A file that can be read and does not say what it must; `next` tells where that can be had.
+    /// The failure of a readable file with invalid content; `next` says where a good one can be had.
     pub(crate) fn damaged(path: &Path, why: impl fmt::Display, next: &str) -> Self {
         Self::new(Exit::Local, format!("{} is damaged", path.display()), why, next)
     }
 
-    /// Nobody reads standard output any more: no words are due, `yes | head` has none either.
+    /// The failure of a command whose output has no reader left; it prints no message, like `yes | head`.
     pub(crate) fn closed() -> Self {
         let next = "read the output to its end";
         Self::new(Exit::Closed, "standard output is closed", "its reader has ended", next)
     }
 
-    /// Something awaited that did not happen.
+    /// The failure of a wait: the awaited event did not happen in time.
     pub(crate) fn timed_out(
         awaited: &str,
         seconds: u64,
@@ -99,13 +99,13 @@ impl Failure {
         Self::new(Exit::TimedOut, format!("{awaited}: did not happen within {seconds} s"), seen, next)
     }
 
-    /// Everything in one line, for a log.
+    /// The whole failure on one line, for a log.
     pub(crate) fn in_one_line(&self) -> String {
         let Self { what, why, next, .. } = self;
         format!("{what}: {}; {next}", why.0).replace(['\n', '\r'], " ")
     }
 
-    /// For `--json`: one object on stderr.
+    /// The failure as the one object that `--json` prints on stderr.
     pub(crate) fn to_json(&self) -> serde_json::Value {
         json!({ "error": { "what": self.what, "why": self.why.0, "next": self.next, "exit": self.exit as u8 } })
     }

@@ -1,6 +1,6 @@
-//! The commands' end of the gateway service.
+//! The commands' client of the gateway service.
 //!
-//! Nothing here holds more than one message of a file, so a file may be larger than memory.
+//! It keeps one message of a file in memory at a time, so a file may be larger than memory.
 
 use crate::{
     failure::{Exit, Failure, Outcome},
@@ -23,8 +23,8 @@ use std::{
     path::Path,
 };
 
-/// Bytes of a file in one message. What a gateway has not taken is bounded in messages, so this is also
-/// how much of a file waits there, and how fast a slow line gets leave to send on.
+/// Bytes of a file in one message. A gateway bounds the messages that it has not processed yet, so this also
+/// bounds the bytes that wait there, and sets how often a slow line is allowed to send on.
 const PIECE_BYTES: usize = 64 << 10;
 
 /// A connection to the gateway.
@@ -38,7 +38,7 @@ impl Gateway {
         Self::dial(context, &network, &key).await
     }
 
-    /// Connects with a key.
+    /// Connects to the network's gateway with a key.
     pub(crate) async fn dial(context: &Context, network: &Network, key: &PrivateKey) -> Outcome<Self> {
         let member = network.members(Role::Gateway).next().expect("every network has a gateway");
         let peer = network.account(member)?;
@@ -53,7 +53,7 @@ impl Gateway {
         })
     }
 
-    /// Stores `source` under `name`; `sent` hears of every message that left.
+    /// Stores `source` under `name`; `sent` is called with the length of every message that left.
     pub(crate) async fn put(&self, name: &str, source: &mut Source, sent: impl Fn(u64)) -> Outcome<File> {
         let ask = Ask::Put(Put { name: to_name(name)?, length: source.length() });
         let mut call = self.0.open(ask).await.map_err(lost)?;
@@ -64,7 +64,7 @@ impl Gateway {
         }
     }
 
-    /// Reads a whole file into `target`; `begin` hears its length, `received` every piece.
+    /// Reads a whole file into `target`; `begin` gets its length, `received` the length of every piece.
     pub(crate) async fn get(
         &self,
         name: &str,
@@ -102,7 +102,7 @@ impl Gateway {
         Ok(file)
     }
 
-    /// Every file, in the order of names, page by page.
+    /// All files, in the order of their names; asked for page by page.
     pub(crate) async fn list(&self) -> Outcome<Vec<File>> {
         let mut files: Vec<File> = Vec::new();
         let mut from = Vec::new();
@@ -123,7 +123,7 @@ impl Gateway {
         }
     }
 
-    /// Forgets a file.
+    /// Deletes a file; returns its last state.
     pub(crate) async fn remove(&self, name: &str) -> Outcome<File> {
         match self.ask(Ask::Remove(to_name(name)?)).await? {
             Answer::Removed(file) => Ok(file),
@@ -131,7 +131,7 @@ impl Gateway {
         }
     }
 
-    /// How the gateway is doing.
+    /// The gateway's state and its faults.
     pub(crate) async fn status(&self) -> Outcome<Status> {
         match self.ask(Ask::Status(Nothing {})).await? {
             Answer::Status(status) => Ok(status),
@@ -139,7 +139,7 @@ impl Gateway {
         }
     }
 
-    /// The gateway's agreements.
+    /// All agreements of the gateway.
     pub(crate) async fn agreements(&self) -> Outcome<Vec<AgreementRow>> {
         match self.ask(Ask::Agreements(Nothing {})).await? {
             Answer::Agreements(rows) => Ok(rows.into_inner()),
@@ -147,7 +147,7 @@ impl Gateway {
         }
     }
 
-    /// What its placement says of a provider.
+    /// The gateway's placement decision about a provider.
     pub(crate) async fn why(&self, provider: Account) -> Outcome<Why> {
         match self.ask(Ask::Why(provider)).await? {
             Answer::Why(why) => Ok(why),
@@ -160,8 +160,8 @@ impl Gateway {
     }
 }
 
-/// Sends the bytes of an open put. The inner error is a gateway that stopped listening, which
-/// then says why; the outer one is a file that cannot be read.
+/// Sends the bytes of an open put. The inner error is a gateway that stopped listening, whose answer
+/// says why; the outer one is a file that cannot be read.
 async fn send_file(
     call: &Call<rpc::Gateway>,
     source: &mut Source,
@@ -178,7 +178,7 @@ async fn send_file(
     Ok(Ok(()))
 }
 
-/// Where the bytes go took no more of them.
+/// The failure of the target that receives a file's bytes.
 fn not_written(error: io::Error) -> Failure {
     if error.kind() == io::ErrorKind::BrokenPipe {
         return Failure::closed();
@@ -186,7 +186,7 @@ fn not_written(error: io::Error) -> Failure {
     Failure::file(Path::new("the target"), "write", error)
 }
 
-/// The next answer of an open call; a refusal is a failure.
+/// The next answer of an open call; a refusal becomes a failure.
 async fn next(call: &mut Call<rpc::Gateway>) -> Outcome<Answer> {
     accepted(call.recv().await.ok_or(rpc::Error::Gone).map_err(lost)?)
 }
@@ -198,7 +198,7 @@ fn accepted(answer: Answer) -> Outcome<Answer> {
     }
 }
 
-/// A gateway's refusal says why and, behind the last semicolon, what to do.
+/// Turns a gateway's refusal into a failure: the reason and, after the last semicolon, the advice.
 fn refused(text: &str) -> Failure {
     let exit = if text.starts_with("there is no file") { Exit::NotFound } else { Exit::Refused };
     let usual = (text, "look at `posync ls`, `posync status` and the gateway's log");
@@ -225,7 +225,7 @@ fn lost(error: rpc::Error) -> Failure {
     )
 }
 
-/// A name as the gateway takes it.
+/// Checks a name against the gateway's limits.
 fn to_name(name: &str) -> Outcome<Name> {
     let usage = |why: &str| {
         Failure::new(
@@ -241,7 +241,7 @@ fn to_name(name: &str) -> Outcome<Name> {
     Bounded::new(name.as_bytes().to_vec()).ok_or_else(|| usage("it is longer than 1,024 bytes"))
 }
 
-/// The least name after `name`, if there is one of at most the permitted length.
+/// The least name after `name`, if one of permitted length exists.
 fn after(name: &[u8]) -> Option<Vec<u8>> {
     let mut next = name.to_vec();
     if next.len() < posync_protocol::limits::NAME_BYTES_MAX {

@@ -1,6 +1,6 @@
 //! Ctrl-C, SIGTERM and SIGHUP: a command ends in order, so that half-written files go with it.
 //!
-//! A thread listens. It tells the command, and ends the process itself if the command does not end
+//! A thread listens. It interrupts the command, and ends the process itself if the command does not end
 //! soon: one that waits for its input or for the reader of its output cannot hear.
 
 use crate::failure::{Exit, Failure, Outcome};
@@ -10,15 +10,15 @@ use tokio::{
     sync::watch,
 };
 
-/// How long a command may take to end in order.
+/// Time that a command has to end in order.
 const END_WITHIN: Duration = Duration::from_secs(1);
 
-/// Who ended a command.
+/// The origin of the request that ends a command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Interrupt {
-    /// Ctrl-C.
+    /// The user, with Ctrl-C.
     User,
-    /// SIGTERM or SIGHUP.
+    /// The system: SIGTERM or SIGHUP.
     System,
 }
 
@@ -27,7 +27,7 @@ pub(crate) enum Interrupt {
 pub(crate) struct Signals(Arc<watch::Sender<Option<Interrupt>>>);
 
 impl Signals {
-    /// Starts to listen.
+    /// Starts to listen for the three signals.
     pub(crate) fn listen() -> Outcome<Self> {
         let failed = |error: std::io::Error| {
             let next = "raise the limits of open files and threads (`ulimit -n`, `ulimit -u`), and try again";
@@ -57,11 +57,11 @@ impl Signals {
         Ok(Self(tell))
     }
 
-    /// Waits for the first one.
+    /// Waits for the first signal.
     pub(crate) async fn wait(&self) -> Interrupt {
         let mut told = self.0.subscribe();
         let by = told.wait_for(Option::is_some).await.map(|by| *by);
-        // The sender lives in `self`, and what was waited for is there.
+        // The sender lives in `self`, so the awaited value is there.
         by.ok().flatten().unwrap_or(Interrupt::System)
     }
 }

@@ -1,7 +1,7 @@
 //! Protocol values as JSON, for `--json` and for scripts that recompute the books.
 //!
 //! Accounts are bech32m, hashes and signatures hex. Money, prices, gas and the ledger's weights are always
-//! strings of decimal digits, money in grains: readers of JSON round numbers above 2^53 (`docs/formats.md`).
+//! strings of decimal digits, money in grains: JSON readers round numbers above 2^53 (`docs/formats.md`).
 //! Heights, epochs, counts, bytes and parts per billion are numbers.
 
 use crate::records::ratio;
@@ -19,22 +19,22 @@ use posync_protocol::{
 };
 use serde_json::{Value, json};
 
-/// An integer that may exceed 2^53, as digits.
+/// An integer that may exceed 2^53, as a string of digits.
 pub(crate) fn number(value: impl Into<u128>) -> Value {
     Value::String(value.into().to_string())
 }
 
-/// Money in grains.
+/// An amount of money, in grains.
 pub(crate) fn grains(amount: Amount) -> Value {
     number(amount.grains())
 }
 
-/// `(provider, slot, opened)`.
+/// An agreement's identifier: provider, slot and height of its opening.
 pub(crate) fn agreement(id: &AgreementId) -> Value {
     json!({ "provider": id.provider.to_string(), "slot": id.slot, "opened": id.opened })
 }
 
-/// The constants that the rules use.
+/// The constants of the rules.
 pub(crate) fn parameters(p: &Parameters) -> Value {
     json!({
         "block_ms": p.block_ms,
@@ -62,7 +62,7 @@ pub(crate) fn parameters(p: &Parameters) -> Value {
     })
 }
 
-/// A header's place and roots.
+/// A header: its place in the chain and its roots.
 pub(crate) fn header(header: &Header, parameters: &Parameters) -> Value {
     json!({
         "height": header.height,
@@ -81,7 +81,7 @@ pub(crate) fn header(header: &Header, parameters: &Parameters) -> Value {
     })
 }
 
-/// Draws and operations of a body.
+/// The draws and operations of a block's body.
 pub(crate) fn body(body: &BlockBody) -> Value {
     let draws: Vec<Value> = body
         .draws
@@ -242,7 +242,7 @@ fn redemption(x: &Redemption) -> Value {
         "claim": claim })
 }
 
-/// An event: its name beside its fields.
+/// An event: its name and its fields.
 pub(crate) fn event(event: &Event) -> Value {
     match event {
         Event::Settled { epoch, provider, agreement: id, fee, burn, committee, pay } => json!({
@@ -342,18 +342,18 @@ const fn reason_name(reason: StandingReason) -> &'static str {
     }
 }
 
-/// Zero-padded or bounded bytes as text.
+/// Zero-padded or bounded bytes as text, without the padding.
 pub(crate) fn text(bytes: &[u8]) -> String {
     let end = bytes.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
     String::from_utf8_lossy(&bytes[..end]).into_owned()
 }
 
-/// The address to try first.
+/// The address that clients try first; empty if there is none.
 pub(crate) fn address(addresses: &[Address]) -> String {
     addresses.first().map(|address| text(address)).unwrap_or_default()
 }
 
-/// A file of the gateway's catalogue. A name that is not UTF-8 is shown with replacement characters.
+/// A file in the gateway's catalogue. A name that is not UTF-8 is shown with replacement characters.
 pub(crate) fn file(file: &File) -> Value {
     json!({ "name": String::from_utf8_lossy(&file.name), "bytes": file.bytes, "blake3": hex::encode(file.blake3),
         "segments": file.segments, "shards_durable": file.shards_durable, "shards": file.shards })

@@ -14,10 +14,10 @@ use posync_protocol::Account;
 use rand_core::CryptoRng;
 use std::{fs, path::Path};
 
-/// What to do when a key's file is damaged.
+/// Advice when a key's file is damaged.
 const LOST: &str = "restore the key's file from a copy: nobody else has it";
 
-/// Makes a key and writes it, durably; an existing file is never overwritten.
+/// Generates a key and writes it durably; never overwrites an existing file.
 pub(crate) fn create(path: &Path, rng: &mut impl CryptoRng) -> Outcome<PrivateKey> {
     let key = PrivateKey::random(rng);
     let written = target::create(path, hex::encode(key.encode()).as_bytes());
@@ -25,7 +25,7 @@ pub(crate) fn create(path: &Path, rng: &mut impl CryptoRng) -> Outcome<PrivateKe
     Ok(key)
 }
 
-/// Reads a key.
+/// Reads the key in a file.
 pub(crate) fn read(path: &Path) -> Outcome<PrivateKey> {
     let text = fs::read_to_string(path).map_err(|error| Failure::file(path, "read the key", error))?;
     let bytes = hex::decode(text.trim())
@@ -34,7 +34,7 @@ pub(crate) fn read(path: &Path) -> Outcome<PrivateKey> {
         .map_err(|error| Failure::damaged(path, format!("it is no Ed25519 private key: {error}"), LOST))
 }
 
-/// The account of a key.
+/// The account of a private key: its public key.
 pub(crate) fn account(key: &PrivateKey) -> Account {
     Account::of(&key.public_key())
 }

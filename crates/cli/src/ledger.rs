@@ -1,5 +1,5 @@
-//! The commands' view of the ledger: [`Connection`] believes only proofs that lead to the network
-//! key of `devnet.json`; this adds what a person is told when a question has no answer.
+//! The commands' view of the ledger: [`Connection`] accepts only proofs that lead to the network
+//! key of `devnet.json`; this adds the messages for questions that get no answer.
 
 use crate::{
     failure::{Exit, Failure, Outcome},
@@ -23,23 +23,23 @@ use posync_protocol::{
 };
 use std::{net::TcpStream, path::Path, time::Duration};
 
-/// How long a node may take to accept a connection before it counts as gone.
+/// Time within which a node must accept a connection; after that it counts as gone.
 const ACCEPT_WITHIN: Duration = Duration::from_secs(1);
 
-/// How long an operation waits while no newer block is proved; what became of it is not known then. Four
+/// Time that an operation waits while no newer block is proved; its fate is unknown then. It waits four
 /// times as long while blocks come without it.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// A finalized block with what came of it.
+/// A finalized block with its receipts and events.
 #[derive(Debug)]
 pub(crate) struct Block {
-    /// Certified.
+    /// Header under the authorities' certificate.
     pub(crate) header: Header,
-    /// Committed to by the header.
+    /// Operations and draws, as committed to by the header.
     pub(crate) body: BlockBody,
-    /// Committed to by the header.
+    /// Outcome of each operation, as committed to by the header.
     pub(crate) receipts: Receipts,
-    /// The node's word.
+    /// Events as the node reports them, without proof.
     pub(crate) events: Vec<Event>,
 }
 
@@ -65,7 +65,7 @@ impl Ledger {
             let account = network.account(member)?;
             endpoints.push(Endpoint { account, address: member.address });
         }
-        // A network that does not run is told at once; one that is slow is asked patiently.
+        // A network that does not run is reported at once; a slow one is given its time.
         let accepts =
             |endpoint: &Endpoint| TcpStream::connect_timeout(&endpoint.address, ACCEPT_WITHIN).is_ok();
         if !endpoints.iter().any(accepts) {
@@ -73,39 +73,39 @@ impl Ledger {
         }
         let (client, over) = (context.child("ledger"), context.child("network"));
         let connection = Connection::new(client, over, key.clone(), endpoints, light);
-        // No node shows an old state alone: two are compared, and what is read is not far below.
+        // One node alone could show an old state: two are compared, and reads stay near that height.
         connection.compare().await.map_err(failed)?;
         let parameters = connection.info().await.map_err(failed)?.parameters;
         Ok(Self { connection, parameters })
     }
 
-    /// The constants of the rules.
+    /// The constants of the network's rules.
     pub(crate) const fn parameters(&self) -> &Parameters {
         &self.parameters
     }
 
-    /// Height of the newest final block that a node can answer about; only its word.
+    /// Height of the newest final block that a node can answer about, as that node reports it.
     pub(crate) async fn height(&self) -> Outcome<u64> {
         Ok(self.connection.info().await.map_err(failed)?.height)
     }
 
-    /// A proven record.
+    /// Reads a record with its proof.
     pub(crate) async fn read<R: Record>(&self, key: Key) -> Outcome<Option<R>> {
         Ok(self.connection.read(key).await.map_err(failed)?.value)
     }
 
-    /// A proven record, and the height of the state that holds it.
+    /// Reads a record with its proof; also returns the height of the state that holds it.
     pub(crate) async fn read_at<R: Record>(&self, key: Key) -> Outcome<(u64, Option<R>)> {
         let proved = self.connection.read(key).await.map_err(failed)?;
         Ok((proved.header.height, proved.value))
     }
 
-    /// What every authority proves when all are asked, in their order.
+    /// Asks all authorities at once; returns the proven answer of each, in their order.
     pub(crate) async fn survey(&self) -> Vec<Heard> {
         self.connection.survey().await
     }
 
-    /// Proven records, in the order asked for.
+    /// Reads records with their proofs, in the order of the keys.
     pub(crate) async fn read_all<R: Record>(&self, keys: Vec<Key>) -> Outcome<Vec<Option<R>>> {
         let mut records = Vec::with_capacity(keys.len());
         for keys in keys.chunks(READ_KEYS_MAX) {
@@ -130,7 +130,7 @@ impl Ledger {
         Ok((header, body))
     }
 
-    /// A finalized block.
+    /// Reads a finalized block with its receipts and events.
     pub(crate) async fn block(&self, height: u64) -> Outcome<Block> {
         let (header, body) = self.header_and_body(height).await?;
         let outcome = self.connection.outcome(height).await.map_err(|error| missing(height, error))?.value;
@@ -151,7 +151,7 @@ impl Ledger {
     }
 }
 
-/// What `devnet.json` says to believe in.
+/// The trust anchors that `devnet.json` names: network key and chain.
 fn trust(network: &Network) -> Outcome<Light> {
     let damaged = |what: &str| {
         let next = "restore devnet.json, or start over with `posync devnet --fresh`";
@@ -164,7 +164,7 @@ fn trust(network: &Network) -> Outcome<Light> {
     Ok(Light::new(chain.ok_or_else(|| damaged("its chain is not 32 bytes in hex"))?, key))
 }
 
-/// All money that the ledger's sums name.
+/// All money that the ledger's sums account for.
 pub(crate) fn accounted(system: &System) -> Amount {
     let parts = [
         system.balances,
@@ -181,7 +181,7 @@ pub(crate) fn accounted(system: &System) -> Amount {
     parts.into_iter().fold(Amount::ZERO, |sum, part| sum.checked_add(part).unwrap_or(Amount::MAX))
 }
 
-/// What a person is told when a question has no answer.
+/// Turns the error of a question into a message for the user.
 pub(crate) fn failed(error: Error) -> Failure {
     let (exit, what, next) = match &error {
         Error::Unreachable(_) | Error::NoEndpoint => return unreachable(&error.to_string()),

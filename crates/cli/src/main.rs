@@ -56,7 +56,7 @@ struct Arguments {
     command: Command,
 }
 
-/// Names the network's directory where `--net` does not; empty is as if unset.
+/// Environment variable with the network's directory, used without `--net`; an empty value counts as unset.
 const NET: &str = "POSYNC_NET";
 
 #[derive(Debug, Subcommand)]
@@ -65,15 +65,15 @@ enum Command {
     Demo(commands::demo::Demo),
     /// Run a network of processes on this machine until it is stopped
     Devnet(commands::devnet::Devnet),
-    /// Store a file
+    /// Store a file under a name
     Put(commands::put::Put),
     /// Read a file back
     Get(commands::get::Get),
-    /// List stored files
+    /// List the stored files
     Ls(commands::ls::Ls),
     /// Forget a stored file; its space comes back
     Rm(commands::rm::Rm),
-    /// Send money
+    /// Send money to an account
     Send(commands::send::Send),
     /// Show an account, its balance and its next nonce; your own if none is named
     Account(commands::account::Account),
@@ -89,11 +89,11 @@ enum Command {
     Prices(commands::prices::Prices),
     /// Explain why a provider gets shards or not, and how the ledger sees it
     Why(commands::why::Why),
-    /// Tell what is about to go wrong with providers, until it is stopped
+    /// Report what is about to go wrong with providers, until it is stopped
     Watch(commands::watch::Watch),
     /// Export a proof of one record, for anyone to check offline
     Prove(commands::prove::Prove),
-    /// Check a proof with nothing but the network key
+    /// Check a proof with the network key alone
     Verify(commands::verify::Verify),
     /// Show blocks; with --json everything in them, one block a line
     Blocks(commands::blocks::Blocks),
@@ -165,7 +165,7 @@ fn report(failure: Failure, output: Output) -> ExitCode {
     if failure.exit == Exit::Closed {
         return code;
     }
-    // Whoever closed standard error does not want to know.
+    // A reader that closed standard error does not want the message.
     let _ = if output.json {
         writeln!(io::stderr(), "{}", failure.to_json())
     } else {

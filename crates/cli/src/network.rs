@@ -1,6 +1,6 @@
-//! What a network on this machine tells its users: `DIR/devnet.json`, written when it starts.
+//! The description of a network on this machine: `DIR/devnet.json`, written when it starts.
 //!
-//! It holds only public facts (addresses, keys that verify, process ids), so it may be shown and
+//! It holds public facts only (addresses, public keys, process ids), so it may be shown and
 //! copied. Private keys stay in the members' own directories.
 
 use crate::{
@@ -15,26 +15,26 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// The file that describes a running network.
+/// Name of the file that describes a running network.
 pub(crate) const FILE: &str = "devnet.json";
-/// The key that `send` and the other commands use.
+/// Name of the key file that `send` and the other commands use.
 pub(crate) const USER_KEY: &str = "user.key";
-/// Where the processes that use it take turns.
+/// Name of the file on which processes that share the user's key take turns.
 pub(crate) const USER_TURN: &str = "user.key.turn";
 
-/// What to do when it is damaged: the members and their money are still there.
+/// Advice when the file is damaged: the members and their money are still there.
 const DAMAGED: &str =
     "restore devnet.json from a copy; it holds no secret, and the members' directories are untouched";
 
-/// A member's work.
+/// The role of a member.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Role {
-    /// Orders blocks and serves state.
+    /// Orders blocks, executes them and serves state.
     Authority,
-    /// Keeps shards.
+    /// Keeps shards and serves reads.
     Provider,
-    /// Stores files for users.
+    /// Stores files for its users.
     Gateway,
 }
 
@@ -48,55 +48,55 @@ impl fmt::Display for Role {
     }
 }
 
-/// A process of the network.
+/// A member of the network and its process.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Member {
-    /// `authority-0`, `provider-3`, `gateway`.
+    /// Its name, such as `authority-0`, `provider-3` or `gateway`.
     pub(crate) name: String,
-    /// What it does.
+    /// The role that its process runs.
     pub(crate) role: Role,
-    /// Its process while the network runs.
+    /// Its process id; 0 if it does not run.
     pub(crate) pid: u32,
-    /// Everything that it keeps.
+    /// The member's own directory.
     pub(crate) dir: PathBuf,
-    /// Where its service listens.
+    /// The address on which its service listens.
     pub(crate) address: SocketAddr,
-    /// Its account, which is its public key.
+    /// Its account (`sync1...`), which is its public key.
     pub(crate) account: String,
-    /// A provider's declared operator.
+    /// The operator that a provider declares.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub(crate) operator: Option<String>,
-    /// A provider's region.
+    /// The region that a provider declares.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub(crate) region: Option<String>,
 }
 
-/// Where the services of the network listen, by role.
+/// Addresses of the network's services, by role.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Endpoints {
     /// Node services of the authorities.
     pub(crate) nodes: Vec<SocketAddr>,
-    /// The gateway service.
+    /// Service of the network's gateway.
     pub(crate) gateway: SocketAddr,
-    /// Provider services.
+    /// Services of the providers.
     pub(crate) providers: Vec<SocketAddr>,
 }
 
-/// A network on this machine.
+/// The description of a network on this machine.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Network {
-    /// The key that every certificate verifies under, hex.
+    /// Public key of the network, under which every certificate verifies, in hex.
     pub(crate) network_key: String,
-    /// SHA-256 of the genesis, hex.
+    /// SHA-256 of the genesis, in hex.
     pub(crate) chain: String,
-    /// The first port; every listener derives from it.
+    /// First port of the network; every listener's port derives from it.
     pub(crate) port: u16,
-    /// Services by role.
+    /// Addresses of the services, by role.
     pub(crate) endpoints: Endpoints,
-    /// Every process.
+    /// All members of the network.
     pub(crate) nodes: Vec<Member>,
 }
 
@@ -114,27 +114,27 @@ impl Network {
         })?;
         let mut network: Self =
             serde_json::from_str(&text).map_err(|error| Failure::damaged(&path, error, DAMAGED))?;
-        // Members live beside the file, wherever the directory was moved or copied to.
+        // Members live beside the file, even if the directory was moved or copied.
         for member in &mut network.nodes {
             member.dir = directory.join(&member.name);
         }
         Ok(network)
     }
 
-    /// Writes the description whole or not at all.
+    /// Writes the description: the whole file, or none of it.
     pub(crate) fn write(&self, directory: &Path) -> Outcome {
         let text = serde_json::to_vec_pretty(self).expect("a network is plain data");
         target::replace(&directory.join(FILE), &text)
     }
 
-    /// The account of a member.
+    /// Parses the account of a member.
     pub(crate) fn account(&self, member: &Member) -> Outcome<Account> {
         member.account.parse().map_err(|error: String| {
             Failure::new(Exit::Usage, format!("devnet.json is damaged at {}", member.name), error, DAMAGED)
         })
     }
 
-    /// An account as people name it: `sync1...`, the name of a member, or an operator's name.
+    /// Resolves an account as users name it: `sync1...`, a member's name, or an operator with one provider.
     pub(crate) fn resolve(&self, text: &str) -> Outcome<Account> {
         let operates = |member: &&Member| member.operator.as_deref() == Some(text);
         let mut operated = self.nodes.iter().filter(operates);
@@ -149,12 +149,12 @@ impl Network {
         })
     }
 
-    /// The member with a name.
+    /// The member with this name.
     pub(crate) fn member(&self, name: &str) -> Option<&Member> {
         self.nodes.iter().find(|member| member.name == name)
     }
 
-    /// The members with a role.
+    /// The members with this role.
     pub(crate) fn members(&self, role: Role) -> impl Iterator<Item = &Member> {
         self.nodes.iter().filter(move |member| member.role == role)
     }

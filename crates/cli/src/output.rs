@@ -1,7 +1,7 @@
-//! What a command prints: an answer on stdout, the rest on stderr.
+//! The output of a command: its answer on stdout, everything else on stderr.
 //!
-//! With `--json` the answer is one JSON value (or one a line, where a command says so) and nothing
-//! else goes to stdout. A progress bar shows only where a person can see it move.
+//! With `--json` the answer is one JSON value (or one per line, where a command says so) and nothing
+//! else goes to stdout. A progress bar is drawn only on a terminal.
 
 use crate::failure::{Failure, Outcome};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
@@ -9,10 +9,10 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use serde::Serialize;
 use std::io::{self, IsTerminal as _, Write as _};
 
-/// How to print.
+/// The format of a command's output.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Output {
-    /// One JSON value instead of text.
+    /// Prints one JSON value instead of text.
     pub(crate) json: bool,
 }
 
@@ -25,13 +25,13 @@ impl Output {
             visible(&text())
         };
         match writeln!(io::stdout(), "{}", line.trim_end()) {
-            // Whoever read has seen enough.
+            // The reader has closed the pipe: it has read enough.
             Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
             written => written.map_err(lost),
         }
     }
 
-    /// Whether whoever read standard output has ended: a command without an end then ends.
+    /// True once the reader of standard output has ended; a command without an end then ends.
     pub(crate) fn is_closed(self) -> bool {
         let stdout = io::stdout();
         let mut ends = [PollFd::new(&stdout, PollFlags::empty())];
@@ -39,7 +39,7 @@ impl Output {
         poll(&mut ends, Some(&Timespec::default())).is_ok() && ends[0].revents().intersects(closed)
     }
 
-    /// A bar over `bytes`, drawn only on a terminal and not with `--json`.
+    /// A progress bar over `bytes`, drawn only on a terminal and not with `--json`.
     pub(crate) fn progress(self, bytes: u64) -> ProgressBar {
         let bar = ProgressBar::new(bytes);
         if self.json || !io::stderr().is_terminal() {
@@ -55,12 +55,12 @@ fn lost(error: io::Error) -> Failure {
     Failure::file(std::path::Path::new("standard output"), "write to", error)
 }
 
-/// The text with its control characters, which a terminal would obey, written as escapes; a line may end.
+/// The text with its control characters, which a terminal would obey, as escapes; line breaks stay.
 pub(crate) fn visible(text: &str) -> String {
     escaped(text, |character| character.is_control() && character != '\n')
 }
 
-/// A name or another word of somebody's choice: on one line, without control characters.
+/// A name or another word that an outsider chose, on one line and without control characters.
 pub(crate) fn word(text: &str) -> String {
     escaped(text, char::is_control)
 }
@@ -77,7 +77,7 @@ fn escaped(text: &str, is_raw: impl Fn(char) -> bool) -> String {
     all
 }
 
-/// Lines up rows of cells under a heading, two spaces between columns.
+/// Lays out rows of cells under a heading, with two spaces between columns.
 pub(crate) fn table(heading: &[&str], rows: &[Vec<String>]) -> String {
     let rows: Vec<Vec<String>> = rows.iter().map(|row| row.iter().map(|cell| word(cell)).collect()).collect();
     let width = |column: usize| {

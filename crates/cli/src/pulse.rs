@@ -1,4 +1,4 @@
-//! Whether blocks come: which authorities answer, what they prove, and since when nothing is new.
+//! The pulse of a network: which authorities answer, what they prove, and since when no block is new.
 
 use crate::{
     ledger::Ledger,
@@ -7,31 +7,31 @@ use crate::{
 use serde_json::{Value, json};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-/// Blocks that may be late before that is said, and the least time that is.
+/// Blocks by which the newest may be late before that is reported, and the least such time.
 const LATE_BLOCKS: u64 = 20;
 const LATE_MS_MIN: u64 = 10_000;
-/// Blocks by which an authority may be behind the newest and still keep up.
+/// Blocks by which an authority may be behind the newest and still count as keeping up.
 const BEHIND_BLOCKS_MAX: u64 = 16;
 
-/// An authority, as asked a moment ago.
+/// An authority and its answer to a question asked just now.
 struct Authority {
     name: String,
-    /// The newest block that it proves, or why there is none.
+    /// The newest height that it proves, or the reason why it proves none.
     newest: Result<u64, String>,
 }
 
-/// The state of the network, from the outside.
+/// The state of the network as a client sees it.
 pub(crate) struct Pulse {
-    /// The newest proved height; 0: none.
+    /// The newest proved height; 0 if there is none.
     pub(crate) height: u64,
-    /// Since the newest block's own time, by this machine's clock.
+    /// Age of the newest block, from its own time, by this machine's clock.
     age_ms: Option<u64>,
     late_ms: u64,
     authorities: Vec<Authority>,
 }
 
 impl Pulse {
-    /// Asks every authority.
+    /// Asks every authority for its newest proved height.
     pub(crate) async fn take(ledger: &Ledger, network: &Network) -> Self {
         let heard = ledger.survey().await;
         let newest = heard.iter().filter_map(|heard| heard.newest.as_ref().ok());
@@ -48,13 +48,13 @@ impl Pulse {
         Self { height, age_ms, late_ms, authorities: authorities.collect() }
     }
 
-    /// Authorities that answer and keep up.
+    /// Number of authorities that answer and keep up.
     fn answering(&self) -> usize {
         let keeps_up = |height: &u64| height + BEHIND_BLOCKS_MAX >= self.height;
         self.authorities.iter().filter(|one| one.newest.as_ref().is_ok_and(keeps_up)).count()
     }
 
-    /// How many must agree on a block: all but a third that may be faulty.
+    /// Number of authorities that must agree on a block: all but a third, which may be faulty.
     fn needed(&self) -> usize {
         let all = self.authorities.len();
         all - all.saturating_sub(1) / 3
@@ -64,7 +64,7 @@ impl Pulse {
         self.answering() >= self.needed()
     }
 
-    /// Whether no block came for longer than it should.
+    /// True if the newest block is older than it should be, or none is proved.
     fn is_late(&self) -> bool {
         self.age_ms.is_none_or(|age| age > self.late_ms)
     }

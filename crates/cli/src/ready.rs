@@ -1,4 +1,4 @@
-//! When a network that was just started may be used.
+//! Waits until a network that was just started is ready for use.
 
 use crate::{
     devnet::running::Running,
@@ -16,17 +16,17 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// Usually 5 s; a busy machine gets more.
+/// Limit for the first final block: it usually takes 5 s; a busy machine gets more.
 const FIRST_BLOCK_WITHIN: Duration = Duration::from_secs(60);
-/// Until every provider is registered and the gateway answers.
+/// Limit for every provider's registration and the gateway's first answer.
 const MEMBERS_WITHIN: Duration = Duration::from_secs(60);
-/// A network in which nothing moved for so long is announced as it is.
+/// Time without any change after which a network is announced as it is.
 const STILL_FOR: Duration = Duration::from_secs(60);
-/// How often it is looked at.
+/// Time between two looks at the network.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 /// Agreements that a file needs: one for each shard of a segment.
 const HOLDERS: usize = 8;
-/// What to do when a wait ran out.
+/// Advice to the user when a wait ran out.
 const NEXT: &str =
     "read the logs in the members' directories; a machine with less than two cores may be too slow";
 
@@ -49,8 +49,8 @@ pub(crate) async fn wait(context: &Context, running: &mut Running) -> Outcome<u6
     ledger.height().await
 }
 
-/// The height at which the members that run are ready, or what they wait for after they waited for
-/// long enough: nothing that is late keeps anybody from using the rest.
+/// The height at which the running members are ready; otherwise, what they still wait for when the time is
+/// up. A late member keeps no user from the rest of the network.
 pub(crate) async fn soon(context: &Context, running: &RefCell<Running>) -> (Option<u64>, Option<String>) {
     let network = running.borrow().network.clone();
     let key = match running.borrow().user_key() {
@@ -80,7 +80,8 @@ pub(crate) async fn soon(context: &Context, running: &RefCell<Running>) -> (Opti
     (ledger.height().await.ok(), late)
 }
 
-/// Looks until it happened, `within` is over or nothing changed for `still`; what was seen last.
+/// Looks until the condition holds, `within` is over, or nothing changed for `still`; the error is what was
+/// seen last.
 async fn patiently<T>(
     within: Duration,
     still: Duration,
@@ -113,7 +114,7 @@ async fn first_block(context: &Context, network: &Network, key: &PrivateKey) -> 
     }
 }
 
-/// Who is waited for.
+/// The members that a wait is for.
 #[derive(Clone, Copy)]
 struct Wanted {
     providers: usize,

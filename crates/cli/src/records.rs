@@ -12,13 +12,13 @@ use posync_protocol::{
 };
 use serde_json::{Value, json};
 
-/// The row of what a provider was paid in an epoch.
+/// The subject of a provider's settlement row for an epoch.
 pub(crate) fn settlement(provider: &Account, epoch: u64) -> Subject {
     let place = (epoch % SETTLEMENT_RING).to_be_bytes();
     Subject::new::<Settlement>(&[&provider.0, &place]).expect("40 bytes fit")
 }
 
-/// What a record's kind is called, and its fields. `None` for a kind that is only an index.
+/// Name of a record's kind, and its fields; `None` for a kind that is only an index.
 pub(crate) fn describe(slot: &Slot) -> Option<(&'static str, Value)> {
     Some(match slot[0] {
         System::KIND => ("system", system(&System::from_slot(slot).ok()?)),
@@ -71,12 +71,12 @@ pub(crate) fn describe(slot: &Slot) -> Option<(&'static str, Value)> {
     })
 }
 
-/// A ratio in parts per billion, or null if it was not measured.
+/// A ratio in parts per billion; `None` if it was not measured.
 pub(crate) fn ratio(parts: u64) -> Option<u64> {
     Some(parts).filter(|parts| *parts != UNMEASURED)
 }
 
-/// The row of a provider and an epoch.
+/// A provider's settlement row for an epoch.
 pub(crate) fn row(x: &Settlement) -> Value {
     json!({ "epoch": x.epoch, "fee": grains(x.fee), "burn": grains(x.burn), "committee": grains(x.committee),
         "provider_pay": grains(x.pay), "base": grains(x.base), "egress": x.egress, "gas": number(x.gas),
@@ -89,7 +89,7 @@ pub(crate) fn row(x: &Settlement) -> Value {
         "auditors_reported": x.reported })
 }
 
-/// How a provider stands.
+/// A provider's standing: scores, warnings, suspension and jail.
 pub(crate) fn standing(x: &Standing) -> Value {
     json!({ "registered": x.registered, "scores": x.scores.map(ratio), "score": x.score(),
         "qualities": x.qualities.map(ratio), "idle": x.idle, "low_correct": x.low_correct,
@@ -98,13 +98,13 @@ pub(crate) fn standing(x: &Standing) -> Value {
         "answered": ratio(x.answered), "latency": x.latency, "on_time": ratio(x.on_time) })
 }
 
-/// What a provider was measured to send, newest first, in bytes an epoch.
+/// Egress measured of a provider, newest first, in bytes an epoch.
 pub(crate) fn measured(x: &Measured) -> Value {
     let taken = usize::from(x.taken).min(x.rates.len());
     json!({ "epochs": x.epochs[..taken], "bytes_per_epoch": x.rates[..taken], "median": x.median() })
 }
 
-/// A closed epoch.
+/// The books of a closed epoch.
 pub(crate) fn books(x: &Books) -> Value {
     json!({ "epoch": x.epoch, "rows": x.rows, "root": hex::encode(x.root), "burn": grains(x.burn),
         "weight": number(x.weight), "emission": grains(x.emission), "pool": grains(x.pool),
@@ -112,13 +112,13 @@ pub(crate) fn books(x: &Books) -> Value {
         "slow": x.slow.map(number), "committee": grains(x.committee), "credits": x.credits })
 }
 
-/// An authority's seat; `credits` of the epochs that are not paid yet, at epoch mod 4.
+/// An authority's seat; `credits` holds those of unpaid epochs, at index epoch mod 4.
 pub(crate) fn seat(x: &Seat) -> Value {
     json!({ "index": x.index, "bond": grains(x.bond), "credits": x.credits, "paid": grains(x.paid),
         "slashed": grains(x.slashed), "jailed": x.jailed })
 }
 
-/// The sums of the ledger.
+/// The ledger's totals of money and members.
 pub(crate) fn system(x: &System) -> Value {
     json!({ "height": x.height, "providers": x.providers, "agreements": x.agreements,
         "balances": grains(x.balances), "voucher_reserves": grains(x.voucher_reserves),

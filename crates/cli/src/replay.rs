@@ -1,7 +1,7 @@
-//! The whole state from blocks alone: the genesis, then every body run through the rules again.
+//! Rebuilds the whole state from blocks alone: the genesis, then every body run through the rules again.
 //!
-//! Nothing that a node says of its state is used. Each block's receipts must hash to what its
-//! certified header says, so a replay that went another way ends at the first block that shows it.
+//! A replay uses no node's report of its state. Each block's receipts must hash to the value in its
+//! certified header, so a replay that diverges ends at the first block that shows it.
 
 use crate::failure::{Exit, Failure, Outcome};
 use posync_node::genesis::Genesis;
@@ -14,10 +14,10 @@ use posync_protocol::{
 };
 use std::{collections::BTreeMap, ops::RangeInclusive};
 
-/// A provider's complete row of an epoch.
+/// The complete settlement row of a provider for an epoch.
 pub(crate) type Row = (Account, Slot);
 
-/// A ledger in memory, as of the last block that was applied.
+/// A ledger in memory, after the last applied block.
 pub(crate) struct Replay {
     chain: Hash,
     genesis: Genesis,
@@ -28,24 +28,24 @@ pub(crate) struct Replay {
 }
 
 impl Replay {
-    /// The state before the first block; the rows of these epochs will be gathered.
+    /// Starts with the state before the first block; the rows of `epochs` will be collected.
     pub(crate) fn new(genesis: Genesis, epochs: &RangeInclusive<u64>) -> Self {
         let (chain, state) = (genesis.chain(), genesis.records());
         let rows = epochs.clone().map(|epoch| (epoch, Vec::new())).collect();
         Self { chain, state, genesis, parent: None, height: 0, rows }
     }
 
-    /// The complete rows of a gathered epoch, in the order in which its books have them.
+    /// The complete rows of a collected epoch, in the order of its books.
     pub(crate) fn rows(&self, epoch: u64) -> &[Row] {
         self.rows.get(&epoch).map_or(&[], |rows| rows)
     }
 
-    /// Height of the next block.
+    /// Height of the block to apply next.
     pub(crate) const fn next(&self) -> u64 {
         self.height + 1
     }
 
-    /// Runs the next block; what happened in it.
+    /// Runs the next block; returns its events.
     pub(crate) fn apply(&mut self, header: &Header, body: &BlockBody) -> Outcome<Vec<Event>> {
         let follows =
             header.height == self.next() && self.parent.is_none_or(|parent| parent == header.parent);
@@ -88,7 +88,7 @@ impl Replay {
         Ok(outcome.events)
     }
 
-    /// The row that the second pass has just completed (BK-6).
+    /// The row that the second pass has just completed (BK-6), if the account has one.
     fn completed(&self, account: &Account, epoch: u64) -> Option<Row> {
         let standing: Standing = self.record(&Standing::key(account))?;
         let slot = self.state.get(&Settlement::key(account, epoch % SETTLEMENT_RING))?;
@@ -100,7 +100,7 @@ impl Replay {
         keys.into_iter().map(|key| (key, self.state.get(&key).copied())).collect()
     }
 
-    /// A record.
+    /// Reads a record of the replayed state.
     pub(crate) fn record<R: Record>(&self, key: &Key) -> Option<R> {
         self.state.get(key).and_then(|slot| R::from_slot(slot).ok())
     }
@@ -143,9 +143,9 @@ mod tests {
         Operation::signed(&payer(), &replay.chain, nonce, Amount::sync(1), replay.next(), body)
     }
 
-    /// The next block with these operations, as an authority that follows the rules makes it.
+    /// Makes the next block with these operations, as an authority that follows the rules would.
     fn block(replay: &Replay, operations: Vec<Operation>) -> (Header, BlockBody) {
-        // A block without a seed loses its draw, which every second block of a local network has.
+        // A block without a seed loses its draw; every second block of a local network has one.
         let draws = vec![None; usize::from(replay.next().is_multiple_of(2))];
         let body = BlockBody {
             draws: Bounded::new(draws).expect("one at most"),
@@ -175,7 +175,7 @@ mod tests {
         (header, body)
     }
 
-    /// Two blocks, each with a payment.
+    /// Two blocks with one payment each.
     fn chain() -> [(Header, BlockBody); 2] {
         let mut replay = start();
         let first = block(&replay, vec![pay(&replay, 0, 1)]);
@@ -188,7 +188,7 @@ mod tests {
     }
 
     type Blocks = [(Header, BlockBody); 2];
-    /// What is done to the blocks, and the first that is not repeated.
+    /// A change: its name, the first height at which the replay fails, and the edit of the blocks.
     type Change = (&'static str, u64, fn(&mut Blocks));
 
     #[test]

@@ -1,8 +1,8 @@
-//! A runtime for one command: the same one that the roles run on, with nothing on disk.
+//! The runtime of one command: the one that the roles run on, without storage.
 //!
-//! The runtime locks a directory at its start, and commands store nothing in it: its name goes as
-//! soon as the runtime is up, so that whatever ends the command leaves nothing behind. Signals are
-//! listened to before that.
+//! The runtime locks a directory at its start, but commands store nothing in it. The directory is removed as
+//! soon as the runtime is up, so no end of the command leaves it behind. Signals are caught from before
+//! that on.
 
 use crate::{
     failure::{Exit, Failure, Outcome},
@@ -12,10 +12,10 @@ use commonware_runtime::{Runner as _, tokio};
 use std::io;
 use tempfile::TempDir;
 
-/// Memory-backed where the system has it: the runtime syncs the file system that it starts on.
+/// Directory in memory, where the system has one: the runtime syncs the file system that it starts on.
 const SCRATCH: &str = "/dev/shm";
 
-/// Runs `work` until it is done or the user ends it; what it holds is dropped in order then.
+/// Runs `work` until it is done or the user interrupts it; then drops its values in order.
 pub(crate) fn run<T>(work: impl AsyncFnOnce(tokio::Context) -> Outcome<T>) -> Outcome<T> {
     let signals = Signals::listen()?;
     until_done(async |context| {
@@ -27,7 +27,7 @@ pub(crate) fn run<T>(work: impl AsyncFnOnce(tokio::Context) -> Outcome<T>) -> Ou
     })
 }
 
-/// Runs `work`, which listens to signals itself.
+/// Runs `work`, which handles signals itself.
 pub(crate) fn until_done<T>(work: impl AsyncFnOnce(tokio::Context) -> Outcome<T>) -> Outcome<T> {
     let scratch = scratch().map_err(|error| {
         let next = "make room in the temporary directory, or name another one with TMPDIR";
@@ -37,7 +37,7 @@ pub(crate) fn until_done<T>(work: impl AsyncFnOnce(tokio::Context) -> Outcome<T>
         .with_storage_directory(scratch.path())
         .with_worker_threads(posync_node::run::workers());
     tokio::Runner::new(config).start(async |context| {
-        // Nothing is stored in it; if it cannot be removed now, it is when the command ends.
+        // Nothing is stored in it. If it cannot be removed now, it is removed when the command ends.
         let _ = scratch.close();
         work(context).await
     })
@@ -53,7 +53,7 @@ fn interrupted(by: Interrupt) -> Failure {
     Failure::new(exit, "the command was interrupted", "a signal asked it to end", next)
 }
 
-/// A directory with a name that nobody has.
+/// Creates a temporary directory with a unique name.
 fn scratch() -> io::Result<TempDir> {
     let mut builder = tempfile::Builder::new();
     let named = builder.prefix("posync-");

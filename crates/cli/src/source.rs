@@ -1,14 +1,14 @@
-//! What a command stores: a file whose length is known before its first byte, and stays what it was.
+//! The input of a put: a file whose length is known before its first byte, and which must not change.
 //!
 //! ```text
-//!   a regular file            -> its length; read whole, and judged again before its last byte is sent
-//!   one that says 0 and is not (files of /proc), a FIFO, standard input without --length
+//!   a regular file            -> its length; read whole, and checked again before its last byte is sent
+//!   a file of length 0 that holds bytes (/proc), a FIFO, standard input without --length
 //!                             -> copied to an unnamed file first, then as above
 //!   a directory, a device     -> refused
 //! ```
 //!
-//! A source that ends early, goes on, or changes on the way is an error, and nothing is stored: the
-//! gateway keeps nothing of a put whose last byte does not come.
+//! A source that ends early, goes on, or changes meanwhile is an error, and nothing is stored: the
+//! gateway drops a put whose last byte does not arrive.
 
 use crate::failure::{Exit, Failure, Outcome};
 use std::{
@@ -18,18 +18,18 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// Bytes to store.
+/// The bytes to store, and their length.
 pub(crate) struct Source {
     named: PathBuf,
     bytes: Box<dyn Read>,
     length: u64,
     left: u64,
-    /// The open file and what it was before the first byte; none for a stream with a given length.
+    /// The open file and its metadata before the first byte; `None` for a stream with a given length.
     judged: Option<(File, Metadata)>,
 }
 
 impl Source {
-    /// Standard input, which brings `length` bytes, or as many as come.
+    /// Standard input of `length` bytes, or to its end without a length.
     pub(crate) fn stdin(length: Option<u64>) -> Outcome<Self> {
         let named = PathBuf::from("standard input");
         match length {
@@ -41,7 +41,7 @@ impl Source {
         }
     }
 
-    /// The file at `path`.
+    /// Opens the file at `path`.
     pub(crate) fn open(path: &Path) -> Outcome<Self> {
         let failed = |error| Failure::file(path, "read", error);
         let about = std::fs::metadata(path).map_err(failed)?;
@@ -50,14 +50,14 @@ impl Source {
             return Err(Failure::file(path, "store", "it is neither a file nor a pipe"));
         }
         let mut file = File::open(path).map_err(failed)?;
-        // Such files say 0 and hold more: what comes is what they hold.
+        // The length of such a file is 0 or unknown: it is read to its end.
         if kind.is_fifo() || about.len() == 0 {
             return Self::spooled(path.to_path_buf(), &mut file);
         }
         Self::regular(path.to_path_buf(), file).map_err(failed)
     }
 
-    /// Bytes of the program itself.
+    /// Bytes that are part of the program.
     pub(crate) fn bytes(label: &str, bytes: &'static [u8]) -> Self {
         let length = bytes.len() as u64;
         Self { named: label.into(), bytes: Box::new(bytes), length, left: length, judged: None }
@@ -69,7 +69,7 @@ impl Source {
         Ok(Self { named, bytes, length, left: length, judged: Some((file, about)) })
     }
 
-    /// Copies a source of unknown length to a file without a name.
+    /// Copies a source of unknown length to an unnamed temporary file.
     fn spooled(named: PathBuf, from: &mut impl Read) -> Outcome<Self> {
         let mut copy = || {
             let mut file = tempfile::tempfile()?;
@@ -84,16 +84,16 @@ impl Source {
         })
     }
 
-    /// How many bytes it brings.
+    /// Number of bytes that the source will yield in all.
     pub(crate) const fn length(&self) -> u64 {
         self.length
     }
 
-    /// The next bytes, at most `most`; none at the end. The last ones come only once the source has
-    /// ended where it said, and is still what it was.
+    /// The next bytes, at most `most`; `None` at the end. The last ones are returned only once the source
+    /// has ended where it said it would, and has not changed.
     ///
     /// # Errors
-    /// [`Failure`] when it ends early, goes on, or changed.
+    /// [`Failure`] if it ends early, goes on, or changed.
     pub(crate) fn next(&mut self, most: usize) -> Outcome<Option<Vec<u8>>> {
         let piece = usize::try_from(self.left).unwrap_or(usize::MAX).min(most);
         let mut data = vec![0; piece];
@@ -117,7 +117,7 @@ impl Source {
         Ok((piece > 0).then_some(data))
     }
 
-    /// The source ends here, and is what it was.
+    /// Checks that the source ends here and has not changed.
     fn check_end(&mut self) -> Outcome {
         match self.bytes.read(&mut [0]) {
             Ok(0) => {}
@@ -191,7 +191,7 @@ mod tests {
         }
     }
 
-    /// The last bytes are held back, so the gateway never has all of a file that changed.
+    /// The last bytes are held back, so the gateway never receives all of a file that changed.
     #[test]
     fn a_file_that_changes_on_the_way_never_gives_its_last_bytes() {
         type Change = fn(&Path);

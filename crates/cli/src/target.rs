@@ -1,13 +1,13 @@
-//! Where a command writes a file: whole or not at all, and nothing that was there is harmed.
+//! The output file of a command: written whole or not at all; an existing file is never harmed.
 //!
 //! ```text
 //!   no file, or a regular one  -> a new file beside it, renamed over it at the end; its mode stays
-//!   a link                     -> what it leads to, by the same rules; the link stays
-//!   a device, FIFO or socket   -> opened and written to as the bytes come
+//!   a link                     -> the file that it leads to, by the same rules; the link stays
+//!   a device, FIFO or socket   -> opened, and written as the bytes come
 //!   a directory                -> refused before the first byte
 //! ```
 //!
-//! The file beside has a name that nobody has (made exclusively) and goes with every failure. Of two
+//! The temporary file has a unique name (created exclusively) and is removed on every failure. Of two
 //! commands with one target the last rename wins, and each content is whole.
 
 use crate::failure::{Failure, Outcome};
@@ -19,41 +19,41 @@ use std::{
 };
 use tempfile::NamedTempFile;
 
-/// Links that are followed before a loop is suspected, as the system does.
+/// Links that are followed before a loop is assumed, as the system does.
 const LINKS_MAX: usize = 40;
-/// Mode of a new file, less what the process masks.
+/// Mode of a new file, before the process's umask.
 const MODE: u32 = 0o666;
 
-/// An open target.
+/// An open target, and the path that names it.
 #[derive(Debug)]
 pub(crate) struct Target {
-    /// As the user named it.
+    /// The path as the user gave it.
     named: PathBuf,
     sink: Sink,
 }
 
 #[derive(Debug)]
 enum Sink {
-    /// Takes the bytes as they come.
+    /// The target itself, written as the bytes come.
     Stream(File),
-    /// Becomes `path` in the end.
+    /// A temporary file that is renamed to `path` at the end.
     Beside { file: BufWriter<NamedTempFile>, path: PathBuf },
 }
 
 impl Target {
-    /// Judges and opens a target.
+    /// Checks and opens a target.
     ///
     /// # Errors
-    /// [`Failure::file`] for a directory, or what may not be written.
+    /// [`Failure::file`] for a directory, or a target that may not be written.
     pub(crate) fn open(named: &Path) -> Outcome<Self> {
         let sink = sink(named).map_err(|error| Failure::file(named, "write", error))?;
         Ok(Self { named: named.to_path_buf(), sink })
     }
 
-    /// Makes what was written durable, under its name.
+    /// Makes the written bytes durable under the target's name.
     ///
     /// # Errors
-    /// [`Failure::file`]; what was there before is there still.
+    /// [`Failure::file`]; the previous content is still there then.
     pub(crate) fn keep(self) -> Outcome {
         let Self { named, sink } = self;
         let kept = match sink {
@@ -80,20 +80,20 @@ impl Write for Target {
     }
 }
 
-/// Replaces a file's content whole or not at all.
+/// Replaces a file's content: all of it, or none.
 ///
 /// # Errors
-/// [`Failure::file`].
+/// [`Failure::file`] if the file cannot be written.
 pub(crate) fn replace(path: &Path, bytes: &[u8]) -> Outcome {
     let mut target = Target::open(path)?;
     target.write_all(bytes).map_err(|error| Failure::file(path, "write", error))?;
     target.keep()
 }
 
-/// Makes a file that only its owner may read, whole and durable or not at all.
+/// Creates a file that only its owner may read, whole and durable or not at all.
 ///
 /// # Errors
-/// The system's; [`io::ErrorKind::AlreadyExists`] if there is one.
+/// The system's error; [`io::ErrorKind::AlreadyExists`] if the file exists.
 pub(crate) fn create(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let directory = parent(path);
     let mut file = beside(&directory, 0o600)?;
@@ -103,7 +103,7 @@ pub(crate) fn create(path: &Path, bytes: &[u8]) -> io::Result<()> {
     File::open(directory)?.sync_all()
 }
 
-/// A file in `directory` with a name that nobody has.
+/// Creates a file with a unique name in `directory`.
 fn beside(directory: &Path, mode: u32) -> io::Result<NamedTempFile> {
     let mut named = tempfile::Builder::new();
     named.prefix(".posync-").suffix(".part").permissions(Permissions::from_mode(mode)).tempfile_in(directory)
@@ -120,7 +120,7 @@ fn sink(named: &Path) -> io::Result<Sink> {
             return OpenOptions::new().write(true).truncate(true).open(&path).map(Sink::Stream);
         }
         Ok(about) => {
-            // A file that may not be written is not replaced either.
+            // A file that may not be written may not be replaced either.
             OpenOptions::new().write(true).open(&path)?;
             Some(about.permissions())
         }
@@ -134,7 +134,7 @@ fn sink(named: &Path) -> io::Result<Sink> {
     Ok(Sink::Beside { file: BufWriter::new(beside), path })
 }
 
-/// Where a chain of links ends; the end need not exist.
+/// Follows a chain of links to its end, which need not exist.
 fn follow(named: &Path) -> io::Result<PathBuf> {
     let mut path = named.to_path_buf();
     for _ in 0..LINKS_MAX {
@@ -165,7 +165,7 @@ mod tests {
     use super::*;
     use std::os::unix::fs::symlink;
 
-    /// Names in a directory.
+    /// Sorted names of a directory's entries.
     fn names(directory: &Path) -> Vec<String> {
         let entries = fs::read_dir(directory).expect("readable");
         let mut names: Vec<String> =

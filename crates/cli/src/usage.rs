@@ -1,10 +1,10 @@
-//! A command line that cannot be read, as every other failure: what, why, what next; JSON under `--json`.
+//! Reports an unreadable command line like any other failure: what, why, what next; JSON with `--json`.
 
 use crate::failure::{Exit, Failure};
 use clap::error::{ContextKind, ContextValue, Error, ErrorKind};
 use std::{env, process::ExitCode};
 
-/// Prints help or the failure; the exit code.
+/// Prints the help or the failure; returns the exit code.
 pub(crate) fn report(error: &Error) -> ExitCode {
     let is_help = matches!(
         error.kind(),
@@ -23,13 +23,13 @@ pub(crate) fn report(error: &Error) -> ExitCode {
     } else if negative.is_some() {
         eprintln!("{:?}", miette::Report::new(failure));
     } else {
-        // Standard output or error may be closed: nobody reads then.
+        // Standard output or error may be closed: it has no reader then.
         let _ = error.print();
     }
     ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(Exit::Usage as u8))
 }
 
-/// The argument that was taken for an option because it is a number below zero.
+/// The argument that clap took for an option because it is a negative number.
 fn negative(error: &Error) -> Option<String> {
     let ContextValue::String(word) = error.get(ContextKind::InvalidArg)? else { return None };
     let is_unknown = error.kind() == ErrorKind::UnknownArgument;
@@ -39,7 +39,7 @@ fn negative(error: &Error) -> Option<String> {
 }
 
 fn below_zero(number: &str) -> Failure {
-    // Clap names the first digit only: the word is what was typed.
+    // Clap reports the first digit only; the message shows the whole argument.
     let typed = env::args().skip(1).find(|word| word.starts_with(number));
     let typed = typed.unwrap_or_else(|| number.to_owned());
     Failure::new(

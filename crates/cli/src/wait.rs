@@ -1,20 +1,20 @@
-//! Waiting with a bound: every wait of a command ends, and says what it waited for.
+//! Bounded waits: every wait of a command ends, and a failed one names the awaited event.
 
 use crate::failure::{Failure, Outcome};
 use std::time::{Duration, Instant};
 
-/// How often a condition is looked at.
+/// Time between two looks at a condition.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 
-/// What one look found.
+/// The result of one look.
 pub(crate) enum Look<T> {
-    /// It happened.
+    /// The awaited condition holds.
     Done(T),
-    /// Not yet; what is there so far.
+    /// It does not hold yet; describes the state so far.
     Waiting(String),
 }
 
-/// Looks until it happened; fails after `bound` with what was seen last.
+/// Looks until the condition holds; fails after `bound` with the state seen last.
 pub(crate) async fn until<T>(
     awaited: &str,
     bound: Duration,

@@ -1,4 +1,4 @@
-//! Alerts reach a webhook from a real provider whose shards are damaged, and `watch` speaks for one
+//! A real provider with damaged shards posts alerts to a webhook, and `watch` reports one
 //! that was stopped.
 
 mod common;
@@ -17,10 +17,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// Time for an alert: a few epochs of a busy machine.
+/// Time limit for an alert: a few epochs of a busy machine.
 const PATIENCE: Duration = Duration::from_secs(120);
 
-/// Changes a byte in every chunk that a provider keeps.
+/// Changes a byte in every leaf that a provider keeps.
 fn damage(member: &Path) {
     let extents = extents(&member.join("storage")).expect("its segments");
     assert!(!extents.is_empty());
@@ -34,7 +34,7 @@ fn damage(member: &Path) {
     }
 }
 
-/// Two providers that hold shards: name, account, process, directory.
+/// Two providers that hold shards: their names, accounts, processes and directories.
 fn holders(net: &Net) -> Vec<(String, String, u32, String)> {
     let rows = net.ask(&["agreements"]);
     let rows = rows.as_array().expect("a list");
@@ -106,7 +106,7 @@ fn a_webhook_and_a_watcher_hear_of_it_before_the_penalty() {
     authorities_say_that_they_are_behind(&net, &got);
 }
 
-/// Two of four stand still: the others make no blocks, say so, and say when it is over.
+/// Two of four authorities are stopped: the others make no blocks, report that, and report its end.
 fn authorities_say_that_they_are_behind(net: &Net, got: &Receiver<Posted>) {
     let description = net.description();
     let nodes = description["nodes"].as_array().expect("a list").iter();

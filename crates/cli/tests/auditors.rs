@@ -1,5 +1,5 @@
-//! Auditors in a real network: what they find raises quality, and nothing that a provider or a
-//! reader of blocks sees within an epoch tells them from another customer.
+//! Auditors in a real network: their findings raise quality, and until its reveal neither a provider
+//! nor a reader of blocks can distinguish an auditor from another customer.
 
 mod common;
 
@@ -10,19 +10,19 @@ use std::{
     fs,
 };
 
-/// Blocks of an epoch, and of a round, of a local network.
+/// Blocks of an epoch and of a round on a local network.
 const EPOCH: u64 = 40;
 const ROUND: u64 = 8;
-/// A slice: what is read at once.
+/// Bytes of a slice, the unit of a read.
 const SLICE: u64 = 64 << 10;
-/// Epochs that are compared: the second after the file is stored, and the two that follow.
+/// Number of compared epochs, from the second after the file is stored.
 const COMPARED: u64 = 3;
 
 fn number(value: &Value) -> u64 {
     value.as_u64().expect("a number")
 }
 
-/// Every block, newest last.
+/// All blocks, from the first to the newest.
 fn blocks(net: &Net) -> Vec<Value> {
     let output = net.run(&["blocks"]);
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
@@ -31,7 +31,7 @@ fn blocks(net: &Net) -> Vec<Value> {
     lines.lines().skip(1).map(|line| serde_json::from_str(line).expect("JSON")).collect()
 }
 
-/// Operations that were done, with their heights.
+/// Operations that succeeded, with their heights.
 fn done(blocks: &[Value]) -> impl Iterator<Item = (u64, &Value)> {
     blocks.iter().flat_map(|block| {
         let codes: BTreeMap<&str, u64> = block["receipts"]
@@ -68,7 +68,7 @@ fn auditors_raise_quality_and_look_like_customers() {
     net.recompute();
 }
 
-/// Every provider that holds data is measured by the seats, and `explain` accounts for its quality.
+/// The seats measure every provider that holds data, and `explain` accounts for its quality.
 fn quality_rises(net: &Net, blocks: &[Value], epoch: u64) {
     let events = blocks.iter().flat_map(|block| block["events"].as_array().expect("a list"));
     let measured: Vec<&Value> = events
@@ -85,13 +85,13 @@ fn quality_rises(net: &Net, blocks: &[Value], epoch: u64) {
         let lines = reward["lines"].as_array().expect("a list");
         let quality = lines.iter().find(|line| line["name"] == "quality").expect("a line");
         assert!(text(&quality["formula"]).contains("L "), "{quality}");
-        // Without latency it would be one half at most.
+        // Without latency, quality would be one half at most.
         raised += usize::from(text(&quality["value"]).parse::<u64>().expect("digits") > 500_000_000);
     }
     assert!(raised >= 6, "quality of honest providers rises above one half: {raised}");
 }
 
-/// Over a minute, so long that what had not been paid would be claimed, every voucher was redeemed alone.
+/// Every voucher was redeemed without a claim, although unpaid egress would have been claimed by then.
 fn nobody_is_disputed(blocks: &[Value]) {
     let mut redeemed = 0;
     for (_, operation) in done(blocks) {
@@ -103,7 +103,7 @@ fn nobody_is_disputed(blocks: &[Value]) {
     assert!(redeemed > 0, "vouchers were redeemed");
 }
 
-/// The consumers: the gateway, and those whose agreements auditors read under.
+/// The consumers: the gateway, and the accounts whose agreements auditors read under.
 struct Accounts {
     gateway: String,
     auditors: BTreeSet<String>,
@@ -131,9 +131,9 @@ fn accounts(net: &Net, blocks: &[Value]) -> Accounts {
     Accounts { gateway, auditors }
 }
 
-/// Agreements of auditors differ in the provider, the slot and the keys; until its reveal, nothing else
-/// on the ledger is an auditor's. Who stores holds leaves, who only reads does not: that tells the two
-/// apart, by decision (`docs/decisions/auditors-are-gateways.md`).
+/// Agreements of auditors differ only in the provider, the slot and the keys; until its reveal, no other
+/// operation on the ledger is an auditor's. A consumer that stores has leaves, one that only reads has none:
+/// that difference is accepted (`docs/decisions/auditors-are-gateways.md`).
 fn the_ledger_shows_equal_customers(blocks: &[Value], accounts: &Accounts) {
     let mut terms = BTreeSet::new();
     let read = of_kind(blocks, "Open").filter(|(_, open)| accounts.auditors.contains(text(&open["signer"])));
@@ -141,9 +141,9 @@ fn the_ledger_shows_equal_customers(blocks: &[Value], accounts: &Accounts) {
         let mut fields = open["fields"].clone();
         let length = number(&fields["end_epoch"]) - height / EPOCH;
         let object = fields.as_object_mut().expect("fields");
-        // The epoch may turn between its signing and its block.
+        // The epoch may change between its signing and its block.
         object.insert("end_epoch".into(), length.next_multiple_of(4).into());
-        // The egress quota may follow what a provider has left to sell.
+        // The egress quota may follow the egress that a provider has left to sell.
         for differs in ["provider", "slot", "quota_egress"] {
             object.remove(differs);
         }
@@ -156,7 +156,7 @@ fn the_ledger_shows_equal_customers(blocks: &[Value], accounts: &Accounts) {
     }
 }
 
-/// A request, as a provider sees it.
+/// A request as a provider's log shows it.
 #[derive(Debug)]
 struct Seen {
     height: u64,
@@ -169,7 +169,7 @@ impl Seen {
         self.fields.get(field).and_then(|value| value.parse().ok()).unwrap_or_default()
     }
 
-    /// Everything in it but whom it names and how much was read before.
+    /// All of a request except the shard it names and the amount read before.
     fn shape(&self) -> String {
         let kind = &self.fields["kind"];
         let names: Vec<&String> = self.fields.keys().collect();
@@ -180,14 +180,14 @@ impl Seen {
     }
 }
 
-/// Milliseconds of the day of a time like `2026-11-25T14:51:32.790020Z`.
+/// Milliseconds since midnight of a time like `2026-11-25T14:51:32.790020Z`.
 fn of_day(time: &str) -> Option<u64> {
     let clock = time.split_once('T')?.1;
     let part = |range: std::ops::Range<usize>| clock.get(range)?.parse::<u64>().ok();
     Some(((part(0..2)? * 60 + part(3..5)?) * 60 + part(6..8)?) * 1_000 + part(9..12)?)
 }
 
-/// The requests that a provider was sent; the newest block of each is worked out from its time.
+/// The requests in a provider's log; the newest block at each is computed from its time.
 fn requests(log: &str, blocks: &[Value]) -> Vec<Seen> {
     let times: Vec<u64> = blocks.iter().map(|block| number(&block["time_ms"]) % 86_400_000).collect();
     let seen = |line: &str| {
@@ -202,7 +202,7 @@ fn requests(log: &str, blocks: &[Value]) -> Vec<Seen> {
     log.lines().filter_map(seen).collect()
 }
 
-/// Compares what each provider is asked by the gateway and by auditors, epoch by epoch. The file is
+/// Compares the requests of the gateway and of auditors to each provider, epoch by epoch. The file is
 /// not read meanwhile, so the gateway is a customer that only samples.
 fn providers_see_equal_customers(
     net: &Net,
@@ -250,7 +250,7 @@ fn providers_see_equal_customers(
     assert!(moments.values().all(in_time), "all read before the last round: {moments:?}");
 }
 
-/// The least and the greatest of some numbers.
+/// The least and the greatest of these numbers; zero if there are none.
 fn range(all: &[u64]) -> (u64, u64) {
     (all.iter().copied().min().unwrap_or(0), all.iter().copied().max().unwrap_or(0))
 }

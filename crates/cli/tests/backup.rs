@@ -1,4 +1,4 @@
-//! A catalogue that is lost comes back from its backup, and the files with it.
+//! A lost catalogue comes back from its backup, and the files with it.
 
 mod common;
 

@@ -1,4 +1,4 @@
-//! The tour itself, from a fresh directory, as the README tells people to run it.
+//! The tour itself, from a fresh directory, as the README describes it.
 
 mod common;
 
@@ -6,7 +6,7 @@ use common::{POSYNC, file};
 use serde_json::Value;
 use std::process::{Command, Stdio};
 
-/// Money: a string of digits.
+/// An amount of money, which JSON holds as a string of digits.
 fn grains(value: &Value) -> u64 {
     value.as_str().expect("money is a string").parse().expect("digits")
 }
@@ -45,9 +45,9 @@ fn every_step_of_the_tour_holds() {
     let kinds: Vec<&str> = faults.iter().filter_map(|fault| fault["kind"].as_str()).collect();
     assert_eq!(kinds, ["stopped", "corrupted"]);
     for fault in faults {
-        // docs/protocol.md: a dropped tenth is found within 41 rounds (99.9 %); these lost all.
+        // docs/protocol.md: a dropped tenth is found within 41 rounds (99.9 %); these providers lost all.
         assert!(fault["detected_after_rounds"].as_u64() <= Some(41), "{fault}");
-        // Of three segments a provider holds three shards at most.
+        // A provider holds at most one shard of each of the three segments.
         assert!((1..=3).contains(&number(&fault["shards_lost"])), "three segments: {fault}");
         assert!(number(&fault["shards_repaired"]) >= number(&fault["shards_lost"]), "{fault}");
     }
@@ -97,7 +97,7 @@ fn every_payout_has_its_reason(report: &Value, stopped: &Value, corrupted: &Valu
     assert_eq!(last.expect("it has a row")["amount"], "0", "{last:?}");
 }
 
-/// One bit in every byte, the bit's place moving along.
+/// Flips one bit in each byte in turn, at a bit that moves along.
 fn every_flipped_bit_is_refused(proof: &[u8], key: &str) {
     let key: [u8; 96] = hex::decode(key).expect("hex").try_into().expect("96 bytes");
     let key = posync_client::light::network_key(&key).expect("a key");
@@ -115,7 +115,7 @@ fn every_flipped_bit_is_refused(proof: &[u8], key: &str) {
     }
 }
 
-/// `posync verify` in a process of its own, with no environment and no network directory.
+/// Runs `posync verify` in a process of its own, without environment and network directory.
 fn verify(proof: &[u8], key: &str) -> Option<i32> {
     let home = tempfile::tempdir().expect("a temporary directory");
     let path = home.path().join("proof");

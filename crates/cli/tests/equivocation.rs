@@ -1,5 +1,5 @@
-//! Five real authorities, of which one signs two proposals of a view: it is told, leads no more, and
-//! once it holds no share two of the five may be gone.
+//! Five real authorities, of which one signs two proposals of a view: that is reported, and it leads no more.
+//! Once it holds no share, two of the five may be down.
 
 mod common;
 
@@ -20,10 +20,10 @@ use posync_protocol::{
 use serde_json::Value;
 use std::{path::Path, time::Duration};
 
-/// Blocks of a term of a local network.
+/// Blocks of a term on a local network.
 const TERM: u64 = 40;
 const GUILTY: &str = "authority-2";
-/// Time for five terms on a busy machine.
+/// Time limit for five terms on a busy machine, in seconds.
 const PATIENCE: u64 = 600;
 
 fn member(net: &Net, name: &str) -> Value {
@@ -36,7 +36,7 @@ fn pid(net: &Net, name: &str) -> u32 {
     member(net, name)["pid"].as_u64().and_then(|pid| u32::try_from(pid).ok()).expect("a pid")
 }
 
-/// Signs two headers of one view with the key of the guilty one, and has the user bring them.
+/// Signs two headers of one view with the key of the guilty authority; the user submits them as evidence.
 fn report(net: &Net) {
     let description = net.description();
     let light = Light::new(
@@ -70,14 +70,14 @@ fn report(net: &Net) {
     });
 }
 
-/// The height of the proof, as the status shows it.
+/// Height of the block with the evidence, as the status shows it.
 fn jailed(net: &Net) -> Option<u64> {
     let status = net.ask(&["status"]);
     let seats = status["seats"].as_array().expect("a list");
     seats.iter().find(|seat| seat["name"] == GUILTY).expect("a seat")["jailed"].as_u64()
 }
 
-/// How many blocks from `height` on each account led.
+/// Number of blocks from `height` on that `account` led.
 fn led_by(net: &Net, account: &str, height: u64) -> usize {
     let output = net.run(&["blocks"]);
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
@@ -107,7 +107,7 @@ fn of_five_one_that_signed_twice_is_out_and_two_may_be_gone() {
     };
     assert!(text(&alert["what"]).contains(&format!("block {proved} proved")), "{alert}");
 
-    // The first term without its leadership; it votes until the end of the second.
+    // The first term that it does not lead in; it votes until the end of the second.
     let first = proved / TERM + if proved % TERM < TERM / 2 { 1 } else { 2 };
     reach(&net, (first + 2) * TERM + 4);
     assert!(led_by(&net, &account, 0) > 0, "it led before");
@@ -115,7 +115,7 @@ fn of_five_one_that_signed_twice_is_out_and_two_may_be_gone() {
     for gone in [GUILTY, "authority-3"] {
         end(pid(&net, gone));
     }
-    // Of five voters four are needed: this height is reached by three of the four that are left.
+    // Five voters would need four; here three of the four that are left reach this height.
     reach(&net, (first + 3) * TERM + 4);
     assert_eq!(led_by(&net, &account, first * TERM), 0, "{}", net.logs());
 }

@@ -1,4 +1,4 @@
-//! Files of every awkward kind through a real network, and what the commands say when they refuse.
+//! Awkward files of every kind through a real network, and the messages of commands that refuse.
 
 mod common;
 
@@ -28,7 +28,7 @@ fn files_of_every_kind() {
     prices(&net);
 }
 
-/// Prices start at the genesis's, follow the ledger's events, and what is offered is known once an epoch is closed.
+/// Prices start at the genesis's and follow the ledger's events; the offer is known once an epoch is closed.
 fn prices(net: &Net) {
     let sealed = |prices: &serde_json::Value| !prices["epochs"].as_array().expect("a list").is_empty();
     let prices = net.wait_for(&["prices"], 120, "an epoch is closed", sealed);
@@ -36,7 +36,7 @@ fn prices(net: &Net) {
         let now = &prices["now"][at];
         assert_eq!(now["class"], class);
         assert!(grains(&now["price"]) >= posted && grains(&now["slow_price"]) >= posted, "{prices}");
-        // Egress counts as offered once it was measured three times.
+        // Egress counts as offered once it has been measured three times.
         assert!(class == "egress" || now["used_percent"].is_f64(), "what is offered is known: {prices}");
     }
     let stored: u64 = net
@@ -49,7 +49,7 @@ fn prices(net: &Net) {
     assert!(stored > 0 && stored.is_multiple_of(1024), "{stored}");
 }
 
-/// Placement and the ledger say of a provider what the other commands say.
+/// `why` agrees with the other commands about a provider.
 fn why(net: &Net) {
     let provider = &net.ask(&["providers"])[0];
     let account = provider["account"].as_str().expect("text");
@@ -100,7 +100,7 @@ fn names(net: &Net, home: &std::path::Path) {
     }
 }
 
-/// The same bytes under two names, and other bytes under a name that is taken.
+/// Stores the same bytes under two names, and other bytes under a name in use.
 fn twice(net: &Net, home: &std::path::Path) {
     let (first, second) = (file(home, "first", 100_000, 5), file(home, "second", 70_000, 6));
     net.round_trip(&first, "one");
@@ -113,14 +113,14 @@ fn twice(net: &Net, home: &std::path::Path) {
     assert_eq!(count, 1, "a name is listed once");
 }
 
-/// Gives up half way through; the file does not appear and its space comes back.
+/// Interrupts a put halfway; the file does not appear and its space comes back.
 fn a_cancelled_put_leaves_nothing(net: &Net) {
     let stored = |net: &Net| -> u64 {
         let rows = net.ask(&["agreements"]);
         rows.as_array().expect("a list").iter().map(|row| row["shards"].as_u64().expect("a number")).sum()
     };
     let before = stored(net);
-    // A pipe gives the command a file whose second half never comes.
+    // The command reads a pipe that never delivers the second half of the file.
     let mut put = Command::new(POSYNC)
         .arg("--net")
         .arg(&net.directory)
@@ -175,21 +175,21 @@ fn refusals(net: &Net, home: &std::path::Path) {
     assert_eq!(nowhere.status.code(), Some(3));
 }
 
-/// What is stored is what was there, whole, or an error and nothing.
+/// A put stores the source as it was, whole, or fails and stores nothing.
 fn sources(net: &Net, home: &std::path::Path) {
     let out = home.join("out");
     let read = |name: &str| {
         net.ask(&["get", name, out.to_str().expect("text")]);
         std::fs::read(&out).expect("written")
     };
-    // A file that says it holds nothing, and a pipe that does not say what it holds.
+    // A file with length 0 that holds bytes, and a pipe without a length.
     net.ask(&["put", "/proc/version", "version"]);
     assert_eq!(read("version"), std::fs::read("/proc/version").expect("readable"));
     let put = |arguments: &[&str], bytes: &[u8]| {
         let mut command = Command::new(POSYNC);
         command.arg("--json").arg("--net").arg(&net.directory).args(arguments).stdin(Stdio::piped());
         let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("it starts");
-        // A command that refused before it read them all has closed the pipe.
+        // A command that refuses before it has read them all closes the pipe.
         let _ = child.stdin.take().expect("it is piped").write_all(bytes);
         child.wait().expect("it was started here").code()
     };
@@ -202,7 +202,7 @@ fn sources(net: &Net, home: &std::path::Path) {
     assert_eq!(net.refuse(&["put", "/dev/zero", "endless"]).0, 8);
 }
 
-/// No output harms what is there.
+/// An existing file or link survives every kind of output.
 fn targets(net: &Net, home: &std::path::Path) {
     let part = home.join("target.part");
     let target = home.join("target");
@@ -217,7 +217,7 @@ fn targets(net: &Net, home: &std::path::Path) {
     net.ask(&["get", "piped", &text(&link)]);
     assert!(!std::fs::metadata("/dev/null").expect("there").is_file(), "a device stays a device");
     assert!(std::fs::symlink_metadata(&link).expect("there").is_symlink(), "a link stays a link");
-    // A reader that has seen enough is no fault of a disk, and needs no words.
+    // A reader that closes the pipe early is not a failed disk, and gets no message.
     let mut get = Command::new(POSYNC);
     get.arg("--net").arg(&net.directory).args(["get", "size-4194305", "-"]);
     let mut get = get.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("it starts");

@@ -1,11 +1,11 @@
-//! `--fresh` removes what a network made and nothing else.
+//! `--fresh` removes the files of a network and no others.
 
 mod common;
 
 use common::POSYNC;
 use std::{fs, process::Command};
 
-/// What would be harmed: entry, whether it is a directory.
+/// Entries for which `--fresh` must refuse to remove anything; true for a directory.
 const STRAYS: &[(&str, bool)] = &[
     ("notes.txt", false),
     ("provider-3", false),

@@ -1,4 +1,4 @@
-//! A command that is interrupted ends, and leaves nothing behind.
+//! A command that is interrupted ends, and leaves no files behind.
 
 mod common;
 
@@ -15,7 +15,7 @@ fn start(net: &Net, arguments: &[&str], input: Stdio) -> Child {
     command.stdin(input).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().expect("the program starts")
 }
 
-/// The directory that the command's runtime locked, whether it is there still or not.
+/// The directory that the command's runtime locked, even if it was removed.
 fn scratch(pid: u32) -> Option<PathBuf> {
     let open = fs::read_dir(format!("/proc/{pid}/fd")).ok()?;
     let links = open.filter_map(|entry| fs::read_link(entry.ok()?.path()).ok());
@@ -34,7 +34,7 @@ fn an_interrupted_command_ends_and_leaves_nothing() {
     let mut net = Net::start();
     let home = tempfile::tempdir().expect("a directory");
 
-    // A command that runs stores nothing, however it ends.
+    // A running command leaves no directory, however it ends.
     let mut watch = start(&net, &["watch"], Stdio::null());
     let mut locked = None;
     eventually(30, "the runtime is up", || {
@@ -50,14 +50,14 @@ fn an_interrupted_command_ends_and_leaves_nothing() {
     );
     assert!(!locked.exists(), "{locked:?}");
 
-    // A source that brings nothing: the command waits for it, and ends all the same.
+    // A source that yields no bytes: the command waits for it, and can still be interrupted.
     let mut put = start(&net, &["put", "-", "never", "--length", "9"], Stdio::piped());
     eventually(30, "the runtime is up", || scratch(put.id()).is_some());
     signal("INT", put.id());
     eventually(10, "the put ends", || !runs(put.id()));
     assert_eq!(put.wait().expect("it was started here").code(), Some(130));
 
-    // A gateway that says nothing: the half-written file goes with the command.
+    // A gateway that does not answer: the half-written file is removed with the command.
     signal("STOP", net.pid("gateway"));
     let target = home.path().join("target");
     fs::write(&target, "before").expect("writable");

@@ -1,4 +1,4 @@
-//! A file larger than the memory that the gateway may use: 1 GiB through at most 256 MiB.
+//! A file larger than the memory of the gateway that stores it: 1 GiB through a process of at most 384 MiB.
 
 mod common;
 
@@ -11,7 +11,7 @@ use std::{
 };
 
 const BYTES: u64 = 1 << 30;
-/// What one account may hold for what it brings and takes, what is coded at once, and the program.
+/// Peak memory: what one account may hold in both directions, what is coded at once, and the program.
 const MEMORY_MAX_KIB: u64 = 384 << 10;
 const PIECE: usize = 1 << 20;
 
@@ -67,7 +67,7 @@ fn command(net: &Net, arguments: &[&str]) -> Command {
     command
 }
 
-/// A gibibyte that nobody needs to keep.
+/// A gibibyte that is generated anew whenever it is needed.
 fn source() -> blake3::OutputReader {
     blake3::Hasher::new().update(b"large").finalize_xof()
 }
@@ -89,7 +89,7 @@ fn gateway(net: &Net) -> u64 {
         .expect("a number")
 }
 
-/// The most memory that a process had resident at any time.
+/// Peak resident memory of a process, in KiB.
 fn peak_kib(pid: u64) -> u64 {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("it runs");
     let line = status.lines().find(|line| line.starts_with("VmHWM:")).expect("Linux says it");

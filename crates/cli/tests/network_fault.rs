@@ -1,5 +1,5 @@
-//! Half of the providers of a real network stand still for some rounds: the round in which they fell
-//! silent is found faulty, and `explain` says to each whose late answer is left out of its figures.
+//! Half of the providers of a real network are stopped for some rounds: the round in which they fell
+//! silent is found faulty, and `explain` shows each late answer that is left out of a provider's figures.
 
 mod common;
 
@@ -10,17 +10,17 @@ use posync_protocol::limits::Parameters;
 use serde_json::Value;
 use std::{fs, path::Path};
 
-/// Ten providers can be drawn a few times a round each, so a round of this network says something with
-/// fewer challenges than a large one.
+/// Ten providers can be drawn only a few times in a round, so a round of this network needs
+/// fewer challenges to be judged than one of a large network.
 const PARAMETERS: Parameters =
     Parameters { draw_every_blocks: 1, draws: 2, fault_draws_min: 4, ..Parameters::LOCAL };
 const EPOCH: u64 = PARAMETERS.epoch_rounds * PARAMETERS.round_blocks;
-/// Times that they stand still until a round is faulty: who is drawn in it, and whether by fee, is chance.
+/// Tries until a round is faulty: which providers are drawn in it, and if by fee, is chance.
 const TRIES: u64 = 6;
-/// What a member's directory keeps when its network begins anew.
+/// Files that a member's directory keeps when its network begins anew.
 const KEPT: [&str; 5] = ["role.json", "node.key", "config.json", "secrets", "genesis"];
 
-/// Begins the network anew under other parameters: the same members with the same keys.
+/// Restarts the chain under other parameters, with the same members and keys.
 fn begin_anew(net: &Net, parameters: Parameters) {
     let bytes = fs::read(net.directory.join("genesis")).expect("readable");
     let mut genesis = Genesis::from_bytes(&bytes).expect("a genesis");
@@ -39,7 +39,7 @@ fn begin_anew(net: &Net, parameters: Parameters) {
         fs::write(directory.join("genesis"), genesis.encode()).expect("writable");
         let secrets = fs::read_dir(directory.join("secrets")).into_iter().flatten();
         let later = secrets.map(|entry| entry.expect("readable").path()).filter(|path| {
-            // Only what was dealt at genesis is older than the network.
+            // Only the shares of the genesis are older than the network.
             path.file_name().is_none_or(|name| name != "share-00000000000000000000")
         });
         later.for_each(|path| fs::remove_file(path).expect("it goes"));
@@ -50,7 +50,7 @@ fn begin_anew(net: &Net, parameters: Parameters) {
     fs::write(net.directory.join("devnet.json"), text).expect("writable");
 }
 
-/// What the blocks told, with their heights.
+/// All events of the blocks, with their heights.
 fn events(net: &Net) -> Vec<(u64, Value)> {
     let output = net.run(&["blocks"]);
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));

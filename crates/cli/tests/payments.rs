@@ -1,5 +1,5 @@
-//! Money over real processes and sockets: each success is a payment of its own, a node that lies makes
-//! nobody pay twice, the state of the network is said truly, and money has one exact shape.
+//! Money over real processes and sockets: each success is one payment of its own, a lying node makes
+//! no one pay twice, the status reports the network's true state, and JSON shows money in one exact form.
 
 mod common;
 
@@ -55,7 +55,7 @@ fn ones_own_account_is_shown(net: &Net) {
     assert_eq!((&nobody["exists"], text(&nobody["balance"])), (&json!(false), "0"));
 }
 
-/// Ten processes with one key, at one moment, the same amount to the same account.
+/// Ten processes with one key pay the same amount to the same account at once.
 fn ten_equal_payments_at_once_are_ten(net: &Net) {
     const SENDS: usize = 10;
     let before = balance(net, "provider-2");
@@ -80,24 +80,24 @@ fn ten_equal_payments_at_once_are_ten(net: &Net) {
     assert_eq!(ids.len(), SENDS, "each is an operation of its own");
     let got = balance(net, "provider-2") - before;
     assert!(got >= SENDS as u128 * 1_000_000_000, "all arrived: {got}");
-    // Nobody waits for the block of another one: of four blocks a second, these are less than 5 s.
+    // No payment waits for the block of another: at four blocks a second, these take less than 5 s.
     let (first, last) = (heights.first().expect("ten"), heights.last().expect("ten"));
     eprintln!("ten equal payments took {took:?}, blocks {first} to {last}");
     assert!(last - first < 20, "blocks {first} to {last}");
 }
 
-/// What a node between a client and an honest one does; none of them knows a receipt.
+/// The behaviour of a node between a client and an honest node; none of them knows a receipt.
 #[derive(Clone, Copy, Debug)]
 enum Way {
-    /// Passes an operation on and says that its nonce was used.
+    /// Passes an operation on and reports that its nonce was used.
     SaysOld,
-    /// Passes an operation on and is lost before it answers.
+    /// Passes an operation on and closes the connection before it answers.
     Lost,
-    /// Began with a state a moment ago: it knows nonces, and no block before.
+    /// Began from a synced state a moment ago: it knows nonces, but no earlier block.
     Synced,
 }
 
-/// What it says instead of the honest answer; `Some(None)`: nothing at all.
+/// The lie instead of the honest answer; `Some(None)` for no answer at all.
 async fn lie(way: Way, ask: &Ask) -> Option<Option<Answer>> {
     Some(match (way, ask) {
         (_, Ask::Receipt(_)) => Some(Answer::Receipt(None)),
@@ -135,7 +135,7 @@ async fn between(context: &tokio::Context, way: Way, seed: u64, honest: Endpoint
     Endpoint { account: Account::of(&own.public_key()), address: listening.address }
 }
 
-/// With these nodes before the honest ones, a payment is one payment.
+/// With these nodes in front of the honest ones, a payment is made once.
 fn pays_once(net: &Net, seed: u64, ways: &[Way]) {
     let description = net.description();
     let light = Light::new(
@@ -165,7 +165,7 @@ fn pays_once(net: &Net, seed: u64, ways: &[Way]) {
         let body = Body::Transfer(Transfer { to: payee, amount: Amount::sync(3) });
         let sender = Submitter::new(connection.clone(), user, parameters);
         let sent = sender.send(body).await.expect("final").done().expect("done");
-        // Whatever else was signed would have come to stand by then.
+        // Any other signed operation would be in a block by then.
         let mut blocks = connection.follow(sent.receipt.height);
         while blocks.next().await.expect("goes on").height < sent.receipt.height + 12 {}
     });
@@ -187,14 +187,14 @@ fn usage_errors_are_failures_like_others(net: &Net) {
         assert!(failure.to_string().contains(says), "{arguments:?}: {failure}");
         assert!(!text(&failure["error"]["next"]).is_empty(), "{failure}");
     }
-    // An empty variable is as if it were not set.
+    // An empty variable counts as unset.
     let home = tempfile::tempdir().expect("a temporary directory");
     let mut command = Command::new(POSYNC);
     command.args(["--json", "status"]).env("POSYNC_NET", "").current_dir(home.path());
     let output = command.output().expect("the program starts");
     let error = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(error.contains("no network in devnet"), "{error}");
-    // A terminal obeys no name.
+    // A name's control characters never reach the terminal.
     let mut command = Command::new(POSYNC);
     command.arg("--net").arg(&net.directory).args(["rm", "a\u{1b}[2Jb\r"]);
     let output = command.output().expect("the program starts");
@@ -202,7 +202,7 @@ fn usage_errors_are_failures_like_others(net: &Net) {
     assert!(!error.contains(['\u{1b}', '\r']) && error.contains("\\u{1b}"), "{error:?}");
 }
 
-/// Names of fields that hold money wherever they stand.
+/// Names of fields that hold money in every answer.
 const MONEY: [&str; 30] = [
     "accounted",
     "amount",
@@ -236,7 +236,7 @@ const MONEY: [&str; 30] = [
     "voucher_reserve",
 ];
 
-/// Fields of that name that count something else.
+/// Fields with such a name that count something else.
 const COUNTS: [&str; 1] = ["reads_drawn"];
 
 fn check_money(at: &str, value: &Value) -> usize {
@@ -301,7 +301,7 @@ fn every_amount_is_a_string_of_digits(net: &Net) {
     }
 }
 
-/// Two of four authorities hang: that is said, and a payment ends within its bound.
+/// Two of four authorities hang: the status reports it, and a payment ends within its bound.
 fn a_network_without_a_quorum_says_so(net: &Net) {
     let healthy = net.ask(&["status"]);
     assert_eq!(
@@ -334,7 +334,7 @@ fn a_network_without_a_quorum_says_so(net: &Net) {
     let why = text(&failure["error"]["why"]).to_owned();
     assert!(why.contains("may still happen") && why.contains("operation "), "{why}");
     hung.iter().for_each(|pid| signal("CONT", *pid));
-    // It was not refused: it happens when there is a quorum again, once.
+    // The payment was not refused: it is made, once, when there is a quorum again.
     net.wait_for(&["account", "provider-3"], 120, "the payment is final", |account| {
         grains(&account["balance"]) >= before + 2_000_000_000
     });

@@ -1,5 +1,5 @@
-//! A provider that has less room than it declared: its refusal reaches the ledger, which cuts the
-//! declaration to what is sold; the file is whole elsewhere; with room again it declares anew.
+//! A provider with less room than it declared: its refusal reaches the ledger, which cuts the
+//! declaration to what is sold; the file is whole elsewhere; with room again it declares the full capacity.
 
 mod common;
 
@@ -7,13 +7,13 @@ use common::{Net, file};
 use serde_json::{Value, json};
 use std::fs;
 
-/// What every provider of a local network declares, and the room that one of them is left with:
-/// 16 MiB of it are for moving shards.
+/// Bytes that every provider of a local network declares, and the room that one of them is left with,
+/// of which 16 MiB are reserved for moving shards.
 const DECLARED: u64 = 8 << 30;
 const SPACE: u64 = 20 << 20;
 const NAME: &str = "provider-3";
 
-/// Gives the member's shards so much room from its next start on; `None`: as much as it declared.
+/// Limits the room for the member's shards from its next start on; `None` for as much as it declared.
 fn set_space(net: &Net, space: Option<u64>) {
     let path = net.directory.join(NAME).join("role.json");
     let mut role: Value = serde_json::from_slice(&fs::read(&path).expect("readable")).expect("JSON");
@@ -25,7 +25,7 @@ fn set_space(net: &Net, space: Option<u64>) {
     fs::write(&path, serde_json::to_vec(&role).expect("plain data")).expect("writable");
 }
 
-/// Its row in the list of providers.
+/// The provider's row in the list of providers.
 fn of<'a>(rows: &'a Value, account: &str) -> &'a Value {
     let rows = rows.as_array().expect("a list");
     rows.iter().find(|row| row["account"] == account).expect("it is registered")

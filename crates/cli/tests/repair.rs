@@ -1,4 +1,4 @@
-//! Losses: any four of a file's eight holders may be gone, and a file reads while it is repaired.
+//! Losses: any four of a file's eight holders may fail, and the file stays readable while it is repaired.
 
 mod common;
 
@@ -20,7 +20,7 @@ fn losses_do_not_lose_files() {
         end(*pid);
     }
     net.reads(&source, "precious");
-    // Two spares take what two of the four lost; while that goes on, the file reads.
+    // Two spares take the shards of two of the four lost holders; the file stays readable meanwhile.
     net.wait_for(&["status"], 180, "spares take over", |status| {
         net.reads(&source, "precious");
         let faults = status["gateway"]["faults"].as_array().expect("a list");
@@ -29,7 +29,7 @@ fn losses_do_not_lose_files() {
     net.reads(&source, "precious");
 }
 
-/// Providers that hold shards, with their processes.
+/// Accounts of the providers that hold shards, with their processes.
 fn holders(net: &Net) -> BTreeMap<String, u32> {
     let rows = net.ask(&["agreements"]);
     let holding: Vec<String> = rows

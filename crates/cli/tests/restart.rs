@@ -1,4 +1,4 @@
-//! A network that is stopped, or whose supervisor is killed, continues where it was.
+//! A network that is stopped, or whose supervisor is killed, continues where it stopped.
 
 mod common;
 
@@ -36,7 +36,7 @@ fn the_same_directory_continues_the_same_chain() {
         let rows = rows.as_array().expect("a list");
         rows.iter().filter(|row| grains(&row["earned_recent_epochs"]) > 0).count() >= 8
     });
-    // A voucher or a round that was paid twice would differ from what the rules give.
+    // A voucher or a round that was paid twice would differ from the result of the rules.
     net.recompute();
     blocks_alone_give_the_same_books(&net);
     two_supervisors_are_refused(&net);
@@ -53,9 +53,9 @@ fn a_killed_supervisor_leaves_no_orphan(net: &mut Net) {
 
 const EPOCH_BLOCKS: u64 = 40;
 
-/// Through restarts: every closed epoch comes out of the blocks as the ledger has it.
+/// Across restarts, the blocks alone give the ledger's books of every closed epoch.
 fn blocks_alone_give_the_same_books(net: &Net) {
-    // Eight holders were paid in epochs up to this one: wait until its books are sealed.
+    // Eight holders were paid in the epochs before this one: wait until its books are sealed.
     let epochs = net.height() / EPOCH_BLOCKS + 1;
     net.wait_for(&["status"], 120, "the epoch's books are sealed", |status| {
         status["height"].as_u64() >= Some((epochs + 2) * EPOCH_BLOCKS)
@@ -73,7 +73,7 @@ fn blocks_alone_give_the_same_books(net: &Net) {
     a_payout_is_proved_by_the_books(net, epochs - 1);
 }
 
-/// The row that recompute found, under the network key, in a process without the network.
+/// A process without the network verifies the row that `recompute` found, under the network key.
 fn a_payout_is_proved_by_the_books(net: &Net, epoch: u64) {
     let epoch = epoch.to_string();
     let answer = net.ask(&["recompute", &epoch]);

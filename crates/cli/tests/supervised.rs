@@ -1,5 +1,5 @@
-//! A network whose members die, are broken or late: whoever is well goes on, whoever is not is told
-//! and started again, alone.
+//! A network whose members die, are broken or late: the healthy ones go on; each of the others is reported
+//! and restarted, alone.
 
 mod common;
 
@@ -12,10 +12,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// Above the longest pause between two starts.
+/// Seconds to wait for a restart: more than the longest pause between two starts.
 const BACK_WITHIN: u64 = 90;
 
-/// Where a member's service listens.
+/// The address on which a member's service listens.
 fn address(net: &Net, name: &str) -> SocketAddr {
     let description = net.description();
     let nodes = description["nodes"].as_array().expect("a list");
@@ -50,7 +50,7 @@ fn a_member_that_dies_is_started_again_alone_and_who_is_told_to_end_stays_stoppe
     assert_eq!(net.pid("provider-9"), 0, "it stays stopped");
     assert_eq!(net.told().matches("gateway does not run").count(), 1, "{}", net.told());
 
-    // Even one that is stopped does not outlive a supervisor that is killed.
+    // Even a stopped member does not outlive a killed supervisor.
     signal("STOP", net.pid("provider-5"));
     let pids = net.kill_supervisor();
     eventually(20, "no orphan is left", || !pids.iter().any(|pid| *pid != 0 && runs(*pid)));
@@ -62,7 +62,7 @@ fn a_second_gateway_on_one_directory_is_refused(net: &Net) {
     assert!(said.contains("a gateway runs in") && said.contains("already"), "{said}");
 }
 
-/// Runs one member by hand, with an input that ends at once, until it ends; what it said.
+/// Runs one member by hand, with an input that ends at once, until it ends; its exit code and its log.
 fn run_role(directory: &Path) -> (Option<i32>, String) {
     let output = Command::new(POSYNC).arg("run-role").arg(directory).stdin(Stdio::null()).output();
     let output = output.expect("the program starts");
@@ -84,7 +84,7 @@ fn members_that_are_not_well_keep_nobody_from_starting_and_come_back_when_mended
     let role = net.directory.join("authority-3/role.json");
     let was = fs::read(&role).expect("readable");
     fs::write(&role, "{ broken").expect("writable");
-    // A log that is full already is rotated by the member itself.
+    // The member itself rotates a log that is full already.
     fs::write(net.directory.join("provider-0/log"), vec![b'\n'; 16 << 20]).expect("writable");
     net.up();
     for name in ["provider-7", "provider-2", "authority-3"] {
@@ -107,8 +107,8 @@ fn members_that_are_not_well_keep_nobody_from_starting_and_come_back_when_mended
     net.down();
 }
 
-/// A taken port, the end of a member that cannot do its work without it: today's supervisors restart
-/// what fails, and nothing else.
+/// A taken port and other unasked ends of a member: supervisors such as systemd restart
+/// a process that fails, and no other.
 fn every_end_that_nobody_asked_for_is_an_error_with_a_reason(net: &Net) {
     for name in ["authority-0", "provider-0", "gateway"] {
         let taken = TcpListener::bind(address(net, name)).expect("it is free");
@@ -145,7 +145,7 @@ fn a_network_whose_gateway_is_broken_or_without_money_starts_and_goes_on() {
     net.down();
 }
 
-/// Sends the gateway's money away, but for what would not open eight agreements.
+/// Sends the gateway's money away, except less than eight agreements would cost.
 fn spend_everything(net: &Net) {
     let at = |name: &str| net.directory.with_file_name(name).display().to_string();
     let key = net.directory.join("gateway/node.key").display().to_string();

@@ -1,4 +1,4 @@
-//! A network's gateway serves its user; somebody else's key gets nothing until the owner lists it.
+//! A network's gateway serves its user; any other key is refused until the owner lists it.
 
 mod common;
 
@@ -6,7 +6,7 @@ use common::{Net, POSYNC, file};
 use serde_json::{Value, json};
 use std::{fs, path::Path, process::Command};
 
-/// Runs a command with the description and the key in `directory`: its exit code and what it said.
+/// Runs a command with the description and the key in `directory`; returns its exit code and its output.
 fn run(directory: &Path, arguments: &[&str]) -> (Option<i32>, String) {
     let output = Command::new(POSYNC).arg("--json").arg("--net").arg(directory).args(arguments).output();
     let output = output.expect("the program starts");
@@ -14,7 +14,7 @@ fn run(directory: &Path, arguments: &[&str]) -> (Option<i32>, String) {
     (output.status.code(), String::from_utf8(text).expect("UTF-8"))
 }
 
-/// Has the gateway serve these accounts, too, from its next start on.
+/// Adds these accounts to those that the gateway serves, from its next start on.
 fn list(net: &Net, users: &[&str]) {
     let path = net.directory.join("gateway/role.json");
     let mut role: Value = serde_json::from_slice(&fs::read(&path).expect("readable")).expect("JSON");

@@ -1,4 +1,4 @@
-//! `posync account`: an account, its balance and its next nonce, as proved.
+//! `posync account`: an account, its balance and its next nonce, with proof.
 
 use crate::{
     failure::Outcome,
@@ -12,10 +12,10 @@ use posync_protocol::record::AccountState;
 use serde_json::json;
 use std::path::{Path, PathBuf};
 
-/// Arguments of `account`.
+/// Command-line arguments of `posync account`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Account {
-    /// Whose: sync1..., or the name of a member such as provider-3; your own if not given
+    /// The account: sync1..., or the name of a member such as provider-3; your own if not given
     who: Option<String>,
     /// The key file whose account is yours; the network's user.key if not given
     #[arg(long, value_name = "FILE", conflicts_with = "who")]
@@ -23,7 +23,7 @@ pub(crate) struct Account {
 }
 
 impl Account {
-    /// Runs the command.
+    /// Prints the proven balance and next nonce of the account.
     pub(crate) fn run(self, net: &Path, output: Output) -> Outcome {
         let account = match &self.who {
             Some(who) => Network::read(net)?.resolve(who)?,

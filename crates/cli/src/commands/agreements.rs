@@ -1,4 +1,4 @@
-//! `posync agreements`: what the gateway has agreed with providers, and how both kept to it.
+//! `posync agreements`: the gateway's agreements with providers, and how both sides kept to them.
 
 use crate::{
     failure::Outcome,
@@ -14,12 +14,12 @@ use posync_protocol::{
 use serde_json::{Value, json};
 use std::path::Path;
 
-/// Arguments of `agreements`.
+/// Command-line arguments of `posync agreements`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Agreements {}
 
 impl Agreements {
-    /// Runs the command.
+    /// Prints the gateway's agreements and their use as the ledger proves it.
     pub(crate) fn run(self, net: &Path, output: Output) -> Outcome {
         session::run(async |context| {
             let agreements = Gateway::connect(&context, net).await?.agreements().await?;
@@ -63,7 +63,7 @@ fn text(rows: &[(AgreementRow, Use)], parameters: &Parameters) -> String {
     text
 }
 
-/// What it means that something is disputed, and what follows.
+/// Explains the column of disputed amounts, and what follows from it.
 const DISPUTED: &str = "\n\ndisputed: what these providers say they sent beyond what this gateway signed for, in SYNC. Nobody \
     pays it.\n          A connection that broke in the middle of a read does that. They lend a little less before they are \
     paid (trust),\n          until a sixteenth of what is paid outgrows it. If it grows while nothing breaks, rent from others.";
@@ -83,7 +83,7 @@ fn to_text((row, usage): &(AgreementRow, Use), parameters: &Parameters) -> Vec<S
     ]
 }
 
-/// A share in percent, cut to four decimals: less than all of it never looks like all of it.
+/// A share in percent, cut to four decimals, so that less than all is never shown as all.
 pub(crate) fn share(ratio: u64) -> String {
     let parts = u128::from(ratio) * 1_000_000 / u128::from(ONE);
     format!("{}.{:04} %", parts / 10_000, parts % 10_000)

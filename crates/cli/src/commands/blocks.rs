@@ -1,4 +1,4 @@
-//! `posync blocks`: what every block did.
+//! `posync blocks`: the content of blocks.
 //!
 //! With `--json` the first line describes the network (constants of the rules, supply), then every
 //! block is one line with all of its draws, operations, receipts and events: enough to recompute
@@ -17,10 +17,10 @@ use posync_protocol::limits::Parameters;
 use serde_json::{Value, json};
 use std::path::Path;
 
-/// Blocks shown when nothing else is asked for.
+/// Number of blocks shown by default.
 const LAST: u64 = 20;
 
-/// Arguments of `blocks`.
+/// Command-line arguments of `posync blocks`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Blocks {
     /// First height; with --json 1 if not given, else the last 20 blocks are shown
@@ -32,7 +32,7 @@ pub(crate) struct Blocks {
 }
 
 impl Blocks {
-    /// Runs the command.
+    /// Prints the blocks of a range; fails if the first is newer than the newest final one.
     pub(crate) fn run(self, net: &Path, output: Output) -> Outcome {
         let network = Network::read(net)?;
         session::run(async |context| {

@@ -13,22 +13,22 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// The file that is stored when none is given: the versions this program was built from.
+/// The file stored by default: the versions that this program was built from.
 const OWN_FILE: &[u8] = include_bytes!("../../../../Cargo.lock");
 
-/// Arguments of `demo`.
+/// Command-line arguments of `posync demo`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Demo {
     /// The file to store; this repository's Cargo.lock if not given
     #[arg(long)]
     file: Option<PathBuf>,
-    /// A new directory for the network; a temporary one if not given, removed when all held
+    /// A new directory for the network; if not given, a temporary one that is removed after a success
     #[arg(long)]
     dir: Option<PathBuf>,
 }
 
 impl Demo {
-    /// Runs the command.
+    /// Runs the tour on a new network; fails if a step did not hold.
     pub(crate) fn run(self, output: Output) -> Outcome {
         let source = source(self.file)?;
         let directory = match &self.dir {
@@ -57,7 +57,7 @@ impl Demo {
     }
 }
 
-/// A directory with a name that nobody has; the tour's proof stays in it.
+/// Creates a directory with a unique name; the tour's proof stays in it.
 fn temporary() -> Outcome<PathBuf> {
     let made = tempfile::Builder::new().prefix("posync-demo-").tempdir();
     made.map(tempfile::TempDir::keep).map_err(|error| {
@@ -80,7 +80,7 @@ fn source(file: Option<PathBuf>) -> Outcome<Source> {
     Ok(Source { label, bytes, open: Box::new(open) })
 }
 
-/// Removes the members of a temporary network; the proof is worth keeping.
+/// Removes the members of a temporary network and keeps the proof.
 fn keep_only_the_proof(directory: &Path) -> Outcome {
     let failed = |error| Failure::file(directory, "clean up", error);
     for entry in fs::read_dir(directory).map_err(failed)? {

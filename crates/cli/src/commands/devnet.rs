@@ -1,5 +1,5 @@
 //! `posync devnet`: a network of processes on this machine, until it is stopped. A member that
-//! ends is told and started again, alone: surviving that is what the network is for.
+//! ends is reported and restarted, alone: the network is built to survive that.
 
 use super::watch::hook;
 use crate::{
@@ -20,10 +20,10 @@ use std::{
 };
 use tokio::signal::unix::{SignalKind, signal};
 
-/// How often the members are looked at.
+/// Time between two looks at the members.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 
-/// Arguments of `devnet`.
+/// Command-line arguments of `posync devnet`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Devnet {
     /// Authorities that order blocks (4 if not given)
@@ -38,7 +38,7 @@ pub(crate) struct Devnet {
     /// Remove the network in the directory first
     #[arg(long)]
     fresh: bool,
-    /// Where members post their alerts as JSON; kept in each one's role.json
+    /// Address to which members post their alerts as JSON; kept in each one's role.json
     #[arg(long, value_name = "URL")]
     alert_url: Option<String>,
     /// Certificates (PEM) of the authorities that may have signed that host's; without it, the public ones
@@ -46,13 +46,13 @@ pub(crate) struct Devnet {
     alert_ca: Option<PathBuf>,
 }
 
-/// A path that members understand, whatever directory they run in.
+/// Makes a path absolute: members run in directories of their own.
 fn absolute(path: PathBuf) -> Outcome<PathBuf> {
     std::path::absolute(&path).map_err(|error| Failure::file(&path, "resolve", error))
 }
 
 impl Devnet {
-    /// Runs the command until a signal.
+    /// Runs `posync devnet` until a signal.
     pub(crate) fn run(self, net: &Path, output: Output) -> Outcome {
         let directory = self.dir.unwrap_or_else(|| net.to_path_buf());
         hook(self.alert_url.as_deref(), self.alert_ca.as_deref())?;
@@ -95,7 +95,7 @@ impl Devnet {
     }
 }
 
-/// Says something beside the answer. Whoever stopped listening does not stop the network.
+/// Prints a message on standard error; a closed one does not stop the network.
 fn tell(line: &str) {
     let _ = writeln!(io::stderr(), "{line}");
 }

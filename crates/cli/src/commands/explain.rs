@@ -1,6 +1,6 @@
-//! `posync explain reward`: what a provider was paid for an epoch, line by line. Every line names
-//! its formula, its inputs, how it is rounded and the block that it comes from, and is computed
-//! here once more, so that a reader with paper can follow each one.
+//! `posync explain reward`: a provider's pay for an epoch, line by line. Every line names
+//! its formula, its inputs, its rounding and the block that it comes from, and is computed
+//! once more here, so that a reader with paper can follow each one.
 
 mod faults;
 mod service;
@@ -27,7 +27,7 @@ use posync_protocol::{
 use serde_json::{Value, json};
 use std::path::Path;
 
-/// Arguments of `explain`.
+/// Command-line arguments of `posync explain`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Explain {
     #[command(subcommand)]
@@ -36,7 +36,7 @@ pub(crate) struct Explain {
 
 #[derive(Debug, clap::Subcommand)]
 enum What {
-    /// What a provider was paid for an epoch, and why
+    /// Explain a provider's pay for an epoch
     Reward {
         /// The provider: `sync1...`, a member's name such as provider-3, or its operator
         node: String,
@@ -46,12 +46,12 @@ enum What {
 }
 
 impl Explain {
-    /// Runs the command.
+    /// Prints the computation; fails if a line differs from the ledger's record.
     pub(crate) fn run(self, net: &Path, output: Output) -> Outcome {
         let network = Network::read(net)?;
         let What::Reward { node, epoch } = self.what;
         let account = network.resolve(&node)?;
-        // The chain must be the one whose constants stand in the formulas.
+        // The chain must be the one with the constants in the formulas.
         genesis(net, &network)?;
         session::run(async |context| {
             let ledger = Ledger::open(&context, net).await?;
@@ -62,17 +62,17 @@ impl Explain {
     }
 }
 
-/// One step of the sum.
+/// One step of the computation.
 struct Line {
-    /// What it is called.
+    /// The name of the figure.
     name: &'static str,
-    /// How it is computed, with this provider's numbers.
+    /// The formula with this provider's numbers.
     formula: String,
-    /// What that gives.
+    /// The result of the formula.
     value: u128,
-    /// What the ledger says.
+    /// The same figure in the ledger's record.
     recorded: u128,
-    /// The block in which it was decided.
+    /// The block in which the ledger computed it.
     block: u64,
 }
 
@@ -86,23 +86,23 @@ struct Fee {
     pay: Amount,
 }
 
-/// A provider's pay for an epoch.
+/// A provider's pay for an epoch, with the lines that lead to it.
 pub(crate) struct Reward {
     account: Account,
     epoch: u64,
     fees: Vec<Fee>,
-    /// What auditors reported of it.
+    /// Reports of auditors about the provider.
     service: Service,
     lines: Vec<Line>,
-    /// What the histories leave out, and why.
+    /// Rounds and challenges that the histories leave out for network faults.
     faults: Faults,
-    /// All that it was paid.
+    /// The sum of its pay for the epoch.
     amount: Amount,
-    /// What its consumers signed for, and what it claimed beyond that: shown, part of no line.
+    /// Amounts that its consumers signed for, and that it claimed beyond: shown, but not part of its pay.
     signed: [Amount; 2],
 }
 
-/// When the books of `epoch` are decided, by height.
+/// Heights at which the books of an epoch are computed, step by step.
 struct Times {
     measured: u64,
     pooled: u64,
@@ -118,7 +118,7 @@ impl Times {
     }
 }
 
-/// Everything about the pay of `account` for `epoch`.
+/// Computes the pay of `account` for `epoch`, with all its lines.
 pub(crate) async fn explain(ledger: &Ledger, account: &Account, epoch: u64) -> Outcome<Reward> {
     let parameters = *ledger.parameters();
     let missing =
@@ -150,7 +150,7 @@ pub(crate) async fn explain(ledger: &Ledger, account: &Account, epoch: u64) -> O
     Ok(Reward { account: *account, epoch, fees, service, lines, faults, amount, signed })
 }
 
-/// The rows of `epoch` and those before it whose qualities weigh, newest first.
+/// The rows of `epoch` and of the earlier epochs whose qualities count, newest first.
 async fn rows(ledger: &Ledger, account: &Account, epoch: u64) -> Outcome<Vec<Option<Settlement>>> {
     let epochs: Vec<u64> = (epoch.saturating_sub(QUALITIES as u64 - 1)..=epoch).rev().collect();
     let keys = epochs.iter().map(|epoch| Settlement::key(account, epoch % SETTLEMENT_RING)).collect();
@@ -158,7 +158,7 @@ async fn rows(ledger: &Ledger, account: &Account, epoch: u64) -> Outcome<Vec<Opt
     Ok(found.into_iter().zip(epochs).map(|(row, epoch)| row.filter(|row| row.epoch == epoch)).collect())
 }
 
-/// The provider's fees of the epoch, and what it was excused, from the epoch's blocks.
+/// The provider's fees of the epoch and its excused answers, from the epoch's blocks.
 async fn fees(ledger: &Ledger, account: &Account, epoch: u64) -> Outcome<(Vec<Fee>, Faults)> {
     let blocks = ledger.parameters().epoch_blocks();
     let (mut found, mut faults) = (Vec::new(), Faults::default());
@@ -334,7 +334,7 @@ impl Reward {
     }
 }
 
-/// What was signed and what was disputed, in words.
+/// Signed and disputed amounts in words.
 fn signed_text([signed, disputed]: [Amount; 2]) -> String {
     let beyond = if disputed == Amount::ZERO {
         "it claimed nothing beyond that".to_owned()
@@ -346,7 +346,7 @@ fn signed_text([signed, disputed]: [Amount; 2]) -> String {
     format!("\n\nits consumers signed for {} grains; {beyond}", signed.grains())
 }
 
-/// A number, or what stands for none.
+/// A number in digits, or "not measured".
 fn number(value: u128) -> String {
     if value == u128::from(UNMEASURED) { "not measured".to_owned() } else { value.to_string() }
 }

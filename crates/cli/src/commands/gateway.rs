@@ -20,14 +20,14 @@ use std::{
 };
 use tempfile::{Builder, NamedTempFile};
 
-/// The gateway's partition in its storage.
+/// Name of the gateway's partition in its storage.
 const PARTITION: &str = "gateway";
-/// The file that the runtime locks while it uses a storage directory.
+/// Name of the file that the runtime locks while it uses a storage directory.
 const HOLD: &str = ".hold";
-/// How often the catalogue of a running gateway is copied anew because it changed meanwhile.
+/// Most attempts to copy the catalogue of a running gateway before a grown file is accepted.
 const COPIES: u32 = 10;
 
-/// Arguments of `gateway`.
+/// Command-line arguments of `posync gateway`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Gateway {
     #[command(subcommand)]
@@ -43,13 +43,13 @@ enum Command {
     },
     /// Bring a catalogue back into the empty storage of a stopped gateway
     Restore {
-        /// A backup
+        /// The backup to bring back
         file: PathBuf,
     },
 }
 
 impl Gateway {
-    /// Runs the command.
+    /// Saves or restores the catalogue in the directory of the network.
     pub(crate) fn run(self, net: &Path, output: Output) -> Outcome {
         let network = Network::read(net)?;
         let of = network.nodes.iter().find(|member| member.role == Role::Gateway);
@@ -74,8 +74,8 @@ fn failed(file: &Path, doing: &str, why: impl std::fmt::Display) -> Failure {
     Failure::new(Exit::Local, format!("cannot {doing} {}", file.display()), why, next)
 }
 
-/// Copies the catalogue and writes the rows of the copy. The copy of a running gateway's catalogue is as a
-/// power cut would have left it, and is opened as after one.
+/// Copies the catalogue and writes the rows of the copy. The copy of a running gateway's catalogue looks as
+/// after a power cut, and is opened as after one.
 fn backup(storage: &Path, file: &Path) -> Outcome<Held> {
     let doing = |error: io::Error| failed(file, "save the catalogue to", error);
     if fs::symlink_metadata(file).is_ok() {
@@ -136,8 +136,8 @@ fn list(storage: &Path) -> io::Result<Listed> {
     Ok(listed)
 }
 
-/// Copies the catalogue's files, again while they change. After [`COPIES`] times it is enough that the same
-/// files are there afterwards; their ends may have grown.
+/// Copies the catalogue's files, again while they change. From the [`COPIES`]th attempt on it is enough that
+/// the same files exist afterwards; their ends may have grown.
 fn copy_all(storage: &Path, to: &Path) -> io::Result<()> {
     for copy in 1.. {
         let before = list(storage)?;
@@ -163,7 +163,7 @@ fn copy_once(storage: &Path, to: &Path, listed: &Listed) -> io::Result<()> {
             _ => fs::create_dir_all(&partition)?,
         }
     }
-    // Where the rows lie is written after them, so it is copied before them.
+    // The index of the rows is written after them, so it is copied before them.
     for name in listed.keys().rev() {
         fs::copy(storage.join(name), to.join(name))?;
     }

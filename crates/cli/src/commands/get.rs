@@ -1,4 +1,4 @@
-//! `posync get NAME FILE`: a failed read leaves what was there ([`crate::target`]).
+//! `posync get NAME FILE`: a failed read leaves an existing file as it was ([`crate::target`]).
 
 use crate::{failure::Outcome, gateway::Gateway, json, output::Output, session, target::Target};
 use std::{
@@ -6,17 +6,17 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// Arguments of `get`.
+/// Command-line arguments of `posync get`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Get {
     /// The name on the network
     name: String,
-    /// Where to write it; `-` is standard output
+    /// The file to write; `-` is standard output
     file: PathBuf,
 }
 
 impl Get {
-    /// Runs the command.
+    /// Reads the file into its target; the target changes only once the whole file has arrived.
     pub(crate) fn run(self, net: &Path, output: Output) -> Outcome {
         if self.file == Path::new("-") {
             return self.read_into(net, output, &mut io::stdout().lock()).map(|_| ());

@@ -1,4 +1,4 @@
-//! `posync ls`.
+//! `posync ls`: the caller's files in the gateway's catalogue.
 
 use crate::{
     failure::Outcome,
@@ -10,12 +10,12 @@ use crate::{
 use serde_json::Value;
 use std::path::Path;
 
-/// Arguments of `ls`.
+/// Command-line arguments of `posync ls`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Ls {}
 
 impl Ls {
-    /// Runs the command.
+    /// Prints name, size, hash and durable shards of every file.
     pub(crate) fn run(self, net: &Path, output: Output) -> Outcome {
         session::run(async |context| {
             let files = Gateway::connect(&context, net).await?.list().await?;

@@ -1,7 +1,7 @@
-//! `posync prices`: what storage and egress cost now, what moves them, and what they cost before.
+//! `posync prices`: the prices of storage and egress, now and in past epochs, and what moves them.
 //!
-//! A posted price follows use: above the target share of what is offered it rises, below it falls
-//! (MK-1 to MK-3). An agreement keeps the pair at which it was opened.
+//! A posted price follows use: it rises while more than the target share of the offered capacity is used,
+//! and falls below that (MK-1 to MK-3). An agreement keeps the two prices at which it was opened.
 
 use crate::{
     failure::Outcome,
@@ -20,14 +20,14 @@ use posync_protocol::{
 use serde_json::{Value, json};
 use std::path::Path;
 
-/// Most closed epochs that one answer shows.
+/// Most closed epochs that one answer may show.
 const EPOCHS_MAX: u64 = 512;
 
-/// What is sold, in grains per what: 2^20 leaves of 1 KiB kept for a round, 2^20 bytes sent.
+/// The classes and the units of their prices: 2^20 leaves of 1 KiB kept for a round, 2^20 bytes sent.
 const CLASSES: [(usize, &str, &str, u64); 2] =
     [(STORAGE, "storage", "GiB and round", TARGET_FLOW), (EGRESS, "egress", "MiB", TARGET_FLOW)];
 
-/// Arguments of `prices`.
+/// Command-line arguments of `posync prices`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Prices {
     /// How many closed epochs to show
@@ -36,7 +36,7 @@ pub(crate) struct Prices {
 }
 
 impl Prices {
-    /// Runs the command.
+    /// Prints the posted prices and those of the newest closed epochs.
     pub(crate) fn run(self, net: &Path, output: Output) -> Outcome {
         session::run(async |context| {
             let ledger = Ledger::open(&context, net).await?;
@@ -57,14 +57,14 @@ impl Prices {
     }
 }
 
-/// A class's posted price and what it follows.
+/// The posted price of a class, and the figures that it follows.
 struct Now {
     name: &'static str,
     unit: &'static str,
     target: u64,
     price: u64,
     slow: u64,
-    /// What it followed last; `None` before the first epoch is closed.
+    /// Offer and use of the last closed epoch; `None` before the first epoch is closed.
     market: Option<Market>,
 }
 
@@ -78,7 +78,7 @@ impl Now {
         Self { name, unit, target, price: pair.price, slow: pair.slow, market }
     }
 
-    /// Used share of what is offered, in percent, and in which epoch; `None` while nothing is offered.
+    /// Used share of the offered capacity in percent, and its epoch; `None` while none is offered.
     fn used(&self) -> Option<(f64, u64)> {
         let market = self.market.as_ref().filter(|market| market.capacity > 0)?;
         Some((market.used as f64 * 100.0 / market.capacity as f64, market.epoch))

@@ -1,4 +1,4 @@
-//! `posync prove`: one record of the ledger with everything that leads to the network key.
+//! `posync prove`: one record of the ledger, with its whole proof up to the network key.
 
 use super::recompute::{genesis, replay, root};
 use crate::{
@@ -18,7 +18,7 @@ use posync_protocol::{
 use serde_json::json;
 use std::path::{Path, PathBuf};
 
-/// Arguments of `prove`.
+/// Command-line arguments of `posync prove`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Prove {
     #[command(subcommand)]
@@ -28,58 +28,58 @@ pub(crate) struct Prove {
     out: PathBuf,
 }
 
-/// What to prove. An account is `sync1...` or the name of a member, such as provider-3.
+/// The record to prove. An account is `sync1...` or the name of a member, such as provider-3.
 #[derive(Debug, clap::Subcommand)]
 enum Record {
     /// Nonce and balance of an account
     Account {
-        /// Whose
+        /// The account to prove
         account: String,
     },
     /// A provider's offer, bond and totals
     Provider {
-        /// Whose
+        /// Account of the provider whose offer is proved
         account: String,
     },
     /// A provider's history of challenges
     Audit {
-        /// Whose
+        /// Account of the provider that was challenged
         account: String,
     },
-    /// What a provider was paid for an epoch whose books are closed, and its scores then; any past epoch
+    /// A provider's pay for an epoch whose books are closed, and its scores then; any past epoch
     Payout {
-        /// Whose
+        /// Account of the provider that was paid
         account: String,
-        /// Which epoch
+        /// Epoch of the pay
         epoch: u64,
     },
-    /// What a provider was paid so far in one of the last 512 epochs
+    /// A provider's pay so far in one of the last 512 epochs
     Settlement {
-        /// Whose
+        /// Account of the provider that was paid
         account: String,
-        /// Which epoch
+        /// Epoch of the pay
         epoch: u64,
     },
-    /// A provider's scores, and what it was warned of
+    /// A provider's scores and warnings
     Standing {
-        /// Whose
+        /// Account of the provider with these scores
         account: String,
     },
-    /// An authority's seat: its bond, what it was paid, and whether it is jailed
+    /// An authority's seat: its bond, its pay, and whether it is jailed
     Seat {
-        /// Whose
+        /// Account of the authority on the seat
         account: String,
     },
-    /// What an epoch added up to, with the root over its rows
+    /// The totals of an epoch, with the root over its rows
     Books {
-        /// Which epoch
+        /// Epoch of the books
         epoch: u64,
     },
     /// The terms of an agreement
     Agreement {
-        /// Its provider
+        /// Account of the agreement's provider
         account: String,
-        /// The provider's slot
+        /// The agreement's slot at the provider
         slot: u32,
     },
     /// The sums of all money
@@ -87,7 +87,7 @@ enum Record {
 }
 
 impl Prove {
-    /// Runs the command.
+    /// Writes the proof of the record to a file.
     pub(crate) fn run(self, net: &Path, output: Output) -> Outcome {
         let network = Network::read(net)?;
         let subject = self.record.subject(&network)?;
@@ -132,7 +132,7 @@ impl Record {
     }
 }
 
-/// Writes the proof of a record; returns its length.
+/// Writes the proof of a record to `path`; returns its length in bytes.
 pub(crate) async fn export(ledger: &Ledger, subject: &Subject, path: &Path) -> Outcome<u64> {
     write(path, &ledger.prove(subject).await?.to_bytes())
 }
@@ -142,7 +142,7 @@ fn write(path: &Path, proof: &[u8]) -> Outcome<u64> {
     Ok(proof.len() as u64)
 }
 
-/// Writes the proof of a provider's row of closed books; returns its length.
+/// Writes the proof of a provider's row of closed books; returns its length in bytes.
 pub(crate) async fn export_payout(
     ledger: &Ledger,
     (net, network): (&Path, &Network),
@@ -154,7 +154,7 @@ pub(crate) async fn export_payout(
     let books: Books = ledger.read(Books::key(epoch)).await?.ok_or_else(|| differ(epoch))?;
     let mut rows = kept_rows(ledger, epoch).await?;
     if root(&rows) != books.root {
-        // The ledger keeps a row for 512 epochs, and none of a provider that left: then from blocks.
+        // The ledger keeps a row for 512 epochs, and none of a provider that left: those come from blocks.
         let epochs = epoch..=epoch;
         rows = replay(ledger, genesis(net, network)?, &epochs).await?.rows(epoch).to_vec();
     }
@@ -178,7 +178,7 @@ pub(crate) async fn export_payout(
     write(path, &ledger.prove(&subject).await?.with_row(row).to_bytes())
 }
 
-/// The rows of an epoch that the ledger still has, in the order of their indices.
+/// The rows of an epoch that the ledger still keeps, in the order of their indices.
 async fn kept_rows(ledger: &Ledger, epoch: u64) -> Outcome<Vec<(Account, Slot)>> {
     let system: System = ledger.read(System::key()).await?.unwrap_or_default();
     let at = ledger.read_all::<ProviderAt>((0..system.providers).map(ProviderAt::key).collect()).await?;

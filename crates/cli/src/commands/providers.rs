@@ -1,4 +1,4 @@
-//! `posync providers`: what each stores, how it was audited, what it earned lately.
+//! `posync providers`: each provider's data, audits and recent pay.
 
 use crate::{
     egress::Egress,
@@ -17,15 +17,15 @@ use posync_protocol::{
 use serde_json::{Value, json};
 use std::path::Path;
 
-/// Epochs whose pay is added up.
+/// Epochs over which the pay is added up.
 const EPOCHS: u64 = 8;
 
-/// Arguments of `providers`.
+/// Command-line arguments of `posync providers`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Providers {}
 
 impl Providers {
-    /// Runs the command.
+    /// Prints a row for each provider of the network's description.
     pub(crate) fn run(self, net: &Path, output: Output) -> Outcome {
         let network = Network::read(net)?;
         session::run(async |context| {
@@ -80,12 +80,12 @@ async fn row(ledger: &Ledger, account: &Account, epoch: u64) -> Outcome<Option<R
 }
 
 impl Row {
-    /// Reads in the history, and how many of them passed.
+    /// Passed reads in the history, and the number of reads in it.
     fn reads(&self) -> (u32, u64) {
         (self.audit.history.count_ones(), u64::from(self.audit.drawn.min(HISTORY)))
     }
 
-    /// Bytes of the chunks in its data sets.
+    /// Bytes of the leaves in its data sets.
     const fn stored_bytes(&self) -> u64 {
         self.provider.leaves.saturating_mul(LEAF_BYTES)
     }

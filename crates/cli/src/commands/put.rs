@@ -1,4 +1,4 @@
-//! `posync put FILE [NAME]`: answered when at least 6 of 8 shards of every segment are durable.
+//! `posync put FILE [NAME]`: returns once at least 6 of 8 shards of every segment are durable.
 
 use crate::{
     failure::{Exit, Failure, Outcome},
@@ -10,20 +10,20 @@ use crate::{
 };
 use std::path::{Path, PathBuf};
 
-/// Arguments of `put`.
+/// Command-line arguments of `posync put`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Put {
     /// The file to store; `-` is standard input
     file: PathBuf,
     /// Its name on the network; the file's own name if not given
     name: Option<String>,
-    /// How many bytes standard input will bring; without it they are copied aside first
+    /// Bytes that standard input will bring; without it they are copied to a temporary file first
     #[arg(long, value_name = "BYTES")]
     length: Option<u64>,
 }
 
 impl Put {
-    /// Runs the command.
+    /// Stores the file and prints how many shards are durable.
     pub(crate) fn run(self, net: &Path, output: Output) -> Outcome {
         let name = match self.name {
             Some(name) => name,

@@ -20,7 +20,7 @@ use posync_protocol::{
 use serde_json::{Value, json};
 use std::{fs, ops::RangeInclusive, path::Path};
 
-/// Arguments of `recompute`.
+/// Command-line arguments of `posync recompute`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Recompute {
     /// The epoch; its books must be closed
@@ -28,7 +28,7 @@ pub(crate) struct Recompute {
 }
 
 impl Recompute {
-    /// Runs the command.
+    /// Prints the comparison; fails if the ledger's books differ.
     pub(crate) fn run(self, net: &Path, output: Output) -> Outcome {
         let network = Network::read(net)?;
         let genesis = genesis(net, &network)?;
@@ -42,11 +42,11 @@ impl Recompute {
     }
 }
 
-/// Where a genesis can be had.
+/// Advice where to get a genesis.
 pub(crate) const FROM_A_MEMBER: &str =
     "copy `genesis` from the directory of any member: it is the same for all";
 
-/// The genesis in `net`, if it is the one that `devnet.json` names.
+/// Reads the genesis in `net`; fails unless it is the one that `devnet.json` names.
 pub(crate) fn genesis(net: &Path, network: &Network) -> Outcome<Genesis> {
     let path = net.join(GENESIS_FILE);
     let bytes = fs::read(&path).map_err(|error| Failure::file(&path, "read", error))?;
@@ -59,14 +59,14 @@ pub(crate) fn genesis(net: &Path, network: &Network) -> Outcome<Genesis> {
     Err(Failure::damaged(&path, why, FROM_A_MEMBER))
 }
 
-/// A provider's row, computed and as the ledger has it.
+/// A provider's recomputed row, and if the ledger has the same.
 struct Pair {
     provider: Account,
     row: Settlement,
     equal: bool,
 }
 
-/// What came out.
+/// The comparison of an epoch's recomputed books with the ledger's.
 pub(crate) struct Compared {
     epoch: u64,
     blocks: u64,
@@ -75,7 +75,7 @@ pub(crate) struct Compared {
     books_equal: bool,
 }
 
-/// Repeats every block until the books of these epochs are sealed.
+/// Replays every block until the books of these epochs are sealed.
 pub(crate) async fn replay(
     ledger: &Ledger,
     genesis: Genesis,
@@ -90,13 +90,13 @@ pub(crate) async fn replay(
     Ok(replay)
 }
 
-/// The root over an epoch's rows.
+/// Computes the root over an epoch's rows.
 pub(crate) fn root(rows: &[Row]) -> Hash {
     tree::root_of(&rows.iter().map(|(account, slot)| tree::leaf(account, slot)).collect::<Vec<_>>())
 }
 
-/// Repeats every block until the books of `epochs` are sealed, and compares them with the ledger's.
-/// What the ledger does not keep a row of any more is compared by the root over the rows.
+/// Replays every block until the books of `epochs` are sealed, and compares them with the ledger's.
+/// Rows that the ledger no longer keeps are compared by the root over all rows.
 pub(crate) async fn compare(
     ledger: &Ledger,
     genesis: Genesis,
@@ -127,7 +127,7 @@ async fn compare_one(ledger: &Ledger, replay: &Replay, epoch: u64) -> Outcome<Co
     Ok(Compared { epoch, blocks, pairs, books, books_equal: books_equal && by_root })
 }
 
-/// The block that seals the books of `epoch`.
+/// Height of the block that seals the books of `epoch`; fails if it is not final yet.
 pub(crate) async fn sealing_block(ledger: &Ledger, epoch: u64) -> Outcome<u64> {
     let sealed = epoch.saturating_add(3).saturating_mul(ledger.parameters().epoch_blocks());
     let tip = ledger.height().await?;
@@ -144,7 +144,7 @@ pub(crate) async fn sealing_block(ledger: &Ledger, epoch: u64) -> Outcome<u64> {
 }
 
 impl Compared {
-    /// Whether everything is the same, byte for byte.
+    /// True if all rows and the books are the same, byte for byte.
     pub(crate) fn equal(&self) -> bool {
         self.books_equal && self.pairs.iter().all(|pair| pair.equal)
     }

@@ -1,17 +1,17 @@
-//! `posync rm NAME`.
+//! `posync rm NAME`: forgets a stored file.
 
 use crate::{failure::Outcome, gateway::Gateway, json, output::Output, session};
 use std::path::Path;
 
-/// Arguments of `rm`.
+/// Command-line arguments of `posync rm`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Rm {
-    /// The name on the network
+    /// Name of the file on the network
     name: String,
 }
 
 impl Rm {
-    /// Runs the command.
+    /// Deletes the file from the catalogue and prints its size.
     pub(crate) fn run(self, net: &Path, output: Output) -> Outcome {
         session::run(async |context| {
             let file = Gateway::connect(&context, net).await?.remove(&self.name).await?;

@@ -1,4 +1,4 @@
-//! `posync send ACCOUNT AMOUNT`.
+//! `posync send ACCOUNT AMOUNT`: pays, and waits until the payment is final.
 
 use crate::{
     failure::{Exit, Failure, Outcome},
@@ -12,15 +12,15 @@ use posync_protocol::{Amount, Body, amount::SYNC, operation::Transfer};
 use serde_json::json;
 use std::path::{Path, PathBuf};
 
-/// Decimals of one SYNC.
+/// Decimals of one SYNC: its smallest part is a grain.
 const DECIMALS: usize = 9;
 
-/// Arguments of `send`.
+/// Command-line arguments of `posync send`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Send {
-    /// To whom: sync1..., or the name of a member such as provider-3
+    /// The account that is paid: sync1..., or the name of a member such as provider-3
     to: String,
-    /// How much, in SYNC, with up to nine decimals
+    /// The amount in SYNC, with up to nine decimals
     amount: String,
     /// The key file that pays; the network's user.key if not given
     #[arg(long, value_name = "FILE")]
@@ -28,7 +28,7 @@ pub(crate) struct Send {
 }
 
 impl Send {
-    /// Runs the command.
+    /// Pays, and prints the block that holds the payment.
     pub(crate) fn run(self, net: &Path, output: Output) -> Outcome {
         let amount = parse(&self.amount)?;
         let to = Network::read(net)?.resolve(&self.to)?;
@@ -44,7 +44,7 @@ impl Send {
     }
 }
 
-/// Reads SYNC with up to nine decimals, exactly.
+/// Parses SYNC with up to nine decimals, without rounding.
 fn parse(text: &str) -> Outcome<Amount> {
     let refuse = |why: &str| {
         let next = "give SYNC with up to nine decimals, such as 1.5";

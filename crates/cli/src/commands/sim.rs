@@ -12,13 +12,13 @@ use posync_economy::{
 use serde_json::json;
 use std::path::PathBuf;
 
-/// Arguments of `sim`.
+/// Command-line arguments of `posync sim`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Sim {
-    /// Where to write tables and plots
+    /// Directory for tables and plots
     #[arg(long, default_value = "sim", value_name = "DIR")]
     out: PathBuf,
-    /// Seed of every scenario
+    /// Seed of all scenarios
     #[arg(long, default_value_t = 1, value_name = "N")]
     seed: u64,
     /// Epochs of the conservation run
@@ -27,13 +27,13 @@ pub(crate) struct Sim {
     /// Most nodes of the growth run, and nodes of the year
     #[arg(long, default_value_t = 10_000, value_name = "N", value_parser = clap::value_parser!(u64).range(10..=100_000))]
     nodes: u64,
-    /// Run a year, 365 epochs, with the most nodes as well; minutes
+    /// Also run a year (365 epochs) with the most nodes; takes minutes
     #[arg(long)]
     year: bool,
 }
 
 impl Sim {
-    /// Runs the command.
+    /// Runs all scenarios; fails if an outcome does not hold.
     pub(crate) fn run(self, output: Output) -> Outcome {
         let nodes = usize::try_from(self.nodes).expect("at most 100,000");
         let plan = Plan { seed: self.seed, epochs: self.epochs, nodes, year: self.year };
@@ -64,7 +64,7 @@ impl Sim {
     }
 }
 
-/// A row for `--json`; the figure as text, because it may exceed what others read as a number.
+/// A row as JSON; the figure as text, because it may exceed the numbers that JSON readers keep exactly.
 fn outcome(row: &Row) -> serde_json::Value {
     json!({
         "topic": row.topic,

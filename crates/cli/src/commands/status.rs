@@ -17,12 +17,12 @@ use rustix::process::{Pid, test_kill_process};
 use serde_json::{Value, json};
 use std::path::Path;
 
-/// Arguments of `status`.
+/// Command-line arguments of `posync status`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Status {}
 
 impl Status {
-    /// Runs the command.
+    /// Prints height, consensus, processes, money and the gateway's state.
     pub(crate) fn run(self, net: &Path, output: Output) -> Outcome {
         let network = Network::read(net)?;
         session::run(async |context| {
@@ -30,7 +30,7 @@ impl Status {
             let pulse = Pulse::take(&ledger, &network).await;
             let system: System = ledger.read(System::key()).await?.unwrap_or_default();
             let gateway = match Gateway::connect(&context, net).await {
-                // It may serve others only: the network's state is everybody's all the same.
+                // The gateway may serve other accounts only; the network's state is public all the same.
                 Ok(gateway) => gateway.status().await.ok(),
                 Err(_) => None,
             };
@@ -57,7 +57,7 @@ impl Status {
     }
 }
 
-/// The seats of the authorities, by their members' names.
+/// The seats of the authorities, with the names of their members.
 async fn read_seats(ledger: &Ledger, network: &Network) -> Outcome<Vec<(String, Seat)>> {
     let mut seats = Vec::new();
     for member in network.members(Role::Authority) {

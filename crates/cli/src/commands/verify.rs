@@ -1,4 +1,4 @@
-//! `posync verify`: checks a proof with nothing but the network key. Opens no connection and no
+//! `posync verify`: checks a proof with the network key alone. Opens no connection and no
 //! directory.
 
 use crate::{
@@ -15,10 +15,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// Arguments of `verify`.
+/// Command-line arguments of `posync verify`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Verify {
-    /// The proof
+    /// File with the proof
     proof: PathBuf,
     /// The network's key, 192 hex digits
     #[arg(long, value_name = "HEX")]
@@ -26,7 +26,7 @@ pub(crate) struct Verify {
 }
 
 impl Verify {
-    /// Runs the command.
+    /// Prints the proven record; fails if the proof does not verify.
     pub(crate) fn run(self, output: Output) -> Outcome {
         let key = network_key(&self.network_key)?;
         let bytes = read(&self.proof)?;
@@ -54,7 +54,7 @@ fn network_key(text: &str) -> Outcome<NetworkKey> {
     light::network_key(&bytes).map_err(|error| refuse(error.to_string()))
 }
 
-/// Reads at most one byte more than any proof has.
+/// Reads the file, at most one byte more than the largest proof has.
 fn read(path: &Path) -> Outcome<Vec<u8>> {
     let failed = |error| Failure::file(path, "read", error);
     let mut bytes = Vec::new();
@@ -89,7 +89,7 @@ fn describe(verified: &Verified) -> Value {
     })
 }
 
-/// What is said of a record that is proved to be absent.
+/// Kind that stands for a record whose absence is proved.
 const NOTHING: &str = "nothing";
 
 fn to_text(value: &Value) -> String {

@@ -1,5 +1,5 @@
-//! `posync watch`: tells what is about to go wrong with providers, until it is stopped. It judges by
-//! the ledger's proven records alone, so it also tells of a provider that is too broken to speak.
+//! `posync watch`: reports what is about to go wrong with providers, until it is stopped. It judges by
+//! the ledger's proven records alone, so it also covers a provider that is too broken to report.
 
 use crate::{
     failure::{Exit, Failure, Outcome},
@@ -20,7 +20,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// Arguments of `watch`.
+/// Command-line arguments of `posync watch`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Watch {
     /// Providers to watch: sync1... or names as in `posync status` (all if none is named)
@@ -34,7 +34,7 @@ pub(crate) struct Watch {
 }
 
 impl Watch {
-    /// Runs the command until a signal.
+    /// Runs `posync watch` until a signal.
     pub(crate) fn run(self, net: &Path, output: Output) -> Outcome {
         let network = Network::read(net)?;
         let accounts = self.accounts(&network)?;
@@ -68,12 +68,12 @@ impl Watch {
     }
 }
 
-/// Where alerts go; an empty address is none. `authorities` names a file of certificates.
+/// The destination of alerts; an empty address is none. `authorities` names a file of certificates.
 pub(crate) fn hook(url: Option<&str>, authorities: Option<&Path>) -> Outcome<Alerts> {
     let read = |path: &Path| fs::read(path).map_err(|error| Failure::file(path, "read", error));
     let pem = authorities.map(read).transpose()?;
     Alerts::trusting(url.filter(|url| !url.is_empty()), pem.as_deref()).map_err(|error| {
-        // The address itself is not repeated: whoever knows it may write there.
+        // The error does not repeat the address: anyone who knows it may write there.
         let next = match error {
             BadHook::Url => "give the whole address of the webhook",
             BadHook::Authorities => {
@@ -84,7 +84,7 @@ pub(crate) fn hook(url: Option<&str>, authorities: Option<&Path>) -> Outcome<Ale
     })
 }
 
-/// What holds of a provider, by records proven at `height` or later.
+/// The alerts that hold for a provider, by records proven at `height` or later.
 async fn look(ledger: &Ledger, account: &Account, height: u64) -> Outcome<(u64, Vec<Alert>)> {
     let Some(provider) = ledger.read::<Provider>(Provider::key(account)).await? else {
         return Ok((height, Vec::new()));
@@ -97,7 +97,7 @@ async fn look(ledger: &Ledger, account: &Account, height: u64) -> Outcome<(u64, 
     Ok((height, alerts(ledger.parameters(), height, (&provider, &offer), &audit, standing.as_ref())))
 }
 
-/// The alerts that follow from a provider's records; what its volume holds only itself can tell.
+/// The alerts that follow from a provider's records; the room on its volume is known only to itself.
 pub(crate) fn alerts(
     parameters: &Parameters,
     height: u64,
@@ -105,7 +105,7 @@ pub(crate) fn alerts(
     audit: &Audit,
     standing: Option<&Standing>,
 ) -> Vec<Alert> {
-    // The records may be newer than the height that was read before them.
+    // The records may be newer than `height`, which was read before them.
     let drawn = audit.challenge.map_or(0, |open| open.height);
     let height = height.max(drawn);
     conditions(&Facts { parameters, height, provider, offer, audit, standing, space: None })

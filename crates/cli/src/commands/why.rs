@@ -1,7 +1,7 @@
-//! `posync why`: why a provider gets shards or not, and what the ledger says of it.
+//! `posync why`: why a provider gets shards or not, and its state on the ledger.
 //!
-//! Two sources, kept apart: placement is the gateway's word, computed by the rule that places; the
-//! rest is proven ledger state.
+//! The answer has two sources, kept apart: placement is the gateway's report, computed by the rule that
+//! places; the rest is proven ledger state.
 
 use super::watch::alerts;
 use crate::{
@@ -25,7 +25,7 @@ use posync_protocol::{
 use serde_json::{Value, json};
 use std::{collections::BTreeMap, path::Path};
 
-/// Arguments of `why`.
+/// Command-line arguments of `posync why`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Why {
     /// The provider: sync1..., a member's name as `posync status` lists it, or its operator
@@ -33,7 +33,7 @@ pub(crate) struct Why {
 }
 
 impl Why {
-    /// Runs the command.
+    /// Prints the gateway's placement decision and the ledger's proven state.
     pub(crate) fn run(self, net: &Path, output: Output) -> Outcome {
         let account = Network::read(net)?.resolve(&self.node)?;
         session::run(async |context| {
@@ -66,7 +66,7 @@ fn unknown(node: &str) -> Failure {
     )
 }
 
-/// A placement reason in a word for scripts and in a sentence for people.
+/// A placement's reason as a word for scripts and as a sentence for people.
 const fn reason(code: u8) -> (&'static str, &'static str) {
     match code {
         0 => ("chosen", "it would get a shard"),
@@ -141,21 +141,21 @@ fn placement_text(why: &Placements) -> String {
     lines.join("\n")
 }
 
-/// Proven ledger state of a provider.
+/// The proven ledger state of a provider.
 struct Facts {
     account: Account,
     provider: Provider,
     offer: Offer,
     audit: Audit,
     egress: Egress,
-    /// What is about to go wrong, as the provider itself is told.
+    /// The alerts that follow from these records.
     alerts: Vec<Alert>,
     epoch: u64,
     parameters: Parameters,
 }
 
 impl Facts {
-    /// Reads in the history and how many passed; challenges in it and how many were on time.
+    /// Reads in the history, how many of them passed, its challenges, and how many were answered on time.
     fn reads(&self) -> (u64, u32, u64, u32) {
         let drawn = u64::from(self.audit.drawn.min(HISTORY));
         let challenges = u64::from(self.audit.settlements.min(HISTORY));

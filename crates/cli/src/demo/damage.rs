@@ -1,4 +1,4 @@
-//! Damages what a provider keeps: one flipped byte in every 16 KiB of every shard on its disk.
+//! Damages a provider's data: one flipped byte in every 16 KiB of every shard on its disk.
 
 use crate::failure::{Failure, Outcome};
 use posync_provider::segments::{self, Extent};
@@ -8,19 +8,19 @@ use std::{
     path::Path,
 };
 
-/// Distance between flipped bytes.
+/// Distance between two flipped bytes.
 const EVERY: usize = 16 << 10;
 
-/// What was done.
+/// The extent of the damage.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Damage {
-    /// Shards that were damaged.
+    /// Number of damaged shards.
     pub(crate) shards: usize,
-    /// Bytes that were flipped.
+    /// Number of flipped bytes.
     pub(crate) bytes: usize,
 }
 
-/// Flips the bytes in the files below `storage` and makes that durable.
+/// Flips the bytes in the files below `storage` and makes the change durable.
 pub(crate) fn damage(storage: &Path) -> Outcome<Damage> {
     let extents = segments::extents(storage).map_err(|error| Failure::file(storage, "read", error))?;
     let mut done = Damage::default();

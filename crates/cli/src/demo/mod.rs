@@ -1,4 +1,4 @@
-//! The tour: a network does its main job on a real file while two of its members fail.
+//! The tour: a network stores a real file while two of its members fail.
 //!
 //! ```text
 //!   start ─► put ─► get ─► kill one holder, damage another ─► both found ─► both repaired
@@ -6,9 +6,9 @@
 //!         ─► books sealed ─► who was paid what and why ─► the same from blocks alone
 //! ```
 //!
-//! Nothing here is staged: the stopped provider stays stopped, the damaged bytes stay damaged, and
+//! Nothing is staged: the stopped provider stays stopped, the damaged bytes stay damaged, and
 //! every figure comes from finalized blocks or proven records. A step that does not hold within its
-//! bound ends the tour with what was awaited and what was seen.
+//! bound ends the tour, with the awaited condition and the state seen last.
 
 pub(crate) mod damage;
 pub(crate) mod payouts;

@@ -1,4 +1,4 @@
-//! Who was paid what for an epoch, and why: from the rows of its sealed books.
+//! The pay of providers for an epoch, with its reasons, from the rows of the epoch's sealed books.
 
 use crate::{
     commands::recompute::sealing_block,
@@ -17,22 +17,22 @@ use posync_protocol::{
 use serde_json::{Value, json};
 use std::time::Duration;
 
-/// Until an epoch's books are sealed: three epochs of ten seconds, and as much again.
+/// Limit for sealing an epoch's books: three epochs of ten seconds, and as much again.
 const SEALED_WITHIN: Duration = Duration::from_secs(90);
 
 /// A provider's pay for an epoch.
 #[derive(Clone, Debug)]
 pub(crate) struct Payout {
-    /// Who.
+    /// Account of the provider that is paid.
     pub(crate) node: Account,
-    /// Its row.
+    /// Its settlement row of the epoch.
     pub(crate) row: Settlement,
-    /// Its bond, which no absence lowers.
+    /// Its bond, which absence never lowers.
     pub(crate) bond: Amount,
 }
 
 impl Payout {
-    /// Everything that it was paid.
+    /// All pay for the epoch: fees and subsidy.
     pub(crate) fn amount(&self) -> Amount {
         self.row.pay.checked_add(self.row.subsidy).unwrap_or(Amount::MAX)
     }
@@ -42,7 +42,7 @@ impl Payout {
         self.row.scores[STORAGE].ppb()
     }
 
-    /// Why it is not more.
+    /// Explains in words why the pay is not higher.
     pub(crate) fn why(&self) -> String {
         let correct = self.row.correct[STORAGE].ppb();
         if self.row.answers == 0 && self.row.fee == Amount::ZERO {
@@ -58,7 +58,7 @@ impl Payout {
         format!("{percent} % of its drawn reads were correct")
     }
 
-    /// The row as JSON.
+    /// The payout as JSON, with its reason.
     pub(crate) fn to_json(&self) -> Value {
         json!({ "epoch": self.row.epoch, "node": self.node.to_string(), "amount": json::grains(self.amount()),
             "parts": { "provider_pay": json::grains(self.row.pay), "subsidy": json::grains(self.row.subsidy) },
@@ -77,7 +77,7 @@ pub(crate) async fn sealed(ledger: &Ledger, epoch: u64, next: &str) -> Outcome {
     .await
 }
 
-/// The pay of `nodes` for `epoch`, whose books are sealed.
+/// Reads the pay of `nodes` for `epoch`, whose books must be sealed.
 pub(crate) async fn of(ledger: &Ledger, nodes: &[Account], epoch: u64) -> Outcome<Vec<Payout>> {
     let keys = nodes.iter().map(|node| Settlement::key(node, epoch % SETTLEMENT_RING)).collect();
     let rows = ledger.read_all::<Settlement>(keys).await?;

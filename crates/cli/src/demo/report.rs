@@ -1,4 +1,4 @@
-//! What the tour ends with: one object for scripts, the same figures in words for people.
+//! The result of the tour: one object for scripts, the same figures in words for people.
 
 use super::payouts::Payout;
 use crate::{books::Row, json, output::table};
@@ -8,20 +8,20 @@ use serde_json::{Value, json};
 /// The file that was stored.
 #[derive(Clone, Debug)]
 pub(crate) struct File {
-    /// Its length.
+    /// Length of the file in bytes.
     pub(crate) bytes: u64,
-    /// BLAKE3 of what went in.
+    /// BLAKE3 of the bytes that were stored.
     pub(crate) blake3_in: String,
-    /// BLAKE3 of what came back after the repair.
+    /// BLAKE3 of the bytes that were read back after the repair.
     pub(crate) blake3_out: String,
 }
 
-/// A provider's part.
+/// The figures of one provider.
 #[derive(Clone, Debug)]
 pub(crate) struct Provider {
-    /// Its account.
+    /// Account of the provider, as text.
     pub(crate) id: String,
-    /// Its declared operator.
+    /// The operator that it declares.
     pub(crate) operator: String,
     /// Bytes of the data sets in force, from proven records.
     pub(crate) stored_bytes: u64,
@@ -31,67 +31,67 @@ pub(crate) struct Provider {
     pub(crate) passed: u64,
     /// Challenges with a missing read or no answer.
     pub(crate) failed: u64,
-    /// Everything that it was paid.
+    /// All its pay for storage and downloads.
     pub(crate) earned: Amount,
 }
 
-/// A fault that was made, found and repaired.
+/// A fault that the tour made, and that was found and repaired.
 #[derive(Clone, Debug)]
 pub(crate) struct Fault {
-    /// `stopped` or `corrupted`.
+    /// `stopped` for a killed process, `corrupted` for damaged shards.
     pub(crate) kind: &'static str,
-    /// Whose.
+    /// Account of the provider that it hit.
     pub(crate) provider: String,
     /// Rounds from the fault to its detection.
     pub(crate) detected_after_rounds: u64,
-    /// How it was found.
+    /// Means by which it was found.
     pub(crate) found_by: &'static str,
-    /// Shards that it held when it was found.
+    /// Shards that the provider held when it was found.
     pub(crate) shards_lost: u32,
-    /// Shards rebuilt elsewhere under the same names.
+    /// Shards rebuilt at other providers under the same names.
     pub(crate) shards_repaired: u32,
 }
 
-/// The proof that an outsider checked.
+/// The proof that another process checked.
 #[derive(Clone, Debug)]
 pub(crate) struct Proof {
-    /// Where it is.
+    /// Path of the proof's file.
     pub(crate) file: String,
-    /// Its length.
+    /// Its length in bytes.
     pub(crate) bytes: u64,
-    /// Whether the other process accepted it.
+    /// True if the other process accepted it.
     pub(crate) verified: bool,
 }
 
-/// Everything.
+/// All figures of a tour.
 #[derive(Clone, Debug)]
 pub(crate) struct Report {
-    /// The network's key, hex.
+    /// Public key of the network, in hex.
     pub(crate) network_key: String,
-    /// Height of the last block that was seen.
+    /// Height of the last block that the tour read.
     pub(crate) blocks: u64,
     /// Milliseconds from a block's time to its certificate, median and 99th percentile.
     pub(crate) finality_ms: (u64, u64),
-    /// The file.
+    /// The file that was stored and read back.
     pub(crate) file: File,
-    /// All providers.
+    /// Figures of every provider.
     pub(crate) providers: Vec<Provider>,
-    /// The faults.
+    /// The two faults that the tour made.
     pub(crate) faults: Vec<Fault>,
-    /// Every settled fee.
+    /// All settled fees, in the order of blocks.
     pub(crate) settlements: Vec<Row>,
-    /// All money at genesis, and what the ledger's sums account for.
+    /// All money at genesis, and the money that the ledger's sums account for.
     pub(crate) supply: (Amount, Amount),
-    /// The proof.
+    /// The exported proof of a settlement.
     pub(crate) proof: Proof,
-    /// What was paid for sealed epochs.
+    /// Pay of every provider for each sealed epoch that the tour covers.
     pub(crate) payouts: Vec<Payout>,
-    /// Whether the last of them came out of the blocks alone as the ledger has it.
+    /// True if the blocks alone gave the ledger's rows and books of all these epochs.
     pub(crate) recomputed: bool,
 }
 
 impl Report {
-    /// What did not hold; empty when the tour succeeded.
+    /// The requirements that did not hold; empty when the tour succeeded.
     pub(crate) fn broken(&self) -> Vec<&'static str> {
         let checks = [
             (self.file.blake3_in == self.file.blake3_out, "the file came back with other bytes"),
@@ -109,7 +109,7 @@ impl Report {
         checks.into_iter().filter(|(holds, _)| !holds).map(|(_, what)| what).collect()
     }
 
-    /// The object for scripts.
+    /// The report as one object for scripts.
     pub(crate) fn to_json(&self) -> Value {
         let providers: Vec<Value> = self
             .providers
@@ -147,7 +147,7 @@ impl Report {
         })
     }
 
-    /// The same in words.
+    /// The report in words.
     pub(crate) fn to_text(&self) -> String {
         let mut lines = vec![self.providers_table(), String::new(), self.payouts_table(), String::new()];
         lines.push(format!("file      {} bytes, blake3 {}", self.file.bytes, self.file.blake3_out));
@@ -179,7 +179,7 @@ impl Report {
         lines.join("\n")
     }
 
-    /// Every sealed epoch: pay and score, and why.
+    /// A table of every sealed epoch: pay, score and reason.
     fn payouts_table(&self) -> String {
         let row = |payout: &Payout| {
             let id = payout.node.to_string();
@@ -214,12 +214,12 @@ impl Report {
     }
 }
 
-/// A number of things in words: `1 round`, `6 rounds`.
+/// A count of things in words: `1 round`, `6 rounds`.
 pub(crate) fn count(number: u64, thing: &str) -> String {
     format!("{number} {thing}{}", if number == 1 { "" } else { "s" })
 }
 
-/// Median and 99th percentile of `values`, zero when there are none.
+/// Median and 99th percentile of `values`, zero if there are none.
 pub(crate) fn percentiles(mut values: Vec<u64>) -> (u64, u64) {
     values.sort_unstable();
     let at = |percent: usize| values.get((values.len() * percent / 100).min(values.len().saturating_sub(1)));

@@ -1,4 +1,4 @@
-//! The tour, step by step. Each step says what it does, waits within a bound, and hands on facts.
+//! The tour, step by step. Each step reports what it does, waits within a bound, and returns facts.
 
 use super::{
     damage::damage,
@@ -30,29 +30,29 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// Until every shard of the file is durable and its data sets are in force.
+/// Limit until every shard of the file is durable and its data sets are in force.
 const STORED_WITHIN: Duration = Duration::from_secs(60);
-/// Until both faults are found and repaired: a stopped provider is drawn within 13 s (99 %), and its silence
-/// is no loss for two minutes.
+/// Limit until both faults are found and repaired: a stopped provider is drawn within 13 s (99 %), and its
+/// silence counts as a loss only after two minutes.
 const REPAIRED_WITHIN: Duration = Duration::from_secs(300);
-/// Until storage and downloads are settled and the epoch is over.
+/// Limit until storage and downloads are settled and the epoch is over.
 const SETTLED_WITHIN: Duration = Duration::from_secs(120);
-/// The name of the file on the network.
+/// Name of the file on the network.
 const NAME: &str = "demo";
-/// What to do when a wait ran out.
+/// Advice when a wait ran out.
 const LOOK_AT_LOGS: &str = "read the logs in the members' directories; the network's state is kept";
 
-/// What is to be stored.
+/// The file that the tour stores.
 pub(crate) struct Source {
-    /// Where it comes from, for people.
+    /// Name of the file for people.
     pub(crate) label: String,
-    /// Its bytes.
+    /// Length of the file in bytes.
     pub(crate) bytes: u64,
-    /// Opens it from the start.
+    /// Opens the file from its start.
     pub(crate) open: Box<dyn Fn() -> Outcome<source::Source>>,
 }
 
-/// A victim and when it was made one.
+/// A provider that the tour broke, and the round in which it did.
 struct Victim {
     kind: &'static str,
     name: String,
@@ -60,7 +60,7 @@ struct Victim {
     round: u64,
 }
 
-/// Everything a step needs.
+/// The state that the steps share.
 pub(crate) struct Tour<'a> {
     running: &'a mut Running,
     ledger: Ledger,
@@ -96,7 +96,7 @@ impl Tour<'_> {
         eprintln!("[{:>5.1} s] {line}", self.start.elapsed().as_secs_f64());
     }
 
-    /// Stores the file, waits until all of it is in force, and reads it back.
+    /// Stores the file, waits until all of it is in force, and reads it back; returns its BLAKE3.
     async fn store(&mut self, source: &Source) -> Outcome<String> {
         let blake3 = hash_of((source.open)()?)?;
         let mut reader = (source.open)()?;
@@ -141,7 +141,7 @@ impl Tour<'_> {
         Ok(hasher.finalize().to_string())
     }
 
-    /// Kills one holder and damages another.
+    /// Kills one holder and damages the data of another.
     async fn break_two(&mut self) -> Outcome<[Victim; 2]> {
         let rows = self.gateway.agreements().await?;
         let holders: BTreeSet<Account> =
@@ -179,7 +179,7 @@ impl Tour<'_> {
         Ok(victims)
     }
 
-    /// Waits until both are found, the damaged one failed a draw, and their shards are elsewhere.
+    /// Waits until both are found, the damaged one failed a draw, and their shards are rebuilt elsewhere.
     async fn repaired(&mut self, victims: [&Victim; 2]) -> Outcome<Vec<Fault>> {
         let awaited = "both faults found, the damaged provider failed a draw, every lost shard rebuilt";
         let mut told = BTreeSet::new();
@@ -227,7 +227,7 @@ impl Tour<'_> {
     }
 
     /// Waits until every healthy holder was paid for storage, a download was paid, and their epoch
-    /// is over; returns a healthy provider's row of storage.
+    /// is over; returns the row of a healthy provider's storage.
     async fn settled(&mut self, victims: [&Victim; 2]) -> Outcome<Row> {
         let broken: Vec<Account> = victims.iter().map(|victim| victim.account).collect();
         let rows = self.gateway.agreements().await?;
@@ -260,7 +260,7 @@ impl Tour<'_> {
         Ok(row)
     }
 
-    /// Exports the proof of a settlement and has another process check it.
+    /// Exports the proof of a settlement and lets another process check it.
     async fn prove(&self, row: &Row) -> Outcome<Proof> {
         let path = self.running.directory.join("proof.sync");
         let subject = records::settlement(&row.provider, row.epoch);
@@ -275,9 +275,9 @@ impl Tour<'_> {
         Ok(Proof { file: path.display().to_string(), bytes, verified })
     }
 
-    /// Waits until the books are sealed of the epochs in which a fault was drawn and of the first one
-    /// without the stopped provider; reads who was paid what for each, and rebuilds them from blocks
-    /// alone.
+    /// Waits for the sealed books of the epochs in which a fault was drawn and of the first one
+    /// without the stopped provider; reads the pay of every epoch up to then, and rebuilds the books from
+    /// blocks alone; also returns if they are the ledger's.
     async fn books(&self, row: &Row, [stopped, corrupted]: [&Victim; 2]) -> Outcome<(Vec<Payout>, bool)> {
         let epoch_of = |round: u64| round / self.ledger.parameters().epoch_rounds;
         let drawn = failed_draw(&self.watch, &self.ledger, corrupted).unwrap_or_default();
@@ -364,7 +364,7 @@ async fn uses(ledger: &Ledger, rows: &[AgreementRow]) -> Outcome<Vec<Use>> {
     Ok(ledger.read_all(keys).await?.into_iter().map(Option::unwrap_or_default).collect())
 }
 
-/// Round of the first draw that the victim failed after it was made one.
+/// Round of the first draw that the victim failed after it was broken.
 fn failed_draw(watch: &Watch, ledger: &Ledger, victim: &Victim) -> Option<u64> {
     let rounds = watch.books.failures.iter().filter(|failure| failure.provider == victim.account);
     rounds.map(|failure| ledger.parameters().round(failure.height)).find(|round| *round >= victim.round)
@@ -408,7 +408,7 @@ fn hash_of(mut source: source::Source) -> Outcome<String> {
     Ok(hasher.finalize().to_string())
 }
 
-/// Checks the proof in another process that gets the file and the key: no environment, no network
+/// Checks the proof in another process that gets only the file and the key: no environment, no network
 /// directory, another working directory.
 fn verify_elsewhere(proof: &PathBuf, network_key: &str) -> Outcome<bool> {
     let program = std::env::current_exe()
@@ -424,7 +424,7 @@ fn verify_elsewhere(proof: &PathBuf, network_key: &str) -> Outcome<bool> {
     Ok(output.status.success())
 }
 
-/// Why the report is not whole, as a failure.
+/// Fails with the requirements that the report does not meet.
 pub(crate) fn judged(report: &Report) -> Outcome {
     let broken = report.broken();
     if broken.is_empty() {

@@ -1,4 +1,4 @@
-//! Follows the chain while the tour goes on: events into books, times into a list.
+//! Follows the chain during the tour: adds up events, and times blocks.
 
 use crate::{books::Books, failure::Outcome, ledger::Ledger, network::Network};
 use commonware_cryptography::ed25519::PrivateKey;
@@ -8,21 +8,21 @@ use std::{
     time::{SystemTime, UNIX_EPOCH},
 };
 
-/// Blocks that one look takes at most, so that a look ends.
+/// Most blocks that one look reads, so that it ends.
 const BLOCKS_A_LOOK: u64 = 256;
 
-/// What was seen of the chain so far.
+/// The figures of the chain so far.
 #[derive(Debug, Default)]
 pub(crate) struct Watch {
-    /// Height of the last block entered.
+    /// Height of the last block that was added.
     pub(crate) height: u64,
-    /// What the events add up to.
+    /// Sums over the events of these blocks.
     pub(crate) books: Books,
     times: Arc<Mutex<Vec<u64>>>,
 }
 
 impl Watch {
-    /// Begins to time blocks, on a connection of its own that ends with the context.
+    /// Starts to time blocks, on a connection of its own that ends with the context.
     pub(crate) async fn start(context: &Context, network: &Network, key: &PrivateKey) -> Outcome<Self> {
         let watch = Self::default();
         let times = watch.times.clone();
@@ -36,7 +36,7 @@ impl Watch {
         Ok(watch)
     }
 
-    /// Enters the blocks that became final since the last look.
+    /// Adds the blocks that became final since the last look.
     pub(crate) async fn look(&mut self, ledger: &Ledger) -> Outcome {
         let tip = ledger.height().await?.min(self.height + BLOCKS_A_LOOK);
         for height in self.height + 1..=tip {
@@ -47,13 +47,13 @@ impl Watch {
         Ok(())
     }
 
-    /// Milliseconds from a block's time until its certificate came, for every block timed.
+    /// Milliseconds from each block's time to the arrival of its certificate.
     pub(crate) fn finality_ms(&self) -> Vec<u64> {
         self.times.lock().expect("no holder panics").clone()
     }
 }
 
-/// Proposer and watcher are on one machine, so one clock tells both times.
+/// Age of a block in milliseconds; proposer and watcher share a machine and its clock.
 fn age_ms(time_ms: u64) -> u64 {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
     u64::try_from(now).unwrap_or(u64::MAX).saturating_sub(time_ms)

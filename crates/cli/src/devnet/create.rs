@@ -1,18 +1,18 @@
-//! Lays out a network's directory, once: keys, genesis, one directory for each member.
+//! Creates a network's directory, once: keys, genesis, one directory for each member.
 //!
 //! ```text
 //!   DIR/
-//!     devnet.json      what users need to know; written last, so its presence means "complete"
+//!     devnet.json      the network's description; written last, so its presence means "complete"
 //!     genesis          the same bytes in every member's directory
 //!     user.key         an account with money for `send`
-//!     lock             held by the process that supervises
+//!     lock             held by the supervisor
 //!     authority-0/ ... provider-0/ ... gateway/
-//!       role.json      what `run-role` starts here
+//!       role.json      the role that `run-role` starts here
 //!       node.key       the member's key
-//!       log            what it said
+//!       log            the member's log
 //! ```
 //!
-//! Every private key is dealt here, by one process: right for one machine, wrong for any other.
+//! One process generates all private keys here: right for one machine, wrong for any other network.
 
 use super::{
     layout::{self, Seat},
@@ -46,64 +46,64 @@ use std::{
 
 /// All money of a local network: 10^18 grains.
 pub(crate) const SUPPLY: Amount = Amount::sync(1_000_000_000);
-/// What each member and the user start with; an authority's bond comes on top.
+/// Money of each member and of the user at the start; an authority's bond comes on top.
 const FUNDS: Amount = Amount::sync(1_000_000);
-/// Authorities if nobody says otherwise.
+/// Number of authorities by default.
 const AUTHORITIES_USUAL: u16 = 4;
-/// Providers if nobody says otherwise: eight holders and two spares.
+/// Number of providers by default: eight holders and two spares.
 const PROVIDERS_USUAL: u16 = 10;
-/// The file that says what a member does.
+/// Name of the file that describes a member's role.
 pub(crate) const ROLE_FILE: &str = "role.json";
-/// A member's key.
+/// Name of the member's key file.
 pub(crate) const KEY_FILE: &str = "node.key";
-/// Held by the process that supervises.
+/// Name of the file that the supervisor locks.
 const LOCK_FILE: &str = "lock";
-/// The network's beginning.
+/// Name of the file that holds the genesis.
 pub(crate) const GENESIS_FILE: &str = "genesis";
 
-/// Where a node service listens and who answers there.
+/// The address and the account of a node service.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct NodeService {
-    /// Where.
+    /// Address on which the service listens.
     pub(crate) address: SocketAddr,
-    /// Its account, which is its public key.
+    /// Account of the node, which is its public key.
     pub(crate) account: String,
 }
 
-/// What `run-role` starts.
+/// The role of a member and its settings, as `run-role` reads them from `role.json`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct RoleFile {
-    /// The work.
+    /// The role that is run.
     pub(crate) role: Role,
-    /// Where its service listens.
+    /// Address on which the member's service listens.
     pub(crate) listen: SocketAddr,
-    /// A provider's operator.
+    /// The operator that a provider declares.
     pub(crate) operator: Option<String>,
-    /// A provider's region.
+    /// The region that a provider declares.
     pub(crate) region: Option<String>,
-    /// The node services that it may ask; their answers are verified.
+    /// The node services that the member may ask; their answers are verified.
     pub(crate) nodes: Vec<NodeService>,
-    /// Where a provider's and an authority's alerts are posted.
+    /// Address to which a provider or an authority posts its alerts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) alert_url: Option<String>,
-    /// Certificates of the authorities that may have signed that host's; without it, the public ones.
+    /// File of the certificate authorities for that address; the public ones without it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) alert_ca: Option<PathBuf>,
-    /// Whose a gateway is; without it, the user's of the network whose directory it lies in.
+    /// Account of a gateway's owner; without it, the user of the network whose directory it lies in.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) owner: Option<String>,
-    /// Other accounts that may store files at a gateway.
+    /// Other accounts that may store files at the gateway.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) users: Vec<String>,
-    /// Most bytes that a provider's shards may take on its volume; without it, what it offers needs.
+    /// Most bytes that a provider's shards may take on its volume; without it, as many as it offers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) space_bytes: Option<u64>,
 }
 
 impl RoleFile {
-    /// The role of the member in `directory`.
+    /// Reads the role of the member in `directory`.
     pub(crate) fn read(directory: &Path) -> Outcome<Self> {
         let path = directory.join(ROLE_FILE);
         let text = fs::read_to_string(&path).map_err(|error| Failure::file(&path, "read", error))?;
@@ -117,13 +117,13 @@ impl RoleFile {
         target::replace(&directory.join(ROLE_FILE), &json)
     }
 
-    /// Has the member in `directory` post its alerts to `url` from its next start on; none if empty.
+    /// Sets the address for the alerts of the member in `directory`, from its next start on; none if empty.
     pub(crate) fn set_alert(directory: &Path, url: &str, ca: Option<&Path>) -> Outcome {
         let (alert_url, alert_ca) = ((!url.is_empty()).then(|| url.to_owned()), ca.map(Path::to_path_buf));
         Self { alert_url, alert_ca, ..Self::read(directory)? }.write(directory)
     }
 
-    /// Whose the gateway in `directory` is.
+    /// Account of the owner of the gateway in `directory`.
     pub(crate) fn owner(&self, directory: &Path) -> Outcome<Account> {
         match &self.owner {
             Some(owner) => account(owner, "owner"),
@@ -131,12 +131,12 @@ impl RoleFile {
         }
     }
 
-    /// Accounts that a gateway serves beside its owner.
+    /// Accounts that a gateway serves besides its owner.
     pub(crate) fn users(&self) -> Outcome<Vec<Account>> {
         self.users.iter().map(|user| account(user, "users")).collect()
     }
 
-    /// The node services, as the roles take them.
+    /// The node services, as endpoints for the roles.
     pub(crate) fn nodes(&self) -> Outcome<Vec<Endpoint>> {
         let parse = |node: &NodeService| {
             let account = node.account.parse();
@@ -153,7 +153,7 @@ impl RoleFile {
     }
 }
 
-/// An account as a role file names it.
+/// Parses an account of a role file's field.
 fn account(text: &str, field: &str) -> Outcome<Account> {
     text.parse().map_err(|error: String| {
         let what = format!("{ROLE_FILE} names no account under \"{field}\": {text:?}");
@@ -161,7 +161,7 @@ fn account(text: &str, field: &str) -> Outcome<Account> {
     })
 }
 
-/// Takes the directory for this process; the lock lasts as long as the returned file.
+/// Locks the directory for this process; the lock lasts as long as the returned file.
 pub(crate) fn lock(directory: &Path) -> Outcome<File> {
     private(directory)?;
     let path = directory.join(LOCK_FILE);
@@ -176,16 +176,16 @@ pub(crate) fn lock(directory: &Path) -> Outcome<File> {
     })
 }
 
-/// Whether an entry of a network's directory is the supervisor's lock.
+/// True if an entry of a network's directory is the supervisor's lock.
 pub(crate) fn is_lock(name: &OsStr) -> bool {
     name == LOCK_FILE
 }
 
-/// Whether an entry of a network's directory has a name and a kind that [`open`] and [`lock`] make.
+/// True if an entry of a network's directory has a name and a kind that [`open`] and [`lock`] create.
 pub(crate) fn makes(name: &OsStr, path: &Path) -> bool {
     let Some(name) = name.to_str() else { return false };
     let about = fs::symlink_metadata(path);
-    // The last: what a supervisor was killed over while it replaced a file.
+    // The temporary file of a supervisor that was killed while it replaced a file.
     let half_written = name.starts_with(".posync-") && name.ends_with(".part");
     let own = [network::FILE, GENESIS_FILE, network::USER_KEY, network::USER_TURN, LOCK_FILE];
     if half_written || own.contains(&name) {
@@ -196,7 +196,7 @@ pub(crate) fn makes(name: &OsStr, path: &Path) -> bool {
     (numbered || name == "gateway") && about.is_ok_and(|about| about.is_dir())
 }
 
-/// The network in `directory`: read if it is there, otherwise made.
+/// Reads the network in `directory`, or creates it if there is none.
 pub(crate) fn open(directory: &Path, size: &Size, rng: &mut impl CryptoRng) -> Outcome<Network> {
     if directory.join(network::FILE).exists() {
         let network = Network::read(directory)?;
@@ -220,7 +220,7 @@ pub(crate) fn open(directory: &Path, size: &Size, rng: &mut impl CryptoRng) -> O
     create(directory, authorities, providers, rng)
 }
 
-/// A network keeps its size: members are part of its genesis.
+/// Refuses another number of members: they are part of the genesis.
 fn same_size(directory: &Path, network: &Network, size: &Size) -> Outcome {
     for (role, asked) in [(Role::Authority, size.authorities), (Role::Provider, size.providers)] {
         let has = network.members(role).count();
@@ -329,7 +329,7 @@ fn write_members(
     let bytes = genesis.encode();
     target::replace(&directory.join(GENESIS_FILE), &bytes)?;
     let mut secrets = secrets.iter();
-    // One of them keeps every block: old epochs can be explained, recomputed and proved.
+    // One of them is an archive: with it, old epochs can be explained, recomputed and proved.
     let mut archive = true;
     for seat in seats {
         let own = directory.join(&seat.name);
@@ -362,7 +362,7 @@ fn write_members(
     Ok(())
 }
 
-/// Makes a directory that only its owner may enter.
+/// Creates a directory that only its owner may enter.
 fn private(directory: &Path) -> Outcome {
     let made: io::Result<()> = DirBuilder::new().recursive(true).mode(0o700).create(directory);
     made.map_err(|error| Failure::file(directory, "make the directory", error))

@@ -1,35 +1,35 @@
-//! Which processes a network on this machine has and where they listen. Decides; touches no disk.
+//! The processes of a network on this machine, and their addresses. Pure: touches no disk.
 
 use crate::network::Role;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
 
-/// Authorities of a local network: below 4, one fault stops it; above 32, the engine refuses.
+/// Permitted authorities of a local network: below 4, one fault stops it; above 32, the engine refuses.
 pub(crate) const AUTHORITIES: std::ops::RangeInclusive<u16> = 4..=32;
-/// Providers of a local network: each has the address 127.0.(10 + i).1.
+/// Permitted providers of a local network: each has the address 127.0.(10 + i).1.
 pub(crate) const PROVIDERS: std::ops::RangeInclusive<u16> = 8..=200;
-/// Regions, given out in turn.
+/// Number of regions, assigned in turn.
 const REGIONS: u16 = 5;
-/// Where to look for free ports: below the ephemeral range, so that no client takes one meanwhile.
+/// Range of first ports: below the ephemeral range, so that no client takes one meanwhile.
 const PORTS: std::ops::Range<u16> = 20_000..32_000;
-/// Ports that one network may use from its first on.
+/// Ports reserved for one network, from its first on.
 const PORTS_EACH: u16 = 80;
 
-/// A process to be.
+/// A member before it is created: its name, role and addresses.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Seat {
-    /// Its name and the name of its directory.
+    /// The member's name, which is also the name of its directory.
     pub(crate) name: String,
-    /// Its work.
+    /// The role that the member runs.
     pub(crate) role: Role,
-    /// Where its service listens.
+    /// Address on which its service listens.
     pub(crate) service: SocketAddr,
-    /// Where the other authorities reach it, for an authority.
+    /// Address on which other authorities reach it; `None` for other roles.
     pub(crate) peers: Option<SocketAddr>,
-    /// A provider's operator and region.
+    /// A provider's operator and region; `None` for other roles.
     pub(crate) offer: Option<(String, String)>,
 }
 
-/// The seats of a network whose first port is `port`.
+/// Plans the members of a network whose first port is `port`.
 pub(crate) fn seats(authorities: u16, providers: u16, port: u16) -> Vec<Seat> {
     let at = |a, b, port| SocketAddr::new(IpAddr::V4(Ipv4Addr::new(127, 0, a, b)), port);
     let authority = |i| Seat {
@@ -57,7 +57,7 @@ pub(crate) fn seats(authorities: u16, providers: u16, port: u16) -> Vec<Seat> {
     authorities.chain((0..providers).map(provider)).chain([gateway]).collect()
 }
 
-/// A first port at which every seat can listen now; `start` spreads networks that start at once.
+/// A first port at which every member can listen now; `start` spreads networks that start at once.
 pub(crate) fn free_port(authorities: u16, providers: u16, start: u32) -> Option<u16> {
     let places = (PORTS.end - PORTS.start) / PORTS_EACH;
     let first = u16::try_from(start % u32::from(places)).expect("below a u16");

@@ -10,9 +10,9 @@
 //!
 //! Invariants
 //! 1. No child outlives its parent, however the parent ends.
-//! 2. A directory holds one network for ever: starting again continues the same chain.
+//! 2. A directory holds one network forever: a new start continues the same chain.
 //! 3. Two supervisors never run on one directory.
-//! 4. A member that is late, broken or dead takes no other down; it is started again, alone.
+//! 4. A member that is late, broken or dead stops no other; it alone is restarted.
 
 pub(crate) mod create;
 pub(crate) mod layout;

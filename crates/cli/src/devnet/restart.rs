@@ -1,7 +1,7 @@
-//! When a member that ended is started again. Decides; starts nothing.
+//! Decides when a member that ended is started again. Pure: starts no process.
 //!
 //! ```text
-//!   ends ─► 1 s ─► ends ─► 2 s ─► ends ─► 4 s ... 60 s, 60 s, for ever
+//!   ends ─► 1 s ─► ends ─► 2 s ─► ends ─► 4 s ... 60 s, 60 s, forever
 //!                    └─ runs for 30 s: over, the next end starts at 1 s again
 //! ```
 
@@ -9,33 +9,33 @@ use std::time::Duration;
 
 /// Pause before the first start after an end.
 const PAUSE_MIN: Duration = Duration::from_secs(1);
-/// Longest pause: a member whose trouble was mended runs again within it.
+/// Longest pause: after its trouble is mended, a member runs again within it.
 const PAUSE_MAX: Duration = Duration::from_secs(60);
-/// A member that ran for so long is well again.
+/// Running time after which a member counts as well again.
 const WELL_AFTER: Duration = Duration::from_secs(30);
 
-/// How often a member ended since it was last well, and since when.
+/// The number of times that a member ended since it was last well, and since when.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Restarts {
-    /// Ends since it was last well.
+    /// Ends since the member was last well.
     ends: u32,
-    /// When the first of them was.
+    /// Time of the first of these ends.
     since: Duration,
 }
 
-/// What to report of an end: only what an operator does not know yet.
+/// The message to report about an end: only news for the operator.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Told {
-    /// It was well until now.
+    /// The member was well until this end.
     Begins,
-    /// From now on the pauses are as long as they get.
+    /// The pauses are as long as they get from now on.
     Lasts,
-    /// The same as before.
+    /// No news: the same trouble as before.
     Nothing,
 }
 
 impl Restarts {
-    /// An end at `now`: the pause before the next start, and what to say.
+    /// Records an end at `now`; returns the pause before the next start, and what to report.
     pub(crate) fn ended(&mut self, now: Duration) -> (Duration, Told) {
         if self.ends == 0 {
             self.since = now;
@@ -50,8 +50,8 @@ impl Restarts {
         (pause, told)
     }
 
-    /// It has run for `lived` at `now`. `Some` once after it became well: how many starts that took,
-    /// and how long it was not.
+    /// Records that the member has run for `lived` at `now`. `Some` once after it became well: the number of
+    /// starts that took, and the time that it was not well.
     pub(crate) fn runs(&mut self, lived: Duration, now: Duration) -> Option<(u32, Duration)> {
         if self.ends == 0 || lived < WELL_AFTER {
             return None;

@@ -1,4 +1,4 @@
-//! The child's side: runs one member in its directory until the supervisor lets go of it.
+//! The child process: runs one member in its directory until the supervisor lets go of it.
 
 use super::{
     create::{GENESIS_FILE, KEY_FILE, RoleFile},
@@ -41,13 +41,13 @@ use std::{
 };
 use tokio::signal::unix::{SignalKind, signal};
 
-/// What each provider of a local network offers to keep: 8 GiB.
+/// Capacity that each provider of a local network offers: 8 GiB.
 const CAPACITY_BYTES: u64 = 8 << 30;
 
 /// Arguments of the hidden command.
 #[derive(Debug, clap::Args)]
 pub(crate) struct RunRole {
-    /// The member's directory
+    /// Directory of the member to run
     directory: PathBuf,
 }
 
@@ -62,12 +62,12 @@ const SERVICE_ENDED: &str = "one of its services ended; the lines above say why"
 pub(crate) const DESCRIPTORS_MAX: u64 = DESCRIPTORS_AUTHORITY;
 
 impl RunRole {
-    /// The member's directory.
+    /// Directory of the member to run.
     pub(crate) fn directory(&self) -> &Path {
         &self.directory
     }
 
-    /// Runs the member; returns only when it fails. When it is told to end, the process ends with code 0.
+    /// Runs the member; returns only when it fails. If a signal asks it to end, the process exits with 0.
     pub(crate) fn run(self) -> Outcome {
         let role = RoleFile::read(&self.directory)?;
         end_with_the_parent();
@@ -83,13 +83,13 @@ impl RunRole {
             Role::Provider => provider(&self.directory, &role),
             Role::Gateway => gateway(&self.directory, &role),
         }?;
-        // Nobody asked it to: what a member does has no end.
+        // No signal asked it to end, and a member's work has no end of its own.
         Err(ended(&self.directory, SERVICE_ENDED))
     }
 }
 
-/// Ends the process when the supervisor closes the pipe or dies. Nothing is lost by ending at
-/// once: whatever was acknowledged is on disk already. If the input is no pipe, the member ends on a signal
+/// Ends the process when the supervisor closes the pipe or dies. An immediate end loses no data:
+/// everything acknowledged is on disk already. If the input is no pipe, the member ends on a signal
 /// alone, as under another supervisor.
 fn end_with_the_parent() {
     let is_pipe =
@@ -97,7 +97,7 @@ fn end_with_the_parent() {
     if !is_pipe {
         return;
     }
-    // A member that was stopped (SIGSTOP) does not notice the pipe; the system ends it all the same.
+    // A stopped member (SIGSTOP) does not notice the closed pipe; the system kills it all the same.
     #[cfg(target_os = "linux")]
     let _ = rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL));
     thread::spawn(|| {
@@ -136,7 +136,7 @@ fn end_on_signals() -> Outcome {
 }
 
 impl RoleFile {
-    /// Where its alerts go.
+    /// Opens the destination of the member's alerts.
     fn alerts(&self) -> Outcome<Alerts> {
         hook(self.alert_url.as_deref(), self.alert_ca.as_deref())
     }
@@ -150,7 +150,7 @@ fn authority(directory: &Path, role: &RoleFile) -> Outcome {
     let serving = Serving { key: key.clone(), address: role.listen };
     let (operations, services) = serve::over_sockets(serving);
     let mut nodes = role.nodes()?;
-    // The own node knows first what is final.
+    // The authority's own node knows first which blocks are final.
     nodes.sort_by_key(|node| node.address != role.listen);
     let why = match run_tokio(directory, operations, beside(key, nodes, alerts.clone(), services)) {
         Ok(()) => SERVICE_ENDED.to_owned(),
@@ -160,8 +160,8 @@ fn authority(directory: &Path, role: &RoleFile) -> Outcome {
     Err(ended(directory, why))
 }
 
-/// The services of a node and, beside them, the auditor of its seat and the alerts of the seat. If those
-/// end, the node goes on.
+/// The services of a node, with the auditor and the alerts of its seat beside them. The node survives
+/// the end of those two.
 fn beside(key: PrivateKey, nodes: Vec<Endpoint>, alerts: Alerts, services: TokioServices) -> TokioServices {
     Box::new(move |context, handle, channel| {
         watching::seat(context.child("seat_alerts"), handle.clone(), keys::account(&key), alerts);
@@ -175,13 +175,13 @@ fn beside(key: PrivateKey, nodes: Vec<Endpoint>, alerts: Alerts, services: Tokio
             parameters: genesis.parameters,
             heights: handle.heights(),
         };
-        // It lives as long as the node's services do, whatever becomes of its handle.
+        // The task lives as long as the node's services, even without its handle.
         drop(context.child("audit").spawn(|context| audit(context, config)));
         services(context, handle, channel)
     })
 }
 
-/// Runs the auditor and restarts it when it ends: a seat without one reports nothing and earns less.
+/// Runs the auditor and restarts it when it ends: a seat without an auditor earns less.
 async fn audit(context: Context, config: auditor::Config) {
     let began = context.current();
     let since = |moment| context.current().duration_since(moment).unwrap_or_default();
@@ -240,7 +240,7 @@ fn gateway(directory: &Path, role: &RoleFile) -> Outcome {
         })
 }
 
-/// Takes a gateway's directory for this process: a second one would spend from the same account.
+/// Locks a gateway's directory for this process: a second one would spend from the same account.
 fn only_here(directory: &Path) -> Outcome<fs::File> {
     let path = directory.join("gateway.lock");
     let held = hold(&path).map_err(|error| Failure::file(&path, "lock", error))?;
@@ -303,7 +303,7 @@ fn provider(directory: &Path, role: &RoleFile) -> Outcome {
         .map_err(|error| ended(directory, error))
 }
 
-/// The runtime's sockets, for those who hand them on.
+/// The runtime's sockets, in a form that can be cloned and passed on.
 #[derive(Clone)]
 struct Sockets(Arc<Context>);
 

@@ -1,6 +1,6 @@
-//! A network that runs: its description, its processes and the lock on its directory.
+//! A running network: its description, its processes and the lock on its directory.
 //!
-//! One member that is not well keeps no other from starting, and takes no other down.
+//! A member that is not well neither keeps others from starting nor stops them.
 
 use super::{
     create::{self, RoleFile},
@@ -20,24 +20,24 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// Bytes of a log that an error shows.
+/// Bytes at the end of a log that an error shows.
 const LOG_TAIL: u64 = 2_000;
 
-/// What to start.
+/// The members to start, and the address for their alerts.
 #[derive(Clone, Debug)]
 pub(crate) struct Size {
-    /// Authorities, if asked for.
+    /// Number of authorities, if given.
     pub(crate) authorities: Option<u16>,
-    /// Providers, if asked for.
+    /// Number of providers, if given.
     pub(crate) providers: Option<u16>,
-    /// Where members post their alerts from now on, if asked for.
+    /// Address to which members post their alerts from now on, if given.
     pub(crate) alert_url: Option<String>,
-    /// Who may have signed that host's certificate, if not a public authority.
+    /// File of the certificate authorities for that address; the public ones without it.
     pub(crate) alert_ca: Option<PathBuf>,
 }
 
 impl Size {
-    /// Four authorities, ten providers: eight hold a segment's shards, two are spare.
+    /// Default numbers: four authorities; ten providers, of which eight hold a segment and two are spare.
     pub(crate) const USUAL: Self =
         Self { authorities: None, providers: None, alert_url: None, alert_ca: None };
 }
@@ -45,18 +45,18 @@ impl Size {
 /// A running network; dropping it stops every process.
 #[derive(Debug)]
 pub(crate) struct Running {
-    /// Where it lives, absolute.
+    /// The network's directory, as an absolute path.
     pub(crate) directory: PathBuf,
-    /// Its description, as in `devnet.json`.
+    /// The description, as in `devnet.json`.
     pub(crate) network: Network,
     processes: Processes,
-    /// What there is to say, and was not asked for yet.
+    /// Messages for the user that were not fetched yet.
     told: Vec<String>,
     _lock: File,
 }
 
 impl Running {
-    /// Makes the network if the directory is new, and starts every member that can be started.
+    /// Creates the network if the directory is new, and starts every member that can be started.
     pub(crate) fn start(directory: &Path, size: &Size) -> Outcome<Self> {
         descriptors::ensure("a member of the network", role::DESCRIPTORS_MAX)?;
         let lock = create::lock(directory)?;
@@ -82,7 +82,7 @@ impl Running {
         Ok(running)
     }
 
-    /// Starts again whoever ended unasked; returns what there is to say since the last call.
+    /// Restarts the members that failed; returns the messages since the last call.
     pub(crate) fn look(&mut self) -> Vec<String> {
         let mut lines = std::mem::take(&mut self.told);
         lines.extend(self.processes.look());
@@ -94,12 +94,12 @@ impl Running {
         lines
     }
 
-    /// Whether a member has a process now.
+    /// True if a member has a process now.
     pub(crate) fn is_up(&self, name: &str) -> bool {
         self.processes.pid(name) != 0
     }
 
-    /// Enters the members' processes into the description; whether one is another than before.
+    /// Enters the members' process ids into the description; returns true if one changed.
     fn note_processes(&mut self) -> bool {
         let mut changed = false;
         for member in &mut self.network.nodes {
@@ -110,12 +110,12 @@ impl Running {
         changed
     }
 
-    /// The key of the network's user.
+    /// Private key of the network's user.
     pub(crate) fn user_key(&self) -> Outcome<PrivateKey> {
         keys::read(&self.directory.join(network::USER_KEY))
     }
 
-    /// Fails if a member does not run that nobody stopped, with the end of its log.
+    /// Fails with the end of its log if a member that should run has ended.
     pub(crate) fn check(&mut self) -> Outcome {
         let Some((name, why)) = self.processes.unwell() else { return Ok(()) };
         let log = self.network.member(&name).map(|member| member.dir.join("log")).unwrap_or_default();
@@ -132,7 +132,7 @@ impl Running {
         self.processes.kill(name)
     }
 
-    /// Stops every member and says so in `devnet.json`.
+    /// Stops every member and clears the process ids in `devnet.json`.
     pub(crate) fn stop(mut self) -> Outcome {
         self.processes.stop();
         for member in &mut self.network.nodes {
@@ -142,7 +142,7 @@ impl Running {
     }
 }
 
-/// The end of a log.
+/// The last [`LOG_TAIL`] bytes of a log, as text.
 pub(crate) fn end_of(log: &Path) -> io::Result<String> {
     let mut file = File::open(log)?;
     let length = file.metadata()?.len();
@@ -152,7 +152,7 @@ pub(crate) fn end_of(log: &Path) -> io::Result<String> {
     Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
-/// The end of a log in words, or why it cannot be read.
+/// The end of a log as text, or the reason why it cannot be read.
 fn tail(log: &Path) -> String {
     match end_of(log) {
         Ok(text) if text.trim().is_empty() => "its log is empty".into(),
@@ -161,7 +161,7 @@ fn tail(log: &Path) -> String {
     }
 }
 
-/// Removes what a network made in its directory; refuses a directory that holds anything else.
+/// Removes a network's files from its directory; refuses a directory that holds anything else.
 pub(crate) fn clear(directory: &Path) -> Outcome {
     let failed = |error| Failure::file(directory, "clear", error);
     let entries = match fs::read_dir(directory) {
@@ -181,7 +181,7 @@ pub(crate) fn clear(directory: &Path) -> Outcome {
     if entries.is_empty() {
         return Ok(());
     }
-    // Held while the contents go, so that no other supervisor starts between.
+    // Held during the removal, so that no other supervisor starts meanwhile.
     let _lock = create::lock(directory)?;
     // The lock itself stays: another process may be waiting for this very file.
     for entry in entries.iter().filter(|entry| !create::is_lock(&entry.file_name())) {

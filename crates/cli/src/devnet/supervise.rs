@@ -7,14 +7,14 @@
 //! ```
 //!
 //! A child's standard input is a pipe whose other end only this process holds. It never carries a
-//! byte: when it ends, because the parent stopped the child or because the parent died, the child
-//! ends too. On Linux the system kills it, so that a paused child (SIGSTOP) ends as well. So even a parent
-//! killed with SIGKILL leaves no orphan. Children are started by the main thread alone: they would not
-//! outlive the thread that starts them either. A child has a process group of
-//! its own: Ctrl-C reaches the parent alone, which ends the children in order.
+//! byte: when it closes, because the parent stopped the child or because the parent died, the child
+//! ends too. On Linux the system also kills a child whose parent died, so a paused child (SIGSTOP) ends as
+//! well, and a parent killed with SIGKILL leaves no orphan. That signal follows the thread that started the
+//! child, so the main thread alone starts children. Each child has a process group of
+//! its own: Ctrl-C reaches only the parent, which ends the children in order.
 //!
-//! A member that ends with code 0 was told to end (SIGTERM), and stays stopped until the network starts
-//! again. Every other end is a failure: the member is started again, alone, after a pause.
+//! A member that ends with code 0 was asked to end (SIGTERM), and stays stopped until the network starts
+//! again. Every other end is a failure: that member alone is restarted, after a pause.
 
 use super::restart::{Restarts, Told};
 use crate::failure::{Failure, Outcome};
@@ -28,13 +28,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// How long members of one rank may take to end by themselves before they are killed.
+/// Time that members of one rank have to end by themselves before they are killed.
 const STOP_WITHIN: Duration = Duration::from_secs(3);
-/// How often an ending child is looked at.
+/// Time between two looks at an ending child.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
-/// Bytes of a line of a log that are shown.
+/// Characters of a log's line that are shown.
 const LINE_MAX: usize = 400;
-/// The hidden subcommand that runs one member.
+/// Name of the hidden subcommand that runs one member.
 pub(crate) const COMMAND: &str = "run-role";
 
 #[derive(Debug)]
@@ -44,18 +44,18 @@ enum State {
     Stopped,
 }
 
-/// A member and its process.
+/// A member, its process and its failures so far.
 #[derive(Debug)]
 struct Supervised {
     name: String,
     directory: PathBuf,
     state: State,
     restarts: Restarts,
-    /// Why it does not run.
+    /// Reason why the member does not run.
     why: String,
 }
 
-/// The processes of a network, in the order in which they start; dropping it stops them.
+/// The processes of a network, in the order of their start; dropping the value stops them.
 #[derive(Debug)]
 pub(crate) struct Processes {
     members: Vec<Supervised>,
@@ -69,8 +69,8 @@ impl Default for Processes {
 }
 
 impl Processes {
-    /// Starts the member in `directory`; its log is `directory/log`. Returns a message if it cannot be
-    /// started; it is tried again then, as after an end.
+    /// Starts the member in `directory`; its log is `directory/log`. Returns a message if the start fails;
+    /// it is then tried again, as after an end.
     pub(crate) fn start(&mut self, name: &str, directory: &Path) -> Option<String> {
         let mut member = Supervised {
             name: name.into(),
@@ -90,7 +90,7 @@ impl Processes {
         self.members.iter_mut().filter_map(|member| member.look(began)).collect()
     }
 
-    /// The first member that does not run though nobody stopped it, and why.
+    /// The first member that does not run although it was not stopped, and why.
     pub(crate) fn unwell(&mut self) -> Option<(String, String)> {
         for member in &mut self.members {
             if let State::Runs { child, .. } = &mut member.state
@@ -104,7 +104,7 @@ impl Processes {
         unwell.map(|member| (member.name.clone(), member.why.clone()))
     }
 
-    /// The process of a member; 0 if it does not run.
+    /// Process id of a member; 0 if it does not run.
     pub(crate) fn pid(&self, name: &str) -> u32 {
         let member = self.members.iter().find(|member| member.name == name);
         member.map_or(0, |member| match &member.state {
@@ -122,8 +122,8 @@ impl Processes {
         }
     }
 
-    /// Ends every member, by rank: the last started rank first, so that members that ask end before those that
-    /// answer. Each rank has [`STOP_WITHIN`]; a member that still runs then is killed.
+    /// Ends every member, by rank: the last started rank first, so that members that ask end before
+    /// those that answer. Each rank has [`STOP_WITHIN`]; members that still run then are killed.
     pub(crate) fn stop(&mut self) {
         let mut members = std::mem::take(&mut self.members);
         while let Some(last) = members.last() {
@@ -143,7 +143,7 @@ impl Drop for Processes {
     }
 }
 
-/// `provider` of `provider-3`.
+/// Rank of a member's name: `provider` for `provider-3`.
 fn rank(name: &str) -> &str {
     name.split_once('-').map_or(name, |(rank, _)| rank)
 }
@@ -210,7 +210,7 @@ impl Supervised {
         if let State::Runs { child, .. } = &mut self.state {
             drop(child.stdin.take());
             if let Some(pid) = Pid::from_raw(child.id().cast_signed()) {
-                // It may have ended already, which is what is wanted.
+                // It may have ended already, which is just as good.
                 let _ = kill_process(pid, Signal::TERM);
             }
         }
@@ -245,7 +245,7 @@ fn spawn(directory: &Path) -> Outcome<Child> {
         .map_err(|error| Failure::file(&program, "start", error))
 }
 
-/// The last line of a member's log.
+/// Last non-empty line of a member's log, cut to [`LINE_MAX`] characters.
 fn last_line(log: &Path) -> String {
     match super::running::end_of(log) {
         Ok(text) => {

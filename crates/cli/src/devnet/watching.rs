@@ -1,4 +1,4 @@
-//! What an authority tells of itself, beside its work: its volume, its blocks, its seat.
+//! The alerts of an authority about itself: its volume, its blocks, its seat.
 
 use commonware_runtime::{Clock, Spawner};
 use posync_alert::{Alerts, Space, Watch, low_space, seat_conditions};
@@ -10,9 +10,9 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-/// How often an authority looks at the room on its volume.
+/// Time between two looks at the room on the volume.
 const LOOK_AT_SPACE: Duration = Duration::from_secs(30);
-/// How often it looks at its blocks and its seat.
+/// Time between two looks at the blocks and the seat.
 const LOOK_AT_SEAT: Duration = Duration::from_secs(2);
 
 /// Tells when the volume of a member that promised nobody room is nearly full: a node that cannot
@@ -46,11 +46,11 @@ pub(super) fn seat<E: Spawner + Clock>(context: E, handle: Handle, account: Acco
             alerts.watch(&mut watch, &account.to_string(), Some(height), now);
         }
     });
-    // It lives as long as the node's services do, whatever becomes of its handle.
+    // The task lives as long as the node's services, even without its handle.
     drop(watching);
 }
 
-/// Time between two moments; none if the clock was set back.
+/// Time between two moments; zero if the clock was set back.
 fn age(since: SystemTime, now: SystemTime) -> Duration {
     now.duration_since(since).unwrap_or_default()
 }

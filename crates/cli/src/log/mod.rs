@@ -1,4 +1,4 @@
-//! What is logged, and where to.
+//! The logs of commands and members, and their destinations.
 //!
 //! ```text
 //!   command        ─► standard error
@@ -18,15 +18,15 @@ use std::{
 };
 use tracing_subscriber::{EnvFilter, fmt::writer::BoxMakeWriter};
 
-/// What a member of a network logs: its own story, and the engine's warnings.
+/// Default filter of a member: its own messages, and the engine's warnings.
 const MEMBER: &str =
     "warn,posync_node=info,posync_provider=info,posync_gateway=info,posync_client=info,posync=info";
-/// What a command logs.
+/// Default filter of a command.
 const COMMAND: &str = "error";
 
-/// `POSYNC_LOG` filters what is logged (`info`, `posync_provider=debug`).
+/// The filter that `POSYNC_LOG` gives (`info`, `posync_provider=debug`), or the default `usual`.
 fn filter(usual: &str) -> EnvFilter {
-    // An empty variable is as if unset.
+    // An empty variable counts as unset.
     let asked = std::env::var_os("POSYNC_LOG").filter(|asked| !asked.is_empty());
     let Some(asked) = asked.as_ref().map(|asked| asked.to_string_lossy()) else {
         return EnvFilter::new(usual);
@@ -40,7 +40,7 @@ fn filter(usual: &str) -> EnvFilter {
     })
 }
 
-/// Logs a command.
+/// Starts the log of a command, on standard error.
 pub(crate) fn command() {
     tracing_subscriber::fmt()
         .with_env_filter(filter(COMMAND))
@@ -49,8 +49,8 @@ pub(crate) fn command() {
         .init();
 }
 
-/// Logs the member in `directory`: within a bound of bytes if its standard error is its own log, and
-/// a condition that lasts once when it begins and once when it is over.
+/// Starts the log of the member in `directory`: of bounded size if standard error is the member's own log.
+/// A lasting condition is logged once when it begins and once when it is over.
 pub(crate) fn member(directory: &Path) {
     let writer = match Rotating::of(directory) {
         Some(rotating) => BoxMakeWriter::new(rotating),

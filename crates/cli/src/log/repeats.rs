@@ -1,9 +1,9 @@
-//! A condition that lasts is logged when it begins and when it is over, however often a part of the
-//! program says it meanwhile.
+//! Logs a lasting condition once when it begins and once when it is over, however often it is reported in
+//! between.
 //!
-//! Two lines are of one condition if they come from one place in the program and differ at most in
-//! what they happened to (a shard, a segment, a height). It is over when that place was silent for a
-//! minute. Only warnings and errors are conditions; alerts begin and end by themselves.
+//! Two lines report one condition if they come from one place in the program and differ at most in
+//! the object they name (a shard, a segment, a height). It is over when that place was silent for a
+//! minute. Only warnings and errors are conditions; alerts have a beginning and an end of their own.
 
 use std::{
     collections::{HashMap, HashSet, hash_map::DefaultHasher},
@@ -26,20 +26,20 @@ use tracing_subscriber::{
     registry::LookupSpan,
 };
 
-/// A condition is over when its place logged nothing for so long.
+/// Time without a line from its place after which a condition is over.
 const SILENT_FOR: Duration = Duration::from_secs(60);
-/// Conditions of one place that are kept apart; further ones are counted.
+/// Conditions of one place that are distinguished; further ones are only counted.
 const APART_MAX: usize = 16;
-/// How often ends are looked for.
+/// Time between two searches for conditions that are over.
 const LOOK_EVERY: Duration = Duration::from_secs(10);
-/// Bytes of a line that its end repeats.
+/// Characters of a condition's first line that the line about its end repeats.
 const WHAT_MAX: usize = 200;
-/// Fields that name what a condition happened to, not which it is.
+/// Fields that name the object of a condition; they do not distinguish conditions.
 const OBJECTS: [&str; 7] = ["shard", "segment", "height", "epoch", "attempt", "version", "id"];
-/// Alerts are logged once already.
+/// Log target of alerts, which are logged once already.
 const ALERTS: &str = "posync::alert";
 
-/// Lets the first line of every condition pass.
+/// The filter that lets only the first line of every condition pass.
 #[derive(Clone, Default)]
 pub(super) struct Repeats(Arc<Mutex<Conditions>>);
 
@@ -47,7 +47,7 @@ pub(super) struct Repeats(Arc<Mutex<Conditions>>);
 struct Conditions(HashMap<Identifier, Condition>);
 
 struct Condition {
-    /// The first line.
+    /// Start of its first line.
     what: String,
     told: HashSet<u64>,
     hidden: u64,
@@ -55,7 +55,7 @@ struct Condition {
     last: Instant,
 }
 
-/// A condition that is over, with lines that were not written.
+/// A condition that is over, and had lines that were not written.
 #[derive(Debug, PartialEq, Eq)]
 struct Over {
     what: String,
@@ -64,7 +64,7 @@ struct Over {
 }
 
 impl Conditions {
-    /// Whether a line is to be written.
+    /// Records a line; returns true if it is to be written.
     fn note(&mut self, place: Identifier, line: &Line, now: Instant) -> bool {
         let condition = self.0.entry(place).or_insert_with(|| Condition {
             what: line.text.chars().take(WHAT_MAX).collect(),
@@ -79,7 +79,7 @@ impl Conditions {
         is_new
     }
 
-    /// Forgets conditions that are over; returns those with lines that were not written.
+    /// Forgets the conditions that are over; returns those with lines that were not written.
     fn over(&mut self, now: Instant) -> Vec<Over> {
         let mut over = Vec::new();
         self.0.retain(|_, condition| {
@@ -98,12 +98,12 @@ impl Conditions {
     }
 }
 
-/// What an event says.
+/// The content of a log event.
 #[derive(Default)]
 struct Line {
-    /// Message and fields.
+    /// The message and its fields.
     text: String,
-    /// The same without the fields that name what it happened to.
+    /// Hash of the same without the fields that name the object.
     identity: DefaultHasher,
 }
 
@@ -116,7 +116,7 @@ impl Line {
 impl Visit for Line {
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
         let start = self.text.len();
-        // Writing to a string does not fail.
+        // Writing to a string cannot fail.
         let _ = match field.name() {
             "message" => write!(self.text, "{value:?} "),
             name => write!(self.text, "{name}={value:?} "),
@@ -128,7 +128,7 @@ impl Visit for Line {
 }
 
 impl Repeats {
-    /// Logs the end of every condition, from a thread of its own.
+    /// Logs the end of every condition that is over, from a thread of its own.
     pub(super) fn tell_ends(&self) {
         let Self(conditions) = self.clone();
         thread::spawn(move || {
@@ -157,7 +157,7 @@ impl Repeats {
     }
 }
 
-/// The usual format, for lines that are written.
+/// The standard format, for the lines that are to be written.
 pub(super) struct Told(pub(super) Repeats);
 
 impl<S, N> FormatEvent<S, N> for Told
@@ -171,7 +171,7 @@ where
         writer: Writer<'_>,
         event: &Event<'_>,
     ) -> fmt::Result {
-        // What is not formatted is an empty line without its end: nothing is written.
+        // A suppressed event is formatted as an empty line without an end: nothing is written.
         if self.0.is_told(event) { Format::default().format_event(context, writer, event) } else { Ok(()) }
     }
 }
@@ -194,7 +194,7 @@ mod tests {
         }
     }
 
-    /// What is written of what `say` says, and what would be told a minute later.
+    /// The lines that are written of those that `say` logs, and the conditions that are over a minute later.
     fn written(say: impl FnOnce()) -> (Vec<String>, Vec<Over>) {
         let (lines, repeats) = (Lines::default(), Repeats::default());
         let made = lines.clone();

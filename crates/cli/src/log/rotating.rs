@@ -1,8 +1,8 @@
-//! A log that never grows beyond a bound: full files are renamed, the oldest goes.
+//! A log of bounded size: full files are renamed, and the oldest is deleted.
 //!
-//! The crates that rotate files bring a calendar and a compressor along, and leave out what a member
-//! says without them: standard error follows to the new file here, so that a panic or a message of the
-//! allocator is never written to a file that is gone.
+//! The crates that rotate files bring a calendar and a compressor along, and miss what a member
+//! writes without them. Here standard error follows to the new file, so that a panic or a message of the
+//! allocator is never written to a deleted file.
 
 use std::{
     fs::{self, File, OpenOptions},
@@ -13,27 +13,27 @@ use std::{
 };
 use tracing_subscriber::fmt::MakeWriter;
 
-/// Bytes of one file.
+/// Most bytes of one file.
 pub(super) const FILE_BYTES_MAX: u64 = 16 << 20;
-/// Full files that are kept: `log.1`, the newest, to `log.3`.
+/// Number of full files that are kept: `log.1`, the newest, to `log.3`.
 pub(super) const FULL_FILES: u32 = 3;
 
-/// Where the lines of a member go.
+/// The rotating log of a member.
 #[derive(Clone)]
 pub(super) struct Rotating(Arc<Mutex<Open>>);
 
 struct Open {
     path: PathBuf,
     file: File,
-    /// Bytes in the file.
+    /// Bytes in the current file.
     length: u64,
     most: u64,
-    /// Told of every new file.
+    /// Called with every new file.
     follow: fn(&File) -> io::Result<()>,
 }
 
 impl Rotating {
-    /// The log in a member's directory, if this process's standard error is that very file.
+    /// Opens the log in a member's directory, if this process's standard error is that very file.
     pub(super) fn of(directory: &Path) -> Option<Self> {
         let path = directory.join("log");
         let (stderr, log) = (rustix::fs::fstat(io::stderr()).ok()?, fs::metadata(&path).ok()?);
@@ -51,7 +51,7 @@ impl Rotating {
     }
 }
 
-/// Standard output and standard error go to `file` from now on.
+/// Redirects standard output and standard error to `file`.
 fn follow(file: &File) -> io::Result<()> {
     rustix::stdio::dup2_stdout(file)?;
     rustix::stdio::dup2_stderr(file)?;
@@ -75,7 +75,7 @@ impl Open {
                 _ => {}
             }
         }
-        // It is gone where an earlier rotation ended in the middle.
+        // The file is missing if an earlier rotation ended halfway.
         match fs::rename(&self.path, full(1)) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => {}
@@ -89,15 +89,15 @@ impl Write for Rotating {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
         let mut open = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if open.length > 0 && open.length.saturating_add(line.len() as u64) > open.most {
-            // A directory that takes no new file now is asked again after as many bytes; until then
-            // the lines go where they went.
+            // If the directory takes no new file, the next attempt is after as many bytes again; until then
+            // the lines go to the old file.
             let rotated = open.rotate();
             open.length = 0;
             if let Err(error) = rotated {
                 let _ = writeln!(open.file, "this log could not be rotated: {error}");
             }
         }
-        // A full volume loses lines, not members: an error here would be told on standard error, which is
+        // A full volume loses lines, not members: an error here would be reported on standard error, which is
         // this log.
         let written = open.file.write(line).unwrap_or(line.len());
         open.length = open.length.saturating_add(written as u64);

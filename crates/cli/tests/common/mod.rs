@@ -1,4 +1,4 @@
-//! A real network for a test: processes, sockets, disks; everything through the command line.
+//! A real network for a test: processes, sockets and disks, driven through the command line.
 #![allow(dead_code, reason = "every test file uses its own part")]
 
 use commonware_codec::{Copying, DecodeExt as _};
@@ -13,12 +13,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// The program under test.
+/// Path of the program under test.
 pub(crate) const POSYNC: &str = env!("CARGO_BIN_EXE_posync");
 
-/// A network in a temporary directory; stopped when dropped.
+/// A network in a temporary directory; dropping it stops it.
 pub(crate) struct Net {
-    /// Where it lives.
+    /// The network's directory, inside a temporary one.
     pub(crate) directory: PathBuf,
     process: Option<Child>,
     log: Option<String>,
@@ -27,17 +27,17 @@ pub(crate) struct Net {
 }
 
 impl Net {
-    /// A new network, ready for use.
+    /// Starts a new network and waits until it is ready.
     pub(crate) fn start() -> Self {
         Self::start_as(None, &[])
     }
 
-    /// The same, with members that log what `filter` lets through.
+    /// Starts a new network whose members log what `filter` lets through.
     pub(crate) fn logging(filter: &str) -> Self {
         Self::start_as(Some(filter.into()), &[])
     }
 
-    /// A new network whose `devnet` gets these arguments too.
+    /// Starts a new network whose `devnet` also gets these arguments.
     pub(crate) fn start_with(arguments: &[&str]) -> Self {
         Self::start_as(None, arguments)
     }
@@ -51,7 +51,7 @@ impl Net {
         net
     }
 
-    /// Starts (again) on the same directory and waits until it says that it is ready.
+    /// Starts the network (again) in its directory and waits until it reports that it is ready.
     pub(crate) fn up(&mut self) {
         let mut child = Command::new(POSYNC)
             .args(["--json", "devnet", "--dir"])
@@ -72,18 +72,18 @@ impl Net {
         self.process = Some(child);
     }
 
-    /// Where `devnet` says what is not its answer.
+    /// The file that collects the messages of `devnet` besides its answer.
     fn err(&self) -> File {
         let path = self.directory.with_file_name("devnet.err");
         File::options().create(true).append(true).open(path).expect("writable")
     }
 
-    /// What `devnet` said so far.
+    /// All messages of `devnet` so far.
     pub(crate) fn told(&self) -> String {
         fs::read_to_string(self.directory.with_file_name("devnet.err")).unwrap_or_default()
     }
 
-    /// The process of a member; 0 if it does not run.
+    /// Process id of a member; 0 if it does not run.
     pub(crate) fn pid(&self, name: &str) -> u32 {
         let description = self.description();
         let nodes = description["nodes"].as_array().expect("a list");
@@ -91,7 +91,7 @@ impl Net {
         u32::try_from(node["pid"].as_u64().expect("a number")).expect("a pid")
     }
 
-    /// SIGTERM to the supervisor; waits for it and for every member.
+    /// Sends SIGTERM to the supervisor; waits for it and for every member.
     pub(crate) fn down(&mut self) {
         let Some(mut child) = self.process.take() else { return };
         let pids = self.pids();
@@ -101,7 +101,7 @@ impl Net {
         assert!(pids.iter().all(|pid| !runs(*pid)), "a member outlived the network");
     }
 
-    /// Kills the supervisor without a chance to clean up.
+    /// Kills the supervisor without a chance to clean up; returns the members' process ids.
     pub(crate) fn kill_supervisor(&mut self) -> Vec<u32> {
         let pids = self.pids();
         let mut child = self.process.take().expect("it runs");
@@ -110,13 +110,13 @@ impl Net {
         pids
     }
 
-    /// `devnet.json`.
+    /// The parsed content of `devnet.json`.
     pub(crate) fn description(&self) -> Value {
         let text = fs::read_to_string(self.directory.join("devnet.json")).expect("it is written");
         serde_json::from_str(&text).expect("it is JSON")
     }
 
-    /// Every member's process.
+    /// Process ids of all members.
     pub(crate) fn pids(&self) -> Vec<u32> {
         let nodes = self.description()["nodes"].as_array().expect("a list").clone();
         nodes
@@ -132,7 +132,7 @@ impl Net {
         command.stdin(Stdio::null()).output().expect("the program starts")
     }
 
-    /// Runs a command that must succeed; its answer.
+    /// Runs a command that must succeed; returns its answer.
     pub(crate) fn ask<S: AsRef<OsStr>>(&self, arguments: &[S]) -> Value {
         let output = self.run(arguments);
         let words: Vec<_> = arguments.iter().map(|word| word.as_ref().to_string_lossy()).collect();
@@ -146,7 +146,7 @@ impl Net {
         serde_json::from_slice(&output.stdout).unwrap_or(Value::Null)
     }
 
-    /// Runs a command that must fail; its exit code and the error object.
+    /// Runs a command that must fail; returns its exit code and the error object.
     pub(crate) fn refuse<S: AsRef<OsStr>>(&self, arguments: &[S]) -> (i32, Value) {
         let output = self.run(arguments);
         let text = String::from_utf8_lossy(&output.stderr).into_owned();
@@ -162,7 +162,7 @@ impl Net {
         self.reads(source, name);
     }
 
-    /// Reads `name` and compares with the source.
+    /// Reads the file `name` from the network and compares it with the source.
     pub(crate) fn reads(&self, source: &Path, name: &str) {
         let target = self.directory.with_file_name("read-back");
         self.ask(&[OsStr::new("get"), OsStr::new(name), target.as_os_str()]);
@@ -170,7 +170,7 @@ impl Net {
         assert!(same, "'{name}' came back with other bytes");
     }
 
-    /// Asks until `holds`; panics with the last answer after `seconds`.
+    /// Repeats a question until `holds` accepts the answer; panics with the last one after `seconds`.
     pub(crate) fn wait_for(
         &self,
         arguments: &[&str],
@@ -197,7 +197,7 @@ impl Net {
         self.ask(&["status"])["height"].as_u64().expect("a number")
     }
 
-    /// Exports all blocks and has the independent script recompute every settled fee.
+    /// Exports all blocks and lets the independent script recompute every settled fee.
     pub(crate) fn recompute(&self) {
         let output = self.run(&["blocks"]);
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
@@ -210,7 +210,7 @@ impl Net {
         eprintln!("{}", text.trim());
     }
 
-    /// The end of every member's log, for a failing test.
+    /// The end of every member's log, for the message of a failing test.
     pub(crate) fn logs(&self) -> String {
         let Ok(entries) = fs::read_dir(&self.directory) else { return String::new() };
         let mut text = String::new();
@@ -233,7 +233,7 @@ impl Drop for Net {
     }
 }
 
-/// Looks until `holds`; panics after `seconds`.
+/// Waits until `holds` is true; panics after `seconds`.
 pub(crate) fn eventually(seconds: u64, what: &str, mut holds: impl FnMut() -> bool) {
     let start = Instant::now();
     while !holds() {
@@ -242,29 +242,29 @@ pub(crate) fn eventually(seconds: u64, what: &str, mut holds: impl FnMut() -> bo
     }
 }
 
-/// Ends a member for good: who is told to end is not started again.
+/// Ends a member for good: the supervisor does not restart a member that ends on SIGTERM.
 pub(crate) fn end(pid: u32) {
     signal("TERM", pid);
     eventually(10, "a member ends when it is told to", || !runs(pid));
 }
 
-/// A word of an answer.
+/// A string in an answer.
 pub(crate) fn text(value: &Value) -> &str {
     value.as_str().expect("text")
 }
 
-/// Bytes in an answer, which are hex digits.
+/// Bytes in an answer, which holds them as hex digits.
 pub(crate) fn bytes<const N: usize>(value: &Value) -> [u8; N] {
     hex::decode(text(value)).expect("hex digits").try_into().expect("the right length")
 }
 
-/// The key in a file.
+/// Reads the private key in a file.
 pub(crate) fn key(path: &Path) -> PrivateKey {
     let digits = fs::read_to_string(path).expect("a key file");
     PrivateKey::decode(Copying(&hex::decode(digits.trim()).expect("hex digits"))).expect("a key")
 }
 
-/// Money in an answer: always a string of digits, in grains.
+/// An amount of money in an answer, in grains: always a string of digits.
 pub(crate) fn grains(value: &Value) -> u128 {
     let digits = value.as_str().unwrap_or_else(|| panic!("money is a string of digits, this is {value}"));
     digits.parse().expect("digits")
@@ -276,14 +276,14 @@ pub(crate) fn signal(name: &str, pid: u32) {
     status.expect("kill is there");
 }
 
-/// Whether a process runs (and is not only waiting to be collected).
+/// True if a process runs (a zombie does not count).
 pub(crate) fn runs(pid: u32) -> bool {
     let status = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     let state = status.rsplit_once(')').map(|(_, rest)| rest.trim_start().chars().next());
     matches!(state, Some(Some(state)) if state != 'Z' && state != 'X')
 }
 
-/// A file of `length` bytes that no coder compresses or repeats, the same for the same seed.
+/// A file of `length` incompressible bytes without repetition, the same for the same seed.
 pub(crate) fn file(directory: &Path, name: &str, length: usize, seed: u64) -> PathBuf {
     let mut bytes = vec![0; length];
     blake3::Hasher::new().update(&seed.to_le_bytes()).finalize_xof().fill(&mut bytes);

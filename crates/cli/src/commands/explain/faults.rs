@@ -1,20 +1,20 @@
-//! Network faults where they mattered: which rounds of the epoch's blocks were found faulty, and which
-//! late answers or expiries the provider's histories leave out for it (NF-3).
+//! Network faults and their effect: which rounds of the epoch's blocks were found faulty, and which
+//! late answers or expiries the provider's histories leave out for that reason (NF-3).
 
 use posync_protocol::{Account, ledger::Event};
 use serde_json::{Value, json};
 
-/// What an epoch's blocks say of network faults.
+/// The network faults that an epoch's blocks report.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Faults {
-    /// Block, round, challenges by fee, those answered on time.
+    /// Block, round, challenges by fee, and how many of those were answered on time.
     rounds: Vec<(u64, u64, u32, u32)>,
-    /// Block, height of the draw, whether it was answered.
+    /// Block, height of the draw, and true if the answer came (late).
     excused: Vec<(u64, u64, bool)>,
 }
 
 impl Faults {
-    /// Enters an event of the block at `height`.
+    /// Adds an event of the block at `height`.
     pub(super) fn enter(&mut self, height: u64, account: &Account, event: &Event) {
         match event {
             Event::RoundFaulty { round, drawn, on_time } => {
@@ -39,7 +39,7 @@ impl Faults {
         json!({ "rounds": rounds.collect::<Vec<_>>(), "excused": excused.collect::<Vec<_>>() })
     }
 
-    /// A line for each; nothing for an epoch without faults.
+    /// One line for each; empty for an epoch without faults.
     pub(super) fn to_text(&self) -> String {
         let rounds = self.rounds.iter().map(|(block, round, drawn, on_time)| {
             format!("\nblock {block}: round {round} was the network's fault: {on_time} of {drawn} answered on time")

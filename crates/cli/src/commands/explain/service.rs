@@ -1,4 +1,4 @@
-//! The lines of a provider's service audit: every report on it, and the medians that they come to.
+//! The lines of a provider's service audit: every report on it, and the medians of the reports.
 
 use super::{Line, Times};
 use crate::{failure::Outcome, json, ledger::Ledger, output::table};
@@ -10,7 +10,7 @@ use posync_protocol::{
 };
 use serde_json::Value;
 
-/// A report that was revealed.
+/// A report that an auditor revealed.
 struct Told {
     block: u64,
     auditor: Account,
@@ -19,16 +19,16 @@ struct Told {
     event: Event,
 }
 
-/// What the close of an epoch told of a provider's service.
+/// The result of an epoch's service audit of the provider.
 #[derive(Clone, Copy)]
 struct Closed {
     assigned: u8,
     on_time: u64,
-    /// Answered share and latency score from then on.
+    /// Answered share and latency score that hold from then on.
     stands: [u64; 2],
 }
 
-/// The service audit of a provider in an epoch.
+/// The service audit of a provider for one epoch.
 pub(super) struct Service {
     told: Vec<Told>,
     now: Option<Closed>,
@@ -36,7 +36,7 @@ pub(super) struct Service {
 }
 
 impl Service {
-    /// From the blocks in which it was revealed and judged.
+    /// Reads the audit from the blocks in which it was revealed and judged.
     pub(super) async fn read(ledger: &Ledger, account: &Account, epoch: u64, times: &Times) -> Outcome<Self> {
         let parameters = *ledger.parameters();
         let mut told = Vec::new();
@@ -71,7 +71,7 @@ impl Service {
         Ok(Self { told, now, before })
     }
 
-    /// The figures that quality is computed from, each from the reports above.
+    /// Adds the figures behind the provider's quality, each computed from the reports.
     pub(super) fn lines(&self, lines: &mut Vec<Line>, row: &Settlement, times: &Times) {
         let Some(now) = self.now else { return };
         let counted: Vec<Finding> =
@@ -121,7 +121,7 @@ impl Service {
         }
     }
 
-    /// The reports as JSON.
+    /// All reports as a JSON list.
     pub(super) fn to_json(&self) -> Vec<Value> {
         let with_block = |told: &Told| {
             let mut value = json::event(&told.event);
@@ -131,7 +131,7 @@ impl Service {
         self.told.iter().map(with_block).collect()
     }
 
-    /// The reports as a table; nothing if there are none.
+    /// The reports as a table; empty if there are none.
     pub(super) fn to_text(&self) -> String {
         if self.told.is_empty() {
             return String::new();
@@ -158,7 +158,7 @@ impl Service {
     }
 }
 
-/// What the block that measured `epoch` told of the provider.
+/// The result of the provider's service audit, from the block that measured `epoch`.
 async fn closed(ledger: &Ledger, account: &Account, epoch: u64, block: u64) -> Outcome<Option<Closed>> {
     let events = ledger.block(block).await?.events;
     Ok(events.into_iter().find_map(|event| match event {
