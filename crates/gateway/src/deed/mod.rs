@@ -239,10 +239,10 @@ impl Deed {
         self.meter.lock().await.signed()
     }
 
-    /// Egress bytes that its quota still pays for.
-    pub async fn unread(&self) -> u64 {
-        let quota = self.terms().quota_egress;
-        quota.saturating_sub(self.meter.lock().await.verified())
+    /// Egress bytes that its quota still pays for, and whether its provider sends them: see [`Meter::bar`].
+    pub async fn unread(&self) -> (u64, bool) {
+        let (quota, meter) = (self.terms().quota_egress, *self.meter.lock().await);
+        (meter.left(quota), !meter.is_barred())
     }
 
     /// The newest claim, if the ledger does not have it yet.
@@ -496,6 +496,10 @@ impl Deed {
 
     async fn stream_and_pay(&self, part: &Part, progress: &watch::Sender<()>) -> Result<Arrived, Error> {
         let arrived = self.stream(part, progress).await;
+        let is_barred = matches!(arrived, Err(Error::Refused(_, Refusal::Credit, _)));
+        if is_barred || arrived.is_ok() {
+            self.meter.lock().await.bar(is_barred);
+        }
         if let Err(error) = self.pay().await {
             tracing::debug!(%error, "a voucher is brought again");
             self.owing.notify_one();
