@@ -437,13 +437,14 @@ impl Deed {
         let Some(agreed) = self.with_state(|state| state.sign(signature)) else { return Ok(()) };
         self.tries.store(0, Ordering::Release);
         self.refusals.store(0, Ordering::Release);
-        let (claim, names) = (agreed.claim, agreed.adds.iter().map(|a| a.name).collect::<Vec<_>>());
+        let (claim, adds) = (agreed.claim, agreed.adds.clone());
         let orphans = self.common.catalogue.agreed(agreed).await?;
         *lock(&self.waiting) = Some(claim);
         if self.is_due() {
             self.common.signed.notify_one();
         }
-        names.iter().for_each(|name| self.answer(name, true));
+        let strays = self.with_state(|state| state.relocate(&orphans));
+        adds.iter().for_each(|added| self.answer(&added.name, !strays.contains(&added.sequence)));
         if !orphans.is_empty() {
             self.drop_entries(orphans.iter().map(|added| added.sequence).collect()).await?;
         }
