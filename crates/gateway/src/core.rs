@@ -8,7 +8,10 @@ use crate::{
     limits::{CODING_BYTES_MAX, SEGMENTS_MENDED_MAX, SEGMENTS_READ_MAX, TAILS_MAX},
     link::Heights,
     placement::{Candidate, choose},
-    purse::state::{Stage, is_ended},
+    purse::{
+        policy::egress_cost,
+        state::{Stage, is_ended},
+    },
     repair::{
         Notice,
         suspects::{Grace, Suspects},
@@ -242,7 +245,8 @@ impl Core {
             if !pays || other.is_closed() || is_ended(&other.terms(), epoch) {
                 continue;
             }
-            let left = other.unread().await;
+            let (left, sends) = other.unread().await;
+            let left = if sends { left } else { 0 };
             let of = (is_open(&other) && left >= enough, left);
             if of.0 && other.number == deed.number {
                 return other;
@@ -252,6 +256,20 @@ impl Core {
             }
         }
         payer
+    }
+
+    /// Whether nothing on our side stands against reading `bytes` under an agreement: it runs, its quota and
+    /// its reserve pay for them.
+    pub async fn can_read(&self, deed: &Deed, bytes: u64) -> bool {
+        let epoch = self.parameters.epoch(self.height.load(Ordering::Relaxed));
+        let (terms, (left, _)) = (deed.terms(), deed.unread().await);
+        let read = terms.quota_egress.saturating_sub(left);
+        let cost = egress_cost(terms.egress_price, read.saturating_add(bytes));
+        let runs = matches!(Stage::of(&terms), Stage::Open | Stage::Draining);
+        runs && !deed.is_closed()
+            && !is_ended(&terms, epoch)
+            && left >= bytes
+            && cost.is_some_and(|cost| cost <= terms.voucher_reserve)
     }
 
     /// Operators that could take a shard of `leaves` now, those that kept somebody waiting a moment ago

@@ -15,12 +15,13 @@ pub struct Meter {
     verified: u64,
     signed: u64,
     acknowledged: u64,
+    barred: bool,
 }
 
 impl Meter {
     /// After a start: what was signed was verified; what was verified and not signed is forgotten.
     pub const fn resumed(signed: u64) -> Self {
-        Self { verified: signed, signed, acknowledged: 0 }
+        Self { verified: signed, signed, acknowledged: 0, barred: false }
     }
 
     /// Whether a voucher may have been lost on the way.
@@ -38,9 +39,20 @@ impl Meter {
         self.signed
     }
 
-    /// Egress bytes verified.
-    pub const fn verified(&self) -> u64 {
-        self.verified
+    /// Egress bytes that a quota still pays for.
+    pub const fn left(&self, quota: u64) -> u64 {
+        quota.saturating_sub(self.verified)
+    }
+
+    /// The provider sends nothing more on credit, or does again: what it sent and a broken connection lost
+    /// stays owed, and beyond a bound nothing is sent until it is paid (VO-8), which it never is.
+    pub const fn bar(&mut self, barred: bool) {
+        self.barred = barred;
+    }
+
+    /// See [`Self::bar`].
+    pub const fn is_barred(&self) -> bool {
+        self.barred
     }
 
     /// Bytes arrived and verified.
@@ -112,7 +124,7 @@ mod tests {
                     prop_assert!(target > last && target <= received);
                     last = target;
                 }
-                prop_assert!(meter.verified() - meter.signed() < credit_window(meter.signed(), 0, ONE) / 2 || !all);
+                prop_assert!(meter.verified - meter.signed() < credit_window(meter.signed(), 0, ONE) / 2 || !all);
                 if crash {
                     meter = Meter::resumed(meter.signed());
                     received = meter.signed();

@@ -8,6 +8,7 @@ use commonware_utils::channel::mpsc;
 use posync_client::rpc;
 use posync_gateway::{
     coding::{SEGMENT_BYTES, shard_bytes},
+    purse::policy::Quota,
     repair::Notice,
     sample::{
         self, Found, Sample, Sampler,
@@ -18,6 +19,8 @@ use posync_gateway::{
 };
 use posync_protocol::{
     Account, Bounded,
+    agreement::credit_window,
+    amount::ONE,
     limits::{Parameters, SLICE_BYTES},
     wire::provider::{Answer, Ask, Slice},
 };
@@ -375,6 +378,11 @@ fn what_arrived_before_a_connection_broke_is_paid_and_what_did_not_stops_nobody(
                 // It may still know the address of before: then this turn breaks nothing.
                 let _ = deed.link.ready().await;
                 let _ = world.core.common.environment.within(after, deed.fetch(name, 1 << 20)).await;
+                let [_, paid, sent, _] = world.egress(index).await;
+                if credit_window(paid, sent - paid + SLICE_BYTES, ONE) == 0 {
+                    // One more lost slice would end all credit (VO-8).
+                    break;
+                }
                 world.reconnect(index).await;
             }
             world.core.common.environment.sleep(Duration::from_secs(30)).await;
@@ -390,6 +398,48 @@ fn what_arrived_before_a_connection_broke_is_paid_and_what_did_not_stops_nobody(
         lost += of_this;
     }
     assert!(lost > 0, "no connection broke in the middle of a read");
+}
+
+/// Connections break until the provider sends nothing more under the agreement, as it may (VO-8): what it
+/// lent and lost is never paid, since it never came.
+#[test]
+fn a_provider_that_lends_nothing_more_under_one_agreement_is_read_under_another() {
+    runner(4).start(|context| async move {
+        let mut world = World::start(&context).await;
+        let plain = bytes(2 * SEGMENT_BYTES, 4);
+        world.put("file", &plain).await.expect("stored");
+        let (_, account, name) = holders(&world, "file", 0).await[0];
+        let index = index_of(&world, &account);
+        let deed = world.core.deeds_with(&account)[0].clone();
+        let lends = async |w: &World| {
+            let [_, paid, sent, _] = w.egress(index).await;
+            credit_window(paid, sent - paid, ONE) > 0
+        };
+        for turn in 0..400 {
+            if !lends(&world).await {
+                // A voucher may still be on its way.
+                context.sleep(Duration::from_secs(30)).await;
+                if !lends(&world).await {
+                    break;
+                }
+            }
+            let after = Duration::from_micros(148 + 500 * (turn % 80));
+            let _ = deed.link.ready().await;
+            let _ = world.core.common.environment.within(after, deed.fetch(name, 1 << 20)).await;
+            world.reconnect(index).await;
+        }
+        assert!(!lends(&world).await, "more is lost than a provider lends");
+        let refused = async |_: &World| {
+            let _ = deed.fetch(name, 1 << 20).await;
+            !deed.unread().await.1
+        };
+        world.until("its refusal is heard", refused).await;
+        world.open_more(index, Quota { leaves: 0, egress: 1 << 30 }).await;
+        let payer = world.core.payer(&deed, 1 << 20).await;
+        assert_ne!(payer.number, deed.number, "another agreement pays");
+        let got = payer.fetch(name, 1 << 20).await.expect("it goes on");
+        assert_eq!(*blake3::hash(&got).as_bytes(), name);
+    });
 }
 
 #[test]

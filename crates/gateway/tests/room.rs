@@ -5,14 +5,18 @@ mod world;
 
 use commonware_runtime::{Runner as _, Storage as _, Supervisor as _, deterministic};
 use posync_gateway::{
-    catalogue,
+    catalogue::{
+        self,
+        row::{Added, Holding},
+    },
     coding::SEGMENT_BYTES,
+    limits::HOLDINGS_MAX,
     link::Parcel,
     purse::{Policy, policy::Quota},
 };
 use posync_protocol::limits::Parameters;
-use std::time::Duration;
-use world::{Context, World, bytes, whole};
+use std::{collections::BTreeSet, time::Duration};
+use world::{Context, World, bytes, holders, row, whole};
 
 fn runner() -> deterministic::Runner {
     let config = deterministic::Config::default().with_seed(1).with_timeout(Some(Duration::from_secs(900)));
@@ -98,5 +102,50 @@ fn an_agreement_that_its_provider_calls_full_is_passed_over() {
         let plain = bytes(SEGMENT_BYTES, 5);
         world.put("file", &plain).await.expect("others are opened beside those that are full");
         assert!(world.get("file").await.expect("read") == plain);
+    });
+}
+
+/// A segment whose row takes no more holdings refuses one addition, and the gateway goes on.
+#[test]
+fn a_full_segment_costs_one_addition_which_is_taken_out_again_and_stops_nobody() {
+    run(|context| async move {
+        let world = World::start(&context).await;
+        let plain = bytes(300_000, 3);
+        world.put("file", &plain).await.expect("stored");
+        world.until("eight holders", async |w| whole(w, "file").await).await;
+        let catalogue = &world.core.common.catalogue;
+        let file = catalogue.file(b"file".to_vec()).await.expect("runs").expect("there");
+        let before = row(&world, "file", 0).await;
+        // Copies that wait to be taken out under agreements whose providers say nothing.
+        let waiting = |holdings: &mut Vec<Holding>| {
+            let more = (holdings.len()..HOLDINGS_MAX).zip(0..);
+            let of = |(_, sequence)| Holding { position: 0, deed: 4_000, sequence, dropped: true };
+            holdings.extend(more.map(of).collect::<Vec<_>>());
+        };
+        let full = before.with_holdings(waiting).expect("as many as it takes");
+        catalogue.place(file.id, 0, full.clone()).await.expect("runs");
+        let kept = holders(&world, "file", 0).await.into_iter().map(|(_, account, _)| account).collect();
+        let shard = bytes(75_000, 9);
+        let rooms = world.core.rooms(b"one more", 1, shard.len() as u64, &kept, &BTreeSet::new());
+        let room = rooms.into_iter().next().expect("two hold nothing");
+        let deed = room.deed().clone();
+        let added = Added {
+            file: file.id,
+            segment: 0,
+            position: 0,
+            sequence: 0,
+            name: *blake3::hash(&shard).as_bytes(),
+            bytes: 75_000,
+            moves: true,
+        };
+        let signed = room.store(added, shard).await.expect("the provider has room").signed().await;
+        assert!(!signed, "who added it must not count on it");
+        assert_eq!(row(&world, "file", 0).await, full, "what was in force is in force");
+        assert!(deed.with_state(|state| !state.is_live()), "it is to be taken out");
+        world.until("it is out", async |_| deed.with_state(|state| state.is_empty())).await;
+        let jobs = async |w: &World| w.core.common.catalogue.jobs(0, 9).await.expect("runs").is_empty();
+        world.until("no job is left of it", jobs).await;
+        assert!(world.get("file").await.expect("read") == plain);
+        world.put("another", &plain).await.expect("the gateway goes on");
     });
 }

@@ -6,11 +6,15 @@ mod world;
 use commonware_runtime::{Clock as _, Runner as _, deterministic};
 use posync_gateway::{
     coding::SEGMENT_BYTES,
+    purse::policy::Quota,
     repair::{self, Notice},
 };
-use posync_protocol::{Account, Hash};
+use posync_protocol::{
+    Account, Hash,
+    wire::provider::{Ask, Refusal},
+};
 use std::{collections::BTreeSet, time::Duration};
-use world::{Context, World, bytes, holders, index_of, whole};
+use world::{Context, Verdict, World, bytes, holders, index_of, whole};
 
 fn run<Fut: Future<Output = ()>>(work: impl FnOnce(Context) -> Fut) {
     let config = deterministic::Config::default().with_seed(1).with_timeout(Some(Duration::from_secs(900)));
@@ -159,6 +163,67 @@ fn a_silent_providers_shard_is_made_anew_from_the_others() {
         let entry = world.core.deeds_with(&silent)[0].with_state(|state| state.live())[0];
         let made = repair::restore(&world.core, &entry).await.expect("seven others");
         assert_eq!((*blake3::hash(&made).as_bytes(), entry.name), (name, name));
+    });
+}
+
+/// It says that it is well and gives nothing of what it holds: its word alone holds no shard.
+#[test]
+fn a_provider_that_answers_and_serves_nothing_is_suspected_and_its_shards_are_rebuilt() {
+    for turn in 0..4 {
+        run(move |context| async move {
+            let mut world = World::start(&context).await;
+            let plain = bytes(300_000, 4);
+            world.put("file", &plain).await.expect("stored");
+            world.until("eight holders", async |w| whole(w, "file").await).await;
+            let before = holders(&world, "file", 0).await;
+            let idle = before[2].1;
+            let judge = move |ask: &Ask| match (ask, turn) {
+                (Ask::Get(_), 0) => Verdict::Hangs,
+                (Ask::Get(_), 1) => Verdict::Refuses(Refusal::Busy, "too much to do"),
+                (Ask::Get(_), 2) => Verdict::Refuses(Refusal::Credit, "pay first"),
+                (Ask::Get(_), _) => Verdict::Refuses(Refusal::Agreement, "no such agreement"),
+                _ => Verdict::Answers,
+            };
+            world.judge([index_of(&world, &idle)], judge).await;
+            world.core.notice_surely(Notice::Late(idle)).await;
+            let suspected = async |w: &World| w.core.suspects.silent_for(&idle).is_some();
+            world.until("its word frees it of nothing", suspected).await;
+            let moved = async |w: &World| {
+                whole(w, "file").await && holders(w, "file", 0).await.iter().all(|(_, a, _)| *a != idle)
+            };
+            world.until("others hold what it did", moved).await;
+            let after = holders(&world, "file", 0).await;
+            assert!(before.iter().zip(&after).all(|(b, a)| b.2 == a.2), "the same names");
+            assert!(world.get("file").await.expect("eight serve") == plain);
+        });
+    }
+}
+
+/// The quotas of the agreements are used up: nothing can be read, and nobody but us is the reason.
+#[test]
+fn whom_we_cannot_read_from_for_a_reason_of_ours_is_neither_suspected_nor_replaced() {
+    run(|context| async move {
+        let mut world = World::start_with(&context, 1 << 20, 0).await;
+        world.put("file", &bytes(300_000, 4)).await.expect("stored");
+        world.until("eight holders", async |w| whole(w, "file").await).await;
+        let before = holders(&world, "file", 0).await;
+        let [paused, well] = [index_of(&world, &before[0].1), index_of(&world, &before[1].1)];
+        world.replace(paused, |_call, _ask| futures::future::pending()).await;
+        let late = late_at_every_look(&world, &[paused, well]);
+        let silent = |w: &World, index: usize| w.core.suspects.silent_for(&w.providers[index].account);
+        world.until("who does not answer is suspected", async |w| silent(w, paused).is_some()).await;
+        world.reconnect(paused).await;
+        for _ in 0..30 {
+            context.sleep(Duration::from_secs(10)).await;
+            assert_eq!(silent(&world, well), None, "it answers");
+            assert!(silent(&world, paused).is_some(), "nothing was read from it yet");
+        }
+        late.abort();
+        assert_eq!(holders(&world, "file", 0).await, before, "it answers, and it is we who cannot read");
+        assert!(world.core.common.catalogue.faults().await.expect("runs").is_empty());
+        world.open_more(paused, Quota { leaves: 0, egress: 1 << 30 }).await;
+        world.until("it serves", async |w| silent(w, paused).is_none()).await;
+        assert_eq!(holders(&world, "file", 0).await, before);
     });
 }
 

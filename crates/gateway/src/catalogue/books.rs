@@ -16,6 +16,7 @@ use crate::{
     limits::{DEEDS_FRESH, DEEDS_MAX, FAULTS_MAX, FILES_MAX},
     purse::state::Stage,
 };
+use commonware_codec::Error::Invalid;
 use commonware_runtime::{Clock, Metrics, Spawner, Storage};
 use posync_protocol::{
     AgreementId, Bounded, Hash,
@@ -36,6 +37,14 @@ pub struct Agreed {
     pub adds: Vec<Added>,
     /// What went out.
     pub removes: Vec<Removed>,
+}
+
+/// The file under which a shard is kept that found its segment full: its own, the same after a crash.
+fn stray_id(add: &Added, deed: u32) -> FileId {
+    let mut hasher = blake3::Hasher::new_derive_key("posync gateway 2026-11 stray shard");
+    hasher.update(&add.file).update(&add.segment.to_be_bytes());
+    hasher.update(&deed.to_be_bytes()).update(&add.sequence.to_be_bytes());
+    hasher.finalize().as_bytes()[..16].try_into().expect("sixteen of 32 bytes")
 }
 
 /// The catalogue without its mailbox.
@@ -166,6 +175,10 @@ impl<E: Storage + Clock + Metrics + Spawner> Books<E> {
         let mut durable = 0;
         for segment in 0..segments {
             let found = self.store.get::<SegmentRow>(&SegmentRow::key(file, segment)).await;
+            let found = found.and_then(|row| match row {
+                Some(row) if !row.is_sound() => Err(Error::Damaged(Invalid("SegmentRow", "positions"))),
+                row => Ok(row),
+            });
             let Some(Some(row)) = self.aside("segment", segment, found)? else { continue };
             let mut homeless = false;
             for holding in row.holdings.iter() {
@@ -195,7 +208,7 @@ impl<E: Storage + Clock + Metrics + Spawner> Books<E> {
     }
 
     async fn need<R: super::store::Row>(&self, key: &super::row::Key) -> Result<R, Error> {
-        let damaged = Error::Damaged(commonware_codec::Error::Invalid("Row", "missing"));
+        let damaged = Error::Damaged(Invalid("Row", "missing"));
         self.store.get(key).await?.ok_or(damaged)
     }
 
@@ -251,7 +264,8 @@ impl<E: Storage + Clock + Metrics + Spawner> Books<E> {
 
     /// The segment's row.
     pub async fn segment(&self, file: &FileId, segment: u32) -> Result<Option<SegmentRow>, Error> {
-        self.known(&SegmentRow::key(file, segment)).await
+        let row: Option<SegmentRow> = self.known(&SegmentRow::key(file, segment)).await?;
+        Ok(row.filter(SegmentRow::is_sound))
     }
 
     fn add_job(&mut self, job: JobRow) -> u32 {
@@ -413,15 +427,14 @@ impl<E: Storage + Clock + Metrics + Spawner> Books<E> {
         }
     }
 
-    /// Both signed. Returns what came in and belongs to no segment any more.
+    /// Both signed. Returns what came in and belongs to no segment any more; what has another file than it
+    /// came with found its segment full.
     pub async fn agreed(&mut self, agreed: &Agreed) -> Result<Vec<Added>, Error> {
         let mut orphans = Vec::new();
         for add in &agreed.adds {
             let holding =
                 Holding { position: add.position, deed: agreed.deed, sequence: add.sequence, dropped: false };
-            if !self.hold(add, holding).await? {
-                orphans.push(*add);
-            }
+            orphans.extend(self.hold(add, holding).await?);
         }
         for remove in &agreed.removes {
             self.change_holdings(&remove.file, remove.segment, |holdings| {
@@ -436,24 +449,33 @@ impl<E: Storage + Clock + Metrics + Spawner> Books<E> {
     }
 
     /// A second holder of a position is kept as dropped: the first stays in force, unless the
-    /// second was meant to take its place.
-    async fn hold(&mut self, add: &Added, holding: Holding) -> Result<bool, Error> {
+    /// second was meant to take its place. Returns what is to be taken out again.
+    async fn hold(&mut self, add: &Added, holding: Holding) -> Result<Option<Added>, Error> {
         let Some(row) = self.segment(&add.file, add.segment).await? else {
             // What does not decode is kept as it is.
             if self.store.raw(&SegmentRow::key(&add.file, add.segment)).await?.is_none() {
                 self.orphan(add, holding);
             }
-            return Ok(false);
+            return Ok(Some(*add));
         };
         let taken = row.holder(usize::from(add.position)).is_some();
         let holding = Holding { dropped: taken && !add.moves, ..holding };
-        self.change_holdings(&add.file, add.segment, |holdings| {
+        let change = |holdings: &mut Vec<Holding>| {
             let old = holdings.iter_mut().filter(|h| h.position == add.position && add.moves);
             old.for_each(|h| h.dropped = true);
             holdings.push(holding);
-        })
-        .await?;
-        Ok(!holding.dropped)
+        };
+        if self.change_holdings(&add.file, add.segment, change).await? {
+            return Ok(holding.dropped.then_some(*add));
+        }
+        tracing::warn!(
+            segment = add.segment,
+            agreement = holding.deed,
+            "a segment has as many holdings as its row takes; one more is taken out again, and all else goes on"
+        );
+        let stray = Added { file: stray_id(add, holding.deed), segment: 0, ..*add };
+        self.orphan(&stray, holding);
+        Ok(Some(stray))
     }
 
     /// A shard whose segment was forgotten while its provider signed: it is in the data set all the same,
@@ -469,6 +491,7 @@ impl<E: Storage + Clock + Metrics + Spawner> Books<E> {
         self.add_job(JobRow { file: add.file, segments: add.segment.saturating_add(1) });
     }
 
+    /// `false`, with nothing changed, when the segment has no row or would have too many holdings.
     async fn change_holdings(
         &mut self,
         file: &FileId,
@@ -476,10 +499,10 @@ impl<E: Storage + Clock + Metrics + Spawner> Books<E> {
         change: impl FnOnce(&mut Vec<Holding>),
     ) -> Result<bool, Error> {
         let Some(row) = self.segment(file, segment).await? else { return Ok(false) };
-        let changed = row.with_holdings(change).ok_or(Error::Full("too many holdings of one segment"))?;
+        let Some(changed) = row.with_holdings(change) else { return Ok(false) };
         if let Some(durable) = self.durable.get_mut(file) {
             *durable += row.open_positions().count() as u32;
-            *durable -= changed.open_positions().count() as u32;
+            *durable = durable.saturating_sub(changed.open_positions().count() as u32);
         }
         self.store.put(SegmentRow::key(file, segment), &changed);
         Ok(true)

@@ -163,6 +163,11 @@ impl SegmentRow {
         crate::coding::shard_bytes(self.plain as usize) as u64
     }
 
+    /// Whether it names eight shards, and holdings of those alone.
+    pub fn is_sound(&self) -> bool {
+        self.names.len() == SHARDS && self.holdings.iter().all(|h| usize::from(h.position) < SHARDS)
+    }
+
     /// The holding in force at a position.
     pub fn holder(&self, position: usize) -> Option<&Holding> {
         self.holdings.iter().find(|h| usize::from(h.position) == position && !h.dropped)

@@ -2,7 +2,7 @@
 //! way is there whole or not at all.
 
 use super::{row::*, *};
-use crate::coding::SHARDS;
+use crate::{coding::SHARDS, limits::HOLDINGS_MAX};
 use commonware_runtime::{
     Runner as _, Supervisor as _,
     deterministic::{Config, FaultConfig, PartialWriteMode, Runner, WriteConfig},
@@ -360,4 +360,76 @@ fn numbers_of_agreements_that_are_gone_are_used_again_and_never_run_out() {
         assert_eq!((deed.paid.egress, loaded.deeds[0].row.stage), (3, 0));
         assert_eq!((&deed.row, &deed.intent), (&deed_row(7, 1), &Some(intent(7, 1))));
     });
+}
+
+/// What a provider signed for is in its data set, whatever the row of its segment takes: it is known after a
+/// restart, and what was in force before it stays so.
+#[test]
+fn a_holding_above_what_a_segment_takes_is_kept_elsewhere_until_it_is_taken_out() {
+    let ((stray, id), checkpoint) = Runner::default().start_and_recover(|context| async move {
+        let started = start(context.child("catalogue"), "test", [9; 32]).await;
+        let (catalogue, _, _disk) = started.expect("opens");
+        catalogue.add_deed(deed_row(0, 1)).await.expect("runs");
+        let id: FileId = [5; 16];
+        catalogue.begin(id, 1).await.expect("runs");
+        catalogue.place(id, 0, segment_row()).await.expect("runs");
+        for sequence in 0..HOLDINGS_MAX as u64 {
+            let add = Added { moves: true, ..added(id, 0, sequence) };
+            let orphans = catalogue.agreed(agreed(0, sequence + 1, vec![add], vec![])).await;
+            assert!(orphans.expect("runs").is_empty());
+        }
+        let full = catalogue.segment(id, 0).await.expect("runs").expect("there");
+        let one_more = Added { moves: true, ..added(id, 0, 99) };
+        let orphans = catalogue.agreed(agreed(0, 100, vec![one_more], vec![])).await.expect("runs");
+        let [stray] = orphans[..] else { panic!("one is given up: {orphans:?}") };
+        assert_eq!(Added { file: id, segment: 0, ..stray }, one_more);
+        assert_ne!(stray.file, id);
+        assert_eq!(catalogue.segment(id, 0).await.expect("runs"), Some(full));
+        (stray, id)
+    });
+    Runner::from(checkpoint).start(|context| async move {
+        let started = start(context.child("catalogue"), "test", [9; 32]).await;
+        let (catalogue, loaded, _disk) = started.expect("opens");
+        let entries = &loaded.deeds[0].entries;
+        assert_eq!(entries.len(), HOLDINGS_MAX + 1, "all that was signed");
+        assert_eq!(entries[&99], Entry { added: Added { moves: false, ..stray }, dropped: true });
+        let removed = Removed { file: stray.file, segment: 0, sequence: 99 };
+        catalogue.agreed(agreed(0, 101, vec![], vec![removed])).await.expect("runs");
+        let row = catalogue.segment(stray.file, 0).await.expect("runs").expect("until its job is done");
+        assert!(row.holdings.is_empty());
+        let jobs = catalogue.jobs(0, 9).await.expect("runs");
+        assert!(jobs.iter().any(|(_, job)| job.file == stray.file) && stray.file != id);
+    });
+}
+
+#[test]
+fn a_segment_row_that_makes_no_sense_is_set_aside() {
+    let held = |position| vec![Holding { position, deed: 0, sequence: 1, dropped: false }];
+    let outside = SegmentRow { holdings: Bounded::new(held(8)).expect("one"), ..segment_row() };
+    let nameless = SegmentRow {
+        names: Bounded::new(vec![]).expect("none"),
+        holdings: Bounded::new(held(0)).expect("one"),
+        ..segment_row()
+    };
+    for row in [outside, nameless] {
+        let ((), checkpoint) = Runner::default().start_and_recover(|context| async move {
+            let started = start(context.child("catalogue"), "test", [9; 32]).await;
+            let (catalogue, _, _disk) = started.expect("opens");
+            catalogue.add_deed(deed_row(0, 1)).await.expect("runs");
+            catalogue.begin([5; 16], 2).await.expect("runs");
+            catalogue.place([5; 16], 0, row).await.expect("runs");
+            catalogue.place([5; 16], 1, segment_row()).await.expect("runs");
+            assert_eq!(
+                catalogue.segment([5; 16], 0).await.expect("runs"),
+                None,
+                "nothing can be done with it"
+            );
+        });
+        Runner::from(checkpoint).start(|context| async move {
+            let started = start(context.child("catalogue"), "test", [9; 32]).await;
+            let (catalogue, loaded, _disk) = started.expect("opens");
+            assert_eq!(loaded.aside, ["segment 0"]);
+            assert_eq!(catalogue.segment([5; 16], 1).await.expect("runs"), Some(segment_row()));
+        });
+    }
 }

@@ -239,10 +239,10 @@ impl Deed {
         self.meter.lock().await.signed()
     }
 
-    /// Egress bytes that its quota still pays for.
-    pub async fn unread(&self) -> u64 {
-        let quota = self.terms().quota_egress;
-        quota.saturating_sub(self.meter.lock().await.verified())
+    /// Egress bytes that its quota still pays for, and whether its provider sends them: see [`Meter::bar`].
+    pub async fn unread(&self) -> (u64, bool) {
+        let (quota, meter) = (self.terms().quota_egress, *self.meter.lock().await);
+        (meter.left(quota), !meter.is_barred())
     }
 
     /// The newest claim, if the ledger does not have it yet.
@@ -437,13 +437,14 @@ impl Deed {
         let Some(agreed) = self.with_state(|state| state.sign(signature)) else { return Ok(()) };
         self.tries.store(0, Ordering::Release);
         self.refusals.store(0, Ordering::Release);
-        let (claim, names) = (agreed.claim, agreed.adds.iter().map(|a| a.name).collect::<Vec<_>>());
+        let (claim, adds) = (agreed.claim, agreed.adds.clone());
         let orphans = self.common.catalogue.agreed(agreed).await?;
         *lock(&self.waiting) = Some(claim);
         if self.is_due() {
             self.common.signed.notify_one();
         }
-        names.iter().for_each(|name| self.answer(name, true));
+        let strays = self.with_state(|state| state.relocate(&orphans));
+        adds.iter().for_each(|added| self.answer(&added.name, !strays.contains(&added.sequence)));
         if !orphans.is_empty() {
             self.drop_entries(orphans.iter().map(|added| added.sequence).collect()).await?;
         }
@@ -496,6 +497,10 @@ impl Deed {
 
     async fn stream_and_pay(&self, part: &Part, progress: &watch::Sender<()>) -> Result<Arrived, Error> {
         let arrived = self.stream(part, progress).await;
+        let is_barred = matches!(arrived, Err(Error::Refused(_, Refusal::Credit, _)));
+        if is_barred || arrived.is_ok() {
+            self.meter.lock().await.bar(is_barred);
+        }
         if let Err(error) = self.pay().await {
             tracing::debug!(%error, "a voucher is brought again");
             self.owing.notify_one();

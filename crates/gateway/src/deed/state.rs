@@ -201,6 +201,21 @@ impl State {
         dropped
     }
 
+    /// Takes note of which entries found no place in their segments, so that the catalogue keeps them
+    /// elsewhere until they are taken out. Returns their sequences.
+    pub fn relocate(&mut self, orphans: &[Added]) -> BTreeSet<u64> {
+        let mut strays = BTreeSet::new();
+        for orphan in orphans {
+            if let Some(entry) = self.entries.get_mut(&orphan.sequence)
+                && entry.added.file != orphan.file
+            {
+                entry.added = *orphan;
+                strays.insert(orphan.sequence);
+            }
+        }
+        strays
+    }
+
     /// What to ask of the provider next: the same until [`Self::sign`] or [`Self::refuse`]. The
     /// ledger refuses a data set that shrinks soon after it grew, so unless `may_shrink` no more
     /// leaves go out than come in: the rest waits, and nothing behind it is held up.

@@ -139,7 +139,7 @@ impl Actor {
         self.core.trust(&provider, false);
         let (whole, short) = (self.core.grace.whole.as_secs(), self.core.grace.short.as_secs());
         tracing::warn!(%provider, seconds = whole, seconds_near_the_fewest = short,
-            "a provider does not answer; its shards still count and are rebuilt elsewhere if it stays silent");
+            "a provider does not answer, or serves nothing of what it holds; its shards still count and are rebuilt elsewhere if it stays silent");
     }
 
     /// A suspected provider answered: nothing is lost.
@@ -148,7 +148,7 @@ impl Actor {
         if was_trusted {
             self.core.trust(provider, true);
         }
-        tracing::info!(%provider, seconds = silent.as_secs(), "a provider that was silent answers again; it keeps its shards");
+        tracing::info!(%provider, seconds = silent.as_secs(), "a provider that was silent serves again; it keeps its shards");
         if let Some((number, row)) = self.state.withdraw(provider) {
             self.write(Some(number), row).await?;
         }

@@ -17,15 +17,57 @@ use std::{sync::Arc, time::Duration};
 const SILENCES: u32 = 2;
 const SILENCE_PAUSE: Duration = Duration::from_millis(500);
 
+/// What one look at a provider shows.
+enum Shown {
+    /// It answers, and a slice of what it holds verifies; or it holds nothing.
+    Serves,
+    /// It answers, and for a reason of ours nothing can be read there: that says nothing of it.
+    Ours,
+    /// It shows that it does not hold this entry of an agreement.
+    Lost(Arc<Deed>, u64),
+    /// It does not answer, or gives nothing of what it holds.
+    Silent,
+}
+
+/// Asks a provider how it is, and for a slice of a shard that it holds: its word alone serves nobody.
+async fn look(core: &Arc<Core>, provider: &Account) -> Shown {
+    let deeds = core.deeds_with(provider);
+    let Some(first) = deeds.first() else { return Shown::Serves };
+    if let Err(error) = first.link.status().await {
+        tracing::debug!(%error, "a provider does not say how it is");
+        return Shown::Silent;
+    }
+    let live = |deed: &Arc<Deed>| deed.with_state(|state| state.live());
+    let mut held: Vec<_> = deeds.iter().flat_map(|d| live(d).into_iter().map(move |e| (d, e))).collect();
+    if held.is_empty() {
+        return Shown::Serves;
+    }
+    let random = core.common.environment.random();
+    let draw = u64::from_be_bytes(random[..8].try_into().expect("eight of 32 bytes")) % held.len() as u64;
+    let (deed, entry) = held.swap_remove(usize::try_from(draw).expect("below a length"));
+    let part = slice(core, entry.name, u64::from(entry.bytes));
+    let payer = core.payer(deed, part.bytes).await;
+    if !core.can_read(&payer, part.bytes).await {
+        return Shown::Ours;
+    }
+    match payer.read(part).await {
+        Ok(_) => Shown::Serves,
+        Err(error) if error.shows_loss() => Shown::Lost(deed.clone(), entry.sequence),
+        Err(error) => {
+            tracing::debug!(%error, "a provider answers and does not serve what it holds");
+            Shown::Silent
+        }
+    }
+}
+
 /// A provider is late on a draw: is it there at all?
 pub(super) async fn late(core: Arc<Core>, provider: Account) {
-    let deeds = core.deeds_with(&provider);
-    let Some(link) = deeds.first().map(|deed| deed.link.clone()) else { return };
     for _ in 0..SILENCES {
-        if link.status().await.is_ok() {
-            return;
+        match look(&core, &provider).await {
+            Shown::Serves | Shown::Ours => return,
+            Shown::Lost(deed, lost) => return tell(&core, &deed, vec![lost], FoundBy::Draw).await,
+            Shown::Silent => core.common.environment.sleep(SILENCE_PAUSE).await,
         }
-        core.common.environment.sleep(SILENCE_PAUSE).await;
     }
     core.notice_surely(Notice::Silent(provider)).await;
 }
@@ -33,13 +75,11 @@ pub(super) async fn late(core: Arc<Core>, provider: Account) {
 /// A suspected provider is asked again. What it holds is looked through if it is silent still.
 pub(super) async fn suspected(core: Arc<Core>, provider: Account) {
     let deeds = core.deeds_with(&provider);
-    let answers = match deeds.first() {
-        // Nothing is held by it any more.
-        None => true,
-        Some(deed) => deed.link.status().await.is_ok(),
-    };
-    if answers {
-        return core.notice_surely(Notice::Answers(provider)).await;
+    match look(&core, &provider).await {
+        Shown::Serves => return core.notice_surely(Notice::Answers(provider)).await,
+        Shown::Ours => return core.suspects.spare(&provider),
+        Shown::Lost(deed, lost) => return tell(&core, &deed, vec![lost], FoundBy::Draw).await,
+        Shown::Silent => {}
     }
     let silent = core.suspects.silent_for(&provider).unwrap_or_default();
     if silent < core.grace.short {
@@ -88,7 +128,7 @@ pub(super) async fn failed(core: Arc<Core>, provider: Account) {
             match payer.read(part).await {
                 Err(error) if error.shows_loss() => lost.push(entry.sequence),
                 Err(error) => {
-                    tracing::debug!(%error, "a suspect does not answer");
+                    tracing::debug!(%error, "a suspect does not serve");
                     tell(&core, &deed, lost, FoundBy::Draw).await;
                     if trusted {
                         core.trust(&provider, true);

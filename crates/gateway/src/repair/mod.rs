@@ -1,8 +1,8 @@
 //! Finds what providers lost and rebuilds it elsewhere, under its old name.
 //!
 //! ```text
-//!   late on a draw ─► does it answer us? no ─► suspected ─► silent for the grace period ─┐ beside it
-//!                                               └─ answers: nothing happened              │
+//!   late on a draw ─► does it serve us? no ─► suspected ─► silent for the grace period ─┐ beside it
+//!                                              └─ serves: nothing happened               │
 //!   failed draw ────► read of what it holds ─► what does not verify ─┐                    │
 //!   failed read, its own scrub ──────────────► those shards ─────────┤ dropped            │
 //!                                                                    ▼                    ▼

@@ -2,8 +2,8 @@
 //! rebuilt elsewhere. It moves no bytes.
 //!
 //! ```text
-//!   late on a draw, two questions unanswered ─► suspected ──any answer──► withdrawn, nothing happened
-//!                                                   └─ silent for the grace period ─► rebuilt beside it
+//!   late on a draw, twice no slice of what it holds ─► suspected ──a slice──► withdrawn, nothing happened
+//!                                                          └─ for the grace period ─► rebuilt beside it
 //! ```
 //!
 //! Invariants
@@ -11,7 +11,9 @@
 //!    signed for the same shard.
 //! 2. Silence is measured by what this process has waited, never by a wall clock: while the gateway
 //!    itself is stopped, no provider counts as silent.
-//! 3. Nothing of a segment is replaced while fewer holders than suffice are free of suspicion: then it
+//! 3. Silent is who does not answer and who answers and serves nothing of what it holds. Where a read is
+//!    kept from us by our own side (no agreement that runs, quota or reserve used up), nobody is silent.
+//! 4. Nothing of a segment is replaced while fewer holders than suffice are free of suspicion: then it
 //!    could not be rebuilt, and the suspected ones are all that there is.
 
 use crate::coding::{DATA, SHARDS};
@@ -109,6 +111,12 @@ impl Suspects {
     /// This process waited for so long.
     pub fn wait(&self, waited: Duration) {
         self.lock().values_mut().for_each(|suspect| suspect.silent = suspect.silent.saturating_add(waited));
+    }
+
+    /// It answers and cannot be read from for a reason of ours: until now it was not silent. It stays
+    /// suspected until it serves.
+    pub fn spare(&self, provider: &Account) {
+        self.lock().get_mut(provider).into_iter().for_each(|suspect| suspect.silent = Duration::ZERO);
     }
 
     /// How long a provider has been silent; `None` if it is not suspected.

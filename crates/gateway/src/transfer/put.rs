@@ -19,14 +19,15 @@
 use super::{Error, segment};
 use crate::{
     access::{Buffer, Share},
-    catalogue::row::FileRow,
+    catalogue::{Stopped, row::FileRow},
     coding::{self, FileId, FileKey},
-    core::Core,
+    core::{Core, Putting},
     expected::Coming,
     limits::{ACKNOWLEDGE_SHARDS, SEGMENTS_UNSIGNED_MAX},
     repair::Notice,
 };
 use commonware_macros::select;
+use commonware_utils::channel::oneshot;
 use futures::{
     StreamExt as _,
     future::pending,
@@ -61,14 +62,36 @@ pub async fn put(
     ready(core, segments).await?;
     let seed = core.common.environment.random();
     let id: FileId = seed[..16].try_into().expect("sixteen of 32 bytes");
-    let _putting = core.putting(id);
+    let putting = core.putting(id);
     let job = core.common.catalogue.begin(id, segments).await?;
     let ending = Ending(Arc::new(Fate::new(core.clone(), id)));
     let under_way = UnderWay { core, share, id, length, coming: &coming, fate: &ending.0 };
     let blake3 = under_way.stream(&mut pieces).await?;
     let row = FileRow { name, id, bytes: length, blake3, segments, owner: share.owner };
-    let (file, _replaced) = core.common.catalogue.finish(job, row).await?.map_err(Error::Full)?;
-    ending.0.stored();
+    finish(core, job, row, putting, ending).await
+}
+
+/// Makes the put a file. Once begun it goes on when nobody waits for it any more: a file of which repair
+/// hears nothing would stay with the six holders that it was acknowledged with.
+async fn finish(
+    core: &Arc<Core>,
+    job: u32,
+    row: FileRow,
+    putting: Putting,
+    ending: Ending,
+) -> Result<File, Error> {
+    let (answer, finished) = oneshot::channel();
+    let catalogue = core.common.catalogue.clone();
+    core.common.environment.spawn(async move {
+        let done = catalogue.finish(job, row).await;
+        if matches!(done, Ok(Ok(_))) {
+            ending.0.stored();
+        }
+        drop((ending, putting));
+        // Who asked may be gone.
+        let _ = answer.send(done);
+    });
+    let (file, _replaced) = finished.await.map_err(|_| Stopped)??.map_err(Error::Full)?;
     Ok(file)
 }
 
@@ -238,5 +261,58 @@ async fn among<T>(
     select! {
         done = work => Ok(done),
         error = failed => Err(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        catalogue::{self, row::Owner},
+        deed::Common,
+        environment::Environment,
+    };
+    use commonware_runtime::{Runner as _, Supervisor as _, deterministic::Runner};
+    use commonware_utils::channel::mpsc;
+    use futures::poll;
+    use posync_protocol::{Bounded, limits::Parameters};
+
+    #[test]
+    fn repair_hears_of_a_file_whose_customer_leaves_while_it_becomes_one() {
+        Runner::default().start(|context| async move {
+            let started = catalogue::start(context.child("catalogue"), "test", [9; 32]).await;
+            let (catalogue, _, _disk) = started.expect("opens");
+            let environment = Environment::new(&context);
+            let common = Common {
+                environment,
+                catalogue,
+                chain: [1; 32],
+                master: [9; 32],
+                signed: Default::default(),
+            };
+            let (notices, mut heard) = mpsc::channel(8);
+            let core = Core::new(common, notices, Parameters::LOCAL);
+            let (id, name) = ([3; 16], Bounded::new(b"a file".to_vec()).expect("short"));
+            let putting = core.putting(id);
+            let job = core.common.catalogue.begin(id, 1).await.expect("runs");
+            let ending = Ending(Arc::new(Fate::new(core.clone(), id)));
+            ending.0.incomplete(0).await;
+            let row =
+                FileRow { name, id, bytes: 1000, blake3: [1; 32], segments: 1, owner: Owner::default() };
+            {
+                let mut finishing = Box::pin(finish(&core, job, row, putting, ending));
+                assert!(poll!(&mut finishing).is_pending(), "it is asked, and nothing is on disk");
+            }
+            let notice = heard.recv().await;
+            assert!(
+                matches!(notice, Some(Notice::Incomplete { file, segment: 0 }) if file == id),
+                "{notice:?}"
+            );
+            assert!(core.common.catalogue.file(b"a file".to_vec()).await.expect("runs").is_some());
+            // The guard goes with the task, which needs no one.
+            while core.is_putting(&id) {
+                core.common.environment.sleep(Duration::from_millis(1)).await;
+            }
+        });
     }
 }

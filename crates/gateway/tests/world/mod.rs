@@ -338,6 +338,11 @@ impl World {
         });
     }
 
+    /// Opens one more agreement with provider `index`.
+    pub(crate) async fn open_more(&self, index: usize, quota: Quota) {
+        open(&self.core, &self.book, index, quota).await;
+    }
+
     pub(crate) async fn put(&self, name: &str, bytes: &[u8]) -> Result<File, transfer::Error> {
         self.put_pieces(name, bytes.len() as u64, bytes.chunks(1 << 20).map(<[u8]>::to_vec).collect()).await
     }
