@@ -228,8 +228,7 @@ const FAR: i64 = 10;
 const NEAR: i64 = 5;
 /// Blocks that must agree on a distance.
 const BLOCKS: usize = 16;
-/// Seconds of a step from which on a node may be out of its network: its own time is that far off, and
-/// handshakes of two hours or less are no help to whoever hears no votes.
+/// Seconds of a step from which on a node may be out of its network, because its own time is that far off.
 const LOST: i64 = 30 * 60;
 /// Time without a final block after which it is.
 const SILENT: Duration = Duration::from_secs(60);
