@@ -122,7 +122,7 @@ fn on_small_volumes() {
     net.down();
     let at = |name: &str| net.directory.join(name);
     let (authority, gateway, provider) = (at("authority-3"), at("gateway"), at("provider-0"));
-    [&authority, &gateway, &provider].map(|directory| onto_a_volume(directory));
+    [&authority, &gateway, &provider].into_iter().for_each(|directory| onto_a_volume(directory));
     net.up();
     let mut seen = vec![];
     {

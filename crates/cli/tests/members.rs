@@ -10,12 +10,14 @@ use std::{
     process::{Child, Command, Stdio},
 };
 
-/// Starts a member by hand, through `nohup` if asked; what it logs goes to a file.
-fn start(directory: &Path, through: Option<&str>, log: &Path) -> Child {
-    let mut command = Command::new(through.unwrap_or(POSYNC));
-    if through.is_some() {
-        command.arg(POSYNC);
-    }
+/// As a shell starts programs, whatever whoever started this test had ignored.
+const PLAINLY: &[&str] = &["env", "--default-signal=HUP"];
+const TO_SURVIVE: &[&str] = &["nohup"];
+
+/// Starts a member by hand through another program; what it logs goes to a file.
+fn start(directory: &Path, through: &[&str], log: &Path) -> Child {
+    let mut command = Command::new(through[0]);
+    command.args(&through[1..]).arg(POSYNC);
     let log = fs::File::create(log).expect("writable");
     command.arg("run-role").arg(directory).stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
     command.spawn().expect("it starts")
@@ -35,7 +37,7 @@ fn a_terminal_that_closes_ends_a_member_in_order_and_one_under_nohup_not_at_all(
     net.down();
     let log = net.directory.with_file_name("said");
     for name in ["authority-0", "provider-0", "gateway"] {
-        let mut member = start(&net.directory.join(name), None, &log);
+        let mut member = start(&net.directory.join(name), PLAINLY, &log);
         eventually(30, "it listens for signals", || has(member.id(), "SigCgt", 15));
         eventually(5, "for SIGHUP too", || has(member.id(), "SigCgt", 1));
         signal("HUP", member.id());
@@ -44,7 +46,7 @@ fn a_terminal_that_closes_ends_a_member_in_order_and_one_under_nohup_not_at_all(
         assert_eq!(status.code(), Some(0), "{name}: {said}");
         assert!(said.contains("SIGHUP"), "{name}: {said}");
     }
-    let mut member = start(&net.directory.join("provider-0"), Some("nohup"), &log);
+    let mut member = start(&net.directory.join("provider-0"), TO_SURVIVE, &log);
     eventually(30, "it listens for signals", || has(member.id(), "SigCgt", 15));
     signal("HUP", member.id());
     assert!(has(member.id(), "SigIgn", 1), "who started it wants it to survive its terminal");
