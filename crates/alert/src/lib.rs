@@ -16,6 +16,7 @@
 //! 4. The hook's address never reaches a log: anyone who knows it may write to it.
 //! 5. No signal is sent to a host whose certificate is not trusted. Tests: [`trust`].
 
+mod clock;
 mod conditions;
 mod hook;
 mod seat;
@@ -24,10 +25,11 @@ mod space;
 pub mod test_utils;
 mod trust;
 
+pub use clock::clock_conditions;
 pub use conditions::{Facts, conditions, low_space};
 pub use hook::{Alerts, BadHook};
 pub use seat::seat_conditions;
-pub use space::Space;
+pub use space::{Space, full_volume};
 
 use std::collections::BTreeMap;
 
@@ -61,8 +63,12 @@ pub enum Kind {
     BondShort,
     /// The volume has less room than was promised, or nearly none.
     LowSpace,
+    /// The volume has so little room that nothing new is written.
+    VolumeFull,
     /// Something on the disk is damaged.
     Damaged,
+    /// An authority's machine has a clock that was set, or that differs from those of the others.
+    ClockOff,
     /// An authority applied no block for a while.
     Behind,
     /// An authority's seat is in jail.

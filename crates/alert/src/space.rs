@@ -1,5 +1,6 @@
 //! The room on a member's volume.
 
+use crate::{Alert, Kind};
 use std::path::Path;
 
 /// Free and promised bytes of a volume.
@@ -19,9 +20,24 @@ impl Space {
     }
 }
 
+/// The alert of a member that writes nothing new because its volume has no room: `what` is the case, `effect`
+/// what that means for the member.
+pub fn full_volume(what: String, effect: &str) -> Alert {
+    Alert { kind: Kind::VolumeFull, what, next: format!("{effect}: make room on the volume"), due: None }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_full_volume_is_another_alert_than_a_low_one_and_says_what_to_do() {
+        let alert = full_volume("7 bytes are free".into(), "no shard is taken");
+        assert_eq!((alert.kind, alert.what.as_str()), (Kind::VolumeFull, "7 bytes are free"));
+        assert_eq!(alert.next, "no shard is taken: make room on the volume");
+        let low = crate::low_space(Space { free: 7, promised: 0 }).expect("it is low");
+        assert_ne!(low.kind, alert.kind);
+    }
 
     #[test]
     fn a_directory_has_room_and_a_missing_one_none() {

@@ -2,11 +2,14 @@
 //!
 //! A thread listens. It interrupts the command, and ends the process itself if the command does not end
 //! soon: one that waits for its input or for the reader of its output cannot hear.
+//!
+//! Networks and members end by the same signals. SIGHUP stays ignored where whoever started the process had
+//! it ignored (`nohup`).
 
 use crate::failure::{Exit, Failure, Outcome};
-use std::{process, sync::Arc, thread, time::Duration};
+use std::{fs, future::pending, io, process, sync::Arc, thread, time::Duration};
 use tokio::{
-    signal::unix::{SignalKind, signal},
+    signal::unix::{Signal, SignalKind, signal},
     sync::watch,
 };
 
@@ -22,6 +25,59 @@ pub(crate) enum Interrupt {
     System,
 }
 
+/// The signals that ask a process to end, from the moment that this was made.
+pub(crate) struct Asked {
+    user: Signal,
+    terminate: Signal,
+    /// `None` if it is ignored.
+    hang_up: Option<Signal>,
+}
+
+impl Asked {
+    /// Starts to listen; within a runtime.
+    pub(crate) fn listen() -> Outcome<Self> {
+        let listen = || -> io::Result<Self> {
+            let hang_up = if is_hang_up_ignored() { None } else { Some(signal(SignalKind::hangup())?) };
+            let (user, terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+            Ok(Self { user, terminate, hang_up })
+        };
+        listen().map_err(cannot_listen)
+    }
+
+    /// Waits for the next one; its name too.
+    pub(crate) async fn next(&mut self) -> (Interrupt, &'static str) {
+        let Self { user, terminate, hang_up } = self;
+        let hung_up = async {
+            match hang_up {
+                Some(hang_up) => drop(hang_up.recv().await),
+                None => pending().await,
+            }
+        };
+        tokio::select! {
+            _ = user.recv() => (Interrupt::User, "SIGINT"),
+            _ = terminate.recv() => (Interrupt::System, "SIGTERM"),
+            () = hung_up => (Interrupt::System, "SIGHUP"),
+        }
+    }
+}
+
+/// Whether SIGHUP was ignored when this process started. Where the system does not tell, it was not.
+fn is_hang_up_ignored() -> bool {
+    fs::read_to_string("/proc/self/status").is_ok_and(|status| ignores_hang_up(&status))
+}
+
+/// The same, from the status of a process: a mask in hexadecimal, whose lowest bit is signal 1.
+fn ignores_hang_up(status: &str) -> bool {
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).is_some_and(|mask| mask & 1 == 1)
+}
+
+/// The failure of a process that cannot listen for signals.
+pub(crate) fn cannot_listen(error: io::Error) -> Failure {
+    let next = "raise the limits of open files and threads (`ulimit -n`, `ulimit -u`), and try again";
+    Failure::new(Exit::Failed, "cannot listen for signals", error, next)
+}
+
 /// Signals as they come, from the moment that this was made.
 #[derive(Clone)]
 pub(crate) struct Signals(Arc<watch::Sender<Option<Interrupt>>>);
@@ -29,25 +85,20 @@ pub(crate) struct Signals(Arc<watch::Sender<Option<Interrupt>>>);
 impl Signals {
     /// Starts to listen for the three signals.
     pub(crate) fn listen() -> Outcome<Self> {
-        let failed = |error: std::io::Error| {
-            let next = "raise the limits of open files and threads (`ulimit -n`, `ulimit -u`), and try again";
-            Failure::new(Exit::Failed, "cannot listen for signals", error, next)
-        };
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(failed)?;
-        let [mut user, mut terminate, mut hang_up] = {
+        let runtime =
+            tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(cannot_listen)?;
+        let mut asked = {
             let _entered = runtime.enter();
-            let kinds = [SignalKind::interrupt(), SignalKind::terminate(), SignalKind::hangup()];
-            let [user, terminate, hang_up] = kinds.map(signal);
-            [user.map_err(failed)?, terminate.map_err(failed)?, hang_up.map_err(failed)?]
+            Asked::listen()?
         };
         let tell = Arc::new(watch::Sender::new(None));
         let told = tell.clone();
         thread::spawn(move || {
             runtime.block_on(async {
-                let (by, exit) = tokio::select! {
-                    _ = user.recv() => (Interrupt::User, Exit::Interrupted),
-                    _ = terminate.recv() => (Interrupt::System, Exit::Terminated),
-                    _ = hang_up.recv() => (Interrupt::System, Exit::Terminated),
+                let (by, _) = asked.next().await;
+                let exit = match by {
+                    Interrupt::User => Exit::Interrupted,
+                    Interrupt::System => Exit::Terminated,
                 };
                 told.send_replace(Some(by));
                 tokio::time::sleep(END_WITHIN).await;
@@ -63,5 +114,19 @@ impl Signals {
         let by = told.wait_for(Option::is_some).await.map(|by| *by);
         // The sender lives in `self`, so the awaited value is there.
         by.ok().flatten().unwrap_or(Interrupt::System)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_that_was_started_to_survive_its_terminal_does() {
+        let status = |mask: &str| format!("Name:\tposync\nSigBlk:\tffff\nSigIgn:\t{mask}\nSigCgt:\t1\n");
+        for (mask, is_ignored) in [("0000000000001001", true), ("0000000000001000", false), ("", false)] {
+            assert_eq!(ignores_hang_up(&status(mask)), is_ignored, "{mask}");
+        }
+        assert!(!ignores_hang_up(""), "a system that does not tell");
     }
 }

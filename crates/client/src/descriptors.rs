@@ -3,7 +3,30 @@
 //! A role calls [`require`] before it opens anything: too low a limit is told then, with the number to
 //! set, and not by a failure hours later.
 
+use crate::channel::HANDSHAKES_MAX;
+use posync_protocol::limits::CONNECTIONS_MAX;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+/// What a listener holds at most, whatever its peers do: connections and handshakes.
+pub const LISTENER: u64 = (CONNECTIONS_MAX + HANDSHAKES_MAX) as u64;
+/// Handshakes at once with other authorities.
+pub const PEER_HANDSHAKES: u32 = 64;
+/// Connections of an authority to the others: two of each while one replaces the other.
+const PEERS: u64 = 64;
+/// Files of an authority's engine, measured below 300 with an empty ledger, and connections of its auditor.
+const ENGINE: u64 = 384;
+/// Connections of a provider or a gateway to others.
+const OTHERS: u64 = CONNECTIONS_MAX as u64;
+/// Files of a provider or a gateway: segment files, journals, the runtime.
+const FILES: u64 = 256;
+
+/// What a member needs: an authority, a provider or a gateway. The log of an authority's state has a file
+/// for each 8,192 of its entries beyond that.
+pub const MEMBER: u64 = {
+    let (authority, service) =
+        (LISTENER + PEER_HANDSHAKES as u64 + PEERS + ENGINE, LISTENER + OTHERS + FILES);
+    if authority > service { authority } else { service }
+};
 
 /// The limit is below what the role needs, and this process may not raise it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -43,6 +66,15 @@ fn judge(needed: u64, limit: Option<u64>) -> Result<u64, TooFew> {
 mod tests {
     use super::*;
     use std::process::Command;
+
+    /// As docs/operating.md tells operators.
+    #[test]
+    fn a_member_asks_for_all_that_its_listener_its_peers_and_its_files_may_take() {
+        let (authority, service) =
+            (LISTENER + u64::from(PEER_HANDSHAKES) + PEERS + ENGINE, LISTENER + OTHERS + FILES);
+        assert_eq!([authority, service].into_iter().max(), Some(MEMBER));
+        assert_eq!((MEMBER, LISTENER), (1_024, 512));
+    }
 
     const CHILD: &str = "POSYNC_TEST_DESCRIPTORS";
 

@@ -19,6 +19,7 @@ use crate::{
     engine::{Block, Database, Digest, Finalization, Marshal, NetworkKey, Runtime, Scheme, Taking},
     genesis::Genesis,
     outcomes::{BlockOutcome, Outcomes},
+    steady::MachineClock,
     witness::Witness,
 };
 use bytes::Bytes;
@@ -141,6 +142,7 @@ pub struct Handle {
     witness: Witness,
     headers: Arc<Headers>,
     taking: Taking,
+    clock: watch::Sender<MachineClock>,
 }
 
 /// What was read of recent blocks, so that followers and readers take no part of the block store's time.
@@ -211,6 +213,7 @@ impl Handle {
             witness,
             headers: Arc::default(),
             taking,
+            clock: watch::Sender::new(MachineClock::default()),
         }
     }
 
@@ -222,6 +225,15 @@ impl Handle {
     /// Whether the node takes part in consensus; one whose volume is full does not, and serves on.
     pub const fn taking(&self) -> &Taking {
         &self.taking
+    }
+
+    /// What is wrong with the machine's clock.
+    pub fn clock(&self) -> MachineClock {
+        *self.clock.borrow()
+    }
+
+    pub(crate) fn set_clock(&self, clock: MachineClock) {
+        self.clock.send_replace(clock);
     }
 
     /// The beginning of the network.

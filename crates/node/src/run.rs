@@ -11,7 +11,7 @@ use crate::{
     guard::guarded,
     handle::{Handle, Operations},
     repair::{Damage, Repair, WISH},
-    steady::{Anchor, ClockWatch, News, Steady},
+    steady::{Anchor, ClockWatch, News, Steady, is_lost},
 };
 use commonware_cryptography::{ChaCha20Poly1305, Signer as _};
 use commonware_p2p::{
@@ -25,8 +25,11 @@ use commonware_stream::{
     cups::{self, Cups},
     sake::{self, Sake},
 };
-use commonware_utils::NZUsize;
-use futures::{FutureExt as _, future::BoxFuture};
+use commonware_utils::{NZU32, NZUsize};
+use futures::{
+    FutureExt as _,
+    future::{BoxFuture, select},
+};
 use posync_client::{
     channel,
     descriptors::{self, TooFew},
@@ -81,6 +84,13 @@ pub enum RunError {
          start sets the state aside and takes it from the other authorities"
     )]
     Stuck(String),
+    /// Its own time is far from that of its network, which goes on without it.
+    #[error(
+        "the clock of this machine was set by {0} seconds since the node's start, and no block became final here \
+         for a minute: the node ends, because it takes the time from the clock only when it starts; see that a time \
+         service sets the clock, and start the node again if its supervisor does not"
+    )]
+    Clock(i64),
     /// It cannot start on a full volume.
     #[error(
         "the node cannot start: only {0} bytes are free on the volume of its directory; make room and start it again"
@@ -116,7 +126,7 @@ pub fn run_tokio(
     services: TokioServices,
 ) -> Result<(), RunError> {
     let config = Config::open(directory)?;
-    let limit = descriptors::require(engine::DESCRIPTORS)?;
+    let limit = descriptors::require(descriptors::MEMBER)?;
     tracing::debug!(limit, "files that this node may have open");
     let repair = Repair::new(&config.directory, &config.secrets);
     repair.before_start()?;
@@ -214,10 +224,14 @@ async fn serve(
     let room = context.child("room").spawn(move |context| watch_room(context, directory, watched));
     let watched = handle.clone();
     let clock = context.child("clock").spawn(move |context| watch_clock(context, anchor, watched));
-    running.actors.extend([network_task, room, clock]);
+    running.actors.extend([network_task, room]);
     let services = services(context.child("services"), handle, mempool);
     let ended = Task::select(running.actors).map(|result| Err(RunError::Ended(format!("{result:?}"))));
-    futures::future::select(Box::pin(ended), services).await.factor_first().0
+    let lost = clock.map(|step| {
+        Err(step.map_or_else(|error| RunError::Ended(format!("its clock: {error}")), RunError::Clock))
+    });
+    let ended = select(Box::pin(ended), lost).map(|first| first.factor_first().0);
+    select(ended, services).await.factor_first().0
 }
 
 /// Free bytes of the volume below which the node takes no part in consensus, and from which on it does
@@ -256,24 +270,31 @@ async fn watch_room(context: tokio::Context, directory: PathBuf, handle: Handle)
     }
 }
 
-/// Logs when the machine's clock is set, or is far from the time of the others' blocks.
-async fn watch_clock(context: tokio::Context, anchor: Anchor, handle: Handle) {
+/// Logs when the machine's clock is set, or is far from the time of the others' blocks. Returns by how many
+/// seconds it was set once the node must take the time anew.
+async fn watch_clock(context: tokio::Context, anchor: Anchor, handle: Handle) -> i64 {
     let pace = Duration::from_millis(handle.genesis().parameters.block_ms) / 2;
     let mut watch = ClockWatch::default();
     let (mut height, mut since) = (handle.applied(), Instant::now());
     loop {
         context.sleep(CLOCK_LOOK).await;
-        let applied = handle.applied();
-        let mut news = vec![watch.step(anchor.step())];
+        let (applied, step) = (handle.applied(), anchor.step());
+        let mut news = vec![watch.step(step)];
         // Blocks that come faster are old ones that are fetched: their time is not now.
         let is_live = applied > height && since.elapsed() / (applied - height) as u32 >= pace;
         if is_live && let Some(header) = handle.header(applied).await {
             news.push(watch.block(Anchor::ahead_of(header.time_ms)));
         }
-        if applied > height {
+        // Who takes no part for lack of room hears of no block, whatever its clock shows.
+        if applied > height || !handle.taking().is_on() {
             (height, since) = (applied, Instant::now());
         }
         news.into_iter().flatten().for_each(News::tell);
+        handle.set_clock(watch.clock());
+        // The time in which the machine was suspended is no silence of the others.
+        if is_lost(step, since.elapsed()) {
+            return step;
+        }
     }
 }
 
@@ -294,14 +315,17 @@ fn network_config(config: &Config) -> lookup::Config<Handshake> {
     // Inbound queues are allocated for this many peers at the quota of every channel.
     let peers = config.genesis.authorities.len() + 1;
     let make = if config.settings.local { lookup::Config::local } else { lookup::Config::recommended };
-    make(
+    let mut network = make(
         handshake,
         &namespace,
         config.settings.listen,
         NonZeroUsize::new(peers).expect("one more is not zero"),
         engine::message_bytes_max(),
         NZUsize!(1_024),
-    )
+    );
+    // Each takes a descriptor, and those are counted.
+    network.max_concurrent_handshakes = NZU32!(descriptors::PEER_HANDSHAKES);
+    network
 }
 
 /// An authority on the deterministic runtime; what survives a crash of it is in here and in storage.
@@ -359,7 +383,7 @@ pub fn run_sim(
             let services = services(context.child("services"), running.handle.clone(), mempool);
             let _ = sender.send(running.handle);
             let ended = Task::select(running.actors).map(|_| ());
-            let _ = futures::future::select(Box::pin(ended), services).await;
+            let _ = select(Box::pin(ended), services).await;
         }
         .boxed()
     });

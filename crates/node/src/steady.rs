@@ -3,10 +3,12 @@
 //! Consensus, its timeouts and the quotas of the network work with moments of [`Clock::current`]. If
 //! that were the machine's clock, a step back of 20 s would stop them all for 20 s, and quotas for
 //! as long. So an authority starts them on [`Steady`]: the machine's time at its start, and from then on the
-//! monotonic clock. Only the time that its own blocks show is taken from it as well; no rule reads that.
+//! clock that counts the time since the machine was switched on, time in which it was suspended included.
+//! Only the time that its own blocks show is taken from it as well; no rule reads that.
 //!
 //! The machine's clock is watched: a step, and a distance to the time of the other authorities' blocks, is
-//! logged when it begins and when it ends.
+//! logged when it begins and when it ends. A node that started with a clock far off, and whose network goes
+//! on without it, ends ([`is_lost`]): its next start takes the time anew.
 
 use commonware_runtime::{
     BlobVersion, Clock, Error, Handle, Metrics, Name, Network, Resolver, SinkOf, Spawner, Storage, StreamOf,
@@ -16,28 +18,41 @@ use commonware_runtime::{
 };
 use governor::clock::{Clock as GovernorClock, ReasonablyRealtime};
 use rand_core::{TryCryptoRng, TryRng};
+use rustix::time::{ClockId, clock_gettime};
 use std::{
     collections::VecDeque,
     net::{IpAddr, SocketAddr},
     ops::RangeInclusive,
-    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
+
+/// The clock that never steps and goes on while the machine is suspended.
+#[cfg(any(target_os = "linux", target_os = "android"))]
+const SINCE_BOOT: ClockId = ClockId::Boottime;
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+const SINCE_BOOT: ClockId = ClockId::Monotonic;
+
+/// Time since the machine was switched on, time in which it was suspended included.
+fn since_boot() -> Duration {
+    clock_gettime(SINCE_BOOT).try_into().unwrap_or_default()
+}
 
 /// When the steady clock began.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Anchor {
     wall: SystemTime,
-    began: Instant,
+    /// After the machine was switched on.
+    began: Duration,
 }
 
 impl Anchor {
     /// Now.
     pub(crate) fn now() -> Self {
-        Self { wall: SystemTime::now(), began: Instant::now() }
+        Self { wall: SystemTime::now(), began: since_boot() }
     }
 
     fn current(&self) -> SystemTime {
-        self.wall + self.began.elapsed()
+        self.wall + since_boot().saturating_sub(self.began)
     }
 
     /// Seconds by which the machine's clock is ahead of the steady one, negative if it is behind.
@@ -213,6 +228,17 @@ const FAR: i64 = 10;
 const NEAR: i64 = 5;
 /// Blocks that must agree on a distance.
 const BLOCKS: usize = 16;
+/// Seconds of a step from which on a node may be out of its network, because its own time is that far off.
+const LOST: i64 = 30 * 60;
+/// Time without a final block after which it is.
+const SILENT: Duration = Duration::from_secs(60);
+
+/// Whether a node must take the time anew, which it does when it is started: the clock was set by `step`
+/// seconds since its start, and no block has become final here for `silent`. A node that follows its network
+/// needs no other time, however far the clock was set.
+pub(crate) fn is_lost(step: i64, silent: Duration) -> bool {
+    step.unsigned_abs() >= LOST.unsigned_abs() && silent >= SILENT
+}
 
 /// Something about the clock that begins or ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -227,22 +253,36 @@ pub(crate) enum News {
     Agrees,
 }
 
+/// What is wrong with the machine's clock, in seconds as they were when it began.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct MachineClock {
+    /// It was set by so much since the node's start.
+    pub stepped: Option<i64>,
+    /// It is so much ahead of what all recent blocks show; behind, if negative.
+    pub off: Option<i64>,
+}
+
 /// Remembers what was logged of the clock.
 #[derive(Default)]
 pub(crate) struct ClockWatch {
-    is_stepped: bool,
-    is_off: bool,
+    clock: MachineClock,
     distances: VecDeque<i64>,
 }
 
 impl ClockWatch {
+    /// What is wrong now.
+    pub(crate) const fn clock(&self) -> MachineClock {
+        self.clock
+    }
+
     /// Looks at the distance of the machine's clock from the steady one.
     pub(crate) fn step(&mut self, step: i64) -> Option<News> {
-        let far = step.abs() >= if self.is_stepped { NEAR } else { FAR };
-        if far == self.is_stepped {
+        let was = self.clock.stepped.is_some();
+        let far = step.abs() >= if was { NEAR } else { FAR };
+        if far == was {
             return None;
         }
-        self.is_stepped = far;
+        self.clock.stepped = far.then_some(step);
         Some(if far { News::Stepped(step) } else { News::Steady })
     }
 
@@ -264,11 +304,12 @@ impl ClockWatch {
         } else {
             0
         };
-        let off = nearest.abs() >= if self.is_off { NEAR } else { FAR };
-        if off == self.is_off {
+        let was = self.clock.off.is_some();
+        let off = nearest.abs() >= if was { NEAR } else { FAR };
+        if off == was {
             return None;
         }
-        self.is_off = off;
+        self.clock.off = off.then_some(nearest);
         Some(if off { News::Off(nearest) } else { News::Agrees })
     }
 }
@@ -322,11 +363,56 @@ mod tests {
     }
 
     #[test]
+    fn a_node_takes_the_time_anew_only_if_the_clock_was_set_far_and_its_network_goes_on_without_it() {
+        let minute = Duration::from_secs(60);
+        for (step, silent, ends) in [
+            (0, 100 * minute, false),
+            (1_799, 100 * minute, false),
+            (-1_799, 100 * minute, false),
+            (1_800, minute, true),
+            (-1_800, minute, true),
+            (1_800, minute - Duration::from_millis(1), false),
+            (i64::MAX, Duration::ZERO, false),
+            (i64::MIN, minute, true),
+        ] {
+            assert_eq!(is_lost(step, silent), ends, "{step} s, silent for {silent:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_wrong_with_the_clock_stands_until_it_is_over() {
+        let mut watch = ClockWatch::default();
+        watch.step(-20);
+        watch.step(-30);
+        assert_eq!((0..BLOCKS).filter_map(|_| watch.block(40)).count(), 1);
+        assert_eq!(watch.clock(), MachineClock { stepped: Some(-20), off: Some(40) });
+        watch.step(0);
+        watch.block(0);
+        assert_eq!(watch.clock(), MachineClock::default());
+    }
+
+    /// The system's own count of the time since boot, in which a suspended machine does not stand still.
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn time_goes_on_while_the_machine_is_suspended() {
+        let uptime = || {
+            let text = std::fs::read_to_string("/proc/uptime").expect("readable");
+            let seconds = text.split(' ').next().and_then(|word| word.parse().ok()).expect("seconds");
+            Duration::from_secs_f64(seconds)
+        };
+        // The file has hundredths of a second.
+        let (before, now, after) = (uptime(), since_boot(), uptime() + Duration::from_millis(10));
+        assert!(before <= now && now <= after, "{before:?} <= {now:?} <= {after:?}");
+        let anchor = Anchor { wall: UNIX_EPOCH, began: Duration::ZERO };
+        assert!(anchor.current() >= UNIX_EPOCH + before, "all of it counts");
+    }
+
+    #[test]
     fn time_goes_on_whatever_the_clock_below_shows() {
-        // The clock below is virtual and stands still; the steady one is the monotonic clock.
+        // The clock below is virtual and stands still; the steady one is the time since boot.
         deterministic::Runner::default().start(|context| async move {
             let anchor =
-                Anchor { wall: UNIX_EPOCH + Duration::from_secs(1_000_000_000), began: Instant::now() };
+                Anchor { wall: UNIX_EPOCH + Duration::from_secs(1_000_000_000), began: since_boot() };
             let steady = Steady::new(context, anchor);
             let first = steady.current();
             assert!(first >= anchor.wall && steady.child("x").current() >= first);

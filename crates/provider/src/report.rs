@@ -5,7 +5,7 @@
 //! ```
 
 use crate::prover::Case;
-use posync_alert::{Alert, Alerts, Facts, Kind, Space, Watch, conditions};
+use posync_alert::{Alert, Alerts, Facts, Kind, Space, Watch, conditions, full_volume};
 use posync_protocol::{Account, limits::LEAF_BYTES};
 use std::path::PathBuf;
 
@@ -42,11 +42,8 @@ impl Disk {
                     .into(),
             due: None,
         });
-        let full = full.map(|what| Alert {
-            kind: Kind::LowSpace,
-            what,
-            next: "no shard is taken until there is room; reading and proving go on: free space".into(),
-            due: None,
+        let full = full.map(|what| {
+            full_volume(what, "no shard is taken until there is room; reading and proving go on")
         });
         damaged.into_iter().chain(full).collect()
     }

@@ -7,7 +7,8 @@ use crate::{
         layout,
         running::{Running, Size, clear},
     },
-    failure::{Exit, Failure, Outcome},
+    failure::{Failure, Outcome},
+    interrupt::Asked,
     network::Role,
     output::Output,
     ready, session,
@@ -18,7 +19,6 @@ use std::{
     path::{Path, PathBuf},
     time::Duration,
 };
-use tokio::signal::unix::{SignalKind, signal};
 
 /// Time between two looks at the members.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
@@ -64,7 +64,7 @@ impl Devnet {
         let size = Size { authorities, providers, alert_url, alert_ca };
         let running = RefCell::new(Running::start(&directory, &size)?);
         let result = session::until_done(async |context| {
-            let mut stop = Stop::new()?;
+            let mut asked = Asked::listen()?;
             let ready = async {
                 let (height, late) = ready::soon(&context, &running).await;
                 if let Some(late) = late {
@@ -86,7 +86,7 @@ impl Devnet {
             tokio::select! {
                 () = ready => {}
                 () = supervised => {}
-                () = stop.wait() => {}
+                _ = asked.next() => {}
             }
             Ok(())
         });
@@ -98,38 +98,6 @@ impl Devnet {
 /// Prints a message on standard error; a closed one does not stop the network.
 fn tell(line: &str) {
     let _ = writeln!(io::stderr(), "{line}");
-}
-
-/// A request to stop, from a terminal or a supervisor.
-pub(crate) struct Stop([tokio::signal::unix::Signal; 3]);
-
-impl Stop {
-    /// Starts to listen.
-    pub(crate) fn new() -> Outcome<Self> {
-        let listen = || -> io::Result<Self> {
-            let [terminate, interrupt, hang_up] =
-                [SignalKind::terminate(), SignalKind::interrupt(), SignalKind::hangup()].map(signal);
-            Ok(Self([terminate?, interrupt?, hang_up?]))
-        };
-        listen().map_err(|error| {
-            Failure::new(
-                Exit::Failed,
-                "cannot listen for signals",
-                error,
-                "raise the limits of open files and threads (`ulimit -n`, `ulimit -u`), and try again",
-            )
-        })
-    }
-
-    /// Waits for the request.
-    pub(crate) async fn wait(&mut self) {
-        let Self([terminate, interrupt, hang_up]) = self;
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
-            _ = hang_up.recv() => {}
-        }
-    }
 }
 
 fn announce(running: &Running, height: Option<u64>, output: Output) -> Outcome {

@@ -9,6 +9,7 @@ use crate::{
     commands::{recompute::FROM_A_MEMBER, watch::hook},
     descriptors,
     failure::{Exit, Failure, Outcome},
+    interrupt::{Asked, cannot_listen},
     keys,
     network::Role,
 };
@@ -18,7 +19,7 @@ use commonware_runtime::{
     tokio::{Config, Context, Runner},
 };
 use posync_alert::Alerts;
-use posync_client::{connection::Endpoint, hold::hold};
+use posync_client::{connection::Endpoint, descriptors::MEMBER, hold::hold};
 use posync_gateway::{Policy, auditor};
 use posync_node::{
     genesis::Genesis,
@@ -39,7 +40,6 @@ use std::{
     sync::Arc,
     thread,
 };
-use tokio::signal::unix::{SignalKind, signal};
 
 /// Capacity that each provider of a local network offers: 8 GiB.
 const CAPACITY_BYTES: u64 = 8 << 30;
@@ -51,15 +51,8 @@ pub(crate) struct RunRole {
     directory: PathBuf,
 }
 
-/// Descriptors of an authority: below 300 for journals and caches of the engine, 256 connections and 256
-/// handshakes, and those of its auditor.
-const DESCRIPTORS_AUTHORITY: u64 = 1_024;
-/// Descriptors of a provider and of a gateway: 256 connections, as many to others, and files.
-const DESCRIPTORS_SERVICE: u64 = 768;
 /// Why a member ended if none of its parts gave a reason.
 const SERVICE_ENDED: &str = "one of its services ended; the lines above say why";
-/// No member needs more than this.
-pub(crate) const DESCRIPTORS_MAX: u64 = DESCRIPTORS_AUTHORITY;
 
 impl RunRole {
     /// Directory of the member to run.
@@ -72,12 +65,12 @@ impl RunRole {
         let role = RoleFile::read(&self.directory)?;
         end_with_the_parent();
         end_on_signals()?;
-        let (who, needed) = match role.role {
-            Role::Authority => ("an authority", DESCRIPTORS_AUTHORITY),
-            Role::Provider => ("a provider", DESCRIPTORS_SERVICE),
-            Role::Gateway => ("a gateway", DESCRIPTORS_SERVICE),
+        let who = match role.role {
+            Role::Authority => "an authority",
+            Role::Provider => "a provider",
+            Role::Gateway => "a gateway",
         };
-        descriptors::ensure(who, needed)?;
+        descriptors::ensure(who, MEMBER)?;
         match role.role {
             Role::Authority => authority(&self.directory, &role),
             Role::Provider => provider(&self.directory, &role),
@@ -109,27 +102,15 @@ fn end_with_the_parent() {
 }
 
 fn end_on_signals() -> Outcome {
-    let failed = |error: io::Error| {
-        Failure::new(
-            Exit::Failed,
-            "cannot listen for signals",
-            error,
-            "raise the limits of open files and threads (`ulimit -n`, `ulimit -u`), and try again",
-        )
-    };
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(failed)?;
-    let (mut terminate, mut interrupt) = {
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(cannot_listen)?;
+    let mut asked = {
         let _entered = runtime.enter();
-        (signal(SignalKind::terminate()).map_err(failed)?, signal(SignalKind::interrupt()).map_err(failed)?)
+        Asked::listen()?
     };
     thread::spawn(move || {
-        runtime.block_on(async {
-            tokio::select! {
-                _ = terminate.recv() => {}
-                _ = interrupt.recv() => {}
-            }
-        });
-        tracing::info!("a signal asked this member to end: it ends");
+        let (_, signal) = runtime.block_on(asked.next());
+        tracing::info!(signal, "a signal asked this member to end: it ends");
         process::exit(0);
     });
     Ok(())
@@ -146,7 +127,7 @@ fn authority(directory: &Path, role: &RoleFile) -> Outcome {
     let key: PrivateKey = keys::read(&directory.join(KEY_FILE))?;
     let account = keys::account(&key).to_string();
     let alerts = role.alerts()?;
-    watching::space(directory.to_path_buf(), account.clone(), alerts.clone());
+    watching::space(directory.to_path_buf(), account.clone(), alerts.clone(), watching::authority_space);
     let serving = Serving { key: key.clone(), address: role.listen };
     let (operations, services) = serve::over_sockets(serving);
     let mut nodes = role.nodes()?;
@@ -232,6 +213,7 @@ fn gateway(directory: &Path, role: &RoleFile) -> Outcome {
     };
     let _lock = only_here(directory)?;
     let account = keys::account(&config.key).to_string();
+    watching::space(directory.to_path_buf(), account.clone(), alerts.clone(), watching::gateway_space);
     runner(directory)
         .start(async |context| posync_gateway::run(context.child("gateway"), context, config).await)
         .map_err(|error| {

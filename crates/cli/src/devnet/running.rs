@@ -4,7 +4,6 @@
 
 use super::{
     create::{self, RoleFile},
-    role,
     supervise::Processes,
 };
 use crate::{
@@ -14,6 +13,7 @@ use crate::{
     network::{self, Network},
 };
 use commonware_cryptography::ed25519::PrivateKey;
+use posync_client::descriptors::MEMBER;
 use std::{
     fs::{self, File},
     io::{self, Read as _, Seek as _, SeekFrom},
@@ -58,7 +58,7 @@ pub(crate) struct Running {
 impl Running {
     /// Creates the network if the directory is new, and starts every member that can be started.
     pub(crate) fn start(directory: &Path, size: &Size) -> Outcome<Self> {
-        descriptors::ensure("a member of the network", role::DESCRIPTORS_MAX)?;
+        descriptors::ensure("a member of the network", MEMBER)?;
         let lock = create::lock(directory)?;
         let directory =
             fs::canonicalize(directory).map_err(|error| Failure::file(directory, "resolve", error))?;

@@ -1,8 +1,8 @@
 //! The alerts of an authority about itself: its volume, its blocks, its seat.
 
 use commonware_runtime::{Clock, Spawner};
-use posync_alert::{Alerts, Space, Watch, low_space, seat_conditions};
-use posync_node::handle::Handle;
+use posync_alert::{Alert, Alerts, Space, Watch, clock_conditions, full_volume, low_space, seat_conditions};
+use posync_node::{handle::Handle, steady::MachineClock};
 use posync_protocol::{Account, Record as _, record::Seat};
 use std::{
     path::PathBuf,
@@ -15,20 +15,56 @@ const LOOK_AT_SPACE: Duration = Duration::from_secs(30);
 /// Time between two looks at the blocks and the seat.
 const LOOK_AT_SEAT: Duration = Duration::from_secs(2);
 
-/// Tells when the volume of a member that promised nobody room is nearly full: a node that cannot
-/// write its disk stops.
-pub(super) fn space(directory: PathBuf, account: String, alerts: Alerts) {
+/// Free bytes of a gateway's volume below which the next write may fail.
+const GATEWAY_FULL: u64 = 32 << 20;
+
+/// Tells what `conditions` says of the room on the volume of a member that promised nobody room: a member that
+/// cannot write its disk stops.
+pub(super) fn space(
+    directory: PathBuf,
+    account: String,
+    alerts: Alerts,
+    conditions: fn(Space) -> Vec<Alert>,
+) {
     thread::spawn(move || {
         let mut watch = Watch::default();
         loop {
-            let now = Space::of(&directory, 0).and_then(low_space).into_iter().collect();
+            let now = Space::of(&directory, 0).map(conditions).unwrap_or_default();
             alerts.watch(&mut watch, &account, None, now);
             thread::sleep(LOOK_AT_SPACE);
         }
     });
 }
 
-/// Tells when the node is behind, or its seat in jail, for as long as `context` lives.
+/// Of an authority; that it takes no part, [`seat`] tells.
+pub(super) fn authority_space(space: Space) -> Vec<Alert> {
+    let next = "an authority with less than 32 MiB takes no part in consensus: make room on the volume";
+    low_space(space).map(|alert| Alert { next: next.into(), ..alert }).into_iter().collect()
+}
+
+/// Of a gateway: its catalogue grows with every file.
+pub(super) fn gateway_space(space: Space) -> Vec<Alert> {
+    let effect = "the gateway ends once its catalogue cannot be written, and is started again until it can";
+    let low = low_space(space).map(|alert| Alert {
+        next: "the catalogue grows with every file, and a gateway that cannot write it ends: make room on the volume"
+            .into(),
+        ..alert
+    });
+    let full = (space.free < GATEWAY_FULL)
+        .then(|| full_volume(format!("only {} bytes are free on the volume", space.free), effect));
+    low.into_iter().chain(full).collect()
+}
+
+/// What holds of the room and the clock of a node that runs.
+fn machine(takes_part: bool, clock: MachineClock) -> Vec<Alert> {
+    let full = (!takes_part).then(|| {
+        let what = "the volume is nearly full, and this authority takes no part in consensus".into();
+        full_volume(what, "it earns nothing, serves what it has, and takes part again by itself with room")
+    });
+    full.into_iter().chain(clock_conditions(clock.stepped, clock.off)).collect()
+}
+
+/// Tells when the node is behind, its seat in jail, its volume full, or its clock off, for as long as `context` lives.
 pub(super) fn seat<E: Spawner + Clock>(context: E, handle: Handle, account: Account, alerts: Alerts) {
     let watching = context.spawn(move |context| async move {
         let parameters = handle.genesis().parameters;
@@ -42,7 +78,8 @@ pub(super) fn seat<E: Spawner + Clock>(context: E, handle: Handle, account: Acco
             }
             let slot = handle.read_unproven(vec![Seat::key(&account)]).await.pop().flatten();
             let seat = slot.and_then(|slot| Seat::from_slot(&slot).ok());
-            let now = seat_conditions(&parameters, seat.as_ref(), age(since, now));
+            let mut now = seat_conditions(&parameters, seat.as_ref(), age(since, now));
+            now.extend(machine(handle.taking().is_on(), handle.clock()));
             alerts.watch(&mut watch, &account.to_string(), Some(height), now);
         }
     });
@@ -53,4 +90,50 @@ pub(super) fn seat<E: Spawner + Clock>(context: E, handle: Handle, account: Acco
 /// Time between two moments; zero if the clock was set back.
 fn age(since: SystemTime, now: SystemTime) -> Duration {
     now.duration_since(since).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use posync_alert::Kind;
+
+    fn kinds(alerts: &[Alert]) -> Vec<Kind> {
+        alerts.iter().map(|alert| alert.kind).collect()
+    }
+
+    #[test]
+    fn a_volume_is_told_when_it_is_nearly_full_and_again_when_nothing_is_written() {
+        let space = |free| Space { free, promised: 0 };
+        assert_eq!(kinds(&gateway_space(space(1 << 30))), []);
+        assert_eq!(kinds(&gateway_space(space(GATEWAY_FULL))), [Kind::LowSpace]);
+        assert_eq!(kinds(&gateway_space(space(GATEWAY_FULL - 1))), [Kind::LowSpace, Kind::VolumeFull]);
+        assert_eq!(kinds(&authority_space(space(1 << 30))), []);
+        assert_eq!(kinds(&authority_space(space(0))), [Kind::LowSpace]);
+    }
+
+    #[test]
+    fn what_a_running_node_finds_of_its_machine_is_told() {
+        let good = MachineClock::default();
+        assert_eq!(kinds(&machine(true, good)), []);
+        assert_eq!(kinds(&machine(false, good)), [Kind::VolumeFull]);
+        let off = MachineClock { stepped: None, off: Some(-60) };
+        assert_eq!(kinds(&machine(false, off)), [Kind::VolumeFull, Kind::ClockOff]);
+    }
+
+    #[test]
+    fn a_webhook_hears_of_a_clock_that_is_off_once_when_it_begins_and_once_when_it_ends() {
+        let (url, got) = posync_alert::test_utils::listen(vec![]);
+        let alerts = Alerts::to(Some(&url)).expect("an address");
+        let (mut watch, good) = (Watch::default(), MachineClock::default());
+        let off = |seconds| MachineClock { stepped: Some(seconds), off: Some(seconds) };
+        for clock in [good, off(40), off(41), good, good] {
+            alerts.watch(&mut watch, "sync1x", Some(7), machine(true, clock));
+        }
+        assert!(alerts.flush(Duration::from_secs(30)), "everything reached the listener");
+        let told: Vec<_> = got.try_iter().map(|posted| posted.json).collect();
+        let states: Vec<_> = told.iter().map(|json| (&json["alert"], &json["state"])).collect();
+        let clock = &serde_json::json!("clock_off");
+        assert_eq!(states, [(clock, &"raised".into()), (clock, &"cleared".into())]);
+        assert!(told[0]["what"].as_str().is_some_and(|what| what.contains("40 seconds ahead")), "{told:?}");
+    }
 }

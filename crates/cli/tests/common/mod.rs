@@ -125,6 +125,13 @@ impl Net {
             .collect()
     }
 
+    /// Every member's name and process.
+    pub(crate) fn members(&self) -> Vec<(String, u32)> {
+        let nodes = self.description()["nodes"].as_array().expect("a list").clone();
+        let names = nodes.iter().map(|node| text(&node["name"]).to_owned());
+        names.zip(self.pids()).collect()
+    }
+
     /// Runs a command on this network.
     pub(crate) fn run<S: AsRef<OsStr>>(&self, arguments: &[S]) -> Output {
         let mut command = Command::new(POSYNC);

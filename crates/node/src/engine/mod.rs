@@ -26,7 +26,7 @@ mod wiring;
 pub use block::{BLOCK_BYTES_MAX, Block, EpochInfo, Payload, dkg_bytes};
 pub use gate::Taking;
 pub(crate) use sizes::Files;
-pub use sizes::{DESCRIPTORS, channels, message_bytes_max, quota};
+pub use sizes::{channels, message_bytes_max, quota};
 pub use tap::{Arrivals, Seeds, Tap};
 pub use wiring::{Parts, Running, Transport, start};
 

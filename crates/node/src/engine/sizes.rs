@@ -29,8 +29,7 @@ use commonware_storage::{
     mmr, qmdb::current::FixedConfig, translator::EightCap,
 };
 use commonware_utils::{NZDuration, NZU32, NZU64, NZUsize};
-use posync_client::channel::HANDSHAKES_MAX;
-use posync_protocol::limits::{BLOCKS_KEPT, CONNECTIONS_MAX, Parameters};
+use posync_protocol::limits::{BLOCKS_KEPT, Parameters};
 use std::{
     num::{NonZeroU16, NonZeroU64, NonZeroUsize},
     time::Duration,
@@ -81,9 +80,6 @@ pub(super) const VIEWS_KEPT: ViewDelta = ViewDelta::new(16);
 const ARCHIVE_ITEMS_PER_SECTION: NonZeroU64 = NZU64!(1 << 20);
 /// Operations of the state's log, and nodes of its tree, in a file of an archive node, which prunes none.
 const ARCHIVE_ITEMS_PER_BLOB: NonZeroU64 = NZU64!(1 << 22);
-/// Files that a node may need to have open: measured below 300 with an empty ledger, and the listener's
-/// sockets. The state's log has a file for each 8,192 of its entries beyond that.
-pub const DESCRIPTORS: u64 = 400 + (CONNECTIONS_MAX + HANDSHAKES_MAX) as u64;
 pub(super) const FETCH_TIMEOUT: Duration = Duration::from_secs(2);
 pub(super) const FETCH_RETRY: Duration = Duration::from_millis(100);
 pub(super) const RESHARE_NAMESPACE: &[u8] = b"posync/reshare/1";

@@ -1,0 +1,168 @@
+//! Volumes that are really full: small ones, mounted for this test alone, under members of a real network.
+
+mod common;
+
+use common::{Net, eventually, file, signal, text};
+use posync_alert::test_utils::{Posted, listen};
+use posync_client::volume::free;
+use posync_provider::segments::extents;
+use rustix::fs::{FallocateFlags, fallocate};
+use serde_json::Value;
+use std::{
+    fs::{self, File},
+    path::{Path, PathBuf},
+    process::Command,
+    sync::mpsc::Receiver,
+    time::{Duration, Instant},
+};
+
+/// Set in the process that may mount.
+const INSIDE: &str = "POSYNC_TEST_MAY_MOUNT";
+/// Time in which puts fill a volume, or come to it again: a gateway passes a full provider over for a minute.
+const PUTS_WITHIN: Duration = Duration::from_secs(240);
+/// Time for an alert and its end: a member looks every 30 s.
+const PATIENCE: Duration = Duration::from_secs(120);
+/// Bytes of each small volume. A provider leaves 16 MiB of such a one alone.
+const VOLUME: u64 = 96 << 20;
+
+/// A process that may mount volumes which nobody else sees, of a user who owns nothing else.
+fn that_may_mount() -> Command {
+    let mut command = Command::new("unshare");
+    command.args(["--user", "--map-root-user", "--mount"]);
+    command
+}
+
+/// Whether this machine lets a user mount volumes that nobody else sees.
+fn may_mount(at: &Path) -> bool {
+    let mut probe = that_may_mount();
+    let probe = probe.args(["mount", "-t", "tmpfs", "-o", "size=1m", "none"]).arg(at).output();
+    probe.is_ok_and(|probe| probe.status.success())
+}
+
+/// Puts a member's directory on a volume of its own.
+fn onto_a_volume(directory: &Path) {
+    let network = directory.parent().expect("that of its network");
+    let aside = network.with_file_name(directory.file_name().expect("that of a member"));
+    fs::rename(directory, &aside).expect("it is there");
+    fs::create_dir(directory).expect("a place for it");
+    let size = format!("size={VOLUME},mode=0700");
+    let run = |program: &str, arguments: &[&Path]| {
+        let status = Command::new(program).args(arguments).status().expect("it starts");
+        assert!(status.success(), "{program} {arguments:?}");
+    };
+    let mount = ["-t", "tmpfs", "-o", &size, "none"].map(Path::new);
+    run("mount", &[&mount[..], &[directory]].concat());
+    run("cp", &[Path::new("-a"), &aside.join("."), directory]);
+}
+
+/// Takes all room of a volume but so many bytes, until the file is removed.
+fn fill(directory: &Path, but: u64) -> PathBuf {
+    let path = directory.join("ballast");
+    let room = free(directory).expect("a volume").checked_sub(but).expect("there is room");
+    let ballast = File::create(&path).expect("writable");
+    fallocate(&ballast, FallocateFlags::empty(), 0, room).expect("there is room");
+    path
+}
+
+/// What was posted, until an alert of a node comes in this state.
+fn wait(net: &Net, got: &Receiver<Posted>, seen: &mut Vec<Value>, (node, alert, state): (&str, &str, &str)) {
+    let start = Instant::now();
+    let is = |json: &Value| json["node"] == node && json["alert"] == alert && json["state"] == state;
+    while !seen.iter().any(is) {
+        let left = PATIENCE.checked_sub(start.elapsed()).unwrap_or_default();
+        let posted = got.recv_timeout(left);
+        let posted =
+            posted.unwrap_or_else(|_| panic!("{alert} of {node} is not {state}: {seen:?}{}", net.logs()));
+        seen.push(posted.json);
+    }
+}
+
+/// The account of a member.
+fn account(net: &Net, name: &str) -> String {
+    let description = net.description();
+    let mut nodes = description["nodes"].as_array().expect("a list").iter();
+    text(&nodes.find(|node| node["name"] == name).expect("a member")["account"]).to_owned()
+}
+
+/// Puts one file after the other until `done`; their names and sources.
+fn put_until(net: &Net, kind: u64, mut done: impl FnMut() -> bool) -> Vec<(String, PathBuf)> {
+    let home = net.directory.with_file_name("sources");
+    fs::create_dir_all(&home).expect("writable");
+    let (mut put, start) = (vec![], Instant::now());
+    while !done() {
+        assert!(start.elapsed() < PUTS_WITHIN, "after {} puts{}", put.len(), net.logs());
+        let name = format!("{kind}-{}", put.len());
+        let source = file(&home, &name, 4_000_000, kind << 32 | put.len() as u64);
+        net.ask(&["put", source.to_str().expect("text"), &name]);
+        put.push((name, source));
+    }
+    put
+}
+
+#[test]
+fn a_full_volume_costs_nothing_that_was_acknowledged_is_told_and_ends_with_room() {
+    if std::env::var_os(INSIDE).is_some() {
+        return on_small_volumes();
+    }
+    let home = tempfile::tempdir().expect("a directory");
+    if !may_mount(home.path()) {
+        eprintln!("NOT TESTED: this machine lets no user mount a volume (`unshare --user --mount` fails)");
+        return;
+    }
+    let mut inside = that_may_mount();
+    inside.arg(std::env::current_exe().expect("this test")).args(["--exact", "--nocapture"]);
+    inside.arg("a_full_volume_costs_nothing_that_was_acknowledged_is_told_and_ends_with_room");
+    let status = inside.env(INSIDE, "1").env("TMPDIR", home.path()).status().expect("it starts");
+    assert!(status.success(), "{status}");
+}
+
+fn on_small_volumes() {
+    let (url, got) = listen(vec![]);
+    let mut net = Net::start_with(&["--alert-url", &url]);
+    net.down();
+    let at = |name: &str| net.directory.join(name);
+    let (authority, gateway, provider) = (at("authority-3"), at("gateway"), at("provider-0"));
+    [&authority, &gateway, &provider].into_iter().for_each(|directory| onto_a_volume(directory));
+    net.up();
+    let mut seen = vec![];
+    {
+        let ballast = [fill(&authority, 24 << 20), fill(&gateway, 24 << 20)];
+        let accounts = ["authority-3", "gateway"].map(|name| account(&net, name));
+        for state in ["raised", "cleared"] {
+            for account in &accounts {
+                wait(&net, &got, &mut seen, (account, "low_space", "raised"));
+                wait(&net, &got, &mut seen, (account, "volume_full", state));
+            }
+            ballast.iter().for_each(|path| drop(fs::remove_file(path)));
+        }
+    }
+    let full = account(&net, "provider-0");
+    let ballast = fill(&provider, 22 << 20);
+    let mut posted = vec![];
+    let is = |json: &Value, state: &str| {
+        json["node"] == full.as_str() && json["alert"] == "volume_full" && json["state"] == state
+    };
+    let before = put_until(&net, 1, || {
+        posted.extend(got.try_iter().map(|posted| posted.json));
+        posted.iter().any(|json| is(json, "raised"))
+    });
+    assert!(free(&provider).expect("a volume") >= 8 << 20, "it stopped before the end");
+
+    // A crash of a member whose volume is full.
+    let pid = net.pid("provider-0");
+    signal("KILL", pid);
+    eventually(90, "it runs again on a full volume", || ![0, pid].contains(&net.pid("provider-0")));
+    before.iter().for_each(|(name, source)| net.reads(source, name));
+
+    let kept = extents(&provider.join("storage")).expect("its segments").len();
+    fs::remove_file(ballast).expect("it is there");
+    let after = put_until(&net, 2, || extents(&provider.join("storage")).is_ok_and(|now| now.len() > kept));
+    seen.extend(posted);
+    // Its alert ended with its process or with the first shard that it took.
+    before.iter().chain(&after).for_each(|(name, source)| net.reads(source, name));
+    seen.extend(got.try_iter().map(|posted| posted.json));
+    let lost = ["damaged", "reads_missing", "reads_fail"];
+    let lost = seen.iter().find(|json| lost.iter().any(|alert| json["alert"] == *alert));
+    assert_eq!(lost, None, "nothing that was acknowledged is lost");
+    net.down();
+}
