@@ -20,7 +20,7 @@ use posync_client::{
 use posync_protocol::{
     Account, Amount, Body, Code, Operation,
     limits::{Parameters, STALE_BLOCKS_MAX},
-    operation::Transfer,
+    operation::{AuditCommit, Transfer},
     record::{AccountState, System},
     wire::node::{Answer, Ask, Unavailable},
 };
@@ -93,6 +93,8 @@ enum Way {
     Synced,
     /// Gives every answer to a read as it gave the first.
     Withholds,
+    /// Takes an operation and keeps it to itself.
+    Keeps,
 }
 
 /// Answers for a [`Way`]; `None`: the call ends without one.
@@ -107,6 +109,11 @@ async fn twist(
         // As a node does that begins with a state in which the operation stands already.
         context.sleep(Duration::from_secs(2)).await;
         return Some(Answer::Refused(Code::NonceOld));
+    }
+    if way == Way::Keeps
+        && let Ask::Submit(bytes) = &ask
+    {
+        return Some(Answer::Accepted(Operation::decode(Copying(bytes)).expect("honest").id()));
     }
     let answer = behind.call(ask.clone()).await.ok();
     match (way, &ask) {
@@ -193,6 +200,73 @@ fn a_node_that_knows_the_nonce_and_not_the_receipt_makes_nobody_pay_twice() {
     pays_once(&[Way::Lost, Way::Synced]);
 }
 
+/// Whether a block holds the commitment of the authority with this key.
+async fn holds_commitment(world: &World, key: &PrivateKey) -> bool {
+    let connection = connect(world, endpoints(&world.network));
+    let account = Account::of(&key.public_key());
+    for height in 1..=world.handles[&0].applied() {
+        let header = connection.header(height).await.expect("kept");
+        let body = connection.body(&header).await.expect("kept");
+        let is_it = |operation: &Operation| {
+            operation.signer == account && matches!(operation.body, Body::AuditCommit(_))
+        };
+        if body.operations.iter().any(is_it) {
+            return true;
+        }
+    }
+    false
+}
+
+/// Sends the commitment of an authority, which has no nonce, to one node of this kind; what it is told,
+/// and whether it happened.
+fn commits(way: Way, judge: impl FnOnce(Result<Final, Error>, bool) + 'static) {
+    run(move |context| async move {
+        let seat = Network4::deal(4, Parameters::LOCAL, vec![]).nodes[1].key.clone();
+        let funded = vec![(Account::of(&seat.public_key()), Amount::sync(10))];
+        let network = Network4::deal(4, Parameters::LOCAL, funded);
+        let world = World::start_serving(context.child("world"), network, serve()).await;
+        world.reach(3).await;
+        let commit = AuditCommit::signed(&seat, &world.network.genesis.chain(), 0, [1; 32]);
+        let nodes = vec![between(&world, way, 60).await];
+        let sender = Submitter::new(connect(&world, nodes), seat.clone(), Parameters::LOCAL);
+        let sent = sender.send(Body::AuditCommit(commit)).await;
+        world.reach(world.handles[&0].applied() + 24).await;
+        let happened = holds_commitment(&world, &seat).await;
+        judge(sent, happened);
+    });
+}
+
+#[test]
+fn what_a_node_refused_and_passed_on_is_not_said_to_be_refused_for_good() {
+    commits(Way::SaysNo, |sent, happened| {
+        let Err(Error::Undecided { nonce, refusal, .. }) = sent else { panic!("{sent:?}") };
+        assert_eq!((nonce, refusal, happened), (None, Some(Code::Balance), true));
+    });
+}
+
+#[test]
+fn a_node_that_withholds_the_receipt_makes_nobody_say_never() {
+    commits(Way::Lost, |sent, happened| {
+        assert!(happened);
+        assert_eq!(sent.expect("a block says so").receipt.code, Code::Done);
+    });
+}
+
+#[test]
+fn a_node_that_withholds_the_blocks_makes_nobody_say_never() {
+    commits(Way::Synced, |sent, _| {
+        assert!(matches!(sent, Err(Error::Undecided { nonce: None, .. })), "{sent:?}");
+    });
+}
+
+#[test]
+fn never_is_said_when_every_block_up_to_the_expiry_was_looked_through() {
+    commits(Way::Keeps, |sent, happened| {
+        assert!(matches!(sent, Err(Error::Expired)), "{sent:?}");
+        assert!(!happened);
+    });
+}
+
 /// Whatever is signed at one moment with one key, each success is a payment of its own.
 #[test]
 fn equal_payments_of_many_processes_are_as_many_payments() {
@@ -253,7 +327,7 @@ fn without_a_quorum_a_payment_ends_within_its_bound_and_says_that_it_may_still_h
         world.boot(2).await;
         world.boot(3).await;
         let state = later(&world, 3).await;
-        assert_eq!((state.balance, nonce), (Amount::sync(1), 0), "{id:?} {expires}");
+        assert_eq!((state.balance, nonce), (Amount::sync(1), Some(0)), "{id:?} {expires}");
     });
 }
 

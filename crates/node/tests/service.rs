@@ -6,7 +6,8 @@ mod common;
 use common::{Network4, World, address, serve};
 use commonware_codec::Encode as _;
 use commonware_cryptography::{Signer as _, ed25519::PrivateKey};
-use commonware_runtime::{Clock as _, Runner as _, Supervisor as _, deterministic};
+use commonware_runtime::{Clock as _, Runner as _, Spawner as _, Supervisor as _, deterministic};
+use futures::{FutureExt as _, future::BoxFuture};
 use posync_client::{
     account::Submitter,
     channel::Listen,
@@ -19,9 +20,9 @@ use posync_protocol::{
     Account, AgreementId, Amount, Body, Bounded, Code, Operation,
     ledger::{self, BlockContext},
     limits::{OPERATION_BYTES_MAX, Parameters, REDEEM_VOUCHERS_MAX},
-    operation::{Redeem, Redemption, Settle, Statement, Transfer, Voucher},
+    operation::{Redeem, Redemption, RegisterProvider, Settle, Statement, Transfer, Voucher},
     record::{AccountState, System},
-    wire::node::{Answer, Ask, Unavailable},
+    wire::node::{Answer, Ask, Receipt, Unavailable},
 };
 use std::{net::SocketAddr, time::Duration};
 
@@ -130,6 +131,15 @@ fn many_operations_of_one_key_become_final_once_each() {
     });
 }
 
+/// Waits until an operation is final.
+async fn receipt(connection: &Connection, operation: &Operation) -> Receipt {
+    loop {
+        if let Some(receipt) = connection.receipt(&operation.id()).await.expect("answers") {
+            return receipt;
+        }
+    }
+}
+
 /// What a lost node had accepted is final all the same, and a follower misses no block.
 #[test]
 fn a_lost_node_loses_nothing() {
@@ -145,7 +155,7 @@ fn a_lost_node_loses_nothing() {
         // The batch leaves in the same instant as the answer; let it reach the others.
         context.sleep(Duration::from_millis(50)).await;
         world.crash(3);
-        let receipt = connection.wait_receipt(&operation.id(), operation.expires).await.expect("final");
+        let receipt = receipt(&connection, &operation).await;
         assert_eq!(receipt.code, Code::Done);
         let (mut found, mut last) = (false, first);
         while last.height < receipt.height + 10 {
@@ -328,16 +338,7 @@ fn refusals_at_the_door() {
             Operation::signed(&key(1), &chain, nonce, max_fee, expires, body)
         };
         let other_chain = Operation::signed(&key(1), &[1; 32], 0, Amount::sync(1), height + 50, pay(3, 1));
-        let statement = Statement {
-            height: 2,
-            anchor: [0; 32],
-            index: 0,
-            answers: Bounded::default(),
-            reasked: Bounded::default(),
-            vouchers: Bounded::default(),
-            apply: Bounded::default(),
-            endings: Bounded::default(),
-        };
+        let statement = statement(2);
         let settle =
             Settle { provider: account(5), index: 0, slots: Bounded::default(), endings: Bounded::default() };
         let mut forged = honest(0, pay(3, 1));
@@ -369,7 +370,7 @@ fn refusals_at_the_door() {
         connection.submit(&first).await.expect("accepted again");
         let refused = connection.submit(&second).await;
         assert!(matches!(refused, Err(Error::Refused(Code::NonceOld))), "{refused:?}");
-        connection.wait_receipt(&first.id(), first.expires).await.expect("final");
+        receipt(&connection, &first).await;
         connection.submit(&first).await.expect("accepted: it stands in a block");
         let refused = connection.submit(&second).await;
         assert!(matches!(refused, Err(Error::Refused(Code::NonceOld))), "{refused:?}");
@@ -427,6 +428,128 @@ fn bad_signatures_cost_a_look_up_or_one_try_a_block() {
         world.reach(before + 2).await;
         let later = submit(signed(&world, 1, 0, height, bad_redeem(1))).await.expect("answers");
         assert_eq!(later, refused(Code::BadSignature), "the next block forgives");
+    });
+}
+
+/// A world with two providers, of the keys 1 and 2.
+async fn with_providers(context: &deterministic::Context) -> World {
+    let accounts = vec![(account(1), Amount::sync(3_000)), (account(2), Amount::sync(3_000))];
+    let network = Network4::deal(4, Parameters::LOCAL, accounts);
+    let world = World::start_serving(context.child("world"), network, serve()).await;
+    let connection = connect(&world, endpoints(&world.network, 0));
+    for seed in [1, 2] {
+        let address = Bounded::new(b"127.0.0.1:1".to_vec()).expect("short");
+        let register = RegisterProvider {
+            operator: [1; 32],
+            bond: Amount::sync(1_000),
+            capacity: 1 << 23,
+            capacity_egress: 1 << 30,
+            capacity_gas: 0,
+            reserve_storage: 0,
+            reserve_egress: 0,
+            reserve_gas: 0,
+            term_max: 40,
+            addresses: Bounded::new(vec![address]).expect("one"),
+            region: Bounded::new(b"north".to_vec()).expect("short"),
+        };
+        let sender = Submitter::new(connection.clone(), key(seed), Parameters::LOCAL);
+        let body = Body::RegisterProvider(register);
+        sender.send(body).await.expect("final").done().expect("registered");
+    }
+    world
+}
+
+/// An answer to a challenge of the block at `height`.
+fn statement(height: u64) -> Statement {
+    Statement {
+        height,
+        anchor: [0; 32],
+        index: 0,
+        answers: Bounded::default(),
+        reasked: Bounded::default(),
+        vouchers: Bounded::default(),
+        apply: Bounded::default(),
+        endings: Bounded::default(),
+    }
+}
+
+/// Submits at authority 0, as the holder of the key `caller`.
+async fn raw(world: &World, caller: u64) -> impl Fn(Operation) -> BoxFuture<'static, Answer> {
+    let Endpoint { account: peer, address } = endpoints(&world.network, 0)[0];
+    let (context, network) = (world.context.child("raw"), world.context.child("network"));
+    let client = rpc::Client::<rpc::Node>::dial(context, &network, &key(caller), peer, address).await;
+    let client = client.expect("connects");
+    move |operation: Operation| {
+        let bytes = Bounded::new(operation.encode().to_vec()).expect("may travel");
+        let client = client.clone();
+        async move { client.call(Ask::Submit(bytes)).await.expect("answers") }.boxed()
+    }
+}
+
+/// Has 320 early statements of `flooder` come to authority 0 from many callers; then an honest early one of
+/// the provider 1 must wait for its block, and not be turned away.
+fn early_flood(flooder: u64, is_signed: bool) {
+    run(move |context| async move {
+        let world = with_providers(&context).await;
+        let height = world.handles[&0].applied();
+        let mut floods = Vec::new();
+        for caller in 0..8u8 {
+            let submit = raw(&world, 100 + u64::from(caller)).await;
+            for place in 0..40 {
+                let different = Statement { anchor: [caller * 30 + place; 32], ..statement(height + 40) };
+                let mut flood =
+                    signed(&world, flooder, 0, height + u64::from(caller), Body::Statement(different));
+                flood.signature[0] ^= u8::from(!is_signed);
+                floods.push(submit(flood));
+            }
+        }
+        let flood = futures::future::join_all(floods);
+        let flood = context.child("flood").spawn(move |_| flood);
+        world.reach(height + 4).await;
+        let due = world.handles[&0].applied() + 4;
+        let submit = raw(&world, 99).await;
+        let honest = signed(&world, 1, 0, height, Body::Statement(statement(due)));
+        assert_eq!(submit(honest).await, Answer::Refused(Code::NotDrawn), "its block draws nobody");
+        assert!(world.handles[&0].applied() >= due, "it is turned away before its block");
+        if !is_signed {
+            let answers = flood.await.expect("runs");
+            assert!(answers.iter().all(|answer| *answer == Answer::Refused(Code::BadSignature)));
+        }
+    });
+}
+
+#[test]
+fn early_statements_that_nobody_signed_take_no_place_of_honest_ones() {
+    early_flood(1, false);
+}
+
+#[test]
+fn early_statements_of_one_provider_take_no_place_of_anothers() {
+    early_flood(2, true);
+}
+
+/// Upkeep is free and reads many records: what nobody signed, or one account sends, leaves room for others.
+#[test]
+fn upkeep_of_one_account_or_that_nobody_signed_leaves_room_for_that_of_others() {
+    run(|context| async move {
+        let world = with_providers(&context).await;
+        let height = world.handles[&0].applied();
+        let settle = |slots: u32| {
+            let slots = Bounded::new((0..slots).map(|slot| (slot, account(6), 9)).collect()).expect("few");
+            Body::Settle(Settle { provider: account(1), index: 0, slots, endings: Bounded::default() })
+        };
+        for is_signed in [false, true] {
+            let (flooder, honest) = (raw(&world, 100).await, raw(&world, 101).await);
+            let mut asked = Vec::new();
+            for place in 0..40 {
+                let mut flood = signed(&world, 1, 0, height + place, settle(64));
+                flood.signature[0] ^= u8::from(!is_signed);
+                asked.push(flooder(flood));
+            }
+            asked.push(honest(signed(&world, 2, 0, height, settle(4))));
+            let answers = futures::future::join_all(asked).await;
+            assert_eq!(answers.last(), Some(&Answer::Refused(Code::AgreementUnknown)), "{is_signed}");
+        }
     });
 }
 

@@ -8,8 +8,10 @@ use super::{
 use crate::connection::Error;
 use futures::future::{Either, select as either};
 use posync_protocol::{
-    Amount,
+    Amount, Hash,
+    block::BlockBody,
     limits::SIGN_ATTEMPTS,
+    record::System,
     wire::node::{Receipt, Unavailable},
 };
 use std::{pin::pin, time::Duration};
@@ -28,7 +30,7 @@ pub(super) enum Fate {
     Final(Final),
     /// Another operation stands in a block with its nonce: it never does.
     Another,
-    /// Its time is over and its nonce is not passed: it never stands in a block.
+    /// Its time is over, and its nonce not passed or no block holds it: it never stands in a block.
     Expired,
 }
 
@@ -37,7 +39,8 @@ impl Submitter {
     /// more once the base fee rose above what it offers.
     ///
     /// # Errors
-    /// [`Error::Undecided`] when no newer block was proved for as long as the submitter is patient.
+    /// [`Error::Undecided`] when no newer block was proved for as long as the submitter is patient, or nodes
+    /// refuse an operation without a nonce.
     pub(super) async fn settle(&self, flight: &mut Flight) -> Result<Fate, Error> {
         let Some(patience) = self.0.patience else { return self.watch(flight).await };
         let whole = bounded(&self.0.connection, patience * PATIENCES, self.watch(flight)).await;
@@ -63,6 +66,9 @@ impl Submitter {
             let Some(looked) = looked else { return Err(flight.undecided()) };
             match looked {
                 Ok(Some(fate)) => return Ok(fate),
+                Ok(None) if flight.nonce.is_none() && flight.refusal.is_some() => {
+                    return Err(flight.undecided());
+                }
                 Ok(None) => {}
                 // Its blocks are not to be had at any node.
                 Err(Error::Unavailable(Unavailable::Pruned)) if unprovable < PRUNED_MAX => unprovable += 1,
@@ -96,11 +102,12 @@ impl Submitter {
 
     /// One look at the proved state, and at the blocks if the nonce is passed.
     async fn look(&self, flight: &mut Flight) -> Result<Option<Fate>, Error> {
+        let Some(nonce) = flight.nonce else { return self.look_bare(flight).await };
         let seen = self.seen().await?;
         let height = seen.header.height;
-        let nonce = seen.account.as_ref().map_or(0, |state| state.nonce);
-        if nonce > flight.nonce {
-            return self.find(flight, height).await.map(Some);
+        let next = seen.account.as_ref().map_or(0, |state| state.nonce);
+        if next > nonce {
+            return self.find(flight, nonce, height).await.map(Some);
         }
         if height > flight.expires() {
             return Ok(Some(Fate::Expired));
@@ -124,29 +131,53 @@ impl Submitter {
         Ok(None)
     }
 
+    /// Looks through the blocks that came since the last look, for an operation without a nonce.
+    async fn look_bare(&self, flight: &mut Flight) -> Result<Option<Fate>, Error> {
+        let newest = self.0.connection.read::<System>(System::key()).await?.header.height;
+        let id = flight.waiting().id();
+        while flight.since < newest.min(flight.expires()) {
+            let height = flight.since + 1;
+            let body = self.block(height).await?;
+            if let Some(place) = body.operations.iter().position(|operation| operation.id() == id) {
+                return self.finished(height, place, id).await.map(Some);
+            }
+            flight.since = height;
+        }
+        Ok((flight.since >= flight.expires()).then_some(Fate::Expired))
+    }
+
     /// Looks through the blocks in which the nonce was passed, up to `height`.
-    async fn find(&self, flight: &Flight, height: u64) -> Result<Fate, Error> {
-        let connection = &self.0.connection;
+    async fn find(&self, flight: &Flight, nonce: u64, height: u64) -> Result<Fate, Error> {
         for height in flight.since + 1..=height {
-            let header = connection.header(height).await?;
-            let body = connection.body(&header).await?;
+            let body = self.block(height).await?;
             let ours = body.operations.iter().position(|operation| {
                 let is_paid = operation.body.has_nonce();
-                is_paid && operation.signer == self.0.account && operation.nonce == flight.nonce
+                is_paid && operation.signer == self.0.account && operation.nonce == nonce
             });
             let Some(place) = ours else { continue };
             let id = body.operations[place].id();
             if flight.signed.iter().all(|signed| signed.id() != id) {
                 return Ok(Fate::Another);
             }
-            let outcome = connection.outcome(height).await?.value;
-            let row = outcome.receipts.rows.get(place).filter(|row| row.0 == id);
-            let (_, code) = *row.ok_or(crate::light::Error::Commitment("a receipt"))?;
-            let index = u32::try_from(place).expect("a block has fewer operations");
-            return Ok(Fate::Final(Final { id, receipt: Receipt { height, index, code } }));
+            return self.finished(height, place, id).await;
         }
         // The state passed it and no block did: the blocks are not those of that state.
         Err(crate::light::Error::Commitment("a nonce").into())
+    }
+
+    /// The body of a certified block.
+    async fn block(&self, height: u64) -> Result<BlockBody, Error> {
+        let header = self.0.connection.header(height).await?;
+        self.0.connection.body(&header).await
+    }
+
+    /// What the operation `id` did, at its `place` in a block.
+    async fn finished(&self, height: u64, place: usize, id: Hash) -> Result<Fate, Error> {
+        let outcome = self.0.connection.outcome(height).await?.value;
+        let row = outcome.receipts.rows.get(place).filter(|row| row.0 == id);
+        let (_, code) = *row.ok_or(crate::light::Error::Commitment("a receipt"))?;
+        let index = u32::try_from(place).expect("a block has fewer operations");
+        Ok(Fate::Final(Final { id, receipt: Receipt { height, index, code } }))
     }
 
     /// Gives what waits to another node than before; its answer decides nothing.
@@ -155,6 +186,10 @@ impl Submitter {
             Ok(()) => flight.refusal = None,
             Err(Error::Refused(code)) => flight.why = Error::Refused(code).to_string(),
             Err(_) => {}
+        }
+        if flight.nonce.is_none() {
+            // What became useless since is waited for no longer.
+            self.offer(flight).await;
         }
     }
 }

@@ -21,6 +21,8 @@
 //!    which of them stands: what they may be charged at most, and their expiry, are drawn at random.
 //! 6. Once it was given to a node, an operation is never said to be refused, unless that is proved:
 //!    [`Error::Undecided`].
+//! 7. An operation without a nonce did not happen when every block up to its expiry was looked through.
+//!    One that nodes refuse is not waited for: it is [`Error::Undecided`], with what they say.
 
 mod fate;
 mod fee;
@@ -107,12 +109,13 @@ pub struct Submitter(Arc<Inner>);
 
 /// An operation on its way.
 struct Flight {
-    nonce: u64,
-    /// All operations signed under this nonce: nodes may hold any of them.
+    /// `None` for an operation without one: it is looked for in every block.
+    nonce: Option<u64>,
+    /// All operations signed under the nonce: nodes may hold any of them.
     signed: Vec<Operation>,
     /// The one of `signed` that is given to nodes again while it waits.
     waiting: usize,
-    /// A proved height at which the nonce was not passed.
+    /// A proved height at which the nonce was not passed; without one, up to which no block holds it.
     since: u64,
     /// The last refusal by a node's mempool.
     refusal: Option<Code>,
@@ -121,6 +124,11 @@ struct Flight {
 }
 
 impl Flight {
+    fn new(nonce: Option<u64>, operation: Operation, since: u64) -> Self {
+        let why = "no newer block was proved".into();
+        Self { nonce, signed: vec![operation], waiting: 0, since, refusal: None, why }
+    }
+
     fn waiting(&self) -> &Operation {
         &self.signed[self.waiting]
     }
@@ -138,7 +146,7 @@ impl Flight {
 
     fn undecided(&self) -> Error {
         let (id, nonce, expires) = (self.waiting().id(), self.nonce, self.expires());
-        Error::Undecided { id, nonce, expires, why: self.why.clone() }
+        Error::Undecided { id, nonce, expires, refusal: self.refusal, why: self.why.clone() }
     }
 }
 
@@ -214,43 +222,26 @@ impl Submitter {
         Err(last)
     }
 
-    /// Has an operation without a nonce executed: a repetition changes nothing.
+    /// Has an operation without a nonce executed: a repetition changes nothing. It happened if a block holds
+    /// it, and not if no block up to its expiry does; a node's word decides neither.
     async fn send_bare(&self, body: &Body) -> Result<Final, Error> {
-        let (mut last, mut turn) = (Error::Expired, 0);
         for _ in 0..SIGN_ATTEMPTS {
-            let height = self.0.connection.height().await?;
-            let expires = height + self.0.parameters.expiry_blocks_max / 2;
-            let context = paying(self.0.connection.light().chain(), self.0.parameters, height);
+            let since = self.0.connection.read::<System>(System::key()).await?.header.height;
+            let expires = since + self.0.parameters.expiry_blocks_max / 2;
+            let context = paying(self.0.connection.light().chain(), self.0.parameters, since);
             let floor = ledger::floor(&self.0.parameters);
             let operation = sign_paying(&self.0.key, &context, floor, FEE_MARGIN, 0, expires, body);
-            let id = operation.id();
-            loop {
-                let height = self.0.connection.read::<System>(System::key()).await?.header.height;
-                match self.0.connection.submit(&operation).await {
-                    Ok(_) | Err(Error::Unreachable(_) | Error::Unavailable(_)) => {}
-                    // It may have become final a moment ago; if not, the refusal stays.
-                    Err(error) => {
-                        let found = self.0.connection.receipt(&id).await?;
-                        return found.map(|receipt| Final { id, receipt }).ok_or(error);
-                    }
-                }
-                if let Some(receipt) = self.0.connection.receipt(&id).await? {
-                    return Ok(Final { id, receipt });
-                }
-                if height > operation.expires {
-                    last = Error::Expired;
-                    break;
-                }
-                // The first node may keep it to itself. What others say changes nothing.
-                turn += 1;
-                let _ = self.0.connection.submit_at(turn, &operation).await;
-            }
-            // It has expired: there is no receipt to wait for.
-            if body.lane() == Lane::Reserved {
-                break;
+            check_structure(&operation, &context).map_err(Error::Refused)?;
+            let mut flight = Flight::new(None, operation, since);
+            self.offer(&mut flight).await;
+            match self.settle(&mut flight).await? {
+                Fate::Final(done) => return Ok(done),
+                // An audit's time is over with it.
+                Fate::Another | Fate::Expired if body.lane() == Lane::Reserved => break,
+                Fate::Another | Fate::Expired => {}
             }
         }
-        Err(last)
+        Err(Error::Expired)
     }
 
     fn next(&self) -> std::sync::MutexGuard<'_, Option<u64>> {
@@ -318,14 +309,7 @@ impl Submitter {
             seen = self.seen().await?;
         };
         let operation = self.sign(&seen, nonce, body)?;
-        let mut flight = Flight {
-            nonce,
-            signed: vec![operation],
-            waiting: 0,
-            since: seen.header.height,
-            refusal: None,
-            why: "no newer block was proved".into(),
-        };
+        let mut flight = Flight::new(Some(nonce), operation, seen.header.height);
         // From here on the network may hold it, whatever a node answers.
         self.offer(&mut flight).await;
         // The base fee rose beyond four times what was seen: sign by the fee of now.
@@ -348,10 +332,17 @@ impl Submitter {
     /// Gives the newest bytes of a flight to the network, and notes a refusal: it decides nothing.
     async fn offer(&self, flight: &mut Flight) {
         let given = self.0.connection.submit(flight.waiting());
-        flight.refusal = match bounded(&self.0.connection, OFFER, given).await {
-            Some(Err(Error::Refused(code))) if code != Code::NonceOld && code != Code::NonceGap => Some(code),
+        let refusal = match bounded(&self.0.connection, OFFER, given).await {
+            Some(Err(Error::Refused(code))) => Some(code),
             _ => None,
         };
+        // Nonces differ from node to node for a moment.
+        let may_pass =
+            |code: &Code| flight.nonce.is_some() && matches!(code, Code::NonceOld | Code::NonceGap);
+        flight.refusal = refusal.filter(|code| !may_pass(code));
+        if let (None, Some(code)) = (flight.nonce, flight.refusal) {
+            flight.why = Error::Refused(code).to_string();
+        }
     }
 
     /// The height of a proved block above `height`.

@@ -23,7 +23,8 @@ pub enum Error {
         Unavailable::Busy => "they are busy; try later",
     })]
     Unavailable(Unavailable),
-    /// The operation is refused.
+    /// The operation is refused: by its receipt, by what is proved, or in the answer to
+    /// [`super::Connection::submit`] by the node that was asked.
     #[error("the ledger refuses the operation, code {}: {}", *.0 as u8, .0.explain())]
     Refused(Code),
     /// The operation did not become final before its expiry height, and never will.
@@ -43,22 +44,34 @@ pub enum Error {
     /// An operation was given to the network, and what became of it is not proved.
     #[error(
         "operation {} was given to the network, but what became of it is not proved: {why}; it may still \
-         happen until block {expires} is final. Do not send it again before: it has nonce {nonce}, and while \
-         the account's next nonce is {nonce} at a block above {expires}, it never happened", hex(.id)
+         happen until block {expires} is final. {}", hex(.id), advice(*.nonce, *.expires)
     )]
     Undecided {
         /// Of the last bytes that were signed for it.
         id: Hash,
-        /// Its nonce.
-        nonce: u64,
+        /// Its nonce; `None` for an operation that has none.
+        nonce: Option<u64>,
         /// The last block that may hold it.
         expires: u64,
+        /// Why nodes did not take it: their word.
+        refusal: Option<Code>,
         /// Why nothing is proved.
         why: String,
     },
     /// The question is outside its bounds.
     #[error("the question is too large: {0}")]
     TooLarge(&'static str),
+}
+
+/// What to do about an operation that is not decided.
+fn advice(nonce: Option<u64>, expires: u64) -> String {
+    match nonce {
+        Some(nonce) => format!(
+            "Do not send it again before: it has nonce {nonce}, and while the account's next nonce is {nonce} \
+             at a block above {expires}, it never happened"
+        ),
+        None => "It may be sent again: it counts once, however often it is sent".into(),
+    }
 }
 
 /// A hash in hex.

@@ -271,7 +271,8 @@ impl Connection {
     /// Gives an operation to a node; it waits for a block then. Doing it again changes nothing.
     ///
     /// # Errors
-    /// [`Error::Refused`] with the code, or as any question.
+    /// [`Error::Refused`] with the code, the word of the nodes: one may pass on what it refuses. Or as any
+    /// question.
     pub async fn submit(&self, operation: &Operation) -> Result<Hash, Error> {
         let ask = Ask::submit(operation).ok_or(Error::Refused(Code::TooLarge))?;
         let id = operation.id();
@@ -290,8 +291,8 @@ impl Connection {
         given.map(drop).map_err(|failed| failed.error)
     }
 
-    /// What became of an operation, checked against its block; `None` if it is not final yet, after
-    /// waiting up to `RECEIPT_WAIT_MS`.
+    /// What became of an operation, checked against its block; `None` if a node shows no receipt, after
+    /// waiting up to `RECEIPT_WAIT_MS`: its word, which proves nothing.
     ///
     /// # Errors
     /// [`Error`].
@@ -309,22 +310,6 @@ impl Connection {
             Ok(Some(claimed))
         } else {
             Err(light::Error::Commitment("a receipt").into())
-        }
-    }
-
-    /// Waits until an operation is final.
-    ///
-    /// # Errors
-    /// [`Error::Expired`] once blocks above `expires` are final without it.
-    pub async fn wait_receipt(&self, id: &Hash, expires: u64) -> Result<Receipt, Error> {
-        loop {
-            let height = self.read::<System>(System::key()).await?.header.height;
-            if let Some(receipt) = self.receipt(id).await? {
-                return Ok(receipt);
-            }
-            if height > expires {
-                return Err(Error::Expired);
-            }
         }
     }
 

@@ -7,13 +7,16 @@
 //! to a challenge that this node has not applied yet waits for its block.
 //!
 //! Bounds: [`INGRESS_QUEUED_MAX`] operations of callers in each lane, [`QUEUED_PER_PEER`] of one caller,
-//! [`EARLY_MAX`] early statements, batches of [`BATCH_MAX`]; what exceeds them is answered `Full`. A signer
+//! early statements that their signers signed ([`Early`]), batches of [`BATCH_MAX`]; what exceeds them is
+//! answered `Full`. A signer
 //! whose own operation carries a bad signature, and an authority that passes one on, is heard again with
 //! the next block.
 
 use super::{
     admit::{self, Slots, funds},
+    early::Early,
     state::{Admission, Pool, Refused},
+    upkeep,
 };
 use crate::{
     engine::PublicKey,
@@ -49,10 +52,6 @@ const CHECKS_MAX: usize = 512;
 const QUEUED_PER_PEER: usize = INGRESS_QUEUED_MAX / 8;
 /// Signers and authorities that are remembered until the next block for a bad signature.
 const LIARS_MAX: usize = 1024;
-/// Statements that came before their block; the next ones are refused.
-const EARLY_MAX: usize = 256;
-/// Records that one batch of upkeep reads: of 31 that name as much as they may. More is answered `Full`.
-const UPKEEP_KEYS_MAX: usize = 8192;
 /// How far ahead of the applied state a challenge may be.
 const EARLY_BLOCKS_MAX: u64 = 64;
 
@@ -62,16 +61,16 @@ type Batch = Bounded<Operation, OPERATIONS_MAX>;
 pub type Submitted = Result<Hash, Refused>;
 
 /// An operation on its way in. Peers wait for no answer.
-struct Arrival {
-    id: Hash,
-    operation: Operation,
-    done: Option<oneshot::Sender<Submitted>>,
+pub(super) struct Arrival {
+    pub(super) id: Hash,
+    pub(super) operation: Operation,
+    pub(super) done: Option<oneshot::Sender<Submitted>>,
     /// The authority that passed it on.
-    from: Option<Account>,
+    pub(super) from: Option<Account>,
 }
 
 impl Arrival {
-    fn answer(self, answer: Result<(), Refused>) {
+    pub(super) fn answer(self, answer: Result<(), Refused>) {
         if let Some(done) = self.done {
             // A caller that has gone does not need the answer.
             let _ = done.send(answer.map(|()| self.id));
@@ -188,7 +187,7 @@ impl Mempool {
             context,
             handle,
             sender: channel.0,
-            early: Vec::new(),
+            early: Early::default(),
             liars: BTreeSet::new(),
         };
         actor.run(inbox, channel.1, moved, heights).await;
@@ -224,7 +223,7 @@ struct Actor<E, S> {
     context: E,
     handle: Handle,
     sender: S,
-    early: Vec<Arrival>,
+    early: Early,
     /// Signers and authorities with a bad signature since the last block.
     liars: BTreeSet<Account>,
 }
@@ -250,7 +249,7 @@ impl<E: Clock + CryptoRng, S: Sender> Actor<E, S> {
                 changed = heights.changed() => match changed {
                     Ok(()) => {
                         self.liars.clear();
-                        arrivals.append(&mut self.early);
+                        arrivals.append(&mut self.early.take());
                     }
                     Err(_) => return,
                 },
@@ -338,8 +337,10 @@ impl<E: Clock + CryptoRng, S: Sender> Actor<E, S> {
             return Vec::new();
         }
         let next = self.next();
-        let slots = self.look_up(BTreeSet::from([System::key()])).await;
-        let system = slots.get(&System::key()).and_then(|slot| System::from_slot(slot).ok());
+        let mut keys = upkeep::keys(arrivals.iter().map(|arrival| &arrival.operation));
+        keys.insert(System::key());
+        let known = self.look_up(keys).await;
+        let system = known.get(&System::key()).and_then(|slot| System::from_slot(slot).ok());
         let base_fee = ledger::base_fee(&system.unwrap_or_default(), &next.parameters);
         let (mut open, mut seen) = (Vec::new(), BTreeSet::new());
         for arrival in arrivals {
@@ -351,43 +352,81 @@ impl<E: Clock + CryptoRng, S: Sender> Actor<E, S> {
                 open.push(arrival);
             }
         }
-        let (mut keys, mut left) = (BTreeSet::new(), UPKEEP_KEYS_MAX);
-        let mut named = Vec::new();
+        let (named, keys) = self.named(open, &known, &next);
+        let slots = self.look_up(keys).await;
+        let mut early = Vec::new();
+        let judge = |arrival| self.judge(arrival, &next, &slots, &mut early);
+        let standing = named.into_iter().filter_map(judge).collect();
+        // They wait for blocks and take room of others meanwhile: no place without a signature.
+        for (arrival, _) in self.only_good(early, Part::Own) {
+            self.early.keep(arrival);
+        }
+        standing
+    }
+
+    /// What is read of the state to judge each, and who may ask for it: upkeep reads a lot, so what its signer
+    /// did not sign reads nothing.
+    fn named(
+        &mut self,
+        open: Vec<Arrival>,
+        known: &Slots,
+        next: &BlockContext,
+    ) -> (Vec<Arrival>, BTreeSet<Key>) {
+        let is_upkeep = |arrival: &Arrival| upkeep::is_known(&arrival.operation, known);
+        let (upkeep, mut open): (Vec<_>, Vec<_>) = open.into_iter().partition(is_upkeep);
+        let upkeep = upkeep.into_iter().map(|arrival| (arrival, Admission::Upkeep { is_party: false }));
+        let mut signed: Vec<Arrival> =
+            self.only_good(upkeep.collect(), Part::Own).into_iter().map(|(arrival, _)| arrival).collect();
         // Upkeep that the provider itself sends is looked at first.
-        open.sort_by_key(|arrival| !is_own_upkeep(&arrival.operation));
+        signed.sort_by_key(|arrival| !upkeep::is_own(&arrival.operation));
+        open.extend(signed);
+        let (mut keys, mut reads, mut named) = (BTreeSet::new(), upkeep::Reads::default(), Vec::new());
         for arrival in open {
             let operation = &arrival.operation;
+            let is_upkeep = operation.body.lane() == Lane::Upkeep;
+            if is_upkeep && !upkeep::is_known(operation, known) {
+                // Its provider or its signer is not in the ledger: that says enough.
+                named.push(arrival);
+                continue;
+            }
             match ingress::guarded(operation, || Ok(admit::keys(operation, &next.parameters))) {
-                Ok(names) if operation.body.lane() == Lane::Upkeep && names.len() > left => {
+                Ok(names) if is_upkeep && !reads.take(&operation.signer, names.len()) => {
                     arrival.answer(Err(Refused::Full));
                 }
                 Ok(names) => {
-                    left -= if operation.body.lane() == Lane::Upkeep { names.len() } else { 0 };
                     keys.extend(names);
                     named.push(arrival);
                 }
                 Err(code) => arrival.answer(Err(code.into())),
             }
         }
-        let slots = self.look_up(keys).await;
-        named.into_iter().filter_map(|arrival| self.judge(arrival, &next, &slots)).collect()
+        keys.extend(known.keys().copied());
+        (named, keys)
     }
 
-    /// The lane of an operation by the applied state, or its answer.
-    fn judge(&mut self, arrival: Arrival, next: &BlockContext, slots: &Slots) -> Option<Standing> {
+    /// The lane of an operation by the applied state, or its answer; a statement that may come true goes to
+    /// `early`.
+    fn judge(
+        &self,
+        arrival: Arrival,
+        next: &BlockContext,
+        slots: &Slots,
+        early: &mut Vec<Standing>,
+    ) -> Option<Standing> {
         let operation = &arrival.operation;
         let judged = ingress::guarded(operation, || {
             let admission = admit::admit(operation, next, slots)?;
             admit::check_funds(operation, &admission).map(|()| admission)
         });
         match (judged, &operation.body) {
-            (Ok(_), _) if self.liars.contains(&operation.signer) => arrival.answer(Err(Refused::Full)),
+            (Ok(_), _) | (Err(_), Body::Statement(_)) if self.liars.contains(&operation.signer) => {
+                arrival.answer(Err(Refused::Full));
+            }
             (Ok(admission), _) => return Some((arrival, admission)),
-            (Err(_), Body::Statement(statement)) => {
-                // An account that is no provider is never challenged.
-                let height = statement.height;
-                let is_provider = slots.contains_key(&Audit::key(&operation.signer));
-                self.wait_or_refuse(arrival, height, is_provider);
+            (Err(_), Body::Statement(statement))
+                if self.may_come_true(operation, statement.height, slots) =>
+            {
+                early.push((arrival, Admission::Statement));
             }
             (Err(code), _) => arrival.answer(Err(code.into())),
         }
@@ -457,15 +496,11 @@ impl<E: Clock + CryptoRng, S: Sender> Actor<E, S> {
         arrival.answer(result);
     }
 
-    /// A challenge of a block that is not applied here yet may come true; any other is refused.
-    fn wait_or_refuse(&mut self, arrival: Arrival, height: u64, is_provider: bool) {
+    /// Whether a block that is not applied here yet may challenge the signer: one that is no provider never is.
+    fn may_come_true(&self, operation: &Operation, height: u64, slots: &Slots) -> bool {
         let applied = self.handle.applied();
-        let has_room = is_provider && self.early.len() < EARLY_MAX;
-        if has_room && height > applied && height - applied <= EARLY_BLOCKS_MAX {
-            self.early.push(arrival);
-        } else {
-            arrival.answer(Err(Code::NotDrawn.into()));
-        }
+        let is_near = height > applied && height - applied <= EARLY_BLOCKS_MAX;
+        is_near && slots.contains_key(&Audit::key(&operation.signer))
     }
 
     /// Looks again at the accounts that final blocks have charged.
@@ -506,10 +541,6 @@ impl<E: Clock + CryptoRng, S: Sender> Actor<E, S> {
         let batch = Batch::new(batch).expect("a batch has fewer operations than a body");
         self.sender.send(Recipients::All, batch.encode(), false);
     }
-}
-
-fn is_own_upkeep(operation: &Operation) -> bool {
-    matches!(&operation.body, Body::Settle(settle) if settle.provider == operation.signer)
 }
 
 /// A peer's batch; bytes that do not decode are no batch.

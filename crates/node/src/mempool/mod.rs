@@ -14,8 +14,10 @@
 
 pub mod actor;
 mod admit;
+mod early;
 pub mod state;
 #[cfg(test)]
 mod tests;
+mod upkeep;
 
 pub use actor::{Inbox, Mempool, Submitted};

@@ -41,6 +41,7 @@ tagged! {
     Record {
         0 => Keep(Redemption),
         1 => Forget(AgreementId),
+        2 => Damaged(bool),
     }
 }
 
@@ -69,7 +70,7 @@ impl Till {
     where
         E: Context + Spawner,
     {
-        let open = Journal::open(context.child("till"), partition, apply, snapshot, State::hurt);
+        let open = Journal::open(context.child("till"), partition, apply, snapshot, hurt);
         let (mut journal, state) = open.await?;
         if journal.is_long(state.len() as u64) {
             journal.snapshot(snapshot(&state)).await?;
@@ -77,7 +78,8 @@ impl Till {
         let state = Arc::new(Mutex::new(state));
         let (mailbox, commands) = mpsc::channel(MAILBOX);
         let (tell, changed) = watch::channel(());
-        let writer = Writer { journal, state: state.clone(), partition: partition.into(), tell };
+        let writer =
+            Writer { journal, state: state.clone(), partition: partition.into(), tell, is_behind: false };
         let task = context.child("till_writer").spawn(move |context| writer.run(context, commands));
         Ok((Self { state, mailbox, changed }, task))
     }
@@ -131,6 +133,8 @@ struct Writer<E: Context> {
     state: Arc<Mutex<State>>,
     partition: String,
     tell: watch::Sender<()>,
+    /// The journal lacks something of the state.
+    is_behind: bool,
 }
 
 impl<E: Context> Writer<E> {
@@ -157,6 +161,11 @@ impl<E: Context> Writer<E> {
     }
 
     async fn write(&mut self, group: Vec<Command>) -> Result<(), journal::Error> {
+        if self.is_behind {
+            let now = snapshot(&self.state.lock());
+            self.journal.snapshot(now).await?;
+            self.is_behind = false;
+        }
         for command in &group {
             self.journal.append(command.record.clone()).await?;
         }
@@ -184,10 +193,15 @@ impl<E: Context> Writer<E> {
         let mut trouble = Trouble::new("the till's journal cannot be opened");
         loop {
             let context_of = context.child("again");
-            let open = Journal::open(context_of, &self.partition, apply, snapshot, State::hurt);
+            let open = Journal::open(context_of, &self.partition, apply, snapshot, hurt);
             match open.await {
-                Ok((journal, _)) => {
+                Ok((journal, durable)) => {
                     self.journal = journal;
+                    let mut state = self.state.lock();
+                    let is_damaged = state.is_damaged() || durable.is_damaged();
+                    state.set_damaged(is_damaged);
+                    // Damage may have cost what counts as paid: it is here still.
+                    self.is_behind = state.vouchers().any(|kept| durable.compare(&kept.voucher) != Ok(false));
                     return Ok(());
                 }
                 Err(error) if journal::is_full(&error) => drop(trouble.holds(&error)),
@@ -198,15 +212,22 @@ impl<E: Context> Writer<E> {
     }
 }
 
+/// What became lost stays known: the operator is told until the disk is looked after.
 fn snapshot(state: &State) -> Vec<Record> {
-    state.vouchers().map(|kept| Record::Keep(*kept)).collect()
+    let damaged = state.is_damaged().then_some(Record::Damaged(true));
+    damaged.into_iter().chain(state.vouchers().map(|kept| Record::Keep(*kept))).collect()
 }
 
 fn apply(state: &mut State, record: Record) {
     match record {
         Record::Keep(redemption) => state.keep(redemption),
         Record::Forget(agreement) => state.forget(&agreement),
+        Record::Damaged(damaged) => state.set_damaged(damaged),
     }
+}
+
+fn hurt(state: &mut State) {
+    state.set_damaged(true);
 }
 
 #[cfg(test)]

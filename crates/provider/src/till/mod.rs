@@ -22,3 +22,6 @@ mod state;
 
 pub use actor::{Till, TillError};
 pub use state::{Judged, OVERDUE, State, judge};
+
+#[cfg(test)]
+mod operator;

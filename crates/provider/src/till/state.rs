@@ -191,11 +191,11 @@ impl State {
     }
 
     /// Notes that the journal was damaged.
-    pub(super) fn hurt(&mut self) {
-        self.damaged = true;
+    pub(super) const fn set_damaged(&mut self, damaged: bool) {
+        self.damaged = damaged;
     }
 
-    /// Whether the journal was damaged when it was read.
+    /// Whether the journal was damaged when it was read, now or at an earlier start.
     pub const fn is_damaged(&self) -> bool {
         self.damaged
     }

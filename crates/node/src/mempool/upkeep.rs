@@ -1,0 +1,60 @@
+//! What upkeep may read of the state before it is judged: it costs nothing, and names many records.
+
+use super::admit::Slots;
+use posync_protocol::{
+    Account, Body, Key, Operation,
+    operation::Settle,
+    record::{AccountState, Provider},
+};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Records that one batch reads: of 31 operations that name as much as they may.
+const KEYS_MAX: usize = 8192;
+/// Of them for one signer.
+const KEYS_PER_SIGNER: usize = KEYS_MAX / 8;
+
+fn settle(operation: &Operation) -> Option<&Settle> {
+    match &operation.body {
+        Body::Settle(settle) => Some(settle),
+        _ => None,
+    }
+}
+
+/// What [`is_known`] looks at: two records of each.
+pub(super) fn keys<'a>(operations: impl Iterator<Item = &'a Operation>) -> BTreeSet<Key> {
+    let upkeep = operations.filter_map(|operation| Some((settle(operation)?.provider, operation.signer)));
+    upkeep.flat_map(|(provider, signer)| [Provider::key(&provider), AccountState::key(&signer)]).collect()
+}
+
+/// Whether it is upkeep of a provider by an account, both in the ledger.
+pub(super) fn is_known(operation: &Operation, slots: &Slots) -> bool {
+    settle(operation).is_some_and(|settle| {
+        let keys = [Provider::key(&settle.provider), AccountState::key(&operation.signer)];
+        keys.iter().all(|key| slots.contains_key(key))
+    })
+}
+
+/// Whether it is a provider's upkeep of itself.
+pub(super) fn is_own(operation: &Operation) -> bool {
+    settle(operation).is_some_and(|settle| settle.provider == operation.signer)
+}
+
+/// Records that the upkeep of one batch reads.
+#[derive(Default)]
+pub(super) struct Reads {
+    all: usize,
+    of_signer: BTreeMap<Account, usize>,
+}
+
+impl Reads {
+    /// Whether `signer` may read as many more, which are counted then.
+    pub(super) fn take(&mut self, signer: &Account, count: usize) -> bool {
+        let own = self.of_signer.entry(*signer).or_default();
+        let has_room = self.all + count <= KEYS_MAX && *own + count <= KEYS_PER_SIGNER;
+        if has_room {
+            self.all += count;
+            *own += count;
+        }
+        has_room
+    }
+}
