@@ -143,6 +143,8 @@ impl Ledger {
             // Another operation took its nonce, or its receipt is gone.
             Err(connection::Error::Refused(Code::NonceOld | Code::NonceGap)) => Err(Error::Expired),
             Err(connection::Error::Refused(code)) => Ok((code, false)),
+            // Sent again, it counts once.
+            Err(connection::Error::Undecided { nonce: None, refusal: Some(code), .. }) => Ok((code, false)),
             Err(error) => Err(error.into()),
         }
     }

@@ -406,11 +406,13 @@ impl<E: Storage + Clock + Metrics + Spawner> Books<E> {
     }
 
     /// What the next voucher of an agreement signs away, before it is sent. A number that stands for
-    /// another agreement by now is left alone.
-    pub fn put_paid(&mut self, number: u32, agreement: &AgreementId, row: &PaidRow) {
-        if self.identities.get(&number) == Some(agreement) {
+    /// another agreement by now is left alone; says whether it was written.
+    pub fn put_paid(&mut self, number: u32, agreement: &AgreementId, row: &PaidRow) -> bool {
+        let is_its = self.identities.get(&number) == Some(agreement);
+        if is_its {
             self.store.put(PaidRow::key(number), row);
         }
+        is_its
     }
 
     /// What is about to be asked of a provider.
@@ -427,9 +429,13 @@ impl<E: Storage + Clock + Metrics + Spawner> Books<E> {
         }
     }
 
-    /// Both signed. Returns what came in and belongs to no segment any more; what has another file than it
-    /// came with found its segment full.
-    pub async fn agreed(&mut self, agreed: &Agreed) -> Result<Vec<Added>, Error> {
+    /// Both signed. Returns the additions that belong to no segment any more; one that has another file than it
+    /// came with found its segment full. `None`, and nothing is written, when the number stands for another
+    /// agreement by now.
+    pub async fn agreed(&mut self, agreed: &Agreed) -> Result<Option<Vec<Added>>, Error> {
+        if !self.stands_for(agreed.deed, &agreed.claim.claim.agreement) {
+            return Ok(None);
+        }
         let mut orphans = Vec::new();
         for add in &agreed.adds {
             let holding =
@@ -445,7 +451,7 @@ impl<E: Storage + Clock + Metrics + Spawner> Books<E> {
         self.store.put(Waiting::key(agreed.deed), &Waiting { claim: Some(agreed.claim) });
         self.store.put(SetRow::key(agreed.deed), &agreed.row);
         self.store.delete(Intent::key(agreed.deed));
-        Ok(orphans)
+        Ok(Some(orphans))
     }
 
     /// A second holder of a position is kept as dropped: the first stays in force, unless the
@@ -508,8 +514,17 @@ impl<E: Storage + Clock + Metrics + Spawner> Books<E> {
         Ok(true)
     }
 
-    /// These holdings are lost or no longer wanted.
-    pub async fn drop_holdings(&mut self, deed: u32, entries: &[Added]) -> Result<(), Error> {
+    /// These holdings are lost or no longer wanted. A number that stands for another
+    /// agreement by now is left alone.
+    pub async fn drop_holdings(
+        &mut self,
+        deed: u32,
+        agreement: &AgreementId,
+        entries: &[Added],
+    ) -> Result<(), Error> {
+        if !self.stands_for(deed, agreement) {
+            return Ok(());
+        }
         for entry in entries {
             self.change_holdings(&entry.file, entry.segment, |holdings| {
                 let it = holdings.iter_mut().filter(|h| (h.deed, h.sequence) == (deed, entry.sequence));
@@ -520,8 +535,17 @@ impl<E: Storage + Clock + Metrics + Spawner> Books<E> {
         Ok(())
     }
 
-    /// These holdings went with their agreement.
-    pub async fn erase_holdings(&mut self, deed: u32, entries: &[Added]) -> Result<(), Error> {
+    /// These holdings went with their agreement. A number that stands for another
+    /// agreement by now is left alone.
+    pub async fn erase_holdings(
+        &mut self,
+        deed: u32,
+        agreement: &AgreementId,
+        entries: &[Added],
+    ) -> Result<(), Error> {
+        if !self.stands_for(deed, agreement) {
+            return Ok(());
+        }
         for entry in entries {
             self.change_holdings(&entry.file, entry.segment, |holdings| {
                 holdings.retain(|h| (h.deed, h.sequence) != (deed, entry.sequence));
@@ -531,8 +555,11 @@ impl<E: Storage + Clock + Metrics + Spawner> Books<E> {
         Ok(())
     }
 
-    /// The ledger knows every version up to this one.
-    pub async fn settled(&mut self, deed: u32, version: u64) -> Result<(), Error> {
+    /// The ledger knows every version of the agreement up to this one.
+    pub async fn settled(&mut self, deed: u32, agreement: &AgreementId, version: u64) -> Result<(), Error> {
+        if !self.stands_for(deed, agreement) {
+            return Ok(());
+        }
         let waiting: Waiting = self.known(&Waiting::key(deed)).await?.unwrap_or_default();
         if waiting.claim.is_some_and(|signed| signed.claim.version <= version) {
             self.store.delete(Waiting::key(deed));

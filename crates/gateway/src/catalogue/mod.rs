@@ -64,13 +64,13 @@ enum Message {
     ForgetSegment(FileId, u32, Reply<()>),
     AddDeed(DeedRow, Reply<Option<u32>>),
     PutDeed(u32, DeedRow, Reply<()>),
-    PutPaid(u32, AgreementId, PaidRow, Reply<()>),
+    PutPaid(u32, AgreementId, PaidRow, Reply<bool>),
     Intend(u32, Intent, Reply<()>),
     Withdraw(u32, AgreementId, Reply<()>),
-    Agreed(Agreed, Reply<Vec<Added>>),
-    Drop(u32, Vec<Added>, Reply<()>),
-    Erase(u32, Vec<Added>, Reply<()>),
-    Settled(u32, u64, Reply<()>),
+    Agreed(Agreed, Reply<Option<Vec<Added>>>),
+    Drop(u32, AgreementId, Vec<Added>, Reply<()>),
+    Erase(u32, AgreementId, Vec<Added>, Reply<()>),
+    Settled(u32, AgreementId, u64, Reply<()>),
     AddFault(FaultRow, Reply<u64>),
     PutFault(u64, FaultRow, Reply<()>),
 }
@@ -184,16 +184,16 @@ where
             let orphans = books.agreed(&agreed).await?;
             later(answers, reply, orphans);
         }
-        M::Drop(deed, entries, reply) => {
-            books.drop_holdings(deed, &entries).await?;
+        M::Drop(deed, of, entries, reply) => {
+            books.drop_holdings(deed, &of, &entries).await?;
             later(answers, reply, ());
         }
-        M::Erase(deed, entries, reply) => {
-            books.erase_holdings(deed, &entries).await?;
+        M::Erase(deed, of, entries, reply) => {
+            books.erase_holdings(deed, &of, &entries).await?;
             later(answers, reply, ());
         }
-        M::Settled(deed, version, reply) => {
-            books.settled(deed, version).await?;
+        M::Settled(deed, of, version, reply) => {
+            books.settled(deed, &of, version).await?;
             later(answers, reply, ());
         }
         M::AddFault(row, reply) => {
@@ -255,20 +255,22 @@ asks! {
     add_deed(row: DeedRow) -> Option<u32> = AddDeed;
     /// An agreement's row.
     put_deed(number: u32, row: DeedRow) -> () = PutDeed;
-    /// What the next voucher signs away; durable before the voucher leaves.
-    put_paid(number: u32, agreement: AgreementId, row: PaidRow) -> () = PutPaid;
+    /// What the next voucher signs away; durable before the voucher leaves. `false`, and nothing is written,
+    /// when the number stands for another agreement by now.
+    put_paid(number: u32, agreement: AgreementId, row: PaidRow) -> bool = PutPaid;
     /// What is about to be asked of a provider.
     intend(deed: u32, intent: Intent) -> () = Intend;
     /// The provider refused the intent for good.
     withdraw(deed: u32, agreement: AgreementId) -> () = Withdraw;
-    /// Both signed; returns what was added and has no place any more.
-    agreed(agreed: Agreed) -> Vec<Added> = Agreed;
+    /// Both signed; returns what was added and has no place any more. `None`, and nothing is written, when the
+    /// number stands for another agreement by now.
+    agreed(agreed: Agreed) -> Option<Vec<Added>> = Agreed;
     /// These holdings are lost or no longer wanted.
-    drop_holdings(deed: u32, entries: Vec<Added>) -> () = Drop;
+    drop_holdings(deed: u32, agreement: AgreementId, entries: Vec<Added>) -> () = Drop;
     /// These holdings went with their agreement.
-    erase_holdings(deed: u32, entries: Vec<Added>) -> () = Erase;
+    erase_holdings(deed: u32, agreement: AgreementId, entries: Vec<Added>) -> () = Erase;
     /// The ledger knows every version up to this one.
-    settled(deed: u32, version: u64) -> () = Settled;
+    settled(deed: u32, agreement: AgreementId, version: u64) -> () = Settled;
     /// Notes a fault; returns its number.
     add_fault(row: FaultRow) -> u64 = AddFault;
     /// Changes a fault.

@@ -82,7 +82,7 @@ async fn change(catalogue: &Catalogue, step: u64) -> Result<(), Stopped> {
         4 => drop(catalogue.finish(0, file_row("one", id(1))).await?),
         5 => drop(job().await?),
         6 => drop(catalogue.finish(0, file_row("one", id(5))).await?),
-        7 => catalogue.drop_holdings(round as u32, vec![added(id(1), 2, 2)]).await?,
+        7 => catalogue.drop_holdings(round as u32, agreement(round as u32), vec![added(id(1), 2, 2)]).await?,
         8 => {
             let removes = vec![Removed { file: id(1), segment: 0, sequence: 2 }];
             catalogue.agreed(agreed(round as u32, 2, vec![added(id(1), 2, 10)], removes)).await?;
@@ -90,14 +90,16 @@ async fn change(catalogue: &Catalogue, step: u64) -> Result<(), Stopped> {
         9 if round.is_multiple_of(2) => {
             catalogue.put_paid(round as u32, agreement(round as u32), PaidRow { egress: step }).await?;
         }
-        9 => catalogue.settled(round as u32, 1).await?,
+        9 => catalogue.settled(round as u32, agreement(round as u32), 1).await?,
         10 => drop(catalogue.remove(b"one".to_vec()).await?),
         11 => {
             let row = FaultRow { provider: Account([1; 32]), found_by: 0, round: step, lost: 1, repaired: 0 };
             catalogue.add_fault(row).await?;
         }
         12 => catalogue.put_deed(round as u32, deed_row(round as u32, 3)).await?,
-        _ => catalogue.erase_holdings(round as u32, vec![added(id(1), 0, 0)]).await?,
+        _ => {
+            catalogue.erase_holdings(round as u32, agreement(round as u32), vec![added(id(1), 0, 0)]).await?
+        }
     }
     Ok(())
 }
@@ -240,7 +242,7 @@ fn a_row_that_does_not_decode_costs_what_it_described_and_no_more() {
                 assert!(catalogue.segment(row.id, 0).await.expect("runs").is_some(), "{what}: {file}");
             }
             // Whatever touches the damaged one goes on, too, and takes its place for nothing else.
-            catalogue.drop_holdings(1, vec![added([4; 16], 4, 4)]).await.expect("runs");
+            catalogue.drop_holdings(1, agreement(1), vec![added([4; 16], 4, 4)]).await.expect("runs");
             catalogue.agreed(agreed(1, 2, vec![added([4; 16], 4, 70)], vec![])).await.expect("runs");
             let job = catalogue.begin([20; 16], 0).await.expect("runs");
             let new = catalogue.finish(job, file_row("new", [20; 16])).await.expect("runs");
@@ -342,8 +344,8 @@ fn numbers_of_agreements_that_are_gone_are_used_again_and_never_run_out() {
         }
         // What comes late for one that is gone does not reach the one that has its number now.
         let number = catalogue.add_deed(deed_row(7, 1)).await.expect("runs").expect("a number");
-        catalogue.put_paid(number, agreement(8), PaidRow { egress: 5 }).await.expect("runs");
-        catalogue.put_paid(number, agreement(7), PaidRow { egress: 3 }).await.expect("runs");
+        assert!(!catalogue.put_paid(number, agreement(8), PaidRow { egress: 5 }).await.expect("runs"));
+        assert!(catalogue.put_paid(number, agreement(7), PaidRow { egress: 3 }).await.expect("runs"));
         let intent = |deed: u32, version| {
             let claim = agreed(deed, version, vec![], vec![]).claim.claim;
             let (adds, removes) = (Bounded::new(vec![]), Bounded::new(vec![]));
@@ -376,11 +378,12 @@ fn a_holding_above_what_a_segment_takes_is_kept_elsewhere_until_it_is_taken_out(
         for sequence in 0..HOLDINGS_MAX as u64 {
             let add = Added { moves: true, ..added(id, 0, sequence) };
             let orphans = catalogue.agreed(agreed(0, sequence + 1, vec![add], vec![])).await;
-            assert!(orphans.expect("runs").is_empty());
+            assert_eq!(orphans.expect("runs"), Some(vec![]));
         }
         let full = catalogue.segment(id, 0).await.expect("runs").expect("there");
         let one_more = Added { moves: true, ..added(id, 0, 99) };
         let orphans = catalogue.agreed(agreed(0, 100, vec![one_more], vec![])).await.expect("runs");
+        let orphans = orphans.expect("its number stands for it");
         let [stray] = orphans[..] else { panic!("one is given up: {orphans:?}") };
         assert_eq!(Added { file: id, segment: 0, ..stray }, one_more);
         assert_ne!(stray.file, id);
@@ -432,4 +435,43 @@ fn a_segment_row_that_makes_no_sense_is_set_aside() {
             assert_eq!(catalogue.segment([5; 16], 1).await.expect("runs"), Some(segment_row()));
         });
     }
+}
+
+/// An agreement is gone, and its number another's: what is still on its way for the first changes nothing of
+/// the second, and says so.
+#[test]
+fn what_comes_late_for_a_number_that_is_used_again_is_not_written_and_says_so() {
+    Runner::default().start(|context| async move {
+        let (catalogue, _, handle) = start(context.child("work"), "test", [9; 32]).await.expect("opens");
+        let number = catalogue.add_deed(deed_row(8, 1)).await.expect("runs").expect("a number");
+        catalogue.put_deed(number, deed_row(8, 4)).await.expect("runs");
+        // The fresh numbers go first; then it is the first to be used again.
+        for _ in 1..crate::limits::DEEDS_FRESH {
+            catalogue.add_deed(deed_row(9, 1)).await.expect("runs").expect("a number");
+        }
+        assert_eq!(catalogue.add_deed(deed_row(7, 1)).await.expect("runs"), Some(number));
+        let job = catalogue.begin([4; 16], 1).await.expect("runs");
+        catalogue.place([4; 16], 0, segment_row()).await.expect("runs");
+        let of = |it: u32, position| Agreed {
+            deed: number,
+            ..agreed(it, 1, vec![added([4; 16], position, 1)], vec![])
+        };
+        assert_eq!(catalogue.agreed(of(7, 0)).await.expect("runs"), Some(vec![]));
+        let row = file_row("file", [4; 16]);
+        catalogue.finish(job, row).await.expect("runs").expect("room");
+        let before = catalogue.segment([4; 16], 0).await.expect("runs");
+        // All of it of the first.
+        assert_eq!(catalogue.agreed(of(8, 1)).await.expect("runs"), None);
+        catalogue.settled(number, agreement(8), 9).await.expect("runs");
+        for entries in [vec![added([4; 16], 0, 1)], vec![added([4; 16], 1, 1)]] {
+            catalogue.drop_holdings(number, agreement(8), entries.clone()).await.expect("runs");
+            catalogue.erase_holdings(number, agreement(8), entries).await.expect("runs");
+        }
+        assert_eq!(catalogue.segment([4; 16], 0).await.expect("runs"), before);
+        drop(catalogue);
+        handle.await.expect("ends").expect("no disk error");
+        let (_, loaded, _) = start(context.child("again"), "test", [9; 32]).await.expect("opens");
+        let deed = loaded.deeds.iter().find(|deed| deed.number == number).expect("it is open");
+        assert_eq!(deed.waiting.claim, Some(of(7, 0).claim), "its claim waits for the ledger still");
+    });
 }

@@ -300,7 +300,7 @@ impl Deed {
     pub async fn settled(&self, version: u64) -> Result<(), Stopped> {
         let is_there = |signed: &SignedClaim| signed.claim.version <= version;
         if self.waiting().is_some_and(|signed| is_there(&signed)) {
-            self.common.catalogue.settled(self.number, version).await?;
+            self.common.catalogue.settled(self.number, self.agreement, version).await?;
             lock(&self.waiting).take_if(|signed| is_there(signed));
         }
         if self.on_ledger.fetch_max(version, Ordering::AcqRel) < version {
@@ -350,7 +350,7 @@ impl Deed {
     pub async fn drop_entries(&self, sequences: Vec<u64>) -> Result<Vec<Added>, Stopped> {
         let dropped = self.with_state(|state| state.drop_entries(sequences));
         if !dropped.is_empty() {
-            self.common.catalogue.drop_holdings(self.number, dropped.clone()).await?;
+            self.common.catalogue.drop_holdings(self.number, self.agreement, dropped.clone()).await?;
             self.wake.notify_one();
         }
         Ok(dropped)
@@ -426,11 +426,8 @@ impl Deed {
         let signature = self.link.sign(request).await?;
         let check =
             SignatureCheck { namespace: DATA_SET_NAMESPACE, message, key: self.provider(), signature };
-        if check.verify() {
-            Ok(signature)
-        } else {
-            Err(Error::Wrong(self.provider(), "its signature does not verify"))
-        }
+        let wrong = || Error::Wrong(self.provider(), "its signature does not verify");
+        check.verify().then_some(signature).ok_or_else(wrong)
     }
 
     async fn signed(&self, signature: Signature) -> Result<(), Stopped> {
@@ -438,7 +435,11 @@ impl Deed {
         self.tries.store(0, Ordering::Release);
         self.refusals.store(0, Ordering::Release);
         let (claim, adds) = (agreed.claim, agreed.adds.clone());
-        let orphans = self.common.catalogue.agreed(agreed).await?;
+        let Some(orphans) = self.common.catalogue.agreed(agreed).await? else {
+            // The agreement is gone, and another one has its number: the signature is of no use.
+            adds.iter().for_each(|add| self.answer(&add.name, false));
+            return Ok(());
+        };
         *lock(&self.waiting) = Some(claim);
         if self.is_due() {
             self.common.signed.notify_one();
@@ -452,10 +453,8 @@ impl Deed {
     }
 
     fn answer(&self, name: &Hash, signed: bool) {
-        if let Some(waiter) = lock(&self.waiters).remove(name) {
-            // The caller may have given up: then the entry is an orphan and taken out again.
-            let _ = waiter.send(signed);
-        }
+        // The caller may have given up: then the entry is an orphan and taken out again.
+        let _ = lock(&self.waiters).remove(name).map(|waiter| waiter.send(signed));
     }
 
     /// Reads a whole shard, verifying and paying slice by slice.
@@ -587,7 +586,10 @@ impl Deed {
         meter.verify(bytes);
         if let Some(egress) = meter.due(all, most, trust) {
             let paid = self.common.catalogue.put_paid(self.number, self.agreement, PaidRow { egress }).await;
-            paid.map_err(|stopped| Error::Unreachable(self.provider(), stopped.to_string()))?;
+            if !paid.map_err(|stopped| Error::Unreachable(self.provider(), stopped.to_string()))? {
+                // Nothing is signed that is not on disk.
+                return Err(Error::Unreachable(self.provider(), "the agreement is gone".into()));
+            }
             meter.sign(egress);
         } else if !(all && meter.is_unacknowledged()) {
             return Ok(None);

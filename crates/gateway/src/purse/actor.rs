@@ -434,7 +434,12 @@ impl Purse {
             return deed.set_terms(|row| row.stage = Stage::Draining as u8).await.map_err(stopped);
         }
         let held = deed.close();
-        self.core.common.catalogue.erase_holdings(deed.number, held.clone()).await.map_err(stopped)?;
+        self.core
+            .common
+            .catalogue
+            .erase_holdings(deed.number, deed.agreement, held.clone())
+            .await
+            .map_err(stopped)?;
         deed.set_terms(|row| row.stage = Stage::Gone as u8).await.map_err(stopped)?;
         self.core.remove_deed(deed.number);
         for entry in held {

@@ -87,7 +87,8 @@ pub(super) async fn settle(
         consumer_signature: deed.sign_claim(&signed.claim),
         provider_signature: Some(signed.signature),
     });
-    match ledger.execute(body).await? {
+    let (code, is_final) = ledger.ask(body).await?;
+    match code {
         Code::Done => {
             deed.settled(signed.claim.version).await.map_err(stopped)?;
             if deed.is_due() {
@@ -96,11 +97,12 @@ pub(super) async fn settle(
         }
         // The provider or a block was faster: the next look sees what is there.
         Code::DataSetShrinkEarly | Code::DataSetVersion | Code::GrowthJailed | Code::GrowthSuspended => {}
-        code @ (Code::AgreementUnknown | Code::AgreementClosed | Code::AgreementEnded) => {
+        // Not on a node's word: the claim is given up.
+        Code::AgreementUnknown | Code::AgreementClosed | Code::AgreementEnded if is_final => {
             tracing::info!(?code, deed = deed.number, "an agreement takes no data set any more");
             deed.settled(signed.claim.version).await.map_err(stopped)?;
         }
-        code => {
+        _ => {
             tracing::warn!(?code, deed = deed.number, "a data set is refused: {}", code.explain());
         }
     }
