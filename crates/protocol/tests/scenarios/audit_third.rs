@@ -306,3 +306,41 @@ fn a_statement_names_no_growth_that_may_not_take_effect() {
         "receipt, waits still, records for nothing: {named:?}"
     );
 }
+
+/// AG-7: what an agreement pays follows from its terms and what it held, not from who touched it when. Any
+/// stranger may clear an ended slot for nothing; that costs the customer nothing, because it filled its quota.
+#[test]
+fn a_strangers_free_upkeep_costs_the_customer_nothing() {
+    let returned = |clears: bool| {
+        let mut stage = Stage::new();
+        stage.play("p register\n a open p quota=98000 end=6 quota_egress=0 quota_gas=0 reserve=0");
+        let mut keeper = Keeper::new("p");
+        let adds: Vec<_> = (0..24).map(|seed| bytes(seed, 4 << 20)).collect();
+        let set = keeper.change(&stage.world, 0, &[], &adds[..]);
+        let leaves = set.claim.leaves;
+        assert!(leaves > 98_000, "{leaves}");
+        let tail = bytes(99, (98_000 - 23 * 4096) << 10);
+        let set = keeper.change(&stage.world, 0, &[], &[&adds[..23], &[tail]].concat());
+        assert_eq!(submit(&mut stage, "a", Body::SetDataSet(set)), Ok(Code::Done));
+        stage.world.draws = true;
+        run_to(&mut stage, &keeper, 6, true);
+        until_drawn(&mut stage, &keeper);
+        assert_eq!(answer(&mut stage, &keeper), Some(Ok(Code::Done)));
+        stage.world.draws = false;
+        if clears {
+            let upkeep = keeper.settle(&stage.world, &[0]);
+            assert_eq!(submit(&mut stage, "b", Body::Settle(upkeep)), Ok(Code::Done));
+        }
+        stage.world.skip_to_epoch(8);
+        let before = stage.world.balance("a").grains();
+        let upkeep = keeper.settle(&stage.world, &[0]);
+        assert_eq!(submit(&mut stage, "b", Body::Settle(upkeep)), Ok(Code::Done));
+        assert!(keeper.agreement(&stage.world, 0).is_none());
+        stage.world.balance("a").grains() - before
+    };
+    assert_eq!(
+        returned(true),
+        returned(false),
+        "grains that return to the customer, cleared by a stranger and not"
+    );
+}
