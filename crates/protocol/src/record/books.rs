@@ -94,6 +94,8 @@ record! {
         answers: u32,
         /// Of the newest 64 of its reads, those that were answered and did not pass.
         wrong: u8,
+        /// Of the newest 64 of its challenges, those that were answered late or not at all.
+        late: u8,
         /// Correct share of each class at the close; not measured if not in this epoch.
         correct: [Ratio; CLASSES],
         /// Available share at the close.
