@@ -82,7 +82,7 @@ pub(crate) fn row(x: &Settlement) -> Value {
         "provider_pay": grains(x.pay), "base": grains(x.base), "egress": x.egress, "gas": number(x.gas),
         "storage": x.storage,
         "signed": grains(x.signed), "disputed": grains(x.disputed), "reads": x.reads,
-        "answers": x.answers, "wrong": x.wrong,
+        "answers": x.answers, "wrong": x.wrong, "late": x.late,
         "correct": x.correct.map(Ratio::measured), "available": x.available.measured(), "latency": x.latency.ppb(),
         "quality": x.quality.measured(), "least_quality": x.least.ppb(), "weight": number(x.weight),
         "subsidy": grains(x.subsidy), "scores": x.scores.map(Ratio::measured), "auditors": x.assigned,

@@ -17,11 +17,11 @@ use posync_client::{
 };
 use posync_node::genesis::Genesis;
 use posync_protocol::{
-    Account, AgreementId, Amount, Body, Bounded, Code, Operation,
+    Account, AgreementId, Amount, Body, Bounded, Code, Operation, Record as _,
     ledger::{self, BlockContext},
-    limits::{OPERATION_BYTES_MAX, Parameters, REDEEM_VOUCHERS_MAX},
+    limits::{OPERATION_BYTES_MAX, OPERATOR_BYTES, Parameters, REDEEM_VOUCHERS_MAX},
     operation::{Redeem, Redemption, RegisterProvider, Settle, Statement, Transfer, Voucher},
-    record::{AccountState, System},
+    record::{AccountState, Audit, RoundInfo, System},
     wire::node::{Answer, Ask, Receipt, Unavailable},
 };
 use std::{net::SocketAddr, time::Duration};
@@ -375,6 +375,74 @@ fn refusals_at_the_door() {
         let refused = connection.submit(&second).await;
         assert!(matches!(refused, Err(Error::Refused(Code::NonceOld))), "{refused:?}");
         assert_eq!(state(&connection, 3).await.expect("exists").balance, Amount::sync(1));
+    });
+}
+
+/// LE-3, BL-5: an answer to a challenge that no block takes is refused at the door, whatever it looks like:
+/// forty-six of them would fill the room of all free operations. A right one is taken right after it.
+#[test]
+fn an_answer_that_no_block_takes_is_refused_at_the_door() {
+    run(|context| async move {
+        let world = world(&context).await;
+        let connection = connect(&world, endpoints(&world.network, 0));
+        let registration = RegisterProvider {
+            operator: [1; OPERATOR_BYTES],
+            bond: Amount::sync(500),
+            capacity: 1 << 10,
+            capacity_egress: 1 << 20,
+            capacity_gas: 0,
+            reserve_storage: 1,
+            reserve_egress: 1,
+            reserve_gas: 0,
+            term_max: 100,
+            addresses: Bounded::new(vec![Bounded::new(b"10.0.2.1:1".to_vec()).expect("short")]).expect("one"),
+            region: Bounded::default(),
+        };
+        let sender = Submitter::new(connection.clone(), key(1), Parameters::LOCAL);
+        let sent = sender.send(Body::RegisterProvider(registration)).await.expect("final");
+        sent.done().expect("it registers");
+        let record = async |key| world.handles[&0].read_unproven(vec![key]).await.remove(0);
+        let challenge = loop {
+            let audit =
+                record(Audit::key(&account(1))).await.map(|slot| Audit::from_slot(&slot).expect("whole"));
+            if let Some(challenge) = audit.and_then(|audit| audit.challenge) {
+                break challenge;
+            }
+            world.reach(world.handles[&0].applied() + 1).await;
+        };
+        let round = Parameters::LOCAL.round(challenge.height);
+        let anchor = record(RoundInfo::key(round % Parameters::LOCAL.round_ring)).await.expect("it began");
+        let right = Statement {
+            height: challenge.height,
+            anchor: RoundInfo::from_slot(&anchor).expect("whole").anchor,
+            index: 0,
+            answers: Bounded::default(),
+            reasked: Bounded::default(),
+            vouchers: Bounded::default(),
+            apply: Bounded::default(),
+            endings: Bounded::default(),
+        };
+        // Nothing is stored, so each of these says too much or names what is not there.
+        let wrong = [
+            Statement { apply: Bounded::new(vec![(0, account(2), 5)]).expect("one"), ..right.clone() },
+            Statement { anchor: [7; 32], ..right.clone() },
+            Statement { index: 1, ..right.clone() },
+        ];
+        for statement in wrong {
+            let at = world.handles[&0].applied();
+            let operation = signed(&world, 1, 0, at, Body::Statement(statement.clone()));
+            let got = connection.submit(&operation).await;
+            assert!(
+                matches!(got, Err(Error::Refused(Code::BadShape | Code::WrongAnchor))),
+                "{statement:?}: {got:?}"
+            );
+            // One of a provider is tried for each block.
+            world.reach(at + 2).await;
+        }
+        let at = world.handles[&0].applied();
+        let operation = signed(&world, 1, 0, at, Body::Statement(right));
+        connection.submit(&operation).await.expect("a right answer waits");
+        assert_eq!(receipt(&connection, &operation).await.code, Code::Done);
     });
 }
 

@@ -315,11 +315,12 @@ pub(crate) fn touches_close_alone(body: &CloseAlone, touched: &mut Touched) {
     touched.writable.push(Use::key(&provider, slot));
 }
 
-/// Ends an agreement by one party after the redemption window. A provider may do so only after it announced
-/// its exit, and not before it may leave (AG-6).
+/// Ends an agreement by one party after the redemption window. A provider may do so once it announced its exit,
+/// at the earliest one redemption window before it may end agreements alone: until then the consumer may use
+/// what it paid for (AG-6).
 ///
 /// # Errors
-/// `NoticeMissing`, `AgreementUnknown`, `WrongParty`, `AgreementClosed`, `AgreementEnded`.
+/// `NoticeMissing`, `ExitEarly`, `AgreementUnknown`, `WrongParty`, `AgreementClosed`, `AgreementEnded`.
 pub(crate) fn close_alone(
     working: &mut Working<'_>,
     signer: &Account,
@@ -328,7 +329,7 @@ pub(crate) fn close_alone(
     let AgreementId { provider: account, slot, .. } = body.agreement;
     let (agreement, mut usage) = named(working, &body.agreement)?;
     let (epoch, parameters) = (working.context.epoch(), &working.context.parameters);
-    let mut closing = epoch.saturating_add(parameters.redemption_epochs);
+    let closing = epoch.saturating_add(parameters.redemption_epochs);
     if *signer != agreement.consumer {
         let provider: Provider = working.need(Provider::key(&account), Code::ProviderUnknown)?;
         if *signer == account && provider.leaves_at == 0 {
@@ -337,7 +338,9 @@ pub(crate) fn close_alone(
         if *signer != account {
             return Err(Code::WrongParty);
         }
-        closing = closing.max(provider.leaves_at);
+        if closing < provider.leaves_at {
+            return Err(Code::ExitEarly);
+        }
     }
     if usage.closing_epoch.is_some_and(|before| before <= closing) {
         return Err(Code::AgreementClosed);

@@ -307,6 +307,29 @@ pub fn execute(
     Ok(working.finish(outcome))
 }
 
+/// The records that [`check_free`] reads, for one free operation.
+pub fn touches_free(context: &BlockContext, operation: &Operation) -> Vec<Key> {
+    let Touched { writable, readable } = touches_operation(context, operation);
+    let mut keys: Vec<Key> = writable.into_iter().chain(readable).chain([System::key()]).collect();
+    keys.sort_unstable();
+    keys.dedup();
+    keys
+}
+
+/// Runs a free operation alone on `records`, those of [`touches_free`], and discards the result. A node does
+/// this before the operation may wait, because an operation that can stand in no block costs its author
+/// nothing (LE-3).
+///
+/// # Errors
+/// The code of its refusal; `BadShape` for an operation that is not free, or records without `System`.
+pub fn check_free(context: &BlockContext, operation: &Operation, records: &Records) -> Result<(), Code> {
+    if !operation.body.is_free() {
+        return Err(Code::BadShape);
+    }
+    let mut working = Working::new(context, records).map_err(|_| Code::BadShape)?;
+    apply(&mut working, 0, operation).map(|_| ())
+}
+
 /// Records the anchor of a new round: the parent of its first block. Round 0 begins with block 1.
 fn open_round(working: &mut Working<'_>) -> Result<(), Code> {
     let context = working.context;

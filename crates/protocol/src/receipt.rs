@@ -46,7 +46,7 @@ codes! {
     35 ProviderFull "the ledger has no free provider index; wait until one leaves";
     36 HasAgreements "the provider still has agreements; wait until they end";
     37 CapacityBelowSold "declared capacity may not go below what is sold";
-    38 ExitEarly "the bond is still locked, or an epoch in which the provider was paid is not closed; ask again when both are over";
+    38 ExitEarly "the notice has too long to run to end agreements, the bond is still locked, or an epoch in which the provider was paid is not closed; ask again later";
     39 NoticeMissing "a provider ends an agreement alone, or leaves, only after it announced its exit; announce it";
     40 AgreementUnknown "no such agreement; its records may be gone after the redemption window";
     41 WrongParty "the signer is no party to this agreement";

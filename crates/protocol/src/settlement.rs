@@ -56,14 +56,17 @@ pub fn owed(
 
 /// The grains that an agreement with `leaves` in force burns when it is touched in `round` (AG-7): a tenth of
 /// the price of the other leaves of its quota, since it was last touched, at most to the end of the
-/// redemption window after its end, floored.
+/// redemption window after its end, floored. From its end on it holds no leaves, whenever they are cleared.
 pub fn hold(agreement: &Agreement, usage: &Use, leaves: u64, round: u64, parameters: &Parameters) -> Amount {
     let until = round.min(last_round(agreement, parameters));
-    let rounds = until.saturating_sub(usage.held_round);
-    let weight =
-        u128::from(agreement.storage_price) * u128::from(agreement.quota_leaves.saturating_sub(leaves));
-    let tenths = u128::from(rounds) * u128::from(parameters.reserve_share);
-    let grains = mul_div(weight, tenths, u128::from(ONE) * UNIT);
+    let end =
+        parameters.epoch_start(agreement.end_epoch).clamp(usage.held_round, until.max(usage.held_round));
+    let before = u128::from(end.saturating_sub(usage.held_round));
+    let after = u128::from(until.saturating_sub(end));
+    let (quota, free) = (agreement.quota_leaves, agreement.quota_leaves.saturating_sub(leaves));
+    let unused = u128::from(free) * before + u128::from(quota) * after;
+    let tenths = u128::from(agreement.storage_price) * u128::from(parameters.reserve_share);
+    let grains = mul_div(unused, tenths, u128::from(ONE) * UNIT);
     grains.and_then(Amount::new).unwrap_or(Amount::MAX).min(usage.storage_reserve)
 }
 

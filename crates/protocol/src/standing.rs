@@ -40,8 +40,8 @@ pub const JAIL_EPOCHS: u64 = 8;
 pub const JAIL_MEMORY: u64 = 256;
 /// Good epochs after jail before a score can rise.
 pub const PROBATION: u8 = 3;
-/// Least quality of a good epoch on probation.
-pub const PROBATION_QUALITY: u64 = ONE / 10 * 9;
+/// Lowest passed share and on-time share of a good epoch on probation.
+pub const PROBATION_MIN: u64 = ONE / 10 * 9;
 /// Reads drawn before the score counts in full.
 pub const VETTING_READS: u64 = 64;
 
@@ -200,6 +200,20 @@ fn count_wrong(standing: &mut Standing, row: &Settlement) -> Option<u8> {
     highest
 }
 
+/// Returns true if the epoch is low in availability, false if it is not, and `None` if it says nothing
+/// (JL-1). Auditors judge their own epoch. Otherwise too few of the newest challenges were answered on time,
+/// and one of this epoch was not: no epoch counts twice against a provider.
+fn is_away(standing: &Standing, row: &Settlement) -> Option<bool> {
+    let is_reported = row.assigned > 0 && is_quorum(row.reported.into(), row.assigned);
+    if is_reported && standing.answered < AVAILABLE_MIN {
+        return Some(true);
+    }
+    match (standing.on_time < AVAILABLE_MIN, row.late > 0) {
+        (false, _) => Some(false),
+        (true, is_fresh) => is_fresh.then_some(true),
+    }
+}
+
 /// Ends the suspension of a provider that has nothing to read, once it answered a challenge (JL-2). It takes
 /// no agreements, so no epoch could ever measure it again.
 fn resume_idle(standing: &mut Standing, row: &Settlement, now: u64) -> Option<Step> {
@@ -212,16 +226,19 @@ fn resume_idle(standing: &mut Standing, row: &Settlement, now: u64) -> Option<St
 /// Counts low epochs, and warns, suspends, resumes or jails (JL-1, JL-2, JL-3). `now` is the
 /// epoch of the block. A provider that is jailed already is not jailed again.
 pub(crate) fn judge(standing: &mut Standing, row: &Settlement, now: u64) -> Vec<Step> {
-    let Some(quality) = row.quality.measured() else {
+    if row.quality.measured().is_none() {
         return resume_idle(standing, row, now).into_iter().collect();
-    };
+    }
     let mut steps = Vec::new();
     let wrong = count_wrong(standing, row);
-    // A share that auditors found in an earlier epoch lowers the quality, but does not count a second time.
-    let is_reported = row.assigned > 0 && is_quorum(row.reported.into(), row.assigned);
-    let is_away = if is_reported { row.available.ppb() } else { standing.on_time } < AVAILABLE_MIN;
-    standing.low_available = if is_away { standing.low_available.saturating_add(1) } else { 0 };
-    if standing.probation > 0 && quality >= PROBATION_QUALITY {
+    let is_away = is_away(standing, row);
+    match is_away {
+        Some(true) => standing.low_available = standing.low_available.saturating_add(1),
+        Some(false) => standing.low_available = 0,
+        None => {}
+    }
+    // Jail is for wrong answers: distance, which lowers the quality for ever, keeps no provider on probation.
+    if standing.probation > 0 && standing.proven.min(standing.on_time) >= PROBATION_MIN {
         standing.probation -= 1;
     }
     let mut step = |step, reason, until| steps.push(Step { step, reason, until });
@@ -237,15 +254,15 @@ pub(crate) fn judge(standing: &mut Standing, row: &Settlement, now: u64) -> Vec<
         None => {}
     }
     match (is_away, standing.suspended) {
-        (true, 0) if standing.low_available >= LOW_EPOCHS => {
+        (Some(true), 0) if standing.low_available >= LOW_EPOCHS => {
             standing.suspended = now;
             step(StandingStep::Suspended, StandingReason::Availability, now.saturating_add(1));
         }
-        (true, 0) => {
+        (Some(true), 0) => {
             standing.warned = now;
             step(StandingStep::Warned, StandingReason::Availability, penalty(standing.low_available));
         }
-        (false, since) if since != 0 => {
+        (Some(false), since) if since != 0 => {
             standing.suspended = 0;
             step(StandingStep::Resumed, StandingReason::Availability, now);
         }
@@ -360,12 +377,15 @@ mod tests {
     fn probation_ends_with_its_last_good_epoch_and_not_with_others() {
         let mut standing = Standing { probation: 2, on_time: ONE, proven: ONE, ..Standing::newborn(0) };
         let good = row(Some(0), None, 1);
-        let poor = Settlement { quality: Ratio::new(PROBATION_QUALITY - 1), ..good.clone() };
-        let left = [&good, &poor, &good, &good].map(|row| {
-            judge(&mut standing, row, 9);
+        let left = [ONE, PROBATION_MIN - 1, PROBATION_MIN, ONE].map(|share| {
+            (standing.proven, standing.on_time) = (ONE, share);
+            judge(&mut standing, &good, 9);
             standing.probation
         });
         assert_eq!(left, [1, 1, 0, 0]);
+        (standing.probation, standing.proven) = (1, PROBATION_MIN - 1);
+        judge(&mut standing, &good, 9);
+        assert_eq!(standing.probation, 1);
     }
 
     #[test]

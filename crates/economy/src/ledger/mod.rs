@@ -11,9 +11,9 @@
 //!
 //! Invariants
 //! 1. An operation enters a block only if its signatures verify, as on a node. Only a mutant skips
-//! the check, by calling [`Bench::forge`].
+//!    the check, by calling [`Bench::forge`].
 //! 2. A coalition's fortune is the money that the ledger's records still let it take out; nothing
-//! is estimated.
+//!    is estimated.
 
 #[allow(dead_code, reason = "the scenario tests use the rest")]
 #[path = "../../../protocol/tests/scenarios/keeper.rs"]

@@ -32,7 +32,7 @@ use futures::FutureExt as _;
 use posync_client::watch;
 use posync_protocol::{
     Account, Body, Bounded, Code, Hash, Key, Operation, Record as _,
-    ledger::{self, BlockContext},
+    ledger::{self, BlockContext, Records},
     limits::{GATHER_MS, GOSSIP_BYTES_MAX, INGRESS_QUEUED_MAX, OPERATIONS_MAX},
     operation::Lane,
     record::{AccountState, Audit, System},
@@ -189,6 +189,7 @@ impl Mempool {
             sender: channel.0,
             early: Early::default(),
             liars: BTreeSet::new(),
+            tried: BTreeSet::new(),
         };
         actor.run(inbox, channel.1, moved, heights).await;
     }
@@ -226,6 +227,8 @@ struct Actor<E, S> {
     early: Early,
     /// Signers and authorities with a bad signature since the last block.
     liars: BTreeSet<Account>,
+    /// Providers of which a storage answer was tried since the last block.
+    tried: BTreeSet<Account>,
 }
 
 /// An operation with standing, in its lane.
@@ -249,6 +252,7 @@ impl<E: Clock + CryptoRng, S: Sender> Actor<E, S> {
                 changed = heights.changed() => match changed {
                     Ok(()) => {
                         self.liars.clear();
+                        self.tried.clear();
                         arrivals.append(&mut self.early.take());
                     }
                     Err(_) => return,
@@ -317,7 +321,7 @@ impl<E: Clock + CryptoRng, S: Sender> Actor<E, S> {
                 checks += arrival.operation.signatures(&self.handle.chain()).len();
                 piece.extend(paid.next());
             }
-            self.verify(piece, &mut own);
+            self.verify(piece, &mut own).await;
             let between: Vec<Arrival> = std::iter::from_fn(|| free.try_recv().ok()).take(BATCH_MAX).collect();
             self.admit_batch(between, &mut own).await;
         }
@@ -327,7 +331,7 @@ impl<E: Clock + CryptoRng, S: Sender> Actor<E, S> {
     async fn admit_batch(&mut self, arrivals: Vec<Arrival>, own: &mut Vec<Operation>) {
         if !arrivals.is_empty() {
             let standing = self.standing(arrivals).await;
-            self.verify(standing, own);
+            self.verify(standing, own).await;
         }
     }
 
@@ -434,7 +438,7 @@ impl<E: Clock + CryptoRng, S: Sender> Actor<E, S> {
     }
 
     /// Puts into the pool what carries only good signatures: the signer's own are verified first.
-    fn verify(&mut self, standing: Vec<Standing>, own: &mut Vec<Operation>) {
+    async fn verify(&mut self, standing: Vec<Standing>, own: &mut Vec<Operation>) {
         let chain = self.handle.chain();
         let signed = self.only_good(standing, Part::Own);
         let (carriers, single): (Vec<_>, Vec<_>) =
@@ -446,8 +450,30 @@ impl<E: Clock + CryptoRng, S: Sender> Actor<E, S> {
                 // Also one that may not wait here, beside another with its nonce, was signed.
                 self.handle.witness().commitment(&arrival.operation.signer, commit);
             }
-            self.place(arrival, admission, own);
+            match self.stands(&arrival.operation).await {
+                Ok(()) => self.place(arrival, admission, own),
+                Err(refused) => arrival.answer(Err(refused)),
+            }
         }
+    }
+
+    /// Runs a statement alone on the applied state (LE-3): one that may stand in no block costs its author
+    /// nothing, and would keep others out of the room that free operations have.
+    ///
+    /// # Errors
+    /// The ledger's refusal; `Full` for the second one of a provider since the last block.
+    async fn stands(&mut self, operation: &Operation) -> Result<(), Refused> {
+        if !matches!(operation.body, Body::Statement(_)) {
+            return Ok(());
+        }
+        if !self.tried.insert(operation.signer) {
+            return Err(Refused::Full);
+        }
+        let next = self.next();
+        let keys = ingress::guarded(operation, || Ok(ledger::touches_free(&next, operation)))?;
+        let slots = self.handle.read_unproven(keys.clone()).await;
+        let records: Records = keys.into_iter().zip(slots).collect();
+        Ok(ingress::guarded(operation, || ledger::check_free(&next, operation, &records))?)
     }
 
     /// Answers those with a bad signature, and remembers whose fault it is.

@@ -57,8 +57,17 @@ pub fn proven_of(audit: &Audit) -> u64 {
 /// Counts those of the newest `reads` that were answered and did not pass, as far as the history goes back
 /// (JL-1). The history of 64 reads suffices: the 0.9 of the same rule looks at no more.
 fn wrong_of(audit: &Audit, reads: u32) -> u8 {
-    let newest = u64::MAX.checked_shr(HISTORY.saturating_sub(reads)).unwrap_or_default();
-    (!audit.history & !audit.silent & newest).count_ones() as u8
+    (!audit.history & !audit.silent & newest(reads)).count_ones() as u8
+}
+
+/// The challenges among those of the newest `reads` that were answered late or not at all (JL-1).
+fn late_of(audit: &Audit, reads: u32) -> u8 {
+    (!audit.on_time & newest(reads / READS as u32)).count_ones() as u8
+}
+
+/// The bits of the newest `count` in a history; all of them from 64 on.
+fn newest(count: u32) -> u64 {
+    u64::MAX.checked_shr(HISTORY.saturating_sub(count)).unwrap_or_default()
 }
 
 /// The figures of a provider at a close (SC-1). `egress` is the correct share that its auditors agreed on in
@@ -133,6 +142,7 @@ pub(super) fn measure(
     row.reads = audit.drawn.saturating_sub(standing.drawn_at_close);
     row.answers = audit.answered.saturating_sub(standing.answered_at_close);
     row.wrong = wrong_of(&audit, row.reads);
+    row.late = late_of(&audit, row.reads);
     remember(&mut standing, &row, &audit);
     let measured: Vec<u64> = standing.qualities.into_iter().filter(|q| *q != UNMEASURED).collect();
     row.least = Ratio::new(measured.iter().copied().min().unwrap_or(0));

@@ -95,6 +95,8 @@ record! {
         answers: u32,
         /// Reads since the previous close, at most the last 64, that were answered and did not pass.
         wrong: u8,
+        /// Challenges since the previous close, at most the last 64, that were answered late or not at all.
+        late: u8,
         /// Correct share of each class at the close; unmeasured if not measured in this epoch.
         correct: [Ratio; CLASSES],
         /// Availability at the close: the A of SC-1.

@@ -6,6 +6,7 @@ mod agreement;
 mod any_number;
 mod anything;
 mod audit_second;
+mod audit_third;
 mod audits;
 mod authority;
 mod books;

@@ -209,6 +209,7 @@ fn row() -> Settlement {
         reads: u32::MAX,
         answers: u32::MAX,
         wrong: u8::MAX,
+        late: 5,
         correct: [Ratio::UNMEASURED; record::CLASSES],
         available: Ratio::UNMEASURED,
         latency: Ratio::UNMEASURED,

@@ -3,7 +3,7 @@
 //!
 //! Invariants
 //! 1. While a [`Gate`] is closed, no task of the process runs: the process computes, sends and
-//! notices nothing,
+//!    notices nothing,
 //!    as after SIGSTOP. Time goes on, so everything it waited for is overdue when the gate opens.
 //! 2. A fault of a [`Disk`] affects this machine alone, in this life and all later ones.
 

@@ -15,7 +15,7 @@
 //! 1. Bytes of a stream arrive in order, once, or the stream breaks: no loss, no duplicates.
 //! 2. Loss is a stall: a lost part arrives one retransmission later, and so does everything behind it.
 //! 3. A partition holds bytes and handshakes until it heals. Only [`Fabric::reset`] and a crash
-//! break streams.
+//!    break streams.
 //! 4. Equal seeds and equal calls give equal deliveries.
 //! 5. At most [`WINDOW_BYTES`] of a stream and [`BACKLOG`] unaccepted streams wait.
 
