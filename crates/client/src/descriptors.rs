@@ -1,27 +1,27 @@
-//! The number of files that a process may have open, raised at start and checked against what it needs.
+//! The number of files that a process may have open: raised at start, and checked against the need.
 //!
-//! A role calls [`require`] before it opens anything: too low a limit is told then, with the number to
+//! A role calls [`require`] before it opens anything: too low a limit is reported then, with the number to
 //! set, and not by a failure hours later.
 
 use crate::channel::HANDSHAKES_MAX;
 use posync_protocol::limits::CONNECTIONS_MAX;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-/// What a listener holds at most, whatever its peers do: connections and handshakes.
+/// Connections and handshakes that a listener holds at most, whatever its peers do.
 pub const LISTENER: u64 = (CONNECTIONS_MAX + HANDSHAKES_MAX) as u64;
 /// Handshakes at once with other authorities.
 pub const PEER_HANDSHAKES: u32 = 64;
 /// Connections of an authority to the others: two of each while one replaces the other.
 const PEERS: u64 = 64;
-/// Files of an authority's engine, measured below 300 with an empty ledger, and connections of its auditor.
+/// Files of an authority's engine (measured below 300 with an empty ledger), and its auditor's connections.
 const ENGINE: u64 = 384;
 /// Connections of a provider or a gateway to others.
 const OTHERS: u64 = CONNECTIONS_MAX as u64;
 /// Files of a provider or a gateway: segment files, journals, the runtime.
 const FILES: u64 = 256;
 
-/// What a member needs: an authority, a provider or a gateway. The log of an authority's state has a file
-/// for each 8,192 of its entries beyond that.
+/// Files that a member needs: an authority, a provider or a gateway. The log of an authority's state needs
+/// one more file for each 8,192 of its entries.
 pub const MEMBER: u64 = {
     let (authority, service) =
         (LISTENER + PEER_HANDSHAKES as u64 + PEERS + ENGINE, LISTENER + OTHERS + FILES);
@@ -35,9 +35,9 @@ pub const MEMBER: u64 = {
      `ulimit -n {needed}` in the shell that starts it, or LimitNOFILE={needed} in its service unit"
 )]
 pub struct TooFew {
-    /// What the process may open.
+    /// Files that the process may open.
     pub limit: u64,
-    /// What it needs.
+    /// Files that the role needs.
     pub needed: u64,
 }
 
@@ -50,13 +50,13 @@ pub fn require(needed: u64) -> Result<u64, TooFew> {
     let before = getrlimit(Resource::Nofile);
     if before.current != before.maximum {
         let raised = Rlimit { current: before.maximum, maximum: before.maximum };
-        // Systems may cap it below the hard limit; what holds is read back.
+        // Systems may cap it below the hard limit, so the actual value is read back.
         let _ = setrlimit(Resource::Nofile, raised);
     }
     judge(needed, getrlimit(Resource::Nofile).current)
 }
 
-/// Whether `limit`, without a bound if `None`, is enough.
+/// Returns `limit` if it is enough; `None` means unlimited.
 fn judge(needed: u64, limit: Option<u64>) -> Result<u64, TooFew> {
     let limit = limit.unwrap_or(u64::MAX);
     if limit < needed { Err(TooFew { limit, needed }) } else { Ok(limit) }
@@ -67,7 +67,7 @@ mod tests {
     use super::*;
     use std::process::Command;
 
-    /// As docs/operating.md tells operators.
+    /// `docs/operating.md` gives operators the same numbers.
     #[test]
     fn a_member_asks_for_all_that_its_listener_its_peers_and_its_files_may_take() {
         let (authority, service) =

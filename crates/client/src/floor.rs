@@ -1,26 +1,26 @@
-//! The newest proved height, kept through restarts: a role that was stopped believes no state from long
-//! before it stopped.
+//! The newest proved height, kept through restarts: a restarted role rejects states from long before it
+//! stopped.
 //!
-//! Two slots, written in turn: a crash while one is written leaves the other. A floor that cannot be read
-//! or written costs this protection and nothing else.
+//! Two slots are written in turn: a crash during a write leaves the other one. If the floor cannot be read
+//! or written, only this protection is lost.
 
 use crate::connection::Connection;
 use commonware_runtime::{Blob as _, Clock, Error, ReadOptions, Spawner, Storage, WriteOptions};
 use posync_protocol::Hash;
 use std::time::Duration;
 
-/// How often it is written while the height rises.
+/// Time between two writes while the height rises.
 const EVERY: Duration = Duration::from_secs(30);
-/// Blocks by which it rises before it is written again.
+/// Blocks by which the height rises before it is written again.
 const STEP: u64 = 16;
-/// Bytes of a slot: chain, height, check.
+/// Bytes of a slot: chain, height, checksum.
 const SLOT: usize = 48;
-/// Where the slots begin.
+/// Offsets of the slots.
 const PLACES: [u64; 2] = [0, SLOT as u64];
 const NAME: &[u8] = b"floor";
 
-/// Takes the height that is kept in `partition` for the connection's floor, and keeps it up to date for as
-/// long as `context` lives.
+/// Sets the connection's floor to the height kept in `partition`, and keeps that up to date for as long as
+/// `context` lives.
 pub async fn keep<E>(context: E, connection: &Connection, partition: &str)
 where
     E: Spawner + Clock + Storage,
@@ -77,7 +77,7 @@ fn encode(chain: &Hash, height: u64) -> Vec<u8> {
     [&head[..], &check.as_bytes()[..8]].concat()
 }
 
-/// The height in a whole slot of this chain.
+/// The height in a slot, if the slot is intact and belongs to this chain.
 fn decode(chain: &Hash, slot: &[u8]) -> Option<u64> {
     let height = u64::from_be_bytes(slot.get(32..40)?.try_into().ok()?);
     (slot == encode(chain, height)).then_some(height)

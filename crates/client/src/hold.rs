@@ -1,4 +1,4 @@
-//! One process for one directory.
+//! A lock that admits one process to a directory.
 
 use std::{
     fs::{File, OpenOptions, TryLockError},
@@ -9,16 +9,16 @@ use std::{
     time::Duration,
 };
 
-/// Looks at a lock that another process holds, and the pause between two of them: a process that
-/// was killed lets go within this time, one that lives does not.
+/// Attempts on a lock that another process holds, and the pause between two of them. A process that was
+/// killed releases it within this time; a living one does not.
 const LOOKS: u32 = 30;
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// Takes the lock file at `path` for this process, until the returned file is dropped. `None`: a
-/// living process holds it. Waits up to three seconds for one that is ending.
+/// Takes the lock file at `path` for this process, until the returned file is dropped. `None`: a living
+/// process holds it. Waits up to three seconds for a process that is ending.
 ///
 /// # Errors
-/// The file cannot be made, opened or locked.
+/// The file cannot be created, opened or locked.
 pub fn hold(path: &Path) -> io::Result<Option<File>> {
     let file = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(path)?;
     for look in 0..LOOKS {

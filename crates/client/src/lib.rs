@@ -1,4 +1,4 @@
-//! A typed connection to posync's services that believes only proofs.
+//! A typed client of posync's services that accepts only proved answers.
 
 pub mod account;
 pub mod channel;

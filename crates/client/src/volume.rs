@@ -1,11 +1,11 @@
-//! Room on the volume of a directory.
+//! Free space on the volume of a directory.
 
 use std::{io, path::Path};
 
 /// Bytes that this process may still write to the volume that holds `directory`.
 ///
 /// # Errors
-/// The directory or its volume cannot be asked.
+/// The directory or its volume cannot be queried.
 pub fn free(directory: &Path) -> io::Result<u64> {
     let volume = rustix::fs::statvfs(directory)?;
     Ok(volume.f_bavail.saturating_mul(volume.f_frsize))

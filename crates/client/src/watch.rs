@@ -1,8 +1,8 @@
-//! A value that several tasks follow: they see the newest one, not every one.
+//! A value that several tasks follow: they see the newest value, not every one.
 //!
-//! `tokio::sync::watch` wakes its waiters in an order that it draws at random. That is fair on many
-//! threads, but a run of the deterministic runtime could then never be repeated. Here they wake
-//! in the order in which they began to wait ([`tokio::sync::Notify`]); the names are tokio's.
+//! `tokio::sync::watch` wakes its waiters in random order. That is fair on many threads, but a run of the
+//! deterministic runtime could then never be repeated. Here they wake in the order in which they began to
+//! wait ([`tokio::sync::Notify`]). The names are tokio's.
 
 use std::{
     ops::Deref,
@@ -35,16 +35,16 @@ impl<T> Shared<T> {
     }
 }
 
-/// Changes the value.
+/// The side that changes the value; clones share it.
 pub struct Sender<T>(Arc<Shared<T>>);
 
-/// Follows the value.
+/// The side that follows the value; each one has its own mark of the version it has seen.
 pub struct Receiver<T> {
     shared: Arc<Shared<T>>,
     seen: u64,
 }
 
-/// The value, locked: let it go at once.
+/// A lock on the value: drop it at once.
 pub struct Ref<'a, T>(MutexGuard<'a, State<T>>);
 
 impl<T> Deref for Ref<'_, T> {
@@ -54,7 +54,7 @@ impl<T> Deref for Ref<'_, T> {
     }
 }
 
-/// A sender and a receiver that has seen `value`.
+/// Creates a sender, and a receiver that has seen `value`.
 pub fn channel<T>(value: T) -> (Sender<T>, Receiver<T>) {
     let sender = Sender::new(value);
     let receiver = sender.subscribe();
@@ -62,24 +62,24 @@ pub fn channel<T>(value: T) -> (Sender<T>, Receiver<T>) {
 }
 
 impl<T> Sender<T> {
-    /// A sender without receivers.
+    /// Creates a sender without receivers.
     pub fn new(value: T) -> Self {
         let state = Mutex::new(State { value, version: 0 });
         Self(Arc::new(Shared { state, senders: AtomicUsize::new(1), changed: Notify::new() }))
     }
 
-    /// A receiver that has seen the present value.
+    /// Returns a receiver that has seen the present value.
     pub fn subscribe(&self) -> Receiver<T> {
         let seen = self.0.lock().version;
         Receiver { shared: self.0.clone(), seen }
     }
 
-    /// The present value.
+    /// The present value, locked.
     pub fn borrow(&self) -> Ref<'_, T> {
         Ref(self.0.lock())
     }
 
-    /// Changes the value and wakes who waits, even if it is equal; returns the old one.
+    /// Changes the value and wakes all waiting tasks, even if it is equal. Returns the old value.
     pub fn send_replace(&self, value: T) -> T {
         let mut old = value;
         self.send_if_modified(|now| {
@@ -89,7 +89,7 @@ impl<T> Sender<T> {
         old
     }
 
-    /// Changes the value in place; wakes who waits if `change` says so, and returns that.
+    /// Changes the value in place. Wakes all waiting tasks if `change` returns true, and returns that.
     pub fn send_if_modified(&self, change: impl FnOnce(&mut T) -> bool) -> bool {
         let mut state = self.0.lock();
         let modified = change(&mut state.value);
@@ -130,12 +130,12 @@ impl<T> Receiver<T> {
         Ref(state)
     }
 
-    /// The present value counts as seen.
+    /// Marks the present value as seen.
     pub fn mark_unchanged(&mut self) {
         self.seen = self.shared.lock().version;
     }
 
-    /// Waits for a value that was not seen; it then counts as seen.
+    /// Waits for a value that was not seen, and marks it as seen.
     ///
     /// # Errors
     /// [`Closed`].
@@ -143,7 +143,7 @@ impl<T> Receiver<T> {
         loop {
             let changed = self.shared.changed.notified();
             tokio::pin!(changed);
-            // Waits from here on, so that a change after the look is not missed.
+            // Registered here, so that a change after the check is not missed.
             changed.as_mut().enable();
             let version = self.shared.lock().version;
             if version != self.seen {
@@ -157,7 +157,7 @@ impl<T> Receiver<T> {
         }
     }
 
-    /// Waits until the value, seen or not, is what `good` asks for.
+    /// Waits until the value, seen or not, satisfies `good`.
     ///
     /// # Errors
     /// [`Closed`].

@@ -1,5 +1,5 @@
-//! What became of an operation, by proof alone: the state says whether its nonce is passed, a body that
-//! a certified header commits to says by which operation.
+//! The fate of an operation, from proofs alone: the state shows if its nonce is passed, and a body that a
+//! certified header commits to shows by which operation.
 
 use super::{
     Final, Flight, PATIENCES, Submitter, bounded,
@@ -16,30 +16,30 @@ use posync_protocol::{
 };
 use std::{pin::pin, time::Duration};
 
-/// Blocks after which an operation that does not stand in one is given to another node.
+/// Blocks without the operation after which it is sent to another node.
 const OFFER_EVERY: usize = 4;
-/// Looks at which no node keeps the blocks that would prove it, before that is the answer.
+/// Attempts in which no node still has the blocks that would prove the fate, before the search ends.
 const PRUNED_MAX: u32 = 4;
-/// Pause after the nodes were out of reach.
+/// Pause after an attempt that failed for any other reason.
 const PAUSE: Duration = Duration::from_millis(500);
 
-/// What is proved of an operation.
+/// The proved fate of an operation.
 #[derive(Debug)]
 pub(super) enum Fate {
-    /// It stands in a block.
+    /// The operation is in a final block.
     Final(Final),
-    /// Another operation stands in a block with its nonce: it never does.
+    /// A final block holds another operation with its nonce, so this one can never be included.
     Another,
-    /// Its time is over, and its nonce not passed or no block holds it: it never stands in a block.
+    /// It expired with its nonce unused, or no block up to its expiry holds it: it can never be included.
     Expired,
 }
 
 impl Submitter {
-    /// Waits until the fate of a flight is proved. Meanwhile gives it to one node after the other, for
-    /// more once the base fee rose above what it offers.
+    /// Waits until the fate of a flight is proved. Meanwhile sends it to one node after the other, with a
+    /// higher fee once the base fee has risen above its offer.
     ///
     /// # Errors
-    /// [`Error::Undecided`] when no newer block was proved for as long as the submitter is patient, or nodes
+    /// [`Error::Undecided`] when no newer block is proved within the submitter's patience, or when nodes
     /// refuse an operation without a nonce.
     pub(super) async fn settle(&self, flight: &mut Flight) -> Result<Fate, Error> {
         let Some(patience) = self.0.patience else { return self.watch(flight).await };
@@ -70,7 +70,7 @@ impl Submitter {
                     return Err(flight.undecided());
                 }
                 Ok(None) => {}
-                // Its blocks are not to be had at any node.
+                // No node has the blocks any more.
                 Err(Error::Unavailable(Unavailable::Pruned)) if unprovable < PRUNED_MAX => unprovable += 1,
                 Err(Error::Unavailable(Unavailable::Pruned)) => return Err(flight.undecided()),
                 Err(_) => connection.sleep(PAUSE).await,
@@ -82,7 +82,7 @@ impl Submitter {
         }
     }
 
-    /// Looks, gives the operation away again now and then, and waits for the next block.
+    /// Looks once, sends the operation again every few turns, and waits for the next block.
     async fn step(&self, flight: &mut Flight, turn: usize) -> Result<Option<Fate>, Error> {
         let looked = self.look(flight).await;
         match looked {
@@ -100,7 +100,7 @@ impl Submitter {
         newer.map(|_| None).inspect_err(|error| flight.why = error.to_string())
     }
 
-    /// One look at the proved state, and at the blocks if the nonce is passed.
+    /// Reads the proved state once, and searches the blocks if the nonce is passed.
     async fn look(&self, flight: &mut Flight) -> Result<Option<Fate>, Error> {
         let Some(nonce) = flight.nonce else { return self.look_bare(flight).await };
         let seen = self.seen().await?;
@@ -123,7 +123,7 @@ impl Submitter {
             let raised = self.spread(raised, self.0.connection.random(), left);
             let waited = flight.waiting;
             flight.push(raised);
-            // Refused, for the balance does not cover it, say: what waited may still come to stand.
+            // A refusal (for a low balance, say) changes nothing: the earlier one may still be included.
             if self.0.connection.submit(flight.waiting()).await.is_err() {
                 flight.waiting = waited;
             }
@@ -131,7 +131,7 @@ impl Submitter {
         Ok(None)
     }
 
-    /// Looks through the blocks that came since the last look, for an operation without a nonce.
+    /// Searches the blocks since the last look for an operation without a nonce.
     async fn look_bare(&self, flight: &mut Flight) -> Result<Option<Fate>, Error> {
         let newest = self.0.connection.read::<System>(System::key()).await?.header.height;
         let id = flight.waiting().id();
@@ -146,7 +146,7 @@ impl Submitter {
         Ok((flight.since >= flight.expires()).then_some(Fate::Expired))
     }
 
-    /// Looks through the blocks in which the nonce was passed, up to `height`.
+    /// Searches the blocks in which the nonce was passed, up to `height`.
     async fn find(&self, flight: &Flight, nonce: u64, height: u64) -> Result<Fate, Error> {
         for height in flight.since + 1..=height {
             let body = self.block(height).await?;
@@ -161,17 +161,17 @@ impl Submitter {
             }
             return self.finished(height, place, id).await;
         }
-        // The state passed it and no block did: the blocks are not those of that state.
+        // The state has passed the nonce but no block did, so these blocks do not belong to that state.
         Err(crate::light::Error::Commitment("a nonce").into())
     }
 
-    /// The body of a certified block.
+    /// Fetches the body of a certified block.
     async fn block(&self, height: u64) -> Result<BlockBody, Error> {
         let header = self.0.connection.header(height).await?;
         self.0.connection.body(&header).await
     }
 
-    /// What the operation `id` did, at its `place` in a block.
+    /// Returns the receipt of the operation `id` at its `place` in a block.
     async fn finished(&self, height: u64, place: usize, id: Hash) -> Result<Fate, Error> {
         let outcome = self.0.connection.outcome(height).await?.value;
         let row = outcome.receipts.rows.get(place).filter(|row| row.0 == id);
@@ -180,7 +180,7 @@ impl Submitter {
         Ok(Fate::Final(Final { id, receipt: Receipt { height, index, code } }))
     }
 
-    /// Gives what waits to another node than before; its answer decides nothing.
+    /// Sends the waiting operation to another node than before; that node's answer decides nothing.
     async fn offer_again(&self, flight: &mut Flight, turn: usize) {
         match self.0.connection.submit_at(turn, flight.waiting()).await {
             Ok(()) => flight.refusal = None,
@@ -188,7 +188,7 @@ impl Submitter {
             Err(_) => {}
         }
         if flight.nonce.is_none() {
-            // What became useless since is waited for no longer.
+            // If the operation has become useless since, the refusal ends the wait.
             self.offer(flight).await;
         }
     }

@@ -1,4 +1,4 @@
-//! What an operation offers for its place in a block.
+//! The fee that an operation offers for its place in a block.
 
 use commonware_cryptography::ed25519::PrivateKey;
 use posync_protocol::{
@@ -7,11 +7,11 @@ use posync_protocol::{
     limits::{MEMPOOL_REPLACE_PERCENT, Parameters},
 };
 
-/// How far above the fee at the base fee of today an operation may be charged: twelve full blocks
-/// raise it as much.
+/// Factor by which the highest fee of an operation exceeds the fee at today's base fee. Twelve full
+/// blocks raise the base fee as much.
 pub(super) const FEE_MARGIN: u128 = 4;
 
-/// What the fee of an operation is judged by at a height: no block's leader, parent or seed is in it.
+/// The context that fees are computed with at a height; leader, parent and seed play no part in a fee.
 pub const fn paying(chain: Hash, parameters: Parameters, height: u64) -> BlockContext {
     BlockContext { chain, parameters, height, leader: Account([0; 32]), parent: [0; 32], seed: None }
 }
@@ -31,9 +31,9 @@ pub fn sign_paying(
     sign(Amount::new(fee).unwrap_or(Amount::MAX))
 }
 
-/// A paid operation signed anew, if what it offers is below its fee at `base_fee`: under the same nonce,
-/// so that at most one of the two ever stands in a block, for so much more that nodes take it in the
-/// other's place. `None` if it offers enough.
+/// Signs a paid operation again if it offers less than its fee at `base_fee`. The nonce stays the same, so
+/// at most one of the two is ever included, and the offer rises by enough for nodes to replace the first.
+/// Returns `None` if the first offers enough.
 pub fn outbid(
     key: &PrivateKey,
     context: &BlockContext,
@@ -57,7 +57,7 @@ mod tests {
     use commonware_cryptography::Signer as _;
     use posync_protocol::operation::Transfer;
 
-    /// A payment under nonce 7 that offers four times its fee at a base fee of 100, and its context.
+    /// Returns a key, a context, and a payment under nonce 7 that offers four times its fee at base fee 100.
     fn waiting() -> (PrivateKey, BlockContext, Operation) {
         let (key, context) = (PrivateKey::from_seed(1), paying([9; 32], Parameters::LOCAL, 50));
         let body = Body::Transfer(Transfer { to: Account([2; 32]), amount: Amount::sync(1) });
@@ -80,7 +80,7 @@ mod tests {
             assert_eq!(outbid(&key, &context, base_fee, 120, &raised), None, "once for a base fee");
             last = raised;
         }
-        // It never expires before the first: the nonce would be signed for anew while that may stand.
+        // It expires no earlier than the first; else the nonce could be reused while the first may be included.
         let raised = outbid(&key, &context, 401, 60, &operation).expect("it offers too little");
         assert_eq!(raised.expires, 90);
     }

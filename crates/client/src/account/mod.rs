@@ -1,4 +1,4 @@
-//! Sends the operations of one key: nonces, fees, expiry, and once only.
+//! Sends the operations of one key: picks nonces, fees and expiry, and sends each body once only.
 //!
 //! ```text
 //!  send(body) ── nonce n ──► signed ──► nodes ──► each new block: is n passed, by the proved state?
@@ -10,19 +10,19 @@
 //! ```
 //!
 //! Invariants
-//! 1. Operations are submitted in the order of their nonces, several may wait at once.
+//! 1. Operations are submitted in nonce order; several may wait at once.
 //! 2. A body is signed under another nonce only when it is *proved* that the first can never stand in a
 //!    block: the nonce is not passed at a height above its expiry, or a block holds another
 //!    operation with that nonce. A node's word (a refusal, "no receipt") decides nothing.
-//! 3. It is signed again under the same nonce when the proved base fee is above what it offers: of those
-//!    at most one ever stands in a block, and later operations are not held up.
+//! 3. It is signed again under the same nonce when the proved base fee exceeds its offer: at most one of
+//!    those is ever included, and later operations are not held up.
 //! 4. A body is signed at most [`SIGN_ATTEMPTS`] times under one nonce, and under as many nonces.
-//! 5. Equal operations that two processes sign under one nonce differ in their bytes, so each finds out
-//!    which of them stands: what they may be charged at most, and their expiry, are drawn at random.
-//! 6. Once it was given to a node, an operation is never said to be refused, unless that is proved:
+//! 5. Equal operations that two processes sign under one nonce differ in their bytes, so each process
+//!    learns which one is included: the highest fee and the expiry of each are drawn at random.
+//! 6. Once a node has received an operation, it is never reported as refused unless that is proved:
 //!    [`Error::Undecided`].
-//! 7. An operation without a nonce did not happen when every block up to its expiry was looked through.
-//!    One that nodes refuse is not waited for: it is [`Error::Undecided`], with what they say.
+//! 7. An operation without a nonce has failed once every block up to its expiry was searched. One that
+//!    nodes refuse is not waited for: it is [`Error::Undecided`], with the nodes' reason.
 
 mod fate;
 mod fee;
@@ -53,26 +53,26 @@ use std::{
 use tokio::sync::Mutex;
 use turn::Turn;
 
-/// What an operation may be charged is raised by up to this part of it, at random: too little to take the
-/// place of another one in a mempool.
+/// The highest fee is raised at random by up to one part in this many: too little to replace another
+/// operation in a mempool.
 const OFFER_PART: u128 = 16;
 const _: () = assert!(100 + 100 / OFFER_PART < MEMPOOL_REPLACE_PERCENT);
-/// An operation expires by up to this part of its time earlier, at random.
+/// An operation expires earlier, at random, by up to one part in this many of its lifetime.
 const EXPIRY_PART: u64 = 2;
-/// Nonces of this key that may wait, below the mempool's bound: beyond that a sender waits for a block.
+/// Nonces of this key that may wait. It is below the mempool's bound; beyond it a sender waits for a block.
 const AHEAD_MAX: u64 = MEMPOOL_PER_ACCOUNT as u64 / 4 * 3;
 
-/// How many times its patience a submitter waits while blocks come without the operation.
+/// Multiple of its patience that a submitter waits while blocks arrive without the operation.
 pub const PATIENCES: u32 = 4;
-/// How long nodes may take to take an operation before the wait for a block begins all the same.
+/// Time that nodes have to answer a submission before the wait for a block begins anyway.
 const OFFER: Duration = Duration::from_secs(10);
 
 /// An operation that is final.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Final {
-    /// Its id.
+    /// Id of the bytes that were included, which may be a later signature than the first.
     pub id: Hash,
-    /// Where it stands, with its code.
+    /// Height, index in the block, and result code.
     pub receipt: Receipt,
 }
 
@@ -94,11 +94,11 @@ struct Inner {
     key: PrivateKey,
     account: Account,
     parameters: Parameters,
-    /// Held while a nonce is picked and its operation given to a node.
+    /// Held while a nonce is picked and its operation is sent to a node.
     turn: Mutex<()>,
-    /// The next nonce, if operations before it may be on their way.
+    /// The next nonce; `None` unless earlier operations may still be waiting.
     next: Lock<Option<u64>>,
-    /// Where processes that share the key take turns.
+    /// Path of the file by which processes that share the key take turns.
     shared: Option<PathBuf>,
     patience: Option<Duration>,
 }
@@ -107,19 +107,19 @@ struct Inner {
 #[derive(Clone)]
 pub struct Submitter(Arc<Inner>);
 
-/// An operation on its way.
+/// An operation that was sent and whose fate is not proved yet.
 struct Flight {
-    /// `None` for an operation without one: it is looked for in every block.
+    /// `None` for an operation without a nonce, which is searched for in every block.
     nonce: Option<u64>,
     /// All operations signed under the nonce: nodes may hold any of them.
     signed: Vec<Operation>,
-    /// The one of `signed` that is given to nodes again while it waits.
+    /// Index in `signed` of the operation that is sent again while it waits.
     waiting: usize,
-    /// A proved height at which the nonce was not passed; without one, up to which no block holds it.
+    /// Proved height at which the nonce was not passed; without one, the height up to which no block holds it.
     since: u64,
     /// The last refusal by a node's mempool.
     refusal: Option<Code>,
-    /// Why its fate is not known.
+    /// Why its fate is unknown, for the error.
     why: String,
 }
 
@@ -133,13 +133,13 @@ impl Flight {
         &self.signed[self.waiting]
     }
 
-    /// Adds another operation under the nonce, which waits from now on.
+    /// Adds another operation under the nonce; it becomes the one that waits.
     fn push(&mut self, operation: Operation) {
         self.waiting = self.signed.len();
         self.signed.push(operation);
     }
 
-    /// The last block that may hold any of the signed operations.
+    /// Last height at which any of the signed operations may be included.
     fn expires(&self) -> u64 {
         self.signed.iter().map(|operation| operation.expires).max().unwrap_or(0)
     }
@@ -150,7 +150,7 @@ impl Flight {
     }
 }
 
-/// Proved state: of the account and of the fees.
+/// Proved state of the account and of the fees.
 struct Seen {
     header: Header,
     account: Option<AccountState>,
@@ -158,8 +158,8 @@ struct Seen {
 }
 
 impl Submitter {
-    /// Sends with `key` over `connection`, by the genesis parameters. It waits for as long as an
-    /// operation may stand in a block, also while no block comes.
+    /// Sends with `key` over `connection`, under the genesis parameters. It waits for as long as an
+    /// operation may be included, even while no block arrives.
     pub fn new(connection: Connection, key: PrivateKey, parameters: Parameters) -> Self {
         let account = Account::of(&key.public_key());
         Self(Arc::new(Inner {
@@ -174,9 +174,9 @@ impl Submitter {
         }))
     }
 
-    /// For a key that several processes use: they take turns by the file at `shared` ([`beside`] the key).
-    /// An operation is [`Error::Undecided`] when no newer block is proved for `patience`, or blocks come
-    /// for [`PATIENCES`] times as long without it.
+    /// Creates a submitter for a key that several processes use. They take turns through the file at
+    /// `shared` ([`beside`] the key). An operation is [`Error::Undecided`] when no newer block is proved for
+    /// `patience`, or when blocks arrive without it for [`PATIENCES`] times as long.
     pub fn for_command(
         connection: Connection,
         key: PrivateKey,
@@ -189,7 +189,7 @@ impl Submitter {
         Self(Arc::new(Inner { shared, patience: Some(patience), ..inner }))
     }
 
-    /// Whose operations these are.
+    /// The account that signs the operations.
     pub fn account(&self) -> Account {
         self.0.account
     }
@@ -197,8 +197,8 @@ impl Submitter {
     /// Signs, submits and waits until the operation is final, whatever its receipt says.
     ///
     /// # Errors
-    /// [`Error::Refused`] or [`Error::Expired`]: it is proved that it does not happen.
-    /// [`Error::Undecided`]: it may have happened, or may still. The network's: nothing was signed.
+    /// [`Error::Refused`] or [`Error::Expired`]: it is proved that the operation has no effect.
+    /// [`Error::Undecided`]: it may have happened, or may still happen. Network errors: nothing was signed.
     pub async fn send(&self, body: Body) -> Result<Final, Error> {
         if !body.has_nonce() {
             return self.send_bare(&body).await;
@@ -208,7 +208,7 @@ impl Submitter {
             let mut flight = self.launch(&body).await?;
             match self.settle(&mut flight).await? {
                 Fate::Final(done) => return Ok(done),
-                // Its nonce is passed: the next one is as it was.
+                // The nonce is used up, and the next one is as good.
                 Fate::Another => last = Error::Refused(Code::NonceOld),
                 Fate::Expired => {
                     *self.next() = None;
@@ -222,8 +222,8 @@ impl Submitter {
         Err(last)
     }
 
-    /// Has an operation without a nonce executed: a repetition changes nothing. It happened if a block holds
-    /// it, and not if no block up to its expiry does; a node's word decides neither.
+    /// Executes an operation without a nonce; a repetition changes nothing. It happened if a block holds it,
+    /// and failed if no block up to its expiry does. A node's word decides neither.
     async fn send_bare(&self, body: &Body) -> Result<Final, Error> {
         for _ in 0..SIGN_ATTEMPTS {
             let since = self.0.connection.read::<System>(System::key()).await?.header.height;
@@ -236,7 +236,7 @@ impl Submitter {
             self.offer(&mut flight).await;
             match self.settle(&mut flight).await? {
                 Fate::Final(done) => return Ok(done),
-                // An audit's time is over with it.
+                // An audit is of no use after its expiry.
                 Fate::Another | Fate::Expired if body.lane() == Lane::Reserved => break,
                 Fate::Another | Fate::Expired => {}
             }
@@ -260,8 +260,8 @@ impl Submitter {
         Ok(Seen { header, account: account.transpose().map_err(damaged)?, base_fee })
     }
 
-    /// Signs `body` under `nonce`, with bytes that no other process signs. Nothing was sent yet, so what the
-    /// proved state refuses is refused for certain.
+    /// Signs `body` under `nonce`, with bytes that no other process signs. Nothing was sent yet, so a refusal
+    /// by the proved state is certain.
     fn sign(&self, seen: &Seen, nonce: u64, body: &Body) -> Result<Operation, Error> {
         let state = seen.account.as_ref().ok_or(Error::Refused(Code::UnknownAccount))?;
         let (height, draw) = (seen.header.height, self.0.connection.random());
@@ -276,7 +276,7 @@ impl Submitter {
         Ok(self.spread(operation, draw / earlier, left))
     }
 
-    /// The same operation for a little more, drawn at random, as far as `left` allows.
+    /// Raises the highest fee a little, at random, as far as `left` allows.
     fn spread(&self, operation: Operation, draw: u64, left: Amount) -> Operation {
         let most = operation.max_fee.grains() / OFFER_PART;
         let more = (u128::from(draw) % (most + 1)).min(left.grains());
@@ -285,11 +285,11 @@ impl Submitter {
         Operation::signed(&self.0.key, &chain, operation.nonce, fee, operation.expires, operation.body)
     }
 
-    /// Gives an operation to the network under the next nonce. In order: of this process, and of those
-    /// that share the key's turn.
+    /// Sends an operation to the network under the next nonce. Calls are ordered within this process, and
+    /// across the processes that share the key's turn.
     ///
     /// # Errors
-    /// Those of the proved state, and the network's. Nothing was sent then.
+    /// Errors of the proved state and of the network. Nothing was sent in either case.
     async fn launch(&self, body: &Body) -> Result<Flight, Error> {
         let _order = self.0.turn.lock().await;
         let connection = &self.0.connection;
@@ -312,7 +312,7 @@ impl Submitter {
         let mut flight = Flight::new(Some(nonce), operation, seen.header.height);
         // From here on the network may hold it, whatever a node answers.
         self.offer(&mut flight).await;
-        // The base fee rose beyond four times what was seen: sign by the fee of now.
+        // The base fee rose above four times the value that was seen: sign again at the present fee.
         for _ in 0..2 {
             if flight.refusal != Some(Code::FeeAboveMaximum) {
                 break;
@@ -329,14 +329,14 @@ impl Submitter {
         Ok(flight)
     }
 
-    /// Gives the newest bytes of a flight to the network, and notes a refusal: it decides nothing.
+    /// Sends the newest bytes of a flight to the network and records a refusal, which decides nothing.
     async fn offer(&self, flight: &mut Flight) {
         let given = self.0.connection.submit(flight.waiting());
         let refusal = match bounded(&self.0.connection, OFFER, given).await {
             Some(Err(Error::Refused(code))) => Some(code),
             _ => None,
         };
-        // Nonces differ from node to node for a moment.
+        // Nodes may disagree about the next nonce for a moment.
         let may_pass =
             |code: &Code| flight.nonce.is_some() && matches!(code, Code::NonceOld | Code::NonceGap);
         flight.refusal = refusal.filter(|code| !may_pass(code));
@@ -345,12 +345,12 @@ impl Submitter {
         }
     }
 
-    /// The height of a proved block above `height`.
+    /// Waits for a proved block above `height` and returns its height.
     async fn next_block(&self, height: u64) -> Result<u64, Error> {
         let next = self.0.connection.follow(height + 1).next().await;
         match next {
             Ok(header) => Ok(header.height),
-            // The nodes no longer keep that block.
+            // The nodes have pruned that block.
             Err(Error::Unavailable(_)) => {
                 Ok(self.0.connection.read::<System>(System::key()).await?.header.height)
             }

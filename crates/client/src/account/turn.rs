@@ -1,9 +1,9 @@
-//! Turns of the processes that share a key file: who signs next, and with which nonce.
+//! Turns of the processes that share a key file: which of them signs next, and with which nonce.
 //!
-//! A file beside the key is locked while a process picks a nonce and gives its operation to a node. It
-//! holds the nonce that comes next, so that the next process need not wait for a block. It makes
-//! nothing right or wrong: without it, or with nonsense in it, processes that pick the same nonce find out
-//! from the blocks, a block later.
+//! A file beside the key is locked while a process picks a nonce and sends its operation to a node. The
+//! file holds the next nonce, so that the next process need not wait for a block. Correctness does not
+//! depend on it: if it is missing or damaged, processes that pick the same nonce learn so from the blocks,
+//! one block later.
 
 use crate::connection::Connection;
 use posync_protocol::Hash;
@@ -15,34 +15,34 @@ use std::{
     time::Duration,
 };
 
-/// How often a lock that another process holds is tried, and the pause between: 10 s.
+/// Attempts to take a lock that another process holds. With the pause between them: 10 s.
 const TRIES: u32 = 1_000;
 const PAUSE: Duration = Duration::from_millis(10);
 /// Bytes of the file: a chain in hex and two numbers.
 const BYTES_MAX: u64 = 128;
 
-/// The file beside the key at `key`.
+/// Path of the turn file beside the key at `key`.
 pub fn beside(key: &Path) -> PathBuf {
     let mut name = key.as_os_str().to_owned();
     name.push(".turn");
     name.into()
 }
 
-/// A turn; it ends when dropped.
+/// A turn, which ends when this value is dropped.
 pub(super) struct Turn {
     file: File,
     chain: String,
 }
 
 impl Turn {
-    /// Waits for a turn. `None` when the file cannot be used, or its holder does not let go.
+    /// Waits for a turn. `None` when the file cannot be used, or its holder does not release it in time.
     pub(super) async fn take(path: &Path, chain: &Hash, connection: &Connection) -> Option<Self> {
         let mut options = OpenOptions::new();
         let options = options.read(true).write(true).create(true).truncate(false).mode(0o600);
         let mut file = options.open(path).inspect_err(|error| unused(path, error)).ok()?;
         for _ in 0..TRIES {
             match file.try_lock() {
-                // Nobody writes it now.
+                // The lock is ours, so the file does not change now.
                 Ok(()) if !is_ours(&mut file) => {
                     unused(path, &io::Error::other("it holds something else"));
                     return None;
@@ -62,7 +62,7 @@ impl Turn {
         None
     }
 
-    /// The nonce that comes after those given away, if an operation under one may still be on its way at
+    /// The next nonce after those handed out, if an operation under one may still be included at
     /// `height`.
     pub(super) fn next(&mut self, height: u64) -> Option<u64> {
         let mut text = String::new();
@@ -76,7 +76,7 @@ impl Turn {
         (height <= expires).then_some(next)
     }
 
-    /// Says that an operation with the nonce before `next` is on its way until `expires`.
+    /// Records that an operation with the nonce before `next` may be included until `expires`.
     pub(super) fn give(&mut self, next: u64, expires: u64) {
         let text = format!("{} {next} {expires}\n", self.chain);
         let written = self.file.set_len(0).and_then(|()| self.file.rewind());
@@ -86,7 +86,7 @@ impl Turn {
     }
 }
 
-/// Whether a file is empty, or what [`Turn::give`] writes: nobody else's file is written to.
+/// True for an empty file and for one that [`Turn::give`] wrote. No other file is overwritten.
 fn is_ours(file: &mut File) -> bool {
     let mut text = String::new();
     let is_file = file.metadata().is_ok_and(|about| about.is_file() && about.len() <= BYTES_MAX);

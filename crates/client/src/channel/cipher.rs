@@ -1,8 +1,8 @@
 //! AES-256-GCM for the channel: four times the speed of the shipped cipher on one core.
 //!
-//! Rule of use (the trait's): one key per direction, one sealer per key, nonces count from zero
-//! and are never sent, so a message opens only at the place where it was sealed. NIST SP 800-38D
-//! allows a counter as the nonce; here it ends after 2^64 messages, far below its bounds.
+//! Rule of use (from the trait): one key per direction, one sealer per key. Nonces count from zero and
+//! are never sent, so a message opens only at the position where it was sealed. NIST SP 800-38D allows a
+//! counter as the nonce; here it ends after 2^64 messages, far below that document's bounds.
 
 use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
 use commonware_cryptography::{Cipher, Secret};

@@ -1,16 +1,16 @@
-//! Memory that the messages of one listener hold, shared out before a byte of a message is read.
+//! The memory that the messages of one listener hold, allotted before a byte of a message is read.
 //!
-//! A message takes its room when its length is known and gives it back when nobody holds the message
-//! any more. The shares follow what is free: a key may hold as much as is free beside it, an origin
-//! twice as much. So one key gets at most half of all, n equally greedy ones a part of n + 1, and a
-//! newcomer finds room as long as there are fewer greedy keys than messages that fit.
+//! A message takes its memory when its length is known and returns it when it is dropped. The shares
+//! follow the free memory: a key may hold as much as is free beside it, an origin twice as much. So one
+//! key gets at most half of all, n equally greedy keys one part in n + 1 each, and a newcomer finds memory
+//! as long as there are fewer greedy keys than messages that fit.
 //! Source: dynamic thresholds of shared-memory switches, Choudhury and Hahne,
 //! IEEE/ACM Transactions on Networking 6(2), 1998.
 //!
 //! Invariants
-//! 1. What is held never exceeds the whole; what was taken is given back, also by a cut connection.
-//! 2. Small messages count: each is charged [`OVERHEAD`] beside its bytes.
-//! 3. A frame that ends a call or takes messages is read also when there is no memory.
+//! 1. The memory held never exceeds the total; all of it is returned, also by a connection that is cut.
+//! 2. Small messages count: each is charged [`OVERHEAD`] on top of its bytes.
+//! 3. A frame that ends a call or grants messages is read even when there is no memory.
 
 use super::places::{Calls, Origin};
 use commonware_runtime::{Clock, Error as RuntimeError, IoBufs, Stream};
@@ -23,18 +23,18 @@ use std::{
 };
 use tokio::sync::Notify;
 
-/// What a message is charged beside its bytes: its place in tables and queues, its decoded form.
+/// Bytes charged for a message on top of its own: its entries in tables and queues, its decoded form.
 pub(crate) const OVERHEAD: usize = 512;
 /// Reads up to this length take no memory here: headers of records, and frames without a message, which
-/// give memory back and must not wait for it. Who finds a message in one takes memory for it then.
+/// return memory and must not wait for it. If one does hold a message, memory is taken after parsing.
 const FREE: usize = 64;
 
-/// Who holds memory.
+/// The key and the origin that a message's memory is charged to.
 #[derive(Clone, Copy)]
 pub(crate) struct Holder {
     /// The key that the connection proved.
     pub(crate) key: Account,
-    /// Where it comes from.
+    /// Network address that the connection comes from.
     pub(crate) origin: Origin,
 }
 
@@ -50,7 +50,7 @@ pub(crate) struct Budget {
     freed: Notify,
 }
 
-/// Memory that a message holds; dropping it gives it back.
+/// Memory that a message holds; dropping it returns the memory.
 pub(crate) struct Held {
     budget: Arc<Budget>,
     holder: Holder,
@@ -58,7 +58,7 @@ pub(crate) struct Held {
 }
 
 impl Budget {
-    /// `bytes` for all connections.
+    /// Creates a budget of `bytes` for all connections together.
     pub(crate) fn new(bytes: usize) -> Arc<Self> {
         let table = Table { free: bytes, keys: BTreeMap::new(), origins: BTreeMap::new() };
         Arc::new(Self { table: Mutex::new(table), freed: Notify::new() })
@@ -68,7 +68,7 @@ impl Budget {
         self.table.lock().expect("no holder of this lock panics")
     }
 
-    /// Takes room for a message if there is any for this holder now.
+    /// Takes memory for a message if this holder's share allows it now.
     pub(crate) fn try_take(self: &Arc<Self>, holder: Holder, message: usize) -> Option<Held> {
         let bytes = message + OVERHEAD;
         let mut table = self.lock();
@@ -84,12 +84,12 @@ impl Budget {
         Some(Held { budget: self.clone(), holder, bytes })
     }
 
-    /// Waits for room; give it a time limit.
+    /// Waits for memory; the caller sets a time limit.
     pub(crate) async fn take(self: &Arc<Self>, holder: Holder, message: usize) -> Held {
         loop {
             let freed = self.freed.notified();
             let mut freed = std::pin::pin!(freed);
-            // Registered first, so that what is freed between the look and the wait wakes it.
+            // Registered first, so that memory returned between the check and the wait wakes it.
             freed.as_mut().enable();
             if let Some(held) = self.try_take(holder, message) {
                 return held;
@@ -125,13 +125,13 @@ fn give_back<K: Ord>(held: &mut BTreeMap<K, usize>, who: K, bytes: usize) {
     }
 }
 
-/// What a listener knows of a connection: whose memory it uses and how many calls it has.
+/// A listener's record of a connection: whose memory it uses and how many calls are open.
 pub(crate) struct Gate {
     pub(crate) reads: Arc<Budget>,
     pub(crate) writes: Arc<Budget>,
     origin: Origin,
     proved: OnceLock<(Account, Calls)>,
-    /// What the message that was read last holds.
+    /// Memory of the message that was read last.
     last: Mutex<Option<Held>>,
     sleep: Box<dyn Fn(Duration) -> BoxFuture<'static, ()> + Send + Sync>,
 }
@@ -147,30 +147,30 @@ impl Gate {
         Self { reads, writes, origin, proved, last, sleep }
     }
 
-    /// From now on messages are counted, for `key`.
+    /// Counts messages from now on, and charges them to `key`.
     pub(super) fn open(&self, key: Account, calls: Calls) {
         let _ = self.proved.set((key, calls));
     }
 
-    /// Who holds what this connection reads and writes.
+    /// Key and origin that this connection's memory is charged to; `None` before the key is proved.
     pub(crate) fn holder(&self) -> Option<Holder> {
         self.proved.get().map(|(key, _)| Holder { key: *key, origin: self.origin })
     }
 
-    /// The count of its open calls.
+    /// Number of the connection's open calls; `None` before the key is proved.
     pub(crate) fn calls(&self) -> Option<&Calls> {
         self.proved.get().map(|(_, calls)| calls)
     }
 
-    /// What the message that was read last holds.
+    /// Takes the memory of the message that was read last.
     pub(super) fn taken(&self) -> Option<Held> {
         self.last.lock().expect("no holder of this lock panics").take()
     }
 
-    /// Waits for memory for a message; none before the key is proved.
+    /// Waits for memory for a message; takes none before the key is proved.
     ///
     /// # Errors
-    /// `Timeout`: there was none in time, and the connection has to end.
+    /// `Timeout`: no memory became free in time, and the connection has to end.
     pub(crate) async fn take(&self, bytes: usize) -> Result<Option<Held>, RuntimeError> {
         let Some(holder) = self.holder() else { return Ok(None) };
         let limit = (self.sleep)(Duration::from_millis(CALL_MEMORY_MS_MAX));
@@ -184,7 +184,7 @@ impl Gate {
     }
 }
 
-/// A stream that asks for memory before it reads a message.
+/// A stream that takes memory before it reads a message.
 pub(super) struct Metered<I> {
     pub(super) stream: I,
     pub(super) gate: Option<Arc<Gate>>,
@@ -240,7 +240,7 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever is taken and given back in whatever order: never more than all, and all at the end.
+        /// For any order of taking and returning: never more than the total, and all of it at the end.
         #[test]
         fn memory_is_never_handed_out_twice(
             steps in prop::collection::vec((0u8..6, 0u8..3, 0usize..5_000, any::<bool>()), 0..200),

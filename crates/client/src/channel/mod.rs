@@ -1,5 +1,5 @@
-//! Framed, authenticated, encrypted channels between node keys: everything that is not consensus
-//! traffic travels over one of these.
+//! Framed, authenticated, encrypted channels between node keys. All traffic except consensus uses one of
+//! these.
 //!
 //! ```text
 //!  dial ──TCP──► accept
@@ -13,12 +13,12 @@
 //! 1. No byte reaches a caller before the peer's key is proved and the whole frame authenticates.
 //! 2. A frame holds at most [`FRAME_BYTES_MAX`] bytes; a longer one is refused unread.
 //! 3. A handshake ends within [`HANDSHAKE_MS_MAX`]; handshakes and connections of a listener are bounded,
-//!    in all and for each origin and key ([`places`]). A listener never stops to accept.
-//! 4. Any error closes that half for good.
+//!    in all and for each origin and key ([`places`]). A listener never stops accepting.
+//! 4. Any error closes that half of the channel for good.
 //! 5. A listener reads a message only when there is memory for it ([`memory`]): at most
 //!    [`READ_BYTES_MAX`] in all.
 //!
-//! An empty frame only says "still here" and is never seen by a caller.
+//! An empty frame only means "still here" and is never returned to a caller.
 //! Sources: `commonware_stream::{cups, sake}`. The TCP options (no delay, timeouts) are the runtime's.
 
 mod cipher;
@@ -51,34 +51,34 @@ use posync_protocol::{
 use rand_core::CryptoRng;
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
-/// Bytes of messages that the connections of one listener hold unread by their handlers.
+/// Bytes of messages that the connections of one listener hold before their handlers take them.
 pub const READ_BYTES_MAX: usize = 2 * CALL_BYTES_MAX;
 /// Bytes of answers that the connections of one listener hold until they are sent.
 pub const WRITE_BYTES_MAX: usize = 2 * CALL_BYTES_MAX;
 /// Read buffer of a socket.
 const SOCKET_BYTES: usize = 64 << 10;
-/// What all connections of one listener may hold at worst: each message once in its budget and once
-/// more while it is decoded or sealed, and the read buffers. 548 MiB.
+/// Upper bound on the memory of all connections of one listener: each message once in its budget and once
+/// more while it is decoded or sealed, plus the read buffers. 548 MiB.
 const WORST_BYTES: usize =
     2 * (READ_BYTES_MAX + WRITE_BYTES_MAX) + (CONNECTIONS_MAX + HANDSHAKES_MAX) * SOCKET_BYTES;
 const _: () = assert!(WORST_BYTES < 560 << 20);
-// One key's half takes a whole window of the largest slices, so that a put never waits for itself.
+// One key's half holds a whole window of the largest slices, so that a put never waits for itself.
 const _: () = assert!(READ_BYTES_MAX / 2 > 32 * ((1 << 20) + memory::OVERHEAD));
 
-/// Pause after the first accept error (out of file descriptors, mostly); doubled with each.
+/// Pause after the first accept error (usually out of file descriptors); it doubles with each one.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// Longest pause after accept errors.
 const ACCEPT_PAUSE_MAX: Duration = Duration::from_secs(3);
 /// Accept errors in a row between two errors in the log.
 const ACCEPT_FAILURES_TOLD: u32 = 100;
 
-/// Why a channel could not be opened or is gone.
+/// Why a channel cannot be opened or was lost.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The address cannot be bound.
     #[error("cannot listen on {0}: {1}; choose a free port or stop what uses it")]
     Bind(SocketAddr, #[source] commonware_runtime::Error),
-    /// Nobody answers there.
+    /// The TCP connection to the address failed.
     #[error("cannot reach {0}: {1}; is the process running and the address right?")]
     Dial(SocketAddr, #[source] commonware_runtime::Error),
     /// The account is not a valid key.
@@ -87,10 +87,10 @@ pub enum Error {
     /// The other end did not prove the expected key.
     #[error("the peer at {address} {why}", address = .0, why = refusal(.1))]
     Handshake(SocketAddr, #[source] sake::Error),
-    /// The other end took too long.
+    /// The other end did not finish the handshake in time.
     #[error("the handshake with {0} took more than {HANDSHAKE_MS_MAX} ms; the peer is busy or not posync")]
     HandshakeTimeout(SocketAddr),
-    /// A message does not fit a frame.
+    /// A message is larger than a frame.
     #[error("a message of {0} bytes exceeds the frame of {FRAME_BYTES_MAX}; split it")]
     TooLarge(usize),
     /// The connection ended or broke a rule.
@@ -98,8 +98,8 @@ pub enum Error {
     Lost(#[source] cups::Error),
 }
 
-/// What a failed handshake means. A listener that finds the caller's clock far off ends the handshake
-/// without a word, and does the same for another account or service.
+/// Explains a failed handshake. A listener that finds the caller's clock far off ends the handshake
+/// without an answer, and does the same for another account or service.
 fn refusal(reason: &sake::Error) -> String {
     const HOURS: u64 = HANDSHAKE_SKEW_MS_MAX / 3_600_000;
     match reason {
@@ -127,13 +127,13 @@ impl From<cups::Error> for Error {
     }
 }
 
-/// The sending half.
+/// The sending half of a channel.
 pub struct Sender<O>(cups::Sender<Aes256Gcm, O>);
 
-/// The receiving half.
+/// The receiving half of a channel.
 pub struct Receiver<I> {
     inner: cups::Receiver<Aes256Gcm, Metered<I>>,
-    /// Of a listener's side.
+    /// Memory of the connection; `None` on the caller's side.
     gate: Option<Arc<Gate>>,
 }
 
@@ -144,7 +144,7 @@ impl<O: Sink> Sender<O> {
     /// Sends one frame.
     ///
     /// # Errors
-    /// [`Error::TooLarge`] leaves the channel usable; any other closes it. Dropping the future does too.
+    /// [`Error::TooLarge`] leaves the channel usable; any other error, or dropping the future, closes it.
     pub async fn send(&mut self, frame: impl Into<IoBufs> + Send) -> Result<(), Error> {
         Ok(self.0.send(frame).await?)
     }
@@ -152,12 +152,12 @@ impl<O: Sink> Sender<O> {
     /// Sends frames in order with one write.
     ///
     /// # Errors
-    /// As [`Self::send`]; nothing was sent if one is too large.
+    /// As [`Self::send`]; nothing is sent if one frame is too large.
     pub async fn send_many(&mut self, frames: Vec<Bytes>) -> Result<(), Error> {
         Ok(self.0.send_many(frames).await?)
     }
 
-    /// Tells the peer, and every box between, that this side lives.
+    /// Shows the peer, and every middlebox on the path, that this side is alive.
     ///
     /// # Errors
     /// As [`Self::send`].
@@ -175,7 +175,7 @@ impl<I: Stream> Receiver<I> {
         Ok(self.recv_held().await?.0)
     }
 
-    /// The next frame that is not empty, and on a listener's side the memory that it holds.
+    /// The next frame that is not empty and, on a listener's side, the memory that it holds.
     pub(crate) async fn recv_held(&mut self) -> Result<(Bytes, Option<Held>), Error> {
         loop {
             let frame = self.inner.recv().await?.coalesce();
@@ -186,7 +186,7 @@ impl<I: Stream> Receiver<I> {
         }
     }
 
-    /// What the listener knows of this connection; `None` on the caller's side.
+    /// The listener's record of this connection; `None` on the caller's side.
     pub(crate) fn gate(&self) -> Option<Arc<Gate>> {
         self.gate.clone()
     }
@@ -218,10 +218,10 @@ fn refused(address: SocketAddr, error: TimeoutError<sake::Error>) -> Error {
     }
 }
 
-/// Connects to `peer` at `address` for the service with that namespace.
+/// Connects to `peer` at `address` for the service with this namespace.
 ///
 /// # Errors
-/// Nobody there, another key, another service, or too slow.
+/// The address does not answer, proves another key, runs another service, or is too slow.
 pub async fn dial<E, N>(
     context: E,
     network: &N,
@@ -244,38 +244,38 @@ where
     Ok((Sender(sender), Receiver { inner: receiver, gate: None }))
 }
 
-/// Where and as whom to listen.
+/// The address, key and service of a listener.
 #[derive(Clone)]
 pub struct Listen {
     /// The key that callers expect.
     pub key: PrivateKey,
-    /// Of the service.
+    /// Namespace of the service, bound into the handshake.
     pub namespace: &'static [u8],
-    /// Port 0 takes any free one.
+    /// Port 0 takes any free port.
     pub address: SocketAddr,
-    /// Most proved connections at once.
+    /// Upper bound on proved connections at once.
     pub connections_max: usize,
 }
 
 impl Listen {
-    /// Listens with the usual bound of connections.
+    /// Uses the standard bound on connections.
     pub const fn new(key: PrivateKey, namespace: &'static [u8], address: SocketAddr) -> Self {
         Self { key, namespace, address, connections_max: CONNECTIONS_MAX }
     }
 }
 
-/// A running listener; it stops with the task that started it, or by `task.abort()`.
+/// A running listener. It stops with the task that started it, or by `task.abort()`.
 pub struct Listening {
-    /// The bound address.
+    /// The address that was bound, with the actual port.
     pub address: SocketAddr,
     /// Ends when it is aborted, or with the task that started it.
     pub task: Handle<()>,
 }
 
-/// Accepts any key and gives each proved connection to `serve`, in a task of its own.
+/// Accepts any key and passes each proved connection to `serve`, in a task of its own.
 ///
-/// When there are too many, connections that prove nothing, hold no call or belong to whom holds most
-/// give way. Accept errors are logged and waited out.
+/// When the listener is full, connections that prove no key, have no open call, or belong to the key or
+/// origin with the most connections are closed first. Accept errors are logged, and accepting goes on.
 ///
 /// # Errors
 /// [`Error::Bind`].
@@ -343,7 +343,7 @@ where
     }
 }
 
-/// An accept error is logged when it begins and from time to time while it lasts.
+/// Logs an accept error when it begins, and from time to time while it lasts.
 fn tell_accept_error(address: SocketAddr, failures: u32, error: &commonware_runtime::Error) {
     if failures == 0 {
         tracing::warn!(%error, "the listener on {address} cannot accept a connection; it tries again");
@@ -357,7 +357,7 @@ fn tell_accept_error(address: SocketAddr, failures: u32, error: &commonware_runt
     }
 }
 
-/// Proves the other end's key and serves it.
+/// Verifies the other end's key and serves the connection.
 async fn connect<E, N, F, Fut>(
     context: E,
     config: Listen,

@@ -1,4 +1,4 @@
-//! The connections of a listener, and which of them gives way when there is no room.
+//! The connections of a listener, and which of them is closed when the listener is full.
 //!
 //! ```text
 //!  accepted ──► silent ──key──► speaking ──proof──► proved
@@ -8,10 +8,10 @@
 //! ```
 //!
 //! Invariants
-//! 1. A newcomer is always accepted for a handshake: connections that prove nothing push out one another,
+//! 1. A newcomer is always accepted for a handshake. Connections that prove no key replace one another,
 //!    never a proved one.
 //! 2. One key holds at most [`KEY_CONNECTIONS_MAX`] proved connections.
-//! 3. A full listener takes a newcomer in the place of a connection without a call, or of one of an
+//! 3. A full listener accepts a newcomer in place of a connection without a call, or of one of an
 //!    origin (then of a key) that holds at least two more than the newcomer's. Otherwise it refuses
 //!    the newcomer.
 
@@ -26,7 +26,7 @@ use std::{
 };
 use tokio::sync::oneshot;
 
-/// Connections of one listener that have not proved a key yet. With a read buffer each, about 16 MiB.
+/// Connections of one listener that have not proved a key yet: with a read buffer each, about 16 MiB.
 pub const HANDSHAKES_MAX: usize = 256;
 /// Connections of one origin that have not proved a key yet.
 pub const HANDSHAKES_PER_ORIGIN: usize = 128;
@@ -41,7 +41,7 @@ const _: () = assert!(KEY_CONNECTIONS_MAX * 8 <= posync_protocol::limits::CONNEC
 pub(crate) struct Origin(IpAddr);
 
 impl Origin {
-    /// Of an address.
+    /// Returns the origin of an address.
     pub(crate) fn of(address: IpAddr) -> Self {
         match address.to_canonical() {
             IpAddr::V6(v6) => {
@@ -53,7 +53,7 @@ impl Origin {
     }
 }
 
-/// Calls of a connection that are open.
+/// Number of a connection's open calls.
 pub(crate) type Calls = Arc<AtomicUsize>;
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -67,7 +67,7 @@ struct Entry {
     origin: Origin,
     stage: Stage,
     calls: Calls,
-    /// Dropped to end the connection.
+    /// Dropping it ends the connection.
     _cut: oneshot::Sender<()>,
 }
 
@@ -95,7 +95,7 @@ impl Table {
         self.entries.values().filter(|entry| is(entry)).count()
     }
 
-    /// The oldest handshake of the most crowded origin, a silent one first.
+    /// The oldest handshake of the most crowded origin; silent ones come first.
     fn handshake_to_end(&self, only: Option<Origin>) -> Option<u64> {
         let waiting = || self.entries.iter().filter(|(_, entry)| entry.key().is_none());
         let origin =
@@ -105,7 +105,7 @@ impl Table {
         silent.or_else(|| of_origin().next()).map(|(id, _)| *id)
     }
 
-    /// The proved connection that gives way to a newcomer of `origin` with `key`.
+    /// The proved connection that is closed for a newcomer of `origin` with `key`.
     fn proved_to_end(&self, origin: Origin, key: Account) -> Option<u64> {
         let proved = || self.entries.iter().filter(|(_, entry)| entry.key().is_some());
         let own = self.count(|entry| entry.key().is_some() && entry.origin == origin);
@@ -124,7 +124,7 @@ impl Table {
     }
 }
 
-/// What occurs most, and how often.
+/// The most frequent item and its count.
 fn most<T: Ord>(items: impl Iterator<Item = T>) -> Option<(T, usize)> {
     let mut counts = BTreeMap::new();
     for item in items {
@@ -143,7 +143,7 @@ pub(super) struct Place {
     places: Places,
 }
 
-/// Resolves when the connection has to give way.
+/// Resolves when the connection has to close.
 pub(super) type Cut = oneshot::Receiver<()>;
 
 impl Places {
@@ -151,7 +151,7 @@ impl Places {
         self.0.lock().expect("no holder of this lock panics")
     }
 
-    /// Notes a connection that was just accepted; an older handshake gives way if there are too many.
+    /// Registers an accepted connection; an older handshake is ended if there are too many.
     pub(super) fn arrive(&self, origin: Origin) -> (Place, Cut) {
         let mut table = self.lock();
         let waiting = table.count(|entry| entry.key().is_none());
@@ -174,14 +174,14 @@ impl Places {
 }
 
 impl Place {
-    /// The other end has named a key.
+    /// Records that the other end has named a key.
     pub(super) fn speaks(&self) {
         if let Some(entry) = self.places.lock().entries.get_mut(&self.id) {
             entry.stage = Stage::Speaking;
         }
     }
 
-    /// The other end has proved `key`: its count of open calls, or `None` when the listener refuses it.
+    /// Records that the other end has proved `key`. Returns its count of open calls; `None`: it is refused.
     pub(super) fn prove(&self, key: Account, connections_max: usize) -> Option<Calls> {
         let mut table = self.places.lock();
         let origin = table.entries.get(&self.id)?.origin;

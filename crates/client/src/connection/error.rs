@@ -1,9 +1,9 @@
-//! Why a question has no answer, and what is known of an operation then.
+//! Why a request fails, and what is known of an operation then.
 
 use crate::light;
 use posync_protocol::{Code, Hash, wire::node::Unavailable};
 
-/// Why a question has no answer.
+/// Why a request fails.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// No node answered in time.
@@ -12,10 +12,10 @@ pub enum Error {
     /// No endpoint was given.
     #[error("no node is configured; name at least one")]
     NoEndpoint,
-    /// What the nodes say does not lead to the network key.
+    /// A node's answer does not verify under the network key.
     #[error("a node's answer is not believed: {0}")]
     NotBelieved(#[from] light::Error),
-    /// The nodes cannot answer it.
+    /// The nodes cannot answer the request.
     #[error("the nodes cannot answer: {}", match .0 {
         Unavailable::Pruned => "the block is older than what they keep",
         Unavailable::NotYet => "the block is not final yet",
@@ -23,47 +23,47 @@ pub enum Error {
         Unavailable::Busy => "they are busy; try later",
     })]
     Unavailable(Unavailable),
-    /// The operation is refused: by its receipt, by what is proved, or in the answer to
-    /// [`super::Connection::submit`] by the node that was asked.
+    /// The operation is refused: by its receipt, by the proved state, or by the node that answered
+    /// [`super::Connection::submit`].
     #[error("the ledger refuses the operation, code {}: {}", *.0 as u8, .0.explain())]
     Refused(Code),
     /// The operation did not become final before its expiry height, and never will.
     #[error("the operation did not become final before it expired, and never will; send it again")]
     Expired,
-    /// The nodes show a state that is older than what was proved before.
+    /// The nodes show a state older than the one proved before.
     #[error(
         "the nodes show block {height}, but block {floor} was proved before; they are catching up, or hold \
          back: wait, or ask other nodes"
     )]
     Behind {
-        /// What is shown.
+        /// Height that the nodes show.
         height: u64,
-        /// What was proved.
+        /// Height that was proved before.
         floor: u64,
     },
-    /// An operation was given to the network, and what became of it is not proved.
+    /// An operation was sent to the network, and its fate is not proved.
     #[error(
         "operation {} was given to the network, but what became of it is not proved: {why}; it may still \
          happen until block {expires} is final. {}", hex(.id), advice(*.nonce, *.expires)
     )]
     Undecided {
-        /// Of the last bytes that were signed for it.
+        /// Id of the bytes that were signed last for it.
         id: Hash,
-        /// Its nonce; `None` for an operation that has none.
+        /// Nonce of the operation; `None` if it has none.
         nonce: Option<u64>,
-        /// The last block that may hold it.
+        /// Last height at which it may be included.
         expires: u64,
-        /// Why nodes did not take it: their word.
+        /// Reason for which nodes refused it. It is not proved.
         refusal: Option<Code>,
-        /// Why nothing is proved.
+        /// Why its fate is not proved.
         why: String,
     },
-    /// The question is outside its bounds.
+    /// The request exceeds its bounds.
     #[error("the question is too large: {0}")]
     TooLarge(&'static str),
 }
 
-/// What to do about an operation that is not decided.
+/// Advice for an operation whose fate is not proved.
 fn advice(nonce: Option<u64>, expires: u64) -> String {
     match nonce {
         Some(nonce) => format!(
@@ -74,7 +74,7 @@ fn advice(nonce: Option<u64>, expires: u64) -> String {
     }
 }
 
-/// A hash in hex.
+/// Formats a hash in hex.
 fn hex(hash: &Hash) -> String {
     hash.iter().map(|byte| format!("{byte:02x}")).collect()
 }

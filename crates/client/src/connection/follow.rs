@@ -1,4 +1,4 @@
-//! The chain as it grows: certified headers in order, each once, over whatever node answers.
+//! Follows the chain: certified headers in order, each once, from whichever node answers.
 
 use super::{
     Connection, Error,
@@ -17,12 +17,12 @@ use posync_protocol::{
 };
 use std::{collections::VecDeque, pin::pin, time::Duration};
 
-/// Silence after which another node is asked whether it has newer blocks.
+/// Time without an answer after which another node is asked for newer blocks.
 const QUIET: Duration = Duration::from_secs(4);
-/// Such silences after which a node is left all the same.
+/// Such times in a row after which a node is left in any case.
 const QUIETS_MAX: u32 = 4;
 
-/// Certified headers without end. It connects again by itself and never skips or repeats one.
+/// An endless stream of certified headers. It reconnects by itself and never skips or repeats one.
 pub struct Follow {
     connection: Connection,
     call: Option<(At, Call<rpc::Node>)>,
@@ -36,11 +36,11 @@ impl Follow {
         Self { connection, call: None, ready: VecDeque::new(), last: None, from }
     }
 
-    /// The next header. It may be dropped and called again.
+    /// The next header. The future may be dropped and the call repeated.
     ///
     /// # Errors
-    /// [`Error::Unavailable`] with `Pruned` when the nodes no longer keep it: follow from 0 then; or
-    /// [`Error::Unreachable`] after [`ASK_ATTEMPTS`] attempts. Calling again goes on where it was.
+    /// [`Error::Unavailable`] with `Pruned` when the nodes have pruned it: follow from 0 then; or
+    /// [`Error::Unreachable`] after [`ASK_ATTEMPTS`] attempts. Another call continues where this one stopped.
     pub async fn next(&mut self) -> Result<Header, Error> {
         let mut attempt = 0;
         while self.ready.is_empty() {
@@ -94,8 +94,8 @@ impl Follow {
     }
 }
 
-/// The next answer of a followed node. A quiet network is no error; a node that says nothing while
-/// another one has newer blocks, or for long, is left.
+/// The next answer of a followed node. A quiet network is no error. A node that stays silent is left as
+/// soon as another one has newer blocks, and otherwise after [`QUIETS_MAX`] waits.
 async fn heard(
     connection: &Connection,
     at: At,
@@ -117,7 +117,7 @@ async fn heard(
     Err(Error::Unreachable("no new block in time".into()))
 }
 
-/// Certified headers and their bodies.
+/// An endless stream of certified headers with their bodies.
 pub struct FollowBodies {
     follow: Follow,
     header: Option<Header>,
@@ -128,7 +128,7 @@ impl FollowBodies {
         Self { follow, header: None }
     }
 
-    /// The next header and its body, checked by the header's root. It may be dropped and called again.
+    /// The next header and its body, checked against the header's root. The future may be dropped.
     ///
     /// # Errors
     /// As [`Follow::next`].

@@ -6,15 +6,15 @@
 //! ```
 //!
 //! Invariants
-//! 1. Whatever is returned as proved was verified by [`Light`]; [`Connection::info`] and events are
-//!    a node's word and say so.
-//! 2. A node that is lost, late or caught with an answer that does not verify is left for the next,
-//!    and a refusal is asked of a second one; a question is put at most [`ASK_ATTEMPTS`] times.
-//! 3. A proven read is at most [`STALE_BLOCKS_MAX`] blocks behind the newest header seen here, or
-//!    remembered from before ([`Connection::raise_floor`]).
-//! 4. A node at which no block comes for [`STILL`] is compared with a second one, and left if that is ahead.
+//! 1. Everything returned as proved was verified by [`Light`]. [`Connection::info`] and events are a
+//!    node's word, as their comments say.
+//! 2. A node that is lost, late or gives an answer that does not verify is left for the next one. A
+//!    refusal is checked with a second node. A request is sent at most [`ASK_ATTEMPTS`] times.
+//! 3. A proven read is at most [`STALE_BLOCKS_MAX`] blocks behind the newest header seen here or kept
+//!    from an earlier run ([`Connection::raise_floor`]).
+//! 4. A node without a new block for [`STILL`] is compared with a second one, and left if that is ahead.
 //!
-//! It may be cloned and used from many tasks; clones share the connection.
+//! A connection may be cloned and used from many tasks; clones share it.
 
 mod error;
 mod follow;
@@ -55,51 +55,51 @@ use std::{
 
 /// Longest pause between two attempts.
 const PAUSE_MAX: Duration = Duration::from_secs(2);
-/// For how long a node may show no newer block before a second one is asked for its height. The wall
-/// clock decides: a step of it costs or saves one question.
+/// Time without a newer block from a node after which a second node is asked for its height. It is
+/// measured by the wall clock: a step of that clock costs or saves one request.
 const STILL: Duration = Duration::from_secs(5);
-/// Blocks by which a node may differ from another one at any moment.
+/// Blocks by which two healthy nodes may differ at any moment.
 const APART_BLOCKS_MAX: u64 = 4;
-/// How long a node may take to answer with its height when all are asked or two are compared.
+/// Time that a node has to answer with its height when all are asked or two are compared.
 const COMPARE: Duration = Duration::from_secs(2);
-/// How much longer the second of two may take.
+/// Extra time that the slower of two nodes gets.
 const GRACE: Duration = Duration::from_millis(500);
-/// How long a node may take to answer.
+/// Time that a node has to answer a request.
 const ANSWER: Duration = Duration::from_millis(ANSWER_MS_MAX);
 
 /// A node: its account and its address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Endpoint {
-    /// Its account.
+    /// Account whose key the node proves.
     pub account: Account,
-    /// Its node service.
+    /// Address of its node service.
     pub address: SocketAddr,
 }
 
-/// Something proved, and the certified header that it was proved against.
+/// A proved value, and the certified header that it was proved against.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Proved<T> {
-    /// The header.
+    /// Certified header of the block whose state or outcome it is.
     pub header: Header,
-    /// What was proved.
+    /// Value that the proof holds for.
     pub value: T,
 }
 
-/// A block's receipts, checked, and its events, on the node's word.
+/// A block's receipts, which are checked, and its events, which are the node's word.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Outcome {
-    /// By the certified header.
+    /// Receipts, checked against the certified header.
     pub receipts: Receipts,
-    /// A node's word.
+    /// Events, which nothing proves.
     pub events: Vec<Event>,
 }
 
-/// What a node answers when all are asked for their height.
+/// A node's answer when all are asked for their height.
 #[derive(Clone, Debug)]
 pub struct Heard {
-    /// The node.
+    /// Node that was asked.
     pub endpoint: Endpoint,
-    /// The newest certified header that it proves, or why there is none.
+    /// Newest certified header that it proves, or why there is none.
     pub newest: Result<Header, String>,
 }
 
@@ -109,16 +109,16 @@ struct Inner {
     now: Box<dyn Fn() -> SystemTime + Send + Sync>,
     light: Light,
     height: AtomicU64,
-    /// When the height rose, or was compared with another node's.
+    /// When the height rose, or was last compared with another node's.
     moved: Mutex<Option<SystemTime>>,
 }
 
-/// A connection to a network's nodes.
+/// A connection to the nodes of a network.
 #[derive(Clone)]
 pub struct Connection(Arc<Inner>);
 
 impl Connection {
-    /// Will ask `endpoints` in turn, beginning with any, as the holder of `key`.
+    /// Asks `endpoints` in turn, starting with a random one, as the holder of `key`.
     pub fn new<E, N>(context: E, network: N, key: PrivateKey, endpoints: Vec<Endpoint>, light: Light) -> Self
     where
         E: Spawner + Clock + CryptoRng,
@@ -145,38 +145,38 @@ impl Connection {
         }))
     }
 
-    /// Asks the endpoint at `place` first; otherwise any is.
+    /// Starts with the endpoint at `place` instead of a random one.
     #[must_use]
     pub fn beginning_at(self, place: usize) -> Self {
         self.0.pool.begin_at(place);
         self
     }
 
-    /// Sets the floor: no read is believed that is far below `height`, which was proved before.
+    /// Sets the floor: `height` was proved before, and reads from far below it are rejected.
     pub fn raise_floor(&self, height: u64) {
         self.0.height.fetch_max(height, Ordering::AcqRel);
     }
 
-    /// The newest height that was proved or remembered; 0: none.
+    /// The newest height that was proved or remembered; 0 if there is none.
     pub fn floor(&self) -> u64 {
         self.0.height.load(Ordering::Acquire)
     }
 
-    /// Random bits, of the runtime.
+    /// Random bits from the runtime.
     pub(crate) fn random(&self) -> u64 {
         (self.0.random)()
     }
 
-    /// Waits.
+    /// Waits for `duration` on the runtime's clock.
     pub(crate) fn sleep(&self, duration: Duration) -> impl Future<Output = ()> + Send + Unpin + use<> {
         self.0.pool.sleep(duration)
     }
 
-    /// Asks two nodes for their newest certified header; what is read from now on is not far below the
-    /// newer one. One that is half a second slower than the other is not waited for.
+    /// Asks two nodes for their newest certified header; later reads are not far below the newer one. A node
+    /// that is half a second slower than the other is not waited for.
     ///
     /// # Errors
-    /// [`Error`], if no node answers.
+    /// [`Error`], if neither node answers.
     pub async fn compare(&self) -> Result<u64, Error> {
         let first = self.0.pool.current();
         let Some(second) = self.0.pool.beside(first) else {
@@ -209,7 +209,7 @@ impl Connection {
         }
     }
 
-    /// Asks every node, at the same time, for its newest certified header.
+    /// Asks every node at the same time for its newest certified header.
     pub async fn survey(&self) -> Vec<Heard> {
         let places = 0..self.0.pool.len();
         join_all(places.map(|place| async move {
@@ -220,7 +220,7 @@ impl Connection {
         .await
     }
 
-    /// The newest certified header of the node at `place`.
+    /// Returns the newest certified header of the node at `place`.
     async fn newest_at(&self, place: usize) -> Result<(At, Header), Failed> {
         let keys = [System::key()];
         let ask = Ask::Read(Bounded::new(keys.to_vec()).expect("one"));
@@ -236,12 +236,12 @@ impl Connection {
         self.0.pool.once(place, COMPARE, &ask, &judge).await
     }
 
-    /// The light client that verifies answers.
+    /// The light client that verifies all answers.
     pub fn light(&self) -> &Light {
         &self.0.light
     }
 
-    /// The height of the newest certified header seen here; asks for one if none was.
+    /// The height of the newest certified header seen here. If there is none, it reads one.
     ///
     /// # Errors
     /// [`Error`].
@@ -252,7 +252,7 @@ impl Connection {
         }
     }
 
-    /// What a node says of the network; chain and network key are compared, the rest is its word.
+    /// A node's description of the network. Chain and network key are compared; the rest is its word.
     ///
     /// # Errors
     /// [`Error`].
@@ -268,18 +268,18 @@ impl Connection {
         .await
     }
 
-    /// Gives an operation to a node; it waits for a block then. Doing it again changes nothing.
+    /// Sends an operation to a node, where it waits for a block. A repetition changes nothing.
     ///
     /// # Errors
-    /// [`Error::Refused`] with the code, the word of the nodes: one may pass on what it refuses. Or as any
-    /// question.
+    /// [`Error::Refused`] with the code, which is the nodes' word: a node may forward an operation that it
+    /// refuses. Otherwise as any request.
     pub async fn submit(&self, operation: &Operation) -> Result<Hash, Error> {
         let ask = Ask::submit(operation).ok_or(Error::Refused(Code::TooLarge))?;
         let id = operation.id();
         self.ask(ask, |answer| accepted(id, answer)).await
     }
 
-    /// Gives an operation to one node: the `turn`-th after the current one.
+    /// Sends an operation to one node: the `turn`-th after the current one.
     ///
     /// # Errors
     /// As [`Self::submit`].
@@ -291,8 +291,8 @@ impl Connection {
         given.map(drop).map_err(|failed| failed.error)
     }
 
-    /// What became of an operation, checked against its block; `None` if a node shows no receipt, after
-    /// waiting up to `RECEIPT_WAIT_MS`: its word, which proves nothing.
+    /// The receipt of an operation, checked against its block. `None` if a node shows no receipt after
+    /// waiting up to `RECEIPT_WAIT_MS`: that is its word and proves nothing.
     ///
     /// # Errors
     /// [`Error`].
@@ -313,7 +313,7 @@ impl Connection {
         }
     }
 
-    /// A proven record; `value` is `None` when it is proved that there is none.
+    /// Reads a proven record; `value` is `None` when its absence is proved.
     ///
     /// # Errors
     /// [`Error`].
@@ -325,7 +325,7 @@ impl Connection {
         Ok(Proved { header, value })
     }
 
-    /// Proven records of one state, in the order asked for, at most [`READ_KEYS_MAX`].
+    /// Reads proven records of one state, in the order of `keys`, at most [`READ_KEYS_MAX`].
     ///
     /// # Errors
     /// [`Error`].
@@ -335,7 +335,7 @@ impl Connection {
         Ok(Proved { header, value: read.records.iter().map(|record| record.slot).collect() })
     }
 
-    /// A proof of a record, or of its absence, that anyone verifies with the network key.
+    /// Returns a proof of a record, or of its absence, that anyone can verify with the network key.
     ///
     /// # Errors
     /// [`Error`].
@@ -347,16 +347,16 @@ impl Connection {
             if proof.to_bytes().len() <= SYNC_PROOF_BYTES_MAX {
                 return Ok(proof);
             }
-            // Its block has no certificate of its own; a later one will.
+            // Its block has no certificate of its own; a later block will.
             self.sleep(Duration::from_millis(ASK_PAUSE_MS)).await;
         }
         Err(Error::Unavailable(Unavailable::Moved))
     }
 
-    /// The certified header at `height`.
+    /// Fetches the certified header at `height`.
     ///
     /// # Errors
-    /// [`Error::Unavailable`] if it is not final yet or not kept any more, and as any question.
+    /// [`Error::Unavailable`] if it is not final yet or was pruned; otherwise as any request.
     pub async fn header(&self, height: u64) -> Result<Header, Error> {
         self.ask(Ask::Header(height), |answer| match answer {
             Answer::Certified(certified) => {
@@ -369,7 +369,7 @@ impl Connection {
         .await
     }
 
-    /// The body of a header that is believed.
+    /// Fetches the body of a header that is verified already.
     ///
     /// # Errors
     /// As [`Self::header`].
@@ -381,7 +381,7 @@ impl Connection {
         .await
     }
 
-    /// What the block at `height` did.
+    /// Fetches the receipts and events of the block at `height`.
     ///
     /// # Errors
     /// As [`Self::header`].
@@ -419,12 +419,12 @@ impl Connection {
         Ok(Outcome { receipts, events })
     }
 
-    /// Certified headers from `from` on (0: from the newest), one after the other, without end.
+    /// Follows certified headers in order, without end, from `from` on (0: from the newest).
     pub fn follow(&self, from: u64) -> Follow {
         Follow::new(self.clone(), from)
     }
 
-    /// Certified headers and their bodies from `from` on (0: from the newest).
+    /// Follows certified headers and their bodies from `from` on (0: from the newest).
     pub fn follow_bodies(&self, from: u64) -> FollowBodies {
         FollowBodies::new(self.follow(from))
     }
@@ -457,7 +457,7 @@ impl Connection {
         Ok(self.ask_at(&ask, &judge).await?.1.1)
     }
 
-    /// Whether a node that shows `height` stands still while another one goes on.
+    /// True if a node that shows `height` makes no progress while another one does.
     async fn stands_still(&self, at: At, height: u64) -> bool {
         let now = (self.0.now)();
         let is_due = {
@@ -472,14 +472,14 @@ impl Connection {
         is_due && self.is_left_behind(at, height).await
     }
 
-    /// Whether another node than the one at `at` proves a block that is well above `height`.
+    /// True if a node other than the one at `at` proves a block well above `height`.
     pub(super) async fn is_left_behind(&self, at: At, height: u64) -> bool {
         let Some(other) = self.0.pool.beside(at.place) else { return false };
         let ahead = self.newest_at(other).await;
         ahead.is_ok_and(|(_, header)| height + APART_BLOCKS_MAX < header.height)
     }
 
-    /// Notes a certified height.
+    /// Records a certified height.
     pub(crate) fn saw(&self, height: u64) {
         if self.0.height.fetch_max(height, Ordering::AcqRel) < height {
             let now = (self.0.now)();
@@ -487,7 +487,7 @@ impl Connection {
         }
     }
 
-    /// Puts a question until `judge` accepts an answer, or there is no point in asking again.
+    /// Sends a request until `judge` accepts an answer, or until another attempt cannot help.
     async fn ask<T>(&self, ask: Ask, judge: impl Fn(Answer) -> Result<T, Error> + Sync) -> Result<T, Error> {
         Ok(self.ask_at(&ask, &judge).await?.1)
     }
@@ -507,17 +507,17 @@ impl Connection {
         Err(last)
     }
 
-    /// Opens a call for several answers.
+    /// Opens a call that has several answers.
     pub(crate) async fn open(&self, ask: Ask) -> Result<(At, Call<rpc::Node>), Failed> {
         let (at, client) = self.0.pool.connected().await?;
         let call = client.open(ask).await.map_err(|error| Error::Unreachable(error.to_string()));
         call.map(|call| (at, call)).map_err(|error| Failed { at, error })
     }
 
-    /// What to do after a failed attempt: give up with the error, or leave the node and pause.
+    /// Decides after a failed attempt: gives up with the error, or leaves the node and pauses.
     ///
     /// # Errors
-    /// The error, when asking again cannot help.
+    /// The same error, when another attempt cannot help.
     pub(crate) async fn after(&self, failed: Failed, attempt: u32) -> Result<Error, Error> {
         let nodes = self.0.pool.len() as u32;
         let Failed { at, error } = failed;
@@ -527,9 +527,9 @@ impl Connection {
                 return self.pause(error, attempt).await;
             }
             Error::Unavailable(Unavailable::Moved | Unavailable::Busy) => false,
-            // This is one node's word; another may keep more, or be ahead.
+            // This is one node's word; another may keep more blocks, or be ahead.
             Error::Unavailable(_) => attempt + 1 >= nodes,
-            // For a moment nonces differ from node to node: the answer of another would mislead.
+            // Nodes may disagree about nonces for a moment: another node's answer would mislead.
             Error::Refused(Code::NonceOld | Code::NonceGap) => true,
             Error::Refused(_) => attempt + 1 >= nodes.min(2),
             _ => true,
@@ -549,13 +549,13 @@ impl Connection {
         Ok(error)
     }
 
-    /// Waits for an answer no longer than a node may take.
+    /// Waits for `work` for as long as a node may take to answer.
     pub(crate) async fn within<T>(&self, work: impl Future<Output = T>) -> Result<T, Error> {
         self.0.pool.within(ANSWER, work).await
     }
 }
 
-/// Whether an answer says that the operation with that id was taken.
+/// Returns the id if the node accepted the operation with that id.
 fn accepted(id: Hash, answer: Answer) -> Result<Hash, Error> {
     match answer {
         Answer::Accepted(accepted) if accepted == id => Ok(id),
@@ -565,7 +565,7 @@ fn accepted(id: Hash, answer: Answer) -> Result<Hash, Error> {
     }
 }
 
-/// An answer that does not fit its question.
+/// Returns the error for an answer that does not fit its request.
 pub(crate) fn unexpected<T>(answer: &Answer) -> Result<T, Error> {
     match answer {
         Answer::Unavailable(why) => Err(Error::Unavailable(*why)),

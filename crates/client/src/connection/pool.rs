@@ -1,4 +1,4 @@
-//! Chooses the node that is asked: one at a time, a second one when the first is slow. None is trusted.
+//! Chooses the node that is asked: one at a time, and a second when the first is slow. None is trusted.
 //!
 //! ```text
 //!   ask ──► current ──(silent for HEDGE)──► the next best beside it ──► the first good answer counts
@@ -6,10 +6,10 @@
 //! ```
 //!
 //! Invariants
-//! 1. Tasks that fail together leave a node once: one of them moves on, and a connection that another one
-//!    made since is kept.
-//! 2. Dialling one node delays no question to another.
-//! 3. Nodes with fewer failures in a row are asked first; an answer that counts clears them.
+//! 1. Tasks that fail together leave a node once: one of them switches, and a connection that another
+//!    task has made since is kept.
+//! 2. Dialling one node delays no request to another.
+//! 3. Nodes with fewer failures in a row are asked first; an accepted answer resets the count.
 
 use super::{Endpoint, Error};
 use crate::rpc::{self, Client};
@@ -27,26 +27,26 @@ pub(super) type Dial =
     dyn Fn(Endpoint) -> BoxFuture<'static, Result<Client<rpc::Node>, rpc::Error>> + Send + Sync;
 pub(super) type Sleep = dyn Fn(Duration) -> BoxFuture<'static, ()> + Send + Sync;
 
-/// How long a node may be silent before a second one is asked beside it.
+/// Time without an answer after which a second node is asked as well.
 const HEDGE: Duration = Duration::from_secs(1);
 
-/// The node and the connection that a question went to.
+/// The node and the connection that a request went to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct At {
-    /// The node's place in the list.
+    /// Index of the node in the list.
     pub(super) place: usize,
-    /// The connection; 0: there was none.
+    /// Number of the connection; 0 if there was none.
     generation: u64,
 }
 
 impl At {
-    /// The node at `place`, over no connection that is known.
+    /// The node at `place`, without a known connection.
     pub(super) const fn nowhere(place: usize) -> Self {
         Self { place, generation: 0 }
     }
 }
 
-/// A question that failed, and where.
+/// A request that failed, and the node it went to.
 #[derive(Debug)]
 pub(crate) struct Failed {
     pub(super) at: At,
@@ -61,7 +61,7 @@ struct Open {
 struct Node {
     endpoint: Endpoint,
     open: Mutex<Option<Open>>,
-    /// Failures since the last answer that counted.
+    /// Failures since the last accepted answer.
     strikes: AtomicU32,
 }
 
@@ -75,7 +75,7 @@ pub(super) struct Pool {
 }
 
 impl Pool {
-    /// Begins at the endpoint at `start`, modulo their number.
+    /// Starts with the endpoint at `start`, modulo their number.
     pub(super) fn new(endpoints: Vec<Endpoint>, start: usize, dial: Box<Dial>, sleep: Box<Sleep>) -> Self {
         let node = |endpoint| Node { endpoint, open: Mutex::new(None), strikes: AtomicU32::new(0) };
         let current = AtomicUsize::new(start % endpoints.len().max(1));
@@ -95,7 +95,7 @@ impl Pool {
         self.current.load(Ordering::Acquire)
     }
 
-    /// Asks the endpoint at `place` first from now on.
+    /// Makes the endpoint at `place` the current one.
     pub(super) fn begin_at(&self, place: usize) {
         self.current.store(place % self.nodes.len().max(1), Ordering::Release);
     }
@@ -104,14 +104,14 @@ impl Pool {
         (self.sleep)(duration)
     }
 
-    /// The best node beside the one at `place`: fewest strikes, then the next in the list.
+    /// The best node other than the one at `place`: fewest strikes, then the next in the list.
     pub(super) fn beside(&self, place: usize) -> Option<usize> {
         let count = self.nodes.len();
         let others = (1..count).map(|step| (place + step) % count);
         others.min_by_key(|other| self.nodes[*other].strikes.load(Ordering::Relaxed))
     }
 
-    /// An open connection to the node at `place`.
+    /// Returns an open connection to the node at `place`, dialling if necessary.
     pub(super) async fn client(&self, place: usize) -> Result<(At, Client<rpc::Node>), Failed> {
         let nobody = At::nowhere(place);
         let failed = |error| Failed { at: nobody, error };
@@ -127,11 +127,11 @@ impl Pool {
         Ok((At { place, generation }, client))
     }
 
-    /// Leaves a node for the next best one, unless another task did already.
+    /// Leaves a node for the next best one, unless another task has done so.
     pub(super) fn leave(&self, at: At) {
         let Some(node) = self.nodes.get(at.place) else { return };
         node.strikes.fetch_add(1, Ordering::Relaxed);
-        // The lock is held: another task dials the node anew.
+        // If the lock is held, another task is dialling the node again.
         if let Ok(mut held) = node.open.try_lock()
             && held.as_ref().is_some_and(|open| open.generation == at.generation)
         {
@@ -142,7 +142,7 @@ impl Pool {
         }
     }
 
-    /// The node's answer counts.
+    /// Resets the node's strikes, as its answer was accepted.
     fn clear(&self, at: At) {
         if let Some(node) = self.nodes.get(at.place) {
             node.strikes.store(0, Ordering::Relaxed);
@@ -158,7 +158,7 @@ impl Pool {
         }
     }
 
-    /// Puts a question to the node at `place`, once, and judges its answer.
+    /// Sends a request to the node at `place`, once, and judges its answer.
     pub(super) async fn once<T>(
         &self,
         place: usize,
@@ -185,8 +185,8 @@ impl Pool {
         Ok((at, value))
     }
 
-    /// Runs `work` at the current node, and at the next best one too if that is silent for `patience`;
-    /// the first that succeeds counts, and a silent one is left for it.
+    /// Runs `work` at the current node, and at the next best one as well if the first stays silent for
+    /// `patience`. The first success is returned; if it is the second node's, the silent one is left.
     pub(super) async fn hedged<T, F>(
         &self,
         patience: Duration,
@@ -226,14 +226,14 @@ impl Pool {
         self.hedged(HEDGE, |place| self.client(place)).await
     }
 
-    /// A question, asked of a second node beside a slow one.
+    /// Sends a request, and sends it to a second node as well if the first is slow.
     pub(super) async fn ask<T>(
         &self,
         limit: Duration,
         ask: &Ask,
         judge: &(impl Fn(Answer) -> Result<T, Error> + Sync),
     ) -> Result<(At, T), Failed> {
-        // A node holds a question about a receipt by its rules: only beyond that it is slow.
+        // A node may hold a request for a receipt this long by its rules; only after that is it slow.
         let patience = match ask {
             Ask::Receipt(_) => HEDGE + Duration::from_millis(posync_protocol::limits::RECEIPT_WAIT_MS),
             _ => HEDGE,

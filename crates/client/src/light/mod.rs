@@ -1,4 +1,4 @@
-//! Belief without trust: a chain's name and the network key decide what a node's answer is worth.
+//! Verification without trust: a node's answer counts if it leads to the chain's name and network key.
 //!
 //! ```text
 //!   network key ──► finalization of header h+n ──► digest of header h+n
@@ -9,9 +9,9 @@
 //! ```
 //!
 //! Invariants
-//! 1. Nothing that a node sends is used before it leads to the network key.
-//! 2. Every accepted encoding is the only one of its value: what decodes is encoded again and
-//!    compared, so no bit of a proof can change without being noticed.
+//! 1. No answer of a node is used before it is verified up to the network key.
+//! 2. Every accepted encoding is the only one of its value: decoded values are encoded again and
+//!    compared, so no bit of a proof can change unnoticed.
 //! 3. Only lengths within the bounds of `wire::node` are decoded.
 //!
 //! The network key outlives every change of the authorities, so no older header is needed.
@@ -46,25 +46,25 @@ use posync_protocol::{
     wire::node::{Certified, NETWORK_KEY_BYTES, ProvenRecord, Read},
 };
 
-/// Under which every certificate of a network verifies.
+/// The key under which every certificate of a network verifies.
 pub type NetworkKey = <MinSig as Variant>::Public;
-/// The scheme of the certificates.
+/// The signature scheme of the certificates.
 pub type Scheme = vrf::Scheme<ed25519::PublicKey, MinSig>;
 /// A certificate that a block is final.
 pub type Finalization = types::Finalization<Scheme, sha256::Digest>;
-/// That a record has a value.
+/// A proof that a record has a given value.
 pub type InclusionProof = constant::KeyValueProof<Family, sha256::Digest, sha256::Digest, 32>;
-/// That there is no record.
+/// A proof that a record does not exist.
 pub type ExclusionProof =
     constant::ExclusionProof<Family, sha256::Digest, FixedEncoding<Slot>, sha256::Digest, 32>;
 
-/// Digests of a proof: twice the levels of a tree of 2^32 operations.
+/// Most digests in a proof: twice the levels of a tree of 2^32 operations.
 const PROOF_DIGESTS_MAX: usize = 64;
 
-/// Why an answer is not believed.
+/// Why an answer is rejected.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
-    /// It does not decode, or not from its only encoding.
+    /// It does not decode, or its bytes are not the canonical encoding.
     #[error("{0} does not decode; it was damaged on the way or made by another version")]
     Malformed(&'static str),
     /// Its header belongs to another network.
@@ -73,16 +73,16 @@ pub enum Error {
     /// Its headers do not follow each other.
     #[error("its headers do not follow each other")]
     Headers,
-    /// The certificate is not one of this network for that header.
+    /// The certificate is not this network's, or not for that header.
     #[error("its certificate does not verify under the network key")]
     Certificate,
     /// The proof does not lead to the header's state root.
     #[error("the proof of a record does not lead to the certified state root")]
     Proof,
-    /// It answers another question.
+    /// It answers a different request.
     #[error("it answers another question than was asked")]
     Question,
-    /// A body or receipts that the header does not commit to.
+    /// The header does not commit to this body or these receipts.
     #[error("{0} is not what the certified header commits to")]
     Commitment(&'static str),
 }
@@ -97,10 +97,10 @@ pub(crate) fn canonical<T: CodecRead + Encode>(
     if value.encode() == *bytes { Ok(value) } else { Err(Error::Malformed(what)) }
 }
 
-/// The network key of its 96 bytes.
+/// Decodes a network key from its 96 bytes.
 ///
 /// # Errors
-/// [`Error::Malformed`] unless they are a point of the group.
+/// [`Error::Malformed`] unless they encode a point of the group.
 pub fn network_key(bytes: &[u8; NETWORK_KEY_BYTES]) -> Result<NetworkKey, Error> {
     NetworkKey::decode(Copying(&bytes[..])).map_err(|_| Error::Malformed("the network key"))
 }
@@ -119,7 +119,7 @@ fn digest(hash: Hash) -> sha256::Digest {
     hash.into()
 }
 
-/// Verifies what nodes of one network say.
+/// A light client: verifies the answers of one network's nodes.
 #[derive(Clone)]
 pub struct Light {
     chain: Hash,
@@ -128,18 +128,18 @@ pub struct Light {
 }
 
 impl Light {
-    /// Believes in the network with that name and key.
+    /// Creates a light client for the network with this name and key.
     pub fn new(chain: Hash, network_key: NetworkKey) -> Self {
         let scheme = Scheme::certificate_verifier(&consensus_namespace(&chain), network_key);
         Self { chain, network_key, scheme }
     }
 
-    /// The chain's name.
+    /// The name of the chain: the hash that its headers carry.
     pub const fn chain(&self) -> Hash {
         self.chain
     }
 
-    /// The network key.
+    /// The key under which the network's certificates verify.
     pub const fn network_key(&self) -> &NetworkKey {
         &self.network_key
     }
@@ -161,7 +161,7 @@ impl Light {
         let finalization: Finalization = canonical("the certificate", &certified.finalization, &())?;
         let proposal = &finalization.proposal;
         // The payload commits to the whole header. The view may be a later one: the last block of a term is
-        // proposed again, as it is, in every view until one makes it final.
+        // proposed again, unchanged, in every view until one makes it final.
         let names_it = proposal.payload == digest(last.digest())
             && proposal.round.epoch().get() == last.term
             && proposal.round.view().get() >= last.view;
@@ -170,7 +170,7 @@ impl Light {
         if names_it && is_signed { Ok(()) } else { Err(Error::Certificate) }
     }
 
-    /// Checks records against the first header of the answer.
+    /// Checks records against the state root of the answer's first header.
     ///
     /// # Errors
     /// As [`Self::certified`]; [`Error::Question`] if their number differs; [`Error::Proof`].
@@ -186,7 +186,7 @@ impl Light {
         Ok(read.records.iter().map(|record| record.slot).collect())
     }
 
-    /// Checks a body against a header that is believed already.
+    /// Checks a body against a header that is verified already.
     ///
     /// # Errors
     /// [`Error::Commitment`].
@@ -194,7 +194,7 @@ impl Light {
         if body.root() == header.body_root { Ok(()) } else { Err(Error::Commitment("the body")) }
     }
 
-    /// Checks receipts against a header that is believed already.
+    /// Checks receipts against a header that is verified already.
     ///
     /// # Errors
     /// [`Error::Commitment`].

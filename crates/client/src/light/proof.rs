@@ -1,14 +1,14 @@
-//! A sync proof: one record of the ledger that anyone verifies with nothing but the network key.
+//! A sync proof: one record of the ledger that anyone can verify with the network key alone.
 //!
 //! ```text
 //!  magic | subject (kind, id) | headers to the certificate | finalization | slot | QMDB proof | row
 //! ```
 //!
-//! The state keeps what a provider was paid for 512 epochs; the books of an epoch stay for ever and
-//! name the root over its rows. A proof of books therefore may carry one of their rows, with the path
-//! to that root: so any past epoch's pay and score is proved.
+//! The state keeps a provider's pay for 512 epochs; the books of an epoch stay for ever and name the root
+//! over its rows. So a proof of books may carry one of their rows, with the path to that root: this proves
+//! the pay and score of any past epoch.
 //!
-//! About 1.4 kB when the block has a certificate of its own. It says *whose* record it is: the
+//! About 1.4 kB when the block has a certificate of its own. It also proves *whose* record it is: the
 //! record's place in the state is the hash of its kind and id, and both are in the proof.
 
 use super::{Error, Light, NetworkKey, canonical, check_record};
@@ -22,7 +22,7 @@ use posync_protocol::{
     wire::node::{Certified, ProvenRecord},
 };
 
-/// A sync proof is at most this long.
+/// Upper bound on the bytes of a sync proof.
 pub const SYNC_PROOF_BYTES_MAX: usize = 3_000;
 /// Name and version of the format.
 const MAGIC: [u8; 8] = *b"posync/1";
@@ -30,11 +30,11 @@ const MAGIC: [u8; 8] = *b"posync/1";
 const ID_BYTES_MAX: usize = 40;
 
 encoded! {
-    /// What a record is about: its kind and the id that it is filed under.
+    /// The kind of a record and the id that it is filed under.
     Subject {
-        /// As in [`Record::KIND`].
+        /// Kind of the record: [`Record::KIND`].
         kind: u8,
-        /// The id's parts, one after the other.
+        /// Parts of the id, concatenated.
         id: Bounded<u8, ID_BYTES_MAX>,
     }
 }
@@ -54,36 +54,36 @@ impl Subject {
         Self::new::<Agreement>(&[&provider.0, &slot.to_be_bytes()]).expect("36 bytes fit")
     }
 
-    /// A record that is filed under an account alone.
+    /// A record whose id is an account alone.
     pub fn of_account<R: Record>(account: &Account) -> Self {
         Self::new::<R>(&[&account.0]).expect("32 bytes fit")
     }
 
-    /// Where it stands in the state.
+    /// The record's place in the state.
     pub fn key(&self) -> Key {
         place(self.kind, &self.id)
     }
 }
 
 encoded! {
-    /// A provider's row of closed books, and how it leads to their root.
+    /// A provider's row of closed books, and its path to their root.
     Row {
-        /// Whose it is.
+        /// Provider that the row is about.
         account: Account,
-        /// Its place among the rows.
+        /// Index of the row among all rows.
         index: u32,
-        /// The [`Settlement`].
+        /// Bytes of the [`Settlement`].
         slot: Slot,
-        /// As [`tree::path`].
+        /// Path from the row to the root, by [`tree::path`].
         path: Bounded<Hash, { tree::PATH_MAX }>,
     }
 }
 
 impl Row {
-    /// The row, if it is one of `books`.
+    /// Returns the row if it belongs to `books`.
     ///
     /// # Errors
-    /// [`Error::Malformed`] if it is no row, [`Error::Commitment`] if it is not one of these books.
+    /// [`Error::Malformed`] if it does not decode, [`Error::Commitment`] if it belongs to other books.
     fn of(&self, books: &Books) -> Result<Settlement, Error> {
         let row = Settlement::from_slot(&self.slot).map_err(|_| Error::Malformed("the row"))?;
         let leaf = tree::leaf(&self.account, &self.slot);
@@ -98,29 +98,29 @@ impl Row {
 encoded! {
     /// A record, or its absence, with everything that leads to the network key.
     SyncProof {
-        /// `posync/1`.
+        /// Name and version of the format: `posync/1`.
         magic: [u8; 8],
-        /// What it is about.
+        /// Kind and id of the record.
         subject: Subject,
-        /// The header whose state it is from, and what certifies it.
+        /// The header whose state holds the record, and its certificate.
         certified: Certified,
         /// The record and its proof.
         record: ProvenRecord,
-        /// With books: one of their rows.
+        /// One row of the books, if the record is books.
         row: Option<Row>,
     }
 }
 
-/// What a verified proof says.
+/// The content of a verified proof.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Verified {
-    /// The certified block.
+    /// Header of the certified block that the proof is about.
     pub header: Header,
-    /// What the record is about.
+    /// Kind and id of the record.
     pub subject: Subject,
-    /// Its bytes; `None`: proved that there is none.
+    /// Bytes of the record; `None` if its absence is proved.
     pub slot: Option<Slot>,
-    /// With books: whose row of them is proved too, and the row.
+    /// The row of the books that is proved as well, and its provider.
     pub row: Option<(Account, Settlement)>,
 }
 
@@ -138,7 +138,7 @@ impl Verified {
 }
 
 impl SyncProof {
-    /// Packs what [`Light::read`] has accepted.
+    /// Packs an answer that [`Light::read`] has accepted.
     pub const fn new(subject: Subject, certified: Certified, record: ProvenRecord) -> Self {
         Self { magic: MAGIC, subject, certified, record, row: None }
     }
@@ -149,7 +149,7 @@ impl SyncProof {
         Self { row: Some(row), ..self }
     }
 
-    /// The bytes of a file.
+    /// Encodes the proof as the bytes of a file.
     pub fn to_bytes(&self) -> Vec<u8> {
         self.encode().to_vec()
     }
@@ -157,7 +157,7 @@ impl SyncProof {
     /// Reads and verifies the bytes of a proof.
     ///
     /// # Errors
-    /// [`Error`]: any difference from what the network certified.
+    /// [`Error`] if the bytes differ in any way from what the network certified.
     pub fn verify(bytes: &[u8], network_key: &NetworkKey) -> Result<Verified, Error> {
         if bytes.len() > SYNC_PROOF_BYTES_MAX {
             return Err(Error::Malformed("the proof is longer than 3,000 bytes: it"));

@@ -1,4 +1,4 @@
-//! The calling side.
+//! The calling side of a connection.
 
 use super::{
     Error, Service,
@@ -21,8 +21,8 @@ use std::{
 };
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-/// Time without an open call after which a caller ends a connection, twice that at most: sooner than
-/// the server would, so that no call meets a connection that is just being ended.
+/// Time without an open call after which a caller ends a connection (at most twice that). It is shorter
+/// than the server's, so that no call meets a connection that is being ended.
 const IDLE_MS_MAX: u64 = super::server::IDLE_MS_MAX / 3;
 
 /// A connection to a service; clones share it. It closes when the last clone and call are dropped.
@@ -77,7 +77,7 @@ impl<S: Service> Client<S> {
         Ok(Self::over(context, sender, receiver))
     }
 
-    /// Speaks over a channel that is open already.
+    /// Uses a channel that is open already.
     pub fn over<E, O, I>(context: E, mut sender: Sender<O>, mut receiver: Receiver<I>) -> Self
     where
         E: Spawner + Clock,
@@ -89,7 +89,7 @@ impl<S: Service> Client<S> {
         let (weak, flag) = (Arc::downgrade(&shared), gone.clone());
         context.spawn(move |context| async move {
             let take = |id, frame, held| {
-                // Without a holder there is nobody left to answer.
+                // If the client is gone, nothing waits for the answer.
                 weak.upgrade()?.common(id, frame, held)
             };
             select! {
@@ -106,12 +106,12 @@ impl<S: Service> Client<S> {
         Self { inner: Arc::new(Inner { shared, calls, next: std::sync::Mutex::new(0), gone }) }
     }
 
-    /// Whether the connection is over.
+    /// True once the connection has ended.
     pub fn is_gone(&self) -> bool {
         self.inner.gone.load(Ordering::Acquire)
     }
 
-    /// Asks once and waits for one answer.
+    /// Sends one request and waits for one answer.
     ///
     /// # Errors
     /// The connection ended, or the server gave no answer.
@@ -132,7 +132,7 @@ impl<S: Service> Client<S> {
         self.open_as(&ask).await
     }
 
-    /// As [`Self::open`], with what encodes as an ask: large bytes need not be owned by one.
+    /// As [`Self::open`], with a value that encodes as an ask, so large bytes can be borrowed.
     ///
     /// # Errors
     /// As [`Self::open`].
@@ -142,7 +142,7 @@ impl<S: Service> Client<S> {
         let room = shared.room(frame_bytes(ask)?, None).await?;
         let (slot, inbox) = Slot::new(true);
         let credit = slot.credit.clone();
-        // Under one lock: ids reach the queue in their order.
+        // Held until the frame is queued, so that ids reach the queue in order.
         let mut next = self.inner.next.lock().expect("no holder of this lock panics");
         let id = *next;
         let bytes = frame(&Frame::Open(()), id, ask)?;
@@ -156,10 +156,10 @@ impl<S: Service> Client<S> {
 }
 
 impl<S: Service> Call<S> {
-    /// Sends another ask when the server's window has room.
+    /// Sends another ask once the server's window has room.
     ///
     /// # Errors
-    /// [`Error::Gone`] when the call or the connection is over.
+    /// [`Error::Gone`] when the call or the connection has ended.
     pub async fn send(&self, ask: &S::Ask) -> Result<(), Error> {
         self.half.send(ask).await
     }

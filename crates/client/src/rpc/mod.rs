@@ -13,16 +13,16 @@
 //! Invariants
 //! 1. Both sides hold at most [`CALLS_MAX`] calls and [`CALL_WINDOW`] messages a call and
 //!    direction; a peer that sends more is cut off.
-//! 2. A slow reader of one call stops that call only.
-//! 3. Dropping a [`Call`] drops its handler; losing the connection does so for all. A handler must
-//!    therefore leave work that has to finish to an actor of its own.
-//! 4. What messages hold is bounded for each key, each origin and the listener, both ways and small ones
-//!    too ([`crate::channel`]): a message is not read before there is memory for it, an answer is not
-//!    encoded. A connection that gets none for [`CALL_MEMORY_MS_MAX`] is cut: its own calls may hold
-//!    what it waits for.
-//! 5. A connection without a call for [`IDLE_MS_MAX`] ends; one whose peer does not read is not read.
+//! 2. A slow reader of one call delays that call only.
+//! 3. Dropping a [`Call`] drops its handler; losing the connection drops all of them. So a handler must
+//!    leave work that has to finish to a separate actor.
+//! 4. The memory of messages is bounded for each key, each origin and the listener, in both directions,
+//!    small ones included ([`crate::channel`]): a message is not read, and an answer not encoded, before
+//!    there is memory for it. A connection that gets none for [`CALL_MEMORY_MS_MAX`] is cut: its own calls
+//!    may hold the memory that it waits for.
+//! 5. A connection without a call for [`IDLE_MS_MAX`] ends. While a peer does not read, it is not read from.
 //!
-//! A call that asks once and is answered once is [`Client::call`].
+//! [`Client::call`] makes a call with one ask and one answer.
 
 mod client;
 mod server;
@@ -40,17 +40,17 @@ use posync_protocol::limits::CALL_MEMORY_MS_MAX;
 #[cfg(doc)]
 use posync_protocol::limits::{CALL_WINDOW, CALLS_MAX};
 
-/// What a service speaks.
+/// The protocol of a service: its namespace and its message types.
 pub trait Service: Send + Sync + 'static {
-    /// Of its channel.
+    /// Namespace of the service's channel.
     const NAMESPACE: &'static [u8];
-    /// What a caller sends.
+    /// Message that a caller sends.
     type Ask: Codec<Cfg = ()> + Send + 'static;
-    /// What the server sends.
+    /// Message that the server sends.
     type Answer: Codec<Cfg = ()> + Send + 'static;
 
-    /// Whether a caller may send more messages after that ask. Where no handler reads them, they would
-    /// hold memory for as long as the call is open: a caller that sends them is cut off.
+    /// True if a caller may send more messages after that ask. Where no handler reads them, they would hold
+    /// memory for as long as the call is open, so a caller that sends them is cut off.
     fn takes_more(ask: &Self::Ask) -> bool;
 }
 
@@ -109,7 +109,7 @@ pub enum Error {
     /// The server ended the call without an answer.
     #[error("the server gave no answer; it refuses such a request or is stopping")]
     NoAnswer,
-    /// A message does not fit a frame.
+    /// A message is larger than a frame.
     #[error("a message of {0} bytes exceeds a frame; split it")]
     TooLarge(usize),
 }

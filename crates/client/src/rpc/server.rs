@@ -1,4 +1,4 @@
-//! The answering side.
+//! The answering side of a connection.
 
 use super::{
     Error, Service,
@@ -11,11 +11,11 @@ use posync_protocol::{Account, limits::CALLS_MAX};
 use rand_core::CryptoRng;
 use std::{marker::PhantomData, sync::Arc, time::Duration};
 
-/// Time without an open call after which a server ends a connection, twice that at most. A call that
-/// stays open, like one that follows blocks, keeps its connection.
+/// Time without an open call after which a server ends a connection (at most twice that). A call that
+/// stays open, such as one that follows blocks, keeps its connection.
 pub const IDLE_MS_MAX: u64 = 300_000;
 
-/// A call as its handler sees it. Dropping it without an answer closes the call.
+/// A handler's view of a call. Dropping it without an answer closes the call.
 pub struct Incoming<S: Service> {
     half: Half<S::Ask>,
     peer: Account,
@@ -25,26 +25,26 @@ pub struct Incoming<S: Service> {
 }
 
 impl<S: Service> Incoming<S> {
-    /// Who calls: the key that the connection proved.
+    /// The caller's account: the key that the connection proved.
     pub const fn peer(&self) -> Account {
         self.peer
     }
 
-    /// The caller's next message; `None` when it gave up.
+    /// The caller's next message; `None` when the caller has left.
     pub async fn recv(&mut self) -> Option<S::Ask> {
         self.half.recv().await
     }
 
-    /// Waits for memory for the last answer, of at most `bytes`. A handler whose answer is large asks
-    /// before it makes the answer: callers that do not read cannot make it hold many.
+    /// Reserves memory for the last answer, of at most `bytes`. A handler with a large answer calls this
+    /// before it builds the answer, so that callers that do not read cannot make it hold many.
     pub async fn reserve(&mut self, bytes: usize) {
         self.reserved = self.half.shared.memory(bytes).await;
     }
 
-    /// Sends one of several answers when the caller's window has room.
+    /// Sends one of several answers once the caller's window has room.
     ///
     /// # Errors
-    /// [`Error::Gone`] when the caller gave up; [`Error::TooLarge`] is a bug of the handler.
+    /// [`Error::Gone`] when the caller has left; [`Error::TooLarge`] is a bug of the handler.
     pub async fn send(&self, answer: &S::Answer) -> Result<(), Error> {
         self.half.send(answer).await
     }
@@ -59,7 +59,7 @@ impl<S: Service> Incoming<S> {
         self.half.credit.acquire().await.map_err(|_| Error::Gone)?.forget();
         let room = shared.room(size, self.reserved.take()).await?;
         let bytes = frame(&Frame::Last(()), id, answer)?;
-        // Forgotten first, so that dropping `self` sends no Close behind the answer.
+        // Removed first, so that dropping `self` sends no Close after the answer.
         shared.forget(id);
         shared.push(bytes, room)
     }
@@ -83,7 +83,7 @@ where
     F: Fn(Incoming<S>, S::Ask) -> Fut + Clone + Send + Sync + 'static,
     Fut: Future<Output = ()> + Send + 'static,
 {
-    /// Answers with `handler`.
+    /// Creates a server that answers each call with `handler`.
     pub fn new(handler: F) -> Self {
         Self { handler, _service: PhantomData }
     }
@@ -122,7 +122,7 @@ where
         I: Stream,
     {
         let (shared, mut queue) = Shared::<S::Ask>::new(receiver.gate());
-        // Also when this future is dropped: every handler goes with its connection.
+        // Runs also when this future is dropped: every handler ends with its connection.
         let _closing = Closing(shared.clone());
         let mut next = 0;
         let take = |id, frame, held| match frame {
@@ -157,7 +157,7 @@ where
     ) -> Option<()> {
         let (slot, inbox) = Slot::new(S::takes_more(&ask));
         let credit = slot.credit.clone();
-        // Only this task adds calls.
+        // Only this task adds calls, so the check holds.
         if shared.with(|slots| slots.len())? >= CALLS_MAX {
             return None;
         }
@@ -167,7 +167,7 @@ where
         let handler = self.handler.clone();
         let task = context.child("call").spawn(move |_| handler(incoming, ask));
         shared.with(|slots| {
-            // A handler that has finished already has no slot any more.
+            // A handler that has finished already has no slot.
             if let Some(slot) = slots.get_mut(&id) {
                 slot.task = Some(task);
             }

@@ -1,4 +1,4 @@
-//! What both ends of a connection share: the table of calls, the frames, the queue to the writer.
+//! Shared by both ends of a connection: the table of calls, the frames, the queue to the writer.
 
 use super::Error;
 use crate::channel::{
@@ -20,8 +20,8 @@ use std::{
 };
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc};
 
-/// Frames that wait to be written beyond which a server reads no more of that connection: a peer that
-/// does not read cannot make it queue answers.
+/// Frames waiting to be written above which a server stops reading from that connection: a peer that does
+/// not read cannot make it queue answers.
 const QUEUED_MAX: usize = 4 * CALLS_MAX;
 
 const OPEN: u8 = 0;
@@ -31,7 +31,7 @@ const GRANT: u8 = 3;
 const CLOSE: u8 = 4;
 const HEAD_BYTES: usize = 9;
 
-/// A frame, by kind; `id` names the call.
+/// A frame by kind. On the wire, an id names its call.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Frame<T> {
     Open(T),
@@ -41,7 +41,7 @@ pub(super) enum Frame<T> {
     Close,
 }
 
-/// Bytes of the frame that carries a message.
+/// Bytes of the frame that carries a message; an error if they exceed a frame.
 pub(super) fn frame_bytes<T: EncodeSize>(message: &T) -> Result<usize, Error> {
     let size = HEAD_BYTES + message.encode_size();
     if size > FRAME_BYTES_MAX { Err(Error::TooLarge(size)) } else { Ok(size) }
@@ -68,7 +68,7 @@ fn control(kind: u8, id: u64) -> BytesMut {
     bytes
 }
 
-/// Decodes a frame; `None` if the peer does not keep to the format.
+/// Decodes a frame; `None` if the peer violates the format.
 pub(super) fn parse<T: Read<Cfg = ()>>(mut bytes: Bytes) -> Option<(u64, Frame<T>)> {
     if bytes.len() < HEAD_BYTES {
         return None;
@@ -85,23 +85,23 @@ pub(super) fn parse<T: Read<Cfg = ()>>(mut bytes: Bytes) -> Option<(u64, Frame<T
     Some((id, frame))
 }
 
-/// A message and the memory that it holds of the listener's.
+/// A message and the listener's memory that it holds.
 pub(super) type Kept<T> = (T, Option<Held>);
 
 /// One end's view of an open call.
 pub(super) struct Slot<T> {
-    /// To whoever reads this call.
+    /// Queue to the task that reads this call.
     pub(super) inbox: mpsc::Sender<Kept<T>>,
     /// Messages that this side may still send.
     pub(super) credit: Arc<Semaphore>,
-    /// The handler, on the server's side.
+    /// Handler's task, on the server's side.
     pub(super) task: Option<Handle<()>>,
-    /// Whether the peer may send more messages.
+    /// True if the peer may send more messages.
     more: bool,
 }
 
 impl<T> Slot<T> {
-    /// Of a call in which the peer may send `more` messages, or none.
+    /// Creates the slot of a call; `more` allows the peer to send further messages.
     pub(super) fn new(more: bool) -> (Self, mpsc::Receiver<Kept<T>>) {
         let (inbox, outlet) = mpsc::channel(CALL_WINDOW);
         let credit = Arc::new(Semaphore::new(CALL_WINDOW));
@@ -118,7 +118,7 @@ impl<T> Drop for Slot<T> {
     }
 }
 
-/// Where a message waits to be written: a place in the bounded queue, and memory on a server's side.
+/// Room for a message that waits to be written: a place in the queue and, on a server, memory.
 pub(super) struct Room {
     _place: OwnedSemaphorePermit,
     _held: Option<Held>,
@@ -127,24 +127,24 @@ pub(super) struct Room {
 /// A frame for the writer, and its room if it carries a message.
 pub(super) type Queued = (Bytes, Option<Room>);
 
-/// One end of a connection; `T` is what arrives.
+/// One end of a connection; `T` is the type of the messages that arrive.
 pub(super) struct Shared<T> {
     slots: Mutex<Option<BTreeMap<u64, Slot<T>>>>,
     queue: mpsc::UnboundedSender<Queued>,
     places: Arc<Semaphore>,
-    /// On a server's side: whose memory is used.
+    /// Budget of the connection, on a server's side.
     gate: Option<Arc<Gate>>,
-    /// Calls that were ever opened.
+    /// Calls opened since the connection began.
     opened: AtomicU64,
-    /// Frames in the queue.
+    /// Frames that wait to be written.
     queued: AtomicUsize,
     written: Notify,
 }
 
 impl<T> Shared<T> {
     pub(super) fn new(gate: Option<Arc<Gate>>) -> (Arc<Self>, mpsc::UnboundedReceiver<Queued>) {
-        // Unbounded in type only: messages take a place; a call has one Close and one Grant per
-        // half window, and a server reads nothing while QUEUED_MAX frames wait.
+        // Unbounded in type only: messages take a place, a call has one Close and one Grant per half window,
+        // and a server reads nothing while more than QUEUED_MAX frames wait.
         let (queue, outlet) = mpsc::unbounded_channel();
         let shared = Self {
             slots: Mutex::new(Some(BTreeMap::new())),
@@ -162,7 +162,7 @@ impl<T> Shared<T> {
         self.slots.lock().expect("no holder of this lock panics")
     }
 
-    /// Works on the table; `None` once the connection is gone.
+    /// Applies `work` to the table; `None` once the connection is gone.
     pub(super) fn with<R>(&self, work: impl FnOnce(&mut BTreeMap<u64, Slot<T>>) -> R) -> Option<R> {
         let mut slots = self.lock();
         let slots = slots.as_mut()?;
@@ -179,12 +179,12 @@ impl<T> Shared<T> {
         self.with(|slots| slots.insert(id, slot)).map(drop)
     }
 
-    /// Calls that were ever opened and calls that are open; `None` once the connection is gone.
+    /// Calls ever opened, and calls open now; `None` once the connection is gone.
     pub(super) fn activity(&self) -> Option<(u64, usize)> {
         self.with(|slots| (self.opened.load(Ordering::Relaxed), slots.len()))
     }
 
-    /// Waits until the writer keeps up, on a server's side.
+    /// On a server's side, waits until the writer keeps up.
     async fn keeps_up(&self) {
         while self.gate.is_some() && self.queued.load(Ordering::Acquire) > QUEUED_MAX {
             let mut written = std::pin::pin!(self.written.notified());
@@ -200,14 +200,14 @@ impl<T> Shared<T> {
         self.queue.send(queued).map_err(|_| Error::Gone)
     }
 
-    /// Ends every call.
+    /// Ends every call of the connection.
     pub(super) fn close(&self) {
         let slots = self.lock().take();
         self.places.close();
         drop(slots);
     }
 
-    /// Waits for room for a message of `bytes`, if it is not `held` already.
+    /// Waits for room for a message of `bytes`; memory in `held` is used first.
     pub(super) async fn room(&self, bytes: usize, held: Option<Held>) -> Result<Room, Error> {
         let place = self.places.clone().acquire_owned().await.map_err(|_| Error::Gone)?;
         let held = match held {
@@ -217,38 +217,38 @@ impl<T> Shared<T> {
         Ok(Room { _place: place, _held: held })
     }
 
-    /// Waits for memory for an answer of `bytes`, on a server's side.
+    /// On a server's side, waits for memory for an answer of `bytes`.
     pub(super) async fn memory(&self, bytes: usize) -> Option<Held> {
         let gate = self.gate.as_ref()?;
         Some(gate.writes.take(gate.holder()?, bytes).await)
     }
 
-    /// Queues a message at its place.
+    /// Queues a message that has room.
     pub(super) fn push(&self, bytes: Bytes, room: Room) -> Result<(), Error> {
         self.enqueue((bytes, Some(room)))
     }
 
-    /// Forgets a call without telling the peer: its last message does. The handler runs on.
+    /// Removes a call without a notice to the peer: the last message is that notice. The handler runs on.
     pub(super) fn forget(&self, id: u64) -> bool {
         let slot = self.with(|slots| slots.remove(&id)).flatten();
         slot.map(|mut slot| slot.task = None).is_some()
     }
 
-    /// Queues a frame without a message.
+    /// Queues a frame that grants the peer more messages.
     pub(super) fn grant(&self, id: u64, messages: u32) {
         let mut bytes = control(GRANT, id);
         bytes.put_u32(messages);
         let _ = self.enqueue((bytes.freeze(), None));
     }
 
-    /// Forgets a call and tells the peer, if it was still open. The handler runs on.
+    /// Removes a call and notifies the peer if it was still open. The handler runs on.
     pub(super) fn end(&self, id: u64) {
         if self.forget(id) {
             let _ = self.enqueue((control(CLOSE, id).freeze(), None));
         }
     }
 
-    /// Handles what means the same on both sides. `None`: the peer broke the rules.
+    /// Handles the frames that both sides treat alike. `None`: the peer violated the protocol.
     pub(super) fn common(&self, id: u64, frame: Frame<T>, held: Option<Held>) -> Option<()> {
         let taken = self.with(|slots| match frame {
             Frame::Open(_) => None,
@@ -270,7 +270,7 @@ impl<T> Shared<T> {
     }
 }
 
-/// `None` when the window is overrun or the call takes no more; a reader that has gone loses the message.
+/// `None` if the window is exceeded or the call takes no more. If the reader has gone, the message is lost.
 fn deliver<T>(slot: &Slot<T>, message: T, held: Option<Held>) -> Option<Option<Slot<T>>> {
     if !slot.more {
         return None;
@@ -291,7 +291,7 @@ fn grant<T>(slot: &Slot<T>, messages: u32) -> Option<Option<Slot<T>>> {
     Some(None)
 }
 
-/// One side's handle of an open call: sends `Out`, receives `In`.
+/// One side's handle of an open call: it sends `Out` and receives `In`.
 pub(super) struct Half<In> {
     pub(super) id: u64,
     pub(super) shared: Arc<Shared<In>>,
@@ -301,7 +301,7 @@ pub(super) struct Half<In> {
 }
 
 impl<In> Half<In> {
-    /// Sends a message when the peer's window has room.
+    /// Sends a message once the peer's window has room.
     pub(super) async fn send<Out: Write + EncodeSize>(&self, message: &Out) -> Result<(), Error> {
         let size = frame_bytes(message)?;
         self.credit.acquire().await.map_err(|_| Error::Gone)?.forget();
@@ -327,7 +327,7 @@ impl<In> Drop for Half<In> {
     }
 }
 
-/// Writes what is queued, several frames at a time, and keeps the connection warm.
+/// Writes queued frames, several at a time, and sends keep-alives.
 pub(super) async fn write<E: Clock, O: Sink>(
     context: &E,
     sender: &mut Sender<O>,
@@ -362,14 +362,14 @@ pub(super) async fn write<E: Clock, O: Sink>(
 }
 
 impl<T> Shared<T> {
-    /// Notes that the writer has written frames.
+    /// Records that the writer has written frames.
     pub(super) fn wrote(&self, frames: usize) {
         self.queued.fetch_sub(frames, Ordering::AcqRel);
         self.written.notify_waiters();
     }
 }
 
-/// Waits until the connection had no call for `time`, twice that at most. It does not keep it open.
+/// Waits until the connection has had no call for `time`, at most twice that. It does not keep it open.
 pub(super) async fn idle<E: Clock, T>(context: &E, shared: &Weak<Shared<T>>, time: Duration) {
     let mut before = None;
     loop {
@@ -382,7 +382,7 @@ pub(super) async fn idle<E: Clock, T>(context: &E, shared: &Weak<Shared<T>>, tim
     }
 }
 
-/// Reads frames into `take` until the connection ends or `take` says that the peer broke the rules.
+/// Passes frames to `take` until the connection ends or `take` finds a violation of the protocol.
 pub(super) async fn read<I: Stream, T: Read<Cfg = ()>>(
     receiver: &mut Receiver<I>,
     shared: Option<&Shared<T>>,
