@@ -1,18 +1,18 @@
-//! The thin layer between consensus and the rules: pick operations, read what they name, run, commit.
+//! The thin layer between consensus and the rules: pick operations, read the records they name, run, commit.
 //!
 //! ```text
 //! propose: draw ─► candidates ─► fit ─► touches ─► get_many ─► execute ─► write ─► merkleize ─► sign
 //! process: check header ─► signatures ─► touches ─► get_many ─► execute ─► write ─► compare roots
 //! ```
 //!
-//! All judgement about operations is in `posync_protocol::ledger`; what is judged here is whether a
-//! header tells the truth about its place, its beacon and the roots.
+//! `posync_protocol::ledger` judges operations; this module checks only a header's position, times, beacon
+//! and roots.
 //!
 //! Invariants:
-//! 1. `process` never waits on a clock and refuses only what is wrong for ever.
-//! 2. Writes leave in key order, and only where a record changed: the root depends on the sequence.
-//! 3. The state root in a header is the store's canonical root; the operations root and range, which
-//!    state sync needs, stand beside it and are compared too.
+//! 1. `process` never waits on a clock and rejects only blocks that can never become valid.
+//! 2. Writes are made in key order, and only where a record changed: the root depends on the sequence.
+//! 3. The state root in a header is the store's canonical root. The operations root and range, which
+//!    state sync needs, are in the header as well and are compared too.
 //! 4. A block's beacon is its parent's seed, checked against the network key; the first block of a
 //!    term has none, because its parent belongs to another term's views.
 
@@ -62,28 +62,28 @@ use std::{
 
 type Batch<E> = <Shared<Database<E>> as DatabaseSet<E>>::Unmerkleized;
 type Sealed<E> = <Shared<Database<E>> as DatabaseSet<E>>::Merkleized;
-/// What the reshare layer hands to a proposer.
+/// The reshare layer's input to a proposal.
 pub type ProposalInput = reshare::Input<(), crate::engine::Variant, PrivateKey, crate::epoch::Directory>;
 
-/// What an application is built from.
+/// The parts that an application is built from.
 pub struct Setup<E: Runtime> {
-    /// The beginning.
+    /// Genesis of the network, with the records that block 1 finds.
     pub genesis: Arc<Genesis>,
-    /// Signs this node's headers.
+    /// Key that signs this node's headers.
     pub key: PrivateKey,
-    /// Remembers which views it signed for.
+    /// Durable record of the views that this node has signed for.
     pub secrets: Secrets,
-    /// Seeds of recent rounds.
+    /// Seeds of recent rounds, for the beacon of the next header.
     pub seeds: Seeds,
-    /// Verifies beacons with the network key.
+    /// Verifier of beacons under the network key.
     pub verifier: Scheme,
-    /// Where candidate operations come from.
+    /// Source of candidate operations.
     pub operations: Arc<dyn Operations>,
-    /// Where outcomes go.
+    /// Store of receipts and events of applied blocks.
     pub outcomes: Outcomes<E>,
-    /// Told the height of each applied block.
+    /// Publishes the height of each applied block.
     pub applied: watch::Sender<u64>,
-    /// Shown every block.
+    /// Receives every proposed, checked and final block, to find double signatures.
     pub witness: Witness,
 }
 
@@ -95,7 +95,7 @@ struct Inner<E: Runtime> {
     condemned: Condemned,
 }
 
-/// Runs the rules for consensus.
+/// Executes the ledger's rules for consensus; clones share one state.
 pub struct Application<E: Runtime>(Arc<Inner<E>>);
 
 impl<E: Runtime> Clone for Application<E> {
@@ -104,27 +104,27 @@ impl<E: Runtime> Clone for Application<E> {
     }
 }
 
-/// What a proposal holds, and what came of running it.
+/// The content of a proposal, and the result of running it.
 struct Plan {
     draws: Vec<Option<Draw>>,
     operations: Vec<Operation>,
     records: Records,
     outcome: Outcome,
-    /// Operations that the rules refused on the way.
+    /// Ids of the operations that the rules refused during selection.
     refused: Vec<Hash>,
 }
 
-/// Selections that a proposal makes at most, each without what the rules refused in those before it.
+/// Most selections in one proposal. Each leaves out the operations refused in the selections before it.
 pub(crate) const SELECTIONS_MAX: usize = 4;
 
-/// What a proposed or checked block leaves behind.
+/// The result of a proposed or checked block.
 struct Executed<E: Runtime> {
     sealed: Sealed<E>,
     outcome: Outcome,
 }
 
 impl<E: Runtime> Application<E> {
-    /// Prepares an application.
+    /// Builds the application, with the genesis block and records at hand.
     pub fn new(setup: Setup<E>) -> Self {
         Self(Arc::new(Inner {
             chain: setup.genesis.chain(),
@@ -135,7 +135,7 @@ impl<E: Runtime> Application<E> {
         }))
     }
 
-    /// What the rules know of a block before it runs.
+    /// The facts about a block that the rules need before it runs.
     fn context(&self, header: &Header) -> BlockContext {
         BlockContext {
             chain: self.0.chain,
@@ -147,7 +147,7 @@ impl<E: Runtime> Application<E> {
         }
     }
 
-    /// The state that a block of `height` finds: its parent's, or the genesis records.
+    /// The state that a block at `height` starts from: its parent's, or the genesis records.
     fn open(&self, mut batch: Batch<E>, height: u64) -> Batch<E> {
         if height == 1 {
             for (key, slot) in &self.0.genesis_records {
@@ -157,8 +157,8 @@ impl<E: Runtime> Application<E> {
         batch
     }
 
-    /// Runs the operations of an own proposal. Those on which the rules panic are taken out of them,
-    /// told, and not tried again.
+    /// Runs the operations of this node's own proposal. Operations on which the rules panic are removed,
+    /// logged, and not tried again.
     async fn run(
         &self,
         batch: &Batch<E>,
@@ -178,7 +178,7 @@ impl<E: Runtime> Application<E> {
         Ok((records, outcome?))
     }
 
-    /// Runs a block of others. One on which the rules panic is refused: it gets no vote of this node.
+    /// Runs another leader's block. If the rules panic on it, it is rejected and gets no vote of this node.
     async fn verify(
         &self,
         batch: Batch<E>,
@@ -197,7 +197,7 @@ impl<E: Runtime> Application<E> {
         Ok(seal::<E>(batch, &records, outcome).await)
     }
 
-    /// Who stands at the indices that the block closes: read before its records can be named.
+    /// The accounts at the indices that the block closes. They are read first, as they name further records.
     async fn roster(
         &self,
         batch: &Batch<E>,
@@ -209,9 +209,9 @@ impl<E: Runtime> Application<E> {
         Ok(guarded(|| Roster::new(context, system, &records)).map_err(Refused::Panic)??)
     }
 
-    /// What a proposal holds: whom the beacon draws, found by searching the state, and what fits
-    /// a block of the operations that wait. What the rules refuse gives its room to what waits behind it:
-    /// otherwise who says nothing but what is refused would keep others out for nothing (LE-3).
+    /// Builds a proposal: the draws of the beacon, resolved by searching the state, and the waiting
+    /// operations that fit a block. An operation that the rules refuse frees its room for those behind it;
+    /// otherwise an account could keep others out at no cost with operations that are always refused (LE-3).
     async fn plan(&self, batch: &Batch<E>, context: &BlockContext) -> Result<Plan, Refused> {
         let system = parse_system(fetch::<E>(batch, vec![System::key()]).await)?;
         let mut resolver = guarded(|| Resolver::new(context, &system)).map_err(Refused::Panic)?;
@@ -248,7 +248,7 @@ impl<E: Runtime> Application<E> {
         }
     }
 
-    /// Whether every signature verifies that was not verified at this node's door.
+    /// True if every signature verifies. Those that this node verified on ingress are skipped.
     fn check_signatures(&self, rng: &mut E, operations: &[Operation]) -> bool {
         let known = &self.0.setup.operations;
         let unknown = operations.iter().filter(|operation| !known.verified(&operation.id()));
@@ -261,7 +261,7 @@ impl<E: Runtime> Application<E> {
         })
     }
 
-    /// Runs a finalized block once more on the state it found, for its receipts and events.
+    /// Runs a finalized block again, on the state it started from, for its receipts and events.
     async fn recall(&self, block: &Block, state: &Reader<Database<E>>) -> BlockOutcome {
         let (context, body) = (self.context(block.header()), block.body());
         let genesis = (context.height == 1).then_some(&self.0.genesis_records);
@@ -277,7 +277,7 @@ impl<E: Runtime> Application<E> {
         BlockOutcome { receipts: outcome.receipts, events: outcome.events }
     }
 
-    /// The header of a block that `context` asks for, its roots still empty.
+    /// Builds the header of the block that `context` asks for, with empty roots.
     fn header(&self, context: &Context, parent: &Header, now_ms: u64) -> Option<Header> {
         let (parent_view, parent_digest) = &context.parent;
         let round = Round::new(context.round.epoch(), *parent_view);
@@ -301,7 +301,7 @@ impl<E: Runtime> Application<E> {
         })
     }
 
-    /// Whether the header tells the truth about everything but the roots.
+    /// True if everything in the header except the roots is correct.
     fn check_header(&self, block: &Block, parent: &Header) -> bool {
         let header = block.header();
         header.version == VERSION
@@ -330,7 +330,7 @@ impl<E: Runtime> Application<E> {
     }
 }
 
-/// The times that a child of `parent` may show; the first block sets the clock.
+/// The times that a child of `parent` may carry; the first block sets the clock.
 const fn times(parent: &Header) -> RangeInclusive<u64> {
     let step = if parent.height == 0 { u64::MAX } else { TIME_STEP_MS_MAX };
     parent.time_ms..=parent.time_ms.saturating_add(step)
@@ -343,7 +343,7 @@ fn digest(key: &Key) -> Digest {
 /// Why a block is not built or not voted for.
 #[derive(Debug, thiserror::Error)]
 enum Refused {
-    /// The rules say so.
+    /// The block violates the rules.
     #[error(transparent)]
     Invalid(#[from] Invalid),
     /// The rules panicked, with this message.
@@ -351,12 +351,12 @@ enum Refused {
     Panic(String),
 }
 
-/// A proposal that the rules refuse is our fault or damage: leave the view to others and say so.
+/// Logs a proposal that the rules refuse, and drops it: it is this node's fault, or damage.
 fn tell<T>(result: Result<T, Refused>) -> Option<T> {
     result.inspect_err(|refused| tracing::error!(%refused, "this node cannot propose")).ok()
 }
 
-/// Runs `work` on the operations of another's block; if it panics, tells the operator on which.
+/// Runs `work` on the operations of another leader's block; on a panic, logs the operation that caused it.
 fn judge<T>(
     context: &BlockContext,
     operations: &[Operation],
@@ -376,7 +376,7 @@ fn judge<T>(
     })
 }
 
-/// Writes what a block changed.
+/// Writes the records that a block changed, and computes the roots.
 async fn seal<E: Runtime>(mut batch: Batch<E>, records: &Records, outcome: Outcome) -> Executed<E> {
     for (key, slot) in &outcome.changes {
         if records.get(key) != Some(slot) {
@@ -386,12 +386,12 @@ async fn seal<E: Runtime>(mut batch: Batch<E>, records: &Records, outcome: Outco
     Executed { sealed: batch.merkleize().await.expect(NO_COMPETITOR), outcome }
 }
 
-/// Says what became of a reshare: a failed one, or one that published shares, needs a look.
+/// Logs the result of a reshare: a failed one, or one that published shares, needs an operator's attention.
 fn tell_reshare(block: &Block) {
     let Some(Payload::EpochInfo(info)) = block.payload() else {
         return;
     };
-    // Whoever is jailed may be away for good (AU-9): no news.
+    // A jailed authority may be away for good (AU-9), so its absence is not reported.
     let weighs = |key: &&PublicKey| info.directory.0.get_value(*key).is_none_or(|entry| entry.weight > 0);
     let (term, revealed) = (info.epoch.get(), info.output.revealed().iter().filter(weighs).count());
     if info.outcome == EpochOutcome::Failure || revealed > 0 {
@@ -408,14 +408,14 @@ fn parse_system(records: Records) -> Result<System, Invalid> {
     slot.and_then(|slot| System::from_slot(&slot).ok()).ok_or(Invalid::State)
 }
 
-/// Records of the state that a block builds on.
+/// Reads records of the state that a block builds on.
 async fn fetch<E: Runtime>(batch: &Batch<E>, keys: Vec<Key>) -> Records {
     let digests: Vec<Digest> = keys.iter().map(digest).collect();
     let slots = batch.get_many(&digests.iter().collect::<Vec<_>>()).await.expect(NO_COMPETITOR);
     keys.into_iter().zip(slots).collect()
 }
 
-/// Records of the applied state; before the first block, those of `genesis`.
+/// Reads records of the applied state; before the first block, those of `genesis`.
 async fn read<E: Runtime>(
     state: &Reader<Database<E>>,
     genesis: Option<&BTreeMap<Key, Slot>>,

@@ -1,4 +1,4 @@
-//! A node's directory: what it must know before it starts, and the lock that keeps a second node out.
+//! A node's directory: the files that it needs to start, and the lock that keeps a second node out.
 //!
 //! ```text
 //! <directory>/
@@ -43,23 +43,23 @@ pub enum ConfigError {
     /// A file cannot be read or written.
     #[error("{path}: {source}")]
     File {
-        /// Which.
+        /// Path of the file.
         path: PathBuf,
-        /// Why.
+        /// Error of the file system.
         source: io::Error,
     },
     /// A file's contents are damaged.
     #[error("{path} is damaged: {reason}")]
     Damaged {
-        /// Which.
+        /// Path of the damaged file.
         path: PathBuf,
-        /// How.
+        /// Description of the damage, for the operator.
         reason: String,
     },
-    /// The key is none of the network's.
+    /// The key belongs to no authority of the genesis.
     #[error("the key in {0} is no authority of its genesis; a node without a seat follows as a client")]
     NoAuthority(PathBuf),
-    /// The genesis is refused.
+    /// The genesis does not decode or contradicts itself.
     #[error(transparent)]
     Genesis(#[from] GenesisError),
 }
@@ -68,17 +68,17 @@ pub enum ConfigError {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Settings {
-    /// Where the other authorities reach this one.
+    /// Address at which the other authorities reach this one.
     pub listen: SocketAddr,
-    /// Where clients reach the node service.
+    /// Address at which clients reach the node service.
     pub service: SocketAddr,
-    /// 4 KiB pages of storage kept in memory: at least the active set.
+    /// Pages of 4 KiB that the storage cache holds: at least the active set.
     #[serde(default = "page_cache_pages")]
     pub page_cache_pages: usize,
-    /// Whether nothing is pruned: the node answers about every block since the first.
+    /// If true, nothing is pruned: the node answers about every block since the first.
     #[serde(default)]
     pub archive: bool,
-    /// Whether peers at private and loopback addresses are dialed: a local network needs it.
+    /// If true, peers at private and loopback addresses are dialled, as a local network needs.
     #[serde(default)]
     pub local: bool,
 }
@@ -97,21 +97,21 @@ impl Settings {
 /// A node's directory, opened and locked.
 #[derive(Debug)]
 pub struct Config {
-    /// Where everything is.
+    /// Path of the node's directory.
     pub directory: PathBuf,
-    /// The network.
+    /// Genesis of the network, the same on every member.
     pub genesis: Genesis,
-    /// This node.
+    /// Settings of this node, from `config.json`.
     pub settings: Settings,
-    /// Its key.
+    /// Private key of this node.
     pub key: PrivateKey,
-    /// Its shares.
+    /// Store of this node's shares of the network key.
     pub secrets: Secrets,
     _lock: File,
 }
 
 impl Config {
-    /// Writes the directory of an authority; the share goes into its secret store.
+    /// Writes the directory of an authority; the share goes into its store of secrets.
     ///
     /// # Errors
     /// [`ConfigError`] if the directory holds a node or cannot be written.
@@ -134,7 +134,7 @@ impl Config {
         secrets.seed(&secret.share);
         write_private(directory, "node.key", hex(&secret.key.encode()).as_bytes()).map_err(at(directory))?;
         write_private(directory, "config.json", &json).map_err(at(directory))?;
-        // The genesis comes last: with it the directory holds a node.
+        // The genesis is written last: its presence means that the directory holds a node.
         write_private(directory, "genesis", &genesis.encode()).map_err(at(directory))
     }
 

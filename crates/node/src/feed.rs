@@ -1,9 +1,9 @@
-//! What became of operations, by id, for as long as anyone may still ask.
+//! Receipts of recent operations by id, kept for as long as an operation may still be valid.
 //!
-//! An operation expires within `expiry_blocks_max` blocks, so the receipts of that many blocks are
-//! remembered; at start they are read back from the kept outcomes. Everything older is in the
-//! blocks themselves. Receipts here are the node's word: who wants proof checks the receipts of the
-//! block against its certified header.
+//! An operation expires within `expiry_blocks_max` blocks, so the receipts of that many blocks are kept in
+//! memory; at start they are read back from the stored outcomes. Older receipts are in the blocks. A receipt
+//! from here is the node's word; for a proof, a caller checks the block's receipts against its certified
+//! header.
 
 use crate::handle::{Handle, ReadError};
 use posync_client::watch;
@@ -13,7 +13,7 @@ use std::{
     sync::{Arc, Mutex},
 };
 
-/// Receipts that are remembered at most: 16 MiB.
+/// Upper bound on the receipts in memory: 16 MiB.
 const RECEIPTS_MAX: usize = 1 << 18;
 
 #[derive(Default)]
@@ -33,7 +33,7 @@ impl Recent {
             && (height < oldest || self.order.len() > RECEIPTS_MAX)
         {
             self.order.pop_front();
-            // An id stands in two blocks only if it was free; the later one stays.
+            // An id is in two blocks only if it was free of charge; the later receipt stays.
             if self.by_id.get(&id).is_some_and(|receipt| receipt.height <= height) {
                 self.by_id.remove(&id);
             }
@@ -41,7 +41,7 @@ impl Recent {
     }
 }
 
-/// The remembered receipts; clones share them.
+/// The receipts of recent blocks; clones share them.
 #[derive(Clone)]
 pub struct Feed {
     recent: Arc<Mutex<Recent>>,
@@ -55,12 +55,12 @@ impl Default for Feed {
 }
 
 impl Feed {
-    /// What became of an operation, if it is final and not too old.
+    /// The receipt of an operation that is final and not too old.
     pub fn receipt(&self, id: &Hash) -> Option<Receipt> {
         self.recent.lock().expect("no holder panics").by_id.get(id).copied()
     }
 
-    /// Waits for the receipt of an operation; give it a time limit.
+    /// Waits for the receipt of an operation; the caller sets a time limit.
     pub async fn wait(&self, id: &Hash) -> Receipt {
         let mut height = self.height.subscribe();
         loop {

@@ -1,8 +1,8 @@
-//! What every member must agree on before the first block: rules, money, authorities, network key.
+//! The agreement of all members before the first block: rules, money, authorities, network key.
 //!
-//! The chain's name is the SHA-256 of the encoded genesis, so two networks that differ in one byte
-//! cannot mistake each other's signatures. The record store starts empty, as the engine requires;
-//! the first block writes the genesis records before it runs anything.
+//! The chain's name is the SHA-256 of the encoded genesis, so networks that differ in one byte never accept
+//! each other's signatures. The record store starts empty, as the engine requires; the first block writes
+//! the genesis records before it runs any operation.
 //!
 //! Invariants:
 //! 1. The authorities are exactly the players of the dealt key, with distinct keys and addresses.
@@ -56,9 +56,9 @@ use thiserror::Error;
 
 /// Format of the genesis and of the headers.
 pub const VERSION: u16 = 1;
-/// Longest timeout of a view.
+/// Upper bound on the timeouts of a view.
 const TIMEOUT_MS_MAX: u64 = 60_000;
-/// Most accounts a genesis may fund.
+/// Upper bound on the accounts that a genesis funds.
 const ACCOUNTS_MAX: usize = 65_536;
 
 /// Why a genesis is refused.
@@ -78,15 +78,15 @@ pub enum GenesisError {
 /// An authority of the first terms.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Authority {
-    /// Signs headers, talks to the other authorities.
+    /// Key that signs headers and authenticates it to the other authorities.
     pub key: PublicKey,
-    /// Where the other authorities dial it.
+    /// Address that the other authorities dial.
     pub address: SocketAddr,
-    /// Its share of the drawn views.
+    /// Share of the drawn views, relative to the other authorities.
     pub weight: u64,
 }
 
-/// What the dealer hands to one authority, in private.
+/// The secrets that the dealer gives to one authority, in private.
 #[derive(Clone, Debug)]
 pub struct AuthoritySecret {
     /// The key that signs headers.
@@ -95,25 +95,25 @@ pub struct AuthoritySecret {
     pub share: Share,
 }
 
-/// The beginning of a network.
+/// The initial data of a network.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Genesis {
-    /// Constants of the rules.
+    /// Constants of the ledger's rules.
     pub parameters: Parameters,
-    /// When the network begins, milliseconds since 1970: the first block may be at most ten seconds
-    /// later. Whoever deals sets it; 0 suits a simulated clock.
+    /// Start of the network in milliseconds since 1970. The first block may be at most ten seconds later.
+    /// The dealer sets it; 0 suits a simulated clock.
     pub time_ms: u64,
-    /// All money there will ever be.
+    /// All money that will ever exist.
     pub supply: Amount,
-    /// Who holds what of it; the seats' bonds and the reserve are the rest.
+    /// Initial balances. The rest of the supply is the seats' bonds and the reserve.
     pub accounts: Vec<(Account, Amount)>,
-    /// The authorities, in the order of their keys.
+    /// The authorities, ordered by their keys.
     pub authorities: Vec<Authority>,
-    /// The network key and how it is shared in the first term.
+    /// The network key, and its sharing in the first term.
     pub output: Output<Variant, PublicKey>,
 }
 
-/// Deals a genesis in one process, for one authority at each address: for tests and local networks.
+/// Deals a genesis in one process, with one authority for each address: for tests and local networks.
 ///
 /// # Errors
 /// [`GenesisError`] if there are no or too many addresses, or accounts exceed the supply.
@@ -154,17 +154,17 @@ impl Genesis {
         Ok(genesis)
     }
 
-    /// The name of the chain.
+    /// The name of the chain: the SHA-256 of the genesis.
     pub fn chain(&self) -> Hash {
         sha256(&self.encode())
     }
 
-    /// The key that every certificate of every term verifies under.
+    /// The key under which every certificate of every term verifies.
     pub fn network_key(&self) -> NetworkKey {
         *self.output.public().public()
     }
 
-    /// What certificates are bound to: consensus of this chain and no other.
+    /// The namespace that binds certificates to the consensus of this chain.
     pub fn namespace(&self) -> Vec<u8> {
         [b"posync/consensus/1".as_slice(), &self.chain()].concat()
     }
@@ -178,7 +178,7 @@ impl Genesis {
         Directory(Map::from_iter_dedup(entries))
     }
 
-    /// What the engine knows of the first term.
+    /// The first term as the engine expects it: key, players, directory.
     pub fn epoch_info(&self) -> EpochInfo {
         let players = self.output.players().clone();
         EpochInfo {
@@ -191,7 +191,7 @@ impl Genesis {
         }
     }
 
-    /// The block at height 0: it names the empty store and the authorities.
+    /// The block at height 0, which names the empty store and the authorities.
     pub fn block<E: Runtime>(&self) -> Block {
         let empty = <Database<E> as ManagedDb<E>>::initial_sync_target();
         let zero = [0; 32];
@@ -277,7 +277,7 @@ impl Genesis {
     }
 }
 
-/// What is wrong with the times that the engine takes from the parameters.
+/// An error in the times that the engine takes from the parameters, if there is one.
 fn check_times(parameters: &Parameters, authorities: u64) -> Option<&'static str> {
     let Parameters { block_ms, round_blocks, term_rounds, epoch_rounds, .. } = *parameters;
     let (leader, certification) = (parameters.leader_timeout_ms, parameters.certification_timeout_ms);
@@ -298,7 +298,7 @@ fn check_times(parameters: &Parameters, authorities: u64) -> Option<&'static str
     None
 }
 
-/// The bytes of a digest.
+/// Copies the bytes of a digest into a ledger hash.
 pub(crate) fn hash(digest: &Digest) -> Hash {
     let mut bytes = [0; 32];
     bytes.copy_from_slice(digest.as_ref());

@@ -1,14 +1,14 @@
 //! The guard around the rules: if they panic, which they never should, the node leaves out or refuses
-//! the operation that made them panic, logs it, and goes on.
+//! the operation that caused it, logs it, and continues.
 //! See `docs/decisions/a-block-that-cannot-be-executed.md`.
 //!
-//! The rules are functions of their inputs: a panic in them leaves nothing half written.
+//! The rules are functions of their inputs, so a panic in them leaves no half-written state.
 //!
 //! Invariants
-//! 1. A proposer leaves out exactly the operations that panic if there are fewer than [`SPARED_MAX`],
-//!    and otherwise proposes without any: the same operations cannot stop it again and again.
-//! 2. Only an operation that was found to panic is remembered; what else a block goes without stands
-//!    in the next one.
+//! 1. A proposer leaves out exactly the operations that panic if there are fewer than [`SPARED_MAX`], and
+//!    otherwise proposes none at all: the same operations cannot stop it again and again.
+//! 2. Only an operation that was found to panic is remembered. Others that a block left out can be in
+//!    the next one.
 
 use posync_protocol::{Hash, Operation};
 use std::{
@@ -17,9 +17,9 @@ use std::{
     sync::{Mutex, PoisonError},
 };
 
-/// Operations that one proposal finds by halving. With the last of them it goes without all others, too.
+/// Operations that one proposal finds by halving. After the last of them it leaves out all others, too.
 const SPARED_MAX: usize = 8;
-/// Ids of left-out operations that are remembered; the oldest are forgotten.
+/// Ids of left-out operations that are remembered; the oldest are dropped first.
 const CONDEMNED_MAX: usize = 1024;
 
 /// Runs `work` and catches a panic.
@@ -34,7 +34,7 @@ pub(crate) fn guarded<T>(work: impl FnOnce() -> T) -> Result<T, String> {
 }
 
 /// The index of the first of `items` that makes `work` panic: the last item of the shortest prefix
-/// that panics, found by halving. `None` if it panics without any item.
+/// that panics, found by halving. `None` if `work` panics without any item.
 pub(crate) fn culprit<I, T>(items: &[I], work: impl Fn(&[I]) -> T) -> Option<usize> {
     let panics = |count: usize| guarded(|| work(&items[..count])).is_err();
     let (mut fine, mut broken) = (0, items.len());
@@ -48,11 +48,11 @@ pub(crate) fn culprit<I, T>(items: &[I], work: impl Fn(&[I]) -> T) -> Option<usi
     broken.checked_sub(1)
 }
 
-/// Runs `work` on `items`, removing the items that make it panic. Returns its result, and each item that
-/// was found with the message of its panic. After [`SPARED_MAX`] of them it runs on no item at all.
+/// Runs `work` on `items` and removes the items that make it panic. Returns the result and each removed item
+/// with the message of its panic. After [`SPARED_MAX`] of them, `work` runs on no items at all.
 ///
 /// # Errors
-/// The message of a panic that no item causes.
+/// The message of a panic that occurs without any item.
 pub(crate) fn sparing<I, T>(
     items: &mut Vec<I>,
     work: impl Fn(&[I]) -> T,
@@ -71,7 +71,7 @@ pub(crate) fn sparing<I, T>(
     }
 }
 
-/// Operations on which the rules panicked on this node: not tried again.
+/// Operations on which the rules panicked on this node, which it does not try again.
 #[derive(Default)]
 pub(crate) struct Condemned(Mutex<VecDeque<Hash>>);
 
@@ -96,7 +96,7 @@ impl Condemned {
         }
     }
 
-    /// Removes operations that were left out before.
+    /// Removes the operations that are known to panic.
     pub(crate) fn filter(&self, operations: &mut Vec<Operation>) {
         let known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if !known.is_empty() {
@@ -105,7 +105,7 @@ impl Condemned {
     }
 }
 
-/// A digest in hexadecimal.
+/// Formats a digest in hexadecimal.
 pub(crate) fn hex(hash: &Hash) -> String {
     hash.iter().map(|byte| format!("{byte:02x}")).collect()
 }
@@ -115,7 +115,7 @@ mod tests {
     use super::*;
     use posync_protocol::{Account, Amount, Body, operation::Transfer};
 
-    /// Adds up; panics on numbers that are a multiple of seven, as an overflow would.
+    /// Adds numbers up; panics on multiples of seven, as an overflow would.
     fn sum(items: &[u64]) -> u64 {
         items
             .iter()
@@ -160,7 +160,7 @@ mod tests {
         assert_eq!(sparing(&mut vec![1, 2], always), Err("the ground broke".into()));
     }
 
-    /// If what never panicked were remembered as if it had, what did would be forgotten and tried again.
+    /// If harmless operations were remembered too, those that panic would be dropped and tried again.
     #[test]
     fn what_does_not_panic_is_not_condemned_and_what_does_stays_so() {
         let operation = |nonce: u64| Operation {

@@ -1,4 +1,4 @@
-//! The node seen from its services: blocks, certificates, proven state, and the two mempool seams.
+//! A node as its services see it: blocks, certificates, proven state, and the two links to the mempool.
 //!
 //! ```text
 //! services ──► Handle ──► marshal   (headers, bodies, finalizations)
@@ -8,12 +8,11 @@
 //! application ──► Operations (candidates for a block, what was finalized)
 //! ```
 //!
-//! Cloning a handle is cheap; everything here may be called from anywhere, and nothing here can
-//! change the ledger.
+//! A handle is cheap to clone and may be used from any task. Nothing here can change the ledger.
 //!
 //! Invariants:
 //! 1. A proven read names the header whose state root its proofs verify under.
-//! 2. A follower gets every block from its start on, in order, each once; a slow one costs nothing.
+//! 2. A follower gets every block from its start on, in order, each once. A slow follower costs nothing.
 
 use crate::{
     engine::{Block, Database, Digest, Finalization, Marshal, NetworkKey, Runtime, Scheme, Taking},
@@ -42,30 +41,30 @@ use std::{
 };
 use thiserror::Error;
 
-/// Most headers between a block and the next certificate that a proof may carry.
+/// Most headers from a block to the next certificate that a proof may carry.
 pub const HEADERS_TO_CERTIFICATE_MAX: u64 = 64;
 /// Headers and certificates that stay in memory: about 1 MiB.
 const HEADERS_MAX: usize = 2048;
-/// How far around the applied height the header of the current state is looked for.
+/// Blocks around the applied height among which the header of the current state is searched.
 const APPLIED_WINDOW: u64 = 64;
 
-/// Where a proposer's operations come from, and who hears what became final.
+/// The source of a proposer's operations, which is also notified of final ones.
 ///
-/// Both are called from consensus, so both must return at once.
+/// Consensus calls it, so every method must return at once.
 pub trait Operations: Send + Sync + 'static {
-    /// Operations for the next block, whose paid ones pay `base_fee`, best first, at most what a body
-    /// holds.
+    /// Candidates for the next block, whose paid operations pay `base_fee`, best first. The proposer selects
+    /// from them the operations that fit a body.
     fn candidates(&self, context: &BlockContext, base_fee: u64) -> Vec<Operation>;
 
-    /// These operations of the block at `height` are final.
+    /// Notifies that these operations of the block at `height` are final.
     fn finalized(&self, height: u64, operations: &[Operation]);
 
-    /// Whether the signatures of the operation with that id were verified here already.
+    /// True if the signatures of the operation with that id were verified here before.
     fn verified(&self, _id: &Hash) -> bool {
         false
     }
 
-    /// An own proposal had to leave these out.
+    /// Notifies that an own proposal had to leave these operations out.
     fn refused(&self, _ids: &[Hash]) {}
 }
 
@@ -75,10 +74,10 @@ pub enum ReadError {
     /// More keys than one read may name.
     #[error("a read names at most {READ_KEYS_MAX} records; split it")]
     TooMany,
-    /// The header of the current state is not at hand yet.
+    /// The header of the current state is not available yet.
     #[error("the state has moved while it was read; ask again")]
     Moved,
-    /// The block is older than what this node keeps.
+    /// This node no longer keeps the block.
     #[error("the block at {0} is not kept here any more; ask an archive or start later")]
     Pruned(u64),
     /// The node is stopping.
@@ -86,41 +85,41 @@ pub enum ReadError {
     Stopping,
 }
 
-/// The highest finalized block that is known here.
+/// The highest finalized block that this node knows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Tip {
-    /// Its height.
+    /// Height of the block, counted from the genesis block at 0.
     pub height: u64,
-    /// Its digest.
+    /// Digest of the block's header.
     pub digest: Hash,
 }
 
-/// A record and the proof that it is, or is not, in the state.
+/// A record, and the proof of its presence or absence in the state.
 #[derive(Clone, Debug)]
 pub struct ProvenRecord {
-    /// The record's bytes, `None` if there is none.
+    /// Bytes of the record; `None` if it does not exist.
     pub slot: Option<Slot>,
-    /// An encoded key-value proof if there is a record, else an encoded exclusion proof.
+    /// Encoded key-value proof if the record exists, otherwise an encoded exclusion proof.
     pub proof: Bytes,
 }
 
-/// Records of one state, in the order asked for.
+/// Records of one state, in the requested order.
 #[derive(Clone, Debug)]
 pub struct ProvenRead {
-    /// The header whose `state_root` the proofs verify under.
+    /// Header whose `state_root` the proofs verify under.
     pub header: Header,
-    /// The records.
+    /// Records with their proofs, one for each requested key.
     pub records: Vec<ProvenRecord>,
 }
 
-/// A finalized block and what came of it.
+/// A finalized block and its outcome.
 #[derive(Clone, Debug)]
 pub struct FinalizedBlock {
-    /// Its header.
+    /// Header of the block, whose certificate is separate.
     pub header: Header,
-    /// Its body.
+    /// Operations, draws and reshare payload.
     pub body: BlockBody,
-    /// Its receipts and events.
+    /// Receipts and events of the block's execution.
     pub outcome: BlockOutcome,
 }
 
@@ -131,7 +130,7 @@ trait State: Send + Sync {
     fn outcome(&self, height: u64) -> BoxFuture<'_, Option<BlockOutcome>>;
 }
 
-/// The node's answers to its services.
+/// Access to the node's blocks and state, for its services.
 #[derive(Clone)]
 pub struct Handle {
     genesis: Arc<Genesis>,
@@ -145,12 +144,13 @@ pub struct Handle {
     clock: watch::Sender<MachineClock>,
 }
 
-/// What was read of recent blocks, so that followers and readers take no part of the block store's time.
-/// A final header never changes; the one that was read first is forgotten first.
+/// A cache of recent headers and certificates, so that followers and readers do not load the block store.
+/// Final headers never change; the oldest entry of the cache is dropped first.
 #[derive(Default)]
 struct Headers {
     known: Mutex<Known>,
-    /// One reader at a time asks the store about the newest blocks: the others find the answer here.
+    /// Held by the one reader that queries the store for the newest blocks; the others then find the answer
+    /// here.
     turn: AsyncMutex<()>,
 }
 
@@ -217,17 +217,17 @@ impl Handle {
         }
     }
 
-    /// What this node saw others sign.
+    /// The node's record of headers and commitments that other authorities signed.
     pub const fn witness(&self) -> &Witness {
         &self.witness
     }
 
-    /// Whether the node takes part in consensus; one whose volume is full does not, and serves on.
+    /// The node's switch for its part in consensus. With a full volume it is off, and the node still serves.
     pub const fn taking(&self) -> &Taking {
         &self.taking
     }
 
-    /// What is wrong with the machine's clock.
+    /// The present errors of the machine's clock, if any.
     pub fn clock(&self) -> MachineClock {
         *self.clock.borrow()
     }
@@ -236,7 +236,7 @@ impl Handle {
         self.clock.send_replace(clock);
     }
 
-    /// The beginning of the network.
+    /// The genesis of the network.
     pub fn genesis(&self) -> &Genesis {
         &self.genesis
     }
@@ -256,23 +256,23 @@ impl Handle {
         Scheme::certificate_verifier(&self.genesis.namespace(), self.network_key())
     }
 
-    /// The highest finalized block, `None` before the first.
+    /// The highest finalized block; `None` before the first.
     pub async fn tip(&self) -> Option<Tip> {
         let (height, digest) = self.marshal.get_info(Identifier::Latest).await?;
         Some(Tip { height: height.get(), digest: crate::genesis::hash(&digest) })
     }
 
-    /// Height of the last block whose state is readable here.
+    /// Height of the last block whose state can be read here.
     pub fn applied(&self) -> u64 {
         *self.applied.borrow()
     }
 
-    /// Follows [`Self::applied`].
+    /// A receiver of the height that [`Self::applied`] returns.
     pub fn heights(&self) -> watch::Receiver<u64> {
         self.applied.clone()
     }
 
-    /// The finalized header at `height`, if kept.
+    /// The finalized header at `height`, if it is kept.
     pub async fn header(&self, height: u64) -> Option<Header> {
         if let Some(header) = self.headers.header(height) {
             return Some(header);
@@ -284,17 +284,17 @@ impl Handle {
         }
     }
 
-    /// The finalized body at `height`, if kept.
+    /// The finalized body at `height`, if it is kept.
     pub async fn body(&self, height: u64) -> Option<BlockBody> {
         Some(self.block(height).await?.inner().body().clone())
     }
 
-    /// Receipts and events of the finalized block at `height`, if kept.
+    /// Receipts and events of the finalized block at `height`, if they are kept.
     pub async fn outcome(&self, height: u64) -> Option<BlockOutcome> {
         self.state.outcome(height).await
     }
 
-    /// The certificate of the block at `height`; not every final block has its own.
+    /// The certificate of the block at `height`; not every final block has one of its own.
     pub async fn finalization(&self, height: u64) -> Option<Finalization> {
         if let Some(certificate) = self.headers.certificate(height) {
             return Some(certificate);
@@ -308,7 +308,7 @@ impl Handle {
         Some(certificate)
     }
 
-    /// Readers of the newest blocks come all at once, with each block.
+    /// Queues readers of the newest blocks, who arrive all at once with each block.
     async fn turn(&self, height: u64) -> Option<AsyncMutexGuard<'_, ()>> {
         if height.saturating_add(APPLIED_WINDOW) > self.applied() {
             Some(self.headers.turn.lock().await)
@@ -329,7 +329,7 @@ impl Handle {
         None
     }
 
-    /// Records of the applied state, each proved present or absent.
+    /// Reads records of the applied state, each with a proof of its presence or absence.
     ///
     /// # Errors
     /// [`ReadError`].
@@ -342,12 +342,12 @@ impl Handle {
         Ok(ProvenRead { header, records })
     }
 
-    /// Records of the applied state, on this node's word.
+    /// Reads records of the applied state without proofs.
     pub async fn read_unproven(&self, keys: Vec<Key>) -> Vec<Option<Slot>> {
         self.state.get(keys).await
     }
 
-    /// Every finalized block from `height` on, in order, without end.
+    /// Follows all finalized blocks from `height` on, in order, without end.
     pub fn subscribe_finalized(&self, height: u64) -> Follow {
         Follow { handle: self.clone(), next: height.max(1) }
     }
@@ -361,7 +361,7 @@ impl Handle {
         Some(block)
     }
 
-    /// The header that commits to `root`: the applied block's, or one close to it.
+    /// Finds the header that commits to `root`: the applied block's, or one close to it.
     async fn header_of(&self, root: &Digest) -> Option<Header> {
         let applied = self.applied();
         let above = applied..=applied.saturating_add(2);
@@ -377,7 +377,7 @@ impl Handle {
     }
 }
 
-/// Finalized blocks, one after the other.
+/// An endless stream of finalized blocks, in order.
 pub struct Follow {
     handle: Handle,
     next: u64,
@@ -387,7 +387,7 @@ impl Follow {
     /// Waits for the next block.
     ///
     /// # Errors
-    /// [`ReadError::Stopping`] when the node stops, [`ReadError::Pruned`] if the block is not kept.
+    /// [`ReadError::Stopping`] when the node stops, [`ReadError::Pruned`] if the block is no longer kept.
     pub async fn next(&mut self) -> Result<FinalizedBlock, ReadError> {
         let next = self.next;
         let applied = self.handle.applied.wait_for(|applied| *applied >= next).await;
@@ -448,7 +448,7 @@ mod tests {
     use commonware_utils::TestRng;
     use posync_protocol::{Amount, limits::Parameters};
 
-    /// Whoever asks for all blocks of the past cannot make a node keep them in memory.
+    /// A caller that asks for all past blocks cannot make a node keep them in memory.
     #[test]
     fn what_is_remembered_of_blocks_is_bounded() {
         let address = std::net::SocketAddr::from(([127, 0, 0, 1], 9_000));

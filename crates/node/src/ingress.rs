@@ -1,4 +1,4 @@
-//! The door: what can be told wrong about an operation without reading the ledger.
+//! The checks of an operation that need no read of the ledger.
 //!
 //! ```text
 //!   bytes ──decode──► operation ──structure, fee──► standing ──► signatures, in batches ──► mempool
@@ -6,11 +6,11 @@
 //!            Malformed            FeeAboveMaximum
 //! ```
 //!
-//! Signatures come last, the signer's own before those that its operation carries: whoever has no
-//! standing in the state, or did not sign, costs a look-up or one signature.
+//! Signatures come last, and the signer's own before those that the operation carries. So a sender without
+//! standing in the state costs a look-up, and one that did not sign costs one signature check.
 //!
-//! A signature is verified once per node: whoever comes
-//! through here is known to the mempool by its id, and a block that brings it is not verified again.
+//! A node verifies a signature once: the mempool knows an operation that passed here by its id, and a block
+//! that holds it does not verify it again.
 
 use crate::guard;
 use commonware_codec::{Copying, DecodeExt as _, Encode as _};
@@ -24,7 +24,7 @@ use posync_protocol::{
 };
 use rand_core::CryptoRng;
 
-/// Reads an operation from its only encoding. What is too large is not read at all.
+/// Decodes an operation from its only encoding. Bytes beyond the bound are rejected undecoded.
 ///
 /// # Errors
 /// `TooLarge`, `Malformed`.
@@ -36,7 +36,7 @@ pub fn decode(bytes: &[u8]) -> Result<Operation, Code> {
     if operation.encode() == *bytes { Ok(operation) } else { Err(Code::Malformed) }
 }
 
-/// Checks what the operation says of itself for the next block, whose paid operations pay `base_fee`.
+/// Checks an operation's own fields for the next block, whose paid operations pay `base_fee`.
 ///
 /// # Errors
 /// `Expired`, `BadShape`, `FeeAboveMaximum`.
@@ -51,10 +51,10 @@ pub fn check(operation: &Operation, next: &BlockContext, base_fee: u64) -> Resul
     })
 }
 
-/// Judges an operation by the rules; if they panic on it, that is told.
+/// Judges an operation by the rules, and logs it if they panic on it.
 ///
 /// # Errors
-/// What `work` says, or `BadShape` if it panics.
+/// The error of `work`, or `BadShape` if it panics.
 pub fn guarded<T>(operation: &Operation, work: impl FnOnce() -> Result<T, Code>) -> Result<T, Code> {
     guard::guarded(work).unwrap_or_else(|cause| {
         tell_panic(operation, &cause);
@@ -78,12 +78,12 @@ struct Check {
     signature: ed25519::Signature,
 }
 
-/// Which signatures of an operation.
+/// The signatures of an operation that are checked.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Part {
-    /// Its signer's.
+    /// The signer's own signature.
     Own,
-    /// All, those of what it carries included.
+    /// All signatures, including those of the parts that the operation carries.
     All,
 }
 
@@ -109,7 +109,7 @@ fn entry<'a>(_: usize, check: &'a &Check) -> BatchEntry<'a, ed25519::PublicKey> 
     }
 }
 
-/// Whether every signature of all operations verifies, in one batch.
+/// True if every signature of all operations verifies; they are checked in one batch.
 pub fn verify_all<'a>(
     mut rng: impl CryptoRng,
     chain: &Hash,
@@ -125,8 +125,8 @@ fn holds(rng: &mut impl CryptoRng, batch: &[&Check]) -> bool {
     batch.is_empty() || ed25519::PublicKey::verify_batch(rng, batch, entry, &Sequential)
 }
 
-/// Which of the operations have only signatures that verify in that part, in one batch; a bad one among n good
-/// ones costs about log n batches more. If the rules panic on them, each is judged alone, and one on which
+/// Marks the operations whose signatures in that part all verify, in one batch; a bad one among n good ones
+/// costs about log n further batches. If the rules panic, each operation is judged alone, and one on which
 /// they panic is bad.
 pub fn verify_guarded<'a>(
     mut rng: impl CryptoRng,
@@ -147,7 +147,7 @@ pub fn verify_guarded<'a>(
     })
 }
 
-/// Which of the operations have only signatures that verify in that part, in one batch.
+/// Marks the operations whose signatures in that part all verify, in one batch.
 pub fn verify<'a>(
     mut rng: impl CryptoRng,
     chain: &Hash,
@@ -280,7 +280,7 @@ mod tests {
         signed(2, Amount::sync(1), 100, Body::Close(close))
     }
 
-    /// Bad ones anywhere among good ones are found, and only they.
+    /// All bad operations among good ones are found, and only those.
     #[test]
     fn a_batch_tells_bad_from_good() {
         let forged = |seed| Operation { nonce: 1, ..pay(seed) };

@@ -1,4 +1,4 @@
-//! An authority of the network: orders blocks, runs the rules, keeps the state, answers questions.
+//! An authority of the network: orders blocks, runs the rules, keeps the state, serves clients.
 //!
 //! ```text
 //!  p2p ──► engine (Simplex, marshal, reshare) ──► application ──► posync_protocol::ledger
@@ -8,9 +8,9 @@
 //!   └── channel 9 ──► witness (who signs twice) ──► evidence ──► mempool
 //! ```
 //!
-//! The engine is generic over the runtime and is instantiated twice, in [`run`]: once for sockets
-//! and disks, once for the deterministic runtime. Nobody else instantiates it, because its code is
-//! generated where its types become concrete.
+//! The engine is generic over the runtime and is instantiated twice, in [`run`]: for sockets and disks, and
+//! for the deterministic runtime. It is instantiated nowhere else, because its code is generated where
+//! its types become concrete.
 
 pub mod application;
 pub mod config;

@@ -1,9 +1,8 @@
-//! What came of each finalized block: receipts and events, kept for as long as the block.
+//! The outcome of each finalized block: receipts and events, kept for as long as the block.
 //!
-//! The state does not contain them and they cannot be recomputed later, when the state has moved
-//! on. So they are written, durably, before the block's state is applied: whenever the state of a
-//! block is on disk, so is its outcome. A block that is applied again after a crash writes the same
-//! outcome, which changes nothing.
+//! The state does not contain them, and they cannot be recomputed once the state has moved on. So they are
+//! written, durably, before the block's state is applied: whenever the state of a block is on disk, so is
+//! its outcome. A block that is applied again after a crash writes the same outcome, which changes nothing.
 
 use crate::engine::{Digest, Files, Runtime};
 use bytes::BufMut;
@@ -20,9 +19,9 @@ use posync_protocol::{
 };
 use std::sync::Arc;
 
-/// Most events of one block that decode: a bound against damage, above what a block can cause.
+/// Upper bound on the events of a block when decoding, against damage. No block can cause as many.
 const EVENTS_MAX: usize = 1 << 20;
-/// Blocks between prunings.
+/// Blocks between two prunings of the archive.
 const PRUNE_EVERY: u64 = 256;
 
 /// Receipts and events of one block.
@@ -30,7 +29,7 @@ const PRUNE_EVERY: u64 = 256;
 pub struct BlockOutcome {
     /// Id and code of each operation, in the block's order.
     pub receipts: Vec<(Hash, Code)>,
-    /// What happened.
+    /// Events of the block, in the order in which they occurred.
     pub events: Vec<Event>,
 }
 
@@ -60,7 +59,7 @@ impl Read for BlockOutcome {
 
 type Archive<E> = prunable::Archive<EightCap, E, Digest, BlockOutcome>;
 
-/// The outcomes of the kept blocks.
+/// The outcomes of the kept blocks; clones share the archive.
 pub struct Outcomes<E: Runtime> {
     archive: Arc<AsyncMutex<Option<Archive<E>>>>,
     prunes: bool,
@@ -73,7 +72,7 @@ impl<E: Runtime> Clone for Outcomes<E> {
 }
 
 impl<E: Runtime> Outcomes<E> {
-    /// Opens the archive; with `all` nothing is ever pruned.
+    /// Opens the archive; with `all`, nothing is ever pruned.
     pub(crate) async fn open(context: E, files: &Files, all: bool) -> Self {
         let config = files.archive("outcomes");
         let archive =
@@ -81,7 +80,7 @@ impl<E: Runtime> Outcomes<E> {
         Self { archive: Arc::new(AsyncMutex::new(Some(archive))), prunes: !all }
     }
 
-    /// Keeps the outcome of the block at `height`; durable when it returns.
+    /// Stores the outcome of the block at `height`; it is durable on return.
     pub async fn put(&self, height: u64, digest: Digest, outcome: &BlockOutcome) {
         let mut slot = self.archive.lock().await;
         let archive = slot.take().expect("only a failed write loses the archive, and it ends the node");

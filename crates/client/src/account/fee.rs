@@ -80,7 +80,8 @@ mod tests {
             assert_eq!(outbid(&key, &context, base_fee, 120, &raised), None, "once for a base fee");
             last = raised;
         }
-        // It expires no earlier than the first; else the nonce could be reused while the first may be included.
+        // It expires no earlier than the first; else the nonce could be reused while the first may be
+        // included.
         let raised = outbid(&key, &context, 401, 60, &operation).expect("it offers too little");
         assert_eq!(raised.expires, 90);
     }

@@ -115,7 +115,8 @@ struct Flight {
     signed: Vec<Operation>,
     /// Index in `signed` of the operation that is sent again while it waits.
     waiting: usize,
-    /// Proved height at which the nonce was not passed; without one, the height up to which no block holds it.
+    /// Proved height at which the nonce was not passed; without one, the height up to which no block holds
+    /// it.
     since: u64,
     /// The last refusal by a node's mempool.
     refusal: Option<Code>,

@@ -1,7 +1,7 @@
-//! A block as consensus sees it: the ledger's header and body, with their meaning decoded once.
+//! A block as consensus sees it: the ledger's header and body, with the parts that consensus uses decoded.
 //!
-//! The header is what gets signed, hashed and certified; the body hangs from it by a hash. Decoding
-//! refuses a body that its header does not name, so one digest can never stand for two bodies.
+//! The header is signed, hashed and certified; it commits to the body by a hash. Decoding rejects a
+//! body that its header does not name, so one digest never stands for two bodies.
 //!
 //! ```text
 //! digest = SHA-256(header with signature) ◄── certificate
@@ -36,13 +36,13 @@ use posync_protocol::{
 
 /// A dealer's log, or the outcome of a term's reshare.
 pub type Payload = dkg::Payload<Variant, PublicKey, Directory>;
-/// What the last block of a term says about the next.
+/// The last block's message to the next term: key output, players, directory.
 pub type EpochInfo = dkg::EpochInfo<Variant, PublicKey, Directory>;
 
-/// Most bytes of an encoded block: operations, reshare payload, and 64 KiB for header and draws.
+/// Upper bound on an encoded block: operations, reshare payload, and 64 KiB for header and draws.
 pub const BLOCK_BYTES_MAX: usize = BODY_BYTES_MAX + DKG_BYTES_MAX + (64 << 10);
 
-/// Header and body, checked to belong together.
+/// A header and the body that it commits to.
 #[derive(Clone)]
 pub struct Block {
     header: Header,
@@ -69,7 +69,7 @@ impl PartialEq for Block {
 impl Eq for Block {}
 
 impl Block {
-    /// Names `key`'s holder and the body in the header and signs it.
+    /// Sets leader and body root in the header and signs it with `key`.
     pub fn sign(mut header: Header, body: BlockBody, payload: Option<Payload>, key: &PrivateKey) -> Self {
         let leader = key.public_key();
         header.leader = Account::of(&leader);
@@ -78,7 +78,7 @@ impl Block {
         Self { header, body, leader, payload }
     }
 
-    /// The unsigned first block: `leader` only fills the field, nobody votes on it.
+    /// The unsigned first block: `leader` only fills the field, and no one votes on it.
     pub fn genesis(mut header: Header, leader: PublicKey, info: EpochInfo) -> Self {
         let payload = Some(Payload::EpochInfo(info));
         let body = BlockBody { draws: empty(), operations: empty(), dkg: dkg_bytes(&payload) };
@@ -87,24 +87,24 @@ impl Block {
         Self { header, body, leader, payload }
     }
 
-    /// The signed part.
+    /// The header, which the leader signs.
     pub const fn header(&self) -> &Header {
         &self.header
     }
 
-    /// The operations and whatever else the header covers by hash.
+    /// The draws, operations and reshare payload, which the header covers by hash.
     pub const fn body(&self) -> &BlockBody {
         &self.body
     }
 
-    /// Whether the leader named in the header signed it.
+    /// True if the leader named in the header signed it.
     pub fn signed(&self) -> bool {
         Signature::decode(Copying(&self.header.signature)).is_ok_and(|signature| {
             self.leader.verify(HEADER_NAMESPACE, &self.header.signed_bytes(), &signature)
         })
     }
 
-    /// The operations of the record store that this block ends with.
+    /// The root and range of the record store's log after this block.
     pub fn sync_target(&self) -> Target<Family, Digest> {
         let Header { ops_root, range_start, range_end, .. } = &self.header;
         Target::new(
@@ -118,7 +118,7 @@ fn empty<T, const MAX: usize>() -> Bounded<T, MAX> {
     Bounded::new(Vec::new()).expect("nothing is within any bound")
 }
 
-/// The bytes of a reshare payload in a body.
+/// The encoded reshare payload of a body; empty if there is none.
 pub fn dkg_bytes(payload: &Option<Payload>) -> Bounded<u8, DKG_BYTES_MAX> {
     let bytes = payload.as_ref().map(|payload| payload.encode().to_vec());
     Bounded::new(bytes.unwrap_or_default()).expect("the bound covers the largest payload, checked at start")
@@ -258,8 +258,8 @@ mod tests {
         assert_eq!(decoded.digest(), block().digest());
     }
 
-    /// One digest stands for one block: no changed byte decodes to the same digest, and none that
-    /// decodes is still signed.
+    /// One digest stands for one block: no changed byte decodes to the same digest, and no changed block that
+    /// decodes is validly signed.
     #[test]
     fn no_byte_can_be_changed_unseen() {
         let (bytes, digest) = (block().encode(), block().digest());

@@ -1,15 +1,15 @@
-//! Whether the node takes part: it does not while its volume has no room to spare.
+//! A switch that stops the node's part in consensus while its volume has no room to spare.
 //!
-//! A node that is not taking part hears no votes, certificates and blocks, so it signs, applies and
-//! writes nothing new, and goes on to serve what it has. What the others decide meanwhile it fetches
-//! when it takes part again, as after any pause.
+//! While it is off, the node hears no votes, certificates or blocks, so it signs, applies and writes
+//! nothing new, and still serves the data that it has. When it is on again, the node fetches the blocks
+//! it missed, as after any pause.
 
 use super::PublicKey;
 use commonware_p2p::{Message, Receiver};
 use posync_client::watch;
 use std::{fmt, num::NonZeroUsize};
 
-/// The switch; clones share it.
+/// The switch, which starts on; clones share it.
 #[derive(Clone)]
 pub struct Taking(watch::Sender<bool>);
 
@@ -20,25 +20,25 @@ impl Default for Taking {
 }
 
 impl Taking {
-    /// Whether the node takes part.
+    /// True while the node takes part in consensus.
     pub fn is_on(&self) -> bool {
         *self.0.subscribe().borrow()
     }
 
-    /// Turns it on or off.
+    /// Switches the node's part in consensus on or off.
     pub fn set(&self, takes_part: bool) {
         self.0.send_replace(takes_part);
     }
 }
 
-/// A receiver that hands nothing out while the node takes no part.
+/// A receiver that holds messages back while the switch is off.
 pub(super) struct Gated<R> {
     inner: R,
     open: watch::Receiver<bool>,
 }
 
 impl<R> Gated<R> {
-    /// Of `inner`.
+    /// Wraps `inner`, controlled by `taking`.
     pub(super) fn new(inner: R, taking: &Taking) -> Self {
         Self { inner, open: taking.0.subscribe() }
     }
@@ -56,7 +56,7 @@ impl<R: Receiver<PublicKey = PublicKey>> Receiver for Gated<R> {
 
     async fn recv(&mut self) -> Result<Message<PublicKey>, R::Error> {
         let message = self.inner.recv().await?;
-        // If the switch is gone, so is the node.
+        // If the switch is gone, the node is stopping.
         let _ = self.open.wait_for(|open| *open).await;
         Ok(message)
     }

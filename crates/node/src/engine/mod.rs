@@ -1,4 +1,4 @@
-//! The BFT ledger's machinery: the concrete types, the block, and how the actors are wired.
+//! The machinery of BFT consensus: the concrete types, the block, and the wiring of the actors.
 //!
 //! ```text
 //!        votes, certificates                    finalized blocks, in order
@@ -12,7 +12,7 @@
 //! Invariants:
 //! 1. One network key verifies every certificate of every term.
 //! 2. A block's digest covers its header; its header covers its body; decoding checks both.
-//! 3. Whatever a node acknowledged survives a crash: shares, votes, blocks, state, outcomes.
+//! 3. Everything that a node has acknowledged survives a crash: shares, votes, blocks, state, outcomes.
 //!
 //! Sources: the crates `commonware-consensus` (Simplex, marshal) and `commonware-glue` (stateful, dkg).
 
@@ -46,7 +46,7 @@ use posync_protocol::Slot;
 use rand_core::CryptoRng;
 use std::num::NonZeroU32;
 
-/// Key of an authority, an account, a node: all Ed25519.
+/// Public key of an authority, an account or a node: always Ed25519.
 pub type PublicKey = ed25519::PublicKey;
 /// Secret half of a [`PublicKey`].
 pub type PrivateKey = ed25519::PrivateKey;
@@ -58,7 +58,7 @@ pub type Variant = MinSig;
 pub type Scheme = vrf::Scheme<PublicKey, Variant>;
 /// The beacon value of one round.
 pub type Seed = vrf::Seed<Variant>;
-/// What consensus tells a proposer about its view.
+/// The view that consensus asks a proposal for, with its parent.
 pub type Context = types::Context<Digest, PublicKey>;
 /// Proof that a block is final: about 132 bytes, checked with the network key alone.
 pub type Finalization = types::Finalization<Scheme, Digest>;
@@ -77,7 +77,7 @@ pub const AUTHORITIES_MAX: NonZeroU32 = NonZeroU32::new(32).expect("32 is not ze
 /// Terms whose schemes and weights stay in memory: the running one, its neighbours, and slack.
 pub const CONSENSUS_TERMS_KEPT: usize = 8;
 
-/// What the engine asks of a runtime.
+/// The runtime features that the engine uses.
 pub trait Runtime: Spawner + Metrics + CryptoRng + Clock + Storage + Network {}
 
 impl<T: Spawner + Metrics + CryptoRng + Clock + Storage + Network> Runtime for T {}

@@ -1,4 +1,4 @@
-//! Sizes, quotas, timeouts and partitions of the engine: every queue and cache of it is bounded here.
+//! Sizes, quotas, timeouts and partitions of the engine. Every queue and cache of it is bounded here.
 
 use super::{AUTHORITIES_MAX, Block, Digest, PublicKey, Scheme, StoreOperation, Variant};
 use crate::epoch::elector::Hybrid;
@@ -41,21 +41,21 @@ pub mod channels {
     pub const VOTES: u64 = 0;
     /// Certificates of the running term.
     pub const CERTIFICATES: u64 = 1;
-    /// Missing certificates.
+    /// Requests for certificates that a node lacks.
     pub const RESOLVER: u64 = 2;
-    /// Missing blocks.
+    /// Requests for blocks that a node lacks.
     pub const BACKFILL: u64 = 3;
-    /// New blocks.
+    /// Broadcast of newly proposed blocks.
     pub const BROADCAST: u64 = 4;
     /// State for a node that starts without any.
     pub const STATE: u64 = 5;
     /// Dealings and acknowledgements of the key reshare.
     pub const RESHARE: u64 = 6;
-    /// Where a node without state begins.
+    /// Requests for the block at which a node without state begins.
     pub const PROBE: u64 = 7;
     /// Batches of operations; served by the mempool.
     pub const MEMPOOL: u64 = 8;
-    /// What authorities saw others sign; served by the witness.
+    /// Headers and evidence that authorities saw others sign; served by the witness.
     pub const WITNESS: u64 = 9;
     /// Channels of the engine itself, in the order in which a transport carries them.
     pub const ENGINE: [u64; 9] =
@@ -67,18 +67,18 @@ pub(super) const PAGE_SIZE: NonZeroU16 = page_size(4_096);
 pub(super) const MAILBOX: NonZeroUsize = NZUsize!(1_024);
 pub(super) const BUFFER: NonZeroUsize = NZUsize!(65_536);
 pub(super) const ITEMS_PER_SECTION: NonZeroU64 = NZU64!(256);
-/// Operations of the store served per state-sync answer: about 90 kB.
+/// Operations of the store in one answer of state sync: about 90 kB.
 pub(super) const SYNC_BATCH: NonZeroU64 = NZU64!(256);
-/// Finalized blocks the state machine may have before it acknowledges the first.
+/// Finalized blocks that the state machine may hold before it acknowledges the first.
 pub(super) const PENDING_ACKS: NonZeroUsize = NZUsize!(16);
-/// Blocks of which the store keeps the operations, for nodes that sync.
+/// Blocks whose operations the store keeps, for nodes that sync.
 pub(super) const STATE_BLOCKS_KEPT: usize = 256;
-/// Views whose votes and unfinished blocks stay on disk. Each is a file, and what a term has fewer views of
-/// is owed by terms before it, 16 files each: so it is well below the shortest term.
+/// Views whose votes and unfinished blocks stay on disk. Each view is a file, and a term with fewer views
+/// keeps files of the terms before it, 16 each; so this is well below the shortest term.
 pub(super) const VIEWS_KEPT: ViewDelta = ViewDelta::new(16);
-/// Blocks in a file of an archive node: it keeps every file open, 6 for this many blocks.
+/// Blocks in a file of an archive node, which keeps every file open: 6 files for this many blocks.
 const ARCHIVE_ITEMS_PER_SECTION: NonZeroU64 = NZU64!(1 << 20);
-/// Operations of the state's log, and nodes of its tree, in a file of an archive node, which prunes none.
+/// Entries of the state's log, and nodes of its tree, in a file of an archive node, which prunes none.
 const ARCHIVE_ITEMS_PER_BLOB: NonZeroU64 = NZU64!(1 << 22);
 pub(super) const FETCH_TIMEOUT: Duration = Duration::from_secs(2);
 pub(super) const FETCH_RETRY: Duration = Duration::from_millis(100);
@@ -101,7 +101,7 @@ pub fn message_bytes_max() -> u32 {
     ])
 }
 
-/// How much history is pruned, and when.
+/// The amount of history that is kept, and the interval of pruning.
 pub(super) const fn prune_config() -> PruneConfig {
     PruneConfig {
         maintenance_interval: NZUsize!(64),
@@ -110,7 +110,7 @@ pub(super) const fn prune_config() -> PruneConfig {
     }
 }
 
-/// How a node without state fetches one.
+/// Batch sizes and limits of state sync.
 pub(super) const fn sync_config() -> SyncEngineConfig {
     SyncEngineConfig {
         fetch_batch_size: SYNC_BATCH,
@@ -119,18 +119,18 @@ pub(super) const fn sync_config() -> SyncEngineConfig {
     }
 }
 
-/// Where a node's partitions are and which memory they share.
+/// Names of a node's partitions, and the page cache that they share.
 #[derive(Clone)]
 pub(crate) struct Files {
     prefix: String,
     page_cache: CacheRef,
-    /// Files of the size for a node that prunes nothing.
+    /// True if files have the larger size of a node that prunes nothing.
     is_large: bool,
 }
 
 impl Files {
-    /// Partitions that start with `prefix`, over a cache of `pages`. An archive has large files, unless
-    /// its directory has small ones from before, whose size is fixed.
+    /// Uses partitions that start with `prefix`, and a cache of `pages`. An archive has large files, unless
+    /// its directory already has small ones, whose size is fixed.
     pub(super) async fn open<E: Storage>(
         context: &E,
         prefix: String,
@@ -142,7 +142,7 @@ impl Files {
         Self { is_large, ..files }
     }
 
-    /// The partition (or prefix of partitions) of one part.
+    /// The partition, or prefix of partitions, of one part of the node.
     pub(crate) fn partition(&self, part: &str) -> String {
         format!("{}-{part}", self.prefix)
     }
@@ -156,17 +156,17 @@ impl Files {
         if self.is_large { large } else { small }
     }
 
-    /// Consensus of a term writes there.
+    /// The partition to which consensus of a term writes.
     pub(super) fn consensus(&self, term: u64) -> String {
         format!("{}_consensus_{term}", self.partition("orchestrator"))
     }
 
-    /// The memory that all partitions share.
+    /// The page cache that all partitions share.
     pub(super) fn page_cache(&self) -> CacheRef {
         self.page_cache.clone()
     }
 
-    /// An archive by height and digest.
+    /// Configuration of an archive that is indexed by height and digest.
     pub(crate) fn archive(&self, name: &str) -> prunable::Config<EightCap, ()> {
         prunable::Config {
             translator: EightCap,
@@ -183,7 +183,7 @@ impl Files {
         }
     }
 
-    /// The record store.
+    /// Configuration of the record store.
     pub(super) fn store(&self) -> FixedConfig<EightCap, Sequential> {
         FixedConfig {
             merkle_config: MerkleConfig {
@@ -210,7 +210,7 @@ impl Files {
         }
     }
 
-    /// Consensus of one term.
+    /// Configuration of the consensus of one term.
     pub(super) fn simplex(
         &self,
         parameters: &Parameters,

@@ -1,14 +1,14 @@
-//! The layer between consensus and the block pipeline that sees seeds go by and keeps the pace.
+//! The layer between consensus and the block pipeline that records seeds and keeps the pace of blocks.
 //!
-//! Consensus reports certificates to the same object that it asks for proposals, so this is the one
-//! place where the seed of a round can be kept for the header of the next block. It is also where a
-//! leader waits: long enough after the parent arrived, and until the parent's seed is known. Waiting
-//! here, before the state machine is asked, never delays a finalization.
+//! Consensus reports certificates to the same object that it asks for proposals, so the seed of a round is
+//! kept here for the header of the next block. A leader also waits here: for the pace after the parent's
+//! arrival, and for the parent's seed. As it waits before the state machine is asked, it never delays a
+//! finalization.
 //!
 //! Invariants:
 //! 1. `verify` and `certify` are never delayed.
-//! 2. A wait ends when consensus loses interest in the proposal.
-//! 3. Both tables are bounded; what falls out is fetched from the block store or costs one pace.
+//! 2. A wait ends when consensus drops the request for the proposal.
+//! 3. Both tables are bounded. A lost seed is fetched from the block store; a lost arrival costs no wait.
 
 use super::{Context, Digest, Finalization, Marshal, PublicKey, Runtime, Scheme, Seed, Variant};
 use commonware_actor::Feedback;
@@ -27,9 +27,9 @@ use std::{
     time::Duration,
 };
 
-/// Rounds whose seed is remembered.
+/// Rounds whose seeds are kept in memory.
 const SEEDS_MAX: usize = 512;
-/// Blocks whose arrival is remembered.
+/// Blocks whose arrivals are kept in memory.
 const ARRIVALS_MAX: usize = 64;
 
 type Signature = <Variant as BlsVariant>::Signature;
@@ -48,7 +48,7 @@ impl Default for Seeds {
 }
 
 impl Seeds {
-    /// The seed of `round`, if a certificate of it was seen.
+    /// The seed of `round`, if a certificate of that round was seen.
     pub fn peek(&self, round: Round) -> Option<Signature> {
         let table = self.table.lock().expect("no holder panics");
         table.get(&round).copied()
@@ -64,7 +64,7 @@ impl Seeds {
         self.changed.send_replace(());
     }
 
-    /// Waits until a certificate of `round` was seen.
+    /// Waits until a certificate of `round` is seen.
     async fn wait(&self, round: Round) {
         let mut changed = self.changed.subscribe();
         while self.peek(round).is_none() {
@@ -73,12 +73,12 @@ impl Seeds {
     }
 }
 
-/// For each recent block, a timer of one pace that began when it was first seen here. A timer and no time:
-/// a clock that steps back holds up no block.
+/// For each recent block, a timer of one pace that starts when the block is first seen here. As it is a timer
+/// and not a timestamp, a clock that steps back delays no block.
 #[derive(Clone, Default)]
 pub struct Arrivals(Arc<Mutex<VecDeque<(Digest, Due)>>>);
 
-/// Whether a block is one pace old.
+/// Becomes true once a block is one pace old.
 type Due = watch::Receiver<bool>;
 
 impl Arrivals {
@@ -99,14 +99,14 @@ impl Arrivals {
         });
     }
 
-    /// Waits until a block is one pace old; not for one that was not seen.
+    /// Waits until a block is one pace old; returns at once for a block that was not seen.
     async fn wait(&self, digest: &Digest) {
         let due = {
             let arrivals = self.0.lock().expect("no holder panics");
             arrivals.iter().find(|(seen, _)| seen == digest).map(|(_, due)| due.clone())
         };
         if let Some(mut due) = due {
-            // A timer that is gone holds nobody up.
+            // A timer that is gone delays no one.
             let _ = due.wait_for(|due| *due).await;
         }
     }
@@ -136,7 +136,7 @@ impl<E, D: Clone> Clone for Tap<E, D> {
 }
 
 impl<E: Runtime, D> Tap<E, D> {
-    /// Wraps `inner`: own blocks come at least `pace` after their parent.
+    /// Wraps `inner`: this node's own blocks come at least `pace` after their parents.
     pub fn new(context: E, inner: D, marshal: Marshal, seeds: Seeds, pace: Duration) -> Self {
         Self { context: Arc::new(context), inner, marshal, seeds, arrivals: Arrivals::default(), pace }
     }

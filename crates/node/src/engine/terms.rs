@@ -1,25 +1,25 @@
-//! Removes what consensus of past terms left on disk.
+//! Removes the consensus journals of past terms from disk.
 //!
-//! Consensus keeps its votes in a journal of its own for each term, so that a restarted node signs
-//! nothing twice. A restarted node takes up the term of the last block that it is sure to have
-//! processed, at most [`PENDING_ACKS`] below the applied one, and never an earlier one. So the journal of
-//! a term is of no use to anybody once the next term is final.
+//! Consensus keeps the votes of each term in a separate journal, so that a restarted node signs nothing
+//! twice. A restarted node resumes at the term of the last block that it has certainly processed, which is
+//! at most [`PENDING_ACKS`] below the applied one. So the journal of a term is not needed once the next
+//! term is final.
 //!
-//! Oldest first: a crash between two removals leaves a shorter tail, and the next start removes it.
+//! The oldest goes first: after a crash between two removals, the next start removes the rest.
 
 use super::sizes::PENDING_ACKS;
 use commonware_runtime::{Error, Storage};
 use posync_client::watch;
 use std::num::NonZeroU64;
 
-/// The first term whose journal a node may still need that has applied `height`: the one before that
-/// in which it would start again.
+/// The first term whose journal a node that has applied `height` may still need: the one before the term in
+/// which it would resume.
 pub(super) const fn first_needed(height: u64, term: NonZeroU64) -> u64 {
     let sure = height.saturating_sub(PENDING_ACKS.get() as u64 + 1);
     (sure / term.get()).saturating_sub(1)
 }
 
-/// Removes journals as `applied` grows, until the node stops. `partition` names that of a term.
+/// Removes journals as `applied` grows, until the node stops. `partition` names the journal of a term.
 pub(super) async fn run<E: Storage>(
     context: E,
     term: NonZeroU64,
@@ -62,7 +62,7 @@ mod tests {
             assert_eq!(first_needed(height, term), needed, "at {height}");
         }
         for height in 0..1_000u64 {
-            // Wherever it starts again, the journal of that term is there.
+            // Wherever the node resumes, the journal of that term is there.
             let restart = height.saturating_sub(PENDING_ACKS.get() as u64) / 40;
             assert!(first_needed(height, term) <= restart);
         }

@@ -1,7 +1,7 @@
 //! Builds the actors of one node over a runtime and a transport, and starts them.
 //!
-//! The picture is in [`super`]; what is decided here is who reports to whom. Every actor writes to
-//! partitions that start with the node's prefix and talks on one channel of the transport.
+//! The diagram is in [`super`]; this module decides which actor reports to which. Every actor writes to
+//! partitions that start with the node's prefix and uses one channel of the transport.
 
 use super::{
     AUTHORITIES_MAX, Block, Database, Digest, Marshal, PrivateKey, PublicKey, Runtime, Scheme, Seeds,
@@ -66,41 +66,41 @@ use std::{
 /// A sender and a receiver of one channel.
 type Channel<S, R> = (S, R);
 
-/// The network as the engine needs it: one pair per channel of [`channels::ENGINE`], in order.
+/// The network, as the engine needs it: one pair for each channel of [`channels::ENGINE`], in order.
 pub struct Transport<M, B, S, R> {
-    /// Told which peers to keep, with their addresses.
+    /// Receives the peers to keep, with their addresses.
     pub manager: M,
-    /// Told which peers to cut off.
+    /// Receives the peers to cut off.
     pub blocker: B,
-    /// The engine's channels.
+    /// Senders and receivers, in the order of [`channels::ENGINE`].
     pub channels: Vec<(S, R)>,
 }
 
-/// What one node is made of.
+/// The inputs from which a node is built.
 pub struct Parts {
-    /// The network's beginning.
+    /// Genesis of the network that the node joins.
     pub genesis: Arc<Genesis>,
-    /// This authority.
+    /// Private key of this authority.
     pub key: PrivateKey,
-    /// Its shares.
+    /// Store of this authority's shares of the network key.
     pub secrets: Secrets,
-    /// Where its operations come from.
+    /// Source of operations for its proposals.
     pub operations: Arc<dyn Operations>,
-    /// Prefix of its partitions.
+    /// Prefix of all its storage partitions.
     pub prefix: String,
-    /// Pages of storage in memory.
+    /// Pages of storage that stay in memory.
     pub page_cache_pages: NonZeroUsize,
-    /// Whether nothing is pruned.
+    /// If true, nothing is pruned.
     pub archive: bool,
-    /// Whether a node without state asks its peers for a recent one, instead of replaying all blocks.
+    /// If true, a node without state fetches a recent one from its peers instead of replaying all blocks.
     pub state_sync: bool,
 }
 
-/// A started node.
+/// A node whose actors have been started.
 pub struct Running {
-    /// What services use.
+    /// Access to blocks and state, for the services.
     pub handle: Handle,
-    /// The actors; if one ends, the node must.
+    /// The actors; if one ends, the node must end.
     pub actors: Vec<Task<()>>,
 }
 
@@ -115,7 +115,7 @@ type ReshareSync = StateSyncPlan<Scheme, Digest, Variant, Directory>;
 
 type StateResolver<E> = state_resolver::Mailbox<Database<E>, mmr::Family, StoreOperation, Digest>;
 
-/// What every builder below needs.
+/// The inputs that all builders below share.
 struct Node<E, M, B> {
     context: E,
     parts: Parts,
@@ -129,10 +129,10 @@ struct Node<E, M, B> {
     witness: Witness,
 }
 
-/// Starts a node: returns once its state is readable.
+/// Starts a node. Returns once its state is readable.
 ///
 /// # Panics
-/// On a disk that cannot be read, and if the genesis asks for terms longer than the kept blocks.
+/// If a disk cannot be read, or if the genesis asks for terms longer than the kept blocks.
 pub async fn start<E, M, B, S, R>(context: E, parts: Parts, transport: Transport<M, B, S, R>) -> Running
 where
     E: Runtime,
@@ -297,7 +297,7 @@ where
         }
     }
 
-    /// Serves where to begin; asks for it when this node has no state.
+    /// Serves the start block for nodes without state, and asks for it if this node has none.
     async fn probe<S, R>(
         &self,
         mut plan: Sync<E>,
@@ -460,7 +460,7 @@ where
         (mailbox, engine.start((sender, receiver)))
     }
 
-    /// Removes the journals of past terms.
+    /// Starts the task that removes the journals of past terms.
     fn past_terms(&self, applied: watch::Receiver<u64>) -> Task<()> {
         let (files, term) = (self.files.clone(), self.term);
         let run = move |context| terms::run(context, term, applied, move |term| files.consensus(term));

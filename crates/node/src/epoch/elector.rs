@@ -1,17 +1,17 @@
-//! Who leads a view: even views are drawn by the beacon in proportion to weight, odd views rotate
-//! among those who weigh anything.
+//! Elects the leader of a view: the beacon draws the leaders of even views in proportion to weight; odd views
+//! rotate among the authorities with weight.
 //!
 //! The draw keeps half of the leaders unpredictable and lets the ledger favour authorities that
 //! stay in sync. The rotation guarantees every dealer a block in the second half of a term, which
-//! the key reshare needs: with a pure draw and uneven weights ceremonies fail. A dealer of weight
-//! zero gets none: it signed against itself, and the reshare succeeds without it. Where those with
-//! weight are no quorum it would not, so nobody could ever be replaced: there all take turns.
+//! the key reshare needs: with a pure draw and uneven weights, ceremonies fail. A dealer of weight
+//! zero gets none: it signed against itself, and the reshare succeeds without it. If those with weight
+//! are no quorum, the reshare would fail and no one could ever be replaced, so all take turns then.
 //!
 //! Invariants:
 //! 1. The draw reads only the recovered seed of the unlocking certificate, which is the same for
 //!    every certificate of a view.
 //! 2. A view without a certificate (the first of a term) rotates.
-//! 3. An authority of weight zero leads no view while a quorum weighs more (AU-9); it is drawn only
+//! 3. An authority of weight zero leads no view while those with weight are a quorum (AU-9). It is drawn only
 //!    if all weigh zero.
 
 use super::Weights;
@@ -70,8 +70,8 @@ impl Elector<Scheme> for HybridElector {
     }
 }
 
-/// The leader of a rotating view: consecutive odd views go to consecutive authorities with weight;
-/// if those are no quorum, to all.
+/// The leader of a rotating view: consecutive odd views go to consecutive authorities with weight, or to all
+/// if those are no quorum.
 fn rotate(term: u64, view: u64, weights: &[u64]) -> usize {
     let mut leaders: Vec<usize> = (0..weights.len()).filter(|index| weights[*index] > 0).collect();
     if leaders.len() < N3f1::quorum(weights.len()) as usize {
@@ -81,7 +81,7 @@ fn rotate(term: u64, view: u64, weights: &[u64]) -> usize {
     leaders[(turn % leaders.len() as u128) as usize]
 }
 
-/// The index that `seed` picks, each in proportion to its weight.
+/// The index that `seed` picks, with probabilities in proportion to the weights.
 fn draw(seed: &[u8], weights: &[u64]) -> usize {
     let total: u128 = weights.iter().map(|w| u128::from(*w)).sum();
     let number = seed.iter().take(16).fold(0u128, |n, byte| n << 8 | u128::from(*byte));

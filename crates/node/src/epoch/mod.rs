@@ -1,4 +1,4 @@
-//! What changes from term to term: who signs, with which share, at which address, with which weight.
+//! The state that changes from term to term: signers, their shares, their addresses, their weights.
 //!
 //! A *term* is the engine's epoch: a fixed number of blocks after which the authorities reshare the
 //! network key. The key itself never changes, so one public key verifies every certificate of every
@@ -17,8 +17,8 @@
 //!
 //! Invariants:
 //! 1. `Peers::track` fills the weights of a term before that term's engine asks for a leader.
-//! 2. Participants and directory are functions of finalized state only: of what the seats' records
-//!    say as of one height ([`roster`]), and of the keys, addresses and weights of genesis.
+//! 2. Participants and directory are functions of finalized state only: of the seats' records as of one
+//!    height ([`roster`]), and of the keys, addresses and weights of the genesis.
 //!
 //! Source: the term hooks of `commonware-glue`, module `dkg`.
 
@@ -48,12 +48,12 @@ use std::{
 };
 use thiserror::Error;
 
-/// Where an authority listens and how often the beacon draws it as leader.
+/// The address of an authority, and the weight by which the beacon draws it as leader.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
-    /// Address the other authorities dial.
+    /// Address that the other authorities dial.
     pub address: Address,
-    /// Share of the drawn views, relative to the other authorities; 0 leads no view at all.
+    /// Share of the drawn views, relative to the other authorities; 0 leads no view.
     pub weight: u64,
 }
 
@@ -78,7 +78,7 @@ impl Read for Entry {
     }
 }
 
-/// The entries of exactly the authorities a term talks to; every node holds the same one.
+/// The entries of exactly the authorities that take part in a term; all nodes hold the same directory.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Directory(pub Map<PublicKey, Entry>);
 
@@ -131,7 +131,7 @@ impl Weights {
         }
     }
 
-    /// The weight of every participant in `term`, in the order given.
+    /// The weight of every participant in `term`, in the given order; 1 if it is unknown.
     fn of(&self, term: u64, participants: &Set<PublicKey>) -> Vec<u64> {
         let table = self.0.lock().expect("no holder panics");
         let weights = table.get(&term);
@@ -139,7 +139,7 @@ impl Weights {
     }
 }
 
-/// A directory leaves out a peer it must name.
+/// A directory lacks a peer that it must name.
 #[derive(Clone, Debug, Error)]
 #[error("the directory of term {term} names no address for {peer}")]
 pub struct MissingAddress {
@@ -147,7 +147,7 @@ pub struct MissingAddress {
     peer: Box<PublicKey>,
 }
 
-/// The peer manager of the transport, told who takes part by the ledger instead of by an operator.
+/// The transport's peer manager, controlled by the ledger instead of by an operator.
 #[derive(Clone, Debug)]
 pub struct Peers<M> {
     inner: M,
@@ -155,7 +155,7 @@ pub struct Peers<M> {
 }
 
 impl<M> Peers<M> {
-    /// Wraps the transport's manager; `weights` is what the elector reads.
+    /// Wraps the transport's manager; the elector reads `weights`.
     pub const fn new(inner: M, weights: Weights) -> Self {
         Self { inner, weights }
     }
@@ -219,7 +219,7 @@ impl CertificateProvider for Schemes {
     }
 }
 
-/// Turns the outcome of a reshare into the scheme consensus signs with.
+/// Turns the outcome of a reshare into the scheme that consensus signs with.
 #[derive(Clone)]
 pub struct Registrar {
     schemes: Schemes,

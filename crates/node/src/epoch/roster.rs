@@ -1,4 +1,4 @@
-//! Who leads and who is dealt a share in the terms to come: the ledger's seats, seen from the engine.
+//! The leaders and the receivers of shares in the coming terms: the engine's view of the ledger's seats.
 //!
 //! ```text
 //!   second half of term t: engine ── players of t+2? weights of t+1? ──► Authorities
@@ -7,16 +7,16 @@
 //!                                         finalized state: System.height, Seat of each authority
 //! ```
 //!
-//! All nodes must answer alike, whenever they are asked: one that applied a block more, restarted,
-//! replays, or was given a recent state by its peers. So what is read may be the state of any height
-//! from the middle of the term on, and what is taken from it is only what was true there (AU-9).
+//! All nodes must give the same answer, whenever they are asked: also a node that applied one block more,
+//! restarted, replays, or got a recent state from its peers. So the state may be of any height from the
+//! middle of the term on, and only facts that held at the middle are used (AU-9).
 //!
 //! Invariants:
-//! 1. An answer depends on the term and on the finalized blocks up to its middle, on nothing else.
-//! 2. The wait ends without the engine's help: it asks only once it has applied the block that
-//!    decides. The same delivery handed that block to the state, which applies it without the engine.
-//! 3. Height and seats come from one look at the state. The height that services follow is no
-//!    substitute: after a crash it may be ahead of the state.
+//! 1. An answer depends only on the term and on the finalized blocks up to its middle.
+//! 2. The wait ends without the engine's help. The engine asks only after it has applied the deciding
+//!    block, and the same delivery gave that block to the state, which applies it on its own.
+//! 3. Height and seats come from one read of the state. The height that services follow will not do:
+//!    after a crash it may be ahead of the state.
 //!
 //! Tests: `tests/roster.rs` (five and four authorities, restarts where a term ends, a state from
 //! peers, each run twice), and `equivocation` of the command line (real processes).
@@ -34,7 +34,7 @@ use posync_protocol::{
 };
 use std::sync::Arc;
 
-/// The authorities of every term: those of genesis, less what was proved against them since.
+/// The authorities of every term: those of the genesis, minus those jailed since for a proved fault.
 #[derive(Clone)]
 pub struct Authorities {
     genesis: Arc<Genesis>,
@@ -42,22 +42,22 @@ pub struct Authorities {
 }
 
 impl Authorities {
-    /// Answers from genesis and, once it is readable, from the `ledger`.
+    /// Answers from the genesis and, once it is readable, from the `ledger`.
     pub const fn new(genesis: Arc<Genesis>, ledger: watch::Receiver<Option<Handle>>) -> Self {
         Self { genesis, ledger }
     }
 
-    /// Which authorities, in their order, count as jailed for what `term` decides.
+    /// Marks the authorities, in genesis order, that count as jailed for the decisions of `term`.
     async fn jailed(&self, term: u64) -> Vec<bool> {
         let height = decided_at(&self.genesis.parameters, term);
         match self.seats(height).await {
             Ok(seats) => seats.iter().map(|seat| seat.jailed_by(height)).collect(),
-            // The node is stopping: there is nobody left to answer to.
+            // The node is stopping, so no one waits for the answer.
             Err(Closed) => std::future::pending().await,
         }
     }
 
-    /// The seats of all authorities in a state of `height` or later.
+    /// The seats of all authorities, in a state of `height` or later.
     async fn seats(&self, height: u64) -> Result<Vec<Seat>, Closed> {
         let ledger = self.ledger.clone().wait_for(Option::is_some).await?.clone();
         let ledger = ledger.expect("it was just seen");
@@ -66,7 +66,7 @@ impl Authorities {
         let keys: Vec<Key> = std::iter::once(System::key()).chain(seats).collect();
         let mut heights = ledger.heights();
         loop {
-            // First this, so that a block that is applied during the look is not missed.
+            // Marked first, so that a block applied during the read is not missed.
             heights.mark_unchanged();
             let slots = ledger.read_unproven(keys.clone()).await;
             // Before the first block the state is empty.
@@ -88,14 +88,14 @@ impl ParticipantsProvider for Authorities {
     type PublicKey = PublicKey;
     type Directory = Directory;
 
-    /// Asked for the term after next (AU-10).
+    /// The engine asks for the term after next (AU-10).
     async fn participants(&mut self, epoch: Epoch) -> Set<PublicKey> {
         let plays = players(&self.jailed(epoch.get().saturating_sub(2)).await);
         let keys = self.genesis.authorities.iter().map(|authority| authority.key.clone());
         Set::from_iter_dedup(keys.zip(plays).filter_map(|(key, plays)| plays.then_some(key)))
     }
 
-    /// Asked for the next term (AU-9).
+    /// The engine asks for the next term (AU-9).
     async fn directory(&mut self, epoch: Epoch, peers: Set<PublicKey>) -> Directory {
         let jailed = self.jailed(epoch.get().saturating_sub(1)).await;
         let jailed = self.genesis.authorities.iter().map(|authority| &authority.key).zip(jailed);

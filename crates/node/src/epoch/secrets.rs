@@ -1,12 +1,12 @@
-//! The secrets of the key reshare: this authority's share, its dealer seed, the dealings it received;
-//! and the last view that it signed a proposal of, which must not be forgotten either.
+//! The secrets of the key reshare (this authority's share, its dealer seed, the dealings it received), and
+//! the last view that it signed a proposal for, which must be durable too.
 //!
-//! Losing an acknowledged write could make a dealer deal twice with different polynomials or lose a
-//! share already in use, so on disk every write is a new file, synced, renamed into place, and its
-//! directory synced, before the call returns. Files are readable by their owner alone.
+//! A lost write could make a dealer deal twice with different polynomials, or lose a share already in
+//! use. So on disk every write is a new file that is synced and renamed into place, and its directory is
+//! synced, before the call returns. Only their owner may read the files.
 //!
-//! The deterministic runtime has no private storage, so there the same table lives in memory and is
-//! handed from one run of the node to the next, as a disk would be.
+//! The deterministic runtime has no private storage. There the same table lives in memory and is passed from
+//! one run of the node to the next, as a disk would be.
 
 use commonware_codec::{Copying, DecodeExt as _, Encode as _, Read};
 use commonware_consensus::types::Epoch;
@@ -25,10 +25,10 @@ use std::{
     sync::{Arc, Mutex},
 };
 
-/// The name of the last view that was proposed in.
+/// Name of the entry for the last view with a signed proposal.
 const PROPOSED: &str = "proposed";
 
-/// Where the reshare keeps its secrets.
+/// The store of the reshare's secrets.
 #[derive(Clone, Debug)]
 pub enum Secrets {
     /// One file per secret in this directory.
@@ -38,14 +38,14 @@ pub enum Secrets {
 }
 
 impl Secrets {
-    /// Opens (and creates, private to its owner) the directory.
+    /// Opens the directory and creates it, private to its owner, if it is missing.
     pub fn disk(directory: impl Into<PathBuf>) -> io::Result<Self> {
         let directory = directory.into();
         fs::DirBuilder::new().recursive(true).mode(0o700).create(&directory)?;
         Ok(Self::Disk(directory))
     }
 
-    /// An empty table in memory.
+    /// Creates an empty table in memory.
     pub fn memory() -> Self {
         Self::Memory(Arc::default())
     }
@@ -55,8 +55,8 @@ impl Secrets {
         self.put(&name("share", Epoch::zero(), ""), &share.encode());
     }
 
-    /// Whether this authority may sign a proposal of that view: it has signed none of it or of a
-    /// later one, in this run or before it. Durable before it returns (AU-8).
+    /// Returns true if this authority may sign a proposal in that view: it has signed none in it or in a
+    /// later one, in this run or before. The view is durable before this returns (AU-8).
     pub fn may_propose(&self, term: u64, view: u64) -> bool {
         let is_later = self.get::<[u64; 2]>(PROPOSED).is_none_or(|last| last < [term, view]);
         if is_later {
@@ -65,7 +65,7 @@ impl Secrets {
         is_later
     }
 
-    /// Whether anything is stored.
+    /// True if nothing is stored.
     pub fn is_empty(&self) -> bool {
         match self {
             Self::Disk(directory) => entries(directory).is_empty(),
@@ -80,19 +80,19 @@ impl Secrets {
         }
     }
 
-    /// Whether it holds a share of the network key.
+    /// True if there is a share of the network key.
     pub fn has_share(&self) -> bool {
         self.names().iter().any(|name| name.starts_with("share-"))
     }
 
-    /// Whether it holds a share that a reshare gave: the node has run before.
+    /// True if there is a share from a reshare, so the node has run before.
     pub(crate) fn has_later_share(&self) -> bool {
         let later =
             |name: &String| name.starts_with("share-") && epoch_of(name).is_some_and(|epoch| epoch > 0);
         self.names().iter().any(later)
     }
 
-    /// Moves everything but the last proposed view to `aside`, so that nothing is signed with it.
+    /// Moves everything but the last proposed view to `aside`, so that it signs nothing more.
     pub(crate) fn set_shares_aside(&self, aside: &Path) -> io::Result<()> {
         let Self::Disk(directory) = self else { return Ok(()) };
         for name in entries(directory).into_iter().filter(|name| name != PROPOSED) {
@@ -144,7 +144,7 @@ impl Secrets {
     }
 }
 
-/// Writes `bytes` to `directory/name`, owner-readable, durable before it returns.
+/// Writes `bytes` to `directory/name`, readable by the owner only, and durable on return.
 pub fn write_private(directory: &Path, name: &str, bytes: &[u8]) -> io::Result<()> {
     let temporary = directory.join(format!(".{name}.new"));
     let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;

@@ -1,16 +1,15 @@
-//! Moves operations: from callers and other authorities through admission into the pool, and out.
+//! Moves operations from callers and other authorities through admission into the pool, and to the others.
 //!
-//! One task owns the order of things. It gathers operations of callers and peers for [`GATHER_MS`], asks
-//! the applied state about signers, verifies the signatures of those that have standing there, and only
+//! One task decides the order. It gathers operations of callers and peers for [`GATHER_MS`], looks up their
+//! signers in the applied state, verifies the signatures of those that have standing there, and only
 //! then locks the pool, for microseconds. The free lanes go first, and again after each [`CHECKS_MAX`]
-//! signatures of paid ones: an answer to a challenge waits for some milliseconds at most. An answer
-//! to a challenge that this node has not applied yet waits for its block.
+//! signatures of paid operations, so an answer to a challenge waits for some milliseconds at most. An
+//! answer to a challenge that this node has not applied yet waits for its block.
 //!
 //! Bounds: [`INGRESS_QUEUED_MAX`] operations of callers in each lane, [`QUEUED_PER_PEER`] of one caller,
-//! early statements that their signers signed ([`Early`]), batches of [`BATCH_MAX`]; what exceeds them is
-//! answered `Full`. A signer
-//! whose own operation carries a bad signature, and an authority that passes one on, is heard again with
-//! the next block.
+//! early statements with a good signature ([`Early`]), batches of [`BATCH_MAX`]. Operations beyond a bound
+//! are answered with `Full`. A signer whose own operation carries a bad signature, and an authority that
+//! passes one on, is ignored until the next block.
 
 use super::{
     admit::{self, Slots, funds},
@@ -46,39 +45,39 @@ use std::{
 
 /// Operations that one batch verifies.
 const BATCH_MAX: usize = 512;
-/// Signatures of paid operations that are verified before the free lanes are looked at again: ~20 ms.
+/// Signatures of paid operations verified before the free lanes are served again: about 20 ms.
 const CHECKS_MAX: usize = 512;
 /// Operations of one caller that wait to be checked.
 const QUEUED_PER_PEER: usize = INGRESS_QUEUED_MAX / 8;
-/// Signers and authorities that are remembered until the next block for a bad signature.
+/// Signers and authorities that are remembered for a bad signature, until the next block.
 const LIARS_MAX: usize = 1024;
-/// How far ahead of the applied state a challenge may be.
+/// Blocks by which a challenge may be ahead of the applied state.
 const EARLY_BLOCKS_MAX: u64 = 64;
 
 type Batch = Bounded<Operation, OPERATIONS_MAX>;
 
-/// The answer to a caller.
+/// The result of a submission, for its caller.
 pub type Submitted = Result<Hash, Refused>;
 
-/// An operation on its way in. Peers wait for no answer.
+/// An operation before admission. Peers wait for no answer.
 pub(super) struct Arrival {
     pub(super) id: Hash,
     pub(super) operation: Operation,
     pub(super) done: Option<oneshot::Sender<Submitted>>,
-    /// The authority that passed it on.
+    /// Authority that passed it on; `None` if a caller submitted it.
     pub(super) from: Option<Account>,
 }
 
 impl Arrival {
     pub(super) fn answer(self, answer: Result<(), Refused>) {
         if let Some(done) = self.done {
-            // A caller that has gone does not need the answer.
+            // A caller that has left does not need the answer.
             let _ = done.send(answer.map(|()| self.id));
         }
     }
 }
 
-/// A handle on the mempool: what the application draws from and what callers submit to.
+/// A handle on the mempool: the application draws from it, and callers submit to it.
 #[derive(Clone)]
 pub struct Mempool {
     pool: Arc<Mutex<Pool>>,
@@ -86,7 +85,7 @@ pub struct Mempool {
     paid: mpsc::Sender<Arrival>,
     dirty: Arc<Mutex<BTreeSet<Account>>>,
     moved: watch::Sender<u64>,
-    /// Operations of each caller that wait to be checked.
+    /// Number of each caller's operations that wait for their check.
     callers: Arc<Mutex<BTreeMap<Account, usize>>>,
 }
 
@@ -120,14 +119,14 @@ impl Drop for Queued<'_> {
     }
 }
 
-/// The other end, to be given to [`Mempool::run`].
+/// The receiving end of the mempool's queues, for [`Mempool::run`].
 pub struct Inbox {
     free: mpsc::Receiver<Arrival>,
     paid: mpsc::Receiver<Arrival>,
 }
 
 impl Mempool {
-    /// An empty mempool.
+    /// Creates an empty mempool and its inbox.
     pub fn new() -> (Self, Inbox) {
         let (free, free_inbox) = mpsc::channel(INGRESS_QUEUED_MAX);
         let (paid, paid_inbox) = mpsc::channel(INGRESS_QUEUED_MAX);
@@ -140,10 +139,10 @@ impl Mempool {
         self.pool.lock().expect("the pool does not panic")
     }
 
-    /// Takes an encoded operation of `caller`, as [`Self::submit`]; each has its share of what waits.
+    /// Takes an encoded operation of `caller`, as [`Self::submit`]; each caller has a share of the queue.
     ///
     /// # Errors
-    /// [`Refused`].
+    /// [`Refused`], with `Full` if the caller's share is used up.
     pub async fn submit_of(&self, caller: Account, bytes: Vec<u8>) -> Submitted {
         let _queued = Queued::new(&self.callers, caller).ok_or(Refused::Full)?;
         self.submit(bytes).await
@@ -156,19 +155,19 @@ impl Mempool {
     pub async fn submit(&self, bytes: Vec<u8>) -> Submitted {
         let operation = ingress::decode(&bytes)?;
         let (done, answer) = oneshot::channel();
-        // Lanes are apart from the first step on: a queue full of payments delays no answer to a challenge.
+        // The lanes are separate from the start: a queue full of payments delays no answer to a challenge.
         let queue = if operation.body.has_nonce() { &self.paid } else { &self.free };
         let arrival = Arrival { id: operation.id(), operation, done: Some(done), from: None };
         queue.try_send(arrival).map_err(|_| Refused::Full)?;
         answer.await.unwrap_or(Err(Refused::Full))
     }
 
-    /// Whether an account has paid operations that wait.
+    /// True if an account has waiting paid operations.
     pub fn has_waiting(&self, account: &Account) -> bool {
         !self.pool().waiting([*account]).is_empty()
     }
 
-    /// Operations that wait.
+    /// Number of operations that wait for a block.
     pub fn waiting(&self) -> usize {
         self.pool().len()
     }
@@ -227,7 +226,7 @@ struct Actor<E, S> {
     early: Early,
     /// Signers and authorities with a bad signature since the last block.
     liars: BTreeSet<Account>,
-    /// Providers of which a storage answer was tried since the last block.
+    /// Providers that had a statement tried since the last block.
     tried: BTreeSet<Account>,
 }
 
@@ -273,13 +272,13 @@ impl<E: Clock + CryptoRng, S: Sender> Actor<E, S> {
             if arrivals.iter().any(|arrival| arrival.done.is_some()) {
                 self.context.sleep(Duration::from_millis(GATHER_MS)).await;
             }
-            // Also beside gossip that never ends.
+            // Served even while gossip never pauses.
             while arrivals.len() < BATCH_MAX
                 && let Ok(arrival) = inbox.free.try_recv().or_else(|_| inbox.paid.try_recv())
             {
                 arrivals.push(arrival);
             }
-            // One message of the other authorities each time, whatever callers bring.
+            // One message of the other authorities in each turn, however much callers submit.
             if let Some(Ok((from, bytes))) = gossip.recv().now_or_never() {
                 arrivals.extend(self.passed_on(Account::of(&from), bytes.as_ref()));
             }
@@ -289,7 +288,7 @@ impl<E: Clock + CryptoRng, S: Sender> Actor<E, S> {
         }
     }
 
-    /// A batch of an authority, unless it passed on a bad signature since the last block.
+    /// Decodes a batch of an authority; none if it passed on a bad signature since the last block.
     fn passed_on(&self, from: Account, bytes: &[u8]) -> Vec<Arrival> {
         if self.liars.contains(&from) { Vec::new() } else { unpacked(from, bytes) }
     }
@@ -306,7 +305,7 @@ impl<E: Clock + CryptoRng, S: Sender> Actor<E, S> {
         }
     }
 
-    /// Checks what arrived, the free lanes first and again between pieces of the paid one.
+    /// Checks arrivals: the free lanes first, and again between pieces of the paid lane.
     async fn admit(&mut self, arrivals: Vec<Arrival>, free: &mut mpsc::Receiver<Arrival>) {
         let (paid, first): (Vec<_>, Vec<_>) =
             arrivals.into_iter().partition(|arrival| arrival.operation.body.has_nonce());
@@ -335,7 +334,8 @@ impl<E: Clock + CryptoRng, S: Sender> Actor<E, S> {
         }
     }
 
-    /// Answers what is known, malformed or without standing in the applied state; returns the rest.
+    /// Answers operations that are known, malformed or without standing in the applied state; returns the
+    /// rest.
     async fn standing(&mut self, arrivals: Vec<Arrival>) -> Vec<Standing> {
         if arrivals.is_empty() {
             return Vec::new();
@@ -361,15 +361,15 @@ impl<E: Clock + CryptoRng, S: Sender> Actor<E, S> {
         let mut early = Vec::new();
         let judge = |arrival| self.judge(arrival, &next, &slots, &mut early);
         let standing = named.into_iter().filter_map(judge).collect();
-        // They wait for blocks and take room of others meanwhile: no place without a signature.
+        // They wait for blocks and take room meanwhile, so only those with a good signature are kept.
         for (arrival, _) in self.only_good(early, Part::Own) {
             self.early.keep(arrival);
         }
         standing
     }
 
-    /// What is read of the state to judge each, and who may ask for it: upkeep reads a lot, so what its signer
-    /// did not sign reads nothing.
+    /// Names the records needed to judge each operation. Upkeep reads many records, so it reads none unless
+    /// its signer has signed it, and few enough for its share of the reads.
     fn named(
         &mut self,
         open: Vec<Arrival>,
@@ -381,7 +381,7 @@ impl<E: Clock + CryptoRng, S: Sender> Actor<E, S> {
         let upkeep = upkeep.into_iter().map(|arrival| (arrival, Admission::Upkeep { is_party: false }));
         let mut signed: Vec<Arrival> =
             self.only_good(upkeep.collect(), Part::Own).into_iter().map(|(arrival, _)| arrival).collect();
-        // Upkeep that the provider itself sends is looked at first.
+        // Upkeep that the provider itself sends comes first.
         signed.sort_by_key(|arrival| !upkeep::is_own(&arrival.operation));
         open.extend(signed);
         let (mut keys, mut reads, mut named) = (BTreeSet::new(), upkeep::Reads::default(), Vec::new());
@@ -389,7 +389,7 @@ impl<E: Clock + CryptoRng, S: Sender> Actor<E, S> {
             let operation = &arrival.operation;
             let is_upkeep = operation.body.lane() == Lane::Upkeep;
             if is_upkeep && !upkeep::is_known(operation, known) {
-                // Its provider or its signer is not in the ledger: that says enough.
+                // If its provider or signer is not in the ledger, that decides already.
                 named.push(arrival);
                 continue;
             }
@@ -408,8 +408,8 @@ impl<E: Clock + CryptoRng, S: Sender> Actor<E, S> {
         (named, keys)
     }
 
-    /// The lane of an operation by the applied state, or its answer; a statement that may come true goes to
-    /// `early`.
+    /// The lane of an operation by the applied state, or its answer; a statement whose challenge may still
+    /// come goes to `early`.
     fn judge(
         &self,
         arrival: Arrival,
@@ -437,7 +437,7 @@ impl<E: Clock + CryptoRng, S: Sender> Actor<E, S> {
         None
     }
 
-    /// Puts into the pool what carries only good signatures: the signer's own are verified first.
+    /// Places operations whose signatures are all good. The signers' own signatures are verified first.
     async fn verify(&mut self, standing: Vec<Standing>, own: &mut Vec<Operation>) {
         let chain = self.handle.chain();
         let signed = self.only_good(standing, Part::Own);
@@ -447,7 +447,7 @@ impl<E: Clock + CryptoRng, S: Sender> Actor<E, S> {
         good.extend(self.only_good(carriers, Part::All));
         for (arrival, admission) in good {
             if let Body::AuditCommit(commit) = &arrival.operation.body {
-                // Also one that may not wait here, beside another with its nonce, was signed.
+                // A commitment that may not wait here, because another has its key, was signed all the same.
                 self.handle.witness().commitment(&arrival.operation.signer, commit);
             }
             match self.stands(&arrival.operation).await {
@@ -457,11 +457,11 @@ impl<E: Clock + CryptoRng, S: Sender> Actor<E, S> {
         }
     }
 
-    /// Runs a statement alone on the applied state (LE-3): one that may stand in no block costs its author
-    /// nothing, and would keep others out of the room that free operations have.
+    /// Runs a statement alone on the applied state (LE-3). One that no block would accept costs its author
+    /// nothing, and would take the room of other free operations.
     ///
     /// # Errors
-    /// The ledger's refusal; `Full` for the second one of a provider since the last block.
+    /// The ledger's refusal; `Full` for a second statement of one provider since the last block.
     async fn stands(&mut self, operation: &Operation) -> Result<(), Refused> {
         if !matches!(operation.body, Body::Statement(_)) {
             return Ok(());
@@ -476,7 +476,7 @@ impl<E: Clock + CryptoRng, S: Sender> Actor<E, S> {
         Ok(ingress::guarded(operation, || ledger::check_free(&next, operation, &records))?)
     }
 
-    /// Answers those with a bad signature, and remembers whose fault it is.
+    /// Answers operations with a bad signature, and records the signer or authority at fault.
     fn only_good(&mut self, standing: Vec<Standing>, part: Part) -> Vec<Standing> {
         let operations = standing.iter().map(|(arrival, _)| &arrival.operation);
         let chain = self.handle.chain();
@@ -487,7 +487,7 @@ impl<E: Clock + CryptoRng, S: Sender> Actor<E, S> {
                 good.push((arrival, admission));
                 continue;
             }
-            // A bad signature among what it carries is its signer's fault, once the signer's own is good.
+            // A bad signature on a carried part is the signer's fault, once the signer's own is good.
             let signer = (part == Part::All).then_some(arrival.operation.signer);
             for liar in signer.into_iter().chain(arrival.from) {
                 if self.liars.len() < LIARS_MAX {
@@ -506,7 +506,7 @@ impl<E: Clock + CryptoRng, S: Sender> Actor<E, S> {
         keys.into_iter().zip(slots).filter_map(|(key, slot)| Some((key, slot?))).collect()
     }
 
-    /// Puts one verified operation into the pool, or says why not.
+    /// Puts one verified operation into the pool, and answers its caller.
     fn place(&mut self, arrival: Arrival, admission: Admission, own: &mut Vec<Operation>) {
         let mut pool = self.mempool.pool();
         let result = pool.insert(arrival.id, arrival.operation.clone(), admission);
@@ -522,14 +522,14 @@ impl<E: Clock + CryptoRng, S: Sender> Actor<E, S> {
         arrival.answer(result);
     }
 
-    /// Whether a block that is not applied here yet may challenge the signer: one that is no provider never is.
+    /// True if a block not applied here yet may challenge the signer, which must be a provider.
     fn may_come_true(&self, operation: &Operation, height: u64, slots: &Slots) -> bool {
         let applied = self.handle.applied();
         let is_near = height > applied && height - applied <= EARLY_BLOCKS_MAX;
         is_near && slots.contains_key(&Audit::key(&operation.signer))
     }
 
-    /// Looks again at the accounts that final blocks have charged.
+    /// Reads again the accounts that final blocks have charged.
     async fn refresh(&self) {
         let dirty = std::mem::take(&mut *self.mempool.dirty.lock().expect("the set does not panic"));
         let accounts = self.mempool.pool().waiting(dirty);
@@ -545,7 +545,7 @@ impl<E: Clock + CryptoRng, S: Sender> Actor<E, S> {
         }
     }
 
-    /// Sends what callers brought to every authority, in batches.
+    /// Sends the operations of callers to every authority, in batches.
     fn send(&mut self, operations: Vec<Operation>) {
         let (mut batch, mut bytes) = (Vec::new(), 0);
         for operation in operations {
@@ -569,7 +569,7 @@ impl<E: Clock + CryptoRng, S: Sender> Actor<E, S> {
     }
 }
 
-/// A peer's batch; bytes that do not decode are no batch.
+/// Decodes a peer's batch; bytes that do not decode count as an empty batch.
 fn unpacked(from: Account, bytes: &[u8]) -> Vec<Arrival> {
     let batch = (bytes.len() <= 2 * GOSSIP_BYTES_MAX).then(|| Batch::decode_cfg(Copying(bytes), &()));
     let operations = batch.and_then(Result::ok).map(Bounded::into_inner).unwrap_or_default();

@@ -1,10 +1,10 @@
-//! Whether the pool admits an operation, judged by the applied state.
+//! Decides from the applied state if the pool admits an operation.
 //!
-//! A statement needs its open challenge, a commitment or a reveal needs a seat, evidence needs a seat
-//! that it is against, upkeep needs a provider with something due in all that it names. All but
-//! statements need an account. The ledger judges again, over
-//! every record that the operation names; this check keeps out what could never stand in a block.
-//! It comes before signatures are verified: what a stranger sends costs a look-up.
+//! A statement needs its open challenge, a commitment or a reveal needs a seat, evidence needs a seat as its
+//! offender, and upkeep needs a provider for which everything named is due. All but statements need an
+//! account. The ledger judges again, over every record that the operation names; this check keeps out
+//! operations that no block can hold. It comes before signatures are verified, so an operation of a
+//! stranger costs a look-up.
 
 use super::state::{Admission, Funds};
 use posync_protocol::{
@@ -21,7 +21,7 @@ use std::collections::BTreeMap;
 /// Slots of the applied state.
 pub(super) type Slots = BTreeMap<Key, Slot>;
 
-/// The records that decide whether the pool admits an operation: a handful, and four for each slot that
+/// The records that decide if the pool admits an operation: a handful, and four for each slot that
 /// upkeep names.
 pub(super) fn keys(operation: &Operation, parameters: &Parameters) -> Vec<Key> {
     let signer = &operation.signer;
@@ -51,13 +51,13 @@ fn read<R: Record>(slots: &Slots, key: Key) -> Option<R> {
     R::from_slot(slots.get(&key)?).ok()
 }
 
-/// The funds of an account.
+/// The next nonce and the balance in an account's slot.
 pub(super) fn funds(slot: &Slot) -> Option<Funds> {
     let state = AccountState::from_slot(slot).ok()?;
     Some(Funds { nonce: state.nonce, balance: state.balance })
 }
 
-/// Admits an operation that waits for the block `next`, to its lane.
+/// Admits an operation that waits for the block `next`, and returns its lane.
 ///
 /// # Errors
 /// `NotDrawn` for a statement without its challenge, `UnknownAccount`, `AuditNotSeat`; for evidence
@@ -85,8 +85,8 @@ pub(super) fn admit(operation: &Operation, next: &BlockContext, slots: &Slots) -
     }
 }
 
-/// Checks that the signer may pay what it offers and that its nonce is near: what the applied state can
-/// say of it before its signatures are verified.
+/// Checks that the signer can pay its offer and that its nonce is near. The applied state decides both,
+/// before signatures are verified.
 ///
 /// # Errors
 /// `NonceOld`, `NonceGap`, `Balance`.
@@ -102,7 +102,7 @@ pub(super) fn check_funds(operation: &Operation, admission: &Admission) -> Resul
     if operation.max_fee > funds.balance { Err(Code::Balance) } else { Ok(()) }
 }
 
-/// Checks that evidence is against a seat, counts still, and is not known (AU-5).
+/// Checks that evidence is against a seat, is not stale, and is not known (AU-5).
 fn check_evidence(evidence: &Evidence, next: &BlockContext, slots: &Slots) -> Result<(), Code> {
     let epoch = evidence.epoch(&next.parameters);
     next.epoch().checked_sub(epoch).filter(|age| *age <= EVIDENCE_EPOCHS_MAX).ok_or(Code::EvidenceStale)?;
@@ -111,18 +111,18 @@ fn check_evidence(evidence: &Evidence, next: &BlockContext, slots: &Slots) -> Re
     if known.has(seat.index) { Err(Code::EvidenceKnown) } else { Ok(()) }
 }
 
-/// Upkeep, and what the applied state says of its provider.
+/// An upkeep operation with its provider's records from the applied state.
 struct Upkeep<'a> {
     settle: &'a Settle,
     signer: &'a Account,
     next: &'a BlockContext,
     slots: &'a Slots,
     provider: Provider,
-    /// A challenge is open.
+    /// True if the provider has an open challenge.
     is_challenged: bool,
-    /// It is, and expires with this operation.
+    /// True if that challenge expires with this operation.
     expires: bool,
-    /// It is asleep, and a `Settle` of its own may wake it (DR-6).
+    /// True if the provider is asleep; its own `Settle` may then wake it (DR-6).
     is_asleep: bool,
     endings: Option<Endings>,
 }
@@ -148,7 +148,7 @@ impl<'a> Upkeep<'a> {
         Ok(Self { settle, signer, next, slots, provider, is_challenged, expires, is_asleep, endings })
     }
 
-    /// Checks that everything named is due, or something that need not be named (ST-7).
+    /// Checks that everything named is due, or that work is due which need not be named (ST-7).
     fn check(&self) -> Result<Admission, Code> {
         let Self { settle, signer, .. } = self;
         let is_provider = settle.provider == **signer;
@@ -163,23 +163,24 @@ impl<'a> Upkeep<'a> {
             self.check_slot(*slot, consumer, *end_epoch)?;
             is_party |= *consumer == **signer;
         }
-        // It may stand behind the answer in the same block, so a party's waits: the consumer of a provider
-        // that is drawn all the time would else never come out. Others come back when no challenge is open.
+        // It may come after the answer in the same block, so upkeep of a party waits: otherwise upkeep by the
+        // consumer of a provider that is drawn all the time would never run. A stranger tries again without a
+        // challenge.
         if self.is_challenged && !self.expires && !settle.slots.is_empty() && !is_party {
             return Err(Code::NothingToSettle);
         }
-        // DR-6: it wakes itself, unless it has to answer first.
+        // DR-6: the provider wakes itself, unless it has to answer first.
         let wakes = is_provider && (!self.is_challenged || self.expires) && self.is_asleep;
         let is_due = self.expires || wakes || !settle.endings.is_empty() || !settle.slots.is_empty();
         if is_due { Ok(Admission::Upkeep { is_party }) } else { Err(Code::SettledAlready) }
     }
 
-    /// Whether all rounds before an epoch are settled. A challenge that expires settles them first.
+    /// True if all rounds before an epoch are settled. A challenge that expires settles them first.
     fn is_settled(&self, epoch: u64) -> bool {
         self.expires || self.next.parameters.epoch_start(epoch) <= self.provider.settled_round
     }
 
-    /// Checks that something of a slot is due, after the endings that are named.
+    /// Checks that work on a slot is due, after the endings that are named.
     fn check_slot(&self, slot: u32, consumer: &Account, end_epoch: u64) -> Result<(), Code> {
         let (account, slots) = (&self.settle.provider, self.slots);
         let agreement: Agreement =
@@ -202,8 +203,8 @@ impl<'a> Upkeep<'a> {
         if is_due { Ok(()) } else { Err(Code::NothingToSettle) }
     }
 
-    /// Whether a data set that waits may come into force: all rounds up to now are settled and all endings
-    /// crossed, or the provider is paid for nothing.
+    /// True if a waiting data set may take effect: all rounds up to now are settled and all endings are
+    /// crossed, or the provider is paid nothing.
     fn may_take_effect(&self) -> bool {
         let mut due = self.endings.iter().flat_map(|endings| endings.due(self.next.epoch()));
         let is_now = self.expires || self.is_challenged || self.provider.settled_round == self.next.round();
@@ -235,7 +236,7 @@ mod tests {
         }
     }
 
-    /// A provider with index 7, an agreement of `C` to epoch 20 in slot 3 that is closed in epoch 5,
+    /// A provider with index 7; an agreement of `C` up to epoch 20 in slot 3, closed in epoch 5;
     /// and an ending in epoch 4 that is settled.
     fn state() -> Slots {
         let provider = Provider { index: 7, settled_round: 30, ..Provider::default() };
@@ -322,7 +323,8 @@ mod tests {
         for (name, operation, expected) in table {
             assert_eq!(admitted(&operation, &state()), expected, "{name}");
         }
-        // Nothing of a slot is due to a stranger while its reads are, nor to anybody while it is open.
+        // A stranger's upkeep of a slot waits while reads are due; no slot is due while its agreement is
+        // open.
         let challenge = |height| Some(Challenge { height, seed: [0; 32], by_fee: false });
         let with = |height| {
             let audit = Audit { challenge: challenge(height), ..Audit::default() };
@@ -341,8 +343,8 @@ mod tests {
         assert_eq!(admitted(&operation, &open), Err(Code::NothingToSettle));
     }
 
-    /// A consumer whose own agreement is over names a second slot that does not exist: every block refuses it,
-    /// for nothing, so it may not hold the place of all upkeep of slots of that provider.
+    /// A consumer whose own agreement is over also names a slot that does not exist. Every block refuses it
+    /// at no cost, so it must not hold the place of all slot upkeep of that provider.
     #[test]
     fn a_consumer_cannot_hold_up_the_upkeep_of_its_provider() {
         let mut pool = super::super::state::Pool::default();
@@ -354,7 +356,7 @@ mod tests {
         assert_eq!(put(&upkeep(P, &[(3, C, 20)], &[])), Ok(()));
     }
 
-    /// All that it names is looked at, with the eyes of the ledger.
+    /// Everything that it names is checked by the ledger's criteria.
     #[test]
     fn upkeep_names_nothing_that_is_not_due() {
         let with = |leaves, next, acc, settled_round| {
@@ -445,7 +447,7 @@ mod waking {
     use super::*;
     use posync_protocol::{Amount, Bounded};
 
-    /// ST-7, DR-6: `Settle` of a provider itself wakes it; `posync_provider::prover::Case::upkeep` sends
+    /// ST-7, DR-6: a provider's own `Settle` wakes it; `posync_provider::prover::Case::upkeep` sends
     /// exactly this.
     #[test]
     fn a_provider_that_is_asleep_may_ask_to_be_woken_unless_it_must_prove_something_first() {

@@ -1,13 +1,13 @@
-//! Statements that came before the block that challenges their signer.
+//! Statements that arrive before the block that challenges their signer.
 //!
-//! Each of them is signed by its signer, who has [`PER_SIGNER`] places and takes none of another's. Bytes that
-//! are here already take no second place, whoever brings them.
+//! Each is signed by its signer, which has [`PER_SIGNER`] places and takes none of another's. The same
+//! statement takes no second place, whichever peer or caller sends it.
 
 use super::{actor::Arrival, state::Refused};
 
-/// Statements that wait; the next ones are answered `Full`.
+/// Statements that wait here; further ones are answered with `Full`.
 const EARLY_MAX: usize = 256;
-/// Of one signer: it has one open challenge at a time, and may sign its answer anew.
+/// Places of one signer: it has one open challenge at a time, and may sign its answer again.
 const PER_SIGNER: usize = 2;
 
 /// Statements that wait for their block.
@@ -15,7 +15,7 @@ const PER_SIGNER: usize = 2;
 pub(super) struct Early(Vec<Arrival>);
 
 impl Early {
-    /// All of them, in the order in which they came, to be looked at again.
+    /// Takes all statements, in order of arrival, for another check.
     pub(super) fn take(&mut self) -> Vec<Arrival> {
         std::mem::take(&mut self.0)
     }
@@ -23,7 +23,7 @@ impl Early {
     /// Keeps a statement with a good signature, or answers `Full`.
     pub(super) fn keep(&mut self, arrival: Arrival) {
         if let Some(held) = self.0.iter_mut().find(|held| held.id == arrival.id) {
-            // Another authority brought it first, say: the caller waits on its place.
+            // Another authority may have sent it first; the caller then waits on that entry.
             if held.done.is_none() {
                 held.done = arrival.done;
             } else {

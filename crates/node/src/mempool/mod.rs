@@ -1,4 +1,4 @@
-//! What waits for a block: bounded, in the lanes of a block, each authority its own.
+//! The mempool: operations that wait for a block, bounded, in a block's lanes, separate at each authority.
 //!
 //! ```text
 //!  serve ──Submit──► actor ──batch──► ingress ──good──► state ◄── candidates ── application
@@ -6,11 +6,10 @@
 //!        channel 8  ───┘ └───► channel 8 (own only)       └────── finalized ─────┘
 //! ```
 //!
-//! [`state`] decides and never waits; `admit` says what the applied state knows of an operation;
-//! [`actor`] moves bytes: it gathers what callers and other
-//! authorities bring, verifies signatures in one batch, looks up accounts and challenges in the
-//! applied state, and sends what callers brought to the other authorities. All authorities are
-//! connected, so nothing is passed on a second time.
+//! [`state`] decides and never waits; `admit` judges an operation by the applied state; [`actor`] moves
+//! bytes: it gathers operations of callers and other authorities, verifies signatures in one batch, looks
+//! up accounts and challenges in the applied state, and sends callers' operations to the other
+//! authorities. All authorities are connected, so no operation is forwarded a second time.
 
 pub mod actor;
 mod admit;

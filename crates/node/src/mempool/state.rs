@@ -1,26 +1,26 @@
-//! Which operations wait, which give way, and in what order they are offered to a block.
+//! Decides which operations wait, which are evicted, and in which order they are offered to a block.
 //!
 //! Lanes
 //! - *Statements*, keyed (provider, challenge height): oldest challenge first; a later one replaces
 //!   an earlier one with the same key.
 //! - *Reserved* (RD-8), keyed (signer, kind, epoch, batch): after the statements, those of seats first,
-//!   who also take the place of a stranger's evidence; then first come first.
-//! - *Upkeep*, keyed (provider, kind of work): after those, of the provider itself first, then of its
-//!   consumers. Each takes the place of who comes after it, and the provider that of all kinds.
-//! - *Paid*: by offered fee per charged unit, then arrival; the nonces of an account in order,
-//!   without gaps. What offers less than the base fee waits for it to fall. What waits for an
-//!   earlier nonce of its account has a small part of its own ([`paid`]).
+//!   which also displace evidence of strangers; then in order of arrival.
+//! - *Upkeep*, keyed (provider, kind of work): after those, first that of the provider itself, then that of
+//!   its consumers. A sender displaces those ranked after it; the provider displaces upkeep of every kind.
+//! - *Paid*: by offered fee per charged unit, then by arrival; the nonces of an account in order,
+//!   without gaps. An offer below the base fee waits for it to fall. Operations that wait for an
+//!   earlier nonce of their account have a small part of their own ([`paid`]).
 //!
 //! Invariants
-//! 1. Bytes never exceed [`MEMPOOL_BYTES`], and paid ones leave [`MEMPOOL_FREE_BYTES`] and
-//!    [`MEMPOOL_RESERVED_BYTES`] alone: no flood of paid operations displaces a statement, a reveal
-//!    or evidence, no flood of upkeep displaces a statement, and none of evidence what a seat sends.
-//! 2. An account has at most [`MEMPOOL_PER_ACCOUNT`] paid operations, and its balance covers their
-//!    fees as far as was last seen.
-//! 3. Nothing waits past its expiry height.
+//! 1. Bytes never exceed [`MEMPOOL_BYTES`], and paid operations never use [`MEMPOOL_FREE_BYTES`] and
+//!    [`MEMPOOL_RESERVED_BYTES`]: no flood of paid operations displaces a statement, a reveal or
+//!    evidence, no flood of upkeep displaces a statement, and no flood of evidence an operation of a seat.
+//! 2. An account has at most [`MEMPOOL_PER_ACCOUNT`] paid operations, and the balance last seen covers their
+//!    fees.
+//! 3. No operation waits past its expiry height.
 //! 4. An account's upkeep stays within [`MEMPOOL_SETTLE_PER_ACCOUNT`] bytes, its reserved operations
 //!    within [`MEMPOOL_RESERVED_PER_ACCOUNT`].
-//! 5. What is refused displaces nothing: room is checked before anything goes.
+//! 5. A refused operation displaces none: room is checked before any operation is removed.
 //! 6. Given the same calls in the same order, the same operations are offered.
 
 mod paid;
@@ -42,12 +42,12 @@ use std::{
     collections::{BTreeMap, BTreeSet, BinaryHeap},
 };
 
-/// Why an operation may not wait here.
+/// The reason for which the pool refuses an operation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refused {
-    /// For what it is.
+    /// The operation is invalid, with the ledger's code.
     Code(Code),
-    /// For what else waits: others came first or offer more.
+    /// The pool is full of operations that came first or offer more.
     Full,
 }
 
@@ -57,51 +57,51 @@ impl From<Code> for Refused {
     }
 }
 
-/// What the applied state says of an account.
+/// Nonce and balance of an account in the applied state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Funds {
-    /// The next nonce.
+    /// Nonce that the account's next operation must have.
     pub nonce: u64,
-    /// Free money.
+    /// Money that is not locked, which pays fees and amounts.
     pub balance: Amount,
 }
 
-/// The lane of an admitted operation, and what the applied state adds to it.
+/// The lane of an admitted operation, and the facts from the applied state that it needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Admission {
     /// The answer to an open challenge.
     Statement,
-    /// Of a seat, or evidence.
+    /// An operation of a seat, or evidence.
     Reserved {
-        /// Its signer's.
+        /// Nonce and balance of the signer.
         funds: Funds,
-        /// Whether its signer has a seat that is not jailed.
+        /// True if the signer has a seat that is not jailed.
         is_seat: bool,
     },
-    /// Upkeep that is due.
+    /// Upkeep with work that is due.
     Upkeep {
-        /// Whether the provider itself or one of its consumers sent it.
+        /// True if the provider itself or one of its consumers sent it.
         is_party: bool,
     },
-    /// A paid operation.
+    /// An operation that pays for its place in a block.
     Paid {
-        /// Its signer's.
+        /// Nonce and balance of the signer.
         funds: Funds,
-        /// Units of its fee ([`posync_protocol::ledger::Size::units`]).
+        /// Units that its fee is charged for ([`posync_protocol::ledger::Size::units`]).
         units: u64,
     },
 }
 
-/// Best first: rate, then earlier arrival.
+/// Order of operations, best first: fee rate, then earlier arrival.
 type Rank = (u128, Reverse<u64>);
 
-/// Signer, kind, epoch or term, batch, and of evidence the offender.
+/// Signer, kind, epoch or term, batch, and for evidence the offender.
 type ReservedKey = (Account, u8, u64, u16, Account);
 
-/// Provider and kind of work.
+/// A provider and the kind of work.
 type UpkeepKey = (Account, Work);
 
-/// What upkeep does.
+/// The kinds of work of upkeep.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Work {
     Expire,
@@ -109,11 +109,11 @@ enum Work {
     Slots,
 }
 
-/// Who sent a free operation, as far as it decides who gives way to whom.
+/// The sender of a free operation, ranked by which displaces which.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Sender {
     Stranger,
-    /// A consumer, to upkeep of its provider.
+    /// A consumer, for upkeep of its provider.
     Party,
     /// The provider itself, or a seat.
     Own,
@@ -144,7 +144,7 @@ fn reserved_key(operation: &Operation) -> Option<ReservedKey> {
     Some((operation.signer, kind, number, batch, about))
 }
 
-/// The kind of evidence in a [`ReservedKey`].
+/// The code of evidence in a [`ReservedKey`].
 const EVIDENCE: u8 = 2;
 
 struct Entry {
@@ -157,7 +157,7 @@ struct Entry {
     place: Place,
 }
 
-/// Challenges of which refusals are remembered; the oldest are forgotten first.
+/// Challenges whose refusals are remembered; the oldest are dropped first.
 const REFUSED_MAX: usize = 4_096;
 
 struct Pending {
@@ -165,17 +165,17 @@ struct Pending {
     by_nonce: BTreeMap<u64, Hash>,
 }
 
-/// The waiting operations.
+/// The waiting operations of all lanes, with their indices.
 #[derive(Default)]
 pub struct Pool {
     entries: BTreeMap<Hash, Entry>,
     accounts: BTreeMap<Account, Pending>,
-    /// Paid ones that can stand in a block, the worst first.
+    /// Paid operations that a block can hold, the worst first.
     paid: BTreeSet<paid::Key>,
-    /// Paid ones behind a gap, by arrival.
+    /// Paid operations behind a gap in their nonces, by arrival.
     gaps: BTreeSet<(u64, Hash)>,
     statements: BTreeMap<(u64, Account), Hash>,
-    /// Challenges for which a statement was refused: whatever answers them comes last.
+    /// Challenges for which a statement was refused: further answers to them come last.
     refused: BTreeSet<(u64, Account)>,
     reserved: BTreeMap<ReservedKey, Hash>,
     settles: BTreeMap<UpkeepKey, Hash>,
@@ -190,30 +190,30 @@ pub struct Pool {
 }
 
 impl Pool {
-    /// Operations that wait.
+    /// Number of operations that wait.
     pub fn len(&self) -> usize {
         self.entries.len()
     }
 
-    /// Whether nothing waits.
+    /// True if no operation waits.
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty()
     }
 
-    /// Bytes that wait.
+    /// Bytes of all operations that wait.
     pub const fn bytes(&self) -> usize {
         self.paid_bytes + self.gap_bytes + self.statement_bytes + self.reserved_bytes + self.settle_bytes
     }
 
-    /// Whether the operation with that id waits: its signatures were verified.
+    /// True if the operation with that id waits, so its signatures were verified.
     pub fn contains(&self, id: &Hash) -> bool {
         self.entries.contains_key(id)
     }
 
-    /// Takes an operation that passed [`crate::ingress`], as the applied state admits it.
+    /// Inserts an operation that passed [`crate::ingress`], in the lane that the applied state admits it to.
     ///
     /// # Errors
-    /// `BadShape` if it is admitted to another lane than its own, `NonceOld`, `NonceGap`, `Balance`;
+    /// `BadShape` if it is admitted to a lane other than its own; `NonceOld`, `NonceGap`, `Balance`;
     /// or [`Refused::Full`].
     pub fn insert(&mut self, id: Hash, operation: Operation, admission: Admission) -> Result<(), Refused> {
         if self.entries.contains_key(&id) {
@@ -270,7 +270,7 @@ impl Pool {
         let mut going: Vec<Hash> = self.reserved.get(&key).copied().into_iter().collect();
         let mut left = self.reserved_bytes - going.iter().map(|id| self.entries[id].bytes).sum::<usize>();
         if left + bytes > MEMPOOL_RESERVED_BYTES {
-            // Who has no seat gives way to who has, the last that came first.
+            // Operations of strangers are displaced by those of seats, the latest first.
             let mut weaker: Vec<&Hash> =
                 self.reserved.values().filter(|id| self.entries[*id].sender < sender).collect();
             weaker.retain(|id| !going.contains(*id));
@@ -301,7 +301,7 @@ impl Pool {
     ) -> Result<(), Refused> {
         let bytes = operation.encode_size();
         let old = self.statements.get(&key).copied();
-        // Upkeep gives way first, then the youngest challenge.
+        // Upkeep is displaced first, then the youngest challenge.
         let younger = self.statements.range(key..).rev().filter(|(other, _)| **other != key);
         let weaker = self.settles.values().chain(younger.map(|(_, id)| id));
         let mut left = self.statement_bytes + self.settle_bytes;
@@ -369,7 +369,7 @@ impl Pool {
         Ok(())
     }
 
-    /// Drops an operation and, if paid, the later nonces of its account: they cannot stand without it.
+    /// Drops an operation and, if it is paid, the later nonces of its account, which need it.
     fn drop_from(&mut self, id: &Hash) {
         let Some(entry) = self.entries.get(id) else { return };
         if !entry.operation.body.has_nonce() {
@@ -386,7 +386,7 @@ impl Pool {
         later.iter().for_each(|id| self.remove(id));
     }
 
-    /// Keeps an entry; its rank takes the order of arrival in.
+    /// Stores an entry, with its order of arrival as part of its rank.
     fn keep(&mut self, id: Hash, mut entry: Entry) {
         entry.rank.1 = Reverse(self.arrivals);
         self.arrivals += 1;
@@ -429,7 +429,7 @@ impl Pool {
         }
     }
 
-    /// A block is final: what it holds is gone, and what expired with it.
+    /// Removes the operations of a final block, and those that expired with it.
     pub fn finalized(&mut self, height: u64, operations: &[Operation]) {
         for operation in operations {
             match &operation.body {
@@ -457,9 +457,9 @@ impl Pool {
         }
     }
 
-    /// Operations that an own proposal had to leave out: a statement goes after several, and so does upkeep
-    /// of a party, which may wait for an answer; what is of the reserved lane and upkeep of others at once.
-    /// Paid ones stay.
+    /// Counts operations that an own proposal had to leave out. A statement is dropped after several
+    /// refusals, and so is upkeep of a party, which may wait for an answer. Reserved operations and upkeep of
+    /// strangers are dropped at once. Paid operations stay.
     pub fn refused(&mut self, ids: &[Hash]) {
         for id in ids {
             let Some(entry) = self.entries.get_mut(id) else { continue };
@@ -482,8 +482,9 @@ impl Pool {
         }
     }
 
-    /// Operations for the next block, whose paid ones pay `base_fee`, best first: as many as a body
-    /// holds, of each lane, and of paid ones as many as all selections of a proposal could take. Who offers less, and what follows on it, waits.
+    /// Candidates for the next block at `base_fee`, best first: of the free lanes as many as a body holds, of
+    /// the paid lane as many as all selections of a proposal could take. An operation that offers less waits,
+    /// and so do the later nonces of its account.
     pub fn candidates(&self, height: u64, base_fee: u64) -> Vec<Operation> {
         let mut chosen = Vec::new();
         let mut free = FreeBytes { left: BODY_BYTES_MAX };
@@ -503,7 +504,7 @@ impl Pool {
             let fits = chosen.len() < most
                 && entry.operation.expires >= height
                 && entry.operation.max_fee.grains() >= fee;
-            // What does not fit takes the later nonces of its account with it.
+            // An operation that does not fit takes the later nonces of its account with it.
             if fits && paid.take(entry.bytes) {
                 let pending = &self.accounts[&entry.operation.signer];
                 heads.extend(self.head(pending, entry.operation.nonce + 1));
@@ -513,7 +514,7 @@ impl Pool {
         chosen
     }
 
-    /// Those of which none was refused for its challenge first, then the oldest challenge.
+    /// Statements whose challenge had no refusal come first, then the oldest challenge.
     fn statements_in_order(&self) -> impl Iterator<Item = &Hash> {
         let again = |(key, _): &(&(u64, Account), &Hash)| self.refused.contains(*key);
         let (late, first): (Vec<_>, Vec<_>) = self.statements.iter().partition(again);
@@ -543,7 +544,7 @@ impl Pool {
         Some((self.entries[id].rank, *id))
     }
 
-    /// Accounts with waiting paid operations among `signers`.
+    /// The accounts among `signers` that have waiting paid operations.
     pub fn waiting(&self, signers: impl IntoIterator<Item = Account>) -> Vec<Account> {
         let waiting: BTreeSet<Account> =
             signers.into_iter().filter(|signer| self.accounts.contains_key(signer)).collect();

@@ -1,4 +1,4 @@
-//! What upkeep may read of the state before it is judged: it costs nothing, and names many records.
+//! Bounds the reads for upkeep before it is judged: it is free of charge, and names many records.
 
 use super::admit::Slots;
 use posync_protocol::{
@@ -8,9 +8,9 @@ use posync_protocol::{
 };
 use std::collections::{BTreeMap, BTreeSet};
 
-/// Records that one batch reads: of 31 operations that name as much as they may.
+/// Records that one batch may read: those of 31 operations that name as many as they may.
 const KEYS_MAX: usize = 8192;
-/// Of them for one signer.
+/// Records of these that one signer may read.
 const KEYS_PER_SIGNER: usize = KEYS_MAX / 8;
 
 fn settle(operation: &Operation) -> Option<&Settle> {
@@ -20,13 +20,13 @@ fn settle(operation: &Operation) -> Option<&Settle> {
     }
 }
 
-/// What [`is_known`] looks at: two records of each.
+/// The keys that [`is_known`] checks: two for each upkeep operation.
 pub(super) fn keys<'a>(operations: impl Iterator<Item = &'a Operation>) -> BTreeSet<Key> {
     let upkeep = operations.filter_map(|operation| Some((settle(operation)?.provider, operation.signer)));
     upkeep.flat_map(|(provider, signer)| [Provider::key(&provider), AccountState::key(&signer)]).collect()
 }
 
-/// Whether it is upkeep of a provider by an account, both in the ledger.
+/// True for upkeep whose provider and signer are both in the ledger.
 pub(super) fn is_known(operation: &Operation, slots: &Slots) -> bool {
     settle(operation).is_some_and(|settle| {
         let keys = [Provider::key(&settle.provider), AccountState::key(&operation.signer)];
@@ -34,12 +34,12 @@ pub(super) fn is_known(operation: &Operation, slots: &Slots) -> bool {
     })
 }
 
-/// Whether it is a provider's upkeep of itself.
+/// True if the signer is the provider that the upkeep is for.
 pub(super) fn is_own(operation: &Operation) -> bool {
     settle(operation).is_some_and(|settle| settle.provider == operation.signer)
 }
 
-/// Records that the upkeep of one batch reads.
+/// Number of records that the upkeep of one batch reads.
 #[derive(Default)]
 pub(super) struct Reads {
     all: usize,
@@ -47,7 +47,7 @@ pub(super) struct Reads {
 }
 
 impl Reads {
-    /// Whether `signer` may read as many more, which are counted then.
+    /// Counts `count` reads for `signer` and returns true, if the bounds allow them.
     pub(super) fn take(&mut self, signer: &Account, count: usize) -> bool {
         let own = self.of_signer.entry(*signer).or_default();
         let has_room = self.all + count <= KEYS_MAX && *own + count <= KEYS_PER_SIGNER;

@@ -1,14 +1,14 @@
-//! The paid lane: which of it can stand in a block, and what gives way.
+//! The paid lane: which of its operations a block can hold, and which are evicted.
 //!
-//! The *main part* holds, of each account, the operations from its next nonce on without a gap: each
-//! of them is charged once it stands in a block. What waits behind a gap can stand in none and
-//! is never charged, so it gets a small part of its own, in which the oldest gives way.
+//! The *main part* holds each account's operations from its next nonce on, without a gap: each is charged
+//! once a block holds it. No block can hold an operation behind a gap, so it is never charged; those get a
+//! small part of their own, in which the oldest is evicted first.
 //!
 //! Invariants
-//! 1. The main part stays within [`PAID_BYTES`], the other within [`MEMPOOL_GAP_BYTES`], of one account
+//! 1. The main part stays within [`PAID_BYTES`] and the other within [`MEMPOOL_GAP_BYTES`], of one account
 //!    within [`MEMPOOL_GAP_BYTES_PER_ACCOUNT`] and [`MEMPOOL_GAP_PER_ACCOUNT`].
-//! 2. In the main part each counts as much as the least that its account offers up to it: it cannot
-//!    stand before those.
+//! 2. In the main part an operation ranks as the lowest offer of its account up to it, because it cannot
+//!    be in a block before those.
 
 use super::{Entry, Funds, Pending, Pool, Rank, Refused};
 use commonware_codec::EncodeSize as _;
@@ -21,26 +21,26 @@ use posync_protocol::{
 };
 use std::{cmp::Reverse, collections::BTreeMap};
 
-/// Bytes that paid operations may fill which can stand in a block.
+/// Bytes for paid operations that a block can hold.
 const PAID_BYTES: usize = MEMPOOL_BYTES - MEMPOOL_FREE_BYTES - MEMPOOL_RESERVED_BYTES - MEMPOOL_GAP_BYTES;
 /// Fees per unit are compared in millionths of a grain.
 const RATE_SCALE: u128 = 1_000_000;
 
-/// The least rank of its account up to it; later nonces give way first.
+/// Lowest rank of the account up to the operation; later nonces are evicted first.
 pub(super) type Key = (Rank, Reverse<u64>, Hash);
 
-/// The part in which a paid operation waits.
+/// The part of the lane in which a paid operation waits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Place {
-    /// In neither.
+    /// The operation is in no part, as while it is inserted or removed.
     None,
     /// In the main part, at this rank.
     Main(Rank),
-    /// Behind a gap.
+    /// Behind a gap in the account's nonces.
     Gap,
 }
 
-/// What an operation moves out of its signer's balance beside its fee, at least.
+/// The least amount that an operation takes out of its signer's balance, besides its fee.
 fn moved(body: &Body) -> Amount {
     match body {
         Body::Transfer(transfer) => transfer.amount,
@@ -95,9 +95,9 @@ impl Pool {
         Ok(())
     }
 
-    /// What an account's waiting operations cost, this one included, stays within its balance: the fees of
-    /// all, and what all but the last of them move away. Otherwise the first could spend what the others
-    /// offer for their places.
+    /// Checks that the account's balance covers its waiting operations, this one included: the fees of all,
+    /// and the amounts that all but the last move away. Otherwise the first could spend the money that the
+    /// others offer for their places.
     fn check_balance(&self, operation: &Operation, funds: Funds) -> Result<(), Code> {
         let others = self.accounts.get(&operation.signer).into_iter().flat_map(|pending| &pending.by_nonce);
         let others = others.filter(|(nonce, _)| **nonce != operation.nonce);
@@ -111,7 +111,7 @@ impl Pool {
         if cost.is_some_and(|cost| cost <= funds.balance) { Ok(()) } else { Err(Code::Balance) }
     }
 
-    /// The least rank of an account from its next nonce up to before `nonce`; `None` if one is missing.
+    /// The lowest rank of an account's nonces from `next` up to before `nonce`; `None` if one is missing.
     fn before(&self, signer: &Account, next: u64, nonce: u64) -> Option<Rank> {
         let by_nonce = self.accounts.get(signer).map(|pending| &pending.by_nonce);
         (next..nonce).try_fold((u128::MAX, Reverse(0)), |least: Rank, nonce| {
@@ -119,7 +119,7 @@ impl Pool {
         })
     }
 
-    /// Whether what gives way to `key` in the main part, and `old`, leave room for `bytes`.
+    /// Checks that evicting entries ranked below `key` in the main part, and `old`, leaves room for `bytes`.
     fn check_room(&self, bytes: usize, old: Option<Hash>, key: (Rank, Reverse<u64>)) -> Result<(), Refused> {
         let returned = old.filter(|old| self.entries[old].place != Place::Gap);
         let returned = returned.map_or(0, |old| self.entries[&old].bytes);
@@ -135,7 +135,7 @@ impl Pool {
         if over == 0 { Ok(()) } else { Err(Refused::Full) }
     }
 
-    /// Makes room behind gaps: those that wait longest go.
+    /// Makes room behind gaps by evicting those that have waited longest.
     fn make_gap(&mut self, bytes: usize, old: Option<Hash>, signer: &Account) -> Result<(), Refused> {
         let pending = self.accounts.get(signer).into_iter().flat_map(|pending| pending.by_nonce.values());
         let own = pending.filter(|id| Some(**id) != old).map(|id| &self.entries[id]);
@@ -154,7 +154,7 @@ impl Pool {
         Ok(())
     }
 
-    /// Puts each paid operation of an account into its part.
+    /// Puts each paid operation of an account into its part of the lane.
     fn arrange(&mut self, signer: &Account) {
         let Some(pending) = self.accounts.get(signer) else { return };
         let (mut next, mut least): (u64, Rank) = (pending.funds.nonce, (u128::MAX, Reverse(0)));
@@ -199,7 +199,7 @@ impl Pool {
         }
     }
 
-    /// Drops the worst of the main part, with what follows on it, while it is too large.
+    /// Drops the worst of the main part, with the later nonces of its account, while the part is too large.
     fn shrink(&mut self) {
         while self.paid_bytes > PAID_BYTES
             && let Some((_, _, worst)) = self.paid.first().copied()
@@ -208,15 +208,16 @@ impl Pool {
         }
     }
 
-    /// Whether an operation waits behind a gap.
+    /// True if an operation waits behind a gap.
     pub(in crate::mempool) fn is_behind_gap(&self, id: &Hash) -> bool {
         self.entries.get(id).is_some_and(|entry| entry.place == Place::Gap)
     }
 
-    /// What the state now says of an account: old nonces go, and what its balance no longer covers.
+    /// Applies an account's present state: drops old nonces, and operations that its balance no longer
+    /// covers.
     pub fn refresh(&mut self, account: &Account, funds: Funds) {
         let Some(pending) = self.accounts.get_mut(account) else { return };
-        // What was read may be a block older than what is known to be final.
+        // The state read may be one block older than the blocks known to be final.
         let funds = Funds { nonce: funds.nonce.max(pending.funds.nonce), ..funds };
         pending.funds = funds;
         let old: Vec<Hash> = pending.by_nonce.range(..funds.nonce).map(|(_, id)| *id).collect();
