@@ -1,5 +1,5 @@
-//! Four authorities in one process over real sockets and disks, on loopback, for a while: prints what
-//! they reached. Run it twice on the same directory to see that the height goes on.
+//! Runs four authorities in one process over real sockets and disks, on loopback, for a while, and prints
+//! the height they reached. Run it twice on the same directory to see that the height continues.
 //!
 //! `cargo run -p posync-node --example loopback -- <directory> [seconds] [transfers per block]`; the
 //! environment variable `BLOCK_MS` sets the pace of a new network.
@@ -26,7 +26,7 @@ use std::{
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
-/// One account that pays another, as often as a block is asked for.
+/// One account that pays another whenever a block is requested.
 struct Load {
     transfers: u64,
     chain: Hash,
@@ -100,7 +100,7 @@ fn create(directory: &std::path::Path) {
     }
 }
 
-/// Who applied which height, when it was proposed (ms since 1970), and its operations.
+/// Index of the authority, height, time of the proposal (ms since 1970), number of operations.
 type Applied = (usize, u64, u64, usize);
 
 async fn follow(index: usize, handle: Handle, sender: mpsc::Sender<Applied>) -> Result<(), RunError> {
@@ -114,7 +114,7 @@ async fn follow(index: usize, handle: Handle, sender: mpsc::Sender<Applied>) -> 
     Ok(())
 }
 
-/// Prints the block rate and how long after its proposal a block was applied.
+/// Prints the block rate, and the delay from a block's proposal to its application.
 fn measure(receiver: &mpsc::Receiver<Applied>, run: Duration) {
     let mut all = 0;
     let (start, mut first, mut last, mut delays) = (Instant::now(), None, (Instant::now(), 0), Vec::new());

@@ -1,5 +1,5 @@
-//! Damaged or lost local state of an authority: it is set aside, never deleted, and the state is taken from
-//! the other authorities.
+//! Handles damaged or lost local state of an authority: it is set aside, never deleted, and the authority
+//! fetches its state from the others.
 //!
 //! ```text
 //!   start ──panic before the state is readable──► 1. state, blocks, outcomes ──► set-aside-N/   start again:
@@ -11,15 +11,15 @@
 //! ```
 //!
 //! A failure after the state is readable does not count as damage: a fault in the program would stop all
-//! authorities at once, and none must give up its state for that. An operator decides.
+//! authorities at once, and none may give up its state for that. The operator decides then.
 //!
 //! Invariants
 //! 1. Nothing is deleted. A directory is renamed within its volume.
 //! 2. Nothing is signed twice. Where the journals of votes stay, they are replayed. Where they are lost or
 //!    damaged, the shares of the running terms are set aside with them: the node follows, and signs again
-//!    with the share of the next term, of which it has signed nothing. The last view it proposed in
-//!    stays with it in both cases.
-//! 3. After a crash at any point the next start goes on with it: the request for state sync is on disk
+//!    with the share of the next term, for which it has signed nothing. The record of the last view it
+//!    proposed in stays in both cases.
+//! 3. After a crash at any point the next start continues the repair: the request for state sync is on disk
 //!    before anything is moved, and is removed when the state is readable again.
 
 use crate::{
@@ -31,34 +31,34 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// Most directories of set-aside state: if that is not enough, something else is wrong.
+/// Most directories of set-aside state. If more are needed, the cause is something else.
 const ASIDE_MAX: u32 = 8;
-/// Asks for state sync at the next start.
+/// Marker file that requests state sync at the next start.
 const SYNC: &str = "sync-state";
-/// Says that the node has had state: storage that is missing is lost.
+/// Marker file of a node that has had state: if storage is missing then, it was lost.
 const STARTED: &str = "started";
-/// A file by which the operator asks the next start to set the state aside.
+/// Marker file by which the operator asks the next start to set the state aside.
 pub(crate) const WISH: &str = "set-state-aside";
-/// Partitions that stay with the node when its state is set aside: what it signed and dealt.
+/// Partitions that stay when the state is set aside: the node's votes and dealings.
 const SIGNED: [&str; 2] = ["posync-orchestrator", "posync-reshare"];
 
-/// What is wrong with the local state.
+/// The extent of the damage to the local state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Damage {
-    /// The state, or what belongs to it.
+    /// The state, the blocks or the outcomes are damaged.
     State,
-    /// Also the journals of what it signed, as far as anyone knows.
+    /// The journals of votes are or may be damaged as well.
     Votes,
 }
 
-/// An authority's directory.
+/// The repair of one authority's directory.
 pub(crate) struct Repair<'a> {
     directory: &'a Path,
     secrets: &'a Secrets,
 }
 
 impl<'a> Repair<'a> {
-    /// Of a locked directory.
+    /// Uses a directory that the caller has locked.
     pub(crate) const fn new(directory: &'a Path, secrets: &'a Secrets) -> Self {
         Self { directory, secrets }
     }
@@ -78,15 +78,15 @@ impl<'a> Repair<'a> {
         }
     }
 
-    /// Whether the node has to take its state from the others.
+    /// True if the node has to fetch its state from the others.
     pub(crate) fn needs_state(&self) -> bool {
         self.directory.join(SYNC).exists() || !self.secrets.has_share()
     }
 
-    /// Before a start: mends what the last run left.
+    /// Runs before a start: sets aside what the operator or a loss of storage requires.
     ///
     /// # Errors
-    /// Files cannot be moved.
+    /// [`ConfigError`] if files cannot be moved.
     pub(crate) fn before_start(&self) -> Result<(), ConfigError> {
         if self.directory.join(WISH).exists() {
             self.set_aside(Damage::State, "its operator asked for it")?;
@@ -100,10 +100,10 @@ impl<'a> Repair<'a> {
         Ok(())
     }
 
-    /// Once the state is readable.
+    /// Records, once the state is readable, that the node has state and needs no sync.
     ///
     /// # Errors
-    /// Files cannot be written.
+    /// [`ConfigError`] if files cannot be written.
     pub(crate) fn started(&self) -> Result<(), ConfigError> {
         self.mark(STARTED, "")?;
         self.unmark(SYNC)
@@ -116,15 +116,15 @@ impl<'a> Repair<'a> {
         Ok(())
     }
 
-    /// Sets damaged state aside, so that the next start takes it from the others.
+    /// Sets damaged state aside, so that the next start fetches it from the others.
     ///
     /// # Errors
-    /// Files cannot be moved, or it was done too often.
+    /// [`ConfigError`] if files cannot be moved, or state was set aside too often.
     pub(crate) fn set_aside(&self, damage: Damage, cause: &str) -> Result<(), ConfigError> {
         self.mark(SYNC, "")?;
         let (name, aside) = self.next_aside()?;
         let storage = self.directory.join("storage");
-        // Shares go first: with shares and without its votes a node could sign twice, wherever this stops.
+        // Shares go first: a node with shares but without its votes could sign twice, wherever this stops.
         if damage == Damage::Votes {
             self.at(&name, self.secrets.set_shares_aside(&aside))?;
             self.sync(&name, &[&aside, &self.directory.join("secrets")])?;

@@ -1,7 +1,7 @@
-//! The two places where the engine becomes concrete: sockets and disks, and the deterministic runtime.
+//! The two instantiations of the engine: sockets and disks, and the deterministic runtime.
 //!
-//! Everything generic is compiled here, once for each. Callers hand in what differs (a directory, or
-//! an oracle and a prefix) and a [`Services`] function that gets the node's handle and channel 8.
+//! Everything generic is compiled here, once for each. Callers pass in the differences (a directory, or an
+//! oracle and a prefix) and a [`Services`] function, which receives the node's handle and channel 8.
 
 use crate::{
     config::{Config, ConfigError},
@@ -45,13 +45,13 @@ use std::{
 };
 use thiserror::Error;
 
-/// Stack of a worker thread: the engine's futures are large where they are not optimised.
+/// Stack of a worker thread: the engine's futures are large in builds without optimisation.
 const STACK_BYTES: usize = 8 << 20;
-/// Least worker threads.
+/// Lower bound on the worker threads.
 const WORKERS_MIN: usize = 2;
 
-/// Worker threads of a role: as many as the machine runs at once, and never so few that one that
-/// waits for the disk holds up all others.
+/// Number of worker threads of a role: as many as the machine runs at once, but enough that one that waits
+/// for the disk does not block all others.
 pub fn workers() -> usize {
     std::thread::available_parallelism().map_or(WORKERS_MIN, NonZeroUsize::get).max(WORKERS_MIN)
 }
@@ -59,48 +59,48 @@ pub fn workers() -> usize {
 /// Why a node ended.
 #[derive(Debug, Error)]
 pub enum RunError {
-    /// Its directory cannot be used.
+    /// The node's directory cannot be used.
     #[error(transparent)]
     Config(#[from] ConfigError),
-    /// It may not open as many files as it needs.
+    /// The process may not open as many files as the node needs.
     #[error(transparent)]
     TooFew(#[from] TooFew),
-    /// Its service cannot listen.
+    /// The node service cannot listen at its address.
     #[error("the node service cannot start: {0}")]
     Service(#[from] channel::Error),
-    /// It cannot listen to the other authorities.
+    /// The node cannot listen for the other authorities.
     #[error(
         "the node cannot listen to the other authorities at {0}: {1}; end what holds the address, or wait until \
          this machine has it"
     )]
     Peers(SocketAddr, std::io::Error),
-    /// One of its parts ended.
+    /// A part of the node ended.
     #[error("a part of the node ended: {0}; the reason is above, start the node again")]
     Ended(String),
-    /// One of its parts ended before the node had applied anything new.
+    /// A part of the node ended before the node had applied a new block.
     #[error(
         "a part of the node ended soon after its start: {0}; start it again. If this authority alone ends so at \
          each start, its state may be damaged: make an empty file named {WISH} in its directory, and the next \
          start sets the state aside and takes it from the other authorities"
     )]
     Stuck(String),
-    /// Its own time is far from that of its network, which goes on without it.
+    /// The node's own time is far from that of its network, which runs on without it.
     #[error(
         "the clock of this machine was set by {0} seconds since the node's start, and no block became final here \
          for a minute: the node ends, because it takes the time from the clock only when it starts; see that a time \
          service sets the clock, and start the node again if its supervisor does not"
     )]
     Clock(i64),
-    /// It cannot start on a full volume.
+    /// The volume is too full to start.
     #[error(
         "the node cannot start: only {0} bytes are free on the volume of its directory; make room and start it again"
     )]
     Full(u64),
 }
 
-/// What runs beside the engine: given the runtime, the node's handle and the mempool's channel.
+/// Runs beside the engine; receives the runtime, the node's handle and the mempool's channel.
 pub type Services<E, S, R, T = ()> = Box<dyn FnOnce(E, Handle, (S, R)) -> BoxFuture<'static, T> + Send>;
-/// Services over sockets; their error is the node's.
+/// Services over sockets; their error ends the node.
 pub type TokioServices = Services<
     tokio::Context,
     lookup::Sender<PublicKey, Steady<tokio::Context>>,
@@ -114,9 +114,9 @@ pub type SimServices = Services<
     simulated::Receiver<PublicKey>,
 >;
 
-/// Runs the authority in `directory` until `services` returns, which is how it is stopped.
+/// Runs the authority in `directory` until `services` returns, which stops it.
 ///
-/// State that cannot be used is set aside, and taken from the other authorities ([`crate::repair`]).
+/// Unusable state is set aside and fetched again from the other authorities ([`crate::repair`]).
 ///
 /// # Errors
 /// [`RunError`]: the directory cannot be used, or a part of the node ended first.
@@ -148,7 +148,7 @@ pub fn run_tokio(
             Ok(ended) => return ended,
             Err(cause) => cause,
         };
-        // The engine's listener panics where it cannot listen: that is no damage.
+        // The engine's listener panics if it cannot listen, and that panic is no damage.
         can_listen(config.settings.listen)?;
         let room = volume::free(&config.directory).unwrap_or(u64::MAX);
         if room < ROOM_LOW {
@@ -166,16 +166,16 @@ pub fn run_tokio(
     }
 }
 
-/// Whether the other authorities can be listened to at that address.
+/// Checks that the node can listen at that address.
 fn can_listen(address: SocketAddr) -> Result<(), RunError> {
     TcpListener::bind(address).map(drop).map_err(|error| RunError::Peers(address, error))
 }
 
-/// How far a start has come.
+/// The progress of a start.
 struct Start {
-    /// Until the state is readable.
+    /// Present until the state is readable.
     services: Mutex<Option<TokioServices>>,
-    /// From then on: the height that was applied, and what follows it.
+    /// Present from then on: the height applied at that time, and a receiver that follows it.
     applied: Mutex<Option<(u64, watch::Receiver<u64>)>>,
 }
 
@@ -234,23 +234,23 @@ async fn serve(
     select(ended, services).await.factor_first().0
 }
 
-/// Free bytes of the volume below which the node takes no part in consensus, and from which on it does
-/// again. The blocks that it has begun when it stops, 16 at most, still fit.
+/// Free bytes of the volume below which the node stops taking part in consensus, and from which it resumes.
+/// The blocks that it has begun when it stops, 16 at most, still fit.
 const ROOM_LOW: u64 = 32 << 20;
 const ROOM_AGAIN: u64 = 48 << 20;
-/// How often it looks.
+/// Intervals between two checks of the volume, and of the clock.
 const ROOM_LOOK: Duration = Duration::from_secs(1);
 const CLOCK_LOOK: Duration = Duration::from_secs(2);
 
-/// Whether a node with `free` bytes takes part; `takes_part`: whether it did so far.
+/// True if a node with `free` bytes may take part; `takes_part` says if it does so now.
 const fn has_room(free: u64, takes_part: bool) -> bool {
     free >= if takes_part { ROOM_LOW } else { ROOM_AGAIN }
 }
 
-/// Stops taking part before the volume is full, and begins again when there is room.
+/// Stops the node's part in consensus before the volume is full, and resumes it when there is room.
 async fn watch_room(context: tokio::Context, directory: PathBuf, handle: Handle) {
     loop {
-        // A volume that cannot be asked does not count as full.
+        // A volume that cannot be queried does not count as full.
         let free = volume::free(&directory).unwrap_or(u64::MAX);
         let (before, now) = (handle.taking().is_on(), has_room(free, handle.taking().is_on()));
         if now != before {
@@ -270,8 +270,8 @@ async fn watch_room(context: tokio::Context, directory: PathBuf, handle: Handle)
     }
 }
 
-/// Logs when the machine's clock is set, or is far from the time of the others' blocks. Returns by how many
-/// seconds it was set once the node must take the time anew.
+/// Logs when the machine's clock is set, or is far from the time of the others' blocks. Once the node must
+/// restart to take the time again, it returns the seconds by which the clock was set.
 async fn watch_clock(context: tokio::Context, anchor: Anchor, handle: Handle) -> i64 {
     let pace = Duration::from_millis(handle.genesis().parameters.block_ms) / 2;
     let mut watch = ClockWatch::default();
@@ -280,18 +280,18 @@ async fn watch_clock(context: tokio::Context, anchor: Anchor, handle: Handle) ->
         context.sleep(CLOCK_LOOK).await;
         let (applied, step) = (handle.applied(), anchor.step());
         let mut news = vec![watch.step(step)];
-        // Blocks that come faster are old ones that are fetched: their time is not now.
+        // Faster blocks are old ones from the backlog, and their time is not the present.
         let is_live = applied > height && since.elapsed() / (applied - height) as u32 >= pace;
         if is_live && let Some(header) = handle.header(applied).await {
             news.push(watch.block(Anchor::ahead_of(header.time_ms)));
         }
-        // Who takes no part for lack of room hears of no block, whatever its clock shows.
+        // A node that takes no part for lack of room gets no blocks, whatever its clock shows.
         if applied > height || !handle.taking().is_on() {
             (height, since) = (applied, Instant::now());
         }
         news.into_iter().flatten().for_each(News::tell);
         handle.set_clock(watch.clock());
-        // The time in which the machine was suspended is no silence of the others.
+        // Time in which the machine was suspended does not count as silence of the others.
         if is_lost(step, since.elapsed()) {
             return step;
         }
@@ -304,7 +304,7 @@ fn network_config(config: &Config) -> lookup::Config<Handshake> {
     let handshake = Cups::new(
         Sake {
             signer: config.key.clone(),
-            // Keys decide: a clock that is off keeps no authority out.
+            // Keys decide: a clock that is wrong excludes no authority.
             synchrony_bound: Duration::from_millis(HANDSHAKE_SKEW_MS_MAX),
             max_handshake_age: Duration::from_millis(HANDSHAKE_SKEW_MS_MAX),
             version: sake::Version::V1,
@@ -312,7 +312,7 @@ fn network_config(config: &Config) -> lookup::Config<Handshake> {
         cups::Version::V1,
     );
     let namespace = [b"posync/p2p/1".as_slice(), &config.genesis.chain()].concat();
-    // Inbound queues are allocated for this many peers at the quota of every channel.
+    // Inbound queues are allocated for this many peers, at the quota of every channel.
     let peers = config.genesis.authorities.len() + 1;
     let make = if config.settings.local { lookup::Config::local } else { lookup::Config::recommended };
     let mut network = make(
@@ -323,23 +323,23 @@ fn network_config(config: &Config) -> lookup::Config<Handshake> {
         engine::message_bytes_max(),
         NZUsize!(1_024),
     );
-    // Each takes a descriptor, and those are counted.
+    // Each handshake takes a file descriptor, and those are counted.
     network.max_concurrent_handshakes = NZU32!(descriptors::PEER_HANDSHAKES);
     network
 }
 
-/// An authority on the deterministic runtime; what survives a crash of it is in here and in storage.
+/// An authority on the deterministic runtime. Its fields and its storage survive a crash.
 #[derive(Clone)]
 pub struct SimNode {
-    /// The network's beginning.
+    /// Genesis of the network that it joins.
     pub genesis: Arc<Genesis>,
-    /// Its key.
+    /// Private key of the authority.
     pub key: PrivateKey,
-    /// Its shares.
+    /// Store of its shares of the network key.
     pub secrets: Secrets,
-    /// Prefix of its partitions; a new prefix and empty secrets make a wiped node.
+    /// Prefix of its partitions. A new prefix and empty secrets make a wiped node.
     pub prefix: String,
-    /// Where its operations come from.
+    /// Source of operations for its proposals.
     pub operations: Arc<dyn Operations>,
 }
 
@@ -347,7 +347,7 @@ pub struct SimNode {
 pub struct SimRunning {
     /// Resolves to the node's handle once its state is readable.
     pub handle: commonware_utils::channel::oneshot::Receiver<Handle>,
-    /// Everything it runs hangs from this.
+    /// Parent of all its tasks.
     pub task: Task<()>,
 }
 

@@ -1,4 +1,4 @@
-//! The node service: answers anyone over the channel, from the handle, the feed and the mempool.
+//! The node service: answers any caller over the channel, from the handle, the feed and the mempool.
 //!
 //! ```text
 //!  caller ──channel──► rpc ──ask──► [`Service`] ──► handle  (proofs, headers, bodies)
@@ -6,7 +6,7 @@
 //!                                        └──────────► mempool (operations)
 //! ```
 //!
-//! It decides nothing: callers verify what it says. Every wait has an end, every answer a bound.
+//! It decides nothing: callers verify its answers. Every wait has an end, and every answer a bound.
 
 use crate::{
     engine::{Finalization, PublicKey, Runtime},
@@ -34,14 +34,14 @@ use posync_protocol::{
 };
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
-/// Most bytes of the headers to a certificate: 64 of half a KiB, and slack.
+/// Upper bound on the headers up to a certificate: 64 of half a KiB, and slack.
 const HEADERS_BYTES: usize = 48 << 10;
-/// Most bytes of a record and its proof.
+/// Upper bound on a record and its proof.
 const RECORD_BYTES: usize = 2_560;
-/// Times that a read is tried again while the state moves under it.
+/// Attempts at a read while the state moves during it.
 const READ_ATTEMPTS: usize = 8;
 
-/// What the service answers from.
+/// The sources of the service's answers.
 struct Service<E> {
     context: Arc<E>,
     handle: Handle,
@@ -60,15 +60,15 @@ impl<E> Clone for Service<E> {
     }
 }
 
-/// Who serves where.
+/// The key and the address of the node service.
 pub struct Serving {
-    /// The node's key.
+    /// Key that the service proves to its callers.
     pub key: PrivateKey,
-    /// Port 0 takes any free one.
+    /// Port 0 takes any free port.
     pub address: SocketAddr,
 }
 
-/// The services of an authority over sockets, and the mempool that its application draws from.
+/// Creates an authority's services over sockets, and the mempool that its application draws from.
 pub fn over_sockets(serving: Serving) -> (Arc<dyn Operations>, TokioServices) {
     let (mempool, inbox) = Mempool::new();
     let operations = Arc::new(mempool.clone());
@@ -82,7 +82,7 @@ pub fn over_sockets(serving: Serving) -> (Arc<dyn Operations>, TokioServices) {
     (operations, services)
 }
 
-/// The same on the deterministic runtime, over any network.
+/// As [`over_sockets`], on the deterministic runtime and over any network.
 pub fn simulated<N: Network>(network: N, serving: Serving) -> (Arc<dyn Operations>, SimServices) {
     let (mempool, inbox) = Mempool::new();
     let operations = Arc::new(mempool.clone());
@@ -99,10 +99,10 @@ pub fn simulated<N: Network>(network: N, serving: Serving) -> (Arc<dyn Operation
     (operations, services)
 }
 
-/// Runs mempool, feed and node service until one of them ends, which it should not.
+/// Runs mempool, feed and node service until one of them ends, which is a failure.
 ///
 /// # Errors
-/// The address cannot be bound, or the part that ended.
+/// The address cannot be bound, or a part has ended.
 pub async fn run<E, N, S, R>(
     context: E,
     network: N,
@@ -154,7 +154,7 @@ where
 
 impl<E: Clock> Service<E> {
     async fn answer(self, mut call: Incoming<rpc::Node>, ask: Ask) {
-        // A caller that does not read what it asked for holds up itself.
+        // A caller that does not read its answers delays only itself.
         match &ask {
             Ask::Body(_) | Ask::Events(_) => call.reserve(BODY_BYTES_MAX).await,
             Ask::Read(keys) => call.reserve(HEADERS_BYTES + keys.len() * RECORD_BYTES).await,
@@ -174,7 +174,7 @@ impl<E: Clock> Service<E> {
             Ask::Follow(from) => return self.follow(call, from).await,
             Ask::Events(height) => return self.events(call, height).await,
         };
-        // A caller that has gone does not need the answer.
+        // A caller that has left does not need the answer.
         let _ = call.finish(&answer).await;
     }
 
@@ -243,7 +243,7 @@ impl<E: Clock> Service<E> {
     async fn header(&self, height: u64) -> Answer {
         match self.certified(height).await {
             Some(certified) => Answer::Certified(certified),
-            // The block is here, its certificate is on its way.
+            // The block is here; its certificate has not arrived yet.
             None if self.handle.header(height).await.is_some() => Answer::Unavailable(Unavailable::Moved),
             None => self.missing(height),
         }
@@ -254,7 +254,7 @@ impl<E: Clock> Service<E> {
         Answer::Unavailable(if old { Unavailable::Pruned } else { Unavailable::NotYet })
     }
 
-    /// Sends certified headers as they come, until the caller goes.
+    /// Sends certified headers as they become available, until the caller leaves.
     async fn follow(&self, call: Incoming<rpc::Node>, from: u64) {
         let mut heights = self.handle.heights();
         let mut next = if from == 0 { self.handle.applied().max(1) } else { from };
@@ -267,7 +267,7 @@ impl<E: Clock> Service<E> {
                     let _ = call.finish(&Answer::Unavailable(Unavailable::Pruned)).await;
                     return;
                 }
-                // The certificate is on its way: it comes with the next block at the latest.
+                // The certificate has not arrived yet; it comes with the next block at the latest.
                 if heights.changed().await.is_err() {
                     return;
                 }

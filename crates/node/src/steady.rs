@@ -1,14 +1,14 @@
-//! A runtime whose clock never steps, and the watch over the machine's clock, which may.
+//! A runtime whose clock never steps, and a monitor of the machine's clock, which may.
 //!
-//! Consensus, its timeouts and the quotas of the network work with moments of [`Clock::current`]. If
-//! that were the machine's clock, a step back of 20 s would stop them all for 20 s, and quotas for
-//! as long. So an authority starts them on [`Steady`]: the machine's time at its start, and from then on the
-//! clock that counts the time since the machine was switched on, time in which it was suspended included.
-//! Only the time that its own blocks show is taken from it as well; no rule reads that.
+//! Consensus, its timeouts and the quotas of the network use moments of [`Clock::current`]. If that were the
+//! machine's clock, a step back of 20 s would stop them all for 20 s. So an authority runs them on
+//! [`Steady`]: the machine's time at its start, plus the time that has passed since, by the clock that
+//! counts from boot and includes suspension. The times of the authority's own blocks come from it as well;
+//! no rule reads them.
 //!
-//! The machine's clock is watched: a step, and a distance to the time of the other authorities' blocks, is
-//! logged when it begins and when it ends. A node that started with a clock far off, and whose network goes
-//! on without it, ends ([`is_lost`]): its next start takes the time anew.
+//! The machine's clock is monitored: a step, or a distance to the time of the other authorities' blocks, is
+//! logged when it begins and when it ends. A node ends if its clock was set far away since its start and
+//! its network runs on without it ([`is_lost`]): its next start takes the time again.
 
 use commonware_runtime::{
     BlobVersion, Clock, Error, Handle, Metrics, Name, Network, Resolver, SinkOf, Spawner, Storage, StreamOf,
@@ -26,27 +26,27 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-/// The clock that never steps and goes on while the machine is suspended.
+/// The clock that never steps and also counts the time in which the machine is suspended.
 #[cfg(any(target_os = "linux", target_os = "android"))]
 const SINCE_BOOT: ClockId = ClockId::Boottime;
 #[cfg(not(any(target_os = "linux", target_os = "android")))]
 const SINCE_BOOT: ClockId = ClockId::Monotonic;
 
-/// Time since the machine was switched on, time in which it was suspended included.
+/// Time since boot, including the time in which the machine was suspended.
 fn since_boot() -> Duration {
     clock_gettime(SINCE_BOOT).try_into().unwrap_or_default()
 }
 
-/// When the steady clock began.
+/// The moment at which the steady clock began.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Anchor {
     wall: SystemTime,
-    /// After the machine was switched on.
+    /// Time since boot at that moment.
     began: Duration,
 }
 
 impl Anchor {
-    /// Now.
+    /// An anchor at the present moment.
     pub(crate) fn now() -> Self {
         Self { wall: SystemTime::now(), began: since_boot() }
     }
@@ -55,12 +55,12 @@ impl Anchor {
         self.wall + since_boot().saturating_sub(self.began)
     }
 
-    /// Seconds by which the machine's clock is ahead of the steady one, negative if it is behind.
+    /// Seconds by which the machine's clock is ahead of the steady one; negative if it is behind.
     pub(crate) fn step(&self) -> i64 {
         seconds(SystemTime::now()) - seconds(self.current())
     }
 
-    /// Seconds by which the machine's clock is ahead of a moment in milliseconds since 1970.
+    /// Seconds by which the machine's clock is ahead of a time in milliseconds since 1970.
     pub(crate) fn ahead_of(time_ms: u64) -> i64 {
         seconds(SystemTime::now()) - i64::try_from(time_ms / 1_000).unwrap_or(i64::MAX)
     }
@@ -78,7 +78,7 @@ pub struct Steady<E> {
 }
 
 impl<E> Steady<E> {
-    /// Over `inner`.
+    /// Wraps `inner`, with a clock that starts at `anchor`.
     pub(crate) const fn new(inner: E, anchor: Anchor) -> Self {
         Self { inner, anchor }
     }
@@ -222,47 +222,47 @@ impl<E: Resolver> Resolver for Steady<E> {
     }
 }
 
-/// Seconds of a step, or of a distance to the others, from which on it is logged.
+/// Seconds of a step, or of a distance to the others, from which it is logged.
 const FAR: i64 = 10;
-/// Seconds below which it is over.
+/// Seconds below which it counts as over.
 const NEAR: i64 = 5;
-/// Blocks that must agree on a distance.
+/// Consecutive blocks that must agree on a distance.
 const BLOCKS: usize = 16;
-/// Seconds of a step from which on a node may be out of its network, because its own time is that far off.
+/// Seconds of a step from which a node may have lost its network, as its own time is that far off.
 const LOST: i64 = 30 * 60;
-/// Time without a final block after which it is.
+/// Time without a final block after which such a node counts as lost.
 const SILENT: Duration = Duration::from_secs(60);
 
-/// Whether a node must take the time anew, which it does when it is started: the clock was set by `step`
-/// seconds since its start, and no block has become final here for `silent`. A node that follows its network
-/// needs no other time, however far the clock was set.
+/// True if a node must restart to take the time again: the clock was set by `step` seconds since its start,
+/// and no block has become final here for `silent`. A node that follows its network needs no other time,
+/// however far the clock was set.
 pub(crate) fn is_lost(step: i64, silent: Duration) -> bool {
     step.unsigned_abs() >= LOST.unsigned_abs() && silent >= SILENT
 }
 
-/// Something about the clock that begins or ends.
+/// A change in the state of the clock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum News {
-    /// The machine's clock was set, by so many seconds since the node's start.
+    /// The machine's clock was set, by this many seconds since the node's start.
     Stepped(i64),
-    /// It is where it would be without a step.
+    /// The machine's clock is back where it would be without a step.
     Steady,
-    /// It is so many seconds ahead of what all recent blocks show.
+    /// The machine's clock is this many seconds ahead of all recent blocks.
     Off(i64),
-    /// It agrees with the others.
+    /// The machine's clock agrees with the other authorities' blocks.
     Agrees,
 }
 
-/// What is wrong with the machine's clock, in seconds as they were when it began.
+/// The present errors of the machine's clock, in seconds as measured when each began.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct MachineClock {
-    /// It was set by so much since the node's start.
+    /// Seconds by which it was set since the node's start.
     pub stepped: Option<i64>,
-    /// It is so much ahead of what all recent blocks show; behind, if negative.
+    /// Seconds by which it is ahead of all recent blocks; negative if behind.
     pub off: Option<i64>,
 }
 
-/// Remembers what was logged of the clock.
+/// Tracks the clock's errors, so that each change is logged once.
 #[derive(Default)]
 pub(crate) struct ClockWatch {
     clock: MachineClock,
@@ -270,12 +270,12 @@ pub(crate) struct ClockWatch {
 }
 
 impl ClockWatch {
-    /// What is wrong now.
+    /// The errors at present.
     pub(crate) const fn clock(&self) -> MachineClock {
         self.clock
     }
 
-    /// Looks at the distance of the machine's clock from the steady one.
+    /// Takes the distance of the machine's clock from the steady one.
     pub(crate) fn step(&mut self, step: i64) -> Option<News> {
         let was = self.clock.stepped.is_some();
         let far = step.abs() >= if was { NEAR } else { FAR };
@@ -286,8 +286,8 @@ impl ClockWatch {
         Some(if far { News::Stepped(step) } else { News::Steady })
     }
 
-    /// Looks at a block of another authority that came at its pace: by how many seconds the machine's clock
-    /// was ahead of what it shows. All recent ones must agree, so one lying leader proves nothing.
+    /// Takes a block of another authority that came at its pace: the seconds by which the machine's clock was
+    /// ahead of the block's time. All recent blocks must agree, so one lying leader proves nothing.
     pub(crate) fn block(&mut self, ahead: i64) -> Option<News> {
         self.distances.push_back(ahead);
         if self.distances.len() > BLOCKS {
@@ -315,7 +315,7 @@ impl ClockWatch {
 }
 
 impl News {
-    /// Logs it for the operator.
+    /// Logs the change for the operator.
     pub(crate) fn tell(self) {
         match self {
             Self::Stepped(seconds) => tracing::error!(
@@ -391,7 +391,7 @@ mod tests {
         assert_eq!(watch.clock(), MachineClock::default());
     }
 
-    /// The system's own count of the time since boot, in which a suspended machine does not stand still.
+    /// Compares with the system's own count of the time since boot, which includes suspension.
     #[cfg(target_os = "linux")]
     #[test]
     fn time_goes_on_while_the_machine_is_suspended() {
@@ -400,7 +400,7 @@ mod tests {
             let seconds = text.split(' ').next().and_then(|word| word.parse().ok()).expect("seconds");
             Duration::from_secs_f64(seconds)
         };
-        // The file has hundredths of a second.
+        // The file has a resolution of hundredths of a second.
         let (before, now, after) = (uptime(), since_boot(), uptime() + Duration::from_millis(10));
         assert!(before <= now && now <= after, "{before:?} <= {now:?} <= {after:?}");
         let anchor = Anchor { wall: UNIX_EPOCH, began: Duration::ZERO };
@@ -409,7 +409,7 @@ mod tests {
 
     #[test]
     fn time_goes_on_whatever_the_clock_below_shows() {
-        // The clock below is virtual and stands still; the steady one is the time since boot.
+        // The clock below is virtual and stands still; the steady one follows the time since boot.
         deterministic::Runner::default().start(|context| async move {
             let anchor =
                 Anchor { wall: UNIX_EPOCH + Duration::from_secs(1_000_000_000), began: since_boot() };

@@ -1,4 +1,4 @@
-//! Authorities on real disks and sockets whose local state is damaged or lost: they take it from the others.
+//! Authorities on real disks and sockets with damaged or lost local state fetch it from the others.
 
 use commonware_utils::TestRng;
 use futures::FutureExt as _;
@@ -19,7 +19,7 @@ use std::{
     time::Duration,
 };
 
-/// How long anything here may take.
+/// Upper bound on every wait in these tests.
 const PATIENCE: Duration = Duration::from_secs(120);
 
 struct Idle;
@@ -32,13 +32,13 @@ impl Operations for Idle {
     fn finalized(&self, _: u64, _: &[Operation]) {}
 }
 
-/// A free address.
+/// Finds a free local address.
 fn free() -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
     listener.local_addr().expect("it is bound")
 }
 
-/// A running authority.
+/// An authority that runs in a thread of its own.
 struct Authority {
     handle: Handle,
     stop: futures::channel::oneshot::Sender<()>,
@@ -80,7 +80,7 @@ impl Authority {
     }
 }
 
-/// The files of the partitions that start with a name.
+/// The files of the partitions whose names start with `partition`.
 fn data_files(directory: &Path, partition: &str) -> Vec<PathBuf> {
     let names = |path: &Path| {
         let entries = fs::read_dir(path).expect("a directory").map(|entry| entry.expect("readable").path());
@@ -115,7 +115,7 @@ fn an_authority_takes_damaged_or_lost_state_from_the_others() {
         starting.into_iter().map(|thread| thread.join().expect("it starts")).collect();
     running[0].reach(12);
 
-    // The log of the state loses less or more of its tail, or what says how long it is.
+    // The log of the state, or the file that records its length, loses a short or a long part of its tail.
     for (partition, keep) in [("posync-state-log", 2), ("posync-state-log", 64), ("posync-state-merkle", 64)]
     {
         running.remove(0).stop();
@@ -132,11 +132,11 @@ fn an_authority_takes_damaged_or_lost_state_from_the_others() {
     assert!(directories[0].join("set-aside-0").is_dir(), "what was damaged is kept");
     assert!(directories[0].join("secrets/share-00000000000000000000").exists(), "its share stays in use");
 
-    // A node that took its state from the others has a share of the key again in the term after the next.
+    // A node that fetched its state from the others has a key share again in the term after the next.
     let term = Parameters::LOCAL.term_blocks();
     running[0].reach((running[0].handle.applied() / term + 2) * term + 4);
 
-    // All of storage is gone, and the shares are there.
+    // All of storage is gone, but the shares are present.
     running.remove(1).stop();
     fs::remove_dir_all(directories[1].join("storage")).expect("it was there");
     let second = Authority::start(&directories[1]);
@@ -151,8 +151,8 @@ fn an_authority_takes_damaged_or_lost_state_from_the_others() {
     }
 }
 
-/// A service that cannot listen ends the authority with an error that says so.
-/// An address that another process holds is no damage: nothing is set aside for it.
+/// A service that cannot listen ends the authority with an error that says so. An address that another
+/// process holds is no damage: no state is set aside for it.
 #[test]
 fn a_taken_port_is_an_error() {
     for of_service in [true, false] {

@@ -1,4 +1,4 @@
-//! Four authorities on one thread and one seed: terms, transfers, crashes, restarts.
+//! Four authorities on one thread with one seed: terms, transfers, crashes, restarts.
 
 #[allow(dead_code, reason = "each test file uses its part of what they share")]
 mod common;
@@ -91,7 +91,7 @@ fn transfer(network: &Network4, nonce: u64, to: Account, amount: Amount) -> Oper
     Operation::signed(&alice(), &network.genesis.chain(), nonce, Amount::sync(1), 200, body)
 }
 
-/// Whether a proven read's proof for `key` verifies under `root`.
+/// True if the proof of a proven read for `key` verifies under `root`.
 fn proves(root: [u8; 32], key: Key, slot: Option<Slot>, proof: &[u8]) -> bool {
     const MAX: usize = commonware_storage::merkle::MAX_PROOF_DIGESTS_PER_ELEMENT;
     type Digest = sha256::Digest;
@@ -141,8 +141,7 @@ fn a_transfer_is_proved() {
     });
 }
 
-/// A state's height and the seats in it.
-/// What can stand in no block waits in front, as much of it as a block holds.
+/// A block's worth of operations that no block can hold waits in front of the valid ones.
 #[test]
 fn what_is_refused_keeps_nothing_out_of_a_block() {
     runner(3).start(|context| async move {
@@ -166,7 +165,7 @@ async fn seats(handle: &Handle, accounts: &[Account]) -> (u64, Vec<Seat>) {
     (read.header.height, seats.collect())
 }
 
-/// The leader of each block earns a credit; who signed two proposals of a view loses bond and credits.
+/// The leader of each block earns a credit; a seat that signs two proposals of a view loses bond and credits.
 #[test]
 fn leaders_earn_credits_until_one_signs_twice() {
     runner(9).start(|context| async move {
@@ -210,7 +209,7 @@ fn leaders_earn_credits_until_one_signs_twice() {
     });
 }
 
-/// An authority that was down for half a term comes back to the same state.
+/// An authority that was down for half a term reaches the same state again.
 #[test]
 fn a_crashed_authority_catches_up() {
     runner(3).start(|context| async move {
@@ -227,7 +226,7 @@ fn a_crashed_authority_catches_up() {
     });
 }
 
-/// An authority that lost everything, shares too, fetches a recent state and follows.
+/// An authority that lost everything, including its shares, fetches a recent state and follows.
 #[test]
 fn a_wiped_authority_fetches_the_state() {
     runner(4).start(|context| async move {
@@ -246,7 +245,7 @@ fn a_wiped_authority_fetches_the_state() {
     });
 }
 
-/// Everything stops at once and loses what was not synced; the next run goes on where it stopped.
+/// All authorities stop at once and lose unsynced data; the next run continues at the same height.
 #[test]
 fn a_power_cut_keeps_the_height() {
     let network = network();
@@ -271,7 +270,7 @@ fn a_power_cut_keeps_the_height() {
     });
 }
 
-/// Power cuts where a term begins, ends and hands over: nothing is decided twice.
+/// Power cuts where a term begins, ends and hands over: no height is decided twice.
 #[test]
 fn power_cuts_around_a_term_end() {
     let network = network();
@@ -297,7 +296,7 @@ fn power_cuts_around_a_term_end() {
     });
 }
 
-/// One seed, one history: roots and the runtime's own audit agree.
+/// The same seed gives the same history: roots and the runtime's own audit agree.
 #[test]
 fn a_seed_repeats_itself() {
     let run = |seed| {
@@ -317,7 +316,7 @@ fn a_seed_repeats_itself() {
     assert_ne!(first.1, other.1);
 }
 
-/// A proposer whose mempool lets a forged operation through cannot get it into the ledger, nor stop
+/// A proposer whose mempool admits a forged operation cannot get it into the ledger, and does not stop
 /// the others.
 #[test]
 fn a_forged_operation_never_lands() {
@@ -348,8 +347,8 @@ fn three_of_four_go_on() {
     });
 }
 
-/// An authority that is killed at every point around the ends of terms goes on, and its journals of terms that
-/// are long final are gone.
+/// An authority that is killed at many points around the ends of terms continues, and its journals of terms
+/// that are long final are gone.
 #[test]
 fn journals_of_past_terms_go_and_no_crash_needs_one() {
     runner(11).start(|context| async move {
@@ -359,7 +358,7 @@ fn journals_of_past_terms_go_and_no_crash_needs_one() {
             world.reach(next).await;
             world.crash(0);
             world.boot(0).await;
-            // More often around an end of a term and where a journal goes.
+            // Crashes are more frequent around the end of a term and where a journal is removed.
             next += if (next + 3) % TERM < 24 { 3 } else { 12 };
         }
         world.reach(2 * TERM + 24).await;
@@ -377,8 +376,8 @@ fn journals_of_past_terms_go_and_no_crash_needs_one() {
     });
 }
 
-/// An authority whose volume is nearly full hears nothing, applies nothing new and serves what it has; with room
-/// it catches up.
+/// An authority whose volume is nearly full hears and applies nothing new, and serves the data it has; with
+/// room again it catches up.
 #[test]
 fn an_authority_without_room_stands_still_and_serves_and_catches_up() {
     runner(12).start(|context| async move {

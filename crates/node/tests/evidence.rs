@@ -1,5 +1,5 @@
-//! Two commitments of one seat for one epoch: found at the mempool's door or in blocks, brought by
-//! whose turn it is, and never from an account that cannot pay.
+//! Two commitments of one seat for one epoch: found on their way into the mempool or in blocks, submitted by
+//! the seat whose turn it is, and never from an account that cannot pay.
 
 #[allow(dead_code, reason = "each test file uses its part of what they share")]
 mod common;
@@ -26,7 +26,7 @@ fn account(key: &PrivateKey) -> Account {
     Account::of(&key.public_key())
 }
 
-/// Four authorities, of which those in `funded` have money.
+/// Deals four authorities; those in `funded` have money.
 fn network(funded: &[usize]) -> Network4 {
     let keys: Vec<PrivateKey> =
         Network4::deal(4, Parameters::LOCAL, Vec::new()).nodes.into_iter().map(|node| node.key).collect();
@@ -75,7 +75,7 @@ fn run(funded: &'static [usize], reporter: usize) {
         let commit = |digest| Body::AuditCommit(AuditCommit::signed(key, &chain, 0, [digest; 32]));
         let sent = sender.send(commit(1)).await.expect("it becomes final");
         assert_eq!(sent.receipt.code, Code::Done);
-        // A refused one stands in no block (RD-8), and is evidence as soon as it comes through the door.
+        // A refused commitment is in no block (RD-8), but is evidence as soon as a node has checked it.
         let refused = sender.send(commit(2)).await;
         assert!(refused.is_err(), "{refused:?}");
         while seats(&world).await[LIAR].0.jailed.is_none() {

@@ -1,5 +1,5 @@
-//! A client never pays twice and never counts one payment twice, whatever a node says: four authorities,
-//! real channels, and nodes between that lie, forget, withhold or hang.
+//! A client never pays twice and never counts one payment twice, whatever a node answers: four authorities,
+//! real channels, and nodes in between that lie, forget, withhold or hang.
 
 #[allow(dead_code, reason = "each test file uses its part of what they share")]
 mod common;
@@ -71,7 +71,7 @@ fn pay(to: u64, amount: u64) -> Body {
     Body::Transfer(Transfer { to: account(to), amount: Amount::sync(amount) })
 }
 
-/// What two honest nodes prove of an account, when everything that waits had time to stand in a block.
+/// The account state that two honest nodes prove, after waiting operations have had time to be included.
 async fn later(world: &World, seed: u64) -> AccountState {
     let connection = connect(world, endpoints(&world.network));
     let height = connection.height().await.expect("answers");
@@ -80,24 +80,24 @@ async fn later(world: &World, seed: u64) -> AccountState {
     state.value.unwrap_or_default()
 }
 
-/// What a node between a client and an honest one does.
+/// The behaviour of a node between a client and an honest node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Way {
-    /// Passes an operation on, says that its nonce is used, and knows no receipt.
+    /// Forwards an operation, answers that its nonce is used, and knows no receipt.
     SaysOld,
-    /// Passes an operation on, refuses it, and knows no receipt.
+    /// Forwards an operation, refuses it, and knows no receipt.
     SaysNo,
-    /// Passes an operation on and is lost before it answers.
+    /// Forwards an operation and is lost before it answers.
     Lost,
-    /// Has a state and no block before it: it takes an operation once another one is final.
+    /// Has a state but no block before it: it accepts an operation once another one is final.
     Synced,
-    /// Gives every answer to a read as it gave the first.
+    /// Repeats its first answer to every read.
     Withholds,
-    /// Takes an operation and keeps it to itself.
+    /// Accepts an operation and does not forward it.
     Keeps,
 }
 
-/// Answers for a [`Way`]; `None`: the call ends without one.
+/// The answer of a node with that behaviour; `None`: the call ends without one.
 async fn twist(
     way: Way,
     ask: Ask,
@@ -106,7 +106,7 @@ async fn twist(
     context: &deterministic::Context,
 ) -> Option<Answer> {
     if way == Way::Synced && matches!(ask, Ask::Submit(_)) {
-        // As a node does that begins with a state in which the operation stands already.
+        // A node does so if it begins with a state that includes the operation already.
         context.sleep(Duration::from_secs(2)).await;
         return Some(Answer::Refused(Code::NonceOld));
     }
@@ -134,7 +134,7 @@ async fn twist(
     }
 }
 
-/// A node that is one of these, in front of an honest one.
+/// Starts a node with that behaviour in front of an honest one.
 async fn between(world: &World, way: Way, seed: u64) -> Endpoint {
     let honest = endpoints(&world.network)[0];
     let network = world.context.child("network");
@@ -164,7 +164,7 @@ async fn between(world: &World, way: Way, seed: u64) -> Endpoint {
     Endpoint { account: account(seed), address }
 }
 
-/// Sends 1 SYNC to a stranger with these nodes before the honest ones; the payer must have paid once.
+/// Sends 1 SYNC to a stranger, with these nodes before the honest ones; the payer must have paid once.
 fn pays_once(ways: &'static [Way]) {
     run(|context| async move {
         let world = world(&context).await;
@@ -177,7 +177,7 @@ fn pays_once(ways: &'static [Way]) {
         let sent = sender.send(pay(3, 1)).await.expect("final").done().expect("done");
         assert_eq!(later(&world, 3).await.balance, Amount::sync(1), "{ways:?}");
         assert_eq!(later(&world, 1).await.nonce, 1, "{ways:?}");
-        // The receipt is that of the one payment.
+        // The receipt belongs to the one payment.
         let connection = connect(&world, endpoints(&world.network));
         let body = connection.header(sent.receipt.height).await.expect("kept");
         let body = connection.body(&body).await.expect("kept");
@@ -200,7 +200,7 @@ fn a_node_that_knows_the_nonce_and_not_the_receipt_makes_nobody_pay_twice() {
     pays_once(&[Way::Lost, Way::Synced]);
 }
 
-/// Whether a block holds the commitment of the authority with this key.
+/// True if a block holds the commitment of the authority with this key.
 async fn holds_commitment(world: &World, key: &PrivateKey) -> bool {
     let connection = connect(world, endpoints(&world.network));
     let account = Account::of(&key.public_key());
@@ -217,8 +217,8 @@ async fn holds_commitment(world: &World, key: &PrivateKey) -> bool {
     false
 }
 
-/// Sends the commitment of an authority, which has no nonce, to one node of this kind; what it is told,
-/// and whether it happened.
+/// Sends an authority's commitment, which has no nonce, to one node of this kind; `judge` gets the result,
+/// and true if it happened.
 fn commits(way: Way, judge: impl FnOnce(Result<Final, Error>, bool) + 'static) {
     run(move |context| async move {
         let seat = Network4::deal(4, Parameters::LOCAL, vec![]).nodes[1].key.clone();
@@ -267,7 +267,7 @@ fn never_is_said_when_every_block_up_to_the_expiry_was_looked_through() {
     });
 }
 
-/// Whatever is signed at one moment with one key, each success is a payment of its own.
+/// For operations signed at the same moment with one key, each success is a separate payment.
 #[test]
 fn equal_payments_of_many_processes_are_as_many_payments() {
     const SENDERS: u64 = 10;
@@ -275,7 +275,7 @@ fn equal_payments_of_many_processes_are_as_many_payments() {
         let world = world(&context).await;
         let height = world.handles[&0].applied();
         let sends = (0..SENDERS).map(|place| {
-            // A process of its own, at a node of its own.
+            // Each is a process of its own, connected to a node of its own.
             let nodes = endpoints(&world.network);
             let connection = connect(&world, nodes).beginning_at(place as usize);
             let sender = Submitter::new(connection, key(1), Parameters::LOCAL);
@@ -295,7 +295,7 @@ fn equal_payments_of_many_processes_are_as_many_payments() {
     });
 }
 
-/// What the proved state refuses is refused at once: nothing was signed.
+/// If the proved state refuses a payment, it is refused at once: nothing was signed.
 #[test]
 fn what_cannot_be_paid_is_refused_before_anything_is_signed() {
     run(|context| async move {
@@ -307,7 +307,7 @@ fn what_cannot_be_paid_is_refused_before_anything_is_signed() {
     });
 }
 
-/// Without a quorum no block comes: the wait ends, and what is said is not "refused".
+/// Without a quorum no block comes: the wait ends, and the error is not "refused".
 #[test]
 fn without_a_quorum_a_payment_ends_within_its_bound_and_says_that_it_may_still_happen() {
     run(|context| async move {
@@ -323,7 +323,7 @@ fn without_a_quorum_a_payment_ends_within_its_bound_and_says_that_it_may_still_h
         let took = context.current().duration_since(before).expect("time goes on");
         let Err(Error::Undecided { id, nonce, expires, .. }) = sent else { panic!("{sent:?}") };
         assert!(took < bound * 2, "{took:?}");
-        // And it does happen once there is one again.
+        // Once there is a quorum again, the payment does happen.
         world.boot(2).await;
         world.boot(3).await;
         let state = later(&world, 3).await;
@@ -331,7 +331,7 @@ fn without_a_quorum_a_payment_ends_within_its_bound_and_says_that_it_may_still_h
     });
 }
 
-/// A node at which time stands still is left though nothing but reads is asked of it.
+/// A node whose height stands still is left, even if the client only sends reads.
 #[test]
 fn a_node_that_withholds_blocks_is_left_by_who_only_reads() {
     run(|context| async move {
@@ -349,7 +349,7 @@ fn a_node_that_withholds_blocks_is_left_by_who_only_reads() {
     });
 }
 
-/// What was proved once is the least that is believed, also after a restart.
+/// The height that was proved once is the minimum from then on, also after a restart.
 #[test]
 fn a_state_below_what_was_proved_before_is_not_believed() {
     run(|context| async move {
@@ -365,7 +365,7 @@ fn a_state_below_what_was_proved_before_is_not_believed() {
         assert!(matches!(refused, Err(Error::Behind { .. })), "{refused:?}");
         let mut nodes = vec![withholding];
         nodes.extend(endpoints(&world.network).into_iter().skip(1));
-        // Nothing remembered: two nodes are compared.
+        // No floor is remembered, so two nodes are compared.
         let compared = connect(&world, nodes);
         compared.compare().await.expect("answers");
         let height = compared.read::<System>(System::key()).await.expect("answers").header.height;
@@ -373,7 +373,7 @@ fn a_state_below_what_was_proved_before_is_not_believed() {
     });
 }
 
-/// A node that takes connections and says nothing costs a moment once, not five seconds a question.
+/// A node that accepts connections and never answers costs one delay in all, not five seconds a request.
 #[test]
 fn a_node_that_hangs_is_asked_last() {
     run(|context| async move {
@@ -390,7 +390,7 @@ fn a_node_that_hangs_is_asked_last() {
         nodes.extend(endpoints(&world.network).into_iter().skip(1));
         let connection = connect(&world, nodes);
         let start = context.current();
-        // Many tasks at once move on together, to one node.
+        // Many concurrent tasks switch together, to one node.
         let reads = (0..7).map(|_| connection.read::<System>(System::key()));
         for read in futures::future::join_all(reads).await {
             read.expect("answers");
@@ -406,7 +406,7 @@ fn a_node_that_hangs_is_asked_last() {
     });
 }
 
-/// Different operations of equal content have different bytes, which all decode.
+/// Different operations of equal content have different bytes, and all of them decode.
 #[test]
 fn equal_payments_have_different_bytes() {
     run(|context| async move {

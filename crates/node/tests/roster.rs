@@ -1,5 +1,5 @@
-//! An authority that signed two proposals of a view, and what becomes of it: it leads no more from
-//! the next term on, and is dealt no share any more where four others are; the others go on.
+//! An authority that signed two proposals of a view leads no more from the next term on, and is dealt no
+//! share any more if four others remain; the others continue.
 
 #[allow(dead_code, reason = "each test file uses its part of what they share")]
 mod common;
@@ -30,13 +30,13 @@ use std::time::Duration;
 /// Terms as short as five dealers allow, two in an epoch.
 const PARAMETERS: Parameters = Parameters { term_rounds: 4, epoch_rounds: 8, ..Parameters::LOCAL };
 const TERM: u64 = PARAMETERS.term_blocks();
-/// Who signs twice.
+/// Index of the authority that signs twice.
 const GUILTY: usize = 2;
 
-/// What a run comes to: roots, and the runtime's account of everything that ran.
+/// The result of a run: state roots, and the runtime's audit of all its tasks.
 type Outcome = (Vec<[u8; 32]>, String);
 
-/// Runs a network twice; both runs must come to the same.
+/// Runs a network twice; both runs must give the same result.
 fn twice<F: Future<Output = Vec<[u8; 32]>>>(authorities: u16, story: impl Fn(World) -> F) {
     let run = || -> Outcome {
         let config =
@@ -60,7 +60,7 @@ fn account(key: &PublicKey) -> Account {
     Account::of(key)
 }
 
-/// Two headers of the guilty one for one view of term 0, brought by whoever saw them.
+/// Submits two headers of the guilty authority for one view of term 0, as anyone who saw them could.
 async fn report(world: &World) {
     let key = &world.network.nodes[GUILTY].key;
     let honest = world.handles[&0].header(3).await.expect("the block is kept");
@@ -75,14 +75,14 @@ async fn report(world: &World) {
     world.network.queue.add(Operation::signed(&reporter(), &chain, 0, Amount::sync(1), 200, body));
 }
 
-/// The height at which the guilty one was jailed.
+/// The height at which the guilty authority was jailed.
 async fn jailed(world: &World) -> Option<u64> {
     let key = Seat::key(&account(&world.network.nodes[GUILTY].key.public_key()));
     let slot = world.handles[&0].read_unproven(vec![key]).await.remove(0).expect("it has a seat");
     Seat::from_slot(&slot).expect("the record decodes").jailed
 }
 
-/// What the last block of `term` says of the next.
+/// The next term's data in the last block of `term`.
 async fn handover(handle: &Handle, term: u64) -> EpochInfo {
     let body = handle.body((term + 1) * TERM - 1).await.expect("the block is kept");
     match Payload::decode_cfg(Copying(&body.dkg), &(AUTHORITIES_MAX, ModeVersion::v0())) {
@@ -91,7 +91,7 @@ async fn handover(handle: &Handle, term: u64) -> EpochInfo {
     }
 }
 
-/// How many blocks of a term the guilty one led.
+/// The number of blocks of a term that the guilty authority led.
 async fn led(world: &World, term: u64) -> usize {
     let guilty = account(&world.network.nodes[GUILTY].key.public_key());
     let mut count = 0;
@@ -102,7 +102,7 @@ async fn led(world: &World, term: u64) -> usize {
     count
 }
 
-/// Every reshare of the first `terms` succeeded, revealed no share, and kept the network's key.
+/// Checks that every reshare of the first `terms` succeeded, revealed no share, and kept the network's key.
 async fn key_is_kept(world: &World, terms: u64) {
     let handle = &world.handles[&0];
     for term in 0..terms {
@@ -138,7 +138,7 @@ fn of_five_one_that_signed_twice_leads_no_more_and_leaves_the_players() {
             assert_eq!(members, expected, "signers, players and next players after term {term}");
         }
 
-        // Without it, an honest one may be away, and comes back.
+        // Without the guilty one, an honest authority may be away, and it returns.
         world.crash(GUILTY);
         world.crash(1);
         world.reach(3 * TERM + 20).await;
@@ -147,7 +147,7 @@ fn of_five_one_that_signed_twice_leads_no_more_and_leaves_the_players() {
         key_is_kept(&world, 3).await;
         assert_eq!(handover(&world.handles[&0], 4).await.outcome, EpochOutcome::Success);
 
-        // It starts again on its disk: it answers from there, harms nobody, and nobody waits for it.
+        // It restarts on its disk: it answers from there, harms no one, and no one waits for it.
         world.boot(GUILTY).await;
         let alone = world.handles.remove(&GUILTY).expect("it runs");
         assert!(alone.applied() >= 3 * TERM);
@@ -161,7 +161,7 @@ fn of_four_all_keep_their_shares_but_one_leads_no_more() {
     twice(4, |mut world| async move {
         world.reach(5).await;
         report(&world).await;
-        // Down while the term ends, and back: what it replays must say the same of the next term.
+        // One authority is down while the term ends, and returns: its replay must give the same next term.
         world.reach(TERM - 3).await;
         world.crash(1);
         world.reach(TERM - 2).await;
@@ -185,7 +185,7 @@ fn whoever_was_given_the_state_by_peers_answers_as_they_do() {
     twice(5, |mut world| async move {
         world.reach(5).await;
         report(&world).await;
-        // Until the guilty one holds no share, it is the one of five whose dealing is missing.
+        // While the guilty authority still holds a share, it is the one of five whose dealing is missing.
         world.reach(3 * TERM + 2).await;
         world.crash(GUILTY);
         world.crash(3);

@@ -1,4 +1,4 @@
-//! The node service end to end: four authorities, real channels, clients that believe only proofs.
+//! The node service end to end: four authorities, real channels, clients that accept only proofs.
 
 #[allow(dead_code, reason = "each test file uses its part of what they share")]
 mod common;
@@ -34,7 +34,7 @@ fn account(seed: u64) -> Account {
     Account::of(&key(seed).public_key())
 }
 
-/// The endpoints of a freshly started world, beginning with `first`.
+/// The endpoints of a freshly started world, starting with `first`.
 fn endpoints(network: &Network4, first: usize) -> Vec<Endpoint> {
     let count = network.nodes.len();
     let endpoint = |index: usize| Endpoint {
@@ -82,14 +82,14 @@ fn money_moves_and_anyone_can_check_it() {
         assert_eq!(state(&connection, 3).await, None);
         let sender = Submitter::new(connection.clone(), key(1), Parameters::LOCAL);
         let sent = sender.send(pay(3, 5)).await.expect("final").done().expect("done");
-        // Seen in the proved state, in the block, in its receipts and events.
+        // It appears in the proved state, in the block, in its receipts and in its events.
         assert_eq!(state(&connection, 3).await.expect("exists").balance, Amount::sync(5));
         let header = connection.header(sent.receipt.height).await.expect("kept");
         let body = connection.body(&header).await.expect("kept");
         assert_eq!(body.operations[sent.receipt.index as usize].id(), sent.id);
         let outcome = connection.outcome(sent.receipt.height).await.expect("kept");
         assert_eq!(outcome.value.receipts.rows[sent.receipt.index as usize], (sent.id, Code::Done));
-        // A proof that needs nothing but the network key.
+        // The proof can be verified with the network key alone.
         let subject = Subject::of_account::<AccountState>(&account(3));
         let proof = connection.prove(&subject).await.expect("short enough").to_bytes();
         let network_key = world.network.genesis.network_key();
@@ -122,7 +122,7 @@ fn many_operations_of_one_key_become_final_once_each() {
         }
         assert_eq!(state(&connection, 3).await.expect("exists").balance, Amount::sync(24));
         assert_eq!(state(&connection, 1).await.expect("exists").nonce, 24);
-        // Another process with the same key costs attempts, not money.
+        // Another process with the same key costs attempts, but no money.
         let second = Submitter::new(connection.clone(), key(1), Parameters::LOCAL);
         let (a, b) = futures::join!(sender.send(pay(4, 1)), second.send(pay(4, 2)));
         a.expect("final").done().expect("done");
@@ -140,7 +140,7 @@ async fn receipt(connection: &Connection, operation: &Operation) -> Receipt {
     }
 }
 
-/// What a lost node had accepted is final all the same, and a follower misses no block.
+/// An operation that a lost node had accepted becomes final all the same, and a follower misses no block.
 #[test]
 fn a_lost_node_loses_nothing() {
     run(|context| async move {
@@ -152,7 +152,7 @@ fn a_lost_node_loses_nothing() {
         let height = connection.height().await.expect("answers");
         let operation = signed(&world, 1, 0, height, pay(3, 5));
         connection.submit(&operation).await.expect("accepted");
-        // The batch leaves in the same instant as the answer; let it reach the others.
+        // The batch leaves at the same moment as the answer; let it reach the others.
         context.sleep(Duration::from_millis(50)).await;
         world.crash(3);
         let receipt = receipt(&connection, &operation).await;
@@ -165,7 +165,7 @@ fn a_lost_node_loses_nothing() {
             last = header;
         }
         assert!(found, "the body that holds it was followed");
-        // With all nodes gone the caller is told.
+        // With all nodes gone, the caller gets an error.
         (0..3).for_each(|index| world.crash(index));
         let gone = connection.read::<System>(System::key()).await;
         assert!(matches!(gone, Err(Error::Unreachable(_))), "{gone:?}");
@@ -193,7 +193,7 @@ fn signed(world: &World, seed: u64, nonce: u64, height: u64, body: Body) -> Oper
     sign(fee)
 }
 
-/// How a node between the client and an honest one lies.
+/// The lie of a node between the client and an honest node.
 #[derive(Clone, Copy, Debug)]
 enum Lie {
     Record,
@@ -223,7 +223,7 @@ const LIES: [Lie; 11] = [
     Lie::Nothing,
 ];
 
-/// Changes an honest answer; `seen` remembers the first of its kind.
+/// Falsifies an honest answer; `seen` holds the first of its kind.
 fn twist(lie: Lie, answer: Answer, seen: &mut Option<Answer>) -> Option<Answer> {
     let first = seen.get_or_insert_with(|| answer.clone()).clone();
     Some(match (lie, answer) {
@@ -265,7 +265,7 @@ fn twist(lie: Lie, answer: Answer, seen: &mut Option<Answer>) -> Option<Answer> 
     })
 }
 
-/// A node that passes questions on to an honest one and twists the answers.
+/// Starts a node that forwards requests to an honest one and falsifies the answers.
 async fn liar(world: &World, lie: Lie, port: u16) -> Endpoint {
     let honest = endpoints(&world.network, 0)[0];
     let network = world.context.child("network");
@@ -292,7 +292,7 @@ async fn liar(world: &World, lie: Lie, port: u16) -> Endpoint {
     Endpoint { account: account(66), address }
 }
 
-/// Whatever the first node does, the client ends with what the network certified.
+/// Whatever the first node does, the client ends up with the data that the network certified.
 #[test]
 fn a_lying_node_is_left() {
     run(|context| async move {
@@ -321,7 +321,7 @@ fn a_lying_node_is_left() {
     });
 }
 
-/// Every code that the door and the mempool give, from one honest operation and one change each.
+/// Every code that ingress and the mempool give, from an honest operation with one change each.
 #[test]
 fn refusals_at_the_door() {
     run(|context| async move {
@@ -364,7 +364,7 @@ fn refusals_at_the_door() {
             assert!(matches!(refused, Err(Error::Refused(got)) if got == code), "{name}: {refused:?}");
         }
         raw_refusals(&world, honest(0, pay(3, 1))).await;
-        // The same twice is one; another with the nonce of a waiting one must offer more.
+        // The same operation twice is one; another with the nonce of a waiting one must offer more.
         let (first, second) = (honest(0, pay(3, 1)), honest(0, pay(3, 2)));
         connection.submit(&first).await.expect("accepted");
         connection.submit(&first).await.expect("accepted again");
@@ -378,8 +378,9 @@ fn refusals_at_the_door() {
     });
 }
 
-/// LE-3, BL-5: an answer to a challenge that no block takes is refused at the door, whatever it looks like:
-/// forty-six of them would fill the room of all free operations. A right one is taken right after it.
+/// LE-3, BL-5: an answer to a challenge that no block would accept is refused on submission, in whatever
+/// form: forty-six of them would fill the room of all free operations. A valid one is accepted right after
+/// it.
 #[test]
 fn an_answer_that_no_block_takes_is_refused_at_the_door() {
     run(|context| async move {
@@ -422,7 +423,7 @@ fn an_answer_that_no_block_takes_is_refused_at_the_door() {
             apply: Bounded::default(),
             endings: Bounded::default(),
         };
-        // Nothing is stored, so each of these says too much or names what is not there.
+        // No data is stored, so each of these claims too much or names data that does not exist.
         let wrong = [
             Statement { apply: Bounded::new(vec![(0, account(2), 5)]).expect("one"), ..right.clone() },
             Statement { anchor: [7; 32], ..right.clone() },
@@ -436,7 +437,7 @@ fn an_answer_that_no_block_takes_is_refused_at_the_door() {
                 matches!(got, Err(Error::Refused(Code::BadShape | Code::WrongAnchor))),
                 "{statement:?}: {got:?}"
             );
-            // One of a provider is tried for each block.
+            // One statement of a provider is tried for each block.
             world.reach(at + 2).await;
         }
         let at = world.handles[&0].applied();
@@ -446,7 +447,7 @@ fn an_answer_that_no_block_takes_is_refused_at_the_door() {
     });
 }
 
-/// A redemption of as many vouchers as there may be, whose signatures are all wrong.
+/// A redemption of as many vouchers as are allowed, all with wrong signatures.
 fn bad_redeem(provider: u64) -> Body {
     let bad = |slot| {
         let agreement = AgreementId { provider: account(provider), slot, opened: 1 };
@@ -457,8 +458,8 @@ fn bad_redeem(provider: u64) -> Body {
     Body::Redeem(Redeem { vouchers: Bounded::new(vouchers).expect("as many as there may be") })
 }
 
-/// What a stranger sends costs a look-up: its signatures are not looked at. What a member's operation carries
-/// is looked at once until the next block when it is bad, and delays nobody else.
+/// A stranger's operation costs a look-up: its signatures are not checked. A member's operation with a bad
+/// carried signature is checked once until the next block, and delays no one else.
 #[test]
 fn bad_signatures_cost_a_look_up_or_one_try_a_block() {
     run(|context| async move {
@@ -483,7 +484,7 @@ fn bad_signatures_cost_a_look_up_or_one_try_a_block() {
         let mut stale = signed(&world, 1, 64, height, pay(3, 1));
         stale.signature[3] ^= 1;
         assert_eq!(submit(stale).await.expect("answers"), refused(Code::NonceGap));
-        // Once until the next block.
+        // One operation is checked until the next block.
         world.reach(world.handles[&0].applied() + 1).await;
         let before = world.handles[&0].applied();
         let first = submit(signed(&world, 1, 0, height, bad_redeem(1))).await.expect("answers");
@@ -499,7 +500,7 @@ fn bad_signatures_cost_a_look_up_or_one_try_a_block() {
     });
 }
 
-/// A world with two providers, of the keys 1 and 2.
+/// Starts a world with two providers, whose keys are 1 and 2.
 async fn with_providers(context: &deterministic::Context) -> World {
     let accounts = vec![(account(1), Amount::sync(3_000)), (account(2), Amount::sync(3_000))];
     let network = Network4::deal(4, Parameters::LOCAL, accounts);
@@ -554,8 +555,8 @@ async fn raw(world: &World, caller: u64) -> impl Fn(Operation) -> BoxFuture<'sta
     }
 }
 
-/// Has 320 early statements of `flooder` come to authority 0 from many callers; then an honest early one of
-/// the provider 1 must wait for its block, and not be turned away.
+/// Submits 320 early statements of `flooder` to authority 0 from many callers; then an honest early one of
+/// provider 1 must wait for its block, and not be refused.
 fn early_flood(flooder: u64, is_signed: bool) {
     run(move |context| async move {
         let world = with_providers(&context).await;
@@ -596,7 +597,7 @@ fn early_statements_of_one_provider_take_no_place_of_anothers() {
     early_flood(2, true);
 }
 
-/// Upkeep is free and reads many records: what nobody signed, or one account sends, leaves room for others.
+/// Upkeep is free and reads many records: unsigned upkeep, or that of one account, leaves room for others.
 #[test]
 fn upkeep_of_one_account_or_that_nobody_signed_leaves_room_for_that_of_others() {
     run(|context| async move {
@@ -621,7 +622,7 @@ fn upkeep_of_one_account_or_that_nobody_signed_leaves_room_for_that_of_others() 
     });
 }
 
-/// Bytes that are no operation, or too large a one, and questions about blocks that there are not.
+/// Submits bytes that are no operation, or too many, and asks for blocks that do not exist.
 async fn raw_refusals(world: &World, operation: Operation) {
     let Endpoint { account: peer, address } = endpoints(&world.network, 0)[0];
     let network = world.context.child("network");

@@ -1,4 +1,4 @@
-//! The channel under friendly, wrong, slow and hostile peers, on both runtimes.
+//! The channel with friendly, wrong, slow and hostile peers, on both runtimes.
 
 use super::*;
 use commonware_cryptography::{Signer as _, ed25519};
@@ -20,7 +20,7 @@ fn at(port: u16) -> SocketAddr {
     SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port)
 }
 
-/// Starts a listener (key 1) that returns every frame and reports who called.
+/// Starts a listener (key 1) that returns every frame and reports each caller's account.
 async fn echo<E, N>(context: &E, network: &N, port: u16, most: usize) -> (SocketAddr, mpsc::Receiver<Account>)
 where
     E: Spawner + Clock + CryptoRng,
@@ -145,7 +145,7 @@ fn garbage_over_sockets() {
     tokio::Runner::default().start(|context| garbage_and_silence_cost_only_their_own_connection(context, 0));
 }
 
-/// A peer that accepts and says nothing: the caller gives up, in virtual time.
+/// A peer that accepts and never answers: the caller gives up, in virtual time.
 #[test]
 fn a_silent_peer_ends_in_a_timeout() {
     deterministic::Runner::default().start(|context| async move {
@@ -158,7 +158,7 @@ fn a_silent_peer_ends_in_a_timeout() {
     });
 }
 
-/// With one slot, a silent caller holds it for the handshake's time and no longer.
+/// With one slot, a silent caller holds it for the time of the handshake and no longer.
 #[test]
 fn a_silent_caller_gives_its_slot_back() {
     deterministic::Runner::default().start(|context| async move {
@@ -180,7 +180,7 @@ fn a_silent_caller_gives_its_slot_back() {
     });
 }
 
-/// Twice as many silent connections as a listener looks at, renewed all the time, make no caller fail.
+/// Twice as many silent connections as a listener handles at once, always renewed, make no caller fail.
 #[test]
 fn silent_connections_make_no_honest_caller_fail() {
     tokio::Runner::default().start(|context| async move {
@@ -203,7 +203,7 @@ fn silent_connections_make_no_honest_caller_fail() {
     });
 }
 
-/// Four keys that hold all places without a call, kept alive for an hour, give way to one that asks.
+/// Four keys hold all places without a call, kept alive for an hour; they give way to a key that makes one.
 #[test]
 fn connections_without_a_call_give_way_to_a_caller() {
     deterministic::Runner::default().start(|context| async move {
@@ -228,7 +228,7 @@ fn connections_without_a_call_give_way_to_a_caller() {
     });
 }
 
-/// A network whose listeners fail to accept a number of times, as without file descriptors.
+/// A network whose listeners fail to accept a number of times, as if out of file descriptors.
 #[derive(Clone)]
 struct Failing<N>(N, u32);
 
@@ -308,7 +308,7 @@ fn an_oversized_frame_closes_the_channel() {
     });
 }
 
-/// A listener ends the handshake of a caller whose clock is far off without a word: the clock is named.
+/// A listener ends the handshake without an answer if the caller's clock is far off: the error says so.
 #[test]
 fn a_caller_whose_clock_is_far_off_is_told_to_look_at_it() {
     deterministic::Runner::default().start(|context| async move {

@@ -1,4 +1,4 @@
-//! Proofs of a real record store under a real threshold key: accepted as made, refused after any change.
+//! Proofs of a real record store under a real threshold key: accepted unchanged, rejected after any change.
 
 use super::*;
 use bytes::Bytes;
@@ -60,7 +60,7 @@ impl Committee {
         self.finalize_in(header, header.term, (header.view, header.parent_view))
     }
 
-    /// The header made final by a round that may be another than its own.
+    /// Certifies the header in a round that may differ from its own.
     fn finalize_in(&self, header: &Header, term: u64, (view, parent): (u64, u64)) -> Bounded<u8, 256> {
         let round = Round::new(Epoch::new(term), View::new(view));
         let proposal = Proposal::new(round, View::new(parent), digest(header.digest()));
@@ -96,7 +96,7 @@ fn books() -> Books {
     Books { epoch: EPOCH, rows: 7, root: tree::root_of(&leaves()), ..Books::default() }
 }
 
-/// A store with the accounts 0..600, written in several batches and partly twice.
+/// A store with the accounts 0..600, written in several batches, some of them twice.
 async fn store(context: &deterministic::Context) -> Database {
     let cache = CacheRef::new(NZU16!(4096), NZUsize!(64));
     let config = FixedConfig {
@@ -162,7 +162,7 @@ fn header(height: u64, parent: Hash, state_root: Hash) -> Header {
     header
 }
 
-/// A chain of `length` headers whose first has the store's root, certified at the last.
+/// A chain of `length` headers: the first has the store's root, the last is certified.
 fn certified(committee: &Committee, state_root: Hash, length: u64) -> Certified {
     let mut headers = vec![header(100, [1; 32], state_root)];
     for height in 101..100 + length {
@@ -214,7 +214,7 @@ fn records_and_their_absence_are_believed() {
     });
 }
 
-/// The engine proposes the last block of a term again, as it is, until a view makes it final.
+/// The engine proposes the last block of a term again, unchanged, until a view makes it final.
 #[test]
 fn a_block_that_only_a_later_view_made_final_is_believed() {
     run(|context| async move {
@@ -230,7 +230,7 @@ fn a_block_that_only_a_later_view_made_final_is_believed() {
     });
 }
 
-/// Each row changes one thing of an honest answer; none may be believed.
+/// Each row changes one part of an honest answer; none may be accepted.
 #[test]
 fn answers_that_differ_are_refused() {
     type Change = fn(&mut Vec<Key>, &mut Read, &Committee);
@@ -318,7 +318,7 @@ fn a_sync_proof_says_whose_record_it_is() {
     });
 }
 
-/// Every single bit of a real proof of a record; of one of absence, a bit of each byte.
+/// Flips every single bit of a real proof of a record, and one bit of each byte of a proof of absence.
 #[test]
 fn any_flipped_bit_is_refused() {
     run(|context| async move {

@@ -1,4 +1,4 @@
-//! Calls under many callers, slow readers, lost peers and peers that break the rules.
+//! Calls with many callers, slow readers, lost peers and peers that violate the protocol.
 
 use super::*;
 use crate::channel::{Listen, READ_BYTES_MAX, dial};
@@ -51,7 +51,7 @@ fn at(port: u16) -> SocketAddr {
     SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port)
 }
 
-/// What the test service saw.
+/// Counters of the test service: handlers that run, and answers sent.
 #[derive(Clone, Default)]
 struct Seen {
     running: Arc<AtomicUsize>,
@@ -66,8 +66,8 @@ impl Drop for Running {
     }
 }
 
-/// By first byte: `e` echo, `n` no answer, `f` flood for ever, `s` sum up the messages that follow,
-/// `h` hang, anything else the caller's account.
+/// Acts by the first byte: `e` echo, `n` no answer, `f` flood for ever, `s` sum up the messages that follow,
+/// `h` hang, anything else answers with the caller's account.
 async fn handle(seen: Seen, mut call: Incoming<Test>, ask: Message) {
     seen.running.fetch_add(1, Ordering::SeqCst);
     let _running = Running(seen.running.clone());
@@ -116,7 +116,7 @@ where
     Client::dial(context.child("client"), context, &key(2), account(1), address).await.expect("connects")
 }
 
-/// Lets every other task run until `done` holds; virtual time, so it costs nothing.
+/// Lets the other tasks run until `done` holds; the time is virtual, so it costs nothing.
 async fn until(context: &impl Clock, done: impl Fn() -> bool) {
     for _ in 0..10_000 {
         if done() {
@@ -170,7 +170,7 @@ fn a_slow_reader_holds_the_sender_at_the_window() {
         let client = connect(&context, address).await;
         let mut flood = client.open(message(b"f")).await.expect("opens");
         until(&context, || seen.sent.load(Ordering::SeqCst) == CALL_WINDOW).await;
-        // Other calls go on, and the flood stays where it is.
+        // Other calls continue, and the flood stays at its window.
         for _ in 0..100 {
             client.call(message(b"e")).await.expect("answers");
         }
@@ -200,7 +200,7 @@ fn a_dropped_call_drops_its_handler() {
         }
         client.call(message(b"e")).await.expect("the connection lives");
         until(&context, || seen.running.load(Ordering::SeqCst) == 0).await;
-        // With the connection go all of its calls.
+        // All calls end with their connection.
         let held: Vec<_> = futures::future::join_all((0..10).map(|_| client.open(message(b"h")))).await;
         until(&context, || seen.running.load(Ordering::SeqCst) == 10).await;
         drop((held, client));
@@ -245,7 +245,7 @@ fn a_lost_server_ends_every_call() {
     });
 }
 
-/// Raw frames that no honest caller sends: each must cost the sender its connection.
+/// Raw frames that no honest caller sends; each must cost the sender its connection.
 #[test]
 fn peers_that_break_the_rules_are_cut_off() {
     let frame = |kind: u8, id: u64, rest: &[u8]| {
@@ -287,7 +287,7 @@ fn peers_that_break_the_rules_are_cut_off() {
             until(&context, || seen.running.load(Ordering::SeqCst) == 0).await;
             assert!(sender.send(Bytes::from_static(b"late")).await.is_err(), "{name}");
         }
-        // What is merely late is ignored.
+        // Late frames of a closed call are ignored.
         let (mut sender, mut receiver) =
             dial(context.child("raw"), &context, &key(2), Test::NAMESPACE, account(1), address)
                 .await
@@ -299,8 +299,8 @@ fn peers_that_break_the_rules_are_cut_off() {
     });
 }
 
-/// Large messages that no handler is done with hold memory: one key's at most half of it, so that others
-/// are served at once; beyond its share a key is not read from, and who waits in vain is cut.
+/// Large messages that handlers have not finished with hold memory. One key gets at most half of it, so
+/// others are served at once; beyond its share it is not read from, and is cut if it waits in vain.
 #[test]
 fn one_key_cannot_hold_the_memory_of_a_listener() {
     deterministic::Runner::default().start(|context| async move {
@@ -324,7 +324,7 @@ fn one_key_cannot_hold_the_memory_of_a_listener() {
         waiting.recv().await.expect("it had its turn");
         held.push(first.open(large.clone()).await.expect("opens"));
         until(&context, || seen.running.load(Ordering::SeqCst) == share).await;
-        // All that it may hold is held by its own calls: it would wait for ever.
+        // Its own calls hold all the memory that it may hold, so it would wait for ever.
         let mut stuck = first.open(large.clone()).await.expect("opens");
         assert!(stuck.recv().await.is_none());
         assert!(first.is_gone());
@@ -334,7 +334,7 @@ fn one_key_cannot_hold_the_memory_of_a_listener() {
     });
 }
 
-/// A peer that asks for much and reads nothing fills its share of what answers may hold, and delays nobody.
+/// A peer that requests much and reads nothing fills its share of the memory for answers, and delays no one.
 #[test]
 fn a_peer_that_reads_nothing_delays_nobody() {
     tokio::Runner::default().start(|context| async move {
@@ -358,7 +358,7 @@ fn a_peer_that_reads_nothing_delays_nobody() {
     });
 }
 
-/// A connection without a call ends, kept alive or not; one with a call that lasts stays.
+/// A connection without a call ends, kept alive or not; one with a lasting call stays.
 #[test]
 fn only_connections_without_a_call_end() {
     deterministic::Runner::default().start(|context| async move {
@@ -392,8 +392,8 @@ fn large_echo() -> Message {
 }
 
 proptest! {
-    /// Whatever arrives, a frame decodes to a value of the service or to nothing; it never panics,
-    /// and what it decodes to is again the same bytes.
+    /// For any input, a frame decodes to a value of the service or is rejected. It never panics, and a
+    /// decoded frame encodes to the same bytes.
     #[test]
     fn any_bytes_are_a_frame_or_nothing(
         kind in 0..6u8,
@@ -426,7 +426,7 @@ fn same<T: commonware_codec::Encode>(
     Ok(())
 }
 
-/// Silence is broken by an empty frame, well before a socket's read timeout of a minute.
+/// An idle connection sends an empty frame, well before a socket's read timeout of a minute.
 #[test]
 fn silence_is_kept_alive() {
     deterministic::Runner::default().start(|context| async move {

@@ -1,4 +1,4 @@
-//! The pool by table and by property. Signatures play no part here: the door has seen to them.
+//! The pool, by table and by property. Signatures play no part here: they were checked before.
 
 use super::state::{Admission, Funds, Pool, Refused};
 use crate::application::SELECTIONS_MAX;
@@ -86,7 +86,7 @@ fn rich(nonce: u64) -> Option<Funds> {
     Some(Funds { nonce, balance: Amount::MAX })
 }
 
-/// Adds it as the ledger admits it; strangers ask for upkeep. A unit of fee is a byte.
+/// Adds it as the ledger admits it; upkeep counts as a stranger's. A unit of the fee is a byte.
 fn add(pool: &mut Pool, operation: &Operation, funds: Option<Funds>) -> Result<(), Refused> {
     let of = || funds.unwrap_or(Funds { nonce: 0, balance: Amount::ZERO });
     let admission = match operation.body.lane() {
@@ -136,7 +136,7 @@ fn order_of_the_paid_lane() {
 fn what_the_paid_lane_refuses() {
     let funds = |nonce, balance| Some(Funds { nonce, balance: Amount::new(balance).expect("small") });
     let limit = MEMPOOL_PER_ACCOUNT as u64;
-    // What waits already, what comes, the signer's funds, the verdict.
+    // The waiting operations, the new one, the signer's funds, the verdict.
     type Row = (&'static str, Vec<Operation>, Operation, Option<Funds>, Result<(), Refused>);
     let no = |code: Code| Err(Refused::Code(code));
     let table: Vec<Row> = vec![
@@ -180,7 +180,7 @@ fn what_the_ledger_says_clears_the_pool() {
         add(&mut pool, &statement(provider, 4), None).expect("taken");
     }
     add(&mut pool, &settle(1, 9), rich(0)).expect("taken");
-    // Another operation with the same nonce was final: ours can never stand.
+    // Another operation with the same nonce was final, so ours can never be included.
     pool.finalized(5, &[pay(1, 0, 77), pay(1, 1, 10), statement(7, 4)]);
     assert!(!pool.contains(&pay(1, 0, 10).id()) && !pool.contains(&pay(1, 1, 10).id()));
     assert!(!pool.contains(&statement(7, 4).id()) && pool.contains(&statement(8, 4).id()));
@@ -188,11 +188,11 @@ fn what_the_ledger_says_clears_the_pool() {
     // The balance fell: only the first is covered.
     pool.refresh(&account(1), Funds { nonce: 2, balance: Amount::new(15).expect("small") });
     assert_eq!(ids(&pool.candidates(6, 0))[2..], [pay(1, 2, 10).id()]);
-    // An older state is no reason to go back.
+    // An older state resets nothing.
     pool.refresh(&account(1), Funds { nonce: 0, balance: Amount::MAX });
     assert!(pool.contains(&pay(1, 2, 10).id()));
     assert_eq!(pool.candidates(6, 0).len(), 3);
-    // Expiry: the last height at which it may stand is still good for a proposal there.
+    // Expiry: the last valid height still allows a proposal at that height.
     pool.finalized(EXPIRES - 1, &[]);
     assert_eq!(pool.candidates(EXPIRES, 0).len(), 3);
     pool.finalized(EXPIRES, &[]);
@@ -265,7 +265,7 @@ fn what_offers_less_than_the_base_fee_waits_with_what_follows_on_it() {
     );
 }
 
-/// Per byte, what names much would come before what names little.
+/// By fee per byte, an operation that names many records would come before one that names few.
 #[test]
 fn paid_ones_are_ranked_by_what_they_are_charged_for() {
     let mut pool = Pool::default();
@@ -316,7 +316,7 @@ fn upkeep_of_a_provider_waits_once_and_parties_come_first() {
     put(&mut pool, by(6, 7, true)).expect("another provider's");
     let order = [by(3, 9, true).0, by(6, 7, true).0, by(5, 8, false).0];
     assert_eq!(ids(&pool.candidates(5, 0)), order);
-    // One account with upkeep of ever other providers fills its own share and no more.
+    // One account with upkeep of ever more providers fills its own share and no more.
     let mut provider = 100;
     while put(&mut pool, by(1, provider, false)).is_ok() {
         provider += 1;
@@ -339,7 +339,7 @@ fn statements_come_oldest_first_and_replace_themselves() {
     assert_eq!(ids(&pool.candidates(10, 0)), expected);
 }
 
-/// Upkeep of anyone fills its own share and gives way to statements; the oldest challenge stays.
+/// Upkeep of strangers fills its own share and gives way to statements; the oldest challenge stays.
 #[test]
 fn a_full_free_lane_keeps_the_oldest_challenges() {
     let mut pool = Pool::default();
@@ -362,7 +362,7 @@ fn a_full_free_lane_keeps_the_oldest_challenges() {
     assert_eq!(ids(&pool.candidates(1, 0))[0], statement(5_000, 1).id());
 }
 
-/// Ten mempools' worth of paid operations, each offering more than the last.
+/// Adds ten mempools' worth of paid operations, each offering more than the last.
 #[test]
 fn a_flood_displaces_no_statement() {
     let mut pool = Pool::default();
@@ -387,10 +387,10 @@ fn a_flood_displaces_no_statement() {
         paid <= SELECTIONS_MAX * (BODY_BYTES_MAX - FREE_LANE_BYTES)
             && paid > (BODY_BYTES_MAX - FREE_LANE_BYTES) / 2
     );
-    // One more statement still comes in, and one that offers less than all the flood does not.
+    // One more statement is accepted, and an operation that offers less than all the flood is not.
     add(&mut pool, &statement(99, 99), None).expect("its share is its own");
     assert_eq!(add(&mut pool, &bulky(1, 0, 1), rich(0)), Err(Refused::Full));
-    // The best offers are what stayed.
+    // The best offers stayed.
     assert!(pool.contains(&bulky(signer - 1, 0, u128::from(signer - 1) * 1_000_000).id()));
 }
 
@@ -418,7 +418,7 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-/// What is offered may stand together: no key twice, nonces without gaps, fees covered, lanes kept.
+/// Checks that the offered operations fit together: unique keys, no gaps in nonces, fees covered, lanes kept.
 fn check(pool: &Pool, nonces: &BTreeMap<u64, u64>, height: u64) {
     assert!(pool.bytes() <= MEMPOOL_BYTES);
     assert_eq!(pool.is_empty(), pool.bytes() == 0);

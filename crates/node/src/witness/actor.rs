@@ -1,4 +1,4 @@
-//! Listens where blocks of leaders come in, and talks to the other authorities about what they saw.
+//! Reads the headers of incoming blocks, and exchanges sightings with the other authorities.
 
 use super::{Witness, state::Sighting};
 use crate::engine::PublicKey;
@@ -8,13 +8,13 @@ use commonware_p2p::{Message, Receiver, Recipients, Sender};
 use posync_protocol::Bounded;
 use std::num::NonZeroUsize;
 
-/// Sightings in a message: few, because each costs its receiver up to two signatures to check.
+/// Sightings in one message: few, because each costs its receiver up to two signature checks.
 const TOLD_MAX: usize = 4;
 
 type Told = Bounded<Sighting, TOLD_MAX>;
 
-/// The receiving end of the channel of new blocks, overheard: also a block that nobody votes for,
-/// and that is therefore never verified, was signed.
+/// A receiver of new blocks that also reports their headers: a block that no one votes for is never
+/// verified, but it was signed.
 #[derive(Debug)]
 pub struct Overheard<R> {
     inner: R,
@@ -22,7 +22,7 @@ pub struct Overheard<R> {
 }
 
 impl<R> Overheard<R> {
-    /// Listens to `inner`.
+    /// Wraps `inner` and reports its headers to `witness`.
     pub const fn new(inner: R, witness: Witness) -> Self {
         Self { inner, witness }
     }
@@ -43,7 +43,7 @@ impl<R: Receiver<PublicKey = PublicKey>> Receiver for Overheard<R> {
     }
 }
 
-/// Tells and hears until the node stops.
+/// Sends and receives sightings until the node stops.
 pub async fn run<S: Sender, R: Receiver>(witness: Witness, (mut sender, mut receiver): (S, R)) {
     let mut changed = witness.changed.subscribe();
     loop {
@@ -68,7 +68,7 @@ fn tell(witness: &Witness, sender: &mut impl Sender) {
     }
 }
 
-/// What another told; bytes that do not decode are nothing.
+/// Decodes another authority's sightings; bytes that do not decode count as none.
 fn told(bytes: &[u8]) -> Vec<Sighting> {
     Told::decode_cfg(Copying(bytes), &()).map(Bounded::into_inner).unwrap_or_default()
 }

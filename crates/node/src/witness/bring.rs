@@ -1,7 +1,7 @@
-//! Brings evidence as an operation of this authority's account, once.
+//! Submits evidence as an operation of this authority's account, once.
 //!
-//! It looks at the ledger first, waits for its turn ([`super::turn`]), and tries again only after what
-//! it sent has expired. Evidence carries no nonce (RD-8): nothing else of the account holds it up.
+//! It reads the ledger first, waits for its turn ([`super::turn`]), and tries again only after its last
+//! operation has expired. Evidence carries no nonce (RD-8), so no other operation of the account delays it.
 
 use super::{
     Witness,
@@ -22,19 +22,19 @@ use posync_protocol::{
 };
 use std::collections::BTreeMap;
 
-/// Blocks that an attempt may take.
+/// Blocks for which an attempt is valid.
 const ATTEMPT_BLOCKS: u64 = 16;
 
-/// Who brings.
+/// Submits the evidence that its witness finds.
 struct Reporter {
     witness: Witness,
     mempool: Mempool,
     handle: Handle,
     key: PrivateKey,
     account: Account,
-    /// Until which height an attempt may still come true.
+    /// Height until which the last attempt for a fault may still be included.
     tried: BTreeMap<Fault, u64>,
-    /// Whether it was said that the account is too empty.
+    /// True if a log line has said that the account's balance is too low.
     is_poor: bool,
 }
 
@@ -120,7 +120,7 @@ impl Reporter {
     }
 }
 
-/// A record of the applied state.
+/// Decodes a record of the applied state.
 fn read<R: Record>(slot: Option<&Option<Slot>>) -> Option<R> {
     R::from_slot(slot?.as_ref()?).ok()
 }

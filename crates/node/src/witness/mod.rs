@@ -1,4 +1,4 @@
-//! Notices when a seat signs against itself, and brings it to the ledger (AU-4 to AU-6).
+//! Detects seats that sign contradictory data, and submits the evidence to the ledger (AU-4 to AU-6).
 //!
 //! ```text
 //!  blocks of leaders ── [`Overheard`] ──┐                       ┌──► channel 9: what the chain passed
@@ -8,10 +8,10 @@
 //! ```
 //!
 //! [`state`] and [`turn`] decide and never wait; [`actor`] and [`bring`] move bytes. The memory is
-//! lost with the process: evidence is told to every authority when it is found, and each of them
-//! brings it in its turn, so it is lost only if all of them stop at once.
+//! lost with the process. As evidence is sent to every authority when it is found, and each of them
+//! submits it in its turn, it is lost only if all of them stop at once.
 //!
-//! What is found and what can go unseen is said in `docs/threats.md`.
+//! `docs/threats.md` lists the faults that are found and those that can go unseen.
 
 pub mod actor;
 pub mod bring;
@@ -36,7 +36,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard},
 };
 
-/// A handle on the memory; clones share it.
+/// A handle on the record of signatures; clones share it.
 #[derive(Clone)]
 pub struct Witness {
     state: Arc<Mutex<State>>,
@@ -61,18 +61,18 @@ impl Witness {
         self.state.lock().expect("no holder panics")
     }
 
-    /// Goes on at a height that is final already.
+    /// Resumes at a height that is final already.
     pub fn begin(&self, height: u64) {
         self.state().begin(height);
     }
 
-    /// Takes the header of a block that is to be verified.
+    /// Takes the header of a block that will be verified.
     pub fn header(&self, header: &Header) {
         let found = self.state().header(header);
         self.settle(found);
     }
 
-    /// Takes the bytes of a block on their way in: they begin with its header.
+    /// Takes the bytes of an incoming block, which begin with its header.
     pub fn overhear(&self, bytes: &[u8]) {
         if let Ok(header) = Header::read_cfg(&mut Copying(bytes), &()) {
             self.header(&header);
@@ -91,7 +91,7 @@ impl Witness {
         self.settle(found);
     }
 
-    /// Who is held to have signed twice, as far as the memory reaches.
+    /// The accounts that were found to have signed twice, as far as the memory reaches.
     pub fn accused(&self) -> Vec<Account> {
         self.state().accused()
     }
@@ -111,7 +111,7 @@ impl Witness {
         self.state().close(fault);
     }
 
-    /// Says what was found, and wakes who tells it.
+    /// Logs new evidence, and wakes the task that sends sightings.
     fn settle(&self, found: impl IntoIterator<Item = Found>) {
         found.into_iter().for_each(|found| tell(&found.evidence));
         if self.state().has_news() {
@@ -120,7 +120,7 @@ impl Witness {
     }
 }
 
-/// Who did what, where, and under which name the ledger will know it.
+/// Logs a fault: the offender, the place, and the name of the evidence on the ledger.
 fn tell(evidence: &Evidence) {
     let (seat, name) = (evidence.offender(), Digest::from(sha256(&evidence.encode())));
     match evidence {

@@ -1,25 +1,25 @@
-//! What each seat was seen to sign, and which two of it cannot both be honest (AU-11). Nothing here
+//! The signatures seen of each seat, and the pairs of them that contradict each other (AU-11). No call here
 //! waits.
 //!
 //! ```text
-//!  header of (term, view)  ── first ──► kept ── the final chain passes the view without it ──► told
+//!  header of (term, view)  ── first ──► kept ── the final chain passes the view without it ──► sent
 //!                          ── again, same bytes ──► nothing
-//!                          ── other bytes ──► evidence ──► told, and held until the ledger has it
+//!                          ── other bytes ──► evidence ──► sent, and held until the ledger has it
 //!  commitment of an epoch  ── the same ──
 //! ```
 //!
-//! A leader that shows block A to some and B to others is seen by nobody who is shown one of them. If
-//! one becomes final, who holds the other has both. If none does, the view is passed over, and
-//! everybody tells the others the header that it holds: then all have both.
+//! If a leader shows block A to some and B to others, no one who sees only one of them notices. If one
+//! becomes final, a holder of the other has both. If neither does, the view is passed over, and every
+//! authority sends the others the header that it holds: then all have both.
 //!
 //! Invariants
-//! 1. Evidence is of two valid signatures of one seat, for one place, over different bytes: what the
-//!    ledger calls evidence (AU-4). An honest seat signs once (AU-8), so it is never accused.
-//! 2. A seat has at most [`HEADERS_MAX`] headers here, none more than [`AHEAD_MAX`] views ahead of
-//!    what is final, and gives way with its lowest place: it cannot push out what it signed near the
-//!    tip by signing more.
-//! 3. For a seat and an epoch there is one evidence: the ledger takes no second.
-//! 4. What others told is not told again, so a message causes at most one message.
+//! 1. Evidence is two valid signatures of one seat, for one place, over different bytes: the ledger's
+//!    definition (AU-4). An honest seat signs once (AU-8), so it is never accused.
+//! 2. A seat has at most [`HEADERS_MAX`] headers here, none more than [`AHEAD_MAX`] views ahead of the
+//!    final chain, and its lowest place is dropped first: by signing more, a seat cannot push out the
+//!    headers that it signed near the tip.
+//! 3. For a seat and an epoch there is one piece of evidence: the ledger accepts no second.
+//! 4. Sightings received from others are not sent on, so a message causes at most one message.
 
 use posync_protocol::{
     Account, Body, Bounded, Hash, Operation,
@@ -30,17 +30,17 @@ use posync_protocol::{
 };
 use std::collections::{BTreeMap, VecDeque};
 
-/// Headers kept of a seat.
+/// Headers kept for each seat.
 pub const HEADERS_MAX: usize = 512;
-/// Views above the newest final one, and views of the next term, of which headers are kept.
+/// Views above the newest final one, and views of the next term, whose headers are kept.
 pub const AHEAD_MAX: u64 = 128;
-/// Terms of which headers are kept: the running one and those before it.
+/// Terms whose headers are kept: the running one and those before it.
 pub const TERMS_KEPT: u64 = 3;
-/// Sightings that wait to be told; the oldest give way.
+/// Sightings that wait to be sent; the oldest are dropped first.
 pub const OUTBOX_MAX: usize = 256;
 
 tagged! {
-    /// What an authority tells the others.
+    /// A message of one authority to the others.
     Sighting {
         /// A header of a view that became final without it.
         1 => Header(Header),
@@ -52,17 +52,17 @@ tagged! {
 /// Evidence that was found here.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Found {
-    /// The two signatures.
+    /// Two signatures of one seat that contradict each other.
     pub evidence: Evidence,
     /// The newest final height when it was found.
     pub height: u64,
-    /// Whether nothing is left to do: the ledger has it, or can never have it.
+    /// True once the ledger has it, or can never accept it.
     is_over: bool,
 }
 
-/// Names evidence: the epoch of the fault and who did it.
+/// Identifies evidence: the epoch of the fault and the offender.
 pub type Fault = (u64, Account);
-/// Term and view.
+/// Term and view of a header.
 type Place = (u64, u64);
 
 #[derive(Clone, Debug)]
@@ -71,7 +71,7 @@ struct Held {
     is_told: bool,
 }
 
-/// What one seat signed.
+/// The signatures seen of one seat.
 #[derive(Clone, Debug, Default)]
 struct Signed {
     headers: BTreeMap<Place, Held>,
@@ -87,7 +87,7 @@ struct Tip {
 }
 
 impl Tip {
-    /// Whether headers of a place are kept.
+    /// True if headers of a place are kept.
     fn watches(&self, (term, view): Place) -> bool {
         let (now, newest) = self.place;
         match term.checked_sub(now) {
@@ -98,7 +98,7 @@ impl Tip {
     }
 }
 
-/// All that is remembered.
+/// The signatures of all seats, the evidence found, and the sightings to send.
 #[derive(Clone, Debug)]
 pub struct State {
     chain: Hash,
@@ -110,7 +110,7 @@ pub struct State {
 }
 
 impl State {
-    /// Remembers nothing yet; signatures of others than `seats` are of no interest.
+    /// Starts empty; signatures of accounts other than `seats` are ignored.
     pub fn new(chain: Hash, parameters: Parameters, seats: impl IntoIterator<Item = Account>) -> Self {
         let seats = seats.into_iter().map(|seat| (seat, Signed::default())).collect();
         let (found, outbox) = Default::default();
@@ -118,19 +118,19 @@ impl State {
         Self { chain, parameters, seats, tip, found, outbox }
     }
 
-    /// Goes on at a height that is final already; a term's views are at least as many as its blocks.
+    /// Resumes at a final height. A term has at least as many views as blocks, so this view is a lower bound.
     pub fn begin(&mut self, height: u64) {
         let term = self.parameters.term_blocks();
         let place = (height / term, height % term);
         self.tip = Tip { place, height, epoch: self.parameters.epoch(height) };
     }
 
-    /// Takes a header that was seen in whatever way; returns new evidence.
+    /// Takes a header from any source; returns new evidence.
     pub fn header(&mut self, header: &Header) -> Option<Found> {
         self.see(header, false)
     }
 
-    /// Takes what another authority told.
+    /// Takes a sighting of another authority; returns new evidence.
     pub fn hear(&mut self, sighting: &Sighting) -> Option<Found> {
         match sighting {
             Sighting::Header(header) => self.see(header, true),
@@ -143,15 +143,15 @@ impl State {
         }
     }
 
-    /// Takes a final block: its header, and what was committed to in it. Whatever headers the chain
-    /// passed over are told from now on.
+    /// Takes a final block: its header, and the commitments in it. Headers that the chain passed over are
+    /// queued for the other authorities.
     pub fn block(&mut self, header: &Header, operations: &[Operation]) -> Vec<Found> {
         let (place, height) = ((header.term, header.view), header.height);
         let tip = Tip { place, height, epoch: self.parameters.epoch(height) };
         if self.tip.place < place {
             self.tip = tip;
         }
-        // Everybody gets a final header anyway.
+        // Every authority gets a final header anyway.
         let mut found: Vec<Found> = self.see(header, true).into_iter().collect();
         for operation in operations {
             if let Body::AuditCommit(commit) = &operation.body {
@@ -181,12 +181,12 @@ impl State {
         self.find(Evidence::Commitments(Commitments { seat: *seat, commits }))
     }
 
-    /// Whether there is something to tell the others.
+    /// True if there are sightings to send.
     pub fn has_news(&self) -> bool {
         !self.outbox.is_empty()
     }
 
-    /// What to tell the others, once.
+    /// Takes the sightings to send; each is returned once.
     pub fn take_outbox(&mut self) -> Vec<Sighting> {
         self.outbox.drain(..).collect()
     }
@@ -197,14 +197,14 @@ impl State {
         open.map(|(fault, found)| (*fault, found.clone())).collect()
     }
 
-    /// Nothing is left to do about a fault.
+    /// Marks a fault as done.
     pub fn close(&mut self, fault: &Fault) {
         if let Some(found) = self.found.get_mut(fault) {
             found.is_over = true;
         }
     }
 
-    /// Who was found to have signed twice, ever since the memory reaches.
+    /// The seats found to have signed twice, since the memory began.
     pub fn accused(&self) -> Vec<Account> {
         self.found.keys().map(|(_, seat)| *seat).collect()
     }
@@ -253,8 +253,8 @@ impl State {
         self.outbox.push_back(sighting);
     }
 
-    /// The final chain has reached `place`: what is held below it and was not final is told, what is
-    /// too old is forgotten.
+    /// The final chain has reached `place`: kept headers below it that are not final are queued for the
+    /// others, and headers that are too old are dropped.
     fn pass(&mut self, place: Place) {
         let (tip, epoch) = (self.tip, self.tip.epoch);
         let mut passed = Vec::new();

@@ -1,4 +1,4 @@
-//! Tables for the memory: what is evidence, what is told, what gives way.
+//! Tables for the memory: which signatures are evidence, which are sent, which are dropped.
 
 use super::state::{AHEAD_MAX, Found, HEADERS_MAX, OUTBOX_MAX, Sighting, State, TERMS_KEPT};
 use commonware_cryptography::{Signer as _, ed25519::PrivateKey};
@@ -21,7 +21,7 @@ fn account(seed: u64) -> Account {
     Account::of(&key(seed).public_key())
 }
 
-/// Knows seats 1 and 2.
+/// Creates a state that knows seats 1 and 2.
 fn state() -> State {
     State::new(CHAIN, LOCAL, [account(1), account(2)])
 }
@@ -32,7 +32,7 @@ fn resign(seed: u64, mut header: Header) -> Header {
     header
 }
 
-/// A header of `seed` for a view; `time_ms` makes others of it.
+/// A header of `seed` for a view; different values of `time_ms` make different headers.
 fn header(seed: u64, (term, view): (u64, u64), time_ms: u64) -> Header {
     let zero = [0; 32];
     let header = Header {
@@ -57,7 +57,7 @@ fn header(seed: u64, (term, view): (u64, u64), time_ms: u64) -> Header {
     resign(seed, header)
 }
 
-/// What a verifying node would say of the operation that brings it.
+/// The verdict of a verifying node on the operation that submits it.
 fn holds(found: &Found) -> bool {
     let body = Body::Evidence(found.evidence.clone());
     let operation = Operation::signed(&key(7), &CHAIN, 0, Amount::sync(1), 20, body);
@@ -131,7 +131,7 @@ fn a_fault_is_found_once_an_epoch_and_told() {
     assert_eq!(state.header(&header(1, (0, 5), 4)), None, "what is closed is not opened again");
 }
 
-/// Half were shown A, half B, and neither became final: everybody holds one until they talk.
+/// Half were shown A, half B, and neither became final: each authority holds one until they exchange them.
 #[test]
 fn who_holds_what_the_chain_passed_over_tells_it() {
     let (mut left, mut right) = (state(), state());
@@ -152,7 +152,7 @@ fn who_holds_what_the_chain_passed_over_tells_it() {
     }
 }
 
-/// One was shown B, the others made A final: who holds B needs nobody.
+/// One was shown B, the others made A final: the holder of B needs no one else.
 #[test]
 fn a_final_block_contradicts_another_of_its_view() {
     let mut state = state();
@@ -183,7 +183,7 @@ fn the_memory_is_bounded_and_a_seat_cannot_empty_it() {
     state.block(&header(2, (3, 20), 0), &[]);
     let mine = header(1, (3, 21), 1);
     state.header(&mine);
-    // Everything that it may sign ahead, and of terms before.
+    // All headers that it may sign ahead, and those of earlier terms.
     for view in 0..=AHEAD_MAX + 3 {
         for term in 1..6 {
             state.header(&header(1, (term, 22 + view), 5));
@@ -207,7 +207,7 @@ fn the_memory_is_bounded_and_a_seat_cannot_empty_it() {
     assert!(state.header(&header(1, (0, HEADERS_MAX as u64), 2)).is_some());
 }
 
-/// Where nothing is known to be final yet, or a node starts again, junk of far terms is not kept.
+/// While no final block is known, or a node resumes, junk of distant terms is not kept.
 #[test]
 fn a_memory_begins_at_what_is_final() {
     for (height, near) in [(0, (0, 9)), (0, (1, 9)), (9 * LOCAL.term_blocks() + 5, (9, 40))] {
@@ -221,7 +221,7 @@ fn a_memory_begins_at_what_is_final() {
     }
 }
 
-/// A header of a place that no height is known of.
+/// A header of a place whose height is unknown.
 fn header_at(seed: u64, (term, view): (u64, u64), time_ms: u64) -> Header {
     resign(seed, Header { term, view, ..header(seed, (0, 0), time_ms) })
 }
@@ -298,7 +298,7 @@ fn commitments_are_kept_of_this_epoch_and_its_neighbours() {
     }
 }
 
-/// A block holds what the mempool of another took; the ledger's refusal does not unsign it.
+/// A block may hold a commitment that another mempool accepted; the ledger's refusal does not unsign it.
 #[test]
 fn commitments_in_blocks_count_too() {
     let mut state = state();

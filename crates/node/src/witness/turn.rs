@@ -1,54 +1,54 @@
-//! Whose turn it is to bring evidence, so that one fee is burned for it and not one for each seat
+//! Decides which seat submits evidence, so that one fee is burned for it and not one for each seat
 //! (AU-12).
 //!
-//! The seat after the offender's begins; every [`TURN_BLOCKS`] the one after it may, too, until the
-//! ledger has it. Somebody that is down, or has no money, costs eight blocks.
+//! The seat after the offender's begins; every [`TURN_BLOCKS`] the next seat may submit too, until the
+//! ledger has the evidence. A seat that is down, or has no money, costs eight blocks.
 
 use posync_protocol::limits::EVIDENCE_EPOCHS_MAX;
 
 /// Blocks that one seat has for itself before the next one tries: a proposal, its certificate, and
-/// a little.
+/// some slack.
 pub const TURN_BLOCKS: u64 = 8;
 
-/// What the applied state says of a fault.
+/// The facts about a fault in the applied state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Standing {
-    /// The epoch.
+    /// Epoch of the applied height.
     pub now: u64,
-    /// How many seats there are.
+    /// Number of seats on the ledger.
     pub seats: u32,
-    /// This node's place among them.
+    /// Index of this node's seat; `None` if it has none.
     pub mine: Option<u32>,
-    /// The offender's.
+    /// Index of the offender's seat; `None` if it has none.
     pub offender: Option<u32>,
-    /// Whether the fault is proven already, or nothing is left that it could cost.
+    /// True if the fault is proven already, or can cost the seat nothing more.
     pub is_settled: bool,
 }
 
-/// What to do about a fault now.
+/// The step that this node takes about a fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Turn {
-    /// Nothing, ever: the ledger has it, or takes it no more.
+    /// Nothing, ever: the ledger has the evidence or no longer accepts it, or this node is the offender.
     Over,
-    /// Another seat is first.
+    /// Another seat goes first.
     Wait,
-    /// Bring it.
+    /// Submit the evidence in this node's name.
     Now,
 }
 
-/// Decides for a fault of `epoch` that was found at height `found`, at `height`.
+/// Decides at `height` about a fault of `epoch` that was found at height `found`.
 pub fn turn(epoch: u64, found: u64, height: u64, standing: &Standing) -> Turn {
     let Standing { now, seats, mine, offender, is_settled } = *standing;
     let Some(offender) = offender.filter(|_| !is_settled && epoch.saturating_add(EVIDENCE_EPOCHS_MAX) >= now)
     else {
         return Turn::Over;
     };
-    // The ledger takes no evidence of an epoch to come.
+    // The ledger accepts no evidence of a future epoch.
     if epoch > now {
         return Turn::Wait;
     }
     let seats = u64::from(seats.max(1));
-    // Who has no seat is last; who signed it does not bring it.
+    // A node without a seat is last; the offender does not submit it.
     let before = match mine {
         Some(mine) if mine == offender => return Turn::Over,
         Some(mine) => (u64::from(mine) + seats - u64::from(offender) - 1) % seats,

@@ -1,4 +1,4 @@
-//! A small network of authorities on the deterministic runtime: what the tests of this crate share.
+//! A small network of authorities on the deterministic runtime, shared by the tests of this crate.
 
 use commonware_p2p::simulated::{self, Link, Network, Oracle};
 use commonware_runtime::{Clock as _, Spawner as _, Supervisor as _, deterministic};
@@ -35,7 +35,7 @@ impl Operations for Queue {
     }
 }
 
-/// What survives crashes: the genesis, keys, shares, and queues of all authorities.
+/// The data that survives crashes: the genesis, keys, shares, and queues of all authorities.
 #[derive(Clone)]
 pub(crate) struct Network4 {
     pub(crate) genesis: Arc<Genesis>,
@@ -67,7 +67,7 @@ impl Network4 {
     }
 }
 
-/// The running network.
+/// A running network: its authorities, their handles, the simulated links.
 pub(crate) struct World {
     pub(crate) context: deterministic::Context,
     pub(crate) oracle: Oracle<PublicKey, deterministic::Context>,
@@ -78,16 +78,16 @@ pub(crate) struct World {
     serve: Option<Serve>,
 }
 
-/// Gives an authority its operations and services, at its n-th start.
+/// Creates the operations and services of an authority, at its n-th start.
 pub(crate) type Serve =
     Box<dyn Fn(&deterministic::Context, &SimNode, usize, u64) -> (Arc<dyn Operations>, SimServices)>;
 
-/// The node service of an authority at its n-th start: the simulated network frees no address.
+/// Address of the node service at the n-th start: the simulated network never frees an address.
 pub(crate) fn address(index: usize, start: u64) -> SocketAddr {
     SocketAddr::from(([10, 0, index as u8, 1], 7_000 + start as u16))
 }
 
-/// Has every authority serve there.
+/// Makes every authority serve at [`address`].
 pub(crate) fn serve() -> Option<Serve> {
     Some(Box::new(|context, node, index, start| {
         let serving = Serving { key: node.key.clone(), address: address(index, start) };
@@ -101,7 +101,7 @@ impl World {
         Self::start_serving(context, network, None).await
     }
 
-    /// The same; `serve` makes what runs beside each engine.
+    /// As [`Self::start`]; `serve` creates the services beside each engine.
     pub(crate) async fn start_serving(
         context: deterministic::Context,
         network: Network4,
@@ -136,7 +136,7 @@ impl World {
         world
     }
 
-    /// Starts an authority (again) and waits until its state is readable.
+    /// Starts an authority, possibly again, and waits until its state is readable.
     pub(crate) async fn boot(&mut self, index: usize) {
         self.launch(index);
         let running = self.running.get_mut(&index).expect("it was just started");
@@ -166,7 +166,7 @@ impl World {
         self.running.insert(index, run_sim(context, self.oracle.clone(), node, services));
     }
 
-    /// Kills an authority; what it synced stays.
+    /// Kills an authority; the data that it synced stays.
     pub(crate) fn crash(&mut self, index: usize) {
         self.handles.remove(&index);
         self.running.remove(&index).expect("it runs").task.abort();

@@ -1,4 +1,4 @@
-//! What no block ever charges keeps nobody out.
+//! Operations that no block ever charges must not keep others out.
 
 use super::*;
 use posync_protocol::{
@@ -6,8 +6,8 @@ use posync_protocol::{
     operation::{Commitments, Evidence},
 };
 
-/// Who leaves out its next nonce is never offered to a block and never charged, and
-/// still keeps everybody else out.
+/// An account that leaves out its next nonce is never offered to a block and never charged, so its operations
+/// must not keep others out.
 #[test]
 fn what_can_never_stand_in_a_block_keeps_nobody_out() {
     let mut pool = Pool::default();
@@ -27,7 +27,7 @@ fn what_can_never_stand_in_a_block_keeps_nobody_out() {
             }
         }
     }
-    // The last bytes, with small ones.
+    // Fills the last bytes with small operations.
     accounts += 1;
     for nonce in 1.. {
         let fee = units(&pay(accounts, nonce, 0)) * base_fee * 5;
@@ -39,12 +39,12 @@ fn what_can_never_stand_in_a_block_keeps_nobody_out() {
     }
     assert!(balance > 0 && !pool.is_empty(), "some of it waits");
     assert!(pool.candidates(1, base_fee as u64).is_empty(), "none of it can stand in any block");
-    // A wallet offers four times the fee of today.
+    // A wallet offers four times today's fee.
     let honest = pay(1_000, 0, units(&pay(1_000, 0, 0)) * base_fee * 4);
     assert_eq!(add(&mut pool, &honest, rich(0)), Ok(()));
 }
 
-/// Evidence against nobody passes the door; it is refused by every block, for nothing.
+/// Evidence against an account without a seat passes the first checks; every block refuses it at no cost.
 #[test]
 fn evidence_against_nobody_keeps_no_seat_out() {
     use super::super::admit::{self, Slots};
@@ -72,7 +72,7 @@ fn evidence_against_nobody_keeps_no_seat_out() {
     loop {
         let operation = evidence(signer, number);
         assert_eq!(check_structure(&operation, &next), Ok(()), "the door lets it in");
-        // No seat is named in the state.
+        // The state has no seat of that account.
         let slots = Slots::from([(AccountState::key(&account(signer)), poor.to_slot())]);
         let Ok(admission) = admit::admit(&operation, &next, &slots) else { break };
         number += 1;
@@ -86,13 +86,13 @@ fn evidence_against_nobody_keeps_no_seat_out() {
     assert_eq!(add(&mut pool, &commit(500_000, 1, 10), rich(0)), Ok(()), "a seat commits");
 }
 
-/// What follows on an offer that the base fee has passed counts for no more than that offer.
+/// An operation behind an offer below the base fee counts for no more than that offer.
 #[test]
 fn what_stands_behind_a_low_offer_keeps_nobody_out() {
     let mut pool = Pool::default();
     let units = |operation: &Operation| operation.encode_size() as u128;
     let mut signer = 1;
-    // It offers what the base fee was, and the next ones offer a thousand times as much.
+    // The first offers the former base fee, and the next ones offer a thousand times as much.
     while add(&mut pool, &bulky(signer, 0, units(&bulky(signer, 0, 0)) * 100), rich(0)).is_ok() {
         for nonce in 1..MEMPOOL_PER_ACCOUNT as u64 {
             let _ = add(&mut pool, &bulky(signer, nonce, units(&bulky(signer, nonce, 0)) * 100_000), rich(0));
@@ -105,13 +105,14 @@ fn what_stands_behind_a_low_offer_keeps_nobody_out() {
     assert_eq!(add(&mut pool, &honest, rich(0)), Ok(()));
     assert_eq!(ids(&pool.candidates(1, 200)), [honest.id()]);
     assert!(pool.bytes() <= before);
-    // Once the first of them offers more, all that follows counts as much.
+    // Once the first of them offers more, the later ones count as much.
     let raised = bulky(1, 0, units(&bulky(1, 0, 0)) * 100_000);
     assert_eq!(add(&mut pool, &raised, rich(0)), Ok(()), "in the place of its first offer");
     assert!(pool.candidates(1, 200).len() > 2);
 }
 
-/// What waits behind a gap has little room, of each account and in all; it comes in when the gap is filled.
+/// Operations behind a gap have little room, for each account and in all; they move up when the gap is
+/// filled.
 #[test]
 fn what_waits_behind_a_gap_gives_way_and_comes_in_when_the_gap_is_filled() {
     let mut pool = Pool::default();
@@ -127,7 +128,7 @@ fn what_waits_behind_a_gap_gives_way_and_comes_in_when_the_gap_is_filled() {
     assert_eq!(add(&mut pool, &more, rich(0)), Err(Refused::Full), "its own number");
     add(&mut pool, &bulky(1, 0, 1_000), rich(0)).expect("it fills the gap");
     assert_eq!(pool.candidates(1, 0).len(), 4);
-    // A flood behind gaps displaces what is behind a gap, and nothing else.
+    // A flood behind gaps displaces only operations behind a gap.
     for signer in 10..110 {
         add(&mut pool, &bulky(signer, 1, 9_000), rich(0)).expect("the oldest gives way");
     }
@@ -165,13 +166,13 @@ fn a_seat_displaces_evidence_of_strangers_and_an_account_brings_two() {
     assert!(!pool.contains(&last.id()), "the last one");
     assert!(pool.bytes() <= MEMPOOL_RESERVED_BYTES);
     assert_eq!(ids(&pool.candidates(1, 0))[0], commit(50_000, 1, 10).id(), "and comes after");
-    // What is refused takes nothing away: too large for the room that its first copy leaves.
+    // A refused operation displaces none: it is too large for the room that its first copy leaves.
     let (full, count) = (pool.bytes(), pool.len());
     assert_eq!(put(&mut pool, &evidence(signer, 1), false), Err(Refused::Full));
     assert_eq!((pool.bytes(), pool.len()), (full, count));
 }
 
-/// The provider's own upkeep comes before everyone's, of whatever kind.
+/// The provider's own upkeep comes before that of all others, of whatever kind.
 #[test]
 fn upkeep_of_the_provider_itself_displaces_every_other_of_it() {
     let by = |signer, slots: usize, endings: Vec<u64>| {
@@ -197,7 +198,7 @@ fn upkeep_of_the_provider_itself_displaces_every_other_of_it() {
     assert_eq!(pool.len(), 1);
 }
 
-/// An offer that an earlier operation of the account spends is never charged.
+/// An offer is never charged if an earlier operation of the account spends the money.
 #[test]
 fn an_offer_is_not_spent_by_what_stands_before_it() {
     let funds = |balance| Some(Funds { nonce: 0, balance: Amount::new(balance).expect("small") });
@@ -205,7 +206,7 @@ fn an_offer_is_not_spent_by_what_stands_before_it() {
         let amount = Amount::new(grains).expect("small");
         operation(1, nonce, 10, Body::Transfer(Transfer { to: account(2), amount }))
     };
-    // In either order of arrival.
+    // The result is the same in either order of arrival.
     for turned in [false, true] {
         let mut both = [moves(0, 981), moves(1, 0)];
         if turned {
