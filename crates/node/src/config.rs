@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! <directory>/
-//!   genesis        the network's beginning, the same file on every member
+//!   genesis        initial data of the network, the same file on every member
 //!   config.json    listen addresses and sizes of this node
 //!   node.key       this node's Ed25519 key, hex, readable by its owner alone
 //!   secrets/       shares of the network key (0700)
@@ -11,7 +11,7 @@
 //! ```
 //!
 //! Restore `secrets` and `storage` from the same moment or not at all: an older share with newer
-//! blocks, or the reverse, makes the authority a fault of its committee.
+//! blocks, or the reverse, makes the authority a faulty member of its committee.
 
 use crate::{
     engine::PrivateKey,

@@ -5,10 +5,10 @@
 //!                    ├──► outcomes  (receipts, events)
 //!                    └──► state     (records, each with a proof against a header)
 //!
-//! application ──► Operations (candidates for a block, what was finalized)
+//! application ──► Operations (candidates for a block, notice of final operations)
 //! ```
 //!
-//! A handle is cheap to clone and may be used from any task. Nothing here can change the ledger.
+//! A handle is cheap to clone and may be used from any task. It cannot change the ledger.
 //!
 //! Invariants:
 //! 1. A proven read names the header whose state root its proofs verify under.

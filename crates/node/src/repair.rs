@@ -14,8 +14,8 @@
 //! authorities at once, and none may give up its state for that. The operator decides then.
 //!
 //! Invariants
-//! 1. Nothing is deleted. A directory is renamed within its volume.
-//! 2. Nothing is signed twice. Where the journals of votes stay, they are replayed. Where they are lost or
+//! 1. No file is deleted. A directory is renamed within its volume.
+//! 2. The node never signs twice. Where the journals of votes stay, they are replayed. Where they are lost or
 //!    damaged, the shares of the running terms are set aside with them: the node follows, and signs again
 //!    with the share of the next term, for which it has signed nothing. The record of the last view it
 //!    proposed in stays in both cases.

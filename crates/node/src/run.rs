@@ -238,7 +238,7 @@ async fn serve(
 /// The blocks that it has begun when it stops, 16 at most, still fit.
 const ROOM_LOW: u64 = 32 << 20;
 const ROOM_AGAIN: u64 = 48 << 20;
-/// Intervals between two checks of the volume, and of the clock.
+/// Time between two checks: of the volume here, of the clock below.
 const ROOM_LOOK: Duration = Duration::from_secs(1);
 const CLOCK_LOOK: Duration = Duration::from_secs(2);
 

@@ -2,17 +2,17 @@
 //!
 //! ```text
 //!  send(body) ── nonce n ──► signed ──► nodes ──► each new block: is n passed, by the proved state?
-//!                  ▲           ▲                     │ yes: the body that holds n says by which operation
+//!                  ▲           ▲                     │ yes: the body that holds n names the operation
 //!                  │           │                     │        ours: final, with its receipt
-//!                  ├───────────┼── another's: ours never stands ◄┘
+//!                  ├───────────┼── another's: ours is excluded  ◄┘
 //!                  │           └── no, and the base fee rose above its offer: sign n with a higher one
-//!                  └────────────── no, and it expired: ours never stands
+//!                  └────────────── no, and it expired: ours is excluded
 //! ```
 //!
 //! Invariants
 //! 1. Operations are submitted in nonce order; several may wait at once.
-//! 2. A body is signed under another nonce only when it is *proved* that the first can never stand in a
-//!    block: the nonce is not passed at a height above its expiry, or a block holds another
+//! 2. A body is signed under another nonce only when it is *proved* that the first can never be included in
+//!    a block: the nonce is not passed at a height above its expiry, or a block holds another
 //!    operation with that nonce. A node's word (a refusal, "no receipt") decides nothing.
 //! 3. It is signed again under the same nonce when the proved base fee exceeds its offer: at most one of
 //!    those is ever included, and later operations are not held up.

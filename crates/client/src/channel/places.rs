@@ -4,7 +4,7 @@
 //!  accepted ──► silent ──key──► speaking ──proof──► proved
 //!               └── at most HANDSHAKES_MAX, HANDSHAKES_PER_ORIGIN ──┘   └── at most `connections_max`,
 //!                   the oldest silent one of the most crowded               KEY_CONNECTIONS_MAX a key
-//!                   origin gives way
+//!                   origin is closed
 //! ```
 //!
 //! Invariants

@@ -203,7 +203,7 @@ fn silent_connections_make_no_honest_caller_fail() {
     });
 }
 
-/// Four keys hold all places without a call, kept alive for an hour; they give way to a key that makes one.
+/// Four keys hold all places without a call, kept alive for an hour; one is closed for a key that makes one.
 #[test]
 fn connections_without_a_call_give_way_to_a_caller() {
     deterministic::Runner::default().start(|context| async move {

@@ -90,7 +90,7 @@ pub struct Proved<T> {
 pub struct Outcome {
     /// Receipts, checked against the certified header.
     pub receipts: Receipts,
-    /// Events, which nothing proves.
+    /// Events, without a proof.
     pub events: Vec<Event>,
 }
 

@@ -447,7 +447,7 @@ impl<E: Clock + CryptoRng, S: Sender> Actor<E, S> {
         good.extend(self.only_good(carriers, Part::All));
         for (arrival, admission) in good {
             if let Body::AuditCommit(commit) = &arrival.operation.body {
-                // A commitment that may not wait here, because another has its key, was signed all the same.
+                // Recorded even if the pool then refuses it: the commitment was signed all the same.
                 self.handle.witness().commitment(&arrival.operation.signer, commit);
             }
             match self.stands(&arrival.operation).await {

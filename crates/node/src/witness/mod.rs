@@ -3,8 +3,8 @@
 //! ```text
 //!  blocks of leaders ── [`Overheard`] ──┐                       ┌──► channel 9: what the chain passed
 //!  blocks that are verified, final ─────┼──► state: memory ─────┤    over, and evidence
-//!  channel 9: what others saw ──────────┤                       └──► bring: whose turn? ──► mempool
-//!  commitments at the mempool's door ───┘
+//!  channel 9: others' reports ──────────┤                       └──► bring: whose turn? ──► mempool
+//!  commitments that the mempool sees ───┘
 //! ```
 //!
 //! [`state`] and [`turn`] decide and never wait; [`actor`] and [`bring`] move bytes. The memory is
