@@ -18,7 +18,7 @@ use std::{
     time::Duration,
 };
 
-/// A provider's configuration.
+/// Configuration of a provider process.
 #[derive(Clone)]
 pub struct Config {
     /// Private key of its account and node identity.

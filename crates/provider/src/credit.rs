@@ -80,7 +80,7 @@ mod tests {
             ),
             (16 * MIB, 16 * MIB, 0, ONE / 2, 512 * KIB, Credit::Send),
             (16 * MIB, 16 * MIB, 0, ONE / 2, 512 * KIB + 1, Credit::Pay(16 * MIB)),
-            // Nothing paid: three lost slices leave one, four leave none.
+            // Without a payment, three lost slices leave one, four leave none.
             (3 * SLICE, 0, 3 * SLICE, ONE, SLICE, Credit::Send),
             (4 * SLICE, 0, 3 * SLICE, ONE, 1, Credit::Pay(4 * SLICE)),
             (4 * SLICE, 0, 4 * SLICE, ONE, 1, Credit::Pay(4 * SLICE)),

@@ -3,12 +3,12 @@
 //! ```text
 //!   height --> own records --> not registered?  register
 //!                          --> alerts (report)
-//!                          --> capacity cut by a refusal?  declare again what there is room for
+//!                          --> capacity cut by a refusal?  declare the available room again
 //!                          --> challenge open?  statement (again until the record says answered)
 //!                          --> none, and asleep or with slots that ended?  free upkeep
 //!                          --> more agreements than known ones?  search blocks for them
 //!              each round --> terms of all books: versions in force, ended agreements, their space
-//!                          --> loose shards go, due vouchers redeemed, claims brought that pay
+//!                          --> loose shards go, due vouchers redeemed, profitable claims submitted
 //! ```
 //!
 //! Every decision follows from the ledger's records and this provider's own durable state, so it
@@ -73,10 +73,10 @@ pub enum KeeperError {
     /// The shard store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// The books failed.
+    /// The journal of the books failed.
     #[error(transparent)]
     Books(#[from] crate::books::BooksError),
-    /// The till failed.
+    /// The journal of the till failed.
     #[error(transparent)]
     Till(#[from] crate::till::TillError),
     /// The journal of found agreements, or of ends, failed.
@@ -242,7 +242,7 @@ impl<E: Spawner + Context, B: Blob, L: Ledger> Keeper<E, B, L> {
         }
     }
 
-    /// Does what is due at the view's height.
+    /// Performs the duties at the view's height.
     ///
     /// # Errors
     /// [`KeeperError`]; `Ledger` may be tried again.

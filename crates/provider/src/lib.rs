@@ -14,7 +14,7 @@
 //! `credit`, `redeem`, `prover::Case`); the waiting is done by actors beside them.
 //!
 //! Invariants
-//! 1. Nothing is acknowledged, signed or counted as paid before the sync that makes it durable.
+//! 1. An effect is acknowledged, signed or counted as paid only after the sync that makes it durable.
 //! 2. Everything else follows from the ledger's proven records, so a restart resumes at any point.
 //! 3. A failed disk ends the process ([`run`]); a damaged shard is reported, never served.
 

@@ -65,7 +65,7 @@ pub fn spare(pay: u128, reads: usize) -> u128 {
 }
 
 /// True if a voucher is worth an operation of its own at this height and base fee: its agreement's window is
-/// about to close, it is worth half of what is left of the reserve, or the epoch is in its last
+/// about to close, it is worth half of the remaining reserve, or the epoch is in its last
 /// round, an auditor's read may be in it, and its fee is at most `spare` or four times its value.
 pub fn is_due(
     terms: &Terms,

@@ -7,7 +7,7 @@
 //! ```
 //!
 //! A provider whose volume is missing or fails goes offline by itself: `run` ends with the error,
-//! its answers stop, and its challenges stay open; it promises nothing that is not on disk.
+//! its answers stop, and its challenges stay open; it promises only data that is on disk.
 
 use crate::{
     books::{Books, BooksError, Held},
@@ -44,16 +44,16 @@ pub enum Error {
     /// The shard store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// The books failed.
+    /// The journal of the books failed.
     #[error(transparent)]
     Books(#[from] BooksError),
-    /// The till failed.
+    /// The journal of the till failed.
     #[error(transparent)]
     Till(#[from] TillError),
     /// The scrub could not read a single shard of the volume.
     #[error(transparent)]
     Unreadable(#[from] Unreadable),
-    /// The keeper ended.
+    /// The keeper ended with an error.
     #[error(transparent)]
     Keeper(#[from] KeeperError),
     /// It cannot listen, or stopped listening.
@@ -64,7 +64,7 @@ pub enum Error {
     Task(&'static str, commonware_runtime::Error),
 }
 
-/// Runs a provider until the runtime stops, or until it cannot continue.
+/// Runs a provider until the runtime is asked to stop, or until it cannot continue.
 ///
 /// `started` is called with the bound address once requests are answered.
 ///

@@ -39,7 +39,7 @@ pub enum BooksError {
     /// The volume accepts no writes: nothing was signed or dropped, and a later attempt may succeed.
     #[error("the volume is full; nothing was written, try again")]
     NoSpace,
-    /// The writer ended.
+    /// The writer ended, so no call succeeds any more.
     #[error("the books are closed")]
     Closed,
 }
@@ -145,7 +145,7 @@ impl Books {
     /// The caller unlinks them, then calls [`Self::gone`].
     ///
     /// # Errors
-    /// `Closed`.
+    /// `Closed`, `NoSpace`.
     pub async fn observe(&self, agreement: AgreementId, data: DataSet) -> Result<Vec<Hash>, BooksError> {
         self.ask(|done| Command::Observe { agreement, data, done }).await
     }
@@ -153,7 +153,7 @@ impl Books {
     /// Forgets an agreement that is gone from the ledger; returns its shards.
     ///
     /// # Errors
-    /// `Closed`.
+    /// `Closed`, `NoSpace`.
     pub async fn end(&self, agreement: AgreementId) -> Result<Vec<Hash>, BooksError> {
         self.ask(|done| Command::End { agreement, done }).await
     }

@@ -49,7 +49,7 @@ async fn names<E: Context>(context: &E, partition: &str) -> Result<Vec<Vec<u8>>,
     }
 }
 
-/// Checks every page; if one is not whole, reads what is readable.
+/// Checks every page; if one is not whole, reads all whole records.
 pub(super) async fn look<E, R, S>(
     context: &E,
     partition: &str,

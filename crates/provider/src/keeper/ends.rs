@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   floor:  the newest certified height seen by any process of this provider
-//!   window: the epoch from which on an agreement's vouchers are worth nothing, as proved last
+//!   window: the epoch from which on an agreement's vouchers are worthless, as last proved
 //!   gone:   agreements whose absence is proved and confirmed, and from which height on
 //! ```
 //!

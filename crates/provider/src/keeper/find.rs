@@ -3,7 +3,7 @@
 //!
 //! ```text
 //!   proven Provider.slots > known ones --> blocks from where the last search ended, some per tick
-//!     --> hint: an opening that names us --> proven Agreement, opened at that height --> kept
+//!     --> hint: an opening that names it --> proven Agreement, opened at that height --> kept
 //!     --> over --> proven once more --> free upkeep (ST-7) --> proven absent --> dropped
 //! ```
 //!
@@ -93,7 +93,6 @@ impl<E: Context> Finder<E> {
     }
 
     /// Notes that an agreement was proved gone at a height: an earlier slot count may include it.
-    /// Takes the result of the search once it has finished.
     pub(super) fn ended(&mut self, height: u64) {
         self.gone = self.gone.max(height);
     }
@@ -103,7 +102,7 @@ impl<E: Context> Finder<E> {
         if self.agreed >= reach.next { reach.agreed(self.agreed) } else { reach }
     }
 
-    /// What the blocks had, once they were looked through.
+    /// Takes the result of the search once it has finished.
     fn take(&mut self) -> Option<Looked> {
         let done = self.task.as_mut().and_then(|task| task.now_or_never())?;
         self.task = None;

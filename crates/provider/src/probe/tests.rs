@@ -195,7 +195,7 @@ fn declared(chain: &Chain, name: &str) -> u64 {
 #[test]
 fn providers_measure_each_other_to_what_they_declare_and_send() {
     deterministic::Runner::timed(Duration::from_secs(300)).start(|context| async move {
-        // Rose declares more than it sends, sam declares nothing.
+        // Rose declares more than it sends, sam declares no egress.
         let rates = [RATE, RATE / 4, 4 * RATE, 0];
         let chain = network(&context, Parameters::LOCAL, [4001, 4002, 4003, 4004], rates).await;
         let thrice = |name: &&str| chain.measured(name).is_some_and(|measured| measured.taken == 3);

@@ -55,7 +55,7 @@ pub(super) struct Segment {
 /// Sums over shards. A leaf is 1 KiB; an empty shard has one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Totals {
-    /// Number of shards.
+    /// Number of stored shards.
     pub shards: u64,
     /// Sum of the shards' bytes.
     pub bytes: u64,

@@ -76,7 +76,7 @@ fn is_damage(error: &Error) -> bool {
 }
 
 impl<E: Context> Log<E> {
-    /// Opens the journal and rebuilds its state: a prefix of what was written, after a crash or damage. A
+    /// Opens the journal and rebuilds the index: after a crash or damage, from a prefix of the records. A
     /// journal that is wholly unreadable is discarded. The rest is read from the headers in the segment
     /// files.
     pub(super) async fn open(context: E, partition: &str) -> Result<(Self, Index), StoreError> {

@@ -114,7 +114,7 @@ impl StoreConfig {
 /// Errors of the store.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
-    /// The disk failed.
+    /// The disk failed to read or write.
     #[error("the shard store's disk failed: {0}; check the volume, then start again")]
     Disk(#[from] commonware_runtime::Error),
     /// The index journal failed.
@@ -293,7 +293,7 @@ impl<B: Blob> Store<B> {
         self.shared.lock().index.totals()
     }
 
-    /// Sums over what an agreement holds.
+    /// Sums over the shards that an agreement holds.
     pub fn held(&self, agreement: &AgreementId) -> Totals {
         self.shared.lock().index.held(agreement)
     }

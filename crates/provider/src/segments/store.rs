@@ -65,7 +65,7 @@ pub(super) struct Writer<E: Context> {
 }
 
 impl<E: Context> Writer<E> {
-    /// Opens the files, replays the index and reads what the index had not noted yet.
+    /// Opens the files, replays the index and reads the frames that the index had not noted yet.
     pub(super) async fn open(context: E, config: StoreConfig) -> Result<Self, StoreError> {
         let (log, index) = Log::open(context.child("log"), &config.index_partition()).await?;
         let state = State {
@@ -327,7 +327,7 @@ impl<E: Context> Writer<E> {
     /// Frees space until `bytes` more fit below the cap.
     ///
     /// # Errors
-    /// `Full` when nothing dead is left, `NoSpace` when the volume has none.
+    /// `Full` when no dead bytes are left, `NoSpace` when the volume has no room.
     pub(super) async fn make_room(&mut self, bytes: u64) -> Result<(), StoreError> {
         self.check_volume(bytes)?;
         loop {

@@ -31,7 +31,7 @@ pub enum TillError {
     /// The volume accepts no writes: the change is not durable, and a later attempt may succeed.
     #[error("the volume is full; nothing was written, try again")]
     NoSpace,
-    /// The writer ended.
+    /// The writer ended, so no call succeeds any more.
     #[error("the till is closed")]
     Closed,
 }
@@ -87,7 +87,7 @@ impl Till {
     /// Keeps a voucher that passed [`super::judge`]; returns once it is durable and counts as paid.
     ///
     /// # Errors
-    /// `Closed`.
+    /// `Closed`, `NoSpace`.
     pub async fn keep(&self, redemption: Redemption) -> Result<(), TillError> {
         self.ask(Record::Keep(redemption)).await
     }
@@ -95,7 +95,7 @@ impl Till {
     /// Drops an agreement whose vouchers are worthless by now.
     ///
     /// # Errors
-    /// `Closed`.
+    /// `Closed`, `NoSpace`.
     pub async fn forget(&self, agreement: AgreementId) -> Result<(), TillError> {
         self.ask(Record::Forget(agreement)).await
     }

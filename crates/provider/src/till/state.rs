@@ -323,7 +323,7 @@ mod tests {
         Draw(u64),
         Pay(u64),
         End,
-        /// Only time passes.
+        /// Time passes without an event.
         Wait,
     }
     use Step::{Begin, Draw, End, Pay, Wait};
@@ -465,7 +465,7 @@ mod tests {
             }
         }
 
-        /// A consumer that pays for everything in time never owes overdue bytes, however its downloads overlap.
+        /// A consumer that pays in time never owes overdue bytes, however its downloads overlap.
         #[test]
         fn who_pays_a_moment_later_owes_nothing(
             steps in proptest::collection::vec((any::<bool>(), 0u64..50), 1..200),
