@@ -36,12 +36,12 @@ impl Fuse {
         self.0.load(Ordering::SeqCst)
     }
 
-    /// Sets whether every write fails with "no space left on device" from now on.
+    /// Makes every write from now on fail with "no space left on device", or succeed again.
     pub(crate) fn set_full(&self, full: bool) {
         self.1.store(full, Ordering::SeqCst);
     }
 
-    /// The n-th opening or reading of a segment file fails once.
+    /// Makes the n-th opening or reading of a segment file from now on fail once.
     pub(crate) fn fail_segments(&self, nth: i64) {
         self.2.store(nth, Ordering::SeqCst);
     }

@@ -6,7 +6,7 @@
 //!                          --> capacity cut by a refusal?  declare the available room again
 //!                          --> challenge open?  statement (again until the record says answered)
 //!                          --> none, and asleep or with slots that ended?  free upkeep
-//!                          --> more agreements than known ones?  search blocks for them
+//!                          --> more agreements than are known?  search blocks for them
 //!              each round --> terms of all books: versions in force, ended agreements, their space
 //!                          --> loose shards go, due vouchers redeemed, profitable claims submitted
 //! ```
@@ -384,7 +384,7 @@ impl<E: Spawner + Context, B: Blob, L: Ledger> Keeper<E, B, L> {
     /// The own records without slots, and the height at which they were proved; `None` if not registered.
     ///
     /// # Errors
-    /// `Unreachable` if they are older than those an earlier process of this provider saw.
+    /// `Unreachable` if they are far older than those an earlier process of this provider saw.
     async fn own(&mut self, height: u64) -> Result<(u64, Option<Case>), LedgerError> {
         let (account, parameters) = (self.account(), self.desk.parts().view.parameters);
         let mut keys = vec![Provider::key(&account), Audit::key(&account), Endings::key(&account)];

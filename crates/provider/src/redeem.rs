@@ -4,10 +4,10 @@
 //! redeems on its own only vouchers that would otherwise be lost or are worth the fee; in the last round
 //! of an epoch also each that covers as much as one read of an auditor. A report counts only as far as
 //! its reads are redeemed by then, a provider cannot recognise such reads, and a provider whose reads
-//! never count keeps a quality of one half: avoiding that is worth more than the fee. But not more than
-//! any fee: anyone can make a read look like an auditor's and fill blocks as an epoch ends. So all such
-//! reads of an epoch cost at most a tenth of the provider's pay in it ([`spare`]): a certain tenth against
-//! the half at stake. A provider without pay yet risks four times what the voucher pays.
+//! never count keeps a quality of one half: avoiding that is worth the fee, but not any fee, since anyone
+//! can make a read look like an auditor's and fill blocks as an epoch ends. So all such reads of an epoch
+//! cost at most a tenth of the provider's pay in it ([`spare`]): a certain tenth against the half at
+//! stake. A provider without pay so far risks four times the voucher's value.
 
 use crate::terms::Terms;
 use posync_protocol::{

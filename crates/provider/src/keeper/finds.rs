@@ -2,8 +2,8 @@
 //!
 //! ```text
 //!   registration                                              newest block
-//!   registration                                              newest block
-//!      |--- searched  ---|-- missed: no node kept it --|--- searched  ---|next ...
+//!      |--- searched ---|-- missed: no node kept it --|--- searched ---|next ...
+//! ```
 //!
 //! Bounded by the provider's slots and by agreements that were cleared but not yet proved gone.
 

@@ -139,8 +139,8 @@ impl Case {
         up_to(self.endings.iter().flat_map(|endings| endings.due(last)))
     }
 
-    /// True if the agreement has ended, is crossed (up to `now`, with this operation), and is either still in
-    /// the tree or past its redemption window.
+    /// True if the agreement is closed before its end, or if its end is crossed (up to `now`, with this
+    /// operation) or it is empty, and it is either still in the tree or past its redemption window.
     fn may_free(&self, terms: &Terms, now: u64) -> bool {
         let epoch = self.parameters.epoch(self.height);
         let over =

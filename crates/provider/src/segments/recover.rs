@@ -1,4 +1,4 @@
-//! Reads the parts of the segment files at a start that the index had not noted.
+//! Recovery at a start: reads the parts of the segment files that the index had not noted.
 //!
 //! ```text
 //!   newest known file, and later ones --> every whole frame behind the noted ones
@@ -187,8 +187,8 @@ impl<E: Context> Writer<E> {
         state.unread.insert(number);
     }
 
-    /// Takes the shards of an unknown file that lie nowhere else. The file may have been away, or a crash left
-    /// it after everything had moved. No file is removed because an index lacks it.
+    /// Takes the shards of an unknown file that lie nowhere else. The file may have been away, or a crash
+    /// left it after everything had moved. No file is removed because an index lacks it.
     async fn adopt(&mut self, number: u32, file: &File<E::Blob>) -> Result<(), StoreError> {
         let (mut at, mut passed, mut shards) = (0, Passed::default(), 0_usize);
         while let Some(found) = next(file, at, &mut passed).await? {
@@ -249,7 +249,7 @@ impl<E: Context> Writer<E> {
 /// notes faults before it.
 ///
 /// # Errors
-/// An error that must end the process.
+/// A disk error that must end the process.
 async fn next<B: Blob>(file: &File<B>, at: u64, passed: &mut Passed) -> Result<Option<Found>, StoreError> {
     let mut at = at;
     while at + HEADER_BYTES as u64 <= file.size {

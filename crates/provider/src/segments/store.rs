@@ -244,8 +244,8 @@ impl<E: Context> Writer<E> {
         self.log.sync().await
     }
 
-    /// The next file to compact: an empty one at once, else one when much is dead and the volume
-    /// has room for the moved bytes.
+    /// The next file to compact: an empty one at once, else one when much is dead, unless the last write
+    /// failed.
     pub(super) fn victim(&self) -> Option<u32> {
         let state = self.shared.lock();
         let index = &state.index;
