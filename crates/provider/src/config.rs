@@ -1,4 +1,4 @@
-//! What a provider is told at its start.
+//! Configuration of a provider, given at its start.
 
 use crate::{
     report::Reporter,
@@ -18,83 +18,83 @@ use std::{
     time::Duration,
 };
 
-/// A provider's configuration.
+/// Configuration of a provider process.
 #[derive(Clone)]
 pub struct Config {
-    /// Its key: account and node identity.
+    /// Private key of its account and node identity.
     pub key: PrivateKey,
     /// Prefix of its storage partitions.
     pub partition: String,
-    /// Where it listens; port 0 takes any free one.
+    /// Address to listen on; port 0 picks any free one.
     pub listen: SocketAddr,
-    /// Where others reach it, `host:port`, as registered; `None`: the address it listens on.
+    /// Registered address, `host:port`, at which others reach it; `None`: the address it listens on.
     pub advertised: Option<String>,
-    /// Its region's name.
+    /// Name of its region.
     pub region: String,
-    /// Its operator's name.
+    /// Name of its operator.
     pub operator: String,
-    /// Money to lock at registration.
+    /// Amount to lock as a bond at registration.
     pub bond: Amount,
     /// Bytes of shards that it offers to keep.
     pub capacity_bytes: u64,
-    /// Most bytes that the files with its shards may take; above what the capacity needs, no bound.
-    /// Below, shards are refused although there is room for them by what was declared (PV-5).
+    /// Maximum size of its shard files in bytes; has no effect above what the capacity needs. Below that,
+    /// shards are refused although the declared capacity has room for them (PV-5).
     pub space_bytes: u64,
-    /// Egress that it offers, bytes a second: also the most that it sends while it is measured.
+    /// Egress offered, in bytes a second; also the rate limit while egress is measured.
     pub egress_rate: u64,
-    /// Size at which a segment file is sealed.
+    /// Size in bytes at which a segment file is sealed.
     pub segment_bytes: u64,
-    /// Gas that it offers, an epoch.
+    /// Gas offered per epoch.
     pub capacity_gas: u64,
-    /// Least price that it accepts for storage, for egress, and for gas.
+    /// Minimum prices that it accepts for storage, egress and gas.
     pub reserve_prices: (u64, u64, u64),
-    /// Longest agreement that it takes, in epochs: for how long its prices are locked.
+    /// Longest agreement that it accepts, in epochs: prices stay locked for that long.
     pub term_max: u32,
-    /// Nodes of the ledger, tried in turn.
+    /// Ledger nodes, tried in turn.
     pub nodes: Vec<Endpoint>,
     /// SHA-256 of the genesis.
     pub chain: Hash,
-    /// Under which every certificate of the network verifies.
+    /// Public key that verifies every certificate of the network.
     pub network_key: NetworkKey,
-    /// Of the genesis.
+    /// Protocol parameters from the genesis.
     pub parameters: Parameters,
-    /// Time between two scrubs.
+    /// Interval between two scrubs.
     pub scrub: Duration,
     /// Time after which a shard that was put but never signed for is removed.
     pub loose: Duration,
-    /// Time for which everything of an agreement is kept whose absence from the ledger was proved,
-    /// counted in certified blocks.
+    /// Grace period for which everything of an agreement is kept after its absence from the ledger was
+    /// proved; counted in certified blocks.
     pub grace: Duration,
-    /// Tells the operator what is about to go wrong.
+    /// Sends the operator's alerts.
     pub report: Reporter,
 }
 
-/// Longest agreement that a provider takes unless it is told otherwise, in epochs.
+/// Default for the longest agreement that a provider accepts, in epochs.
 pub const TERM_MAX: u32 = 720;
-/// Egress that a provider of a local network offers: 4 MiB a second.
+/// Egress offered by a provider of a local network: 4 MiB a second.
 pub const EGRESS_LOCAL: u64 = 4 << 20;
-/// Sealed size of a segment file.
+/// Default size in bytes at which a segment file is sealed.
 pub const SEGMENT_BYTES: u64 = 256 << 20;
-/// Time between scrubs on a local network; 14 days in production.
+/// Interval between scrubs on a local network; it is 14 days in production.
 pub const SCRUB_LOCAL: Duration = Duration::from_secs(20);
-/// Time for which an agreement that is gone is kept all the same, in production.
+/// Grace period for an agreement that is gone from the ledger, in production.
 pub const GRACE: Duration = Duration::from_secs(6 * 3_600);
-/// The same on a local network.
+/// Grace period for an agreement that is gone, on a local network.
 pub const GRACE_LOCAL: Duration = Duration::from_secs(20);
-/// Time for a signature after a put.
+/// Time allowed between a put and the signature that covers it.
 pub const LOOSE: Duration = Duration::from_secs(120);
 
-/// What is wrong with a configuration or its directory.
+/// Errors in a configuration or its directory.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
-    /// A text is empty, too long or not one line.
+    /// A text is empty, too long or spans several lines.
     #[error("the {what} is {length} bytes; it must be one line of 1 to {most}")]
     Text {
-        /// Which.
+        /// Name of the configuration value.
         what: &'static str,
-        /// Its bytes.
+        /// Length of the text in bytes.
         length: usize,
-        /// Most bytes.
+        /// Maximum length in bytes.
         most: usize,
     },
     /// A number is outside its range.
@@ -108,7 +108,7 @@ pub enum ConfigError {
     Directory(PathBuf, std::io::Error),
 }
 
-/// Takes the data directory for this process; hold the file until the process ends.
+/// Locks the data directory for this process; keep the file open until the process ends.
 ///
 /// # Errors
 /// `Locked`, or `Directory` when the volume is missing or not writable.
@@ -127,25 +127,25 @@ fn text<const MAX: usize>(what: &'static str, text: &str) -> Result<Bounded<u8, 
 }
 
 impl Config {
-    /// How its shards are kept.
+    /// Configuration of its shard store.
     pub fn store(&self) -> StoreConfig {
         StoreConfig::for_capacity(&self.partition, self.capacity_bytes, self.segment_bytes)
             .within(self.space_bytes)
             .on(Volume::of(self.report.volume()))
     }
 
-    /// Blocks for which an agreement that is gone is kept all the same.
+    /// Number of blocks for which an agreement that is gone is still kept.
     pub fn grace_blocks(&self) -> u64 {
         let blocks = self.grace.as_millis() / u128::from(self.parameters.block_ms.max(1));
         u64::try_from(blocks).unwrap_or(u64::MAX).max(1)
     }
 
-    /// Leaves that it offers: no more than it has room for.
+    /// Leaves to offer: no more than there is room for.
     pub fn capacity_leaves(&self) -> u64 {
         self.capacity_bytes.min(self.store().room_bytes()) / LEAF_BYTES
     }
 
-    /// The registration, `bound` being the address it listens on.
+    /// Builds the registration; `bound` is the address it listens on.
     ///
     /// # Errors
     /// `Text`, `Range`.

@@ -1,31 +1,31 @@
-//! Whether the next bytes may leave: the credit window (VO-5) between what was sent and what was
-//! paid. What earlier downloads lost narrows it (VO-8).
+//! The credit window (VO-5): limits how far the bytes sent may exceed the bytes paid. Losses of earlier
+//! downloads narrow it (VO-8).
 
 use posync_protocol::agreement::credit_window;
 
-/// What was sent and paid under an agreement, in egress bytes since its opening.
+/// Bytes sent and paid under an agreement: egress since its opening.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Tab {
-    /// Sent, never below `paid`.
+    /// Bytes sent, never below `paid`.
     pub sent: u64,
-    /// Paid by voucher.
+    /// Bytes paid by voucher.
     pub paid: u64,
-    /// Of `sent - paid`, what was left by downloads that are over.
+    /// The part of `sent - paid` that finished downloads left unpaid.
     pub lost: u64,
 }
 
-/// Whether the next bytes may leave.
+/// Decision about the next bytes of a download.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Credit {
-    /// Now.
+    /// They may leave now.
     Send,
-    /// After a voucher for at least this many bytes in all.
+    /// They may leave after a voucher for at least this many bytes in total.
     Pay(u64),
-    /// Never: they could not be redeemed.
+    /// They may never leave: no voucher for them could be redeemed.
     Never,
 }
 
-/// Judges `bytes` more for a consumer of this `trust`; beyond `ceiling` nothing can be redeemed.
+/// Decides about `bytes` more for a consumer of this `trust`; bytes beyond `ceiling` are not redeemable.
 pub fn judge(tab: Tab, bytes: u64, trust: u64, ceiling: u64) -> Credit {
     let total = tab.sent.saturating_add(bytes);
     let running = total.saturating_sub(tab.paid).saturating_sub(tab.lost);
@@ -80,7 +80,7 @@ mod tests {
             ),
             (16 * MIB, 16 * MIB, 0, ONE / 2, 512 * KIB, Credit::Send),
             (16 * MIB, 16 * MIB, 0, ONE / 2, 512 * KIB + 1, Credit::Pay(16 * MIB)),
-            // Nothing paid: three lost slices leave one, four leave none.
+            // Without a payment, three lost slices leave one, four leave none.
             (3 * SLICE, 0, 3 * SLICE, ONE, SLICE, Credit::Send),
             (4 * SLICE, 0, 3 * SLICE, ONE, 1, Credit::Pay(4 * SLICE)),
             (4 * SLICE, 0, 4 * SLICE, ONE, 1, Credit::Pay(4 * SLICE)),

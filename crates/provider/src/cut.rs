@@ -1,6 +1,6 @@
-//! Test support: a storage that dies at its n-th operation, as a process does in a power cut.
+//! Test support: a storage that fails at its n-th operation, as in a power cut.
 //!
-//! From then on every operation fails; the run ends, and the runtime's own fault model decides
+//! From then on every operation fails. The run ends, and the runtime's own fault model decides
 //! which unsynced bytes survive ([`power_cut`]).
 
 use commonware_runtime::{
@@ -21,7 +21,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-/// Operations left until the cut, and whether the volume is full, shared by a context and everything
+/// Operations left until the cut, and whether the volume is full; shared by a context and everything
 /// opened through it.
 #[derive(Clone, Default)]
 pub(crate) struct Fuse(Arc<AtomicI64>, Arc<AtomicBool>, Arc<AtomicI64>);
@@ -31,22 +31,22 @@ impl Fuse {
         Self(Arc::new(AtomicI64::new(operations)), Arc::default(), Arc::default())
     }
 
-    /// Operations left; below zero when it has blown.
+    /// Operations left; negative once the fuse has blown.
     pub(crate) fn left(&self) -> i64 {
         self.0.load(Ordering::SeqCst)
     }
 
-    /// From now on every write says that no space is left on the device, or none does.
+    /// Makes every write from now on fail with "no space left on device", or succeed again.
     pub(crate) fn set_full(&self, full: bool) {
         self.1.store(full, Ordering::SeqCst);
     }
 
-    /// The n-th opening or reading of a segment file fails once.
+    /// Makes the n-th opening or reading of a segment file from now on fail once.
     pub(crate) fn fail_segments(&self, nth: i64) {
         self.2.store(nth, Ordering::SeqCst);
     }
 
-    /// Whether the failure that was asked for is still to come.
+    /// True until the requested failure has happened.
     pub(crate) fn is_segment_failure_due(&self) -> bool {
         self.2.load(Ordering::SeqCst) > 0
     }
@@ -68,7 +68,7 @@ impl Fuse {
     }
 }
 
-/// A context whose storage dies.
+/// A context whose storage fails at the cut.
 pub(crate) struct Cut<E> {
     inner: E,
     fuse: Fuse,
@@ -174,7 +174,7 @@ impl<E: Storage> Storage for Cut<E> {
     }
 }
 
-/// A blob of [`Cut`].
+/// A blob of [`Cut`], which fails with it.
 pub(crate) struct CutBlob<B> {
     inner: B,
     fuse: Fuse,
@@ -221,7 +221,7 @@ impl<B: Blob> Blob for CutBlob<B> {
     }
 }
 
-/// How unsynced bytes fare in the cut: lost, a prefix, a random subset, all kept.
+/// Fates of unsynced bytes at the cut: lost, a prefix, a random subset, all kept.
 pub(crate) const CUTS: [(PartialWriteMode, u64); 4] = [
     (PartialWriteMode::Prefix, 0),
     (PartialWriteMode::Prefix, 97),
@@ -229,8 +229,8 @@ pub(crate) const CUTS: [(PartialWriteMode, u64); 4] = [
     (PartialWriteMode::Subset, 100),
 ];
 
-/// Runs `work` until storage operation `operation`, cuts the power, and hands what survived to
-/// `check` in a new run. Returns `true` if the work ended before the fuse did.
+/// Runs `work` until storage operation `operation`, cuts the power, and passes the surviving bytes to
+/// `check` in a new run. Returns `true` if the work ended before the fuse blew.
 pub(crate) fn power_cut<W, WF, C, CF, T>(
     operation: i64,
     cut: (PartialWriteMode, u64),

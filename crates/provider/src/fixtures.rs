@@ -14,7 +14,7 @@ use posync_protocol::{
     wire::provider::Sign,
 };
 
-/// The chain of all tests.
+/// Genesis hash used by all tests.
 pub(crate) const CHAIN: Hash = [0xc4; 32];
 
 pub(crate) fn key(seed: u64) -> PrivateKey {
@@ -69,12 +69,12 @@ pub(crate) fn terms() -> Terms {
     Terms { id: id(), height: 0, agreement, usage, data: DataSet::default() }
 }
 
-/// The consumer's signature over a claim.
+/// Signature of the consumer over a claim.
 pub(crate) fn claim_of(claim: &DataSetClaim) -> Signature {
     sign(&storage(), DATA_SET_NAMESPACE, &with_chain(&CHAIN, claim))
 }
 
-/// A signed change of `base`.
+/// A signed change of the shards in `base`.
 pub(crate) fn sign_of(version: u64, base: &[(Hash, u64)], removes: &[u32], adds: &[(Hash, u64)]) -> Sign {
     let mut tree = SumTree::new(base).expect("small");
     tree.change(removes, adds).expect("fits");
@@ -134,7 +134,7 @@ pub(crate) fn open_body(world: &World, slot: u32, epochs: u64) -> Open {
     }
 }
 
-/// Bytes that depend on `tag`.
+/// Test data of a given length that depends on `tag`.
 pub(crate) fn data(tag: u64, length: usize) -> Vec<u8> {
     let mut bytes = vec![0; length];
     blake3::Hasher::new().update(&tag.to_be_bytes()).finalize_xof().fill(&mut bytes);

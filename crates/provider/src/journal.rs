@@ -1,18 +1,18 @@
-//! A small state on disk: a snapshot of it, and what happened since.
+//! A small durable state: a snapshot, followed by the changes since.
 //!
 //! ```text
 //!   section g:    Begin  Record...  Complete  Record  Record ...
 //!                 \_____ snapshot _________/  \___ since then __/
 //! ```
 //!
-//! The index of the store, the books and the till each keep their state in memory and every change
-//! in such a journal. When what came since the snapshot outgrows it, a new section begins with a
-//! new snapshot, and the old section goes. A snapshot without `Complete` is ignored: the section
-//! before it is still whole.
+//! The index of the store, the books and the till each keep their state in memory and log every change
+//! in such a journal. When the changes outgrow the snapshot, a new section begins with a new snapshot,
+//! and the old section is dropped. A snapshot without `Complete` is ignored: the section before it is
+//! still whole.
 //!
 //! Invariants
 //! 1. A record is durable once `sync` returned after its `append`.
-//! 2. A torn end is cut off. Damage before it costs the records that it hit and is told ([`mend`]).
+//! 2. A torn end is cut off. Damage before it costs the records that it hit and is reported ([`mend`]).
 //!
 //! The page checksums are those of `commonware_storage::journal`, whose own repair would cut off
 //! everything behind a damaged page.
@@ -35,22 +35,22 @@ use mend::Mended;
 
 pub(crate) use commonware_storage::journal::Error;
 
-/// Whether a failed write says that the volume takes nothing now, and may later.
+/// True if a failed write means that the volume accepts nothing now, but may later.
 pub(crate) fn is_full(error: &Error) -> bool {
     matches!(error, Error::Runtime(error) if crate::segments::is_full(error))
 }
 
-/// Records after which a snapshot is considered.
+/// Number of changes after which a new snapshot is considered.
 const TAIL_MIN: u64 = 1 << 12;
-/// Bytes of a page on disk, its checksums included.
+/// Bytes of a page on disk, including its checksums.
 const PAGE_BYTES: u32 = 4096;
-/// First byte of an item with a checksum of its own; items of before have none.
+/// First byte of an item with its own checksum; items of the older format have none.
 const MARKED: u8 = 3;
-/// The bytes after it.
+/// Magic bytes that follow `MARKED`.
 const MAGIC: [u8; 4] = *b"pjr1";
-/// Set in a kind: everything before this item was synced before it was written.
+/// Flag in a kind: everything before this item was synced before it was written.
 const AFTER_SYNC: u8 = 0x80;
-/// Bytes before a marked item's record.
+/// Bytes of the mark before an item's record.
 const MARK_BYTES: usize = 1 + MAGIC.len() + 1 + 4;
 
 enum Item<R> {
@@ -69,7 +69,7 @@ impl<R> Item<R> {
     }
 }
 
-/// An item as it is written: with a mark by which it is found behind damage.
+/// An item as written, with a mark by which it can be found behind damage.
 struct Marked<R> {
     item: Item<R>,
     after_sync: bool,
@@ -123,7 +123,7 @@ impl<R: Read<Cfg = ()>> Read for Marked<R> {
     }
 }
 
-/// Takes items one after the other.
+/// Rebuilds a state from items, one by one.
 struct Replayed<S> {
     state: S,
     snapshot: Option<S>,
@@ -156,7 +156,7 @@ impl<S: Default> Replayed<S> {
     }
 }
 
-/// A journal of records `R`.
+/// A journal of records of type `R`.
 pub(crate) struct Journal<E: Context, R: Codec<Cfg = ()> + Send + Sync> {
     context: E,
     partition: String,
@@ -165,13 +165,13 @@ pub(crate) struct Journal<E: Context, R: Codec<Cfg = ()> + Send + Sync> {
     next: u64,
     tail: u64,
     whole: bool,
-    /// Something was appended since the last sync.
+    /// True if something was appended since the last sync.
     dirty: bool,
 }
 
 impl<E: Context, R: Codec<Cfg = ()> + Clone + Send + Sync + 'static> Journal<E, R> {
-    /// Opens the journal and rebuilds the state with `apply`, record after record. After damage that is
-    /// no torn end, what can be read is kept, `snapshot` being how, once `hurt` has noted it.
+    /// Opens the journal and rebuilds the state by calling `apply` for each record. If a page is damaged,
+    /// a `snapshot` of the readable part replaces the files; `hurt` marks a state that lost records.
     ///
     /// # Errors
     /// The disk failed.
@@ -190,14 +190,14 @@ impl<E: Context, R: Codec<Cfg = ()> + Clone + Send + Sync + 'static> Journal<E, 
                 }
                 let records = snapshot(&state);
                 mend::keep::<E, R>(&context, partition, records).await?;
-                // Read again as the next start will.
+                // Read it again as the next start will.
                 let (journal, _) = Self::open_whole(context, partition, apply).await?;
                 Ok((journal, state))
             }
         }
     }
 
-    /// Opens a journal without looking for damage first.
+    /// Opens a journal without checking for damage first.
     pub(crate) async fn open_whole<S: Default>(
         context: E,
         partition: &str,
@@ -225,7 +225,7 @@ impl<E: Context, R: Codec<Cfg = ()> + Clone + Send + Sync + 'static> Journal<E, 
         Ok((Self { context, partition, sections, section, next, tail, whole, dirty: false }, state))
     }
 
-    /// The sections; opened again after a write that failed, cut off behind what is whole.
+    /// Returns the sections; after a failed write they are reopened and cut off behind the last whole item.
     async fn sections(&mut self) -> Result<Sections<E, Marked<R>>, Error> {
         if let Some(sections) = self.sections.take() {
             return Ok(sections);
@@ -241,7 +241,7 @@ impl<E: Context, R: Codec<Cfg = ()> + Clone + Send + Sync + 'static> Journal<E, 
         let section = self.section;
         let sections = self.sections().await?;
         if section != self.section && !matches!(item, Item::Record(_)) {
-            // A snapshot is whole or not at all.
+            // A snapshot is written whole or not at all.
             self.sections = Some(sections);
             return Err(Error::ReplayFailed);
         }
@@ -252,7 +252,7 @@ impl<E: Context, R: Codec<Cfg = ()> + Clone + Send + Sync + 'static> Journal<E, 
         Ok(())
     }
 
-    /// Appends a record.
+    /// Appends a record; durable after [`Self::sync`].
     pub(crate) async fn append(&mut self, record: R) -> Result<(), Error> {
         self.tail += 1;
         self.write(Item::Record(record)).await
@@ -277,8 +277,8 @@ impl<E: Context, R: Codec<Cfg = ()> + Clone + Send + Sync + 'static> Journal<E, 
         self.sync().await
     }
 
-    /// Whether there is no snapshot yet, or what came since the last outgrew a state of `size`
-    /// records. Before the first append it is always so on a new journal: write one.
+    /// True if there is no snapshot yet, or if the changes since have outgrown a state of `size` records.
+    /// A new journal always returns true before its first append: write a snapshot.
     pub(crate) fn is_long(&self, size: u64) -> bool {
         !self.whole || self.tail > TAIL_MIN.max(2 * size)
     }

@@ -1,18 +1,18 @@
-//! Keeps the provider in step with the ledger: one pass for each certified height.
+//! Reconciles the provider with the ledger: one pass for each certified height.
 //!
 //! ```text
 //!   height --> own records --> not registered?  register
 //!                          --> alerts (report)
-//!                          --> capacity cut by a refusal?  declare again what there is room for
+//!                          --> capacity cut by a refusal?  declare the available room again
 //!                          --> challenge open?  statement (again until the record says answered)
 //!                          --> none, and asleep or with slots that ended?  free upkeep
-//!                          --> more agreements than are known?  look for them in blocks
+//!                          --> more agreements than are known?  search blocks for them
 //!              each round --> terms of all books: versions in force, ended agreements, their space
-//!                          --> loose shards go, due vouchers redeemed, claims brought that pay
+//!                          --> loose shards go, due vouchers redeemed, profitable claims submitted
 //! ```
 //!
-//! Everything that it decides follows from the ledger's records and this provider's own durable
-//! state, so a restart at any point goes on where it was.
+//! Every decision follows from the ledger's records and this provider's own durable state, so it
+//! resumes correctly after a restart at any point.
 
 mod beside;
 mod bring;
@@ -60,35 +60,35 @@ use std::{
 
 /// Blocks after which an unanswered challenge is answered again.
 const RETRY_BLOCKS: u64 = 3;
-/// Blocks between tries to register.
+/// Blocks between attempts to register.
 const REGISTER_BLOCKS: u64 = 16;
-/// Slots whose three records fit one proven read.
+/// Number of slots whose three records fit one proven read.
 const SLOTS_READ: usize = READ_KEYS_MAX / 3;
-/// Agreements looked at in one round.
+/// Maximum number of agreements refreshed in one round.
 const REFRESH_MAX: usize = 4 * SLOTS_READ;
 
-/// Why the keeper ends.
+/// Errors of a keeper; it continues after `Ledger` and after a full volume.
 #[derive(Debug, thiserror::Error)]
 pub enum KeeperError {
-    /// The store failed.
+    /// The shard store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// The books failed.
+    /// The journal of the books failed.
     #[error(transparent)]
     Books(#[from] crate::books::BooksError),
-    /// The till failed.
+    /// The journal of the till failed.
     #[error(transparent)]
     Till(#[from] crate::till::TillError),
-    /// The list of agreements that were found failed.
+    /// The journal of found agreements, or of ends, failed.
     #[error("the keeper's journal failed: {0}; check the volume, then start again")]
     Finds(#[from] crate::journal::Error),
-    /// A step could not be done now; the next height tries again.
+    /// A step is impossible now; the next height tries again.
     #[error(transparent)]
     Ledger(#[from] LedgerError),
 }
 
 impl KeeperError {
-    /// Whether the volume took nothing: what was to be written is tried again at the next height.
+    /// True if the volume accepted no writes: the write is repeated at the next height.
     fn is_full(&self) -> bool {
         match self {
             Self::Books(error) => matches!(error, crate::books::BooksError::NoSpace),
@@ -100,7 +100,7 @@ impl KeeperError {
     }
 }
 
-/// The keeper.
+/// The loop that keeps the provider in step with the ledger.
 pub struct Keeper<E: Spawner + Context, B, L> {
     context: E,
     desk: Arc<Desk<E, B>>,
@@ -116,14 +116,14 @@ pub struct Keeper<E: Spawner + Context, B, L> {
     own_at: u64,
     is_registered: bool,
     registered_at: Option<u64>,
-    /// The challenge answered last, and when.
+    /// The challenge answered last, and the height of the answer.
     answered: Option<(u64, u64)>,
-    /// The last agreement that was refreshed.
+    /// The agreement that was refreshed last.
     refreshed: Option<AgreementId>,
-    /// The round in which it tidied last.
+    /// The round of the last tidying.
     tidied: Option<u64>,
     freed_at: Option<u64>,
-    /// The epoch in which it declared its capacity last.
+    /// The epoch in which the capacity was declared last.
     declared: Option<u64>,
     declaring: Beside,
     freeing: Beside,
@@ -134,36 +134,36 @@ pub struct Keeper<E: Spawner + Context, B, L> {
     costs: Costs,
 }
 
-/// How long a keeper waits before it gives something up.
+/// Delays after which a keeper gives something up.
 #[derive(Clone, Copy, Debug)]
 pub struct Patience {
-    /// For a signature after a put.
+    /// Time allowed for a signature after a put.
     pub loose: Duration,
-    /// Blocks for which everything of an agreement is kept whose absence was proved.
+    /// Blocks for which everything of an agreement is kept after its absence was proved.
     pub grace_blocks: u64,
 }
 
-/// What a keeper keeps on disk.
+/// The journals of a keeper.
 pub struct Journals<E: Context> {
     /// Agreements that were found in blocks.
     pub finds: Finds<E>,
-    /// What must be known before an agreement is given up.
+    /// Facts that must be known before an agreement is given up.
     pub ends: Ends<E>,
 }
 
-/// What the cost of the provider's own operations depends on, as last proved.
+/// The factors that decide the cost of the provider's own operations, as last proved.
 #[derive(Clone, Copy, Debug, Default)]
 struct Costs {
-    /// Its index: names the path in the fee tree.
+    /// The provider's index; it names the path in the fee tree.
     index: u32,
-    /// Grains per unit that the next block charges.
+    /// Base fee of the next block, in grains per unit.
     base_fee: u64,
-    /// Grains that an epoch of good answers pays for storage, of which fees are paid.
+    /// Storage pay of an epoch with good answers, in grains; fees come out of it.
     pay: u128,
 }
 
 impl<E: Spawner + Context, B: Blob, L: Ledger> Keeper<E, B, L> {
-    /// A keeper of a desk.
+    /// Creates a keeper for a desk.
     pub fn new(
         context: E,
         desk: Arc<Desk<E, B>>,
@@ -209,8 +209,8 @@ impl<E: Spawner + Context, B: Blob, L: Ledger> Keeper<E, B, L> {
     /// Runs until the disk fails or every handle of the desk is gone.
     ///
     /// # Errors
-    /// The store, the books or the till failed. A ledger that is out of reach is no error: it is logged,
-    /// and tried again.
+    /// The store, the books or the till failed. An unreachable ledger is no error: it is logged and tried
+    /// again.
     pub async fn run(mut self) -> Result<(), KeeperError> {
         self.sweep().await?;
         let mut height = 0;
@@ -225,7 +225,7 @@ impl<E: Spawner + Context, B: Blob, L: Ledger> Keeper<E, B, L> {
             };
             match step {
                 Ok(()) => drop(self.trouble.ended()),
-                // An earlier copy of the answer was still under way.
+                // An earlier copy of the answer was still in flight.
                 Err(KeeperError::Ledger(LedgerError::Refused(Code::NotDrawn))) => {
                     tracing::debug!(height, "the challenge is answered already");
                 }
@@ -242,12 +242,12 @@ impl<E: Spawner + Context, B: Blob, L: Ledger> Keeper<E, B, L> {
         }
     }
 
-    /// What is due at the view's height.
+    /// Performs the duties at the view's height.
     ///
     /// # Errors
     /// [`KeeperError`]; `Ledger` may be tried again.
     pub async fn step(&mut self) -> Result<(), KeeperError> {
-        // A full disk on which something cannot be noted delays no answer.
+        // A full disk that blocks a note must not delay an answer.
         let judged = self.judge_gone().await;
         self.duties().await?;
         judged
@@ -257,7 +257,7 @@ impl<E: Spawner + Context, B: Blob, L: Ledger> Keeper<E, B, L> {
         let height = self.desk.parts().view.height();
         let (at, case) = self.own(height).await?;
         let Some(case) = case else {
-            // A state from before the registration proves nothing of it.
+            // A state from before the registration proves nothing about it.
             return if at < self.ender.ends.floor() { Ok(()) } else { self.register(height).await };
         };
         self.is_registered = true;
@@ -284,7 +284,7 @@ impl<E: Spawner + Context, B: Blob, L: Ledger> Keeper<E, B, L> {
         found
     }
 
-    /// Tells the operator what these records mean, and the desk whether new data is of any use.
+    /// Reports what these records mean to the operator, and sets whether the desk accepts new data.
     fn look(&mut self, case: &Case) {
         let parts = self.desk.parts();
         let books = parts.books.with(crate::books::State::is_damaged);
@@ -294,8 +294,8 @@ impl<E: Spawner + Context, B: Blob, L: Ledger> Keeper<E, B, L> {
         parts.view.set_growth(case.standing.as_ref().map_or(Ok(()), check_grows));
     }
 
-    /// Keeps the shards of reads that are asked again, whatever is in force by now (RD-7). A record that
-    /// is older than one seen before, or than the floor, says of none that it is asked no more.
+    /// Keeps the shards of reads that are asked again, whatever is in force by now (RD-7). A record older
+    /// than one seen before, or than the floor, cannot end a read.
     async fn keep_asked(&self, case: &Case, at: u64) -> Result<(), KeeperError> {
         if at < self.own_at || at < self.ender.ends.floor() {
             return Ok(());
@@ -316,8 +316,8 @@ impl<E: Spawner + Context, B: Blob, L: Ledger> Keeper<E, B, L> {
         Ok(())
     }
 
-    /// Frees the slots of ended agreements, beside other work: of those that were used, by what was proved of
-    /// them in the last round, and of those that were found in blocks.
+    /// Frees the slots of ended agreements, beside other work: used ones, as proved in the last round, and
+    /// those that were found in blocks.
     async fn free(&mut self, mut case: Case) -> Result<(), KeeperError> {
         if self.freed_at.is_some_and(|at| case.height < at + RETRY_BLOCKS) || self.freeing.is_busy() {
             return Ok(());
@@ -339,7 +339,7 @@ impl<E: Spawner + Context, B: Blob, L: Ledger> Keeper<E, B, L> {
 
     async fn register(&mut self, height: u64) -> Result<(), KeeperError> {
         if self.is_registered {
-            // It left, or was removed: coming back is the operator's decision, by a new start.
+            // The provider left, or was removed: the operator decides whether it returns, by a new start.
             return Ok(());
         }
         if self.registered_at.is_none_or(|at| height >= at + REGISTER_BLOCKS) {
@@ -350,8 +350,8 @@ impl<E: Spawner + Context, B: Blob, L: Ledger> Keeper<E, B, L> {
         Ok(())
     }
 
-    /// After a refusal has cut the capacity (PV-5), declares again what there is room for, as far as the bond
-    /// covers it, beside other work. This happens at most once an epoch, since each try costs a fee.
+    /// After a refusal has cut the capacity (PV-5), declares the capacity again that the disk and the bond
+    /// allow, beside other work. It runs at most once an epoch, since each attempt costs a fee.
     fn declare(&mut self, case: &Case) {
         let Case { provider, offer, parameters, height, .. } = case;
         let (epoch, capacity) = (parameters.epoch(*height), self.registration.capacity);
@@ -381,10 +381,10 @@ impl<E: Spawner + Context, B: Blob, L: Ledger> Keeper<E, B, L> {
         self.declaring = self.pay_beside(Body::UpdateProvider(update), failed);
     }
 
-    /// The own records without slots, and the height at which they stood so; `None` when not registered.
+    /// The own records without slots, and the height at which they were proved; `None` if not registered.
     ///
     /// # Errors
-    /// `Unreachable` if they are older than what an earlier process of this provider saw.
+    /// `Unreachable` if they are far older than those an earlier process of this provider saw.
     async fn own(&mut self, height: u64) -> Result<(u64, Option<Case>), LedgerError> {
         let (account, parameters) = (self.account(), self.desk.parts().view.parameters);
         let mut keys = vec![Provider::key(&account), Audit::key(&account), Endings::key(&account)];
@@ -411,7 +411,7 @@ impl<E: Spawner + Context, B: Blob, L: Ledger> Keeper<E, B, L> {
         read_slots(&self.ledger, &self.account(), slots).await
     }
 
-    /// Builds and sends a statement. `false` if there is none to send (now).
+    /// Builds and sends a statement. Returns `false` if there is none to send now.
     async fn answer(&mut self, mut case: Case) -> Result<bool, KeeperError> {
         let parts = self.desk.parts();
         let slots: BTreeSet<u32> =
@@ -478,9 +478,9 @@ impl<E: Spawner + Context, B: Blob, L: Ledger> Keeper<E, B, L> {
         with_terms.collect()
     }
 
-    /// Refreshes some agreements, gives back what is no longer held, and redeems.
+    /// Refreshes some agreements, submits claims, removes loose shards, and redeems.
     async fn tidy(&mut self) -> Result<(), KeeperError> {
-        // What is due goes on although the disk takes nothing.
+        // Due work continues although the disk accepts no writes.
         let height = self.desk.parts().view.height();
         let raised = self.ender.ends.raise(height).await.map_err(KeeperError::from);
         let refreshed = self.refresh().await;
@@ -491,7 +491,7 @@ impl<E: Spawner + Context, B: Blob, L: Ledger> Keeper<E, B, L> {
         self.drop_loose().await
     }
 
-    /// Proves the records of some agreements in turn; notes versions in force and ended ones.
+    /// Proves the records of some agreements in turn; notes versions in force and ended agreements.
     async fn refresh(&mut self) -> Result<(), KeeperError> {
         let due = self.due();
         self.refreshed = due.last().copied().or(Some(nobody()));
@@ -501,7 +501,7 @@ impl<E: Spawner + Context, B: Blob, L: Ledger> Keeper<E, B, L> {
             let mut proved = vec![];
             for (id, terms) in page.iter().zip(all) {
                 match terms.filter(|terms| terms.id == *id) {
-                    // A node that is behind proves the absence of what came since.
+                    // A node that lags proves the absence of newer records.
                     None if height < self.last_seen(id) => {}
                     None => self.ender.suspect(*id),
                     Some(terms) => {
@@ -518,7 +518,7 @@ impl<E: Spawner + Context, B: Blob, L: Ledger> Keeper<E, B, L> {
         Ok(())
     }
 
-    /// The agreements to look at now: those after the last one, then from the start.
+    /// The agreements to refresh now: those after the last one, then from the start.
     fn due(&self) -> Vec<AgreementId> {
         let all = self.used();
         let from = self.refreshed.unwrap_or_else(nobody);
@@ -526,7 +526,7 @@ impl<E: Spawner + Context, B: Blob, L: Ledger> Keeper<E, B, L> {
         later.chain(all.iter().filter(|id| **id <= from)).take(REFRESH_MAX).copied().collect()
     }
 
-    /// The agreements that books, till or unsigned shards tell of.
+    /// The agreements known from books, till or unsigned shards.
     fn used(&self) -> BTreeSet<AgreementId> {
         let parts = self.desk.parts();
         let mut all: BTreeSet<AgreementId> = parts.books.with(|state| state.agreements().collect());
@@ -541,7 +541,7 @@ impl<E: Spawner + Context, B: Blob, L: Ledger> Keeper<E, B, L> {
         }
         let parts = self.desk.parts();
         match parts.store.unlink(id, &shards).await {
-            // It is tried again as with shards that nobody signed for.
+            // They are removed later like shards that were never signed for.
             Err(StoreError::NoSpace(_)) => {
                 shards.iter().for_each(|shard| self.desk.note_loose(id, *shard));
             }
@@ -551,7 +551,7 @@ impl<E: Spawner + Context, B: Blob, L: Ledger> Keeper<E, B, L> {
         Ok(())
     }
 
-    /// Pays for a redemption when some voucher must not wait; one at a time, beside the rest.
+    /// Pays for a redemption if some voucher must not wait; one at a time, beside other work.
     fn redeem(&mut self) {
         if self.redeeming.is_busy() {
             return;

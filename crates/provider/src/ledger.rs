@@ -1,20 +1,20 @@
-//! What a provider asks of the ledger: proven records, certified heights, and to take operations.
+//! The provider's interface to the ledger: proven records, certified heights, and sending operations.
 //!
 //! Two implementations: a light connection to a node ([`crate::node`]), and the rules in memory in
 //! the keeper's tests.
 
 use posync_protocol::{Body, Code, Key, Record, Slot};
 
-/// Why the ledger gave no answer.
+/// Reasons for which the ledger gave no answer.
 #[derive(Debug, thiserror::Error)]
 pub enum LedgerError {
-    /// No node answered, or none could prove what it said.
+    /// No node answered, or none could prove its answer.
     #[error("no node of the ledger gives a proven answer: {0}")]
     Unreachable(String),
     /// The operation was refused before or in a block.
     #[error("the ledger refused it: {}", .0.explain())]
     Refused(Code),
-    /// No node that was asked keeps the block any more.
+    /// None of the nodes asked keeps the block any more.
     #[error("no node keeps the block any more")]
     Pruned,
     /// A proven slot does not decode: this program is older than the ledger.
@@ -22,7 +22,7 @@ pub enum LedgerError {
     Record,
 }
 
-/// Records in the order of the keys, and the certified height at which they stand so.
+/// Records in the order of the keys, and the certified height at which they were proved.
 pub type Proven = (u64, Vec<Option<Slot>>);
 
 /// A view of the ledger that believes only proofs.
@@ -30,28 +30,28 @@ pub trait Ledger: Clone + Send + Sync + 'static {
     /// Proves at most [`posync_protocol::limits::READ_KEYS_MAX`] records.
     fn read(&self, keys: Vec<Key>) -> impl Future<Output = Result<Proven, LedgerError>> + Send;
 
-    /// Proves records by two different nodes, or by the only one that is known, each at or above a
-    /// height. Others are asked in place of those that are behind or do not answer.
+    /// Proves records by two different nodes, or by the only known one, each at or above a height. Other
+    /// nodes replace those that lag or do not answer.
     ///
     /// # Errors
-    /// `Unreachable` while fewer do.
+    /// `Unreachable` while fewer nodes prove them.
     fn witnesses(
         &self,
         keys: Vec<Key>,
         least: u64,
     ) -> impl Future<Output = Result<Vec<Proven>, LedgerError>> + Send;
 
-    /// Waits for a certified height above `height`; skips to the newest.
+    /// Waits for a certified height above `height`; returns the newest, and may skip some.
     fn above(&self, height: u64) -> impl Future<Output = Result<u64, LedgerError>> + Send;
 
     /// Slots at which an operation of the block at `height` asks to open an agreement with this
-    /// provider: hints, each to be proved.
+    /// provider. They are hints; each needs a proof.
     ///
     /// # Errors
-    /// `Pruned` when every node that may be asked has let the block go; the others may pass.
+    /// `Pruned` when every node that may be asked has dropped the block; the other errors may pass.
     fn openings(&self, height: u64) -> impl Future<Output = Result<Vec<u32>, LedgerError>> + Send;
 
-    /// Signs a free operation and hands it to a node; whether it reached a block shows in state.
+    /// Signs a free operation and submits it to a node; whether it reached a block shows in state.
     fn send(&self, body: Body) -> impl Future<Output = Result<(), LedgerError>> + Send;
 
     /// Signs a paid operation with the account's next nonce and waits for its receipt.

@@ -1,22 +1,22 @@
-//! The provider role: keeps shards as promised, proves it when drawn, and collects what it earned.
+//! The provider role: keeps shards as promised, proves it when drawn, and collects its pay.
 //!
 //! ```text
 //!   consumer --channel--> serve --> segments (shards)      one sync for all puts that wait
 //!                           |-----> books    (data sets)   in force, next, and every signed one above
 //!                           +-----> till     (vouchers)    durable before the next slice leaves
 //!   ledger <--proven reads-- keeper --> prover (statements), redeem, claims, upkeep, registration
-//!   blocks <--bodies-------- keeper     only while the ledger counts agreements that are not known here
+//!   blocks <--bodies-------- keeper     only while the ledger counts agreements that are unknown here
 //!                            probe  --> other providers: counted egress, once an epoch
 //! ```
 //!
 //! Storage and network are the runtime's traits: the same code runs on disks and sockets, and on
-//! the deterministic runtime with power cuts. What decides is pure (`state.rs`, `index`, `credit`,
-//! `redeem`, `prover::Case`); what waits is an actor beside it.
+//! the deterministic runtime with power cuts. Decisions are pure functions (`state.rs`, `index`,
+//! `credit`, `redeem`, `prover::Case`); the waiting is done by actors beside them.
 //!
 //! Invariants
-//! 1. Nothing is acknowledged, signed or counted as paid before the sync that makes it true.
-//! 2. Everything else follows from the ledger's proven records: a restart at any point goes on.
-//! 3. A failed disk ends the process ([`run`]); a damaged shard is named, never served.
+//! 1. An effect is acknowledged, signed or counted as paid only after the sync that makes it durable.
+//! 2. Everything else follows from the ledger's proven records, so a restart resumes at any point.
+//! 3. A failed disk ends the process ([`run`]); a damaged shard is reported, never served.
 
 pub mod books;
 pub mod config;

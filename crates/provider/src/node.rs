@@ -23,23 +23,23 @@ use std::{
 /// Pause after the nodes were out of reach.
 const PAUSE: Duration = Duration::from_millis(500);
 
-/// Nodes that have to prove that something is gone.
+/// Nodes that must prove the absence of a record.
 const WITNESSES: usize = 2;
 
-/// Makes a connection to one node alone.
+/// Opens a connection to one node alone.
 type Alone = dyn Fn(Endpoint) -> Connection + Send + Sync;
 
-/// Asks nodes one by one, over connections of their own that end with the question.
+/// Asks nodes one by one, over separate connections that end with the question.
 #[derive(Clone)]
 pub struct Witnesses {
     endpoints: Vec<Endpoint>,
     alone: Arc<Alone>,
-    /// Where the next question begins: each time elsewhere.
+    /// Index of the node to begin with; it advances with each question.
     next: Arc<AtomicUsize>,
 }
 
 impl Witnesses {
-    /// Over the nodes of `endpoints`, each account once.
+    /// Uses the nodes of `endpoints`, each account once.
     pub fn new(
         endpoints: &[Endpoint],
         alone: impl Fn(Endpoint) -> Connection + Send + Sync + 'static,
@@ -82,7 +82,7 @@ pub struct Node {
     parameters: Parameters,
     height: watch::Receiver<u64>,
     witnesses: Witnesses,
-    /// Which node is given an operation beside the current one.
+    /// Index of the second node that receives the next operation.
     turn: Arc<AtomicUsize>,
 }
 
@@ -113,7 +113,7 @@ impl Node {
     }
 }
 
-/// Tells every new height; a gap in what nodes keep is skipped.
+/// Publishes every new height; a gap in the nodes' blocks is skipped.
 async fn follow<E: Clock>(context: &E, connection: &Connection, tell: &watch::Sender<u64>) {
     let (mut chain, mut trouble) = (connection.follow(0), Trouble::new("the ledger cannot be followed"));
     loop {
@@ -167,7 +167,7 @@ impl Ledger for Node {
         let expires = height + self.parameters.round_blocks.min(self.parameters.expiry_blocks_max);
         let chain = self.connection.light().chain();
         let operation = Operation::signed(&self.key, &chain, 0, Amount::ZERO, expires, body);
-        // Two nodes, the second in turn: one that takes it and keeps it to itself delays nothing.
+        // Two nodes, the second in rotation: a node that accepts it and withholds it delays nothing.
         let turn = 1 + self.turn.fetch_add(1, Ordering::Relaxed);
         let given = (self.connection.submit(&operation), self.connection.submit_at(turn, &operation));
         let (first, second) = futures::join!(given.0, given.1);

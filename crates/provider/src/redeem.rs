@@ -1,13 +1,13 @@
-//! Which vouchers to turn into money, and when: pure.
+//! Decides which vouchers to redeem, and when: pure.
 //!
-//! A drawn provider takes them along for free, at most 64 in its statement. In between it pays a
-//! fee, so it redeems on its own only what would else be lost or is worth it; and in the last round
-//! of an epoch whatever is as much as one read of an auditor. A report counts only as far as its
-//! reads are redeemed by then, nobody can tell whose read it was, and whose reads never count keeps
-//! a quality of one half: that is worth more than the fee. But not more than any fee: anyone can make a
-//! read look like an auditor's and fill blocks as an epoch ends. So all such reads of an epoch
-//! cost at most a tenth of what the provider is paid in it ([`spare`]): a tenth that is certain against
-//! the half that is at stake. Who is paid nothing yet risks four times what the voucher pays.
+//! A drawn provider redeems at most 64 vouchers for free in its statement. In between it pays a fee, so it
+//! redeems on its own only vouchers that would otherwise be lost or are worth the fee; in the last round
+//! of an epoch also each that covers as much as one read of an auditor. A report counts only as far as
+//! its reads are redeemed by then, a provider cannot recognise such reads, and a provider whose reads
+//! never count keeps a quality of one half: avoiding that is worth the fee, but not any fee, since anyone
+//! can make a read look like an auditor's and fill blocks as an epoch ends. So all such reads of an epoch
+//! cost at most a tenth of the provider's pay in it ([`spare`]): a certain tenth against the half at
+//! stake. A provider without pay so far risks four times the voucher's value.
 
 use crate::terms::Terms;
 use posync_protocol::{
@@ -18,28 +18,28 @@ use posync_protocol::{
 
 /// Bytes of one redemption in an operation, with the records that it names.
 const REDEMPTION_BYTES: u64 = 192 + 2 * FEE_BYTES_PER_KEY;
-/// All reads of an epoch cost at most this part of its pay.
+/// Divisor: all reads of an epoch cost at most this part of its pay.
 const READS_SHARE: u128 = 10;
-/// A read is redeemed for its epoch's sake up to this many times what it pays itself.
+/// For its epoch's quality, a read is redeemed at a fee of up to this many times its own value.
 const READ_WORTH: u128 = 4;
 
-/// What a kept voucher would pay now; `None` if the ledger would refuse it.
+/// The amount that a kept voucher would pay now; `None` if the ledger would refuse it.
 pub fn value(terms: &Terms, kept: &Redemption, round: u64, parameters: &Parameters) -> Option<Amount> {
     let Redemption { voucher, session_key, .. } = kept;
     let delta = agreement::check(&terms.agreement, &terms.usage, voucher, session_key, round, parameters);
     delta.ok().map(|delta| delta.fee)
 }
 
-/// The redemption of a kept voucher, with a claim for `overdue` bytes beyond it, of which the ledger
-/// has `disputed` already: none if that says nothing new. A claim needs a voucher to carry it: of who
-/// never pays again nothing is told.
+/// The redemption of a kept voucher, with a claim for `overdue` bytes beyond it if they exceed the
+/// `disputed` bytes that the ledger already has. A claim can only be attached to a voucher, so a consumer
+/// that never pays again is never reported.
 pub fn claiming(kept: &Redemption, overdue: u64, disputed: u64) -> Redemption {
     let Redemption { voucher, .. } = kept;
     let sent = voucher.egress.checked_add(overdue).filter(|_| overdue > disputed);
     Redemption { claim: sent.map(|sent| (sent, voucher.gas)), ..*kept }
 }
 
-/// Vouchers that pay something, the best first.
+/// Vouchers that pay something, by falling value.
 pub fn payable<'a>(
     kept: impl Iterator<Item = (&'a Terms, &'a Redemption)>,
     round: u64,
@@ -53,20 +53,20 @@ pub fn payable<'a>(
     all.into_iter().map(|(_, kept)| kept).collect()
 }
 
-/// Whether an auditor's read may be among what a voucher has not redeemed.
+/// True if the unredeemed part of a voucher may include an auditor's read.
 pub const fn is_read(terms: &Terms, kept: &Redemption) -> bool {
     kept.voucher.egress.saturating_sub(terms.usage.egress) >= AUDIT_READ_BYTES
 }
 
-/// What the redemption of one of `reads` may cost for its epoch's sake: a tenth of the epoch's `pay`, in
-/// grains, for all of them together.
+/// Fee budget of each of `reads` redemptions for their epoch's quality: together a tenth of the epoch's
+/// `pay`, in grains.
 pub fn spare(pay: u128, reads: usize) -> u128 {
     pay / READS_SHARE / (reads as u128).max(1)
 }
 
-/// Whether a voucher is worth an operation of its own at this height and base fee: its agreement's window is
-/// about to close, it is worth half of what is left of the reserve, or the epoch is in its last
-/// round, an auditor's read may be in it, and its fee is at most `spare` or four times what it pays.
+/// True if a voucher is worth an operation of its own at this height and base fee: its agreement's window is
+/// about to close, it is worth half of the remaining reserve, or the epoch is in its last
+/// round, an auditor's read may be in it, and its fee is at most `spare` or four times its value.
 pub fn is_due(
     terms: &Terms,
     kept: &Redemption,
@@ -169,7 +169,7 @@ mod tests {
             let due = |base_fee| is_due(&terms(), &read, last_round, base_fee, spare, &P);
             assert!(due(dear) && !due(dear + 1), "{reads}");
         }
-        // Without pay it is four times what the read itself pays.
+        // Without pay the limit is four times the read's own value.
         let worth = value(&terms(), &read, 4, &P).expect("good").grains();
         let dear = u64::try_from(4 * worth / u128::from(REDEMPTION_BYTES)).expect("small");
         let due = |base_fee| is_due(&terms(), &read, last_round, base_fee, spare(0, 1), &P);
@@ -179,7 +179,7 @@ mod tests {
     #[test]
     fn no_read_is_redeemed_at_a_fee_beyond_all_that_it_is_worth() {
         let last_round = (P.epoch_rounds - 1) * P.round_blocks;
-        // 40 full blocks above the floor: 13 million grains for a voucher of 62,500; 60: 137 million.
+        // After 40 full blocks above the floor: 13 million grains for a voucher of 62,500; 60: 137 million.
         for base_fee in [10_712, 112_929] {
             let fee = u128::from(base_fee) * u128::from(REDEMPTION_BYTES);
             let worth = value(&terms(), &kept(0, MIB / 16), 4, &P).expect("good").grains();

@@ -1,4 +1,4 @@
-//! Tells the operator what is about to go wrong, from the records that the keeper reads anyway.
+//! Warns the operator of coming trouble, from the records that the keeper reads anyway.
 //!
 //! ```text
 //!   each height: own records + room on the volume --> conditions --> begun, ended --> log, webhook
@@ -9,14 +9,14 @@ use posync_alert::{Alert, Alerts, Facts, Kind, Space, Watch, conditions, full_vo
 use posync_protocol::{Account, limits::LEAF_BYTES};
 use std::path::PathBuf;
 
-/// What is the case on a provider's disk.
+/// State of a provider's disk, as far as alerts need it.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Disk {
-    /// Why nothing new is stored.
+    /// Reason for which no new shard is stored; `None` if they are.
     pub full: Option<String>,
-    /// Shards that are damaged or missing, as far as is known.
+    /// Number of shards known to be damaged or missing.
     pub bad: usize,
-    /// Whether records of signed data sets, or of vouchers, were lost to damage.
+    /// True if records of signed data sets, or of vouchers, were lost to damage.
     pub lost: (bool, bool),
 }
 
@@ -49,7 +49,7 @@ impl Disk {
     }
 }
 
-/// Where a provider's alerts go, and which hold now.
+/// Destination of a provider's alerts, and the conditions that hold now.
 #[derive(Clone, Debug, Default)]
 pub struct Reporter {
     alerts: Alerts,
@@ -58,17 +58,17 @@ pub struct Reporter {
 }
 
 impl Reporter {
-    /// Alerts go to `alerts`; `volume` is a directory of the volume that holds the shards.
+    /// Creates a reporter; `volume` is a directory of the volume that holds the shards.
     pub fn new(alerts: Alerts, volume: Option<PathBuf>) -> Self {
         Self { alerts, volume, watch: Watch::default() }
     }
 
-    /// A directory of the volume that holds the shards, if that is known.
+    /// A directory of the volume that holds the shards, if known.
     pub(crate) fn volume(&self) -> Option<PathBuf> {
         self.volume.clone()
     }
 
-    /// Tells what began and ended with these records and this disk, `stored` leaves being on it.
+    /// Sends the alerts that begin or end with these records and this disk, on which `stored` leaves lie.
     pub(crate) fn look(&mut self, case: &Case, stored: u64, disk: Disk) {
         let promised = case.provider.sold.saturating_sub(stored).saturating_mul(LEAF_BYTES);
         let space = self.volume.as_deref().and_then(|volume| Space::of(volume, promised));
@@ -79,7 +79,7 @@ impl Reporter {
         self.alerts.watch(&mut self.watch, &case.account.to_string(), Some(height), now);
     }
 
-    /// Says that the provider goes offline, and waits a little until it was heard.
+    /// Alerts that the provider goes offline, and waits briefly for delivery.
     pub(crate) fn offline(&self, account: &Account, height: u64, why: &dyn std::fmt::Display) {
         self.alerts.offline(&account.to_string(), Some(height), why);
     }

@@ -1,4 +1,4 @@
-//! Starts a provider and ends it.
+//! Starts and stops a provider.
 //!
 //! ```text
 //!   open store, books, till --> listen --> register, follow, prove, settle (keeper)
@@ -7,7 +7,7 @@
 //! ```
 //!
 //! A provider whose volume is missing or fails goes offline by itself: `run` ends with the error,
-//! its answers stop, and its challenges stay open; nothing is promised that is not on disk.
+//! its answers stop, and its challenges stay open; it promises only data that is on disk.
 
 use crate::{
     books::{Books, BooksError, Held},
@@ -35,7 +35,7 @@ use posync_protocol::Account;
 use rand_core::CryptoRng;
 use std::{net::SocketAddr, sync::Arc};
 
-/// Why a provider is offline.
+/// Reasons for which a provider is offline.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The configuration is wrong.
@@ -44,32 +44,32 @@ pub enum Error {
     /// The shard store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// The books failed.
+    /// The journal of the books failed.
     #[error(transparent)]
     Books(#[from] BooksError),
-    /// The till failed.
+    /// The journal of the till failed.
     #[error(transparent)]
     Till(#[from] TillError),
-    /// The volume cannot be read.
+    /// The scrub could not read a single shard of the volume.
     #[error(transparent)]
     Unreadable(#[from] Unreadable),
-    /// The keeper ended.
+    /// The keeper ended with an error.
     #[error(transparent)]
     Keeper(#[from] KeeperError),
     /// It cannot listen, or stopped listening.
     #[error(transparent)]
     Listen(#[from] channel::Error),
-    /// A task ended that should not.
+    /// A task ended unexpectedly.
     #[error("the provider's {0} ended unexpectedly: {1}")]
     Task(&'static str, commonware_runtime::Error),
 }
 
-/// Runs a provider until the runtime is told to stop, or it cannot go on.
+/// Runs a provider until the runtime is asked to stop, or until it cannot continue.
 ///
 /// `started` is called with the bound address once requests are answered.
 ///
 /// # Errors
-/// [`Error`]: what failed, and what to do.
+/// [`Error`]: the part that failed, and the remedy.
 pub async fn run<E, N>(
     context: E,
     network: N,
@@ -128,7 +128,7 @@ where
         ended = &mut scrub_task => over("scrub", ended),
         ended = &mut listening.task => over("listener", ended.map(Ok::<(), Error>)),
     };
-    // No new requests; what is durable stays so, and the next start reads no shard.
+    // No new requests; durable data stays so, and the next start reads no shard.
     listening.task.abort();
     keeper_task.abort();
     match &ended {
@@ -141,7 +141,7 @@ where
     ended
 }
 
-/// A desk over these parts, whose time passes.
+/// Creates a desk over these parts and starts its uptime.
 fn open<E: Spawner + Clock, B: commonware_runtime::Blob>(context: &E, parts: Parts<E, B>) -> Arc<Desk<E, B>> {
     let desk = Arc::new(Desk::new(parts));
     let uptime = desk.uptime().clone();
@@ -149,7 +149,7 @@ fn open<E: Spawner + Clock, B: commonware_runtime::Blob>(context: &E, parts: Par
     desk
 }
 
-/// Measures egress in every epoch.
+/// Starts measuring egress in every epoch.
 fn measure<E, N>(context: &E, network: Shared<N>, config: &Config, view: View, node: Node)
 where
     E: Spawner + Clock + CryptoRng,
@@ -160,7 +160,7 @@ where
     context.child("prober_task").spawn(move |_| prober.run());
 }
 
-/// What the keeper keeps on disk.
+/// Opens the keeper's journals.
 async fn journals<E>(context: &E, partition: &str) -> Result<Journals<E>, KeeperError>
 where
     E: Spawner + Clock + Storage + Metrics,
@@ -170,7 +170,7 @@ where
     Ok(Journals { finds, ends })
 }
 
-/// Follows the chain over a light connection to one node at a time; what is gone is asked of two.
+/// Follows the chain over a light connection to one node at a time; two nodes must prove an absence.
 async fn follow<E, N>(context: &E, network: &Shared<N>, config: &Config) -> Node
 where
     E: Spawner + Clock + Storage + Metrics + CryptoRng,
@@ -214,7 +214,7 @@ where
     server.listen(context.child("listen"), network, listen).await
 }
 
-/// A part ended: with its error, without one, or by a panic.
+/// Maps the end of a part to an error: its own, a missing one, or a panic.
 fn over<T>(what: &'static str, ended: Result<Result<(), T>, commonware_runtime::Error>) -> Result<(), Error>
 where
     Error: From<T>,

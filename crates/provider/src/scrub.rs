@@ -1,32 +1,32 @@
-//! Rehashes what is stored, so that the provider knows of bit rot before a draw does.
+//! Rehashes stored shards, so that the provider finds bit rot before a draw does.
 //!
-//! It reads at a rate: a store of terabytes takes days, a small one a moment, and no disk is busy with it.
+//! It reads at a limited rate, so that the disk stays free: terabytes take days, a small store a moment.
 
 use crate::{segments::StoreError, serve::Desk};
 use commonware_runtime::{Blob, Clock};
 use posync_protocol::wire::provider::BAD_SHARDS_MAX;
 use std::time::Duration;
 
-/// Shards looked up at once.
+/// Number of shards looked up at once.
 const PAGE: usize = 256;
-/// Least bytes that are read a second.
+/// Minimum read rate, in bytes a second.
 const RATE: u64 = 1 << 20;
-/// Most seconds that a round takes: two weeks. A store that would take longer is read faster.
+/// Maximum seconds of a pass: two weeks. A store that would take longer is read faster.
 const ROUND_SECONDS: u64 = 14 * 24 * 3_600;
-/// Bytes that are read before a pause: two of the largest shards.
+/// Bytes read before a pause: two of the largest shards.
 const BURST: u64 = 8 << 20;
 
-/// Not one shard can be read.
+/// The disk failed on every shard of a pass.
 #[derive(Debug, thiserror::Error)]
 #[error("none of {shards} shards can be read: {last}; is the volume mounted?")]
 pub struct Unreadable {
-    /// Shards that should be there.
+    /// Number of shards that should be readable.
     pub shards: usize,
-    /// The last error.
+    /// The error of the last read.
     pub last: StoreError,
 }
 
-/// Scrubs for ever, one pass after the other, `every` between two.
+/// Scrubs forever, with a pause of `every` before each pass.
 ///
 /// # Errors
 /// [`Unreadable`].
@@ -44,14 +44,14 @@ pub async fn run<E: Clock, B: Blob>(desk: &Desk<E, B>, every: Duration) -> Resul
     }
 }
 
-/// Bytes a second at which so many are read.
+/// Read rate in bytes a second for a store of `bytes`.
 const fn rate(bytes: u64) -> u64 {
     let in_time = bytes / ROUND_SECONDS;
     if in_time > RATE { in_time } else { RATE }
 }
 
-/// One pass: reads every shard against its name, at a rate, and looks for owed ones that are not there.
-/// Returns how many are bad.
+/// One pass: reads every shard at a limited rate, compares it with its name, and looks for owed shards that
+/// are missing. Returns the number of bad shards.
 ///
 /// # Errors
 /// [`Unreadable`]: the disk failed on every one of them.
@@ -66,7 +66,7 @@ pub async fn pass<E: Clock, B: Blob>(desk: &Desk<E, B>) -> Result<usize, Unreada
         let Some(end) = page.last() else { break };
         after = Some(*end);
         for shard in page {
-            // A damaged one is noted by the store itself; one removed meanwhile is no fault.
+            // The store itself notes damaged shards; one removed in the meantime is no fault.
             seen += 1;
             burst = burst.saturating_add(store.length(&shard).unwrap_or(0).into());
             if let Err(error @ StoreError::Disk(_)) = store.get(&shard).await {
@@ -86,7 +86,7 @@ pub async fn pass<E: Clock, B: Blob>(desk: &Desk<E, B>) -> Result<usize, Unreada
     Ok(desk.bad().len())
 }
 
-/// Notes owed shards that are not there: the index alone says so.
+/// Notes owed shards that the index lacks; reads no data.
 fn look_for_missing<E: Clock, B: Blob>(desk: &Desk<E, B>) {
     let owed = desk.parts().books.with(crate::books::State::owed);
     let missing = owed.into_iter().filter(|shard| desk.parts().store.length(shard).is_none());

@@ -1,29 +1,29 @@
-//! What each consumer spent here lately: its weight when not everybody can be served. Pure.
+//! Recent spending of each consumer here: its weight when not all requests can be served. Pure.
 //!
-//! The ledger's own figure counts: `Use::signed`, the value of an agreement's redeemed vouchers in
-//! all. Its rise belongs to the epoch in which it is seen; what had been redeemed before a start
-//! counts as seen then.
+//! It uses the ledger's own figure: `Use::signed`, the value of all redeemed vouchers of an agreement.
+//! An increase belongs to the epoch in which it is seen; amounts redeemed before a start count as seen
+//! then.
 //!
-//! Memory: one figure per kept agreement, eight per consumer.
+//! Memory: one figure per kept agreement, at most eight per consumer.
 
 use crate::terms::Terms;
 use posync_protocol::{Account, AgreementId};
 use std::collections::BTreeMap;
 
-/// Epochs that count.
+/// Number of recent epochs that count.
 const EPOCHS: u64 = 8;
 
-/// Sums by consumer.
+/// Sums of recent spending by consumer.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Spend {
-    /// What was redeemed of each agreement, as last seen.
+    /// Amount redeemed under each agreement, in grains, as last seen.
     seen: BTreeMap<AgreementId, u128>,
     /// Grains by consumer and epoch.
     spent: BTreeMap<Account, BTreeMap<u64, u128>>,
 }
 
 impl Spend {
-    /// Takes note of proven terms in an epoch.
+    /// Notes proven terms in an epoch.
     pub fn learn(&mut self, terms: &Terms, epoch: u64) {
         let signed = terms.usage.signed.grains();
         let before = self.seen.insert(terms.id, signed).unwrap_or(0);
@@ -36,13 +36,13 @@ impl Spend {
         }
     }
 
-    /// An agreement is over; what was spent under it still counts for its epochs.
+    /// Forgets an agreement that is over; its spending still counts for its epochs.
     pub fn forget(&mut self, agreement: &AgreementId, epoch: u64) {
         self.seen.remove(agreement);
         self.spent.retain(|_, epochs| epochs.keys().any(|then| *then + EPOCHS > epoch));
     }
 
-    /// A consumer's weight: grains of the last eight epochs, at least one.
+    /// A consumer's weight: grains spent in the last eight epochs, at least one.
     pub fn weight(&self, consumer: &Account, epoch: u64) -> u64 {
         let epochs = self.spent.get(consumer).into_iter().flatten();
         let recent = epochs.filter(|(then, _)| **then + EPOCHS > epoch);

@@ -1,4 +1,4 @@
-//! What the ledger says of one agreement, as the provider last proved it.
+//! The ledger's records of one agreement, as the provider last proved them.
 
 use posync_protocol::{
     AgreementId, Code,
@@ -11,20 +11,20 @@ use posync_protocol::{
 /// The records of an agreement at a certified height.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Terms {
-    /// Its full name.
+    /// Full name of the agreement.
     pub id: AgreementId,
-    /// Height at which they stood so.
+    /// Certified height at which the records were proved.
     pub height: u64,
-    /// The terms.
+    /// Prices, quotas and term of the agreement.
     pub agreement: Agreement,
-    /// What was used.
+    /// Usage so far: egress, gas and money.
     pub usage: Use,
     /// The data set in force and the next one.
     pub data: DataSet,
 }
 
 impl Terms {
-    /// Whether new use is covered.
+    /// Checks that the agreement covers new use in `epoch`.
     ///
     /// # Errors
     /// `AgreementClosed`, `AgreementEnded`.
@@ -32,21 +32,21 @@ impl Terms {
         check_open(&self.agreement, &self.usage, epoch)
     }
 
-    /// The consumer's trust, as the ledger has it (BK-9).
+    /// The consumer's trust, as the ledger computes it (BK-9).
     pub fn trust(&self, parameters: &Parameters) -> u64 {
         trust(&self.usage, parameters)
     }
 
-    /// Egress bytes that the ledger has as disputed: as many as are worth it, rounded up.
+    /// Egress bytes that the ledger has as disputed: the disputed money at the egress price, rounded up.
     pub fn disputed_bytes(&self) -> u64 {
         let price = lock_of(&self.agreement, &self.usage).egress_price.into();
         let bytes = mul_div_up(self.usage.disputed.grains(), UNIT, price).unwrap_or(0);
         u64::try_from(bytes).unwrap_or(u64::MAX)
     }
 
-    /// Cumulative egress bytes that can ever be redeemed by `round`: the least of the quota, the
-    /// rate cap so far and what the voucher reserve still buys at the prices in force, once it has
-    /// paid for the cumulative `gas` that was signed (VO-3). Sending beyond it is a gift.
+    /// Cumulative egress bytes that can ever be redeemed by `round`: the least of the quota, the rate cap
+    /// so far and the bytes that the voucher reserve still buys at the prices in force, after the signed
+    /// cumulative `gas` is paid (VO-3). Bytes beyond it are never paid.
     pub fn egress_ceiling(&self, gas: u64, round: u64, parameters: &Parameters) -> u64 {
         let rounds = round.saturating_sub(start_round(&self.agreement, parameters)) + 1;
         let by_rate = self.agreement.rate_egress.saturating_mul(rounds);

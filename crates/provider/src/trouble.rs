@@ -1,26 +1,26 @@
-//! A condition in the log: told when it begins and when it ends, not every time it is met.
+//! A condition in the log: logged when it begins and when it ends, not every time it is met.
 
 use std::fmt::Display;
 
-/// Times that a condition is met between two reminders: doubled each time.
+/// Occurrences before the first reminder; doubled each time.
 const REMIND_FIRST: u64 = 1 << 10;
 
-/// A condition that may hold.
+/// A condition that may hold, with its occurrences.
 #[derive(Debug)]
 pub(crate) struct Trouble {
     what: &'static str,
-    /// Times that it was met since it began, and the count at which it is told again.
+    /// Occurrences since it began; `remind` is the count at which it is logged again.
     met: u64,
     remind: u64,
 }
 
 impl Trouble {
-    /// What is the case while it holds.
+    /// Creates the condition; `what` describes it while it holds.
     pub(crate) const fn new(what: &'static str) -> Self {
         Self { what, met: 0, remind: REMIND_FIRST }
     }
 
-    /// It holds now. Says whether that was told: when it begins, then ever more seldom.
+    /// Notes that it holds. Returns true if that was logged: when it begins, then ever more rarely.
     pub(crate) fn holds(&mut self, why: &dyn Display) -> bool {
         self.met = self.met.saturating_add(1);
         let begins = self.met == 1;
@@ -34,7 +34,7 @@ impl Trouble {
         tells
     }
 
-    /// It holds no more. Says whether that was told: if it held before.
+    /// Notes that it holds no more. Returns true if that was logged: if it held before.
     pub(crate) fn ended(&mut self) -> bool {
         let (held, tries) = (self.met > 0, self.met);
         (self.met, self.remind) = (0, REMIND_FIRST);
@@ -54,7 +54,7 @@ mod tests {
         let mut trouble = Trouble::new("nothing works");
         assert!(!trouble.ended(), "it never held");
         assert!(trouble.holds(&"a reason"));
-        // An hour of it, several times a second.
+        // It holds for an hour, met several times a second.
         let told = (0..4 * 3_600).filter(|_| trouble.holds(&"a reason")).count();
         assert!(told <= 4, "{told} lines");
         assert!(trouble.ended() && !trouble.ended());

@@ -1,7 +1,7 @@
-//! Time that nobody can set: seconds that this process ran.
+//! Time that no clock setting moves: seconds that this process ran.
 //!
-//! A wall clock may step by hours when it is set. What is removed after a while, or claimed as unpaid
-//! after a while, is measured by this one. Seconds in which the process stood still do not count.
+//! A wall clock may jump by hours when it is set. Delays before a removal, or before a claim of unpaid
+//! bytes, are measured by this time. Seconds in which the process was suspended do not count.
 
 use commonware_runtime::Clock;
 use std::{
@@ -12,12 +12,12 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-/// A handle on the time: cheap to clone. It stands still until [`Uptime::run`] runs.
+/// A handle on the time: cheap to clone. It advances only while [`Uptime::run`] runs.
 #[derive(Clone, Debug, Default)]
 pub struct Uptime(Arc<AtomicU64>);
 
 impl Uptime {
-    /// Lets the time pass, for ever.
+    /// Advances the time, forever.
     pub async fn run<E: Clock>(self, context: E) {
         loop {
             context.sleep(Duration::from_secs(1)).await;
@@ -25,7 +25,7 @@ impl Uptime {
         }
     }
 
-    /// Now: whole seconds of this process, counted from the start of the calendar.
+    /// The current time: whole seconds of this process, counted from the Unix epoch.
     pub fn now(&self) -> SystemTime {
         SystemTime::UNIX_EPOCH + Duration::from_secs(self.0.load(Ordering::Relaxed))
     }

@@ -6,7 +6,7 @@
 //!                                  +--Question--> follower (proven reads) --learn--> View
 //! ```
 //!
-//! Everything in it came with a proof to a certified header; nobody's word is kept.
+//! Every record in it was proved against a certified header; no unproven claim is kept.
 
 use crate::{probe::Slot, spend::Spend, terms::Terms};
 use commonware_utils::{
@@ -17,38 +17,38 @@ use posync_client::watch;
 use posync_protocol::{Account, AgreementId, Code, Hash, limits::Parameters};
 use std::{collections::BTreeMap, sync::Arc};
 
-/// Agreements whose terms are kept; about 600 bytes each.
+/// Maximum number of agreements whose terms are kept; about 600 bytes each.
 const TERMS_MAX: usize = 1 << 14;
-/// Questions that wait for the follower.
+/// Maximum number of questions that wait for the follower.
 const QUESTIONS_MAX: usize = 64;
 
-/// A question to the follower: the records of a slot, `None` if there is no agreement.
+/// A question to the follower: the records of a slot; the answer is `None` if it has no agreement.
 pub struct Question {
-    /// The slot.
+    /// Slot of the agreement at this provider.
     pub slot: u32,
-    /// When the agreement that is asked for was opened: what is proved below it says nothing of it.
+    /// Height at which the agreement was opened: a proof below it does not count.
     pub opened: u64,
-    /// Where the answer goes.
+    /// Receives the answer; dropped if no proof is available.
     pub done: oneshot::Sender<Option<Terms>>,
 }
 
-/// Why there are no terms.
+/// Reasons for which there are no terms.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NoTerms {
-    /// The ledger has no such agreement of ours.
+    /// The ledger has no such agreement of this provider.
     Unknown,
-    /// No proof could be had now.
+    /// No proof is available now.
     Unreachable,
 }
 
 /// A handle on the view: cheap to clone.
 #[derive(Clone)]
 pub struct View {
-    /// Who we are.
+    /// Account of this provider.
     pub account: Account,
     /// SHA-256 of the genesis.
     pub chain: Hash,
-    /// Of the genesis.
+    /// Protocol parameters from the genesis.
     pub parameters: Parameters,
     known: Arc<Mutex<BTreeMap<u32, Terms>>>,
     spend: Arc<Mutex<Spend>>,
@@ -69,22 +69,22 @@ impl View {
         (Self { account, chain, parameters, known, spend, slot, height, growth, ask }, questions)
     }
 
-    /// The last certified height.
+    /// The newest certified height.
     pub fn height(&self) -> u64 {
         *self.height.borrow()
     }
 
-    /// Its round.
+    /// The round of the newest certified height.
     pub fn round(&self) -> u64 {
         self.parameters.round(self.height())
     }
 
-    /// Its epoch.
+    /// The epoch of the newest certified height.
     pub fn epoch(&self) -> u64 {
         self.parameters.epoch(self.height())
     }
 
-    /// Notes a certified height; it never goes back.
+    /// Notes a certified height; it never decreases.
     pub fn advance(&self, height: u64) {
         self.height.send_if_modified(|now| {
             let moved = height > *now;
@@ -93,12 +93,12 @@ impl View {
         });
     }
 
-    /// Notes whether the ledger lets data sets here grow.
+    /// Notes whether the ledger lets this provider's data sets grow.
     pub fn set_growth(&self, growth: Result<(), Code>) {
         *self.growth.lock() = growth;
     }
 
-    /// Whether the ledger lets data sets here grow, as far as is known.
+    /// Checks that the ledger lets this provider's data sets grow, as last noted.
     ///
     /// # Errors
     /// `GrowthJailed`, `GrowthSuspended`.
@@ -106,7 +106,7 @@ impl View {
         *self.growth.lock()
     }
 
-    /// To wait for the next height.
+    /// Subscribes to new certified heights.
     pub fn heights(&self) -> watch::Receiver<u64> {
         self.height.subscribe()
     }
@@ -125,24 +125,24 @@ impl View {
         }
     }
 
-    /// The slot has no agreement any more.
+    /// Forgets a slot that has no agreement any more.
     pub fn forget(&self, slot: u32) {
         if let Some(terms) = self.known.lock().remove(&slot) {
             self.spend.lock().forget(&terms.id, self.epoch());
         }
     }
 
-    /// Notes the slot in which everybody's egress is measured.
+    /// Notes the slot in which the egress of all providers is measured.
     pub fn set_slot(&self, slot: Slot) {
         *self.slot.lock() = Some(slot);
     }
 
-    /// The slot noted last.
+    /// The measuring slot that was noted last.
     pub fn slot(&self) -> Option<Slot> {
         self.slot.lock().clone()
     }
 
-    /// A consumer's weight when not everybody can be served: what it spent here lately.
+    /// A consumer's weight when not all requests can be served: its recent spending here.
     pub fn weight(&self, consumer: &Account) -> u64 {
         self.spend.lock().weight(consumer, self.epoch())
     }
@@ -169,7 +169,7 @@ impl View {
         }
     }
 
-    /// The terms of an agreement, proved now; at most once a block and slot.
+    /// The terms of an agreement, proved now; at most once per block and slot.
     ///
     /// # Errors
     /// [`NoTerms`].

@@ -68,7 +68,7 @@ fn endpoints(network: &Network4) -> Vec<Endpoint> {
     network.nodes.iter().enumerate().map(endpoint).collect()
 }
 
-/// Starts the provider; the simulated network frees no address, so each start has its own.
+/// Starts the provider; the simulated network never frees an address, so each start uses another port.
 fn start(world: &World, port: u16) -> Handle<()> {
     let genesis = &world.network.genesis;
     let config = Config {
@@ -149,7 +149,7 @@ impl Consumer {
         AgreementId { provider: account(PROVIDER), slot, opened: opened.receipt.height }
     }
 
-    /// Puts shards, has the version signed, puts it on the ledger.
+    /// Puts shards, has the version signed, and puts it on the ledger.
     async fn store(&self, client: &Client<rpc::Provider>, id: AgreementId, shards: &[Vec<u8>]) {
         let mut adds = vec![];
         for data in shards {
@@ -204,7 +204,7 @@ impl Consumer {
             *paid += slice.data.len() as u64;
             let voucher = Voucher::signed(&key(3), &self.chain, id, *paid, 0);
             if slice.last {
-                // Silence is consent, once it is durable there.
+                // No answer means acceptance, once the voucher is durable there.
                 assert!(matches!(client.call(Ask::Pay(voucher)).await, Err(rpc::Error::NoAnswer)));
                 return read;
             }
@@ -212,7 +212,7 @@ impl Consumer {
         }
     }
 
-    /// Reads as far as the provider sends without being paid, then hangs up. Returns the bytes.
+    /// Reads as much as the provider sends without payment, then hangs up. Returns the bytes.
     async fn take(&self, client: &Client<rpc::Provider>, id: AgreementId, shard: Hash) -> u64 {
         let ask = Ask::Get(Get { agreement: id, shard, offset: 0, length: 0 });
         let mut call = client.open(ask).await.expect("open");
@@ -231,7 +231,7 @@ impl Consumer {
         self.read(Audit::key(&account(PROVIDER))).await.expect("registered")
     }
 
-    /// Waits until `reads` more reads were drawn, and all of them passed on time.
+    /// Waits until `reads` more reads were drawn, and checks that all passed in time.
     async fn wait_for_reads(&self, context: &Context, reads: u32) {
         let before = self.audit().await.drawn;
         for _ in 0..2_000 {
@@ -302,7 +302,7 @@ fn it_registers_keeps_proves_sells_and_survives_being_killed() {
             context.sleep(Duration::from_millis(100)).await;
         }
         for start_number in 2..5u16 {
-            // Killed at an arbitrary point; what it acknowledged is there at the next start.
+            // Killed at an arbitrary point; acknowledged data must be there at the next start.
             running.abort();
             context.sleep(Duration::from_millis(137 * u64::from(start_number))).await;
             running = start(&world, 4_000 + start_number);
@@ -320,14 +320,14 @@ fn it_registers_keeps_proves_sells_and_survives_being_killed() {
     });
 }
 
-/// Nobody tells it of them: it reads the bodies of blocks.
+/// No message announces them: the provider reads the bodies of blocks.
 #[test]
 fn agreements_that_nobody_ever_used_are_found_in_blocks_and_cleared() {
     run(|context| async move {
         let (world, consumer, running) = set_up(&context).await;
         let now = P.epoch(consumer.connection.height().await.expect("the network answers"));
         consumer.open_until(7, now + 2, 1 << 26).await;
-        // Killed before or after it was seen; another is opened while it is away.
+        // Killed before or after the provider saw it; another is opened while it is away.
         running.abort();
         consumer.open_until(1 << 19, now + 2, 1 << 26).await;
         let running = start(&world, 4_002);
@@ -348,8 +348,8 @@ fn agreements_that_nobody_ever_used_are_found_in_blocks_and_cleared() {
     });
 }
 
-/// Two agreements of the same consumer: what it takes and never pays under the second says nothing
-/// of the first.
+/// Two agreements of the same consumer: bytes that it takes and never pays under the second do not affect
+/// the first.
 #[test]
 fn who_takes_a_window_and_leaves_is_disputed_once_and_who_pays_never() {
     run(|context| async move {
@@ -372,7 +372,7 @@ fn who_takes_a_window_and_leaves_is_disputed_once_and_who_pays_never() {
             context.sleep(Duration::from_secs(5)).await;
         }
         assert_eq!(consumer.used(cheat).await.disputed, Amount::ZERO, "no voucher came that could carry it");
-        // It comes again and pays for what it reads now, twice; what it took before is told once.
+        // It returns and pays for its reads now, twice; the earlier bytes are claimed once.
         for _ in 0..2 {
             consumer.get(&client, cheat, small, &mut paid_by_cheat).await;
             consumer.get(&client, honest, small, &mut paid).await;
@@ -386,7 +386,7 @@ fn who_takes_a_window_and_leaves_is_disputed_once_and_who_pays_never() {
             let worth = (u128::from(lost) * P.price_egress) >> 20;
             assert_eq!(cheat.disputed.grains(), worth);
         }
-        // The provider looks at its agreements once a round.
+        // The provider refreshes its agreements once a round.
         context.sleep(Duration::from_millis(2 * P.round_blocks * P.block_ms)).await;
         let trusted = trust(&consumer.used(cheat).await, &P);
         let window = credit_window(paid_by_cheat, lost, trusted);

@@ -1,4 +1,4 @@
-//! Judges one change after the other, makes a group durable with one sync, then signs.
+//! Checks changes one by one, makes a group of them durable with one sync, then signs.
 
 use super::state::{Change, Kept, No, State, Variant};
 use crate::{
@@ -24,28 +24,28 @@ use posync_protocol::{
 };
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
-/// Changes that wait: with full lists 10 MiB.
+/// Changes that wait for the writer; with full lists they take 10 MiB.
 const MAILBOX: usize = 32;
 
-/// Pause between tries to open the journal on a volume that takes nothing.
+/// Pause between attempts to open the journal on a volume that accepts no writes.
 const RETRY: Duration = Duration::from_secs(1);
 
-/// Why the books say no for good.
+/// Reasons for which the books refuse a call.
 #[derive(Debug, thiserror::Error)]
 pub enum BooksError {
-    /// The disk failed.
+    /// The disk failed, and the writer ended.
     #[error("the books' journal failed: {0}; check the volume, then start again")]
     Disk(#[from] journal::Error),
-    /// The volume took nothing: nothing was signed or dropped, and the next try may go through.
+    /// The volume accepts no writes: nothing was signed or dropped, and a later attempt may succeed.
     #[error("the volume is full; nothing was written, try again")]
     NoSpace,
-    /// They ended.
+    /// The writer ended, so no call succeeds any more.
     #[error("the books are closed")]
     Closed,
 }
 
 encoded! {
-    /// A version that was signed.
+    /// Journal record of a version that was signed.
     Signed {
         claim: DataSetClaim,
         signature: Signature,
@@ -68,7 +68,7 @@ encoded! {
 }
 
 encoded! {
-    /// What the ledger has in force, and as `next`.
+    /// The versions that the ledger has in force and as `next`.
     Moved {
         agreement: AgreementId,
         data: DataSet,
@@ -76,7 +76,7 @@ encoded! {
 }
 
 tagged! {
-    /// A record of the journal.
+    /// A record of the books' journal.
     Record {
         0 => Signed(Signed),
         1 => Moved(Moved),
@@ -88,7 +88,7 @@ tagged! {
 
 type Answer = Result<Signature, No>;
 
-/// The length of a shard that the agreement holds durably, asked at the moment of the decision.
+/// Returns the length of a shard that the agreement holds durably; called when a signature is decided.
 pub type Held = Arc<dyn Fn(&AgreementId, &Hash) -> Option<u32> + Send + Sync>;
 
 enum Command {
@@ -132,20 +132,20 @@ impl Books {
         Ok((Self { state, mailbox }, task))
     }
 
-    /// Signs a version at a certified height, once it is judged right and durable.
+    /// Signs a version at a certified height, once it has passed all checks and is durable.
     ///
     /// # Errors
-    /// `Closed`; inside: what the consumer has to change.
+    /// `Closed`, `NoSpace`; the inner result says what the consumer has to change.
     pub async fn sign(&self, terms: Terms, ask: Sign, height: u64) -> Result<Answer, BooksError> {
         let (terms, ask) = (Box::new(terms), Box::new(ask));
         self.ask(|done| Command::Sign { terms, ask, height, done }).await
     }
 
-    /// Takes note of what the ledger has in force; returns the shards that may leave the disk.
+    /// Notes the versions that the ledger has in force; returns the shards that may leave the disk.
     /// The caller unlinks them, then calls [`Self::gone`].
     ///
     /// # Errors
-    /// `Closed`.
+    /// `Closed`, `NoSpace`.
     pub async fn observe(&self, agreement: AgreementId, data: DataSet) -> Result<Vec<Hash>, BooksError> {
         self.ask(|done| Command::Observe { agreement, data, done }).await
     }
@@ -153,7 +153,7 @@ impl Books {
     /// Forgets an agreement that is gone from the ledger; returns its shards.
     ///
     /// # Errors
-    /// `Closed`.
+    /// `Closed`, `NoSpace`.
     pub async fn end(&self, agreement: AgreementId) -> Result<Vec<Hash>, BooksError> {
         self.ask(|done| Command::End { agreement, done }).await
     }
@@ -164,12 +164,12 @@ impl Books {
         answer.await.map_err(|_| BooksError::NoSpace)
     }
 
-    /// Looks at the state.
+    /// Runs `work` on the current state.
     pub fn with<R>(&self, work: impl FnOnce(&State) -> R) -> R {
         work(&self.state.lock())
     }
 
-    /// Takes note of the reads that are asked again; returns the shards that may leave the disk now.
+    /// Notes the reads that are asked again; returns the shards that may leave the disk now.
     /// The caller unlinks them, then calls [`Self::gone`].
     pub fn ask_again(&self, asked: BTreeSet<(u32, Hash)>) -> Vec<(AgreementId, Hash)> {
         self.state.lock().ask(asked)
@@ -180,7 +180,7 @@ impl Books {
         self.state.lock().let_go(agreement, shards)
     }
 
-    /// The shards are off the disk.
+    /// Notes that shards were removed from the disk.
     pub fn gone(&self, agreement: AgreementId, shards: &[Hash]) {
         self.state.lock().gone(agreement, shards);
     }
@@ -203,7 +203,7 @@ impl<E: Context> Writer<E> {
         while let Some(first) = commands.recv().await {
             match self.group(first, &mut commands).await {
                 Ok(()) => drop(trouble.ended()),
-                // No signature left: the books are again what is durable.
+                // No signature was sent: fall back to the durable state.
                 Err(error) if journal::is_full(&error) => {
                     trouble.holds(&error);
                     self.reopen(&context).await?;
@@ -214,7 +214,7 @@ impl<E: Context> Writer<E> {
         Ok(())
     }
 
-    /// Decides what waits, makes it durable with one sync, then answers.
+    /// Decides the waiting commands, makes them durable with one sync, then answers.
     async fn group(
         &mut self,
         first: Command,
@@ -242,7 +242,7 @@ impl<E: Context> Writer<E> {
         Ok(())
     }
 
-    /// Reads the journal again after a write failed.
+    /// Reads the journal again after a failed write.
     async fn reopen(&mut self, context: &E) -> Result<(), BooksError> {
         let mut trouble = Trouble::new("the books' journal cannot be opened");
         loop {
@@ -260,7 +260,7 @@ impl<E: Context> Writer<E> {
         }
     }
 
-    /// Changes the state; the reply is given once the record is durable.
+    /// Changes the state; the reply is sent once the record is durable.
     fn decide(&self, command: Command) -> (Option<Record>, Reply) {
         let mut state = self.state.lock();
         match command {
@@ -308,7 +308,7 @@ fn signed(change: Change, ask: Sign, height: u64) -> Record {
     })
 }
 
-/// Records were lost: shards may be owed that no book names.
+/// Notes that records were lost: the provider may owe shards that no book names.
 fn hurt(state: &mut State) {
     state.damaged = true;
 }

@@ -1,4 +1,4 @@
-//! The books: which shards each agreement's data set holds, in every version that matters.
+//! The books: the shards of each agreement's data set, in every version that matters.
 //!
 //! ```text
 //!   version:   3 in force on the ledger    4 void    5 is `next` there    6 signed     7 signed (on 6)
@@ -6,18 +6,18 @@
 //!                                                    the open challenge   the ledger may take either
 //! ```
 //!
-//! A consumer may let us sign and then put the version on the ledger at once, later, or never, and
-//! may ask for another version 6. The ledger decides: a claim says the whole set, so any version above
-//! its last one may follow (DS-1), and what is at or below it never can. At most 32 wait above it; then
-//! one has to be brought. The keeper brings the newest by itself once the pay that it misses is worth
-//! the fee ([`State::missed`]).
+//! A consumer may let the provider sign and then put the version on the ledger at once, later, or never,
+//! and may ask for another version 6. The ledger decides: a claim describes the whole set, so any version
+//! above its last one may follow (DS-1), and a version at or below it cannot. At most 32 wait above it;
+//! then one has to be submitted. The keeper submits the newest by itself once the pay that it misses is
+//! worth the fee ([`State::missed`]).
 //!
 //! Invariants
 //! 1. A signature leaves only after the change is durable here.
-//! 2. What is in force, what is `next` and every signed version above both is kept whole, with its
-//!    shards: whatever anybody brings, its reads can be answered.
+//! 2. The version in force, `next` and every signed version above both are kept whole, with their
+//!    shards: whichever version is submitted, its reads can be answered.
 //! 3. A shard stays while a read of it is asked again, whatever is in force by then (RD-7).
-//! 4. The root we sign is the one we computed.
+//! 4. The provider signs only roots that it computed itself.
 
 mod actor;
 mod state;

@@ -1,4 +1,4 @@
-//! Decides what may be signed and what may go: pure.
+//! Decides which versions may be signed and which shards may be removed: pure.
 
 use crate::terms::Terms;
 use posync_protocol::{
@@ -16,20 +16,20 @@ use std::{
     sync::Arc,
 };
 
-/// Versions of one agreement that may wait above what the ledger has.
+/// Versions of one agreement that may wait above the ledger's newest.
 pub(super) const VERSIONS_MAX: usize = 32;
 
-/// Names a version: two may share a number until the ledger takes one.
+/// Names a version by number and root: two may share a number until the ledger accepts one.
 pub type Variant = (u64, Hash);
 
 /// A version that is kept whole.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Kept {
     pub(super) tree: Arc<SumTree>,
-    /// The consumer's signature, with which it can be brought to the ledger; `None` for what the
-    /// consumer brought without us: the empty set.
+    /// The consumer's signature, needed to submit the claim; `None` for the empty set, which the
+    /// consumer submits alone.
     pub(super) signature: Option<Signature>,
-    /// The certified height at which we signed it.
+    /// Certified height at which the provider signed it.
     pub(super) height: u64,
 }
 
@@ -37,10 +37,10 @@ pub(super) struct Kept {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Book {
     pub(super) in_force: Variant,
-    /// What takes effect on the ledger after the open challenge.
+    /// The version that takes effect on the ledger after the open challenge.
     pub(super) next: Option<Variant>,
     pub(super) versions: BTreeMap<Variant, Kept>,
-    /// The ledger is at a version that this provider never saw (a shrink by the consumer alone).
+    /// The ledger is at a version that this provider never saw (the consumer alone shrank the set).
     pub(super) unknown: bool,
 }
 
@@ -50,18 +50,18 @@ impl Book {
         all.map(|(shard, _)| *shard).collect()
     }
 
-    /// The tree of a version; an empty one is known without having been signed here.
+    /// The tree of a version; the empty one is known without a signature here.
     fn tree(&self, variant: Variant) -> Option<Arc<SumTree>> {
         let kept = self.versions.get(&variant).map(|kept| kept.tree.clone());
         kept.or_else(|| (variant.1 == EMPTY_ROOT).then(Arc::default))
     }
 
-    /// The ledger's newest version: what is at or below it can never stand there (DS-1).
+    /// The ledger's newest version: no version at or below it can take effect any more (DS-1).
     fn last(&self) -> Variant {
         self.next.unwrap_or(self.in_force)
     }
 
-    /// Versions that may still be brought, in their order.
+    /// Versions that may still be submitted, in ascending order.
     fn waiting(&self) -> impl Iterator<Item = (&Variant, &Kept)> {
         let last = self.last().0;
         self.versions.iter().filter(move |(variant, _)| variant.0 > last)
@@ -72,39 +72,39 @@ impl Book {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct State {
     pub(super) books: BTreeMap<AgreementId, Book>,
-    /// Being taken off the disk: may not be signed for.
+    /// Shards that are being removed from the disk; they may not be signed for.
     pub(super) leaving: BTreeSet<(AgreementId, Hash)>,
     /// Slots and shards of reads that the ledger asks again: they stay, whatever is in force (RD-7).
     asked: BTreeSet<(u32, Hash)>,
-    /// Held for nothing but a read that is asked again.
+    /// Shards that are held only because a read of them is asked again.
     pub(super) lingering: BTreeSet<(AgreementId, Hash)>,
-    /// Records of the journal were lost once: shards may be owed that no book names.
+    /// Records of the journal were lost once: the provider may owe shards that no book names.
     pub(super) damaged: bool,
 }
 
 /// A version that may be signed.
 #[derive(Clone, Debug)]
 pub struct Change {
-    /// What is claimed.
+    /// The claim to be signed.
     pub claim: DataSetClaim,
-    /// The version that it changes.
+    /// The version on which the change is based.
     pub parent: Variant,
-    /// Its tree.
+    /// Sum tree of the claimed version, computed here.
     pub tree: Arc<SumTree>,
-    /// By the storage key.
+    /// The consumer's signature, by its storage key.
     pub signature: Signature,
 }
 
-/// A claim that this provider can bring to the ledger by itself.
+/// A claim that this provider can submit to the ledger by itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Bringing {
-    /// What both signed.
+    /// The claim that both parties signed.
     pub claim: DataSetClaim,
-    /// By the storage key.
+    /// The consumer's signature, by its storage key.
     pub signature: Signature,
 }
 
-/// Why not: the reason and its words.
+/// A refusal: its reason and a text for the consumer.
 pub(super) type No = (Refusal, String);
 
 fn claim<T>(text: impl Into<String>) -> Result<T, No> {
@@ -112,12 +112,12 @@ fn claim<T>(text: impl Into<String>) -> Result<T, No> {
 }
 
 impl State {
-    /// Judges a claimed version: the consumer's signature, the shards, and the root, which is
-    /// computed here from the kept version before it. `held` gives the length of a shard that the
+    /// Checks a claimed version: the consumer's signature, the shards, and the root, which is
+    /// computed here from the kept version before it. `held` returns the length of a shard that the
     /// agreement holds durably.
     ///
     /// # Errors
-    /// What the consumer has to change.
+    /// The refusal, with what the consumer has to change.
     pub fn judge(
         &self,
         terms: &Terms,
@@ -154,7 +154,7 @@ impl State {
             return claim(format!("the ledger has version {last}; a new one is above it"));
         }
         if book.waiting().count() >= VERSIONS_MAX && !book.versions.contains_key(&variant(&ask.claim)) {
-            // It passes: one of them in the ledger makes room.
+            // This is temporary: a version on the ledger makes room.
             return Err((
                 Refusal::Busy,
                 format!("{VERSIONS_MAX} signed versions wait for the ledger; bring one there first"),
@@ -170,9 +170,9 @@ impl State {
         book.versions.entry(variant(&change.claim)).or_insert(kept);
     }
 
-    /// Takes note of what the ledger has in force and as `next`: these two stay, and what is above
-    /// both; the rest can never stand there any more (DS-1) and goes. Returns the shards that no kept
-    /// version holds; they may leave the disk.
+    /// Notes the versions that the ledger has in force and as `next`. These two stay, and so do all above
+    /// both; the others can never take effect any more (DS-1) and are dropped. Returns the shards that no
+    /// kept version holds; they may leave the disk.
     pub fn observe(&mut self, agreement: AgreementId, data: &DataSet) -> Vec<Hash> {
         let (current, next) = (of(&data.current), data.next.as_ref().map(of));
         let Some(book) = self.books.get_mut(&agreement) else { return vec![] };
@@ -208,8 +208,8 @@ impl State {
         self.leave(*agreement, shards.into_iter().collect())
     }
 
-    /// Marks shards as leaving, those that some kept version holds excepted. What is asked again
-    /// lingers until it is not asked any more.
+    /// Marks shards as leaving, except those that a kept version holds. Shards whose reads are asked
+    /// again linger until the ledger asks no more.
     pub fn let_go(&mut self, agreement: AgreementId, shards: Vec<Hash>) -> Vec<Hash> {
         let kept = self.books.get(&agreement).map(Book::shards).unwrap_or_default();
         let free = shards.into_iter().filter(|shard| !kept.contains(shard));
@@ -224,8 +224,8 @@ impl State {
         going
     }
 
-    /// Takes note of the reads that the ledger asks again, as slots and shards. Returns the shards
-    /// that were held for an earlier one alone; they may leave the disk.
+    /// Notes the reads that the ledger asks again, as slots and shards. Returns the shards that were held
+    /// only for an earlier one; they may leave the disk.
     pub fn ask(&mut self, asked: BTreeSet<(u32, Hash)>) -> Vec<(AgreementId, Hash)> {
         if self.asked == asked {
             return vec![];
@@ -241,8 +241,8 @@ impl State {
     }
 
     /// The newest claim that the ledger lacks, and the provider's pay for the rounds up to `height` in
-    /// which it held more than the ledger has (DS-1): of each version from its signature to the next
-    /// one's. `None` if it holds no more, or less than is in force, which may not be brought at once.
+    /// which it held more than the ledger records (DS-1), from each version's signature to the next one's.
+    /// `None` if it holds no more, or less than is in force, which may not be submitted at once.
     pub fn missed(&self, terms: &Terms, height: u64, parameters: &Parameters) -> Option<(Bringing, u128)> {
         let book = self.books.get(&terms.id).filter(|book| !book.unknown)?;
         let DataSet { current, next } = &terms.data;
@@ -272,7 +272,7 @@ impl State {
         Some((Bringing { claim, signature: kept.signature? }, missed))
     }
 
-    /// The shards are off the disk.
+    /// Notes that shards were removed from the disk.
     pub fn gone(&mut self, agreement: AgreementId, shards: &[Hash]) {
         for shard in shards {
             self.leaving.remove(&(agreement, *shard));
@@ -287,34 +287,34 @@ impl State {
         }
     }
 
-    /// Takes the books as they are durable; what leaves the disk or is asked again stays as it is.
+    /// Returns the books to their durable state; shards that leave the disk or are asked again stay noted.
     pub(super) fn go_back(&mut self, durable: Self) {
         (self.books, self.damaged) = (durable.books, self.damaged || durable.damaged);
     }
 
-    /// Whether every version that the ledger has of an agreement is known here.
+    /// True if every version that the ledger has of an agreement is known here.
     pub fn knows(&self, agreement: &AgreementId, data: &DataSet) -> bool {
         let both = [Some(&data.current), data.next.as_ref()];
         let mut both = both.into_iter().flatten().map(of);
         both.all(|variant| variant.0 == 0 || self.tree(agreement, variant).is_some())
     }
 
-    /// Whether records of the journal were lost once.
+    /// True if records of the journal were ever lost.
     pub const fn is_damaged(&self) -> bool {
         self.damaged
     }
 
-    /// Agreements with a book.
+    /// Agreements that have a book.
     pub fn agreements(&self) -> impl Iterator<Item = AgreementId> {
         self.books.keys().copied()
     }
 
-    /// Whether the ledger is at a version that was never signed here.
+    /// True if the ledger is at a version that was never signed here.
     pub fn is_unknown(&self, agreement: &AgreementId) -> bool {
         self.books.get(agreement).is_some_and(|book| book.unknown)
     }
 
-    /// Shards of the versions in force, with their agreements: what a scrub must find.
+    /// Shards of the versions in force: those that a scrub must find.
     pub fn owed(&self) -> BTreeSet<Hash> {
         let in_force = |book: &Book| book.tree(book.in_force);
         let trees: Vec<_> = self.books.values().filter_map(in_force).collect();
@@ -328,26 +328,26 @@ impl State {
         all.collect()
     }
 
-    /// Whether a shard is just being taken off the disk.
+    /// True while a shard is being removed from the disk.
     pub fn is_leaving(&self, agreement: &AgreementId, shard: &Hash) -> bool {
         self.leaving.contains(&(*agreement, *shard))
     }
 
-    /// Records that a snapshot needs, about.
+    /// Approximate number of records in a snapshot.
     pub(super) fn size(&self) -> u64 {
         self.books.values().map(|book| 1 + book.versions.len() as u64).sum()
     }
 }
 
-/// The kept version from which the claim follows: number one below, and its change leads to the
-/// claimed root.
+/// Builds the change from the kept version, numbered one below, from which it leads to the claimed
+/// root.
 fn find_parent(book: &Book, terms: &Terms, ask: &Sign) -> Result<Change, No> {
     let Some(before) = ask.claim.version.checked_sub(1) else {
         return claim("version 0 is the empty data set; the first version is 1");
     };
     let mut known = false;
     let candidates = book.versions.keys().filter(|variant| variant.0 == before);
-    // The consumer may have emptied it alone, a moment ago.
+    // The consumer may have emptied the set by itself a moment ago.
     let DataSet { current, next } = &terms.data;
     let ledgers = [Some(current), next.as_ref()].into_iter().flatten().map(of);
     let is_empty = before == 0 || ledgers.into_iter().any(|variant| variant == (before, EMPTY_ROOT));
@@ -380,7 +380,7 @@ fn variant(claim: &DataSetClaim) -> Variant {
     (claim.version, claim.root)
 }
 
-/// The first bytes of a name, for people.
+/// The first eight bytes of a hash in hex, for messages.
 pub(crate) fn hex(shard: &Hash) -> String {
     shard.iter().take(8).map(|byte| format!("{byte:02x}")).collect()
 }

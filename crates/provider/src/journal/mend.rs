@@ -1,15 +1,15 @@
-//! Reads a damaged journal: whatever record carries its own checksum is kept.
+//! Reads a damaged journal and keeps every record whose own checksum holds.
 //!
 //! ```text
-//!   every page's checksum holds? --> open as ever
+//!   every page's checksum holds? --> open as usual
 //!   else: every record whose mark and checksum hold, in order
 //!     --> a snapshot of them in `<partition>-mended`, synced --> the old files go
 //!     --> the same snapshot in their place, synced --> `-mended` goes
 //! ```
 //!
-//! A crash at any point goes on where it was: a whole `-mended` stands for what it was made from.
-//! A record that was written after a sync proves that everything before it was durable: a gap before
-//! one is damage; a gap with none behind it is a torn end.
+//! After a crash at any point the work is resumed: a whole `-mended` replaces the files that it was made
+//! from. A record that was written after a sync proves that everything before it was durable: a gap before
+//! such a record is damage, and a gap with none behind it is a torn end.
 
 use super::{AFTER_SYNC, Error, Item, Journal, MAGIC, MARK_BYTES, MARKED, Marked, PAGE_BYTES, Replayed};
 use bytes::Buf as _;
@@ -19,18 +19,18 @@ use commonware_runtime::{Blob, Error as RuntimeError, ReadOptions};
 use commonware_storage::Context;
 
 const PAGE: usize = PAGE_BYTES as usize;
-/// Bytes of checksums at the end of a page: twice a length and the checksum of so many bytes.
+/// Bytes of checksums at the end of a page: twice a length and the checksum of that many bytes.
 const SUMS: usize = 12;
-/// Pages read at once.
+/// Number of pages read at once.
 const PAGES: usize = 256;
-/// Most bytes of a length before an item.
+/// Maximum bytes of the length prefix of an item.
 const PREFIX_BYTES: usize = 5;
 
-/// What a look at a journal's files found.
+/// Result of checking a journal's files.
 pub(super) enum Mended<S> {
-    /// Every page is whole, or there is none.
+    /// Every page is whole, or there are no files.
     Whole,
-    /// What can be read, and whether durable records are missing from it.
+    /// The readable state, and true if durable records are missing from it.
     Salvaged(S, bool),
 }
 
@@ -49,7 +49,7 @@ async fn names<E: Context>(context: &E, partition: &str) -> Result<Vec<Vec<u8>>,
     }
 }
 
-/// Looks at every page; reads what can be read if one is not whole.
+/// Checks every page; if one is not whole, reads all whole records.
 pub(super) async fn look<E, R, S>(
     context: &E,
     partition: &str,
@@ -77,7 +77,7 @@ where
     for name in names(context, partition).await? {
         let section = <[u8; 8]>::try_from(name.as_slice()).map_or(0, u64::from_be_bytes);
         let (blob, size) = match context.open(partition, &name).await {
-            // The file's own head is hit: what is in it cannot be had, and the others are.
+            // The file's own header is damaged: its content is lost, the other files are read.
             Err(RuntimeError::BlobCorrupt(..)) => {
                 damaged = true;
                 continue;
@@ -87,7 +87,7 @@ where
         let bytes = payload(&read_all(&blob, size).await?);
         damaged |= walk(&bytes, |item| replayed.take(section, item, apply));
     }
-    // A snapshot whose end was hit: nothing older is whole, so it is the best there is.
+    // A snapshot whose end is damaged: nothing older is whole, so it is the best available.
     if !replayed.whole
         && let Some(part) = replayed.snapshot.take()
     {
@@ -101,7 +101,7 @@ where
     Ok(Mended::Salvaged(replayed.state, damaged))
 }
 
-/// Replaces a journal's files by a snapshot.
+/// Replaces a journal's files with a snapshot.
 pub(super) async fn keep<E, R>(context: &E, partition: &str, records: Vec<R>) -> Result<(), Error>
 where
     E: Context,
@@ -123,7 +123,7 @@ where
     Ok(context.remove(&beside, None).await?)
 }
 
-/// Whether every page of every file is whole.
+/// True if every page of every file is whole.
 pub(super) async fn is_whole<E: Context>(context: &E, partition: &str) -> Result<bool, Error> {
     for name in names(context, partition).await? {
         let (blob, size) = match context.open(partition, &name).await {
@@ -137,10 +137,10 @@ pub(super) async fn is_whole<E: Context>(context: &E, partition: &str) -> Result
     Ok(true)
 }
 
-/// A file's bytes; those that cannot be read are zero.
+/// The bytes of a file; unreadable ones are zero.
 ///
 /// # Errors
-/// Not one can be read.
+/// The last read error, if no page can be read.
 async fn read_all<B: Blob>(blob: &B, size: u64) -> Result<Vec<u8>, Error> {
     let size = usize::try_from(size).map_err(|_| Error::OffsetOverflow)?;
     let mut bytes = Vec::with_capacity(size);
@@ -181,7 +181,7 @@ async fn read_part<B: Blob>(blob: &B, at: usize, length: usize) -> Result<Vec<u8
     Ok(read.coalesce().as_ref().to_vec())
 }
 
-/// How many bytes of a page a checksum covers that holds; 0 for none.
+/// Number of bytes of a page covered by a valid checksum; 0 if there is none.
 fn covered(page: &[u8]) -> usize {
     let Some((body, sums)) = page.split_last_chunk::<SUMS>() else { return 0 };
     let of = |at: usize| {
@@ -203,12 +203,12 @@ fn are_whole(bytes: &[u8]) -> bool {
     })
 }
 
-/// The bytes between the checksums.
+/// The bytes of all pages without their checksums.
 fn payload(bytes: &[u8]) -> Vec<u8> {
     bytes.chunks(PAGE).flat_map(|page| page.iter().take(PAGE - SUMS)).copied().collect()
 }
 
-/// Takes every item whose mark and checksum hold, in order. Says whether a durable one is missing.
+/// Passes on every item whose mark and checksum hold, in order. Returns true if a durable one is missing.
 fn walk<R: Read<Cfg = ()> + EncodeSize>(bytes: &[u8], mut take: impl FnMut(Item<R>)) -> bool {
     let (mut at, mut end, mut gap, mut damaged) = (0, 0, false, false);
     while at < bytes.len() {
@@ -225,7 +225,7 @@ fn walk<R: Read<Cfg = ()> + EncodeSize>(bytes: &[u8], mut take: impl FnMut(Item<
     damaged
 }
 
-/// The marked item at the start of these bytes, and its length.
+/// Parses the marked item at the start of these bytes; returns it with its length.
 fn item<R: Read<Cfg = ()> + EncodeSize>(bytes: &[u8]) -> Option<(Marked<R>, usize)> {
     if bytes.len() < MARK_BYTES || bytes[0] != MARKED || bytes[1..5] != MAGIC {
         return None;

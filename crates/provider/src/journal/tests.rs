@@ -1,4 +1,4 @@
-//! Damage costs the record that it hits; a torn end is no damage.
+//! Damage costs only the record that it hits; a torn end is not damage.
 
 use super::*;
 use crate::cut::{CUTS, Cut, power_cut};
@@ -9,7 +9,7 @@ use posync_protocol::encoded;
 use std::collections::BTreeSet;
 
 encoded! {
-    /// A record.
+    /// A numbered test record.
     Row {
         number: u64,
         rest: [u8; 32],
@@ -38,7 +38,7 @@ async fn open<E: Context>(context: &E) -> Result<(Journal<E, Row>, State), Error
     Journal::open(context.child("journal"), "j", apply, snapshot, hurt).await
 }
 
-/// Writes `count` records, one sync each, after a snapshot of none.
+/// Writes `count` records, one sync each, after an empty snapshot.
 async fn write<E: Context>(context: &E, count: u64) {
     let (mut journal, _) = open(context).await.expect("opens");
     journal.snapshot(vec![]).await.expect("durable");
@@ -48,7 +48,7 @@ async fn write<E: Context>(context: &E, count: u64) {
     }
 }
 
-/// Flips a bit of a byte in the one file of the journal; says how long it is.
+/// Flips a bit of a byte in the only file of the journal; returns the file's length.
 async fn flip<E: Context>(context: &E, at: u64) -> u64 {
     let names = context.scan("j").await.expect("there");
     assert_eq!(names.len(), 1);
@@ -64,7 +64,7 @@ async fn flip<E: Context>(context: &E, at: u64) -> u64 {
 
 #[test]
 fn one_flipped_bit_costs_at_most_the_record_that_it_hits_wherever_it_is() {
-    // One page, and several: a record takes about 50 bytes.
+    // One page, then several: a record takes about 50 bytes.
     for (count, step) in [(12, 29), (400, 499)] {
         let mut at = 0;
         loop {
@@ -96,7 +96,7 @@ fn mending_survives_a_power_cut_at_every_operation() {
     for cut in CUTS {
         let mut operation = 0;
         let work = |context: Cut<deterministic::Context>| async move {
-            // Written and damaged first, whatever comes then.
+            // Written and damaged first, whatever follows.
             let Ok((mut journal, _)) = open(&context).await else { return false };
             if journal.snapshot(vec![]).await.is_err() {
                 return false;

@@ -1,5 +1,5 @@
-//! Operations that are sent beside the keeper's other work: none of them may delay the answer to a
-//! challenge. One attempt each; whether it did anything shows in the next state.
+//! Operations that are sent beside the keeper's other work: none may delay the answer to a challenge.
+//! Each gets one attempt; its effect shows in the next state.
 
 use super::Keeper;
 use crate::{
@@ -12,7 +12,7 @@ use commonware_utils::sync::Mutex;
 use posync_protocol::Body;
 use std::{collections::BTreeMap, sync::Arc};
 
-/// What could not be sent, each told when it begins and when it ends.
+/// Conditions of failed sends; each is logged when it begins and when it ends.
 #[derive(Clone, Default)]
 pub(super) struct Told(Arc<Mutex<BTreeMap<&'static str, Trouble>>>);
 
@@ -27,7 +27,7 @@ impl Told {
     }
 }
 
-/// Something that is being sent, or nothing.
+/// An operation that is being sent, or none.
 pub(super) struct Beside(Option<Handle<()>>);
 
 impl Beside {
@@ -35,17 +35,17 @@ impl Beside {
         Self(None)
     }
 
-    /// Whether it is still being sent.
+    /// True while it is being sent.
     pub(super) fn is_busy(&mut self) -> bool {
         let is_over = |task: &mut Handle<()>| futures::FutureExt::now_or_never(task).is_some();
-        // One that is over may not be asked again.
+        // A finished task may not be polled again.
         self.0 = self.0.take().and_then(|mut task| (!is_over(&mut task)).then_some(task));
         self.0.is_some()
     }
 }
 
 impl<E: Spawner + Context, B: Blob, L: Ledger> Keeper<E, B, L> {
-    /// Sends a paid operation once; if that fails, tells `failed`.
+    /// Sends a paid operation once; logs `failed` if that fails.
     pub(super) fn pay_beside(&self, body: Body, failed: &'static str) -> Beside {
         let (ledger, told) = (self.ledger.clone(), self.told.clone());
         let task = self.context.child("pay").spawn(move |_| async move {
@@ -55,7 +55,7 @@ impl<E: Spawner + Context, B: Blob, L: Ledger> Keeper<E, B, L> {
         Beside(Some(task))
     }
 
-    /// Sends a free operation once; if that fails, tells `failed`.
+    /// Sends a free operation once; logs `failed` if that fails.
     pub(super) fn send_beside(&self, body: Body, failed: &'static str) -> Beside {
         let (ledger, told) = (self.ledger.clone(), self.told.clone());
         let task = self.context.child("send").spawn(move |_| async move {

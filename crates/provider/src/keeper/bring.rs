@@ -19,7 +19,7 @@ use posync_protocol::{
 /// The claims that are being submitted.
 pub(super) struct Bringer {
     task: Beside,
-    /// The claim brought last, its version, and when.
+    /// The agreement and version of the claim submitted last, and the height.
     last: Option<(AgreementId, u64, u64)>,
 }
 
@@ -30,7 +30,7 @@ impl Bringer {
 }
 
 impl<E: Spawner + Context, B: Blob, L: Ledger> Keeper<E, B, L> {
-    /// Submits the claim whose lack costs the provider most pay, if that is more than its fee; one at a
+    /// Submits the claim whose absence costs the provider most pay, if that is more than its fee; one at a
     /// time, beside other work.
     pub(super) fn bring(&mut self) {
         let view = &self.desk.parts().view;
@@ -54,7 +54,7 @@ impl<E: Spawner + Context, B: Blob, L: Ledger> Keeper<E, B, L> {
         self.bringer.task = task;
     }
 
-    /// The operation that misses most, and what it claims; `None` if none is worth its fee.
+    /// The operation with the largest missed pay, and its claim; `None` if none is worth its fee.
     fn worth_bringing(&self, height: u64) -> Option<(Body, (AgreementId, u64))> {
         let parts = self.desk.parts();
         let (view, parameters) = (&parts.view, &parts.view.parameters);

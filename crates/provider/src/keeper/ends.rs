@@ -1,12 +1,12 @@
-//! What must be known before an agreement is given up: durable.
+//! Durable facts that must be known before an agreement is given up.
 //!
 //! ```text
 //!   floor:  the newest certified height seen by any process of this provider
-//!   window: the epoch from which on an agreement's vouchers are worth nothing, as proved last
+//!   window: the epoch from which on an agreement's vouchers are worthless, as last proved
 //!   gone:   agreements whose absence is proved and confirmed, and from which height on
 //! ```
 //!
-//! Bounded by the provider's agreements. Whoever loses this file only waits longer.
+//! Bounded by the provider's agreements. A provider that loses this file only waits longer.
 
 use crate::journal::{Error, Journal};
 use commonware_storage::Context;
@@ -14,7 +14,7 @@ use posync_protocol::{AgreementId, tagged};
 use std::collections::BTreeMap;
 
 tagged! {
-    /// A record of the journal.
+    /// A record of the journal of ends.
     Record {
         0 => Floor(u64),
         1 => Window((AgreementId, u64)),
@@ -31,14 +31,14 @@ struct State {
     gone: BTreeMap<AgreementId, u64>,
 }
 
-/// The list and its journal.
+/// The ends of agreements, with their journal.
 pub struct Ends<E: Context> {
     journal: Journal<E, Record>,
     state: State,
 }
 
 impl<E: Context> Ends<E> {
-    /// Opens the journal.
+    /// Opens the journal of ends.
     ///
     /// # Errors
     /// The disk failed.
@@ -49,28 +49,28 @@ impl<E: Context> Ends<E> {
         Ok(ends)
     }
 
-    /// The newest certified height that any process of this provider noted: what is proved below it
-    /// says nothing of an absence.
+    /// The newest certified height that any process of this provider noted: a proof below it is no evidence
+    /// of absence.
     pub(super) const fn floor(&self) -> u64 {
         self.state.floor
     }
 
-    /// The height from which on an agreement's absence is proved and confirmed.
+    /// The first height at which an agreement's absence was proved and confirmed.
     pub(super) fn gone(&self, id: &AgreementId) -> Option<u64> {
         self.state.gone.get(id).copied()
     }
 
-    /// Everything that is gone and not given up yet.
+    /// All agreements that are gone and not yet given up, with the heights of the first proof.
     pub(super) fn all_gone(&self) -> impl Iterator<Item = (&AgreementId, &u64)> {
         self.state.gone.iter()
     }
 
-    /// The epoch from which on an agreement's vouchers are worth nothing, as proved last.
+    /// The epoch from which on an agreement's vouchers are worthless, as last proved.
     pub(super) fn window(&self, id: &AgreementId) -> Option<u64> {
         self.state.windows.get(id).copied()
     }
 
-    /// Notes a certified height, durably; it never goes back.
+    /// Notes a certified height, durably; it never decreases.
     ///
     /// # Errors
     /// The disk failed.
@@ -79,7 +79,7 @@ impl<E: Context> Ends<E> {
         self.write(higher.then_some(Record::Floor(height)).into_iter().collect()).await
     }
 
-    /// Notes when the windows of agreements end, durably.
+    /// Notes when the redemption windows of agreements end, durably.
     ///
     /// # Errors
     /// The disk failed.
@@ -98,7 +98,7 @@ impl<E: Context> Ends<E> {
         self.write(new.then_some(Record::Gone((id, height))).into_iter().collect()).await
     }
 
-    /// Notes that an agreement stands after all, durably.
+    /// Notes that an agreement exists after all, durably.
     ///
     /// # Errors
     /// The disk failed.
@@ -162,7 +162,7 @@ mod tests {
     };
     use commonware_runtime::{Supervisor as _, deterministic};
 
-    /// Notes a height and an absence a step; says how far it came.
+    /// Notes a height and an absence in each step; returns the number of steps that succeeded.
     async fn work(context: Cut<deterministic::Context>) -> u64 {
         let Ok(mut ends) = Ends::open(context, "ends").await else { return 0 };
         for step in 1..=8 {

@@ -1,13 +1,13 @@
-//! Finds the agreements that were opened with this provider and never used: nobody tells it of them,
-//! and until they are removed they hold its room (AG-4, AG-7).
+//! Finds agreements that were opened with this provider and never used. No message announces them, and
+//! they hold its room until they are removed (AG-4, AG-7).
 //!
 //! ```text
-//!   proven Provider.slots > known ones --> blocks from where it last looked, some a tick
-//!     --> hint: an opening that names us --> proven Agreement, opened at that height --> kept
+//!   proven Provider.slots > known ones --> blocks from where the last search ended, some per tick
+//!     --> hint: an opening that names it --> proven Agreement, opened at that height --> kept
 //!     --> over --> proven once more --> free upkeep (ST-7) --> proven absent --> dropped
 //! ```
 //!
-//! While the counts agree no block is asked for, and where they agreed none need ever be.
+//! While the counts agree, no block is requested, and no block up to that height is ever needed.
 
 use super::{
     Case, Finds, Keeper, KeeperError, REFRESH_MAX, SLOTS_READ,
@@ -33,50 +33,50 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-/// Pause after a block could not be had; doubled each time.
+/// Pause after a block was unavailable; doubled each time.
 const PAUSE: Duration = Duration::from_secs(1);
-/// Between tries to get what no node kept, and between warnings.
+/// Interval between attempts to get blocks that no node kept, and between warnings.
 const HOUR: Duration = Duration::from_secs(3_600);
 /// Longest pause while nodes are busy or out of reach.
 const BUSY_MAX: Duration = Duration::from_secs(300);
-/// Blocks by which the counts' agreement moves before it is made durable.
+/// Blocks by which the agreed height advances before it is made durable.
 const AGREED_BLOCKS: u64 = 256;
 
-/// What some blocks had for us.
+/// Result of a search through some blocks.
 struct Looked {
     blocks: Range<u64>,
-    /// The first block that was not looked at.
+    /// The first block that was not searched.
     done: u64,
     found: Vec<AgreementId>,
-    /// Why it is not the end.
+    /// The reason for stopping before the end.
     stop: Option<Stop>,
 }
 
 enum Stop {
-    /// No node keeps the block; the first that is kept.
+    /// No node keeps the block; the height is the first that is kept.
     Pruned(u64),
-    /// It cannot be had now.
+    /// The block is unavailable now.
     Later(LedgerError),
 }
 
-/// Looks through blocks.
+/// Searches blocks for agreements with this provider.
 pub(super) struct Finder<E: Context> {
     pub(super) finds: Finds<E>,
     task: Option<Handle<Looked>>,
-    /// Nothing is asked for before, and the pause after the next failure.
+    /// No block is requested before `wait`; `pause` follows the next failure.
     wait: Option<SystemTime>,
     pause: Duration,
-    /// What no node kept is not asked for before.
+    /// Blocks that no node kept are not requested before this time.
     again: Option<SystemTime>,
-    /// When the operator was told last of what cannot be found.
+    /// Time of the last warning about agreements that cannot be found.
     pub(super) told: Option<SystemTime>,
-    /// Height and slots as proved last.
+    /// Height and number of slots as last proved.
     slots: (u64, u32),
     /// The last height at which an agreement was proved gone.
     gone: u64,
-    /// An earlier such pair: once every agreement was proved since, the counts are compared.
+    /// An earlier such pair: once every agreement has been proved since, the counts are compared.
     pub(super) witness: Option<(u64, u32)>,
-    /// Up to here every agreement is known.
+    /// Every agreement opened up to this height is known.
     agreed: u64,
 }
 
@@ -87,12 +87,12 @@ impl<E: Context> Finder<E> {
         Self { finds, task, wait, pause, again, told, slots, gone, witness, agreed }
     }
 
-    /// Notes the slots that were proved at a height.
+    /// Notes the number of slots proved at a height.
     pub(super) const fn saw(&mut self, height: u64, slots: u32) {
         self.slots = (height, slots);
     }
 
-    /// Notes that an agreement was proved gone at a height: slots of before it may count it.
+    /// Notes that an agreement was proved gone at a height: an earlier slot count may include it.
     pub(super) fn ended(&mut self, height: u64) {
         self.gone = self.gone.max(height);
     }
@@ -102,7 +102,7 @@ impl<E: Context> Finder<E> {
         if self.agreed >= reach.next { reach.agreed(self.agreed) } else { reach }
     }
 
-    /// What the blocks had, once they were looked through.
+    /// Takes the result of the search once it has finished.
     fn take(&mut self) -> Option<Looked> {
         let done = self.task.as_mut().and_then(|task| task.now_or_never())?;
         self.task = None;
@@ -116,7 +116,7 @@ impl<E: Context> Finder<E> {
 }
 
 impl<E: Spawner + Context, B: Blob, L: Ledger> Keeper<E, B, L> {
-    /// Looks through blocks, beside the rest, while the ledger counts more agreements than are known.
+    /// Searches blocks, beside other work, while the ledger counts more agreements than are known.
     pub(super) async fn find(&mut self, born: u64) -> Result<(), KeeperError> {
         self.keep_found(born).await?;
         let (height, slots) = self.finder.slots;
@@ -138,14 +138,14 @@ impl<E: Spawner + Context, B: Blob, L: Ledger> Keeper<E, B, L> {
         Ok(())
     }
 
-    /// Keeps what the last blocks had, and how far they were looked through.
+    /// Keeps the agreements that the last search found, and its progress.
     async fn keep_found(&mut self, born: u64) -> Result<(), KeeperError> {
         let Some(Looked { blocks, done, mut found, stop }) = self.finder.take() else { return Ok(()) };
         let (now, before) = (self.context.current(), self.finder.reach(born));
         let mut reach = before.looked(blocks.start, done);
         match stop {
             None => (self.finder.wait, self.finder.pause) = (None, PAUSE),
-            // Another node may keep it later: an archive that is added, or back.
+            // Another node may keep it later: an archive that is added, or returns.
             Some(Stop::Pruned(kept)) if kept == before.missed.1 => {
                 self.finder.again = Some(now + HOUR);
                 self.tell(now, reach);
@@ -164,7 +164,7 @@ impl<E: Spawner + Context, B: Blob, L: Ledger> Keeper<E, B, L> {
         Ok(self.finder.finds.keep(found, reach).await?)
     }
 
-    /// Says what cannot be found, at most once an hour.
+    /// Warns that agreements cannot be found, at most once an hour.
     fn tell(&mut self, now: SystemTime, reach: Reach) {
         if self.finder.told.is_some_and(|at| now < at + HOUR) {
             return;
@@ -181,7 +181,7 @@ impl<E: Spawner + Context, B: Blob, L: Ledger> Keeper<E, B, L> {
         );
     }
 
-    /// The own agreements that books, till or blocks tell of and that are not proved gone.
+    /// Own agreements known from books, till or blocks and not proved gone.
     fn known(&self) -> BTreeSet<AgreementId> {
         let mut known = self.used();
         known.extend(self.finder.finds.all().map(|(id, _)| *id));
@@ -189,7 +189,7 @@ impl<E: Spawner + Context, B: Blob, L: Ledger> Keeper<E, B, L> {
         known
     }
 
-    /// Once a round: proves found agreements that were not proved for an epoch, then compares counts.
+    /// Runs once a round: proves found agreements that were not proved for an epoch, then compares counts.
     pub(super) async fn recheck(&mut self) -> Result<(), KeeperError> {
         let view = &self.desk.parts().view;
         let oldest = view.height().saturating_sub(view.parameters.epoch_blocks());
@@ -199,8 +199,8 @@ impl<E: Spawner + Context, B: Blob, L: Ledger> Keeper<E, B, L> {
         self.compare().await
     }
 
-    /// Where as many agreements stood as are known to have stood then, all are known: no block up to
-    /// there need be looked through.
+    /// If the proved count equals the number of agreements known to have existed at that height, all are
+    /// known: no block up to there needs a search.
     async fn compare(&mut self) -> Result<(), KeeperError> {
         let (height, slots) = *self.finder.witness.get_or_insert(self.finder.slots);
         let view = &self.desk.parts().view;
@@ -228,8 +228,8 @@ impl<E: Spawner + Context, B: Blob, L: Ledger> Keeper<E, B, L> {
         Ok(())
     }
 
-    /// What of `case.terms` is due for upkeep, and what was found and is over, proved at this moment:
-    /// who names one that somebody else has cleared is refused as a whole.
+    /// The agreements of `case.terms` that are due for upkeep, and the found ones that are over, proved now:
+    /// an operation that names a slot already cleared by another is refused as a whole.
     pub(super) async fn due_now(&mut self, case: &Case) -> Result<BTreeMap<u32, Terms>, KeeperError> {
         let settle = case.upkeep();
         let slots = settle.iter().flat_map(|settle| settle.slots.iter().map(|(slot, ..)| slot));
@@ -244,7 +244,7 @@ impl<E: Spawner + Context, B: Blob, L: Ledger> Keeper<E, B, L> {
         Ok(proved.into_iter().map(|terms| (terms.id.slot, terms)).collect())
     }
 
-    /// Proves agreements: the terms of those that stand; those that seem gone are suspected.
+    /// Proves agreements; returns the terms of those that exist and suspects those that seem gone.
     async fn prove(&mut self, ids: &[AgreementId]) -> Result<Vec<Terms>, KeeperError> {
         let (ledger, account) = (self.ledger.clone(), self.account());
         let view = self.desk.parts().view.clone();
@@ -271,7 +271,7 @@ impl<E: Spawner + Context, B: Blob, L: Ledger> Keeper<E, B, L> {
     }
 }
 
-/// Looks through the first of these blocks, up to one that cannot be had.
+/// Searches the first of these blocks, up to one that is unavailable.
 async fn look<L: Ledger>(ledger: &L, account: &Account, blocks: Range<u64>) -> Looked {
     let (mut found, mut stop, mut done) = (vec![], None, blocks.start);
     let end = blocks.end.min(done.saturating_add(BLOCKS_A_TICK));
@@ -291,7 +291,7 @@ async fn look<L: Ledger>(ledger: &L, account: &Account, blocks: Range<u64>) -> L
     Looked { blocks, done, found, stop }
 }
 
-/// The first block after `pruned` that some node keeps, or `end`: who keeps one keeps all later ones.
+/// The first block after `pruned` that some node keeps, or `end`: a node that keeps one keeps all later ones.
 async fn first_kept<L: Ledger>(ledger: &L, mut pruned: u64, end: u64) -> Result<u64, LedgerError> {
     let mut kept = end;
     while pruned + 1 < kept {
@@ -305,7 +305,7 @@ async fn first_kept<L: Ledger>(ledger: &L, mut pruned: u64, end: u64) -> Result<
     Ok(kept)
 }
 
-/// The agreements with us that were opened at a height and stand, by proof.
+/// The agreements with this provider that were opened at a height and still exist, by proof.
 async fn opened_at<L: Ledger>(
     ledger: &L,
     account: &Account,

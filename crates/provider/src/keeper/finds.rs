@@ -1,46 +1,46 @@
-//! Agreements that were found in blocks, and how far blocks were looked through: durable.
+//! Durable list of agreements found in blocks, and the progress of the search.
 //!
 //! ```text
 //!   registration                                              newest block
-//!      |--- looked at ---|-- missed: no node kept it --|--- looked at ---|next ...
+//!      |--- searched ---|-- missed: no node kept it --|--- searched ---|next ...
 //! ```
 //!
-//! Bounded by the provider's slots and by what was cleared and is not proved gone yet.
+//! Bounded by the provider's slots and by agreements that were cleared but not yet proved gone.
 
 use crate::journal::{Error, Journal};
 use commonware_storage::Context;
 use posync_protocol::{AgreementId, encoded, tagged};
 use std::{collections::BTreeMap, ops::Range};
 
-/// Blocks looked through in one go.
+/// Blocks searched in one tick.
 pub(super) const BLOCKS_A_TICK: u64 = 32;
 
 encoded! {
-    /// How far blocks were looked through.
+    /// Progress of the search through blocks.
     #[derive(Copy, Default)]
     Reach {
-        /// The first block that was not looked at.
+        /// The first block that was not searched.
         next: u64,
-        /// The first block that no node kept when it was asked for, and the first one after them.
+        /// The first block that no node kept when it was requested, and the first one after the gap.
         missed: (u64, u64),
     }
 }
 
 impl Reach {
-    /// The same in the provider's life that began at the height `born`: nothing before it counts.
+    /// The same, limited to the registration that began at the height `born`.
     pub(super) fn since(self, born: u64) -> Self {
         let born = born.max(1);
         let (first, end) = self.missed;
         Self { next: self.next.max(born), missed: (first.max(born), end.max(born)) }
     }
 
-    /// Whether blocks wait that no node kept.
+    /// True if a gap of blocks that no node kept is left.
     pub(super) const fn is_missing(&self) -> bool {
         self.missed.0 < self.missed.1
     }
 
-    /// The blocks to look at next, `height` being the newest: those that were missed when they may be
-    /// asked for again and few others wait.
+    /// The blocks to search next, up to `height`, the newest; the missed ones if they may be requested again
+    /// and few others wait.
     pub(super) fn ahead(&self, height: u64, again: bool) -> Option<Range<u64>> {
         let (new, missed) = (self.next..height + 1, self.missed.0..self.missed.1);
         let few = height < self.next.saturating_add(BLOCKS_A_TICK);
@@ -48,7 +48,7 @@ impl Reach {
         (!ahead.is_empty()).then_some(ahead)
     }
 
-    /// What began at `from` was looked at, up to before `done`; nothing if it begins elsewhere by now.
+    /// Notes that the blocks `from..done` were searched; no effect if no range begins at `from` now.
     pub(super) fn looked(mut self, from: u64, done: u64) -> Self {
         if from == self.next {
             self.next = done;
@@ -58,20 +58,20 @@ impl Reach {
         self
     }
 
-    /// What begins at `from` is kept by no node, up to before `kept`: from there on first.
+    /// Notes that no node keeps the blocks `from..kept`; the search continues at `kept`.
     pub(super) fn skip(self, from: u64, kept: u64) -> Self {
         let first = if self.is_missing() { self.missed.0.min(from) } else { from };
         Self { next: kept, missed: (first, kept) }
     }
 
-    /// Every agreement that stood at `height` is known.
+    /// Notes that every agreement that existed at `height` is known.
     pub(super) fn agreed(self, height: u64) -> Self {
         Self { next: self.next.max(height + 1), missed: (0, 0) }
     }
 }
 
 tagged! {
-    /// A record of the journal.
+    /// A record of the journal of found agreements.
     Record {
         0 => Found(AgreementId),
         1 => Gone(AgreementId),
@@ -79,12 +79,12 @@ tagged! {
     }
 }
 
-/// What was proved of a found agreement last; nothing yet after a start.
+/// Last proof of a found agreement; empty after a start.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Proof {
-    /// At this height.
+    /// Certified height of the proof.
     pub(super) height: u64,
-    /// The epoch from which on it is over.
+    /// The epoch from which on the agreement is over.
     pub(super) over: u64,
 }
 
@@ -94,14 +94,14 @@ struct State {
     found: BTreeMap<AgreementId, Proof>,
 }
 
-/// The list and its journal.
+/// The found agreements, with their journal.
 pub struct Finds<E: Context> {
     journal: Journal<E, Record>,
     state: State,
 }
 
 impl<E: Context> Finds<E> {
-    /// Opens the journal.
+    /// Opens the journal of found agreements.
     ///
     /// # Errors
     /// The disk failed.
@@ -112,29 +112,29 @@ impl<E: Context> Finds<E> {
         Ok(finds)
     }
 
-    /// How far blocks were looked through.
+    /// The progress of the search.
     pub(super) const fn reach(&self) -> Reach {
         self.state.reach
     }
 
-    /// What was found and is not proved gone, with what was proved of it last.
+    /// Found agreements that are not proved gone, with their last proofs.
     pub(super) fn all(&self) -> impl Iterator<Item = (&AgreementId, &Proof)> {
         self.state.found.iter()
     }
 
-    /// What was proved of an agreement last, if it is one of these.
+    /// The last proof of an agreement, if it is one of these.
     pub(super) fn proof(&self, id: &AgreementId) -> Option<Proof> {
         self.state.found.get(id).copied()
     }
 
-    /// Notes that an agreement was proved to stand.
+    /// Notes that an agreement was proved to exist.
     pub(super) fn note(&mut self, id: &AgreementId, proof: Proof) {
         if let Some(last) = self.state.found.get_mut(id).filter(|last| last.height <= proof.height) {
             *last = proof;
         }
     }
 
-    /// Keeps what was found and how far was looked, durably.
+    /// Keeps found agreements and the progress of the search, durably.
     ///
     /// # Errors
     /// The disk failed.
@@ -170,8 +170,8 @@ impl<E: Context> Finds<E> {
     }
 }
 
-/// Something that was found may be forgotten: blocks are looked through from the start while the
-/// ledger counts more than is known.
+/// Restarts the search after damage: a found agreement may be forgotten, and blocks are searched while the
+/// ledger counts more than are known.
 fn hurt(state: &mut State) {
     state.reach = Reach::default();
 }
@@ -206,7 +206,7 @@ mod tests {
         AgreementId { slot, ..id() }
     }
 
-    /// Finds one in every block, drops every second one; says how far it came.
+    /// Finds one in every block, drops every second one; returns the number of steps that succeeded.
     async fn work(context: Cut<deterministic::Context>) -> u32 {
         let Ok(mut finds) = Finds::open(context, "finds").await else { return 0 };
         for step in 1..=8 {
@@ -229,10 +229,10 @@ mod tests {
                 let finds = Finds::open(context.child("again"), "finds").await.expect("recovers");
                 assert!(finds.reach().next >= u64::from(done));
                 let kept = |step: &u32| finds.proof(&slot(*step)).is_some();
-                // The odd one before the last may have been dropped already.
+                // The last odd one may have been dropped already.
                 assert!((1..=done).filter(|step| step % 2 == 0).all(|step| kept(&step)), "{done}");
                 assert!(!(1..done.saturating_sub(1)).filter(|step| step % 2 == 1).any(|step| kept(&step)));
-                // Looked through and found are one: nothing is passed that was not kept.
+                // Progress and finds are kept together: the search passes no block whose find was lost.
                 let next = u32::try_from(finds.reach().next).expect("small");
                 assert!(next == 0 || kept(&next) || kept(&(next + 1)), "{next}");
             }) {
@@ -263,12 +263,12 @@ mod tests {
         assert_eq!(reach.ahead(101, true), Some(10..50), "although the chain goes on");
         assert_eq!(reach.ahead(101, false), Some(100..102));
         assert_eq!(reach.ahead(99, false), None);
-        // Another node keeps the end of it.
+        // Another node keeps the end of the gap.
         let reach = reach.looked(10, 12).skip(12, 40);
         assert_eq!(reach.ahead(99, true), Some(40..100));
         let reach = reach.looked(40, 100).looked(12, 40);
         assert!(!reach.is_missing() && reach.ahead(99, true).is_none());
-        // Two stretches become one; once the counts agree there is none.
+        // Two gaps become one; once the counts agree there is none.
         let twice = Reach { next: 20, missed: (3, 5) }.skip(20, 30);
         assert_eq!(twice, Reach { next: 30, missed: (3, 30) });
         assert_eq!(twice.agreed(40), Reach { next: 41, missed: (0, 0) });

@@ -2,12 +2,12 @@
 //!
 //! ```text
 //!   a node proves no record --> suspected
-//!     --> two nodes prove it at or above the opening, the floor and what was proved last --> gone
-//!     --> the grace period goes by in certified blocks; a record that appears takes it back
-//!     --> two nodes prove it again --> books and bytes go; vouchers once their window is over, too
+//!     --> two nodes prove it at or above the opening, the floor and the last proof --> gone
+//!     --> the grace period passes in certified blocks; a record that appears takes it back
+//!     --> two nodes prove it again --> books and bytes go; vouchers too, once their window is over
 //! ```
 //!
-//! The grace period is counted in certified heights: no clock moves it, and it goes on across restarts.
+//! The grace period is counted in certified heights: no clock moves it, and it continues across restarts.
 
 use super::{Keeper, KeeperError, REFRESH_MAX, RETRY_BLOCKS, SLOTS_READ, ends::Ends, slot_keys, terms_of};
 use crate::{
@@ -20,11 +20,11 @@ use futures::FutureExt as _;
 use posync_protocol::{Account, AgreementId, Hash};
 use std::collections::{BTreeMap, BTreeSet};
 
-/// What became of a suspicion.
+/// Outcome of a suspicion.
 enum Verdict {
-    /// Every witness proves that there is no record, the one furthest behind at this height.
+    /// Every witness proves that there is no record; the height is that of the oldest proof.
     Gone(u64),
-    /// A witness proves that it stands.
+    /// A witness proves that the agreement exists.
     Stands(Box<Terms>),
 }
 
@@ -33,10 +33,10 @@ type Judged = Vec<(AgreementId, Verdict)>;
 /// Agreements that are suspected, gone, or given up.
 pub(super) struct Ender<E: Context> {
     pub(super) ends: Ends<E>,
-    /// A node proved that there is no record, in a state that may count.
+    /// Agreements of which a node proved, in a state that may count, that there is no record.
     suspects: BTreeSet<AgreementId>,
     task: Option<Handle<Judged>>,
-    /// When witnesses were asked last.
+    /// Height at which witnesses were asked last.
     asked: Option<u64>,
     /// Agreements that are given up except for their voucher, which is kept until this epoch.
     waiting: BTreeMap<AgreementId, u64>,
@@ -50,17 +50,17 @@ impl<E: Context> Ender<E> {
         Self { ends, suspects, task: None, asked: None, waiting, grace }
     }
 
-    /// A node proved at a height that counts that there is no such record.
+    /// Notes that a node proved, at a height that counts, that there is no such record.
     pub(super) fn suspect(&mut self, id: AgreementId) {
         self.suspects.insert(id);
     }
 
-    /// Whether its absence is proved and confirmed.
+    /// True if its absence is proved and confirmed.
     pub(super) fn is_gone(&self, id: &AgreementId) -> bool {
         self.ends.gone(id).is_some()
     }
 
-    /// What to ask witnesses of at `height` in `epoch`, and the least height of an answer that counts.
+    /// Agreements to ask witnesses about at `height` in `epoch`, each with the least height that counts.
     fn due(
         &self,
         height: u64,
@@ -79,7 +79,7 @@ impl<E: Context> Ender<E> {
 }
 
 impl<E: Spawner + Context, B: Blob, L: Ledger> Keeper<E, B, L> {
-    /// Takes what the witnesses said, and asks them for what is due.
+    /// Applies the witnesses' answers, and asks them about the agreements that are due.
     pub(super) async fn judge_gone(&mut self) -> Result<(), KeeperError> {
         if let Some(task) = self.ender.task.as_mut() {
             let Some(done) = task.now_or_never() else { return Ok(()) };
@@ -110,7 +110,7 @@ impl<E: Spawner + Context, B: Blob, L: Ledger> Keeper<E, B, L> {
         Ok(())
     }
 
-    /// The height from which on an absence counts: the opening, and what was proved last.
+    /// The height from which on an absence counts: that of the opening or of the last proof.
     pub(super) fn last_seen(&self, id: &AgreementId) -> u64 {
         if cfg!(planted = "old-absence") {
             return 0;
@@ -120,7 +120,7 @@ impl<E: Spawner + Context, B: Blob, L: Ledger> Keeper<E, B, L> {
         id.opened.max(found).max(kept)
     }
 
-    /// A record was proved: what was suspected or gone stands.
+    /// Notes that a record was proved: a suspected or gone agreement exists.
     pub(super) async fn stands(&mut self, terms: &Terms) -> Result<(), KeeperError> {
         let id = terms.id;
         self.ender.suspects.remove(&id);
@@ -136,7 +136,7 @@ impl<E: Spawner + Context, B: Blob, L: Ledger> Keeper<E, B, L> {
         Ok(())
     }
 
-    /// Two nodes proved at a height that an agreement is gone.
+    /// Handles the proof by two nodes, at a height, that an agreement is gone.
     async fn lose(&mut self, id: AgreementId, height: u64) -> Result<(), KeeperError> {
         self.finder.ended(height);
         let (slot, opened, blocks) = (id.slot, id.opened, self.ender.grace);
@@ -168,13 +168,13 @@ impl<E: Spawner + Context, B: Blob, L: Ledger> Keeper<E, B, L> {
         }
         self.unlink(id, going.into_iter().collect()).await?;
         if !store.held_by(&id).is_empty() {
-            // The disk takes no removal now; the next round tries again.
+            // The disk accepts no removal now; the next round tries again.
             return Ok(());
         }
         self.desk.forget_loose(&id);
         let view = &self.desk.parts().view;
         let (parameters, term) = (view.parameters, u64::from(self.registration.term_max));
-        // For an agreement that was never proved here: as long as any may last.
+        // An agreement that was never proved here counts as the longest that is allowed.
         let longest = parameters.epoch(id.opened).saturating_add(term + 1 + parameters.redemption_epochs);
         let over = self.ender.ends.window(&id).unwrap_or(longest);
         let parts = self.desk.parts();
@@ -195,7 +195,7 @@ impl<E: Spawner + Context, B: Blob, L: Ledger> Keeper<E, B, L> {
         Ok(self.finder.finds.drop_gone(id).await?)
     }
 
-    /// When the windows of proved agreements end, durably: their vouchers are kept until then.
+    /// Notes, durably, when the windows of proved agreements end: their vouchers are kept until then.
     pub(super) async fn note_windows(&mut self, proved: &[Terms]) -> Result<(), KeeperError> {
         let epochs = self.desk.parts().view.parameters.redemption_epochs;
         let windows = proved.iter().map(|terms| (terms.id, window_end(terms, epochs)));
@@ -203,14 +203,14 @@ impl<E: Spawner + Context, B: Blob, L: Ledger> Keeper<E, B, L> {
     }
 }
 
-/// The epoch from which on nothing of an agreement can be redeemed.
+/// The epoch from which on no voucher of an agreement can be redeemed.
 pub(super) fn window_end(terms: &Terms, epochs: u64) -> u64 {
     let end = terms.agreement.end_epoch.saturating_add(epochs);
     terms.usage.closing_epoch.unwrap_or(end).min(end)
 }
 
-/// What two nodes prove of agreements, each at or above its least height. An agreement whose proofs cannot
-/// be had now is left out.
+/// Proofs of agreements by two nodes, each at or above its least height. Agreements whose proofs are
+/// unavailable now are left out.
 async fn witnessed<L: Ledger>(ledger: &L, account: &Account, due: Vec<(AgreementId, u64)>) -> Judged {
     let mut judged = vec![];
     for page in due.chunks(SLOTS_READ) {
@@ -244,7 +244,7 @@ async fn proofs<L: Ledger>(
     all.into_iter().map(each).collect()
 }
 
-/// What the proofs of one page say of the agreement at a place.
+/// The verdict that the proofs of one page give on the agreement at a place.
 fn judge(id: AgreementId, place: usize, proofs: &Proofs) -> Option<(AgreementId, Verdict)> {
     let of = |all: &Vec<Option<Terms>>| all.get(place).cloned().flatten().filter(|terms| terms.id == id);
     let stands = proofs.iter().find_map(|(_, all)| of(all));

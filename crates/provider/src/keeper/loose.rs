@@ -1,8 +1,8 @@
-//! Shards that no signed version holds: they go after a while, but only where every version that the
-//! ledger has is known here.
+//! Removes shards that no signed version holds after a delay, but only where every version that the ledger
+//! has is known here.
 //!
-//! A shard that no book names may be one whose book was damaged. So its agreement has to stand, as
-//! proved, with data sets that the books know; of an agreement that is gone, `gone` decides.
+//! A shard that no book names may be one whose book was damaged. So its agreement must exist, as last
+//! proved, with data sets that the books know. Agreements that are gone are left to `gone`.
 
 use super::{Keeper, KeeperError};
 use crate::{ledger::Ledger, segments::StoreError};
@@ -12,7 +12,7 @@ use posync_protocol::{AgreementId, Hash};
 use std::collections::BTreeSet;
 
 impl<E: Spawner + Context, B: Blob, L: Ledger> Keeper<E, B, L> {
-    /// Removes what was put long ago and never signed for.
+    /// Removes shards that were put long ago and never signed for.
     pub(super) async fn drop_loose(&mut self) -> Result<(), KeeperError> {
         for (agreement, mut shards) in self.desk.expired(self.patience.loose) {
             shards.retain(|shard| !self.desk.is_loose(agreement, *shard));
@@ -26,16 +26,16 @@ impl<E: Spawner + Context, B: Blob, L: Ledger> Keeper<E, B, L> {
         Ok(())
     }
 
-    /// Whether the agreement stands, as proved last, with nothing in its data set that is unknown here.
+    /// True if the agreement exists, as last proved, and all of its data set's versions are known here.
     fn is_known_here(&self, id: &AgreementId) -> bool {
         let parts = self.desk.parts();
         let terms = parts.view.kept(id).filter(|_| !self.ender.is_gone(id));
         terms.is_some_and(|terms| parts.books.with(|state| state.knows(id, &terms.data)))
     }
 
-    /// At the start: what the store holds and no book names is loose; what a book names and the
-    /// store no longer counts to its agreement is counted again. After damage of the books nothing is
-    /// loose that they do not name: it stays until its agreement is over.
+    /// Runs at the start. Stored shards that no book names become loose; shards that a book names and the
+    /// store no longer counts for its agreement are linked again. After damage of the books no stored shard
+    /// becomes loose: it stays until its agreement is over.
     pub(super) async fn sweep(&self) -> Result<(), KeeperError> {
         let parts = self.desk.parts();
         let mut owed: BTreeSet<(AgreementId, Hash)> = parts.books.with(|state| state.kept());

@@ -1,4 +1,4 @@
-//! Proven records of agreements.
+//! Reads the records of agreements with proofs.
 
 use super::SLOTS_READ;
 use crate::{
@@ -12,7 +12,7 @@ use posync_protocol::{
     record::{Agreement, DataSet, Use},
 };
 
-/// Questions that one read answers.
+/// Number of questions that one read answers.
 const TOGETHER: usize = SLOTS_READ;
 
 /// The keys of the three records of each slot.
@@ -23,7 +23,7 @@ pub(super) fn slot_keys(account: &Account, slots: &[u32]) -> Vec<Key> {
     keys.collect()
 }
 
-/// What proven records say of slots; absent agreements are `None`.
+/// Decodes proven records of slots; absent agreements are `None`.
 ///
 /// # Errors
 /// `Record`.
@@ -50,7 +50,7 @@ pub(super) fn terms_of(
     Ok(all)
 }
 
-/// Proves the records of at most [`SLOTS_READ`] slots, and says at which height.
+/// Proves the records of at most [`SLOTS_READ`] slots; returns them with their height.
 ///
 /// # Errors
 /// `Unreachable`, `Record`.
@@ -63,7 +63,7 @@ pub(super) async fn read_slots<L: Ledger>(
     Ok((height, terms_of(account, slots, height, &records)?))
 }
 
-/// Answers the view's questions: those that wait together with one proven read.
+/// Answers the view's questions; questions that wait together share one proven read.
 pub async fn answer_questions<L: Ledger>(ledger: L, view: View, mut questions: mpsc::Receiver<Question>) {
     while let Some(first) = questions.recv().await {
         let mut asked = vec![first];
@@ -72,7 +72,7 @@ pub async fn answer_questions<L: Ledger>(ledger: L, view: View, mut questions: m
         {
             asked.push(next);
         }
-        // Who gave up waiting is not asked for.
+        // Skip questions whose asker gave up.
         asked.retain(|question| !question.done.is_closed());
         let slots: Vec<u32> = asked.iter().map(|question| question.slot).collect();
         if slots.is_empty() {
@@ -84,13 +84,13 @@ pub async fn answer_questions<L: Ledger>(ledger: L, view: View, mut questions: m
                     if let Some(terms) = &terms {
                         view.learn(terms.clone());
                     }
-                    // A state from before the opening proves nothing of it: no answer is given.
+                    // A state from before the opening proves nothing about it: no answer is given.
                     if terms.is_some() || height >= opened {
                         let _ = done.send(terms);
                     }
                 }
             }
-            // Dropping the senders says that no proof could be had.
+            // Dropping the senders signals that no proof was available.
             Err(error) => tracing::debug!(%error, "no proof of an agreement"),
         }
     }

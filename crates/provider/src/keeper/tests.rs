@@ -36,35 +36,35 @@ use std::sync::atomic::{AtomicBool, Ordering};
 type Context = deterministic::Context;
 type StoreBlob = <Context as commonware_runtime::Storage>::Blob;
 
-/// The ledger in memory: what is sent stands in the next block.
+/// The ledger in memory: an operation that is sent is in the next block.
 #[derive(Clone)]
 struct Memory {
     world: Arc<Mutex<World>>,
     waiting: Arc<Mutex<Vec<Body>>>,
     blocks: Arc<Mutex<Blocks>>,
-    /// No node takes anything but statements, nor says so.
+    /// Nodes drop everything but statements, and report no error.
     is_stuck: Arc<AtomicBool>,
 }
 
-/// What a node says of blocks.
+/// The answers of a node about blocks.
 #[derive(Default)]
 struct Blocks {
     /// Height and slot of every opening.
     openings: Vec<(u64, u32)>,
-    /// Slots that it claims of every block.
+    /// Slots that it falsely claims for every block.
     lies: Vec<u32>,
     /// The first block that it keeps.
     kept: u64,
-    /// The heights that it was asked for.
+    /// The heights of the blocks that were requested.
     asked: Vec<u64>,
-    /// The state that it proves agreements from, when that is another node's: older, or newer.
+    /// The state from which it proves agreements if it is not the newest: older, or of another node.
     behind: Option<World>,
-    /// The states that the nodes prove that are asked one by one; none: the newest there is, twice.
+    /// The states of the nodes that are asked one by one; if empty, the newest state twice.
     witnesses: Vec<World>,
 }
 
 impl Memory {
-    /// Runs one block; returns what happened.
+    /// Runs one block; returns its events.
     fn block(&self) -> Vec<Event> {
         let bodies = std::mem::take(&mut *self.waiting.lock());
         let mut world = self.world.lock();
@@ -133,7 +133,7 @@ impl Ledger for Memory {
     }
 }
 
-/// Blocks for which what is gone is kept.
+/// Grace period in blocks.
 const GRACE: u64 = 20;
 
 struct Bench {
@@ -192,7 +192,7 @@ impl Bench {
         Self { ledger, desk, keeper, shards: vec![] }
     }
 
-    /// A new keeper, once the old one is gone: it knows what is on disk and on the ledger.
+    /// A new keeper after the old one is gone: it knows only the disk and the ledger.
     async fn restart(self, context: &Context, report: Reporter) -> Self {
         let Self { ledger, desk, keeper: old, shards } = self;
         drop(old);
@@ -200,12 +200,12 @@ impl Bench {
         Self { ledger, desk, keeper, shards }
     }
 
-    /// A block, then what the keeper does at its height.
+    /// Runs a block, then the keeper's step at its height.
     async fn step(&mut self) -> Vec<Event> {
         let events = self.ledger.block();
         self.desk.parts().view.advance(self.ledger.world.lock().height);
         self.keeper.step().await.expect("nothing fails");
-        // What goes beside it gets its turn.
+        // Let the tasks beside it run.
         reschedule().await;
         events
     }
@@ -296,7 +296,7 @@ impl Bench {
     }
 }
 
-/// (answered on time with all reads passed, anything else)
+/// Counts audits: (answered on time with all reads passed, anything else).
 fn audited(events: &[Event]) -> (usize, usize) {
     let audits = events.iter().filter_map(|event| match event {
         Event::Audited { answered, passed, reads, on_time, .. } => {
@@ -328,7 +328,7 @@ fn it_registers_itself_and_answers_every_draw_across_restarts() {
         let (good, bad) = audited(&bench.steps(80).await);
         assert!(good > 15 && bad == 0, "{good} {bad}");
         for version in 2..6 {
-            // A new process knows nothing but what is on disk and on the ledger.
+            // A new process knows only the disk and the ledger.
             bench = bench.restart(&context, Reporter::default()).await;
             bench.set(id, version, &[], &[data(version, 3_000)]).await;
             let (good, bad) = audited(&bench.steps(20).await);
@@ -376,7 +376,7 @@ fn vouchers_and_space_of_an_ended_agreement_are_not_lost() {
         let voucher = Voucher::signed(&key("carol"), &chain, id, 5 << 20, 0);
         let kept = Redemption { voucher, session_key: account("carol"), claim: None };
         bench.desk.parts().till.keep(kept).await.expect("durable");
-        // Loose: put, never signed for.
+        // A loose shard: put, never signed for.
         let loose = data(9, 7_000);
         let name = *blake3::hash(&loose).as_bytes();
         bench.desk.parts().store.put(id, name, loose.into()).await.expect("fits");
@@ -436,7 +436,7 @@ fn a_claim_reaches_the_books_once_although_statements_are_lost() {
             bench.step().await;
         }
         assert_eq!((lost, used(&bench).disputed.grains()), (5, 62_500));
-        // The next download is paid; the first one's gap goes along and says nothing new.
+        // The next download is paid; a claim of the first one's gap is sent along and changes nothing.
         download();
         paid((1 << 20) + (64 << 10)).await.expect("durable");
         bench.steps(80).await;
@@ -477,7 +477,7 @@ fn what_a_refusal_cut_is_declared_again() {
         };
         let (declared, sold) = (capacity(&bench), provider(&bench).sold);
         assert!(declared > sold && sold > 0);
-        // Once an epoch: a provider that goes on refusing pays a fee for each declaration.
+        // Once an epoch: a provider that keeps refusing pays a fee for each declaration.
         for (after, expected) in [(1, declared), (1, sold), (bench.epoch_blocks(), declared)] {
             if capacity(&bench) > sold {
                 let mut world = bench.ledger.world.lock();

@@ -1,4 +1,4 @@
-//! Learns each epoch's slot, sends in it what is counted, and brings the counts to the ledger.
+//! Learns the slot of each epoch, sends the bytes to be counted, and submits the counts to the ledger.
 
 use super::{Plan, Slot};
 use crate::{
@@ -22,11 +22,11 @@ use posync_protocol::{
 use rand_core::CryptoRng;
 use std::{net::SocketAddr, sync::Arc};
 
-/// A network that several parts dial on.
+/// A network shared by several parts that dial on it.
 pub struct Shared<N>(Arc<N>);
 
 impl<N> Shared<N> {
-    /// Shares `network`.
+    /// Wraps `network` for sharing.
     pub fn new(network: N) -> Self {
         Self(Arc::new(network))
     }
@@ -53,7 +53,7 @@ impl<N: Network> Network for Shared<N> {
     }
 }
 
-/// A drawn peer.
+/// A drawn peer: a provider that counts the bytes it receives.
 struct Peer {
     draw: u8,
     index: u32,
@@ -61,20 +61,20 @@ struct Peer {
     address: SocketAddr,
 }
 
-/// Measures this provider, once an epoch.
+/// Measures this provider's egress once an epoch.
 pub struct Prober<E, N, L> {
     context: E,
     network: Shared<N>,
     key: PrivateKey,
     view: View,
     ledger: L,
-    /// Most bytes an epoch that it sends.
+    /// Maximum bytes that it sends in an epoch.
     most: u64,
     trouble: Mutex<Trouble>,
 }
 
 impl<E: Spawner + Clock + CryptoRng, N: Network, L: Ledger> Prober<E, N, L> {
-    /// Measures the provider of `view` and `key`; sends at most `rate` bytes a second.
+    /// Creates a prober for the provider of `view` and `key` that sends at most `rate` bytes a second.
     pub fn new(context: E, network: Shared<N>, view: View, ledger: L, key: PrivateKey, rate: u64) -> Self {
         let most = view.parameters.bytes_per_epoch(rate);
         let trouble = Mutex::new(Trouble::new("egress cannot be measured in an epoch"));
@@ -104,14 +104,14 @@ impl<E: Spawner + Clock + CryptoRng, N: Network, L: Ledger> Prober<E, N, L> {
         }
     }
 
-    /// The slot of the epoch, proved once and noted for who counts; `None` while there is none.
+    /// The epoch's slot, proved once and noted for the counting side; `None` while there is none.
     async fn slot(&self, epoch: u64) -> Option<Slot> {
         if let Some(slot) = self.view.slot().filter(|slot| slot.probe.epoch == epoch) {
             return Some(slot);
         }
         let parameters = &self.view.parameters;
         let offset = self.view.height() % parameters.epoch_blocks();
-        // Fixed in the first round or not at all.
+        // The ledger fixes the slot in the first round or not at all.
         if offset > parameters.round_blocks.saturating_mul(2) {
             return None;
         }
@@ -146,8 +146,8 @@ impl<E: Spawner + Clock + CryptoRng, N: Network, L: Ledger> Prober<E, N, L> {
         }
     }
 
-    /// Sends, waits for the end of the slot and brings the counts; how many, or `None` if there is
-    /// nothing to bring.
+    /// Sends, waits for the end of the slot and submits the counts; returns their number, or `None` if
+    /// there is nothing to submit.
     async fn try_measure(&self, slot: &Slot) -> Result<Option<usize>, LedgerError> {
         let Some((peers, plan)) = self.peers(slot).await? else { return Ok(None) };
         if peers.is_empty() {
@@ -165,8 +165,8 @@ impl<E: Spawner + Clock + CryptoRng, N: Network, L: Ledger> Prober<E, N, L> {
         Ok(Some(number))
     }
 
-    /// The peers that can count and what each is sent; `None` if this epoch cannot measure this
-    /// provider: new, or measured already before a restart.
+    /// The peers that can count, and what to send them. `None` if this epoch cannot measure this
+    /// provider: it is new, or was measured before a restart.
     async fn peers(&self, slot: &Slot) -> Result<Option<(Vec<Peer>, Plan)>, LedgerError> {
         let (own, epoch) = (self.view.account, slot.probe.epoch);
         let drawn = |draw| Some((draw, slot.probe.peer(&own, slot.index, draw)?));
@@ -204,11 +204,11 @@ impl<E: Spawner + Clock + CryptoRng, N: Network, L: Ledger> Prober<E, N, L> {
 
     /// Waits for a certified height.
     async fn reach(&self, height: u64) {
-        // The view outlives this task: an error cannot come.
+        // The view outlives this task, so this cannot fail.
         let _ = self.view.heights().wait_for(|newest| *newest >= height).await;
     }
 
-    /// One peer's count of what it was sent, with its index; `None` if it did not give a good one.
+    /// One peer's count of the bytes it received, with its index; `None` without a valid count.
     async fn send_to(&self, slot: &Slot, peer: &Peer, plan: &Plan) -> Option<(u32, ProbeCount)> {
         let sent = async {
             let context = self.context.child("peer").with_attribute("draw", peer.draw);
@@ -263,7 +263,7 @@ impl<E: Spawner + Clock + CryptoRng, N: Network, L: Ledger> Prober<E, N, L> {
     }
 }
 
-/// Bytes that nothing on the way can shorten.
+/// Incompressible bytes for the messages.
 fn filler(slot: &Slot, draw: u8) -> Vec<u8> {
     let mut bytes = vec![0; PROBE_BYTES];
     let mut hasher = blake3::Hasher::new();

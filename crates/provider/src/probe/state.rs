@@ -1,4 +1,4 @@
-//! What is sent in a slot, and what counts: pure.
+//! Decides what to send in a slot and which bytes count: pure.
 
 use posync_protocol::{
     Account, Hash,
@@ -9,19 +9,19 @@ use posync_protocol::{
 };
 use std::{ops::Range, time::Duration};
 
-/// Blocks before the slot from which peers are dialled and a probe is taken.
+/// Blocks before the slot from which peers are dialled and probes are accepted.
 const EARLY_BLOCKS: u64 = 3;
-/// Blocks by which two members may see the chain apart: bytes so long before or after count too.
+/// Blocks by which two members' views may differ: bytes up to this early or late count, too.
 const SKEW_BLOCKS: u64 = 1;
 
 /// The slot of an epoch, as proved from the ledger.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Slot {
-    /// What the ledger drew.
+    /// The ledger's draw for the epoch.
     pub probe: record::Probe,
-    /// This provider's index.
+    /// Index of this provider at the ledger.
     pub index: u32,
-    /// Heights of the slot.
+    /// Heights at which bytes are sent.
     pub heights: Range<u64>,
 }
 
@@ -32,7 +32,7 @@ impl Slot {
         Self { probe, index, heights }
     }
 
-    /// Whether a probe of `sender` is for this provider and comes at its time.
+    /// True if a probe of `sender` is for this provider and comes in time.
     pub fn takes(&self, sender: &Account, ask: &Probe, height: u64) -> bool {
         let drawn = self.probe.peer(sender, ask.index, ask.draw);
         ask.epoch == self.probe.epoch
@@ -41,7 +41,7 @@ impl Slot {
             && height < self.heights.end
     }
 
-    /// Whether bytes that arrive at `height` count.
+    /// True if bytes that arrive at `height` count.
     pub fn counts(&self, height: u64) -> bool {
         height.saturating_add(SKEW_BLOCKS) >= self.heights.start
             && height < self.heights.end.saturating_add(SKEW_BLOCKS)
@@ -52,12 +52,12 @@ impl Slot {
         self.heights.start.saturating_sub(EARLY_BLOCKS)
     }
 
-    /// The height at which a probe that is still open is given up.
+    /// The height at which an open probe is given up.
     pub const fn ends(&self) -> u64 {
         self.heights.end.saturating_add(SKEW_BLOCKS)
     }
 
-    /// Whether a signed count is what was asked of `receiver`, and no more than what was sent.
+    /// True if a signed count answers what `receiver` was asked, and is no more than the bytes sent.
     pub fn is_good(
         &self,
         count: &ProbeCount,
@@ -73,25 +73,25 @@ impl Slot {
     }
 }
 
-/// What one peer is sent.
+/// Sizes and pace of the messages to one peer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Plan {
     /// Bytes of each message but the last.
     pub piece: u64,
-    /// Bytes in all.
+    /// Bytes to send to this peer in total.
     pub bytes: u64,
-    /// Time from one message to the next.
+    /// Interval between two messages.
     pub pause: Duration,
 }
 
 impl Plan {
-    /// An eighth of what is offered in a slot, spread over three quarters of it: the rest is left for
-    /// what is under way. `offered` is in bytes an epoch.
+    /// An eighth of the bytes offered for a slot, spread over three quarters of it: the last quarter is for
+    /// bytes in flight. `offered` is in bytes an epoch.
     pub fn new(offered: u64, parameters: &Parameters) -> Self {
         let slot = u128::from(offered) * u128::from(parameters.probe_blocks());
         let bytes = slot / u128::from(parameters.epoch_blocks()) / PROBE_PEERS as u128;
         let bytes = u64::try_from(bytes).unwrap_or(u64::MAX);
-        // Small offers are sent in several messages too, so that one late message is not all.
+        // Small offers are sent in several messages, too: one late message does not spoil the whole.
         let piece = (bytes / PROBE_PEERS as u64).clamp(1, PROBE_BYTES as u64);
         let messages = bytes.div_ceil(piece).max(1);
         let pause =
@@ -99,7 +99,7 @@ impl Plan {
         Self { piece, bytes, pause }
     }
 
-    /// Sizes of the messages, in order; one, empty, where nothing is offered.
+    /// Sizes of the messages, in order; a single empty one if nothing is offered.
     pub fn messages(&self) -> impl Iterator<Item = usize> + use<> {
         let Self { piece, bytes, .. } = *self;
         let whole = (0..bytes / piece).map(move |_| piece);

@@ -34,7 +34,7 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 const NAMES: [&str; 4] = ["paul", "quinn", "rose", "sam"];
 const RATE: u64 = 1 << 20;
 
-/// The chain: what is paid stands in the next block.
+/// The chain in memory: an operation that is paid is in the next block.
 #[derive(Clone)]
 struct Chain {
     world: Arc<Mutex<World>>,
@@ -114,7 +114,7 @@ fn registration(name: &str, address: SocketAddr, rate: u64, parameters: &Paramet
     }
 }
 
-/// A desk that holds nothing; it only counts.
+/// A desk that stores nothing and only counts.
 async fn desk<E>(context: &E, view: View, key: PrivateKey) -> Arc<Desk<E, E::Blob>>
 where
     E: Spawner + Clock + Storage + Metrics + CryptoRng,
@@ -144,7 +144,7 @@ where
     server.listen(context.child("listen"), &context.child("network"), listen).await.expect("binds").address
 }
 
-/// Four registered providers, each with a desk and a prober. The next block is of epoch 1.
+/// Four registered providers, each with a desk and a prober. The next block is the first of epoch 1.
 async fn network<E>(context: &E, parameters: Parameters, ports: [u16; 4], rates: [u64; 4]) -> Chain
 where
     E: Spawner + Clock + Storage + Metrics + CryptoRng + Network,
@@ -174,7 +174,7 @@ where
     chain
 }
 
-/// A block at each tick of the chain's clock, until `is_over`.
+/// Makes a block at each tick of the chain's clock, until `is_over`.
 async fn blocks<E: Clock>(context: &E, chain: &Chain, is_over: impl Fn() -> bool) {
     let pace = Duration::from_millis(chain.world.lock().parameters.block_ms);
     for _ in 0..400 {
@@ -195,7 +195,7 @@ fn declared(chain: &Chain, name: &str) -> u64 {
 #[test]
 fn providers_measure_each_other_to_what_they_declare_and_send() {
     deterministic::Runner::timed(Duration::from_secs(300)).start(|context| async move {
-        // Rose declares more than it sends, sam declares nothing.
+        // Rose declares more than it sends, sam declares no egress.
         let rates = [RATE, RATE / 4, 4 * RATE, 0];
         let chain = network(&context, Parameters::LOCAL, [4001, 4002, 4003, 4004], rates).await;
         let thrice = |name: &&str| chain.measured(name).is_some_and(|measured| measured.taken == 3);
@@ -209,7 +209,7 @@ fn providers_measure_each_other_to_what_they_declare_and_send() {
     });
 }
 
-/// The chain's clock of the test over sockets: epochs of three seconds.
+/// Parameters of the test over sockets: epochs of three seconds.
 const SHORT: Parameters =
     Parameters { round_blocks: 2, term_rounds: 6, epoch_rounds: 6, ..Parameters::LOCAL };
 
@@ -222,13 +222,13 @@ fn over_real_sockets_peers_count_what_was_sent() {
         blocks(&context, &chain, || NAMES.iter().all(|name| chain.measured(name).is_some())).await;
         for name in NAMES {
             let rate = chain.measured(name).expect("it was measured").rates[0];
-            // A loaded machine may lose some of it to the slot's end, never add to it.
+            // A loaded machine may lose some bytes to the slot's end, but never gain any.
             assert!(rate > 0 && rate <= declared(&chain, name), "{name}: {rate}");
         }
     });
 }
 
-/// A desk within a slot, who was drawn to be counted by it, and the slot.
+/// A desk within a slot, the drawn sender that it counts, and the slot.
 async fn counting(context: &deterministic::Context) -> (View, SocketAddr, PrivateKey, Probe, Slot) {
     let owner = account("paul");
     let (view, _) = View::new(owner, [7; 32], Parameters::LOCAL);
@@ -265,7 +265,7 @@ fn only_bytes_within_the_slot_are_counted_and_signed() {
         ] {
             view.advance(height);
             call.send(&piece(bytes, last)).await.expect("open");
-            // The other side takes it before the chain moves on.
+            // Let the other side accept it before the chain advances.
             context.sleep(Duration::from_millis(50)).await;
         }
         let Some(Answer::Counted(count)) = call.recv().await else { panic!("not counted") };

@@ -1,4 +1,4 @@
-//! Answers the ledger's draws: nobody sends a challenge, the provider sees it in its own record.
+//! Answers the ledger's draws: no message announces a challenge, the provider sees it in its own record.
 //!
 //! ```text
 //!   Audit record has a challenge --> proven reads: own records, data sets in force
@@ -6,12 +6,12 @@
 //!     --> reads asked again --> vouchers, `next` to apply, endings to cross --> Statement
 //! ```
 //!
-//! All that decides is in the ledger: after a crash the same records give the same statement, and
-//! a second one for a challenge is refused there. Nothing is kept here.
+//! All inputs are on the ledger: after a crash the same records give the same statement, and the
+//! ledger refuses a second one for a challenge. The prover keeps no state.
 //!
 //! Invariants
-//! 1. A read is declared missing only if the shard's bytes do not have its name, or are gone.
-//! 2. A statement is built only on records that agree: the slots' weights sum up to `phi`.
+//! 1. A read is declared missing only if the shard's bytes are gone or do not match its name.
+//! 2. A statement is built only on consistent records: the slots' weights sum up to `phi`.
 
 mod state;
 #[cfg(test)]
@@ -33,18 +33,18 @@ use posync_protocol::{
 };
 use std::sync::Arc;
 
-/// Why there is no statement.
+/// Reasons for which there is no statement.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NoStatement {
     /// No challenge is open.
     #[error("no challenge is open")]
     NotDrawn,
-    /// The slots that the books know do not weigh what the ledger says.
+    /// The weights of the slots known to the books do not sum up to the ledger's figure.
     #[error("the books know weights of {known}, the ledger {phi}; a data set is missing here")]
     Incomplete {
-        /// Sum over known slots.
+        /// Sum of weights over the known slots.
         known: u128,
-        /// The ledger's sum.
+        /// Sum of weights on the ledger.
         phi: u128,
     },
     /// The consumer put a version in force that this provider never saw.
@@ -54,9 +54,9 @@ pub enum NoStatement {
 
 /// Reads shards for answers.
 pub struct Reader<'a, B> {
-    /// The shards.
+    /// Store with the shards to prove.
     pub store: &'a Store<B>,
-    /// The trees.
+    /// Books with the trees of the data sets.
     pub books: &'a Books,
 }
 
@@ -85,7 +85,7 @@ impl<B: Blob> Reader<'_, B> {
         Ok(answer(place, read, data.as_deref()))
     }
 
-    /// The answers to what is asked again, in the order of the record.
+    /// The answers to the reads that are asked again, in the order of the record.
     pub async fn reasked(&self, case: &Case) -> Bounded<Reasked, MISSING_MAX> {
         let mut all = vec![];
         for missing in case.audit.missing.iter() {
@@ -112,7 +112,7 @@ impl<B: Blob> Reader<'_, B> {
         match self.store.get(name).await {
             Ok(data) => Some(data),
             Err(error) => {
-                // The operator is told by the alert of damaged shards, not at every draw.
+                // The alert of damaged shards informs the operator, so not every draw does.
                 tracing::debug!(%error, shard = %crate::books::hex(name), "a drawn shard cannot be proved");
                 None
             }

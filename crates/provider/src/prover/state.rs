@@ -16,31 +16,31 @@ use posync_protocol::{
 };
 use std::collections::BTreeMap;
 
-/// Bytes of an operation around its body, and some room.
+/// Bytes of an operation around its body, with a margin.
 const ENVELOPE_BYTES: usize = 512;
 
-/// What the ledger says of a provider, all of it read while one challenge was open.
+/// The ledger's records about a provider, all read while one challenge was open.
 #[derive(Clone, Debug)]
 pub struct Case {
-    /// The provider.
+    /// Account of the provider.
     pub account: Account,
-    /// Of the genesis.
+    /// Protocol parameters from the genesis.
     pub parameters: Parameters,
     /// Height of the last of these reads.
     pub height: u64,
-    /// Its bond and sums.
+    /// Registration record: bond and sums.
     pub provider: Provider,
-    /// What it declares.
+    /// Declared prices and capacity.
     pub offer: Offer,
-    /// Its audit state.
+    /// Audit state, with the open challenge and missing reads.
     pub audit: Audit,
-    /// How it stands.
+    /// Score, warnings, jail and suspension.
     pub standing: Option<Standing>,
-    /// What it must cross.
+    /// Ends of agreements that a settlement must cross.
     pub endings: Option<Endings>,
     /// The anchor of the challenge's round.
     pub anchor: Hash,
-    /// Every slot that a book names.
+    /// Terms of every slot that a book names.
     pub terms: BTreeMap<u32, Terms>,
 }
 
@@ -85,13 +85,13 @@ impl Case {
         up_to(named)
     }
 
-    /// End epochs that the interval crosses; the coming one too, should the block be late.
+    /// End epochs that the interval crosses, and the next one in case the block is late.
     pub fn endings(&self) -> Bounded<u64, ENDINGS_MAX> {
         let epoch = self.parameters.epoch(self.height) + 1;
         up_to(self.endings.iter().flat_map(|endings| endings.due(epoch)))
     }
 
-    /// The statement; as many of `vouchers` as fit, in their order.
+    /// Builds the statement, with as many of `vouchers` as fit, in their order.
     ///
     /// # Errors
     /// `NotDrawn`.
@@ -118,8 +118,8 @@ impl Case {
     }
 
     /// Free upkeep that is due while no challenge is open: endings that an expired challenge left
-    /// behind, slots of ended agreements to be charged and freed (RD-9), and the way back into the fee
-    /// tree (DR-6). `None` when there is nothing to do.
+    /// behind, slots of ended agreements to be charged and freed (RD-9), and the return into the fee
+    /// tree (DR-6). `None` if none is due.
     pub fn upkeep(&self) -> Option<Settle> {
         if self.audit.challenge.is_some() {
             return None;
@@ -133,14 +133,14 @@ impl Case {
         is_due.then_some(Settle { provider: self.account, index, slots, endings })
     }
 
-    /// End epochs in rounds that are settled and that nobody named yet.
+    /// End epochs in settled rounds that no operation named yet.
     fn settled_endings(&self) -> Bounded<u64, ENDINGS_MAX> {
         let last = self.provider.settled_round / self.parameters.epoch_rounds;
         up_to(self.endings.iter().flat_map(|endings| endings.due(last)))
     }
 
-    /// Ended, crossed (up to `now`, with this operation), and either still in the tree or past its
-    /// redemption window.
+    /// True if the agreement is closed before its end, or if its end is crossed (up to `now`, with this
+    /// operation) or it is empty, and it is either still in the tree or past its redemption window.
     fn may_free(&self, terms: &Terms, now: u64) -> bool {
         let epoch = self.parameters.epoch(self.height);
         let over =
@@ -153,7 +153,7 @@ impl Case {
     }
 }
 
-/// The first items, as many as the bound takes.
+/// The first items, up to the bound.
 pub(crate) fn up_to<T, const MAX: usize>(items: impl IntoIterator<Item = T>) -> Bounded<T, MAX> {
     Bounded::new(items.into_iter().take(MAX).collect()).expect("at most MAX were taken")
 }
@@ -162,7 +162,7 @@ fn name(terms: &Terms) -> (u32, Account, u64) {
     (terms.id.slot, terms.agreement.consumer, terms.agreement.end_epoch)
 }
 
-/// A chunk of a whole shard and its path to the shard's name.
+/// Proves a chunk of a whole shard: the chunk and its path to the shard's name.
 fn prove(data: &[u8], index: u64) -> Option<(Vec<u8>, Vec<Hash>)> {
     let length = data.len() as u64;
     let start =
@@ -171,7 +171,7 @@ fn prove(data: &[u8], index: u64) -> Option<(Vec<u8>, Vec<Hash>)> {
     chunk::prove_chunk(length, index, data.get(start..end)?, &chunk::outboard(data))
 }
 
-/// The answer to one read at a place of the slot tree: proved if the shard's bytes are there, else
+/// The answer to one read at a place of the slot tree: proved if the shard's bytes are available, else
 /// declared missing.
 pub fn answer(place: u32, read: ShardRead, data: Option<&[u8]>) -> Answer {
     let ShardRead { shard, length, chunk, position } = read;
@@ -182,8 +182,8 @@ pub fn answer(place: u32, read: ShardRead, data: Option<&[u8]>) -> Answer {
     proved.map_or(Answer::Missing(MissingRead { place, shard, length, position }), Answer::Proved)
 }
 
-/// The answer to a read that is asked again, `data` being the shard's bytes (RD-7): whatever the data
-/// set holds by now.
+/// The answer to a read that is asked again, from the shard's bytes `data` (RD-7), whatever the data set
+/// holds by now.
 pub fn reask(missing: &Missing, data: &[u8]) -> Option<Reasked> {
     let (chunk, path) = prove(data, missing.chunk.into())?;
     Some(Reasked::Proved(FoundRead {

@@ -36,7 +36,7 @@ struct Bench {
 impl Bench {
     async fn new(context: &tokio::Context, epochs: u64) -> Self {
         let mut world = World::new(&["paul", "carol"]);
-        // The anchor of a round is written by its first block: the genesis has none.
+        // The first block of a round writes its anchor: the genesis has none.
         while world.height < world.parameters.round_blocks {
             world.block(&[]).expect("an empty block is valid");
         }
@@ -134,7 +134,7 @@ impl Bench {
         }
     }
 
-    /// Grows while no challenge is open.
+    /// Grows the data set while no challenge is open.
     async fn grow_at_once(&mut self, shards: &[Vec<u8>]) {
         while self.case().audit.challenge.is_some() {
             self.answer().await;
@@ -164,7 +164,7 @@ impl Bench {
         case.statement(answers, reader.reasked(&case).await, vouchers)
     }
 
-    /// Answers the next draw; returns how many reads passed, of how many.
+    /// Answers the next draw; returns the passed reads and all reads.
     async fn answer(&mut self) -> (u8, u8) {
         self.wait_for_draw();
         let statement = self.statement(vec![]).await.expect("complete");
@@ -228,7 +228,7 @@ fn draws_are_answered_as_long_as_the_shards_are_there() {
         let (passed, reads) = bench.answer().await;
         assert!(passed < reads, "296 of 298 leaves are damaged");
         assert!(!bench.case().audit.missing.is_empty());
-        // Mended by a new put, what was missing is proved when it is asked again.
+        // After a repair by a new put, the missing read is proved when it is asked again.
         bench.store.put(bench.id, all[4].0, data(5, 300_000).into()).await.expect("fits");
         assert_eq!(bench.answer().await, (4, 4));
         assert!(bench.case().audit.missing.is_empty());

@@ -1,7 +1,7 @@
-//! Where each shard's bytes lie in the real files, for tools that damage or inspect them.
+//! Locates each shard's bytes in the real files, for tools that damage or inspect them.
 //!
-//! Reads the heads of the segment files with `std::fs`, without opening the store: run it beside
-//! a provider or after it. The runtime puts blob `n` of a partition into `<dir>/<partition>/<hex n>`
+//! Reads the frame headers of the segment files with `std::fs`, without opening the store, while a
+//! provider runs or after it. The runtime puts blob `n` of a partition into `<dir>/<partition>/<hex n>`
 //! behind a header page of 4096 bytes.
 
 use super::{
@@ -16,23 +16,23 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// Bytes before a blob's data.
+/// Bytes of the runtime's header before a blob's data.
 const BLOB_HEADER: u64 = 4096;
 
-/// A shard's bytes in a file.
+/// The location of a shard's bytes in a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Extent {
-    /// The file.
+    /// Path of the segment file.
     pub path: PathBuf,
-    /// First byte.
+    /// Offset of the shard's first byte in the file.
     pub offset: u64,
-    /// Bytes.
+    /// Length of the shard in bytes.
     pub length: u64,
-    /// The shard's name: BLAKE3 of those bytes.
+    /// Name of the shard: the BLAKE3 hash of those bytes.
     pub shard: Hash,
 }
 
-/// Where the shards of every store below a provider's data directory lie.
+/// Locates the shards of every store below a provider's data directory.
 ///
 /// # Errors
 /// The directory or a file in it cannot be read.

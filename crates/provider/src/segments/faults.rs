@@ -1,4 +1,4 @@
-//! F11: a disk that fails in parts costs a shard, and a full one costs new shards alone.
+//! F11: a disk that fails in parts costs a shard, and a full one costs new shards only.
 
 use super::*;
 use crate::cut::{CUTS, Cut, Fuse, power_cut};
@@ -45,7 +45,7 @@ fn flip(path: &Path, at: u64) {
     std::fs::write(path, bytes).expect("writable");
 }
 
-/// A process of its own on a real directory.
+/// Runs `work` as a process of its own on a real directory.
 fn on_disk<F, Fut, T>(directory: &Path, work: F) -> T
 where
     F: FnOnce(tokio::Context) -> Fut,
@@ -66,7 +66,7 @@ fn a_shard_that_cannot_be_read_stops_neither_compaction_nor_the_provider() {
         let extent = extents(&path).expect("readable").into_iter().find(|extent| extent.shard == hit);
         let extent = extent.expect("listed");
         flip(&extent.path, extent.offset + 9);
-        // All of its file but two go: it is the first to be compacted, again and again.
+        // All but two shards of its file are removed: the file is the first to be compacted, repeatedly.
         for (place, (name, _)) in all.iter().enumerate() {
             if place % 6 > 2 || place > 40 {
                 store.unlink(agreement(), &[*name]).await.expect("open");
@@ -83,7 +83,7 @@ fn a_shard_that_cannot_be_read_stops_neither_compaction_nor_the_provider() {
         assert_eq!(missing(&store, &more).await, [0; 0]);
         assert_eq!(store.damaged(9), [hit], "and it is named");
         assert!(extent.path.exists(), "its file stays");
-        // A new put mends it, and its file goes in the end.
+        // A new put repairs it, and its file is removed in the end.
         store.put(agreement(), hit, all[2].1.clone()).await.expect("mends");
         assert_eq!(missing(&store, &kept).await, [0; 0]);
         store.close().await.expect("open");
@@ -198,7 +198,7 @@ fn a_full_volume_refuses_puts_goes_on_reading_and_takes_them_again_when_there_is
     });
 }
 
-/// Puts that are durable, of which the index notes nothing behind the last rotation.
+/// Durable puts, of which the index notes none after the last rotation.
 async fn unlogged(context: Cut<deterministic::Context>) -> Vec<(Hash, Bytes)> {
     let (store, _writer) = Store::open(context, config()).await.expect("opens");
     fill(&store, 0..10).await

@@ -1,4 +1,4 @@
-//! Segment files, opened when they are read: so many stay open, however many there are.
+//! Segment files, opened on demand; a bounded number stays open.
 
 use super::StoreError;
 use commonware_runtime::{Blob, Error, Storage, reschedule};
@@ -9,14 +9,14 @@ use std::{
 };
 use tokio::sync::Mutex;
 
-/// Files that stay open; each is one descriptor.
+/// Number of files that stay open; each takes one descriptor.
 pub(super) const OPEN_MAX: usize = 32;
-/// Tries to open a file that another task is just closing.
+/// Attempts to open a file that another task is just closing.
 const CLOSING_TRIES: usize = 1 << 10;
 
 type Opener<B> = dyn Fn(u32) -> BoxFuture<'static, Result<(B, u64), Error>> + Send + Sync;
 
-/// An open file and its bytes when it was opened.
+/// An open file and its size in bytes when it was opened.
 #[derive(Debug)]
 pub(super) struct File<B> {
     pub blob: B,
@@ -24,9 +24,9 @@ pub(super) struct File<B> {
 }
 
 struct Open<B> {
-    /// The last ones used, the newest last.
+    /// Files used recently, the newest last.
     kept: VecDeque<(u32, Arc<File<B>>)>,
-    /// Every one that somebody still reads.
+    /// Every file that still has a reader.
     alive: BTreeMap<u32, Weak<File<B>>>,
 }
 
@@ -37,7 +37,7 @@ pub(super) struct Files<B> {
 }
 
 impl<B: Blob> Files<B> {
-    /// The files of a partition.
+    /// Manages the files of a partition.
     pub(super) fn new<E: Storage<Blob = B>>(context: E, partition: String) -> Self {
         let context = Arc::new(context);
         let opener = move |number: u32| {
@@ -48,10 +48,10 @@ impl<B: Blob> Files<B> {
         Self { opener: Box::new(opener), open: Mutex::new(open) }
     }
 
-    /// A file; it is made if there is none.
+    /// Returns a file; creates it if there is none.
     ///
     /// # Errors
-    /// It cannot be opened.
+    /// The file cannot be opened.
     pub(super) async fn get(&self, number: u32) -> Result<Arc<File<B>>, StoreError> {
         let mut open = self.open.lock().await;
         if let Some(file) = open.alive.get(&number).and_then(Weak::upgrade) {
@@ -76,14 +76,14 @@ impl<B: Blob> Files<B> {
         Ok(file)
     }
 
-    /// Closes a file as soon as nobody reads it.
+    /// Closes a file once its last reader is done.
     pub(super) async fn close(&self, number: u32) {
         let mut open = self.open.lock().await;
         open.kept.retain(|(known, _)| *known != number);
         open.alive.remove(&number);
     }
 
-    /// Files that are open.
+    /// Number of open files.
     #[cfg(test)]
     pub(super) async fn open(&self) -> usize {
         self.open.lock().await.alive.values().filter(|file| file.strong_count() > 0).count()

@@ -1,31 +1,31 @@
-//! What a segment file holds: one frame after the other, each with its own checksum.
+//! Format of a segment file: a sequence of frames, each with its own checksum.
 //!
 //! ```text
 //! | "psg1" | kind u8 | agreement 44 | shard 32 | length u32 | crc32 u32 | bytes (Keep only) |
 //! ```
 //!
 //! The checksum covers the 85 bytes before it; the bytes are checked by their own name, the
-//! shard's BLAKE3 hash. So a torn frame shows itself, and a file explains itself without an index.
+//! shard's BLAKE3 hash. So a torn frame is detected, and a file can be read without an index.
 
 use bytes::BufMut;
 use commonware_codec::{Copying, Encode, EncodeSize, FixedSize, Read};
 use commonware_cryptography::Crc32;
 use posync_protocol::{AgreementId, Hash, encoded};
 
-/// First bytes of every frame.
+/// Magic bytes at the start of every frame.
 pub(super) const MAGIC: [u8; 4] = *b"psg1";
-/// Bytes before a frame's data.
+/// Bytes of a frame before its data.
 pub(super) const HEADER_BYTES: usize = 4 + 1 + 32 + 4 + 8 + 32 + 4 + 4;
 
-/// What a frame does.
+/// Effect of a frame on the index.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub(super) enum Kind {
-    /// Bytes follow: the shard is here from now on, and the agreement holds it.
+    /// Stores the shard, whose bytes follow; the agreement holds it.
     Keep = 1,
-    /// The agreement holds a shard that is stored already.
+    /// Adds the agreement as a holder of a shard that is already stored.
     Link = 2,
-    /// The agreement no longer holds it; the bytes go with the last holder.
+    /// Removes the agreement as a holder; the bytes go with the last holder.
     Unlink = 3,
 }
 
@@ -52,22 +52,22 @@ impl Read for Kind {
 }
 
 encoded! {
-    /// A frame's head.
+    /// Header of a frame, without magic and checksum.
     #[derive(Copy)]
     Frame {
-        /// What it does.
+        /// Effect of the frame on the index.
         kind: Kind,
-        /// For which agreement.
+        /// Agreement that gains or loses the shard.
         agreement: AgreementId,
-        /// To which shard.
+        /// Name of the shard: its BLAKE3 hash.
         shard: Hash,
-        /// The shard's bytes.
+        /// Length of the shard in bytes.
         length: u32,
     }
 }
 
 impl Frame {
-    /// The bytes of the head, checksum included.
+    /// The encoded header, including the checksum.
     pub(super) fn header(&self) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(HEADER_BYTES);
         bytes.extend_from_slice(&MAGIC);
@@ -77,7 +77,7 @@ impl Frame {
         bytes
     }
 
-    /// Reads a head; `None` if these bytes are not one.
+    /// Parses a header; `None` if these bytes are not one.
     pub(super) fn parse(bytes: &[u8]) -> Option<Self> {
         let (head, sum) = bytes.get(..HEADER_BYTES)?.split_at(HEADER_BYTES - 4);
         if head[..4] != MAGIC || sum != checksum(head) {
@@ -88,7 +88,7 @@ impl Frame {
         (frame.encode_size() == HEADER_BYTES - 8).then_some(frame)
     }
 
-    /// Bytes of the frame on disk: the head, and what is stored with it.
+    /// Bytes of the frame on disk: the header, and the data stored with it.
     pub(super) fn size(&self) -> u64 {
         let data = if self.kind == Kind::Keep { u64::from(self.length) } else { 0 };
         HEADER_BYTES as u64 + data

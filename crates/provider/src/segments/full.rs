@@ -1,18 +1,18 @@
-//! When a volume takes no more: which errors say so, and how much of it is left alone.
+//! Detects a full volume: which errors mean it, and how much space stays reserved.
 
 use commonware_runtime::Error;
 use std::{io, path::PathBuf};
 
-/// Least and most bytes of a volume that shards leave alone.
+/// Minimum and maximum bytes of a volume that shards leave free.
 const RESERVE: (u64, u64) = (16 << 20, 256 << 20);
-/// This part of a volume is left alone, within [`RESERVE`].
+/// Divisor: this part of a volume stays free, within [`RESERVE`].
 const RESERVE_PART: u64 = 20;
-/// Input/output error and quota exceeded, as Linux numbers them.
+/// Linux error numbers of an input/output error and an exceeded quota.
 const EIO: i32 = 5;
 const EDQUOT: i32 = 122;
 
-/// Whether a failed write says that the volume takes nothing now: full, over a quota, or failing. What
-/// was written before is there all the same.
+/// True if a failed write means that the volume accepts nothing now: full, over a quota, or failing.
+/// Earlier writes are intact.
 pub(crate) fn is_full(error: &Error) -> bool {
     let io = match error {
         Error::WriteFailed | Error::PartitionCreationFailed(_) => return true,
@@ -31,13 +31,13 @@ pub(crate) fn is_full(error: &Error) -> bool {
 pub struct Volume(Option<PathBuf>);
 
 impl Volume {
-    /// The volume of a directory; `None`: one without an end.
+    /// The volume of a directory; `None`: a volume without limit.
     pub const fn of(directory: Option<PathBuf>) -> Self {
         Self(directory)
     }
 
-    /// Whether `bytes` more may be written; else the bytes that are free and those that stay so. What
-    /// cannot be asked says yes.
+    /// Succeeds if `bytes` more may be written; the error holds the free bytes and the reserved bytes. A
+    /// volume that cannot be queried succeeds.
     pub(super) fn takes(&self, bytes: u64) -> Result<(), (u64, u64)> {
         let volume = self.0.as_deref().and_then(|directory| rustix::fs::statvfs(directory).ok());
         let Some(volume) = volume else { return Ok(()) };

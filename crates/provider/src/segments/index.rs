@@ -1,10 +1,10 @@
-//! Where each shard lies and who holds it: pure, in memory, with running totals.
+//! Location and holders of each shard: pure, in memory, with running totals.
 //!
-//! Built by [`Index::apply`], one frame after the other in the order in which they were written;
-//! it never looks at a shard's bytes. About 200 bytes a shard.
+//! Built by [`Index::apply`] from one frame after the other in the order in which they were written;
+//! it never reads a shard's bytes. It takes about 200 bytes a shard.
 //!
 //! Invariants
-//! 1. An entry has at least one holder; with the last one it is gone.
+//! 1. An entry has at least one holder; it is removed with the last one.
 //! 2. `Segment::live` is the sum of the frames that entries point at; the rest of a file is dead.
 //! 3. Totals are those of the entries: never recounted, checked by the property test.
 
@@ -12,14 +12,14 @@ use super::frame::{Frame, HEADER_BYTES, Kind};
 use posync_protocol::{AgreementId, Hash, limits::LEAF_BYTES};
 use std::collections::{BTreeMap, BTreeSet};
 
-/// Where a shard's bytes lie.
+/// Location of a shard's bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Place {
     /// Number of the segment file.
     pub segment: u32,
-    /// First byte of the shard within it, after the head.
+    /// Offset of the shard in the file, after the frame's header.
     pub offset: u64,
-    /// The shard's bytes.
+    /// Length of the shard in bytes.
     pub length: u32,
 }
 
@@ -34,19 +34,19 @@ impl Place {
     }
 }
 
-/// A stored shard.
+/// Location and holders of a stored shard.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Entry {
-    /// Where its bytes lie.
+    /// Location of the shard's bytes.
     pub place: Place,
-    /// Which agreements hold it, sorted.
+    /// Agreements that hold the shard, sorted.
     pub holders: Vec<AgreementId>,
 }
 
-/// A segment file.
+/// Counters of a segment file.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Segment {
-    /// Bytes written; of a file that could not be read in parts, those before them.
+    /// Bytes written; if a part of the file was unreadable, the bytes before it.
     pub end: u64,
     /// Bytes that entries still point at.
     pub live: u64,
@@ -55,11 +55,11 @@ pub(super) struct Segment {
 /// Sums over shards. A leaf is 1 KiB; an empty shard has one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Totals {
-    /// Shards.
+    /// Number of stored shards.
     pub shards: u64,
-    /// Their bytes.
+    /// Sum of the shards' bytes.
     pub bytes: u64,
-    /// Their leaves.
+    /// Sum of the shards' leaves.
     pub leaves: u64,
 }
 
@@ -82,7 +82,7 @@ pub fn leaves(length: u32) -> u64 {
     u64::from(length).div_ceil(LEAF_BYTES).max(1)
 }
 
-/// The index.
+/// Index of all shards and segment files.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Index {
     shards: BTreeMap<Hash, Entry>,
@@ -90,12 +90,12 @@ pub(super) struct Index {
     segments: BTreeMap<u32, Segment>,
     held: BTreeMap<AgreementId, Totals>,
     totals: Totals,
-    /// Files that were given up when nothing lay in them, and may be on disk still.
+    /// Files that were given up when empty, and may still be on disk.
     dropped: BTreeSet<u32>,
 }
 
 impl Index {
-    /// Takes a frame that starts at `start` in `segment`.
+    /// Applies a frame that starts at `start` in `segment`.
     pub(super) fn apply(&mut self, segment: u32, start: u64, frame: &Frame) {
         let file = self.segments.entry(segment).or_default();
         file.end = file.end.max(start + frame.size());
@@ -112,7 +112,7 @@ impl Index {
         self.hold(frame);
     }
 
-    /// Puts an entry where a snapshot, or a newer frame, says that it lies.
+    /// Places an entry where a snapshot, or a newer frame, locates it.
     pub(super) fn restore(&mut self, shard: Hash, entry: Entry) {
         let place = entry.place;
         match self.shards.get_mut(&shard) {
@@ -171,13 +171,13 @@ impl Index {
         }
     }
 
-    /// Notes a file, so that an empty one is known too.
+    /// Notes a file, so that an empty one is known, too.
     pub(super) fn note_segment(&mut self, segment: u32, end: u64) {
         let file = self.segments.entry(segment).or_default();
         file.end = file.end.max(end);
     }
 
-    /// Forgets a file that no entry points at. `false` if one does.
+    /// Forgets a file that no entry points at. Returns `false` if one does.
     pub(super) fn drop_segment(&mut self, segment: u32) -> bool {
         let empty = self.segments.get(&segment).is_none_or(|file| file.live == 0);
         if empty {
@@ -193,22 +193,22 @@ impl Index {
         }
     }
 
-    /// Files that were given up and may be on disk still.
+    /// Files that were given up and may still be on disk.
     pub(super) const fn given_up(&self) -> &BTreeSet<u32> {
         &self.dropped
     }
 
-    /// A file that was given up is off the disk.
+    /// Notes that a file that was given up is removed from the disk.
     pub(super) fn off_disk(&mut self, segment: u32) {
         self.dropped.remove(&segment);
     }
 
-    /// A shard's entry.
+    /// The entry of a shard, if it is stored.
     pub(super) fn get(&self, shard: &Hash) -> Option<&Entry> {
         self.shards.get(shard)
     }
 
-    /// Whether the agreement holds the shard.
+    /// True if the agreement holds the shard.
     pub(super) fn holds(&self, agreement: &AgreementId, shard: &Hash) -> bool {
         self.shards.get(shard).is_some_and(|entry| entry.holders.binary_search(agreement).is_ok())
     }
@@ -234,7 +234,7 @@ impl Index {
         self.shards.range((from, Unbounded)).take(limit).map(|(shard, _)| *shard).collect()
     }
 
-    /// The first shards that lie in a file and are none of `but`, until they reach `bytes`.
+    /// The first shards in a file that are not in `but`, until their sizes reach `bytes`.
     pub(super) fn in_segment(&self, segment: u32, bytes: u64, but: &BTreeSet<Hash>) -> Vec<Hash> {
         let mut sum = 0;
         let lie = self.places.range((segment, 0)..=(segment, u64::MAX));
@@ -248,23 +248,23 @@ impl Index {
             .collect()
     }
 
-    /// The files.
+    /// All files, by number.
     pub(super) const fn segments(&self) -> &BTreeMap<u32, Segment> {
         &self.segments
     }
 
-    /// Bytes of all files.
+    /// Sum of the sizes of all files.
     pub(super) fn file_bytes(&self) -> u64 {
         self.segments.values().map(|file| file.end).sum()
     }
 
-    /// Bytes that nothing points at.
+    /// Bytes in files that no entry points at.
     pub(super) fn dead_bytes(&self) -> u64 {
         self.segments.values().map(|file| file.end.saturating_sub(file.live)).sum()
     }
 
-    /// The file but `active` with the most dead bytes, of those that nothing or more than `stuck` lies
-    /// in: what cannot be read cannot be moved. None of `unread`.
+    /// The file with the most dead bytes, except `active`, `unread` files, and files in which only `stuck`
+    /// shards lie: unreadable data cannot be moved.
     pub(super) fn emptiest(
         &self,
         active: u32,

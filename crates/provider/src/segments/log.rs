@@ -1,7 +1,7 @@
-//! The index on disk, so that a start reads no shard: what was written where.
+//! The index on disk: the location of every shard, so that a start reads no shard.
 //!
-//! It is a cache of the segment files' heads and is synced only now and then: what is missing at
-//! its end is read from the heads of the last files, and one that is damaged is built anew.
+//! It is a cache of the headers in the segment files and is synced only occasionally: entries missing at
+//! its end are read from the last files, and a damaged one is rebuilt.
 
 use super::{
     StoreError,
@@ -13,13 +13,13 @@ use crate::journal::{Error, Journal};
 use commonware_storage::Context;
 use posync_protocol::{AgreementId, Bounded, Hash, encoded, tagged};
 
-/// Entries in one record of a snapshot.
+/// Maximum entries in one record of a snapshot.
 const ENTRIES_MAX: usize = 256;
-/// Agreements that may hold one shard.
+/// Maximum number of agreements that hold one shard.
 pub(super) const HOLDERS_MAX: usize = 1024;
-/// Frames in one group.
+/// Maximum frames in one group.
 pub(super) const FRAMES_MAX: usize = 1024;
-/// Segment files.
+/// Maximum number of segment files.
 const FILES_MAX: usize = 1 << 20;
 
 encoded! {
@@ -34,7 +34,7 @@ encoded! {
 }
 
 encoded! {
-    /// Frames that were written one after the other.
+    /// Frames that were written in sequence, from `start` on.
     Group {
         segment: u32,
         start: u64,
@@ -43,7 +43,7 @@ encoded! {
 }
 
 tagged! {
-    /// A record of the journal.
+    /// A record of the index journal.
     Record {
         0 => Files(Bounded<(u32, u64), FILES_MAX>),
         1 => Entries(Bounded<Kept, ENTRIES_MAX>),
@@ -52,14 +52,14 @@ tagged! {
     }
 }
 
-/// The journal. Without room for it the store goes on: it is a cache, and is written anew later.
+/// The journal. If there is no room for it the store continues: it is a cache, and is rewritten later.
 pub(super) struct Log<E: Context> {
     context: E,
     partition: String,
     journal: Option<Journal<E, Record>>,
 }
 
-/// Whether an error says that bytes of the journal are bad, and not that the process is to end.
+/// True if an error means damaged journal bytes, which do not end the process.
 fn is_damage(error: &Error) -> bool {
     use commonware_runtime::Error as Runtime;
     match error {
@@ -76,9 +76,9 @@ fn is_damage(error: &Error) -> bool {
 }
 
 impl<E: Context> Log<E> {
-    /// Opens the journal and rebuilds what it knows: a prefix of what was written, whatever a crash or
-    /// damage left of it. One that cannot be read at all is discarded. The rest is read from the segment
-    /// files' heads.
+    /// Opens the journal and rebuilds the index: after a crash or damage, from a prefix of the records. A
+    /// journal that is wholly unreadable is discarded. The rest is read from the headers in the segment
+    /// files.
     pub(super) async fn open(context: E, partition: &str) -> Result<(Self, Index), StoreError> {
         let (journal, index) = match Journal::open_whole(context.child("index"), partition, apply).await {
             Ok(open) => open,
@@ -105,8 +105,7 @@ impl<E: Context> Log<E> {
         self.settle(done)
     }
 
-    /// Notes where a shard lies and holders of it, whatever its file's end is; durable after
-    /// [`Self::sync`].
+    /// Notes a shard's location and holders, regardless of its file's end; durable after [`Self::sync`].
     pub(super) async fn entry(&mut self, shard: &Hash, entry: &Entry) -> Result<(), StoreError> {
         let entries = Bounded::new(vec![kept(shard, entry)]).ok_or(StoreError::Bound("entries"))?;
         let Some(journal) = &mut self.journal else { return Ok(()) };
@@ -114,7 +113,7 @@ impl<E: Context> Log<E> {
         self.settle(done)
     }
 
-    /// Notes that a file is about to go.
+    /// Notes that a file is about to be removed.
     pub(super) async fn dropped(&mut self, segment: u32) -> Result<(), StoreError> {
         let Some(journal) = &mut self.journal else { return Ok(()) };
         let done = journal.append(Record::Dropped(segment)).await;
@@ -128,12 +127,12 @@ impl<E: Context> Log<E> {
         self.settle(done)
     }
 
-    /// Whether a new snapshot is due.
+    /// True if a new snapshot is due.
     pub(super) fn is_long(&self, index: &Index) -> bool {
         self.journal.as_ref().is_none_or(|journal| journal.is_long(index.totals().shards))
     }
 
-    /// Replaces the journal by a snapshot of the index.
+    /// Replaces the journal with a snapshot of the index.
     pub(super) async fn snapshot(&mut self, index: &Index) -> Result<(), StoreError> {
         let files: Vec<_> = index.segments().iter().map(|(number, file)| (*number, file.end)).collect();
         let files = Record::Files(Bounded::new(files).ok_or(StoreError::Bound("segment files"))?);
@@ -160,7 +159,7 @@ impl<E: Context> Log<E> {
         Ok(())
     }
 
-    /// Without room, or after damage, the journal is let go until a snapshot of it can be written.
+    /// Drops the journal if there is no room or it is damaged, until a snapshot can be written.
     fn settle(&mut self, done: Result<(), Error>) -> Result<(), StoreError> {
         match done {
             Err(Error::Runtime(error)) if is_full(&error) => {

@@ -1,4 +1,4 @@
-//! The shard store: shards by name in append-only files, with one sync for all puts that wait.
+//! The shard store: shards by name in append-only files, with one sync for all waiting puts.
 //!
 //! ```text
 //!   put, unlink --> mailbox --> writer: collect a group -> one write -> one sync -> answer all
@@ -8,22 +8,22 @@
 //!   read ------------------------------> index -> file (never through the mailbox)
 //! ```
 //!
-//! A segment file is a sequence of self-describing frames ([`frame`]); the index ([`index`]) says
-//! where each shard lies and which agreements hold it; its journal ([`log`]) spares a start the
-//! files: at most 64 MiB behind the last sync of the journal are read again.
+//! A segment file is a sequence of self-describing frames ([`frame`]). The index ([`index`]) holds the
+//! location and the holders of each shard. Its journal ([`log`]) spares a start from reading the files: at
+//! most 64 MiB after the journal's last sync are read again.
 //!
 //! Invariants
-//! 1. What `put` answered survives any crash: its frame was synced first.
-//! 2. A shard's bytes are never overwritten. A file goes only when no shard points into it and
-//!    the journal that says so is durable.
+//! 1. A put that was acknowledged survives any crash: its frame was synced first.
+//! 2. A shard's bytes are never overwritten. A file is removed only when no shard points into it and the
+//!    journal record of that is durable.
 //! 3. Files never exceed `cap_bytes`: a put that does not fit after compaction is refused.
 //! 4. The torn end of the newest file is cut off at the last frame whose checksum and name hold, if all
-//!    of it was read; no other file is ever made shorter. A file that a start could not open or read
-//!    whole is neither written nor removed until one could.
-//! 5. Bytes that cannot be read cost their shard, and a volume that takes nothing costs new shards
-//!    alone: a put is refused with [`StoreError::NoSpace`] until one goes through again.
+//!    of it was read; no other file is ever shortened. A file that a start could not open or read
+//!    whole is neither written nor removed until a later start can.
+//! 5. Unreadable bytes cost only their shard, and a volume that accepts no writes costs only new shards:
+//!    a put is refused with [`StoreError::NoSpace`] until one succeeds again.
 //!
-//! Another failed write or sync ends the writer for good: every later call answers
+//! Any other failed write or sync ends the writer for good: every later call returns
 //! [`StoreError::Closed`] and the provider stops.
 
 pub mod damage;
@@ -51,48 +51,48 @@ use store::{Item, Shared, Writer};
 
 /// Commands that wait for the writer; the service bounds their bytes (`CALL_BYTES_MAX`).
 const MAILBOX: usize = 64;
-/// Bytes that one group collects.
+/// Maximum bytes that one group collects.
 const GROUP_BYTES: u64 = 16 << 20;
-/// Least size at which a file is sealed.
+/// Smallest permitted size at which a file is sealed.
 pub const SEGMENT_BYTES_MIN: u64 = 1 << 20;
-/// Shards that one `unlink` names.
+/// Maximum number of shards in one `unlink`.
 pub const UNLINK_MAX: usize = 512;
 
-/// Where and how much.
+/// Location and limits of a store.
 #[derive(Clone, Debug)]
 pub struct StoreConfig {
     /// Prefix of the partitions.
     pub partition: String,
-    /// Size at which a file is sealed.
+    /// Size in bytes at which a file is sealed.
     pub segment_bytes: u64,
-    /// Most bytes of all segment files together.
+    /// Maximum bytes of all segment files together.
     pub cap_bytes: u64,
     /// The volume, of which a reserve stays free.
     pub volume: Volume,
 }
 
 impl StoreConfig {
-    /// For `capacity` bytes of shards: heads take at most an eighth, compaction needs room.
+    /// For `capacity` bytes of shards: headers take at most an eighth, compaction needs room.
     pub fn for_capacity(partition: &str, capacity: u64, segment_bytes: u64) -> Self {
         let spare = 2 * (segment_bytes + GROUP_BYTES);
         let cap_bytes = capacity.saturating_add(capacity / 8).saturating_add(spare);
         Self { partition: partition.into(), segment_bytes, cap_bytes, volume: Volume::default() }
     }
 
-    /// With files of at most `space` bytes in all, and smaller ones if that is little.
+    /// Limits the files to `space` bytes in total, and makes them smaller if that is little.
     #[must_use]
     pub fn within(self, space: u64) -> Self {
         let segment_bytes = self.segment_bytes.min((space / 8).max(SEGMENT_BYTES_MIN));
         Self { cap_bytes: self.cap_bytes.min(space), segment_bytes, ..self }
     }
 
-    /// On this volume.
+    /// Sets the volume that holds the files.
     #[must_use]
     pub fn on(self, volume: Volume) -> Self {
         Self { volume, ..self }
     }
 
-    /// Bytes of shards that it has room for: heads take at most an eighth of them.
+    /// Bytes of shards that it has room for: headers take at most an eighth of them.
     pub const fn room_bytes(&self) -> u64 {
         self.usable_bytes() / 9 * 8
     }
@@ -105,42 +105,42 @@ impl StoreConfig {
         format!("{}-index", self.partition)
     }
 
-    /// What puts may fill: the rest is for moving shards during compaction.
+    /// Bytes that puts may fill: the rest is for moving shards during compaction.
     const fn usable_bytes(&self) -> u64 {
         self.cap_bytes.saturating_sub(self.segment_bytes + GROUP_BYTES)
     }
 }
 
-/// Why the store says no.
+/// Errors of the store.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
-    /// The disk failed.
+    /// The disk failed to read or write.
     #[error("the shard store's disk failed: {0}; check the volume, then start again")]
     Disk(#[from] commonware_runtime::Error),
     /// The index journal failed.
     #[error("the shard store's index failed: {0}; check the volume, then start again")]
     Index(#[from] commonware_storage::journal::Error),
-    /// Above the cap.
+    /// A put would exceed the cap, even after compaction.
     #[error("the shard store is full: {used} of {cap} bytes; raise the capacity or free space")]
     Full {
-        /// Bytes of all files.
+        /// Bytes of all segment files.
         used: u64,
-        /// Most bytes.
+        /// Maximum bytes of all segment files.
         cap: u64,
     },
-    /// The volume takes nothing now.
+    /// The volume accepts no writes now.
     #[error("the volume is full: {0}; nothing new is stored until there is room")]
     NoSpace(String),
-    /// Not stored.
+    /// The shard is not stored here.
     #[error("no such shard")]
     Unknown,
-    /// The bytes on disk are not the shard's.
+    /// The bytes on disk do not match the shard's name.
     #[error("the shard is damaged on disk")]
     Damaged,
     /// A file of the store is gone.
     #[error("segment file {0} is missing; its shards are lost")]
     MissingFile(u32),
-    /// A file that the store did not write.
+    /// The partition holds a file that the store did not write.
     #[error("the segment directory holds a file that is not a segment: {0:02x?}; move it away")]
     Foreign(Vec<u8>),
     /// A bound was reached.
@@ -190,7 +190,7 @@ impl<B: Blob> Store<B> {
         Ok((Self { shared, mailbox }, handle))
     }
 
-    /// Keeps a shard for an agreement; returns once it is durable. The caller has checked that
+    /// Keeps a shard for an agreement; returns once it is durable. The caller must have checked that
     /// `shard` is the BLAKE3 hash of `data`.
     ///
     /// # Errors
@@ -202,10 +202,10 @@ impl<B: Blob> Store<B> {
         self.ask(|done| Command::Put { agreement, shard, data, done }).await
     }
 
-    /// Takes an agreement's hold off shards, durably; unknown ones are skipped.
+    /// Removes an agreement's hold on shards, durably; unknown ones are skipped.
     ///
     /// # Errors
-    /// `NoSpace`: nothing was taken off, try again later; `Closed`.
+    /// `NoSpace`: not all were removed, try again later; `Closed`.
     pub async fn unlink(&self, agreement: AgreementId, shards: &[Hash]) -> Result<(), StoreError> {
         for part in shards.chunks(UNLINK_MAX) {
             let shards = part.to_vec();
@@ -228,11 +228,11 @@ impl<B: Blob> Store<B> {
         answer.await.map_err(|_| StoreError::Closed)?
     }
 
-    /// A whole shard, checked against its name.
+    /// Reads a whole shard and compares it with its name.
     ///
     /// # Errors
-    /// `Unknown`; `Damaged` if the bytes do not have that name, `Disk` if they cannot be read
-    /// (both noted: a new put replaces them).
+    /// `Unknown`; `Damaged` if the bytes do not match the name, `Disk` if they cannot be read
+    /// (both are noted: a new put replaces the bytes).
     pub async fn get(&self, shard: &Hash) -> Result<Bytes, StoreError> {
         let (place, present) = {
             let state = self.shared.lock();
@@ -268,7 +268,7 @@ impl<B: Blob> Store<B> {
         self.shared.lock().index.get(shard).map(|entry| entry.place.length)
     }
 
-    /// Whether an agreement holds a shard.
+    /// True if an agreement holds a shard.
     pub fn holds(&self, agreement: &AgreementId, shard: &Hash) -> bool {
         self.shared.lock().index.holds(agreement, shard)
     }
@@ -293,7 +293,7 @@ impl<B: Blob> Store<B> {
         self.shared.lock().index.totals()
     }
 
-    /// Sums over what an agreement holds.
+    /// Sums over the shards that an agreement holds.
     pub fn held(&self, agreement: &AgreementId) -> Totals {
         self.shared.lock().index.held(agreement)
     }
@@ -303,12 +303,12 @@ impl<B: Blob> Store<B> {
         self.shared.lock().index.file_bytes()
     }
 
-    /// Why nothing new is taken now, if that is so.
+    /// The reason for which no new shard is accepted now; `None` if shards are accepted.
     pub fn full(&self) -> Option<String> {
         self.shared.lock().full.clone()
     }
 
-    /// Shards found damaged and not put anew since, in order, at most `limit`.
+    /// Shards found damaged and not put again since, in order, at most `limit`.
     pub fn damaged(&self, limit: usize) -> Vec<Hash> {
         let state = self.shared.lock();
         state.damaged.iter().filter(|shard| state.index.get(shard).is_some()).take(limit).copied().collect()
@@ -344,7 +344,7 @@ async fn run<E: Context>(
     }
 }
 
-/// Collects what waits, writes it as one group and answers. Returns the closer's channel.
+/// Collects waiting commands, writes them as one group and answers. Returns the closer's channel.
 async fn group<E: Context>(
     writer: &mut Writer<E>,
     commands: &mut mpsc::Receiver<Command>,
@@ -391,7 +391,7 @@ struct Group {
     bytes: u64,
     /// Shards whose bytes this group writes.
     fresh: BTreeSet<Hash>,
-    /// Shards whose bytes may go with this group.
+    /// Shards whose bytes may be removed with this group.
     gone: BTreeSet<Hash>,
     waiting: Vec<Done<()>>,
 }
@@ -433,7 +433,7 @@ impl Group {
         let state = shared.lock();
         for shard in shards {
             if state.index.get(&shard).is_some() || self.fresh.remove(&shard) {
-                // From here on in this group the bytes may be gone: a later put brings its own.
+                // From here on in this group the bytes may be gone: a later put writes them again.
                 self.gone.insert(shard);
                 let frame = Frame { kind: Kind::Unlink, agreement, shard, length: 0 };
                 self.bytes += frame.size();

@@ -1,14 +1,14 @@
-//! What a start reads of the segment files: whatever the index had not noted.
+//! Recovery at a start: reads the parts of the segment files that the index had not noted.
 //!
 //! ```text
-//!   newest known file, and later ones --> every whole frame behind what is known
+//!   newest known file, and later ones --> every whole frame behind the noted ones
 //!   a file that the index does not know, before them --> the shards that lie nowhere else
-//!   a bad head --> the next head that is whole; behind it nothing is taken off a shard
+//!   a bad header --> the next whole header; no hold of a shard is removed after it
 //! ```
 //!
 //! Only the torn end of the newest file is cut off, and only when all of it was read. A sealed file is
-//! never made shorter: what looks bad today may be read tomorrow. A file of which something could not be
-//! read is written and removed no more, and the next start reads it again from there.
+//! never shortened: bytes that look bad today may be readable tomorrow. A file with an unreadable part is
+//! neither written nor removed, and the next start reads it again from there.
 
 use super::{
     StoreError,
@@ -21,19 +21,19 @@ use commonware_runtime::{Blob, Error as RuntimeError};
 use commonware_storage::Context;
 use std::collections::BTreeMap;
 
-/// Bytes in which the next head is looked for at once.
+/// Bytes that are searched for the next header at once.
 const SEARCH_BYTES: usize = 64 << 10;
 
-/// What a walk through a file has passed.
+/// Faults that a walk through a file has passed.
 #[derive(Clone, Copy, Default)]
 struct Passed {
-    /// A bad head.
+    /// True after a bad header.
     bad: bool,
-    /// Bytes that could not be read: nobody knows what lies there.
+    /// True after bytes that could not be read, whose content is unknown.
     unread: bool,
 }
 
-/// A frame whose head was found whole, and what stands before it.
+/// A frame with a whole header, and the faults before it.
 struct Found {
     at: u64,
     frame: Frame,
@@ -41,7 +41,7 @@ struct Found {
 }
 
 impl<E: Context> Writer<E> {
-    /// Opens every file once and takes what the index lacks.
+    /// Opens every file once and takes the frames that the index lacks.
     pub(super) async fn open_files(&mut self) -> Result<(), StoreError> {
         let numbers = self.numbers().await?;
         let newest = self.shared.lock().index.segments().keys().next_back().copied();
@@ -50,7 +50,7 @@ impl<E: Context> Writer<E> {
         let mut sizes = BTreeMap::new();
         for number in numbers {
             if given_up.contains(&number) {
-                // A crash came between the note that nothing lies in it and its removal.
+                // A crash came between the note that the file is empty and its removal.
                 let partition = self.config.segments_partition();
                 self.context.remove(&partition, Some(&number.to_be_bytes())).await?;
                 continue;
@@ -60,7 +60,7 @@ impl<E: Context> Writer<E> {
                 Ok(file) => file,
                 Err(StoreError::Disk(error @ RuntimeError::Closed)) => return Err(error.into()),
                 Err(error) => {
-                    // It is there: what lies in it is not lost, and every read tries again.
+                    // The file exists: its shards are not lost, and every read tries again.
                     tracing::error!(%error, segment = number, "a segment file cannot be opened now");
                     let mut state = self.shared.lock();
                     state.present.insert(number);
@@ -87,7 +87,7 @@ impl<E: Context> Writer<E> {
         let top = last.max(newest);
         let is_usable = {
             let state = self.shared.lock();
-            // The highest file alone may be written on, and only when all of it is known.
+            // Only the highest file may be written to, and only when all of it is known.
             top == Some(self.active)
                 && state.present.contains(&self.active)
                 && !state.unread.contains(&self.active)
@@ -113,8 +113,8 @@ impl<E: Context> Writer<E> {
         Ok(numbers)
     }
 
-    /// Takes whole frames that the index had not noted; of the newest file, cuts off what a crash left
-    /// behind them. Of an old file, whose later ones were noted without it, nothing is taken off a shard.
+    /// Takes whole frames that the index had not noted; in the newest file, cuts off the remains of a crash
+    /// behind them. In an old file, whose successors were noted without it, no hold is removed.
     async fn recover(
         &mut self,
         number: u32,
@@ -131,7 +131,7 @@ impl<E: Context> Writer<E> {
             at = found.at + found.frame.size();
             if is_whole(file, &found, &mut passed).await? {
                 valid = at;
-                // A head behind a bad one may be part of what somebody stored.
+                // A header behind a bad one may be part of stored user data.
                 let keeps_all = is_old || found.passed.bad || found.passed.unread;
                 if !(keeps_all && found.frame.kind == Kind::Unlink) {
                     self.take(number, &found, is_old).await?;
@@ -156,8 +156,8 @@ impl<E: Context> Writer<E> {
         Ok(())
     }
 
-    /// Takes a frame into the index. Behind bytes that were not read, the file's end stays before them. Of
-    /// an old file, a shard that lies elsewhere by now stays there.
+    /// Takes a frame into the index. After unread bytes, the file's noted end stays before them. A shard of
+    /// an old file that lies elsewhere by now stays there.
     async fn take(&mut self, number: u32, found: &Found, is_old: bool) -> Result<(), StoreError> {
         let Frame { kind, agreement, shard, length } = found.frame;
         let here = Place { segment: number, offset: found.at + HEADER_BYTES as u64, length };
@@ -176,7 +176,7 @@ impl<E: Context> Writer<E> {
         self.log.group(number, found.at, &[frame]).await
     }
 
-    /// Notes that something in a file could not be read.
+    /// Notes that a part of a file could not be read.
     fn leave_unread(&self, number: u32, end: u64) {
         tracing::error!(
             segment = number,
@@ -187,8 +187,8 @@ impl<E: Context> Writer<E> {
         state.unread.insert(number);
     }
 
-    /// Takes the shards of a file that the index does not know and that lie nowhere else: it may have been
-    /// away, or a crash left it when everything had moved. Nothing goes because an index lacks it.
+    /// Takes the shards of an unknown file that lie nowhere else. The file may have been away, or a crash
+    /// left it after everything had moved. No file is removed because an index lacks it.
     async fn adopt(&mut self, number: u32, file: &File<E::Blob>) -> Result<(), StoreError> {
         let (mut at, mut passed, mut shards) = (0, Passed::default(), 0_usize);
         while let Some(found) = next(file, at, &mut passed).await? {
@@ -216,7 +216,7 @@ impl<E: Context> Writer<E> {
     }
 
     /// Forgets shards whose file is gone or too short: the books still name them, so they are
-    /// reported as missing. A file that is there again is adopted by the next start.
+    /// reported as missing. A file that returns is adopted by the next start.
     fn lose_missing(&self, sizes: &BTreeMap<u32, u64>) {
         let mut state = self.shared.lock();
         let files: Vec<(u32, u64)> =
@@ -245,11 +245,11 @@ impl<E: Context> Writer<E> {
     }
 }
 
-/// The first frame at or behind `at` whose head is whole and that ends within the file. `passed`
-/// notes what lies before it.
+/// The first frame at or after `at` whose header is whole and that ends within the file. `passed`
+/// notes faults before it.
 ///
 /// # Errors
-/// The process is to end.
+/// A disk error that must end the process.
 async fn next<B: Blob>(file: &File<B>, at: u64, passed: &mut Passed) -> Result<Option<Found>, StoreError> {
     let mut at = at;
     while at + HEADER_BYTES as u64 <= file.size {
@@ -267,7 +267,7 @@ async fn head<B: Blob>(file: &File<B>, at: u64, passed: &mut Passed) -> Result<O
     Ok(Frame::parse(&head).filter(|frame| at + frame.size() <= file.size))
 }
 
-/// Where the next head may begin, from `at` on; the end of the file if none does.
+/// The offset at which the next header may begin, from `at` on; the end of the file if there is none.
 async fn search<B: Blob>(file: &File<B>, at: u64, passed: &mut Passed) -> Result<u64, StoreError> {
     let mut at = at;
     while at + HEADER_BYTES as u64 <= file.size {
@@ -277,7 +277,7 @@ async fn search<B: Blob>(file: &File<B>, at: u64, passed: &mut Passed) -> Result
                 if let Some(place) = bytes.windows(MAGIC.len()).position(|part| part == MAGIC) {
                     return Ok(at + place as u64);
                 }
-                // A magic may lie across the end.
+                // The magic may lie across the end.
                 at += (length - (MAGIC.len() - 1)) as u64;
             }
             None => at += length as u64,
@@ -286,7 +286,7 @@ async fn search<B: Blob>(file: &File<B>, at: u64, passed: &mut Passed) -> Result
     Ok(file.size)
 }
 
-/// Bytes, or `None`, and noted, where the disk gives none.
+/// Reads bytes; `None` if the disk cannot read them, which `passed` notes.
 async fn try_read<B: Blob>(
     file: &File<B>,
     at: u64,

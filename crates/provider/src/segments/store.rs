@@ -1,4 +1,4 @@
-//! The one writer of the segment files: groups and compaction. No policy, no mailbox.
+//! The only writer of the segment files: groups and compaction. No policy, no mailbox.
 
 use super::{
     StoreConfig, StoreError,
@@ -15,26 +15,26 @@ use commonware_utils::sync::Mutex;
 use posync_protocol::Hash;
 use std::{collections::BTreeSet, sync::Arc};
 
-/// Bytes written before the index is synced: a start reads at most this much again.
+/// Bytes written before the index is synced: a start reads at most this many again.
 const UNLOGGED_BYTES_MAX: u64 = 64 << 20;
 /// Bytes that one step of compaction moves.
 const MOVE_BYTES: u64 = 8 << 20;
 
-/// What readers and the writer share.
+/// State that readers and the writer share.
 pub(super) struct State {
-    /// Where everything lies.
+    /// Locations and holders of all shards.
     pub index: Index,
-    /// Files that are there.
+    /// Numbers of the files that exist.
     pub present: BTreeSet<u32>,
-    /// Files of which a start could not read everything that the index lacks: none is removed.
+    /// Files with unread parts that the index lacks: none of them is removed.
     pub unread: BTreeSet<u32>,
-    /// Shards that a read, the scrub or compaction found damaged: a new put writes them anew.
+    /// Shards that a read, the scrub or compaction found damaged: a new put replaces them.
     pub damaged: BTreeSet<Hash>,
-    /// Why no new shard is taken now; `None`: they are taken.
+    /// Reason for which no new shard is accepted now; `None` if they are.
     pub full: Option<String>,
 }
 
-/// State behind its lock, never held across an await, and the files.
+/// The shared state behind its lock, which is never held across an await, and the files.
 pub(super) struct Inner<B> {
     state: Mutex<State>,
     pub files: Files<B>,
@@ -46,13 +46,13 @@ impl<B> Inner<B> {
     }
 }
 
-/// What readers and the writer share.
+/// Handle that readers and the writer share.
 pub(super) type Shared<B> = Arc<Inner<B>>;
 
 /// A frame and the bytes that follow it.
 pub(super) type Item = (Frame, Option<Bytes>);
 
-/// The writer.
+/// The writer of all segment files.
 pub(super) struct Writer<E: Context> {
     pub(super) context: E,
     pub(super) config: StoreConfig,
@@ -60,12 +60,12 @@ pub(super) struct Writer<E: Context> {
     pub(super) log: Log<E>,
     pub(super) active: u32,
     unlogged: u64,
-    /// The last write to the active file failed: it is not written to again.
+    /// True after a failed write to the active file: it is not written to again.
     broken: bool,
 }
 
 impl<E: Context> Writer<E> {
-    /// Opens the files, replays the index and reads what the index had not noted yet.
+    /// Opens the files, replays the index and reads the frames that the index had not noted yet.
     pub(super) async fn open(context: E, config: StoreConfig) -> Result<Self, StoreError> {
         let (log, index) = Log::open(context.child("log"), &config.index_partition()).await?;
         let state = State {
@@ -88,7 +88,7 @@ impl<E: Context> Writer<E> {
         self.shared.clone()
     }
 
-    /// A file that is there.
+    /// Opens a file that exists.
     pub(super) async fn file(&self, number: u32) -> Result<Arc<File<E::Blob>>, StoreError> {
         let present = self.shared.lock().present.contains(&number);
         if present { self.shared.files.get(number).await } else { Err(StoreError::MissingFile(number)) }
@@ -96,7 +96,7 @@ impl<E: Context> Writer<E> {
 
     pub(super) async fn open_segment(&mut self, number: u32) -> Result<(), StoreError> {
         let mut number = number;
-        // A file that came back meanwhile is left alone: the next start reads it.
+        // A file that reappeared is skipped: the next start reads it.
         while self.shared.files.get(number).await?.size > 0 {
             number = number.checked_add(1).ok_or(StoreError::Bound("segment numbers"))?;
         }
@@ -123,8 +123,8 @@ impl<E: Context> Writer<E> {
     /// Writes a group with one write and one sync; on return it is durable and readable.
     ///
     /// # Errors
-    /// `NoSpace` when the volume takes nothing now: nothing of the group happened, and the next one may
-    /// go through.
+    /// `NoSpace` when the volume accepts no writes now: no part of the group took effect, and the next one
+    /// may succeed.
     pub(super) async fn write(&mut self, items: Vec<Item>) -> Result<(), StoreError> {
         if items.is_empty() {
             return Ok(());
@@ -162,14 +162,14 @@ impl<E: Context> Writer<E> {
         self.maintain_log(false).await
     }
 
-    /// Notes that the volume takes bytes, and logs that if it did not before.
+    /// Notes that the volume accepts writes, and logs it after a time when it did not.
     fn note_room(&self) {
         if self.shared.lock().full.take().is_some() {
             tracing::info!("over: the volume takes shards again");
         }
     }
 
-    /// Appends to a file that takes it, durably; says where.
+    /// Appends to a file with room, durably; returns the offset.
     async fn write_bytes(&mut self, buffers: Vec<IoBuf>) -> Result<u64, StoreError> {
         if self.broken || self.active_end() >= self.config.segment_bytes {
             self.rotate().await?;
@@ -183,8 +183,8 @@ impl<E: Context> Writer<E> {
         Ok(start)
     }
 
-    /// Notes that the volume takes nothing. The remains of a failed write are cut off, and the file is not
-    /// written to again: the system may have dropped its pages.
+    /// Notes that the volume accepts no writes. The remains of the failed write are cut off, and the file is
+    /// not written to again: the system may have dropped its pages.
     async fn fill(&mut self, error: &RuntimeError) -> StoreError {
         let (number, end) = (self.active, self.active_end());
         if !self.broken {
@@ -197,7 +197,7 @@ impl<E: Context> Writer<E> {
         self.note_full(format!("the volume takes no more: {error}"))
     }
 
-    /// Notes why no shard is taken, and logs it when it begins.
+    /// Notes the reason for which no shard is accepted, and logs it when it begins.
     fn note_full(&self, why: String) -> StoreError {
         let mut state = self.shared.lock();
         if state.full.is_none() {
@@ -207,7 +207,7 @@ impl<E: Context> Writer<E> {
         StoreError::NoSpace(why)
     }
 
-    /// Whether the volume has room for so many bytes beside its reserve.
+    /// Checks that the volume has room for `bytes` beside its reserve.
     ///
     /// # Errors
     /// `NoSpace`.
@@ -224,7 +224,7 @@ impl<E: Context> Writer<E> {
     async fn maintain_log(&mut self, at_start: bool) -> Result<(), StoreError> {
         let long = {
             let state = self.shared.lock();
-            // What was not read is older than what is written from now on: the next start must know.
+            // Unread parts are older than anything written from now on: the next start must know.
             self.log.is_long(&state.index) || (at_start && !state.unread.is_empty())
         };
         if long {
@@ -244,8 +244,8 @@ impl<E: Context> Writer<E> {
         self.log.sync().await
     }
 
-    /// The next file worth compacting: an empty one at once, else one when much is dead and the volume
-    /// takes what is moved.
+    /// The next file to compact: an empty one at once, else one when much is dead, unless the last write
+    /// failed.
     pub(super) fn victim(&self) -> Option<u32> {
         let state = self.shared.lock();
         let index = &state.index;
@@ -261,11 +261,11 @@ impl<E: Context> Writer<E> {
         empty.or_else(|| is_due.then(|| index.emptiest(self.active, &state.damaged, &state.unread)).flatten())
     }
 
-    /// Moves some shards out of a file, and removes the file when none is left. One that cannot be read
-    /// stays where it is and is named damaged.
+    /// Moves some shards out of a file, and removes the file when none is left. An unreadable shard stays
+    /// where it is and is noted as damaged.
     ///
     /// # Errors
-    /// `NoSpace`, and what ends the writer.
+    /// `NoSpace`, and errors that end the writer.
     pub(super) async fn compact(&mut self, number: u32) -> Result<(), StoreError> {
         let (shards, is_empty) = {
             let state = self.shared.lock();
@@ -291,7 +291,7 @@ impl<E: Context> Writer<E> {
         Ok(())
     }
 
-    /// The bytes of a shard that is to be moved; `None`, and noted, if they are not what they should be.
+    /// The bytes of a shard that is to be moved; `None` if they are damaged or unreadable, which is noted.
     async fn read_to_move(&self, shard: &Hash, place: &Place) -> Result<Option<Bytes>, StoreError> {
         let read = match self.file(place.segment).await {
             Ok(file) => read(&file.blob, place.offset, place.length as usize).await,
@@ -327,7 +327,7 @@ impl<E: Context> Writer<E> {
     /// Frees space until `bytes` more fit below the cap.
     ///
     /// # Errors
-    /// `Full` when nothing dead is left, `NoSpace` when the volume has none.
+    /// `Full` when no dead bytes are left, `NoSpace` when the volume has no room.
     pub(super) async fn make_room(&mut self, bytes: u64) -> Result<(), StoreError> {
         self.check_volume(bytes)?;
         loop {

@@ -26,7 +26,7 @@ enum Step {
     Restart,
 }
 
-/// What the store must hold: the shards of each agreement.
+/// Expected content of the store: the shards with the agreements that hold each.
 type Model = BTreeMap<Hash, (Bytes, Vec<AgreementId>)>;
 
 fn model_put(model: &mut Model, holder: AgreementId, shard: Hash, data: Bytes) {
@@ -89,7 +89,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(48))]
-    /// put, unlink and restart in any order leave exactly what a map says, and totals with it.
+    /// put, unlink and restart in any order leave exactly the content of a map, with the right totals.
     #[test]
     fn the_store_is_a_map(steps in steps()) {
         deterministic::Runner::default().start(|context| async move {
@@ -122,8 +122,8 @@ proptest! {
     }
 }
 
-/// A workload with several files, links, removals and compaction. Returns what was acknowledged,
-/// and what was asked last and may or may not have happened.
+/// A workload with several files, links, removals and compaction. Returns the acknowledged content, and
+/// the last step, which may or may not have happened.
 async fn workload(context: Cut<deterministic::Context>) -> (Model, Option<Step>) {
     let mut model = Model::new();
     let Ok((store, _writer)) = Store::open(context, CONFIG()).await else { return (model, None) };

@@ -1,4 +1,4 @@
-//! Counts what a drawn provider sends in an epoch's slot, and signs it.
+//! Counts the bytes that a drawn provider sends in an epoch's slot, and signs the count.
 
 use super::{Desk, no};
 use commonware_macros::select;
@@ -11,11 +11,11 @@ use posync_protocol::{
 };
 use std::time::Duration;
 
-/// Slots of time for which a probe may stay open: dialled early, while blocks come late.
+/// Duration for which a probe may stay open, in slots: it is dialled early, and blocks may be late.
 const SLOTS_MAX: u32 = 8;
 
 impl<E: Clock, B: Blob> Desk<E, B> {
-    /// Counts until the last bytes came. What comes outside the slot is not counted.
+    /// Counts until the last bytes arrived. Bytes outside the slot are not counted.
     pub(super) async fn count(
         &self,
         call: &mut Incoming<Provider>,

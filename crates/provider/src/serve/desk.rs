@@ -1,4 +1,4 @@
-//! Answers one request after the other from the store, the books, the till and the ledger's view.
+//! Answers requests, one per call, from the store, the books, the till and the ledger's view.
 
 use super::{
     LOAD_MAX, TERMS_WAIT_MS, answer, no, no_code,
@@ -34,39 +34,39 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-/// What a desk works with.
+/// The parts that a desk answers from.
 pub struct Parts<E, B> {
-    /// For waiting.
+    /// Clock for bounded waits.
     pub clock: Arc<E>,
-    /// The shards.
+    /// Store with the shards.
     pub store: Store<B>,
-    /// The signed versions.
+    /// Books with the signed versions.
     pub books: Books,
-    /// The vouchers.
+    /// Till with the vouchers.
     pub till: Till,
-    /// The ledger.
+    /// The provider's proven view of the ledger.
     pub view: View,
     /// Leaves that this provider offers.
     pub capacity_leaves: u64,
-    /// Signs what it refuses although it declared room for it.
+    /// Signs refusals of placements for which room was declared.
     pub key: PrivateKey,
 }
 
-/// The desk: shared by all requests.
+/// The request handler, shared by all calls.
 pub struct Desk<E, B> {
     pub(super) parts: Parts<E, B>,
     queue: Queue,
     load: AtomicU32,
     uptime: Uptime,
-    /// Requests that wait for a proof of their agreement, and the bytes of those that are puts.
+    /// Requests that wait for a proof of their agreement, and the KiB of puts among them.
     waits: Waits,
     waiting_bytes: Waits,
-    /// Shards that are stored and in no signed version yet, and since when.
+    /// Stored shards that are in no signed version yet, each with the time since when.
     loose: Mutex<BTreeMap<(AgreementId, Hash), SystemTime>>,
     missing: Mutex<Vec<Hash>>,
 }
 
-/// Counts a request while it lives.
+/// Counts a request while it exists.
 struct Load<'a>(&'a AtomicU32);
 
 impl Drop for Load<'_> {
@@ -76,7 +76,7 @@ impl Drop for Load<'_> {
 }
 
 impl<E: Clock, B: Blob> Desk<E, B> {
-    /// A desk over these parts.
+    /// Creates a desk over these parts.
     pub fn new(parts: Parts<E, B>) -> Self {
         let (load, queue) = (AtomicU32::new(0), Queue::default());
         let uptime = Uptime::default();
@@ -85,7 +85,7 @@ impl<E: Clock, B: Blob> Desk<E, B> {
         Self { parts, queue, load, uptime, waits, waiting_bytes, loose, missing }
     }
 
-    /// Answers a call.
+    /// Answers a call and its follow-up messages.
     pub async fn handle(&self, mut call: Incoming<Provider>, ask: Ask) {
         let waiting = self.load.fetch_add(1, Ordering::Relaxed);
         let _load = Load(&self.load);
@@ -123,7 +123,7 @@ impl<E: Clock, B: Blob> Desk<E, B> {
         self.admit_with(peer, id, 0).await
     }
 
-    /// The same of a request that holds so many bytes while it waits.
+    /// Like [`Self::admit`], for a request that holds `bytes` while it waits.
     async fn admit_with(&self, peer: Account, id: &AgreementId, bytes: usize) -> Result<Terms, Refused> {
         let terms = self.known_to(peer, id, bytes).await?;
         if !cfg!(planted = "anyone-asks") && terms.agreement.consumer != peer {
@@ -133,7 +133,7 @@ impl<E: Clock, B: Blob> Desk<E, B> {
         Ok(terms)
     }
 
-    /// The proven terms; what waits for a proof takes a place among a bounded number.
+    /// The proven terms; a request that waits for a proof takes one of a bounded number of places.
     async fn known_to(&self, peer: Account, id: &AgreementId, bytes: usize) -> Result<Terms, Refused> {
         if let Some(terms) = self.parts.view.recent(id) {
             return Ok(terms);
@@ -170,7 +170,7 @@ impl<E: Clock, B: Blob> Desk<E, B> {
 
     async fn put(&self, peer: Account, put: Put) -> Result<Hash, Refused> {
         let terms = self.admit_with(peer, &put.agreement, put.data.len()).await?;
-        // What the ledger does not let grow would be stored for nobody.
+        // If the ledger forbids growth, no version could ever hold the shard.
         self.parts.view.check_grows().map_err(|code| no_code(Refusal::Space, code))?;
         let data = Bytes::from(put.data.into_inner());
         if blake3::hash(&data).as_bytes() != &put.shard {
@@ -199,7 +199,7 @@ impl<E: Clock, B: Blob> Desk<E, B> {
                 signed: Some(self.refusal(peer, put.agreement, more)),
                 ..no(Refusal::Space, error.to_string())
             },
-            // Full is not final: there may be room again, and no promise is broken for good.
+            // A full volume is temporary: there may be room again, and no promise is broken for good.
             _ => no(Refusal::Busy, format!("{error}; choose another provider, or try again later")),
         })?;
         Ok(put.shard)
@@ -219,7 +219,7 @@ impl<E: Clock, B: Blob> Desk<E, B> {
         Ok(signature)
     }
 
-    /// What the ledger takes as proof that the declared capacity is not there (PV-5).
+    /// The signed refusal that proves to the ledger that the declared capacity is missing (PV-5).
     fn refusal(&self, consumer: Account, agreement: AgreementId, leaves: u64) -> RefusedPlacement {
         let Parts { view, key, .. } = &self.parts;
         let (provider, height) = (view.account, view.height());
@@ -228,7 +228,7 @@ impl<E: Clock, B: Blob> Desk<E, B> {
             .signed(key, &view.chain)
     }
 
-    /// Takes a voucher: durable when this returns.
+    /// Accepts a voucher; it is durable when this returns.
     pub(super) async fn pay(&self, peer: Account, voucher: &Voucher) -> Result<(), Refused> {
         let terms = self.known_to(peer, &voucher.agreement, 0).await?;
         let judged = match self.judge(&terms, voucher) {
@@ -263,7 +263,7 @@ impl<E: Clock, B: Blob> Desk<E, B> {
         }
     }
 
-    /// Shards that are damaged or missing, as far as reads and the last scrub know.
+    /// Shards known to be damaged or missing, from reads and the last scrub.
     pub fn bad(&self) -> Vec<Hash> {
         let mut bad = self.parts.store.damaged(BAD_SHARDS_MAX);
         let missing = self.missing.lock();
@@ -277,7 +277,7 @@ impl<E: Clock, B: Blob> Desk<E, B> {
         *self.missing.lock() = shards;
     }
 
-    /// Notes shards that no signed version holds, found at a start.
+    /// Notes a shard that no signed version holds, found at a start.
     pub fn note_loose(&self, agreement: AgreementId, shard: Hash) {
         let now = self.uptime.now();
         self.loose.lock().entry((agreement, shard)).or_insert(now);
@@ -297,32 +297,32 @@ impl<E: Clock, B: Blob> Desk<E, B> {
         expired
     }
 
-    /// Whether a shard was put again since [`Self::expired`] took it out.
+    /// True if a shard was put again since [`Self::expired`] took it out.
     pub fn is_loose(&self, agreement: AgreementId, shard: Hash) -> bool {
         self.loose.lock().contains_key(&(agreement, shard))
     }
 
-    /// Agreements under which something is stored and in no signed version.
+    /// Agreements with stored shards that are in no signed version.
     pub fn loose_agreements(&self) -> BTreeSet<AgreementId> {
         self.loose.lock().keys().map(|(agreement, _)| *agreement).collect()
     }
 
-    /// Forgets what is loose of an agreement whose shards are gone.
+    /// Forgets the loose shards of an agreement whose shards are gone.
     pub fn forget_loose(&self, agreement: &AgreementId) {
         self.loose.lock().retain(|(id, _), _| id != agreement);
     }
 
-    /// The time by which unsigned shards and unpaid downloads age; who runs the desk lets it pass.
+    /// The time by which unsigned shards and unpaid downloads age; the desk's owner must run it.
     pub const fn uptime(&self) -> &Uptime {
         &self.uptime
     }
 
-    /// Requests that wait for their turn.
+    /// Number of requests that wait for their turn.
     pub fn waiting(&self) -> usize {
         self.queue.waiting()
     }
 
-    /// What it works with.
+    /// The parts that this desk answers from.
     pub const fn parts(&self) -> &Parts<E, B> {
         &self.parts
     }

@@ -1,4 +1,4 @@
-//! The provider service: keep shards, sign data sets, stream verified slices against vouchers.
+//! The provider service: keeps shards, signs data sets, streams verified slices against vouchers.
 //!
 //! ```text
 //!   Put  --> terms proved? name right? quota? --> store (durable) --> Stored
@@ -10,11 +10,11 @@
 //!
 //! Invariants
 //! 1. `Stored` and `Signed` are sent after the sync that makes them true.
-//! 2. No byte leaves beyond the credit window of its agreement, none beyond what can be redeemed.
+//! 2. No byte leaves beyond the credit window of its agreement, or beyond the redeemable amount.
 //! 3. Every slice is proved to the shard's name; a damaged shard is refused, never served.
-//! 4. At most [`LOAD_MAX`] requests at once; puts and downloads wait in a fair [`queue`] that bounds
-//!    their number and bytes, so a greedy consumer delays nobody else. What waits for a proof of its
-//!    agreement is bounded for each peer ([`waits`]).
+//! 4. At most [`LOAD_MAX`] requests run at once; puts and downloads wait in a fair [`queue`] that bounds
+//!    their number and bytes, so a greedy consumer delays no other. Requests that wait for a proof of
+//!    their agreement are bounded for each peer ([`waits`]).
 
 mod count;
 mod desk;
@@ -31,15 +31,14 @@ use posync_protocol::{
     wire::provider::{Answer, Ask, Refusal, Refused},
 };
 
-/// Requests at once: the queue's, and the short ones that never wait in it.
+/// Requests at once: those of the queue, and short ones that never wait in it.
 pub const LOAD_MAX: u32 = 2048;
-/// Milliseconds for which a stream waits for a voucher.
+/// Maximum time in milliseconds that a stream waits for a voucher.
 pub const PAY_WAIT_MS: u64 = 10_000;
-/// Milliseconds for which a request waits for a proof of its terms.
+/// Maximum time in milliseconds that a request waits for a proof of its terms.
 pub const TERMS_WAIT_MS: u64 = 8_000;
 
-/// Tells everything that is known of who asks for what, to an operator who looks for it: all that a
-/// provider could tell its customers apart by.
+/// Traces every request with all fields by which a provider could distinguish consumers.
 fn tell(peer: &Account, ask: &Ask) {
     match ask {
         Ask::Put(put) => {
@@ -58,19 +57,19 @@ fn tell(peer: &Account, ask: &Ask) {
             tracing::trace!(%peer, kind = "pay", slot, egress, gas, "asked");
         }
         Ask::Status(_) => tracing::trace!(%peer, kind = "status", "asked"),
-        // Between providers: no customer asks for these.
+        // Sent between providers: no customer sends these.
         Ask::Probe(_) | Ask::Filler(_) => {}
     }
 }
 
-/// A refusal in words.
+/// Builds a refusal with a text.
 fn no(reason: Refusal, text: impl Into<String>) -> Refused {
     let mut bytes = text.into().into_bytes();
     bytes.truncate(512);
     Refused { reason, text: Bounded::new(bytes).unwrap_or_default(), signed: None }
 }
 
-/// A refusal with a ledger code.
+/// Builds a refusal with a ledger code and its explanation.
 fn no_code(reason: Refusal, code: Code) -> Refused {
     no(reason, format!("{code:?}: {}", code.explain()))
 }

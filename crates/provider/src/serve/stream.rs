@@ -1,4 +1,4 @@
-//! A download: slices out, vouchers in, never more than the window between them.
+//! A download: slices out, vouchers in, with at most the credit window between them.
 
 use super::{Desk, PAY_WAIT_MS, no, tell};
 use crate::{credit::Credit, segments::StoreError, terms::Terms, till::Till, uptime::Uptime};
@@ -18,7 +18,7 @@ const UNPAID: &str =
     "the credit window is used up; send a voucher for what arrived, earlier downloads included";
 const SPENT: &str = "the agreement's quota, rate cap or voucher reserve is used up; top up or open another";
 
-/// A shard in memory and how its slices are proved.
+/// A shard in memory with the hashes that prove its slices.
 struct Source {
     data: Bytes,
     outboard: Vec<Hash>,
@@ -35,7 +35,7 @@ impl Source {
     }
 }
 
-/// The bytes that a request covers, whole slices; `None` if it lies outside the shard.
+/// The bytes that a request covers, from a slice boundary; `None` if it is misaligned or outside the shard.
 fn range(get: &Get, shard_bytes: u64) -> Option<Range<u64>> {
     let aligned = get.offset.is_multiple_of(SLICE_BYTES);
     let inside = get.offset < shard_bytes.max(1);
@@ -43,13 +43,13 @@ fn range(get: &Get, shard_bytes: u64) -> Option<Range<u64>> {
     (aligned && inside && end <= shard_bytes).then_some(get.offset..end)
 }
 
-/// A download that runs. Dropped when it is over, also when the caller hung up and nothing else of
-/// it runs on: then the till knows, and credit for what did not leave is given back.
+/// A running download. Dropping it, even when the caller hung up, notes its end in the till and gives
+/// back credit for bytes that did not leave.
 struct Download<'a> {
     till: &'a Till,
     uptime: &'a Uptime,
     agreement: AgreementId,
-    /// Bytes for which credit was drawn and that are not with the connection yet.
+    /// Bytes for which credit was drawn and that were not yet passed to the connection.
     drawn: u64,
 }
 
@@ -72,7 +72,7 @@ impl Drop for Download<'_> {
 }
 
 impl<E: Clock, B: Blob> Desk<E, B> {
-    /// Streams a range. `Ok` when it is done or the caller is gone.
+    /// Streams a range. Returns `Ok` when it is done or the caller is gone.
     pub(super) async fn stream(&self, call: &mut Incoming<Provider>, get: Get) -> Result<(), Refused> {
         let terms = self.admit(call.peer(), &get.agreement).await?;
         let length = self.parts.store.length(&get.shard).ok_or_else(unknown)?;
@@ -104,7 +104,7 @@ impl<E: Clock, B: Blob> Desk<E, B> {
         }
     }
 
-    /// Takes credit for the next slice; while there is none, reads vouchers.
+    /// Draws credit for the next slice; reads vouchers until there is some.
     async fn wait_for_credit(
         &self,
         call: &mut Incoming<Provider>,
@@ -133,7 +133,7 @@ impl<E: Clock, B: Blob> Desk<E, B> {
             };
             return match credit {
                 Credit::Send => Ok(()),
-                // It may have been topped up since the terms were proved.
+                // The reserve may have been topped up since the terms were proved.
                 Credit::Never if !is_fresh => {
                     is_fresh = true;
                     self.terms(&terms.id, true).await?;
@@ -145,7 +145,7 @@ impl<E: Clock, B: Blob> Desk<E, B> {
         }
     }
 
-    /// What the caller sends during a stream: vouchers.
+    /// Handles a message of the caller during a stream; only vouchers are valid.
     async fn take(&self, peer: Account, message: Option<Ask>) -> Result<(), Refused> {
         message.iter().for_each(|message| tell(&peer, message));
         match message {

@@ -39,12 +39,12 @@ async fn desk(context: &Context, terms: Terms) -> TestDesk {
     desk_of(context, vec![terms]).await
 }
 
-/// A provider whose ledger holds these.
+/// A provider whose ledger holds all of `terms`.
 async fn desk_of(context: &Context, terms: Vec<Terms>) -> TestDesk {
     desk_on(context, terms, StoreConfig::for_capacity("store", 64 << 20, 4 << 20)).await
 }
 
-/// A provider with a store of its own.
+/// A provider with a store of the given configuration.
 async fn desk_on(context: &Context, terms: Vec<Terms>, config: StoreConfig) -> TestDesk {
     let account = Account::of(&provider().public_key());
     let (view, mut questions) = View::new(account, CHAIN, Parameters::LOCAL);
@@ -150,7 +150,7 @@ fn a_shard_is_put_signed_read_and_paid() {
         }
         assert_eq!(read, data);
         drop(call);
-        // A voucher in a call of its own: silence is consent.
+        // A voucher in a call of its own: no answer means acceptance.
         let alone = client.call(Ask::Pay(voucher(data.len() as u64 + 1))).await;
         assert!(matches!(alone, Err(rpc::Error::NoAnswer)), "{alone:?}");
         assert_eq!(desk.parts().till.with(|state| state.paid(&id())), data.len() as u64 + 1);
@@ -176,8 +176,8 @@ fn who_does_not_pay_gets_one_window_at_a_time_and_four_slices_in_all() {
         assert_eq!(refused.reason, Refusal::Credit);
         let waited = context.current().duration_since(start).expect("forward");
         assert!(waited >= Duration::from_millis(PAY_WAIT_MS), "{waited:?}");
-        // Whatever the reason was that it did not pay, it may go on, a slice at a time: two streams at
-        // once have one window.
+        // Whatever the reason for the missing payment, it may continue, a slice at a time: two streams at
+        // once share one window.
         for lost in 1..4 {
             let mut again = client.open(get(name)).await.expect("open");
             assert!(matches!(again.recv().await, Some(Answer::Slice(_))), "{lost} were not paid");
@@ -188,7 +188,7 @@ fn who_does_not_pay_gets_one_window_at_a_time_and_four_slices_in_all() {
         }
         let mut fifth = client.open(get(name)).await.expect("open");
         assert!(matches!(fifth.recv().await, Some(Answer::Refused(no)) if no.reason == Refusal::Credit));
-        // Paying opens it again, in another call than the stream.
+        // A payment opens the window again, in another call than the stream.
         let mut sixth = client.open(get(name)).await.expect("open");
         let paid = client.call(Ask::Pay(voucher(S as u64))).await;
         assert!(matches!(paid, Err(rpc::Error::NoAnswer)), "{paid:?}");
@@ -207,7 +207,7 @@ fn who_hangs_up_owes_what_was_sent_and_nothing_else() {
         let overdue = || till.with(|state| state.overdue(&id(), desk.uptime().now()));
         let mut call = client.open(get(name)).await.expect("open");
         assert!(matches!(call.recv().await, Some(Answer::Slice(_))));
-        // It waits for a voucher when the caller is gone.
+        // The stream waits for a voucher when the caller is gone.
         drop(call);
         context.sleep(crate::till::OVERDUE - Duration::from_secs(1)).await;
         assert_eq!(overdue(), 0);
@@ -232,12 +232,12 @@ fn what_cannot_be_redeemed_is_not_sent() {
     });
 }
 
-/// H1: what a consumer signs beyond its reserve is not paid, so nothing more leaves for it.
+/// H1: a consumer's signature beyond its reserve is not paid, so no more bytes leave for it.
 #[test]
 fn nothing_is_sent_that_the_reserve_cannot_pay_beside_the_gas_that_was_signed() {
     run(|context| async move {
         let mut poor = terms();
-        // Two slices and a half.
+        // The reserve covers two and a half slices.
         poor.usage.voucher_reserve = posync_protocol::Amount::new(156_250).expect("small");
         poor.agreement.gas_price = 1 << 20;
         let desk = desk(&context, poor).await;
@@ -326,8 +326,8 @@ fn loose_shards_expire_and_signed_ones_stay() {
     });
 }
 
-/// A consumer that asks for 240 shards and pays for none holds three quarters of the provider's
-/// memory until it is cut off; another's download neither waits for that nor for its queue.
+/// A consumer that requests 240 shards and pays for none holds three quarters of the provider's
+/// memory until it is cut off; another's download waits for neither it nor its queue.
 #[test]
 fn a_greedy_consumer_cannot_starve_a_small_one() {
     run(|context| async move {
@@ -419,8 +419,8 @@ fn what_may_not_grow_takes_no_new_shards_and_goes_on_serving() {
     });
 }
 
-/// F6: whoever names agreements that do not exist fills places of its own, and no more than half of the
-/// bytes that the listener holds.
+/// F6: a peer that names agreements that do not exist fills only its own places, and no more than half of
+/// the bytes that the listener holds.
 #[test]
 fn who_names_agreements_that_do_not_exist_holds_up_nobody_else() {
     run(|context| async move {
@@ -446,7 +446,7 @@ fn who_names_agreements_that_do_not_exist_holds_up_nobody_else() {
         for slot in 1..16 {
             calls.push(cheap.open(put(AgreementId { slot, ..id() }, name, &data)).await.expect("open"));
         }
-        // Four wait; those that find no place hear so at once, whichever they are.
+        // Four wait; those that find no place are refused at once.
         let start = context.current();
         let soon = calls.into_iter().map(|mut call| {
             let late = context.sleep(Duration::from_secs(3));

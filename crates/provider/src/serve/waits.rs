@@ -1,26 +1,26 @@
-//! Requests that wait for a proof of their agreement: bounded for each peer and in all.
+//! Limits requests that wait for a proof of their agreement, for each peer and in total.
 //!
-//! A put that waits holds its bytes, of which the listener has a bounded number; any other holds a place.
-//! So a peer that names agreements that do not exist fills its own places alone.
+//! A waiting put holds its bytes, of which the listener has a bounded number; any other holds a place.
+//! So a peer that names agreements that do not exist fills only its own places.
 
 use commonware_utils::sync::Mutex;
 use posync_protocol::Account;
 use std::collections::BTreeMap;
 
-/// KiB of puts that wait, of a peer and of all: at most half of the listener's bytes wait.
+/// KiB of waiting puts, per peer and in total: at most half of the listener's bytes wait.
 pub(super) const PUT_KIB: (u32, u32) = (16 << 10, 32 << 10);
-/// Requests that wait, of a peer and of all: half of the desk's places.
+/// Waiting requests, per peer and in total: half of the desk's places.
 pub(super) const REQUESTS: (u32, u32) = (64, super::LOAD_MAX / 2);
 
 const _: () = assert!(2 * 1024 * (PUT_KIB.1 as usize) <= posync_protocol::limits::CALL_BYTES_MAX);
 
-/// Counts what waits.
+/// Counts the amounts that wait, per peer and in total.
 pub(super) struct Waits {
     most: (u32, u32),
     waiting: Mutex<(BTreeMap<Account, u32>, u32)>,
 }
 
-/// A place; dropped, it is free again.
+/// A place of a waiting request; dropping it frees the place.
 pub(super) struct Wait<'a> {
     waits: &'a Waits,
     peer: Account,
@@ -28,12 +28,12 @@ pub(super) struct Wait<'a> {
 }
 
 impl Waits {
-    /// At most so much of a peer, and of all.
+    /// Limits the amount per peer, and in total.
     pub(super) fn new(most: (u32, u32)) -> Self {
         Self { most, waiting: Mutex::default() }
     }
 
-    /// Takes a place; `None` when there is none.
+    /// Takes a place; `None` when a limit is reached.
     pub(super) fn enter(&self, peer: Account, amount: u32) -> Option<Wait<'_>> {
         let mut waiting = self.waiting.lock();
         let theirs = waiting.0.get(&peer).copied().unwrap_or(0).checked_add(amount)?;

@@ -16,28 +16,28 @@ use posync_client::watch;
 use posync_protocol::{AgreementId, operation::Redemption, tagged};
 use std::{sync::Arc, time::Duration};
 
-/// Vouchers that wait for the disk.
+/// Number of vouchers that may wait for the disk.
 const MAILBOX: usize = 256;
 
-/// Pause between tries to open the journal on a volume that takes nothing.
+/// Pause between attempts to open the journal on a volume that accepts no writes.
 const RETRY: Duration = Duration::from_secs(1);
 
-/// Why the till says no.
+/// Reasons for which the till refuses a call.
 #[derive(Debug, thiserror::Error)]
 pub enum TillError {
-    /// The disk failed.
+    /// The disk failed, and the writer ended.
     #[error("the till's journal failed: {0}; check the volume, then start again")]
     Disk(#[from] journal::Error),
-    /// The volume took nothing: what was asked for is not durable, and the next try may go through.
+    /// The volume accepts no writes: the change is not durable, and a later attempt may succeed.
     #[error("the volume is full; nothing was written, try again")]
     NoSpace,
-    /// It ended.
+    /// The writer ended, so no call succeeds any more.
     #[error("the till is closed")]
     Closed,
 }
 
 tagged! {
-    /// A record of the journal.
+    /// A record of the till's journal.
     Record {
         0 => Keep(Redemption),
         1 => Forget(AgreementId),
@@ -59,7 +59,7 @@ pub struct Till {
 }
 
 impl Till {
-    /// Opens the journal and starts the writer; the handle ends when it fails or all are dropped.
+    /// Opens the journal and starts the writer, which ends when it fails or all handles are dropped.
     ///
     /// # Errors
     /// `Disk`.
@@ -87,15 +87,15 @@ impl Till {
     /// Keeps a voucher that passed [`super::judge`]; returns once it is durable and counts as paid.
     ///
     /// # Errors
-    /// `Closed`.
+    /// `Closed`, `NoSpace`.
     pub async fn keep(&self, redemption: Redemption) -> Result<(), TillError> {
         self.ask(Record::Keep(redemption)).await
     }
 
-    /// Drops an agreement whose vouchers are worth nothing any more.
+    /// Drops an agreement whose vouchers are worthless by now.
     ///
     /// # Errors
-    /// `Closed`.
+    /// `Closed`, `NoSpace`.
     pub async fn forget(&self, agreement: AgreementId) -> Result<(), TillError> {
         self.ask(Record::Forget(agreement)).await
     }
@@ -106,7 +106,7 @@ impl Till {
         answer.await.map_err(|_| TillError::NoSpace)
     }
 
-    /// Looks at the state, or draws credit.
+    /// Runs `work` on the state, for example to draw credit.
     pub fn with<R>(&self, work: impl FnOnce(&mut State) -> R) -> R {
         work(&mut self.state.lock())
     }
@@ -133,7 +133,7 @@ struct Writer<E: Context> {
     state: Arc<Mutex<State>>,
     partition: String,
     tell: watch::Sender<()>,
-    /// The journal lacks something of the state.
+    /// True if the journal lacks a part of the state.
     is_behind: bool,
 }
 
@@ -149,7 +149,7 @@ impl<E: Context> Writer<E> {
             }
             match self.write(group).await {
                 Ok(()) => drop(trouble.ended()),
-                // Nobody was told that these are kept; the journal goes on where it was.
+                // No caller was answered that these are kept; the journal resumes at its last durable record.
                 Err(error) if journal::is_full(&error) => {
                     trouble.holds(&error);
                     self.reopen(&context).await?;
@@ -188,7 +188,7 @@ impl<E: Context> Writer<E> {
         Ok(())
     }
 
-    /// Reads the journal again after a write failed: what is durable is what is known.
+    /// Reads the journal again after a failed write: the durable state is the known state.
     async fn reopen(&mut self, context: &E) -> Result<(), TillError> {
         let mut trouble = Trouble::new("the till's journal cannot be opened");
         loop {
@@ -200,7 +200,7 @@ impl<E: Context> Writer<E> {
                     let mut state = self.state.lock();
                     let is_damaged = state.is_damaged() || durable.is_damaged();
                     state.set_damaged(is_damaged);
-                    // Damage may have cost what counts as paid: it is here still.
+                    // Damage may have removed vouchers that count as paid; memory still has them.
                     self.is_behind = state.vouchers().any(|kept| durable.compare(&kept.voucher) != Ok(false));
                     return Ok(());
                 }
@@ -212,7 +212,7 @@ impl<E: Context> Writer<E> {
     }
 }
 
-/// What became lost stays known: the operator is told until the disk is looked after.
+/// Snapshot of the till. The mark of damage stays: the alert lasts until the disk is repaired.
 fn snapshot(state: &State) -> Vec<Record> {
     let damaged = state.is_damaged().then_some(Record::Damaged(true));
     damaged.into_iter().chain(state.vouchers().map(|kept| Record::Keep(*kept))).collect()

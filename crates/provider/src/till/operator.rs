@@ -1,5 +1,5 @@
-//! The till as its operator has it for years: agreements come and go in the same slots, starts follow stops,
-//! the volume fills up, the disk loses a bit now and then.
+//! The till over years of operation: agreements come and go in the same slots, starts follow stops, the
+//! volume fills up, the disk loses a bit now and then.
 
 use super::{Till, TillError};
 use crate::{
@@ -23,13 +23,13 @@ use std::collections::BTreeMap;
 const SLOTS: usize = 4;
 
 fn voucher(agreement: AgreementId, egress: u64) -> Redemption {
-    // Signed is what the till was given: it was judged before.
+    // Any signature will do: the till gets only vouchers that were judged before.
     let voucher = Voucher { agreement, egress, gas: 0, signature: [1; 64] };
     let session_key = Account::of(&session().public_key());
     Redemption { voucher, session_key, claim: None }
 }
 
-/// Flips a bit of a byte of one file of the journal.
+/// Flips a bit of a byte in one file of the journal.
 async fn flip(context: &deterministic::Context, at: u64) {
     let names = context.scan("till").await.expect("there");
     let name = &names[at as usize % names.len()];
@@ -64,7 +64,7 @@ fn what_damage_took_from_the_till_is_known_at_every_later_start() {
                 let says = till.with(|state| state.is_damaged());
                 assert!(says || !(lost || known), "byte {at}, start {start}: {lost} {known}");
                 known |= says;
-                // Also when a snapshot is written meanwhile.
+                // The mark must also survive a snapshot that is written meanwhile.
                 for egress in 0..200 {
                     till.keep(voucher(of(99), 1_000 * (start + 1) + egress)).await.expect("durable");
                 }
@@ -77,14 +77,14 @@ fn what_damage_took_from_the_till_is_known_at_every_later_start() {
 
 #[derive(Clone, Copy, Debug)]
 enum Step {
-    /// A voucher for so much more than the last one; now and then an older one comes again.
+    /// A voucher for this much more than the last one; now and then an older one is repeated.
     Pay(usize, u64),
     Begin(usize),
     Draw(usize, u64),
     End(usize),
-    /// The ledger redeems what is kept, with what is overdue.
+    /// The ledger redeems the kept voucher, with a claim of the overdue bytes.
     Redeem(usize),
-    /// The agreement goes; the next one in its slot is another.
+    /// The agreement ends; the next one in its slot is another.
     Withdraw(usize),
     Full(bool),
     Restart,
@@ -108,14 +108,14 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-/// What one agreement is known to be worth, by what its customer was told.
+/// Lower bound of an agreement's worth, from the acknowledgements its customer received.
 #[derive(Clone, Copy, Debug, Default)]
 struct Tally {
     paid: u64,
-    /// Sent in this process, as far as it is not paid.
+    /// Bytes sent in this process and not paid.
     unpaid: u64,
     running: u32,
-    /// In the ledger.
+    /// Egress bytes redeemed on the ledger.
     redeemed: u64,
     disputed: u64,
 }
@@ -126,7 +126,7 @@ struct Operator {
     till: Option<(Till, Handle<Result<(), TillError>>)>,
     opened: [u64; SLOTS],
     accounts: BTreeMap<AgreementId, Tally>,
-    /// Whose change was acknowledged last: damage to the end of a file is no damage.
+    /// The agreement acknowledged last: damage to the end of a file counts as a torn end.
     last: Option<AgreementId>,
     is_full: bool,
     is_damaged: bool,
@@ -178,7 +178,7 @@ impl Operator {
         }
     }
 
-    /// After a start: nothing is less than it was, or the operator is told.
+    /// Checks after a start that no figure fell, or that the operator was warned.
     fn compare(&mut self, was_hit: bool) {
         let till = self.till().clone();
         let mut fell = vec![];
@@ -230,7 +230,7 @@ impl Operator {
         account.unpaid += sent - before;
     }
 
-    /// A claim is of what was sent and not paid, and counts once.
+    /// Checks that a claim covers sent and unpaid bytes only, and counts once.
     fn redeem(&mut self, slot: usize) {
         let (till, now) = (self.till().clone(), self.context.current());
         let (id, account) = self.account(slot);
@@ -299,7 +299,7 @@ impl Operator {
                 flip(&self.context, at).await;
                 self.open().await;
                 self.compare(true);
-                // A snapshot behind which nothing was written is taken for torn when it is hit: not tried.
+                // A damaged snapshot at the end of the journal looks like a torn end: this case is avoided.
                 let spare = AgreementId { slot: 99, ..id() };
                 let paid = self.accounts.entry(spare).or_default();
                 paid.paid += 1;
@@ -329,7 +329,7 @@ proptest! {
     }
 }
 
-/// A voucher as its customer signs it passes the till unchanged.
+/// A voucher passes the till unchanged, as its customer signed it.
 #[test]
 fn a_voucher_comes_back_from_the_disk_as_it_was_signed() {
     deterministic::Runner::default().start(|context| async move {

@@ -1,4 +1,4 @@
-//! Decides which vouchers are worth keeping and what is owed: pure.
+//! Decides which vouchers to keep and how much is owed: pure.
 
 use crate::{
     credit::{self, Credit, Tab},
@@ -14,11 +14,11 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-/// Time after the last download of an agreement from which what it left unpaid may be claimed: as
-/// long as an honest gateway waits for a late slice, and many times what it needs to pay for one.
+/// Time after the last download of an agreement from which its unpaid bytes may be claimed: as long as
+/// an honest gateway waits for a late slice, and many times what it needs to pay for one.
 pub const OVERDUE: Duration = Duration::from_secs(60);
 
-/// The best voucher of each agreement and what was sent.
+/// The best voucher of each agreement and the bytes sent.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct State {
     all: BTreeMap<AgreementId, Kept>,
@@ -26,16 +26,16 @@ pub struct State {
     damaged: bool,
 }
 
-/// What is kept of an agreement; only `best` survives a restart.
+/// State of one agreement; only `best` survives a restart.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Kept {
     best: Option<Redemption>,
     sent: u64,
     lost: u64,
     overdue: u64,
-    /// Downloads that run.
+    /// Number of running downloads.
     running: u32,
-    /// When the last of them ended; `None` before the first one of this process.
+    /// Time at which the last of them ended; `None` before the first one of this process.
     rests_since: Option<SystemTime>,
 }
 
@@ -52,26 +52,26 @@ impl Kept {
         self.sent() - self.paid()
     }
 
-    /// Nothing runs, and for long enough: what is owed now will not be paid.
+    /// True if no download has run for long enough: the bytes owed now will not be paid.
     fn rests(&self, now: SystemTime) -> bool {
         let waited = self.rests_since.and_then(|since| now.duration_since(since).ok());
         self.running == 0 && waited.is_some_and(|waited| waited >= OVERDUE)
     }
 }
 
-/// What became of a voucher.
+/// Outcome of a check of a voucher.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Judged {
-    /// Better than what was there: keep it, then count it as paid.
+    /// Better than the kept one: keep it, then count it as paid.
     Better(Redemption),
-    /// Not above what is kept or redeemed already; it overtook a later one on the way.
+    /// Not above the kept or redeemed one; it was overtaken by a later one on the way.
     Old,
 }
 
-/// Judges a voucher on proven terms: its signature, then [`agreement::check`], the ledger's own.
+/// Checks a voucher on proven terms: its signature, then [`agreement::check`], the ledger's own rule.
 ///
 /// # Errors
-/// The ledger's code.
+/// The code with which the ledger would refuse it.
 pub fn judge(
     terms: &Terms,
     voucher: &Voucher,
@@ -96,7 +96,7 @@ pub fn judge(
 }
 
 impl State {
-    /// Whether a voucher that passed [`judge`] is above the one kept.
+    /// Returns true if a voucher that passed [`judge`] is above the kept one.
     ///
     /// # Errors
     /// `VoucherWentBack` if one unit is above and another below.
@@ -107,7 +107,7 @@ impl State {
         if above && below { Err(Code::VoucherWentBack) } else { Ok(above) }
     }
 
-    /// Keeps a voucher that is durable now, unless a better one came first.
+    /// Keeps a voucher that is durable now, unless a better one is kept already.
     pub fn keep(&mut self, redemption: Redemption) {
         if cfg!(planted = "worse-voucher") || self.compare(&redemption.voucher) == Ok(true) {
             let kept = self.all.entry(redemption.voucher.agreement).or_default();
@@ -122,13 +122,13 @@ impl State {
         self.all.get(agreement).map_or(0, Kept::paid)
     }
 
-    /// Egress bytes sent. After a restart: what was paid and, from the first download on, what the
-    /// ledger has as disputed; what else was owed is not kept.
+    /// Egress bytes sent. After a restart: the paid bytes and, from the first download on, the bytes that
+    /// the ledger has as disputed; other debt is not kept.
     pub fn sent(&self, agreement: &AgreementId) -> u64 {
         self.all.get(agreement).map_or(0, Kept::sent)
     }
 
-    /// A download begins, under an agreement of which the ledger has `disputed` bytes.
+    /// Notes that a download begins, under an agreement of which the ledger has `disputed` bytes.
     pub fn begin(&mut self, agreement: AgreementId, disputed: u64, now: SystemTime) {
         let kept = self.all.entry(agreement).or_default();
         if kept.sent == 0 {
@@ -143,7 +143,7 @@ impl State {
         kept.running += 1;
     }
 
-    /// A download is over.
+    /// Notes that a download has ended.
     pub fn end(&mut self, agreement: &AgreementId, now: SystemTime) {
         if let Some(kept) = self.all.get_mut(agreement) {
             kept.running = kept.running.saturating_sub(1);
@@ -151,7 +151,7 @@ impl State {
         }
     }
 
-    /// Takes credit for `bytes` more, if they may leave now.
+    /// Draws credit for `bytes` more, if they may leave now.
     pub fn draw(&mut self, agreement: AgreementId, bytes: u64, trust: u64, ceiling: u64) -> Credit {
         let kept = self.all.entry(agreement).or_default();
         let tab = Tab { sent: kept.sent(), paid: kept.paid(), lost: kept.lost };
@@ -169,8 +169,8 @@ impl State {
         }
     }
 
-    /// Egress bytes that were sent, not paid, and will not be: owed when nothing had run for
-    /// [`OVERDUE`], less what was paid since.
+    /// Egress bytes that were sent and will not be paid: the debt after no download had run for
+    /// [`OVERDUE`], less later payments.
     pub fn overdue(&self, agreement: &AgreementId, now: SystemTime) -> u64 {
         self.all.get(agreement).map_or(0, |kept| if kept.rests(now) { kept.owed() } else { kept.overdue })
     }
@@ -185,32 +185,32 @@ impl State {
         self.all.get(agreement)?.best.as_ref()
     }
 
-    /// Everything of which something is kept.
+    /// Agreements of which the till keeps any state.
     pub fn agreements(&self) -> impl Iterator<Item = AgreementId> {
         self.all.keys().copied()
     }
 
-    /// Notes that the journal was damaged.
+    /// Sets whether the journal was damaged.
     pub(super) const fn set_damaged(&mut self, damaged: bool) {
         self.damaged = damaged;
     }
 
-    /// Whether the journal was damaged when it was read, now or at an earlier start.
+    /// True if the journal was damaged when it was read, now or at an earlier start.
     pub const fn is_damaged(&self) -> bool {
         self.damaged
     }
 
-    /// Drops an agreement that redeems nothing any more.
+    /// Drops an agreement that can redeem no more vouchers.
     pub fn forget(&mut self, agreement: &AgreementId) {
         self.all.remove(agreement);
     }
 
-    /// Agreements of which something is kept.
+    /// Number of agreements of which any state is kept.
     pub fn len(&self) -> usize {
         self.all.len()
     }
 
-    /// Whether nothing is kept.
+    /// True if no state is kept.
     pub fn is_empty(&self) -> bool {
         self.all.is_empty()
     }
@@ -296,7 +296,7 @@ mod tests {
 
     fn pay(state: &mut State, egress: u64) {
         let session_key = Account::of(&session().public_key());
-        // Unsigned: what is kept was judged before.
+        // Unsigned: kept vouchers were judged before.
         let voucher = Voucher { agreement: id(), egress, gas: 0, signature: [0; 64] };
         state.keep(Redemption { voucher, session_key, claim: None });
     }
@@ -316,14 +316,14 @@ mod tests {
         assert_eq!((state.paid(&id()), state.sent(&id()), state.len()), (0, 0, 0));
     }
 
-    /// What happens to an agreement, at a second of its own.
+    /// An event of an agreement; each takes a second of its own.
     #[derive(Clone, Copy, Debug)]
     enum Step {
         Begin,
         Draw(u64),
         Pay(u64),
         End,
-        /// Nothing but time.
+        /// Time passes without an event.
         Wait,
     }
     use Step::{Begin, Draw, End, Pay, Wait};
@@ -389,7 +389,7 @@ mod tests {
         assert_eq!(state.overdue(&id(), at(60)), 4 * SLICE);
     }
 
-    /// The ledger's side: what is redeemed and disputed of one agreement, as [`agreement`] counts.
+    /// The ledger's side: redeemed and disputed bytes of one agreement, as [`agreement`] counts.
     #[derive(Default)]
     struct Books {
         egress: u64,
@@ -408,7 +408,7 @@ mod tests {
     }
 
     proptest! {
-        /// Reads, payments, restarts, redemptions that come late, twice, never or out of order.
+        /// Reads, payments, restarts, and redemptions that come late, twice, never or out of order.
         #[test]
         fn what_is_disputed_was_unpaid_and_what_is_unpaid_is_bounded(
             steps in proptest::collection::vec((0u8..9, any::<u16>()), 1..300),
@@ -465,7 +465,7 @@ mod tests {
             }
         }
 
-        /// Who pays for everything within the time is never owed for, however its downloads overlap.
+        /// A consumer that pays in time never owes overdue bytes, however its downloads overlap.
         #[test]
         fn who_pays_a_moment_later_owes_nothing(
             steps in proptest::collection::vec((any::<bool>(), 0u64..50), 1..200),

@@ -1,4 +1,4 @@
-//! What is signed, kept, brought and let go.
+//! Rules of the books: signing, keeping, submitting and removing versions.
 
 use super::*;
 use crate::fixtures::{CHAIN, claim_of, id, sign_of, terms};
@@ -8,7 +8,7 @@ fn shard(tag: u8) -> (Hash, u64) {
     ([tag; 32], 1_000 * u64::from(tag))
 }
 
-/// Everything below tag 100 is stored.
+/// Length of a stored shard; every tag below 100 is stored.
 fn held(shard: &Hash) -> Option<u32> {
     (shard[0] < 100).then_some(1_000 * u32::from(shard[0]))
 }
@@ -75,7 +75,7 @@ fn versions_are_kept_until_the_ledger_is_past_them() {
     assert_eq!(state.observe(id(), &in_force(&second.claim)), [[1; 32], [4; 32]]);
     assert_eq!(state.tree(&id(), (2, other.claim.root)), None);
     assert!(state.observe(id(), &in_force(&first.claim)).is_empty(), "the ledger never goes back");
-    // What is leaving may not be signed for until it is put again.
+    // A shard that is leaving may not be signed for until it is put again.
     let back = sign_of(3, &[shard(2), shard(3)], &[], &[shard(1)]);
     assert_eq!(judge(&state, &back).map_err(|no| no.0).map(drop), Err(Refusal::Claim));
     state.gone(id(), &[[1; 32], [4; 32]]);
@@ -90,12 +90,12 @@ fn versions_are_kept_until_the_ledger_is_past_them() {
     assert_eq!(state.size(), 0);
 }
 
-/// What the ledger has after these claims.
+/// The ledger's data set record after these claims.
 fn ledger(current: &DataSetClaim, next: &DataSetClaim) -> DataSet {
     DataSet { next: Some(in_force(next).current), ..in_force(current) }
 }
 
-/// A chain of versions, each with one shard more, signed at ten heights a version.
+/// A chain of versions, each with one more shard, signed ten heights apart.
 fn grown(versions: u8) -> (State, Vec<Sign>) {
     let (mut state, mut asks, mut shards) = (State::default(), vec![], vec![]);
     for version in 1..=versions {
@@ -116,13 +116,13 @@ fn what_stands_as_next_stays_with_everything_above_it_and_nothing_between() {
     state.keep(&judge(&state, &other).expect("another third"), 0);
     let kept = |state: &State| -> Vec<u64> { state.books[&id()].versions.keys().map(|v| v.0).collect() };
     state.observe(id(), &in_force(&asks[0].claim));
-    // 2 and the other 3 can never stand on the ledger any more (DS-1).
+    // 2 and the other 3 can never take effect any more (DS-1).
     assert_eq!(state.observe(id(), &ledger(&asks[0].claim, &asks[2].claim)), [[30; 32]]);
     assert_eq!(kept(&state), [1, 3, 4, 5]);
     assert!(state.tree(&id(), (1, asks[0].claim.root)).is_some(), "reads fall on it until 3 takes effect");
     assert!(state.observe(id(), &in_force(&asks[0].claim)).is_empty(), "an older look changes nothing");
     assert_eq!(kept(&state), [1, 3, 4, 5]);
-    // It is replaced before it took effect.
+    // It is replaced before it takes effect.
     state.observe(id(), &ledger(&asks[0].claim, &asks[4].claim));
     assert_eq!(kept(&state), [1, 5]);
     state.observe(id(), &in_force(&asks[4].claim));
@@ -139,7 +139,7 @@ fn nothing_is_signed_that_the_ledger_is_past() {
     assert!(judge(&state, &void).is_err_and(|(_, text)| text.contains("has version 2")));
     let above = sign_of(3, &[shard(1), shard(2)], &[], &[shard(9)]);
     judge(&state, &above).expect("another third may still come");
-    // The ledger was proved to be further than the books have seen.
+    // A proof shows the ledger further than the books have seen.
     let mut late = terms();
     late.data = in_force(&asks[2].claim);
     let no = state.judge(&late, &above, &CHAIN, held);
@@ -184,7 +184,7 @@ fn a_shard_lingers_while_a_read_of_it_is_asked_again() {
 
 #[test]
 fn the_pay_that_is_missed_counts_from_each_signature_to_the_next() {
-    // 1, 2, 4 and 6 leaves more with each version, signed at heights 10, 20, 30 and 40.
+    // Each version adds leaves (1, 2, 4 and 6), signed at heights 10, 20, 30 and 40.
     let (mut state, asks) = grown(4);
     let leaves: Vec<u64> = asks.iter().map(|ask| ask.claim.leaves).collect();
     let parameters = Parameters { round_blocks: 1, burn: ONE / 5, committee: ONE / 20, ..Parameters::LOCAL };
@@ -198,7 +198,7 @@ fn the_pay_that_is_missed_counts_from_each_signature_to_the_next() {
     assert_eq!(missed(&state, &terms, 50), Some((4, u128::from(3 * all))), "three quarters of four grains");
     let (bringing, _) = state.missed(&terms, 50, &parameters).expect("waits");
     assert_eq!((bringing.claim, bringing.signature), (asks[3].claim, asks[3].signature));
-    // What the ledger has is paid, or will be; the books must have seen it.
+    // The ledger's own versions are paid, or will be; the books must have seen them.
     terms.data = ledger(&asks[0].claim, &asks[2].claim);
     assert_eq!(missed(&state, &terms, 50), None, "the books lag behind");
     state.observe(id(), &terms.data);
@@ -223,7 +223,7 @@ fn at_most_32_versions_wait_above_what_the_ledger_has() {
     let (reason, text) = judge(&state, &ask).expect_err("one too many");
     assert_eq!(reason, Refusal::Busy, "it passes");
     assert!(text.contains("bring one there first"), "{text}");
-    // One that is brought makes room for itself and for all before it.
+    // A submitted version makes room for itself and for all before it.
     state.observe(id(), &ledger(&asks[0].claim, &asks[30].claim));
     judge(&state, &ask).expect("two wait");
 }

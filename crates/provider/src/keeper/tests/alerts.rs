@@ -9,11 +9,11 @@ use posync_protocol::ledger::{StandingReason, StandingStep};
 use serde_json::Value;
 use std::sync::mpsc::Receiver;
 
-/// What happened, with the height of its block.
+/// Events, each with the height of its block.
 type Told = Vec<(u64, Event)>;
 
 impl Bench {
-    /// Blocks, each told before the next; with `answers` the provider's statements reach them.
+    /// Runs blocks and waits after each until its alerts arrived; with `answers`, statements reach blocks.
     async fn watch(&mut self, alerts: &Alerts, blocks: u64, answers: bool) -> Told {
         let mut told = vec![];
         for _ in 0..blocks {
@@ -29,7 +29,7 @@ impl Bench {
     }
 }
 
-/// The height of the first event of a kind.
+/// The height of the first event that satisfies `is`.
 fn first(told: &Told, is: impl Fn(&Event) -> bool) -> u64 {
     told.iter().find(|(_, event)| is(event)).expect("it happened").0
 }
@@ -50,7 +50,7 @@ fn raised(posted: &[Value], kind: &str) -> u64 {
     found["height"].as_u64().expect("a height")
 }
 
-/// A provider that holds two shards, is drawn, and posts what it is told.
+/// A provider that holds two shards, is drawn, and posts its alerts to a webhook.
 async fn bench(context: &Context) -> (Bench, Alerts, Receiver<Posted>) {
     let (url, got) = listen(vec![]);
     let alerts = Alerts::to(Some(&url)).expect("an address");

@@ -1,22 +1,22 @@
-//! Agreements that were opened and never used: nobody tells the provider of them.
+//! Agreements that were opened and never used: no message announces them to the provider.
 
 use super::*;
 use posync_protocol::operation::{CLOSE_NAMESPACE, Close};
 
-/// All that paul offers, for so many epochs.
+/// An opening for everything that paul offers, for this many epochs.
 fn all_of_it(bench: &Bench, slot: u32, epochs: u64) -> Open {
     let body = open_body(&bench.ledger.world.lock(), slot, epochs);
     Open { quota_leaves: register_body().capacity, ..body }
 }
 
-/// A little of it.
+/// An opening for a small part of paul's offer.
 fn little(bench: &Bench, slot: u32, epochs: u64) -> Open {
     let body = open_body(&bench.ledger.world.lock(), slot, epochs);
     Open { quota_leaves: 1 << 10, quota_egress: 1 << 20, ..body }
 }
 
 impl Bench {
-    /// Blocks, each with what the keeper does, and what it started beside.
+    /// Runs blocks, each with the keeper's step and the tasks beside it.
     async fn watch_blocks(&mut self, context: &Context, blocks: u64) {
         for _ in 0..blocks {
             self.step().await;
@@ -24,7 +24,7 @@ impl Bench {
         }
     }
 
-    /// Blocks that go by while the provider is away.
+    /// Runs blocks while the provider is away.
     fn away(&self, blocks: u64) {
         (0..blocks).for_each(|_| drop(self.ledger.block()));
     }
@@ -47,7 +47,7 @@ impl Bench {
         self.ledger.world.lock().height
     }
 
-    /// Ends an agreement at once, signed by both.
+    /// Ends an agreement at once, signed by both parties.
     fn close(&self, agreement: AgreementId) {
         let world = self.ledger.world.lock().clone();
         let key_of = Agreement::key(&account("paul"), agreement.slot);
@@ -59,7 +59,7 @@ impl Bench {
         assert_eq!(self.submit("carol", Body::Close(close)), Ok(Code::Done));
     }
 
-    /// paul's own operation about itself.
+    /// An operation of paul about his own registration.
     fn update(&self, leave: bool, exit: Option<u64>) -> Result<Code, Code> {
         let (provider, registration) = (self.provider(), register_body());
         let body = UpdateProvider {
@@ -154,7 +154,7 @@ fn one_that_somebody_else_cleared_does_not_hold_up_the_others() {
         let (index, endings) = (bench.provider().index, Bounded::default());
         let settle = posync_protocol::operation::Settle { provider: account("paul"), index, slots, endings };
         assert_eq!(bench.submit("carol", Body::Settle(settle)), Ok(Code::Done));
-        // The first operation that is sent names those that stand, and no other.
+        // The first operation that is sent names the existing agreements only.
         bench.watch_blocks(&context, 2).await;
         assert_eq!(bench.provider().slots, 0);
     });
@@ -174,13 +174,13 @@ fn while_the_counts_agree_no_block_is_asked_for() {
     });
 }
 
-/// The blocks that are asked for when another opens after 600 blocks at which the counts agreed, a
-/// new process in between or not; and the last block before.
+/// Opens another agreement after 600 blocks at which the counts agreed, with or without a restart in
+/// between; returns the requested blocks and the last block before the opening.
 async fn asked_after_agreement(context: Context, restarts: bool) -> (Vec<u64>, u64) {
     let mut bench = registered(&context).await;
     let id = bench.open(600);
     bench.set(id, 1, &[], &[data(1, 100_000)]).await;
-    // One comes, and goes while the counts cannot be compared.
+    // One is opened, and ends while the counts cannot be compared.
     let gone = bench.open_with(little(&bench, 8, 500));
     bench.watch_blocks(&context, 24).await;
     assert!(bench.keeper.finder.witness.is_some(), "until it is proved again");
@@ -199,7 +199,7 @@ async fn asked_after_agreement(context: Context, restarts: bool) -> (Vec<u64>, u
 
 #[test]
 fn where_the_counts_agreed_no_block_is_ever_asked_for() {
-    // A new process knows it, too, but for the last few hundred blocks.
+    // A new process knows it, too, except for the last few hundred blocks.
     for (restarts, late) in [(false, 16), (true, 300)] {
         run(|context| async move {
             let (asked, before) = asked_after_agreement(context, restarts).await;
@@ -213,7 +213,7 @@ fn one_opened_while_another_is_closed_is_found_although_the_counts_agree() {
     run(|context| async move {
         let mut bench = registered(&context).await;
         let (chain, round) = (bench.ledger.world.lock().chain, 8);
-        // More than are proved in one round.
+        // More agreements than one round proves.
         for slot in 0..90 {
             let id = bench.open_with(little(&bench, slot, 600));
             let voucher = Voucher::signed(&key("carol"), &chain, id, 1, 0);
@@ -222,7 +222,7 @@ fn one_opened_while_another_is_closed_is_found_although_the_counts_agree() {
         }
         bench.watch_blocks(&context, 4 * round).await;
         assert_eq!(bench.found(), []);
-        // The one whose turn comes last is closed by both, and in the next block another is opened.
+        // The one whose turn comes last is closed by both; in the next block another is opened.
         let id = bench.keeper.refreshed.expect("all were looked at");
         bench.close(id);
         let other = bench.open_with(little(&bench, 100, 3));
@@ -347,7 +347,7 @@ fn slots_of_a_state_before_one_was_gone_start_no_search() {
         let before = bench.ledger.world.lock().clone();
         bench.ledger.block();
         assert_eq!(bench.provider().slots, 0, "cleared");
-        // Its absence is proved by one node, the own records by another that is behind.
+        // One node proves its absence; another, which lags, proves the provider's own records.
         let mut after = std::mem::replace(&mut *bench.ledger.world.lock(), before);
         for _ in 0..8 {
             after.block(&[]).expect("an empty block");

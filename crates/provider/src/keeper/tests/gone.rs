@@ -1,4 +1,4 @@
-//! F1: nothing is given up because a node proved an old state.
+//! F1: no agreement is given up because a node proved an old state.
 
 use super::*;
 
@@ -45,7 +45,7 @@ impl Bench {
         Self { ledger, desk, keeper, shards }
     }
 
-    /// Steps of the keeper, the node being wherever its state is.
+    /// Runs blocks on the node's state, each with the keeper's step.
     async fn look(&mut self, context: &Context, times: u64) {
         for _ in 0..times {
             self.ledger.block();
@@ -59,8 +59,8 @@ impl Bench {
     }
 }
 
-/// The scenario of F1: an agreement is opened and filled, the power goes, and a provider comes back before
-/// the node that it asks, which proves the state of before and catches up.
+/// The scenario of F1: an agreement is opened and filled, the power fails, and the provider restarts before
+/// its node has caught up, which first proves the old state.
 #[test]
 fn a_restart_beside_a_node_that_lags_loses_nothing_and_what_is_over_is_ended_later() {
     run(|context| async move {
@@ -71,17 +71,17 @@ fn a_restart_beside_a_node_that_lags_loses_nothing_and_what_is_over_is_ended_lat
         let id = bench.open(3);
         bench.set(id, 1, &[], &[data(1, 100_000), data(2, 50_000)]).await;
         bench.pay(id, 1 << 20).await;
-        // It went on for a while: the floor is above the opening.
+        // Time has passed: the floor is above the opening.
         bench.steps(30).await;
         let now = bench.ledger.world.lock().clone();
         let floor = bench.keeper.ender.ends.floor();
         assert!(floor > id.opened, "{floor}");
         bench = bench.restart_behind(&context, old).await;
-        // It catches up block by block, and has no such agreement at any height: a fork of lies.
+        // The node catches up block by block without the agreement at any height: a false fork.
         bench.look(&context, now.height + 40 - floor).await;
         let kept = (bench.stored(), bench.has_book(id), bench.paid(id));
         assert_eq!(kept, (150_000, true, 1 << 20), "an old state ends nothing");
-        // Now it is where the others are.
+        // Now it is level with the others.
         *bench.ledger.world.lock() = now;
         bench.ledger.world.lock().draws = true;
         bench.look(&context, 40).await;
@@ -93,7 +93,7 @@ fn a_restart_beside_a_node_that_lags_loses_nothing_and_what_is_over_is_ended_lat
     });
 }
 
-/// A state in which the agreement was never opened, as new as any other.
+/// A recent state in which the agreement was never opened.
 fn without(world: &World, id: AgreementId) -> World {
     let mut world = world.clone();
     let keys = [
@@ -145,7 +145,7 @@ fn a_record_that_appears_within_the_grace_period_takes_everything_back() {
             blocks.behind = Some(lie.clone());
             blocks.witnesses = vec![lie.clone(), lie];
         };
-        // Two nodes say so, for nearly as long as it takes, across a restart.
+        // Two nodes prove the absence for nearly the whole grace period, across a restart.
         for _ in 0..GRACE / 2 {
             two(&bench);
             bench.look(&context, 1).await;
@@ -169,7 +169,7 @@ fn a_record_that_appears_within_the_grace_period_takes_everything_back() {
     });
 }
 
-/// The record may be gone, all the same the voucher is kept until nothing can redeem it, as proved last.
+/// A voucher is kept until its window, as last proved, is over, even if the record is gone.
 #[test]
 fn a_voucher_is_kept_until_its_window_is_over_whatever_is_absent() {
     run(|context| async move {
@@ -202,7 +202,7 @@ fn a_voucher_is_kept_until_its_window_is_over_whatever_is_absent() {
     });
 }
 
-/// A book that damage took away: what it named is no loose shard.
+/// A shard whose book was lost to damage is not treated as loose.
 #[test]
 fn a_shard_whose_data_set_is_unknown_here_is_not_taken_for_unsigned() {
     run(|context| async move {
@@ -212,7 +212,7 @@ fn a_shard_whose_data_set_is_unknown_here_is_not_taken_for_unsigned() {
         bench.set(id, 1, &[], &[data(1, 100_000)]).await;
         bench.steps(10).await;
         let held = bench.desk.parts().store.held_by(&id);
-        // The books forget it.
+        // Simulate damage: the books forget the agreement.
         bench.desk.parts().books.end(id).await.expect("open");
         bench.desk.parts().books.gone(id, &held);
         held.iter().for_each(|shard| bench.desk.note_loose(id, *shard));

@@ -1,4 +1,4 @@
-//! Data sets that nobody brings, shards that are asked again, and the way back after silence.
+//! Data sets that no consumer submits, shards that are asked again, and the return after silence.
 
 use super::*;
 use posync_protocol::{operation::Settle, record::AccountState};
@@ -37,7 +37,7 @@ fn a_claim_that_its_consumer_never_brings_is_brought_once_the_missed_pay_exceeds
         let a_round = parameters.price_storage * 6 * 4096 / (1 << 20) * 3 / 4;
         assert!(fee > 0 && a_round * u128::from(rounds) > fee, "{fee} {a_round} {rounds}");
         assert!(a_round * u128::from(rounds - 2) < fee, "and not long after: {fee} {a_round} {rounds}");
-        // From here on it is paid, and brings nothing again.
+        // From here on it is paid, and submits nothing more.
         let after = balance(&bench, "paul");
         bench.steps(200).await;
         assert_eq!(balance(&bench, "paul"), after);
@@ -79,7 +79,7 @@ fn in_force_next_and_above_are_all_provable_whatever_is_brought() {
             let removed: &[u32] = if version % 3 == 0 { &[0] } else { &[] };
             signed.push(bench.sign(id, version, removed, &[data(version, 70_000)]).await);
         }
-        // Every third one is brought, the ones between are void; some wait as `next`, some are replaced.
+        // Every third one is submitted, the ones between are void; some wait as `next`, some are replaced.
         for body in signed.iter().skip(1).step_by(3) {
             let operation = bench.ledger.world.lock().sign("carol", body.clone());
             assert_eq!(bench.ledger.world.lock().submit(&operation), Ok(Code::Done));
@@ -108,8 +108,8 @@ fn a_shard_that_is_asked_again_stays_until_it_was_proved_then_goes() {
         while bench.ledger.waiting.lock().is_empty() {
             bench.step().await;
         }
-        // The statement that declares it missing settles: in the same block a larger set without it
-        // takes effect. Then the shard is mended.
+        // The statement that declares it missing settles; in the same block a larger set without it takes
+        // effect. Then the shard is repaired.
         bench.ledger.waiting.lock().push(swap);
         bench.ledger.world.lock().draws = false;
         bench.ledger.block();
@@ -129,7 +129,7 @@ fn a_shard_that_is_asked_again_stays_until_it_was_proved_then_goes() {
     });
 }
 
-/// Silent until draws by fee pass it by and its challenge has expired.
+/// Stays silent until draws by fee pass it over and its challenge has expired.
 async fn fall_asleep(bench: &mut Bench) {
     bench.ledger.world.lock().draws = true;
     let most = 40 * bench.epoch_blocks();
@@ -145,7 +145,7 @@ async fn fall_asleep(bench: &mut Bench) {
     for _ in 0..(parameters.pending_rounds_max + 2) * parameters.round_blocks {
         bench.ledger.block();
     }
-    // Anyone may close what is stale.
+    // Anyone may close a stale challenge.
     let mut world = bench.ledger.world.lock();
     let provider: Provider = world.get(Provider::key(&account("paul"))).expect("registered");
     let index = provider.index;

@@ -1,11 +1,11 @@
-//! Lets requests wait for their turn.
+//! Makes requests wait for their turn.
 
 use super::state::{Demand, Queued, State};
 use commonware_utils::{channel::oneshot, sync::Mutex};
 use posync_protocol::Account;
 use std::collections::BTreeMap;
 
-/// The queue is full, or somebody with fewer requests took the place.
+/// The queue is full, or a consumer with fewer requests took the place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the queue is full and you have most of it; wait for your open requests, or ask another provider")]
 pub struct Full;
@@ -20,18 +20,18 @@ impl Inner {
     fn serve(&mut self) {
         while let Some(ticket) = self.state.next() {
             if let Some(turn) = self.turns.remove(&ticket) {
-                // Its place leaves by its own when it is gone already.
+                // A place that is gone already has left by itself.
                 let _ = turn.send(());
             }
         }
     }
 }
 
-/// The queue.
+/// A fair queue of requests, shared by all calls.
 #[derive(Default)]
 pub struct Queue(Mutex<Inner>);
 
-/// A place in the queue, then a turn; dropped, it makes room.
+/// A place in the queue, then a turn; dropping it makes room.
 pub struct Place<'a> {
     queue: &'a Queue,
     ticket: u64,
@@ -48,7 +48,7 @@ impl Queue {
             let mut inner = self.0.lock();
             let Queued { ticket, displaced } = inner.state.ask(consumer, weight, demand).ok_or(Full)?;
             inner.turns.insert(ticket, turn);
-            // Who loses its place hears that its turn will not come.
+            // The displaced request learns that its turn will not come.
             displaced.and_then(|ticket| inner.turns.remove(&ticket));
             inner.serve();
             Place { queue: self, ticket }
@@ -57,7 +57,7 @@ impl Queue {
         Ok(place)
     }
 
-    /// Requests that wait.
+    /// Number of requests that wait.
     pub fn waiting(&self) -> usize {
         self.0.lock().state.waiting()
     }

@@ -1,23 +1,23 @@
-//! Decides who is served next: pure.
+//! Decides which request is served next: pure.
 
 use posync_protocol::{Account, economics::fair, limits::SHARD_BYTES_MAX};
 use std::collections::{BTreeMap, VecDeque};
 
-/// Requests that wait at once.
+/// Maximum number of waiting requests.
 pub const QUEUE_MAX: usize = 1024;
-/// Resources: requests on the disk, bytes of them in memory, bytes on their way up.
+/// Number of resources: requests on the disk, their bytes in memory, their bytes on the uplink.
 const RESOURCES: usize = 3;
-/// What a request takes of each.
+/// Amounts of each resource that a request takes.
 pub type Demand = [u64; RESOURCES];
-/// What there is of each: 64 requests, 128 MiB in memory, 128 MiB on their way.
+/// Totals of each resource: 64 requests, 128 MiB in memory, 128 MiB on the uplink.
 pub const TOTAL: Demand = [64, 32 * SHARD_BYTES_MAX, 32 * SHARD_BYTES_MAX];
-/// One consumer holds at most three of this many parts of a resource, unless it holds nothing.
+/// Divisor: a consumer that holds some of a resource may hold all but one of this many parts.
 const PARTS: u64 = 4;
 
-/// The largest request fits beside a consumer's three quarters, so nobody waits for another's end.
+/// The largest request fits beside a consumer's three quarters, so no consumer waits for another's end.
 const _: () = assert!(SHARD_BYTES_MAX <= TOTAL[1] / PARTS && SHARD_BYTES_MAX <= TOTAL[2] / PARTS);
 
-/// A request.
+/// A request of a consumer, waiting or served.
 #[derive(Clone, Copy, Debug)]
 struct Request {
     consumer: Account,
@@ -25,18 +25,18 @@ struct Request {
     served: bool,
 }
 
-/// A consumer with requests.
+/// A consumer with at least one request.
 #[derive(Clone, Debug, Default)]
 struct User {
     weight: u64,
     held: Demand,
-    /// Tickets, oldest first.
+    /// Tickets of its waiting requests, oldest first.
     waiting: VecDeque<u64>,
     served: usize,
 }
 
 impl User {
-    /// Whether it leaves the others their quarter when it gets `demand` too.
+    /// True if the consumer leaves the others their quarter when it also gets `demand`.
     fn may_hold(&self, demand: &Demand) -> bool {
         let within =
             |((held, more), total): ((&u64, &u64), &u64)| *more == 0 || held + more <= total - total / PARTS;
@@ -44,7 +44,7 @@ impl User {
     }
 }
 
-/// Who waits and who is served.
+/// All requests, waiting and served, with the resources in use.
 #[derive(Debug, Default)]
 pub(super) struct State {
     next: u64,
@@ -54,17 +54,17 @@ pub(super) struct State {
     users: BTreeMap<Account, User>,
 }
 
-/// A request's ticket, and the one that gave up its place for it.
+/// A request's ticket, and the ticket that gave up its place for it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Queued {
-    /// Of the new request.
+    /// Ticket of the new request.
     pub(super) ticket: u64,
-    /// It waits no longer: it was the newest of the consumer with most.
+    /// Ticket that waits no longer: the newest of the consumer with most.
     pub(super) displaced: Option<u64>,
 }
 
 impl State {
-    /// Queues a request; `None` when the queue is full and nobody has more waiting.
+    /// Queues a request; `None` when the queue is full and no consumer has more waiting.
     pub(super) fn ask(&mut self, consumer: Account, weight: u64, demand: Demand) -> Option<Queued> {
         let displaced = match self.waiting < QUEUE_MAX {
             true => None,
@@ -88,8 +88,8 @@ impl State {
         Some(newest)
     }
 
-    /// Who is served now: the next ticket, until the next one does not fit. It is not passed by, or
-    /// many small requests could keep a large one waiting for ever.
+    /// Serves the next ticket; `None` if it does not fit. No other request passes it, since many small
+    /// requests could keep a large one waiting forever.
     pub(super) fn next(&mut self) -> Option<u64> {
         let (account, ticket, demand) = self.first()?;
         let fits = self.used.iter().zip(&demand).zip(&TOTAL).all(|((used, more), all)| used + more <= *all);
@@ -108,7 +108,7 @@ impl State {
         Some(ticket)
     }
 
-    /// The request that is due: of the least weighted dominant share, then of who waits longest.
+    /// The request that is due: by least weighted dominant share, then by longest wait.
     fn first(&self) -> Option<(Account, u64, Demand)> {
         let mut users: Vec<(u64, &Account, &User)> = self
             .users
@@ -124,7 +124,7 @@ impl State {
         Some((*account, ticket, self.requests[&ticket].demand))
     }
 
-    /// A request is over, waiting or served; nothing if it is gone already.
+    /// Ends a request, waiting or served; no effect if it is gone already.
     pub(super) fn leave(&mut self, ticket: u64) {
         let Some(request) = self.requests.remove(&ticket) else { return };
         let Some(user) = self.users.get_mut(&request.consumer) else { return };
@@ -143,7 +143,7 @@ impl State {
         }
     }
 
-    /// Requests that wait.
+    /// Number of requests that wait.
     pub(super) const fn waiting(&self) -> usize {
         self.waiting
     }
@@ -160,7 +160,7 @@ mod tests {
         Account([id; 32])
     }
 
-    /// Asks in order, then serves what can be served; returns whose requests these were.
+    /// Queues requests in order, then serves all that fit; returns the consumers of the served ones.
     fn served(state: &mut State, asks: &[(u8, u64, Demand, usize)]) -> Vec<u8> {
         for (id, weight, demand, times) in asks {
             (0..*times).for_each(|_| assert!(state.ask(account(*id), *weight, *demand).is_some()));
