@@ -30,7 +30,7 @@ use posync_protocol::{Account, Hash, limits::Parameters};
 use rand_core::CryptoRng;
 use std::{collections::BTreeSet, sync::Arc};
 
-/// A customer's configuration.
+/// Configuration of a customer's account, nodes and agreements.
 #[derive(Clone)]
 pub(crate) struct Means {
     /// Its key: account, node identity and payer. No other process may spend from this account.
@@ -122,7 +122,7 @@ impl Customer {
         Ok(Self { core, purse, heard, incomplete: loaded.open, disk })
     }
 
-    /// Starts the upkeep of agreements and the sampling of their providers; samples go to `tell`, too.
+    /// Starts the upkeep of agreements and the sampling of their providers. A sender gets every sample.
     pub(crate) fn start(&self, tell: Option<mpsc::Sender<Sample>>) {
         let sampler = Sampler {
             core: self.core.clone(),

@@ -66,7 +66,7 @@ use std::{
     sync::Arc,
 };
 
-/// A gateway's configuration.
+/// Configuration of a gateway: its account, users, network and policy.
 #[derive(Clone)]
 pub struct Config {
     /// Its key: account, node identity and payer. No other process may spend from this account.

@@ -89,7 +89,7 @@ where
     E: Spawner + Clock + Storage + Metrics + CryptoRng,
     N: Network,
 {
-    /// Starts without any account; samples go to `tell`.
+    /// Starts without any account. Each sample goes to the sender.
     pub(super) fn new(context: E, network: Arc<N>, config: Config, tell: mpsc::Sender<Sample>) -> Self {
         let phase = phase(&config.key);
         Self {

@@ -42,7 +42,7 @@ use rounds::Rounds;
 use seat::Seat;
 use std::sync::Arc;
 
-/// An auditor's configuration.
+/// Configuration of an auditor, given by its authority.
 #[derive(Clone)]
 pub struct Config {
     /// The seat's key. Only the auditor may spend from its account.
