@@ -35,7 +35,7 @@ pub(super) struct Seat {
 }
 
 impl Seat {
-    /// A handle that connects to a node on first use.
+    /// A handle that is not connected yet.
     pub(super) fn new<E, N>(context: &E, network: &Arc<N>, config: &Config) -> Self
     where
         E: Spawner + Clock + CryptoRng,

@@ -366,10 +366,10 @@ impl<E: Storage + Clock + Metrics + Spawner> Books<E> {
     }
 
     /// Adds an agreement and returns its number: a fresh one below [`DEEDS_FRESH`], after that the one
-    /// that has been free for longest.
+    /// that has been free for longest, or a fresh one if none is free.
     ///
     /// # Errors
-    /// [`Error::Full`] if [`DEEDS_MAX`] agreements are there.
+    /// [`Error::Full`] if all [`DEEDS_MAX`] numbers are in use.
     pub fn add_deed(&mut self, row: &DeedRow) -> Result<u32, Error> {
         let fresh = (self.meta.deeds as usize) < DEEDS_FRESH;
         let gone = if fresh { None } else { self.free_deeds.pop_front() };
@@ -409,8 +409,8 @@ impl<E: Storage + Clock + Metrics + Spawner> Books<E> {
         self.store.put(DeedRow::key(number), row);
     }
 
-    /// Writes the total that the next voucher pays, before the voucher is sent. Returns false, and writes
-    /// nothing, if the number stands for another agreement.
+    /// Writes the total that the next voucher signs for, before the voucher is sent. Returns false, and
+    /// writes nothing, if the number stands for another agreement.
     pub fn put_paid(&mut self, number: u32, agreement: &AgreementId, row: &PaidRow) -> bool {
         let is_its = self.identities.get(&number) == Some(agreement);
         if is_its {

@@ -23,7 +23,7 @@ pub struct LoadedDeed {
     pub row: DeedRow,
     /// The version and next sequence number of its data set.
     pub set: SetRow,
-    /// The total that its vouchers have paid.
+    /// The total that its vouchers sign for.
     pub paid: PaidRow,
     /// A change that the provider may have signed already.
     pub intent: Option<Intent>,

@@ -257,8 +257,8 @@ asks! {
     add_deed(row: DeedRow) -> Option<u32> = AddDeed;
     /// Writes an agreement's row; ignored if the number stands for another agreement.
     put_deed(number: u32, row: DeedRow) -> () = PutDeed;
-    /// Writes the total that the next voucher pays, before the voucher is sent. Returns false, and writes
-    /// nothing, if the number stands for another agreement.
+    /// Writes the total that the next voucher signs for, before the voucher is sent. Returns false, and
+    /// writes nothing, if the number stands for another agreement.
     put_paid(number: u32, agreement: AgreementId, row: PaidRow) -> bool = PutPaid;
     /// Writes the change that is about to be sent to a provider for its signature.
     intend(deed: u32, intent: Intent) -> () = Intend;

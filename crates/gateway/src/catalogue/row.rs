@@ -113,7 +113,7 @@ impl From<Vec<u8>> for Named {
 }
 
 encoded! {
-    /// A file whose put was acknowledged.
+    /// A file whose put is complete.
     FileRow {
         /// Its name, unique for its owner.
         name: Name,
@@ -219,7 +219,7 @@ encoded! {
 }
 
 encoded! {
-    /// The total that an agreement's vouchers have paid.
+    /// The total that an agreement's vouchers sign for.
     #[derive(Copy, Default)]
     PaidRow {
         /// Egress bytes; never more than was verified, and never lowered.
