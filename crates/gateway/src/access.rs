@@ -1,12 +1,12 @@
-//! The accounts that are served, and the share of the gateway's memory that each may hold.
+//! The accounts that are served, and each one's share of the gateway's memory.
 //!
-//! The gateway's owner and the accounts that the owner lists are served; a stranger is told whom to ask.
-//! Everybody served sees, reads, replaces and removes the files that it stored itself, and no others:
-//! the owner has no right to more than its own either.
+//! The gateway serves its owner and the accounts that the owner lists, and refers strangers to the owner.
+//! Each account lists, reads, replaces and removes only files that it stored itself; this holds for the
+//! owner, too.
 //!
 //! Invariants
-//! 1. [`Access::of`] is asked once for each call, before anything else of it is looked at.
-//! 2. What one account holds is taken from its own [`Share`]: a slow account holds up no other.
+//! 1. [`Access::of`] is checked once per call, before anything else in the call is looked at.
+//! 2. Everything an account uses is taken from its own [`Share`]: a slow account does not delay others.
 //! 3. All shares together are at most [`BUFFERS_BYTES`] in each direction.
 
 use crate::{
@@ -22,23 +22,23 @@ use posync_protocol::Account;
 use std::{collections::BTreeMap, sync::Arc};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-/// More accounts are listed than can be served.
+/// The list of users is longer than [`USERS_MAX`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error(
     "{0} accounts are listed as users and a gateway serves at most {USERS_MAX} beside its owner; take some off the list"
 )]
 pub struct TooMany(usize);
 
-/// All accounts that are served.
+/// The accounts that are served, with their shares.
 pub struct Access(BTreeMap<Account, Arc<Share>>);
 
-/// What one account may hold of the gateway at once.
+/// The resources that one account may use at once.
 pub struct Share {
     /// The owner of its files.
     pub owner: Owner,
-    /// Files on their way in; more wait for their turn.
+    /// Files being stored; further ones wait.
     pub puts: Semaphore,
-    /// Files on their way out.
+    /// Files being read; further ones wait.
     pub gets: Semaphore,
     incoming: Arc<Semaphore>,
     outgoing: Arc<Semaphore>,
@@ -47,8 +47,8 @@ pub struct Share {
     bytes: usize,
 }
 
-/// Memory or a place of an account's own and, of the same size, of all accounts together. Given back
-/// when it is dropped.
+/// Memory or a place, taken from an account's own share and from the common pool; both are released on
+/// drop.
 pub struct Part {
     own: OwnedSemaphorePermit,
     common: OwnedSemaphorePermit,
@@ -62,7 +62,7 @@ impl Part {
         Self { own, common }
     }
 
-    /// Splits off memory for `bytes`, or all of it if it is less.
+    /// Splits off memory for `bytes`, or all that is left if that is less.
     pub fn split(&mut self, bytes: usize) -> Self {
         let permits = self.own.num_permits().min(kib(bytes) as usize);
         let few = "no more than there are";
@@ -70,7 +70,7 @@ impl Part {
     }
 }
 
-/// Memory for a segment's plain bytes, given back when it is dropped.
+/// Memory for a segment's plain bytes, released on drop.
 pub type Buffer = OwnedSemaphorePermit;
 
 fn kib(bytes: usize) -> u32 {
@@ -89,12 +89,12 @@ impl Access {
         let bytes = (BUFFERS_BYTES / (1 + users.len())).min(SHARE_BYTES_MAX);
         let listed = users.iter().map(|user| (*user, Arc::new(Share::new(Owner(Some(*user)), bytes))));
         let mut all: BTreeMap<_, _> = listed.collect();
-        // Listed as a user too, the owner is the owner.
+        // An owner that is also listed as a user stays the owner.
         all.insert(owner, Arc::new(Share::new(Owner::default(), bytes)));
         Ok(Self(all))
     }
 
-    /// The share of an account that is served.
+    /// The share of an account; `None` if it is not served.
     pub fn of(&self, account: &Account) -> Option<Arc<Share>> {
         self.0.get(account).cloned()
     }
@@ -137,8 +137,8 @@ impl Share {
         buffer.await.expect("the semaphore is never closed")
     }
 
-    /// Memory for a segment that is read ahead: `None` when half of the share is taken, so that readers
-    /// who do not take what was read leave room for each other.
+    /// Memory for a segment that is read ahead. `None` once half of the share is taken, so that slow
+    /// readers leave room for each other.
     pub fn ahead(&self, bytes: usize) -> Option<Buffer> {
         let is_free = self.outgoing.available_permits() * 1024 >= self.bytes / 2 + bytes;
         is_free.then(|| self.outgoing.clone().try_acquire_many_owned(kib(bytes)).ok()).flatten()

@@ -1,7 +1,7 @@
-//! Who holds agreements under an account: what a gateway and an auditor have in common.
+//! The holder of agreements under one account: the part that a gateway and an auditor share.
 //!
-//! A provider meets nothing but this: the account, the terms that [`crate::purse`] asks for, and the
-//! reads of [`crate::sample`] and of files.
+//! A provider sees only the account, the terms that [`crate::purse`] asks for, and the reads of
+//! [`crate::sample`] and of files.
 
 use crate::{
     Error, Shared,
@@ -30,45 +30,45 @@ use posync_protocol::{Account, Hash, limits::Parameters};
 use rand_core::CryptoRng;
 use std::{collections::BTreeSet, sync::Arc};
 
-/// What a customer is told.
+/// Configuration of a customer's account, nodes and agreements.
 #[derive(Clone)]
 pub(crate) struct Means {
     /// Its key: account, node identity and payer. No other process may spend from this account.
     pub(crate) key: PrivateKey,
     /// Prefix of its partitions in the runtime's storage.
     pub(crate) partition: String,
-    /// Nodes to ask, in turn.
+    /// Nodes of the network, asked in turn.
     pub(crate) nodes: Vec<Endpoint>,
-    /// Whether the newest proved height is kept through a restart.
+    /// True if the newest proved height is kept across restarts.
     pub(crate) keeps_floor: bool,
-    /// SHA-256 of the genesis.
+    /// SHA-256 hash of the genesis.
     pub(crate) chain: Hash,
-    /// Under which certificates verify.
+    /// The key under which certificates verify.
     pub(crate) network_key: NetworkKey,
-    /// Genesis parameters.
+    /// Parameters from the genesis.
     pub(crate) parameters: Parameters,
-    /// What agreements to open.
+    /// Decides which agreements to open.
     pub(crate) policy: Policy,
-    /// Where its alerts go.
+    /// Receives the alerts about its agreements.
     pub(crate) alerts: Alerts,
 }
 
-/// A customer that is not at work yet.
+/// A customer whose tasks have not started.
 pub(crate) struct Customer {
-    /// Its agreements, and what is known of providers.
+    /// Its agreements, and its knowledge of providers.
     pub(crate) core: Arc<Core>,
-    /// Keeps the agreements.
+    /// Opens, renews and closes the agreements.
     pub(crate) purse: Arc<Purse>,
-    /// What repair is told.
+    /// Notices of loss, for repair.
     pub(crate) heard: mpsc::Receiver<Notice>,
-    /// Segments without eight holders.
+    /// Segments with fewer than eight holders.
     pub(crate) incomplete: Vec<(crate::coding::FileId, u32)>,
-    /// Ends when the catalogue cannot go on.
+    /// The catalogue's task; it ends when the catalogue fails or is no longer used.
     pub(crate) disk: Handle<Result<(), catalogue::Error>>,
 }
 
 impl Customer {
-    /// Opens the catalogue and takes up what it knows.
+    /// Opens the catalogue and resumes the agreements in it.
     ///
     /// # Errors
     /// [`Error`].
@@ -88,7 +88,7 @@ impl Customer {
         let core = Core::new(common, notices, parameters);
         let (dialing, light) = (context.child("nodes"), Light::new(chain, network_key));
         let (asking, others) = (context.child("second_node"), nodes.clone());
-        // Any of them, and the next one: what one says is gone is asked of another.
+        // Starts at an arbitrary node, and at the one after it: absence is confirmed by a second node.
         let first = usize::from(key.public_key().as_ref()[0]);
         let connection = Connection::new(dialing, Shared(network.clone()), key.clone(), nodes, light.clone())
             .beginning_at(first);
@@ -122,7 +122,7 @@ impl Customer {
         Ok(Self { core, purse, heard, incomplete: loaded.open, disk })
     }
 
-    /// Begins to keep agreements and to sample those who are at the other end.
+    /// Starts the upkeep of agreements and the sampling of their providers. A sender gets every sample.
     pub(crate) fn start(&self, tell: Option<mpsc::Sender<Sample>>) {
         let sampler = Sampler {
             core: self.core.clone(),
@@ -137,13 +137,13 @@ impl Customer {
     }
 }
 
-/// Agreements under which shards may be held.
+/// The numbers of agreements under which shards may be held.
 fn kept(deeds: &[LoadedDeed]) -> BTreeSet<u32> {
     let may_hold = |deed: &&LoadedDeed| !matches!(Stage::of(&deed.row), Stage::Gone | Stage::Opening);
     deeds.iter().filter(may_hold).map(|deed| deed.number).collect()
 }
 
-/// Goes on with the agreements that the catalogue knows.
+/// Resumes the agreements that the catalogue knows.
 fn take_up(purse: &Purse, deeds: Vec<LoadedDeed>) {
     for loaded in deeds {
         match Stage::of(&loaded.row) {

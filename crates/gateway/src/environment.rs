@@ -1,5 +1,5 @@
-//! The runtime behind one small handle: sleep, spawn, time, randomness. Only [`crate::run`] knows which
-//! runtime and network it is; everything below is compiled once.
+//! The runtime behind one small handle: sleep, spawn, time, randomness. Only [`crate::run`] is generic
+//! over runtime and network; everything below it is compiled once.
 
 use commonware_macros::select;
 use commonware_runtime::{Clock, Handle, Spawner};
@@ -13,7 +13,7 @@ use std::{
 
 type Task = Pin<Box<dyn Future<Output = ()> + Send>>;
 
-/// A handle to the runtime.
+/// A cloneable handle to the runtime, without type parameters.
 #[derive(Clone)]
 pub struct Environment {
     sleep: Arc<dyn Fn(Duration) -> Task + Send + Sync>,
@@ -23,7 +23,7 @@ pub struct Environment {
 }
 
 impl Environment {
-    /// Tasks become children of `context`: they end with it.
+    /// A handle whose tasks are children of `context`, and end with it.
     pub fn new<E: Spawner + Clock + CryptoRng>(context: &E) -> Self {
         let (sleeper, spawner) = (context.child("sleep"), context.child("tasks"));
         let clock = context.child("clock");
@@ -40,27 +40,27 @@ impl Environment {
         }
     }
 
-    /// The time, to measure how long something takes.
+    /// The runtime's current time, for measuring durations.
     pub fn now(&self) -> SystemTime {
         (self.now)()
     }
 
-    /// Waits.
+    /// Completes after `duration` of the runtime's time.
     pub fn sleep(&self, duration: Duration) -> impl Future<Output = ()> + Send + use<> {
         (self.sleep)(duration)
     }
 
-    /// Runs a task; it goes on when the handle is dropped.
+    /// Runs a task, which continues if the handle is dropped.
     pub fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) -> Handle<()> {
         (self.spawn)(Box::pin(task))
     }
 
-    /// 32 random bytes.
+    /// Draws 32 random bytes from the runtime.
     pub fn random(&self) -> [u8; 32] {
         (self.random)()
     }
 
-    /// What `work` gives within `duration`, else `None` (and `work` is dropped).
+    /// Runs `work` for at most `duration`; after that drops it and returns `None`.
     pub async fn within<T>(&self, duration: Duration, work: impl Future<Output = T>) -> Option<T> {
         select! {
             result = work => Some(result),

@@ -1,29 +1,29 @@
-//! Leaves of running puts that have no room yet: the demand for which agreements are opened.
+//! Leaves of running puts that are not placed yet: the demand for which agreements are opened.
 
 use std::sync::{
     Arc,
     atomic::{AtomicU64, Ordering},
 };
 
-/// The leaves of all running puts.
+/// The number of unplaced leaves over all running puts.
 #[derive(Clone, Debug, Default)]
 pub struct Expected(Arc<AtomicU64>);
 
 impl Expected {
-    /// Announces `leaves` more, until they are [`Coming::placed`] or dropped.
+    /// Adds `leaves` to the demand, until they are [`Coming::placed`] or dropped.
     pub fn more(&self, leaves: u64) -> Coming {
         // Bounded: each put adds less than 2^53, and puts are few.
         self.0.fetch_add(leaves, Ordering::AcqRel);
         Coming { all: self.clone(), left: AtomicU64::new(leaves) }
     }
 
-    /// Leaves on their way.
+    /// Leaves that all puts still have to place.
     pub fn leaves(&self) -> u64 {
         self.0.load(Ordering::Acquire)
     }
 }
 
-/// One put's leaves without room. Dropping this takes back those that are left.
+/// One put's unplaced leaves. Dropping this removes them from the demand.
 #[derive(Debug)]
 pub struct Coming {
     all: Expected,
@@ -31,7 +31,7 @@ pub struct Coming {
 }
 
 impl Coming {
-    /// Notes that `leaves` of them found room.
+    /// Removes `leaves` that found room from the demand.
     pub fn placed(&self, leaves: u64) {
         let take = |left: u64| Some(left.saturating_sub(leaves));
         let before = self.left.fetch_update(Ordering::AcqRel, Ordering::Acquire, take);

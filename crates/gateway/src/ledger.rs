@@ -1,10 +1,9 @@
-//! The gateway's account on the ledger: proven reads, and operations in the order in which they
-//! were given.
+//! The gateway's account on the ledger: proved reads, and operations in the order of their calls.
 //!
 //! Invariants
-//! 1. What is read came with a proof to a certificate of the network.
-//! 2. Calls of [`Ledger::execute`] that are polled in an order take nonces in that order.
-//! 3. At most [`IN_FLIGHT_MAX`] operations wait: below the mempool's bound for one account.
+//! 1. Every record that is read has a proof under a certificate of the network.
+//! 2. Calls of [`Ledger::execute`] take nonces in the order in which they are first polled.
+//! 3. At most [`IN_FLIGHT_MAX`] operations are in flight: fewer than the mempool takes from one account.
 
 use posync_client::{
     account::Submitter,
@@ -14,22 +13,23 @@ use posync_protocol::{Body, Code, Key, Record, Slot, block::BlockBody};
 use std::sync::Arc;
 use tokio::sync::Semaphore;
 
-/// Operations without a receipt at once.
+/// Most operations in flight without a receipt.
 pub const IN_FLIGHT_MAX: usize = 32;
 
-/// Why there is no answer.
+/// Reasons for a failed read or operation.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
-    /// No node can be asked, or none is believed.
+    /// No node is reachable, or none gives a valid proof.
     #[error("the ledger cannot be reached: {0}")]
     Unreachable(String),
-    /// It did not become final in time, or its receipt is gone: read what it would have changed.
+    /// The operation did not become final in time, or its receipt is pruned: read the state it would have
+    /// changed.
     #[error("an operation did not become final before it expired")]
     Expired,
     /// The gateway is stopping.
     #[error("the gateway is stopping")]
     Stopping,
-    /// A bound of the gateway.
+    /// A bound of the gateway is reached.
     #[error("{0}")]
     Full(&'static str),
 }
@@ -43,29 +43,29 @@ impl From<connection::Error> for Error {
     }
 }
 
-/// A handle to the account.
+/// A handle to the ledger, for one account.
 #[derive(Clone)]
 pub struct Ledger {
     connection: Connection,
     submitter: Submitter,
-    /// Begins with another node: what is to be given up is asked of two.
+    /// A connection that starts at another node: absence is confirmed by two.
     second: Option<Connection>,
     places: Arc<Semaphore>,
 }
 
 impl Ledger {
-    /// Reads over `connection`, spends as `submitter`.
+    /// A handle that reads over `connection` and submits through `submitter`.
     pub fn new(connection: Connection, submitter: Submitter) -> Self {
         Self { connection, submitter, second: None, places: Arc::new(Semaphore::new(IN_FLIGHT_MAX)) }
     }
 
-    /// Asks `second` too before something counts as absent.
+    /// Also asks `second` before a record counts as absent.
     #[must_use]
     pub fn beside(self, second: Connection) -> Self {
         Self { second: Some(second), ..self }
     }
 
-    /// The newest certified height seen.
+    /// The newest certified height that was seen.
     ///
     /// # Errors
     /// [`Error::Unreachable`].
@@ -73,8 +73,8 @@ impl Ledger {
         Ok(self.connection.height().await?)
     }
 
-    /// Whether two nodes prove, at heights of at least `floor`, that no record at `key` is `ours`. One
-    /// node alone may lag behind what happened.
+    /// Returns true if two nodes prove, at heights of at least `floor`, that no record at `key` is
+    /// `ours`. One node alone may lag behind.
     ///
     /// # Errors
     /// [`Error::Unreachable`].
@@ -93,8 +93,8 @@ impl Ledger {
         Ok(true)
     }
 
-    /// Records of one certified state, and its height; at most
-    /// [`posync_protocol::limits::READ_KEYS_MAX`].
+    /// Reads records of one certified state, and its height; at most
+    /// [`posync_protocol::limits::READ_KEYS_MAX`] keys.
     ///
     /// # Errors
     /// [`Error::Unreachable`].
@@ -103,7 +103,7 @@ impl Ledger {
         Ok((proved.header.height, proved.value))
     }
 
-    /// One record.
+    /// Reads the record at `key`, if there is one.
     ///
     /// # Errors
     /// [`Error::Unreachable`], also for a slot that does not decode.
@@ -111,7 +111,7 @@ impl Ledger {
         Ok(self.connection.read::<R>(key).await?.value)
     }
 
-    /// The body of a final block; `None` if it is not final yet or not kept any more.
+    /// The body of a final block; `None` if the block is not final yet or was pruned.
     ///
     /// # Errors
     /// [`Error::Unreachable`].
@@ -124,7 +124,7 @@ impl Ledger {
         }
     }
 
-    /// Has an operation executed; what its receipt says, or a node that does not take it.
+    /// Executes an operation; returns the code of its receipt, or of a node's refusal.
     ///
     /// # Errors
     /// [`Error`].
@@ -132,7 +132,8 @@ impl Ledger {
         Ok(self.ask(body).await?.0)
     }
 
-    /// Has an operation executed. Whether its receipt says so, or only a node's word.
+    /// Executes an operation. The flag is true if the code comes from a final receipt, and false if a
+    /// node refused the operation.
     ///
     /// # Errors
     /// [`Error`].
@@ -140,20 +141,20 @@ impl Ledger {
         let _place = self.places.acquire().await.expect("the semaphore is never closed");
         match self.submitter.send(body).await {
             Ok(done) => Ok((done.receipt.code, true)),
-            // Another operation took its nonce, or its receipt is gone.
+            // Another operation took the nonce, or the receipt is pruned.
             Err(connection::Error::Refused(Code::NonceOld | Code::NonceGap)) => Err(Error::Expired),
             Err(connection::Error::Refused(code)) => Ok((code, false)),
-            // Sent again, it counts once.
+            // Undecided, but sent again without harm: it executes at most once.
             Err(connection::Error::Undecided { nonce: None, refusal: Some(code), .. }) => Ok((code, false)),
             Err(error) => Err(error.into()),
         }
     }
 }
 
-/// Reads a slot of a certified state.
+/// Decodes a slot of a certified state.
 ///
 /// # Errors
-/// [`Error::Unreachable`] for one of another kind: the node runs other rules.
+/// [`Error::Unreachable`] if the slot holds another kind of record: the node runs other rules.
 pub fn decode<R: Record>(slot: Option<Slot>) -> Result<Option<R>, Error> {
     let decoded = slot.map(|slot| R::from_slot(&slot)).transpose();
     decoded.map_err(|_| Error::Unreachable("a record does not decode; is this version the network's?".into()))

@@ -1,5 +1,5 @@
-//! Turns files into shards and vouchers: a process of its own that owns the money, the catalogue,
-//! the keys and the repair of what it stored.
+//! Turns files into shards and vouchers: a process that owns the money, the catalogue and the keys, and
+//! repairs what it stored.
 //!
 //! ```text
 //!   CLI ──wire::gateway──► serve ─► transfer ──┬─► deed ─► link ──wire::provider──► providers
@@ -9,14 +9,14 @@
 //!                                   purse ──► ledger ─► node ─┴─wire::node──► authorities
 //! ```
 //!
-//! Walks: a *put* is `serve -> transfer::put -> deed -> link`, acknowledged by `catalogue`; the ledger
-//! hears of it later from `purse::settle`. A *loss* is heard by `repair`, from the audits that
+//! Paths: a *put* goes `serve -> transfer::put -> deed -> link` and is acknowledged by `catalogue`;
+//! `purse::settle` submits it to the ledger later. `repair` learns of a *loss* from the audits that
 //! `purse` watches, from reads, or from a provider's scrub.
 //!
 //! Invariants
-//! 1. Nothing is acknowledged before it is on disk: here, and at six providers that signed.
-//! 2. Nothing is paid that did not verify; what is signed is on disk first.
-//! 3. A crash at any point loses nothing that was acknowledged and forgets nothing that is paid.
+//! 1. A put is acknowledged only when it is on disk, here and at six providers that signed.
+//! 2. Only verified bytes are paid; a signature is on disk before it is sent.
+//! 3. A crash at any point loses no acknowledged file and forgets no shard that is paid for.
 
 pub mod access;
 pub mod auditor;
@@ -66,55 +66,55 @@ use std::{
     sync::Arc,
 };
 
-/// What a gateway is told.
+/// Configuration of a gateway: its account, users, network and policy.
 #[derive(Clone)]
 pub struct Config {
     /// Its key: account, node identity and payer. No other process may spend from this account.
     pub key: PrivateKey,
     /// Prefix of its partitions in the runtime's storage.
     pub partition: String,
-    /// Where users reach it; see [`listening`].
+    /// The address at which users reach it; see [`listening`].
     pub listen: SocketAddr,
-    /// Whose gateway it is.
+    /// The account that owns the gateway.
     pub owner: Account,
     /// Other accounts that may store files here, at most [`limits::USERS_MAX`].
     pub users: Vec<Account>,
-    /// Nodes to ask, in turn.
+    /// Nodes of the network, asked in turn.
     pub nodes: Vec<Endpoint>,
-    /// SHA-256 of the genesis.
+    /// SHA-256 hash of the genesis.
     pub chain: Hash,
-    /// Under which certificates verify.
+    /// The key under which certificates verify.
     pub network_key: NetworkKey,
-    /// Genesis parameters.
+    /// Parameters from the genesis.
     pub parameters: Parameters,
-    /// What agreements to open.
+    /// Decides which agreements to open.
     pub policy: Policy,
-    /// Where its alerts go.
+    /// Receives the gateway's alerts.
     pub alerts: Alerts,
 }
 
-/// Why a gateway ended.
+/// Reasons for which a gateway ends.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// It cannot listen.
+    /// Listening at its address failed.
     #[error(transparent)]
     Channel(#[from] channel::Error),
-    /// Its catalogue failed.
+    /// The catalogue could not be opened or written.
     #[error(transparent)]
     Catalogue(#[from] catalogue::Error),
     /// Accepting connections failed for good.
     #[error("nothing can be heard on {0} any more: accepting connections failed too often")]
     Deaf(SocketAddr),
-    /// A part of it ended.
+    /// A task of the gateway ended.
     #[error(transparent)]
     Stopped(#[from] Stopped),
-    /// It cannot serve so many.
+    /// More accounts are listed as users than a gateway serves.
     #[error(transparent)]
     Users(#[from] TooMany),
 }
 
-/// Where a gateway listens: as it is told, but "every address" means the loopback one while it serves its
-/// owner alone. Another address is one that somebody gave on purpose.
+/// The address on which a gateway listens: the configured one, except that an unspecified address becomes
+/// the loopback address while the gateway serves its owner alone. A specific address is taken as given.
 pub fn listening(listen: SocketAddr, users: &[Account]) -> SocketAddr {
     if !users.is_empty() || !listen.ip().is_unspecified() {
         return listen;
@@ -128,7 +128,7 @@ pub fn listening(listen: SocketAddr, users: &[Account]) -> SocketAddr {
     SocketAddr::new(loopback, listen.port())
 }
 
-/// Runs a gateway until the runtime is asked to stop or its disk fails.
+/// Runs a gateway until the runtime stops or its disk fails.
 ///
 /// # Errors
 /// [`Error`].
@@ -170,12 +170,12 @@ where
             _ => Err(Stopped.into()),
         },
         ended = repair => Ok(ended?),
-        // A gateway that hears nobody is no gateway: its supervisor starts it again.
+        // A gateway that accepts no connections is useless: it ends, and its supervisor restarts it.
         _ = listening.task => Err(Error::Deaf(listening.address)),
     }
 }
 
-/// One network for several owners.
+/// A network that is shared by several owners.
 struct Shared<N>(Arc<N>);
 
 impl<N: Network> Network for Shared<N> {
@@ -193,7 +193,7 @@ impl<N: Network> Network for Shared<N> {
     }
 }
 
-/// Makes connections of one service as this gateway.
+/// A dialer that opens connections of one service under this gateway's key.
 pub fn dialer<S, E, N>(context: &E, network: &Arc<N>, key: &PrivateKey) -> Dialer<S>
 where
     S: rpc::Service,

@@ -1,60 +1,61 @@
-//! Every bound of the gateway, with its reason. They argue at compile time below.
+//! The gateway's bounds that several modules share, with their reasons. Compile-time assertions below
+//! check them against each other.
 
 use crate::coding::{SEGMENT_BYTES, SHARDS};
 use posync_protocol::limits::{FRAME_BYTES_MAX, SHARD_BYTES_MAX};
 
-/// Shards of a segment that must be durable and signed before a put is acknowledged: two more may
-/// be lost at once without waiting for repair, and two slow providers delay nobody.
+/// Shards of a segment that must be durable and signed before a put is acknowledged: two more may be lost
+/// at once without waiting for repair, and two slow providers delay no put.
 pub const ACKNOWLEDGE_SHARDS: usize = 6;
-/// Bytes of segments that are coded and of shards on their way, over all puts: five whole segments, each
-/// of 4 MiB and its shards of 8 MiB. What is smaller takes less.
+/// Bytes of segments being coded and of shards being sent, over all puts: five whole segments, each of 4
+/// MiB and with 8 MiB of shards. Smaller segments take less.
 pub const CODING_BYTES_MAX: usize = 60 << 20;
-/// Part of [`CODING_BYTES_MAX`] and of [`SEGMENTS_READ_MAX`] that one account may have, in percent.
+/// Share of [`CODING_BYTES_MAX`] and of [`SEGMENTS_READ_MAX`] that one account may have, in percent.
 pub const ACCOUNT_PERCENT: usize = 80;
-/// Segments of one put whose shards are stored and wait for signatures: hashes only.
+/// Segments of one put whose shards are stored and wait for signatures; only hashes are kept.
 pub const SEGMENTS_UNSIGNED_MAX: usize = 64;
 /// Segments that one get reads ahead.
 pub const SEGMENTS_READ_AHEAD: usize = 2;
-/// Segments that gets gather and decode at once, up to 12 MiB each; none is kept for a reader's pace.
+/// Segments that gets gather and decode at once, up to 12 MiB each; a slow reader holds none of them.
 pub const SEGMENTS_READ_MAX: usize = 5;
-/// Segments that repair and renewal have in memory at once: their own, whatever users do.
+/// Segments that repair and renewal have in memory at once, apart from those of users.
 pub const SEGMENTS_MENDED_MAX: usize = 4;
 /// Accounts that a gateway serves beside its owner.
 pub const USERS_MAX: usize = 63;
-/// Plain bytes of segments that arrive, or that readers have not taken yet, over all accounts: in each
-/// direction.
+/// Plain bytes of segments that are arriving, or that readers have not taken yet, over all accounts; in
+/// each direction.
 pub const BUFFERS_BYTES: usize = 256 << 20;
-/// The same for one account: 32 uploads and 32 downloads of any slowness at once.
+/// The same for one account: 32 uploads and 32 downloads at once, however slow.
 pub const SHARE_BYTES_MAX: usize = 128 << 20;
-/// Files of one account on their way in, and as many on their way out, at once; more wait.
+/// Files of one account being stored, and as many being read, at once; more wait.
 pub const TRANSFERS_PER_ACCOUNT: usize = 256;
-/// Acknowledged segments whose last shards are still on their way; repair brings those of more.
+/// Acknowledged segments whose last shards are still being sent; beyond that, repair stores them.
 pub const TAILS_MAX: usize = 4096;
-/// Shards rebuilt at once: a segment is 12 MiB in memory.
+/// Shards rebuilt at once; each takes a segment of 12 MiB in memory.
 pub const REPAIRS_AT_ONCE: usize = 2;
-/// Entries that one signature adds or takes out: the intent row stays below 128 KiB.
+/// Entries that one signature adds, and as many that it removes: the intent row stays below 128 KiB.
 pub const SIGN_BATCH: usize = 1024;
-/// Holdings of a segment: eight in force and those that wait to be taken out.
+/// Holdings of a segment: eight in force and those that wait to be removed.
 pub const HOLDINGS_MAX: usize = 32;
-/// Versions of one agreement's data set that are signed and above the ledger's last: below the 32
+/// Versions of one agreement's data set that are signed and above the ledger's last: fewer than the 32
 /// that a provider keeps.
 pub const VERSIONS_AHEAD_MAX: u64 = 24;
-/// Versions above the ledger's last from which on the newest is brought at once, not at the next look.
+/// Versions above the ledger's last at which the newest is submitted at once, not at the next look.
 pub const VERSIONS_AHEAD: u64 = 8;
-/// Agreements of a gateway at one time.
+/// Agreements that a gateway has at one time.
 pub const DEEDS_MAX: usize = 4096;
-/// Numbers of agreements that are given away before those of agreements that are gone are used again:
-/// what is still under way for one that is gone is long over by then.
+/// Agreement numbers that are assigned before those of gone agreements are used again: by then all work
+/// for the gone one is long over.
 pub const DEEDS_FRESH: usize = 1024;
-/// Files of one gateway.
+/// Names of files in one gateway's catalogue.
 pub const FILES_MAX: usize = 1 << 22;
-/// Faults remembered; the oldest goes.
+/// Faults remembered; a new one replaces the oldest.
 pub const FAULTS_MAX: usize = 256;
-/// A row of the catalogue.
+/// Bytes of one row of the catalogue.
 pub const ROW_BYTES_MAX: usize = 256 << 10;
-/// Messages that wait for an actor.
+/// Messages that may wait for an actor.
 pub const MAILBOX: usize = 1024;
-/// Rows that one group commit takes together.
+/// Staged rows after which a group commit takes no further messages.
 pub const COMMIT_ROWS_MAX: usize = 4096;
 
 const _: () = assert!(ACKNOWLEDGE_SHARDS > crate::coding::DATA && ACKNOWLEDGE_SHARDS <= SHARDS);

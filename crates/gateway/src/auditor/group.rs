@@ -1,7 +1,8 @@
-//! The accounts that read: each for a group of epochs, opened a little before and retired after.
+//! The reading accounts: each serves a group of epochs, is opened a little before it and retired after
+//! it.
 //!
-//! A retired account closes its agreements once they are old enough, has them removed, gives what
-//! is left back to the seat and is forgotten with its catalogue.
+//! A retired account closes its agreements once they are old enough, has them removed, returns the rest
+//! of its money to the seat, and is forgotten with its catalogue.
 
 use super::{
     Config,
@@ -25,16 +26,16 @@ use std::{
     sync::{Arc, atomic::Ordering},
 };
 
-/// The one size of transfers to reading accounts: what a thousand agreements to read lock, and more.
+/// The fixed amount of a transfer to a reading account: more than a thousand reading agreements lock.
 const FUNDS: Amount = Amount::sync(50);
-/// Below this an account may not be able to open agreements with all who are drawn: it gets the same
-/// sum again.
+/// Balance below which an account may be unable to open agreements with all drawn providers; it then gets
+/// [`FUNDS`] again.
 const LOW: Amount = Amount::sync(10);
-/// Times the fee at the base fee that was seen that is left for the transfer which empties an account:
-/// the client offers four times, and the base fee may rise before it is signed.
+/// Multiple of the current fee that is left for the transfer which empties an account: the client offers
+/// four times the fee, and the base fee may rise before it signs.
 const FEE_TIMES: u128 = 8;
 
-/// What a last operation may cost.
+/// The most that an account's last operation may cost.
 fn last_fee(key: &PrivateKey, parameters: &Parameters, system: &System, body: &Body) -> Amount {
     // A fee depends on the size of the operation, not on the chain or the height.
     let context = paying(Hash::default(), *parameters, 0);
@@ -42,14 +43,14 @@ fn last_fee(key: &PrivateKey, parameters: &Parameters, system: &System, body: &B
     sign_paying(key, &context, base_fee, FEE_TIMES, u64::MAX, u64::MAX, body).max_fee
 }
 
-/// An account at work.
+/// A reading account whose tasks run.
 struct Reading {
     core: Arc<Core>,
     purse: Arc<Purse>,
     task: Handle<()>,
 }
 
-/// The accounts, by group.
+/// The reading accounts, by group.
 pub(super) struct Groups<E: Spawner + Clock + Storage + Metrics + CryptoRng, N: Network> {
     context: E,
     network: Arc<N>,
@@ -59,14 +60,14 @@ pub(super) struct Groups<E: Spawner + Clock + Storage + Metrics + CryptoRng, N: 
     all: BTreeMap<u64, Reading>,
     /// The oldest group that may still have something to close.
     oldest: Option<u64>,
-    /// Groups before it that an earlier process left.
+    /// Groups before `oldest` that an earlier process left unfinished.
     left: BTreeSet<u64>,
 }
 
-/// Groups left by an earlier process that are looked after at once.
+/// Groups of an earlier process that are handled at once.
 const LEFT_AT_ONCE: usize = 4;
 
-/// The groups below `now` whose catalogues are there: their accounts were not emptied.
+/// The groups below `now` that still have a catalogue: their accounts were never emptied.
 async fn left<E: Storage>(context: &E, partition: &str, now: u64) -> BTreeSet<u64> {
     let mut left = BTreeSet::new();
     for group in 0..now {
@@ -78,7 +79,7 @@ async fn left<E: Storage>(context: &E, partition: &str, now: u64) -> BTreeSet<u6
     left
 }
 
-/// The partition of a group's account.
+/// The storage partition of a group's account.
 fn of_group(partition: &str, group: u64) -> String {
     format!("{partition}-{group}")
 }
@@ -88,7 +89,7 @@ where
     E: Spawner + Clock + Storage + Metrics + CryptoRng,
     N: Network,
 {
-    /// None at work.
+    /// Starts without any account. Each sample goes to the sender.
     pub(super) fn new(context: E, network: Arc<N>, config: Config, tell: mpsc::Sender<Sample>) -> Self {
         let phase = phase(&config.key);
         Self {
@@ -112,35 +113,35 @@ where
         Some(self.of(epoch)?.core.common.master)
     }
 
-    /// A salt.
+    /// A random salt for the commitment of an epoch; `None` without an account for it.
     pub(super) fn random(&self, epoch: u64) -> Option<Hash> {
         Some(self.of(epoch)?.core.common.environment.random())
     }
 
-    /// Whether a sample was taken by the account that reports on its epoch.
+    /// Returns true if the account that reports on the sample's epoch took it.
     pub(super) fn took(&self, sample: &Sample) -> bool {
         let deed = self.of(sample.epoch).and_then(|reading| reading.core.deed(sample.deed));
         deed.is_some_and(|deed| deed.agreement == sample.agreement)
     }
 
-    /// A block is final.
+    /// Passes the height of a final block to all accounts.
     pub(super) fn advance(&self, height: u64) {
         for reading in self.all.values() {
             reading.core.height.fetch_max(height, Ordering::Relaxed);
         }
     }
 
-    /// The account that reports on `epoch` needs agreements with these.
+    /// Asks the account that reports on `epoch` to open agreements with the `drawn` providers.
     pub(super) fn need(&self, epoch: u64, drawn: BTreeSet<Account>) {
         if let Some(reading) = self.of(epoch) {
             *reading.purse.needed.lock().expect("no holder of this lock panics") = drawn;
         }
     }
 
-    /// Opens the accounts that read in `epoch` or soon will, and retires those that no longer do.
+    /// Opens the accounts that read in `epoch` or soon after, and retires those that no longer do.
     pub(super) async fn keep(&mut self, epoch: u64, seat: &Seat) {
         let (now, soon) = (group_of(epoch, self.phase), group_of(epoch + LEAD_EPOCHS, self.phase));
-        // At a start, the group before may still have agreements to close, and so may earlier ones.
+        // After a start, the previous group may still have agreements to close, and so may earlier ones.
         if self.oldest.is_none() {
             self.left = left(&self.context, &self.config.partition, now.saturating_sub(1)).await;
         }
@@ -210,7 +211,7 @@ where
                     customer.start(Some(tell));
                     let Customer { core, purse, mut heard, disk, .. } = customer;
                     drop(opened.send((core, purse)));
-                    // It stores nothing, so there is nothing to repair.
+                    // A reading account stores nothing, so it has nothing to repair.
                     while heard.recv().await.is_some() {}
                     drop(disk);
                 }
@@ -226,11 +227,11 @@ where
         of_group(&self.config.partition, group)
     }
 
-    /// Ends an account's tasks and forgets its catalogue.
+    /// Ends an account's tasks and removes its catalogue.
     async fn close(&mut self, group: u64) {
         if let Some(reading) = self.all.remove(&group) {
             reading.task.abort();
-            // Aborted is what it is to be.
+            // The task was aborted, so its result does not matter.
             let _ = reading.task.await;
         }
         for partition in crate::catalogue::partitions(&self.partition(group)) {
@@ -273,7 +274,7 @@ mod tests {
             let system = System { base_fee, ..System::default() };
             let charged = ledger::fee(&context, ledger::base_fee(&system, &parameters), &operation).grains();
             let left = last_fee(&key, &parameters, &system, &body).grains();
-            // The client offers four times the fee at what it sees.
+            // The client offers four times the fee at the base fee that it sees.
             assert!(
                 charged > 0 && left >= 4 * charged && left <= 16 * charged,
                 "{base_fee}: {left} {charged}"

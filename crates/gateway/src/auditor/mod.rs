@@ -1,4 +1,4 @@
-//! The auditor's half of service quality: reads like a customer, commits, then reveals.
+//! The auditor's part of service quality: reads like a customer, commits, then reveals.
 //!
 //! ```text
 //!   group of 16 epochs ─► an account of its own ─► [`crate::customer`]: agreements, samples
@@ -9,17 +9,17 @@
 //!                                   └── not backed yet: again, while the first round lasts
 //! ```
 //!
-//! Towards providers it is a customer that only reads: agreements without leaves, with an egress quota
-//! of what it reads (room that nobody uses would be burned), opened by the same code as a gateway's, and
-//! the same reads at moments of the same kind, of every provider that it has an agreement with, drawn
-//! or not. What it found is told to nobody before the reveal; from then on its
-//! account of that group is known, so the next group reads under another one.
+//! To providers an auditor is a customer that only reads. It opens agreements without leaves by the same
+//! code as a gateway, with an egress quota of just what it reads, since unused room is burned. It takes
+//! the same reads, at moments of the same kind, from every provider it has an agreement with, drawn or
+//! not. Its findings stay secret until the reveal; that exposes the group's account, so the next group
+//! reads under another one.
 //!
 //! Invariants
-//! 1. A commitment is on disk before it leaves, and an epoch's is never made twice: two different
-//!    ones would cost the seat's bond. An epoch that began before this process did has none.
-//! 2. A reading account is funded by transfers of one size and never used for anything else.
-//! 3. Nothing here holds up the authority: whatever fails costs a report.
+//! 1. A commitment is on disk before it is sent, and an epoch is never committed to twice: two different
+//!    commitments would cost the seat's bond. An epoch that began before this process has none.
+//! 2. A reading account is funded by transfers of one size and used for nothing else.
+//! 3. Nothing here delays the authority: a failure costs at most reports.
 
 mod group;
 mod rounds;
@@ -42,45 +42,45 @@ use rounds::Rounds;
 use seat::Seat;
 use std::sync::Arc;
 
-/// What an auditor is told.
+/// Configuration of an auditor, given by its authority.
 #[derive(Clone)]
 pub struct Config {
-    /// The seat's key. Only the auditor spends from its account.
+    /// The seat's key. Only the auditor may spend from its account.
     pub key: PrivateKey,
     /// Prefix of its partitions in the runtime's storage.
     pub partition: String,
-    /// Nodes to ask, in turn: the own one first.
+    /// Nodes to ask, in turn, the seat's own node first.
     pub nodes: Vec<Endpoint>,
-    /// SHA-256 of the genesis.
+    /// SHA-256 hash of the genesis.
     pub chain: Hash,
-    /// Under which certificates verify.
+    /// The key under which certificates verify.
     pub network_key: NetworkKey,
-    /// Genesis parameters.
+    /// Parameters from the genesis.
     pub parameters: Parameters,
-    /// Heights of final blocks as the own node applies them.
+    /// Heights of final blocks, as the seat's own node applies them.
     pub heights: watch::Receiver<u64>,
 }
 
 impl Config {
-    /// Everything that a customer needs that only reads.
+    /// The configuration of a customer that only reads.
     fn means(&self, key: PrivateKey, partition: String) -> Means {
         Means {
             key,
             partition,
             nodes: self.nodes.clone(),
-            // Each group of accounts has partitions of its own; its node stands beside it.
+            // Each account has its own partitions, and its node runs beside it, so no floor is kept.
             keeps_floor: false,
             chain: self.chain,
             network_key: self.network_key,
             parameters: self.parameters,
             policy: Policy::to_read(&self.parameters, state::READ_EPOCHS, state::READ_BYTES),
-            // It stores nothing that could be lost.
+            // A reading account stores nothing that could be lost.
             alerts: Alerts::quiet(),
         }
     }
 }
 
-/// Runs an auditor until the runtime is asked to stop, its disk fails or its node ends.
+/// Runs an auditor until the runtime stops, its disk fails or its node ends.
 ///
 /// # Errors
 /// [`Error`].
@@ -119,13 +119,13 @@ struct Auditor<E: Spawner + Clock + Storage + Metrics + CryptoRng, N: Network> {
     rounds: Rounds<E>,
     groups: Groups<E, N>,
     samples: mpsc::Receiver<Sample>,
-    /// Of this epoch and the one before.
+    /// Samples of this epoch and the previous one.
     found: Vec<Sample>,
     parameters: Parameters,
-    /// The epoch in which this process began.
+    /// The epoch in which this process started.
     began: Option<u64>,
     done: state::Done,
-    /// The reports that were revealed last.
+    /// The last reveal of reports.
     revealed: Option<state::Revealed>,
 }
 
@@ -144,10 +144,10 @@ where
         }
     }
 
-    /// Does what is due at a height.
+    /// Does the task that is due at a height.
     ///
     /// # Errors
-    /// The disk: without it a commitment could be made twice.
+    /// A disk failure: without the disk an epoch could be committed to twice.
     async fn step(&mut self, height: u64) -> Result<(), Error> {
         let epoch = self.parameters.epoch(height);
         self.began.get_or_insert(epoch);
@@ -171,7 +171,7 @@ where
         Ok(())
     }
 
-    /// Opens agreements with those who are drawn, if there are none yet.
+    /// Asks for agreements with the drawn providers, where there are none yet.
     async fn draw(&mut self, epoch: u64) {
         match self.seat.assigned(epoch).await {
             Ok(drawn) => self.groups.need(epoch, drawn.iter().map(|drawn| drawn.provider).collect()),
@@ -179,7 +179,7 @@ where
         }
     }
 
-    /// Commits to what the samples of this epoch say.
+    /// Commits to the reports of this epoch's samples.
     async fn commit(&mut self, epoch: u64) -> Result<(), Error> {
         if self.rounds.of(epoch).is_none() {
             if self.began.is_none_or(|began| began >= epoch) {
@@ -224,8 +224,8 @@ where
         }
     }
 
-    /// Reveals the batches again in which a report did not count for want of backing that is there by
-    /// now: a provider may redeem a moment after the reveal (SQ-4).
+    /// Reveals again those batches in which a report lacked backing that is there now: a provider may
+    /// redeem shortly after the reveal (SQ-4).
     async fn reveal_again(&mut self, revealed: state::Revealed, height: u64) -> Result<(), LedgerError> {
         let Some(round) = self.rounds.of(revealed.epoch) else { return Ok(()) };
         let mut again = Vec::new();

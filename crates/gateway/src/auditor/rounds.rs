@@ -1,4 +1,5 @@
-//! What was committed to, on disk before it leaves: a restart reveals it, and never commits twice.
+//! The auditor's commitments, written to disk before they are sent: after a restart they can be revealed,
+//! and no epoch is committed to twice.
 
 use crate::{Error, catalogue};
 use commonware_runtime::{Clock, Metrics, Storage};
@@ -10,22 +11,22 @@ use posync_protocol::{
     operation::{AuditCommit, AuditReveal},
 };
 
-/// Rounds kept: this epoch's and the one that is revealed in it.
+/// Rounds kept: the one of this epoch and the one that is revealed in it.
 const KEPT: u64 = 2;
 
 encoded! {
-    /// An epoch's commitment and what it stands for.
+    /// An epoch's commitment and the reports that it binds.
     Round {
-        /// The epoch.
+        /// The epoch that the reports are about.
         epoch: u64,
-        /// What leaves within the epoch.
+        /// The commitment, sent within the epoch.
         commit: AuditCommit,
-        /// What leaves in the next one.
+        /// The reports that it binds, sent in the next epoch.
         reveals: Bounded<AuditReveal, REPORT_BATCHES_MAX>,
     }
 }
 
-/// The rounds.
+/// The newest rounds on disk; `None` after a failed write.
 pub(super) struct Rounds<E: Storage + Clock + Metrics>(Option<Metadata<E, U64, Round>>);
 
 fn disk(error: impl std::fmt::Display) -> Error {
@@ -33,24 +34,24 @@ fn disk(error: impl std::fmt::Display) -> Error {
 }
 
 impl<E: Storage + Clock + Metrics> Rounds<E> {
-    /// Opens them in `partition`.
+    /// Opens the rounds in `partition`.
     ///
     /// # Errors
-    /// The disk.
+    /// A disk failure.
     pub(super) async fn open(context: E, partition: &str) -> Result<Self, Error> {
         let config = Config { partition: format!("{partition}-rounds"), codec_config: () };
         Ok(Self(Some(Metadata::init(context, config).await.map_err(disk)?)))
     }
 
-    /// What was committed to for an epoch.
+    /// The round of an epoch, if there is one.
     pub(super) fn of(&self, epoch: u64) -> Option<&Round> {
         self.0.as_ref()?.get(&U64::new(epoch % KEPT)).filter(|round| round.epoch == epoch)
     }
 
-    /// Keeps a round; durable when this returns.
+    /// Writes a round; it is durable when this returns.
     ///
     /// # Errors
-    /// The disk; nothing can be kept from then on.
+    /// A disk failure; every later write fails, too.
     pub(super) async fn keep(&mut self, epoch: u64, round: Round) -> Result<(), Error> {
         let kept = self.0.take().ok_or_else(|| disk("an earlier write failed"))?;
         self.0 = Some(kept.put_sync(U64::new(epoch % KEPT), round).await.map_err(disk)?);

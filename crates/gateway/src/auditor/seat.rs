@@ -1,4 +1,4 @@
-//! The seat's account: who it has to report on, and the operations that only it may send.
+//! The seat's account: the providers it reports on, and the operations that only it may send.
 
 use super::{
     Config,
@@ -22,12 +22,12 @@ use posync_protocol::{
 use rand_core::CryptoRng;
 use std::sync::Arc;
 
-/// A handle to the seat.
+/// A handle to the seat's account on the ledger.
 #[derive(Clone)]
 pub(super) struct Seat {
-    /// Who reports.
+    /// The seat's account, which signs its reports.
     pub(super) account: Account,
-    /// SHA-256 of the genesis.
+    /// SHA-256 hash of the genesis.
     pub(super) chain: Hash,
     key: PrivateKey,
     ledger: Ledger,
@@ -35,7 +35,7 @@ pub(super) struct Seat {
 }
 
 impl Seat {
-    /// Not connected yet.
+    /// A handle that is not connected yet.
     pub(super) fn new<E, N>(context: &E, network: &Arc<N>, config: &Config) -> Self
     where
         E: Spawner + Clock + CryptoRng,
@@ -44,7 +44,7 @@ impl Seat {
         let (key, chain) = (config.key.clone(), config.chain);
         let (dialing, light) = (context.child("seat"), Light::new(chain, config.network_key));
         let nodes = config.nodes.clone();
-        // The seat's own node is the first: it knows first what is final.
+        // The seat's own node comes first: it is the first to know what is final.
         let connection = Connection::new(dialing, Shared(network.clone()), key.clone(), nodes, light);
         let connection = connection.beginning_at(0);
         let submitter = Submitter::new(connection.clone(), key.clone(), config.parameters);
@@ -53,7 +53,7 @@ impl Seat {
         Self { account, chain, key, ledger, environment: Environment::new(context) }
     }
 
-    /// Whom the epoch's seed draws for this seat; nobody once it is jailed.
+    /// The providers that the epoch's seed draws for this seat; empty if the seat is jailed.
     ///
     /// # Errors
     /// [`Error::Unreachable`].
@@ -85,7 +85,7 @@ impl Seat {
         Ok(drawn)
     }
 
-    /// A round of signed reports; `None` without any.
+    /// The commitment and the reveals of signed reports; `None` if there are none.
     pub(super) fn round(&self, epoch: u64, salt: Hash, reports: Vec<Report>) -> Option<Round> {
         let reveals = reveals(epoch, salt, reports)?;
         let digest = digest_of(&reveals, &self.account)?;
@@ -98,12 +98,12 @@ impl Seat {
         self.send("a commitment", vec![Body::AuditCommit(commit)]);
     }
 
-    /// Sends what was committed to, in the background.
+    /// Reveals the reports of a commitment, in the background.
     pub(super) fn reveal(&self, reveals: Vec<AuditReveal>) {
         self.send("reports", reveals.into_iter().map(Body::AuditReveal).collect());
     }
 
-    /// What the ledger has of reports that were revealed, in their order.
+    /// The state on the ledger of revealed reports, in the order of `reports`.
     ///
     /// # Errors
     /// [`Error::Unreachable`].
@@ -138,7 +138,7 @@ impl Seat {
         });
     }
 
-    /// What an account has and did.
+    /// An account's balance and nonce; default if it is not on the ledger.
     ///
     /// # Errors
     /// [`Error::Unreachable`].
@@ -154,7 +154,7 @@ impl Seat {
         Ok(self.ledger.record::<System>(System::key()).await?.unwrap_or_default())
     }
 
-    /// Gives to an account.
+    /// Transfers an amount from the seat's account; returns the receipt's code.
     ///
     /// # Errors
     /// [`Error`].

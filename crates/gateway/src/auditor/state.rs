@@ -1,4 +1,5 @@
-//! Which account reads when, what is due at a height, and what samples say: decides, sends nothing.
+//! Which account reads when, what is due at a height, and the report that samples make. Pure decisions;
+//! sends nothing.
 
 use crate::sample::{Found, Sample, state::SAMPLES};
 use commonware_codec::{DecodeExt as _, Encode as _};
@@ -11,52 +12,53 @@ use posync_protocol::{
     service::{latency_band, throughput_band},
 };
 
-/// Epochs for which one account reads. Its first reveal makes it known, so fewer would hide more;
-/// but an agreement is kept for so long, and each account needs a set of them.
+/// Epochs for which one account reads. Its first reveal exposes it, so fewer would hide more; but
+/// agreements are kept for that long, and each account needs its own.
 pub const GROUP_EPOCHS: u64 = 16;
-/// Epochs before its first report in which an account opens its agreements and begins to read.
+/// Epochs by which an account opens its agreements and begins to read before its first report.
 pub const LEAD_EPOCHS: u64 = 2;
-/// Epochs of an account's agreements: three quarters of them are more than it reads, so that none is
-/// renewed for nothing.
+/// Term of an account's agreements, in epochs. The account reads for less than three quarters of it, so
+/// none is renewed needlessly.
 pub const READ_EPOCHS: u64 = 2 * GROUP_EPOCHS;
-/// Egress bytes that an account reads of one provider at most: a sample of small shards may bring
-/// twice a slice.
+/// Most egress bytes that an account reads from one provider: a sample of small shards may take two
+/// slices' worth.
 pub const READ_BYTES: u64 = SAMPLES * 2 * AUDIT_READ_BYTES * (GROUP_EPOCHS + LEAD_EPOCHS + 1);
 
 const ACCOUNT: &str = "posync gateway 2026-11 auditor account";
 const PHASE: &str = "posync gateway 2026-11 auditor phase";
 
-/// When a seat changes accounts: another epoch for each, so that they do not change together.
+/// The offset, in epochs, at which a seat changes accounts. It differs by seat, so that seats do not
+/// change together.
 pub fn phase(seat: &PrivateKey) -> u64 {
     u64::from(blake3::derive_key(PHASE, &seat.encode())[0]) % GROUP_EPOCHS
 }
 
-/// The group of an epoch.
+/// The group to which an epoch belongs.
 pub const fn group_of(epoch: u64, phase: u64) -> u64 {
     (epoch + phase) / GROUP_EPOCHS
 }
 
-/// The key of a group's account.
+/// The key of a group's account, derived from the seat's key.
 pub fn account_key(seat: &PrivateKey, group: u64) -> PrivateKey {
     let mut hasher = blake3::Hasher::new_derive_key(ACCOUNT);
     hasher.update(&seat.encode()).update(&group.to_be_bytes());
     PrivateKey::decode(hasher.finalize().as_bytes().to_vec()).expect("any 32 bytes are an Ed25519 seed")
 }
 
-/// What is to be done, once in each epoch.
+/// The auditor's tasks, each done once an epoch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Due {
-    /// Accounts are opened and retired.
+    /// Open and retire reading accounts.
     Groups,
-    /// What was committed to in the epoch before is revealed.
+    /// Reveal the reports of the previous epoch.
     Reveal,
-    /// Agreements with the drawn are looked after.
+    /// Ask for agreements with the drawn providers.
     Draw,
-    /// What was found is committed to.
+    /// Commit to the reports of this epoch.
     Commit,
 }
 
-/// What was done of an epoch.
+/// The tasks of an epoch that are done.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Done {
     epoch: Option<u64>,
@@ -64,7 +66,7 @@ pub struct Done {
 }
 
 impl Done {
-    /// The next thing to do at a height: first the reveal, for which there is only one round.
+    /// The next task due at a height. The reveal comes first, as only the first round accepts it.
     pub fn next(&mut self, height: u64, p: &Parameters) -> Option<Due> {
         let epoch = p.epoch(height);
         if self.epoch != Some(epoch) {
@@ -86,25 +88,25 @@ impl Done {
     }
 }
 
-/// Times that an epoch's reports are revealed at most.
+/// Most times that an epoch's reports are revealed.
 pub const REVEALS_MAX: u32 = 3;
-/// Blocks after which a reveal that is not on the ledger will hardly be there any more.
+/// Blocks after which a reveal that is not on the ledger is unlikely to get there.
 const REVEAL_BLOCKS: u64 = 3;
 
-/// When an epoch's reports were revealed.
+/// The last reveal of an epoch's reports.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Revealed {
     /// The epoch that they are about.
     pub epoch: u64,
-    /// The height at which they left last.
+    /// The height at which they were last sent.
     pub height: u64,
-    /// How often they left.
+    /// Times that they were sent.
     pub times: u32,
 }
 
 impl Revealed {
-    /// Whether it is worth looking at a height what became of them: what left is on the ledger by
-    /// now, and what leaves again still gets there within the round in which reports are taken.
+    /// Returns true if the ledger should be checked at this height: the last reveal has had time to get
+    /// there, and another one still arrives within the round that accepts reports.
     pub const fn is_due(&self, height: u64, p: &Parameters) -> bool {
         let place = height % p.epoch_blocks();
         p.epoch(height) == self.epoch + 1
@@ -114,17 +116,17 @@ impl Revealed {
     }
 }
 
-/// What the ledger has of a report that was revealed.
+/// The state of a revealed report on the ledger.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Fate {
-    /// It counts.
+    /// The ledger has its finding.
     pub counts: bool,
     /// The provider redeemed what its correct reads need (SQ-5).
     pub is_backed: bool,
 }
 
 impl Fate {
-    /// From what was found of a provider, and the use of the agreement under which it was read.
+    /// From the findings of a provider, and the use of the agreement under which it was read.
     pub fn of(report: &Report, epoch: u64, found: Option<&Reports>, usage: Option<&Use>) -> Self {
         let found = found.filter(|found| found.epoch == epoch);
         let counts =
@@ -134,7 +136,7 @@ impl Fate {
     }
 }
 
-/// Whether a batch would do more if it were revealed again.
+/// Returns true if revealing a batch again would make another of its reports count.
 pub fn reveals_again(fates: &[Fate]) -> bool {
     fates.iter().any(|fate| !fate.counts && fate.is_backed)
 }
@@ -142,13 +144,13 @@ pub fn reveals_again(fates: &[Fate]) -> bool {
 /// A provider that a seat is to report on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Drawn {
-    /// Who.
+    /// Account of the drawn provider.
     pub provider: Account,
-    /// In which stratum.
+    /// The stratum in which it was drawn.
     pub stratum: u16,
-    /// At which index.
+    /// Its index among all providers.
     pub index: u32,
-    /// Which of its auditors the seat is.
+    /// The seat's number among the provider's auditors.
     pub auditor: u8,
 }
 
@@ -157,11 +159,12 @@ fn lower_median(mut all: Vec<u64>) -> Option<u64> {
     all.get(all.len().checked_sub(1)? / 2).copied()
 }
 
-/// The unsigned report that the samples of one provider and epoch make, and the number of the
-/// agreement under which they were taken; `None` without a sample.
+/// The unsigned report made from the samples of one provider and epoch, and the number of the agreement
+/// under which they were taken; `None` without a sample.
 pub fn report<'a>(drawn: &Drawn, samples: impl Iterator<Item = &'a Sample>) -> Option<(Report, u32)> {
     let all: Vec<&Sample> = samples.collect();
-    // All under one agreement: an older one is left out, as its reads were paid under another key.
+    // A report covers one agreement; samples under an older one are dropped, as another key paid for
+    // them.
     let last = all.last()?;
     let all: Vec<&Sample> = all.iter().filter(|sample| sample.deed == last.deed).copied().collect();
     let count = |keep: fn(&Found) -> bool| {
@@ -181,7 +184,7 @@ pub fn report<'a>(drawn: &Drawn, samples: impl Iterator<Item = &'a Sample>) -> O
     };
     let latency = timed(|_, first, _| first).map(latency_band);
     let throughput = timed(|bytes, _, whole| bytes.saturating_mul(1000) / whole.max(1)).map(throughput_band);
-    // Answers without a right byte are no fast ones.
+    // Wrong answers do not count as fast.
     let slowest = if answered > 0 { LATENCY_BANDS as u8 - 1 } else { 0 };
     let report = Report {
         stratum: drawn.stratum,
@@ -288,7 +291,7 @@ mod tests {
             (5, 3, 2, false),
             (5, 2, 2, true),
             (5, 2, REVEALS_MAX, false),
-            // The round is over before it would be there.
+            // A reveal would arrive after the round.
             (6, 0, 1, false),
             (P.epoch_blocks() + 3, 0, 1, false),
         ] {

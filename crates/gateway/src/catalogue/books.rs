@@ -1,7 +1,7 @@
-//! What the catalogue does with its rows: each operation stages its changes whole.
+//! Operations on the catalogue's rows; each stages all of its changes together.
 //!
-//! In memory: names in order with their row's number, and how many shards of each file have a
-//! holder. Everything else is read when it is needed.
+//! In memory are the names, in order and with their row's number, and for each file the number of its
+//! shards that have a holder. All else is read on demand.
 
 use super::{
     loaded::{Entry, Loaded, LoadedDeed},
@@ -24,22 +24,23 @@ use posync_protocol::{
 };
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-/// A change that both sides signed.
+/// A change of a data set that both sides signed.
 #[derive(Debug)]
 pub struct Agreed {
-    /// Which agreement.
+    /// Number of the agreement that changed.
     pub deed: u32,
-    /// How far its data set is now.
+    /// The new version and next sequence number of its data set.
     pub row: SetRow,
-    /// The claim, for the ledger.
+    /// The signed claim, to be submitted to the ledger.
     pub claim: SignedClaim,
-    /// What came in.
+    /// Shards that were added to the data set.
     pub adds: Vec<Added>,
-    /// What went out.
+    /// Shards that were removed from it.
     pub removes: Vec<Removed>,
 }
 
-/// The file under which a shard is kept that found its segment full: its own, the same after a crash.
+/// The file id for a shard that found its segment full. It is derived from the shard, so it is the same
+/// after a crash.
 fn stray_id(add: &Added, deed: u32) -> FileId {
     let mut hasher = blake3::Hasher::new_derive_key("posync gateway 2026-11 stray shard");
     hasher.update(&add.file).update(&add.segment.to_be_bytes());
@@ -47,19 +48,19 @@ fn stray_id(add: &Added, deed: u32) -> FileId {
     hasher.finalize().as_bytes()[..16].try_into().expect("sixteen of 32 bytes")
 }
 
-/// The catalogue without its mailbox.
+/// The catalogue's state, without its mailbox.
 pub struct Books<E: Storage + Clock + Metrics> {
     pub(super) store: Store<E>,
     meta: Meta,
     names: BTreeMap<Owner, BTreeMap<Vec<u8>, u32>>,
     free_files: BTreeSet<u32>,
     free_jobs: BTreeSet<u32>,
-    /// Numbers of agreements that are gone, those that went first first.
+    /// Numbers of agreements that are gone, the one that went first at the front.
     free_deeds: VecDeque<u32>,
-    /// Which agreement a number stands for.
+    /// The agreement for which a number stands.
     identities: BTreeMap<u32, AgreementId>,
     durable: BTreeMap<FileId, u32>,
-    /// Rows that do not decode.
+    /// Kind and number of each row that does not decode.
     aside: Vec<String>,
 }
 
@@ -73,7 +74,7 @@ impl<E: Storage + Clock + Metrics + Spawner> Books<E> {
         if store.raw(&super::row::restoring()).await?.is_some() {
             return Err(Error::Restoring);
         }
-        // The secret of all files stands in one row: it has a copy.
+        // The secret of all files is in one row, so that row has a copy.
         let found = match store.get::<Meta>(&Meta::key()).await {
             Ok(Some(meta)) => Some(meta),
             Ok(None) | Err(Error::Damaged(_)) => store.get::<Meta>(&Meta::copy()).await?,
@@ -151,8 +152,8 @@ impl<E: Storage + Clock + Metrics + Spawner> Books<E> {
         Ok(LoadedDeed { number, row, set, paid, intent, waiting, entries: BTreeMap::new() })
     }
 
-    /// A row that does not decode is set aside: it stays as it is, its number is not given away, and all
-    /// else goes on. `None` for such a one.
+    /// Sets a row aside that does not decode, and returns `None` for it. The row stays as it is, its
+    /// number is not used again, and everything else goes on.
     fn aside<T>(&mut self, kind: &str, number: u32, read: Result<T, Error>) -> Result<Option<T>, Error> {
         match read {
             Err(Error::Damaged(why)) => {
@@ -217,7 +218,7 @@ impl<E: Storage + Clock + Metrics + Spawner> Books<E> {
         self.store.put(Meta::copy(), &self.meta);
     }
 
-    /// A row; one that does not decode counts as none: it costs what it described, and no more.
+    /// Reads a row; one that does not decode counts as absent. Only what it described is lost.
     async fn known<R: super::store::Row>(&self, key: &super::row::Key) -> Result<Option<R>, Error> {
         match self.store.get(key).await {
             Err(Error::Damaged(why)) => {
@@ -228,14 +229,14 @@ impl<E: Storage + Clock + Metrics + Spawner> Books<E> {
         }
     }
 
-    /// The file of that name.
+    /// The row of the file with that name.
     pub async fn file(&self, Named(owner, name): &Named) -> Result<Option<FileRow>, Error> {
         let number = self.names.get(owner).and_then(|names| names.get(name));
         let Some(number) = number else { return Ok(None) };
         self.known(&FileRow::key(*number)).await
     }
 
-    /// What users see of a file.
+    /// Describes a file as users see it.
     pub fn describe(&self, row: &FileRow) -> File {
         File {
             name: row.name.clone(),
@@ -247,7 +248,7 @@ impl<E: Storage + Clock + Metrics + Spawner> Books<E> {
         }
     }
 
-    /// One page of an account's files at or after `from`, by name.
+    /// Lists one page of an account's files from the name `from` on, by name.
     pub async fn list(&self, Named(owner, from): Named) -> Result<Vec<File>, Error> {
         let mut files = Vec::new();
         let Some(names) = self.names.get(&owner) else { return Ok(files) };
@@ -257,12 +258,12 @@ impl<E: Storage + Clock + Metrics + Spawner> Books<E> {
         Ok(files)
     }
 
-    /// An account's files.
+    /// The number of an account's files.
     pub fn files(&self, owner: &Owner) -> u64 {
         self.names.get(owner).map_or(0, |names| names.len() as u64)
     }
 
-    /// The segment's row.
+    /// The row of a segment, if it is there and sound.
     pub async fn segment(&self, file: &FileId, segment: u32) -> Result<Option<SegmentRow>, Error> {
         let row: Option<SegmentRow> = self.known(&SegmentRow::key(file, segment)).await?;
         Ok(row.filter(SegmentRow::is_sound))
@@ -278,18 +279,20 @@ impl<E: Storage + Clock + Metrics + Spawner> Books<E> {
         number
     }
 
-    /// Opens a put: until it is finished, a crash leaves a job that clears it away.
+    /// Opens a put. Until it is finished, a crash leaves a job that cleans it up. Returns the job's
+    /// number.
     pub fn begin(&mut self, file: FileId, segments: u32) -> u32 {
         self.durable.insert(file, 0);
         self.add_job(JobRow { file, segments })
     }
 
-    /// Notes the names of a segment's shards before any of them is signed for.
+    /// Stores the names of a segment's shards, before any of them is signed for.
     pub fn place(&mut self, file: &FileId, segment: u32, row: &SegmentRow) {
         self.store.put(SegmentRow::key(file, segment), row);
     }
 
-    /// The put is whole: the name points to it, what it replaces becomes a job. Returns that job.
+    /// Completes a put: the name points to the new file. Returns the job for the file that it replaces,
+    /// if any.
     ///
     /// # Errors
     /// [`Error::Full`] above [`FILES_MAX`] names.
@@ -321,7 +324,7 @@ impl<E: Storage + Clock + Metrics + Spawner> Books<E> {
         Ok(replaced)
     }
 
-    /// Forgets a name; its segments become a job.
+    /// Removes a name; its segments become a job, which is returned.
     pub async fn remove(&mut self, Named(owner, name): &Named) -> Result<Option<(File, u32, JobRow)>, Error> {
         let number = self.names.get_mut(owner).and_then(|names| names.remove(name));
         let Some(number) = number else { return Ok(None) };
@@ -332,8 +335,8 @@ impl<E: Storage + Clock + Metrics + Spawner> Books<E> {
         Ok(Some((self.describe(&row), self.add_job(job), job)))
     }
 
-    /// Jobs with the number `from` or a higher one, lowest first, at most `most`; those that do not decode
-    /// take nobody's place.
+    /// At most `most` jobs numbered `from` or higher, lowest first. Jobs that do not decode are left out
+    /// and do not count.
     pub async fn jobs(&self, from: u32, most: usize) -> Result<Vec<(u32, JobRow)>, Error> {
         let mut jobs = Vec::new();
         for number in (from..self.meta.jobs).filter(|number| !self.free_jobs.contains(number)) {
@@ -345,28 +348,28 @@ impl<E: Storage + Clock + Metrics + Spawner> Books<E> {
         Ok(jobs)
     }
 
-    /// The job with that number.
+    /// The job with that number, if it is there.
     pub async fn job(&self, number: u32) -> Result<Option<JobRow>, Error> {
         self.known(&JobRow::key(number)).await
     }
 
-    /// The job is done: none of its segments has a row.
+    /// Completes a job: none of its segments has a row any more.
     pub fn job_done(&mut self, number: u32, job: &JobRow) {
         self.store.delete(JobRow::key(number));
         self.free_jobs.insert(number);
         self.durable.remove(&job.file);
     }
 
-    /// Forgets a segment that nobody holds.
+    /// Removes the row of a segment without holders.
     pub fn forget_segment(&mut self, file: &FileId, segment: u32) {
         self.store.delete(SegmentRow::key(file, segment));
     }
 
-    /// A new agreement's number: a new one while there are some, then that of the agreement which went
-    /// first.
+    /// Adds an agreement and returns its number: a fresh one below [`DEEDS_FRESH`], after that the one
+    /// that has been free for longest, or a fresh one if none is free.
     ///
     /// # Errors
-    /// [`Error::Full`] when there are [`DEEDS_MAX`].
+    /// [`Error::Full`] if all [`DEEDS_MAX`] numbers are in use.
     pub fn add_deed(&mut self, row: &DeedRow) -> Result<u32, Error> {
         let fresh = (self.meta.deeds as usize) < DEEDS_FRESH;
         let gone = if fresh { None } else { self.free_deeds.pop_front() };
@@ -379,7 +382,7 @@ impl<E: Storage + Clock + Metrics + Spawner> Books<E> {
                 self.meta.deeds - 1
             }
         };
-        // A fresh number may have rows, too: of a backup that was brought back in part.
+        // A fresh number may have rows, too, from a restore that was interrupted.
         let rows = [Intent::key, Waiting::key, SetRow::key, PaidRow::key];
         rows.into_iter().for_each(|key| self.store.delete(key(number)));
         self.identities.remove(&number);
@@ -387,13 +390,14 @@ impl<E: Storage + Clock + Metrics + Spawner> Books<E> {
         Ok(number)
     }
 
-    /// Whether the number stands for that agreement, or for the asking that led to it: who comes late for
-    /// one that is gone is not heard.
+    /// Returns true if the number stands for that agreement, or for the request that opened it. A late
+    /// change for an agreement that is gone is ignored.
     fn stands_for(&self, number: u32, it: &AgreementId) -> bool {
         self.identities.get(&number).is_none_or(|now| now == it || *now == AgreementId { opened: 0, ..*it })
     }
 
-    /// An agreement's row. The number of one that is gone is given away again.
+    /// Writes an agreement's row. The number of one that is gone becomes free. Ignored if the number
+    /// stands for another agreement.
     pub fn put_deed(&mut self, number: u32, row: &DeedRow) {
         if !self.stands_for(number, &row.agreement) {
             return;
@@ -405,8 +409,8 @@ impl<E: Storage + Clock + Metrics + Spawner> Books<E> {
         self.store.put(DeedRow::key(number), row);
     }
 
-    /// What the next voucher of an agreement signs away, before it is sent. A number that stands for
-    /// another agreement by now is left alone; says whether it was written.
+    /// Writes the total that the next voucher signs for, before the voucher is sent. Returns false, and
+    /// writes nothing, if the number stands for another agreement.
     pub fn put_paid(&mut self, number: u32, agreement: &AgreementId, row: &PaidRow) -> bool {
         let is_its = self.identities.get(&number) == Some(agreement);
         if is_its {
@@ -415,23 +419,23 @@ impl<E: Storage + Clock + Metrics + Spawner> Books<E> {
         is_its
     }
 
-    /// What is about to be asked of a provider.
+    /// Writes the change that is about to be sent to the provider for its signature.
     pub fn intend(&mut self, deed: u32, intent: &Intent) {
         if self.stands_for(deed, &intent.claim.agreement) {
             self.store.put(Intent::key(deed), intent);
         }
     }
 
-    /// The provider refused it for good.
+    /// Deletes the intent: the provider refused it for good.
     pub fn withdraw(&mut self, deed: u32, agreement: &AgreementId) {
         if self.stands_for(deed, agreement) {
             self.store.delete(Intent::key(deed));
         }
     }
 
-    /// Both signed. Returns the additions that belong to no segment any more; one that has another file than it
-    /// came with found its segment full. `None`, and nothing is written, when the number stands for another
-    /// agreement by now.
+    /// Applies a change that both sides signed. Returns the additions that no longer belong to a segment;
+    /// one returned with another file id found its segment full. `None`, with nothing written, if the
+    /// number stands for another agreement.
     pub async fn agreed(&mut self, agreed: &Agreed) -> Result<Option<Vec<Added>>, Error> {
         if !self.stands_for(agreed.deed, &agreed.claim.claim.agreement) {
             return Ok(None);
@@ -454,11 +458,11 @@ impl<E: Storage + Clock + Metrics + Spawner> Books<E> {
         Ok(Some(orphans))
     }
 
-    /// A second holder of a position is kept as dropped: the first stays in force, unless the
-    /// second was meant to take its place. Returns what is to be taken out again.
+    /// Adds a holding. A second holder of a position is marked as dropped and the first stays in force,
+    /// unless the second is to replace it. Returns the addition if it must be removed again.
     async fn hold(&mut self, add: &Added, holding: Holding) -> Result<Option<Added>, Error> {
         let Some(row) = self.segment(&add.file, add.segment).await? else {
-            // What does not decode is kept as it is.
+            // A row that does not decode is kept as it is.
             if self.store.raw(&SegmentRow::key(&add.file, add.segment)).await?.is_none() {
                 self.orphan(add, holding);
             }
@@ -484,8 +488,8 @@ impl<E: Storage + Clock + Metrics + Spawner> Books<E> {
         Ok(Some(stray))
     }
 
-    /// A shard whose segment was forgotten while its provider signed: it is in the data set all the same,
-    /// so it has a row, and a job that takes it out.
+    /// Gives a row, and a job that removes it, to a shard whose segment was deleted while its provider
+    /// signed: the shard is in the data set all the same.
     fn orphan(&mut self, add: &Added, holding: Holding) {
         let names = vec![add.name; SHARDS];
         let row = SegmentRow {
@@ -497,7 +501,8 @@ impl<E: Storage + Clock + Metrics + Spawner> Books<E> {
         self.add_job(JobRow { file: add.file, segments: add.segment.saturating_add(1) });
     }
 
-    /// `false`, with nothing changed, when the segment has no row or would have too many holdings.
+    /// Changes the holdings of a segment. Returns false, with nothing changed, if the segment has no row
+    /// or would have too many holdings.
     async fn change_holdings(
         &mut self,
         file: &FileId,
@@ -514,8 +519,8 @@ impl<E: Storage + Clock + Metrics + Spawner> Books<E> {
         Ok(true)
     }
 
-    /// These holdings are lost or no longer wanted. A number that stands for another
-    /// agreement by now is left alone.
+    /// Marks holdings as dropped: they are lost or no longer wanted. Ignored if the number stands for
+    /// another agreement.
     pub async fn drop_holdings(
         &mut self,
         deed: u32,
@@ -535,8 +540,8 @@ impl<E: Storage + Clock + Metrics + Spawner> Books<E> {
         Ok(())
     }
 
-    /// These holdings went with their agreement. A number that stands for another
-    /// agreement by now is left alone.
+    /// Deletes holdings that went with their agreement. Ignored if the number stands for another
+    /// agreement.
     pub async fn erase_holdings(
         &mut self,
         deed: u32,
@@ -555,7 +560,7 @@ impl<E: Storage + Clock + Metrics + Spawner> Books<E> {
         Ok(())
     }
 
-    /// The ledger knows every version of the agreement up to this one.
+    /// Deletes the waiting claim if the ledger knows its version, that is, `version` or an older one.
     pub async fn settled(&mut self, deed: u32, agreement: &AgreementId, version: u64) -> Result<(), Error> {
         if !self.stands_for(deed, agreement) {
             return Ok(());
@@ -567,7 +572,7 @@ impl<E: Storage + Clock + Metrics + Spawner> Books<E> {
         Ok(())
     }
 
-    /// Notes a fault; the oldest of a full ring goes. Returns its number.
+    /// Stores a fault and returns its number; in a full ring it replaces the oldest.
     pub fn add_fault(&mut self, row: &FaultRow) -> u64 {
         let number = self.meta.faults;
         self.meta.faults += 1;
@@ -583,7 +588,7 @@ impl<E: Storage + Clock + Metrics + Spawner> Books<E> {
         }
     }
 
-    /// Faults by number, oldest first.
+    /// Faults in the ring with their numbers, oldest first.
     pub async fn faults(&self) -> Result<Vec<(u64, FaultRow)>, Error> {
         let first = self.meta.faults.saturating_sub(FAULTS_MAX as u64);
         let mut rows = Vec::new();

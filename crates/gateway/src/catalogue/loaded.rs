@@ -1,4 +1,4 @@
-//! What a start finds in the catalogue.
+//! The catalogue's content as it is loaded at a start.
 
 use super::row::{Added, DeedRow, Intent, JobRow, PaidRow, SetRow, Waiting};
 use crate::coding::FileId;
@@ -8,57 +8,57 @@ use std::collections::BTreeMap;
 /// A shard in an agreement's data set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Entry {
-    /// What was added.
+    /// The shard as it was added to the data set.
     pub added: Added,
-    /// Waits to be taken out.
+    /// True if it waits to be removed from the data set.
     pub dropped: bool,
 }
 
-/// An agreement as it was left.
+/// An agreement as the last process left it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LoadedDeed {
-    /// Its number.
+    /// Its number in the catalogue.
     pub number: u32,
-    /// Its terms.
+    /// Its identity, stage and terms.
     pub row: DeedRow,
-    /// How far its data set is.
+    /// The version and next sequence number of its data set.
     pub set: SetRow,
-    /// What was signed away.
+    /// The total that its vouchers sign for.
     pub paid: PaidRow,
-    /// A change that may be signed already.
+    /// A change that the provider may have signed already.
     pub intent: Option<Intent>,
-    /// The newest signed data set, if the ledger may not know it.
+    /// The newest signed data set, if the ledger may not have it yet.
     pub waiting: Waiting,
     /// Its data set, by sequence.
     pub entries: BTreeMap<u64, Entry>,
 }
 
 impl LoadedDeed {
-    /// A new agreement.
+    /// A new agreement, with an empty data set and nothing paid.
     pub fn fresh(number: u32, row: DeedRow) -> Self {
         let (set, paid, waiting) = (SetRow::default(), PaidRow::default(), Waiting::default());
         Self { number, row, set, paid, intent: None, waiting, entries: BTreeMap::new() }
     }
 }
 
-/// What a start finds.
+/// The catalogue's content at a start.
 #[derive(Debug, Default)]
 pub struct Loaded {
-    /// The gateway's secret.
+    /// The gateway's secret, from which its keys derive.
     pub master: Hash,
-    /// Agreements, by number.
+    /// Agreements in the order of their numbers.
     pub deeds: Vec<LoadedDeed>,
     /// Segments of files that lack a holder.
     pub open: Vec<(FileId, u32)>,
-    /// Jobs.
+    /// Open jobs, each with its number.
     pub jobs: Vec<(u32, JobRow)>,
-    /// Rows that do not decode, by kind and number.
+    /// Rows that do not decode, as kind and number.
     pub aside: Vec<String>,
 }
 
 impl Loaded {
-    /// Whether a file, a segment or a job was set aside: shards that nothing else names may be held under
-    /// any agreement of this start.
+    /// Returns true if a file, a segment or a job was set aside: any agreement of this start may then
+    /// hold shards that no other row names.
     pub fn hides_shards(&self) -> bool {
         self.aside.iter().any(|row| !row.starts_with("agreement"))
     }

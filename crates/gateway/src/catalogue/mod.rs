@@ -1,5 +1,5 @@
-//! What the gateway knows: file name -> segments -> shards -> who signed for them. Durable before
-//! anything is acknowledged.
+//! The gateway's index: file name -> segments -> shards -> agreements that hold them. A change is durable
+//! before it is acknowledged.
 //!
 //! ```text
 //!   put, repair, agreements ──messages──► actor ──► books (rows, names in memory) ──► store
@@ -7,16 +7,16 @@
 //! ```
 //!
 //! Invariants
-//! 1. An answer to a change is sent after the change is on disk; changes keep their order.
-//! 2. A name points to a file all of whose segments have rows; the switch from the old file to the
-//!    new one is one atomic commit, and the old one becomes a job in that commit.
-//! 3. Every shard that a provider signed for is either a holding in a segment's row, or part of an
-//!    intent that is asked again: nothing that we pay for is forgotten.
-//! 4. After a failed write nothing is acknowledged any more: the actor ends.
+//! 1. A change is on disk before it is answered; changes keep their order.
+//! 2. A name points to a file all of whose segments have rows. The switch from the old file to the new
+//!    one is one atomic commit, in which the old one becomes a job.
+//! 3. Every shard that a provider signed for is either a holding in a segment's row or part of an intent
+//!    that is sent again: no shard that is paid for is forgotten.
+//! 4. After a failed write the actor ends, and acknowledges nothing more.
 //!
-//! Files belong to accounts ([`row::Owner`]): what one names, lists or removes is its own.
+//! Files belong to accounts ([`row::Owner`]): an account names, lists and removes only its own.
 //!
-//! Memory: about 100 bytes and the name per file, 30 bytes per row, the page cache of 8 MiB.
+//! Memory: about 100 bytes plus the name for each file, 30 bytes for each row, and a page cache of 8 MiB.
 
 mod books;
 mod loaded;
@@ -40,7 +40,7 @@ use commonware_utils::channel::{mpsc, oneshot};
 use posync_protocol::{AgreementId, Hash, wire::gateway::File};
 use row::{Added, DeedRow, FaultRow, FileRow, Intent, JobRow, Named, Owner, PaidRow, SegmentRow};
 
-/// The catalogue's actor is gone: the process is stopping or its disk failed.
+/// The catalogue's actor has ended: the process is stopping or its disk failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the catalogue has stopped; see the log, then start the gateway again")]
 pub struct Stopped;
@@ -75,21 +75,23 @@ enum Message {
     PutFault(u64, FaultRow, Reply<()>),
 }
 
-/// What finishing a put did: the file as users see it, and the job that clears away what it replaced.
+/// The result of finishing a put: the file as users see it, and the job that removes the file that it
+/// replaced. The error says which bound is reached.
 pub type Finished = Result<(File, Option<(u32, JobRow)>), &'static str>;
 
-/// Answers that wait for the commit.
+/// Answers that are sent after the next commit.
 type Answers = Vec<Box<dyn FnOnce() + Send>>;
 
 fn later<T: Send + 'static>(answers: &mut Answers, reply: Reply<T>, value: T) {
     answers.push(Box::new(move || drop(reply.send(value))));
 }
 
-/// A handle to the catalogue.
+/// A handle to the catalogue's actor.
 #[derive(Clone)]
 pub struct Catalogue(mpsc::Sender<Message>);
 
-/// Opens the catalogue in `partition` and starts its actor; the handle ends when it cannot go on.
+/// Opens the catalogue in `partition` and starts its actor. The handle ends when the actor fails, or when
+/// all senders are dropped.
 ///
 /// # Errors
 /// [`Error`].
@@ -223,56 +225,56 @@ macro_rules! asks {
 }
 
 asks! {
-    /// The file of that name: an account's, or the gateway owner's if only the name is given.
+    /// The file with that name: an account's, or the gateway owner's if only a name is given.
     file(name: impl Into<Named>) -> Option<FileRow> = File;
-    /// What users see of a file.
+    /// Describes a file as users see it.
     describe(row: FileRow) -> File = Describe;
-    /// One page of an account's files at or after `from`, by name.
+    /// Lists one page of an account's files from the name `from` on, by name.
     list(from: impl Into<Named>) -> Vec<File> = List;
-    /// An account's files.
+    /// The number of an account's files.
     files(owner: Owner) -> u64 = Files;
-    /// A segment's row.
+    /// The row of a segment, if it is there and sound.
     segment(file: FileId, segment: u32) -> Option<SegmentRow> = Segment;
     /// Faults, oldest first, with their numbers.
     faults() -> Vec<(u64, FaultRow)> = Faults;
-    /// Opens a put of `segments` segments; returns the job that clears it away if it never finishes.
+    /// Opens a put of `segments` segments; returns the job that cleans it up if it never finishes.
     begin(file: FileId, segments: u32) -> u32 = Begin;
-    /// Notes a segment before any of its shards is signed for.
+    /// Stores a segment's row, before any of its shards is signed for.
     place(file: FileId, segment: u32, row: SegmentRow) -> () = Place;
-    /// The put with that job is whole: its name points to it.
+    /// Completes the put of that job: its name points to the new file.
     finish(job: u32, row: FileRow) -> Finished = Finish;
-    /// Forgets a name; returns the job that clears its segments away.
+    /// Removes a name; returns the job that removes its segments.
     remove(name: impl Into<Named>) -> Option<(File, u32, JobRow)> = Remove;
-    /// Jobs with the number `from` or a higher one, lowest first, at most `most`.
+    /// At most `most` jobs numbered `from` or higher, lowest first.
     jobs(from: u32, most: usize) -> Vec<(u32, JobRow)> = Jobs;
-    /// The job with that number.
+    /// The job with that number, if it is there.
     job(number: u32) -> Option<JobRow> = Job;
-    /// None of the job's segments has a row any more.
+    /// Completes a job: none of its segments has a row any more.
     job_done(number: u32, job: JobRow) -> () = JobDone;
-    /// Forgets a segment that nobody holds.
+    /// Removes the row of a segment without holders.
     forget_segment(file: FileId, segment: u32) -> () = ForgetSegment;
-    /// A new agreement's number; `None` when there are too many.
+    /// Adds an agreement and returns its number; `None` if there are too many.
     add_deed(row: DeedRow) -> Option<u32> = AddDeed;
-    /// An agreement's row.
+    /// Writes an agreement's row; ignored if the number stands for another agreement.
     put_deed(number: u32, row: DeedRow) -> () = PutDeed;
-    /// What the next voucher signs away; durable before the voucher leaves. `false`, and nothing is written,
-    /// when the number stands for another agreement by now.
+    /// Writes the total that the next voucher signs for, before the voucher is sent. Returns false, and
+    /// writes nothing, if the number stands for another agreement.
     put_paid(number: u32, agreement: AgreementId, row: PaidRow) -> bool = PutPaid;
-    /// What is about to be asked of a provider.
+    /// Writes the change that is about to be sent to a provider for its signature.
     intend(deed: u32, intent: Intent) -> () = Intend;
-    /// The provider refused the intent for good.
+    /// Deletes an intent that the provider refused for good.
     withdraw(deed: u32, agreement: AgreementId) -> () = Withdraw;
-    /// Both signed; returns what was added and has no place any more. `None`, and nothing is written, when the
-    /// number stands for another agreement by now.
+    /// Applies a change that both sides signed; returns the additions that no longer have a place.
+    /// `None`, with nothing written, if the number stands for another agreement.
     agreed(agreed: Agreed) -> Option<Vec<Added>> = Agreed;
-    /// These holdings are lost or no longer wanted.
+    /// Marks holdings as dropped: they are lost or no longer wanted.
     drop_holdings(deed: u32, agreement: AgreementId, entries: Vec<Added>) -> () = Drop;
-    /// These holdings went with their agreement.
+    /// Deletes holdings that went with their agreement.
     erase_holdings(deed: u32, agreement: AgreementId, entries: Vec<Added>) -> () = Erase;
-    /// The ledger knows every version up to this one.
+    /// Deletes the waiting claim if the ledger knows its version, that is, `version` or an older one.
     settled(deed: u32, agreement: AgreementId, version: u64) -> () = Settled;
-    /// Notes a fault; returns its number.
+    /// Stores a fault and returns its number.
     add_fault(row: FaultRow) -> u64 = AddFault;
-    /// Changes a fault.
+    /// Overwrites a fault that is still in the ring.
     put_fault(number: u64, row: FaultRow) -> () = PutFault;
 }

@@ -1,8 +1,8 @@
-//! The rows of the catalogue and where they stand.
+//! The rows of the catalogue and their keys.
 //!
-//! Keys are a kind byte and a place. Files, jobs, agreements and faults stand at dense numbers
-//! (a freed number is used again), so that a start finds all of them by counting; segments stand
-//! under their file's id.
+//! A key is a kind byte and a place. Files, jobs, agreements and faults have dense numbers (a freed
+//! number is used again), so that a start finds all of them by counting; segments are stored under their
+//! file's id.
 
 use super::store::Row;
 use crate::{
@@ -15,7 +15,7 @@ use posync_protocol::{
     wire::gateway::Name,
 };
 
-/// A place in the store.
+/// The key of a row in the store.
 pub type Key = Vec<u8>;
 
 fn place(kind: u8, id: &[&[u8]]) -> Key {
@@ -27,14 +27,14 @@ fn place(kind: u8, id: &[&[u8]]) -> Key {
 macro_rules! rows {
     ($($kind:literal $name:ident ($($id:ident : $type:ty),*) [$($part:expr),*];)*) => {
         $(impl $name {
-            /// Where this row stands.
+            /// The key under which this row is stored.
             pub fn key($($id: $type),*) -> Key { place($kind, &[$(&$part[..]),*]) }
         }
         impl Row for $name {})*
     };
 }
 
-/// Where it is noted that a restore is under way.
+/// The key of the mark that a restore is under way.
 pub(super) fn restoring() -> Key {
     place(10, &[])
 }
@@ -53,16 +53,16 @@ rows! {
 }
 
 encoded! {
-    /// How far the dense numbers go.
+    /// The counts of the dense numbers, and the secret.
     #[derive(Copy, Default)]
     Meta {
-        /// File rows stand below this.
+        /// All file rows have lower numbers.
         files: u32,
-        /// Job rows stand below this.
+        /// All job rows have lower numbers.
         jobs: u32,
-        /// Agreements' rows stand below this; never used again.
+        /// All agreements' rows have lower numbers.
         deeds: u32,
-        /// Faults found in all; the last ones are kept in a ring.
+        /// Faults found so far; the last ones are kept in a ring.
         faults: u64,
         /// The gateway's secret: file, session and storage keys derive from it.
         master: Hash,
@@ -70,14 +70,14 @@ encoded! {
 }
 
 impl Meta {
-    /// Where its copy stands.
+    /// The key of its copy.
     pub fn copy() -> Key {
         place(0, &[&[0]])
     }
 }
 
-/// Whose a file is: an account's that the gateway's owner lists or, without one, the owner's. Rows that
-/// were written when there was nobody else end where this begins: they are the owner's.
+/// The owner of a file: an account that the gateway's owner lists or, if `None`, the gateway's owner.
+/// Rows from before there were users end where this field begins; they decode as the owner's.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Owner(pub Option<Account>);
 
@@ -101,11 +101,11 @@ impl Read for Owner {
     }
 }
 
-/// What a file is found by: accounts name theirs without regard to each other.
+/// The key of a file for its users: each account has names of its own.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Named(pub Owner, pub Vec<u8>);
 
-/// A name of the gateway's owner.
+/// A name among the files of the gateway's owner.
 impl From<Vec<u8>> for Named {
     fn from(name: Vec<u8>) -> Self {
         Self(Owner::default(), name)
@@ -113,46 +113,46 @@ impl From<Vec<u8>> for Named {
 }
 
 encoded! {
-    /// A file that is durable.
+    /// A file whose put is complete.
     FileRow {
-        /// Its name.
+        /// Its name, unique for its owner.
         name: Name,
-        /// Its id: places its segments, derives its key.
+        /// Its id, from which its segments' keys and its encryption key derive.
         id: FileId,
-        /// Its bytes.
+        /// Its length in plain bytes.
         bytes: u64,
-        /// Plain BLAKE3 of them.
+        /// BLAKE3 hash of the plain bytes.
         blake3: Hash,
-        /// Segments.
+        /// Number of its segments.
         segments: u32,
-        /// Whose it is. Last: see [`Owner`].
+        /// Its owner. Must stay the last field: see [`Owner`].
         owner: Owner,
     }
 }
 
 encoded! {
-    /// A shard of a segment under an agreement.
+    /// A shard of a segment that is held under an agreement.
     #[derive(Copy)]
     Holding {
-        /// Which shard: 0 to 7.
+        /// Position of the shard in its segment, 0 to 7.
         position: u8,
-        /// Which agreement.
+        /// Number of the agreement.
         deed: u32,
-        /// Its place in the order of the agreement's data set.
+        /// Its sequence number in the agreement's data set.
         sequence: u64,
-        /// Lost or no longer wanted: to be taken out of the data set, never read.
+        /// Lost or no longer wanted: it is to be removed from the data set, and never read.
         dropped: bool,
     }
 }
 
 encoded! {
-    /// A segment: what its shards are called and who signed for them.
+    /// A segment: the names of its shards, and the agreements that hold them.
     SegmentRow {
-        /// Plain bytes.
+        /// Plain bytes of the segment.
         plain: u32,
-        /// Names of the shards by position.
+        /// Names of the shards, by position.
         names: Bounded<Hash, SHARDS>,
-        /// Who holds what.
+        /// Holdings of the shards, including dropped ones.
         holdings: Bounded<Holding, HOLDINGS_MAX>,
     }
 }
@@ -163,7 +163,7 @@ impl SegmentRow {
         crate::coding::shard_bytes(self.plain as usize) as u64
     }
 
-    /// Whether it names eight shards, and holdings of those alone.
+    /// Returns true if it names eight shards, and every holding is of one of them.
     pub fn is_sound(&self) -> bool {
         self.names.len() == SHARDS && self.holdings.iter().all(|h| usize::from(h.position) < SHARDS)
     }
@@ -178,7 +178,7 @@ impl SegmentRow {
         (0..SHARDS).filter(|position| self.holder(*position).is_none())
     }
 
-    /// Replaces the holdings by what `change` makes of them; `None` if they become too many.
+    /// Replaces the holdings by the result of `change`; `None` if there are too many.
     pub fn with_holdings(&self, change: impl FnOnce(&mut Vec<Holding>)) -> Option<Self> {
         let mut holdings = self.holdings.to_vec();
         change(&mut holdings);
@@ -187,137 +187,137 @@ impl SegmentRow {
 }
 
 encoded! {
-    /// An agreement of ours: its terms. What changes often stands in rows of its own, so that each
-    /// row has one writer.
+    /// An agreement of this gateway: its terms. Fields that change often have rows of their own, so that
+    /// each row has one writer.
     DeedRow {
-        /// Ledger identity; `opened` is 0 until the ledger says so.
+        /// Its identity on the ledger; `opened` is 0 until the ledger opened it.
         agreement: AgreementId,
-        /// See [`crate::purse::state::Stage`].
+        /// Its stage, as a number of [`crate::purse::state::Stage`].
         stage: u8,
-        /// End epoch.
+        /// The epoch in which it ends.
         end_epoch: u64,
-        /// Most leaves.
+        /// Leaves that may be stored under it at once.
         quota_leaves: u64,
-        /// Most egress bytes.
+        /// Egress bytes that may be read over its whole term.
         quota_egress: u64,
-        /// Locked for vouchers so far.
+        /// Amount locked for vouchers so far.
         voucher_reserve: Amount,
-        /// Egress price per 2^20 bytes.
+        /// Egress price in grains per 2^20 bytes.
         egress_price: u64,
     }
 }
 
 encoded! {
-    /// How far an agreement's data set is.
+    /// The progress of an agreement's data set.
     #[derive(Copy, Default)]
     SetRow {
-        /// Last version that both signed.
+        /// The last version that both sides signed.
         version: u64,
-        /// Next sequence number.
+        /// The sequence number of the next shard.
         sequence: u64,
     }
 }
 
 encoded! {
-    /// What vouchers of an agreement signed away.
+    /// The total that an agreement's vouchers sign for.
     #[derive(Copy, Default)]
     PaidRow {
-        /// Egress bytes: never more than verified, never less than before.
+        /// Egress bytes; never more than was verified, and never lowered.
         egress: u64,
     }
 }
 
 encoded! {
-    /// A shard on its way into a data set.
+    /// A shard that is being added to a data set.
     #[derive(Copy)]
     Added {
-        /// Its file.
+        /// The file that it belongs to.
         file: FileId,
-        /// Its segment.
+        /// Number of its segment in the file.
         segment: u32,
-        /// Its position.
+        /// Its position in the segment, 0 to 7.
         position: u8,
-        /// Its place in the order of the data set.
+        /// Its sequence number in the data set.
         sequence: u64,
-        /// Its name.
+        /// Its name: the BLAKE3 hash of its bytes.
         name: Hash,
-        /// Its bytes.
+        /// Its length in bytes.
         bytes: u32,
-        /// It takes the place of the same shard under an older agreement.
+        /// It replaces the same shard under an older agreement.
         moves: bool,
     }
 }
 
 encoded! {
-    /// A shard on its way out of a data set.
+    /// A shard that is being removed from a data set.
     #[derive(Copy)]
     Removed {
-        /// Its file.
+        /// The file that it belongs to.
         file: FileId,
-        /// Its segment.
+        /// Number of its segment in the file.
         segment: u32,
-        /// Its place in the order of the data set.
+        /// Its sequence number in the data set.
         sequence: u64,
     }
 }
 
 encoded! {
-    /// A change that the provider may have signed already: asked again after a crash.
+    /// A change that the provider may have signed already: it is sent again after a crash.
     Intent {
-        /// What is claimed.
+        /// The claim of the new data set.
         claim: DataSetClaim,
-        /// What comes in, in order.
+        /// Shards that are added, in order.
         adds: Bounded<Added, SIGN_BATCH>,
-        /// What goes out first, by ascending sequence.
+        /// Shards that are removed first, by ascending sequence number.
         removes: Bounded<Removed, SIGN_BATCH>,
     }
 }
 
 encoded! {
-    /// A data set that both signed.
+    /// A claim of a data set that both sides signed.
     #[derive(Copy)]
     SignedClaim {
-        /// What is claimed.
+        /// The claim of the data set.
         claim: DataSetClaim,
-        /// By the provider.
+        /// The provider's signature over the claim.
         signature: Signature,
     }
 }
 
 encoded! {
-    /// The newest data set of an agreement, while the ledger does not know it: it says the whole
-    /// set, so those before it need not get there (DS-1).
+    /// The newest data set of an agreement, while the ledger does not have it. It covers the whole set,
+    /// so earlier ones need not get there (DS-1).
     #[derive(Copy, Default)]
     Waiting {
-        /// It.
+        /// The signed claim; `None` if none waits.
         claim: Option<SignedClaim>,
     }
 }
 
 encoded! {
-    /// Segments to be forgotten: of an open or broken put, of a removed or replaced file.
+    /// Segments to be removed: those of an open or failed put, or of a removed or replaced file.
     #[derive(Copy)]
     JobRow {
-        /// The file.
+        /// The file whose segments are removed.
         file: FileId,
-        /// Its segments stand below this.
+        /// Number of its segments.
         segments: u32,
     }
 }
 
 encoded! {
-    /// A provider that failed and what was done.
+    /// A provider that failed, and the progress of the repair.
     #[derive(Copy)]
     FaultRow {
-        /// The provider.
+        /// Account of the provider.
         provider: Account,
-        /// See [`posync_protocol::wire::gateway::Fault::found_by`].
+        /// The way it was found; see [`posync_protocol::wire::gateway::Fault::found_by`].
         found_by: u8,
-        /// Round in which it was found.
+        /// The round in which it was found.
         round: u64,
-        /// Shards of ours that it held.
+        /// Shards of this gateway that it held.
         lost: u32,
-        /// Rebuilt elsewhere so far.
+        /// Shards rebuilt elsewhere so far.
         repaired: u32,
     }
 }

@@ -1,17 +1,18 @@
-//! A catalogue in one file, and back: what a gateway needs to read its files again from their providers.
+//! A backup of the catalogue in one file, and its restore: all that a gateway needs to read its files
+//! again from their providers.
 //!
 //! ```text
 //!   magic | key length, value length, key, value | .. | 0, 0 | rows | BLAKE3 of all before
 //! ```
 //!
-//! It holds the secret of all files: anyone who has it, and reaches the providers as this gateway, can read
-//! them all.
+//! It holds the secret of all files: anyone who has it, and can reach the providers as this gateway, can
+//! read them all.
 //!
 //! Invariants
-//! 1. A backup is of one committed state; one that is cut or changed anywhere is refused whole.
-//! 2. A backup replaces no catalogue that knows a file, a put or an agreement.
-//! 3. An agreement from a backup may be older than what was signed since. It takes no new shards, and its
-//!    data moves to a new agreement, under which it is read as soon as there is one.
+//! 1. A backup holds one committed state; one that was cut or changed anywhere is rejected as a whole.
+//! 2. A restore never replaces a catalogue that knows a file, a put or an agreement.
+//! 3. An agreement from a backup may lack changes that were signed since. It takes no new shards; its
+//!    data moves to a new agreement, and is read from there as soon as there is one.
 
 use super::{
     row::{
@@ -34,14 +35,14 @@ use std::io::{Read, Write};
 const MAGIC: &[u8; 24] = b"posync catalogue 2026-11";
 const KEY_BYTES_MAX: usize = 64;
 
-/// What a backup holds.
+/// The contents of a backup, counted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Held {
-    /// Rows.
+    /// Rows of every kind.
     pub rows: u64,
-    /// Files.
+    /// Rows that describe a file.
     pub files: u64,
-    /// Agreements.
+    /// Rows that describe an agreement.
     pub agreements: u64,
 }
 
@@ -67,7 +68,7 @@ impl<W: Write> Writer<W> {
         self.bytes(&u32::try_from(value).expect(bound).to_be_bytes())
     }
 
-    /// Writes a row if it is there; returns whether it is.
+    /// Writes a row if it exists; returns whether it does.
     async fn row<E>(&mut self, store: &Store<E>, key: &Key) -> Result<bool, Error>
     where
         E: Storage + Clock + Metrics + Spawner,
@@ -91,10 +92,10 @@ impl<W: Write> Writer<W> {
     }
 }
 
-/// Writes the catalogue in `partition`, which must not be open elsewhere, to `out`.
+/// Writes a backup of the catalogue in `partition`, which must not be open elsewhere, to `out`.
 ///
 /// # Errors
-/// [`Error`]; [`Error::Backup`] if there is none.
+/// [`Error`]; [`Error::Backup`] if there is no catalogue.
 pub async fn backup<E>(context: E, partition: &str, out: impl Write) -> Result<Held, Error>
 where
     E: Storage + Clock + Metrics + Spawner,
@@ -164,7 +165,7 @@ impl<R: Read> Reader<R> {
         if length > most { Err(Error::Backup("a row is too long")) } else { Ok(length) }
     }
 
-    /// The next row; `None` after the last, when the backup is proved whole.
+    /// The next row; `None` after the last, once the count and the checksum match.
     fn row(&mut self, rows: u64) -> Result<Option<(Key, Vec<u8>)>, Error> {
         let (key, value) = (self.length(KEY_BYTES_MAX)?, self.length(ROW_BYTES_MAX)?);
         if key > 0 {
@@ -179,7 +180,7 @@ impl<R: Read> Reader<R> {
     }
 }
 
-/// An agreement as it comes back: it takes nothing, and what it holds moves on.
+/// The row of an agreement as it is restored: it takes no shards, and those that it holds move on.
 fn drained(row: DeedRow) -> DeedRow {
     match Stage::of(&row) {
         Stage::Open | Stage::Draining => DeedRow { stage: Stage::Draining as u8, ..row },
@@ -187,7 +188,7 @@ fn drained(row: DeedRow) -> DeedRow {
     }
 }
 
-/// Checks a backup to its end.
+/// Checks a whole backup.
 ///
 /// # Errors
 /// [`Error::Backup`].
@@ -207,11 +208,11 @@ fn check(from: impl Read) -> Result<(), Error> {
     Ok(())
 }
 
-/// Fills the empty catalogue in `partition`, which must not be open elsewhere, from a backup. `open` opens
-/// the backup anew, as it is read twice: nothing is written before it is proved whole.
+/// Fills the empty catalogue in `partition`, which must not be open elsewhere, from a backup. `open` is
+/// called twice: the backup is checked to its end before anything is written.
 ///
 /// # Errors
-/// [`Error::NotEmpty`], [`Error::Backup`], or the disk.
+/// [`Error::NotEmpty`], [`Error::Backup`], or a disk failure.
 pub async fn restore<E, R: Read>(
     context: E,
     partition: &str,
@@ -232,8 +233,8 @@ where
     reader.bytes(MAGIC.len())?;
     let mut held = Held::default();
     let (files, deeds) = (FileRow::key(0)[0], DeedRow::key(0)[0]);
-    // The row that says how far all others go is written last: a restore that is cut leaves a catalogue
-    // that does not open, and can be begun again.
+    // The row with the counts is written last: an interrupted restore leaves a catalogue that does not
+    // open, and can be started again.
     store.put_raw(restoring(), vec![1]);
     store.commit().await?;
     let mut last = Vec::new();

@@ -1,7 +1,8 @@
-//! Rows by key on the runtime's storage: read, stage changes, make them durable together.
+//! Rows by key on the runtime's storage: reads them, stages changes, and makes the changes durable
+//! together.
 //!
-//! The table is `commonware_storage::qmdb::store`: a log of updates with an index in memory
-//! (about 30 bytes a row), atomic batches, one sync a commit, and old log space given back.
+//! The table is `commonware_storage::qmdb::store`: a log of updates with an index in memory (about 30
+//! bytes a row), atomic batches and one sync per commit; old space of the log is freed.
 
 use super::row::Key;
 use crate::limits::ROW_BYTES_MAX;
@@ -19,13 +20,13 @@ use commonware_storage::{
 use commonware_utils::{NZU16, NZU64, NZUsize};
 use std::collections::BTreeMap;
 
-/// A kind of row.
+/// A type that is stored as one row.
 pub(super) trait Row: Encode + Read<Cfg = ()> {}
 
-/// Why the catalogue cannot go on.
+/// Reasons for which the catalogue fails.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The disk refused; nothing more is acknowledged.
+    /// The disk failed; nothing more is acknowledged.
     #[error("the catalogue's disk failed: {0}; free space or replace the disk, then start again")]
     Disk(String),
     /// A page of the store is damaged.
@@ -41,24 +42,24 @@ pub enum Error {
          gateway, move its `storage` directory aside and run `posync gateway restore FILE` with a backup"
     )]
     Damaged(commonware_codec::Error),
-    /// A backup is not one.
+    /// The file is not a whole backup.
     #[error("this is no whole backup of a catalogue: {0}; take another one")]
     Backup(&'static str),
-    /// A backup does not replace what is there.
+    /// A restore found a catalogue that is not empty.
     #[error(
         "the catalogue here is not empty; a backup replaces none. To give it up, stop the gateway and move \
          its `storage` directory aside, then restore"
     )]
     NotEmpty,
-    /// A restore was cut.
+    /// A restore was interrupted.
     #[error("a restore into this catalogue did not end; run `posync gateway restore FILE` again, then start")]
     Restoring,
-    /// A bound is reached.
+    /// A bound of the catalogue is reached.
     #[error("the catalogue is full: {0}")]
     Full(&'static str),
 }
 
-/// The runtime's partitions in which a catalogue that was opened in `partition` lies.
+/// The runtime's partitions that hold the catalogue opened in `partition`.
 pub fn partitions(partition: &str) -> [String; 3] {
     ["data", "offsets-blobs", "offsets-metadata"].map(|part| format!("{partition}-catalogue_{part}"))
 }
@@ -66,18 +67,18 @@ pub fn partitions(partition: &str) -> [String; 3] {
 type Translator = Hashed<EightCap>;
 type Table<E> = Db<E, Key, Vec<u8>, Translator>;
 
-/// Log items below the floor before they are given back.
+/// Log items below the floor that are kept before they are pruned.
 const PRUNE_ITEMS: u64 = 8192;
 
-/// The rows, and changes that are not durable yet.
+/// The durable rows, and changes that are not durable yet.
 pub(super) struct Store<E: Storage + Clock + Metrics> {
-    /// `None` only after a failed write: then nothing is ever acknowledged again.
+    /// `None` only after a failed write; every later call fails.
     table: Option<Table<E>>,
     staged: BTreeMap<Key, Option<Vec<u8>>>,
 }
 
 impl<E: Storage + Clock + Metrics + Spawner> Store<E> {
-    /// Opens the table in `partition`; what was not committed is gone.
+    /// Opens the table in `partition`; uncommitted changes are gone.
     ///
     /// # Errors
     /// [`Error::Disk`].
@@ -104,19 +105,19 @@ impl<E: Storage + Clock + Metrics + Spawner> Store<E> {
         self.table.as_ref().ok_or_else(|| Error::Disk("an earlier write failed".into()))
     }
 
-    /// The row at `key`, staged changes included.
+    /// The row at `key`, including staged changes.
     ///
     /// # Errors
-    /// The disk, or bytes that are no such row.
+    /// A disk failure, or bytes that do not decode.
     pub(super) async fn get<R: Row>(&self, key: &Key) -> Result<Option<R>, Error> {
         let bytes = self.raw(key).await?;
         bytes.map(|bytes| R::decode_cfg(Bytes::from(bytes), &()).map_err(Error::Damaged)).transpose()
     }
 
-    /// The bytes of the row at `key`.
+    /// The bytes of the row at `key`, including staged changes.
     ///
     /// # Errors
-    /// The disk.
+    /// A disk failure.
     pub(super) async fn raw(&self, key: &Key) -> Result<Option<Vec<u8>>, Error> {
         match self.staged.get(key) {
             Some(staged) => Ok(staged.clone()),
@@ -124,22 +125,22 @@ impl<E: Storage + Clock + Metrics + Spawner> Store<E> {
         }
     }
 
-    /// Stages the bytes of a row.
+    /// Stages a row as encoded bytes.
     pub(super) fn put_raw(&mut self, key: Key, bytes: Vec<u8>) {
         self.staged.insert(key, Some(bytes));
     }
 
-    /// Stages a row.
+    /// Stages a row for the next commit.
     pub(super) fn put<R: Row>(&mut self, key: Key, row: &R) {
         self.staged.insert(key, Some(row.encode().to_vec()));
     }
 
-    /// Stages a deletion.
+    /// Stages the deletion of a row.
     pub(super) fn delete(&mut self, key: Key) {
         self.staged.insert(key, None);
     }
 
-    /// Changes staged and not durable.
+    /// Number of changes that are staged and not durable.
     pub(super) fn staged(&self) -> usize {
         self.staged.len()
     }
@@ -147,7 +148,7 @@ impl<E: Storage + Clock + Metrics + Spawner> Store<E> {
     /// Makes all staged changes durable together.
     ///
     /// # Errors
-    /// The disk; the store refuses everything from then on.
+    /// A disk failure; every later call fails, too.
     pub(super) async fn commit(&mut self) -> Result<(), Error> {
         if self.staged.is_empty() {
             return Ok(());

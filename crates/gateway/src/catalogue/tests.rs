@@ -1,5 +1,5 @@
-//! A workload of every change, cut at any point: what was acknowledged is there, the change under
-//! way is there whole or not at all.
+//! A workload with every kind of change, interrupted at any point: acknowledged changes are there, and
+//! the change in progress is there as a whole or not at all.
 
 use super::{row::*, *};
 use crate::{coding::SHARDS, limits::HOLDINGS_MAX};
@@ -57,7 +57,8 @@ fn agreed(deed: u32, version: u64, adds: Vec<Added>, removes: Vec<Removed>) -> A
     }
 }
 
-/// The `step`-th change: a cycle of fourteen that puts, replaces, signs, drops, repairs and removes.
+/// The change of number `step`: a cycle of fourteen that puts, replaces, signs, drops, repairs and
+/// removes.
 async fn change(catalogue: &Catalogue, step: u64) -> Result<(), Stopped> {
     let round = step / 14;
     let id = |n: u64| -> FileId { std::array::from_fn(|i| if i < 8 { (round * 4 + n) as u8 } else { 0 }) };
@@ -114,7 +115,7 @@ where
     format!("{loaded:?} {list:?} {faults:?}")
 }
 
-/// The picture after each number of steps, without faults.
+/// The picture after each number of steps, without storage faults.
 fn pictures() -> Vec<String> {
     let mut runner = Runner::default();
     let mut pictures = Vec::new();
@@ -158,7 +159,7 @@ fn every_cut_keeps_what_was_acknowledged() {
                 while done < STEPS.min(seed) && change(&catalogue, done).await.is_ok() {
                     done += 1;
                 }
-                // The power goes in the middle of a change.
+                // Power fails in the middle of a change.
                 if done < STEPS {
                     let next = Box::pin(change(&catalogue, done));
                     drop(
@@ -241,7 +242,7 @@ fn a_row_that_does_not_decode_costs_what_it_described_and_no_more() {
                 let row = catalogue.file(name).await.expect("runs").expect("it is not hit");
                 assert!(catalogue.segment(row.id, 0).await.expect("runs").is_some(), "{what}: {file}");
             }
-            // Whatever touches the damaged one goes on, too, and takes its place for nothing else.
+            // Operations on the damaged row go on, too, and its number is not used for anything else.
             catalogue.drop_holdings(1, agreement(1), vec![added([4; 16], 4, 4)]).await.expect("runs");
             catalogue.agreed(agreed(1, 2, vec![added([4; 16], 4, 70)], vec![])).await.expect("runs");
             let job = catalogue.begin([20; 16], 0).await.expect("runs");
@@ -285,7 +286,7 @@ fn a_damaged_page_is_told_from_a_full_disk_and_the_way_out_works() {
         let Err(error) = started else { panic!("it starts with a damaged page") };
         let text = error.to_string();
         assert!(text.contains("damaged") && text.contains("posync gateway restore"), "{text}");
-        // As the message says: aside with it, and back from the backup.
+        // As the message advises: move it aside, and restore the backup.
         for partition in partitions("test") {
             let _ = context.remove(&partition, None).await;
         }
@@ -312,7 +313,7 @@ fn a_damaged_page_is_told_from_a_full_disk_and_the_way_out_works() {
 #[test]
 fn a_new_agreement_begins_with_nothing_whatever_lies_under_its_number() {
     Runner::default().start(|context| async move {
-        // What a restore that was cut leaves: rows of agreements, and no row that counts them.
+        // An interrupted restore leaves rows of agreements, and no row that counts them.
         let mut store = store::Store::open(context.child("cut"), "test").await.expect("opens");
         store.put(PaidRow::key(0), &PaidRow { egress: 5 });
         store.put(SetRow::key(0), &SetRow { version: 3, sequence: 30 });
@@ -342,7 +343,7 @@ fn numbers_of_agreements_that_are_gone_are_used_again_and_never_run_out() {
                 catalogue.put_deed(number, gone).await.expect("runs");
             }
         }
-        // What comes late for one that is gone does not reach the one that has its number now.
+        // A late change for an agreement that is gone does not reach the one that has its number now.
         let number = catalogue.add_deed(deed_row(7, 1)).await.expect("runs").expect("a number");
         assert!(!catalogue.put_paid(number, agreement(8), PaidRow { egress: 5 }).await.expect("runs"));
         assert!(catalogue.put_paid(number, agreement(7), PaidRow { egress: 3 }).await.expect("runs"));
@@ -364,8 +365,8 @@ fn numbers_of_agreements_that_are_gone_are_used_again_and_never_run_out() {
     });
 }
 
-/// What a provider signed for is in its data set, whatever the row of its segment takes: it is known after a
-/// restart, and what was in force before it stays so.
+/// A shard that a provider signed for is in its data set, even if the row of its segment is full: it is
+/// known after a restart, and the holdings in force before it stay so.
 #[test]
 fn a_holding_above_what_a_segment_takes_is_kept_elsewhere_until_it_is_taken_out() {
     let ((stray, id), checkpoint) = Runner::default().start_and_recover(|context| async move {
@@ -437,15 +438,15 @@ fn a_segment_row_that_makes_no_sense_is_set_aside() {
     }
 }
 
-/// An agreement is gone, and its number another's: what is still on its way for the first changes nothing of
-/// the second, and says so.
+/// An agreement is gone, and another has its number: late changes for the first do not affect the second,
+/// and return that they were not written.
 #[test]
 fn what_comes_late_for_a_number_that_is_used_again_is_not_written_and_says_so() {
     Runner::default().start(|context| async move {
         let (catalogue, _, handle) = start(context.child("work"), "test", [9; 32]).await.expect("opens");
         let number = catalogue.add_deed(deed_row(8, 1)).await.expect("runs").expect("a number");
         catalogue.put_deed(number, deed_row(8, 4)).await.expect("runs");
-        // The fresh numbers go first; then it is the first to be used again.
+        // The fresh numbers are used up first; then this one is the first to be used again.
         for _ in 1..crate::limits::DEEDS_FRESH {
             catalogue.add_deed(deed_row(9, 1)).await.expect("runs").expect("a number");
         }
@@ -460,7 +461,7 @@ fn what_comes_late_for_a_number_that_is_used_again_is_not_written_and_says_so() 
         let row = file_row("file", [4; 16]);
         catalogue.finish(job, row).await.expect("runs").expect("room");
         let before = catalogue.segment([4; 16], 0).await.expect("runs");
-        // All of it of the first.
+        // All of these changes are for the first agreement.
         assert_eq!(catalogue.agreed(of(8, 1)).await.expect("runs"), None);
         catalogue.settled(number, agreement(8), 9).await.expect("runs");
         for entries in [vec![added([4; 16], 0, 1)], vec![added([4; 16], 1, 1)]] {

@@ -1,5 +1,5 @@
-//! The task that looks at the ledger once a tick and does what the state says. What is paid for is
-//! begun and not waited for ([`super::upkeep`]): watching providers goes on.
+//! The task that reads the ledger once a tick and acts on its state. Paid work is started and not waited
+//! for ([`super::upkeep`]), so providers are watched meanwhile.
 
 use super::{
     alerts::alerts,
@@ -39,50 +39,52 @@ use std::{
     time::Duration,
 };
 
-/// Pause between looks.
+/// Pause between two looks at the ledger.
 const TICK: Duration = Duration::from_secs(1);
 /// Looks between two surveys of all providers.
 const SURVEY_TICKS: u64 = 10;
-/// Looks between two questions for a provider's own scrub.
+/// Looks between two requests for a provider's own scrub results.
 const SCRUB_TICKS: u64 = 5;
-/// Epochs for which a retired customer keeps an agreement at least: who closes sooner stands out.
+/// Epochs for which a retired customer keeps an agreement at least: closing sooner would make it stand
+/// out.
 const KEPT_EPOCHS: u64 = 16;
 
-/// What the task works with.
+/// The inputs and shared state of the task that keeps the agreements.
 pub struct Purse {
-    /// Shared parts.
+    /// State shared with the other tasks.
     pub core: Arc<Core>,
-    /// The account.
+    /// Reads and operations on the ledger.
     pub ledger: Ledger,
-    /// Its owner.
+    /// The account that opens the agreements.
     pub account: Account,
-    /// Genesis parameters.
+    /// Parameters from the genesis.
     pub parameters: Parameters,
-    /// What is wanted.
+    /// Decides which agreements are wanted.
     pub policy: Policy,
     /// Makes connections to providers.
     pub dialer: Dialer<Provider>,
-    /// One way per provider.
+    /// One link per provider.
     pub links: Mutex<BTreeMap<Account, Arc<Link>>>,
     /// Agreements that were being opened when the gateway stopped.
     pub opening: Mutex<Vec<LoadedDeed>>,
-    /// Openings of which nobody knows yet whether they happened.
+    /// Openings whose outcome is unknown.
     pub unsure: Mutex<Vec<Asked>>,
-    /// Where alerts go.
+    /// Receives the alerts about agreements.
     pub alerts: Alerts,
     /// Rows of the catalogue that do not decode.
     pub aside: Vec<String>,
-    /// Agreements under which such rows may describe shards: none of them is closed or forgotten.
+    /// Agreements under which such rows may describe shards. Upkeep does not close them, and forgets them
+    /// only once they are gone from the ledger.
     pub kept: BTreeSet<u32>,
-    /// Nothing is wanted any more: what is open is closed in its time.
+    /// True once no agreements are wanted: open ones are closed in time.
     pub retired: AtomicBool,
-    /// Providers with whom an agreement is needed, beside those that the policy wants.
+    /// Providers with which an agreement is needed, beside those that the policy wants.
     pub needed: Mutex<BTreeSet<Account>>,
-    /// What is under way, and what pauses.
+    /// Jobs under way, and their pauses.
     pub upkeep: Upkeep,
-    /// Shards on their way to a successor.
+    /// Shards that are moving to a successor.
     pub moving: Moving,
-    /// The last closed agreement that was looked after.
+    /// Number of the closed agreement that was handled last.
     pub reclaimed: AtomicU32,
 }
 
@@ -95,15 +97,16 @@ struct Seen {
     away: BTreeSet<u32>,
     /// Agreements with data that are near their end without a successor, and the epochs that are left.
     ending: BTreeMap<u32, u64>,
-    /// Which alerts hold.
+    /// The alerts that hold now.
     watch: Watch,
-    /// By agreement, the epoch in which it was last warned that what it holds has nowhere to go.
+    /// By agreement, the epoch of the last warning that its shards have nowhere to go.
     warned: BTreeMap<u32, u64>,
-    /// By agreement, what was read and the epoch since which it is empty and no more was.
+    /// By agreement, the egress bytes signed for, and the epoch since which it has been empty and these
+    /// are unchanged.
     idle: BTreeMap<u32, (u64, u64)>,
 }
 
-/// Runs for ever.
+/// Runs the task; it does not return.
 pub async fn start(purse: Arc<Purse>) {
     let (mut seen, mut tick) = (Seen::default(), 0u64);
     purse.resume();
@@ -114,7 +117,7 @@ pub async fn start(purse: Arc<Purse>) {
         }
         tick += 1;
         let environment = &purse.core.common.environment;
-        // A put that needs more room does not wait for the next look.
+        // A put that needs room triggers the next look at once.
         environment.within(TICK, purse.core.expecting.notified()).await;
     }
 }
@@ -132,11 +135,11 @@ impl Purse {
         self.core.height.fetch_max(found.height, Ordering::Relaxed);
         self.learn(seen, found, all);
         self.watch(seen).await;
-        // What fails here is tried at the next look; repair, claims and scrubs go on.
+        // A failure here is retried at the next look; repair, claims and scrubs go on.
         if let Err(error) = self.upkeep(seen).await {
             tracing::warn!(%error, "agreements could not be looked after");
         }
-        // An agreement that never held anything has nothing to bring.
+        // An agreement that was never used has no claims to submit.
         self.settle_some(Deed::is_used);
         self.begin(Job::Refusals, |purse, _| async move { purse.bring_refusals().await });
         if tick.is_multiple_of(SCRUB_TICKS) {
@@ -152,7 +155,7 @@ impl Purse {
         Ok(())
     }
 
-    /// Begins a job, unless it is under way or pauses after a refusal. The look does not wait for it.
+    /// Starts a job, unless it is under way or pauses after a refusal. The look does not wait for it.
     fn begin<F>(self: &Arc<Self>, job: Job, work: impl FnOnce(Arc<Self>, Arc<Busy>) -> F)
     where
         F: Future<Output = Result<(), Error>> + Send + 'static,
@@ -177,7 +180,7 @@ impl Purse {
 
     fn learn(&self, seen: &mut Seen, found: Survey, all: bool) {
         for (account, (_, known)) in &found.providers {
-            // Trust is lost by what repair finds and won again by what audits say.
+            // Trust is lost by findings of repair, and regained by audits.
             let trusted = self.core.known(account).is_none_or(|old| old.trusted);
             self.core.learn(*account, Known { trusted, ..known.clone() });
         }
@@ -188,7 +191,7 @@ impl Purse {
         }
     }
 
-    /// Tells repair who is late or failed a draw.
+    /// Notifies repair of providers that are late or failed a draw.
     async fn watch(&self, seen: &mut Seen) {
         let height = self.core.height.load(Ordering::Relaxed);
         let ours: BTreeSet<Account> = self.core.deeds().iter().map(|deed| deed.provider()).collect();
@@ -209,7 +212,7 @@ impl Purse {
         }
     }
 
-    /// A provider that answers again and whose reads are found is trusted again.
+    /// Restores the trust in a provider that answers again, passes its reads and reports no bad shards.
     fn regain(&self, account: Account, passes: bool) {
         let distrusted = self.core.known(&account).is_some_and(|known| !known.trusted);
         let deeds = self.core.deeds_with(&account);
@@ -246,7 +249,7 @@ impl Purse {
 
     async fn upkeep(self: &Arc<Self>, seen: &mut Seen) -> Result<(), Error> {
         let posted = posted(&self.ledger, &self.account, &self.parameters).await?;
-        // What is being opened now may be open before the agreements are counted, or after.
+        // Read before the agreements are counted: an opening may become an agreement in between.
         let opening = self.upkeep.opening();
         let standings = self.standings(seen).await;
         let rows: Vec<Standing> = standings.iter().map(|(_, standing)| standing.clone()).collect();
@@ -259,7 +262,7 @@ impl Purse {
             for (account, opens) in all.into_iter().filter(|(account, _)| !opening.contains(account)) {
                 let held = views.get(&account).map_or(0, |view: &View| view.provider.slots);
                 self.begin(Job::Open(account), |purse, busy| async move {
-                    // Each attempt takes a number and a fee.
+                    // Each attempt costs a number and a fee.
                     match purse.open(account, opens, held).await {
                         Ok(true) => busy.done(),
                         Ok(false) => busy.refused(purse.height()),
@@ -340,8 +343,8 @@ impl Purse {
         }
     }
 
-    /// Has more money locked for vouchers. What was read is brought first: what the provider redeems
-    /// before the top-up keeps its price (AG-8).
+    /// Locks more money for vouchers. The bytes read so far are paid first: vouchers redeemed before the
+    /// top-up keep their price (AG-8).
     async fn top_up(&self, deed: &Deed, amount: Amount, posted: u64, busy: &Busy) -> Result<(), Error> {
         if let Err(error) = deed.pay().await {
             tracing::debug!(%error, "a voucher is brought again");
@@ -351,7 +354,7 @@ impl Purse {
             agreement: deed.agreement,
             amount,
             max_egress_price: egress_price,
-            // No gas is bought, so its price costs nothing.
+            // No gas is bought, so any gas price is accepted.
             max_gas_price: u64::MAX,
         };
         let code = self.ledger.execute(Body::TopUp(body)).await;
@@ -371,8 +374,8 @@ impl Purse {
         deed.set_terms(more).await.map_err(|_| Error::Stopping)
     }
 
-    /// Closes an agreement. An answer that does not say that it is closed leaves it as it is: the close
-    /// is tried again, after a pause.
+    /// Closes an agreement. After an answer that does not mean it is closed, its stage stays, and the
+    /// close is retried after a pause.
     async fn close(&self, deed: &Deed, busy: &Busy) -> Result<(), Error> {
         let close = CloseAlone { agreement: deed.agreement };
         let code = self.ledger.execute(Body::CloseAlone(close)).await;
@@ -398,13 +401,13 @@ impl Purse {
         let stopped = |_| Error::Stopping;
         match step {
             Step::Nothing => {}
-            // The ledger would refuse what the account does not have.
+            // The ledger would refuse more than the account's balance.
             Step::TopUp(amount) if amount > posted.balance => {
                 tracing::debug!(deed = deed.number, "no money for a voucher reserve");
             }
             Step::TopUp(amount) => {
                 let (of, price) = (deed.clone(), posted.prices[EGRESS].price);
-                // An earlier one became final since the agreement was judged.
+                // An earlier top-up became final after the agreement was judged.
                 if of.terms().voucher_reserve != standing.row.voucher_reserve {
                     return Ok(());
                 }
@@ -426,8 +429,8 @@ impl Purse {
         Ok(())
     }
 
-    /// An agreement is gone from the ledger, or will be. What is in force under it is not given up with it:
-    /// the provider may have it still, or the others of its segment bring it back; then it moves on first.
+    /// Forgets an agreement that is gone from the ledger, or will be. While shards are in force under it,
+    /// it only drains: the provider may still have them, or they can be rebuilt, so they move first.
     pub(super) async fn forget(&self, deed: &Arc<Deed>) -> Result<(), Error> {
         let stopped = |_| Error::Stopping;
         if deed.with_state(|state| state.is_live()) {
@@ -449,7 +452,7 @@ impl Purse {
         Ok(())
     }
 
-    /// Brings what is due between two looks.
+    /// Submits claims that become due between two looks.
     async fn bring(self: Arc<Self>) {
         loop {
             self.core.common.signed.notified().await;
@@ -457,8 +460,8 @@ impl Purse {
         }
     }
 
-    /// Brings what waits of some agreements, each by itself: one that waits for the ledger holds up
-    /// neither the others nor a look.
+    /// Submits the waiting claims of some agreements, each in its own task: one that waits for the ledger
+    /// delays neither the others nor a look.
     fn settle_some(self: &Arc<Self>, some: impl Fn(&Deed) -> bool) {
         for deed in self.core.deeds().into_iter().filter(|deed| some(deed)) {
             let purse = self.clone();
@@ -470,7 +473,7 @@ impl Purse {
         }
     }
 
-    /// Brings signed refusals to the ledger, one per agreement and tick, as far as it would take them.
+    /// Submits signed refusals to the ledger, one per agreement and tick, if it would accept them.
     async fn bring_refusals(&self) -> Result<(), Error> {
         let height = self.core.height.load(Ordering::Relaxed);
         for deed in self.core.deeds() {
@@ -502,7 +505,7 @@ impl Purse {
         }
     }
 
-    /// The way to a provider.
+    /// The link to a provider, created on first use.
     pub fn link(&self, account: Account) -> Arc<Link> {
         let mut links = self.links.lock().expect("no holder of this lock panics");
         let new = || {
@@ -510,7 +513,8 @@ impl Purse {
             Arc::new(Link::new(account, dialer, environment, self.core.heights()))
         };
         let link = links.entry(account).or_insert_with(new).clone();
-        // The survey came before the link: without this, it would have no address until the next.
+        // The survey was before the link: without this, the link would have no address until the next
+        // one.
         if let Some(address) = self.core.known(&account).and_then(|known| known.address) {
             link.set_address(address);
         }

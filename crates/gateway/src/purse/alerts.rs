@@ -1,11 +1,11 @@
-//! What an operator of a gateway should do something about: decides, tells nobody.
+//! Alerts that a gateway's operator should act on. Pure decisions; sends nothing.
 
 use posync_alert::{Alert, Kind};
 use std::collections::BTreeMap;
 
-/// The alerts that hold: `ending` are agreements with data that are near their end without a successor,
-/// with the epochs that are left, `aside` the rows that do not decode, `ends` the first epoch in which an
-/// agreement ends under which they may describe shards.
+/// The alerts that hold now. `ending` are agreements with data that are near their end without a
+/// successor, with the epochs that are left; `aside` are the rows that do not decode; `ends` is the first
+/// epoch in which an agreement ends under which such rows may describe shards.
 pub(super) fn alerts(ending: &BTreeMap<u32, u64>, aside: &[String], ends: Option<u64>) -> Vec<Alert> {
     let mut alerts = Vec::new();
     if let Some(left) = ending.values().min() {

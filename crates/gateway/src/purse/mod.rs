@@ -1,4 +1,4 @@
-//! Opens agreements ahead of need, tops up, renews and closes them, and watches the audits of the
+//! Opens agreements ahead of need, tops them up, renews and closes them, and watches the audits of the
 //! providers that hold our shards.
 //!
 //! ```text

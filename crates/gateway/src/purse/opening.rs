@@ -1,4 +1,4 @@
-//! Opens agreements: finds a free slot, asks the ledger, and takes up what it opened.
+//! Opens agreements: finds a free slot, submits the opening, and takes up the agreement.
 
 use super::{
     actor::Purse,
@@ -21,15 +21,15 @@ use posync_protocol::{
 };
 use std::{collections::BTreeSet, sync::Arc};
 
-/// Free slots among which one is chosen.
+/// Most free slots among which one is chosen.
 const SLOTS_TRIED: usize = 16;
 
-/// The most that an opening may cost.
+/// The highest prices and reserve that an opening may cost.
 #[derive(Clone, Copy, Debug)]
 struct Limits {
-    /// By class.
+    /// Highest price of each class.
     prices: [u64; CLASSES],
-    /// The storage reserve.
+    /// Most money for the storage reserve.
     reserve: Amount,
 }
 
@@ -40,24 +40,24 @@ impl Limits {
     }
 }
 
-/// An opening that was asked for.
+/// An opening that was submitted, and whose outcome is unknown.
 #[derive(Clone, Debug)]
 pub struct Asked {
     number: u32,
     row: DeedRow,
-    /// The height from which on it can no longer happen.
+    /// The height from which it can no longer be executed.
     floor: u64,
 }
 
-/// Whether a final receipt says that what was asked for will never be there. A taken slot does not: after
-/// a restart the opening is asked for a second time, and the first may have taken it.
+/// Returns true if a final receipt shows that the opening never happened. A taken slot does not show it:
+/// after a restart the opening is submitted a second time, and the first may have taken the slot.
 fn never_opened(code: Code) -> bool {
     !matches!(code, Code::Done | Code::SlotTaken)
 }
 
 impl Purse {
-    /// Opens agreements with a provider at once, each from its number to its first shard. Whether one is
-    /// open.
+    /// Opens agreements with a provider, all at once, each at its own slot. Returns true if one of them
+    /// is open.
     pub(super) async fn open(&self, provider: Account, opens: Vec<Open>, held: u32) -> Result<bool, Error> {
         let slots = self.free_slots(provider, held).await?;
         let mut rows = Vec::new();
@@ -83,8 +83,8 @@ impl Purse {
         Ok(asked.into_iter().collect::<Result<Vec<bool>, _>>()?.contains(&true))
     }
 
-    /// Free slots of a provider, in an order of their own: others may be opening agreements with it at
-    /// the same moment.
+    /// Free slots of a provider, from a random one on: other consumers may be opening agreements with it
+    /// at the same moment.
     async fn free_slots(&self, provider: Account, held: u32) -> Result<Vec<u32>, Error> {
         let random = self.core.common.environment.random();
         for slots in pages(held, &random) {
@@ -102,7 +102,7 @@ impl Purse {
         Ok(Vec::new())
     }
 
-    /// Has the ledger open what the row says, and takes it up; `false` if it did not.
+    /// Submits the opening that the row describes and takes up the agreement; `false` if it did not open.
     async fn ask(&self, number: u32, row: DeedRow, most: Limits) -> Result<bool, Error> {
         let (master, policy) = (&self.core.common.master, &self.policy);
         let [max_storage_price, max_egress_price, max_gas_price] = most.prices;
@@ -144,7 +144,7 @@ impl Purse {
         }
     }
 
-    /// The agreement that an opening led to, as far as a node shows it.
+    /// The agreement that an opening led to, if a node shows it.
     async fn opened(&self, number: u32, row: &DeedRow) -> Result<Option<Agreement>, Error> {
         let key = Agreement::key(&row.agreement.provider, row.agreement.slot);
         let found = self.ledger.record::<Agreement>(key).await?;
@@ -156,16 +156,16 @@ impl Purse {
         found.consumer == self.account && found.session_key == Account::of(&key)
     }
 
-    /// What was asked for is not there, and may come: its number and reserve are not given up before it
-    /// no longer can.
+    /// Remembers an opening that is not on the ledger and may still come: its number and reserve are kept
+    /// until it cannot.
     async fn doubt(&self, number: u32, row: DeedRow) {
         let seen = self.ledger.height().await.unwrap_or_default().max(self.height());
         let floor = seen.saturating_add(self.parameters.expiry_blocks_max).saturating_add(1);
         self.unsure.lock().expect("no holder of this lock panics").push(Asked { number, row, floor });
     }
 
-    /// Looks up which of the openings in doubt happened. One is given up when two nodes prove that it is
-    /// not there, at heights at which it can no longer come.
+    /// Looks up the openings in doubt. One is given up when two nodes prove that it is absent, at heights
+    /// at which it can no longer be executed.
     pub(super) async fn look_up(&self) -> Result<(), Error> {
         let all = self.unsure.lock().expect("no holder of this lock panics").clone();
         for Asked { number, row, floor } in all {
@@ -203,7 +203,7 @@ impl Purse {
         Ok(())
     }
 
-    /// Takes up an agreement that is open.
+    /// Starts to use an agreement that is open.
     pub fn add(&self, loaded: LoadedDeed) {
         let link = self.link(loaded.row.agreement.provider);
         let held: BTreeSet<_> = loaded.entries.values().map(|e| (e.added.file, e.added.segment)).collect();
@@ -222,18 +222,18 @@ impl Purse {
         }
     }
 
-    /// Whether agreements are being opened.
+    /// Returns true while agreements are being opened or an opening is in doubt.
     pub(crate) fn is_opening(&self) -> bool {
         let waits = !self.opening.lock().expect("no holder of this lock panics").is_empty();
         let doubts = !self.unsure.lock().expect("no holder of this lock panics").is_empty();
         waits || doubts || !self.upkeep.opening().is_empty()
     }
 
-    /// Goes on with what was being opened when the gateway stopped: asking again is harmless, since
-    /// a slot that is taken by us shows our key.
+    /// Resumes openings that were under way when the gateway stopped. Submitting one again is harmless: a
+    /// slot that it took shows our session key.
     pub(super) fn resume(self: &Arc<Self>) {
         let mut waiting = self.opening.lock().expect("no holder of this lock panics");
-        // Nothing else is opened with these providers meanwhile.
+        // No other opening with these providers starts meanwhile.
         let of = |loaded: &LoadedDeed| self.upkeep.take(Job::Open(loaded.row.agreement.provider), 0);
         let busy: Vec<Busy> = waiting.iter().filter_map(of).collect();
         let opening = std::mem::take(&mut *waiting);

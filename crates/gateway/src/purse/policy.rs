@@ -1,5 +1,5 @@
-//! Which agreements to open, how large, and which to close. Unused room costs a tenth of its price, by
-//! time (AG-7), so agreements begin small and double with the load. Decides, sends nothing.
+//! Which agreements to open, how large, and which to close. Unused room costs a tenth of its price over
+//! time (AG-7), so agreements start small and double with the load. Pure decisions; sends nothing.
 //!
 //! ```text
 //!   load, bytes on their way ─► room: first, 2 x, 4 x ..   as many as it takes, opened together
@@ -8,14 +8,15 @@
 //! ```
 //!
 //! Invariants
-//! 1. With one provider no room is opened that the load does not need: while an agreement is below
-//!    three quarters full no other is opened for it, and each is twice the largest before it, up to
-//!    the largest quota of the genesis.
+//! 1. No room is opened with a provider that the load does not need: while an agreement is below three
+//!    quarters full no other is opened for it, and each is twice the largest before it, up to the
+//!    genesis's largest quota.
 //! 2. An opening is proposed only if the ledger's own rules would accept it ([`check_offer`]) and the
 //!    account can pay for it.
-//! 3. What does not fit in one piece is asked for in halves, down to the first quota: what is held is
-//!    renewed piece by piece.
-//! 4. What is held has no highest price but the account's balance: a limit holds for new data alone.
+//! 3. A quota that does not fit in one piece is requested in halves, down to the first quota: held data
+//!    is renewed piece by piece.
+//! 4. Renewing held data has no highest price but the account's balance; price limits apply to new data
+//!    alone.
 
 use super::state::{Stage, Standing, View, is_old, passes, takes_over};
 use crate::{
@@ -39,76 +40,76 @@ use std::{
 
 /// Leaves of the first agreement with a provider: 8 MiB.
 const FIRST_LEAVES: u64 = 1 << 13;
-/// Egress quota of an agreement that stores, in multiples of the bytes that it may hold.
+/// Egress quota of an agreement that stores, as a multiple of the bytes that it may hold.
 const EGRESS_TIMES: u64 = 4;
-/// One agreement takes at most 1 / this of a provider's free egress: room stays for others.
+/// Divisor of a provider's free egress: one agreement takes at most this part, so that others have room.
 const EGRESS_PART: u64 = 16;
-/// Bytes of egress quota below which an agreement whose quota had to be cut is not opened.
+/// Egress bytes below which an agreement with a reduced quota is not opened.
 const EGRESS_LEAST: u64 = 16 << 20;
-/// Highest prices accepted for new data, in multiples of the genesis prices.
+/// Highest prices accepted for new data, as a multiple of the genesis prices.
 const PRICES: u64 = 4;
-/// What is asked for with slack grows by one part of this: prices may rise before an opening is
+/// Divisor of the slack: limits are raised by this part, as prices may rise before an opening is
 /// executed, by an eighth at once.
 const SLACK_PART: u64 = 4;
-/// Shortest agreement worth opening, in epochs.
+/// Shortest agreement that is worth opening, in epochs.
 const TERM_LEAST: u64 = 8;
-/// Terms differ by up to one part of this, in so many steps.
+/// Terms are shortened by up to one part in `TERM_PART`, in `TERMS` steps.
 const TERM_PART: u64 = 8;
 const TERMS: u64 = 16;
-/// Looks that an opening may take: what is read meanwhile must not spend all egress.
+/// Looks that an opening may take: reads during that time must not use up all egress.
 const PACE_LOOKS: u64 = 16;
-/// Leaves that are opened ahead with one provider at most, whatever a put announces: 256 MiB.
+/// Most leaves that are opened ahead with one provider, whatever a put announces: 256 MiB.
 const AHEAD_LEAVES: u64 = 1 << 18;
-/// Agreements opened with one provider at once.
+/// Most agreements opened with one provider at once.
 const AT_ONCE: usize = 12;
-/// Epochs without use after which an agreement that holds nothing is closed.
+/// Epochs without use after which an empty agreement is closed.
 pub const IDLE_EPOCHS: u64 = 16;
 
 /// The quotas of an agreement.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Quota {
-    /// Leaves; 0 to read only.
+    /// Leaves that may be stored; 0 for reading only.
     pub leaves: u64,
-    /// Egress bytes, over its whole time.
+    /// Egress bytes over the agreement's whole term.
     pub egress: u64,
 }
 
 /// A consumer's limits and wishes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Policy {
-    /// Providers to have agreements with.
+    /// Number of providers to have agreements with.
     pub providers: usize,
-    /// The first agreement with a provider.
+    /// Quota of the first agreement with a provider.
     pub first: Quota,
-    /// The largest one.
+    /// Largest quota of an agreement.
     pub most: Quota,
-    /// Egress bytes per round.
+    /// Most egress bytes per round.
     pub rate_egress: u64,
-    /// Most money for vouchers that is locked at once.
+    /// Most money for vouchers that one opening or top-up locks.
     pub voucher_reserve: Amount,
-    /// Epochs of each agreement, at most; the offer may name fewer.
+    /// Longest term of an agreement, in epochs; the offer may limit it further.
     pub epochs: u64,
-    /// Highest prices accepted for new data, by class. Of a class without a quota any price is.
+    /// Highest prices accepted for new data, by class. A class without a quota has no limit.
     pub price_max: [u64; CLASSES],
 }
 
-/// What an agreement is opened for.
+/// The purpose of an opening.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Need {
-    /// New data, or reads.
+    /// To store new data, or to read.
     New,
-    /// What is held already and would end with its agreement.
+    /// To keep data that is held already and would end with its agreement.
     Held,
 }
 
-/// The prices that the ledger posts, and what the account has.
+/// The posted prices, and the account's balance.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Posted {
     /// The prices of the classes.
     pub prices: [Pair; CLASSES],
-    /// The account's balance.
+    /// The account's balance, from which openings are paid.
     pub balance: Amount,
-    /// The height at which they were read.
+    /// The height of the state that was read.
     pub height: u64,
 }
 
@@ -125,12 +126,12 @@ impl Policy {
             rate_egress: parameters.rate_egress_max,
             voucher_reserve: Amount::sync(100),
             epochs: parameters.agreement_epochs_max,
-            // No gas is bought.
+            // No gas is bought, so its price has no limit.
             price_max: [price(parameters.price_storage), price(parameters.price_egress), u64::MAX],
         }
     }
 
-    /// The policy of an auditor, which only reads: `egress` bytes of each provider within `epochs`. No
+    /// The policy of an auditor, which only reads: `egress` bytes from each provider within `epochs`. No
     /// leaves, so nothing is burned for unused storage.
     pub fn to_read(parameters: &Parameters, epochs: u64, egress: u64) -> Self {
         let of = Self::of(parameters);
@@ -138,26 +139,26 @@ impl Policy {
         Self { first, epochs: of.epochs.min(epochs), ..of }
     }
 
-    /// Whether it stores shards.
+    /// Returns true if agreements under it store shards.
     pub const fn stores(&self) -> bool {
         self.first.leaves > 0
     }
 
-    /// The epochs of an agreement with a provider: up to an eighth less than the longest, by provider.
-    /// What is opened in one moment with ten of them does not end in one.
+    /// The term of an agreement with a provider, in epochs: up to an eighth shorter than the longest,
+    /// depending on the provider, so that agreements opened together do not end together.
     fn term(&self, view: &View, parameters: &Parameters) -> u64 {
         let most = self.epochs.min(view.offer.term_max.into()).min(parameters.agreement_epochs_max);
         let place = u64::from(view.provider.index) % TERMS;
         most - (most / TERM_PART).saturating_mul(place) / TERMS
     }
 
-    /// The opening that asks a provider for a quota of new data; the caller fills in provider, slot and
-    /// keys. `None` if the ledger would refuse it, or the policy does not want it.
+    /// The opening that requests a quota for new data from a provider; the caller fills in provider, slot
+    /// and keys. `None` if the ledger would refuse it, or the policy does not want it.
     pub fn open(&self, view: &View, quota: Quota, posted: &Posted, p: &Parameters) -> Option<Open> {
         self.open_for(Need::New, view, quota, posted, p)
     }
 
-    /// The same for either need. What is held is renewed at the posted price, and where little or no
+    /// The same for either need. Held data is renewed at the posted price, and even where little or no
     /// egress is left.
     fn open_for(
         &self,
@@ -203,14 +204,14 @@ impl Policy {
             height: posted.height,
         };
         let reads = need == Need::Held || egress >= quota.egress.min(EGRESS_LEAST);
-        // Who fails its reads gets no new data; what is there already must be read all the same.
+        // A provider that fails its reads gets no new data, but its shards must stay readable.
         let serves = quota.leaves == 0 || passes(&view.audit);
         let wanted = term >= TERM_LEAST && reads && serves;
         let paid = cost(&open, view, posted, p) <= posted.balance;
         (wanted && paid && check_offer(&agreement, &open, &seen, p).is_ok()).then_some(open)
     }
 
-    /// The highest prices that an opening of this quota names, by class.
+    /// The highest prices that an opening of this quota accepts, by class.
     fn highest(&self, need: Need, quota: Quota, posted: &Posted) -> [u64; CLASSES] {
         let bought = [quota.leaves, quota.egress, 0];
         let mut most = self.price_max;
@@ -225,7 +226,7 @@ impl Policy {
         most
     }
 
-    /// Openings for these quotas, one after another: each that does not fit is halved until it does, down
+    /// Openings for these quotas, one after another; each that does not fit is halved until it does, down
     /// to the first quota.
     fn fit(&self, need: Need, view: &View, quotas: &[Quota], posted: &Posted, p: &Parameters) -> Vec<Open> {
         let (mut view, mut opens) = (view.clone(), Vec::new());
@@ -243,14 +244,14 @@ impl Policy {
         opens
     }
 
-    /// Half of a quota that stores, at least the first one.
+    /// Half of a quota that stores, but at least the first quota.
     fn half(&self, quota: Quota) -> Option<Quota> {
         let is_more = self.stores() && quota.leaves > self.first.leaves;
         is_more.then(|| Quota::to_hold((quota.leaves / 2).max(self.first.leaves), self.most))
     }
 
-    /// The openings with one provider: `quotas`, as far as they fit, or at least room for what is held
-    /// and has nowhere to go.
+    /// The openings with one provider: `quotas` as far as they fit; failing that, at least room for held
+    /// data that has nowhere to go.
     fn pieces(
         &self,
         view: &View,
@@ -274,14 +275,14 @@ impl Policy {
     }
 
     /// The quotas to open with a provider, beside the agreements `mine` with it, while `demand` leaves
-    /// are on their way to it.
+    /// are to be placed on it.
     pub fn openings(&self, mine: &[&Standing], demand: u64, epoch: u64, p: &Parameters) -> Vec<Quota> {
         let live: Vec<&Standing> = mine.iter().filter(|s| is_live(s, epoch, p)).copied().collect();
         let mut quotas = self.rooms(mine, demand, epoch, p);
         let egress: u64 = live.iter().map(|s| s.row.quota_egress).fold(0, u64::saturating_add);
         let opened = quotas.iter().map(|quota| quota.egress).fold(egress, u64::saturating_add);
         let read = live.iter().map(|s| s.egress).fold(0, u64::saturating_add);
-        // At the pace of the last look it would be spent before another one is open.
+        // At the pace of the last look the egress would be used up before another agreement opens.
         let pace = live.iter().map(|s| s.pace).fold(0, u64::saturating_add);
         let ahead = pace.saturating_mul(PACE_LOOKS);
         if opened == 0 || three_quarters(read, opened) || ahead > opened.saturating_sub(read) {
@@ -292,8 +293,8 @@ impl Policy {
         quotas
     }
 
-    /// Quotas for the `demand` and for what the agreements that are over still hold, each twice the one
-    /// before; at least one if no live agreement is below three quarters.
+    /// Quotas for the `demand` and for the data of agreements that are over, each twice the one before;
+    /// at least one if no live agreement is below three quarters.
     fn rooms(&self, mine: &[&Standing], demand: u64, epoch: u64, p: &Parameters) -> Vec<Quota> {
         if !self.stores() {
             return Vec::new();
@@ -320,7 +321,7 @@ impl Policy {
         quotas
     }
 
-    /// The first quota, doubled while three quarters are used.
+    /// The first quota's leaves, doubled while `load` would fill three quarters of them.
     fn large_enough(&self, load: u64) -> u64 {
         let mut leaves = self.first.leaves;
         while three_quarters(load, leaves) && leaves < self.most.leaves {
@@ -329,8 +330,8 @@ impl Policy {
         leaves
     }
 
-    /// Whether an agreement can be closed: unused for [`IDLE_EPOCHS`], and without it the others of
-    /// `mine` would need nothing new, or something smaller. One at a time, the largest first.
+    /// Returns true if an agreement can be closed: it was unused for [`IDLE_EPOCHS`], and without it the
+    /// others of `mine` would need no new one, or a smaller one. One at a time, the largest first.
     pub fn is_idle(&self, it: &Standing, mine: &[&Standing], epoch: u64, p: &Parameters) -> bool {
         let size = |s: &Standing| (s.row.quota_leaves, s.row.quota_egress, s.number);
         let is_unused = |s: &&&Standing| s.idle >= IDLE_EPOCHS && Stage::of(&s.row) == Stage::Open;
@@ -349,25 +350,25 @@ impl Policy {
 }
 
 impl Quota {
-    /// The quota of an agreement that is to hold `leaves`, within `most`.
+    /// The quota of an agreement for `leaves`, with egress limited by `most`.
     fn to_hold(leaves: u64, most: Self) -> Self {
         let egress = leaves.saturating_mul(LEAF_BYTES).saturating_mul(EGRESS_TIMES);
         Self { leaves, egress: egress.min(most.egress) }
     }
 }
 
-/// Whether it is open or opening, and not about to end.
+/// Returns true if an agreement is open or opening, and not old.
 fn is_live(standing: &Standing, epoch: u64, p: &Parameters) -> bool {
     matches!(Stage::of(&standing.row), Stage::Open | Stage::Opening) && !is_old(&standing.row, epoch, p)
 }
 
-/// Leaves that shards of any size find room for.
+/// Free leaves that shards of any size can use: whole multiples of the largest shard.
 fn room(standing: &Standing) -> u64 {
     let free = standing.row.quota_leaves.saturating_sub(standing.load);
     free - free % leaves(shard_bytes(SEGMENT_BYTES) as u64).max(1)
 }
 
-/// Leaves under agreements that are over for which those that may take them on have no room.
+/// Leaves under agreements that are over and for which their successors have no room.
 fn homeless(mine: &[&Standing], epoch: u64, p: &Parameters) -> u64 {
     let over: Vec<&&Standing> = mine.iter().filter(|s| s.load > 0 && !is_live(s, epoch, p)).collect();
     let takes = |new: &&&Standing| over.iter().all(|old| takes_over(&new.row, &old.row, epoch, p));
@@ -375,32 +376,32 @@ fn homeless(mine: &[&Standing], epoch: u64, p: &Parameters) -> u64 {
     over.iter().map(|s| s.load).fold(0u64, u64::saturating_add).saturating_sub(free)
 }
 
-/// The agreement that an opening leads to at the posted prices.
+/// The agreement that an opening results in at the posted prices.
 const fn agreement(open: &Open, posted: &Posted) -> Agreement {
     terms(&Account([0; 32]), open, &posted.prices, posted.height)
 }
 
-/// What an opening takes from the account.
+/// The amount that an opening takes from the account.
 fn cost(open: &Open, view: &View, posted: &Posted, p: &Parameters) -> Amount {
     let locks = locked(&agreement(open, posted), &view.provider, p);
     let sum = locks.storage.checked_add(locks.deposit).and_then(|sum| sum.checked_add(open.voucher_reserve));
     sum.unwrap_or(Amount::MAX)
 }
 
-/// Whether three quarters or more are used.
+/// Returns true if at least three quarters of the quota are used.
 fn three_quarters(used: u64, quota: u64) -> bool {
     u128::from(used) * 4 >= u128::from(quota) * 3
 }
 
-/// What `bytes` of egress cost, rounded up.
+/// The cost of `bytes` of egress at `price`, rounded up; `None` on overflow.
 pub fn egress_cost(price: u64, bytes: u64) -> Option<Amount> {
     Amount::new(mul_div_up(u128::from(price), u128::from(bytes), UNIT)?)
 }
 
-/// The openings to send now: with all of the `needed` providers and with all that hold something, and
-/// with others until the policy's number of providers have what they need. Those that hold something
-/// come before new ones, then by account; together they cost at most what the account has. `demand` is
-/// the number of leaves on their way to each used provider.
+/// The openings to submit now: with all `needed` providers, with all that hold data, and with others
+/// until the policy's number of providers have enough. Needed providers come first, then those that hold
+/// data, then known before new ones, then by account; together they cost at most the balance. `demand` is
+/// the number of leaves to be placed on each used provider.
 pub fn wanted(
     views: &BTreeMap<Account, View>,
     needed: &BTreeSet<Account>,
@@ -413,7 +414,8 @@ pub fn wanted(
     let (mut covered, mut missing) = (0, Vec::new());
     for (account, view) in views {
         let end = epoch.saturating_add(policy.term(view, p));
-        // What a new agreement would not outlive waits: that its shards have somewhere to go.
+        // An agreement that a new one would not outlive is not renewed yet: its shards would have nowhere
+        // to go.
         let renews = |s: &&Standing| is_live(s, epoch, p) || s.row.end_epoch < end;
         let of = |s: &&Standing| s.row.agreement.provider == *account;
         let mine: Vec<_> = standings.iter().filter(of).filter(renews).collect();

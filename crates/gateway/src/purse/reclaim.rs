@@ -1,5 +1,5 @@
-//! Has closed agreements removed once their redemption window is over, so that what is left of
-//! their reserves comes back: a provider that never held anything under one has no reason to.
+//! Removes closed agreements from the ledger once their redemption window is over, so that the rest of
+//! their reserves is refunded: a provider that never held anything under one has no reason to.
 
 use super::{actor::Purse, state::Stage};
 use crate::{
@@ -14,11 +14,11 @@ use posync_protocol::{
 };
 use std::sync::{Arc, atomic::Ordering};
 
-/// Agreements looked at in one go.
+/// Closed agreements handled at one look.
 const AT_ONCE: usize = 16;
 
-/// The next few of `all`, which are in order of their numbers, after the number `after`, and round
-/// again: those that cannot be removed starve nobody.
+/// The next few of `all`, which is sorted by number, after the number `after`, wrapping around:
+/// agreements that cannot be removed do not starve the others.
 fn turn<T>(mut all: Vec<T>, after: u32, number: impl Fn(&T) -> u32) -> Vec<T> {
     let first = all.partition_point(|one| number(one) <= after);
     let first = if first == all.len() { 0 } else { first };
@@ -28,7 +28,7 @@ fn turn<T>(mut all: Vec<T>, after: u32, number: impl Fn(&T) -> u32) -> Vec<T> {
 }
 
 impl Purse {
-    /// Looks after some closed agreements, others than the last time.
+    /// Handles the next few closed agreements.
     pub(super) async fn reclaim(&self) {
         let after = self.reclaimed.load(Ordering::Relaxed);
         let mut closing: Vec<Arc<Deed>> = self.core.deeds();
@@ -51,7 +51,7 @@ impl Purse {
         let audit: Audit = decode(slot_at(2))?.unwrap_or_default();
         let ours = |found: &Agreement| found.opened == deed.agreement.opened;
         let Some(agreement) = agreement.filter(ours) else {
-            // A node that lags does not show what was opened since.
+            // A lagging node may not show an agreement that was opened since.
             let key = Agreement::key(&provider, slot);
             if !self.ledger.is_absent(key, deed.agreement.opened, ours).await? {
                 return Ok(());
@@ -61,7 +61,7 @@ impl Purse {
         };
         let epoch = self.parameters.epoch(height);
         if usage.closing_epoch.is_none() && epoch < agreement.end_epoch {
-            // An earlier answer to the close said something else: it is tried again.
+            // An earlier answer said that it was closed, and it is not: the close is repeated.
             let again = deed.set_terms(|row| row.stage = Stage::Draining as u8).await;
             return again.map_err(|_| Error::Stopping);
         }

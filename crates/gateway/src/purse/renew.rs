@@ -1,5 +1,5 @@
-//! Moves what draining agreements hold to those with the same provider that end later, or to others
-//! where the provider leaves or has no room till late.
+//! Moves shards of draining agreements to agreements with the same provider that end later, or to other
+//! providers if this one leaves or has no room until late in the term.
 
 use super::state::{Stage, Standing, takes_over};
 use crate::{
@@ -17,13 +17,13 @@ use std::{
     time::Duration,
 };
 
-/// Entries of one provider on their way at once.
+/// Entries of one provider that move at once.
 const MOVED_AT_ONCE: usize = 16;
 
-/// Time for a shard to be read, stored and signed for; who never signs holds nobody up.
+/// Time for a shard to be read, stored and signed for; a provider that never signs delays no other.
 const SHIFT_TIMEOUT: Duration = Duration::from_secs(120);
 
-/// Entries on their way to a successor, by agreement and sequence.
+/// Entries that are moving to a successor, by agreement and sequence number.
 #[derive(Clone, Default)]
 pub struct Moving(Arc<Mutex<BTreeSet<(u32, u64)>>>);
 
@@ -46,7 +46,7 @@ impl Drop for Moved {
     }
 }
 
-/// The agreement with the same provider that ends last of those that take on `bytes` of the old one.
+/// The agreement with the same provider that has room for `bytes` of the old one and ends last.
 pub(super) fn successor(
     core: &Core,
     old: &Deed,
@@ -67,15 +67,15 @@ pub(super) fn successor(
     all.max_by_key(|deed| (deed.terms().end_epoch, deed.number))
 }
 
-/// Bytes of the smallest shard in force under an agreement; 0 for none.
+/// Bytes of the smallest shard in force under an agreement; 0 without one.
 pub(super) fn smallest(deed: &Deed) -> u64 {
     let live = deed.with_state(|state| state.live());
     live.iter().map(|entry| u64::from(entry.bytes)).min().unwrap_or(0)
 }
 
-/// Moves some entries on, in the background: with each provider those of the agreement that holds least
-/// first, so that it can be closed and its room is there for the next. What is held under those that go
-/// `away` moves to other providers.
+/// Moves some entries, in the background. With each provider, the agreement that holds least goes first,
+/// so that it can be closed and its room used for the next. Entries of agreements in `away` move to other
+/// providers.
 pub(super) fn drain(
     core: &Arc<Core>,
     standings: &[(Arc<Deed>, Standing)],
@@ -122,7 +122,7 @@ pub(super) fn drain(
     }
 }
 
-/// Room for a shard with an operator that holds no other one of its segment.
+/// Room for a shard at an operator that holds no other shard of its segment.
 async fn elsewhere(core: &Core, old: &Deed, entry: &Added) -> Result<Room, String> {
     let found = core.common.catalogue.segment(entry.file, entry.segment).await;
     let row = found.map_err(|stopped| stopped.to_string())?.ok_or("it is nobody's any more")?;
@@ -138,8 +138,8 @@ async fn elsewhere(core: &Core, old: &Deed, entry: &Added) -> Result<Room, Strin
     rooms.into_iter().next().ok_or_else(|| "no other operator has room".into())
 }
 
-/// The bytes of a shard: from its provider, or made anew from those of its segment when it is late and
-/// the provider does not bring it.
+/// The bytes of a shard: from its provider or, if it is `late` and the provider does not send it, rebuilt
+/// from the other shards of its segment.
 async fn bytes_of(core: &Arc<Core>, old: &Arc<Deed>, entry: &Added, late: bool) -> Result<Vec<u8>, String> {
     let payer = core.payer(old, entry.bytes.into()).await;
     match payer.fetch(entry.name, entry.bytes.into()).await {
@@ -151,8 +151,8 @@ async fn bytes_of(core: &Arc<Core>, old: &Arc<Deed>, entry: &Added, late: bool) 
     }
 }
 
-/// The same shard under the new agreement, signed, then out of the old one. What is `late` need not come
-/// from its provider.
+/// Stores a shard under the new agreement, has it signed, then drops it from the old one. If `late`, its
+/// bytes need not come from its provider.
 async fn shift(
     core: &Arc<Core>,
     old: &Arc<Deed>,

@@ -1,8 +1,8 @@
-//! Brings the newest signed data set of an agreement to the ledger, in the background, and looks at
-//! what it says of us.
+//! Submits the newest signed data set of an agreement to the ledger, in the background, and reads the
+//! ledger's records of that agreement.
 //!
-//! A claim says the whole data set (DS-1): one operation carries all that was signed before it, and what
-//! it overtakes is void. So at most one is under way for each agreement.
+//! A claim covers the whole data set (DS-1): one operation carries all that was signed before it, and
+//! makes older claims void. So at most one is in flight for each agreement.
 
 use crate::{
     core::Core,
@@ -18,29 +18,29 @@ use posync_protocol::{
 };
 use std::sync::Arc;
 
-/// Settlements that must lie between a growth in force and the next shrink (DS-3).
+/// Settlements required between a growth in force and the next shrink (DS-3).
 const SHRINK_SETTLEMENTS: u32 = 2;
 
-/// What the ledger would say to data sets of an agreement now.
+/// Which data sets of an agreement the ledger would accept now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Verdict {
-    /// It takes the one that waits.
+    /// It would accept the one that waits.
     takes: bool,
-    /// It will take one that is smaller than what was signed last.
+    /// It will accept one that is smaller than the one signed last.
     shrinks: bool,
 }
 
 impl Verdict {
-    /// From the set in force and the one after it, the provider's settlements, whether the provider
-    /// may hold more than now, and the newest claim that is not there.
+    /// From the set in force and the one after it, the provider's settlements, whether the provider may
+    /// grow, and the newest claim that is not on the ledger.
     fn of(data_set: &DataSet, settlements: u32, grows: bool, waiting: Option<&DataSetClaim>) -> Self {
         let current = &data_set.current;
         let settled = settlements >= current.grown_at.saturating_add(SHRINK_SETTLEMENTS);
         let takes = waiting.is_none_or(|claim| {
             (grows || claim.leaves <= current.leaves) && (settled || claim.leaves >= current.leaves)
         });
-        // What takes effect before a shrink must not be a growth: the shrink would wait again. Who may
-        // not grow brings no growth either.
+        // A set that takes effect before a shrink must not be a growth, or the shrink would wait again. A
+        // provider that may not grow gets no growth accepted either.
         let below = |leaves: Option<u64>| leaves.is_none_or(|leaves| leaves < current.leaves);
         let next = below(data_set.next.map(|next| next.leaves));
         let shrinks = settled && next && (below(waiting.map(|claim| claim.leaves)) || !grows);
@@ -48,17 +48,17 @@ impl Verdict {
     }
 }
 
-/// Brings what waits of one agreement to the ledger, if it would take it now.
+/// Submits the claim of one agreement that waits, if the ledger would accept it now.
 ///
 /// # Errors
-/// [`Error`]; the claim goes on waiting.
+/// [`Error`]; the claim keeps waiting.
 pub(super) async fn settle(
     core: &Core,
     ledger: &Ledger,
     deed: &Arc<Deed>,
     parameters: &Parameters,
 ) -> Result<(), Error> {
-    // Who is at it already has read the ledger a moment ago.
+    // Another task that submits it has just read the ledger.
     let Some(_bringing) = deed.bring() else { return Ok(()) };
     let stopped = |_| Error::Stopping;
     let slot = deed.agreement.slot;
@@ -76,8 +76,8 @@ pub(super) async fn settle(
     let claim = waiting.as_ref().map(|signed| &signed.claim);
     let verdict = Verdict::of(&data_set, audit.settlements, known.takes, claim);
     deed.set_may_shrink(verdict.shrinks.then(|| claim.map_or(last.version, |claim| claim.version)));
-    // What would be refused costs a fee: it waits for the provider's return, for settlements, or for
-    // the end of the agreement.
+    // A refused claim costs a fee, so it waits for the provider's return, for settlements, or for the end
+    // of the agreement.
     let Some(signed) = waiting.filter(|_| verdict.takes) else { return Ok(()) };
     let body = Body::SetDataSet(SetDataSet {
         claim: signed.claim,
@@ -95,9 +95,9 @@ pub(super) async fn settle(
                 core.common.signed.notify_one();
             }
         }
-        // The provider or a block was faster: the next look sees what is there.
+        // The provider or a block was faster: the next look reads the new state.
         Code::DataSetShrinkEarly | Code::DataSetVersion | Code::GrowthJailed | Code::GrowthSuspended => {}
-        // Not on a node's word: the claim is given up.
+        // The claim is given up, but only after a final receipt, not on a node's word.
         Code::AgreementUnknown | Code::AgreementClosed | Code::AgreementEnded if is_final => {
             tracing::info!(?code, deed = deed.number, "an agreement takes no data set any more");
             deed.settled(signed.claim.version).await.map_err(stopped)?;

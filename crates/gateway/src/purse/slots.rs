@@ -1,16 +1,16 @@
-//! Where a free slot of a provider is looked for. Who fills the slots around the number of agreements
-//! must not keep everybody else from opening one.
+//! Chooses the slots of a provider among which a free one is searched. A consumer that fills the slots
+//! around the number of agreements must not keep others from opening one.
 
 use posync_protocol::limits::{READ_KEYS_MAX, SLOTS_MAX};
 use std::ops::Range;
 
-/// Slots that one read shows.
+/// Slots that one read covers.
 const PAGE: u32 = READ_KEYS_MAX as u32;
-/// Pages above the likely one.
+/// Pages that are searched above the likely one.
 const PAGES_ABOVE: u32 = 4;
 
 /// The pages of slots to read, in turn, until one has a free slot: where one is likely with `held`
-/// agreements, anywhere below, on above, and last anywhere at all. Bounded.
+/// agreements, anywhere below, then above, and last anywhere. Their number is bounded.
 pub(super) fn pages(held: u32, random: &[u8; 32]) -> Vec<Range<u32>> {
     let page = |first: u32| {
         let first = first.min(SLOTS_MAX - PAGE);
@@ -34,7 +34,7 @@ mod tests {
     #[test]
     fn who_fills_the_likely_slots_keeps_nobody_out() {
         for held in [64, 1_000, 4_096, SLOTS_MAX / 2] {
-            // All slots up to far above the number of agreements are taken.
+            // All slots up to well above the number of agreements are taken.
             let taken = 0..held.saturating_add(PAGE * (PAGES_ABOVE + 2));
             let found = (0..64u8).filter(|seed| {
                 let random: [u8; 32] = std::array::from_fn(|i| blake3::hash(&[*seed]).as_bytes()[i]);
@@ -42,7 +42,7 @@ mod tests {
             });
             let found = found.count();
             assert!(found >= 32, "{held}: {found} of 64 looks");
-            // Below, every second one is free: as when agreements end.
+            // Every second slot below is free, as after agreements ended.
             let random = *blake3::hash(b"below").as_bytes();
             let pages = pages(held, &random);
             let is_free = |slot: u32| slot < held.saturating_sub(PAGE) && slot.is_multiple_of(2);

@@ -1,4 +1,5 @@
-//! The next step of an agreement, and what the audits of its provider show. Decides, sends nothing.
+//! The next step of an agreement, and the findings of its provider's audits. Pure decisions; sends
+//! nothing.
 //!
 //! ```text
 //!   wanted ─► Opening ─► Open ──3/4 of the term, or idle──► Draining ──empty──► Closing ─► Gone
@@ -6,12 +7,12 @@
 //! ```
 //!
 //! Invariants
-//! 1. Agreements are opened before they are needed: a put waits for one only when it is larger than
-//!    all the room there is.
-//! 2. A renewal opens the new agreement first; the old one only drains while a successor is open, or its
-//!    provider leaves, or none is open till seven eighths of the term: then it drains to others.
-//! 3. Nothing is forgotten before the redemption window is over: vouchers stay good until then. Nor is it
-//!    afterwards while a shard is in force under it: what cannot move is not given up on a date.
+//! 1. Agreements are opened before they are needed: a put waits for one only when it is larger than all
+//!    free room.
+//! 2. A renewal opens the new agreement first. The old one drains only while a successor is open, or its
+//!    provider leaves, or it has no successor by seven eighths of the term: then it drains to others.
+//! 3. An agreement is forgotten only after the redemption window, since vouchers stay good until then,
+//!    and only when no shard is in force under it: shards that cannot move are not given up on a date.
 
 use super::policy::{Policy, egress_cost};
 use crate::catalogue::row::DeedRow;
@@ -21,19 +22,19 @@ use posync_protocol::{
     record::{Audit, EGRESS, Measured, Offer, Provider, Standing as Scores},
 };
 
-/// How far an agreement is.
+/// The stage of an agreement's life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Stage {
-    /// Asked of the ledger.
+    /// Submitted to the ledger, not open yet.
     Opening = 0,
-    /// Takes shards.
+    /// Open: takes new shards.
     Open = 1,
-    /// Takes none: what it holds moves elsewhere.
+    /// Takes no new shards; those that it holds move elsewhere.
     Draining = 2,
-    /// Closed, or ended: only vouchers are redeemed.
+    /// Closed, or ended: vouchers are still redeemed.
     Closing = 3,
-    /// Gone from the ledger.
+    /// Removed from the ledger.
     Gone = 4,
 }
 
@@ -53,19 +54,19 @@ impl Stage {
 /// The ledger's view of a provider.
 #[derive(Clone, Debug)]
 pub struct View {
-    /// What it declares.
+    /// Its declared capacity, reserve prices and longest term.
     pub offer: Offer,
-    /// What the ledger counts of it.
+    /// Its registration: index, bond, and the quotas that it sold.
     pub provider: Provider,
-    /// Its audits.
+    /// Its open challenge and the results of its reads.
     pub audit: Audit,
-    /// How it stands.
+    /// Its score, jail and suspension.
     pub standing: Scores,
-    /// What it was measured to send.
+    /// Its measured egress rates, if there are any.
     pub measured: Option<Measured>,
 }
 
-/// The lowest share of its last reads that a provider must have passed: nine tenths.
+/// Returns true if a provider passed at least nine tenths of its last [`HISTORY`] reads.
 pub fn passes(audit: &Audit) -> bool {
     let reads = audit.drawn.min(HISTORY);
     let passed = (audit.history & mask(reads)).count_ones();
@@ -76,88 +77,87 @@ const fn mask(bits: u32) -> u64 {
     if bits >= 64 { u64::MAX } else { (1 << bits) - 1 }
 }
 
-/// Reads that failed between two looks at a provider's history.
+/// Reads that failed since the provider had `drawn_before` draws.
 pub fn failed_since(drawn_before: u32, audit: &Audit) -> u32 {
     let fresh = audit.drawn.saturating_sub(drawn_before).min(HISTORY);
     fresh - (audit.history & mask(fresh)).count_ones()
 }
 
-/// Whether a challenge waits longer than the deadline at `height`.
+/// Returns true if a challenge is open past its deadline at `height`.
 pub fn is_late(audit: &Audit, height: u64, deadline_blocks: u64) -> bool {
     audit.challenge.is_some_and(|challenge| height > challenge.height.saturating_add(deadline_blocks))
 }
 
-/// How one agreement stands.
+/// The load and use of one agreement.
 #[derive(Clone, Debug)]
 pub struct Standing {
-    /// Its number.
+    /// Its number in the catalogue.
     pub number: u32,
-    /// Its terms.
+    /// Its identity, stage and terms.
     pub row: DeedRow,
     /// Leaves held and reserved.
     pub load: u64,
-    /// Egress bytes signed away.
+    /// Egress bytes that its vouchers sign for.
     pub egress: u64,
-    /// Those since the last look.
+    /// Egress bytes signed for since the last look.
     pub pace: u64,
-    /// Nothing is held, asked or waiting for the ledger.
+    /// It holds no shard, and no change of it is under way or waits for the ledger.
     pub empty: bool,
-    /// A shard is in force under it: it may be read nowhere else.
+    /// A shard is in force under it, and may be readable nowhere else.
     pub live: bool,
-    /// Epochs for which it was empty and not read.
+    /// Epochs for which it has been empty and was not read.
     pub idle: u64,
 }
 
-/// Whether three quarters of the term are over.
+/// Returns true once three quarters of the term are over.
 pub fn is_old(row: &DeedRow, epoch: u64, p: &Parameters) -> bool {
     let term = row.end_epoch.saturating_sub(p.epoch(row.agreement.opened));
     row.agreement.opened > 0 && row.end_epoch.saturating_sub(epoch) <= term / 4
 }
 
-/// Whether the term is over: its provider serves nothing under it and signs no change.
+/// Returns true once the term is over: the provider then serves nothing under it and signs no change.
 pub const fn is_ended(row: &DeedRow, epoch: u64) -> bool {
     epoch >= row.end_epoch
 }
 
-/// Whether seven eighths of the term are over.
+/// Returns true once seven eighths of the term are over.
 pub fn is_late_in_term(row: &DeedRow, epoch: u64, p: &Parameters) -> bool {
     let term = row.end_epoch.saturating_sub(p.epoch(row.agreement.opened));
     row.agreement.opened > 0 && row.end_epoch.saturating_sub(epoch) <= term / 8
 }
 
-/// Whether shards under the `old` terms may move to the `new` ones: open, not old itself, and ending
-/// later. What is counted as room for a move and where shards are moved is the same.
+/// Returns true if shards under the `old` terms may move to the `new` ones: open, not old itself, and
+/// ending later. It decides both which room counts for a move and where shards move.
 pub fn takes_over(new: &DeedRow, old: &DeedRow, epoch: u64, p: &Parameters) -> bool {
     let holds = new.quota_leaves > 0 || old.quota_leaves == 0;
     Stage::of(new) == Stage::Open && !is_old(new, epoch, p) && new.end_epoch > old.end_epoch && holds
 }
 
-/// What an agreement needs.
+/// The next step that an agreement needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step {
-    /// Nothing.
+    /// No step is needed now.
     Nothing,
-    /// More money for vouchers.
+    /// Add this amount to its voucher reserve.
     TopUp(Amount),
-    /// No new shards; what it holds moves to its successor.
+    /// Stop adding shards; those that it holds move to its successor.
     Drain,
-    /// To be closed by us.
+    /// Close it on the ledger.
     Close,
-    /// The redemption window is over, and nothing is in force under it any more.
+    /// Forget it: the redemption window is over, and no shard is in force under it.
     Forget,
 }
 
-/// What is known beside an agreement when it is judged.
+/// Facts beside an agreement's own that decide its next step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Around {
     /// Its provider has another agreement, to which its shards can move.
     pub successor: bool,
     /// It can be closed ([`Policy::is_idle`]).
     pub idle: bool,
-    /// A row that does not decode may describe shards under it: that nothing is known to be held proves
-    /// nothing.
+    /// A row that does not decode may describe shards under it, so an empty data set proves nothing.
     pub kept: bool,
-    /// The egress price that is posted.
+    /// The posted egress price, in grains per 2^20 bytes.
     pub egress_price: u64,
 }
 
@@ -169,13 +169,13 @@ pub fn next(standing: &Standing, epoch: u64, around: Around, policy: &Policy, p:
         Stage::Gone => Step::Nothing,
         _ if over && !standing.live && around.kept => Step::Nothing,
         _ if over && !standing.live => Step::Forget,
-        // What is in force moves to others, also when its own term is over.
+        // Shards in force move to other agreements even after the end of its own term.
         Stage::Closing if over => Step::Drain,
         Stage::Draining if over => Step::Nothing,
         Stage::Opening | Stage::Closing => Step::Nothing,
         Stage::Draining if standing.empty && !around.kept => Step::Close,
         Stage::Draining if standing.empty => Step::Nothing,
-        // The move comes first: it must not wait for money that the ledger may never take.
+        // The move comes first: it must not wait for a top-up that the ledger may never accept.
         Stage::Open if around.idle && !around.kept || around.successor && is_old(row, epoch, p) => {
             Step::Drain
         }
@@ -183,10 +183,10 @@ pub fn next(standing: &Standing, epoch: u64, around: Around, policy: &Policy, p:
     }
 }
 
-/// The amount to add to a voucher reserve that the whole egress quota would empty. Due at half used,
-/// while the posted price is not above the agreement's: a top-up buys all that is left at the higher
-/// of the two (AG-8). Due at three quarters used in any case, unless that is above what the policy
-/// pays: the ledger would refuse it.
+/// The amount to add to a voucher reserve that the whole egress quota would exhaust. Due at half used
+/// while the posted price is not above the agreement's: a top-up buys the rest at the higher of the two
+/// (AG-8). Otherwise due at three quarters used, unless the posted price is above the policy's limit,
+/// where the ledger would refuse it.
 fn more(standing: &Standing, posted: u64, policy: &Policy) -> Option<Amount> {
     let row = &standing.row;
     if posted > row.egress_price.max(policy.price_max[EGRESS]) {
@@ -292,9 +292,9 @@ mod tests {
         assert_eq!(next(&whole, 0, around, &policy, &P), Step::Nothing, "all of the quota is covered");
     }
 
-    /// Found by audit 2: a top-up that the ledger refuses each time (the posted price is above what the
-    /// policy pays) is asked for again at every look, for a fee, and comes before the move to the
-    /// successor: what is held ends with the term.
+    /// Found by audit 2: a top-up that the ledger refuses each time (the posted price is above the
+    /// policy's limit) was submitted again at every look, for a fee, and came before the move to the
+    /// successor: shards ended with the term.
     #[test]
     fn what_cannot_be_topped_up_moves_on_all_the_same() {
         let policy = Policy::of(&P);

@@ -1,4 +1,5 @@
-//! Reads from the ledger what the gateway decides on: providers, their audits, our agreements.
+//! Reads from the ledger the records that the gateway decides on: providers, their audits, our
+//! agreements.
 
 use super::{policy::Posted, state::View};
 use crate::{
@@ -17,21 +18,21 @@ use posync_protocol::{
 };
 use std::collections::BTreeMap;
 
-/// Providers that a gateway looks at; beyond them the network is large enough anyway.
+/// Most providers that a gateway considers; with that many, more would change little.
 pub(super) const PROVIDERS_SEEN_MAX: u32 = 1024;
-/// Records of a provider in a survey.
+/// Records that a survey reads of one provider.
 const PER_PROVIDER: usize = 6;
 
-/// What a survey found.
+/// The providers that a survey found.
 #[derive(Debug, Default)]
 pub(super) struct Survey {
     /// The lowest height of its reads.
     pub(super) height: u64,
-    /// Providers.
+    /// By account, the ledger's view of a provider and the parts of it that are kept.
     pub(super) providers: BTreeMap<Account, (View, Known)>,
 }
 
-/// Reads every provider, a bounded number.
+/// Reads all providers, at most [`PROVIDERS_SEEN_MAX`].
 ///
 /// # Errors
 /// [`Error`].
@@ -49,7 +50,7 @@ pub(super) async fn survey(ledger: &Ledger) -> Result<Survey, Error> {
     details(ledger, &accounts).await
 }
 
-/// Reads what is posted, and what the account has.
+/// Reads the posted prices and the account's balance.
 ///
 /// # Errors
 /// [`Error`].
@@ -68,7 +69,7 @@ pub(super) async fn posted(
     Ok(Posted { prices, balance: state.unwrap_or_default().balance, height })
 }
 
-/// Reads these providers.
+/// Reads the records of these providers; those without an offer or endpoint are left out.
 ///
 /// # Errors
 /// [`Error`].

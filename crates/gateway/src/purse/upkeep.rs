@@ -1,10 +1,10 @@
-//! What is under way for the agreements, and what waits after a refusal. A look starts paid work and
+//! The jobs under way for the agreements, and their pauses after a refusal. A look starts paid work and
 //! goes on: it never waits for an operation to become final.
 //!
 //! Invariants
-//! 1. Of each [`Job`] at most one is under way.
-//! 2. After a refusal a job pauses for a time that doubles: what the ledger refuses for ever costs ever
-//!    fewer fees.
+//! 1. At most one instance of each [`Job`] is under way.
+//! 2. After a refusal a job pauses, each time for twice as long: a permanent refusal costs ever fewer
+//!    fees.
 
 use posync_protocol::{Account, Code};
 use std::{
@@ -12,40 +12,40 @@ use std::{
     sync::{Arc, Mutex, MutexGuard},
 };
 
-/// Blocks of the first pause.
+/// Length of the first pause, in blocks.
 const PAUSE_BLOCKS: u64 = 8;
-/// Times that a pause doubles.
+/// Most times that a pause doubles.
 const DOUBLINGS: u32 = 10;
 
-/// Work that is paid for.
+/// Work that costs fees.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Job {
-    /// Agreements are opened with a provider.
+    /// Open agreements with a provider.
     Open(Account),
-    /// Money is added to an agreement's voucher reserve.
+    /// Add money to an agreement's voucher reserve.
     TopUp(u32),
-    /// An agreement is closed.
+    /// Close an agreement on the ledger.
     Close(u32),
-    /// It is looked up which openings happened.
+    /// Look up the openings whose outcome is unknown.
     LookUp,
-    /// Agreements that are over are removed.
+    /// Remove agreements that are over.
     Reclaim,
-    /// Signed refusals are brought.
+    /// Submit signed refusals of providers.
     Refusals,
 }
 
 #[derive(Default)]
 struct Jobs {
     busy: BTreeSet<Job>,
-    /// By job, refusals in a row and the height until which it pauses.
+    /// By job, the refusals in a row and the height at which its pause ends.
     pauses: BTreeMap<Job, (u32, u64)>,
 }
 
-/// The jobs of an account.
+/// The jobs of one account.
 #[derive(Clone, Default)]
 pub struct Upkeep(Arc<Mutex<Jobs>>);
 
-/// A job under way, until this is dropped.
+/// A job that is under way until this is dropped.
 pub(super) struct Busy {
     job: Job,
     upkeep: Upkeep,
@@ -56,20 +56,20 @@ impl Upkeep {
         self.0.lock().expect("no holder of this lock panics")
     }
 
-    /// Takes a job at `height`, unless it is under way or pauses.
+    /// Takes a job at `height`; `None` while it is under way or pauses.
     pub(super) fn take(&self, job: Job, height: u64) -> Option<Busy> {
         let mut jobs = self.lock();
         let pauses = jobs.pauses.get(&job).is_some_and(|(_, until)| height < *until);
         (!pauses && jobs.busy.insert(job)).then(|| Busy { job, upkeep: self.clone() })
     }
 
-    /// Nothing of an agreement pauses: its number stands for another one now.
+    /// Ends the pauses of an agreement's jobs: its number stands for another agreement now.
     pub(super) fn forget(&self, number: u32) {
         let of = |job: &Job| matches!(job, Job::TopUp(of) | Job::Close(of) if *of == number);
         self.lock().pauses.retain(|job, _| !of(job));
     }
 
-    /// The providers with whom agreements are being opened.
+    /// The providers with which agreements are being opened.
     pub(crate) fn opening(&self) -> BTreeSet<Account> {
         let of = |job: &Job| if let Job::Open(account) = job { Some(*account) } else { None };
         self.lock().busy.iter().filter_map(of).collect()
@@ -77,12 +77,12 @@ impl Upkeep {
 }
 
 impl Busy {
-    /// It did what it was to do.
+    /// Ends the pauses of a job that succeeded.
     pub(super) fn done(&self) {
         self.upkeep.lock().pauses.remove(&self.job);
     }
 
-    /// It was refused, or did not become final, at `height`.
+    /// Pauses a job that was refused, or was not final in time, at `height`.
     pub(super) fn refused(&self, height: u64) {
         let mut jobs = self.upkeep.lock();
         let (times, until) = jobs.pauses.entry(self.job).or_default();
@@ -97,7 +97,7 @@ impl Drop for Busy {
     }
 }
 
-/// Whether an answer to a close says that the agreement is closed.
+/// Returns true if the answer to a close means that the agreement is closed.
 pub(super) const fn is_closed(code: Code) -> bool {
     matches!(code, Code::Done | Code::AgreementClosed | Code::AgreementEnded | Code::AgreementUnknown)
 }

@@ -1,4 +1,4 @@
-//! Takes the samples that are due.
+//! The task that takes the samples that are due.
 
 use super::{
     IN_TIME_MS, SPREAD_MS, Sample,
@@ -21,37 +21,37 @@ use std::{
     time::Duration,
 };
 
-/// Pause between looks at the height.
+/// Pause between two checks of the height.
 const PAUSE: Duration = Duration::from_millis(500);
-/// Names are learned anew after this many epochs.
+/// Epochs after which names are looked up again.
 const NAMES_EPOCHS: u64 = 2;
-/// Shards asked for in one sample, when it shows that a provider no longer owes the first.
+/// Most attempts of one sample: when the provider no longer owes a shard, others are tried.
 const TRIES: usize = 3;
-/// Small shards asked for at once: all of a sample come in time over a line of 200 ms.
+/// Small shards requested at once, so that a whole sample arrives in time over a line of 200 ms.
 const AT_ONCE: usize = 16;
 
-/// A part of a shard that is known.
+/// A known shard and the part of it to read.
 type Read = (Named, Part);
-/// The shard that was not read, and why.
+/// The shard that could not be read, and the error.
 type Failed = (Named, Error);
 
-/// What the task works with.
+/// The inputs and shared state of the sampling task.
 pub struct Sampler {
-    /// The agreements.
+    /// Shared state with the agreements.
     pub core: Arc<Core>,
-    /// Where names are learned.
+    /// Reads of the ledger, from which names are learned.
     pub ledger: Ledger,
-    /// Genesis parameters.
+    /// Parameters from the genesis.
     pub parameters: Parameters,
-    /// Decides the moments.
+    /// Secret from which the moments derive.
     pub secret: Hash,
-    /// Who hears of every sample; a gateway only draws its own conclusions.
+    /// Receiver of every sample; `None` at a gateway, which only uses them itself.
     pub tell: Option<mpsc::Sender<Sample>>,
-    /// Names by provider.
+    /// Known shards, by provider.
     pub names: Mutex<BTreeMap<Account, Known>>,
 }
 
-/// Runs for ever.
+/// Runs the task; it does not return.
 pub async fn start(sampler: Arc<Sampler>) {
     let core = sampler.core.clone();
     let mut seen = core.height.load(Ordering::Relaxed);
@@ -81,7 +81,7 @@ impl Sampler {
         environment.sleep(Duration::from_millis(late)).await;
         let open = |deed: &Arc<Deed>| Stage::of(&deed.terms()) == Stage::Open && !deed.is_closed();
         let Some(deed) = self.core.deeds_with(&provider).into_iter().rfind(open) else { return };
-        // A read that begins too late would be paid too late to be redeemed within its epoch.
+        // A read that starts too late would be paid too late to be redeemed within its epoch.
         let learned =
             environment.within(Duration::from_millis(SPREAD_MS), self.learn(&provider, epoch)).await;
         if let Some(Err(error)) = learned {
@@ -95,7 +95,7 @@ impl Sampler {
         }
     }
 
-    /// Reads under `deed`; `None` if nothing is known that could be asked for.
+    /// Takes a sample under `deed`; `None` if no shard is known that could be read.
     async fn take(&self, deed: &Arc<Deed>, epoch: u64) -> Option<Sample> {
         let provider = deed.provider();
         for _ in 0..TRIES {
@@ -120,12 +120,12 @@ impl Sampler {
         None
     }
 
-    /// Whether a provider must have a shard; when in doubt, not.
+    /// Returns true if a provider must have a shard; false if that is not known.
     async fn is_owed(&self, provider: &Account, named: &Named) -> bool {
         names::is_owed(&self.ledger, provider, named, &self.parameters).await.unwrap_or(false)
     }
 
-    /// What came in time; what comes later is paid all the same.
+    /// Reads the parts; `None` after [`IN_TIME_MS`]. Bytes that arrive later are paid all the same.
     async fn in_time(
         &self,
         deed: &Arc<Deed>,
@@ -136,7 +136,7 @@ impl Sampler {
         environment.within(Duration::from_millis(IN_TIME_MS), self.read(deed, first, rest)).await
     }
 
-    /// Reads the first part alone, since its latency counts, then the others a few at once.
+    /// Reads the first part alone, as its latency counts, then the others a few at once.
     async fn read(&self, deed: &Arc<Deed>, first: &Read, rest: &[Read]) -> Result<Arrived, Failed> {
         let environment = &self.core.common.environment;
         let asked = environment.now();

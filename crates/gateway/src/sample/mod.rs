@@ -1,4 +1,4 @@
-//! Reads a little of every provider in every epoch, at moments that nobody can foresee.
+//! Reads a little from every provider in every epoch, at unpredictable moments.
 //!
 //! ```text
 //!   secret, epoch, provider ─► state: two moments ─► actor ──proven Audit, block body──► names
@@ -7,12 +7,13 @@
 //!                    deed: one slice, or small shards of as many bytes, verified, paid ─► [`Sample`]
 //! ```
 //!
-//! A gateway learns from it whom to ask first; an auditor ([`crate::auditor`]) reports it. Both run
-//! this code with the same agreements, so a provider cannot tell whose read it answers.
+//! A gateway learns from the samples which provider to ask first; an auditor ([`crate::auditor`]) reports
+//! them. Both run this code with the same agreements, so a provider cannot distinguish their reads.
 //!
 //! Invariants
-//! 1. When and what is read follows from a secret and the ledger alone, never from what it is for.
-//! 2. What is read was proved by that provider in a statement that became final.
+//! 1. The moment and the bytes of a read follow from a secret and the ledger alone, never from its
+//!    purpose.
+//! 2. A shard is read only if that provider proved it in a statement that became final.
 //! 3. A read ends before the last round of its epoch, in which providers redeem.
 
 mod actor;
@@ -24,41 +25,41 @@ pub use actor::{Sampler, start};
 use posync_protocol::{Account, AgreementId, service::LATENCY_HIGH_MS};
 use std::time::Duration;
 
-/// Milliseconds in which the slice must be here: beyond, its latency is worth nothing.
+/// Milliseconds within which a sample must arrive; a higher latency scores nothing.
 pub const IN_TIME_MS: u64 = LATENCY_HIGH_MS;
-/// Reads begin up to so many milliseconds after their block, so that they do not fall together, and
-/// wait for names at most as long again.
+/// Most milliseconds between a block and a read that is due at it, so that reads do not coincide; waiting
+/// for names takes at most as long again.
 pub const SPREAD_MS: u64 = 500;
 
-/// What one read found.
+/// The result of one sample.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Sample {
-    /// The epoch in which it began.
+    /// The epoch in which the sample was due.
     pub epoch: u64,
-    /// Who was asked.
+    /// The provider that was asked.
     pub provider: Account,
-    /// Under which agreement.
+    /// The agreement under which it was read.
     pub agreement: AgreementId,
-    /// Its number in the catalogue: names the session key.
+    /// The agreement's number in the catalogue, from which the session key derives.
     pub deed: u32,
-    /// What came.
+    /// The outcome of the read.
     pub found: Found,
 }
 
-/// What came of a read.
+/// The outcome of a read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Found {
-    /// Nothing in time, or a refusal to serve.
+    /// No answer in time, or a refusal to serve.
     Silence,
-    /// An answer that does not hold the bytes.
+    /// An answer without the right bytes.
     Wrong,
-    /// The bytes.
+    /// The right bytes, in time.
     Bytes {
-        /// How many.
+        /// Number of bytes received.
         bytes: u64,
-        /// Until the first slice.
+        /// Time until the first slice arrived.
         first: Duration,
-        /// Until the last.
+        /// Time until the last slice arrived.
         whole: Duration,
     },
 }

@@ -1,8 +1,8 @@
-//! Names of shards that a provider proved to hold, from the statements in blocks.
+//! Names of shards that a provider proved to hold, taken from the statements in blocks.
 //!
-//! Every statement carries the drawn chunks with their shards' names and lengths, so anyone who
-//! reads blocks knows shards that the provider must be able to serve, and knows them no sooner
-//! than the provider's next draw was open.
+//! Every statement carries the drawn chunks with their shards' names and lengths. So anyone who reads
+//! blocks learns of shards that the provider must be able to serve, but not before the provider's draw
+//! was open.
 
 use crate::ledger::{Error, Ledger, decode};
 use posync_protocol::{
@@ -17,29 +17,29 @@ use posync_protocol::{
 /// A shard that a provider proved to hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Named {
-    /// Its name.
+    /// Its name, the hash of its bytes.
     pub shard: Hash,
-    /// Its bytes.
+    /// Its length in bytes.
     pub length: u64,
-    /// Under which agreement, by slot.
+    /// Slot of the agreement under which it is held.
     pub slot: u32,
-    /// Root of the data set that it was in.
+    /// Root of the data set in which it was proved.
     pub root: Hash,
 }
 
-/// What is known of one provider.
+/// The shards known of one provider.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Known {
-    /// The challenge whose answer was read.
+    /// Height of the challenge whose answer was read.
     pub challenge: u64,
-    /// The epoch in which it was.
+    /// The epoch in which the names were last looked up.
     pub epoch: u64,
-    /// What it proved then.
+    /// The shards that it proved then.
     pub shards: Vec<Named>,
 }
 
-/// The shards that `provider` proves in its answer to the challenge of height `challenge`, if the
-/// block holds that answer.
+/// The shards that `provider` proves in its answer to the challenge of height `challenge`; `None` if the
+/// block does not hold that answer.
 pub fn proved(body: &BlockBody, provider: &Account, challenge: u64) -> Option<Vec<Named>> {
     let statement = body.operations.iter().find_map(|operation| match &operation.body {
         Body::Statement(statement) if operation.signer == *provider && statement.height == challenge => {
@@ -60,8 +60,8 @@ pub fn proved(body: &BlockBody, provider: &Account, challenge: u64) -> Option<Ve
     Some(shards)
 }
 
-/// Whether `provider` still owes a shard: the data set in which it proved it is in force, and its
-/// agreement open. Otherwise its consumer may have taken it out.
+/// Returns true if `provider` still owes a shard: the data set in which it was proved is in force, and
+/// the agreement is open. Otherwise the consumer may have removed the shard.
 ///
 /// # Errors
 /// [`Error`].
@@ -82,8 +82,8 @@ pub async fn is_owed(
     Ok(is_open && set.current.root == named.root)
 }
 
-/// Learns from the last answer of `provider` on the ledger, unless `known` does already or its
-/// answer came too late to be looked for.
+/// Reads the names from the last answer of `provider` on the ledger, unless `known` has them already or
+/// the answer came too late to be found.
 ///
 /// # Errors
 /// [`Error`].
@@ -102,7 +102,7 @@ pub async fn learn(
     for height in challenge + 1..=challenge + parameters.deadline_blocks {
         let Some(body) = ledger.body(height).await? else { break };
         if let Some(shards) = proved(&body, provider, challenge) {
-            // All of it missing: what it proved before is all there is to ask for.
+            // All of it is missing, so only the earlier shards can be asked for.
             let shards = if shards.is_empty() { known.shards } else { shards };
             return Ok(Known { challenge, epoch, shards });
         }

@@ -1,4 +1,4 @@
-//! When samples are due and what they read: decides, sends nothing.
+//! When samples are due and what they read. Pure decisions; sends nothing.
 
 use super::{Found, IN_TIME_MS, SPREAD_MS};
 use crate::{
@@ -11,15 +11,15 @@ use posync_protocol::{
     limits::{AUDIT_READ_BYTES, Parameters},
 };
 
-/// Reads of each provider in an epoch: one could meet a moment's hiccup, and each costs a voucher.
+/// Samples of each provider in an epoch: a single one could meet a brief delay, and each costs a voucher.
 pub const SAMPLES: u64 = 2;
 
-/// Requests that one sample makes at most.
+/// Most requests that one sample makes.
 pub const REQUESTS_MAX: u64 = 64;
 
 const CONTEXT: &str = "posync gateway 2026-11 sample";
 
-/// A number below `bound` that only who knows `secret` can foresee.
+/// A number below `bound` that is unpredictable without `secret`.
 fn draw(secret: &Hash, epoch: u64, provider: &Account, number: u64, bound: u64) -> u64 {
     let mut hasher = blake3::Hasher::new_derive_key(CONTEXT);
     hasher.update(secret).update(&epoch.to_be_bytes()).update(&provider.0).update(&number.to_be_bytes());
@@ -28,8 +28,8 @@ fn draw(secret: &Hash, epoch: u64, provider: &Account, number: u64, bound: u64) 
     u64::try_from(u128::from_be_bytes(bytes) % u128::from(bound.max(1))).expect("below a u64")
 }
 
-/// The heights at which `provider` is read in `epoch`: any from which a read is over before the
-/// last round, so that what is paid can be redeemed within the epoch and is known at its end.
+/// The heights at which `provider` is sampled in `epoch`. A read from any of them ends before the last
+/// round, so that its payment can be redeemed within the epoch and is known at its end.
 pub fn moments(secret: &Hash, epoch: u64, provider: &Account, p: &Parameters) -> [u64; SAMPLES as usize] {
     let takes = (IN_TIME_MS + 2 * SPREAD_MS).div_ceil(p.block_ms.max(1));
     let room = p.epoch_blocks().saturating_sub(p.round_blocks + takes).max(1);
@@ -37,8 +37,9 @@ pub fn moments(secret: &Hash, epoch: u64, provider: &Account, p: &Parameters) ->
     std::array::from_fn(|number| start + draw(secret, epoch, provider, number as u64, room))
 }
 
-/// How many reads of `provider` became due after the height `seen`, up to `height`, and in which
-/// epoch. Moments that lie more than a round back are let go: nobody reads a whole epoch at once.
+/// The epochs of the samples of `provider` that became due after the height `seen`, up to `height`; one
+/// entry per sample. Moments more than a round back are skipped, so that a late start does not read a
+/// whole epoch at once.
 pub fn due(secret: &Hash, provider: &Account, seen: u64, height: u64, p: &Parameters) -> Vec<u64> {
     let seen = seen.max(height.saturating_sub(p.round_blocks));
     let epochs = p.epoch(seen)..=p.epoch(height);
@@ -46,10 +47,10 @@ pub fn due(secret: &Hash, provider: &Account, seen: u64, height: u64, p: &Parame
     all.filter(|(_, at)| (seen + 1..=height).contains(at)).map(|(epoch, _)| epoch).collect()
 }
 
-/// What one sample reads: a slice of one of the shards that hold one. If none does, small shards whole,
-/// one after another from a random one on and again from the first, until a slice's bytes are together:
-/// fewer back no report (SQ-5). Shards below a 64th of a slice would need more requests than a sample
-/// may make: who holds only such is not sampled.
+/// The parts that one sample reads: a slice of one of the shards that are large enough. If there are
+/// none, whole small shards, one after another from a random one on and cyclically, until they add up to
+/// a slice: fewer bytes back no report (SQ-5). Shards below a 64th of a slice would need more requests
+/// than a sample may make, so a provider that holds only such shards is not sampled.
 pub fn parts(names: &[Named], random: &Hash) -> Vec<(Named, Part)> {
     let (place, slice) = random.split_at(16);
     let below = |bytes: &[u8], bound: u64| {
@@ -74,7 +75,7 @@ pub fn parts(names: &[Named], random: &Hash) -> Vec<(Named, Part)> {
     in_turn.map(|named| (**named, Part::whole(named.shard, named.length))).collect()
 }
 
-/// What a read that ended so found.
+/// The outcome of a read with this result.
 pub fn found(result: &Result<Arrived, Error>) -> Found {
     match result {
         Ok(arrived) => {
@@ -119,7 +120,7 @@ mod tests {
         let expected: Vec<u64> = (0..20).flat_map(|epoch| [epoch; 2]).collect();
         for step in 1..=P.round_blocks {
             let mut met = Vec::new();
-            // The very first height is never after one that was seen.
+            // The very first height never comes after a seen one.
             for height in (step..=20 * P.epoch_blocks()).step_by(usize::try_from(step).expect("small")) {
                 met.extend(due(&secret, &provider(4), height - step, height, &P));
             }

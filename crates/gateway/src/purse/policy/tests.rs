@@ -1,4 +1,4 @@
-//! Quotas that follow the load, and what they cost.
+//! Quotas that follow the load, and their cost.
 
 mod years;
 
@@ -125,8 +125,8 @@ fn egress_is_extended_before_it_is_spent_at_the_pace_of_the_reads() {
     }
 }
 
-/// Ten restarts of a network cost every provider a few draws. Nothing was lost, and their agreements'
-/// egress is spent: it must be possible to read on.
+/// Ten restarts of a network cost every provider a few draws. No data was lost, and the egress of their
+/// agreements is used up: reading must still be possible.
 #[test]
 fn who_missed_draws_is_still_read_and_gets_no_new_data() {
     let policy = Policy::of(&P);
@@ -269,14 +269,14 @@ fn an_idle_agreement_is_closed_unless_it_is_a_first_one() {
     assert!(!reader.is_idle(&read, &[&read], 20, &P), "with whom there is nothing to read yet");
 }
 
-/// The agreement that a policy's first opening leads to.
+/// The agreement that a policy's first opening results in.
 fn opened(policy: &Policy) -> (Open, Agreement) {
     let open = policy.open(&view(), policy.first, &posted(), &P).expect("accepted");
     (open.clone(), terms(&account(9), &open, &posted().prices, posted().height))
 }
 
-/// Grains that an idle agreement burns in an epoch: a tenth of its leaves' price, and of its egress
-/// spread over its time (AG-7).
+/// Grains that an idle agreement burns in an epoch: a tenth of the price of its leaves, and of its egress
+/// spread over its term (AG-7).
 fn idle_burn(policy: &Policy) -> u64 {
     let (open, agreement) = opened(policy);
     let epoch = P.epoch_rounds;
@@ -299,15 +299,15 @@ fn ten_idle_agreements_burn_next_to_nothing() {
     // Half a GiB of leaves, and all the egress there is: 2.5 and 6.4 million grains an epoch, each.
     let before = Policy { first: Quota { leaves: 1 << 19, egress: 64 << 30 }, ..gateway.clone() };
     assert!(idle_burn(&before) > 200 * idle_burn(&gateway));
-    // An account that reads locks so little that one sum is enough for a thousand providers.
+    // A reading account locks so little that one transfer is enough for a thousand providers.
     let (open, agreement) = opened(&auditor);
     let locks = locked(&agreement, &view().provider, &P);
     let all = locks.storage.grains() + locks.deposit.grains() + open.voucher_reserve.grains();
     assert!(all < 20_000_000, "{all}");
 }
 
-/// A file on its way to ten providers that have a first agreement each: how many segments fit before
-/// new agreements are open, look by look.
+/// A file that is put to ten providers with a first agreement each: how many segments fit, look by look,
+/// before new agreements are open.
 struct Filling {
     views: BTreeMap<Account, View>,
     standings: Vec<Standing>,
@@ -316,7 +316,8 @@ struct Filling {
 }
 
 impl Filling {
-    /// Places what arrives between two looks: 100 MB, or what there is room for at six of ten.
+    /// Places the segments that arrive between two looks: 100 MB, or as many as six of ten providers have
+    /// room for.
     fn arrive(&mut self, segments: &mut u32, shard: u64) {
         for _ in 0..(*segments).min(25) {
             let turn = *segments;
@@ -338,7 +339,7 @@ impl Filling {
         }
     }
 
-    /// Puts a file; what a look asks for is open at the next one.
+    /// Puts a file; agreements requested at one look are open at the next.
     fn put(&mut self, bytes: u64, policy: &Policy) {
         let mut segments = coding::segments(bytes).expect("not too large");
         let shard = leaves(shard_bytes(SEGMENT_BYTES) as u64);
@@ -410,7 +411,7 @@ fn floor(price: u64, bytes: u64) -> Option<Amount> {
 }
 
 /// Found by audit 2: six agreements of one upload become old together. Their provider has room for all
-/// that they hold, and the gateway asks for twice as much in one piece, or for nothing.
+/// their data, but the gateway asked for twice as much in one piece, or for nothing.
 #[test]
 fn what_is_held_is_renewed_where_there_is_room_for_it() {
     let policy = Policy::of(&P);
@@ -427,8 +428,9 @@ fn what_is_held_is_renewed_where_there_is_room_for_it() {
     assert!(!never, "from three quarters of the term to its end nothing is opened: all of it is lost");
 }
 
-/// Found by audit 2: room in an older agreement counts as room for what an old one holds, but only the
-/// newest was ever moved to: room is what [`takes_over`] names, which [`super::super::renew`] moves to.
+/// Found by audit 2: room in an older agreement counted as room for the data of an old one, but shards
+/// moved only to the newest. Room is now defined by [`takes_over`], and [`super::super::renew`] moves to
+/// it.
 #[test]
 fn what_is_old_has_somewhere_to_go() {
     let policy = Policy::of(&P);
@@ -439,7 +441,7 @@ fn what_is_old_has_somewhere_to_go() {
         let agreement = AgreementId { opened, ..it.row.agreement };
         Standing { row: DeedRow { end_epoch, agreement, ..it.row }, ..it }
     };
-    // The second has room because files were removed; the third filled up before.
+    // The second has room because files were removed; the third was full before.
     let mine = [of(0, first, first, 720), of(1, 2 * first, first / 2, 920), of(2, 4 * first, 4 * first, 930)];
     let all: Vec<&Standing> = mine.iter().collect();
     for epoch in [540, 600, 680] {
@@ -461,8 +463,8 @@ fn what_is_old_has_somewhere_to_go() {
     assert!(opened >= first, "room that ends first is no room for a move");
 }
 
-/// Found by audit 2: with more providers in use than the policy names, one that needs a renewal is
-/// not asked for it.
+/// Found by audit 2: with more providers in use than the policy names, one that needed a renewal did not
+/// get it.
 #[test]
 fn whom_we_use_beyond_the_number_is_renewed_too() {
     let policy = Policy::of(&P);
@@ -501,7 +503,7 @@ fn at(epoch: u64, times: u64) -> Posted {
     posted
 }
 
-/// The openings with provider 1 for what it holds of ours.
+/// The openings with provider 1 for the data that it holds for us.
 fn asked(view: View, mine: &[Standing], demand: u64, posted: &Posted) -> Vec<Open> {
     let views = BTreeMap::from([(account(1), view)]);
     let all = wanted(&views, &BTreeSet::new(), mine, (&Policy::of(&P), demand), posted, &P);

@@ -1,10 +1,10 @@
-//! What is held, over the terms of many agreements.
+//! Held data over the terms of many agreements.
 
 use super::*;
 use crate::purse::state::{Around, Step, is_late_in_term, next};
 
-/// What a gateway does over years with what it holds: agreements with ten providers, by the very
-/// decisions of [`wanted`] and [`next`]; what moves, moves as [`super::super::renew`] has it.
+/// A gateway's upkeep of its data over years: agreements with ten providers, by the production decisions
+/// of [`wanted`] and [`next`]; shards move as in [`super::super::renew`].
 struct Years {
     views: BTreeMap<Account, View>,
     all: Vec<Standing>,
@@ -24,7 +24,7 @@ impl Years {
         view.provider.leaves_at == 0 && view.standing.jailed_until == 0
     }
 
-    /// The place of the agreement that takes on something of the one at `old`.
+    /// The index of the agreement to which data of the one at `old` moves.
     fn successor(&self, old: usize, epoch: u64, away: bool) -> Option<usize> {
         let from = &self.all[old].row;
         let takes = |s: &Standing| {
