@@ -42,7 +42,7 @@ pub struct Known {
     pub operator: Vec<u8>,
     /// Name of the region that the provider declared.
     pub region: Vec<u8>,
-    /// Resolved network address; `None` until it is resolved.
+    /// First address on the ledger that parses as one; `None` if none does.
     pub address: Option<SocketAddr>,
     /// True while it may get new shards: it answers, and its reads are found.
     pub trusted: bool,

@@ -3,9 +3,10 @@
 //! Invariants
 //! 1. At most [`PUTS_IN_FLIGHT`] shards are on their way to a provider.
 //! 2. For [`DIAL_PAUSE`] after a failed dial there is no other: callers fail at once and go elsewhere.
-//! 3. Every request ends within its timeout, except a stream of slices, whose reader bounds it. Dropping a
-//!    request's future cancels it, except an offer (a shard, a data set): its answer is still awaited,
-//!    because a missing one must be noticed ([`crate::silence`]).
+//! 3. Every request ends within its timeout, except an offer (a shard, a data set), which has it once to be
+//!    sent and once to be answered, and a stream of slices, whose reader bounds it. Dropping a request's
+//!    future cancels it; only the answer to an offer that was sent is still awaited, because a missing
+//!    one must be noticed ([`crate::silence`]).
 
 use crate::{environment::Environment, silence::Silence};
 use bytes::BufMut;

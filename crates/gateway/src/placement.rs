@@ -37,7 +37,7 @@ pub struct Candidate {
     pub operator: Vec<u8>,
     /// Name of the region that the provider declared.
     pub region: Vec<u8>,
-    /// Resolved network address; `None` until it is resolved.
+    /// First address on the ledger that parses as one; `None` if none does.
     pub address: Option<SocketAddr>,
     /// Leaves that this gateway holds there, including reservations.
     pub load: u64,

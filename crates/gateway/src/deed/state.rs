@@ -217,8 +217,8 @@ impl State {
     }
 
     /// The next change to ask of the provider: the same until [`Self::sign`] or [`Self::refuse`]. The
-    /// ledger refuses a data set that shrinks soon after it grew, so unless `may_shrink`, no more leaves
-    /// leave than arrive. The other removals wait and hold up no additions.
+    /// ledger refuses a data set that shrinks soon after it grew, so without `may_shrink` at most as many
+    /// leaves are removed as are added. The other removals wait and hold up no additions.
     pub fn next_intent(&mut self, may_shrink: bool) -> Option<Intent> {
         if self.intent.is_none() {
             let count = self.queue.len().min(SIGN_BATCH);

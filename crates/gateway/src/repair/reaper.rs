@@ -34,9 +34,9 @@ async fn pass(core: &Core, from: &mut u32) -> Result<(), Stopped> {
 /// The next jobs that no put works on, from number `from` on. `from` wraps around, so jobs that cannot be
 /// finished because their provider is gone do not starve the others.
 ///
-/// A put removes its job before it stops being a put. So a job that no put works on, and that *afterwards*
-/// still exists, is abandoned. In the other order, the job of a put that finishes between the two checks
-/// would be taken for abandoned, and the finished file removed.
+/// A put that succeeds removes its job before it stops being a put. So a job that no put works on, and that
+/// *afterwards* still exists, is abandoned. In the other order, the job of a put that succeeds between the
+/// two checks would be taken for abandoned, and the file removed.
 async fn abandoned(
     catalogue: &Catalogue,
     is_putting: impl Fn(&FileId) -> bool,
