@@ -1,4 +1,4 @@
-//! A segment of a file becomes eight shards, any four of which give it back.
+//! Codes a segment of a file into eight encrypted shards, any four of which restore it.
 //!
 //! ```text
 //!   4 MiB plain --pad, split--> 4 data ----Reed-Solomon----> 4 data + 4 parity
@@ -7,13 +7,13 @@
 //!                              ciphertext
 //! ```
 //!
-//! Each shard is encrypted *after* coding, under a key of its own: whoever holds four ciphertexts
-//! cannot compute a fifth, so a provider cannot pretend to hold what it dropped. There is no
-//! authenticator: the name authenticates, and a shard is stored at the length it was coded with.
+//! Each shard is encrypted *after* coding, under a key of its own: four ciphertexts do not yield a fifth,
+//! so a provider cannot recompute a shard that it dropped from the others. There is no authenticator: the
+//! name authenticates, and a shard is stored at the length that it was coded with.
 //!
 //! Invariants
-//! 1. `rebuild` gives back the bytes, and so the names, that `encode` made: everything is a
-//!    function of (file key, segment, position, plain bytes).
+//! 1. `rebuild` returns the same bytes, and so the same names, as `encode`: a shard is a function of
+//!    (file key, segment, position, plain bytes).
 //! 2. No two shards share a key: the file's id is random and a file is never rewritten in place.
 //! 3. Every shard of a segment has [`shard_bytes`] bytes, a multiple of 64.
 
@@ -26,27 +26,27 @@ use posync_protocol::Hash;
 use reed_solomon_simd::{ReedSolomonDecoder, ReedSolomonEncoder};
 use std::cell::RefCell;
 
-/// Shards that suffice.
+/// Data shards of a segment, and the number of shards that restore it.
 pub const DATA: usize = 4;
-/// Shards of a segment.
+/// Shards of a segment, data and parity.
 pub const SHARDS: usize = 8;
 /// Plain bytes of a full segment.
 pub const SEGMENT_BYTES: usize = 4 << 20;
-/// Shards are multiples of this: what the code's inner loops work on.
+/// A shard's length is a multiple of this, the block of the Reed-Solomon code's inner loops.
 const BLOCK_BYTES: usize = 64;
 
 const FILE_CONTEXT: &str = "posync gateway 2026-11 file key";
 const SHARD_CONTEXT: &str = "posync gateway 2026-11 shard key";
 
-/// A file's random name inside the gateway: also what its key is derived from.
+/// A file's random name inside the gateway, from which its key is derived.
 pub type FileId = [u8; 16];
 
-/// What a file's shards are encrypted under.
+/// Key of a file, from which the keys of its shards are derived.
 #[derive(Clone)]
 pub struct FileKey([u8; 32]);
 
 impl FileKey {
-    /// The key of `file` under the gateway's master secret.
+    /// Derives the key of `file` from the gateway's master secret.
     pub fn derive(master: &[u8; 32], file: &FileId) -> Self {
         Self(*Hasher::new_derive_key(FILE_CONTEXT).update(master).update(file).finalize().as_bytes())
     }
@@ -62,27 +62,27 @@ impl FileKey {
 /// An encrypted shard and its name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Shard {
-    /// Plain BLAKE3 of the bytes.
+    /// BLAKE3 hash of the bytes, without a key.
     pub name: Hash,
-    /// Ciphertext.
+    /// Ciphertext of [`shard_bytes`] bytes.
     pub bytes: Vec<u8>,
 }
 
-/// Encrypted shards at hand, by position.
+/// The encrypted shards that are available, by position.
 pub type Held = [Option<Vec<u8>>; SHARDS];
 
-/// Why a segment cannot be given back.
+/// Why a segment cannot be restored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
-    /// Fewer than [`DATA`] shards.
+    /// Fewer than [`DATA`] shards are available.
     #[error("{0} of {DATA} shards are at hand; more holders must answer")]
     TooFew(usize),
-    /// A shard's length is not the segment's.
+    /// A shard has another length than its segment's shards.
     #[error("a shard has {0} bytes where its segment's have {1}")]
     Length(usize, usize),
 }
 
-/// Segments of a file of `bytes` bytes: none for an empty one.
+/// Number of segments of a file of `bytes` bytes, 0 for an empty one; `None` if they exceed a `u32`.
 pub fn segments(bytes: u64) -> Option<u32> {
     u32::try_from(bytes.div_ceil(SEGMENT_BYTES as u64)).ok()
 }
@@ -116,11 +116,11 @@ pub fn encode(key: &FileKey, segment: u32, plain: &[u8]) -> [Shard; SHARDS] {
     })
 }
 
-/// The plain bytes of a segment of `plain` bytes from any [`DATA`] of its shards. Takes the shards
-/// that it uses out of `held`.
+/// Decodes a segment of `plain` bytes from any [`DATA`] of its shards. Takes the shards that it uses out
+/// of `held`.
 ///
 /// # Errors
-/// [`Error`], before anything is taken.
+/// [`Error`], before a shard is taken.
 pub fn decode(key: &FileKey, segment: u32, plain: usize, held: &mut Held) -> Result<Vec<u8>, Error> {
     let data = open(key, segment, plain, held)?;
     let mut bytes = Vec::with_capacity(DATA * shard_bytes(plain));
@@ -131,15 +131,15 @@ pub fn decode(key: &FileKey, segment: u32, plain: usize, held: &mut Held) -> Res
     Ok(bytes)
 }
 
-/// All shards of a segment again from any [`DATA`] of them, byte for byte.
+/// Rebuilds all shards of a segment from any [`DATA`] of them, byte for byte.
 ///
 /// # Errors
-/// [`Error`], before anything is taken.
+/// [`Error`], before a shard is taken.
 pub fn rebuild(key: &FileKey, segment: u32, plain: usize, held: &mut Held) -> Result<[Shard; SHARDS], Error> {
     Ok(encode(key, segment, &decode(key, segment, plain, held)?))
 }
 
-/// The decrypted data shards, decoded where one is missing.
+/// Decrypts the data shards, and decodes those that are missing.
 fn open(key: &FileKey, segment: u32, plain: usize, held: &mut Held) -> Result<[Vec<u8>; DATA], Error> {
     let size = shard_bytes(plain);
     let count = held.iter().flatten().count();
@@ -172,7 +172,7 @@ thread_local! {
     static DECODER: RefCell<Option<ReedSolomonDecoder>> = const { RefCell::new(None) };
 }
 
-/// The parity shards of four data shards of one length. One encoder per thread is kept.
+/// Computes the parity shards of four data shards of equal length. Each thread keeps one encoder.
 fn parity(data: &[Vec<u8>; DATA]) -> [Vec<u8>; SHARDS - DATA] {
     const WHY: &str = "4 of 8 with even lengths is always supported";
     ENCODER.with_borrow_mut(|kept| {
@@ -192,7 +192,7 @@ fn parity(data: &[Vec<u8>; DATA]) -> [Vec<u8>; SHARDS - DATA] {
     })
 }
 
-/// Fills in the missing data shards; exactly [`DATA`] shards of `size` bytes are present.
+/// Fills in the missing data shards; `shards` holds exactly [`DATA`] shards of `size` bytes.
 fn restore(size: usize, shards: &mut Held) {
     const WHY: &str = "four shards of one even length always decode";
     DECODER.with_borrow_mut(|kept| {

@@ -1,4 +1,4 @@
-//! What puts, gets and repair share: the agreements, what is known of providers, memory.
+//! State that puts, gets and repair share: agreements, facts about providers, limits of memory.
 
 use crate::{
     catalogue::row::Holding,
@@ -30,55 +30,55 @@ use std::{
 };
 use tokio::sync::{Notify, Semaphore};
 
-/// Reads under one agreement at once, about.
+/// Assumed number of simultaneous reads under one agreement.
 const READS_AT_ONCE: u64 = 4;
 
-/// What the ledger says of a provider, and what we found.
+/// A provider's record on the ledger, and this gateway's experience with it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Known {
-    /// Place in the fee tree: operations name it.
+    /// Index in the fee tree, by which operations name the provider.
     pub index: u32,
-    /// Declared operator.
+    /// Operator that the provider declared.
     pub operator: Vec<u8>,
-    /// Region.
+    /// Name of the region that the provider declared.
     pub region: Vec<u8>,
-    /// Where it is reached, once resolved.
+    /// First address on the ledger that parses as one; `None` if none does.
     pub address: Option<SocketAddr>,
-    /// Whether it may be given new shards: it answers, and its reads are found.
+    /// True while it may get new shards: it answers, and its reads are found.
     pub trusted: bool,
-    /// Whether the ledger lets it take new agreements: neither suspended nor in jail.
+    /// True while the ledger lets it take new agreements: it is neither suspended nor in jail.
     pub takes: bool,
-    /// Its sync score, parts per billion.
+    /// Sync score in parts per billion.
     pub score: u64,
-    /// It was drawn for its first reads already: no newcomer.
+    /// True once it was drawn for [`posync_protocol::limits::HISTORY`] reads, and so is no newcomer.
     pub vetted: bool,
 }
 
-/// The shared parts.
+/// The state that the gateway's tasks share.
 pub struct Core {
-    /// Runtime, catalogue, secrets.
+    /// Runtime, catalogue and secrets, as agreements use them.
     pub common: Common,
-    /// Memory of puts while segments are coded and shards are on their way, in KiB.
+    /// Memory, in KiB, for the segments that puts code and for their shards until a provider has them.
     pub coding: Arc<Semaphore>,
-    /// Segments that gets gather.
+    /// Permits for segments that gets gather at once.
     pub reads: Arc<Semaphore>,
-    /// Segments that repair and renewal read.
+    /// Permits for segments that repair and renewal read at once.
     pub mending: Arc<Semaphore>,
-    /// Acknowledged segments whose last shards are on their way.
+    /// Permits for acknowledged segments whose last shards are still being sent.
     pub tails: Arc<Semaphore>,
-    /// Wakes whoever waits for agreements.
+    /// Wakes puts that wait for agreements: one opened, or a provider's record changed.
     pub opened: Notify,
-    /// Wakes who opens agreements: something larger than the room there is comes.
+    /// Wakes the task that opens agreements: a put began that may need more room.
     pub expecting: Notify,
-    /// Segments that wait for repair.
+    /// Number of segments that wait for repair or are being repaired.
     pub repairs_open: AtomicU32,
-    /// Last certified height seen.
+    /// Greatest certified height seen, in blocks.
     pub height: Arc<AtomicU64>,
-    /// Providers that do not answer.
+    /// Providers that are suspected because they are silent.
     pub suspects: Suspects,
-    /// How long they are waited for.
+    /// Times for which a suspect may be silent before its shards are rebuilt.
     pub grace: Grace,
-    /// Genesis parameters.
+    /// Parameters of the network, from the genesis.
     parameters: Parameters,
     notices: mpsc::Sender<Notice>,
     deeds: Mutex<BTreeMap<u32, Arc<Deed>>>,
@@ -93,7 +93,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Core {
-    /// Nothing open, nothing known.
+    /// A core without agreements and without records of providers.
     pub fn new(common: Common, notices: mpsc::Sender<Notice>, parameters: Parameters) -> Arc<Self> {
         Arc::new(Self {
             common,
@@ -117,18 +117,18 @@ impl Core {
         })
     }
 
-    /// Takes up an agreement.
+    /// Adds an agreement and wakes the puts that wait for one.
     pub fn add_deed(&self, deed: Arc<Deed>) {
         lock(&self.deeds).insert(deed.number, deed);
         self.opened.notify_waiters();
     }
 
-    /// Forgets an agreement.
+    /// Removes and returns the agreement with this number.
     pub fn remove_deed(&self, number: u32) -> Option<Arc<Deed>> {
         lock(&self.deeds).remove(&number)
     }
 
-    /// An agreement.
+    /// The agreement with this number.
     pub fn deed(&self, number: u32) -> Option<Arc<Deed>> {
         lock(&self.deeds).get(&number).cloned()
     }
@@ -143,22 +143,22 @@ impl Core {
         self.deeds().into_iter().filter(|deed| deed.provider() == *provider).collect()
     }
 
-    /// The agreement under which a shard is held.
+    /// The agreement under which a shard is held, unless it is closed.
     pub fn holder(&self, holding: &Holding) -> Option<Arc<Deed>> {
         self.deed(holding.deed).filter(|deed| !deed.is_closed())
     }
 
-    /// What is known of a provider.
+    /// The record of a provider, if the ledger has shown one.
     pub fn known(&self, provider: &Account) -> Option<Known> {
         lock(&self.known).get(provider).cloned()
     }
 
-    /// Everything that is known, by account.
+    /// The records of all providers, by account.
     pub fn all_known(&self) -> BTreeMap<Account, Known> {
         lock(&self.known).clone()
     }
 
-    /// Learns of a provider; keeps what we found of it.
+    /// Replaces the record of a provider, and passes its address on to its connections.
     pub fn learn(&self, provider: Account, known: Known) {
         if let Some(address) = known.address {
             self.deeds_with(&provider).iter().for_each(|deed| deed.link.set_address(address));
@@ -167,7 +167,7 @@ impl Core {
         self.opened.notify_waiters();
     }
 
-    /// Whether a provider may be given new shards.
+    /// Sets whether a known provider may get new shards.
     pub fn trust(&self, provider: &Account, trusted: bool) {
         if let Some(known) = lock(&self.known).get_mut(provider) {
             known.trusted = trusted;
@@ -188,9 +188,10 @@ impl Core {
         }
     }
 
-    /// The first agreement of each provider that has room for `leaves` more, with the load and capacity
-    /// of all of them: one is filled before the next is begun, so that few data sets change. Without
-    /// room the provider counts as full. With `late`, also those that kept somebody waiting a moment ago.
+    /// For each provider, its first agreement with room for `leaves` more, and the load and capacity of all
+    /// its agreements. One agreement is filled before the next is begun, so that few data sets change. A
+    /// provider without room counts as full. With `late`, providers that were late a moment ago are
+    /// eligible, too.
     fn usable(&self, leaves: u64, late: bool) -> Vec<(Candidate, Arc<Deed>)> {
         let known = lock(&self.known);
         let mut all: BTreeMap<Account, (Candidate, Arc<Deed>, bool)> = BTreeMap::new();
@@ -215,7 +216,7 @@ impl Core {
         all.into_values().map(of).collect()
     }
 
-    /// A put of `length` bytes begins: room is opened for what has none.
+    /// Announces a put of `length` bytes, so that agreements are opened for it if room is short.
     pub fn expect(&self, length: u64) -> Coming {
         let segments = coding::segments(length).unwrap_or(0);
         let of = |segment| leaves(coding::shard_bytes(coding::segment_bytes(length, segment)) as u64);
@@ -226,16 +227,16 @@ impl Core {
         coming
     }
 
-    /// Leaves that are on their way to each of `providers`.
+    /// Leaves that announced puts will bring to each of `providers`, on average.
     pub fn demand(&self, providers: usize) -> u64 {
         self.expected.leaves().div_ceil(providers.max(1) as u64)
     }
 
-    /// The agreement under which `bytes` that are held under this one are read: itself while it is open and
-    /// its egress lasts, else an open one with the same provider that has enough left, else the one that
-    /// has most.
+    /// The agreement under which to read `bytes` of a shard that `deed` holds. It is `deed` itself while that
+    /// is open and has enough egress left, else an open one with the same provider that has enough left, else
+    /// the one with most left.
     pub async fn payer(&self, deed: &Arc<Deed>, bytes: u64) -> Arc<Deed> {
-        // Others read under it at this moment.
+        // Other reads under the agreement may be running.
         let enough = bytes.saturating_mul(READS_AT_ONCE);
         let epoch = self.parameters.epoch(self.height.load(Ordering::Relaxed));
         let is_open = |deed: &Deed| Stage::of(&deed.terms()) == Stage::Open;
@@ -258,8 +259,8 @@ impl Core {
         payer
     }
 
-    /// Whether nothing on our side stands against reading `bytes` under an agreement: it runs, its quota and
-    /// its reserve pay for them.
+    /// True if this gateway can read `bytes` under an agreement: it runs, and its quota and voucher reserve
+    /// cover them.
     pub async fn can_read(&self, deed: &Deed, bytes: u64) -> bool {
         let epoch = self.parameters.epoch(self.height.load(Ordering::Relaxed));
         let (terms, (left, _)) = (deed.terms(), deed.unread().await);
@@ -272,8 +273,8 @@ impl Core {
             && cost.is_some_and(|cost| cost <= terms.voucher_reserve)
     }
 
-    /// Operators that could take a shard of `leaves` now, those that kept somebody waiting a moment ago
-    /// included.
+    /// Number of operators that could take a shard of `leaves` now, including those that were late a moment
+    /// ago.
     pub fn operators(&self, leaves: u64) -> usize {
         let usable = self.usable(leaves, true);
         let fits = |c: &Candidate| c.eligible && c.load.saturating_add(leaves) <= c.capacity;
@@ -281,7 +282,7 @@ impl Core {
         eligible.map(|(c, _)| &c.operator).collect::<BTreeSet<_>>().len()
     }
 
-    /// Why the others cannot take a shard of `leaves`: how many providers for which reason.
+    /// Why the other providers cannot take a shard of `leaves`: the number of providers for each reason.
     pub fn hindrances(&self, leaves: u64) -> String {
         let usable: BTreeMap<Account, Candidate> =
             self.usable(leaves, true).into_iter().map(|(c, _)| (c.account, c)).collect();
@@ -307,8 +308,8 @@ impl Core {
         counts.into_iter().map(count).collect::<Vec<_>>().join(", ")
     }
 
-    /// Room for `wanted` shards of `bytes` of a segment, beside those that `kept` providers hold and
-    /// away from the `avoided` ones. Fewer when there are too few operators with room.
+    /// Reserves room for `wanted` shards of `bytes` of a segment, beside those that `kept` providers hold
+    /// and away from the `avoided` ones. Returns fewer when too few operators have room.
     pub fn rooms(
         &self,
         place: &[u8],
@@ -320,8 +321,8 @@ impl Core {
         self.rooms_of(place, wanted, bytes, kept, avoided, false)
     }
 
-    /// As [`Self::rooms`], with those that kept somebody waiting a moment ago where there are too few
-    /// others: the last in the order.
+    /// As [`Self::rooms`]; where too few operators have room, those that were late a moment ago follow at
+    /// the end.
     pub fn all_rooms(&self, place: &[u8], wanted: usize, bytes: u64, kept: &BTreeSet<Account>) -> Vec<Room> {
         let nobody = BTreeSet::new();
         let mut rooms = self.rooms(place, wanted, bytes, kept, &nobody);
@@ -358,7 +359,7 @@ impl Core {
         chosen.into_iter().filter_map(|index| deeds[index].reserve(bytes)).collect()
     }
 
-    /// What placement says of a provider now.
+    /// Explains why recent segments would or would not place a shard with a provider now.
     pub fn why(&self, provider: &Account) -> Why {
         let candidates: Vec<Candidate> =
             self.usable(1, false).into_iter().map(|(candidate, _)| candidate).collect();
@@ -372,42 +373,42 @@ impl Core {
         accounts.iter().filter_map(of).collect()
     }
 
-    /// Tells repair. A full mailbox loses it: the next draw, read or scrub finds the same.
+    /// Notifies repair. A full mailbox drops the notice: the next draw, read or scrub finds the same.
     pub fn notice(&self, notice: Notice) {
         if self.notices.try_send(notice).is_err() {
             tracing::debug!("repair is busy; a notice is dropped");
         }
     }
 
-    /// Tells repair, waiting for room.
+    /// Notifies repair, and waits for room in its mailbox.
     pub async fn notice_surely(&self, notice: Notice) {
-        // Refused only when repair has ended with the gateway.
+        // This fails only when repair has ended with the gateway.
         let _ = self.notices.send(notice).await;
     }
 
-    /// The ledger's time, for the ways to providers.
+    /// The ledger's time, for the connections to providers.
     pub fn heights(&self) -> Heights {
         Heights { height: self.height.clone(), epoch_blocks: self.parameters.epoch_blocks() }
     }
 
-    /// The round of the last certified height seen.
+    /// Round of the greatest certified height seen.
     pub fn round(&self) -> u64 {
         self.parameters.round(self.height.load(Ordering::Relaxed))
     }
 
-    /// A put is under way: its job is left alone until the guard is dropped.
+    /// Marks a file as being put: the reaper skips its job until the guard is dropped.
     pub fn putting(self: &Arc<Self>, file: FileId) -> Putting {
         lock(&self.putting).insert(file);
         Putting { core: self.clone(), file }
     }
 
-    /// Whether a put of this file is under way.
+    /// True while a put of this file is running.
     pub fn is_putting(&self, file: &FileId) -> bool {
         lock(&self.putting).contains(file)
     }
 }
 
-/// A put under way.
+/// Guard of a running put; dropping it lets the reaper have the file's job.
 pub struct Putting {
     core: Arc<Core>,
     file: FileId,

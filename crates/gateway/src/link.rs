@@ -1,10 +1,12 @@
-//! The way to one provider: one connection, made when it is needed, made again when it broke.
+//! The link to one provider: one connection, opened when needed and opened again when it broke.
 //!
 //! Invariants
 //! 1. At most [`PUTS_IN_FLIGHT`] shards are on their way to a provider.
-//! 2. After a failed dial nobody dials for [`DIAL_PAUSE`]: callers fail at once and go elsewhere.
-//! 3. Every request ends within its timeout; dropping a request's future cancels it, but that the answer
-//!    to an offer (a shard, a data set) is listened for: its absence must be noticed ([`crate::silence`]).
+//! 2. For [`DIAL_PAUSE`] after a failed dial there is no other: callers fail at once and go elsewhere.
+//! 3. Every request ends within its timeout, except an offer (a shard, a data set), which has it once to be
+//!    sent and once to be answered, and a stream of slices, whose reader bounds it. Dropping a request's
+//!    future cancels it; only the answer to an offer that was sent is still awaited, because a missing
+//!    one must be noticed ([`crate::silence`]).
 
 use crate::{environment::Environment, silence::Silence};
 use bytes::BufMut;
@@ -32,82 +34,82 @@ use tokio::sync::{Mutex as AsyncMutex, OwnedSemaphorePermit, Semaphore};
 pub const PUTS_IN_FLIGHT: usize = 16;
 /// Time for a shard to arrive and become durable.
 pub const PUT_TIMEOUT: Duration = Duration::from_secs(20);
-/// Time for a signature.
+/// Time for a signature over a data set to arrive.
 pub const SIGN_TIMEOUT: Duration = Duration::from_secs(20);
-/// Time for a short answer.
+/// Time for a connection, or for the answer to a short request.
 pub const ASK_TIMEOUT: Duration = Duration::from_secs(5);
-/// Time for which others are asked first after it kept somebody waiting, unless it answers an offer
-/// meanwhile; doubled each time in a row that it is late with an offer, up to [`DOUBT_DOUBLED_MAX`] times.
+/// Time for which other providers are asked first after this one was late, unless it answers an offer
+/// meanwhile. It doubles each time in a row that an offer is late, up to [`DOUBT_DOUBLED_MAX`] times.
 pub const DOUBT: Duration = Duration::from_secs(5);
-/// See [`DOUBT`]: 80 seconds at most.
+/// Maximum of doublings of [`DOUBT`]: 80 seconds.
 pub const DOUBT_DOUBLED_MAX: u32 = 4;
-/// Time without dialing after a failure.
+/// Pause after a failed dial before the next one.
 pub const DIAL_PAUSE: Duration = Duration::from_secs(1);
 
-/// Why a provider did not do it.
+/// Why a request to a provider failed.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// No connection, or it broke.
+    /// The connection could not be opened, or broke.
     #[error("provider {0} cannot be reached: {1}")]
     Unreachable(Account, String),
-    /// No answer in time.
+    /// The provider did not answer in time.
     #[error("provider {0} did not answer in time")]
     Slow(Account),
-    /// It said no.
+    /// The provider refused, for this reason and with this text.
     #[error("provider {0} refuses ({1:?}): {2}")]
     Refused(Account, Refusal, String),
-    /// It answered something else, or bytes that do not verify.
+    /// The provider sent an unexpected answer, or bytes that do not verify.
     #[error("provider {0} gave a wrong answer: {1}")]
     Wrong(Account, &'static str),
 }
 
 impl Error {
-    /// Whether the provider itself shows that it does not hold the shard.
+    /// True if the provider's answer shows that it does not hold the shard.
     pub const fn shows_loss(&self) -> bool {
         matches!(self, Self::Refused(_, Refusal::Unknown | Refusal::Damaged, _) | Self::Wrong(..))
     }
 
-    /// Whether the provider says that it cannot serve the shard, which it may no longer have to.
+    /// True if the provider says that it cannot serve the shard. It may no longer have to.
     pub const fn says_loss(&self) -> bool {
         matches!(self, Self::Refused(_, Refusal::Unknown | Refusal::Damaged, _))
     }
 
-    /// Whether the very same request may succeed later.
+    /// True if the same request may succeed later.
     pub const fn may_pass(&self) -> bool {
         matches!(self, Self::Unreachable(..) | Self::Slow(_) | Self::Refused(_, Refusal::Busy, _))
     }
 }
 
-/// Makes connections of one service: the one thing that knows runtime and network.
+/// Opens connections of one service; no other part of the gateway's links knows runtime and network.
 pub type Dialer<S> =
     Arc<dyn Fn(Account, SocketAddr) -> BoxFuture<'static, Result<Client<S>, String>> + Send + Sync>;
 
-/// The ledger's time, by which silence is judged.
+/// The ledger's time, by which silence is measured.
 #[derive(Clone, Debug)]
 pub struct Heights {
-    /// Last certified height seen.
+    /// Greatest certified height seen, in blocks.
     pub height: Arc<AtomicU64>,
-    /// Blocks of an epoch.
+    /// Length of an epoch, in blocks.
     pub epoch_blocks: u64,
 }
 
-/// The bytes of a shard, shared by all whom it is offered to.
+/// The bytes of a shard, shared by all offers of it.
 #[derive(Clone)]
 pub struct Parcel(Arc<Bounded<u8, { SHARD_BYTES_MAX as usize }>>);
 
 impl Parcel {
-    /// Takes the bytes of a shard; `None` if they are more than one holds.
+    /// Takes the bytes of a shard; `None` if they exceed [`SHARD_BYTES_MAX`].
     pub fn new(bytes: Vec<u8>) -> Option<Self> {
         Some(Self(Arc::new(Bounded::new(bytes)?)))
     }
 }
 
-/// What is sent as an [`Ask`]: one, or what encodes as one.
+/// A value that is sent as an [`Ask`]: an ask, or a value with the same encoding.
 trait Asks: Write + EncodeSize + Sync {}
 
 impl Asks for Ask {}
 
-/// Encodes as [`Ask::Put`], without taking the bytes.
+/// Encodes as [`Ask::Put`] without owning the bytes.
 struct Offer<'a> {
     agreement: AgreementId,
     shard: Hash,
@@ -131,18 +133,18 @@ impl EncodeSize for Offer<'_> {
     }
 }
 
-/// Whether a provider kept somebody waiting a moment ago.
+/// The doubt about a provider that was late or failed a moment ago.
 #[derive(Debug, Default)]
 struct Doubt {
-    /// The number of the doubt that is open.
+    /// Number of the open doubt, if one is open.
     open: Option<u64>,
     number: u64,
-    /// Doubts in a row that began because it was late with an offer.
+    /// Number of doubts in a row that began with a late answer to an offer.
     late: u32,
 }
 
 impl Doubt {
-    /// Opens a doubt: its number and how long it lasts. `None` while one is open.
+    /// Opens a doubt and returns its number and duration; `None` while one is open.
     fn begin(&mut self, late: bool) -> Option<(u64, Duration)> {
         if self.open.is_some() {
             return None;
@@ -158,7 +160,7 @@ impl Doubt {
         self.open.take_if(|open| *open == number);
     }
 
-    /// It answered an offer: it is there.
+    /// Ends the doubt, since the provider answered an offer.
     const fn answered(&mut self) {
         (self.open, self.late) = (None, 0);
     }
@@ -170,7 +172,7 @@ enum State {
     Pausing(String),
 }
 
-/// The way to one provider.
+/// The link to one provider.
 pub struct Link {
     account: Account,
     address: Mutex<Option<SocketAddr>>,
@@ -187,7 +189,7 @@ pub struct Link {
 }
 
 impl Link {
-    /// A way that is not connected yet.
+    /// A link that is not connected yet and has no address.
     pub fn new(
         account: Account,
         dialer: Dialer<Provider>,
@@ -210,17 +212,17 @@ impl Link {
         }
     }
 
-    /// Who is at the other end.
+    /// Account of the provider.
     pub const fn account(&self) -> Account {
         self.account
     }
 
-    /// Last certified height seen.
+    /// Greatest certified height seen, in blocks.
     pub fn height(&self) -> u64 {
         self.heights.height.load(Ordering::Relaxed)
     }
 
-    /// Where it is dialed from now on.
+    /// Sets the address that is dialed from now on.
     pub fn set_address(&self, address: SocketAddr) {
         *self.address.lock().expect("no holder of this lock panics") = Some(address);
     }
@@ -229,7 +231,7 @@ impl Link {
         Error::Unreachable(self.account, why.to_string())
     }
 
-    /// The open connection, or a new one. One caller dials, the others wait for it.
+    /// The open connection, or a new one. One caller dials; the others wait for it.
     async fn client(&self) -> Result<Client<Provider>, Error> {
         let mut state = self.state.lock().await;
         let over = self.resumed.swap(false, Ordering::AcqRel);
@@ -273,8 +275,9 @@ impl Link {
         }
     }
 
-    /// Asks for what a placement consists of. The answer is listened for within its time even if the
-    /// caller goes: a put does not wait for the last shards, and who never answers is found out so.
+    /// Sends an offer: a shard, or a data set to sign. The answer is awaited for `patience` even if the
+    /// caller is gone: a put does not wait for its last shards, and a provider that never answers must be
+    /// noticed.
     async fn offer(
         self: &Arc<Self>,
         ask: &impl Asks,
@@ -296,8 +299,8 @@ impl Link {
         receiver.await.unwrap_or_else(|_| Err(self.unreachable("this gateway is stopping")))
     }
 
-    /// Judges what came of an offer. A stored shard is half an answer: the placement is taken when it
-    /// is signed, or refused.
+    /// Records the result of an offer. A stored shard does not end the provider's silence: only a signature
+    /// or a refusal completes a placement.
     fn heard(self: &Arc<Self>, offered: u64, answer: Option<Option<Answer>>) -> Result<Answer, Error> {
         let (height, mut silence) = (self.height(), self.silence());
         if let Some(Some(_)) = answer {
@@ -327,7 +330,7 @@ impl Link {
         self.silence.lock().expect("no holder of this lock panics")
     }
 
-    /// Offers in a row that it left unanswered, and blocks for which it is left out of placement.
+    /// Number of offers in a row without an answer, and blocks for which placement leaves the provider out.
     pub fn unanswered(&self) -> (u32, u64) {
         let silence = self.silence();
         (silence.unanswered(), silence.left_out(self.height()))
@@ -342,12 +345,12 @@ impl Link {
         Error::Refused(self.account, refused.reason, text)
     }
 
-    /// The last signed refusal, once: for the ledger.
+    /// Takes the last signed refusal of a placement, to be submitted to the ledger.
     pub fn take_refusal(&self) -> Option<RefusedPlacement> {
         self.refusal.lock().expect("no holder of this lock panics").take()
     }
 
-    /// What it said when it refused something last.
+    /// Text of the provider's last refusal.
     pub fn last_refusal(&self) -> Option<String> {
         self.last_refusal.lock().expect("no holder of this lock panics").clone()
     }
@@ -356,7 +359,7 @@ impl Link {
         Error::Wrong(self.account, what)
     }
 
-    /// Connects if need be: then [`Self::put`] is worth its bytes.
+    /// Connects if necessary, so that [`Self::put`] is not called for a provider that cannot be reached.
     ///
     /// # Errors
     /// [`Error`].
@@ -367,18 +370,18 @@ impl Link {
         }
     }
 
-    /// Whether it failed lately, or leaves offers unanswered: others are asked.
+    /// True if a doubt is open or offers stay unanswered, so that others are asked first.
     pub fn is_doubtful(&self) -> bool {
         self.doubts().open.is_some() || self.unanswered().1 > 0
     }
 
-    /// It kept somebody waiting: others are asked first for [`DOUBT`].
+    /// Opens a doubt of [`DOUBT`], during which others are asked first.
     pub fn doubt(self: &Arc<Self>) {
         self.open_doubt(false);
     }
 
-    /// It is late with the answer to an offer: others are asked first, for longer each time in a row. What
-    /// several find together counts once.
+    /// Opens a doubt because an offer is late; it lasts longer each time in a row. Late offers that are found
+    /// while one is open count once.
     pub fn late(self: &Arc<Self>) {
         self.open_doubt(true);
     }
@@ -414,7 +417,7 @@ impl Link {
         }
     }
 
-    /// Asks for the provider's signature over a new version of a data set.
+    /// Gets the provider's signature over a new version of a data set.
     ///
     /// # Errors
     /// [`Error`].
@@ -425,7 +428,7 @@ impl Link {
         }
     }
 
-    /// How the provider says that it is doing.
+    /// Asks for the provider's status.
     ///
     /// # Errors
     /// [`Error`].
@@ -436,7 +439,7 @@ impl Link {
         }
     }
 
-    /// Gives a voucher; returns when the provider has it on disk.
+    /// Sends a voucher; returns when the provider has it on disk.
     ///
     /// # Errors
     /// [`Error`].
@@ -446,7 +449,7 @@ impl Link {
             let call = client.open(Ask::Pay(voucher)).await;
             let mut call = call.map_err(|error| self.unreachable(error))?;
             match call.recv().await {
-                // The end of the call is its answer, but that of the connection is none.
+                // The end of the call is the answer; the end of the connection is none.
                 None if client.is_gone() => Err(self.unreachable("the connection ended before it answered")),
                 None => Ok(()),
                 Some(Answer::Refused(refused)) => Err(self.refused(refused)),
@@ -459,7 +462,7 @@ impl Link {
         }
     }
 
-    /// Opens the stream of a shard's slices.
+    /// Opens a stream of a shard's slices. The caller bounds its time.
     ///
     /// # Errors
     /// [`Error::Unreachable`].
@@ -470,14 +473,14 @@ impl Link {
     }
 }
 
-/// A stream of slices, not verified yet.
+/// A stream of slices, which are not verified yet.
 pub struct Slices<'a> {
     link: &'a Link,
     call: Call<Provider>,
 }
 
 impl Slices<'_> {
-    /// The next slice.
+    /// Receives the next slice, without a timeout.
     ///
     /// # Errors
     /// [`Error`].
@@ -490,7 +493,7 @@ impl Slices<'_> {
         }
     }
 
-    /// Sends a voucher beside the stream.
+    /// Sends a voucher in the stream's call.
     ///
     /// # Errors
     /// [`Error::Unreachable`].

@@ -1,15 +1,14 @@
-//! How much of an agreement's egress was verified and how much is signed away: decides when a
-//! voucher is due.
+//! Counts the verified and the signed egress bytes of an agreement, and decides when a voucher is due.
 //!
 //! Invariants
-//! 1. `signed <= verified`: nothing is paid that did not verify.
-//! 2. `signed` never goes back, and is on disk before a voucher with it leaves.
+//! 1. `signed <= verified`: only verified bytes are paid.
+//! 2. `signed` never decreases, and is on disk before a voucher with it leaves.
 //! 3. A provider that waits for money within its credit window (VO-5) always gets it: a voucher is due
-//!    at half the window, at the end of every stream, and when nothing comes for a moment.
+//!    at half the window, at the end of every stream, and when no slice arrives for a moment.
 
 use posync_protocol::agreement::credit_window;
 
-/// The meter of one agreement.
+/// The meter of one agreement, in bytes of egress since it opened.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Meter {
     verified: u64,
@@ -19,59 +18,60 @@ pub struct Meter {
 }
 
 impl Meter {
-    /// After a start: what was signed was verified; what was verified and not signed is forgotten.
+    /// The meter after a start: signed bytes count as verified; bytes verified and not signed are forgotten.
     pub const fn resumed(signed: u64) -> Self {
         Self { verified: signed, signed, acknowledged: 0, barred: false }
     }
 
-    /// Whether a voucher may have been lost on the way.
+    /// True if a signed voucher may not have reached the provider.
     pub const fn is_unacknowledged(&self) -> bool {
         self.acknowledged < self.signed
     }
 
-    /// The provider has a voucher over `egress` bytes.
+    /// Records that the provider has a voucher over `egress` bytes.
     pub fn acknowledge(&mut self, egress: u64) {
         self.acknowledged = self.acknowledged.max(egress);
     }
 
-    /// Egress bytes signed away.
+    /// Egress bytes that vouchers were signed for.
     pub const fn signed(&self) -> u64 {
         self.signed
     }
 
-    /// Egress bytes that a quota still pays for.
+    /// Egress bytes of `quota` that are not read yet.
     pub const fn left(&self, quota: u64) -> u64 {
         quota.saturating_sub(self.verified)
     }
 
-    /// The provider sends nothing more on credit, or does again: what it sent and a broken connection lost
-    /// stays owed, and beyond a bound nothing is sent until it is paid (VO-8), which it never is.
+    /// Records whether the provider refuses to send on credit. Bytes that a broken connection lost stay owed,
+    /// and beyond a bound the provider sends no more until they are paid (VO-8). This gateway never pays
+    /// them.
     pub const fn bar(&mut self, barred: bool) {
         self.barred = barred;
     }
 
-    /// See [`Self::bar`].
+    /// True while the provider refuses to send on credit ([`Self::bar`]).
     pub const fn is_barred(&self) -> bool {
         self.barred
     }
 
-    /// Bytes arrived and verified.
+    /// Counts `bytes` that arrived and verified.
     pub const fn verify(&mut self, bytes: u64) {
         self.verified = self.verified.saturating_add(bytes);
     }
 
-    /// The cumulative bytes that the next voucher should name, if one is due (`all`: as soon as
-    /// anything is unpaid), at most `most`; `trust` is what the ledger gives the consumer.
+    /// The cumulative bytes, at most `most`, that the next voucher should name, if one is due. With `all`, it
+    /// is due as soon as a byte is unpaid. `trust` is the agreement's trust (BK-9), in parts per billion.
     pub fn due(&self, all: bool, most: u64, trust: u64) -> Option<u64> {
         let target = self.verified.min(most);
         let unpaid = target.checked_sub(self.signed)?;
         (unpaid > 0 && (all || unpaid >= credit_window(self.signed, 0, trust) / 2)).then_some(target)
     }
 
-    /// A voucher over `target` is durable.
+    /// Records that a voucher over `target` bytes is on disk.
     ///
     /// # Panics
-    /// If it is below what was signed or above what was verified: our bug.
+    /// If `target` is below the signed or above the verified bytes: a bug of the caller.
     pub fn sign(&mut self, target: u64) {
         assert!(self.signed <= target && target <= self.verified, "a voucher only follows what verified");
         self.signed = target;

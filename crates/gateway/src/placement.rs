@@ -1,29 +1,29 @@
-//! Which providers get the shards of a segment: a pure local rule, the same answer every time.
+//! Chooses the providers that get the shards of a segment, by a pure local rule without randomness.
 //!
 //! ```text
 //!   candidates --rendezvous hash of (segment, provider)--> the first 2 x wanted
 //!              --least load / (capacity x score)--> the order of asking
 //!              --in one of twenty draws a newcomer first--> one per operator; per /24; two per region
-//!              --> chosen, and for everybody a reason
+//!              --> the chosen ones, and a reason for every candidate
 //! ```
 //!
 //! Rendezvous hashing spreads segments over all providers and moves few shards when one joins or
-//! leaves; the load step keeps a small provider from filling up first and gives less to those that
-//! failed. The limits bound what one failure can take: an operator never holds two shards of a
-//! segment, while the address and region rules give way when there are too few providers to keep
-//! them. Newcomers get a twentieth of all placements at least, or nobody could ever earn a score.
+//! leaves. The load step keeps a small provider from filling up first, and gives less to those that
+//! failed. The limits bound the damage of one failure: an operator never holds two shards of a segment,
+//! while the address and region rules give way when there are too few providers to keep them. Newcomers
+//! get at least a twentieth of all placements, because they could not earn a score without shards.
 //!
 //! Invariants
-//! 1. No two chosen (nor a chosen and a `kept`) share an operator.
+//! 1. No two chosen candidates, and no chosen and `kept` ones, share an operator.
 //! 2. The result depends on the set of candidates, not on their order.
-//! 3. A candidate without room, or that is not eligible, is never chosen.
-//! 4. [`choose`] is [`explain`], filtered: what is told is what was done.
-//! 5. Over many segments a twentieth of the shards or more goes to newcomers, while one fits.
+//! 3. A candidate that has no room or is not eligible is never chosen.
+//! 4. [`choose`] is [`explain`], filtered: the reasons reported are those that decided.
+//! 5. Over many segments at least a twentieth of the shards goes to newcomers, while one fits.
 
 use posync_protocol::Account;
 use std::{cmp::Ordering, net::SocketAddr};
 
-/// Shards of one segment in one region, while others have room.
+/// Maximum of shards of one segment in one region, while other regions have room.
 pub const PER_REGION_MAX: usize = 2;
 /// One in this many placements goes to a newcomer first.
 pub const NEWCOMER_EVERY: u64 = 20;
@@ -31,23 +31,23 @@ pub const NEWCOMER_EVERY: u64 = 20;
 /// A provider that could hold a shard.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Candidate {
-    /// Who.
+    /// Account of the provider.
     pub account: Account,
-    /// Its declared operator.
+    /// Operator that the provider declared.
     pub operator: Vec<u8>,
-    /// Its region's name.
+    /// Name of the region that the provider declared.
     pub region: Vec<u8>,
-    /// Where it is reached, once resolved.
+    /// First address on the ledger that parses as one; `None` if none does.
     pub address: Option<SocketAddr>,
-    /// Leaves we hold there.
+    /// Leaves that this gateway holds there, including reservations.
     pub load: u64,
-    /// Leaves we may hold there.
+    /// Leaves that this gateway may hold there: the quotas of its agreements.
     pub capacity: u64,
-    /// Its sync score, parts per billion.
+    /// Sync score in parts per billion.
     pub score: u64,
-    /// It has answered its first reads: no newcomer.
+    /// True once it was drawn for [`posync_protocol::limits::HISTORY`] reads, and so is no newcomer.
     pub vetted: bool,
-    /// It may be given new shards: it answers, and its reads were found.
+    /// True if it may get new shards: it answers, its reads were found, and the ledger lets it.
     pub eligible: bool,
 }
 
@@ -61,22 +61,22 @@ pub enum Reason {
     Newcomer = 1,
     /// Chosen although its region, or its network too, was taken: there were too few others.
     GaveWay = 2,
-    /// It is late, failed a read or does not answer.
+    /// It is late, failed a read, does not answer, or is suspended or in jail.
     NotEligible = 3,
-    /// The shard does not fit what we may hold there.
+    /// The shard does not fit the capacity that is left there.
     NoRoom = 4,
     /// Its operator holds another shard of the segment.
     OperatorTaken = 5,
     /// Its /24 (or /48) holds another shard.
     NetworkTaken = 6,
-    /// Its region holds two others.
+    /// Its region holds [`PER_REGION_MAX`] other shards.
     RegionFull = 7,
-    /// Others stood before it: nearer to the segment, or emptier.
+    /// Enough others came before it: nearer to the segment, or emptier.
     Farther = 8,
 }
 
 impl Reason {
-    /// Whether it got a shard.
+    /// True for the reasons with which a candidate gets a shard.
     pub const fn is_chosen(self) -> bool {
         matches!(self, Self::Chosen | Self::Newcomer | Self::GaveWay)
     }
@@ -109,7 +109,7 @@ impl Candidate {
         self.load.checked_add(leaves).is_some_and(|load| load <= self.capacity)
     }
 
-    /// Less first: load with the shard / (capacity x score), by cross-multiplication.
+    /// Orders by load with the shard / (capacity x score), the least first, by cross-multiplication.
     fn compare(&self, other: &Self, leaves: u64) -> Ordering {
         let side = |load: &Self, room: &Self| {
             product(load.load.saturating_add(leaves), room.capacity.max(1), room.score.max(1))
@@ -118,14 +118,14 @@ impl Candidate {
     }
 }
 
-/// The product of three, as its upper 128 and lower 64 bits.
+/// The product of three numbers, as its upper 128 and lower 64 bits.
 fn product(a: u64, b: u64, c: u64) -> (u128, u64) {
     let (ab, c) = (u128::from(a) * u128::from(b), u128::from(c));
     let low = (ab & u128::from(u64::MAX)) * c;
     ((ab >> 64) * c + (low >> 64), (low & u128::from(u64::MAX)) as u64)
 }
 
-/// How strictly the rules that may give way are kept.
+/// The rules that may give way, each true while it is kept.
 #[derive(Clone, Copy, PartialEq, Eq)]
 struct Rules {
     region: bool,
@@ -133,12 +133,12 @@ struct Rules {
 }
 
 const STRICT: Rules = Rules { region: true, network: true };
-/// Strictest first: a region rule gives way before an address rule; the operator rule never does.
+/// Strictest first: the region rule gives way before the address rule; the operator rule never does.
 const PASSES: [Rules; 3] =
     [STRICT, Rules { region: false, network: true }, Rules { region: false, network: false }];
 
-/// Up to `wanted` candidates with room for `leaves` more for the shards of `segment`, beside the
-/// `kept` ones that hold other shards of it; indices into `candidates`, in the order of positions.
+/// Chooses up to `wanted` candidates with room for `leaves` more for shards of `segment`, beside the `kept`
+/// ones that hold other shards of it. Returns indices into `candidates`, in the order of positions.
 pub fn choose(
     segment: &[u8],
     wanted: usize,
@@ -152,7 +152,7 @@ pub fn choose(
     chosen
 }
 
-/// For every candidate, in their order, why it gets a shard of the segment or not.
+/// For every candidate, in order, the reason why it gets a shard of the segment or not.
 pub fn explain(
     segment: &[u8],
     wanted: usize,
@@ -183,7 +183,7 @@ pub fn explain(
     table.reasons
 }
 
-/// The candidates that could hold the shard: the nearest ones by load, then the others by rank.
+/// Indices of the candidates that could hold the shard: the nearest ones by load, then the others by rank.
 fn in_order_of_asking(segment: &[u8], wanted: usize, leaves: u64, candidates: &[Candidate]) -> Vec<usize> {
     let fitting = candidates.iter().enumerate().filter(|(_, c)| c.eligible && c.has_room(leaves));
     let mut order: Vec<([u8; 32], usize)> = fitting.map(|(index, c)| (c.rank(segment), index)).collect();
@@ -195,7 +195,7 @@ fn in_order_of_asking(segment: &[u8], wanted: usize, leaves: u64, candidates: &[
     order.into_iter().map(|(_, index)| index).collect()
 }
 
-/// Newcomers that are asked before all others: over all segments a twentieth of `wanted`.
+/// Number of newcomers that come before all others: on average over segments a twentieth of `wanted`.
 fn newcomers_due(segment: &[u8], wanted: usize) -> u64 {
     let hash = blake3::derive_key("posync gateway 2026-11 newcomers", segment);
     let [a, b, c, d, ..] = hash;
@@ -203,7 +203,7 @@ fn newcomers_due(segment: &[u8], wanted: usize) -> u64 {
     (wanted as u64).saturating_add(NEWCOMER_EVERY - 1 - draw) / NEWCOMER_EVERY
 }
 
-/// Who was chosen so far, and why the others were not.
+/// The candidates chosen so far, and the reason for each candidate.
 struct Table<'a> {
     candidates: &'a [Candidate],
     kept: &'a [Candidate],
@@ -213,7 +213,7 @@ struct Table<'a> {
 }
 
 impl Table<'_> {
-    /// Chooses a candidate while shards are left and the rules allow; notes why they do not.
+    /// Chooses a candidate if shards are left and the rules allow it; records the rule that does not.
     fn ask(&mut self, rules: Rules, index: usize, reason: Reason) {
         if self.chosen.len() >= self.wanted || self.reasons[index].is_chosen() {
             return;
@@ -229,7 +229,7 @@ impl Table<'_> {
         self.reasons[index] = reason;
     }
 
-    /// The rule that keeps a candidate out.
+    /// The rule that excludes a candidate; `None` if it may be chosen.
     fn refusal(&self, rules: Rules, index: usize) -> Option<Reason> {
         let it = &self.candidates[index];
         let others = || self.chosen.iter().map(|index| &self.candidates[*index]).chain(self.kept);
@@ -267,7 +267,7 @@ mod tests {
         }
     }
 
-    /// Ten providers of ten operators in five regions and ten networks: the local network.
+    /// Ten providers of ten operators in five regions and ten networks, as in the local network.
     fn ten() -> Vec<Candidate> {
         (0..10).map(|i| candidate(i, i, i % 5, i, 0)).collect()
     }
@@ -407,7 +407,7 @@ mod tests {
 
     #[test]
     fn newcomers_get_a_twentieth() {
-        // A newcomer that every other order puts last: full but for one shard, and of no score.
+        // A newcomer that every other order puts last: full except for one shard, and without a score.
         let newcomer = |c: &mut Candidate| (c.vetted, c.load, c.score) = (false, 99, 1);
         let all = change((0..40).map(|i| candidate(i, i, i, i, 0)).collect(), |i, c| {
             if i == 7 {

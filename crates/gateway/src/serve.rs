@@ -1,9 +1,9 @@
-//! The gateway service: whole files by name, for the owner and the accounts it lists.
+//! The gateway service: stores and serves files by name, for the owner and the accounts it lists.
 //!
 //! Invariants
-//! 1. Nothing is answered to whom [`Access`] does not know, but that it is not served and what to do.
-//! 2. A caller that stalls holds its own share only, and for as long as it lives: it is given up when it
-//!    moved less than [`SPAN_BYTES`] in [`SPAN`]. Who is gone is noticed by the connection.
+//! 1. An account that [`Access`] does not know gets only the answer that it is not served, and what to do.
+//! 2. A caller that stalls holds its own share of memory only. Its call ends when it moved less than
+//!    [`SPAN_BYTES`] in [`SPAN`]. The connection notices a caller that is gone.
 //! 3. Every refusal says what happened, why, and what to do.
 
 use crate::{
@@ -25,27 +25,27 @@ use std::{
     time::Duration,
 };
 
-/// Bytes of a file in one message: what a caller that does not take them keeps on its way is
-/// [`posync_protocol::limits::CALL_WINDOW`] times this, 2 MiB.
+/// Bytes of a file in one message. A caller that does not read keeps at most
+/// [`posync_protocol::limits::CALL_WINDOW`] messages in flight, 2 MiB.
 const PIECE_BYTES: usize = 64 << 10;
-/// How long a caller is waited for in all, before it is asked what it moved meanwhile.
+/// Time spent waiting for a caller within which it must move [`SPAN_BYTES`].
 const SPAN: Duration = Duration::from_secs(3600);
-/// What it moves at least in that time.
+/// Bytes that a caller must move within [`SPAN`] of waiting.
 const SPAN_BYTES: usize = 64 << 10;
-/// How long a caller may take to make room for the last answer.
+/// Time within which a caller must make room for the last answer.
 const LAST: Duration = Duration::from_secs(60);
 
-/// What the service works with.
+/// The state of the gateway service.
 pub struct Service {
-    /// Agreements, catalogue, memory.
+    /// State shared with repair and renewal: agreements, catalogue, memory.
     pub core: Arc<Core>,
-    /// The gateway's account.
+    /// The gateway's own account.
     pub account: Account,
-    /// Who is served.
+    /// Accounts that are served, with the memory of each.
     pub access: Access,
 }
 
-/// Answers a call.
+/// Answers one call, with a refusal if the caller is not served or the request fails.
 pub async fn handle(service: Arc<Service>, mut call: Incoming<Gateway>, ask: Ask) {
     let peer = call.peer();
     let answer = match service.access.of(&peer) {
@@ -93,7 +93,7 @@ fn text(name: &Name) -> String {
     String::from_utf8_lossy(name).escape_debug().to_string()
 }
 
-/// How fast a caller is, while it is waited for: the gateway's own waiting does not count.
+/// Measures the pace of a caller over the time spent waiting for it; the gateway's own delays do not count.
 struct Pace<'a> {
     environment: &'a Environment,
     waited: Duration,
@@ -105,7 +105,7 @@ impl<'a> Pace<'a> {
         Self { environment, waited: Duration::ZERO, moved: 0 }
     }
 
-    /// What `work` of the caller gives; `None` when the caller is too slow.
+    /// Waits for `work` of the caller and returns its result; `None` when the caller is too slow.
     async fn wait<T>(&mut self, work: impl Future<Output = T>) -> Option<T> {
         let begun = self.environment.now();
         let done = self.environment.within(SPAN.saturating_sub(self.waited), work).await;
@@ -113,7 +113,7 @@ impl<'a> Pace<'a> {
         done
     }
 
-    /// The caller took or brought `bytes`.
+    /// Records that the caller sent or took `bytes`.
     fn moved(&mut self, bytes: usize) {
         self.moved += bytes;
         if self.moved >= SPAN_BYTES {
@@ -169,7 +169,7 @@ async fn read(
     Ok(Answer::End(Default::default()))
 }
 
-/// The next piece. A file that was removed or replaced meanwhile is no fault of its providers.
+/// The next piece. A segment that is unreadable because its file was removed or replaced is reported so.
 async fn next(
     core: &Core,
     share: &Share,

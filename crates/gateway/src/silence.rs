@@ -1,4 +1,4 @@
-//! What a provider's silence costs it with this gateway: decides, waits for nothing.
+//! Decides for how long a provider that leaves offers unanswered is left out of this gateway's placement.
 //!
 //! ```text
 //!   offer unanswered, 1, 2 ─► 3: left out of placement for an epoch
@@ -6,32 +6,32 @@
 //!   any answer to an offer, a refusal too ─► forgiven
 //! ```
 //!
-//! Nobody can prove to others that an offer was not answered, so this is one gateway's memory and
-//! touches no ledger (docs/decisions/silence-cuts-no-capacity.md). Time is the ledger's height.
+//! A gateway cannot prove to others that an offer was not answered, so this stays in its own memory and
+//! does not reach the ledger (docs/decisions/silence-cuts-no-capacity.md). Time is the ledger's height.
 //!
 //! Invariants
-//! 1. Offers that were under way together count once: one moment's stall is no habit.
-//! 2. Nobody is left out for longer than [`EPOCHS_MAX`] epochs without being offered something again.
-//! 3. One answer forgives everything, but for offers that are older than itself.
+//! 1. Offers that were under way together count once: one stall is no habit.
+//! 2. No provider is left out for longer than [`EPOCHS_MAX`] epochs before it gets an offer again.
+//! 3. One answer forgives all unanswered offers, also those under way with it.
 
-/// Unanswered offers in a row after which a provider is left out.
+/// Number of unanswered offers in a row after which a provider is left out.
 pub const OFFERS: u32 = 3;
-/// Most epochs for which one is left out.
+/// Maximum of epochs for which a provider is left out at a time.
 pub const EPOCHS_MAX: u64 = 64;
 
-/// What one provider left unanswered.
+/// The record of the offers that one provider left unanswered.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Silence {
-    /// Offers in a row.
+    /// Number of unanswered offers in a row.
     unanswered: u32,
-    /// Height at which the last one was counted, or forgiven.
+    /// Height at which an offer was last counted, or an answer forgave all.
     judged: Option<u64>,
-    /// Height from which it is offered shards again.
+    /// Height from which the provider is offered shards again.
     until: u64,
 }
 
 impl Silence {
-    /// An offer made at the height `offered` was given up at `height`, without an answer.
+    /// Counts an offer that was made at the height `offered` and given up at `height` without an answer.
     pub fn missed(&mut self, offered: u64, height: u64, epoch_blocks: u64) {
         if !cfg!(planted = "one-stall-many") && self.judged.is_some_and(|judged| offered <= judged) {
             return;
@@ -45,7 +45,7 @@ impl Silence {
         }
     }
 
-    /// It answered an offer at `height`, if only to refuse it.
+    /// Forgives all unanswered offers, since the provider answered one at `height`, if only to refuse it.
     pub const fn answered(&mut self, height: u64) {
         if cfg!(planted = "slow-is-lost") {
             return;
@@ -53,12 +53,12 @@ impl Silence {
         *self = Self { unanswered: 0, judged: Some(height), until: 0 };
     }
 
-    /// Offers in a row that it left unanswered.
+    /// Number of offers in a row that the provider left unanswered.
     pub const fn unanswered(&self) -> u32 {
         self.unanswered
     }
 
-    /// Blocks for which it is still left out of placement at `height`.
+    /// Number of blocks after `height` for which the provider is still left out of placement.
     pub const fn left_out(&self, height: u64) -> u64 {
         self.until.saturating_sub(height)
     }
@@ -83,10 +83,10 @@ mod tests {
             (vec![], 0, 0),
             (vec![Misses(0, 80), Misses(81, 161)], 2, 0),
             (vec![Misses(0, 80), Misses(81, 161), Misses(162, 242)], 3, 242 + EPOCH),
-            // Offered together: one.
+            // Offers that were under way together count once.
             (vec![Misses(0, 80), Misses(1, 81), Misses(80, 160)], 1, 0),
             (vec![Misses(0, 80), Misses(81, 161), Answers(170), Misses(171, 251)], 1, 0),
-            // An answer is younger than an offer that was under way with it.
+            // An answer also forgives an offer that was under way with it.
             (vec![Misses(0, 80), Answers(90), Misses(85, 165)], 0, 0),
             (vec![Misses(0, 8), Misses(9, 18), Misses(19, 28), Misses(100, 120)], 4, 120 + 2 * EPOCH),
             (vec![Misses(0, 8), Misses(9, 18), Misses(19, 28), Answers(100)], 0, 0),

@@ -1,9 +1,9 @@
-//! Why a provider gets shards: what placement would say of it now, for recent segments.
+//! Explains why a provider gets shards or not: the result of placing recent segments anew, now.
 //!
-//! The answer is computed by the rule that places ([`crate::placement::explain`]) from what the
-//! gateway knows at this moment, so it says what the next put of such a segment would do.
+//! The answer comes from the placement rule itself ([`crate::placement::explain`]) and the gateway's
+//! present state, so it is what the next put of such a segment would do.
 //!
-//! Memory: [`PLACEMENTS_MAX`] segments' names.
+//! Memory: the names of [`PLACEMENTS_MAX`] segments.
 
 use crate::{
     coding::{SEGMENT_BYTES, SHARDS, shard_bytes},
@@ -17,23 +17,23 @@ use posync_protocol::{
 };
 use std::collections::VecDeque;
 
-/// The provider is no candidate: no agreement with it is open.
+/// Reason on the wire: the provider is no candidate, because no agreement with it is open.
 const NO_AGREEMENT: u8 = 9;
-/// It left offers unanswered ([`crate::silence`]).
+/// Reason on the wire: the provider left offers unanswered ([`crate::silence`]).
 const SILENT: u8 = 10;
 
-/// Segments that were placed last, newest first.
+/// The names and leaves per shard of the last placed segments, newest first.
 #[derive(Debug, Default)]
 pub struct Recent(VecDeque<(Vec<u8>, u64)>);
 
 impl Recent {
-    /// Notes that a segment with shards of `leaves` was placed.
+    /// Records that a segment with shards of `leaves` was placed.
     pub fn note(&mut self, segment: &[u8], leaves: u64) {
         self.0.truncate(PLACEMENTS_MAX - 1);
         self.0.push_front((segment.to_vec(), leaves));
     }
 
-    /// The segments, or a sample of full ones when none was placed since the start.
+    /// The recorded segments, or a sample of full ones if none was placed since the start.
     fn segments(&self) -> Vec<(Vec<u8>, u64)> {
         if !self.0.is_empty() {
             return self.0.iter().cloned().collect();
@@ -42,8 +42,8 @@ impl Recent {
         (0..PLACEMENTS_MAX as u32).map(|segment| (segment.to_be_bytes().to_vec(), full)).collect()
     }
 
-    /// What placement among `candidates` says of `provider`; `silence`: the offers in a row that it
-    /// left unanswered, and the blocks for which it is left out.
+    /// Explains how placement among `candidates` treats `provider`. `silence` holds the offers in a row that
+    /// it left unanswered, and the blocks for which it is left out.
     pub fn why(
         &self,
         provider: &Account,

@@ -1,4 +1,4 @@
-//! Data sets on their way to a ledger that takes one of an agreement in a block.
+//! Data sets on their way to a ledger that takes one per agreement and block.
 
 #[allow(dead_code, reason = "other tests use the rest")]
 mod world;
@@ -17,7 +17,7 @@ fn run<Fut: Future<Output = ()>>(work: impl FnOnce(Context) -> Fut) {
     deterministic::Runner::new(config).start(work);
 }
 
-/// Puts files of a few bytes, one after another, and how long that took.
+/// Puts files of a few bytes, one after another. Returns the time that this took.
 async fn put_many(context: &Context, world: &World, name: &str, count: usize) -> Duration {
     use commonware_runtime::Clock as _;
     let before = context.current();
@@ -72,7 +72,7 @@ fn puts_go_on_while_the_ledger_is_out_of_reach_and_afterwards() {
     });
 }
 
-/// A provider signs, its answer is lost, and it brings the data set by itself: the gateway may not ask
+/// A provider signs, its answer is lost, and it submits the data set by itself. The gateway must not ask
 /// for another change under the same version for ever.
 #[test]
 fn what_a_provider_signed_and_brought_by_itself_is_taken_as_signed() {

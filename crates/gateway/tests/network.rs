@@ -1,4 +1,4 @@
-//! Files through real providers: all sizes, every four holders, liars, cuts, repairs.
+//! Files through real providers: all sizes, any four holders, false answers, power cuts, repairs.
 
 #[allow(dead_code, reason = "other tests use the rest")]
 mod world;
@@ -162,7 +162,7 @@ fn a_corrupted_provider_is_routed_around_and_repaired() {
         corrupt(&context, index).await;
         let world = World::start(&context).await;
         let corrupted = before[0].1;
-        // A get during the repair.
+        // A get runs during the repair.
         world.core.notice_surely(Notice::Failed(corrupted)).await;
         assert!(world.get("file").await.expect("read") == plain);
         let moved = async |w: &World| {
@@ -185,7 +185,7 @@ async fn lie(call: &rpc::Incoming<rpc::Provider>) {
     let _ = call.send(&Answer::Slice(slice)).await;
 }
 
-/// What samples say of every provider in the first epoch; its names are those of a file's shards.
+/// The samples of all providers in the first epoch; `names` holds the shards that each is asked for.
 async fn sampled(context: &Context, world: &World, names: BTreeMap<Account, Known>) -> Vec<Sample> {
     let (tell, mut told) = mpsc::channel(64);
     let sampler = Sampler {
@@ -345,7 +345,7 @@ fn a_read_that_nobody_waits_for_any_more_is_paid_to_the_last_byte() {
         world.put("file", &bytes(3 * SEGMENT_BYTES, 8)).await.expect("stored");
         let environment = &world.core.common.environment;
         for millis in [0, 1, 2, 5, 10, 20, 50, 100] {
-            // Given up in the middle; what it had asked for comes and is paid.
+            // The read is given up in the middle; the bytes that it asked for arrive and are paid.
             let read = environment.within(Duration::from_millis(millis), world.get("file")).await;
             assert!(read.is_none_or(|read| read.is_ok()));
         }
@@ -360,7 +360,7 @@ fn a_read_that_nobody_waits_for_any_more_is_paid_to_the_last_byte() {
     });
 }
 
-/// A connection breaks while slices and vouchers are on their way, again and again, each time later in a read.
+/// A connection breaks again and again while slices and vouchers are in flight, each time later in a read.
 #[test]
 fn what_arrived_before_a_connection_broke_is_paid_and_what_did_not_stops_nobody() {
     let mut lost = 0;
@@ -375,7 +375,7 @@ fn what_arrived_before_a_connection_broke_is_paid_and_what_did_not_stops_nobody(
             let deed = world.core.deeds_with(&account)[0].clone();
             for turn in 0..80 {
                 let after = Duration::from_micros(37 * seed + 500 * turn);
-                // It may still know the address of before: then this turn breaks nothing.
+                // The link may still have the old address: this turn then breaks no connection.
                 let _ = deed.link.ready().await;
                 let _ = world.core.common.environment.within(after, deed.fetch(name, 1 << 20)).await;
                 let [_, paid, sent, _] = world.egress(index).await;
@@ -400,8 +400,8 @@ fn what_arrived_before_a_connection_broke_is_paid_and_what_did_not_stops_nobody(
     assert!(lost > 0, "no connection broke in the middle of a read");
 }
 
-/// Connections break until the provider sends nothing more under the agreement, as it may (VO-8): what it
-/// lent and lost is never paid, since it never came.
+/// Connections break until the provider sends no more under the agreement, as it may (VO-8). The bytes that
+/// it lent and lost are never paid, since they never arrived.
 #[test]
 fn a_provider_that_lends_nothing_more_under_one_agreement_is_read_under_another() {
     runner(4).start(|context| async move {
@@ -417,7 +417,7 @@ fn a_provider_that_lends_nothing_more_under_one_agreement_is_read_under_another(
         };
         for turn in 0..400 {
             if !lends(&world).await {
-                // A voucher may still be on its way.
+                // A voucher may still be in flight.
                 context.sleep(Duration::from_secs(30)).await;
                 if !lends(&world).await {
                     break;
@@ -451,7 +451,7 @@ fn a_cancelled_put_gives_its_space_back() {
         assert!(matches!(cancelled, Err(Error::Incomplete(..))), "{cancelled:?}");
         assert!(matches!(world.get("file").await, Err(Error::NoFile(_))));
         world.until("its space comes back", async |w| w.leaves() == 0).await;
-        // The same with the future dropped in the middle of everything.
+        // The same with the put's future dropped at some point.
         for millis in [20, 60, 140, 300] {
             let put = world.put_pieces("file", 4 * SEGMENT_BYTES as u64, pieces.clone());
             world.core.common.environment.within(Duration::from_millis(millis), put).await;
@@ -462,8 +462,8 @@ fn a_cancelled_put_gives_its_space_back() {
     });
 }
 
-/// Files are removed and put, one after the other, while the reaper is at work on the removed ones:
-/// it must take none that was put meanwhile.
+/// Files are removed and put, one after the other, while the reaper works on the removed ones: it must not
+/// take a file that was put meanwhile.
 #[test]
 fn what_was_put_while_others_are_reaped_stays() {
     for seed in 1..=4 {
@@ -492,7 +492,7 @@ fn a_power_cut_anywhere_loses_nothing_acknowledged() {
                 let world = World::start(&context).await;
                 world.put("first", &plain).await.expect("stored");
                 world.get("first").await.expect("read");
-                // The power goes while a second put runs.
+                // The power fails while a second put runs.
                 let second = world.put("second", &plain);
                 let cut = Duration::from_millis(15 + 35 * seed);
                 world.core.common.environment.within(cut, second).await.is_some_and(|put| put.is_ok())
@@ -514,7 +514,7 @@ fn a_power_cut_anywhere_loses_nothing_acknowledged() {
     }
 }
 
-/// Lets the ledger's time pass at the pace of blocks.
+/// Advances the ledger's height at the pace of blocks.
 fn blocks_pass(world: &World) {
     let core = world.core.clone();
     world.core.common.environment.spawn(async move {
@@ -534,7 +534,7 @@ fn who_never_answers_an_offer_is_left_out_until_it_does() {
             let (silent, desk) = (world.providers[3].account, world.providers[3].desk.clone());
             let offers = Arc::new(AtomicU64::new(0));
             let count = offers.clone();
-            // It takes connections and says how it is; shards, or only signatures, it never answers.
+            // It accepts connections and answers status, but no offers of shards, or no requests to sign.
             let handler = move |call, ask| {
                 let (desk, count) = (desk.clone(), count.clone());
                 async move {

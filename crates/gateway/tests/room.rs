@@ -55,8 +55,8 @@ fn a_file_is_read_back_after_the_catalogue_was_destroyed_and_restored() {
     });
 }
 
-/// Three files in a row, each larger than all the room that there is when it begins, then read again and
-/// again: agreements that fill up, and whose egress is spent, are joined by others in time.
+/// Three files in a row are each larger than all room when they begin, and are then read several times:
+/// other agreements open in time beside those that are full or whose egress is spent.
 #[test]
 fn files_larger_than_all_room_are_taken_one_after_another_and_read_many_times() {
     run(|context| async move {
@@ -78,14 +78,14 @@ fn files_larger_than_all_room_are_taken_one_after_another_and_read_many_times() 
     });
 }
 
-/// A provider counts what the gateway has given up: its refusal closes the agreement for a while, and the
-/// shard is taken under another one.
+/// A provider counts shards that the gateway does not: its refusal closes the agreement for a while, and
+/// the shard is stored under another one.
 #[test]
 fn an_agreement_that_its_provider_calls_full_is_passed_over() {
     run(|context| async move {
         let world = World::start_with(&context, 4 << 10, 1 << 30).await;
         let full: Vec<usize> = (0..10).collect();
-        // The provider holds shards that were never signed for: the gateway knows of none.
+        // Each provider holds unsigned shards that the gateway does not know.
         for index in full {
             let provider = &world.providers[index];
             let deed = world.core.deeds_with(&provider.account)[0].clone();
@@ -116,7 +116,7 @@ fn a_full_segment_costs_one_addition_which_is_taken_out_again_and_stops_nobody()
         let catalogue = &world.core.common.catalogue;
         let file = catalogue.file(b"file".to_vec()).await.expect("runs").expect("there");
         let before = row(&world, "file", 0).await;
-        // Copies that wait to be taken out under agreements whose providers say nothing.
+        // Copies that wait for removal under agreements whose providers do not answer.
         let waiting = |holdings: &mut Vec<Holding>| {
             let more = (holdings.len()..HOLDINGS_MAX).zip(0..);
             let of = |(_, sequence)| Holding { position: 0, deed: 4_000, sequence, dropped: true };

@@ -1,4 +1,4 @@
-//! What the gateway asks of the ledger, executed by the ledger's own rules.
+//! The gateway's operations, executed by the ledger's own rules.
 
 #[allow(dead_code, reason = "scenarios of the protocol use the rest")]
 #[path = "../../protocol/tests/scenarios/world.rs"]
@@ -22,7 +22,7 @@ use posync_protocol::{
 
 const P: Parameters = Parameters::LOCAL;
 
-/// A provider `p` and a customer `g`.
+/// A ledger with a provider `p` and a consumer `g`.
 fn world() -> World {
     let mut world = World::new(&["g", "p"]);
     let address = Bounded::new(b"127.0.0.1:1".to_vec()).expect("short");
@@ -66,7 +66,8 @@ fn posted(world: &World) -> Posted {
     Posted { prices, balance: world.balance("g"), height: world.height }
 }
 
-/// What an agreement that nobody uses burns from its opening to its removal, and the epochs between.
+/// The grains that an unused agreement burns from its opening to its removal, the epochs between, and its
+/// opening.
 fn burned_idle(policy: &Policy) -> (u64, u64, Open) {
     let mut world = world();
     let open = policy.open(&view(&world), policy.first, &posted(&world), &P).expect("accepted");
@@ -97,7 +98,7 @@ fn an_idle_gateway_and_an_idle_auditor_burn_next_to_nothing() {
     let gateway = Policy::of(&P);
     let (burned, epochs, open) = burned_idle(&gateway);
     assert_eq!((open.quota_leaves, open.quota_egress), (1 << 13, 32 << 20));
-    // 39,062 grains an epoch for 8 MiB of leaves, 80,000 for 32 MiB of egress in 40 epochs.
+    // At most 39,063 grains an epoch for 8 MiB of leaves, and 83,886 for 32 MiB of egress in 40 epochs.
     let most = (epochs + 1) * (39_063 + 83_886);
     assert!(burned > most / 2 && burned <= most, "{burned} in {epochs} epochs, at most {most}");
 

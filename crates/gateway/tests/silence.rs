@@ -1,4 +1,4 @@
-//! Silence is not loss: providers that pause, come back, or never do.
+//! Silence is not loss: providers that pause and come back, or stay silent.
 
 #[allow(dead_code, reason = "other tests use the rest")]
 mod world;
@@ -32,7 +32,7 @@ fn a_stopped_providers_shards_are_rebuilt_with_their_names() {
         let stopped = before[2].1;
         let index = index_of(&world, &stopped);
         world.providers[index].stop();
-        // Late on a draw; it answers nothing.
+        // It is late on a draw, and answers no request.
         world.core.notice_surely(Notice::Late(stopped)).await;
         context.sleep(Duration::from_secs(100)).await;
         assert_eq!(holders(&world, "file", 0).await, before, "within the grace period it keeps them");
@@ -57,14 +57,14 @@ fn a_stopped_providers_shards_are_rebuilt_with_their_names() {
     });
 }
 
-/// Entries in force under all agreements with a provider, by name.
+/// Names of the entries in force under all agreements with a provider.
 fn kept(world: &World, provider: usize) -> BTreeSet<Hash> {
     let deeds = world.core.deeds_with(&world.providers[provider].account);
     let live = deeds.iter().flat_map(|deed| deed.with_state(|state| state.live()));
     live.map(|entry| entry.name).collect()
 }
 
-/// What the ledger says while providers do not answer: late on a draw, at every look.
+/// Notifies repair every second that these providers are late on a draw, as a look at the ledger does.
 fn late_at_every_look(world: &World, paused: &[usize]) -> commonware_runtime::Handle<()> {
     let core = world.core.clone();
     let late: Vec<Account> = paused.iter().map(|index| world.providers[*index].account).collect();
@@ -92,7 +92,7 @@ fn holders_that_pause_and_come_back_lose_nothing_and_nothing_is_rebuilt_for_them
             let before: Vec<_> = (0..10).map(|index| kept(&world, index)).collect();
             let paused: Vec<usize> = (0..count).collect();
             for index in &paused {
-                // It takes connections and says nothing, as a process that is stopped.
+                // It accepts connections and answers no request, like a stopped process.
                 world.replace(*index, |_call, _ask| futures::future::pending()).await;
             }
             let late = late_at_every_look(&world, &paused);
@@ -117,8 +117,8 @@ fn holders_that_pause_and_come_back_lose_nothing_and_nothing_is_rebuilt_for_them
     }
 }
 
-/// More holders are silent for good than a segment can spare: what can be rebuilt is, beside them, and
-/// what cannot stays with them. One of them comes back late, and all is read.
+/// More holders are silent than a segment can spare. Shards that can be rebuilt are rebuilt beside them;
+/// the others stay with them. One of the holders comes back late, and all files can be read.
 #[test]
 fn what_cannot_be_rebuilt_stays_with_its_silent_holders_until_they_are_back() {
     run(|context| async move {
@@ -150,7 +150,7 @@ fn what_cannot_be_rebuilt_stays_with_its_silent_holders_until_they_are_back() {
     });
 }
 
-/// What moves to another agreement late in a term need not come from a provider that is silent.
+/// A shard that moves to another agreement late in a term need not come from its silent provider.
 #[test]
 fn a_silent_providers_shard_is_made_anew_from_the_others() {
     run(|context| async move {
@@ -166,7 +166,7 @@ fn a_silent_providers_shard_is_made_anew_from_the_others() {
     });
 }
 
-/// It says that it is well and gives nothing of what it holds: its word alone holds no shard.
+/// A provider answers status and serves none of its shards: its word alone does not free it of suspicion.
 #[test]
 fn a_provider_that_answers_and_serves_nothing_is_suspected_and_its_shards_are_rebuilt() {
     for turn in 0..4 {
@@ -199,7 +199,7 @@ fn a_provider_that_answers_and_serves_nothing_is_suspected_and_its_shards_are_re
     }
 }
 
-/// The quotas of the agreements are used up: nothing can be read, and nobody but us is the reason.
+/// The quotas of the agreements are used up: no shard can be read, and only the gateway is the reason.
 #[test]
 fn whom_we_cannot_read_from_for_a_reason_of_ours_is_neither_suspected_nor_replaced() {
     run(|context| async move {

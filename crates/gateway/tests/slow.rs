@@ -1,5 +1,5 @@
-//! Slow is not lost, full is not final: who stalls holds up nobody else, and no provider decides whether
-//! a put succeeds.
+//! Slow is not lost, and full is not final: a caller or provider that stalls holds up no other, and no
+//! single provider decides whether a put succeeds.
 
 #[allow(dead_code, reason = "other tests use the rest")]
 mod world;
@@ -62,7 +62,7 @@ fn uploads_that_stall_hold_up_nobody() {
         let mut stalled = Vec::new();
         for number in 0..12 {
             let call = slow.begin(&format!("slow {number}"), 20 * MIB).await;
-            // Some bring nothing at all, some a part of a segment, some a segment and a part.
+            // Some send no bytes, some a part of a segment, some a segment and a part.
             for piece in bytes([0, MIB / 16, 4 * MIB + MIB / 8][number % 3], 1).chunks(64 << 10) {
                 send(&call, piece).await;
             }
@@ -128,7 +128,7 @@ fn a_reader_at_150_kilobytes_a_second_gets_its_file() {
         let world = World::start(&context).await;
         let served = serve(&context, &world).await;
         let user = served.dial(&key(0)).await;
-        // More than a window of the largest messages: what follows has to be granted.
+        // More than a window of the largest messages, so the reader has to grant more.
         let plain = bytes(34 * MIB, 3);
         assert!(matches!(user.put("file", &plain).await, Answer::Stored(_)));
         let (mut call, _) = user.open("file").await;
@@ -207,7 +207,7 @@ fn nobody_waits_for_the_seventh_shard_and_the_file_is_whole_later() {
 fn who_is_silent_is_remembered_and_asked_last() {
     run(|context| async move {
         let mut world = World::start(&context).await;
-        // Four of ten: six are left, and each of them is needed.
+        // Four of ten hang: six are left, and each of them is needed.
         world
             .judge(
                 [2, 4, 6, 8],
@@ -227,7 +227,7 @@ fn who_is_silent_is_remembered_and_asked_last() {
     });
 }
 
-/// Runs a power cut right behind the acknowledgement, with two shards on their way.
+/// Cuts the power right after the acknowledgement, with two shards on their way.
 #[test]
 fn a_put_that_six_signed_is_whole_after_a_power_cut() {
     let plain = bytes(5 * MIB, 4);
@@ -303,7 +303,7 @@ fn a_failed_put_leaves_nothing_to_repair() {
                 |ask| if matches!(ask, Ask::Put(_)) { Verdict::Hangs } else { Verdict::Answers },
             )
             .await;
-        // Two segments are signed for by six or seven; the third never comes.
+        // Two segments are signed for by six or seven providers; the third never arrives in full.
         let pieces = bytes(9 * MIB, 5).chunks(MIB).map(<[u8]>::to_vec).collect();
         let failed = world.put_pieces("file", 12 * MIB as u64, pieces).await;
         assert!(matches!(failed, Err(Error::Incomplete(..))), "{failed:?}");

@@ -1,4 +1,4 @@
-//! Who may ask a gateway: its owner and the accounts it lists, each for its own files.
+//! Access to a gateway: for its owner and the accounts that it lists, each to its own files.
 
 #[allow(dead_code, reason = "other tests use the rest")]
 mod world;
@@ -80,7 +80,7 @@ fn every_account_sees_reads_replaces_and_removes_its_own_files_alone() {
         assert_eq!(names(&owner).await, ["owner's", "same name"]);
         assert_eq!(names(&user).await, ["same name"]);
         assert!(names(&other).await.is_empty());
-        // To everybody else a file is not there.
+        // For all other accounts the file does not exist.
         for somebody in [&user, &other] {
             assert!(somebody.get("owner's").await.expect_err("refused").contains("there is no file"));
             let removed = somebody.ask(Ask::Remove(name_of("owner's"))).await;

@@ -7,16 +7,16 @@
 //! ```
 //!
 //! Invariants
-//! 1. The provider is asked to sign only what is on disk as an intent: after a crash the same is
-//!    asked again, so both sides agree on what the data set is.
+//! 1. The provider is asked to sign only changes that are on disk as intents. After a crash the same
+//!    change is asked for again, so both sides agree on the data set.
 //! 2. A voucher is on disk before it leaves.
-//! 3. The newest signed claim waits on disk until the ledger has it, or one above it. It
-//!    describes the whole data set, so one operation carries all that was signed before it (DS-1).
-//!    Nothing new is signed while [`VERSIONS_AHEAD_MAX`] versions are above the ledger's last: the
+//! 3. The newest signed claim waits on disk until the ledger has it, or a later one. It describes the
+//!    whole data set, so one operation carries all that was signed before it (DS-1). No further
+//!    version is signed while [`VERSIONS_AHEAD_MAX`] versions are above the ledger's last: the
 //!    provider keeps a tree of each.
-//! 4. Every verified byte is paid, also of a read that nobody waits for any more and when the
-//!    connection broke before the voucher was there: else the provider disputes it (BK-8). Only a
-//!    crash forgets bytes that had verified and were not signed for yet: less than a window.
+//! 4. Every verified byte is paid, even if the reader is gone or the connection broke before the voucher
+//!    arrived; otherwise the provider disputes it (BK-8). Only a crash forgets bytes that verified
+//!    and were not signed for yet: less than a credit window.
 
 mod part;
 mod room;
@@ -62,35 +62,35 @@ use std::{
 };
 use tokio::sync::{Mutex as AsyncMutex, Notify};
 
-/// Time for the next slice of a stream.
+/// Time within which a reader expects the next slice of a stream.
 pub const SLICE_TIMEOUT: Duration = Duration::from_secs(5);
-/// Time in which a late slice is still verified and paid, though nobody waits for it.
+/// Time within which a late slice is still verified and paid, although its reader has given up.
 const SLICE_LATE: Duration = Duration::from_secs(60);
-/// Time without a slice after which the provider may be waiting for money: its window is smaller
-/// than we know when something was lost on the way, or a voucher was.
+/// Time without a slice after which a voucher is sent: the provider may be waiting for money, because
+/// lost slices or a lost voucher made its credit window smaller than this side knows.
 const PAY_IDLE: Duration = Duration::from_millis(100);
-/// Pause before a voucher is brought again: several times within what a provider waits for.
+/// Pause before a voucher is sent again; a provider waits for several such pauses.
 const PAY_PAUSE: Duration = Duration::from_secs(10);
-/// Pause after a signature that did not come.
+/// Pause after a request for a signature that failed.
 const SIGN_PAUSE: Duration = Duration::from_millis(500);
-/// Claims refused for good, in a row, after which the two sides do not agree on what the data set is.
+/// Claims refused for good, in a row, after which the two sides disagree on the data set.
 const REFUSALS: u32 = 3;
-/// Pause before such a provider is asked again.
+/// Pause before a provider that disagrees is asked again.
 const DISAGREE_PAUSE: Duration = Duration::from_secs(60);
-/// Times that a refused claim is asked for again: the provider may hold as many versions above the
-/// ledger's as it can, and learn of the ledger's state later than the gateway.
+/// Requests for a refused claim before it is given up: the provider may hold as many versions above
+/// the ledger's as it can, and learn the ledger's state later than the gateway.
 const CLAIM_TRIES: u32 = 10;
 
-/// What every agreement needs of the gateway.
+/// The gateway's parts that every agreement uses.
 #[derive(Clone)]
 pub struct Common {
-    /// The runtime.
+    /// Clock, randomness and task spawner of the runtime.
     pub environment: Environment,
-    /// The catalogue.
+    /// Durable record of files, shards and agreements.
     pub catalogue: Catalogue,
     /// SHA-256 of the genesis.
     pub chain: Hash,
-    /// The gateway's secret.
+    /// Master secret from which the keys of all agreements and files are derived.
     pub master: Hash,
     /// Wakes the task that submits claims to the ledger.
     pub signed: Arc<Notify>,
@@ -102,22 +102,22 @@ fn key(master: &Hash, purpose: &str, deed: u32) -> PrivateKey {
     PrivateKey::decode(hasher.finalize().as_bytes().to_vec()).expect("any 32 bytes are an Ed25519 seed")
 }
 
-/// The key that signs vouchers of agreement `deed`.
+/// Derives the key that signs vouchers of agreement `deed`.
 pub fn session_key(master: &Hash, deed: u32) -> PrivateKey {
     key(master, "posync gateway 2026-11 session key", deed)
 }
 
-/// The key that signs data sets of agreement `deed`.
+/// Derives the key that signs data sets of agreement `deed`.
 pub fn storage_key(master: &Hash, deed: u32) -> PrivateKey {
     key(master, "posync gateway 2026-11 storage key", deed)
 }
 
-/// Looks at the ledger since a claim was refused.
+/// Counts the looks at the ledger since a claim was refused.
 #[derive(Debug, Default)]
 struct Looks {
-    /// The height of the refusal, or of the last look that counts.
+    /// Height of the refusal, or of the last look that was counted.
     height: u64,
-    /// Those that count: each later than the one before.
+    /// Looks that were counted: each at a greater height than the one before.
     count: u32,
 }
 
@@ -131,11 +131,11 @@ impl Looks {
 
 /// An agreement that is open.
 pub struct Deed {
-    /// Its number in the catalogue.
+    /// Number of the agreement in the catalogue.
     pub number: u32,
-    /// Its identity in the ledger.
+    /// Identity of the agreement on the ledger.
     pub agreement: AgreementId,
-    /// The way to its provider.
+    /// Connection to the provider.
     pub link: Arc<Link>,
     terms: Mutex<DeedRow>,
     state: Mutex<State>,
@@ -144,14 +144,14 @@ pub struct Deed {
     on_ledger: AtomicU64,
     looks: Mutex<Looks>,
     tries: AtomicU32,
-    /// Claims that the provider refused for good, in a row.
+    /// Claims in a row that the provider refused for good.
     refusals: AtomicU32,
     meter: AsyncMutex<Meter>,
     trust: AtomicU64,
     owing: Notify,
     wake: Notify,
     closed: AtomicBool,
-    /// One above the version below which a data set may shrink; 0: none.
+    /// One above the version that may shrink; 0 if none may.
     may_shrink: AtomicU64,
     bringing: AsyncMutex<()>,
     session: PrivateKey,
@@ -164,7 +164,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Deed {
-    /// Takes up an agreement and starts its signer.
+    /// Resumes an agreement from its catalogue rows and starts its signer and its payer.
     ///
     /// # Errors
     /// [`Damaged`].
@@ -201,22 +201,22 @@ impl Deed {
         Ok(deed)
     }
 
-    /// Who provides.
+    /// Account of the provider.
     pub const fn provider(&self) -> Account {
         self.agreement.provider
     }
 
-    /// The account of the storage key.
+    /// Account of the key that signs this agreement's data sets.
     pub fn storage_account(&self) -> Account {
         Account::of(&self.storage.public_key())
     }
 
-    /// The terms.
+    /// A copy of the agreement's terms: stage, quotas, prices and end.
     pub fn terms(&self) -> DeedRow {
         lock(&self.terms).clone()
     }
 
-    /// Changes the terms, durably.
+    /// Changes the terms in memory and then on disk.
     ///
     /// # Errors
     /// [`Stopped`].
@@ -229,17 +229,17 @@ impl Deed {
         self.common.catalogue.put_deed(self.number, row).await
     }
 
-    /// Reads the data set.
+    /// Calls `read` with the data set's state, under its lock.
     pub fn with_state<T>(&self, read: impl FnOnce(&mut State) -> T) -> T {
         read(&mut lock(&self.state))
     }
 
-    /// Egress bytes signed away.
+    /// Egress bytes that vouchers were signed for.
     pub async fn egress(&self) -> u64 {
         self.meter.lock().await.signed()
     }
 
-    /// Egress bytes that its quota still pays for, and whether its provider sends them: see [`Meter::bar`].
+    /// Egress bytes that the quota still pays for, and whether the provider sends them ([`Meter::bar`]).
     pub async fn unread(&self) -> (u64, bool) {
         let (quota, meter) = (self.terms().quota_egress, *self.meter.lock().await);
         (meter.left(quota), !meter.is_barred())
@@ -250,30 +250,30 @@ impl Deed {
         *lock(&self.waiting)
     }
 
-    /// Taken by the task that submits a claim to the ledger; `None` while one does.
+    /// Guard for the task that submits a claim to the ledger; `None` while another task holds it.
     pub fn bring(&self) -> Option<impl Drop + '_> {
         self.bringing.try_lock().ok()
     }
 
-    /// Versions that both signed above the ledger's last.
+    /// Number of versions signed by both sides above the ledger's last.
     pub fn ahead(&self) -> u64 {
         let signed = self.with_state(|state| state.version());
         signed.saturating_sub(self.on_ledger.load(Ordering::Acquire))
     }
 
-    /// Whether the newest claim should be submitted at once, not at the next look at the ledger.
+    /// True if the newest claim should be submitted at once, without waiting for the next look at the ledger.
     pub fn is_due(&self) -> bool {
         self.ahead() >= VERSIONS_AHEAD
     }
 
-    /// Takes note of the ledger's last version at `height`. A provider whose answer was lost may have
-    /// submitted a change that it signed: then the change is signed, also one that was given up.
+    /// Records the ledger's last version at `height`. A provider whose answer was lost may have submitted
+    /// the change that it signed: the change then counts as signed, even if it was given up here.
     ///
     /// # Errors
     /// [`Stopped`].
     pub async fn looked(&self, last: &Version, height: u64) -> Result<(), Stopped> {
         if self.with_state(|state| state.adopt(last)) {
-            // No claim is brought with it: the ledger has this one.
+            // The signature is not used: the ledger has this claim.
             self.signed([0; 64]).await?;
         }
         self.settled(last.version).await?;
@@ -282,18 +282,18 @@ impl Deed {
         Ok(())
     }
 
-    /// Whether its provider and this gateway take the data set for different ones, as after a restored
-    /// backup: nothing more will be signed under it.
+    /// True once provider and gateway disagree on the data set, as after a restored backup: the provider
+    /// will sign no more under this agreement.
     pub fn disagrees(&self) -> bool {
         self.refusals.load(Ordering::Acquire) >= REFUSALS
     }
 
-    /// Whether the ledger may have something of this agreement's data set, or will.
+    /// True if the ledger has, or may come to have, a version of this agreement's data set.
     pub fn is_used(&self) -> bool {
         self.with_state(|state| state.version() > 0 || state.intended().is_some())
     }
 
-    /// The ledger's last version is this one: those up to it are there, or void.
+    /// Records that `version` is the ledger's last: versions up to it are on the ledger, or void.
     ///
     /// # Errors
     /// [`Stopped`].
@@ -309,13 +309,13 @@ impl Deed {
         Ok(())
     }
 
-    /// What trust the ledger gives us under this agreement.
+    /// Sets the trust that the ledger grants the gateway under this agreement, in parts per billion.
     pub fn set_trust(&self, trust: u64) {
         self.trust.store(trust, Ordering::Release);
     }
 
-    /// The ledger would take a data set that is smaller than this version's; of one that was signed
-    /// since then nothing is known.
+    /// Records that the ledger accepts a data set smaller than that of version `below`, or with `None` no
+    /// smaller one. It says nothing about a version signed since then.
     pub fn set_may_shrink(&self, below: Option<u64>) {
         self.may_shrink.store(below.map_or(0, |version| version.saturating_add(1)), Ordering::Release);
         if below.is_some() {
@@ -323,7 +323,7 @@ impl Deed {
         }
     }
 
-    /// The agreement is gone: its signer ends, what it held is nobody's. Returns that.
+    /// Ends the signer and the payer of an agreement that is gone. Returns all entries that it held.
     pub fn close(&self) -> Vec<Added> {
         self.closed.store(true, Ordering::Release);
         self.wake.notify_one();
@@ -332,18 +332,18 @@ impl Deed {
         self.with_state(State::clear)
     }
 
-    /// Whether [`Self::close`] was called.
+    /// True once [`Self::close`] was called.
     pub fn is_closed(&self) -> bool {
         self.closed.load(Ordering::Acquire)
     }
 
-    /// Keeps room for a shard of `bytes`, if there is.
+    /// Reserves room for a shard of `bytes`; `None` if the agreement is closed or full.
     pub fn reserve(self: &Arc<Self>, bytes: u64) -> Option<Room> {
         let open = !self.is_closed() && self.with_state(|state| state.reserve(bytes));
         open.then(|| Room { deed: self.clone(), bytes, kept: false })
     }
 
-    /// These entries are to be taken out of the data set. Returns those that were in force.
+    /// Marks entries for removal from the data set. Returns those that were in force.
     ///
     /// # Errors
     /// [`Stopped`].
@@ -364,7 +364,7 @@ impl Deed {
         }
     }
 
-    /// Waits for something to sign and has it signed.
+    /// Has the next change signed, or waits until there may be one.
     async fn step(&self) -> Result<(), Stopped> {
         let below = self.may_shrink.load(Ordering::Acquire);
         let next = |state: &mut State| state.next_intent(below == state.version().saturating_add(1));
@@ -396,10 +396,9 @@ impl Deed {
         Ok(())
     }
 
-    /// Whether a claim that the provider refuses may be right all the same, so that the very same is
-    /// asked for: the provider may have signed it before and brought it to the ledger, which two looks
-    /// of the ledger after the refusal show, or hold as many versions above the ledger's as it can and
-    /// not have heard of a later one.
+    /// True if a refused claim may still be right, so that it is asked for again. The provider may have
+    /// signed it before and submitted it, which two looks at the ledger after the refusal show. Or it
+    /// holds as many versions above the ledger's as it can, and has not learned of a later one.
     fn may_be_right(&self, error: &Error) -> bool {
         if !matches!(error, Error::Refused(_, Refusal::Claim, _)) {
             return false;
@@ -414,7 +413,7 @@ impl Deed {
         unseen || many && tries < CLAIM_TRIES
     }
 
-    /// The consumer's signature over a claim.
+    /// Signs a claim with the storage key, as the consumer.
     pub fn sign_claim(&self, claim: &DataSetClaim) -> Signature {
         sign(&self.storage, DATA_SET_NAMESPACE, &with_chain(&self.common.chain, claim))
     }
@@ -436,7 +435,7 @@ impl Deed {
         self.refusals.store(0, Ordering::Release);
         let (claim, adds) = (agreed.claim, agreed.adds.clone());
         let Some(orphans) = self.common.catalogue.agreed(agreed).await? else {
-            // The agreement is gone, and another one has its number: the signature is of no use.
+            // The agreement is gone, and another one has its number: the signature is useless.
             adds.iter().for_each(|add| self.answer(&add.name, false));
             return Ok(());
         };
@@ -453,31 +452,31 @@ impl Deed {
     }
 
     fn answer(&self, name: &Hash, signed: bool) {
-        // The caller may have given up: then the entry is an orphan and taken out again.
+        // The caller may have given up: the entry is then an orphan and is removed again.
         let _ = lock(&self.waiters).remove(name).map(|waiter| waiter.send(signed));
     }
 
     /// Reads a whole shard, verifying and paying slice by slice.
     ///
     /// # Errors
-    /// [`Error`]; what had verified is paid all the same.
+    /// [`Error`]; bytes that had verified are paid all the same.
     pub async fn fetch(self: &Arc<Self>, name: Hash, length: u64) -> Result<Vec<u8>, Error> {
         Ok(self.read(Part::whole(name, length)).await?.bytes)
     }
 
-    /// Reads a part of a shard, of whatever data set, as [`Self::fetch`] reads a whole one. The stream
-    /// goes on when nobody waits for it any more: what is on its way then would be owed and never
-    /// paid, and a provider sends no more to who owes a window.
+    /// Reads a part of a shard, of any data set, as [`Self::fetch`] reads a whole one. The stream goes on
+    /// when its reader is gone: bytes in flight would otherwise stay unpaid, and a provider stops serving
+    /// a consumer whose debt reaches the credit window.
     ///
     /// # Errors
-    /// [`Error`]; what had verified is paid all the same.
+    /// [`Error`]; bytes that had verified are paid all the same.
     pub async fn read(self: &Arc<Self>, part: Part) -> Result<Arrived, Error> {
         let (progress, mut moves) = watch::channel(());
         let (sender, receiver) = oneshot::channel();
         let (deed, environment) = (self.clone(), &self.common.environment);
         environment.spawn(async move {
             let arrived = deed.stream_and_pay(&part, &progress).await;
-            // Nobody may be waiting any more.
+            // The reader may be gone.
             let _ = sender.send(arrived);
         });
         tokio::pin!(receiver);
@@ -507,7 +506,7 @@ impl Deed {
         arrived
     }
 
-    /// Pays for all that verified, unless the provider has it.
+    /// Sends a voucher over all verified bytes, unless the provider has acknowledged one.
     ///
     /// # Errors
     /// [`Error`].
@@ -519,7 +518,7 @@ impl Deed {
         Ok(())
     }
 
-    /// Brings the last voucher until the provider has it; at a start, too.
+    /// Sends the last voucher until the provider has it, also after a start.
     async fn pay_up(self: Arc<Self>) {
         while !self.is_closed() {
             match self.pay().await {
@@ -542,7 +541,7 @@ impl Deed {
         let mut slices = environment.within(SLICE_TIMEOUT, self.link.get(get)).await.ok_or_else(late)??;
         let mut arrived = Arrived { bytes: Vec::with_capacity(part.room()), ..Arrived::default() };
         if let Some(voucher) = self.voucher(0, true).await? {
-            // An earlier stream may have broken with it.
+            // An earlier stream may have broken before its voucher arrived.
             slices.pay(voucher).await?;
         }
         while (arrived.bytes.len() as u64) < part.bytes {
@@ -578,8 +577,8 @@ impl Deed {
         }
     }
 
-    /// Counts verified bytes; a voucher if one is due, on disk before it is returned. With `all`,
-    /// whenever the provider has not acknowledged everything that verified.
+    /// Counts `bytes` as verified and returns a voucher if one is due; it is on disk before it is
+    /// returned. With `all`, one is due unless the provider has acknowledged every verified byte.
     async fn voucher(&self, bytes: u64, all: bool) -> Result<Option<Voucher>, Error> {
         let (most, trust) = (self.terms().quota_egress, self.trust.load(Ordering::Acquire));
         let mut meter = self.meter.lock().await;
@@ -587,7 +586,7 @@ impl Deed {
         if let Some(egress) = meter.due(all, most, trust) {
             let paid = self.common.catalogue.put_paid(self.number, self.agreement, PaidRow { egress }).await;
             if !paid.map_err(|stopped| Error::Unreachable(self.provider(), stopped.to_string()))? {
-                // Nothing is signed that is not on disk.
+                // A voucher is signed only if it is on disk.
                 return Err(Error::Unreachable(self.provider(), "the agreement is gone".into()));
             }
             meter.sign(egress);

@@ -1,23 +1,23 @@
-//! What is read of a shard, and what came.
+//! The range of a shard that a read asks for, and the verified bytes that arrive.
 
 use posync_protocol::{AgreementId, Hash, limits::SLICE_BYTES, wire::provider::Get};
 use std::time::Duration;
 
-/// What is read of a shard.
+/// A range of a shard to read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Part {
-    /// Its name.
+    /// BLAKE3 name of the shard.
     pub name: Hash,
-    /// Its bytes in all.
+    /// Bytes of the whole shard.
     pub length: u64,
-    /// The first byte, a multiple of a slice.
+    /// Offset of the first byte, a multiple of [`SLICE_BYTES`].
     pub offset: u64,
-    /// How many.
+    /// Number of bytes to read.
     pub bytes: u64,
 }
 
 impl Part {
-    /// All of a shard.
+    /// The range that covers a whole shard.
     pub const fn whole(name: Hash, length: u64) -> Self {
         Self { name, length, offset: 0, bytes: length }
     }
@@ -27,19 +27,19 @@ impl Part {
         Get { agreement, shard: self.name, offset: self.offset, length }
     }
 
-    /// Slices are sent whole, so a part may bring a little more than was asked for.
+    /// Capacity for the bytes that arrive: slices are sent whole, so they may exceed the range.
     pub(super) fn room(&self) -> usize {
         usize::try_from(self.bytes.next_multiple_of(SLICE_BYTES)).unwrap_or(0)
     }
 }
 
-/// Verified bytes, and how long they took from the request on.
+/// Verified bytes, and the times from the request to their arrival.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Arrived {
-    /// At least the bytes that were asked for: whole slices.
+    /// The bytes asked for, rounded up to whole slices.
     pub bytes: Vec<u8>,
-    /// Until the first slice.
+    /// Time until the first slice.
     pub first: Duration,
-    /// Until the last.
+    /// Time until the last slice.
     pub whole: Duration,
 }

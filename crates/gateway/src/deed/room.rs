@@ -1,4 +1,4 @@
-//! A shard's way into a data set, from the room that is kept for it to the provider's signature.
+//! A shard's way into a data set, from the reserved room to the provider's signature.
 
 use super::{Deed, lock, state::State};
 use crate::{
@@ -9,17 +9,17 @@ use commonware_utils::channel::oneshot;
 use posync_protocol::{Hash, wire::provider::Refusal};
 use std::{sync::Arc, time::Duration};
 
-/// Time for which an agreement without room at its provider is passed over.
+/// Time for which an agreement whose provider has no room is passed over.
 const CROWDED: Duration = Duration::from_secs(60);
 
-/// Room that was reserved: given back unless a shard takes it.
+/// Reserved room for one shard; dropping it gives the room back unless a shard took it.
 pub struct Room {
     pub(super) deed: Arc<Deed>,
     pub(super) bytes: u64,
     pub(super) kept: bool,
 }
 
-/// A shard that the provider stored. Dropping this before the provider signed gives the shard up.
+/// A shard that the provider stored and has not signed for. Dropping this gives the shard up.
 pub struct Unsigned {
     deed: Arc<Deed>,
     name: Hash,
@@ -27,17 +27,17 @@ pub struct Unsigned {
 }
 
 impl Room {
-    /// Where.
+    /// Agreement in which the room is reserved.
     pub const fn deed(&self) -> &Arc<Deed> {
         &self.deed
     }
 
-    /// Bytes of the shard that it is for.
+    /// Bytes of the shard that the room is for.
     pub const fn bytes(&self) -> u64 {
         self.bytes
     }
 
-    /// As [`Self::give`], with bytes that nobody else needs.
+    /// As [`Self::give`], with bytes that are offered to this provider alone.
     ///
     /// # Errors
     /// As [`Self::give`].
@@ -46,10 +46,10 @@ impl Room {
         self.give(added, &Parcel::new(bytes).ok_or(wrong)?).await
     }
 
-    /// Gives the shard to the provider. On success its signature is under way.
+    /// Sends the shard to the provider. On success its signature is under way.
     ///
     /// # Errors
-    /// [`Error`]; the room is free again.
+    /// [`Error`]; the room is then free again.
     pub async fn give(mut self, added: Added, parcel: &Parcel) -> Result<Unsigned, Error> {
         if let Err(error) = self.deed.link.put(self.deed.agreement, added.name, parcel).await {
             if matches!(error, Error::Refused(_, Refusal::Space, _)) {
@@ -67,8 +67,8 @@ impl Room {
     }
 }
 
-/// The provider has no room under an agreement, whatever is counted here: others are filled, and another
-/// is opened, for a while.
+/// Treats an agreement as full for [`CROWDED`], because its provider reports no room whatever is counted
+/// here. Meanwhile other agreements are filled or opened.
 fn crowd(deed: &Arc<Deed>) {
     if !deed.with_state(State::crowd) {
         return;

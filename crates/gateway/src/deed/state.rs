@@ -1,4 +1,4 @@
-//! What one agreement holds and what changes next: decides, moves no bytes.
+//! One agreement's data set and its next change. Decides only; moves no bytes.
 //!
 //! ```text
 //!   reserve ─► (shard stored at the provider) ─► queue ─┐
@@ -7,11 +7,11 @@
 //! ```
 //!
 //! Invariants
-//! 1. One intent at a time, and the same one until it is signed or refused for good.
-//! 2. `entries` by sequence is the order of the tree that both sides signed.
-//! 3. Leaves in entries, queue and reservations never exceed the quota, but while something is adopted
-//!    that was given up.
-//! 4. What was given up is remembered until the next version is signed: the ledger may show it.
+//! 1. There is one intent at a time, the same one until it is signed or refused for good.
+//! 2. The order of `entries` by sequence is the order of the tree that both sides signed.
+//! 3. Leaves in entries, queue and reservations never exceed the quota, except while a change that was
+//!    given up is adopted.
+//! 4. A change that was given up is remembered until the next version is signed: the ledger may show it.
 
 use crate::{
     catalogue::{
@@ -26,7 +26,7 @@ use posync_protocol::{
 };
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-/// Intents that were given up and are remembered.
+/// Maximum of given-up intents that are remembered.
 const WITHDRAWN_MAX: usize = 8;
 
 /// One agreement's data set.
@@ -40,12 +40,12 @@ pub struct State {
     queue: VecDeque<Added>,
     drops: BTreeSet<u64>,
     intent: Option<Intent>,
-    /// Given up under the next version; the provider may have signed one of them all the same.
+    /// Intents given up under the next version; the provider may have signed one of them all the same.
     withdrawn: VecDeque<Intent>,
     held: u64,
     reserved: u64,
-    /// Leaves that the provider counts and this side does not: what it stored and nobody signed for, or
-    /// what left the data set and is in force still.
+    /// Leaves that only the provider counts: shards that it stored unsigned, or that left the data set
+    /// and are still in force.
     crowded: u64,
 }
 
@@ -54,7 +54,7 @@ pub struct State {
 #[error("the data set of agreement {0} in the catalogue is not one; restore this gateway's directory")]
 pub struct Damaged(pub u32);
 
-/// Leaves of a shard.
+/// Leaves of a shard of `bytes`.
 pub fn leaves(bytes: u64) -> u64 {
     chunk::chunks(bytes)
 }
@@ -64,7 +64,7 @@ fn pair(added: &Added) -> (Hash, u64) {
 }
 
 impl State {
-    /// As the catalogue left it.
+    /// Resumes the state that the catalogue holds.
     ///
     /// # Errors
     /// [`Damaged`].
@@ -106,12 +106,12 @@ impl State {
         Ok(state)
     }
 
-    /// Leaves held, queued and reserved, and those that only the provider counts.
+    /// Leaves held, queued and reserved, plus those that only the provider counts.
     pub const fn load(&self) -> u64 {
         self.held.saturating_add(self.reserved).saturating_add(self.crowded)
     }
 
-    /// The provider says that there is no room: there is none until [`Self::uncrowd`]. Whether that is new.
+    /// Treats the agreement as full until [`Self::uncrowd`], as its provider says. True if that is new.
     pub const fn crowd(&mut self) -> bool {
         let is_new = self.crowded == 0;
         self.crowded = 0;
@@ -119,48 +119,48 @@ impl State {
         is_new
     }
 
-    /// What it counted may be gone by now.
+    /// Forgets the leaves that only the provider counted: they may be gone by now.
     pub const fn uncrowd(&mut self) {
         self.crowded = 0;
     }
 
-    /// Shards and bytes that both sides signed for.
+    /// Numbers of shards and bytes that both sides signed for.
     pub fn totals(&self) -> (u64, u64) {
         let bytes = self.entries.values().map(|entry| u64::from(entry.added.bytes)).sum();
         (self.entries.len() as u64, bytes)
     }
 
-    /// Last version that both signed.
+    /// Last version that both sides signed.
     pub const fn version(&self) -> u64 {
         self.signed.version
     }
 
-    /// What is asked of the provider.
+    /// Claim that the provider is asked to sign, if any.
     pub fn intended(&self) -> Option<DataSetClaim> {
         self.intent.as_ref().map(|intent| intent.claim)
     }
 
-    /// The entries in force.
+    /// The entries that are not marked for removal.
     pub fn live(&self) -> Vec<Added> {
         self.entries.values().filter(|entry| !entry.dropped).map(|entry| entry.added).collect()
     }
 
-    /// Whether any entry is in force.
+    /// True if any entry is not marked for removal.
     pub fn is_live(&self) -> bool {
         self.entries.values().any(|entry| !entry.dropped)
     }
 
-    /// Every entry.
+    /// All signed entries, including those marked for removal.
     pub fn all(&self) -> Vec<Added> {
         self.entries.values().map(|entry| entry.added).collect()
     }
 
-    /// Whether nothing is held, asked or waiting.
+    /// True if there is no entry, no queued shard, no intent and no reservation.
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty() && self.queue.is_empty() && self.intent.is_none() && self.reserved == 0
     }
 
-    /// Keeps room for a shard of `bytes` on its way.
+    /// Reserves room for a shard of `bytes`; `false` if it does not fit the quota.
     pub fn reserve(&mut self, bytes: u64) -> bool {
         let load = self.load().saturating_add(leaves(bytes));
         if load <= self.quota {
@@ -169,17 +169,17 @@ impl State {
         load <= self.quota
     }
 
-    /// The shard did not arrive.
+    /// Frees the room of a shard that did not arrive.
     pub fn release(&mut self, bytes: u64) {
         self.reserved = self.reserved.saturating_sub(leaves(bytes));
     }
 
-    /// The provider stored it (room was reserved).
+    /// Queues a shard that the provider stored, for which room was reserved.
     pub fn queue(&mut self, added: Added) {
         self.queue.push_back(added);
     }
 
-    /// Nobody waits for its signature any more; `false` if it is asked for already.
+    /// Gives up a queued shard and frees its room; `false` if it is not queued (any more).
     pub fn unqueue(&mut self, name: &Hash) -> bool {
         let Some(place) = self.queue.iter().position(|added| added.name == *name) else { return false };
         let added = self.queue.remove(place).expect("found above");
@@ -187,7 +187,7 @@ impl State {
         true
     }
 
-    /// These entries are to be taken out. Returns those that were in force.
+    /// Marks entries for removal. Returns those that were in force.
     pub fn drop_entries(&mut self, sequences: impl IntoIterator<Item = u64>) -> Vec<Added> {
         let mut dropped = Vec::new();
         for sequence in sequences {
@@ -201,8 +201,8 @@ impl State {
         dropped
     }
 
-    /// Takes note of which entries found no place in their segments, so that the catalogue keeps them
-    /// elsewhere until they are taken out. Returns their sequences.
+    /// Records which entries found no place in their segments; the catalogue keeps them elsewhere until
+    /// they are removed. Returns their sequences.
     pub fn relocate(&mut self, orphans: &[Added]) -> BTreeSet<u64> {
         let mut strays = BTreeSet::new();
         for orphan in orphans {
@@ -216,9 +216,9 @@ impl State {
         strays
     }
 
-    /// What to ask of the provider next: the same until [`Self::sign`] or [`Self::refuse`]. The
-    /// ledger refuses a data set that shrinks soon after it grew, so unless `may_shrink` no more
-    /// leaves go out than come in: the rest waits, and nothing behind it is held up.
+    /// The next change to ask of the provider: the same until [`Self::sign`] or [`Self::refuse`]. The
+    /// ledger refuses a data set that shrinks soon after it grew, so without `may_shrink` at most as many
+    /// leaves are removed as are added. The other removals wait and hold up no additions.
     pub fn next_intent(&mut self, may_shrink: bool) -> Option<Intent> {
         if self.intent.is_none() {
             let count = self.queue.len().min(SIGN_BATCH);
@@ -237,7 +237,7 @@ impl State {
         self.intent.clone()
     }
 
-    /// Entries to take out, of at most `room` leaves together.
+    /// Takes the next entries to remove, of at most `room` leaves together.
     fn take_drops(&mut self, mut room: u64) -> Vec<Removed> {
         let mut removes = Vec::new();
         for sequence in &self.drops {
@@ -273,7 +273,7 @@ impl State {
         self.intent = Some(intent);
     }
 
-    /// Changes the tree, not the entries.
+    /// Applies an intent to the tree, not to the entries; `None` if it does not fit the tree.
     fn apply(&mut self, intent: &Intent) -> Option<()> {
         let adds: Vec<_> = intent.adds.iter().map(pair).collect();
         self.tree.change(&self.positions(intent), &adds)
@@ -298,7 +298,7 @@ impl State {
         }
     }
 
-    /// The provider signed the intent.
+    /// Puts the intent, which the provider signed, in force. Returns the changes to record, if there is one.
     pub fn sign(&mut self, signature: Signature) -> Option<Agreed> {
         let intent = self.intent.take()?;
         for removed in intent.removes.iter() {
@@ -321,7 +321,7 @@ impl State {
         })
     }
 
-    /// The provider refuses the intent for good. Returns what will not be added.
+    /// Gives up the intent, which the provider refused for good. Returns the shards that are not added.
     pub fn refuse(&mut self) -> Vec<Added> {
         let Some(intent) = self.intent.take() else { return Vec::new() };
         intent.adds.iter().for_each(|added| self.release(added.bytes.into()));
@@ -331,15 +331,15 @@ impl State {
         intent.adds.into_inner()
     }
 
-    /// Takes an intent out of the tree; what it removes waits again.
+    /// Takes an intent out of the tree; its removals wait again.
     fn undo(&mut self, intent: &Intent) {
         self.drops.extend(intent.removes.iter().map(|removed| removed.sequence));
         let shards: Vec<_> = self.entries.values().map(|entry| pair(&entry.added)).collect();
         self.tree = SumTree::new(&shards).expect("these entries made a tree before");
     }
 
-    /// Whether the ledger's last version is what is asked of the provider. One that was given up is asked
-    /// again when the ledger shows it; what is asked in its place goes back to the queue.
+    /// True if the ledger's last version is the intent. An intent that was given up becomes the intent again
+    /// if the ledger shows it; the additions of the one in its place go back to the queue.
     pub fn adopt(&mut self, last: &Version) -> bool {
         let is_shown = |claim: &DataSetClaim| (claim.version, claim.root) == (last.version, last.root);
         if self.intended().as_ref().is_some_and(is_shown) {
@@ -360,7 +360,7 @@ impl State {
         true
     }
 
-    /// The agreement is gone with all that it held. Returns that.
+    /// Empties the state of an agreement that is gone. Returns all entries that it held.
     pub fn clear(&mut self) -> Vec<Added> {
         let all = self.all();
         self.entries.clear();

@@ -1,4 +1,4 @@
-//! Refusals that were none.
+//! Claims that the provider refused and the ledger shows all the same.
 
 use super::*;
 use posync_protocol::record::Version;

@@ -1,4 +1,4 @@
-//! The task that hears of losses and keeps the workers busy.
+//! The repair task: receives notices of losses and keeps the workers busy.
 
 use super::{
     Notice, examine,
@@ -23,7 +23,7 @@ use std::{
     time::Duration,
 };
 
-/// Pause between looks at what could not be repaired, and at who is silent.
+/// Pause between retries of failed repairs, and between looks at suspected providers.
 const TICK: Duration = Duration::from_secs(2);
 
 struct Actor {
@@ -33,7 +33,7 @@ struct Actor {
     workers: FuturesUnordered<BoxFuture<'static, (Task, Result<Rebuilt, Stopped>)>>,
 }
 
-/// Runs repair for ever; `open` are the segments that a start found without eight holders.
+/// Runs repair until the notices end. `open` are the segments that a start found without eight holders.
 pub async fn start(
     core: Arc<Core>,
     mut notices: mpsc::Receiver<Notice>,
@@ -74,14 +74,14 @@ async fn next<T>(workers: &mut FuturesUnordered<BoxFuture<'static, T>>) -> T {
     }
 }
 
-/// Why a provider is looked at.
+/// Why a provider is examined.
 #[derive(Clone, Copy)]
 enum Look {
     /// It is late on a draw.
     Late,
     /// A draw found reads missing.
     Failed,
-    /// It did not answer before.
+    /// It is suspected already.
     Suspected,
 }
 
@@ -114,7 +114,7 @@ impl Actor {
         Ok(())
     }
 
-    /// One look at a provider at a time.
+    /// Examines a provider, unless an examination of it is running.
     fn examine(&mut self, provider: Account, look: Look) {
         if !self.examined.insert(provider) {
             return;
@@ -130,7 +130,7 @@ impl Actor {
         });
     }
 
-    /// A provider does not answer: it gets nothing new, and what it holds still counts.
+    /// Suspects a provider that does not answer: it gets no new shards, and those that it holds still count.
     fn silent(&self, provider: Account) {
         let trusted = self.core.known(&provider).is_some_and(|known| known.trusted);
         if !self.core.suspects.suspect(provider, trusted) {
@@ -142,7 +142,7 @@ impl Actor {
             "a provider does not answer, or serves nothing of what it holds; its shards still count and are rebuilt elsewhere if it stays silent");
     }
 
-    /// A suspected provider answered: nothing is lost.
+    /// Withdraws the suspicion of a provider that serves again: it lost nothing.
     async fn answers(&mut self, provider: &Account) -> Result<(), Stopped> {
         let Some((silent, was_trusted)) = self.core.suspects.withdraw(provider) else { return Ok(()) };
         if was_trusted {
@@ -155,7 +155,7 @@ impl Actor {
         Ok(())
     }
 
-    /// A provider was silent for too long: these shards are rebuilt beside it.
+    /// Has shards of a provider that was silent for too long rebuilt beside it.
     async fn overdue(&mut self, provider: Account, mut shards: Vec<(Task, u8)>) -> Result<(), Stopped> {
         shards.retain(|(task, position)| !self.state.is_owed(task, *position));
         if shards.is_empty() || self.core.suspects.silent_for(&provider).is_none() {
@@ -214,8 +214,8 @@ impl Actor {
     }
 }
 
-/// Those of the entries without which enough holders of their segments answer. The others stay:
-/// whatever else answers, they may be the last that is to be had.
+/// The entries that can be given up, because enough other holders of their segments are free of
+/// suspicion. The others are kept: a damaged shard may be all that is left.
 async fn spared(core: &Core, deed: &Deed, sequences: Vec<u64>) -> Result<Vec<u64>, Stopped> {
     let live = deed.with_state(|state| state.live());
     let wanted: BTreeSet<u64> = sequences.into_iter().collect();

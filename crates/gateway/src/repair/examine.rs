@@ -1,4 +1,4 @@
-//! Looks closer at a provider that a draw made suspect.
+//! Examines a provider that a draw made suspect.
 
 use super::{
     Notice,
@@ -13,23 +13,23 @@ use crate::{
 use posync_protocol::{Account, limits::SLICE_BYTES};
 use std::{sync::Arc, time::Duration};
 
-/// Unanswered questions, this far apart, that make a late provider a suspected one.
+/// Failed looks in a row, [`SILENCE_PAUSE`] apart, that make a late provider a suspected one.
 const SILENCES: u32 = 2;
 const SILENCE_PAUSE: Duration = Duration::from_millis(500);
 
-/// What one look at a provider shows.
+/// The result of one look at a provider.
 enum Shown {
-    /// It answers, and a slice of what it holds verifies; or it holds nothing.
+    /// It answers, and a slice of a shard that it holds verifies; or it holds no shard.
     Serves,
-    /// It answers, and for a reason of ours nothing can be read there: that says nothing of it.
+    /// It answers, but this gateway cannot read from it for a reason of its own: no verdict.
     Ours,
-    /// It shows that it does not hold this entry of an agreement.
+    /// It shows that it does not hold the entry with this sequence of an agreement.
     Lost(Arc<Deed>, u64),
-    /// It does not answer, or gives nothing of what it holds.
+    /// It does not answer, or serves no slice of a shard that it holds.
     Silent,
 }
 
-/// Asks a provider how it is, and for a slice of a shard that it holds: its word alone serves nobody.
+/// Asks a provider for its status and for a slice of a shard that it holds. A status alone proves nothing.
 async fn look(core: &Arc<Core>, provider: &Account) -> Shown {
     let deeds = core.deeds_with(provider);
     let Some(first) = deeds.first() else { return Shown::Serves };
@@ -60,7 +60,7 @@ async fn look(core: &Arc<Core>, provider: &Account) -> Shown {
     }
 }
 
-/// A provider is late on a draw: is it there at all?
+/// Examines a provider that is late on a draw, and reports it as silent if it does not serve.
 pub(super) async fn late(core: Arc<Core>, provider: Account) {
     for _ in 0..SILENCES {
         match look(&core, &provider).await {
@@ -72,7 +72,7 @@ pub(super) async fn late(core: Arc<Core>, provider: Account) {
     core.notice_surely(Notice::Silent(provider)).await;
 }
 
-/// A suspected provider is asked again. What it holds is looked through if it is silent still.
+/// Examines a suspected provider again. If it is still silent, reports its shards that are overdue.
 pub(super) async fn suspected(core: Arc<Core>, provider: Account) {
     let deeds = core.deeds_with(&provider);
     match look(&core, &provider).await {
@@ -103,18 +103,18 @@ pub(super) async fn suspected(core: Arc<Core>, provider: Account) {
     }
 }
 
-/// How the holders of a segment stand.
+/// The state of each position of a segment.
 pub(super) fn places(core: &Core, row: &crate::catalogue::row::SegmentRow) -> [Place; SHARDS] {
     std::array::from_fn(|position| {
         let Some(holding) = row.holder(position) else { return Place::Open };
-        // Under an agreement that this gateway cannot go on with: nothing can be asked there.
+        // This gateway cannot use the agreement, so it cannot ask its provider under it.
         let Some(deed) = core.deed(holding.deed) else { return Place::Silent(Duration::MAX) };
         core.suspects.silent_for(&deed.provider()).map_or(Place::Live, Place::Silent)
     })
 }
 
-/// A draw found reads missing: which of our shards does the provider still have? A slice of each is
-/// read: whole shards would spend the agreements' egress on one missed draw.
+/// Examines a provider whose reads a draw found missing: reads a slice of each shard that it holds, and
+/// reports those that are lost. Whole shards would spend the agreements' egress on one missed draw.
 pub(super) async fn failed(core: Arc<Core>, provider: Account) {
     let trusted = core.known(&provider).is_some_and(|known| known.trusted);
     core.trust(&provider, false);
@@ -146,7 +146,7 @@ pub(super) async fn failed(core: Arc<Core>, provider: Account) {
     }
 }
 
-/// A slice of a shard, anywhere in it.
+/// A random slice of a shard.
 fn slice(core: &Core, name: posync_protocol::Hash, length: u64) -> Part {
     let random = core.common.environment.random();
     let draw = u64::from_be_bytes(random[..8].try_into().expect("eight of 32 bytes"));

@@ -1,4 +1,4 @@
-//! Finds what providers lost and rebuilds it elsewhere, under its old name.
+//! Finds shards that providers lost and rebuilds them elsewhere, under their old names.
 //!
 //! ```text
 //!   late on a draw ─► does it serve us? no ─► suspected ─► silent for the grace period ─┐ beside it
@@ -11,11 +11,11 @@
 //! ```
 //!
 //! Invariants
-//! 1. Progress is what the catalogue says: a start finds every segment without eight holders.
-//! 2. A rebuilt shard has the name that the catalogue always had, or nothing is stored.
-//! 3. Silence is no loss ([`suspects`]): a silent provider's shards count, are read last, and stay in its
-//!    data set until others have signed for them. Bytes that do not verify and the provider's own word
-//!    are a loss, unless too few others are held.
+//! 1. The catalogue alone holds the progress: a start finds every segment without eight holders.
+//! 2. A rebuilt shard has the name that the catalogue always had; otherwise it is not stored.
+//! 3. Silence is not loss ([`suspects`]): a silent provider's shards count, are read last, and stay in its
+//!    data set until others have signed for them. Bytes that do not verify, and the provider's own
+//!    report, are a loss, unless too few other holders are free of suspicion.
 //! 4. At most [`crate::limits::REPAIRS_AT_ONCE`] segments are rebuilt at once.
 
 mod actor;
@@ -33,44 +33,44 @@ use crate::coding::FileId;
 use posync_protocol::{Account, Hash};
 use state::{FoundBy, Task};
 
-/// What repair is told.
+/// A message to the repair task.
 #[derive(Debug)]
 pub enum Notice {
     /// A put was acknowledged with fewer than eight shards.
     Incomplete {
-        /// The file.
+        /// File that the segment belongs to.
         file: FileId,
-        /// The segment.
+        /// Number of the segment in the file.
         segment: u32,
     },
     /// A read showed that a shard is lost.
     Unread {
-        /// Under which agreement.
+        /// Number of the agreement that holds the shard.
         deed: u32,
-        /// Its place in the data set.
+        /// Sequence of the shard's entry in the data set.
         sequence: u64,
     },
     /// A provider is late on a draw.
     Late(Account),
-    /// A provider that is late does not answer.
+    /// A provider that is late does not answer, or serves no slice.
     Silent(Account),
-    /// A suspected provider answers.
+    /// A suspected provider serves again.
     Answers(Account),
-    /// A suspected provider was silent for too long for these segments and positions.
+    /// A suspected provider was silent beyond the grace period of these segments and positions.
     Overdue(Account, Vec<(Task, u8)>),
     /// A draw found a provider's reads missing.
     Failed(Account),
-    /// A provider says that these are damaged.
+    /// A provider reports that these shards are damaged.
     Bad(Account, Vec<Hash>),
-    /// An examination ended: these entries of an agreement are lost.
+    /// An examination found that these entries of an agreement are lost.
     Lost {
-        /// Under which agreement.
+        /// Number of the agreement that holds the shards.
         deed: u32,
-        /// Their places in the data set.
+        /// Sequences of the shards' entries in the data set.
         sequences: Vec<u64>,
-        /// How it was found.
+        /// How the loss was found.
         found_by: FoundBy,
     },
-    /// An examination ended.
+    /// The examination of a provider ended, so another one may begin.
     Examined(Account),
 }

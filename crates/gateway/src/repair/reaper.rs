@@ -1,4 +1,4 @@
-//! Gives back the space of removed, replaced and broken files.
+//! Frees the space of removed and replaced files, and of puts that did not finish.
 
 use crate::{
     catalogue::{Catalogue, Stopped, row::JobRow},
@@ -7,13 +7,13 @@ use crate::{
 };
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-/// Pause between passes.
+/// Pause between two passes over the jobs.
 const PASS_PAUSE: Duration = Duration::from_millis(500);
-/// Jobs in one pass.
+/// Maximum of jobs that one pass works on.
 const JOBS_PER_PASS: usize = 64;
 
-/// Works off jobs for ever: each segment's shards are taken out of their data sets, then its row
-/// goes, then the job. A pass is idempotent, so a crash costs a pass.
+/// Works off jobs until the catalogue ends. Each segment's shards are taken out of their data sets, then
+/// its row is removed, then the job. A pass is idempotent, so a crash costs one pass.
 pub async fn reap(core: Arc<Core>) {
     let mut from = 0;
     while pass(&core, &mut from).await.is_ok() {
@@ -31,12 +31,12 @@ async fn pass(core: &Core, from: &mut u32) -> Result<(), Stopped> {
     Ok(())
 }
 
-/// The next jobs that no put is at work on, from the number `from` on, which goes round: those that cannot
-/// be finished, as their provider is gone, starve nobody.
+/// The next jobs that no put works on, from number `from` on. `from` wraps around, so jobs that cannot be
+/// finished because their provider is gone do not starve the others.
 ///
-/// A put gives its job up before it stops being one, so what is no put and is still a job *afterwards* is
-/// nobody's; asked the other way round, the job of a put that ends in between would take the finished
-/// file with it.
+/// A put that succeeds removes its job before it stops being a put. So a job that no put works on, and that
+/// *afterwards* still exists, is abandoned. In the other order, the job of a put that succeeds between the
+/// two checks would be taken for abandoned, and the file removed.
 async fn abandoned(
     catalogue: &Catalogue,
     is_putting: impl Fn(&FileId) -> bool,
@@ -61,7 +61,7 @@ async fn abandoned(
     Ok(abandoned)
 }
 
-/// Whether none of the job's segments has a row any more.
+/// Marks the shards of a job's segments for removal. True if no segment had shards left.
 async fn clear(core: &Core, job: &JobRow) -> Result<bool, Stopped> {
     let (mut gone, mut drops) = (true, BTreeMap::<u32, Vec<u64>>::new());
     for segment in 0..job.segments {
@@ -97,7 +97,7 @@ mod tests {
             for file in 0..200u8 {
                 catalogue.begin([file; 16], 1).await.expect("runs");
             }
-            // The first 70 are puts under way; none of the others can be finished.
+            // The first 70 are running puts; none of the others can be finished.
             let (mut from, mut seen) = (0, Vec::new());
             for _ in 0..3 {
                 let few = abandoned(&catalogue, |file| file[0] < 70, &mut from).await.expect("runs");

@@ -1,4 +1,4 @@
-//! Rebuilds the open positions of one segment, and those whose holders were silent for too long.
+//! Rebuilds the positions of one segment that have no holder, or whose holder was silent for too long.
 
 use crate::{
     catalogue::{
@@ -20,7 +20,7 @@ use std::{collections::BTreeSet, sync::Arc, time::Duration};
 /// Time for a rebuilt shard to be stored and signed for.
 const STORE_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// Rebuilds what a segment lacks, with others than those that lost it.
+/// Rebuilds the missing shards of a segment at providers that are not in `lost_by`.
 pub(super) async fn rebuild(
     core: Arc<Core>,
     (file, segment): Task,
@@ -63,10 +63,10 @@ pub(super) async fn rebuild(
     Ok(rebuilt)
 }
 
-/// The bytes of a shard, made from any four of its segment; they have its name.
+/// Rebuilds the bytes of a shard from any four shards of its segment, and checks their name.
 ///
 /// # Errors
-/// Why it cannot be had now.
+/// The reason why the shard cannot be rebuilt now.
 pub async fn restore(core: &Arc<Core>, entry: &Added) -> Result<Vec<u8>, String> {
     let row = core.common.catalogue.segment(entry.file, entry.segment).await;
     let row = row.map_err(|stopped| stopped.to_string())?.ok_or("its segment is gone")?;
@@ -78,13 +78,13 @@ pub async fn restore(core: &Arc<Core>, entry: &Added) -> Result<Vec<u8>, String>
     shard.map(|shard| shard.bytes).ok_or_else(|| "what was rebuilt has another name".into())
 }
 
-/// Positions without a holder, and those whose silent holder is to be replaced.
+/// Positions without a holder, and those whose silent holder is due for replacement.
 fn missing(core: &Core, row: &SegmentRow) -> BTreeSet<usize> {
     row.open_positions().chain(core.grace.overdue(&places(core, row))).collect()
 }
 
-/// Stores a rebuilt shard with an operator that holds no other one of the segment. A silent holder's
-/// shard is dropped in the same commit that brings the new one in force.
+/// Stores a rebuilt shard with an operator that holds no other shard of the segment. A silent holder's
+/// shard is dropped in the commit that puts the new one in force. True if the position has a holder.
 async fn place(
     core: &Arc<Core>,
     (file, segment): Task,
@@ -93,7 +93,7 @@ async fn place(
     shard: Shard,
     lost_by: &BTreeSet<Account>,
 ) -> bool {
-    // As it is now: earlier positions of this very repair have new holders.
+    // Read again: earlier positions of this repair have new holders.
     let Ok(Some(now)) = core.common.catalogue.segment(file, segment).await else { return false };
     let old = now.holder(usize::from(position)).copied();
     if !missing(core, &now).contains(&usize::from(position)) {

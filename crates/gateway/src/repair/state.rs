@@ -1,34 +1,34 @@
-//! Which segments wait for repair, and who is to blame: decides, moves no bytes.
+//! The segments that wait for repair, and the providers at fault. Decides only; moves no bytes.
 //!
 //! Invariants
 //! 1. A segment waits at most once; one that could not be repaired is tried again at the next tick.
-//! 2. A fault collects what one provider lost until none of it is missing any more; what it loses
-//!    afterwards is a new fault.
-//! 3. Who lost which shard is remembered here until the segment is whole: the data set forgets the
-//!    shard as soon as the provider signs, which may be before the repair begins.
+//! 2. A fault collects the shards that one provider lost until all of them are repaired; a later loss
+//!    is a new fault.
+//! 3. The provider that lost a shard is remembered here until the shard has a holder again: the data set
+//!    forgets the shard as soon as the provider signs, which may be before the repair begins.
 
 use crate::{catalogue::row::FaultRow, coding::FileId};
 use posync_protocol::Account;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-/// A segment.
+/// A segment to repair: its file and its number in the file.
 pub type Task = (FileId, u32);
 
 /// How a loss was found, as in [`posync_protocol::wire::gateway::Fault::found_by`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum FoundBy {
-    /// It did not answer a draw in time, and did not answer us for the whole grace period.
+    /// The provider was late on a draw, and silent to this gateway for the grace period.
     Late = 0,
-    /// A draw found reads missing, and so did we.
+    /// A draw made the provider suspect, and a read by this gateway confirmed the loss.
     Draw = 1,
-    /// A read of ours.
+    /// A read by this gateway failed.
     Read = 2,
-    /// It says so itself.
+    /// The provider's own scrub reported it.
     Scrub = 3,
 }
 
-/// What waits and who failed.
+/// The repair queue, and the faults of providers.
 #[derive(Default)]
 pub struct State {
     ready: VecDeque<Task>,
@@ -42,17 +42,17 @@ pub struct State {
     earlier: BTreeMap<Account, u32>,
 }
 
-/// What a repair did.
+/// The result of a repair.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Rebuilt {
-    /// Nothing is left to do.
+    /// True if no position of the segment is missing any more.
     pub whole: bool,
     /// Positions that have a holder again.
     pub positions: Vec<u8>,
 }
 
 impl State {
-    /// A segment lacks a holder.
+    /// Queues a segment that lacks a holder, or has it repaired once more if its repair is running.
     pub fn push(&mut self, task: Task) {
         if self.running.contains(&task) {
             self.again.insert(task);
@@ -61,20 +61,20 @@ impl State {
         }
     }
 
-    /// The next segment to repair.
+    /// Takes the next segment to repair.
     pub fn pop(&mut self) -> Option<Task> {
         let task = self.ready.pop_front()?;
         self.running.insert(task);
         Some(task)
     }
 
-    /// Who lost what of a segment: a rebuilt shard goes to none of them.
+    /// The providers that lost a shard of a segment: a rebuilt shard goes to none of them.
     pub fn owed(&self, task: &Task) -> BTreeSet<Account> {
         self.owed.get(task).into_iter().flat_map(|lost| lost.values().map(|(who, _)| *who)).collect()
     }
 
-    /// The repair ended. What was reported meanwhile is done again. The faults that changed, to be
-    /// written.
+    /// Ends a repair; a segment that was reported meanwhile is queued again. Returns the changed faults, to
+    /// be written.
     pub fn done(&mut self, task: Task, rebuilt: &Rebuilt) -> Vec<(u64, FaultRow)> {
         self.running.remove(&task);
         self.known.remove(&task);
@@ -100,23 +100,23 @@ impl State {
         changed
     }
 
-    /// Nothing that was open at the start is missing any more.
+    /// Closes the shards that were missing at the start, once all segments open then are whole.
     fn settle_earlier(&mut self) -> Vec<(u64, FaultRow)> {
         let earlier = std::mem::take(&mut self.earlier);
         earlier.iter().filter_map(|(who, shards)| self.repaired(who, *shards)).collect()
     }
 
-    /// Time passed: what could not be repaired is tried again.
+    /// Queues again the segments that could not be repaired.
     pub fn tick(&mut self) {
         self.ready.extend(self.later.drain(..));
     }
 
-    /// Segments that wait or are being repaired.
+    /// Number of segments that wait or are being repaired.
     pub fn open(&self) -> usize {
         self.known.len()
     }
 
-    /// A provider lost these shards. The row to write, and its number if it has one.
+    /// Records that a provider lost these shards. Returns the fault's row to write, and its number if any.
     pub fn lost(
         &mut self,
         provider: Account,
@@ -133,13 +133,13 @@ impl State {
         *fault
     }
 
-    /// Whether a position is known to be missing.
+    /// True if a position is known to be missing.
     pub fn is_owed(&self, task: &Task, position: u8) -> bool {
         self.owed.get(task).is_some_and(|lost| lost.contains_key(&position))
     }
 
-    /// A provider that was silent answers: what it was only suspected to have lost is not lost. The fault
-    /// to write.
+    /// Takes back the losses of a provider that was only silent and answers again. Returns the fault to
+    /// write.
     pub fn withdraw(&mut self, provider: &Account) -> Option<(u64, FaultRow)> {
         let mut back = 0u32;
         for lost in self.owed.values_mut() {
@@ -159,7 +159,7 @@ impl State {
         Some((number, row))
     }
 
-    /// The fault was written under this number.
+    /// Records the number under which a provider's fault was written.
     pub fn numbered(&mut self, provider: &Account, number: u64) {
         if let Some(fault) = self.faults.get_mut(provider) {
             fault.0 = Some(number);
@@ -176,9 +176,9 @@ impl State {
         Some((number, row))
     }
 
-    /// Takes up what a stop left: faults that were open, and the segments without eight holders.
-    /// Who lost what of those is not on disk, so such a fault closes when the last of them is whole.
-    /// The faults that changed, to be written.
+    /// Resumes after a stop with the open faults and the segments without eight holders. The disk does not
+    /// say which provider lost which shard, so these faults close when the last of the segments is whole.
+    /// Returns the changed faults, to be written.
     pub fn resume(&mut self, faults: Vec<(u64, FaultRow)>, open: Vec<Task>) -> Vec<(u64, FaultRow)> {
         for (number, row) in faults.into_iter().filter(|(_, row)| row.repaired < row.lost) {
             self.earlier.insert(row.provider, row.lost - row.repaired);

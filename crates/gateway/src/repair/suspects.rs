@@ -1,5 +1,5 @@
-//! Decides which providers are suspected of a loss because they are silent, and when their shards are
-//! rebuilt elsewhere. It moves no bytes.
+//! Keeps the providers that are suspected of a loss because they are silent, and decides when their shards
+//! are rebuilt elsewhere. Moves no bytes.
 //!
 //! ```text
 //!   late on a draw, twice no slice of what it holds ─► suspected ──a slice──► withdrawn, nothing happened
@@ -9,12 +9,13 @@
 //! Invariants
 //! 1. Silence is not loss: a suspected holder's shard counts and is read until another provider has
 //!    signed for the same shard.
-//! 2. Silence is measured by what this process has waited, never by a wall clock: while the gateway
-//!    itself is stopped, no provider counts as silent.
-//! 3. Silent is who does not answer and who answers and serves nothing of what it holds. Where a read is
-//!    kept from us by our own side (no agreement that runs, quota or reserve used up), nobody is silent.
-//! 4. Nothing of a segment is replaced while fewer holders than suffice are free of suspicion: then it
-//!    could not be rebuilt, and the suspected ones are all that there is.
+//! 2. Silence is measured by the time that this process has waited, never by a wall clock: while the
+//!    gateway itself is stopped, no provider counts as silent.
+//! 3. A provider is silent if it does not answer, or answers and serves no slice of a shard that it
+//!    holds. It is not silent if this gateway is the reason that it cannot read (no running
+//!    agreement, quota or reserve used up).
+//! 4. No shard of a segment is replaced while too few of its holders are free of suspicion: the segment
+//!    could not be rebuilt, and the suspected holders are needed.
 
 use crate::coding::{DATA, SHARDS};
 use posync_protocol::{Account, limits::Parameters};
@@ -24,52 +25,52 @@ use std::{
     time::Duration,
 };
 
-/// Parts of an epoch for which a silent provider is waited for: six hours in production.
+/// The grace period is an epoch divided by this: six hours in production.
 const WHOLE_PART: u64 = 4;
-/// The same for segments that are near the fewest holders that suffice: one hour in production.
+/// The same for segments near the fewest holders that suffice: one hour in production.
 const SHORT_PART: u64 = 24;
-/// The shortest grace periods, where epochs are short as in a local network: longer than every timeout.
+/// Lower bound of the grace period, for the short epochs of a local network: longer than every timeout.
 const WHOLE_LEAST: Duration = Duration::from_secs(120);
 const SHORT_LEAST: Duration = Duration::from_secs(60);
-/// Holders free of suspicion at or below which a segment is near the fewest.
+/// A segment with at most this many holders free of suspicion is near the fewest that suffice.
 const NEAR: usize = DATA + 1;
 
-/// How long a silent provider is waited for before its shards are rebuilt elsewhere.
+/// Times for which a provider may be silent before its shards are rebuilt elsewhere.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Grace {
-    /// For any segment.
+    /// Grace period of a segment with holders to spare.
     pub whole: Duration,
-    /// For a segment that could not lose many more.
+    /// Grace period of a segment that can lose one more holder at most.
     pub short: Duration,
 }
 
-/// A position of a segment.
+/// State of a position of a segment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Place {
     /// No provider holds it.
     Open,
     /// Its holder is not suspected.
     Live,
-    /// Its holder has been silent for so long.
+    /// Its holder has been silent for this time.
     Silent(Duration),
 }
 
-/// Whether a segment is still to be had when the holder of `without` is given up: enough others are free of
-/// suspicion. Silent ones count for nothing here: they may never answer again.
+/// True if a segment can still be read without the holder of `without`: enough others are free of
+/// suspicion. Silent ones do not count, since they may never answer again.
 pub fn suffice(places: &[Place; SHARDS], without: Option<usize>) -> bool {
     let others = (0..SHARDS).filter(|position| Some(*position) != without);
     others.filter(|position| places[*position] == Place::Live).count() >= DATA
 }
 
 impl Grace {
-    /// The grace periods of a network.
+    /// The grace periods of a network with these parameters.
     pub fn of(p: &Parameters) -> Self {
         let epoch = p.epoch_blocks().saturating_mul(p.block_ms);
         let part = |part: u64, least: Duration| Duration::from_millis(epoch / part).max(least);
         Self { whole: part(WHOLE_PART, WHOLE_LEAST), short: part(SHORT_PART, SHORT_LEAST) }
     }
 
-    /// Positions of a segment whose silent holders are to be replaced now.
+    /// Positions of a segment whose silent holders are due for replacement.
     pub fn overdue(&self, places: &[Place; SHARDS]) -> Vec<usize> {
         let live = places.iter().filter(|place| **place == Place::Live).count();
         let limit = if live <= NEAR { self.short } else { self.whole };
@@ -85,7 +86,7 @@ struct Suspect {
     was_trusted: bool,
 }
 
-/// The suspected providers.
+/// The suspected providers, each with the time for which it has been silent.
 #[derive(Debug, Default)]
 pub struct Suspects(Mutex<BTreeMap<Account, Suspect>>);
 
@@ -94,7 +95,7 @@ impl Suspects {
         self.0.lock().expect("no holder of this lock panics")
     }
 
-    /// A provider is silent from now on. Whether it was not suspected before.
+    /// Suspects a provider from now on. True if it was not suspected before.
     pub fn suspect(&self, provider: Account, was_trusted: bool) -> bool {
         let mut all = self.lock();
         let is_new = !all.contains_key(&provider);
@@ -102,29 +103,29 @@ impl Suspects {
         is_new
     }
 
-    /// A provider answered: how long it was silent, and whether it was trusted before; `None` if it
-    /// was not suspected.
+    /// Withdraws the suspicion of a provider that serves again. Returns how long it was silent and the
+    /// trust that it had before; `None` if it was not suspected.
     pub fn withdraw(&self, provider: &Account) -> Option<(Duration, bool)> {
         self.lock().remove(provider).map(|suspect| (suspect.silent, suspect.was_trusted))
     }
 
-    /// This process waited for so long.
+    /// Adds the time that this process waited to the silence of every suspect.
     pub fn wait(&self, waited: Duration) {
         self.lock().values_mut().for_each(|suspect| suspect.silent = suspect.silent.saturating_add(waited));
     }
 
-    /// It answers and cannot be read from for a reason of ours: until now it was not silent. It stays
-    /// suspected until it serves.
+    /// Resets the silence of a suspect that answers but cannot be read from for a reason of this gateway.
+    /// It stays suspected until it serves.
     pub fn spare(&self, provider: &Account) {
         self.lock().get_mut(provider).into_iter().for_each(|suspect| suspect.silent = Duration::ZERO);
     }
 
-    /// How long a provider has been silent; `None` if it is not suspected.
+    /// Time for which a provider has been silent; `None` if it is not suspected.
     pub fn silent_for(&self, provider: &Account) -> Option<Duration> {
         self.lock().get(provider).map(|suspect| suspect.silent)
     }
 
-    /// All of them.
+    /// Accounts of all suspected providers.
     pub fn all(&self) -> Vec<Account> {
         self.lock().keys().copied().collect()
     }

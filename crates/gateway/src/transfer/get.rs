@@ -1,4 +1,4 @@
-//! Reads a file: data shards first, parity when one is late, wrong or gone.
+//! Reads a file: asks for data shards first, and for parity when one is late, wrong or gone.
 //!
 //! ```text
 //!   segment row ─► four best holders ─► slices, each verified and paid ─► four shards ─► plain
@@ -8,10 +8,10 @@
 //! Invariants
 //! 1. Every byte that leaves here was verified against a shard's name from the catalogue.
 //! 2. Segments leave in order; at most [`SEGMENTS_READ_AHEAD`] of a get are in memory beside the one that
-//!    leaves, of the reader's own share. A place to gather is held while a segment is gathered, not while
+//!    leaves, in the reader's own share. A place to gather is held while a segment is gathered, not while
 //!    it waits for its reader.
-//! 3. A provider that shows that it lost a shard is told to repair; one that is late only waits, and one
-//!    that is suspected of a loss is asked last.
+//! 3. Repair is notified of a provider that shows that it lost a shard. One that is late is asked after
+//!    the others for a while, and one that is suspected of a loss after those.
 
 use super::Error;
 use crate::{
@@ -36,16 +36,15 @@ use futures::{
 };
 use std::{collections::VecDeque, sync::Arc, time::Duration};
 
-/// How long four shards are waited for before a fifth is asked for.
+/// Time without a shard after which one more holder is asked.
 const HEDGE: Duration = Duration::from_millis(750);
 
-/// How long a segment whose holders do not answer is waited for: a network that has just started
-/// is there in a moment.
+/// Time for which a get waits for the holders of a segment: a network that has just started answers soon.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// Pause before its holders are asked again.
+/// Pause before the holders of a segment are asked again.
 const AGAIN: Duration = Duration::from_millis(500);
 
-/// A segment's plain bytes, and the memory that they are in.
+/// A segment's plain bytes, and the reservation of the memory that they use.
 type Gathered = Result<(Vec<u8>, Buffer), Error>;
 
 /// A range of a file, read piece by piece.
@@ -54,18 +53,18 @@ pub struct Reader {
     share: Arc<Share>,
     file: FileId,
     bytes: u64,
-    /// On their way, in order.
+    /// Segments that are being gathered or are ready, in order.
     ahead: VecDeque<BoxFuture<'static, Gathered>>,
-    /// The next segment that is not on its way.
+    /// Number of the first segment that is not being gathered yet.
     next: u64,
-    /// Of the piece that was given last: it may still be on its way out.
+    /// Memory of the last returned piece, which may still be on its way out.
     buffer: Option<Buffer>,
     offset: u64,
     end: u64,
 }
 
 impl Reader {
-    /// Opens bytes `offset` to `offset + length` of a file (to its end without a length).
+    /// Opens bytes `offset` to `offset + length` of a file, or to its end without a length.
     ///
     /// # Errors
     /// [`Error::Range`].
@@ -95,7 +94,7 @@ impl Reader {
     /// The next piece, at most a segment; `None` after the last.
     ///
     /// # Errors
-    /// [`Error`]; what was given before is right all the same.
+    /// [`Error`]; the pieces returned before are right all the same.
     pub async fn next(&mut self) -> Result<Option<Vec<u8>>, Error> {
         self.buffer = None;
         if self.offset >= self.end {
@@ -126,12 +125,12 @@ impl Reader {
         u32::try_from(self.next).expect("segments are numbered")
     }
 
-    /// Plain bytes of the next segment that is not on its way.
+    /// Plain bytes of the first segment that is not being gathered yet.
     fn plain(&self) -> usize {
         coding::segment_bytes(self.bytes, self.segment())
     }
 
-    /// Begins to gather the next segment: it goes on while its reader takes those before it.
+    /// Begins to gather the next segment, which goes on while the reader takes those before it.
     fn gather(&mut self, buffer: Buffer) {
         let (core, share, file, index) = (self.core.clone(), self.share.clone(), self.file, self.segment());
         let (sender, receiver) = oneshot::channel();
@@ -143,7 +142,7 @@ impl Reader {
                 // The reader is gone.
                 () = sender.closed() => return,
             };
-            // As above.
+            // The reader may be gone by now.
             let _ = sender.send(found.map(|plain| (plain, buffer)));
         });
         let stopping = |_| Error::Stopped(Stopped);
@@ -151,7 +150,7 @@ impl Reader {
     }
 }
 
-/// The plain bytes of a segment.
+/// Gathers and decodes the plain bytes of a segment, retrying for [`PATIENCE`].
 ///
 /// # Errors
 /// [`Error`].
@@ -161,7 +160,7 @@ async fn segment(core: &Arc<Core>, share: &Share, file: FileId, index: u32) -> R
     let (mut waited, mut held) = (Duration::ZERO, Held::default());
     let (row, _place) = loop {
         let row = core.common.catalogue.segment(file, index).await?.ok_or(Error::Changed)?;
-        // Waiting for a place is no fault of the holders.
+        // The time spent waiting for a place does not count against the holders.
         let place = share.reads(core).await;
         let begun = environment.now();
         let gathered = gather_rest(core, index, &row, &mut held);
@@ -182,16 +181,16 @@ async fn segment(core: &Arc<Core>, share: &Share, file: FileId, index: u32) -> R
     coding::decode(&key, index, row.plain as usize, &mut held).map_err(unreadable)
 }
 
-/// A shard that can be asked for.
+/// A holder that can be asked for its shard.
 struct Source {
     position: usize,
     sequence: u64,
     deed: Arc<Deed>,
 }
 
-/// Holders in the order of asking: those that answer before those that do not, the silent ones after
-/// them, data before parity. Last comes what is to be taken out of a data set and may be there still, at
-/// positions that nobody else holds.
+/// The holders in the order in which they are asked: those that answer, then doubtful ones, then silent
+/// ones; data before parity within each. Last come shards that are marked for removal and may still be
+/// there, at positions without another holder.
 fn sources(core: &Core, row: &SegmentRow) -> VecDeque<Source> {
     let of = |position: usize| {
         let mut there = row.holdings.iter().filter(move |holding| usize::from(holding.position) == position);
@@ -211,7 +210,7 @@ fn sources(core: &Core, row: &SegmentRow) -> VecDeque<Source> {
     all.into_iter().map(|(_, source)| source).collect()
 }
 
-/// Any four shards of a segment, verified.
+/// Reads any four shards of a segment, verified.
 ///
 /// # Errors
 /// [`coding::Error::TooFew`].
@@ -221,7 +220,7 @@ pub async fn gather(core: &Arc<Core>, index: u32, row: &SegmentRow) -> Result<He
     Ok(held)
 }
 
-/// Adds shards to those that are `held` until they are four; what came stays, whatever the others do.
+/// Adds shards to `held` until there are four. Shards that arrived stay there, even on an error.
 async fn gather_rest(
     core: &Arc<Core>,
     index: u32,
@@ -262,7 +261,7 @@ async fn gather_rest(
         under_way.extend(rest.pop_front().map(&mut ask));
     }
     drop(under_way);
-    // Four others were faster than these, hedge included.
+    // Four others were faster than these, including those asked later.
     asked
         .iter()
         .filter(|(position, _)| asked.len() > DATA && held[*position].is_none())
@@ -270,7 +269,7 @@ async fn gather_rest(
     Ok(())
 }
 
-/// Reads a shard. One that is not waited for any more still ends, and pays.
+/// Reads a shard. The read ends and is paid even if this future is dropped.
 async fn fetch(core: &Core, source: Source, row: &SegmentRow) -> (Source, Result<Vec<u8>, link::Error>) {
     let payer = core.payer(&source.deed, row.shard_bytes()).await;
     let fetched = payer.fetch(row.names[source.position], row.shard_bytes()).await;

@@ -1,4 +1,4 @@
-//! Stores a file: segments are coded as bytes arrive and go to eight operators each.
+//! Stores a file: codes segments as their bytes arrive, and sends each to eight operators.
 //!
 //! ```text
 //!   bytes ─► 4 MiB ─► encode ─► 8 x store ─► 8 x signature ─► 6 of 8: the segment is durable
@@ -9,12 +9,12 @@
 //!
 //! Invariants
 //! 1. `Ok` means that at least 6 of 8 shards of every segment are durable on providers that signed
-//!    for them, and the catalogue says so on disk. No block is waited for, nor a seventh shard.
-//! 2. Dropping the future at any point leaves a job that frees the space again, and repair hears of no
-//!    segment of the file.
+//!    for them, and the catalogue has this on disk. A put waits for no block and no seventh shard.
+//! 2. Dropping the future while segments are stored leaves a job that frees the space again, and repair
+//!    is notified of no segment of the file. Once the file is being recorded, the put completes.
 //! 3. Arriving bytes are kept in the caller's share of memory. Memory that all puts have in common
-//!    ([`crate::limits::CODING_BYTES_MAX`]) is taken when a segment is whole, never while its caller is
-//!    waited for.
+//!    ([`crate::limits::CODING_BYTES_MAX`]) is taken when a segment is whole, never while the put waits
+//!    for its caller.
 
 use super::{Error, segment};
 use crate::{
@@ -40,13 +40,13 @@ use std::{
 };
 use tokio::sync::watch;
 
-/// How long a put waits for agreements to open in a new network.
+/// Time for which a put waits for agreements to open in a new network.
 const READY_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// Stores `length` bytes from `pieces` under `name`, for the account whose share it is.
+/// Stores `length` bytes from `pieces` under `name`, for the account that owns `share`.
 ///
 /// # Errors
-/// [`Error`]; a piece may be an error, which is returned. Nothing of the file stays.
+/// [`Error`]; a piece may be an error, which is returned. The reaper then frees what was stored.
 pub async fn put(
     core: &Arc<Core>,
     share: &Arc<Share>,
@@ -71,8 +71,8 @@ pub async fn put(
     finish(core, job, row, putting, ending).await
 }
 
-/// Makes the put a file. Once begun it goes on when nobody waits for it any more: a file of which repair
-/// hears nothing would stay with the six holders that it was acknowledged with.
+/// Turns the put into a file. Once begun it goes on even if the caller is gone: otherwise the file could
+/// exist without repair knowing its incomplete segments, and stay at six holders.
 async fn finish(
     core: &Arc<Core>,
     job: u32,
@@ -88,15 +88,14 @@ async fn finish(
             ending.0.stored();
         }
         drop((ending, putting));
-        // Who asked may be gone.
+        // The caller may be gone.
         let _ = answer.send(done);
     });
     let (file, _replaced) = finished.await.map_err(|_| Stopped)??.map_err(Error::Full)?;
     Ok(file)
 }
 
-/// Waits until enough operators can take shards. Six are enough: the others of a segment follow when they
-/// can.
+/// Waits until six operators can take shards; the last two shards of a segment follow when they can.
 async fn ready(core: &Arc<Core>, segments: u32) -> Result<(), Error> {
     let enough = async {
         loop {
@@ -113,7 +112,7 @@ async fn ready(core: &Arc<Core>, segments: u32) -> Result<(), Error> {
     }
 }
 
-/// The state of a put, for the shards that follow after it was acknowledged.
+/// The state of a put, for the shards that are still sent after their segment was acknowledged.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum End {
     Open,
@@ -121,12 +120,12 @@ enum End {
     Failed,
 }
 
-/// The fate of a file whose segments are acknowledged one by one.
+/// The outcome of a put, shared with its segments, which are acknowledged one by one.
 pub(super) struct Fate {
     core: Arc<Core>,
     file: FileId,
     end: watch::Sender<End>,
-    /// Segments with fewer than eight shards; repair hears of them once the file is stored.
+    /// Segments with fewer than eight shards; repair is notified of them once the file is stored.
     incomplete: Mutex<Vec<u32>>,
 }
 
@@ -135,13 +134,13 @@ impl Fate {
         Self { core, file, end: watch::Sender::new(End::Open), incomplete: Mutex::default() }
     }
 
-    /// Resolves when the put has failed, so that the file will never exist.
+    /// Resolves when the put has failed: the file will never exist.
     pub(super) async fn failed(&self) {
-        // The sender is this one.
+        // An error is impossible: `self` holds the sender.
         let _ = self.end.subscribe().wait_for(|end| *end == End::Failed).await;
     }
 
-    /// Notes a segment with fewer than eight shards: repair completes it if the file is stored.
+    /// Records a segment with fewer than eight shards: repair completes it if the file is stored.
     pub(super) async fn incomplete(&self, segment: u32) {
         {
             let mut incomplete = self.incomplete.lock().expect("no holder of this lock panics");
@@ -200,7 +199,7 @@ struct UnderWay<'a> {
 }
 
 impl UnderWay<'_> {
-    /// Stores the segments; the BLAKE3 of the bytes.
+    /// Stores the segments. Returns the BLAKE3 hash of the file's bytes.
     async fn stream(&self, pieces: &mut BoxStream<'_, Result<Vec<u8>, Error>>) -> Result<[u8; 32], Error> {
         let key = FileKey::derive(&self.core.common.master, &self.id);
         let mut hasher = blake3::Hasher::new();
@@ -218,7 +217,7 @@ impl UnderWay<'_> {
                     return Err(Error::Incomplete(arrived, self.length));
                 }
                 hasher.update(&piece);
-                // Memory is taken once bytes came: a caller that sends nothing holds nothing.
+                // Memory is taken once bytes arrive: a caller that sends no bytes holds no memory.
                 if buffer.is_none() {
                     buffer = Some(among(&mut under_way, self.share.incoming(plain)).await?);
                     bytes.reserve_exact(plain.saturating_sub(bytes.len()));
@@ -227,7 +226,7 @@ impl UnderWay<'_> {
             }
             let buffer = match buffer {
                 Some(buffer) => buffer,
-                // The segment before took all of the piece.
+                // The previous segment's last piece held all of this one.
                 None => among(&mut under_way, self.share.incoming(plain)).await?,
             };
             rest = bytes.split_off(plain);
@@ -309,7 +308,7 @@ mod tests {
                 "{notice:?}"
             );
             assert!(core.common.catalogue.file(b"a file".to_vec()).await.expect("runs").is_some());
-            // The guard goes with the task, which needs no one.
+            // The spawned task drops the guard by itself.
             while core.is_putting(&id) {
                 core.common.environment.sleep(Duration::from_millis(1)).await;
             }

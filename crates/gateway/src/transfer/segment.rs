@@ -1,4 +1,4 @@
-//! Brings the shards of one segment to eight operators.
+//! Stores the shards of one segment at eight operators.
 //!
 //! ```text
 //!   eight rooms ─► each: connect ─► bytes ─► stored ─► signature ──► the sixth: durable
@@ -6,10 +6,11 @@
 //! ```
 //!
 //! Invariants
-//! 1. The segment's row is on disk before a shard leaves: what is signed for has its place there, and
-//!    after a crash repair finds what is missing.
+//! 1. The segment's row is on disk before a shard leaves: every signed shard has its place there, and
+//!    after a crash repair finds the missing shards.
 //! 2. A put does not wait for the seventh shard, and no single provider decides whether it succeeds.
-//! 3. A provider that is busy ([`Refusal::Busy`]) is asked again; that uses up no attempt.
+//! 3. A refusal because the provider is busy or the agreement full ([`Refusal::Busy`],
+//!    [`Refusal::Space`]) uses up no attempt; the provider may be asked again.
 //! 4. All attempts share a shard's bytes, which are freed as soon as one provider has them.
 
 use super::{Error, put::Fate};
@@ -40,27 +41,27 @@ use std::{
 };
 use tokio::sync::OwnedSemaphorePermit;
 
-/// How long a segment waits for room at enough operators: agreements fill up while others open.
+/// Time for which a segment waits for room at enough operators: agreements fill up while others open.
 const ROOM_TIMEOUT: Duration = Duration::from_secs(20);
 /// Pause between looks for room when there was too little.
 const ROOM_PAUSE: Duration = Duration::from_millis(500);
-/// How many other places are tried for a shard that was refused.
+/// Maximum of other places that are tried for a refused shard.
 const SHARD_ATTEMPTS: u32 = 4;
-/// How long a provider may take to store a shard before another one is asked, too.
+/// Time after which a second provider is offered a shard that the first has not stored.
 const HEDGE: Duration = Duration::from_secs(1);
-/// How long after the sixth signature the others may take before their providers count as slow.
+/// Time after the sixth signature within which the others must arrive, or their providers count as slow.
 const LINGER: Duration = Duration::from_secs(2);
-/// How long a put waits for its next signature: a provider stops signing while signed data sets wait for
-/// the ledger, and a provider that pauses comes back.
+/// Time for which a put waits for its next signature. It is long because a provider stops signing while
+/// signed data sets wait for the ledger, and because a provider that pauses comes back.
 const SIGNED_TIMEOUT: Duration = Duration::from_secs(180);
-/// Providers that a failure names.
+/// Maximum of providers that an error names.
 const NAMED_MAX: usize = 4;
-/// Characters of what one of them said.
+/// Characters of a provider's answer that an error repeats, beside the provider's name.
 const SAID_MAX: usize = 120;
 
 type UnderWay = FuturesUnordered<BoxFuture<'static, ()>>;
 
-/// A segment on its way to providers.
+/// The upload of one segment to its providers.
 pub(super) struct Task {
     core: Arc<Core>,
     share: Arc<Share>,
@@ -69,15 +70,15 @@ pub(super) struct Task {
     segment: u32,
     /// Bytes of a shard.
     bytes: usize,
-    /// Names the segment to placement.
+    /// The segment's name in placement: file and number.
     place: Vec<u8>,
     signed: AtomicUsize,
-    /// Providers that hold a shard of it, or are asked to.
+    /// Providers that hold a shard of the segment, or are asked to.
     used: Mutex<BTreeSet<Account>>,
-    /// Providers that have not answered yet, by number of the question.
+    /// Providers that have not answered yet, by the number of the question.
     asked: Mutex<BTreeMap<u64, Arc<Link>>>,
     questions: AtomicU64,
-    /// Why a provider did not take a shard: the last reason of each.
+    /// The last reason for which each provider did not take a shard.
     said: Mutex<BTreeMap<Account, String>>,
 }
 
@@ -85,7 +86,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().expect("no holder of this lock panics")
 }
 
-/// A provider that has not answered yet.
+/// Guard of an open question to a provider; dropping it removes the question.
 struct Asked<'a>(&'a Task, u64);
 
 impl Drop for Asked<'_> {
@@ -95,7 +96,7 @@ impl Drop for Asked<'_> {
 }
 
 impl Task {
-    /// A segment of `plain` bytes.
+    /// The upload of a segment of `plain` bytes.
     pub(super) fn new(
         core: &Arc<Core>,
         share: &Arc<Share>,
@@ -119,7 +120,7 @@ impl Task {
         })
     }
 
-    /// Codes the segment and brings its shards to eight operators; returns when six have signed.
+    /// Codes the segment and sends its shards to eight operators; returns when six have signed.
     pub(super) async fn store(
         self: Arc<Self>,
         key: FileKey,
@@ -156,7 +157,7 @@ impl Task {
         self.collect(under_way).await
     }
 
-    /// Room at eight operators, or at six when there are no more.
+    /// Reserves room at eight operators, or at six or seven when there are no more.
     async fn rooms(&self) -> Result<Vec<Room>, Error> {
         let (core, nobody) = (&self.core, BTreeSet::new());
         let enough = async {
@@ -180,12 +181,12 @@ impl Task {
         let (sender, receiver) = commonware_utils::channel::oneshot::channel();
         let segment = self.segment;
         self.core.common.environment.spawn(async move {
-            // The put may be gone: then the shards are not wanted any more.
+            // The put may be gone: the shards are then not needed any more.
             let _ = sender.send(coding::encode(&key, segment, &plain));
         });
         match receiver.await {
             Ok(shards) => shards,
-            // The runtime is stopping: so is this future.
+            // The runtime is stopping, and this future with it.
             Err(_) => pending().await,
         }
     }
@@ -194,7 +195,7 @@ impl Task {
         self.signed.load(Ordering::Acquire)
     }
 
-    /// Waits for six signatures; the other shards are brought in the background.
+    /// Waits for six signatures; the other shards are sent in the background.
     async fn collect(self: &Arc<Self>, mut under_way: UnderWay) -> Result<(), Error> {
         let environment = &self.core.common.environment;
         while self.signed() < ACKNOWLEDGE_SHARDS {
@@ -211,8 +212,8 @@ impl Task {
         Ok(())
     }
 
-    /// Brings the last shards of a segment that is durable. Without a `place` too many segments are at that
-    /// point, and repair brings them.
+    /// Sends the last shards of a segment that is durable. Without a `place` too many segments are at that
+    /// point, and repair completes this one.
     async fn go_on(self: Arc<Self>, mut under_way: UnderWay, place: Option<OwnedSemaphorePermit>) {
         let environment = &self.core.common.environment;
         if place.is_some() {
@@ -235,7 +236,7 @@ impl Task {
         }
     }
 
-    /// Brings one shard to its provider, or to others if that one is late or refuses, and waits for the
+    /// Sends one shard to its provider, or to others if that one is late or refuses, and waits for the
     /// signature.
     async fn bring(self: Arc<Self>, room: Room, added: Added, parcel: Parcel, memory: Part) {
         let given = self.give(room, added, &parcel).await;
@@ -250,7 +251,7 @@ impl Task {
         }
     }
 
-    /// Has one provider store a shard: the one with `room`, or, when that is late, the faster of two.
+    /// Has one provider store a shard: the one with `room`, or the faster of two when that one is late.
     async fn give(&self, room: Room, added: Added, parcel: &Parcel) -> Option<(Arc<Link>, Unsigned)> {
         let environment = &self.core.common.environment;
         let mut attempts = FuturesUnordered::new();
@@ -285,8 +286,8 @@ impl Task {
         }
     }
 
-    /// Has one provider store a shard. The error is the provider's account, and whether it is only busy or the
-    /// agreement is full. A full agreement is passed over from now on, and others open meanwhile.
+    /// Offers a shard to one provider. The error holds its account, and `true` if it is only busy or the
+    /// agreement is full. A full agreement is passed over for a while, and others open meanwhile.
     async fn attempt(
         &self,
         room: Room,
@@ -307,9 +308,9 @@ impl Task {
         })
     }
 
-    /// Room for a shard that was not taken, with an operator that holds none of the segment. That may be the
-    /// one that did not take it: it may have another agreement by now, or be less busy. Full is not final:
-    /// agreements open meanwhile. `None` when the wait was in vain.
+    /// Waits for room for a refused shard, at an operator that holds no shard of the segment. It may be the
+    /// operator that refused: it may have another agreement by now, or be less busy. Full agreements are no
+    /// reason to give up, since others open meanwhile. `None` after [`SIGNED_TIMEOUT`].
     async fn elsewhere(&self) -> Option<Room> {
         let environment = &self.core.common.environment;
         let found = async {
@@ -326,8 +327,8 @@ impl Task {
         environment.within(SIGNED_TIMEOUT, found).await
     }
 
-    /// Room at an operator that holds no shard of the segment; with `late`, also at one that was late a
-    /// moment ago.
+    /// Reserves room at an operator that holds no shard of the segment; with `late`, also at one that was
+    /// late a moment ago.
     fn instead(&self, late: bool) -> Option<Room> {
         let (mut used, bytes) = (lock(&self.used), self.bytes as u64);
         let mut rooms = match late {
@@ -351,7 +352,7 @@ impl Task {
         lock(&self.said).insert(provider, said);
     }
 
-    /// The providers that did not take a shard, and the reason of each.
+    /// The providers that did not take a shard and the reason of each, as text of an error.
     fn why(&self) -> String {
         let mut all = lock(&self.said).clone();
         for link in lock(&self.asked).values() {

@@ -1,6 +1,6 @@
 //! Real provider desks and a real gateway on one deterministic runtime, joined by real encrypted
-//! channels. Only consensus is left out: a small task says what the ledger would, that each signed
-//! data set is in force and which agreements there are.
+//! channels. Only consensus is missing: a small task plays the ledger, puts signed data sets in force,
+//! and holds the agreements.
 
 use commonware_cryptography::{Signer as _, ed25519::PrivateKey};
 use commonware_runtime::{
@@ -71,7 +71,7 @@ pub(crate) type Desked = Arc<Desk<Context, <Context as Storage>::Blob>>;
 
 pub(crate) const CHAIN: Hash = [0xc4; 32];
 pub(crate) const MASTER: Hash = [0x11; 32];
-/// A network key whose secret nobody needs: the generator of its group.
+/// A network key that signs no certificate in these tests: the generator of its group.
 const GENERATOR: &str = "93e02b6052719f607dacd3a088274f65596bd0d09920b61ab5da61bbdc7f5049334cf11213945d57e5ac7d055d042b7e\
                          024aa2b2f08f0a91260805272dc51051c6e47ad4fa403b02b4510b647ae3d1770bac0326a805bbefd48056c8c121bdb8";
 
@@ -83,7 +83,7 @@ fn gateway_key() -> PrivateKey {
     PrivateKey::from_seed(1000)
 }
 
-/// One provider process.
+/// A provider process with its listener.
 pub(crate) struct Provider {
     pub(crate) index: usize,
     pub(crate) desk: Desked,
@@ -93,7 +93,7 @@ pub(crate) struct Provider {
     listening: Option<Handle<()>>,
 }
 
-/// The agreement of the gateway with provider `index`: number, slot and terms are fixed.
+/// The gateway's first agreement with provider `index`, with fixed slot and opening.
 fn agreement_of(index: usize) -> AgreementId {
     AgreementId { provider: account(&provider_key(index)), slot: 0, opened: 1 }
 }
@@ -102,7 +102,7 @@ fn provider_key(index: usize) -> PrivateKey {
     PrivateKey::from_seed(index as u64 + 1)
 }
 
-/// An agreement that the ledger has beside the first ones.
+/// An agreement on the ledger: its number in the catalogue, and its quotas.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Opened {
     pub(crate) number: u32,
@@ -110,7 +110,7 @@ pub(crate) struct Opened {
     pub(crate) egress: u64,
 }
 
-/// The agreements of the ledger, by provider and slot.
+/// The agreements on the ledger, by provider and slot.
 pub(crate) type Book = Arc<Mutex<BTreeMap<(usize, u32), Opened>>>;
 
 pub(crate) fn terms(index: usize) -> Terms {
@@ -195,7 +195,7 @@ impl Provider {
         provider
     }
 
-    /// Serves with `handler` from now on, at another address.
+    /// Serves with `handler` from now on, at another port.
     pub(crate) async fn listen<F, Fut>(&mut self, handler: F)
     where
         F: Fn(Incoming<rpc::Provider>, Ask) -> Fut + Clone + Send + Sync + 'static,
@@ -211,14 +211,14 @@ impl Provider {
         self.listening = Some(listening.expect("the address is free").task);
     }
 
-    /// Ends its listener and every connection.
+    /// Ends the listener and every connection.
     pub(crate) fn stop(&mut self) {
         if let Some(listening) = self.listening.take() {
             listening.abort();
         }
     }
 
-    /// Leaves held for all agreements.
+    /// Leaves that this provider holds for all agreements.
     pub(crate) fn leaves(&self) -> u64 {
         self.desk.parts().store.totals().leaves
     }
@@ -240,31 +240,31 @@ pub(crate) async fn corrupt(context: &Context, index: usize) {
 /// A gateway and its providers.
 pub(crate) struct World {
     pub(crate) core: Arc<Core>,
-    /// Of the gateway's owner.
+    /// Share of the gateway's owner.
     pub(crate) share: Arc<Share>,
     pub(crate) providers: Vec<Provider>,
     pub(crate) ledger: Arc<Ledgered>,
     book: Book,
 }
 
-/// What a test sees of the ledger, and does to it.
+/// Switches and counters by which a test observes and controls the ledger.
 #[derive(Default)]
 pub(crate) struct Ledgered {
-    /// It takes no data set now.
+    /// While true, the ledger takes no data set from the gateway.
     pub(crate) bars: AtomicBool,
-    /// Data sets that the gateway brought.
+    /// Number of data sets that the gateway submitted.
     pub(crate) brought: AtomicU64,
-    /// Data sets that providers bring in the next block.
+    /// Data sets that providers submit in the next block.
     pub(crate) theirs: Mutex<Vec<DataSetClaim>>,
 }
 
 impl World {
-    /// Ten providers of ten operators and a gateway with an agreement with each.
+    /// Starts ten providers of ten operators, and a gateway with an agreement with each.
     pub(crate) async fn start(context: &Context) -> Self {
         Self::start_with(context, 1 << 20, 1 << 40).await
     }
 
-    /// The same with first agreements of so many leaves and bytes of egress.
+    /// As [`Self::start`], with first agreements of `leaves` leaves and `egress` bytes.
     pub(crate) async fn start_with(context: &Context, leaves: u64, egress: u64) -> Self {
         let first = |index: usize| Opened { number: index as u32, leaves, egress };
         let book: Book = Arc::new(Mutex::new((0..10).map(|index| ((index, 0), first(index))).collect()));
@@ -315,7 +315,7 @@ impl World {
         Self { core, share, providers, ledger: seen, book }
     }
 
-    /// Opens what a policy asks for, look by look, each time two seconds later as a ledger does.
+    /// Opens the agreements that a policy asks for, two seconds after each look, like a ledger.
     pub(crate) fn open_by(&self, policy: Policy) {
         let (core, book) = (self.core.clone(), self.book.clone());
         self.core.common.environment.spawn(async move {
@@ -338,7 +338,7 @@ impl World {
         });
     }
 
-    /// Opens one more agreement with provider `index`.
+    /// Opens one more agreement of `quota` with provider `index`.
     pub(crate) async fn open_more(&self, index: usize, quota: Quota) {
         open(&self.core, &self.book, index, quota).await;
     }
@@ -368,7 +368,7 @@ impl World {
         Ok(bytes)
     }
 
-    /// Waits until `done` holds, at most ten minutes of the runtime's time.
+    /// Waits until `done` holds; panics after ten minutes of the runtime's time.
     pub(crate) async fn until(&self, what: &str, mut done: impl AsyncFnMut(&Self) -> bool) {
         for _ in 0..6000 {
             if done(self).await {
@@ -379,7 +379,7 @@ impl World {
         panic!("still waiting: {what}");
     }
 
-    /// Serves users from now on.
+    /// Starts the gateway's service for its owner and users.
     pub(crate) async fn serve(&self, context: &Context, owner: Account, users: &[Account]) -> Served {
         let access = Access::new(owner, users).expect("few");
         let service = Service { core: self.core.clone(), account: account(&gateway_key()), access };
@@ -393,7 +393,7 @@ impl World {
         Served { context: context.child("callers"), address: listening.expect("the address is free").address }
     }
 
-    /// Has `indices` answer to an ask with what `judge` says; to what it says nothing of, as they do.
+    /// Has the providers `indices` treat each ask by the verdict of `judge`.
     pub(crate) async fn judge(
         &mut self,
         indices: impl IntoIterator<Item = usize>,
@@ -419,7 +419,7 @@ impl World {
         }
     }
 
-    /// Lets a provider answer with `handler`.
+    /// Has a provider answer with `handler`, at another port that the gateway learns.
     pub(crate) async fn replace<F, Fut>(&mut self, index: usize, handler: F)
     where
         F: Fn(Incoming<rpc::Provider>, Ask) -> Fut + Clone + Send + Sync + 'static,
@@ -430,7 +430,7 @@ impl World {
         self.core.learn(provider.account, known(provider));
     }
 
-    /// Breaks every connection with a provider; it listens again, at another address.
+    /// Breaks every connection with a provider, which then serves at another port.
     pub(crate) async fn reconnect(&mut self, index: usize) {
         let desk = self.providers[index].desk.clone();
         let serve = move |call, ask| {
@@ -440,8 +440,8 @@ impl World {
         self.replace(index, serve).await;
     }
 
-    /// Egress bytes under the agreement with provider `index`: verified and signed for by the
-    /// gateway, paid and sent as the provider knows it, and overdue in an hour.
+    /// Egress bytes under the first agreement with provider `index`: signed for by the gateway; paid and sent
+    /// as the provider counts them; and overdue in an hour.
     pub(crate) async fn egress(&self, index: usize) -> [u64; 4] {
         let provider = &self.providers[index];
         let deed = &self.core.deeds_with(&provider.account)[0];
@@ -460,21 +460,21 @@ impl World {
     }
 }
 
-/// What a provider does with an ask.
+/// A provider's treatment of an ask.
 pub(crate) enum Verdict {
     Answers,
     Hangs,
     Refuses(Refusal, &'static str),
 }
 
-/// A gateway's listener.
+/// A gateway's listener for users.
 pub(crate) struct Served {
     context: Context,
     address: SocketAddr,
 }
 
 impl Served {
-    /// A connection of whoever has `key`.
+    /// Connects to the gateway as the user with `key`.
     pub(crate) async fn dial(&self, key: &PrivateKey) -> User {
         let (context, network) = (self.context.child("user"), self.context.child("network"));
         let dialed = rpc::Client::dial(context, &network, key, account(&gateway_key()), self.address).await;
@@ -482,7 +482,7 @@ impl Served {
     }
 }
 
-/// Somebody at the gateway's door.
+/// A user that is connected to the gateway.
 pub(crate) struct User(pub(crate) rpc::Client<rpc::Gateway>);
 
 impl User {
@@ -490,7 +490,7 @@ impl User {
         self.0.call(ask).await.expect("an answer")
     }
 
-    /// A put whose bytes are still to come.
+    /// Begins a put whose bytes are sent later.
     pub(crate) async fn begin(&self, name: &str, length: usize) -> rpc::Call<rpc::Gateway> {
         let put = gateway::Put { name: name_of(name), length: length as u64 };
         self.0.open(gateway::Ask::Put(put)).await.expect("it is connected")
@@ -504,7 +504,7 @@ impl User {
         call.recv().await.expect("an answer")
     }
 
-    /// A get, after its first answer.
+    /// Begins a get. Returns the call and its first answer.
     pub(crate) async fn open(&self, name: &str) -> (rpc::Call<rpc::Gateway>, gateway::Answer) {
         let get = gateway::Get { name: name_of(name), offset: 0, length: None };
         let mut call = self.0.open(gateway::Ask::Get(get)).await.expect("it is connected");
@@ -512,7 +512,7 @@ impl User {
         (call, answer)
     }
 
-    /// A file's bytes, or what was said instead.
+    /// A file's bytes, or the text of the refusal.
     pub(crate) async fn get(&self, name: &str) -> Result<Vec<u8>, String> {
         let (mut call, found) = self.open(name).await;
         if let gateway::Answer::Refused(text) = found {
@@ -530,13 +530,13 @@ impl User {
     }
 }
 
-/// Brings bytes of an open put; a gateway that stopped listening says why.
+/// Sends bytes of an open put; if the gateway has ended the call, its answer says why.
 pub(crate) async fn send(call: &rpc::Call<rpc::Gateway>, piece: &[u8]) {
     let data = Bounded::new(piece.to_vec()).expect("a piece");
     let _ = call.send(&gateway::Ask::Data(data)).await;
 }
 
-/// The words of a refusal.
+/// The text of a refusal.
 pub(crate) fn refusal(answer: &gateway::Answer) -> String {
     match answer {
         gateway::Answer::Refused(text) => String::from_utf8_lossy(text).into_owned(),
@@ -544,7 +544,7 @@ pub(crate) fn refusal(answer: &gateway::Answer) -> String {
     }
 }
 
-/// A ledger that no node answers for.
+/// A connection to a ledger without nodes, so that no request is answered.
 pub(crate) fn unconnected(context: &Context, chain: Hash) -> Ledger {
     let bytes: Vec<u8> = (0..GENERATOR.len())
         .step_by(2)
@@ -561,7 +561,7 @@ pub(crate) fn name_of(name: &str) -> Name {
     Bounded::new(name.as_bytes().to_vec()).expect("short")
 }
 
-/// How the gateway's agreements stand; `read` is what was read before.
+/// The load and egress of each agreement; `read` holds the egress at the look before.
 async fn standings(core: &Core, read: &mut BTreeMap<u32, u64>) -> Vec<Standing> {
     let mut all = Vec::new();
     for deed in core.deeds() {
@@ -574,7 +574,7 @@ async fn standings(core: &Core, read: &mut BTreeMap<u32, u64>) -> Vec<Standing> 
     all
 }
 
-/// Opens one more agreement with a provider.
+/// Opens one more agreement with a provider, on the ledger and at the gateway.
 async fn open(core: &Arc<Core>, book: &Book, index: usize, quota: Quota) {
     let slot = book.lock().expect("no panic").keys().filter(|(of, _)| *of == index).count() as u32;
     let mut opened = Opened { number: 0, leaves: quota.leaves, egress: quota.egress };
@@ -611,12 +611,12 @@ fn known(provider: &Provider) -> Known {
     }
 }
 
-/// Blocks between two settled points of a provider.
+/// Blocks between two settled points (DS-4) of a provider.
 const SETTLED_EVERY: u64 = 6;
 
-/// Takes the newest data set of each agreement in every block, puts it in force at settled points and
-/// tells its provider, as the ledger does: an old version is refused (DS-1), a shrink below what is in
-/// force waits for two settlements (DS-3).
+/// Takes the newest data set of each agreement in every block, puts it in force at settled points and shows
+/// it to its provider, like the ledger. Panics on an old version (DS-1), and on a data set below the one
+/// in force before two settlements passed (DS-3).
 async fn ledger(core: Arc<Core>, desks: Vec<Desked>, seen: Arc<Ledgered>) {
     let mut sets = BTreeMap::<u32, DataSet>::new();
     for block in 1u64.. {
@@ -670,14 +670,14 @@ pub(crate) fn bytes(length: usize, seed: u64) -> Vec<u8> {
     bytes
 }
 
-/// The row of a file's segment.
+/// The catalogue's row of a file's segment.
 pub(crate) async fn row(world: &World, name: &str, segment: u32) -> SegmentRow {
     let catalogue = &world.core.common.catalogue;
     let file = catalogue.file(name.as_bytes().to_vec()).await.expect("runs").expect("there");
     catalogue.segment(file.id, segment).await.expect("runs").expect("there")
 }
 
-/// Providers that hold the positions of a segment, and the shards' names.
+/// The positions of a segment that have a holder, with the holder and the shard's name.
 pub(crate) async fn holders(world: &World, name: &str, segment: u32) -> Vec<(usize, Account, Hash)> {
     let row = row(world, name, segment).await;
     let of = |position: usize| {
@@ -687,7 +687,7 @@ pub(crate) async fn holders(world: &World, name: &str, segment: u32) -> Vec<(usi
     (0..8).filter_map(of).collect()
 }
 
-/// Whether all shards of a file have holders.
+/// True if all shards of a file have holders.
 pub(crate) async fn whole(world: &World, name: &str) -> bool {
     let file =
         world.core.common.catalogue.file(name.as_bytes().to_vec()).await.expect("runs").expect("there");
@@ -695,7 +695,7 @@ pub(crate) async fn whole(world: &World, name: &str) -> bool {
     file.shards_durable == file.shards
 }
 
-/// The place of a provider.
+/// Index of a provider in the world.
 pub(crate) fn index_of(world: &World, account: &Account) -> usize {
     world.providers.iter().position(|provider| provider.account == *account).expect("one of ours")
 }
