@@ -8,14 +8,15 @@ mod campaign;
 mod idle;
 mod net;
 mod planted;
+mod summary;
 mod tools;
 mod trials;
 
 use std::{
     env,
     process::{Command, ExitCode, Stdio},
-    time::Instant,
 };
+use summary::Summary;
 
 /// A check: its name, its cargo arguments, and the cargo component that it needs.
 struct Step {
@@ -24,10 +25,12 @@ struct Step {
     component: Option<&'static str>,
 }
 
-/// The cargo checks of `cargo xtask test`, in order. The tests of `crates/cli` start real networks of
-/// processes, and one of them passes its exported blocks to `tests/settlement.py`.
+/// Runs before [`STEPS`], in under a second.
+const FORMAT: Step = Step { name: "format", arguments: &["fmt", "--all", "--check"], component: Some("fmt") };
+
+/// The cargo checks of `cargo xtask test`, in order. The tests of `crates/cli`
+/// start real networks of processes, and one of them passes its exported blocks to `tests/settlement.py`.
 const STEPS: &[Step] = &[
-    Step { name: "format", arguments: &["fmt", "--all", "--check"], component: Some("fmt") },
     // Built alone, because the workspace's other members switch on features of shared dependencies
     // that would hide a use of std in the rules.
     Step {
@@ -120,55 +123,44 @@ fn main() -> ExitCode {
     }
 }
 
+/// Runs every check until one fails, then prints the result and the time of each.
 fn test() -> ExitCode {
-    let mut summary = Vec::new();
-    for step in STEPS {
-        if let Some(component) = step.component
-            && !has_component(component)
-        {
-            summary.push(format!("  skipped  {}: this toolchain has no `cargo {component}`", step.name));
-            continue;
-        }
-        eprintln!("\n== {}: cargo {}", step.name, step.arguments.join(" "));
-        let start = Instant::now();
-        let passed = cargo(step.arguments);
-        let seconds = start.elapsed().as_secs();
-        summary.push(format!(
-            "  {}  {} ({seconds} s)",
-            if passed { "passed " } else { "FAILED " },
-            step.name
-        ));
-        if !passed {
-            return report(&summary, false);
-        }
-    }
-    eprintln!("\n== campaign {}", campaign::GATE.join(" "));
-    let start = Instant::now();
-    let held = campaign::run(campaign::GATE) == ExitCode::SUCCESS;
-    let word = if held { "passed " } else { "FAILED " };
-    summary.push(format!("  {word}  campaign ({} s)", start.elapsed().as_secs()));
-    if !held {
-        return report(&summary, false);
-    }
-    let passed = match tools::missing_for_fuzz() {
-        Some(missing) => {
-            summary.push(format!("  skipped  fuzzing: {missing}"));
-            true
-        }
-        None => {
-            let start = Instant::now();
-            let passed = tools::fuzz("60") == ExitCode::SUCCESS;
-            let word = if passed { "passed " } else { "FAILED " };
-            summary.push(format!("  {word}  fuzzing ({} s)", start.elapsed().as_secs()));
-            passed
-        }
-    };
-    report(&summary, passed)
+    let mut summary = Summary::default();
+    let passed = every_check(&mut summary);
+    eprintln!("\n{summary}");
+    if passed { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-fn report(summary: &[String], passed: bool) -> ExitCode {
-    eprintln!("\n{}", summary.join("\n"));
-    if passed { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+fn every_check(summary: &mut Summary) -> bool {
+    step(summary, &FORMAT)
+        && STEPS.iter().all(|next| step(summary, next))
+        && campaign(summary)
+        && fuzz(summary)
+}
+
+/// Runs a step, or skips it if the toolchain lacks its component.
+fn step(summary: &mut Summary, step: &Step) -> bool {
+    if let Some(component) = step.component
+        && !has_component(component)
+    {
+        summary.skip(step.name, &format!("this toolchain has no `cargo {component}`"));
+        return true;
+    }
+    eprintln!("\n== {}: cargo {}", step.name, step.arguments.join(" "));
+    summary.time(step.name, || cargo(step.arguments))
+}
+
+fn campaign(summary: &mut Summary) -> bool {
+    eprintln!("\n== campaign {}", campaign::GATE.join(" "));
+    summary.time("campaign", || campaign::run(campaign::GATE) == ExitCode::SUCCESS)
+}
+
+fn fuzz(summary: &mut Summary) -> bool {
+    if let Some(missing) = tools::missing_for_fuzz() {
+        summary.skip("fuzzing", missing);
+        return true;
+    }
+    summary.time("fuzzing", || tools::fuzz("60") == ExitCode::SUCCESS)
 }
 
 /// Runs cargo on the caller's terminal; returns false if it fails or does not start.
