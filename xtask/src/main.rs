@@ -9,6 +9,7 @@ mod idle;
 mod net;
 mod planted;
 mod summary;
+mod tidy;
 mod tools;
 mod trials;
 
@@ -25,10 +26,10 @@ struct Step {
     component: Option<&'static str>,
 }
 
-/// Runs before [`STEPS`], in under a second.
+/// Runs before [`STEPS`] and, like the check of the text after it, in under a second.
 const FORMAT: Step = Step { name: "format", arguments: &["fmt", "--all", "--check"], component: Some("fmt") };
 
-/// The cargo checks of `cargo xtask test`, in order. The tests of `crates/cli`
+/// The cargo checks of `cargo xtask test` after the text of the sources, in order. The tests of `crates/cli`
 /// start real networks of processes, and one of them passes its exported blocks to `tests/settlement.py`.
 const STEPS: &[Step] = &[
     // Built alone, because the workspace's other members switch on features of shared dependencies
@@ -81,13 +82,14 @@ const STEPS: &[Step] = &[
     },
 ];
 
-const USAGE: &str = "usage: cargo xtask test | campaign --seeds A..B [--jobs N] | fuzz [--seconds N] |
+const USAGE: &str = "usage: cargo xtask test | tidy | campaign --seeds A..B [--jobs N] | fuzz [--seconds N] |
                         mutants [--sample N] [--seed S] | planted [NAME...] |
                         idle [--minutes N] [--program FILE] | trials [NAME...] [--program FILE]
 
-  test      every check: format, the rules built alone, lint, all tests with real processes, a
+  test      every check: format, tidy, the rules built alone, lint, all tests with real processes, a
             history of the ledger with the settings of a release, 6 seeds of the campaign, and a
             minute of each fuzz target where a nightly toolchain is installed
+  tidy      the text of the sources: lengths, headers, impure words in the rules, citations, tics of language
   campaign  whole networks with faults drawn from seeds, each run twice: is anything lost? Also
             --only KINDS, --without KINDS, --show
   fuzz      runs each fuzz target of fuzz/ for N seconds (60); needs a nightly toolchain and c++
@@ -105,6 +107,7 @@ fn main() -> ExitCode {
     let arguments: Vec<String> = env::args().skip(1).collect();
     match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         ["test"] => test(),
+        ["tidy"] => tidy::run(),
         ["campaign", ref options @ ..] => campaign::run(options),
         ["planted", ref names @ ..] => planted::run(names),
         ["fuzz"] => tools::fuzz("60"),
@@ -133,6 +136,7 @@ fn test() -> ExitCode {
 
 fn every_check(summary: &mut Summary) -> bool {
     step(summary, &FORMAT)
+        && tidy(summary)
         && STEPS.iter().all(|next| step(summary, next))
         && campaign(summary)
         && fuzz(summary)
@@ -148,6 +152,11 @@ fn step(summary: &mut Summary, step: &Step) -> bool {
     }
     eprintln!("\n== {}: cargo {}", step.name, step.arguments.join(" "));
     summary.time(step.name, || cargo(step.arguments))
+}
+
+fn tidy(summary: &mut Summary) -> bool {
+    eprintln!("\n== tidy");
+    summary.time("tidy", || tidy::run() == ExitCode::SUCCESS)
 }
 
 fn campaign(summary: &mut Summary) -> bool {
