@@ -3,6 +3,7 @@
 //! Every check reads the tree as lines of text and reports where a problem is and how to mend it. The limits
 //! are in this file; each submodule holds one kind of check, with tests that show it failing.
 
+mod cited;
 mod pure;
 mod sizes;
 
@@ -64,8 +65,11 @@ fn problems(root: &Path) -> io::Result<(String, Vec<String>)> {
     for tree in TREES {
         collect(root, tree, &mut sources)?;
     }
+    let rules = fs::read_to_string(root.join("docs/protocol.md"))?;
+    let exists = |path: &str| root.join(path).exists();
     let mut found = sizes::check(&sources, LONGER);
     found.extend(pure::check(&sources));
+    found.extend(cited::check(&sources, &cited::defined(&rules), exists));
     Ok((format!("tidy: {} files", sources.len()), found))
 }
 
