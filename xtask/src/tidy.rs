@@ -5,6 +5,7 @@
 
 mod cited;
 mod language;
+mod lists;
 mod pure;
 mod sizes;
 
@@ -97,10 +98,12 @@ fn problems(root: &Path) -> io::Result<(String, Vec<String>)> {
         collect(root, tree, &mut sources)?;
     }
     let rules = fs::read_to_string(root.join("docs/protocol.md"))?;
+    let architecture = fs::read_to_string(root.join("ARCHITECTURE.md"))?;
     let exists = |path: &str| root.join(path).exists();
     let mut found = sizes::check(&sources, LONGER);
     found.extend(pure::check(&sources));
     found.extend(cited::check(&sources, &cited::defined(&rules), exists));
+    found.extend(lists::check(&architecture, exists));
     let (counts, over) = language::check(&sources, &RATCHETS);
     found.extend(over);
     Ok((format!("tidy: {} files; {counts}", sources.len()), found))
