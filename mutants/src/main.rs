@@ -27,7 +27,7 @@ use std::{
 const COPIED: [&str; 6] =
     ["Cargo.lock", "rustfmt.toml", "clippy.toml", ".cargo/config.toml", "crates/protocol", "fuzz/corpus"];
 /// Test programs that are skipped, because they check source text and not behaviour.
-const SKIPPED: [&str; 2] = ["rules", "tidy"];
+const SKIPPED: [&str; 1] = ["rules"];
 
 struct Options {
     sample: usize,

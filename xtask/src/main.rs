@@ -8,14 +8,16 @@ mod campaign;
 mod idle;
 mod net;
 mod planted;
+mod summary;
+mod tidy;
 mod tools;
 mod trials;
 
 use std::{
     env,
     process::{Command, ExitCode, Stdio},
-    time::Instant,
 };
+use summary::Summary;
 
 /// A check: its name, its cargo arguments, and the cargo component that it needs.
 struct Step {
@@ -24,10 +26,12 @@ struct Step {
     component: Option<&'static str>,
 }
 
-/// The cargo checks of `cargo xtask test`, in order. The tests of `crates/cli` start real networks of
-/// processes, and one of them passes its exported blocks to `tests/settlement.py`.
+/// Runs before [`STEPS`] and, like the check of the text after it, in under a second.
+const FORMAT: Step = Step { name: "format", arguments: &["fmt", "--all", "--check"], component: Some("fmt") };
+
+/// The cargo checks of `cargo xtask test` after the text of the sources, in order. The tests of `crates/cli`
+/// start real networks of processes, and one of them passes its exported blocks to `tests/settlement.py`.
 const STEPS: &[Step] = &[
-    Step { name: "format", arguments: &["fmt", "--all", "--check"], component: Some("fmt") },
     // Built alone, because the workspace's other members switch on features of shared dependencies
     // that would hide a use of std in the rules.
     Step {
@@ -78,13 +82,14 @@ const STEPS: &[Step] = &[
     },
 ];
 
-const USAGE: &str = "usage: cargo xtask test | campaign --seeds A..B [--jobs N] | fuzz [--seconds N] |
+const USAGE: &str = "usage: cargo xtask test | tidy | campaign --seeds A..B [--jobs N] | fuzz [--seconds N] |
                         mutants [--sample N] [--seed S] | planted [NAME...] |
                         idle [--minutes N] [--program FILE] | trials [NAME...] [--program FILE]
 
-  test      every check: format, the rules built alone, lint, all tests with real processes, a
+  test      every check: format, tidy, the rules built alone, lint, all tests with real processes, a
             history of the ledger with the settings of a release, 6 seeds of the campaign, and a
             minute of each fuzz target where a nightly toolchain is installed
+  tidy      the text of the sources: lengths, headers, impure words in the rules, citations, tics of language
   campaign  whole networks with faults drawn from seeds, each run twice: is anything lost? Also
             --only KINDS, --without KINDS, --show
   fuzz      runs each fuzz target of fuzz/ for N seconds (60); needs a nightly toolchain and c++
@@ -102,6 +107,7 @@ fn main() -> ExitCode {
     let arguments: Vec<String> = env::args().skip(1).collect();
     match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         ["test"] => test(),
+        ["tidy"] => tidy::run(),
         ["campaign", ref options @ ..] => campaign::run(options),
         ["planted", ref names @ ..] => planted::run(names),
         ["fuzz"] => tools::fuzz("60"),
@@ -120,55 +126,50 @@ fn main() -> ExitCode {
     }
 }
 
+/// Runs every check until one fails, then prints the result and the time of each.
 fn test() -> ExitCode {
-    let mut summary = Vec::new();
-    for step in STEPS {
-        if let Some(component) = step.component
-            && !has_component(component)
-        {
-            summary.push(format!("  skipped  {}: this toolchain has no `cargo {component}`", step.name));
-            continue;
-        }
-        eprintln!("\n== {}: cargo {}", step.name, step.arguments.join(" "));
-        let start = Instant::now();
-        let passed = cargo(step.arguments);
-        let seconds = start.elapsed().as_secs();
-        summary.push(format!(
-            "  {}  {} ({seconds} s)",
-            if passed { "passed " } else { "FAILED " },
-            step.name
-        ));
-        if !passed {
-            return report(&summary, false);
-        }
-    }
-    eprintln!("\n== campaign {}", campaign::GATE.join(" "));
-    let start = Instant::now();
-    let held = campaign::run(campaign::GATE) == ExitCode::SUCCESS;
-    let word = if held { "passed " } else { "FAILED " };
-    summary.push(format!("  {word}  campaign ({} s)", start.elapsed().as_secs()));
-    if !held {
-        return report(&summary, false);
-    }
-    let passed = match tools::missing_for_fuzz() {
-        Some(missing) => {
-            summary.push(format!("  skipped  fuzzing: {missing}"));
-            true
-        }
-        None => {
-            let start = Instant::now();
-            let passed = tools::fuzz("60") == ExitCode::SUCCESS;
-            let word = if passed { "passed " } else { "FAILED " };
-            summary.push(format!("  {word}  fuzzing ({} s)", start.elapsed().as_secs()));
-            passed
-        }
-    };
-    report(&summary, passed)
+    let mut summary = Summary::default();
+    let passed = every_check(&mut summary);
+    eprintln!("\n{summary}");
+    if passed { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-fn report(summary: &[String], passed: bool) -> ExitCode {
-    eprintln!("\n{}", summary.join("\n"));
-    if passed { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+fn every_check(summary: &mut Summary) -> bool {
+    step(summary, &FORMAT)
+        && tidy(summary)
+        && STEPS.iter().all(|next| step(summary, next))
+        && campaign(summary)
+        && fuzz(summary)
+}
+
+/// Runs a step, or skips it if the toolchain lacks its component.
+fn step(summary: &mut Summary, step: &Step) -> bool {
+    if let Some(component) = step.component
+        && !has_component(component)
+    {
+        summary.skip(step.name, &format!("this toolchain has no `cargo {component}`"));
+        return true;
+    }
+    eprintln!("\n== {}: cargo {}", step.name, step.arguments.join(" "));
+    summary.time(step.name, || cargo(step.arguments))
+}
+
+fn tidy(summary: &mut Summary) -> bool {
+    eprintln!("\n== tidy");
+    summary.time("tidy", || tidy::run() == ExitCode::SUCCESS)
+}
+
+fn campaign(summary: &mut Summary) -> bool {
+    eprintln!("\n== campaign {}", campaign::GATE.join(" "));
+    summary.time("campaign", || campaign::run(campaign::GATE) == ExitCode::SUCCESS)
+}
+
+fn fuzz(summary: &mut Summary) -> bool {
+    if let Some(missing) = tools::missing_for_fuzz() {
+        summary.skip("fuzzing", missing);
+        return true;
+    }
+    summary.time("fuzzing", || tools::fuzz("60") == ExitCode::SUCCESS)
 }
 
 /// Runs cargo on the caller's terminal; returns false if it fails or does not start.

@@ -18,7 +18,8 @@ const FLAGS: &str = "-Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-leve
 /// Largest input in bytes: more than a statement with four reads.
 const INPUT_BYTES_MAX: &str = "16384";
 
-fn root() -> PathBuf {
+/// The root of the project.
+pub(crate) fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().map(Path::to_path_buf).unwrap_or_default()
 }
 

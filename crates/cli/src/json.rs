@@ -243,6 +243,7 @@ fn redemption(x: &Redemption) -> Value {
 }
 
 /// An event: its name and its fields.
+#[expect(clippy::too_many_lines, reason = "one arm for each event")]
 pub(crate) fn event(event: &Event) -> Value {
     match event {
         Event::Settled { epoch, provider, agreement: id, fee, burn, committee, pay } => json!({

@@ -1,3 +1,5 @@
+//! Tests of the shard store against a model, through restarts and power cuts.
+
 use super::*;
 use crate::cut::{CUTS, Cut, Fuse, power_cut};
 use commonware_runtime::{Runner as _, Supervisor as _, deterministic};

@@ -1,0 +1,121 @@
+//! Documents and rules that the code cites: a reader of the project must have them.
+
+use super::Source;
+use std::collections::BTreeSet;
+
+/// Documents that never were part of the project; a comment cites one as this word and a number.
+const ABSENT: [&str; 4] = ["economics", "protocol", "starting-point", "issue"];
+
+/// Citations of documents that are not in the tree, and of rules that `docs/protocol.md` does not define.
+pub(super) fn check(
+    sources: &[Source],
+    rules: &BTreeSet<String>,
+    exists: impl Fn(&str) -> bool,
+) -> Vec<String> {
+    let mut found = Vec::new();
+    for source in sources {
+        for (number, line) in source.lines() {
+            let place = format!("{}:{number}", source.path);
+            found.extend(unknown_rules(line, rules).map(|rule| {
+                format!("{place}: cites the rule {rule}, which docs/protocol.md does not define: correct it")
+            }));
+            let Some(comment) = comment(line) else { continue };
+            found.extend(documents(comment).filter(|document| !exists(document)).map(|document| {
+                format!("{place}: cites {document}, which is not in the tree: name a file from the root")
+            }));
+            found.extend(absent(comment).map(|document| {
+                format!("{place}: cites \"{document}\", which no reader has: give the reason itself")
+            }));
+        }
+    }
+    found
+}
+
+/// The rules that a text defines: a list item that opens with the number in bold.
+pub(super) fn defined(rules: &str) -> BTreeSet<String> {
+    let items = rules.lines().filter_map(|line| line.trim_start().strip_prefix("- **"));
+    items.filter_map(|item| item.split_once("** ")).map(|(number, _)| number.to_string()).collect()
+}
+
+/// The text of a line after `//`, if that is no part of an address.
+fn comment(line: &str) -> Option<&str> {
+    let slashes = line.match_indices("//").find(|(at, _)| !line[..*at].ends_with(':'));
+    slashes.map(|(at, _)| &line[at + 2..])
+}
+
+/// Rule numbers in a line (two capital letters, a dash, digits) that are not defined.
+fn unknown_rules(line: &str, rules: &BTreeSet<String>) -> impl Iterator<Item = String> {
+    let words = line.split(|c: char| !c.is_ascii_alphanumeric() && c != '-');
+    words.filter(|word| is_rule(word) && !rules.contains(*word)).map(str::to_string)
+}
+
+fn is_rule(word: &str) -> bool {
+    word.split_once('-').is_some_and(|(letters, digits)| {
+        letters.len() == 2
+            && letters.bytes().all(|byte| byte.is_ascii_uppercase())
+            && !digits.is_empty()
+            && digits.bytes().all(|byte| byte.is_ascii_digit())
+    })
+}
+
+/// Names of Markdown files in a comment.
+fn documents(comment: &str) -> impl Iterator<Item = &str> {
+    let words = comment.split(|c: char| !c.is_ascii_alphanumeric() && !"-_./".contains(c));
+    let names = words.map(|word| word.trim_end_matches('.'));
+    names.filter(|name| name.ends_with(".md") && name.len() > 3 && !name.starts_with("//"))
+}
+
+/// Citations of an absent document: its name, then a number.
+fn absent(comment: &str) -> impl Iterator<Item = String> {
+    let words: Vec<&str> = comment.split(' ').map(|word| word.trim_start_matches(['(', '"', '`'])).collect();
+    let pairs: Vec<String> = words
+        .windows(2)
+        .filter(|pair| ABSENT.contains(&pair[0]) && pair[1].starts_with(|c: char| c.is_ascii_digit()))
+        .map(|pair| pair.join(" ").trim_end_matches(|c: char| !c.is_ascii_alphanumeric()).to_string())
+        .collect();
+    pairs.into_iter()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{super::tests::source, *};
+
+    /// Problems of a comment, where one document and the rule of number 1 of prefix `LE` exist.
+    fn of(comment: &str) -> Vec<String> {
+        let rules = defined(&format!("- **LE-{}** A rule.\n", 1));
+        check(&[source("a.rs", &format!("let a = 1; /{} {comment}\n", '/'))], &rules, |path| {
+            path == "docs/formats.md"
+        })
+    }
+
+    #[test]
+    fn a_document_that_is_not_in_the_tree_is_found() {
+        assert!(of("See `docs/formats.md`.").is_empty());
+        assert!(of("See https://example.invalid/absent.md.").is_empty());
+        let found = of("See docs/absent.md.");
+        assert_eq!(
+            found,
+            ["a.rs:1: cites docs/absent.md, which is not in the tree: name a file from the root"]
+        );
+        assert_eq!(of("The reason is in (starting-point.md).").len(), 1);
+    }
+
+    #[test]
+    fn a_document_that_no_reader_has_is_found() {
+        for name in ABSENT {
+            let found = of(&format!("It falls (computed in {name} 2.1)."));
+            assert!(found[0].contains(&format!("cites \"{name} 2.1\", which no reader has")), "{found:?}");
+        }
+        assert!(of("The protocol has 3 parts.").is_empty());
+    }
+
+    #[test]
+    fn a_rule_that_is_not_defined_is_found() {
+        assert!(of(&format!("A rule (LE-{}).", 1)).is_empty());
+        for prefix in ["LE", "QQ"] {
+            let found = of(&format!("A rule ({prefix}-{}).", 99));
+            assert!(found[0].contains("docs/protocol.md does not define"), "{found:?}");
+        }
+        assert!(of("UTF-8 and SHA-256 are no rules.").is_empty());
+    }
+}
