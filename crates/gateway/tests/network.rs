@@ -250,7 +250,10 @@ fn samples_tell_who_serves_and_fault_nobody_for_what_it_no_longer_owes() {
             } else {
                 assert_eq!((of.len(), paid), (due, due as u64 * SLICE_BYTES));
                 assert!(of.iter().all(|found| matches!(found, Found::Bytes { bytes: SLICE_BYTES, .. })));
-                assert_eq!(provider.desk.parts().till.with(|till| till.paid(&deed.agreement)), paid);
+                assert_eq!(
+                    provider.desk.parts().vouchers.with(|vouchers| vouchers.paid(&deed.agreement)),
+                    paid
+                );
             }
         }
     });
@@ -328,8 +331,9 @@ fn what_verified_is_paid_and_nothing_more() {
         let mut paid = 0;
         for provider in &world.providers {
             let deed = &world.core.deeds_with(&provider.account)[0];
-            let till = &provider.desk.parts().till;
-            let (sent, has) = till.with(|till| (till.sent(&deed.agreement), till.paid(&deed.agreement)));
+            let vouchers = &provider.desk.parts().vouchers;
+            let (sent, has) =
+                vouchers.with(|vouchers| (vouchers.sent(&deed.agreement), vouchers.paid(&deed.agreement)));
             assert_eq!((sent, has), (deed.egress().await, deed.egress().await), "all that was sent is paid");
             paid += has;
         }

@@ -35,8 +35,8 @@ use crate::{
     segments::StoreError,
     serve::Desk,
     terms::Terms,
-    till::State,
     trouble::Trouble,
+    vouchers::State,
 };
 use beside::{Beside, Told};
 use commonware_runtime::{Blob, Spawner};
@@ -76,9 +76,9 @@ pub enum KeeperError {
     /// The journal of the books failed.
     #[error(transparent)]
     Books(#[from] crate::books::BooksError),
-    /// The journal of the till failed.
+    /// The journal of the voucher store failed.
     #[error(transparent)]
-    Till(#[from] crate::till::TillError),
+    Vouchers(#[from] crate::vouchers::VouchersError),
     /// The journal of found agreements, or of ends, failed.
     #[error("the keeper's journal failed: {0}; check the volume, then start again")]
     Finds(#[from] crate::journal::Error),
@@ -92,7 +92,7 @@ impl KeeperError {
     fn is_full(&self) -> bool {
         match self {
             Self::Books(error) => matches!(error, crate::books::BooksError::NoSpace),
-            Self::Till(error) => matches!(error, crate::till::TillError::NoSpace),
+            Self::Vouchers(error) => matches!(error, crate::vouchers::VouchersError::NoSpace),
             Self::Store(error) => matches!(error, StoreError::NoSpace(_)),
             Self::Finds(error) => crate::journal::is_full(error),
             Self::Ledger(_) => false,
@@ -209,7 +209,7 @@ impl<E: Spawner + Context, B: Blob, L: Ledger> Keeper<E, B, L> {
     /// Runs until the disk fails or every handle of the desk is gone.
     ///
     /// # Errors
-    /// The store, the books or the till failed. An unreachable ledger is no error: it is logged and tried
+    /// The store, the books or the voucher store failed. An unreachable ledger is no error: it is logged and tried
     /// again.
     pub async fn run(mut self) -> Result<(), KeeperError> {
         self.sweep().await?;
@@ -288,7 +288,7 @@ impl<E: Spawner + Context, B: Blob, L: Ledger> Keeper<E, B, L> {
     fn look(&mut self, case: &Case) {
         let parts = self.desk.parts();
         let books = parts.books.with(crate::books::State::is_damaged);
-        let lost = (books, parts.till.with(|till| till.is_damaged()));
+        let lost = (books, parts.vouchers.with(|vouchers| vouchers.is_damaged()));
         let disk = Disk { full: parts.store.full(), bad: self.desk.bad().len(), lost };
         self.report.look(case, parts.store.totals().leaves, disk);
         parts.view.set_growth(case.standing.as_ref().map_or(Ok(()), check_grows));
@@ -465,10 +465,10 @@ impl<E: Spawner + Context, B: Blob, L: Ledger> Keeper<E, B, L> {
     fn kept(&self) -> Vec<(Terms, Redemption)> {
         let parts = self.desk.parts();
         let now = self.desk.uptime().now();
-        let overdue = |till: &mut State| -> Vec<(Redemption, u64)> {
-            till.vouchers().map(|kept| (*kept, till.overdue(&kept.voucher.agreement, now))).collect()
+        let overdue = |vouchers: &mut State| -> Vec<(Redemption, u64)> {
+            vouchers.vouchers().map(|kept| (*kept, vouchers.overdue(&kept.voucher.agreement, now))).collect()
         };
-        let kept = parts.till.with(overdue).into_iter();
+        let kept = parts.vouchers.with(overdue).into_iter();
         let standing = kept.filter(|(kept, _)| !self.ender.is_gone(&kept.voucher.agreement));
         let with_terms = standing.filter_map(|(kept, overdue)| {
             let terms = parts.view.kept(&kept.voucher.agreement)?;
@@ -526,11 +526,11 @@ impl<E: Spawner + Context, B: Blob, L: Ledger> Keeper<E, B, L> {
         later.chain(all.iter().filter(|id| **id <= from)).take(REFRESH_MAX).copied().collect()
     }
 
-    /// The agreements known from books, till or unsigned shards.
+    /// The agreements known from books, voucher store or unsigned shards.
     fn used(&self) -> BTreeSet<AgreementId> {
         let parts = self.desk.parts();
         let mut all: BTreeSet<AgreementId> = parts.books.with(|state| state.agreements().collect());
-        all.extend(parts.till.with(|till| till.agreements().collect::<Vec<_>>()));
+        all.extend(parts.vouchers.with(|vouchers| vouchers.agreements().collect::<Vec<_>>()));
         all.extend(self.desk.loose_agreements());
         all
     }

@@ -3,7 +3,7 @@
 //! ```text
 //!   consumer --channel--> serve --> segments (shards)      one sync for all puts that wait
 //!                           |-----> books    (data sets)   in force, next, and every signed one above
-//!                           +-----> till     (vouchers)    durable before the next slice leaves
+//!                           +-----> voucher store     (vouchers)    durable before the next slice leaves
 //!   ledger <--proven reads-- keeper --> prover (statements), redeem, claims, upkeep, registration
 //!   blocks <--bodies-------- keeper     only while the ledger counts agreements that are unknown here
 //!                            probe  --> other providers: counted egress, once an epoch
@@ -39,10 +39,10 @@ pub mod segments;
 pub mod serve;
 pub mod spend;
 pub mod terms;
-pub mod till;
 mod trouble;
 pub mod uptime;
 pub mod view;
+pub mod vouchers;
 #[cfg(test)]
 #[path = "../../protocol/tests/scenarios/world.rs"]
 #[allow(dead_code)]

@@ -22,7 +22,7 @@ pub(crate) struct Disk {
 
 impl Disk {
     fn alerts(self) -> Vec<Alert> {
-        let Self { full, bad, lost: (books, till) } = self;
+        let Self { full, bad, lost: (books, vouchers) } = self;
         let mut what = vec![];
         if bad > 0 {
             what.push(format!("{bad} shards are damaged or missing"));
@@ -30,7 +30,7 @@ impl Disk {
         if books {
             what.push("records of signed data sets were lost".into());
         }
-        if till {
+        if vouchers {
             what.push("records of vouchers were lost".into());
         }
         let damaged = (!what.is_empty()).then(|| Alert {

@@ -1,7 +1,7 @@
 //! Starts and stops a provider.
 //!
 //! ```text
-//!   open store, books, till --> listen --> register, follow, prove, settle (keeper)
+//!   open store, books, voucher store --> listen --> register, follow, prove, settle (keeper)
 //!        (disk first)             |                scrub
 //!                                 +--> requests (serve)
 //! ```
@@ -18,8 +18,8 @@ use crate::{
     scrub::{self, Unreadable},
     segments::{Store, StoreError},
     serve::{Desk, Parts},
-    till::{Till, TillError},
     view::View,
+    vouchers::{Vouchers, VouchersError},
 };
 use commonware_cryptography::Signer as _;
 use commonware_macros::select;
@@ -47,9 +47,9 @@ pub enum Error {
     /// The journal of the books failed.
     #[error(transparent)]
     Books(#[from] BooksError),
-    /// The journal of the till failed.
+    /// The journal of the voucher store failed.
     #[error(transparent)]
-    Till(#[from] TillError),
+    Vouchers(#[from] VouchersError),
     /// The scrub could not read a single shard of the volume.
     #[error(transparent)]
     Unreadable(#[from] Unreadable),
@@ -88,13 +88,13 @@ where
     let (key, held) = (config.key.clone(), held(&store));
     let (books, mut books_task) =
         Books::open(context.child("books"), &name("books"), key, chain, held).await?;
-    let (till, mut till_task) = Till::open(context.child("till"), &name("till")).await?;
+    let (vouchers, mut vouchers_task) = Vouchers::open(context.child("till"), &name("till")).await?;
     let journals = journals(&context, &config.partition).await?;
     let (view, questions) = View::new(account, chain, parameters);
     let (asking, seen) = (view.clone(), view.clone());
     let (clock, capacity_leaves) = (Arc::new(context.child("clock")), config.capacity_leaves());
     let key = config.key.clone();
-    let desk = Parts { clock, store: store.clone(), books, till, view, capacity_leaves, key };
+    let desk = Parts { clock, store: store.clone(), books, vouchers, view, capacity_leaves, key };
     let desk = open(&context, desk);
     let mut listening = listen(&context, &network, &config, desk.clone()).await?;
     let registration = config.registration(listening.address)?;
@@ -123,7 +123,7 @@ where
         _ = &mut stopped => Ok(()),
         ended = &mut store_task => over("store", ended),
         ended = &mut books_task => over("books", ended),
-        ended = &mut till_task => over("till", ended),
+        ended = &mut vouchers_task => over("till", ended),
         ended = &mut keeper_task => over("keeper", ended),
         ended = &mut scrub_task => over("scrub", ended),
         ended = &mut listening.task => over("listener", ended.map(Ok::<(), Error>)),

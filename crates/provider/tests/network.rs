@@ -30,7 +30,7 @@ use posync_protocol::{
 use posync_provider::{
     Config,
     config::{GRACE_LOCAL, LOOSE, SCRUB_LOCAL},
-    till::OVERDUE,
+    vouchers::OVERDUE,
 };
 use std::{net::SocketAddr, time::Duration};
 

@@ -53,8 +53,8 @@ use posync_provider::{
     segments::{Store, StoreConfig},
     serve::{Desk, Parts},
     terms::Terms,
-    till::Till,
     view::View,
+    vouchers::Vouchers,
 };
 use std::{
     collections::BTreeMap,
@@ -164,13 +164,13 @@ impl Provider {
         let (key, partition) = (provider_key(index), name("books"));
         let books = Books::open(context.child("books"), &partition, key, CHAIN, held);
         let (books, _) = books.await.expect("opens");
-        let (till, _) = Till::open(context.child("till"), &name("till")).await.expect("opens");
+        let (vouchers, _) = Vouchers::open(context.child("till"), &name("till")).await.expect("opens");
         let clock = Arc::new(context.child("clock"));
         let desk = Arc::new(Desk::new(Parts {
             clock,
             store,
             books,
-            till,
+            vouchers,
             view,
             capacity_leaves: 1 << 20,
             key: provider_key(index),
@@ -446,11 +446,11 @@ impl World {
         let provider = &self.providers[index];
         let deed = &self.core.deeds_with(&provider.account)[0];
         let later = self.core.common.environment.now() + Duration::from_secs(3_600);
-        let of = |till: &mut posync_provider::till::State| {
+        let of = |vouchers: &mut posync_provider::vouchers::State| {
             let id = &deed.agreement;
-            [till.paid(id), till.sent(id), till.overdue(id, later)]
+            [vouchers.paid(id), vouchers.sent(id), vouchers.overdue(id, later)]
         };
-        let [paid, sent, overdue] = provider.desk.parts().till.with(of);
+        let [paid, sent, overdue] = provider.desk.parts().vouchers.with(of);
         [deed.egress().await, paid, sent, overdue]
     }
 

@@ -178,8 +178,9 @@ impl<E: Spawner + Context, B: Blob, L: Ledger> Keeper<E, B, L> {
         let longest = parameters.epoch(id.opened).saturating_add(term + 1 + parameters.redemption_epochs);
         let over = self.ender.ends.window(&id).unwrap_or(longest);
         let parts = self.desk.parts();
-        if parts.till.with(|till| till.voucher(&id).is_none()) || parameters.epoch(height) >= over {
-            parts.till.forget(id).await?;
+        if parts.vouchers.with(|vouchers| vouchers.voucher(&id).is_none()) || parameters.epoch(height) >= over
+        {
+            parts.vouchers.forget(id).await?;
             parts.view.forget(id.slot);
             self.ender.ends.forget(id).await?;
             self.ender.waiting.remove(&id);

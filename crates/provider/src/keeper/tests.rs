@@ -13,8 +13,8 @@ use crate::{
     fixtures::{data, open_body, register_body},
     segments::{Store, StoreConfig},
     serve::Parts,
-    till::{OVERDUE, Till},
     view::View,
+    vouchers::{OVERDUE, Vouchers},
     world::{World, account, key},
 };
 use commonware_runtime::{Clock as _, Runner as _, Supervisor as _, deterministic, reschedule};
@@ -175,13 +175,13 @@ impl Bench {
         let held: Held = Arc::new(move |id, shard| reader.length(shard).filter(|_| reader.holds(id, shard)));
         let books = Books::open(context.child("books"), "books", key("paul"), chain, held);
         let (books, _) = books.await.expect("opens");
-        let (till, _) = Till::open(context.child("till"), "till").await.expect("opens");
+        let (vouchers, _) = Vouchers::open(context.child("till"), "till").await.expect("opens");
         let clock = Arc::new(context.child("clock"));
         let desk = Arc::new(Desk::new(Parts {
             clock,
             store,
             books,
-            till,
+            vouchers,
             view,
             capacity_leaves: 1 << 20,
             key: key("paul"),
@@ -375,7 +375,7 @@ fn vouchers_and_space_of_an_ended_agreement_are_not_lost() {
         let chain = bench.ledger.world.lock().chain;
         let voucher = Voucher::signed(&key("carol"), &chain, id, 5 << 20, 0);
         let kept = Redemption { voucher, session_key: account("carol"), claim: None };
-        bench.desk.parts().till.keep(kept).await.expect("durable");
+        bench.desk.parts().vouchers.keep(kept).await.expect("durable");
         // A loose shard: put, never signed for.
         let loose = data(9, 7_000);
         let name = *blake3::hash(&loose).as_bytes();
@@ -396,7 +396,7 @@ fn vouchers_and_space_of_an_ended_agreement_are_not_lost() {
         assert_eq!(paid(&bench), None, "the records are gone");
         assert_eq!(bench.desk.parts().store.totals().shards, 0);
         assert_eq!(bench.desk.parts().books.with(|state| state.agreements().count()), 0);
-        assert!(bench.desk.parts().till.with(|till| till.is_empty()));
+        assert!(bench.desk.parts().vouchers.with(|vouchers| vouchers.is_empty()));
     });
 }
 
@@ -407,14 +407,14 @@ fn a_claim_reaches_the_books_once_although_statements_are_lost() {
         bench.steps(10).await;
         let id = bench.open(100);
         bench.set(id, 1, &[], &[data(1, 100_000)]).await;
-        let (chain, till) = (bench.ledger.world.lock().chain, bench.desk.parts().till.clone());
+        let (chain, vouchers) = (bench.ledger.world.lock().chain, bench.desk.parts().vouchers.clone());
         let desk = bench.desk.clone();
         let paid = |egress| {
             let voucher = Voucher::signed(&key("carol"), &chain, id, egress, 0);
-            till.keep(Redemption { voucher, session_key: account("carol"), claim: None })
+            vouchers.keep(Redemption { voucher, session_key: account("carol"), claim: None })
         };
         let download = || {
-            till.with(|state| {
+            vouchers.with(|state| {
                 state.begin(id, 0, desk.uptime().now());
                 assert_eq!(state.draw(id, 64 << 10, ONE, u64::MAX), Credit::Send);
                 state.end(&id, desk.uptime().now());

@@ -8,8 +8,8 @@ use crate::{
     ledger::{Ledger, LedgerError, Proven},
     segments::{Store, StoreConfig},
     serve::{Desk, Parts},
-    till::Till,
     view::View,
+    vouchers::Vouchers,
     world::{World, account, key},
 };
 use commonware_cryptography::ed25519::PrivateKey;
@@ -126,9 +126,9 @@ where
     let (chain, partition) = (view.chain, name("books"));
     let books = Books::open(context.child("books"), &partition, key.clone(), chain, held);
     let (books, _) = books.await.expect("opens");
-    let (till, _) = Till::open(context.child("till"), &name("till")).await.expect("opens");
+    let (vouchers, _) = Vouchers::open(context.child("till"), &name("till")).await.expect("opens");
     let clock = Arc::new(context.child("clock"));
-    Arc::new(Desk::new(Parts { clock, store, books, till, view, capacity_leaves: 1 << 20, key }))
+    Arc::new(Desk::new(Parts { clock, store, books, vouchers, view, capacity_leaves: 1 << 20, key }))
 }
 
 async fn listen<E>(context: &E, desk: &Arc<Desk<E, E::Blob>>, key: PrivateKey, port: u16) -> SocketAddr

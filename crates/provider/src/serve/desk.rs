@@ -1,4 +1,4 @@
-//! Answers requests, one per call, from the store, the books, the till and the ledger's view.
+//! Answers requests, one per call, from the store, the books, the voucher store and the ledger's view.
 
 use super::{
     LOAD_MAX, TERMS_WAIT_MS, answer, no, no_code,
@@ -10,9 +10,9 @@ use crate::{
     books::Books,
     segments::{Store, StoreError, leaves},
     terms::Terms,
-    till::{Judged, Till, judge},
     uptime::Uptime,
     view::{NoTerms, View},
+    vouchers::{Judged, Vouchers, judge},
 };
 use bytes::Bytes;
 use commonware_cryptography::ed25519::PrivateKey;
@@ -42,8 +42,8 @@ pub struct Parts<E, B> {
     pub store: Store<B>,
     /// Books with the signed versions.
     pub books: Books,
-    /// Till with the vouchers.
-    pub till: Till,
+    /// Voucher store with the vouchers.
+    pub vouchers: Vouchers,
     /// The provider's proven view of the ledger.
     pub view: View,
     /// Leaves that this provider offers.
@@ -239,11 +239,14 @@ impl<E: Clock, B: Blob> Desk<E, B> {
             judged => judged,
         };
         let judged = judged.map_err(|code| no_code(Refusal::Voucher, code))?;
-        let better = self.parts.till.with(|state| state.compare(voucher));
+        let better = self.parts.vouchers.with(|state| state.compare(voucher));
         match (judged, better.map_err(|code| no_code(Refusal::Voucher, code))?) {
-            (Judged::Better(redemption), true) => {
-                self.parts.till.keep(redemption).await.map_err(|error| no(Refusal::Busy, error.to_string()))
-            }
+            (Judged::Better(redemption), true) => self
+                .parts
+                .vouchers
+                .keep(redemption)
+                .await
+                .map_err(|error| no(Refusal::Busy, error.to_string())),
             _ => Ok(()),
         }
     }

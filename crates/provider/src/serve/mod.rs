@@ -5,7 +5,7 @@
 //!   Sign --> books: root computed, consumer's signature, shards there, durable --> Signed
 //!   Get  --> shard read whole and hashed --> slice, credit, slice, credit ... <-- Pay
 //!   Probe, Filler ... --> bytes that arrive within the slot --> Counted (signed)
-//!   Pay  --> the ledger's check --> till (durable) --> credit
+//!   Pay  --> the ledger's check --> voucher store (durable) --> credit
 //! ```
 //!
 //! Invariants

@@ -1,7 +1,7 @@
 //! A download: slices out, vouchers in, with at most the credit window between them.
 
 use super::{Desk, PAY_WAIT_MS, no, tell};
-use crate::{credit::Credit, segments::StoreError, terms::Terms, till::Till, uptime::Uptime};
+use crate::{credit::Credit, segments::StoreError, terms::Terms, uptime::Uptime, vouchers::Vouchers};
 use bytes::Bytes;
 use commonware_macros::select;
 use commonware_runtime::{Blob, Clock};
@@ -43,10 +43,10 @@ fn range(get: &Get, shard_bytes: u64) -> Option<Range<u64>> {
     (aligned && inside && end <= shard_bytes).then_some(get.offset..end)
 }
 
-/// A running download. Dropping it, even when the caller hung up, notes its end in the till and gives
+/// A running download. Dropping it, even when the caller hung up, notes its end in the voucher store and gives
 /// back credit for bytes that did not leave.
 struct Download<'a> {
-    till: &'a Till,
+    vouchers: &'a Vouchers,
     uptime: &'a Uptime,
     agreement: AgreementId,
     /// Bytes for which credit was drawn and that were not yet passed to the connection.
@@ -54,17 +54,17 @@ struct Download<'a> {
 }
 
 impl<'a> Download<'a> {
-    fn begin(till: &'a Till, uptime: &'a Uptime, terms: &Terms) -> Self {
+    fn begin(vouchers: &'a Vouchers, uptime: &'a Uptime, terms: &Terms) -> Self {
         let now = uptime.now();
-        till.with(|state| state.begin(terms.id, terms.disputed_bytes(), now));
-        Self { till, uptime, agreement: terms.id, drawn: 0 }
+        vouchers.with(|state| state.begin(terms.id, terms.disputed_bytes(), now));
+        Self { vouchers, uptime, agreement: terms.id, drawn: 0 }
     }
 }
 
 impl Drop for Download<'_> {
     fn drop(&mut self) {
         let now = self.uptime.now();
-        self.till.with(|state| {
+        self.vouchers.with(|state| {
             state.give_back(&self.agreement, self.drawn);
             state.end(&self.agreement, now);
         });
@@ -86,7 +86,7 @@ impl<E: Clock, B: Blob> Desk<E, B> {
         })?;
         let source = Source { outboard: chunk::outboard(&data), data };
         let mut offset = range.start;
-        let mut download = Download::begin(&self.parts.till, self.uptime(), &terms);
+        let mut download = Download::begin(&self.parts.vouchers, self.uptime(), &terms);
         loop {
             let slice = source.slice(offset, range.end).ok_or_else(unknown)?;
             let (bytes, last) = (slice.data.len() as u64, slice.last);
@@ -120,11 +120,11 @@ impl<E: Clock, B: Blob> Desk<E, B> {
             let view = &self.parts.view;
             let terms = view.kept(&terms.id).unwrap_or_else(|| terms.clone());
             let gas =
-                self.parts.till.with(|state| state.voucher(&terms.id).map_or(0, |kept| kept.voucher.gas));
+                self.parts.vouchers.with(|state| state.voucher(&terms.id).map_or(0, |kept| kept.voucher.gas));
             let ceiling = terms.egress_ceiling(gas, view.round(), &view.parameters);
             let trust = terms.trust(&view.parameters);
             let credit = select! {
-                credit = self.parts.till.draw(terms.id, bytes, trust, ceiling) => credit,
+                credit = self.parts.vouchers.draw(terms.id, bytes, trust, ceiling) => credit,
                 message = call.recv() => {
                     self.take(call.peer(), message).await?;
                     continue;

@@ -7,8 +7,8 @@ use crate::{
     fixtures::{CHAIN, id, key, provider, session, sign_of, terms},
     segments::{Store, StoreConfig},
     terms::Terms,
-    till::Till,
     view::View,
+    vouchers::Vouchers,
 };
 use commonware_cryptography::Signer as _;
 use commonware_runtime::{Clock as _, Runner as _, Spawner as _, Supervisor as _, deterministic};
@@ -62,9 +62,9 @@ async fn desk_on(context: &Context, terms: Vec<Terms>, config: StoreConfig) -> T
     });
     let books = Books::open(context.child("books"), "books", provider(), CHAIN, held);
     let (books, _) = books.await.expect("opens");
-    let (till, _) = Till::open(context.child("till"), "till").await.expect("opens");
+    let (vouchers, _) = Vouchers::open(context.child("till"), "till").await.expect("opens");
     let clock = Arc::new(context.child("clock"));
-    let parts = Parts { clock, store, books, till, view, capacity_leaves: 64 << 10, key: provider() };
+    let parts = Parts { clock, store, books, vouchers, view, capacity_leaves: 64 << 10, key: provider() };
     let desk = Arc::new(Desk::new(parts));
     let uptime = desk.uptime().clone();
     context.child("uptime").spawn(move |context| uptime.run(context));
@@ -153,7 +153,7 @@ fn a_shard_is_put_signed_read_and_paid() {
         // A voucher in a call of its own: no answer means acceptance.
         let alone = client.call(Ask::Pay(voucher(data.len() as u64 + 1))).await;
         assert!(matches!(alone, Err(rpc::Error::NoAnswer)), "{alone:?}");
-        assert_eq!(desk.parts().till.with(|state| state.paid(&id())), data.len() as u64 + 1);
+        assert_eq!(desk.parts().vouchers.with(|state| state.paid(&id())), data.len() as u64 + 1);
         let Ok(Answer::Status(status)) = client.call(Ask::Status(Nothing {})).await else {
             panic!("no status")
         };
@@ -203,13 +203,13 @@ fn who_hangs_up_owes_what_was_sent_and_nothing_else() {
         let client = dial(&context, 2, listen(&context, &desk).await).await;
         let (name, data) = shard(1, 4 * S);
         client.call(put(id(), name, &data)).await.expect("answered");
-        let till = &desk.parts().till;
-        let overdue = || till.with(|state| state.overdue(&id(), desk.uptime().now()));
+        let vouchers = &desk.parts().vouchers;
+        let overdue = || vouchers.with(|state| state.overdue(&id(), desk.uptime().now()));
         let mut call = client.open(get(name)).await.expect("open");
         assert!(matches!(call.recv().await, Some(Answer::Slice(_))));
         // The stream waits for a voucher when the caller is gone.
         drop(call);
-        context.sleep(crate::till::OVERDUE - Duration::from_secs(1)).await;
+        context.sleep(crate::vouchers::OVERDUE - Duration::from_secs(1)).await;
         assert_eq!(overdue(), 0);
         context.sleep(Duration::from_secs(2)).await;
         assert_eq!(overdue(), S as u64);
@@ -252,7 +252,7 @@ fn nothing_is_sent_that_the_reserve_cannot_pay_beside_the_gas_that_was_signed() 
         let Some(Answer::Refused(refused)) = call.recv().await else { panic!("it cannot pay for more") };
         assert_eq!(refused.reason, Refusal::Credit);
         assert!(String::from_utf8_lossy(&refused.text).contains("top up"), "{refused:?}");
-        assert_eq!(desk.parts().till.with(|state| state.sent(&id())), S as u64);
+        assert_eq!(desk.parts().vouchers.with(|state| state.sent(&id())), S as u64);
     });
 }
 
@@ -431,7 +431,7 @@ fn who_names_agreements_that_do_not_exist_holds_up_nobody_else() {
             clock: parts.clock.clone(),
             store: parts.store.clone(),
             books: parts.books.clone(),
-            till: parts.till.clone(),
+            vouchers: parts.vouchers.clone(),
             view: view.clone(),
             capacity_leaves: 64 << 10,
             key: provider(),

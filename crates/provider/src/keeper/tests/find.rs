@@ -218,7 +218,7 @@ fn one_opened_while_another_is_closed_is_found_although_the_counts_agree() {
             let id = bench.open_with(little(&bench, slot, 600));
             let voucher = Voucher::signed(&key("carol"), &chain, id, 1, 0);
             let kept = Redemption { voucher, session_key: account("carol"), claim: None };
-            bench.desk.parts().till.keep(kept).await.expect("durable");
+            bench.desk.parts().vouchers.keep(kept).await.expect("durable");
         }
         bench.watch_blocks(&context, 4 * round).await;
         assert_eq!(bench.found(), []);

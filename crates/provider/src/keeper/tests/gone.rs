@@ -15,11 +15,11 @@ impl Bench {
         let chain = self.ledger.world.lock().chain;
         let voucher = Voucher::signed(&key("carol"), &chain, id, egress, 0);
         let kept = Redemption { voucher, session_key: account("carol"), claim: None };
-        self.desk.parts().till.keep(kept).await.expect("durable");
+        self.desk.parts().vouchers.keep(kept).await.expect("durable");
     }
 
     fn paid(&self, id: AgreementId) -> u64 {
-        self.desk.parts().till.with(|till| till.paid(&id))
+        self.desk.parts().vouchers.with(|vouchers| vouchers.paid(&id))
     }
 
     /// A new process: it has seen no height yet, and asks a node that proves `state`.
@@ -35,7 +35,7 @@ impl Bench {
             clock: parts.clock.clone(),
             store: parts.store.clone(),
             books: parts.books.clone(),
-            till: parts.till.clone(),
+            vouchers: parts.vouchers.clone(),
             view,
             capacity_leaves: 1 << 20,
             key: key("paul"),

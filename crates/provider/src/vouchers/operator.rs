@@ -1,7 +1,7 @@
-//! The till over years of operation: agreements come and go in the same slots, starts follow stops, the
+//! The voucher store over years of operation: agreements come and go in the same slots, starts follow stops, the
 //! volume fills up, the disk loses a bit now and then.
 
-use super::{Till, TillError};
+use super::{Vouchers, VouchersError};
 use crate::{
     cut::{Cut, Fuse},
     fixtures::{CHAIN, id, session},
@@ -23,7 +23,7 @@ use std::collections::BTreeMap;
 const SLOTS: usize = 4;
 
 fn voucher(agreement: AgreementId, egress: u64) -> Redemption {
-    // Any signature will do: the till gets only vouchers that were judged before.
+    // Any signature will do: the voucher store gets only vouchers that were judged before.
     let voucher = Voucher { agreement, egress, gas: 0, signature: [1; 64] };
     let session_key = Account::of(&session().public_key());
     Redemption { voucher, session_key, claim: None }
@@ -46,29 +46,29 @@ async fn flip(context: &deterministic::Context, at: u64) {
 }
 
 #[test]
-fn what_damage_took_from_the_till_is_known_at_every_later_start() {
+fn what_damage_took_from_the_vouchers_is_known_at_every_later_start() {
     for at in (100..1_500).step_by(83) {
         deterministic::Runner::default().start(|context| async move {
             let of = |slot| AgreementId { slot, ..id() };
-            let (till, task) = Till::open(context.child("first"), "till").await.expect("opens");
+            let (vouchers, task) = Vouchers::open(context.child("first"), "till").await.expect("opens");
             for slot in 0..12 {
-                till.keep(voucher(of(slot), 1_000)).await.expect("durable");
+                vouchers.keep(voucher(of(slot), 1_000)).await.expect("durable");
             }
-            drop(till);
+            drop(vouchers);
             task.await.expect("lives").expect("did not fail");
             flip(&context, at).await;
             let mut known = false;
             for start in 0..4 {
-                let (till, task) = Till::open(context.child("again"), "till").await.expect("opens");
-                let lost = (0..11).any(|slot| till.with(|state| state.paid(&of(slot))) == 0);
-                let says = till.with(|state| state.is_damaged());
+                let (vouchers, task) = Vouchers::open(context.child("again"), "till").await.expect("opens");
+                let lost = (0..11).any(|slot| vouchers.with(|state| state.paid(&of(slot))) == 0);
+                let says = vouchers.with(|state| state.is_damaged());
                 assert!(says || !(lost || known), "byte {at}, start {start}: {lost} {known}");
                 known |= says;
                 // The mark must also survive a snapshot that is written meanwhile.
                 for egress in 0..200 {
-                    till.keep(voucher(of(99), 1_000 * (start + 1) + egress)).await.expect("durable");
+                    vouchers.keep(voucher(of(99), 1_000 * (start + 1) + egress)).await.expect("durable");
                 }
-                drop(till);
+                drop(vouchers);
                 task.await.expect("lives").expect("did not fail");
             }
         });
@@ -123,7 +123,7 @@ struct Tally {
 struct Operator {
     context: deterministic::Context,
     fuse: Fuse,
-    till: Option<(Till, Handle<Result<(), TillError>>)>,
+    vouchers: Option<(Vouchers, Handle<Result<(), VouchersError>>)>,
     opened: [u64; SLOTS],
     accounts: BTreeMap<AgreementId, Tally>,
     /// The agreement acknowledged last: damage to the end of a file counts as a torn end.
@@ -138,7 +138,7 @@ impl Operator {
         let mut operator = Self {
             context,
             fuse,
-            till: None,
+            vouchers: None,
             opened: [1; SLOTS],
             accounts: BTreeMap::new(),
             last: None,
@@ -151,11 +151,11 @@ impl Operator {
 
     async fn open(&mut self) {
         let cut = Cut::new(self.context.child("process"), self.fuse.clone());
-        self.till = Some(Till::open(cut, "till").await.expect("opens"));
+        self.vouchers = Some(Vouchers::open(cut, "till").await.expect("opens"));
     }
 
-    fn till(&self) -> &Till {
-        &self.till.as_ref().expect("it runs").0
+    fn vouchers(&self) -> &Vouchers {
+        &self.vouchers.as_ref().expect("it runs").0
     }
 
     fn id(&self, slot: usize) -> AgreementId {
@@ -170,8 +170,8 @@ impl Operator {
     async fn stop(&mut self) {
         self.fuse.set_full(false);
         self.is_full = false;
-        let (till, task) = self.till.take().expect("it runs");
-        drop(till);
+        let (vouchers, task) = self.vouchers.take().expect("it runs");
+        drop(vouchers);
         task.await.expect("lives").expect("did not fail");
         for account in self.accounts.values_mut() {
             (account.unpaid, account.running) = (0, 0);
@@ -180,17 +180,17 @@ impl Operator {
 
     /// Checks after a start that no figure fell, or that the operator was warned.
     fn compare(&mut self, was_hit: bool) {
-        let till = self.till().clone();
+        let vouchers = self.vouchers().clone();
         let mut fell = vec![];
         for (id, account) in &mut self.accounts {
-            let paid = till.with(|state| state.paid(id));
+            let paid = vouchers.with(|state| state.paid(id));
             if paid < account.paid {
                 fell.push(*id);
             }
             assert!(was_hit || paid >= account.paid, "{id:?}: {paid} of {}", account.paid);
             account.paid = paid;
         }
-        let says = till.with(|state| state.is_damaged());
+        let says = vouchers.with(|state| state.is_damaged());
         assert!(says || !self.is_damaged, "it was known to be damaged before");
         assert!(fell.len() <= 1, "one bit cost {fell:?}");
         assert!(says || fell.iter().all(|id| Some(*id) == self.last), "{fell:?} went without a word");
@@ -201,8 +201,8 @@ impl Operator {
         let (id, account) = self.account(slot);
         let before = account.paid;
         let egress = if more.is_multiple_of(7) { before / 2 } else { before + more };
-        let till = self.till().clone();
-        let told = till.keep(voucher(id, egress)).await;
+        let vouchers = self.vouchers().clone();
+        let told = vouchers.keep(voucher(id, egress)).await;
         let is_full = self.is_full;
         let (_, account) = self.account(slot);
         match told {
@@ -212,29 +212,30 @@ impl Operator {
                 account.paid = paid;
                 self.last = Some(id);
             }
-            Err(TillError::NoSpace) => assert!(is_full),
+            Err(VouchersError::NoSpace) => assert!(is_full),
             Err(error) => panic!("{error}"),
         }
-        assert_eq!(till.with(|state| state.paid(&id)), self.accounts[&id].paid, "{id:?}");
+        assert_eq!(vouchers.with(|state| state.paid(&id)), self.accounts[&id].paid, "{id:?}");
     }
 
     fn draw(&mut self, slot: usize, bytes: u64) {
-        let till = self.till().clone();
+        let vouchers = self.vouchers().clone();
         let (id, account) = self.account(slot);
         if account.running == 0 {
             return;
         }
-        let before = till.with(|state| state.sent(&id));
-        till.with(|state| state.draw(id, bytes, ONE, u64::MAX));
-        let sent = till.with(|state| state.sent(&id));
+        let before = vouchers.with(|state| state.sent(&id));
+        vouchers.with(|state| state.draw(id, bytes, ONE, u64::MAX));
+        let sent = vouchers.with(|state| state.sent(&id));
         account.unpaid += sent - before;
     }
 
     /// Checks that a claim covers sent and unpaid bytes only, and counts once.
     fn redeem(&mut self, slot: usize) {
-        let (till, now) = (self.till().clone(), self.context.current());
+        let (vouchers, now) = (self.vouchers().clone(), self.context.current());
         let (id, account) = self.account(slot);
-        let kept = till.with(|state| state.voucher(&id).copied().map(|kept| (kept, state.overdue(&id, now))));
+        let kept =
+            vouchers.with(|state| state.voucher(&id).copied().map(|kept| (kept, state.overdue(&id, now))));
         let Some((kept, overdue)) = kept else { return };
         assert!(overdue <= account.unpaid + account.disputed, "{overdue} of {account:?}");
         let redemption = claiming(&kept, overdue, account.disputed);
@@ -248,18 +249,18 @@ impl Operator {
     }
 
     async fn withdraw(&mut self, slot: usize) {
-        let (id, till) = (self.id(slot), self.till().clone());
-        match till.forget(id).await {
+        let (id, vouchers) = (self.id(slot), self.vouchers().clone());
+        match vouchers.forget(id).await {
             Ok(()) => {
-                assert_eq!(till.with(|state| (state.paid(&id), state.sent(&id))), (0, 0));
+                assert_eq!(vouchers.with(|state| (state.paid(&id), state.sent(&id))), (0, 0));
                 self.accounts.insert(id, Tally::default());
                 self.last = Some(id);
                 self.opened[slot] += 1;
                 let next = self.id(slot);
-                let fresh = till.with(|state| (state.paid(&next), state.sent(&next)));
+                let fresh = vouchers.with(|state| (state.paid(&next), state.sent(&next)));
                 assert_eq!(fresh, (0, 0), "the next one in slot {slot} owes and has nothing");
             }
-            Err(TillError::NoSpace) => assert!(self.is_full),
+            Err(VouchersError::NoSpace) => assert!(self.is_full),
             Err(error) => panic!("{error}"),
         }
     }
@@ -269,18 +270,18 @@ impl Operator {
         match step {
             Step::Pay(slot, more) => self.pay(slot, more).await,
             Step::Begin(slot) => {
-                let till = self.till().clone();
+                let vouchers = self.vouchers().clone();
                 let (id, account) = self.account(slot);
-                till.with(|state| state.begin(id, account.disputed, now));
+                vouchers.with(|state| state.begin(id, account.disputed, now));
                 account.running += 1;
             }
             Step::Draw(slot, bytes) => self.draw(slot, bytes),
             Step::End(slot) => {
-                let till = self.till().clone();
+                let vouchers = self.vouchers().clone();
                 let (id, account) = self.account(slot);
                 if account.running > 0 {
                     account.running -= 1;
-                    till.with(|state| state.end(&id, now));
+                    vouchers.with(|state| state.end(&id, now));
                 }
             }
             Step::Redeem(slot) => self.redeem(slot),
@@ -304,7 +305,7 @@ impl Operator {
                 let paid = self.accounts.entry(spare).or_default();
                 paid.paid += 1;
                 let kept = voucher(spare, paid.paid);
-                self.till().keep(kept).await.expect("durable");
+                self.vouchers().keep(kept).await.expect("durable");
                 self.last = Some(spare);
             }
             Step::Wait(seconds) => self.context.sleep(std::time::Duration::from_secs(seconds)).await,
@@ -329,17 +330,17 @@ proptest! {
     }
 }
 
-/// A voucher passes the till unchanged, as its customer signed it.
+/// A voucher passes the voucher store unchanged, as its customer signed it.
 #[test]
 fn a_voucher_comes_back_from_the_disk_as_it_was_signed() {
     deterministic::Runner::default().start(|context| async move {
         let signed = Voucher::signed(&session(), &CHAIN, id(), 9, 3);
         let kept = Redemption { voucher: signed, ..voucher(id(), 0) };
-        let (till, task) = Till::open(context.child("first"), "till").await.expect("opens");
-        till.keep(kept).await.expect("durable");
-        drop(till);
+        let (vouchers, task) = Vouchers::open(context.child("first"), "till").await.expect("opens");
+        vouchers.keep(kept).await.expect("durable");
+        drop(vouchers);
         task.await.expect("lives").expect("did not fail");
-        let (till, _task) = Till::open(context.child("again"), "till").await.expect("opens");
-        assert_eq!(till.with(|state| state.voucher(&id()).copied()), Some(kept));
+        let (vouchers, _task) = Vouchers::open(context.child("again"), "till").await.expect("opens");
+        assert_eq!(vouchers.with(|state| state.voucher(&id()).copied()), Some(kept));
     });
 }

@@ -22,22 +22,22 @@ const MAILBOX: usize = 256;
 /// Pause between attempts to open the journal on a volume that accepts no writes.
 const RETRY: Duration = Duration::from_secs(1);
 
-/// Reasons for which the till refuses a call.
+/// Reasons for which the voucher store refuses a call.
 #[derive(Debug, thiserror::Error)]
-pub enum TillError {
+pub enum VouchersError {
     /// The disk failed, and the writer ended.
-    #[error("the till's journal failed: {0}; check the volume, then start again")]
+    #[error("the voucher store's journal failed: {0}; check the volume, then start again")]
     Disk(#[from] journal::Error),
     /// The volume accepts no writes: the change is not durable, and a later attempt may succeed.
     #[error("the volume is full; nothing was written, try again")]
     NoSpace,
     /// The writer ended, so no call succeeds any more.
-    #[error("the till is closed")]
+    #[error("the voucher store is closed")]
     Closed,
 }
 
 tagged! {
-    /// A record of the till's journal.
+    /// A record of the voucher store's journal.
     Record {
         0 => Keep(Redemption),
         1 => Forget(AgreementId),
@@ -50,15 +50,15 @@ struct Command {
     done: oneshot::Sender<()>,
 }
 
-/// A handle on the till: cheap to clone.
+/// A handle on the voucher store: cheap to clone.
 #[derive(Clone)]
-pub struct Till {
+pub struct Vouchers {
     state: Arc<Mutex<State>>,
     mailbox: mpsc::Sender<Command>,
     changed: watch::Receiver<()>,
 }
 
-impl Till {
+impl Vouchers {
     /// Opens the journal and starts the writer, which ends when it fails or all handles are dropped.
     ///
     /// # Errors
@@ -66,7 +66,7 @@ impl Till {
     pub async fn open<E>(
         context: E,
         partition: &str,
-    ) -> Result<(Self, Handle<Result<(), TillError>>), TillError>
+    ) -> Result<(Self, Handle<Result<(), VouchersError>>), VouchersError>
     where
         E: Context + Spawner,
     {
@@ -88,7 +88,7 @@ impl Till {
     ///
     /// # Errors
     /// `Closed`, `NoSpace`.
-    pub async fn keep(&self, redemption: Redemption) -> Result<(), TillError> {
+    pub async fn keep(&self, redemption: Redemption) -> Result<(), VouchersError> {
         self.ask(Record::Keep(redemption)).await
     }
 
@@ -96,14 +96,14 @@ impl Till {
     ///
     /// # Errors
     /// `Closed`, `NoSpace`.
-    pub async fn forget(&self, agreement: AgreementId) -> Result<(), TillError> {
+    pub async fn forget(&self, agreement: AgreementId) -> Result<(), VouchersError> {
         self.ask(Record::Forget(agreement)).await
     }
 
-    async fn ask(&self, record: Record) -> Result<(), TillError> {
+    async fn ask(&self, record: Record) -> Result<(), VouchersError> {
         let (done, answer) = oneshot::channel();
-        self.mailbox.send(Command { record, done }).await.map_err(|_| TillError::Closed)?;
-        answer.await.map_err(|_| TillError::NoSpace)
+        self.mailbox.send(Command { record, done }).await.map_err(|_| VouchersError::Closed)?;
+        answer.await.map_err(|_| VouchersError::NoSpace)
     }
 
     /// Runs `work` on the state, for example to draw credit.
@@ -138,7 +138,7 @@ struct Writer<E: Context> {
 }
 
 impl<E: Context> Writer<E> {
-    async fn run(mut self, context: E, mut commands: mpsc::Receiver<Command>) -> Result<(), TillError> {
+    async fn run(mut self, context: E, mut commands: mpsc::Receiver<Command>) -> Result<(), VouchersError> {
         let mut trouble = Trouble::new("the volume takes no vouchers; who pays is asked to try again");
         while let Some(first) = commands.recv().await {
             let mut group = vec![first];
@@ -189,8 +189,8 @@ impl<E: Context> Writer<E> {
     }
 
     /// Reads the journal again after a failed write: the durable state is the known state.
-    async fn reopen(&mut self, context: &E) -> Result<(), TillError> {
-        let mut trouble = Trouble::new("the till's journal cannot be opened");
+    async fn reopen(&mut self, context: &E) -> Result<(), VouchersError> {
+        let mut trouble = Trouble::new("the voucher store's journal cannot be opened");
         loop {
             let context_of = context.child("again");
             let open = Journal::open(context_of, &self.partition, apply, snapshot, hurt);
@@ -212,7 +212,7 @@ impl<E: Context> Writer<E> {
     }
 }
 
-/// Snapshot of the till. The mark of damage stays: the alert lasts until the disk is repaired.
+/// Snapshot of the voucher store. The mark of damage stays: the alert lasts until the disk is repaired.
 fn snapshot(state: &State) -> Vec<Record> {
     let damaged = state.is_damaged().then_some(Record::Damaged(true));
     damaged.into_iter().chain(state.vouchers().map(|kept| Record::Keep(*kept))).collect()
@@ -254,22 +254,22 @@ mod tests {
     fn what_was_counted_as_paid_survives_a_power_cut_at_every_operation() {
         let work = |context: Cut<deterministic::Context>| async move {
             let mut paid = [0u64; 3];
-            let Ok((till, _task)) = Till::open(context, "till").await else { return paid };
+            let Ok((vouchers, _task)) = Vouchers::open(context, "till").await else { return paid };
             for step in 1..=12u64 {
                 let slot = u32::try_from(step % 3).expect("small");
-                if till.keep(redemption(slot, 1_000 * step)).await.is_err() {
+                if vouchers.keep(redemption(slot, 1_000 * step)).await.is_err() {
                     break;
                 }
-                paid[slot as usize] = till.with(|state| state.paid(&AgreementId { slot, ..id() }));
+                paid[slot as usize] = vouchers.with(|state| state.paid(&AgreementId { slot, ..id() }));
             }
             paid
         };
         for cut in CUTS {
             let mut operation = 0;
             while !power_cut(operation, cut, work, |context, paid| async move {
-                let (till, _task) = Till::open(context, "till").await.expect("recovers");
+                let (vouchers, _task) = Vouchers::open(context, "till").await.expect("recovers");
                 for (slot, paid) in (0u32..).zip(paid) {
-                    let now = till.with(|state| state.paid(&AgreementId { slot, ..id() }));
+                    let now = vouchers.with(|state| state.paid(&AgreementId { slot, ..id() }));
                     assert!(now >= paid, "slot {slot}: {now} < {paid}");
                 }
             }) {
@@ -284,20 +284,20 @@ mod tests {
         deterministic::Runner::default().start(|context| async move {
             let fuse = Fuse::after(1_000_000);
             let context = Cut::new(context, fuse.clone());
-            let (till, _task) = Till::open(context.child("a"), "till").await.expect("opens");
+            let (vouchers, _task) = Vouchers::open(context.child("a"), "till").await.expect("opens");
             let slice = 64 << 10;
-            assert_eq!(till.draw(id(), slice, ONE, u64::MAX).await, Credit::Send);
-            let waiting = till.clone();
+            assert_eq!(vouchers.draw(id(), slice, ONE, u64::MAX).await, Credit::Send);
+            let waiting = vouchers.clone();
             let waiter = context
                 .child("wait")
                 .spawn(move |_| async move { waiting.draw(id(), slice, ONE, u64::MAX).await });
             let before = fuse.left();
-            let all = (0..10).map(|slot| till.keep(redemption(slot, slice)));
+            let all = (0..10).map(|slot| vouchers.keep(redemption(slot, slice)));
             assert!(futures::future::join_all(all).await.iter().all(Result::is_ok));
             assert_eq!(before - fuse.left(), 1, "one synced write");
             assert_eq!(waiter.await.expect("lives"), Credit::Send);
-            till.forget(id()).await.expect("open");
-            assert_eq!(till.with(|state| state.len()), 9);
+            vouchers.forget(id()).await.expect("open");
+            assert_eq!(vouchers.with(|state| state.len()), 9);
         });
     }
 
@@ -306,22 +306,22 @@ mod tests {
         deterministic::Runner::default().start(|context| async move {
             let fuse = Fuse::after(1_000_000);
             let cut = Cut::new(context.child("cut"), fuse.clone());
-            let (till, task) = Till::open(cut, "till").await.expect("opens");
+            let (vouchers, task) = Vouchers::open(cut, "till").await.expect("opens");
             for round in 1..=3u64 {
-                till.keep(redemption(0, 1_000 * round)).await.expect("durable");
+                vouchers.keep(redemption(0, 1_000 * round)).await.expect("durable");
                 fuse.set_full(true);
                 for _ in 0..3 {
-                    let kept = till.keep(redemption(0, 1_000 * round + 500)).await;
-                    assert!(matches!(kept, Err(TillError::NoSpace)), "{kept:?}");
+                    let kept = vouchers.keep(redemption(0, 1_000 * round + 500)).await;
+                    assert!(matches!(kept, Err(VouchersError::NoSpace)), "{kept:?}");
                 }
-                assert_eq!(till.with(|state| state.paid(&id())), 1_000 * round);
+                assert_eq!(vouchers.with(|state| state.paid(&id())), 1_000 * round);
                 fuse.set_full(false);
             }
-            till.keep(redemption(0, 5_000)).await.expect("durable");
-            drop(till);
+            vouchers.keep(redemption(0, 5_000)).await.expect("durable");
+            drop(vouchers);
             task.await.expect("lives").expect("did not fail");
-            let (till, _task) = Till::open(context.child("again"), "till").await.expect("opens");
-            assert_eq!(till.with(|state| (state.paid(&id()), state.is_damaged())), (5_000, false));
+            let (vouchers, _task) = Vouchers::open(context.child("again"), "till").await.expect("opens");
+            assert_eq!(vouchers.with(|state| (state.paid(&id()), state.is_damaged())), (5_000, false));
         });
     }
 }

@@ -1,4 +1,4 @@
-//! The till: the best voucher of each agreement, durable before the next slice leaves, and the bytes
+//! The voucher store: the best voucher of each agreement, durable before the next slice leaves, and the bytes
 //! sent beyond it.
 //!
 //! ```text
@@ -20,7 +20,7 @@
 mod actor;
 mod state;
 
-pub use actor::{Till, TillError};
+pub use actor::{Vouchers, VouchersError};
 pub use state::{Judged, OVERDUE, State, judge};
 
 #[cfg(test)]

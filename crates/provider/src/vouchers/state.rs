@@ -185,7 +185,7 @@ impl State {
         self.all.get(agreement)?.best.as_ref()
     }
 
-    /// Agreements of which the till keeps any state.
+    /// Agreements of which the voucher store keeps any state.
     pub fn agreements(&self) -> impl Iterator<Item = AgreementId> {
         self.all.keys().copied()
     }
