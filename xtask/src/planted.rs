@@ -51,7 +51,7 @@ const BUGS: [Bug; 20] = [
     ),
     bug("worse-voucher", "provider/src/vouchers/state.rs", "only_a_better_voucher_is_kept_in_any_order"),
     bug("own-rule", "provider/src/vouchers/state.rs", "the_ledgers_check_decides"),
-    bug("anyone-asks", "provider/src/serve/desk.rs", "refusals_say_why"),
+    bug("anyone-asks", "provider/src/serve/handler.rs", "refusals_say_why"),
     bug("slow-is-lost", "gateway/src/silence.rs", "three_in_a_row_leave_it_out_and_an_answer_forgives"),
     bug("one-stall-many", "gateway/src/silence.rs", "three_in_a_row_leave_it_out_and_an_answer_forgives"),
     bug("for-ever", "gateway/src/silence.rs", "the_time_doubles_up_to_its_bound"),

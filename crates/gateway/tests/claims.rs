@@ -78,20 +78,20 @@ fn puts_go_on_while_the_ledger_is_out_of_reach_and_afterwards() {
 fn what_a_provider_signed_and_brought_by_itself_is_taken_as_signed() {
     run(|context| async move {
         let mut world = World::start(&context).await;
-        let desk = world.providers[3].desk.clone();
+        let handler = world.providers[3].handler.clone();
         let signed = Arc::new(Mutex::new(None));
-        let (keeps, silent) = (signed.clone(), desk.clone());
+        let (keeps, silent) = (signed.clone(), handler.clone());
         let silent = move |call, ask| {
-            let (desk, keeps) = (silent.clone(), keeps.clone());
+            let (handler, keeps) = (silent.clone(), keeps.clone());
             async move {
                 match ask {
                     Ask::Sign(sign) => {
                         let claim = sign.claim;
-                        desk.parts().books.sign(terms(3), sign, 8).await.expect("open").expect("right");
+                        handler.parts().books.sign(terms(3), sign, 8).await.expect("open").expect("right");
                         *keeps.lock().expect("no panic") = Some(claim);
                         futures::future::pending().await
                     }
-                    ask => desk.handle(call, ask).await,
+                    ask => handler.handle(call, ask).await,
                 }
             }
         };
@@ -108,8 +108,8 @@ fn what_a_provider_signed_and_brought_by_itself_is_taken_as_signed() {
         world.ledger.theirs.lock().expect("no panic").push(claim);
         world
             .replace(3, move |call, ask| {
-                let desk = desk.clone();
-                async move { desk.handle(call, ask).await }
+                let handler = handler.clone();
+                async move { handler.handle(call, ask).await }
             })
             .await;
         let known = async |w: &World| {

@@ -225,7 +225,7 @@ fn samples_tell_who_serves_and_fault_nobody_for_what_it_no_longer_owes() {
         world.replace(liar, lies).await;
         world.replace(sleeper, |_call, _ask| futures::future::pending()).await;
         let agreement = world.core.deeds_with(&world.providers[freed].account)[0].agreement;
-        let store = &world.providers[freed].desk.parts().store;
+        let store = &world.providers[freed].handler.parts().store;
         store.unlink(agreement, &[holders[2].2]).await.expect("the disk works");
         let known = |shard| Known {
             challenge: 1,
@@ -251,7 +251,7 @@ fn samples_tell_who_serves_and_fault_nobody_for_what_it_no_longer_owes() {
                 assert_eq!((of.len(), paid), (due, due as u64 * SLICE_BYTES));
                 assert!(of.iter().all(|found| matches!(found, Found::Bytes { bytes: SLICE_BYTES, .. })));
                 assert_eq!(
-                    provider.desk.parts().vouchers.with(|vouchers| vouchers.paid(&deed.agreement)),
+                    provider.handler.parts().vouchers.with(|vouchers| vouchers.paid(&deed.agreement)),
                     paid
                 );
             }
@@ -331,7 +331,7 @@ fn what_verified_is_paid_and_nothing_more() {
         let mut paid = 0;
         for provider in &world.providers {
             let deed = &world.core.deeds_with(&provider.account)[0];
-            let vouchers = &provider.desk.parts().vouchers;
+            let vouchers = &provider.handler.parts().vouchers;
             let (sent, has) =
                 vouchers.with(|vouchers| (vouchers.sent(&deed.agreement), vouchers.paid(&deed.agreement)));
             assert_eq!((sent, has), (deed.egress().await, deed.egress().await), "all that was sent is paid");
@@ -535,12 +535,12 @@ fn who_never_answers_an_offer_is_left_out_until_it_does() {
         run(move |context| async move {
             let mut world = World::start(&context).await;
             blocks_pass(&world);
-            let (silent, desk) = (world.providers[3].account, world.providers[3].desk.clone());
+            let (silent, handler) = (world.providers[3].account, world.providers[3].handler.clone());
             let offers = Arc::new(AtomicU64::new(0));
             let count = offers.clone();
             // It accepts connections and answers status, but no offers of shards, or no requests to sign.
             let handler = move |call, ask| {
-                let (desk, count) = (desk.clone(), count.clone());
+                let (handler, count) = (handler.clone(), count.clone());
                 async move {
                     if matches!(ask, Ask::Put(_)) {
                         count.fetch_add(1, Ordering::Relaxed);
@@ -548,7 +548,7 @@ fn who_never_answers_an_offer_is_left_out_until_it_does() {
                     match ask {
                         Ask::Put(_) if refuses_bytes => futures::future::pending().await,
                         Ask::Sign(_) => futures::future::pending().await,
-                        ask => desk.handle(call, ask).await,
+                        ask => handler.handle(call, ask).await,
                     }
                 }
             };
@@ -572,10 +572,10 @@ fn who_never_answers_an_offer_is_left_out_until_it_does() {
             }
             assert_eq!(offers.load(Ordering::Relaxed), before, "nobody offers it anything");
 
-            let desk = world.providers[3].desk.clone();
+            let handler = world.providers[3].handler.clone();
             let answers = move |call, ask| {
-                let desk = desk.clone();
-                async move { desk.handle(call, ask).await }
+                let handler = handler.clone();
+                async move { handler.handle(call, ask).await }
             };
             world.replace(3, answers).await;
             let again = async |w: &World| {

@@ -47,7 +47,7 @@ fn a_stopped_providers_shards_are_rebuilt_with_their_names() {
         }
         let (_, spare, name) = after[2];
         let held =
-            world.providers[index_of(&world, &spare)].desk.parts().store.get(&name).await.expect("held");
+            world.providers[index_of(&world, &spare)].handler.parts().store.get(&name).await.expect("held");
         assert_eq!(*blake3::hash(&held).as_bytes(), name);
         let faults = world.core.common.catalogue.faults().await.expect("runs");
         assert_eq!(faults.len(), 1);

@@ -33,7 +33,7 @@ use crate::{
     redeem,
     report::{Disk, Reporter},
     segments::StoreError,
-    serve::Desk,
+    serve::Handler,
     terms::Terms,
     trouble::Trouble,
     vouchers::State,
@@ -103,7 +103,7 @@ impl KeeperError {
 /// The loop that keeps the provider in step with the ledger.
 pub struct Keeper<E: Spawner + Context, B, L> {
     context: E,
-    desk: Arc<Desk<E, B>>,
+    handler: Arc<Handler<E, B>>,
     ledger: L,
     registration: RegisterProvider,
     patience: Patience,
@@ -163,10 +163,10 @@ struct Costs {
 }
 
 impl<E: Spawner + Context, B: Blob, L: Ledger> Keeper<E, B, L> {
-    /// Creates a keeper for a desk.
+    /// Creates a keeper for a handler.
     pub fn new(
         context: E,
-        desk: Arc<Desk<E, B>>,
+        handler: Arc<Handler<E, B>>,
         ledger: L,
         registration: RegisterProvider,
         patience: Patience,
@@ -176,7 +176,7 @@ impl<E: Spawner + Context, B: Blob, L: Ledger> Keeper<E, B, L> {
         let Journals { finds, ends } = journals;
         Self {
             context,
-            desk,
+            handler,
             ledger,
             registration,
             patience,
@@ -203,10 +203,10 @@ impl<E: Spawner + Context, B: Blob, L: Ledger> Keeper<E, B, L> {
     }
 
     fn account(&self) -> Account {
-        self.desk.parts().view.account
+        self.handler.parts().view.account
     }
 
-    /// Runs until the disk fails or every handle of the desk is gone.
+    /// Runs until the disk fails or every handle of the handler is gone.
     ///
     /// # Errors
     /// The store, the books or the voucher store failed. An unreachable ledger is no error: it is logged and tried
@@ -218,7 +218,7 @@ impl<E: Spawner + Context, B: Blob, L: Ledger> Keeper<E, B, L> {
             let step = match self.ledger.above(height).await {
                 Ok(next) => {
                     height = next;
-                    self.desk.parts().view.advance(height);
+                    self.handler.parts().view.advance(height);
                     self.step().await
                 }
                 Err(error) => Err(error.into()),
@@ -254,7 +254,7 @@ impl<E: Spawner + Context, B: Blob, L: Ledger> Keeper<E, B, L> {
     }
 
     async fn duties(&mut self) -> Result<(), KeeperError> {
-        let height = self.desk.parts().view.height();
+        let height = self.handler.parts().view.height();
         let (at, case) = self.own(height).await?;
         let Some(case) = case else {
             // A state from before the registration proves nothing about it.
@@ -284,12 +284,12 @@ impl<E: Spawner + Context, B: Blob, L: Ledger> Keeper<E, B, L> {
         found
     }
 
-    /// Reports what these records mean to the operator, and sets whether the desk accepts new data.
+    /// Reports what these records mean to the operator, and sets whether the handler accepts new data.
     fn look(&mut self, case: &Case) {
-        let parts = self.desk.parts();
+        let parts = self.handler.parts();
         let books = parts.books.with(crate::books::State::is_damaged);
         let lost = (books, parts.vouchers.with(|vouchers| vouchers.is_damaged()));
-        let disk = Disk { full: parts.store.full(), bad: self.desk.bad().len(), lost };
+        let disk = Disk { full: parts.store.full(), bad: self.handler.bad().len(), lost };
         self.report.look(case, parts.store.totals().leaves, disk);
         parts.view.set_growth(case.standing.as_ref().map_or(Ok(()), check_grows));
     }
@@ -301,14 +301,14 @@ impl<E: Spawner + Context, B: Blob, L: Ledger> Keeper<E, B, L> {
             return Ok(());
         }
         let asked = case.audit.missing.iter().map(|missing| (missing.slot, missing.shard)).collect();
-        for (agreement, shard) in self.desk.parts().books.ask_again(asked) {
+        for (agreement, shard) in self.handler.parts().books.ask_again(asked) {
             self.unlink(agreement, vec![shard]).await?;
         }
         Ok(())
     }
 
     async fn tidy_each_round(&mut self, height: u64) -> Result<(), KeeperError> {
-        let round = self.desk.parts().view.parameters.round(height);
+        let round = self.handler.parts().view.parameters.round(height);
         if self.tidied.is_none_or(|last| round > last) {
             self.tidy().await?;
             self.tidied = Some(round);
@@ -322,7 +322,7 @@ impl<E: Spawner + Context, B: Blob, L: Ledger> Keeper<E, B, L> {
         if self.freed_at.is_some_and(|at| case.height < at + RETRY_BLOCKS) || self.freeing.is_busy() {
             return Ok(());
         }
-        let view = &self.desk.parts().view;
+        let view = &self.handler.parts().view;
         let used = self.used().into_iter().filter(|id| !self.ender.is_gone(id));
         let kept = used.filter_map(|id| view.kept(&id));
         case.terms = kept.map(|terms| (terms.id.slot, terms)).collect();
@@ -386,7 +386,7 @@ impl<E: Spawner + Context, B: Blob, L: Ledger> Keeper<E, B, L> {
     /// # Errors
     /// `Unreachable` if they are far older than those an earlier process of this provider saw.
     async fn own(&mut self, height: u64) -> Result<(u64, Option<Case>), LedgerError> {
-        let (account, parameters) = (self.account(), self.desk.parts().view.parameters);
+        let (account, parameters) = (self.account(), self.handler.parts().view.parameters);
         let mut keys = vec![Provider::key(&account), Audit::key(&account), Endings::key(&account)];
         keys.extend([Standing::key(&account), Offer::key(&account), System::key()]);
         let (at, slots) = self.ledger.read(keys).await?;
@@ -413,7 +413,7 @@ impl<E: Spawner + Context, B: Blob, L: Ledger> Keeper<E, B, L> {
 
     /// Builds and sends a statement. Returns `false` if there is none to send now.
     async fn answer(&mut self, mut case: Case) -> Result<bool, KeeperError> {
-        let parts = self.desk.parts();
+        let parts = self.handler.parts();
         let slots: BTreeSet<u32> =
             parts.books.with(|state| state.agreements().map(|agreement| agreement.slot).collect());
         let slots: Vec<u32> = slots.into_iter().collect();
@@ -463,8 +463,8 @@ impl<E: Spawner + Context, B: Blob, L: Ledger> Keeper<E, B, L> {
 
     /// The kept vouchers with their terms, and with a claim where something is overdue.
     fn kept(&self) -> Vec<(Terms, Redemption)> {
-        let parts = self.desk.parts();
-        let now = self.desk.uptime().now();
+        let parts = self.handler.parts();
+        let now = self.handler.uptime().now();
         let overdue = |vouchers: &mut State| -> Vec<(Redemption, u64)> {
             vouchers.vouchers().map(|kept| (*kept, vouchers.overdue(&kept.voucher.agreement, now))).collect()
         };
@@ -481,7 +481,7 @@ impl<E: Spawner + Context, B: Blob, L: Ledger> Keeper<E, B, L> {
     /// Refreshes some agreements, submits claims, removes loose shards, and redeems.
     async fn tidy(&mut self) -> Result<(), KeeperError> {
         // Due work continues although the disk accepts no writes.
-        let height = self.desk.parts().view.height();
+        let height = self.handler.parts().view.height();
         let raised = self.ender.ends.raise(height).await.map_err(KeeperError::from);
         let refreshed = self.refresh().await;
         self.redeem();
@@ -505,10 +505,10 @@ impl<E: Spawner + Context, B: Blob, L: Ledger> Keeper<E, B, L> {
                     None if height < self.last_seen(id) => {}
                     None => self.ender.suspect(*id),
                     Some(terms) => {
-                        let going = self.desk.parts().books.observe(*id, terms.data.clone()).await?;
+                        let going = self.handler.parts().books.observe(*id, terms.data.clone()).await?;
                         self.stands(&terms).await?;
                         proved.push(terms.clone());
-                        self.desk.parts().view.learn(terms);
+                        self.handler.parts().view.learn(terms);
                         self.unlink(*id, going).await?;
                     }
                 }
@@ -528,10 +528,10 @@ impl<E: Spawner + Context, B: Blob, L: Ledger> Keeper<E, B, L> {
 
     /// The agreements known from books, voucher store or unsigned shards.
     fn used(&self) -> BTreeSet<AgreementId> {
-        let parts = self.desk.parts();
+        let parts = self.handler.parts();
         let mut all: BTreeSet<AgreementId> = parts.books.with(|state| state.agreements().collect());
         all.extend(parts.vouchers.with(|vouchers| vouchers.agreements().collect::<Vec<_>>()));
-        all.extend(self.desk.loose_agreements());
+        all.extend(self.handler.loose_agreements());
         all
     }
 
@@ -539,11 +539,11 @@ impl<E: Spawner + Context, B: Blob, L: Ledger> Keeper<E, B, L> {
         if shards.is_empty() {
             return Ok(());
         }
-        let parts = self.desk.parts();
+        let parts = self.handler.parts();
         match parts.store.unlink(id, &shards).await {
             // They are removed later like shards that were never signed for.
             Err(StoreError::NoSpace(_)) => {
-                shards.iter().for_each(|shard| self.desk.note_loose(id, *shard));
+                shards.iter().for_each(|shard| self.handler.note_loose(id, *shard));
             }
             done => done?,
         }
@@ -556,7 +556,7 @@ impl<E: Spawner + Context, B: Blob, L: Ledger> Keeper<E, B, L> {
         if self.redeeming.is_busy() {
             return;
         }
-        let (view, Costs { base_fee, pay, .. }) = (&self.desk.parts().view, self.costs);
+        let (view, Costs { base_fee, pay, .. }) = (&self.handler.parts().view, self.costs);
         let (height, parameters, kept) = (view.height(), view.parameters, self.kept());
         let reads = kept.iter().filter(|(terms, kept)| redeem::is_read(terms, kept)).count();
         let spare = redeem::spare(pay, reads);

@@ -17,7 +17,7 @@ use crate::{
     probe::{Prober, Shared},
     scrub::{self, Unreadable},
     segments::{Store, StoreError},
-    serve::{Desk, Parts},
+    serve::{Handler, Parts},
     view::View,
     vouchers::{Vouchers, VouchersError},
 };
@@ -94,18 +94,18 @@ where
     let (asking, seen) = (view.clone(), view.clone());
     let (clock, capacity_leaves) = (Arc::new(context.child("clock")), config.capacity_leaves());
     let key = config.key.clone();
-    let desk = Parts { clock, store: store.clone(), books, vouchers, view, capacity_leaves, key };
-    let desk = open(&context, desk);
-    let mut listening = listen(&context, &network, &config, desk.clone()).await?;
+    let handler = Parts { clock, store: store.clone(), books, vouchers, view, capacity_leaves, key };
+    let handler = open(&context, handler);
+    let mut listening = listen(&context, &network, &config, handler.clone()).await?;
     let registration = config.registration(listening.address)?;
     let network = Shared::new(network);
     let node = follow(&context, &network, &config).await;
     let asked = node.clone();
     context.child("questions").spawn(move |_| answer_questions(asked, asking, questions));
-    measure(&context, network, &config, desk.parts().view.clone(), node.clone());
+    measure(&context, network, &config, handler.parts().view.clone(), node.clone());
     let keeper = Keeper::new(
         context.child("keeper"),
-        desk.clone(),
+        handler.clone(),
         node,
         registration,
         Patience { loose: config.loose, grace_blocks: config.grace_blocks() },
@@ -114,7 +114,8 @@ where
     );
     let mut keeper_task = context.child("keeper_task").spawn(move |_| keeper.run());
     let every = config.scrub;
-    let mut scrub_task = context.child("scrub").spawn(move |_| async move { scrub::run(&desk, every).await });
+    let mut scrub_task =
+        context.child("scrub").spawn(move |_| async move { scrub::run(&handler, every).await });
     tracing::info!(%account, address = %listening.address, "the provider is up");
     started(listening.address);
 
@@ -141,12 +142,15 @@ where
     ended
 }
 
-/// Creates a desk over these parts and starts its uptime.
-fn open<E: Spawner + Clock, B: commonware_runtime::Blob>(context: &E, parts: Parts<E, B>) -> Arc<Desk<E, B>> {
-    let desk = Arc::new(Desk::new(parts));
-    let uptime = desk.uptime().clone();
+/// Creates a handler over these parts and starts its uptime.
+fn open<E: Spawner + Clock, B: commonware_runtime::Blob>(
+    context: &E,
+    parts: Parts<E, B>,
+) -> Arc<Handler<E, B>> {
+    let handler = Arc::new(Handler::new(parts));
+    let uptime = handler.uptime().clone();
     context.child("uptime").spawn(move |context| uptime.run(context));
-    desk
+    handler
 }
 
 /// Starts measuring egress in every epoch.
@@ -199,7 +203,7 @@ async fn listen<E, N, B>(
     context: &E,
     network: &N,
     config: &Config,
-    desk: Arc<Desk<E, B>>,
+    handler: Arc<Handler<E, B>>,
 ) -> Result<channel::Listening, channel::Error>
 where
     E: Spawner + Clock + CryptoRng,
@@ -207,8 +211,8 @@ where
     B: commonware_runtime::Blob,
 {
     let server = Server::<rpc::Provider, _>::new(move |call, ask| {
-        let desk = desk.clone();
-        async move { desk.handle(call, ask).await }
+        let handler = handler.clone();
+        async move { handler.handle(call, ask).await }
     });
     let listen = Listen::new(config.key.clone(), rpc::Provider::NAMESPACE, config.listen);
     server.listen(context.child("listen"), network, listen).await

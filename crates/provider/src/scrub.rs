@@ -2,7 +2,7 @@
 //!
 //! It reads at a limited rate, so that the disk stays free: terabytes take days, a small store a moment.
 
-use crate::{segments::StoreError, serve::Desk};
+use crate::{segments::StoreError, serve::Handler};
 use commonware_runtime::{Blob, Clock};
 use posync_protocol::wire::provider::BAD_SHARDS_MAX;
 use std::time::Duration;
@@ -30,11 +30,11 @@ pub struct Unreadable {
 ///
 /// # Errors
 /// [`Unreadable`].
-pub async fn run<E: Clock, B: Blob>(desk: &Desk<E, B>, every: Duration) -> Result<(), Unreadable> {
+pub async fn run<E: Clock, B: Blob>(handler: &Handler<E, B>, every: Duration) -> Result<(), Unreadable> {
     let mut told = 0;
     loop {
-        desk.parts().clock.sleep(every).await;
-        let bad = pass(desk).await?;
+        handler.parts().clock.sleep(every).await;
+        let bad = pass(handler).await?;
         if bad > told {
             tracing::warn!(bad, "the scrub found shards that are damaged or missing; they are in the status");
         } else if bad == 0 && told > 0 {
@@ -55,9 +55,9 @@ const fn rate(bytes: u64) -> u64 {
 ///
 /// # Errors
 /// [`Unreadable`]: the disk failed on every one of them.
-pub async fn pass<E: Clock, B: Blob>(desk: &Desk<E, B>) -> Result<usize, Unreadable> {
-    let (store, clock) = (&desk.parts().store, &desk.parts().clock);
-    look_for_missing(desk);
+pub async fn pass<E: Clock, B: Blob>(handler: &Handler<E, B>) -> Result<usize, Unreadable> {
+    let (store, clock) = (&handler.parts().store, &handler.parts().clock);
+    look_for_missing(handler);
     let rate = rate(store.totals().bytes);
     let (mut after, mut seen, mut failed, mut last) = (None, 0, 0, StoreError::Unknown);
     let mut burst = 0_u64;
@@ -82,15 +82,15 @@ pub async fn pass<E: Clock, B: Blob>(desk: &Desk<E, B>) -> Result<usize, Unreada
     if seen > 0 && failed == seen {
         return Err(Unreadable { shards: seen, last });
     }
-    look_for_missing(desk);
-    Ok(desk.bad().len())
+    look_for_missing(handler);
+    Ok(handler.bad().len())
 }
 
 /// Notes owed shards that the index lacks; reads no data.
-fn look_for_missing<E: Clock, B: Blob>(desk: &Desk<E, B>) {
-    let owed = desk.parts().books.with(crate::books::State::owed);
-    let missing = owed.into_iter().filter(|shard| desk.parts().store.length(shard).is_none());
-    desk.set_missing(missing.take(BAD_SHARDS_MAX).collect());
+fn look_for_missing<E: Clock, B: Blob>(handler: &Handler<E, B>) {
+    let owed = handler.parts().books.with(crate::books::State::owed);
+    let missing = owed.into_iter().filter(|shard| handler.parts().store.length(shard).is_none());
+    handler.set_missing(missing.take(BAD_SHARDS_MAX).collect());
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! Real provider desks and a real gateway on one deterministic runtime, joined by real encrypted
+//! Real provider handlers and a real gateway on one deterministic runtime, joined by real encrypted
 //! channels. Only consensus is missing: a small task plays the ledger, puts signed data sets in force,
 //! and holds the agreements.
 
@@ -51,7 +51,7 @@ use posync_protocol::{
 use posync_provider::{
     books::Books,
     segments::{Store, StoreConfig},
-    serve::{Desk, Parts},
+    serve::{Handler, Parts},
     terms::Terms,
     view::View,
     vouchers::Vouchers,
@@ -67,7 +67,7 @@ use std::{
 };
 
 pub(crate) type Context = deterministic::Context;
-pub(crate) type Desked = Arc<Desk<Context, <Context as Storage>::Blob>>;
+pub(crate) type Handled = Arc<Handler<Context, <Context as Storage>::Blob>>;
 
 pub(crate) const CHAIN: Hash = [0xc4; 32];
 pub(crate) const MASTER: Hash = [0x11; 32];
@@ -86,7 +86,7 @@ fn gateway_key() -> PrivateKey {
 /// A provider process with its listener.
 pub(crate) struct Provider {
     pub(crate) index: usize,
-    pub(crate) desk: Desked,
+    pub(crate) handler: Handled,
     pub(crate) account: Account,
     pub(crate) address: SocketAddr,
     context: Context,
@@ -166,7 +166,7 @@ impl Provider {
         let (books, _) = books.await.expect("opens");
         let (vouchers, _) = Vouchers::open(context.child("till"), &name("till")).await.expect("opens");
         let clock = Arc::new(context.child("clock"));
-        let desk = Arc::new(Desk::new(Parts {
+        let handler = Arc::new(Handler::new(Parts {
             clock,
             store,
             books,
@@ -175,21 +175,21 @@ impl Provider {
             capacity_leaves: 1 << 20,
             key: provider_key(index),
         }));
-        let uptime = desk.uptime().clone();
+        let uptime = handler.uptime().clone();
         context.child("uptime").spawn(move |context| uptime.run(context));
-        let kept = desk.parts().books.with(|books| books.kept());
-        for shard in desk.parts().store.page(None, 1 << 20) {
-            let holders = desk.parts().store.holders(&shard).into_iter();
+        let kept = handler.parts().books.with(|books| books.kept());
+        for shard in handler.parts().store.page(None, 1 << 20) {
+            let holders = handler.parts().store.holders(&shard).into_iter();
             let loose = holders.filter(|agreement| !kept.contains(&(*agreement, shard)));
-            loose.for_each(|agreement| desk.note_loose(agreement, shard));
+            loose.for_each(|agreement| handler.note_loose(agreement, shard));
         }
         let address = SocketAddr::from(([10, 0, index as u8, 1], 4000));
-        let mut provider = Self { index, desk, account, address, context, listening: None };
-        let desk = provider.desk.clone();
+        let mut provider = Self { index, handler, account, address, context, listening: None };
+        let handler = provider.handler.clone();
         provider
             .listen(move |call, ask| {
-                let desk = desk.clone();
-                async move { desk.handle(call, ask).await }
+                let handler = handler.clone();
+                async move { handler.handle(call, ask).await }
             })
             .await;
         provider
@@ -220,7 +220,7 @@ impl Provider {
 
     /// Leaves that this provider holds for all agreements.
     pub(crate) fn leaves(&self) -> u64 {
-        self.desk.parts().store.totals().leaves
+        self.handler.parts().store.totals().leaves
     }
 }
 
@@ -308,9 +308,9 @@ impl World {
             }
         });
         environment.spawn(repair::reap(core.clone()));
-        let desks = providers.iter().map(|provider| provider.desk.clone()).collect();
+        let handlers = providers.iter().map(|provider| provider.handler.clone()).collect();
         let seen = Arc::<Ledgered>::default();
-        environment.spawn(ledger(core.clone(), desks, seen.clone()));
+        environment.spawn(ledger(core.clone(), handlers, seen.clone()));
         let share = Arc::new(Share::new(Owner::default(), SHARE_BYTES_MAX));
         Self { core, share, providers, ledger: seen, book }
     }
@@ -400,12 +400,12 @@ impl World {
         judge: impl Fn(&Ask) -> Verdict + Clone + Send + Sync + 'static,
     ) {
         for index in indices {
-            let (desk, judge) = (self.providers[index].desk.clone(), judge.clone());
+            let (handler, judge) = (self.providers[index].handler.clone(), judge.clone());
             let handler = move |call: Incoming<rpc::Provider>, ask: Ask| {
-                let (desk, verdict) = (desk.clone(), judge(&ask));
+                let (handler, verdict) = (handler.clone(), judge(&ask));
                 async move {
                     match verdict {
-                        Verdict::Answers => desk.handle(call, ask).await,
+                        Verdict::Answers => handler.handle(call, ask).await,
                         Verdict::Hangs => futures::future::pending().await,
                         Verdict::Refuses(reason, text) => {
                             let text = Bounded::new(text.as_bytes().to_vec()).expect("short");
@@ -432,10 +432,10 @@ impl World {
 
     /// Breaks every connection with a provider, which then serves at another port.
     pub(crate) async fn reconnect(&mut self, index: usize) {
-        let desk = self.providers[index].desk.clone();
+        let handler = self.providers[index].handler.clone();
         let serve = move |call, ask| {
-            let desk = desk.clone();
-            async move { desk.handle(call, ask).await }
+            let handler = handler.clone();
+            async move { handler.handle(call, ask).await }
         };
         self.replace(index, serve).await;
     }
@@ -450,7 +450,7 @@ impl World {
             let id = &deed.agreement;
             [vouchers.paid(id), vouchers.sent(id), vouchers.overdue(id, later)]
         };
-        let [paid, sent, overdue] = provider.desk.parts().vouchers.with(of);
+        let [paid, sent, overdue] = provider.handler.parts().vouchers.with(of);
         [deed.egress().await, paid, sent, overdue]
     }
 
@@ -617,14 +617,14 @@ const SETTLED_EVERY: u64 = 6;
 /// Takes the newest data set of each agreement in every block, puts it in force at settled points and shows
 /// it to its provider, like the ledger. Panics on an old version (DS-1), and on a data set below the one
 /// in force before two settlements passed (DS-3).
-async fn ledger(core: Arc<Core>, desks: Vec<Desked>, seen: Arc<Ledgered>) {
+async fn ledger(core: Arc<Core>, handlers: Vec<Handled>, seen: Arc<Ledgered>) {
     let mut sets = BTreeMap::<u32, DataSet>::new();
     for block in 1u64.. {
         core.common.environment.sleep(Duration::from_millis(Parameters::LOCAL.block_ms)).await;
         let settlements = u32::try_from(block / SETTLED_EVERY).expect("a short run");
         for deed in core.deeds() {
-            let at = |desk: &&Desked| desk.parts().view.account == deed.provider();
-            let desk = desks.iter().find(at).expect("one of ours");
+            let at = |handler: &&Handled| handler.parts().view.account == deed.provider();
+            let handler = handlers.iter().find(at).expect("one of ours");
             let set = sets.entry(deed.number).or_default();
             let settled = |set: &DataSet| settlements >= set.current.grown_at + 2;
             let own = |claim: &mut DataSetClaim| claim.agreement == deed.agreement;
@@ -650,15 +650,15 @@ async fn ledger(core: Arc<Core>, desks: Vec<Desked>, seen: Arc<Ledgered>) {
             deed.looked(&last, block).await.expect("runs");
             let below = set.next.is_none_or(|next| next.leaves < set.current.leaves);
             deed.set_may_shrink((deed.waiting().is_none() && settled(set) && below).then_some(last.version));
-            let parts = desk.parts();
+            let parts = handler.parts();
             let gone = parts.books.observe(deed.agreement, set.clone()).await.expect("the books are open");
             parts.store.unlink(deed.agreement, &gone).await.expect("the disk works");
             parts.books.gone(deed.agreement, &gone);
-            let loose = desk.expired(Duration::from_secs(10));
+            let loose = handler.expired(Duration::from_secs(10));
             for (agreement, shards) in loose {
-                let shards = desk.parts().books.let_go(agreement, shards);
-                desk.parts().store.unlink(agreement, &shards).await.expect("the disk works");
-                desk.parts().books.gone(agreement, &shards);
+                let shards = handler.parts().books.let_go(agreement, shards);
+                handler.parts().store.unlink(agreement, &shards).await.expect("the disk works");
+                handler.parts().books.gone(agreement, &shards);
             }
         }
     }

@@ -33,7 +33,7 @@ impl<E: Spawner + Context, B: Blob, L: Ledger> Keeper<E, B, L> {
     /// Submits the claim whose absence costs the provider most pay, if that is more than its fee; one at a
     /// time, beside other work.
     pub(super) fn bring(&mut self) {
-        let view = &self.desk.parts().view;
+        let view = &self.handler.parts().view;
         let height = view.height();
         if self.bringer.task.is_busy() || view.check_grows().is_err() {
             return;
@@ -56,7 +56,7 @@ impl<E: Spawner + Context, B: Blob, L: Ledger> Keeper<E, B, L> {
 
     /// The operation with the largest missed pay, and its claim; `None` if none is worth its fee.
     fn worth_bringing(&self, height: u64) -> Option<(Body, (AgreementId, u64))> {
-        let parts = self.desk.parts();
+        let parts = self.handler.parts();
         let (view, parameters) = (&parts.view, &parts.view.parameters);
         let all: Vec<AgreementId> = parts.books.with(|state| state.agreements().collect());
         let open = all.iter().filter_map(|id| view.kept(id)).filter(|t| t.check_open(view.epoch()).is_ok());
@@ -71,7 +71,7 @@ impl<E: Spawner + Context, B: Blob, L: Ledger> Keeper<E, B, L> {
     }
 
     fn claim_of(&self, bringing: &Bringing, terms: &Terms) -> Body {
-        let parts = self.desk.parts();
+        let parts = self.handler.parts();
         let Bringing { claim, signature } = *bringing;
         let own = sign(&parts.key, DATA_SET_NAMESPACE, &with_chain(&parts.view.chain, &claim));
         Body::SetDataSet(SetDataSet {
@@ -85,7 +85,7 @@ impl<E: Spawner + Context, B: Blob, L: Ledger> Keeper<E, B, L> {
     }
 
     fn fee_of(&self, body: &Body, height: u64) -> Amount {
-        let view = &self.desk.parts().view;
+        let view = &self.handler.parts().view;
         let context = paying(view.chain, view.parameters, height);
         let operation = Operation {
             signer: view.account,

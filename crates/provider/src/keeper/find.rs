@@ -191,7 +191,7 @@ impl<E: Spawner + Context, B: Blob, L: Ledger> Keeper<E, B, L> {
 
     /// Runs once a round: proves found agreements that were not proved for an epoch, then compares counts.
     pub(super) async fn recheck(&mut self) -> Result<(), KeeperError> {
-        let view = &self.desk.parts().view;
+        let view = &self.handler.parts().view;
         let oldest = view.height().saturating_sub(view.parameters.epoch_blocks());
         let stale = self.finder.finds.all().filter(|(_, proof)| proof.height <= oldest);
         let stale: Vec<AgreementId> = stale.map(|(id, _)| *id).take(REFRESH_MAX).collect();
@@ -203,7 +203,7 @@ impl<E: Spawner + Context, B: Blob, L: Ledger> Keeper<E, B, L> {
     /// known: no block up to there needs a search.
     async fn compare(&mut self) -> Result<(), KeeperError> {
         let (height, slots) = *self.finder.witness.get_or_insert(self.finder.slots);
-        let view = &self.desk.parts().view;
+        let view = &self.handler.parts().view;
         let found = |id: &AgreementId| self.finder.finds.proof(id).map_or(0, |proof| proof.height);
         let proved = |id: &AgreementId| view.kept(id).map_or(0, |terms| terms.height).max(found(id));
         let known = self.known();
@@ -247,7 +247,7 @@ impl<E: Spawner + Context, B: Blob, L: Ledger> Keeper<E, B, L> {
     /// Proves agreements; returns the terms of those that exist and suspects those that seem gone.
     async fn prove(&mut self, ids: &[AgreementId]) -> Result<Vec<Terms>, KeeperError> {
         let (ledger, account) = (self.ledger.clone(), self.account());
-        let view = self.desk.parts().view.clone();
+        let view = self.handler.parts().view.clone();
         let window = view.parameters.redemption_epochs;
         let mut standing = vec![];
         for page in ids.chunks(SLOTS_READ) {

@@ -95,7 +95,7 @@ impl<E: Spawner + Context, B: Blob, L: Ledger> Keeper<E, B, L> {
                 }
             }
         }
-        let (height, epoch) = (self.desk.parts().view.height(), self.desk.parts().view.epoch());
+        let (height, epoch) = (self.handler.parts().view.height(), self.handler.parts().view.epoch());
         if self.ender.asked.is_some_and(|at| height > at && height < at + RETRY_BLOCKS) {
             return Ok(());
         }
@@ -116,7 +116,7 @@ impl<E: Spawner + Context, B: Blob, L: Ledger> Keeper<E, B, L> {
             return 0;
         }
         let found = self.finder.finds.proof(id).map_or(0, |proof| proof.height);
-        let kept = self.desk.parts().view.kept(id).map_or(0, |terms| terms.height);
+        let kept = self.handler.parts().view.kept(id).map_or(0, |terms| terms.height);
         id.opened.max(found).max(kept)
     }
 
@@ -159,7 +159,7 @@ impl<E: Spawner + Context, B: Blob, L: Ledger> Keeper<E, B, L> {
     /// Frees the space of an agreement that is gone for good, and drops its vouchers when their window is
     /// over.
     async fn end(&mut self, id: AgreementId, height: u64) -> Result<(), KeeperError> {
-        let (store, books) = (&self.desk.parts().store, &self.desk.parts().books);
+        let (store, books) = (&self.handler.parts().store, &self.handler.parts().books);
         let mut going: BTreeSet<Hash> = books.end(id).await?.into_iter().collect();
         going.extend(store.held_by(&id));
         if !going.is_empty() {
@@ -171,13 +171,13 @@ impl<E: Spawner + Context, B: Blob, L: Ledger> Keeper<E, B, L> {
             // The disk accepts no removal now; the next round tries again.
             return Ok(());
         }
-        self.desk.forget_loose(&id);
-        let view = &self.desk.parts().view;
+        self.handler.forget_loose(&id);
+        let view = &self.handler.parts().view;
         let (parameters, term) = (view.parameters, u64::from(self.registration.term_max));
         // An agreement that was never proved here counts as the longest that is allowed.
         let longest = parameters.epoch(id.opened).saturating_add(term + 1 + parameters.redemption_epochs);
         let over = self.ender.ends.window(&id).unwrap_or(longest);
-        let parts = self.desk.parts();
+        let parts = self.handler.parts();
         if parts.vouchers.with(|vouchers| vouchers.voucher(&id).is_none()) || parameters.epoch(height) >= over
         {
             parts.vouchers.forget(id).await?;
@@ -198,7 +198,7 @@ impl<E: Spawner + Context, B: Blob, L: Ledger> Keeper<E, B, L> {
 
     /// Notes, durably, when the windows of proved agreements end: their vouchers are kept until then.
     pub(super) async fn note_windows(&mut self, proved: &[Terms]) -> Result<(), KeeperError> {
-        let epochs = self.desk.parts().view.parameters.redemption_epochs;
+        let epochs = self.handler.parts().view.parameters.redemption_epochs;
         let windows = proved.iter().map(|terms| (terms.id, window_end(terms, epochs)));
         Ok(self.ender.ends.note(windows.collect()).await?)
     }

@@ -14,13 +14,13 @@ use std::collections::BTreeSet;
 impl<E: Spawner + Context, B: Blob, L: Ledger> Keeper<E, B, L> {
     /// Removes shards that were put long ago and never signed for.
     pub(super) async fn drop_loose(&mut self) -> Result<(), KeeperError> {
-        for (agreement, mut shards) in self.desk.expired(self.patience.loose) {
-            shards.retain(|shard| !self.desk.is_loose(agreement, *shard));
+        for (agreement, mut shards) in self.handler.expired(self.patience.loose) {
+            shards.retain(|shard| !self.handler.is_loose(agreement, *shard));
             if !self.is_known_here(&agreement) {
-                shards.into_iter().for_each(|shard| self.desk.note_loose(agreement, shard));
+                shards.into_iter().for_each(|shard| self.handler.note_loose(agreement, shard));
                 continue;
             }
-            let going = self.desk.parts().books.let_go(agreement, shards);
+            let going = self.handler.parts().books.let_go(agreement, shards);
             self.unlink(agreement, going).await?;
         }
         Ok(())
@@ -28,7 +28,7 @@ impl<E: Spawner + Context, B: Blob, L: Ledger> Keeper<E, B, L> {
 
     /// True if the agreement exists, as last proved, and all of its data set's versions are known here.
     fn is_known_here(&self, id: &AgreementId) -> bool {
-        let parts = self.desk.parts();
+        let parts = self.handler.parts();
         let terms = parts.view.kept(id).filter(|_| !self.ender.is_gone(id));
         terms.is_some_and(|terms| parts.books.with(|state| state.knows(id, &terms.data)))
     }
@@ -37,7 +37,7 @@ impl<E: Spawner + Context, B: Blob, L: Ledger> Keeper<E, B, L> {
     /// store no longer counts for its agreement are linked again. After damage of the books no stored shard
     /// becomes loose: it stays until its agreement is over.
     pub(super) async fn sweep(&self) -> Result<(), KeeperError> {
-        let parts = self.desk.parts();
+        let parts = self.handler.parts();
         let mut owed: BTreeSet<(AgreementId, Hash)> = parts.books.with(|state| state.kept());
         let (mut after, is_whole) = (None, parts.books.with(|state| !state.is_damaged()));
         loop {
@@ -47,7 +47,7 @@ impl<E: Spawner + Context, B: Blob, L: Ledger> Keeper<E, B, L> {
             for shard in page {
                 for agreement in parts.store.holders(&shard) {
                     if !owed.remove(&(agreement, shard)) && is_whole {
-                        self.desk.note_loose(agreement, shard);
+                        self.handler.note_loose(agreement, shard);
                     }
                 }
             }

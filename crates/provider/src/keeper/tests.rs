@@ -138,14 +138,14 @@ const GRACE: u64 = 20;
 
 struct Bench {
     ledger: Memory,
-    desk: Arc<Desk<Context, StoreBlob>>,
+    handler: Arc<Handler<Context, StoreBlob>>,
     keeper: Keeper<Context, StoreBlob, Memory>,
     shards: Vec<(Hash, u64)>,
 }
 
 async fn keeper(
     context: &Context,
-    desk: &Arc<Desk<Context, StoreBlob>>,
+    handler: &Arc<Handler<Context, StoreBlob>>,
     ledger: &Memory,
     report: Reporter,
 ) -> Keeper<Context, StoreBlob, Memory> {
@@ -153,7 +153,7 @@ async fn keeper(
     let finds = Finds::open(context.child("finds"), "finds").await.expect("opens");
     let ends = Ends::open(context.child("ends"), "ends").await.expect("opens");
     let (context, journals) = (context.child("keeper"), Journals { finds, ends });
-    Keeper::new(context, desk.clone(), ledger.clone(), register_body(), patience, report, journals)
+    Keeper::new(context, handler.clone(), ledger.clone(), register_body(), patience, report, journals)
 }
 
 impl Bench {
@@ -177,7 +177,7 @@ impl Bench {
         let (books, _) = books.await.expect("opens");
         let (vouchers, _) = Vouchers::open(context.child("till"), "till").await.expect("opens");
         let clock = Arc::new(context.child("clock"));
-        let desk = Arc::new(Desk::new(Parts {
+        let handler = Arc::new(Handler::new(Parts {
             clock,
             store,
             books,
@@ -186,24 +186,24 @@ impl Bench {
             capacity_leaves: 1 << 20,
             key: key("paul"),
         }));
-        let uptime = desk.uptime().clone();
+        let uptime = handler.uptime().clone();
         context.child("uptime").spawn(move |context| uptime.run(context));
-        let keeper = keeper(context, &desk, &ledger, Reporter::default()).await;
-        Self { ledger, desk, keeper, shards: vec![] }
+        let keeper = keeper(context, &handler, &ledger, Reporter::default()).await;
+        Self { ledger, handler, keeper, shards: vec![] }
     }
 
     /// A new keeper after the old one is gone: it knows only the disk and the ledger.
     async fn restart(self, context: &Context, report: Reporter) -> Self {
-        let Self { ledger, desk, keeper: old, shards } = self;
+        let Self { ledger, handler, keeper: old, shards } = self;
         drop(old);
-        let keeper = keeper(context, &desk, &ledger, report).await;
-        Self { ledger, desk, keeper, shards }
+        let keeper = keeper(context, &handler, &ledger, report).await;
+        Self { ledger, handler, keeper, shards }
     }
 
     /// Runs a block, then the keeper's step at its height.
     async fn step(&mut self) -> Vec<Event> {
         let events = self.ledger.block();
-        self.desk.parts().view.advance(self.ledger.world.lock().height);
+        self.handler.parts().view.advance(self.ledger.world.lock().height);
         self.keeper.step().await.expect("nothing fails");
         // Let the tasks beside it run.
         reschedule().await;
@@ -245,7 +245,7 @@ impl Bench {
 
     /// Stores shards and has the version signed.
     async fn sign(&mut self, id: AgreementId, version: u64, removes: &[u32], adds: &[Vec<u8>]) -> Body {
-        let parts = self.desk.parts();
+        let parts = self.handler.parts();
         let mut added = vec![];
         for data in adds {
             let name = *blake3::hash(data).as_bytes();
@@ -375,28 +375,28 @@ fn vouchers_and_space_of_an_ended_agreement_are_not_lost() {
         let chain = bench.ledger.world.lock().chain;
         let voucher = Voucher::signed(&key("carol"), &chain, id, 5 << 20, 0);
         let kept = Redemption { voucher, session_key: account("carol"), claim: None };
-        bench.desk.parts().vouchers.keep(kept).await.expect("durable");
+        bench.handler.parts().vouchers.keep(kept).await.expect("durable");
         // A loose shard: put, never signed for.
         let loose = data(9, 7_000);
         let name = *blake3::hash(&loose).as_bytes();
-        bench.desk.parts().store.put(id, name, loose.into()).await.expect("fits");
-        bench.desk.note_loose(id, name);
+        bench.handler.parts().store.put(id, name, loose.into()).await.expect("fits");
+        bench.handler.note_loose(id, name);
         let paid = |bench: &Bench| {
             bench.ledger.world.lock().get::<Use>(Use::key(&account("paul"), 0)).map(|used| used.egress)
         };
         let parameters = bench.ledger.world.lock().parameters;
         bench.steps(2 * parameters.epoch_blocks()).await;
         assert_eq!(paid(&bench), Some(5 << 20), "redeemed without a draw, at an epoch's end");
-        assert!(bench.desk.parts().store.length(&name).is_some(), "its time is not up");
+        assert!(bench.handler.parts().store.length(&name).is_some(), "its time is not up");
         context.sleep(Duration::from_secs(61)).await;
         bench.steps(parameters.round_blocks).await;
-        assert_eq!(bench.desk.parts().store.length(&name), None);
+        assert_eq!(bench.handler.parts().store.length(&name), None);
         bench.ledger.world.lock().draws = true;
         bench.steps(6 * parameters.epoch_blocks()).await;
         assert_eq!(paid(&bench), None, "the records are gone");
-        assert_eq!(bench.desk.parts().store.totals().shards, 0);
-        assert_eq!(bench.desk.parts().books.with(|state| state.agreements().count()), 0);
-        assert!(bench.desk.parts().vouchers.with(|vouchers| vouchers.is_empty()));
+        assert_eq!(bench.handler.parts().store.totals().shards, 0);
+        assert_eq!(bench.handler.parts().books.with(|state| state.agreements().count()), 0);
+        assert!(bench.handler.parts().vouchers.with(|vouchers| vouchers.is_empty()));
     });
 }
 
@@ -407,17 +407,17 @@ fn a_claim_reaches_the_books_once_although_statements_are_lost() {
         bench.steps(10).await;
         let id = bench.open(100);
         bench.set(id, 1, &[], &[data(1, 100_000)]).await;
-        let (chain, vouchers) = (bench.ledger.world.lock().chain, bench.desk.parts().vouchers.clone());
-        let desk = bench.desk.clone();
+        let (chain, vouchers) = (bench.ledger.world.lock().chain, bench.handler.parts().vouchers.clone());
+        let handler = bench.handler.clone();
         let paid = |egress| {
             let voucher = Voucher::signed(&key("carol"), &chain, id, egress, 0);
             vouchers.keep(Redemption { voucher, session_key: account("carol"), claim: None })
         };
         let download = || {
             vouchers.with(|state| {
-                state.begin(id, 0, desk.uptime().now());
+                state.begin(id, 0, handler.uptime().now());
                 assert_eq!(state.draw(id, 64 << 10, ONE, u64::MAX), Credit::Send);
-                state.end(&id, desk.uptime().now());
+                state.end(&id, handler.uptime().now());
             });
         };
         let used = |bench: &Bench| {
@@ -453,10 +453,10 @@ fn removed_shards_leave_the_disk_once_the_ledger_is_past_them() {
         bench.set(id, 1, &[], &[data(1, 10_000), data(2, 20_000), data(3, 30_000)]).await;
         bench.ledger.world.lock().draws = true;
         bench.steps(60).await;
-        assert_eq!(bench.desk.parts().store.totals().bytes, 60_000);
+        assert_eq!(bench.handler.parts().store.totals().bytes, 60_000);
         bench.set(id, 2, &[1], &[]).await;
         bench.steps(60).await;
-        assert_eq!(bench.desk.parts().store.totals().bytes, 40_000);
+        assert_eq!(bench.handler.parts().store.totals().bytes, 40_000);
         let (good, bad) = audited(&bench.steps(40).await);
         assert!(good > 5 && bad == 0, "{good} {bad}");
     });

@@ -7,7 +7,7 @@ use crate::{
     fixtures::data,
     ledger::{Ledger, LedgerError, Proven},
     segments::{Store, StoreConfig},
-    serve::{Desk, Parts},
+    serve::{Handler, Parts},
     view::View,
     vouchers::Vouchers,
     world::{World, account, key},
@@ -114,8 +114,8 @@ fn registration(name: &str, address: SocketAddr, rate: u64, parameters: &Paramet
     }
 }
 
-/// A desk that stores nothing and only counts.
-async fn desk<E>(context: &E, view: View, key: PrivateKey) -> Arc<Desk<E, E::Blob>>
+/// A handler that stores nothing and only counts.
+async fn handler<E>(context: &E, view: View, key: PrivateKey) -> Arc<Handler<E, E::Blob>>
 where
     E: Spawner + Clock + Storage + Metrics + CryptoRng,
 {
@@ -128,23 +128,23 @@ where
     let (books, _) = books.await.expect("opens");
     let (vouchers, _) = Vouchers::open(context.child("till"), &name("till")).await.expect("opens");
     let clock = Arc::new(context.child("clock"));
-    Arc::new(Desk::new(Parts { clock, store, books, vouchers, view, capacity_leaves: 1 << 20, key }))
+    Arc::new(Handler::new(Parts { clock, store, books, vouchers, view, capacity_leaves: 1 << 20, key }))
 }
 
-async fn listen<E>(context: &E, desk: &Arc<Desk<E, E::Blob>>, key: PrivateKey, port: u16) -> SocketAddr
+async fn listen<E>(context: &E, handler: &Arc<Handler<E, E::Blob>>, key: PrivateKey, port: u16) -> SocketAddr
 where
     E: Spawner + Clock + Storage + Metrics + CryptoRng + Network,
 {
-    let desk = desk.clone();
+    let handler = handler.clone();
     let server = Server::<rpc::Provider, _>::new(move |call, ask| {
-        let desk = desk.clone();
-        async move { desk.handle(call, ask).await }
+        let handler = handler.clone();
+        async move { handler.handle(call, ask).await }
     });
     let listen = Listen::new(key, rpc::Provider::NAMESPACE, SocketAddr::from(([127, 0, 0, 1], port)));
     server.listen(context.child("listen"), &context.child("network"), listen).await.expect("binds").address
 }
 
-/// Four registered providers, each with a desk and a prober. The next block is the first of epoch 1.
+/// Four registered providers, each with a handler and a prober. The next block is the first of epoch 1.
 async fn network<E>(context: &E, parameters: Parameters, ports: [u16; 4], rates: [u64; 4]) -> Chain
 where
     E: Spawner + Clock + Storage + Metrics + CryptoRng + Network,
@@ -155,8 +155,8 @@ where
     for (place, name) in NAMES.into_iter().enumerate() {
         let member = context.child("member").with_attribute("name", name);
         let (view, _) = View::new(account(name), id, parameters);
-        let desk = desk(&member, view.clone(), key(name)).await;
-        let address = listen(&member, &desk, key(name), ports[place]).await;
+        let handler = handler(&member, view.clone(), key(name)).await;
+        let address = listen(&member, &handler, key(name), ports[place]).await;
         let body = registration(name, address, rates[place], &parameters);
         let operation = world.sign(name, Body::RegisterProvider(body));
         assert_eq!(world.submit(&operation), Ok(posync_protocol::Code::Done));
@@ -228,12 +228,12 @@ fn over_real_sockets_peers_count_what_was_sent() {
     });
 }
 
-/// A desk within a slot, the drawn sender that it counts, and the slot.
+/// A handler within a slot, the drawn sender that it counts, and the slot.
 async fn counting(context: &deterministic::Context) -> (View, SocketAddr, PrivateKey, Probe, Slot) {
     let owner = account("paul");
     let (view, _) = View::new(owner, [7; 32], Parameters::LOCAL);
-    let desk = desk(context, view.clone(), key("paul")).await;
-    let address = listen(context, &desk, key("paul"), 4001).await;
+    let handler = handler(context, view.clone(), key("paul")).await;
+    let address = listen(context, &handler, key("paul"), 4001).await;
     let probe = Drawn { epoch: 1, seed: [9; 32], providers: 4 };
     let draw =
         (0..8).find(|draw| probe.peer(&account("quinn"), 1, *draw) == Some(0)).expect("drawn by chance");

@@ -1,6 +1,6 @@
 //! Counts the bytes that a drawn provider sends in an epoch's slot, and signs the count.
 
-use super::{Desk, no};
+use super::{Handler, no};
 use commonware_macros::select;
 use commonware_runtime::{Blob, Clock};
 use posync_client::rpc::{Incoming, Provider};
@@ -14,7 +14,7 @@ use std::time::Duration;
 /// Duration for which a probe may stay open, in slots: it is dialled early, and blocks may be late.
 const SLOTS_MAX: u32 = 8;
 
-impl<E: Clock, B: Blob> Desk<E, B> {
+impl<E: Clock, B: Blob> Handler<E, B> {
     /// Counts until the last bytes arrived. Bytes outside the slot are not counted.
     pub(super) async fn count(
         &self,

@@ -17,14 +17,14 @@
 //!    their agreement are bounded for each peer ([`waits`]).
 
 mod count;
-mod desk;
+mod handler;
 pub mod queue;
 mod stream;
 #[cfg(test)]
 mod tests;
 mod waits;
 
-pub use desk::{Desk, Parts};
+pub use handler::{Handler, Parts};
 
 use posync_protocol::{
     Account, Bounded, Code,

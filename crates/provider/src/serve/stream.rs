@@ -1,6 +1,6 @@
 //! A download: slices out, vouchers in, with at most the credit window between them.
 
-use super::{Desk, PAY_WAIT_MS, no, tell};
+use super::{Handler, PAY_WAIT_MS, no, tell};
 use crate::{credit::Credit, segments::StoreError, terms::Terms, uptime::Uptime, vouchers::Vouchers};
 use bytes::Bytes;
 use commonware_macros::select;
@@ -71,7 +71,7 @@ impl Drop for Download<'_> {
     }
 }
 
-impl<E: Clock, B: Blob> Desk<E, B> {
+impl<E: Clock, B: Blob> Handler<E, B> {
     /// Streams a range. Returns `Ok` when it is done or the caller is gone.
     pub(super) async fn stream(&self, call: &mut Incoming<Provider>, get: Get) -> Result<(), Refused> {
         let terms = self.admit(call.peer(), &get.agreement).await?;

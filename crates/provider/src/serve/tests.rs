@@ -30,22 +30,22 @@ use posync_protocol::{
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 type Context = deterministic::Context;
-type TestDesk = Arc<Desk<Context, <Context as commonware_runtime::Storage>::Blob>>;
+type TestHandler = Arc<Handler<Context, <Context as commonware_runtime::Storage>::Blob>>;
 
 const S: usize = SLICE_BYTES as usize;
 
 /// A provider whose ledger holds `terms` only.
-async fn desk(context: &Context, terms: Terms) -> TestDesk {
-    desk_of(context, vec![terms]).await
+async fn handler(context: &Context, terms: Terms) -> TestHandler {
+    handler_of(context, vec![terms]).await
 }
 
 /// A provider whose ledger holds all of `terms`.
-async fn desk_of(context: &Context, terms: Vec<Terms>) -> TestDesk {
-    desk_on(context, terms, StoreConfig::for_capacity("store", 64 << 20, 4 << 20)).await
+async fn handler_of(context: &Context, terms: Vec<Terms>) -> TestHandler {
+    handler_on(context, terms, StoreConfig::for_capacity("store", 64 << 20, 4 << 20)).await
 }
 
 /// A provider with a store of the given configuration.
-async fn desk_on(context: &Context, terms: Vec<Terms>, config: StoreConfig) -> TestDesk {
+async fn handler_on(context: &Context, terms: Vec<Terms>, config: StoreConfig) -> TestHandler {
     let account = Account::of(&provider().public_key());
     let (view, mut questions) = View::new(account, CHAIN, Parameters::LOCAL);
     view.advance(8);
@@ -65,17 +65,17 @@ async fn desk_on(context: &Context, terms: Vec<Terms>, config: StoreConfig) -> T
     let (vouchers, _) = Vouchers::open(context.child("till"), "till").await.expect("opens");
     let clock = Arc::new(context.child("clock"));
     let parts = Parts { clock, store, books, vouchers, view, capacity_leaves: 64 << 10, key: provider() };
-    let desk = Arc::new(Desk::new(parts));
-    let uptime = desk.uptime().clone();
+    let handler = Arc::new(Handler::new(parts));
+    let uptime = handler.uptime().clone();
     context.child("uptime").spawn(move |context| uptime.run(context));
-    desk
+    handler
 }
 
-async fn listen(context: &Context, desk: &TestDesk) -> SocketAddr {
-    let desk = desk.clone();
+async fn listen(context: &Context, handler: &TestHandler) -> SocketAddr {
+    let handler = handler.clone();
     let server = Server::<rpc::Provider, _>::new(move |call, ask| {
-        let desk = desk.clone();
-        async move { desk.handle(call, ask).await }
+        let handler = handler.clone();
+        async move { handler.handle(call, ask).await }
     });
     let listen = Listen::new(provider(), rpc_namespace(), "127.0.0.1:4000".parse().expect("an address"));
     let network = context.child("network");
@@ -125,8 +125,8 @@ where
 #[test]
 fn a_shard_is_put_signed_read_and_paid() {
     run(|context| async move {
-        let desk = desk(&context, terms()).await;
-        let client = dial(&context, 2, listen(&context, &desk).await).await;
+        let handler = handler(&context, terms()).await;
+        let client = dial(&context, 2, listen(&context, &handler).await).await;
         let (name, data) = shard(1, 5 * S + 77);
         assert_eq!(client.call(put(id(), name, &data)).await.expect("answered"), Answer::Stored(name));
         let sign = sign_of(1, &[], &[], &[(name, data.len() as u64)]);
@@ -153,7 +153,7 @@ fn a_shard_is_put_signed_read_and_paid() {
         // A voucher in a call of its own: no answer means acceptance.
         let alone = client.call(Ask::Pay(voucher(data.len() as u64 + 1))).await;
         assert!(matches!(alone, Err(rpc::Error::NoAnswer)), "{alone:?}");
-        assert_eq!(desk.parts().vouchers.with(|state| state.paid(&id())), data.len() as u64 + 1);
+        assert_eq!(handler.parts().vouchers.with(|state| state.paid(&id())), data.len() as u64 + 1);
         let Ok(Answer::Status(status)) = client.call(Ask::Status(Nothing {})).await else {
             panic!("no status")
         };
@@ -165,8 +165,8 @@ fn a_shard_is_put_signed_read_and_paid() {
 #[test]
 fn who_does_not_pay_gets_one_window_at_a_time_and_four_slices_in_all() {
     run(|context| async move {
-        let desk = desk(&context, terms()).await;
-        let client = dial(&context, 2, listen(&context, &desk).await).await;
+        let handler = handler(&context, terms()).await;
+        let client = dial(&context, 2, listen(&context, &handler).await).await;
         let (name, data) = shard(1, 4 * S);
         client.call(put(id(), name, &data)).await.expect("answered");
         let mut call = client.open(get(name)).await.expect("open");
@@ -199,12 +199,12 @@ fn who_does_not_pay_gets_one_window_at_a_time_and_four_slices_in_all() {
 #[test]
 fn who_hangs_up_owes_what_was_sent_and_nothing_else() {
     run(|context| async move {
-        let desk = desk(&context, terms()).await;
-        let client = dial(&context, 2, listen(&context, &desk).await).await;
+        let handler = handler(&context, terms()).await;
+        let client = dial(&context, 2, listen(&context, &handler).await).await;
         let (name, data) = shard(1, 4 * S);
         client.call(put(id(), name, &data)).await.expect("answered");
-        let vouchers = &desk.parts().vouchers;
-        let overdue = || vouchers.with(|state| state.overdue(&id(), desk.uptime().now()));
+        let vouchers = &handler.parts().vouchers;
+        let overdue = || vouchers.with(|state| state.overdue(&id(), handler.uptime().now()));
         let mut call = client.open(get(name)).await.expect("open");
         assert!(matches!(call.recv().await, Some(Answer::Slice(_))));
         // The stream waits for a voucher when the caller is gone.
@@ -223,8 +223,8 @@ fn what_cannot_be_redeemed_is_not_sent() {
     run(|context| async move {
         let mut poor = terms();
         poor.agreement.quota_egress = 100;
-        let desk = desk(&context, poor).await;
-        let client = dial(&context, 2, listen(&context, &desk).await).await;
+        let handler = handler(&context, poor).await;
+        let client = dial(&context, 2, listen(&context, &handler).await).await;
         let (name, data) = shard(1, 101);
         client.call(put(id(), name, &data)).await.expect("answered");
         let refused = client.call(get(name)).await.expect("answered");
@@ -240,8 +240,8 @@ fn nothing_is_sent_that_the_reserve_cannot_pay_beside_the_gas_that_was_signed() 
         // The reserve covers two and a half slices.
         poor.usage.voucher_reserve = posync_protocol::Amount::new(156_250).expect("small");
         poor.agreement.gas_price = 1 << 20;
-        let desk = desk(&context, poor).await;
-        let client = dial(&context, 2, listen(&context, &desk).await).await;
+        let handler = handler(&context, poor).await;
+        let client = dial(&context, 2, listen(&context, &handler).await).await;
         let (name, data) = shard(1, 8 * S);
         client.call(put(id(), name, &data)).await.expect("answered");
         let mut call = client.open(get(name)).await.expect("open");
@@ -252,7 +252,7 @@ fn nothing_is_sent_that_the_reserve_cannot_pay_beside_the_gas_that_was_signed() 
         let Some(Answer::Refused(refused)) = call.recv().await else { panic!("it cannot pay for more") };
         assert_eq!(refused.reason, Refusal::Credit);
         assert!(String::from_utf8_lossy(&refused.text).contains("top up"), "{refused:?}");
-        assert_eq!(desk.parts().vouchers.with(|state| state.sent(&id())), S as u64);
+        assert_eq!(handler.parts().vouchers.with(|state| state.sent(&id())), S as u64);
     });
 }
 
@@ -261,8 +261,8 @@ fn refusals_say_why() {
     run(|context| async move {
         let mut small = terms();
         small.agreement.quota_leaves = 4;
-        let desk = desk(&context, small).await;
-        let address = listen(&context, &desk).await;
+        let handler = handler(&context, small).await;
+        let address = listen(&context, &handler).await;
         let (owner, stranger) = (dial(&context, 2, address).await, dial(&context, 77, address).await);
         let (name, data) = shard(1, 3_000);
         let (big, big_data) = shard(2, 2_000);
@@ -310,19 +310,19 @@ fn refusals_say_why() {
 #[test]
 fn loose_shards_expire_and_signed_ones_stay() {
     run(|context| async move {
-        let desk = desk(&context, terms()).await;
-        let client = dial(&context, 2, listen(&context, &desk).await).await;
+        let handler = handler(&context, terms()).await;
+        let client = dial(&context, 2, listen(&context, &handler).await).await;
         let (kept, kept_data) = shard(1, 2_000);
         let (loose, loose_data) = shard(2, 2_000);
         client.call(put(id(), kept, &kept_data)).await.expect("answered");
         client.call(put(id(), loose, &loose_data)).await.expect("answered");
         client.call(Ask::Sign(sign_of(1, &[], &[], &[(kept, 2_000)]))).await.expect("answered");
         let age = Duration::from_secs(60);
-        assert!(desk.expired(age).is_empty());
+        assert!(handler.expired(age).is_empty());
         context.sleep(age + Duration::from_secs(2)).await;
-        let expired = desk.expired(age);
+        let expired = handler.expired(age);
         assert_eq!(expired.into_iter().collect::<Vec<_>>(), [(id(), vec![loose])]);
-        assert!(desk.expired(age).is_empty());
+        assert!(handler.expired(age).is_empty());
     });
 }
 
@@ -335,8 +335,8 @@ fn a_greedy_consumer_cannot_starve_a_small_one() {
         small.id.slot = 1;
         small.agreement.consumer = Account::of(&key(7).public_key());
         let small_id = small.id;
-        let desk = desk_of(&context, vec![terms(), small]).await;
-        let address = listen(&context, &desk).await;
+        let handler = handler_of(&context, vec![terms(), small]).await;
+        let address = listen(&context, &handler).await;
         let (greedy, modest) = (dial(&context, 2, address).await, dial(&context, 7, address).await);
         let (big, big_data) = shard(1, 4 << 20);
         let (name, data) = shard(2, S);
@@ -350,7 +350,7 @@ fn a_greedy_consumer_cannot_starve_a_small_one() {
                 calls.push(connections.last().expect("pushed").open(get(big)).await.expect("open"));
             }
         }
-        while desk.waiting() < 200 {
+        while handler.waiting() < 200 {
             context.sleep(Duration::from_millis(1)).await;
         }
         let start = context.current();
@@ -364,9 +364,9 @@ fn a_greedy_consumer_cannot_starve_a_small_one() {
         );
         let waited = context.current().duration_since(start).expect("forward");
         assert!(waited < Duration::from_millis(PAY_WAIT_MS / 10), "{waited:?}");
-        assert!(desk.waiting() >= 200, "the greedy one still waits: {}", desk.waiting());
+        assert!(handler.waiting() >= 200, "the greedy one still waits: {}", handler.waiting());
         drop((calls, connections, greedy));
-        while desk.waiting() > 0 {
+        while handler.waiting() > 0 {
             context.sleep(Duration::from_millis(1)).await;
         }
     });
@@ -376,8 +376,8 @@ fn a_greedy_consumer_cannot_starve_a_small_one() {
 fn a_full_provider_signs_that_it_refused_what_it_declared() {
     run(|context| async move {
         let full = StoreConfig::for_capacity("store", 1 << 20, 1 << 20);
-        let desk = desk_on(&context, vec![terms()], full).await;
-        let client = dial(&context, 2, listen(&context, &desk).await).await;
+        let handler = handler_on(&context, vec![terms()], full).await;
+        let client = dial(&context, 2, listen(&context, &handler).await).await;
         for tag in 0..64 {
             let (name, data) = shard(tag, 1 << 20);
             let Ok(Answer::Refused(refused)) = client.call(put(id(), name, &data)).await else { continue };
@@ -396,12 +396,12 @@ fn a_full_provider_signs_that_it_refused_what_it_declared() {
 #[test]
 fn what_may_not_grow_takes_no_new_shards_and_goes_on_serving() {
     run(|context| async move {
-        let desk = desk(&context, terms()).await;
-        let client = dial(&context, 2, listen(&context, &desk).await).await;
+        let handler = handler(&context, terms()).await;
+        let client = dial(&context, 2, listen(&context, &handler).await).await;
         let (name, data) = shard(1, 3_000);
         assert_eq!(client.call(put(id(), name, &data)).await.expect("answered"), Answer::Stored(name));
         for code in [posync_protocol::Code::GrowthSuspended, posync_protocol::Code::GrowthJailed] {
-            desk.parts().view.set_growth(Err(code));
+            handler.parts().view.set_growth(Err(code));
             let (more, bytes) = shard(2, 3_000);
             let Ok(Answer::Refused(refused)) = client.call(put(id(), more, &bytes)).await else {
                 panic!("it was taken")
@@ -413,7 +413,7 @@ fn what_may_not_grow_takes_no_new_shards_and_goes_on_serving() {
         let sign = sign_of(1, &[], &[], &[(name, 3_000)]);
         let signed = client.call(Ask::Sign(sign)).await.expect("answered");
         assert!(matches!(signed, Answer::Signed(_)), "what was stored before is signed for");
-        desk.parts().view.set_growth(Ok(()));
+        handler.parts().view.set_growth(Ok(()));
         let (more, bytes) = shard(2, 3_000);
         assert_eq!(client.call(put(id(), more, &bytes)).await.expect("answered"), Answer::Stored(more));
     });
@@ -425,8 +425,8 @@ fn what_may_not_grow_takes_no_new_shards_and_goes_on_serving() {
 fn who_names_agreements_that_do_not_exist_holds_up_nobody_else() {
     run(|context| async move {
         let (view, _unanswered) = View::new(Account::of(&provider().public_key()), CHAIN, Parameters::LOCAL);
-        let desk = desk(&context, terms()).await;
-        let parts = desk.parts();
+        let handler = handler(&context, terms()).await;
+        let parts = handler.parts();
         let parts = Parts {
             clock: parts.clock.clone(),
             store: parts.store.clone(),
@@ -438,8 +438,8 @@ fn who_names_agreements_that_do_not_exist_holds_up_nobody_else() {
         };
         view.advance(8);
         view.learn(Terms { height: 8, ..terms() });
-        let desk: TestDesk = Arc::new(Desk::new(parts));
-        let address = listen(&context, &desk).await;
+        let handler: TestHandler = Arc::new(Handler::new(parts));
+        let address = listen(&context, &handler).await;
         let (cheap, honest) = (dial(&context, 77, address).await, dial(&context, 2, address).await);
         let (name, data) = shard(1, 4 << 20);
         let mut calls = vec![];

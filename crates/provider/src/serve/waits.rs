@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 
 /// KiB of waiting puts, per peer and in total: at most half of the listener's bytes wait.
 pub(super) const PUT_KIB: (u32, u32) = (16 << 10, 32 << 10);
-/// Waiting requests, per peer and in total: half of the desk's places.
+/// Waiting requests, per peer and in total: half of the handler's places.
 pub(super) const REQUESTS: (u32, u32) = (64, super::LOAD_MAX / 2);
 
 const _: () = assert!(2 * 1024 * (PUT_KIB.1 as usize) <= posync_protocol::limits::CALL_BYTES_MAX);

@@ -75,7 +75,7 @@ fn alerts_come_before_the_penalties_for_lost_shards() {
         let shards: Vec<Hash> = bench.shards.iter().map(|(name, _)| *name).collect();
         let agreement: Option<Agreement> = bench.ledger.world.lock().get(Agreement::key(&account("paul"), 0));
         let id = agreement.expect("it is open").id(account("paul"), 0);
-        bench.desk.parts().store.unlink(id, &shards).await.expect("they leave the disk");
+        bench.handler.parts().store.unlink(id, &shards).await.expect("they leave the disk");
         let told = bench.watch(&alerts, 8 * 40, true).await;
         let posted: Vec<Value> = got.try_iter().map(|posted| posted.json).collect();
         let wrong = StandingReason::Correctness;
@@ -86,7 +86,7 @@ fn alerts_come_before_the_penalties_for_lost_shards() {
         assert!(raised(&posted, "warned_reads") < jailed && raised(&posted, "jail_next") < jailed);
         assert!(raised(&posted, "bond_short") >= paid_back, "stake went to the consumer");
         assert!(raised(&posted, "jailed") >= jailed);
-        assert_eq!(bench.desk.parts().view.check_grows(), Err(Code::GrowthJailed));
+        assert_eq!(bench.handler.parts().view.check_grows(), Err(Code::GrowthJailed));
         let cleared =
             |kind: &str| posted.iter().any(|json| json["alert"] == kind && json["state"] == "cleared");
         assert!(cleared("warned_reads") && cleared("jail_next"), "in jail there is nothing to warn of");
@@ -107,11 +107,11 @@ fn alerts_come_before_the_suspension_of_who_is_silent() {
         assert!(raised(&posted, "answers_late") < step_of(&told, StandingStep::Warned, away));
         assert!(raised(&posted, "warned_answers") < suspended && raised(&posted, "suspend_next") < suspended);
         assert!(raised(&posted, "suspended") >= suspended);
-        assert_eq!(bench.desk.parts().view.check_grows(), Err(Code::GrowthSuspended));
+        assert_eq!(bench.handler.parts().view.check_grows(), Err(Code::GrowthSuspended));
         let back = bench.watch(&alerts, 12 * 40, true).await;
         step_of(&back, StandingStep::Resumed, away);
         let posted: Vec<Value> = got.try_iter().map(|posted| posted.json).collect();
         assert!(posted.iter().any(|json| json["alert"] == "suspended" && json["state"] == "cleared"));
-        assert_eq!(bench.desk.parts().view.check_grows(), Ok(()));
+        assert_eq!(bench.handler.parts().view.check_grows(), Ok(()));
     });
 }

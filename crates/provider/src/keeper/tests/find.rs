@@ -218,7 +218,7 @@ fn one_opened_while_another_is_closed_is_found_although_the_counts_agree() {
             let id = bench.open_with(little(&bench, slot, 600));
             let voucher = Voucher::signed(&key("carol"), &chain, id, 1, 0);
             let kept = Redemption { voucher, session_key: account("carol"), claim: None };
-            bench.desk.parts().vouchers.keep(kept).await.expect("durable");
+            bench.handler.parts().vouchers.keep(kept).await.expect("durable");
         }
         bench.watch_blocks(&context, 4 * round).await;
         assert_eq!(bench.found(), []);
@@ -330,8 +330,8 @@ fn a_node_that_is_behind_ends_no_agreement_that_was_used() {
         bench.set(id, 1, &[], &[data(1, 10_000)]).await;
         bench.ledger.blocks.lock().behind = Some(behind);
         bench.watch_blocks(&context, 40).await;
-        assert_eq!(bench.desk.parts().store.totals().bytes, 10_000);
-        assert!(bench.desk.parts().books.with(|state| state.agreements().eq([id])));
+        assert_eq!(bench.handler.parts().store.totals().bytes, 10_000);
+        assert!(bench.handler.parts().books.with(|state| state.agreements().eq([id])));
     });
 }
 
@@ -352,7 +352,7 @@ fn slots_of_a_state_before_one_was_gone_start_no_search() {
         for _ in 0..8 {
             after.block(&[]).expect("an empty block");
         }
-        bench.desk.parts().view.advance(after.height);
+        bench.handler.parts().view.advance(after.height);
         bench.ledger.blocks.lock().behind = Some(after);
         for _ in 0..8 {
             bench.keeper.step().await.expect("nothing fails");

@@ -4,34 +4,34 @@ use super::*;
 
 impl Bench {
     fn stored(&self) -> u64 {
-        self.desk.parts().store.totals().bytes
+        self.handler.parts().store.totals().bytes
     }
 
     fn has_book(&self, id: AgreementId) -> bool {
-        self.desk.parts().books.with(|state| state.agreements().any(|known| known == id))
+        self.handler.parts().books.with(|state| state.agreements().any(|known| known == id))
     }
 
     async fn pay(&self, id: AgreementId, egress: u64) {
         let chain = self.ledger.world.lock().chain;
         let voucher = Voucher::signed(&key("carol"), &chain, id, egress, 0);
         let kept = Redemption { voucher, session_key: account("carol"), claim: None };
-        self.desk.parts().vouchers.keep(kept).await.expect("durable");
+        self.handler.parts().vouchers.keep(kept).await.expect("durable");
     }
 
     fn paid(&self, id: AgreementId) -> u64 {
-        self.desk.parts().vouchers.with(|vouchers| vouchers.paid(&id))
+        self.handler.parts().vouchers.with(|vouchers| vouchers.paid(&id))
     }
 
     /// A new process: it has seen no height yet, and asks a node that proves `state`.
     async fn restart_behind(self, context: &Context, state: World) -> Self {
-        let Self { ledger, desk, keeper: old, shards } = self;
+        let Self { ledger, handler, keeper: old, shards } = self;
         drop(old);
         let now = std::mem::replace(&mut *ledger.world.lock(), state);
-        let parts = desk.parts();
+        let parts = handler.parts();
         let (view, questions) = View::new(account("paul"), now.chain, now.parameters);
         let (asked, answered) = (ledger.clone(), view.clone());
         context.child("questions").spawn(move |_| answer_questions(asked, answered, questions));
-        let desk = Arc::new(Desk::new(Parts {
+        let handler = Arc::new(Handler::new(Parts {
             clock: parts.clock.clone(),
             store: parts.store.clone(),
             books: parts.books.clone(),
@@ -40,16 +40,16 @@ impl Bench {
             capacity_leaves: 1 << 20,
             key: key("paul"),
         }));
-        let keeper = keeper(context, &desk, &ledger, Reporter::default()).await;
+        let keeper = keeper(context, &handler, &ledger, Reporter::default()).await;
         ledger.blocks.lock().behind = None;
-        Self { ledger, desk, keeper, shards }
+        Self { ledger, handler, keeper, shards }
     }
 
     /// Runs blocks on the node's state, each with the keeper's step.
     async fn look(&mut self, context: &Context, times: u64) {
         for _ in 0..times {
             self.ledger.block();
-            self.desk.parts().view.advance(self.ledger.world.lock().height);
+            self.handler.parts().view.advance(self.ledger.world.lock().height);
             match self.keeper.step().await {
                 Ok(()) | Err(KeeperError::Ledger(_)) => {}
                 Err(fatal) => panic!("{fatal}"),
@@ -211,11 +211,11 @@ fn a_shard_whose_data_set_is_unknown_here_is_not_taken_for_unsigned() {
         let id = bench.open(100);
         bench.set(id, 1, &[], &[data(1, 100_000)]).await;
         bench.steps(10).await;
-        let held = bench.desk.parts().store.held_by(&id);
+        let held = bench.handler.parts().store.held_by(&id);
         // Simulate damage: the books forget the agreement.
-        bench.desk.parts().books.end(id).await.expect("open");
-        bench.desk.parts().books.gone(id, &held);
-        held.iter().for_each(|shard| bench.desk.note_loose(id, *shard));
+        bench.handler.parts().books.end(id).await.expect("open");
+        bench.handler.parts().books.gone(id, &held);
+        held.iter().for_each(|shard| bench.handler.note_loose(id, *shard));
         context.sleep(Duration::from_secs(200)).await;
         bench.look(&context, 30).await;
         assert_eq!(bench.stored(), 100_000);

@@ -89,7 +89,7 @@ fn in_force_next_and_above_are_all_provable_whatever_is_brought() {
         bench.steps(16).await;
         let last = bench.on_ledger();
         assert_eq!((last.current.version, last.next), (12, None));
-        assert_eq!(bench.desk.parts().store.totals().bytes, last.current.bytes, "the void ones went");
+        assert_eq!(bench.handler.parts().store.totals().bytes, last.current.bytes, "the void ones went");
     });
 }
 
@@ -103,7 +103,7 @@ fn a_shard_that_is_asked_again_stays_until_it_was_proved_then_goes() {
         let name = *blake3::hash(&lost).as_bytes();
         bench.set(id, 1, &[], std::slice::from_ref(&lost)).await;
         let swap = bench.sign(id, 2, &[0], &[data(2, 120_000)]).await;
-        bench.desk.parts().store.unlink(id, &[name]).await.expect("there");
+        bench.handler.parts().store.unlink(id, &[name]).await.expect("there");
         bench.ledger.world.lock().draws = true;
         while bench.ledger.waiting.lock().is_empty() {
             bench.step().await;
@@ -113,11 +113,11 @@ fn a_shard_that_is_asked_again_stays_until_it_was_proved_then_goes() {
         bench.ledger.waiting.lock().push(swap);
         bench.ledger.world.lock().draws = false;
         bench.ledger.block();
-        bench.desk.parts().store.put(id, name, lost.into()).await.expect("fits");
+        bench.handler.parts().store.put(id, name, lost.into()).await.expect("fits");
         assert_eq!((bench.on_ledger().current.version, bench.on_ledger().next), (2, None));
         assert!(bench.audit().missing.iter().any(|missing| missing.shard == name), "it is asked again");
         bench.steps(20).await;
-        assert_eq!(bench.desk.parts().store.length(&name), Some(100_000), "so it stays (RD-7)");
+        assert_eq!(bench.handler.parts().store.length(&name), Some(100_000), "so it stays (RD-7)");
         bench.ledger.world.lock().draws = true;
         let events = bench.steps(40).await;
         let (good, bad) = audited(&events);
@@ -125,7 +125,7 @@ fn a_shard_that_is_asked_again_stays_until_it_was_proved_then_goes() {
         let took = events.iter().any(|event| matches!(event, Event::Restitution { .. }));
         assert!(!took, "nothing is taken for what is there again");
         assert!(bench.audit().missing.is_empty());
-        assert_eq!(bench.desk.parts().store.length(&name), None, "nobody asks any more");
+        assert_eq!(bench.handler.parts().store.length(&name), None, "nobody asks any more");
     });
 }
 
@@ -155,7 +155,7 @@ async fn fall_asleep(bench: &mut Bench) {
     assert_eq!(world.submit(&operation), Ok(Code::Done));
     let height = world.height;
     drop(world);
-    bench.desk.parts().view.advance(height);
+    bench.handler.parts().view.advance(height);
     assert!(bench.audit().challenge.is_none());
     assert_eq!(bench.provider().weighed, 0, "nobody else can wake it");
 }
@@ -193,6 +193,6 @@ fn what_ended_while_it_was_silent_is_cleared_without_a_draw() {
         assert_eq!(bench.provider().phi, 0, "cleared within the epoch (RD-9)");
         assert_eq!(bench.provider().slots, 0);
         bench.steps(2 * GRACE).await;
-        assert_eq!(bench.desk.parts().store.totals().shards, 0);
+        assert_eq!(bench.handler.parts().store.totals().shards, 0);
     });
 }

@@ -34,7 +34,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-/// The parts that a desk answers from.
+/// The parts that a handler answers from.
 pub struct Parts<E, B> {
     /// Clock for bounded waits.
     pub clock: Arc<E>,
@@ -53,7 +53,7 @@ pub struct Parts<E, B> {
 }
 
 /// The request handler, shared by all calls.
-pub struct Desk<E, B> {
+pub struct Handler<E, B> {
     pub(super) parts: Parts<E, B>,
     queue: Queue,
     load: AtomicU32,
@@ -75,8 +75,8 @@ impl Drop for Load<'_> {
     }
 }
 
-impl<E: Clock, B: Blob> Desk<E, B> {
-    /// Creates a desk over these parts.
+impl<E: Clock, B: Blob> Handler<E, B> {
+    /// Creates a handler over these parts.
     pub fn new(parts: Parts<E, B>) -> Self {
         let (load, queue) = (AtomicU32::new(0), Queue::default());
         let uptime = Uptime::default();
@@ -315,7 +315,7 @@ impl<E: Clock, B: Blob> Desk<E, B> {
         self.loose.lock().retain(|(id, _), _| id != agreement);
     }
 
-    /// The time by which unsigned shards and unpaid downloads age; the desk's owner must run it.
+    /// The time by which unsigned shards and unpaid downloads age; the handler's owner must run it.
     pub const fn uptime(&self) -> &Uptime {
         &self.uptime
     }
@@ -325,7 +325,7 @@ impl<E: Clock, B: Blob> Desk<E, B> {
         self.queue.waiting()
     }
 
-    /// The parts that this desk answers from.
+    /// The parts that this handler answers from.
     pub const fn parts(&self) -> &Parts<E, B> {
         &self.parts
     }
