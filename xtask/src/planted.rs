@@ -35,7 +35,7 @@ const BUGS: [Bug; 20] = [
     bug("kept-slot", "client/src/channel/mod.rs", "a_silent_caller_gives_its_slot_back"),
     bug(
         "old-absence",
-        "provider/src/keeper/gone.rs",
+        "provider/src/reconciler/gone.rs",
         "a_node_that_is_behind_ends_no_agreement_that_was_used",
     ),
     bug(

@@ -1,7 +1,7 @@
 //! The provider's interface to the ledger: proven records, certified heights, and sending operations.
 //!
 //! Two implementations: a light connection to a node ([`crate::node`]), and the rules in memory in
-//! the keeper's tests.
+//! the reconciler's tests.
 
 use posync_protocol::{Body, Code, Key, Record, Slot};
 

@@ -4,8 +4,8 @@
 //!   consumer --channel--> serve --> segments (shards)      one sync for all puts that wait
 //!                           |-----> books    (data sets)   in force, next, and every signed one above
 //!                           +-----> voucher store     (vouchers)    durable before the next slice leaves
-//!   ledger <--proven reads-- keeper --> prover (statements), redeem, claims, upkeep, registration
-//!   blocks <--bodies-------- keeper     only while the ledger counts agreements that are unknown here
+//!   ledger <--proven reads-- reconciler --> prover (statements), redeem, claims, upkeep, registration
+//!   blocks <--bodies-------- reconciler     only while the ledger counts agreements that are unknown here
 //!                            probe  --> other providers: counted egress, once an epoch
 //! ```
 //!
@@ -26,11 +26,11 @@ mod cut;
 #[cfg(test)]
 mod fixtures;
 mod journal;
-pub mod keeper;
 pub mod ledger;
 pub mod node;
 pub mod probe;
 pub mod prover;
+pub mod reconciler;
 pub mod redeem;
 pub mod report;
 mod run;

@@ -1,4 +1,4 @@
-//! Warns the operator of coming trouble, from the records that the keeper reads anyway.
+//! Warns the operator of coming trouble, from the records that the reconciler reads anyway.
 //!
 //! ```text
 //!   each height: own records + room on the volume --> conditions --> begun, ended --> log, webhook

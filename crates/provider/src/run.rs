@@ -1,7 +1,7 @@
 //! Starts and stops a provider.
 //!
 //! ```text
-//!   open store, books, voucher store --> listen --> register, follow, prove, settle (keeper)
+//!   open store, books, voucher store --> listen --> register, follow, prove, settle (reconciler)
 //!        (disk first)             |                scrub
 //!                                 +--> requests (serve)
 //! ```
@@ -12,9 +12,9 @@
 use crate::{
     books::{Books, BooksError, Held},
     config::{Config, ConfigError},
-    keeper::{Ends, Finds, Journals, Keeper, KeeperError, Patience, answer_questions},
     node::{Node, Witnesses},
     probe::{Prober, Shared},
+    reconciler::{Ends, Finds, Journals, Patience, Reconciler, ReconcilerError, answer_questions},
     scrub::{self, Unreadable},
     segments::{Store, StoreError},
     serve::{Handler, Parts},
@@ -53,9 +53,9 @@ pub enum Error {
     /// The scrub could not read a single shard of the volume.
     #[error(transparent)]
     Unreadable(#[from] Unreadable),
-    /// The keeper ended with an error.
+    /// The reconciler ended with an error.
     #[error(transparent)]
-    Keeper(#[from] KeeperError),
+    Reconciler(#[from] ReconcilerError),
     /// It cannot listen, or stopped listening.
     #[error(transparent)]
     Listen(#[from] channel::Error),
@@ -103,7 +103,7 @@ where
     let asked = node.clone();
     context.child("questions").spawn(move |_| answer_questions(asked, asking, questions));
     measure(&context, network, &config, handler.parts().view.clone(), node.clone());
-    let keeper = Keeper::new(
+    let reconciler = Reconciler::new(
         context.child("keeper"),
         handler.clone(),
         node,
@@ -112,7 +112,7 @@ where
         config.report.clone(),
         journals,
     );
-    let mut keeper_task = context.child("keeper_task").spawn(move |_| keeper.run());
+    let mut reconciler_task = context.child("keeper_task").spawn(move |_| reconciler.run());
     let every = config.scrub;
     let mut scrub_task =
         context.child("scrub").spawn(move |_| async move { scrub::run(&handler, every).await });
@@ -125,13 +125,13 @@ where
         ended = &mut store_task => over("store", ended),
         ended = &mut books_task => over("books", ended),
         ended = &mut vouchers_task => over("till", ended),
-        ended = &mut keeper_task => over("keeper", ended),
+        ended = &mut reconciler_task => over("keeper", ended),
         ended = &mut scrub_task => over("scrub", ended),
         ended = &mut listening.task => over("listener", ended.map(Ok::<(), Error>)),
     };
     // No new requests; durable data stays so, and the next start reads no shard.
     listening.task.abort();
-    keeper_task.abort();
+    reconciler_task.abort();
     match &ended {
         Ok(()) => store.close().await?,
         Err(error) => {
@@ -164,8 +164,8 @@ where
     context.child("prober_task").spawn(move |_| prober.run());
 }
 
-/// Opens the keeper's journals.
-async fn journals<E>(context: &E, partition: &str) -> Result<Journals<E>, KeeperError>
+/// Opens the reconciler's journals.
+async fn journals<E>(context: &E, partition: &str) -> Result<Journals<E>, ReconcilerError>
 where
     E: Spawner + Clock + Storage + Metrics,
 {

@@ -9,7 +9,7 @@
 //! A consumer may let the provider sign and then put the version on the ledger at once, later, or never,
 //! and may ask for another version 6. The ledger decides: a claim describes the whole set, so any version
 //! above its last one may follow (DS-1), and a version at or below it cannot. At most 32 wait above it;
-//! then one has to be submitted. The keeper submits the newest by itself once the pay that it misses is
+//! then one has to be submitted. The reconciler submits the newest by itself once the pay that it misses is
 //! worth the fee ([`State::missed`]).
 //!
 //! Invariants

@@ -67,9 +67,9 @@ const SLOTS_READ: usize = READ_KEYS_MAX / 3;
 /// Maximum number of agreements refreshed in one round.
 const REFRESH_MAX: usize = 4 * SLOTS_READ;
 
-/// Errors of a keeper; it continues after `Ledger` and after a full volume.
+/// Errors of a reconciler; it continues after `Ledger` and after a full volume.
 #[derive(Debug, thiserror::Error)]
-pub enum KeeperError {
+pub enum ReconcilerError {
     /// The shard store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -80,14 +80,14 @@ pub enum KeeperError {
     #[error(transparent)]
     Vouchers(#[from] crate::vouchers::VouchersError),
     /// The journal of found agreements, or of ends, failed.
-    #[error("the keeper's journal failed: {0}; check the volume, then start again")]
+    #[error("the reconciler's journal failed: {0}; check the volume, then start again")]
     Finds(#[from] crate::journal::Error),
     /// A step is impossible now; the next height tries again.
     #[error(transparent)]
     Ledger(#[from] LedgerError),
 }
 
-impl KeeperError {
+impl ReconcilerError {
     /// True if the volume accepted no writes: the write is repeated at the next height.
     fn is_full(&self) -> bool {
         match self {
@@ -101,7 +101,7 @@ impl KeeperError {
 }
 
 /// The loop that keeps the provider in step with the ledger.
-pub struct Keeper<E: Spawner + Context, B, L> {
+pub struct Reconciler<E: Spawner + Context, B, L> {
     context: E,
     handler: Arc<Handler<E, B>>,
     ledger: L,
@@ -134,7 +134,7 @@ pub struct Keeper<E: Spawner + Context, B, L> {
     costs: Costs,
 }
 
-/// Delays after which a keeper gives something up.
+/// Delays after which a reconciler gives something up.
 #[derive(Clone, Copy, Debug)]
 pub struct Patience {
     /// Time allowed for a signature after a put.
@@ -143,7 +143,7 @@ pub struct Patience {
     pub grace_blocks: u64,
 }
 
-/// The journals of a keeper.
+/// The journals of a reconciler.
 pub struct Journals<E: Context> {
     /// Agreements that were found in blocks.
     pub finds: Finds<E>,
@@ -162,8 +162,8 @@ struct Costs {
     pay: u128,
 }
 
-impl<E: Spawner + Context, B: Blob, L: Ledger> Keeper<E, B, L> {
-    /// Creates a keeper for a handler.
+impl<E: Spawner + Context, B: Blob, L: Ledger> Reconciler<E, B, L> {
+    /// Creates a reconciler for a handler.
     pub fn new(
         context: E,
         handler: Arc<Handler<E, B>>,
@@ -211,7 +211,7 @@ impl<E: Spawner + Context, B: Blob, L: Ledger> Keeper<E, B, L> {
     /// # Errors
     /// The store, the books or the voucher store failed. An unreachable ledger is no error: it is logged and tried
     /// again.
-    pub async fn run(mut self) -> Result<(), KeeperError> {
+    pub async fn run(mut self) -> Result<(), ReconcilerError> {
         self.sweep().await?;
         let mut height = 0;
         loop {
@@ -226,10 +226,10 @@ impl<E: Spawner + Context, B: Blob, L: Ledger> Keeper<E, B, L> {
             match step {
                 Ok(()) => drop(self.trouble.ended()),
                 // An earlier copy of the answer was still in flight.
-                Err(KeeperError::Ledger(LedgerError::Refused(Code::NotDrawn))) => {
+                Err(ReconcilerError::Ledger(LedgerError::Refused(Code::NotDrawn))) => {
                     tracing::debug!(height, "the challenge is answered already");
                 }
-                Err(KeeperError::Ledger(error)) => {
+                Err(ReconcilerError::Ledger(error)) => {
                     self.trouble.holds(&error);
                     self.context.sleep(Duration::from_millis(250)).await;
                 }
@@ -245,15 +245,15 @@ impl<E: Spawner + Context, B: Blob, L: Ledger> Keeper<E, B, L> {
     /// Performs the duties at the view's height.
     ///
     /// # Errors
-    /// [`KeeperError`]; `Ledger` may be tried again.
-    pub async fn step(&mut self) -> Result<(), KeeperError> {
+    /// [`ReconcilerError`]; `Ledger` may be tried again.
+    pub async fn step(&mut self) -> Result<(), ReconcilerError> {
         // A full disk that blocks a note must not delay an answer.
         let judged = self.judge_gone().await;
         self.duties().await?;
         judged
     }
 
-    async fn duties(&mut self) -> Result<(), KeeperError> {
+    async fn duties(&mut self) -> Result<(), ReconcilerError> {
         let height = self.handler.parts().view.height();
         let (at, case) = self.own(height).await?;
         let Some(case) = case else {
@@ -296,7 +296,7 @@ impl<E: Spawner + Context, B: Blob, L: Ledger> Keeper<E, B, L> {
 
     /// Keeps the shards of reads that are asked again, whatever is in force by now (RD-7). A record older
     /// than one seen before, or than the floor, cannot end a read.
-    async fn keep_asked(&self, case: &Case, at: u64) -> Result<(), KeeperError> {
+    async fn keep_asked(&self, case: &Case, at: u64) -> Result<(), ReconcilerError> {
         if at < self.own_at || at < self.ender.ends.floor() {
             return Ok(());
         }
@@ -307,7 +307,7 @@ impl<E: Spawner + Context, B: Blob, L: Ledger> Keeper<E, B, L> {
         Ok(())
     }
 
-    async fn tidy_each_round(&mut self, height: u64) -> Result<(), KeeperError> {
+    async fn tidy_each_round(&mut self, height: u64) -> Result<(), ReconcilerError> {
         let round = self.handler.parts().view.parameters.round(height);
         if self.tidied.is_none_or(|last| round > last) {
             self.tidy().await?;
@@ -318,7 +318,7 @@ impl<E: Spawner + Context, B: Blob, L: Ledger> Keeper<E, B, L> {
 
     /// Frees the slots of ended agreements, beside other work: used ones, as proved in the last round, and
     /// those that were found in blocks.
-    async fn free(&mut self, mut case: Case) -> Result<(), KeeperError> {
+    async fn free(&mut self, mut case: Case) -> Result<(), ReconcilerError> {
         if self.freed_at.is_some_and(|at| case.height < at + RETRY_BLOCKS) || self.freeing.is_busy() {
             return Ok(());
         }
@@ -337,7 +337,7 @@ impl<E: Spawner + Context, B: Blob, L: Ledger> Keeper<E, B, L> {
         Ok(())
     }
 
-    async fn register(&mut self, height: u64) -> Result<(), KeeperError> {
+    async fn register(&mut self, height: u64) -> Result<(), ReconcilerError> {
         if self.is_registered {
             // The provider left, or was removed: the operator decides whether it returns, by a new start.
             return Ok(());
@@ -412,7 +412,7 @@ impl<E: Spawner + Context, B: Blob, L: Ledger> Keeper<E, B, L> {
     }
 
     /// Builds and sends a statement. Returns `false` if there is none to send now.
-    async fn answer(&mut self, mut case: Case) -> Result<bool, KeeperError> {
+    async fn answer(&mut self, mut case: Case) -> Result<bool, ReconcilerError> {
         let parts = self.handler.parts();
         let slots: BTreeSet<u32> =
             parts.books.with(|state| state.agreements().map(|agreement| agreement.slot).collect());
@@ -479,10 +479,10 @@ impl<E: Spawner + Context, B: Blob, L: Ledger> Keeper<E, B, L> {
     }
 
     /// Refreshes some agreements, submits claims, removes loose shards, and redeems.
-    async fn tidy(&mut self) -> Result<(), KeeperError> {
+    async fn tidy(&mut self) -> Result<(), ReconcilerError> {
         // Due work continues although the disk accepts no writes.
         let height = self.handler.parts().view.height();
-        let raised = self.ender.ends.raise(height).await.map_err(KeeperError::from);
+        let raised = self.ender.ends.raise(height).await.map_err(ReconcilerError::from);
         let refreshed = self.refresh().await;
         self.redeem();
         self.bring();
@@ -492,7 +492,7 @@ impl<E: Spawner + Context, B: Blob, L: Ledger> Keeper<E, B, L> {
     }
 
     /// Proves the records of some agreements in turn; notes versions in force and ended agreements.
-    async fn refresh(&mut self) -> Result<(), KeeperError> {
+    async fn refresh(&mut self) -> Result<(), ReconcilerError> {
         let due = self.due();
         self.refreshed = due.last().copied().or(Some(nobody()));
         for page in due.chunks(SLOTS_READ) {
@@ -535,7 +535,7 @@ impl<E: Spawner + Context, B: Blob, L: Ledger> Keeper<E, B, L> {
         all
     }
 
-    async fn unlink(&self, id: AgreementId, shards: Vec<Hash>) -> Result<(), KeeperError> {
+    async fn unlink(&self, id: AgreementId, shards: Vec<Hash>) -> Result<(), ReconcilerError> {
         if shards.is_empty() {
             return Ok(());
         }

@@ -1,7 +1,7 @@
-//! Operations that are sent beside the keeper's other work: none may delay the answer to a challenge.
+//! Operations that are sent beside the reconciler's other work: none may delay the answer to a challenge.
 //! Each gets one attempt; its effect shows in the next state.
 
-use super::Keeper;
+use super::Reconciler;
 use crate::{
     ledger::{Ledger, LedgerError},
     trouble::Trouble,
@@ -44,7 +44,7 @@ impl Beside {
     }
 }
 
-impl<E: Spawner + Context, B: Blob, L: Ledger> Keeper<E, B, L> {
+impl<E: Spawner + Context, B: Blob, L: Ledger> Reconciler<E, B, L> {
     /// Sends a paid operation once; logs `failed` if that fails.
     pub(super) fn pay_beside(&self, body: Body, failed: &'static str) -> Beside {
         let (ledger, told) = (self.ledger.clone(), self.told.clone());

@@ -1,4 +1,4 @@
-//! The keeper against the real rules in memory: it sees only records, and sends only operations.
+//! The reconciler against the real rules in memory: it sees only records, and sends only operations.
 
 use super::*;
 
@@ -139,21 +139,21 @@ const GRACE: u64 = 20;
 struct Bench {
     ledger: Memory,
     handler: Arc<Handler<Context, StoreBlob>>,
-    keeper: Keeper<Context, StoreBlob, Memory>,
+    reconciler: Reconciler<Context, StoreBlob, Memory>,
     shards: Vec<(Hash, u64)>,
 }
 
-async fn keeper(
+async fn reconciler(
     context: &Context,
     handler: &Arc<Handler<Context, StoreBlob>>,
     ledger: &Memory,
     report: Reporter,
-) -> Keeper<Context, StoreBlob, Memory> {
+) -> Reconciler<Context, StoreBlob, Memory> {
     let patience = Patience { loose: Duration::from_secs(60), grace_blocks: GRACE };
     let finds = Finds::open(context.child("finds"), "finds").await.expect("opens");
     let ends = Ends::open(context.child("ends"), "ends").await.expect("opens");
     let (context, journals) = (context.child("keeper"), Journals { finds, ends });
-    Keeper::new(context, handler.clone(), ledger.clone(), register_body(), patience, report, journals)
+    Reconciler::new(context, handler.clone(), ledger.clone(), register_body(), patience, report, journals)
 }
 
 impl Bench {
@@ -188,23 +188,23 @@ impl Bench {
         }));
         let uptime = handler.uptime().clone();
         context.child("uptime").spawn(move |context| uptime.run(context));
-        let keeper = keeper(context, &handler, &ledger, Reporter::default()).await;
-        Self { ledger, handler, keeper, shards: vec![] }
+        let reconciler = reconciler(context, &handler, &ledger, Reporter::default()).await;
+        Self { ledger, handler, reconciler, shards: vec![] }
     }
 
-    /// A new keeper after the old one is gone: it knows only the disk and the ledger.
+    /// A new reconciler after the old one is gone: it knows only the disk and the ledger.
     async fn restart(self, context: &Context, report: Reporter) -> Self {
-        let Self { ledger, handler, keeper: old, shards } = self;
+        let Self { ledger, handler, reconciler: old, shards } = self;
         drop(old);
-        let keeper = keeper(context, &handler, &ledger, report).await;
-        Self { ledger, handler, keeper, shards }
+        let reconciler = reconciler(context, &handler, &ledger, report).await;
+        Self { ledger, handler, reconciler, shards }
     }
 
-    /// Runs a block, then the keeper's step at its height.
+    /// Runs a block, then the reconciler's step at its height.
     async fn step(&mut self) -> Vec<Event> {
         let events = self.ledger.block();
         self.handler.parts().view.advance(self.ledger.world.lock().height);
-        self.keeper.step().await.expect("nothing fails");
+        self.reconciler.step().await.expect("nothing fails");
         // Let the tasks beside it run.
         reschedule().await;
         events

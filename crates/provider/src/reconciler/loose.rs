@@ -4,16 +4,16 @@
 //! A shard that no book names may be one whose book was damaged. So its agreement must exist, as last
 //! proved, with data sets that the books know. Agreements that are gone are left to `gone`.
 
-use super::{Keeper, KeeperError};
+use super::{Reconciler, ReconcilerError};
 use crate::{ledger::Ledger, segments::StoreError};
 use commonware_runtime::{Blob, Spawner};
 use commonware_storage::Context;
 use posync_protocol::{AgreementId, Hash};
 use std::collections::BTreeSet;
 
-impl<E: Spawner + Context, B: Blob, L: Ledger> Keeper<E, B, L> {
+impl<E: Spawner + Context, B: Blob, L: Ledger> Reconciler<E, B, L> {
     /// Removes shards that were put long ago and never signed for.
-    pub(super) async fn drop_loose(&mut self) -> Result<(), KeeperError> {
+    pub(super) async fn drop_loose(&mut self) -> Result<(), ReconcilerError> {
         for (agreement, mut shards) in self.handler.expired(self.patience.loose) {
             shards.retain(|shard| !self.handler.is_loose(agreement, *shard));
             if !self.is_known_here(&agreement) {
@@ -36,7 +36,7 @@ impl<E: Spawner + Context, B: Blob, L: Ledger> Keeper<E, B, L> {
     /// Runs at the start. Stored shards that no book names become loose; shards that a book names and the
     /// store no longer counts for its agreement are linked again. After damage of the books no stored shard
     /// becomes loose: it stays until its agreement is over.
-    pub(super) async fn sweep(&self) -> Result<(), KeeperError> {
+    pub(super) async fn sweep(&self) -> Result<(), ReconcilerError> {
         let parts = self.handler.parts();
         let mut owed: BTreeSet<(AgreementId, Hash)> = parts.books.with(|state| state.kept());
         let (mut after, is_whole) = (None, parts.books.with(|state| !state.is_damaged()));

@@ -16,7 +16,7 @@ fn little(bench: &Bench, slot: u32, epochs: u64) -> Open {
 }
 
 impl Bench {
-    /// Runs blocks, each with the keeper's step and the tasks beside it.
+    /// Runs blocks, each with the reconciler's step and the tasks beside it.
     async fn watch_blocks(&mut self, context: &Context, blocks: u64) {
         for _ in 0..blocks {
             self.step().await;
@@ -34,7 +34,7 @@ impl Bench {
     }
 
     fn found(&self) -> Vec<AgreementId> {
-        self.keeper.finder.finds.all().map(|(id, _)| *id).collect()
+        self.reconciler.finder.finds.all().map(|(id, _)| *id).collect()
     }
 
     fn submit(&self, who: &str, body: Body) -> Result<Code, Code> {
@@ -183,7 +183,7 @@ async fn asked_after_agreement(context: Context, restarts: bool) -> (Vec<u64>, u
     // One is opened, and ends while the counts cannot be compared.
     let gone = bench.open_with(little(&bench, 8, 500));
     bench.watch_blocks(&context, 24).await;
-    assert!(bench.keeper.finder.witness.is_some(), "until it is proved again");
+    assert!(bench.reconciler.finder.witness.is_some(), "until it is proved again");
     bench.close(gone);
     bench.watch_blocks(&context, 600).await;
     assert_eq!((bench.provider().slots, bench.found().len()), (1, 0));
@@ -223,7 +223,7 @@ fn one_opened_while_another_is_closed_is_found_although_the_counts_agree() {
         bench.watch_blocks(&context, 4 * round).await;
         assert_eq!(bench.found(), []);
         // The one whose turn comes last is closed by both; in the next block another is opened.
-        let id = bench.keeper.refreshed.expect("all were looked at");
+        let id = bench.reconciler.refreshed.expect("all were looked at");
         bench.close(id);
         let other = bench.open_with(little(&bench, 100, 3));
         assert_eq!(bench.provider().slots, 90);
@@ -286,10 +286,10 @@ fn what_no_node_keeps_is_asked_for_again_until_an_archive_has_it() {
         bench.watch_blocks(&context, 20).await;
         assert_eq!(bench.found(), [new], "what is kept is looked through first");
         bench.asked();
-        let told = bench.keeper.finder.told;
+        let told = bench.reconciler.finder.told;
         assert!(told.is_some(), "and the operator is told");
         bench.watch_blocks(&context, 20).await;
-        assert_eq!(bench.keeper.finder.told, told, "not in every block");
+        assert_eq!(bench.reconciler.finder.told, told, "not in every block");
         assert!(bench.asked().iter().all(|height| *height > new.opened), "not in every block");
         bench = bench.restart(&context, Reporter::default()).await;
         bench.watch_blocks(&context, 20).await;
@@ -355,10 +355,10 @@ fn slots_of_a_state_before_one_was_gone_start_no_search() {
         bench.handler.parts().view.advance(after.height);
         bench.ledger.blocks.lock().behind = Some(after);
         for _ in 0..8 {
-            bench.keeper.step().await.expect("nothing fails");
+            bench.reconciler.step().await.expect("nothing fails");
             context.sleep(Duration::from_millis(1)).await;
         }
         assert!(bench.found().is_empty() && bench.provider().slots == 1);
-        assert_eq!((bench.asked(), bench.keeper.finder.told), (vec![], None));
+        assert_eq!((bench.asked(), bench.reconciler.finder.told), (vec![], None));
     });
 }

@@ -10,7 +10,7 @@
 //! While the counts agree, no block is requested, and no block up to that height is ever needed.
 
 use super::{
-    Case, Finds, Keeper, KeeperError, REFRESH_MAX, SLOTS_READ,
+    Case, Finds, REFRESH_MAX, Reconciler, ReconcilerError, SLOTS_READ,
     finds::{BLOCKS_A_TICK, Proof, Reach},
     gone::window_end,
     read_slots,
@@ -115,9 +115,9 @@ impl<E: Context> Finder<E> {
     }
 }
 
-impl<E: Spawner + Context, B: Blob, L: Ledger> Keeper<E, B, L> {
+impl<E: Spawner + Context, B: Blob, L: Ledger> Reconciler<E, B, L> {
     /// Searches blocks, beside other work, while the ledger counts more agreements than are known.
-    pub(super) async fn find(&mut self, born: u64) -> Result<(), KeeperError> {
+    pub(super) async fn find(&mut self, born: u64) -> Result<(), ReconcilerError> {
         self.keep_found(born).await?;
         let (height, slots) = self.finder.slots;
         let known = self.known().len();
@@ -139,7 +139,7 @@ impl<E: Spawner + Context, B: Blob, L: Ledger> Keeper<E, B, L> {
     }
 
     /// Keeps the agreements that the last search found, and its progress.
-    async fn keep_found(&mut self, born: u64) -> Result<(), KeeperError> {
+    async fn keep_found(&mut self, born: u64) -> Result<(), ReconcilerError> {
         let Some(Looked { blocks, done, mut found, stop }) = self.finder.take() else { return Ok(()) };
         let (now, before) = (self.context.current(), self.finder.reach(born));
         let mut reach = before.looked(blocks.start, done);
@@ -190,7 +190,7 @@ impl<E: Spawner + Context, B: Blob, L: Ledger> Keeper<E, B, L> {
     }
 
     /// Runs once a round: proves found agreements that were not proved for an epoch, then compares counts.
-    pub(super) async fn recheck(&mut self) -> Result<(), KeeperError> {
+    pub(super) async fn recheck(&mut self) -> Result<(), ReconcilerError> {
         let view = &self.handler.parts().view;
         let oldest = view.height().saturating_sub(view.parameters.epoch_blocks());
         let stale = self.finder.finds.all().filter(|(_, proof)| proof.height <= oldest);
@@ -201,7 +201,7 @@ impl<E: Spawner + Context, B: Blob, L: Ledger> Keeper<E, B, L> {
 
     /// If the proved count equals the number of agreements known to have existed at that height, all are
     /// known: no block up to there needs a search.
-    async fn compare(&mut self) -> Result<(), KeeperError> {
+    async fn compare(&mut self) -> Result<(), ReconcilerError> {
         let (height, slots) = *self.finder.witness.get_or_insert(self.finder.slots);
         let view = &self.handler.parts().view;
         let found = |id: &AgreementId| self.finder.finds.proof(id).map_or(0, |proof| proof.height);
@@ -230,7 +230,7 @@ impl<E: Spawner + Context, B: Blob, L: Ledger> Keeper<E, B, L> {
 
     /// The agreements of `case.terms` that are due for upkeep, and the found ones that are over, proved now:
     /// an operation that names a slot already cleared by another is refused as a whole.
-    pub(super) async fn due_now(&mut self, case: &Case) -> Result<BTreeMap<u32, Terms>, KeeperError> {
+    pub(super) async fn due_now(&mut self, case: &Case) -> Result<BTreeMap<u32, Terms>, ReconcilerError> {
         let settle = case.upkeep();
         let slots = settle.iter().flat_map(|settle| settle.slots.iter().map(|(slot, ..)| slot));
         let mut due: Vec<AgreementId> =
@@ -245,7 +245,7 @@ impl<E: Spawner + Context, B: Blob, L: Ledger> Keeper<E, B, L> {
     }
 
     /// Proves agreements; returns the terms of those that exist and suspects those that seem gone.
-    async fn prove(&mut self, ids: &[AgreementId]) -> Result<Vec<Terms>, KeeperError> {
+    async fn prove(&mut self, ids: &[AgreementId]) -> Result<Vec<Terms>, ReconcilerError> {
         let (ledger, account) = (self.ledger.clone(), self.account());
         let view = self.handler.parts().view.clone();
         let window = view.parameters.redemption_epochs;

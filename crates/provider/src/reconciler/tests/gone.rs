@@ -24,7 +24,7 @@ impl Bench {
 
     /// A new process: it has seen no height yet, and asks a node that proves `state`.
     async fn restart_behind(self, context: &Context, state: World) -> Self {
-        let Self { ledger, handler, keeper: old, shards } = self;
+        let Self { ledger, handler, reconciler: old, shards } = self;
         drop(old);
         let now = std::mem::replace(&mut *ledger.world.lock(), state);
         let parts = handler.parts();
@@ -40,18 +40,18 @@ impl Bench {
             capacity_leaves: 1 << 20,
             key: key("paul"),
         }));
-        let keeper = keeper(context, &handler, &ledger, Reporter::default()).await;
+        let reconciler = reconciler(context, &handler, &ledger, Reporter::default()).await;
         ledger.blocks.lock().behind = None;
-        Self { ledger, handler, keeper, shards }
+        Self { ledger, handler, reconciler, shards }
     }
 
-    /// Runs blocks on the node's state, each with the keeper's step.
+    /// Runs blocks on the node's state, each with the reconciler's step.
     async fn look(&mut self, context: &Context, times: u64) {
         for _ in 0..times {
             self.ledger.block();
             self.handler.parts().view.advance(self.ledger.world.lock().height);
-            match self.keeper.step().await {
-                Ok(()) | Err(KeeperError::Ledger(_)) => {}
+            match self.reconciler.step().await {
+                Ok(()) | Err(ReconcilerError::Ledger(_)) => {}
                 Err(fatal) => panic!("{fatal}"),
             }
             context.sleep(Duration::from_millis(1)).await;
@@ -74,7 +74,7 @@ fn a_restart_beside_a_node_that_lags_loses_nothing_and_what_is_over_is_ended_lat
         // Time has passed: the floor is above the opening.
         bench.steps(30).await;
         let now = bench.ledger.world.lock().clone();
-        let floor = bench.keeper.ender.ends.floor();
+        let floor = bench.reconciler.ender.ends.floor();
         assert!(floor > id.opened, "{floor}");
         bench = bench.restart_behind(&context, old).await;
         // The node catches up block by block without the agreement at any height: a false fork.
@@ -89,7 +89,7 @@ fn a_restart_beside_a_node_that_lags_loses_nothing_and_what_is_over_is_ended_lat
         let blocks = 9 * bench.epoch_blocks();
         bench.look(&context, blocks).await;
         assert_eq!((bench.stored(), bench.has_book(id), bench.paid(id)), (0, false, 0), "truly over");
-        assert!(bench.keeper.ender.ends.all_gone().next().is_none());
+        assert!(bench.reconciler.ender.ends.all_gone().next().is_none());
     });
 }
 
@@ -125,7 +125,7 @@ fn an_absence_that_only_one_node_proves_ends_nothing() {
             }
             bench.look(&context, 1).await;
         }
-        assert!(!bench.keeper.ender.is_gone(&id) && bench.has_book(id));
+        assert!(!bench.reconciler.ender.is_gone(&id) && bench.has_book(id));
         assert_eq!(bench.stored(), 100_000);
     });
 }
@@ -150,9 +150,9 @@ fn a_record_that_appears_within_the_grace_period_takes_everything_back() {
             two(&bench);
             bench.look(&context, 1).await;
         }
-        let since = bench.keeper.ender.ends.gone(&id).expect("two nodes proved it");
+        let since = bench.reconciler.ender.ends.gone(&id).expect("two nodes proved it");
         bench = bench.restart(&context, Reporter::default()).await;
-        assert_eq!(bench.keeper.ender.ends.gone(&id), Some(since), "it survives a restart");
+        assert_eq!(bench.reconciler.ender.ends.gone(&id), Some(since), "it survives a restart");
         while bench.ledger.world.lock().height + 2 < since + GRACE {
             two(&bench);
             bench.look(&context, 1).await;
@@ -163,7 +163,7 @@ fn a_record_that_appears_within_the_grace_period_takes_everything_back() {
             (blocks.behind, blocks.witnesses) = (None, vec![]);
         }
         bench.look(&context, 20).await;
-        assert!(!bench.keeper.ender.is_gone(&id), "it is back");
+        assert!(!bench.reconciler.ender.is_gone(&id), "it is back");
         bench.look(&context, 3 * GRACE).await;
         assert_eq!((bench.stored(), bench.has_book(id), bench.paid(id)), (100_000, true, 1 << 20));
     });
@@ -179,7 +179,7 @@ fn a_voucher_is_kept_until_its_window_is_over_whatever_is_absent() {
         bench.set(id, 1, &[], &[data(1, 100_000)]).await;
         bench.pay(id, 1 << 20).await;
         bench.steps(20).await;
-        let over = bench.keeper.ender.ends.window(&id).expect("noted");
+        let over = bench.reconciler.ender.ends.window(&id).expect("noted");
         while bench.ledger.world.lock().epoch() < over {
             assert_eq!(bench.paid(id), 1 << 20);
             let lie = without(&bench.ledger.world.lock(), id);

@@ -9,7 +9,9 @@
 //!
 //! The grace period is counted in certified heights: no clock moves it, and it continues across restarts.
 
-use super::{Keeper, KeeperError, REFRESH_MAX, RETRY_BLOCKS, SLOTS_READ, ends::Ends, slot_keys, terms_of};
+use super::{
+    REFRESH_MAX, RETRY_BLOCKS, Reconciler, ReconcilerError, SLOTS_READ, ends::Ends, slot_keys, terms_of,
+};
 use crate::{
     ledger::{Ledger, LedgerError, Proven},
     terms::Terms,
@@ -78,9 +80,9 @@ impl<E: Context> Ender<E> {
     }
 }
 
-impl<E: Spawner + Context, B: Blob, L: Ledger> Keeper<E, B, L> {
+impl<E: Spawner + Context, B: Blob, L: Ledger> Reconciler<E, B, L> {
     /// Applies the witnesses' answers, and asks them about the agreements that are due.
-    pub(super) async fn judge_gone(&mut self) -> Result<(), KeeperError> {
+    pub(super) async fn judge_gone(&mut self) -> Result<(), ReconcilerError> {
         if let Some(task) = self.ender.task.as_mut() {
             let Some(done) = task.now_or_never() else { return Ok(()) };
             self.ender.task = None;
@@ -121,7 +123,7 @@ impl<E: Spawner + Context, B: Blob, L: Ledger> Keeper<E, B, L> {
     }
 
     /// Notes that a record was proved: a suspected or gone agreement exists.
-    pub(super) async fn stands(&mut self, terms: &Terms) -> Result<(), KeeperError> {
+    pub(super) async fn stands(&mut self, terms: &Terms) -> Result<(), ReconcilerError> {
         let id = terms.id;
         self.ender.suspects.remove(&id);
         if self.ender.ends.gone(&id).is_some_and(|since| since <= terms.height) {
@@ -137,7 +139,7 @@ impl<E: Spawner + Context, B: Blob, L: Ledger> Keeper<E, B, L> {
     }
 
     /// Handles the proof by two nodes, at a height, that an agreement is gone.
-    async fn lose(&mut self, id: AgreementId, height: u64) -> Result<(), KeeperError> {
+    async fn lose(&mut self, id: AgreementId, height: u64) -> Result<(), ReconcilerError> {
         self.finder.ended(height);
         let (slot, opened, blocks) = (id.slot, id.opened, self.ender.grace);
         match self.ender.ends.gone(&id) {
@@ -158,7 +160,7 @@ impl<E: Spawner + Context, B: Blob, L: Ledger> Keeper<E, B, L> {
 
     /// Frees the space of an agreement that is gone for good, and drops its vouchers when their window is
     /// over.
-    async fn end(&mut self, id: AgreementId, height: u64) -> Result<(), KeeperError> {
+    async fn end(&mut self, id: AgreementId, height: u64) -> Result<(), ReconcilerError> {
         let (store, books) = (&self.handler.parts().store, &self.handler.parts().books);
         let mut going: BTreeSet<Hash> = books.end(id).await?.into_iter().collect();
         going.extend(store.held_by(&id));
@@ -192,12 +194,12 @@ impl<E: Spawner + Context, B: Blob, L: Ledger> Keeper<E, B, L> {
     }
 
     /// Drops an agreement that was found in blocks and is proved gone.
-    async fn drop_found(&mut self, id: AgreementId) -> Result<(), KeeperError> {
+    async fn drop_found(&mut self, id: AgreementId) -> Result<(), ReconcilerError> {
         Ok(self.finder.finds.drop_gone(id).await?)
     }
 
     /// Notes, durably, when the windows of proved agreements end: their vouchers are kept until then.
-    pub(super) async fn note_windows(&mut self, proved: &[Terms]) -> Result<(), KeeperError> {
+    pub(super) async fn note_windows(&mut self, proved: &[Terms]) -> Result<(), ReconcilerError> {
         let epochs = self.handler.parts().view.parameters.redemption_epochs;
         let windows = proved.iter().map(|terms| (terms.id, window_end(terms, epochs)));
         Ok(self.ender.ends.note(windows.collect()).await?)

@@ -4,7 +4,7 @@
 //! A claim describes the whole set (DS-1), so the newest one is enough. It costs a fee: the provider
 //! waits until the pay that it missed is worth more.
 
-use super::{Keeper, REGISTER_BLOCKS, beside::Beside};
+use super::{REGISTER_BLOCKS, Reconciler, beside::Beside};
 use crate::{books::Bringing, ledger::Ledger, terms::Terms};
 use commonware_runtime::{Blob, Spawner};
 use commonware_storage::Context;
@@ -29,7 +29,7 @@ impl Bringer {
     }
 }
 
-impl<E: Spawner + Context, B: Blob, L: Ledger> Keeper<E, B, L> {
+impl<E: Spawner + Context, B: Blob, L: Ledger> Reconciler<E, B, L> {
     /// Submits the claim whose absence costs the provider most pay, if that is more than its fee; one at a
     /// time, beside other work.
     pub(super) fn bring(&mut self) {
