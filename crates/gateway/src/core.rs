@@ -1,6 +1,10 @@
 //! State that puts, gets and repair share: agreements, facts about providers, limits of memory.
 
 use crate::{
+    agreements::{
+        policy::egress_cost,
+        state::{Stage, is_ended},
+    },
     catalogue::row::Holding,
     coding::{self, FileId, SHARDS},
     deed::{Common, Deed, Room, state::leaves},
@@ -8,10 +12,6 @@ use crate::{
     limits::{CODING_BYTES_MAX, SEGMENTS_MENDED_MAX, SEGMENTS_READ_MAX, TAILS_MAX},
     link::Heights,
     placement::{Candidate, choose},
-    purse::{
-        policy::egress_cost,
-        state::{Stage, is_ended},
-    },
     repair::{
         Notice,
         suspects::{Grace, Suspects},

@@ -1,10 +1,11 @@
 //! The holder of agreements under one account: the part that a gateway and an auditor share.
 //!
-//! A provider sees only the account, the terms that [`crate::purse`] asks for, and the reads of
+//! A provider sees only the account, the terms that [`crate::agreements`] asks for, and the reads of
 //! [`crate::sample`] and of files.
 
 use crate::{
     Error, Shared,
+    agreements::{self, Agreements, Policy, state::Stage},
     catalogue::{self, LoadedDeed},
     core::Core,
     deed::Common,
@@ -12,7 +13,6 @@ use crate::{
     environment::Environment,
     ledger::Ledger,
     limits::MAILBOX,
-    purse::{self, Policy, Purse, state::Stage},
     repair::Notice,
     sample::{self, Sample, Sampler},
 };
@@ -58,7 +58,7 @@ pub(crate) struct Customer {
     /// Its agreements, and its knowledge of providers.
     pub(crate) core: Arc<Core>,
     /// Opens, renews and closes the agreements.
-    pub(crate) purse: Arc<Purse>,
+    pub(crate) agreements: Arc<Agreements>,
     /// Notices of loss, for repair.
     pub(crate) heard: mpsc::Receiver<Notice>,
     /// Segments with fewer than eight holders.
@@ -99,7 +99,7 @@ impl Customer {
         }
         let submitter = Submitter::new(connection.clone(), key.clone(), parameters);
         let kept = if loaded.hides_shards() { kept(&loaded.deeds) } else { Default::default() };
-        let purse = Arc::new(Purse {
+        let agreements = Arc::new(Agreements {
             core: core.clone(),
             ledger: Ledger::new(connection, submitter).beside(second),
             account: Account::of(&key.public_key()),
@@ -118,21 +118,21 @@ impl Customer {
             moving: Default::default(),
             reclaimed: Default::default(),
         });
-        take_up(&purse, loaded.deeds);
-        Ok(Self { core, purse, heard, incomplete: loaded.open, disk })
+        take_up(&agreements, loaded.deeds);
+        Ok(Self { core, agreements, heard, incomplete: loaded.open, disk })
     }
 
     /// Starts the upkeep of agreements and the sampling of their providers. A sender gets every sample.
     pub(crate) fn start(&self, tell: Option<mpsc::Sender<Sample>>) {
         let sampler = Sampler {
             core: self.core.clone(),
-            ledger: self.purse.ledger.clone(),
-            parameters: self.purse.parameters,
+            ledger: self.agreements.ledger.clone(),
+            parameters: self.agreements.parameters,
             secret: self.core.common.master,
             tell,
             names: Default::default(),
         };
-        self.core.common.environment.spawn(purse::start(self.purse.clone()));
+        self.core.common.environment.spawn(agreements::start(self.agreements.clone()));
         self.core.common.environment.spawn(sample::start(Arc::new(sampler)));
     }
 }
@@ -144,14 +144,14 @@ fn kept(deeds: &[LoadedDeed]) -> BTreeSet<u32> {
 }
 
 /// Resumes the agreements that the catalogue knows.
-fn take_up(purse: &Purse, deeds: Vec<LoadedDeed>) {
+fn take_up(agreements: &Agreements, deeds: Vec<LoadedDeed>) {
     for loaded in deeds {
         match Stage::of(&loaded.row) {
             Stage::Gone => {}
             Stage::Opening => {
-                purse.opening.lock().expect("no holder of this lock panics").push(loaded);
+                agreements.opening.lock().expect("no holder of this lock panics").push(loaded);
             }
-            _ => purse.add(loaded),
+            _ => agreements.add(loaded),
         }
     }
 }

@@ -6,12 +6,12 @@
 //!                                     ▲        ▼             ▲
 //!                                  repair ◄─ catalogue       │ sign, fetch, pay
 //!                                     ▲                      │
-//!                                   purse ──► ledger ─► node ─┴─wire::node──► authorities
+//!                                   agreements ──► ledger ─► node ─┴─wire::node──► authorities
 //! ```
 //!
 //! Paths: a *put* goes `serve -> transfer::put -> deed -> link` and is acknowledged by `catalogue`;
-//! `purse::settle` submits it to the ledger later. `repair` learns of a *loss* from the audits that
-//! `purse` watches, from reads, or from a provider's scrub.
+//! `agreements::settle` submits it to the ledger later. `repair` learns of a *loss* from the audits that
+//! `agreements` watches, from reads, or from a provider's scrub.
 //!
 //! Invariants
 //! 1. A put is acknowledged only when it is on disk, here and at six providers that signed.
@@ -19,6 +19,7 @@
 //! 3. A crash at any point loses no acknowledged file and forgets no shard that is paid for.
 
 pub mod access;
+pub mod agreements;
 pub mod auditor;
 pub mod catalogue;
 pub mod coding;
@@ -32,7 +33,6 @@ pub mod limits;
 pub mod link;
 pub mod meter;
 pub mod placement;
-pub mod purse;
 pub mod repair;
 pub mod sample;
 pub mod serve;
@@ -40,8 +40,8 @@ pub mod silence;
 pub mod transfer;
 pub mod why;
 
+pub use agreements::Policy;
 pub use posync_alert::Alerts;
-pub use purse::Policy;
 
 use crate::{
     access::{Access, TooMany},

@@ -8,10 +8,10 @@
 
 use crate::{
     access::{Access, Share},
+    agreements::state::Stage,
     catalogue::row::{FileRow, Named},
     core::Core,
     environment::Environment,
-    purse::state::Stage,
     transfer::{Error, Reader, put},
 };
 use futures::StreamExt as _;

@@ -7,8 +7,8 @@ use commonware_runtime::{Clock as _, Runner as _, deterministic};
 use commonware_utils::channel::mpsc;
 use posync_client::rpc;
 use posync_gateway::{
+    agreements::policy::Quota,
     coding::{SEGMENT_BYTES, shard_bytes},
-    purse::policy::Quota,
     repair::Notice,
     sample::{
         self, Found, Sample, Sampler,

@@ -5,6 +5,7 @@ mod world;
 
 use commonware_runtime::{Runner as _, Storage as _, Supervisor as _, deterministic};
 use posync_gateway::{
+    agreements::{Policy, policy::Quota},
     catalogue::{
         self,
         row::{Added, Holding},
@@ -12,7 +13,6 @@ use posync_gateway::{
     coding::SEGMENT_BYTES,
     limits::HOLDINGS_MAX,
     link::Parcel,
-    purse::{Policy, policy::Quota},
 };
 use posync_protocol::limits::Parameters;
 use std::{collections::BTreeSet, time::Duration};

@@ -6,11 +6,11 @@ mod chain;
 
 use chain::{World, account};
 use posync_gateway::{
-    auditor::state::{READ_BYTES, READ_EPOCHS},
-    purse::{
+    agreements::{
         policy::{Policy, Posted},
         state::View,
     },
+    auditor::state::{READ_BYTES, READ_EPOCHS},
 };
 use posync_protocol::{
     AgreementId, Amount, Body, Bounded, Code,

@@ -5,8 +5,8 @@ mod world;
 
 use commonware_runtime::{Clock as _, Runner as _, deterministic};
 use posync_gateway::{
+    agreements::policy::Quota,
     coding::SEGMENT_BYTES,
-    purse::policy::Quota,
     repair::{self, Notice},
 };
 use posync_protocol::{

@@ -9,7 +9,7 @@ use super::{
     seat::Seat,
     state::{LEAD_EPOCHS, account_key, group_of, phase},
 };
-use crate::{core::Core, customer::Customer, ledger::Error, purse::Purse, sample::Sample};
+use crate::{agreements::Agreements, core::Core, customer::Customer, ledger::Error, sample::Sample};
 use commonware_cryptography::{Signer as _, ed25519::PrivateKey};
 use commonware_runtime::{Clock, Handle, Metrics, Network, Spawner, Storage};
 use commonware_utils::channel::{mpsc, oneshot};
@@ -46,7 +46,7 @@ fn last_fee(key: &PrivateKey, parameters: &Parameters, system: &System, body: &B
 /// A reading account whose tasks run.
 struct Reading {
     core: Arc<Core>,
-    purse: Arc<Purse>,
+    agreements: Arc<Agreements>,
     task: Handle<()>,
 }
 
@@ -134,7 +134,7 @@ where
     /// Asks the account that reports on `epoch` to open agreements with the `drawn` providers.
     pub(super) fn need(&self, epoch: u64, drawn: BTreeSet<Account>) {
         if let Some(reading) = self.of(epoch) {
-            *reading.purse.needed.lock().expect("no holder of this lock panics") = drawn;
+            *reading.agreements.needed.lock().expect("no holder of this lock panics") = drawn;
         }
     }
 
@@ -178,8 +178,8 @@ where
         if active {
             return Ok(());
         }
-        reading.purse.retired.store(true, Ordering::Release);
-        if !reading.core.deeds().is_empty() || reading.purse.is_opening() {
+        reading.agreements.retired.store(true, Ordering::Release);
+        if !reading.core.deeds().is_empty() || reading.agreements.is_opening() {
             return Ok(());
         }
         let body = |amount| Body::Transfer(Transfer { to: seat.account, amount });
@@ -187,7 +187,7 @@ where
             last_fee(&self.config.key, &self.config.parameters, &seat.system().await?, &body(state.balance));
         let left = state.balance.saturating_sub(fee);
         if left > Amount::ZERO {
-            let code = reading.purse.ledger.execute(body(left)).await?;
+            let code = reading.agreements.ledger.execute(body(left)).await?;
             if code != Code::Done {
                 tracing::warn!(group, ?code, "an account is not emptied yet: {}", code.explain());
                 return Ok(());
@@ -207,10 +207,10 @@ where
         let task = context.spawn(move |context| async move {
             match Customer::open(&context, &network, means).await {
                 Ok(customer) => {
-                    customer.purse.retired.store(!active, Ordering::Release);
+                    customer.agreements.retired.store(!active, Ordering::Release);
                     customer.start(Some(tell));
-                    let Customer { core, purse, mut heard, disk, .. } = customer;
-                    drop(opened.send((core, purse)));
+                    let Customer { core, agreements, mut heard, disk, .. } = customer;
+                    drop(opened.send((core, agreements)));
                     // A reading account stores nothing, so it has nothing to repair.
                     while heard.recv().await.is_some() {}
                     drop(disk);
@@ -218,8 +218,8 @@ where
                 Err(error) => tracing::error!(%error, group, "an account cannot read"),
             }
         });
-        let (core, purse) = ready.await.map_err(|_| Error::Stopping)?;
-        self.all.insert(group, Reading { core, purse, task });
+        let (core, agreements) = ready.await.map_err(|_| Error::Stopping)?;
+        self.all.insert(group, Reading { core, agreements, task });
         Ok(())
     }
 

@@ -27,7 +27,7 @@ mod seat;
 pub mod state;
 
 use crate::{
-    Error, customer::Means, ledger::Error as LedgerError, limits::MAILBOX, purse::Policy, sample::Sample,
+    Error, agreements::Policy, customer::Means, ledger::Error as LedgerError, limits::MAILBOX, sample::Sample,
 };
 use commonware_cryptography::{Signer as _, ed25519::PrivateKey};
 use commonware_macros::select;

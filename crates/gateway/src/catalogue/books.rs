@@ -12,9 +12,9 @@ use super::{
     store::{Error, Store},
 };
 use crate::{
+    agreements::state::Stage,
     coding::{DATA, FileId, SHARDS},
     limits::{DEEDS_FRESH, DEEDS_MAX, FAULTS_MAX, FILES_MAX},
-    purse::state::Stage,
 };
 use commonware_codec::Error::Invalid;
 use commonware_runtime::{Clock, Metrics, Spawner, Storage};

@@ -192,7 +192,7 @@ encoded! {
     DeedRow {
         /// Its identity on the ledger; `opened` is 0 until the ledger opened it.
         agreement: AgreementId,
-        /// Its stage, as a number of [`crate::purse::state::Stage`].
+        /// Its stage, as a number of [`crate::agreements::state::Stage`].
         stage: u8,
         /// The epoch in which it ends.
         end_epoch: u64,

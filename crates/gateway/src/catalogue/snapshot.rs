@@ -22,9 +22,9 @@ use super::{
     store::{Error, Store},
 };
 use crate::{
+    agreements::state::Stage,
     coding::FileId,
     limits::{COMMIT_ROWS_MAX, DEEDS_MAX, FAULTS_MAX, FILES_MAX, ROW_BYTES_MAX},
-    purse::state::Stage,
 };
 use blake3::Hasher;
 use bytes::Bytes;

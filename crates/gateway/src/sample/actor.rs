@@ -6,11 +6,11 @@ use super::{
     state::{due, found, parts},
 };
 use crate::{
+    agreements::state::Stage,
     core::Core,
     deed::{Arrived, Deed, Part},
     ledger::Ledger,
     link::Error,
-    purse::state::Stage,
 };
 use commonware_utils::channel::mpsc;
 use futures::future::try_join_all;

@@ -18,6 +18,11 @@ use posync_client::{
 };
 use posync_gateway::{
     access::{Access, Share},
+    agreements::{
+        Policy,
+        policy::Quota,
+        state::{Stage, Standing},
+    },
     catalogue::{
         self, LoadedDeed,
         row::{DeedRow, Owner, SegmentRow},
@@ -29,11 +34,6 @@ use posync_gateway::{
     ledger::Ledger,
     limits::SHARE_BYTES_MAX,
     link::{Dialer, Link},
-    purse::{
-        Policy,
-        policy::Quota,
-        state::{Stage, Standing},
-    },
     repair,
     serve::{self, Service},
     transfer::{self, Reader},

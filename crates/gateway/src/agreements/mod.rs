@@ -19,7 +19,7 @@ pub mod state;
 mod survey;
 mod upkeep;
 
-pub use actor::{Purse, start};
+pub use actor::{Agreements, start};
 pub use policy::Policy;
 pub use renew::Moving;
 pub use upkeep::Upkeep;

@@ -1,7 +1,7 @@
 //! Opens agreements: finds a free slot, submits the opening, and takes up the agreement.
 
 use super::{
-    actor::Purse,
+    actor::Agreements,
     slots::pages,
     state::Stage,
     upkeep::{Busy, Job},
@@ -55,7 +55,7 @@ fn never_opened(code: Code) -> bool {
     !matches!(code, Code::Done | Code::SlotTaken)
 }
 
-impl Purse {
+impl Agreements {
     /// Opens agreements with a provider, all at once, each at its own slot. Returns true if one of them
     /// is open.
     pub(super) async fn open(&self, provider: Account, opens: Vec<Open>, held: u32) -> Result<bool, Error> {
@@ -238,10 +238,10 @@ impl Purse {
         let busy: Vec<Busy> = waiting.iter().filter_map(of).collect();
         let opening = std::mem::take(&mut *waiting);
         drop(waiting);
-        let purse = self.clone();
+        let agreements = self.clone();
         self.core.common.environment.spawn(async move {
-            let most = Limits { prices: purse.policy.price_max, reserve: Amount::MAX };
-            let asked = opening.into_iter().map(|loaded| purse.ask(loaded.number, loaded.row, most));
+            let most = Limits { prices: agreements.policy.price_max, reserve: Amount::MAX };
+            let asked = opening.into_iter().map(|loaded| agreements.ask(loaded.number, loaded.row, most));
             for error in join_all(asked).await.into_iter().filter_map(Result::err) {
                 tracing::warn!(%error, "an agreement that was being opened is looked up again");
             }

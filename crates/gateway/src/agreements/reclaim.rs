@@ -1,7 +1,7 @@
 //! Removes closed agreements from the ledger once their redemption window is over, so that the rest of
 //! their reserves is refunded: a provider that never held anything under one has no reason to.
 
-use super::{actor::Purse, state::Stage};
+use super::{actor::Agreements, state::Stage};
 use crate::{
     deed::Deed,
     ledger::{Error, decode},
@@ -27,7 +27,7 @@ fn turn<T>(mut all: Vec<T>, after: u32, number: impl Fn(&T) -> u32) -> Vec<T> {
     all
 }
 
-impl Purse {
+impl Agreements {
     /// Handles the next few closed agreements.
     pub(super) async fn reclaim(&self) {
         let after = self.reclaimed.load(Ordering::Relaxed);

@@ -1,7 +1,7 @@
 //! Held data over the terms of many agreements.
 
 use super::*;
-use crate::purse::state::{Around, Step, is_late_in_term, next};
+use crate::agreements::state::{Around, Step, is_late_in_term, next};
 
 /// A gateway's upkeep of its data over years: agreements with ten providers, by the production decisions
 /// of [`wanted`] and [`next`]; shards move as in [`super::super::renew`].

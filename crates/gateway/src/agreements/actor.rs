@@ -50,7 +50,7 @@ const SCRUB_TICKS: u64 = 5;
 const KEPT_EPOCHS: u64 = 16;
 
 /// The inputs and shared state of the task that keeps the agreements.
-pub struct Purse {
+pub struct Agreements {
     /// State shared with the other tasks.
     pub core: Arc<Core>,
     /// Reads and operations on the ledger.
@@ -107,22 +107,22 @@ struct Seen {
 }
 
 /// Runs the task; it does not return.
-pub async fn start(purse: Arc<Purse>) {
+pub async fn start(agreements: Arc<Agreements>) {
     let (mut seen, mut tick) = (Seen::default(), 0u64);
-    purse.resume();
-    purse.core.common.environment.spawn(purse.clone().bring());
+    agreements.resume();
+    agreements.core.common.environment.spawn(agreements.clone().bring());
     loop {
-        if let Err(error) = purse.look(&mut seen, tick).await {
+        if let Err(error) = agreements.look(&mut seen, tick).await {
             tracing::warn!(%error, "the ledger could not be looked at");
         }
         tick += 1;
-        let environment = &purse.core.common.environment;
+        let environment = &agreements.core.common.environment;
         // A put that needs room triggers the next look at once.
-        environment.within(TICK, purse.core.expecting.notified()).await;
+        environment.within(TICK, agreements.core.expecting.notified()).await;
     }
 }
 
-impl Purse {
+impl Agreements {
     async fn look(self: &Arc<Self>, seen: &mut Seen, tick: u64) -> Result<(), Error> {
         let few = seen.providers.len() < self.policy.providers;
         let all = few || tick.is_multiple_of(SURVEY_TICKS);
@@ -141,14 +141,14 @@ impl Purse {
         }
         // An agreement that was never used has no claims to submit.
         self.settle_some(Deed::is_used);
-        self.begin(Job::Refusals, |purse, _| async move { purse.bring_refusals().await });
+        self.begin(Job::Refusals, |agreements, _| async move { agreements.bring_refusals().await });
         if tick.is_multiple_of(SCRUB_TICKS) {
             self.ask_scrubs();
         }
         if all {
-            self.begin(Job::LookUp, |purse, _| async move { purse.look_up().await });
-            self.begin(Job::Reclaim, |purse, _| async move {
-                purse.reclaim().await;
+            self.begin(Job::LookUp, |agreements, _| async move { agreements.look_up().await });
+            self.begin(Job::Reclaim, |agreements, _| async move {
+                agreements.reclaim().await;
                 Ok(())
             });
         }
@@ -261,11 +261,11 @@ impl Purse {
             let all = wanted(&views, &needed, &rows, wants, &posted, &self.parameters);
             for (account, opens) in all.into_iter().filter(|(account, _)| !opening.contains(account)) {
                 let held = views.get(&account).map_or(0, |view: &View| view.provider.slots);
-                self.begin(Job::Open(account), |purse, busy| async move {
+                self.begin(Job::Open(account), |agreements, busy| async move {
                     // Each attempt costs a number and a fee.
-                    match purse.open(account, opens, held).await {
+                    match agreements.open(account, opens, held).await {
                         Ok(true) => busy.done(),
-                        Ok(false) => busy.refused(purse.height()),
+                        Ok(false) => busy.refused(agreements.height()),
                         Err(error) => return Err(error),
                     }
                     Ok(())
@@ -411,18 +411,17 @@ impl Purse {
                 if of.terms().voucher_reserve != standing.row.voucher_reserve {
                     return Ok(());
                 }
-                self.begin(Job::TopUp(deed.number), |purse, busy| async move {
-                    purse.top_up(&of, amount, price, &busy).await
+                self.begin(Job::TopUp(deed.number), |agreements, busy| async move {
+                    agreements.top_up(&of, amount, price, &busy).await
                 });
             }
             Step::Drain => deed.set_terms(|row| row.stage = Stage::Draining as u8).await.map_err(stopped)?,
             Step::Close if Stage::of(&deed.terms()) == Stage::Closing => {}
             Step::Close => {
                 let of = deed.clone();
-                self.begin(
-                    Job::Close(deed.number),
-                    |purse, busy| async move { purse.close(&of, &busy).await },
-                );
+                self.begin(Job::Close(deed.number), |agreements, busy| async move {
+                    agreements.close(&of, &busy).await
+                });
             }
             Step::Forget => self.forget(deed).await?,
         }
@@ -464,9 +463,11 @@ impl Purse {
     /// delays neither the others nor a look.
     fn settle_some(self: &Arc<Self>, some: impl Fn(&Deed) -> bool) {
         for deed in self.core.deeds().into_iter().filter(|deed| some(deed)) {
-            let purse = self.clone();
+            let agreements = self.clone();
             self.core.common.environment.spawn(async move {
-                if let Err(error) = settle(&purse.core, &purse.ledger, &deed, &purse.parameters).await {
+                if let Err(error) =
+                    settle(&agreements.core, &agreements.ledger, &deed, &agreements.parameters).await
+                {
                     tracing::debug!(%error, "a data set waits for the ledger");
                 }
             });
