@@ -22,12 +22,12 @@ use crate::{
         dkg_bytes,
     },
     epoch::secrets::Secrets,
+    equivocation::EquivocationWatcher,
     genesis::{Genesis, VERSION, hash},
     guard::{Condemned, culprit, guarded, hex, sparing},
     handle::Operations,
     ingress,
     outcomes::{BlockOutcome, Outcomes},
-    witness::Witness,
 };
 use commonware_codec::{Copying, Encode as _};
 use commonware_consensus::{
@@ -84,7 +84,7 @@ pub struct Setup<E: Runtime> {
     /// Publishes the height of each applied block.
     pub applied: watch::Sender<u64>,
     /// Receives every proposed, checked and final block, to find double signatures.
-    pub witness: Witness,
+    pub equivocation: EquivocationWatcher,
 }
 
 struct Inner<E: Runtime> {
@@ -503,7 +503,7 @@ impl<E: Runtime> Stateful<E> for Application<E> {
         let block = ancestry.peek()?.inner().clone();
         let (header, body) = (block.header(), block.body());
         if finality == Finality::Candidate {
-            self.0.setup.witness.header(header);
+            self.0.setup.equivocation.header(header);
             let parent = self.parent(&block, &mut ancestry).await?;
             if !self.check_header(&block, &parent) || !self.check_signatures(&mut clock, &body.operations) {
                 return None;
@@ -526,7 +526,7 @@ impl<E: Runtime> Stateful<E> for Application<E> {
         let height = block.height().get();
         tell_reshare(block);
         self.0.setup.operations.finalized(height, &block.body().operations);
-        self.0.setup.witness.block(block.header(), &block.body().operations);
+        self.0.setup.equivocation.block(block.header(), &block.body().operations);
         self.0.setup.applied.send_replace(height);
     }
 }

@@ -16,10 +16,10 @@
 
 use crate::{
     engine::{Block, Database, Digest, Finalization, Marshal, NetworkKey, Runtime, Scheme, Taking},
+    equivocation::EquivocationWatcher,
     genesis::Genesis,
     outcomes::{BlockOutcome, Outcomes},
     steady::MachineClock,
-    witness::Witness,
 };
 use bytes::Bytes;
 use commonware_codec::Encode as _;
@@ -138,7 +138,7 @@ pub struct Handle {
     marshal: Marshal,
     state: Arc<dyn State>,
     applied: watch::Receiver<u64>,
-    witness: Witness,
+    equivocation: EquivocationWatcher,
     headers: Arc<Headers>,
     taking: Taking,
     clock: watch::Sender<MachineClock>,
@@ -201,7 +201,7 @@ impl Handle {
         database: Shared<Database<E>>,
         outcomes: Outcomes<E>,
         applied: watch::Receiver<u64>,
-        (witness, taking): (Witness, Taking),
+        (equivocation, taking): (EquivocationWatcher, Taking),
     ) -> Self {
         let chain = genesis.chain();
         Self {
@@ -210,7 +210,7 @@ impl Handle {
             marshal,
             state: Arc::new(Store { database, outcomes }),
             applied,
-            witness,
+            equivocation,
             headers: Arc::default(),
             taking,
             clock: watch::Sender::new(MachineClock::default()),
@@ -218,8 +218,8 @@ impl Handle {
     }
 
     /// The node's record of headers and commitments that other authorities signed.
-    pub const fn witness(&self) -> &Witness {
-        &self.witness
+    pub const fn equivocation(&self) -> &EquivocationWatcher {
+        &self.equivocation
     }
 
     /// The node's switch for its part in consensus. With a full volume it is off, and the node still serves.

@@ -5,7 +5,7 @@
 //!   │          ▲                                       │
 //!   │          └── epoch (schemes, weights, secrets)   ▼
 //!   ├── channel 8 ──► mempool                    state (QMDB) + outcomes ──► handle ──► services
-//!   └── channel 9 ──► witness (who signs twice) ──► evidence ──► mempool
+//!   └── channel 9 ──► equivocation watcher (who signs twice) ──► evidence ──► mempool
 //! ```
 //!
 //! The engine is generic over the runtime and is instantiated twice, in [`run`]: for sockets and disks, and
@@ -16,6 +16,7 @@ pub mod application;
 pub mod config;
 pub mod engine;
 pub mod epoch;
+pub mod equivocation;
 pub mod feed;
 pub mod genesis;
 mod guard;
@@ -27,4 +28,3 @@ mod repair;
 pub mod run;
 pub mod serve;
 pub mod steady;
-pub mod witness;

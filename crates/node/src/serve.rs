@@ -10,11 +10,11 @@
 
 use crate::{
     engine::{Finalization, PublicKey, Runtime},
+    equivocation::bring,
     feed::Feed,
     handle::{Handle, Operations, ReadError},
     mempool::{Inbox, Mempool, state::Refused},
     run::{RunError, SimServices, TokioServices},
-    witness::bring,
 };
 use commonware_codec::Encode as _;
 use commonware_cryptography::ed25519::PrivateKey;

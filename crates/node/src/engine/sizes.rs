@@ -55,11 +55,11 @@ pub mod channels {
     pub const PROBE: u64 = 7;
     /// Batches of operations; served by the mempool.
     pub const MEMPOOL: u64 = 8;
-    /// Headers and evidence that authorities saw others sign; served by the witness.
-    pub const WITNESS: u64 = 9;
+    /// Headers and evidence that authorities saw others sign; served by the equivocation watcher.
+    pub const EQUIVOCATION: u64 = 9;
     /// Channels of the engine itself, in the order in which a transport carries them.
     pub const ENGINE: [u64; 9] =
-        [VOTES, CERTIFICATES, RESOLVER, BACKFILL, BROADCAST, STATE, RESHARE, PROBE, WITNESS];
+        [VOTES, CERTIFICATES, RESOLVER, BACKFILL, BROADCAST, STATE, RESHARE, PROBE, EQUIVOCATION];
 }
 
 /// Bytes of a page on disk; changing it destroys stored data.

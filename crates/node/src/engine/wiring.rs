@@ -16,10 +16,10 @@ use super::{
 use crate::{
     application::{Application, Setup},
     epoch::{Authorities, Directory, Peers, Registrar, Schemes, Weights, elector::Hybrid, secrets::Secrets},
+    equivocation::{self, EquivocationWatcher, Overheard},
     genesis::Genesis,
     handle::{Handle, Operations},
     outcomes::Outcomes,
-    witness::{self, Overheard, Witness},
 };
 use commonware_broadcast::buffered;
 use commonware_consensus::{
@@ -126,7 +126,7 @@ struct Node<E, M, B> {
     files: Files,
     term: NonZeroU64,
     genesis: Digested<Block>,
-    witness: Witness,
+    equivocation: EquivocationWatcher,
 }
 
 /// Starts a node. Returns once its state is readable.
@@ -159,7 +159,7 @@ where
 
     let outcomes = Outcomes::open(node.context.child("outcomes"), &node.files, node.parts.archive).await;
     let (applied_sender, applied) = watch::channel(outcomes.last().await);
-    node.witness.begin(*applied.borrow());
+    node.equivocation.begin(*applied.borrow());
     let seeds = Seeds::default();
     let (resolver, resolver_task) = node.state_resolver(state);
     let (stateful, mailbox) = Stateful::new(
@@ -195,12 +195,12 @@ where
 
     let sweep_task = node.past_terms(applied.clone());
     let database = mailbox.subscribe_databases().await;
-    let witness = node.witness.clone();
+    let equivocation = node.equivocation.clone();
     let handle =
-        Handle::new(node.parts.genesis.clone(), marshal, database, outcomes, applied, (witness, taking));
+        Handle::new(node.parts.genesis.clone(), marshal, database, outcomes, applied, (equivocation, taking));
     ledger.send_replace(Some(handle.clone()));
     let actors = vec![
-        node.witness_task(told),
+        node.equivocation_task(told),
         sweep_task,
         probe_task,
         resolver_task,
@@ -238,7 +238,7 @@ where
             term: NonZeroU64::new(term).expect("a checked genesis has blocks in a term"),
             genesis: Digested::precomputed(genesis.clone(), genesis.digest()),
             schemes: Schemes::default(),
-            witness: Witness::new(&parts.genesis),
+            equivocation: EquivocationWatcher::new(&parts.genesis),
             context,
             parts,
             blocker,
@@ -270,7 +270,7 @@ where
             seeds,
             outcomes,
             applied,
-            witness: self.witness.clone(),
+            equivocation: self.equivocation.clone(),
         })
     }
 
@@ -456,7 +456,7 @@ where
             },
         );
         let (sender, receiver) = channel;
-        let receiver = Overheard::new(receiver, self.witness.clone());
+        let receiver = Overheard::new(receiver, self.equivocation.clone());
         (mailbox, engine.start((sender, receiver)))
     }
 
@@ -467,13 +467,13 @@ where
         self.context.child("past_terms").spawn(run)
     }
 
-    fn witness_task<S, R>(&self, channel: Channel<S, R>) -> Task<()>
+    fn equivocation_task<S, R>(&self, channel: Channel<S, R>) -> Task<()>
     where
         S: Sender<PublicKey = PublicKey>,
         R: Receiver<PublicKey = PublicKey>,
     {
-        let witness = self.witness.clone();
-        self.context.child("witness").spawn(move |_| witness::actor::run(witness, channel))
+        let equivocation = self.equivocation.clone();
+        self.context.child("equivocation").spawn(move |_| equivocation::actor::run(equivocation, channel))
     }
 
     fn resolver<S, R>(

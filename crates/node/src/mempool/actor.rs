@@ -448,7 +448,7 @@ impl<E: Clock + CryptoRng, S: Sender> Actor<E, S> {
         for (arrival, admission) in good {
             if let Body::AuditCommit(commit) = &arrival.operation.body {
                 // Recorded even if the pool then refuses it: the commitment was signed all the same.
-                self.handle.witness().commitment(&arrival.operation.signer, commit);
+                self.handle.equivocation().commitment(&arrival.operation.signer, commit);
             }
             match self.stands(&arrival.operation).await {
                 Ok(()) => self.place(arrival, admission, own),

@@ -1,6 +1,6 @@
 //! Reads the headers of incoming blocks, and exchanges sightings with the other authorities.
 
-use super::{Witness, state::Sighting};
+use super::{EquivocationWatcher, state::Sighting};
 use crate::engine::PublicKey;
 use commonware_codec::{Copying, Decode as _, Encode as _};
 use commonware_macros::select;
@@ -18,13 +18,13 @@ type Told = Bounded<Sighting, TOLD_MAX>;
 #[derive(Debug)]
 pub struct Overheard<R> {
     inner: R,
-    witness: Witness,
+    equivocation: EquivocationWatcher,
 }
 
 impl<R> Overheard<R> {
-    /// Wraps `inner` and reports its headers to `witness`.
-    pub const fn new(inner: R, witness: Witness) -> Self {
-        Self { inner, witness }
+    /// Wraps `inner` and reports its headers to `equivocation`.
+    pub const fn new(inner: R, equivocation: EquivocationWatcher) -> Self {
+        Self { inner, equivocation }
     }
 }
 
@@ -34,7 +34,7 @@ impl<R: Receiver<PublicKey = PublicKey>> Receiver for Overheard<R> {
 
     async fn recv(&mut self) -> Result<Message<PublicKey>, R::Error> {
         let message = self.inner.recv().await?;
-        self.witness.overhear(message.1.as_ref());
+        self.equivocation.overhear(message.1.as_ref());
         Ok(message)
     }
 
@@ -44,24 +44,27 @@ impl<R: Receiver<PublicKey = PublicKey>> Receiver for Overheard<R> {
 }
 
 /// Sends and receives sightings until the node stops.
-pub async fn run<S: Sender, R: Receiver>(witness: Witness, (mut sender, mut receiver): (S, R)) {
-    let mut changed = witness.changed.subscribe();
+pub async fn run<S: Sender, R: Receiver>(
+    equivocation: EquivocationWatcher,
+    (mut sender, mut receiver): (S, R),
+) {
+    let mut changed = equivocation.changed.subscribe();
     loop {
         select! {
             news = changed.changed() => match news {
-                Ok(()) => tell(&witness, &mut sender),
+                Ok(()) => tell(&equivocation, &mut sender),
                 Err(_) => return,
             },
             message = receiver.recv() => match message {
-                Ok((_, bytes)) => witness.hear(&told(bytes.as_ref())),
+                Ok((_, bytes)) => equivocation.hear(&told(bytes.as_ref())),
                 Err(_) => return,
             },
         }
     }
 }
 
-fn tell(witness: &Witness, sender: &mut impl Sender) {
-    let sightings = witness.state().take_outbox();
+fn tell(equivocation: &EquivocationWatcher, sender: &mut impl Sender) {
+    let sightings = equivocation.state().take_outbox();
     for part in sightings.chunks(TOLD_MAX) {
         let told = Told::new(part.to_vec()).expect("a chunk of that size");
         sender.send(Recipients::All, told.encode(), false);

@@ -38,18 +38,18 @@ use std::{
 
 /// A handle on the record of signatures; clones share it.
 #[derive(Clone)]
-pub struct Witness {
+pub struct EquivocationWatcher {
     state: Arc<Mutex<State>>,
     changed: watch::Sender<()>,
 }
 
-impl fmt::Debug for Witness {
+impl fmt::Debug for EquivocationWatcher {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Witness").finish_non_exhaustive()
     }
 }
 
-impl Witness {
+impl EquivocationWatcher {
     /// Watches the seats of a network.
     pub fn new(genesis: &Genesis) -> Self {
         let seats = genesis.authorities.iter().map(|authority| Account::of(&authority.key));

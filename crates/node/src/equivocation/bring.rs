@@ -4,7 +4,7 @@
 //! operation has expired. Evidence carries no nonce (RD-8), so no other operation of the account delays it.
 
 use super::{
-    Witness,
+    EquivocationWatcher,
     state::{Fault, Found},
     turn::{Standing, Turn, turn},
 };
@@ -25,9 +25,9 @@ use std::collections::BTreeMap;
 /// Blocks for which an attempt is valid.
 const ATTEMPT_BLOCKS: u64 = 16;
 
-/// Submits the evidence that its witness finds.
+/// Submits the evidence that its equivocation watcher finds.
 struct Reporter {
-    witness: Witness,
+    equivocation: EquivocationWatcher,
     mempool: Mempool,
     handle: Handle,
     key: PrivateKey,
@@ -40,13 +40,13 @@ struct Reporter {
 
 /// Follows the applied blocks until the node stops.
 pub async fn run(mempool: Mempool, handle: Handle, key: PrivateKey) {
-    let (witness, mut heights) = (handle.witness().clone(), handle.heights());
+    let (equivocation, mut heights) = (handle.equivocation().clone(), handle.heights());
     let account = Account::of(&key.public_key());
     let mut reporter =
-        Reporter { witness, mempool, handle, key, account, tried: BTreeMap::new(), is_poor: false };
+        Reporter { equivocation, mempool, handle, key, account, tried: BTreeMap::new(), is_poor: false };
     while heights.changed().await.is_ok() {
         let height = *heights.borrow_and_update();
-        let open = reporter.witness.open();
+        let open = reporter.equivocation.open();
         reporter.tried.retain(|fault, _| open.iter().any(|(still, _)| still == fault));
         for (fault, found) in open {
             reporter.step(height, &fault, &found).await;
@@ -61,9 +61,9 @@ impl Reporter {
             Turn::Over if fault.1 == self.account => {
                 let next = "take this node down and find out where else its key is in use";
                 tracing::error!(epoch = fault.0, next, "this authority's own key signed twice");
-                self.witness.close(fault);
+                self.equivocation.close(fault);
             }
-            Turn::Over => self.witness.close(fault),
+            Turn::Over => self.equivocation.close(fault),
             Turn::Wait => {}
             Turn::Now if self.tried.get(fault).is_some_and(|until| *until >= height) => {}
             Turn::Now => self.bring(height, fault, found, &state).await,
