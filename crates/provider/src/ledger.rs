@@ -35,7 +35,7 @@ pub trait Ledger: Clone + Send + Sync + 'static {
     ///
     /// # Errors
     /// `Unreachable` while fewer nodes prove them.
-    fn witnesses(
+    fn confirmers(
         &self,
         keys: Vec<Key>,
         least: u64,

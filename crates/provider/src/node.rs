@@ -24,21 +24,21 @@ use std::{
 const PAUSE: Duration = Duration::from_millis(500);
 
 /// Nodes that must prove the absence of a record.
-const WITNESSES: usize = 2;
+const CONFIRMERS: usize = 2;
 
 /// Opens a connection to one node alone.
 type Alone = dyn Fn(Endpoint) -> Connection + Send + Sync;
 
 /// Asks nodes one by one, over separate connections that end with the question.
 #[derive(Clone)]
-pub struct Witnesses {
+pub struct Confirmers {
     endpoints: Vec<Endpoint>,
     alone: Arc<Alone>,
     /// Index of the node to begin with; it advances with each question.
     next: Arc<AtomicUsize>,
 }
 
-impl Witnesses {
+impl Confirmers {
     /// Uses the nodes of `endpoints`, each account once.
     pub fn new(
         endpoints: &[Endpoint],
@@ -65,7 +65,7 @@ impl Witnesses {
                 Ok(_) => last = LedgerError::Unreachable("a node is behind".into()),
                 Err(error) => last = error.into(),
             }
-            if proofs.len() == WITNESSES.min(nodes) {
+            if proofs.len() == CONFIRMERS.min(nodes) {
                 return Ok(proofs);
             }
         }
@@ -81,7 +81,7 @@ pub struct Node {
     key: PrivateKey,
     parameters: Parameters,
     height: watch::Receiver<u64>,
-    witnesses: Witnesses,
+    confirmers: Confirmers,
     /// Index of the second node that receives the next operation.
     turn: Arc<AtomicUsize>,
 }
@@ -101,7 +101,7 @@ impl Node {
     pub fn start<E: Spawner + Clock>(
         context: E,
         connection: Connection,
-        witnesses: Witnesses,
+        confirmers: Confirmers,
         key: PrivateKey,
         parameters: Parameters,
     ) -> Self {
@@ -109,7 +109,7 @@ impl Node {
         let followed = connection.clone();
         context.spawn(move |context| async move { follow(&context, &followed, &tell).await });
         let submitter = Submitter::new(connection.clone(), key.clone(), parameters);
-        Self { connection, submitter, key, parameters, height, witnesses, turn: Arc::default() }
+        Self { connection, submitter, key, parameters, height, confirmers, turn: Arc::default() }
     }
 }
 
@@ -139,8 +139,8 @@ impl Ledger for Node {
         Ok((proved.header.height, proved.value))
     }
 
-    async fn witnesses(&self, keys: Vec<Key>, least: u64) -> Result<Vec<Proven>, LedgerError> {
-        self.witnesses.prove(&keys, least).await
+    async fn confirmers(&self, keys: Vec<Key>, least: u64) -> Result<Vec<Proven>, LedgerError> {
+        self.confirmers.prove(&keys, least).await
     }
 
     async fn above(&self, height: u64) -> Result<u64, LedgerError> {

@@ -12,7 +12,7 @@
 use crate::{
     books::{Books, BooksError, Held},
     config::{Config, ConfigError},
-    node::{Node, Witnesses},
+    node::{Confirmers, Node},
     probe::{Prober, Shared},
     reconciler::{Ends, Finds, Journals, Patience, Reconciler, ReconcilerError, answer_questions},
     scrub::{self, Unreadable},
@@ -182,16 +182,16 @@ where
 {
     let light = Light::new(config.chain, config.network_key);
     let (asking, sockets, key, believed) =
-        (context.child("witness"), network.clone(), config.key.clone(), light.clone());
+        (context.child("confirmer"), network.clone(), config.key.clone(), light.clone());
     let alone = move |endpoint| {
         let (context, key) = (asking.child("alone"), key.clone());
         Connection::new(context, sockets.clone(), key, vec![endpoint], believed.clone())
     };
-    let witnesses = Witnesses::new(&config.nodes, alone);
+    let confirmers = Confirmers::new(&config.nodes, alone);
     let (dialing, key) = (context.child("connection"), config.key.clone());
     let connection = Connection::new(dialing, network.clone(), key, config.nodes.clone(), light);
     floor::keep(context.child("floor"), &connection, &format!("{}-floor", config.partition)).await;
-    Node::start(context.child("follower"), connection, witnesses, config.key.clone(), config.parameters)
+    Node::start(context.child("follower"), connection, confirmers, config.key.clone(), config.parameters)
 }
 
 fn held<B: commonware_runtime::Blob>(store: &Store<B>) -> Held {

@@ -73,7 +73,7 @@ impl Ledger for Seat {
         Ok((world.height, keys.iter().map(|key| world.state.get(key).copied()).collect()))
     }
 
-    async fn witnesses(&self, keys: Vec<Key>, _: u64) -> Result<Vec<Proven>, LedgerError> {
+    async fn confirmers(&self, keys: Vec<Key>, _: u64) -> Result<Vec<Proven>, LedgerError> {
         Ok(vec![self.read(keys.clone()).await?, self.read(keys).await?])
     }
 

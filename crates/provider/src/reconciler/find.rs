@@ -75,16 +75,16 @@ pub(super) struct Finder<E: Context> {
     /// The last height at which an agreement was proved gone.
     gone: u64,
     /// An earlier such pair: once every agreement has been proved since, the counts are compared.
-    pub(super) witness: Option<(u64, u32)>,
+    pub(super) confirmer: Option<(u64, u32)>,
     /// Every agreement opened up to this height is known.
     agreed: u64,
 }
 
 impl<E: Context> Finder<E> {
     pub(super) const fn new(finds: Finds<E>) -> Self {
-        let (slots, gone, witness, agreed) = ((0, 0), 0, None, 0);
+        let (slots, gone, confirmer, agreed) = ((0, 0), 0, None, 0);
         let (task, wait, pause, again, told) = (None, None, PAUSE, None, None);
-        Self { finds, task, wait, pause, again, told, slots, gone, witness, agreed }
+        Self { finds, task, wait, pause, again, told, slots, gone, confirmer, agreed }
     }
 
     /// Notes the number of slots proved at a height.
@@ -202,7 +202,7 @@ impl<E: Spawner + Context, B: Blob, L: Ledger> Reconciler<E, B, L> {
     /// If the proved count equals the number of agreements known to have existed at that height, all are
     /// known: no block up to there needs a search.
     async fn compare(&mut self) -> Result<(), ReconcilerError> {
-        let (height, slots) = *self.finder.witness.get_or_insert(self.finder.slots);
+        let (height, slots) = *self.finder.confirmer.get_or_insert(self.finder.slots);
         let view = &self.handler.parts().view;
         let found = |id: &AgreementId| self.finder.finds.proof(id).map_or(0, |proof| proof.height);
         let proved = |id: &AgreementId| view.kept(id).map_or(0, |terms| terms.height).max(found(id));
@@ -219,7 +219,7 @@ impl<E: Spawner + Context, B: Blob, L: Ledger> Reconciler<E, B, L> {
             self.finder.agreed = self.finder.agreed.max(height);
         }
         if all || count == slots {
-            self.finder.witness = None;
+            self.finder.confirmer = None;
         }
         let reach = self.finder.finds.reach();
         if self.finder.agreed > reach.next.saturating_add(AGREED_BLOCKS) {

@@ -24,9 +24,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 /// Outcome of a suspicion.
 enum Verdict {
-    /// Every witness proves that there is no record; the height is that of the oldest proof.
+    /// Every confirming node proves that there is no record; the height is that of the oldest proof.
     Gone(u64),
-    /// A witness proves that the agreement exists.
+    /// A confirming node proves that the agreement exists.
     Stands(Box<Terms>),
 }
 
@@ -38,7 +38,7 @@ pub(super) struct Ender<E: Context> {
     /// Agreements of which a node proved, in a state that may count, that there is no record.
     suspects: BTreeSet<AgreementId>,
     task: Option<Handle<Judged>>,
-    /// Height at which witnesses were asked last.
+    /// Height at which confirming nodes were asked last.
     asked: Option<u64>,
     /// Agreements that are given up except for their voucher, which is kept until this epoch.
     waiting: BTreeMap<AgreementId, u64>,
@@ -62,7 +62,7 @@ impl<E: Context> Ender<E> {
         self.ends.gone(id).is_some()
     }
 
-    /// Agreements to ask witnesses about at `height` in `epoch`, each with the least height that counts.
+    /// Agreements to ask confirming nodes about at `height` in `epoch`, each with the least height that counts.
     fn due(
         &self,
         height: u64,
@@ -81,7 +81,7 @@ impl<E: Context> Ender<E> {
 }
 
 impl<E: Spawner + Context, B: Blob, L: Ledger> Reconciler<E, B, L> {
-    /// Applies the witnesses' answers, and asks them about the agreements that are due.
+    /// Applies the confirming nodes' answers, and asks them about the agreements that are due.
     pub(super) async fn judge_gone(&mut self) -> Result<(), ReconcilerError> {
         if let Some(task) = self.ender.task.as_mut() {
             let Some(done) = task.now_or_never() else { return Ok(()) };
@@ -106,8 +106,8 @@ impl<E: Spawner + Context, B: Blob, L: Ledger> Reconciler<E, B, L> {
         if !due.is_empty() {
             self.ender.asked = Some(height);
             let (ledger, account) = (self.ledger.clone(), self.account());
-            let ask = move |_| async move { witnessed(&ledger, &account, due).await };
-            self.ender.task = Some(self.context.child("witnesses").spawn(ask));
+            let ask = move |_| async move { confirmed(&ledger, &account, due).await };
+            self.ender.task = Some(self.context.child("confirmers").spawn(ask));
         }
         Ok(())
     }
@@ -214,7 +214,7 @@ pub(super) fn window_end(terms: &Terms, epochs: u64) -> u64 {
 
 /// Proofs of agreements by two nodes, each at or above its least height. Agreements whose proofs are
 /// unavailable now are left out.
-async fn witnessed<L: Ledger>(ledger: &L, account: &Account, due: Vec<(AgreementId, u64)>) -> Judged {
+async fn confirmed<L: Ledger>(ledger: &L, account: &Account, due: Vec<(AgreementId, u64)>) -> Judged {
     let mut judged = vec![];
     for page in due.chunks(SLOTS_READ) {
         let least = page.iter().map(|(_, least)| *least).max().unwrap_or(0);
@@ -238,10 +238,10 @@ async fn proofs<L: Ledger>(
     slots: &[u32],
     least: u64,
 ) -> Result<Proofs, LedgerError> {
-    let all = ledger.witnesses(slot_keys(account, slots), least).await?;
+    let all = ledger.confirmers(slot_keys(account, slots), least).await?;
     let below = |(height, _): &(u64, _)| *height < least;
     if all.is_empty() || all.iter().any(below) {
-        return Err(LedgerError::Unreachable("a witness is behind".into()));
+        return Err(LedgerError::Unreachable("a confirming node is behind".into()));
     }
     let each = |(height, records): Proven| Ok((height, terms_of(account, slots, height, &records)?));
     all.into_iter().map(each).collect()

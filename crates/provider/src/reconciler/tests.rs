@@ -60,7 +60,7 @@ struct Blocks {
     /// The state from which it proves agreements if it is not the newest: older, or of another node.
     behind: Option<World>,
     /// The states of the nodes that are asked one by one; if empty, the newest state twice.
-    witnesses: Vec<World>,
+    confirmers: Vec<World>,
 }
 
 impl Memory {
@@ -83,12 +83,16 @@ impl Ledger for Memory {
         Ok((world.height, keys.iter().map(|key| world.state.get(key).copied()).collect()))
     }
 
-    async fn witnesses(&self, keys: Vec<Key>, least: u64) -> Result<Vec<crate::ledger::Proven>, LedgerError> {
+    async fn confirmers(
+        &self,
+        keys: Vec<Key>,
+        least: u64,
+    ) -> Result<Vec<crate::ledger::Proven>, LedgerError> {
         let (world, blocks) = (self.world.lock(), self.blocks.lock());
         let ahead = blocks.behind.as_ref().filter(|other| other.height > world.height);
         let newest = ahead.unwrap_or(&world);
         let nodes: Vec<&World> =
-            if blocks.witnesses.is_empty() { vec![newest; 2] } else { blocks.witnesses.iter().collect() };
+            if blocks.confirmers.is_empty() { vec![newest; 2] } else { blocks.confirmers.iter().collect() };
         let of =
             |world: &World| (world.height, keys.iter().map(|key| world.state.get(key).copied()).collect());
         let proofs = nodes.iter().filter(|world| world.height >= least).take(2).map(|world| of(world));

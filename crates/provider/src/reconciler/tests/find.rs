@@ -183,7 +183,7 @@ async fn asked_after_agreement(context: Context, restarts: bool) -> (Vec<u64>, u
     // One is opened, and ends while the counts cannot be compared.
     let gone = bench.open_with(little(&bench, 8, 500));
     bench.watch_blocks(&context, 24).await;
-    assert!(bench.reconciler.finder.witness.is_some(), "until it is proved again");
+    assert!(bench.reconciler.finder.confirmer.is_some(), "until it is proved again");
     bench.close(gone);
     bench.watch_blocks(&context, 600).await;
     assert_eq!((bench.provider().slots, bench.found().len()), (1, 0));

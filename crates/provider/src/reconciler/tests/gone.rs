@@ -121,7 +121,7 @@ fn an_absence_that_only_one_node_proves_ends_nothing() {
             {
                 let mut blocks = bench.ledger.blocks.lock();
                 blocks.behind = Some(lie.clone());
-                blocks.witnesses = vec![lie, world];
+                blocks.confirmers = vec![lie, world];
             }
             bench.look(&context, 1).await;
         }
@@ -143,7 +143,7 @@ fn a_record_that_appears_within_the_grace_period_takes_everything_back() {
             let lie = without(&bench.ledger.world.lock(), id);
             let mut blocks = bench.ledger.blocks.lock();
             blocks.behind = Some(lie.clone());
-            blocks.witnesses = vec![lie.clone(), lie];
+            blocks.confirmers = vec![lie.clone(), lie];
         };
         // Two nodes prove the absence for nearly the whole grace period, across a restart.
         for _ in 0..GRACE / 2 {
@@ -160,7 +160,7 @@ fn a_record_that_appears_within_the_grace_period_takes_everything_back() {
         }
         {
             let mut blocks = bench.ledger.blocks.lock();
-            (blocks.behind, blocks.witnesses) = (None, vec![]);
+            (blocks.behind, blocks.confirmers) = (None, vec![]);
         }
         bench.look(&context, 20).await;
         assert!(!bench.reconciler.ender.is_gone(&id), "it is back");
@@ -186,14 +186,14 @@ fn a_voucher_is_kept_until_its_window_is_over_whatever_is_absent() {
             {
                 let mut blocks = bench.ledger.blocks.lock();
                 blocks.behind = Some(lie.clone());
-                blocks.witnesses = vec![lie.clone(), lie];
+                blocks.confirmers = vec![lie.clone(), lie];
             }
             bench.look(&context, 1).await;
         }
         assert_eq!((bench.stored(), bench.has_book(id)), (0, false), "its grace period is over for long");
         {
             let mut blocks = bench.ledger.blocks.lock();
-            (blocks.behind, blocks.witnesses) = (None, vec![]);
+            (blocks.behind, blocks.confirmers) = (None, vec![]);
         }
         bench.ledger.world.lock().draws = true;
         let blocks = 4 * bench.epoch_blocks();
