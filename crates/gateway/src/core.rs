@@ -363,8 +363,8 @@ impl Core {
     pub fn why(&self, provider: &Account) -> Why {
         let candidates: Vec<Candidate> =
             self.usable(1, false).into_iter().map(|(candidate, _)| candidate).collect();
-        let silence = self.deeds_with(provider).first().map_or((0, 0), |deed| deed.link.unanswered());
-        lock(&self.recent).why(provider, self.known(provider).as_ref(), silence, &candidates)
+        let peer_health = self.deeds_with(provider).first().map_or((0, 0), |deed| deed.link.unanswered());
+        lock(&self.recent).why(provider, self.known(provider).as_ref(), peer_health, &candidates)
     }
 
     fn describe(&self, accounts: &BTreeSet<Account>) -> Vec<Candidate> {

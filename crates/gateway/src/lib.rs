@@ -32,11 +32,11 @@ pub mod ledger;
 pub mod limits;
 pub mod link;
 pub mod meter;
+pub mod peer_health;
 pub mod placement;
 pub mod repair;
 pub mod sample;
 pub mod serve;
-pub mod silence;
 pub mod transfer;
 pub mod why;
 

@@ -6,9 +6,9 @@
 //! 3. Every request ends within its timeout, except an offer (a shard, a data set), which has it once to be
 //!    sent and once to be answered, and a stream of slices, whose reader bounds it. Dropping a request's
 //!    future cancels it; only the answer to an offer that was sent is still awaited, because a missing
-//!    one must be noticed ([`crate::silence`]).
+//!    one must be noticed ([`crate::peer_health`]).
 
-use crate::{environment::Environment, silence::Silence};
+use crate::{environment::Environment, peer_health::PeerHealth};
 use bytes::BufMut;
 use commonware_codec::{EncodeSize, Write};
 use commonware_utils::channel::oneshot;
@@ -185,7 +185,7 @@ pub struct Link {
     last_refusal: Mutex<Option<String>>,
     refusal: Mutex<Option<RefusedPlacement>>,
     heights: Heights,
-    silence: Mutex<Silence>,
+    peer_health: Mutex<PeerHealth>,
 }
 
 impl Link {
@@ -208,7 +208,7 @@ impl Link {
             last_refusal: Mutex::default(),
             refusal: Mutex::new(None),
             heights,
-            silence: Mutex::default(),
+            peer_health: Mutex::default(),
         }
     }
 
@@ -302,21 +302,21 @@ impl Link {
     /// Records the result of an offer. A stored shard does not end the provider's silence: only a signature
     /// or a refusal completes a placement.
     fn heard(self: &Arc<Self>, offered: u64, answer: Option<Option<Answer>>) -> Result<Answer, Error> {
-        let (height, mut silence) = (self.height(), self.silence());
+        let (height, mut peer_health) = (self.height(), self.peer_health());
         if let Some(Some(_)) = answer {
             self.doubts().answered();
         }
         match answer {
             Some(Some(Answer::Stored(name))) => Ok(Answer::Stored(name)),
             Some(Some(answer)) => {
-                silence.answered(height);
+                peer_health.answered(height);
                 match answer {
                     Answer::Refused(refused) => Err(self.refused(refused)),
                     answer => Ok(answer),
                 }
             }
             missing => {
-                silence.missed(offered, height, self.heights.epoch_blocks);
+                peer_health.missed(offered, height, self.heights.epoch_blocks);
                 self.late();
                 Err(match missing {
                     None => Error::Slow(self.account),
@@ -326,14 +326,14 @@ impl Link {
         }
     }
 
-    fn silence(&self) -> MutexGuard<'_, Silence> {
-        self.silence.lock().expect("no holder of this lock panics")
+    fn peer_health(&self) -> MutexGuard<'_, PeerHealth> {
+        self.peer_health.lock().expect("no holder of this lock panics")
     }
 
     /// Number of offers in a row without an answer, and blocks for which placement leaves the provider out.
     pub fn unanswered(&self) -> (u32, u64) {
-        let silence = self.silence();
-        (silence.unanswered(), silence.left_out(self.height()))
+        let peer_health = self.peer_health();
+        (peer_health.unanswered(), peer_health.left_out(self.height()))
     }
 
     fn refused(&self, refused: Refused) -> Error {

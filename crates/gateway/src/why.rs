@@ -19,7 +19,7 @@ use std::collections::VecDeque;
 
 /// Reason on the wire: the provider is no candidate, because no agreement with it is open.
 const NO_AGREEMENT: u8 = 9;
-/// Reason on the wire: the provider left offers unanswered ([`crate::silence`]).
+/// Reason on the wire: the provider left offers unanswered ([`crate::peer_health`]).
 const SILENT: u8 = 10;
 
 /// The names and leaves per shard of the last placed segments, newest first.
@@ -42,13 +42,13 @@ impl Recent {
         (0..PLACEMENTS_MAX as u32).map(|segment| (segment.to_be_bytes().to_vec(), full)).collect()
     }
 
-    /// Explains how placement among `candidates` treats `provider`. `silence` holds the offers in a row that
+    /// Explains how placement among `candidates` treats `provider`. `peer_health` holds the offers in a row that
     /// it left unanswered, and the blocks for which it is left out.
     pub fn why(
         &self,
         provider: &Account,
         known: Option<&Known>,
-        silence: (u32, u64),
+        peer_health: (u32, u64),
         candidates: &[Candidate],
     ) -> Why {
         let of = candidates.iter().position(|candidate| candidate.account == *provider);
@@ -57,14 +57,14 @@ impl Recent {
             vetted: known.vetted,
             score: known.score,
             room: of.map(|index| (candidates[index].load, candidates[index].capacity)),
-            unanswered: silence.0,
-            left_out: silence.1,
+            unanswered: peer_health.0,
+            left_out: peer_health.1,
         });
         let placement = |(segment, leaves): (Vec<u8>, u64)| {
             let reasons = explain(&segment, SHARDS, leaves, candidates, &[]);
             Placement {
                 reason: of.map_or(NO_AGREEMENT, |index| match reasons[index] {
-                    Reason::NotEligible if silence.1 > 0 => SILENT,
+                    Reason::NotEligible if peer_health.1 > 0 => SILENT,
                     reason => reason as u8,
                 }),
                 candidates: u32::try_from(candidates.len()).unwrap_or(u32::MAX),

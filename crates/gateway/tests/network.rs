@@ -244,7 +244,7 @@ fn samples_tell_who_serves_and_fault_nobody_for_what_it_no_longer_owes() {
             if index == liar {
                 assert_eq!((of, paid), (vec![Found::Wrong; due], 0));
             } else if index == sleeper {
-                assert_eq!((of, paid), (vec![Found::Silence; due], 0));
+                assert_eq!((of, paid), (vec![Found::PeerHealth; due], 0));
             } else if index == freed || !holders.iter().any(|holder| holder.1 == provider.account) {
                 assert_eq!((of, paid), (vec![], 0), "nothing is known that it owes");
             } else {

@@ -171,14 +171,14 @@ pub fn report<'a>(drawn: &Drawn, samples: impl Iterator<Item = &'a Sample>) -> O
         let kept = all.iter().filter(|sample| keep(&sample.found)).count();
         u16::try_from(kept).unwrap_or(u16::MAX)
     };
-    let answered = count(|found| *found != Found::Silence);
+    let answered = count(|found| *found != Found::PeerHealth);
     let timed = |of: fn(u64, u64, u64) -> u64| {
         let of = |sample: &&Sample| match sample.found {
             Found::Bytes { bytes, first, whole } => {
                 let millis = |time: std::time::Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
                 Some(of(bytes, millis(first), millis(whole)))
             }
-            Found::Silence | Found::Wrong => None,
+            Found::PeerHealth | Found::Wrong => None,
         };
         lower_median(all.iter().filter_map(of).collect())
     };
@@ -229,15 +229,15 @@ mod tests {
 
     #[test]
     fn what_samples_say() {
-        use Found::{Silence, Wrong};
+        use Found::{PeerHealth, Wrong};
         let worst = LATENCY_BANDS as u8 - 1;
         for (found, asked, answered, correct, latency, throughput) in [
             (vec![bytes(3, 4)], 1, 1, 1, 0, 4),
             (vec![bytes(3, 4), bytes(250, 260)], 2, 2, 2, 0, 1),
             (vec![bytes(450, 460)], 1, 1, 1, 3, 1),
             (vec![bytes(1_990, 2_000)], 1, 1, 1, worst, 0),
-            (vec![Silence, Silence], 2, 0, 0, 0, 0),
-            (vec![bytes(3, 4), Silence], 2, 1, 1, 0, 4),
+            (vec![PeerHealth, PeerHealth], 2, 0, 0, 0, 0),
+            (vec![bytes(3, 4), PeerHealth], 2, 1, 1, 0, 4),
             (vec![bytes(3, 4), Wrong], 2, 2, 1, 0, 4),
             (vec![Wrong], 1, 1, 0, worst, 0),
         ] {
@@ -254,7 +254,7 @@ mod tests {
 
     #[test]
     fn samples_under_an_older_agreement_are_left_out() {
-        let samples = [sample(1, Found::Silence), sample(1, Found::Silence), sample(2, bytes(3, 4))];
+        let samples = [sample(1, Found::PeerHealth), sample(1, Found::PeerHealth), sample(2, bytes(3, 4))];
         let (report, deed) = report(&drawn(), samples.iter()).expect("there are samples");
         assert_eq!((deed, report.asked, report.answered, report.slot), (2, 1, 1, 3));
     }

@@ -50,7 +50,7 @@ pub struct Sample {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Found {
     /// No answer in time, or a refusal to serve.
-    Silence,
+    PeerHealth,
     /// An answer without the right bytes.
     Wrong,
     /// The right bytes, in time.

@@ -82,7 +82,7 @@ pub fn found(result: &Result<Arrived, Error>) -> Found {
             Found::Bytes { bytes: arrived.bytes.len() as u64, first: arrived.first, whole: arrived.whole }
         }
         Err(error) if error.shows_loss() => Found::Wrong,
-        Err(_) => Found::Silence,
+        Err(_) => Found::PeerHealth,
     }
 }
 
@@ -191,10 +191,10 @@ mod tests {
         let refused = |why| Err(Error::Refused(account, why, String::new()));
         for (result, expected) in [
             (Ok(arrived.clone()), Found::Bytes { bytes: 9, first: arrived.first, whole: arrived.whole }),
-            (Err(Error::Slow(account)), Found::Silence),
-            (Err(Error::Unreachable(account, String::new())), Found::Silence),
-            (refused(Refusal::Busy), Found::Silence),
-            (refused(Refusal::Credit), Found::Silence),
+            (Err(Error::Slow(account)), Found::PeerHealth),
+            (Err(Error::Unreachable(account, String::new())), Found::PeerHealth),
+            (refused(Refusal::Busy), Found::PeerHealth),
+            (refused(Refusal::Credit), Found::PeerHealth),
             (refused(Refusal::Unknown), Found::Wrong),
             (refused(Refusal::Damaged), Found::Wrong),
             (Err(Error::Wrong(account, "bytes")), Found::Wrong),

@@ -21,7 +21,7 @@ pub const EPOCHS_MAX: u64 = 64;
 
 /// The record of the offers that one provider left unanswered.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Silence {
+pub struct PeerHealth {
     /// Number of unanswered offers in a row.
     unanswered: u32,
     /// Height at which an offer was last counted, or an answer forgave all.
@@ -30,7 +30,7 @@ pub struct Silence {
     until: u64,
 }
 
-impl Silence {
+impl PeerHealth {
     /// Counts an offer that was made at the height `offered` and given up at `height` without an answer.
     pub fn missed(&mut self, offered: u64, height: u64, epoch_blocks: u64) {
         if !cfg!(planted = "one-stall-many") && self.judged.is_some_and(|judged| offered <= judged) {
@@ -91,27 +91,27 @@ mod tests {
             (vec![Misses(0, 8), Misses(9, 18), Misses(19, 28), Misses(100, 120)], 4, 120 + 2 * EPOCH),
             (vec![Misses(0, 8), Misses(9, 18), Misses(19, 28), Answers(100)], 0, 0),
         ] {
-            let mut silence = Silence::default();
+            let mut peer_health = PeerHealth::default();
             for step in history {
                 match step {
-                    Misses(offered, height) => silence.missed(offered, height, EPOCH),
-                    Answers(height) => silence.answered(height),
+                    Misses(offered, height) => peer_health.missed(offered, height, EPOCH),
+                    Answers(height) => peer_health.answered(height),
                 }
             }
-            assert_eq!((silence.unanswered(), silence.left_out(0)), (unanswered, until));
-            assert_eq!(silence.left_out(until), 0, "offered again from then on");
+            assert_eq!((peer_health.unanswered(), peer_health.left_out(0)), (unanswered, until));
+            assert_eq!(peer_health.left_out(until), 0, "offered again from then on");
         }
     }
 
     #[test]
     fn the_time_doubles_up_to_its_bound() {
-        let (mut silence, mut height) = (Silence::default(), 0);
+        let (mut peer_health, mut height) = (PeerHealth::default(), 0);
         let mut epochs = Vec::new();
         for _ in 0..100 {
-            silence.missed(height + 1, height + 2, EPOCH);
+            peer_health.missed(height + 1, height + 2, EPOCH);
             height += 2;
-            epochs.push(silence.left_out(height) / EPOCH);
-            height += silence.left_out(height);
+            epochs.push(peer_health.left_out(height) / EPOCH);
+            height += peer_health.left_out(height);
         }
         assert_eq!(epochs[..10], [0, 0, 1, 2, 4, 8, 16, 32, 64, 64]);
         assert_eq!(epochs[99], EPOCHS_MAX);
