@@ -1,5 +1,5 @@
 //! Auditors in a real network: their findings raise quality, and until its reveal neither a provider
-//! nor a reader of blocks can distinguish an auditor from another customer.
+//! nor a reader of blocks can distinguish an auditor from another consumer.
 
 mod common;
 
@@ -51,7 +51,7 @@ fn of_kind<'a>(blocks: &'a [Value], kind: &'a str) -> impl Iterator<Item = (u64,
 }
 
 #[test]
-fn auditors_raise_quality_and_look_like_customers() {
+fn auditors_raise_quality_and_look_like_consumers() {
     let net = Net::logging("warn,posync_gateway=info,posync_provider::serve=trace");
     let source = file(net.directory.parent().expect("a home"), "source", 3_000_000, 5);
     net.ask(&["put", source.to_str().expect("UTF-8"), "file"]);
@@ -63,8 +63,8 @@ fn auditors_raise_quality_and_look_like_customers() {
     quality_rises(&net, &blocks, last);
     let accounts = accounts(&net, &blocks);
     nobody_is_disputed(&blocks);
-    the_ledger_shows_equal_customers(&blocks, &accounts);
-    providers_see_equal_customers(&net, &blocks, &accounts, first..=last);
+    the_ledger_shows_equal_consumers(&blocks, &accounts);
+    providers_see_equal_consumers(&net, &blocks, &accounts, first..=last);
     net.recompute();
 }
 
@@ -134,7 +134,7 @@ fn accounts(net: &Net, blocks: &[Value]) -> Accounts {
 /// Agreements of auditors differ only in the provider, the slot and the keys; until its reveal, no other
 /// operation on the ledger is an auditor's. A consumer that stores has leaves, one that only reads has none:
 /// that difference is accepted (`docs/decisions/auditors-are-gateways.md`).
-fn the_ledger_shows_equal_customers(blocks: &[Value], accounts: &Accounts) {
+fn the_ledger_shows_equal_consumers(blocks: &[Value], accounts: &Accounts) {
     let mut terms = BTreeSet::new();
     let read = of_kind(blocks, "Open").filter(|(_, open)| accounts.auditors.contains(text(&open["signer"])));
     for (height, open) in read {
@@ -152,7 +152,7 @@ fn the_ledger_shows_equal_customers(blocks: &[Value], accounts: &Accounts) {
     assert_eq!(terms.len(), 1, "readers open one kind of agreement: {terms:?}");
     let known = ["Open", "TopUp", "CloseAlone"];
     for (_, operation) in done(blocks).filter(|(_, o)| accounts.auditors.contains(text(&o["signer"]))) {
-        assert!(known.contains(&text(&operation["kind"])), "no customer does this: {operation}");
+        assert!(known.contains(&text(&operation["kind"])), "no consumer does this: {operation}");
     }
 }
 
@@ -203,8 +203,8 @@ fn requests(log: &str, blocks: &[Value]) -> Vec<Seen> {
 }
 
 /// Compares the requests of the gateway and of auditors to each provider, epoch by epoch. The file is
-/// not read meanwhile, so the gateway is a customer that only samples.
-fn providers_see_equal_customers(
+/// not read meanwhile, so the gateway is a consumer that only samples.
+fn providers_see_equal_consumers(
     net: &Net,
     blocks: &[Value],
     accounts: &Accounts,
@@ -219,7 +219,7 @@ fn providers_see_equal_customers(
         let mut gets: BTreeMap<(&str, u64), u64> = BTreeMap::new();
         for seen in requests.iter().filter(|seen| epochs.contains(&(seen.height / EPOCH))) {
             let is_auditor = accounts.auditors.contains(&seen.peer);
-            assert!(is_auditor || seen.peer == accounts.gateway, "nobody else is a customer: {seen:?}");
+            assert!(is_auditor || seen.peer == accounts.gateway, "nobody else is a consumer: {seen:?}");
             shapes.entry(is_auditor).or_default().insert(seen.shape());
             let by = (seen.peer.as_str(), seen.height / EPOCH);
             match seen.fields["kind"].as_str() {

@@ -23,8 +23,8 @@ pub mod agreements;
 pub mod auditor;
 pub mod catalogue;
 pub mod coding;
+mod consumer;
 pub mod core;
-mod customer;
 pub mod deed;
 pub mod environment;
 pub mod expected;
@@ -46,7 +46,7 @@ pub use posync_alert::Alerts;
 use crate::{
     access::{Access, TooMany},
     catalogue::Stopped,
-    customer::{Customer, Means},
+    consumer::{Consumer, Means},
     link::Dialer,
     serve::Service,
 };
@@ -153,9 +153,9 @@ where
         policy: config.policy,
         alerts: config.alerts,
     };
-    let customer = Customer::open(&context, &network, means).await?;
-    customer.start(None);
-    let Customer { core, heard, incomplete, disk, .. } = customer;
+    let consumer = Consumer::open(&context, &network, means).await?;
+    consumer.start(None);
+    let Consumer { core, heard, incomplete, disk, .. } = consumer;
     core.common.environment.spawn(repair::reap(core.clone()));
     let repair = repair::start(core.clone(), heard, incomplete);
     let service = Arc::new(Service { core, account, access });

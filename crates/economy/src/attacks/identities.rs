@@ -15,7 +15,7 @@ use posync_protocol::{
 
 /// Storage price at which a few leaves are worth more than an operation's fee.
 const PRICE: u128 = 1 << 44;
-/// Egress that the new name's customer redeems in an epoch, in bytes.
+/// Egress that the new name's consumer redeems in an epoch, in bytes.
 const EGRESS: u64 = 1 << 32;
 const EPOCHS: u64 = 4;
 
@@ -75,7 +75,7 @@ fn standing(bench: &Bench, name: &str) -> Option<Standing> {
     bench.world().get(Standing::key(&account(name)))
 }
 
-/// The customer reads from the newcomer, which redeems in every epoch.
+/// The consumer reads from the newcomer, which redeems in every epoch.
 fn serve(bench: &mut Bench, name: &str) {
     bench.play(&format!(
         "c open {name} slot=1 quota=0 quota_egress={} rate={EGRESS} reserve=1000s end=90",

@@ -153,7 +153,7 @@ fn audit(seed: u64, plan: Lazy, unpaid: bool) -> i128 {
     let mut bench = Bench::new(seed, &["c", "p", "s0", "s1", "s2", "s3"]);
     AUDITORS.iter().for_each(|name| bench.stage.world.seat(name));
     bench.play("p register");
-    // A customer's fees fill the committee's pool.
+    // A consumer's fees fill the committee's pool.
     bench.play(
         "c open p slot=9 quota=0 quota_egress=64000000000 quota_gas=0 rate=4000000000 reserve=1000s end=40",
     );

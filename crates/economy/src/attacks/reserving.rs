@@ -1,5 +1,5 @@
 //! Attacks with quotas that are reserved and not used: squatting, the free option, prices moved by
-//! quotas. Honest customers stand beside them and pay for the room that they leave empty.
+//! quotas. Honest consumers stand beside them and pay for the room that they leave empty.
 //!
 //! ```text
 //!   quota - leaves in force --x rate x rounds--> a tenth, burned        until the end and the window
@@ -113,7 +113,7 @@ fn rivals(share: u64, margin: u64) -> i128 {
     (margin * diverted - i128::from(RESERVE_SHARE) * blocked) / one
 }
 
-/// Extra cost of a customer that uses `share` of its quota, in parts per billion of the price of its use.
+/// Extra cost of a consumer that uses `share` of its quota, in parts per billion of the price of its use.
 fn honest(share: u64) -> i128 {
     let (quota, rate, rounds) = (1_000_000, 10 << 20, 3_600);
     let used = u64::try_from(u128::from(share) * quota as u128 / u128::from(ONE)).expect("below the quota");
@@ -385,12 +385,12 @@ fn option_rows(seed: u64) -> Vec<Row> {
     rows
 }
 
-/// Customers, prices, weights and roundings of reserved quotas.
-fn customer_rows() -> Vec<Row> {
+/// Consumers, prices, weights and roundings of reserved quotas.
+fn consumer_rows() -> Vec<Row> {
     let more = |share: u64, most: i128| {
         let region = format!("{} % of the quota used", share / (ONE / 100));
         let bound = Bound::AtMost(most);
-        row(Topic::Honest, "an honest customer pays more", &region, honest(share), "ppb of its use", bound)
+        row(Topic::Honest, "an honest consumer pays more", &region, honest(share), "ppb of its use", bound)
     };
     let billion = i128::from(ONE);
     vec![
@@ -452,6 +452,6 @@ fn customer_rows() -> Vec<Row> {
 pub fn rows(seed: u64) -> Vec<Row> {
     let mut rows = squat_rows();
     rows.extend(option_rows(seed));
-    rows.extend(customer_rows());
+    rows.extend(consumer_rows());
     rows
 }

@@ -1,4 +1,4 @@
-//! Reserved room on the ledger itself: the cost of squatting, the extra cost of an honest customer,
+//! Reserved room on the ledger itself: the cost of squatting, the extra cost of an honest consumer,
 //! and the gain of an option to buy later.
 
 use crate::{
@@ -81,7 +81,7 @@ fn squatted_least(free: bool) -> i128 {
     all.min().expect("some terms")
 }
 
-/// Payments of a customer that stores `leaves` leaves under a quota of `quota` for some epochs and
+/// Payments of a consumer that stores `leaves` leaves under a quota of `quota` for some epochs and
 /// closes, in grains. Fees of operations are small beside them.
 fn paid(leaves: u64, quota: u64) -> i128 {
     const EPOCHS: u64 = 20;
@@ -97,7 +97,7 @@ fn paid(leaves: u64, quota: u64) -> i128 {
     before - bench.fortune(&["c"])
 }
 
-/// Extra cost of a customer that uses `percent` of its quota, in parts per billion of its fee.
+/// Extra cost of a consumer that uses `percent` of its quota, in parts per billion of its fee.
 fn honest(percent: u64) -> i128 {
     let quota = 320;
     let leaves = quota * percent / 100 / 8 * 8;
@@ -162,7 +162,7 @@ pub fn rows() -> Vec<Row> {
             let region = format!("{percent} % of the quota used for 20 epochs");
             Row::new(
                 Topic::Honest,
-                "an honest customer pays more",
+                "an honest consumer pays more",
                 region,
                 honest(percent),
                 "ppb of its fee",

@@ -21,7 +21,7 @@ const PRICE: u128 = 1 << 44;
 const COST: u64 = ONE / 10 * 6;
 /// Number of epochs in a run.
 const EPOCHS: u64 = 10;
-/// Agreements of the customer with each provider. The data of each is [`LEAVES`] leaves in
+/// Agreements of the consumer with each provider. The data of each is [`LEAVES`] leaves in
 /// [`SHARDS`] shards.
 const AGREEMENTS: u32 = 4;
 const LEAVES: u64 = 16;
@@ -40,10 +40,10 @@ fn data(number: u64, slot: u32, alike: bool) -> Vec<Vec<u8>> {
     shards((whose << 8) + u64::from(slot) + 1, SHARDS, (LEAVES / SHARDS * LEAF_BYTES) as usize)
 }
 
-/// Providers that hold the customer's data; the attacker owns the first two.
+/// Providers that hold the consumer's data; the attacker owns the first two.
 const PROVIDERS: [&str; 4] = ["p", "q", "g", "h"];
 
-/// A ledger in which the customer `c` stores with every provider under `agreements` agreements, and
+/// A ledger in which the consumer `c` stores with every provider under `agreements` agreements, and
 /// draws begin with the next block. The attacker's providers answer as `answers` says.
 fn stocked(
     seed: u64,
@@ -245,9 +245,9 @@ enum Fake {
 #[derive(Clone, Copy, Debug)]
 struct Dilution {
     fake: Fake,
-    /// Number of the attacker's own leaves for each leaf of the customer.
+    /// Number of the attacker's own leaves for each leaf of the consumer.
     times: u64,
-    /// Share of the customer's data that it drops, parts per billion.
+    /// Share of the consumer's data that it drops, parts per billion.
     share: u64,
     /// Blocks before the end of an epoch at which it opens the fake agreement.
     lead: u64,
@@ -255,7 +255,7 @@ struct Dilution {
     answers: Answers,
 }
 
-/// Agreements of the customer in a dilution; the attacker's own use the slots after them.
+/// Agreements of the consumer in a dilution; the attacker's own use the slots after them.
 const SPREAD: u32 = 16;
 /// Number of epochs in a dilution.
 const LONG_EPOCHS: u64 = 3;
@@ -291,8 +291,8 @@ fn diluted(seed: u64, plan: Option<Dilution>, free: bool) -> i128 {
         }
         bench.run_to(epoch + 1);
     }
-    let customers: Vec<u32> = (0..SPREAD).collect();
-    bench.close("c", "p", &customers);
+    let consumers: Vec<u32> = (0..SPREAD).collect();
+    bench.close("c", "p", &consumers);
     // Agreements that are over return their reserves.
     bench.stage.world.draws = true;
     bench.run_to(first + LONG_EPOCHS + 2);

@@ -45,7 +45,7 @@ const TICK: Duration = Duration::from_secs(1);
 const SURVEY_TICKS: u64 = 10;
 /// Looks between two requests for a provider's own scrub results.
 const SCRUB_TICKS: u64 = 5;
-/// Epochs for which a retired customer keeps an agreement at least: closing sooner would make it stand
+/// Epochs for which a retired consumer keeps an agreement at least: closing sooner would make it stand
 /// out.
 const KEPT_EPOCHS: u64 = 16;
 

@@ -9,7 +9,7 @@ use super::{
     seat::Seat,
     state::{LEAD_EPOCHS, account_key, group_of, phase},
 };
-use crate::{agreements::Agreements, core::Core, customer::Customer, ledger::Error, sample::Sample};
+use crate::{agreements::Agreements, consumer::Consumer, core::Core, ledger::Error, sample::Sample};
 use commonware_cryptography::{Signer as _, ed25519::PrivateKey};
 use commonware_runtime::{Clock, Handle, Metrics, Network, Spawner, Storage};
 use commonware_utils::channel::{mpsc, oneshot};
@@ -205,11 +205,11 @@ where
         let (network, tell) = (self.network.clone(), self.tell.clone());
         let context = self.context.child("reading").with_attribute("group", group);
         let task = context.spawn(move |context| async move {
-            match Customer::open(&context, &network, means).await {
-                Ok(customer) => {
-                    customer.agreements.retired.store(!active, Ordering::Release);
-                    customer.start(Some(tell));
-                    let Customer { core, agreements, mut heard, disk, .. } = customer;
+            match Consumer::open(&context, &network, means).await {
+                Ok(consumer) => {
+                    consumer.agreements.retired.store(!active, Ordering::Release);
+                    consumer.start(Some(tell));
+                    let Consumer { core, agreements, mut heard, disk, .. } = consumer;
                     drop(opened.send((core, agreements)));
                     // A reading account stores nothing, so it has nothing to repair.
                     while heard.recv().await.is_some() {}

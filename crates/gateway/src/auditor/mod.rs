@@ -1,7 +1,7 @@
-//! The auditor's part of service quality: reads like a customer, commits, then reveals.
+//! The auditor's part of service quality: reads like a consumer, commits, then reveals.
 //!
 //! ```text
-//!   group of 16 epochs ─► an account of its own ─► [`crate::customer`]: agreements, samples
+//!   group of 16 epochs ─► an account of its own ─► [`crate::consumer`]: agreements, samples
 //!                              ▲ one fixed sum                      │
 //!   seat's account ────────────┘                                    ▼
 //!        ▲                                       state: what the samples of the drawn say
@@ -9,7 +9,7 @@
 //!                                   └── not backed yet: again, while the first round lasts
 //! ```
 //!
-//! To providers an auditor is a customer that only reads. It opens agreements without leaves by the same
+//! To providers an auditor is a consumer that only reads. It opens agreements without leaves by the same
 //! code as a gateway, with an egress quota of just what it reads, since unused room is burned. It takes
 //! the same reads, at moments of the same kind, from every provider it has an agreement with, drawn or
 //! not. Its findings stay secret until the reveal; that exposes the group's account, so the next group
@@ -27,7 +27,7 @@ mod seat;
 pub mod state;
 
 use crate::{
-    Error, agreements::Policy, customer::Means, ledger::Error as LedgerError, limits::MAILBOX, sample::Sample,
+    Error, agreements::Policy, consumer::Means, ledger::Error as LedgerError, limits::MAILBOX, sample::Sample,
 };
 use commonware_cryptography::{Signer as _, ed25519::PrivateKey};
 use commonware_macros::select;
@@ -62,7 +62,7 @@ pub struct Config {
 }
 
 impl Config {
-    /// The configuration of a customer that only reads.
+    /// The configuration of a consumer that only reads.
     fn means(&self, key: PrivateKey, partition: String) -> Means {
         Means {
             key,

@@ -277,7 +277,7 @@ mod tests {
     use posync_protocol::{Bounded, limits::Parameters};
 
     #[test]
-    fn repair_hears_of_a_file_whose_customer_leaves_while_it_becomes_one() {
+    fn repair_hears_of_a_file_whose_consumer_leaves_while_it_becomes_one() {
         Runner::default().start(|context| async move {
             let started = catalogue::start(context.child("catalogue"), "test", [9; 32]).await;
             let (catalogue, _, _disk) = started.expect("opens");

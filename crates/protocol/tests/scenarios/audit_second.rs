@@ -301,7 +301,7 @@ fn restitution_to_oneself_is_no_way_around_the_unbonding() {
     assert!(gone > 0 && back * 10 <= gone * 9, "{back} of the bond came back, {gone} are gone from it");
 }
 
-/// RD-11, ST-8: a light provider refuses short terms and holds a live leaf. Its customer takes long
+/// RD-11, ST-8: a light provider refuses short terms and holds a live leaf. Its consumer takes long
 /// terms, closes alone as soon as its set is in force, and frees the slot when the close takes
 /// effect, before the next draw in turn. It pays the amount in docs/threats.md, and no agreement
 /// costs its provider more.
@@ -377,7 +377,7 @@ fn who_closes_alone_pays_what_is_published() {
 
 /// AG-5, DR-5: with the draws of production, a provider that earns nearly all fees is drawn in each
 /// block in which it has no open challenge, and draws come before upkeep. It always answers in
-/// time. The close of its customer takes effect all the same, and the provider is not paid until
+/// time. The close of its consumer takes effect all the same, and the provider is not paid until
 /// the end of the term.
 #[test]
 fn a_close_takes_effect_although_its_provider_answers_always() {

@@ -48,7 +48,7 @@ fn one_bad_epoch_suspends_nobody_who_is_drawn_rarely() {
 }
 
 /// PV-3, AG-6: from the 8th epoch after its notice a provider may end agreements alone. Until then its
-/// customer pays, may pay for reading what it stored, may replace a stolen session key, and needs nobody's
+/// consumer pays, may pay for reading what it stored, may replace a stolen session key, and needs nobody's
 /// consent to delete (DS-3).
 #[test]
 fn a_provider_that_gives_notice_freezes_no_agreement_before_it_may_end_it() {
@@ -109,9 +109,9 @@ fn who_left_jail_and_does_everything_right_leaves_probation() {
 }
 
 /// AG-7: what an agreement pays follows from its terms and what it held, not from who touched it when. Any
-/// stranger may clear an ended slot for nothing; that costs the customer nothing, because it filled its quota.
+/// stranger may clear an ended slot for nothing; that costs the consumer nothing, because it filled its quota.
 #[test]
-fn a_strangers_free_upkeep_costs_the_customer_nothing() {
+fn a_strangers_free_upkeep_costs_the_consumer_nothing() {
     let returned = |clears: bool| {
         let mut stage = Stage::new();
         stage.play("p register\n a open p quota=98000 end=6 quota_egress=0 quota_gas=0 reserve=0");
@@ -142,6 +142,6 @@ fn a_strangers_free_upkeep_costs_the_customer_nothing() {
     assert_eq!(
         returned(true),
         returned(false),
-        "grains that return to the customer, cleared by a stranger and not"
+        "grains that return to the consumer, cleared by a stranger and not"
     );
 }

@@ -59,7 +59,7 @@ fn hiding() -> (Stage, Keeper) {
 }
 
 #[test]
-fn an_own_agreement_that_ended_hides_no_lost_leaf_of_a_customer() {
+fn an_own_agreement_that_ended_hides_no_lost_leaf_of_a_consumer() {
     let (mut stage, mut keeper) = hiding();
     keeper.lose_every(1);
     let before = keeper.provider(&stage.world);
@@ -75,7 +75,7 @@ fn an_own_agreement_that_ended_hides_no_lost_leaf_of_a_customer() {
     assert_eq!(keeper.audit(&stage.world).missing.len(), 4, "and what is lost is asked again");
 }
 
-/// A tenth of a customer's data is missing, and 98.3 % of the tree has ended. It is found as soon
+/// A tenth of a consumer's data is missing, and 98.3 % of the tree has ended. It is found as soon
 /// as without the ended data.
 #[test]
 fn ended_weight_hides_no_dropped_tenth() {

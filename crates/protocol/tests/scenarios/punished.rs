@@ -88,7 +88,7 @@ fn what_nobody_answered_is_no_evidence_at_all() {
     assert_eq!(audit.silent.count_ones(), audit.drawn.min(64));
 }
 
-/// A provider that is suspended and has lost its only customer, so that no data is left to read.
+/// A provider that is suspended and has lost its only consumer, so that no data is left to read.
 fn emptied_while_suspended() -> (Stage, Keeper) {
     let (mut stage, keeper) = holding(&[70_000]);
     run_to(&mut stage, &keeper, 22, false);

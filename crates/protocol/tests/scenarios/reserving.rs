@@ -1,5 +1,5 @@
 //! Reserving costs by time, an option has a price, and neither moves a posted price: the attacks,
-//! and the payments of honest customers beside them.
+//! and the payments of honest consumers beside them.
 
 use crate::{
     audits::{answer, holding, submit},
@@ -213,8 +213,8 @@ fn settled(stage: &mut Stage, keeper: &Keeper, epoch: u64) {
     panic!("never answered early in a round");
 }
 
-/// Payments of a customer that uses `percent` of its quotas for eight epochs: (in all, for its use).
-fn customer(percent: u64) -> (u128, u128) {
+/// Payments of a consumer that uses `percent` of its quotas for eight epochs: (in all, for its use).
+fn consumer(percent: u64) -> (u128, u128) {
     let mut stage = Stage::new();
     let (leaves, quota) = (1_000, 1_000 * 100 / percent);
     // Egress of 4 MiB an epoch.
@@ -243,10 +243,10 @@ fn customer(percent: u64) -> (u128, u128) {
 }
 
 #[test]
-fn an_honest_customer_that_uses_half_pays_a_tenth_more() {
+fn an_honest_consumer_that_uses_half_pays_a_tenth_more() {
     // 10 x (1 - u) / u percent.
     for (percent, thousandths) in [(50, 100), (80, 25), (25, 300)] {
-        let (paid, used) = customer(percent);
+        let (paid, used) = consumer(percent);
         let expected = used * (1_000 + thousandths) / 1_000;
         assert!(paid.abs_diff(expected) <= 64, "{percent} %: {paid} paid for {used}, {expected} expected");
     }

@@ -303,7 +303,7 @@ fn cycle_rounds(stage: &Stage) -> u64 {
     (line * 4).div_ceil(stage.world.parameters.round_blocks)
 }
 
-/// Earnings of `p` from one customer until epoch `until`, and the rounds of a turn cycle. The
+/// Earnings of `p` from one consumer until epoch `until`, and the rounds of a turn cycle. The
 /// agreements cover these epochs, one after the other, and `p` answers every challenge. It earns
 /// little, so that it is drawn in turn only.
 fn earned_of(terms: &[(u64, u64)], until: u64) -> (u128, u64) {
@@ -345,8 +345,8 @@ fn earned_of(terms: &[(u64, u64)], until: u64) -> (u128, u64) {
     (earned, cycle_rounds(&stage))
 }
 
-/// RD-11: a customer whose agreements all end between two turns pays nothing; each is shorter than
-/// a turn cycle, as docs/threats.md states. A customer whose agreement lasts two cycles pays.
+/// RD-11: a consumer whose agreements all end between two turns pays nothing; each is shorter than
+/// a turn cycle, as docs/threats.md states. A consumer whose agreement lasts two cycles pays.
 #[test]
 fn only_what_is_shorter_than_a_turn_cycle_can_stay_unpaid() {
     let (earned, cycle) = earned_of(&[(0, 5), (5, 17)], 19);

@@ -57,7 +57,7 @@ fn tell(peer: &Account, ask: &Ask) {
             tracing::trace!(%peer, kind = "pay", slot, egress, gas, "asked");
         }
         Ask::Status(_) => tracing::trace!(%peer, kind = "status", "asked"),
-        // Sent between providers: no customer sends these.
+        // Sent between providers: no consumer sends these.
         Ask::Probe(_) | Ask::Filler(_) => {}
     }
 }

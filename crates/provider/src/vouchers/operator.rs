@@ -108,7 +108,7 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-/// Lower bound of an agreement's worth, from the acknowledgements its customer received.
+/// Lower bound of an agreement's worth, from the acknowledgements its consumer received.
 #[derive(Clone, Copy, Debug, Default)]
 struct Tally {
     paid: u64,
@@ -330,7 +330,7 @@ proptest! {
     }
 }
 
-/// A voucher passes the voucher store unchanged, as its customer signed it.
+/// A voucher passes the voucher store unchanged, as its consumer signed it.
 #[test]
 fn a_voucher_comes_back_from_the_disk_as_it_was_signed() {
     deterministic::Runner::default().start(|context| async move {

@@ -30,7 +30,7 @@ use posync_protocol::{Account, Hash, limits::Parameters};
 use rand_core::CryptoRng;
 use std::{collections::BTreeSet, sync::Arc};
 
-/// Configuration of a customer's account, nodes and agreements.
+/// Configuration of a consumer's account, nodes and agreements.
 #[derive(Clone)]
 pub(crate) struct Means {
     /// Its key: account, node identity and payer. No other process may spend from this account.
@@ -53,8 +53,8 @@ pub(crate) struct Means {
     pub(crate) alerts: Alerts,
 }
 
-/// A customer whose tasks have not started.
-pub(crate) struct Customer {
+/// A consumer whose tasks have not started.
+pub(crate) struct Consumer {
     /// Its agreements, and its knowledge of providers.
     pub(crate) core: Arc<Core>,
     /// Opens, renews and closes the agreements.
@@ -67,7 +67,7 @@ pub(crate) struct Customer {
     pub(crate) disk: Handle<Result<(), catalogue::Error>>,
 }
 
-impl Customer {
+impl Consumer {
     /// Opens the catalogue and resumes the agreements in it.
     ///
     /// # Errors
