@@ -7,7 +7,7 @@ use posync_protocol::{
     limits::SETTLEMENT_RING,
     record::{
         AccountState, Agreement, Audit, Books, Closing, DataSet, Endpoint, Market, Measured, Offer, Probe,
-        Provider, Ratio, Seat, Settlement, Standing, System, UNMEASURED, Use, Version,
+        Provider, Ratio, Seat, Settlement, Standing, System, UNMEASURED, Usage, Version,
     },
 };
 use serde_json::{Value, json};
@@ -35,7 +35,7 @@ pub(crate) fn describe(slot: &Slot) -> Option<(&'static str, Value)> {
             ("endpoint", json!({ "address": address(&x.addresses), "addresses": all }))
         }
         Agreement::KIND => ("agreement", agreement(&Agreement::from_slot(slot).ok()?)),
-        Use::KIND => ("use", usage(&Use::from_slot(slot).ok()?)),
+        Usage::KIND => ("use", usage(&Usage::from_slot(slot).ok()?)),
         DataSet::KIND => {
             let x = DataSet::from_slot(slot).ok()?;
             ("data set", json!({ "current": version(&x.current), "next": x.next.as_ref().map(version) }))
@@ -153,7 +153,7 @@ fn agreement(x: &Agreement) -> Value {
         "quota_leaves": x.quota_leaves, "quota_egress": x.quota_egress, "quota_gas": number(x.quota_gas) })
 }
 
-fn usage(x: &Use) -> Value {
+fn usage(x: &Usage) -> Value {
     json!({ "storage_reserve": grains(x.storage_reserve), "voucher_reserve": grains(x.voucher_reserve),
         "deposit": grains(x.deposit), "egress": x.egress, "gas": number(x.gas), "signed": grains(x.signed),
         "audited": x.audited })

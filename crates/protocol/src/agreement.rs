@@ -41,7 +41,7 @@ use crate::{
     operation::{Close, CloseAlone, Open, RotateKey, TopUp},
     record::{
         AccountState, Agreement, Audit, DataSet, EGRESS, Ending, GAS, Lock, Market, Measured, Offer,
-        Provider, STORAGE, Standing, Use,
+        Provider, STORAGE, Standing, Usage,
     },
     settlement,
 };
@@ -55,7 +55,7 @@ pub const fn start_round(agreement: &Agreement, parameters: &Parameters) -> u64 
 ///
 /// # Errors
 /// `AgreementClosed`, `AgreementEnded`.
-pub fn check_open(agreement: &Agreement, usage: &Use, epoch: u64) -> Result<(), Code> {
+pub fn check_open(agreement: &Agreement, usage: &Usage, epoch: u64) -> Result<(), Code> {
     if usage.closing_epoch.is_some() {
         return Err(Code::AgreementClosed);
     }
@@ -64,7 +64,7 @@ pub fn check_open(agreement: &Agreement, usage: &Use, epoch: u64) -> Result<(), 
 
 /// Returns true once nothing more can be redeemed and the records may be deleted: the closing epoch is
 /// reached, or the redemption window after the end is over.
-pub fn is_over(agreement: &Agreement, usage: &Use, epoch: u64, parameters: &Parameters) -> bool {
+pub fn is_over(agreement: &Agreement, usage: &Usage, epoch: u64, parameters: &Parameters) -> bool {
     let end = agreement.end_epoch.saturating_add(parameters.redemption_epochs);
     epoch >= usage.closing_epoch.unwrap_or(end).min(end)
 }
@@ -75,7 +75,7 @@ pub(crate) fn touches_open(body: &Open, touched: &mut Touched) {
     touched.writable.extend([
         Provider::key(provider),
         Agreement::key(provider, *slot),
-        Use::key(provider, *slot),
+        Usage::key(provider, *slot),
         Ending::key(provider, *end_epoch),
     ]);
     touched.readable.extend([Offer::key(provider), Standing::key(provider), Measured::key(provider)]);
@@ -114,17 +114,17 @@ pub(crate) fn open(working: &mut Working<'_>, signer: &Account, body: &Open) -> 
         // The provider was owed nothing since it last settled: the interval starts here.
         provider.settled_round = context.round();
     }
-    let usage = Use {
+    let usage = Usage {
         storage_reserve: needed.storage,
         voucher_reserve: body.voucher_reserve,
         deposit: needed.deposit,
         acc: provider.acc,
         held_round: context.round(),
-        ..Use::default()
+        ..Usage::default()
     };
     admit(working, body, provider, needed)?;
     working.put(Agreement::key(&body.provider, body.slot), &agreement)?;
-    working.put(Use::key(&body.provider, body.slot), &usage)?;
+    working.put(Usage::key(&body.provider, body.slot), &usage)?;
     tell(working, &agreement, body.provider, body.slot, AgreementChange::Opened);
     Ok(())
 }
@@ -158,12 +158,12 @@ fn admit(working: &mut Working<'_>, body: &Open, mut provider: Provider, locked:
 }
 
 /// Reads an agreement and its usage; fails unless the opening height in `id` matches.
-fn named(working: &mut Working<'_>, id: &AgreementId) -> Result<(Agreement, Use), Code> {
+fn named(working: &mut Working<'_>, id: &AgreementId) -> Result<(Agreement, Usage), Code> {
     let agreement: Agreement = working.need(Agreement::key(&id.provider, id.slot), Code::AgreementUnknown)?;
     if agreement.opened != id.opened {
         return Err(Code::AgreementUnknown);
     }
-    let usage = working.need(Use::key(&id.provider, id.slot), Code::AgreementUnknown)?;
+    let usage = working.need(Usage::key(&id.provider, id.slot), Code::AgreementUnknown)?;
     Ok((agreement, usage))
 }
 
@@ -171,7 +171,7 @@ fn named(working: &mut Working<'_>, id: &AgreementId) -> Result<(Agreement, Use)
 pub(crate) fn touches_top_up(body: &TopUp, touched: &mut Touched) {
     let AgreementId { provider, slot, .. } = body.agreement;
     touched.readable.push(Agreement::key(&provider, slot));
-    touched.writable.push(Use::key(&provider, slot));
+    touched.writable.push(Usage::key(&provider, slot));
     books::touches_market(touched);
 }
 
@@ -199,7 +199,7 @@ pub(crate) fn top_up(working: &mut Working<'_>, signer: &Account, body: &TopUp) 
     usage.voucher_reserve = usage.voucher_reserve.checked_add(body.amount).ok_or(Code::Balance)?;
     let reserves = &mut working.system.voucher_reserves;
     *reserves = reserves.checked_add(body.amount).ok_or(Code::Balance)?;
-    working.put(Use::key(&body.agreement.provider, body.agreement.slot), &usage)
+    working.put(Usage::key(&body.agreement.provider, body.agreement.slot), &usage)
 }
 
 /// Names the records of a close, which are those of a removal.
@@ -252,7 +252,7 @@ pub(crate) fn touches_removal(
         Provider::key(provider),
         Audit::key(provider),
         Agreement::key(provider, slot),
-        Use::key(provider, slot),
+        Usage::key(provider, slot),
         DataSet::key(provider, slot),
         Ending::key(provider, end_epoch),
         AccountState::key(consumer),
@@ -267,7 +267,7 @@ pub(crate) fn touches_removal(
 /// last agreement. Needs [`touches_removal`].
 pub(crate) fn remove(working: &mut Working<'_>, account: &Account, slot: u32) -> Result<(), Code> {
     let agreement: Agreement = working.need(Agreement::key(account, slot), Code::AgreementUnknown)?;
-    let usage: Use = working.need(Use::key(account, slot), Code::AgreementUnknown)?;
+    let usage: Usage = working.need(Usage::key(account, slot), Code::AgreementUnknown)?;
     let mut provider: Provider = working.need(Provider::key(account), Code::ProviderUnknown)?;
     let storage = usage.storage_reserve.min(provider.pool);
     provider.slots = provider.slots.saturating_sub(1);
@@ -284,14 +284,20 @@ pub(crate) fn remove(working: &mut Working<'_>, account: &Account, slot: u32) ->
     }
     drop_ending(working, account, agreement.end_epoch)?;
     working.delete(Agreement::key(account, slot))?;
-    working.delete(Use::key(account, slot))?;
+    working.delete(Usage::key(account, slot))?;
     working.delete(DataSet::key(account, slot))?;
     tell(working, &agreement, *account, slot, AgreementChange::Deleted);
     Ok(())
 }
 
 /// Subtracts a removed agreement from the ledger's sums. `None` if money were not conserved.
-fn unbook(working: &mut Working<'_>, usage: &Use, storage: Amount, dust: Amount, cost: Amount) -> Option<()> {
+fn unbook(
+    working: &mut Working<'_>,
+    usage: &Usage,
+    storage: Amount,
+    dust: Amount,
+    cost: Amount,
+) -> Option<()> {
     let system = &mut working.system;
     system.agreements = system.agreements.checked_sub(1)?;
     system.storage_pools = system.storage_pools.checked_sub(storage)?.checked_sub(dust)?;
@@ -312,7 +318,7 @@ fn drop_ending(working: &mut Working<'_>, account: &Account, end_epoch: u64) -> 
 pub(crate) fn touches_close_alone(body: &CloseAlone, touched: &mut Touched) {
     let AgreementId { provider, slot, .. } = body.agreement;
     touched.readable.extend([Agreement::key(&provider, slot), Provider::key(&provider)]);
-    touched.writable.push(Use::key(&provider, slot));
+    touched.writable.push(Usage::key(&provider, slot));
 }
 
 /// Ends an agreement by one party after the redemption window. A provider may do so once it announced its exit,
@@ -349,7 +355,7 @@ pub(crate) fn close_alone(
         return Err(Code::AgreementEnded);
     }
     usage.closing_epoch = Some(closing);
-    working.put(Use::key(&account, slot), &usage)?;
+    working.put(Usage::key(&account, slot), &usage)?;
     tell(working, &agreement, account, slot, AgreementChange::Closing);
     Ok(())
 }
@@ -357,7 +363,7 @@ pub(crate) fn close_alone(
 /// Names the records of a key rotation.
 pub(crate) fn touches_rotate(body: &RotateKey, touched: &mut Touched) {
     let AgreementId { provider, slot, .. } = body.agreement;
-    touched.writable.extend([Agreement::key(&provider, slot), Use::key(&provider, slot)]);
+    touched.writable.extend([Agreement::key(&provider, slot), Usage::key(&provider, slot)]);
 }
 
 /// Replaces the session key. The old key redeems for the redemption window; a second rotation within it is
@@ -380,7 +386,7 @@ pub(crate) fn rotate(working: &mut Working<'_>, signer: &Account, body: &RotateK
     let until = epoch.saturating_add(working.context.parameters.redemption_epochs);
     usage.old_key_until = u32::try_from(until).unwrap_or(u32::MAX);
     working.put(Agreement::key(&account, slot), &agreement)?;
-    working.put(Use::key(&account, slot), &usage)
+    working.put(Usage::key(&account, slot), &usage)
 }
 
 fn tell(

@@ -30,7 +30,7 @@ use crate::{
     ledger::{Touched, Working},
     limits::{LEAF_BYTES, PLACES_MAX},
     operation::{DataSetClaim, SetDataSet},
-    record::{Agreement, Audit, DataSet, Ending, Endings, Provider, SlotTree, Standing, Use, Version},
+    record::{Agreement, Audit, DataSet, Ending, Endings, Provider, SlotTree, Standing, Usage, Version},
     settlement,
     standing::check_grows,
     tree::EMPTY_ROOT,
@@ -53,7 +53,7 @@ pub(crate) fn touches_weight(
         Provider::key(provider),
         Audit::key(provider),
         Endings::key(provider),
-        Use::key(provider, slot),
+        Usage::key(provider, slot),
         DataSet::key(provider, slot),
         Ending::key(provider, end_epoch),
     ]);
@@ -91,7 +91,7 @@ pub(crate) fn apply(working: &mut Working<'_>, body: &SetDataSet) -> Result<(), 
     if hints != (provider.index, agreement.end_epoch, agreement.storage_key) {
         return Err(Code::BadShape);
     }
-    let usage: Use = working.need(Use::key(&account, slot), Code::AgreementUnknown)?;
+    let usage: Usage = working.need(Usage::key(&account, slot), Code::AgreementUnknown)?;
     check_open(&agreement, &usage, working.context.epoch())?;
     let audit: Audit = working.need(Audit::key(&account), Code::ProviderUnknown)?;
     let mut data_set: DataSet = working.get(DataSet::key(&account, slot))?.unwrap_or_default();

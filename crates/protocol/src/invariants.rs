@@ -28,7 +28,7 @@ use crate::{
         AccountState, Agreement, Audit, Books, Closing, Commitment, DataSet, Ending, Endings, Endpoint,
         FaultBits, FaultRing, FeeTree, Market, Measured, Newcomer, Offences, Offer, PROBE_RING, Peak, Probe,
         Provider, ProviderAt, Reports, RoundInfo, Seat, SeatAt, ServiceRound, Settlement, SlotTree, Standing,
-        System, Use,
+        System, Usage,
     },
 };
 use alloc::{collections::BTreeMap, vec::Vec};
@@ -144,7 +144,7 @@ fn check_decodes(state: &State) -> Result<(), Broken> {
         + each::<Endpoint>(state)?
         + each::<Offer>(state)?
         + each::<Agreement>(state)?
-        + each::<Use>(state)?
+        + each::<Usage>(state)?
         + each::<DataSet>(state)?
         + each::<SlotTree>(state)?
         + each::<FeeTree>(state)?
@@ -176,7 +176,7 @@ fn check_money(state: &State, system: &System, supply: Amount) -> Result<(), Bro
     for account in state.all::<AccountState>() {
         sums[0] += account?.balance.grains();
     }
-    for usage in state.all::<Use>() {
+    for usage in state.all::<Usage>() {
         let usage = usage?;
         sums[1] += usage.voucher_reserve.grains();
         sums[2] += usage.deposit.grains();
@@ -278,7 +278,7 @@ fn count_agreement(
     provider: &Provider,
     sums: &mut Sums,
 ) -> Result<(), Broken> {
-    let usage: Use = state.need(Use::key(account, slot), "Use of an agreement")?;
+    let usage: Usage = state.need(Usage::key(account, slot), "Use of an agreement")?;
     let data_set: DataSet = state.get(DataSet::key(account, slot))?.unwrap_or_default();
     let key = Ending::key(account, agreement.end_epoch);
     let ending: Ending = state.need(key, "Ending of an agreement")?;
@@ -313,7 +313,7 @@ fn count_agreement(
 }
 
 /// Checks that a top-up only raised prices and bases, and only beyond the money paid in before (AG-8).
-fn check_lock(agreement: &Agreement, usage: &Use) -> Result<(), Broken> {
+fn check_lock(agreement: &Agreement, usage: &Usage) -> Result<(), Broken> {
     let Some(lock) = usage.lock else { return Ok(()) };
     let Agreement { egress_price, egress_slow, gas_price, gas_slow, .. } = *agreement;
     at_most("a lock at the opening's prices or above", egress_price, lock.egress_before)?;
@@ -386,7 +386,7 @@ fn check_reached(state: &State, system: &System, reached: &Reached) -> Result<()
     equal("orphaned ProviderAt", state.count::<ProviderAt>(), u64::from(system.providers))?;
     equal("orphaned Newcomer", state.count::<Newcomer>(), u64::from(system.newcomers))?;
     equal("orphaned Agreement", state.count::<Agreement>(), reached.agreements)?;
-    equal("orphaned Use", state.count::<Use>(), reached.agreements)?;
+    equal("orphaned Use", state.count::<Usage>(), reached.agreements)?;
     equal("orphaned DataSet", state.count::<DataSet>(), reached.data_sets)?;
     equal("orphaned Ending", state.count::<Ending>(), reached.endings)
 }

@@ -355,7 +355,7 @@ record! {
 record! {
     /// The use of an agreement so far, and the rest of its reserves.
     #[derive(Default)]
-    7 Use (provider: &Account, slot: u32) [&provider.0, &slot.to_be_bytes()] {
+    7 Usage (provider: &Account, slot: u32) [&provider.0, &slot.to_be_bytes()] {
         /// Prepaid storage money, not yet charged: a claim on the provider's pool, not money of its own.
         storage_reserve: Amount,
         /// Money from which vouchers are paid.

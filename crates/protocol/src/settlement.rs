@@ -34,7 +34,7 @@ use crate::{
     ledger::{BlockContext, Touched, Working},
     limits::{ENDINGS_MAX, Parameters, READS},
     operation::Settle,
-    record::{Agreement, Audit, DataSet, Ending, Endings, Provider, Standing, Use},
+    record::{Agreement, Audit, DataSet, Ending, Endings, Provider, Standing, Usage},
 };
 use alloc::vec::Vec;
 use ruint::aliases::U256;
@@ -43,7 +43,7 @@ use ruint::aliases::U256;
 /// (ST-4). `ending` is the record of its end epoch.
 pub fn owed(
     agreement: &Agreement,
-    usage: &Use,
+    usage: &Usage,
     data_set: &DataSet,
     ending: &Ending,
     provider: &Provider,
@@ -57,7 +57,13 @@ pub fn owed(
 /// The grains that an agreement with `leaves` in force burns when it is touched in `round` (AG-7): a tenth of
 /// the price of the other leaves of its quota, since it was last touched, at most to the end of the
 /// redemption window after its end, floored. From its end on it holds no leaves, whenever they are cleared.
-pub fn hold(agreement: &Agreement, usage: &Use, leaves: u64, round: u64, parameters: &Parameters) -> Amount {
+pub fn hold(
+    agreement: &Agreement,
+    usage: &Usage,
+    leaves: u64,
+    round: u64,
+    parameters: &Parameters,
+) -> Amount {
     let until = round.min(last_round(agreement, parameters));
     let end =
         parameters.epoch_start(agreement.end_epoch).clamp(usage.held_round, until.max(usage.held_round));
@@ -71,13 +77,13 @@ pub fn hold(agreement: &Agreement, usage: &Use, leaves: u64, round: u64, paramet
 }
 
 /// Charges the agreement at `slot` for storage up to the last settlement (or up to its end). Moves its
-/// `Use::acc` forward and takes the charge off `Use::storage_reserve`, never below zero. Before that, burns
+/// `Usage::acc` forward and takes the charge off `Usage::storage_reserve`, never below zero. Before that, burns
 /// the cost of unused leaves ([`hold`]) from reserve and pool. The caller names Agreement, DataSet, Ending as
 /// readable and Provider, Use as writable.
 pub(crate) fn charge(working: &mut Working<'_>, account: &Account, slot: u32) -> Result<(), Code> {
     let mut provider: Provider = working.need(Provider::key(account), Code::ProviderUnknown)?;
     let agreement: Agreement = working.need(Agreement::key(account, slot), Code::AgreementUnknown)?;
-    let mut usage: Use = working.need(Use::key(account, slot), Code::AgreementUnknown)?;
+    let mut usage: Usage = working.need(Usage::key(account, slot), Code::AgreementUnknown)?;
     let data_set: DataSet = working.get(DataSet::key(account, slot))?.unwrap_or_default();
     let ending: Ending = working.get(Ending::key(account, agreement.end_epoch))?.unwrap_or_default();
     let (round, parameters) = (working.context.round(), &working.context.parameters);
@@ -92,7 +98,7 @@ pub(crate) fn charge(working: &mut Working<'_>, account: &Account, slot: u32) ->
     let owed = owed(&agreement, &usage, &data_set, &ending, &provider);
     usage.storage_reserve = usage.storage_reserve.saturating_sub(owed);
     usage.acc = usage.acc.max(ending.acc.unwrap_or(provider.acc));
-    working.put(Use::key(account, slot), &usage)
+    working.put(Usage::key(account, slot), &usage)
 }
 
 /// Names the records that settling a provider needs.
@@ -310,7 +316,7 @@ pub(crate) fn tend(
     agreement: &Agreement,
 ) -> Result<bool, Code> {
     let (epoch, parameters) = (working.context.epoch(), &working.context.parameters);
-    let usage: Use = working.need(Use::key(account, slot), Code::AgreementUnknown)?;
+    let usage: Usage = working.need(Usage::key(account, slot), Code::AgreementUnknown)?;
     let data_set: DataSet = working.get(DataSet::key(account, slot))?.unwrap_or_default();
     let ending: Ending = working.need(Ending::key(account, agreement.end_epoch), Code::EndingsMissing)?;
     let has_ended = epoch >= agreement.end_epoch;

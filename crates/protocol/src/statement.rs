@@ -28,7 +28,7 @@ use crate::{
     ledger::{BlockContext, Event, Touched, Working},
     limits::{MISSING_MAX, REASKS, RESTITUTION_BURN},
     operation::{Answer, FoundRead, MissingRead, ProvedRead, Reasked, Statement, SumPath},
-    record::{Agreement, Audit, Challenge, DataSet, Missing, Provider, RoundInfo, SlotTree, Standing, Use},
+    record::{Agreement, Audit, Challenge, DataSet, Missing, Provider, RoundInfo, SlotTree, Standing, Usage},
     settlement,
 };
 use alloc::{collections::BTreeSet, vec::Vec};
@@ -52,7 +52,7 @@ pub(crate) fn touches(context: &BlockContext, signer: &Account, body: &Statement
             Reasked::Missing(still) => still.slot,
         };
         touched.readable.extend([Agreement::key(signer, slot), DataSet::key(signer, slot)]);
-        touched.writable.push(Use::key(signer, slot));
+        touched.writable.push(Usage::key(signer, slot));
     }
     if !body.apply.is_empty() {
         touched.readable.push(Standing::key(signer));
@@ -283,7 +283,7 @@ fn restitute(
     agreement: &Agreement,
 ) -> Result<(), Code> {
     let mut provider: Provider = working.need(Provider::key(account), Code::ProviderUnknown)?;
-    let mut usage: Use = working.need(Use::key(account, slot), Code::AgreementUnknown)?;
+    let mut usage: Usage = working.need(Usage::key(account, slot), Code::AgreementUnknown)?;
     let data_set: DataSet = working.need(DataSet::key(account, slot), Code::AgreementUnknown)?;
     let weight = u128::from(agreement.storage_price) * u128::from(data_set.current.leaves);
     let rounds = u128::from(working.context.parameters.epoch_rounds);
@@ -299,7 +299,7 @@ fn restitute(
     system.storage_pools = system.storage_pools.checked_add(given).ok_or(Code::Balance)?;
     system.burned = system.burned.checked_add(burned).ok_or(Code::Balance)?;
     working.put(Provider::key(account), &provider)?;
-    working.put(Use::key(account, slot), &usage)?;
+    working.put(Usage::key(account, slot), &usage)?;
     let agreement = agreement.id(*account, slot);
     working.events.push(Event::Restitution { provider: *account, agreement, amount });
     Ok(())

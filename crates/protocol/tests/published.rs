@@ -13,7 +13,7 @@ use posync_protocol::{
         slash, split,
     },
     fees::split_fee,
-    record::{Agreement, DataSet, Ending, Provider, Use, VERSION, Version},
+    record::{Agreement, DataSet, Ending, Provider, Usage, VERSION, Version},
     settlement,
 };
 use serde_json::Value;
@@ -320,7 +320,7 @@ fn reference_storage_charges() {
         let (rates, leaves) = (smalls(&row["rates"]), smalls(&row["leaves"]));
         for ((rate, leaves), charged) in rates.iter().zip(&leaves).zip(rows(&row["charged"])) {
             let agreement = Agreement { storage_price: *rate, ..blank() };
-            let usage = Use { storage_reserve: Amount::MAX, ..Use::default() };
+            let usage = Usage { storage_reserve: Amount::MAX, ..Usage::default() };
             let current = Version { leaves: *leaves, ..Version::default() };
             let data_set = DataSet { current, next: None };
             let owed = settlement::owed(&agreement, &usage, &data_set, &Ending::default(), &provider);

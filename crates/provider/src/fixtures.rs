@@ -9,7 +9,7 @@ use posync_protocol::{
     Account, AgreementId, Amount, Bounded, Hash, Signature,
     block::with_chain,
     operation::{DATA_SET_NAMESPACE, DataSetClaim, Open, RegisterProvider, sign},
-    record::{Agreement, DataSet, Use},
+    record::{Agreement, DataSet, Usage},
     tree::SumTree,
     wire::provider::Sign,
 };
@@ -65,7 +65,7 @@ pub(crate) fn terms() -> Terms {
         rate_egress: 1 << 20,
         rate_gas: 1 << 30,
     };
-    let usage = Use { voucher_reserve: Amount::sync(1), ..Use::default() };
+    let usage = Usage { voucher_reserve: Amount::sync(1), ..Usage::default() };
     Terms { id: id(), height: 0, agreement, usage, data: DataSet::default() }
 }
 

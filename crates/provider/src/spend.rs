@@ -1,6 +1,6 @@
 //! Recent spending of each consumer here: its weight when not all requests can be served. Pure.
 //!
-//! It uses the ledger's own figure: `Use::signed`, the value of all redeemed vouchers of an agreement.
+//! It uses the ledger's own figure: `Usage::signed`, the value of all redeemed vouchers of an agreement.
 //! An increase belongs to the epoch in which it is seen; amounts redeemed before a start count as seen
 //! then.
 //!

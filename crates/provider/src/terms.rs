@@ -5,7 +5,7 @@ use posync_protocol::{
     agreement::{check_open, lock_of, start_round, trust},
     amount::{UNIT, mul_div_up},
     limits::Parameters,
-    record::{Agreement, DataSet, Use},
+    record::{Agreement, DataSet, Usage},
 };
 
 /// The records of an agreement at a certified height.
@@ -18,7 +18,7 @@ pub struct Terms {
     /// Prices, quotas and term of the agreement.
     pub agreement: Agreement,
     /// Usage so far: egress, gas and money.
-    pub usage: Use,
+    pub usage: Usage,
     /// The data set in force and the next one.
     pub data: DataSet,
 }

@@ -23,7 +23,7 @@ use posync_protocol::{
     chunk,
     limits::{Parameters, SLICE_BYTES},
     operation::{DATA_SET_NAMESPACE, DataSetClaim, Open, SetDataSet, Voucher, sign},
-    record::{Agreement, Audit, DataSet, Endpoint as EndpointRecord, Provider, Use},
+    record::{Agreement, Audit, DataSet, Endpoint as EndpointRecord, Provider, Usage},
     tree::SumTree,
     wire::provider::{Answer, Ask, Get, Put, Sign},
 };
@@ -223,8 +223,8 @@ impl Consumer {
         taken
     }
 
-    async fn used(&self, id: AgreementId) -> Use {
-        self.read(Use::key(&account(PROVIDER), id.slot)).await.expect("open")
+    async fn used(&self, id: AgreementId) -> Usage {
+        self.read(Usage::key(&account(PROVIDER), id.slot)).await.expect("open")
     }
 
     async fn audit(&self) -> Audit {
@@ -297,8 +297,8 @@ fn it_registers_keeps_proves_sells_and_survives_being_killed() {
         consumer.wait_for_reads(&context, 12).await;
         let mut paid = 0;
         assert_eq!(consumer.get(&client, id, chunk::name(&shards[0]), &mut paid).await, shards[0]);
-        let used = Use::key(&account(PROVIDER), 0);
-        while consumer.read::<Use>(used).await.is_some_and(|used| used.egress < paid) {
+        let used = Usage::key(&account(PROVIDER), 0);
+        while consumer.read::<Usage>(used).await.is_some_and(|used| used.egress < paid) {
             context.sleep(Duration::from_millis(100)).await;
         }
         for start_number in 2..5u16 {

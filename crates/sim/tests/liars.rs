@@ -5,7 +5,7 @@ use posync_protocol::{
     ledger::Event,
     limits::Parameters,
     operation::{Answer, MissingRead, Redemption, Settle, Statement, Voucher},
-    record::{Audit, Challenge, Use},
+    record::{Audit, Challenge, Usage},
 };
 use posync_sim::market::{CONSUMER, Manner, Market, Terms};
 
@@ -202,7 +202,7 @@ fn what_is_claimed_beyond_signatures_is_never_paid_and_voids_no_proof() {
     market.events.clear();
     market.reach(challenge.height + posync_sim::market::ANSWER_BLOCKS).expect("the rules hold");
     let paid = 10 * LOCAL.price_egress;
-    let usage: Use = market.ledger.record(Use::key(&agreement.provider, 0)).expect("open");
+    let usage: Usage = market.ledger.record(Usage::key(&agreement.provider, 0)).expect("open");
     assert_eq!((usage.egress, usage.signed.grains(), usage.disputed.grains()), (10 << 20, paid, paid));
     let refused: Vec<Code> = market
         .events

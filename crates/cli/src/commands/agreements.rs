@@ -9,7 +9,7 @@ use crate::{
     session,
 };
 use posync_protocol::{
-    Amount, agreement::trust, amount::ONE, limits::Parameters, record::Use, wire::gateway::AgreementRow,
+    Amount, agreement::trust, amount::ONE, limits::Parameters, record::Usage, wire::gateway::AgreementRow,
 };
 use serde_json::{Value, json};
 use std::path::Path;
@@ -24,9 +24,9 @@ impl Agreements {
         session::run(async |context| {
             let agreements = Gateway::connect(&context, net).await?.agreements().await?;
             let ledger = Ledger::open(&context, net).await?;
-            let keys = agreements.iter().map(|row| Use::key(&row.agreement.provider, row.agreement.slot));
-            let uses = ledger.read_all::<Use>(keys.collect()).await?.into_iter();
-            let rows: Vec<(AgreementRow, Use)> =
+            let keys = agreements.iter().map(|row| Usage::key(&row.agreement.provider, row.agreement.slot));
+            let uses = ledger.read_all::<Usage>(keys.collect()).await?.into_iter();
+            let rows: Vec<(AgreementRow, Usage)> =
                 agreements.into_iter().zip(uses.map(Option::unwrap_or_default)).collect();
             let values: Vec<Value> = rows.iter().map(|row| to_json(row, ledger.parameters())).collect();
             output.answer(&values, || text(&rows, ledger.parameters()))
@@ -34,7 +34,7 @@ impl Agreements {
     }
 }
 
-fn to_json((row, usage): &(AgreementRow, Use), parameters: &Parameters) -> Value {
+fn to_json((row, usage): &(AgreementRow, Usage), parameters: &Parameters) -> Value {
     json!({ "agreement": json::agreement(&row.agreement), "shards": row.shards, "bytes": row.bytes,
         "version": row.version, "egress": row.egress, "end_epoch": row.end_epoch,
         "voucher_reserve": json::grains(row.voucher_reserve), "signed": json::grains(usage.signed),
@@ -54,7 +54,7 @@ const HEADINGS: [&str; 10] = [
     "ends",
 ];
 
-fn text(rows: &[(AgreementRow, Use)], parameters: &Parameters) -> String {
+fn text(rows: &[(AgreementRow, Usage)], parameters: &Parameters) -> String {
     let cells: Vec<Vec<String>> = rows.iter().map(|row| to_text(row, parameters)).collect();
     let mut text = table(&HEADINGS, &cells);
     if rows.iter().any(|(_, usage)| usage.disputed > Amount::ZERO) {
@@ -68,7 +68,7 @@ const DISPUTED: &str = "\n\ndisputed: what these providers say they sent beyond 
     pays it.\n          A connection that broke in the middle of a read does that. They lend a little less before they are \
     paid (trust),\n          until a sixteenth of what is paid outgrows it. If it grows while nothing breaks, rent from others.";
 
-fn to_text((row, usage): &(AgreementRow, Use), parameters: &Parameters) -> Vec<String> {
+fn to_text((row, usage): &(AgreementRow, Usage), parameters: &Parameters) -> Vec<String> {
     vec![
         row.agreement.provider.to_string(),
         row.agreement.slot.to_string(),
@@ -104,8 +104,8 @@ mod tests {
     fn what_is_disputed_is_shown_with_what_it_means() {
         let parameters = Parameters::LOCAL;
         let deposit = parameters.deposit;
-        let clean = Use { signed: deposit, ..Use::default() };
-        let disputed = Use { disputed: deposit, ..clean.clone() };
+        let clean = Usage { signed: deposit, ..Usage::default() };
+        let disputed = Usage { disputed: deposit, ..clean.clone() };
         let calm = text(&[(row(0), clean.clone())], &parameters);
         assert!(calm.contains("100.0000 %") && !calm.contains("broke"), "{calm}");
         let both = text(&[(row(0), clean), (row(1), disputed.clone())], &parameters);

@@ -20,7 +20,7 @@ use crate::{
 use commonware_runtime::tokio::Context;
 use posync_protocol::{
     Account, Amount,
-    record::{DataSet, System, Use},
+    record::{DataSet, System, Usage},
     wire::gateway::{AgreementRow, Fault as Found},
 };
 use std::{
@@ -359,8 +359,8 @@ async fn data_sets(ledger: &Ledger, rows: &[AgreementRow]) -> Outcome<Vec<DataSe
     Ok(ledger.read_all(keys).await?.into_iter().map(Option::unwrap_or_default).collect())
 }
 
-async fn uses(ledger: &Ledger, rows: &[AgreementRow]) -> Outcome<Vec<Use>> {
-    let keys = rows.iter().map(|row| Use::key(&row.agreement.provider, row.agreement.slot)).collect();
+async fn uses(ledger: &Ledger, rows: &[AgreementRow]) -> Outcome<Vec<Usage>> {
+    let keys = rows.iter().map(|row| Usage::key(&row.agreement.provider, row.agreement.slot)).collect();
     Ok(ledger.read_all(keys).await?.into_iter().map(Option::unwrap_or_default).collect())
 }
 

@@ -11,7 +11,7 @@ use posync_protocol::{
     amount::UNIT,
     limits::{AUDIT_READ_BYTES, Parameters},
     operation::{AuditCommit, AuditReveal, Report, digest_of, reveals},
-    record::{Provider, Seat, ServiceRound, Use},
+    record::{Provider, Seat, ServiceRound, Usage},
 };
 
 /// Bytes that a consumer reads and signs for in a block.
@@ -193,8 +193,8 @@ fn audit(seed: u64, plan: Lazy, unpaid: bool) -> i128 {
 
 /// Counts unpaid egress in the lazy auditor's agreement.
 fn give(bench: &mut Bench, egress: u64) {
-    let key = Use::key(&account("p"), 0);
-    let mut usage: Use = bench.world().get(key).expect("it is open");
+    let key = Usage::key(&account("p"), 0);
+    let mut usage: Usage = bench.world().get(key).expect("it is open");
     usage.egress = usage.egress.max(egress);
     bench.stage.world.state.insert(key, usage.to_slot());
 }

@@ -19,7 +19,7 @@ use posync_protocol::{
     amount::{ONE, SYNC, UNIT, mul_div},
     economics::pool,
     limits::Parameters,
-    record::{Agreement, Use},
+    record::{Agreement, Usage},
     settlement,
 };
 
@@ -50,8 +50,8 @@ fn agreement(storage: (u64, u64), egress: (u64, u64), end: u64) -> Agreement {
 }
 
 /// A usage record with more money than any charge.
-fn rich() -> Use {
-    Use { storage_reserve: Amount::MAX, deposit: Amount::MAX, ..Use::default() }
+fn rich() -> Usage {
+    Usage { storage_reserve: Amount::MAX, deposit: Amount::MAX, ..Usage::default() }
 }
 
 fn ratio(part: u128, whole: u128) -> i128 {

@@ -10,7 +10,7 @@ use posync_protocol::{
     Body, Record,
     amount::{ONE, UNIT, mul_div},
     limits::{LEAF_BYTES, Parameters},
-    record::{EGRESS, Market, Use},
+    record::{EGRESS, Market, Usage},
 };
 use std::sync::OnceLock;
 
@@ -132,12 +132,12 @@ fn option(plan: Rise, forgets: bool) -> i128 {
     let money = u128::from(units) * u128::from(price) / UNIT;
     bench.play(&format!("x topup p/0 {money}"));
     if forgets {
-        let key = Use::key(&account("p"), 0);
-        let usage: Use = bench.world().get(key).expect("it is open");
-        bench.stage.world.state.insert(key, Use { lock: None, ..usage }.to_slot());
+        let key = Usage::key(&account("p"), 0);
+        let usage: Usage = bench.world().get(key).expect("it is open");
+        bench.stage.world.state.insert(key, Usage { lock: None, ..usage }.to_slot());
     }
     bench.attempt(&format!("p redeem p/0 egress={units}"));
-    let got: Use = bench.world().get(Use::key(&account("p"), 0)).expect("it is open");
+    let got: Usage = bench.world().get(Usage::key(&account("p"), 0)).expect("it is open");
     bench.play("x close p/0 second=p");
     let resold = mul_div(u128::from(got.egress) * u128::from(price), 9, UNIT * 10).expect("below 2^128");
     signed(resold) - (before - bench.fortune(&["x"]))

@@ -10,7 +10,7 @@ use posync_protocol::{
     Bounded, Code,
     agreement::is_over,
     operation::{Body, Settle},
-    record::{Agreement, Audit, Use},
+    record::{Agreement, Audit, Usage},
 };
 use std::sync::{Arc, atomic::Ordering};
 
@@ -43,11 +43,11 @@ impl Agreements {
 
     async fn reclaim_one(&self, deed: &Arc<Deed>) -> Result<(), Error> {
         let (provider, slot) = (deed.provider(), deed.agreement.slot);
-        let keys = vec![Agreement::key(&provider, slot), Use::key(&provider, slot), Audit::key(&provider)];
+        let keys = vec![Agreement::key(&provider, slot), Usage::key(&provider, slot), Audit::key(&provider)];
         let (height, slots) = self.ledger.read(keys).await?;
         let slot_at = |place: usize| slots.get(place).copied().flatten();
         let agreement: Option<Agreement> = decode(slot_at(0))?;
-        let usage: Use = decode(slot_at(1))?.unwrap_or_default();
+        let usage: Usage = decode(slot_at(1))?.unwrap_or_default();
         let audit: Audit = decode(slot_at(2))?.unwrap_or_default();
         let ours = |found: &Agreement| found.opened == deed.agreement.opened;
         let Some(agreement) = agreement.filter(ours) else {

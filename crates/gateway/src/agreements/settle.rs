@@ -14,7 +14,7 @@ use posync_protocol::{
     agreement::trust,
     limits::Parameters,
     operation::{Body, DataSetClaim, SetDataSet},
-    record::{Audit, DataSet, Use},
+    record::{Audit, DataSet, Usage},
 };
 use std::sync::Arc;
 
@@ -63,11 +63,11 @@ pub(super) async fn settle(
     let stopped = |_| Error::Stopping;
     let slot = deed.agreement.slot;
     let provider = deed.provider();
-    let keys = vec![DataSet::key(&provider, slot), Audit::key(&provider), Use::key(&provider, slot)];
+    let keys = vec![DataSet::key(&provider, slot), Audit::key(&provider), Usage::key(&provider, slot)];
     let (height, slots) = ledger.read(keys).await?;
     let data_set: DataSet = decode(slots.first().copied().flatten())?.unwrap_or_default();
     let audit: Audit = decode(slots.get(1).copied().flatten())?.unwrap_or_default();
-    let usage: Use = decode(slots.get(2).copied().flatten())?.unwrap_or_default();
+    let usage: Usage = decode(slots.get(2).copied().flatten())?.unwrap_or_default();
     deed.set_trust(trust(&usage, parameters));
     let last = data_set.next.unwrap_or(data_set.current);
     deed.looked(&last, height).await.map_err(stopped)?;

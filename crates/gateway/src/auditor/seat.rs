@@ -17,7 +17,7 @@ use posync_protocol::{
     Account, Amount, Body, Bounded, Code, Hash,
     limits::READ_KEYS_MAX,
     operation::{AuditCommit, AuditReveal, Report, Transfer, digest_of, reveals},
-    record::{self, AccountState, ProviderAt, Reports, ServiceRound, System, Use},
+    record::{self, AccountState, ProviderAt, Reports, ServiceRound, System, Usage},
 };
 use rand_core::CryptoRng;
 use std::sync::Arc;
@@ -112,12 +112,12 @@ impl Seat {
         for few in reports.chunks(READ_KEYS_MAX / 2) {
             let keys = few.iter().flat_map(|report| {
                 let Report { provider, auditor, slot, .. } = report;
-                [Reports::of(provider, epoch, *auditor), Use::key(provider, *slot)]
+                [Reports::of(provider, epoch, *auditor), Usage::key(provider, *slot)]
             });
             let (_, slots) = self.ledger.read(keys.collect()).await?;
             for (report, two) in few.iter().zip(slots.chunks(2)) {
                 let at = |place: usize| two.get(place).copied().flatten();
-                let (found, usage) = (decode::<Reports>(at(0))?, decode::<Use>(at(1))?);
+                let (found, usage) = (decode::<Reports>(at(0))?, decode::<Usage>(at(1))?);
                 fates.push(Fate::of(report, epoch, found.as_ref(), usage.as_ref()));
             }
         }

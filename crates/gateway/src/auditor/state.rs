@@ -8,7 +8,7 @@ use posync_protocol::{
     Account,
     limits::{AUDIT_READ_BYTES, LATENCY_BANDS, Parameters},
     operation::Report,
-    record::{Reports, Use},
+    record::{Reports, Usage},
     service::{latency_band, throughput_band},
 };
 
@@ -127,7 +127,7 @@ pub struct Fate {
 
 impl Fate {
     /// From the findings of a provider, and the use of the agreement under which it was read.
-    pub fn of(report: &Report, epoch: u64, found: Option<&Reports>, usage: Option<&Use>) -> Self {
+    pub fn of(report: &Report, epoch: u64, found: Option<&Reports>, usage: Option<&Usage>) -> Self {
         let found = found.filter(|found| found.epoch == epoch);
         let counts =
             found.is_some_and(|found| found.findings.iter().any(|one| one.auditor == report.auditor));
@@ -307,7 +307,7 @@ mod tests {
             |auditor| Finding { auditor, asked: 1, answered: 1, correct: 1, latency: 0, throughput: 0 };
         let found =
             |epoch, auditor| Reports { epoch, findings: Bounded::new(vec![finding(auditor)]).expect("one") };
-        let used = |egress, audited| Use { egress, audited, ..Use::default() };
+        let used = |egress, audited| Usage { egress, audited, ..Usage::default() };
         let read = AUDIT_READ_BYTES;
         for (on_ledger, usage, counts, again) in [
             (Some(found(4, 2)), Some(used(read, read)), true, false),

@@ -11,7 +11,7 @@ use posync_protocol::{
     block::BlockBody,
     limits::Parameters,
     operation::{Answer, Body},
-    record::{Agreement, Audit, DataSet, Use},
+    record::{Agreement, Audit, DataSet, Usage},
 };
 
 /// A shard that a provider proved to hold.
@@ -72,11 +72,11 @@ pub async fn is_owed(
     parameters: &Parameters,
 ) -> Result<bool, Error> {
     let slot = named.slot;
-    let keys = vec![DataSet::key(provider, slot), Agreement::key(provider, slot), Use::key(provider, slot)];
+    let keys = vec![DataSet::key(provider, slot), Agreement::key(provider, slot), Usage::key(provider, slot)];
     let (height, slots) = ledger.read(keys).await?;
     let at = |place: usize| slots.get(place).copied().flatten();
     let (set, agreement, usage) =
-        (decode::<DataSet>(at(0))?, decode::<Agreement>(at(1))?, decode::<Use>(at(2))?);
+        (decode::<DataSet>(at(0))?, decode::<Agreement>(at(1))?, decode::<Usage>(at(2))?);
     let (Some(set), Some(agreement), Some(usage)) = (set, agreement, usage) else { return Ok(false) };
     let is_open = check_open(&agreement, &usage, parameters.epoch(height)).is_ok();
     Ok(is_open && set.current.root == named.root)

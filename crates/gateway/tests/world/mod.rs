@@ -42,7 +42,7 @@ use posync_protocol::{
     Account, AgreementId, Amount, Bounded, Hash,
     limits::Parameters,
     operation::DataSetClaim,
-    record::{Agreement, DataSet, Use, Version},
+    record::{Agreement, DataSet, Usage, Version},
     wire::{
         gateway::{self, File, Name},
         provider::{self, Ask, Refusal, Refused},
@@ -138,7 +138,7 @@ fn terms_of(index: usize, slot: u32, opened: Opened) -> Terms {
         rate_egress: 1 << 40,
         rate_gas: 0,
     };
-    let usage = Use { voucher_reserve: Amount::sync(100_000), ..Use::default() };
+    let usage = Usage { voucher_reserve: Amount::sync(100_000), ..Usage::default() };
     let id = AgreementId { slot, ..agreement_of(index) };
     Terms { id, height: 8, agreement, usage, data: DataSet::default() }
 }

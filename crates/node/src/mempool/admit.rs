@@ -14,7 +14,7 @@ use posync_protocol::{
     ledger::{BlockContext, Size},
     limits::{EVIDENCE_EPOCHS_MAX, MEMPOOL_PER_ACCOUNT, Parameters},
     operation::{Evidence, Lane, Settle},
-    record::{AccountState, Agreement, Audit, DataSet, Ending, Endings, Offences, Provider, Seat, Use},
+    record::{AccountState, Agreement, Audit, DataSet, Ending, Endings, Offences, Provider, Seat, Usage},
 };
 use std::collections::BTreeMap;
 
@@ -36,7 +36,7 @@ pub(super) fn keys(operation: &Operation, parameters: &Parameters) -> Vec<Key> {
             let provider = &settle.provider;
             let mut keys = vec![Provider::key(provider), Audit::key(provider), Endings::key(provider)];
             for (slot, _, end_epoch) in settle.slots.iter() {
-                keys.extend([Agreement::key(provider, *slot), Use::key(provider, *slot)]);
+                keys.extend([Agreement::key(provider, *slot), Usage::key(provider, *slot)]);
                 keys.extend([DataSet::key(provider, *slot), Ending::key(provider, *end_epoch)]);
             }
             keys
@@ -188,7 +188,7 @@ impl<'a> Upkeep<'a> {
         if (agreement.consumer, agreement.end_epoch) != (*consumer, end_epoch) {
             return Err(Code::BadShape);
         }
-        let usage: Use = read(slots, Use::key(account, slot)).ok_or(Code::AgreementUnknown)?;
+        let usage: Usage = read(slots, Usage::key(account, slot)).ok_or(Code::AgreementUnknown)?;
         let data: DataSet = read(slots, DataSet::key(account, slot)).unwrap_or_default();
         let ending: Ending = read(slots, Ending::key(account, end_epoch)).ok_or(Code::EndingsMissing)?;
         let epoch = self.next.epoch();
@@ -243,14 +243,14 @@ mod tests {
         let mut endings = Endings::new(1);
         endings.set(4).expect("within the ring");
         let agreement = Agreement { consumer: C, end_epoch: 20, ..agreement() };
-        let usage = Use { closing_epoch: Some(5), ..Use::default() };
+        let usage = Usage { closing_epoch: Some(5), ..Usage::default() };
         let account = AccountState { nonce: 0, balance: Amount::sync(1) };
         let mut slots = Slots::from([
             (Provider::key(&P), provider.to_slot()),
             (Audit::key(&P), Audit::default().to_slot()),
             (Endings::key(&P), endings.to_slot()),
             (Agreement::key(&P, 3), agreement.to_slot()),
-            (Use::key(&P, 3), usage.to_slot()),
+            (Usage::key(&P, 3), usage.to_slot()),
             (Ending::key(&P, 20), Ending::default().to_slot()),
             (Seat::key(&C), Seat::new(0, Amount::sync(1)).to_slot()),
         ]);
@@ -339,7 +339,7 @@ mod tests {
         assert_eq!(admitted(&operation, &with(1)), party(true), "the challenge has expired");
         assert_eq!(admitted(&upkeep(STRANGER, &[], &[]), &with(1)), party(false));
         let mut open = state();
-        open.insert(Use::key(&P, 3), Use::default().to_slot());
+        open.insert(Usage::key(&P, 3), Usage::default().to_slot());
         assert_eq!(admitted(&operation, &open), Err(Code::NothingToSettle));
     }
 
@@ -368,12 +368,12 @@ mod tests {
             let agreement = Agreement { end_epoch: self::next().epoch(), ..agreement() };
             state.insert(Provider::key(&P), provider.to_slot());
             state.insert(Agreement::key(&P, 5), agreement.to_slot());
-            state.insert(Use::key(&P, 5), Use::default().to_slot());
+            state.insert(Usage::key(&P, 5), Usage::default().to_slot());
             state.insert(DataSet::key(&P, 5), set.to_slot());
             state
                 .insert(Ending::key(&P, self::next().epoch()), Ending { acc, ..Ending::default() }.to_slot());
             state.insert(Agreement::key(&P, 6), self::agreement().to_slot());
-            state.insert(Use::key(&P, 6), Use::default().to_slot());
+            state.insert(Usage::key(&P, 6), Usage::default().to_slot());
             state.insert(DataSet::key(&P, 6), set.to_slot());
             state
         };

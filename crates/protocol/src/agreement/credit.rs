@@ -15,12 +15,12 @@ use crate::{
     amount::{ONE, mul_div},
     economics::score,
     limits::{CREDIT_LOST_MAX, CREDIT_MAX, CREDIT_MIN, Parameters},
-    record::Use,
+    record::Usage,
 };
 
 /// The trust of an agreement, parts per billion (BK-9): (genesis deposit + signed) / (genesis deposit +
 /// signed + disputed), as the ledger counts both sums.
-pub fn trust(usage: &Use, parameters: &Parameters) -> u64 {
+pub fn trust(usage: &Usage, parameters: &Parameters) -> u64 {
     score::books(usage.signed.grains(), usage.disputed.grains(), parameters.deposit.grains())
 }
 
@@ -93,7 +93,7 @@ mod tests {
             (9 * deposit, 10 * deposit, ONE / 2),
         ] {
             let [signed, disputed] = [signed, disputed].map(|grains| Amount::new(grains).expect("little"));
-            let usage = Use { signed, disputed, ..Use::default() };
+            let usage = Usage { signed, disputed, ..Usage::default() };
             assert!(trust(&usage, &Parameters::LOCAL).abs_diff(expected) < 2, "{signed} {disputed}");
         }
     }

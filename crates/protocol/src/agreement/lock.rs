@@ -17,11 +17,11 @@
 use crate::{
     amount::{UNIT, mul_div, mul_div_up},
     books::Pair,
-    record::{Agreement, Lock, Use},
+    record::{Agreement, Lock, Usage},
 };
 
 /// The prices in force for vouchers: those of the last top-up that raised them, or those of the opening.
-pub fn lock_of(agreement: &Agreement, usage: &Use) -> Lock {
+pub fn lock_of(agreement: &Agreement, usage: &Usage) -> Lock {
     let Agreement { egress_price, egress_slow, gas_price, gas_slow, .. } = *agreement;
     let opening = Lock {
         egress_price,
@@ -41,7 +41,7 @@ pub fn lock_of(agreement: &Agreement, usage: &Use) -> Lock {
 /// The prices that a top-up locks. For each class, the posted pair holds from where the money in the reserve
 /// ends, if its price is above the one in force (AG-8). `None` if no price rises: nothing changes. `usage` is
 /// that before the top-up.
-pub fn raise(agreement: &Agreement, usage: &Use, egress: Pair, gas: Pair) -> Option<Lock> {
+pub fn raise(agreement: &Agreement, usage: &Usage, egress: Pair, gas: Pair) -> Option<Lock> {
     let (before, left) = (lock_of(agreement, usage), usage.voucher_reserve.grains());
     let [of_egress, of_gas] = before.classes();
     let (egress, gas) = (of_egress.raised(usage.egress, left, egress), of_gas.raised(usage.gas, left, gas));
@@ -88,7 +88,7 @@ impl Lock {
 
     /// The points on the way to `units` (egress and gas beyond those redeemed, in proportion) at which a
     /// price rises.
-    pub(super) fn bends(&self, usage: &Use, (egress, gas): (u64, u64)) -> [Option<(u64, u64)>; 2] {
+    pub(super) fn bends(&self, usage: &Usage, (egress, gas): (u64, u64)) -> [Option<(u64, u64)>; 2] {
         let to =
             |from: u64, used: u64, units: u64| from.checked_sub(used).filter(|to| *to > 0 && *to < units);
         let along = |units: u64, part: u64, whole: u64| {

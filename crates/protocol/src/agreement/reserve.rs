@@ -25,7 +25,7 @@ use crate::{
     limits::Parameters,
     operation::Open,
     provider::sellable,
-    record::{Agreement, CLASSES, EGRESS, GAS, Measured, Offer, Provider, STORAGE, Standing, Use},
+    record::{Agreement, CLASSES, EGRESS, GAS, Measured, Offer, Provider, STORAGE, Standing, Usage},
     standing::check_takes,
 };
 
@@ -164,7 +164,7 @@ pub fn deposit(agreement: &Agreement, parameters: &Parameters) -> Option<Amount>
 
 /// The part of the deposit that a removal in `round` burns (AG-7): a tenth of the price of the egress and gas
 /// that were held until then and not redeemed, floored, at the prices of the opening.
-pub fn unused(agreement: &Agreement, usage: &Use, round: u64, parameters: &Parameters) -> Amount {
+pub fn unused(agreement: &Agreement, usage: &Usage, round: u64, parameters: &Parameters) -> Amount {
     let [egress, gas] = held(agreement, round, parameters);
     let (egress, gas) = (egress.saturating_sub(usage.egress.into()), gas.saturating_sub(usage.gas.into()));
     let price = cost(egress, agreement.egress_price, gas, agreement.gas_price);

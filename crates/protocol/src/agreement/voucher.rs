@@ -16,7 +16,7 @@ use crate::{
     ledger::{BlockContext, Event, Touched, Working},
     limits::Parameters,
     operation::{Redemption, Voucher},
-    record::{Agreement, Lock, Use},
+    record::{Agreement, Lock, Usage},
 };
 use alloc::vec::Vec;
 
@@ -43,7 +43,7 @@ pub struct Delta {
 /// `VoucherOverRate`, `VoucherReserveEmpty`.
 pub fn check(
     agreement: &Agreement,
-    usage: &Use,
+    usage: &Usage,
     voucher: &Voucher,
     session_key: &Account,
     round: u64,
@@ -100,7 +100,7 @@ pub(super) fn cost(egress: u128, egress_price: u64, gas: u128, gas_price: u64) -
 
 /// Prices `egress` and `gas` beyond the redeemed units, as far as the reserve pays (VO-3). Fee and base are
 /// differences of cumulative prices (VO-7).
-fn pay(agreement: &Agreement, usage: &Use, egress: u64, gas: u64) -> Result<Delta, Code> {
+fn pay(agreement: &Agreement, usage: &Usage, egress: u64, gas: u64) -> Result<Delta, Code> {
     let lock = lock_of(agreement, usage);
     let rise = |of: fn(&Lock, u64, u64) -> u128, (egress, gas): (u64, u64)| {
         let after = of(&lock, usage.egress.saturating_add(egress), usage.gas.saturating_add(gas));
@@ -157,7 +157,7 @@ pub(crate) fn touches_redeem(
     for redemption in redemptions {
         let AgreementId { provider, slot, .. } = redemption.voucher.agreement;
         touched.readable.push(Agreement::key(&provider, slot));
-        touched.writable.push(Use::key(&provider, slot));
+        touched.writable.push(Usage::key(&provider, slot));
     }
 }
 
@@ -192,8 +192,8 @@ fn redeem_one(working: &mut Working<'_>, redemption: &Redemption) -> Result<(), 
     let voucher = &redemption.voucher;
     let AgreementId { provider, slot, .. } = voucher.agreement;
     let agreement: Agreement = working.need(Agreement::key(&provider, slot), Code::AgreementUnknown)?;
-    let key = Use::key(&provider, slot);
-    let mut usage: Use = working.need(key, Code::AgreementUnknown)?;
+    let key = Usage::key(&provider, slot);
+    let mut usage: Usage = working.need(key, Code::AgreementUnknown)?;
     let (round, parameters) = (working.context.round(), &working.context.parameters);
     let delta = check(&agreement, &usage, voucher, &redemption.session_key, round, parameters)?;
     let disputed = disputed(&agreement, &usage, redemption, delta.fee)?;
@@ -219,7 +219,7 @@ fn redeem_one(working: &mut Working<'_>, redemption: &Redemption) -> Result<(), 
 /// counterparty's signatures.
 fn disputed(
     agreement: &Agreement,
-    usage: &Use,
+    usage: &Usage,
     redemption: &Redemption,
     fee: Amount,
 ) -> Result<Amount, Code> {

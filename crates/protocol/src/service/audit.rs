@@ -6,7 +6,7 @@ use crate::{
     limits::AUDIT_READ_BYTES,
     operation::{AuditCommit, AuditReveal, Report},
     record::{
-        Agreement, Commitment, Finding, ProviderAt, Reports, Seat, ServiceRound, Standing, System, Use,
+        Agreement, Commitment, Finding, ProviderAt, Reports, Seat, ServiceRound, Standing, System, Usage,
     },
 };
 
@@ -102,7 +102,7 @@ pub(crate) fn touches_reveal(signer: &Account, body: &AuditReveal, touched: &mut
             Standing::key(provider),
             Agreement::key(provider, *slot),
         ]);
-        touched.writable.extend([Reports::of(provider, epoch, *auditor), Use::key(provider, *slot)]);
+        touched.writable.extend([Reports::of(provider, epoch, *auditor), Usage::key(provider, *slot)]);
     }
 }
 
@@ -199,8 +199,8 @@ fn back(working: &mut Working<'_>, report: &Report) -> Result<(), Code> {
     if (agreement.opened, agreement.session_key) != (*opened, *session_key) {
         return Err(Code::AuditAgreement);
     }
-    let key = Use::key(provider, *slot);
-    let mut usage: Use = working.need(key, Code::AuditAgreement)?;
+    let key = Usage::key(provider, *slot);
+    let mut usage: Usage = working.need(key, Code::AuditAgreement)?;
     usage.audited = report.backed_by(&usage).ok_or(Code::AuditUnbacked)?;
     working.put(key, &usage)
 }
@@ -208,7 +208,7 @@ fn back(working: &mut Working<'_>, report: &Report) -> Result<(), Code> {
 impl Report {
     /// Bytes of redeemed egress that back reports under its agreement once this one counts, too; `None` if
     /// too little was redeemed for its correct reads (SQ-5).
-    pub fn backed_by(&self, usage: &Use) -> Option<u64> {
+    pub fn backed_by(&self, usage: &Usage) -> Option<u64> {
         let needed = u64::from(self.correct) * AUDIT_READ_BYTES;
         usage.audited.checked_add(needed).filter(|audited| *audited <= usage.egress)
     }

@@ -8,7 +8,7 @@ use posync_protocol::{
     Amount,
     agreement::{deposit, storage_reserve},
     ledger::{AgreementChange, Event},
-    record::{Agreement, Ending, Provider, Use},
+    record::{Agreement, Ending, Provider, Usage},
 };
 
 pub(crate) const ACCEPTED: &str = "
@@ -114,7 +114,7 @@ fn an_opening_splits_the_escrow_and_a_close_by_both_returns_it() {
     let world = &stage.world;
     let round = world.parameters.round(world.height);
     let needed = storage_reserve(10_000_000, 1_000, 50 - round, &world.parameters).unwrap();
-    let usage: Use = world.get(Use::key(&account("p"), 0)).unwrap();
+    let usage: Usage = world.get(Usage::key(&account("p"), 0)).unwrap();
     assert_eq!((usage.storage_reserve, usage.voucher_reserve), (needed, Amount::sync(3)));
     let terms: Agreement = world.get(Agreement::key(&account("p"), 0)).unwrap();
     assert_eq!(Some(usage.deposit), deposit(&terms, &world.parameters));
@@ -143,17 +143,17 @@ fn an_opening_splits_the_escrow_and_a_close_by_both_returns_it() {
 #[test]
 fn idle_time_of_an_empty_provider_is_not_prepaid() {
     let world = check("p register\n epoch 5\n a open p quota=1000 end=10");
-    let usage: Use = world.get(Use::key(&account("p"), 0)).unwrap();
+    let usage: Usage = world.get(Usage::key(&account("p"), 0)).unwrap();
     assert_eq!(usage.storage_reserve, storage_reserve(10_000_000, 1_000, 25, &world.parameters).unwrap());
 }
 
 #[test]
 fn a_provider_closes_alone_no_earlier_than_it_may_leave() {
     let world = check("p register\n a open p\n p leave\n p closealone p/0");
-    let usage: Use = world.get(Use::key(&account("p"), 0)).unwrap();
+    let usage: Usage = world.get(Usage::key(&account("p"), 0)).unwrap();
     assert_eq!(usage.closing_epoch, Some(8));
     let world = check("p register\n a open p\n p leave\n p closealone p/0\n a closealone p/0");
-    let usage: Use = world.get(Use::key(&account("p"), 0)).unwrap();
+    let usage: Usage = world.get(Usage::key(&account("p"), 0)).unwrap();
     assert_eq!(usage.closing_epoch, Some(2), "the consumer's notice is shorter");
 }
 

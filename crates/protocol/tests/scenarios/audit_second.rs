@@ -19,7 +19,7 @@ use posync_protocol::{
     ledger::{Mode, StandingReason, StandingStep, execute, select, touches_operation},
     limits::Parameters,
     operation::{Answer, EndedRead, Statement, Voucher},
-    record::{Agreement, Audit, Finding, Market, Provider, Reports, STORAGE, Use},
+    record::{Agreement, Audit, Finding, Market, Provider, Reports, STORAGE, Usage},
 };
 use proptest::prelude::*;
 use std::collections::{BTreeSet, VecDeque};
@@ -103,7 +103,7 @@ fn statements_that_cannot_stand_keep_no_answer_out() {
 
 /// Grains that `p` owns: its balance, its bond, and its agreement with itself in slot 1.
 fn wealth(stage: &Stage) -> i128 {
-    let own: Option<Use> = stage.world.get(Use::key(&account("p"), 1));
+    let own: Option<Usage> = stage.world.get(Usage::key(&account("p"), 1));
     let own = own.map_or(0, |own| own.storage_reserve.grains() + own.deposit.grains());
     let bond = stage.world.get::<Provider>(Provider::key(&account("p"))).map_or(0, |p| p.bond.grains());
     (stage.world.balance("p").grains() + bond + own) as i128
@@ -284,7 +284,7 @@ fn restitution_to_oneself_is_no_way_around_the_unbonding() {
     keeper.lose_every(1);
     let together = |stage: &Stage| stage.world.balance("b").grains() + stage.world.balance("p").grains();
     let bond = |keeper: &Keeper, stage: &Stage| keeper.provider(&stage.world).bond.grains();
-    let used: Use = stage.world.get(Use::key(&account("p"), 0)).expect("it stands");
+    let used: Usage = stage.world.get(Usage::key(&account("p"), 0)).expect("it stands");
     let before =
         (bond(&keeper, &stage), together(&stage) + used.storage_reserve.grains() + used.deposit.grains());
     stage.world.draws = true;
@@ -323,7 +323,7 @@ fn who_closes_alone_pays_what_is_published() {
     let (mut in_force, mut stored, mut charged) = (0_u64, 0_u64, 0_u128);
     let (mut prepaid, mut agreements) = (0, 0);
     while stage.world.epoch() < 60 {
-        let used: Option<Use> = stage.world.get(Use::key(&account("p"), 1));
+        let used: Option<Usage> = stage.world.get(Usage::key(&account("p"), 1));
         let data = p.data_set(&stage.world, 1);
         match &used {
             None => {
@@ -333,7 +333,7 @@ fn who_closes_alone_pays_what_is_published() {
                 assert_eq!(submit(&mut stage, "a", Body::SetDataSet(set)), Ok(Code::Done));
                 prepaid = stage
                     .world
-                    .get::<Use>(Use::key(&account("p"), 1))
+                    .get::<Usage>(Usage::key(&account("p"), 1))
                     .expect("open")
                     .storage_reserve
                     .grains();
@@ -407,7 +407,7 @@ fn a_close_takes_effect_although_its_provider_answers_always() {
 /// An agreement for egress alone, and beside it the queue of sums that it should behave like.
 struct Purse {
     agreement: Agreement,
-    usage: Use,
+    usage: Usage,
     /// The posted pair of prices; `force` is the pair in force.
     posted: Pair,
     force: Pair,
@@ -440,7 +440,7 @@ impl Purse {
             rate_gas: 0,
         };
         let posted = Pair { price: 1_000_000, slow: 1_000_000 };
-        let usage = Use { deposit: Parameters::LOCAL.deposit, ..Use::default() };
+        let usage = Usage { deposit: Parameters::LOCAL.deposit, ..Usage::default() };
         let (units, base, got) = (0.0, 0.0, 0);
         Self { agreement, usage, posted, force: posted, queue: VecDeque::new(), units, base, got }
     }

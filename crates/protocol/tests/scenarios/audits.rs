@@ -13,7 +13,7 @@ use posync_protocol::{
     ledger::{Event, Invalid, Mode, execute},
     limits::{HISTORY, PLACES_MAX},
     operation::{Answer, ProvedRead, Reasked, SetDataSet, Statement, StillMissing, SumPath},
-    record::{Audit, Provider, Use},
+    record::{Audit, Provider, Usage},
 };
 use std::collections::BTreeSet;
 
@@ -229,7 +229,7 @@ fn a_missing_read_is_asked_three_times_more_then_paid_back() {
         assert_eq!(oldest.asks_left, asks);
         assert_eq!(keeper.provider(&stage.world).bond, bond);
     }
-    let reserve = |stage: &Stage| -> Use { stage.world.get(Use::key(&account("p"), 0)).expect("open") };
+    let reserve = |stage: &Stage| -> Usage { stage.world.get(Usage::key(&account("p"), 0)).expect("open") };
     let before = reserve(&stage).storage_reserve;
     until_drawn(&mut stage, &keeper);
     assert_eq!(answer(&mut stage, &keeper), Some(Ok(Code::Done)));

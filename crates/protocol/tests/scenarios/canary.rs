@@ -13,7 +13,7 @@ use posync_protocol::{
     record::{
         AccountState, Agreement, Audit, Books, Closing, DataSet, Ending, Endings, Endpoint, FeeTree, Lock,
         Market, Newcomer, Offer, Peak, Probe, Provider, ProviderAt, Settlement, SlotTree, Standing, System,
-        Use,
+        Usage,
     },
 };
 
@@ -44,7 +44,7 @@ fn more(amount: &mut Amount) {
 /// Plants a lock at the opening's prices, with a change.
 fn lock(world: &mut World, p: &Account, work: impl FnOnce(&mut Lock)) {
     let terms: Agreement = world.get(Agreement::key(p, 0)).expect("it stands");
-    change(world, Use::key(p, 0), |usage: &mut Use| {
+    change(world, Usage::key(p, 0), |usage: &mut Usage| {
         let mut lock = lock_of(&terms, usage);
         work(&mut lock);
         usage.lock = Some(lock);
@@ -56,9 +56,9 @@ type Fault = (&'static str, fn(&mut World, &Account));
 const MONEY: &[Fault] = &[
     ("System.balances", |w, p| change(w, AccountState::key(p), |r: &mut AccountState| more(&mut r.balance))),
     ("System.voucher_reserves", |w, p| {
-        change(w, Use::key(p, 0), |r: &mut Use| more(&mut r.voucher_reserve));
+        change(w, Usage::key(p, 0), |r: &mut Usage| more(&mut r.voucher_reserve));
     }),
-    ("System.deposits", |w, p| change(w, Use::key(p, 0), |r: &mut Use| more(&mut r.deposit))),
+    ("System.deposits", |w, p| change(w, Usage::key(p, 0), |r: &mut Usage| more(&mut r.deposit))),
     ("System.storage_pools", |w, p| change(w, Provider::key(p), |r: &mut Provider| more(&mut r.pool))),
     ("System.bonds", |w, p| change(w, Provider::key(p), |r: &mut Provider| more(&mut r.bond))),
     ("the supply", |w, _| change(w, System::key(), |r: &mut System| more(&mut r.burned))),
@@ -84,10 +84,10 @@ const SUMS: &[Fault] = &[
     ("Provider.paid_base", |w, p| change(w, Provider::key(p), |r: &mut Provider| r.paid_base += 1)),
     ("Provider.index", |w, p| change(w, Provider::key(p), |r: &mut Provider| r.index += 1)),
     ("storage reserves within the pool", |w, p| {
-        change(w, Use::key(p, 0), |r: &mut Use| r.storage_reserve = Amount::sync(1_000));
+        change(w, Usage::key(p, 0), |r: &mut Usage| r.storage_reserve = Amount::sync(1_000));
     }),
-    ("disputed within signed", |w, p| change(w, Use::key(p, 0), |r: &mut Use| more(&mut r.disputed))),
-    ("egress within the quota", |w, p| change(w, Use::key(p, 0), |r: &mut Use| r.egress = u64::MAX)),
+    ("disputed within signed", |w, p| change(w, Usage::key(p, 0), |r: &mut Usage| more(&mut r.disputed))),
+    ("egress within the quota", |w, p| change(w, Usage::key(p, 0), |r: &mut Usage| r.egress = u64::MAX)),
     ("leaves within the quota", |w, p| {
         change(w, Agreement::key(p, 0), |r: &mut Agreement| r.quota_leaves = 0);
     }),
@@ -140,7 +140,7 @@ const RECORDS: &[Fault] = &[
             insert(w, Key([place; 32]), Probe { epoch: 1, seed: [0; 32], providers: 1 }.to_slot());
         }
     }),
-    ("orphaned Use", |w, p| insert(w, Use::key(p, 99), Use::default().to_slot())),
+    ("orphaned Use", |w, p| insert(w, Usage::key(p, 99), Usage::default().to_slot())),
     ("slots of a known kind", |w, _| insert(w, Key([9; 32]), [99; 256])),
     ("does not decode", |w, _| {
         let mut damaged = FeeTree { sum: 1 }.to_slot();

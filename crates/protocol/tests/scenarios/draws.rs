@@ -14,7 +14,7 @@ use posync_protocol::{
     ledger::{Event, Invalid, Mode, execute, touches_operation},
     limits::Parameters,
     operation::{Answer, EndedRead, Settle},
-    record::{Newcomer, Use},
+    record::{Newcomer, Usage},
 };
 
 /// `(passed, reads)` of the challenges that an answer closed in the last block.
@@ -200,7 +200,7 @@ fn what_could_not_be_tested_because_nothing_lives_stays_with_the_consumer() {
     let set = keeper.change(&stage.world, 1, &[], &[bytes(7, 900_000)]);
     assert_eq!(submit(&mut stage, "b", Body::SetDataSet(set)), Ok(Code::Done));
     let reserve =
-        |stage: &Stage| stage.world.get::<Use>(Use::key(&account("p"), 1)).map(|u| u.storage_reserve);
+        |stage: &Stage| stage.world.get::<Usage>(Usage::key(&account("p"), 1)).map(|u| u.storage_reserve);
     let prepaid = reserve(&stage).expect("it is open");
     stage.play("epoch 3");
     stage.world.draws = true;

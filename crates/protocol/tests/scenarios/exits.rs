@@ -12,7 +12,7 @@ use posync_protocol::{
     agreement::unused,
     ledger::{BlockContext, Event, Size, touches_operation},
     limits::SETTLEMENT_RING,
-    record::{Agreement, Provider, Settlement, Standing, Use},
+    record::{Agreement, Provider, Settlement, Standing, Usage},
 };
 
 fn standing(world: &World) -> Option<Standing> {
@@ -61,8 +61,9 @@ fn agreements_end_from_the_eighth_epoch_on_and_no_exit_skips_its_notice() {
     let skipped = exit(&stage);
     assert_eq!(stage.world.submit(&skipped), Ok(posync_protocol::Code::NoticeMissing));
     stage.play("a open p\n p leave\n p closealone p/0\n epoch 8");
-    let settle =
-        stage.world.get::<posync_protocol::record::Use>(posync_protocol::record::Use::key(&account("p"), 0));
+    let settle = stage
+        .world
+        .get::<posync_protocol::record::Usage>(posync_protocol::record::Usage::key(&account("p"), 0));
     assert_eq!(settle.expect("it stands").closing_epoch, Some(8));
 }
 
@@ -188,7 +189,7 @@ fn a_close_by_both_waits_for_the_reads_that_are_due() {
     stage.play("blocks 20");
     stage.world.draws = true;
     until_drawn(&mut stage, &keeper);
-    let read = |stage: &Stage| -> Use { stage.world.get(Use::key(&account("p"), 0)).expect("it stands") };
+    let read = |stage: &Stage| -> Usage { stage.world.get(Usage::key(&account("p"), 0)).expect("it stands") };
     let (before, used) = (keeper.provider(&stage.world), read(&stage));
     stage.play("a close p/0 second=p => ChallengeOpen\n p close p/0 second=a => ChallengeOpen");
     assert_eq!((keeper.provider(&stage.world), read(&stage)), (before.clone(), used));
@@ -198,7 +199,7 @@ fn a_close_by_both_waits_for_the_reads_that_are_due() {
     assert!(settled.acc > before.acc && settled.phi > 0, "its reads were paid");
     stage.play("blocks 40");
     let (burned, own) = (stage.world.system().burned.grains(), stage.world.balance("p").grains());
-    let (terms, used): (Agreement, Use) =
+    let (terms, used): (Agreement, Usage) =
         (stage.world.get(Agreement::key(&account("p"), 0)).expect("it stands"), read(&stage));
     let free = stage.world.balance("a");
     stage.play("p close p/0 second=a");

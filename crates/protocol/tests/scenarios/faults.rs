@@ -11,7 +11,7 @@ use posync_protocol::{
     faults::is_faulty,
     ledger::Event,
     limits::Parameters,
-    record::{Audit, Challenge, FaultBits, FaultRing, Provider, RoundInfo, STORAGE, Standing, Use},
+    record::{Audit, Challenge, FaultBits, FaultRing, Provider, RoundInfo, STORAGE, Standing, Usage},
 };
 use proptest::prelude::*;
 use std::collections::{BTreeMap, BTreeSet};
@@ -246,7 +246,7 @@ fn pay_is_the_same_with_and_without_the_rule() {
             .iter()
             .map(|keeper| {
                 let Provider { pool, acc, settled_round, bond, paid, .. } = keeper.provider(&fleet.world);
-                let usage: Use = fleet.world.get(Use::key(&account(&keeper.name), 0)).expect("open");
+                let usage: Usage = fleet.world.get(Usage::key(&account(&keeper.name), 0)).expect("open");
                 (pool, acc, settled_round, bond, paid, usage)
             })
             .zip(std::iter::repeat(faulty(&events).len()))

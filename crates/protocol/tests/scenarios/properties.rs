@@ -12,7 +12,7 @@ use posync_protocol::{
     ledger::{Event, Invalid, Mode, execute, select},
     limits::{BODY_BYTES_MAX, FREE_LANE_BYTES, OPERATIONS_MAX, SETTLE_SLOTS_MAX},
     operation::{AuditCommit, Lane, Redeem, Settle, Transfer},
-    record::Use,
+    record::Usage,
 };
 use proptest::prelude::*;
 
@@ -66,8 +66,8 @@ fn opened() -> Stage {
     stage
 }
 
-fn usage(stage: &Stage) -> Use {
-    stage.world.get(Use::key(&account("p"), 0)).expect("it is open")
+fn usage(stage: &Stage) -> Usage {
+    stage.world.get(Usage::key(&account("p"), 0)).expect("it is open")
 }
 
 fn sum(splits: &[Split], part: fn(&Split) -> Amount) -> u128 {

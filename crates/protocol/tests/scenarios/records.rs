@@ -11,7 +11,7 @@ use posync_protocol::{
         AccountState, Agreement, Audit, Books, Closing, Commitment, DataSet, Ending, Endings, Endpoint,
         FaultBits, FaultRing, FeeTree, Market, Measured, Newcomer, Offences, Offer, Peak, Probe, Provider,
         ProviderAt, Reports, RoundInfo, Seat, SeatAt, ServiceRound, Settlement, SlotTree, Standing, System,
-        Use,
+        Usage,
     },
 };
 use proptest::prelude::*;
@@ -35,7 +35,7 @@ fn kinds() -> Vec<Kind> {
         kind::<Endpoint>(),
         kind::<Offer>(),
         kind::<Agreement>(),
-        kind::<Use>(),
+        kind::<Usage>(),
         kind::<DataSet>(),
         kind::<SlotTree>(),
         kind::<FeeTree>(),

@@ -14,7 +14,7 @@ use posync_protocol::{
     limits::Parameters,
     record::{
         Agreement, CLASSES, CLOSING_RING, Closing, EGRESS, GAS, Market, Offer, Provider, STORAGE, Standing,
-        Use,
+        Usage,
     },
     settlement::hold,
 };
@@ -32,8 +32,8 @@ fn burned(world: &World) -> u128 {
     world.system().burned.grains()
 }
 
-fn usage(world: &World) -> Use {
-    world.get(Use::key(&account("p"), 0)).expect("it is open")
+fn usage(world: &World) -> Usage {
+    world.get(Usage::key(&account("p"), 0)).expect("it is open")
 }
 
 fn terms(world: &World) -> Agreement {
@@ -402,7 +402,7 @@ fn every_rounding_of_reserving_is_on_the_side_of_the_pool() {
     let locked = deposit(&terms, p).expect("small");
     assert_eq!(locked.grains() - p.deposit.grains(), 2);
     assert_eq!(last_round(&terms, p), 25);
-    let mut usage = Use { deposit: locked, storage_reserve: Amount::sync(1), ..Use::default() };
+    let mut usage = Usage { deposit: locked, storage_reserve: Amount::sync(1), ..Usage::default() };
     assert_eq!(unused(&terms, &usage, 25, p).grains(), 1, "floored");
     assert_eq!(unused(&terms, &usage, 99, p), unused(&terms, &usage, 25, p), "not beyond the window");
     assert_eq!(unused(&terms, &usage, 0, p), Amount::ZERO, "by time");
@@ -442,7 +442,7 @@ proptest! {
         let end = p.epoch_start(terms.end_epoch);
         let reserve = storage_reserve(price, quota, end - start, p).expect("below the bound");
         let locked = deposit(&terms, p).expect("below the bound");
-        let mut usage = Use { held_round: start, storage_reserve: reserve, deposit: locked, ..Use::default() };
+        let mut usage = Usage { held_round: start, storage_reserve: reserve, deposit: locked, ..Usage::default() };
         let (mut round, mut leaves, mut weight, mut burned) = (start, 0, 0, 0);
         for (rounds, percent) in steps {
             let next = round + rounds;

@@ -17,7 +17,7 @@ use posync_protocol::{
         self, AccountState, Agreement, Audit, Books, Challenge, Closing, Commitment, DataSet, Ending,
         Endings, Endpoint, FAULT_BYTES, FaultBits, FaultRing, FeeTree, Finding, Lock, Market, Measured,
         Missing, Newcomer, Offences, Offer, Peak, Probe, Provider, ProviderAt, Ratio, Reports, RoundInfo,
-        Seat, SeatAt, ServiceRound, Settlement, SlotTree, Standing, System, Use, Version,
+        Seat, SeatAt, ServiceRound, Settlement, SlotTree, Standing, System, Usage, Version,
     },
 };
 
@@ -318,7 +318,7 @@ fn agreement_records() -> Vec<(&'static str, Slot)> {
         rate_egress: u64::MAX,
         rate_gas: u64::MAX,
     };
-    let usage = Use {
+    let usage = Usage {
         storage_reserve: money,
         voucher_reserve: money,
         deposit: money,

@@ -15,7 +15,7 @@ use posync_protocol::{
     operation::{AuditCommit, AuditReveal, Commitments, Evidence, Report, digest_of, reveals},
     record::{
         CLOSING_RING, Finding, Provider, Ratio, Reports, Seat, SeatAt, ServiceRound, Settlement, Standing,
-        UNMEASURED, Use,
+        UNMEASURED, Usage,
     },
     service::{self, PAID_WITHIN, Verdict},
 };
@@ -306,9 +306,9 @@ const WRONG_REPORTS: &[Wrong] = &[
     (
         "redeemed bytes used before",
         |stage, report| {
-            let key = Use::key(&report.provider, report.slot);
-            let usage: Use = stage.world.get(key).expect("it is open");
-            stage.world.state.insert(key, Use { audited: 1, ..usage }.to_slot());
+            let key = Usage::key(&report.provider, report.slot);
+            let usage: Usage = stage.world.get(key).expect("it is open");
+            stage.world.state.insert(key, Usage { audited: 1, ..usage }.to_slot());
         },
         Code::AuditUnbacked,
     ),
@@ -456,7 +456,7 @@ fn what_was_not_redeemed_in_time_may_be_revealed_again_once_it_is() {
     assert!(stage.world.events.iter().any(refused), "the other is told");
     redeem(&mut stage, "p", 0, 8);
     assert_eq!(reveal(&mut stage, 0, &good), Code::Done);
-    let usage: Use = stage.world.get(Use::key(&account("p"), 0)).expect("it is open");
+    let usage: Usage = stage.world.get(Usage::key(&account("p"), 0)).expect("it is open");
     assert_eq!((usage.audited, usage.egress), (8 * AUDIT_READ_BYTES, 8 * AUDIT_READ_BYTES));
 }
 
@@ -481,7 +481,7 @@ fn a_report_is_backed_by_what_was_paid_alone() {
         let got = stage.world.submit(&signed).expect("it may stand in a block");
         assert_eq!(format!("{got:?}"), code, "{reserve} grains");
     }
-    let usage: Use = stage.world.get(Use::key(&account("p"), 0)).expect("it is open");
+    let usage: Usage = stage.world.get(Usage::key(&account("p"), 0)).expect("it is open");
     assert_eq!(usage.egress, 1_048, "of 256 KiB that were signed for");
     let lazy = batch(vec![report(&stage, 0, "p", GOOD)]);
     assert_eq!(commit(&mut stage, 0, &lazy), Code::Done);

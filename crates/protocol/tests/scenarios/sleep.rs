@@ -173,8 +173,8 @@ fn who_proves_nothing_takes_no_draws_from_who_proves() {
         let wealth = |stage: &Stage| {
             let own = stage.world.balance("q").grains();
             let bond = if with_enemy { q.provider(&stage.world).bond.grains() } else { 0 };
-            let used: Option<posync_protocol::record::Use> =
-                stage.world.get(posync_protocol::record::Use::key(&account("q"), 0));
+            let used: Option<posync_protocol::record::Usage> =
+                stage.world.get(posync_protocol::record::Usage::key(&account("q"), 0));
             own + bond + used.map_or(0, |used| used.storage_reserve.grains())
         };
         let before = wealth(&stage);

@@ -13,7 +13,7 @@ use posync_protocol::{
     ledger::Event,
     limits::PLACES_MAX,
     operation::Settle,
-    record::{Agreement, Ending, Market, Provider, STORAGE, SlotTree, Use},
+    record::{Agreement, Ending, Market, Provider, STORAGE, SlotTree, Usage},
     settlement::owed,
 };
 use proptest::prelude::*;
@@ -50,7 +50,7 @@ fn claims(keeper: &Keeper, world: &World, slots: u32) -> u128 {
     let p = account(&keeper.name);
     let claim = |slot| {
         let terms: Agreement = world.get(Agreement::key(&p, slot))?;
-        let usage: Use = world.get(Use::key(&p, slot)).expect("beside it");
+        let usage: Usage = world.get(Usage::key(&p, slot)).expect("beside it");
         let ending: Ending = world.get(Ending::key(&p, terms.end_epoch)).expect("beside it");
         let owed = owed(&terms, &usage, &keeper.data_set(world, slot), &ending, &provider);
         Some(usage.storage_reserve.grains() - owed.grains())
@@ -62,7 +62,7 @@ fn claims(keeper: &Keeper, world: &World, slots: u32) -> u128 {
 fn an_interval_pays_by_the_rule_and_charges_the_same() {
     let (mut stage, keeper) = holding(&[70_000, 3_000]);
     let leaves = keeper.data_set(&stage.world, 0).current.leaves;
-    let reserve = |stage: &Stage| stage.world.get::<Use>(Use::key(&account("p"), 0)).expect("open");
+    let reserve = |stage: &Stage| stage.world.get::<Usage>(Usage::key(&account("p"), 0)).expect("open");
     let before = (reserve(&stage), keeper.provider(&stage.world), stage.world.balance("p").grains());
     idle(&mut stage, &keeper, 60);
     let now = stage.world.parameters.round(stage.world.height + 1);

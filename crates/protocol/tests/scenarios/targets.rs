@@ -87,7 +87,7 @@ const KINDS: &[fn(&Slot) -> bool] = &[
     of_kind::<Endpoint>,
     of_kind::<Offer>,
     of_kind::<Agreement>,
-    of_kind::<Use>,
+    of_kind::<Usage>,
     of_kind::<DataSet>,
     of_kind::<SlotTree>,
     of_kind::<FeeTree>,

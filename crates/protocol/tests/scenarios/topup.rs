@@ -3,7 +3,7 @@
 use crate::{books::row, script::Stage, world::account};
 use posync_protocol::{
     Record,
-    record::{EGRESS, Market, Use},
+    record::{EGRESS, Market, Usage},
 };
 
 fn post(stage: &mut Stage, price: u64, slow: u64) {
@@ -88,7 +88,7 @@ fn each_sum_buys_at_the_price_of_its_day() {
         for mib in pieces {
             stage.play(&format!("p redeem p/0 egress={}", mib << 20));
         }
-        let usage: Use = stage.world.get(Use::key(&account("p"), 0)).expect("it stands");
+        let usage: Usage = stage.world.get(Usage::key(&account("p"), 0)).expect("it stands");
         assert_eq!((usage.egress, usage.signed.grains()), (8 << 20, 22_000_000), "{pieces:?}");
         assert_eq!(usage.voucher_reserve.grains(), 0);
         let row = row(&stage.world, &account("p"), 0).expect("it was paid");
@@ -104,7 +104,7 @@ fn a_rise_of_one_class_leaves_the_other_alone() {
     stage.play("p register\n a open p rate=1073741824 rate_gas=900000000 reserve=2000000");
     post(&mut stage, 4_000_000, 4_000_000);
     stage.play("a topup p/0 9000000\n p redeem p/0 egress=3145728 gas=524288000");
-    let usage: Use = stage.world.get(Use::key(&account("p"), 0)).expect("it stands");
+    let usage: Usage = stage.world.get(Usage::key(&account("p"), 0)).expect("it stands");
     assert_eq!(usage.signed.grains(), 500_000 + 2_000_000 + 4_000_000, "500 MiB of gas, three of egress");
     let lock = usage.lock.expect("egress rose");
     assert_eq!((lock.egress, lock.gas, lock.gas_price, lock.gas_before), (2 << 20, 0, 1_000, 1_000));

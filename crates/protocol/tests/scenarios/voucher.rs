@@ -9,7 +9,7 @@ use posync_protocol::{
     Amount, Body, Bounded, Code, Record,
     ledger::Event,
     operation::Redeem,
-    record::{Closing, EGRESS, Market, Settlement, Use},
+    record::{Closing, EGRESS, Market, Settlement, Usage},
 };
 
 pub(crate) const ACCEPTED: &str = "
@@ -105,7 +105,7 @@ fn a_redemption_pays_by_the_rule_and_tells_it() {
     assert_eq!(system.committee.grains(), 50_000);
     let row: Settlement = stage.world.get(Settlement::key(&account("p"), 0)).unwrap();
     assert_eq!([row.fee, row.burn, row.committee, row.pay].map(Amount::grains), parts);
-    let usage: Use = stage.world.get(Use::key(&account("p"), 0)).unwrap();
+    let usage: Usage = stage.world.get(Usage::key(&account("p"), 0)).unwrap();
     assert_eq!((usage.egress, usage.signed.grains()), (1 << 20, 1_000_000));
 }
 
@@ -146,7 +146,7 @@ fn each_voucher_is_judged_apart() {
         })
         .collect();
     assert_eq!(refused, [Code::VoucherOverQuota, Code::VoucherWentBack]);
-    let usage: Use = stage.world.get(Use::key(&account("p"), 0)).unwrap();
+    let usage: Usage = stage.world.get(Usage::key(&account("p"), 0)).unwrap();
     assert_eq!((usage.egress, usage.gas), (300, 7));
 }
 
@@ -154,13 +154,13 @@ fn each_voucher_is_judged_apart() {
 fn above_the_reserve_units_count_as_far_as_they_are_paid() {
     let mut stage = Stage::new();
     stage.play("p register\n a open p reserve=1000\n p redeem p/0 egress=1048576");
-    let usage: Use = stage.world.get(Use::key(&account("p"), 0)).unwrap();
+    let usage: Usage = stage.world.get(Usage::key(&account("p"), 0)).unwrap();
     assert_eq!((usage.signed.grains(), usage.egress), (999, 1_048), "what a thousand grains buy");
     assert_eq!(stage.world.system().voucher_reserves.grains(), 1);
     let row: Settlement = stage.world.get(Settlement::key(&account("p"), 0)).unwrap();
     assert_eq!((row.egress, row.fee.grains()), (1_048, 999));
     stage.play("a topup p/0 5s\n blocks 8\n p redeem p/0 egress=1048576");
-    let usage: Use = stage.world.get(Use::key(&account("p"), 0)).unwrap();
+    let usage: Usage = stage.world.get(Usage::key(&account("p"), 0)).unwrap();
     assert_eq!((usage.signed.grains(), usage.egress), (1_000_000, 1 << 20), "the rest, after a top-up");
 }
 
@@ -172,11 +172,11 @@ fn a_voucher_of_which_not_a_grain_can_be_paid_is_refused() {
     let mut stage = Stage::new();
     let line = format!("a open p reserve=1 quota_egress={} rate={}", 4 * GIB, 4 * GIB);
     stage.play(&format!("p register\n {line}\n p redeem p/0 egress={} => VoucherReserveEmpty", 4 * GIB));
-    let usage: Use = stage.world.get(Use::key(&account("p"), 0)).unwrap();
+    let usage: Usage = stage.world.get(Usage::key(&account("p"), 0)).unwrap();
     assert_eq!((usage.egress, usage.voucher_reserve.grains()), (0, 1));
     assert!(stage.world.get::<Settlement>(Settlement::key(&account("p"), 0)).is_none(), "nothing was used");
     stage.play(&format!("a topup p/0 1\n p redeem p/0 egress={}", 4 * GIB));
-    let usage: Use = stage.world.get(Use::key(&account("p"), 0)).unwrap();
+    let usage: Usage = stage.world.get(Usage::key(&account("p"), 0)).unwrap();
     assert_eq!((usage.egress, usage.signed.grains()), (2, 1), "what two grains buy");
 }
 
@@ -201,7 +201,7 @@ fn tiny_top_ups_drift_nowhere() {
         let code = redeem(&mut stage, &[(1 << 20, 0)]);
         assert!(matches!(code, Code::Done | Code::VoucherReserveEmpty), "{code:?}");
     }
-    let usage: Use = stage.world.get(Use::key(&account("p"), 0)).unwrap();
+    let usage: Usage = stage.world.get(Usage::key(&account("p"), 0)).unwrap();
     let (paid, left) = (usage.signed.grains(), usage.voucher_reserve.grains());
     assert_eq!(paid + left, 60);
     let price = u128::from(usage.egress) * 1_000_000 / (1 << 20);
@@ -252,7 +252,7 @@ fn paid_use_counts_only_where_capacity_does() {
 fn a_claim_counts_as_disputed_up_to_what_the_voucher_pays() {
     let claim = |units: u64| {
         let script = format!("p register\n a open p\n p redeem p/0 egress=1048576 claim={units}");
-        let usage: Use = check(&script).get(Use::key(&account("p"), 0)).unwrap();
+        let usage: Usage = check(&script).get(Usage::key(&account("p"), 0)).unwrap();
         usage.disputed.grains()
     };
     assert_eq!(claim(1_048_576), 0);
@@ -264,7 +264,7 @@ fn a_claim_counts_as_disputed_up_to_what_the_voucher_pays() {
 fn a_gap_is_disputed_once_however_often_it_is_told() {
     let disputed = |redemptions: &str| {
         let world = check(&format!("p register\n a open p rate=1073741824{redemptions}"));
-        let usage: Use = world.get(Use::key(&account("p"), 0)).unwrap();
+        let usage: Usage = world.get(Usage::key(&account("p"), 0)).unwrap();
         usage.disputed.grains()
     };
     const M: u64 = 1 << 20;

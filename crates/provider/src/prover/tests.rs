@@ -16,7 +16,7 @@ use posync_protocol::{
     block::with_chain,
     ledger::Event,
     operation::{DATA_SET_NAMESPACE, DataSetClaim, SetDataSet, Statement, Voucher, sign},
-    record::{Agreement, Audit, DataSet, Endings, Offer, Provider, RoundInfo, Standing, Use},
+    record::{Agreement, Audit, DataSet, Endings, Offer, Provider, RoundInfo, Standing, Usage},
     wire::provider::Sign,
 };
 use std::path::Path;
@@ -109,7 +109,7 @@ impl Bench {
             id: agreement.id(paul, slot),
             height: self.world.height,
             agreement,
-            usage: self.world.get(Use::key(&paul, slot))?,
+            usage: self.world.get(Usage::key(&paul, slot))?,
             data: self.world.get(DataSet::key(&paul, slot)).unwrap_or_default(),
         })
     }

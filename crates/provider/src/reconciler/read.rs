@@ -9,7 +9,7 @@ use crate::{
 use commonware_utils::channel::mpsc;
 use posync_protocol::{
     Account, Key, Slot,
-    record::{Agreement, DataSet, Use},
+    record::{Agreement, DataSet, Usage},
 };
 
 /// Number of questions that one read answers.
@@ -18,7 +18,7 @@ const TOGETHER: usize = SLOTS_READ;
 /// The keys of the three records of each slot.
 pub(super) fn slot_keys(account: &Account, slots: &[u32]) -> Vec<Key> {
     let keys = slots.iter().flat_map(|slot| {
-        [Agreement::key(account, *slot), Use::key(account, *slot), DataSet::key(account, *slot)]
+        [Agreement::key(account, *slot), Usage::key(account, *slot), DataSet::key(account, *slot)]
     });
     keys.collect()
 }
@@ -40,7 +40,7 @@ pub(super) fn terms_of(
     for (slot, three) in slots.iter().zip(records.chunks(3)) {
         let [agreement, usage, data] = three else { return Err(LedgerError::Record) };
         let agreement: Option<Agreement> = decode(agreement.as_ref())?;
-        let usage: Option<Use> = decode(usage.as_ref())?;
+        let usage: Option<Usage> = decode(usage.as_ref())?;
         let data: DataSet = decode(data.as_ref())?.unwrap_or_default();
         all.push(agreement.zip(usage).map(|(agreement, usage)| {
             let id = agreement.id(*account, *slot);

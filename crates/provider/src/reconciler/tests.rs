@@ -27,7 +27,7 @@ use posync_protocol::{
     operation::{
         DATA_SET_NAMESPACE, DataSetClaim, Open, Redemption, RefusedPlacement, SetDataSet, Voucher, sign,
     },
-    record::{Agreement, DataSet, Use},
+    record::{Agreement, DataSet, Usage},
     tree::SumTree,
     wire::provider::Sign,
 };
@@ -386,7 +386,7 @@ fn vouchers_and_space_of_an_ended_agreement_are_not_lost() {
         bench.handler.parts().store.put(id, name, loose.into()).await.expect("fits");
         bench.handler.note_loose(id, name);
         let paid = |bench: &Bench| {
-            bench.ledger.world.lock().get::<Use>(Use::key(&account("paul"), 0)).map(|used| used.egress)
+            bench.ledger.world.lock().get::<Usage>(Usage::key(&account("paul"), 0)).map(|used| used.egress)
         };
         let parameters = bench.ledger.world.lock().parameters;
         bench.steps(2 * parameters.epoch_blocks()).await;
@@ -425,7 +425,7 @@ fn a_claim_reaches_the_books_once_although_statements_are_lost() {
             });
         };
         let used = |bench: &Bench| {
-            bench.ledger.world.lock().get::<Use>(Use::key(&account("paul"), 0)).expect("open")
+            bench.ledger.world.lock().get::<Usage>(Usage::key(&account("paul"), 0)).expect("open")
         };
         paid(1 << 20).await.expect("durable");
         download();

@@ -21,7 +21,7 @@ use posync_protocol::{
     amount::ONE,
     limits::AUDIT_READ_BYTES,
     operation::Voucher,
-    record::{Agreement, Audit, Measured, Offer, Provider, Standing as Scores, Use},
+    record::{Agreement, Audit, Measured, Offer, Provider, Standing as Scores, Usage},
 };
 
 const P: Parameters = Parameters::LOCAL;
@@ -283,7 +283,7 @@ fn idle_burn(policy: &Policy) -> u64 {
     let whole = storage_reserve(agreement.storage_price, open.quota_leaves, epoch, &P).expect("small");
     let window = storage_reserve(agreement.storage_price, open.quota_leaves, 0, &P).expect("small");
     let leaves = (whole.grains() - window.grains()) * u128::from(P.reserve_share) / u128::from(ONE);
-    let usage = Use { deposit: deposit(&agreement, &P).expect("small"), ..Use::default() };
+    let usage = Usage { deposit: deposit(&agreement, &P).expect("small"), ..Usage::default() };
     let at = |round: u64| unused(&agreement, &usage, round, &P).grains();
     u64::try_from(leaves + at(21 * epoch) - at(20 * epoch)).expect("small")
 }
@@ -396,7 +396,7 @@ fn what_an_auditor_reads_is_paid_in_full_so_that_it_backs_its_reports() {
         agreement.session_key = Account::of(&key.public_key());
         let id = AgreementId { provider: account(1), slot: 0, opened: agreement.opened };
         let voucher = Voucher::signed(&key, &CHAIN, id, open.quota_egress, 0);
-        let usage = Use { voucher_reserve: open.voucher_reserve, ..Use::default() };
+        let usage = Usage { voucher_reserve: open.voucher_reserve, ..Usage::default() };
         let round = 20 * P.epoch_rounds;
         let delta = check(&agreement, &usage, &voucher, &agreement.session_key, round, &P).expect("paid");
         assert_eq!(delta.egress, open.quota_egress, "units count as far as they were paid (VO-3)");

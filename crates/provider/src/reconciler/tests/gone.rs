@@ -98,7 +98,7 @@ fn without(world: &World, id: AgreementId) -> World {
     let mut world = world.clone();
     let keys = [
         Agreement::key(&id.provider, id.slot),
-        Use::key(&id.provider, id.slot),
+        Usage::key(&id.provider, id.slot),
         DataSet::key(&id.provider, id.slot),
     ];
     for key in keys {
