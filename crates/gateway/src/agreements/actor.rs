@@ -8,7 +8,8 @@ use super::{
     renew::{self, Moving},
     settle::settle,
     state::{
-        Around, Stage, Standing, Step, View, failed_since, is_late, is_late_in_term, is_old, next, passes,
+        AgreementUsage, Around, Stage, Step, View, failed_since, is_late, is_late_in_term, is_old, next,
+        passes,
     },
     survey::{Survey, details, posted, survey},
     upkeep::{Busy, Job, Upkeep, is_closed},
@@ -28,7 +29,7 @@ use posync_protocol::{
     limits::Parameters,
     operation::{Body, CloseAlone, TopUp},
     record::EGRESS,
-    standing::check_takes,
+    reputation::check_takes,
 };
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -228,8 +229,8 @@ impl Agreements {
         }
     }
 
-    async fn standings(&self, seen: &mut Seen) -> Vec<(Arc<Deed>, Standing)> {
-        let (mut standings, epoch) = (Vec::new(), self.epoch());
+    async fn usages(&self, seen: &mut Seen) -> Vec<(Arc<Deed>, AgreementUsage)> {
+        let (mut usages, epoch) = (Vec::new(), self.epoch());
         let before = std::mem::take(&mut seen.idle);
         for deed in self.core.deeds() {
             let load = deed.with_state(|state| state.load());
@@ -241,18 +242,18 @@ impl Agreements {
             seen.idle.insert(number, (egress, since));
             let idle = epoch.saturating_sub(since);
             let pace = before.get(&number).map_or(0, |(read, _)| egress.saturating_sub(*read));
-            let standing = Standing { number, row: deed.terms(), load, egress, pace, empty, live, idle };
-            standings.push((deed.clone(), standing));
+            let usage = AgreementUsage { number, row: deed.terms(), load, egress, pace, empty, live, idle };
+            usages.push((deed.clone(), usage));
         }
-        standings
+        usages
     }
 
     async fn upkeep(self: &Arc<Self>, seen: &mut Seen) -> Result<(), Error> {
         let posted = posted(&self.ledger, &self.account, &self.parameters).await?;
         // Read before the agreements are counted: an opening may become an agreement in between.
         let opening = self.upkeep.opening();
-        let standings = self.standings(seen).await;
-        let rows: Vec<Standing> = standings.iter().map(|(_, standing)| standing.clone()).collect();
+        let usages = self.usages(seen).await;
+        let rows: Vec<AgreementUsage> = usages.iter().map(|(_, usage)| usage.clone()).collect();
         let views = seen.providers.iter().map(|(account, (view, _))| (*account, view.clone())).collect();
         let retired = self.retired.load(Ordering::Acquire);
         if !retired {
@@ -273,21 +274,21 @@ impl Agreements {
             }
         }
         seen.ending.clear();
-        for of in &standings {
-            let (deed, standing) = of;
+        for of in &usages {
+            let (deed, usage) = of;
             let kept = self.parameters.epoch(deed.agreement.opened) + KEPT_EPOCHS;
-            let step = if retired && self.epoch() >= kept && Stage::of(&standing.row) == Stage::Open {
+            let step = if retired && self.epoch() >= kept && Stage::of(&usage.row) == Stage::Open {
                 Step::Drain
             } else {
-                self.next(seen, deed, standing, &rows, &posted)
+                self.next(seen, deed, usage, &rows, &posted)
             };
             self.step(of, step, &posted).await?;
         }
-        let kept = rows.iter().filter(|standing| self.kept.contains(&standing.number));
-        let now = alerts(&seen.ending, &self.aside, kept.map(|standing| standing.row.end_epoch).min());
+        let kept = rows.iter().filter(|usage| self.kept.contains(&usage.number));
+        let now = alerts(&seen.ending, &self.aside, kept.map(|usage| usage.row.end_epoch).min());
         self.alerts.watch(&mut seen.watch, &self.account.to_string(), Some(self.height()), now);
         let away = &seen.away;
-        renew::drain(&self.core, &standings, away, &self.moving, self.epoch(), &self.parameters);
+        renew::drain(&self.core, &usages, away, &self.moving, self.epoch(), &self.parameters);
         Ok(())
     }
 
@@ -295,47 +296,47 @@ impl Agreements {
         &self,
         seen: &mut Seen,
         deed: &Deed,
-        standing: &Standing,
-        rows: &[Standing],
+        usage: &AgreementUsage,
+        rows: &[AgreementUsage],
         posted: &Posted,
     ) -> Step {
         let (provider, epoch) = (deed.provider(), self.epoch());
-        let mine: Vec<&Standing> = rows.iter().filter(|s| s.row.agreement.provider == provider).collect();
+        let mine: Vec<&AgreementUsage> =
+            rows.iter().filter(|s| s.row.agreement.provider == provider).collect();
         let holds = seen.providers.get(&provider).is_some_and(|(view, _)| {
-            view.provider.leaves_at == 0 && passes(&view.audit) && check_takes(&view.standing).is_ok()
+            view.provider.leaves_at == 0 && passes(&view.audit) && check_takes(&view.reputation).is_ok()
         });
         let awaited = self.core.demand(1) > 0;
-        let old = is_old(&standing.row, epoch, &self.parameters);
+        let old = is_old(&usage.row, epoch, &self.parameters);
         let successor =
             || renew::successor(&self.core, deed, renew::smallest(deed), epoch, &self.parameters).is_some();
         let around = Around {
             successor: holds && old && successor(),
-            idle: !awaited && self.policy.is_idle(standing, &mine, epoch, &self.parameters),
-            kept: self.kept.contains(&standing.number),
+            idle: !awaited && self.policy.is_idle(usage, &mine, epoch, &self.parameters),
+            kept: self.kept.contains(&usage.number),
             egress_price: posted.prices[EGRESS].price,
         };
-        let is_kept = matches!(Stage::of(&standing.row), Stage::Open | Stage::Draining) && standing.live;
+        let is_kept = matches!(Stage::of(&usage.row), Stage::Open | Stage::Draining) && usage.live;
         let ends = is_kept && old && !around.successor;
         if ends {
-            seen.ending.insert(standing.number, standing.row.end_epoch.saturating_sub(epoch));
+            seen.ending.insert(usage.number, usage.row.end_epoch.saturating_sub(epoch));
         }
-        if ends && seen.warned.insert(standing.number, epoch) != Some(epoch) {
-            let left = standing.row.end_epoch.saturating_sub(epoch);
-            tracing::warn!(%provider, agreement = standing.number, leaves = standing.load, epochs = left,
+        if ends && seen.warned.insert(usage.number, epoch) != Some(epoch) {
+            let left = usage.row.end_epoch.saturating_sub(epoch);
+            tracing::warn!(%provider, agreement = usage.number, leaves = usage.load, epochs = left,
                 "an agreement with data is near its end without a successor: no room at its provider, it is in \
                  jail or leaves, or there is no money; add money or providers before the epochs are over");
         }
         let leaves = seen.providers.get(&provider).is_some_and(|(view, _)| view.provider.leaves_at != 0);
-        if is_kept && (leaves || !around.successor && is_late_in_term(&standing.row, epoch, &self.parameters))
-        {
-            seen.away.insert(standing.number);
+        if is_kept && (leaves || !around.successor && is_late_in_term(&usage.row, epoch, &self.parameters)) {
+            seen.away.insert(usage.number);
         } else {
-            seen.away.remove(&standing.number);
+            seen.away.remove(&usage.number);
         }
-        match next(standing, epoch, around, &self.policy, &self.parameters) {
+        match next(usage, epoch, around, &self.policy, &self.parameters) {
             Step::Nothing | Step::TopUp(_)
-                if (seen.away.contains(&standing.number) || deed.disagrees())
-                    && Stage::of(&standing.row) == Stage::Open =>
+                if (seen.away.contains(&usage.number) || deed.disagrees())
+                    && Stage::of(&usage.row) == Stage::Open =>
             {
                 Step::Drain
             }
@@ -394,7 +395,7 @@ impl Agreements {
 
     async fn step(
         self: &Arc<Self>,
-        (deed, standing): &(Arc<Deed>, Standing),
+        (deed, usage): &(Arc<Deed>, AgreementUsage),
         step: Step,
         posted: &Posted,
     ) -> Result<(), Error> {
@@ -408,7 +409,7 @@ impl Agreements {
             Step::TopUp(amount) => {
                 let (of, price) = (deed.clone(), posted.prices[EGRESS].price);
                 // An earlier top-up became final after the agreement was judged.
-                if of.terms().voucher_reserve != standing.row.voucher_reserve {
+                if of.terms().voucher_reserve != usage.row.voucher_reserve {
                     return Ok(());
                 }
                 self.begin(Job::TopUp(deed.number), |agreements, busy| async move {

@@ -18,7 +18,7 @@
 //! 4. Renewing held data has no highest price but the account's balance; price limits apply to new data
 //!    alone.
 
-use super::state::{Stage, Standing, View, is_old, passes, takes_over};
+use super::state::{AgreementUsage, Stage, View, is_old, passes, takes_over};
 use crate::{
     coding::{SEGMENT_BYTES, shard_bytes},
     deed::state::leaves,
@@ -198,7 +198,7 @@ impl Policy {
         let seen = Seen {
             offer: &view.offer,
             provider: &view.provider,
-            standing: &view.standing,
+            reputation: &view.reputation,
             measured: view.measured.as_ref(),
             is_taken: false,
             height: posted.height,
@@ -255,7 +255,7 @@ impl Policy {
     fn pieces(
         &self,
         view: &View,
-        mine: &[&Standing],
+        mine: &[&AgreementUsage],
         quotas: &[Quota],
         posted: &Posted,
         p: &Parameters,
@@ -276,8 +276,8 @@ impl Policy {
 
     /// The quotas to open with a provider, beside the agreements `mine` with it, while `demand` leaves
     /// are to be placed on it.
-    pub fn openings(&self, mine: &[&Standing], demand: u64, epoch: u64, p: &Parameters) -> Vec<Quota> {
-        let live: Vec<&Standing> = mine.iter().filter(|s| is_live(s, epoch, p)).copied().collect();
+    pub fn openings(&self, mine: &[&AgreementUsage], demand: u64, epoch: u64, p: &Parameters) -> Vec<Quota> {
+        let live: Vec<&AgreementUsage> = mine.iter().filter(|s| is_live(s, epoch, p)).copied().collect();
         let mut quotas = self.rooms(mine, demand, epoch, p);
         let egress: u64 = live.iter().map(|s| s.row.quota_egress).fold(0, u64::saturating_add);
         let opened = quotas.iter().map(|quota| quota.egress).fold(egress, u64::saturating_add);
@@ -295,12 +295,13 @@ impl Policy {
 
     /// Quotas for the `demand` and for the data of agreements that are over, each twice the one before;
     /// at least one if no live agreement is below three quarters.
-    fn rooms(&self, mine: &[&Standing], demand: u64, epoch: u64, p: &Parameters) -> Vec<Quota> {
+    fn rooms(&self, mine: &[&AgreementUsage], demand: u64, epoch: u64, p: &Parameters) -> Vec<Quota> {
         if !self.stores() {
             return Vec::new();
         }
-        let (live, over): (Vec<&Standing>, Vec<&Standing>) = mine.iter().partition(|s| is_live(s, epoch, p));
-        let storing: Vec<&&Standing> = live.iter().filter(|s| s.row.quota_leaves > 0).collect();
+        let (live, over): (Vec<&AgreementUsage>, Vec<&AgreementUsage>) =
+            mine.iter().partition(|s| is_live(s, epoch, p));
+        let storing: Vec<&&AgreementUsage> = live.iter().filter(|s| s.row.quota_leaves > 0).collect();
         let mut largest = storing.iter().map(|s| s.row.quota_leaves).max();
         let fresh = storing.iter().any(|s| !three_quarters(s.load, s.row.quota_leaves));
         let moves: u64 = over.iter().map(|s| s.load).fold(0, u64::saturating_add);
@@ -332,13 +333,13 @@ impl Policy {
 
     /// Returns true if an agreement can be closed: it was unused for [`IDLE_EPOCHS`], and without it the
     /// others of `mine` would need no new one, or a smaller one. One at a time, the largest first.
-    pub fn is_idle(&self, it: &Standing, mine: &[&Standing], epoch: u64, p: &Parameters) -> bool {
-        let size = |s: &Standing| (s.row.quota_leaves, s.row.quota_egress, s.number);
-        let is_unused = |s: &&&Standing| s.idle >= IDLE_EPOCHS && Stage::of(&s.row) == Stage::Open;
-        let mut unused: Vec<&Standing> = mine.iter().filter(is_unused).copied().collect();
+    pub fn is_idle(&self, it: &AgreementUsage, mine: &[&AgreementUsage], epoch: u64, p: &Parameters) -> bool {
+        let size = |s: &AgreementUsage| (s.row.quota_leaves, s.row.quota_egress, s.number);
+        let is_unused = |s: &&&AgreementUsage| s.idle >= IDLE_EPOCHS && Stage::of(&s.row) == Stage::Open;
+        let mut unused: Vec<&AgreementUsage> = mine.iter().filter(is_unused).copied().collect();
         unused.sort_by_key(|s| std::cmp::Reverse(size(s)));
-        let is_spare = |s: &&&Standing| {
-            let rest: Vec<&Standing> =
+        let is_spare = |s: &&&AgreementUsage| {
+            let rest: Vec<&AgreementUsage> =
                 mine.iter().filter(|other| other.number != s.number).copied().collect();
             let instead = self.openings(&rest, 0, epoch, p);
             instead
@@ -358,20 +359,20 @@ impl Quota {
 }
 
 /// Returns true if an agreement is open or opening, and not old.
-fn is_live(standing: &Standing, epoch: u64, p: &Parameters) -> bool {
-    matches!(Stage::of(&standing.row), Stage::Open | Stage::Opening) && !is_old(&standing.row, epoch, p)
+fn is_live(usage: &AgreementUsage, epoch: u64, p: &Parameters) -> bool {
+    matches!(Stage::of(&usage.row), Stage::Open | Stage::Opening) && !is_old(&usage.row, epoch, p)
 }
 
 /// Free leaves that shards of any size can use: whole multiples of the largest shard.
-fn room(standing: &Standing) -> u64 {
-    let free = standing.row.quota_leaves.saturating_sub(standing.load);
+fn room(usage: &AgreementUsage) -> u64 {
+    let free = usage.row.quota_leaves.saturating_sub(usage.load);
     free - free % leaves(shard_bytes(SEGMENT_BYTES) as u64).max(1)
 }
 
 /// Leaves under agreements that are over and for which their successors have no room.
-fn homeless(mine: &[&Standing], epoch: u64, p: &Parameters) -> u64 {
-    let over: Vec<&&Standing> = mine.iter().filter(|s| s.load > 0 && !is_live(s, epoch, p)).collect();
-    let takes = |new: &&&Standing| over.iter().all(|old| takes_over(&new.row, &old.row, epoch, p));
+fn homeless(mine: &[&AgreementUsage], epoch: u64, p: &Parameters) -> u64 {
+    let over: Vec<&&AgreementUsage> = mine.iter().filter(|s| s.load > 0 && !is_live(s, epoch, p)).collect();
+    let takes = |new: &&&AgreementUsage| over.iter().all(|old| takes_over(&new.row, &old.row, epoch, p));
     let free = mine.iter().filter(takes).map(|s| room(s)).fold(0, u64::saturating_add);
     over.iter().map(|s| s.load).fold(0u64, u64::saturating_add).saturating_sub(free)
 }
@@ -405,7 +406,7 @@ pub fn egress_cost(price: u64, bytes: u64) -> Option<Amount> {
 pub fn wanted(
     views: &BTreeMap<Account, View>,
     needed: &BTreeSet<Account>,
-    standings: &[Standing],
+    usages: &[AgreementUsage],
     (policy, demand): (&Policy, u64),
     posted: &Posted,
     p: &Parameters,
@@ -416,9 +417,9 @@ pub fn wanted(
         let end = epoch.saturating_add(policy.term(view, p));
         // An agreement that a new one would not outlive is not renewed yet: its shards would have nowhere
         // to go.
-        let renews = |s: &&Standing| is_live(s, epoch, p) || s.row.end_epoch < end;
-        let of = |s: &&Standing| s.row.agreement.provider == *account;
-        let mine: Vec<_> = standings.iter().filter(of).filter(renews).collect();
+        let renews = |s: &&AgreementUsage| is_live(s, epoch, p) || s.row.end_epoch < end;
+        let of = |s: &&AgreementUsage| s.row.agreement.provider == *account;
+        let mine: Vec<_> = usages.iter().filter(of).filter(renews).collect();
         let quotas = policy.openings(&mine, demand, epoch, p);
         if quotas.is_empty() {
             covered += 1;

@@ -1,7 +1,7 @@
 //! Moves shards of draining agreements to agreements with the same provider that end later, or to other
 //! providers if this one leaves or has no room until late in the term.
 
-use super::state::{Stage, Standing, takes_over};
+use super::state::{AgreementUsage, Stage, takes_over};
 use crate::{
     catalogue::row::Added,
     coding::SHARDS,
@@ -78,15 +78,15 @@ pub(super) fn smallest(deed: &Deed) -> u64 {
 /// providers.
 pub(super) fn drain(
     core: &Arc<Core>,
-    standings: &[(Arc<Deed>, Standing)],
+    usages: &[(Arc<Deed>, AgreementUsage)],
     away: &BTreeSet<u32>,
     moving: &Moving,
     epoch: u64,
     p: &Parameters,
 ) {
-    let mut draining: Vec<&(Arc<Deed>, Standing)> =
-        standings.iter().filter(|(_, s)| Stage::of(&s.row) == Stage::Draining).collect();
-    draining.sort_by_key(|(_, standing)| (standing.load, standing.number));
+    let mut draining: Vec<&(Arc<Deed>, AgreementUsage)> =
+        usages.iter().filter(|(_, s)| Stage::of(&s.row) == Stage::Draining).collect();
+    draining.sort_by_key(|(_, usage)| (usage.load, usage.number));
     let mut under_way: BTreeMap<Account, usize> = BTreeMap::new();
     for (deed, _) in &draining {
         *under_way.entry(deed.provider()).or_default() += moving.of(deed.number);

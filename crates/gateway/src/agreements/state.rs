@@ -19,7 +19,7 @@ use crate::catalogue::row::DeedRow;
 use posync_protocol::{
     Amount,
     limits::{HISTORY, Parameters},
-    record::{Audit, EGRESS, Measured, Offer, Provider, Standing as Scores},
+    record::{Audit, EGRESS, Measured, Offer, Provider, Reputation},
 };
 
 /// The stage of an agreement's life.
@@ -61,7 +61,7 @@ pub struct View {
     /// Its open challenge and the results of its reads.
     pub audit: Audit,
     /// Its score, jail and suspension.
-    pub standing: Scores,
+    pub reputation: Reputation,
     /// Its measured egress rates, if there are any.
     pub measured: Option<Measured>,
 }
@@ -90,7 +90,7 @@ pub fn is_late(audit: &Audit, height: u64, deadline_blocks: u64) -> bool {
 
 /// The load and use of one agreement.
 #[derive(Clone, Debug)]
-pub struct Standing {
+pub struct AgreementUsage {
     /// Its number in the catalogue.
     pub number: u32,
     /// Its identity, stage and terms.
@@ -162,24 +162,24 @@ pub struct Around {
 }
 
 /// The next step of an agreement at `epoch`.
-pub fn next(standing: &Standing, epoch: u64, around: Around, policy: &Policy, p: &Parameters) -> Step {
-    let row = &standing.row;
+pub fn next(usage: &AgreementUsage, epoch: u64, around: Around, policy: &Policy, p: &Parameters) -> Step {
+    let row = &usage.row;
     let over = epoch >= row.end_epoch.saturating_add(p.redemption_epochs);
     match Stage::of(row) {
         Stage::Gone => Step::Nothing,
-        _ if over && !standing.live && around.kept => Step::Nothing,
-        _ if over && !standing.live => Step::Forget,
+        _ if over && !usage.live && around.kept => Step::Nothing,
+        _ if over && !usage.live => Step::Forget,
         // Shards in force move to other agreements even after the end of its own term.
         Stage::Closing if over => Step::Drain,
         Stage::Draining if over => Step::Nothing,
         Stage::Opening | Stage::Closing => Step::Nothing,
-        Stage::Draining if standing.empty && !around.kept => Step::Close,
-        Stage::Draining if standing.empty => Step::Nothing,
+        Stage::Draining if usage.empty && !around.kept => Step::Close,
+        Stage::Draining if usage.empty => Step::Nothing,
         // The move comes first: it must not wait for a top-up that the ledger may never accept.
         Stage::Open if around.idle && !around.kept || around.successor && is_old(row, epoch, p) => {
             Step::Drain
         }
-        _ => more(standing, around.egress_price, policy).map_or(Step::Nothing, Step::TopUp),
+        _ => more(usage, around.egress_price, policy).map_or(Step::Nothing, Step::TopUp),
     }
 }
 
@@ -187,13 +187,13 @@ pub fn next(standing: &Standing, epoch: u64, around: Around, policy: &Policy, p:
 /// while the posted price is not above the agreement's: a top-up buys the rest at the higher of the two
 /// (AG-8). Otherwise due at three quarters used, unless the posted price is above the policy's limit,
 /// where the ledger would refuse it.
-fn more(standing: &Standing, posted: u64, policy: &Policy) -> Option<Amount> {
-    let row = &standing.row;
+fn more(usage: &AgreementUsage, posted: u64, policy: &Policy) -> Option<Amount> {
+    let row = &usage.row;
     if posted > row.egress_price.max(policy.price_max[EGRESS]) {
         return None;
     }
     let cost = |bytes| egress_cost(row.egress_price.max(posted), bytes).unwrap_or(Amount::MAX);
-    let (used, whole) = (cost(standing.egress).grains(), cost(row.quota_egress));
+    let (used, whole) = (cost(usage.egress).grains(), cost(row.quota_egress));
     let part = if posted <= row.egress_price { 2 } else { 3 };
     let low = used / part >= row.voucher_reserve.grains() / 4;
     let left = whole.saturating_sub(row.voucher_reserve);
@@ -208,7 +208,7 @@ mod tests {
     const P: Parameters = Parameters::LOCAL;
     const POSTED: u64 = 1_000_000;
 
-    fn standing(stage: Stage, end_epoch: u64) -> Standing {
+    fn usage_of(stage: Stage, end_epoch: u64) -> AgreementUsage {
         let row = DeedRow {
             agreement: AgreementId { provider: Account([1; 32]), slot: 0, opened: 1 },
             stage: stage as u8,
@@ -218,20 +218,20 @@ mod tests {
             voucher_reserve: Amount::sync(28),
             egress_price: POSTED,
         };
-        Standing { number: 0, row, load: 0, egress: 0, pace: 0, empty: true, live: false, idle: 0 }
+        AgreementUsage { number: 0, row, load: 0, egress: 0, pace: 0, empty: true, live: false, idle: 0 }
     }
 
     #[test]
     fn what_an_agreement_needs() {
         let policy = Policy::of(&P);
-        let open = || standing(Stage::Open, 720);
-        let full = || Standing { load: 1 << 21, empty: false, ..open() };
+        let open = || usage_of(Stage::Open, 720);
+        let full = || AgreementUsage { load: 1 << 21, empty: false, ..open() };
         let around = Around { successor: false, idle: false, kept: false, egress_price: POSTED };
         let successor = Around { successor: true, ..around };
         let idle = Around { idle: true, ..around };
         let kept = Around { kept: true, ..around };
-        let dropped = |stage| Standing { load: 9, empty: false, ..standing(stage, 720) };
-        let live = |stage| Standing { live: true, ..dropped(stage) };
+        let dropped = |stage| AgreementUsage { load: 9, empty: false, ..usage_of(stage, 720) };
+        let live = |stage| AgreementUsage { live: true, ..dropped(stage) };
         let rows = [
             ("fresh", open(), 0, around, Step::Nothing),
             ("old without a successor", open(), 540, around, Step::Nothing),
@@ -241,30 +241,30 @@ mod tests {
             ("idle", open(), 0, idle, Step::Drain),
             (
                 "draining",
-                Standing { empty: false, ..standing(Stage::Draining, 720) },
+                AgreementUsage { empty: false, ..usage_of(Stage::Draining, 720) },
                 0,
                 successor,
                 Step::Nothing,
             ),
-            ("drained", standing(Stage::Draining, 720), 0, around, Step::Close),
-            ("closing", standing(Stage::Closing, 720), 700, around, Step::Nothing),
-            ("ended, redeemable", standing(Stage::Closing, 720), 721, around, Step::Nothing),
-            ("ended for good", standing(Stage::Closing, 720), 722, around, Step::Forget),
-            ("never opened", standing(Stage::Opening, 720), 722, around, Step::Forget),
+            ("drained", usage_of(Stage::Draining, 720), 0, around, Step::Close),
+            ("closing", usage_of(Stage::Closing, 720), 700, around, Step::Nothing),
+            ("ended, redeemable", usage_of(Stage::Closing, 720), 721, around, Step::Nothing),
+            ("ended for good", usage_of(Stage::Closing, 720), 722, around, Step::Forget),
+            ("never opened", usage_of(Stage::Opening, 720), 722, around, Step::Forget),
             ("ended with data", live(Stage::Draining), 900, around, Step::Nothing),
             ("closed with data", live(Stage::Closing), 722, around, Step::Drain),
             ("ended with what is dropped", dropped(Stage::Draining), 722, around, Step::Forget),
             ("a row is set aside, idle", open(), 0, Around { kept: true, ..idle }, Step::Nothing),
-            ("a row is set aside, drained", standing(Stage::Draining, 720), 0, kept, Step::Nothing),
-            ("a row is set aside, ended", standing(Stage::Draining, 720), 900, kept, Step::Nothing),
-            ("a row is set aside, closed", standing(Stage::Closing, 720), 900, kept, Step::Nothing),
+            ("a row is set aside, drained", usage_of(Stage::Draining, 720), 0, kept, Step::Nothing),
+            ("a row is set aside, ended", usage_of(Stage::Draining, 720), 900, kept, Step::Nothing),
+            ("a row is set aside, closed", usage_of(Stage::Closing, 720), 900, kept, Step::Nothing),
             ("a row is set aside, old", full(), 540, Around { kept: true, ..successor }, Step::Drain),
-            ("gone", standing(Stage::Gone, 720), 900, around, Step::Nothing),
+            ("gone", usage_of(Stage::Gone, 720), 900, around, Step::Nothing),
         ];
-        for (what, standing, epoch, around, expected) in rows {
-            assert_eq!(next(&standing, epoch, around, &policy, &P), expected, "{what}");
+        for (what, usage, epoch, around, expected) in rows {
+            assert_eq!(next(&usage, epoch, around, &policy, &P), expected, "{what}");
         }
-        let mut short = standing(Stage::Open, 40);
+        let mut short = usage_of(Stage::Open, 40);
         short.row.agreement.opened = 10 * P.epoch_blocks();
         let at = |epoch| next(&short, epoch, successor, &policy, &P);
         assert_eq!([at(32), at(33)], [Step::Nothing, Step::Drain], "its own term counts");
@@ -273,7 +273,7 @@ mod tests {
     #[test]
     fn money_for_vouchers_is_added_at_half_while_that_costs_nothing() {
         let policy = Policy::of(&P);
-        let used = |mib: u64| Standing { egress: mib << 20, ..standing(Stage::Open, 720) };
+        let used = |mib: u64| AgreementUsage { egress: mib << 20, ..usage_of(Stage::Open, 720) };
         // The whole quota costs 65.536 SYNC, 28 are locked: 28,000 MiB.
         let step = |mib, egress_price| {
             let around = Around { successor: false, idle: false, kept: false, egress_price };
@@ -299,8 +299,12 @@ mod tests {
     fn what_cannot_be_topped_up_moves_on_all_the_same() {
         let policy = Policy::of(&P);
         let dear = policy.price_max[posync_protocol::record::EGRESS] + 1;
-        let old =
-            Standing { egress: 28_000 << 20, load: 1 << 20, empty: false, ..standing(Stage::Open, 720) };
+        let old = AgreementUsage {
+            egress: 28_000 << 20,
+            load: 1 << 20,
+            empty: false,
+            ..usage_of(Stage::Open, 720)
+        };
         let around = Around { successor: true, idle: false, kept: false, egress_price: dear };
         for epoch in 540..720 {
             assert_eq!(next(&old, epoch, around, &policy, &P), Step::Drain, "epoch {epoch}");
@@ -309,7 +313,7 @@ mod tests {
 
     #[test]
     fn room_for_a_move_is_open_and_ends_later_and_a_last_eighth_is_left_for_others() {
-        let row = |stage, end_epoch| standing(stage, end_epoch).row;
+        let row = |stage, end_epoch| usage_of(stage, end_epoch).row;
         let old = row(Stage::Draining, 720);
         let takes = |new: &DeedRow| takes_over(new, &old, 540, &P);
         assert!(takes(&row(Stage::Open, 900)));

@@ -21,7 +21,7 @@ use posync_gateway::{
     agreements::{
         Policy,
         policy::Quota,
-        state::{Stage, Standing},
+        state::{AgreementUsage, Stage},
     },
     catalogue::{
         self, LoadedDeed,
@@ -322,10 +322,10 @@ impl World {
             let mut read = BTreeMap::new();
             loop {
                 let mut asked = Vec::new();
-                let standings = standings(&core, &mut read).await;
+                let usages = usages(&core, &mut read).await;
                 for index in 0..10 {
-                    let own = |s: &&Standing| s.row.agreement.provider == account(&provider_key(index));
-                    let mine: Vec<&Standing> = standings.iter().filter(own).collect();
+                    let own = |s: &&AgreementUsage| s.row.agreement.provider == account(&provider_key(index));
+                    let mine: Vec<&AgreementUsage> = usages.iter().filter(own).collect();
                     let quotas = policy.openings(&mine, core.demand(10), 0, &Parameters::LOCAL);
                     asked.extend(quotas.into_iter().map(|quota| (index, quota)));
                 }
@@ -562,14 +562,14 @@ pub(crate) fn name_of(name: &str) -> Name {
 }
 
 /// The load and egress of each agreement; `read` holds the egress at the look before.
-async fn standings(core: &Core, read: &mut BTreeMap<u32, u64>) -> Vec<Standing> {
+async fn usages(core: &Core, read: &mut BTreeMap<u32, u64>) -> Vec<AgreementUsage> {
     let mut all = Vec::new();
     for deed in core.deeds() {
         let (load, live) = deed.with_state(|state| (state.load(), state.is_live()));
         let egress = deed.egress().await;
         let pace = egress - read.insert(deed.number, egress).unwrap_or(egress);
         let (number, row) = (deed.number, deed.terms());
-        all.push(Standing { number, row, load, egress, pace, empty: load == 0, live, idle: 0 });
+        all.push(AgreementUsage { number, row, load, egress, pace, empty: load == 0, live, idle: 0 });
     }
     all
 }

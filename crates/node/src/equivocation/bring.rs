@@ -6,7 +6,7 @@
 use super::{
     EquivocationWatcher,
     state::{Fault, Found},
-    turn::{Standing, Turn, turn},
+    turn::{Turn, TurnFacts, turn},
 };
 use crate::{
     engine::{Digest, PrivateKey},
@@ -56,8 +56,8 @@ pub async fn run(mempool: Mempool, handle: Handle, key: PrivateKey) {
 
 impl Reporter {
     async fn step(&mut self, height: u64, fault: &Fault, found: &Found) {
-        let (standing, state) = self.look(height, fault).await;
-        match turn(fault.0, found.height, height, &standing) {
+        let (facts, state) = self.look(height, fault).await;
+        match turn(fault.0, found.height, height, &facts) {
             Turn::Over if fault.1 == self.account => {
                 let next = "take this node down and find out where else its key is in use";
                 tracing::error!(epoch = fault.0, next, "this authority's own key signed twice");
@@ -70,7 +70,7 @@ impl Reporter {
         }
     }
 
-    async fn look(&self, height: u64, (epoch, offender): &Fault) -> (Standing, AccountState) {
+    async fn look(&self, height: u64, (epoch, offender): &Fault) -> (TurnFacts, AccountState) {
         let keys = [
             System::key(),
             Seat::key(&self.account),
@@ -83,14 +83,14 @@ impl Reporter {
         let offender: Option<Seat> = read(slots.get(2));
         let offences = Offences::of(*epoch, read(slots.get(3)));
         let is_settled = |seat: &Seat| offences.has(seat.index) || seat.bond == Amount::ZERO;
-        let standing = Standing {
+        let facts = TurnFacts {
             now: self.handle.genesis().parameters.epoch(height),
             seats: system.seats,
             mine: read::<Seat>(slots.get(1)).map(|seat| seat.index),
             is_settled: offender.as_ref().is_some_and(is_settled),
             offender: offender.map(|seat| seat.index),
         };
-        (standing, read(slots.get(4)).unwrap_or_default())
+        (facts, read(slots.get(4)).unwrap_or_default())
     }
 
     async fn bring(&mut self, height: u64, fault: &Fault, found: &Found, state: &AccountState) {

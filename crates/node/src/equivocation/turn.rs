@@ -12,7 +12,7 @@ pub const TURN_BLOCKS: u64 = 8;
 
 /// The facts about a fault in the applied state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Standing {
+pub struct TurnFacts {
     /// Epoch of the applied height.
     pub now: u64,
     /// Number of seats on the ledger.
@@ -37,8 +37,8 @@ pub enum Turn {
 }
 
 /// Decides at `height` about a fault of `epoch` that was found at height `found`.
-pub fn turn(epoch: u64, found: u64, height: u64, standing: &Standing) -> Turn {
-    let Standing { now, seats, mine, offender, is_settled } = *standing;
+pub fn turn(epoch: u64, found: u64, height: u64, facts: &TurnFacts) -> Turn {
+    let TurnFacts { now, seats, mine, offender, is_settled } = *facts;
     let Some(offender) = offender.filter(|_| !is_settled && epoch.saturating_add(EVIDENCE_EPOCHS_MAX) >= now)
     else {
         return Turn::Over;
@@ -63,35 +63,35 @@ mod tests {
 
     const FOUND: u64 = 100;
 
-    fn standing(mine: Option<u32>) -> Standing {
-        Standing { now: 5, seats: 4, mine, offender: Some(2), is_settled: false }
+    fn facts(mine: Option<u32>) -> TurnFacts {
+        TurnFacts { now: 5, seats: 4, mine, offender: Some(2), is_settled: false }
     }
 
     #[test]
     fn the_seat_after_the_offenders_is_first() {
         for (mine, waits) in [(Some(3), 0), (Some(0), 1), (Some(1), 2), (None, 4)] {
             let due = FOUND + waits * TURN_BLOCKS;
-            assert_eq!(turn(5, FOUND, due, &standing(mine)), Turn::Now, "{mine:?}");
+            assert_eq!(turn(5, FOUND, due, &facts(mine)), Turn::Now, "{mine:?}");
             if waits > 0 {
-                assert_eq!(turn(5, FOUND, due - 1, &standing(mine)), Turn::Wait, "{mine:?}");
+                assert_eq!(turn(5, FOUND, due - 1, &facts(mine)), Turn::Wait, "{mine:?}");
             }
         }
     }
 
     #[test]
     fn what_the_ledger_would_refuse_is_not_brought() {
-        let (mine, late) = (standing(Some(3)), 1_000);
+        let (mine, late) = (facts(Some(3)), 1_000);
         let table = [
-            ("its own", 5, standing(Some(2)), Turn::Over),
-            ("settled", 5, Standing { is_settled: true, ..mine }, Turn::Over),
-            ("no seat", 5, Standing { offender: None, ..mine }, Turn::Over),
+            ("its own", 5, facts(Some(2)), Turn::Over),
+            ("settled", 5, TurnFacts { is_settled: true, ..mine }, Turn::Over),
+            ("no seat", 5, TurnFacts { offender: None, ..mine }, Turn::Over),
             ("of an epoch to come", 6, mine, Turn::Wait),
-            ("as old as may be", 5, Standing { now: 19, ..mine }, Turn::Now),
-            ("too old", 5, Standing { now: 20, ..mine }, Turn::Over),
-            ("no seats at all", 5, Standing { seats: 0, mine: None, ..mine }, Turn::Now),
+            ("as old as may be", 5, TurnFacts { now: 19, ..mine }, Turn::Now),
+            ("too old", 5, TurnFacts { now: 20, ..mine }, Turn::Over),
+            ("no seats at all", 5, TurnFacts { seats: 0, mine: None, ..mine }, Turn::Now),
         ];
-        for (what, epoch, standing, expected) in table {
-            assert_eq!(turn(epoch, FOUND, late, &standing), expected, "{what}");
+        for (what, epoch, facts, expected) in table {
+            assert_eq!(turn(epoch, FOUND, late, &facts), expected, "{what}");
         }
     }
 }

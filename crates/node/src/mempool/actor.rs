@@ -231,7 +231,7 @@ struct Actor<E, S> {
 }
 
 /// An operation with standing, in its lane.
-type Standing = (Arrival, Admission);
+type Admitted = (Arrival, Admission);
 
 impl<E: Clock + CryptoRng, S: Sender> Actor<E, S> {
     async fn run<R: Receiver<PublicKey = PublicKey>>(
@@ -311,7 +311,7 @@ impl<E: Clock + CryptoRng, S: Sender> Actor<E, S> {
             arrivals.into_iter().partition(|arrival| arrival.operation.body.has_nonce());
         let mut own = Vec::new();
         self.admit_batch(first, &mut own).await;
-        let mut paid = self.standing(paid).await.into_iter().peekable();
+        let mut paid = self.screen(paid).await.into_iter().peekable();
         while paid.peek().is_some() {
             let (mut piece, mut checks) = (Vec::new(), 0);
             while let Some((arrival, _)) = paid.peek()
@@ -329,14 +329,14 @@ impl<E: Clock + CryptoRng, S: Sender> Actor<E, S> {
 
     async fn admit_batch(&mut self, arrivals: Vec<Arrival>, own: &mut Vec<Operation>) {
         if !arrivals.is_empty() {
-            let standing = self.standing(arrivals).await;
-            self.verify(standing, own).await;
+            let admitted = self.screen(arrivals).await;
+            self.verify(admitted, own).await;
         }
     }
 
     /// Answers operations that are known, malformed or without standing in the applied state; returns the
     /// rest.
-    async fn standing(&mut self, arrivals: Vec<Arrival>) -> Vec<Standing> {
+    async fn screen(&mut self, arrivals: Vec<Arrival>) -> Vec<Admitted> {
         if arrivals.is_empty() {
             return Vec::new();
         }
@@ -360,12 +360,12 @@ impl<E: Clock + CryptoRng, S: Sender> Actor<E, S> {
         let slots = self.look_up(keys).await;
         let mut early = Vec::new();
         let judge = |arrival| self.judge(arrival, &next, &slots, &mut early);
-        let standing = named.into_iter().filter_map(judge).collect();
+        let admitted = named.into_iter().filter_map(judge).collect();
         // They wait for blocks and take room meanwhile, so only those with a good signature are kept.
         for (arrival, _) in self.only_good(early, Part::Own) {
             self.early.keep(arrival);
         }
-        standing
+        admitted
     }
 
     /// Names the records needed to judge each operation. Upkeep reads many records, so it reads none unless
@@ -415,8 +415,8 @@ impl<E: Clock + CryptoRng, S: Sender> Actor<E, S> {
         arrival: Arrival,
         next: &BlockContext,
         slots: &Slots,
-        early: &mut Vec<Standing>,
-    ) -> Option<Standing> {
+        early: &mut Vec<Admitted>,
+    ) -> Option<Admitted> {
         let operation = &arrival.operation;
         let judged = ingress::guarded(operation, || {
             let admission = admit::admit(operation, next, slots)?;
@@ -438,9 +438,9 @@ impl<E: Clock + CryptoRng, S: Sender> Actor<E, S> {
     }
 
     /// Places operations whose signatures are all good. The signers' own signatures are verified first.
-    async fn verify(&mut self, standing: Vec<Standing>, own: &mut Vec<Operation>) {
+    async fn verify(&mut self, admitted: Vec<Admitted>, own: &mut Vec<Operation>) {
         let chain = self.handle.chain();
-        let signed = self.only_good(standing, Part::Own);
+        let signed = self.only_good(admitted, Part::Own);
         let (carriers, single): (Vec<_>, Vec<_>) =
             signed.into_iter().partition(|(arrival, _)| arrival.operation.signatures(&chain).len() > 1);
         let mut good = single;
@@ -477,12 +477,12 @@ impl<E: Clock + CryptoRng, S: Sender> Actor<E, S> {
     }
 
     /// Answers operations with a bad signature, and records the signer or authority at fault.
-    fn only_good(&mut self, standing: Vec<Standing>, part: Part) -> Vec<Standing> {
-        let operations = standing.iter().map(|(arrival, _)| &arrival.operation);
+    fn only_good(&mut self, admitted: Vec<Admitted>, part: Part) -> Vec<Admitted> {
+        let operations = admitted.iter().map(|(arrival, _)| &arrival.operation);
         let chain = self.handle.chain();
         let verdicts = ingress::verify_guarded(&mut self.context, &chain, operations, part);
         let mut good = Vec::new();
-        for ((arrival, admission), is_good) in standing.into_iter().zip(verdicts) {
+        for ((arrival, admission), is_good) in admitted.into_iter().zip(verdicts) {
             if is_good {
                 good.push((arrival, admission));
                 continue;

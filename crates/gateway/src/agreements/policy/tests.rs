@@ -21,7 +21,7 @@ use posync_protocol::{
     amount::ONE,
     limits::AUDIT_READ_BYTES,
     operation::Voucher,
-    record::{Agreement, Audit, Measured, Offer, Provider, Standing as Scores, Usage},
+    record::{Agreement, Audit, Measured, Offer, Provider, Reputation, Usage},
 };
 
 const P: Parameters = Parameters::LOCAL;
@@ -47,14 +47,14 @@ fn view() -> View {
         region: Bounded::default(),
     };
     let provider = Provider { bond: Amount::sync(1_000), ..Provider::default() };
-    View { offer, provider, audit: Audit::default(), standing: Scores::newborn(0), measured: None }
+    View { offer, provider, audit: Audit::default(), reputation: Reputation::newborn(0), measured: None }
 }
 
 fn account(id: u8) -> Account {
     Account([id; 32])
 }
 
-fn standing(provider: u8, number: u32, leaves: u64, load: u64) -> Standing {
+fn usage_of(provider: u8, number: u32, leaves: u64, load: u64) -> AgreementUsage {
     let row = DeedRow {
         agreement: AgreementId { provider: account(provider), slot: number, opened: 1 },
         stage: Stage::Open as u8,
@@ -64,7 +64,7 @@ fn standing(provider: u8, number: u32, leaves: u64, load: u64) -> Standing {
         voucher_reserve: Amount::sync(1),
         egress_price: P.price_egress as u64,
     };
-    Standing { number, row, load, egress: 0, pace: 0, empty: load == 0, live: load > 0, idle: 0 }
+    AgreementUsage { number, row, load, egress: 0, pace: 0, empty: load == 0, live: load > 0, idle: 0 }
 }
 
 fn leaves_of(quotas: &[Quota]) -> Vec<u64> {
@@ -76,12 +76,14 @@ fn quotas_begin_small_and_double_with_the_load() {
     let policy = Policy::of(&P);
     let first = policy.first.leaves;
     assert_eq!((first, policy.first.egress), (1 << 13, 32 * MIB));
-    let asks = |mine: &[Standing], demand, epoch| {
+    let asks = |mine: &[AgreementUsage], demand, epoch| {
         leaves_of(&policy.openings(&mine.iter().collect::<Vec<_>>(), demand, epoch, &P))
     };
-    let held = |leaves, load| standing(1, 0, leaves, load);
-    let old =
-        |load| Standing { row: DeedRow { end_epoch: 100, ..held(first, 0).row }, ..held(1 << 20, load) };
+    let held = |leaves, load| usage_of(1, 0, leaves, load);
+    let old = |load| AgreementUsage {
+        row: DeedRow { end_epoch: 100, ..held(first, 0).row },
+        ..held(1 << 20, load)
+    };
     for (what, mine, demand, epoch, expected) in [
         ("none", vec![], 0, 0, vec![first]),
         ("below three quarters", vec![held(first, first * 3 / 4 - 1)], 0, 0, vec![]),
@@ -108,7 +110,7 @@ fn quotas_begin_small_and_double_with_the_load() {
 fn egress_is_extended_before_it_is_spent_at_the_pace_of_the_reads() {
     let policy = Policy::of(&P);
     let reads = |egress: u64, pace: u64| {
-        let it = Standing { egress: egress * MIB, pace: pace * MIB, ..standing(1, 0, 1 << 13, 9) };
+        let it = AgreementUsage { egress: egress * MIB, pace: pace * MIB, ..usage_of(1, 0, 1 << 13, 9) };
         policy.openings(&[&it], 0, 0, &P).iter().map(|quota| quota.egress / MIB).collect::<Vec<_>>()
     };
     // The first quota is 32 MiB.
@@ -134,7 +136,7 @@ fn who_missed_draws_is_still_read_and_gets_no_new_data() {
     let reading = Quota { leaves: 0, ..policy.first };
     assert!(policy.open(&missed(), reading, &posted(), &P).is_some());
     assert_eq!(policy.open(&missed(), policy.first, &posted(), &P), None);
-    let spent = Standing { egress: 32 * MIB, ..standing(1, 0, 1 << 13, 9) };
+    let spent = AgreementUsage { egress: 32 * MIB, ..usage_of(1, 0, 1 << 13, 9) };
     let opens = asked(missed(), &[spent], 0, &posted());
     assert_eq!(
         opens.iter().map(|open| (open.quota_leaves, open.quota_egress)).collect::<Vec<_>>(),
@@ -145,9 +147,9 @@ fn who_missed_draws_is_still_read_and_gets_no_new_data() {
 #[test]
 fn who_only_reads_holds_no_leaves_and_what_it_reads() {
     let policy = Policy::to_read(&P, auditor::state::READ_EPOCHS, auditor::state::READ_BYTES);
-    let asks = |mine: &[Standing]| policy.openings(&mine.iter().collect::<Vec<_>>(), 0, 0, &P);
+    let asks = |mine: &[AgreementUsage]| policy.openings(&mine.iter().collect::<Vec<_>>(), 0, 0, &P);
     assert_eq!(asks(&[]), [Quota { leaves: 0, egress: 19 * MIB / 4 }]);
-    let mut reading = standing(1, 0, 0, 0);
+    let mut reading = usage_of(1, 0, 0, 0);
     (reading.row.quota_egress, reading.row.end_epoch) = (policy.first.egress, 32);
     assert_eq!(asks(&[reading.clone()]), []);
     reading.egress = policy.first.egress * 3 / 4;
@@ -158,13 +160,13 @@ fn who_only_reads_holds_no_leaves_and_what_it_reads() {
 fn ten_providers_have_what_they_need() {
     let policy = Policy::of(&P);
     let views: BTreeMap<_, _> = (0..14).map(|i| (account(i), view())).collect();
-    let want = |needed: &BTreeSet<Account>, mine: &[Standing]| -> Vec<Account> {
+    let want = |needed: &BTreeSet<Account>, mine: &[AgreementUsage]| -> Vec<Account> {
         let all = wanted(&views, needed, mine, (&policy, 0), &posted(), &P);
         all.into_iter().map(|(account, _)| account).collect()
     };
     let none = BTreeSet::new();
     assert_eq!(want(&none, &[]).len(), 10);
-    let fresh: Vec<_> = (0..10).map(|i| standing(i, i.into(), 1 << 13, 0)).collect();
+    let fresh: Vec<_> = (0..10).map(|i| usage_of(i, i.into(), 1 << 13, 0)).collect();
     assert_eq!(want(&none, &fresh), []);
     assert_eq!(want(&none, &fresh[..9]), [account(9)]);
     let mut full = fresh[1..].to_vec();
@@ -191,8 +193,8 @@ fn only_what_the_ledger_accepts_is_asked_for() {
         ("one leaf short", change(|v| v.provider.sold = (1 << 23) - (1 << 13) + 1), None),
         ("exactly full", change(|v| v.provider.sold = (1 << 23) - (1 << 13)), Some(720)),
         ("leaving", change(|v| v.provider.leaves_at = 7), None),
-        ("suspended", change(|v| v.standing.suspended = 3), None),
-        ("in jail", change(|v| v.standing.jailed_until = 9), None),
+        ("suspended", change(|v| v.reputation.suspended = 3), None),
+        ("in jail", change(|v| v.reputation.jailed_until = 9), None),
         ("dearer storage", change(|v| v.offer.reserve_storage = P.price_storage as u64 + 1), None),
         ("dearer egress", change(|v| v.offer.reserve_egress = P.price_egress as u64 + 1), None),
         ("all egress sold", change(|v| v.provider.sold_egress = 1 << 30), None),
@@ -247,25 +249,26 @@ fn an_agreement_asks_for_a_sixteenth_of_the_egress_that_is_free() {
 #[test]
 fn an_idle_agreement_is_closed_unless_it_is_a_first_one() {
     let policy = Policy::of(&P);
-    let idle = |it: Standing| Standing { idle: IDLE_EPOCHS, ..it };
-    let first = || idle(standing(1, 0, 1 << 13, 0));
-    let second = || idle(standing(1, 1, 1 << 14, 0));
-    let is_idle =
-        |it: &Standing, mine: &[Standing]| policy.is_idle(it, &mine.iter().collect::<Vec<_>>(), 20, &P);
+    let idle = |it: AgreementUsage| AgreementUsage { idle: IDLE_EPOCHS, ..it };
+    let first = || idle(usage_of(1, 0, 1 << 13, 0));
+    let second = || idle(usage_of(1, 1, 1 << 14, 0));
+    let is_idle = |it: &AgreementUsage, mine: &[AgreementUsage]| {
+        policy.is_idle(it, &mine.iter().collect::<Vec<_>>(), 20, &P)
+    };
     let pair = [first(), second()];
     assert_eq!([is_idle(&pair[0], &pair), is_idle(&pair[1], &pair)], [false, true]);
-    let used = Standing { idle: IDLE_EPOCHS - 1, ..second() };
+    let used = AgreementUsage { idle: IDLE_EPOCHS - 1, ..second() };
     assert!(!is_idle(&used, &[first(), used.clone()]), "a moment ago something was there");
     assert!(is_idle(&second(), &[second()]), "a large one gives way to a first one");
-    let again = Standing { number: 2, ..first() };
+    let again = AgreementUsage { number: 2, ..first() };
     assert!(is_idle(&again, &[first(), again.clone()]), "one of them is enough");
-    let spent = Standing { egress: 24 * MIB, ..first() };
-    let mut more = idle(standing(1, 3, 0, 0));
+    let spent = AgreementUsage { egress: 24 * MIB, ..first() };
+    let mut more = idle(usage_of(1, 3, 0, 0));
     more.row.quota_egress = 48 * MIB;
     assert!(!is_idle(&more, &[spent.clone(), more.clone()]), "the same would be opened again");
     assert!(is_idle(&more, &[first(), more.clone()]), "the first one suffices again");
     let reader = Policy::to_read(&P, 32, 4 * MIB);
-    let read = idle(standing(1, 0, 0, 0));
+    let read = idle(usage_of(1, 0, 0, 0));
     assert!(!reader.is_idle(&read, &[&read], 20, &P), "with whom there is nothing to read yet");
 }
 
@@ -310,7 +313,7 @@ fn ten_idle_agreements_burn_next_to_nothing() {
 /// before new agreements are open.
 struct Filling {
     views: BTreeMap<Account, View>,
-    standings: Vec<Standing>,
+    usages: Vec<AgreementUsage>,
     /// Looks in which the put had to wait for room.
     waits: u32,
 }
@@ -324,7 +327,7 @@ impl Filling {
             let mut roomy: Vec<usize> = (0..10u32)
                 .filter_map(|i| {
                     let provider = account(((i + turn) % 10) as u8);
-                    self.standings.iter().position(|s| {
+                    self.usages.iter().position(|s| {
                         s.row.agreement.provider == provider && s.load + shard <= s.row.quota_leaves
                     })
                 })
@@ -334,7 +337,7 @@ impl Filling {
                 return;
             }
             roomy.truncate(SHARDS);
-            roomy.into_iter().for_each(|place| self.standings[place].load += shard);
+            roomy.into_iter().for_each(|place| self.usages[place].load += shard);
             *segments -= 1;
         }
     }
@@ -346,19 +349,19 @@ impl Filling {
         while segments > 0 {
             let demand = (u64::from(segments) * SHARDS as u64 * shard).div_ceil(10);
             let none = BTreeSet::new();
-            let asked = wanted(&self.views, &none, &self.standings, (policy, demand), &posted(), &P);
+            let asked = wanted(&self.views, &none, &self.usages, (policy, demand), &posted(), &P);
             self.arrive(&mut segments, shard);
             for (account, open) in
                 asked.into_iter().flat_map(|(account, all)| all.into_iter().map(move |o| (account, o)))
             {
-                let number = self.standings.len() as u32;
-                self.standings.push(standing(account.0[0], number, open.quota_leaves, 0));
+                let number = self.usages.len() as u32;
+                self.usages.push(usage_of(account.0[0], number, open.quota_leaves, 0));
             }
         }
     }
 
     fn with(&self, provider: u8) -> Vec<u64> {
-        let of = self.standings.iter().filter(|s| s.row.agreement.provider == account(provider));
+        let of = self.usages.iter().filter(|s| s.row.agreement.provider == account(provider));
         of.map(|s| s.row.quota_leaves).collect()
     }
 }
@@ -369,7 +372,7 @@ fn a_file_of_a_gib_opens_agreements_that_double_and_waits_for_one_opening() {
     let first = policy.first.leaves;
     let mut filling = Filling {
         views: (0..10).map(|i| (account(i), view())).collect(),
-        standings: (0..10).map(|i| standing(i, i.into(), first, 0)).collect(),
+        usages: (0..10).map(|i| usage_of(i, i.into(), first, 0)).collect(),
         waits: 0,
     };
     filling.put(1 << 30, &policy);
@@ -377,8 +380,8 @@ fn a_file_of_a_gib_opens_agreements_that_double_and_waits_for_one_opening() {
     let doubled = |count: u32| (0..count).map(|i| first << i).collect::<Vec<_>>();
     // A fifth of a gibibyte with each: below 2^5 times 8 MiB.
     (0..10).for_each(|i| assert_eq!(filling.with(i), doubled(5), "provider {i}"));
-    let reserved: u64 = filling.standings.iter().map(|s| s.row.quota_leaves).sum();
-    let used: u64 = filling.standings.iter().map(|s| s.load).sum();
+    let reserved: u64 = filling.usages.iter().map(|s| s.row.quota_leaves).sum();
+    let used: u64 = filling.usages.iter().map(|s| s.load).sum();
     assert!(used * 5 >= reserved * 4, "little of it is paid for nothing: {used} of {reserved}");
     filling.put(1 << 30, &policy);
     assert!(filling.waits <= 2, "{}", filling.waits);
@@ -416,7 +419,7 @@ fn floor(price: u64, bytes: u64) -> Option<Amount> {
 fn what_is_held_is_renewed_where_there_is_room_for_it() {
     let policy = Policy::of(&P);
     // A provider of 1 GiB; 504 MiB are sold to us, 520 MiB are free.
-    let mine: Vec<Standing> = (0..6).map(|i| standing(1, i, 1 << (13 + i), 1 << (13 + i))).collect();
+    let mine: Vec<AgreementUsage> = (0..6).map(|i| usage_of(1, i, 1 << (13 + i), 1 << (13 + i))).collect();
     let sold: u64 = mine.iter().map(|s| s.row.quota_leaves).sum();
     let (held, capacity) = (sold, 1 << 20);
     assert!(capacity - sold >= held, "{sold}");
@@ -436,16 +439,16 @@ fn what_is_old_has_somewhere_to_go() {
     let policy = Policy::of(&P);
     let first = 1 << 13;
     let of = |number: u32, leaves: u64, load: u64, end_epoch: u64| {
-        let it = standing(1, number, leaves, load);
+        let it = usage_of(1, number, leaves, load);
         let opened = (end_epoch - 720) * P.epoch_blocks() + 1;
         let agreement = AgreementId { opened, ..it.row.agreement };
-        Standing { row: DeedRow { end_epoch, agreement, ..it.row }, ..it }
+        AgreementUsage { row: DeedRow { end_epoch, agreement, ..it.row }, ..it }
     };
     // The second has room because files were removed; the third was full before.
     let mine = [of(0, first, first, 720), of(1, 2 * first, first / 2, 920), of(2, 4 * first, 4 * first, 930)];
-    let all: Vec<&Standing> = mine.iter().collect();
+    let all: Vec<&AgreementUsage> = mine.iter().collect();
     for epoch in [540, 600, 680] {
-        let takes = |s: &&Standing| takes_over(&s.row, &mine[0].row, epoch, &P);
+        let takes = |s: &&AgreementUsage| takes_over(&s.row, &mine[0].row, epoch, &P);
         let room: u64 = mine.iter().filter(takes).map(|s| s.row.quota_leaves - s.load).sum();
         let opened: u64 = policy.openings(&all, 0, epoch, &P).iter().map(|quota| quota.leaves).sum();
         assert!(
@@ -453,12 +456,12 @@ fn what_is_old_has_somewhere_to_go() {
             "epoch {epoch}: {room} leaves of room, {opened} opened, {first} to move"
         );
     }
-    let full = |it: &Standing| Standing { load: it.row.quota_leaves, ..it.clone() };
-    let mut ends_before = standing(1, 3, 8 * first, 0);
+    let full = |it: &AgreementUsage| AgreementUsage { load: it.row.quota_leaves, ..it.clone() };
+    let mut ends_before = usage_of(1, 3, 8 * first, 0);
     ends_before.row.agreement.opened = 500 * P.epoch_blocks();
     ends_before.row.end_epoch = 719;
     let all = [mine[0].clone(), full(&mine[1]), full(&mine[2]), ends_before];
-    let all: Vec<&Standing> = all.iter().collect();
+    let all: Vec<&AgreementUsage> = all.iter().collect();
     let opened: u64 = policy.openings(&all, 0, 540, &P).iter().map(|quota| quota.leaves).sum();
     assert!(opened >= first, "room that ends first is no room for a move");
 }
@@ -469,10 +472,10 @@ fn what_is_old_has_somewhere_to_go() {
 fn whom_we_use_beyond_the_number_is_renewed_too() {
     let policy = Policy::of(&P);
     let views: BTreeMap<_, _> = (0..11).map(|i| (account(i), view())).collect();
-    let old = |it: Standing| Standing { row: DeedRow { end_epoch: 720, ..it.row }, ..it };
+    let old = |it: AgreementUsage| AgreementUsage { row: DeedRow { end_epoch: 720, ..it.row }, ..it };
     let fresh = |i: u8| {
-        let it = standing(i, i.into(), 1 << 13, 9);
-        Standing {
+        let it = usage_of(i, i.into(), 1 << 13, 9);
+        AgreementUsage {
             row: DeedRow {
                 end_epoch: 1_300,
                 agreement: AgreementId { opened: 580 * P.epoch_blocks(), ..it.row.agreement },
@@ -481,17 +484,17 @@ fn whom_we_use_beyond_the_number_is_renewed_too() {
             ..it
         }
     };
-    let mut mine: Vec<Standing> = (0..10).map(fresh).collect();
-    mine.push(old(standing(10, 10, 1 << 13, 1 << 12)));
+    let mut mine: Vec<AgreementUsage> = (0..10).map(fresh).collect();
+    mine.push(old(usage_of(10, 10, 1 << 13, 1 << 12)));
     let at = Posted { height: 600 * P.epoch_blocks(), ..posted() };
     let asked = wanted(&views, &BTreeSet::new(), &mine, (&policy, 0), &at, &P);
     assert_eq!(asked.into_iter().map(|(who, _)| who).collect::<Vec<_>>(), [account(10)]);
 }
 
 /// An agreement that is old at epoch 600 and holds half of a first quota.
-fn ending(number: u32) -> Standing {
-    let it = standing(1, number, 1 << 13, 1 << 12);
-    Standing { row: DeedRow { end_epoch: 720, ..it.row }, ..it }
+fn ending(number: u32) -> AgreementUsage {
+    let it = usage_of(1, number, 1 << 13, 1 << 12);
+    AgreementUsage { row: DeedRow { end_epoch: 720, ..it.row }, ..it }
 }
 
 fn at(epoch: u64, times: u64) -> Posted {
@@ -504,7 +507,7 @@ fn at(epoch: u64, times: u64) -> Posted {
 }
 
 /// The openings with provider 1 for the data that it holds for us.
-fn asked(view: View, mine: &[Standing], demand: u64, posted: &Posted) -> Vec<Open> {
+fn asked(view: View, mine: &[AgreementUsage], demand: u64, posted: &Posted) -> Vec<Open> {
     let views = BTreeMap::from([(account(1), view)]);
     let all = wanted(&views, &BTreeSet::new(), mine, (&Policy::of(&P), demand), posted, &P);
     all.into_iter().flat_map(|(_, opens)| opens).collect()
@@ -542,7 +545,7 @@ fn what_is_held_is_renewed_where_all_egress_is_sold() {
 
 #[test]
 fn growth_that_does_not_fit_in_one_piece_comes_in_smaller_ones() {
-    let full = |number, leaves| standing(1, number, leaves, leaves);
+    let full = |number, leaves| usage_of(1, number, leaves, leaves);
     let mine = [full(0, 1 << 13), full(1, 1 << 14), full(2, 1 << 15)];
     // The next would be 2^16; three first quotas are free.
     let narrow = change(|v| v.provider.sold = (1 << 23) - 3 * (1 << 13));
@@ -572,9 +575,9 @@ fn an_opening_locks_what_is_reckoned_with_slack_for_the_price() {
 fn what_a_new_agreement_would_not_outlive_is_not_renewed_again_and_again() {
     let short = || change(|v| v.offer.term_max = 40);
     let opened = |number| {
-        let it = standing(1, number, 1 << 13, 0);
+        let it = usage_of(1, number, 1 << 13, 0);
         let agreement = AgreementId { opened: 600 * P.epoch_blocks(), ..it.row.agreement };
-        Standing { row: DeedRow { end_epoch: 640, agreement, ..it.row }, ..it }
+        AgreementUsage { row: DeedRow { end_epoch: 640, agreement, ..it.row }, ..it }
     };
     assert_eq!(asked(short(), &[ending(0), opened(1)], 0, &at(601, 1)), []);
     assert_eq!(asked(short(), &[ending(0)], 0, &at(690, 1)).len(), 1, "once it would");

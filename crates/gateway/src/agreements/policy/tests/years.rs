@@ -7,7 +7,7 @@ use crate::agreements::state::{Around, Step, is_late_in_term, next};
 /// of [`wanted`] and [`next`]; shards move as in [`super::super::renew`].
 struct Years {
     views: BTreeMap<Account, View>,
-    all: Vec<Standing>,
+    all: Vec<AgreementUsage>,
     price: u64,
     /// Leaves that move under one agreement in an epoch.
     pace: u64,
@@ -15,19 +15,19 @@ struct Years {
 
 impl Years {
     fn held(&self, epoch: u64) -> u64 {
-        let running = |s: &&Standing| epoch < s.row.end_epoch && Stage::of(&s.row) != Stage::Gone;
+        let running = |s: &&AgreementUsage| epoch < s.row.end_epoch && Stage::of(&s.row) != Stage::Gone;
         self.all.iter().filter(running).map(|s| s.load).sum()
     }
 
     fn holds(&self, provider: &Account) -> bool {
         let view = &self.views[provider];
-        view.provider.leaves_at == 0 && view.standing.jailed_until == 0
+        view.provider.leaves_at == 0 && view.reputation.jailed_until == 0
     }
 
     /// The index of the agreement to which data of the one at `old` moves.
     fn successor(&self, old: usize, epoch: u64, away: bool) -> Option<usize> {
         let from = &self.all[old].row;
-        let takes = |s: &Standing| {
+        let takes = |s: &AgreementUsage| {
             let provider = s.row.agreement.provider;
             let with =
                 if away { provider != from.agreement.provider } else { provider == from.agreement.provider };
@@ -84,7 +84,7 @@ impl Years {
         }
         for (provider, opens) in asked {
             for open in opens {
-                let mut new = standing(provider.0[0], self.all.len() as u32, open.quota_leaves, 0);
+                let mut new = usage_of(provider.0[0], self.all.len() as u32, open.quota_leaves, 0);
                 new.row.agreement.opened = posted.height;
                 (new.row.end_epoch, new.row.quota_egress) = (open.end_epoch, open.quota_egress);
                 self.all.push(new);
@@ -107,7 +107,7 @@ fn what_is_held_outlives_its_agreements_whatever_their_load() {
         ("prices are five times what they were", quota, 5, |_| ()),
         ("two providers are in jail", quota, 1, |years| {
             for id in [3, 7] {
-                years.views.get_mut(&account(id)).expect("there").standing.jailed_until = u64::MAX;
+                years.views.get_mut(&account(id)).expect("there").reputation.jailed_until = u64::MAX;
             }
         }),
         ("a provider sells no more egress", quota, 1, |years| {
@@ -116,7 +116,7 @@ fn what_is_held_outlives_its_agreements_whatever_their_load() {
     ];
     for (what, load, price, spoil) in cases {
         let views = (0..10u8).map(|i| (account(i), change(|v| v.provider.index = i.into()))).collect();
-        let all = (0..10u8).map(|i| standing(i, i.into(), quota, load)).collect();
+        let all = (0..10u8).map(|i| usage_of(i, i.into(), quota, load)).collect();
         let mut years = Years { views, all, price: 1, pace: 1 << 13 };
         for epoch in 0..1_500 {
             if epoch == 500 {
