@@ -14,8 +14,8 @@ use posync_protocol::{
     economics::score::CORRECTNESS_MIN,
     limits::{HISTORY, Parameters, READS},
     provider::bond_needed,
-    record::{Audit, Offer, Provider, Standing},
-    standing::{AVAILABLE_MIN, LOW_EPOCHS},
+    record::{Audit, Offer, Provider, Reputation},
+    reputation::{AVAILABLE_MIN, LOW_EPOCHS},
 };
 
 /// Free bytes below which a volume counts as nearly full, whatever was promised.
@@ -35,7 +35,7 @@ pub struct Facts<'a> {
     /// Its history of challenges and reads, and its open challenge.
     pub audit: &'a Audit,
     /// Its scores, warnings and penalties; `None` before it registered.
-    pub standing: Option<&'a Standing>,
+    pub reputation: Option<&'a Reputation>,
     /// Free and promised bytes of its volume.
     pub space: Option<Space>,
 }
@@ -43,9 +43,9 @@ pub struct Facts<'a> {
 /// The alerts that hold now, in the order of [`Kind`].
 pub fn conditions(facts: &Facts<'_>) -> Vec<Alert> {
     let mut alerts = Vec::new();
-    if let Some(standing) = facts.standing {
-        reads(facts, standing, &mut alerts);
-        answers(facts, standing, &mut alerts);
+    if let Some(reputation) = facts.reputation {
+        reads(facts, reputation, &mut alerts);
+        answers(facts, reputation, &mut alerts);
     }
     missing(facts, &mut alerts);
     challenge(facts, &mut alerts);
@@ -92,9 +92,9 @@ impl Facts<'_> {
 }
 
 /// Alerts about answered reads that were not proved: failing, warned, jail next, in jail.
-fn reads(facts: &Facts<'_>, standing: &Standing, alerts: &mut Vec<Alert>) {
-    if standing.jailed_until != 0 {
-        let (what, due) = match standing.jailed_until {
+fn reads(facts: &Facts<'_>, reputation: &Reputation, alerts: &mut Vec<Alert>) {
+    if reputation.jailed_until != 0 {
+        let (what, due) = match reputation.jailed_until {
             u64::MAX => ("in jail for ever".to_owned(), None),
             until => (format!("in jail, and may ask to leave from epoch {until} on"), Some(until)),
         };
@@ -109,14 +109,14 @@ fn reads(facts: &Facts<'_>, standing: &Standing, alerts: &mut Vec<Alert>) {
     let fails = proven_of(facts.audit) < CORRECTNESS_MIN;
     let figures =
         format!("{passed} of the {answered} that it answered of its last {drawn} reads were proved");
-    let low = standing.low_correct.max(standing.low_egress);
+    let low = reputation.low_correct.max(reputation.low_egress);
     if low > 0 {
-        let why = if standing.low_egress > standing.low_correct {
+        let why = if reputation.low_egress > reputation.low_correct {
             "wrong bytes to auditors"
         } else {
             "reads that were not proved"
         };
-        let what = format!("warned in epoch {} for {why}: {low} low epochs", standing.warned);
+        let what = format!("warned in epoch {} for {why}: {low} low epochs", reputation.warned);
         let next = format!("the {LOW_EPOCHS}rd in a row is jail: restore the shards, or have them rebuilt");
         alerts.push(Alert { kind: Kind::WarnedReads, what, next, due: Some(facts.judged(low)) });
     } else if fails {
@@ -124,7 +124,7 @@ fn reads(facts: &Facts<'_>, standing: &Standing, alerts: &mut Vec<Alert>) {
         alerts.push(Alert { kind: Kind::ReadsFail, what: figures.clone(), next, due: None });
     }
     // Each class of reads is counted alone (JL-3).
-    let near = standing.low_correct.saturating_add(u8::from(fails)).max(standing.low_egress);
+    let near = reputation.low_correct.saturating_add(u8::from(fails)).max(reputation.low_egress);
     if near >= LOW_EPOCHS - 1 {
         let what = format!("{figures}, after {low} low epochs");
         let next = "jail follows if reads go on failing: restore the shards, or have them rebuilt".into();
@@ -133,12 +133,12 @@ fn reads(facts: &Facts<'_>, standing: &Standing, alerts: &mut Vec<Alert>) {
 }
 
 /// Alerts about answers that came late or not at all: late, warned, suspension next, suspended.
-fn answers(facts: &Facts<'_>, standing: &Standing, alerts: &mut Vec<Alert>) {
+fn answers(facts: &Facts<'_>, reputation: &Reputation, alerts: &mut Vec<Alert>) {
     let (on_time, drawn) = newest(facts.audit.on_time, u64::from(facts.audit.drawn) / READS as u64);
     let away = drawn > 0 && is_below(on_time, drawn, AVAILABLE_MIN);
     let figures = format!("{on_time} of its last {drawn} answers were on time");
-    if standing.suspended != 0 {
-        let what = format!("suspended since epoch {}: {figures}", standing.suspended);
+    if reputation.suspended != 0 {
+        let what = format!("suspended since epoch {}: {figures}", reputation.suspended);
         let next =
             "no new agreements and no new data until an epoch with half of the answers on time, or one in \
                     which nothing was read and it answered a challenge"
@@ -146,9 +146,9 @@ fn answers(facts: &Facts<'_>, standing: &Standing, alerts: &mut Vec<Alert>) {
         alerts.push(Alert { kind: Kind::Suspended, what, next, due: None });
         return;
     }
-    let low = standing.low_available;
+    let low = reputation.low_available;
     if low > 0 {
-        let what = format!("warned in epoch {} for late answers: {low} low epochs", standing.warned);
+        let what = format!("warned in epoch {} for late answers: {low} low epochs", reputation.warned);
         let next = format!("the {LOW_EPOCHS}rd in a row suspends: see that it runs and reaches the network");
         alerts.push(Alert { kind: Kind::WarnedAnswers, what, next, due: Some(facts.judged(low)) });
     } else if away {
@@ -235,13 +235,15 @@ mod tests {
     }
 
     /// The kinds of alerts for a good provider at height 1,000 after `change`.
-    fn kinds(change: impl FnOnce(&mut Provider, &mut Audit, &mut Standing, &mut Option<Space>)) -> Vec<Kind> {
-        let (mut provider, mut standing) = (provider(), Standing::newborn(0));
+    fn kinds(
+        change: impl FnOnce(&mut Provider, &mut Audit, &mut Reputation, &mut Option<Space>),
+    ) -> Vec<Kind> {
+        let (mut provider, mut reputation) = (provider(), Reputation::newborn(0));
         let mut audit = Audit { history: u64::MAX, on_time: u64::MAX, drawn: 400, ..Audit::default() };
         let mut space = Some(Space { free: 2 << 30, promised: 1 << 30 });
-        change(&mut provider, &mut audit, &mut standing, &mut space);
-        let (provider, audit, standing, offer) = (&provider, &audit, Some(&standing), &offer());
-        let facts = Facts { parameters: &P, height: 1_000, provider, offer, audit, standing, space };
+        change(&mut provider, &mut audit, &mut reputation, &mut space);
+        let (provider, audit, reputation, offer) = (&provider, &audit, Some(&reputation), &offer());
+        let facts = Facts { parameters: &P, height: 1_000, provider, offer, audit, reputation, space };
         let alerts = conditions(&facts);
         assert!(alerts.iter().all(|alert| !alert.what.is_empty() && !alert.next.is_empty()));
         alerts.into_iter().map(|alert| alert.kind).collect()
@@ -262,23 +264,29 @@ mod tests {
     fn reads_that_fail_go_from_a_figure_to_jail() {
         assert_eq!(kinds(|_, audit, _, _| audit.history = with(6)), [], "58 of 64 are nine tenths");
         assert_eq!(kinds(|_, audit, _, _| audit.history = with(7)), [Kind::ReadsFail]);
-        assert_eq!(kinds(|_, _, standing, _| standing.low_correct = 1), [Kind::WarnedReads]);
+        assert_eq!(kinds(|_, _, reputation, _| reputation.low_correct = 1), [Kind::WarnedReads]);
         let failing = |low| {
-            move |_: &mut Provider, audit: &mut Audit, standing: &mut Standing, _: &mut Option<Space>| {
-                (audit.history, standing.low_correct) = (0, low);
+            move |_: &mut Provider, audit: &mut Audit, reputation: &mut Reputation, _: &mut Option<Space>| {
+                (audit.history, reputation.low_correct) = (0, low);
             }
         };
         assert_eq!(kinds(failing(1)), [Kind::WarnedReads, Kind::JailNext]);
         assert_eq!(kinds(failing(2)), [Kind::WarnedReads, Kind::JailNext]);
-        assert_eq!(kinds(|_, _, standing, _| standing.low_correct = 2), [Kind::WarnedReads, Kind::JailNext]);
-        assert_eq!(kinds(|_, _, standing, _| standing.low_egress = 1), [Kind::WarnedReads]);
-        assert_eq!(kinds(|_, _, standing, _| standing.low_egress = 2), [Kind::WarnedReads, Kind::JailNext]);
-        let both = |_: &mut Provider, _: &mut Audit, standing: &mut Standing, _: &mut Option<Space>| {
-            (standing.low_correct, standing.low_egress) = (1, 1);
+        assert_eq!(
+            kinds(|_, _, reputation, _| reputation.low_correct = 2),
+            [Kind::WarnedReads, Kind::JailNext]
+        );
+        assert_eq!(kinds(|_, _, reputation, _| reputation.low_egress = 1), [Kind::WarnedReads]);
+        assert_eq!(
+            kinds(|_, _, reputation, _| reputation.low_egress = 2),
+            [Kind::WarnedReads, Kind::JailNext]
+        );
+        let both = |_: &mut Provider, _: &mut Audit, reputation: &mut Reputation, _: &mut Option<Space>| {
+            (reputation.low_correct, reputation.low_egress) = (1, 1);
         };
         assert_eq!(kinds(both), [Kind::WarnedReads], "each class counts alone");
-        assert_eq!(kinds(|_, _, standing, _| standing.jailed_until = 99), [Kind::Jailed]);
-        assert_eq!(kinds(|_, _, standing, _| standing.jailed_until = u64::MAX), [Kind::Jailed]);
+        assert_eq!(kinds(|_, _, reputation, _| reputation.jailed_until = 99), [Kind::Jailed]);
+        assert_eq!(kinds(|_, _, reputation, _| reputation.jailed_until = u64::MAX), [Kind::Jailed]);
     }
 
     /// JL-1: unanswered reads jail no provider; they count against its availability.
@@ -296,8 +304,8 @@ mod tests {
         assert_eq!(of(u64::MAX, 0), [], "none is left");
         assert_eq!(of(u64::MAX >> 32, 1 << 40), [], "31 of 32");
         assert_eq!(of(u64::MAX >> 32, 0xf << 40), [Kind::ReadsFail], "28 of 32, 60 of 64");
-        let low = |_: &mut Provider, now: &mut Audit, standing: &mut Standing, _: &mut Option<Space>| {
-            (*now, standing.low_correct) = (audit(u64::MAX, 0), 1);
+        let low = |_: &mut Provider, now: &mut Audit, reputation: &mut Reputation, _: &mut Option<Space>| {
+            (*now, reputation.low_correct) = (audit(u64::MAX, 0), 1);
         };
         assert_eq!(kinds(low), [Kind::WarnedReads], "jail is not next");
     }
@@ -305,14 +313,14 @@ mod tests {
     #[test]
     fn a_suspended_provider_is_told_both_ways_out() {
         let (provider, audit, offer) = (provider(), Audit::default(), offer());
-        let standing = Standing { suspended: 9, ..Standing::newborn(0) };
+        let reputation = Reputation { suspended: 9, ..Reputation::newborn(0) };
         let facts = Facts {
             parameters: &P,
             height: 1_000,
             provider: &provider,
             offer: &offer,
             audit: &audit,
-            standing: Some(&standing),
+            reputation: Some(&reputation),
             space: None,
         };
         let alerts = conditions(&facts);
@@ -325,12 +333,13 @@ mod tests {
     fn late_answers_go_from_a_figure_to_suspension() {
         assert_eq!(kinds(|_, audit, _, _| audit.on_time = with(32)), [], "half is enough");
         assert_eq!(kinds(|_, audit, _, _| audit.on_time = with(33)), [Kind::AnswersLate]);
-        assert_eq!(kinds(|_, _, standing, _| standing.low_available = 1), [Kind::WarnedAnswers]);
-        let late = |_: &mut Provider, audit: &mut Audit, standing: &mut Standing, _: &mut Option<Space>| {
-            (audit.on_time, standing.low_available) = (0, 1);
-        };
+        assert_eq!(kinds(|_, _, reputation, _| reputation.low_available = 1), [Kind::WarnedAnswers]);
+        let late =
+            |_: &mut Provider, audit: &mut Audit, reputation: &mut Reputation, _: &mut Option<Space>| {
+                (audit.on_time, reputation.low_available) = (0, 1);
+            };
         assert_eq!(kinds(late), [Kind::WarnedAnswers, Kind::SuspendNext]);
-        assert_eq!(kinds(|_, _, standing, _| standing.suspended = 9), [Kind::Suspended]);
+        assert_eq!(kinds(|_, _, reputation, _| reputation.suspended = 9), [Kind::Suspended]);
     }
 
     #[test]

@@ -106,7 +106,7 @@ impl Books {
                 | Event::Pool { .. }
                 | Event::Priced { .. }
                 | Event::Subsidy { .. }
-                | Event::Standing { .. }
+                | Event::Reputation { .. }
                 | Event::Reported { .. }
                 | Event::ServiceMeasured { .. }
                 | Event::Slashed { .. }

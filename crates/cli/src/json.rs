@@ -8,7 +8,7 @@ use crate::records::ratio;
 use posync_protocol::{
     Account, AgreementId, Amount, Body, Operation,
     block::{BlockBody, Header},
-    ledger::{AgreementChange, Event, StandingReason, StandingStep},
+    ledger::{AgreementChange, Event, ReputationReason, ReputationStep},
     limits::Parameters,
     operation::{
         Answer, AuditCommit, DataSetClaim, Evidence, ProbeCount, Reasked, Redemption, RefusedPlacement,
@@ -279,8 +279,8 @@ pub(crate) fn event(event: &Event) -> Value {
             "event": "Priced", "epoch": epoch, "class": class, "price": number(*price), "slow": number(*slow) }),
         Event::Subsidy { epoch, provider, amount } => json!({
             "event": "Subsidy", "epoch": epoch, "provider": provider.to_string(), "amount": grains(*amount) }),
-        Event::Standing { provider, epoch, step, reason, evidence, until } => json!({
-            "event": "Standing", "provider": provider.to_string(), "epoch": epoch,
+        Event::Reputation { provider, epoch, step, reason, evidence, until } => json!({
+            "event": "Reputation", "provider": provider.to_string(), "epoch": epoch,
             "step": step_name(*step), "reason": reason_name(*reason), "evidence": hex::encode(evidence),
             "until": until }),
         Event::Reported { epoch, provider, auditor, asked, answered, correct, latency, throughput, code } => {
@@ -324,22 +324,22 @@ pub(crate) fn event(event: &Event) -> Value {
     }
 }
 
-const fn step_name(step: StandingStep) -> &'static str {
+const fn step_name(step: ReputationStep) -> &'static str {
     match step {
-        StandingStep::Warned => "warned",
-        StandingStep::Suspended => "suspended",
-        StandingStep::Resumed => "resumed",
-        StandingStep::Jailed => "jailed",
-        StandingStep::Unjailed => "unjailed",
+        ReputationStep::Warned => "warned",
+        ReputationStep::Suspended => "suspended",
+        ReputationStep::Resumed => "resumed",
+        ReputationStep::Jailed => "jailed",
+        ReputationStep::Unjailed => "unjailed",
     }
 }
 
-const fn reason_name(reason: StandingReason) -> &'static str {
+const fn reason_name(reason: ReputationReason) -> &'static str {
     match reason {
-        StandingReason::Correctness => "correct reads below nine tenths",
-        StandingReason::Availability => "answers on time below one half",
-        StandingReason::Request => "it asked",
-        StandingReason::Equivocation => "it has a seat and signed two proposals of one view",
+        ReputationReason::Correctness => "correct reads below nine tenths",
+        ReputationReason::Availability => "answers on time below one half",
+        ReputationReason::Request => "it asked",
+        ReputationReason::Equivocation => "it has a seat and signed two proposals of one view",
     }
 }
 

@@ -7,7 +7,7 @@ use posync_protocol::{
     limits::SETTLEMENT_RING,
     record::{
         AccountState, Agreement, Audit, Books, Closing, DataSet, Endpoint, Market, Measured, Offer, Probe,
-        Provider, Ratio, Seat, Settlement, Standing, System, UNMEASURED, Usage, Version,
+        Provider, Ratio, Reputation, Seat, Settlement, System, UNMEASURED, Usage, Version,
     },
 };
 use serde_json::{Value, json};
@@ -49,7 +49,7 @@ pub(crate) fn describe(slot: &Slot) -> Option<(&'static str, Value)> {
                     "capacity": number(x.capacity), "used": number(x.used), "epoch": x.epoch }),
             )
         }
-        Standing::KIND => ("standing", standing(&Standing::from_slot(slot).ok()?)),
+        Reputation::KIND => ("reputation", reputation(&Reputation::from_slot(slot).ok()?)),
         Closing::KIND => {
             let x = Closing::from_slot(slot).ok()?;
             (
@@ -89,8 +89,8 @@ pub(crate) fn row(x: &Settlement) -> Value {
         "auditors_reported": x.reported })
 }
 
-/// A provider's standing: scores, warnings, suspension and jail.
-pub(crate) fn standing(x: &Standing) -> Value {
+/// A provider's reputation: scores, warnings, suspension and jail.
+pub(crate) fn reputation(x: &Reputation) -> Value {
     json!({ "registered": x.registered, "scores": x.scores.map(ratio), "score": x.score(),
         "qualities": x.qualities.map(ratio), "idle": x.idle, "low_correct": x.low_correct,
         "low_egress": x.low_egress, "low_available": x.low_available,

@@ -10,7 +10,7 @@ use posync_protocol::{
     block::{BlockBody, Header, Receipts, sha256},
     ledger::{self, BlockContext, Event, Invalid, Mode, Records, Roster},
     limits::SETTLEMENT_RING,
-    record::{Settlement, Standing, System},
+    record::{Reputation, Settlement, System},
 };
 use std::{collections::BTreeMap, ops::RangeInclusive};
 
@@ -90,10 +90,10 @@ impl Replay {
 
     /// The row that the second pass has just completed (BK-6), if the account has one.
     fn completed(&self, account: &Account, epoch: u64) -> Option<Row> {
-        let standing: Standing = self.record(&Standing::key(account))?;
+        let reputation: Reputation = self.record(&Reputation::key(account))?;
         let slot = self.state.get(&Settlement::key(account, epoch % SETTLEMENT_RING))?;
         let row = Settlement::from_slot(slot).ok()?;
-        (row.epoch == epoch && standing.registered <= epoch).then_some((*account, *slot))
+        (row.epoch == epoch && reputation.registered <= epoch).then_some((*account, *slot))
     }
 
     fn read(&self, keys: Vec<Key>) -> Records {

@@ -49,7 +49,7 @@ const RULES: [(&str, &str); 17] = [
     ("A6 lazy auditor", "use counts unpaid"),
     ("A7 price pump", "base at the posted price"),
     ("A7 price pump by reserving", "the price sees what is sold"),
-    ("A14 slot inheritance", "standing outlives the exit"),
+    ("A14 slot inheritance", "reputation outlives the exit"),
     ("A15 self-slash", "a quarter of the bond to the reporter"),
     ("A21 data dilution", "paying oneself is free"),
     ("A21 data dilution, at other prices", "draw by bytes"),

@@ -17,7 +17,7 @@ use posync_protocol::{
     books::pair,
     limits::Parameters,
     operation::{CloseAlone, Open, RegisterProvider, Settle},
-    record::{Agreement, Audit, CLASSES, Market, Offer, Provider, Standing},
+    record::{Agreement, Audit, CLASSES, Market, Offer, Provider, Reputation},
 };
 
 const P: Parameters = Parameters::LOCAL;
@@ -54,7 +54,7 @@ fn view(world: &World) -> View {
         offer: world.get::<Offer>(Offer::key(&p)).expect("registered"),
         provider: world.get::<Provider>(Provider::key(&p)).expect("registered"),
         audit: world.get::<Audit>(Audit::key(&p)).unwrap_or_default(),
-        standing: world.get::<Standing>(Standing::key(&p)).expect("registered"),
+        reputation: world.get::<Reputation>(Reputation::key(&p)).expect("registered"),
         measured: None,
     }
 }

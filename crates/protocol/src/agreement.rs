@@ -41,7 +41,7 @@ use crate::{
     operation::{Close, CloseAlone, Open, RotateKey, TopUp},
     record::{
         AccountState, Agreement, Audit, DataSet, EGRESS, Ending, GAS, Lock, Market, Measured, Offer,
-        Provider, STORAGE, Standing, Usage,
+        Provider, Reputation, STORAGE, Usage,
     },
     settlement,
 };
@@ -78,7 +78,7 @@ pub(crate) fn touches_open(body: &Open, touched: &mut Touched) {
         Usage::key(provider, *slot),
         Ending::key(provider, *end_epoch),
     ]);
-    touched.readable.extend([Offer::key(provider), Standing::key(provider), Measured::key(provider)]);
+    touched.readable.extend([Offer::key(provider), Reputation::key(provider), Measured::key(provider)]);
     books::touches_market(touched);
 }
 
@@ -98,13 +98,13 @@ pub(crate) fn open(working: &mut Working<'_>, signer: &Account, body: &Open) -> 
     let offer: Offer = working.need(Offer::key(&body.provider), Code::ProviderUnknown)?;
     let needed = locked(&agreement, &provider, parameters);
     debit(working, signer, needed.storage.min(body.storage_reserve_max))?;
-    let standing: Standing = working.need(Standing::key(&body.provider), Code::ProviderUnknown)?;
+    let reputation: Reputation = working.need(Reputation::key(&body.provider), Code::ProviderUnknown)?;
     let measured: Option<Measured> = working.get(Measured::key(&body.provider))?;
     let is_taken = working.get::<Agreement>(Agreement::key(&body.provider, body.slot))?.is_some();
     let seen = Seen {
         offer: &offer,
         provider: &provider,
-        standing: &standing,
+        reputation: &reputation,
         measured: measured.as_ref(),
         is_taken,
         height: context.height,

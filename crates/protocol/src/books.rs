@@ -32,7 +32,7 @@ use crate::{
     limits::{AUDITORS_MAX, SETTLEMENT_RING},
     record::{
         AccountState, Audit, Books, CLOSING_RING, Closing, Key, Measured, Offer, Peak, Provider, ProviderAt,
-        Reports, Seat, SeatAt, ServiceRound, Settlement, Standing, System,
+        Reports, Reputation, Seat, SeatAt, ServiceRound, Settlement, System,
     },
 };
 use alloc::vec::Vec;
@@ -171,7 +171,7 @@ pub(crate) fn touches(context: &BlockContext, system: &System, roster: &Roster, 
         touched.writable.extend(roster.providers.iter().map(|(_, account)| AccountState::key(account)));
     }
     for (_, account) in &roster.providers {
-        touched.writable.push(Standing::key(account));
+        touched.writable.push(Reputation::key(account));
         touched.readable.extend([Provider::key(account), Offer::key(account)]);
         touched.readable.extend([Audit::key(account), Measured::key(account)]);
     }

@@ -22,7 +22,7 @@ use crate::{
     ledger::{BlockContext, Event, Touched, Working},
     limits::{MEASURED_FRESH_EPOCHS, PROBE_PEERS, PROBE_QUORUM, PROBE_SLOT_MS, Parameters},
     operation::{Measure, Open, ProbeCount},
-    record::{Agreement, MEASURED, Measured, Offer, PROBE_RING, Probe, Provider, ProviderAt, Standing},
+    record::{Agreement, MEASURED, Measured, Offer, PROBE_RING, Probe, Provider, ProviderAt, Reputation},
 };
 use core::ops::Range;
 
@@ -179,9 +179,9 @@ pub(crate) fn counts_fit(body: &Measure) -> bool {
 /// Names the records of a measurement: those of the sender, and the accounts at the drawn indices.
 pub(crate) fn touches(signer: &Account, body: &Measure, touched: &mut Touched) {
     touched.writable.push(Measured::key(signer));
-    touched.readable.extend([Probe::of(body.epoch), Provider::key(signer), Standing::key(signer)]);
+    touched.readable.extend([Probe::of(body.epoch), Provider::key(signer), Reputation::key(signer)]);
     for (index, count) in body.counts.iter() {
-        touched.readable.extend([ProviderAt::key(*index), Standing::key(&count.receiver)]);
+        touched.readable.extend([ProviderAt::key(*index), Reputation::key(&count.receiver)]);
     }
 }
 
@@ -222,8 +222,8 @@ pub(crate) fn measure(working: &mut Working<'_>, signer: &Account, body: &Measur
 /// Checks that `account` registered before `epoch`. A provider that registers after the seed is public could
 /// grind its key until it is drawn (CP-2).
 fn check_before(working: &mut Working<'_>, account: &Account, epoch: u64) -> Result<(), Code> {
-    let standing: Option<Standing> = working.get(Standing::key(account))?;
-    let before = standing.is_some_and(|standing| standing.registered < epoch);
+    let reputation: Option<Reputation> = working.get(Reputation::key(account))?;
+    let before = reputation.is_some_and(|reputation| reputation.registered < epoch);
     if before { Ok(()) } else { Err(Code::MeasurePeer) }
 }
 

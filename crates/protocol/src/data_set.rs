@@ -30,9 +30,9 @@ use crate::{
     ledger::{Touched, Working},
     limits::{LEAF_BYTES, PLACES_MAX},
     operation::{DataSetClaim, SetDataSet},
-    record::{Agreement, Audit, DataSet, Ending, Endings, Provider, SlotTree, Standing, Usage, Version},
+    record::{Agreement, Audit, DataSet, Ending, Endings, Provider, Reputation, SlotTree, Usage, Version},
+    reputation::check_grows,
     settlement,
-    standing::check_grows,
     tree::EMPTY_ROOT,
 };
 use alloc::vec::Vec;
@@ -71,7 +71,7 @@ pub(crate) fn touches_slot(provider: &Account, index: u32, slot: u32, end_epoch:
 pub(crate) fn touches(body: &SetDataSet, touched: &mut Touched) {
     let id = body.claim.agreement;
     touches_weight(&id.provider, body.index, id.slot, body.end_epoch, touched);
-    touched.readable.push(Standing::key(&id.provider));
+    touched.readable.push(Reputation::key(&id.provider));
 }
 
 /// Puts a version in force, or in `next`.
@@ -97,8 +97,8 @@ pub(crate) fn apply(working: &mut Working<'_>, body: &SetDataSet) -> Result<(), 
     let mut data_set: DataSet = working.get(DataSet::key(&account, slot))?.unwrap_or_default();
     check_claim(claim, &data_set, &agreement, &audit, body.provider_signature.is_some())?;
     if claim.leaves > data_set.current.leaves {
-        let standing: Option<Standing> = working.get(Standing::key(&account))?;
-        standing.map_or(Ok(()), |standing| check_grows(&standing))?;
+        let reputation: Option<Reputation> = working.get(Reputation::key(&account))?;
+        reputation.map_or(Ok(()), |reputation| check_grows(&reputation))?;
     }
     let DataSetClaim { version, root, leaves, bytes, .. } = *claim;
     let version = Version { version, root, leaves, bytes, grown_at: data_set.current.grown_at };
@@ -158,7 +158,7 @@ pub(crate) fn is_settled(working: &mut Working<'_>, account: &Account) -> Result
 }
 
 /// Returns true if a waiting `next` may take effect. Growth may not while its provider is jailed or
-/// suspended; it keeps waiting (JL-4). Needs the provider's `Standing`.
+/// suspended; it keeps waiting (JL-4). Needs the provider's `Reputation`.
 ///
 /// # Errors
 /// A code if a record was not named.
@@ -169,9 +169,9 @@ pub(crate) fn may_take_effect(
     next: &Version,
 ) -> Result<bool, Code> {
     let data_set: DataSet = working.get(DataSet::key(account, slot))?.unwrap_or_default();
-    let standing: Option<Standing> = working.get(Standing::key(account))?;
+    let reputation: Option<Reputation> = working.get(Reputation::key(account))?;
     let grows = next.leaves > data_set.current.leaves;
-    Ok(!grows || standing.is_none_or(|standing| check_grows(&standing).is_ok()))
+    Ok(!grows || reputation.is_none_or(|reputation| check_grows(&reputation).is_ok()))
 }
 
 /// Puts `version` in force at a settled point: charges for the set held so far, then moves the weights. This

@@ -2,7 +2,7 @@
 //!
 //! Events are not part of the state: these bytes are never hashed. A tag is never reused.
 
-use crate::ledger::{AgreementChange, Event, StandingReason, StandingStep};
+use crate::ledger::{AgreementChange, Event, ReputationReason, ReputationStep};
 use bytes::BufMut;
 use commonware_codec::{Buf, EncodeSize, Error, FixedSize, Read, ReadExt as _, Write};
 
@@ -30,8 +30,8 @@ macro_rules! tag_codec {
 }
 
 tag_codec! { AgreementChange { 0 Opened 1 Closing 2 Deleted } }
-tag_codec! { StandingStep { 0 Warned 1 Suspended 2 Resumed 3 Jailed 4 Unjailed } }
-tag_codec! { StandingReason { 0 Correctness 1 Availability 2 Request 3 Equivocation } }
+tag_codec! { ReputationStep { 0 Warned 1 Suspended 2 Resumed 3 Jailed 4 Unjailed } }
+tag_codec! { ReputationReason { 0 Correctness 1 Availability 2 Request 3 Equivocation } }
 
 /// Encodes an event as its tag and its fields in order, and decodes it likewise.
 macro_rules! event_codec {
@@ -69,7 +69,7 @@ event_codec! {
     6 Pool { epoch, weight, emission, pool, drawn }
     7 Priced { epoch, class, price, slow }
     8 Subsidy { epoch, provider, amount }
-    9 Standing { provider, epoch, step, reason, evidence, until }
+    9 Reputation { provider, epoch, step, reason, evidence, until }
     10 Closed { epoch, rows, root }
     11 Slashed { seat, epoch, parts, amount, burned, reporter, evidence, until }
     12 CommitteePaid { epoch, seat, credits, amount }
@@ -145,11 +145,11 @@ mod tests {
             Event::Pool { epoch: 1, weight: 2, emission: amount, pool: amount, drawn: amount },
             Event::Priced { epoch: 1, class: 2, price: 3, slow: 4 },
             Event::Subsidy { epoch: 1, provider, amount },
-            Event::Standing {
+            Event::Reputation {
                 provider,
                 epoch: 1,
-                step: StandingStep::Unjailed,
-                reason: StandingReason::Request,
+                step: ReputationStep::Unjailed,
+                reason: ReputationReason::Request,
                 evidence: [2; 32],
                 until: 3,
             },

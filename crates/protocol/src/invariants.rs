@@ -27,8 +27,8 @@ use crate::{
     record::{
         AccountState, Agreement, Audit, Books, Closing, Commitment, DataSet, Ending, Endings, Endpoint,
         FaultBits, FaultRing, FeeTree, Market, Measured, Newcomer, Offences, Offer, PROBE_RING, Peak, Probe,
-        Provider, ProviderAt, Reports, RoundInfo, Seat, SeatAt, ServiceRound, Settlement, SlotTree, Standing,
-        System, Usage,
+        Provider, ProviderAt, Reports, Reputation, RoundInfo, Seat, SeatAt, ServiceRound, Settlement,
+        SlotTree, System, Usage,
     },
 };
 use alloc::{collections::BTreeMap, vec::Vec};
@@ -154,7 +154,7 @@ fn check_decodes(state: &State) -> Result<(), Broken> {
         + each::<Settlement>(state)?
         + each::<Newcomer>(state)?
         + each::<Market>(state)?
-        + each::<Standing>(state)?
+        + each::<Reputation>(state)?
         + each::<Closing>(state)?
         + each::<Books>(state)?
         + each::<Peak>(state)?
@@ -206,7 +206,7 @@ fn walk(state: &State, system: &System) -> Result<Reached, Broken> {
         equal("Provider.index", provider.index, index)?;
         state.need::<Audit>(Audit::key(&account), "Audit of a provider")?;
         state.need::<Endpoint>(Endpoint::key(&account), "Endpoint of a provider")?;
-        state.need::<Standing>(Standing::key(&account), "Standing of a provider")?;
+        state.need::<Reputation>(Reputation::key(&account), "Reputation of a provider")?;
         reached.providers += 1;
         reached.accounts.push(account);
         reached.phi += provider.weighed;

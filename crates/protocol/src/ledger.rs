@@ -21,7 +21,7 @@ mod select;
 mod working;
 
 pub use crate::books::{Roster, roster_keys};
-pub use event::{AgreementChange, Event, StandingReason, StandingStep};
+pub use event::{AgreementChange, Event, ReputationReason, ReputationStep};
 pub use fee::{Size, base_fee, fee, floor, next_base_fee};
 pub use select::select;
 pub use working::Working;
@@ -34,7 +34,7 @@ use crate::{
     operation::{Lane, body_fits, check_structure},
     provider,
     record::{AccountState, Newcomer, ProviderAt, RoundInfo, System},
-    service, settlement, standing, statement,
+    reputation, service, settlement, statement,
 };
 use alloc::{
     collections::{BTreeMap, BTreeSet},
@@ -200,7 +200,7 @@ pub fn touches_operation(context: &BlockContext, operation: &Operation) -> Touch
         Body::Redeem(body) => agreement::touches_redeem(context, signer, &body.vouchers, &mut touched),
         Body::Settle(body) => settlement::touches(context, signer, body, &mut touched),
         Body::Refusal(body) => provider::touches_cut(body, &mut touched),
-        Body::Unjail(_) => standing::touches_unjail(signer, &mut touched),
+        Body::Unjail(_) => reputation::touches_unjail(signer, &mut touched),
         Body::AuditCommit(body) => service::touches_commit(signer, body, &mut touched),
         Body::AuditReveal(body) => service::touches_reveal(signer, body, &mut touched),
         Body::Evidence(body) => authority::touches_evidence(body, &context.parameters, &mut touched),
@@ -385,7 +385,7 @@ fn dispatch(working: &mut Working<'_>, operation: &Operation) -> Result<(), Code
         Body::Redeem(body) => agreement::redeem(working, &body.vouchers).map(|_| ()),
         Body::Settle(body) => settlement::apply(working, signer, body),
         Body::Refusal(body) => provider::cut(working, body),
-        Body::Unjail(body) => standing::unjail(working, signer, body),
+        Body::Unjail(body) => reputation::unjail(working, signer, body),
         Body::AuditCommit(body) => service::commit(working, signer, body),
         Body::AuditReveal(body) => service::reveal(working, signer, body),
         Body::Evidence(body) => authority::apply(working, signer, body),

@@ -20,8 +20,8 @@ use crate::{
     limits::{OPERATOR_BYTES, Parameters, SETTLEMENT_RING},
     operation::{RefusedPlacement, RegisterProvider, UpdateProvider},
     record::{
-        Audit, CLOSING_RING, Endings, Endpoint, Measured, Newcomer, Offer, Provider, ProviderAt, Seat,
-        Settlement, Standing,
+        Audit, CLOSING_RING, Endings, Endpoint, Measured, Newcomer, Offer, Provider, ProviderAt, Reputation,
+        Seat, Settlement,
     },
     service,
 };
@@ -52,7 +52,7 @@ pub fn is_operator(name: &[u8; OPERATOR_BYTES]) -> bool {
 /// Names the records of a registration; index and newcomer place follow from `System`.
 pub(crate) fn touches_register(signer: &Account, touched: &mut Touched) {
     touched.writable.extend([Provider::key(signer), Audit::key(signer)]);
-    touched.writable.extend([Offer::key(signer), Endpoint::key(signer), Standing::key(signer)]);
+    touched.writable.extend([Offer::key(signer), Endpoint::key(signer), Reputation::key(signer)]);
     touched.readable.push(Seat::key(signer));
 }
 
@@ -72,7 +72,7 @@ pub(crate) fn touches_update(
     if let Some(registered) = body.exit {
         let rows = row_epochs(registered, context.epoch());
         touched.writable.extend(rows.map(|epoch| Settlement::key(signer, epoch % SETTLEMENT_RING)));
-        touched.writable.extend([Audit::key(signer), Endings::key(signer), Standing::key(signer)]);
+        touched.writable.extend([Audit::key(signer), Endings::key(signer), Reputation::key(signer)]);
         touched.writable.extend([ProviderAt::key(body.index), Measured::key(signer)]);
         touched.writable.extend(service::touches_forget(context, signer));
     }
@@ -109,15 +109,15 @@ pub(crate) fn register(
     let index = take_index(working)?;
     let at = ProviderAt { account: Some(*signer), next_vacant: None };
     working.put(ProviderAt::key(index), &at)?;
-    let before: Option<Standing> = working.get(Standing::key(signer))?;
+    let before: Option<Reputation> = working.get(Reputation::key(signer))?;
     let seat: Option<Seat> = working.get(Seat::key(signer))?;
     let is_jailed_seat = seat.is_some_and(|seat| seat.jailed.is_some());
-    let standing = Standing::reborn(working.context.epoch(), before.as_ref(), is_jailed_seat);
+    let reputation = Reputation::reborn(working.context.epoch(), before.as_ref(), is_jailed_seat);
     let born = working.context.height;
     working.put(Newcomer::key(working.system.newcomers), &Newcomer { account: *signer, born })?;
     working.system.newcomers += 1;
     working.put(Audit::key(signer), &Audit::default())?;
-    working.put(Standing::key(signer), &standing)?;
+    working.put(Reputation::key(signer), &reputation)?;
     working.put(Endpoint::key(signer), &Endpoint { addresses: body.addresses.clone() })?;
     working.put(Offer::key(signer), &offer(body))?;
     working.put(Provider::key(signer), &newborn(index, body.bond, working.context))
@@ -254,8 +254,8 @@ fn leave(
     provider: &Provider,
     registered: u64,
 ) -> Result<(), Code> {
-    let standing: Standing = working.need(Standing::key(signer), Code::ProviderUnknown)?;
-    if standing.registered != registered {
+    let reputation: Reputation = working.need(Reputation::key(signer), Code::ProviderUnknown)?;
+    if reputation.registered != registered {
         return Err(Code::BadShape);
     }
     if provider.slots != 0 || provider.phi != 0 {
@@ -279,8 +279,8 @@ fn leave(
     working.delete(Offer::key(signer))?;
     working.delete(Audit::key(signer))?;
     working.delete(Endings::key(signer))?;
-    if !standing.outlives(epoch) {
-        working.delete(Standing::key(signer))?;
+    if !reputation.outlives(epoch) {
+        working.delete(Reputation::key(signer))?;
     }
     working.delete(Measured::key(signer))?;
     service::forget(working, signer)?;

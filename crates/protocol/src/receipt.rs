@@ -87,7 +87,7 @@ codes! {
     90 ProviderJailed "the provider is in jail and takes no new agreements; choose another";
     91 ProviderSuspended "the provider was away for three epochs and takes no new agreements; choose another";
     92 NotJailed "the provider is not in jail; nothing to do";
-    93 JailedStill "the time in jail is not over; ask again in the epoch that its standing names";
+    93 JailedStill "the time in jail is not over; ask again in the epoch that its reputation names";
     94 NotEvidence "the two signatures do not contradict each other; bring two that one seat gave for one place";
     95 EvidenceStale "the fault is older than 14 epochs, or of an epoch to come; bring it while it counts";
     96 SeatUnknown "who signed has no seat; nothing is locked that could be taken";

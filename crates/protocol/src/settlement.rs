@@ -34,7 +34,7 @@ use crate::{
     ledger::{BlockContext, Touched, Working},
     limits::{ENDINGS_MAX, Parameters, READS},
     operation::Settle,
-    record::{Agreement, Audit, DataSet, Ending, Endings, Provider, Standing, Usage},
+    record::{Agreement, Audit, DataSet, Ending, Endings, Provider, Reputation, Usage},
 };
 use alloc::vec::Vec;
 use ruint::aliases::U256;
@@ -237,7 +237,7 @@ pub(crate) fn touches(context: &BlockContext, signer: &Account, body: &Settle, t
         audit::touches_weight(body.index, touched);
     }
     if !body.slots.is_empty() {
-        touched.readable.push(Standing::key(&body.provider));
+        touched.readable.push(Reputation::key(&body.provider));
     }
     for (slot, consumer, end_epoch) in body.slots.iter() {
         touches_removal(&body.provider, body.index, *slot, consumer, *end_epoch, touched);

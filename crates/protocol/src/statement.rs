@@ -28,7 +28,9 @@ use crate::{
     ledger::{BlockContext, Event, Touched, Working},
     limits::{MISSING_MAX, REASKS, RESTITUTION_BURN},
     operation::{Answer, FoundRead, MissingRead, ProvedRead, Reasked, Statement, SumPath},
-    record::{Agreement, Audit, Challenge, DataSet, Missing, Provider, RoundInfo, SlotTree, Standing, Usage},
+    record::{
+        Agreement, Audit, Challenge, DataSet, Missing, Provider, Reputation, RoundInfo, SlotTree, Usage,
+    },
     settlement,
 };
 use alloc::{collections::BTreeSet, vec::Vec};
@@ -55,7 +57,7 @@ pub(crate) fn touches(context: &BlockContext, signer: &Account, body: &Statement
         touched.writable.push(Usage::key(signer, slot));
     }
     if !body.apply.is_empty() {
-        touched.readable.push(Standing::key(signer));
+        touched.readable.push(Reputation::key(signer));
     }
     for (slot, _, end_epoch) in body.apply.iter() {
         data_set::touches_weight(signer, body.index, *slot, *end_epoch, touched);

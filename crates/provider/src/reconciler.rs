@@ -48,8 +48,8 @@ use posync_protocol::{
     limits::{READ_KEYS_MAX, STALE_BLOCKS_MAX},
     operation::{Redeem, Redemption, RegisterProvider, UpdateProvider},
     provider::sellable,
-    record::{Audit, Endings, Offer, Provider, RoundInfo, Standing, System},
-    standing::check_grows,
+    record::{Audit, Endings, Offer, Provider, Reputation, RoundInfo, System},
+    reputation::check_grows,
 };
 use read::{read_slots, slot_keys, terms_of};
 use std::{
@@ -291,7 +291,7 @@ impl<E: Spawner + Context, B: Blob, L: Ledger> Reconciler<E, B, L> {
         let lost = (books, parts.vouchers.with(|vouchers| vouchers.is_damaged()));
         let disk = Disk { full: parts.store.full(), bad: self.handler.bad().len(), lost };
         self.report.look(case, parts.store.totals().leaves, disk);
-        parts.view.set_growth(case.standing.as_ref().map_or(Ok(()), check_grows));
+        parts.view.set_growth(case.reputation.as_ref().map_or(Ok(()), check_grows));
     }
 
     /// Keeps the shards of reads that are asked again, whatever is in force by now (RD-7). A record older
@@ -388,7 +388,7 @@ impl<E: Spawner + Context, B: Blob, L: Ledger> Reconciler<E, B, L> {
     async fn own(&mut self, height: u64) -> Result<(u64, Option<Case>), LedgerError> {
         let (account, parameters) = (self.account(), self.handler.parts().view.parameters);
         let mut keys = vec![Provider::key(&account), Audit::key(&account), Endings::key(&account)];
-        keys.extend([Standing::key(&account), Offer::key(&account), System::key()]);
+        keys.extend([Reputation::key(&account), Offer::key(&account), System::key()]);
         let (at, slots) = self.ledger.read(keys).await?;
         if at.saturating_add(STALE_BLOCKS_MAX) < self.ender.ends.floor() {
             return Err(LedgerError::Unreachable(format!("the node is at height {at}, far behind")));
@@ -400,9 +400,9 @@ impl<E: Spawner + Context, B: Blob, L: Ledger> Reconciler<E, B, L> {
         let (audit, endings) = (decode::<Audit>(slot(1))?.unwrap_or_default(), decode::<Endings>(slot(2))?);
         self.finder.saw(at, provider.slots);
         let (height, anchor, terms) = (at.max(height), [0; 32], BTreeMap::new());
-        let standing = decode::<Standing>(slot(3))?;
+        let reputation = decode::<Reputation>(slot(3))?;
         let case =
-            Case { account, parameters, height, provider, offer, audit, standing, endings, anchor, terms };
+            Case { account, parameters, height, provider, offer, audit, reputation, endings, anchor, terms };
         Ok((at, Some(case)))
     }
 
@@ -469,8 +469,8 @@ impl<E: Spawner + Context, B: Blob, L: Ledger> Reconciler<E, B, L> {
             vouchers.vouchers().map(|kept| (*kept, vouchers.overdue(&kept.voucher.agreement, now))).collect()
         };
         let kept = parts.vouchers.with(overdue).into_iter();
-        let standing = kept.filter(|(kept, _)| !self.ender.is_gone(&kept.voucher.agreement));
-        let with_terms = standing.filter_map(|(kept, overdue)| {
+        let reputation = kept.filter(|(kept, _)| !self.ender.is_gone(&kept.voucher.agreement));
+        let with_terms = reputation.filter_map(|(kept, overdue)| {
             let terms = parts.view.kept(&kept.voucher.agreement)?;
             let redemption = redeem::claiming(&kept, overdue, terms.disputed_bytes());
             Some((terms, redemption))

@@ -73,8 +73,8 @@ impl Reporter {
         let promised = case.provider.sold.saturating_sub(stored).saturating_mul(LEAF_BYTES);
         let space = self.volume.as_deref().and_then(|volume| Space::of(volume, promised));
         let Case { parameters, height, provider, offer, audit, .. } = case;
-        let (height, standing) = (*height, case.standing.as_ref());
-        let mut now = conditions(&Facts { parameters, height, provider, offer, audit, standing, space });
+        let (height, reputation) = (*height, case.reputation.as_ref());
+        let mut now = conditions(&Facts { parameters, height, provider, offer, audit, reputation, space });
         now.extend(disk.alerts());
         self.alerts.watch(&mut self.watch, &case.account.to_string(), Some(height), now);
     }

@@ -13,7 +13,7 @@ use posync_protocol::{
     Account, Bounded, Hash, Record as _, Slot,
     books::tree,
     limits::SETTLEMENT_RING,
-    record::{AccountState, Audit, Books, Provider, ProviderAt, Seat, Settlement, Standing, System},
+    record::{AccountState, Audit, Books, Provider, ProviderAt, Reputation, Seat, Settlement, System},
 };
 use serde_json::json;
 use std::path::{Path, PathBuf};
@@ -61,7 +61,7 @@ enum Record {
         epoch: u64,
     },
     /// A provider's scores and warnings
-    Standing {
+    Reputation {
         /// Account of the provider with these scores
         account: String,
     },
@@ -121,7 +121,7 @@ impl Record {
             Self::Provider { account } => Subject::of_account::<Provider>(&network.resolve(account)?),
             Self::Audit { account } => Subject::of_account::<Audit>(&network.resolve(account)?),
             Self::Settlement { account, epoch } => records::settlement(&network.resolve(account)?, *epoch),
-            Self::Standing { account } => Subject::of_account::<Standing>(&network.resolve(account)?),
+            Self::Reputation { account } => Subject::of_account::<Reputation>(&network.resolve(account)?),
             Self::Seat { account } => Subject::of_account::<Seat>(&network.resolve(account)?),
             Self::Payout { epoch, .. } | Self::Books { epoch } => {
                 Subject::new::<Books>(&[&epoch.to_be_bytes()]).expect("8 bytes fit")

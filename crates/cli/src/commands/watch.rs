@@ -12,7 +12,7 @@ use posync_alert::{Alert, Alerts, BadHook, Facts, Signal, State, conditions};
 use posync_protocol::{
     Account,
     limits::Parameters,
-    record::{Audit, Offer, Provider, Standing},
+    record::{Audit, Offer, Provider, Reputation},
 };
 use std::{
     collections::BTreeMap,
@@ -90,11 +90,11 @@ async fn look(ledger: &Ledger, account: &Account, height: u64) -> Outcome<(u64, 
         return Ok((height, Vec::new()));
     };
     let audit: Audit = ledger.read(Audit::key(account)).await?.unwrap_or_default();
-    let standing: Option<Standing> = ledger.read(Standing::key(account)).await?;
+    let reputation: Option<Reputation> = ledger.read(Reputation::key(account)).await?;
     let Some(offer) = ledger.read::<Offer>(Offer::key(account)).await? else {
         return Ok((height, Vec::new()));
     };
-    Ok((height, alerts(ledger.parameters(), height, (&provider, &offer), &audit, standing.as_ref())))
+    Ok((height, alerts(ledger.parameters(), height, (&provider, &offer), &audit, reputation.as_ref())))
 }
 
 /// The alerts that follow from a provider's records; the room on its volume is known only to itself.
@@ -103,12 +103,12 @@ pub(crate) fn alerts(
     height: u64,
     (provider, offer): (&Provider, &Offer),
     audit: &Audit,
-    standing: Option<&Standing>,
+    reputation: Option<&Reputation>,
 ) -> Vec<Alert> {
     // The records may be newer than `height`, which was read before them.
     let drawn = audit.challenge.map_or(0, |open| open.height);
     let height = height.max(drawn);
-    conditions(&Facts { parameters, height, provider, offer, audit, standing, space: None })
+    conditions(&Facts { parameters, height, provider, offer, audit, reputation, space: None })
 }
 
 fn line(signal: &Signal) -> String {

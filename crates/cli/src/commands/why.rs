@@ -19,7 +19,7 @@ use posync_protocol::{
     Account,
     limits::{HISTORY, LEAF_BYTES, Parameters},
     provider::{bond_needed, sellable},
-    record::{Audit, Offer, Provider, Standing},
+    record::{Audit, Offer, Provider, Reputation},
     wire::gateway::{Placement, Seen, Why as Placements},
 };
 use serde_json::{Value, json};
@@ -43,11 +43,11 @@ impl Why {
             let offer: Option<Offer> = ledger.read(Offer::key(&account)).await?;
             let offer = offer.ok_or_else(|| unknown(&self.node))?;
             let audit = ledger.read(Audit::key(&account)).await?.unwrap_or_default();
-            let standing: Option<Standing> = ledger.read(Standing::key(&account)).await?;
+            let reputation: Option<Reputation> = ledger.read(Reputation::key(&account)).await?;
             let egress = Egress::read(&ledger, &account, &offer, &provider).await?;
             let placements = Gateway::connect(&context, net).await?.why(account).await?;
             let (height, parameters) = (ledger.height().await?, *ledger.parameters());
-            let alerts = alerts(&parameters, height, (&provider, &offer), &audit, standing.as_ref());
+            let alerts = alerts(&parameters, height, (&provider, &offer), &audit, reputation.as_ref());
             let epoch = parameters.epoch(height);
             let facts = Facts { account, provider, offer, audit, egress, alerts, epoch, parameters };
             let value = json!({ "account": account.to_string(), "ledger": facts.to_json(),

@@ -1,4 +1,4 @@
-//! Attacks with names and seats, on the ledger itself: standing that outlives its owner, and
+//! Attacks with names and seats, on the ledger itself: reputation that outlives its owner, and
 //! evidence against oneself.
 
 use crate::{
@@ -10,7 +10,7 @@ use posync_protocol::{
     Record,
     economics::slash::REPORTER_DIVISOR,
     ledger::Event,
-    record::{Seat, Standing},
+    record::{Reputation, Seat},
 };
 
 /// Storage price at which a few leaves are worth more than an operation's fee.
@@ -31,7 +31,7 @@ enum Heir {
 }
 
 /// Money of an owner whose provider served well and left, and that registers again `gap` epochs
-/// later. `keeps` selects the mutant in which the newcomer inherits the standing of the provider
+/// later. `keeps` selects the mutant in which the newcomer inherits the reputation of the provider
 /// that left.
 fn heir(seed: u64, heir: Heir, gap: u64, keeps: bool) -> i128 {
     let mut bench = Bench::new(seed, &["a", "c", "o", "n", "g"]);
@@ -47,7 +47,7 @@ fn heir(seed: u64, heir: Heir, gap: u64, keeps: bool) -> i128 {
     bench.play("o leave");
     bench.run_to(4 + bench.world().parameters.exit_epochs);
     bench.close("c", "o", &[0]);
-    let left = standing(&bench, "o").expect("it is registered");
+    let left = reputation(&bench, "o").expect("it is registered");
     while bench.attempt("o leave") != "Done" {
         let next = bench.world().epoch() + 1;
         bench.run_to(next);
@@ -65,14 +65,14 @@ fn heir(seed: u64, heir: Heir, gap: u64, keeps: bool) -> i128 {
         bench.play("n register\n a register");
     }
     if keeps && heir != Heir::Nobody {
-        bench.stage.world.state.insert(Standing::key(&account(name)), left.to_slot());
+        bench.stage.world.state.insert(Reputation::key(&account(name)), left.to_slot());
     }
     serve(&mut bench, name);
     bench.fortune(&["o", "n"])
 }
 
-fn standing(bench: &Bench, name: &str) -> Option<Standing> {
-    bench.world().get(Standing::key(&account(name)))
+fn reputation(bench: &Bench, name: &str) -> Option<Reputation> {
+    bench.world().get(Reputation::key(&account(name)))
 }
 
 /// The consumer reads from the newcomer, which redeems in every epoch.
@@ -168,7 +168,7 @@ pub fn rows(seed: u64) -> Vec<Row> {
             self_slash_best(false),
         )
         .unit("grains"),
-        Row::mutant("mutant: standing outlives the exit", "A14", inherited(seed, true)),
+        Row::mutant("mutant: reputation outlives the exit", "A14", inherited(seed, true)),
         Row::mutant("mutant: a quarter of the bond to the reporter", "A15", self_slash_best(true))
             .unit("grains"),
     ];

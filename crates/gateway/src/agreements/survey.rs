@@ -11,10 +11,10 @@ use posync_protocol::{
     books::pair,
     limits::{HISTORY, Parameters, READ_KEYS_MAX},
     record::{
-        AccountState, Audit, CLASSES, Endpoint, Market, Measured, Offer, Provider, ProviderAt, Standing,
+        AccountState, Audit, CLASSES, Endpoint, Market, Measured, Offer, Provider, ProviderAt, Reputation,
         System,
     },
-    standing::check_takes,
+    reputation::check_takes,
 };
 use std::collections::BTreeMap;
 
@@ -82,14 +82,14 @@ pub(super) async fn details(ledger: &Ledger, accounts: &[Account]) -> Result<Sur
                 Offer::key(a),
                 Audit::key(a),
                 Endpoint::key(a),
-                Standing::key(a),
+                Reputation::key(a),
                 Measured::key(a),
             ]
         };
         let (height, slots) = ledger.read(group.iter().flat_map(own).collect()).await?;
         survey.height = survey.height.min(height);
         for (account, slots) in group.iter().zip(slots.chunks(PER_PROVIDER)) {
-            let [provider, offer, audit, endpoint, standing, measured] = slots else { continue };
+            let [provider, offer, audit, endpoint, reputation, measured] = slots else { continue };
             let (provider, offer) = (decode::<Provider>(*provider)?, decode::<Offer>(*offer)?);
             let endpoint = decode::<Endpoint>(*endpoint)?;
             let ((Some(provider), Some(offer)), Some(endpoint)) = ((provider, offer), endpoint) else {
@@ -97,9 +97,9 @@ pub(super) async fn details(ledger: &Ledger, accounts: &[Account]) -> Result<Sur
             };
             let audit = decode::<Audit>(*audit)?.unwrap_or_default();
             let measured = decode::<Measured>(*measured)?;
-            let standing = decode::<Standing>(*standing)?.unwrap_or(Standing::newborn(0));
-            let known = known((&offer, &provider), &audit, &endpoint, &standing);
-            survey.providers.insert(*account, (View { offer, provider, audit, standing, measured }, known));
+            let reputation = decode::<Reputation>(*reputation)?.unwrap_or(Reputation::newborn(0));
+            let known = known((&offer, &provider), &audit, &endpoint, &reputation);
+            survey.providers.insert(*account, (View { offer, provider, audit, reputation, measured }, known));
         }
     }
     if accounts.is_empty() {
@@ -112,7 +112,7 @@ fn known(
     (offer, provider): (&Offer, &Provider),
     audit: &Audit,
     endpoint: &Endpoint,
-    standing: &Standing,
+    reputation: &Reputation,
 ) -> Known {
     let mut addresses = endpoint.addresses.iter().filter_map(|text| std::str::from_utf8(text).ok());
     Known {
@@ -121,8 +121,8 @@ fn known(
         region: offer.region.to_vec(),
         address: addresses.find_map(|text| text.parse().ok()),
         trusted: true,
-        takes: check_takes(standing).is_ok(),
-        score: standing.score(),
+        takes: check_takes(reputation).is_ok(),
+        score: reputation.score(),
         vetted: audit.drawn >= HISTORY,
     }
 }

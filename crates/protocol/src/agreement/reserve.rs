@@ -25,8 +25,8 @@ use crate::{
     limits::Parameters,
     operation::Open,
     provider::sellable,
-    record::{Agreement, CLASSES, EGRESS, GAS, Measured, Offer, Provider, STORAGE, Standing, Usage},
-    standing::check_takes,
+    record::{Agreement, CLASSES, EGRESS, GAS, Measured, Offer, Provider, Reputation, STORAGE, Usage},
+    reputation::check_takes,
 };
 
 /// The records that decide an opening, and the height of its block.
@@ -37,7 +37,7 @@ pub struct Seen<'a> {
     /// The provider's totals on the ledger: sold units, bond, pool and notice of exit.
     pub provider: &'a Provider,
     /// The provider's score, warnings, suspension and jail.
-    pub standing: &'a Standing,
+    pub reputation: &'a Reputation,
     /// The provider's measured egress; `None` before its first measurement.
     pub measured: Option<&'a Measured>,
     /// True if another agreement holds the slot.
@@ -119,7 +119,7 @@ pub fn check_offer(
     if locked(agreement, provider, parameters).storage > body.storage_reserve_max {
         return Err(Code::EscrowTooSmall);
     }
-    check_takes(seen.standing)?;
+    check_takes(seen.reputation)?;
     let asked = capacity::share_of(agreement, parameters);
     capacity::check_opening(offer, provider, seen.measured, asked)
 }

@@ -6,10 +6,10 @@ use crate::{
     Account, Code, Hash,
     block::{Header, sha256},
     economics::slash,
-    ledger::{Event, StandingReason, StandingStep, Touched, Working},
+    ledger::{Event, ReputationReason, ReputationStep, Touched, Working},
     limits::{EVIDENCE_EPOCHS_MAX, Parameters},
     operation::Evidence,
-    record::{CLASSES, Offences, Seat, Standing},
+    record::{CLASSES, Offences, Reputation, Seat},
 };
 use commonware_codec::Encode;
 
@@ -63,7 +63,7 @@ fn proposals_contradict(first: &Header, second: &Header, chain: &Hash) -> bool {
 pub(crate) fn touches(evidence: &Evidence, parameters: &Parameters, touched: &mut Touched) {
     let offender = evidence.offender();
     let offences = Offences::at(evidence.epoch(parameters));
-    touched.writable.extend([Seat::key(&offender), Standing::key(&offender), offences]);
+    touched.writable.extend([Seat::key(&offender), Reputation::key(&offender), offences]);
 }
 
 /// Slashes and jails the seat that signed both, once for each epoch with a fault of its own (AU-5).
@@ -106,18 +106,18 @@ pub(crate) fn apply(working: &mut Working<'_>, reporter: &Account, evidence: &Ev
 /// Jails the provider of the same account forever, if there is one, and sets its scores to zero: it takes no
 /// new agreements.
 fn jail_provider(working: &mut Working<'_>, provider: Account, evidence: Hash) -> Result<(), Code> {
-    let key = Standing::key(&provider);
-    let Some(mut standing) = working.get::<Standing>(key)? else { return Ok(()) };
-    if standing.jailed_until == u64::MAX {
+    let key = Reputation::key(&provider);
+    let Some(mut reputation) = working.get::<Reputation>(key)? else { return Ok(()) };
+    if reputation.jailed_until == u64::MAX {
         return Ok(());
     }
-    (standing.jailed_until, standing.scores) = (u64::MAX, [0; CLASSES]);
-    working.put(key, &standing)?;
-    working.events.push(Event::Standing {
+    (reputation.jailed_until, reputation.scores) = (u64::MAX, [0; CLASSES]);
+    working.put(key, &reputation)?;
+    working.events.push(Event::Reputation {
         provider,
         epoch: working.context.epoch(),
-        step: StandingStep::Jailed,
-        reason: StandingReason::Equivocation,
+        step: ReputationStep::Jailed,
+        reason: ReputationReason::Equivocation,
         evidence,
         until: u64::MAX,
     });

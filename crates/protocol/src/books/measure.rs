@@ -13,11 +13,11 @@ use crate::{
     limits::{ANSWERED_FRESH_EPOCHS, HISTORY, Parameters, READS, SETTLEMENT_RING},
     provider::sellable,
     record::{
-        Audit, CLASSES, Closing, EGRESS, GAS, Measured, Offer, Provider, Ratio, STORAGE, Settlement,
-        Standing, UNMEASURED,
+        Audit, CLASSES, Closing, EGRESS, GAS, Measured, Offer, Provider, Ratio, Reputation, STORAGE,
+        Settlement, UNMEASURED,
     },
+    reputation::check_takes,
     service::{self, Verdict},
-    standing::check_takes,
 };
 use alloc::vec::Vec;
 
@@ -71,13 +71,13 @@ fn newest(count: u32) -> u64 {
 }
 
 /// The figures of a provider at a close (SC-1). `egress` is the correct share that its auditors agreed on in
-/// this epoch. The availability and latency that they last agreed on are in `standing`.
-pub fn figures_of(offer: &Offer, standing: &Standing, audit: &Audit, egress: Option<u64>) -> Figures {
-    let is_drawn = audit.drawn > standing.drawn_at_close && offer.capacity > 0;
+/// this epoch. The availability and latency that they last agreed on are in `reputation`.
+pub fn figures_of(offer: &Offer, reputation: &Reputation, audit: &Audit, egress: Option<u64>) -> Figures {
+    let is_drawn = audit.drawn > reputation.drawn_at_close && offer.capacity > 0;
     let storage = if is_drawn { share(audit.history, audit.drawn.into()) } else { UNMEASURED };
-    let available = on_time_of(audit).min(standing.answered);
+    let available = on_time_of(audit).min(reputation.answered);
     let correct = [storage, egress.unwrap_or(UNMEASURED), UNMEASURED];
-    Figures { correct, available, latency: standing.latency }
+    Figures { correct, available, latency: reputation.latency }
 }
 
 /// The quality of an epoch: the least over the measured classes; `None` if no class was measured (SC-2).
@@ -91,16 +91,16 @@ pub fn quality_of(figures: &Figures) -> Option<u64> {
 /// Gas is not measured yet, so its price rests. A provider that may sell nothing offers nothing.
 fn capacities(
     (offer, provider): (&Offer, &Provider),
-    standing: &Standing,
+    reputation: &Reputation,
     measured: Option<&Measured>,
     epoch: u64,
     parameters: &Parameters,
 ) -> [u128; CLASSES] {
     let mut capacities = [0; CLASSES];
-    if check_takes(standing).is_err() || provider.leaves_at != 0 {
+    if check_takes(reputation).is_err() || provider.leaves_at != 0 {
         return capacities;
     }
-    if u64::from(standing.silent) < ANSWERED_FRESH_EPOCHS {
+    if u64::from(reputation.silent) < ANSWERED_FRESH_EPOCHS {
         let leaves = u128::from(sellable(offer, provider, parameters));
         capacities[STORAGE] = leaves * u128::from(parameters.epoch_rounds);
     }
@@ -108,7 +108,7 @@ fn capacities(
     capacities
 }
 
-/// Measures one provider: completes the row up to its weight, updates the history in its standing, and adds
+/// Measures one provider: completes the row up to its weight, updates the history in its reputation, and adds
 /// to the epoch's sums (BK-3).
 pub(super) fn measure(
     working: &mut Working<'_>,
@@ -117,8 +117,8 @@ pub(super) fn measure(
     (index, account): (u32, &Account),
 ) -> Result<(), Code> {
     let epoch = sums.epoch;
-    let mut standing: Standing = working.need(Standing::key(account), Code::ProviderUnknown)?;
-    if standing.registered > epoch {
+    let mut reputation: Reputation = working.need(Reputation::key(account), Code::ProviderUnknown)?;
+    if reputation.registered > epoch {
         return Ok(());
     }
     let provider: Provider = working.need(Provider::key(account), Code::ProviderUnknown)?;
@@ -128,42 +128,42 @@ pub(super) fn measure(
     let mut row = Settlement::of(epoch, working.get(key)?);
     let verdict = match roster.audited(index) {
         Some((round, stratum)) => {
-            service::close(working, round, stratum, &roster.seats, account, &mut standing)?
+            service::close(working, round, stratum, &roster.seats, account, &mut reputation)?
         }
         None => Verdict::default(),
     };
-    working.events.push(service::event(epoch, *account, on_time_of(&audit), &verdict, &standing));
+    working.events.push(service::event(epoch, *account, on_time_of(&audit), &verdict, &reputation));
     (row.assigned, row.reported) = (verdict.assigned, verdict.reported);
-    let figures = figures_of(&offer, &standing, &audit, verdict.correct);
+    let figures = figures_of(&offer, &reputation, &audit, verdict.correct);
     let Figures { correct, available, latency } = figures;
     row.correct = correct.map(Ratio::new);
     (row.available, row.latency) = (Ratio::new(available), Ratio::new(latency));
     row.quality = quality_of(&figures).map_or(Ratio::UNMEASURED, Ratio::new);
-    row.reads = audit.drawn.saturating_sub(standing.drawn_at_close);
-    row.answers = audit.answered.saturating_sub(standing.answered_at_close);
+    row.reads = audit.drawn.saturating_sub(reputation.drawn_at_close);
+    row.answers = audit.answered.saturating_sub(reputation.answered_at_close);
     row.wrong = wrong_of(&audit, row.reads);
     row.late = late_of(&audit, row.reads);
-    remember(&mut standing, &row, &audit);
-    let measured: Vec<u64> = standing.qualities.into_iter().filter(|q| *q != UNMEASURED).collect();
+    remember(&mut reputation, &row, &audit);
+    let measured: Vec<u64> = reputation.qualities.into_iter().filter(|q| *q != UNMEASURED).collect();
     row.least = Ratio::new(measured.iter().copied().min().unwrap_or(0));
     row.weight = pool::weight(row.base.grains(), &measured);
     let seen: Option<Measured> = working.get(Measured::key(account))?;
     let parameters = &working.context.parameters;
-    let offered = capacities((&offer, &provider), &standing, seen.as_ref(), epoch, parameters);
+    let offered = capacities((&offer, &provider), &reputation, seen.as_ref(), epoch, parameters);
     add(sums, &row, offered).ok_or(Code::Balance)?;
-    working.put(Standing::key(account), &standing)?;
+    working.put(Reputation::key(account), &reputation)?;
     working.put(key, &row)
 }
 
-fn remember(standing: &mut Standing, row: &Settlement, audit: &Audit) {
-    standing.qualities.rotate_right(1);
-    standing.qualities[0] = row.quality.ppb();
-    standing.idle = if row.reads == 0 { standing.idle.saturating_add(1) } else { 0 };
-    standing.silent = if row.answers == 0 { standing.silent.saturating_add(1) } else { 0 };
-    standing.drawn_at_close = audit.drawn;
-    standing.answered_at_close = audit.answered;
-    standing.on_time = on_time_of(audit);
-    standing.proven = proven_of(audit);
+fn remember(reputation: &mut Reputation, row: &Settlement, audit: &Audit) {
+    reputation.qualities.rotate_right(1);
+    reputation.qualities[0] = row.quality.ppb();
+    reputation.idle = if row.reads == 0 { reputation.idle.saturating_add(1) } else { 0 };
+    reputation.silent = if row.answers == 0 { reputation.silent.saturating_add(1) } else { 0 };
+    reputation.drawn_at_close = audit.drawn;
+    reputation.answered_at_close = audit.answered;
+    reputation.on_time = on_time_of(audit);
+    reputation.proven = proven_of(audit);
 }
 
 /// Adds a row to the epoch's sums. Use counts only where the capacity does. Otherwise one measured provider

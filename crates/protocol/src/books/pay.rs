@@ -8,8 +8,8 @@ use crate::{
     economics::pool,
     ledger::{Event, Working},
     limits::SETTLEMENT_RING,
-    record::{Books, CLASSES, CLOSING_RING, Closing, Market, Peak, Ratio, Settlement, Standing},
-    standing,
+    record::{Books, CLASSES, CLOSING_RING, Closing, Market, Peak, Ratio, Reputation, Settlement},
+    reputation,
 };
 use alloc::vec::Vec;
 
@@ -39,7 +39,7 @@ pub(super) fn draw_pool(working: &mut Working<'_>, sums: &mut Closing) -> Result
 /// Pays one provider its share and moves its scores; its row is then complete and enters the tree (BK-6).
 pub(super) fn pay(working: &mut Working<'_>, sums: &mut Closing, account: &Account) -> Result<(), Code> {
     let epoch = sums.epoch;
-    let mut standing: Standing = working.need(Standing::key(account), Code::ProviderUnknown)?;
+    let mut reputation: Reputation = working.need(Reputation::key(account), Code::ProviderUnknown)?;
     let key = Settlement::key(account, epoch % SETTLEMENT_RING);
     let found = working.get::<Settlement>(key)?.filter(|row| row.epoch == epoch);
     // A provider that came back has no row of its earlier registration: an exit deletes them (PV-3).
@@ -52,13 +52,13 @@ pub(super) fn pay(working: &mut Working<'_>, sums: &mut Closing, account: &Accou
     if row.subsidy > Amount::ZERO {
         working.events.push(Event::Subsidy { epoch, provider: *account, amount: row.subsidy });
     }
-    standing::score(&mut standing, &row);
-    row.scores = standing.scores.map(Ratio::new);
+    reputation::score(&mut reputation, &row);
+    row.scores = reputation.scores.map(Ratio::new);
     let leaf = tree::leaf(account, &row.to_slot());
     let now = working.context.epoch();
-    let steps = standing::judge(&mut standing, &row, now);
+    let steps = reputation::judge(&mut reputation, &row, now);
     working.events.extend(steps.into_iter().map(|step| step.event(*account, epoch, leaf)));
-    working.put(Standing::key(account), &standing)?;
+    working.put(Reputation::key(account), &reputation)?;
     working.put(key, &row)?;
     append(working, sums, leaf)
 }

@@ -5,7 +5,9 @@ use crate::{
     Account,
     amount::ONE,
     limits::SETTLEMENT_RING,
-    record::{Books, CLASSES, CLOSING_RING, Closing, Market, Peak, Settlement, Standing, System, UNMEASURED},
+    record::{
+        Books, CLASSES, CLOSING_RING, Closing, Market, Peak, Reputation, Settlement, System, UNMEASURED,
+    },
 };
 use alloc::collections::{BTreeMap, BTreeSet};
 
@@ -40,7 +42,7 @@ pub(super) fn check(state: &State, system: &System) -> Result<(), Broken> {
         at_most("the carry covers the pool", pool.grains() - paid.grains(), system.carry.grains())?;
     }
     check_books(state)?;
-    check_standings(state)?;
+    check_reputations(state)?;
     at_most("orphaned Closing", state.count::<Closing>(), CLOSING_RING)?;
     at_most("orphaned Market", state.count::<Market>(), CLASSES as u64)?;
     at_most(
@@ -69,7 +71,7 @@ fn check_rows(state: &State) -> Result<BTreeMap<u64, Rows>, Broken> {
     Ok(rows)
 }
 
-/// Checks that every row belongs to a registered provider. So must every standing, except those of providers
+/// Checks that every row belongs to a registered provider. So must every reputation, except those of providers
 /// that were jailed and left (PV-6).
 pub(super) fn check_reached(state: &State, providers: &[Account]) -> Result<(), Broken> {
     let mut places = BTreeSet::new();
@@ -81,17 +83,17 @@ pub(super) fn check_reached(state: &State, providers: &[Account]) -> Result<(), 
     let rows = keys.filter(|key| state.slots.contains_key(key)).count() as u64;
     equal("orphaned Settlement", state.count::<Settlement>(), rows)?;
     let mut kept = 0_u64;
-    for standing in state.all::<Standing>() {
-        let standing = standing?;
-        kept += u64::from(standing.jailed_until != 0 || standing.jailings > 0);
+    for reputation in state.all::<Reputation>() {
+        let reputation = reputation?;
+        kept += u64::from(reputation.jailed_until != 0 || reputation.jailings > 0);
     }
     let mut own = 0_u64;
     for account in providers {
-        let standing: Standing = state.need(Standing::key(account), "Standing of a provider")?;
-        own += u64::from(standing.jailed_until == 0 && standing.jailings == 0);
+        let reputation: Reputation = state.need(Reputation::key(account), "Reputation of a provider")?;
+        own += u64::from(reputation.jailed_until == 0 && reputation.jailings == 0);
     }
-    // An account that was never jailed has a standing only while it is registered.
-    equal("orphaned Standing", state.count::<Standing>(), own + kept)
+    // An account that was never jailed has a reputation only while it is registered.
+    equal("orphaned Reputation", state.count::<Reputation>(), own + kept)
 }
 
 fn check_books(state: &State) -> Result<(), Broken> {
@@ -107,10 +109,10 @@ fn check_books(state: &State) -> Result<(), Broken> {
     Ok(())
 }
 
-fn check_standings(state: &State) -> Result<(), Broken> {
-    for standing in state.all::<Standing>() {
-        let standing = standing?;
-        let ratios = standing.scores.iter().chain(&standing.qualities);
+fn check_reputations(state: &State) -> Result<(), Broken> {
+    for reputation in state.all::<Reputation>() {
+        let reputation = reputation?;
+        let ratios = reputation.scores.iter().chain(&reputation.qualities);
         for ratio in ratios.filter(|ratio| **ratio != UNMEASURED) {
             at_most("a score or quality", *ratio, ONE)?;
         }

@@ -131,15 +131,15 @@ pub enum Event {
         amount: Amount,
     },
     /// A provider was warned, suspended, jailed, or released.
-    Standing {
+    Reputation {
         /// Provider whose reputation changed.
         provider: Account,
         /// Epoch of the row that shows the reason, or in which the provider asked.
         epoch: u64,
         /// Change that was made.
-        step: StandingStep,
+        step: ReputationStep,
         /// Cause of the change.
-        reason: StandingReason,
+        reason: ReputationReason,
         /// Hash of the row in the epoch's tree, or of the evidence; zeros if the provider asked.
         evidence: Hash,
         /// For a warning, the epoch of the penalty if nothing improves. For a penalty, the first epoch
@@ -245,7 +245,7 @@ pub enum Event {
 
 /// A change in a provider's reputation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum StandingStep {
+pub enum ReputationStep {
     /// A penalty follows if it goes on like this.
     Warned,
     /// Gets no new agreements until it is back (JL-2).
@@ -260,7 +260,7 @@ pub enum StandingStep {
 
 /// The cause of a change in a provider's reputation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum StandingReason {
+pub enum ReputationReason {
     /// Correctness of a class below nine tenths.
     Correctness,
     /// Availability below one half, or above it again.

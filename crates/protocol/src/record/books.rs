@@ -144,7 +144,7 @@ record! {
 
 record! {
     /// A provider's reputation: scores, recent qualities, warnings, suspension and jail.
-    17 Standing (account: &Account) [&account.0] {
+    17 Reputation (account: &Account) [&account.0] {
         /// Epoch of the registration.
         registered: u64,
         /// Score of each class; `UNMEASURED` if the class never was measured.

@@ -6,7 +6,7 @@ use crate::{
     limits::AUDIT_READ_BYTES,
     operation::{AuditCommit, AuditReveal, Report},
     record::{
-        Agreement, Commitment, Finding, ProviderAt, Reports, Seat, ServiceRound, Standing, System, Usage,
+        Agreement, Commitment, Finding, ProviderAt, Reports, Reputation, Seat, ServiceRound, System, Usage,
     },
 };
 
@@ -99,7 +99,7 @@ pub(crate) fn touches_reveal(signer: &Account, body: &AuditReveal, touched: &mut
         let Report { provider, index, slot, auditor, .. } = report;
         touched.readable.extend([
             ProviderAt::key(*index),
-            Standing::key(provider),
+            Reputation::key(provider),
             Agreement::key(provider, *slot),
         ]);
         touched.writable.extend([Reports::of(provider, epoch, *auditor), Usage::key(provider, *slot)]);
@@ -185,9 +185,9 @@ fn check_assigned(
     let drawn = round.provider(stratum) == Some(report.index)
         && round.seat(stratum, report.auditor) == Some(seat.index);
     let at: Option<ProviderAt> = working.get(ProviderAt::key(report.index))?;
-    let standing: Option<Standing> = working.get(Standing::key(&report.provider))?;
+    let reputation: Option<Reputation> = working.get(Reputation::key(&report.provider))?;
     let stands = at.and_then(|at| at.account) == Some(report.provider)
-        && standing.is_some_and(|standing| standing.registered < round.epoch);
+        && reputation.is_some_and(|reputation| reputation.registered < round.epoch);
     if drawn && stands { Ok(()) } else { Err(Code::AuditNotAssigned) }
 }
 

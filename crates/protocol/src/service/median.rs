@@ -7,7 +7,7 @@ use crate::{
     authority,
     economics::score::lower_weighted_median,
     ledger::{Event, Working},
-    record::{Finding, Reports, ServiceRound, Standing, UNMEASURED},
+    record::{Finding, Reports, Reputation, ServiceRound, UNMEASURED},
 };
 use alloc::vec::Vec;
 
@@ -92,7 +92,7 @@ pub(crate) fn close(
     stratum: u32,
     seats: &[Account],
     account: &Account,
-    standing: &mut Standing,
+    reputation: &mut Reputation,
 ) -> Result<Verdict, Code> {
     let epoch = round.epoch;
     let mut findings = Vec::new();
@@ -104,8 +104,8 @@ pub(crate) fn close(
         }
     }
     let verdict = Verdict::of(&findings, u8::try_from(round.auditors()).unwrap_or(u8::MAX));
-    standing.answered = verdict.answered.unwrap_or(standing.answered);
-    standing.latency = verdict.latency.unwrap_or(standing.latency);
+    reputation.answered = verdict.answered.unwrap_or(reputation.answered);
+    reputation.latency = verdict.latency.unwrap_or(reputation.latency);
     for finding in findings.iter().filter(|finding| verdict.pays(finding)) {
         let seat = round.seat(stratum, finding.auditor).and_then(|seat| seats.get(seat as usize));
         if let Some(seat) = seat {
@@ -121,7 +121,7 @@ pub(crate) fn event(
     provider: Account,
     on_time: u64,
     verdict: &Verdict,
-    standing: &Standing,
+    reputation: &Reputation,
 ) -> Event {
     let figure = |figure: Option<u64>| figure.unwrap_or(UNMEASURED);
     Event::ServiceMeasured {
@@ -134,6 +134,6 @@ pub(crate) fn event(
         correct: figure(verdict.correct),
         latency: figure(verdict.latency),
         throughput: figure(verdict.throughput),
-        stands: [standing.answered, standing.latency],
+        stands: [reputation.answered, reputation.latency],
     }
 }

@@ -13,7 +13,7 @@ use posync_protocol::{
     Body, Code, Operation, Record,
     audit::is_expired,
     operation::{AuditCommit, AuditReveal, digest_of},
-    record::{Provider, Standing},
+    record::{Provider, Reputation},
 };
 use proptest::{
     prelude::*,
@@ -142,10 +142,10 @@ impl Anything {
     fn new() -> Self {
         let mut stage = audited(SEATS, 4);
         stage.world.seat("s");
-        let place = Standing::key(&account("q"));
-        let mut standing: Standing = stage.world.get(place).expect("it registered");
-        standing.jailed_until = stage.world.epoch() + 2;
-        stage.world.state.insert(place, standing.to_slot());
+        let place = Reputation::key(&account("q"));
+        let mut reputation: Reputation = stage.world.get(place).expect("it registered");
+        reputation.jailed_until = stage.world.epoch() + 2;
+        stage.world.state.insert(place, reputation.to_slot());
         stage.world.draws = true;
         let reports = |seat| PROVIDERS.map(|provider| report(&stage, seat, provider, GOOD)).to_vec();
         let batches = (0..SEATS).map(|seat| batch(reports(seat))).collect();

@@ -16,7 +16,7 @@ use posync_protocol::{
     block::sha256,
     books::Pair,
     chunk,
-    ledger::{Mode, StandingReason, StandingStep, execute, select, touches_operation},
+    ledger::{Mode, ReputationReason, ReputationStep, execute, select, touches_operation},
     limits::Parameters,
     operation::{Answer, EndedRead, Statement, Voucher},
     record::{Agreement, Audit, Finding, Market, Provider, Reports, STORAGE, Usage},
@@ -211,7 +211,7 @@ fn a_silent_epoch_washes_off_no_wrong_answer() {
             events.extend(stage.world.events.iter().cloned());
         }
         let answered = keeper.audit(&stage.world).answered;
-        (steps(&events).contains(&(StandingStep::Jailed, StandingReason::Correctness)), answered)
+        (steps(&events).contains(&(ReputationStep::Jailed, ReputationReason::Correctness)), answered)
     };
     assert!(wrong(false).0, "who never pauses is jailed");
     let (jailed, answered) = wrong(true);
@@ -238,7 +238,7 @@ fn one_bad_challenge_jails_nobody_who_is_drawn_rarely() {
         first << rest | ((1 << rest) - 1),
         "all {rest} reads after the first four passed"
     );
-    let jailed = (StandingStep::Jailed, StandingReason::Correctness);
+    let jailed = (ReputationStep::Jailed, ReputationReason::Correctness);
     assert!(
         !steps(&events).contains(&jailed),
         "{first:04b} and then {rest} right ones: {:?}",
@@ -264,7 +264,7 @@ fn wrong_egress_jails_though_it_is_not_audited_in_every_epoch() {
             }
             events.extend(stage.world.events.iter().cloned());
         }
-        let jailed = (StandingStep::Jailed, StandingReason::Correctness);
+        let jailed = (ReputationStep::Jailed, ReputationReason::Correctness);
         assert!(steps(&events).contains(&jailed), "audited every {every} epochs: {:?}", steps(&events));
     }
 }

@@ -2,7 +2,7 @@
 
 use crate::{
     audits::{answer, holding, submit, until_drawn},
-    books::{run_to, standing, steps},
+    books::{reputation, run_to, steps},
     keeper::{Keeper, bytes},
     punished::one_draw_an_epoch,
     script::Stage,
@@ -10,8 +10,8 @@ use crate::{
 };
 use posync_protocol::{
     Body, Code, Record,
-    ledger::{StandingReason, StandingStep},
-    record::{Provider, Standing},
+    ledger::{ReputationReason, ReputationStep},
+    record::{Provider, Reputation},
 };
 
 /// JL-1, JL-2: three low epochs in a row suspend. One bad hour is one bad epoch, however rarely it is drawn
@@ -38,7 +38,7 @@ fn one_bad_epoch_suspends_nobody_who_is_drawn_rarely() {
     let events = run_to(&mut stage, &keeper, 24, true);
     let audit = keeper.audit(&stage.world);
     let after = audit.drawn / 4 - before.drawn / 4;
-    let suspended = (StandingStep::Suspended, StandingReason::Availability);
+    let suspended = (ReputationStep::Suspended, ReputationReason::Availability);
     assert!(
         !steps(&events).contains(&suspended),
         "{late} late in epoch 0, then {after} answers ({:b} on time): {:?}",
@@ -93,11 +93,11 @@ fn who_left_jail_and_does_everything_right_leaves_probation() {
     let (mut stage, keeper) = holding(&[70_000]);
     let start = stage.world.epoch();
     run_to(&mut stage, &keeper, start + 4, true);
-    let unjailed = Standing { probation: 3, ..standing(&stage.world) };
-    stage.world.state.insert(Standing::key(&account("p")), unjailed.to_slot());
+    let unjailed = Reputation { probation: 3, ..reputation(&stage.world) };
+    stage.world.state.insert(Reputation::key(&account("p")), unjailed.to_slot());
     let start = stage.world.epoch();
     run_to(&mut stage, &keeper, start + 60, true);
-    let now = standing(&stage.world);
+    let now = reputation(&stage.world);
     assert_eq!(
         now.probation,
         0,

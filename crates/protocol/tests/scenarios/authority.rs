@@ -12,10 +12,10 @@ use posync_protocol::{
     amount::ONE,
     block::Header,
     economics::slash,
-    ledger::{Event, StandingReason, StandingStep},
+    ledger::{Event, ReputationReason, ReputationStep},
     limits::Parameters,
     operation::{Evidence, Proposals},
-    record::{Books, Closing, Offences, Seat, SeatAt, Standing},
+    record::{Books, Closing, Offences, Reputation, Seat, SeatAt},
 };
 use proptest::prelude::*;
 
@@ -221,13 +221,17 @@ fn a_provider_with_a_seat_is_jailed_for_ever_and_has_no_score_left() {
     run_to(&mut stage, &keeper, 5, true);
     stage.play("a evidence p");
     let jailed = stage.world.events.iter().any(|event| {
-        matches!(event, Event::Standing { step: StandingStep::Jailed, reason: StandingReason::Equivocation, until: u64::MAX, provider, .. } if *provider == account("p"))
+        matches!(event, Event::Reputation { step: ReputationStep::Jailed, reason: ReputationReason::Equivocation, until: u64::MAX, provider, .. } if *provider == account("p"))
     });
     assert!(jailed, "{:?}", stage.world.events);
     stage.play("a open p slot=1 => ProviderJailed\n p unjail => JailedStill");
     run_to(&mut stage, &keeper, 9, true);
-    let standing: Standing = stage.world.get(Standing::key(&account("p"))).expect("it is registered");
-    assert_eq!((standing.score(), standing.jailed_until), (0, u64::MAX), "it answered on, and it stays 0");
+    let reputation: Reputation = stage.world.get(Reputation::key(&account("p"))).expect("it is registered");
+    assert_eq!(
+        (reputation.score(), reputation.jailed_until),
+        (0, u64::MAX),
+        "it answered on, and it stays 0"
+    );
 }
 
 #[test]

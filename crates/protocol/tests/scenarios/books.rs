@@ -12,9 +12,9 @@ use posync_protocol::{
     amount::ONE,
     books::tree,
     economics::{pool, price, score},
-    ledger::{Event, StandingReason, StandingStep},
+    ledger::{Event, ReputationReason, ReputationStep},
     limits::{Parameters, SETTLEMENT_RING},
-    record::{Books, Market, Provider, Ratio, STORAGE, Settlement, Standing, UNMEASURED},
+    record::{Books, Market, Provider, Ratio, Reputation, STORAGE, Settlement, UNMEASURED},
 };
 
 pub(crate) const ACCEPTED: &str = "
@@ -53,29 +53,29 @@ pub(crate) const SUSPENDED: &str = "
 fn table() {
     check(ACCEPTED);
     check(REFUSED);
-    stand(|standing| standing.jailed_until = 5).play(JAILED);
-    stand(|standing| standing.suspended = 1).play(SUSPENDED);
+    stand(|reputation| reputation.jailed_until = 5).play(JAILED);
+    stand(|reputation| reputation.suspended = 1).play(SUSPENDED);
 }
 
-/// A stage in which `change` was applied to the standing of provider `p`.
-fn stand(change: impl FnOnce(&mut Standing)) -> Stage {
+/// A stage in which `change` was applied to the reputation of provider `p`.
+fn stand(change: impl FnOnce(&mut Reputation)) -> Stage {
     let mut stage = Stage::new();
     stage.play("p register bond=2000s");
-    let key = Standing::key(&account("p"));
-    let mut standing: Standing = stage.world.get(key).expect("it registered");
-    change(&mut standing);
-    stage.world.state.insert(key, standing.to_slot());
+    let key = Reputation::key(&account("p"));
+    let mut reputation: Reputation = stage.world.get(key).expect("it registered");
+    change(&mut reputation);
+    stage.world.state.insert(key, reputation.to_slot());
     stage
 }
 
 #[test]
 fn whoever_is_jailed_for_ever_never_leaves() {
-    let mut stage = stand(|standing| standing.jailed_until = u64::MAX);
+    let mut stage = stand(|reputation| reputation.jailed_until = u64::MAX);
     stage.play("epoch 40\n p unjail => JailedStill");
 }
 
-pub(crate) fn standing(world: &World) -> Standing {
-    world.get(Standing::key(&account("p"))).expect("p is registered")
+pub(crate) fn reputation(world: &World) -> Reputation {
+    world.get(Reputation::key(&account("p"))).expect("p is registered")
 }
 
 pub(crate) fn row(world: &World, who: &Account, epoch: u64) -> Option<Settlement> {
@@ -131,9 +131,9 @@ fn an_epoch_is_measured_paid_and_sealed() {
     }
     assert!(world.get::<Books>(Books::key(4)).is_none(), "the fourth is paid but not sealed");
     let expected = (0..=4).fold(score::SCORE_START, |before, _| score::update(before, Some(ONE / 2), false));
-    assert_eq!(standing(world).scores, [expected, UNMEASURED, UNMEASURED]);
-    assert_eq!(standing(world).effective(0), 0);
-    assert_eq!(standing(world).effective(64), expected);
+    assert_eq!(reputation(world).scores, [expected, UNMEASURED, UNMEASURED]);
+    assert_eq!(reputation(world).effective(0), 0);
+    assert_eq!(reputation(world).effective(64), expected);
 }
 
 /// Runs a block in which every drawn keeper answers.
@@ -192,7 +192,7 @@ fn an_idle_provider_is_unmeasured_and_decays_after_the_grace() {
     let row = row(&stage.world, &account("p"), 3).expect("a row of each epoch");
     assert_eq!((row.quality, row.least.ppb(), row.weight), (Ratio::UNMEASURED, 0, 0));
     let decayed = score::update(score::update(score::SCORE_START, None, false), None, false);
-    assert_eq!(standing(&stage.world).scores[STORAGE], decayed, "epochs 3 and 4 of 0 to 4");
+    assert_eq!(reputation(&stage.world).scores[STORAGE], decayed, "epochs 3 and 4 of 0 to 4");
 }
 
 #[test]
@@ -255,17 +255,17 @@ fn a_claim_changes_neither_pay_nor_quality_nor_score() {
         stage.play("p register\n a open p rate=4194304");
         stage.play(&format!("p redeem p/0 egress=2097152 {claim}\n epoch 4"));
         let row = row(&stage.world, &account("p"), 0).expect("something was settled");
-        (row, standing(&stage.world))
+        (row, reputation(&stage.world))
     };
-    let ((silent, standing), (claiming, its_standing)) = (closed(""), closed("claim=3145728"));
+    let ((silent, reputation), (claiming, its_reputation)) = (closed(""), closed("claim=3145728"));
     assert_eq!((silent.disputed.grains(), claiming.disputed.grains()), (0, 1_000_000));
     assert_eq!(Settlement { disputed: silent.disputed, ..claiming }, silent);
-    assert_eq!(standing, its_standing);
+    assert_eq!(reputation, its_reputation);
 }
 
-pub(crate) fn steps(events: &[Event]) -> Vec<(StandingStep, StandingReason)> {
+pub(crate) fn steps(events: &[Event]) -> Vec<(ReputationStep, ReputationReason)> {
     let step = |event: &Event| match event {
-        Event::Standing { step, reason, .. } => Some((*step, *reason)),
+        Event::Reputation { step, reason, .. } => Some((*step, *reason)),
         _ => None,
     };
     events.iter().filter_map(step).collect()
@@ -276,10 +276,10 @@ fn who_is_away_is_warned_then_suspended_but_loses_no_stake() {
     let (mut stage, keeper) = holding(&[70_000]);
     let before: Provider = keeper.provider(&stage.world);
     let events = run_to(&mut stage, &keeper, 22, false);
-    let away = StandingReason::Availability;
-    let expected = [StandingStep::Warned, StandingStep::Warned, StandingStep::Suspended];
+    let away = ReputationReason::Availability;
+    let expected = [ReputationStep::Warned, ReputationStep::Warned, ReputationStep::Suspended];
     assert_eq!(steps(&events)[..3], expected.map(|step| (step, away)));
-    let now = standing(&stage.world);
+    let now = reputation(&stage.world);
     assert!(now.suspended > now.warned && now.jailed_until == 0);
     assert!(now.scores[STORAGE] < score::SCORE_START);
     assert_eq!(keeper.provider(&stage.world).bond, before.bond);
@@ -287,8 +287,8 @@ fn who_is_away_is_warned_then_suspended_but_loses_no_stake() {
     stage.play("a open p slot=1 end=700 => ProviderSuspended");
     stage.world.draws = true;
     let back = run_to(&mut stage, &keeper, 30, true);
-    assert!(steps(&back).contains(&(StandingStep::Resumed, away)));
-    assert_eq!(standing(&stage.world).suspended, 0);
+    assert!(steps(&back).contains(&(ReputationStep::Resumed, away)));
+    assert_eq!(reputation(&stage.world).suspended, 0);
 }
 
 #[test]
@@ -296,14 +296,14 @@ fn who_answers_wrongly_is_warned_then_jailed_and_may_come_back() {
     let (mut stage, mut keeper) = holding(&[70_000]);
     keeper.lose_tenths(5);
     let events = run_to(&mut stage, &keeper, 6, true);
-    let wrong = StandingReason::Correctness;
-    let expected = [StandingStep::Warned, StandingStep::Warned, StandingStep::Jailed];
+    let wrong = ReputationReason::Correctness;
+    let expected = [ReputationStep::Warned, ReputationStep::Warned, ReputationStep::Jailed];
     assert_eq!(steps(&events)[..3], expected.map(|step| (step, wrong)));
-    let now = standing(&stage.world);
+    let now = reputation(&stage.world);
     assert_eq!((now.jailings, now.suspended), (1, 0));
     assert_eq!(now.jailed_until, now.last_jailed + 8);
     let jailed = events.iter().find_map(|event| match event {
-        Event::Standing { step: StandingStep::Jailed, epoch, evidence, until, .. } => {
+        Event::Reputation { step: ReputationStep::Jailed, epoch, evidence, until, .. } => {
             Some((*epoch, *evidence, *until))
         }
         _ => None,
@@ -314,12 +314,12 @@ fn who_answers_wrongly_is_warned_then_jailed_and_may_come_back() {
     assert_eq!((until, row.quality.ppb()), (now.jailed_until, 0));
     keeper.lost.clear();
     run_to(&mut stage, &keeper, until, true);
-    assert_eq!(standing(&stage.world).jailed_until, until, "time alone opens no door");
+    assert_eq!(reputation(&stage.world).jailed_until, until, "time alone opens no door");
     stage.world.draws = false;
     stage.play(
         "p update bond=10s\n a open p slot=1 end=700 => ProviderJailed\n p unjail\n a open p slot=1 end=700",
     );
-    let now = standing(&stage.world);
+    let now = reputation(&stage.world);
     assert_eq!((now.jailed_until, now.probation), (0, 3));
     assert!(now.score() <= score::SCORE_START);
 }
@@ -328,8 +328,8 @@ fn who_answers_wrongly_is_warned_then_jailed_and_may_come_back() {
 fn a_provider_that_comes_back_under_its_account_begins_anew() {
     let mut stage = Stage::new();
     stage.play("p register\n p leave\n epoch 21\n p leave\n p register\n epoch 25");
-    let standing = standing(&stage.world);
-    assert_eq!(standing.registered, 21);
+    let reputation = reputation(&stage.world);
+    assert_eq!(reputation.registered, 21);
     assert!(row(&stage.world, &account("p"), 20).is_none(), "not of its first life");
     assert!(row(&stage.world, &account("p"), 21).is_some());
 }

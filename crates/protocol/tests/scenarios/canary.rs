@@ -12,7 +12,7 @@ use posync_protocol::{
     invariants::check_all,
     record::{
         AccountState, Agreement, Audit, Books, Closing, DataSet, Ending, Endings, Endpoint, FeeTree, Lock,
-        Market, Newcomer, Offer, Peak, Probe, Provider, ProviderAt, Settlement, SlotTree, Standing, System,
+        Market, Newcomer, Offer, Peak, Probe, Provider, ProviderAt, Reputation, Settlement, SlotTree, System,
         Usage,
     },
 };
@@ -188,11 +188,11 @@ const BOOKS: &[Fault] = &[
     ("Books.pool within the burn", |w, _| change(w, Books::key(1), |r: &mut Books| r.burn = Amount::ZERO)),
     ("Books stand in their place", |w, _| change(w, Books::key(1), |r: &mut Books| r.epoch = 9)),
     ("a score or quality", |w, p| {
-        change(w, Standing::key(p), |r: &mut Standing| r.scores[0] = 1_000_000_001);
+        change(w, Reputation::key(p), |r: &mut Reputation| r.scores[0] = 1_000_000_001);
     }),
-    ("Standing of a provider", |w, p| remove(w, Standing::key(p))),
-    ("orphaned Standing", |w, _| {
-        insert(w, Standing::key(&Account::default()), Standing::newborn(0).to_slot());
+    ("Reputation of a provider", |w, p| remove(w, Reputation::key(p))),
+    ("orphaned Reputation", |w, _| {
+        insert(w, Reputation::key(&Account::default()), Reputation::newborn(0).to_slot());
     }),
     ("orphaned Settlement", |w, _| {
         insert(

@@ -8,7 +8,7 @@ use posync_protocol::{
     Account, Amount, Operation, Record,
     block::sha256,
     ledger::{Mode, execute},
-    record::{Audit, Endpoint, Newcomer, Offer, Provider, ProviderAt, Standing, System},
+    record::{Audit, Endpoint, Newcomer, Offer, Provider, ProviderAt, Reputation, System},
 };
 
 /// Adds `count` providers with indices from 0, in the state after a registration.
@@ -32,7 +32,7 @@ pub(crate) fn populate(world: &mut World, count: u32) {
         world.state.insert(Audit::key(&account), Audit::default().to_slot());
         world.state.insert(Offer::key(&account), offer.to_slot());
         world.state.insert(Endpoint::key(&account), endpoint.to_slot());
-        world.state.insert(Standing::key(&account), Standing::newborn(0).to_slot());
+        world.state.insert(Reputation::key(&account), Reputation::newborn(0).to_slot());
     }
     let mut system = world.system();
     let bonds = Amount::new(provider.bond.grains() * u128::from(count)).expect("below the bound");

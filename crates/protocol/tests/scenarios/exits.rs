@@ -12,20 +12,20 @@ use posync_protocol::{
     agreement::unused,
     ledger::{BlockContext, Event, Size, touches_operation},
     limits::SETTLEMENT_RING,
-    record::{Agreement, Provider, Settlement, Standing, Usage},
+    record::{Agreement, Provider, Reputation, Settlement, Usage},
 };
 
-fn standing(world: &World) -> Option<Standing> {
-    world.get(Standing::key(&account("p")))
+fn reputation(world: &World) -> Option<Reputation> {
+    world.get(Reputation::key(&account("p")))
 }
 
-/// A stage in which `change` was applied to the standing of provider `p`.
-fn stand(change: impl FnOnce(&mut Standing)) -> Stage {
+/// A stage in which `change` was applied to the reputation of provider `p`.
+fn stand(change: impl FnOnce(&mut Reputation)) -> Stage {
     let mut stage = Stage::new();
     stage.play("p register bond=2000s");
-    let mut now = standing(&stage.world).expect("it registered");
+    let mut now = reputation(&stage.world).expect("it registered");
     change(&mut now);
-    stage.world.state.insert(Standing::key(&account("p")), now.to_slot());
+    stage.world.state.insert(Reputation::key(&account("p")), now.to_slot());
     stage
 }
 
@@ -69,14 +69,14 @@ fn agreements_end_from_the_eighth_epoch_on_and_no_exit_skips_its_notice() {
 
 #[test]
 fn jail_is_not_left_by_leaving() {
-    let mut stage = stand(|standing| {
-        (standing.jailed_until, standing.jailings, standing.last_jailed) = (40, 2, 3);
-        (standing.warned, standing.probation) = (3, 1);
+    let mut stage = stand(|reputation| {
+        (reputation.jailed_until, reputation.jailings, reputation.last_jailed) = (40, 2, 3);
+        (reputation.warned, reputation.probation) = (3, 1);
     });
     stage.play("p leave\n epoch 21\n p leave");
-    assert!(standing(&stage.world).is_some(), "it outlives the exit");
+    assert!(reputation(&stage.world).is_some(), "it outlives the exit");
     stage.play("p unjail => ProviderUnknown\n p register bond=2000s\n a open p end=60 => ProviderJailed");
-    let now = standing(&stage.world).expect("it registered");
+    let now = reputation(&stage.world).expect("it registered");
     assert_eq!((now.registered, now.jailed_until, now.jailings), (21, 40, 2));
     assert_eq!((now.last_jailed, now.probation, now.warned), (3, 1, 3));
     stage.play("epoch 39\n p unjail => JailedStill\n epoch 40\n p unjail\n a open p end=60");
@@ -85,11 +85,11 @@ fn jail_is_not_left_by_leaving() {
 #[test]
 fn a_jailing_is_remembered_for_as_long_as_it_counts() {
     for (epoch, is_kept) in [(256, true), (257, false)] {
-        let mut stage = stand(|standing| (standing.jailings, standing.last_jailed) = (1, 0));
+        let mut stage = stand(|reputation| (reputation.jailings, reputation.last_jailed) = (1, 0));
         stage.play(&format!("p leave\n epoch {epoch}\n p leave"));
-        assert_eq!(standing(&stage.world).is_some(), is_kept, "epoch {epoch}");
+        assert_eq!(reputation(&stage.world).is_some(), is_kept, "epoch {epoch}");
         stage.play("p register");
-        assert_eq!(standing(&stage.world).expect("it registered").jailings, u8::from(is_kept));
+        assert_eq!(reputation(&stage.world).expect("it registered").jailings, u8::from(is_kept));
     }
 }
 
@@ -101,7 +101,7 @@ fn a_jailed_seat_registers_jailed_for_ever() {
         stage.world.seat("p");
         stage.play(before);
         stage.play("p register\n a open p end=60 => ProviderJailed\n p unjail => JailedStill");
-        let now = standing(&stage.world).expect("it registered");
+        let now = reputation(&stage.world).expect("it registered");
         assert_eq!((now.jailed_until, now.scores), (u64::MAX, [0; 3]));
     }
     let mut stage = Stage::new();

@@ -11,7 +11,7 @@ use posync_protocol::{
     faults::is_faulty,
     ledger::Event,
     limits::Parameters,
-    record::{Audit, Challenge, FaultBits, FaultRing, Provider, RoundInfo, STORAGE, Standing, Usage},
+    record::{Audit, Challenge, FaultBits, FaultRing, Provider, Reputation, RoundInfo, STORAGE, Usage},
 };
 use proptest::prelude::*;
 use std::collections::{BTreeMap, BTreeSet};
@@ -387,16 +387,16 @@ fn faults_stay_within_their_share() {
     assert!(model.faulty.len() as u64 > most, "after 64 epochs there may be faults again");
 }
 
-/// Repeats outages of two rounds. Returns the standing of the first provider, and its number of
+/// Repeats outages of two rounds. Returns the reputation of the first provider, and its number of
 /// on-time draws.
-fn outages(least: u32) -> (Standing, u32) {
+fn outages(least: u32) -> (Reputation, u32) {
     let mut fleet = Fleet::new(24, |parameters| parameters.fault_draws_min = least);
     for _ in 0..12 {
         fleet.outage(12);
         fleet.until_round(fleet.round() + 1, |_, _| true);
     }
-    let standing = fleet.world.get(Standing::key(&account("p0"))).expect("registered");
-    (standing, fleet.audit(0).on_time.count_ones())
+    let reputation = fleet.world.get(Reputation::key(&account("p0"))).expect("registered");
+    (reputation, fleet.audit(0).on_time.count_ones())
 }
 
 #[test]
@@ -406,24 +406,24 @@ fn outages_cost_less_of_a_score_than_absence() {
     assert!(on_time <= less, "what is excused is not counted as on time either");
 }
 
-/// A change of a standing, and the code that refuses growth under it.
-type Stood = (fn(&mut Standing), Code);
+/// A change of a reputation, and the code that refuses growth under it.
+type Stood = (fn(&mut Reputation), Code);
 
 #[test]
 fn who_is_jailed_or_suspended_grows_no_data_set() {
     let (stage, keeper) = holding(&[9_000, 5_000]);
-    let stand = |change: fn(&mut Standing)| {
+    let stand = |change: fn(&mut Reputation)| {
         let mut stage = Stage { world: stage.world.clone(), opened: stage.opened.clone() };
-        let place = Standing::key(&account("p"));
-        let mut standing: Standing = stage.world.get(place).expect("it registered");
-        change(&mut standing);
-        stage.world.state.insert(place, standing.to_slot());
+        let place = Reputation::key(&account("p"));
+        let mut reputation: Reputation = stage.world.get(place).expect("it registered");
+        change(&mut reputation);
+        stage.world.state.insert(place, reputation.to_slot());
         stage
     };
     let kinds: [Stood; 3] = [
-        (|standing| standing.jailed_until = 900, Code::GrowthJailed),
-        (|standing| standing.jailed_until = u64::MAX, Code::GrowthJailed),
-        (|standing| standing.suspended = 1, Code::GrowthSuspended),
+        (|reputation| reputation.jailed_until = 900, Code::GrowthJailed),
+        (|reputation| reputation.jailed_until = u64::MAX, Code::GrowthJailed),
+        (|reputation| reputation.suspended = 1, Code::GrowthSuspended),
     ];
     for (change, code) in kinds {
         let (mut stage, mut keeper) = (stand(change), keeper.clone());
@@ -448,7 +448,7 @@ fn who_is_jailed_or_suspended_grows_no_data_set() {
         let regrown = keeper.change(&stage.world, 0, &[], &[bytes(9, 9_000)]);
         assert_eq!(submit(&mut stage, "a", Body::SetDataSet(regrown)), Ok(code), "nor back to what it held");
     }
-    let (mut stage, mut keeper) = (stand(|standing| standing.warned = 1), keeper.clone());
+    let (mut stage, mut keeper) = (stand(|reputation| reputation.warned = 1), keeper.clone());
     let grown = keeper.change(&stage.world, 0, &[], &[bytes(7, 100)]);
     assert_eq!(submit(&mut stage, "a", Body::SetDataSet(grown)), Ok(Code::Done), "a warning takes nothing");
 }

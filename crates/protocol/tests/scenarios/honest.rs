@@ -2,12 +2,12 @@
 
 use crate::{
     audits::{answer, holding, until_drawn},
-    books::{run_to, standing},
+    books::{reputation, run_to},
     keeper::Keeper,
     punished::one_draw_an_epoch,
     script::Stage,
 };
-use posync_protocol::{ledger::Event, record::Standing};
+use posync_protocol::{ledger::Event, record::Reputation};
 
 /// A trouble of a provider that holds a shard and is drawn.
 type Trouble = fn(&mut Stage, &mut Keeper) -> Vec<Event>;
@@ -104,7 +104,7 @@ fn honest_troubles_take_no_stake_and_jail_nobody() {
         let taken =
             events.iter().any(|event| matches!(event, Event::Slashed { .. } | Event::Restitution { .. }));
         assert!(!taken, "{name}");
-        let Standing { last_jailed, suspended, .. } = standing(&stage.world);
+        let Reputation { last_jailed, suspended, .. } = reputation(&stage.world);
         assert_eq!((last_jailed, suspended), (0, 0), "{name}, rarely drawn: {rarely}");
     }
 }

@@ -16,7 +16,7 @@ use posync_protocol::{
         AuditCommit, AuditReveal, Commitments, Evidence, Measure, ProbeCount, Report, Settle, Statement,
         digest_of, reveals,
     },
-    record::{Agreement, Probe, Provider, ProviderAt, ServiceRound, Standing},
+    record::{Agreement, Probe, Provider, ProviderAt, Reputation, ServiceRound},
 };
 use std::{collections::BTreeMap, sync::OnceLock};
 
@@ -143,9 +143,9 @@ fn history() -> Vec<Moment> {
 
 /// Jails a provider until epoch 1.
 fn jail(world: &mut World, name: &str) {
-    let key = Standing::key(&account(name));
-    let standing: Standing = world.get(key).expect("it registered");
-    world.state.insert(key, Standing { jailed_until: 1, jailings: 1, ..standing }.to_slot());
+    let key = Reputation::key(&account(name));
+    let reputation: Reputation = world.get(key).expect("it registered");
+    world.state.insert(key, Reputation { jailed_until: 1, jailings: 1, ..reputation }.to_slot());
 }
 
 /// Each seat but the first commits to its findings of this epoch.

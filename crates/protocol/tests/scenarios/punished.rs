@@ -3,7 +3,7 @@
 
 use crate::{
     audits::{answer, holding, submit, until_drawn},
-    books::{row, run_to, standing, steps},
+    books::{reputation, row, run_to, steps},
     keeper::{Keeper, bytes},
     script::Stage,
     sets::settled,
@@ -13,9 +13,9 @@ use posync_protocol::{
     Amount, Body, Bounded, Code, Record,
     amount::ONE,
     economics::score::CORRECTNESS_MIN,
-    ledger::{Event, StandingReason, StandingStep},
+    ledger::{Event, ReputationReason, ReputationStep},
     operation::{FoundRead, Reasked, Statement},
-    record::{Provider, STORAGE, Standing, System, UNMEASURED},
+    record::{Provider, Reputation, STORAGE, System, UNMEASURED},
 };
 
 /// Sets one draw an epoch instead of one in every second block.
@@ -50,9 +50,9 @@ fn an_outage_alone_jails_nobody_however_rarely_it_is_drawn() {
     assert_eq!((audit.history, audit.silent, audit.drawn), (0xFFF0, 0xF, 16));
     let until = stage.world.epoch() + 12;
     let events = run_to(&mut stage, &keeper, until, true);
-    let wrong = |(_, reason): &(StandingStep, StandingReason)| *reason == StandingReason::Correctness;
+    let wrong = |(_, reason): &(ReputationStep, ReputationReason)| *reason == ReputationReason::Correctness;
     assert!(!steps(&events).iter().any(wrong), "{:?}", steps(&events));
-    let now = standing(&stage.world);
+    let now = reputation(&stage.world);
     assert_eq!((now.last_jailed, now.low_correct, now.proven), (0, 0, ONE));
     let figures = (0..until).filter_map(|epoch| row(&stage.world, &account("p"), epoch));
     let low = figures.filter(|row| row.correct[STORAGE].ppb() < CORRECTNESS_MIN).collect::<Vec<_>>();
@@ -69,7 +69,7 @@ fn silence_hides_no_wrong_answer() {
     let_expire(&mut stage, &keeper);
     let events = run_to(&mut stage, &keeper, 12, true);
     assert!(
-        steps(&events).contains(&(StandingStep::Jailed, StandingReason::Correctness)),
+        steps(&events).contains(&(ReputationStep::Jailed, ReputationReason::Correctness)),
         "{:?} {:?}",
         steps(&events),
         keeper.audit(&stage.world)
@@ -80,9 +80,9 @@ fn silence_hides_no_wrong_answer() {
 fn what_nobody_answered_is_no_evidence_at_all() {
     let (mut stage, keeper) = holding(&[70_000]);
     let events = run_to(&mut stage, &keeper, 14, false);
-    let now = standing(&stage.world);
+    let now = reputation(&stage.world);
     assert_eq!((now.proven, now.low_correct, now.last_jailed), (UNMEASURED, 0, 0));
-    assert!(steps(&events).iter().all(|(_, reason)| *reason == StandingReason::Availability));
+    assert!(steps(&events).iter().all(|(_, reason)| *reason == ReputationReason::Availability));
     assert!(now.on_time < ONE / 2 && now.suspended > 0);
     let audit = keeper.audit(&stage.world);
     assert_eq!(audit.silent.count_ones(), audit.drawn.min(64));
@@ -92,7 +92,7 @@ fn what_nobody_answered_is_no_evidence_at_all() {
 fn emptied_while_suspended() -> (Stage, Keeper) {
     let (mut stage, keeper) = holding(&[70_000]);
     run_to(&mut stage, &keeper, 22, false);
-    assert!(standing(&stage.world).suspended > 0);
+    assert!(reputation(&stage.world).suspended > 0);
     stage.world.draws = false;
     let later = stage.world.epoch() + 5;
     stage.play(&format!("a closealone p/0\n epoch {later}"));
@@ -109,17 +109,17 @@ fn emptied_while_suspended() -> (Stage, Keeper) {
 #[test]
 fn who_is_suspended_and_holds_nothing_works_it_off_by_answering() {
     let (mut stage, keeper) = emptied_while_suspended();
-    let resumed = (StandingStep::Resumed, StandingReason::Availability);
+    let resumed = (ReputationStep::Resumed, ReputationReason::Availability);
     stage.world.draws = true;
     let mut silent = Stage { world: stage.world.clone(), opened: stage.opened.clone() };
     let until = silent.world.epoch() + 8;
     let events = run_to(&mut silent, &keeper, until, false);
     assert_eq!(steps(&events), [], "who says nothing stays suspended");
-    assert!(standing(&silent.world).suspended > 0);
+    assert!(reputation(&silent.world).suspended > 0);
     let until = stage.world.epoch() + 4;
     let events = run_to(&mut stage, &keeper, until, true);
     assert_eq!(steps(&events), [resumed]);
-    let now = standing(&stage.world);
+    let now = reputation(&stage.world);
     assert_eq!((now.suspended, now.low_available), (0, 0));
     let end = stage.world.epoch() + 500;
     stage.world.draws = false;
@@ -140,8 +140,8 @@ fn who_resumed_with_nothing_is_suspended_again_for_three_low_epochs() {
     stage.world.draws = true;
     let until = stage.world.epoch() + 30;
     let events = run_to(&mut stage, &keeper, until, false);
-    let away = StandingReason::Availability;
-    let expected = [StandingStep::Warned, StandingStep::Warned, StandingStep::Suspended];
+    let away = ReputationReason::Availability;
+    let expected = [ReputationStep::Warned, ReputationStep::Warned, ReputationStep::Suspended];
     assert_eq!(steps(&events)[..3], expected.map(|step| (step, away)));
 }
 
@@ -305,10 +305,10 @@ fn silence_after_wrong_answers_counts_no_further_epoch_against_it() {
     answers(&mut stage, &keeper, 1);
     let judged = stage.world.epoch() + 3;
     run_to(&mut stage, &keeper, judged, false);
-    let before = standing(&stage.world).low_correct;
+    let before = reputation(&stage.world).low_correct;
     assert_eq!(before, 1);
     run_to(&mut stage, &keeper, judged + 12, false);
-    let now = standing(&stage.world);
+    let now = reputation(&stage.world);
     assert!(now.drawn_at_close > 4, "silence was measured");
     assert_eq!((now.low_correct, now.jailed_until), (before, 0));
 }
@@ -316,8 +316,8 @@ fn silence_after_wrong_answers_counts_no_further_epoch_against_it() {
 #[test]
 fn no_score_rises_on_probation() {
     let (mut stage, keeper) = holding(&[70_000]);
-    let place = Standing::key(&account("p"));
-    let mut given: Standing = stage.world.get(place).expect("it registered");
+    let place = Reputation::key(&account("p"));
+    let mut given: Reputation = stage.world.get(place).expect("it registered");
     (given.probation, given.scores[STORAGE]) = (3, ONE / 10);
     stage.world.state.insert(place, given.to_slot());
     let mut free = Stage { world: stage.world.clone(), opened: stage.opened.clone() };
@@ -325,7 +325,7 @@ fn no_score_rises_on_probation() {
     free.world.state.insert(place, given.to_slot());
     for (stage, rises) in [(&mut stage, false), (&mut free, true)] {
         run_to(stage, &keeper, 8, true);
-        assert_eq!(standing(&stage.world).scores[STORAGE] > ONE / 10, rises);
+        assert_eq!(reputation(&stage.world).scores[STORAGE] > ONE / 10, rises);
     }
 }
 
@@ -334,8 +334,8 @@ fn no_score_rises_on_probation() {
 fn who_leaves_jail_has_a_bond_for_what_it_declares() {
     let mut stage = Stage::new();
     stage.play("p register bond=1000s");
-    let (place, at) = (Standing::key(&account("p")), Provider::key(&account("p")));
-    let mut jailed: Standing = stage.world.get(place).expect("it registered");
+    let (place, at) = (Reputation::key(&account("p")), Provider::key(&account("p")));
+    let mut jailed: Reputation = stage.world.get(place).expect("it registered");
     jailed.jailed_until = 1;
     stage.world.state.insert(place, jailed.to_slot());
     let mut provider: Provider = stage.world.get(at).expect("it registered");
@@ -356,10 +356,10 @@ fn growth_that_waits_does_not_take_effect_in_jail() {
     until_drawn(&mut stage, &keeper);
     let large = keeper.change(&stage.world, 0, &[], &[bytes(7, 900_000)]);
     assert_eq!(submit(&mut stage, "a", Body::SetDataSet(large)), Ok(Code::Done));
-    let place = Standing::key(&account("p"));
-    let mut standing: Standing = stage.world.get(place).expect("it registered");
-    (standing.jailed_until, standing.jailings, standing.last_jailed) = (40, 1, 1);
-    stage.world.state.insert(place, standing.to_slot());
+    let place = Reputation::key(&account("p"));
+    let mut reputation: Reputation = stage.world.get(place).expect("it registered");
+    (reputation.jailed_until, reputation.jailings, reputation.last_jailed) = (40, 1, 1);
+    stage.world.state.insert(place, reputation.to_slot());
     assert_eq!(answer(&mut stage, &keeper), Some(Ok(Code::Done)));
     assert_eq!(keeper.data_set(&stage.world, 0).current.leaves, 10, "as many as were in force");
 }

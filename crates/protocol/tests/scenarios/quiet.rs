@@ -9,7 +9,7 @@ use crate::{
 use posync_protocol::{
     Amount, Record,
     ledger::Event,
-    record::{Books, Ratio, Settlement, Standing},
+    record::{Books, Ratio, Reputation, Settlement},
 };
 
 fn books(stage: &Stage, epoch: u64) -> Books {
@@ -53,10 +53,10 @@ fn with_everybody_in_jail_epochs_close_and_nothing_new_begins() {
     let (mut stage, keeper) = holding(&[70_000]);
     stage.play("b register");
     for name in ["p", "b"] {
-        let key = Standing::key(&account(name));
-        let mut standing: Standing = stage.world.get(key).expect("it registered");
-        standing.jailed_until = 1_000;
-        stage.world.state.insert(key, standing.to_slot());
+        let key = Reputation::key(&account(name));
+        let mut reputation: Reputation = stage.world.get(key).expect("it registered");
+        reputation.jailed_until = 1_000;
+        stage.world.state.insert(key, reputation.to_slot());
     }
     let events = run_to(&mut stage, &keeper, 7, true);
     let closed = events.iter().filter(|event| matches!(event, Event::Closed { .. })).count();

@@ -10,7 +10,7 @@ use posync_protocol::{
     record::{
         AccountState, Agreement, Audit, Books, Closing, Commitment, DataSet, Ending, Endings, Endpoint,
         FaultBits, FaultRing, FeeTree, Market, Measured, Newcomer, Offences, Offer, Peak, Probe, Provider,
-        ProviderAt, Reports, RoundInfo, Seat, SeatAt, ServiceRound, Settlement, SlotTree, Standing, System,
+        ProviderAt, Reports, Reputation, RoundInfo, Seat, SeatAt, ServiceRound, Settlement, SlotTree, System,
         Usage,
     },
 };
@@ -45,7 +45,7 @@ fn kinds() -> Vec<Kind> {
         kind::<Newcomer>(),
         kind::<Endings>(),
         kind::<Market>(),
-        kind::<Standing>(),
+        kind::<Reputation>(),
         kind::<Closing>(),
         kind::<Books>(),
         kind::<Peak>(),

@@ -13,7 +13,7 @@ use posync_protocol::{
     agreement::{deposit, last_round, storage_reserve, unused},
     limits::Parameters,
     record::{
-        Agreement, CLASSES, CLOSING_RING, Closing, EGRESS, GAS, Market, Offer, Provider, STORAGE, Standing,
+        Agreement, CLASSES, CLOSING_RING, Closing, EGRESS, GAS, Market, Offer, Provider, Reputation, STORAGE,
         Usage,
     },
     settlement::hold,
@@ -317,11 +317,11 @@ fn what_is_offered_is_of_those_who_answered_lately() {
 /// A jailed, suspended or leaving provider may not sell, so no price counts its room as offered.
 #[test]
 fn who_may_sell_nothing_offers_nothing() {
-    fn stand(stage: &mut Stage, change: fn(&mut Standing)) {
-        let key = Standing::key(&account("p"));
-        let mut standing: Standing = stage.world.get(key).expect("it registered");
-        change(&mut standing);
-        stage.world.state.insert(key, standing.to_slot());
+    fn stand(stage: &mut Stage, change: fn(&mut Reputation)) {
+        let key = Reputation::key(&account("p"));
+        let mut reputation: Reputation = stage.world.get(key).expect("it registered");
+        change(&mut reputation);
+        stage.world.state.insert(key, reputation.to_slot());
     }
     let offered = |why: fn(&mut Stage)| {
         let (mut stage, keeper) = holding(&[70_000]);
@@ -341,9 +341,9 @@ fn who_may_sell_nothing_offers_nothing() {
         }
     };
     assert_eq!(offered(leave), 0, "leaving");
-    assert_eq!(offered(|stage| stand(stage, |standing| standing.jailed_until = 40)), 0, "jailed");
+    assert_eq!(offered(|stage| stand(stage, |reputation| reputation.jailed_until = 40)), 0, "jailed");
     assert_eq!(
-        offered(|stage| stand(stage, |standing| (standing.suspended, standing.on_time) = (2, 0))),
+        offered(|stage| stand(stage, |reputation| (reputation.suspended, reputation.on_time) = (2, 0))),
         0,
         "suspended"
     );

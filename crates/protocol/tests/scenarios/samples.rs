@@ -16,8 +16,8 @@ use posync_protocol::{
     record::{
         self, AccountState, Agreement, Audit, Books, Challenge, Closing, Commitment, DataSet, Ending,
         Endings, Endpoint, FAULT_BYTES, FaultBits, FaultRing, FeeTree, Finding, Lock, Market, Measured,
-        Missing, Newcomer, Offences, Offer, Peak, Probe, Provider, ProviderAt, Ratio, Reports, RoundInfo,
-        Seat, SeatAt, ServiceRound, Settlement, SlotTree, Standing, System, Usage, Version,
+        Missing, Newcomer, Offences, Offer, Peak, Probe, Provider, ProviderAt, Ratio, Reports, Reputation,
+        RoundInfo, Seat, SeatAt, ServiceRound, Settlement, SlotTree, System, Usage, Version,
     },
 };
 
@@ -177,7 +177,7 @@ fn book_records() -> Vec<(&'static str, Slot)> {
     vec![
         ("record/Settlement", row().to_slot()),
         ("record/Market", market().to_slot()),
-        ("record/Standing", standing().to_slot()),
+        ("record/Reputation", reputation().to_slot()),
         ("record/Closing", closing().to_slot()),
         ("record/Books", books().to_slot()),
         ("record/Peak", Peak { node: FULL }.to_slot()),
@@ -235,8 +235,8 @@ const fn market() -> Market {
     }
 }
 
-const fn standing() -> Standing {
-    Standing {
+const fn reputation() -> Reputation {
+    Reputation {
         registered: u64::MAX,
         scores: [u64::MAX; record::CLASSES],
         qualities: [u64::MAX; record::QUALITIES],

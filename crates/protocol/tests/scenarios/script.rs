@@ -18,7 +18,7 @@ use posync_protocol::{
         CLOSE_NAMESPACE, Close, CloseAlone, Evidence, Open, Proposals, Redeem, Redemption, RefusedPlacement,
         RegisterProvider, RotateKey, TopUp, Transfer, Unjail, UpdateProvider, Voucher, sign,
     },
-    record::{Address, Agreement, Offer, Provider, Standing},
+    record::{Address, Agreement, Offer, Provider, Reputation},
 };
 use std::collections::BTreeMap;
 
@@ -231,8 +231,8 @@ impl Stage {
         let now: Option<Provider> = self.world.get(Provider::key(&signer));
         let offer: Option<Offer> = self.world.get(Offer::key(&signer));
         let is_leaving = now.as_ref().is_some_and(|provider| provider.leaves_at != 0);
-        let standing: Option<Standing> = self.world.get(Standing::key(&signer));
-        let registered = standing.map_or(0, |standing| standing.registered);
+        let reputation: Option<Reputation> = self.world.get(Reputation::key(&signer));
+        let registered = reputation.map_or(0, |reputation| reputation.registered);
         let declared = |of: fn(&Offer) -> u64| offer.as_ref().map_or(0, of);
         UpdateProvider {
             bond_add: line.amount("bond", Amount::ZERO),

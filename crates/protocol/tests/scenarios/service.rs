@@ -14,7 +14,7 @@ use posync_protocol::{
     limits::AUDIT_READ_BYTES,
     operation::{AuditCommit, AuditReveal, Commitments, Evidence, Report, digest_of, reveals},
     record::{
-        CLOSING_RING, Finding, Provider, Ratio, Reports, Seat, SeatAt, ServiceRound, Settlement, Standing,
+        CLOSING_RING, Finding, Provider, Ratio, Reports, Reputation, Seat, SeatAt, ServiceRound, Settlement,
         UNMEASURED, Usage,
     },
     service::{self, PAID_WITHIN, Verdict},
@@ -202,8 +202,8 @@ pub(crate) fn judged() -> World {
     stage.world
 }
 
-fn standing(world: &World, name: &str) -> Standing {
-    world.get(Standing::key(&account(name))).expect("it is registered")
+fn reputation(world: &World, name: &str) -> Reputation {
+    world.get(Reputation::key(&account(name))).expect("it is registered")
 }
 
 fn credits(world: &World, seat: usize) -> u32 {
@@ -248,7 +248,7 @@ fn reports_of_all_auditors_become_figures_quality_and_credits() {
     );
     assert_eq!(own.quality.ppb(), score::quality(ONE, ONE, middle));
     assert!(own.quality.ppb() > ONE / 2, "a measured latency lifts the quality above one half");
-    assert_eq!((standing(world, "p").answered, standing(world, "p").latency), (ONE, middle));
+    assert_eq!((reputation(world, "p").answered, reputation(world, "p").latency), (ONE, middle));
     assert_eq!([0, 1, 2, 3].map(|seat| credits(world, seat)), [2, 2, 2, 1], "half answered is too far off");
     assert_eq!(
         world.state.values().filter(|slot| slot[0] == Reports::KIND).count(),
@@ -259,14 +259,15 @@ fn reports_of_all_auditors_become_figures_quality_and_credits() {
     assert_eq!(counted.count(), 8);
     stage.play("epoch 4");
     let score = score::update(score::SCORE_START, Some(own.quality.ppb()), false);
-    assert_eq!(standing(&stage.world, "p").scores[1], score, "the score of egress begins");
+    assert_eq!(reputation(&stage.world, "p").scores[1], score, "the score of egress begins");
 }
 
 #[test]
 fn below_the_quorum_the_last_figures_stand_and_nothing_is_held_against_anyone() {
     let mut stage = audited(4, 4);
-    let key = Standing::key(&account("p"));
-    let before = Standing { answered: ONE / 4, latency: 7, low_available: 2, ..standing(&stage.world, "p") };
+    let key = Reputation::key(&account("p"));
+    let before =
+        Reputation { answered: ONE / 4, latency: 7, low_available: 2, ..reputation(&stage.world, "p") };
     stage.world.state.insert(key, before.to_slot());
     let batches: Vec<_> = (0..2).map(|seat| (seat, batch(vec![report(&stage, seat, "p", GOOD)]))).collect();
     let events = judge(&mut stage, &batches);
@@ -276,7 +277,7 @@ fn below_the_quorum_the_last_figures_stand_and_nothing_is_held_against_anyone() 
     assert_eq!((own.available.ppb(), own.latency.ppb(), own.quality), (ONE / 4, 7, Ratio::UNMEASURED));
     assert_eq!([0, 1].map(|seat| credits(&stage.world, seat)), [0, 0]);
     stage.play("epoch 4");
-    assert_eq!(standing(&stage.world, "p").suspended, 0, "an old figure suspends nobody");
+    assert_eq!(reputation(&stage.world, "p").suspended, 0, "an old figure suspends nobody");
 }
 
 /// A change of a good batch of seat 0, and the code that refuses it.
@@ -543,8 +544,8 @@ fn a_provider_that_leaves_before_it_is_judged_takes_its_reports_along() {
 #[test]
 fn a_provider_that_registered_in_the_epoch_is_not_audited_in_it() {
     let mut stage = audited(4, 4);
-    let key = Standing::key(&account("p"));
-    let young = Standing { registered: 1, ..standing(&stage.world, "p") };
+    let key = Reputation::key(&account("p"));
+    let young = Reputation { registered: 1, ..reputation(&stage.world, "p") };
     let good = batch(vec![report(&stage, 0, "p", GOOD)]);
     stage.world.state.insert(key, young.to_slot());
     assert_eq!(commit(&mut stage, 0, &good), Code::Done);

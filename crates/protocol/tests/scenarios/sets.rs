@@ -9,7 +9,7 @@ use crate::{
 use posync_protocol::{
     Body, Code, Hash, Record,
     operation::SetDataSet,
-    record::{Audit, DataSet, Endings, Standing, Version},
+    record::{Audit, DataSet, Endings, Reputation, Version},
     tree::EMPTY_ROOT,
 };
 use proptest::prelude::*;
@@ -260,10 +260,10 @@ fn growth_signed_before_a_suspension_is_refused_after_it() {
     settled(&mut stage, &keeper);
     stage.world.draws = true;
     until_drawn(&mut stage, &keeper);
-    let place = Standing::key(&account("p"));
-    let mut standing: Standing = stage.world.get(place).expect("it registered");
-    standing.suspended = 1;
-    stage.world.state.insert(place, standing.to_slot());
+    let place = Reputation::key(&account("p"));
+    let mut reputation: Reputation = stage.world.get(place).expect("it registered");
+    reputation.suspended = 1;
+    stage.world.state.insert(place, reputation.to_slot());
     for sender in ["a", "p"] {
         assert_eq!(bring(&mut stage, sender, &large), Code::GrowthSuspended);
     }

@@ -97,7 +97,7 @@ const KINDS: &[fn(&Slot) -> bool] = &[
     of_kind::<Settlement>,
     of_kind::<Newcomer>,
     of_kind::<Market>,
-    of_kind::<Standing>,
+    of_kind::<Reputation>,
     of_kind::<Closing>,
     of_kind::<Books>,
     of_kind::<Peak>,

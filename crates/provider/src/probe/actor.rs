@@ -16,7 +16,7 @@ use posync_protocol::{
     Account, Body, Bounded,
     limits::{PROBE_BYTES, PROBE_PEERS, PROBE_QUORUM},
     operation::{Measure, ProbeCount},
-    record::{Endpoint, Measured, Offer, Probe, Provider, ProviderAt, Standing},
+    record::{Endpoint, Measured, Offer, Probe, Provider, ProviderAt, Reputation},
     wire::provider::{Answer, Ask, Filler, Probe as Begin},
 };
 use rand_core::CryptoRng;
@@ -171,12 +171,12 @@ impl<E: Spawner + Clock + CryptoRng, N: Network, L: Ledger> Prober<E, N, L> {
         let (own, epoch) = (self.view.account, slot.probe.epoch);
         let drawn = |draw| Some((draw, slot.probe.peer(&own, slot.index, draw)?));
         let drawn: Vec<(u8, u32)> = (0..PROBE_PEERS as u8).filter_map(drawn).collect();
-        let mut keys = vec![Offer::key(&own), Standing::key(&own), Measured::key(&own)];
+        let mut keys = vec![Offer::key(&own), Reputation::key(&own), Measured::key(&own)];
         keys.extend(drawn.iter().map(|(_, index)| ProviderAt::key(*index)));
         let (_, slots) = self.ledger.read(keys).await?;
         let at = |place: usize| slots.get(place).and_then(Option::as_ref);
         let Some(offer) = decode::<Offer>(at(0))? else { return Ok(None) };
-        let is_new = decode::<Standing>(at(1))?.is_none_or(|standing| standing.registered >= epoch);
+        let is_new = decode::<Reputation>(at(1))?.is_none_or(|reputation| reputation.registered >= epoch);
         let measured = decode::<Measured>(at(2))?.and_then(|measured| measured.newest());
         if is_new || measured.is_some_and(|newest| newest >= epoch) {
             return Ok(None);
@@ -186,16 +186,16 @@ impl<E: Spawner + Clock + CryptoRng, N: Network, L: Ledger> Prober<E, N, L> {
             let account = decode::<ProviderAt>(at(place + 3))?.and_then(|at| at.account);
             named.extend(account.map(|account| (draw, index, account)));
         }
-        let keys = named.iter().flat_map(|(_, _, peer)| [Endpoint::key(peer), Standing::key(peer)]);
+        let keys = named.iter().flat_map(|(_, _, peer)| [Endpoint::key(peer), Reputation::key(peer)]);
         let (_, slots) = self.ledger.read(keys.collect()).await?;
         let mut peers = vec![];
         for ((draw, index, account), pair) in named.into_iter().zip(slots.chunks(2)) {
-            let [endpoint, standing] = pair else { return Err(LedgerError::Record) };
+            let [endpoint, reputation] = pair else { return Err(LedgerError::Record) };
             let endpoint: Option<Endpoint> = decode(endpoint.as_ref())?;
-            let standing: Option<Standing> = decode(standing.as_ref())?;
+            let reputation: Option<Reputation> = decode(reputation.as_ref())?;
             let addresses = endpoint.iter().flat_map(|endpoint| endpoint.addresses.iter());
             let address = addresses.filter_map(|text| std::str::from_utf8(text).ok()?.parse().ok()).next();
-            let old = standing.is_some_and(|standing| standing.registered < epoch);
+            let old = reputation.is_some_and(|reputation| reputation.registered < epoch);
             peers.extend(address.filter(|_| old).map(|address| Peer { draw, index, account, address }));
         }
         let plan = Plan::new(offer.capacity_egress.min(self.most), &self.view.parameters);

@@ -11,7 +11,7 @@ use posync_protocol::{
         ENDINGS_MAX, LEAF_BYTES, MISSING_MAX, OPERATION_BYTES_MAX, Parameters, READS, SETTLE_SLOTS_MAX,
     },
     operation::{Answer, FoundRead, MissingRead, ProvedRead, Reasked, Redemption, Settle, Statement},
-    record::{Audit, Challenge, Endings, Missing, Offer, Provider, Standing},
+    record::{Audit, Challenge, Endings, Missing, Offer, Provider, Reputation},
     tree::ShardRead,
 };
 use std::collections::BTreeMap;
@@ -35,7 +35,7 @@ pub struct Case {
     /// Audit state, with the open challenge and missing reads.
     pub audit: Audit,
     /// Score, warnings, jail and suspension.
-    pub standing: Option<Standing>,
+    pub reputation: Option<Reputation>,
     /// Ends of agreements that a settlement must cross.
     pub endings: Option<Endings>,
     /// The anchor of the challenge's round.

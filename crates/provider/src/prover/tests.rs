@@ -16,7 +16,7 @@ use posync_protocol::{
     block::with_chain,
     ledger::Event,
     operation::{DATA_SET_NAMESPACE, DataSetClaim, SetDataSet, Statement, Voucher, sign},
-    record::{Agreement, Audit, DataSet, Endings, Offer, Provider, RoundInfo, Standing, Usage},
+    record::{Agreement, Audit, DataSet, Endings, Offer, Provider, Reputation, RoundInfo, Usage},
     wire::provider::Sign,
 };
 use std::path::Path;
@@ -127,7 +127,7 @@ impl Bench {
             provider: world.get(Provider::key(&paul)).expect("registered"),
             offer: world.get(Offer::key(&paul)).expect("registered"),
             audit,
-            standing: world.get(Standing::key(&paul)),
+            reputation: world.get(Reputation::key(&paul)),
             endings: world.get(Endings::key(&paul)),
             anchor: info.map_or([0; 32], |info| info.anchor),
             terms: self.terms(0).into_iter().map(|terms| (0, terms)).collect(),

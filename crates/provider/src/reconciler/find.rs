@@ -249,7 +249,7 @@ impl<E: Spawner + Context, B: Blob, L: Ledger> Reconciler<E, B, L> {
         let (ledger, account) = (self.ledger.clone(), self.account());
         let view = self.handler.parts().view.clone();
         let window = view.parameters.redemption_epochs;
-        let mut standing = vec![];
+        let mut reputation = vec![];
         for page in ids.chunks(SLOTS_READ) {
             let slots: Vec<u32> = page.iter().map(|id| id.slot).collect();
             let (height, all) = read_slots(&ledger, &account, &slots).await?;
@@ -261,13 +261,13 @@ impl<E: Spawner + Context, B: Blob, L: Ledger> Reconciler<E, B, L> {
                     if view.kept(id).is_some() {
                         view.learn(terms.clone());
                     }
-                    standing.push(terms);
+                    reputation.push(terms);
                 } else if height >= self.last_seen(id) {
                     self.ender.suspect(*id);
                 }
             }
         }
-        Ok(standing)
+        Ok(reputation)
     }
 }
 

@@ -5,7 +5,7 @@ use posync_alert::{
     Alerts,
     test_utils::{Posted, listen},
 };
-use posync_protocol::ledger::{StandingReason, StandingStep};
+use posync_protocol::ledger::{ReputationReason, ReputationStep};
 use serde_json::Value;
 use std::sync::mpsc::Receiver;
 
@@ -34,10 +34,10 @@ fn first(told: &Told, is: impl Fn(&Event) -> bool) -> u64 {
     told.iter().find(|(_, event)| is(event)).expect("it happened").0
 }
 
-fn step_of(told: &Told, step: StandingStep, reason: StandingReason) -> u64 {
+fn step_of(told: &Told, step: ReputationStep, reason: ReputationReason) -> u64 {
     first(
         told,
-        |event| matches!(event, Event::Standing { step: s, reason: r, .. } if (*s, *r) == (step, reason)),
+        |event| matches!(event, Event::Reputation { step: s, reason: r, .. } if (*s, *r) == (step, reason)),
     )
 }
 
@@ -78,11 +78,11 @@ fn alerts_come_before_the_penalties_for_lost_shards() {
         bench.handler.parts().store.unlink(id, &shards).await.expect("they leave the disk");
         let told = bench.watch(&alerts, 8 * 40, true).await;
         let posted: Vec<Value> = got.try_iter().map(|posted| posted.json).collect();
-        let wrong = StandingReason::Correctness;
+        let wrong = ReputationReason::Correctness;
         let paid_back = first(&told, |event| matches!(event, Event::Restitution { .. }));
         assert!(raised(&posted, "reads_missing") < paid_back);
-        assert!(raised(&posted, "reads_fail") < step_of(&told, StandingStep::Warned, wrong));
-        let jailed = step_of(&told, StandingStep::Jailed, wrong);
+        assert!(raised(&posted, "reads_fail") < step_of(&told, ReputationStep::Warned, wrong));
+        let jailed = step_of(&told, ReputationStep::Jailed, wrong);
         assert!(raised(&posted, "warned_reads") < jailed && raised(&posted, "jail_next") < jailed);
         assert!(raised(&posted, "bond_short") >= paid_back, "stake went to the consumer");
         assert!(raised(&posted, "jailed") >= jailed);
@@ -100,16 +100,16 @@ fn alerts_come_before_the_suspension_of_who_is_silent() {
         bench.watch(&alerts, 4, true).await;
         let told = bench.watch(&alerts, 24 * 40, false).await;
         let posted: Vec<Value> = got.try_iter().map(|posted| posted.json).collect();
-        let away = StandingReason::Availability;
+        let away = ReputationReason::Availability;
         let late = first(&told, |event| matches!(event, Event::Audited { on_time: false, .. }));
         assert!(raised(&posted, "challenge_waits") < late && raised(&posted, "challenge_expires") < late);
-        let suspended = step_of(&told, StandingStep::Suspended, away);
-        assert!(raised(&posted, "answers_late") < step_of(&told, StandingStep::Warned, away));
+        let suspended = step_of(&told, ReputationStep::Suspended, away);
+        assert!(raised(&posted, "answers_late") < step_of(&told, ReputationStep::Warned, away));
         assert!(raised(&posted, "warned_answers") < suspended && raised(&posted, "suspend_next") < suspended);
         assert!(raised(&posted, "suspended") >= suspended);
         assert_eq!(bench.handler.parts().view.check_grows(), Err(Code::GrowthSuspended));
         let back = bench.watch(&alerts, 12 * 40, true).await;
-        step_of(&back, StandingStep::Resumed, away);
+        step_of(&back, ReputationStep::Resumed, away);
         let posted: Vec<Value> = got.try_iter().map(|posted| posted.json).collect();
         assert!(posted.iter().any(|json| json["alert"] == "suspended" && json["state"] == "cleared"));
         assert_eq!(bench.handler.parts().view.check_grows(), Ok(()));

@@ -103,8 +103,8 @@ fn an_agreement_that_nobody_ever_used_is_cleared_after_its_end_and_an_exit_compl
         bench.open_with(all_of_it(&bench, 6, 2));
         assert_eq!(bench.update(true, None), Ok(Code::Done));
         bench.watch_blocks(&context, 23 * epoch).await;
-        let standing: Option<Standing> = bench.ledger.world.lock().get(Standing::key(&account("paul")));
-        let registered = standing.expect("registered").registered;
+        let reputation: Option<Reputation> = bench.ledger.world.lock().get(Reputation::key(&account("paul")));
+        let registered = reputation.expect("registered").registered;
         assert_eq!(bench.update(false, Some(registered)), Ok(Code::Done), "no agreement is left");
     });
 }

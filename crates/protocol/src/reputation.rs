@@ -1,4 +1,4 @@
-//! The standing of a provider: its sync score, and the steps from a warning to jail and back.
+//! The reputation of a provider: its sync score, and the steps from a warning to jail and back.
 //!
 //! ```text
 //!   good --low epoch--> warned --3 in a row--> suspended (away) --good epoch--> good
@@ -20,10 +20,10 @@ use crate::{
     account::debit,
     amount::{ONE, mul_div},
     economics::score::{CORRECTNESS_MIN, SCORE_START, quality, update},
-    ledger::{Event, StandingReason, StandingStep, Touched, Working},
+    ledger::{Event, ReputationReason, ReputationStep, Touched, Working},
     operation::Unjail,
     provider::bond_needed,
-    record::{CLASSES, EGRESS, Offer, Provider, QUALITIES, STORAGE, Settlement, Standing, UNMEASURED},
+    record::{CLASSES, EGRESS, Offer, Provider, QUALITIES, Reputation, STORAGE, Settlement, UNMEASURED},
     service::is_quorum,
 };
 use alloc::vec::Vec;
@@ -45,8 +45,8 @@ pub const PROBATION_MIN: u64 = ONE / 10 * 9;
 /// Reads drawn before the score counts in full.
 pub const VETTING_READS: u64 = 64;
 
-impl Standing {
-    /// The standing of a provider that registers in `epoch` for the first time.
+impl Reputation {
+    /// The reputation of a provider that registers in `epoch` for the first time.
     pub const fn newborn(epoch: u64) -> Self {
         Self {
             registered: epoch,
@@ -72,22 +72,22 @@ impl Standing {
         }
     }
 
-    /// The standing of an account that registers in `epoch`; `before` is the record of an earlier
+    /// The reputation of an account that registers in `epoch`; `before` is the record of an earlier
     /// registration. Jail, its count and probation carry over; scores start anew (PV-6). The account of a
     /// jailed seat is jailed forever.
     pub(crate) fn reborn(epoch: u64, before: Option<&Self>, is_jailed_seat: bool) -> Self {
-        let mut standing = Self::newborn(epoch);
+        let mut reputation = Self::newborn(epoch);
         if let Some(before) = before {
-            standing.jailed_until = before.jailed_until;
-            standing.jailings = before.jailings;
-            standing.last_jailed = before.last_jailed;
-            standing.probation = before.probation;
-            standing.warned = before.warned;
+            reputation.jailed_until = before.jailed_until;
+            reputation.jailings = before.jailings;
+            reputation.last_jailed = before.last_jailed;
+            reputation.probation = before.probation;
+            reputation.warned = before.warned;
         }
-        if is_jailed_seat || standing.jailed_until == u64::MAX {
-            (standing.jailed_until, standing.scores) = (u64::MAX, [0; CLASSES]);
+        if is_jailed_seat || reputation.jailed_until == u64::MAX {
+            (reputation.jailed_until, reputation.scores) = (u64::MAX, [0; CLASSES]);
         }
-        standing
+        reputation
     }
 
     /// Returns true if the record stays after its provider's exit in `epoch`: the provider is jailed, or a
@@ -115,11 +115,11 @@ impl Standing {
 ///
 /// # Errors
 /// `ProviderJailed`, `ProviderSuspended`.
-pub fn check_takes(standing: &Standing) -> Result<(), Code> {
-    if standing.jailed_until != 0 {
+pub fn check_takes(reputation: &Reputation) -> Result<(), Code> {
+    if reputation.jailed_until != 0 {
         return Err(Code::ProviderJailed);
     }
-    if standing.suspended != 0 { Err(Code::ProviderSuspended) } else { Ok(()) }
+    if reputation.suspended != 0 { Err(Code::ProviderSuspended) } else { Ok(()) }
 }
 
 /// Checks that a data set at the provider may grow (JL-4). Otherwise an old quota would be a way around jail
@@ -127,8 +127,8 @@ pub fn check_takes(standing: &Standing) -> Result<(), Code> {
 ///
 /// # Errors
 /// `GrowthJailed`, `GrowthSuspended`.
-pub fn check_grows(standing: &Standing) -> Result<(), Code> {
-    check_takes(standing).map_err(|code| match code {
+pub fn check_grows(reputation: &Reputation) -> Result<(), Code> {
+    check_takes(reputation).map_err(|code| match code {
         Code::ProviderJailed => Code::GrowthJailed,
         _ => Code::GrowthSuspended,
     })
@@ -136,13 +136,13 @@ pub fn check_grows(standing: &Standing) -> Result<(), Code> {
 
 /// Moves the scores by a measured row (SC-3). Storage decays when idle beyond the grace; an unmeasured egress
 /// score stays. On probation no score rises; a provider that is jailed forever has no score to move.
-pub(crate) fn score(standing: &mut Standing, row: &Settlement) {
-    if standing.jailed_until == u64::MAX {
+pub(crate) fn score(reputation: &mut Reputation, row: &Settlement) {
+    if reputation.jailed_until == u64::MAX {
         return;
     }
     for class in [STORAGE, EGRESS] {
-        let (correct, before) = (row.correct[class].ppb(), standing.scores[class]);
-        let is_idle = class == STORAGE && standing.idle > IDLE_GRACE;
+        let (correct, before) = (row.correct[class].ppb(), reputation.scores[class]);
+        let is_idle = class == STORAGE && reputation.idle > IDLE_GRACE;
         if correct == UNMEASURED && !is_idle {
             continue;
         }
@@ -150,22 +150,22 @@ pub(crate) fn score(standing: &mut Standing, row: &Settlement) {
         let quality =
             (correct != UNMEASURED).then(|| quality(correct, row.available.ppb(), row.latency.ppb()));
         let after = update(start, quality, correct < CORRECTNESS_MIN);
-        standing.scores[class] = if standing.probation > 0 { after.min(start) } else { after };
+        reputation.scores[class] = if reputation.probation > 0 { after.min(start) } else { after };
     }
 }
 
-/// A step of a provider's standing, before it becomes an event.
+/// A step of a provider's reputation, before it becomes an event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Step {
-    step: StandingStep,
-    reason: StandingReason,
+    step: ReputationStep,
+    reason: ReputationReason,
     until: u64,
 }
 
 impl Step {
     pub(crate) const fn event(self, provider: Account, epoch: u64, evidence: Hash) -> Event {
         let Self { step, reason, until } = self;
-        Event::Standing { provider, epoch, step, reason, evidence, until }
+        Event::Reputation { provider, epoch, step, reason, evidence, until }
     }
 }
 
@@ -174,18 +174,18 @@ impl Step {
 /// does one in which too few of the newest reads of storage passed, but none of the epoch's own failed: it
 /// counts no failure twice, and does not clear an earlier one. Nothing counts in jail, so a warning comes
 /// first again after it.
-fn count_wrong(standing: &mut Standing, row: &Settlement) -> Option<u8> {
-    if standing.jailed_until != 0 {
+fn count_wrong(reputation: &mut Reputation, row: &Settlement) -> Option<u8> {
+    if reputation.jailed_until != 0 {
         return None;
     }
     let is_storage = row.correct[STORAGE].measured().is_some();
-    let storage = match (standing.proven < CORRECTNESS_MIN, row.wrong > 0) {
+    let storage = match (reputation.proven < CORRECTNESS_MIN, row.wrong > 0) {
         (false, _) => Some(false),
         (true, is_fresh) => is_fresh.then_some(true),
     };
     let egress = row.correct[EGRESS].measured().map(|correct| correct < CORRECTNESS_MIN);
     let counts =
-        [(&mut standing.low_correct, storage.filter(|_| is_storage)), (&mut standing.low_egress, egress)];
+        [(&mut reputation.low_correct, storage.filter(|_| is_storage)), (&mut reputation.low_egress, egress)];
     let mut highest = None;
     for (count, is_low) in counts {
         match is_low {
@@ -203,12 +203,12 @@ fn count_wrong(standing: &mut Standing, row: &Settlement) -> Option<u8> {
 /// Returns true if the epoch is low in availability, false if it is not, and `None` if it says nothing
 /// (JL-1). Auditors judge their own epoch. Otherwise too few of the newest challenges were answered on time,
 /// and one of this epoch was not: no epoch counts twice against a provider.
-fn is_away(standing: &Standing, row: &Settlement) -> Option<bool> {
+fn is_away(reputation: &Reputation, row: &Settlement) -> Option<bool> {
     let is_reported = row.assigned > 0 && is_quorum(row.reported.into(), row.assigned);
-    if is_reported && standing.answered < AVAILABLE_MIN {
+    if is_reported && reputation.answered < AVAILABLE_MIN {
         return Some(true);
     }
-    match (standing.on_time < AVAILABLE_MIN, row.late > 0) {
+    match (reputation.on_time < AVAILABLE_MIN, row.late > 0) {
         (false, _) => Some(false),
         (true, is_fresh) => is_fresh.then_some(true),
     }
@@ -216,55 +216,55 @@ fn is_away(standing: &Standing, row: &Settlement) -> Option<bool> {
 
 /// Ends the suspension of a provider that has nothing to read, once it answered a challenge (JL-2). It takes
 /// no agreements, so no epoch could ever measure it again.
-fn resume_idle(standing: &mut Standing, row: &Settlement, now: u64) -> Option<Step> {
-    (standing.suspended != 0 && row.reads == 0 && row.answers > 0).then(|| {
-        (standing.suspended, standing.low_available) = (0, 0);
-        Step { step: StandingStep::Resumed, reason: StandingReason::Availability, until: now }
+fn resume_idle(reputation: &mut Reputation, row: &Settlement, now: u64) -> Option<Step> {
+    (reputation.suspended != 0 && row.reads == 0 && row.answers > 0).then(|| {
+        (reputation.suspended, reputation.low_available) = (0, 0);
+        Step { step: ReputationStep::Resumed, reason: ReputationReason::Availability, until: now }
     })
 }
 
 /// Counts low epochs, and warns, suspends, resumes or jails (JL-1, JL-2, JL-3). `now` is the
 /// epoch of the block. A provider that is jailed already is not jailed again.
-pub(crate) fn judge(standing: &mut Standing, row: &Settlement, now: u64) -> Vec<Step> {
+pub(crate) fn judge(reputation: &mut Reputation, row: &Settlement, now: u64) -> Vec<Step> {
     if row.quality.measured().is_none() {
-        return resume_idle(standing, row, now).into_iter().collect();
+        return resume_idle(reputation, row, now).into_iter().collect();
     }
     let mut steps = Vec::new();
-    let wrong = count_wrong(standing, row);
-    let is_away = is_away(standing, row);
+    let wrong = count_wrong(reputation, row);
+    let is_away = is_away(reputation, row);
     match is_away {
-        Some(true) => standing.low_available = standing.low_available.saturating_add(1),
-        Some(false) => standing.low_available = 0,
+        Some(true) => reputation.low_available = reputation.low_available.saturating_add(1),
+        Some(false) => reputation.low_available = 0,
         None => {}
     }
     // Jail is for wrong answers: distance, which lowers the quality for ever, keeps no provider on probation.
-    if standing.probation > 0 && standing.proven.min(standing.on_time) >= PROBATION_MIN {
-        standing.probation -= 1;
+    if reputation.probation > 0 && reputation.proven.min(reputation.on_time) >= PROBATION_MIN {
+        reputation.probation -= 1;
     }
     let mut step = |step, reason, until| steps.push(Step { step, reason, until });
     let penalty = |count: u8| now.saturating_add((LOW_EPOCHS - count).into());
     match wrong {
         Some(count) if count >= LOW_EPOCHS => {
-            step(StandingStep::Jailed, StandingReason::Correctness, jail(standing, now));
+            step(ReputationStep::Jailed, ReputationReason::Correctness, jail(reputation, now));
         }
         Some(count) => {
-            standing.warned = now;
-            step(StandingStep::Warned, StandingReason::Correctness, penalty(count));
+            reputation.warned = now;
+            step(ReputationStep::Warned, ReputationReason::Correctness, penalty(count));
         }
         None => {}
     }
-    match (is_away, standing.suspended) {
-        (Some(true), 0) if standing.low_available >= LOW_EPOCHS => {
-            standing.suspended = now;
-            step(StandingStep::Suspended, StandingReason::Availability, now.saturating_add(1));
+    match (is_away, reputation.suspended) {
+        (Some(true), 0) if reputation.low_available >= LOW_EPOCHS => {
+            reputation.suspended = now;
+            step(ReputationStep::Suspended, ReputationReason::Availability, now.saturating_add(1));
         }
         (Some(true), 0) => {
-            standing.warned = now;
-            step(StandingStep::Warned, StandingReason::Availability, penalty(standing.low_available));
+            reputation.warned = now;
+            step(ReputationStep::Warned, ReputationReason::Availability, penalty(reputation.low_available));
         }
         (Some(false), since) if since != 0 => {
-            standing.suspended = 0;
-            step(StandingStep::Resumed, StandingReason::Availability, now);
+            reputation.suspended = 0;
+            step(ReputationStep::Resumed, ReputationReason::Availability, now);
         }
         _ => {}
     }
@@ -272,21 +272,21 @@ pub(crate) fn judge(standing: &mut Standing, row: &Settlement, now: u64) -> Vec<
 }
 
 /// Jails a provider; returns the first epoch in which it may leave jail.
-fn jail(standing: &mut Standing, now: u64) -> u64 {
-    if now.saturating_sub(standing.last_jailed) > JAIL_MEMORY {
-        standing.jailings = 0;
+fn jail(reputation: &mut Reputation, now: u64) -> u64 {
+    if now.saturating_sub(reputation.last_jailed) > JAIL_MEMORY {
+        reputation.jailings = 0;
     }
-    let until = now.saturating_add(JAIL_EPOCHS << standing.jailings.min(6));
-    standing.jailings = standing.jailings.saturating_add(1);
-    standing.last_jailed = now;
-    standing.jailed_until = until;
-    (standing.low_correct, standing.low_egress) = (0, 0);
+    let until = now.saturating_add(JAIL_EPOCHS << reputation.jailings.min(6));
+    reputation.jailings = reputation.jailings.saturating_add(1);
+    reputation.last_jailed = now;
+    reputation.jailed_until = until;
+    (reputation.low_correct, reputation.low_egress) = (0, 0);
     until
 }
 
 /// Names the records of leaving jail, without the signer's account.
 pub(crate) fn touches_unjail(signer: &Account, touched: &mut Touched) {
-    touched.writable.extend([Provider::key(signer), Standing::key(signer)]);
+    touched.writable.extend([Provider::key(signer), Reputation::key(signer)]);
     touched.readable.push(Offer::key(signer));
 }
 
@@ -302,26 +302,27 @@ pub(crate) fn unjail(working: &mut Working<'_>, signer: &Account, body: &Unjail)
     system.burned = system.burned.checked_add(parameters.unjail_burn).ok_or(Code::Balance)?;
     system.bonds = system.bonds.checked_add(body.bond_add).ok_or(Code::Balance)?;
     let mut provider: Provider = working.need(Provider::key(signer), Code::ProviderUnknown)?;
-    let mut standing: Standing = working.need(Standing::key(signer), Code::ProviderUnknown)?;
+    let mut reputation: Reputation = working.need(Reputation::key(signer), Code::ProviderUnknown)?;
     provider.bond = provider.bond.checked_add(body.bond_add).ok_or(Code::Balance)?;
     let offer: Offer = working.need(Offer::key(signer), Code::ProviderUnknown)?;
     if provider.bond < bond_needed(offer.capacity, parameters) {
         return Err(Code::BondTooSmall);
     }
-    if standing.jailed_until == 0 {
+    if reputation.jailed_until == 0 {
         return Err(Code::NotJailed);
     }
-    if context.epoch() < standing.jailed_until || standing.jailed_until == u64::MAX {
+    if context.epoch() < reputation.jailed_until || reputation.jailed_until == u64::MAX {
         return Err(Code::JailedStill);
     }
-    standing.jailed_until = 0;
-    standing.probation = PROBATION;
-    for score in standing.scores.iter_mut().filter(|score| **score != UNMEASURED) {
+    reputation.jailed_until = 0;
+    reputation.probation = PROBATION;
+    for score in reputation.scores.iter_mut().filter(|score| **score != UNMEASURED) {
         *score = (*score).min(SCORE_START);
     }
     working.put(Provider::key(signer), &provider)?;
-    working.put(Standing::key(signer), &standing)?;
-    let step = Step { step: StandingStep::Unjailed, reason: StandingReason::Request, until: context.epoch() };
+    working.put(Reputation::key(signer), &reputation)?;
+    let step =
+        Step { step: ReputationStep::Unjailed, reason: ReputationReason::Request, until: context.epoch() };
     working.events.push(step.event(*signer, context.epoch(), Hash::default()));
     Ok(())
 }
@@ -334,8 +335,8 @@ mod tests {
     #[test]
     fn a_stay_in_jail_doubles_for_each_before_it_within_its_memory() {
         for (gap, stay) in [(JAIL_MEMORY, 32), (JAIL_MEMORY + 1, 8)] {
-            let mut standing = Standing { jailings: 2, last_jailed: 1_000, ..Standing::newborn(0) };
-            assert_eq!(jail(&mut standing, 1_000 + gap), 1_000 + gap + stay);
+            let mut reputation = Reputation { jailings: 2, last_jailed: 1_000, ..Reputation::newborn(0) };
+            assert_eq!(jail(&mut reputation, 1_000 + gap), 1_000 + gap + stay);
         }
     }
 
@@ -351,7 +352,7 @@ mod tests {
     #[test]
     fn each_class_counts_alone_and_each_low_epoch_has_a_failed_read_of_its_own() {
         const LOW: u64 = CORRECTNESS_MIN - 1;
-        let mut standing = Standing { on_time: ONE, ..Standing::newborn(0) };
+        let mut reputation = Reputation { on_time: ONE, ..Reputation::newborn(0) };
         for (proven, wrong, egress, answers, counts) in [
             (LOW, Some(4), None, 1, (1, 0)),
             // In turn: no read of the epoch failed; only auditors looked; the provider was away.
@@ -366,43 +367,43 @@ mod tests {
             (LOW, Some(1), Some(CORRECTNESS_MIN), 1, (2, 0)),
             (UNMEASURED, Some(0), Some(LOW), 1, (0, 1)),
         ] {
-            standing.proven = proven;
-            judge(&mut standing, &row(wrong, egress, answers), 9);
-            let now = (standing.low_correct, standing.low_egress);
+            reputation.proven = proven;
+            judge(&mut reputation, &row(wrong, egress, answers), 9);
+            let now = (reputation.low_correct, reputation.low_egress);
             assert_eq!(now, counts, "{proven} {wrong:?} {egress:?} {answers}");
         }
     }
 
     #[test]
     fn probation_ends_with_its_last_good_epoch_and_not_with_others() {
-        let mut standing = Standing { probation: 2, on_time: ONE, proven: ONE, ..Standing::newborn(0) };
+        let mut reputation = Reputation { probation: 2, on_time: ONE, proven: ONE, ..Reputation::newborn(0) };
         let good = row(Some(0), None, 1);
         let left = [ONE, PROBATION_MIN - 1, PROBATION_MIN, ONE].map(|share| {
-            (standing.proven, standing.on_time) = (ONE, share);
-            judge(&mut standing, &good, 9);
-            standing.probation
+            (reputation.proven, reputation.on_time) = (ONE, share);
+            judge(&mut reputation, &good, 9);
+            reputation.probation
         });
         assert_eq!(left, [1, 1, 0, 0]);
-        (standing.probation, standing.proven) = (1, PROBATION_MIN - 1);
-        judge(&mut standing, &good, 9);
-        assert_eq!(standing.probation, 1);
+        (reputation.probation, reputation.proven) = (1, PROBATION_MIN - 1);
+        judge(&mut reputation, &good, 9);
+        assert_eq!(reputation.probation, 1);
     }
 
     #[test]
     fn who_leaves_jail_is_warned_before_the_next_jailing() {
-        let jailed = Standing { jailed_until: 20, on_time: ONE, ..Standing::newborn(0) };
-        let mut standing = Standing { proven: 0, ..jailed };
-        let steps = |standing: &mut Standing| {
+        let jailed = Reputation { jailed_until: 20, on_time: ONE, ..Reputation::newborn(0) };
+        let mut reputation = Reputation { proven: 0, ..jailed };
+        let steps = |reputation: &mut Reputation| {
             let bad = row(Some(4), Some(0), 1);
-            judge(standing, &bad, 9).iter().map(|step| (step.step, step.until)).collect::<Vec<_>>()
+            judge(reputation, &bad, 9).iter().map(|step| (step.step, step.until)).collect::<Vec<_>>()
         };
         for _ in 0..4 {
-            assert_eq!(steps(&mut standing), [], "in jail nothing counts");
+            assert_eq!(steps(&mut reputation), [], "in jail nothing counts");
         }
-        standing.jailed_until = 0;
-        assert_eq!(steps(&mut standing), [(StandingStep::Warned, 9 + 2)]);
-        assert_eq!(steps(&mut standing), [(StandingStep::Warned, 9 + 1)]);
-        assert_eq!(steps(&mut standing), [(StandingStep::Jailed, 9 + JAIL_EPOCHS)]);
-        assert_eq!((standing.low_correct, standing.low_egress), (0, 0));
+        reputation.jailed_until = 0;
+        assert_eq!(steps(&mut reputation), [(ReputationStep::Warned, 9 + 2)]);
+        assert_eq!(steps(&mut reputation), [(ReputationStep::Warned, 9 + 1)]);
+        assert_eq!(steps(&mut reputation), [(ReputationStep::Jailed, 9 + JAIL_EPOCHS)]);
+        assert_eq!((reputation.low_correct, reputation.low_egress), (0, 0));
     }
 }
