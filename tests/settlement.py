@@ -148,7 +148,7 @@ class Books:
             if codes[operation["id"]] == 0:
                 self.operation(block, operation, storage, downloads, refused, deleted)
         for row in storage:
-            self.error(height, f"storage fee {row['fee']} of {row['provider']} has no statement")
+            self.error(height, f"storage fee {row['fee']} of {row['provider']} has no storage proof")
         for row in downloads:
             self.error(height, f"download fee {row['fee']} of {row['provider']} has no voucher")
 
@@ -164,8 +164,8 @@ class Books:
             self.providers[id["provider"]].slots[id["slot"]].top_up(int(fields["amount"]), self.posted)
         elif kind == "SetDataSet":
             self.set_data_set(block, fields["claim"])
-        elif kind == "Statement":
-            self.statement(block, signer, fields, storage)
+        elif kind == "StorageProof":
+            self.storage_proof(block, signer, fields, storage)
             self.redeem(block, signer, fields["vouchers"], downloads, refused)
         elif kind == "Redeem":
             self.redeem(block, signer, fields["vouchers"], downloads, refused)
@@ -188,12 +188,12 @@ class Books:
         else:
             slot.next = claim["leaves"]
 
-    def statement(self, block, signer, fields, storage):
+    def storage_proof(self, block, signer, fields, storage):
         height = block["height"]
         events = [e for e in block["events"]
                   if e["event"] == "Audited" and e["answered"] and e["provider"] == signer]
         if len(events) != 1:
-            self.error(height, f"a statement of {signer} has {len(events)} audits")
+            self.error(height, f"a storage proof of {signer} has {len(events)} audits")
             return
         fee = self.audited(block, events[0])
         told = [row for row in storage if row["provider"] == signer]

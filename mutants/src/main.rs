@@ -250,7 +250,7 @@ fn build(
 }
 
 /// Lines around an error that are searched if its own line holds no mutant. The compiler reports a
-/// removed statement where its value is used.
+/// removed storage proof where its value is used.
 const NEAR: usize = 12;
 
 /// Parses `crates/protocol/src/a.rs:12:34: error..` into the mutants on those lines, else those near them.

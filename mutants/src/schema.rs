@@ -30,7 +30,7 @@ fn part(text: &str, start: usize, end: usize, mutants: &[Numbered<'_>]) -> Strin
 }
 
 fn choose(mutants: &[Numbered<'_>], original: String) -> String {
-    mutants.iter().rev().fold(original, |original, (number, site)| match site.is_statement {
+    mutants.iter().rev().fold(original, |original, (number, site)| match site.is_storage_proof {
         true => format!("if !crate::mutant::on({number}) {{ {original} }}"),
         false => {
             format!("(if crate::mutant::on({number}) {{ {} }} else {{ {original} }})", site.mutated)

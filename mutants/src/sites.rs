@@ -11,12 +11,12 @@ use syn::{spanned::Spanned, visit::Visit};
 /// A place in a source file and its replacement.
 #[derive(Clone, Debug)]
 pub struct Site {
-    /// Byte range of the expression or statement in its file.
+    /// Byte range of the expression or storage proof in its file.
     pub range: Range<usize>,
     /// Text that replaces the place in the mutant.
     pub mutated: String,
-    /// True if the place is a statement, which is removed instead of replaced.
-    pub is_statement: bool,
+    /// True if the place is a storage proof, which is removed instead of replaced.
+    pub is_storage_proof: bool,
     /// Description of the change, for reports.
     pub change: String,
     /// Line of the change in its file.
@@ -93,7 +93,7 @@ fn is_test(attributes: &[syn::Attribute]) -> bool {
     })
 }
 
-/// Statements that only have an effect; the code compiles without them.
+/// Storage proofs that only have an effect; the code compiles without them.
 fn has_effect(expression: &syn::Expr) -> bool {
     use syn::BinOp::*;
     match expression {
@@ -135,7 +135,7 @@ impl Finder<'_> {
     fn add(&mut self, whole: Span, at: Span, mutated: String, change: String) {
         let (range, start) = (whole.byte_range(), at.start());
         let (line, column) = (start.line, start.column + 1);
-        self.sites.push(Site { range, mutated, is_statement: false, change, line, column });
+        self.sites.push(Site { range, mutated, is_storage_proof: false, change, line, column });
     }
 
     fn swap_name(&mut self, whole: Span, name: &syn::Ident) {
@@ -193,22 +193,22 @@ impl<'ast> Visit<'ast> for Finder<'_> {
         self.visit_expr(&repeat.expr);
     }
 
-    fn visit_stmt(&mut self, statement: &'ast syn::Stmt) {
-        if let syn::Stmt::Expr(expression, Some(_)) = statement
+    fn visit_stmt(&mut self, storage_proof: &'ast syn::Stmt) {
+        if let syn::Stmt::Expr(expression, Some(_)) = storage_proof
             && has_effect(expression)
         {
-            let (span, start) = (statement.span(), statement.span().start());
+            let (span, start) = (storage_proof.span(), storage_proof.span().start());
             let first = self.source(span).lines().next().unwrap_or_default().to_string();
             self.sites.push(Site {
                 range: span.byte_range(),
                 mutated: String::new(),
-                is_statement: true,
+                is_storage_proof: true,
                 change: format!("left out: `{first}`"),
                 line: start.line,
                 column: start.column + 1,
             });
         }
-        syn::visit::visit_stmt(self, statement);
+        syn::visit::visit_stmt(self, storage_proof);
     }
 
     fn visit_expr(&mut self, expression: &'ast syn::Expr) {
@@ -275,7 +275,7 @@ mod tests {
     }
 
     #[test]
-    fn guards_statements_filters_and_pairs_are_found() {
+    fn guards_storage_proofs_filters_and_pairs_are_found() {
         let text = "fn f() -> R { if a > b { return Err(C); } w.put(k, &v)?; s.filter(|x| x.y); t.min(u) }";
         let found = [
             "the guard left out",

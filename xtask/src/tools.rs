@@ -15,7 +15,7 @@ const FLAGS: &str = "-Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-leve
     -Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-pc-table \
     -Cllvm-args=-sanitizer-coverage-trace-compares -Cdebug-assertions -Coverflow-checks --cfg fuzzing";
 
-/// Largest input in bytes: more than a statement with four reads.
+/// Largest input in bytes: more than a storage proof with four reads.
 const INPUT_BYTES_MAX: &str = "16384";
 
 /// The root of the project.

@@ -150,8 +150,8 @@ fn body_fields(body: &Body) -> (&'static str, Value) {
         Body::CloseAlone(x) => ("CloseAlone", json!({ "agreement": agreement(&x.agreement) })),
         Body::RotateKey(x) => ("RotateKey", json!({ "agreement": agreement(&x.agreement) })),
         Body::SetDataSet(x) => ("SetDataSet", json!({ "claim": claim(&x.claim), "end_epoch": x.end_epoch })),
-        Body::Statement(x) => (
-            "Statement",
+        Body::StorageProof(x) => (
+            "StorageProof",
             json!({ "height": x.height, "index": x.index,
                 "answers": x.answers.iter().map(answer).collect::<Vec<_>>(),
                 "reasked": x.reasked.iter().map(reasked).collect::<Vec<_>>(),

@@ -20,7 +20,7 @@ use posync_protocol::{
     Account, AgreementId, Amount, Body, Bounded, Code, Operation, Record as _,
     ledger::{self, BlockContext},
     limits::{OPERATION_BYTES_MAX, OPERATOR_BYTES, Parameters, REDEEM_VOUCHERS_MAX},
-    operation::{Redeem, Redemption, RegisterProvider, Settle, Statement, Transfer, Voucher},
+    operation::{Redeem, Redemption, RegisterProvider, Settle, StorageProof, Transfer, Voucher},
     record::{AccountState, Audit, RoundInfo, System},
     wire::node::{Answer, Ask, Receipt, Unavailable},
 };
@@ -338,7 +338,7 @@ fn refusals_at_the_door() {
             Operation::signed(&key(1), &chain, nonce, max_fee, expires, body)
         };
         let other_chain = Operation::signed(&key(1), &[1; 32], 0, Amount::sync(1), height + 50, pay(3, 1));
-        let statement = statement(2);
+        let storage_proof = storage_proof(2);
         let settle =
             Settle { provider: account(5), index: 0, slots: Bounded::default(), endings: Bounded::default() };
         let mut forged = honest(0, pay(3, 1));
@@ -356,7 +356,7 @@ fn refusals_at_the_door() {
             ("a nonce too far ahead", Code::NonceGap, honest(64, pay(3, 1))),
             ("a fee beyond the balance", Code::Balance, change(|o| o.max_fee = Amount::sync(1_001))),
             ("an account that does not exist", Code::UnknownAccount, signed(&world, 9, 0, height, pay(3, 1))),
-            ("a challenge that was not drawn", Code::NotDrawn, free(1, Body::Statement(statement))),
+            ("a challenge that was not drawn", Code::NotDrawn, free(1, Body::StorageProof(storage_proof))),
             ("upkeep by nobody", Code::UnknownAccount, free(9, Body::Settle(settle))),
         ];
         for (name, code, operation) in table {
@@ -413,7 +413,7 @@ fn an_answer_that_no_block_takes_is_refused_at_the_door() {
         };
         let round = Parameters::LOCAL.round(challenge.height);
         let anchor = record(RoundInfo::key(round % Parameters::LOCAL.round_ring)).await.expect("it began");
-        let right = Statement {
+        let right = StorageProof {
             height: challenge.height,
             anchor: RoundInfo::from_slot(&anchor).expect("whole").anchor,
             index: 0,
@@ -425,23 +425,23 @@ fn an_answer_that_no_block_takes_is_refused_at_the_door() {
         };
         // No data is stored, so each of these claims too much or names data that does not exist.
         let wrong = [
-            Statement { apply: Bounded::new(vec![(0, account(2), 5)]).expect("one"), ..right.clone() },
-            Statement { anchor: [7; 32], ..right.clone() },
-            Statement { index: 1, ..right.clone() },
+            StorageProof { apply: Bounded::new(vec![(0, account(2), 5)]).expect("one"), ..right.clone() },
+            StorageProof { anchor: [7; 32], ..right.clone() },
+            StorageProof { index: 1, ..right.clone() },
         ];
-        for statement in wrong {
+        for storage_proof in wrong {
             let at = world.handles[&0].applied();
-            let operation = signed(&world, 1, 0, at, Body::Statement(statement.clone()));
+            let operation = signed(&world, 1, 0, at, Body::StorageProof(storage_proof.clone()));
             let got = connection.submit(&operation).await;
             assert!(
                 matches!(got, Err(Error::Refused(Code::BadShape | Code::WrongAnchor))),
-                "{statement:?}: {got:?}"
+                "{storage_proof:?}: {got:?}"
             );
-            // One statement of a provider is tried for each block.
+            // One storage proof of a provider is tried for each block.
             world.reach(at + 2).await;
         }
         let at = world.handles[&0].applied();
-        let operation = signed(&world, 1, 0, at, Body::Statement(right));
+        let operation = signed(&world, 1, 0, at, Body::StorageProof(right));
         connection.submit(&operation).await.expect("a right answer waits");
         assert_eq!(receipt(&connection, &operation).await.code, Code::Done);
     });
@@ -529,8 +529,8 @@ async fn with_providers(context: &deterministic::Context) -> World {
 }
 
 /// An answer to a challenge of the block at `height`.
-fn statement(height: u64) -> Statement {
-    Statement {
+fn storage_proof(height: u64) -> StorageProof {
+    StorageProof {
         height,
         anchor: [0; 32],
         index: 0,
@@ -555,7 +555,7 @@ async fn raw(world: &World, caller: u64) -> impl Fn(Operation) -> BoxFuture<'sta
     }
 }
 
-/// Submits 320 early statements of `flooder` to authority 0 from many callers; then an honest early one of
+/// Submits 320 early storage proofs of `flooder` to authority 0 from many callers; then an honest early one of
 /// provider 1 must wait for its block, and not be refused.
 fn early_flood(flooder: u64, is_signed: bool) {
     run(move |context| async move {
@@ -565,9 +565,10 @@ fn early_flood(flooder: u64, is_signed: bool) {
         for caller in 0..8u8 {
             let submit = raw(&world, 100 + u64::from(caller)).await;
             for place in 0..40 {
-                let different = Statement { anchor: [caller * 30 + place; 32], ..statement(height + 40) };
+                let different =
+                    StorageProof { anchor: [caller * 30 + place; 32], ..storage_proof(height + 40) };
                 let mut flood =
-                    signed(&world, flooder, 0, height + u64::from(caller), Body::Statement(different));
+                    signed(&world, flooder, 0, height + u64::from(caller), Body::StorageProof(different));
                 flood.signature[0] ^= u8::from(!is_signed);
                 floods.push(submit(flood));
             }
@@ -577,7 +578,7 @@ fn early_flood(flooder: u64, is_signed: bool) {
         world.reach(height + 4).await;
         let due = world.handles[&0].applied() + 4;
         let submit = raw(&world, 99).await;
-        let honest = signed(&world, 1, 0, height, Body::Statement(statement(due)));
+        let honest = signed(&world, 1, 0, height, Body::StorageProof(storage_proof(due)));
         assert_eq!(submit(honest).await, Answer::Refused(Code::NotDrawn), "its block draws nobody");
         assert!(world.handles[&0].applied() >= due, "it is turned away before its block");
         if !is_signed {
@@ -588,12 +589,12 @@ fn early_flood(flooder: u64, is_signed: bool) {
 }
 
 #[test]
-fn early_statements_that_nobody_signed_take_no_place_of_honest_ones() {
+fn early_storage_proofs_that_nobody_signed_take_no_place_of_honest_ones() {
     early_flood(1, false);
 }
 
 #[test]
-fn early_statements_of_one_provider_take_no_place_of_anothers() {
+fn early_storage_proofs_of_one_provider_take_no_place_of_anothers() {
     early_flood(2, true);
 }
 

@@ -75,9 +75,9 @@ fn challenge(criterion: &mut Criterion) {
     group.bench_function("prove four reads of 1 MiB shards", |b| b.iter(|| fixture.prove()));
     group.bench_function("verify four reads", |b| b.iter(|| fixture.verify(black_box(&reads))));
     let key = ed25519::PrivateKey::from_seed(1);
-    let (public, signature) = (key.public_key(), key.sign(NAMESPACE, b"a statement"));
+    let (public, signature) = (key.public_key(), key.sign(NAMESPACE, b"a storage proof"));
     group.bench_function("limit: verify one Ed25519 signature", |b| {
-        b.iter(|| public.verify(NAMESPACE, black_box(b"a statement"), &signature));
+        b.iter(|| public.verify(NAMESPACE, black_box(b"a storage proof"), &signature));
     });
     group.finish();
 }

@@ -48,9 +48,9 @@ fn closing(criterion: &mut Criterion) {
         group.bench_function(format!("{providers} providers, {} records", records.len()), |b| b.iter(run));
     }
     let key = ed25519::PrivateKey::from_seed(1);
-    let (public, signature) = (key.public_key(), key.sign(b"posync/bench", b"a statement"));
+    let (public, signature) = (key.public_key(), key.sign(b"posync/bench", b"a storage proof"));
     group.bench_function("limit: verify one Ed25519 signature", |b| {
-        b.iter(|| public.verify(b"posync/bench", black_box(b"a statement"), &signature));
+        b.iter(|| public.verify(b"posync/bench", black_box(b"a storage proof"), &signature));
     });
     group.finish();
 }

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   SetDataSet --+-- settled point --> current (weights move: phi, paid, weighed, trees, ending)
-//!                +-- otherwise ------> next --statement / Settle at a settled point--> current
+//!                +-- otherwise ------> next --storage proof / Settle at a settled point--> current
 //! ```
 //!
 //! A *settled point* of a provider: no challenge is open, and it is settled up to this round (or is paid for

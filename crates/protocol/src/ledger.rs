@@ -34,7 +34,7 @@ use crate::{
     operation::{Lane, body_fits, check_structure},
     provider,
     record::{AccountState, Newcomer, ProviderAt, RoundInfo, System},
-    reputation, service, settlement, statement,
+    reputation, service, settlement, storage_proof,
 };
 use alloc::{
     collections::{BTreeMap, BTreeSet},
@@ -106,7 +106,7 @@ pub enum Invalid {
     /// The body exceeds its limits on operations, bytes or paid bytes; its lanes are out of order; or an
     /// account has too many reserved operations.
     #[error(
-        "the operations do not fit a body: at most {OPERATIONS_MAX}, {BODY_BYTES_MAX} bytes, {PAID_LANE_BYTES} of them paid; statements, reserved ones, upkeep and paid ones in this order; {RESERVED_PER_ACCOUNT} reserved ones of an account"
+        "the operations do not fit a body: at most {OPERATIONS_MAX}, {BODY_BYTES_MAX} bytes, {PAID_LANE_BYTES} of them paid; storage proofs, reserved ones, upkeep and paid ones in this order; {RESERVED_PER_ACCOUNT} reserved ones of an account"
     )]
     Body,
     /// A slot of the state does not decode: the state is damaged.
@@ -196,7 +196,7 @@ pub fn touches_operation(context: &BlockContext, operation: &Operation) -> Touch
         Body::CloseAlone(body) => agreement::touches_close_alone(body, &mut touched),
         Body::RotateKey(body) => agreement::touches_rotate(body, &mut touched),
         Body::SetDataSet(body) => data_set::touches(body, &mut touched),
-        Body::Statement(body) => statement::touches(context, signer, body, &mut touched),
+        Body::StorageProof(body) => storage_proof::touches(context, signer, body, &mut touched),
         Body::Redeem(body) => agreement::touches_redeem(context, signer, &body.vouchers, &mut touched),
         Body::Settle(body) => settlement::touches(context, signer, body, &mut touched),
         Body::Refusal(body) => provider::touches_cut(body, &mut touched),
@@ -247,7 +247,7 @@ fn check_body(operations: &[Operation]) -> Result<(), Invalid> {
         match operation.body.lane() {
             Lane::Paid => paid = paid.saturating_add(bytes),
             Lane::Reserved => *reserved.entry(operation.signer).or_default() += 1,
-            Lane::Statement | Lane::Upkeep => {}
+            Lane::StorageProof | Lane::Upkeep => {}
         }
     }
     let fits = operations.len() <= OPERATIONS_MAX
@@ -350,7 +350,7 @@ fn apply(working: &mut Working<'_>, base_fee: u64, operation: &Operation) -> Res
     let fee = fee::fee_of(working.context, base_fee, operation.body.lane(), size);
     working.begin(touched);
     let code = match operation.body.lane() {
-        Lane::Statement | Lane::Upkeep => {
+        Lane::StorageProof | Lane::Upkeep => {
             working.atomically(|w| dispatch(w, operation))?;
             Code::Done
         }
@@ -381,7 +381,7 @@ fn dispatch(working: &mut Working<'_>, operation: &Operation) -> Result<(), Code
         Body::CloseAlone(body) => agreement::close_alone(working, signer, body),
         Body::RotateKey(body) => agreement::rotate(working, signer, body),
         Body::SetDataSet(body) => data_set::apply(working, body),
-        Body::Statement(body) => statement::apply(working, signer, body),
+        Body::StorageProof(body) => storage_proof::apply(working, signer, body),
         Body::Redeem(body) => agreement::redeem(working, &body.vouchers).map(|_| ()),
         Body::Settle(body) => settlement::apply(working, signer, body),
         Body::Refusal(body) => provider::cut(working, body),

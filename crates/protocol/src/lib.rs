@@ -45,7 +45,7 @@ pub mod record;
 pub mod reputation;
 pub mod service;
 pub mod settlement;
-pub mod statement;
+pub mod storage_proof;
 pub mod tree;
 pub mod wire;
 

@@ -32,7 +32,7 @@ pub const NEWCOMER_READS: u32 = 64;
 /// Number of closed challenges after which it loses that place too. A provider that holds nothing has no
 /// reads drawn.
 pub const NEWCOMER_CLOSED: u8 = 64;
-/// Most endings that one statement crosses, each a record. More can be due only if as many epochs were
+/// Most endings that one storage proof crosses, each a record. More can be due only if as many epochs were
 /// not settled.
 pub const ENDINGS_MAX: usize = 64;
 /// Epochs, counted from the last one crossed, in which a provider's agreements may end: a ring of bits
@@ -50,19 +50,19 @@ pub const FAULT_MISSED_SHARE: u64 = ONE / 5;
 pub const FAULT_ROUNDS_SHARE: u64 = ONE / 10;
 /// A restitution burns one part in this many, rounded up (RD-7).
 pub const RESTITUTION_BURN: u128 = 10;
-/// Most slots whose pending data set one statement applies, and most slots of one `Settle`.
+/// Most slots whose pending data set one storage proof applies, and most slots of one `Settle`.
 pub const SETTLE_SLOTS_MAX: usize = 64;
-/// Most vouchers in one statement.
-pub const STATEMENT_VOUCHERS_MAX: usize = 64;
+/// Most vouchers in one storage proof.
+pub const STORAGE_PROOF_VOUCHERS_MAX: usize = 64;
 /// Most vouchers in one `Redeem`: as many as fit an operation, each with a claim.
 pub const REDEEM_VOUCHERS_MAX: usize = 160;
-/// Most bytes of one encoded operation; a full statement is below 23 kB.
+/// Most bytes of one encoded operation; a full storage proof is below 23 kB.
 pub const OPERATION_BYTES_MAX: usize = 32 << 10;
 /// Most bytes of the operations in a body.
 pub const BODY_BYTES_MAX: usize = 1 << 20;
 /// Most operations in a body.
 pub const OPERATIONS_MAX: usize = 4096;
-/// Bytes of a body reserved for statements, reserved operations and upkeep.
+/// Bytes of a body reserved for storage proofs, reserved operations and upkeep.
 pub const FREE_LANE_BYTES: usize = BODY_BYTES_MAX / 2;
 /// Most bytes of paid operations in a body: a full paid lane.
 pub const PAID_LANE_BYTES: usize = BODY_BYTES_MAX - FREE_LANE_BYTES;
@@ -142,9 +142,9 @@ pub const TIME_STEP_MS_MAX: u64 = 10_000;
 pub const BLOCKS_KEPT: u64 = 4096;
 /// Most bytes of waiting operations in the mempool.
 pub const MEMPOOL_BYTES: usize = 16 << 20;
-/// Most of those bytes for free operations: 180 full statements, or 9 minutes of draws.
+/// Most of those bytes for free operations: 180 full storage proofs, or 9 minutes of draws.
 pub const MEMPOOL_FREE_BYTES: usize = 4 << 20;
-/// Most bytes of the free part for upkeep by anyone; statements displace it when they need room.
+/// Most bytes of the free part for upkeep by anyone; storage proofs displace it when they need room.
 pub const MEMPOOL_SETTLE_BYTES: usize = 1 << 20;
 /// Bytes of waiting upkeep that one account signed.
 pub const MEMPOOL_SETTLE_PER_ACCOUNT: usize = 64 << 10;
@@ -167,7 +167,7 @@ pub const MEMPOOL_PER_ACCOUNT: usize = 64;
 /// An operation replaces a waiting one with the same nonce if its fee rate is at least this percentage
 /// of the other's.
 pub const MEMPOOL_REPLACE_PERCENT: u128 = 110;
-/// Number of own proposals that may leave out a statement, or a party's upkeep, before it is dropped.
+/// Number of own proposals that may leave out a storage proof, or a party's upkeep, before it is dropped.
 pub const MEMPOOL_REFUSALS_MAX: u8 = 4;
 /// Most bytes of one batch of operations that authorities send each other.
 pub const GOSSIP_BYTES_MAX: usize = 256 << 10;

@@ -2,7 +2,7 @@
 //!
 //! An operation's id is the SHA-256 of its bytes. Signatures are verified outside this module, in
 //! batches, once per node ([`crate::wire::node`] carries the bytes). Outside the paid lane ([`Lane`])
-//! `nonce` is 0. In free operations (`Statement`, `Settle`) `max_fee` is 0 as well.
+//! `nonce` is 0. In free operations (`StorageProof`, `Settle`) `max_fee` is 0 as well.
 
 mod lane;
 mod service;
@@ -23,7 +23,7 @@ use crate::{
     fenwick::slot_at,
     limits::{
         ADDRESSES_MAX, CHUNK_LEVELS_MAX, ENDINGS_MAX, LEAF_BYTES, MISSING_MAX, OPERATOR_BYTES, PROBE_PEERS,
-        READS, REDEEM_VOUCHERS_MAX, REGION_BYTES_MAX, SETTLE_SLOTS_MAX, STATEMENT_VOUCHERS_MAX,
+        READS, REDEEM_VOUCHERS_MAX, REGION_BYTES_MAX, SETTLE_SLOTS_MAX, STORAGE_PROOF_VOUCHERS_MAX,
         SUM_LEVELS_MAX,
     },
     record::Address,
@@ -383,7 +383,7 @@ encoded! {
 
 encoded! {
     /// A storage proof: the answer to a challenge. Free, keyed by (provider, height), idempotent (RD-8).
-    Statement {
+    StorageProof {
         /// Height of the block that drew the challenge.
         height: u64,
         /// Anchor of that block's round: digest of the block that was final when the challenge was drawn
@@ -396,7 +396,7 @@ encoded! {
         /// Answers to reads asked again, in the order of the provider's record.
         reasked: Bounded<Reasked, MISSING_MAX>,
         /// Vouchers to redeem, each judged on its own (VO-4).
-        vouchers: Bounded<Redemption, STATEMENT_VOUCHERS_MAX>,
+        vouchers: Bounded<Redemption, STORAGE_PROOF_VOUCHERS_MAX>,
         /// Slots whose `next` takes effect; consumer and end epoch are hints that must match.
         apply: Bounded<(u32, Account, u64), SETTLE_SLOTS_MAX>,
         /// End epochs to cross, ascending (ST-5).
@@ -535,7 +535,7 @@ tagged! {
         /// Changes an agreement's data set.
         9 => SetDataSet(SetDataSet),
         /// Answers a challenge; free.
-        10 => Statement(Statement),
+        10 => StorageProof(StorageProof),
         /// Redeems vouchers outside a challenge.
         11 => Redeem(Redeem),
         /// Brings a provider's records up to date; free.

@@ -119,8 +119,8 @@ pub(crate) fn touches_settle(
 /// nothing (DR-6).
 ///
 /// `endings` must name the endings that lie in the interval, at most the first [`ENDINGS_MAX`]. Others are
-/// ignored, so that a statement stays good if the epoch changes before its block. If more are due, it settles
-/// up to the last named one. The next statement settles the rest, less the rounds that the provider let wait
+/// ignored, so that a storage proof stays good if the epoch changes before its block. If more are due, it settles
+/// up to the last named one. The next storage proof settles the rest, less the rounds that the provider let wait
 /// (ST-5).
 ///
 /// # Errors

@@ -4,7 +4,7 @@
 //!   consumer --channel--> serve --> segments (shards)      one sync for all puts that wait
 //!                           |-----> books    (data sets)   in force, next, and every signed one above
 //!                           +-----> voucher store     (vouchers)    durable before the next slice leaves
-//!   ledger <--proven reads-- reconciler --> prover (statements), redeem, claims, upkeep, registration
+//!   ledger <--proven reads-- reconciler --> prover (storage proofs), redeem, claims, upkeep, registration
 //!   blocks <--bodies-------- reconciler     only while the ledger counts agreements that are unknown here
 //!                            probe  --> other providers: counted egress, once an epoch
 //! ```

@@ -4,7 +4,7 @@
 //!   height --> own records --> not registered?  register
 //!                          --> alerts (report)
 //!                          --> capacity cut by a refusal?  declare the available room again
-//!                          --> challenge open?  statement (again until the record says answered)
+//!                          --> challenge open?  storage proof (again until the record says answered)
 //!                          --> none, and asleep or with slots that ended?  free upkeep
 //!                          --> more agreements than are known?  search blocks for them
 //!              each round --> terms of all books: versions in force, ended agreements, their space
@@ -29,7 +29,7 @@ pub use read::answer_questions;
 
 use crate::{
     ledger::{Ledger, LedgerError, decode},
-    prover::{Case, NoStatement, Reader},
+    prover::{Case, NoStorageProof, Reader},
     redeem,
     report::{Disk, Reporter},
     segments::StoreError,
@@ -411,7 +411,7 @@ impl<E: Spawner + Context, B: Blob, L: Ledger> Reconciler<E, B, L> {
         read_slots(&self.ledger, &self.account(), slots).await
     }
 
-    /// Builds and sends a statement. Returns `false` if there is none to send now.
+    /// Builds and sends a storage proof. Returns `false` if there is none to send now.
     async fn answer(&mut self, mut case: Case) -> Result<bool, ReconcilerError> {
         let parts = self.handler.parts();
         let slots: BTreeSet<u32> =
@@ -437,17 +437,17 @@ impl<E: Spawner + Context, B: Blob, L: Ledger> Reconciler<E, B, L> {
         (case.anchor, case.height) = (info.anchor, at);
         let reader = Reader { store: &parts.store, books: &parts.books };
         let vouchers = self.payable(&case);
-        let statement = match reader.answers(&case).await {
-            Ok(answers) => case.statement(answers, reader.reasked(&case).await, vouchers),
+        let storage_proof = match reader.answers(&case).await {
+            Ok(answers) => case.storage_proof(answers, reader.reasked(&case).await, vouchers),
             Err(error) => Err(error),
         };
-        match statement {
-            Ok(statement) => {
-                self.ledger.send(Body::Statement(statement)).await?;
+        match storage_proof {
+            Ok(storage_proof) => {
+                self.ledger.send(Body::StorageProof(storage_proof)).await?;
                 self.unanswered.ended();
                 Ok(true)
             }
-            Err(NoStatement::NotDrawn) => Ok(false),
+            Err(NoStorageProof::NotDrawn) => Ok(false),
             Err(error) => {
                 self.unanswered.holds(&error);
                 Ok(true)

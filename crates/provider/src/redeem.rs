@@ -1,6 +1,6 @@
 //! Decides which vouchers to redeem, and when: pure.
 //!
-//! A drawn provider redeems at most 64 vouchers for free in its statement. In between it pays a fee, so it
+//! A drawn provider redeems at most 64 vouchers for free in its storage proof. In between it pays a fee, so it
 //! redeems on its own only vouchers that would otherwise be lost or are worth the fee; in the last round
 //! of an epoch also each that covers as much as one read of an auditor. A report counts only as far as
 //! its reads are redeemed by then, a provider cannot recognise such reads, and a provider whose reads

@@ -4,7 +4,7 @@ use posync_protocol::{
     AgreementId, Amount, Body, Bounded, Code, Hash,
     ledger::Event,
     limits::Parameters,
-    operation::{Answer, MissingRead, Redemption, Settle, Statement, Voucher},
+    operation::{Answer, MissingRead, Redemption, Settle, StorageProof, Voucher},
     record::{Audit, Challenge, Usage},
 };
 use posync_sim::market::{CONSUMER, Manner, Market, Terms};
@@ -34,17 +34,17 @@ fn wait_for_draw(market: &mut Market, after: u64) -> Challenge {
     }
 }
 
-fn truth(market: &Market, challenge: &Challenge) -> Statement {
+fn truth(market: &Market, challenge: &Challenge) -> StorageProof {
     let member = &market.members[0];
     let answers = member.answers(&market.ledger, challenge).expect("it holds everything");
     member.stating(&market.ledger, challenge, market.height + 1, answers)
 }
 
-/// Changes the read at `place` of a true statement.
-fn with_read(statement: &Statement, place: usize, change: impl FnOnce(&mut Answer)) -> Statement {
-    let mut answers: Vec<Answer> = statement.answers.to_vec();
+/// Changes the read at `place` of a true storage proof.
+fn with_read(storage_proof: &StorageProof, place: usize, change: impl FnOnce(&mut Answer)) -> StorageProof {
+    let mut answers: Vec<Answer> = storage_proof.answers.to_vec();
     change(&mut answers[place]);
-    Statement { answers: Bounded::new(answers).expect("still four"), ..statement.clone() }
+    StorageProof { answers: Bounded::new(answers).expect("still four"), ..storage_proof.clone() }
 }
 
 fn flip<const MAX: usize>(bytes: &Bounded<u8, MAX>) -> Bounded<u8, MAX> {
@@ -60,7 +60,7 @@ fn flip_hash<const MAX: usize>(path: &Bounded<Hash, MAX>) -> Bounded<Hash, MAX> 
 }
 
 #[test]
-fn a_forged_statement_is_refused_and_says_why() {
+fn a_forged_storage_proof_is_refused_and_says_why() {
     let (market, challenge) = drawn(1);
     let truth = truth(&market, &challenge);
     let proved = |place, change: fn(&mut posync_protocol::operation::ProvedRead)| {
@@ -92,33 +92,33 @@ fn a_forged_statement_is_refused_and_says_why() {
             Code::ReadPath,
         ),
         ("three reads", cut(&truth), Code::BadShape),
-        ("another block as the anchor", Statement { anchor: [9; 32], ..truth.clone() }, Code::WrongAnchor),
+        ("another block as the anchor", StorageProof { anchor: [9; 32], ..truth.clone() }, Code::WrongAnchor),
         (
             "a height that drew nobody",
-            Statement { height: challenge.height + 1, ..truth.clone() },
+            StorageProof { height: challenge.height + 1, ..truth.clone() },
             Code::NotDrawn,
         ),
-        ("another's index", Statement { index: 1, ..truth.clone() }, Code::BadShape),
+        ("another's index", StorageProof { index: 1, ..truth.clone() }, Code::BadShape),
     ];
-    for (what, statement, code) in table {
-        let operation = market.free(market.members[0].account, Body::Statement(statement));
+    for (what, storage_proof, code) in table {
+        let operation = market.free(market.members[0].account, Body::StorageProof(storage_proof));
         assert_eq!(market.verdict(&operation), code, "{what}");
     }
-    let other = market.free(market.members[1].account, Body::Statement(truth));
+    let other = market.free(market.members[1].account, Body::StorageProof(truth));
     assert_ne!(market.verdict(&other), Code::Done, "another provider's answer");
 }
 
-fn cut(statement: &Statement) -> Statement {
-    let answers = Bounded::new(statement.answers[..3].to_vec()).expect("three");
-    Statement { answers, ..statement.clone() }
+fn cut(storage_proof: &StorageProof) -> StorageProof {
+    let answers = Bounded::new(storage_proof.answers[..3].to_vec()).expect("three");
+    StorageProof { answers, ..storage_proof.clone() }
 }
 
 #[test]
 fn an_answer_counts_once_and_an_old_one_never_again() {
     let (mut market, challenge) = drawn(2);
-    let statement = truth(&market, &challenge);
+    let storage_proof = truth(&market, &challenge);
     let account = market.members[0].account;
-    let operation = market.free(account, Body::Statement(statement));
+    let operation = market.free(account, Body::StorageProof(storage_proof));
     market.members[0].terms.manner = Manner::Truthful;
     market.reach(challenge.height + posync_sim::market::ANSWER_BLOCKS).expect("the rules hold");
     assert_eq!(market.verdict(&operation), Code::AnsweredAlready);
@@ -151,10 +151,10 @@ fn an_old_data_set_proves_nothing_once_a_newer_one_is_in_force() {
         let answers = old.answers_from(&market.ledger, &challenge, old.tree.leaves()).expect("it holds them");
         old.stating(&market.ledger, &challenge, market.height + 1, answers)
     };
-    let operation = market.free(old.account, Body::Statement(replay));
+    let operation = market.free(old.account, Body::StorageProof(replay));
     assert!(matches!(market.verdict(&operation), Code::ReadPath | Code::ReadOutsideSlot));
     market.members[0].hold(40);
-    let operation = market.free(old.account, Body::Statement(truth(&market, &challenge)));
+    let operation = market.free(old.account, Body::StorageProof(truth(&market, &challenge)));
     assert_eq!(market.verdict(&operation), Code::Done);
 }
 

@@ -161,8 +161,8 @@ impl Bench {
         operation.signatures(&self.stage.world.chain).iter().all(|check| check.verify())
     }
 
-    /// Runs one block with these operations and the statements of the drawn providers that answer.
-    /// Returns the receipts of the kept operations, without those of statements.
+    /// Runs one block with these operations and the storage proofs of the drawn providers that answer.
+    /// Returns the receipts of the kept operations, without those of storage proofs.
     pub(crate) fn block(&mut self, operations: &[Operation]) -> Vec<Code> {
         for operation in operations {
             assert!(self.is_signed(operation), "a node refuses what is not signed: {operation:?}");
@@ -172,10 +172,10 @@ impl Bench {
 
     /// Runs a block like [`Bench::block`], without the check of signatures.
     pub(crate) fn forge(&mut self, operations: &[Operation]) -> Vec<Code> {
-        // Lanes keep their order, and statements come first.
+        // Lanes keep their order, and storage proofs come first.
         let asked = (0..).zip(operations).map(|(place, operation)| (Some(place), operation.clone()));
         let mut all: Vec<(Option<usize>, Operation)> = asked.collect();
-        all.extend(self.statements().into_iter().map(|statement| (None, statement)));
+        all.extend(self.storage_proofs().into_iter().map(|storage_proof| (None, storage_proof)));
         all.sort_by_key(|(_, operation)| operation.body.lane());
         let (places, body): (Vec<Option<usize>>, Vec<Operation>) = all.into_iter().unzip();
         let outcome = self.stage.world.block(&body).expect("a proposer leaves out what is invalid");
@@ -197,8 +197,8 @@ impl Bench {
         }
     }
 
-    /// The statement of `name`; `None` without an open challenge, or if the provider stays silent.
-    pub(crate) fn statement(&mut self, name: &str) -> Option<Operation> {
+    /// The storage proof of `name`; `None` without an open challenge, or if the provider stays silent.
+    pub(crate) fn storage_proof(&mut self, name: &str) -> Option<Operation> {
         let world = &self.stage.world;
         let holder = self.holders.get_mut(name)?;
         if !world.draws || world.get::<Provider>(Provider::key(&account(name))).is_none() {
@@ -208,18 +208,18 @@ impl Bench {
         if open.is_none() || open == holder.silent_at {
             return None;
         }
-        let statement = holder.keeper.statement(world)?;
-        let is_complete = !statement.answers.iter().any(|answer| matches!(answer, Answer::Missing(_)));
+        let storage_proof = holder.keeper.storage_proof(world)?;
+        let is_complete = !storage_proof.answers.iter().any(|answer| matches!(answer, Answer::Missing(_)));
         if holder.answers == Answers::Complete && !is_complete {
             holder.silent_at = open;
             return None;
         }
-        Some(world.sign(name, Body::Statement(statement)))
+        Some(world.sign(name, Body::StorageProof(storage_proof)))
     }
 
-    fn statements(&mut self) -> Vec<Operation> {
+    fn storage_proofs(&mut self) -> Vec<Operation> {
         let names: Vec<String> = self.holders.keys().cloned().collect();
-        names.iter().filter_map(|name| self.statement(name)).collect()
+        names.iter().filter_map(|name| self.storage_proof(name)).collect()
     }
 
     /// Signs a script line without submitting it.
@@ -290,7 +290,7 @@ pub(crate) fn shards(seed: u64, count: u64, length: usize) -> Vec<Vec<u8>> {
 
 /// True if the provider would fail its open challenge.
 pub(crate) fn would_fail(bench: &Bench, provider: &str) -> bool {
-    let statement = bench.holders[provider].keeper.statement(bench.world());
+    let storage_proof = bench.holders[provider].keeper.storage_proof(bench.world());
     let is_missing = |answer: &Answer| matches!(answer, Answer::Missing(_));
-    statement.is_some_and(|statement| statement.answers.iter().any(is_missing))
+    storage_proof.is_some_and(|storage_proof| storage_proof.answers.iter().any(is_missing))
 }

@@ -13,7 +13,7 @@
 //! Invariants
 //! 1. The moment and the bytes of a read follow from a secret and the ledger alone, never from its
 //!    purpose.
-//! 2. A shard is read only if that provider proved it in a statement that became final.
+//! 2. A shard is read only if that provider proved it in a storage proof that became final.
 //! 3. A read ends before the last round of its epoch, in which providers redeem.
 
 mod actor;

@@ -1,6 +1,6 @@
-//! Names of shards that a provider proved to hold, taken from the statements in blocks.
+//! Names of shards that a provider proved to hold, taken from the storage proofs in blocks.
 //!
-//! Every statement carries the drawn chunks with their shards' names and lengths. So anyone who reads
+//! Every storage proof carries the drawn chunks with their shards' names and lengths. So anyone who reads
 //! blocks learns of shards that the provider must be able to serve, but not before the provider's draw
 //! was open.
 
@@ -41,9 +41,11 @@ pub struct Known {
 /// The shards that `provider` proves in its answer to the challenge of height `challenge`; `None` if the
 /// block does not hold that answer.
 pub fn proved(body: &BlockBody, provider: &Account, challenge: u64) -> Option<Vec<Named>> {
-    let statement = body.operations.iter().find_map(|operation| match &operation.body {
-        Body::Statement(statement) if operation.signer == *provider && statement.height == challenge => {
-            Some(statement)
+    let storage_proof = body.operations.iter().find_map(|operation| match &operation.body {
+        Body::StorageProof(storage_proof)
+            if operation.signer == *provider && storage_proof.height == challenge =>
+        {
+            Some(storage_proof)
         }
         _ => None,
     })?;
@@ -54,7 +56,7 @@ pub fn proved(body: &BlockBody, provider: &Account, challenge: u64) -> Option<Ve
         }
         Answer::Missing(_) | Answer::Ended(_) => None,
     };
-    let mut shards: Vec<Named> = statement.answers.iter().filter_map(named).collect();
+    let mut shards: Vec<Named> = storage_proof.answers.iter().filter_map(named).collect();
     shards.sort_unstable_by_key(|named| named.shard);
     shards.dedup();
     Some(shards)
@@ -115,19 +117,19 @@ mod tests {
     use super::*;
     use posync_protocol::{
         Amount, Bounded, Operation,
-        operation::{MissingRead, ProvedRead, Statement, SumPath},
+        operation::{MissingRead, ProvedRead, StorageProof, SumPath},
         tree::SumTree,
     };
 
     const PROVIDER: Account = Account([5; 32]);
 
-    fn statement(signer: Account, height: u64, answers: Vec<Answer>) -> Operation {
+    fn storage_proof(signer: Account, height: u64, answers: Vec<Answer>) -> Operation {
         let (reasked, vouchers, apply, endings) = Default::default();
         let answers = Bounded::new(answers).expect("four at most");
         let body =
-            Statement { height, anchor: [0; 32], index: 0, answers, reasked, vouchers, apply, endings };
+            StorageProof { height, anchor: [0; 32], index: 0, answers, reasked, vouchers, apply, endings };
         let (nonce, max_fee, expires, signature) = (0, Amount::ZERO, 9, [0; 64]);
-        Operation { signer, nonce, max_fee, expires, body: Body::Statement(body), signature }
+        Operation { signer, nonce, max_fee, expires, body: Body::StorageProof(body), signature }
     }
 
     #[test]
@@ -152,9 +154,9 @@ mod tests {
         };
         let answers = vec![proved(2), proved(0), missing(path(1)), proved(2)];
         let operations = vec![
-            statement(Account([6; 32]), 10, vec![proved(1)]),
-            statement(PROVIDER, 12, answers),
-            statement(PROVIDER, 14, vec![missing(path(1))]),
+            storage_proof(Account([6; 32]), 10, vec![proved(1)]),
+            storage_proof(PROVIDER, 12, answers),
+            storage_proof(PROVIDER, 14, vec![missing(path(1))]),
         ];
         let operations = Bounded::new(operations).expect("few");
         let block = BlockBody { draws: Default::default(), operations, dkg: Default::default() };

@@ -7,7 +7,7 @@
 //! answer to a challenge that this node has not applied yet waits for its block.
 //!
 //! Bounds: [`INGRESS_QUEUED_MAX`] operations of callers in each lane, [`QUEUED_PER_PEER`] of one caller,
-//! early statements with a good signature ([`Early`]), batches of [`BATCH_MAX`]. Operations beyond a bound
+//! early storage proofs with a good signature ([`Early`]), batches of [`BATCH_MAX`]. Operations beyond a bound
 //! are answered with `Full`. A signer whose own operation carries a bad signature, and an authority that
 //! passes one on, is ignored until the next block.
 
@@ -226,7 +226,7 @@ struct Actor<E, S> {
     early: Early,
     /// Signers and authorities with a bad signature since the last block.
     liars: BTreeSet<Account>,
-    /// Providers that had a statement tried since the last block.
+    /// Providers that had a storage proof tried since the last block.
     tried: BTreeSet<Account>,
 }
 
@@ -408,7 +408,7 @@ impl<E: Clock + CryptoRng, S: Sender> Actor<E, S> {
         (named, keys)
     }
 
-    /// The lane of an operation by the applied state, or its answer; a statement whose challenge may still
+    /// The lane of an operation by the applied state, or its answer; a storage proof whose challenge may still
     /// come goes to `early`.
     fn judge(
         &self,
@@ -423,14 +423,14 @@ impl<E: Clock + CryptoRng, S: Sender> Actor<E, S> {
             admit::check_funds(operation, &admission).map(|()| admission)
         });
         match (judged, &operation.body) {
-            (Ok(_), _) | (Err(_), Body::Statement(_)) if self.liars.contains(&operation.signer) => {
+            (Ok(_), _) | (Err(_), Body::StorageProof(_)) if self.liars.contains(&operation.signer) => {
                 arrival.answer(Err(Refused::Full));
             }
             (Ok(admission), _) => return Some((arrival, admission)),
-            (Err(_), Body::Statement(statement))
-                if self.may_come_true(operation, statement.height, slots) =>
+            (Err(_), Body::StorageProof(storage_proof))
+                if self.may_come_true(operation, storage_proof.height, slots) =>
             {
-                early.push((arrival, Admission::Statement));
+                early.push((arrival, Admission::StorageProof));
             }
             (Err(code), _) => arrival.answer(Err(code.into())),
         }
@@ -457,13 +457,13 @@ impl<E: Clock + CryptoRng, S: Sender> Actor<E, S> {
         }
     }
 
-    /// Runs a statement alone on the applied state (LE-3). One that no block would accept costs its author
+    /// Runs a storage proof alone on the applied state (LE-3). One that no block would accept costs its author
     /// nothing, and would take the room of other free operations.
     ///
     /// # Errors
-    /// The ledger's refusal; `Full` for a second statement of one provider since the last block.
+    /// The ledger's refusal; `Full` for a second storage proof of one provider since the last block.
     async fn stands(&mut self, operation: &Operation) -> Result<(), Refused> {
-        if !matches!(operation.body, Body::Statement(_)) {
+        if !matches!(operation.body, Body::StorageProof(_)) {
             return Ok(());
         }
         if !self.tried.insert(operation.signer) {

@@ -1,7 +1,7 @@
 //! Decides from the applied state if the pool admits an operation.
 //!
-//! A statement needs its open challenge, a commitment or a reveal needs a seat, evidence needs a seat as its
-//! offender, and upkeep needs a provider for which everything named is due. All but statements need an
+//! A storage proof needs its open challenge, a commitment or a reveal needs a seat, evidence needs a seat as its
+//! offender, and upkeep needs a provider for which everything named is due. All but storage proofs need an
 //! account. The ledger judges again, over every record that the operation names; this check keeps out
 //! operations that no block can hold. It comes before signatures are verified, so an operation of a
 //! stranger costs a look-up.
@@ -26,7 +26,7 @@ pub(super) type Slots = BTreeMap<Key, Slot>;
 pub(super) fn keys(operation: &Operation, parameters: &Parameters) -> Vec<Key> {
     let signer = &operation.signer;
     let mut keys = match &operation.body {
-        Body::Statement(_) => return vec![Audit::key(signer)],
+        Body::StorageProof(_) => return vec![Audit::key(signer)],
         Body::AuditCommit(_) | Body::AuditReveal(_) => vec![Seat::key(signer)],
         Body::Evidence(evidence) => {
             let offences = Offences::at(evidence.epoch(parameters));
@@ -60,16 +60,16 @@ pub(super) fn funds(slot: &Slot) -> Option<Funds> {
 /// Admits an operation that waits for the block `next`, and returns its lane.
 ///
 /// # Errors
-/// `NotDrawn` for a statement without its challenge, `UnknownAccount`, `AuditNotSeat`; for evidence
+/// `NotDrawn` for a storage proof without its challenge, `UnknownAccount`, `AuditNotSeat`; for evidence
 /// `EvidenceStale`, `SeatUnknown`, `EvidenceKnown`; for upkeep
 /// `ProviderUnknown`, `AgreementUnknown`, `EndingsMissing`, `BadShape` for a wrong hint,
 /// `NothingToSettle` or `SettledAlready`.
 pub(super) fn admit(operation: &Operation, next: &BlockContext, slots: &Slots) -> Result<Admission, Code> {
     let signer = &operation.signer;
-    if let Body::Statement(statement) = &operation.body {
+    if let Body::StorageProof(storage_proof) = &operation.body {
         let challenge = read::<Audit>(slots, Audit::key(signer)).and_then(|audit| audit.challenge);
-        let is_drawn = challenge.is_some_and(|challenge| challenge.height == statement.height);
-        return if is_drawn { Ok(Admission::Statement) } else { Err(Code::NotDrawn) };
+        let is_drawn = challenge.is_some_and(|challenge| challenge.height == storage_proof.height);
+        return if is_drawn { Ok(Admission::StorageProof) } else { Err(Code::NotDrawn) };
     }
     let funds = slots.get(&AccountState::key(signer)).and_then(funds).ok_or(Code::UnknownAccount)?;
     let is_seat = || read::<Seat>(slots, Seat::key(signer)).is_some_and(|seat| seat.jailed.is_none());
@@ -97,7 +97,7 @@ pub(super) fn check_funds(operation: &Operation, admission: &Admission) -> Resul
             return Err(Code::NonceGap);
         }
         Admission::Paid { funds, .. } | Admission::Reserved { funds, .. } => funds,
-        Admission::Statement | Admission::Upkeep { .. } => return Ok(()),
+        Admission::StorageProof | Admission::Upkeep { .. } => return Ok(()),
     };
     if operation.max_fee > funds.balance { Err(Code::Balance) } else { Ok(()) }
 }

@@ -1,9 +1,9 @@
 //! Decides which operations wait, which are evicted, and in which order they are offered to a block.
 //!
 //! Lanes
-//! - *Statements*, keyed (provider, challenge height): oldest challenge first; a later one replaces
+//! - *Storage proofs*, keyed (provider, challenge height): oldest challenge first; a later one replaces
 //!   an earlier one with the same key.
-//! - *Reserved* (RD-8), keyed (signer, kind, epoch, batch): after the statements, those of seats first,
+//! - *Reserved* (RD-8), keyed (signer, kind, epoch, batch): after the storage proofs, those of seats first,
 //!   which also displace evidence of strangers; then in order of arrival.
 //! - *Upkeep*, keyed (provider, kind of work): after those, first that of the provider itself, then that of
 //!   its consumers. A sender displaces those ranked after it; the provider displaces upkeep of every kind.
@@ -13,8 +13,8 @@
 //!
 //! Invariants
 //! 1. Bytes never exceed [`MEMPOOL_BYTES`], and paid operations never use [`MEMPOOL_FREE_BYTES`] and
-//!    [`MEMPOOL_RESERVED_BYTES`]: no flood of paid operations displaces a statement, a reveal or
-//!    evidence, no flood of upkeep displaces a statement, and no flood of evidence an operation of a seat.
+//!    [`MEMPOOL_RESERVED_BYTES`]: no flood of paid operations displaces a storage proof, a reveal or
+//!    evidence, no flood of upkeep displaces a storage proof, and no flood of evidence an operation of a seat.
 //! 2. An account has at most [`MEMPOOL_PER_ACCOUNT`] paid operations, and the balance last seen covers their
 //!    fees.
 //! 3. No operation waits past its expiry height.
@@ -70,7 +70,7 @@ pub struct Funds {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Admission {
     /// The answer to an open challenge.
-    Statement,
+    StorageProof,
     /// An operation of a seat, or evidence.
     Reserved {
         /// Nonce and balance of the signer.
@@ -174,8 +174,8 @@ pub struct Pool {
     paid: BTreeSet<paid::Key>,
     /// Paid operations behind a gap in their nonces, by arrival.
     gaps: BTreeSet<(u64, Hash)>,
-    statements: BTreeMap<(u64, Account), Hash>,
-    /// Challenges for which a statement was refused: further answers to them come last.
+    storage_proofs: BTreeMap<(u64, Account), Hash>,
+    /// Challenges for which a storage proof was refused: further answers to them come last.
     refused: BTreeSet<(u64, Account)>,
     reserved: BTreeMap<ReservedKey, Hash>,
     settles: BTreeMap<UpkeepKey, Hash>,
@@ -184,7 +184,7 @@ pub struct Pool {
     arrivals: u64,
     paid_bytes: usize,
     gap_bytes: usize,
-    statement_bytes: usize,
+    storage_proof_bytes: usize,
     reserved_bytes: usize,
     settle_bytes: usize,
 }
@@ -202,7 +202,7 @@ impl Pool {
 
     /// Bytes of all operations that wait.
     pub const fn bytes(&self) -> usize {
-        self.paid_bytes + self.gap_bytes + self.statement_bytes + self.reserved_bytes + self.settle_bytes
+        self.paid_bytes + self.gap_bytes + self.storage_proof_bytes + self.reserved_bytes + self.settle_bytes
     }
 
     /// True if the operation with that id waits, so its signatures were verified.
@@ -220,9 +220,9 @@ impl Pool {
             return Ok(());
         }
         match (&operation.body, admission) {
-            (Body::Statement(statement), Admission::Statement) => {
-                let key = (statement.height, operation.signer);
-                self.insert_statement(id, key, operation)
+            (Body::StorageProof(storage_proof), Admission::StorageProof) => {
+                let key = (storage_proof.height, operation.signer);
+                self.insert_storage_proof(id, key, operation)
             }
             (Body::Settle(settle), Admission::Upkeep { is_party }) => {
                 let sender = match (settle.provider == operation.signer, is_party) {
@@ -293,18 +293,18 @@ impl Pool {
         Ok(())
     }
 
-    fn insert_statement(
+    fn insert_storage_proof(
         &mut self,
         id: Hash,
         key: (u64, Account),
         operation: Operation,
     ) -> Result<(), Refused> {
         let bytes = operation.encode_size();
-        let old = self.statements.get(&key).copied();
+        let old = self.storage_proofs.get(&key).copied();
         // Upkeep is displaced first, then the youngest challenge.
-        let younger = self.statements.range(key..).rev().filter(|(other, _)| **other != key);
+        let younger = self.storage_proofs.range(key..).rev().filter(|(other, _)| **other != key);
         let weaker = self.settles.values().chain(younger.map(|(_, id)| id));
-        let mut left = self.statement_bytes + self.settle_bytes;
+        let mut left = self.storage_proof_bytes + self.settle_bytes;
         let mut going = Vec::new();
         for victim in old.iter().chain(weaker) {
             if left + bytes <= MEMPOOL_FREE_BYTES && Some(*victim) != old {
@@ -317,8 +317,8 @@ impl Pool {
             return Err(Refused::Full);
         }
         going.iter().for_each(|id| self.remove(id));
-        self.statement_bytes += bytes;
-        self.statements.insert(key, id);
+        self.storage_proof_bytes += bytes;
+        self.storage_proofs.insert(key, id);
         self.keep(id, Entry::new(operation, bytes));
         Ok(())
     }
@@ -357,7 +357,7 @@ impl Pool {
         let settles = self.settle_bytes - of(None) + bytes;
         let fits = own <= MEMPOOL_SETTLE_PER_ACCOUNT
             && settles <= MEMPOOL_SETTLE_BYTES
-            && self.statement_bytes + settles <= MEMPOOL_FREE_BYTES;
+            && self.storage_proof_bytes + settles <= MEMPOOL_FREE_BYTES;
         if !fits {
             return Err(Refused::Full);
         }
@@ -400,9 +400,9 @@ impl Pool {
         let operation = &entry.operation;
         self.expiries.remove(&(operation.expires, *id));
         match &operation.body {
-            Body::Statement(statement) => {
-                self.statement_bytes -= entry.bytes;
-                self.statements.remove(&(statement.height, operation.signer));
+            Body::StorageProof(storage_proof) => {
+                self.storage_proof_bytes -= entry.bytes;
+                self.storage_proofs.remove(&(storage_proof.height, operation.signer));
             }
             Body::Settle(settle) => {
                 self.settle_bytes -= entry.bytes;
@@ -433,10 +433,10 @@ impl Pool {
     pub fn finalized(&mut self, height: u64, operations: &[Operation]) {
         for operation in operations {
             match &operation.body {
-                Body::Statement(statement) => {
-                    let key = (statement.height, operation.signer);
+                Body::StorageProof(storage_proof) => {
+                    let key = (storage_proof.height, operation.signer);
                     self.refused.remove(&key);
-                    if let Some(id) = self.statements.get(&key).copied() {
+                    if let Some(id) = self.storage_proofs.get(&key).copied() {
                         self.remove(&id);
                     }
                 }
@@ -457,21 +457,21 @@ impl Pool {
         }
     }
 
-    /// Counts operations that an own proposal had to leave out. A statement is dropped after several
+    /// Counts operations that an own proposal had to leave out. A storage proof is dropped after several
     /// refusals, and so is upkeep of a party, which may wait for an answer. Reserved operations and upkeep of
     /// strangers are dropped at once. Paid operations stay.
     pub fn refused(&mut self, ids: &[Hash]) {
         for id in ids {
             let Some(entry) = self.entries.get_mut(id) else { continue };
             let most = match (entry.operation.body.lane(), entry.sender) {
-                (Lane::Statement, _) => MEMPOOL_REFUSALS_MAX,
+                (Lane::StorageProof, _) => MEMPOOL_REFUSALS_MAX,
                 (Lane::Upkeep, Sender::Stranger) | (Lane::Reserved, _) => 1,
                 (Lane::Upkeep, _) => MEMPOOL_REFUSALS_MAX,
                 (Lane::Paid, _) => continue,
             };
             entry.refusals += 1;
-            if let Body::Statement(statement) = &entry.operation.body {
-                self.refused.insert((statement.height, entry.operation.signer));
+            if let Body::StorageProof(storage_proof) = &entry.operation.body {
+                self.refused.insert((storage_proof.height, entry.operation.signer));
                 if self.refused.len() > REFUSED_MAX {
                     self.refused.pop_first();
                 }
@@ -488,7 +488,9 @@ impl Pool {
     pub fn candidates(&self, height: u64, base_fee: u64) -> Vec<Operation> {
         let mut chosen = Vec::new();
         let mut free = FreeBytes { left: BODY_BYTES_MAX };
-        for id in self.statements_in_order().chain(self.reserved_in_order()).chain(self.settles_in_order()) {
+        for id in
+            self.storage_proofs_in_order().chain(self.reserved_in_order()).chain(self.settles_in_order())
+        {
             let entry = &self.entries[id];
             if chosen.len() < OPERATIONS_MAX && entry.operation.expires >= height && free.take(entry.bytes) {
                 chosen.push(entry.operation.clone());
@@ -514,10 +516,10 @@ impl Pool {
         chosen
     }
 
-    /// Statements whose challenge had no refusal come first, then the oldest challenge.
-    fn statements_in_order(&self) -> impl Iterator<Item = &Hash> {
+    /// Storage proofs whose challenge had no refusal come first, then the oldest challenge.
+    fn storage_proofs_in_order(&self) -> impl Iterator<Item = &Hash> {
         let again = |(key, _): &(&(u64, Account), &Hash)| self.refused.contains(*key);
-        let (late, first): (Vec<_>, Vec<_>) = self.statements.iter().partition(again);
+        let (late, first): (Vec<_>, Vec<_>) = self.storage_proofs.iter().partition(again);
         first.into_iter().chain(late).map(|(_, id)| id)
     }
 

@@ -11,7 +11,7 @@ use posync_protocol::{
         MEMPOOL_SETTLE_PER_ACCOUNT,
     },
     operation::{
-        Answer, AuditCommit, Lane, ProvedRead, Redeem, Redemption, Settle, Statement, SumPath, Transfer,
+        Answer, AuditCommit, Lane, ProvedRead, Redeem, Redemption, Settle, StorageProof, SumPath, Transfer,
         Voucher,
     },
 };
@@ -47,8 +47,8 @@ fn bulky(signer: u64, nonce: u64, fee: u128) -> Operation {
     operation(signer, nonce, fee, Body::Redeem(Redeem { vouchers }))
 }
 
-/// A statement of about 8 KiB.
-fn statement(provider: u64, height: u64) -> Operation {
+/// A storage proof of about 8 KiB.
+fn storage_proof(provider: u64, height: u64) -> Operation {
     let position = SumPath { lefts: 0, siblings: Bounded::new(vec![([1; 32], 1); 20]).expect("a path") };
     let read = ProvedRead {
         place: 0,
@@ -58,7 +58,7 @@ fn statement(provider: u64, height: u64) -> Operation {
         chunk: Bounded::new(vec![7; 1024]).expect("a chunk"),
         path: Bounded::new(vec![[2; 32]; 12]).expect("a path"),
     };
-    let body = Body::Statement(Statement {
+    let body = Body::StorageProof(StorageProof {
         height,
         anchor: [0; 32],
         index: 0,
@@ -90,7 +90,7 @@ fn rich(nonce: u64) -> Option<Funds> {
 fn add(pool: &mut Pool, operation: &Operation, funds: Option<Funds>) -> Result<(), Refused> {
     let of = || funds.unwrap_or(Funds { nonce: 0, balance: Amount::ZERO });
     let admission = match operation.body.lane() {
-        Lane::Statement => Admission::Statement,
+        Lane::StorageProof => Admission::StorageProof,
         Lane::Reserved => Admission::Reserved { funds: of(), is_seat: true },
         Lane::Upkeep => Admission::Upkeep { is_party: false },
         Lane::Paid => Admission::Paid { funds: of(), units: operation.encode_size() as u64 },
@@ -177,14 +177,14 @@ fn what_the_ledger_says_clears_the_pool() {
         add(&mut pool, &pay(1, nonce, 10), rich(0)).expect("taken");
     }
     for provider in [7, 8] {
-        add(&mut pool, &statement(provider, 4), None).expect("taken");
+        add(&mut pool, &storage_proof(provider, 4), None).expect("taken");
     }
     add(&mut pool, &settle(1, 9), rich(0)).expect("taken");
     // Another operation with the same nonce was final, so ours can never be included.
-    pool.finalized(5, &[pay(1, 0, 77), pay(1, 1, 10), statement(7, 4)]);
+    pool.finalized(5, &[pay(1, 0, 77), pay(1, 1, 10), storage_proof(7, 4)]);
     assert!(!pool.contains(&pay(1, 0, 10).id()) && !pool.contains(&pay(1, 1, 10).id()));
-    assert!(!pool.contains(&statement(7, 4).id()) && pool.contains(&statement(8, 4).id()));
-    assert_eq!(pool.candidates(6, 0).len(), 5, "a statement, a settle, three payments");
+    assert!(!pool.contains(&storage_proof(7, 4).id()) && pool.contains(&storage_proof(8, 4).id()));
+    assert_eq!(pool.candidates(6, 0).len(), 5, "a storage proof, a settle, three payments");
     // The balance fell: only the first is covered.
     pool.refresh(&account(1), Funds { nonce: 2, balance: Amount::new(15).expect("small") });
     assert_eq!(ids(&pool.candidates(6, 0))[2..], [pay(1, 2, 10).id()]);
@@ -202,7 +202,7 @@ fn what_the_ledger_says_clears_the_pool() {
 #[test]
 fn free_operations_that_proposals_leave_out_go() {
     let mut pool = Pool::default();
-    let (free, paid) = (statement(7, 4), pay(1, 0, 10));
+    let (free, paid) = (storage_proof(7, 4), pay(1, 0, 10));
     add(&mut pool, &free, None).expect("taken");
     add(&mut pool, &paid, rich(0)).expect("taken");
     for _ in 1..MEMPOOL_REFUSALS_MAX {
@@ -216,7 +216,7 @@ fn free_operations_that_proposals_leave_out_go() {
 #[test]
 fn who_was_refused_for_a_challenge_answers_it_behind_those_who_were_not() {
     let mut pool = Pool::default();
-    let (old, young) = (statement(7, 4), statement(8, 5));
+    let (old, young) = (storage_proof(7, 4), storage_proof(8, 5));
     for operation in [&young, &old] {
         add(&mut pool, operation, None).expect("taken");
     }
@@ -293,7 +293,7 @@ fn the_reserved_lane_has_room_of_its_own_and_bounds_each_account() {
         signer += 1;
     }
     assert!(pool.bytes() <= MEMPOOL_RESERVED_BYTES && pool.bytes() > MEMPOOL_RESERVED_BYTES - 1_000);
-    add(&mut pool, &statement(7, 4), None).expect("its share is its own");
+    add(&mut pool, &storage_proof(7, 4), None).expect("its share is its own");
     add(&mut pool, &bulky(1, 0, 1), rich(0)).expect("so is that of who pays");
     pool.finalized(5, &[commit(3, 0, 10)]);
     add(&mut pool, &commit(3, 0, 11), rich(0)).expect("there is room again");
@@ -327,19 +327,19 @@ fn upkeep_of_a_provider_waits_once_and_parties_come_first() {
 }
 
 #[test]
-fn statements_come_oldest_first_and_replace_themselves() {
+fn storage_proofs_come_oldest_first_and_replace_themselves() {
     let mut pool = Pool::default();
     for (provider, height) in [(1, 9), (2, 4), (3, 6)] {
-        add(&mut pool, &statement(provider, height), None).expect("taken");
+        add(&mut pool, &storage_proof(provider, height), None).expect("taken");
     }
-    let mut again = statement(2, 4);
+    let mut again = storage_proof(2, 4);
     again.expires -= 1;
     add(&mut pool, &again, None).expect("taken");
-    let expected = [again.id(), statement(3, 6).id(), statement(1, 9).id()];
+    let expected = [again.id(), storage_proof(3, 6).id(), storage_proof(1, 9).id()];
     assert_eq!(ids(&pool.candidates(10, 0)), expected);
 }
 
-/// Upkeep of strangers fills its own share and gives way to statements; the oldest challenge stays.
+/// Upkeep of strangers fills its own share and gives way to storage proofs; the oldest challenge stays.
 #[test]
 fn a_full_free_lane_keeps_the_oldest_challenges() {
     let mut pool = Pool::default();
@@ -348,25 +348,25 @@ fn a_full_free_lane_keeps_the_oldest_challenges() {
         settles += 1;
     }
     assert!(pool.bytes() <= MEMPOOL_SETTLE_BYTES && settles > 100);
-    let size = statement(0, 0).encode_size();
+    let size = storage_proof(0, 0).encode_size();
     let room = (MEMPOOL_FREE_BYTES / size) as u64;
     for number in 0..room {
-        add(&mut pool, &statement(number, 1_000 + number), None).expect("settles give way");
+        add(&mut pool, &storage_proof(number, 1_000 + number), None).expect("settles give way");
     }
     assert!(pool.bytes() <= MEMPOOL_FREE_BYTES);
-    let youngest = statement(room - 1, 1_000 + room - 1).id();
+    let youngest = storage_proof(room - 1, 1_000 + room - 1).id();
     assert!(pool.contains(&youngest));
-    assert_eq!(add(&mut pool, &statement(5_000, 9_000), None), Err(Refused::Full));
-    add(&mut pool, &statement(5_000, 1), None).expect("an older challenge comes in");
+    assert_eq!(add(&mut pool, &storage_proof(5_000, 9_000), None), Err(Refused::Full));
+    add(&mut pool, &storage_proof(5_000, 1), None).expect("an older challenge comes in");
     assert!(!pool.contains(&youngest));
-    assert_eq!(ids(&pool.candidates(1, 0))[0], statement(5_000, 1).id());
+    assert_eq!(ids(&pool.candidates(1, 0))[0], storage_proof(5_000, 1).id());
 }
 
 /// Adds ten mempools' worth of paid operations, each offering more than the last.
 #[test]
-fn a_flood_displaces_no_statement() {
+fn a_flood_displaces_no_storage_proof() {
     let mut pool = Pool::default();
-    let waiting: Vec<Operation> = (0..60).map(|number| statement(number, 10 + number)).collect();
+    let waiting: Vec<Operation> = (0..60).map(|number| storage_proof(number, 10 + number)).collect();
     for operation in &waiting {
         add(&mut pool, operation, None).expect("taken");
     }
@@ -387,8 +387,8 @@ fn a_flood_displaces_no_statement() {
         paid <= SELECTIONS_MAX * (BODY_BYTES_MAX - FREE_LANE_BYTES)
             && paid > (BODY_BYTES_MAX - FREE_LANE_BYTES) / 2
     );
-    // One more statement is accepted, and an operation that offers less than all the flood is not.
-    add(&mut pool, &statement(99, 99), None).expect("its share is its own");
+    // One more storage proof is accepted, and an operation that offers less than all the flood is not.
+    add(&mut pool, &storage_proof(99, 99), None).expect("its share is its own");
     assert_eq!(add(&mut pool, &bulky(1, 0, 1), rich(0)), Err(Refused::Full));
     // The best offers stayed.
     assert!(pool.contains(&bulky(signer - 1, 0, u128::from(signer - 1) * 1_000_000).id()));
@@ -397,7 +397,7 @@ fn a_flood_displaces_no_statement() {
 #[derive(Clone, Debug)]
 enum Step {
     Pay { signer: u64, nonce: u64, fee: u128, bulky: bool },
-    Statement { provider: u64, height: u64 },
+    StorageProof { provider: u64, height: u64 },
     Settle { signer: u64 },
     Commit { signer: u64, epoch: u64 },
     Finalize { height: u64, take: usize },
@@ -409,7 +409,7 @@ fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         6 => (0..6u64, 0..70u64, 1..10_000u128, any::<bool>())
             .prop_map(|(signer, nonce, fee, bulky)| Step::Pay { signer, nonce, fee, bulky }),
-        3 => (0..6u64, 0..40u64).prop_map(|(provider, height)| Step::Statement { provider, height }),
+        3 => (0..6u64, 0..40u64).prop_map(|(provider, height)| Step::StorageProof { provider, height }),
         1 => (0..6u64).prop_map(|signer| Step::Settle { signer }),
         2 => (0..6u64, 0..30u64).prop_map(|(signer, epoch)| Step::Commit { signer, epoch }),
         1 => (0..120u64, 0..8usize).prop_map(|(height, take)| Step::Finalize { height, take }),
@@ -431,7 +431,9 @@ fn check(pool: &Pool, nonces: &BTreeMap<u64, u64>, height: u64) {
         all += size;
         assert!(operation.expires >= height && pool.contains(&operation.id()));
         match &operation.body {
-            Body::Statement(statement) => assert!(keys.insert((operation.signer, statement.height))),
+            Body::StorageProof(storage_proof) => {
+                assert!(keys.insert((operation.signer, storage_proof.height)))
+            }
             Body::Settle(_) => {}
             Body::AuditCommit(_) => {}
             _ => {
@@ -463,8 +465,8 @@ proptest! {
                     let funds = rich(*nonces.entry(signer).or_default());
                     pools.iter_mut().for_each(|pool| _ = add(pool, &operation, funds));
                 }
-                Step::Statement { provider, height } => {
-                    pools.iter_mut().for_each(|pool| _ = add(pool, &statement(provider, height), None));
+                Step::StorageProof { provider, height } => {
+                    pools.iter_mut().for_each(|pool| _ = add(pool, &storage_proof(provider, height), None));
                 }
                 Step::Settle { signer } => {
                     pools.iter_mut().for_each(|pool| _ = add(pool, &settle(signer, 3), rich(0)));

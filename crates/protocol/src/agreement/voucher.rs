@@ -165,7 +165,7 @@ pub(crate) fn touches_redeem(
 /// the order in the list does not matter. Returns how many were accepted.
 ///
 /// # Errors
-/// The lowest code, if there were vouchers and all were refused; the statement that carries them stands.
+/// The lowest code, if there were vouchers and all were refused; the storage proof that carries them stands.
 pub(crate) fn redeem(working: &mut Working<'_>, redemptions: &[Redemption]) -> Result<usize, Code> {
     let mut best_first: Vec<&Redemption> = redemptions.iter().collect();
     best_first.sort_by_key(|r| {

@@ -132,7 +132,7 @@ pub struct Question {
     pub ended: bool,
 }
 
-/// Builds the answers of a statement: the provider looks up each question and answers it.
+/// Builds the answers of a storage proof: the provider looks up each question and answers it.
 #[derive(Clone, Debug)]
 pub struct Prover {
     reads: Option<Reads>,
@@ -184,7 +184,7 @@ impl Prover {
         self.answers.push(answer);
     }
 
-    /// The answers of the statement, once [`Self::question`] is `None`.
+    /// The answers of the storage proof, once [`Self::question`] is `None`.
     pub fn finish(self) -> Option<Bounded<Answer, READS>> {
         Bounded::new(self.answers)
     }

@@ -77,7 +77,7 @@ pub fn fee(context: &BlockContext, base_fee: u64, operation: &Operation) -> Amou
 
 pub(super) fn fee_of(context: &BlockContext, base_fee: u64, lane: Lane, size: Size) -> Amount {
     let price = match lane {
-        Lane::Statement | Lane::Upkeep => return Amount::ZERO,
+        Lane::StorageProof | Lane::Upkeep => return Amount::ZERO,
         Lane::Reserved => floor(&context.parameters),
         Lane::Paid => base_fee,
     };

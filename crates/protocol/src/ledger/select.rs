@@ -19,7 +19,7 @@ use alloc::{
 use commonware_codec::EncodeSize;
 
 /// Selects from `candidates`, sorted by preference within each lane, those that fit one block. Returns
-/// their positions in the order of the block: statements, oldest challenge first; reserved ones, at most
+/// their positions in the order of the block: storage proofs, oldest challenge first; reserved ones, at most
 /// two of an account; upkeep; paid ones. The other lanes get their share of the bytes and half of the
 /// keys before the paid lane gets the rest, and then also what the paid lane leaves over. A sender's
 /// paid operations never overtake each other: once one does not fit, its later ones wait.
@@ -34,7 +34,7 @@ pub fn select(
     let (paid, mut others): (Vec<usize>, Vec<usize>) =
         (0..candidates.len()).partition(|place| candidates[*place].body.lane() == Lane::Paid);
     let order = |place: &usize| match &candidates[*place].body {
-        Body::Statement(statement) => (Lane::Statement, statement.height),
+        Body::StorageProof(storage_proof) => (Lane::StorageProof, storage_proof.height),
         body => (body.lane(), 0),
     };
     others.sort_by_key(|place| candidates[*place].body.lane());

@@ -7,7 +7,7 @@ use super::Body;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Lane {
     /// Answers to challenges: free, without a nonce.
-    Statement,
+    StorageProof,
     /// Audits and evidence: at the fee floor, without a nonce; a block with a refused one is invalid
     /// (RD-8).
     Reserved,
@@ -21,16 +21,16 @@ impl Body {
     /// The lane of this kind of operation.
     pub const fn lane(&self) -> Lane {
         match self {
-            Self::Statement(_) => Lane::Statement,
+            Self::StorageProof(_) => Lane::StorageProof,
             Self::AuditCommit(_) | Self::AuditReveal(_) | Self::Evidence(_) => Lane::Reserved,
             Self::Settle(_) => Lane::Upkeep,
             _ => Lane::Paid,
         }
     }
 
-    /// True for kinds that pay no fee: statements and upkeep.
+    /// True for kinds that pay no fee: storage proofs and upkeep.
     pub const fn is_free(&self) -> bool {
-        matches!(self.lane(), Lane::Statement | Lane::Upkeep)
+        matches!(self.lane(), Lane::StorageProof | Lane::Upkeep)
     }
 
     /// True for kinds that carry the account's next nonce: those of the paid lane.

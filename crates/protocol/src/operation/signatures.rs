@@ -88,7 +88,9 @@ impl Operation {
                 });
             }
             Body::SetDataSet(set) => checks.extend(set.signatures(chain)),
-            Body::Statement(statement) => checks.extend(statement.vouchers.iter().map(|r| r.check(chain))),
+            Body::StorageProof(storage_proof) => {
+                checks.extend(storage_proof.vouchers.iter().map(|r| r.check(chain)))
+            }
             Body::Redeem(redeem) => checks.extend(redeem.vouchers.iter().map(|r| r.check(chain))),
             Body::Refusal(refused) => checks.push(refused.check(chain)),
             Body::Measure(measure) => {

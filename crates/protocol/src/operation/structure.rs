@@ -4,7 +4,7 @@
 //! and makes a block invalid. In one that passes, every field from which [`crate::ledger::touches`]
 //! computes keys is in range.
 
-use super::{Body, Measure, Operation, RefusedPlacement, RegisterProvider, Settle, Statement};
+use super::{Body, Measure, Operation, RefusedPlacement, RegisterProvider, Settle, StorageProof};
 use crate::{
     Account, AgreementId, Amount, Code, authority, capacity,
     ledger::BlockContext,
@@ -36,7 +36,7 @@ pub fn check_structure(operation: &Operation, context: &BlockContext) -> Result<
         return Err(Code::BadShape);
     }
     match &operation.body {
-        Body::Statement(body) => check_redemptions(&operation.signer, &body.vouchers),
+        Body::StorageProof(body) => check_redemptions(&operation.signer, &body.vouchers),
         Body::Redeem(body) if body.vouchers.is_empty() => Err(Code::BadShape),
         Body::Redeem(body) => check_redemptions(&operation.signer, &body.vouchers),
         Body::Evidence(body) => authority::check(body, &context.chain),
@@ -57,7 +57,7 @@ pub(crate) fn body_fits(body: &Body, context: &BlockContext) -> bool {
         Body::CloseAlone(body) => id_fits(&body.agreement),
         Body::RotateKey(body) => id_fits(&body.agreement),
         Body::SetDataSet(body) => id_fits(&body.claim.agreement) && body.index < PROVIDERS_MAX,
-        Body::Statement(body) => statement_fits(body, context),
+        Body::StorageProof(body) => storage_proof_fits(body, context),
         Body::Redeem(body) => redemptions_fit(&body.vouchers),
         Body::Settle(body) => settle_fits(body, context),
         Body::Unjail(_) | Body::Evidence(_) => true,
@@ -99,7 +99,7 @@ fn open_fits(body: &Open, parameters: &Parameters) -> bool {
     body.slot < SLOTS_MAX && quotas.iter().all(|(asked, most)| asked <= most)
 }
 
-fn statement_fits(body: &Statement, context: &BlockContext) -> bool {
+fn storage_proof_fits(body: &StorageProof, context: &BlockContext) -> bool {
     let mut reasked = body.reasked.iter().map(|reasked| match reasked {
         super::Reasked::Proved(read) => read.slot,
         super::Reasked::Missing(still) => still.slot,

@@ -86,7 +86,7 @@ tagged! {
 }
 
 encoded! {
-    /// A node's statement about itself and its network, without proof.
+    /// A node's storage proof about itself and its network, without proof.
     Info {
         /// SHA-256 of the genesis.
         chain: Hash,

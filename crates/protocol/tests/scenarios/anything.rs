@@ -190,8 +190,8 @@ impl Anything {
                 self.submit(by, set);
             }
             Move::Answer(of) if self.stands(*of) => {
-                if let Some(statement) = self.keepers[*of].statement(&self.stage.world) {
-                    self.submit(PROVIDERS[*of], Body::Statement(statement));
+                if let Some(storage_proof) = self.keepers[*of].storage_proof(&self.stage.world) {
+                    self.submit(PROVIDERS[*of], Body::StorageProof(storage_proof));
                 }
             }
             Move::Settle { of, slot, by } if self.stands(*of) => {
@@ -286,8 +286,8 @@ fn signed(world: &World, keepers: &mut [Keeper; 2], steps: &[Move], stage: &Stag
             Some(world.sign(by, Body::SetDataSet(set)))
         }
         Move::Answer(of) if stands(*of) => {
-            let statement = keepers[*of].statement(world)?;
-            Some(world.sign(PROVIDERS[*of], Body::Statement(statement)))
+            let storage_proof = keepers[*of].storage_proof(world)?;
+            Some(world.sign(PROVIDERS[*of], Body::StorageProof(storage_proof)))
         }
         Move::Settle { of, slot, by } if stands(*of) => {
             Some(world.sign(by, Body::Settle(keepers[*of].settle(world, &[*slot]))))
@@ -318,7 +318,7 @@ fn the_generator_reaches_every_kind_of_operation() {
     let done = done.into_inner();
     let lines = ["send", "register", "update", "leave", "open", "topup", "close", "closealone", "rotate"];
     let more = ["redeem", "refusal", "evidence", "unjail"];
-    let bodies = ["SetDataSet", "Statement", "Settle", "Measure", "AuditCommit", "AuditReveal"];
+    let bodies = ["SetDataSet", "StorageProof", "Settle", "Measure", "AuditCommit", "AuditReveal"];
     let missing: Vec<&str> =
         lines.iter().chain(&more).chain(&bodies).copied().filter(|kind| !done.contains_key(*kind)).collect();
     assert!(missing.is_empty(), "never accepted: {missing:?}, of {done:?}");

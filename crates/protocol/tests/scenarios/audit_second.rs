@@ -18,18 +18,18 @@ use posync_protocol::{
     chunk,
     ledger::{Mode, ReputationReason, ReputationStep, execute, select, touches_operation},
     limits::Parameters,
-    operation::{Answer, EndedRead, Statement, Voucher},
+    operation::{Answer, EndedRead, StorageProof, Voucher},
     record::{Agreement, Audit, Finding, Market, Provider, Reports, STORAGE, Usage},
 };
 use proptest::prelude::*;
 use std::collections::{BTreeSet, VecDeque};
 
-/// A statement without content: it names the open challenge and as many records as it can.
+/// A storage proof without content: it names the open challenge and as many records as it can.
 fn garbage(stage: &Stage, provider: Account, index: u32, slots: u32) -> Option<Operation> {
     let challenge = stage.world.get::<Audit>(Audit::key(&provider))?.challenge?;
     let apply = (0..slots).map(|place| (2 * place, provider, 5 + 7 * u64::from(place))).collect();
     let ended = |place: u32| Answer::Ended(EndedRead { place: (1 << 30) - 2 - place * 99_999_998 });
-    let statement = Statement {
+    let storage_proof = StorageProof {
         height: challenge.height,
         anchor: [0; 32],
         index,
@@ -44,15 +44,15 @@ fn garbage(stage: &Stage, provider: Account, index: u32, slots: u32) -> Option<O
         nonce: 0,
         max_fee: Amount::ZERO,
         expires: stage.world.height + 1,
-        body: Body::Statement(statement),
+        body: Body::StorageProof(storage_proof),
         signature: [0; 64],
     })
 }
 
 /// BL-5, LE-3: operations that may not stand in a block keep no answer out of it. Some drawn
-/// providers stay silent; each has a free statement waiting that no block can hold.
+/// providers stay silent; each has a free storage proof waiting that no block can hold.
 #[test]
-fn statements_that_cannot_stand_keep_no_answer_out() {
+fn storage_proofs_that_cannot_stand_keep_no_answer_out() {
     const SILENT: u32 = 20;
     let mut stage = Stage::new();
     populate(&mut stage.world, SILENT);
@@ -75,8 +75,8 @@ fn statements_that_cannot_stand_keep_no_answer_out() {
         }
     }
     assert_eq!(waiting.len(), SILENT as usize, "each of them was drawn");
-    let statement = keeper.statement(&stage.world).expect("it is drawn");
-    waiting.push(stage.world.sign("p", Body::Statement(statement)));
+    let storage_proof = keeper.storage_proof(&stage.world).expect("it is drawn");
+    waiting.push(stage.world.sign("p", Body::StorageProof(storage_proof)));
     let context = stage.world.context(stage.world.height + 1);
     let keys = |operation: &Operation| {
         let touched = touches_operation(&context, operation);
@@ -140,9 +140,11 @@ fn diluted(closes: bool) -> (i128, u128) {
             stage.attempt("p close p/1 second=p");
         }
         let provider = keeper.provider(&stage.world);
-        match keeper.statement(&stage.world) {
-            Some(statement) if statement.answers.iter().all(|read| matches!(read, Answer::Proved(_))) => {
-                assert_eq!(submit(&mut stage, "p", Body::Statement(statement)), Ok(Code::Done));
+        match keeper.storage_proof(&stage.world) {
+            Some(storage_proof)
+                if storage_proof.answers.iter().all(|read| matches!(read, Answer::Proved(_))) =>
+            {
+                assert_eq!(submit(&mut stage, "p", Body::StorageProof(storage_proof)), Ok(Code::Done));
             }
             None if provider.weighed != provider.paid => {
                 let own = keeper.settle(&stage.world, &[]);
@@ -351,15 +353,15 @@ fn who_closes_alone_pays_what_is_published() {
             }
             _ => {}
         }
-        let statements: Vec<Operation> = [&p, &q]
+        let storage_proofs: Vec<Operation> = [&p, &q]
             .into_iter()
             .filter_map(|keeper| {
-                Some(stage.world.sign(&keeper.name, Body::Statement(keeper.statement(&stage.world)?)))
+                Some(stage.world.sign(&keeper.name, Body::StorageProof(keeper.storage_proof(&stage.world)?)))
             })
             .collect();
         let round = |stage: &Stage| stage.world.parameters.round(stage.world.height);
         let before = round(&stage);
-        stage.world.block(&statements).expect("right answers may stand in a block");
+        stage.world.block(&storage_proofs).expect("right answers may stand in a block");
         let data = p.data_set(&stage.world, 1);
         in_force += (round(&stage) - before) * u64::from(data.current.leaves > 0);
         stored += (round(&stage) - before) * u64::from(data.current.leaves > 0 || data.next.is_some());
@@ -391,8 +393,8 @@ fn a_close_takes_effect_although_its_provider_answers_always() {
     while stage.world.epoch() < 22 && keeper.agreement(&stage.world, 0).is_some() {
         let removal = stage.world.sign("a", Body::Settle(keeper.settle(&stage.world, &[0])));
         // Upkeep comes after the answer in the same block.
-        let answer = keeper.statement(&stage.world);
-        let answer = answer.map(|statement| stage.world.sign("p", Body::Statement(statement)));
+        let answer = keeper.storage_proof(&stage.world);
+        let answer = answer.map(|storage_proof| stage.world.sign("p", Body::StorageProof(storage_proof)));
         let block: Vec<_> = answer.into_iter().chain([removal]).collect();
         let kept = stage.world.block(&block).expect("what may not stand is left out").kept.len();
         refused += u32::from(kept < block.len());

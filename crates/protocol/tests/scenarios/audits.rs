@@ -1,4 +1,4 @@
-//! Challenges: draws, statements, missing reads, and every kind of wrong answer.
+//! Challenges: draws, storage proofs, missing reads, and every kind of wrong answer.
 
 use crate::{
     keeper::{Keeper, bytes},
@@ -12,7 +12,7 @@ use posync_protocol::{
     fenwick::place,
     ledger::{Event, Invalid, Mode, execute},
     limits::{HISTORY, PLACES_MAX},
-    operation::{Answer, ProvedRead, Reasked, SetDataSet, Statement, StillMissing, SumPath},
+    operation::{Answer, ProvedRead, Reasked, SetDataSet, StillMissing, StorageProof, SumPath},
     record::{Audit, Provider, Usage},
 };
 use std::collections::BTreeSet;
@@ -47,8 +47,8 @@ pub(crate) fn until_drawn(stage: &mut Stage, keeper: &Keeper) {
 
 /// Answers the open challenge; `None` if none is open.
 pub(crate) fn answer(stage: &mut Stage, keeper: &Keeper) -> Option<Result<Code, Code>> {
-    let statement = keeper.statement(&stage.world)?;
-    Some(submit(stage, &keeper.name, Body::Statement(statement)))
+    let storage_proof = keeper.storage_proof(&stage.world)?;
+    Some(submit(stage, &keeper.name, Body::StorageProof(storage_proof)))
 }
 
 fn lose_all(keeper: &mut Keeper, stage: &Stage) {
@@ -103,14 +103,14 @@ fn none<T, const MAX: usize>() -> Bounded<T, MAX> {
     Bounded::new(Vec::new()).expect("nothing")
 }
 
-/// A change of a good statement, and the code that refuses it.
-type Row = (&'static str, fn(&mut Statement), Code);
+/// A change of a good storage proof, and the code that refuses it.
+type Row = (&'static str, fn(&mut StorageProof), Code);
 
-fn first(statement: &mut Statement, change: impl FnOnce(&mut ProvedRead)) {
-    let mut answers = statement.answers.to_vec();
+fn first(storage_proof: &mut StorageProof, change: impl FnOnce(&mut ProvedRead)) {
+    let mut answers = storage_proof.answers.to_vec();
     let Answer::Proved(read) = &mut answers[0] else { panic!("the first read is proved") };
     change(read);
-    statement.answers = Bounded::new(answers).expect("as many");
+    storage_proof.answers = Bounded::new(answers).expect("as many");
 }
 
 fn flip<const MAX: usize>(bytes: &Bounded<u8, MAX>) -> Bounded<u8, MAX> {
@@ -122,7 +122,7 @@ fn flip<const MAX: usize>(bytes: &Bounded<u8, MAX>) -> Bounded<u8, MAX> {
 /// Codes that tests of this file assert besides the tables.
 pub(crate) const ALSO: &[Code] = &[Code::DataSetShrinkEarly, Code::SettledAlready];
 
-pub(crate) const WRONG_STATEMENTS: &[Row] = &[
+pub(crate) const WRONG_STORAGE_PROOFS: &[Row] = &[
     ("another height", |s| s.height += 1, Code::NotDrawn),
     ("an answered height", |s| s.height = 0, Code::AnsweredAlready),
     ("another anchor", |s| s.anchor[31] ^= 1, Code::WrongAnchor),
@@ -180,30 +180,30 @@ pub(crate) const WRONG_STATEMENTS: &[Row] = &[
 ];
 
 #[test]
-fn wrong_statements_are_no_statements() {
+fn wrong_storage_proofs_are_no_storage_proofs() {
     let (mut stage, keeper) = holding(&[70_000, 60_000]);
     until_drawn(&mut stage, &keeper);
-    let good = keeper.statement(&stage.world).expect("it is drawn");
-    for (what, mutate, code) in WRONG_STATEMENTS {
+    let good = keeper.storage_proof(&stage.world).expect("it is drawn");
+    for (what, mutate, code) in WRONG_STORAGE_PROOFS {
         let mut wrong = good.clone();
         mutate(&mut wrong);
         let mut copy = Stage { world: stage.world.clone(), opened: stage.opened.clone() };
-        assert_eq!(submit(&mut copy, "p", Body::Statement(wrong)), Err(*code), "{what}");
+        assert_eq!(submit(&mut copy, "p", Body::StorageProof(wrong)), Err(*code), "{what}");
     }
-    assert_eq!(submit(&mut stage, "q", Body::Statement(good.clone())), Err(Code::ProviderUnknown));
-    assert_eq!(submit(&mut stage, "p", Body::Statement(good.clone())), Ok(Code::Done));
-    assert_eq!(submit(&mut stage, "p", Body::Statement(good)), Err(Code::AnsweredAlready));
+    assert_eq!(submit(&mut stage, "q", Body::StorageProof(good.clone())), Err(Code::ProviderUnknown));
+    assert_eq!(submit(&mut stage, "p", Body::StorageProof(good.clone())), Ok(Code::Done));
+    assert_eq!(submit(&mut stage, "p", Body::StorageProof(good)), Err(Code::AnsweredAlready));
 }
 
 #[test]
-fn a_statement_with_any_byte_changed_is_refused() {
+fn a_storage_proof_with_any_byte_changed_is_refused() {
     let (mut stage, keeper) = holding(&[30_000, 9_000, 1_500]);
     until_drawn(&mut stage, &keeper);
-    let good = keeper.statement(&stage.world).expect("it is drawn");
+    let good = keeper.storage_proof(&stage.world).expect("it is drawn");
     let context = stage.world.context(stage.world.height + 1);
     let draws = stage.world.resolve(&context);
-    let accepted = |statement: Statement| {
-        let operations = [stage.world.sign("p", Body::Statement(statement))];
+    let accepted = |storage_proof: StorageProof| {
+        let operations = [stage.world.sign("p", Body::StorageProof(storage_proof))];
         let records = stage.world.read(&context, &draws, &operations);
         records.and_then(|records| execute(&context, &draws, &operations, &records, Mode::Verify)).is_ok()
     };
@@ -212,8 +212,11 @@ fn a_statement_with_any_byte_changed_is_refused() {
     for place in 0..encoded.len() {
         let mut wrong = encoded.clone();
         wrong[place] ^= 1 << (place % 8);
-        let decoded = Statement::decode(bytes::Bytes::from(wrong));
-        assert!(decoded.is_err() || decoded.is_ok_and(|statement| !accepted(statement)), "byte {place}");
+        let decoded = StorageProof::decode(bytes::Bytes::from(wrong));
+        assert!(
+            decoded.is_err() || decoded.is_ok_and(|storage_proof| !accepted(storage_proof)),
+            "byte {place}"
+        );
     }
 }
 
@@ -261,14 +264,14 @@ fn a_missing_read_that_is_found_again_is_forgotten() {
     assert!(!keeper.audit(&stage.world).missing.is_empty());
     let lost = std::mem::take(&mut keeper.lost);
     until_drawn(&mut stage, &keeper);
-    let good = keeper.statement(&stage.world).expect("it is drawn");
+    let good = keeper.storage_proof(&stage.world).expect("it is drawn");
     let mut silent = good.clone();
     silent.reasked = none();
     let mut other = good.clone();
     let still = StillMissing { slot: 1 };
     other.reasked = Bounded::new(vec![Reasked::Missing(still); good.reasked.len()]).expect("as many");
     for wrong in [silent, other] {
-        assert_eq!(submit(&mut stage, "p", Body::Statement(wrong)), Err(Code::ReaskedWrong));
+        assert_eq!(submit(&mut stage, "p", Body::StorageProof(wrong)), Err(Code::ReaskedWrong));
     }
     assert_eq!(answer(&mut stage, &keeper), Some(Ok(Code::Done)));
     assert!(keeper.audit(&stage.world).missing.is_empty());
@@ -308,12 +311,12 @@ fn silence_expires_as_four_missing_and_one_late_and_pays_nothing() {
     while stage.world.height < last - 1 {
         stage.world.block(&[]).expect("an empty block is valid");
     }
-    let late = keeper.statement(&stage.world).expect("it is open");
+    let late = keeper.storage_proof(&stage.world).expect("it is open");
     let mut in_time = Stage { world: stage.world.clone(), opened: stage.opened.clone() };
-    assert_eq!(submit(&mut in_time, "p", Body::Statement(late.clone())), Ok(Code::Done));
+    assert_eq!(submit(&mut in_time, "p", Body::StorageProof(late.clone())), Ok(Code::Done));
     stage.world.draws = false;
     stage.play("blocks 1");
-    assert_eq!(submit(&mut stage, "p", Body::Statement(late)), Err(Code::NotDrawn));
+    assert_eq!(submit(&mut stage, "p", Body::StorageProof(late)), Err(Code::NotDrawn));
     let upkeep = Body::Settle(keeper.settle(&stage.world, &[]));
     let mut by_anyone = Stage { world: stage.world.clone(), opened: stage.opened.clone() };
     assert_eq!(submit(&mut by_anyone, "b", upkeep.clone()), Ok(Code::Done));
@@ -530,7 +533,7 @@ fn a_draw_by_fee_names_neither_who_is_below_the_drawn_unit_nor_who_is_above() {
     assert_eq!(seen.len(), 2, "each of them was drawn");
 }
 
-/// ST-7: statements come before upkeep in a block, so an ended agreement is removed even if its
+/// ST-7: storage proofs come before upkeep in a block, so an ended agreement is removed even if its
 /// provider is drawn often.
 #[test]
 fn what_is_over_is_removed_behind_the_answer_in_the_same_block() {
@@ -542,8 +545,8 @@ fn what_is_over_is_removed_behind_the_answer_in_the_same_block() {
     until_drawn(&mut stage, &keeper);
     let removal = stage.world.sign("a", Body::Settle(keeper.settle(&stage.world, &[0])));
     assert_ne!(stage.world.submit(&removal), Ok(Code::Done), "its reads are due");
-    let statement = keeper.statement(&stage.world).expect("it is drawn");
-    let answer = stage.world.sign("p", Body::Statement(statement));
+    let storage_proof = keeper.storage_proof(&stage.world).expect("it is drawn");
+    let answer = stage.world.sign("p", Body::StorageProof(storage_proof));
     let removal = stage.world.sign("a", Body::Settle(keeper.settle(&stage.world, &[0])));
     stage.world.block(&[answer, removal]).expect("a valid block");
     assert!(keeper.agreement(&stage.world, 0).is_none());

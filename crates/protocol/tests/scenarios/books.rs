@@ -138,11 +138,11 @@ fn an_epoch_is_measured_paid_and_sealed() {
 
 /// Runs a block in which every drawn keeper answers.
 fn answered_block(stage: &mut Stage, keepers: &[Keeper]) -> Vec<Event> {
-    let statements = keepers.iter().filter_map(|keeper| {
-        Some(stage.world.sign(&keeper.name, Body::Statement(keeper.statement(&stage.world)?)))
+    let storage_proofs = keepers.iter().filter_map(|keeper| {
+        Some(stage.world.sign(&keeper.name, Body::StorageProof(keeper.storage_proof(&stage.world)?)))
     });
-    let statements: Vec<_> = statements.collect();
-    stage.world.block(&statements).expect("an answered block is valid").events
+    let storage_proofs: Vec<_> = storage_proofs.collect();
+    stage.world.block(&storage_proofs).expect("an answered block is valid").events
 }
 
 #[test]

@@ -86,7 +86,7 @@ fn a_dropped_tenth_fails_within_the_documented_rounds() {
     }
 }
 
-/// The same on the ledger itself, with draws, statements and histories.
+/// The same on the ledger itself, with draws, storage proofs and histories.
 #[test]
 fn the_ledger_fails_a_dropped_tenth_within_the_documented_rounds() {
     for number in 0..4_u8 {

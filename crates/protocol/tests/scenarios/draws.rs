@@ -180,13 +180,13 @@ fn waiting_with_the_answer_until_the_data_ended_proves_nothing() {
     until_drawn(&mut stage, &keeper);
     stage.world.draws = false;
     stage.play("epoch 3");
-    let good = keeper.statement(&stage.world).expect("it is open");
+    let good = keeper.storage_proof(&stage.world).expect("it is open");
     let mut ended = good.clone();
     ended.answers = Bounded::new(vec![Answer::Ended(EndedRead { place: place(3, 1) }); 4]).expect("four");
-    assert_eq!(submit(&mut stage, "p", Body::Statement(ended)), Err(Code::ReadPath));
+    assert_eq!(submit(&mut stage, "p", Body::StorageProof(ended)), Err(Code::ReadPath));
     let mut nothing = good;
     nothing.answers = Bounded::default();
-    assert_eq!(submit(&mut stage, "p", Body::Statement(nothing)), Err(Code::BadShape));
+    assert_eq!(submit(&mut stage, "p", Body::StorageProof(nothing)), Err(Code::BadShape));
     assert_eq!(answer(&mut stage, &keeper), Some(Ok(Code::Done)));
     assert_eq!(judged(&stage), (0, 4), "the epoch of the draw decides");
     assert_eq!(keeper.provider(&stage.world).acc, 0);
@@ -249,15 +249,15 @@ fn two() -> (Stage, Keeper, Keeper) {
 
 /// Runs a block in which the drawn providers answer; `false` silences the provider at that place.
 fn block(stage: &mut Stage, keepers: [&Keeper; 2], answers: [bool; 2]) {
-    let statements: Vec<_> = keepers
+    let storage_proofs: Vec<_> = keepers
         .iter()
         .zip(answers)
         .filter(|(_, answers)| *answers)
         .filter_map(|(keeper, _)| {
-            Some(stage.world.sign(&keeper.name, Body::Statement(keeper.statement(&stage.world)?)))
+            Some(stage.world.sign(&keeper.name, Body::StorageProof(keeper.storage_proof(&stage.world)?)))
         })
         .collect();
-    stage.world.block(&statements).expect("right answers may stand in a block");
+    stage.world.block(&storage_proofs).expect("right answers may stand in a block");
 }
 
 /// True if the draws of the next block are by fee.

@@ -58,12 +58,13 @@ impl Fleet {
 
     /// Runs a block in which the providers chosen by `answers` answer.
     fn block(&mut self, answers: impl Fn(&World, usize) -> bool) -> Vec<Event> {
-        let statement = |(index, keeper): (usize, &Keeper)| {
-            let statement = keeper.statement(&self.world).filter(|_| answers(&self.world, index))?;
-            Some(self.world.sign(&keeper.name, Body::Statement(statement)))
+        let storage_proof = |(index, keeper): (usize, &Keeper)| {
+            let storage_proof = keeper.storage_proof(&self.world).filter(|_| answers(&self.world, index))?;
+            Some(self.world.sign(&keeper.name, Body::StorageProof(storage_proof)))
         };
-        let statements: Vec<Operation> = self.keepers.iter().enumerate().filter_map(statement).collect();
-        self.world.block(&statements).expect("an answered block is valid").events
+        let storage_proofs: Vec<Operation> =
+            self.keepers.iter().enumerate().filter_map(storage_proof).collect();
+        self.world.block(&storage_proofs).expect("an answered block is valid").events
     }
 
     /// Runs blocks up to the last one before a round.

@@ -50,12 +50,12 @@ fn market() -> World {
     let (keepers, mut dice, mut codes) = ([p, q], Dice(2), BTreeSet::new());
     for _ in 0..STEPS {
         if dice.below(3) > 0 {
-            let statements = keepers.iter().filter_map(|keeper| {
-                let statement = keeper.statement(&stage.world).filter(|_| dice.below(8) > 0)?;
-                Some(stage.world.sign(&keeper.name, Body::Statement(statement)))
+            let storage_proofs = keepers.iter().filter_map(|keeper| {
+                let storage_proof = keeper.storage_proof(&stage.world).filter(|_| dice.below(8) > 0)?;
+                Some(stage.world.sign(&keeper.name, Body::StorageProof(storage_proof)))
             });
-            let statements: Vec<Operation> = statements.collect();
-            stage.world.block(&statements).expect("an answered block is valid");
+            let storage_proofs: Vec<Operation> = storage_proofs.collect();
+            stage.world.block(&storage_proofs).expect("an answered block is valid");
             continue;
         }
         codes.extend(stage.attempt(&line(&mut dice)));

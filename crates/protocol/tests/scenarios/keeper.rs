@@ -9,7 +9,7 @@ use posync_protocol::{
     limits::ENDINGS_MAX,
     operation::{
         Answer, DATA_SET_NAMESPACE, DataSetClaim, EndedRead, FoundRead, MissingRead, ProvedRead, Reasked,
-        SetDataSet, Settle, Statement, StillMissing, sign,
+        SetDataSet, Settle, StillMissing, StorageProof, sign,
     },
     record::{Agreement, Audit, DataSet, Endings, Missing, Provider, RoundInfo, Version},
     tree::SumTree,
@@ -138,8 +138,8 @@ impl Keeper {
         (0..self.slots).filter_map(share).filter(|share| share.leaves > 0).collect()
     }
 
-    /// The statement for the open challenge, if one is open.
-    pub(crate) fn statement(&self, world: &World) -> Option<Statement> {
+    /// The storage proof for the open challenge, if one is open.
+    pub(crate) fn storage_proof(&self, world: &World) -> Option<StorageProof> {
         let (provider, audit) = (self.provider(world), self.audit(world));
         let challenge = audit.challenge?;
         let parameters = &world.parameters;
@@ -155,7 +155,7 @@ impl Keeper {
             let terms = self.agreement(world, slot)?;
             Some((slot, terms.consumer, terms.end_epoch))
         });
-        Some(Statement {
+        Some(StorageProof {
             height: challenge.height,
             anchor: info.anchor,
             index: provider.index,
@@ -167,7 +167,7 @@ impl Keeper {
         })
     }
 
-    /// Endings that a statement in the next block crosses.
+    /// Endings that a storage proof in the next block crosses.
     fn endings(&self, world: &World) -> Vec<u64> {
         let endings: Option<Endings> = world.get(Endings::key(&account(&self.name)));
         endings.map_or(vec![], |endings| endings.due(world.epoch()).take(ENDINGS_MAX).collect())

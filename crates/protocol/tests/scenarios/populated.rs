@@ -2,7 +2,7 @@
 //! that are valid then.
 //!
 //! Properties of *any* operation are checked here, not in an empty world: a wrong number in a
-//! statement shows nothing if no provider is drawn.
+//! storage proof shows nothing if no provider is drawn.
 
 use crate::{
     keeper::{Keeper, bytes},
@@ -13,7 +13,7 @@ use posync_protocol::{
     Account, Body, Bounded, Operation, Record,
     limits::AUDIT_READ_BYTES,
     operation::{
-        AuditCommit, AuditReveal, Commitments, Evidence, Measure, ProbeCount, Report, Settle, Statement,
+        AuditCommit, AuditReveal, Commitments, Evidence, Measure, ProbeCount, Report, Settle, StorageProof,
         digest_of, reveals,
     },
     record::{Agreement, Probe, Provider, ProviderAt, Reputation, ServiceRound},
@@ -81,9 +81,9 @@ impl Moment {
 
     /// Answers the open challenge of a keeper, if there is one.
     fn answer(&mut self, keeper: usize) {
-        if let Some(statement) = self.keepers[keeper].statement(&self.stage.world) {
+        if let Some(storage_proof) = self.keepers[keeper].storage_proof(&self.stage.world) {
             let name = self.keepers[keeper].name.clone();
-            self.submit(&name, Body::Statement(statement));
+            self.submit(&name, Body::StorageProof(storage_proof));
         }
     }
 
@@ -241,7 +241,7 @@ pub(crate) fn operation(at: &mut Moment, number: usize) -> Option<Operation> {
     let stand = PROVIDERS[..2].iter().all(|name| world.state.contains_key(&Provider::key(&account(name))));
     stand.then_some(())?;
     let (who, body) = match number - LINES.len() {
-        keeper @ 0..=1 => (PROVIDERS[keeper], Body::Statement(at.keepers[keeper].statement(world)?)),
+        keeper @ 0..=1 => (PROVIDERS[keeper], Body::StorageProof(at.keepers[keeper].storage_proof(world)?)),
         2 => ("a", Body::Settle(at.keepers[0].settle(world, &[]))),
         3 => ("a", Body::Settle(at.keepers[0].settle(world, &[1, 2]))),
         4 => ("a", Body::Settle(at.keepers[0].settle(world, &[0]))),
@@ -252,7 +252,7 @@ pub(crate) fn operation(at: &mut Moment, number: usize) -> Option<Operation> {
         9 => (SEATS[0], Body::AuditCommit(committed(at, 0, epoch)?)),
         10 => (SEATS[1], Body::AuditReveal(revealed(at, 1, epoch.checked_sub(1)?)?)),
         11 => ("a", Body::Evidence(two_commitments(world, epoch))),
-        12 => ("p", Body::Statement(full_statement(at)?)),
+        12 => ("p", Body::StorageProof(full_storage_proof(at)?)),
         _ => ("a", Body::Settle(Settle { endings: few(vec![epoch]), ..at.keepers[0].settle(world, &[]) })),
     };
     Some(at.stage.world.sign(who, body))
@@ -262,16 +262,16 @@ fn few<T, const MAX: usize>(items: Vec<T>) -> Bounded<T, MAX> {
     Bounded::new(items).expect("few")
 }
 
-/// A statement that also redeems and names an ending, so that none of its lists is empty.
-fn full_statement(at: &Moment) -> Option<Statement> {
-    let statement = at.keepers[0].statement(&at.stage.world)?;
+/// A storage proof that also redeems and names an ending, so that none of its lists is empty.
+fn full_storage_proof(at: &Moment) -> Option<StorageProof> {
+    let storage_proof = at.keepers[0].storage_proof(&at.stage.world)?;
     let mut redemption = at.stage.redemption_of(at.stage.id("p/0"), "session", 2_600_000, 6);
     redemption.claim = Some((2_700_000, 7));
-    let mut endings = statement.endings.to_vec();
+    let mut endings = storage_proof.endings.to_vec();
     if endings.is_empty() {
         endings.push(at.stage.world.epoch());
     }
-    Some(Statement { vouchers: few(vec![redemption]), endings: few(endings), ..statement })
+    Some(StorageProof { vouchers: few(vec![redemption]), endings: few(endings), ..storage_proof })
 }
 
 /// The consumer's signature alone for an empty data set in slot 1.

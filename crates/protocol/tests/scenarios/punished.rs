@@ -14,7 +14,7 @@ use posync_protocol::{
     amount::ONE,
     economics::score::CORRECTNESS_MIN,
     ledger::{Event, ReputationReason, ReputationStep},
-    operation::{FoundRead, Reasked, Statement},
+    operation::{FoundRead, Reasked, StorageProof},
     record::{Provider, Reputation, STORAGE, System, UNMEASURED},
 };
 
@@ -244,24 +244,24 @@ fn only_the_chunk_and_its_path_to_the_name_prove_a_read_asked_again() {
     answers(&mut stage, &keeper, 1);
     keeper.lost.clear();
     until_drawn(&mut stage, &keeper);
-    let good = keeper.statement(&stage.world).expect("it is drawn");
+    let good = keeper.storage_proof(&stage.world).expect("it is drawn");
     let asked = good.reasked.to_vec();
     for (what, change, code) in WRONG_FOUND {
         let mut answers = asked.clone();
         let Reasked::Proved(read) = &mut answers[0] else { panic!("it is there again") };
         change(read);
-        let wrong = Statement { reasked: Bounded::new(answers).expect("as many"), ..good.clone() };
+        let wrong = StorageProof { reasked: Bounded::new(answers).expect("as many"), ..good.clone() };
         let mut copy = Stage { world: stage.world.clone(), opened: stage.opened.clone() };
-        assert_eq!(submit(&mut copy, "p", Body::Statement(wrong)), Err(*code), "{what}");
+        assert_eq!(submit(&mut copy, "p", Body::StorageProof(wrong)), Err(*code), "{what}");
     }
     if let [Reasked::Proved(one), Reasked::Proved(other), ..] = &asked[..] {
         let mut answers = asked.clone();
         answers[0] = Reasked::Proved(FoundRead { slot: one.slot, ..other.clone() });
-        let wrong = Statement { reasked: Bounded::new(answers).expect("as many"), ..good.clone() };
+        let wrong = StorageProof { reasked: Bounded::new(answers).expect("as many"), ..good.clone() };
         let mut copy = Stage { world: stage.world.clone(), opened: stage.opened.clone() };
-        assert_eq!(submit(&mut copy, "p", Body::Statement(wrong)), Err(Code::ReadLeaf), "another's chunk");
+        assert_eq!(submit(&mut copy, "p", Body::StorageProof(wrong)), Err(Code::ReadLeaf), "another's chunk");
     }
-    assert_eq!(submit(&mut stage, "p", Body::Statement(good)), Ok(Code::Done));
+    assert_eq!(submit(&mut stage, "p", Body::StorageProof(good)), Ok(Code::Done));
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! Encodings: every record fits its slot, decodes only from canonical bytes, and no byte changes by
 //! accident.
 
-use crate::samples::{block_body, bodies, envelope, header, receipts, records, redeem, statement};
+use crate::samples::{block_body, bodies, envelope, header, receipts, records, redeem, storage_proof};
 use commonware_codec::{Copying, DecodeExt, Encode, Read};
 use posync_protocol::{
     Body, Code, Operation, Record, Slot,
@@ -98,7 +98,7 @@ fn another_version_and_bytes_after_the_fields_do_not_decode() {
 
 #[test]
 fn the_fullest_bodies_fit_an_operation() {
-    for body in [Body::Statement(statement()), Body::Redeem(redeem())] {
+    for body in [Body::StorageProof(storage_proof()), Body::Redeem(redeem())] {
         let bytes = envelope(body).encode().len();
         assert!(bytes <= OPERATION_BYTES_MAX, "{bytes}");
     }

@@ -10,8 +10,8 @@ use posync_protocol::{
     operation::{
         Answer, AuditCommit, AuditReveal, Close, CloseAlone, Commitments, DataSetClaim, Evidence, FoundRead,
         Measure, MissingRead, Open, ProbeCount, Proposals, ProvedRead, Reasked, Redeem, Redemption,
-        RefusedPlacement, RegisterProvider, Report, RotateKey, SetDataSet, Settle, Statement, StillMissing,
-        SumPath, TopUp, Transfer, Unjail, UpdateProvider, Voucher,
+        RefusedPlacement, RegisterProvider, Report, RotateKey, SetDataSet, Settle, StillMissing,
+        StorageProof, SumPath, TopUp, Transfer, Unjail, UpdateProvider, Voucher,
     },
     record::{
         self, AccountState, Agreement, Audit, Books, Challenge, Closing, Commitment, DataSet, Ending,
@@ -371,8 +371,8 @@ fn redemption() -> Redemption {
     Redemption { voucher, session_key: ACCOUNT, claim: Some((u64::MAX, u64::MAX)) }
 }
 
-/// A statement with the largest values.
-pub(crate) fn statement() -> Statement {
+/// A storage proof with the largest values.
+pub(crate) fn storage_proof() -> StorageProof {
     let read = ProvedRead {
         place: u32::MAX,
         shard: FULL,
@@ -388,7 +388,7 @@ pub(crate) fn statement() -> Statement {
         chunk: full::<_, { LEAF_BYTES as usize }>(0xcc),
         path: full::<_, CHUNK_LEVELS_MAX>(FULL),
     };
-    Statement {
+    StorageProof {
         height: u64::MAX,
         anchor: FULL,
         index: u32::MAX,
@@ -405,13 +405,13 @@ pub(crate) fn redeem() -> Redeem {
     Redeem { vouchers: full(redemption()) }
 }
 
-fn missing() -> Statement {
+fn missing() -> StorageProof {
     let read = MissingRead { place: 1, shard: FULL, length: 5, position: path() };
-    Statement {
+    StorageProof {
         answers: few(Answer::Missing(read), 1),
         reasked: few(Reasked::Missing(StillMissing { slot: 2 }), 1),
         vouchers: few(redemption(), 1),
-        ..statement()
+        ..storage_proof()
     }
 }
 
@@ -454,8 +454,8 @@ pub(crate) fn bodies() -> Vec<(&'static str, Body)> {
         ("body/CloseAlone", Body::CloseAlone(CloseAlone { agreement: id() })),
         ("body/RotateKey", Body::RotateKey(rotate)),
         ("body/SetDataSet", Body::SetDataSet(set)),
-        ("body/Statement", Body::Statement(statement())),
-        ("body/Statement/missing", Body::Statement(missing())),
+        ("body/StorageProof", Body::StorageProof(storage_proof())),
+        ("body/StorageProof/missing", Body::StorageProof(missing())),
         ("body/Redeem", Body::Redeem(redeem())),
         ("body/Settle", Body::Settle(settle)),
         ("body/Refusal", Body::Refusal(refusal())),

@@ -180,17 +180,17 @@ fn who_proves_nothing_takes_no_draws_from_who_proves() {
         let before = wealth(&stage);
         let mut by_fee = 0;
         for _ in 0..40 * 20 {
-            let mut statements = Vec::new();
-            if let Some(statement) = p.statement(&stage.world) {
-                statements.push(stage.world.sign("p", Body::Statement(statement)));
+            let mut storage_proofs = Vec::new();
+            if let Some(storage_proof) = p.storage_proof(&stage.world) {
+                storage_proofs.push(stage.world.sign("p", Body::StorageProof(storage_proof)));
             }
             if with_enemy
-                && let Some(statement) = q.statement(&stage.world)
-                && stage.world.height + 1 >= statement.height + stage.world.parameters.deadline_blocks
+                && let Some(storage_proof) = q.storage_proof(&stage.world)
+                && stage.world.height + 1 >= storage_proof.height + stage.world.parameters.deadline_blocks
             {
-                statements.push(stage.world.sign("q", Body::Statement(statement)));
+                storage_proofs.push(stage.world.sign("q", Body::StorageProof(storage_proof)));
             }
-            stage.world.block(&statements).expect("right answers may stand in a block");
+            stage.world.block(&storage_proofs).expect("right answers may stand in a block");
             by_fee += stage
                 .world
                 .events
@@ -268,15 +268,15 @@ fn what_is_paid_untested_is_at_most_one_turn_cycle() {
     stage.world.draws = true;
     let (mut answers, mut lost_at) = (0, None);
     while stage.world.epoch() < 19 {
-        let mut statements = Vec::new();
+        let mut storage_proofs = Vec::new();
         for keeper in [&p, &q] {
-            if let Some(statement) = keeper.statement(&stage.world) {
+            if let Some(storage_proof) = keeper.storage_proof(&stage.world) {
                 answers += u32::from(keeper.name == "p");
-                statements.push(stage.world.sign(&keeper.name, Body::Statement(statement)));
+                storage_proofs.push(stage.world.sign(&keeper.name, Body::StorageProof(storage_proof)));
             }
         }
-        let turned = !statements.is_empty() && statements.iter().any(|s| s.signer == account("p"));
-        stage.world.block(&statements).expect("right answers may stand in a block");
+        let turned = !storage_proofs.is_empty() && storage_proofs.iter().any(|s| s.signer == account("p"));
+        stage.world.block(&storage_proofs).expect("right answers may stand in a block");
         // After its turn it deletes all data that it holds for others.
         if turned && lost_at.is_none() {
             lost_at = Some((stage.world.epoch(), p.provider(&stage.world).acc, answers));
@@ -327,13 +327,13 @@ fn earned_of(terms: &[(u64, u64)], until: u64) -> (u128, u64) {
             assert_eq!(submit(&mut stage, "a", Body::SetDataSet(set)), Ok(Code::Done), "from {from}");
             next = waiting.next();
         }
-        let statements: Vec<_> = [&p, &q]
+        let storage_proofs: Vec<_> = [&p, &q]
             .into_iter()
             .filter_map(|keeper| {
-                Some(stage.world.sign(&keeper.name, Body::Statement(keeper.statement(&stage.world)?)))
+                Some(stage.world.sign(&keeper.name, Body::StorageProof(keeper.storage_proof(&stage.world)?)))
             })
             .collect();
-        stage.world.block(&statements).expect("right answers may stand in a block");
+        stage.world.block(&storage_proofs).expect("right answers may stand in a block");
         let events = stage.world.events.iter();
         earned += events
             .map(|event| match event {

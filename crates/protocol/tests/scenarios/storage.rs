@@ -114,16 +114,20 @@ fn an_ending_is_crossed_in_order_and_what_ended_is_no_longer_paid() {
     stage.play("epoch 4");
     stage.world.draws = true;
     until_drawn(&mut stage, &keeper);
-    let statement = keeper.statement(&stage.world).expect("it is drawn");
-    assert_eq!(statement.endings[..], [3]);
-    let mut blind = statement.clone();
+    let storage_proof = keeper.storage_proof(&stage.world).expect("it is drawn");
+    assert_eq!(storage_proof.endings[..], [3]);
+    let mut blind = storage_proof.clone();
     blind.endings = Bounded::new(vec![]).expect("none");
-    assert_eq!(submit(&mut stage, "p", Body::Statement(blind)), Err(Code::EndingsMissing));
-    let mut wide = statement;
+    assert_eq!(submit(&mut stage, "p", Body::StorageProof(blind)), Err(Code::EndingsMissing));
+    let mut wide = storage_proof;
     wide.endings = Bounded::new(vec![2, 3, 9]).expect("three");
-    assert_eq!(submit(&mut stage, "p", Body::Statement(wide.clone())), Err(Code::BadShape), "none so late");
+    assert_eq!(
+        submit(&mut stage, "p", Body::StorageProof(wide.clone())),
+        Err(Code::BadShape),
+        "none so late"
+    );
     wide.endings = Bounded::new(vec![2, 3, 5]).expect("three");
-    assert_eq!(submit(&mut stage, "p", Body::Statement(wide)), Ok(Code::Done), "more may be named");
+    assert_eq!(submit(&mut stage, "p", Body::StorageProof(wide)), Ok(Code::Done), "more may be named");
     let after = keeper.provider(&stage.world);
     let live = RATE * u128::from(keeper.data_set(&stage.world, 0).current.leaves);
     assert_eq!((after.paid, after.phi), (live, all.phi));
@@ -215,14 +219,14 @@ fn many_endings() -> (Stage, Keeper) {
 const FIRST_END: u32 = 12;
 
 #[test]
-fn more_endings_than_a_statement_names_are_settled_up_to_the_last_it_may_name() {
+fn more_endings_than_a_storage_proof_names_are_settled_up_to_the_last_it_may_name() {
     let (mut stage, mut keeper) = many_endings();
     let before = keeper.provider(&stage.world);
-    let statement = keeper.statement(&stage.world).expect("it is drawn");
-    assert_eq!(statement.endings.len(), 64);
-    let mut blind = statement.clone();
-    blind.endings = Bounded::new(statement.endings[..63].to_vec()).expect("fewer");
-    assert_eq!(submit(&mut stage, "p", Body::Statement(blind)), Err(Code::EndingsMissing));
+    let storage_proof = keeper.storage_proof(&stage.world).expect("it is drawn");
+    assert_eq!(storage_proof.endings.len(), 64);
+    let mut blind = storage_proof.clone();
+    blind.endings = Bounded::new(storage_proof.endings[..63].to_vec()).expect("fewer");
+    assert_eq!(submit(&mut stage, "p", Body::StorageProof(blind)), Err(Code::EndingsMissing));
     let mut late = Stage { world: stage.world.clone(), opened: stage.opened.clone() };
     assert_eq!(answer(&mut stage, &keeper), Some(Ok(Code::Done)));
     let (first, after) = (passed(&stage.world), keeper.provider(&stage.world));
@@ -546,15 +550,15 @@ fn earned(missing_of_ten: u64, only_lucky: bool) -> u128 {
     keeper.lose_tenths(missing_of_ten);
     let mut sum = 0;
     for _ in 0..500 {
-        let statement = keeper.statement(&stage.world).filter(|statement| {
+        let storage_proof = keeper.storage_proof(&stage.world).filter(|storage_proof| {
             let holds = |answer: &posync_protocol::operation::Answer| {
                 matches!(answer, posync_protocol::operation::Answer::Proved(_))
             };
-            !only_lucky || statement.answers.iter().all(holds)
+            !only_lucky || storage_proof.answers.iter().all(holds)
         });
-        match statement {
-            Some(statement) => {
-                let result = submit(&mut stage, "p", Body::Statement(statement));
+        match storage_proof {
+            Some(storage_proof) => {
+                let result = submit(&mut stage, "p", Body::StorageProof(storage_proof));
                 assert!(
                     matches!(result, Ok(Code::Done) | Err(Code::NotDrawn | Code::AnsweredAlready)),
                     "{result:?}"

@@ -3,15 +3,15 @@
 //! ```text
 //!   Audit record has a challenge --> proven reads: own records, data sets in force
 //!     --> four dependent reads: question -> tree -> shard -> chunk, or "missing"
-//!     --> reads asked again --> vouchers, `next` to apply, endings to cross --> Statement
+//!     --> reads asked again --> vouchers, `next` to apply, endings to cross --> Storage proof
 //! ```
 //!
-//! All inputs are on the ledger: after a crash the same records give the same statement, and the
+//! All inputs are on the ledger: after a crash the same records give the same storage proof, and the
 //! ledger refuses a second one for a challenge. The prover keeps no state.
 //!
 //! Invariants
 //! 1. A read is declared missing only if the shard's bytes are gone or do not match its name.
-//! 2. A statement is built only on consistent records: the slots' weights sum up to `phi`.
+//! 2. A storage proof is built only on consistent records: the slots' weights sum up to `phi`.
 
 mod state;
 #[cfg(test)]
@@ -33,9 +33,9 @@ use posync_protocol::{
 };
 use std::sync::Arc;
 
-/// Reasons for which there is no statement.
+/// Reasons for which there is no storage proof.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum NoStatement {
+pub enum NoStorageProof {
     /// No challenge is open.
     #[error("no challenge is open")]
     NotDrawn,
@@ -64,21 +64,21 @@ impl<B: Blob> Reader<'_, B> {
     /// The four answers to an open challenge.
     ///
     /// # Errors
-    /// [`NoStatement`].
-    pub async fn answers(&self, case: &Case) -> Result<Bounded<Answer, READS>, NoStatement> {
+    /// [`NoStorageProof`].
+    pub async fn answers(&self, case: &Case) -> Result<Bounded<Answer, READS>, NoStorageProof> {
         let mut prover = case.prover()?;
         while let Some(question) = prover.question() {
             prover.answer(self.answer(case, &question).await?);
         }
-        prover.finish().ok_or(NoStatement::NotDrawn)
+        prover.finish().ok_or(NoStorageProof::NotDrawn)
     }
 
-    async fn answer(&self, case: &Case, question: &Question) -> Result<Answer, NoStatement> {
+    async fn answer(&self, case: &Case, question: &Question) -> Result<Answer, NoStorageProof> {
         let Question { slot, place, leaf, ended } = *question;
         if ended {
             return Ok(Answer::Ended(EndedRead { place }));
         }
-        let unknown = NoStatement::UnknownDataSet(slot);
+        let unknown = NoStorageProof::UnknownDataSet(slot);
         let tree = self.tree(case, slot).ok_or(unknown.clone())?;
         let read = tree.read(leaf).ok_or(unknown)?;
         let data = self.shard(&read.shard).await;

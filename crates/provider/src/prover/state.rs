@@ -1,6 +1,6 @@
-//! From proven records to a statement: pure.
+//! From proven records to a storage proof: pure.
 
-use super::NoStatement;
+use super::NoStorageProof;
 use crate::terms::Terms;
 use commonware_codec::EncodeSize as _;
 use posync_protocol::{
@@ -10,7 +10,7 @@ use posync_protocol::{
     limits::{
         ENDINGS_MAX, LEAF_BYTES, MISSING_MAX, OPERATION_BYTES_MAX, Parameters, READS, SETTLE_SLOTS_MAX,
     },
-    operation::{Answer, FoundRead, MissingRead, ProvedRead, Reasked, Redemption, Settle, Statement},
+    operation::{Answer, FoundRead, MissingRead, ProvedRead, Reasked, Redemption, Settle, StorageProof},
     record::{Audit, Challenge, Endings, Missing, Offer, Provider, Reputation},
     tree::ShardRead,
 };
@@ -49,8 +49,8 @@ impl Case {
     ///
     /// # Errors
     /// `NotDrawn`.
-    pub fn challenge(&self) -> Result<Challenge, NoStatement> {
-        self.audit.challenge.ok_or(NoStatement::NotDrawn)
+    pub fn challenge(&self) -> Result<Challenge, NoStorageProof> {
+        self.audit.challenge.ok_or(NoStorageProof::NotDrawn)
     }
 
     fn shares(&self) -> Vec<Share> {
@@ -67,12 +67,12 @@ impl Case {
     ///
     /// # Errors
     /// `NotDrawn`, `Incomplete`.
-    pub fn prover(&self) -> Result<Prover, NoStatement> {
+    pub fn prover(&self) -> Result<Prover, NoStorageProof> {
         let (challenge, shares) = (self.challenge()?, self.shares());
         let known = shares.iter().map(|share| u128::from(share.rate) * u128::from(share.leaves)).sum();
         let phi = self.provider.phi;
         if known != phi {
-            return Err(NoStatement::Incomplete { known, phi });
+            return Err(NoStorageProof::Incomplete { known, phi });
         }
         Ok(Prover::new(&challenge, &self.account, &self.parameters, shares))
     }
@@ -91,17 +91,17 @@ impl Case {
         up_to(self.endings.iter().flat_map(|endings| endings.due(epoch)))
     }
 
-    /// Builds the statement, with as many of `vouchers` as fit, in their order.
+    /// Builds the storage proof, with as many of `vouchers` as fit, in their order.
     ///
     /// # Errors
     /// `NotDrawn`.
-    pub fn statement(
+    pub fn storage_proof(
         &self,
         answers: Bounded<Answer, READS>,
         reasked: Bounded<Reasked, MISSING_MAX>,
         vouchers: Vec<Redemption>,
-    ) -> Result<Statement, NoStatement> {
-        let mut statement = Statement {
+    ) -> Result<StorageProof, NoStorageProof> {
+        let mut storage_proof = StorageProof {
             height: self.challenge()?.height,
             anchor: self.anchor,
             index: self.provider.index,
@@ -111,10 +111,10 @@ impl Case {
             apply: self.apply(),
             endings: self.endings(),
         };
-        let room = OPERATION_BYTES_MAX.saturating_sub(ENVELOPE_BYTES + statement.encode_size());
+        let room = OPERATION_BYTES_MAX.saturating_sub(ENVELOPE_BYTES + storage_proof.encode_size());
         let each = vouchers.first().map_or(1, |voucher| voucher.encode_size() + 17);
-        statement.vouchers = up_to(vouchers.into_iter().take(room / each));
-        Ok(statement)
+        storage_proof.vouchers = up_to(vouchers.into_iter().take(room / each));
+        Ok(storage_proof)
     }
 
     /// Free upkeep that is due while no challenge is open: endings that an expired challenge left

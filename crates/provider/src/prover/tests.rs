@@ -1,4 +1,4 @@
-//! The prover against the real rules: every statement goes through `ledger::execute`.
+//! The prover against the real rules: every storage proof goes through `ledger::execute`.
 
 use super::*;
 use crate::{
@@ -15,7 +15,7 @@ use posync_protocol::{
     AgreementId, Body, Code,
     block::with_chain,
     ledger::Event,
-    operation::{DATA_SET_NAMESPACE, DataSetClaim, SetDataSet, Statement, Voucher, sign},
+    operation::{DATA_SET_NAMESPACE, DataSetClaim, SetDataSet, StorageProof, Voucher, sign},
     record::{Agreement, Audit, DataSet, Endings, Offer, Provider, Reputation, RoundInfo, Usage},
     wire::provider::Sign,
 };
@@ -155,20 +155,20 @@ impl Bench {
         panic!("never drawn");
     }
 
-    async fn statement(
+    async fn storage_proof(
         &self,
         vouchers: Vec<posync_protocol::operation::Redemption>,
-    ) -> Result<Statement, NoStatement> {
+    ) -> Result<StorageProof, NoStorageProof> {
         let (case, reader) = (self.case(), Reader { store: &self.store, books: &self.books });
         let answers = reader.answers(&case).await?;
-        case.statement(answers, reader.reasked(&case).await, vouchers)
+        case.storage_proof(answers, reader.reasked(&case).await, vouchers)
     }
 
     /// Answers the next draw; returns the passed reads and all reads.
     async fn answer(&mut self) -> (u8, u8) {
         self.wait_for_draw();
-        let statement = self.statement(vec![]).await.expect("complete");
-        let code = self.world.submit(&self.world.sign("paul", Body::Statement(statement)));
+        let storage_proof = self.storage_proof(vec![]).await.expect("complete");
+        let code = self.world.submit(&self.world.sign("paul", Body::StorageProof(storage_proof)));
         assert_eq!(code, Ok(Code::Done));
         self.observe().await;
         let audited = self.world.events.iter().find_map(|event| match event {
@@ -236,7 +236,7 @@ fn draws_are_answered_as_long_as_the_shards_are_there() {
 }
 
 #[test]
-fn a_change_under_a_challenge_is_applied_by_the_statement() {
+fn a_change_under_a_challenge_is_applied_by_the_storage_proof() {
     run(|context, _| async move {
         let mut bench = Bench::new(&context, 100).await;
         bench.grow_at_once(&[data(1, 10_000)]).await;
@@ -260,8 +260,8 @@ fn vouchers_ride_along_and_are_paid() {
         let voucher = Voucher::signed(&key("carol"), &bench.world.chain, bench.id, 1 << 20, 0);
         let kept =
             posync_protocol::operation::Redemption { voucher, session_key: account("carol"), claim: None };
-        let statement = bench.statement(vec![kept]).await.expect("complete");
-        let operation = bench.world.sign("paul", Body::Statement(statement));
+        let storage_proof = bench.storage_proof(vec![kept]).await.expect("complete");
+        let operation = bench.world.sign("paul", Body::StorageProof(storage_proof));
         assert_eq!(bench.world.submit(&operation), Ok(Code::Done));
         assert_eq!(bench.case().terms[&0].usage.egress, 1 << 20);
         let again = bench.world.sign("paul", operation.body);
@@ -298,15 +298,15 @@ fn an_ended_agreement_is_freed_by_upkeep() {
 }
 
 #[test]
-fn a_book_that_lacks_a_slot_gives_no_statement() {
+fn a_book_that_lacks_a_slot_gives_no_storage_proof() {
     run(|context, _| async move {
         let mut bench = Bench::new(&context, 100).await;
         bench.grow_at_once(&[data(1, 10_000)]).await;
-        assert_eq!(bench.case().prover().map(drop), Err(NoStatement::NotDrawn));
+        assert_eq!(bench.case().prover().map(drop), Err(NoStorageProof::NotDrawn));
         bench.wait_for_draw();
         let mut case = bench.case();
         case.terms.clear();
         let error = case.prover().map(drop).expect_err("a slot is missing");
-        assert!(matches!(error, NoStatement::Incomplete { known: 0, .. }), "{error}");
+        assert!(matches!(error, NoStorageProof::Incomplete { known: 0, .. }), "{error}");
     });
 }

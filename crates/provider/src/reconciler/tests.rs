@@ -42,7 +42,7 @@ struct Memory {
     world: Arc<Mutex<World>>,
     waiting: Arc<Mutex<Vec<Body>>>,
     blocks: Arc<Mutex<Blocks>>,
-    /// Nodes drop everything but statements, and report no error.
+    /// Nodes drop everything but storage proofs, and report no error.
     is_stuck: Arc<AtomicBool>,
 }
 
@@ -117,7 +117,7 @@ impl Ledger for Memory {
     }
 
     async fn send(&self, body: Body) -> Result<(), LedgerError> {
-        if self.is_stuck.load(Ordering::Relaxed) && !matches!(body, Body::Statement(_)) {
+        if self.is_stuck.load(Ordering::Relaxed) && !matches!(body, Body::StorageProof(_)) {
             futures::future::pending::<()>().await;
         }
         self.waiting.lock().push(body);
@@ -345,7 +345,7 @@ fn it_registers_itself_and_answers_every_draw_across_restarts() {
 }
 
 #[test]
-fn a_statement_that_a_block_left_out_is_sent_again() {
+fn a_storage_proof_that_a_block_left_out_is_sent_again() {
     run(|context| async move {
         let mut bench = Bench::new(&context).await;
         bench.steps(10).await;
@@ -355,7 +355,7 @@ fn a_statement_that_a_block_left_out_is_sent_again() {
         let mut lost = 0;
         let mut events = vec![];
         for _ in 0..100 {
-            // Every second statement is lost on the way.
+            // Every second storage proof is lost on the way.
             if !bench.ledger.waiting.lock().is_empty() && lost % 2 == 0 {
                 bench.ledger.waiting.lock().clear();
                 lost += 1;
@@ -405,7 +405,7 @@ fn vouchers_and_space_of_an_ended_agreement_are_not_lost() {
 }
 
 #[test]
-fn a_claim_reaches_the_books_once_although_statements_are_lost() {
+fn a_claim_reaches_the_books_once_although_storage_proofs_are_lost() {
     run(|context| async move {
         let mut bench = Bench::new(&context).await;
         bench.steps(10).await;

@@ -5,7 +5,9 @@ use posync_protocol::{
     Account, AgreementId, Bounded, Hash,
     audit::{Prover, Question, Share},
     chunk,
-    operation::{Answer, EndedRead, MissingRead, ProvedRead, Reasked, Redemption, Statement, StillMissing},
+    operation::{
+        Answer, EndedRead, MissingRead, ProvedRead, Reasked, Redemption, StillMissing, StorageProof,
+    },
     record::{Audit, Challenge, DataSet, Endings, RoundInfo},
     tree::{ShardRead, SumTree},
 };
@@ -66,7 +68,7 @@ pub struct Member {
     pub terms: Terms,
     /// The tree of its current data set.
     pub tree: SumTree,
-    /// Vouchers that its next statement carries.
+    /// Vouchers that its next storage proof carries.
     pub vouchers: Vec<Redemption>,
     all: Arc<Vec<(Hash, u64)>>,
     shards: Arc<BTreeMap<Hash, Shard>>,
@@ -136,8 +138,8 @@ impl Member {
         ledger.record::<Audit>(Audit::key(&self.account))?.challenge
     }
 
-    /// Its statement for a block of `height`; `None` if it stays silent.
-    pub fn statement(&self, ledger: &Ledger, challenge: &Challenge, height: u64) -> Option<Statement> {
+    /// Its storage proof for a block of `height`; `None` if it stays silent.
+    pub fn storage_proof(&self, ledger: &Ledger, challenge: &Challenge, height: u64) -> Option<StorageProof> {
         if self.terms.manner == Manner::Silent {
             return None;
         }
@@ -149,14 +151,14 @@ impl Member {
         Some(self.stating(ledger, challenge, height, answers))
     }
 
-    /// Builds the statement that carries these answers.
+    /// Builds the storage proof that carries these answers.
     pub fn stating(
         &self,
         ledger: &Ledger,
         challenge: &Challenge,
         height: u64,
         answers: Vec<Answer>,
-    ) -> Statement {
+    ) -> StorageProof {
         let parameters = &ledger.parameters;
         let round = parameters.round(challenge.height);
         let anchor: Option<RoundInfo> = ledger.record(RoundInfo::key(round % parameters.round_ring));
@@ -167,7 +169,7 @@ impl Member {
         let data_set: Option<DataSet> = ledger.record(DataSet::key(&self.account, self.slot));
         let waits = data_set.is_some_and(|set| set.next.is_some());
         let apply = if waits { vec![(self.slot, super::CONSUMER, self.terms.end_epoch)] } else { Vec::new() };
-        Statement {
+        StorageProof {
             height: challenge.height,
             anchor: anchor.map_or([0; 32], |info| info.anchor),
             index: self.index,

@@ -1,13 +1,13 @@
 //! Thousands of blocks in seconds: the ledger alone, with providers that keep or break their word.
 //!
 //! ```text
-//!  beacon ──► draws ──► block ◄── statements ◄── providers (Manner decides what they answer)
+//!  beacon ──► draws ──► block ◄── storage proofs ◄── providers (Manner decides what they answer)
 //!                         │  ◄── paid operations
 //!                         └──► Ledger::run: as a proposer, then as a verifier, then check_all
 //! ```
 //!
 //! No signatures, no network, no engine; rules, proofs and money are real. A block holds the
-//! operations that `ledger::select` chooses, and a statement arrives [`ANSWER_BLOCKS`] after its
+//! operations that `ledger::select` chooses, and a storage proof arrives [`ANSWER_BLOCKS`] after its
 //! draw, as on a network.
 
 mod member;
@@ -26,7 +26,7 @@ use posync_protocol::{
 };
 use std::collections::{BTreeMap, BTreeSet};
 
-/// Blocks from a draw to the block with the answer: the drawing block becomes final, the statement
+/// Blocks from a draw to the block with the answer: the drawing block becomes final, the storage proof
 /// travels, the next leader includes it.
 pub const ANSWER_BLOCKS: u64 = 3;
 /// Blocks in which members register, open and sign, before anything is measured.
@@ -146,8 +146,8 @@ impl Market {
     pub fn block(&mut self) -> Result<(), Fault> {
         let context = self.next_context();
         let draws = self.draws(&context);
-        let statements = self.statements(context.height);
-        let mut candidates = statements;
+        let storage_proofs = self.storage_proofs(context.height);
+        let mut candidates = storage_proofs;
         candidates.append(&mut self.pending);
         let height = context.height;
         let roster = self.ledger.roster(&context).map_err(|source| Fault::Invalid { height, source })?;
@@ -156,7 +156,7 @@ impl Market {
         let outcome = self.ledger.run(&context, &draws, &operations, Mode::Propose)?;
         let taken: BTreeSet<usize> = chosen.into_iter().collect();
         let left = candidates.into_iter().enumerate().filter(|(place, _)| !taken.contains(place));
-        // A provider builds a new statement for the next block; only paid operations wait.
+        // A provider builds a new storage proof for the next block; only paid operations wait.
         self.pending = left.map(|(_, operation)| operation).filter(|o| !o.body.is_free()).collect();
         self.height = context.height;
         self.parent = sha256(&[self.parent.as_slice(), &context.height.to_be_bytes()].concat());
@@ -209,12 +209,12 @@ impl Market {
         resolver.draws()
     }
 
-    fn statements(&self, height: u64) -> Vec<Operation> {
+    fn storage_proofs(&self, height: u64) -> Vec<Operation> {
         let due = |member: &Member| {
             let challenge = member.challenge(&self.ledger)?;
             (height >= challenge.height + ANSWER_BLOCKS).then_some(())?;
-            let statement = member.statement(&self.ledger, &challenge, height)?;
-            Some(self.free(member.account, Body::Statement(statement)))
+            let storage_proof = member.storage_proof(&self.ledger, &challenge, height)?;
+            Some(self.free(member.account, Body::StorageProof(storage_proof)))
         };
         self.members.iter().filter_map(due).collect()
     }

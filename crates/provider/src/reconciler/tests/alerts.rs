@@ -13,7 +13,7 @@ use std::sync::mpsc::Receiver;
 type Told = Vec<(u64, Event)>;
 
 impl Bench {
-    /// Runs blocks and waits after each until its alerts arrived; with `answers`, statements reach blocks.
+    /// Runs blocks and waits after each until its alerts arrived; with `answers`, storage proofs reach blocks.
     async fn watch(&mut self, alerts: &Alerts, blocks: u64, answers: bool) -> Told {
         let mut told = vec![];
         for _ in 0..blocks {

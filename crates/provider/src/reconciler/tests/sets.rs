@@ -108,7 +108,7 @@ fn a_shard_that_is_asked_again_stays_until_it_was_proved_then_goes() {
         while bench.ledger.waiting.lock().is_empty() {
             bench.step().await;
         }
-        // The statement that declares it missing settles; in the same block a larger set without it takes
+        // The storage proof that declares it missing settles; in the same block a larger set without it takes
         // effect. Then the shard is repaired.
         bench.ledger.waiting.lock().push(swap);
         bench.ledger.world.lock().draws = false;

@@ -6,7 +6,7 @@
 //!             -> reads asked again -> histories -> settle the interval -> `next` -> vouchers
 //! ```
 //!
-//! A statement that does not verify may not stand in a block. A read is proved, or declared missing (its
+//! A storage proof that does not verify may not stand in a block. A read is proved, or declared missing (its
 //! shard and place are still proved), or lies in an agreement that ended so long ago that its end came round
 //! again.
 //!
@@ -16,7 +16,7 @@
 //!    accrues; an expired challenge settles at zero of four (RD-4, RD-5, RD-6).
 //! 3. The time of the answer changes neither the reads nor which of them pass. The live agreements are those
 //!    at the draw, and data sets do not change meanwhile (RD-9, RD-12).
-//! 4. Stake moves only for a read that was declared missing in four statements in a row, and only to the
+//! 4. Stake moves only for a read that was declared missing in four storage proofs in a row, and only to the
 //!    agreement that paid for it, less a tenth that is burned (RD-7).
 
 use crate::{
@@ -27,7 +27,7 @@ use crate::{
     chunk, data_set, faults, fenwick,
     ledger::{BlockContext, Event, Touched, Working},
     limits::{MISSING_MAX, REASKS, RESTITUTION_BURN},
-    operation::{Answer, FoundRead, MissingRead, ProvedRead, Reasked, Statement, SumPath},
+    operation::{Answer, FoundRead, MissingRead, ProvedRead, Reasked, StorageProof, SumPath},
     record::{
         Agreement, Audit, Challenge, DataSet, Missing, Provider, Reputation, RoundInfo, SlotTree, Usage,
     },
@@ -35,8 +35,8 @@ use crate::{
 };
 use alloc::{collections::BTreeSet, vec::Vec};
 
-/// Names the records of a statement.
-pub(crate) fn touches(context: &BlockContext, signer: &Account, body: &Statement, touched: &mut Touched) {
+/// Names the records of a storage proof.
+pub(crate) fn touches(context: &BlockContext, signer: &Account, body: &StorageProof, touched: &mut Touched) {
     touched.writable.push(faults::place(body.height, &context.parameters));
     settlement::touches_settle(context, signer, &body.endings, touched);
     audit::touches_weight(body.index, touched);
@@ -76,13 +76,13 @@ fn below(working: &mut Working<'_>, account: &Account, place: u32) -> Result<u12
     fenwick::prefix(place, Code::ReadOutsideSlot, node)
 }
 
-/// Judges a statement of `signer`.
+/// Judges a storage proof of `signer`.
 ///
 /// # Errors
 /// `BadShape` for a wrong hint or number of answers, `ProviderUnknown`, `NotDrawn`,
 /// `AnsweredAlready`, `WrongAnchor`, `ReadOutsideSlot`, `ReadPath`, `ReadLeaf`, `ReaskedWrong`,
 /// `EndingsMissing`.
-pub(crate) fn apply(working: &mut Working<'_>, signer: &Account, body: &Statement) -> Result<(), Code> {
+pub(crate) fn apply(working: &mut Working<'_>, signer: &Account, body: &StorageProof) -> Result<(), Code> {
     let (context, parameters) = (working.context, &working.context.parameters);
     let provider: Provider = working.need(Provider::key(signer), Code::ProviderUnknown)?;
     let mut audit: Audit = working.need(Audit::key(signer), Code::ProviderUnknown)?;
@@ -129,7 +129,7 @@ pub(crate) fn apply(working: &mut Working<'_>, signer: &Account, body: &Statemen
     Ok(())
 }
 
-fn open_challenge(context: &BlockContext, audit: &Audit, body: &Statement) -> Result<Challenge, Code> {
+fn open_challenge(context: &BlockContext, audit: &Audit, body: &StorageProof) -> Result<Challenge, Code> {
     let open = audit.challenge.filter(|c| !audit::is_expired(c, context.height, &context.parameters));
     match open {
         Some(challenge) if challenge.height == body.height => Ok(challenge),
@@ -138,9 +138,9 @@ fn open_challenge(context: &BlockContext, audit: &Audit, body: &Statement) -> Re
     }
 }
 
-/// Checks that the statement names the block that was final when the challenge was drawn: the parent of the
+/// Checks that the storage proof names the block that was final when the challenge was drawn: the parent of the
 /// round's first block (RD-3).
-fn check_anchor(working: &mut Working<'_>, body: &Statement) -> Result<(), Code> {
+fn check_anchor(working: &mut Working<'_>, body: &StorageProof) -> Result<(), Code> {
     let parameters = &working.context.parameters;
     let round = parameters.round(body.height);
     let info: Option<RoundInfo> = working.get(RoundInfo::key(round % parameters.round_ring))?;
@@ -161,7 +161,7 @@ fn judge(
     account: &Account,
     challenge: &Challenge,
     phi: u128,
-    body: &Statement,
+    body: &StorageProof,
 ) -> Result<Vec<Judged>, Code> {
     let (first, last) = live(working.context, challenge.height);
     let live = Live::new(phi, (first, last), |place| below(working, account, place))?;
@@ -239,7 +239,7 @@ fn ask_again(
     account: &Account,
     challenge: &Challenge,
     audit: &Audit,
-    body: &Statement,
+    body: &StorageProof,
 ) -> Result<Bounded<Missing, MISSING_MAX>, Code> {
     if body.reasked.len() != audit.missing.len() {
         return Err(Code::ReaskedWrong);
@@ -322,7 +322,7 @@ fn remember(audit: &mut Audit, judged: &[Judged]) {
 }
 
 /// Puts a slot's `next` in force, now that the provider is settled. While a challenge is open nothing else
-/// removes `next`. So a statement that names a slot without one is invalid; otherwise a free operation could
+/// removes `next`. So a storage proof that names a slot without one is invalid; otherwise a free operation could
 /// make the block read records for nothing.
 fn put_in_force(
     working: &mut Working<'_>,
