@@ -8,7 +8,7 @@ use posync_node::genesis::Genesis;
 use posync_protocol::{
     Account, Bounded, Hash, Key, Record, Slot,
     block::{BlockBody, Header, Receipts, sha256},
-    ledger::{self, BlockContext, Event, Invalid, Mode, Records, Roster},
+    ledger::{self, BlockContext, ClosingSet, Event, Invalid, Mode, Records},
     limits::SETTLEMENT_RING,
     record::{Reputation, Settlement, System},
 };
@@ -62,9 +62,9 @@ impl Replay {
         };
         let refused = |invalid: Invalid| differs(header.height, &invalid.to_string());
         let system = self.record::<System>(&System::key()).unwrap_or_default();
-        let roster = self.read(ledger::roster_keys(&context, &system));
-        let roster = Roster::new(&context, &system, &roster).map_err(refused)?;
-        let keys = ledger::touches(&context, &system, &roster, &body.draws, &body.operations);
+        let closing_set = self.read(ledger::closing_set_keys(&context, &system));
+        let closing_set = ClosingSet::new(&context, &system, &closing_set).map_err(refused)?;
+        let keys = ledger::touches(&context, &system, &closing_set, &body.draws, &body.operations);
         let records = self.read(keys.map_err(refused)?);
         let outcome = ledger::execute(&context, &body.draws, &body.operations, &records, Mode::Verify)
             .map_err(refused)?;
@@ -82,7 +82,7 @@ impl Replay {
         if let Some(paid) = context.epoch().checked_sub(2)
             && let Some(mut rows) = self.rows.remove(&paid)
         {
-            rows.extend(roster.accounts().filter_map(|account| self.completed(account, paid)));
+            rows.extend(closing_set.accounts().filter_map(|account| self.completed(account, paid)));
             self.rows.insert(paid, rows);
         }
         Ok(outcome.events)

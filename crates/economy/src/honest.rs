@@ -5,7 +5,7 @@ use crate::{
     chance::Chance,
     recompute,
     row::{Bound, Row, Topic},
-    seats::Roster,
+    seats::Seats,
     world::{Books, Deal, Mark, Terms, World},
 };
 use posync_protocol::{
@@ -130,7 +130,7 @@ pub struct Worked {
 pub fn work(seed: u64, nodes: usize, epochs: u64) -> Worked {
     let mut chance = Chance::new(seed, "honest");
     let mut world = World::new(Terms::DEFAULT, nodes, SEATS_MIN as usize, 16);
-    let mut roster = Roster::new(SEATS_MIN as usize);
+    let mut seats = Seats::new(SEATS_MIN as usize);
     let bases = contributions(&mut chance, nodes);
     let mut worked = Worked::default();
     for _ in 0..epochs {
@@ -142,12 +142,12 @@ pub fn work(seed: u64, nodes: usize, epochs: u64) -> Worked {
         worked.recomputed += u64::from(recompute::differs(&world.terms, &books).is_none());
         worked.deviation = worked.deviation.max(deviation(&world.terms, &books));
         let scores: Vec<u64> = world.nodes.iter().map(|node| node.score).collect();
-        roster.term(&scores);
+        seats.term(&scores);
         world.nodes.iter_mut().for_each(|node| node.credit = 0);
-        roster.nodes().for_each(|node| world.nodes[node].credit = 1);
+        seats.nodes().for_each(|node| world.nodes[node].credit = 1);
     }
-    worked.in_bounds = epochs - roster.record.broken;
-    (worked.seats, worked.leaders) = (roster.len(), roster.leaders());
+    worked.in_bounds = epochs - seats.record.broken;
+    (worked.seats, worked.leaders) = (seats.len(), seats.leaders());
     worked
 }
 

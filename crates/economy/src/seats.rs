@@ -69,7 +69,7 @@ pub struct Record {
 
 /// The seats, and the record of every node's score.
 #[derive(Clone, Debug)]
-pub struct Roster {
+pub struct Seats {
     seats: Vec<Seated>,
     tracks: Vec<Track>,
     terms: u64,
@@ -77,7 +77,7 @@ pub struct Roster {
     pub record: Record,
 }
 
-impl Roster {
+impl Seats {
     /// A genesis with seats for the first nodes.
     pub fn new(seats: usize) -> Self {
         Self {
@@ -171,22 +171,22 @@ impl Roster {
 /// Runs 20 seats among `members` for `epochs` epochs with qualities within `noise` of `centre`.
 pub fn noisy(seed: u64, members: usize, epochs: u64, centre: u64, noise: u64) -> Record {
     let mut chance = Chance::new(seed, "seats");
-    let mut roster = Roster::new(20);
+    let mut seats = Seats::new(20);
     let mut scores = vec![centre; members];
     for _ in 0..epochs {
         for score in &mut scores {
             *score = score::update(*score, Some(chance.around(centre, noise)), false);
         }
-        roster.term(&scores);
+        seats.term(&scores);
     }
-    roster.record
+    seats.record
 }
 
 /// A network that grows from 4 seats among `members` newcomers, each of which fails in one epoch of
 /// 200 and is repaired in one of 20.
-pub fn good_and_bad_times(seed: u64, members: usize, epochs: u64) -> Roster {
+pub fn good_and_bad_times(seed: u64, members: usize, epochs: u64) -> Seats {
     let mut chance = Chance::new(seed, "times");
-    let mut roster = Roster::new(SEATS_MIN as usize);
+    let mut seats = Seats::new(SEATS_MIN as usize);
     let (mut scores, mut works) = (vec![score::SCORE_START; members], vec![true; members]);
     for _ in 0..epochs {
         for (score, works) in scores.iter_mut().zip(&mut works) {
@@ -194,9 +194,9 @@ pub fn good_and_bad_times(seed: u64, members: usize, epochs: u64) -> Roster {
             let centre = if *works { ONE / 100 * 95 } else { ONE / 10 * 3 };
             *score = score::update(*score, Some(chance.around(centre, ONE / 20)), false);
         }
-        roster.term(&scores);
+        seats.term(&scores);
     }
-    roster
+    seats
 }
 
 /// The rows of this module.
@@ -209,8 +209,8 @@ pub fn rows(seed: u64) -> Vec<Row> {
     let moving = noisy(seed, 100, 1_000, ONE / 10 * 9, ONE / 20);
     let (noise, times) =
         ("100 members, 20 seats, 1,000 epochs", "4 seats, 300 members that fail, 1,000 epochs");
-    let roster = good_and_bad_times(seed, 300, 1_000);
-    let Record { automatic, voted, taken, most, broken, leaders } = roster.record;
+    let seats = good_and_bad_times(seed, 300, 1_000);
+    let Record { automatic, voted, taken, most, broken, leaders } = seats.record;
     let entered = moving.automatic + moving.voted;
     vec![
         row("noise of 0.05 around 0.7", noise, changes(quiet), "seat changes", Bound::Exactly(0)),
@@ -221,12 +221,12 @@ pub fn rows(seed: u64) -> Vec<Row> {
         row("seats given by votes", times, voted, "seats", Bound::AtLeast(1)),
         row("seats taken", times, taken, "seats", Bound::AtLeast(1)),
         row("most seats given and taken in a term", times, most as u64, "seats", Bound::AtMost(6)),
-        row("seats at the end", times, roster.len() as u64, "seats", Bound::AtLeast(56)),
+        row("seats at the end", times, seats.len() as u64, "seats", Bound::AtLeast(56)),
         row("Nakamoto coefficient of leadership, least", times, leaders as u64, "leaders", Bound::AtLeast(3)),
         row(
             "Nakamoto coefficient of leadership at the end",
             times,
-            roster.leaders() as u64,
+            seats.leaders() as u64,
             "leaders",
             Bound::AtLeast(18),
         ),

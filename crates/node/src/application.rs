@@ -49,7 +49,7 @@ use posync_protocol::{
     Account, Bounded, Hash, Key, Operation, Record as _, Slot,
     audit::Resolver,
     block::{BlockBody, Draw, Header, Receipts, sha256},
-    ledger::{self, BlockContext, Invalid, Mode, Outcome, Records, Roster},
+    ledger::{self, BlockContext, ClosingSet, Invalid, Mode, Outcome, Records},
     limits::TIME_STEP_MS_MAX,
     record::System,
 };
@@ -163,11 +163,12 @@ impl<E: Runtime> Application<E> {
         &self,
         batch: &Batch<E>,
         context: &BlockContext,
-        (system, roster): (&System, &Roster),
+        (system, closing_set): (&System, &ClosingSet),
         draws: &[Option<Draw>],
         operations: &mut Vec<Operation>,
     ) -> Result<(Records, Outcome), Refused> {
-        let name = |operations: &[Operation]| ledger::touches(context, system, roster, draws, operations);
+        let name =
+            |operations: &[Operation]| ledger::touches(context, system, closing_set, draws, operations);
         let (keys, spared) = sparing(operations, name).map_err(Refused::Panic)?;
         self.0.condemned.add(context.height, &spared);
         let records = fetch::<E>(batch, keys?).await;
@@ -187,8 +188,9 @@ impl<E: Runtime> Application<E> {
         operations: &[Operation],
     ) -> Result<Executed<E>, Refused> {
         let system = parse_system(fetch::<E>(&batch, vec![System::key()]).await)?;
-        let roster = self.roster(&batch, context, &system).await?;
-        let name = |operations: &[Operation]| ledger::touches(context, &system, &roster, draws, operations);
+        let closing_set = self.closing_set(&batch, context, &system).await?;
+        let name =
+            |operations: &[Operation]| ledger::touches(context, &system, &closing_set, draws, operations);
         let keys = judge(context, operations, name)??;
         let records = fetch::<E>(&batch, keys).await;
         let run =
@@ -198,15 +200,15 @@ impl<E: Runtime> Application<E> {
     }
 
     /// The accounts at the indices that the block closes. They are read first, as they name further records.
-    async fn roster(
+    async fn closing_set(
         &self,
         batch: &Batch<E>,
         context: &BlockContext,
         system: &System,
-    ) -> Result<Roster, Refused> {
-        let keys = guarded(|| ledger::roster_keys(context, system)).map_err(Refused::Panic)?;
+    ) -> Result<ClosingSet, Refused> {
+        let keys = guarded(|| ledger::closing_set_keys(context, system)).map_err(Refused::Panic)?;
         let records = fetch::<E>(batch, keys).await;
-        Ok(guarded(|| Roster::new(context, system, &records)).map_err(Refused::Panic)??)
+        Ok(guarded(|| ClosingSet::new(context, system, &records)).map_err(Refused::Panic)??)
     }
 
     /// Builds a proposal: the draws of the beacon, resolved by searching the state, and the waiting
@@ -223,17 +225,17 @@ impl<E: Runtime> Application<E> {
         let base_fee = ledger::base_fee(&system, &context.parameters);
         let mut candidates = self.0.setup.operations.candidates(context, base_fee);
         self.0.condemned.filter(&mut candidates);
-        let roster = self.roster(batch, context, &system).await?;
+        let closing_set = self.closing_set(batch, context, &system).await?;
         let (mut refused, mut left) = (BTreeSet::new(), SELECTIONS_MAX);
         loop {
             left -= 1;
             let select =
-                |candidates: &[Operation]| ledger::select(context, &system, &roster, &draws, candidates);
+                |candidates: &[Operation]| ledger::select(context, &system, &closing_set, &draws, candidates);
             let (chosen, spared) = sparing(&mut candidates, select).map_err(Refused::Panic)?;
             self.0.condemned.add(context.height, &spared);
             let mut operations: Vec<Operation> =
                 chosen.into_iter().map(|place| candidates[place].clone()).collect();
-            let judges = (&system, &roster);
+            let judges = (&system, &closing_set);
             let (records, outcome) = self.run(batch, context, judges, &draws, &mut operations).await?;
             let kept: BTreeSet<usize> = outcome.kept.iter().copied().collect();
             let dropped = operations.iter().enumerate().filter(|(place, _)| !kept.contains(place));
@@ -267,9 +269,11 @@ impl<E: Runtime> Application<E> {
         let genesis = (context.height == 1).then_some(&self.0.genesis_records);
         let system = parse_system(read(state, genesis, vec![System::key()]).await)
             .expect("a finalized block has a parent's state");
-        let roster = read(state, genesis, ledger::roster_keys(&context, &system)).await;
-        let keys = Roster::new(&context, &system, &roster)
-            .and_then(|roster| ledger::touches(&context, &system, &roster, &body.draws, &body.operations))
+        let closing_set = read(state, genesis, ledger::closing_set_keys(&context, &system)).await;
+        let keys = ClosingSet::new(&context, &system, &closing_set)
+            .and_then(|closing_set| {
+                ledger::touches(&context, &system, &closing_set, &body.draws, &body.operations)
+            })
             .expect("a finalized block keeps the rules");
         let records = read(state, genesis, keys).await;
         let outcome = ledger::execute(&context, &body.draws, &body.operations, &records, Mode::Verify);

@@ -17,7 +17,7 @@
 //! 5. The seats that order blocks follow from the seats' records at one height of a term (AU-9).
 
 mod evidence;
-pub mod roster;
+pub mod leaders;
 
 pub(crate) use evidence::{apply, check, touches as touches_evidence};
 
@@ -36,12 +36,12 @@ use alloc::vec::Vec;
 pub(crate) const CLOSED_AFTER: u64 = 3;
 
 /// The records to read before a block can name the seats: the holders of the seats, if it closes an epoch.
-pub(crate) fn roster_keys(context: &BlockContext, system: &System) -> Vec<Key> {
+pub(crate) fn closing_set_keys(context: &BlockContext, system: &System) -> Vec<Key> {
     let seats = if begins_epoch(context) { system.seats } else { 0 };
     (0..seats).map(SeatAt::key).collect()
 }
 
-/// Names the records of the authorities in this block; `seats` are those of [`roster_keys`].
+/// Names the records of the authorities in this block; `seats` are those of [`closing_set_keys`].
 pub(crate) fn touches(context: &BlockContext, seats: &[Account], touched: &mut Touched) {
     touched.writable.push(Seat::key(&context.leader));
     let Some(closed) = context.epoch().checked_sub(CLOSED_AFTER).filter(|_| begins_epoch(context)) else {

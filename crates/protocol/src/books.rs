@@ -40,7 +40,7 @@ use core::ops::Range;
 
 /// The accounts that a block closes: the providers at its indices, the epoch's service audit, and the seats.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Roster {
+pub struct ClosingSet {
     /// The occupied indices of the slice, each with the account that stands there.
     providers: Vec<(u32, Account)>,
     /// The service audit of the epoch that the first pass measures.
@@ -63,7 +63,7 @@ fn slice(context: &BlockContext, system: &System) -> Range<u32> {
 
 /// The records to read before [`crate::ledger::touches`] can name a block's records: the accounts at the
 /// indices that it closes, the epoch's service audit, and the seats. `system` is the parent's.
-pub fn roster_keys(context: &BlockContext, system: &System) -> Vec<Key> {
+pub fn closing_set_keys(context: &BlockContext, system: &System) -> Vec<Key> {
     let round = audited_epoch(context, system).map(ServiceRound::of);
     let providers = slice(context, system).map(ProviderAt::key);
     providers.chain(seat_keys(context, system)).chain(round).collect()
@@ -77,29 +77,29 @@ fn audited_epoch(context: &BlockContext, system: &System) -> Option<u64> {
 /// The keys of the seats, if the block closes an epoch for them or closes a slice with their audits.
 fn seat_keys(context: &BlockContext, system: &System) -> impl Iterator<Item = Key> {
     let auditing = if slice(context, system).is_empty() { 0 } else { system.seats };
-    authority::roster_keys(context, system).into_iter().chain((0..auditing).map(SeatAt::key))
+    authority::closing_set_keys(context, system).into_iter().chain((0..auditing).map(SeatAt::key))
 }
 
-impl Roster {
-    /// Builds the roster from the records of [`roster_keys`].
+impl ClosingSet {
+    /// Builds the closing set from the records of [`closing_set_keys`].
     ///
     /// # Errors
     /// [`Invalid::State`] if one is missing or does not decode.
     pub fn new(context: &BlockContext, system: &System, records: &Records) -> Result<Self, Invalid> {
-        let mut roster = Self::default();
+        let mut closing_set = Self::default();
         for index in slice(context, system) {
             let at: ProviderAt = read(records, &ProviderAt::key(index))?;
-            roster.providers.extend(at.account.map(|account| (index, account)));
+            closing_set.providers.extend(at.account.map(|account| (index, account)));
         }
         for key in seat_keys(context, system) {
-            roster.seats.push(read::<SeatAt>(records, &key)?.account);
+            closing_set.seats.push(read::<SeatAt>(records, &key)?.account);
         }
         if let Some(epoch) = audited_epoch(context, system) {
             let slot = records.get(&ServiceRound::of(epoch)).ok_or(Invalid::State)?;
             let round = slot.map(|slot| ServiceRound::from_slot(&slot)).transpose();
-            roster.service = round.map_err(|_| Invalid::State)?.filter(|round| round.epoch == epoch);
+            closing_set.service = round.map_err(|_| Invalid::State)?.filter(|round| round.epoch == epoch);
         }
-        Ok(roster)
+        Ok(closing_set)
     }
 
     /// Accounts of all seats in the order of their indices; empty if the block does not need them.
@@ -142,8 +142,13 @@ pub(crate) fn begins_epoch(context: &BlockContext) -> bool {
 }
 
 /// Names the records of the books in this block.
-pub(crate) fn touches(context: &BlockContext, system: &System, roster: &Roster, touched: &mut Touched) {
-    touched.readable.extend(roster_keys(context, system));
+pub(crate) fn touches(
+    context: &BlockContext,
+    system: &System,
+    closing_set: &ClosingSet,
+    touched: &mut Touched,
+) {
+    touched.readable.extend(closing_set_keys(context, system));
     let epoch = context.epoch();
     let peaks = |epoch: u64| (0..=tree::LEVELS).map(move |level| Peak::key(epoch % CLOSING_RING, level));
     if begins_epoch(context) {
@@ -156,21 +161,23 @@ pub(crate) fn touches(context: &BlockContext, system: &System, roster: &Roster, 
             touched.writable.push(Books::key(sealed));
         }
     }
-    if roster.providers.is_empty() {
+    if closing_set.providers.is_empty() {
         return;
     }
-    roster.touches_service(touched);
+    closing_set.touches_service(touched);
     for closed in [1, 2].iter().filter_map(|back| epoch.checked_sub(*back)) {
         touched.writable.push(Closing::of(closed));
-        let rows =
-            roster.providers.iter().map(|(_, account)| Settlement::key(account, closed % SETTLEMENT_RING));
+        let rows = closing_set
+            .providers
+            .iter()
+            .map(|(_, account)| Settlement::key(account, closed % SETTLEMENT_RING));
         touched.writable.extend(rows);
     }
     if let Some(paid) = epoch.checked_sub(2) {
         touched.writable.extend(peaks(paid));
-        touched.writable.extend(roster.providers.iter().map(|(_, account)| AccountState::key(account)));
+        touched.writable.extend(closing_set.providers.iter().map(|(_, account)| AccountState::key(account)));
     }
-    for (_, account) in &roster.providers {
+    for (_, account) in &closing_set.providers {
         touched.writable.push(Reputation::key(account));
         touched.readable.extend([Provider::key(account), Offer::key(account)]);
         touched.readable.extend([Audit::key(account), Measured::key(account)]);
@@ -186,18 +193,18 @@ fn closing(working: &mut Working<'_>, epoch: u64) -> Result<Option<Closing>, Cod
 ///
 /// # Errors
 /// `Balance` if money were not conserved, `BadShape` for a record that was not named: unreachable.
-pub(crate) fn close(working: &mut Working<'_>, roster: &Roster) -> Result<(), Code> {
+pub(crate) fn close(working: &mut Working<'_>, closing_set: &ClosingSet) -> Result<(), Code> {
     let epoch = working.context.epoch();
     if begins_epoch(working.context) {
         if let Some(sealed) = epoch.checked_sub(3) {
-            pay::seal(working, sealed, roster.seats())?;
+            pay::seal(working, sealed, closing_set.seats())?;
         }
         if let Some(measured) = epoch.checked_sub(2) {
             settle_epoch(working, measured)?;
         }
         begin(working, epoch - 1)?;
     }
-    if roster.providers.is_empty() {
+    if closing_set.providers.is_empty() {
         return Ok(());
     }
     // The second pass runs first: it judges by the counters that the first pass changes.
@@ -205,7 +212,7 @@ pub(crate) fn close(working: &mut Working<'_>, roster: &Roster) -> Result<(), Co
         && let Some(mut sums) = closing(working, paid)?
     {
         let providers = sums.providers;
-        for (_, account) in roster.providers.iter().filter(|(index, _)| *index < providers) {
+        for (_, account) in closing_set.providers.iter().filter(|(index, _)| *index < providers) {
             pay::pay(working, &mut sums, account)?;
         }
         working.put(Closing::of(paid), &sums)?;
@@ -214,8 +221,8 @@ pub(crate) fn close(working: &mut Working<'_>, roster: &Roster) -> Result<(), Co
         && let Some(mut sums) = closing(working, measured)?
     {
         let providers = sums.providers;
-        for (index, account) in roster.providers.iter().filter(|(index, _)| *index < providers) {
-            measure::measure(working, &mut sums, roster, (*index, account))?;
+        for (index, account) in closing_set.providers.iter().filter(|(index, _)| *index < providers) {
+            measure::measure(working, &mut sums, closing_set, (*index, account))?;
         }
         working.put(Closing::of(measured), &sums)?;
     }

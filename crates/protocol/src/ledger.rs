@@ -1,7 +1,7 @@
 //! Execution of a block: name the records, then run the operations over them, each all or nothing.
 //!
 //! ```text
-//!   roster_keys -> Roster               providers and seats whose books this block closes
+//!   closing_set_keys -> Roster               providers and seats whose books this block closes
 //!   touches(op) -> keys, bounded        one batched read by the node
 //!   execute: round anchor -> books -> leader's credit -> draws -> operations in order -> System
 //!            each operation: charge its fee, run on an overlay, keep it or drop it whole
@@ -20,7 +20,7 @@ mod fee;
 mod select;
 mod working;
 
-pub use crate::books::{Roster, roster_keys};
+pub use crate::books::{ClosingSet, closing_set_keys};
 pub use event::{AgreementChange, Event, ReputationReason, ReputationStep};
 pub use fee::{Size, base_fee, fee, floor, next_base_fee};
 pub use select::select;
@@ -159,13 +159,13 @@ fn shared_keys(system: &System, draws: &[Option<Draw>], count: u32) -> Vec<Key> 
 fn touches_system(
     context: &BlockContext,
     system: &System,
-    roster: &Roster,
+    closing_set: &ClosingSet,
     draws: &[Option<Draw>],
 ) -> Touched {
     let mut touched = Touched::default();
-    books::touches(context, system, roster, &mut touched);
+    books::touches(context, system, closing_set, &mut touched);
     service::touches_round(context, &mut touched);
-    authority::touches(context, roster.seats(), &mut touched);
+    authority::touches(context, closing_set.seats(), &mut touched);
     let place = context.round() % context.parameters.round_ring;
     touched.writable.push(RoundInfo::key(place));
     faults::touches_round(context, &mut touched);
@@ -210,14 +210,14 @@ pub fn touches_operation(context: &BlockContext, operation: &Operation) -> Touch
 }
 
 /// All keys that the block names, sorted and unique, for one batched read. `system` is the parent's
-/// record; its key is included. `roster` must have been read before ([`roster_keys`]).
+/// record; its key is included. `closing_set` must have been read before ([`closing_set_keys`]).
 ///
 /// # Errors
 /// [`Invalid::Keys`] above [`KEYS_MAX`]; [`Invalid::Operation`] if [`check_structure`] fails.
 pub fn touches(
     context: &BlockContext,
     system: &System,
-    roster: &Roster,
+    closing_set: &ClosingSet,
     draws: &[Option<Draw>],
     operations: &[Operation],
 ) -> Result<Vec<Key>, Invalid> {
@@ -228,7 +228,7 @@ pub fn touches(
         keys.extend(touched.readable);
         if keys.len() > KEYS_MAX { Err(Invalid::Keys) } else { Ok(()) }
     };
-    name(touches_system(context, system, roster, draws))?;
+    name(touches_system(context, system, closing_set, draws))?;
     for (index, operation) in operations.iter().enumerate() {
         check_structure(operation, context).map_err(|code| Invalid::Operation { index, code })?;
         name(touches_operation(context, operation))?;
@@ -272,14 +272,14 @@ pub fn execute(
 ) -> Result<Outcome, Invalid> {
     check_body(operations)?;
     let mut working = Working::new(context, records)?;
-    let roster = Roster::new(context, &working.system, records)?;
-    working.begin(touches_system(context, &working.system, &roster, draws));
+    let closing_set = ClosingSet::new(context, &working.system, records)?;
+    working.begin(touches_system(context, &working.system, &closing_set, draws));
     let shared = shared_keys(&working.system, draws, registrations(operations));
     open_round(&mut working).map_err(|_| Invalid::State)?;
     service::open_round(&mut working).map_err(|_| Invalid::State)?;
     faults::judge(&mut working).map_err(|_| Invalid::State)?;
     capacity::fix_seed(&mut working).map_err(|_| Invalid::State)?;
-    books::close(&mut working, &roster).map_err(|_| Invalid::State)?;
+    books::close(&mut working, &closing_set).map_err(|_| Invalid::State)?;
     authority::lead(&mut working).map_err(|_| Invalid::State)?;
     audit::apply_draws(&mut working, draws)?;
     working.check_sound()?;

@@ -261,7 +261,7 @@ fn automatic(seats: &[Seated]) -> usize {
 }
 
 /// Seats and candidates in any state, with no more automatic seats than allowed.
-fn roster() -> impl Strategy<Value = (Vec<Seated>, Vec<Candidate>, u64)> {
+fn election() -> impl Strategy<Value = (Vec<Seated>, Vec<Candidate>, u64)> {
     let ins = (0..5_u8, 0..4_u64, any::<bool>(), any::<bool>());
     let outs = (0..5_u8, 0..4_u64, any::<bool>(), prop::collection::btree_set(0..60_u8, 0..20));
     let track = |kind: u8| [between(), eligible(), warned(), due(), Track::default()][usize::from(kind)];
@@ -291,7 +291,7 @@ fn roster() -> impl Strategy<Value = (Vec<Seated>, Vec<Candidate>, u64)> {
 
 proptest! {
     #[test]
-    fn an_election_keeps_its_bounds((seats, candidates, providers) in roster()) {
+    fn an_election_keeps_its_bounds((seats, candidates, providers) in election()) {
         let (mut seats, mut candidates) = (seats, candidates);
         for _ in 0..20 {
             let before = seats.len();
@@ -328,7 +328,7 @@ proptest! {
     }
 
     #[test]
-    fn the_order_of_the_inputs_changes_nothing((seats, candidates, providers) in roster(), by in any::<prop::sample::Index>()) {
+    fn the_order_of_the_inputs_changes_nothing((seats, candidates, providers) in election(), by in any::<prop::sample::Index>()) {
         let expected = elect(&seats, &candidates, providers);
         let (mut seats, mut candidates) = (seats, candidates);
         seats.reverse();

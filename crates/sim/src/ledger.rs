@@ -5,7 +5,7 @@ use posync_protocol::{
     Account, Amount, Hash, Key, Operation, Record as _, Slot,
     block::Draw,
     invariants,
-    ledger::{self, BlockContext, Invalid, Mode, Outcome, Records, Roster},
+    ledger::{self, BlockContext, ClosingSet, Invalid, Mode, Outcome, Records},
     limits::Parameters,
     record::System,
 };
@@ -122,10 +122,10 @@ impl Ledger {
     ///
     /// # Errors
     /// [`Invalid::State`] if an index has no record.
-    pub fn roster(&self, context: &BlockContext) -> Result<Roster, Invalid> {
-        let keys = ledger::roster_keys(context, &self.system()).into_iter();
+    pub fn closing_set(&self, context: &BlockContext) -> Result<ClosingSet, Invalid> {
+        let keys = ledger::closing_set_keys(context, &self.system()).into_iter();
         let records = keys.map(|key| (key, self.state.get(&key).copied())).collect();
-        Roster::new(context, &self.system(), &records)
+        ClosingSet::new(context, &self.system(), &records)
     }
 
     fn execute(
@@ -137,8 +137,9 @@ impl Ledger {
     ) -> Result<Outcome, Fault> {
         let invalid = |source| Fault::Invalid { height: context.height, source };
         let read = |key| (key, self.state.get(&key).copied());
-        let roster = self.roster(context).map_err(invalid)?;
-        let keys = ledger::touches(context, &self.system(), &roster, draws, operations).map_err(invalid)?;
+        let closing_set = self.closing_set(context).map_err(invalid)?;
+        let keys =
+            ledger::touches(context, &self.system(), &closing_set, draws, operations).map_err(invalid)?;
         let records: Records = keys.into_iter().map(read).collect();
         ledger::execute(context, draws, operations, &records, mode).map_err(invalid)
     }

@@ -18,15 +18,15 @@
 //! Invariants:
 //! 1. `Peers::track` fills the weights of a term before that term's engine asks for a leader.
 //! 2. Participants and directory are functions of finalized state only: of the seats' records as of one
-//!    height ([`roster`]), and of the keys, addresses and weights of the genesis.
+//!    height ([`terms`]), and of the keys, addresses and weights of the genesis.
 //!
 //! Source: the term hooks of `commonware-glue`, module `dkg`.
 
 pub mod elector;
-pub mod roster;
 pub mod secrets;
+pub mod terms;
 
-pub use roster::Authorities;
+pub use terms::Authorities;
 
 use crate::engine::{CONSENSUS_TERMS_KEPT, PublicKey, Scheme, Variant};
 use bytes::BufMut;

@@ -3,7 +3,7 @@
 //! Only ratios enter the quality, never volume; only the row's base and the least quality of the
 //! last epochs enter the weight.
 
-use super::Roster;
+use super::ClosingSet;
 use crate::{
     Account, Code,
     amount::ONE,
@@ -113,7 +113,7 @@ fn capacities(
 pub(super) fn measure(
     working: &mut Working<'_>,
     sums: &mut Closing,
-    roster: &Roster,
+    closing_set: &ClosingSet,
     (index, account): (u32, &Account),
 ) -> Result<(), Code> {
     let epoch = sums.epoch;
@@ -126,9 +126,9 @@ pub(super) fn measure(
     let audit: Audit = working.need(Audit::key(account), Code::ProviderUnknown)?;
     let key = Settlement::key(account, epoch % SETTLEMENT_RING);
     let mut row = Settlement::of(epoch, working.get(key)?);
-    let verdict = match roster.audited(index) {
+    let verdict = match closing_set.audited(index) {
         Some((round, stratum)) => {
-            service::close(working, round, stratum, &roster.seats, account, &mut reputation)?
+            service::close(working, round, stratum, &closing_set.seats, account, &mut reputation)?
         }
         None => Verdict::default(),
     };

@@ -1,7 +1,7 @@
 //! The proposer's choice of operations for a block. This is policy; [`super::touches`] and
 //! [`super::execute`] check the bounds themselves.
 
-use super::{BlockContext, Roster, check_structure, shared_keys, touches_operation, touches_system};
+use super::{BlockContext, ClosingSet, check_structure, shared_keys, touches_operation, touches_system};
 use crate::{
     Account, Body, Key, Operation,
     block::Draw,
@@ -26,11 +26,11 @@ use commonware_codec::EncodeSize;
 pub fn select(
     context: &BlockContext,
     system: &System,
-    roster: &Roster,
+    closing_set: &ClosingSet,
     draws: &[Option<Draw>],
     candidates: &[Operation],
 ) -> Vec<usize> {
-    let mut room = Room::new(context, system, roster, draws);
+    let mut room = Room::new(context, system, closing_set, draws);
     let (paid, mut others): (Vec<usize>, Vec<usize>) =
         (0..candidates.len()).partition(|place| candidates[*place].body.lane() == Lane::Paid);
     let order = |place: &usize| match &candidates[*place].body {
@@ -81,10 +81,10 @@ impl<'a> Room<'a> {
     fn new(
         context: &'a BlockContext,
         system: &'a System,
-        roster: &Roster,
+        closing_set: &ClosingSet,
         draws: &'a [Option<Draw>],
     ) -> Self {
-        let touched = touches_system(context, system, roster, draws);
+        let touched = touches_system(context, system, closing_set, draws);
         let mut keys: BTreeSet<Key> = touched.writable.into_iter().chain(touched.readable).collect();
         keys.insert(System::key());
         Self {

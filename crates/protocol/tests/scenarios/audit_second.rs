@@ -84,13 +84,13 @@ fn storage_proofs_that_cannot_stand_keep_no_answer_out() {
     };
     let named: Vec<usize> = waiting.iter().map(keys).collect();
     let draws = stage.world.resolve(&context);
-    let (system, roster) = (stage.world.system(), stage.world.roster(&context));
+    let (system, closing_set) = (stage.world.system(), stage.world.closing_set(&context));
     let answer = waiting.last().expect("it waits").id();
     // The block runs as a proposer's: a refused operation gives its room to the next waiting one,
     // four times at most.
     let mut is_in = false;
     for _ in 0..4 {
-        let chosen = select(&context, &system, &roster, &draws, &waiting);
+        let chosen = select(&context, &system, &closing_set, &draws, &waiting);
         let chosen: Vec<Operation> = chosen.into_iter().map(|place| waiting[place].clone()).collect();
         let records = stage.world.read(&context, &draws, &chosen).expect("what is selected fits");
         let outcome = execute(&context, &draws, &chosen, &records, Mode::Propose).expect("a valid block");

@@ -231,7 +231,7 @@ fn an_account_has_two_places_in_the_reserved_lane_of_a_block() {
     assert_eq!(run(&evidence[..2]).expect("two").kept, [0, 1]);
     let other = stage.sign("b evidence u");
     let all = [evidence.to_vec(), vec![other]].concat();
-    let chosen = select(&context, &stage.world.system(), &stage.world.roster(&context), &[], &all);
+    let chosen = select(&context, &stage.world.system(), &stage.world.closing_set(&context), &[], &all);
     assert_eq!(chosen, [0, 1, 3], "the third waits, another account's does not");
 }
 
@@ -262,7 +262,7 @@ fn lanes_stand_in_their_order() {
         assert_eq!(run(&wrong), Err(Invalid::Body), "{wrong:?}");
     }
     let turned: Vec<Operation> = all.iter().rev().cloned().collect();
-    let chosen = select(&context, &stage.world.system(), &stage.world.roster(&context), &[], &turned);
+    let chosen = select(&context, &stage.world.system(), &stage.world.closing_set(&context), &[], &turned);
     assert_eq!(chosen, [2, 1, 0]);
 }
 

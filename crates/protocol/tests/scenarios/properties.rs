@@ -178,7 +178,7 @@ proptest! {
         }).collect();
         let context = world.context(1);
         let system = world.system();
-        let chosen = select(&context, &system, &world.roster(&context), &[], &candidates);
+        let chosen = select(&context, &system, &world.closing_set(&context), &[], &candidates);
         let operations: Vec<Operation> = chosen.iter().map(|place| candidates[*place].clone()).collect();
         let records = world.read(&context, &[], &operations);
         prop_assert!(records.is_ok(), "the keys fit");
@@ -216,7 +216,7 @@ fn what_is_free_leaves_half_of_the_records_to_who_pays() {
     let paid = (0..200).map(|place| unsigned(place, transfer.clone(), Amount::sync(1)));
     let candidates: Vec<Operation> = free.chain(paid).collect();
     let context = world.context(1);
-    let chosen = select(&context, &world.system(), &world.roster(&context), &[], &candidates);
+    let chosen = select(&context, &world.system(), &world.closing_set(&context), &[], &candidates);
     assert!(chosen.len() < candidates.len(), "all that is free does not fit");
     assert_eq!(chosen[chosen.len() - 200..], (200..400).collect::<Vec<_>>(), "who pays has room");
 }
@@ -231,7 +231,7 @@ fn no_more_operations_are_selected_than_a_block_may_hold() {
     let least = Operation { signer, nonce: 0, max_fee: Amount::ZERO, expires: 9, body, signature };
     let context = world.context(1);
     let candidates = vec![least; OPERATIONS_MAX + 1];
-    let chosen = select(&context, &world.system(), &world.roster(&context), &[], &candidates);
+    let chosen = select(&context, &world.system(), &world.closing_set(&context), &[], &candidates);
     assert_eq!(chosen.len(), OPERATIONS_MAX);
 }
 
@@ -294,6 +294,6 @@ fn paid_operations_leave_the_lane_free() {
     let run = |operations: &[Operation]| execute(&context, &[], operations, &records, Mode::Verify);
     assert!(run(&operations[..fits]).is_ok());
     assert_eq!(run(&operations).unwrap_err(), Invalid::Body);
-    let chosen = select(&context, &world.system(), &world.roster(&context), &[], &operations);
+    let chosen = select(&context, &world.system(), &world.closing_set(&context), &[], &operations);
     assert_eq!(chosen, (0..fits).collect::<Vec<_>>());
 }

@@ -775,7 +775,7 @@ fn the_audit_of_a_full_slice_names_a_bounded_number_of_records() {
     let p = stage.world.parameters;
     stage.world.height = p.epoch_blocks() + p.round_blocks - 1;
     let context = stage.world.context(stage.world.height + 1);
-    let keys: Vec<Key> = posync_protocol::ledger::roster_keys(&context, &stage.world.system());
+    let keys: Vec<Key> = posync_protocol::ledger::closing_set_keys(&context, &stage.world.system());
     assert_eq!(keys.len() as u64, p.closing_slice + 256 + 1);
     let records = stage.world.read(&context, &[], &[]).expect("a small block");
     assert!(records.len() < 64 * 14 + 2 * 256 + 64, "{}", records.len());

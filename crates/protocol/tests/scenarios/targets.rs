@@ -193,15 +193,15 @@ pub(crate) fn run(
         operation.signatures(&context.chain);
     }
     let system = world.system();
-    let roster = world.roster(context);
+    let closing_set = world.closing_set(context);
     let read = |keys: Vec<posync_protocol::Key>| {
         keys.into_iter().map(|key| (key, world.state.get(&key).copied())).collect::<ledger::Records>()
     };
     // A proposer never sees an operation with a wrong structure, and `execute` must not rely on that.
-    let named = ledger::touches(context, &system, &roster, draws, operations);
+    let named = ledger::touches(context, &system, &closing_set, draws, operations);
     let records = match &named {
         Ok(keys) => read(keys.clone()),
-        Err(_) => read(ledger::touches(context, &system, &roster, draws, &[])?),
+        Err(_) => read(ledger::touches(context, &system, &closing_set, draws, &[])?),
     };
     let proposed = execute(context, draws, operations, &records, Mode::Propose);
     let verified = execute(context, draws, operations, &records, Mode::Verify);
@@ -284,7 +284,7 @@ fn changed(at: &mut Moment, input: &mut Input<'_>) -> Option<Operation> {
 fn block(world: &mut World, candidates: &[Operation]) {
     let context = world.context(world.height + 1);
     let draws = world.resolve(&context);
-    let chosen = select(&context, &world.system(), &world.roster(&context), &draws, candidates);
+    let chosen = select(&context, &world.system(), &world.closing_set(&context), &draws, candidates);
     let operations: Vec<Operation> = chosen.into_iter().map(|place| candidates[place].clone()).collect();
     world.block(&operations).expect("what is selected makes a valid block");
 }

@@ -8,8 +8,8 @@ use posync_protocol::{
     block::{Draw, sha256},
     invariants::check_all,
     ledger::{
-        BlockContext, Event, Invalid, Mode, Outcome, Records, Roster, base_fee, execute, fee, floor,
-        roster_keys, touches,
+        BlockContext, ClosingSet, Event, Invalid, Mode, Outcome, Records, base_fee, closing_set_keys,
+        execute, fee, floor, touches,
     },
     limits::Parameters,
     record::{AccountState, Seat, SeatAt, System},
@@ -159,10 +159,10 @@ impl World {
     }
 
     /// The providers and seats at the indices that a block closes.
-    pub(crate) fn roster(&self, context: &BlockContext) -> Roster {
-        let keys = roster_keys(context, &self.system());
+    pub(crate) fn closing_set(&self, context: &BlockContext) -> ClosingSet {
+        let keys = closing_set_keys(context, &self.system());
         let records = keys.into_iter().map(|key| (key, self.state.get(&key).copied())).collect();
-        Roster::new(context, &self.system(), &records).expect("each index is taken or vacant")
+        ClosingSet::new(context, &self.system(), &records).expect("each index is taken or vacant")
     }
 
     /// Reads the records that a block names.
@@ -172,7 +172,7 @@ impl World {
         draws: &[Option<Draw>],
         operations: &[Operation],
     ) -> Result<Records, Invalid> {
-        let keys = touches(context, &self.system(), &self.roster(context), draws, operations)?;
+        let keys = touches(context, &self.system(), &self.closing_set(context), draws, operations)?;
         Ok(keys.into_iter().map(|key| (key, self.state.get(&key).copied())).collect())
     }
 

@@ -150,8 +150,9 @@ impl Market {
         let mut candidates = storage_proofs;
         candidates.append(&mut self.pending);
         let height = context.height;
-        let roster = self.ledger.roster(&context).map_err(|source| Fault::Invalid { height, source })?;
-        let chosen = select(&context, &self.ledger.system(), &roster, &draws, &candidates);
+        let closing_set =
+            self.ledger.closing_set(&context).map_err(|source| Fault::Invalid { height, source })?;
+        let chosen = select(&context, &self.ledger.system(), &closing_set, &draws, &candidates);
         let operations: Vec<Operation> = chosen.iter().map(|place| candidates[*place].clone()).collect();
         let outcome = self.ledger.run(&context, &draws, &operations, Mode::Propose)?;
         let taken: BTreeSet<usize> = chosen.into_iter().collect();

@@ -18,7 +18,7 @@
 //! 3. Height and seats come from one read of the state. The height that services follow will not do:
 //!    after a crash it may be ahead of the state.
 //!
-//! Tests: `tests/roster.rs` (five and four authorities, restarts where a term ends, a state from
+//! Tests: `tests/terms.rs` (five and four authorities, restarts where a term ends, a state from
 //! peers, each run twice), and `equivocation` of the command line (real processes).
 
 use super::{Directory, Entry};
@@ -29,7 +29,7 @@ use commonware_utils::ordered::{Map, Set};
 use posync_client::watch::{self, Closed};
 use posync_protocol::{
     Account, Key, Record, Slot,
-    authority::roster::{decided_at, players},
+    authority::leaders::{decided_at, players},
     record::{Seat, System},
 };
 use std::sync::Arc;
