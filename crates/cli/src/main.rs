@@ -4,7 +4,6 @@
 //! returns a [`Failure`] that says what happened, why and what to do next; this file turns it into
 //! an exit code. Secrets come from files only, never from arguments or the environment.
 
-mod books;
 mod commands;
 mod demo;
 mod descriptors;
@@ -25,6 +24,7 @@ mod records;
 mod replay;
 mod session;
 mod source;
+mod tally;
 mod target;
 mod usage;
 mod wait;

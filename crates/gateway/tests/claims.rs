@@ -87,7 +87,13 @@ fn what_a_provider_signed_and_brought_by_itself_is_taken_as_signed() {
                 match ask {
                     Ask::Sign(sign) => {
                         let claim = sign.claim;
-                        handler.parts().books.sign(terms(3), sign, 8).await.expect("open").expect("right");
+                        handler
+                            .parts()
+                            .data_sets
+                            .sign(terms(3), sign, 8)
+                            .await
+                            .expect("open")
+                            .expect("right");
                         *keeps.lock().expect("no panic") = Some(claim);
                         futures::future::pending().await
                     }

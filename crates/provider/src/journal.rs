@@ -5,7 +5,7 @@
 //!                 \_____ snapshot _________/  \___ since then __/
 //! ```
 //!
-//! The index of the store, the books and the voucher store each keep their state in memory and log every change
+//! The index of the store, the data sets and the voucher store each keep their state in memory and log every change
 //! in such a journal. When the changes outgrow the snapshot, a new section begins with a new snapshot,
 //! and the old section is dropped. A snapshot without `Complete` is ignored: the section before it is
 //! still whole.

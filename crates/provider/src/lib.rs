@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   consumer --channel--> serve --> segments (shards)      one sync for all puts that wait
-//!                           |-----> books    (data sets)   in force, next, and every signed one above
+//!                           |-----> data sets    (data sets)   in force, next, and every signed one above
 //!                           +-----> voucher store     (vouchers)    durable before the next slice leaves
 //!   ledger <--proven reads-- reconciler --> prover (storage proofs), redeem, claims, upkeep, registration
 //!   blocks <--bodies-------- reconciler     only while the ledger counts agreements that are unknown here
@@ -18,11 +18,11 @@
 //! 2. Everything else follows from the ledger's proven records, so a restart resumes at any point.
 //! 3. A failed disk ends the process ([`run`]); a damaged shard is reported, never served.
 
-pub mod books;
 pub mod config;
 pub mod credit;
 #[cfg(test)]
 mod cut;
+pub mod data_sets;
 #[cfg(test)]
 mod fixtures;
 mod journal;

@@ -7,7 +7,7 @@
 //!                          --> challenge open?  storage proof (again until the record says answered)
 //!                          --> none, and asleep or with slots that ended?  free upkeep
 //!                          --> more agreements than are known?  search blocks for them
-//!              each round --> terms of all books: versions in force, ended agreements, their space
+//!              each round --> terms of all data sets: versions in force, ended agreements, their space
 //!                          --> loose shards go, due vouchers redeemed, profitable claims submitted
 //! ```
 //!
@@ -73,9 +73,9 @@ pub enum ReconcilerError {
     /// The shard store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// The journal of the books failed.
+    /// The journal of the data sets failed.
     #[error(transparent)]
-    Books(#[from] crate::books::BooksError),
+    DataSets(#[from] crate::data_sets::DataSetsError),
     /// The journal of the voucher store failed.
     #[error(transparent)]
     Vouchers(#[from] crate::vouchers::VouchersError),
@@ -91,7 +91,7 @@ impl ReconcilerError {
     /// True if the volume accepted no writes: the write is repeated at the next height.
     fn is_full(&self) -> bool {
         match self {
-            Self::Books(error) => matches!(error, crate::books::BooksError::NoSpace),
+            Self::DataSets(error) => matches!(error, crate::data_sets::DataSetsError::NoSpace),
             Self::Vouchers(error) => matches!(error, crate::vouchers::VouchersError::NoSpace),
             Self::Store(error) => matches!(error, StoreError::NoSpace(_)),
             Self::Finds(error) => crate::journal::is_full(error),
@@ -209,7 +209,7 @@ impl<E: Spawner + Context, B: Blob, L: Ledger> Reconciler<E, B, L> {
     /// Runs until the disk fails or every handle of the handler is gone.
     ///
     /// # Errors
-    /// The store, the books or the voucher store failed. An unreachable ledger is no error: it is logged and tried
+    /// The store, the data sets or the voucher store failed. An unreachable ledger is no error: it is logged and tried
     /// again.
     pub async fn run(mut self) -> Result<(), ReconcilerError> {
         self.sweep().await?;
@@ -287,8 +287,8 @@ impl<E: Spawner + Context, B: Blob, L: Ledger> Reconciler<E, B, L> {
     /// Reports what these records mean to the operator, and sets whether the handler accepts new data.
     fn look(&mut self, case: &Case) {
         let parts = self.handler.parts();
-        let books = parts.books.with(crate::books::State::is_damaged);
-        let lost = (books, parts.vouchers.with(|vouchers| vouchers.is_damaged()));
+        let data_sets = parts.data_sets.with(crate::data_sets::State::is_damaged);
+        let lost = (data_sets, parts.vouchers.with(|vouchers| vouchers.is_damaged()));
         let disk = Disk { full: parts.store.full(), bad: self.handler.bad().len(), lost };
         self.report.look(case, parts.store.totals().leaves, disk);
         parts.view.set_growth(case.reputation.as_ref().map_or(Ok(()), check_grows));
@@ -301,7 +301,7 @@ impl<E: Spawner + Context, B: Blob, L: Ledger> Reconciler<E, B, L> {
             return Ok(());
         }
         let asked = case.audit.missing.iter().map(|missing| (missing.slot, missing.shard)).collect();
-        for (agreement, shard) in self.handler.parts().books.ask_again(asked) {
+        for (agreement, shard) in self.handler.parts().data_sets.ask_again(asked) {
             self.unlink(agreement, vec![shard]).await?;
         }
         Ok(())
@@ -415,7 +415,7 @@ impl<E: Spawner + Context, B: Blob, L: Ledger> Reconciler<E, B, L> {
     async fn answer(&mut self, mut case: Case) -> Result<bool, ReconcilerError> {
         let parts = self.handler.parts();
         let slots: BTreeSet<u32> =
-            parts.books.with(|state| state.agreements().map(|agreement| agreement.slot).collect());
+            parts.data_sets.with(|state| state.agreements().map(|agreement| agreement.slot).collect());
         let slots: Vec<u32> = slots.into_iter().collect();
         for page in slots.chunks(SLOTS_READ) {
             for terms in self.read_slots(page).await?.1.into_iter().flatten() {
@@ -435,7 +435,7 @@ impl<E: Spawner + Context, B: Blob, L: Ledger> Reconciler<E, B, L> {
         let info: Option<RoundInfo> = decode(last.get(2).and_then(Option::as_ref))?;
         let Some(info) = info.filter(|info| info.round == round) else { return Ok(false) };
         (case.anchor, case.height) = (info.anchor, at);
-        let reader = Reader { store: &parts.store, books: &parts.books };
+        let reader = Reader { store: &parts.store, data_sets: &parts.data_sets };
         let vouchers = self.payable(&case);
         let storage_proof = match reader.answers(&case).await {
             Ok(answers) => case.storage_proof(answers, reader.reasked(&case).await, vouchers),
@@ -505,7 +505,7 @@ impl<E: Spawner + Context, B: Blob, L: Ledger> Reconciler<E, B, L> {
                     None if height < self.last_seen(id) => {}
                     None => self.ender.suspect(*id),
                     Some(terms) => {
-                        let going = self.handler.parts().books.observe(*id, terms.data.clone()).await?;
+                        let going = self.handler.parts().data_sets.observe(*id, terms.data.clone()).await?;
                         self.stands(&terms).await?;
                         proved.push(terms.clone());
                         self.handler.parts().view.learn(terms);
@@ -526,10 +526,10 @@ impl<E: Spawner + Context, B: Blob, L: Ledger> Reconciler<E, B, L> {
         later.chain(all.iter().filter(|id| **id <= from)).take(REFRESH_MAX).copied().collect()
     }
 
-    /// The agreements known from books, voucher store or unsigned shards.
+    /// The agreements known from data sets, voucher store or unsigned shards.
     fn used(&self) -> BTreeSet<AgreementId> {
         let parts = self.handler.parts();
-        let mut all: BTreeSet<AgreementId> = parts.books.with(|state| state.agreements().collect());
+        let mut all: BTreeSet<AgreementId> = parts.data_sets.with(|state| state.agreements().collect());
         all.extend(parts.vouchers.with(|vouchers| vouchers.agreements().collect::<Vec<_>>()));
         all.extend(self.handler.loose_agreements());
         all
@@ -547,7 +547,7 @@ impl<E: Spawner + Context, B: Blob, L: Ledger> Reconciler<E, B, L> {
             }
             done => done?,
         }
-        parts.books.gone(id, &shards);
+        parts.data_sets.gone(id, &shards);
         Ok(())
     }
 

@@ -1,7 +1,7 @@
 //! Starts and stops a provider.
 //!
 //! ```text
-//!   open store, books, voucher store --> listen --> register, follow, prove, settle (reconciler)
+//!   open store, data sets, voucher store --> listen --> register, follow, prove, settle (reconciler)
 //!        (disk first)             |                scrub
 //!                                 +--> requests (serve)
 //! ```
@@ -10,8 +10,8 @@
 //! its answers stop, and its challenges stay open; it promises only data that is on disk.
 
 use crate::{
-    books::{Books, BooksError, Held},
     config::{Config, ConfigError},
+    data_sets::{DataSets, DataSetsError, Held},
     node::{Confirmers, Node},
     probe::{Prober, Shared},
     reconciler::{Ends, Finds, Journals, Patience, Reconciler, ReconcilerError, answer_questions},
@@ -44,9 +44,9 @@ pub enum Error {
     /// The shard store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// The journal of the books failed.
+    /// The journal of the data sets failed.
     #[error(transparent)]
-    Books(#[from] BooksError),
+    DataSets(#[from] DataSetsError),
     /// The journal of the voucher store failed.
     #[error(transparent)]
     Vouchers(#[from] VouchersError),
@@ -86,15 +86,15 @@ where
     let name = |part: &str| format!("{}-{part}", config.partition);
     let (store, mut store_task) = Store::open(context.child("store"), config.store()).await?;
     let (key, held) = (config.key.clone(), held(&store));
-    let (books, mut books_task) =
-        Books::open(context.child("books"), &name("books"), key, chain, held).await?;
+    let (data_sets, mut data_sets_task) =
+        DataSets::open(context.child("books"), &name("books"), key, chain, held).await?;
     let (vouchers, mut vouchers_task) = Vouchers::open(context.child("till"), &name("till")).await?;
     let journals = journals(&context, &config.partition).await?;
     let (view, questions) = View::new(account, chain, parameters);
     let (asking, seen) = (view.clone(), view.clone());
     let (clock, capacity_leaves) = (Arc::new(context.child("clock")), config.capacity_leaves());
     let key = config.key.clone();
-    let handler = Parts { clock, store: store.clone(), books, vouchers, view, capacity_leaves, key };
+    let handler = Parts { clock, store: store.clone(), data_sets, vouchers, view, capacity_leaves, key };
     let handler = open(&context, handler);
     let mut listening = listen(&context, &network, &config, handler.clone()).await?;
     let registration = config.registration(listening.address)?;
@@ -123,7 +123,7 @@ where
     let ended = select! {
         _ = &mut stopped => Ok(()),
         ended = &mut store_task => over("store", ended),
-        ended = &mut books_task => over("books", ended),
+        ended = &mut data_sets_task => over("books", ended),
         ended = &mut vouchers_task => over("till", ended),
         ended = &mut reconciler_task => over("keeper", ended),
         ended = &mut scrub_task => over("scrub", ended),

@@ -88,7 +88,7 @@ pub async fn pass<E: Clock, B: Blob>(handler: &Handler<E, B>) -> Result<usize, U
 
 /// Notes owed shards that the index lacks; reads no data.
 fn look_for_missing<E: Clock, B: Blob>(handler: &Handler<E, B>) {
-    let owed = handler.parts().books.with(crate::books::State::owed);
+    let owed = handler.parts().data_sets.with(crate::data_sets::State::owed);
     let missing = owed.into_iter().filter(|shard| handler.parts().store.length(shard).is_none());
     handler.set_missing(missing.take(BAD_SHARDS_MAX).collect());
 }

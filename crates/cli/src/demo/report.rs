@@ -1,7 +1,7 @@
 //! The result of the tour: one object for scripts, the same figures in words for people.
 
 use super::payouts::Payout;
-use crate::{books::Row, json, output::table};
+use crate::{json, output::table, tally::Row};
 use posync_protocol::Amount;
 use serde_json::{Value, json};
 

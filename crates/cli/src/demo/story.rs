@@ -7,7 +7,6 @@ use super::{
     watch::Watch,
 };
 use crate::{
-    books::Row,
     commands::{prove, recompute},
     devnet::{create::SUPPLY, running::Running},
     failure::{Exit, Failure, Outcome},
@@ -15,6 +14,7 @@ use crate::{
     ledger::{Ledger, accounted},
     network::{Member, Role},
     ready, records, source,
+    tally::Row,
     wait::{Look, until},
 };
 use commonware_runtime::tokio::Context;
@@ -240,11 +240,11 @@ impl Tour<'_> {
         let row = until("storage and downloads settled", SETTLED_WITHIN, LOOK_AT_LOGS, async || {
             running.check()?;
             watch.look(ledger).await?;
-            let paid = healthy.iter().filter(|provider| watch.books.settled(provider, true)).count();
-            let downloads = watch.books.rows.iter().filter(|row| row.agreement.is_some()).count();
+            let paid = healthy.iter().filter(|provider| watch.tally.settled(provider, true)).count();
+            let downloads = watch.tally.rows.iter().filter(|row| row.agreement.is_some()).count();
             let epoch = ledger.parameters().epoch(watch.height);
             let row =
-                watch.books.rows.iter().rev().find(|row| {
+                watch.tally.rows.iter().rev().find(|row| {
                     row.agreement.is_none() && healthy.contains(&row.provider) && row.epoch < epoch
                 });
             let seen = format!("{paid} of {} holders paid, {downloads} downloads settled", healthy.len());
@@ -254,9 +254,9 @@ impl Tour<'_> {
             })
         })
         .await?;
-        let total: u128 = self.watch.books.rows.iter().map(|row| row.pay.grains()).sum();
+        let total: u128 = self.watch.tally.rows.iter().map(|row| row.pay.grains()).sum();
         let total = Amount::new(total).unwrap_or(Amount::MAX);
-        self.say(&format!("settled {} fees; providers earned {total} SYNC", self.watch.books.rows.len()));
+        self.say(&format!("settled {} fees; providers earned {total} SYNC", self.watch.tally.rows.len()));
         Ok(row)
     }
 
@@ -326,7 +326,7 @@ impl Tour<'_> {
         let mut providers = Vec::new();
         for member in self.running.network.members(Role::Provider) {
             let account = self.running.network.account(member)?;
-            let figures = self.watch.books.providers.get(&account).cloned().unwrap_or_default();
+            let figures = self.watch.tally.providers.get(&account).cloned().unwrap_or_default();
             providers.push(Provider {
                 id: member.account.clone(),
                 operator: member.operator.clone().unwrap_or_default(),
@@ -345,7 +345,7 @@ impl Tour<'_> {
             file,
             providers,
             faults,
-            settlements: self.watch.books.rows,
+            settlements: self.watch.tally.rows,
             supply: (SUPPLY, accounted(&system)),
             proof,
             payouts,
@@ -366,7 +366,7 @@ async fn uses(ledger: &Ledger, rows: &[AgreementRow]) -> Outcome<Vec<Usage>> {
 
 /// Round of the first draw that the victim failed after it was broken.
 fn failed_draw(watch: &Watch, ledger: &Ledger, victim: &Victim) -> Option<u64> {
-    let rounds = watch.books.failures.iter().filter(|failure| failure.provider == victim.account);
+    let rounds = watch.tally.failures.iter().filter(|failure| failure.provider == victim.account);
     rounds.map(|failure| ledger.parameters().round(failure.height)).find(|round| *round >= victim.round)
 }
 

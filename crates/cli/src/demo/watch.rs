@@ -1,6 +1,6 @@
 //! Follows the chain during the tour: adds up events, and times blocks.
 
-use crate::{books::Books, failure::Outcome, ledger::Ledger, network::Network};
+use crate::{failure::Outcome, ledger::Ledger, network::Network, tally::Tally};
 use commonware_cryptography::ed25519::PrivateKey;
 use commonware_runtime::{Spawner as _, Supervisor as _, tokio::Context};
 use std::{
@@ -17,7 +17,7 @@ pub(crate) struct Watch {
     /// Height of the last block that was added.
     pub(crate) height: u64,
     /// Sums over the events of these blocks.
-    pub(crate) books: Books,
+    pub(crate) tally: Tally,
     times: Arc<Mutex<Vec<u64>>>,
 }
 
@@ -41,7 +41,7 @@ impl Watch {
         let tip = ledger.height().await?.min(self.height + BLOCKS_A_LOOK);
         for height in self.height + 1..=tip {
             let block = ledger.block(height).await?;
-            self.books.enter(height, &block.events);
+            self.tally.enter(height, &block.events);
             self.height = height;
         }
         Ok(())

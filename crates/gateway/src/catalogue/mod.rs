@@ -2,7 +2,7 @@
 //! before it is acknowledged.
 //!
 //! ```text
-//!   put, repair, agreements ──messages──► actor ──► books (rows, names in memory) ──► store
+//!   put, repair, agreements ──messages──► actor ──► index (rows, names in memory) ──► store
 //!                           ◄──answers after one sync for all that waited──┘
 //! ```
 //!
@@ -18,7 +18,7 @@
 //!
 //! Memory: about 100 bytes plus the name for each file, 30 bytes for each row, and a page cache of 8 MiB.
 
-mod books;
+mod index;
 mod loaded;
 pub mod row;
 mod snapshot;
@@ -26,7 +26,7 @@ mod store;
 #[cfg(test)]
 mod tests;
 
-pub use books::{Agreed, Books};
+pub use index::{Agreed, Index};
 pub use loaded::{Entry, Loaded, LoadedDeed};
 pub use snapshot::{Held, backup, restore};
 pub use store::{Error, partitions};
@@ -103,13 +103,13 @@ pub async fn start<E>(
 where
     E: Storage + Clock + Metrics + Spawner,
 {
-    let (books, loaded) = Books::open(context.child("store"), partition, secret).await?;
+    let (index, loaded) = Index::open(context.child("store"), partition, secret).await?;
     let (sender, receiver) = mpsc::channel(MAILBOX);
-    let handle = context.spawn(move |_| run(books, receiver));
+    let handle = context.spawn(move |_| run(index, receiver));
     Ok((Catalogue(sender), loaded, handle))
 }
 
-async fn run<E>(mut books: Books<E>, mut receiver: mpsc::Receiver<Message>) -> Result<(), Error>
+async fn run<E>(mut index: Index<E>, mut receiver: mpsc::Receiver<Message>) -> Result<(), Error>
 where
     E: Storage + Clock + Metrics + Spawner,
 {
@@ -117,92 +117,92 @@ where
     while let Some(first) = receiver.recv().await {
         let mut next = Some(first);
         while let Some(message) = next.take() {
-            handle(&mut books, message, &mut answers).await?;
-            if books.store.staged() < COMMIT_ROWS_MAX {
+            handle(&mut index, message, &mut answers).await?;
+            if index.store.staged() < COMMIT_ROWS_MAX {
                 next = receiver.try_recv().ok();
             }
         }
-        books.store.commit().await?;
+        index.store.commit().await?;
         answers.drain(..).for_each(|answer| answer());
     }
     Ok(())
 }
 
-async fn handle<E>(books: &mut Books<E>, message: Message, answers: &mut Answers) -> Result<(), Error>
+async fn handle<E>(index: &mut Index<E>, message: Message, answers: &mut Answers) -> Result<(), Error>
 where
     E: Storage + Clock + Metrics + Spawner,
 {
     use Message as M;
     match message {
-        M::File(name, reply) => drop(reply.send(books.file(&name).await?)),
-        M::Describe(row, reply) => drop(reply.send(books.describe(&row))),
-        M::List(from, reply) => drop(reply.send(books.list(from).await?)),
-        M::Files(owner, reply) => drop(reply.send(books.files(&owner))),
-        M::Segment(file, segment, reply) => drop(reply.send(books.segment(&file, segment).await?)),
-        M::Faults(reply) => drop(reply.send(books.faults().await?)),
+        M::File(name, reply) => drop(reply.send(index.file(&name).await?)),
+        M::Describe(row, reply) => drop(reply.send(index.describe(&row))),
+        M::List(from, reply) => drop(reply.send(index.list(from).await?)),
+        M::Files(owner, reply) => drop(reply.send(index.files(&owner))),
+        M::Segment(file, segment, reply) => drop(reply.send(index.segment(&file, segment).await?)),
+        M::Faults(reply) => drop(reply.send(index.faults().await?)),
         M::Begin(file, segments, reply) => {
-            let job = books.begin(file, segments);
+            let job = index.begin(file, segments);
             later(answers, reply, job);
         }
-        M::Place(file, segment, row, reply) => later(answers, reply, books.place(&file, segment, &row)),
+        M::Place(file, segment, row, reply) => later(answers, reply, index.place(&file, segment, &row)),
         M::Finish(job, row, reply) => {
-            let finished = match books.finish(job, &row).await {
-                Ok(replaced) => Ok((books.describe(&row), replaced)),
+            let finished = match index.finish(job, &row).await {
+                Ok(replaced) => Ok((index.describe(&row), replaced)),
                 Err(Error::Full(what)) => Err(what),
                 Err(error) => return Err(error),
             };
             later(answers, reply, finished);
         }
         M::Remove(name, reply) => {
-            let removed = books.remove(&name).await?;
+            let removed = index.remove(&name).await?;
             later(answers, reply, removed);
         }
-        M::Jobs(from, most, reply) => drop(reply.send(books.jobs(from, most).await?)),
-        M::Job(number, reply) => drop(reply.send(books.job(number).await?)),
-        M::JobDone(number, job, reply) => later(answers, reply, books.job_done(number, &job)),
+        M::Jobs(from, most, reply) => drop(reply.send(index.jobs(from, most).await?)),
+        M::Job(number, reply) => drop(reply.send(index.job(number).await?)),
+        M::JobDone(number, job, reply) => later(answers, reply, index.job_done(number, &job)),
         M::ForgetSegment(file, segment, reply) => {
-            later(answers, reply, books.forget_segment(&file, segment));
+            later(answers, reply, index.forget_segment(&file, segment));
         }
-        other => return handle_deed(books, other, answers).await,
+        other => return handle_deed(index, other, answers).await,
     }
     Ok(())
 }
 
-async fn handle_deed<E>(books: &mut Books<E>, message: Message, answers: &mut Answers) -> Result<(), Error>
+async fn handle_deed<E>(index: &mut Index<E>, message: Message, answers: &mut Answers) -> Result<(), Error>
 where
     E: Storage + Clock + Metrics + Spawner,
 {
     use Message as M;
     match message {
         M::AddDeed(row, reply) => {
-            let number = books.add_deed(&row).ok();
+            let number = index.add_deed(&row).ok();
             later(answers, reply, number);
         }
-        M::PutDeed(number, row, reply) => later(answers, reply, books.put_deed(number, &row)),
-        M::PutPaid(number, of, row, reply) => later(answers, reply, books.put_paid(number, &of, &row)),
-        M::Intend(deed, intent, reply) => later(answers, reply, books.intend(deed, &intent)),
-        M::Withdraw(deed, of, reply) => later(answers, reply, books.withdraw(deed, &of)),
+        M::PutDeed(number, row, reply) => later(answers, reply, index.put_deed(number, &row)),
+        M::PutPaid(number, of, row, reply) => later(answers, reply, index.put_paid(number, &of, &row)),
+        M::Intend(deed, intent, reply) => later(answers, reply, index.intend(deed, &intent)),
+        M::Withdraw(deed, of, reply) => later(answers, reply, index.withdraw(deed, &of)),
         M::Agreed(agreed, reply) => {
-            let orphans = books.agreed(&agreed).await?;
+            let orphans = index.agreed(&agreed).await?;
             later(answers, reply, orphans);
         }
         M::Drop(deed, of, entries, reply) => {
-            books.drop_holdings(deed, &of, &entries).await?;
+            index.drop_holdings(deed, &of, &entries).await?;
             later(answers, reply, ());
         }
         M::Erase(deed, of, entries, reply) => {
-            books.erase_holdings(deed, &of, &entries).await?;
+            index.erase_holdings(deed, &of, &entries).await?;
             later(answers, reply, ());
         }
         M::Settled(deed, of, version, reply) => {
-            books.settled(deed, &of, version).await?;
+            index.settled(deed, &of, version).await?;
             later(answers, reply, ());
         }
         M::AddFault(row, reply) => {
-            let number = books.add_fault(&row);
+            let number = index.add_fault(&row);
             later(answers, reply, number);
         }
-        M::PutFault(number, row, reply) => later(answers, reply, books.put_fault(number, &row)),
+        M::PutFault(number, row, reply) => later(answers, reply, index.put_fault(number, &row)),
         _ => unreachable!("the other messages are handled before"),
     }
     Ok(())

@@ -49,7 +49,7 @@ use posync_protocol::{
     },
 };
 use posync_provider::{
-    books::Books,
+    data_sets::DataSets,
     segments::{Store, StoreConfig},
     serve::{Handler, Parts},
     terms::Terms,
@@ -111,7 +111,7 @@ pub(crate) struct Opened {
 }
 
 /// The agreements on the ledger, by provider and slot.
-pub(crate) type Book = Arc<Mutex<BTreeMap<(usize, u32), Opened>>>;
+pub(crate) type Versions = Arc<Mutex<BTreeMap<(usize, u32), Opened>>>;
 
 pub(crate) fn terms(index: usize) -> Terms {
     let number = u32::try_from(index).expect("few");
@@ -144,13 +144,13 @@ fn terms_of(index: usize, slot: u32, opened: Opened) -> Terms {
 }
 
 impl Provider {
-    async fn start(context: Context, index: usize, book: Book) -> Self {
+    async fn start(context: Context, index: usize, versions: Versions) -> Self {
         let account = account(&provider_key(index));
         let (view, mut questions) = View::new(account, CHAIN, Parameters::LOCAL);
         view.advance(8);
         context.child("ledger").spawn(move |_| async move {
             while let Some(question) = questions.recv().await {
-                let found = book.lock().expect("no panic").get(&(index, question.slot)).copied();
+                let found = versions.lock().expect("no panic").get(&(index, question.slot)).copied();
                 let _ = question.done.send(found.map(|opened| terms_of(index, question.slot, opened)));
             }
         });
@@ -162,14 +162,14 @@ impl Provider {
             held.length(shard).filter(|_| held.holds(agreement, shard))
         });
         let (key, partition) = (provider_key(index), name("books"));
-        let books = Books::open(context.child("books"), &partition, key, CHAIN, held);
-        let (books, _) = books.await.expect("opens");
+        let data_sets = DataSets::open(context.child("books"), &partition, key, CHAIN, held);
+        let (data_sets, _) = data_sets.await.expect("opens");
         let (vouchers, _) = Vouchers::open(context.child("till"), &name("till")).await.expect("opens");
         let clock = Arc::new(context.child("clock"));
         let handler = Arc::new(Handler::new(Parts {
             clock,
             store,
-            books,
+            data_sets,
             vouchers,
             view,
             capacity_leaves: 1 << 20,
@@ -177,7 +177,7 @@ impl Provider {
         }));
         let uptime = handler.uptime().clone();
         context.child("uptime").spawn(move |context| uptime.run(context));
-        let kept = handler.parts().books.with(|books| books.kept());
+        let kept = handler.parts().data_sets.with(|data_sets| data_sets.kept());
         for shard in handler.parts().store.page(None, 1 << 20) {
             let holders = handler.parts().store.holders(&shard).into_iter();
             let loose = holders.filter(|agreement| !kept.contains(&(*agreement, shard)));
@@ -244,7 +244,7 @@ pub(crate) struct World {
     pub(crate) share: Arc<Share>,
     pub(crate) providers: Vec<Provider>,
     pub(crate) ledger: Arc<Ledgered>,
-    book: Book,
+    versions: Versions,
 }
 
 /// Switches and counters by which a test observes and controls the ledger.
@@ -267,12 +267,13 @@ impl World {
     /// As [`Self::start`], with first agreements of `leaves` leaves and `egress` bytes.
     pub(crate) async fn start_with(context: &Context, leaves: u64, egress: u64) -> Self {
         let first = |index: usize| Opened { number: index as u32, leaves, egress };
-        let book: Book = Arc::new(Mutex::new((0..10).map(|index| ((index, 0), first(index))).collect()));
+        let versions: Versions =
+            Arc::new(Mutex::new((0..10).map(|index| ((index, 0), first(index))).collect()));
         let deed_row = |index| row_of(index, 0, first(index));
         let mut providers = Vec::new();
         for index in 0..10 {
             let child = context.child("provider").with_attribute("i", index);
-            providers.push(Provider::start(child, index, book.clone()).await);
+            providers.push(Provider::start(child, index, versions.clone()).await);
         }
         let environment = Environment::new(context);
         let started = catalogue::start(context.child("catalogue"), "gateway", MASTER).await;
@@ -312,12 +313,12 @@ impl World {
         let seen = Arc::<Ledgered>::default();
         environment.spawn(ledger(core.clone(), handlers, seen.clone()));
         let share = Arc::new(Share::new(Owner::default(), SHARE_BYTES_MAX));
-        Self { core, share, providers, ledger: seen, book }
+        Self { core, share, providers, ledger: seen, versions }
     }
 
     /// Opens the agreements that a policy asks for, two seconds after each look, like a ledger.
     pub(crate) fn open_by(&self, policy: Policy) {
-        let (core, book) = (self.core.clone(), self.book.clone());
+        let (core, versions) = (self.core.clone(), self.versions.clone());
         self.core.common.environment.spawn(async move {
             let mut read = BTreeMap::new();
             loop {
@@ -331,7 +332,7 @@ impl World {
                 }
                 core.common.environment.sleep(Duration::from_secs(2)).await;
                 for (index, quota) in asked {
-                    open(&core, &book, index, quota).await;
+                    open(&core, &versions, index, quota).await;
                 }
                 core.common.environment.sleep(Duration::from_millis(500)).await;
             }
@@ -340,7 +341,7 @@ impl World {
 
     /// Opens one more agreement of `quota` with provider `index`.
     pub(crate) async fn open_more(&self, index: usize, quota: Quota) {
-        open(&self.core, &self.book, index, quota).await;
+        open(&self.core, &self.versions, index, quota).await;
     }
 
     pub(crate) async fn put(&self, name: &str, bytes: &[u8]) -> Result<File, transfer::Error> {
@@ -575,12 +576,12 @@ async fn usages(core: &Core, read: &mut BTreeMap<u32, u64>) -> Vec<AgreementUsag
 }
 
 /// Opens one more agreement with a provider, on the ledger and at the gateway.
-async fn open(core: &Arc<Core>, book: &Book, index: usize, quota: Quota) {
-    let slot = book.lock().expect("no panic").keys().filter(|(of, _)| *of == index).count() as u32;
+async fn open(core: &Arc<Core>, versions: &Versions, index: usize, quota: Quota) {
+    let slot = versions.lock().expect("no panic").keys().filter(|(of, _)| *of == index).count() as u32;
     let mut opened = Opened { number: 0, leaves: quota.leaves, egress: quota.egress };
     let added = core.common.catalogue.add_deed(row_of(index, slot, opened)).await;
     opened.number = added.expect("runs").expect("room");
-    book.lock().expect("no panic").insert((index, slot), opened);
+    versions.lock().expect("no panic").insert((index, slot), opened);
     let loaded = LoadedDeed::fresh(opened.number, row_of(index, slot, opened));
     let link = core.deeds_with(&account(&provider_key(index)))[0].link.clone();
     core.add_deed(Deed::start(loaded, link, core.common.clone()).expect("sound"));
@@ -651,14 +652,15 @@ async fn ledger(core: Arc<Core>, handlers: Vec<Handled>, seen: Arc<Ledgered>) {
             let below = set.next.is_none_or(|next| next.leaves < set.current.leaves);
             deed.set_may_shrink((deed.waiting().is_none() && settled(set) && below).then_some(last.version));
             let parts = handler.parts();
-            let gone = parts.books.observe(deed.agreement, set.clone()).await.expect("the books are open");
+            let gone =
+                parts.data_sets.observe(deed.agreement, set.clone()).await.expect("the data sets are open");
             parts.store.unlink(deed.agreement, &gone).await.expect("the disk works");
-            parts.books.gone(deed.agreement, &gone);
+            parts.data_sets.gone(deed.agreement, &gone);
             let loose = handler.expired(Duration::from_secs(10));
             for (agreement, shards) in loose {
-                let shards = handler.parts().books.let_go(agreement, shards);
+                let shards = handler.parts().data_sets.let_go(agreement, shards);
                 handler.parts().store.unlink(agreement, &shards).await.expect("the disk works");
-                handler.parts().books.gone(agreement, &shards);
+                handler.parts().data_sets.gone(agreement, &shards);
             }
         }
     }

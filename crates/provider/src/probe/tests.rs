@@ -3,7 +3,7 @@
 
 use super::*;
 use crate::{
-    books::{Books, Held},
+    data_sets::{DataSets, Held},
     fixtures::data,
     ledger::{Ledger, LedgerError, Proven},
     segments::{Store, StoreConfig},
@@ -124,11 +124,11 @@ where
     let (store, _) = Store::open(context.child("store"), config).await.expect("opens");
     let held: Held = Arc::new(|_, _| None);
     let (chain, partition) = (view.chain, name("books"));
-    let books = Books::open(context.child("books"), &partition, key.clone(), chain, held);
-    let (books, _) = books.await.expect("opens");
+    let data_sets = DataSets::open(context.child("books"), &partition, key.clone(), chain, held);
+    let (data_sets, _) = data_sets.await.expect("opens");
     let (vouchers, _) = Vouchers::open(context.child("till"), &name("till")).await.expect("opens");
     let clock = Arc::new(context.child("clock"));
-    Arc::new(Handler::new(Parts { clock, store, books, vouchers, view, capacity_leaves: 1 << 20, key }))
+    Arc::new(Handler::new(Parts { clock, store, data_sets, vouchers, view, capacity_leaves: 1 << 20, key }))
 }
 
 async fn listen<E>(context: &E, handler: &Arc<Handler<E, E::Blob>>, key: PrivateKey, port: u16) -> SocketAddr

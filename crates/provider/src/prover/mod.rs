@@ -20,7 +20,7 @@ mod tests;
 pub(crate) use state::up_to;
 pub use state::{Case, answer, reask};
 
-use crate::{books::Books, segments::Store};
+use crate::{data_sets::DataSets, segments::Store};
 use bytes::Bytes;
 use commonware_runtime::Blob;
 use posync_protocol::{
@@ -39,8 +39,8 @@ pub enum NoStorageProof {
     /// No challenge is open.
     #[error("no challenge is open")]
     NotDrawn,
-    /// The weights of the slots known to the books do not sum up to the ledger's figure.
-    #[error("the books know weights of {known}, the ledger {phi}; a data set is missing here")]
+    /// The weights of the slots known to the data sets do not sum up to the ledger's figure.
+    #[error("the data sets know weights of {known}, the ledger {phi}; a data set is missing here")]
     Incomplete {
         /// Sum of weights over the known slots.
         known: u128,
@@ -57,7 +57,7 @@ pub struct Reader<'a, B> {
     /// Store with the shards to prove.
     pub store: &'a Store<B>,
     /// Books with the trees of the data sets.
-    pub books: &'a Books,
+    pub data_sets: &'a DataSets,
 }
 
 impl<B: Blob> Reader<'_, B> {
@@ -105,7 +105,7 @@ impl<B: Blob> Reader<'_, B> {
     fn tree(&self, case: &Case, slot: u32) -> Option<Arc<SumTree>> {
         let terms = case.terms.get(&slot)?;
         let current = &terms.data.current;
-        self.books.with(|state| state.tree(&terms.id, (current.version, current.root)))
+        self.data_sets.with(|state| state.tree(&terms.id, (current.version, current.root)))
     }
 
     async fn shard(&self, name: &Hash) -> Option<Bytes> {
@@ -113,7 +113,7 @@ impl<B: Blob> Reader<'_, B> {
             Ok(data) => Some(data),
             Err(error) => {
                 // The alert of damaged shards informs the operator, so not every draw does.
-                tracing::debug!(%error, shard = %crate::books::hex(name), "a drawn shard cannot be proved");
+                tracing::debug!(%error, shard = %crate::data_sets::hex(name), "a drawn shard cannot be proved");
                 None
             }
         }

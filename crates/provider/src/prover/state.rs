@@ -40,7 +40,7 @@ pub struct Case {
     pub endings: Option<Endings>,
     /// The anchor of the challenge's round.
     pub anchor: Hash,
-    /// Terms of every slot that a book names.
+    /// Terms of every slot that a data set names.
     pub terms: BTreeMap<u32, Terms>,
 }
 

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::{
-    books::{Books, Held},
+    data_sets::{DataSets, Held},
     segments::{Store, StoreConfig, extents},
     terms::Terms,
 };
@@ -23,11 +23,11 @@ use std::path::Path;
 
 type TokioBlob = <tokio::Context as commonware_runtime::Storage>::Blob;
 
-/// A provider `paul` and a consumer `carol` on a ledger in memory, with a real store and books.
+/// A provider `paul` and a consumer `carol` on a ledger in memory, with a real store and data sets.
 struct Bench {
     world: World,
     store: Store<TokioBlob>,
-    books: Books,
+    data_sets: DataSets,
     version: u64,
     shards: Vec<(Hash, u64)>,
     id: AgreementId,
@@ -45,13 +45,13 @@ impl Bench {
         let reader = store.clone();
         let held: Held =
             Arc::new(move |agreement, shard| reader.length(shard).filter(|_| reader.holds(agreement, shard)));
-        let books = Books::open(context.child("books"), "books", key("paul"), world.chain, held);
-        let (books, _) = books.await.expect("opens");
+        let data_sets = DataSets::open(context.child("books"), "books", key("paul"), world.chain, held);
+        let (data_sets, _) = data_sets.await.expect("opens");
         let register = Body::RegisterProvider(register_body());
         submit(&mut world, "paul", register);
         let id = open(&mut world, 0, epochs);
         world.draws = true;
-        Self { world, store, books, version: 0, shards: vec![], id }
+        Self { world, store, data_sets, version: 0, shards: vec![], id }
     }
 
     /// Stores shards and puts a data set with them on the ledger.
@@ -81,7 +81,7 @@ impl Bench {
         };
         let terms = self.terms(self.id.slot).expect("open");
         let provider_signature =
-            Some(self.books.sign(terms, ask, self.world.height).await.expect("open").expect("right"));
+            Some(self.data_sets.sign(terms, ask, self.world.height).await.expect("open").expect("right"));
         let provider: Provider = self.world.get(Provider::key(&account("paul"))).expect("registered");
         let agreement: Agreement = self.world.get(Agreement::key(&account("paul"), 0)).expect("open");
         let body = Body::SetDataSet(SetDataSet {
@@ -98,7 +98,7 @@ impl Bench {
 
     async fn observe(&self) {
         if let Some(terms) = self.terms(self.id.slot) {
-            self.books.observe(self.id, terms.data).await.expect("open");
+            self.data_sets.observe(self.id, terms.data).await.expect("open");
         }
     }
 
@@ -159,7 +159,7 @@ impl Bench {
         &self,
         vouchers: Vec<posync_protocol::operation::Redemption>,
     ) -> Result<StorageProof, NoStorageProof> {
-        let (case, reader) = (self.case(), Reader { store: &self.store, books: &self.books });
+        let (case, reader) = (self.case(), Reader { store: &self.store, data_sets: &self.data_sets });
         let answers = reader.answers(&case).await?;
         case.storage_proof(answers, reader.reasked(&case).await, vouchers)
     }
@@ -298,7 +298,7 @@ fn an_ended_agreement_is_freed_by_upkeep() {
 }
 
 #[test]
-fn a_book_that_lacks_a_slot_gives_no_storage_proof() {
+fn data_sets_that_lack_a_slot_give_no_storage_proof() {
     run(|context, _| async move {
         let mut bench = Bench::new(&context, 100).await;
         bench.grow_at_once(&[data(1, 10_000)]).await;

@@ -5,7 +5,7 @@
 //! waits until the pay that it missed is worth more.
 
 use super::{REGISTER_BLOCKS, Reconciler, beside::Beside};
-use crate::{books::Bringing, ledger::Ledger, terms::Terms};
+use crate::{data_sets::Bringing, ledger::Ledger, terms::Terms};
 use commonware_runtime::{Blob, Spawner};
 use commonware_storage::Context;
 use posync_client::account::paying;
@@ -58,10 +58,10 @@ impl<E: Spawner + Context, B: Blob, L: Ledger> Reconciler<E, B, L> {
     fn worth_bringing(&self, height: u64) -> Option<(Body, (AgreementId, u64))> {
         let parts = self.handler.parts();
         let (view, parameters) = (&parts.view, &parts.view.parameters);
-        let all: Vec<AgreementId> = parts.books.with(|state| state.agreements().collect());
+        let all: Vec<AgreementId> = parts.data_sets.with(|state| state.agreements().collect());
         let open = all.iter().filter_map(|id| view.kept(id)).filter(|t| t.check_open(view.epoch()).is_ok());
         let missed = open.filter_map(|terms| {
-            let (bringing, pay) = parts.books.with(|state| state.missed(&terms, height, parameters))?;
+            let (bringing, pay) = parts.data_sets.with(|state| state.missed(&terms, height, parameters))?;
             Some((pay, bringing, terms))
         });
         let (pay, bringing, terms) = missed.max_by_key(|(pay, ..)| *pay)?;

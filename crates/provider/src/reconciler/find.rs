@@ -181,7 +181,7 @@ impl<E: Spawner + Context, B: Blob, L: Ledger> Reconciler<E, B, L> {
         );
     }
 
-    /// Own agreements known from books, voucher store or blocks and not proved gone.
+    /// Own agreements known from data sets, voucher store or blocks and not proved gone.
     fn known(&self) -> BTreeSet<AgreementId> {
         let mut known = self.used();
         known.extend(self.finder.finds.all().map(|(id, _)| *id));

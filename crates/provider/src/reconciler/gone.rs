@@ -4,7 +4,7 @@
 //!   a node proves no record --> suspected
 //!     --> two nodes prove it at or above the opening, the floor and the last proof --> gone
 //!     --> the grace period passes in certified blocks; a record that appears takes it back
-//!     --> two nodes prove it again --> books and bytes go; vouchers too, once their window is over
+//!     --> two nodes prove it again --> data sets and bytes go; vouchers too, once their window is over
 //! ```
 //!
 //! The grace period is counted in certified heights: no clock moves it, and it continues across restarts.
@@ -161,8 +161,8 @@ impl<E: Spawner + Context, B: Blob, L: Ledger> Reconciler<E, B, L> {
     /// Frees the space of an agreement that is gone for good, and drops its vouchers when their window is
     /// over.
     async fn end(&mut self, id: AgreementId, height: u64) -> Result<(), ReconcilerError> {
-        let (store, books) = (&self.handler.parts().store, &self.handler.parts().books);
-        let mut going: BTreeSet<Hash> = books.end(id).await?.into_iter().collect();
+        let (store, data_sets) = (&self.handler.parts().store, &self.handler.parts().data_sets);
+        let mut going: BTreeSet<Hash> = data_sets.end(id).await?.into_iter().collect();
         going.extend(store.held_by(&id));
         if !going.is_empty() {
             let (slot, opened, shards) = (id.slot, id.opened, going.len());

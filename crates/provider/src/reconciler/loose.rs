@@ -1,8 +1,8 @@
 //! Removes shards that no signed version holds after a delay, but only where every version that the ledger
 //! has is known here.
 //!
-//! A shard that no book names may be one whose book was damaged. So its agreement must exist, as last
-//! proved, with data sets that the books know. Agreements that are gone are left to `gone`.
+//! A shard that no data set names may be one whose data set was damaged. So its agreement must exist, as last
+//! proved, with data sets that the data sets know. Agreements that are gone are left to `gone`.
 
 use super::{Reconciler, ReconcilerError};
 use crate::{ledger::Ledger, segments::StoreError};
@@ -20,7 +20,7 @@ impl<E: Spawner + Context, B: Blob, L: Ledger> Reconciler<E, B, L> {
                 shards.into_iter().for_each(|shard| self.handler.note_loose(agreement, shard));
                 continue;
             }
-            let going = self.handler.parts().books.let_go(agreement, shards);
+            let going = self.handler.parts().data_sets.let_go(agreement, shards);
             self.unlink(agreement, going).await?;
         }
         Ok(())
@@ -30,16 +30,16 @@ impl<E: Spawner + Context, B: Blob, L: Ledger> Reconciler<E, B, L> {
     fn is_known_here(&self, id: &AgreementId) -> bool {
         let parts = self.handler.parts();
         let terms = parts.view.kept(id).filter(|_| !self.ender.is_gone(id));
-        terms.is_some_and(|terms| parts.books.with(|state| state.knows(id, &terms.data)))
+        terms.is_some_and(|terms| parts.data_sets.with(|state| state.knows(id, &terms.data)))
     }
 
-    /// Runs at the start. Stored shards that no book names become loose; shards that a book names and the
-    /// store no longer counts for its agreement are linked again. After damage of the books no stored shard
+    /// Runs at the start. Stored shards that no data set names become loose; shards that a data set names and the
+    /// store no longer counts for its agreement are linked again. After damage of the data sets no stored shard
     /// becomes loose: it stays until its agreement is over.
     pub(super) async fn sweep(&self) -> Result<(), ReconcilerError> {
         let parts = self.handler.parts();
-        let mut owed: BTreeSet<(AgreementId, Hash)> = parts.books.with(|state| state.kept());
-        let (mut after, is_whole) = (None, parts.books.with(|state| !state.is_damaged()));
+        let mut owed: BTreeSet<(AgreementId, Hash)> = parts.data_sets.with(|state| state.kept());
+        let (mut after, is_whole) = (None, parts.data_sets.with(|state| !state.is_damaged()));
         loop {
             let page = parts.store.page(after, 1024);
             let Some(last) = page.last() else { break };

@@ -8,8 +8,8 @@ mod gone;
 mod sets;
 
 use crate::{
-    books::{Books, Held},
     credit::Credit,
+    data_sets::{DataSets, Held},
     fixtures::{data, open_body, register_body},
     segments::{Store, StoreConfig},
     serve::Parts,
@@ -177,14 +177,14 @@ impl Bench {
         let (store, _) = Store::open(context.child("store"), config).await.expect("opens");
         let reader = store.clone();
         let held: Held = Arc::new(move |id, shard| reader.length(shard).filter(|_| reader.holds(id, shard)));
-        let books = Books::open(context.child("books"), "books", key("paul"), chain, held);
-        let (books, _) = books.await.expect("opens");
+        let data_sets = DataSets::open(context.child("books"), "books", key("paul"), chain, held);
+        let (data_sets, _) = data_sets.await.expect("opens");
         let (vouchers, _) = Vouchers::open(context.child("till"), "till").await.expect("opens");
         let clock = Arc::new(context.child("clock"));
         let handler = Arc::new(Handler::new(Parts {
             clock,
             store,
-            books,
+            data_sets,
             vouchers,
             view,
             capacity_leaves: 1 << 20,
@@ -273,7 +273,7 @@ impl Bench {
         };
         let terms = parts.view.terms(&id).await.expect("open");
         let provider_signature =
-            Some(parts.books.sign(terms, ask, parts.view.height()).await.expect("open").expect("right"));
+            Some(parts.data_sets.sign(terms, ask, parts.view.height()).await.expect("open").expect("right"));
         let world = self.ledger.world.lock();
         let provider: Provider = world.get(Provider::key(&account("paul"))).expect("registered");
         let agreement: Agreement = world.get(Agreement::key(&account("paul"), 0)).expect("open");
@@ -399,7 +399,7 @@ fn vouchers_and_space_of_an_ended_agreement_are_not_lost() {
         bench.steps(6 * parameters.epoch_blocks()).await;
         assert_eq!(paid(&bench), None, "the records are gone");
         assert_eq!(bench.handler.parts().store.totals().shards, 0);
-        assert_eq!(bench.handler.parts().books.with(|state| state.agreements().count()), 0);
+        assert_eq!(bench.handler.parts().data_sets.with(|state| state.agreements().count()), 0);
         assert!(bench.handler.parts().vouchers.with(|vouchers| vouchers.is_empty()));
     });
 }

@@ -215,7 +215,7 @@ impl<E: Context> Writer<E> {
         Ok(())
     }
 
-    /// Forgets shards whose file is gone or too short: the books still name them, so they are
+    /// Forgets shards whose file is gone or too short: the data sets still name them, so they are
     /// reported as missing. A file that returns is adopted by the next start.
     fn lose_missing(&self, sizes: &BTreeMap<u32, u64>) {
         let mut state = self.shared.lock();

@@ -303,7 +303,7 @@ impl<E: Context> Writer<E> {
             Err(StoreError::Disk(RuntimeError::Closed)) => return Err(RuntimeError::Closed.into()),
             Err(error) => error,
         };
-        tracing::error!(error = %why, shard = %crate::books::hex(shard), segment = place.segment,
+        tracing::error!(error = %why, shard = %crate::data_sets::hex(shard), segment = place.segment,
             "a shard cannot be read and stays where it is");
         self.shared.lock().damaged.insert(*shard);
         Ok(None)

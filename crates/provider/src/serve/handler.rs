@@ -1,4 +1,4 @@
-//! Answers requests, one per call, from the store, the books, the voucher store and the ledger's view.
+//! Answers requests, one per call, from the store, the data sets, the voucher store and the ledger's view.
 
 use super::{
     LOAD_MAX, TERMS_WAIT_MS, answer, no, no_code,
@@ -7,7 +7,7 @@ use super::{
     waits::{PUT_KIB, REQUESTS, Waits},
 };
 use crate::{
-    books::Books,
+    data_sets::DataSets,
     segments::{Store, StoreError, leaves},
     terms::Terms,
     uptime::Uptime,
@@ -41,7 +41,7 @@ pub struct Parts<E, B> {
     /// Store with the shards.
     pub store: Store<B>,
     /// Books with the signed versions.
-    pub books: Books,
+    pub data_sets: DataSets,
     /// Voucher store with the vouchers.
     pub vouchers: Vouchers,
     /// The provider's proven view of the ledger.
@@ -176,7 +176,7 @@ impl<E: Clock, B: Blob> Handler<E, B> {
         if blake3::hash(&data).as_bytes() != &put.shard {
             return Err(no(Refusal::Content, "the bytes do not have that BLAKE3 name; send them again"));
         }
-        let Parts { store, books, .. } = &self.parts;
+        let Parts { store, data_sets, .. } = &self.parts;
         let _turn = self.turn(peer, [1, data.len() as u64, 0]).await?;
         let more = leaves(u32::try_from(data.len()).expect("a decoded shard is at most 4 MiB"));
         let known = store.holds(&put.agreement, &put.shard);
@@ -188,7 +188,7 @@ impl<E: Clock, B: Blob> Handler<E, B> {
                 format!("{held} of {quota} leaves of the agreement's quota are used"),
             ));
         }
-        if books.with(|state| state.is_leaving(&put.agreement, &put.shard)) {
+        if data_sets.with(|state| state.is_leaving(&put.agreement, &put.shard)) {
             return Err(no(Refusal::Busy, "this shard is just being removed; put it again"));
         }
         let now = self.uptime.now();
@@ -209,7 +209,7 @@ impl<E: Clock, B: Blob> Handler<E, B> {
         let id = ask.claim.agreement;
         let terms = self.admit(peer, &id).await?;
         let adds: Vec<Hash> = ask.adds.iter().map(|(shard, _)| *shard).collect();
-        let signed = self.parts.books.sign(terms, ask, self.parts.view.height()).await;
+        let signed = self.parts.data_sets.sign(terms, ask, self.parts.view.height()).await;
         let signed = signed.map_err(|error| no(Refusal::Busy, error.to_string()))?;
         let signature = signed.map_err(|(reason, text)| no(reason, text))?;
         let mut loose = self.loose.lock();

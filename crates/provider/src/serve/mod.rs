@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   Put  --> terms proved? name right? quota? --> store (durable) --> Stored
-//!   Sign --> books: root computed, consumer's signature, shards there, durable --> Signed
+//!   Sign --> data sets: root computed, consumer's signature, shards there, durable --> Signed
 //!   Get  --> shard read whole and hashed --> slice, credit, slice, credit ... <-- Pay
 //!   Probe, Filler ... --> bytes that arrive within the slot --> Counted (signed)
 //!   Pay  --> the ledger's check --> voucher store (durable) --> credit

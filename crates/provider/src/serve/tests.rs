@@ -3,7 +3,7 @@
 
 use super::*;
 use crate::{
-    books::Books,
+    data_sets::DataSets,
     fixtures::{CHAIN, id, key, provider, session, sign_of, terms},
     segments::{Store, StoreConfig},
     terms::Terms,
@@ -60,11 +60,11 @@ async fn handler_on(context: &Context, terms: Vec<Terms>, config: StoreConfig) -
     let held = Arc::new(move |agreement: &AgreementId, shard: &Hash| {
         held.length(shard).filter(|_| held.holds(agreement, shard))
     });
-    let books = Books::open(context.child("books"), "books", provider(), CHAIN, held);
-    let (books, _) = books.await.expect("opens");
+    let data_sets = DataSets::open(context.child("books"), "books", provider(), CHAIN, held);
+    let (data_sets, _) = data_sets.await.expect("opens");
     let (vouchers, _) = Vouchers::open(context.child("till"), "till").await.expect("opens");
     let clock = Arc::new(context.child("clock"));
-    let parts = Parts { clock, store, books, vouchers, view, capacity_leaves: 64 << 10, key: provider() };
+    let parts = Parts { clock, store, data_sets, vouchers, view, capacity_leaves: 64 << 10, key: provider() };
     let handler = Arc::new(Handler::new(parts));
     let uptime = handler.uptime().clone();
     context.child("uptime").spawn(move |context| uptime.run(context));
@@ -430,7 +430,7 @@ fn who_names_agreements_that_do_not_exist_holds_up_nobody_else() {
         let parts = Parts {
             clock: parts.clock.clone(),
             store: parts.store.clone(),
-            books: parts.books.clone(),
+            data_sets: parts.data_sets.clone(),
             vouchers: parts.vouchers.clone(),
             view: view.clone(),
             capacity_leaves: 64 << 10,

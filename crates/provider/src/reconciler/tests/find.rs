@@ -331,7 +331,7 @@ fn a_node_that_is_behind_ends_no_agreement_that_was_used() {
         bench.ledger.blocks.lock().behind = Some(behind);
         bench.watch_blocks(&context, 40).await;
         assert_eq!(bench.handler.parts().store.totals().bytes, 10_000);
-        assert!(bench.handler.parts().books.with(|state| state.agreements().eq([id])));
+        assert!(bench.handler.parts().data_sets.with(|state| state.agreements().eq([id])));
     });
 }
 

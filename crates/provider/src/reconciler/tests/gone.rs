@@ -7,8 +7,8 @@ impl Bench {
         self.handler.parts().store.totals().bytes
     }
 
-    fn has_book(&self, id: AgreementId) -> bool {
-        self.handler.parts().books.with(|state| state.agreements().any(|known| known == id))
+    fn has_data_set(&self, id: AgreementId) -> bool {
+        self.handler.parts().data_sets.with(|state| state.agreements().any(|known| known == id))
     }
 
     async fn pay(&self, id: AgreementId, egress: u64) {
@@ -34,7 +34,7 @@ impl Bench {
         let handler = Arc::new(Handler::new(Parts {
             clock: parts.clock.clone(),
             store: parts.store.clone(),
-            books: parts.books.clone(),
+            data_sets: parts.data_sets.clone(),
             vouchers: parts.vouchers.clone(),
             view,
             capacity_leaves: 1 << 20,
@@ -79,16 +79,16 @@ fn a_restart_beside_a_node_that_lags_loses_nothing_and_what_is_over_is_ended_lat
         bench = bench.restart_behind(&context, old).await;
         // The node catches up block by block without the agreement at any height: a false fork.
         bench.look(&context, now.height + 40 - floor).await;
-        let kept = (bench.stored(), bench.has_book(id), bench.paid(id));
+        let kept = (bench.stored(), bench.has_data_set(id), bench.paid(id));
         assert_eq!(kept, (150_000, true, 1 << 20), "an old state ends nothing");
         // Now it is level with the others.
         *bench.ledger.world.lock() = now;
         bench.ledger.world.lock().draws = true;
         bench.look(&context, 40).await;
-        assert_eq!((bench.stored(), bench.has_book(id)), (150_000, true));
+        assert_eq!((bench.stored(), bench.has_data_set(id)), (150_000, true));
         let blocks = 9 * bench.epoch_blocks();
         bench.look(&context, blocks).await;
-        assert_eq!((bench.stored(), bench.has_book(id), bench.paid(id)), (0, false, 0), "truly over");
+        assert_eq!((bench.stored(), bench.has_data_set(id), bench.paid(id)), (0, false, 0), "truly over");
         assert!(bench.reconciler.ender.ends.all_gone().next().is_none());
     });
 }
@@ -125,7 +125,7 @@ fn an_absence_that_only_one_node_proves_ends_nothing() {
             }
             bench.look(&context, 1).await;
         }
-        assert!(!bench.reconciler.ender.is_gone(&id) && bench.has_book(id));
+        assert!(!bench.reconciler.ender.is_gone(&id) && bench.has_data_set(id));
         assert_eq!(bench.stored(), 100_000);
     });
 }
@@ -156,7 +156,7 @@ fn a_record_that_appears_within_the_grace_period_takes_everything_back() {
         while bench.ledger.world.lock().height + 2 < since + GRACE {
             two(&bench);
             bench.look(&context, 1).await;
-            assert_eq!((bench.stored(), bench.has_book(id), bench.paid(id)), (100_000, true, 1 << 20));
+            assert_eq!((bench.stored(), bench.has_data_set(id), bench.paid(id)), (100_000, true, 1 << 20));
         }
         {
             let mut blocks = bench.ledger.blocks.lock();
@@ -165,7 +165,7 @@ fn a_record_that_appears_within_the_grace_period_takes_everything_back() {
         bench.look(&context, 20).await;
         assert!(!bench.reconciler.ender.is_gone(&id), "it is back");
         bench.look(&context, 3 * GRACE).await;
-        assert_eq!((bench.stored(), bench.has_book(id), bench.paid(id)), (100_000, true, 1 << 20));
+        assert_eq!((bench.stored(), bench.has_data_set(id), bench.paid(id)), (100_000, true, 1 << 20));
     });
 }
 
@@ -190,7 +190,7 @@ fn a_voucher_is_kept_until_its_window_is_over_whatever_is_absent() {
             }
             bench.look(&context, 1).await;
         }
-        assert_eq!((bench.stored(), bench.has_book(id)), (0, false), "its grace period is over for long");
+        assert_eq!((bench.stored(), bench.has_data_set(id)), (0, false), "its grace period is over for long");
         {
             let mut blocks = bench.ledger.blocks.lock();
             (blocks.behind, blocks.confirmers) = (None, vec![]);
@@ -202,7 +202,7 @@ fn a_voucher_is_kept_until_its_window_is_over_whatever_is_absent() {
     });
 }
 
-/// A shard whose book was lost to damage is not treated as loose.
+/// A shard whose data set was lost to damage is not treated as loose.
 #[test]
 fn a_shard_whose_data_set_is_unknown_here_is_not_taken_for_unsigned() {
     run(|context| async move {
@@ -212,9 +212,9 @@ fn a_shard_whose_data_set_is_unknown_here_is_not_taken_for_unsigned() {
         bench.set(id, 1, &[], &[data(1, 100_000)]).await;
         bench.steps(10).await;
         let held = bench.handler.parts().store.held_by(&id);
-        // Simulate damage: the books forget the agreement.
-        bench.handler.parts().books.end(id).await.expect("open");
-        bench.handler.parts().books.gone(id, &held);
+        // Simulate damage: the data sets forget the agreement.
+        bench.handler.parts().data_sets.end(id).await.expect("open");
+        bench.handler.parts().data_sets.gone(id, &held);
         held.iter().for_each(|shard| bench.handler.note_loose(id, *shard));
         context.sleep(Duration::from_secs(200)).await;
         bench.look(&context, 30).await;

@@ -49,7 +49,7 @@ fn stray_id(add: &Added, deed: u32) -> FileId {
 }
 
 /// The catalogue's state, without its mailbox.
-pub struct Books<E: Storage + Clock + Metrics> {
+pub struct Index<E: Storage + Clock + Metrics> {
     pub(super) store: Store<E>,
     meta: Meta,
     names: BTreeMap<Owner, BTreeMap<Vec<u8>, u32>>,
@@ -64,7 +64,7 @@ pub struct Books<E: Storage + Clock + Metrics> {
     aside: Vec<String>,
 }
 
-impl<E: Storage + Clock + Metrics + Spawner> Books<E> {
+impl<E: Storage + Clock + Metrics + Spawner> Index<E> {
     /// Opens the catalogue; `secret` becomes the master secret of a new one.
     ///
     /// # Errors
@@ -90,7 +90,7 @@ impl<E: Storage + Clock + Metrics + Spawner> Books<E> {
                 meta
             }
         };
-        let mut books = Self {
+        let mut index = Self {
             store,
             meta,
             names: BTreeMap::new(),
@@ -101,8 +101,8 @@ impl<E: Storage + Clock + Metrics + Spawner> Books<E> {
             aside: Vec::new(),
             durable: BTreeMap::new(),
         };
-        let loaded = books.load().await?;
-        Ok((books, loaded))
+        let loaded = index.load().await?;
+        Ok((index, loaded))
     }
 
     async fn load(&mut self) -> Result<Loaded, Error> {

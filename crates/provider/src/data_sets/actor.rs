@@ -30,17 +30,17 @@ const MAILBOX: usize = 32;
 /// Pause between attempts to open the journal on a volume that accepts no writes.
 const RETRY: Duration = Duration::from_secs(1);
 
-/// Reasons for which the books refuse a call.
+/// Reasons for which the data sets refuse a call.
 #[derive(Debug, thiserror::Error)]
-pub enum BooksError {
+pub enum DataSetsError {
     /// The disk failed, and the writer ended.
-    #[error("the books' journal failed: {0}; check the volume, then start again")]
+    #[error("the data sets' journal failed: {0}; check the volume, then start again")]
     Disk(#[from] journal::Error),
     /// The volume accepts no writes: nothing was signed or dropped, and a later attempt may succeed.
     #[error("the volume is full; nothing was written, try again")]
     NoSpace,
     /// The writer ended, so no call succeeds any more.
-    #[error("the books are closed")]
+    #[error("the data sets are closed")]
     Closed,
 }
 
@@ -76,7 +76,7 @@ encoded! {
 }
 
 tagged! {
-    /// A record of the books' journal.
+    /// A record of the data sets' journal.
     Record {
         0 => Signed(Signed),
         1 => Moved(Moved),
@@ -97,14 +97,14 @@ enum Command {
     End { agreement: AgreementId, done: oneshot::Sender<Vec<Hash>> },
 }
 
-/// A handle on the books: cheap to clone.
+/// A handle on the data sets: cheap to clone.
 #[derive(Clone)]
-pub struct Books {
+pub struct DataSets {
     state: Arc<Mutex<State>>,
     mailbox: mpsc::Sender<Command>,
 }
 
-impl Books {
+impl DataSets {
     /// Opens the journal and starts the writer.
     ///
     /// # Errors
@@ -115,7 +115,7 @@ impl Books {
         key: PrivateKey,
         chain: Hash,
         held: Held,
-    ) -> Result<(Self, Handle<Result<(), BooksError>>), BooksError>
+    ) -> Result<(Self, Handle<Result<(), DataSetsError>>), DataSetsError>
     where
         E: Context + Spawner,
     {
@@ -136,7 +136,7 @@ impl Books {
     ///
     /// # Errors
     /// `Closed`, `NoSpace`; the inner result says what the consumer has to change.
-    pub async fn sign(&self, terms: Terms, ask: Sign, height: u64) -> Result<Answer, BooksError> {
+    pub async fn sign(&self, terms: Terms, ask: Sign, height: u64) -> Result<Answer, DataSetsError> {
         let (terms, ask) = (Box::new(terms), Box::new(ask));
         self.ask(|done| Command::Sign { terms, ask, height, done }).await
     }
@@ -146,7 +146,7 @@ impl Books {
     ///
     /// # Errors
     /// `Closed`, `NoSpace`.
-    pub async fn observe(&self, agreement: AgreementId, data: DataSet) -> Result<Vec<Hash>, BooksError> {
+    pub async fn observe(&self, agreement: AgreementId, data: DataSet) -> Result<Vec<Hash>, DataSetsError> {
         self.ask(|done| Command::Observe { agreement, data, done }).await
     }
 
@@ -154,14 +154,14 @@ impl Books {
     ///
     /// # Errors
     /// `Closed`, `NoSpace`.
-    pub async fn end(&self, agreement: AgreementId) -> Result<Vec<Hash>, BooksError> {
+    pub async fn end(&self, agreement: AgreementId) -> Result<Vec<Hash>, DataSetsError> {
         self.ask(|done| Command::End { agreement, done }).await
     }
 
-    async fn ask<T>(&self, command: impl FnOnce(oneshot::Sender<T>) -> Command) -> Result<T, BooksError> {
+    async fn ask<T>(&self, command: impl FnOnce(oneshot::Sender<T>) -> Command) -> Result<T, DataSetsError> {
         let (done, answer) = oneshot::channel();
-        self.mailbox.send(command(done)).await.map_err(|_| BooksError::Closed)?;
-        answer.await.map_err(|_| BooksError::NoSpace)
+        self.mailbox.send(command(done)).await.map_err(|_| DataSetsError::Closed)?;
+        answer.await.map_err(|_| DataSetsError::NoSpace)
     }
 
     /// Runs `work` on the current state.
@@ -198,7 +198,7 @@ struct Writer<E: Context> {
 type Reply = Box<dyn FnOnce() + Send>;
 
 impl<E: Context> Writer<E> {
-    async fn run(mut self, context: E, mut commands: mpsc::Receiver<Command>) -> Result<(), BooksError> {
+    async fn run(mut self, context: E, mut commands: mpsc::Receiver<Command>) -> Result<(), DataSetsError> {
         let mut trouble = Trouble::new("the volume takes no data sets; who asks for one is asked again");
         while let Some(first) = commands.recv().await {
             match self.group(first, &mut commands).await {
@@ -243,8 +243,8 @@ impl<E: Context> Writer<E> {
     }
 
     /// Reads the journal again after a failed write.
-    async fn reopen(&mut self, context: &E) -> Result<(), BooksError> {
-        let mut trouble = Trouble::new("the books' journal cannot be opened");
+    async fn reopen(&mut self, context: &E) -> Result<(), DataSetsError> {
+        let mut trouble = Trouble::new("the data sets' journal cannot be opened");
         loop {
             let again = context.child("again");
             match Journal::open(again, &self.partition, apply, snapshot, hurt).await {
@@ -277,8 +277,9 @@ impl<E: Context> Writer<E> {
                 }
             }
             Command::Observe { agreement, data, done } => {
-                let ledgers =
-                    |state: &State| state.books.get(&agreement).map(|book| (book.in_force, book.next));
+                let ledgers = |state: &State| {
+                    state.data_sets.get(&agreement).map(|versions| (versions.in_force, versions.next))
+                };
                 let before = ledgers(&state);
                 let going = state.observe(agreement, &data);
                 let moved = before != ledgers(&state);
@@ -286,7 +287,7 @@ impl<E: Context> Writer<E> {
                 (record, reply(done, going))
             }
             Command::End { agreement, done } => {
-                let known = state.books.contains_key(&agreement);
+                let known = state.data_sets.contains_key(&agreement);
                 (known.then_some(Record::Ended(agreement)), reply(done, state.end(&agreement)))
             }
         }
@@ -308,7 +309,7 @@ fn signed(change: Change, ask: Sign, height: u64) -> Record {
     })
 }
 
-/// Notes that records were lost: the provider may owe shards that no book names.
+/// Notes that records were lost: the provider may owe shards that no data set names.
 fn hurt(state: &mut State) {
     state.damaged = true;
 }
@@ -316,8 +317,8 @@ fn hurt(state: &mut State) {
 fn snapshot(state: &State) -> Vec<Record> {
     let mut records = vec![];
     records.extend(state.damaged.then_some(Record::Damaged(true)));
-    for (agreement, book) in &state.books {
-        for (version, kept) in &book.versions {
+    for (agreement, versions) in &state.data_sets {
+        for (version, kept) in &versions.versions {
             let (version, Kept { tree, signature, height }) = (*version, kept);
             let parts = tree.shards().chunks(SIGN_SHARDS_MAX).map(<[_]>::to_vec);
             let parts = parts.chain(tree.is_empty().then(Vec::new));
@@ -327,7 +328,7 @@ fn snapshot(state: &State) -> Vec<Record> {
             }));
         }
         let of = |(version, root): Variant| Version { version, root, ..Version::default() };
-        let data = DataSet { current: of(book.in_force), next: book.next.map(of) };
+        let data = DataSet { current: of(versions.in_force), next: versions.next.map(of) };
         records.push(Record::Moved(Moved { agreement: *agreement, data }));
     }
     records
@@ -347,7 +348,7 @@ fn apply(state: &mut State, record: Record) {
             state.keep(&Change { claim, parent, tree: Arc::new(tree), signature }, height);
         }
         Record::Moved(moved) => {
-            state.books.entry(moved.agreement).or_default();
+            state.data_sets.entry(moved.agreement).or_default();
             state.observe(moved.agreement, &moved.data);
         }
         Record::Ended(agreement) => {
@@ -355,8 +356,8 @@ fn apply(state: &mut State, record: Record) {
         }
         Record::Damaged(damaged) => state.damaged = damaged,
         Record::Part(part) => {
-            let book = state.books.entry(part.agreement).or_default();
-            let kept = book.versions.entry(part.version).or_default();
+            let versions = state.data_sets.entry(part.agreement).or_default();
+            let kept = versions.versions.entry(part.version).or_default();
             (kept.signature, kept.height) = (part.signature, part.height);
             let fits = Arc::make_mut(&mut kept.tree).change(&[], &part.shards);
             if fits.is_none() {
@@ -401,12 +402,12 @@ mod tests {
 
     async fn work(context: Cut<deterministic::Context>) -> (Vec<DataSetClaim>, u64) {
         let (mut signed, mut in_force) = (vec![], 0);
-        let Ok((books, _task)) = Books::open(context, "books", provider(), CHAIN, all()).await else {
+        let Ok((data_sets, _task)) = DataSets::open(context, "books", provider(), CHAIN, all()).await else {
             return (signed, in_force);
         };
         for (step, ask) in steps().into_iter().enumerate() {
             let claim = ask.claim;
-            match books.sign(terms(), ask, 0).await {
+            match data_sets.sign(terms(), ask, 0).await {
                 Ok(answer) => {
                     let check = SignatureCheck {
                         namespace: DATA_SET_NAMESPACE,
@@ -420,7 +421,7 @@ mod tests {
                 Err(_) => break,
             }
             if step == 1 {
-                if books.observe(id(), data(&signed[0])).await.is_err() {
+                if data_sets.observe(id(), data(&signed[0])).await.is_err() {
                     break;
                 }
                 in_force = 1;
@@ -434,14 +435,15 @@ mod tests {
         for cut in CUTS {
             let mut operation = 0;
             while !power_cut(operation, cut, work, |context, (signed, in_force)| async move {
-                let open = Books::open(context.child("again"), "books", provider(), CHAIN, all());
-                let (books, _task) = open.await.expect("recovers");
+                let open = DataSets::open(context.child("again"), "books", provider(), CHAIN, all());
+                let (data_sets, _task) = open.await.expect("recovers");
                 for claim in signed {
-                    let tree = books.with(|state| state.tree(&id(), (claim.version, claim.root)));
+                    let tree = data_sets.with(|state| state.tree(&id(), (claim.version, claim.root)));
                     let tree = tree.expect("kept");
                     assert_eq!((tree.root(), tree.leaves()), (claim.root, claim.leaves));
                 }
-                let now = books.with(|state| state.books.get(&id()).map_or(0, |book| book.in_force.0));
+                let now = data_sets
+                    .with(|state| state.data_sets.get(&id()).map_or(0, |versions| versions.in_force.0));
                 assert!(now >= in_force);
             }) {
                 operation += 1;
@@ -459,9 +461,9 @@ mod tests {
         }
         let (current, next) = (data(&steps()[0].claim), data(&steps()[1].claim));
         state.observe(id(), &DataSet { next: Some(next.current), ..current });
-        assert_eq!(state.books[&id()].versions.len(), 3, "in force, next, and one above");
+        assert_eq!(state.data_sets[&id()].versions.len(), 3, "in force, next, and one above");
         let other = AgreementId { provider: Account([5; 32]), ..id() };
-        state.books.entry(other).or_default().versions.insert((1, [0; 32]), Kept::default());
+        state.data_sets.entry(other).or_default().versions.insert((1, [0; 32]), Kept::default());
         state.leaving.clear();
         let mut again = State::default();
         snapshot(&state).into_iter().for_each(|record| apply(&mut again, record));
@@ -473,11 +475,12 @@ mod tests {
     fn a_wrong_claim_is_answered_and_leaves_nothing() {
         deterministic::Runner::default().start(|context| async move {
             let none: Held = Arc::new(|_, _| None);
-            let (books, _task) = Books::open(context, "books", provider(), CHAIN, none).await.expect("opens");
+            let (data_sets, _task) =
+                DataSets::open(context, "books", provider(), CHAIN, none).await.expect("opens");
             let ask = sign_of(1, &[], &[], &[shard(1)]);
-            let answer = books.sign(terms(), ask, 0).await.expect("open");
+            let answer = data_sets.sign(terms(), ask, 0).await.expect("open");
             assert!(answer.is_err_and(|(_, text)| text.contains("put it first")));
-            assert_eq!(books.with(State::size), 0);
+            assert_eq!(data_sets.with(State::size), 0);
         });
     }
 
@@ -486,20 +489,21 @@ mod tests {
         deterministic::Runner::default().start(|context| async move {
             let fuse = crate::cut::Fuse::after(1_000_000);
             let cut = Cut::new(context.child("cut"), fuse.clone());
-            let (books, _task) = Books::open(cut, "books", provider(), CHAIN, all()).await.expect("opens");
+            let (data_sets, _task) =
+                DataSets::open(cut, "books", provider(), CHAIN, all()).await.expect("opens");
             let steps = steps();
-            books.sign(terms(), steps[0].clone(), 0).await.expect("open").expect("right");
+            data_sets.sign(terms(), steps[0].clone(), 0).await.expect("open").expect("right");
             fuse.set_full(true);
             for _ in 0..3 {
-                let signed = books.sign(terms(), steps[1].clone(), 0).await;
-                assert!(matches!(signed, Err(BooksError::NoSpace)), "{signed:?}");
+                let signed = data_sets.sign(terms(), steps[1].clone(), 0).await;
+                assert!(matches!(signed, Err(DataSetsError::NoSpace)), "{signed:?}");
                 let claim = steps[1].claim;
-                let known = books.with(|state| state.tree(&id(), (claim.version, claim.root)).is_some());
+                let known = data_sets.with(|state| state.tree(&id(), (claim.version, claim.root)).is_some());
                 assert!(!known, "what is not durable is not known");
             }
             fuse.set_full(false);
-            books.sign(terms(), steps[1].clone(), 0).await.expect("open").expect("right");
-            assert!(books.with(|state| !state.is_damaged()));
+            data_sets.sign(terms(), steps[1].clone(), 0).await.expect("open").expect("right");
+            assert!(data_sets.with(|state| !state.is_damaged()));
         });
     }
 }

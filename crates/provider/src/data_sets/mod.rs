@@ -1,4 +1,4 @@
-//! The books: the shards of each agreement's data set, in every version that matters.
+//! The data sets: the shards of each agreement's data set, in every version that matters.
 //!
 //! ```text
 //!   version:   3 in force on the ledger    4 void    5 is `next` there    6 signed     7 signed (on 6)
@@ -22,6 +22,6 @@
 mod actor;
 mod state;
 
-pub use actor::{Books, BooksError, Held};
+pub use actor::{DataSets, DataSetsError, Held};
 pub(crate) use state::hex;
 pub use state::{Bringing, Change, State, Variant};

@@ -1,4 +1,4 @@
-//! Rules of the books: signing, keeping, submitting and removing versions.
+//! Rules of the data sets: signing, keeping, submitting and removing versions.
 
 use super::*;
 use crate::fixtures::{CHAIN, claim_of, id, sign_of, terms};
@@ -114,7 +114,7 @@ fn what_stands_as_next_stays_with_everything_above_it_and_nothing_between() {
     let base = [shard(1), shard(2)];
     let other = sign_of(3, &base, &[], &[shard(30)]);
     state.keep(&judge(&state, &other).expect("another third"), 0);
-    let kept = |state: &State| -> Vec<u64> { state.books[&id()].versions.keys().map(|v| v.0).collect() };
+    let kept = |state: &State| -> Vec<u64> { state.data_sets[&id()].versions.keys().map(|v| v.0).collect() };
     state.observe(id(), &in_force(&asks[0].claim));
     // 2 and the other 3 can never take effect any more (DS-1).
     assert_eq!(state.observe(id(), &ledger(&asks[0].claim, &asks[2].claim)), [[30; 32]]);
@@ -139,7 +139,7 @@ fn nothing_is_signed_that_the_ledger_is_past() {
     assert!(judge(&state, &void).is_err_and(|(_, text)| text.contains("has version 2")));
     let above = sign_of(3, &[shard(1), shard(2)], &[], &[shard(9)]);
     judge(&state, &above).expect("another third may still come");
-    // A proof shows the ledger further than the books have seen.
+    // A proof shows the ledger further than the data sets have seen.
     let mut late = terms();
     late.data = in_force(&asks[2].claim);
     let no = state.judge(&late, &above, &CHAIN, held);
@@ -198,9 +198,9 @@ fn the_pay_that_is_missed_counts_from_each_signature_to_the_next() {
     assert_eq!(missed(&state, &terms, 50), Some((4, u128::from(3 * all))), "three quarters of four grains");
     let (bringing, _) = state.missed(&terms, 50, &parameters).expect("waits");
     assert_eq!((bringing.claim, bringing.signature), (asks[3].claim, asks[3].signature));
-    // The ledger's own versions are paid, or will be; the books must have seen them.
+    // The ledger's own versions are paid, or will be; the data sets must have seen them.
     terms.data = ledger(&asks[0].claim, &asks[2].claim);
-    assert_eq!(missed(&state, &terms, 50), None, "the books lag behind");
+    assert_eq!(missed(&state, &terms, 50), None, "the data sets lag behind");
     state.observe(id(), &terms.data);
     let more = u128::from(leaves[3] - leaves[2]);
     assert_eq!(missed(&state, &terms, 70), Some((4, 3 * more * 30)));

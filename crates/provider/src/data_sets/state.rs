@@ -35,7 +35,7 @@ pub(super) struct Kept {
 
 /// The versions of one agreement.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Book {
+pub(super) struct Versions {
     pub(super) in_force: Variant,
     /// The version that takes effect on the ledger after the open challenge.
     pub(super) next: Option<Variant>,
@@ -44,7 +44,7 @@ pub(super) struct Book {
     pub(super) unknown: bool,
 }
 
-impl Book {
+impl Versions {
     fn shards(&self) -> BTreeSet<Hash> {
         let all = self.versions.values().flat_map(|kept| kept.tree.shards());
         all.map(|(shard, _)| *shard).collect()
@@ -68,17 +68,17 @@ impl Book {
     }
 }
 
-/// All books, and the shards that wait for a signature or for their removal.
+/// All data sets, and the shards that wait for a signature or for their removal.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct State {
-    pub(super) books: BTreeMap<AgreementId, Book>,
+    pub(super) data_sets: BTreeMap<AgreementId, Versions>,
     /// Shards that are being removed from the disk; they may not be signed for.
     pub(super) leaving: BTreeSet<(AgreementId, Hash)>,
     /// Slots and shards of reads that the ledger asks again: they stay, whatever is in force (RD-7).
     asked: BTreeSet<(u32, Hash)>,
     /// Shards that are held only because a read of them is asked again.
     pub(super) lingering: BTreeSet<(AgreementId, Hash)>,
-    /// Records of the journal were lost once: the provider may owe shards that no book names.
+    /// Records of the journal were lost once: the provider may owe shards that no data set names.
     pub(super) damaged: bool,
 }
 
@@ -147,27 +147,28 @@ impl State {
                 ));
             }
         }
-        let empty = Book::default();
-        let book = self.books.get(&terms.id).unwrap_or(&empty);
-        let last = book.last().0.max(terms.data.next.unwrap_or(terms.data.current).version);
+        let empty = Versions::default();
+        let versions = self.data_sets.get(&terms.id).unwrap_or(&empty);
+        let last = versions.last().0.max(terms.data.next.unwrap_or(terms.data.current).version);
         if ask.claim.version <= last {
             return claim(format!("the ledger has version {last}; a new one is above it"));
         }
-        if book.waiting().count() >= VERSIONS_MAX && !book.versions.contains_key(&variant(&ask.claim)) {
+        if versions.waiting().count() >= VERSIONS_MAX && !versions.versions.contains_key(&variant(&ask.claim))
+        {
             // This is temporary: a version on the ledger makes room.
             return Err((
                 Refusal::Busy,
                 format!("{VERSIONS_MAX} signed versions wait for the ledger; bring one there first"),
             ));
         }
-        find_parent(book, terms, ask)
+        find_parent(versions, terms, ask)
     }
 
     /// Keeps a version that is signed at a certified height.
     pub fn keep(&mut self, change: &Change, height: u64) {
-        let book = self.books.entry(change.claim.agreement).or_default();
+        let versions = self.data_sets.entry(change.claim.agreement).or_default();
         let kept = Kept { tree: change.tree.clone(), signature: Some(change.signature), height };
-        book.versions.entry(variant(&change.claim)).or_insert(kept);
+        versions.versions.entry(variant(&change.claim)).or_insert(kept);
     }
 
     /// Notes the versions that the ledger has in force and as `next`. These two stay, and so do all above
@@ -175,31 +176,32 @@ impl State {
     /// kept version holds; they may leave the disk.
     pub fn observe(&mut self, agreement: AgreementId, data: &DataSet) -> Vec<Hash> {
         let (current, next) = (of(&data.current), data.next.as_ref().map(of));
-        let Some(book) = self.books.get_mut(&agreement) else { return vec![] };
+        let Some(versions) = self.data_sets.get_mut(&agreement) else { return vec![] };
         let number = |next: Option<Variant>| next.map_or(0, |next| next.0);
-        let is_new = (current.0, number(next)) > (book.in_force.0, number(book.next));
+        let is_new = (current.0, number(next)) > (versions.in_force.0, number(versions.next));
         if !is_new {
             return vec![];
         }
         let both = || [Some(current), next].into_iter().flatten();
-        book.unknown = both().any(|variant| book.tree(variant).is_none());
-        if book.unknown {
+        versions.unknown = both().any(|variant| versions.tree(variant).is_none());
+        if versions.unknown {
             return vec![];
         }
-        let before = book.shards();
+        let before = versions.shards();
         for variant in both().filter(|variant| variant.0 > 0) {
-            book.versions.entry(variant).or_default();
+            versions.versions.entry(variant).or_default();
         }
-        (book.in_force, book.next) = (current, next);
-        let last = book.last().0;
-        book.versions.retain(|variant, _| variant.0 > last || both().any(|kept| kept == *variant));
-        let after = book.shards();
+        (versions.in_force, versions.next) = (current, next);
+        let last = versions.last().0;
+        versions.versions.retain(|variant, _| variant.0 > last || both().any(|kept| kept == *variant));
+        let after = versions.shards();
         self.let_go(agreement, before.difference(&after).copied().collect())
     }
 
     /// Forgets an agreement that is gone from the ledger; returns its shards.
     pub fn end(&mut self, agreement: &AgreementId) -> Vec<Hash> {
-        let mut shards = self.books.remove(agreement).map(|book| book.shards()).unwrap_or_default();
+        let mut shards =
+            self.data_sets.remove(agreement).map(|versions| versions.shards()).unwrap_or_default();
         let (theirs, rest) =
             std::mem::take(&mut self.lingering).into_iter().partition(|(id, _)| id == agreement);
         self.lingering = rest;
@@ -211,7 +213,7 @@ impl State {
     /// Marks shards as leaving, except those that a kept version holds. Shards whose reads are asked
     /// again linger until the ledger asks no more.
     pub fn let_go(&mut self, agreement: AgreementId, shards: Vec<Hash>) -> Vec<Hash> {
-        let kept = self.books.get(&agreement).map(Book::shards).unwrap_or_default();
+        let kept = self.data_sets.get(&agreement).map(Versions::shards).unwrap_or_default();
         let free = shards.into_iter().filter(|shard| !kept.contains(shard));
         let (asked, going) = free.partition(|shard| self.asked.contains(&(agreement.slot, *shard)));
         let asked: Vec<Hash> = asked;
@@ -244,12 +246,12 @@ impl State {
     /// which it held more than the ledger records (DS-1), from each version's signature to the next one's.
     /// `None` if it holds no more, or less than is in force, which may not be submitted at once.
     pub fn missed(&self, terms: &Terms, height: u64, parameters: &Parameters) -> Option<(Bringing, u128)> {
-        let book = self.books.get(&terms.id).filter(|book| !book.unknown)?;
+        let versions = self.data_sets.get(&terms.id).filter(|versions| !versions.unknown)?;
         let DataSet { current, next } = &terms.data;
-        let known = (book.in_force, book.next);
+        let known = (versions.in_force, versions.next);
         let base = next.unwrap_or(*current).leaves.max(current.leaves);
         let waiting: Vec<(&Variant, &Kept)> =
-            book.waiting().filter(|(_, kept)| kept.signature.is_some()).collect();
+            versions.waiting().filter(|(_, kept)| kept.signature.is_some()).collect();
         let (newest, kept) = *waiting.last()?;
         if known != (of(current), next.as_ref().map(of)) || kept.tree.leaves() <= base {
             return None;
@@ -281,15 +283,15 @@ impl State {
 
     /// The tree of a version; version 0 is empty.
     pub fn tree(&self, agreement: &AgreementId, variant: Variant) -> Option<Arc<SumTree>> {
-        match self.books.get(agreement) {
-            Some(book) => book.tree(variant),
-            None => Book::default().tree(variant),
+        match self.data_sets.get(agreement) {
+            Some(versions) => versions.tree(variant),
+            None => Versions::default().tree(variant),
         }
     }
 
-    /// Returns the books to their durable state; shards that leave the disk or are asked again stay noted.
+    /// Returns the data sets to their durable state; shards that leave the disk or are asked again stay noted.
     pub(super) fn go_back(&mut self, durable: Self) {
-        (self.books, self.damaged) = (durable.books, self.damaged || durable.damaged);
+        (self.data_sets, self.damaged) = (durable.data_sets, self.damaged || durable.damaged);
     }
 
     /// True if every version that the ledger has of an agreement is known here.
@@ -304,27 +306,29 @@ impl State {
         self.damaged
     }
 
-    /// Agreements that have a book.
+    /// Agreements that have data sets.
     pub fn agreements(&self) -> impl Iterator<Item = AgreementId> {
-        self.books.keys().copied()
+        self.data_sets.keys().copied()
     }
 
     /// True if the ledger is at a version that was never signed here.
     pub fn is_unknown(&self, agreement: &AgreementId) -> bool {
-        self.books.get(agreement).is_some_and(|book| book.unknown)
+        self.data_sets.get(agreement).is_some_and(|versions| versions.unknown)
     }
 
     /// Shards of the versions in force: those that a scrub must find.
     pub fn owed(&self) -> BTreeSet<Hash> {
-        let in_force = |book: &Book| book.tree(book.in_force);
-        let trees: Vec<_> = self.books.values().filter_map(in_force).collect();
+        let in_force = |versions: &Versions| versions.tree(versions.in_force);
+        let trees: Vec<_> = self.data_sets.values().filter_map(in_force).collect();
         trees.iter().flat_map(|tree| tree.shards()).map(|(shard, _)| *shard).collect()
     }
 
     /// Every shard of every kept version, with its agreement.
     pub fn kept(&self) -> BTreeSet<(AgreementId, Hash)> {
-        let all =
-            self.books.iter().flat_map(|(id, book)| book.shards().into_iter().map(|shard| (*id, shard)));
+        let all = self
+            .data_sets
+            .iter()
+            .flat_map(|(id, versions)| versions.shards().into_iter().map(|shard| (*id, shard)));
         all.collect()
     }
 
@@ -335,24 +339,24 @@ impl State {
 
     /// Approximate number of records in a snapshot.
     pub(super) fn size(&self) -> u64 {
-        self.books.values().map(|book| 1 + book.versions.len() as u64).sum()
+        self.data_sets.values().map(|versions| 1 + versions.versions.len() as u64).sum()
     }
 }
 
 /// Builds the change from the kept version, numbered one below, from which it leads to the claimed
 /// root.
-fn find_parent(book: &Book, terms: &Terms, ask: &Sign) -> Result<Change, No> {
+fn find_parent(versions: &Versions, terms: &Terms, ask: &Sign) -> Result<Change, No> {
     let Some(before) = ask.claim.version.checked_sub(1) else {
         return claim("version 0 is the empty data set; the first version is 1");
     };
     let mut known = false;
-    let candidates = book.versions.keys().filter(|variant| variant.0 == before);
+    let candidates = versions.versions.keys().filter(|variant| variant.0 == before);
     // The consumer may have emptied the set by itself a moment ago.
     let DataSet { current, next } = &terms.data;
     let ledgers = [Some(current), next.as_ref()].into_iter().flatten().map(of);
     let is_empty = before == 0 || ledgers.into_iter().any(|variant| variant == (before, EMPTY_ROOT));
     for parent in candidates.copied().chain(is_empty.then_some((before, EMPTY_ROOT))) {
-        let Some(tree) = book.tree(parent) else { continue };
+        let Some(tree) = versions.tree(parent) else { continue };
         known = true;
         let mut tree = (*tree).clone();
         if tree.change(&ask.removes, &ask.adds).is_none() {
@@ -368,7 +372,7 @@ fn find_parent(book: &Book, terms: &Terms, ask: &Sign) -> Result<Change, No> {
     }
     claim(format!(
         "version {before}, which it changes, is not kept here; the ledger has version {}",
-        book.in_force.0
+        versions.in_force.0
     ))
 }
 

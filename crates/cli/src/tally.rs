@@ -60,7 +60,7 @@ pub(crate) struct Failure {
 
 /// The figures of all blocks entered so far.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Books {
+pub(crate) struct Tally {
     /// Challenges and pay of each provider.
     pub(crate) providers: BTreeMap<Account, Figures>,
     /// Settled fees in the order of blocks.
@@ -69,7 +69,7 @@ pub(crate) struct Books {
     pub(crate) failures: Vec<Failure>,
 }
 
-impl Books {
+impl Tally {
     /// Adds the events of the block at `height`.
     pub(crate) fn enter(&mut self, height: u64, events: &[Event]) {
         for event in events {
@@ -144,29 +144,29 @@ mod tests {
     fn challenges_count_as_passed_only_when_whole() {
         let cases = [(audited(true, 4), (1, 0)), (audited(true, 3), (0, 1)), (audited(false, 0), (0, 1))];
         for (event, (passed, failed)) in cases {
-            let mut books = Books::default();
-            books.enter(9, std::slice::from_ref(&event));
-            let figures = &books.providers[&PROVIDER];
+            let mut tally = Tally::default();
+            tally.enter(9, std::slice::from_ref(&event));
+            let figures = &tally.providers[&PROVIDER];
             assert_eq!((figures.passed, figures.failed), (passed, failed), "{event:?}");
-            assert_eq!(books.failures.len() as u64, failed);
+            assert_eq!(tally.failures.len() as u64, failed);
         }
     }
 
     #[test]
     fn earnings_sum_over_storage_and_downloads() {
         let id = AgreementId { provider: PROVIDER, slot: 0, opened: 2 };
-        let mut books = Books::default();
-        books.enter(9, &[settled(None, [100, 20, 5, 75]), settled(Some(id), [10, 2, 0, 8])]);
-        assert_eq!(books.providers[&PROVIDER].earned.grains(), 83);
-        assert!(books.settled(&PROVIDER, true) && books.settled(&PROVIDER, false));
-        assert!(!books.settled(&Account([8; 32]), true));
-        assert!(books.rows.iter().all(Row::adds_up));
+        let mut tally = Tally::default();
+        tally.enter(9, &[settled(None, [100, 20, 5, 75]), settled(Some(id), [10, 2, 0, 8])]);
+        assert_eq!(tally.providers[&PROVIDER].earned.grains(), 83);
+        assert!(tally.settled(&PROVIDER, true) && tally.settled(&PROVIDER, false));
+        assert!(!tally.settled(&Account([8; 32]), true));
+        assert!(tally.rows.iter().all(Row::adds_up));
     }
 
     #[test]
     fn a_row_that_loses_a_grain_does_not_add_up() {
-        let mut books = Books::default();
-        books.enter(9, &[settled(None, [100, 20, 5, 74])]);
-        assert!(!books.rows[0].adds_up());
+        let mut tally = Tally::default();
+        tally.enter(9, &[settled(None, [100, 20, 5, 74])]);
+        assert!(!tally.rows[0].adds_up());
     }
 }
