@@ -40,10 +40,10 @@ const BUGS: [Bug; 20] = [
     ),
     bug(
         "unsynced-shard",
-        "provider/src/segments/store.rs",
+        "provider/src/packs/store.rs",
         "acknowledged_shards_survive_a_power_cut_at_every_storage_operation",
     ),
-    bug("unnamed-bytes", "provider/src/segments/mod.rs", "a_damaged_shard_is_named_and_a_new_put_mends_it"),
+    bug("unnamed-bytes", "provider/src/packs/mod.rs", "a_damaged_shard_is_named_and_a_new_put_mends_it"),
     bug(
         "unsynced-voucher",
         "provider/src/vouchers/actor.rs",

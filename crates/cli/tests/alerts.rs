@@ -5,7 +5,7 @@ mod common;
 
 use common::{Net, POSYNC, end, file, signal};
 use posync_alert::test_utils::{Posted, listen};
-use posync_provider::segments::extents;
+use posync_provider::packs::extents;
 use serde_json::Value;
 use std::{
     fs::OpenOptions,
@@ -22,7 +22,7 @@ const PATIENCE: Duration = Duration::from_secs(120);
 
 /// Changes a byte in every leaf that a provider keeps.
 fn damage(member: &Path) {
-    let extents = extents(&member.join("storage")).expect("its segments");
+    let extents = extents(&member.join("storage")).expect("its packs");
     assert!(!extents.is_empty());
     for extent in extents {
         let file = OpenOptions::new().read(true).write(true).open(&extent.path).expect("a segment");

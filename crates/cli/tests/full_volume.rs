@@ -5,7 +5,7 @@ mod common;
 use common::{Net, eventually, file, signal, text};
 use posync_alert::test_utils::{Posted, listen};
 use posync_client::volume::free;
-use posync_provider::segments::extents;
+use posync_provider::packs::extents;
 use rustix::fs::{FallocateFlags, fallocate};
 use serde_json::Value;
 use std::{
@@ -154,7 +154,7 @@ fn on_small_volumes() {
     eventually(90, "it runs again on a full volume", || ![0, pid].contains(&net.pid("provider-0")));
     before.iter().for_each(|(name, source)| net.reads(source, name));
 
-    let kept = extents(&provider.join("storage")).expect("its segments").len();
+    let kept = extents(&provider.join("storage")).expect("its packs").len();
     fs::remove_file(ballast).expect("it is there");
     let after = put_until(&net, 2, || extents(&provider.join("storage")).is_ok_and(|now| now.len() > kept));
     seen.extend(posted);

@@ -1,8 +1,8 @@
 //! Configuration of a provider, given at its start.
 
 use crate::{
+    packs::{PACK_BYTES_MIN, StoreConfig, Volume},
     report::Reporter,
-    segments::{SEGMENT_BYTES_MIN, StoreConfig, Volume},
 };
 use commonware_cryptography::ed25519::PrivateKey;
 use posync_client::{connection::Endpoint, hold::hold, light::NetworkKey};
@@ -42,8 +42,8 @@ pub struct Config {
     pub space_bytes: u64,
     /// Egress offered, in bytes a second; also the rate limit while egress is measured.
     pub egress_rate: u64,
-    /// Size in bytes at which a segment file is sealed.
-    pub segment_bytes: u64,
+    /// Size in bytes at which a pack is sealed.
+    pub pack_bytes: u64,
     /// Gas offered per epoch.
     pub capacity_gas: u64,
     /// Minimum prices that it accepts for storage, egress and gas.
@@ -73,8 +73,8 @@ pub struct Config {
 pub const TERM_MAX: u32 = 720;
 /// Egress offered by a provider of a local network: 4 MiB a second.
 pub const EGRESS_LOCAL: u64 = 4 << 20;
-/// Default size in bytes at which a segment file is sealed.
-pub const SEGMENT_BYTES: u64 = 256 << 20;
+/// Default size in bytes at which a pack is sealed.
+pub const PACK_BYTES: u64 = 256 << 20;
 /// Interval between scrubs on a local network; it is 14 days in production.
 pub const SCRUB_LOCAL: Duration = Duration::from_secs(20);
 /// Grace period for an agreement that is gone from the ledger, in production.
@@ -129,7 +129,7 @@ fn text<const MAX: usize>(what: &'static str, text: &str) -> Result<Bounded<u8, 
 impl Config {
     /// Configuration of its shard store.
     pub fn store(&self) -> StoreConfig {
-        StoreConfig::for_capacity(&self.partition, self.capacity_bytes, self.segment_bytes)
+        StoreConfig::for_capacity(&self.partition, self.capacity_bytes, self.pack_bytes)
             .within(self.space_bytes)
             .on(Volume::of(self.report.volume()))
     }
@@ -160,8 +160,8 @@ impl Config {
                  are for moving shards)",
             ));
         }
-        if self.segment_bytes < SEGMENT_BYTES_MIN {
-            return Err(ConfigError::Range("a segment file is at least 1 MiB"));
+        if self.pack_bytes < PACK_BYTES_MIN {
+            return Err(ConfigError::Range("a pack is at least 1 MiB"));
         }
         Ok(RegisterProvider {
             operator,

@@ -41,19 +41,19 @@ impl Fuse {
         self.1.store(full, Ordering::SeqCst);
     }
 
-    /// Makes the n-th opening or reading of a segment file from now on fail once.
-    pub(crate) fn fail_segments(&self, nth: i64) {
+    /// Makes the n-th opening or reading of a pack from now on fail once.
+    pub(crate) fn fail_packs(&self, nth: i64) {
         self.2.store(nth, Ordering::SeqCst);
     }
 
     /// True until the requested failure has happened.
-    pub(crate) fn is_segment_failure_due(&self) -> bool {
+    pub(crate) fn is_pack_failure_due(&self) -> bool {
         self.2.load(Ordering::SeqCst) > 0
     }
 
-    fn segment(&self, is_segment: bool) -> Result<(), Error> {
+    fn pack(&self, is_pack: bool) -> Result<(), Error> {
         self.burn()?;
-        let fails = is_segment && self.2.fetch_sub(1, Ordering::SeqCst) == 1;
+        let fails = is_pack && self.2.fetch_sub(1, Ordering::SeqCst) == 1;
         if fails { Err(std::io::Error::from_raw_os_error(5).into()) } else { Ok(()) }
     }
 
@@ -159,10 +159,10 @@ impl<E: Storage> Storage for Cut<E> {
         name: &[u8],
         versions: RangeInclusive<BlobVersion>,
     ) -> Result<(Self::Blob, u64, BlobVersion), Error> {
-        let is_segment = partition.ends_with("-segments");
-        self.fuse.segment(is_segment)?;
+        let is_pack = partition.ends_with("-segments");
+        self.fuse.pack(is_pack)?;
         let (inner, size, version) = self.inner.open_versioned(partition, name, versions).await?;
-        Ok((CutBlob { inner, fuse: self.fuse.clone(), is_segment }, size, version))
+        Ok((CutBlob { inner, fuse: self.fuse.clone(), is_pack }, size, version))
     }
     async fn remove(&self, partition: &str, name: Option<&[u8]>) -> Result<(), Error> {
         self.fuse.burn()?;
@@ -178,7 +178,7 @@ impl<E: Storage> Storage for Cut<E> {
 pub(crate) struct CutBlob<B> {
     inner: B,
     fuse: Fuse,
-    is_segment: bool,
+    is_pack: bool,
 }
 
 impl<B: Blob> Blob for CutBlob<B> {
@@ -189,11 +189,11 @@ impl<B: Blob> Blob for CutBlob<B> {
         bufs: impl Into<IoBufsMut> + Send,
         options: ReadOptions,
     ) -> Result<IoBufsMut, Error> {
-        self.fuse.segment(self.is_segment)?;
+        self.fuse.pack(self.is_pack)?;
         self.inner.read_at_buf(offset, len, bufs, options).await
     }
     async fn read_at(&self, offset: u64, len: usize, options: ReadOptions) -> Result<IoBufsMut, Error> {
-        self.fuse.segment(self.is_segment)?;
+        self.fuse.pack(self.is_pack)?;
         self.inner.read_at(offset, len, options).await
     }
     async fn write_at(

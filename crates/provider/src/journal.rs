@@ -37,7 +37,7 @@ pub(crate) use commonware_storage::journal::Error;
 
 /// True if a failed write means that the volume accepts nothing now, but may later.
 pub(crate) fn is_full(error: &Error) -> bool {
-    matches!(error, Error::Runtime(error) if crate::segments::is_full(error))
+    matches!(error, Error::Runtime(error) if crate::packs::is_full(error))
 }
 
 /// Number of changes after which a new snapshot is considered.

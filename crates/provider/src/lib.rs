@@ -1,7 +1,7 @@
 //! The provider role: keeps shards as promised, proves it when drawn, and collects its pay.
 //!
 //! ```text
-//!   consumer --channel--> serve --> segments (shards)      one sync for all puts that wait
+//!   consumer --channel--> serve --> packs (shards)      one sync for all puts that wait
 //!                           |-----> data sets    (data sets)   in force, next, and every signed one above
 //!                           +-----> voucher store     (vouchers)    durable before the next slice leaves
 //!   ledger <--proven reads-- reconciler --> prover (storage proofs), redeem, claims, upkeep, registration
@@ -28,6 +28,7 @@ mod fixtures;
 mod journal;
 pub mod ledger;
 pub mod node;
+pub mod packs;
 pub mod probe;
 pub mod prover;
 pub mod reconciler;
@@ -35,7 +36,6 @@ pub mod redeem;
 pub mod report;
 mod run;
 pub mod scrub;
-pub mod segments;
 pub mod serve;
 pub mod spend;
 pub mod terms;

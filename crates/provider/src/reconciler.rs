@@ -29,10 +29,10 @@ pub use read::answer_questions;
 
 use crate::{
     ledger::{Ledger, LedgerError, decode},
+    packs::StoreError,
     prover::{Case, NoStorageProof, Reader},
     redeem,
     report::{Disk, Reporter},
-    segments::StoreError,
     serve::Handler,
     terms::Terms,
     trouble::Trouble,

@@ -2,7 +2,7 @@
 //!
 //! It reads at a limited rate, so that the disk stays free: terabytes take days, a small store a moment.
 
-use crate::{segments::StoreError, serve::Handler};
+use crate::{packs::StoreError, serve::Handler};
 use commonware_runtime::{Blob, Clock};
 use posync_protocol::wire::provider::BAD_SHARDS_MAX;
 use std::time::Duration;

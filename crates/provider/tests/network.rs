@@ -82,7 +82,7 @@ fn start(world: &World, port: u16) -> Handle<()> {
         capacity_bytes: 64 << 20,
         space_bytes: u64::MAX,
         egress_rate: 16 << 20,
-        segment_bytes: 1 << 20,
+        pack_bytes: 1 << 20,
         capacity_gas: 0,
         reserve_prices: (0, 0, 0),
         term_max: posync_provider::config::TERM_MAX,

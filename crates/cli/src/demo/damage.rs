@@ -1,7 +1,7 @@
 //! Damages a provider's data: one flipped byte in every 16 KiB of every shard on its disk.
 
 use crate::failure::{Failure, Outcome};
-use posync_provider::segments::{self, Extent};
+use posync_provider::packs::{self, Extent};
 use std::{
     fs::OpenOptions,
     io::{self, Read as _, Seek as _, SeekFrom, Write as _},
@@ -22,7 +22,7 @@ pub(crate) struct Damage {
 
 /// Flips the bytes in the files below `storage` and makes the change durable.
 pub(crate) fn damage(storage: &Path) -> Outcome<Damage> {
-    let extents = segments::extents(storage).map_err(|error| Failure::file(storage, "read", error))?;
+    let extents = packs::extents(storage).map_err(|error| Failure::file(storage, "read", error))?;
     let mut done = Damage::default();
     for extent in &extents {
         done.bytes += flip(extent).map_err(|error| Failure::file(&extent.path, "damage", error))?;

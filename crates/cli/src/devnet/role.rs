@@ -27,7 +27,7 @@ use posync_node::{
     serve::{self, Serving},
 };
 use posync_provider::{
-    config::{self, EGRESS_LOCAL, GRACE_LOCAL, LOOSE, SCRUB_LOCAL, SEGMENT_BYTES, TERM_MAX},
+    config::{self, EGRESS_LOCAL, GRACE_LOCAL, LOOSE, PACK_BYTES, SCRUB_LOCAL, TERM_MAX},
     report::Reporter,
 };
 use rustix::fs::{FileType, fstat};
@@ -263,7 +263,7 @@ fn provider(directory: &Path, role: &RoleFile) -> Outcome {
         capacity_bytes: CAPACITY_BYTES,
         space_bytes: role.space_bytes.unwrap_or(u64::MAX),
         egress_rate: EGRESS_LOCAL,
-        segment_bytes: SEGMENT_BYTES,
+        pack_bytes: PACK_BYTES,
         capacity_gas: 0,
         reserve_prices: (0, 0, 0),
         term_max: TERM_MAX,

@@ -50,7 +50,7 @@ use posync_protocol::{
 };
 use posync_provider::{
     data_sets::DataSets,
-    segments::{Store, StoreConfig},
+    packs::{Store, StoreConfig},
     serve::{Handler, Parts},
     terms::Terms,
     view::View,

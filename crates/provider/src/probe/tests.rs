@@ -6,7 +6,7 @@ use crate::{
     data_sets::{DataSets, Held},
     fixtures::data,
     ledger::{Ledger, LedgerError, Proven},
-    segments::{Store, StoreConfig},
+    packs::{Store, StoreConfig},
     serve::{Handler, Parts},
     view::View,
     vouchers::Vouchers,

@@ -20,7 +20,7 @@ mod tests;
 pub(crate) use state::up_to;
 pub use state::{Case, answer, reask};
 
-use crate::{data_sets::DataSets, segments::Store};
+use crate::{data_sets::DataSets, packs::Store};
 use bytes::Bytes;
 use commonware_runtime::Blob;
 use posync_protocol::{

@@ -3,7 +3,7 @@
 use super::*;
 use crate::{
     data_sets::{DataSets, Held},
-    segments::{Store, StoreConfig, extents},
+    packs::{Store, StoreConfig, extents},
     terms::Terms,
 };
 use crate::{

@@ -5,7 +5,7 @@
 //! proved, with data sets that the data sets know. Agreements that are gone are left to `gone`.
 
 use super::{Reconciler, ReconcilerError};
-use crate::{ledger::Ledger, segments::StoreError};
+use crate::{ledger::Ledger, packs::StoreError};
 use commonware_runtime::{Blob, Spawner};
 use commonware_storage::Context;
 use posync_protocol::{AgreementId, Hash};

@@ -11,7 +11,7 @@ use crate::{
     credit::Credit,
     data_sets::{DataSets, Held},
     fixtures::{data, open_body, register_body},
-    segments::{Store, StoreConfig},
+    packs::{Store, StoreConfig},
     serve::Parts,
     view::View,
     vouchers::{OVERDUE, Vouchers},

@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{
     data_sets::DataSets,
-    segments::{Store, StoreError, leaves},
+    packs::{Store, StoreError, leaves},
     terms::Terms,
     uptime::Uptime,
     view::{NoTerms, View},

@@ -1,7 +1,7 @@
 //! A download: slices out, vouchers in, with at most the credit window between them.
 
 use super::{Handler, PAY_WAIT_MS, no, tell};
-use crate::{credit::Credit, segments::StoreError, terms::Terms, uptime::Uptime, vouchers::Vouchers};
+use crate::{credit::Credit, packs::StoreError, terms::Terms, uptime::Uptime, vouchers::Vouchers};
 use bytes::Bytes;
 use commonware_macros::select;
 use commonware_runtime::{Blob, Clock};

@@ -5,7 +5,7 @@ use super::*;
 use crate::{
     data_sets::DataSets,
     fixtures::{CHAIN, id, key, provider, session, sign_of, terms},
-    segments::{Store, StoreConfig},
+    packs::{Store, StoreConfig},
     terms::Terms,
     view::View,
     vouchers::Vouchers,

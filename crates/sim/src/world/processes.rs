@@ -198,7 +198,7 @@ impl<'a> World<'a> {
             capacity_bytes: 8 << 30,
             space_bytes: u64::MAX,
             egress_rate: EGRESS_RATE,
-            segment_bytes: 16 << 20,
+            pack_bytes: 16 << 20,
             capacity_gas: 0,
             reserve_prices: (1, 1, 0),
             term_max: posync_provider::config::TERM_MAX,

@@ -7,7 +7,7 @@ use posync_protocol::Account;
 use std::path::Path;
 
 fn config() -> StoreConfig {
-    StoreConfig { cap_bytes: 64 << 20, segment_bytes: 6_000, ..StoreConfig::for_capacity("t", 0, 0) }
+    StoreConfig { cap_bytes: 64 << 20, pack_bytes: 6_000, ..StoreConfig::for_capacity("t", 0, 0) }
 }
 
 fn agreement() -> AgreementId {
@@ -213,12 +213,12 @@ fn no_opening_and_no_read_that_fails_once_at_a_start_costs_an_acknowledged_shard
             let ended = &mut ended;
             async move {
                 let fuse = Fuse::after(1_000_000);
-                fuse.fail_segments(nth);
+                fuse.fail_packs(nth);
                 let (store, writer) = Store::open(Cut::new(context.child("fails"), fuse.clone()), config())
                     .await
                     .expect("opens");
-                *ended = fuse.is_segment_failure_due();
-                fuse.fail_segments(0);
+                *ended = fuse.is_pack_failure_due();
+                fuse.fail_packs(0);
                 all.extend(fill(&store, 100..120).await);
                 for (name, _) in &all[10..20] {
                     store.unlink(agreement(), &[*name]).await.expect("open");

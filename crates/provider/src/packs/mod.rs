@@ -8,7 +8,7 @@
 //!   read ------------------------------> index -> file (never through the mailbox)
 //! ```
 //!
-//! A segment file is a sequence of self-describing frames ([`frame`]). The index ([`index`]) holds the
+//! A pack is a sequence of self-describing frames ([`frame`]). The index ([`index`]) holds the
 //! location and the holders of each shard. Its journal ([`log`]) spares a start from reading the files: at
 //! most 64 MiB after the journal's last sync are read again.
 //!
@@ -54,7 +54,7 @@ const MAILBOX: usize = 64;
 /// Maximum bytes that one group collects.
 const GROUP_BYTES: u64 = 16 << 20;
 /// Smallest permitted size at which a file is sealed.
-pub const SEGMENT_BYTES_MIN: u64 = 1 << 20;
+pub const PACK_BYTES_MIN: u64 = 1 << 20;
 /// Maximum number of shards in one `unlink`.
 pub const UNLINK_MAX: usize = 512;
 
@@ -64,8 +64,8 @@ pub struct StoreConfig {
     /// Prefix of the partitions.
     pub partition: String,
     /// Size in bytes at which a file is sealed.
-    pub segment_bytes: u64,
-    /// Maximum bytes of all segment files together.
+    pub pack_bytes: u64,
+    /// Maximum bytes of all packs together.
     pub cap_bytes: u64,
     /// The volume, of which a reserve stays free.
     pub volume: Volume,
@@ -73,17 +73,17 @@ pub struct StoreConfig {
 
 impl StoreConfig {
     /// For `capacity` bytes of shards: headers take at most an eighth, compaction needs room.
-    pub fn for_capacity(partition: &str, capacity: u64, segment_bytes: u64) -> Self {
-        let spare = 2 * (segment_bytes + GROUP_BYTES);
+    pub fn for_capacity(partition: &str, capacity: u64, pack_bytes: u64) -> Self {
+        let spare = 2 * (pack_bytes + GROUP_BYTES);
         let cap_bytes = capacity.saturating_add(capacity / 8).saturating_add(spare);
-        Self { partition: partition.into(), segment_bytes, cap_bytes, volume: Volume::default() }
+        Self { partition: partition.into(), pack_bytes, cap_bytes, volume: Volume::default() }
     }
 
     /// Limits the files to `space` bytes in total, and makes them smaller if that is little.
     #[must_use]
     pub fn within(self, space: u64) -> Self {
-        let segment_bytes = self.segment_bytes.min((space / 8).max(SEGMENT_BYTES_MIN));
-        Self { cap_bytes: self.cap_bytes.min(space), segment_bytes, ..self }
+        let pack_bytes = self.pack_bytes.min((space / 8).max(PACK_BYTES_MIN));
+        Self { cap_bytes: self.cap_bytes.min(space), pack_bytes, ..self }
     }
 
     /// Sets the volume that holds the files.
@@ -97,7 +97,7 @@ impl StoreConfig {
         self.usable_bytes() / 9 * 8
     }
 
-    fn segments_partition(&self) -> String {
+    fn packs_partition(&self) -> String {
         format!("{}-segments", self.partition)
     }
 
@@ -107,7 +107,7 @@ impl StoreConfig {
 
     /// Bytes that puts may fill: the rest is for moving shards during compaction.
     const fn usable_bytes(&self) -> u64 {
-        self.cap_bytes.saturating_sub(self.segment_bytes + GROUP_BYTES)
+        self.cap_bytes.saturating_sub(self.pack_bytes + GROUP_BYTES)
     }
 }
 
@@ -123,9 +123,9 @@ pub enum StoreError {
     /// A put would exceed the cap, even after compaction.
     #[error("the shard store is full: {used} of {cap} bytes; raise the capacity or free space")]
     Full {
-        /// Bytes of all segment files.
+        /// Bytes of all packs.
         used: u64,
-        /// Maximum bytes of all segment files.
+        /// Maximum bytes of all packs.
         cap: u64,
     },
     /// The volume accepts no writes now.
@@ -138,10 +138,10 @@ pub enum StoreError {
     #[error("the shard is damaged on disk")]
     Damaged,
     /// A file of the store is gone.
-    #[error("segment file {0} is missing; its shards are lost")]
+    #[error("pack {0} is missing; its shards are lost")]
     MissingFile(u32),
     /// The partition holds a file that the store did not write.
-    #[error("the segment directory holds a file that is not a segment: {0:02x?}; move it away")]
+    #[error("the pack directory holds a file that is not a pack: {0:02x?}; move it away")]
     Foreign(Vec<u8>),
     /// A bound was reached.
     #[error("more {0} than the store keeps")]
@@ -175,7 +175,7 @@ impl<B: Blob> Store<B> {
     /// Opens the store and starts its writer; the handle ends with the writer.
     ///
     /// # Errors
-    /// The disk or the index failed, or a foreign file lies among the segments.
+    /// The disk or the index failed, or a foreign file lies among the packs.
     pub async fn open<E>(
         context: E,
         config: StoreConfig,
@@ -237,12 +237,12 @@ impl<B: Blob> Store<B> {
         let (place, present) = {
             let state = self.shared.lock();
             let place = state.index.get(shard).ok_or(StoreError::Unknown)?.place;
-            (place, state.present.contains(&place.segment))
+            (place, state.present.contains(&place.pack))
         };
         let file = if present {
-            self.shared.files.get(place.segment).await
+            self.shared.files.get(place.pack).await
         } else {
-            Err(StoreError::MissingFile(place.segment))
+            Err(StoreError::MissingFile(place.pack))
         };
         let read = match file {
             Ok(file) => store::read(&file.blob, place.offset, place.length as usize).await,
@@ -298,7 +298,7 @@ impl<B: Blob> Store<B> {
         self.shared.lock().index.held(agreement)
     }
 
-    /// Bytes of all segment files.
+    /// Bytes of all packs.
     pub fn file_bytes(&self) -> u64 {
         self.shared.lock().index.file_bytes()
     }

@@ -1,6 +1,6 @@
 //! The index on disk: the location of every shard, so that a start reads no shard.
 //!
-//! It is a cache of the headers in the segment files and is synced only occasionally: entries missing at
+//! It is a cache of the headers in the packs and is synced only occasionally: entries missing at
 //! its end are read from the last files, and a damaged one is rebuilt.
 
 use super::{
@@ -19,14 +19,14 @@ const ENTRIES_MAX: usize = 256;
 pub(super) const HOLDERS_MAX: usize = 1024;
 /// Maximum frames in one group.
 pub(super) const FRAMES_MAX: usize = 1024;
-/// Maximum number of segment files.
+/// Maximum number of packs.
 const FILES_MAX: usize = 1 << 20;
 
 encoded! {
     /// An entry of a snapshot.
     Kept {
         shard: Hash,
-        segment: u32,
+        pack: u32,
         offset: u64,
         length: u32,
         holders: Bounded<AgreementId, HOLDERS_MAX>,
@@ -36,7 +36,7 @@ encoded! {
 encoded! {
     /// Frames that were written in sequence, from `start` on.
     Group {
-        segment: u32,
+        pack: u32,
         start: u64,
         frames: Bounded<Frame, FRAMES_MAX>,
     }
@@ -77,13 +77,13 @@ fn is_damage(error: &Error) -> bool {
 
 impl<E: Context> Log<E> {
     /// Opens the journal and rebuilds the index: after a crash or damage, from a prefix of the records. A
-    /// journal that is wholly unreadable is discarded. The rest is read from the headers in the segment
+    /// journal that is wholly unreadable is discarded. The rest is read from the headers in the pack
     /// files.
     pub(super) async fn open(context: E, partition: &str) -> Result<(Self, Index), StoreError> {
         let (journal, index) = match Journal::open_whole(context.child("index"), partition, apply).await {
             Ok(open) => open,
             Err(error) if is_damage(&error) => {
-                tracing::warn!(%error, "the index is damaged; rebuilding it from the segment files");
+                tracing::warn!(%error, "the index is damaged; rebuilding it from the packs");
                 context.remove(partition, None).await?;
                 Journal::open_whole(context.child("rebuilt"), partition, apply).await?
             }
@@ -93,15 +93,10 @@ impl<E: Context> Log<E> {
     }
 
     /// Notes frames that were written from `start` on; durable after [`Self::sync`].
-    pub(super) async fn group(
-        &mut self,
-        segment: u32,
-        start: u64,
-        frames: &[Frame],
-    ) -> Result<(), StoreError> {
+    pub(super) async fn group(&mut self, pack: u32, start: u64, frames: &[Frame]) -> Result<(), StoreError> {
         let frames = Bounded::new(frames.to_vec()).ok_or(StoreError::Bound("frames of a group"))?;
         let Some(journal) = &mut self.journal else { return Ok(()) };
-        let done = journal.append(Record::Group(Group { segment, start, frames })).await;
+        let done = journal.append(Record::Group(Group { pack, start, frames })).await;
         self.settle(done)
     }
 
@@ -114,9 +109,9 @@ impl<E: Context> Log<E> {
     }
 
     /// Notes that a file is about to be removed.
-    pub(super) async fn dropped(&mut self, segment: u32) -> Result<(), StoreError> {
+    pub(super) async fn dropped(&mut self, pack: u32) -> Result<(), StoreError> {
         let Some(journal) = &mut self.journal else { return Ok(()) };
-        let done = journal.append(Record::Dropped(segment)).await;
+        let done = journal.append(Record::Dropped(pack)).await;
         self.settle(done)
     }
 
@@ -134,8 +129,8 @@ impl<E: Context> Log<E> {
 
     /// Replaces the journal with a snapshot of the index.
     pub(super) async fn snapshot(&mut self, index: &Index) -> Result<(), StoreError> {
-        let files: Vec<_> = index.segments().iter().map(|(number, file)| (*number, file.end)).collect();
-        let files = Record::Files(Bounded::new(files).ok_or(StoreError::Bound("segment files"))?);
+        let files: Vec<_> = index.packs().iter().map(|(number, file)| (*number, file.end)).collect();
+        let files = Record::Files(Bounded::new(files).ok_or(StoreError::Bound("packs"))?);
         let all: Vec<Kept> = index.shards().map(|(shard, entry)| kept(shard, entry)).collect();
         let mut records = vec![files];
         records.extend(index.given_up().iter().map(|number| Record::Dropped(*number)));
@@ -174,25 +169,25 @@ impl<E: Context> Log<E> {
 }
 
 fn kept(shard: &Hash, entry: &Entry) -> Kept {
-    let Place { segment, offset, length } = entry.place;
+    let Place { pack, offset, length } = entry.place;
     let holders = Bounded::new(entry.holders.clone()).expect("a put refuses more holders");
-    Kept { shard: *shard, segment, offset, length, holders }
+    Kept { shard: *shard, pack, offset, length, holders }
 }
 
 fn apply(index: &mut Index, record: Record) {
     match record {
-        Record::Files(files) => files.iter().for_each(|(number, end)| index.note_segment(*number, *end)),
+        Record::Files(files) => files.iter().for_each(|(number, end)| index.note_pack(*number, *end)),
         Record::Entries(entries) => entries.into_inner().into_iter().for_each(|kept| {
-            let place = Place { segment: kept.segment, offset: kept.offset, length: kept.length };
+            let place = Place { pack: kept.pack, offset: kept.offset, length: kept.length };
             index.restore(kept.shard, Entry { place, holders: kept.holders.into_inner() });
         }),
         Record::Group(group) => {
             let mut start = group.start;
             for frame in group.frames.iter() {
-                index.apply(group.segment, start, frame);
+                index.apply(group.pack, start, frame);
                 start += frame.size();
             }
         }
-        Record::Dropped(segment) => index.give_up(segment),
+        Record::Dropped(pack) => index.give_up(pack),
     }
 }

@@ -1,6 +1,6 @@
 //! Locates each shard's bytes in the real files, for tools that damage or inspect them.
 //!
-//! Reads the frame headers of the segment files with `std::fs`, without opening the store, while a
+//! Reads the frame headers of the packs with `std::fs`, without opening the store, while a
 //! provider runs or after it. The runtime puts blob `n` of a partition into `<dir>/<partition>/<hex n>`
 //! behind a header page of 4096 bytes.
 
@@ -22,7 +22,7 @@ const BLOB_HEADER: u64 = 4096;
 /// The location of a shard's bytes in a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Extent {
-    /// Path of the segment file.
+    /// Path of the pack.
     pub path: PathBuf,
     /// Offset of the shard's first byte in the file.
     pub offset: u64,
@@ -65,7 +65,7 @@ fn of_store(directory: &Path) -> Result<Vec<Extent>> {
         walk(&mut index, *number, path)?;
     }
     let extent = |(shard, entry): (&Hash, &super::index::Entry)| Extent {
-        path: files[&entry.place.segment].clone(),
+        path: files[&entry.place.pack].clone(),
         offset: BLOB_HEADER + entry.place.offset,
         length: entry.place.length.into(),
         shard: *shard,

@@ -1,4 +1,4 @@
-//! Format of a segment file: a sequence of frames, each with its own checksum.
+//! Format of a pack: a sequence of frames, each with its own checksum.
 //!
 //! ```text
 //! | "psg1" | kind u8 | agreement 44 | shard 32 | length u32 | crc32 u32 | bytes (Keep only) |

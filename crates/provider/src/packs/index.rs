@@ -5,7 +5,7 @@
 //!
 //! Invariants
 //! 1. An entry has at least one holder; it is removed with the last one.
-//! 2. `Segment::live` is the sum of the frames that entries point at; the rest of a file is dead.
+//! 2. `Pack::live` is the sum of the frames that entries point at; the rest of a file is dead.
 //! 3. Totals are those of the entries: never recounted, checked by the property test.
 
 use super::frame::{Frame, HEADER_BYTES, Kind};
@@ -15,8 +15,8 @@ use std::collections::{BTreeMap, BTreeSet};
 /// Location of a shard's bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Place {
-    /// Number of the segment file.
-    pub segment: u32,
+    /// Number of the pack.
+    pub pack: u32,
     /// Offset of the shard in the file, after the frame's header.
     pub offset: u64,
     /// Length of the shard in bytes.
@@ -43,9 +43,9 @@ pub(super) struct Entry {
     pub holders: Vec<AgreementId>,
 }
 
-/// Counters of a segment file.
+/// Counters of a pack.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Segment {
+pub(super) struct Pack {
     /// Bytes written; if a part of the file was unreadable, the bytes before it.
     pub end: u64,
     /// Bytes that entries still point at.
@@ -82,12 +82,12 @@ pub fn leaves(length: u32) -> u64 {
     u64::from(length).div_ceil(LEAF_BYTES).max(1)
 }
 
-/// Index of all shards and segment files.
+/// Index of all shards and packs.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Index {
     shards: BTreeMap<Hash, Entry>,
     places: BTreeMap<(u32, u64), Hash>,
-    segments: BTreeMap<u32, Segment>,
+    packs: BTreeMap<u32, Pack>,
     held: BTreeMap<AgreementId, Totals>,
     totals: Totals,
     /// Files that were given up when empty, and may still be on disk.
@@ -95,19 +95,19 @@ pub(super) struct Index {
 }
 
 impl Index {
-    /// Applies a frame that starts at `start` in `segment`.
-    pub(super) fn apply(&mut self, segment: u32, start: u64, frame: &Frame) {
-        let file = self.segments.entry(segment).or_default();
+    /// Applies a frame that starts at `start` in `pack`.
+    pub(super) fn apply(&mut self, pack: u32, start: u64, frame: &Frame) {
+        let file = self.packs.entry(pack).or_default();
         file.end = file.end.max(start + frame.size());
         match frame.kind {
-            Kind::Keep => self.keep(segment, start + HEADER_BYTES as u64, frame),
+            Kind::Keep => self.keep(pack, start + HEADER_BYTES as u64, frame),
             Kind::Link => self.hold(frame),
             Kind::Unlink => self.release(frame),
         }
     }
 
-    fn keep(&mut self, segment: u32, offset: u64, frame: &Frame) {
-        let place = Place { segment, offset, length: frame.length };
+    fn keep(&mut self, pack: u32, offset: u64, frame: &Frame) {
+        let place = Place { pack, offset, length: frame.length };
         self.restore(frame.shard, Entry { place, holders: vec![] });
         self.hold(frame);
     }
@@ -134,13 +134,13 @@ impl Index {
     }
 
     fn occupy(&mut self, place: Place, shard: Hash) {
-        self.segments.entry(place.segment).or_default().live += place.frame_bytes();
-        self.places.insert((place.segment, place.offset), shard);
+        self.packs.entry(place.pack).or_default().live += place.frame_bytes();
+        self.places.insert((place.pack, place.offset), shard);
     }
 
     fn abandon(&mut self, place: &Place) {
-        self.places.remove(&(place.segment, place.offset));
-        if let Some(file) = self.segments.get_mut(&place.segment) {
+        self.places.remove(&(place.pack, place.offset));
+        if let Some(file) = self.packs.get_mut(&place.pack) {
             file.live -= place.frame_bytes();
         }
     }
@@ -172,24 +172,24 @@ impl Index {
     }
 
     /// Notes a file, so that an empty one is known, too.
-    pub(super) fn note_segment(&mut self, segment: u32, end: u64) {
-        let file = self.segments.entry(segment).or_default();
+    pub(super) fn note_pack(&mut self, pack: u32, end: u64) {
+        let file = self.packs.entry(pack).or_default();
         file.end = file.end.max(end);
     }
 
     /// Forgets a file that no entry points at. Returns `false` if one does.
-    pub(super) fn drop_segment(&mut self, segment: u32) -> bool {
-        let empty = self.segments.get(&segment).is_none_or(|file| file.live == 0);
+    pub(super) fn drop_pack(&mut self, pack: u32) -> bool {
+        let empty = self.packs.get(&pack).is_none_or(|file| file.live == 0);
         if empty {
-            self.segments.remove(&segment);
+            self.packs.remove(&pack);
         }
         empty
     }
 
     /// Notes that an empty file is given up.
-    pub(super) fn give_up(&mut self, segment: u32) {
-        if self.drop_segment(segment) {
-            self.dropped.insert(segment);
+    pub(super) fn give_up(&mut self, pack: u32) {
+        if self.drop_pack(pack) {
+            self.dropped.insert(pack);
         }
     }
 
@@ -199,8 +199,8 @@ impl Index {
     }
 
     /// Notes that a file that was given up is removed from the disk.
-    pub(super) fn off_disk(&mut self, segment: u32) {
-        self.dropped.remove(&segment);
+    pub(super) fn off_disk(&mut self, pack: u32) {
+        self.dropped.remove(&pack);
     }
 
     /// The entry of a shard, if it is stored.
@@ -235,9 +235,9 @@ impl Index {
     }
 
     /// The first shards in a file that are not in `but`, until their sizes reach `bytes`.
-    pub(super) fn in_segment(&self, segment: u32, bytes: u64, but: &BTreeSet<Hash>) -> Vec<Hash> {
+    pub(super) fn in_pack(&self, pack: u32, bytes: u64, but: &BTreeSet<Hash>) -> Vec<Hash> {
         let mut sum = 0;
-        let lie = self.places.range((segment, 0)..=(segment, u64::MAX));
+        let lie = self.places.range((pack, 0)..=(pack, u64::MAX));
         lie.map(|(_, shard)| *shard)
             .filter(|shard| !but.contains(shard))
             .take_while(|shard| {
@@ -249,18 +249,18 @@ impl Index {
     }
 
     /// All files, by number.
-    pub(super) const fn segments(&self) -> &BTreeMap<u32, Segment> {
-        &self.segments
+    pub(super) const fn packs(&self) -> &BTreeMap<u32, Pack> {
+        &self.packs
     }
 
     /// Sum of the sizes of all files.
     pub(super) fn file_bytes(&self) -> u64 {
-        self.segments.values().map(|file| file.end).sum()
+        self.packs.values().map(|file| file.end).sum()
     }
 
     /// Bytes in files that no entry points at.
     pub(super) fn dead_bytes(&self) -> u64 {
-        self.segments.values().map(|file| file.end.saturating_sub(file.live)).sum()
+        self.packs.values().map(|file| file.end.saturating_sub(file.live)).sum()
     }
 
     /// The file with the most dead bytes, except `active`, `unread` files, and files in which only `stuck`
@@ -272,15 +272,15 @@ impl Index {
         unread: &BTreeSet<u32>,
     ) -> Option<u32> {
         let sealed = self
-            .segments
+            .packs
             .iter()
             .filter(|(number, file)| **number != active && file.end > file.live && !unread.contains(number));
         let mut sealed: Vec<(u64, u32)> =
             sealed.map(|(number, file)| (file.end - file.live, *number)).collect();
         sealed.sort_unstable_by(|a, b| b.cmp(a));
         let moves = |number: u32| {
-            let is_empty = self.segments.get(&number).is_none_or(|file| file.live == 0);
-            is_empty || stuck.is_empty() || !self.in_segment(number, 1, stuck).is_empty()
+            let is_empty = self.packs.get(&number).is_none_or(|file| file.live == 0);
+            is_empty || stuck.is_empty() || !self.in_pack(number, 1, stuck).is_empty()
         };
         sealed.into_iter().map(|(_, number)| number).find(|number| moves(*number))
     }

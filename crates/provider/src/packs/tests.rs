@@ -8,7 +8,7 @@ use proptest::prelude::*;
 use std::collections::BTreeMap;
 
 const CONFIG: fn() -> StoreConfig =
-    || StoreConfig { cap_bytes: 64 << 20, segment_bytes: 6_000, ..StoreConfig::for_capacity("t", 0, 0) };
+    || StoreConfig { cap_bytes: 64 << 20, pack_bytes: 6_000, ..StoreConfig::for_capacity("t", 0, 0) };
 
 fn agreement(slot: u32) -> AgreementId {
     AgreementId { provider: Account([1; 32]), slot, opened: 5 }
@@ -199,7 +199,7 @@ fn space_comes_back_and_the_cap_holds() {
     deterministic::Runner::default().start(|context| async move {
         let config = StoreConfig {
             partition: "t".into(),
-            segment_bytes: 64 << 10,
+            pack_bytes: 64 << 10,
             cap_bytes: (16 << 20) + (640 << 10),
             volume: Volume::default(),
         };

@@ -1,4 +1,4 @@
-//! The only writer of the segment files: groups and compaction. No policy, no mailbox.
+//! The only writer of the packs: groups and compaction. No policy, no mailbox.
 
 use super::{
     StoreConfig, StoreError,
@@ -52,7 +52,7 @@ pub(super) type Shared<B> = Arc<Inner<B>>;
 /// A frame and the bytes that follow it.
 pub(super) type Item = (Frame, Option<Bytes>);
 
-/// The writer of all segment files.
+/// The writer of all packs.
 pub(super) struct Writer<E: Context> {
     pub(super) context: E,
     pub(super) config: StoreConfig,
@@ -75,7 +75,7 @@ impl<E: Context> Writer<E> {
             damaged: BTreeSet::new(),
             full: None,
         };
-        let files = Files::new(context.child("files"), config.segments_partition());
+        let files = Files::new(context.child("files"), config.packs_partition());
         let shared = Arc::new(Inner { state: Mutex::new(state), files });
         let mut writer = Self { context, config, shared, log, active: 0, unlogged: 0, broken: false };
         writer.open_files().await?;
@@ -94,15 +94,15 @@ impl<E: Context> Writer<E> {
         if present { self.shared.files.get(number).await } else { Err(StoreError::MissingFile(number)) }
     }
 
-    pub(super) async fn open_segment(&mut self, number: u32) -> Result<(), StoreError> {
+    pub(super) async fn open_pack(&mut self, number: u32) -> Result<(), StoreError> {
         let mut number = number;
         // A file that reappeared is skipped: the next start reads it.
         while self.shared.files.get(number).await?.size > 0 {
-            number = number.checked_add(1).ok_or(StoreError::Bound("segment numbers"))?;
+            number = number.checked_add(1).ok_or(StoreError::Bound("pack numbers"))?;
         }
         let mut state = self.shared.lock();
         state.present.insert(number);
-        state.index.note_segment(number, 0);
+        state.index.note_pack(number, 0);
         self.active = number;
         Ok(())
     }
@@ -110,14 +110,14 @@ impl<E: Context> Writer<E> {
     async fn rotate(&mut self) -> Result<(), StoreError> {
         self.log.sync().await?;
         self.unlogged = 0;
-        let number = self.active.checked_add(1).ok_or(StoreError::Bound("segment numbers"))?;
-        self.open_segment(number).await?;
+        let number = self.active.checked_add(1).ok_or(StoreError::Bound("pack numbers"))?;
+        self.open_pack(number).await?;
         self.broken = false;
         Ok(())
     }
 
     fn active_end(&self) -> u64 {
-        self.shared.lock().index.segments().get(&self.active).map_or(0, |file| file.end)
+        self.shared.lock().index.packs().get(&self.active).map_or(0, |file| file.end)
     }
 
     /// Writes a group with one write and one sync; on return it is durable and readable.
@@ -171,7 +171,7 @@ impl<E: Context> Writer<E> {
 
     /// Appends to a file with room, durably; returns the offset.
     async fn write_bytes(&mut self, buffers: Vec<IoBuf>) -> Result<u64, StoreError> {
-        if self.broken || self.active_end() >= self.config.segment_bytes {
+        if self.broken || self.active_end() >= self.config.pack_bytes {
             self.rotate().await?;
         }
         let start = self.active_end();
@@ -250,13 +250,13 @@ impl<E: Context> Writer<E> {
         let state = self.shared.lock();
         let index = &state.index;
         let empty = index
-            .segments()
+            .packs()
             .iter()
             .find(|(number, file)| {
                 **number != self.active && file.live == 0 && !state.unread.contains(number)
             })
             .map(|(n, _)| *n);
-        let much = self.config.segment_bytes.max(index.file_bytes() / 4);
+        let much = self.config.pack_bytes.max(index.file_bytes() / 4);
         let is_due = !self.broken && index.dead_bytes() > much;
         empty.or_else(|| is_due.then(|| index.emptiest(self.active, &state.damaged, &state.unread)).flatten())
     }
@@ -269,8 +269,8 @@ impl<E: Context> Writer<E> {
     pub(super) async fn compact(&mut self, number: u32) -> Result<(), StoreError> {
         let (shards, is_empty) = {
             let state = self.shared.lock();
-            let live = state.index.segments().get(&number).map_or(0, |file| file.live);
-            (state.index.in_segment(number, MOVE_BYTES, &state.damaged), live == 0)
+            let live = state.index.packs().get(&number).map_or(0, |file| file.live);
+            (state.index.in_pack(number, MOVE_BYTES, &state.damaged), live == 0)
         };
         if is_empty {
             return self.remove_file(number).await;
@@ -293,7 +293,7 @@ impl<E: Context> Writer<E> {
 
     /// The bytes of a shard that is to be moved; `None` if they are damaged or unreadable, which is noted.
     async fn read_to_move(&self, shard: &Hash, place: &Place) -> Result<Option<Bytes>, StoreError> {
-        let read = match self.file(place.segment).await {
+        let read = match self.file(place.pack).await {
             Ok(file) => read(&file.blob, place.offset, place.length as usize).await,
             Err(error) => Err(error),
         };
@@ -303,7 +303,7 @@ impl<E: Context> Writer<E> {
             Err(StoreError::Disk(RuntimeError::Closed)) => return Err(RuntimeError::Closed.into()),
             Err(error) => error,
         };
-        tracing::error!(error = %why, shard = %crate::data_sets::hex(shard), segment = place.segment,
+        tracing::error!(error = %why, shard = %crate::data_sets::hex(shard), pack = place.pack,
             "a shard cannot be read and stays where it is");
         self.shared.lock().damaged.insert(*shard);
         Ok(None)
@@ -318,7 +318,7 @@ impl<E: Context> Writer<E> {
             state.present.remove(&number);
         }
         self.shared.files.close(number).await;
-        let partition = self.config.segments_partition();
+        let partition = self.config.packs_partition();
         self.context.remove(&partition, Some(&number.to_be_bytes())).await?;
         self.shared.lock().index.off_disk(number);
         Ok(())
@@ -333,7 +333,7 @@ impl<E: Context> Writer<E> {
         loop {
             let (used, victim, active_dead) = {
                 let state = self.shared.lock();
-                let active = state.index.segments().get(&self.active).copied().unwrap_or_default();
+                let active = state.index.packs().get(&self.active).copied().unwrap_or_default();
                 let victim = state.index.emptiest(self.active, &state.damaged, &state.unread);
                 (state.index.file_bytes(), victim, active.end.saturating_sub(active.live))
             };

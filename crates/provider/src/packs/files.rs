@@ -1,4 +1,4 @@
-//! Segment files, opened on demand; a bounded number stays open.
+//! Packs, opened on demand; a bounded number stays open.
 
 use super::StoreError;
 use commonware_runtime::{Blob, Error, Storage, reschedule};

@@ -1,4 +1,4 @@
-//! Recovery at a start: reads the parts of the segment files that the index had not noted.
+//! Recovery at a start: reads the parts of the packs that the index had not noted.
 //!
 //! ```text
 //!   newest known file, and later ones --> every whole frame behind the noted ones
@@ -44,24 +44,24 @@ impl<E: Context> Writer<E> {
     /// Opens every file once and takes the frames that the index lacks.
     pub(super) async fn open_files(&mut self) -> Result<(), StoreError> {
         let numbers = self.numbers().await?;
-        let newest = self.shared.lock().index.segments().keys().next_back().copied();
+        let newest = self.shared.lock().index.packs().keys().next_back().copied();
         let last = numbers.last().copied();
         let given_up = self.shared.lock().index.given_up().clone();
         let mut sizes = BTreeMap::new();
         for number in numbers {
             if given_up.contains(&number) {
                 // A crash came between the note that the file is empty and its removal.
-                let partition = self.config.segments_partition();
+                let partition = self.config.packs_partition();
                 self.context.remove(&partition, Some(&number.to_be_bytes())).await?;
                 continue;
             }
-            let known = self.shared.lock().index.segments().get(&number).copied();
+            let known = self.shared.lock().index.packs().get(&number).copied();
             let file = match self.shared.files.get(number).await {
                 Ok(file) => file,
                 Err(StoreError::Disk(error @ RuntimeError::Closed)) => return Err(error.into()),
                 Err(error) => {
                     // The file exists: its shards are not lost, and every read tries again.
-                    tracing::error!(%error, segment = number, "a segment file cannot be opened now");
+                    tracing::error!(%error, pack = number, "a pack cannot be opened now");
                     let mut state = self.shared.lock();
                     state.present.insert(number);
                     state.unread.insert(number);
@@ -94,13 +94,13 @@ impl<E: Context> Writer<E> {
         };
         if !is_usable {
             let number = top.map_or(Some(0), |top| top.checked_add(1));
-            self.open_segment(number.ok_or(StoreError::Bound("segment numbers"))?).await?;
+            self.open_pack(number.ok_or(StoreError::Bound("pack numbers"))?).await?;
         }
         Ok(())
     }
 
     async fn numbers(&self) -> Result<Vec<u32>, StoreError> {
-        let names = match self.context.scan(&self.config.segments_partition()).await {
+        let names = match self.context.scan(&self.config.packs_partition()).await {
             Err(RuntimeError::PartitionMissing(_)) => vec![],
             names => names?,
         };
@@ -143,15 +143,15 @@ impl<E: Context> Writer<E> {
             return Ok(());
         }
         if passed.bad && valid > end && !is_newest {
-            tracing::error!(segment = number, "a segment file is damaged; what was not hit is kept");
+            tracing::error!(pack = number, "a pack is damaged; what was not hit is kept");
         }
         if valid < file.size && is_newest {
             let size = file.size;
-            tracing::info!(segment = number, valid, size, "cutting off what a crash left unfinished");
+            tracing::info!(pack = number, valid, size, "cutting off what a crash left unfinished");
             file.blob.resize(valid).await?;
             file.blob.sync().await?;
         } else {
-            self.shared.lock().index.note_segment(number, file.size);
+            self.shared.lock().index.note_pack(number, file.size);
         }
         Ok(())
     }
@@ -160,7 +160,7 @@ impl<E: Context> Writer<E> {
     /// an old file that lies elsewhere by now stays there.
     async fn take(&mut self, number: u32, found: &Found, is_old: bool) -> Result<(), StoreError> {
         let Frame { kind, agreement, shard, length } = found.frame;
-        let here = Place { segment: number, offset: found.at + HEADER_BYTES as u64, length };
+        let here = Place { pack: number, offset: found.at + HEADER_BYTES as u64, length };
         let known = self.shared.lock().index.get(&shard).map(|entry| entry.place);
         let place = if kind == Kind::Keep && !(is_old && known.is_some()) { Some(here) } else { known };
         if found.passed.unread {
@@ -179,11 +179,11 @@ impl<E: Context> Writer<E> {
     /// Notes that a part of a file could not be read.
     fn leave_unread(&self, number: u32, end: u64) {
         tracing::error!(
-            segment = number,
-            "a segment file cannot be read in parts now; it stays as it is, and the next start reads it again"
+            pack = number,
+            "a pack cannot be read in parts now; it stays as it is, and the next start reads it again"
         );
         let mut state = self.shared.lock();
-        state.index.note_segment(number, end);
+        state.index.note_pack(number, end);
         state.unread.insert(number);
     }
 
@@ -195,7 +195,7 @@ impl<E: Context> Writer<E> {
             let frame = found.frame;
             at = found.at + frame.size();
             let place = self.shared.lock().index.get(&frame.shard).map(|entry| entry.place);
-            let here = place.is_some_and(|place| place.segment == number);
+            let here = place.is_some_and(|place| place.pack == number);
             let takes = match frame.kind {
                 Kind::Keep => place.is_none() && is_whole(file, &found, &mut passed).await?,
                 Kind::Link => here,
@@ -209,9 +209,9 @@ impl<E: Context> Writer<E> {
         if passed.unread {
             self.leave_unread(number, 0);
         } else {
-            self.shared.lock().index.note_segment(number, file.size);
+            self.shared.lock().index.note_pack(number, file.size);
         }
-        tracing::info!(segment = number, shards, "took what lies in a segment file that the index lacked");
+        tracing::info!(pack = number, shards, "took what lies in a pack that the index lacked");
         Ok(())
     }
 
@@ -220,17 +220,17 @@ impl<E: Context> Writer<E> {
     fn lose_missing(&self, sizes: &BTreeMap<u32, u64>) {
         let mut state = self.shared.lock();
         let files: Vec<(u32, u64)> =
-            state.index.segments().iter().map(|(number, file)| (*number, file.end)).collect();
+            state.index.packs().iter().map(|(number, file)| (*number, file.end)).collect();
         for (number, end) in files {
             let size = sizes.get(&number).copied();
             if size.unwrap_or(0) >= end {
                 continue;
             }
-            let mut lost = state.index.in_segment(number, u64::MAX, &Default::default());
+            let mut lost = state.index.in_pack(number, u64::MAX, &Default::default());
             lost.retain(|shard| {
                 state.index.get(shard).is_none_or(|entry| entry.place.end() > size.unwrap_or(0))
             });
-            tracing::error!(segment = number, shards = lost.len(), "a segment file is missing or too short");
+            tracing::error!(pack = number, shards = lost.len(), "a pack is missing or too short");
             for shard in lost {
                 let entry = state.index.get(&shard).cloned();
                 for agreement in entry.map(|entry| entry.holders).unwrap_or_default() {
@@ -239,7 +239,7 @@ impl<E: Context> Writer<E> {
                 }
             }
             if size.is_none() {
-                state.index.drop_segment(number);
+                state.index.drop_pack(number);
             }
         }
     }
