@@ -20,8 +20,6 @@
 
 pub mod config;
 pub mod credit;
-#[cfg(test)]
-mod cut;
 pub mod data_sets;
 #[cfg(test)]
 mod fixtures;
@@ -29,6 +27,8 @@ mod journal;
 pub mod ledger;
 pub mod node;
 pub mod packs;
+#[cfg(test)]
+mod power_cut;
 pub mod probe;
 pub mod prover;
 pub mod reconciler;

@@ -371,8 +371,8 @@ fn apply(state: &mut State, record: Record) {
 mod tests {
     use super::*;
     use crate::{
-        cut::{CUTS, Cut, power_cut},
         fixtures::{CHAIN, id, provider, sign_of, terms},
+        power_cut::{CUTS, Cut, power_cut},
     };
     use commonware_runtime::{Runner as _, Supervisor as _, deterministic};
     use posync_protocol::{Account, operation::SignatureCheck, record::Version};
@@ -487,7 +487,7 @@ mod tests {
     #[test]
     fn a_full_volume_signs_nothing_and_signs_again_when_there_is_room() {
         deterministic::Runner::default().start(|context| async move {
-            let fuse = crate::cut::Fuse::after(1_000_000);
+            let fuse = crate::power_cut::Fuse::after(1_000_000);
             let cut = Cut::new(context.child("cut"), fuse.clone());
             let (data_sets, _task) =
                 DataSets::open(cut, "books", provider(), CHAIN, all()).await.expect("opens");

@@ -1,7 +1,7 @@
 //! Damage costs only the record that it hits; a torn end is not damage.
 
 use super::*;
-use crate::cut::{CUTS, Cut, power_cut};
+use crate::power_cut::{CUTS, Cut, power_cut};
 use commonware_runtime::{
     Blob as _, Runner as _, Storage as _, Supervisor as _, WriteOptions, deterministic,
 };

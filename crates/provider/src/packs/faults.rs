@@ -1,7 +1,7 @@
 //! F11: a disk that fails in parts costs a shard, and a full one costs new shards only.
 
 use super::*;
-use crate::cut::{CUTS, Cut, Fuse, power_cut};
+use crate::power_cut::{CUTS, Cut, Fuse, power_cut};
 use commonware_runtime::{Runner as _, Supervisor as _, deterministic, tokio};
 use posync_protocol::Account;
 use std::path::Path;

@@ -1,7 +1,7 @@
 //! Tests of the shard store against a model, through restarts and power cuts.
 
 use super::*;
-use crate::cut::{CUTS, Cut, Fuse, power_cut};
+use crate::power_cut::{CUTS, Cut, Fuse, power_cut};
 use commonware_runtime::{Runner as _, Supervisor as _, deterministic};
 use posync_protocol::Account;
 use proptest::prelude::*;

@@ -197,8 +197,8 @@ fn apply(state: &mut State, record: Record) {
 mod tests {
     use super::*;
     use crate::{
-        cut::{CUTS, Cut, power_cut},
         fixtures::id,
+        power_cut::{CUTS, Cut, power_cut},
     };
     use commonware_runtime::{Supervisor as _, deterministic};
 

@@ -234,8 +234,8 @@ fn hurt(state: &mut State) {
 mod tests {
     use super::*;
     use crate::{
-        cut::{CUTS, Cut, Fuse, power_cut},
         fixtures::{CHAIN, id, session},
+        power_cut::{CUTS, Cut, Fuse, power_cut},
     };
     use commonware_cryptography::Signer as _;
     use commonware_runtime::{Runner as _, Supervisor as _, deterministic};

@@ -3,8 +3,8 @@
 
 use super::{Vouchers, VouchersError};
 use crate::{
-    cut::{Cut, Fuse},
     fixtures::{CHAIN, id, session},
+    power_cut::{Cut, Fuse},
     redeem::claiming,
 };
 use commonware_cryptography::Signer as _;
