@@ -106,7 +106,7 @@ impl Consumer {
             parameters,
             policy,
             dialer: dialer(context, network, &key),
-            links: Default::default(),
+            peers: Default::default(),
             opening: Default::default(),
             unsure: Default::default(),
             alerts,

@@ -10,7 +10,7 @@ use crate::{
     deed::{Common, Deed, Room, state::leaves},
     expected::{Coming, Expected},
     limits::{CODING_BYTES_MAX, SEGMENTS_MENDED_MAX, SEGMENTS_READ_MAX, TAILS_MAX},
-    link::Heights,
+    peer::Heights,
     placement::{Candidate, choose},
     repair::{
         Notice,
@@ -161,7 +161,7 @@ impl Core {
     /// Replaces the record of a provider, and passes its address on to its connections.
     pub fn learn(&self, provider: Account, known: Known) {
         if let Some(address) = known.address {
-            self.deeds_with(&provider).iter().for_each(|deed| deed.link.set_address(address));
+            self.deeds_with(&provider).iter().for_each(|deed| deed.peer.set_address(address));
         }
         lock(&self.known).insert(provider, known);
         self.opened.notify_waiters();
@@ -201,7 +201,7 @@ impl Core {
             if terms.stage != Stage::Open as u8 || deed.is_closed() || capacity == 0 {
                 continue;
             }
-            let answers = if late { deed.link.unanswered().1 == 0 } else { !deed.link.is_doubtful() };
+            let answers = if late { deed.peer.unanswered().1 == 0 } else { !deed.peer.is_doubtful() };
             let eligible = of.trusted && of.takes && answers;
             let has_room = load.saturating_add(leaves) <= capacity;
             let candidate = Candidate { eligible, ..Self::candidate(&deed.provider(), of) };
@@ -288,7 +288,7 @@ impl Core {
             self.usable(leaves, true).into_iter().map(|(c, _)| (c.account, c)).collect();
         let mut counts = BTreeMap::<&str, usize>::new();
         for (account, known) in self.all_known() {
-            let silent = self.deeds_with(&account).iter().any(|deed| deed.link.unanswered().1 > 0);
+            let silent = self.deeds_with(&account).iter().any(|deed| deed.peer.unanswered().1 > 0);
             let reason = match usable.get(&account) {
                 _ if !known.takes => "suspended or in jail",
                 _ if !known.trusted => "late or failed at a read",
@@ -363,7 +363,7 @@ impl Core {
     pub fn why(&self, provider: &Account) -> Why {
         let candidates: Vec<Candidate> =
             self.usable(1, false).into_iter().map(|(candidate, _)| candidate).collect();
-        let peer_health = self.deeds_with(provider).first().map_or((0, 0), |deed| deed.link.unanswered());
+        let peer_health = self.deeds_with(provider).first().map_or((0, 0), |deed| deed.peer.unanswered());
         lock(&self.recent).why(provider, self.known(provider).as_ref(), peer_health, &candidates)
     }
 

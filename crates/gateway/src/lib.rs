@@ -9,7 +9,7 @@
 //!                                   agreements ──► ledger ─► node ─┴─wire::node──► authorities
 //! ```
 //!
-//! Paths: a *put* goes `serve -> transfer::put -> deed -> link` and is acknowledged by `catalogue`;
+//! Paths: a *put* goes `serve -> transfer::put -> deed -> peer` and is acknowledged by `catalogue`;
 //! `agreements::settle` submits it to the ledger later. `repair` learns of a *loss* from the audits that
 //! `agreements` watches, from reads, or from a provider's scrub.
 //!
@@ -30,8 +30,8 @@ pub mod environment;
 pub mod expected;
 pub mod ledger;
 pub mod limits;
-pub mod link;
 pub mod meter;
+pub mod peer;
 pub mod peer_health;
 pub mod placement;
 pub mod repair;
@@ -47,7 +47,7 @@ use crate::{
     access::{Access, TooMany},
     catalogue::Stopped,
     consumer::{Consumer, Means},
-    link::Dialer,
+    peer::Dialer,
     serve::Service,
 };
 use commonware_cryptography::{Signer as _, ed25519::PrivateKey};

@@ -380,7 +380,7 @@ fn what_arrived_before_a_connection_broke_is_paid_and_what_did_not_stops_nobody(
             for turn in 0..80 {
                 let after = Duration::from_micros(37 * seed + 500 * turn);
                 // The link may still have the old address: this turn then breaks no connection.
-                let _ = deed.link.ready().await;
+                let _ = deed.peer.ready().await;
                 let _ = world.core.common.environment.within(after, deed.fetch(name, 1 << 20)).await;
                 let [_, paid, sent, _] = world.egress(index).await;
                 if credit_window(paid, sent - paid + SLICE_BYTES, ONE) == 0 {
@@ -428,7 +428,7 @@ fn a_provider_that_lends_nothing_more_under_one_agreement_is_read_under_another(
                 }
             }
             let after = Duration::from_micros(148 + 500 * (turn % 80));
-            let _ = deed.link.ready().await;
+            let _ = deed.peer.ready().await;
             let _ = world.core.common.environment.within(after, deed.fetch(name, 1 << 20)).await;
             world.reconnect(index).await;
         }
@@ -554,19 +554,19 @@ fn who_never_answers_an_offer_is_left_out_until_it_does() {
             };
             world.replace(3, handler).await;
             let mut turn = 0;
-            let link = world.core.deeds_with(&silent)[0].link.clone();
-            while link.unanswered().1 == 0 {
+            let peer = world.core.deeds_with(&silent)[0].peer.clone();
+            while peer.unanswered().1 == 0 {
                 world.put(&format!("file {turn}"), &bytes(1_000, turn)).await.expect("eight others");
                 context.sleep(Duration::from_secs(4)).await;
                 turn += 1;
-                assert!(turn < 40, "three offers of twenty seconds each: {:?}", link.unanswered());
+                assert!(turn < 40, "three offers of twenty seconds each: {:?}", peer.unanswered());
             }
             let before = offers.load(Ordering::Relaxed);
             let why = world.core.why(&silent);
             assert_eq!(why.seen.map(|seen| seen.unanswered), Some(3));
             assert!(why.seen.is_some_and(|seen| (1..=40).contains(&seen.left_out)), "{why:?}");
             assert!(why.placements.iter().all(|placement| placement.reason == 10), "{why:?}");
-            while link.unanswered().1 > 4 {
+            while peer.unanswered().1 > 4 {
                 world.put(&format!("file {turn}"), &bytes(1_000, turn)).await.expect("eight others");
                 turn += 1;
             }
@@ -581,7 +581,7 @@ fn who_never_answers_an_offer_is_left_out_until_it_does() {
             let again = async |w: &World| {
                 turn += 1;
                 w.put(&format!("file {turn}"), &bytes(1_000, turn)).await.expect("stored");
-                link.unanswered() == (0, 0)
+                peer.unanswered() == (0, 0)
             };
             world.until("its next answer forgives", again).await;
             let chosen =

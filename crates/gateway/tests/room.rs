@@ -12,7 +12,7 @@ use posync_gateway::{
     },
     coding::SEGMENT_BYTES,
     limits::HOLDINGS_MAX,
-    link::Parcel,
+    peer::Parcel,
 };
 use posync_protocol::limits::Parameters;
 use std::{collections::BTreeSet, time::Duration};
@@ -93,7 +93,7 @@ fn an_agreement_that_its_provider_calls_full_is_passed_over() {
                 let stray = bytes(1 << 20, 100 + seed);
                 let name = *blake3::hash(&stray).as_bytes();
                 let parcel = Parcel::new(stray).expect("a shard's size");
-                deed.link.put(deed.agreement, name, &parcel).await.expect("there is room");
+                deed.peer.put(deed.agreement, name, &parcel).await.expect("there is room");
             }
         }
         let mut policy = Policy::of(&Parameters::LOCAL);

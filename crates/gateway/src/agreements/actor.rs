@@ -19,7 +19,7 @@ use crate::{
     core::{Core, Known},
     deed::Deed,
     ledger::{Error, Ledger},
-    link::{Dialer, Link},
+    peer::{Dialer, Peer},
     repair::Notice,
 };
 use posync_alert::{Alerts, Watch};
@@ -65,7 +65,7 @@ pub struct Agreements {
     /// Makes connections to providers.
     pub dialer: Dialer<Provider>,
     /// One link per provider.
-    pub links: Mutex<BTreeMap<Account, Arc<Link>>>,
+    pub peers: Mutex<BTreeMap<Account, Arc<Peer>>>,
     /// Agreements that were being opened when the gateway stopped.
     pub opening: Mutex<Vec<LoadedDeed>>,
     /// Openings whose outcome is unknown.
@@ -217,11 +217,11 @@ impl Agreements {
     fn regain(&self, account: Account, passes: bool) {
         let distrusted = self.core.known(&account).is_some_and(|known| !known.trusted);
         let deeds = self.core.deeds_with(&account);
-        let Some(link) = deeds.first().map(|deed| deed.link.clone()) else { return };
+        let Some(peer) = deeds.first().map(|deed| deed.peer.clone()) else { return };
         if distrusted && passes {
             let core = self.core.clone();
             self.core.common.environment.spawn(async move {
-                let clean = link.status().await.is_ok_and(|status| status.bad.is_empty());
+                let clean = peer.status().await.is_ok_and(|status| status.bad.is_empty());
                 if clean {
                     core.trust(&account, true);
                 }
@@ -479,7 +479,7 @@ impl Agreements {
     async fn bring_refusals(&self) -> Result<(), Error> {
         let height = self.core.height.load(Ordering::Relaxed);
         for deed in self.core.deeds() {
-            let Some(refused) = deed.link.take_refusal() else { continue };
+            let Some(refused) = deed.peer.take_refusal() else { continue };
             let recent = height.abs_diff(refused.height) < self.parameters.epoch_blocks();
             let own = refused.provider == deed.provider() && refused.check(&self.core.common.chain).verify();
             if recent && own {
@@ -498,7 +498,7 @@ impl Agreements {
             }
             let core = self.core.clone();
             self.core.common.environment.spawn(async move {
-                if let Ok(status) = deed.link.status().await
+                if let Ok(status) = deed.peer.status().await
                     && !status.bad.is_empty()
                 {
                     core.notice(Notice::Bad(deed.provider(), status.bad.into_inner()));
@@ -508,18 +508,18 @@ impl Agreements {
     }
 
     /// The link to a provider, created on first use.
-    pub fn link(&self, account: Account) -> Arc<Link> {
-        let mut links = self.links.lock().expect("no holder of this lock panics");
+    pub fn peer(&self, account: Account) -> Arc<Peer> {
+        let mut peers = self.peers.lock().expect("no holder of this lock panics");
         let new = || {
             let (dialer, environment) = (self.dialer.clone(), self.core.common.environment.clone());
-            Arc::new(Link::new(account, dialer, environment, self.core.heights()))
+            Arc::new(Peer::new(account, dialer, environment, self.core.heights()))
         };
-        let link = links.entry(account).or_insert_with(new).clone();
+        let peer = peers.entry(account).or_insert_with(new).clone();
         // The survey was before the link: without this, the link would have no address until the next
         // one.
         if let Some(address) = self.core.known(&account).and_then(|known| known.address) {
-            link.set_address(address);
+            peer.set_address(address);
         }
-        link
+        peer
     }
 }

@@ -205,9 +205,9 @@ impl Agreements {
 
     /// Starts to use an agreement that is open.
     pub fn add(&self, loaded: LoadedDeed) {
-        let link = self.link(loaded.row.agreement.provider);
+        let peer = self.peer(loaded.row.agreement.provider);
         let held: BTreeSet<_> = loaded.entries.values().map(|e| (e.added.file, e.added.segment)).collect();
-        match Deed::start(loaded, link, self.core.common.clone()) {
+        match Deed::start(loaded, peer, self.core.common.clone()) {
             Ok(deed) => self.core.add_deed(deed),
             Err(damaged) => {
                 let segments = held.len();

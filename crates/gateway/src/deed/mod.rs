@@ -34,8 +34,8 @@ use crate::{
     },
     environment::Environment,
     limits::{VERSIONS_AHEAD, VERSIONS_AHEAD_MAX},
-    link::{Error, Link},
     meter::Meter,
+    peer::{Error, Peer},
 };
 use commonware_codec::DecodeExt;
 use commonware_cryptography::{Signer as _, ed25519::PrivateKey};
@@ -136,7 +136,7 @@ pub struct Deed {
     /// Identity of the agreement on the ledger.
     pub agreement: AgreementId,
     /// Connection to the provider.
-    pub link: Arc<Link>,
+    pub peer: Arc<Peer>,
     terms: Mutex<DeedRow>,
     state: Mutex<State>,
     waiters: Mutex<BTreeMap<Hash, oneshot::Sender<bool>>>,
@@ -168,14 +168,14 @@ impl Deed {
     ///
     /// # Errors
     /// [`Damaged`].
-    pub fn start(loaded: LoadedDeed, link: Arc<Link>, common: Common) -> Result<Arc<Self>, Damaged> {
+    pub fn start(loaded: LoadedDeed, peer: Arc<Peer>, common: Common) -> Result<Arc<Self>, Damaged> {
         let LoadedDeed { number, row, set, paid, intent, waiting, entries } = loaded;
         let state = State::new(number, row.agreement, row.quota_leaves, set, entries, intent)?;
         let on_ledger = waiting.claim.map_or(set.version, |signed| signed.claim.version - 1);
         let deed = Arc::new(Self {
             number,
             agreement: row.agreement,
-            link,
+            peer,
             state: Mutex::new(state),
             waiters: Mutex::default(),
             waiting: Mutex::new(waiting.claim),
@@ -405,7 +405,7 @@ impl Deed {
         }
         let tries = self.tries.fetch_add(1, Ordering::AcqRel);
         if tries == 0 {
-            *lock(&self.looks) = Looks { height: self.link.height(), count: 0 };
+            *lock(&self.looks) = Looks { height: self.peer.height(), count: 0 };
         }
         self.common.signed.notify_one();
         let unseen = lock(&self.looks).count < 2;
@@ -422,7 +422,7 @@ impl Deed {
         let message = with_chain(&self.common.chain, &intent.claim);
         let own = self.sign_claim(&intent.claim);
         let request = self.with_state(|state| state.request(intent, own));
-        let signature = self.link.sign(request).await?;
+        let signature = self.peer.sign(request).await?;
         let check =
             SignatureCheck { namespace: DATA_SET_NAMESPACE, message, key: self.provider(), signature };
         let wrong = || Error::Wrong(self.provider(), "its signature does not verify");
@@ -512,7 +512,7 @@ impl Deed {
     /// [`Error`].
     pub async fn pay(&self) -> Result<(), Error> {
         if let Some(voucher) = self.voucher(0, true).await? {
-            self.link.pay(voucher).await?;
+            self.peer.pay(voucher).await?;
             self.meter.lock().await.acknowledge(voucher.egress);
         }
         Ok(())
@@ -538,7 +538,7 @@ impl Deed {
         let asked = environment.now();
         let since = || environment.now().duration_since(asked).unwrap_or_default();
         let get = part.get(self.agreement);
-        let mut slices = environment.within(SLICE_TIMEOUT, self.link.get(get)).await.ok_or_else(late)??;
+        let mut slices = environment.within(SLICE_TIMEOUT, self.peer.get(get)).await.ok_or_else(late)??;
         let mut arrived = Arrived { bytes: Vec::with_capacity(part.room()), ..Arrived::default() };
         if let Some(voucher) = self.voucher(0, true).await? {
             // An earlier stream may have broken before its voucher arrived.

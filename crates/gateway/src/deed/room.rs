@@ -3,7 +3,7 @@
 use super::{Deed, lock, state::State};
 use crate::{
     catalogue::row::Added,
-    link::{Error, Parcel},
+    peer::{Error, Parcel},
 };
 use commonware_utils::channel::oneshot;
 use posync_protocol::{Hash, wire::provider::Refusal};
@@ -51,7 +51,7 @@ impl Room {
     /// # Errors
     /// [`Error`]; the room is then free again.
     pub async fn give(mut self, added: Added, parcel: &Parcel) -> Result<Unsigned, Error> {
-        if let Err(error) = self.deed.link.put(self.deed.agreement, added.name, parcel).await {
+        if let Err(error) = self.deed.peer.put(self.deed.agreement, added.name, parcel).await {
             if matches!(error, Error::Refused(_, Refusal::Space, _)) {
                 crowd(&self.deed);
             }

@@ -33,7 +33,7 @@ enum Shown {
 async fn look(core: &Arc<Core>, provider: &Account) -> Shown {
     let deeds = core.deeds_with(provider);
     let Some(first) = deeds.first() else { return Shown::Serves };
-    if let Err(error) = first.link.status().await {
+    if let Err(error) = first.peer.status().await {
         tracing::debug!(%error, "a provider does not say how it is");
         return Shown::Silent;
     }

@@ -149,7 +149,7 @@ async fn place(
         }
         None => {
             tracing::warn!(%provider, shard = %name, "a rebuilt shard is brought to another provider");
-            deed.link.doubt();
+            deed.peer.doubt();
             false
         }
     }

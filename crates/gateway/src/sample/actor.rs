@@ -10,7 +10,7 @@ use crate::{
     core::Core,
     deed::{Arrived, Deed, Part},
     ledger::Ledger,
-    link::Error,
+    peer::Error,
 };
 use commonware_utils::channel::mpsc;
 use futures::future::try_join_all;
@@ -106,7 +106,7 @@ impl Sampler {
             let result = result.unwrap_or(Err((first.0, Error::Slow(provider))));
             if let Err((named, error)) = &result {
                 tracing::debug!(%error, "a sample failed");
-                deed.link.doubt();
+                deed.peer.doubt();
                 if error.says_loss() && !self.is_owed(&provider, named).await {
                     let forget = |known: &mut Known| known.shards.retain(|old| old.root != named.root);
                     self.names().get_mut(&provider).into_iter().for_each(forget);

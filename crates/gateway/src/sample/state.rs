@@ -3,7 +3,7 @@
 use super::{Found, IN_TIME_MS, SPREAD_MS};
 use crate::{
     deed::{Arrived, Part},
-    link::Error,
+    peer::Error,
     sample::names::Named,
 };
 use posync_protocol::{

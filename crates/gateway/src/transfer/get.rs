@@ -24,7 +24,7 @@ use crate::{
     core::Core,
     deed::Deed,
     limits::SEGMENTS_READ_AHEAD,
-    link,
+    peer,
     repair::Notice,
 };
 use commonware_macros::select;
@@ -205,7 +205,7 @@ fn sources(core: &Core, row: &SegmentRow) -> VecDeque<Source> {
         .collect();
     all.sort_by_key(|(dropped, source)| {
         let silent = core.suspects.silent_for(&source.deed.provider()).is_some();
-        (*dropped, silent, source.deed.link.is_doubtful(), source.position)
+        (*dropped, silent, source.deed.peer.is_doubtful(), source.position)
     });
     all.into_iter().map(|(_, source)| source).collect()
 }
@@ -232,9 +232,9 @@ async fn gather_rest(
     let mut count = held.iter().flatten().count();
     let mut under_way = FuturesUnordered::new();
     let fetch = |source: Source| fetch(core, source, row);
-    let mut asked: Vec<(usize, Arc<link::Link>)> = Vec::new();
+    let mut asked: Vec<(usize, Arc<peer::Peer>)> = Vec::new();
     let mut ask = |source: Source| {
-        asked.push((source.position, source.deed.link.clone()));
+        asked.push((source.position, source.deed.peer.clone()));
         fetch(source)
     };
     under_way.extend(rest.drain(..rest.len().min(DATA.saturating_sub(count))).map(&mut ask));
@@ -270,15 +270,15 @@ async fn gather_rest(
 }
 
 /// Reads a shard. The read ends and is paid even if this future is dropped.
-async fn fetch(core: &Core, source: Source, row: &SegmentRow) -> (Source, Result<Vec<u8>, link::Error>) {
+async fn fetch(core: &Core, source: Source, row: &SegmentRow) -> (Source, Result<Vec<u8>, peer::Error>) {
     let payer = core.payer(&source.deed, row.shard_bytes()).await;
     let fetched = payer.fetch(row.names[source.position], row.shard_bytes()).await;
     (source, fetched)
 }
 
-fn failed(core: &Core, segment: u32, source: &Source, error: &link::Error) {
+fn failed(core: &Core, segment: u32, source: &Source, error: &peer::Error) {
     tracing::debug!(%error, segment, "a shard could not be read");
-    source.deed.link.doubt();
+    source.deed.peer.doubt();
     if error.shows_loss() {
         let (deed, sequence) = (source.deed.number, source.sequence);
         core.notice(Notice::Unread { deed, sequence });

@@ -22,7 +22,7 @@ use crate::{
     deed::{Room, Unsigned, state::leaves},
     expected::Coming,
     limits::ACKNOWLEDGE_SHARDS,
-    link::{self, Link, Parcel},
+    peer::{self, Parcel, Peer},
 };
 use commonware_macros::select;
 use futures::{
@@ -76,7 +76,7 @@ pub(super) struct Task {
     /// Providers that hold a shard of the segment, or are asked to.
     used: Mutex<BTreeSet<Account>>,
     /// Providers that have not answered yet, by the number of the question.
-    asked: Mutex<BTreeMap<u64, Arc<Link>>>,
+    asked: Mutex<BTreeMap<u64, Arc<Peer>>>,
     questions: AtomicU64,
     /// The last reason for which each provider did not take a shard.
     said: Mutex<BTreeMap<Account, String>>,
@@ -221,7 +221,7 @@ impl Task {
             let patient = async {
                 tokio::pin!(rest);
                 if environment.within(LINGER, &mut rest).await.is_none() {
-                    lock(&self.asked).values().for_each(Link::late);
+                    lock(&self.asked).values().for_each(Peer::late);
                     environment.within(SIGNED_TIMEOUT, rest).await;
                 }
             };
@@ -241,18 +241,18 @@ impl Task {
     async fn bring(self: Arc<Self>, room: Room, added: Added, parcel: Parcel, memory: Part) {
         let given = self.give(room, added, &parcel).await;
         drop((parcel, memory));
-        let Some((link, unsigned)) = given else { return };
-        let _asked = self.ask(&link);
+        let Some((peer, unsigned)) = given else { return };
+        let _asked = self.ask(&peer);
         if unsigned.signed().await {
             self.signed.fetch_add(1, Ordering::AcqRel);
         } else {
-            let why = link.last_refusal().unwrap_or_else(|| "it did not sign".into());
-            self.note(link.account(), format!("provider {}: {why}", link.account()));
+            let why = peer.last_refusal().unwrap_or_else(|| "it did not sign".into());
+            self.note(peer.account(), format!("provider {}: {why}", peer.account()));
         }
     }
 
     /// Has one provider store a shard: the one with `room`, or the faster of two when that one is late.
-    async fn give(&self, room: Room, added: Added, parcel: &Parcel) -> Option<(Arc<Link>, Unsigned)> {
+    async fn give(&self, room: Room, added: Added, parcel: &Parcel) -> Option<(Arc<Peer>, Unsigned)> {
         let environment = &self.core.common.environment;
         let mut attempts = FuturesUnordered::new();
         let (mut refused, mut hedged) = (0, false);
@@ -293,18 +293,18 @@ impl Task {
         room: Room,
         added: Added,
         parcel: &Parcel,
-    ) -> Result<(Arc<Link>, Unsigned), (Account, bool)> {
-        let link = room.deed().link.clone();
-        let _asked = self.ask(&link);
-        let given = match link.ready().await {
+    ) -> Result<(Arc<Peer>, Unsigned), (Account, bool)> {
+        let peer = room.deed().peer.clone();
+        let _asked = self.ask(&peer);
+        let given = match peer.ready().await {
             Ok(()) => room.give(added, parcel).await,
             Err(error) => Err(error),
         };
-        given.map(|unsigned| (link.clone(), unsigned)).map_err(|error| {
-            link.doubt();
-            self.note(link.account(), error.to_string());
-            let goes_on = matches!(error, link::Error::Refused(_, Refusal::Busy | Refusal::Space, _));
-            (link.account(), goes_on)
+        given.map(|unsigned| (peer.clone(), unsigned)).map_err(|error| {
+            peer.doubt();
+            self.note(peer.account(), error.to_string());
+            let goes_on = matches!(error, peer::Error::Refused(_, Refusal::Busy | Refusal::Space, _));
+            (peer.account(), goes_on)
         })
     }
 
@@ -340,9 +340,9 @@ impl Task {
         Some(room)
     }
 
-    fn ask(&self, link: &Arc<Link>) -> Asked<'_> {
+    fn ask(&self, peer: &Arc<Peer>) -> Asked<'_> {
         let question = self.questions.fetch_add(1, Ordering::Relaxed);
-        lock(&self.asked).insert(question, link.clone());
+        lock(&self.asked).insert(question, peer.clone());
         Asked(self, question)
     }
 
@@ -355,9 +355,9 @@ impl Task {
     /// The providers that did not take a shard and the reason of each, as text of an error.
     fn why(&self) -> String {
         let mut all = lock(&self.said).clone();
-        for link in lock(&self.asked).values() {
-            let late = || format!("provider {} has not answered yet", link.account());
-            all.entry(link.account()).or_insert_with(late);
+        for peer in lock(&self.asked).values() {
+            let late = || format!("provider {} has not answered yet", peer.account());
+            all.entry(peer.account()).or_insert_with(late);
         }
         let (count, mut named) = (all.len(), all.into_values().take(NAMED_MAX).collect::<Vec<_>>());
         if count > NAMED_MAX {

@@ -33,7 +33,7 @@ use posync_gateway::{
     environment::Environment,
     ledger::Ledger,
     limits::SHARE_BYTES_MAX,
-    link::{Dialer, Link},
+    peer::{Dialer, Peer},
     repair,
     serve::{self, Service},
     transfer::{self, Reader},
@@ -296,9 +296,9 @@ impl World {
             }
         }
         for (provider, loaded) in providers.iter().zip(loaded.deeds) {
-            let link = Link::new(provider.account, dialer.clone(), environment.clone(), core.heights());
-            link.set_address(provider.address);
-            let deed = Deed::start(loaded, Arc::new(link), common.clone()).expect("sound");
+            let peer = Peer::new(provider.account, dialer.clone(), environment.clone(), core.heights());
+            peer.set_address(provider.address);
+            let deed = Deed::start(loaded, Arc::new(peer), common.clone()).expect("sound");
             core.add_deed(deed);
             core.learn(provider.account, known(provider));
         }
@@ -583,8 +583,8 @@ async fn open(core: &Arc<Core>, versions: &Versions, index: usize, quota: Quota)
     opened.number = added.expect("runs").expect("room");
     versions.lock().expect("no panic").insert((index, slot), opened);
     let loaded = LoadedDeed::fresh(opened.number, row_of(index, slot, opened));
-    let link = core.deeds_with(&account(&provider_key(index)))[0].link.clone();
-    core.add_deed(Deed::start(loaded, link, core.common.clone()).expect("sound"));
+    let peer = core.deeds_with(&account(&provider_key(index)))[0].peer.clone();
+    core.add_deed(Deed::start(loaded, peer, core.common.clone()).expect("sound"));
 }
 
 fn row_of(index: usize, slot: u32, opened: Opened) -> DeedRow {

@@ -173,7 +173,7 @@ enum State {
 }
 
 /// The link to one provider.
-pub struct Link {
+pub struct Peer {
     account: Account,
     address: Mutex<Option<SocketAddr>>,
     state: AsyncMutex<State>,
@@ -188,7 +188,7 @@ pub struct Link {
     peer_health: Mutex<PeerHealth>,
 }
 
-impl Link {
+impl Peer {
     /// A link that is not connected yet and has no address.
     pub fn new(
         account: Account,
@@ -289,12 +289,12 @@ impl Link {
         let opened = self.environment.within(patience, open).await;
         let mut call = opened.ok_or(Error::Slow(self.account))??;
         let (sender, receiver) = oneshot::channel();
-        let link = self.clone();
+        let peer = self.clone();
         self.environment.spawn(async move {
-            let answer = link.environment.within(patience, call.recv()).await;
+            let answer = peer.environment.within(patience, call.recv()).await;
             drop((call, place));
             // The caller may be gone.
-            let _ = sender.send(link.heard(offered, answer));
+            let _ = sender.send(peer.heard(offered, answer));
         });
         receiver.await.unwrap_or_else(|_| Err(self.unreachable("this gateway is stopping")))
     }
@@ -392,10 +392,10 @@ impl Link {
 
     fn open_doubt(self: &Arc<Self>, late: bool) {
         let Some((number, time)) = self.doubts().begin(late) else { return };
-        let (link, pause) = (self.clone(), self.environment.sleep(time));
+        let (peer, pause) = (self.clone(), self.environment.sleep(time));
         self.environment.spawn(async move {
             pause.await;
-            link.doubts().end(number);
+            peer.doubts().end(number);
         });
     }
 
@@ -469,13 +469,13 @@ impl Link {
     pub async fn get(&self, get: Get) -> Result<Slices<'_>, Error> {
         let client = self.client().await?;
         let call = client.open(Ask::Get(get)).await.map_err(|error| self.unreachable(error))?;
-        Ok(Slices { link: self, call })
+        Ok(Slices { peer: self, call })
     }
 }
 
 /// A stream of slices, which are not verified yet.
 pub struct Slices<'a> {
-    link: &'a Link,
+    peer: &'a Peer,
     call: Call<Provider>,
 }
 
@@ -487,9 +487,9 @@ impl Slices<'_> {
     pub async fn next(&mut self) -> Result<Slice, Error> {
         match self.call.recv().await {
             Some(Answer::Slice(slice)) => Ok(slice),
-            Some(Answer::Refused(refused)) => Err(self.link.refused(refused)),
-            Some(_) => Err(self.link.wrong("no slice")),
-            None => Err(self.link.unreachable("the stream ended early")),
+            Some(Answer::Refused(refused)) => Err(self.peer.refused(refused)),
+            Some(_) => Err(self.peer.wrong("no slice")),
+            None => Err(self.peer.unreachable("the stream ended early")),
         }
     }
 
@@ -498,7 +498,7 @@ impl Slices<'_> {
     /// # Errors
     /// [`Error::Unreachable`].
     pub async fn pay(&self, voucher: Voucher) -> Result<(), Error> {
-        self.call.send(&Ask::Pay(voucher)).await.map_err(|error| self.link.unreachable(error))
+        self.call.send(&Ask::Pay(voucher)).await.map_err(|error| self.peer.unreachable(error))
     }
 }
 
