@@ -12,11 +12,11 @@
 use crate::{
     catalogue::row::Owner,
     coding::SEGMENT_BYTES,
-    core::Core,
     limits::{
         ACCOUNT_PERCENT, BUFFERS_BYTES, CODING_BYTES_MAX, SEGMENTS_READ_MAX, SHARE_BYTES_MAX,
         TRANSFERS_PER_ACCOUNT, USERS_MAX,
     },
+    shared::Shared,
 };
 use posync_protocol::Account;
 use std::{collections::BTreeMap, sync::Arc};
@@ -116,13 +116,13 @@ impl Share {
     }
 
     /// Waits for memory for `bytes` of a segment and of its shards.
-    pub async fn coding(&self, core: &Core, bytes: usize) -> Part {
-        Part::take(&self.coding, &core.coding, kib(bytes)).await
+    pub async fn coding(&self, shared: &Shared, bytes: usize) -> Part {
+        Part::take(&self.coding, &shared.coding, kib(bytes)).await
     }
 
     /// Waits for a place to gather a segment.
-    pub async fn reads(&self, core: &Core) -> Part {
-        Part::take(&self.reads, &core.reads, 1).await
+    pub async fn reads(&self, shared: &Shared) -> Part {
+        Part::take(&self.reads, &shared.reads, 1).await
     }
 
     /// Waits for memory for a segment of `bytes` on its way in.

@@ -4,10 +4,9 @@
 //! [`crate::sample`] and of files.
 
 use crate::{
-    Error, Shared,
+    Error, SharedNetwork,
     agreements::{self, Agreements, Policy, state::Stage},
     catalogue::{self, LoadedDeed},
-    core::Core,
     deed::Common,
     dialer,
     environment::Environment,
@@ -15,6 +14,7 @@ use crate::{
     limits::MAILBOX,
     repair::Notice,
     sample::{self, Sample, Sampler},
+    shared::Shared,
 };
 use commonware_cryptography::{Signer as _, ed25519::PrivateKey};
 use commonware_runtime::{Clock, Handle, Metrics, Network, Spawner, Storage};
@@ -56,7 +56,7 @@ pub(crate) struct Means {
 /// A consumer whose tasks have not started.
 pub(crate) struct Consumer {
     /// Its agreements, and its knowledge of providers.
-    pub(crate) core: Arc<Core>,
+    pub(crate) shared: Arc<Shared>,
     /// Opens, renews and closes the agreements.
     pub(crate) agreements: Arc<Agreements>,
     /// Notices of loss, for repair.
@@ -85,14 +85,15 @@ impl Consumer {
         let common =
             Common { environment, catalogue, chain, master: loaded.master, signed: Default::default() };
         let (notices, heard) = mpsc::channel(MAILBOX);
-        let core = Core::new(common, notices, parameters);
+        let shared = Shared::new(common, notices, parameters);
         let (dialing, light) = (context.child("nodes"), Light::new(chain, network_key));
         let (asking, others) = (context.child("second_node"), nodes.clone());
         // Starts at an arbitrary node, and at the one after it: absence is confirmed by a second node.
         let first = usize::from(key.public_key().as_ref()[0]);
-        let connection = Connection::new(dialing, Shared(network.clone()), key.clone(), nodes, light.clone())
-            .beginning_at(first);
-        let second = Connection::new(asking, Shared(network.clone()), key.clone(), others, light)
+        let connection =
+            Connection::new(dialing, SharedNetwork(network.clone()), key.clone(), nodes, light.clone())
+                .beginning_at(first);
+        let second = Connection::new(asking, SharedNetwork(network.clone()), key.clone(), others, light)
             .beginning_at(first + 1);
         if keeps_floor {
             floor::keep(context.child("floor"), &connection, &format!("{partition}-floor")).await;
@@ -100,7 +101,7 @@ impl Consumer {
         let submitter = Submitter::new(connection.clone(), key.clone(), parameters);
         let kept = if loaded.hides_shards() { kept(&loaded.deeds) } else { Default::default() };
         let agreements = Arc::new(Agreements {
-            core: core.clone(),
+            shared: shared.clone(),
             ledger: Ledger::new(connection, submitter).beside(second),
             account: Account::of(&key.public_key()),
             parameters,
@@ -119,21 +120,21 @@ impl Consumer {
             reclaimed: Default::default(),
         });
         take_up(&agreements, loaded.deeds);
-        Ok(Self { core, agreements, heard, incomplete: loaded.open, disk })
+        Ok(Self { shared, agreements, heard, incomplete: loaded.open, disk })
     }
 
     /// Starts the upkeep of agreements and the sampling of their providers. A sender gets every sample.
     pub(crate) fn start(&self, tell: Option<mpsc::Sender<Sample>>) {
         let sampler = Sampler {
-            core: self.core.clone(),
+            shared: self.shared.clone(),
             ledger: self.agreements.ledger.clone(),
             parameters: self.agreements.parameters,
-            secret: self.core.common.master,
+            secret: self.shared.common.master,
             tell,
             names: Default::default(),
         };
-        self.core.common.environment.spawn(agreements::start(self.agreements.clone()));
-        self.core.common.environment.spawn(sample::start(Arc::new(sampler)));
+        self.shared.common.environment.spawn(agreements::start(self.agreements.clone()));
+        self.shared.common.environment.spawn(sample::start(Arc::new(sampler)));
     }
 }
 

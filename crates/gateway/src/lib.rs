@@ -24,7 +24,6 @@ pub mod auditor;
 pub mod catalogue;
 pub mod coding;
 mod consumer;
-pub mod core;
 pub mod deed;
 pub mod environment;
 pub mod expected;
@@ -37,6 +36,7 @@ pub mod placement;
 pub mod repair;
 pub mod sample;
 pub mod serve;
+pub mod shared;
 pub mod transfer;
 pub mod why;
 
@@ -155,10 +155,10 @@ where
     };
     let consumer = Consumer::open(&context, &network, means).await?;
     consumer.start(None);
-    let Consumer { core, heard, incomplete, disk, .. } = consumer;
-    core.common.environment.spawn(repair::reap(core.clone()));
-    let repair = repair::start(core.clone(), heard, incomplete);
-    let service = Arc::new(Service { core, account, access });
+    let Consumer { shared, heard, incomplete, disk, .. } = consumer;
+    shared.common.environment.spawn(repair::reap(shared.clone()));
+    let repair = repair::start(shared.clone(), heard, incomplete);
+    let service = Arc::new(Service { shared, account, access });
     let server = Server::<Gateway, _>::new(move |call, ask| serve::handle(service.clone(), call, ask));
     let listen = Listen::new(config.key, <Gateway as rpc::Service>::NAMESPACE, address);
     let listening = server.listen(context.child("listen"), &*network, listen).await?;
@@ -176,9 +176,9 @@ where
 }
 
 /// A network that is shared by several owners.
-struct Shared<N>(Arc<N>);
+struct SharedNetwork<N>(Arc<N>);
 
-impl<N: Network> Network for Shared<N> {
+impl<N: Network> Network for SharedNetwork<N> {
     type Listener = N::Listener;
 
     async fn bind(&self, socket: SocketAddr) -> Result<Self::Listener, commonware_runtime::Error> {

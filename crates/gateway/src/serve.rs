@@ -10,8 +10,8 @@ use crate::{
     access::{Access, Share},
     agreements::state::Stage,
     catalogue::row::{FileRow, Named},
-    core::Core,
     environment::Environment,
+    shared::Shared,
     transfer::{Error, Reader, put},
 };
 use futures::StreamExt as _;
@@ -38,7 +38,7 @@ const LAST: Duration = Duration::from_secs(60);
 /// The state of the gateway service.
 pub struct Service {
     /// State shared with repair and renewal: agreements, catalogue, memory.
-    pub core: Arc<Core>,
+    pub shared: Arc<Shared>,
     /// The gateway's own account.
     pub account: Account,
     /// Accounts that are served, with the memory of each.
@@ -56,7 +56,7 @@ pub async fn handle(service: Arc<Service>, mut call: Incoming<Gateway>, ask: Ask
         tracing::debug!(%peer, %error, "a call is refused");
     }
     let answer = answer.unwrap_or_else(|error| refused(&error.to_string()));
-    match service.core.common.environment.within(LAST, call.finish(&answer)).await {
+    match service.shared.common.environment.within(LAST, call.finish(&answer)).await {
         Some(Ok(())) => {}
         Some(Err(error)) => tracing::debug!(%peer, %error, "the caller is gone"),
         None => tracing::debug!(%peer, "the caller does not take its answer"),
@@ -70,15 +70,15 @@ impl Service {
         call: &mut Incoming<Gateway>,
         ask: Ask,
     ) -> Result<Answer, Error> {
-        let core = &self.core;
+        let shared = &self.shared;
         match ask {
-            Ask::Put(ask) => store(core, share, call, ask).await,
-            Ask::Get(ask) => read(core, share, call, ask).await,
-            Ask::Remove(name) => remove(core, share, name).await,
-            Ask::List(from) => list(core, share, from).await,
-            Ask::Status(_) => status(core, share, self.account).await,
-            Ask::Agreements(_) => Ok(agreements(core).await),
-            Ask::Why(provider) => Ok(Answer::Why(core.why(&provider))),
+            Ask::Put(ask) => store(shared, share, call, ask).await,
+            Ask::Get(ask) => read(shared, share, call, ask).await,
+            Ask::Remove(name) => remove(shared, share, name).await,
+            Ask::List(from) => list(shared, share, from).await,
+            Ask::Status(_) => status(shared, share, self.account).await,
+            Ask::Agreements(_) => Ok(agreements(shared).await),
+            Ask::Why(provider) => Ok(Answer::Why(shared.why(&provider))),
             Ask::Data(_) | Ask::Cancel(_) => Err(Error::NoPut),
         }
     }
@@ -123,13 +123,13 @@ impl<'a> Pace<'a> {
 }
 
 async fn store(
-    core: &Arc<Core>,
+    shared: &Arc<Shared>,
     share: &Arc<Share>,
     call: &mut Incoming<Gateway>,
     ask: Put,
 ) -> Result<Answer, Error> {
     let _place = share.puts.acquire().await.expect("the semaphore is never closed");
-    let pace = Pace::new(&core.common.environment);
+    let pace = Pace::new(&shared.common.environment);
     let pieces = futures::stream::unfold((call, pace), |(call, mut pace)| async move {
         let piece = match pace.wait(call.recv()).await {
             Some(Some(Ask::Data(piece))) => Ok(piece.into_inner()),
@@ -141,24 +141,24 @@ async fn store(
         pace.moved(piece.as_ref().map_or(0, Vec::len));
         Some((piece, (call, pace)))
     });
-    Ok(Answer::Stored(put(core, share, ask.name, ask.length, pieces.boxed()).await?))
+    Ok(Answer::Stored(put(shared, share, ask.name, ask.length, pieces.boxed()).await?))
 }
 
 async fn read(
-    core: &Arc<Core>,
+    shared: &Arc<Shared>,
     share: &Arc<Share>,
     call: &mut Incoming<Gateway>,
     ask: Get,
 ) -> Result<Answer, Error> {
     let _place = share.gets.acquire().await.expect("the semaphore is never closed");
-    let file = core.common.catalogue.file(Named(share.owner, ask.name.to_vec())).await?;
+    let file = shared.common.catalogue.file(Named(share.owner, ask.name.to_vec())).await?;
     let file = file.ok_or_else(|| Error::NoFile(text(&ask.name)))?;
-    let found = core.common.catalogue.describe(file.clone()).await?;
-    let mut pace = Pace::new(&core.common.environment);
+    let found = shared.common.catalogue.describe(file.clone()).await?;
+    let mut pace = Pace::new(&shared.common.environment);
     let sent = pace.wait(call.send(&Answer::Found(found))).await;
     sent.ok_or(Error::SlowReader(SPAN, SPAN_BYTES))?.map_err(|_| Error::Gone)?;
-    let mut reader = Reader::open(core, share, &file, ask.offset, ask.length)?;
-    while let Some(bytes) = next(core, share, &mut reader, &file).await? {
+    let mut reader = Reader::open(shared, share, &file, ask.offset, ask.length)?;
+    while let Some(bytes) = next(shared, share, &mut reader, &file).await? {
         for piece in bytes.chunks(PIECE_BYTES) {
             let data = Answer::Data(Bounded::new(piece.to_vec()).expect("cut to size"));
             let sent = pace.wait(call.send(&data)).await;
@@ -171,14 +171,14 @@ async fn read(
 
 /// The next piece. A segment that is unreadable because its file was removed or replaced is reported so.
 async fn next(
-    core: &Core,
+    shared: &Shared,
     share: &Share,
     reader: &mut Reader,
     file: &FileRow,
 ) -> Result<Option<Vec<u8>>, Error> {
     let next = reader.next().await;
     if let Err(Error::Unreadable(..)) = &next {
-        let now = core.common.catalogue.file(Named(share.owner, file.name.to_vec())).await?;
+        let now = shared.common.catalogue.file(Named(share.owner, file.name.to_vec())).await?;
         if now.is_none_or(|now| now.id != file.id) {
             return Err(Error::Changed);
         }
@@ -186,20 +186,20 @@ async fn next(
     next
 }
 
-async fn remove(core: &Core, share: &Share, name: Name) -> Result<Answer, Error> {
-    match core.common.catalogue.remove(Named(share.owner, name.to_vec())).await? {
+async fn remove(shared: &Shared, share: &Share, name: Name) -> Result<Answer, Error> {
+    match shared.common.catalogue.remove(Named(share.owner, name.to_vec())).await? {
         Some((file, ..)) => Ok(Answer::Removed(file)),
         None => Err(Error::NoFile(text(&name))),
     }
 }
 
-async fn list(core: &Core, share: &Share, from: Name) -> Result<Answer, Error> {
-    let files = core.common.catalogue.list(Named(share.owner, from.to_vec())).await?;
+async fn list(shared: &Shared, share: &Share, from: Name) -> Result<Answer, Error> {
+    let files = shared.common.catalogue.list(Named(share.owner, from.to_vec())).await?;
     Ok(Answer::Files(Bounded::new(files).expect("one page at most")))
 }
 
-async fn status(core: &Core, share: &Share, account: Account) -> Result<Answer, Error> {
-    let faults = core.common.catalogue.faults().await?;
+async fn status(shared: &Shared, share: &Share, account: Account) -> Result<Answer, Error> {
+    let faults = shared.common.catalogue.faults().await?;
     let faults = faults.into_iter().map(|(_, row)| Fault {
         provider: row.provider,
         found_by: row.found_by,
@@ -209,16 +209,16 @@ async fn status(core: &Core, share: &Share, account: Account) -> Result<Answer, 
     });
     Ok(Answer::Status(Status {
         account,
-        height: core.height.load(Ordering::Relaxed),
-        files: core.common.catalogue.files(share.owner).await?,
-        repairs_open: core.repairs_open.load(Ordering::Relaxed),
+        height: shared.height.load(Ordering::Relaxed),
+        files: shared.common.catalogue.files(share.owner).await?,
+        repairs_open: shared.repairs_open.load(Ordering::Relaxed),
         faults: Bounded::new(faults.collect()).expect("the ring holds fewer"),
     }))
 }
 
-async fn agreements(core: &Core) -> Answer {
+async fn agreements(shared: &Shared) -> Answer {
     let mut rows = Vec::new();
-    let open = core.deeds().into_iter().filter(|deed| Stage::of(&deed.terms()) != Stage::Gone);
+    let open = shared.deeds().into_iter().filter(|deed| Stage::of(&deed.terms()) != Stage::Gone);
     for deed in open.take(ROWS_MAX) {
         let (terms, (shards, bytes)) = (deed.terms(), deed.with_state(|state| state.totals()));
         rows.push(AgreementRow {

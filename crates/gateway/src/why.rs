@@ -7,9 +7,9 @@
 
 use crate::{
     coding::{SEGMENT_BYTES, SHARDS, shard_bytes},
-    core::Known,
     deed::state::leaves,
     placement::{Candidate, Reason, explain},
+    shared::Known,
 };
 use posync_protocol::{
     Account, Bounded,

@@ -70,7 +70,7 @@ fn odd_names_and_refusals() {
         for name in ["a b", "a/b/../c", "-", "\u{1f600}", "line\nbreak", &longest] {
             assert_eq!(world.get(name).await.expect("read"), name.as_bytes());
         }
-        let listed = world.core.common.catalogue.list(vec![]).await.expect("runs");
+        let listed = world.shared.common.catalogue.list(vec![]).await.expect("runs");
         let names: Vec<_> = listed.iter().map(|file| file.name.to_vec()).collect();
         assert!(names.is_sorted() && names.len() == 6);
         assert!(matches!(world.put("", b"x").await, Err(Error::Name)));
@@ -96,10 +96,10 @@ fn the_same_name_and_the_same_content_twice() {
         assert!(world.get("name").await.expect("read") == second);
         assert!(world.get("other name").await.expect("read") == first);
         world.until("the old space comes back", async |w| w.leaves() < both).await;
-        world.core.common.catalogue.remove(b"name".to_vec()).await.expect("runs").expect("there");
-        world.core.common.catalogue.remove(b"other name".to_vec()).await.expect("runs").expect("there");
+        world.shared.common.catalogue.remove(b"name".to_vec()).await.expect("runs").expect("there");
+        world.shared.common.catalogue.remove(b"other name".to_vec()).await.expect("runs").expect("there");
         world.until("all space comes back", async |w| w.leaves() == 0).await;
-        let jobs = async |w: &World| w.core.common.catalogue.jobs(0, 9).await.expect("runs").is_empty();
+        let jobs = async |w: &World| w.shared.common.catalogue.jobs(0, 9).await.expect("runs").is_empty();
         world.until("no job is left", jobs).await;
     });
 }
@@ -163,13 +163,13 @@ fn a_corrupted_provider_is_routed_around_and_repaired() {
         let world = World::start(&context).await;
         let corrupted = before[0].1;
         // A get runs during the repair.
-        world.core.notice_surely(Notice::Failed(corrupted)).await;
+        world.shared.notice_surely(Notice::Failed(corrupted)).await;
         assert!(world.get("file").await.expect("read") == plain);
         let moved = async |w: &World| {
             whole(w, "file").await && holders(w, "file", 0).await.iter().all(|(_, a, _)| *a != corrupted)
         };
         world.until("its shards have new holders", moved).await;
-        let faults = world.core.common.catalogue.faults().await.expect("runs");
+        let faults = world.shared.common.catalogue.faults().await.expect("runs");
         assert!(faults.iter().all(|(_, fault)| fault.provider == corrupted && fault.lost == fault.repaired));
         assert!(faults.iter().map(|(_, fault)| fault.lost).sum::<u32>() >= 1);
         assert!(world.get("file").await.expect("read") == plain);
@@ -189,18 +189,18 @@ async fn lie(call: &rpc::Incoming<rpc::Provider>) {
 async fn sampled(context: &Context, world: &World, names: BTreeMap<Account, Known>) -> Vec<Sample> {
     let (tell, mut told) = mpsc::channel(64);
     let sampler = Sampler {
-        core: world.core.clone(),
+        shared: world.shared.clone(),
         ledger: unconnected(context, CHAIN),
         parameters: Parameters::LOCAL,
         secret: MASTER,
         tell: Some(tell),
         names: names.into(),
     };
-    let environment = &world.core.common.environment;
+    let environment = &world.shared.common.environment;
     environment.spawn(sample::start(Arc::new(sampler)));
     for height in 1..Parameters::LOCAL.epoch_blocks() {
         environment.sleep(Duration::from_millis(Parameters::LOCAL.block_ms)).await;
-        world.core.height.store(height, Ordering::Relaxed);
+        world.shared.height.store(height, Ordering::Relaxed);
     }
     let mut samples = Vec::new();
     while let Ok(sample) = told.try_recv() {
@@ -224,7 +224,7 @@ fn samples_tell_who_serves_and_fault_nobody_for_what_it_no_longer_owes() {
         };
         world.replace(liar, lies).await;
         world.replace(sleeper, |_call, _ask| futures::future::pending()).await;
-        let agreement = world.core.deeds_with(&world.providers[freed].account)[0].agreement;
+        let agreement = world.shared.deeds_with(&world.providers[freed].account)[0].agreement;
         let store = &world.providers[freed].handler.parts().store;
         store.unlink(agreement, &[holders[2].2]).await.expect("the disk works");
         let known = |shard| Known {
@@ -239,7 +239,7 @@ fn samples_tell_who_serves_and_fault_nobody_for_what_it_no_longer_owes() {
                 samples.iter().filter(|s| s.provider == provider.account).map(|s| s.found).collect();
             let due = moments(&MASTER, 0, &provider.account, &Parameters::LOCAL);
             let due = due.iter().filter(|at| **at > 0).count();
-            let deed = &world.core.deeds_with(&provider.account)[0];
+            let deed = &world.shared.deeds_with(&provider.account)[0];
             let paid = deed.egress().await;
             if index == liar {
                 assert_eq!((of, paid), (vec![Found::Wrong; due], 0));
@@ -282,7 +282,7 @@ fn who_holds_small_shards_alone_is_sampled_too() {
             assert!(first < whole, "{sample:?}");
         }
         for (_, account, _) in &holders {
-            let deed = &world.core.deeds_with(account)[0];
+            let deed = &world.shared.deeds_with(account)[0];
             let reads = samples.iter().filter(|sample| sample.provider == *account).count() as u64;
             assert_eq!(
                 deed.egress().await,
@@ -313,7 +313,7 @@ fn liars_and_sleepers_are_routed_around_and_never_paid() {
         assert!(world.get("file").await.expect("six others are honest") == plain);
         assert!(context.current().duration_since(before).expect("time goes on") < Duration::from_secs(8));
         for index in [liar, sleeper] {
-            let deed = &world.core.deeds_with(&world.providers[index].account)[0];
+            let deed = &world.shared.deeds_with(&world.providers[index].account)[0];
             assert_eq!(deed.egress().await, 0, "nothing verified, nothing is paid");
         }
     });
@@ -330,7 +330,7 @@ fn what_verified_is_paid_and_nothing_more() {
         }
         let mut paid = 0;
         for provider in &world.providers {
-            let deed = &world.core.deeds_with(&provider.account)[0];
+            let deed = &world.shared.deeds_with(&provider.account)[0];
             let vouchers = &provider.handler.parts().vouchers;
             let (sent, has) =
                 vouchers.with(|vouchers| (vouchers.sent(&deed.agreement), vouchers.paid(&deed.agreement)));
@@ -347,7 +347,7 @@ fn a_read_that_nobody_waits_for_any_more_is_paid_to_the_last_byte() {
     run(|context| async move {
         let world = World::start(&context).await;
         world.put("file", &bytes(3 * SEGMENT_BYTES, 8)).await.expect("stored");
-        let environment = &world.core.common.environment;
+        let environment = &world.shared.common.environment;
         for millis in [0, 1, 2, 5, 10, 20, 50, 100] {
             // The read is given up in the middle; the bytes that it asked for arrive and are paid.
             let read = environment.within(Duration::from_millis(millis), world.get("file")).await;
@@ -376,12 +376,12 @@ fn what_arrived_before_a_connection_broke_is_paid_and_what_did_not_stops_nobody(
             let holders = holders(&world, "file", 0).await;
             let (_, account, name) = holders[0];
             let index = index_of(&world, &account);
-            let deed = world.core.deeds_with(&account)[0].clone();
+            let deed = world.shared.deeds_with(&account)[0].clone();
             for turn in 0..80 {
                 let after = Duration::from_micros(37 * seed + 500 * turn);
                 // The link may still have the old address: this turn then breaks no connection.
                 let _ = deed.peer.ready().await;
-                let _ = world.core.common.environment.within(after, deed.fetch(name, 1 << 20)).await;
+                let _ = world.shared.common.environment.within(after, deed.fetch(name, 1 << 20)).await;
                 let [_, paid, sent, _] = world.egress(index).await;
                 if credit_window(paid, sent - paid + SLICE_BYTES, ONE) == 0 {
                     // One more lost slice would end all credit (VO-8).
@@ -389,7 +389,7 @@ fn what_arrived_before_a_connection_broke_is_paid_and_what_did_not_stops_nobody(
                 }
                 world.reconnect(index).await;
             }
-            world.core.common.environment.sleep(Duration::from_secs(30)).await;
+            world.shared.common.environment.sleep(Duration::from_secs(30)).await;
             let [signed, paid, sent, _] = world.egress(index).await;
             assert_eq!(signed, paid, "seed {seed}: the last voucher came, though nothing was read since");
             let got = deed.fetch(name, 1 << 20).await.expect("it goes on");
@@ -414,7 +414,7 @@ fn a_provider_that_lends_nothing_more_under_one_agreement_is_read_under_another(
         world.put("file", &plain).await.expect("stored");
         let (_, account, name) = holders(&world, "file", 0).await[0];
         let index = index_of(&world, &account);
-        let deed = world.core.deeds_with(&account)[0].clone();
+        let deed = world.shared.deeds_with(&account)[0].clone();
         let lends = async |w: &World| {
             let [_, paid, sent, _] = w.egress(index).await;
             credit_window(paid, sent - paid, ONE) > 0
@@ -429,7 +429,7 @@ fn a_provider_that_lends_nothing_more_under_one_agreement_is_read_under_another(
             }
             let after = Duration::from_micros(148 + 500 * (turn % 80));
             let _ = deed.peer.ready().await;
-            let _ = world.core.common.environment.within(after, deed.fetch(name, 1 << 20)).await;
+            let _ = world.shared.common.environment.within(after, deed.fetch(name, 1 << 20)).await;
             world.reconnect(index).await;
         }
         assert!(!lends(&world).await, "more is lost than a provider lends");
@@ -439,7 +439,7 @@ fn a_provider_that_lends_nothing_more_under_one_agreement_is_read_under_another(
         };
         world.until("its refusal is heard", refused).await;
         world.open_more(index, Quota { leaves: 0, egress: 1 << 30 }).await;
-        let payer = world.core.payer(&deed, 1 << 20).await;
+        let payer = world.shared.payer(&deed, 1 << 20).await;
         assert_ne!(payer.number, deed.number, "another agreement pays");
         let got = payer.fetch(name, 1 << 20).await.expect("it goes on");
         assert_eq!(*blake3::hash(&got).as_bytes(), name);
@@ -458,10 +458,10 @@ fn a_cancelled_put_gives_its_space_back() {
         // The same with the put's future dropped at some point.
         for millis in [20, 60, 140, 300] {
             let put = world.put_pieces("file", 4 * SEGMENT_BYTES as u64, pieces.clone());
-            world.core.common.environment.within(Duration::from_millis(millis), put).await;
+            world.shared.common.environment.within(Duration::from_millis(millis), put).await;
         }
         world.until("its space comes back", async |w| w.leaves() == 0).await;
-        let jobs = async |w: &World| w.core.common.catalogue.jobs(0, 9).await.expect("runs").is_empty();
+        let jobs = async |w: &World| w.shared.common.catalogue.jobs(0, 9).await.expect("runs").is_empty();
         world.until("no job is left", jobs).await;
     });
 }
@@ -473,13 +473,13 @@ fn what_was_put_while_others_are_reaped_stays() {
     for seed in 1..=4 {
         runner(seed).start(|context| async move {
             let world = World::start(&context).await;
-            let environment = &world.core.common.environment;
+            let environment = &world.shared.common.environment;
             for turn in 0..60_u64 {
                 let (name, plain) = (format!("file {turn}"), bytes(3_000, turn));
                 world.put(&name, &plain).await.expect("stored");
                 environment.sleep(Duration::from_millis(turn * 7 % 60)).await;
                 assert_eq!(world.get(&name).await.expect("it was acknowledged"), plain, "{seed}: {name}");
-                world.core.common.catalogue.remove(name.into_bytes()).await.expect("runs");
+                world.shared.common.catalogue.remove(name.into_bytes()).await.expect("runs");
                 environment.sleep(Duration::from_millis(turn * 37 % 520)).await;
             }
         });
@@ -499,7 +499,7 @@ fn a_power_cut_anywhere_loses_nothing_acknowledged() {
                 // The power fails while a second put runs.
                 let second = world.put("second", &plain);
                 let cut = Duration::from_millis(15 + 35 * seed);
-                world.core.common.environment.within(cut, second).await.is_some_and(|put| put.is_ok())
+                world.shared.common.environment.within(cut, second).await.is_some_and(|put| put.is_ok())
             }
         });
         deterministic::Runner::from(checkpoint).start(|context| async move {
@@ -510,9 +510,9 @@ fn a_power_cut_anywhere_loses_nothing_acknowledged() {
             world.put("third", &plain).await.expect("stored");
             for name in ["first", "third"] {
                 world.until("eight holders", async |w| whole(w, name).await).await;
-                world.core.common.catalogue.remove(name.as_bytes().to_vec()).await.expect("runs");
+                world.shared.common.catalogue.remove(name.as_bytes().to_vec()).await.expect("runs");
             }
-            world.core.common.catalogue.remove(b"second".to_vec()).await.expect("runs");
+            world.shared.common.catalogue.remove(b"second".to_vec()).await.expect("runs");
             world.until("all space comes back", async |w| w.leaves() == 0).await;
         });
     }
@@ -520,11 +520,11 @@ fn a_power_cut_anywhere_loses_nothing_acknowledged() {
 
 /// Advances the ledger's height at the pace of blocks.
 fn blocks_pass(world: &World) {
-    let core = world.core.clone();
-    world.core.common.environment.spawn(async move {
+    let shared = world.shared.clone();
+    world.shared.common.environment.spawn(async move {
         loop {
-            core.common.environment.sleep(Duration::from_millis(Parameters::LOCAL.block_ms)).await;
-            core.height.fetch_add(1, Ordering::Relaxed);
+            shared.common.environment.sleep(Duration::from_millis(Parameters::LOCAL.block_ms)).await;
+            shared.height.fetch_add(1, Ordering::Relaxed);
         }
     });
 }
@@ -554,7 +554,7 @@ fn who_never_answers_an_offer_is_left_out_until_it_does() {
             };
             world.replace(3, handler).await;
             let mut turn = 0;
-            let peer = world.core.deeds_with(&silent)[0].peer.clone();
+            let peer = world.shared.deeds_with(&silent)[0].peer.clone();
             while peer.unanswered().1 == 0 {
                 world.put(&format!("file {turn}"), &bytes(1_000, turn)).await.expect("eight others");
                 context.sleep(Duration::from_secs(4)).await;
@@ -562,7 +562,7 @@ fn who_never_answers_an_offer_is_left_out_until_it_does() {
                 assert!(turn < 40, "three offers of twenty seconds each: {:?}", peer.unanswered());
             }
             let before = offers.load(Ordering::Relaxed);
-            let why = world.core.why(&silent);
+            let why = world.shared.why(&silent);
             assert_eq!(why.seen.map(|seen| seen.unanswered), Some(3));
             assert!(why.seen.is_some_and(|seen| (1..=40).contains(&seen.left_out)), "{why:?}");
             assert!(why.placements.iter().all(|placement| placement.reason == 10), "{why:?}");
@@ -585,7 +585,7 @@ fn who_never_answers_an_offer_is_left_out_until_it_does() {
             };
             world.until("its next answer forgives", again).await;
             let chosen =
-                async |w: &World| w.core.why(&silent).placements.iter().any(|placed| placed.reason == 0);
+                async |w: &World| w.shared.why(&silent).placements.iter().any(|placed| placed.reason == 0);
             world.until("it is chosen again", chosen).await;
         });
     }

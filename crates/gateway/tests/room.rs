@@ -88,7 +88,7 @@ fn an_agreement_that_its_provider_calls_full_is_passed_over() {
         // Each provider holds unsigned shards that the gateway does not know.
         for index in full {
             let provider = &world.providers[index];
-            let deed = world.core.deeds_with(&provider.account)[0].clone();
+            let deed = world.shared.deeds_with(&provider.account)[0].clone();
             for seed in 0..4 {
                 let stray = bytes(1 << 20, 100 + seed);
                 let name = *blake3::hash(&stray).as_bytes();
@@ -113,7 +113,7 @@ fn a_full_segment_costs_one_addition_which_is_taken_out_again_and_stops_nobody()
         let plain = bytes(300_000, 3);
         world.put("file", &plain).await.expect("stored");
         world.until("eight holders", async |w| whole(w, "file").await).await;
-        let catalogue = &world.core.common.catalogue;
+        let catalogue = &world.shared.common.catalogue;
         let file = catalogue.file(b"file".to_vec()).await.expect("runs").expect("there");
         let before = row(&world, "file", 0).await;
         // Copies that wait for removal under agreements whose providers do not answer.
@@ -126,7 +126,7 @@ fn a_full_segment_costs_one_addition_which_is_taken_out_again_and_stops_nobody()
         catalogue.place(file.id, 0, full.clone()).await.expect("runs");
         let kept = holders(&world, "file", 0).await.into_iter().map(|(_, account, _)| account).collect();
         let shard = bytes(75_000, 9);
-        let rooms = world.core.rooms(b"one more", 1, shard.len() as u64, &kept, &BTreeSet::new());
+        let rooms = world.shared.rooms(b"one more", 1, shard.len() as u64, &kept, &BTreeSet::new());
         let room = rooms.into_iter().next().expect("two hold nothing");
         let deed = room.deed().clone();
         let added = Added {
@@ -143,7 +143,7 @@ fn a_full_segment_costs_one_addition_which_is_taken_out_again_and_stops_nobody()
         assert_eq!(row(&world, "file", 0).await, full, "what was in force is in force");
         assert!(deed.with_state(|state| !state.is_live()), "it is to be taken out");
         world.until("it is out", async |_| deed.with_state(|state| state.is_empty())).await;
-        let jobs = async |w: &World| w.core.common.catalogue.jobs(0, 9).await.expect("runs").is_empty();
+        let jobs = async |w: &World| w.shared.common.catalogue.jobs(0, 9).await.expect("runs").is_empty();
         world.until("no job is left of it", jobs).await;
         assert!(world.get("file").await.expect("read") == plain);
         world.put("another", &plain).await.expect("the gateway goes on");

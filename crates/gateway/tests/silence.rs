@@ -33,10 +33,10 @@ fn a_stopped_providers_shards_are_rebuilt_with_their_names() {
         let index = index_of(&world, &stopped);
         world.providers[index].stop();
         // It is late on a draw, and answers no request.
-        world.core.notice_surely(Notice::Late(stopped)).await;
+        world.shared.notice_surely(Notice::Late(stopped)).await;
         context.sleep(Duration::from_secs(100)).await;
         assert_eq!(holders(&world, "file", 0).await, before, "within the grace period it keeps them");
-        assert!(world.core.common.catalogue.faults().await.expect("runs").is_empty());
+        assert!(world.shared.common.catalogue.faults().await.expect("runs").is_empty());
         let moved = async |w: &World| {
             whole(w, "file").await && holders(w, "file", 0).await.iter().all(|(_, a, _)| *a != stopped)
         };
@@ -49,7 +49,7 @@ fn a_stopped_providers_shards_are_rebuilt_with_their_names() {
         let held =
             world.providers[index_of(&world, &spare)].handler.parts().store.get(&name).await.expect("held");
         assert_eq!(*blake3::hash(&held).as_bytes(), name);
-        let faults = world.core.common.catalogue.faults().await.expect("runs");
+        let faults = world.shared.common.catalogue.faults().await.expect("runs");
         assert_eq!(faults.len(), 1);
         assert_eq!((faults[0].1.provider, faults[0].1.found_by), (stopped, 0));
         assert_eq!(faults[0].1.lost, faults[0].1.repaired);
@@ -59,21 +59,21 @@ fn a_stopped_providers_shards_are_rebuilt_with_their_names() {
 
 /// Names of the entries in force under all agreements with a provider.
 fn kept(world: &World, provider: usize) -> BTreeSet<Hash> {
-    let deeds = world.core.deeds_with(&world.providers[provider].account);
+    let deeds = world.shared.deeds_with(&world.providers[provider].account);
     let live = deeds.iter().flat_map(|deed| deed.with_state(|state| state.live()));
     live.map(|entry| entry.name).collect()
 }
 
 /// Notifies repair every second that these providers are late on a draw, as a look at the ledger does.
 fn late_at_every_look(world: &World, paused: &[usize]) -> commonware_runtime::Handle<()> {
-    let core = world.core.clone();
+    let shared = world.shared.clone();
     let late: Vec<Account> = paused.iter().map(|index| world.providers[*index].account).collect();
-    world.core.common.environment.spawn(async move {
+    world.shared.common.environment.spawn(async move {
         loop {
             for provider in &late {
-                core.notice_surely(Notice::Late(*provider)).await;
+                shared.notice_surely(Notice::Late(*provider)).await;
             }
-            core.common.environment.sleep(Duration::from_secs(1)).await;
+            shared.common.environment.sleep(Duration::from_secs(1)).await;
         }
     })
 }
@@ -105,14 +105,14 @@ fn holders_that_pause_and_come_back_lose_nothing_and_nothing_is_rebuilt_for_them
                 let read = world.get(&format!("file {turn}")).await;
                 assert!(read.expect("at once") == plain(turn), "{count} were silent for {seconds} s");
             }
-            let trusted = async |w: &World| w.core.all_known().values().all(|known| known.trusted);
+            let trusted = async |w: &World| w.shared.all_known().values().all(|known| known.trusted);
             world.until("those that are back are given shards again", trusted).await;
             world.put("afterwards", &plain(7)).await.expect("there are ten operators");
             context.sleep(Duration::from_secs(200)).await;
             for (index, before) in before.iter().enumerate() {
                 assert!(kept(&world, index).is_superset(before), "provider {index} keeps what it had");
             }
-            assert!(world.core.common.catalogue.faults().await.expect("runs").is_empty());
+            assert!(world.shared.common.catalogue.faults().await.expect("runs").is_empty());
         });
     }
 }
@@ -139,7 +139,7 @@ fn what_cannot_be_rebuilt_stays_with_its_silent_holders_until_they_are_back() {
         world.reconnect(paused[0]).await;
         assert!(world.get("file").await.expect("four answer") == plain);
         let live = async |w: &World| {
-            let silent = |account: &Account| w.core.suspects.silent_for(account).is_some();
+            let silent = |account: &Account| w.shared.suspects.silent_for(account).is_some();
             holders(w, "file", 0).await.iter().filter(|(_, account, _)| !silent(account)).count() == 6
         };
         world.until("two others hold what two silent ones did", live).await;
@@ -160,8 +160,8 @@ fn a_silent_providers_shard_is_made_anew_from_the_others() {
         let (_, silent, name) = holders(&world, "file", 0).await[1];
         let index = index_of(&world, &silent);
         world.replace(index, |_call, _ask| futures::future::pending()).await;
-        let entry = world.core.deeds_with(&silent)[0].with_state(|state| state.live())[0];
-        let made = repair::restore(&world.core, &entry).await.expect("seven others");
+        let entry = world.shared.deeds_with(&silent)[0].with_state(|state| state.live())[0];
+        let made = repair::restore(&world.shared, &entry).await.expect("seven others");
         assert_eq!((*blake3::hash(&made).as_bytes(), entry.name), (name, name));
     });
 }
@@ -185,8 +185,8 @@ fn a_provider_that_answers_and_serves_nothing_is_suspected_and_its_shards_are_re
                 _ => Verdict::Answers,
             };
             world.judge([index_of(&world, &idle)], judge).await;
-            world.core.notice_surely(Notice::Late(idle)).await;
-            let suspected = async |w: &World| w.core.suspects.silent_for(&idle).is_some();
+            world.shared.notice_surely(Notice::Late(idle)).await;
+            let suspected = async |w: &World| w.shared.suspects.silent_for(&idle).is_some();
             world.until("its word frees it of nothing", suspected).await;
             let moved = async |w: &World| {
                 whole(w, "file").await && holders(w, "file", 0).await.iter().all(|(_, a, _)| *a != idle)
@@ -210,7 +210,7 @@ fn whom_we_cannot_read_from_for_a_reason_of_ours_is_neither_suspected_nor_replac
         let [paused, well] = [index_of(&world, &before[0].1), index_of(&world, &before[1].1)];
         world.replace(paused, |_call, _ask| futures::future::pending()).await;
         let late = late_at_every_look(&world, &[paused, well]);
-        let silent = |w: &World, index: usize| w.core.suspects.silent_for(&w.providers[index].account);
+        let silent = |w: &World, index: usize| w.shared.suspects.silent_for(&w.providers[index].account);
         world.until("who does not answer is suspected", async |w| silent(w, paused).is_some()).await;
         world.reconnect(paused).await;
         for _ in 0..30 {
@@ -220,7 +220,7 @@ fn whom_we_cannot_read_from_for_a_reason_of_ours_is_neither_suspected_nor_replac
         }
         late.abort();
         assert_eq!(holders(&world, "file", 0).await, before, "it answers, and it is we who cannot read");
-        assert!(world.core.common.catalogue.faults().await.expect("runs").is_empty());
+        assert!(world.shared.common.catalogue.faults().await.expect("runs").is_empty());
         world.open_more(paused, Quota { leaves: 0, egress: 1 << 30 }).await;
         world.until("it serves", async |w| silent(w, paused).is_none()).await;
         assert_eq!(holders(&world, "file", 0).await, before);
@@ -234,9 +234,9 @@ fn a_slow_answer_is_no_loss() {
         world.put("file", &bytes(1000, 4)).await.expect("stored");
         world.until("eight holders", async |w| whole(w, "file").await).await;
         let before = holders(&world, "file", 0).await;
-        world.core.notice_surely(Notice::Late(before[0].1)).await;
+        world.shared.notice_surely(Notice::Late(before[0].1)).await;
         context.sleep(Duration::from_secs(20)).await;
         assert_eq!(holders(&world, "file", 0).await, before, "it answers us: nothing moves");
-        assert!(world.core.common.catalogue.faults().await.expect("runs").is_empty());
+        assert!(world.shared.common.catalogue.faults().await.expect("runs").is_empty());
     });
 }

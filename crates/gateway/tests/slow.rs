@@ -45,7 +45,7 @@ async fn timed<T>(context: &Context, work: impl Future<Output = T>) -> (T, Durat
 }
 
 async fn whole(world: &World, name: &str) -> bool {
-    let catalogue = &world.core.common.catalogue;
+    let catalogue = &world.shared.common.catalogue;
     let file = catalogue.file(name.as_bytes().to_vec()).await.expect("runs").expect("there");
     let file = catalogue.describe(file).await.expect("runs");
     file.shards_durable == file.shards
@@ -166,11 +166,11 @@ fn readers_that_stall_hold_up_neither_others_nor_repair() {
             assert!(got.is_ok_and(|got| got == plain));
             assert!(took < Duration::from_secs(5), "{took:?}");
         }
-        let stopped = world.core.deeds()[0].provider();
+        let stopped = world.shared.deeds()[0].provider();
         world.providers[0].stop();
-        world.core.notice_surely(Notice::Late(stopped)).await;
+        world.shared.notice_surely(Notice::Late(stopped)).await;
         let moved = async |w: &World| {
-            w.core.deeds()[0].with_state(|state| state.live().is_empty()) && whole(w, "file").await
+            w.shared.deeds()[0].with_state(|state| state.live().is_empty()) && whole(w, "file").await
         };
         world.until("what it held is rebuilt", moved).await;
         drop(stalled);
@@ -310,12 +310,12 @@ fn a_failed_put_leaves_nothing_to_repair() {
         let mut repairs = 0;
         for _ in 0..300 {
             context.sleep(Duration::from_millis(100)).await;
-            repairs += world.core.repairs_open.load(Ordering::Relaxed);
+            repairs += world.shared.repairs_open.load(Ordering::Relaxed);
         }
         assert_eq!(repairs, 0, "nothing of it is repaired");
         world.judge([0, 1, 2], |_| Verdict::Answers).await;
         world.until("its space comes back", async |w| w.leaves() == 0).await;
-        let jobs = async |w: &World| w.core.common.catalogue.jobs(0, 9).await.expect("runs").is_empty();
+        let jobs = async |w: &World| w.shared.common.catalogue.jobs(0, 9).await.expect("runs").is_empty();
         world.until("no job is left", jobs).await;
     });
 }

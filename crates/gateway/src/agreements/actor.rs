@@ -16,11 +16,11 @@ use super::{
 };
 use crate::{
     catalogue::{LoadedDeed, row::DeedRow},
-    core::{Core, Known},
     deed::Deed,
     ledger::{Error, Ledger},
     peer::{Dialer, Peer},
     repair::Notice,
+    shared::{Known, Shared},
 };
 use posync_alert::{Alerts, Watch};
 use posync_client::rpc::Provider;
@@ -53,7 +53,7 @@ const KEPT_EPOCHS: u64 = 16;
 /// The inputs and shared state of the task that keeps the agreements.
 pub struct Agreements {
     /// State shared with the other tasks.
-    pub core: Arc<Core>,
+    pub shared: Arc<Shared>,
     /// Reads and operations on the ledger.
     pub ledger: Ledger,
     /// The account that opens the agreements.
@@ -111,15 +111,15 @@ struct Seen {
 pub async fn start(agreements: Arc<Agreements>) {
     let (mut seen, mut tick) = (Seen::default(), 0u64);
     agreements.resume();
-    agreements.core.common.environment.spawn(agreements.clone().bring());
+    agreements.shared.common.environment.spawn(agreements.clone().bring());
     loop {
         if let Err(error) = agreements.look(&mut seen, tick).await {
             tracing::warn!(%error, "the ledger could not be looked at");
         }
         tick += 1;
-        let environment = &agreements.core.common.environment;
+        let environment = &agreements.shared.common.environment;
         // A put that needs room triggers the next look at once.
-        environment.within(TICK, agreements.core.expecting.notified()).await;
+        environment.within(TICK, agreements.shared.expecting.notified()).await;
     }
 }
 
@@ -130,10 +130,10 @@ impl Agreements {
         let found = if all {
             survey(&self.ledger).await?
         } else {
-            let ours: BTreeSet<Account> = self.core.deeds().iter().map(|deed| deed.provider()).collect();
+            let ours: BTreeSet<Account> = self.shared.deeds().iter().map(|deed| deed.provider()).collect();
             details(&self.ledger, &ours.into_iter().collect::<Vec<_>>()).await?
         };
-        self.core.height.fetch_max(found.height, Ordering::Relaxed);
+        self.shared.height.fetch_max(found.height, Ordering::Relaxed);
         self.learn(seen, found, all);
         self.watch(seen).await;
         // A failure here is retried at the next look; repair, claims and scrubs go on.
@@ -163,7 +163,7 @@ impl Agreements {
     {
         let Some(busy) = self.upkeep.take(job, self.height()).map(Arc::new) else { return };
         let work = work(self.clone(), busy.clone());
-        self.core.common.environment.spawn(async move {
+        self.shared.common.environment.spawn(async move {
             let _busy = busy;
             if let Err(error) = work.await {
                 tracing::warn!(%error, ?job, "it is tried again");
@@ -172,7 +172,7 @@ impl Agreements {
     }
 
     pub(super) fn height(&self) -> u64 {
-        self.core.height.load(Ordering::Relaxed)
+        self.shared.height.load(Ordering::Relaxed)
     }
 
     fn epoch(&self) -> u64 {
@@ -182,8 +182,8 @@ impl Agreements {
     fn learn(&self, seen: &mut Seen, found: Survey, all: bool) {
         for (account, (_, known)) in &found.providers {
             // Trust is lost by findings of repair, and regained by audits.
-            let trusted = self.core.known(account).is_none_or(|old| old.trusted);
-            self.core.learn(*account, Known { trusted, ..known.clone() });
+            let trusted = self.shared.known(account).is_none_or(|old| old.trusted);
+            self.shared.learn(*account, Known { trusted, ..known.clone() });
         }
         if all {
             seen.providers = found.providers;
@@ -194,19 +194,19 @@ impl Agreements {
 
     /// Notifies repair of providers that are late or failed a draw.
     async fn watch(&self, seen: &mut Seen) {
-        let height = self.core.height.load(Ordering::Relaxed);
-        let ours: BTreeSet<Account> = self.core.deeds().iter().map(|deed| deed.provider()).collect();
+        let height = self.shared.height.load(Ordering::Relaxed);
+        let ours: BTreeSet<Account> = self.shared.deeds().iter().map(|deed| deed.provider()).collect();
         for account in ours {
             let Some((View { audit, .. }, _)) = seen.providers.get(&account) else { continue };
             let before = seen.drawn.insert(account, audit.drawn);
             if before.is_some_and(|before| failed_since(before, audit) > 0) {
-                self.core.notice_surely(Notice::Failed(account)).await;
+                self.shared.notice_surely(Notice::Failed(account)).await;
             }
             let late = is_late(audit, height, self.parameters.deadline_blocks);
             let challenge = audit.challenge.map_or(0, |challenge| challenge.height);
             if late {
                 seen.late.insert(account, challenge);
-                self.core.notice_surely(Notice::Late(account)).await;
+                self.shared.notice_surely(Notice::Late(account)).await;
             } else if seen.late.remove(&account).is_some() || passes(audit) {
                 self.regain(account, passes(audit));
             }
@@ -215,15 +215,15 @@ impl Agreements {
 
     /// Restores the trust in a provider that answers again, passes its reads and reports no bad shards.
     fn regain(&self, account: Account, passes: bool) {
-        let distrusted = self.core.known(&account).is_some_and(|known| !known.trusted);
-        let deeds = self.core.deeds_with(&account);
+        let distrusted = self.shared.known(&account).is_some_and(|known| !known.trusted);
+        let deeds = self.shared.deeds_with(&account);
         let Some(peer) = deeds.first().map(|deed| deed.peer.clone()) else { return };
         if distrusted && passes {
-            let core = self.core.clone();
-            self.core.common.environment.spawn(async move {
+            let shared = self.shared.clone();
+            self.shared.common.environment.spawn(async move {
                 let clean = peer.status().await.is_ok_and(|status| status.bad.is_empty());
                 if clean {
-                    core.trust(&account, true);
+                    shared.trust(&account, true);
                 }
             });
         }
@@ -232,7 +232,7 @@ impl Agreements {
     async fn usages(&self, seen: &mut Seen) -> Vec<(Arc<Deed>, AgreementUsage)> {
         let (mut usages, epoch) = (Vec::new(), self.epoch());
         let before = std::mem::take(&mut seen.idle);
-        for deed in self.core.deeds() {
+        for deed in self.shared.deeds() {
             let load = deed.with_state(|state| state.load());
             let empty = deed.with_state(|state| state.is_empty()) && deed.waiting().is_none();
             let live = deed.with_state(|state| state.is_live());
@@ -258,7 +258,7 @@ impl Agreements {
         let retired = self.retired.load(Ordering::Acquire);
         if !retired {
             let needed = self.needed.lock().expect("no holder of this lock panics").clone();
-            let wants = (&self.policy, self.core.demand(self.policy.providers));
+            let wants = (&self.policy, self.shared.demand(self.policy.providers));
             let all = wanted(&views, &needed, &rows, wants, &posted, &self.parameters);
             for (account, opens) in all.into_iter().filter(|(account, _)| !opening.contains(account)) {
                 let held = views.get(&account).map_or(0, |view: &View| view.provider.slots);
@@ -288,7 +288,7 @@ impl Agreements {
         let now = alerts(&seen.ending, &self.aside, kept.map(|usage| usage.row.end_epoch).min());
         self.alerts.watch(&mut seen.watch, &self.account.to_string(), Some(self.height()), now);
         let away = &seen.away;
-        renew::drain(&self.core, &usages, away, &self.moving, self.epoch(), &self.parameters);
+        renew::drain(&self.shared, &usages, away, &self.moving, self.epoch(), &self.parameters);
         Ok(())
     }
 
@@ -306,10 +306,10 @@ impl Agreements {
         let holds = seen.providers.get(&provider).is_some_and(|(view, _)| {
             view.provider.leaves_at == 0 && passes(&view.audit) && check_takes(&view.reputation).is_ok()
         });
-        let awaited = self.core.demand(1) > 0;
+        let awaited = self.shared.demand(1) > 0;
         let old = is_old(&usage.row, epoch, &self.parameters);
         let successor =
-            || renew::successor(&self.core, deed, renew::smallest(deed), epoch, &self.parameters).is_some();
+            || renew::successor(&self.shared, deed, renew::smallest(deed), epoch, &self.parameters).is_some();
         let around = Around {
             successor: holds && old && successor(),
             idle: !awaited && self.policy.is_idle(usage, &mine, epoch, &self.parameters),
@@ -437,17 +437,17 @@ impl Agreements {
             return deed.set_terms(|row| row.stage = Stage::Draining as u8).await.map_err(stopped);
         }
         let held = deed.close();
-        self.core
+        self.shared
             .common
             .catalogue
             .erase_holdings(deed.number, deed.agreement, held.clone())
             .await
             .map_err(stopped)?;
         deed.set_terms(|row| row.stage = Stage::Gone as u8).await.map_err(stopped)?;
-        self.core.remove_deed(deed.number);
+        self.shared.remove_deed(deed.number);
         for entry in held {
             let notice = Notice::Incomplete { file: entry.file, segment: entry.segment };
-            self.core.notice_surely(notice).await;
+            self.shared.notice_surely(notice).await;
         }
         Ok(())
     }
@@ -455,7 +455,7 @@ impl Agreements {
     /// Submits claims that become due between two looks.
     async fn bring(self: Arc<Self>) {
         loop {
-            self.core.common.signed.notified().await;
+            self.shared.common.signed.notified().await;
             self.settle_some(|deed| deed.is_due());
         }
     }
@@ -463,11 +463,11 @@ impl Agreements {
     /// Submits the waiting claims of some agreements, each in its own task: one that waits for the ledger
     /// delays neither the others nor a look.
     fn settle_some(self: &Arc<Self>, some: impl Fn(&Deed) -> bool) {
-        for deed in self.core.deeds().into_iter().filter(|deed| some(deed)) {
+        for deed in self.shared.deeds().into_iter().filter(|deed| some(deed)) {
             let agreements = self.clone();
-            self.core.common.environment.spawn(async move {
+            self.shared.common.environment.spawn(async move {
                 if let Err(error) =
-                    settle(&agreements.core, &agreements.ledger, &deed, &agreements.parameters).await
+                    settle(&agreements.shared, &agreements.ledger, &deed, &agreements.parameters).await
                 {
                     tracing::debug!(%error, "a data set waits for the ledger");
                 }
@@ -477,11 +477,12 @@ impl Agreements {
 
     /// Submits signed refusals to the ledger, one per agreement and tick, if it would accept them.
     async fn bring_refusals(&self) -> Result<(), Error> {
-        let height = self.core.height.load(Ordering::Relaxed);
-        for deed in self.core.deeds() {
+        let height = self.shared.height.load(Ordering::Relaxed);
+        for deed in self.shared.deeds() {
             let Some(refused) = deed.peer.take_refusal() else { continue };
             let recent = height.abs_diff(refused.height) < self.parameters.epoch_blocks();
-            let own = refused.provider == deed.provider() && refused.check(&self.core.common.chain).verify();
+            let own =
+                refused.provider == deed.provider() && refused.check(&self.shared.common.chain).verify();
             if recent && own {
                 let code = self.ledger.execute(Body::Refusal(refused)).await?;
                 tracing::warn!(provider = %refused.provider, ?code, "a provider refused within its declared capacity");
@@ -492,16 +493,16 @@ impl Agreements {
 
     fn ask_scrubs(&self) {
         let mut asked = BTreeSet::new();
-        for deed in self.core.deeds() {
+        for deed in self.shared.deeds() {
             if !asked.insert(deed.provider()) {
                 continue;
             }
-            let core = self.core.clone();
-            self.core.common.environment.spawn(async move {
+            let shared = self.shared.clone();
+            self.shared.common.environment.spawn(async move {
                 if let Ok(status) = deed.peer.status().await
                     && !status.bad.is_empty()
                 {
-                    core.notice(Notice::Bad(deed.provider(), status.bad.into_inner()));
+                    shared.notice(Notice::Bad(deed.provider(), status.bad.into_inner()));
                 }
             });
         }
@@ -511,13 +512,13 @@ impl Agreements {
     pub fn peer(&self, account: Account) -> Arc<Peer> {
         let mut peers = self.peers.lock().expect("no holder of this lock panics");
         let new = || {
-            let (dialer, environment) = (self.dialer.clone(), self.core.common.environment.clone());
-            Arc::new(Peer::new(account, dialer, environment, self.core.heights()))
+            let (dialer, environment) = (self.dialer.clone(), self.shared.common.environment.clone());
+            Arc::new(Peer::new(account, dialer, environment, self.shared.heights()))
         };
         let peer = peers.entry(account).or_insert_with(new).clone();
         // The survey was before the link: without this, the link would have no address until the next
         // one.
-        if let Some(address) = self.core.known(&account).and_then(|known| known.address) {
+        if let Some(address) = self.shared.known(&account).and_then(|known| known.address) {
             peer.set_address(address);
         }
         peer

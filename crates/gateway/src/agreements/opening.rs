@@ -71,7 +71,7 @@ impl Agreements {
                 voucher_reserve: open.voucher_reserve,
                 egress_price: open.max_egress_price,
             };
-            let number = self.core.common.catalogue.add_deed(row.clone()).await;
+            let number = self.shared.common.catalogue.add_deed(row.clone()).await;
             let Some(number) = number.map_err(|_| Error::Stopping)? else {
                 let full =
                     "this gateway has as many agreements as it may; another is opened when one is over";
@@ -86,7 +86,7 @@ impl Agreements {
     /// Free slots of a provider, from a random one on: other consumers may be opening agreements with it
     /// at the same moment.
     async fn free_slots(&self, provider: Account, held: u32) -> Result<Vec<u32>, Error> {
-        let random = self.core.common.environment.random();
+        let random = self.shared.common.environment.random();
         for slots in pages(held, &random) {
             let keys = slots.clone().map(|slot| Agreement::key(&provider, slot)).collect();
             let (_, found) = self.ledger.read(keys).await?;
@@ -104,7 +104,7 @@ impl Agreements {
 
     /// Submits the opening that the row describes and takes up the agreement; `false` if it did not open.
     async fn ask(&self, number: u32, row: DeedRow, most: Limits) -> Result<bool, Error> {
-        let (master, policy) = (&self.core.common.master, &self.policy);
+        let (master, policy) = (&self.shared.common.master, &self.policy);
         let [max_storage_price, max_egress_price, max_gas_price] = most.prices;
         let account = |key: commonware_cryptography::ed25519::PrivateKey| Account::of(&key.public_key());
         let session_key = account(session_key(master, number));
@@ -152,7 +152,7 @@ impl Agreements {
     }
 
     fn is_ours(&self, number: u32, found: &Agreement) -> bool {
-        let key = session_key(&self.core.common.master, number).public_key();
+        let key = session_key(&self.shared.common.master, number).public_key();
         found.consumer == self.account && found.session_key == Account::of(&key)
     }
 
@@ -186,7 +186,7 @@ impl Agreements {
 
     async fn give_up(&self, number: u32, row: DeedRow) -> Result<(), Error> {
         let gone = DeedRow { stage: Stage::Gone as u8, ..row };
-        self.core.common.catalogue.put_deed(number, gone).await.map_err(|_| Error::Stopping)
+        self.shared.common.catalogue.put_deed(number, gone).await.map_err(|_| Error::Stopping)
     }
 
     async fn take_up(&self, number: u32, row: DeedRow, found: &Agreement) -> Result<(), Error> {
@@ -196,7 +196,7 @@ impl Agreements {
             egress_price: found.egress_price,
             ..row
         };
-        self.core.common.catalogue.put_deed(number, row.clone()).await.map_err(|_| Error::Stopping)?;
+        self.shared.common.catalogue.put_deed(number, row.clone()).await.map_err(|_| Error::Stopping)?;
         self.upkeep.forget(number);
         let loaded = LoadedDeed::fresh(number, row);
         self.add(loaded);
@@ -207,15 +207,15 @@ impl Agreements {
     pub fn add(&self, loaded: LoadedDeed) {
         let peer = self.peer(loaded.row.agreement.provider);
         let held: BTreeSet<_> = loaded.entries.values().map(|e| (e.added.file, e.added.segment)).collect();
-        match Deed::start(loaded, peer, self.core.common.clone()) {
-            Ok(deed) => self.core.add_deed(deed),
+        match Deed::start(loaded, peer, self.shared.common.clone()) {
+            Ok(deed) => self.shared.add_deed(deed),
             Err(damaged) => {
                 let segments = held.len();
                 tracing::error!(%damaged, segments, "an agreement cannot be used; what it holds is rebuilt under others");
-                let core = self.core.clone();
-                self.core.common.environment.spawn(async move {
+                let shared = self.shared.clone();
+                self.shared.common.environment.spawn(async move {
                     for (file, segment) in held {
-                        core.notice_surely(Notice::Incomplete { file, segment }).await;
+                        shared.notice_surely(Notice::Incomplete { file, segment }).await;
                     }
                 });
             }
@@ -239,7 +239,7 @@ impl Agreements {
         let opening = std::mem::take(&mut *waiting);
         drop(waiting);
         let agreements = self.clone();
-        self.core.common.environment.spawn(async move {
+        self.shared.common.environment.spawn(async move {
             let most = Limits { prices: agreements.policy.price_max, reserve: Amount::MAX };
             let asked = opening.into_iter().map(|loaded| agreements.ask(loaded.number, loaded.row, most));
             for error in join_all(asked).await.into_iter().filter_map(Result::err) {

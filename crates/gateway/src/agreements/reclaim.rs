@@ -31,7 +31,7 @@ impl Agreements {
     /// Handles the next few closed agreements.
     pub(super) async fn reclaim(&self) {
         let after = self.reclaimed.load(Ordering::Relaxed);
-        let mut closing: Vec<Arc<Deed>> = self.core.deeds();
+        let mut closing: Vec<Arc<Deed>> = self.shared.deeds();
         closing.retain(|deed| Stage::of(&deed.terms()) == Stage::Closing);
         for deed in turn(closing, after, |deed| deed.number) {
             self.reclaimed.store(deed.number, Ordering::Relaxed);
@@ -66,7 +66,7 @@ impl Agreements {
             return again.map_err(|_| Error::Stopping);
         }
         let over = is_over(&agreement, &usage, epoch, &self.parameters);
-        let Some(known) = self.core.known(&provider).filter(|_| over && audit.challenge.is_none()) else {
+        let Some(known) = self.shared.known(&provider).filter(|_| over && audit.challenge.is_none()) else {
             return Ok(());
         };
         let slots = Bounded::new(vec![(slot, agreement.consumer, agreement.end_epoch)]);

@@ -5,10 +5,10 @@ use super::state::{AgreementUsage, Stage, takes_over};
 use crate::{
     catalogue::row::Added,
     coding::SHARDS,
-    core::Core,
     deed::{Deed, Room, state::leaves},
     limits::HOLDINGS_MAX,
     repair::restore,
+    shared::Shared,
 };
 use posync_protocol::{Account, limits::Parameters};
 use std::{
@@ -48,7 +48,7 @@ impl Drop for Moved {
 
 /// The agreement with the same provider that has room for `bytes` of the old one and ends last.
 pub(super) fn successor(
-    core: &Core,
+    shared: &Shared,
     old: &Deed,
     bytes: u64,
     epoch: u64,
@@ -63,7 +63,7 @@ pub(super) fn successor(
             && takes_over(&new, &terms, epoch, p)
             && (bytes == 0 || has_room)
     };
-    let all = core.deeds_with(&old.provider()).into_iter().filter(takes);
+    let all = shared.deeds_with(&old.provider()).into_iter().filter(takes);
     all.max_by_key(|deed| (deed.terms().end_epoch, deed.number))
 }
 
@@ -77,7 +77,7 @@ pub(super) fn smallest(deed: &Deed) -> u64 {
 /// so that it can be closed and its room used for the next. Entries of agreements in `away` move to other
 /// providers.
 pub(super) fn drain(
-    core: &Arc<Core>,
+    shared: &Arc<Shared>,
     usages: &[(Arc<Deed>, AgreementUsage)],
     away: &BTreeSet<u32>,
     moving: &Moving,
@@ -103,17 +103,17 @@ pub(super) fn drain(
             let Some(moved) = moving.take((old.number, entry.sequence)) else { continue };
             let bytes = u64::from(entry.bytes);
             let leaves = away.contains(&old.number);
-            let new = if leaves { None } else { successor(core, old, bytes, epoch, p) };
+            let new = if leaves { None } else { successor(shared, old, bytes, epoch, p) };
             let room = new.and_then(|new| new.reserve(bytes));
             if room.is_none() && !leaves {
                 continue;
             }
             *count += 1;
-            let (core, old) = (core.clone(), old.clone());
-            core.clone().common.environment.spawn(async move {
+            let (shared, old) = (shared.clone(), old.clone());
+            shared.clone().common.environment.spawn(async move {
                 let _moved = moved;
-                let shifted = shift(&core, &old, room, entry, leaves);
-                let shifted = core.common.environment.within(SHIFT_TIMEOUT, shifted);
+                let shifted = shift(&shared, &old, room, entry, leaves);
+                let shifted = shared.common.environment.within(SHIFT_TIMEOUT, shifted);
                 if let Err(why) = shifted.await.unwrap_or_else(|| Err("it takes too long".into())) {
                     tracing::debug!(why, "a shard is not renewed yet");
                 }
@@ -123,29 +123,34 @@ pub(super) fn drain(
 }
 
 /// Room for a shard at an operator that holds no other shard of its segment.
-async fn elsewhere(core: &Core, old: &Deed, entry: &Added) -> Result<Room, String> {
-    let found = core.common.catalogue.segment(entry.file, entry.segment).await;
+async fn elsewhere(shared: &Shared, old: &Deed, entry: &Added) -> Result<Room, String> {
+    let found = shared.common.catalogue.segment(entry.file, entry.segment).await;
     let row = found.map_err(|stopped| stopped.to_string())?.ok_or("it is nobody's any more")?;
     let accounts = |dropped: bool| -> BTreeSet<Account> {
         let of = row.holdings.iter().filter(|holding| holding.dropped == dropped);
-        of.filter_map(|holding| core.deed(holding.deed)).map(|deed| deed.provider()).collect()
+        of.filter_map(|holding| shared.deed(holding.deed)).map(|deed| deed.provider()).collect()
     };
     let (mut kept, mut avoided) = (accounts(false), accounts(true));
     kept.remove(&old.provider());
     avoided.insert(old.provider());
     let label = [&entry.file[..], &entry.segment.to_be_bytes()].concat();
-    let rooms = core.rooms(&label, 1, entry.bytes.into(), &kept, &avoided);
+    let rooms = shared.rooms(&label, 1, entry.bytes.into(), &kept, &avoided);
     rooms.into_iter().next().ok_or_else(|| "no other operator has room".into())
 }
 
 /// The bytes of a shard: from its provider or, if it is `late` and the provider does not send it, rebuilt
 /// from the other shards of its segment.
-async fn bytes_of(core: &Arc<Core>, old: &Arc<Deed>, entry: &Added, late: bool) -> Result<Vec<u8>, String> {
-    let payer = core.payer(old, entry.bytes.into()).await;
+async fn bytes_of(
+    shared: &Arc<Shared>,
+    old: &Arc<Deed>,
+    entry: &Added,
+    late: bool,
+) -> Result<Vec<u8>, String> {
+    let payer = shared.payer(old, entry.bytes.into()).await;
     match payer.fetch(entry.name, entry.bytes.into()).await {
         Err(error) if late => {
             tracing::debug!(%error, agreement = old.number, "a shard that moves is made from the others");
-            restore(core, entry).await
+            restore(shared, entry).await
         }
         fetched => fetched.map_err(|error| error.to_string()),
     }
@@ -154,23 +159,23 @@ async fn bytes_of(core: &Arc<Core>, old: &Arc<Deed>, entry: &Added, late: bool) 
 /// Stores a shard under the new agreement, has it signed, then drops it from the old one. If `late`, its
 /// bytes need not come from its provider.
 async fn shift(
-    core: &Arc<Core>,
+    shared: &Arc<Shared>,
     old: &Arc<Deed>,
     room: Option<Room>,
     entry: Added,
     late: bool,
 ) -> Result<(), String> {
-    let row = core.common.catalogue.segment(entry.file, entry.segment).await;
+    let row = shared.common.catalogue.segment(entry.file, entry.segment).await;
     let row = row.map_err(|stopped| stopped.to_string())?.ok_or("it is nobody's any more")?;
     if row.holdings.len() >= HOLDINGS_MAX - SHARDS {
         return Err("many copies of its segment wait to be taken out".into());
     }
     let room = match room {
         Some(room) => room,
-        None => elsewhere(core, old, &entry).await?,
+        None => elsewhere(shared, old, &entry).await?,
     };
-    let _place = core.mending.acquire().await.map_err(|error| error.to_string())?;
-    let bytes = bytes_of(core, old, &entry, late).await?;
+    let _place = shared.mending.acquire().await.map_err(|error| error.to_string())?;
+    let bytes = bytes_of(shared, old, &entry, late).await?;
     let unsigned = room.store(Added { moves: true, ..entry }, bytes).await.map_err(|e| e.to_string())?;
     if !unsigned.signed().await {
         return Err("the provider refused to sign".into());

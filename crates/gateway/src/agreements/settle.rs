@@ -5,9 +5,9 @@
 //! makes older claims void. So at most one is in flight for each agreement.
 
 use crate::{
-    core::Core,
     deed::Deed,
     ledger::{Error, Ledger, decode},
+    shared::Shared,
 };
 use posync_protocol::{
     Code,
@@ -53,7 +53,7 @@ impl Verdict {
 /// # Errors
 /// [`Error`]; the claim keeps waiting.
 pub(super) async fn settle(
-    core: &Core,
+    shared: &Shared,
     ledger: &Ledger,
     deed: &Arc<Deed>,
     parameters: &Parameters,
@@ -71,7 +71,7 @@ pub(super) async fn settle(
     deed.set_trust(trust(&usage, parameters));
     let last = data_set.next.unwrap_or(data_set.current);
     deed.looked(&last, height).await.map_err(stopped)?;
-    let Some(known) = core.known(&provider) else { return Ok(()) };
+    let Some(known) = shared.known(&provider) else { return Ok(()) };
     let waiting = deed.waiting();
     let claim = waiting.as_ref().map(|signed| &signed.claim);
     let verdict = Verdict::of(&data_set, audit.settlements, known.takes, claim);
@@ -92,7 +92,7 @@ pub(super) async fn settle(
         Code::Done => {
             deed.settled(signed.claim.version).await.map_err(stopped)?;
             if deed.is_due() {
-                core.common.signed.notify_one();
+                shared.common.signed.notify_one();
             }
         }
         // The provider or a block was faster: the next look reads the new state.

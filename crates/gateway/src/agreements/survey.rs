@@ -3,8 +3,8 @@
 
 use super::{policy::Posted, state::View};
 use crate::{
-    core::Known,
     ledger::{Error, Ledger, decode},
+    shared::Known,
 };
 use posync_protocol::{
     Account,

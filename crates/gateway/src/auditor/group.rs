@@ -9,7 +9,7 @@ use super::{
     seat::Seat,
     state::{LEAD_EPOCHS, account_key, group_of, phase},
 };
-use crate::{agreements::Agreements, consumer::Consumer, core::Core, ledger::Error, sample::Sample};
+use crate::{agreements::Agreements, consumer::Consumer, ledger::Error, sample::Sample, shared::Shared};
 use commonware_cryptography::{Signer as _, ed25519::PrivateKey};
 use commonware_runtime::{Clock, Handle, Metrics, Network, Spawner, Storage};
 use commonware_utils::channel::{mpsc, oneshot};
@@ -45,7 +45,7 @@ fn last_fee(key: &PrivateKey, parameters: &Parameters, system: &System, body: &B
 
 /// A reading account whose tasks run.
 struct Reading {
-    core: Arc<Core>,
+    shared: Arc<Shared>,
     agreements: Arc<Agreements>,
     task: Handle<()>,
 }
@@ -110,24 +110,24 @@ where
 
     /// The secret from which the session keys of an epoch's account derive.
     pub(super) fn master(&self, epoch: u64) -> Option<Hash> {
-        Some(self.of(epoch)?.core.common.master)
+        Some(self.of(epoch)?.shared.common.master)
     }
 
     /// A random salt for the commitment of an epoch; `None` without an account for it.
     pub(super) fn random(&self, epoch: u64) -> Option<Hash> {
-        Some(self.of(epoch)?.core.common.environment.random())
+        Some(self.of(epoch)?.shared.common.environment.random())
     }
 
     /// Returns true if the account that reports on the sample's epoch took it.
     pub(super) fn took(&self, sample: &Sample) -> bool {
-        let deed = self.of(sample.epoch).and_then(|reading| reading.core.deed(sample.deed));
+        let deed = self.of(sample.epoch).and_then(|reading| reading.shared.deed(sample.deed));
         deed.is_some_and(|deed| deed.agreement == sample.agreement)
     }
 
     /// Passes the height of a final block to all accounts.
     pub(super) fn advance(&self, height: u64) {
         for reading in self.all.values() {
-            reading.core.height.fetch_max(height, Ordering::Relaxed);
+            reading.shared.height.fetch_max(height, Ordering::Relaxed);
         }
     }
 
@@ -179,7 +179,7 @@ where
             return Ok(());
         }
         reading.agreements.retired.store(true, Ordering::Release);
-        if !reading.core.deeds().is_empty() || reading.agreements.is_opening() {
+        if !reading.shared.deeds().is_empty() || reading.agreements.is_opening() {
             return Ok(());
         }
         let body = |amount| Body::Transfer(Transfer { to: seat.account, amount });
@@ -209,8 +209,8 @@ where
                 Ok(consumer) => {
                     consumer.agreements.retired.store(!active, Ordering::Release);
                     consumer.start(Some(tell));
-                    let Consumer { core, agreements, mut heard, disk, .. } = consumer;
-                    drop(opened.send((core, agreements)));
+                    let Consumer { shared, agreements, mut heard, disk, .. } = consumer;
+                    drop(opened.send((shared, agreements)));
                     // A reading account stores nothing, so it has nothing to repair.
                     while heard.recv().await.is_some() {}
                     drop(disk);
@@ -218,8 +218,8 @@ where
                 Err(error) => tracing::error!(%error, group, "an account cannot read"),
             }
         });
-        let (core, agreements) = ready.await.map_err(|_| Error::Stopping)?;
-        self.all.insert(group, Reading { core, agreements, task });
+        let (shared, agreements) = ready.await.map_err(|_| Error::Stopping)?;
+        self.all.insert(group, Reading { shared, agreements, task });
         Ok(())
     }
 

@@ -6,7 +6,7 @@ use super::{
     state::{Drawn, Fate},
 };
 use crate::{
-    Shared,
+    SharedNetwork,
     environment::Environment,
     ledger::{Error, Ledger, decode},
 };
@@ -45,7 +45,7 @@ impl Seat {
         let (dialing, light) = (context.child("seat"), Light::new(chain, config.network_key));
         let nodes = config.nodes.clone();
         // The seat's own node comes first: it is the first to know what is final.
-        let connection = Connection::new(dialing, Shared(network.clone()), key.clone(), nodes, light);
+        let connection = Connection::new(dialing, SharedNetwork(network.clone()), key.clone(), nodes, light);
         let connection = connection.beginning_at(0);
         let submitter = Submitter::new(connection.clone(), key.clone(), config.parameters);
         let ledger = Ledger::new(connection, submitter);

@@ -9,9 +9,9 @@ use super::{
 use crate::{
     catalogue::{Stopped, row::FaultRow},
     coding::FileId,
-    core::Core,
     deed::Deed,
     limits::REPAIRS_AT_ONCE,
+    shared::Shared,
 };
 use commonware_macros::select;
 use commonware_utils::channel::mpsc;
@@ -27,7 +27,7 @@ use std::{
 const TICK: Duration = Duration::from_secs(2);
 
 struct Actor {
-    core: Arc<Core>,
+    shared: Arc<Shared>,
     state: State,
     examined: BTreeSet<Account>,
     workers: FuturesUnordered<BoxFuture<'static, (Task, Result<Rebuilt, Stopped>)>>,
@@ -35,17 +35,17 @@ struct Actor {
 
 /// Runs repair until the notices end. `open` are the segments that a start found without eight holders.
 pub async fn start(
-    core: Arc<Core>,
+    shared: Arc<Shared>,
     mut notices: mpsc::Receiver<Notice>,
     open: Vec<(FileId, u32)>,
 ) -> Result<(), Stopped> {
     let mut state = State::default();
-    for (number, row) in state.resume(core.common.catalogue.faults().await?, open) {
-        core.common.catalogue.put_fault(number, row).await?;
+    for (number, row) in state.resume(shared.common.catalogue.faults().await?, open) {
+        shared.common.catalogue.put_fault(number, row).await?;
     }
     let mut actor =
-        Actor { core: core.clone(), state, examined: BTreeSet::new(), workers: FuturesUnordered::new() };
-    let mut tick = Box::pin(core.common.environment.sleep(TICK));
+        Actor { shared: shared.clone(), state, examined: BTreeSet::new(), workers: FuturesUnordered::new() };
+    let mut tick = Box::pin(shared.common.environment.sleep(TICK));
     loop {
         actor.employ();
         select! {
@@ -59,9 +59,9 @@ pub async fn start(
             },
             () = &mut tick => {
                 actor.state.tick();
-                actor.core.suspects.wait(TICK);
-                actor.core.suspects.all().into_iter().for_each(|provider| actor.examine(provider, Look::Suspected));
-                tick = Box::pin(core.common.environment.sleep(TICK));
+                actor.shared.suspects.wait(TICK);
+                actor.shared.suspects.all().into_iter().for_each(|provider| actor.examine(provider, Look::Suspected));
+                tick = Box::pin(shared.common.environment.sleep(TICK));
             },
         }
     }
@@ -89,11 +89,11 @@ impl Actor {
     fn employ(&mut self) {
         while self.workers.len() < REPAIRS_AT_ONCE {
             let Some(task) = self.state.pop() else { break };
-            let (core, owed) = (self.core.clone(), self.state.owed(&task));
-            self.workers.push(Box::pin(async move { (task, rebuild(core, task, owed).await) }));
+            let (shared, owed) = (self.shared.clone(), self.state.owed(&task));
+            self.workers.push(Box::pin(async move { (task, rebuild(shared, task, owed).await) }));
         }
         let open = u32::try_from(self.state.open()).unwrap_or(u32::MAX);
-        self.core.repairs_open.store(open, Ordering::Relaxed);
+        self.shared.repairs_open.store(open, Ordering::Relaxed);
     }
 
     async fn hear(&mut self, notice: Notice) -> Result<(), Stopped> {
@@ -119,34 +119,34 @@ impl Actor {
         if !self.examined.insert(provider) {
             return;
         }
-        let core = self.core.clone();
-        self.core.common.environment.spawn(async move {
+        let shared = self.shared.clone();
+        self.shared.common.environment.spawn(async move {
             match look {
-                Look::Late => examine::late(core.clone(), provider).await,
-                Look::Failed => examine::failed(core.clone(), provider).await,
-                Look::Suspected => examine::suspected(core.clone(), provider).await,
+                Look::Late => examine::late(shared.clone(), provider).await,
+                Look::Failed => examine::failed(shared.clone(), provider).await,
+                Look::Suspected => examine::suspected(shared.clone(), provider).await,
             }
-            core.notice_surely(Notice::Examined(provider)).await;
+            shared.notice_surely(Notice::Examined(provider)).await;
         });
     }
 
     /// Suspects a provider that does not answer: it gets no new shards, and those that it holds still count.
     fn silent(&self, provider: Account) {
-        let trusted = self.core.known(&provider).is_some_and(|known| known.trusted);
-        if !self.core.suspects.suspect(provider, trusted) {
+        let trusted = self.shared.known(&provider).is_some_and(|known| known.trusted);
+        if !self.shared.suspects.suspect(provider, trusted) {
             return;
         }
-        self.core.trust(&provider, false);
-        let (whole, short) = (self.core.grace.whole.as_secs(), self.core.grace.short.as_secs());
+        self.shared.trust(&provider, false);
+        let (whole, short) = (self.shared.grace.whole.as_secs(), self.shared.grace.short.as_secs());
         tracing::warn!(%provider, seconds = whole, seconds_near_the_fewest = short,
             "a provider does not answer, or serves nothing of what it holds; its shards still count and are rebuilt elsewhere if it stays silent");
     }
 
     /// Withdraws the suspicion of a provider that serves again: it lost nothing.
     async fn answers(&mut self, provider: &Account) -> Result<(), Stopped> {
-        let Some((silent, was_trusted)) = self.core.suspects.withdraw(provider) else { return Ok(()) };
+        let Some((silent, was_trusted)) = self.shared.suspects.withdraw(provider) else { return Ok(()) };
         if was_trusted {
-            self.core.trust(provider, true);
+            self.shared.trust(provider, true);
         }
         tracing::info!(%provider, seconds = silent.as_secs(), "a provider that was silent serves again; it keeps its shards");
         if let Some((number, row)) = self.state.withdraw(provider) {
@@ -158,19 +158,19 @@ impl Actor {
     /// Has shards of a provider that was silent for too long rebuilt beside it.
     async fn overdue(&mut self, provider: Account, mut shards: Vec<(Task, u8)>) -> Result<(), Stopped> {
         shards.retain(|(task, position)| !self.state.is_owed(task, *position));
-        if shards.is_empty() || self.core.suspects.silent_for(&provider).is_none() {
+        if shards.is_empty() || self.shared.suspects.silent_for(&provider).is_none() {
             return Ok(());
         }
         tracing::warn!(%provider, shards = shards.len(),
             "a provider stays silent; its shards are rebuilt elsewhere and stay with it until they are");
-        let (number, row) = self.state.lost(provider, FoundBy::Late, self.core.round(), &shards);
+        let (number, row) = self.state.lost(provider, FoundBy::Late, self.shared.round(), &shards);
         self.write(number, row).await?;
         shards.into_iter().for_each(|(task, _)| self.state.push(task));
         Ok(())
     }
 
     async fn bad(&mut self, provider: &Account, names: &BTreeSet<Hash>) -> Result<(), Stopped> {
-        for deed in self.core.deeds_with(provider) {
+        for deed in self.shared.deeds_with(provider) {
             let live = deed.with_state(|state| state.live());
             let lost = live.iter().filter(|entry| names.contains(&entry.name)).map(|entry| entry.sequence);
             self.lost(deed.number, lost.collect(), FoundBy::Scrub).await?;
@@ -179,8 +179,8 @@ impl Actor {
     }
 
     async fn lost(&mut self, deed: u32, sequences: Vec<u64>, found_by: FoundBy) -> Result<(), Stopped> {
-        let Some(deed) = self.core.deed(deed) else { return Ok(()) };
-        let spared = spared(&self.core, &deed, sequences).await?;
+        let Some(deed) = self.shared.deed(deed) else { return Ok(()) };
+        let spared = spared(&self.shared, &deed, sequences).await?;
         let entries = deed.drop_entries(spared).await?;
         if entries.is_empty() {
             return Ok(());
@@ -189,7 +189,7 @@ impl Actor {
         let shards: Vec<(Task, u8)> =
             entries.iter().map(|entry| ((entry.file, entry.segment), entry.position)).collect();
         tracing::warn!(%provider, shards = shards.len(), ?found_by, "a provider lost shards; they are rebuilt elsewhere");
-        let (number, row) = self.state.lost(provider, found_by, self.core.round(), &shards);
+        let (number, row) = self.state.lost(provider, found_by, self.shared.round(), &shards);
         self.write(number, row).await?;
         shards.into_iter().for_each(|(task, _)| self.state.push(task));
         Ok(())
@@ -197,9 +197,9 @@ impl Actor {
 
     async fn write(&mut self, number: Option<u64>, row: FaultRow) -> Result<(), Stopped> {
         match number {
-            Some(number) => self.core.common.catalogue.put_fault(number, row).await,
+            Some(number) => self.shared.common.catalogue.put_fault(number, row).await,
             None => {
-                let number = self.core.common.catalogue.add_fault(row).await?;
+                let number = self.shared.common.catalogue.add_fault(row).await?;
                 self.state.numbered(&row.provider, number);
                 Ok(())
             }
@@ -216,17 +216,17 @@ impl Actor {
 
 /// The entries that can be given up, because enough other holders of their segments are free of
 /// suspicion. The others are kept: a damaged shard may be all that is left.
-async fn spared(core: &Core, deed: &Deed, sequences: Vec<u64>) -> Result<Vec<u64>, Stopped> {
+async fn spared(shared: &Shared, deed: &Deed, sequences: Vec<u64>) -> Result<Vec<u64>, Stopped> {
     let live = deed.with_state(|state| state.live());
     let wanted: BTreeSet<u64> = sequences.into_iter().collect();
     let mut spared = Vec::new();
     for entry in live.into_iter().filter(|entry| wanted.contains(&entry.sequence)) {
-        let row = core.common.catalogue.segment(entry.file, entry.segment).await?;
+        let row = shared.common.catalogue.segment(entry.file, entry.segment).await?;
         let suffices = row.is_none_or(|row| {
             let position = usize::from(entry.position);
             let is_it =
                 row.holder(position).is_some_and(|h| (h.deed, h.sequence) == (deed.number, entry.sequence));
-            suspects::suffice(&examine::places(core, &row), is_it.then_some(position))
+            suspects::suffice(&examine::places(shared, &row), is_it.then_some(position))
         });
         if suffices {
             spared.push(entry.sequence);

@@ -6,9 +6,9 @@ use super::{
 };
 use crate::{
     coding::SHARDS,
-    core::Core,
     deed::{Deed, Part},
     repair::suspects::Place,
+    shared::Shared,
 };
 use posync_protocol::{Account, limits::SLICE_BYTES};
 use std::{sync::Arc, time::Duration};
@@ -30,8 +30,8 @@ enum Shown {
 }
 
 /// Asks a provider for its status and for a slice of a shard that it holds. A status alone proves nothing.
-async fn look(core: &Arc<Core>, provider: &Account) -> Shown {
-    let deeds = core.deeds_with(provider);
+async fn look(shared: &Arc<Shared>, provider: &Account) -> Shown {
+    let deeds = shared.deeds_with(provider);
     let Some(first) = deeds.first() else { return Shown::Serves };
     if let Err(error) = first.peer.status().await {
         tracing::debug!(%error, "a provider does not say how it is");
@@ -42,12 +42,12 @@ async fn look(core: &Arc<Core>, provider: &Account) -> Shown {
     if held.is_empty() {
         return Shown::Serves;
     }
-    let random = core.common.environment.random();
+    let random = shared.common.environment.random();
     let draw = u64::from_be_bytes(random[..8].try_into().expect("eight of 32 bytes")) % held.len() as u64;
     let (deed, entry) = held.swap_remove(usize::try_from(draw).expect("below a length"));
-    let part = slice(core, entry.name, u64::from(entry.bytes));
-    let payer = core.payer(deed, part.bytes).await;
-    if !core.can_read(&payer, part.bytes).await {
+    let part = slice(shared, entry.name, u64::from(entry.bytes));
+    let payer = shared.payer(deed, part.bytes).await;
+    if !shared.can_read(&payer, part.bytes).await {
         return Shown::Ours;
     }
     match payer.read(part).await {
@@ -61,101 +61,101 @@ async fn look(core: &Arc<Core>, provider: &Account) -> Shown {
 }
 
 /// Examines a provider that is late on a draw, and reports it as silent if it does not serve.
-pub(super) async fn late(core: Arc<Core>, provider: Account) {
+pub(super) async fn late(shared: Arc<Shared>, provider: Account) {
     for _ in 0..SILENCES {
-        match look(&core, &provider).await {
+        match look(&shared, &provider).await {
             Shown::Serves | Shown::Ours => return,
-            Shown::Lost(deed, lost) => return tell(&core, &deed, vec![lost], FoundBy::Draw).await,
-            Shown::Silent => core.common.environment.sleep(SILENCE_PAUSE).await,
+            Shown::Lost(deed, lost) => return tell(&shared, &deed, vec![lost], FoundBy::Draw).await,
+            Shown::Silent => shared.common.environment.sleep(SILENCE_PAUSE).await,
         }
     }
-    core.notice_surely(Notice::Silent(provider)).await;
+    shared.notice_surely(Notice::Silent(provider)).await;
 }
 
 /// Examines a suspected provider again. If it is still silent, reports its shards that are overdue.
-pub(super) async fn suspected(core: Arc<Core>, provider: Account) {
-    let deeds = core.deeds_with(&provider);
-    match look(&core, &provider).await {
-        Shown::Serves => return core.notice_surely(Notice::Answers(provider)).await,
-        Shown::Ours => return core.suspects.spare(&provider),
-        Shown::Lost(deed, lost) => return tell(&core, &deed, vec![lost], FoundBy::Draw).await,
+pub(super) async fn suspected(shared: Arc<Shared>, provider: Account) {
+    let deeds = shared.deeds_with(&provider);
+    match look(&shared, &provider).await {
+        Shown::Serves => return shared.notice_surely(Notice::Answers(provider)).await,
+        Shown::Ours => return shared.suspects.spare(&provider),
+        Shown::Lost(deed, lost) => return tell(&shared, &deed, vec![lost], FoundBy::Draw).await,
         Shown::Silent => {}
     }
-    let silent = core.suspects.silent_for(&provider).unwrap_or_default();
-    if silent < core.grace.short {
+    let silent = shared.suspects.silent_for(&provider).unwrap_or_default();
+    if silent < shared.grace.short {
         return;
     }
     let mut overdue = Vec::new();
     for deed in deeds {
         for entry in deed.with_state(|state| state.live()) {
             let task: Task = (entry.file, entry.segment);
-            let Ok(found) = core.common.catalogue.segment(entry.file, entry.segment).await else { return };
+            let Ok(found) = shared.common.catalogue.segment(entry.file, entry.segment).await else { return };
             let Some(row) = found else { continue };
             let position = usize::from(entry.position);
             let ours = row.holder(position).is_some_and(|h| h.deed == deed.number);
-            if ours && core.grace.overdue(&places(&core, &row)).contains(&position) {
+            if ours && shared.grace.overdue(&places(&shared, &row)).contains(&position) {
                 overdue.push((task, entry.position));
             }
         }
     }
     if !overdue.is_empty() {
-        core.notice_surely(Notice::Overdue(provider, overdue)).await;
+        shared.notice_surely(Notice::Overdue(provider, overdue)).await;
     }
 }
 
 /// The state of each position of a segment.
-pub(super) fn places(core: &Core, row: &crate::catalogue::row::SegmentRow) -> [Place; SHARDS] {
+pub(super) fn places(shared: &Shared, row: &crate::catalogue::row::SegmentRow) -> [Place; SHARDS] {
     std::array::from_fn(|position| {
         let Some(holding) = row.holder(position) else { return Place::Open };
         // This gateway cannot use the agreement, so it cannot ask its provider under it.
-        let Some(deed) = core.deed(holding.deed) else { return Place::Silent(Duration::MAX) };
-        core.suspects.silent_for(&deed.provider()).map_or(Place::Live, Place::Silent)
+        let Some(deed) = shared.deed(holding.deed) else { return Place::Silent(Duration::MAX) };
+        shared.suspects.silent_for(&deed.provider()).map_or(Place::Live, Place::Silent)
     })
 }
 
 /// Examines a provider whose reads a draw found missing: reads a slice of each shard that it holds, and
 /// reports those that are lost. Whole shards would spend the agreements' egress on one missed draw.
-pub(super) async fn failed(core: Arc<Core>, provider: Account) {
-    let trusted = core.known(&provider).is_some_and(|known| known.trusted);
-    core.trust(&provider, false);
+pub(super) async fn failed(shared: Arc<Shared>, provider: Account) {
+    let trusted = shared.known(&provider).is_some_and(|known| known.trusted);
+    shared.trust(&provider, false);
     let mut all_found = true;
-    for deed in core.deeds_with(&provider) {
+    for deed in shared.deeds_with(&provider) {
         let mut lost = Vec::new();
         for entry in deed.with_state(|state| state.live()) {
             let length = u64::from(entry.bytes);
-            let part = slice(&core, entry.name, length);
-            let payer = core.payer(&deed, part.bytes).await;
+            let part = slice(&shared, entry.name, length);
+            let payer = shared.payer(&deed, part.bytes).await;
             match payer.read(part).await {
                 Err(error) if error.shows_loss() => lost.push(entry.sequence),
                 Err(error) => {
                     tracing::debug!(%error, "a suspect does not serve");
-                    tell(&core, &deed, lost, FoundBy::Draw).await;
+                    tell(&shared, &deed, lost, FoundBy::Draw).await;
                     if trusted {
-                        core.trust(&provider, true);
+                        shared.trust(&provider, true);
                     }
-                    return late(core, provider).await;
+                    return late(shared, provider).await;
                 }
                 Ok(_) => {}
             }
         }
         all_found &= lost.is_empty();
-        tell(&core, &deed, lost, FoundBy::Draw).await;
+        tell(&shared, &deed, lost, FoundBy::Draw).await;
     }
     if trusted && all_found {
-        core.trust(&provider, true);
+        shared.trust(&provider, true);
     }
 }
 
 /// A random slice of a shard.
-fn slice(core: &Core, name: posync_protocol::Hash, length: u64) -> Part {
-    let random = core.common.environment.random();
+fn slice(shared: &Shared, name: posync_protocol::Hash, length: u64) -> Part {
+    let random = shared.common.environment.random();
     let draw = u64::from_be_bytes(random[..8].try_into().expect("eight of 32 bytes"));
     let offset = draw % length.div_ceil(SLICE_BYTES).max(1) * SLICE_BYTES;
     Part { name, length, offset, bytes: SLICE_BYTES.min(length - offset) }
 }
 
-async fn tell(core: &Core, deed: &Deed, sequences: Vec<u64>, found_by: FoundBy) {
+async fn tell(shared: &Shared, deed: &Deed, sequences: Vec<u64>, found_by: FoundBy) {
     if !sequences.is_empty() {
-        core.notice_surely(Notice::Lost { deed: deed.number, sequences, found_by }).await;
+        shared.notice_surely(Notice::Lost { deed: deed.number, sequences, found_by }).await;
     }
 }

@@ -3,7 +3,7 @@
 use crate::{
     catalogue::{Catalogue, Stopped, row::JobRow},
     coding::FileId,
-    core::Core,
+    shared::Shared,
 };
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
@@ -14,18 +14,18 @@ const JOBS_PER_PASS: usize = 64;
 
 /// Works off jobs until the catalogue ends. Each segment's shards are taken out of their data sets, then
 /// its row is removed, then the job. A pass is idempotent, so a crash costs one pass.
-pub async fn reap(core: Arc<Core>) {
+pub async fn reap(shared: Arc<Shared>) {
     let mut from = 0;
-    while pass(&core, &mut from).await.is_ok() {
-        core.common.environment.sleep(PASS_PAUSE).await;
+    while pass(&shared, &mut from).await.is_ok() {
+        shared.common.environment.sleep(PASS_PAUSE).await;
     }
 }
 
-async fn pass(core: &Core, from: &mut u32) -> Result<(), Stopped> {
-    let is_putting = |file: &FileId| core.is_putting(file);
-    for (number, job) in abandoned(&core.common.catalogue, is_putting, from).await? {
-        if clear(core, &job).await? {
-            core.common.catalogue.job_done(number, job).await?;
+async fn pass(shared: &Shared, from: &mut u32) -> Result<(), Stopped> {
+    let is_putting = |file: &FileId| shared.is_putting(file);
+    for (number, job) in abandoned(&shared.common.catalogue, is_putting, from).await? {
+        if clear(shared, &job).await? {
+            shared.common.catalogue.job_done(number, job).await?;
         }
     }
     Ok(())
@@ -62,12 +62,12 @@ async fn abandoned(
 }
 
 /// Marks the shards of a job's segments for removal. True if no segment had shards left.
-async fn clear(core: &Core, job: &JobRow) -> Result<bool, Stopped> {
+async fn clear(shared: &Shared, job: &JobRow) -> Result<bool, Stopped> {
     let (mut gone, mut drops) = (true, BTreeMap::<u32, Vec<u64>>::new());
     for segment in 0..job.segments {
-        let Some(row) = core.common.catalogue.segment(job.file, segment).await? else { continue };
+        let Some(row) = shared.common.catalogue.segment(job.file, segment).await? else { continue };
         if row.holdings.is_empty() {
-            core.common.catalogue.forget_segment(job.file, segment).await?;
+            shared.common.catalogue.forget_segment(job.file, segment).await?;
             continue;
         }
         gone = false;
@@ -76,7 +76,7 @@ async fn clear(core: &Core, job: &JobRow) -> Result<bool, Stopped> {
         }
     }
     for (deed, sequences) in drops {
-        if let Some(deed) = core.deed(deed) {
+        if let Some(deed) = shared.deed(deed) {
             deed.drop_entries(sequences).await?;
         }
     }

@@ -6,12 +6,12 @@ use crate::{
         row::{Added, SegmentRow},
     },
     coding::{self, FileKey, SHARDS, Shard},
-    core::Core,
     limits::HOLDINGS_MAX,
     repair::{
         examine::places,
         state::{Rebuilt, Task},
     },
+    shared::Shared,
     transfer::gather,
 };
 use posync_protocol::Account;
@@ -22,26 +22,26 @@ const STORE_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Rebuilds the missing shards of a segment at providers that are not in `lost_by`.
 pub(super) async fn rebuild(
-    core: Arc<Core>,
+    shared: Arc<Shared>,
     (file, segment): Task,
     lost_by: BTreeSet<Account>,
 ) -> Result<Rebuilt, Stopped> {
-    let Some(row) = core.common.catalogue.segment(file, segment).await? else {
+    let Some(row) = shared.common.catalogue.segment(file, segment).await? else {
         return Ok(Rebuilt { whole: true, positions: Vec::new() });
     };
-    let missing = missing(&core, &row);
+    let missing = missing(&shared, &row);
     if missing.is_empty() {
         return Ok(Rebuilt { whole: true, positions: Vec::new() });
     }
-    let _place = core.mending.clone().acquire_owned().await.expect("the semaphore is never closed");
-    let mut held = match gather(&core, segment, &row).await {
+    let _place = shared.mending.clone().acquire_owned().await.expect("the semaphore is never closed");
+    let mut held = match gather(&shared, segment, &row).await {
         Ok(held) => held,
         Err(error) => {
             tracing::warn!(%error, segment, "a segment cannot be rebuilt now");
             return Ok(Rebuilt::default());
         }
     };
-    let key = FileKey::derive(&core.common.master, &file);
+    let key = FileKey::derive(&shared.common.master, &file);
     let shards = match coding::rebuild(&key, segment, row.plain as usize, &mut held) {
         Ok(shards) => shards,
         Err(error) => {
@@ -54,7 +54,7 @@ pub(super) async fn rebuild(
     {
         let same = shard.name == row.names[position];
         let number = u8::try_from(position).expect("below eight");
-        if same && place(&core, (file, segment), &row, number, shard, &lost_by).await {
+        if same && place(&shared, (file, segment), &row, number, shard, &lost_by).await {
             rebuilt.positions.push(number);
         } else {
             rebuilt.whole = false;
@@ -67,11 +67,11 @@ pub(super) async fn rebuild(
 ///
 /// # Errors
 /// The reason why the shard cannot be rebuilt now.
-pub async fn restore(core: &Arc<Core>, entry: &Added) -> Result<Vec<u8>, String> {
-    let row = core.common.catalogue.segment(entry.file, entry.segment).await;
+pub async fn restore(shared: &Arc<Shared>, entry: &Added) -> Result<Vec<u8>, String> {
+    let row = shared.common.catalogue.segment(entry.file, entry.segment).await;
     let row = row.map_err(|stopped| stopped.to_string())?.ok_or("its segment is gone")?;
-    let mut held = gather(core, entry.segment, &row).await.map_err(|error| error.to_string())?;
-    let key = FileKey::derive(&core.common.master, &entry.file);
+    let mut held = gather(shared, entry.segment, &row).await.map_err(|error| error.to_string())?;
+    let key = FileKey::derive(&shared.common.master, &entry.file);
     let shards = coding::rebuild(&key, entry.segment, row.plain as usize, &mut held);
     let shard = shards.map_err(|error| error.to_string())?.into_iter().nth(usize::from(entry.position));
     let shard = shard.filter(|shard| shard.name == entry.name);
@@ -79,14 +79,14 @@ pub async fn restore(core: &Arc<Core>, entry: &Added) -> Result<Vec<u8>, String>
 }
 
 /// Positions without a holder, and those whose silent holder is due for replacement.
-fn missing(core: &Core, row: &SegmentRow) -> BTreeSet<usize> {
-    row.open_positions().chain(core.grace.overdue(&places(core, row))).collect()
+fn missing(shared: &Shared, row: &SegmentRow) -> BTreeSet<usize> {
+    row.open_positions().chain(shared.grace.overdue(&places(shared, row))).collect()
 }
 
 /// Stores a rebuilt shard with an operator that holds no other shard of the segment. A silent holder's
 /// shard is dropped in the commit that puts the new one in force. True if the position has a holder.
 async fn place(
-    core: &Arc<Core>,
+    shared: &Arc<Shared>,
     (file, segment): Task,
     row: &SegmentRow,
     position: u8,
@@ -94,9 +94,9 @@ async fn place(
     lost_by: &BTreeSet<Account>,
 ) -> bool {
     // Read again: earlier positions of this repair have new holders.
-    let Ok(Some(now)) = core.common.catalogue.segment(file, segment).await else { return false };
+    let Ok(Some(now)) = shared.common.catalogue.segment(file, segment).await else { return false };
     let old = now.holder(usize::from(position)).copied();
-    if !missing(core, &now).contains(&usize::from(position)) {
+    if !missing(shared, &now).contains(&usize::from(position)) {
         // Its holder answers again.
         return true;
     }
@@ -109,11 +109,11 @@ async fn place(
     }
     let accounts = |dropped: bool| -> BTreeSet<Account> {
         let of = now.holdings.iter().filter(|holding| holding.dropped == dropped);
-        of.filter_map(|holding| core.deed(holding.deed)).map(|deed| deed.provider()).collect()
+        of.filter_map(|holding| shared.deed(holding.deed)).map(|deed| deed.provider()).collect()
     };
     let avoided = &accounts(true) | lost_by;
     let label = [&file[..], &segment.to_be_bytes()].concat();
-    let rooms = core.rooms(&label, 1, row.shard_bytes(), &accounts(false), &avoided);
+    let rooms = shared.rooms(&label, 1, row.shard_bytes(), &accounts(false), &avoided);
     let Some(room) = rooms.into_iter().next() else {
         tracing::warn!(segment, "no operator has room for a rebuilt shard; it is tried again");
         return false;
@@ -138,9 +138,9 @@ async fn place(
             }
         }
     };
-    match core.common.environment.within(STORE_TIMEOUT, work).await.flatten() {
+    match shared.common.environment.within(STORE_TIMEOUT, work).await.flatten() {
         Some(signed) => {
-            if let Some((old, deed)) = old.and_then(|old| Some((old, core.deed(old.deed)?)))
+            if let Some((old, deed)) = old.and_then(|old| Some((old, shared.deed(old.deed)?)))
                 && signed
             {
                 return deed.drop_entries(vec![old.sequence]).await.is_ok();

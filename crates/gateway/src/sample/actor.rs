@@ -7,10 +7,10 @@ use super::{
 };
 use crate::{
     agreements::state::Stage,
-    core::Core,
     deed::{Arrived, Deed, Part},
     ledger::Ledger,
     peer::Error,
+    shared::Shared,
 };
 use commonware_utils::channel::mpsc;
 use futures::future::try_join_all;
@@ -38,7 +38,7 @@ type Failed = (Named, Error);
 /// The inputs and shared state of the sampling task.
 pub struct Sampler {
     /// Shared state with the agreements.
-    pub core: Arc<Core>,
+    pub shared: Arc<Shared>,
     /// Reads of the ledger, from which names are learned.
     pub ledger: Ledger,
     /// Parameters from the genesis.
@@ -53,19 +53,19 @@ pub struct Sampler {
 
 /// Runs the task; it does not return.
 pub async fn start(sampler: Arc<Sampler>) {
-    let core = sampler.core.clone();
-    let mut seen = core.height.load(Ordering::Relaxed);
+    let shared = sampler.shared.clone();
+    let mut seen = shared.height.load(Ordering::Relaxed);
     loop {
-        let height = core.height.load(Ordering::Relaxed);
-        let providers: BTreeSet<Account> = core.deeds().iter().map(|deed| deed.provider()).collect();
+        let height = shared.height.load(Ordering::Relaxed);
+        let providers: BTreeSet<Account> = shared.deeds().iter().map(|deed| deed.provider()).collect();
         sampler.names().retain(|provider, _| providers.contains(provider));
         for provider in providers {
             for epoch in due(&sampler.secret, &provider, seen, height, &sampler.parameters) {
-                core.common.environment.spawn(sampler.clone().one(provider, epoch));
+                shared.common.environment.spawn(sampler.clone().one(provider, epoch));
             }
         }
         seen = seen.max(height);
-        core.common.environment.sleep(PAUSE).await;
+        shared.common.environment.sleep(PAUSE).await;
     }
 }
 
@@ -75,12 +75,12 @@ impl Sampler {
     }
 
     async fn one(self: Arc<Self>, provider: Account, epoch: u64) {
-        let environment = &self.core.common.environment;
+        let environment = &self.shared.common.environment;
         let random = environment.random();
         let late = u64::from(u16::from_be_bytes([random[0], random[1]])) % SPREAD_MS;
         environment.sleep(Duration::from_millis(late)).await;
         let open = |deed: &Arc<Deed>| Stage::of(&deed.terms()) == Stage::Open && !deed.is_closed();
-        let Some(deed) = self.core.deeds_with(&provider).into_iter().rfind(open) else { return };
+        let Some(deed) = self.shared.deeds_with(&provider).into_iter().rfind(open) else { return };
         // A read that starts too late would be paid too late to be redeemed within its epoch.
         let learned =
             environment.within(Duration::from_millis(SPREAD_MS), self.learn(&provider, epoch)).await;
@@ -100,7 +100,7 @@ impl Sampler {
         let provider = deed.provider();
         for _ in 0..TRIES {
             let known = self.names().get(&provider).cloned().unwrap_or_default();
-            let parts = parts(&known.shards, &self.core.common.environment.random());
+            let parts = parts(&known.shards, &self.shared.common.environment.random());
             let (first, rest) = parts.split_first()?;
             let result = self.in_time(deed, first, rest).await;
             let result = result.unwrap_or(Err((first.0, Error::Slow(provider))));
@@ -132,13 +132,13 @@ impl Sampler {
         first: &Read,
         rest: &[Read],
     ) -> Option<Result<Arrived, Failed>> {
-        let environment = &self.core.common.environment;
+        let environment = &self.shared.common.environment;
         environment.within(Duration::from_millis(IN_TIME_MS), self.read(deed, first, rest)).await
     }
 
     /// Reads the first part alone, as its latency counts, then the others a few at once.
     async fn read(&self, deed: &Arc<Deed>, first: &Read, rest: &[Read]) -> Result<Arrived, Failed> {
-        let environment = &self.core.common.environment;
+        let environment = &self.shared.common.environment;
         let asked = environment.now();
         let one = |(named, part): &Read| {
             let (named, read) = (*named, deed.read(*part));

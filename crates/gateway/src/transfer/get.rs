@@ -21,11 +21,11 @@ use crate::{
         row::{FileRow, SegmentRow},
     },
     coding::{self, DATA, FileId, FileKey, Held, SEGMENT_BYTES, SHARDS},
-    core::Core,
     deed::Deed,
     limits::SEGMENTS_READ_AHEAD,
     peer,
     repair::Notice,
+    shared::Shared,
 };
 use commonware_macros::select;
 use commonware_utils::channel::oneshot;
@@ -49,7 +49,7 @@ type Gathered = Result<(Vec<u8>, Buffer), Error>;
 
 /// A range of a file, read piece by piece.
 pub struct Reader {
-    core: Arc<Core>,
+    shared: Arc<Shared>,
     share: Arc<Share>,
     file: FileId,
     bytes: u64,
@@ -69,7 +69,7 @@ impl Reader {
     /// # Errors
     /// [`Error::Range`].
     pub fn open(
-        core: &Arc<Core>,
+        shared: &Arc<Shared>,
         share: &Arc<Share>,
         file: &FileRow,
         offset: u64,
@@ -79,7 +79,7 @@ impl Reader {
         let end = end.filter(|end| offset <= *end && *end <= file.bytes);
         let end = end.ok_or(Error::Range(offset, file.bytes))?;
         Ok(Self {
-            core: core.clone(),
+            shared: shared.clone(),
             share: share.clone(),
             file: file.id,
             bytes: file.bytes,
@@ -132,13 +132,14 @@ impl Reader {
 
     /// Begins to gather the next segment, which goes on while the reader takes those before it.
     fn gather(&mut self, buffer: Buffer) {
-        let (core, share, file, index) = (self.core.clone(), self.share.clone(), self.file, self.segment());
+        let (shared, share, file, index) =
+            (self.shared.clone(), self.share.clone(), self.file, self.segment());
         let (sender, receiver) = oneshot::channel();
         self.next += 1;
-        self.core.common.environment.spawn(async move {
+        self.shared.common.environment.spawn(async move {
             let mut sender = sender;
             let found = select! {
-                found = segment(&core, &share, file, index) => found,
+                found = segment(&shared, &share, file, index) => found,
                 // The reader is gone.
                 () = sender.closed() => return,
             };
@@ -154,22 +155,22 @@ impl Reader {
 ///
 /// # Errors
 /// [`Error`].
-async fn segment(core: &Arc<Core>, share: &Share, file: FileId, index: u32) -> Result<Vec<u8>, Error> {
+async fn segment(shared: &Arc<Shared>, share: &Share, file: FileId, index: u32) -> Result<Vec<u8>, Error> {
     let unreadable = |error| Error::Unreadable(index, error);
-    let environment = &core.common.environment;
+    let environment = &shared.common.environment;
     let (mut waited, mut held) = (Duration::ZERO, Held::default());
     let (row, _place) = loop {
-        let row = core.common.catalogue.segment(file, index).await?.ok_or(Error::Changed)?;
+        let row = shared.common.catalogue.segment(file, index).await?.ok_or(Error::Changed)?;
         // The time spent waiting for a place does not count against the holders.
-        let place = share.reads(core).await;
+        let place = share.reads(shared).await;
         let begun = environment.now();
-        let gathered = gather_rest(core, index, &row, &mut held);
+        let gathered = gather_rest(shared, index, &row, &mut held);
         let gathered = environment.within(PATIENCE.saturating_sub(waited), gathered).await;
         waited += environment.now().duration_since(begun).unwrap_or_default() + AGAIN;
         let few = || coding::Error::TooFew(held.iter().flatten().count());
         match gathered.unwrap_or_else(|| Err(few())) {
             Ok(()) => break (row, place),
-            Err(error) if waited >= PATIENCE || sources(core, &row).len() < DATA => {
+            Err(error) if waited >= PATIENCE || sources(shared, &row).len() < DATA => {
                 return Err(unreadable(error));
             }
             Err(_) => {}
@@ -177,7 +178,7 @@ async fn segment(core: &Arc<Core>, share: &Share, file: FileId, index: u32) -> R
         drop(place);
         environment.sleep(AGAIN).await;
     };
-    let key = FileKey::derive(&core.common.master, &file);
+    let key = FileKey::derive(&shared.common.master, &file);
     coding::decode(&key, index, row.plain as usize, &mut held).map_err(unreadable)
 }
 
@@ -191,7 +192,7 @@ struct Source {
 /// The holders in the order in which they are asked: those that answer, then doubtful ones, then silent
 /// ones; data before parity within each. Last come shards that are marked for removal and may still be
 /// there, at positions without another holder.
-fn sources(core: &Core, row: &SegmentRow) -> VecDeque<Source> {
+fn sources(shared: &Shared, row: &SegmentRow) -> VecDeque<Source> {
     let of = |position: usize| {
         let mut there = row.holdings.iter().filter(move |holding| usize::from(holding.position) == position);
         row.holder(position).or_else(|| there.next_back())
@@ -199,12 +200,12 @@ fn sources(core: &Core, row: &SegmentRow) -> VecDeque<Source> {
     let mut all: Vec<(bool, Source)> = (0..SHARDS)
         .filter_map(|position| {
             let holding = of(position)?;
-            let source = Source { position, sequence: holding.sequence, deed: core.holder(holding)? };
+            let source = Source { position, sequence: holding.sequence, deed: shared.holder(holding)? };
             Some((holding.dropped, source))
         })
         .collect();
     all.sort_by_key(|(dropped, source)| {
-        let silent = core.suspects.silent_for(&source.deed.provider()).is_some();
+        let silent = shared.suspects.silent_for(&source.deed.provider()).is_some();
         (*dropped, silent, source.deed.peer.is_doubtful(), source.position)
     });
     all.into_iter().map(|(_, source)| source).collect()
@@ -214,24 +215,24 @@ fn sources(core: &Core, row: &SegmentRow) -> VecDeque<Source> {
 ///
 /// # Errors
 /// [`coding::Error::TooFew`].
-pub async fn gather(core: &Arc<Core>, index: u32, row: &SegmentRow) -> Result<Held, coding::Error> {
+pub async fn gather(shared: &Arc<Shared>, index: u32, row: &SegmentRow) -> Result<Held, coding::Error> {
     let mut held = Held::default();
-    gather_rest(core, index, row, &mut held).await?;
+    gather_rest(shared, index, row, &mut held).await?;
     Ok(held)
 }
 
 /// Adds shards to `held` until there are four. Shards that arrived stay there, even on an error.
 async fn gather_rest(
-    core: &Arc<Core>,
+    shared: &Arc<Shared>,
     index: u32,
     row: &SegmentRow,
     held: &mut Held,
 ) -> Result<(), coding::Error> {
-    let mut rest = sources(core, row);
+    let mut rest = sources(shared, row);
     rest.retain(|source| held[source.position].is_none());
     let mut count = held.iter().flatten().count();
     let mut under_way = FuturesUnordered::new();
-    let fetch = |source: Source| fetch(core, source, row);
+    let fetch = |source: Source| fetch(shared, source, row);
     let mut asked: Vec<(usize, Arc<peer::Peer>)> = Vec::new();
     let mut ask = |source: Source| {
         asked.push((source.position, source.deed.peer.clone()));
@@ -243,7 +244,7 @@ async fn gather_rest(
             if rest.is_empty() {
                 return pending().await;
             }
-            core.common.environment.sleep(HEDGE).await;
+            shared.common.environment.sleep(HEDGE).await;
         };
         let arrived = select! {
             arrived = under_way.next() => Some(arrived.ok_or(coding::Error::TooFew(count))?),
@@ -255,7 +256,7 @@ async fn gather_rest(
                 count += 1;
                 continue;
             }
-            Some((source, Err(error))) => failed(core, index, &source, &error),
+            Some((source, Err(error))) => failed(shared, index, &source, &error),
             None => {}
         }
         under_way.extend(rest.pop_front().map(&mut ask));
@@ -270,17 +271,17 @@ async fn gather_rest(
 }
 
 /// Reads a shard. The read ends and is paid even if this future is dropped.
-async fn fetch(core: &Core, source: Source, row: &SegmentRow) -> (Source, Result<Vec<u8>, peer::Error>) {
-    let payer = core.payer(&source.deed, row.shard_bytes()).await;
+async fn fetch(shared: &Shared, source: Source, row: &SegmentRow) -> (Source, Result<Vec<u8>, peer::Error>) {
+    let payer = shared.payer(&source.deed, row.shard_bytes()).await;
     let fetched = payer.fetch(row.names[source.position], row.shard_bytes()).await;
     (source, fetched)
 }
 
-fn failed(core: &Core, segment: u32, source: &Source, error: &peer::Error) {
+fn failed(shared: &Shared, segment: u32, source: &Source, error: &peer::Error) {
     tracing::debug!(%error, segment, "a shard could not be read");
     source.deed.peer.doubt();
     if error.shows_loss() {
         let (deed, sequence) = (source.deed.number, source.sequence);
-        core.notice(Notice::Unread { deed, sequence });
+        shared.notice(Notice::Unread { deed, sequence });
     }
 }

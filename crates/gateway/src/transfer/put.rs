@@ -21,10 +21,10 @@ use crate::{
     access::{Buffer, Share},
     catalogue::{Stopped, row::FileRow},
     coding::{self, FileId, FileKey},
-    core::{Core, Putting},
     expected::Coming,
     limits::{ACKNOWLEDGE_SHARDS, SEGMENTS_UNSIGNED_MAX},
     repair::Notice,
+    shared::{Putting, Shared},
 };
 use commonware_macros::select;
 use commonware_utils::channel::oneshot;
@@ -48,7 +48,7 @@ const READY_TIMEOUT: Duration = Duration::from_secs(20);
 /// # Errors
 /// [`Error`]; a piece may be an error, which is returned. The reaper then frees what was stored.
 pub async fn put(
-    core: &Arc<Core>,
+    shared: &Arc<Shared>,
     share: &Arc<Share>,
     name: Name,
     length: u64,
@@ -58,31 +58,31 @@ pub async fn put(
         return Err(Error::Name);
     }
     let segments = coding::segments(length).ok_or(Error::Length(length))?;
-    let coming = core.expect(length);
-    ready(core, segments).await?;
-    let seed = core.common.environment.random();
+    let coming = shared.expect(length);
+    ready(shared, segments).await?;
+    let seed = shared.common.environment.random();
     let id: FileId = seed[..16].try_into().expect("sixteen of 32 bytes");
-    let putting = core.putting(id);
-    let job = core.common.catalogue.begin(id, segments).await?;
-    let ending = Ending(Arc::new(Fate::new(core.clone(), id)));
-    let under_way = UnderWay { core, share, id, length, coming: &coming, fate: &ending.0 };
+    let putting = shared.putting(id);
+    let job = shared.common.catalogue.begin(id, segments).await?;
+    let ending = Ending(Arc::new(Fate::new(shared.clone(), id)));
+    let under_way = UnderWay { shared, share, id, length, coming: &coming, fate: &ending.0 };
     let blake3 = under_way.stream(&mut pieces).await?;
     let row = FileRow { name, id, bytes: length, blake3, segments, owner: share.owner };
-    finish(core, job, row, putting, ending).await
+    finish(shared, job, row, putting, ending).await
 }
 
 /// Turns the put into a file. Once begun it goes on even if the caller is gone: otherwise the file could
 /// exist without repair knowing its incomplete segments, and stay at six holders.
 async fn finish(
-    core: &Arc<Core>,
+    shared: &Arc<Shared>,
     job: u32,
     row: FileRow,
     putting: Putting,
     ending: Ending,
 ) -> Result<File, Error> {
     let (answer, finished) = oneshot::channel();
-    let catalogue = core.common.catalogue.clone();
-    core.common.environment.spawn(async move {
+    let catalogue = shared.common.catalogue.clone();
+    shared.common.environment.spawn(async move {
         let done = catalogue.finish(job, row).await;
         if matches!(done, Ok(Ok(_))) {
             ending.0.stored();
@@ -96,19 +96,19 @@ async fn finish(
 }
 
 /// Waits until six operators can take shards; the last two shards of a segment follow when they can.
-async fn ready(core: &Arc<Core>, segments: u32) -> Result<(), Error> {
+async fn ready(shared: &Arc<Shared>, segments: u32) -> Result<(), Error> {
     let enough = async {
         loop {
-            let opened = core.opened.notified();
-            if segments == 0 || core.operators(0) >= ACKNOWLEDGE_SHARDS {
+            let opened = shared.opened.notified();
+            if segments == 0 || shared.operators(0) >= ACKNOWLEDGE_SHARDS {
                 return;
             }
             opened.await;
         }
     };
-    match core.common.environment.within(READY_TIMEOUT, enough).await {
+    match shared.common.environment.within(READY_TIMEOUT, enough).await {
         Some(()) => Ok(()),
-        None => Err(Error::Operators(core.operators(0), ACKNOWLEDGE_SHARDS, core.hindrances(0))),
+        None => Err(Error::Operators(shared.operators(0), ACKNOWLEDGE_SHARDS, shared.hindrances(0))),
     }
 }
 
@@ -122,7 +122,7 @@ enum End {
 
 /// The outcome of a put, shared with its segments, which are acknowledged one by one.
 pub(super) struct Fate {
-    core: Arc<Core>,
+    shared: Arc<Shared>,
     file: FileId,
     end: watch::Sender<End>,
     /// Segments with fewer than eight shards; repair is notified of them once the file is stored.
@@ -130,8 +130,8 @@ pub(super) struct Fate {
 }
 
 impl Fate {
-    fn new(core: Arc<Core>, file: FileId) -> Self {
-        Self { core, file, end: watch::Sender::new(End::Open), incomplete: Mutex::default() }
+    fn new(shared: Arc<Shared>, file: FileId) -> Self {
+        Self { shared, file, end: watch::Sender::new(End::Open), incomplete: Mutex::default() }
     }
 
     /// Resolves when the put has failed: the file will never exist.
@@ -150,7 +150,7 @@ impl Fate {
                 End::Stored => {}
             }
         }
-        self.core.notice_surely(Notice::Incomplete { file: self.file, segment }).await;
+        self.shared.notice_surely(Notice::Incomplete { file: self.file, segment }).await;
     }
 
     fn stored(&self) {
@@ -162,10 +162,10 @@ impl Fate {
         if segments.is_empty() {
             return;
         }
-        let (core, file) = (self.core.clone(), self.file);
-        self.core.common.environment.spawn(async move {
+        let (shared, file) = (self.shared.clone(), self.file);
+        self.shared.common.environment.spawn(async move {
             for segment in segments {
-                core.notice_surely(Notice::Incomplete { file, segment }).await;
+                shared.notice_surely(Notice::Incomplete { file, segment }).await;
             }
         });
     }
@@ -190,7 +190,7 @@ impl Drop for Ending {
 }
 
 struct UnderWay<'a> {
-    core: &'a Arc<Core>,
+    shared: &'a Arc<Shared>,
     share: &'a Arc<Share>,
     id: FileId,
     length: u64,
@@ -201,7 +201,7 @@ struct UnderWay<'a> {
 impl UnderWay<'_> {
     /// Stores the segments. Returns the BLAKE3 hash of the file's bytes.
     async fn stream(&self, pieces: &mut BoxStream<'_, Result<Vec<u8>, Error>>) -> Result<[u8; 32], Error> {
-        let key = FileKey::derive(&self.core.common.master, &self.id);
+        let key = FileKey::derive(&self.shared.common.master, &self.id);
         let mut hasher = blake3::Hasher::new();
         let (mut arrived, mut rest) = (0, Vec::new());
         let mut under_way = FuturesUnordered::new();
@@ -230,7 +230,7 @@ impl UnderWay<'_> {
                 None => among(&mut under_way, self.share.incoming(plain)).await?,
             };
             rest = bytes.split_off(plain);
-            let task = segment::Task::new(self.core, self.share, self.fate, (self.id, segment), plain);
+            let task = segment::Task::new(self.shared, self.share, self.fate, (self.id, segment), plain);
             under_way.push(task.store(key.clone(), bytes, buffer, self.coming));
             while under_way.len() >= SEGMENTS_UNSIGNED_MAX {
                 under_way.next().await.expect("not empty")?;
@@ -290,16 +290,16 @@ mod tests {
                 signed: Default::default(),
             };
             let (notices, mut heard) = mpsc::channel(8);
-            let core = Core::new(common, notices, Parameters::LOCAL);
+            let shared = Shared::new(common, notices, Parameters::LOCAL);
             let (id, name) = ([3; 16], Bounded::new(b"a file".to_vec()).expect("short"));
-            let putting = core.putting(id);
-            let job = core.common.catalogue.begin(id, 1).await.expect("runs");
-            let ending = Ending(Arc::new(Fate::new(core.clone(), id)));
+            let putting = shared.putting(id);
+            let job = shared.common.catalogue.begin(id, 1).await.expect("runs");
+            let ending = Ending(Arc::new(Fate::new(shared.clone(), id)));
             ending.0.incomplete(0).await;
             let row =
                 FileRow { name, id, bytes: 1000, blake3: [1; 32], segments: 1, owner: Owner::default() };
             {
-                let mut finishing = Box::pin(finish(&core, job, row, putting, ending));
+                let mut finishing = Box::pin(finish(&shared, job, row, putting, ending));
                 assert!(poll!(&mut finishing).is_pending(), "it is asked, and nothing is on disk");
             }
             let notice = heard.recv().await;
@@ -307,10 +307,10 @@ mod tests {
                 matches!(notice, Some(Notice::Incomplete { file, segment: 0 }) if file == id),
                 "{notice:?}"
             );
-            assert!(core.common.catalogue.file(b"a file".to_vec()).await.expect("runs").is_some());
+            assert!(shared.common.catalogue.file(b"a file".to_vec()).await.expect("runs").is_some());
             // The spawned task drops the guard by itself.
-            while core.is_putting(&id) {
-                core.common.environment.sleep(Duration::from_millis(1)).await;
+            while shared.is_putting(&id) {
+                shared.common.environment.sleep(Duration::from_millis(1)).await;
             }
         });
     }

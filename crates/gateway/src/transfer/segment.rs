@@ -18,11 +18,11 @@ use crate::{
     access::{Buffer, Part, Share},
     catalogue::row::{Added, SegmentRow},
     coding::{self, DATA, FileId, FileKey, SHARDS, Shard},
-    core::Core,
     deed::{Room, Unsigned, state::leaves},
     expected::Coming,
     limits::ACKNOWLEDGE_SHARDS,
     peer::{self, Parcel, Peer},
+    shared::Shared,
 };
 use commonware_macros::select;
 use futures::{
@@ -63,7 +63,7 @@ type UnderWay = FuturesUnordered<BoxFuture<'static, ()>>;
 
 /// The upload of one segment to its providers.
 pub(super) struct Task {
-    core: Arc<Core>,
+    shared: Arc<Shared>,
     share: Arc<Share>,
     fate: Arc<Fate>,
     file: FileId,
@@ -98,14 +98,14 @@ impl Drop for Asked<'_> {
 impl Task {
     /// The upload of a segment of `plain` bytes.
     pub(super) fn new(
-        core: &Arc<Core>,
+        shared: &Arc<Shared>,
         share: &Arc<Share>,
         fate: &Arc<Fate>,
         (file, segment): (FileId, u32),
         plain: usize,
     ) -> Arc<Self> {
         Arc::new(Self {
-            core: core.clone(),
+            shared: shared.clone(),
             share: share.clone(),
             fate: fate.clone(),
             file,
@@ -132,12 +132,12 @@ impl Task {
         let rooms = self.rooms().await?;
         coming.placed(leaves(self.bytes as u64).saturating_mul(SHARDS as u64));
         lock(&self.used).extend(rooms.iter().map(|room| room.deed().provider()));
-        let mut memory = self.share.coding(&self.core, (DATA + SHARDS) * self.bytes).await;
+        let mut memory = self.share.coding(&self.shared, (DATA + SHARDS) * self.bytes).await;
         let shards = self.encode(key, plain).await;
         drop((buffer, memory.split(DATA * self.bytes)));
         let names = Bounded::new(shards.iter().map(|shard| shard.name).collect()).expect("eight");
         let row = SegmentRow { plain: length, names, holdings: Bounded::default() };
-        self.core.common.catalogue.place(self.file, self.segment, row).await?;
+        self.shared.common.catalogue.place(self.file, self.segment, row).await?;
         let under_way = UnderWay::new();
         for ((position, shard), room) in shards.into_iter().enumerate().zip(rooms) {
             let (name, parcel) = (shard.name, Parcel::new(shard.bytes));
@@ -159,28 +159,28 @@ impl Task {
 
     /// Reserves room at eight operators, or at six or seven when there are no more.
     async fn rooms(&self) -> Result<Vec<Room>, Error> {
-        let (core, nobody) = (&self.core, BTreeSet::new());
+        let (shared, nobody) = (&self.shared, BTreeSet::new());
         let enough = async {
             loop {
-                let rooms = core.all_rooms(&self.place, SHARDS, self.bytes as u64, &nobody);
+                let rooms = shared.all_rooms(&self.place, SHARDS, self.bytes as u64, &nobody);
                 if rooms.len() >= ACKNOWLEDGE_SHARDS {
                     return rooms;
                 }
                 drop(rooms);
-                core.common.environment.sleep(ROOM_PAUSE).await;
+                shared.common.environment.sleep(ROOM_PAUSE).await;
             }
         };
-        let rooms = core.common.environment.within(ROOM_TIMEOUT, enough).await;
+        let rooms = shared.common.environment.within(ROOM_TIMEOUT, enough).await;
         let leaves = leaves(self.bytes as u64);
         rooms.ok_or_else(|| {
-            Error::Operators(core.operators(leaves), ACKNOWLEDGE_SHARDS, core.hindrances(leaves))
+            Error::Operators(shared.operators(leaves), ACKNOWLEDGE_SHARDS, shared.hindrances(leaves))
         })
     }
 
     async fn encode(&self, key: FileKey, plain: Vec<u8>) -> [Shard; SHARDS] {
         let (sender, receiver) = commonware_utils::channel::oneshot::channel();
         let segment = self.segment;
-        self.core.common.environment.spawn(async move {
+        self.shared.common.environment.spawn(async move {
             // The put may be gone: the shards are then not needed any more.
             let _ = sender.send(coding::encode(&key, segment, &plain));
         });
@@ -197,7 +197,7 @@ impl Task {
 
     /// Waits for six signatures; the other shards are sent in the background.
     async fn collect(self: &Arc<Self>, mut under_way: UnderWay) -> Result<(), Error> {
-        let environment = &self.core.common.environment;
+        let environment = &self.shared.common.environment;
         while self.signed() < ACKNOWLEDGE_SHARDS {
             let possible = self.signed() + under_way.len() >= ACKNOWLEDGE_SHARDS;
             let next = environment.within(SIGNED_TIMEOUT, under_way.next());
@@ -206,7 +206,7 @@ impl Task {
             }
         }
         if self.signed() < SHARDS {
-            let place = self.core.tails.clone().try_acquire_owned().ok();
+            let place = self.shared.tails.clone().try_acquire_owned().ok();
             environment.spawn(self.clone().go_on(under_way, place));
         }
         Ok(())
@@ -215,7 +215,7 @@ impl Task {
     /// Sends the last shards of a segment that is durable. Without a `place` too many segments are at that
     /// point, and repair completes this one.
     async fn go_on(self: Arc<Self>, mut under_way: UnderWay, place: Option<OwnedSemaphorePermit>) {
-        let environment = &self.core.common.environment;
+        let environment = &self.shared.common.environment;
         if place.is_some() {
             let rest = async { while under_way.next().await.is_some() {} };
             let patient = async {
@@ -253,7 +253,7 @@ impl Task {
 
     /// Has one provider store a shard: the one with `room`, or the faster of two when that one is late.
     async fn give(&self, room: Room, added: Added, parcel: &Parcel) -> Option<(Arc<Peer>, Unsigned)> {
-        let environment = &self.core.common.environment;
+        let environment = &self.shared.common.environment;
         let mut attempts = FuturesUnordered::new();
         let (mut refused, mut hedged) = (0, false);
         attempts.push(self.attempt(room, added, parcel));
@@ -312,7 +312,7 @@ impl Task {
     /// operator that refused: it may have another agreement by now, or be less busy. Full agreements are no
     /// reason to give up, since others open meanwhile. `None` after [`SIGNED_TIMEOUT`].
     async fn elsewhere(&self) -> Option<Room> {
-        let environment = &self.core.common.environment;
+        let environment = &self.shared.common.environment;
         let found = async {
             loop {
                 if let Some(room) = self.instead(false) {
@@ -332,8 +332,8 @@ impl Task {
     fn instead(&self, late: bool) -> Option<Room> {
         let (mut used, bytes) = (lock(&self.used), self.bytes as u64);
         let mut rooms = match late {
-            true => self.core.all_rooms(&self.place, 1, bytes, &used),
-            false => self.core.rooms(&self.place, 1, bytes, &used, &BTreeSet::new()),
+            true => self.shared.all_rooms(&self.place, 1, bytes, &used),
+            false => self.shared.rooms(&self.place, 1, bytes, &used, &BTreeSet::new()),
         };
         let room = rooms.pop()?;
         used.insert(room.deed().provider());

@@ -27,7 +27,6 @@ use posync_gateway::{
         self, LoadedDeed,
         row::{DeedRow, Owner, SegmentRow},
     },
-    core::{Core, Known},
     deed::{Common, Deed, session_key, storage_key},
     dialer,
     environment::Environment,
@@ -36,6 +35,7 @@ use posync_gateway::{
     peer::{Dialer, Peer},
     repair,
     serve::{self, Service},
+    shared::{Known, Shared},
     transfer::{self, Reader},
 };
 use posync_protocol::{
@@ -239,7 +239,7 @@ pub(crate) async fn corrupt(context: &Context, index: usize) {
 
 /// A gateway and its providers.
 pub(crate) struct World {
-    pub(crate) core: Arc<Core>,
+    pub(crate) shared: Arc<Shared>,
     /// Share of the gateway's owner.
     pub(crate) share: Arc<Share>,
     pub(crate) providers: Vec<Provider>,
@@ -286,7 +286,7 @@ impl World {
             signed: Arc::default(),
         };
         let (notices, heard) = mpsc::channel(1024);
-        let core = Core::new(common.clone(), notices, Parameters::LOCAL);
+        let shared = Shared::new(common.clone(), notices, Parameters::LOCAL);
         let network = Arc::new(context.child("network"));
         let dialer: Dialer<rpc::Provider> = dialer(context, &network, &gateway_key());
         if loaded.deeds.is_empty() {
@@ -296,52 +296,52 @@ impl World {
             }
         }
         for (provider, loaded) in providers.iter().zip(loaded.deeds) {
-            let peer = Peer::new(provider.account, dialer.clone(), environment.clone(), core.heights());
+            let peer = Peer::new(provider.account, dialer.clone(), environment.clone(), shared.heights());
             peer.set_address(provider.address);
             let deed = Deed::start(loaded, Arc::new(peer), common.clone()).expect("sound");
-            core.add_deed(deed);
-            core.learn(provider.account, known(provider));
+            shared.add_deed(deed);
+            shared.learn(provider.account, known(provider));
         }
         environment.spawn({
-            let core = core.clone();
+            let shared = shared.clone();
             async move {
-                let _ = repair::start(core, heard, loaded.open).await;
+                let _ = repair::start(shared, heard, loaded.open).await;
             }
         });
-        environment.spawn(repair::reap(core.clone()));
+        environment.spawn(repair::reap(shared.clone()));
         let handlers = providers.iter().map(|provider| provider.handler.clone()).collect();
         let seen = Arc::<Ledgered>::default();
-        environment.spawn(ledger(core.clone(), handlers, seen.clone()));
+        environment.spawn(ledger(shared.clone(), handlers, seen.clone()));
         let share = Arc::new(Share::new(Owner::default(), SHARE_BYTES_MAX));
-        Self { core, share, providers, ledger: seen, versions }
+        Self { shared, share, providers, ledger: seen, versions }
     }
 
     /// Opens the agreements that a policy asks for, two seconds after each look, like a ledger.
     pub(crate) fn open_by(&self, policy: Policy) {
-        let (core, versions) = (self.core.clone(), self.versions.clone());
-        self.core.common.environment.spawn(async move {
+        let (shared, versions) = (self.shared.clone(), self.versions.clone());
+        self.shared.common.environment.spawn(async move {
             let mut read = BTreeMap::new();
             loop {
                 let mut asked = Vec::new();
-                let usages = usages(&core, &mut read).await;
+                let usages = usages(&shared, &mut read).await;
                 for index in 0..10 {
                     let own = |s: &&AgreementUsage| s.row.agreement.provider == account(&provider_key(index));
                     let mine: Vec<&AgreementUsage> = usages.iter().filter(own).collect();
-                    let quotas = policy.openings(&mine, core.demand(10), 0, &Parameters::LOCAL);
+                    let quotas = policy.openings(&mine, shared.demand(10), 0, &Parameters::LOCAL);
                     asked.extend(quotas.into_iter().map(|quota| (index, quota)));
                 }
-                core.common.environment.sleep(Duration::from_secs(2)).await;
+                shared.common.environment.sleep(Duration::from_secs(2)).await;
                 for (index, quota) in asked {
-                    open(&core, &versions, index, quota).await;
+                    open(&shared, &versions, index, quota).await;
                 }
-                core.common.environment.sleep(Duration::from_millis(500)).await;
+                shared.common.environment.sleep(Duration::from_millis(500)).await;
             }
         });
     }
 
     /// Opens one more agreement of `quota` with provider `index`.
     pub(crate) async fn open_more(&self, index: usize, quota: Quota) {
-        open(&self.core, &self.versions, index, quota).await;
+        open(&self.shared, &self.versions, index, quota).await;
     }
 
     pub(crate) async fn put(&self, name: &str, bytes: &[u8]) -> Result<File, transfer::Error> {
@@ -355,13 +355,13 @@ impl World {
         pieces: Vec<Vec<u8>>,
     ) -> Result<File, transfer::Error> {
         let pieces = futures::stream::iter(pieces.into_iter().map(Ok)).boxed();
-        transfer::put(&self.core, &self.share, name_of(name), length, pieces).await
+        transfer::put(&self.shared, &self.share, name_of(name), length, pieces).await
     }
 
     pub(crate) async fn get(&self, name: &str) -> Result<Vec<u8>, transfer::Error> {
-        let row = self.core.common.catalogue.file(name.as_bytes().to_vec()).await?;
+        let row = self.shared.common.catalogue.file(name.as_bytes().to_vec()).await?;
         let row = row.ok_or_else(|| transfer::Error::NoFile(name.into()))?;
-        let mut reader = Reader::open(&self.core, &self.share, &row, 0, None)?;
+        let mut reader = Reader::open(&self.shared, &self.share, &row, 0, None)?;
         let mut bytes = Vec::new();
         while let Some(piece) = reader.next().await? {
             bytes.extend(piece);
@@ -375,7 +375,7 @@ impl World {
             if done(self).await {
                 return;
             }
-            self.core.common.environment.sleep(Duration::from_millis(100)).await;
+            self.shared.common.environment.sleep(Duration::from_millis(100)).await;
         }
         panic!("still waiting: {what}");
     }
@@ -383,7 +383,7 @@ impl World {
     /// Starts the gateway's service for its owner and users.
     pub(crate) async fn serve(&self, context: &Context, owner: Account, users: &[Account]) -> Served {
         let access = Access::new(owner, users).expect("few");
-        let service = Service { core: self.core.clone(), account: account(&gateway_key()), access };
+        let service = Service { shared: self.shared.clone(), account: account(&gateway_key()), access };
         let service = Arc::new(service);
         let address = SocketAddr::from(([10, 1, 0, 1], 4000));
         let listen = Listen::new(gateway_key(), rpc::Gateway::NAMESPACE, address);
@@ -428,7 +428,7 @@ impl World {
     {
         self.providers[index].listen(handler).await;
         let provider = &self.providers[index];
-        self.core.learn(provider.account, known(provider));
+        self.shared.learn(provider.account, known(provider));
     }
 
     /// Breaks every connection with a provider, which then serves at another port.
@@ -445,8 +445,8 @@ impl World {
     /// as the provider counts them; and overdue in an hour.
     pub(crate) async fn egress(&self, index: usize) -> [u64; 4] {
         let provider = &self.providers[index];
-        let deed = &self.core.deeds_with(&provider.account)[0];
-        let later = self.core.common.environment.now() + Duration::from_secs(3_600);
+        let deed = &self.shared.deeds_with(&provider.account)[0];
+        let later = self.shared.common.environment.now() + Duration::from_secs(3_600);
         let of = |vouchers: &mut posync_provider::vouchers::State| {
             let id = &deed.agreement;
             [vouchers.paid(id), vouchers.sent(id), vouchers.overdue(id, later)]
@@ -563,9 +563,9 @@ pub(crate) fn name_of(name: &str) -> Name {
 }
 
 /// The load and egress of each agreement; `read` holds the egress at the look before.
-async fn usages(core: &Core, read: &mut BTreeMap<u32, u64>) -> Vec<AgreementUsage> {
+async fn usages(shared: &Shared, read: &mut BTreeMap<u32, u64>) -> Vec<AgreementUsage> {
     let mut all = Vec::new();
-    for deed in core.deeds() {
+    for deed in shared.deeds() {
         let (load, live) = deed.with_state(|state| (state.load(), state.is_live()));
         let egress = deed.egress().await;
         let pace = egress - read.insert(deed.number, egress).unwrap_or(egress);
@@ -576,15 +576,15 @@ async fn usages(core: &Core, read: &mut BTreeMap<u32, u64>) -> Vec<AgreementUsag
 }
 
 /// Opens one more agreement with a provider, on the ledger and at the gateway.
-async fn open(core: &Arc<Core>, versions: &Versions, index: usize, quota: Quota) {
+async fn open(shared: &Arc<Shared>, versions: &Versions, index: usize, quota: Quota) {
     let slot = versions.lock().expect("no panic").keys().filter(|(of, _)| *of == index).count() as u32;
     let mut opened = Opened { number: 0, leaves: quota.leaves, egress: quota.egress };
-    let added = core.common.catalogue.add_deed(row_of(index, slot, opened)).await;
+    let added = shared.common.catalogue.add_deed(row_of(index, slot, opened)).await;
     opened.number = added.expect("runs").expect("room");
     versions.lock().expect("no panic").insert((index, slot), opened);
     let loaded = LoadedDeed::fresh(opened.number, row_of(index, slot, opened));
-    let peer = core.deeds_with(&account(&provider_key(index)))[0].peer.clone();
-    core.add_deed(Deed::start(loaded, peer, core.common.clone()).expect("sound"));
+    let peer = shared.deeds_with(&account(&provider_key(index)))[0].peer.clone();
+    shared.add_deed(Deed::start(loaded, peer, shared.common.clone()).expect("sound"));
 }
 
 fn row_of(index: usize, slot: u32, opened: Opened) -> DeedRow {
@@ -618,12 +618,12 @@ const SETTLED_EVERY: u64 = 6;
 /// Takes the newest data set of each agreement in every block, puts it in force at settled points and shows
 /// it to its provider, like the ledger. Panics on an old version (DS-1), and on a data set below the one
 /// in force before two settlements passed (DS-3).
-async fn ledger(core: Arc<Core>, handlers: Vec<Handled>, seen: Arc<Ledgered>) {
+async fn ledger(shared: Arc<Shared>, handlers: Vec<Handled>, seen: Arc<Ledgered>) {
     let mut sets = BTreeMap::<u32, DataSet>::new();
     for block in 1u64.. {
-        core.common.environment.sleep(Duration::from_millis(Parameters::LOCAL.block_ms)).await;
+        shared.common.environment.sleep(Duration::from_millis(Parameters::LOCAL.block_ms)).await;
         let settlements = u32::try_from(block / SETTLED_EVERY).expect("a short run");
-        for deed in core.deeds() {
+        for deed in shared.deeds() {
             let at = |handler: &&Handled| handler.parts().view.account == deed.provider();
             let handler = handlers.iter().find(at).expect("one of ours");
             let set = sets.entry(deed.number).or_default();
@@ -674,7 +674,7 @@ pub(crate) fn bytes(length: usize, seed: u64) -> Vec<u8> {
 
 /// The catalogue's row of a file's segment.
 pub(crate) async fn row(world: &World, name: &str, segment: u32) -> SegmentRow {
-    let catalogue = &world.core.common.catalogue;
+    let catalogue = &world.shared.common.catalogue;
     let file = catalogue.file(name.as_bytes().to_vec()).await.expect("runs").expect("there");
     catalogue.segment(file.id, segment).await.expect("runs").expect("there")
 }
@@ -684,7 +684,7 @@ pub(crate) async fn holders(world: &World, name: &str, segment: u32) -> Vec<(usi
     let row = row(world, name, segment).await;
     let of = |position: usize| {
         let holder = row.holder(position)?;
-        Some((position, world.core.deed(holder.deed)?.provider(), row.names[position]))
+        Some((position, world.shared.deed(holder.deed)?.provider(), row.names[position]))
     };
     (0..8).filter_map(of).collect()
 }
@@ -692,8 +692,8 @@ pub(crate) async fn holders(world: &World, name: &str, segment: u32) -> Vec<(usi
 /// True if all shards of a file have holders.
 pub(crate) async fn whole(world: &World, name: &str) -> bool {
     let file =
-        world.core.common.catalogue.file(name.as_bytes().to_vec()).await.expect("runs").expect("there");
-    let file = world.core.common.catalogue.describe(file).await.expect("runs");
+        world.shared.common.catalogue.file(name.as_bytes().to_vec()).await.expect("runs").expect("there");
+    let file = world.shared.common.catalogue.describe(file).await.expect("runs");
     file.shards_durable == file.shards
 }
 

@@ -55,7 +55,7 @@ pub struct Known {
 }
 
 /// The state that the gateway's tasks share.
-pub struct Core {
+pub struct Shared {
     /// Runtime, catalogue and secrets, as agreements use them.
     pub common: Common,
     /// Memory, in KiB, for the segments that puts code and for their shards until a provider has them.
@@ -92,7 +92,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().expect("no holder of this lock panics")
 }
 
-impl Core {
+impl Shared {
     /// A core without agreements and without records of providers.
     pub fn new(common: Common, notices: mpsc::Sender<Notice>, parameters: Parameters) -> Arc<Self> {
         Arc::new(Self {
@@ -399,7 +399,7 @@ impl Core {
     /// Marks a file as being put: the reaper skips its job until the guard is dropped.
     pub fn putting(self: &Arc<Self>, file: FileId) -> Putting {
         lock(&self.putting).insert(file);
-        Putting { core: self.clone(), file }
+        Putting { shared: self.clone(), file }
     }
 
     /// True while a put of this file is running.
@@ -410,12 +410,12 @@ impl Core {
 
 /// Guard of a running put; dropping it lets the reaper have the file's job.
 pub struct Putting {
-    core: Arc<Core>,
+    shared: Arc<Shared>,
     file: FileId,
 }
 
 impl Drop for Putting {
     fn drop(&mut self) {
-        lock(&self.core.putting).remove(&self.file);
+        lock(&self.shared.putting).remove(&self.file);
     }
 }
