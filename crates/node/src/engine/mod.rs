@@ -5,7 +5,7 @@
 //!  p2p ─────────────────────► Simplex ─► marshal ────────┬──► Stateful ──► Application (rules, QMDB)
 //!                    ▲  propose/verify     ▲             ├──► Orchestrator (one Simplex per term)
 //!                    │                     │ blocks      └──► Reshare (next term's key shares)
-//!                   Tap ──► Deferred ──────┘
+//!                   Pacer ──► Deferred ──────┘
 //!                   (pace, seeds)
 //! ```
 //!
@@ -18,16 +18,16 @@
 
 mod block;
 mod gate;
+mod pacer;
 mod sizes;
-mod tap;
 mod terms;
 mod wiring;
 
 pub use block::{BLOCK_BYTES_MAX, Block, EpochInfo, Payload, dkg_bytes};
 pub use gate::Taking;
+pub use pacer::{Arrivals, Pacer, Seeds};
 pub(crate) use sizes::Files;
 pub use sizes::{channels, message_bytes_max, quota};
-pub use tap::{Arrivals, Seeds, Tap};
 pub use wiring::{Parts, Running, Transport, start};
 
 use commonware_consensus::{

@@ -4,8 +4,8 @@
 //! partitions that start with the node's prefix and uses one channel of the transport.
 
 use super::{
-    AUTHORITIES_MAX, Block, Database, Digest, Marshal, PrivateKey, PublicKey, Runtime, Scheme, Seeds,
-    StoreOperation, Taking, Tap, Variant,
+    AUTHORITIES_MAX, Block, Database, Digest, Marshal, Pacer, PrivateKey, PublicKey, Runtime, Scheme, Seeds,
+    StoreOperation, Taking, Variant,
     gate::Gated,
     sizes::{
         BUFFER, FETCH_RETRY, FETCH_TIMEOUT, Files, ITEMS_PER_SECTION, MAILBOX, PENDING_ACKS,
@@ -181,10 +181,10 @@ where
     let deferred =
         Deferred::new(node.context.child("deferred"), wrapped, marshal.clone(), FixedEpocher::new(node.term));
     let pace = Duration::from_millis(node.parameters().block_ms);
-    let tap = Tap::new(node.context.child("tap"), deferred, marshal.clone(), seeds, pace);
+    let pacer = Pacer::new(node.context.child("tap"), deferred, marshal.clone(), seeds, pace);
     let (orchestrator, orchestrator_mailbox) = orchestrator::Actor::new(
         node.context.child("orchestrator"),
-        node.orchestrator_config(marshal.clone(), tap, gate, reshare_sync),
+        node.orchestrator_config(marshal.clone(), pacer, gate, reshare_sync),
     );
     let orchestrator_task = orchestrator.start(votes, certificates, missing);
     let reporters = Reporters::from((mailbox.clone(), Reporters::from((orchestrator_mailbox, reshare))));

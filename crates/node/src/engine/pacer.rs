@@ -113,7 +113,7 @@ impl Arrivals {
 }
 
 /// Wraps the block pipeline `D` of a node running on `E`.
-pub struct Tap<E, D> {
+pub struct Pacer<E, D> {
     context: Arc<E>,
     inner: D,
     marshal: Marshal,
@@ -122,7 +122,7 @@ pub struct Tap<E, D> {
     pace: Duration,
 }
 
-impl<E, D: Clone> Clone for Tap<E, D> {
+impl<E, D: Clone> Clone for Pacer<E, D> {
     fn clone(&self) -> Self {
         Self {
             context: self.context.clone(),
@@ -135,7 +135,7 @@ impl<E, D: Clone> Clone for Tap<E, D> {
     }
 }
 
-impl<E: Runtime, D> Tap<E, D> {
+impl<E: Runtime, D> Pacer<E, D> {
     /// Wraps `inner`: this node's own blocks come at least `pace` after their parents.
     pub fn new(context: E, inner: D, marshal: Marshal, seeds: Seeds, pace: Duration) -> Self {
         Self { context: Arc::new(context), inner, marshal, seeds, arrivals: Arrivals::default(), pace }
@@ -162,7 +162,7 @@ impl<E: Runtime, D> Tap<E, D> {
     }
 }
 
-impl<E, D> Automaton for Tap<E, D>
+impl<E, D> Automaton for Pacer<E, D>
 where
     E: Runtime,
     D: Automaton<Context = Context, Digest = Digest> + Sync,
@@ -172,17 +172,17 @@ where
 
     async fn propose(&mut self, context: Context) -> oneshot::Receiver<Digest> {
         let (mut sender, receiver) = oneshot::channel();
-        let mut tap = self.clone();
+        let mut pacer = self.clone();
         self.context.child("propose").spawn(move |_| async move {
             let build = async {
-                tap.ready(&context).await;
-                tap.inner.propose(context).await.await
+                pacer.ready(&context).await;
+                pacer.inner.propose(context).await.await
             };
             select! {
                 () = sender.closed() => {},
                 built = build => {
                     if let Ok(digest) = built {
-                        tap.arrivals.note(digest, &*tap.context, tap.pace);
+                        pacer.arrivals.note(digest, &*pacer.context, pacer.pace);
                         let _ = sender.send(digest);
                     }
                 },
@@ -197,7 +197,7 @@ where
     }
 }
 
-impl<E, D> CertifiableAutomaton for Tap<E, D>
+impl<E, D> CertifiableAutomaton for Pacer<E, D>
 where
     E: Runtime,
     D: CertifiableAutomaton<Context = Context, Digest = Digest> + Sync,
@@ -211,7 +211,7 @@ where
     }
 }
 
-impl<E, D> Relay for Tap<E, D>
+impl<E, D> Relay for Pacer<E, D>
 where
     E: Runtime,
     D: Relay<Digest = Digest, PublicKey = PublicKey, Plan = Plan<PublicKey>>,
@@ -225,7 +225,7 @@ where
     }
 }
 
-impl<E, D> Reporter for Tap<E, D>
+impl<E, D> Reporter for Pacer<E, D>
 where
     E: Runtime,
     D: Reporter<Activity = Activity<Scheme, Digest>>,
