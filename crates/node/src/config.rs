@@ -20,7 +20,7 @@ use crate::{
 };
 use commonware_codec::{Copying, DecodeExt as _, Encode as _};
 use commonware_cryptography::Signer as _;
-use posync_client::hold::hold;
+use posync_client::directory_lock::hold;
 use serde::{Deserialize, Serialize};
 use std::{
     fs::{self, File},

@@ -5,7 +5,7 @@ use crate::{
     report::Reporter,
 };
 use commonware_cryptography::ed25519::PrivateKey;
-use posync_client::{connection::Endpoint, hold::hold, light::NetworkKey};
+use posync_client::{connection::Endpoint, directory_lock::hold, light::NetworkKey};
 use posync_protocol::{
     Amount, Bounded, Hash,
     limits::{ADDRESS_BYTES_MAX, LEAF_BYTES, OPERATOR_BYTES, Parameters, REGION_BYTES_MAX},

@@ -19,7 +19,7 @@ use commonware_runtime::{
     tokio::{Config, Context, Runner},
 };
 use posync_alert::Alerts;
-use posync_client::{connection::Endpoint, descriptors::MEMBER, hold::hold};
+use posync_client::{connection::Endpoint, descriptors::MEMBER, directory_lock::hold};
 use posync_gateway::{Policy, auditor};
 use posync_node::{
     genesis::Genesis,

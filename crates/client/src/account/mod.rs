@@ -26,16 +26,17 @@
 
 mod fate;
 mod fee;
-mod turn;
+mod nonce_lock;
 
 pub use fee::{outbid, paying, sign_paying};
-pub use turn::beside;
+pub use nonce_lock::beside;
 
 use crate::connection::{Connection, Error, Proved};
 use commonware_cryptography::{Signer as _, ed25519::PrivateKey};
 use commonware_macros::select;
 use fate::Fate;
 use fee::FEE_MARGIN;
+use nonce_lock::Turn;
 use posync_protocol::{
     Account, Amount, Body, Code, Hash, Operation, Record as _,
     block::Header,
@@ -51,7 +52,6 @@ use std::{
     time::Duration,
 };
 use tokio::sync::Mutex;
-use turn::Turn;
 
 /// The highest fee is raised at random by up to one part in this many: too little to replace another
 /// operation in a mempool.
