@@ -10,7 +10,7 @@
 
 use crate::{
     engine::{Finalization, PublicKey, Runtime},
-    equivocation::bring,
+    equivocation::submit,
     feed::Feed,
     handle::{Handle, Operations, ReadError},
     mempool::{Inbox, Mempool, state::Refused},
@@ -138,7 +138,7 @@ where
     });
     let bringing = context.child("bring").spawn({
         let (mempool, handle) = (mempool.clone(), handle.clone());
-        move |_| bring::run(mempool, handle, key)
+        move |_| submit::run(mempool, handle, key)
     });
     let pooling = context
         .child("mempool")

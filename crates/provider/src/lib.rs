@@ -37,7 +37,7 @@ pub mod report;
 mod run;
 pub mod scrub;
 pub mod serve;
-pub mod spend;
+pub mod spending;
 pub mod terms;
 mod trouble;
 pub mod uptime;

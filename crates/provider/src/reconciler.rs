@@ -15,13 +15,13 @@
 //! resumes correctly after a restart at any point.
 
 mod beside;
-mod bring;
 mod ends;
 mod find;
 mod finds;
 mod gone;
 mod loose;
 mod read;
+mod submit;
 
 pub use ends::Ends;
 pub use finds::Finds;
@@ -128,7 +128,7 @@ pub struct Reconciler<E: Spawner + Context, B, L> {
     declaring: Beside,
     freeing: Beside,
     redeeming: Beside,
-    bringer: bring::Bringer,
+    claim_submitter: submit::ClaimSubmitter,
     finder: find::Finder<E>,
     ender: gone::Ender<E>,
     costs: Costs,
@@ -195,7 +195,7 @@ impl<E: Spawner + Context, B: Blob, L: Ledger> Reconciler<E, B, L> {
             declaring: Beside::new(),
             freeing: Beside::new(),
             redeeming: Beside::new(),
-            bringer: bring::Bringer::new(),
+            claim_submitter: submit::ClaimSubmitter::new(),
             finder: find::Finder::new(finds),
             ender: gone::Ender::new(ends, patience.grace_blocks.max(1)),
             costs: Costs { index: 0, base_fee: 0, pay: 0 },

@@ -8,7 +8,7 @@
 //!
 //! Every record in it was proved against a certified header; no unproven claim is kept.
 
-use crate::{probe::Slot, spend::Spend, terms::Terms};
+use crate::{probe::Slot, spending::Spending, terms::Terms};
 use commonware_utils::{
     channel::{mpsc, oneshot},
     sync::Mutex,
@@ -51,7 +51,7 @@ pub struct View {
     /// Protocol parameters from the genesis.
     pub parameters: Parameters,
     known: Arc<Mutex<BTreeMap<u32, Terms>>>,
-    spend: Arc<Mutex<Spend>>,
+    spend: Arc<Mutex<Spending>>,
     slot: Arc<Mutex<Option<Slot>>>,
     height: Arc<watch::Sender<u64>>,
     growth: Arc<Mutex<Result<(), Code>>>,

@@ -14,11 +14,11 @@
 //! `docs/threats.md` lists the faults that are found and those that can go unseen.
 
 pub mod actor;
-pub mod bring;
+pub mod rotation;
 pub mod state;
+pub mod submit;
 #[cfg(test)]
 mod tests;
-pub mod turn;
 
 pub use actor::Overheard;
 

@@ -5,7 +5,7 @@
 //!        --weighted dominant-resource fairness--> served --drop--> room for the next
 //! ```
 //!
-//! A consumer's weight is its recent spending here ([`crate::spend`]); the least weighted dominant
+//! A consumer's weight is its recent spending here ([`crate::spending`]); the least weighted dominant
 //! share goes first, compared by cross-multiplication ([`posync_protocol::economics::fair`]).
 //! Vouchers never wait: they are what frees a stalled download.
 //!

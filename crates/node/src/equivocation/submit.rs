@@ -1,12 +1,12 @@
 //! Submits evidence as an operation of this authority's account, once.
 //!
-//! It reads the ledger first, waits for its turn ([`super::turn`]), and tries again only after its last
+//! It reads the ledger first, waits for its turn ([`super::rotation`]), and tries again only after its last
 //! operation has expired. Evidence carries no nonce (RD-8), so no other operation of the account delays it.
 
 use super::{
     EquivocationWatcher,
+    rotation::{Turn, TurnFacts, turn},
     state::{Fault, Found},
-    turn::{Turn, TurnFacts, turn},
 };
 use crate::{
     engine::{Digest, PrivateKey},

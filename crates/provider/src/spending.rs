@@ -15,14 +15,14 @@ const EPOCHS: u64 = 8;
 
 /// Sums of recent spending by consumer.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Spend {
+pub struct Spending {
     /// Amount redeemed under each agreement, in grains, as last seen.
     seen: BTreeMap<AgreementId, u128>,
     /// Grains by consumer and epoch.
     spent: BTreeMap<Account, BTreeMap<u64, u128>>,
 }
 
-impl Spend {
+impl Spending {
     /// Notes proven terms in an epoch.
     pub fn learn(&mut self, terms: &Terms, epoch: u64) {
         let signed = terms.usage.signed.grains();
@@ -66,7 +66,7 @@ mod tests {
 
     #[test]
     fn eight_epochs_of_all_agreements_count() {
-        let mut spend = Spend::default();
+        let mut spend = Spending::default();
         assert_eq!(spend.weight(&consumer(), 5), 1, "nobody is without weight");
         for (slot, grains, epoch, expected) in [
             (0, 100, 5, 100),
@@ -85,6 +85,6 @@ mod tests {
         spend.forget(&at(0, 0).id, 13);
         assert_eq!(spend.weight(&consumer(), 13), 81, "it was spent");
         spend.forget(&at(1, 0).id, 40);
-        assert_eq!(spend, Spend::default(), "nothing stays behind");
+        assert_eq!(spend, Spending::default(), "nothing stays behind");
     }
 }

@@ -17,13 +17,13 @@ use posync_protocol::{
 };
 
 /// The claims that are being submitted.
-pub(super) struct Bringer {
+pub(super) struct ClaimSubmitter {
     task: Beside,
     /// The agreement and version of the claim submitted last, and the height.
     last: Option<(AgreementId, u64, u64)>,
 }
 
-impl Bringer {
+impl ClaimSubmitter {
     pub(super) const fn new() -> Self {
         Self { task: Beside::new(), last: None }
     }
@@ -35,23 +35,23 @@ impl<E: Spawner + Context, B: Blob, L: Ledger> Reconciler<E, B, L> {
     pub(super) fn bring(&mut self) {
         let view = &self.handler.parts().view;
         let height = view.height();
-        if self.bringer.task.is_busy() || view.check_grows().is_err() {
+        if self.claim_submitter.task.is_busy() || view.check_grows().is_err() {
             return;
         }
         let Some((body, claimed)) = self.worth_bringing(height) else { return };
         let (agreement, version) = claimed;
         let again = |(last, then, at)| (last, then) == claimed && height < at + REGISTER_BLOCKS;
-        if self.bringer.last.is_some_and(again) {
+        if self.claim_submitter.last.is_some_and(again) {
             return;
         }
-        self.bringer.last = Some((agreement, version, height));
+        self.claim_submitter.last = Some((agreement, version, height));
         tracing::info!(
             slot = agreement.slot,
             version,
             "bringing a data set that was signed here to the ledger"
         );
         let task = self.pay_beside(body, "a data set could not be brought to the ledger now");
-        self.bringer.task = task;
+        self.claim_submitter.task = task;
     }
 
     /// The operation with the largest missed pay, and its claim; `None` if none is worth its fee.
