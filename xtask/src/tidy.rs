@@ -36,25 +36,25 @@ const LONGER: &[(&str, usize)] = &[
 const RATCHETS: [Ratchet; 4] = [
     Ratchet {
         tic: "what",
-        ceiling: 410,
+        ceiling: 6,
         first_count: 563,
         remedy: "open the doc comment with a noun or a verb instead of What, Whether or Who",
     },
     Ratchet {
         tic: "who",
-        ceiling: 21,
+        ceiling: 1,
         first_count: 35,
         remedy: "name the person or member instead of a preposition and \"who\"",
     },
     Ratchet {
         tic: "tell",
-        ceiling: 91,
+        ceiling: 5,
         first_count: 118,
         remedy: "write the exact verb: report, log, send, return, distinguish",
     },
     Ratchet {
         tic: "short",
-        ceiling: 333,
+        ceiling: 0,
         first_count: 810,
         remedy: "say more than the name does (a unit, a range, a condition) in four words or more",
     },

@@ -87,8 +87,8 @@ where
     let (store, mut store_task) = Store::open(context.child("store"), config.store()).await?;
     let (key, held) = (config.key.clone(), held(&store));
     let (data_sets, mut data_sets_task) =
-        DataSets::open(context.child("books"), &name("books"), key, chain, held).await?;
-    let (vouchers, mut vouchers_task) = Vouchers::open(context.child("till"), &name("till")).await?;
+        DataSets::open(context.child("data_sets"), &name("books"), key, chain, held).await?;
+    let (vouchers, mut vouchers_task) = Vouchers::open(context.child("vouchers"), &name("till")).await?;
     let journals = journals(&context, &config.partition).await?;
     let (view, questions) = View::new(account, chain, parameters);
     let (asking, seen) = (view.clone(), view.clone());
@@ -104,7 +104,7 @@ where
     context.child("questions").spawn(move |_| answer_questions(asked, asking, questions));
     measure(&context, network, &config, handler.parts().view.clone(), node.clone());
     let reconciler = Reconciler::new(
-        context.child("keeper"),
+        context.child("reconciler"),
         handler.clone(),
         node,
         registration,
@@ -112,20 +112,19 @@ where
         config.report.clone(),
         journals,
     );
-    let mut reconciler_task = context.child("keeper_task").spawn(move |_| reconciler.run());
+    let mut reconciler_task = context.child("reconciler_task").spawn(move |_| reconciler.run());
     let every = config.scrub;
     let mut scrub_task =
         context.child("scrub").spawn(move |_| async move { scrub::run(&handler, every).await });
     tracing::info!(%account, address = %listening.address, "the provider is up");
     started(listening.address);
-
     let mut stopped = context.stopped();
     let ended = select! {
         _ = &mut stopped => Ok(()),
         ended = &mut store_task => over("store", ended),
-        ended = &mut data_sets_task => over("books", ended),
-        ended = &mut vouchers_task => over("till", ended),
-        ended = &mut reconciler_task => over("keeper", ended),
+        ended = &mut data_sets_task => over("data sets", ended),
+        ended = &mut vouchers_task => over("vouchers", ended),
+        ended = &mut reconciler_task => over("reconciler", ended),
         ended = &mut scrub_task => over("scrub", ended),
         ended = &mut listening.task => over("listener", ended.map(Ok::<(), Error>)),
     };

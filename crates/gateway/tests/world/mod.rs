@@ -162,9 +162,9 @@ impl Provider {
             held.length(shard).filter(|_| held.holds(agreement, shard))
         });
         let (key, partition) = (provider_key(index), name("books"));
-        let data_sets = DataSets::open(context.child("books"), &partition, key, CHAIN, held);
+        let data_sets = DataSets::open(context.child("data_sets"), &partition, key, CHAIN, held);
         let (data_sets, _) = data_sets.await.expect("opens");
-        let (vouchers, _) = Vouchers::open(context.child("till"), &name("till")).await.expect("opens");
+        let (vouchers, _) = Vouchers::open(context.child("vouchers"), &name("till")).await.expect("opens");
         let clock = Arc::new(context.child("clock"));
         let handler = Arc::new(Handler::new(Parts {
             clock,

@@ -265,10 +265,9 @@ fn reports_of_all_auditors_become_figures_quality_and_credits() {
 #[test]
 fn below_the_quorum_the_last_figures_stand_and_nothing_is_held_against_anyone() {
     let mut stage = audited(4, 4);
-    let key = Reputation::key(&account("p"));
-    let before =
-        Reputation { answered: ONE / 4, latency: 7, low_available: 2, ..reputation(&stage.world, "p") };
-    stage.world.state.insert(key, before.to_slot());
+    let before = reputation(&stage.world, "p");
+    let before = Reputation { answered: ONE / 4, latency: 7, low_available: 2, ..before };
+    stage.world.state.insert(Reputation::key(&account("p")), before.to_slot());
     let batches: Vec<_> = (0..2).map(|seat| (seat, batch(vec![report(&stage, seat, "p", GOOD)]))).collect();
     let events = judge(&mut stage, &batches);
     assert!(events.iter().any(|event| matches!(event,
@@ -329,8 +328,8 @@ fn a_report_that_does_not_count_has_a_code_and_changes_nothing() {
         stage.play("epoch 2");
         let signed = stage.world.sign(&name, Body::AuditReveal(batch));
         assert_eq!(stage.world.submit(&signed), Err(*code), "{what}");
-        let told = stage.world.events.iter().any(|event| matches!(event, Event::Reported { .. }));
-        assert!(!told, "{what}: nothing of it stays");
+        let reported = |event: &Event| matches!(event, Event::Reported { .. });
+        assert!(!stage.world.events.iter().any(reported), "{what}: nothing of it stays");
         assert_eq!(stage.world.state.values().filter(|slot| slot[0] == Reports::KIND).count(), 0, "{what}");
     }
 }
@@ -482,8 +481,8 @@ fn a_report_is_backed_by_what_was_paid_alone() {
         let got = stage.world.submit(&signed).expect("it may stand in a block");
         assert_eq!(format!("{got:?}"), code, "{reserve} grains");
     }
-    let usage: Usage = stage.world.get(Usage::key(&account("p"), 0)).expect("it is open");
-    assert_eq!(usage.egress, 1_048, "of 256 KiB that were signed for");
+    let usage = stage.world.get::<Usage>(Usage::key(&account("p"), 0));
+    assert_eq!(usage.map(|usage| usage.egress), Some(1_048), "of 256 KiB that were signed for");
     let lazy = batch(vec![report(&stage, 0, "p", GOOD)]);
     assert_eq!(commit(&mut stage, 0, &lazy), Code::Done);
     stage.play("epoch 2");

@@ -119,7 +119,7 @@ impl DataSets {
     where
         E: Context + Spawner,
     {
-        let open = Journal::open(context.child("books"), partition, apply, snapshot, hurt);
+        let open = Journal::open(context.child("data_sets"), partition, apply, snapshot, hurt);
         let (mut journal, mut state) = open.await?;
         state.leaving.clear();
         if journal.is_long(state.size()) {

@@ -124,9 +124,9 @@ where
     let (store, _) = Store::open(context.child("store"), config).await.expect("opens");
     let held: Held = Arc::new(|_, _| None);
     let (chain, partition) = (view.chain, name("books"));
-    let data_sets = DataSets::open(context.child("books"), &partition, key.clone(), chain, held);
+    let data_sets = DataSets::open(context.child("data_sets"), &partition, key.clone(), chain, held);
     let (data_sets, _) = data_sets.await.expect("opens");
-    let (vouchers, _) = Vouchers::open(context.child("till"), &name("till")).await.expect("opens");
+    let (vouchers, _) = Vouchers::open(context.child("vouchers"), &name("till")).await.expect("opens");
     let clock = Arc::new(context.child("clock"));
     Arc::new(Handler::new(Parts { clock, store, data_sets, vouchers, view, capacity_leaves: 1 << 20, key }))
 }

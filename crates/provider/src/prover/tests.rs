@@ -45,7 +45,7 @@ impl Bench {
         let reader = store.clone();
         let held: Held =
             Arc::new(move |agreement, shard| reader.length(shard).filter(|_| reader.holds(agreement, shard)));
-        let data_sets = DataSets::open(context.child("books"), "books", key("paul"), world.chain, held);
+        let data_sets = DataSets::open(context.child("data_sets"), "books", key("paul"), world.chain, held);
         let (data_sets, _) = data_sets.await.expect("opens");
         let register = Body::RegisterProvider(register_body());
         submit(&mut world, "paul", register);

@@ -156,7 +156,7 @@ async fn reconciler(
     let patience = Patience { loose: Duration::from_secs(60), grace_blocks: GRACE };
     let finds = Finds::open(context.child("finds"), "finds").await.expect("opens");
     let ends = Ends::open(context.child("ends"), "ends").await.expect("opens");
-    let (context, journals) = (context.child("keeper"), Journals { finds, ends });
+    let (context, journals) = (context.child("reconciler"), Journals { finds, ends });
     Reconciler::new(context, handler.clone(), ledger.clone(), register_body(), patience, report, journals)
 }
 
@@ -177,9 +177,9 @@ impl Bench {
         let (store, _) = Store::open(context.child("store"), config).await.expect("opens");
         let reader = store.clone();
         let held: Held = Arc::new(move |id, shard| reader.length(shard).filter(|_| reader.holds(id, shard)));
-        let data_sets = DataSets::open(context.child("books"), "books", key("paul"), chain, held);
+        let data_sets = DataSets::open(context.child("data_sets"), "books", key("paul"), chain, held);
         let (data_sets, _) = data_sets.await.expect("opens");
-        let (vouchers, _) = Vouchers::open(context.child("till"), "till").await.expect("opens");
+        let (vouchers, _) = Vouchers::open(context.child("vouchers"), "till").await.expect("opens");
         let clock = Arc::new(context.child("clock"));
         let handler = Arc::new(Handler::new(Parts {
             clock,

@@ -60,9 +60,9 @@ async fn handler_on(context: &Context, terms: Vec<Terms>, config: StoreConfig) -
     let held = Arc::new(move |agreement: &AgreementId, shard: &Hash| {
         held.length(shard).filter(|_| held.holds(agreement, shard))
     });
-    let data_sets = DataSets::open(context.child("books"), "books", provider(), CHAIN, held);
+    let data_sets = DataSets::open(context.child("data_sets"), "books", provider(), CHAIN, held);
     let (data_sets, _) = data_sets.await.expect("opens");
-    let (vouchers, _) = Vouchers::open(context.child("till"), "till").await.expect("opens");
+    let (vouchers, _) = Vouchers::open(context.child("vouchers"), "till").await.expect("opens");
     let clock = Arc::new(context.child("clock"));
     let parts = Parts { clock, store, data_sets, vouchers, view, capacity_leaves: 64 << 10, key: provider() };
     let handler = Arc::new(Handler::new(parts));

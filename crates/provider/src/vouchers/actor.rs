@@ -70,7 +70,7 @@ impl Vouchers {
     where
         E: Context + Spawner,
     {
-        let open = Journal::open(context.child("till"), partition, apply, snapshot, hurt);
+        let open = Journal::open(context.child("vouchers"), partition, apply, snapshot, hurt);
         let (mut journal, state) = open.await?;
         if journal.is_long(state.len() as u64) {
             journal.snapshot(snapshot(&state)).await?;
