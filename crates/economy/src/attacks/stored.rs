@@ -268,7 +268,7 @@ fn large(parameters: &mut Parameters, free: bool) {
     parameters.draw_every_blocks = 8;
     parameters.price_storage = PRICE / 256;
     if free {
-        (parameters.burn, parameters.committee) = (1, 0);
+        (parameters.burn, parameters.committee, parameters.reserve_share) = (1, 0, 0);
     }
 }
 
@@ -475,7 +475,7 @@ pub fn rows(seed: u64) -> Vec<Row> {
         ),
         Row::mutant(
             "mutant: paying oneself is free",
-            "A21, no burn and no committee",
+            "A21, no burn, no committee, no price of reserving",
             diluted_best(seed, true),
         ),
         Row::mutant("mutant: the seed is known a block early", "A23", moves(true)),

@@ -66,7 +66,7 @@ pub mod channels {
 pub(super) const PAGE_SIZE: NonZeroU16 = page_size(4_096);
 pub(super) const MAILBOX: NonZeroUsize = NZUsize!(1_024);
 pub(super) const BUFFER: NonZeroUsize = NZUsize!(65_536);
-pub(super) const ITEMS_PER_SECTION: NonZeroU64 = NZU64!(256);
+pub(super) const ITEMS_PER_SECTION: NonZeroU64 = NZU64!(2_048);
 /// Operations of the store in one answer of state sync: about 90 kB.
 pub(super) const SYNC_BATCH: NonZeroU64 = NZU64!(256);
 /// Finalized blocks that the state machine may hold before it acknowledges the first.
