@@ -5,9 +5,9 @@
 
 use crate::{
     Error, SharedNetwork,
+    agreement::Common,
     agreements::{self, Agreements, Policy, state::Stage},
-    catalogue::{self, LoadedDeed},
-    deed::Common,
+    catalogue::{self, LoadedAgreement},
     dialer,
     environment::Environment,
     ledger::Ledger,
@@ -99,7 +99,7 @@ impl Consumer {
             floor::keep(context.child("floor"), &connection, &format!("{partition}-floor")).await;
         }
         let submitter = Submitter::new(connection.clone(), key.clone(), parameters);
-        let kept = if loaded.hides_shards() { kept(&loaded.deeds) } else { Default::default() };
+        let kept = if loaded.hides_shards() { kept(&loaded.agreements) } else { Default::default() };
         let agreements = Arc::new(Agreements {
             shared: shared.clone(),
             ledger: Ledger::new(connection, submitter).beside(second),
@@ -119,7 +119,7 @@ impl Consumer {
             moving: Default::default(),
             reclaimed: Default::default(),
         });
-        take_up(&agreements, loaded.deeds);
+        take_up(&agreements, loaded.agreements);
         Ok(Self { shared, agreements, heard, incomplete: loaded.open, disk })
     }
 
@@ -139,14 +139,15 @@ impl Consumer {
 }
 
 /// The numbers of agreements under which shards may be held.
-fn kept(deeds: &[LoadedDeed]) -> BTreeSet<u32> {
-    let may_hold = |deed: &&LoadedDeed| !matches!(Stage::of(&deed.row), Stage::Gone | Stage::Opening);
-    deeds.iter().filter(may_hold).map(|deed| deed.number).collect()
+fn kept(agreements: &[LoadedAgreement]) -> BTreeSet<u32> {
+    let may_hold =
+        |agreement: &&LoadedAgreement| !matches!(Stage::of(&agreement.row), Stage::Gone | Stage::Opening);
+    agreements.iter().filter(may_hold).map(|agreement| agreement.number).collect()
 }
 
 /// Resumes the agreements that the catalogue knows.
-fn take_up(agreements: &Agreements, deeds: Vec<LoadedDeed>) {
-    for loaded in deeds {
+fn take_up(agreements: &Agreements, all: Vec<LoadedAgreement>) {
+    for loaded in all {
         match Stage::of(&loaded.row) {
             Stage::Gone => {}
             Stage::Opening => {

@@ -2,14 +2,14 @@
 //! repairs what it stored.
 //!
 //! ```text
-//!   CLI ──wire::gateway──► serve ─► transfer ──┬─► deed ─► link ──wire::provider──► providers
+//!   CLI ──wire::gateway──► serve ─► transfer ──┬─► agreement ─► link ──wire::provider──► providers
 //!                                     ▲        ▼             ▲
 //!                                  repair ◄─ catalogue       │ sign, fetch, pay
 //!                                     ▲                      │
 //!                                   agreements ──► ledger ─► node ─┴─wire::node──► authorities
 //! ```
 //!
-//! Paths: a *put* goes `serve -> transfer::put -> deed -> peer` and is acknowledged by `catalogue`;
+//! Paths: a *put* goes `serve -> transfer::put -> agreement -> peer` and is acknowledged by `catalogue`;
 //! `agreements::settle` submits it to the ledger later. `repair` learns of a *loss* from the audits that
 //! `agreements` watches, from reads, or from a provider's scrub.
 //!
@@ -19,12 +19,12 @@
 //! 3. A crash at any point loses no acknowledged file and forgets no shard that is paid for.
 
 pub mod access;
+pub mod agreement;
 pub mod agreements;
 pub mod auditor;
 pub mod catalogue;
 pub mod coding;
 mod consumer;
-pub mod deed;
 pub mod environment;
 pub mod expected;
 pub mod ledger;

@@ -43,10 +43,10 @@ pub const VERSIONS_AHEAD_MAX: u64 = 24;
 /// Versions above the ledger's last at which the newest is submitted at once, not at the next look.
 pub const VERSIONS_AHEAD: u64 = 8;
 /// Agreements that a gateway has at one time.
-pub const DEEDS_MAX: usize = 4096;
+pub const AGREEMENTS_MAX: usize = 4096;
 /// Agreement numbers that are assigned before those of gone agreements are used again: by then all work
 /// for the gone one is long over.
-pub const DEEDS_FRESH: usize = 1024;
+pub const AGREEMENTS_FRESH: usize = 1024;
 /// Names of files in one gateway's catalogue.
 pub const FILES_MAX: usize = 1 << 22;
 /// Faults remembered; a new one replaces the oldest.
@@ -60,7 +60,7 @@ pub const COMMIT_ROWS_MAX: usize = 4096;
 
 const _: () = assert!(ACKNOWLEDGE_SHARDS > crate::coding::DATA && ACKNOWLEDGE_SHARDS <= SHARDS);
 const _: () = assert!(VERSIONS_AHEAD < VERSIONS_AHEAD_MAX);
-const _: () = assert!(DEEDS_FRESH < DEEDS_MAX);
+const _: () = assert!(AGREEMENTS_FRESH < AGREEMENTS_MAX);
 const _: () = assert!(SIGN_BATCH * 96 < ROW_BYTES_MAX);
 const _: () = assert!((SEGMENT_BYTES / crate::coding::DATA) as u64 <= SHARD_BYTES_MAX);
 const _: () = assert!(SEGMENT_BYTES / crate::coding::DATA < FRAME_BYTES_MAX);

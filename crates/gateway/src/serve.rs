@@ -218,15 +218,16 @@ async fn status(shared: &Shared, share: &Share, account: Account) -> Result<Answ
 
 async fn agreements(shared: &Shared) -> Answer {
     let mut rows = Vec::new();
-    let open = shared.deeds().into_iter().filter(|deed| Stage::of(&deed.terms()) != Stage::Gone);
-    for deed in open.take(ROWS_MAX) {
-        let (terms, (shards, bytes)) = (deed.terms(), deed.with_state(|state| state.totals()));
+    let open =
+        shared.agreements().into_iter().filter(|agreement| Stage::of(&agreement.terms()) != Stage::Gone);
+    for agreement in open.take(ROWS_MAX) {
+        let (terms, (shards, bytes)) = (agreement.terms(), agreement.with_state(|state| state.totals()));
         rows.push(AgreementRow {
-            agreement: deed.agreement,
+            agreement: agreement.id,
             shards,
             bytes,
-            version: deed.with_state(|state| state.version()),
-            egress: deed.egress().await,
+            version: agreement.with_state(|state| state.version()),
+            egress: agreement.egress().await,
             end_epoch: terms.end_epoch,
             voucher_reserve: terms.voucher_reserve,
         });

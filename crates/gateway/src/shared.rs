@@ -1,13 +1,13 @@
 //! State that puts, gets and repair share: agreements, facts about providers, limits of memory.
 
 use crate::{
+    agreement::{Common, OwnAgreement, Room, state::leaves},
     agreements::{
         policy::egress_cost,
         state::{Stage, is_ended},
     },
     catalogue::row::Holding,
     coding::{self, FileId, SHARDS},
-    deed::{Common, Deed, Room, state::leaves},
     expected::{Coming, Expected},
     limits::{CODING_BYTES_MAX, SEGMENTS_MENDED_MAX, SEGMENTS_READ_MAX, TAILS_MAX},
     peer::Heights,
@@ -81,7 +81,7 @@ pub struct Shared {
     /// Parameters of the network, from the genesis.
     parameters: Parameters,
     notices: mpsc::Sender<Notice>,
-    deeds: Mutex<BTreeMap<u32, Arc<Deed>>>,
+    agreements: Mutex<BTreeMap<u32, Arc<OwnAgreement>>>,
     known: Mutex<BTreeMap<Account, Known>>,
     putting: Mutex<BTreeSet<FileId>>,
     recent: Mutex<Recent>,
@@ -109,7 +109,7 @@ impl Shared {
             grace: Grace::of(&parameters),
             parameters,
             notices,
-            deeds: Mutex::default(),
+            agreements: Mutex::default(),
             known: Mutex::default(),
             putting: Mutex::default(),
             recent: Mutex::default(),
@@ -118,34 +118,34 @@ impl Shared {
     }
 
     /// Adds an agreement and wakes the puts that wait for one.
-    pub fn add_deed(&self, deed: Arc<Deed>) {
-        lock(&self.deeds).insert(deed.number, deed);
+    pub fn add_agreement(&self, agreement: Arc<OwnAgreement>) {
+        lock(&self.agreements).insert(agreement.number, agreement);
         self.opened.notify_waiters();
     }
 
     /// Removes and returns the agreement with this number.
-    pub fn remove_deed(&self, number: u32) -> Option<Arc<Deed>> {
-        lock(&self.deeds).remove(&number)
+    pub fn remove_agreement(&self, number: u32) -> Option<Arc<OwnAgreement>> {
+        lock(&self.agreements).remove(&number)
     }
 
     /// The agreement with this number.
-    pub fn deed(&self, number: u32) -> Option<Arc<Deed>> {
-        lock(&self.deeds).get(&number).cloned()
+    pub fn agreement(&self, number: u32) -> Option<Arc<OwnAgreement>> {
+        lock(&self.agreements).get(&number).cloned()
     }
 
     /// All agreements, by number.
-    pub fn deeds(&self) -> Vec<Arc<Deed>> {
-        lock(&self.deeds).values().cloned().collect()
+    pub fn agreements(&self) -> Vec<Arc<OwnAgreement>> {
+        lock(&self.agreements).values().cloned().collect()
     }
 
     /// The agreements with a provider.
-    pub fn deeds_with(&self, provider: &Account) -> Vec<Arc<Deed>> {
-        self.deeds().into_iter().filter(|deed| deed.provider() == *provider).collect()
+    pub fn agreements_with(&self, provider: &Account) -> Vec<Arc<OwnAgreement>> {
+        self.agreements().into_iter().filter(|agreement| agreement.provider() == *provider).collect()
     }
 
     /// The agreement under which a shard is held, unless it is closed.
-    pub fn holder(&self, holding: &Holding) -> Option<Arc<Deed>> {
-        self.deed(holding.deed).filter(|deed| !deed.is_closed())
+    pub fn holder(&self, holding: &Holding) -> Option<Arc<OwnAgreement>> {
+        self.agreement(holding.agreement).filter(|agreement| !agreement.is_closed())
     }
 
     /// The record of a provider, if the ledger has shown one.
@@ -161,7 +161,7 @@ impl Shared {
     /// Replaces the record of a provider, and passes its address on to its connections.
     pub fn learn(&self, provider: Account, known: Known) {
         if let Some(address) = known.address {
-            self.deeds_with(&provider).iter().for_each(|deed| deed.peer.set_address(address));
+            self.agreements_with(&provider).iter().for_each(|agreement| agreement.peer.set_address(address));
         }
         lock(&self.known).insert(provider, known);
         self.opened.notify_waiters();
@@ -192,27 +192,31 @@ impl Shared {
     /// its agreements. One agreement is filled before the next is begun, so that few data sets change. A
     /// provider without room counts as full. With `late`, providers that were late a moment ago are
     /// eligible, too.
-    fn usable(&self, leaves: u64, late: bool) -> Vec<(Candidate, Arc<Deed>)> {
+    fn usable(&self, leaves: u64, late: bool) -> Vec<(Candidate, Arc<OwnAgreement>)> {
         let known = lock(&self.known);
-        let mut all: BTreeMap<Account, (Candidate, Arc<Deed>, bool)> = BTreeMap::new();
-        for deed in self.deeds() {
-            let (Some(of), terms) = (known.get(&deed.provider()), deed.terms()) else { continue };
-            let (load, capacity) = (deed.with_state(|state| state.load()), terms.quota_leaves);
-            if terms.stage != Stage::Open as u8 || deed.is_closed() || capacity == 0 {
+        let mut all: BTreeMap<Account, (Candidate, Arc<OwnAgreement>, bool)> = BTreeMap::new();
+        for agreement in self.agreements() {
+            let (Some(of), terms) = (known.get(&agreement.provider()), agreement.terms()) else { continue };
+            let (load, capacity) = (agreement.with_state(|state| state.load()), terms.quota_leaves);
+            if terms.stage != Stage::Open as u8 || agreement.is_closed() || capacity == 0 {
                 continue;
             }
-            let answers = if late { deed.peer.unanswered().1 == 0 } else { !deed.peer.is_doubtful() };
+            let answers =
+                if late { agreement.peer.unanswered().1 == 0 } else { !agreement.peer.is_doubtful() };
             let eligible = of.trusted && of.takes && answers;
             let has_room = load.saturating_add(leaves) <= capacity;
-            let candidate = Candidate { eligible, ..Self::candidate(&deed.provider(), of) };
-            let one = all.entry(deed.provider()).or_insert_with(|| (candidate, deed.clone(), false));
+            let candidate = Candidate { eligible, ..Self::candidate(&agreement.provider(), of) };
+            let one =
+                all.entry(agreement.provider()).or_insert_with(|| (candidate, agreement.clone(), false));
             (one.0.load, one.0.capacity) = (one.0.load.saturating_add(load), one.0.capacity + capacity);
             if has_room && !one.2 {
-                (one.1, one.2) = (deed, true);
+                (one.1, one.2) = (agreement, true);
             }
         }
         let full = |candidate: Candidate| Candidate { load: candidate.capacity, ..candidate };
-        let of = |(candidate, deed, has_room)| (if has_room { candidate } else { full(candidate) }, deed);
+        let of = |(candidate, agreement, has_room)| {
+            (if has_room { candidate } else { full(candidate) }, agreement)
+        };
         all.into_values().map(of).collect()
     }
 
@@ -232,16 +236,16 @@ impl Shared {
         self.expected.leaves().div_ceil(providers.max(1) as u64)
     }
 
-    /// The agreement under which to read `bytes` of a shard that `deed` holds. It is `deed` itself while that
+    /// The agreement under which to read `bytes` of a shard that `agreement` holds. It is `agreement` itself while that
     /// is open and has enough egress left, else an open one with the same provider that has enough left, else
     /// the one with most left.
-    pub async fn payer(&self, deed: &Arc<Deed>, bytes: u64) -> Arc<Deed> {
+    pub async fn payer(&self, agreement: &Arc<OwnAgreement>, bytes: u64) -> Arc<OwnAgreement> {
         // Other reads under the agreement may be running.
         let enough = bytes.saturating_mul(READS_AT_ONCE);
         let epoch = self.parameters.epoch(self.height.load(Ordering::Relaxed));
-        let is_open = |deed: &Deed| Stage::of(&deed.terms()) == Stage::Open;
-        let (mut most, mut payer) = ((false, 0), deed.clone());
-        for other in [vec![deed.clone()], self.deeds_with(&deed.provider())].concat() {
+        let is_open = |agreement: &OwnAgreement| Stage::of(&agreement.terms()) == Stage::Open;
+        let (mut most, mut payer) = ((false, 0), agreement.clone());
+        for other in [vec![agreement.clone()], self.agreements_with(&agreement.provider())].concat() {
             let pays = matches!(Stage::of(&other.terms()), Stage::Open | Stage::Draining);
             if !pays || other.is_closed() || is_ended(&other.terms(), epoch) {
                 continue;
@@ -249,7 +253,7 @@ impl Shared {
             let (left, sends) = other.unread().await;
             let left = if sends { left } else { 0 };
             let of = (is_open(&other) && left >= enough, left);
-            if of.0 && other.number == deed.number {
+            if of.0 && other.number == agreement.number {
                 return other;
             }
             if of > most {
@@ -261,13 +265,13 @@ impl Shared {
 
     /// True if this gateway can read `bytes` under an agreement: it runs, and its quota and voucher reserve
     /// cover them.
-    pub async fn can_read(&self, deed: &Deed, bytes: u64) -> bool {
+    pub async fn can_read(&self, agreement: &OwnAgreement, bytes: u64) -> bool {
         let epoch = self.parameters.epoch(self.height.load(Ordering::Relaxed));
-        let (terms, (left, _)) = (deed.terms(), deed.unread().await);
+        let (terms, (left, _)) = (agreement.terms(), agreement.unread().await);
         let read = terms.quota_egress.saturating_sub(left);
         let cost = egress_cost(terms.egress_price, read.saturating_add(bytes));
         let runs = matches!(Stage::of(&terms), Stage::Open | Stage::Draining);
-        runs && !deed.is_closed()
+        runs && !agreement.is_closed()
             && !is_ended(&terms, epoch)
             && left >= bytes
             && cost.is_some_and(|cost| cost <= terms.voucher_reserve)
@@ -288,7 +292,8 @@ impl Shared {
             self.usable(leaves, true).into_iter().map(|(c, _)| (c.account, c)).collect();
         let mut counts = BTreeMap::<&str, usize>::new();
         for (account, known) in self.all_known() {
-            let silent = self.deeds_with(&account).iter().any(|deed| deed.peer.unanswered().1 > 0);
+            let silent =
+                self.agreements_with(&account).iter().any(|agreement| agreement.peer.unanswered().1 > 0);
             let reason = match usable.get(&account) {
                 _ if !known.takes => "suspended or in jail",
                 _ if !known.trusted => "late or failed at a read",
@@ -328,7 +333,7 @@ impl Shared {
         let mut rooms = self.rooms(place, wanted, bytes, kept, &nobody);
         if rooms.len() < wanted {
             let more = wanted - rooms.len();
-            let kept = kept | &rooms.iter().map(|room| room.deed().provider()).collect();
+            let kept = kept | &rooms.iter().map(|room| room.agreement().provider()).collect();
             rooms.extend(self.rooms_of(place, more, bytes, &kept, &nobody, true));
         }
         rooms
@@ -343,12 +348,12 @@ impl Shared {
         avoided: &BTreeSet<Account>,
         late: bool,
     ) -> Vec<Room> {
-        let (mut candidates, mut deeds) = (Vec::new(), Vec::new());
+        let (mut candidates, mut agreements) = (Vec::new(), Vec::new());
         let leaves = leaves(bytes);
-        for (candidate, deed) in self.usable(leaves, late) {
+        for (candidate, agreement) in self.usable(leaves, late) {
             if !kept.contains(&candidate.account) && !avoided.contains(&candidate.account) {
                 candidates.push(candidate);
-                deeds.push(deed);
+                agreements.push(agreement);
             }
         }
         if kept.is_empty() && avoided.is_empty() {
@@ -356,14 +361,15 @@ impl Shared {
         }
         let kept: Vec<Candidate> = self.describe(kept);
         let chosen = choose(place, wanted, leaves, &candidates, &kept);
-        chosen.into_iter().filter_map(|index| deeds[index].reserve(bytes)).collect()
+        chosen.into_iter().filter_map(|index| agreements[index].reserve(bytes)).collect()
     }
 
     /// Explains why recent segments would or would not place a shard with a provider now.
     pub fn why(&self, provider: &Account) -> Why {
         let candidates: Vec<Candidate> =
             self.usable(1, false).into_iter().map(|(candidate, _)| candidate).collect();
-        let peer_health = self.deeds_with(provider).first().map_or((0, 0), |deed| deed.peer.unanswered());
+        let peer_health =
+            self.agreements_with(provider).first().map_or((0, 0), |agreement| agreement.peer.unanswered());
         lock(&self.recent).why(provider, self.known(provider).as_ref(), peer_health, &candidates)
     }
 

@@ -6,8 +6,8 @@
 //! Memory: the names of [`PLACEMENTS_MAX`] segments.
 
 use crate::{
+    agreement::state::leaves,
     coding::{SEGMENT_BYTES, SHARDS, shard_bytes},
-    deed::state::leaves,
     placement::{Candidate, Reason, explain},
     shared::Known,
 };

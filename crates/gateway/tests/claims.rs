@@ -33,7 +33,8 @@ fn small_files_one_after_another_are_all_taken() {
     run(|context| async move {
         let world = World::start(&context).await;
         let took = put_many(&context, &world, "file", 150).await;
-        let versions: u64 = world.shared.deeds().iter().map(|deed| deed.with_state(|s| s.version())).sum();
+        let versions: u64 =
+            world.shared.agreements().iter().map(|agreement| agreement.with_state(|s| s.version())).sum();
         let brought = world.ledger.brought.load(Ordering::Relaxed);
         let blocks = took.as_millis() as u64 / Parameters::LOCAL.block_ms + 1;
         assert!(brought <= blocks * 10, "one of an agreement in a block: {brought} in {blocks} blocks");
@@ -49,7 +50,7 @@ fn who_puts_from_many_places_is_not_refused() {
         let world = World::start(&context).await;
         let names: Vec<String> = (0..6).map(|worker| format!("of {worker}")).collect();
         join_all(names.iter().map(|name| put_many(&context, &world, name, 60))).await;
-        let settled = async |w: &World| w.shared.deeds().iter().all(|deed| deed.ahead() == 0);
+        let settled = async |w: &World| w.shared.agreements().iter().all(|agreement| agreement.ahead() == 0);
         world.until("the ledger has the newest of each", settled).await;
         assert_eq!(world.get("of 5 59").await.expect("read"), bytes(100, 59));
     });
@@ -62,11 +63,11 @@ fn puts_go_on_while_the_ledger_is_out_of_reach_and_afterwards() {
         world.ledger.bars.store(true, Ordering::Relaxed);
         put_many(&context, &world, "before", 20).await;
         assert_eq!(world.ledger.brought.load(Ordering::Relaxed), 0);
-        let most = world.shared.deeds().iter().map(|deed| deed.ahead()).max();
+        let most = world.shared.agreements().iter().map(|agreement| agreement.ahead()).max();
         assert!((8..=24).contains(&most.expect("ten")), "{most:?}");
         world.ledger.bars.store(false, Ordering::Relaxed);
         put_many(&context, &world, "after", 20).await;
-        let settled = async |w: &World| w.shared.deeds().iter().all(|deed| deed.ahead() == 0);
+        let settled = async |w: &World| w.shared.agreements().iter().all(|agreement| agreement.ahead() == 0);
         world.until("the ledger has the newest of each", settled).await;
         assert!(world.ledger.brought.load(Ordering::Relaxed) < 10 * 20);
     });
@@ -102,7 +103,7 @@ fn what_a_provider_signed_and_brought_by_itself_is_taken_as_signed() {
             }
         };
         world.replace(3, silent).await;
-        let deed = world.shared.deeds_with(&world.providers[3].account)[0].clone();
+        let agreement = world.shared.agreements_with(&world.providers[3].account)[0].clone();
         for number in 0..20 {
             world.put(&format!("file {number}"), &bytes(100, number)).await.expect("seven others");
             if signed.lock().expect("no panic").is_some() {
@@ -110,7 +111,7 @@ fn what_a_provider_signed_and_brought_by_itself_is_taken_as_signed() {
             }
         }
         let claim = signed.lock().expect("no panic").take().expect("it was offered something");
-        assert_eq!((claim.version, deed.with_state(|state| state.version())), (1, 0));
+        assert_eq!((claim.version, agreement.with_state(|state| state.version())), (1, 0));
         world.ledger.theirs.lock().expect("no panic").push(claim);
         world
             .replace(3, move |call, ask| {
@@ -119,15 +120,15 @@ fn what_a_provider_signed_and_brought_by_itself_is_taken_as_signed() {
             })
             .await;
         let known = async |w: &World| {
-            let deed = &w.shared.deeds_with(&w.providers[3].account)[0];
-            deed.with_state(|state| state.version()) >= 1
+            let agreement = &w.shared.agreements_with(&w.providers[3].account)[0];
+            agreement.with_state(|state| state.version()) >= 1
         };
         world.until("what it signed is known", known).await;
         let mut number = 100;
         let goes_on = async |w: &World| {
             number += 1;
             w.put(&format!("file {number}"), &bytes(100, number)).await.expect("stored");
-            deed.with_state(|state| state.version()) >= 2
+            agreement.with_state(|state| state.version()) >= 2
         };
         world.until("it signs the next one", goes_on).await;
     });

@@ -224,7 +224,7 @@ fn samples_tell_who_serves_and_fault_nobody_for_what_it_no_longer_owes() {
         };
         world.replace(liar, lies).await;
         world.replace(sleeper, |_call, _ask| futures::future::pending()).await;
-        let agreement = world.shared.deeds_with(&world.providers[freed].account)[0].agreement;
+        let agreement = world.shared.agreements_with(&world.providers[freed].account)[0].id;
         let store = &world.providers[freed].handler.parts().store;
         store.unlink(agreement, &[holders[2].2]).await.expect("the disk works");
         let known = |shard| Known {
@@ -239,8 +239,8 @@ fn samples_tell_who_serves_and_fault_nobody_for_what_it_no_longer_owes() {
                 samples.iter().filter(|s| s.provider == provider.account).map(|s| s.found).collect();
             let due = moments(&MASTER, 0, &provider.account, &Parameters::LOCAL);
             let due = due.iter().filter(|at| **at > 0).count();
-            let deed = &world.shared.deeds_with(&provider.account)[0];
-            let paid = deed.egress().await;
+            let agreement = &world.shared.agreements_with(&provider.account)[0];
+            let paid = agreement.egress().await;
             if index == liar {
                 assert_eq!((of, paid), (vec![Found::Wrong; due], 0));
             } else if index == sleeper {
@@ -251,7 +251,7 @@ fn samples_tell_who_serves_and_fault_nobody_for_what_it_no_longer_owes() {
                 assert_eq!((of.len(), paid), (due, due as u64 * SLICE_BYTES));
                 assert!(of.iter().all(|found| matches!(found, Found::Bytes { bytes: SLICE_BYTES, .. })));
                 assert_eq!(
-                    provider.handler.parts().vouchers.with(|vouchers| vouchers.paid(&deed.agreement)),
+                    provider.handler.parts().vouchers.with(|vouchers| vouchers.paid(&agreement.id)),
                     paid
                 );
             }
@@ -282,10 +282,10 @@ fn who_holds_small_shards_alone_is_sampled_too() {
             assert!(first < whole, "{sample:?}");
         }
         for (_, account, _) in &holders {
-            let deed = &world.shared.deeds_with(account)[0];
+            let agreement = &world.shared.agreements_with(account)[0];
             let reads = samples.iter().filter(|sample| sample.provider == *account).count() as u64;
             assert_eq!(
-                deed.egress().await,
+                agreement.egress().await,
                 reads * 7 * length,
                 "all of it is paid, so that it backs a report"
             );
@@ -313,8 +313,8 @@ fn liars_and_sleepers_are_routed_around_and_never_paid() {
         assert!(world.get("file").await.expect("six others are honest") == plain);
         assert!(context.current().duration_since(before).expect("time goes on") < Duration::from_secs(8));
         for index in [liar, sleeper] {
-            let deed = &world.shared.deeds_with(&world.providers[index].account)[0];
-            assert_eq!(deed.egress().await, 0, "nothing verified, nothing is paid");
+            let agreement = &world.shared.agreements_with(&world.providers[index].account)[0];
+            assert_eq!(agreement.egress().await, 0, "nothing verified, nothing is paid");
         }
     });
 }
@@ -330,11 +330,15 @@ fn what_verified_is_paid_and_nothing_more() {
         }
         let mut paid = 0;
         for provider in &world.providers {
-            let deed = &world.shared.deeds_with(&provider.account)[0];
+            let agreement = &world.shared.agreements_with(&provider.account)[0];
             let vouchers = &provider.handler.parts().vouchers;
             let (sent, has) =
-                vouchers.with(|vouchers| (vouchers.sent(&deed.agreement), vouchers.paid(&deed.agreement)));
-            assert_eq!((sent, has), (deed.egress().await, deed.egress().await), "all that was sent is paid");
+                vouchers.with(|vouchers| (vouchers.sent(&agreement.id), vouchers.paid(&agreement.id)));
+            assert_eq!(
+                (sent, has),
+                (agreement.egress().await, agreement.egress().await),
+                "all that was sent is paid"
+            );
             paid += has;
         }
         assert!(paid >= 9 * SEGMENT_BYTES as u64, "{paid}");
@@ -376,12 +380,12 @@ fn what_arrived_before_a_connection_broke_is_paid_and_what_did_not_stops_nobody(
             let holders = holders(&world, "file", 0).await;
             let (_, account, name) = holders[0];
             let index = index_of(&world, &account);
-            let deed = world.shared.deeds_with(&account)[0].clone();
+            let agreement = world.shared.agreements_with(&account)[0].clone();
             for turn in 0..80 {
                 let after = Duration::from_micros(37 * seed + 500 * turn);
                 // The link may still have the old address: this turn then breaks no connection.
-                let _ = deed.peer.ready().await;
-                let _ = world.shared.common.environment.within(after, deed.fetch(name, 1 << 20)).await;
+                let _ = agreement.peer.ready().await;
+                let _ = world.shared.common.environment.within(after, agreement.fetch(name, 1 << 20)).await;
                 let [_, paid, sent, _] = world.egress(index).await;
                 if credit_window(paid, sent - paid + SLICE_BYTES, ONE) == 0 {
                     // One more lost slice would end all credit (VO-8).
@@ -392,7 +396,7 @@ fn what_arrived_before_a_connection_broke_is_paid_and_what_did_not_stops_nobody(
             world.shared.common.environment.sleep(Duration::from_secs(30)).await;
             let [signed, paid, sent, _] = world.egress(index).await;
             assert_eq!(signed, paid, "seed {seed}: the last voucher came, though nothing was read since");
-            let got = deed.fetch(name, 1 << 20).await.expect("it goes on");
+            let got = agreement.fetch(name, 1 << 20).await.expect("it goes on");
             assert_eq!(*blake3::hash(&got).as_bytes(), name);
             let [signed, now_paid, now_sent, overdue] = world.egress(index).await;
             assert_eq!((signed, now_sent - now_paid), (now_paid, sent - paid), "what was lost stays lost");
@@ -414,7 +418,7 @@ fn a_provider_that_lends_nothing_more_under_one_agreement_is_read_under_another(
         world.put("file", &plain).await.expect("stored");
         let (_, account, name) = holders(&world, "file", 0).await[0];
         let index = index_of(&world, &account);
-        let deed = world.shared.deeds_with(&account)[0].clone();
+        let agreement = world.shared.agreements_with(&account)[0].clone();
         let lends = async |w: &World| {
             let [_, paid, sent, _] = w.egress(index).await;
             credit_window(paid, sent - paid, ONE) > 0
@@ -428,19 +432,19 @@ fn a_provider_that_lends_nothing_more_under_one_agreement_is_read_under_another(
                 }
             }
             let after = Duration::from_micros(148 + 500 * (turn % 80));
-            let _ = deed.peer.ready().await;
-            let _ = world.shared.common.environment.within(after, deed.fetch(name, 1 << 20)).await;
+            let _ = agreement.peer.ready().await;
+            let _ = world.shared.common.environment.within(after, agreement.fetch(name, 1 << 20)).await;
             world.reconnect(index).await;
         }
         assert!(!lends(&world).await, "more is lost than a provider lends");
         let refused = async |_: &World| {
-            let _ = deed.fetch(name, 1 << 20).await;
-            !deed.unread().await.1
+            let _ = agreement.fetch(name, 1 << 20).await;
+            !agreement.unread().await.1
         };
         world.until("its refusal is heard", refused).await;
         world.open_more(index, Quota { leaves: 0, egress: 1 << 30 }).await;
-        let payer = world.shared.payer(&deed, 1 << 20).await;
-        assert_ne!(payer.number, deed.number, "another agreement pays");
+        let payer = world.shared.payer(&agreement, 1 << 20).await;
+        assert_ne!(payer.number, agreement.number, "another agreement pays");
         let got = payer.fetch(name, 1 << 20).await.expect("it goes on");
         assert_eq!(*blake3::hash(&got).as_bytes(), name);
     });
@@ -554,7 +558,7 @@ fn who_never_answers_an_offer_is_left_out_until_it_does() {
             };
             world.replace(3, handler).await;
             let mut turn = 0;
-            let peer = world.shared.deeds_with(&silent)[0].peer.clone();
+            let peer = world.shared.agreements_with(&silent)[0].peer.clone();
             while peer.unanswered().1 == 0 {
                 world.put(&format!("file {turn}"), &bytes(1_000, turn)).await.expect("eight others");
                 context.sleep(Duration::from_secs(4)).await;

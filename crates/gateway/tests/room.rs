@@ -88,12 +88,12 @@ fn an_agreement_that_its_provider_calls_full_is_passed_over() {
         // Each provider holds unsigned shards that the gateway does not know.
         for index in full {
             let provider = &world.providers[index];
-            let deed = world.shared.deeds_with(&provider.account)[0].clone();
+            let agreement = world.shared.agreements_with(&provider.account)[0].clone();
             for seed in 0..4 {
                 let stray = bytes(1 << 20, 100 + seed);
                 let name = *blake3::hash(&stray).as_bytes();
                 let parcel = Parcel::new(stray).expect("a shard's size");
-                deed.peer.put(deed.agreement, name, &parcel).await.expect("there is room");
+                agreement.peer.put(agreement.id, name, &parcel).await.expect("there is room");
             }
         }
         let mut policy = Policy::of(&Parameters::LOCAL);
@@ -119,7 +119,7 @@ fn a_full_segment_costs_one_addition_which_is_taken_out_again_and_stops_nobody()
         // Copies that wait for removal under agreements whose providers do not answer.
         let waiting = |holdings: &mut Vec<Holding>| {
             let more = (holdings.len()..HOLDINGS_MAX).zip(0..);
-            let of = |(_, sequence)| Holding { position: 0, deed: 4_000, sequence, dropped: true };
+            let of = |(_, sequence)| Holding { position: 0, agreement: 4_000, sequence, dropped: true };
             holdings.extend(more.map(of).collect::<Vec<_>>());
         };
         let full = before.with_holdings(waiting).expect("as many as it takes");
@@ -128,7 +128,7 @@ fn a_full_segment_costs_one_addition_which_is_taken_out_again_and_stops_nobody()
         let shard = bytes(75_000, 9);
         let rooms = world.shared.rooms(b"one more", 1, shard.len() as u64, &kept, &BTreeSet::new());
         let room = rooms.into_iter().next().expect("two hold nothing");
-        let deed = room.deed().clone();
+        let agreement = room.agreement().clone();
         let added = Added {
             file: file.id,
             segment: 0,
@@ -141,8 +141,8 @@ fn a_full_segment_costs_one_addition_which_is_taken_out_again_and_stops_nobody()
         let signed = room.store(added, shard).await.expect("the provider has room").signed().await;
         assert!(!signed, "who added it must not count on it");
         assert_eq!(row(&world, "file", 0).await, full, "what was in force is in force");
-        assert!(deed.with_state(|state| !state.is_live()), "it is to be taken out");
-        world.until("it is out", async |_| deed.with_state(|state| state.is_empty())).await;
+        assert!(agreement.with_state(|state| !state.is_live()), "it is to be taken out");
+        world.until("it is out", async |_| agreement.with_state(|state| state.is_empty())).await;
         let jobs = async |w: &World| w.shared.common.catalogue.jobs(0, 9).await.expect("runs").is_empty();
         world.until("no job is left of it", jobs).await;
         assert!(world.get("file").await.expect("read") == plain);

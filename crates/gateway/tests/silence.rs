@@ -59,8 +59,8 @@ fn a_stopped_providers_shards_are_rebuilt_with_their_names() {
 
 /// Names of the entries in force under all agreements with a provider.
 fn kept(world: &World, provider: usize) -> BTreeSet<Hash> {
-    let deeds = world.shared.deeds_with(&world.providers[provider].account);
-    let live = deeds.iter().flat_map(|deed| deed.with_state(|state| state.live()));
+    let agreements = world.shared.agreements_with(&world.providers[provider].account);
+    let live = agreements.iter().flat_map(|agreement| agreement.with_state(|state| state.live()));
     live.map(|entry| entry.name).collect()
 }
 
@@ -160,7 +160,7 @@ fn a_silent_providers_shard_is_made_anew_from_the_others() {
         let (_, silent, name) = holders(&world, "file", 0).await[1];
         let index = index_of(&world, &silent);
         world.replace(index, |_call, _ask| futures::future::pending()).await;
-        let entry = world.shared.deeds_with(&silent)[0].with_state(|state| state.live())[0];
+        let entry = world.shared.agreements_with(&silent)[0].with_state(|state| state.live())[0];
         let made = repair::restore(&world.shared, &entry).await.expect("seven others");
         assert_eq!((*blake3::hash(&made).as_bytes(), entry.name), (name, name));
     });

@@ -166,11 +166,11 @@ fn readers_that_stall_hold_up_neither_others_nor_repair() {
             assert!(got.is_ok_and(|got| got == plain));
             assert!(took < Duration::from_secs(5), "{took:?}");
         }
-        let stopped = world.shared.deeds()[0].provider();
+        let stopped = world.shared.agreements()[0].provider();
         world.providers[0].stop();
         world.shared.notice_surely(Notice::Late(stopped)).await;
         let moved = async |w: &World| {
-            w.shared.deeds()[0].with_state(|state| state.live().is_empty()) && whole(w, "file").await
+            w.shared.agreements()[0].with_state(|state| state.live().is_empty()) && whole(w, "file").await
         };
         world.until("what it held is rebuilt", moved).await;
         drop(stalled);

@@ -15,8 +15,8 @@ use super::{
     upkeep::{Busy, Job, Upkeep, is_closed},
 };
 use crate::{
-    catalogue::{LoadedDeed, row::DeedRow},
-    deed::Deed,
+    agreement::OwnAgreement,
+    catalogue::{LoadedAgreement, row::OwnAgreementRow},
     ledger::{Error, Ledger},
     peer::{Dialer, Peer},
     repair::Notice,
@@ -67,7 +67,7 @@ pub struct Agreements {
     /// One link per provider.
     pub peers: Mutex<BTreeMap<Account, Arc<Peer>>>,
     /// Agreements that were being opened when the gateway stopped.
-    pub opening: Mutex<Vec<LoadedDeed>>,
+    pub opening: Mutex<Vec<LoadedAgreement>>,
     /// Openings whose outcome is unknown.
     pub unsure: Mutex<Vec<Asked>>,
     /// Receives the alerts about agreements.
@@ -130,7 +130,8 @@ impl Agreements {
         let found = if all {
             survey(&self.ledger).await?
         } else {
-            let ours: BTreeSet<Account> = self.shared.deeds().iter().map(|deed| deed.provider()).collect();
+            let ours: BTreeSet<Account> =
+                self.shared.agreements().iter().map(|agreement| agreement.provider()).collect();
             details(&self.ledger, &ours.into_iter().collect::<Vec<_>>()).await?
         };
         self.shared.height.fetch_max(found.height, Ordering::Relaxed);
@@ -141,7 +142,7 @@ impl Agreements {
             tracing::warn!(%error, "agreements could not be looked after");
         }
         // An agreement that was never used has no claims to submit.
-        self.settle_some(Deed::is_used);
+        self.settle_some(OwnAgreement::is_used);
         self.begin(Job::Refusals, |agreements, _| async move { agreements.bring_refusals().await });
         if tick.is_multiple_of(SCRUB_TICKS) {
             self.ask_scrubs();
@@ -195,7 +196,8 @@ impl Agreements {
     /// Notifies repair of providers that are late or failed a draw.
     async fn watch(&self, seen: &mut Seen) {
         let height = self.shared.height.load(Ordering::Relaxed);
-        let ours: BTreeSet<Account> = self.shared.deeds().iter().map(|deed| deed.provider()).collect();
+        let ours: BTreeSet<Account> =
+            self.shared.agreements().iter().map(|agreement| agreement.provider()).collect();
         for account in ours {
             let Some((View { audit, .. }, _)) = seen.providers.get(&account) else { continue };
             let before = seen.drawn.insert(account, audit.drawn);
@@ -216,8 +218,8 @@ impl Agreements {
     /// Restores the trust in a provider that answers again, passes its reads and reports no bad shards.
     fn regain(&self, account: Account, passes: bool) {
         let distrusted = self.shared.known(&account).is_some_and(|known| !known.trusted);
-        let deeds = self.shared.deeds_with(&account);
-        let Some(peer) = deeds.first().map(|deed| deed.peer.clone()) else { return };
+        let agreements = self.shared.agreements_with(&account);
+        let Some(peer) = agreements.first().map(|agreement| agreement.peer.clone()) else { return };
         if distrusted && passes {
             let shared = self.shared.clone();
             self.shared.common.environment.spawn(async move {
@@ -229,21 +231,22 @@ impl Agreements {
         }
     }
 
-    async fn usages(&self, seen: &mut Seen) -> Vec<(Arc<Deed>, AgreementUsage)> {
+    async fn usages(&self, seen: &mut Seen) -> Vec<(Arc<OwnAgreement>, AgreementUsage)> {
         let (mut usages, epoch) = (Vec::new(), self.epoch());
         let before = std::mem::take(&mut seen.idle);
-        for deed in self.shared.deeds() {
-            let load = deed.with_state(|state| state.load());
-            let empty = deed.with_state(|state| state.is_empty()) && deed.waiting().is_none();
-            let live = deed.with_state(|state| state.is_live());
-            let (egress, number) = (deed.egress().await, deed.number);
+        for agreement in self.shared.agreements() {
+            let load = agreement.with_state(|state| state.load());
+            let empty = agreement.with_state(|state| state.is_empty()) && agreement.waiting().is_none();
+            let live = agreement.with_state(|state| state.is_live());
+            let (egress, number) = (agreement.egress().await, agreement.number);
             let since = before.get(&number).filter(|(read, _)| empty && *read == egress);
             let since = since.map_or(epoch, |(_, since)| *since);
             seen.idle.insert(number, (egress, since));
             let idle = epoch.saturating_sub(since);
             let pace = before.get(&number).map_or(0, |(read, _)| egress.saturating_sub(*read));
-            let usage = AgreementUsage { number, row: deed.terms(), load, egress, pace, empty, live, idle };
-            usages.push((deed.clone(), usage));
+            let usage =
+                AgreementUsage { number, row: agreement.terms(), load, egress, pace, empty, live, idle };
+            usages.push((agreement.clone(), usage));
         }
         usages
     }
@@ -275,12 +278,12 @@ impl Agreements {
         }
         seen.ending.clear();
         for of in &usages {
-            let (deed, usage) = of;
-            let kept = self.parameters.epoch(deed.agreement.opened) + KEPT_EPOCHS;
+            let (agreement, usage) = of;
+            let kept = self.parameters.epoch(agreement.id.opened) + KEPT_EPOCHS;
             let step = if retired && self.epoch() >= kept && Stage::of(&usage.row) == Stage::Open {
                 Step::Drain
             } else {
-                self.next(seen, deed, usage, &rows, &posted)
+                self.next(seen, agreement, usage, &rows, &posted)
             };
             self.step(of, step, &posted).await?;
         }
@@ -295,21 +298,22 @@ impl Agreements {
     fn next(
         &self,
         seen: &mut Seen,
-        deed: &Deed,
+        agreement: &OwnAgreement,
         usage: &AgreementUsage,
         rows: &[AgreementUsage],
         posted: &Posted,
     ) -> Step {
-        let (provider, epoch) = (deed.provider(), self.epoch());
-        let mine: Vec<&AgreementUsage> =
-            rows.iter().filter(|s| s.row.agreement.provider == provider).collect();
+        let (provider, epoch) = (agreement.provider(), self.epoch());
+        let mine: Vec<&AgreementUsage> = rows.iter().filter(|s| s.row.id.provider == provider).collect();
         let holds = seen.providers.get(&provider).is_some_and(|(view, _)| {
             view.provider.leaves_at == 0 && passes(&view.audit) && check_takes(&view.reputation).is_ok()
         });
         let awaited = self.shared.demand(1) > 0;
         let old = is_old(&usage.row, epoch, &self.parameters);
-        let successor =
-            || renew::successor(&self.shared, deed, renew::smallest(deed), epoch, &self.parameters).is_some();
+        let successor = || {
+            renew::successor(&self.shared, agreement, renew::smallest(agreement), epoch, &self.parameters)
+                .is_some()
+        };
         let around = Around {
             successor: holds && old && successor(),
             idle: !awaited && self.policy.is_idle(usage, &mine, epoch, &self.parameters),
@@ -335,7 +339,7 @@ impl Agreements {
         }
         match next(usage, epoch, around, &self.policy, &self.parameters) {
             Step::Nothing | Step::TopUp(_)
-                if (seen.away.contains(&usage.number) || deed.disagrees())
+                if (seen.away.contains(&usage.number) || agreement.disagrees())
                     && Stage::of(&usage.row) == Stage::Open =>
             {
                 Step::Drain
@@ -346,13 +350,19 @@ impl Agreements {
 
     /// Locks more money for vouchers. The bytes read so far are paid first: vouchers redeemed before the
     /// top-up keep their price (AG-8).
-    async fn top_up(&self, deed: &Deed, amount: Amount, posted: u64, busy: &Busy) -> Result<(), Error> {
-        if let Err(error) = deed.pay().await {
+    async fn top_up(
+        &self,
+        agreement: &OwnAgreement,
+        amount: Amount,
+        posted: u64,
+        busy: &Busy,
+    ) -> Result<(), Error> {
+        if let Err(error) = agreement.pay().await {
             tracing::debug!(%error, "a voucher is brought again");
         }
-        let egress_price = deed.terms().egress_price.max(posted.min(self.policy.price_max[EGRESS]));
+        let egress_price = agreement.terms().egress_price.max(posted.min(self.policy.price_max[EGRESS]));
         let body = TopUp {
-            agreement: deed.agreement,
+            agreement: agreement.id,
             amount,
             max_egress_price: egress_price,
             // No gas is bought, so any gas price is accepted.
@@ -368,34 +378,39 @@ impl Agreements {
             return Ok(());
         }
         busy.done();
-        let more = |row: &mut DeedRow| {
+        let more = |row: &mut OwnAgreementRow| {
             row.voucher_reserve = row.voucher_reserve.checked_add(amount).unwrap_or(row.voucher_reserve);
             row.egress_price = egress_price;
         };
-        deed.set_terms(more).await.map_err(|_| Error::Stopping)
+        agreement.set_terms(more).await.map_err(|_| Error::Stopping)
     }
 
     /// Closes an agreement. After an answer that does not mean it is closed, its stage stays, and the
     /// close is retried after a pause.
-    async fn close(&self, deed: &Deed, busy: &Busy) -> Result<(), Error> {
-        let close = CloseAlone { agreement: deed.agreement };
+    async fn close(&self, agreement: &OwnAgreement, busy: &Busy) -> Result<(), Error> {
+        let close = CloseAlone { agreement: agreement.id };
         let code = self.ledger.execute(Body::CloseAlone(close)).await;
         if !code.as_ref().is_ok_and(|code| is_closed(*code)) {
             busy.refused(self.height());
         }
         let code = code?;
         if !is_closed(code) {
-            tracing::warn!(?code, deed = deed.number, "an agreement was not closed: {}", code.explain());
+            tracing::warn!(
+                ?code,
+                agreement = agreement.number,
+                "an agreement was not closed: {}",
+                code.explain()
+            );
             return Ok(());
         }
         busy.done();
-        tracing::info!(?code, deed = deed.number, "an agreement is closed");
-        deed.set_terms(|row| row.stage = Stage::Closing as u8).await.map_err(|_| Error::Stopping)
+        tracing::info!(?code, agreement = agreement.number, "an agreement is closed");
+        agreement.set_terms(|row| row.stage = Stage::Closing as u8).await.map_err(|_| Error::Stopping)
     }
 
     async fn step(
         self: &Arc<Self>,
-        (deed, usage): &(Arc<Deed>, AgreementUsage),
+        (agreement, usage): &(Arc<OwnAgreement>, AgreementUsage),
         step: Step,
         posted: &Posted,
     ) -> Result<(), Error> {
@@ -404,47 +419,49 @@ impl Agreements {
             Step::Nothing => {}
             // The ledger would refuse more than the account's balance.
             Step::TopUp(amount) if amount > posted.balance => {
-                tracing::debug!(deed = deed.number, "no money for a voucher reserve");
+                tracing::debug!(agreement = agreement.number, "no money for a voucher reserve");
             }
             Step::TopUp(amount) => {
-                let (of, price) = (deed.clone(), posted.prices[EGRESS].price);
+                let (of, price) = (agreement.clone(), posted.prices[EGRESS].price);
                 // An earlier top-up became final after the agreement was judged.
                 if of.terms().voucher_reserve != usage.row.voucher_reserve {
                     return Ok(());
                 }
-                self.begin(Job::TopUp(deed.number), |agreements, busy| async move {
+                self.begin(Job::TopUp(agreement.number), |agreements, busy| async move {
                     agreements.top_up(&of, amount, price, &busy).await
                 });
             }
-            Step::Drain => deed.set_terms(|row| row.stage = Stage::Draining as u8).await.map_err(stopped)?,
-            Step::Close if Stage::of(&deed.terms()) == Stage::Closing => {}
+            Step::Drain => {
+                agreement.set_terms(|row| row.stage = Stage::Draining as u8).await.map_err(stopped)?
+            }
+            Step::Close if Stage::of(&agreement.terms()) == Stage::Closing => {}
             Step::Close => {
-                let of = deed.clone();
-                self.begin(Job::Close(deed.number), |agreements, busy| async move {
+                let of = agreement.clone();
+                self.begin(Job::Close(agreement.number), |agreements, busy| async move {
                     agreements.close(&of, &busy).await
                 });
             }
-            Step::Forget => self.forget(deed).await?,
+            Step::Forget => self.forget(agreement).await?,
         }
         Ok(())
     }
 
     /// Forgets an agreement that is gone from the ledger, or will be. While shards are in force under it,
     /// it only drains: the provider may still have them, or they can be rebuilt, so they move first.
-    pub(super) async fn forget(&self, deed: &Arc<Deed>) -> Result<(), Error> {
+    pub(super) async fn forget(&self, agreement: &Arc<OwnAgreement>) -> Result<(), Error> {
         let stopped = |_| Error::Stopping;
-        if deed.with_state(|state| state.is_live()) {
-            return deed.set_terms(|row| row.stage = Stage::Draining as u8).await.map_err(stopped);
+        if agreement.with_state(|state| state.is_live()) {
+            return agreement.set_terms(|row| row.stage = Stage::Draining as u8).await.map_err(stopped);
         }
-        let held = deed.close();
+        let held = agreement.close();
         self.shared
             .common
             .catalogue
-            .erase_holdings(deed.number, deed.agreement, held.clone())
+            .erase_holdings(agreement.number, agreement.id, held.clone())
             .await
             .map_err(stopped)?;
-        deed.set_terms(|row| row.stage = Stage::Gone as u8).await.map_err(stopped)?;
-        self.shared.remove_deed(deed.number);
+        agreement.set_terms(|row| row.stage = Stage::Gone as u8).await.map_err(stopped)?;
+        self.shared.remove_agreement(agreement.number);
         for entry in held {
             let notice = Notice::Incomplete { file: entry.file, segment: entry.segment };
             self.shared.notice_surely(notice).await;
@@ -456,18 +473,18 @@ impl Agreements {
     async fn bring(self: Arc<Self>) {
         loop {
             self.shared.common.signed.notified().await;
-            self.settle_some(|deed| deed.is_due());
+            self.settle_some(|agreement| agreement.is_due());
         }
     }
 
     /// Submits the waiting claims of some agreements, each in its own task: one that waits for the ledger
     /// delays neither the others nor a look.
-    fn settle_some(self: &Arc<Self>, some: impl Fn(&Deed) -> bool) {
-        for deed in self.shared.deeds().into_iter().filter(|deed| some(deed)) {
+    fn settle_some(self: &Arc<Self>, some: impl Fn(&OwnAgreement) -> bool) {
+        for agreement in self.shared.agreements().into_iter().filter(|agreement| some(agreement)) {
             let agreements = self.clone();
             self.shared.common.environment.spawn(async move {
                 if let Err(error) =
-                    settle(&agreements.shared, &agreements.ledger, &deed, &agreements.parameters).await
+                    settle(&agreements.shared, &agreements.ledger, &agreement, &agreements.parameters).await
                 {
                     tracing::debug!(%error, "a data set waits for the ledger");
                 }
@@ -478,11 +495,11 @@ impl Agreements {
     /// Submits signed refusals to the ledger, one per agreement and tick, if it would accept them.
     async fn bring_refusals(&self) -> Result<(), Error> {
         let height = self.shared.height.load(Ordering::Relaxed);
-        for deed in self.shared.deeds() {
-            let Some(refused) = deed.peer.take_refusal() else { continue };
+        for agreement in self.shared.agreements() {
+            let Some(refused) = agreement.peer.take_refusal() else { continue };
             let recent = height.abs_diff(refused.height) < self.parameters.epoch_blocks();
             let own =
-                refused.provider == deed.provider() && refused.check(&self.shared.common.chain).verify();
+                refused.provider == agreement.provider() && refused.check(&self.shared.common.chain).verify();
             if recent && own {
                 let code = self.ledger.execute(Body::Refusal(refused)).await?;
                 tracing::warn!(provider = %refused.provider, ?code, "a provider refused within its declared capacity");
@@ -493,16 +510,16 @@ impl Agreements {
 
     fn ask_scrubs(&self) {
         let mut asked = BTreeSet::new();
-        for deed in self.shared.deeds() {
-            if !asked.insert(deed.provider()) {
+        for agreement in self.shared.agreements() {
+            if !asked.insert(agreement.provider()) {
                 continue;
             }
             let shared = self.shared.clone();
             self.shared.common.environment.spawn(async move {
-                if let Ok(status) = deed.peer.status().await
+                if let Ok(status) = agreement.peer.status().await
                     && !status.bad.is_empty()
                 {
-                    shared.notice(Notice::Bad(deed.provider(), status.bad.into_inner()));
+                    shared.notice(Notice::Bad(agreement.provider(), status.bad.into_inner()));
                 }
             });
         }

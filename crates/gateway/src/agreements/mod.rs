@@ -4,7 +4,7 @@
 //! ```text
 //!   ledger ──proven records──► survey ─► policy, state: wanted, next ─► Open, TopUp, CloseAlone ─► ledger
 //!                                 ├────► audits: late, failed ─► repair
-//!                                 └────► deeds: the newest that waits ─► settle: SetDataSet ─► ledger
+//!                                 └────► agreements: the newest that waits ─► settle: SetDataSet ─► ledger
 //! ```
 
 mod actor;

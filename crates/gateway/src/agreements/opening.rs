@@ -7,8 +7,8 @@ use super::{
     upkeep::{Busy, Job},
 };
 use crate::{
-    catalogue::{LoadedDeed, row::DeedRow},
-    deed::{Deed, session_key, storage_key},
+    agreement::{OwnAgreement, session_key, storage_key},
+    catalogue::{LoadedAgreement, row::OwnAgreementRow},
     ledger::Error,
     repair::Notice,
 };
@@ -44,7 +44,7 @@ impl Limits {
 #[derive(Clone, Debug)]
 pub struct Asked {
     number: u32,
-    row: DeedRow,
+    row: OwnAgreementRow,
     /// The height from which it can no longer be executed.
     floor: u64,
 }
@@ -62,8 +62,8 @@ impl Agreements {
         let slots = self.free_slots(provider, held).await?;
         let mut rows = Vec::new();
         for (open, slot) in opens.into_iter().zip(slots) {
-            let row = DeedRow {
-                agreement: AgreementId { provider, slot, opened: 0 },
+            let row = OwnAgreementRow {
+                id: AgreementId { provider, slot, opened: 0 },
                 stage: Stage::Opening as u8,
                 end_epoch: open.end_epoch,
                 quota_leaves: open.quota_leaves,
@@ -71,7 +71,7 @@ impl Agreements {
                 voucher_reserve: open.voucher_reserve,
                 egress_price: open.max_egress_price,
             };
-            let number = self.shared.common.catalogue.add_deed(row.clone()).await;
+            let number = self.shared.common.catalogue.add_agreement(row.clone()).await;
             let Some(number) = number.map_err(|_| Error::Stopping)? else {
                 let full =
                     "this gateway has as many agreements as it may; another is opened when one is over";
@@ -103,14 +103,14 @@ impl Agreements {
     }
 
     /// Submits the opening that the row describes and takes up the agreement; `false` if it did not open.
-    async fn ask(&self, number: u32, row: DeedRow, most: Limits) -> Result<bool, Error> {
+    async fn ask(&self, number: u32, row: OwnAgreementRow, most: Limits) -> Result<bool, Error> {
         let (master, policy) = (&self.shared.common.master, &self.policy);
         let [max_storage_price, max_egress_price, max_gas_price] = most.prices;
         let account = |key: commonware_cryptography::ed25519::PrivateKey| Account::of(&key.public_key());
         let session_key = account(session_key(master, number));
         let open = Open {
-            provider: row.agreement.provider,
-            slot: row.agreement.slot,
+            provider: row.id.provider,
+            slot: row.id.slot,
             session_key,
             storage_key: account(storage_key(master, number)),
             max_storage_price,
@@ -130,7 +130,7 @@ impl Agreements {
         if let Ok(Some(found)) = &opened {
             return self.take_up(number, row, found).await.map(|()| true);
         }
-        let provider = row.agreement.provider;
+        let provider = row.id.provider;
         if let Ok((code, is_final)) = &code {
             tracing::warn!(%provider, ?code, "an agreement was not opened: {}", code.explain());
             if opened.is_ok() && *is_final && never_opened(*code) {
@@ -145,8 +145,8 @@ impl Agreements {
     }
 
     /// The agreement that an opening led to, if a node shows it.
-    async fn opened(&self, number: u32, row: &DeedRow) -> Result<Option<Agreement>, Error> {
-        let key = Agreement::key(&row.agreement.provider, row.agreement.slot);
+    async fn opened(&self, number: u32, row: &OwnAgreementRow) -> Result<Option<Agreement>, Error> {
+        let key = Agreement::key(&row.id.provider, row.id.slot);
         let found = self.ledger.record::<Agreement>(key).await?;
         Ok(found.filter(|found| self.is_ours(number, found)))
     }
@@ -158,7 +158,7 @@ impl Agreements {
 
     /// Remembers an opening that is not on the ledger and may still come: its number and reserve are kept
     /// until it cannot.
-    async fn doubt(&self, number: u32, row: DeedRow) {
+    async fn doubt(&self, number: u32, row: OwnAgreementRow) {
         let seen = self.ledger.height().await.unwrap_or_default().max(self.height());
         let floor = seen.saturating_add(self.parameters.expiry_blocks_max).saturating_add(1);
         self.unsure.lock().expect("no holder of this lock panics").push(Asked { number, row, floor });
@@ -170,7 +170,7 @@ impl Agreements {
         let all = self.unsure.lock().expect("no holder of this lock panics").clone();
         for Asked { number, row, floor } in all {
             let found = self.opened(number, &row).await?;
-            let key = Agreement::key(&row.agreement.provider, row.agreement.slot);
+            let key = Agreement::key(&row.id.provider, row.id.slot);
             let ours = |found: &Agreement| self.is_ours(number, found);
             if found.is_none() && !self.ledger.is_absent(key, floor, ours).await? {
                 continue;
@@ -184,31 +184,31 @@ impl Agreements {
         Ok(())
     }
 
-    async fn give_up(&self, number: u32, row: DeedRow) -> Result<(), Error> {
-        let gone = DeedRow { stage: Stage::Gone as u8, ..row };
-        self.shared.common.catalogue.put_deed(number, gone).await.map_err(|_| Error::Stopping)
+    async fn give_up(&self, number: u32, row: OwnAgreementRow) -> Result<(), Error> {
+        let gone = OwnAgreementRow { stage: Stage::Gone as u8, ..row };
+        self.shared.common.catalogue.put_agreement(number, gone).await.map_err(|_| Error::Stopping)
     }
 
-    async fn take_up(&self, number: u32, row: DeedRow, found: &Agreement) -> Result<(), Error> {
-        let row = DeedRow {
-            agreement: found.id(row.agreement.provider, row.agreement.slot),
+    async fn take_up(&self, number: u32, row: OwnAgreementRow, found: &Agreement) -> Result<(), Error> {
+        let row = OwnAgreementRow {
+            id: found.id(row.id.provider, row.id.slot),
             stage: Stage::Open as u8,
             egress_price: found.egress_price,
             ..row
         };
-        self.shared.common.catalogue.put_deed(number, row.clone()).await.map_err(|_| Error::Stopping)?;
+        self.shared.common.catalogue.put_agreement(number, row.clone()).await.map_err(|_| Error::Stopping)?;
         self.upkeep.forget(number);
-        let loaded = LoadedDeed::fresh(number, row);
+        let loaded = LoadedAgreement::fresh(number, row);
         self.add(loaded);
         Ok(())
     }
 
     /// Starts to use an agreement that is open.
-    pub fn add(&self, loaded: LoadedDeed) {
-        let peer = self.peer(loaded.row.agreement.provider);
+    pub fn add(&self, loaded: LoadedAgreement) {
+        let peer = self.peer(loaded.row.id.provider);
         let held: BTreeSet<_> = loaded.entries.values().map(|e| (e.added.file, e.added.segment)).collect();
-        match Deed::start(loaded, peer, self.shared.common.clone()) {
-            Ok(deed) => self.shared.add_deed(deed),
+        match OwnAgreement::start(loaded, peer, self.shared.common.clone()) {
+            Ok(agreement) => self.shared.add_agreement(agreement),
             Err(damaged) => {
                 let segments = held.len();
                 tracing::error!(%damaged, segments, "an agreement cannot be used; what it holds is rebuilt under others");
@@ -234,7 +234,7 @@ impl Agreements {
     pub(super) fn resume(self: &Arc<Self>) {
         let mut waiting = self.opening.lock().expect("no holder of this lock panics");
         // No other opening with these providers starts meanwhile.
-        let of = |loaded: &LoadedDeed| self.upkeep.take(Job::Open(loaded.row.agreement.provider), 0);
+        let of = |loaded: &LoadedAgreement| self.upkeep.take(Job::Open(loaded.row.id.provider), 0);
         let busy: Vec<Busy> = waiting.iter().filter_map(of).collect();
         let opening = std::mem::take(&mut *waiting);
         drop(waiting);

@@ -20,8 +20,8 @@
 
 use super::state::{AgreementUsage, Stage, View, is_old, passes, takes_over};
 use crate::{
+    agreement::state::leaves,
     coding::{SEGMENT_BYTES, shard_bytes},
-    deed::state::leaves,
 };
 use posync_protocol::{
     Account, Amount,
@@ -418,7 +418,7 @@ pub fn wanted(
         // An agreement that a new one would not outlive is not renewed yet: its shards would have nowhere
         // to go.
         let renews = |s: &&AgreementUsage| is_live(s, epoch, p) || s.row.end_epoch < end;
-        let of = |s: &&AgreementUsage| s.row.agreement.provider == *account;
+        let of = |s: &&AgreementUsage| s.row.id.provider == *account;
         let mine: Vec<_> = usages.iter().filter(of).filter(renews).collect();
         let quotas = policy.openings(&mine, demand, epoch, p);
         if quotas.is_empty() {

@@ -3,7 +3,7 @@
 
 use super::{actor::Agreements, state::Stage};
 use crate::{
-    deed::Deed,
+    agreement::OwnAgreement,
     ledger::{Error, decode},
 };
 use posync_protocol::{
@@ -31,45 +31,45 @@ impl Agreements {
     /// Handles the next few closed agreements.
     pub(super) async fn reclaim(&self) {
         let after = self.reclaimed.load(Ordering::Relaxed);
-        let mut closing: Vec<Arc<Deed>> = self.shared.deeds();
-        closing.retain(|deed| Stage::of(&deed.terms()) == Stage::Closing);
-        for deed in turn(closing, after, |deed| deed.number) {
-            self.reclaimed.store(deed.number, Ordering::Relaxed);
-            if let Err(error) = self.reclaim_one(&deed).await {
-                tracing::debug!(%error, deed = deed.number, "a closed agreement waits for the ledger");
+        let mut closing: Vec<Arc<OwnAgreement>> = self.shared.agreements();
+        closing.retain(|agreement| Stage::of(&agreement.terms()) == Stage::Closing);
+        for agreement in turn(closing, after, |agreement| agreement.number) {
+            self.reclaimed.store(agreement.number, Ordering::Relaxed);
+            if let Err(error) = self.reclaim_one(&agreement).await {
+                tracing::debug!(%error, agreement = agreement.number, "a closed agreement waits for the ledger");
             }
         }
     }
 
-    async fn reclaim_one(&self, deed: &Arc<Deed>) -> Result<(), Error> {
-        let (provider, slot) = (deed.provider(), deed.agreement.slot);
+    async fn reclaim_one(&self, agreement: &Arc<OwnAgreement>) -> Result<(), Error> {
+        let (provider, slot) = (agreement.provider(), agreement.id.slot);
         let keys = vec![Agreement::key(&provider, slot), Usage::key(&provider, slot), Audit::key(&provider)];
         let (height, slots) = self.ledger.read(keys).await?;
         let slot_at = |place: usize| slots.get(place).copied().flatten();
-        let agreement: Option<Agreement> = decode(slot_at(0))?;
+        let record: Option<Agreement> = decode(slot_at(0))?;
         let usage: Usage = decode(slot_at(1))?.unwrap_or_default();
         let audit: Audit = decode(slot_at(2))?.unwrap_or_default();
-        let ours = |found: &Agreement| found.opened == deed.agreement.opened;
-        let Some(agreement) = agreement.filter(ours) else {
+        let ours = |found: &Agreement| found.opened == agreement.id.opened;
+        let Some(record) = record.filter(ours) else {
             // A lagging node may not show an agreement that was opened since.
             let key = Agreement::key(&provider, slot);
-            if !self.ledger.is_absent(key, deed.agreement.opened, ours).await? {
+            if !self.ledger.is_absent(key, agreement.id.opened, ours).await? {
                 return Ok(());
             }
-            tracing::info!(deed = deed.number, "an agreement is gone; its reserves are back");
-            return self.forget(deed).await;
+            tracing::info!(agreement = agreement.number, "an agreement is gone; its reserves are back");
+            return self.forget(agreement).await;
         };
         let epoch = self.parameters.epoch(height);
-        if usage.closing_epoch.is_none() && epoch < agreement.end_epoch {
+        if usage.closing_epoch.is_none() && epoch < record.end_epoch {
             // An earlier answer said that it was closed, and it is not: the close is repeated.
-            let again = deed.set_terms(|row| row.stage = Stage::Draining as u8).await;
+            let again = agreement.set_terms(|row| row.stage = Stage::Draining as u8).await;
             return again.map_err(|_| Error::Stopping);
         }
-        let over = is_over(&agreement, &usage, epoch, &self.parameters);
+        let over = is_over(&record, &usage, epoch, &self.parameters);
         let Some(known) = self.shared.known(&provider).filter(|_| over && audit.challenge.is_none()) else {
             return Ok(());
         };
-        let slots = Bounded::new(vec![(slot, agreement.consumer, agreement.end_epoch)]);
+        let slots = Bounded::new(vec![(slot, record.consumer, record.end_epoch)]);
         let (index, slots, endings) =
             (known.index, slots.expect("one is within every bound"), Bounded::default());
         match self.ledger.execute(Body::Settle(Settle { provider, index, slots, endings })).await {

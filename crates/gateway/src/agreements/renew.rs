@@ -3,9 +3,9 @@
 
 use super::state::{AgreementUsage, Stage, takes_over};
 use crate::{
+    agreement::{OwnAgreement, Room, state::leaves},
     catalogue::row::Added,
     coding::SHARDS,
-    deed::{Deed, Room, state::leaves},
     limits::HOLDINGS_MAX,
     repair::restore,
     shared::Shared,
@@ -35,8 +35,12 @@ impl Moving {
         all.insert(entry).then(|| Moved(self.clone(), entry))
     }
 
-    fn of(&self, deed: u32) -> usize {
-        self.0.lock().expect("no holder of this lock panics").range((deed, 0)..=(deed, u64::MAX)).count()
+    fn of(&self, agreement: u32) -> usize {
+        self.0
+            .lock()
+            .expect("no holder of this lock panics")
+            .range((agreement, 0)..=(agreement, u64::MAX))
+            .count()
     }
 }
 
@@ -49,27 +53,27 @@ impl Drop for Moved {
 /// The agreement with the same provider that has room for `bytes` of the old one and ends last.
 pub(super) fn successor(
     shared: &Shared,
-    old: &Deed,
+    old: &OwnAgreement,
     bytes: u64,
     epoch: u64,
     p: &Parameters,
-) -> Option<Arc<Deed>> {
+) -> Option<Arc<OwnAgreement>> {
     let terms = old.terms();
-    let takes = |deed: &Arc<Deed>| {
-        let (new, load) = (deed.terms(), deed.with_state(|state| state.load()));
+    let takes = |agreement: &Arc<OwnAgreement>| {
+        let (new, load) = (agreement.terms(), agreement.with_state(|state| state.load()));
         let has_room = load.saturating_add(leaves(bytes)) <= new.quota_leaves;
-        deed.number != old.number
-            && !deed.is_closed()
+        agreement.number != old.number
+            && !agreement.is_closed()
             && takes_over(&new, &terms, epoch, p)
             && (bytes == 0 || has_room)
     };
-    let all = shared.deeds_with(&old.provider()).into_iter().filter(takes);
-    all.max_by_key(|deed| (deed.terms().end_epoch, deed.number))
+    let all = shared.agreements_with(&old.provider()).into_iter().filter(takes);
+    all.max_by_key(|agreement| (agreement.terms().end_epoch, agreement.number))
 }
 
 /// Bytes of the smallest shard in force under an agreement; 0 without one.
-pub(super) fn smallest(deed: &Deed) -> u64 {
-    let live = deed.with_state(|state| state.live());
+pub(super) fn smallest(agreement: &OwnAgreement) -> u64 {
+    let live = agreement.with_state(|state| state.live());
     live.iter().map(|entry| u64::from(entry.bytes)).min().unwrap_or(0)
 }
 
@@ -78,18 +82,18 @@ pub(super) fn smallest(deed: &Deed) -> u64 {
 /// providers.
 pub(super) fn drain(
     shared: &Arc<Shared>,
-    usages: &[(Arc<Deed>, AgreementUsage)],
+    usages: &[(Arc<OwnAgreement>, AgreementUsage)],
     away: &BTreeSet<u32>,
     moving: &Moving,
     epoch: u64,
     p: &Parameters,
 ) {
-    let mut draining: Vec<&(Arc<Deed>, AgreementUsage)> =
+    let mut draining: Vec<&(Arc<OwnAgreement>, AgreementUsage)> =
         usages.iter().filter(|(_, s)| Stage::of(&s.row) == Stage::Draining).collect();
     draining.sort_by_key(|(_, usage)| (usage.load, usage.number));
     let mut under_way: BTreeMap<Account, usize> = BTreeMap::new();
-    for (deed, _) in &draining {
-        *under_way.entry(deed.provider()).or_default() += moving.of(deed.number);
+    for (agreement, _) in &draining {
+        *under_way.entry(agreement.provider()).or_default() += moving.of(agreement.number);
     }
     for (old, _) in draining {
         let count = under_way.entry(old.provider()).or_default();
@@ -123,12 +127,14 @@ pub(super) fn drain(
 }
 
 /// Room for a shard at an operator that holds no other shard of its segment.
-async fn elsewhere(shared: &Shared, old: &Deed, entry: &Added) -> Result<Room, String> {
+async fn elsewhere(shared: &Shared, old: &OwnAgreement, entry: &Added) -> Result<Room, String> {
     let found = shared.common.catalogue.segment(entry.file, entry.segment).await;
     let row = found.map_err(|stopped| stopped.to_string())?.ok_or("it is nobody's any more")?;
     let accounts = |dropped: bool| -> BTreeSet<Account> {
         let of = row.holdings.iter().filter(|holding| holding.dropped == dropped);
-        of.filter_map(|holding| shared.deed(holding.deed)).map(|deed| deed.provider()).collect()
+        of.filter_map(|holding| shared.agreement(holding.agreement))
+            .map(|agreement| agreement.provider())
+            .collect()
     };
     let (mut kept, mut avoided) = (accounts(false), accounts(true));
     kept.remove(&old.provider());
@@ -142,7 +148,7 @@ async fn elsewhere(shared: &Shared, old: &Deed, entry: &Added) -> Result<Room, S
 /// from the other shards of its segment.
 async fn bytes_of(
     shared: &Arc<Shared>,
-    old: &Arc<Deed>,
+    old: &Arc<OwnAgreement>,
     entry: &Added,
     late: bool,
 ) -> Result<Vec<u8>, String> {
@@ -160,7 +166,7 @@ async fn bytes_of(
 /// bytes need not come from its provider.
 async fn shift(
     shared: &Arc<Shared>,
-    old: &Arc<Deed>,
+    old: &Arc<OwnAgreement>,
     room: Option<Room>,
     entry: Added,
     late: bool,

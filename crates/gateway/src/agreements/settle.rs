@@ -5,7 +5,7 @@
 //! makes older claims void. So at most one is in flight for each agreement.
 
 use crate::{
-    deed::Deed,
+    agreement::OwnAgreement,
     ledger::{Error, Ledger, decode},
     shared::Shared,
 };
@@ -55,43 +55,43 @@ impl Verdict {
 pub(super) async fn settle(
     shared: &Shared,
     ledger: &Ledger,
-    deed: &Arc<Deed>,
+    agreement: &Arc<OwnAgreement>,
     parameters: &Parameters,
 ) -> Result<(), Error> {
     // Another task that submits it has just read the ledger.
-    let Some(_bringing) = deed.bring() else { return Ok(()) };
+    let Some(_bringing) = agreement.bring() else { return Ok(()) };
     let stopped = |_| Error::Stopping;
-    let slot = deed.agreement.slot;
-    let provider = deed.provider();
+    let slot = agreement.id.slot;
+    let provider = agreement.provider();
     let keys = vec![DataSet::key(&provider, slot), Audit::key(&provider), Usage::key(&provider, slot)];
     let (height, slots) = ledger.read(keys).await?;
     let data_set: DataSet = decode(slots.first().copied().flatten())?.unwrap_or_default();
     let audit: Audit = decode(slots.get(1).copied().flatten())?.unwrap_or_default();
     let usage: Usage = decode(slots.get(2).copied().flatten())?.unwrap_or_default();
-    deed.set_trust(trust(&usage, parameters));
+    agreement.set_trust(trust(&usage, parameters));
     let last = data_set.next.unwrap_or(data_set.current);
-    deed.looked(&last, height).await.map_err(stopped)?;
+    agreement.looked(&last, height).await.map_err(stopped)?;
     let Some(known) = shared.known(&provider) else { return Ok(()) };
-    let waiting = deed.waiting();
+    let waiting = agreement.waiting();
     let claim = waiting.as_ref().map(|signed| &signed.claim);
     let verdict = Verdict::of(&data_set, audit.settlements, known.takes, claim);
-    deed.set_may_shrink(verdict.shrinks.then(|| claim.map_or(last.version, |claim| claim.version)));
+    agreement.set_may_shrink(verdict.shrinks.then(|| claim.map_or(last.version, |claim| claim.version)));
     // A refused claim costs a fee, so it waits for the provider's return, for settlements, or for the end
     // of the agreement.
     let Some(signed) = waiting.filter(|_| verdict.takes) else { return Ok(()) };
     let body = Body::SetDataSet(SetDataSet {
         claim: signed.claim,
         index: known.index,
-        end_epoch: deed.terms().end_epoch,
-        storage_key: deed.storage_account(),
-        consumer_signature: deed.sign_claim(&signed.claim),
+        end_epoch: agreement.terms().end_epoch,
+        storage_key: agreement.storage_account(),
+        consumer_signature: agreement.sign_claim(&signed.claim),
         provider_signature: Some(signed.signature),
     });
     let (code, is_final) = ledger.ask(body).await?;
     match code {
         Code::Done => {
-            deed.settled(signed.claim.version).await.map_err(stopped)?;
-            if deed.is_due() {
+            agreement.settled(signed.claim.version).await.map_err(stopped)?;
+            if agreement.is_due() {
                 shared.common.signed.notify_one();
             }
         }
@@ -99,11 +99,11 @@ pub(super) async fn settle(
         Code::DataSetShrinkEarly | Code::DataSetVersion | Code::GrowthJailed | Code::GrowthSuspended => {}
         // The claim is given up, but only after a final receipt, not on a node's word.
         Code::AgreementUnknown | Code::AgreementClosed | Code::AgreementEnded if is_final => {
-            tracing::info!(?code, deed = deed.number, "an agreement takes no data set any more");
-            deed.settled(signed.claim.version).await.map_err(stopped)?;
+            tracing::info!(?code, agreement = agreement.number, "an agreement takes no data set any more");
+            agreement.settled(signed.claim.version).await.map_err(stopped)?;
         }
         _ => {
-            tracing::warn!(?code, deed = deed.number, "a data set is refused: {}", code.explain());
+            tracing::warn!(?code, agreement = agreement.number, "a data set is refused: {}", code.explain());
         }
     }
     Ok(())

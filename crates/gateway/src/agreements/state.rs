@@ -15,7 +15,7 @@
 //!    and only when no shard is in force under it: shards that cannot move are not given up on a date.
 
 use super::policy::{Policy, egress_cost};
-use crate::catalogue::row::DeedRow;
+use crate::catalogue::row::OwnAgreementRow;
 use posync_protocol::{
     Amount,
     limits::{HISTORY, Parameters},
@@ -40,7 +40,7 @@ pub enum Stage {
 
 impl Stage {
     /// The stage of a row.
-    pub const fn of(row: &DeedRow) -> Self {
+    pub const fn of(row: &OwnAgreementRow) -> Self {
         match row.stage {
             0 => Self::Opening,
             1 => Self::Open,
@@ -94,7 +94,7 @@ pub struct AgreementUsage {
     /// Its number in the catalogue.
     pub number: u32,
     /// Its identity, stage and terms.
-    pub row: DeedRow,
+    pub row: OwnAgreementRow,
     /// Leaves held and reserved.
     pub load: u64,
     /// Egress bytes that its vouchers sign for.
@@ -110,25 +110,25 @@ pub struct AgreementUsage {
 }
 
 /// Returns true once three quarters of the term are over.
-pub fn is_old(row: &DeedRow, epoch: u64, p: &Parameters) -> bool {
-    let term = row.end_epoch.saturating_sub(p.epoch(row.agreement.opened));
-    row.agreement.opened > 0 && row.end_epoch.saturating_sub(epoch) <= term / 4
+pub fn is_old(row: &OwnAgreementRow, epoch: u64, p: &Parameters) -> bool {
+    let term = row.end_epoch.saturating_sub(p.epoch(row.id.opened));
+    row.id.opened > 0 && row.end_epoch.saturating_sub(epoch) <= term / 4
 }
 
 /// Returns true once the term is over: the provider then serves nothing under it and signs no change.
-pub const fn is_ended(row: &DeedRow, epoch: u64) -> bool {
+pub const fn is_ended(row: &OwnAgreementRow, epoch: u64) -> bool {
     epoch >= row.end_epoch
 }
 
 /// Returns true once seven eighths of the term are over.
-pub fn is_late_in_term(row: &DeedRow, epoch: u64, p: &Parameters) -> bool {
-    let term = row.end_epoch.saturating_sub(p.epoch(row.agreement.opened));
-    row.agreement.opened > 0 && row.end_epoch.saturating_sub(epoch) <= term / 8
+pub fn is_late_in_term(row: &OwnAgreementRow, epoch: u64, p: &Parameters) -> bool {
+    let term = row.end_epoch.saturating_sub(p.epoch(row.id.opened));
+    row.id.opened > 0 && row.end_epoch.saturating_sub(epoch) <= term / 8
 }
 
 /// Returns true if shards under the `old` terms may move to the `new` ones: open, not old itself, and
 /// ending later. It decides both which room counts for a move and where shards move.
-pub fn takes_over(new: &DeedRow, old: &DeedRow, epoch: u64, p: &Parameters) -> bool {
+pub fn takes_over(new: &OwnAgreementRow, old: &OwnAgreementRow, epoch: u64, p: &Parameters) -> bool {
     let holds = new.quota_leaves > 0 || old.quota_leaves == 0;
     Stage::of(new) == Stage::Open && !is_old(new, epoch, p) && new.end_epoch > old.end_epoch && holds
 }
@@ -209,8 +209,8 @@ mod tests {
     const POSTED: u64 = 1_000_000;
 
     fn usage_of(stage: Stage, end_epoch: u64) -> AgreementUsage {
-        let row = DeedRow {
-            agreement: AgreementId { provider: Account([1; 32]), slot: 0, opened: 1 },
+        let row = OwnAgreementRow {
+            id: AgreementId { provider: Account([1; 32]), slot: 0, opened: 1 },
             stage: stage as u8,
             end_epoch,
             quota_leaves: 1 << 21,
@@ -265,7 +265,7 @@ mod tests {
             assert_eq!(next(&usage, epoch, around, &policy, &P), expected, "{what}");
         }
         let mut short = usage_of(Stage::Open, 40);
-        short.row.agreement.opened = 10 * P.epoch_blocks();
+        short.row.id.opened = 10 * P.epoch_blocks();
         let at = |epoch| next(&short, epoch, successor, &policy, &P);
         assert_eq!([at(32), at(33)], [Step::Nothing, Step::Drain], "its own term counts");
     }
@@ -315,11 +315,11 @@ mod tests {
     fn room_for_a_move_is_open_and_ends_later_and_a_last_eighth_is_left_for_others() {
         let row = |stage, end_epoch| usage_of(stage, end_epoch).row;
         let old = row(Stage::Draining, 720);
-        let takes = |new: &DeedRow| takes_over(new, &old, 540, &P);
+        let takes = |new: &OwnAgreementRow| takes_over(new, &old, 540, &P);
         assert!(takes(&row(Stage::Open, 900)));
         assert!(!takes(&row(Stage::Draining, 900)) && !takes(&row(Stage::Open, 720)));
         assert!(!takes_over(&row(Stage::Open, 721), &old, 541, &P), "it is old itself");
-        assert!(!takes(&DeedRow { quota_leaves: 0, ..row(Stage::Open, 900) }), "it stores nothing");
+        assert!(!takes(&OwnAgreementRow { quota_leaves: 0, ..row(Stage::Open, 900) }), "it stores nothing");
         assert_eq!([629, 630].map(|epoch| is_late_in_term(&old, epoch, &P)), [false, true]);
     }
 

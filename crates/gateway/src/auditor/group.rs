@@ -120,8 +120,8 @@ where
 
     /// Returns true if the account that reports on the sample's epoch took it.
     pub(super) fn took(&self, sample: &Sample) -> bool {
-        let deed = self.of(sample.epoch).and_then(|reading| reading.shared.deed(sample.deed));
-        deed.is_some_and(|deed| deed.agreement == sample.agreement)
+        let agreement = self.of(sample.epoch).and_then(|reading| reading.shared.agreement(sample.number));
+        agreement.is_some_and(|agreement| agreement.id == sample.agreement)
     }
 
     /// Passes the height of a final block to all accounts.
@@ -179,7 +179,7 @@ where
             return Ok(());
         }
         reading.agreements.retired.store(true, Ordering::Release);
-        if !reading.shared.deeds().is_empty() || reading.agreements.is_opening() {
+        if !reading.shared.agreements().is_empty() || reading.agreements.is_opening() {
             return Ok(());
         }
         let body = |amount| Body::Transfer(Transfer { to: seat.account, amount });

@@ -207,8 +207,8 @@ where
         let report = |drawn: &state::Drawn| {
             let of = |s: &&Sample| s.epoch == epoch && s.provider == drawn.provider && self.groups.took(s);
             let samples = self.found.iter().filter(of);
-            let (report, deed) = state::report(drawn, samples)?;
-            let session = crate::deed::session_key(&master, deed);
+            let (report, number) = state::report(drawn, samples)?;
+            let session = crate::agreement::session_key(&master, number);
             Some(report.signed(&session, &self.seat.chain, epoch, &auditor))
         };
         let reports: Vec<_> = drawn.iter().filter_map(report).collect();

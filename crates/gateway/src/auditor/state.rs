@@ -166,7 +166,7 @@ pub fn report<'a>(drawn: &Drawn, samples: impl Iterator<Item = &'a Sample>) -> O
     // A report covers one agreement; samples under an older one are dropped, as another key paid for
     // them.
     let last = all.last()?;
-    let all: Vec<&Sample> = all.iter().filter(|sample| sample.deed == last.deed).copied().collect();
+    let all: Vec<&Sample> = all.iter().filter(|sample| sample.number == last.number).copied().collect();
     let count = |keep: fn(&Found) -> bool| {
         let kept = all.iter().filter(|sample| keep(&sample.found)).count();
         u16::try_from(kept).unwrap_or(u16::MAX)
@@ -201,7 +201,7 @@ pub fn report<'a>(drawn: &Drawn, samples: impl Iterator<Item = &'a Sample>) -> O
         throughput: throughput.unwrap_or(0),
         signature: [0; 64],
     };
-    Some((report, last.deed))
+    Some((report, last.number))
 }
 
 #[cfg(test)]
@@ -217,9 +217,9 @@ mod tests {
         Drawn { provider: Account([7; 32]), stratum: 3, index: 9, auditor: 2 }
     }
 
-    fn sample(deed: u32, found: Found) -> Sample {
-        let agreement = AgreementId { provider: drawn().provider, slot: deed + 1, opened: 50 };
-        Sample { epoch: 4, provider: drawn().provider, agreement, deed, found }
+    fn sample(number: u32, found: Found) -> Sample {
+        let agreement = AgreementId { provider: drawn().provider, slot: number + 1, opened: 50 };
+        Sample { epoch: 4, provider: drawn().provider, agreement, number, found }
     }
 
     fn bytes(first: u64, whole: u64) -> Found {
@@ -242,8 +242,8 @@ mod tests {
             (vec![Wrong], 1, 1, 0, worst, 0),
         ] {
             let samples: Vec<Sample> = found.iter().map(|found| sample(5, *found)).collect();
-            let (report, deed) = report(&drawn(), samples.iter()).expect("there are samples");
-            assert_eq!(deed, 5);
+            let (report, number) = report(&drawn(), samples.iter()).expect("there are samples");
+            assert_eq!(number, 5);
             let counts = (report.asked, report.answered, report.correct, report.latency, report.throughput);
             assert_eq!(counts, (asked, answered, correct, latency, throughput), "{found:?}");
             let place = (report.stratum, report.index, report.auditor, report.slot, report.opened);
@@ -255,8 +255,8 @@ mod tests {
     #[test]
     fn samples_under_an_older_agreement_are_left_out() {
         let samples = [sample(1, Found::PeerHealth), sample(1, Found::PeerHealth), sample(2, bytes(3, 4))];
-        let (report, deed) = report(&drawn(), samples.iter()).expect("there are samples");
-        assert_eq!((deed, report.asked, report.answered, report.slot), (2, 1, 1, 3));
+        let (report, number) = report(&drawn(), samples.iter()).expect("there are samples");
+        assert_eq!((number, report.asked, report.answered, report.slot), (2, 1, 1, 3));
     }
 
     #[test]

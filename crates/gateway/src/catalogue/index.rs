@@ -4,17 +4,17 @@
 //! shards that have a holder. All else is read on demand.
 
 use super::{
-    loaded::{Entry, Loaded, LoadedDeed},
+    loaded::{Entry, Loaded, LoadedAgreement},
     row::{
-        Added, DeedRow, FaultRow, FileRow, Holding, Intent, JobRow, Meta, Named, Owner, PaidRow, Removed,
-        SegmentRow, SetRow, SignedClaim, Waiting,
+        Added, FaultRow, FileRow, Holding, Intent, JobRow, Meta, Named, OwnAgreementRow, Owner, PaidRow,
+        Removed, SegmentRow, SetRow, SignedClaim, Waiting,
     },
     store::{Error, Store},
 };
 use crate::{
     agreements::state::Stage,
     coding::{DATA, FileId, SHARDS},
-    limits::{DEEDS_FRESH, DEEDS_MAX, FAULTS_MAX, FILES_MAX},
+    limits::{AGREEMENTS_FRESH, AGREEMENTS_MAX, FAULTS_MAX, FILES_MAX},
 };
 use commonware_codec::Error::Invalid;
 use commonware_runtime::{Clock, Metrics, Spawner, Storage};
@@ -28,7 +28,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 #[derive(Debug)]
 pub struct Agreed {
     /// Number of the agreement that changed.
-    pub deed: u32,
+    pub agreement: u32,
     /// The new version and next sequence number of its data set.
     pub row: SetRow,
     /// The signed claim, to be submitted to the ledger.
@@ -41,10 +41,10 @@ pub struct Agreed {
 
 /// The file id for a shard that found its segment full. It is derived from the shard, so it is the same
 /// after a crash.
-fn stray_id(add: &Added, deed: u32) -> FileId {
+fn stray_id(add: &Added, agreement: u32) -> FileId {
     let mut hasher = blake3::Hasher::new_derive_key("posync gateway 2026-11 stray shard");
     hasher.update(&add.file).update(&add.segment.to_be_bytes());
-    hasher.update(&deed.to_be_bytes()).update(&add.sequence.to_be_bytes());
+    hasher.update(&agreement.to_be_bytes()).update(&add.sequence.to_be_bytes());
     hasher.finalize().as_bytes()[..16].try_into().expect("sixteen of 32 bytes")
 }
 
@@ -56,7 +56,7 @@ pub struct Index<E: Storage + Clock + Metrics> {
     free_files: BTreeSet<u32>,
     free_jobs: BTreeSet<u32>,
     /// Numbers of agreements that are gone, the one that went first at the front.
-    free_deeds: VecDeque<u32>,
+    free_agreements: VecDeque<u32>,
     /// The agreement for which a number stands.
     identities: BTreeMap<u32, AgreementId>,
     durable: BTreeMap<FileId, u32>,
@@ -96,7 +96,7 @@ impl<E: Storage + Clock + Metrics + Spawner> Index<E> {
             names: BTreeMap::new(),
             free_files: BTreeSet::new(),
             free_jobs: BTreeSet::new(),
-            free_deeds: VecDeque::new(),
+            free_agreements: VecDeque::new(),
             identities: BTreeMap::new(),
             aside: Vec::new(),
             durable: BTreeMap::new(),
@@ -107,18 +107,19 @@ impl<E: Storage + Clock + Metrics + Spawner> Index<E> {
 
     async fn load(&mut self) -> Result<Loaded, Error> {
         let mut loaded = Loaded { master: self.meta.master, ..Loaded::default() };
-        let mut deeds = BTreeMap::new();
-        for number in 0..self.meta.deeds {
-            if let Some(deed) = self.aside("agreement", number, self.load_deed(number).await)? {
-                self.identities.insert(number, deed.row.agreement);
-                deeds.insert(number, deed);
+        let mut agreements = BTreeMap::new();
+        for number in 0..self.meta.agreements {
+            if let Some(agreement) = self.aside("agreement", number, self.load_agreement(number).await)? {
+                self.identities.insert(number, agreement.row.id);
+                agreements.insert(number, agreement);
             }
         }
         for number in 0..self.meta.files {
             let found = self.store.get::<FileRow>(&FileRow::key(number)).await;
             match self.aside("file", number, found)? {
                 Some(Some(file)) => {
-                    self.load_segments(&file.id, file.segments, true, &mut deeds, &mut loaded.open).await?;
+                    self.load_segments(&file.id, file.segments, true, &mut agreements, &mut loaded.open)
+                        .await?;
                     self.names.entry(file.owner).or_default().insert(file.name.to_vec(), number);
                 }
                 Some(None) => drop(self.free_files.insert(number)),
@@ -129,27 +130,34 @@ impl<E: Storage + Clock + Metrics + Spawner> Index<E> {
             let found = self.store.get::<JobRow>(&JobRow::key(number)).await;
             match self.aside("job", number, found)? {
                 Some(Some(job)) => {
-                    self.load_segments(&job.file, job.segments, false, &mut deeds, &mut loaded.open).await?;
+                    self.load_segments(&job.file, job.segments, false, &mut agreements, &mut loaded.open)
+                        .await?;
                     loaded.jobs.push((number, job));
                 }
                 Some(None) => drop(self.free_jobs.insert(number)),
                 None => {}
             }
         }
-        let is_free = |deed: &LoadedDeed| Stage::of(&deed.row) == Stage::Gone && deed.entries.is_empty();
-        self.free_deeds = deeds.values().filter(|deed| is_free(deed)).map(|deed| deed.number).collect();
-        loaded.deeds = deeds.into_values().collect();
+        let is_free = |agreement: &LoadedAgreement| {
+            Stage::of(&agreement.row) == Stage::Gone && agreement.entries.is_empty()
+        };
+        self.free_agreements = agreements
+            .values()
+            .filter(|agreement| is_free(agreement))
+            .map(|agreement| agreement.number)
+            .collect();
+        loaded.agreements = agreements.into_values().collect();
         loaded.aside = self.aside.clone();
         Ok(loaded)
     }
 
-    async fn load_deed(&self, number: u32) -> Result<LoadedDeed, Error> {
-        let row = self.need(&DeedRow::key(number)).await?;
+    async fn load_agreement(&self, number: u32) -> Result<LoadedAgreement, Error> {
+        let row = self.need(&OwnAgreementRow::key(number)).await?;
         let intent = self.store.get(&Intent::key(number)).await?;
         let waiting = self.store.get(&Waiting::key(number)).await?.unwrap_or_default();
         let set = self.store.get(&SetRow::key(number)).await?.unwrap_or_default();
         let paid = self.store.get(&PaidRow::key(number)).await?.unwrap_or_default();
-        Ok(LoadedDeed { number, row, set, paid, intent, waiting, entries: BTreeMap::new() })
+        Ok(LoadedAgreement { number, row, set, paid, intent, waiting, entries: BTreeMap::new() })
     }
 
     /// Sets a row aside that does not decode, and returns `None` for it. The row stays as it is, its
@@ -170,7 +178,7 @@ impl<E: Storage + Clock + Metrics + Spawner> Index<E> {
         file: &FileId,
         segments: u32,
         wanted: bool,
-        deeds: &mut BTreeMap<u32, LoadedDeed>,
+        agreements: &mut BTreeMap<u32, LoadedAgreement>,
         without: &mut Vec<(FileId, u32)>,
     ) -> Result<(), Error> {
         let mut durable = 0;
@@ -193,8 +201,8 @@ impl<E: Storage + Clock + Metrics + Spawner> Index<E> {
                     moves: false,
                 };
                 let entry = Entry { added, dropped: holding.dropped || !wanted };
-                match deeds.get_mut(&holding.deed) {
-                    Some(deed) => drop(deed.entries.insert(holding.sequence, entry)),
+                match agreements.get_mut(&holding.agreement) {
+                    Some(agreement) => drop(agreement.entries.insert(holding.sequence, entry)),
                     None => homeless |= !holding.dropped,
                 }
             }
@@ -365,28 +373,30 @@ impl<E: Storage + Clock + Metrics + Spawner> Index<E> {
         self.store.delete(SegmentRow::key(file, segment));
     }
 
-    /// Adds an agreement and returns its number: a fresh one below [`DEEDS_FRESH`], after that the one
+    /// Adds an agreement and returns its number: a fresh one below [`AGREEMENTS_FRESH`], after that the one
     /// that has been free for longest, or a fresh one if none is free.
     ///
     /// # Errors
-    /// [`Error::Full`] if all [`DEEDS_MAX`] numbers are in use.
-    pub fn add_deed(&mut self, row: &DeedRow) -> Result<u32, Error> {
-        let fresh = (self.meta.deeds as usize) < DEEDS_FRESH;
-        let gone = if fresh { None } else { self.free_deeds.pop_front() };
+    /// [`Error::Full`] if all [`AGREEMENTS_MAX`] numbers are in use.
+    pub fn add_agreement(&mut self, row: &OwnAgreementRow) -> Result<u32, Error> {
+        let fresh = (self.meta.agreements as usize) < AGREEMENTS_FRESH;
+        let gone = if fresh { None } else { self.free_agreements.pop_front() };
         let number = match gone {
             Some(number) => number,
-            None if self.meta.deeds as usize >= DEEDS_MAX => return Err(Error::Full("too many agreements")),
+            None if self.meta.agreements as usize >= AGREEMENTS_MAX => {
+                return Err(Error::Full("too many agreements"));
+            }
             None => {
-                self.meta.deeds += 1;
+                self.meta.agreements += 1;
                 self.put_meta();
-                self.meta.deeds - 1
+                self.meta.agreements - 1
             }
         };
         // A fresh number may have rows, too, from a restore that was interrupted.
         let rows = [Intent::key, Waiting::key, SetRow::key, PaidRow::key];
         rows.into_iter().for_each(|key| self.store.delete(key(number)));
         self.identities.remove(&number);
-        self.put_deed(number, row);
+        self.put_agreement(number, row);
         Ok(number)
     }
 
@@ -398,15 +408,15 @@ impl<E: Storage + Clock + Metrics + Spawner> Index<E> {
 
     /// Writes an agreement's row. The number of one that is gone becomes free. Ignored if the number
     /// stands for another agreement.
-    pub fn put_deed(&mut self, number: u32, row: &DeedRow) {
-        if !self.stands_for(number, &row.agreement) {
+    pub fn put_agreement(&mut self, number: u32, row: &OwnAgreementRow) {
+        if !self.stands_for(number, &row.id) {
             return;
         }
-        if Stage::of(row) == Stage::Gone && !self.free_deeds.contains(&number) {
-            self.free_deeds.push_back(number);
+        if Stage::of(row) == Stage::Gone && !self.free_agreements.contains(&number) {
+            self.free_agreements.push_back(number);
         }
-        self.identities.insert(number, row.agreement);
-        self.store.put(DeedRow::key(number), row);
+        self.identities.insert(number, row.id);
+        self.store.put(OwnAgreementRow::key(number), row);
     }
 
     /// Writes the total that the next voucher signs for, before the voucher is sent. Returns false, and
@@ -420,16 +430,16 @@ impl<E: Storage + Clock + Metrics + Spawner> Index<E> {
     }
 
     /// Writes the change that is about to be sent to the provider for its signature.
-    pub fn intend(&mut self, deed: u32, intent: &Intent) {
-        if self.stands_for(deed, &intent.claim.agreement) {
-            self.store.put(Intent::key(deed), intent);
+    pub fn intend(&mut self, agreement: u32, intent: &Intent) {
+        if self.stands_for(agreement, &intent.claim.agreement) {
+            self.store.put(Intent::key(agreement), intent);
         }
     }
 
     /// Deletes the intent: the provider refused it for good.
-    pub fn withdraw(&mut self, deed: u32, agreement: &AgreementId) {
-        if self.stands_for(deed, agreement) {
-            self.store.delete(Intent::key(deed));
+    pub fn withdraw(&mut self, number: u32, agreement: &AgreementId) {
+        if self.stands_for(number, agreement) {
+            self.store.delete(Intent::key(number));
         }
     }
 
@@ -437,24 +447,28 @@ impl<E: Storage + Clock + Metrics + Spawner> Index<E> {
     /// one returned with another file id found its segment full. `None`, with nothing written, if the
     /// number stands for another agreement.
     pub async fn agreed(&mut self, agreed: &Agreed) -> Result<Option<Vec<Added>>, Error> {
-        if !self.stands_for(agreed.deed, &agreed.claim.claim.agreement) {
+        if !self.stands_for(agreed.agreement, &agreed.claim.claim.agreement) {
             return Ok(None);
         }
         let mut orphans = Vec::new();
         for add in &agreed.adds {
-            let holding =
-                Holding { position: add.position, deed: agreed.deed, sequence: add.sequence, dropped: false };
+            let holding = Holding {
+                position: add.position,
+                agreement: agreed.agreement,
+                sequence: add.sequence,
+                dropped: false,
+            };
             orphans.extend(self.hold(add, holding).await?);
         }
         for remove in &agreed.removes {
             self.change_holdings(&remove.file, remove.segment, |holdings| {
-                holdings.retain(|h| (h.deed, h.sequence) != (agreed.deed, remove.sequence));
+                holdings.retain(|h| (h.agreement, h.sequence) != (agreed.agreement, remove.sequence));
             })
             .await?;
         }
-        self.store.put(Waiting::key(agreed.deed), &Waiting { claim: Some(agreed.claim) });
-        self.store.put(SetRow::key(agreed.deed), &agreed.row);
-        self.store.delete(Intent::key(agreed.deed));
+        self.store.put(Waiting::key(agreed.agreement), &Waiting { claim: Some(agreed.claim) });
+        self.store.put(SetRow::key(agreed.agreement), &agreed.row);
+        self.store.delete(Intent::key(agreed.agreement));
         Ok(Some(orphans))
     }
 
@@ -480,10 +494,10 @@ impl<E: Storage + Clock + Metrics + Spawner> Index<E> {
         }
         tracing::warn!(
             segment = add.segment,
-            agreement = holding.deed,
+            agreement = holding.agreement,
             "a segment has as many holdings as its row takes; one more is taken out again, and all else goes on"
         );
-        let stray = Added { file: stray_id(add, holding.deed), segment: 0, ..*add };
+        let stray = Added { file: stray_id(add, holding.agreement), segment: 0, ..*add };
         self.orphan(&stray, holding);
         Ok(Some(stray))
     }
@@ -523,16 +537,17 @@ impl<E: Storage + Clock + Metrics + Spawner> Index<E> {
     /// another agreement.
     pub async fn drop_holdings(
         &mut self,
-        deed: u32,
+        number: u32,
         agreement: &AgreementId,
         entries: &[Added],
     ) -> Result<(), Error> {
-        if !self.stands_for(deed, agreement) {
+        if !self.stands_for(number, agreement) {
             return Ok(());
         }
         for entry in entries {
             self.change_holdings(&entry.file, entry.segment, |holdings| {
-                let it = holdings.iter_mut().filter(|h| (h.deed, h.sequence) == (deed, entry.sequence));
+                let it =
+                    holdings.iter_mut().filter(|h| (h.agreement, h.sequence) == (number, entry.sequence));
                 it.for_each(|h| h.dropped = true);
             })
             .await?;
@@ -544,16 +559,16 @@ impl<E: Storage + Clock + Metrics + Spawner> Index<E> {
     /// agreement.
     pub async fn erase_holdings(
         &mut self,
-        deed: u32,
+        number: u32,
         agreement: &AgreementId,
         entries: &[Added],
     ) -> Result<(), Error> {
-        if !self.stands_for(deed, agreement) {
+        if !self.stands_for(number, agreement) {
             return Ok(());
         }
         for entry in entries {
             self.change_holdings(&entry.file, entry.segment, |holdings| {
-                holdings.retain(|h| (h.deed, h.sequence) != (deed, entry.sequence));
+                holdings.retain(|h| (h.agreement, h.sequence) != (number, entry.sequence));
             })
             .await?;
         }
@@ -561,13 +576,13 @@ impl<E: Storage + Clock + Metrics + Spawner> Index<E> {
     }
 
     /// Deletes the waiting claim if the ledger knows its version, that is, `version` or an older one.
-    pub async fn settled(&mut self, deed: u32, agreement: &AgreementId, version: u64) -> Result<(), Error> {
-        if !self.stands_for(deed, agreement) {
+    pub async fn settled(&mut self, number: u32, agreement: &AgreementId, version: u64) -> Result<(), Error> {
+        if !self.stands_for(number, agreement) {
             return Ok(());
         }
-        let waiting: Waiting = self.known(&Waiting::key(deed)).await?.unwrap_or_default();
+        let waiting: Waiting = self.known(&Waiting::key(number)).await?.unwrap_or_default();
         if waiting.claim.is_some_and(|signed| signed.claim.version <= version) {
-            self.store.delete(Waiting::key(deed));
+            self.store.delete(Waiting::key(number));
         }
         Ok(())
     }

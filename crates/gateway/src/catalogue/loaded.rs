@@ -1,6 +1,6 @@
 //! The catalogue's content as it is loaded at a start.
 
-use super::row::{Added, DeedRow, Intent, JobRow, PaidRow, SetRow, Waiting};
+use super::row::{Added, Intent, JobRow, OwnAgreementRow, PaidRow, SetRow, Waiting};
 use crate::coding::FileId;
 use posync_protocol::Hash;
 use std::collections::BTreeMap;
@@ -16,11 +16,11 @@ pub struct Entry {
 
 /// An agreement as the last process left it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct LoadedDeed {
+pub struct LoadedAgreement {
     /// Its number in the catalogue.
     pub number: u32,
     /// Its identity, stage and terms.
-    pub row: DeedRow,
+    pub row: OwnAgreementRow,
     /// The version and next sequence number of its data set.
     pub set: SetRow,
     /// The total that its vouchers sign for.
@@ -33,9 +33,9 @@ pub struct LoadedDeed {
     pub entries: BTreeMap<u64, Entry>,
 }
 
-impl LoadedDeed {
+impl LoadedAgreement {
     /// A new agreement, with an empty data set and nothing paid.
-    pub fn fresh(number: u32, row: DeedRow) -> Self {
+    pub fn fresh(number: u32, row: OwnAgreementRow) -> Self {
         let (set, paid, waiting) = (SetRow::default(), PaidRow::default(), Waiting::default());
         Self { number, row, set, paid, intent: None, waiting, entries: BTreeMap::new() }
     }
@@ -47,7 +47,7 @@ pub struct Loaded {
     /// The gateway's secret, from which its keys derive.
     pub master: Hash,
     /// Agreements in the order of their numbers.
-    pub deeds: Vec<LoadedDeed>,
+    pub agreements: Vec<LoadedAgreement>,
     /// Segments of files that lack a holder.
     pub open: Vec<(FileId, u32)>,
     /// Open jobs, each with its number.

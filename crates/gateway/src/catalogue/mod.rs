@@ -27,7 +27,7 @@ mod store;
 mod tests;
 
 pub use index::{Agreed, Index};
-pub use loaded::{Entry, Loaded, LoadedDeed};
+pub use loaded::{Entry, Loaded, LoadedAgreement};
 pub use snapshot::{Held, backup, restore};
 pub use store::{Error, partitions};
 
@@ -38,7 +38,7 @@ use crate::{
 use commonware_runtime::{Clock, Handle, Metrics, Spawner, Storage};
 use commonware_utils::channel::{mpsc, oneshot};
 use posync_protocol::{AgreementId, Hash, wire::gateway::File};
-use row::{Added, DeedRow, FaultRow, FileRow, Intent, JobRow, Named, Owner, PaidRow, SegmentRow};
+use row::{Added, FaultRow, FileRow, Intent, JobRow, Named, OwnAgreementRow, Owner, PaidRow, SegmentRow};
 
 /// The catalogue's actor has ended: the process is stopping or its disk failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -62,8 +62,8 @@ enum Message {
     Job(u32, Reply<Option<JobRow>>),
     JobDone(u32, JobRow, Reply<()>),
     ForgetSegment(FileId, u32, Reply<()>),
-    AddDeed(DeedRow, Reply<Option<u32>>),
-    PutDeed(u32, DeedRow, Reply<()>),
+    AddAgreement(OwnAgreementRow, Reply<Option<u32>>),
+    PutAgreement(u32, OwnAgreementRow, Reply<()>),
     PutPaid(u32, AgreementId, PaidRow, Reply<bool>),
     Intend(u32, Intent, Reply<()>),
     Withdraw(u32, AgreementId, Reply<()>),
@@ -163,39 +163,43 @@ where
         M::ForgetSegment(file, segment, reply) => {
             later(answers, reply, index.forget_segment(&file, segment));
         }
-        other => return handle_deed(index, other, answers).await,
+        other => return handle_agreement(index, other, answers).await,
     }
     Ok(())
 }
 
-async fn handle_deed<E>(index: &mut Index<E>, message: Message, answers: &mut Answers) -> Result<(), Error>
+async fn handle_agreement<E>(
+    index: &mut Index<E>,
+    message: Message,
+    answers: &mut Answers,
+) -> Result<(), Error>
 where
     E: Storage + Clock + Metrics + Spawner,
 {
     use Message as M;
     match message {
-        M::AddDeed(row, reply) => {
-            let number = index.add_deed(&row).ok();
+        M::AddAgreement(row, reply) => {
+            let number = index.add_agreement(&row).ok();
             later(answers, reply, number);
         }
-        M::PutDeed(number, row, reply) => later(answers, reply, index.put_deed(number, &row)),
+        M::PutAgreement(number, row, reply) => later(answers, reply, index.put_agreement(number, &row)),
         M::PutPaid(number, of, row, reply) => later(answers, reply, index.put_paid(number, &of, &row)),
-        M::Intend(deed, intent, reply) => later(answers, reply, index.intend(deed, &intent)),
-        M::Withdraw(deed, of, reply) => later(answers, reply, index.withdraw(deed, &of)),
+        M::Intend(agreement, intent, reply) => later(answers, reply, index.intend(agreement, &intent)),
+        M::Withdraw(agreement, of, reply) => later(answers, reply, index.withdraw(agreement, &of)),
         M::Agreed(agreed, reply) => {
             let orphans = index.agreed(&agreed).await?;
             later(answers, reply, orphans);
         }
-        M::Drop(deed, of, entries, reply) => {
-            index.drop_holdings(deed, &of, &entries).await?;
+        M::Drop(agreement, of, entries, reply) => {
+            index.drop_holdings(agreement, &of, &entries).await?;
             later(answers, reply, ());
         }
-        M::Erase(deed, of, entries, reply) => {
-            index.erase_holdings(deed, &of, &entries).await?;
+        M::Erase(agreement, of, entries, reply) => {
+            index.erase_holdings(agreement, &of, &entries).await?;
             later(answers, reply, ());
         }
-        M::Settled(deed, of, version, reply) => {
-            index.settled(deed, &of, version).await?;
+        M::Settled(agreement, of, version, reply) => {
+            index.settled(agreement, &of, version).await?;
             later(answers, reply, ());
         }
         M::AddFault(row, reply) => {
@@ -254,25 +258,25 @@ asks! {
     /// Removes the row of a segment without holders.
     forget_segment(file: FileId, segment: u32) -> () = ForgetSegment;
     /// Adds an agreement and returns its number; `None` if there are too many.
-    add_deed(row: DeedRow) -> Option<u32> = AddDeed;
+    add_agreement(row: OwnAgreementRow) -> Option<u32> = AddAgreement;
     /// Writes an agreement's row; ignored if the number stands for another agreement.
-    put_deed(number: u32, row: DeedRow) -> () = PutDeed;
+    put_agreement(number: u32, row: OwnAgreementRow) -> () = PutAgreement;
     /// Writes the total that the next voucher signs for, before the voucher is sent. Returns false, and
     /// writes nothing, if the number stands for another agreement.
     put_paid(number: u32, agreement: AgreementId, row: PaidRow) -> bool = PutPaid;
     /// Writes the change that is about to be sent to a provider for its signature.
-    intend(deed: u32, intent: Intent) -> () = Intend;
+    intend(agreement: u32, intent: Intent) -> () = Intend;
     /// Deletes an intent that the provider refused for good.
-    withdraw(deed: u32, agreement: AgreementId) -> () = Withdraw;
+    withdraw(number: u32, agreement: AgreementId) -> () = Withdraw;
     /// Applies a change that both sides signed; returns the additions that no longer have a place.
     /// `None`, with nothing written, if the number stands for another agreement.
     agreed(agreed: Agreed) -> Option<Vec<Added>> = Agreed;
     /// Marks holdings as dropped: they are lost or no longer wanted.
-    drop_holdings(deed: u32, agreement: AgreementId, entries: Vec<Added>) -> () = Drop;
+    drop_holdings(number: u32, agreement: AgreementId, entries: Vec<Added>) -> () = Drop;
     /// Deletes holdings that went with their agreement.
-    erase_holdings(deed: u32, agreement: AgreementId, entries: Vec<Added>) -> () = Erase;
+    erase_holdings(number: u32, agreement: AgreementId, entries: Vec<Added>) -> () = Erase;
     /// Deletes the waiting claim if the ledger knows its version, that is, `version` or an older one.
-    settled(deed: u32, agreement: AgreementId, version: u64) -> () = Settled;
+    settled(number: u32, agreement: AgreementId, version: u64) -> () = Settled;
     /// Stores a fault and returns its number.
     add_fault(row: FaultRow) -> u64 = AddFault;
     /// Overwrites a fault that is still in the ring.

@@ -43,13 +43,13 @@ rows! {
     0 Meta () [];
     1 FileRow (number: u32) [number.to_be_bytes()];
     2 SegmentRow (file: &FileId, segment: u32) [file, segment.to_be_bytes()];
-    3 DeedRow (deed: u32) [deed.to_be_bytes()];
-    4 Intent (deed: u32) [deed.to_be_bytes()];
-    5 Waiting (deed: u32) [deed.to_be_bytes()];
+    3 OwnAgreementRow (agreement: u32) [agreement.to_be_bytes()];
+    4 Intent (agreement: u32) [agreement.to_be_bytes()];
+    5 Waiting (agreement: u32) [agreement.to_be_bytes()];
     6 JobRow (number: u32) [number.to_be_bytes()];
     7 FaultRow (number: u32) [number.to_be_bytes()];
-    8 SetRow (deed: u32) [deed.to_be_bytes()];
-    9 PaidRow (deed: u32) [deed.to_be_bytes()];
+    8 SetRow (agreement: u32) [agreement.to_be_bytes()];
+    9 PaidRow (agreement: u32) [agreement.to_be_bytes()];
 }
 
 encoded! {
@@ -61,7 +61,7 @@ encoded! {
         /// All job rows have lower numbers.
         jobs: u32,
         /// All agreements' rows have lower numbers.
-        deeds: u32,
+        agreements: u32,
         /// Faults found so far; the last ones are kept in a ring.
         faults: u64,
         /// The gateway's secret: file, session and storage keys derive from it.
@@ -137,7 +137,7 @@ encoded! {
         /// Position of the shard in its segment, 0 to 7.
         position: u8,
         /// Number of the agreement.
-        deed: u32,
+        agreement: u32,
         /// Its sequence number in the agreement's data set.
         sequence: u64,
         /// Lost or no longer wanted: it is to be removed from the data set, and never read.
@@ -189,9 +189,9 @@ impl SegmentRow {
 encoded! {
     /// An agreement of this gateway: its terms. Fields that change often have rows of their own, so that
     /// each row has one writer.
-    DeedRow {
+    OwnAgreementRow {
         /// Its identity on the ledger; `opened` is 0 until the ledger opened it.
-        agreement: AgreementId,
+        id: AgreementId,
         /// Its stage, as a number of [`crate::agreements::state::Stage`].
         stage: u8,
         /// The epoch in which it ends.

@@ -16,7 +16,7 @@
 
 use super::{
     row::{
-        DeedRow, FaultRow, FileRow, Intent, JobRow, Key, Meta, PaidRow, SegmentRow, SetRow, Waiting,
+        FaultRow, FileRow, Intent, JobRow, Key, Meta, OwnAgreementRow, PaidRow, SegmentRow, SetRow, Waiting,
         restoring,
     },
     store::{Error, Store},
@@ -24,7 +24,7 @@ use super::{
 use crate::{
     agreements::state::Stage,
     coding::FileId,
-    limits::{COMMIT_ROWS_MAX, DEEDS_MAX, FAULTS_MAX, FILES_MAX, ROW_BYTES_MAX},
+    limits::{AGREEMENTS_MAX, COMMIT_ROWS_MAX, FAULTS_MAX, FILES_MAX, ROW_BYTES_MAX},
 };
 use blake3::Hasher;
 use bytes::Bytes;
@@ -127,9 +127,9 @@ where
             writer.segments(&store, &job.file, job.segments).await?;
         }
     }
-    for number in 0..meta.deeds {
+    for number in 0..meta.agreements {
         let rows = [Intent::key, Waiting::key, SetRow::key, PaidRow::key];
-        writer.held.agreements += u64::from(writer.row(&store, &DeedRow::key(number)).await?);
+        writer.held.agreements += u64::from(writer.row(&store, &OwnAgreementRow::key(number)).await?);
         for key in rows {
             writer.row(&store, &key(number)).await?;
         }
@@ -181,9 +181,9 @@ impl<R: Read> Reader<R> {
 }
 
 /// The row of an agreement as it is restored: it takes no shards, and those that it holds move on.
-fn drained(row: DeedRow) -> DeedRow {
+fn drained(row: OwnAgreementRow) -> OwnAgreementRow {
     match Stage::of(&row) {
-        Stage::Open | Stage::Draining => DeedRow { stage: Stage::Draining as u8, ..row },
+        Stage::Open | Stage::Draining => OwnAgreementRow { stage: Stage::Draining as u8, ..row },
         _ => row,
     }
 }
@@ -197,7 +197,7 @@ fn check(from: impl Read) -> Result<(), Error> {
     if reader.bytes(MAGIC.len())? != MAGIC {
         return Err(Error::Backup("it does not begin as one"));
     }
-    let most = (FILES_MAX + DEEDS_MAX) as u64 * 64;
+    let most = (FILES_MAX + AGREEMENTS_MAX) as u64 * 64;
     let mut rows = 0;
     while reader.row(rows)?.is_some() {
         rows += 1;
@@ -225,14 +225,14 @@ where
     let mut store = Store::open(context, partition).await?;
     match store.get::<Meta>(&Meta::key()).await {
         Ok(None) => {}
-        Ok(Some(meta)) if meta.files == 0 && meta.jobs == 0 && meta.deeds == 0 => {}
+        Ok(Some(meta)) if meta.files == 0 && meta.jobs == 0 && meta.agreements == 0 => {}
         Ok(Some(_)) | Err(Error::Damaged(_)) => return Err(Error::NotEmpty),
         Err(error) => return Err(error),
     }
     let mut reader = Reader { from: open().map_err(disk)?, hasher: Hasher::new() };
     reader.bytes(MAGIC.len())?;
     let mut held = Held::default();
-    let (files, deeds) = (FileRow::key(0)[0], DeedRow::key(0)[0]);
+    let (files, agreements) = (FileRow::key(0)[0], OwnAgreementRow::key(0)[0]);
     // The row with the counts is written last: an interrupted restore leaves a catalogue that does not
     // open, and can be started again.
     store.put_raw(restoring(), vec![1]);
@@ -243,8 +243,8 @@ where
         held.files += u64::from(key[0] == files);
         if key == Meta::key() || key == Meta::copy() {
             last.push((key, value));
-        } else if key[0] == deeds
-            && let Ok(row) = DeedRow::decode(Bytes::from(value.clone()))
+        } else if key[0] == agreements
+            && let Ok(row) = OwnAgreementRow::decode(Bytes::from(value.clone()))
         {
             held.agreements += 1;
             store.put_raw(key, drained(row).encode().to_vec());

@@ -12,13 +12,13 @@ use posync_protocol::{Account, AgreementId, Amount, Bounded, operation::DataSetC
 
 const STEPS: u64 = 60;
 
-fn agreement(deed: u32) -> AgreementId {
-    AgreementId { provider: Account([deed as u8; 32]), slot: deed, opened: 7 }
+fn agreement(number: u32) -> AgreementId {
+    AgreementId { provider: Account([number as u8; 32]), slot: number, opened: 7 }
 }
 
-fn deed_row(deed: u32, stage: u8) -> DeedRow {
-    DeedRow {
-        agreement: agreement(deed),
+fn agreement_row(number: u32, stage: u8) -> OwnAgreementRow {
+    OwnAgreementRow {
+        id: agreement(number),
         stage,
         end_epoch: 99,
         quota_leaves: 1 << 21,
@@ -46,10 +46,10 @@ fn added(file: FileId, position: u8, sequence: u64) -> Added {
     Added { file, segment: 0, position, sequence, name: [position; 32], bytes: 256, moves: false }
 }
 
-fn agreed(deed: u32, version: u64, adds: Vec<Added>, removes: Vec<Removed>) -> Agreed {
-    let claim = DataSetClaim { agreement: agreement(deed), version, root: [0; 32], leaves: 0, bytes: 0 };
+fn agreed(number: u32, version: u64, adds: Vec<Added>, removes: Vec<Removed>) -> Agreed {
+    let claim = DataSetClaim { agreement: agreement(number), version, root: [0; 32], leaves: 0, bytes: 0 };
     Agreed {
-        deed,
+        agreement: number,
         row: SetRow { version, sequence: version * 10 },
         claim: SignedClaim { claim, signature: [2; 64] },
         adds,
@@ -67,7 +67,7 @@ async fn change(catalogue: &Catalogue, step: u64) -> Result<(), Stopped> {
         catalogue.place(id(step % 14), 0, segment_row()).await.map(|()| begun)
     };
     match step % 14 {
-        0 => drop(catalogue.add_deed(deed_row(round as u32, 0)).await?),
+        0 => drop(catalogue.add_agreement(agreement_row(round as u32, 0)).await?),
         1 => drop(job().await?),
         2 => {
             let adds = (0..6).map(|i| added(id(1), i, u64::from(i))).collect::<Vec<_>>();
@@ -97,7 +97,7 @@ async fn change(catalogue: &Catalogue, step: u64) -> Result<(), Stopped> {
             let row = FaultRow { provider: Account([1; 32]), found_by: 0, round: step, lost: 1, repaired: 0 };
             catalogue.add_fault(row).await?;
         }
-        12 => catalogue.put_deed(round as u32, deed_row(round as u32, 3)).await?,
+        12 => catalogue.put_agreement(round as u32, agreement_row(round as u32, 3)).await?,
         _ => {
             catalogue.erase_holdings(round as u32, agreement(round as u32), vec![added(id(1), 0, 0)]).await?
         }
@@ -191,8 +191,11 @@ fn every_cut_keeps_what_was_acknowledged() {
 /// Ten files of one segment each under three agreements, and a fault.
 async fn fill(context: &commonware_runtime::deterministic::Context) {
     let (catalogue, _, handle) = start(context.child("fill"), "test", [9; 32]).await.expect("opens");
-    for deed in 0..3 {
-        assert_eq!(catalogue.add_deed(deed_row(deed, 1)).await.expect("runs"), Some(deed));
+    for agreement in 0..3 {
+        assert_eq!(
+            catalogue.add_agreement(agreement_row(agreement, 1)).await.expect("runs"),
+            Some(agreement)
+        );
     }
     for file in 0..10u8 {
         let job = catalogue.begin([file; 16], 1).await.expect("runs");
@@ -217,7 +220,7 @@ fn a_row_that_does_not_decode_costs_what_it_described_and_no_more() {
     for (what, key, files, agreements, aside) in [
         ("a file", FileRow::key(4), 9, 3, 1),
         ("a segment", SegmentRow::key(&[4; 16], 0), 10, 3, 1),
-        ("an agreement", DeedRow::key(1), 10, 2, 1),
+        ("an agreement", OwnAgreementRow::key(1), 10, 2, 1),
         ("its data set", SetRow::key(1), 10, 2, 1),
         ("a fault", FaultRow::key(0), 10, 3, 0),
         ("the numbers and the secret", Meta::key(), 10, 3, 0),
@@ -232,7 +235,7 @@ fn a_row_that_does_not_decode_costs_what_it_described_and_no_more() {
             let started = start(context.child("again"), "test", [7; 32]).await;
             let (catalogue, loaded, handle) = started.unwrap_or_else(|error| panic!("{what}: {error}"));
             assert_eq!(loaded.master, [9; 32], "{what}: the secret of all files is there");
-            assert_eq!((loaded.deeds.len(), loaded.aside.len()), (agreements, aside), "{what}");
+            assert_eq!((loaded.agreements.len(), loaded.aside.len()), (agreements, aside), "{what}");
             assert_eq!(loaded.hides_shards(), ["a file", "a segment"].contains(&what), "{what}");
             assert_eq!(catalogue.list(vec![]).await.expect("runs").len(), files, "{what}");
             catalogue.faults().await.expect("runs");
@@ -248,7 +251,7 @@ fn a_row_that_does_not_decode_costs_what_it_described_and_no_more() {
             let job = catalogue.begin([20; 16], 0).await.expect("runs");
             let new = catalogue.finish(job, file_row("new", [20; 16])).await.expect("runs");
             assert!(new.is_ok() && catalogue.remove(b"file 4".to_vec()).await.is_ok(), "{what}");
-            assert_eq!(catalogue.add_deed(deed_row(9, 1)).await.expect("runs"), Some(3), "{what}");
+            assert_eq!(catalogue.add_agreement(agreement_row(9, 1)).await.expect("runs"), Some(3), "{what}");
             drop(catalogue);
             handle.await.expect("ends").expect("no disk error");
             let store = store::Store::open(context.child("look"), "test").await.expect("opens");
@@ -303,8 +306,8 @@ fn a_damaged_page_is_told_from_a_full_disk_and_the_way_out_works() {
         let (catalogue, loaded, _handle) =
             start(context.child("again"), "test", [7; 32]).await.expect("opens");
         assert_eq!(loaded.master, [9; 32]);
-        assert!(loaded.deeds.iter().all(|deed| deed.row.stage == 2));
-        assert_eq!(loaded.deeds.iter().map(|deed| deed.entries.len()).sum::<usize>(), 10);
+        assert!(loaded.agreements.iter().all(|agreement| agreement.row.stage == 2));
+        assert_eq!(loaded.agreements.iter().map(|agreement| agreement.entries.len()).sum::<usize>(), 10);
         let expected: Vec<String> = (0..10).map(|file| format!("file {file}")).collect();
         assert_eq!(names(&catalogue.list(vec![]).await.expect("runs")), expected);
     });
@@ -322,11 +325,11 @@ fn a_new_agreement_begins_with_nothing_whatever_lies_under_its_number() {
         store.commit().await.expect("works");
         drop(store);
         let (catalogue, _, handle) = start(context.child("work"), "test", [9; 32]).await.expect("opens");
-        assert_eq!(catalogue.add_deed(deed_row(0, 1)).await.expect("runs"), Some(0));
+        assert_eq!(catalogue.add_agreement(agreement_row(0, 1)).await.expect("runs"), Some(0));
         drop(catalogue);
         handle.await.expect("ends").expect("no disk error");
         let (_, loaded, _) = start(context.child("again"), "test", [9; 32]).await.expect("opens");
-        assert_eq!(loaded.deeds, [LoadedDeed::fresh(0, deed_row(0, 1))]);
+        assert_eq!(loaded.agreements, [LoadedAgreement::fresh(0, agreement_row(0, 1))]);
     });
 }
 
@@ -334,34 +337,36 @@ fn a_new_agreement_begins_with_nothing_whatever_lies_under_its_number() {
 fn numbers_of_agreements_that_are_gone_are_used_again_and_never_run_out() {
     Runner::default().start(|context| async move {
         let (catalogue, _, _handle) = start(context.child("work"), "test", [9; 32]).await.expect("opens");
-        let most = crate::limits::DEEDS_MAX as u32;
+        let most = crate::limits::AGREEMENTS_MAX as u32;
         for opened in 0..2 * most {
-            let number = catalogue.add_deed(deed_row(opened, 0)).await.expect("runs").expect("a number");
-            assert!(number <= crate::limits::DEEDS_FRESH as u32, "{number}");
+            let number =
+                catalogue.add_agreement(agreement_row(opened, 0)).await.expect("runs").expect("a number");
+            assert!(number <= crate::limits::AGREEMENTS_FRESH as u32, "{number}");
             if opened > 0 {
-                let gone = DeedRow { stage: 4, ..deed_row(opened, 4) };
-                catalogue.put_deed(number, gone).await.expect("runs");
+                let gone = OwnAgreementRow { stage: 4, ..agreement_row(opened, 4) };
+                catalogue.put_agreement(number, gone).await.expect("runs");
             }
         }
         // A late change for an agreement that is gone does not reach the one that has its number now.
-        let number = catalogue.add_deed(deed_row(7, 1)).await.expect("runs").expect("a number");
+        let number = catalogue.add_agreement(agreement_row(7, 1)).await.expect("runs").expect("a number");
         assert!(!catalogue.put_paid(number, agreement(8), PaidRow { egress: 5 }).await.expect("runs"));
         assert!(catalogue.put_paid(number, agreement(7), PaidRow { egress: 3 }).await.expect("runs"));
-        let intent = |deed: u32, version| {
-            let claim = agreed(deed, version, vec![], vec![]).claim.claim;
+        let intent = |agreement: u32, version| {
+            let claim = agreed(agreement, version, vec![], vec![]).claim.claim;
             let (adds, removes) = (Bounded::new(vec![]), Bounded::new(vec![]));
             Intent { claim, adds: adds.expect("none"), removes: removes.expect("none") }
         };
         catalogue.intend(number, intent(7, 1)).await.expect("runs");
         catalogue.intend(number, intent(8, 2)).await.expect("runs");
         catalogue.withdraw(number, agreement(8)).await.expect("runs");
-        catalogue.put_deed(number, deed_row(8, 4)).await.expect("runs");
+        catalogue.put_agreement(number, agreement_row(8, 4)).await.expect("runs");
         drop(catalogue);
         _handle.await.expect("ends").expect("no disk error");
         let (_, loaded, _) = start(context.child("again"), "test", [9; 32]).await.expect("opens");
-        let deed = loaded.deeds.iter().find(|deed| deed.number == number).expect("it is open");
-        assert_eq!((deed.paid.egress, loaded.deeds[0].row.stage), (3, 0));
-        assert_eq!((&deed.row, &deed.intent), (&deed_row(7, 1), &Some(intent(7, 1))));
+        let agreement =
+            loaded.agreements.iter().find(|agreement| agreement.number == number).expect("it is open");
+        assert_eq!((agreement.paid.egress, loaded.agreements[0].row.stage), (3, 0));
+        assert_eq!((&agreement.row, &agreement.intent), (&agreement_row(7, 1), &Some(intent(7, 1))));
     });
 }
 
@@ -372,7 +377,7 @@ fn a_holding_above_what_a_segment_takes_is_kept_elsewhere_until_it_is_taken_out(
     let ((stray, id), checkpoint) = Runner::default().start_and_recover(|context| async move {
         let started = start(context.child("catalogue"), "test", [9; 32]).await;
         let (catalogue, _, _disk) = started.expect("opens");
-        catalogue.add_deed(deed_row(0, 1)).await.expect("runs");
+        catalogue.add_agreement(agreement_row(0, 1)).await.expect("runs");
         let id: FileId = [5; 16];
         catalogue.begin(id, 1).await.expect("runs");
         catalogue.place(id, 0, segment_row()).await.expect("runs");
@@ -394,7 +399,7 @@ fn a_holding_above_what_a_segment_takes_is_kept_elsewhere_until_it_is_taken_out(
     Runner::from(checkpoint).start(|context| async move {
         let started = start(context.child("catalogue"), "test", [9; 32]).await;
         let (catalogue, loaded, _disk) = started.expect("opens");
-        let entries = &loaded.deeds[0].entries;
+        let entries = &loaded.agreements[0].entries;
         assert_eq!(entries.len(), HOLDINGS_MAX + 1, "all that was signed");
         assert_eq!(entries[&99], Entry { added: Added { moves: false, ..stray }, dropped: true });
         let removed = Removed { file: stray.file, segment: 0, sequence: 99 };
@@ -408,7 +413,7 @@ fn a_holding_above_what_a_segment_takes_is_kept_elsewhere_until_it_is_taken_out(
 
 #[test]
 fn a_segment_row_that_makes_no_sense_is_set_aside() {
-    let held = |position| vec![Holding { position, deed: 0, sequence: 1, dropped: false }];
+    let held = |position| vec![Holding { position, agreement: 0, sequence: 1, dropped: false }];
     let outside = SegmentRow { holdings: Bounded::new(held(8)).expect("one"), ..segment_row() };
     let nameless = SegmentRow {
         names: Bounded::new(vec![]).expect("none"),
@@ -419,7 +424,7 @@ fn a_segment_row_that_makes_no_sense_is_set_aside() {
         let ((), checkpoint) = Runner::default().start_and_recover(|context| async move {
             let started = start(context.child("catalogue"), "test", [9; 32]).await;
             let (catalogue, _, _disk) = started.expect("opens");
-            catalogue.add_deed(deed_row(0, 1)).await.expect("runs");
+            catalogue.add_agreement(agreement_row(0, 1)).await.expect("runs");
             catalogue.begin([5; 16], 2).await.expect("runs");
             catalogue.place([5; 16], 0, row).await.expect("runs");
             catalogue.place([5; 16], 1, segment_row()).await.expect("runs");
@@ -444,17 +449,17 @@ fn a_segment_row_that_makes_no_sense_is_set_aside() {
 fn what_comes_late_for_a_number_that_is_used_again_is_not_written_and_says_so() {
     Runner::default().start(|context| async move {
         let (catalogue, _, handle) = start(context.child("work"), "test", [9; 32]).await.expect("opens");
-        let number = catalogue.add_deed(deed_row(8, 1)).await.expect("runs").expect("a number");
-        catalogue.put_deed(number, deed_row(8, 4)).await.expect("runs");
+        let number = catalogue.add_agreement(agreement_row(8, 1)).await.expect("runs").expect("a number");
+        catalogue.put_agreement(number, agreement_row(8, 4)).await.expect("runs");
         // The fresh numbers are used up first; then this one is the first to be used again.
-        for _ in 1..crate::limits::DEEDS_FRESH {
-            catalogue.add_deed(deed_row(9, 1)).await.expect("runs").expect("a number");
+        for _ in 1..crate::limits::AGREEMENTS_FRESH {
+            catalogue.add_agreement(agreement_row(9, 1)).await.expect("runs").expect("a number");
         }
-        assert_eq!(catalogue.add_deed(deed_row(7, 1)).await.expect("runs"), Some(number));
+        assert_eq!(catalogue.add_agreement(agreement_row(7, 1)).await.expect("runs"), Some(number));
         let job = catalogue.begin([4; 16], 1).await.expect("runs");
         catalogue.place([4; 16], 0, segment_row()).await.expect("runs");
         let of = |it: u32, position| Agreed {
-            deed: number,
+            agreement: number,
             ..agreed(it, 1, vec![added([4; 16], position, 1)], vec![])
         };
         assert_eq!(catalogue.agreed(of(7, 0)).await.expect("runs"), Some(vec![]));
@@ -472,7 +477,8 @@ fn what_comes_late_for_a_number_that_is_used_again_is_not_written_and_says_so() 
         drop(catalogue);
         handle.await.expect("ends").expect("no disk error");
         let (_, loaded, _) = start(context.child("again"), "test", [9; 32]).await.expect("opens");
-        let deed = loaded.deeds.iter().find(|deed| deed.number == number).expect("it is open");
-        assert_eq!(deed.waiting.claim, Some(of(7, 0).claim), "its claim waits for the ledger still");
+        let agreement =
+            loaded.agreements.iter().find(|agreement| agreement.number == number).expect("it is open");
+        assert_eq!(agreement.waiting.claim, Some(of(7, 0).claim), "its claim waits for the ledger still");
     });
 }

@@ -7,9 +7,9 @@ use super::{
     suspects,
 };
 use crate::{
+    agreement::OwnAgreement,
     catalogue::{Stopped, row::FaultRow},
     coding::FileId,
-    deed::Deed,
     limits::REPAIRS_AT_ONCE,
     shared::Shared,
 };
@@ -99,10 +99,12 @@ impl Actor {
     async fn hear(&mut self, notice: Notice) -> Result<(), Stopped> {
         match notice {
             Notice::Incomplete { file, segment } => self.state.push((file, segment)),
-            Notice::Unread { deed, sequence } => {
-                self.lost(deed, vec![sequence], FoundBy::Read).await?;
+            Notice::Unread { agreement, sequence } => {
+                self.lost(agreement, vec![sequence], FoundBy::Read).await?;
             }
-            Notice::Lost { deed, sequences, found_by } => self.lost(deed, sequences, found_by).await?,
+            Notice::Lost { agreement, sequences, found_by } => {
+                self.lost(agreement, sequences, found_by).await?
+            }
             Notice::Late(provider) => self.examine(provider, Look::Late),
             Notice::Failed(provider) => self.examine(provider, Look::Failed),
             Notice::Silent(provider) => self.silent(provider),
@@ -170,22 +172,22 @@ impl Actor {
     }
 
     async fn bad(&mut self, provider: &Account, names: &BTreeSet<Hash>) -> Result<(), Stopped> {
-        for deed in self.shared.deeds_with(provider) {
-            let live = deed.with_state(|state| state.live());
+        for agreement in self.shared.agreements_with(provider) {
+            let live = agreement.with_state(|state| state.live());
             let lost = live.iter().filter(|entry| names.contains(&entry.name)).map(|entry| entry.sequence);
-            self.lost(deed.number, lost.collect(), FoundBy::Scrub).await?;
+            self.lost(agreement.number, lost.collect(), FoundBy::Scrub).await?;
         }
         Ok(())
     }
 
-    async fn lost(&mut self, deed: u32, sequences: Vec<u64>, found_by: FoundBy) -> Result<(), Stopped> {
-        let Some(deed) = self.shared.deed(deed) else { return Ok(()) };
-        let spared = spared(&self.shared, &deed, sequences).await?;
-        let entries = deed.drop_entries(spared).await?;
+    async fn lost(&mut self, agreement: u32, sequences: Vec<u64>, found_by: FoundBy) -> Result<(), Stopped> {
+        let Some(agreement) = self.shared.agreement(agreement) else { return Ok(()) };
+        let spared = spared(&self.shared, &agreement, sequences).await?;
+        let entries = agreement.drop_entries(spared).await?;
         if entries.is_empty() {
             return Ok(());
         }
-        let provider = deed.provider();
+        let provider = agreement.provider();
         let shards: Vec<(Task, u8)> =
             entries.iter().map(|entry| ((entry.file, entry.segment), entry.position)).collect();
         tracing::warn!(%provider, shards = shards.len(), ?found_by, "a provider lost shards; they are rebuilt elsewhere");
@@ -216,22 +218,23 @@ impl Actor {
 
 /// The entries that can be given up, because enough other holders of their segments are free of
 /// suspicion. The others are kept: a damaged shard may be all that is left.
-async fn spared(shared: &Shared, deed: &Deed, sequences: Vec<u64>) -> Result<Vec<u64>, Stopped> {
-    let live = deed.with_state(|state| state.live());
+async fn spared(shared: &Shared, agreement: &OwnAgreement, sequences: Vec<u64>) -> Result<Vec<u64>, Stopped> {
+    let live = agreement.with_state(|state| state.live());
     let wanted: BTreeSet<u64> = sequences.into_iter().collect();
     let mut spared = Vec::new();
     for entry in live.into_iter().filter(|entry| wanted.contains(&entry.sequence)) {
         let row = shared.common.catalogue.segment(entry.file, entry.segment).await?;
         let suffices = row.is_none_or(|row| {
             let position = usize::from(entry.position);
-            let is_it =
-                row.holder(position).is_some_and(|h| (h.deed, h.sequence) == (deed.number, entry.sequence));
+            let is_it = row
+                .holder(position)
+                .is_some_and(|h| (h.agreement, h.sequence) == (agreement.number, entry.sequence));
             suspects::suffice(&examine::places(shared, &row), is_it.then_some(position))
         });
         if suffices {
             spared.push(entry.sequence);
         } else {
-            tracing::error!(provider = %deed.provider(), segment = entry.segment,
+            tracing::error!(provider = %agreement.provider(), segment = entry.segment,
                 "a shard is damaged and too few others can be had; it is kept until they answer or its provider is well");
         }
     }

@@ -5,8 +5,8 @@ use super::{
     state::{FoundBy, Task},
 };
 use crate::{
+    agreement::{OwnAgreement, Part},
     coding::SHARDS,
-    deed::{Deed, Part},
     repair::suspects::Place,
     shared::Shared,
 };
@@ -24,35 +24,35 @@ enum Shown {
     /// It answers, but this gateway cannot read from it for a reason of its own: no verdict.
     Ours,
     /// It shows that it does not hold the entry with this sequence of an agreement.
-    Lost(Arc<Deed>, u64),
+    Lost(Arc<OwnAgreement>, u64),
     /// It does not answer, or serves no slice of a shard that it holds.
     Silent,
 }
 
 /// Asks a provider for its status and for a slice of a shard that it holds. A status alone proves nothing.
 async fn look(shared: &Arc<Shared>, provider: &Account) -> Shown {
-    let deeds = shared.deeds_with(provider);
-    let Some(first) = deeds.first() else { return Shown::Serves };
+    let agreements = shared.agreements_with(provider);
+    let Some(first) = agreements.first() else { return Shown::Serves };
     if let Err(error) = first.peer.status().await {
         tracing::debug!(%error, "a provider does not say how it is");
         return Shown::Silent;
     }
-    let live = |deed: &Arc<Deed>| deed.with_state(|state| state.live());
-    let mut held: Vec<_> = deeds.iter().flat_map(|d| live(d).into_iter().map(move |e| (d, e))).collect();
+    let live = |agreement: &Arc<OwnAgreement>| agreement.with_state(|state| state.live());
+    let mut held: Vec<_> = agreements.iter().flat_map(|d| live(d).into_iter().map(move |e| (d, e))).collect();
     if held.is_empty() {
         return Shown::Serves;
     }
     let random = shared.common.environment.random();
     let draw = u64::from_be_bytes(random[..8].try_into().expect("eight of 32 bytes")) % held.len() as u64;
-    let (deed, entry) = held.swap_remove(usize::try_from(draw).expect("below a length"));
+    let (agreement, entry) = held.swap_remove(usize::try_from(draw).expect("below a length"));
     let part = slice(shared, entry.name, u64::from(entry.bytes));
-    let payer = shared.payer(deed, part.bytes).await;
+    let payer = shared.payer(agreement, part.bytes).await;
     if !shared.can_read(&payer, part.bytes).await {
         return Shown::Ours;
     }
     match payer.read(part).await {
         Ok(_) => Shown::Serves,
-        Err(error) if error.shows_loss() => Shown::Lost(deed.clone(), entry.sequence),
+        Err(error) if error.shows_loss() => Shown::Lost(agreement.clone(), entry.sequence),
         Err(error) => {
             tracing::debug!(%error, "a provider answers and does not serve what it holds");
             Shown::Silent
@@ -65,7 +65,9 @@ pub(super) async fn late(shared: Arc<Shared>, provider: Account) {
     for _ in 0..SILENCES {
         match look(&shared, &provider).await {
             Shown::Serves | Shown::Ours => return,
-            Shown::Lost(deed, lost) => return tell(&shared, &deed, vec![lost], FoundBy::Draw).await,
+            Shown::Lost(agreement, lost) => {
+                return tell(&shared, &agreement, vec![lost], FoundBy::Draw).await;
+            }
             Shown::Silent => shared.common.environment.sleep(SILENCE_PAUSE).await,
         }
     }
@@ -74,11 +76,11 @@ pub(super) async fn late(shared: Arc<Shared>, provider: Account) {
 
 /// Examines a suspected provider again. If it is still silent, reports its shards that are overdue.
 pub(super) async fn suspected(shared: Arc<Shared>, provider: Account) {
-    let deeds = shared.deeds_with(&provider);
+    let agreements = shared.agreements_with(&provider);
     match look(&shared, &provider).await {
         Shown::Serves => return shared.notice_surely(Notice::Answers(provider)).await,
         Shown::Ours => return shared.suspects.spare(&provider),
-        Shown::Lost(deed, lost) => return tell(&shared, &deed, vec![lost], FoundBy::Draw).await,
+        Shown::Lost(agreement, lost) => return tell(&shared, &agreement, vec![lost], FoundBy::Draw).await,
         Shown::Silent => {}
     }
     let silent = shared.suspects.silent_for(&provider).unwrap_or_default();
@@ -86,13 +88,13 @@ pub(super) async fn suspected(shared: Arc<Shared>, provider: Account) {
         return;
     }
     let mut overdue = Vec::new();
-    for deed in deeds {
-        for entry in deed.with_state(|state| state.live()) {
+    for agreement in agreements {
+        for entry in agreement.with_state(|state| state.live()) {
             let task: Task = (entry.file, entry.segment);
             let Ok(found) = shared.common.catalogue.segment(entry.file, entry.segment).await else { return };
             let Some(row) = found else { continue };
             let position = usize::from(entry.position);
-            let ours = row.holder(position).is_some_and(|h| h.deed == deed.number);
+            let ours = row.holder(position).is_some_and(|h| h.agreement == agreement.number);
             if ours && shared.grace.overdue(&places(&shared, &row)).contains(&position) {
                 overdue.push((task, entry.position));
             }
@@ -108,8 +110,10 @@ pub(super) fn places(shared: &Shared, row: &crate::catalogue::row::SegmentRow) -
     std::array::from_fn(|position| {
         let Some(holding) = row.holder(position) else { return Place::Open };
         // This gateway cannot use the agreement, so it cannot ask its provider under it.
-        let Some(deed) = shared.deed(holding.deed) else { return Place::Silent(Duration::MAX) };
-        shared.suspects.silent_for(&deed.provider()).map_or(Place::Live, Place::Silent)
+        let Some(agreement) = shared.agreement(holding.agreement) else {
+            return Place::Silent(Duration::MAX);
+        };
+        shared.suspects.silent_for(&agreement.provider()).map_or(Place::Live, Place::Silent)
     })
 }
 
@@ -119,17 +123,17 @@ pub(super) async fn failed(shared: Arc<Shared>, provider: Account) {
     let trusted = shared.known(&provider).is_some_and(|known| known.trusted);
     shared.trust(&provider, false);
     let mut all_found = true;
-    for deed in shared.deeds_with(&provider) {
+    for agreement in shared.agreements_with(&provider) {
         let mut lost = Vec::new();
-        for entry in deed.with_state(|state| state.live()) {
+        for entry in agreement.with_state(|state| state.live()) {
             let length = u64::from(entry.bytes);
             let part = slice(&shared, entry.name, length);
-            let payer = shared.payer(&deed, part.bytes).await;
+            let payer = shared.payer(&agreement, part.bytes).await;
             match payer.read(part).await {
                 Err(error) if error.shows_loss() => lost.push(entry.sequence),
                 Err(error) => {
                     tracing::debug!(%error, "a suspect does not serve");
-                    tell(&shared, &deed, lost, FoundBy::Draw).await;
+                    tell(&shared, &agreement, lost, FoundBy::Draw).await;
                     if trusted {
                         shared.trust(&provider, true);
                     }
@@ -139,7 +143,7 @@ pub(super) async fn failed(shared: Arc<Shared>, provider: Account) {
             }
         }
         all_found &= lost.is_empty();
-        tell(&shared, &deed, lost, FoundBy::Draw).await;
+        tell(&shared, &agreement, lost, FoundBy::Draw).await;
     }
     if trusted && all_found {
         shared.trust(&provider, true);
@@ -154,8 +158,8 @@ fn slice(shared: &Shared, name: posync_protocol::Hash, length: u64) -> Part {
     Part { name, length, offset, bytes: SLICE_BYTES.min(length - offset) }
 }
 
-async fn tell(shared: &Shared, deed: &Deed, sequences: Vec<u64>, found_by: FoundBy) {
+async fn tell(shared: &Shared, agreement: &OwnAgreement, sequences: Vec<u64>, found_by: FoundBy) {
     if !sequences.is_empty() {
-        shared.notice_surely(Notice::Lost { deed: deed.number, sequences, found_by }).await;
+        shared.notice_surely(Notice::Lost { agreement: agreement.number, sequences, found_by }).await;
     }
 }

@@ -46,7 +46,7 @@ pub enum Notice {
     /// A read showed that a shard is lost.
     Unread {
         /// Number of the agreement that holds the shard.
-        deed: u32,
+        agreement: u32,
         /// Sequence of the shard's entry in the data set.
         sequence: u64,
     },
@@ -65,7 +65,7 @@ pub enum Notice {
     /// An examination found that these entries of an agreement are lost.
     Lost {
         /// Number of the agreement that holds the shards.
-        deed: u32,
+        agreement: u32,
         /// Sequences of the shards' entries in the data set.
         sequences: Vec<u64>,
         /// How the loss was found.

@@ -72,12 +72,12 @@ async fn clear(shared: &Shared, job: &JobRow) -> Result<bool, Stopped> {
         }
         gone = false;
         for holding in row.holdings.iter() {
-            drops.entry(holding.deed).or_default().push(holding.sequence);
+            drops.entry(holding.agreement).or_default().push(holding.sequence);
         }
     }
-    for (deed, sequences) in drops {
-        if let Some(deed) = shared.deed(deed) {
-            deed.drop_entries(sequences).await?;
+    for (agreement, sequences) in drops {
+        if let Some(agreement) = shared.agreement(agreement) {
+            agreement.drop_entries(sequences).await?;
         }
     }
     Ok(gone)

@@ -109,7 +109,9 @@ async fn place(
     }
     let accounts = |dropped: bool| -> BTreeSet<Account> {
         let of = now.holdings.iter().filter(|holding| holding.dropped == dropped);
-        of.filter_map(|holding| shared.deed(holding.deed)).map(|deed| deed.provider()).collect()
+        of.filter_map(|holding| shared.agreement(holding.agreement))
+            .map(|agreement| agreement.provider())
+            .collect()
     };
     let avoided = &accounts(true) | lost_by;
     let label = [&file[..], &segment.to_be_bytes()].concat();
@@ -127,8 +129,8 @@ async fn place(
         bytes: u32::try_from(shard.bytes.len()).expect("a shard is 1 MiB"),
         moves: old.is_some(),
     };
-    let deed = room.deed().clone();
-    let (name, provider) = (blake3::Hash::from_bytes(shard.name), deed.provider());
+    let agreement = room.agreement().clone();
+    let (name, provider) = (blake3::Hash::from_bytes(shard.name), agreement.provider());
     let work = async {
         match room.store(added, shard.bytes).await {
             Ok(unsigned) => Some(unsigned.signed().await),
@@ -140,16 +142,16 @@ async fn place(
     };
     match shared.common.environment.within(STORE_TIMEOUT, work).await.flatten() {
         Some(signed) => {
-            if let Some((old, deed)) = old.and_then(|old| Some((old, shared.deed(old.deed)?)))
+            if let Some((old, agreement)) = old.and_then(|old| Some((old, shared.agreement(old.agreement)?)))
                 && signed
             {
-                return deed.drop_entries(vec![old.sequence]).await.is_ok();
+                return agreement.drop_entries(vec![old.sequence]).await.is_ok();
             }
             signed
         }
         None => {
             tracing::warn!(%provider, shard = %name, "a rebuilt shard is brought to another provider");
-            deed.peer.doubt();
+            agreement.peer.doubt();
             false
         }
     }

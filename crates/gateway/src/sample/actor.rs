@@ -6,8 +6,8 @@ use super::{
     state::{due, found, parts},
 };
 use crate::{
+    agreement::{Arrived, OwnAgreement, Part},
     agreements::state::Stage,
-    deed::{Arrived, Deed, Part},
     ledger::Ledger,
     peer::Error,
     shared::Shared,
@@ -57,7 +57,8 @@ pub async fn start(sampler: Arc<Sampler>) {
     let mut seen = shared.height.load(Ordering::Relaxed);
     loop {
         let height = shared.height.load(Ordering::Relaxed);
-        let providers: BTreeSet<Account> = shared.deeds().iter().map(|deed| deed.provider()).collect();
+        let providers: BTreeSet<Account> =
+            shared.agreements().iter().map(|agreement| agreement.provider()).collect();
         sampler.names().retain(|provider, _| providers.contains(provider));
         for provider in providers {
             for epoch in due(&sampler.secret, &provider, seen, height, &sampler.parameters) {
@@ -79,15 +80,17 @@ impl Sampler {
         let random = environment.random();
         let late = u64::from(u16::from_be_bytes([random[0], random[1]])) % SPREAD_MS;
         environment.sleep(Duration::from_millis(late)).await;
-        let open = |deed: &Arc<Deed>| Stage::of(&deed.terms()) == Stage::Open && !deed.is_closed();
-        let Some(deed) = self.shared.deeds_with(&provider).into_iter().rfind(open) else { return };
+        let open = |agreement: &Arc<OwnAgreement>| {
+            Stage::of(&agreement.terms()) == Stage::Open && !agreement.is_closed()
+        };
+        let Some(agreement) = self.shared.agreements_with(&provider).into_iter().rfind(open) else { return };
         // A read that starts too late would be paid too late to be redeemed within its epoch.
         let learned =
             environment.within(Duration::from_millis(SPREAD_MS), self.learn(&provider, epoch)).await;
         if let Some(Err(error)) = learned {
             tracing::debug!(%error, "no newer names of shards can be had");
         }
-        if let Some(sample) = self.take(&deed, epoch).await
+        if let Some(sample) = self.take(&agreement, epoch).await
             && let Some(tell) = &self.tell
             && tell.try_send(sample).is_err()
         {
@@ -95,18 +98,18 @@ impl Sampler {
         }
     }
 
-    /// Takes a sample under `deed`; `None` if no shard is known that could be read.
-    async fn take(&self, deed: &Arc<Deed>, epoch: u64) -> Option<Sample> {
-        let provider = deed.provider();
+    /// Takes a sample under `agreement`; `None` if no shard is known that could be read.
+    async fn take(&self, agreement: &Arc<OwnAgreement>, epoch: u64) -> Option<Sample> {
+        let provider = agreement.provider();
         for _ in 0..TRIES {
             let known = self.names().get(&provider).cloned().unwrap_or_default();
             let parts = parts(&known.shards, &self.shared.common.environment.random());
             let (first, rest) = parts.split_first()?;
-            let result = self.in_time(deed, first, rest).await;
+            let result = self.in_time(agreement, first, rest).await;
             let result = result.unwrap_or(Err((first.0, Error::Slow(provider))));
             if let Err((named, error)) = &result {
                 tracing::debug!(%error, "a sample failed");
-                deed.peer.doubt();
+                agreement.peer.doubt();
                 if error.says_loss() && !self.is_owed(&provider, named).await {
                     let forget = |known: &mut Known| known.shards.retain(|old| old.root != named.root);
                     self.names().get_mut(&provider).into_iter().for_each(forget);
@@ -114,8 +117,8 @@ impl Sampler {
                 }
             }
             let found = found(&result.map_err(|(_, error)| error));
-            let (agreement, deed) = (deed.agreement, deed.number);
-            return Some(Sample { epoch, provider, agreement, deed, found });
+            let (agreement, number) = (agreement.id, agreement.number);
+            return Some(Sample { epoch, provider, agreement, number, found });
         }
         None
     }
@@ -128,20 +131,25 @@ impl Sampler {
     /// Reads the parts; `None` after [`IN_TIME_MS`]. Bytes that arrive later are paid all the same.
     async fn in_time(
         &self,
-        deed: &Arc<Deed>,
+        agreement: &Arc<OwnAgreement>,
         first: &Read,
         rest: &[Read],
     ) -> Option<Result<Arrived, Failed>> {
         let environment = &self.shared.common.environment;
-        environment.within(Duration::from_millis(IN_TIME_MS), self.read(deed, first, rest)).await
+        environment.within(Duration::from_millis(IN_TIME_MS), self.read(agreement, first, rest)).await
     }
 
     /// Reads the first part alone, as its latency counts, then the others a few at once.
-    async fn read(&self, deed: &Arc<Deed>, first: &Read, rest: &[Read]) -> Result<Arrived, Failed> {
+    async fn read(
+        &self,
+        agreement: &Arc<OwnAgreement>,
+        first: &Read,
+        rest: &[Read],
+    ) -> Result<Arrived, Failed> {
         let environment = &self.shared.common.environment;
         let asked = environment.now();
         let one = |(named, part): &Read| {
-            let (named, read) = (*named, deed.read(*part));
+            let (named, read) = (*named, agreement.read(*part));
             async move { read.await.map_err(|error| (named, error)) }
         };
         let mut all = one(first).await?;

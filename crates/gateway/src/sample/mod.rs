@@ -4,7 +4,7 @@
 //!   secret, epoch, provider ─► state: two moments ─► actor ──proven Audit, block body──► names
 //!                                                      │  a shard that the provider just proved
 //!                                                      ▼
-//!                    deed: one slice, or small shards of as many bytes, verified, paid ─► [`Sample`]
+//!                    agreement: one slice, or small shards of as many bytes, verified, paid ─► [`Sample`]
 //! ```
 //!
 //! A gateway learns from the samples which provider to ask first; an auditor ([`crate::auditor`]) reports
@@ -41,7 +41,7 @@ pub struct Sample {
     /// The agreement under which it was read.
     pub agreement: AgreementId,
     /// The agreement's number in the catalogue, from which the session key derives.
-    pub deed: u32,
+    pub number: u32,
     /// The outcome of the read.
     pub found: Found,
 }

@@ -2,7 +2,7 @@
 
 use super::{Found, IN_TIME_MS, SPREAD_MS};
 use crate::{
-    deed::{Arrived, Part},
+    agreement::{Arrived, Part},
     peer::Error,
     sample::names::Named,
 };

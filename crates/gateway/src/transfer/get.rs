@@ -16,12 +16,12 @@
 use super::Error;
 use crate::{
     access::{Buffer, Share},
+    agreement::OwnAgreement,
     catalogue::{
         Stopped,
         row::{FileRow, SegmentRow},
     },
     coding::{self, DATA, FileId, FileKey, Held, SEGMENT_BYTES, SHARDS},
-    deed::Deed,
     limits::SEGMENTS_READ_AHEAD,
     peer,
     repair::Notice,
@@ -186,7 +186,7 @@ async fn segment(shared: &Arc<Shared>, share: &Share, file: FileId, index: u32) 
 struct Source {
     position: usize,
     sequence: u64,
-    deed: Arc<Deed>,
+    agreement: Arc<OwnAgreement>,
 }
 
 /// The holders in the order in which they are asked: those that answer, then doubtful ones, then silent
@@ -200,13 +200,13 @@ fn sources(shared: &Shared, row: &SegmentRow) -> VecDeque<Source> {
     let mut all: Vec<(bool, Source)> = (0..SHARDS)
         .filter_map(|position| {
             let holding = of(position)?;
-            let source = Source { position, sequence: holding.sequence, deed: shared.holder(holding)? };
+            let source = Source { position, sequence: holding.sequence, agreement: shared.holder(holding)? };
             Some((holding.dropped, source))
         })
         .collect();
     all.sort_by_key(|(dropped, source)| {
-        let silent = shared.suspects.silent_for(&source.deed.provider()).is_some();
-        (*dropped, silent, source.deed.peer.is_doubtful(), source.position)
+        let silent = shared.suspects.silent_for(&source.agreement.provider()).is_some();
+        (*dropped, silent, source.agreement.peer.is_doubtful(), source.position)
     });
     all.into_iter().map(|(_, source)| source).collect()
 }
@@ -235,7 +235,7 @@ async fn gather_rest(
     let fetch = |source: Source| fetch(shared, source, row);
     let mut asked: Vec<(usize, Arc<peer::Peer>)> = Vec::new();
     let mut ask = |source: Source| {
-        asked.push((source.position, source.deed.peer.clone()));
+        asked.push((source.position, source.agreement.peer.clone()));
         fetch(source)
     };
     under_way.extend(rest.drain(..rest.len().min(DATA.saturating_sub(count))).map(&mut ask));
@@ -272,16 +272,16 @@ async fn gather_rest(
 
 /// Reads a shard. The read ends and is paid even if this future is dropped.
 async fn fetch(shared: &Shared, source: Source, row: &SegmentRow) -> (Source, Result<Vec<u8>, peer::Error>) {
-    let payer = shared.payer(&source.deed, row.shard_bytes()).await;
+    let payer = shared.payer(&source.agreement, row.shard_bytes()).await;
     let fetched = payer.fetch(row.names[source.position], row.shard_bytes()).await;
     (source, fetched)
 }
 
 fn failed(shared: &Shared, segment: u32, source: &Source, error: &peer::Error) {
     tracing::debug!(%error, segment, "a shard could not be read");
-    source.deed.peer.doubt();
+    source.agreement.peer.doubt();
     if error.shows_loss() {
-        let (deed, sequence) = (source.deed.number, source.sequence);
-        shared.notice(Notice::Unread { deed, sequence });
+        let (agreement, sequence) = (source.agreement.number, source.sequence);
+        shared.notice(Notice::Unread { agreement, sequence });
     }
 }

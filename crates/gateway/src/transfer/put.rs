@@ -267,8 +267,8 @@ async fn among<T>(
 mod tests {
     use super::*;
     use crate::{
+        agreement::Common,
         catalogue::{self, row::Owner},
-        deed::Common,
         environment::Environment,
     };
     use commonware_runtime::{Runner as _, Supervisor as _, deterministic::Runner};

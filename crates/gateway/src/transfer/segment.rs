@@ -16,9 +16,9 @@
 use super::{Error, put::Fate};
 use crate::{
     access::{Buffer, Part, Share},
+    agreement::{Room, Unsigned, state::leaves},
     catalogue::row::{Added, SegmentRow},
     coding::{self, DATA, FileId, FileKey, SHARDS, Shard},
-    deed::{Room, Unsigned, state::leaves},
     expected::Coming,
     limits::ACKNOWLEDGE_SHARDS,
     peer::{self, Parcel, Peer},
@@ -131,7 +131,7 @@ impl Task {
         let length = u32::try_from(plain.len()).expect("a segment is 4 MiB");
         let rooms = self.rooms().await?;
         coming.placed(leaves(self.bytes as u64).saturating_mul(SHARDS as u64));
-        lock(&self.used).extend(rooms.iter().map(|room| room.deed().provider()));
+        lock(&self.used).extend(rooms.iter().map(|room| room.agreement().provider()));
         let mut memory = self.share.coding(&self.shared, (DATA + SHARDS) * self.bytes).await;
         let shards = self.encode(key, plain).await;
         drop((buffer, memory.split(DATA * self.bytes)));
@@ -294,7 +294,7 @@ impl Task {
         added: Added,
         parcel: &Parcel,
     ) -> Result<(Arc<Peer>, Unsigned), (Account, bool)> {
-        let peer = room.deed().peer.clone();
+        let peer = room.agreement().peer.clone();
         let _asked = self.ask(&peer);
         let given = match peer.ready().await {
             Ok(()) => room.give(added, parcel).await,
@@ -336,7 +336,7 @@ impl Task {
             false => self.shared.rooms(&self.place, 1, bytes, &used, &BTreeSet::new()),
         };
         let room = rooms.pop()?;
-        used.insert(room.deed().provider());
+        used.insert(room.agreement().provider());
         Some(room)
     }
 

@@ -18,16 +18,16 @@ use posync_client::{
 };
 use posync_gateway::{
     access::{Access, Share},
+    agreement::{Common, OwnAgreement, session_key, storage_key},
     agreements::{
         Policy,
         policy::Quota,
         state::{AgreementUsage, Stage},
     },
     catalogue::{
-        self, LoadedDeed,
-        row::{DeedRow, Owner, SegmentRow},
+        self, LoadedAgreement,
+        row::{OwnAgreementRow, Owner, SegmentRow},
     },
-    deed::{Common, Deed, session_key, storage_key},
     dialer,
     environment::Environment,
     ledger::Ledger,
@@ -119,12 +119,12 @@ pub(crate) fn terms(index: usize) -> Terms {
 }
 
 fn terms_of(index: usize, slot: u32, opened: Opened) -> Terms {
-    let deed = opened.number;
+    let agreement = opened.number;
     let agreement = Agreement {
         opened: 1,
         consumer: account(&gateway_key()),
-        session_key: account(&session_key(&MASTER, deed)),
-        storage_key: account(&storage_key(&MASTER, deed)),
+        session_key: account(&session_key(&MASTER, agreement)),
+        storage_key: account(&storage_key(&MASTER, agreement)),
         end_epoch: 700,
         storage_price: 10_000_000,
         storage_slow: 10_000_000,
@@ -269,7 +269,7 @@ impl World {
         let first = |index: usize| Opened { number: index as u32, leaves, egress };
         let versions: Versions =
             Arc::new(Mutex::new((0..10).map(|index| ((index, 0), first(index))).collect()));
-        let deed_row = |index| row_of(index, 0, first(index));
+        let agreement_row = |index| row_of(index, 0, first(index));
         let mut providers = Vec::new();
         for index in 0..10 {
             let child = context.child("provider").with_attribute("i", index);
@@ -289,17 +289,18 @@ impl World {
         let shared = Shared::new(common.clone(), notices, Parameters::LOCAL);
         let network = Arc::new(context.child("network"));
         let dialer: Dialer<rpc::Provider> = dialer(context, &network, &gateway_key());
-        if loaded.deeds.is_empty() {
+        if loaded.agreements.is_empty() {
             for index in 0..10 {
-                let number = common.catalogue.add_deed(deed_row(index)).await.expect("runs").expect("room");
-                loaded.deeds.push(LoadedDeed::fresh(number, deed_row(index)));
+                let number =
+                    common.catalogue.add_agreement(agreement_row(index)).await.expect("runs").expect("room");
+                loaded.agreements.push(LoadedAgreement::fresh(number, agreement_row(index)));
             }
         }
-        for (provider, loaded) in providers.iter().zip(loaded.deeds) {
+        for (provider, loaded) in providers.iter().zip(loaded.agreements) {
             let peer = Peer::new(provider.account, dialer.clone(), environment.clone(), shared.heights());
             peer.set_address(provider.address);
-            let deed = Deed::start(loaded, Arc::new(peer), common.clone()).expect("sound");
-            shared.add_deed(deed);
+            let agreement = OwnAgreement::start(loaded, Arc::new(peer), common.clone()).expect("sound");
+            shared.add_agreement(agreement);
             shared.learn(provider.account, known(provider));
         }
         environment.spawn({
@@ -325,7 +326,7 @@ impl World {
                 let mut asked = Vec::new();
                 let usages = usages(&shared, &mut read).await;
                 for index in 0..10 {
-                    let own = |s: &&AgreementUsage| s.row.agreement.provider == account(&provider_key(index));
+                    let own = |s: &&AgreementUsage| s.row.id.provider == account(&provider_key(index));
                     let mine: Vec<&AgreementUsage> = usages.iter().filter(own).collect();
                     let quotas = policy.openings(&mine, shared.demand(10), 0, &Parameters::LOCAL);
                     asked.extend(quotas.into_iter().map(|quota| (index, quota)));
@@ -445,14 +446,14 @@ impl World {
     /// as the provider counts them; and overdue in an hour.
     pub(crate) async fn egress(&self, index: usize) -> [u64; 4] {
         let provider = &self.providers[index];
-        let deed = &self.shared.deeds_with(&provider.account)[0];
+        let agreement = &self.shared.agreements_with(&provider.account)[0];
         let later = self.shared.common.environment.now() + Duration::from_secs(3_600);
         let of = |vouchers: &mut posync_provider::vouchers::State| {
-            let id = &deed.agreement;
+            let id = &agreement.id;
             [vouchers.paid(id), vouchers.sent(id), vouchers.overdue(id, later)]
         };
         let [paid, sent, overdue] = provider.handler.parts().vouchers.with(of);
-        [deed.egress().await, paid, sent, overdue]
+        [agreement.egress().await, paid, sent, overdue]
     }
 
     /// Leaves that all providers hold.
@@ -565,11 +566,11 @@ pub(crate) fn name_of(name: &str) -> Name {
 /// The load and egress of each agreement; `read` holds the egress at the look before.
 async fn usages(shared: &Shared, read: &mut BTreeMap<u32, u64>) -> Vec<AgreementUsage> {
     let mut all = Vec::new();
-    for deed in shared.deeds() {
-        let (load, live) = deed.with_state(|state| (state.load(), state.is_live()));
-        let egress = deed.egress().await;
-        let pace = egress - read.insert(deed.number, egress).unwrap_or(egress);
-        let (number, row) = (deed.number, deed.terms());
+    for agreement in shared.agreements() {
+        let (load, live) = agreement.with_state(|state| (state.load(), state.is_live()));
+        let egress = agreement.egress().await;
+        let pace = egress - read.insert(agreement.number, egress).unwrap_or(egress);
+        let (number, row) = (agreement.number, agreement.terms());
         all.push(AgreementUsage { number, row, load, egress, pace, empty: load == 0, live, idle: 0 });
     }
     all
@@ -579,17 +580,17 @@ async fn usages(shared: &Shared, read: &mut BTreeMap<u32, u64>) -> Vec<Agreement
 async fn open(shared: &Arc<Shared>, versions: &Versions, index: usize, quota: Quota) {
     let slot = versions.lock().expect("no panic").keys().filter(|(of, _)| *of == index).count() as u32;
     let mut opened = Opened { number: 0, leaves: quota.leaves, egress: quota.egress };
-    let added = shared.common.catalogue.add_deed(row_of(index, slot, opened)).await;
+    let added = shared.common.catalogue.add_agreement(row_of(index, slot, opened)).await;
     opened.number = added.expect("runs").expect("room");
     versions.lock().expect("no panic").insert((index, slot), opened);
-    let loaded = LoadedDeed::fresh(opened.number, row_of(index, slot, opened));
-    let peer = shared.deeds_with(&account(&provider_key(index)))[0].peer.clone();
-    shared.add_deed(Deed::start(loaded, peer, shared.common.clone()).expect("sound"));
+    let loaded = LoadedAgreement::fresh(opened.number, row_of(index, slot, opened));
+    let peer = shared.agreements_with(&account(&provider_key(index)))[0].peer.clone();
+    shared.add_agreement(OwnAgreement::start(loaded, peer, shared.common.clone()).expect("sound"));
 }
 
-fn row_of(index: usize, slot: u32, opened: Opened) -> DeedRow {
-    DeedRow {
-        agreement: AgreementId { slot, ..agreement_of(index) },
+fn row_of(index: usize, slot: u32, opened: Opened) -> OwnAgreementRow {
+    OwnAgreementRow {
+        id: AgreementId { slot, ..agreement_of(index) },
         stage: Stage::Open as u8,
         end_epoch: 700,
         quota_leaves: opened.leaves,
@@ -623,14 +624,14 @@ async fn ledger(shared: Arc<Shared>, handlers: Vec<Handled>, seen: Arc<Ledgered>
     for block in 1u64.. {
         shared.common.environment.sleep(Duration::from_millis(Parameters::LOCAL.block_ms)).await;
         let settlements = u32::try_from(block / SETTLED_EVERY).expect("a short run");
-        for deed in shared.deeds() {
-            let at = |handler: &&Handled| handler.parts().view.account == deed.provider();
+        for agreement in shared.agreements() {
+            let at = |handler: &&Handled| handler.parts().view.account == agreement.provider();
             let handler = handlers.iter().find(at).expect("one of ours");
-            let set = sets.entry(deed.number).or_default();
+            let set = sets.entry(agreement.number).or_default();
             let settled = |set: &DataSet| settlements >= set.current.grown_at + 2;
-            let own = |claim: &mut DataSetClaim| claim.agreement == deed.agreement;
+            let own = |claim: &mut DataSetClaim| claim.agreement == agreement.id;
             let theirs = seen.theirs.lock().expect("no panic").extract_if(.., own).next();
-            let ours = deed.waiting().map(|signed| signed.claim);
+            let ours = agreement.waiting().map(|signed| signed.claim);
             let ours = ours.filter(|_| theirs.is_none() && !seen.bars.load(Ordering::Relaxed));
             seen.brought.fetch_add(ours.iter().count() as u64, Ordering::Relaxed);
             if let Some(claim) = theirs.or(ours) {
@@ -648,14 +649,16 @@ async fn ledger(shared: Arc<Shared>, handlers: Vec<Handled>, seen: Arc<Ledgered>
                 set.current = Version { grown_at, ..next };
             }
             let last = set.next.unwrap_or(set.current);
-            deed.looked(&last, block).await.expect("runs");
+            agreement.looked(&last, block).await.expect("runs");
             let below = set.next.is_none_or(|next| next.leaves < set.current.leaves);
-            deed.set_may_shrink((deed.waiting().is_none() && settled(set) && below).then_some(last.version));
+            agreement.set_may_shrink(
+                (agreement.waiting().is_none() && settled(set) && below).then_some(last.version),
+            );
             let parts = handler.parts();
             let gone =
-                parts.data_sets.observe(deed.agreement, set.clone()).await.expect("the data sets are open");
-            parts.store.unlink(deed.agreement, &gone).await.expect("the disk works");
-            parts.data_sets.gone(deed.agreement, &gone);
+                parts.data_sets.observe(agreement.id, set.clone()).await.expect("the data sets are open");
+            parts.store.unlink(agreement.id, &gone).await.expect("the disk works");
+            parts.data_sets.gone(agreement.id, &gone);
             let loose = handler.expired(Duration::from_secs(10));
             for (agreement, shards) in loose {
                 let shards = handler.parts().data_sets.let_go(agreement, shards);
@@ -684,7 +687,7 @@ pub(crate) async fn holders(world: &World, name: &str, segment: u32) -> Vec<(usi
     let row = row(world, name, segment).await;
     let of = |position: usize| {
         let holder = row.holder(position)?;
-        Some((position, world.shared.deed(holder.deed)?.provider(), row.names[position]))
+        Some((position, world.shared.agreement(holder.agreement)?.provider(), row.names[position]))
     };
     (0..8).filter_map(of).collect()
 }

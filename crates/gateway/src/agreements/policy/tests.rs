@@ -4,13 +4,13 @@ mod years;
 
 use super::*;
 use crate::{
+    agreement::state::leaves,
     auditor::{
         self,
         state::{GROUP_EPOCHS, LEAD_EPOCHS},
     },
-    catalogue::row::DeedRow,
+    catalogue::row::OwnAgreementRow,
     coding::{self, SEGMENT_BYTES, SHARDS, shard_bytes},
-    deed::state::leaves,
     limits::ACKNOWLEDGE_SHARDS,
     sample::state::SAMPLES,
 };
@@ -55,8 +55,8 @@ fn account(id: u8) -> Account {
 }
 
 fn usage_of(provider: u8, number: u32, leaves: u64, load: u64) -> AgreementUsage {
-    let row = DeedRow {
-        agreement: AgreementId { provider: account(provider), slot: number, opened: 1 },
+    let row = OwnAgreementRow {
+        id: AgreementId { provider: account(provider), slot: number, opened: 1 },
         stage: Stage::Open as u8,
         end_epoch: 720,
         quota_leaves: leaves,
@@ -81,7 +81,7 @@ fn quotas_begin_small_and_double_with_the_load() {
     };
     let held = |leaves, load| usage_of(1, 0, leaves, load);
     let old = |load| AgreementUsage {
-        row: DeedRow { end_epoch: 100, ..held(first, 0).row },
+        row: OwnAgreementRow { end_epoch: 100, ..held(first, 0).row },
         ..held(1 << 20, load)
     };
     for (what, mine, demand, epoch, expected) in [
@@ -327,9 +327,9 @@ impl Filling {
             let mut roomy: Vec<usize> = (0..10u32)
                 .filter_map(|i| {
                     let provider = account(((i + turn) % 10) as u8);
-                    self.usages.iter().position(|s| {
-                        s.row.agreement.provider == provider && s.load + shard <= s.row.quota_leaves
-                    })
+                    self.usages
+                        .iter()
+                        .position(|s| s.row.id.provider == provider && s.load + shard <= s.row.quota_leaves)
                 })
                 .collect();
             if roomy.len() < ACKNOWLEDGE_SHARDS {
@@ -361,7 +361,7 @@ impl Filling {
     }
 
     fn with(&self, provider: u8) -> Vec<u64> {
-        let of = self.usages.iter().filter(|s| s.row.agreement.provider == account(provider));
+        let of = self.usages.iter().filter(|s| s.row.id.provider == account(provider));
         of.map(|s| s.row.quota_leaves).collect()
     }
 }
@@ -441,8 +441,8 @@ fn what_is_old_has_somewhere_to_go() {
     let of = |number: u32, leaves: u64, load: u64, end_epoch: u64| {
         let it = usage_of(1, number, leaves, load);
         let opened = (end_epoch - 720) * P.epoch_blocks() + 1;
-        let agreement = AgreementId { opened, ..it.row.agreement };
-        AgreementUsage { row: DeedRow { end_epoch, agreement, ..it.row }, ..it }
+        let id = AgreementId { opened, ..it.row.id };
+        AgreementUsage { row: OwnAgreementRow { end_epoch, id, ..it.row }, ..it }
     };
     // The second has room because files were removed; the third was full before.
     let mine = [of(0, first, first, 720), of(1, 2 * first, first / 2, 920), of(2, 4 * first, 4 * first, 930)];
@@ -458,7 +458,7 @@ fn what_is_old_has_somewhere_to_go() {
     }
     let full = |it: &AgreementUsage| AgreementUsage { load: it.row.quota_leaves, ..it.clone() };
     let mut ends_before = usage_of(1, 3, 8 * first, 0);
-    ends_before.row.agreement.opened = 500 * P.epoch_blocks();
+    ends_before.row.id.opened = 500 * P.epoch_blocks();
     ends_before.row.end_epoch = 719;
     let all = [mine[0].clone(), full(&mine[1]), full(&mine[2]), ends_before];
     let all: Vec<&AgreementUsage> = all.iter().collect();
@@ -472,13 +472,13 @@ fn what_is_old_has_somewhere_to_go() {
 fn whom_we_use_beyond_the_number_is_renewed_too() {
     let policy = Policy::of(&P);
     let views: BTreeMap<_, _> = (0..11).map(|i| (account(i), view())).collect();
-    let old = |it: AgreementUsage| AgreementUsage { row: DeedRow { end_epoch: 720, ..it.row }, ..it };
+    let old = |it: AgreementUsage| AgreementUsage { row: OwnAgreementRow { end_epoch: 720, ..it.row }, ..it };
     let fresh = |i: u8| {
         let it = usage_of(i, i.into(), 1 << 13, 9);
         AgreementUsage {
-            row: DeedRow {
+            row: OwnAgreementRow {
                 end_epoch: 1_300,
-                agreement: AgreementId { opened: 580 * P.epoch_blocks(), ..it.row.agreement },
+                id: AgreementId { opened: 580 * P.epoch_blocks(), ..it.row.id },
                 ..it.row
             },
             ..it
@@ -494,7 +494,7 @@ fn whom_we_use_beyond_the_number_is_renewed_too() {
 /// An agreement that is old at epoch 600 and holds half of a first quota.
 fn ending(number: u32) -> AgreementUsage {
     let it = usage_of(1, number, 1 << 13, 1 << 12);
-    AgreementUsage { row: DeedRow { end_epoch: 720, ..it.row }, ..it }
+    AgreementUsage { row: OwnAgreementRow { end_epoch: 720, ..it.row }, ..it }
 }
 
 fn at(epoch: u64, times: u64) -> Posted {
@@ -576,8 +576,8 @@ fn what_a_new_agreement_would_not_outlive_is_not_renewed_again_and_again() {
     let short = || change(|v| v.offer.term_max = 40);
     let opened = |number| {
         let it = usage_of(1, number, 1 << 13, 0);
-        let agreement = AgreementId { opened: 600 * P.epoch_blocks(), ..it.row.agreement };
-        AgreementUsage { row: DeedRow { end_epoch: 640, agreement, ..it.row }, ..it }
+        let id = AgreementId { opened: 600 * P.epoch_blocks(), ..it.row.id };
+        AgreementUsage { row: OwnAgreementRow { end_epoch: 640, id, ..it.row }, ..it }
     };
     assert_eq!(asked(short(), &[ending(0), opened(1)], 0, &at(601, 1)), []);
     assert_eq!(asked(short(), &[ending(0)], 0, &at(690, 1)).len(), 1, "once it would");

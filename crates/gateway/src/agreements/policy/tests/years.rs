@@ -28,9 +28,8 @@ impl Years {
     fn successor(&self, old: usize, epoch: u64, away: bool) -> Option<usize> {
         let from = &self.all[old].row;
         let takes = |s: &AgreementUsage| {
-            let provider = s.row.agreement.provider;
-            let with =
-                if away { provider != from.agreement.provider } else { provider == from.agreement.provider };
+            let provider = s.row.id.provider;
+            let with = if away { provider != from.id.provider } else { provider == from.id.provider };
             let later = if away {
                 Stage::of(&s.row) == Stage::Open && !is_old(&s.row, epoch, &P)
             } else {
@@ -60,7 +59,7 @@ impl Years {
             let it = self.all[at].clone();
             let (old, open) = (is_old(&it.row, epoch, &P), Stage::of(&it.row) == Stage::Open);
             let successor =
-                old && self.holds(&it.row.agreement.provider) && self.successor(at, epoch, false).is_some();
+                old && self.holds(&it.row.id.provider) && self.successor(at, epoch, false).is_some();
             let away = it.live && old && !successor && is_late_in_term(&it.row, epoch, &P);
             let around =
                 Around { successor, idle: false, kept: false, egress_price: posted.prices[EGRESS].price };
@@ -85,7 +84,7 @@ impl Years {
         for (provider, opens) in asked {
             for open in opens {
                 let mut new = usage_of(provider.0[0], self.all.len() as u32, open.quota_leaves, 0);
-                new.row.agreement.opened = posted.height;
+                new.row.id.opened = posted.height;
                 (new.row.end_epoch, new.row.quota_egress) = (open.end_epoch, open.quota_egress);
                 self.all.push(new);
             }

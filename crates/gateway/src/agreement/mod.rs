@@ -29,8 +29,8 @@ pub use room::{Room, Unsigned};
 
 use crate::{
     catalogue::{
-        Catalogue, LoadedDeed, Stopped,
-        row::{Added, DeedRow, Intent, PaidRow, SignedClaim},
+        Catalogue, LoadedAgreement, Stopped,
+        row::{Added, Intent, OwnAgreementRow, PaidRow, SignedClaim},
     },
     environment::Environment,
     limits::{VERSIONS_AHEAD, VERSIONS_AHEAD_MAX},
@@ -96,20 +96,20 @@ pub struct Common {
     pub signed: Arc<Notify>,
 }
 
-fn key(master: &Hash, purpose: &str, deed: u32) -> PrivateKey {
+fn key(master: &Hash, purpose: &str, agreement: u32) -> PrivateKey {
     let mut hasher = blake3::Hasher::new_derive_key(purpose);
-    hasher.update(master).update(&deed.to_be_bytes());
+    hasher.update(master).update(&agreement.to_be_bytes());
     PrivateKey::decode(hasher.finalize().as_bytes().to_vec()).expect("any 32 bytes are an Ed25519 seed")
 }
 
-/// Derives the key that signs vouchers of agreement `deed`.
-pub fn session_key(master: &Hash, deed: u32) -> PrivateKey {
-    key(master, "posync gateway 2026-11 session key", deed)
+/// Derives the key that signs vouchers of agreement `agreement`.
+pub fn session_key(master: &Hash, agreement: u32) -> PrivateKey {
+    key(master, "posync gateway 2026-11 session key", agreement)
 }
 
-/// Derives the key that signs data sets of agreement `deed`.
-pub fn storage_key(master: &Hash, deed: u32) -> PrivateKey {
-    key(master, "posync gateway 2026-11 storage key", deed)
+/// Derives the key that signs data sets of agreement `agreement`.
+pub fn storage_key(master: &Hash, agreement: u32) -> PrivateKey {
+    key(master, "posync gateway 2026-11 storage key", agreement)
 }
 
 /// Counts the looks at the ledger since a claim was refused.
@@ -130,14 +130,14 @@ impl Looks {
 }
 
 /// An agreement that is open.
-pub struct Deed {
+pub struct OwnAgreement {
     /// Number of the agreement in the catalogue.
     pub number: u32,
     /// Identity of the agreement on the ledger.
-    pub agreement: AgreementId,
+    pub id: AgreementId,
     /// Connection to the provider.
     pub peer: Arc<Peer>,
-    terms: Mutex<DeedRow>,
+    terms: Mutex<OwnAgreementRow>,
     state: Mutex<State>,
     waiters: Mutex<BTreeMap<Hash, oneshot::Sender<bool>>>,
     waiting: Mutex<Option<SignedClaim>>,
@@ -163,18 +163,18 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().expect("no holder of this lock panics")
 }
 
-impl Deed {
+impl OwnAgreement {
     /// Resumes an agreement from its catalogue rows and starts its signer and its payer.
     ///
     /// # Errors
     /// [`Damaged`].
-    pub fn start(loaded: LoadedDeed, peer: Arc<Peer>, common: Common) -> Result<Arc<Self>, Damaged> {
-        let LoadedDeed { number, row, set, paid, intent, waiting, entries } = loaded;
-        let state = State::new(number, row.agreement, row.quota_leaves, set, entries, intent)?;
+    pub fn start(loaded: LoadedAgreement, peer: Arc<Peer>, common: Common) -> Result<Arc<Self>, Damaged> {
+        let LoadedAgreement { number, row, set, paid, intent, waiting, entries } = loaded;
+        let state = State::new(number, row.id, row.quota_leaves, set, entries, intent)?;
         let on_ledger = waiting.claim.map_or(set.version, |signed| signed.claim.version - 1);
-        let deed = Arc::new(Self {
+        let agreement = Arc::new(Self {
             number,
-            agreement: row.agreement,
+            id: row.id,
             peer,
             state: Mutex::new(state),
             waiters: Mutex::default(),
@@ -195,15 +195,15 @@ impl Deed {
             terms: Mutex::new(row),
             common: common.clone(),
         });
-        common.environment.spawn(deed.clone().run());
-        common.environment.spawn(deed.clone().pay_up());
-        deed.wake.notify_one();
-        Ok(deed)
+        common.environment.spawn(agreement.clone().run());
+        common.environment.spawn(agreement.clone().pay_up());
+        agreement.wake.notify_one();
+        Ok(agreement)
     }
 
     /// Account of the provider.
     pub const fn provider(&self) -> Account {
-        self.agreement.provider
+        self.id.provider
     }
 
     /// Account of the key that signs this agreement's data sets.
@@ -212,7 +212,7 @@ impl Deed {
     }
 
     /// A copy of the agreement's terms: stage, quotas, prices and end.
-    pub fn terms(&self) -> DeedRow {
+    pub fn terms(&self) -> OwnAgreementRow {
         lock(&self.terms).clone()
     }
 
@@ -220,13 +220,13 @@ impl Deed {
     ///
     /// # Errors
     /// [`Stopped`].
-    pub async fn set_terms(&self, change: impl FnOnce(&mut DeedRow)) -> Result<(), Stopped> {
+    pub async fn set_terms(&self, change: impl FnOnce(&mut OwnAgreementRow)) -> Result<(), Stopped> {
         let row = {
             let mut terms = lock(&self.terms);
             change(&mut terms);
             terms.clone()
         };
-        self.common.catalogue.put_deed(self.number, row).await
+        self.common.catalogue.put_agreement(self.number, row).await
     }
 
     /// Calls `read` with the data set's state, under its lock.
@@ -300,7 +300,7 @@ impl Deed {
     pub async fn settled(&self, version: u64) -> Result<(), Stopped> {
         let is_there = |signed: &SignedClaim| signed.claim.version <= version;
         if self.waiting().is_some_and(|signed| is_there(&signed)) {
-            self.common.catalogue.settled(self.number, self.agreement, version).await?;
+            self.common.catalogue.settled(self.number, self.id, version).await?;
             lock(&self.waiting).take_if(|signed| is_there(signed));
         }
         if self.on_ledger.fetch_max(version, Ordering::AcqRel) < version {
@@ -340,7 +340,7 @@ impl Deed {
     /// Reserves room for a shard of `bytes`; `None` if the agreement is closed or full.
     pub fn reserve(self: &Arc<Self>, bytes: u64) -> Option<Room> {
         let open = !self.is_closed() && self.with_state(|state| state.reserve(bytes));
-        open.then(|| Room { deed: self.clone(), bytes, kept: false })
+        open.then(|| Room { agreement: self.clone(), bytes, kept: false })
     }
 
     /// Marks entries for removal from the data set. Returns those that were in force.
@@ -350,7 +350,7 @@ impl Deed {
     pub async fn drop_entries(&self, sequences: Vec<u64>) -> Result<Vec<Added>, Stopped> {
         let dropped = self.with_state(|state| state.drop_entries(sequences));
         if !dropped.is_empty() {
-            self.common.catalogue.drop_holdings(self.number, self.agreement, dropped.clone()).await?;
+            self.common.catalogue.drop_holdings(self.number, self.id, dropped.clone()).await?;
             self.wake.notify_one();
         }
         Ok(dropped)
@@ -386,7 +386,7 @@ impl Deed {
                 if matches!(error, Error::Refused(_, Refusal::Claim, _)) {
                     self.refusals.fetch_add(1, Ordering::AcqRel);
                 }
-                self.common.catalogue.withdraw(self.number, self.agreement).await?;
+                self.common.catalogue.withdraw(self.number, self.id).await?;
                 let refused = self.with_state(State::refuse);
                 refused.iter().for_each(|added| self.answer(&added.name, false));
                 let pause = if self.disagrees() { DISAGREE_PAUSE } else { SIGN_PAUSE };
@@ -473,9 +473,9 @@ impl Deed {
     pub async fn read(self: &Arc<Self>, part: Part) -> Result<Arrived, Error> {
         let (progress, mut moves) = watch::channel(());
         let (sender, receiver) = oneshot::channel();
-        let (deed, environment) = (self.clone(), &self.common.environment);
+        let (agreement, environment) = (self.clone(), &self.common.environment);
         environment.spawn(async move {
-            let arrived = deed.stream_and_pay(&part, &progress).await;
+            let arrived = agreement.stream_and_pay(&part, &progress).await;
             // The reader may be gone.
             let _ = sender.send(arrived);
         });
@@ -537,7 +537,7 @@ impl Deed {
         let environment = &self.common.environment;
         let asked = environment.now();
         let since = || environment.now().duration_since(asked).unwrap_or_default();
-        let get = part.get(self.agreement);
+        let get = part.get(self.id);
         let mut slices = environment.within(SLICE_TIMEOUT, self.peer.get(get)).await.ok_or_else(late)??;
         let mut arrived = Arrived { bytes: Vec::with_capacity(part.room()), ..Arrived::default() };
         if let Some(voucher) = self.voucher(0, true).await? {
@@ -584,7 +584,7 @@ impl Deed {
         let mut meter = self.meter.lock().await;
         meter.verify(bytes);
         if let Some(egress) = meter.due(all, most, trust) {
-            let paid = self.common.catalogue.put_paid(self.number, self.agreement, PaidRow { egress }).await;
+            let paid = self.common.catalogue.put_paid(self.number, self.id, PaidRow { egress }).await;
             if !paid.map_err(|stopped| Error::Unreachable(self.provider(), stopped.to_string()))? {
                 // A voucher is signed only if it is on disk.
                 return Err(Error::Unreachable(self.provider(), "the agreement is gone".into()));
@@ -593,6 +593,6 @@ impl Deed {
         } else if !(all && meter.is_unacknowledged()) {
             return Ok(None);
         }
-        Ok(Some(Voucher::signed(&self.session, &self.common.chain, self.agreement, meter.signed(), 0)))
+        Ok(Some(Voucher::signed(&self.session, &self.common.chain, self.id, meter.signed(), 0)))
     }
 }

@@ -1,6 +1,6 @@
 //! A shard's way into a data set, from the reserved room to the provider's signature.
 
-use super::{Deed, lock, state::State};
+use super::{OwnAgreement, lock, state::State};
 use crate::{
     catalogue::row::Added,
     peer::{Error, Parcel},
@@ -14,22 +14,22 @@ const CROWDED: Duration = Duration::from_secs(60);
 
 /// Reserved room for one shard; dropping it gives the room back unless a shard took it.
 pub struct Room {
-    pub(super) deed: Arc<Deed>,
+    pub(super) agreement: Arc<OwnAgreement>,
     pub(super) bytes: u64,
     pub(super) kept: bool,
 }
 
 /// A shard that the provider stored and has not signed for. Dropping this gives the shard up.
 pub struct Unsigned {
-    deed: Arc<Deed>,
+    agreement: Arc<OwnAgreement>,
     name: Hash,
     answer: oneshot::Receiver<bool>,
 }
 
 impl Room {
     /// Agreement in which the room is reserved.
-    pub const fn deed(&self) -> &Arc<Deed> {
-        &self.deed
+    pub const fn agreement(&self) -> &Arc<OwnAgreement> {
+        &self.agreement
     }
 
     /// Bytes of the shard that the room is for.
@@ -42,7 +42,7 @@ impl Room {
     /// # Errors
     /// As [`Self::give`].
     pub async fn store(self, added: Added, bytes: Vec<u8>) -> Result<Unsigned, Error> {
-        let wrong = Error::Wrong(self.deed.provider(), "a shard above 4 MiB is offered");
+        let wrong = Error::Wrong(self.agreement.provider(), "a shard above 4 MiB is offered");
         self.give(added, &Parcel::new(bytes).ok_or(wrong)?).await
     }
 
@@ -51,33 +51,33 @@ impl Room {
     /// # Errors
     /// [`Error`]; the room is then free again.
     pub async fn give(mut self, added: Added, parcel: &Parcel) -> Result<Unsigned, Error> {
-        if let Err(error) = self.deed.peer.put(self.deed.agreement, added.name, parcel).await {
+        if let Err(error) = self.agreement.peer.put(self.agreement.id, added.name, parcel).await {
             if matches!(error, Error::Refused(_, Refusal::Space, _)) {
-                crowd(&self.deed);
+                crowd(&self.agreement);
             }
             return Err(error);
         }
         self.kept = true;
-        let (deed, name) = (self.deed.clone(), added.name);
+        let (agreement, name) = (self.agreement.clone(), added.name);
         let (waiter, answer) = oneshot::channel();
-        lock(&deed.waiters).insert(name, waiter);
-        deed.with_state(|state| state.queue(added));
-        deed.wake.notify_one();
-        Ok(Unsigned { deed, name, answer })
+        lock(&agreement.waiters).insert(name, waiter);
+        agreement.with_state(|state| state.queue(added));
+        agreement.wake.notify_one();
+        Ok(Unsigned { agreement, name, answer })
     }
 }
 
 /// Treats an agreement as full for [`CROWDED`], because its provider reports no room whatever is counted
 /// here. Meanwhile other agreements are filled or opened.
-fn crowd(deed: &Arc<Deed>) {
-    if !deed.with_state(State::crowd) {
+fn crowd(agreement: &Arc<OwnAgreement>) {
+    if !agreement.with_state(State::crowd) {
         return;
     }
-    tracing::info!(provider = %deed.provider(), agreement = deed.number, "a provider has no room under an agreement; others are used");
-    let (deed, pause) = (deed.clone(), deed.common.environment.sleep(CROWDED));
-    deed.clone().common.environment.spawn(async move {
+    tracing::info!(provider = %agreement.provider(), agreement = agreement.number, "a provider has no room under an agreement; others are used");
+    let (agreement, pause) = (agreement.clone(), agreement.common.environment.sleep(CROWDED));
+    agreement.clone().common.environment.spawn(async move {
         pause.await;
-        deed.with_state(State::uncrowd);
+        agreement.with_state(State::uncrowd);
     });
 }
 
@@ -90,15 +90,15 @@ impl Unsigned {
 
 impl Drop for Unsigned {
     fn drop(&mut self) {
-        lock(&self.deed.waiters).remove(&self.name);
-        self.deed.with_state(|state| state.unqueue(&self.name));
+        lock(&self.agreement.waiters).remove(&self.name);
+        self.agreement.with_state(|state| state.unqueue(&self.name));
     }
 }
 
 impl Drop for Room {
     fn drop(&mut self) {
         if !self.kept {
-            self.deed.with_state(|state| state.release(self.bytes));
+            self.agreement.with_state(|state| state.release(self.bytes));
         }
     }
 }

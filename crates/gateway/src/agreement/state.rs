@@ -313,7 +313,7 @@ impl State {
         self.signed.version = intent.claim.version;
         self.signed.sequence += intent.adds.len() as u64;
         Some(Agreed {
-            deed: self.number,
+            agreement: self.number,
             row: self.signed,
             claim: SignedClaim { claim: intent.claim, signature },
             adds: intent.adds.into_inner(),
