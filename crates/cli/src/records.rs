@@ -94,7 +94,7 @@ pub(crate) fn reputation(x: &Reputation) -> Value {
     json!({ "registered": x.registered, "scores": x.scores.map(ratio), "score": x.score(),
         "qualities": x.qualities.map(ratio), "idle": x.idle, "low_correct": x.low_correct,
         "low_egress": x.low_egress, "low_available": x.low_available,
-        "suspended": x.suspended, "warned": x.warned, "jailed_until": x.jailed_until, "jailings": x.jailings, "probation": x.probation,
+        "suspended": x.suspended, "warned": x.warned, "jailed_until": x.jailed_until, "jailings": x.jailings, "probation": x.probation, "released": x.released,
         "answered": ratio(x.answered), "latency": x.latency, "on_time": ratio(x.on_time) })
 }
 

@@ -440,9 +440,14 @@ fn an_answer_that_no_block_takes_is_refused_at_the_door() {
             // One storage proof of a provider is tried for each block.
             world.reach(at + 2).await;
         }
+        // A wrong one in the same block delays the right one by no more than a block.
         let at = world.handles[&0].applied();
+        let wrong = StorageProof { anchor: [8; 32], ..right.clone() };
+        let wrong = signed(&world, 1, 0, at, Body::StorageProof(wrong));
         let operation = signed(&world, 1, 0, at, Body::StorageProof(right));
-        connection.submit(&operation).await.expect("a right answer waits");
+        let (refused, taken) = futures::join!(connection.submit(&wrong), connection.submit(&operation));
+        assert!(matches!(refused, Err(Error::Refused(Code::WrongAnchor))), "{refused:?}");
+        taken.expect("a right answer waits");
         assert_eq!(receipt(&connection, &operation).await.code, Code::Done);
     });
 }

@@ -64,6 +64,7 @@ impl Reputation {
             jailings: 0,
             last_jailed: 0,
             probation: 0,
+            released: 0,
             answered: UNMEASURED,
             latency: 0,
             on_time: UNMEASURED,
@@ -175,7 +176,7 @@ impl Step {
 /// counts no failure twice, and does not clear an earlier one. Nothing counts in jail, so a warning comes
 /// first again after it.
 fn count_wrong(reputation: &mut Reputation, row: &Settlement) -> Option<u8> {
-    if reputation.jailed_until != 0 {
+    if reputation.jailed_until != 0 || row.epoch < reputation.released {
         return None;
     }
     let is_storage = row.correct[STORAGE].measured().is_some();
@@ -209,7 +210,8 @@ fn is_away(reputation: &Reputation, row: &Settlement) -> Option<bool> {
         return Some(true);
     }
     match (reputation.on_time < AVAILABLE_MIN, row.late > 0) {
-        (false, _) => Some(false),
+        // What auditors found is not made good by an epoch in which they did not come.
+        (false, _) => (is_reported || reputation.answered >= AVAILABLE_MIN).then_some(false),
         (true, is_fresh) => is_fresh.then_some(true),
     }
 }
@@ -238,7 +240,8 @@ pub(crate) fn judge(reputation: &mut Reputation, row: &Settlement, now: u64) -> 
         None => {}
     }
     // Jail is for wrong answers: distance, which lowers the quality for ever, keeps no provider on probation.
-    if reputation.probation > 0 && reputation.proven.min(reputation.on_time) >= PROBATION_MIN {
+    let is_good = wrong.is_none() && is_away == Some(false) && row.epoch >= reputation.released;
+    if is_good && reputation.probation > 0 && reputation.proven.min(reputation.on_time) >= PROBATION_MIN {
         reputation.probation -= 1;
     }
     let mut step = |step, reason, until| steps.push(Step { step, reason, until });
@@ -315,6 +318,7 @@ pub(crate) fn unjail(working: &mut Working<'_>, signer: &Account, body: &Unjail)
         return Err(Code::JailedStill);
     }
     reputation.jailed_until = 0;
+    reputation.released = context.epoch();
     reputation.probation = PROBATION;
     for score in reputation.scores.iter_mut().filter(|score| **score != UNMEASURED) {
         *score = (*score).min(SCORE_START);
@@ -387,6 +391,48 @@ mod tests {
         (reputation.probation, reputation.proven) = (1, PROBATION_MIN - 1);
         judge(&mut reputation, &good, 9);
         assert_eq!(reputation.probation, 1);
+    }
+
+    #[test]
+    fn epochs_in_jail_count_for_nothing_after_it() {
+        let jailed = Reputation { released: 5, probation: 2, on_time: ONE, ..Reputation::newborn(0) };
+        let mut reputation = Reputation { proven: 0, ..jailed };
+        let of = |epoch, wrong| Settlement { epoch, ..row(Some(wrong), None, 1) };
+        assert_eq!(judge(&mut reputation, &of(4, 4), 6), []);
+        reputation.proven = ONE;
+        judge(&mut reputation, &of(4, 0), 6);
+        assert_eq!((reputation.low_correct, reputation.probation), (0, 2));
+        judge(&mut reputation, &of(5, 0), 7);
+        assert_eq!(reputation.probation, 1, "the first epoch after it");
+    }
+
+    #[test]
+    fn a_bad_epoch_takes_nothing_off_probation() {
+        let reputation =
+            Reputation { probation: 2, on_time: ONE, proven: ONE, answered: ONE, ..Reputation::newborn(0) };
+        let audited = Settlement { assigned: 3, reported: 3, ..row(Some(0), None, 1) };
+        let wrong_egress = row(Some(0), Some(0), 1);
+        for (answered, row, left) in [(ONE, &audited, 1), (0, &audited, 2), (ONE, &wrong_egress, 2)] {
+            let mut reputation = Reputation { answered, ..reputation.clone() };
+            judge(&mut reputation, row, 9);
+            assert_eq!(reputation.probation, left, "{answered} {row:?}");
+        }
+    }
+
+    #[test]
+    fn an_epoch_without_auditors_makes_nothing_good_that_they_found() {
+        let mut reputation = Reputation { on_time: ONE, proven: ONE, answered: 0, ..Reputation::newborn(0) };
+        let unaudited = row(Some(0), None, 1);
+        let audited = Settlement { assigned: 3, reported: 3, ..unaudited.clone() };
+        for (row, low) in [(&audited, 1), (&unaudited, 1), (&audited, 2), (&unaudited, 2), (&audited, 3)] {
+            judge(&mut reputation, row, 9);
+            assert_eq!(reputation.low_available, low);
+        }
+        judge(&mut reputation, &unaudited, 9);
+        assert_eq!(reputation.suspended, 9, "until they come again, or until it holds nothing");
+        reputation.answered = ONE;
+        judge(&mut reputation, &audited, 10);
+        assert_eq!((reputation.suspended, reputation.low_available), (0, 0));
     }
 
     #[test]

@@ -168,8 +168,8 @@ impl Ledger for Node {
         let chain = self.connection.light().chain();
         let operation = Operation::signed(&self.key, &chain, 0, Amount::ZERO, expires, body);
         // Two nodes, the second in rotation: a node that accepts it and withholds it delays nothing.
-        let turn = 1 + self.turn.fetch_add(1, Ordering::Relaxed);
-        let given = (self.connection.submit(&operation), self.connection.submit_at(turn, &operation));
+        let turn = self.turn.fetch_add(1, Ordering::Relaxed);
+        let given = (self.connection.submit(&operation), self.connection.submit_elsewhere(turn, &operation));
         let (first, second) = futures::join!(given.0, given.1);
         first.map(drop).or_else(|error| second.map_err(|_| error))?;
         Ok(())

@@ -279,6 +279,15 @@ impl Connection {
         self.ask(ask, |answer| accepted(id, answer)).await
     }
 
+    /// Sends an operation to one node other than the current one, in rotation, if there is another.
+    ///
+    /// # Errors
+    /// As [`Self::submit`].
+    pub async fn submit_elsewhere(&self, turn: usize, operation: &Operation) -> Result<(), Error> {
+        let others = self.0.pool.len().saturating_sub(1).max(1);
+        self.submit_at(1 + turn % others, operation).await
+    }
+
     /// Sends an operation to one node: the `turn`-th after the current one.
     ///
     /// # Errors

@@ -66,6 +66,8 @@ pub(super) struct Arrival {
     pub(super) done: Option<oneshot::Sender<Submitted>>,
     /// Authority that passed it on; `None` if a caller submitted it.
     pub(super) from: Option<Account>,
+    /// It was run alone once and refused, and waited for the next block.
+    pub(super) again: bool,
 }
 
 impl Arrival {
@@ -157,7 +159,7 @@ impl Mempool {
         let (done, answer) = oneshot::channel();
         // The lanes are separate from the start: a queue full of payments delays no answer to a challenge.
         let queue = if operation.body.has_nonce() { &self.paid } else { &self.free };
-        let arrival = Arrival { id: operation.id(), operation, done: Some(done), from: None };
+        let arrival = Arrival { id: operation.id(), operation, done: Some(done), from: None, again: false };
         queue.try_send(arrival).map_err(|_| Refused::Full)?;
         answer.await.unwrap_or(Err(Refused::Full))
     }
@@ -428,7 +430,7 @@ impl<E: Clock + CryptoRng, S: Sender> Actor<E, S> {
             }
             (Ok(admission), _) => return Some((arrival, admission)),
             (Err(_), Body::StorageProof(storage_proof))
-                if self.may_come_true(operation, storage_proof.height, slots) =>
+                if may_come_true(operation, storage_proof.height, next, slots) =>
             {
                 early.push((arrival, Admission::StorageProof));
             }
@@ -441,6 +443,7 @@ impl<E: Clock + CryptoRng, S: Sender> Actor<E, S> {
     async fn verify(&mut self, admitted: Vec<Admitted>, own: &mut Vec<Operation>) {
         let chain = self.handle.chain();
         let signed = self.only_good(admitted, Part::Own);
+        let signed = self.untried(signed);
         let (carriers, single): (Vec<_>, Vec<_>) =
             signed.into_iter().partition(|(arrival, _)| arrival.operation.signatures(&chain).len() > 1);
         let mut good = single;
@@ -452,8 +455,33 @@ impl<E: Clock + CryptoRng, S: Sender> Actor<E, S> {
             }
             match self.stands(&arrival.operation).await {
                 Ok(()) => self.place(arrival, admission, own),
-                Err(refused) => arrival.answer(Err(refused)),
+                Err(refused) => self.try_again(arrival, refused),
             }
+        }
+    }
+
+    /// Returns what is not a storage proof, and the first storage proof of each provider since the last block:
+    /// before what it carries is verified, because a provider may sign any number of them for nothing.
+    fn untried(&mut self, signed: Vec<Admitted>) -> Vec<Admitted> {
+        let mut first = Vec::new();
+        for (arrival, admission) in signed {
+            let is_free = !matches!(arrival.operation.body, Body::StorageProof(_));
+            if is_free || self.tried.insert(arrival.operation.signer) {
+                first.push((arrival, admission));
+            } else {
+                self.try_again(arrival, Refused::Full);
+            }
+        }
+        first
+    }
+
+    /// Lets a refused storage proof wait for the next block once: its provider may have read a block that is not
+    /// applied here yet.
+    fn try_again(&mut self, arrival: Arrival, refused: Refused) {
+        if arrival.again {
+            arrival.answer(Err(refused));
+        } else {
+            self.early.keep(Arrival { again: true, ..arrival });
         }
     }
 
@@ -461,13 +489,10 @@ impl<E: Clock + CryptoRng, S: Sender> Actor<E, S> {
     /// nothing, and would take the room of other free operations.
     ///
     /// # Errors
-    /// The ledger's refusal; `Full` for a second storage proof of one provider since the last block.
-    async fn stands(&mut self, operation: &Operation) -> Result<(), Refused> {
+    /// The ledger's refusal.
+    async fn stands(&self, operation: &Operation) -> Result<(), Refused> {
         if !matches!(operation.body, Body::StorageProof(_)) {
             return Ok(());
-        }
-        if !self.tried.insert(operation.signer) {
-            return Err(Refused::Full);
         }
         let next = self.next();
         let keys = ingress::guarded(operation, || Ok(ledger::touches_free(&next, operation)))?;
@@ -522,13 +547,6 @@ impl<E: Clock + CryptoRng, S: Sender> Actor<E, S> {
         arrival.answer(result);
     }
 
-    /// True if a block not applied here yet may challenge the signer, which must be a provider.
-    fn may_come_true(&self, operation: &Operation, height: u64, slots: &Slots) -> bool {
-        let applied = self.handle.applied();
-        let is_near = height > applied && height - applied <= EARLY_BLOCKS_MAX;
-        is_near && slots.contains_key(&Audit::key(&operation.signer))
-    }
-
     /// Reads again the accounts that final blocks have charged.
     async fn refresh(&self) {
         let dirty = std::mem::take(&mut *self.mempool.dirty.lock().expect("the set does not panic"));
@@ -573,7 +591,19 @@ impl<E: Clock + CryptoRng, S: Sender> Actor<E, S> {
 fn unpacked(from: Account, bytes: &[u8]) -> Vec<Arrival> {
     let batch = (bytes.len() <= 2 * GOSSIP_BYTES_MAX).then(|| Batch::decode_cfg(Copying(bytes), &()));
     let operations = batch.and_then(Result::ok).map(Bounded::into_inner).unwrap_or_default();
-    let arrival =
-        |operation: Operation| Arrival { id: operation.id(), operation, done: None, from: Some(from) };
+    let arrival = |operation: Operation| Arrival {
+        id: operation.id(),
+        operation,
+        done: None,
+        from: Some(from),
+        again: false,
+    };
     operations.into_iter().map(arrival).collect()
+}
+
+/// True for a storage proof of a registered provider for a challenge that one of the next blocks may draw.
+/// `next` is the block for which `slots` were read: a block that is applied meanwhile changes nothing here.
+fn may_come_true(operation: &Operation, height: u64, next: &BlockContext, slots: &Slots) -> bool {
+    let is_near = height >= next.height && height - next.height < EARLY_BLOCKS_MAX;
+    is_near && slots.contains_key(&Audit::key(&operation.signer))
 }

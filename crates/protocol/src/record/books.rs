@@ -175,6 +175,8 @@ record! {
         last_jailed: u64,
         /// Number of good epochs still needed after jail.
         probation: u8,
+        /// Epoch in which it left jail last; 0 before. Earlier epochs count neither against it nor for it.
+        released: u64,
         /// Answered share that auditors last agreed on; `UNMEASURED` before the first time.
         answered: u64,
         /// Latency score that auditors last agreed on; 0 before the first time.

@@ -252,6 +252,7 @@ const fn reputation() -> Reputation {
         jailings: u8::MAX,
         last_jailed: u64::MAX,
         probation: u8::MAX,
+        released: u64::MAX,
         answered: u64::MAX,
         latency: u64::MAX,
         on_time: u64::MAX,
