@@ -25,8 +25,7 @@ class Slot:
         self.opened = opened
         self.end_epoch = fields["end_epoch"]
         self.price = posted[0][0]
-        self.flows = posted[1:]  # egress, gas: price and slow price
-        self.before = (0, 0)  # redeemed before these prices held: egress bytes, gas
+        self.flows = [Flow(*pair) for pair in posted[1:]]  # egress, gas
         self.leaves = 0  # in force
         self.next = None  # waits for a settled point
         self.redeemed = (0, 0)  # egress bytes, gas
@@ -36,18 +35,76 @@ class Slot:
         return self.price * self.leaves
 
     def top_up(self, amount, posted):
-        """AG-8: where the posted price is above the one in force, it holds for what is not redeemed."""
+        """AG-8: a higher posted price holds for what the reserve had not paid for before."""
+        for flow, used, pair in zip(self.flows, self.redeemed, posted[1:]):
+            flow.top_up(used, self.reserve, *pair)
         self.reserve += amount
-        flows = [new if new[0] > old[0] else old for old, new in zip(self.flows, posted[1:])]
-        if [price for price, _ in flows] != [price for price, _ in self.flows]:
-            self.flows, self.before = flows, self.redeemed
 
-    def cost(self, units):
-        """What cumulative units cost, and the provider's base at the lower of price and slow price."""
-        units = [max(0, unit - before) for unit, before in zip(units, self.before)]
-        fee = sum(price * unit // UNIT for (price, _), unit in zip(self.flows, units))
-        base = sum(min(pair) * unit // UNIT for pair, unit in zip(self.flows, units))
+    def rise(self, units):
+        """What cumulative units cost beyond the redeemed ones, and the provider's base of it."""
+        fee = sum(flow.value(unit) - flow.value(old) for flow, unit, old in zip(self.flows, units, self.redeemed))
+        base = sum(flow.base(unit) - flow.base(old) for flow, unit, old in zip(self.flows, units, self.redeemed))
         return fee, base
+
+    def affordable(self, new):
+        """VO-3: each class advances in proportion, from rise to rise of a price."""
+        more = [unit - old for unit, old in zip(new, self.redeemed)]
+        price = lambda part: self.rise([old + unit for old, unit in zip(self.redeemed, part)])[0]
+        paid, upto = (0, 0), tuple(more)
+        for place in (0, 1):
+            to = self.flows[place].first - self.redeemed[place]
+            if not 0 < to < more[place]:
+                continue
+            bend = tuple(to if each == place else more[each] * to // more[place] for each in (0, 1))
+            if price(bend) <= self.reserve:
+                paid = bend if price(bend) > price(paid) else paid
+            elif price(bend) < price(upto):
+                upto = bend
+        left, full = self.reserve - price(paid), price(upto) - price(paid)
+        part = [old + (end - old) * left // full for old, end in zip(paid, upto)]
+        return tuple(old + unit for old, unit in zip(self.redeemed, part))
+
+
+class Flow:
+    """The prices of one class: `before` up to `first` cumulative units, `price` beyond; `slow` beside it."""
+
+    def __init__(self, price, slow):
+        self.price, self.slow = price, slow
+        self.first, self.before, self.base_before = 0, price, min(price, slow)
+
+    def value(self, units):
+        return at(self.first, self.before, self.price, units)
+
+    def base(self, units):
+        return at(self.first, self.base_before, min(self.price, self.slow), units)
+
+    def top_up(self, used, left, price, slow):
+        if price <= self.price:
+            return
+        to = max(used, self.reach(self.value(used) + left)) if self.price else used
+        before = self.mean(used, to, self.before, self.price, self.value)
+        base = self.mean(used, to, self.base_before, min(self.price, self.slow), self.base)
+        slow = max(slow, min(self.price, self.slow))
+        self.first, self.before, self.base_before = to, before, min(base, before)
+        self.price, self.slow = price, slow
+
+    def reach(self, grains):
+        below = self.value(self.first)
+        if grains < below:
+            return grains * UNIT // self.before
+        return self.first + (grains - below) * UNIT // self.price
+
+    def mean(self, used, to, before, beyond, value):
+        if to <= self.first:
+            return before
+        if used >= self.first:
+            return beyond
+        return min(max(-(-(value(to) - value(used)) * UNIT // (to - used)), before), beyond)
+
+
+def at(first, before, beyond, units):
+    """The price of cumulative units: one price up to `first`, another beyond, each part floored."""
+    return before * min(units, first) // UNIT + beyond * max(0, units - first) // UNIT
 
 
 class Provider:
@@ -109,15 +166,12 @@ class Books:
 
     def voucher(self, slot, voucher):
         """VO-1, VO-3: the difference of cumulative prices; units count as far as the reserve pays them."""
-        def rise(units):
-            return [after - before for after, before in zip(slot.cost(units), slot.cost(slot.redeemed))]
-
         new = (voucher["egress"], int(voucher["gas"]))
-        full, base = rise(new)
+        full, base = slot.rise(new)
         if full <= slot.reserve:
             return new, full, min(base, full)
-        paid = tuple(old + (unit - old) * slot.reserve // full for old, unit in zip(slot.redeemed, new))
-        fee, base = rise(paid)
+        paid = slot.affordable(new)
+        fee, base = slot.rise(paid)
         fee = min(fee, slot.reserve)
         return paid, fee, min(base, fee)
 
