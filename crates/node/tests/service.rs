@@ -19,7 +19,7 @@ use posync_node::genesis::Genesis;
 use posync_protocol::{
     Account, AgreementId, Amount, Body, Bounded, Code, Operation, Record as _,
     ledger::{self, BlockContext},
-    limits::{OPERATION_BYTES_MAX, OPERATOR_BYTES, Parameters, REDEEM_VOUCHERS_MAX},
+    limits::{OPERATION_BYTES_MAX, Parameters, REDEEM_VOUCHERS_MAX},
     operation::{Redeem, Redemption, RegisterProvider, Settle, StorageProof, Transfer, Voucher},
     record::{AccountState, Audit, RoundInfo, System},
     wire::node::{Answer, Ask, Receipt, Unavailable},
@@ -387,7 +387,7 @@ fn an_answer_that_no_block_takes_is_refused_at_the_door() {
         let world = world(&context).await;
         let connection = connect(&world, endpoints(&world.network, 0));
         let registration = RegisterProvider {
-            operator: [1; OPERATOR_BYTES],
+            operator: *b"one\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0",
             bond: Amount::sync(500),
             capacity: 1 << 10,
             capacity_egress: 1 << 20,

@@ -109,9 +109,7 @@ async fn place(
     }
     let accounts = |dropped: bool| -> BTreeSet<Account> {
         let of = now.holdings.iter().filter(|holding| holding.dropped == dropped);
-        of.filter_map(|holding| shared.agreement(holding.agreement))
-            .map(|agreement| agreement.provider())
-            .collect()
+        of.filter_map(|holding| Some(shared.agreement(holding.agreement)?.provider())).collect()
     };
     let avoided = &accounts(true) | lost_by;
     let label = [&file[..], &segment.to_be_bytes()].concat();

@@ -26,9 +26,11 @@ pub(crate) const ACCEPTED: &str = "
     a close p/0 second=p
     q register
     a open q
+    a open q slot=1
     q leave
+    epoch 6
     q closealone q/0
-    a closealone q/0
+    a closealone q/1
 ";
 
 pub(crate) const REFUSED: &str = "
@@ -149,12 +151,13 @@ fn idle_time_of_an_empty_provider_is_not_prepaid() {
 
 #[test]
 fn a_provider_closes_alone_no_earlier_than_it_may_leave() {
-    let world = check("p register\n a open p\n p leave\n p closealone p/0");
-    let usage: Usage = world.get(Usage::key(&account("p"), 0)).unwrap();
-    assert_eq!(usage.closing_epoch, Some(8));
-    let world = check("p register\n a open p\n p leave\n p closealone p/0\n a closealone p/0");
-    let usage: Usage = world.get(Usage::key(&account("p"), 0)).unwrap();
-    assert_eq!(usage.closing_epoch, Some(2), "the consumer's notice is shorter");
+    let leaves = "p register\n a open p\n p leave\n p closealone p/0 => ExitEarly";
+    let closing = |more: &str| {
+        let world = check(&format!("{leaves}\n {more}"));
+        world.get::<Usage>(Usage::key(&account("p"), 0)).expect("it stands").closing_epoch
+    };
+    assert_eq!(closing("epoch 5\n p closealone p/0 => ExitEarly\n epoch 6\n p closealone p/0"), Some(8));
+    assert_eq!(closing("a closealone p/0"), Some(2), "its consumer waits for nothing");
 }
 
 #[test]

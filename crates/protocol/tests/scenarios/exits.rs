@@ -60,7 +60,7 @@ fn agreements_end_from_the_eighth_epoch_on_and_no_exit_skips_its_notice() {
     stage.play("a close p/0 second=p");
     let skipped = exit(&stage);
     assert_eq!(stage.world.submit(&skipped), Ok(posync_protocol::Code::NoticeMissing));
-    stage.play("a open p\n p leave\n p closealone p/0\n epoch 8");
+    stage.play("a open p\n p leave\n epoch 6\n p closealone p/0\n epoch 8");
     let settle = stage
         .world
         .get::<posync_protocol::record::Usage>(posync_protocol::record::Usage::key(&account("p"), 0));

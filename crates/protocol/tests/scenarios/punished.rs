@@ -318,7 +318,7 @@ fn no_score_rises_on_probation() {
     let (mut stage, keeper) = holding(&[70_000]);
     let place = Reputation::key(&account("p"));
     let mut given: Reputation = stage.world.get(place).expect("it registered");
-    (given.probation, given.scores[STORAGE]) = (3, ONE / 10);
+    (given.probation, given.scores[STORAGE]) = (u8::MAX, ONE / 10);
     stage.world.state.insert(place, given.to_slot());
     let mut free = Stage { world: stage.world.clone(), opened: stage.opened.clone() };
     given.probation = 0;
