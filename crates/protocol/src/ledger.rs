@@ -15,13 +15,14 @@
 //! 3. An operation reads and writes only records that it named itself (LE-1), and its size bounds how
 //!    many it names (LE-4).
 
-mod event;
 mod fee;
 mod select;
 mod working;
 
-pub use crate::books::{ClosingSet, closing_set_keys};
-pub use event::{AgreementChange, Event, ReputationReason, ReputationStep};
+pub use crate::{
+    books::{ClosingSet, closing_set_keys},
+    event::{AgreementChange, Event, ReputationReason, ReputationStep},
+};
 pub use fee::{Size, base_fee, fee, floor, next_base_fee};
 pub use select::select;
 pub use working::Working;
